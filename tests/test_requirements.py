@@ -1,0 +1,120 @@
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from packaging.requirements import Requirement
+
+from readme_commands import readme_commands
+
+PROJECT = Path(__file__).resolve().parent.parent
+RUNTIME = "requirements.txt"
+DEV = "requirements-dev.txt"
+PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+
+ADDRESS_OR_PATH = re.compile(r"://|file:|index-url|find-links| @ |(?:^|[\s=])[/~\\]")
+HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
+
+
+class Pin(NamedTuple):
+    requirement: Requirement
+    hashes: frozenset[str]
+
+
+def _read(name: str) -> str:
+    return (PROJECT / name).read_text(encoding="utf-8")
+
+
+def _lines(name: str) -> list[str]:
+    return re.sub(r"\\\n\s*", "", _read(name)).splitlines()
+
+
+def _pins(name: str) -> list[Pin]:
+    """The pins of a file; a line of any other kind is an error."""
+    pins = []
+    for line in _lines(name):
+        if line.startswith("#") or (name == DEV and line == f"-r {RUNTIME}"):
+            continue
+        requirement, *hashes = re.split(r"\s+(?=--)", line)
+        pins.append(Pin(Requirement(requirement), frozenset(hashes)))
+    return pins
+
+
+def _pins_for(name: str, python: str) -> dict[str, Pin]:
+    """The pins that hold on Linux with this Python, by package."""
+    environment = {
+        "python_version": python,
+        "python_full_version": f"{python}.0",
+        "sys_platform": "linux",
+        "platform_python_implementation": "CPython",
+    }
+    chosen: dict[str, Pin] = {}
+    for pin in _pins(name):
+        if pin.requirement.marker is None or pin.requirement.marker.evaluate(environment):
+            assert pin.requirement.name not in chosen, "a package is pinned twice"
+            chosen[pin.requirement.name] = pin
+    return chosen
+
+
+@pytest.mark.parametrize("name", [RUNTIME, DEV])
+def test_names_no_address_and_no_path_of_a_machine(name: str) -> None:
+    assert [line for line in _lines(name) if ADDRESS_OR_PATH.search(line)] == []
+
+
+@pytest.mark.parametrize("name", [RUNTIME, DEV])
+def test_every_pin_is_exact_and_hashed(name: str) -> None:
+    pins = _pins(name)
+    assert pins
+    for pin in pins:
+        assert re.fullmatch(r"==[^*,]+", str(pin.requirement.specifier)), pin.requirement
+        assert pin.hashes, pin.requirement
+        assert all(HASH.fullmatch(option) for option in pin.hashes), pin.requirement
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_dev_file_agrees_with_runtime_file(python: str) -> None:
+    runtime, dev = _pins_for(RUNTIME, python), _pins_for(DEV, python)
+    shared = runtime.keys() & dev.keys()
+    assert {name: runtime[name] for name in shared} == {name: dev[name] for name in shared}
+
+
+def test_dev_file_includes_runtime_file() -> None:
+    assert f"-r {RUNTIME}" in _read(DEV).splitlines()
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_pins_are_what_the_project_asks_for(python: str) -> None:
+    tomllib = pytest.importorskip("tomllib", reason="tomllib came with Python 3.11")
+    project = tomllib.loads(_read("pyproject.toml"))
+    pins = _pins_for(RUNTIME, python) | _pins_for(DEV, python)
+    for asked in project["project"]["dependencies"] + project["dependency-groups"]["dev"]:
+        requirement = Requirement(asked)
+        (pin,) = pins[requirement.name].requirement.specifier
+        assert pin.version in requirement.specifier, asked
+
+
+def test_readme_has_both_commands() -> None:
+    assert readme_commands(_read("README.md")) == [
+        "pip install -r requirements.txt && python train_cnn.py --ckpt_dir=model1",
+        "pip install -r requirements-dev.txt && python -m pytest",
+    ]
+
+
+def test_readme_commands_come_in_the_order_of_their_numbers() -> None:
+    text = "```sh\nb && c   # README command 2\nother\n  a   # README command 1\n```\n"
+    assert readme_commands(text) == ["a", "b && c"]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("```\na # README command 1\n```\n", "found 0 for N = 2"),
+        ("a # README command 1\n```\nb # README command 2\n```\n", "found 0 for N = 1"),
+        ("```\na # README command 1\nb # README command 2\nc # README command 2\n```", "found 2"),
+        ("```\na # README command 1\nb # README command 2\nc # README command 3\n```", "N = 3"),
+    ],
+    ids=["missing", "outside_a_fence", "twice", "unknown_number"],
+)
+def test_readme_commands_refuses(text: str, found: str) -> None:
+    with pytest.raises(ValueError, match=found):
+        readme_commands(text)
