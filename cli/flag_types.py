@@ -1,0 +1,40 @@
+"""Flags with a range, checked when they are parsed: before TensorFlow is imported."""
+
+import math
+
+from absl import flags
+
+
+def define_positive_float(
+    name: str, default: float, help_text: str, values: flags.FlagValues
+) -> None:
+    """Defines a float flag that must be finite and above 0 (absl's lower_bound lets NaN pass)."""
+    flags.DEFINE_float(name, default, help_text, flag_values=values)
+    flags.register_validator(
+        name,
+        lambda value: math.isfinite(value) and value > 0,
+        message="must be a finite number above 0",
+        flag_values=values,
+    )
+
+
+def define_non_negative_float(
+    name: str, default: float, help_text: str, values: flags.FlagValues, below: float = math.inf
+) -> None:
+    """Defines a float flag in [0, below); NaN and infinity are refused."""
+    flags.DEFINE_float(name, default, help_text, flag_values=values)
+    limit = "" if math.isinf(below) else f" and below {below:g}"
+    flags.register_validator(
+        name,
+        lambda value: 0 <= value < below,
+        message=f"must be a number from 0{limit}",
+        flag_values=values,
+    )
+
+
+def define_path(name: str, default: str | None, help_text: str, values: flags.FlagValues) -> None:
+    """Defines a path flag that must not be empty."""
+    flags.DEFINE_string(name, default, help_text, flag_values=values)
+    flags.register_validator(
+        name, lambda value: value != "", message="must not be empty", flag_values=values
+    )

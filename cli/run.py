@@ -1,0 +1,97 @@
+"""Runs a script: parses its flags, prints errors as one line, ends with the right exit code."""
+
+import logging as standard_logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import NoReturn
+
+from absl import flags, logging
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+_HELP_FLAGS = frozenset({"-h", "-help", "--help", "--helpfull", "--helpshort"})
+
+
+def run(
+    main: Callable[[flags.FlagValues], int | None],
+    define_flags: Callable[[flags.FlagValues], None],
+    description: str,
+    user_errors: tuple[type[Exception], ...] = (),
+) -> NoReturn:
+    """Parses `sys.argv`, calls `main` and exits: the last line of a script.
+
+    Exit codes: 0 done (or what `main` returns), 1 failed, 2 usage, 130 SIGINT, 143 SIGTERM.
+
+    Args:
+      main: the script's work, given the parsed flags; returns an exit code or None for 0.
+      define_flags: defines the script's flags in the values it is given. They are the script's
+        own, not absl's global ones, so importing a script has no effect.
+      description: the script's docstring, shown by --help.
+      user_errors: the exceptions that are a user's to mend; they and OSError are printed as one
+        line. Any other exception is a defect of ours and keeps its traceback.
+    """
+    program = os.path.basename(sys.argv[0])
+    expected: tuple[type[Exception], ...] = (*user_errors, OSError)
+    values = flags.FlagValues()
+    define_flags(values)
+    _answer_help(sys.argv[1:], values, description)
+    try:
+        stray = values(sys.argv)[1:]
+    except flags.Error as error:
+        _exit_with_error(program, f"{error} (see --help)", EXIT_USAGE)
+    if stray:
+        _exit_with_error(program, f"unexpected argument {stray[0]!r} (see --help)", EXIT_USAGE)
+    _log_plain_lines_to_stderr()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _exit_on_signal)
+    try:
+        sys.exit(main(values))
+    except BrokenPipeError:
+        # The reader of our output has gone (`predict.py | head`): nobody is left to be told.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_FAILED)
+    except expected as error:
+        _exit_with_error(program, str(error), EXIT_FAILED)
+
+
+def _answer_help(arguments: Sequence[str], values: flags.FlagValues, description: str) -> None:
+    """Prints the help and exits, before any validator can complain of a missing flag."""
+    if _HELP_FLAGS.intersection(arguments):
+        for name in values:  # All are the script's, whichever module defined them.
+            values.register_key_flag_for_module(sys.argv[0], values[name])
+        print(f"{description.strip()}\n{values.main_module_help()}")
+        sys.exit(0)
+
+
+def _exit_with_error(program: str, message: str, code: int) -> NoReturn:
+    line = " ".join(message.split())
+    print(f"{program}: error: {line}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _exit_on_signal(signum: int, frame: FrameType | None) -> NoReturn:
+    del frame
+    sys.exit(128 + signum)
+
+
+class _PlainFormatter(standard_logging.Formatter):
+    """A message as it is; from warnings on, with its level before it."""
+
+    def format(self, record: standard_logging.LogRecord) -> str:
+        message = record.getMessage()
+        if record.levelno < standard_logging.WARNING:
+            return message
+        return f"{record.levelname.lower()}: {message}"
+
+
+def _log_plain_lines_to_stderr() -> None:
+    """Shows absl's log on stderr; absl's own handler would ask its global flags, unused here."""
+    handler = standard_logging.StreamHandler()
+    handler.setFormatter(_PlainFormatter())
+    logger = logging.get_absl_logger()
+    logger.addHandler(handler)
+    logger.setLevel(standard_logging.INFO)
+    logger.propagate = False

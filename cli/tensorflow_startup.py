@@ -1,0 +1,55 @@
+"""Imports TensorFlow without its start-up chatter."""
+
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# What TensorFlow 2.21 prints on stderr while it is imported and looks for devices, on every
+# machine: information and warnings (absl's prefix is a level letter and the date), the notice
+# that they come early, and the failed search for a GPU driver. Errors of any other kind pass.
+_CHATTER = re.compile(
+    rb"^(?:[IW]\d{4} |WARNING: All log messages before absl::InitializeLog|E\d{4} .*\bcuInit\b)"
+)
+
+
+def import_tensorflow() -> None:
+    """Imports TensorFlow and looks for its devices; its errors are printed, its chatter is not.
+
+    Call it once, first in a script's `main`. TF_CPP_MIN_LOG_LEVEL, where it is set, is respected.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with _without_chatter():
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
+    tf.get_logger().setLevel("ERROR")
+
+
+@contextmanager
+def _without_chatter() -> Iterator[None]:
+    """Holds back what is written to file descriptor 2, then passes on all but the chatter.
+
+    The lines come from C++ code that logs before any log level can be set, so the descriptor
+    itself has to be caught. An error inside passes everything on.
+    """
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    keep_all = False
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except Exception:
+            keep_all = True
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(stderr, 2)
+            held.seek(0)
+            for line in held:
+                if keep_all or not _CHATTER.match(line):
+                    os.write(stderr, line)
+            os.close(stderr)

@@ -1,0 +1,123 @@
+"""How a script starts and ends."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+import pytest
+from absl import flags, logging
+
+from cli import flag_types
+from cli.run import run
+
+
+class MendableError(Exception):
+    """A user's mistake, for these tests."""
+
+
+def _define_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_integer("count", 3, "How many.", lower_bound=1, flag_values=values)
+    flag_types.define_positive_float("rate", 0.5, "Of change.", values)
+    flag_types.define_non_negative_float("share", 0.0, "Held out.", values, below=1.0)
+    flag_types.define_path("folder", "here", "Where.", values)
+
+
+@pytest.fixture
+def end(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int | str | None]:
+    """Runs a main with arguments and gives the exit code."""
+
+    def run_main(
+        main: Callable[[flags.FlagValues], int | None], *arguments: str
+    ) -> int | str | None:
+        monkeypatch.setattr(sys, "argv", ["/some/where/script.py", *arguments])
+        with pytest.raises(SystemExit) as end:
+            run(main, _define_flags, "Does a thing.", (MendableError,))
+        return end.value.code
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    logger = logging.get_absl_logger()
+    state = (list(logger.handlers), logger.level, logger.propagate)
+    yield run_main  # type: ignore[misc]
+    logger.handlers, logger.propagate = state[0], state[2]
+    logger.setLevel(state[1])
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def _fail(error: Exception) -> Callable[[flags.FlagValues], None]:
+    def main(values: flags.FlagValues) -> None:
+        del values
+        raise error
+
+    return main
+
+
+def test_main_gets_the_flags_and_gives_the_exit_code(end):
+    assert end(lambda values: values.count, "--count=5") == 5
+    assert end(lambda values: None) is None
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h", "--helpfull"])
+def test_help_lists_the_flags_and_runs_nothing(end, capsys, flag):
+    assert end(_fail(AssertionError()), flag, "--count=nonsense") == 0
+    output = capsys.readouterr().out
+    assert "Does a thing." in output
+    assert "--count: How many." in output
+    assert "--rate: Of change." in output
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--cuont=1", "Did you mean: count"),
+        ("--count=0", "--count=0"),
+        ("--count=x", "--count=x"),
+        ("--rate=nan", "--rate=nan: must be a finite number above 0"),
+        ("--rate=inf", "--rate=inf"),
+        ("--rate=0", "--rate=0"),
+        ("--share=1", "must be a number from 0 and below 1"),
+        ("--share=nan", "--share=nan"),
+        ("--folder=", "must not be empty"),
+        ("stray", "unexpected argument 'stray'"),
+    ],
+)
+def test_usage_errors_are_one_line_and_2(end, capsys, argument, message):
+    assert end(_fail(AssertionError()), argument) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("script.py: error: ")
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "error", [MendableError("two\nlines"), FileNotFoundError(2, "No such file", "two lines")]
+)
+def test_users_errors_are_one_line_and_1(end, capsys, error):
+    assert end(_fail(error)) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("script.py: error: ")
+    assert "two lines" in lines[0]
+
+
+def test_a_defect_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["script.py"])
+    with pytest.raises(ZeroDivisionError):
+        run(_fail(ZeroDivisionError()), _define_flags, "Does a thing.", (MendableError,))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_end_it_with_their_code(end, number, code):
+    assert end(lambda values: os.kill(os.getpid(), number)) == code
+
+
+def test_logs_go_to_stderr_as_they_are(end, capsys):
+    def main(values: flags.FlagValues) -> None:
+        logging.info("at step %d", values.count)
+        logging.warning("odd")
+
+    assert end(main) is None
+    captured = capsys.readouterr()
+    assert captured.err == "at step 3\nwarning: odd\n"
+    assert captured.out == ""
