@@ -1,0 +1,1 @@
+"""Graph functions and their tensor names: no flags, no sessions."""

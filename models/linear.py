@@ -1,0 +1,63 @@
+"""Linear regression: y = w x + b.
+
+Tensor names (they never change): `x:0`, `y_:0`, `w:0`, `b:0`, `y:0`, `loss:0`, `global_step:0`;
+the collection `predict` holds `y:0`.
+"""
+
+import tensorflow as tf
+
+from models import randomness, variables
+from models.model_graph import ModelGraph
+
+
+def inference(x: tf.Tensor, seed: int) -> tf.Tensor:
+    """The line's value at each x.
+
+    Args:
+      x: float32 [N].
+      seed: draws the initial values, w from U(-20, 20) and b from U(-10, 10).
+
+    Returns:
+      `y:0`, float32 [N].
+    """
+    w = variables.weight("w", [1], randomness.uniform(-20.0, 20.0, seed, stream=0))
+    b = variables.weight("b", [1], randomness.uniform(-10.0, 10.0, seed, stream=1))
+    return tf.add(w * x, b, name="y")  # [1] * [N] + [1] -> [N]
+
+
+def squared_error(prediction: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+    """`loss:0`, float32 []: the mean squared difference of two float32 [N]."""
+    return tf.reduce_mean(tf.square(prediction - target), name="loss")
+
+
+def training(loss: tf.Tensor, learning_rate: float, step: tf.Variable) -> tf.Operation:
+    """One step of gradient descent on `loss`, which also counts `step` up."""
+    optimizer = tf.compat.v1.train.GradientDescentOptimizer(learning_rate)
+    return optimizer.minimize(loss, global_step=step, name="train")
+
+
+def build(*, learning_rate: float, seed: int) -> ModelGraph:
+    """Builds the training graph.
+
+    Args:
+      learning_rate: of gradient descent, above 0.
+      seed: in [0, 2**32); the initial values follow from it.
+    """
+    graph = tf.Graph()
+    with graph.as_default():
+        step = variables.global_step()
+        x = tf.compat.v1.placeholder(tf.float32, [None], name="x")
+        target = tf.compat.v1.placeholder(tf.float32, [None], name="y_")
+        y = inference(x, seed)
+        loss = squared_error(y, target)
+        tf.compat.v1.add_to_collection("predict", y)
+        return ModelGraph(
+            graph=graph,
+            inputs=(x, target),
+            training_feeds={},
+            loss=loss,
+            accuracy=None,
+            train_op=training(loss, learning_rate, step),
+            signature_inputs={"x": x},
+            signature_outputs={"y": y},
+        )
