@@ -1,0 +1,91 @@
+"""A folder of checkpoints: which there are, in what state, and the file that names them.
+
+Each step's files tell its state, whatever was interrupted:
+
+- `.manifest`: committed. It is renamed into place last, and away first.
+- `.manifest.tmp` alone: being written or deleted; the rest of its files are leftovers.
+- neither, but an `.index`: written by someone else, such as a stock Saver.
+"""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable
+
+import tensorflow as tf
+
+from checkpoints import durable, naming
+
+PENDING_SUFFIX = naming.MANIFEST_SUFFIX + ".tmp"
+
+
+def files_by_step(folder: str) -> dict[int, set[str]]:
+    """The suffixes of the files of each step, by rising step; empty where there is no folder."""
+    try:
+        names = tf.io.gfile.listdir(folder)
+    except tf.errors.NotFoundError:
+        return {}
+    suffixes: dict[int, set[str]] = defaultdict(set)
+    for name in names:
+        if found := naming.split_name(name):
+            suffixes[found[0]].add(found[1])
+    return dict(sorted(suffixes.items()))
+
+
+def is_committed(suffixes: set[str]) -> bool:
+    """Whether files with these suffixes are a checkpoint of ours that was written to its end."""
+    return naming.MANIFEST_SUFFIX in suffixes
+
+
+def is_leftover(suffixes: set[str]) -> bool:
+    """Whether files with these suffixes were left by a save or a deletion that was cut short."""
+    return not is_committed(suffixes) and (
+        PENDING_SUFFIX in suffixes or naming.INDEX_SUFFIX not in suffixes
+    )
+
+
+def usable_steps(folder: str) -> list[int]:
+    """The steps whose checkpoint is no leftover, by rising step: ours and others'."""
+    return [step for step, suffixes in files_by_step(folder).items() if not is_leftover(suffixes)]
+
+
+def delete_checkpoint(folder: str, step: int) -> None:
+    """Deletes a step's files, in an order that never leaves a part that looks whole.
+
+    Raises:
+      tf.errors.OpError, OSError: the file system refused.
+    """
+    prefix = naming.checkpoint_prefix(folder, step)
+    suffixes = files_by_step(folder).get(step, set())
+    if is_committed(suffixes):
+        tf.io.gfile.rename(prefix + naming.MANIFEST_SUFFIX, prefix + PENDING_SUFFIX, overwrite=True)
+        durable.flush(folder)
+    for suffix in suffixes - {naming.MANIFEST_SUFFIX, PENDING_SUFFIX}:
+        tf.io.gfile.remove(prefix + suffix)
+    if suffixes & {naming.MANIFEST_SUFFIX, PENDING_SUFFIX}:
+        tf.io.gfile.remove(prefix + PENDING_SUFFIX)
+
+
+def delete_leftovers(folder: str) -> list[int]:
+    """Clears what saves and deletions that were cut short have left; returns their steps."""
+    leftover = [step for step, suffixes in files_by_step(folder).items() if is_leftover(suffixes)]
+    for step in leftover:
+        delete_checkpoint(folder, step)
+    return leftover
+
+
+def write_state(folder: str, steps: Iterable[int]) -> None:
+    """Writes the state file, by which `tf.train.latest_checkpoint` finds the newest.
+
+    Format: the text of `tensorflow/python/training/checkpoint_state.proto`. The paths are
+    relative, so that the folder can be moved.
+
+    Args:
+      folder: where the checkpoints are.
+      steps: of the checkpoints that there are, by rising step; at least one.
+    """
+    names = [naming.checkpoint_name(step) for step in steps]
+    lines = [f'model_checkpoint_path: "{names[-1]}"']
+    lines += [f'all_model_checkpoint_paths: "{name}"' for name in names]
+    durable.replace_file(
+        os.path.join(folder, naming.STATE_FILE), ("\n".join(lines) + "\n").encode()
+    )

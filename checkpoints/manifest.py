@@ -1,0 +1,121 @@
+"""The manifest of a checkpoint: what its files are, and that they are all there.
+
+`my-model-<step>.manifest` is JSON: `format` 1, `step`, `saved_at` (seconds since 1970),
+`tensorflow` (the version that wrote it), `config` (what the run was asked for) and `files`, the
+size in bytes and the SHA-256 of each, and `sha256`, the hash of the manifest itself without that
+entry. A checkpoint is committed when its manifest is in place.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from checkpoints import naming
+from checkpoints.errors import CheckpointError
+
+_FORMAT = 1
+_BLOCK_BYTES = 1 << 22
+
+
+class FileDigest(NamedTuple):
+    """The size in bytes and the SHA-256, in hex, of one file."""
+
+    size: int
+    sha256: str
+
+
+class Manifest(NamedTuple):
+    """What a manifest says; see the module's description."""
+
+    step: int
+    saved_at: float
+    tensorflow: str
+    config: Mapping[str, Any]
+    files: Mapping[str, FileDigest]
+
+
+def digest_file(path: str) -> FileDigest:
+    """Reads a file and returns its size and hash."""
+    digest, size = hashlib.sha256(), 0
+    with tf.io.gfile.GFile(path, "rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+            size += len(block)
+    return FileDigest(size, digest.hexdigest())
+
+
+def encode(manifest: Manifest) -> bytes:
+    """The manifest as it stands in its file."""
+    files = {name: digest._asdict() for name, digest in manifest.files.items()}
+    record = {"format": _FORMAT, **manifest._asdict(), "files": files}
+    return _to_json({**record, "sha256": _hash_of(record)})
+
+
+def read(folder: str, step: int) -> Manifest | None:
+    """The manifest of a checkpoint, or None where it has none.
+
+    Raises:
+      CheckpointError: the file is there and is no manifest of this step.
+    """
+    path = naming.checkpoint_prefix(folder, step) + naming.MANIFEST_SUFFIX
+    try:
+        with tf.io.gfile.GFile(path, "rb") as file:
+            content = file.read()
+    except tf.errors.NotFoundError:
+        return None
+    except tf.errors.OpError as error:
+        raise CheckpointError(
+            f"{os.path.basename(path)} cannot be read: {error.message}"
+        ) from error
+    try:
+        manifest = _decode(content)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{os.path.basename(path)} is damaged: {error}") from error
+    if manifest.step != step:
+        raise CheckpointError(f"{os.path.basename(path)} is of another checkpoint")
+    return manifest
+
+
+def _decode(content: bytes) -> Manifest:
+    """The inverse of `encode`; ValueError, KeyError, TypeError, AttributeError on other bytes."""
+    record = json.loads(content)
+    if record.pop("sha256") != _hash_of(record) or record.pop("format") != _FORMAT:
+        raise ValueError("its own hash does not match")
+    files = {name: FileDigest(**digest) for name, digest in record.pop("files").items()}
+    return Manifest(**record, files=files)
+
+
+def _to_json(record: Mapping[str, Any]) -> bytes:
+    return (json.dumps(record, indent=1, sort_keys=True) + "\n").encode()
+
+
+def _hash_of(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(_to_json(record)).hexdigest()
+
+
+def verify_files(folder: str, manifest: Manifest) -> None:
+    """Compares each file with its digest.
+
+    Raises:
+      CheckpointError: a file is missing, or its size or content is another.
+    """
+    for suffix in naming.CONTENT_SUFFIXES:
+        name = naming.checkpoint_name(manifest.step) + suffix
+        if name not in manifest.files:
+            raise CheckpointError(f"the manifest does not name {name}")
+        try:
+            found = digest_file(os.path.join(folder, name))
+        except tf.errors.NotFoundError as error:
+            raise CheckpointError(f"{name} is missing") from error
+        except tf.errors.OpError as error:
+            raise CheckpointError(f"{name} cannot be read: {error.message}") from error
+        if found != manifest.files[name]:
+            raise CheckpointError(
+                f"{name} is damaged: {found.size} bytes with SHA-256 {found.sha256[:8]}..., "
+                f"the manifest says {manifest.files[name].size} with "
+                f"{manifest.files[name].sha256[:8]}..."
+            )

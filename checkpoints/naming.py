@@ -1,0 +1,32 @@
+"""The names of a checkpoint's files: `<folder>/my-model-<step>.<suffix>`."""
+
+import os
+import re
+
+BASENAME = "my-model"
+INDEX_SUFFIX = ".index"
+DATA_SUFFIX = ".data-00000-of-00001"
+META_SUFFIX = ".meta"
+MANIFEST_SUFFIX = ".manifest"
+# The files a manifest vouches for, in the order they are written.
+CONTENT_SUFFIXES = (DATA_SUFFIX, INDEX_SUFFIX, META_SUFFIX)
+
+STATE_FILE = "checkpoint"
+
+_CHECKPOINT_FILE = re.compile(rf"{BASENAME}-(\d+)(\..+)")
+
+
+def checkpoint_name(step: int) -> str:
+    """`my-model-<step>`, the checkpoint after `step` updates."""
+    return f"{BASENAME}-{step}"
+
+
+def checkpoint_prefix(folder: str, step: int) -> str:
+    """`<folder>/my-model-<step>`: what TensorFlow restores from."""
+    return os.path.join(folder, checkpoint_name(step))
+
+
+def split_name(file_name: str) -> tuple[int, str] | None:
+    """The step and the suffix of a checkpoint's file; None for any other file."""
+    match = _CHECKPOINT_FILE.fullmatch(file_name)
+    return (int(match[1]), match[2]) if match else None

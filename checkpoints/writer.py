@@ -1,0 +1,162 @@
+"""Saves checkpoints beside the training: copied values in, a committed checkpoint on disk out."""
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from checkpoints import durable, folder, manifest, naming
+from checkpoints.errors import CheckpointError
+from checkpoints.retention import Retention, Saved, steps_to_delete
+from checkpoints.tensor_bundle import BundleWriter, VariableSpec
+
+Values = Mapping[str, np.ndarray[Any, Any]]
+
+
+class RunRecord(NamedTuple):
+    """What every checkpoint of a run has in common.
+
+    Attributes:
+      meta_graph: the serialized MetaGraphDef, the same for every step.
+      config: what the run was asked for; kept in each manifest.
+      side_files: files of the run that must be on the disk before a checkpoint that goes with
+        them is committed, such as its metrics.
+    """
+
+    meta_graph: bytes
+    config: Mapping[str, Any]
+    side_files: Sequence[str] = ()
+
+
+class CheckpointWriter:
+    """Writes one checkpoint at a time in a thread of its own.
+
+    A save that fails, such as on a full disk, is logged and leaves the checkpoints before it as
+    they were; the next save tries again. `close` raises if the last one failed.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        specs: Mapping[str, VariableSpec],
+        record: RunRecord,
+        retention: Retention,
+    ) -> None:
+        """Prepares to save into the existing folder `path`."""
+        self._folder = path
+        self._record = record
+        self._retention = retention
+        self._bundle = BundleWriter(specs)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._pending: Future[None] | None = None
+
+    def save(self, step: int, values: Values) -> None:
+        """Takes the values of all variables and returns while they are being written.
+
+        A save that is still under way is waited for.
+        """
+        self._finish_pending()
+        self._pending = self._thread.submit(self._commit, step, values)
+
+    def _finish_pending(self) -> CheckpointError | None:
+        """Waits for the save under way; a failure is logged and returned."""
+        pending, self._pending = self._pending, None
+        try:
+            if pending is not None:
+                pending.result()
+        except CheckpointError as error:
+            logging.warning("%s", error)
+            return error
+        return None
+
+    def close(self) -> None:
+        """Finishes the save under way and ends the thread.
+
+        Raises:
+          CheckpointError: the last save failed; the checkpoint before it is whole.
+        """
+        error = self._finish_pending()
+        self._thread.shutdown()
+        self._bundle.close()
+        if error:
+            raise error
+
+    def __enter__(self) -> "CheckpointWriter":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Closes; an error that is already on its way is not replaced by one of the last save."""
+        try:
+            self.close()
+        except CheckpointError:
+            if error is None:
+                raise
+
+    def _commit(self, step: int, values: Values) -> None:
+        """Writes, flushes and commits one checkpoint, then lets the oldest go."""
+        try:
+            self._write(step, values)
+            saved = _committed(self._folder)
+            doomed = steps_to_delete(saved, self._retention)
+            folder.write_state(self._folder, [s.step for s in saved if s.step not in doomed])
+            for old_step in doomed:
+                folder.delete_checkpoint(self._folder, old_step)
+        except (tf.errors.OpError, OSError) as error:
+            reason = error.message if isinstance(error, tf.errors.OpError) else error
+            raise CheckpointError(
+                f"could not save {naming.checkpoint_prefix(self._folder, step)}: {reason}"
+            ) from error
+
+    def _write(self, step: int, values: Values) -> None:
+        """Puts a step's files on the disk; its manifest, which commits them, last."""
+        prefix = naming.checkpoint_prefix(self._folder, step)
+        pending = prefix + folder.PENDING_SUFFIX
+        folder.delete_checkpoint(self._folder, step)  # One that was stepped over as damaged.
+        durable.write_file(pending, b"")  # Whatever is written from here on is a leftover,
+        durable.flush(self._folder)  # until the manifest is complete and renamed.
+        self._bundle.write(prefix, values)
+        with tf.io.gfile.GFile(prefix + naming.META_SUFFIX, "wb") as file:
+            file.write(self._record.meta_graph)
+        names = [naming.checkpoint_name(step) + suffix for suffix in naming.CONTENT_SUFFIXES]
+        paths = [os.path.join(self._folder, name) for name in names]
+        for path in (*paths, *self._record.side_files):
+            durable.flush(path)
+        content = manifest.Manifest(
+            step=step,
+            saved_at=time.time(),
+            tensorflow=tf.version.VERSION,
+            config=self._record.config,
+            files={n: manifest.digest_file(p) for n, p in zip(names, paths, strict=True)},
+        )
+        durable.write_file(pending, manifest.encode(content))
+        durable.flush(self._folder)
+        tf.io.gfile.rename(pending, prefix + naming.MANIFEST_SUFFIX, overwrite=True)
+        durable.flush(self._folder)
+
+
+def _committed(path: str) -> list[Saved]:
+    """The folder's checkpoints with a readable manifest, by rising step."""
+    saved = []
+    for step, suffixes in folder.files_by_step(path).items():
+        if folder.is_committed(suffixes) and (found := _read_manifest(path, step)):
+            saved.append(Saved(step, found.saved_at))
+    return saved
+
+
+def _read_manifest(path: str, step: int) -> manifest.Manifest | None:
+    """A step's manifest; None where it is damaged, which whoever restores will say."""
+    try:
+        return manifest.read(path, step)
+    except CheckpointError:
+        return None

@@ -1,0 +1,22 @@
+"""A small set of variables to save and restore."""
+
+import numpy as np
+import pytest
+
+from checkpoints.tensor_bundle import VariableSpec
+
+
+@pytest.fixture
+def values():
+    """Three variables of different ranks and dtypes."""
+    return {
+        "layer/w": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "layer/b": np.array([0.5, -1.5], np.float32),
+        "global_step": np.array(7, np.int64),
+    }
+
+
+@pytest.fixture
+def specs(values):
+    """Their shapes and dtypes."""
+    return {name: VariableSpec(value.shape, value.dtype.name) for name, value in values.items()}

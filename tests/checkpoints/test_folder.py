@@ -1,0 +1,59 @@
+"""The state of a folder follows from its files."""
+
+import pytest
+import tensorflow as tf
+
+from checkpoints import folder, naming
+
+
+def _touch(path, step, *suffixes):
+    for suffix in suffixes:
+        (path / f"my-model-{step}{suffix}").write_bytes(b"")
+
+
+@pytest.fixture
+def path(tmp_path):
+    """One checkpoint of ours, one of a stock Saver, and three that were cut short."""
+    _touch(tmp_path, 100, *naming.CONTENT_SUFFIXES, ".manifest")
+    _touch(tmp_path, 20, ".data-00000-of-00001", ".index")
+    _touch(tmp_path, 30, *naming.CONTENT_SUFFIXES, ".manifest.tmp")
+    _touch(tmp_path, 40, ".data-00000-of-00001")
+    _touch(tmp_path, 50, ".manifest.tmp")
+    (tmp_path / "notes-30.txt").write_bytes(b"mine")
+    return tmp_path
+
+
+def test_usable_steps_rise_and_leave_out_leftovers(path):
+    assert folder.usable_steps(str(path)) == [20, 100]
+    assert folder.usable_steps(str(path / "absent")) == []
+
+
+def test_only_leftovers_are_cleared(path):
+    assert folder.delete_leftovers(str(path)) == [30, 40, 50]
+    assert sorted(p.name for p in path.iterdir()) == sorted(
+        [
+            "my-model-20.data-00000-of-00001",
+            "my-model-20.index",
+            *(f"my-model-100{s}" for s in (*naming.CONTENT_SUFFIXES, ".manifest")),
+            "notes-30.txt",
+        ]
+    )
+
+
+@pytest.mark.parametrize("step", [100, 20, 30])
+def test_delete_leaves_nothing_of_a_step(path, step):
+    folder.delete_checkpoint(str(path), step)
+    assert not list(path.glob(f"my-model-{step}.*"))
+
+
+def test_state_is_read_by_tensorflow_wherever_the_folder_is(path, tmp_path_factory):
+    folder.write_state(str(path), [20, 100])
+    assert tf.train.latest_checkpoint(str(path)) == str(path / "my-model-100")
+    moved = tmp_path_factory.mktemp("moved") / "elsewhere"
+    path.rename(moved)
+    state = tf.train.get_checkpoint_state(str(moved))
+    assert state.model_checkpoint_path == str(moved / "my-model-100")
+    assert list(state.all_model_checkpoint_paths) == [
+        str(moved / "my-model-20"),
+        str(moved / "my-model-100"),
+    ]

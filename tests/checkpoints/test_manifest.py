@@ -1,0 +1,88 @@
+"""The manifest: what it says, and what it finds."""
+
+import hashlib
+import json
+
+import pytest
+
+from checkpoints import manifest, naming
+from checkpoints.errors import CheckpointError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with the files of step 7 and their manifest."""
+    files = {}
+    for suffix in naming.CONTENT_SUFFIXES:
+        path = tmp_path / f"my-model-7{suffix}"
+        path.write_bytes(suffix.encode() * 3)
+        files[path.name] = manifest.digest_file(str(path))
+    content = manifest.Manifest(7, 123.5, "2.21.0", {"seed": 0}, files)
+    (tmp_path / "my-model-7.manifest").write_bytes(manifest.encode(content))
+    return tmp_path
+
+
+def test_digest_is_size_and_sha256(tmp_path):
+    content = b"x" * 5_000_000  # more than is read at once
+    (tmp_path / "f").write_bytes(content)
+    found = manifest.digest_file(str(tmp_path / "f"))
+    assert found == (len(content), hashlib.sha256(content).hexdigest())
+
+
+def test_it_says_what_was_put_in(folder):
+    found = manifest.read(str(folder), 7)
+    assert (found.step, found.saved_at, found.tensorflow) == (7, 123.5, "2.21.0")
+    assert found.config == {"seed": 0}
+    manifest.verify_files(str(folder), found)
+
+
+def test_none_where_there_is_none(tmp_path):
+    assert manifest.read(str(tmp_path), 7) is None
+
+
+def test_every_flipped_bit_of_it_is_found(folder):
+    path = folder / "my-model-7.manifest"
+    content = path.read_bytes()
+    original = manifest.read(str(folder), 7)
+    for position in range(len(content)):
+        path.write_bytes(
+            content[:position] + bytes([content[position] ^ 4]) + content[position + 1 :]
+        )
+        try:
+            found = manifest.read(str(folder), 7)
+        except CheckpointError:
+            continue
+        assert found == original, f"byte {position}"  # White space between two entries.
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"sha256": 1}', b"\xff\xfe", b"1"])
+def test_other_content_is_damage(folder, content):
+    (folder / "my-model-7.manifest").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"my-model-7\.manifest is damaged"):
+        manifest.read(str(folder), 7)
+
+
+def test_a_manifest_of_another_step_is_refused(folder):
+    (folder / "my-model-7.manifest").rename(folder / "my-model-8.manifest")
+    with pytest.raises(CheckpointError, match="of another checkpoint"):
+        manifest.read(str(folder), 8)
+
+
+@pytest.mark.parametrize("suffix", naming.CONTENT_SUFFIXES)
+def test_missing_and_damaged_files_are_named(folder, suffix):
+    found = manifest.read(str(folder), 7)
+    path = folder / f"my-model-7{suffix}"
+    path.write_bytes(b"other")
+    with pytest.raises(CheckpointError, match=f"{path.name} is damaged"):
+        manifest.verify_files(str(folder), found)
+    path.unlink()
+    with pytest.raises(CheckpointError, match=f"{path.name} is missing"):
+        manifest.verify_files(str(folder), found)
+
+
+def test_a_manifest_must_name_every_file(folder):
+    record = json.loads((folder / "my-model-7.manifest").read_bytes())
+    short = manifest.Manifest(7, 0.0, "", {}, {})
+    assert len(record["files"]) == 3
+    with pytest.raises(CheckpointError, match="does not name"):
+        manifest.verify_files(str(folder), short)

@@ -1,0 +1,82 @@
+"""Variables on disk, against TensorFlow's own reader and writer."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from checkpoints.errors import CheckpointError
+from checkpoints.tensor_bundle import BundleWriter, VariableSpec, read_bundle
+
+v1 = tf.compat.v1
+
+
+@pytest.fixture
+def prefix(tmp_path, values, specs):
+    """The prefix of a bundle that holds `values`."""
+    path = str(tmp_path / "b")
+    writer = BundleWriter(specs)
+    writer.write(path, values)
+    writer.close()
+    return path
+
+
+def test_tensorflow_reads_what_is_written(prefix, values):
+    reader = tf.train.load_checkpoint(prefix)
+    assert set(reader.get_variable_to_shape_map()) == set(values)
+    for name, value in values.items():
+        found = reader.get_tensor(name)
+        assert found.dtype == value.dtype
+        np.testing.assert_array_equal(found, value)
+
+
+def test_a_stock_savers_checkpoint_is_read(values, specs, tmp_path):
+    with tf.Graph().as_default(), v1.Session() as session:
+        for name, value in values.items():
+            v1.get_variable(name, initializer=value, use_resource=False)
+        session.run(v1.global_variables_initializer())
+        stock = v1.train.Saver().save(session, str(tmp_path / "stock"), write_meta_graph=False)
+    found = read_bundle(stock, specs)
+    assert all(found[name].tobytes() == values[name].tobytes() for name in values)
+
+
+def test_reading_gives_back_what_was_written(prefix, values, specs):
+    found = read_bundle(prefix, specs)
+    assert found.keys() == values.keys()
+    assert all(found[name].tobytes() == values[name].tobytes() for name in values)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"layer/w": None}, "layer/w is not in this model"),
+        ({"new": VariableSpec((1,), "float32")}, "new is missing"),
+        (
+            {"layer/b": VariableSpec((3,), "float32")},
+            r"layer/b is float32 \[2\], this model has float32 \[3\]",
+        ),
+        (
+            {"global_step": VariableSpec((), "int32")},
+            r"global_step is int64 \[\], this model has int32 \[\]",
+        ),
+    ],
+)
+def test_each_difference_is_named(prefix, specs, change, message):
+    expected = {name: spec for name, spec in (specs | change).items() if spec}
+    with pytest.raises(CheckpointError, match=message):
+        read_bundle(prefix, expected)
+
+
+@pytest.mark.parametrize("suffix", [".index", ".data-00000-of-00001"])
+def test_a_missing_file_is_an_error(prefix, specs, suffix):
+    tf.io.gfile.remove(prefix + suffix)
+    with pytest.raises(CheckpointError, match="unreadable"):
+        read_bundle(prefix, specs)
+
+
+def test_a_flipped_bit_is_an_error(prefix, specs):
+    path = prefix + ".data-00000-of-00001"
+    with open(path, "r+b") as file:
+        file.seek(3)
+        file.write(b"\x55")
+    with pytest.raises(CheckpointError, match="unreadable"):
+        read_bundle(prefix, specs)
