@@ -1,0 +1,1 @@
+"""Sources of arrays, and batches by (seed, step). No graph, no sessions."""

@@ -1,0 +1,121 @@
+"""Files and folders, local or not, through `tf.io.gfile`: all that data/ uses of TensorFlow.
+
+What the file system refuses (missing, no permission, no such scheme) becomes a `DataError`.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO, cast
+
+import tensorflow as tf
+
+from data.errors import DataError
+
+
+@contextmanager
+def _refusals_as_data_errors(path: str) -> Iterator[None]:
+    try:
+        yield
+    except tf.errors.OpError as error:
+        reason = " ".join(error.message.removeprefix(f"{path}; ").split())
+        raise DataError(f"{path}: {reason}") from error
+
+
+@contextmanager
+def open_binary(path: str) -> Iterator[BinaryIO]:
+    """Opens a file for reading bytes.
+
+    Raises:
+      DataError: the file cannot be opened, or a read or a seek in it fails.
+    """
+    with _refusals_as_data_errors(path), tf.io.gfile.GFile(path, "rb") as stream:
+        try:
+            yield cast(BinaryIO, stream)
+        except (tf.errors.InvalidArgumentError, tf.errors.OutOfRangeError) as error:
+            # A number in a damaged file sent its reader before the start or past the end.
+            raise DataError(f"{path}: is damaged or cut short: {error.message}") from error
+
+
+def size(path: str) -> int:
+    """The length of a file in bytes.
+
+    Raises:
+      DataError: there is no such file, or it cannot be reached.
+    """
+    with _refusals_as_data_errors(path):
+        return int(tf.io.gfile.stat(path).length)
+
+
+def read_bytes(path: str, max_bytes: int) -> bytes:
+    """The content of a file of at most `max_bytes` bytes.
+
+    Raises:
+      DataError: the file cannot be read, or is longer.
+    """
+    length = size(path)
+    if length > max_bytes:
+        raise DataError(f"{path}: holds {length:,} bytes; at most {max_bytes:,} are read")
+    with open_binary(path) as stream:
+        return stream.read()
+
+
+def list_folder(path: str) -> list[str]:
+    """The names in a folder, sorted, without their path.
+
+    Raises:
+      DataError: the folder cannot be listed, or holds a name that is not UTF-8.
+    """
+    with _refusals_as_data_errors(path):
+        try:
+            # Object stores mark their folders with a trailing slash.
+            return sorted(name.rstrip("/") for name in tf.io.gfile.listdir(path))
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}: holds a file whose name is not UTF-8; rename it") from error
+
+
+def is_folder(path: str) -> bool:
+    """Whether `path` is a folder; what cannot be reached is none."""
+    return bool(tf.io.gfile.isdir(path))
+
+
+def exists(path: str) -> bool:
+    """Whether there is a file or a folder at `path`.
+
+    Raises:
+      DataError: the file system cannot tell.
+    """
+    with _refusals_as_data_errors(path):
+        return bool(tf.io.gfile.exists(path))
+
+
+def join(folder: str, name: str) -> str:
+    """The path of `name` in `folder`."""
+    return str(tf.io.gfile.join(folder, name))
+
+
+def write_atomically(path: str, content: bytes) -> None:
+    """Writes a file that is there as a whole or not at all, and makes its folder where needed.
+
+    Raises:
+      DataError: the file system refuses.
+      OSError: the disk fails to flush.
+    """
+    temporary = f"{path}.tmp"
+    with _refusals_as_data_errors(path):
+        tf.io.gfile.makedirs(os.path.dirname(path) or ".")
+        with tf.io.gfile.GFile(temporary, "wb") as stream:
+            stream.write(content)
+        _flush_to_disk(temporary)
+        tf.io.gfile.rename(temporary, path, overwrite=True)
+
+
+def _flush_to_disk(path: str) -> None:
+    """Without it, a power cut after the rename may leave an empty file; local disks only."""
+    if "://" in path:
+        return
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

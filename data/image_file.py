@@ -1,0 +1,108 @@
+"""Image files to pixels."""
+
+import io
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+
+from data import files
+from data.errors import DataError
+
+IMAGE_SIZE = 32  # Pixels, of either side.
+
+MAX_PIXELS = 64_000_000
+# Enough for any image of MAX_PIXELS with four bytes per pixel, even without compression.
+MAX_FILE_BYTES = 4 * MAX_PIXELS + 1_000_000
+
+# Each future costs tens of microseconds, about as much as a small image.
+_FILES_PER_TASK = 64
+
+# These classes, and not `Image.open`, which also tries formats that nobody checked, and measures
+# an image against a limit that is global to the process.
+_DECODERS: dict[bytes, type[ImageFile]] = {
+    b"\x89PNG\r\n\x1a\n": PngImageFile,
+    b"\xff\xd8\xff": JpegImageFile,
+}
+
+
+def decode_image(content: bytes, name: str, size: int = IMAGE_SIZE) -> npt.NDArray[np.uint8]:
+    """Decodes a PNG or JPEG image and resizes it to a square, bilinear.
+
+    Transparency is dropped, of an animation the first image is taken, and of 16 bits per channel
+    the upper 8.
+
+    Args:
+      content: the file's bytes.
+      name: of the file, for errors.
+      size: pixels of either side.
+
+    Returns:
+      uint8 [size, size, 3], RGB.
+
+    Raises:
+      DataError: neither PNG nor JPEG, more than `MAX_PIXELS`, damaged or cut short.
+    """
+    decoder = next((_DECODERS[start] for start in _DECODERS if content.startswith(start)), None)
+    if decoder is None:
+        raise DataError(f"{name}: is neither a PNG nor a JPEG image")
+    try:
+        image = decoder(io.BytesIO(content))  # Reads the header only.
+        if image.width * image.height > MAX_PIXELS:
+            raise DataError(
+                f"{name}: has {image.width} x {image.height} pixels; "
+                f"at most {MAX_PIXELS:,} are read"
+            )
+        return _pixels(image, size)
+    except DataError:
+        raise
+    except Exception as error:  # Decoders of hostile bytes raise nearly any kind.
+        raise DataError(f"{name}: is damaged or cut short: {error}") from error
+
+
+def _pixels(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:
+    """Decodes the pixels of an opened image: uint8 [size, size, 3]."""
+    image.load()
+    if image.mode.startswith("I"):  # 16-bit grey, which `convert` would clip at 255.
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    image.info.pop("transparency", None)  # `convert` warns that it is lost.
+    if image.mode != "RGB":
+        image = image.convert("RGB")
+    if image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.BILINEAR)
+    return np.asarray(image)
+
+
+def read_images(paths: Sequence[str], size: int = IMAGE_SIZE) -> npt.NDArray[np.uint8]:
+    """Reads and decodes image files, on all processors.
+
+    Args:
+      paths: N files, PNG or JPEG.
+      size: pixels of either side.
+
+    Returns:
+      uint8 [N, size, size, 3], RGB.
+
+    Raises:
+      DataError: the first of the files that cannot be read or decoded, see `decode_image`.
+    """
+    images = np.empty((len(paths), size, size, 3), np.uint8)
+
+    def read_some(first: int) -> None:
+        for row in range(first, min(first + _FILES_PER_TASK, len(paths))):
+            content = files.read_bytes(paths[row], MAX_FILE_BYTES)
+            images[row] = decode_image(content, paths[row], size)
+
+    executor = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="read-images")
+    try:
+        for _ in executor.map(read_some, range(0, len(paths), _FILES_PER_TASK)):
+            pass  # In the order of the files, so that the error is of the first bad one.
+    finally:
+        executor.shutdown(cancel_futures=True)
+    return images

@@ -1,0 +1,105 @@
+"""Folders of images: one subfolder per class, whole or split into train/ and test/."""
+
+from typing import NamedTuple
+
+from data import files
+from data.errors import DataError
+
+_TRAIN = "train"
+_TEST = "test"
+# What Windows leaves in folders that hold images; hidden files are left out too.
+_LEFT_OUT = frozenset({"thumbs.db", "desktop.ini"})
+
+
+class Layout(NamedTuple):
+    """Where the images of a data set are."""
+
+    train: str
+    test: str | None
+    class_names: tuple[str, ...]  # Sorted; a label is an index into it.
+
+
+def class_names(folder: str) -> tuple[str, ...]:
+    """The names of the subfolders, sorted; () where there are none. Hidden ones are left out.
+
+    Raises:
+      DataError: the folder cannot be listed.
+    """
+    return tuple(
+        name for name in _visible_names(folder) if files.is_folder(files.join(folder, name))
+    )
+
+
+def list_images(folder: str) -> list[tuple[str, int]]:
+    """The files of all classes; what is in them is not looked at.
+
+    Returns:
+      (path, label) by class and then by name, a label being an index into `class_names`.
+
+    Raises:
+      DataError: no class subfolders, or a class without a file.
+    """
+    names = class_names(folder)
+    if not names:
+        found = _visible_names(folder)
+        raise DataError(
+            f"{folder}: expected one subfolder of images per class, found "
+            + (f"none (but {found[0]})" if found else "an empty folder")
+        )
+    images = []
+    for label, name in enumerate(names):
+        class_folder = files.join(folder, name)
+        found = _visible_names(class_folder)
+        if not found:
+            raise DataError(f"{class_folder}: the class {name} has no image")
+        images += [(files.join(class_folder, file), label) for file in found]
+    return images
+
+
+def find_layout(folder: str) -> Layout:
+    """Finds out whether a folder is split into train/ and test/.
+
+    Raises:
+      DataError: test/ without train/, other folders beside them, or different classes in the two.
+    """
+    names = class_names(folder)
+    if not _is_split(folder, names):
+        return Layout(folder, None, names)
+    others = sorted({*names} - {_TRAIN, _TEST})
+    if others or _TRAIN not in names:
+        raise DataError(
+            f"{folder}: expected train/ with or without test/, found {'/, '.join(names)}/"
+        )
+    train = files.join(folder, _TRAIN)
+    if _TEST not in names:
+        return Layout(train, None, class_names(train))
+    test = files.join(folder, _TEST)
+    _check_same_classes(folder, class_names(train), class_names(test))
+    return Layout(train, test, class_names(train))
+
+
+def _is_split(folder: str, names: tuple[str, ...]) -> bool:
+    """Tells train/ of a split from a class named train, which has no subfolders and no test/."""
+    if names and {*names} <= {_TRAIN, _TEST}:
+        return True
+    return _TRAIN in names and class_names(files.join(folder, _TRAIN)) != ()
+
+
+def _check_same_classes(folder: str, train: tuple[str, ...], test: tuple[str, ...]) -> None:
+    differences = [
+        f"only in {part}/: {', '.join(sorted(more))}"
+        for part, more in ((_TRAIN, {*train} - {*test}), (_TEST, {*test} - {*train}))
+        if more
+    ]
+    if differences:
+        raise DataError(
+            f"{folder}: train/ and test/ must hold the same classes; {'; '.join(differences)}"
+        )
+
+
+def _visible_names(folder: str) -> list[str]:
+    return [
+        name
+        for name in files.list_folder(folder)
+        if not name.startswith(".") and name.lower() not in _LEFT_OUT
+    ]

@@ -1,0 +1,65 @@
+"""What the tests of data/ share: small image files, folders of them, and the errors expected."""
+
+import io
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from data.errors import DataError
+
+Encode = Callable[..., bytes]
+MakeFolder = Callable[[Mapping[str, int]], str]
+DataErrorLine = Callable[[str], AbstractContextManager[None]]
+
+
+@pytest.fixture(scope="session")
+def encode() -> Encode:
+    """Encodes pixels (uint8 [H, W, 3], or an image of Pillow's) as a PNG or JPEG file."""
+
+    def encode_pixels(
+        pixels: npt.NDArray[np.uint8] | Image.Image, file_format: str = "PNG", **options: Any
+    ) -> bytes:
+        content = io.BytesIO()
+        image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+        image.save(content, file_format, **options)
+        return content.getvalue()
+
+    return encode_pixels
+
+
+@pytest.fixture
+def make_folder(tmp_path: Path, encode: Encode) -> MakeFolder:
+    """Makes a folder of subfolders, given how many images each has.
+
+    Image i of the k-th subfolder is filled with the colour (k, i, 0).
+    """
+
+    def make(counts: Mapping[str, int]) -> str:
+        for number, (name, count) in enumerate(counts.items()):
+            subfolder = tmp_path / "images" / name
+            subfolder.mkdir(parents=True, exist_ok=True)
+            for i in range(count):
+                pixels = np.full((32, 32, 3), (number, i, 0), np.uint8)
+                (subfolder / f"{i:04d}.png").write_bytes(encode(pixels))
+        return str(tmp_path / "images")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def data_error_line() -> DataErrorLine:
+    """Expects a DataError of one line that the pattern is found in."""
+
+    @contextmanager
+    def expect(pattern: str) -> Iterator[None]:
+        with pytest.raises(DataError, match=pattern) as caught:
+            yield
+        assert "\n" not in str(caught.value)
+
+    return expect

@@ -1,0 +1,246 @@
+import io
+import logging
+import re
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data.image_data import ImageData, open_image_data
+from data.source import Array, Source
+from tests.data.conftest import DataErrorLine, MakeFolder
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
+LABELS = np.array([0, 1, 2, 0, 1, 2, 0, 1])
+
+
+def open_data(spec: Path | str, fraction: float = 0.0, seed: int = 0) -> ImageData:
+    return open_image_data(str(spec), ramp_path="not used", validation_fraction=fraction, seed=seed)
+
+
+def all_rows(source: Source | None) -> tuple[Array, ...]:
+    assert source is not None
+    return source.rows(np.arange(len(source)))
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Any:
+    """Saves arrays as an .npz file and returns its path."""
+
+    def savez(**arrays: Any) -> Path:
+        np.savez(tmp_path / "images.npz", **arrays)
+        return tmp_path / "images.npz"
+
+    return savez
+
+
+def test_ramp(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "data10_4.npz"
+    data = open_image_data("ramp", ramp_path=str(path), validation_fraction=0, seed=0)
+    x, y = all_rows(data.train)
+    assert np.array_equal(x, (np.arange(30720).reshape(10, 32, 32, 3) / 255).astype(np.float32))
+    assert y.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 2, 0]
+    assert data[1:] == (None, (), 4)
+    assert path.exists()
+
+
+def test_ramp_is_not_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(2):
+        open_image_data("ramp", ramp_path=str(tmp_path / "r"), validation_fraction=0, seed=0)
+    assert not caplog.messages
+
+
+def test_npz_of_uint8(save: Any) -> None:
+    data = open_data(save(X=PIXELS, Y=LABELS.astype(np.uint8), other=np.array([None])))
+    x, y = all_rows(data.train)
+    assert x.dtype == np.float32
+    assert y.dtype == np.int64
+    assert np.array_equal(x, PIXELS.astype(np.float32) * np.float32(1 / 255))
+    assert y.tolist() == LABELS.tolist()
+    assert data[1:] == (None, (), 3)
+
+
+def test_npz_of_float64(save: Any, caplog: pytest.LogCaptureFixture) -> None:
+    x, _ = all_rows(open_data(save(X=PIXELS / 255, Y=LABELS.astype(np.float64))).train)
+    assert np.array_equal(x, (PIXELS / 255).astype(np.float32))
+    assert not caplog.messages
+
+
+def test_npz_outside_the_unit_range_is_warned_of(
+    save: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "absl"):
+        open_data(save(X=PIXELS.astype(np.float32), Y=LABELS))
+    assert len(caplog.messages) == 1
+    assert "images.npz: X: values in [0, 255]; expected [0, 1]" in caplog.messages[0]
+
+
+def test_npz_validation_is_held_out_by_class(save: Any) -> None:
+    data = open_data(save(X=PIXELS, Y=LABELS), fraction=0.4, seed=3)
+    train_x, train_y = all_rows(data.train)
+    test_x, test_y = all_rows(data.test)
+    assert np.bincount(test_y).tolist() == [1, 1, 1]
+    assert np.bincount(train_y).tolist() == [2, 2, 1]
+    found = np.rint(np.concatenate([train_x, test_x]) * 255).astype(np.uint8)
+    order = [int(np.flatnonzero((image == PIXELS).all(axis=(1, 2, 3)))[0]) for image in found]
+    assert sorted(order) == list(range(8))
+    assert order[:5] == sorted(order[:5])
+    assert [*train_y, *test_y] == LABELS[order].tolist()
+
+
+def test_npz_validation_follows_from_the_seed(save: Any) -> None:
+    path = save(X=PIXELS, Y=LABELS)
+    first, second, other = (all_rows(open_data(path, 0.4, seed).test)[0] for seed in (3, 3, 4))
+    assert np.array_equal(first, second)
+    assert not np.array_equal(first, other)
+
+
+WITH_NAN = np.where(np.arange(8)[:, np.newaxis, np.newaxis, np.newaxis] == 5, np.nan, PIXELS / 255)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"Y": LABELS, "Z": LABELS}, "holds no array X; it holds Y, Z"),
+        ({"X": PIXELS}, "holds no array Y; it holds X"),
+        ({"X": PIXELS.reshape(8, -1), "Y": LABELS}, r"X: expected the shape .* found \[8, 3072\]"),
+        ({"X": PIXELS.astype(int), "Y": LABELS}, "X: expected uint8 .* found int64"),
+        ({"X": PIXELS[:0], "Y": LABELS[:0]}, "X: holds no image"),
+        ({"X": WITH_NAN, "Y": LABELS}, "X: row 5 .* NaN"),
+        ({"X": PIXELS, "Y": LABELS - 1}, "Y: row 0 .* is -1"),
+        ({"X": PIXELS, "Y": LABELS + 0.5}, r"Y: row 0 .* is 0\.5"),
+        ({"X": PIXELS, "Y": LABELS * 2}, "Y: the class 1 has no image"),
+        ({"X": PIXELS, "Y": LABELS * 0}, "Y: all labels are 0"),
+        ({"X": PIXELS, "Y": np.eye(3)[LABELS]}, r"Y: expected one label .* found \[8, 3\]"),
+        ({"X": PIXELS, "Y": LABELS[:5]}, "X holds 8 images, but Y 5 labels"),
+        ({"X": PIXELS, "Y": LABELS.astype(object)}, "Y: is an array of objects"),
+    ],
+)
+def test_bad_npz_is_refused(
+    arrays: dict[str, Any], message: str, save: Any, data_error_line: DataErrorLine
+) -> None:
+    with data_error_line(rf"images\.npz: {message}"):
+        open_data(save(**arrays))
+
+
+def test_npz_that_claims_too_much_is_refused(
+    save: Any, monkeypatch: pytest.MonkeyPatch, data_error_line: DataErrorLine
+) -> None:
+    monkeypatch.setattr("data.image_data.MAX_NPZ_BYTES", 1000)
+    with data_error_line("X: claims 24,576 bytes; at most 1,000 are unpacked"):
+        open_data(save(X=PIXELS, Y=LABELS))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("none", 'expected "ramp", an .npz file or a folder; found nothing'),
+        ("none.npz", 'expected "ramp", an .npz file or a folder; found nothing'),
+        ("images.txt", 'expected "ramp", an .npz file or a folder$'),
+        ("text.npz", "is no .npz file"),
+    ],
+)
+def test_path_that_is_no_data_is_named(
+    name: str, message: str, tmp_path: Path, data_error_line: DataErrorLine
+) -> None:
+    for file in ("images.txt", "text.npz"):
+        (tmp_path / file).write_text("text")
+    with data_error_line(f"{re.escape(name)}: {message}"):
+        open_data(tmp_path / name)
+
+
+def test_folder_of_classes(make_folder: MakeFolder) -> None:
+    data = open_data(make_folder({"zoo animal": 2, "Ähre": 1, "apple": 3}))
+    assert data[1:] == (None, ("apple", "zoo animal", "Ähre"), 3)
+    x, y = all_rows(data.train)
+    assert x.dtype == np.float32
+    assert x.shape == (6, 32, 32, 3)
+    assert y.tolist() == [0, 0, 0, 1, 1, 2]
+    # The colours say which subfolder of the call and which file of it.
+    colours = np.rint(x[:, 0, 0] * 255).astype(int)
+    assert colours[:, :2].tolist() == [[2, 0], [2, 1], [2, 2], [0, 0], [0, 1], [1, 0]]
+
+
+def test_folder_of_train_and_test(
+    make_folder: MakeFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = make_folder({"train/a": 2, "train/b": 1, "test/a": 1, "test/b": 2})
+    with caplog.at_level(logging.INFO, "absl"):
+        data = open_data(folder, fraction=0.5)
+    assert data.class_names == ("a", "b")
+    assert all_rows(data.train)[1].tolist() == [0, 0, 1]
+    x, y = all_rows(data.test)
+    assert y.tolist() == [0, 1, 1]
+    assert np.rint(x[:, 0, 0, 0] * 255).tolist() == [2, 3, 3]
+    assert caplog.messages == [
+        f"--validation_fraction is not used: {folder}/test is there to test on"
+    ]
+
+
+def test_folder_validation_is_held_out_by_class(make_folder: MakeFolder) -> None:
+    data = open_data(make_folder({"a": 10, "b": 5}), fraction=0.2)
+    assert np.bincount(all_rows(data.train)[1]).tolist() == [8, 4]
+    assert np.bincount(all_rows(data.test)[1]).tolist() == [2, 1]
+
+
+@pytest.mark.parametrize("prefix", ["", "train/"])
+def test_one_class_is_refused(
+    prefix: str, make_folder: MakeFolder, data_error_line: DataErrorLine
+) -> None:
+    with data_error_line("expected two classes or more, found only only"):
+        open_data(make_folder({f"{prefix}only": 3}))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"text", "is neither a PNG nor a JPEG image"), (b"\xff\xd8\xff\xe0", "damaged or cut short")],
+)
+def test_file_that_is_no_image_is_named(
+    content: bytes, message: str, make_folder: MakeFolder, data_error_line: DataErrorLine
+) -> None:
+    folder = make_folder({"a": 2, "b": 2})
+    (Path(folder) / "b" / "00 ü.jpg").write_bytes(content)
+    with data_error_line(rf"images/b/00 ü\.jpg: (is )?.*{message}"):
+        open_data(folder)
+
+
+def test_folder_in_a_class_folder_is_named(
+    make_folder: MakeFolder, data_error_line: DataErrorLine
+) -> None:
+    with data_error_line("images/b/deeper: Is a directory"):
+        open_data(make_folder({"a": 2, "b/deeper": 2}))
+
+
+def test_empty_folder_is_refused(tmp_path: Path, data_error_line: DataErrorLine) -> None:
+    with data_error_line("found an empty folder"):
+        open_data(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def cifar4(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first 40 images of each class of train/ and test/: 320 files."""
+    folder = tmp_path_factory.mktemp("cifar4")
+    with tarfile.open(real_data / "cifar4.tar.gz") as archive:
+        for member in archive:
+            if re.search(r"/00[0-3]\d\.jpg$", member.name):
+                path = folder / member.name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                content = archive.extractfile(member)
+                assert content is not None
+                path.write_bytes(content.read())
+    return folder
+
+
+def test_real_images(cifar4: Path) -> None:
+    data = open_data(cifar4)
+    assert data.class_names == ("airplane", "automobile", "bird", "cat")
+    assert data.num_classes == 4
+    for source, part in ((data.train, "train"), (data.test, "test")):
+        x, y = all_rows(source)
+        assert y.tolist() == np.repeat(range(4), 40).tolist()
+        paths = sorted((cifar4 / part).glob("*/*.jpg"))
+        expected = np.stack([np.asarray(Image.open(io.BytesIO(p.read_bytes()))) for p in paths])
+        assert np.array_equal(x, expected * np.float32(1 / 255))

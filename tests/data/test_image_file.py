@@ -1,0 +1,183 @@
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from data.errors import DataError
+from data.image_file import decode_image, read_images
+from tests.data.conftest import DataErrorLine, Encode
+
+
+def random_pixels(height: int, width: int, seed: int = 0) -> npt.NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(width: int, height: int, rows: bytes) -> bytes:
+    """An RGB image of 8 bits, by the PNG specification; each row starts with its filter, 0."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + png_chunk(b"IHDR", header)
+        + png_chunk(b"IDAT", zlib.compress(rows))
+        + png_chunk(b"IEND", b"")
+    )
+
+
+def bilinear(pixels: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.float64]:
+    """Resizes by a triangle filter as wide as the scale (1 or more), along each side."""
+
+    def weights(length: int) -> npt.NDArray[np.float64]:
+        scale = length / size
+        centres = (np.arange(size) + 0.5) * scale
+        distances = np.abs(np.arange(length) + 0.5 - centres[:, np.newaxis])
+        triangle = np.maximum(0, 1 - distances / max(scale, 1))
+        return np.asarray(triangle / triangle.sum(axis=1, keepdims=True))
+
+    rows, columns = weights(pixels.shape[0]), weights(pixels.shape[1])
+    return np.asarray(np.einsum("hH,wW,HWc->hwc", rows, columns, pixels.astype(np.float64)))
+
+
+def test_png_bytes_come_out_exactly() -> None:
+    pixels = random_pixels(32, 32)
+    content = png(32, 32, b"".join(b"\x00" + row.tobytes() for row in pixels))
+    decoded = decode_image(content, "a.png")
+    assert decoded.dtype == np.uint8
+    assert np.array_equal(decoded, pixels)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0, "quality": 95}])
+def test_jpeg_is_what_pillow_decodes(options: dict[str, int], encode: Encode) -> None:
+    content = encode(random_pixels(32, 32), "JPEG", **options)
+    expected = np.asarray(Image.open(io.BytesIO(content)))
+    assert np.array_equal(decode_image(content, "a.jpg"), expected)
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (100, 37), (16, 20), (1, 1), (33, 31)])
+def test_other_sizes_are_resized_bilinear(height: int, width: int, encode: Encode) -> None:
+    pixels = random_pixels(height, width)
+    decoded = decode_image(encode(pixels), "a.png")
+    # Pillow rounds to whole numbers after each of the two sides.
+    assert np.abs(decoded - bilinear(pixels, 32)).max() <= 1
+
+
+def test_size_can_be_given(encode: Encode) -> None:
+    assert decode_image(encode(random_pixels(32, 32)), "a.png", size=7).shape == (7, 7, 3)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGBA"])
+def test_modes_become_rgb(mode: str, encode: Encode) -> None:
+    image = Image.fromarray(random_pixels(32, 32)).convert(mode.replace("PA", "P"))
+    expected = np.asarray(image.convert("RGB"))
+    options = {"transparency": bytes(range(200))} if mode == "PA" else {}
+    assert np.array_equal(decode_image(encode(image, **options), "a.png"), expected)
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_jpeg_modes_become_rgb(mode: str, encode: Encode) -> None:
+    content = encode(Image.new("RGB", (32, 32), (200, 100, 50)).convert(mode), "JPEG", quality=100)
+    expected = (200, 100, 50) if mode == "CMYK" else (124, 124, 124)
+    assert np.abs(decode_image(content, "a.jpg").astype(int) - expected).max() <= 2
+
+
+def test_upper_bits_of_16_bit_grey_are_taken(encode: Encode) -> None:
+    grey = np.random.default_rng(0).integers(0, 2**16, (32, 32), np.uint16)
+    decoded = decode_image(encode(Image.fromarray(grey)), "a.png")
+    assert np.array_equal(decoded, np.repeat(grey[..., np.newaxis] >> 8, 3, axis=2))
+
+
+def test_first_image_of_an_animation_is_taken(encode: Encode) -> None:
+    first, second = (Image.fromarray(random_pixels(32, 32, seed)) for seed in (0, 1))
+    content = encode(first, save_all=True, append_images=[second])
+    assert np.array_equal(decode_image(content, "a.png"), random_pixels(32, 32, 0))
+
+
+@pytest.mark.parametrize("file_format", ["GIF", "BMP", "TIFF", "WEBP"])
+def test_other_formats_are_refused(
+    file_format: str, encode: Encode, data_error_line: DataErrorLine
+) -> None:
+    with data_error_line(r"a\.img: is neither a PNG nor a JPEG image"):
+        decode_image(encode(random_pixels(32, 32), file_format), "a.img")
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x89PNG", b"\xff\xd8"])
+def test_file_that_is_no_image_is_named(content: bytes, data_error_line: DataErrorLine) -> None:
+    with data_error_line(r"b c\.png: is neither a PNG nor a JPEG image"):
+        decode_image(content, "b c.png")
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG"])
+def test_every_cut_is_an_error_or_harmless(file_format: str, encode: Encode) -> None:
+    content = encode(random_pixels(32, 32), file_format)
+    whole = decode_image(content, "a")
+    harmless = 0
+    for length in range(len(content)):
+        try:
+            decoded = decode_image(content[:length], "a")
+        except DataError:
+            continue
+        assert np.array_equal(decoded, whole)
+        harmless += 1
+    assert harmless < 24  # The last bytes of a PNG are checksums and the end mark.
+
+
+def test_damaged_png_is_refused(encode: Encode, data_error_line: DataErrorLine) -> None:
+    content = bytearray(encode(random_pixels(32, 32)))
+    content[content.index(b"IDAT") + 100] ^= 1
+    with data_error_line(r"a\.png: is damaged or cut short"):
+        decode_image(bytes(content), "a.png")
+
+
+# Around the sizes where Pillow warns (89 million) and where it raises (twice that).
+@pytest.mark.parametrize("width", [6401, 9000, 18000, 2**31 - 1])
+def test_too_many_pixels_are_refused_by_the_header(
+    width: int, data_error_line: DataErrorLine
+) -> None:
+    with data_error_line(rf"a\.png: has {width} x 10000 pixels; at most 64,000,000 are read"):
+        decode_image(png(width, 10000, b""), "a.png")
+
+
+def test_jpeg_of_too_many_pixels_is_refused(encode: Encode, data_error_line: DataErrorLine) -> None:
+    content = encode(random_pixels(32, 32), "JPEG")
+    sizes = content.index(b"\xff\xc0") + 5
+    large = content[:sizes] + struct.pack(">HH", 65000, 65000) + content[sizes + 4 :]
+    with data_error_line("has 65000 x 65000 pixels"):
+        decode_image(large, "a.jpg")
+
+
+def test_images_are_read_in_order(tmp_path: Path, encode: Encode) -> None:
+    # More than one task holds.
+    paths = [str(tmp_path / f"{i} ü.png") for i in range(150)]
+    for i, path in enumerate(paths):
+        Path(path).write_bytes(encode(np.full((4, 4, 3), i, np.uint8)))
+    images = read_images(paths[::-1])
+    assert images.dtype == np.uint8
+    assert images.shape == (150, 32, 32, 3)
+    assert (images == np.arange(150)[::-1].reshape(150, 1, 1, 1)).all()
+
+
+def test_no_images_are_none() -> None:
+    assert read_images([]).shape == (0, 32, 32, 3)
+
+
+def test_first_bad_image_is_named(
+    tmp_path: Path, encode: Encode, data_error_line: DataErrorLine
+) -> None:
+    paths = [str(tmp_path / f"{i}.png") for i in range(200)]
+    for path in paths:
+        Path(path).write_bytes(encode(random_pixels(4, 4)))
+    for bad in (90, 140, 199):
+        Path(paths[bad]).write_bytes(b"no image")
+    with data_error_line(r"90\.png: is neither"):
+        read_images(paths)
+    Path(paths[3]).unlink()
+    with data_error_line(r"/3\.png: .*No such file"):
+        read_images(paths)
