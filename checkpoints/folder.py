@@ -48,6 +48,11 @@ def usable_steps(folder: str) -> list[int]:
     return [step for step, suffixes in files_by_step(folder).items() if not is_leftover(suffixes)]
 
 
+def committed_steps(folder: str) -> list[int]:
+    """The steps whose checkpoint is ours and was written to its end, by rising step."""
+    return [step for step, suffixes in files_by_step(folder).items() if is_committed(suffixes)]
+
+
 def delete_checkpoint(folder: str, step: int) -> None:
     """Deletes a step's files, in an order that never leaves a part that looks whole.
 

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from checkpoints.errors import CheckpointError
+from checkpoints.fed_callable import make_fed_callable
 
 
 class VariableSpec(NamedTuple):
@@ -45,7 +46,7 @@ class BundleWriter:
                 tensors=values,
             )
         self._session = tf.compat.v1.Session(graph=graph)
-        self._save = self._session.make_callable(save, feed_list=[prefix, *values])
+        self._save = make_fed_callable(self._session, [prefix, *values], [], [save])
 
     def write(self, prefix: str, values: Mapping[str, np.ndarray[Any, Any]]) -> None:
         """Writes `<prefix>.data-00000-of-00001`, then `<prefix>.index`.
@@ -53,7 +54,7 @@ class BundleWriter:
         Raises:
           tf.errors.OpError: the file system refused, or the disk is full.
         """
-        self._save(prefix, *(values[name] for name in self._names))
+        self._save(np.array(prefix, object), *(values[name] for name in self._names))
 
     def close(self) -> None:
         """Frees the session."""

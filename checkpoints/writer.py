@@ -1,5 +1,6 @@
 """Saves checkpoints beside the training: copied values in, a committed checkpoint on disk out."""
 
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -107,7 +108,7 @@ class CheckpointWriter:
         """Writes, flushes and commits one checkpoint, then lets the oldest go."""
         try:
             self._write(step, values)
-            saved = _committed(self._folder)
+            saved = _committed(self._folder, self._retention)
             doomed = steps_to_delete(saved, self._retention)
             folder.write_state(self._folder, [s.step for s in saved if s.step not in doomed])
             for old_step in doomed:
@@ -145,18 +146,18 @@ class CheckpointWriter:
         durable.flush(self._folder)
 
 
-def _committed(path: str) -> list[Saved]:
-    """The folder's checkpoints with a readable manifest, by rising step."""
-    saved = []
-    for step, suffixes in folder.files_by_step(path).items():
-        if folder.is_committed(suffixes) and (found := _read_manifest(path, step)):
-            saved.append(Saved(step, found.saved_at))
-    return saved
+def _committed(path: str, retention: Retention) -> list[Saved]:
+    """The folder's committed checkpoints, by rising step; with their times, where those count."""
+    steps = folder.committed_steps(path)
+    if not retention.every_n_hours:
+        return [Saved(step, 0.0) for step in steps]
+    return [Saved(step, _saved_at(path, step)) for step in steps]
 
 
-def _read_manifest(path: str, step: int) -> manifest.Manifest | None:
-    """A step's manifest; None where it is damaged, which whoever restores will say."""
+def _saved_at(path: str, step: int) -> float:
+    """When a checkpoint was saved; -inf where its manifest is damaged, which restoring will say."""
     try:
-        return manifest.read(path, step)
+        found = manifest.read(path, step)
     except CheckpointError:
-        return None
+        return -math.inf
+    return found.saved_at if found else -math.inf

@@ -55,7 +55,7 @@ def _fail(error: Exception) -> Callable[[flags.FlagValues], None]:
 
 def test_main_gets_the_flags_and_gives_the_exit_code(end):
     assert end(lambda values: values.count, "--count=5") == 5
-    assert end(lambda values: None) is None
+    assert end(lambda _: None) is None
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h", "--helpfull"])
@@ -109,7 +109,7 @@ def test_a_defect_keeps_its_traceback(monkeypatch):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_end_it_with_their_code(end, number, code):
-    assert end(lambda values: os.kill(os.getpid(), number)) == code
+    assert end(lambda _: os.kill(os.getpid(), number)) == code
 
 
 def test_logs_go_to_stderr_as_they_are(end, capsys):

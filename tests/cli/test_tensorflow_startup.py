@@ -15,21 +15,25 @@ CHATTER = (
 ERRORS = b"E0000 00:00:1795168639.297549    2020 other.cc:52] the disk is on fire\nPlain words\n"
 
 
-def test_chatter_is_dropped_and_errors_pass(capfd):
+def test_chatter_is_dropped_and_errors_pass(capfd: pytest.CaptureFixture[str]) -> None:
     with tensorflow_startup._without_chatter():
         os.write(2, CHATTER + ERRORS)
     assert capfd.readouterr().err.encode() == ERRORS
 
 
-def test_an_error_inside_shows_everything(capfd):
-    with pytest.raises(ImportError), tensorflow_startup._without_chatter():
+def _end_with(error: BaseException) -> None:
+    with tensorflow_startup._without_chatter():
         os.write(2, CHATTER)
-        raise ImportError
+        raise error
+
+
+def test_an_error_inside_shows_everything(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ImportError):
+        _end_with(ImportError())
     assert capfd.readouterr().err.encode() == CHATTER
 
 
-def test_an_exit_inside_shows_no_chatter(capfd):
-    with pytest.raises(SystemExit), tensorflow_startup._without_chatter():
-        os.write(2, CHATTER)
-        raise SystemExit(143)
+def test_an_exit_inside_shows_no_chatter(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        _end_with(SystemExit(143))
     assert capfd.readouterr().err == ""

@@ -1,0 +1,42 @@
+"""Runs a session with the least Python between the arrays and the graph."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf import config_pb2
+
+FedCallable: TypeAlias = Callable[..., list[np.ndarray[Any, Any]]]
+
+
+def make_fed_callable(
+    session: tf.compat.v1.Session,
+    feeds: Sequence[tf.Tensor],
+    fetches: Sequence[tf.Tensor],
+    targets: Sequence[tf.Operation] = (),
+) -> FedCallable:
+    """Prepares a call that feeds and fetches the same tensors every time.
+
+    `Session.make_callable`, the public way, hands every call with a feed to `Session.run`, which
+    works out feeds and fetches anew: 144 microseconds a call of the linear model's step, against
+    19 in this way. Hence a private method here, and only here; tests/checkpoints/
+    test_fed_callable.py notices when it goes.
+
+    Args:
+      session: where it runs.
+      feeds: each call takes as many arrays, in this order, each of its tensor's very dtype.
+      fetches: what a call returns the values of.
+      targets: what a call runs besides.
+
+    Returns:
+      The call. A fetched ref variable comes as its own memory, which later runs write to: copy it
+      to keep it. The call raises tf.errors.OpError where the graph fails or a dtype is another.
+    """
+    options = config_pb2.CallableOptions(
+        feed=[tensor.name for tensor in feeds],
+        fetch=[tensor.name for tensor in fetches],
+        target=[operation.name for operation in targets],
+    )
+    make: Callable[..., FedCallable] = session._make_callable_from_options  # noqa: SLF001
+    return make(options)

@@ -1,0 +1,86 @@
+"""The session that trains, against `Session.run`."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from models import cnn
+from training.graph_session import GraphSession
+
+BATCH = (
+    np.random.default_rng(0).random((6, 32, 32, 3)).astype(np.float32),
+    np.array([0, 1, 2, 3, 0, 1]),
+)
+
+
+@pytest.fixture
+def model():
+    return cnn.build(num_classes=4, learning_rate=1e-3, seed=0)
+
+
+@pytest.fixture
+def session(model):
+    with GraphSession(model) as session:
+        session.initialize()
+        yield session
+
+
+def test_specs_are_all_variables_with_their_slots(session):
+    specs = session.specs
+    assert specs["conv1/w"] == specs["conv1/w/Adam"] == ((3, 3, 3, 32), "float32")
+    assert specs["global_step"] == ((), "int64")
+    assert len(specs) == 1 + 8 * 3 + 2
+
+
+def test_a_step_is_the_step_of_session_run(session, model):
+    """Five steps, with dropout on, in both ways: equal losses, accuracies and bytes."""
+    feeds = dict(zip(model.inputs, BATCH, strict=True)) | model.training_feeds
+    with tf.compat.v1.Session(graph=model.graph) as plain:
+        variables = model.graph.get_collection("variables")
+        plain.run([v.initializer for v in variables])
+        for _ in range(5):
+            *expected, _ = plain.run([model.loss, model.accuracy, model.train_op], feeds)
+            assert session.train_step(BATCH) == tuple(float(value) for value in expected)
+        found = session.copy_variables()
+        for variable in variables:
+            assert found[variable.op.name].tobytes() == plain.run(variable.name).tobytes()
+
+
+def test_copies_stay_as_they_were(session):
+    copies = session.copy_variables()
+    before = {name: value.tobytes() for name, value in copies.items()}
+    for _ in range(3):
+        session.train_step(BATCH)
+    assert {name: value.tobytes() for name, value in copies.items()} == before
+    assert session.copy_variables()["fc1/w"].tobytes() != before["fc1/w"]
+
+
+def test_assigned_values_are_the_variables(session):
+    values = {name: np.full_like(v, 3) for name, v in session.copy_variables().items()}
+    session.assign(values)
+    found = session.copy_variables()
+    assert all(found[name].tobytes() == values[name].tobytes() for name in values)
+
+
+def test_accuracy_weighs_batches_by_their_size(session, model):
+    """Over batches of 4 and 2 it is the accuracy over the 6, with dropout off."""
+    x, y = BATCH
+    classes = _classes(session, model, x)
+    batches = [(x[:4], y[:4]), (x[4:], y[4:])]
+    assert session.accuracy_on(batches) == pytest.approx(np.mean(classes == y))
+    with pytest.raises(ValueError, match="no example"):
+        session.accuracy_on([])
+
+
+def _classes(session, model, x):
+    values = session.copy_variables()
+    with tf.compat.v1.Session(graph=model.graph) as plain:
+        assigns = {v.initializer: v for v in model.graph.get_collection("variables")}
+        plain.run(list(assigns), {op.inputs[1]: values[v.op.name] for op, v in assigns.items()})
+        return plain.run("classes:0", {"x:0": x})
+
+
+@pytest.mark.usefixtures("session")
+def test_the_graph_is_final(model):
+    with pytest.raises(RuntimeError, match="finalized"), model.graph.as_default():
+        tf.constant(1)

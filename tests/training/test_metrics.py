@@ -1,0 +1,69 @@
+"""What a run writes beside its checkpoints."""
+
+import json
+
+import pytest
+import tensorflow as tf
+
+from training.metrics import Metrics, MetricsLog
+
+v1 = tf.compat.v1
+
+
+def _write(path, start, *steps):
+    with MetricsLog(str(path), tf.Graph(), start) as log:
+        for step in steps:
+            log.write(Metrics(step, loss=1 / step, accuracy=0.5))
+
+
+def _lines(path):
+    return [json.loads(line) for line in (path / "logs/metrics.jsonl").read_text().splitlines()]
+
+
+def _steps_in_tensorboard(path):
+    """The steps of the loss as TensorBoard shows them, by its own reader."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(path / "logs"))
+    events.Reload()
+    return [scalar.step for scalar in events.Scalars("loss")]
+
+
+def test_a_line_has_the_step_and_the_numbers_there_are(tmp_path):
+    with MetricsLog(str(tmp_path), tf.Graph(), 0) as log:
+        log.write(Metrics(10, loss=0.25))
+        log.write(Metrics(20, loss=0.125, accuracy=0.5, test_accuracy=0.75))
+    assert _lines(tmp_path) == [
+        {"step": 10, "loss": 0.25},
+        {"step": 20, "loss": 0.125, "accuracy": 0.5, "test_accuracy": 0.75},
+    ]
+
+
+def test_flush_makes_lines_and_events_visible(tmp_path):
+    with MetricsLog(str(tmp_path), tf.Graph(), 0) as log:
+        log.write(Metrics(10, loss=0.25))
+        log.flush()
+        assert len(_lines(tmp_path)) == 1
+        assert _steps_in_tensorboard(tmp_path) == [10]
+
+
+def test_the_file_is_there_before_the_first_line(tmp_path):
+    with MetricsLog(str(tmp_path), tf.Graph(), 0):
+        assert _lines(tmp_path) == []
+
+
+def test_a_resumed_run_has_each_step_once(tmp_path):
+    """The first process got to step 40 but its newest checkpoint is of step 20."""
+    _write(tmp_path, 0, 10, 20, 30, 40)
+    _write(tmp_path, 20, 30, 40, 50)
+    assert [line["step"] for line in _lines(tmp_path)] == [10, 20, 30, 40, 50]
+    assert _steps_in_tensorboard(tmp_path) == [10, 20, 30, 40, 50]
+
+
+@pytest.mark.parametrize("tail", [b'{"step": 20, "lo', b'{"step": 20}', b"\x00\xff\n", b"[]\n"])
+def test_what_a_killed_process_cut_short_is_dropped(tmp_path, tail):
+    _write(tmp_path, 0, 10)
+    with open(tmp_path / "logs/metrics.jsonl", "ab") as file:
+        file.write(tail)
+    _write(tmp_path, 20, 30)
+    assert [line["step"] for line in _lines(tmp_path)] == [10, 30]

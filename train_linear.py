@@ -1,0 +1,95 @@
+"""Trains y = w x + b on points of y = 0.1 x + 0.2.
+
+  python train_linear.py --ckpt_dir=model
+
+ends after 300 steps with w = 0.1000 and b = 0.2000 and leaves the checkpoints model/my-model-270
+to model/my-model-300. Interrupt it and run the same line again: it goes on where it stopped.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+from checkpoints.errors import CheckpointError
+from cli import flag_types
+from cli.run import run
+from cli.tensorflow_startup import import_tensorflow
+from training.config import RunConfig, log_interval
+from training.errors import TrainingError
+from training.flags import define_length_flags, define_run_flags, run_config
+
+if TYPE_CHECKING:
+    from training.loop import Outcome
+    from training.task import Task
+
+DEFAULT_STEPS = 300
+
+
+@dataclass(frozen=True)
+class LinearConfig:
+    """What a run of this script is asked for; the learning rate is gradient descent's."""
+
+    run: RunConfig
+    train_steps: int
+    learning_rate: float
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Defines this script's flags in `values`."""
+    define_run_flags(values, ckpt_dir="model")
+    define_length_flags(values, DEFAULT_STEPS, epochs=False)
+    flag_types.define_positive_float("learning_rate", 0.5, "Of gradient descent.", values)
+
+
+def make_task(config: LinearConfig) -> "Task":
+    """Draws the points and builds the graph; each step is on all points."""
+    from checkpoints.meta_graph import Description, export_meta_graph
+    from data import linear_points
+    from models import linear
+    from training.task import Task
+
+    points = linear_points.points(config.run.seed)
+    model = linear.build(learning_rate=config.learning_rate, seed=config.run.seed)
+    description = Description(model.signature_inputs, model.signature_outputs)
+    num_points = len(points[0])
+    return Task(
+        model=model,
+        meta_graph=export_meta_graph(model.graph, description),
+        batches=lambda start, stop: (points for _ in range(start, stop)),
+        batch_size=num_points,
+        examples="points",
+        test_batches=None,
+        last_step=config.train_steps,
+        log_every_steps=log_interval(config.run.log_every_steps, num_points, num_points),
+        identity={
+            "model": "linear",
+            "learning_rate": config.learning_rate,
+            "seed": config.run.seed,
+        },
+    )
+
+
+def train(config: LinearConfig) -> "Outcome":
+    """Trains to the config's last step; see `training.loop.train`."""
+    from training import loop
+
+    return loop.train(make_task(config), config.run)
+
+
+def main(values: flags.FlagValues) -> int:
+    """Trains as the flags say and prints the line that was found."""
+    import_tensorflow()
+    config = LinearConfig(
+        run=run_config(values),
+        train_steps=values.train_steps or DEFAULT_STEPS,
+        learning_rate=values.learning_rate,
+    )
+    outcome = train(config)
+    w, b = (float(outcome.variables[name][0]) for name in ("w", "b"))
+    print(f"step {outcome.step}: w = {w:.4f}, b = {b:.4f} in {outcome.prefix}")
+    return outcome.exit_code
+
+
+if __name__ == "__main__":
+    run(main, define_flags, __doc__, user_errors=(CheckpointError, TrainingError))

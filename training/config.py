@@ -1,0 +1,55 @@
+"""What a run is asked for, whichever model it trains."""
+
+import math
+from dataclasses import dataclass
+
+_LOG_EVERY_STEPS = 10  # unless an epoch is longer
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The part of a trainer's config that the training loop reads.
+
+    Attributes:
+      ckpt_dir: the run's folder.
+      seed: in [0, 2**32); initial values, batches and dropout masks follow from it.
+      save_every_steps: a checkpoint every so many steps, and one at the end; at least 1.
+      max_to_keep: the newest checkpoints that stay; 0 keeps all.
+      keep_checkpoint_every_n_hours: beside them, one of each such span stays; 0 keeps none.
+      log_every_steps: a log line every so many steps; None chooses by the epoch's length.
+      allow_config_change: continue a run although its config has changed.
+    """
+
+    ckpt_dir: str
+    seed: int
+    save_every_steps: int
+    max_to_keep: int
+    keep_checkpoint_every_n_hours: float
+    log_every_steps: int | None
+    allow_config_change: bool
+
+
+def last_step(
+    train_steps: int | None, epochs: float | None, default: int, num_examples: int, batch_size: int
+) -> int:
+    """The step a run ends at.
+
+    Args:
+      train_steps: the step itself, or None.
+      epochs: passes over the training examples, or None; the last batch may reach beyond.
+      default: the step where both are None.
+      num_examples: in one epoch.
+      batch_size: examples a step.
+    """
+    if train_steps is not None:
+        return train_steps
+    if epochs is not None:
+        return math.ceil(epochs * num_examples / batch_size)
+    return default
+
+
+def log_interval(log_every_steps: int | None, num_examples: int, batch_size: int) -> int:
+    """The steps between two log lines: as asked for, else 10, or an epoch where that is longer."""
+    if log_every_steps is not None:
+        return log_every_steps
+    return max(_LOG_EVERY_STEPS, num_examples // batch_size)

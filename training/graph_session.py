@@ -1,0 +1,106 @@
+"""The session that trains: steps in, losses and copies of the variables out."""
+
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from checkpoints.fed_callable import make_fed_callable
+from checkpoints.tensor_bundle import VariableSpec
+from training.task import Batch, TrainableGraph
+
+
+class GraphSession:
+    """Runs a training graph; after `__init__` the graph is final, so that no loop makes it grow."""
+
+    def __init__(self, model: TrainableGraph) -> None:
+        """Opens a session on the model's graph; the variables have no value yet."""
+        self._variables: list[tf.Variable] = model.graph.get_collection(
+            tf.compat.v1.GraphKeys.GLOBAL_VARIABLES
+        )
+        self._session = tf.compat.v1.Session(graph=model.graph)
+        metrics = [model.loss] if model.accuracy is None else [model.loss, model.accuracy]
+        self._train_step = make_fed_callable(
+            self._session, [*model.inputs, *model.training_feeds], metrics, [model.train_op]
+        )
+        self._training_values = [
+            np.asarray(value, tensor.dtype.as_numpy_dtype)
+            for tensor, value in model.training_feeds.items()
+        ]
+        values = [model.graph.get_tensor_by_name(v.name) for v in self._variables]
+        self._read_variables = make_fed_callable(self._session, [], values)
+        self._accuracy = (
+            None
+            if model.accuracy is None
+            else make_fed_callable(self._session, model.inputs, [model.accuracy])
+        )
+        model.graph.finalize()
+
+    def __enter__(self) -> "GraphSession":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._session.close()
+
+    @property
+    def specs(self) -> dict[str, VariableSpec]:
+        """Name -> shape and dtype of every variable, optimizer slots included."""
+        return {
+            v.op.name: VariableSpec(tuple(v.shape), v.dtype.base_dtype.name)
+            for v in self._variables
+        }
+
+    def initialize(self) -> None:
+        """Gives every variable its initial value."""
+        self._session.run([variable.initializer for variable in self._variables])
+
+    def assign(self, values: Mapping[str, np.ndarray[Any, Any]]) -> None:
+        """Gives every variable the value under its name, in place of its initial one."""
+        self._session.run(
+            [variable.initializer for variable in self._variables],
+            # An initializer is an assignment; its second input is the value.
+            {v.initializer.inputs[1]: values[v.op.name] for v in self._variables},
+        )
+
+    def copy_variables(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Copies every variable, by name; later steps do not change the copies."""
+        values = self._read_variables()
+        return {
+            # What is fetched of a ref variable is its very memory, which the next step writes to.
+            v.op.name: np.array(value)
+            for v, value in zip(self._variables, values, strict=True)
+        }
+
+    def train_step(self, batch: Batch) -> tuple[float, float | None]:
+        """One update.
+
+        Returns:
+          The loss and the accuracy (None where the model has none) of the batch, before the
+          update and with dropout on.
+        """
+        loss, *accuracy = self._train_step(*batch, *self._training_values)
+        return float(loss), float(accuracy[0]) if accuracy else None
+
+    def accuracy_on(self, batches: Iterable[Batch]) -> float:
+        """The accuracy over all examples of `batches`, with dropout off; in [0, 1].
+
+        Raises:
+          ValueError: the model has no accuracy, or there is no example.
+        """
+        if self._accuracy is None:
+            raise ValueError("this model has no accuracy")
+        correct, count = 0.0, 0
+        for batch in batches:
+            (accuracy,) = self._accuracy(*batch)
+            correct += float(accuracy) * len(batch[0])
+            count += len(batch[0])
+        if count == 0:
+            raise ValueError("there is no example to take the accuracy of")
+        return correct / count

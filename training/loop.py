@@ -1,0 +1,125 @@
+"""The one training loop: from where the folder stands to the last step, whatever the model."""
+
+import math
+from contextlib import closing
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from checkpoints import folder, naming
+from checkpoints.retention import Retention
+from checkpoints.writer import CheckpointWriter, RunRecord
+from training import resume
+from training.cadence import due
+from training.config import RunConfig
+from training.errors import TrainingError
+from training.graph_session import GraphSession
+from training.metrics import Metrics, MetricsLog
+from training.progress import Progress
+from training.stop_signals import StopSignals
+from training.task import Task
+
+
+class Outcome(NamedTuple):
+    """How a run ended.
+
+    Attributes:
+      step: updates done.
+      prefix: the checkpoint of that step.
+      exit_code: 0 when the run is finished, 128 + the signal that stopped it.
+      variables: the values that were saved last, by name.
+    """
+
+    step: int
+    prefix: str
+    exit_code: int
+    variables: dict[str, np.ndarray[Any, Any]]
+
+
+def train(task: Task, config: RunConfig) -> Outcome:
+    """Trains to the task's last step; continues where the folder's newest checkpoint stands.
+
+    Raises:
+      CheckpointError: no checkpoint of the folder is good, or the last one could not be saved.
+      TrainingError: the folder is of another run or cannot be written, or the loss is no number.
+    """
+    with StopSignals() as stop, GraphSession(task.model) as session:
+        _make_folder(config.ckpt_dir)
+        step = resume.start(
+            session, config.ckpt_dir, task.identity, allow_change=config.allow_config_change
+        )
+        if step < task.last_step:
+            step = _run(session, task, config, step, stop)
+        prefix = naming.checkpoint_prefix(config.ckpt_dir, step)
+        if step >= task.last_step:
+            logging.info("finished: %s, step %d of %d", prefix, step, task.last_step)
+            exit_code = 0
+        else:
+            logging.info("stopped at step %d of %d: %s", step, task.last_step, prefix)
+            exit_code = 128 + (stop.received or 0)
+        return Outcome(step, prefix, exit_code, session.copy_variables())
+
+
+def _make_folder(path: str) -> None:
+    """Makes the run's folder and clears what an interrupted save has left in it."""
+    try:
+        tf.io.gfile.makedirs(path)
+        folder.delete_leftovers(path)
+    except tf.errors.OpError as error:
+        raise TrainingError(f"--ckpt_dir={path} cannot be written: {error.message}") from error
+
+
+def _run(
+    session: GraphSession, task: Task, config: RunConfig, start: int, stop: StopSignals
+) -> int:
+    """Trains from `start` on; returns the step it ended at, whose checkpoint is committed."""
+    retention = Retention(config.max_to_keep, config.keep_checkpoint_every_n_hours)
+    with (
+        MetricsLog(config.ckpt_dir, task.model.graph, start) as log,
+        CheckpointWriter(
+            config.ckpt_dir,
+            session.specs,
+            RunRecord(task.meta_graph, task.identity, (log.path,)),
+            retention,
+        ) as writer,
+        Progress(start, task.last_step, task.batch_size, task.examples) as progress,
+        closing(task.batches(start, task.last_step)) as batches,
+    ):
+        step = start
+        for step, batch in enumerate(batches, start + 1):
+            loss, accuracy = session.train_step(batch)
+            if not math.isfinite(loss):
+                raise TrainingError(
+                    f"the loss is {loss} at step {step}: the checkpoints before it are kept; try a "
+                    "lower --learning_rate"
+                )
+            progress.step()
+            if due(step, task.log_every_steps, task.last_step):
+                metrics = Metrics(step, loss, accuracy, _test_accuracy(session, task))
+                log.write(metrics)
+                progress.log(metrics)
+            stopping = stop.received is not None  # Read once: what is saved is where it stops.
+            if due(step, config.save_every_steps, task.last_step) or stopping:
+                log.flush()
+                writer.save(step, _finite_variables(session, step))
+            if stopping:
+                break
+    return step
+
+
+def _test_accuracy(session: GraphSession, task: Task) -> float | None:
+    return None if task.test_batches is None else session.accuracy_on(task.test_batches())
+
+
+def _finite_variables(session: GraphSession, step: int) -> dict[str, np.ndarray[Any, Any]]:
+    """Copies of the variables; TrainingError where one is no number, so that it is not saved."""
+    values = session.copy_variables()
+    for name, value in values.items():
+        if not np.all(np.isfinite(value)):
+            raise TrainingError(
+                f"{name} is not finite after step {step}: the checkpoints before it are kept; try "
+                "a lower --learning_rate"
+            )
+    return values

@@ -1,0 +1,107 @@
+"""A run's metrics: `logs/metrics.jsonl`, and TensorBoard events beside it."""
+
+import json
+import os
+from types import TracebackType
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from checkpoints import durable
+
+LOGS_FOLDER = "logs"
+METRICS_FILE = "metrics.jsonl"
+
+
+class Metrics(NamedTuple):
+    """One line of the log.
+
+    Attributes:
+      step: updates done.
+      loss: of the step's batch, before its update.
+      accuracy: of the same batch with dropout on, in [0, 1]; None where the model has none.
+      test_accuracy: on the test split after the update; None where there is no split.
+    """
+
+    step: int
+    loss: float
+    accuracy: float | None = None
+    test_accuracy: float | None = None
+
+    def numbers(self) -> dict[str, float]:
+        """Name -> value, without the step and without what is None."""
+        return {k: v for k, v in self._asdict().items() if k != "step" and v is not None}
+
+
+class MetricsLog:
+    """Appends to both logs; a resumed run goes on as if it had never been interrupted."""
+
+    def __init__(self, ckpt_dir: str, graph: tf.Graph, start: int) -> None:
+        """Opens the logs of a run that has done `start` steps and drops what is beyond them.
+
+        Raises:
+          tf.errors.OpError, OSError: the folder cannot be written.
+        """
+        folder = os.path.join(ckpt_dir, LOGS_FOLDER)
+        self.path = os.path.join(folder, METRICS_FILE)
+        tf.io.gfile.makedirs(folder)
+        _drop_lines_after(self.path, start)
+        self._lines = tf.io.gfile.GFile(self.path, "a")
+        self._lines.write("")  # A GFile makes its file with the first write.
+        self._lines.flush()
+        with graph.as_default():  # A FileWriter is a thing of graph mode.
+            self._events = tf.compat.v1.summary.FileWriter(
+                folder,
+                graph if start == 0 else None,
+                # A file is named by the second, so that two starts in one could share a name.
+                filename_suffix=f".{start:010d}",
+            )
+        if start:
+            # TensorBoard forgets the events from this step on that an earlier process wrote.
+            self._events.add_session_log(
+                tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START), start + 1
+            )
+
+    def write(self, metrics: Metrics) -> None:
+        """Adds one line, and the same numbers as scalars."""
+        numbers = metrics.numbers()
+        self._lines.write(json.dumps({"step": metrics.step, **numbers}) + "\n")
+        values = [tf.compat.v1.Summary.Value(tag=k, simple_value=v) for k, v in numbers.items()]
+        self._events.add_summary(tf.compat.v1.Summary(value=values), metrics.step)
+
+    def flush(self) -> None:
+        """Hands all lines and events to the file system: before a checkpoint that follows them."""
+        self._lines.flush()
+        self._events.flush()
+
+    def __enter__(self) -> "MetricsLog":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._lines.close()
+        self._events.close()
+
+
+def _drop_lines_after(path: str, step: int) -> None:
+    """Keeps the whole lines up to `step`; a process that was killed may have written more."""
+    try:
+        with tf.io.gfile.GFile(path, "rb") as file:
+            lines = file.read().splitlines(keepends=True)
+    except tf.errors.NotFoundError:
+        return
+    kept = [line for line in lines if 0 < _step_of(line) <= step]
+    if kept != lines:
+        durable.replace_file(path, b"".join(kept))
+
+
+def _step_of(line: bytes) -> int:
+    """The step of a line; 0 for one that was cut short."""
+    try:
+        return int(json.loads(line)["step"]) if line.endswith(b"\n") else 0
+    except (ValueError, KeyError, TypeError):
+        return 0

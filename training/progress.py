@@ -1,0 +1,65 @@
+"""What a person sees of a run: a bar on a terminal, and the log lines above it."""
+
+import sys
+import time
+from types import TracebackType
+
+from tqdm import tqdm
+
+from training.metrics import Metrics
+
+
+class Progress:
+    """Writes to stderr: a bar where that is a terminal, plain lines everywhere."""
+
+    def __init__(self, start: int, last: int, batch_size: int, examples: str) -> None:
+        """Begins at step `start` of `last`; `examples` is what the batches are made of."""
+        self._last, self._batch_size, self._examples = last, batch_size, examples
+        self._start, self._started_at = start, time.perf_counter()
+        self._logged, self._logged_at = start, self._started_at
+        self._bar = None
+        if sys.stderr.isatty():
+            self._bar = tqdm(initial=start, total=last, unit="step", dynamic_ncols=True)
+
+    def step(self) -> None:
+        """One more step is done."""
+        if self._bar is not None:
+            self._bar.update()
+
+    def log(self, metrics: Metrics) -> None:
+        """Writes the line of a step: its metrics, examples a second since the last, time left."""
+        now = time.perf_counter()
+        rate = (metrics.step - self._logged) * self._batch_size / (now - self._logged_at)
+        left = (self._last - metrics.step) * (now - self._started_at) / (metrics.step - self._start)
+        self._logged, self._logged_at = metrics.step, now
+        numbers = "  ".join(f"{k.replace('_', ' ')} {v:.4g}" for k, v in metrics.numbers().items())
+        self.say(
+            f"step {metrics.step}/{self._last}  {numbers}  "
+            f"{rate:,.0f} {self._examples}/s  {_clock(left)} left"
+        )
+
+    def say(self, line: str) -> None:
+        """Writes a line, above the bar where there is one."""
+        if self._bar is not None:
+            self._bar.write(line, file=sys.stderr)
+        else:
+            print(line, file=sys.stderr)
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _clock(seconds: float) -> str:
+    """`h:mm:ss`."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}"

@@ -1,0 +1,70 @@
+"""What the training loop is given: a graph, its batches, and where the run ends."""
+
+from collections.abc import Callable, Generator, Iterable, Mapping
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+import tensorflow as tf
+
+# The arrays that the graph's inputs are fed, in their order, each with the batch first.
+Batch: TypeAlias = tuple[np.ndarray[Any, Any], ...]
+
+
+class TrainableGraph(Protocol):
+    """The handles that the loop runs, such as a `models.model_graph.ModelGraph`."""
+
+    @property
+    def graph(self) -> tf.Graph:
+        """Holds everything below."""
+        ...
+
+    @property
+    def inputs(self) -> tuple[tf.Tensor, ...]:
+        """What a batch is fed to, in its order."""
+        ...
+
+    @property
+    def training_feeds(self) -> Mapping[tf.Tensor, Any]:
+        """What else is fed in a training step."""
+        ...
+
+    @property
+    def loss(self) -> tf.Tensor:
+        """float32 [], the batch's loss before the update."""
+        ...
+
+    @property
+    def accuracy(self) -> tf.Tensor | None:
+        """float32 [] in [0, 1], the batch's; None where there is none."""
+        ...
+
+    @property
+    def train_op(self) -> tf.Operation:
+        """One update of the weights and of `global_step`."""
+        ...
+
+
+class Task(NamedTuple):
+    """One run's work.
+
+    Attributes:
+      model: what is trained.
+      meta_graph: the model's serialized MetaGraphDef, saved with each checkpoint.
+      batches: gives the batches of the steps [start, stop), each a function of its step alone.
+      batch_size: examples in each of them.
+      examples: what an example is called in the log, such as "images".
+      test_batches: gives the batches of the whole test split; None where there is none.
+      last_step: updates done when the run is finished.
+      log_every_steps: the interval between two log lines.
+      identity: what the run's numbers follow from (model, data, seed, ...); JSON values.
+    """
+
+    model: TrainableGraph
+    meta_graph: bytes
+    batches: Callable[[int, int], Generator[Batch, None, None]]
+    batch_size: int
+    examples: str
+    test_batches: Callable[[], Iterable[Batch]] | None
+    last_step: int
+    log_every_steps: int
+    identity: Mapping[str, Any]
