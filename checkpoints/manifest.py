@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from checkpoints import naming
-from checkpoints.errors import CheckpointError
+from checkpoints.errors import CheckpointError, reason
 
 _FORMAT = 1
 _BLOCK_BYTES = 1 << 22
@@ -69,7 +69,7 @@ def read(folder: str, step: int) -> Manifest | None:
         return None
     except tf.errors.OpError as error:
         raise CheckpointError(
-            f"{os.path.basename(path)} cannot be read: {error.message}"
+            f"{os.path.basename(path)} cannot be read: {reason(error)}"
         ) from error
     try:
         manifest = _decode(content)
@@ -112,7 +112,7 @@ def verify_files(folder: str, manifest: Manifest) -> None:
         except tf.errors.NotFoundError as error:
             raise CheckpointError(f"{name} is missing") from error
         except tf.errors.OpError as error:
-            raise CheckpointError(f"{name} cannot be read: {error.message}") from error
+            raise CheckpointError(f"{name} cannot be read: {reason(error)}") from error
         if found != manifest.files[name]:
             raise CheckpointError(
                 f"{name} is damaged: {found.size} bytes with SHA-256 {found.sha256[:8]}..., "

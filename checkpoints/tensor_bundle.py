@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from checkpoints.errors import CheckpointError
+from checkpoints.errors import CheckpointError, reason
 from checkpoints.fed_callable import make_fed_callable
 
 
@@ -80,7 +80,7 @@ def read_bundle(
         return {name: np.asarray(reader.get_tensor(name)) for name in expected}
     except (tf.errors.OpError, ValueError, RuntimeError) as error:
         # The reader raises ValueError for a prefix without an index; its C++ side, RuntimeError.
-        raise CheckpointError(f"unreadable: {str(error).splitlines()[0]}") from error
+        raise CheckpointError(f"unreadable: {reason(error)}") from error
 
 
 def _differences(

@@ -13,7 +13,7 @@ import tensorflow as tf
 from absl import logging
 
 from checkpoints import durable, folder, manifest, naming
-from checkpoints.errors import CheckpointError
+from checkpoints.errors import CheckpointError, reason
 from checkpoints.retention import Retention, Saved, steps_to_delete
 from checkpoints.tensor_bundle import BundleWriter, VariableSpec
 
@@ -62,19 +62,17 @@ class CheckpointWriter:
 
         A save that is still under way is waited for.
         """
-        self._finish_pending()
+        try:
+            self._finish_pending()
+        except CheckpointError as error:
+            logging.warning("%s; training goes on", error)
         self._pending = self._thread.submit(self._commit, step, values)
 
-    def _finish_pending(self) -> CheckpointError | None:
-        """Waits for the save under way; a failure is logged and returned."""
+    def _finish_pending(self) -> None:
+        """Waits for the save under way; CheckpointError where it failed."""
         pending, self._pending = self._pending, None
-        try:
-            if pending is not None:
-                pending.result()
-        except CheckpointError as error:
-            logging.warning("%s", error)
-            return error
-        return None
+        if pending is not None:
+            pending.result()
 
     def close(self) -> None:
         """Finishes the save under way and ends the thread.
@@ -82,11 +80,11 @@ class CheckpointWriter:
         Raises:
           CheckpointError: the last save failed; the checkpoint before it is whole.
         """
-        error = self._finish_pending()
-        self._thread.shutdown()
-        self._bundle.close()
-        if error:
-            raise error
+        try:
+            self._finish_pending()
+        finally:
+            self._thread.shutdown()
+            self._bundle.close()
 
     def __enter__(self) -> "CheckpointWriter":
         return self
@@ -114,10 +112,20 @@ class CheckpointWriter:
             for old_step in doomed:
                 folder.delete_checkpoint(self._folder, old_step)
         except (tf.errors.OpError, OSError) as error:
-            reason = error.message if isinstance(error, tf.errors.OpError) else error
+            self._discard(step)
             raise CheckpointError(
-                f"could not save {naming.checkpoint_prefix(self._folder, step)}: {reason}"
+                f"could not save {naming.checkpoint_prefix(self._folder, step)}: {reason(error)}"
             ) from error
+
+    def _discard(self, step: int) -> None:
+        """Frees the space of a save that failed, as far as the file system lets us."""
+        try:
+            if step not in folder.committed_steps(self._folder):
+                folder.delete_checkpoint(self._folder, step)
+        except (tf.errors.OpError, OSError) as error:
+            logging.warning(
+                "leftovers of step %d stay until the next start: %s", step, reason(error)
+            )
 
     def _write(self, step: int, values: Values) -> None:
         """Puts a step's files on the disk; its manifest, which commits them, last."""

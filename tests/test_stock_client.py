@@ -18,7 +18,7 @@ CNN_NAMES = [
 ]
 
 
-def _restore(session: v1.Session, folder: Path, step: int) -> None:
+def _restore(session: tf.compat.v1.Session, folder: Path, step: int) -> None:
     prefix = str(folder / f"my-model-{step}")
     v1.train.import_meta_graph(prefix + ".meta").restore(session, prefix)
 
@@ -41,7 +41,7 @@ def test_latest_checkpoint(
 def test_linear(linear_run: Path) -> None:
     with tf.Graph().as_default() as graph, v1.Session() as session:
         _restore(session, linear_run, 290)
-        assert all(graph.get_tensor_by_name(name) is not None for name in LINEAR_NAMES)
+        assert [graph.get_tensor_by_name(name).name for name in LINEAR_NAMES] == LINEAR_NAMES
         w, b, step = session.run(["w:0", "b:0", "global_step:0"])
         assert (w.shape, b.shape, step) == ((1,), (1,), 290)
         np.testing.assert_allclose([w[0], b[0]], [0.1, 0.2], atol=1e-4)
@@ -54,7 +54,7 @@ def test_linear(linear_run: Path) -> None:
 def test_cnn(cnn_run: Path) -> None:
     with tf.Graph().as_default() as graph, v1.Session() as session:
         _restore(session, cnn_run, 190)
-        assert all(graph.get_tensor_by_name(name) is not None for name in CNN_NAMES)
+        assert [graph.get_tensor_by_name(name).name for name in CNN_NAMES] == CNN_NAMES
         assert session.run("global_step:0") == 190
         images = np.arange(6144, 12288, dtype=np.float32).reshape(2, 32, 32, 3) / 255
         feeds = {"x:0": images, "y_:0": [3, 1]}

@@ -9,6 +9,8 @@ import tensorflow as tf
 from absl import logging
 
 from checkpoints import folder, naming
+from checkpoints.errors import reason
+from checkpoints.lock import FolderLock
 from checkpoints.retention import Retention
 from checkpoints.writer import CheckpointWriter, RunRecord
 from training import resume
@@ -45,8 +47,13 @@ def train(task: Task, config: RunConfig) -> Outcome:
       CheckpointError: no checkpoint of the folder is good, or the last one could not be saved.
       TrainingError: the folder is of another run or cannot be written, or the loss is no number.
     """
-    with StopSignals() as stop, GraphSession(task.model) as session:
-        _make_folder(config.ckpt_dir)
+    _make_folder(config.ckpt_dir)
+    with (
+        FolderLock(config.ckpt_dir),
+        StopSignals() as stop,
+        GraphSession(task.model) as session,
+    ):
+        _clear_leftovers(config.ckpt_dir)
         step = resume.start(
             session, config.ckpt_dir, task.identity, allow_change=config.allow_config_change
         )
@@ -63,12 +70,18 @@ def train(task: Task, config: RunConfig) -> Outcome:
 
 
 def _make_folder(path: str) -> None:
-    """Makes the run's folder and clears what an interrupted save has left in it."""
     try:
         tf.io.gfile.makedirs(path)
+    except tf.errors.OpError as error:
+        raise TrainingError(f"--ckpt_dir={path} cannot be made: {reason(error)}") from error
+
+
+def _clear_leftovers(path: str) -> None:
+    """Deletes what an interrupted save has left."""
+    try:
         folder.delete_leftovers(path)
     except tf.errors.OpError as error:
-        raise TrainingError(f"--ckpt_dir={path} cannot be written: {error.message}") from error
+        raise TrainingError(f"--ckpt_dir={path} cannot be written: {reason(error)}") from error
 
 
 def _run(

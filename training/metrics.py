@@ -8,6 +8,8 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from checkpoints import durable
+from checkpoints.errors import reason
+from training.errors import TrainingError
 
 LOGS_FOLDER = "logs"
 METRICS_FILE = "metrics.jsonl"
@@ -63,16 +65,26 @@ class MetricsLog:
             )
 
     def write(self, metrics: Metrics) -> None:
-        """Adds one line, and the same numbers as scalars."""
+        """Adds one line, and the same numbers as scalars; neither need be on the disk yet."""
         numbers = metrics.numbers()
         self._lines.write(json.dumps({"step": metrics.step, **numbers}) + "\n")
         values = [tf.compat.v1.Summary.Value(tag=k, simple_value=v) for k, v in numbers.items()]
         self._events.add_summary(tf.compat.v1.Summary(value=values), metrics.step)
 
     def flush(self) -> None:
-        """Hands all lines and events to the file system: before a checkpoint that follows them."""
-        self._lines.flush()
-        self._events.flush()
+        """Hands all lines and events to the file system: before a checkpoint that follows them.
+
+        Raises:
+          TrainingError: the file system refused, such as a full disk.
+        """
+        try:
+            self._lines.flush()
+            self._events.flush()
+        except tf.errors.OpError as error:
+            raise TrainingError(
+                f"the metrics cannot be written: {reason(error)}; the checkpoints stay, and the "
+                "same command goes on from the newest"
+            ) from error
 
     def __enter__(self) -> "MetricsLog":
         return self

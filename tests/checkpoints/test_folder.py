@@ -1,18 +1,20 @@
 """The state of a folder follows from its files."""
 
+from pathlib import Path
+
 import pytest
 import tensorflow as tf
 
 from checkpoints import folder, naming
 
 
-def _touch(path, step, *suffixes):
+def _touch(path: Path, step: int, *suffixes: str) -> None:
     for suffix in suffixes:
         (path / f"my-model-{step}{suffix}").write_bytes(b"")
 
 
 @pytest.fixture
-def path(tmp_path):
+def path(tmp_path: Path) -> Path:
     """One checkpoint of ours, one of a stock Saver, and three that were cut short."""
     _touch(tmp_path, 100, *naming.CONTENT_SUFFIXES, ".manifest")
     _touch(tmp_path, 20, ".data-00000-of-00001", ".index")
@@ -23,12 +25,12 @@ def path(tmp_path):
     return tmp_path
 
 
-def test_usable_steps_rise_and_leave_out_leftovers(path):
+def test_usable_steps_rise_and_leave_out_leftovers(path: Path) -> None:
     assert folder.usable_steps(str(path)) == [20, 100]
     assert folder.usable_steps(str(path / "absent")) == []
 
 
-def test_only_leftovers_are_cleared(path):
+def test_only_leftovers_are_cleared(path: Path) -> None:
     assert folder.delete_leftovers(str(path)) == [30, 40, 50]
     assert sorted(p.name for p in path.iterdir()) == sorted(
         [
@@ -41,12 +43,14 @@ def test_only_leftovers_are_cleared(path):
 
 
 @pytest.mark.parametrize("step", [100, 20, 30])
-def test_delete_leaves_nothing_of_a_step(path, step):
+def test_delete_leaves_nothing_of_a_step(path: Path, step: int) -> None:
     folder.delete_checkpoint(str(path), step)
     assert not list(path.glob(f"my-model-{step}.*"))
 
 
-def test_state_is_read_by_tensorflow_wherever_the_folder_is(path, tmp_path_factory):
+def test_state_is_read_by_tensorflow_wherever_the_folder_is(
+    path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     folder.write_state(str(path), [20, 100])
     assert tf.train.latest_checkpoint(str(path)) == str(path / "my-model-100")
     moved = tmp_path_factory.mktemp("moved") / "elsewhere"

@@ -1,6 +1,10 @@
 """Variables on disk, against TensorFlow's own reader and writer."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
@@ -8,10 +12,12 @@ from checkpoints.errors import CheckpointError
 from checkpoints.tensor_bundle import BundleWriter, VariableSpec, read_bundle
 
 v1 = tf.compat.v1
+Values = dict[str, npt.NDArray[Any]]
+Specs = dict[str, VariableSpec]
 
 
 @pytest.fixture
-def prefix(tmp_path, values, specs):
+def prefix(tmp_path: Path, values: Values, specs: Specs) -> str:
     """The prefix of a bundle that holds `values`."""
     path = str(tmp_path / "b")
     writer = BundleWriter(specs)
@@ -20,7 +26,7 @@ def prefix(tmp_path, values, specs):
     return path
 
 
-def test_tensorflow_reads_what_is_written(prefix, values):
+def test_tensorflow_reads_what_is_written(prefix: str, values: Values) -> None:
     reader = tf.train.load_checkpoint(prefix)
     assert set(reader.get_variable_to_shape_map()) == set(values)
     for name, value in values.items():
@@ -29,7 +35,7 @@ def test_tensorflow_reads_what_is_written(prefix, values):
         np.testing.assert_array_equal(found, value)
 
 
-def test_a_stock_savers_checkpoint_is_read(values, specs, tmp_path):
+def test_a_stock_savers_checkpoint_is_read(values: Values, specs: Specs, tmp_path: Path) -> None:
     with tf.Graph().as_default(), v1.Session() as session:
         for name, value in values.items():
             v1.get_variable(name, initializer=value, use_resource=False)
@@ -39,7 +45,7 @@ def test_a_stock_savers_checkpoint_is_read(values, specs, tmp_path):
     assert all(found[name].tobytes() == values[name].tobytes() for name in values)
 
 
-def test_reading_gives_back_what_was_written(prefix, values, specs):
+def test_reading_gives_back_what_was_written(prefix: str, values: Values, specs: Specs) -> None:
     found = read_bundle(prefix, specs)
     assert found.keys() == values.keys()
     assert all(found[name].tobytes() == values[name].tobytes() for name in values)
@@ -60,20 +66,22 @@ def test_reading_gives_back_what_was_written(prefix, values, specs):
         ),
     ],
 )
-def test_each_difference_is_named(prefix, specs, change, message):
+def test_each_difference_is_named(
+    prefix: str, specs: Specs, change: dict[str, VariableSpec | None], message: str
+) -> None:
     expected = {name: spec for name, spec in (specs | change).items() if spec}
     with pytest.raises(CheckpointError, match=message):
         read_bundle(prefix, expected)
 
 
 @pytest.mark.parametrize("suffix", [".index", ".data-00000-of-00001"])
-def test_a_missing_file_is_an_error(prefix, specs, suffix):
+def test_a_missing_file_is_an_error(prefix: str, specs: Specs, suffix: str) -> None:
     tf.io.gfile.remove(prefix + suffix)
     with pytest.raises(CheckpointError, match="unreadable"):
         read_bundle(prefix, specs)
 
 
-def test_a_flipped_bit_is_an_error(prefix, specs):
+def test_a_flipped_bit_is_an_error(prefix: str, specs: Specs) -> None:
     path = prefix + ".data-00000-of-00001"
     with open(path, "r+b") as file:
         file.seek(3)

@@ -3,13 +3,15 @@
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from absl import flags, logging
 
 from cli import flag_types
 from cli.run import run
+
+End = Callable[..., int | str | None]
 
 
 class MendableError(Exception):
@@ -24,7 +26,7 @@ def _define_flags(values: flags.FlagValues) -> None:
 
 
 @pytest.fixture
-def end(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int | str | None]:
+def end(monkeypatch: pytest.MonkeyPatch) -> Iterator[End]:
     """Runs a main with arguments and gives the exit code."""
 
     def run_main(
@@ -38,7 +40,7 @@ def end(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int | str | None]:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     logger = logging.get_absl_logger()
     state = (list(logger.handlers), logger.level, logger.propagate)
-    yield run_main  # type: ignore[misc]
+    yield run_main
     logger.handlers, logger.propagate = state[0], state[2]
     logger.setLevel(state[1])
     for number, handler in handlers.items():
@@ -53,13 +55,15 @@ def _fail(error: Exception) -> Callable[[flags.FlagValues], None]:
     return main
 
 
-def test_main_gets_the_flags_and_gives_the_exit_code(end):
+def test_main_gets_the_flags_and_gives_the_exit_code(end: End) -> None:
     assert end(lambda values: values.count, "--count=5") == 5
     assert end(lambda _: None) is None
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h", "--helpfull"])
-def test_help_lists_the_flags_and_runs_nothing(end, capsys, flag):
+def test_help_lists_the_flags_and_runs_nothing(
+    end: End, capsys: pytest.CaptureFixture[str], flag: str
+) -> None:
     assert end(_fail(AssertionError()), flag, "--count=nonsense") == 0
     output = capsys.readouterr().out
     assert "Does a thing." in output
@@ -82,7 +86,9 @@ def test_help_lists_the_flags_and_runs_nothing(end, capsys, flag):
         ("stray", "unexpected argument 'stray'"),
     ],
 )
-def test_usage_errors_are_one_line_and_2(end, capsys, argument, message):
+def test_usage_errors_are_one_line_and_2(
+    end: End, capsys: pytest.CaptureFixture[str], argument: str, message: str
+) -> None:
     assert end(_fail(AssertionError()), argument) == 2
     error = capsys.readouterr().err
     assert error.startswith("script.py: error: ")
@@ -93,7 +99,9 @@ def test_usage_errors_are_one_line_and_2(end, capsys, argument, message):
 @pytest.mark.parametrize(
     "error", [MendableError("two\nlines"), FileNotFoundError(2, "No such file", "two lines")]
 )
-def test_users_errors_are_one_line_and_1(end, capsys, error):
+def test_users_errors_are_one_line_and_1(
+    end: End, capsys: pytest.CaptureFixture[str], error: Exception
+) -> None:
     assert end(_fail(error)) == 1
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
@@ -101,18 +109,18 @@ def test_users_errors_are_one_line_and_1(end, capsys, error):
     assert "two lines" in lines[0]
 
 
-def test_a_defect_keeps_its_traceback(monkeypatch):
+def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["script.py"])
     with pytest.raises(ZeroDivisionError):
         run(_fail(ZeroDivisionError()), _define_flags, "Does a thing.", (MendableError,))
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signals_end_it_with_their_code(end, number, code):
+def test_signals_end_it_with_their_code(end: End, number: signal.Signals, code: int) -> None:
     assert end(lambda _: os.kill(os.getpid(), number)) == code
 
 
-def test_logs_go_to_stderr_as_they_are(end, capsys):
+def test_logs_go_to_stderr_as_they_are(end: End, capsys: pytest.CaptureFixture[str]) -> None:
     def main(values: flags.FlagValues) -> None:
         logging.info("at step %d", values.count)
         logging.warning("odd")

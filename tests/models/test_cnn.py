@@ -1,34 +1,43 @@
 """The convolutional network against NumPy."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
 from models import cnn
+from models.model_graph import ModelGraph
 
 v1 = tf.compat.v1
+Array = npt.NDArray[Any]
 LEARNING_RATE = 1e-3
+SCOPES = ("conv1", "conv2", "fc1", "fc2")
 
 
-def _convolve(images, w, b):
+def _convolve(images: Array, w: Array, b: Array) -> Array:
     """3x3, SAME: each output is the sum over the nine shifted views."""
     padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
     height, width = images.shape[1:3]
     views = (padded[:, i : i + height, j : j + width] @ w[i, j] for i in range(3) for j in range(3))
-    return sum(views) + b
+    convolved: Array = sum(views) + b
+    return convolved
 
 
-def _pool(images):
+def _pool(images: Array) -> Array:
     """3x3 maxima with stride 3; SAME pads the odd row before and the odd one after."""
     height, width = (-(-size // 3) * 3 for size in images.shape[1:3])
     extra = height - images.shape[1], width - images.shape[2]
     pads = [(0, 0), *((e // 2, e - e // 2) for e in extra), (0, 0)]
     padded = np.pad(images, pads, constant_values=-np.inf)
     blocks = padded.reshape(len(images), height // 3, 3, width // 3, 3, -1)
-    return blocks.max(axis=(2, 4))
+    maxima: Array = blocks.max(axis=(2, 4))
+    return maxima
 
 
-def _forward(images, variables):
+def _forward(images: Array, variables: dict[str, Array]) -> tuple[Array, Array]:
     """The features after fc1, [N, 128], and the logits, [N, K], in double precision."""
     v = {name: value.astype(np.float64) for name, value in variables.items()}
     hidden = images.astype(np.float64)
@@ -40,39 +49,40 @@ def _forward(images, variables):
     return features, features @ v["fc2/w"] + v["fc2/b"]
 
 
-def _softmax(logits):
+def _softmax(logits: Array) -> Array:
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return exponentials / exponentials.sum(axis=1, keepdims=True)
+    shares: Array = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return shares
 
 
 @pytest.fixture(scope="module")
-def images():
+def images() -> Array:
     return np.random.default_rng(1).random((6, 32, 32, 3)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
-def labels():
+def labels() -> Array:
     return np.array([0, 1, 2, 3, 1, 0])
 
 
 @pytest.fixture
-def model():
+def model() -> ModelGraph:
     return cnn.build(num_classes=4, learning_rate=LEARNING_RATE, seed=2)
 
 
 @pytest.fixture
-def session(model):
+def session(model: ModelGraph) -> Iterator[tf.compat.v1.Session]:
     with v1.Session(graph=model.graph) as session:
         session.run([v.initializer for v in model.graph.get_collection("variables")])
         yield session
 
 
-def _variables(session):
+def _variables(session: tf.compat.v1.Session) -> dict[str, Array]:
     trainable = session.graph.get_collection("trainable_variables")
     return {v.op.name: session.run(v.name) for v in trainable}
 
 
-def test_names_shapes_and_dtypes(model):
+def test_names_shapes_and_dtypes(model: ModelGraph) -> None:
     expected = {
         "x:0": (tf.float32, [None, 32, 32, 3]),
         "y_:0": (tf.int64, [None]),
@@ -100,23 +110,23 @@ def test_names_shapes_and_dtypes(model):
 
 
 @pytest.mark.parametrize(("num_classes", "parameters"), [(4, 151_108), (2, 150_850)])
-def test_number_of_parameters(num_classes, parameters):
+def test_number_of_parameters(num_classes: int, parameters: int) -> None:
     graph = cnn.build(num_classes=num_classes, learning_rate=LEARNING_RATE, seed=0).graph
     trainable = graph.get_collection("trainable_variables")
     assert sum(v.shape.num_elements() for v in trainable) == parameters
 
 
-def test_initial_values(session):
+def test_initial_values(session: tf.compat.v1.Session) -> None:
     variables = _variables(session)
-    weights = [variables[f"{scope}/w"] for scope in ("conv1", "conv2", "fc1", "fc2")]
+    weights = [variables[f"{scope}/w"] for scope in SCOPES]
     for weight in weights:
         assert np.abs(weight).max() <= 0.2
         assert weight.std() == pytest.approx(0.088, rel=0.1)
     assert len({weight.flat[0] for weight in weights}) == 4
-    assert all(np.all(variables[f"{s}/b"] == np.float32(0.1)) for s in ("conv1", "conv2", "fc1"))
+    assert all(np.all(variables[f"{s}/b"] == np.float32(0.1)) for s in SCOPES)
 
 
-def test_outputs(session, images, labels):
+def test_outputs(session: tf.compat.v1.Session, images: Array, labels: Array) -> None:
     _, logits = _forward(images, _variables(session))
     names = ["fc2/add:0", "probabilities:0", "classes:0", "y_labels:0", "acc:0", "loss:0"]
     found = dict(zip(names, session.run(names, {"x:0": images, "y_:0": labels}), strict=True))
@@ -129,7 +139,9 @@ def test_outputs(session, images, labels):
     assert found["loss:0"] == pytest.approx(cross_entropy, rel=1e-4)
 
 
-def test_one_step_of_adam_on_the_last_layer(session, model, images, labels):
+def test_one_step_of_adam_on_the_last_layer(
+    session: tf.compat.v1.Session, model: ModelGraph, images: Array, labels: Array
+) -> None:
     """The gradient of fc2 in closed form; Adam's first step is lr * g / (|g| + eps)."""
     before = _variables(session)
     features, logits = _forward(images, before)
@@ -146,7 +158,7 @@ def test_one_step_of_adam_on_the_last_layer(session, model, images, labels):
     assert not np.array_equal(before["conv1/w"], after["conv1/w"])
 
 
-def test_dropout_is_off_unless_it_is_fed(session, images):
+def test_dropout_is_off_unless_it_is_fed(session: tf.compat.v1.Session, images: Array) -> None:
     plain = session.run("fc2/add:0", {"x:0": images})
     again, dropped = (
         session.run("fc2/add:0", {"x:0": images, "keep_prob:0": keep}) for keep in (1.0, 0.5)
@@ -155,11 +167,14 @@ def test_dropout_is_off_unless_it_is_fed(session, images):
     assert not np.array_equal(plain, dropped)
 
 
-def test_masks_follow_from_the_step(session, model, images):
+def test_masks_follow_from_the_step(
+    session: tf.compat.v1.Session, model: ModelGraph, images: Array
+) -> None:
     """Two sessions at the same step draw the same mask; the next step draws another."""
 
-    def run(target):
-        return target.run("fc2/add:0", {"x:0": images, "keep_prob:0": 0.5})
+    def run(target: tf.compat.v1.Session) -> Array:
+        dropped: Array = target.run("fc2/add:0", {"x:0": images, "keep_prob:0": 0.5})
+        return dropped
 
     first = run(session)
     with v1.Session(graph=model.graph) as other:

@@ -1,18 +1,26 @@
 """The linear model against NumPy."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
 from models import linear
+from models.model_graph import ModelGraph
 
 v1 = tf.compat.v1
+Array = npt.NDArray[Any]
+Trained = tuple[tf.compat.v1.Session, Array, Array, ModelGraph]
+
 X = np.linspace(0, 1, 7, dtype=np.float32)
 TARGET = 0.1 * X + 0.2
 
 
 @pytest.fixture
-def trained():
+def trained() -> Iterator[Trained]:
     """A session on a new graph, its initial w and b, and the model."""
     model = linear.build(learning_rate=0.5, seed=5)
     with v1.Session(graph=model.graph) as session:
@@ -21,7 +29,7 @@ def trained():
         yield session, w, b, model
 
 
-def test_names_shapes_and_dtypes():
+def test_names_shapes_and_dtypes() -> None:
     graph = linear.build(learning_rate=0.5, seed=0).graph
     expected = {
         "x:0": (tf.float32, [None]),
@@ -38,7 +46,7 @@ def test_names_shapes_and_dtypes():
     assert [t.name for t in graph.get_collection("predict")] == ["y:0"]
 
 
-def test_initial_values_lie_in_their_ranges():
+def test_initial_values_lie_in_their_ranges() -> None:
     for seed in range(5):
         model = linear.build(learning_rate=0.5, seed=seed)
         with v1.Session(graph=model.graph) as session:
@@ -49,14 +57,14 @@ def test_initial_values_lie_in_their_ranges():
         assert step == 0
 
 
-def test_prediction_and_loss(trained):
+def test_prediction_and_loss(trained: Trained) -> None:
     session, w, b, _ = trained
     y, loss = session.run(["y:0", "loss:0"], {"x:0": X, "y_:0": TARGET})
     np.testing.assert_allclose(y, w * X + b, rtol=1e-6)
     np.testing.assert_allclose(loss, np.mean((w * X + b - TARGET) ** 2), rtol=1e-5)
 
 
-def test_one_step_of_gradient_descent(trained):
+def test_one_step_of_gradient_descent(trained: Trained) -> None:
     session, w, b, model = trained
     session.run(model.train_op, dict(zip(model.inputs, (X, TARGET), strict=True)))
     error = w * X + b - TARGET

@@ -9,12 +9,12 @@ from training.config import last_step, log_interval
     ("train_steps", "epochs", "expected"),
     [(None, None, 200), (7, None, 7), (None, 20, 3125), (None, 1, 157), (None, 0.001, 1)],
 )
-def test_last_step(train_steps, epochs, expected):
+def test_last_step(train_steps: int | None, epochs: float | None, expected: int) -> None:
     assert last_step(train_steps, epochs, 200, num_examples=20_000, batch_size=128) == expected
 
 
 @pytest.mark.parametrize(
     ("given", "num_examples", "expected"), [(None, 10, 10), (None, 20_000, 156), (3, 20_000, 3)]
 )
-def test_log_interval(given, num_examples, expected):
+def test_log_interval(given: int | None, num_examples: int, expected: int) -> None:
     assert log_interval(given, num_examples, 128 if num_examples > 128 else 10) == expected

@@ -1,11 +1,18 @@
 """The session that trains, against `Session.run`."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
 from models import cnn
+from models.model_graph import ModelGraph
 from training.graph_session import GraphSession
+
+Array = npt.NDArray[Any]
 
 BATCH = (
     np.random.default_rng(0).random((6, 32, 32, 3)).astype(np.float32),
@@ -14,27 +21,27 @@ BATCH = (
 
 
 @pytest.fixture
-def model():
+def model() -> ModelGraph:
     return cnn.build(num_classes=4, learning_rate=1e-3, seed=0)
 
 
 @pytest.fixture
-def session(model):
+def session(model: ModelGraph) -> Iterator[GraphSession]:
     with GraphSession(model) as session:
         session.initialize()
         yield session
 
 
-def test_specs_are_all_variables_with_their_slots(session):
+def test_specs_are_all_variables_with_their_slots(session: GraphSession) -> None:
     specs = session.specs
     assert specs["conv1/w"] == specs["conv1/w/Adam"] == ((3, 3, 3, 32), "float32")
     assert specs["global_step"] == ((), "int64")
     assert len(specs) == 1 + 8 * 3 + 2
 
 
-def test_a_step_is_the_step_of_session_run(session, model):
+def test_a_step_is_the_step_of_session_run(session: GraphSession, model: ModelGraph) -> None:
     """Five steps, with dropout on, in both ways: equal losses, accuracies and bytes."""
-    feeds = dict(zip(model.inputs, BATCH, strict=True)) | model.training_feeds
+    feeds = {**dict(zip(model.inputs, BATCH, strict=True)), **model.training_feeds}
     with tf.compat.v1.Session(graph=model.graph) as plain:
         variables = model.graph.get_collection("variables")
         plain.run([v.initializer for v in variables])
@@ -46,7 +53,7 @@ def test_a_step_is_the_step_of_session_run(session, model):
             assert found[variable.op.name].tobytes() == plain.run(variable.name).tobytes()
 
 
-def test_copies_stay_as_they_were(session):
+def test_copies_stay_as_they_were(session: GraphSession) -> None:
     copies = session.copy_variables()
     before = {name: value.tobytes() for name, value in copies.items()}
     for _ in range(3):
@@ -55,14 +62,14 @@ def test_copies_stay_as_they_were(session):
     assert session.copy_variables()["fc1/w"].tobytes() != before["fc1/w"]
 
 
-def test_assigned_values_are_the_variables(session):
+def test_assigned_values_are_the_variables(session: GraphSession) -> None:
     values = {name: np.full_like(v, 3) for name, v in session.copy_variables().items()}
     session.assign(values)
     found = session.copy_variables()
     assert all(found[name].tobytes() == values[name].tobytes() for name in values)
 
 
-def test_accuracy_weighs_batches_by_their_size(session, model):
+def test_accuracy_weighs_batches_by_their_size(session: GraphSession, model: ModelGraph) -> None:
     """Over batches of 4 and 2 it is the accuracy over the 6, with dropout off."""
     x, y = BATCH
     classes = _classes(session, model, x)
@@ -72,15 +79,16 @@ def test_accuracy_weighs_batches_by_their_size(session, model):
         session.accuracy_on([])
 
 
-def _classes(session, model, x):
+def _classes(session: GraphSession, model: ModelGraph, x: Array) -> Array:
     values = session.copy_variables()
     with tf.compat.v1.Session(graph=model.graph) as plain:
         assigns = {v.initializer: v for v in model.graph.get_collection("variables")}
         plain.run(list(assigns), {op.inputs[1]: values[v.op.name] for op, v in assigns.items()})
-        return plain.run("classes:0", {"x:0": x})
+        classes: Array = plain.run("classes:0", {"x:0": x})
+        return classes
 
 
 @pytest.mark.usefixtures("session")
-def test_the_graph_is_final(model):
+def test_the_graph_is_final(model: ModelGraph) -> None:
     with pytest.raises(RuntimeError, match="finalized"), model.graph.as_default():
         tf.constant(1)

@@ -1,6 +1,7 @@
 """What a run writes beside its checkpoints."""
 
 import json
+from pathlib import Path
 
 import pytest
 import tensorflow as tf
@@ -10,17 +11,17 @@ from training.metrics import Metrics, MetricsLog
 v1 = tf.compat.v1
 
 
-def _write(path, start, *steps):
+def _write(path: Path, start: int, *steps: int) -> None:
     with MetricsLog(str(path), tf.Graph(), start) as log:
         for step in steps:
             log.write(Metrics(step, loss=1 / step, accuracy=0.5))
 
 
-def _lines(path):
+def _lines(path: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (path / "logs/metrics.jsonl").read_text().splitlines()]
 
 
-def _steps_in_tensorboard(path):
+def _steps_in_tensorboard(path: Path) -> list[int]:
     """The steps of the loss as TensorBoard shows them, by its own reader."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -29,7 +30,7 @@ def _steps_in_tensorboard(path):
     return [scalar.step for scalar in events.Scalars("loss")]
 
 
-def test_a_line_has_the_step_and_the_numbers_there_are(tmp_path):
+def test_a_line_has_the_step_and_the_numbers_there_are(tmp_path: Path) -> None:
     with MetricsLog(str(tmp_path), tf.Graph(), 0) as log:
         log.write(Metrics(10, loss=0.25))
         log.write(Metrics(20, loss=0.125, accuracy=0.5, test_accuracy=0.75))
@@ -39,7 +40,7 @@ def test_a_line_has_the_step_and_the_numbers_there_are(tmp_path):
     ]
 
 
-def test_flush_makes_lines_and_events_visible(tmp_path):
+def test_flush_makes_lines_and_events_visible(tmp_path: Path) -> None:
     with MetricsLog(str(tmp_path), tf.Graph(), 0) as log:
         log.write(Metrics(10, loss=0.25))
         log.flush()
@@ -47,12 +48,12 @@ def test_flush_makes_lines_and_events_visible(tmp_path):
         assert _steps_in_tensorboard(tmp_path) == [10]
 
 
-def test_the_file_is_there_before_the_first_line(tmp_path):
+def test_the_file_is_there_before_the_first_line(tmp_path: Path) -> None:
     with MetricsLog(str(tmp_path), tf.Graph(), 0):
         assert _lines(tmp_path) == []
 
 
-def test_a_resumed_run_has_each_step_once(tmp_path):
+def test_a_resumed_run_has_each_step_once(tmp_path: Path) -> None:
     """The first process got to step 40 but its newest checkpoint is of step 20."""
     _write(tmp_path, 0, 10, 20, 30, 40)
     _write(tmp_path, 20, 30, 40, 50)
@@ -61,7 +62,7 @@ def test_a_resumed_run_has_each_step_once(tmp_path):
 
 
 @pytest.mark.parametrize("tail", [b'{"step": 20, "lo', b'{"step": 20}', b"\x00\xff\n", b"[]\n"])
-def test_what_a_killed_process_cut_short_is_dropped(tmp_path, tail):
+def test_what_a_killed_process_cut_short_is_dropped(tmp_path: Path, tail: bytes) -> None:
     _write(tmp_path, 0, 10)
     with open(tmp_path / "logs/metrics.jsonl", "ab") as file:
         file.write(tail)

@@ -9,7 +9,9 @@ from training.stop_signals import StopSignals
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_is_noted(number, capfd):
+def test_the_first_signal_is_noted(
+    number: signal.Signals, capfd: pytest.CaptureFixture[str]
+) -> None:
     before = signal.getsignal(number)
     with StopSignals() as stop:
         assert stop.received is None
@@ -19,15 +21,15 @@ def test_the_first_signal_is_noted(number, capfd):
     assert "stopping" in capfd.readouterr().err
 
 
-def test_the_first_signal_counts(capfd):
+def test_the_first_signal_counts(capfd: pytest.CaptureFixture[str]) -> None:
     with StopSignals() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGTERM)
-    assert stop.received == signal.SIGTERM
+    assert stop.received == signal.SIGINT
     assert capfd.readouterr().err.count("stopping") == 1
 
 
-def test_the_second_sigint_ends_the_process_at_once():
+def test_the_second_sigint_ends_the_process_at_once() -> None:
     child = os.fork()
     if child == 0:
         with StopSignals():
