@@ -1,0 +1,121 @@
+"""Predicts with any checkpoint, by tensor name.
+
+  python predict.py --meta=model1/my-model-200.meta
+
+restores the graph of the .meta file and the variables that belong to it, and prints the class and
+the probability of each row; of a model that is no classifier, the fetched tensors. Rows are fed
+with --input, single tensors with --feed; --list shows what there is to feed and to fetch.
+
+  python predict.py --meta=cifar/my-model-1260.meta --input=cifar4/test
+  python predict.py --meta=model/my-model-300.meta --fetch=w:0,b:0
+  python predict.py --meta=model/my-model-300.meta --feed="x=[0.5, 1.0]" --format=json
+"""
+
+import os
+
+from absl import flags
+
+from checkpoints.errors import CheckpointError
+from cli import flag_types
+from cli.run import run
+from cli.tensorflow_startup import import_tensorflow
+from data.errors import DataError
+from prediction.errors import PredictionError
+
+OUTPUT_SUFFIXES = (".npz", ".json", ".csv")
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Defines this script's flags in `values`."""
+    flag_types.define_path("meta", None, "The .meta file of a checkpoint.", values)
+    flags.mark_flag_as_required("meta", flag_values=values)
+    flags.DEFINE_list(
+        "fetch",
+        [],
+        "Tensors to compute, by name; op/name means op/name:0. By default the collection "
+        "'predict', and what a classifier's report needs.",
+        flag_values=values,
+    )
+    flag_types.define_path(
+        "input",
+        None,
+        "Rows for the model's input: an image (PNG, JPEG), a folder of images or of one subfolder "
+        "a class, a .npz with X (and Y, the labels), a .npy, or a .csv of numbers, a row a line. "
+        "uint8 values are scaled as in training.",
+        values,
+    )
+    flags.DEFINE_multi_string(
+        "feed",
+        [],
+        "A tensor to feed: name=file.npy, name=literal (a number, true, false, a JSON list), or a "
+        ".npz whose keys are tensor names. One with as many rows as --input goes along with them.",
+        flag_values=values,
+    )
+    flags.DEFINE_boolean(
+        "list",
+        False,
+        "Only list inputs, outputs, variables, signature and collections.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "batch_size",
+        None,
+        "Rows a run. By default 256; all at once where a fetched tensor is one value over them, "
+        "such as a loss.",
+        lower_bound=1,
+        flag_values=values,
+    )
+    flags.DEFINE_enum("format", "text", ["text", "json"], "Of what is printed.", flag_values=values)
+    flag_types.define_path(
+        "output",
+        None,
+        "A file for the fetched tensors, each under its name: .npz, .json or .csv.",
+        values,
+    )
+    _validate(values)
+
+
+def _validate(values: flags.FlagValues) -> None:
+    flags.register_validator(
+        "output",
+        lambda path: path is None or os.path.splitext(path)[1].lower() in OUTPUT_SUFFIXES,
+        message=f"must end in one of {', '.join(OUTPUT_SUFFIXES)}",
+        flag_values=values,
+    )
+    flags.register_validator(
+        "feed",
+        lambda texts: all(text.endswith(".npz") or text.find("=") > 0 for text in texts),
+        message="must be name=file.npy, name=literal or file.npz",
+        flag_values=values,
+    )
+    flags.register_validator(
+        "fetch",
+        all,
+        message="must be tensor names, separated by commas",
+        flag_values=values,
+    )
+
+
+def main(values: flags.FlagValues) -> None:
+    """Predicts as the flags say."""
+    import_tensorflow()
+    from prediction.command import PredictConfig, predict
+
+    print(
+        predict(
+            PredictConfig(
+                meta=values.meta,
+                fetch=values.fetch,
+                input=values.input,
+                feed=values.feed,
+                list=values.list,
+                batch_size=values.batch_size,
+                format=values.format,
+                output=values.output,
+            )
+        )
+    )
+
+
+if __name__ == "__main__":
+    run(main, define_flags, __doc__, user_errors=(CheckpointError, DataError, PredictionError))

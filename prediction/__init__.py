@@ -1,0 +1,1 @@
+"""From a checkpoint's meta graph and a person's files to predictions, by tensor name."""

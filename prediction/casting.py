@@ -1,0 +1,87 @@
+"""Makes an array fit a tensor: its dtype without loss of meaning, its shape as it is."""
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from checkpoints.inference_graph import TensorInfo, format_shape
+from prediction.errors import PredictionError
+
+Array = np.ndarray[Any, Any]
+
+
+def fit(value: Array, info: TensorInfo, source: str) -> Array:
+    """`value` as it can be fed to a tensor.
+
+    Args:
+      value: what a person gave.
+      info: the tensor it is for.
+      source: where it is from, for an error line.
+
+    Raises:
+      PredictionError: its shape is another, or its dtype does not go over (see `fit_dtype`).
+    """
+    if not tf.TensorShape(info.shape).is_compatible_with(value.shape):
+        raise PredictionError(
+            f"{source}: {info.name} takes {info.dtype.name} {format_shape(info.shape)}, "
+            f"found {value.dtype} {format_shape(value.shape)}"
+        )
+    return fit_dtype(value, info, source)
+
+
+def fit_dtype(value: Array, info: TensorInfo, source: str) -> Array:
+    """`value` in the tensor's dtype: the very same array where it has it already.
+
+    Integers become other integers or floats where each keeps its value; floats become other
+    floats, rounded to the nearest, where none overflows; texts become strings in UTF-8. Nothing
+    else goes over: no float becomes an integer, no number a bool.
+
+    Raises:
+      PredictionError: the dtype, or a value, does not go over.
+    """
+    if info.dtype == tf.string:
+        return _strings(value, info, source)
+    dtype = np.dtype(info.dtype.as_numpy_dtype)
+    if value.dtype == dtype:
+        return value
+    if not _may_become(value.dtype, info.dtype):
+        raise PredictionError(f"{source}: {info.name} takes {info.dtype.name}, found {value.dtype}")
+    with np.errstate(over="ignore", invalid="ignore"):
+        cast = value.astype(dtype)
+    lost = _lost(value, cast)
+    if lost.any():
+        raise PredictionError(
+            f"{source}: {info.name} takes {info.dtype.name}, which cannot hold {value[lost][0]}"
+        )
+    return cast
+
+
+def _may_become(dtype: np.dtype[Any], target: tf.DType) -> bool:
+    if dtype.kind in "iu":
+        return bool(target.is_integer or target.is_floating)
+    return bool(
+        (dtype.kind == "f" and target.is_floating) or (dtype.kind == "c" and target.is_complex)
+    )
+
+
+def _lost(value: Array, cast: Array) -> Array:
+    """Where a value did not survive: a changed integer, a finite float that turned infinite."""
+    if value.dtype.kind not in "iu":
+        return np.isfinite(value) & ~np.isfinite(cast)
+    if np.can_cast(value.dtype, cast.dtype, "safe") and value.dtype.itemsize < 8:
+        return np.zeros(value.shape, bool)  # NumPy calls int64 to float64 safe as well.
+    limit = float(np.iinfo(value.dtype).max) + 1  # From here on, the way back is not defined.
+    with np.errstate(invalid="ignore"):
+        back = cast.astype(value.dtype)
+    # The last: -1 wraps around to 2**64 - 1, and back.
+    return np.asarray((back != value) | (cast >= limit) | ((cast < 0) != (value < 0)))
+
+
+def _strings(value: Array, info: TensorInfo, source: str) -> Array:
+    """Bytes in an array of objects, as TensorFlow takes strings."""
+    if value.dtype.kind not in "SU":
+        raise PredictionError(f"{source}: {info.name} takes strings, found {value.dtype}")
+    if value.dtype.kind == "U":
+        value = np.char.encode(value, "utf-8")
+    return value.astype(object)

@@ -1,0 +1,98 @@
+"""Reads --feed: tensors by name, from files or from literals on the command line."""
+
+import ast
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from checkpoints.inference_graph import TensorInfo
+from data.npz import read_npy, read_npz
+from prediction.casting import Array, fit
+from prediction.errors import PredictionError
+
+_MAX_LITERAL_CHARACTERS = 1 << 17
+_LITERAL = "a number, true, false, or a JSON list of them"
+
+
+class Feed(NamedTuple):
+    """What one tensor is fed.
+
+    Attributes:
+      name: the tensor's, as the user wrote it.
+      source: where the value is from, for an error line.
+      value: an array from a file, or the text of a literal, which only the tensor's dtype tells
+        how to read.
+    """
+
+    name: str
+    source: str
+    value: Array | str
+
+
+def read_feeds(texts: Sequence[str], max_bytes: int) -> list[Feed]:
+    """Reads the values of the flag.
+
+    Args:
+      texts: each `name=file.npy`, `name=<literal>` or `file.npz`, whose keys are tensor names.
+      max_bytes: that one file may unpack to.
+
+    Raises:
+      PredictionError: a text is of another form.
+      DataError: a file cannot be read.
+    """
+    return [feed for text in texts for feed in _read_feed(text, max_bytes)]
+
+
+def _read_feed(text: str, max_bytes: int) -> list[Feed]:
+    if text.endswith(".npz"):
+        arrays = read_npz(text, max_bytes)
+        return [Feed(name, f"{text}, {name}", array) for name, array in arrays.items()]
+    name, equals, value = text.partition("=")
+    name, source = name.strip(), f"--feed {text[:60]}"
+    if not (name and equals):
+        raise PredictionError(f"{source}: expected name=file.npy, name=literal or file.npz")
+    if value.endswith(".npy"):
+        return [Feed(name, source, read_npy(value, max_bytes))]
+    return [Feed(name, source, value)]
+
+
+def feed_value(feed: Feed, info: TensorInfo) -> Array:
+    """The value as it can be fed to its tensor.
+
+    Raises:
+      PredictionError: a literal cannot be read, or the dtype or shape does not fit.
+    """
+    value = _literal(feed, info) if isinstance(feed.value, str) else feed.value
+    return fit(value, info, feed.source)
+
+
+def _literal(feed: Feed, info: TensorInfo) -> Array:
+    text = str(feed.value)
+    if info.dtype == tf.string and text[:1] not in ("[", '"', "'"):
+        return np.asarray(text)
+    if len(text) > _MAX_LITERAL_CHARACTERS:
+        raise PredictionError(f"{feed.source}: a literal this long belongs into a .npy file")
+    value = _parsed(text, feed.source)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise PredictionError(f"{feed.source}: the rows of the list differ in length") from error
+    if array.dtype.kind not in "biufcSU":
+        raise PredictionError(f"{feed.source}: expected {_LITERAL}")
+    if not array.size:  # NumPy calls an empty list a list of floats.
+        return array.astype("S1" if info.dtype == tf.string else info.dtype.as_numpy_dtype)
+    return array
+
+
+def _parsed(text: str, source: str) -> Any:
+    """A literal as JSON, or else as Python: True, 1_000, (1, 2)."""
+    readers: tuple[Callable[[str], Any], ...] = (json.loads, ast.literal_eval)
+    for read in readers:
+        try:
+            return read(text)
+        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+            continue  # They raise any of these on a text that is no literal or is nested too deep.
+    raise PredictionError(f"{source}: {text[:40]!r} is no literal; expected {_LITERAL}")

@@ -1,0 +1,108 @@
+"""Writes fetched tensors to a .npz, .json or .csv file, as a whole or not at all."""
+
+import csv
+import io
+import itertools
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from checkpoints.inference_graph import format_shape
+from data import files
+from prediction.casting import Array
+from prediction.errors import PredictionError
+from prediction.json_values import json_value
+
+Outputs = Mapping[str, Array]
+
+
+def check_output(path: str) -> None:
+    """Finds out before a long run whether a file can be written at `path`; leaves no trace.
+
+    Raises:
+      PredictionError: it cannot.
+    """
+    if files.is_folder(path):
+        raise PredictionError(f"--output={path} is a folder; expected the name of a file")
+    probe = f"{path}.tmp"
+    try:
+        with tf.io.gfile.GFile(probe, "wb") as file:
+            file.write(b"")
+        tf.io.gfile.remove(probe)
+    except tf.errors.OpError as error:
+        raise PredictionError(f"--output={path} cannot be written: {error.message}") from error
+
+
+def write_outputs(path: str, outputs: Outputs, row_names: Sequence[str]) -> None:
+    """Writes one entry per tensor, under its name.
+
+    .npz: arrays, strings as fixed-width bytes. .json: an object of nested lists. .csv: a header,
+    then a line per row with a column `row` (its name) and one for each value of it.
+
+    Args:
+      path: ends in one of `WRITERS`.
+      outputs: by tensor name.
+      row_names: of the rows; empty where nothing was fed by rows.
+
+    Raises:
+      PredictionError: the tensors make no table, for .csv.
+      DataError: the file system refuses.
+    """
+    writer = WRITERS[os.path.splitext(path)[1].lower()]
+    files.write_atomically(path, writer(outputs, row_names))
+
+
+def _npz(outputs: Outputs, row_names: Sequence[str]) -> bytes:
+    del row_names
+    content = io.BytesIO()
+    # An array of objects would be pickled.
+    arrays = {k: v.astype("S") if v.dtype.kind == "O" else v for k, v in outputs.items()}
+    np.savez(content, allow_pickle=False, **arrays)
+    return content.getvalue()
+
+
+def _json(outputs: Outputs, row_names: Sequence[str]) -> bytes:
+    del row_names
+    values = {name: json_value(value) for name, value in outputs.items()}
+    return (json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _csv(outputs: Outputs, row_names: Sequence[str]) -> bytes:
+    lengths = {value.shape[:1] for value in outputs.values()}
+    if len(lengths) > 1:
+        shapes = ", ".join(f"{name} {format_shape(v.shape)}" for name, v in outputs.items())
+        raise PredictionError(
+            f"no table can be made of {shapes}: their first dimensions differ; use --output with "
+            ".npz or .json, or fetch fewer"
+        )
+    num_rows = max((value.shape[0] for value in outputs.values() if value.ndim), default=1)
+    names = row_names if len(row_names) == num_rows else [str(row) for row in range(num_rows)]
+    columns = [value.reshape(num_rows, -1) for value in outputs.values()]
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["row", *itertools.chain.from_iterable(map(_columns, outputs.items()))])
+    for row, name in enumerate(names):
+        writer.writerow([name, *(_cell(v) for column in columns for v in column[row])])
+    return table.getvalue().encode()
+
+
+def _columns(entry: tuple[str, Array]) -> list[str]:
+    """`y:0` for one value a row, `logits:0[0]`, `logits:0[1]`, ... for several."""
+    name, value = entry
+    indices = np.ndindex(value.shape[1:])
+    return [name + (f"[{','.join(map(str, index))}]" if index else "") for index in indices]
+
+
+def _cell(value: object) -> str:
+    """The shortest text that reads back as the same value."""
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+
+
+WRITERS: Mapping[str, Callable[[Outputs, Sequence[str]], bytes]] = {
+    ".npz": _npz,
+    ".json": _json,
+    ".csv": _csv,
+}

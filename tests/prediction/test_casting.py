@@ -1,0 +1,87 @@
+"""Which arrays fit which tensors, told value by value."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from checkpoints.inference_graph import TensorInfo
+from prediction.casting import fit
+from prediction.errors import PredictionError
+from tests.prediction.conftest import info
+
+GOES_OVER: list[tuple[Any, tf.DType]] = [
+    (np.array([1, -2, 2**24]), tf.float32),
+    (np.array([2**53]), tf.float64),
+    (np.array([255], np.uint8), tf.float16),
+    (np.array([200]), tf.uint8),
+    (np.array([3], np.uint64), tf.int32),
+    (np.array([1.5, np.nan, -np.inf]), tf.float32),
+    (np.array([0.5], np.float16), tf.float64),
+    (np.array([1.5], ">f4"), tf.float32),
+    (np.array([1.5 - 2j]), tf.complex64),
+    (np.array([2**62]), tf.float32),
+    (np.array([2**31 - 1, 255], np.int32), tf.float64),
+]
+
+DOES_NOT: list[tuple[Any, tf.DType, str]] = [
+    (np.array([1, 2**24 + 1]), tf.float32, "cannot hold 16777217"),
+    (np.array([0, -1]), tf.uint64, "cannot hold -1"),
+    (np.array([2**63], np.uint64), tf.int64, "cannot hold 9223372036854775808"),
+    (np.array([2**63 - 1]), tf.float64, "cannot hold 9223372036854775807"),
+    (np.array([2**31 - 1], np.int32), tf.float32, "cannot hold 2147483647"),
+    (np.array([300]), tf.uint8, "cannot hold 300"),
+    (np.array([1.0, 1e39]), tf.float32, "cannot hold 1e[+]39"),
+    (np.array([1.0]), tf.int64, "takes int64, found float64"),
+    (np.array([True]), tf.float32, "takes float32, found bool"),
+    (np.array([1]), tf.bool, "takes bool, found int64"),
+    (np.array(["a"]), tf.float32, "takes float32, found <U1"),
+    (np.array([1 + 1j]), tf.float32, "found complex128"),
+    (np.array([1.0]), tf.string, "takes strings, found float64"),
+]
+
+
+@pytest.mark.parametrize(("value", "dtype"), GOES_OVER)
+def test_what_keeps_its_meaning_goes_over(value: Any, dtype: tf.DType) -> None:
+    found = fit(value, info(dtype, None), "here")
+    assert found.dtype == dtype.as_numpy_dtype
+    np.testing.assert_array_equal(found, value)
+
+
+def test_floats_are_rounded_to_the_nearest() -> None:
+    found = fit(np.array([0.1]), info(tf.float32, None), "here")
+    assert found.tobytes() == np.array([0.1], np.float32).tobytes()
+
+
+@pytest.mark.parametrize(("value", "dtype", "message"), DOES_NOT)
+def test_what_does_not_is_refused(value: Any, dtype: tf.DType, message: str) -> None:
+    with pytest.raises(PredictionError, match=f"^here: t:0 .*{message}"):
+        fit(value, info(dtype, None), "here")
+
+
+def test_the_right_dtype_costs_no_copy() -> None:
+    value = np.zeros(3, np.float32)
+    assert fit(value, info(tf.float32, None), "here") is value
+
+
+def test_texts_and_bytes_become_strings() -> None:
+    strings = info(tf.string, None)
+    assert fit(np.array(["é", ""]), strings, "here").tolist() == [b"\xc3\xa9", b""]
+    assert fit(np.array([b"ab"]), strings, "here").tolist() == [b"ab"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "found"),
+    [((None, 3), (4,)), ((None, 3), (4, 2)), ((), (1,)), ((2,), (3,)), ((None,), ())],
+)
+def test_another_shape_is_refused(shape: tuple[int | None, ...], found: tuple[int, ...]) -> None:
+    expected = str(list(shape)).replace("None", "[?]")
+    with pytest.raises(
+        PredictionError, match=rf"here: t:0 takes float32 \{expected}, found float32 \["
+    ):
+        fit(np.zeros(found, np.float32), info(tf.float32, *shape), "here")
+
+
+def test_an_unknown_shape_takes_any() -> None:
+    assert fit(np.zeros((2, 3), np.float32), TensorInfo("t:0", tf.float32, None), "here").ndim == 2

@@ -1,0 +1,232 @@
+"""Whole predictions, compared with plain TensorFlow on the same checkpoint."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from absl import logging
+from PIL import Image
+
+from checkpoints.errors import CheckpointError
+from data.errors import DataError
+from data.ramp import demo_images
+from prediction.command import PredictConfig, predict
+from prediction.errors import PredictionError
+from tests.prediction import stock
+from tests.prediction.conftest import CLASS_NAMES, SCALE, SIZE, write_npz
+
+LABELS = np.array([0, 1, 2, 2, 1, 0, 0])
+
+
+@pytest.fixture
+def labelled(tmp_path: Path, images: Any) -> str:
+    return write_npz(tmp_path / "images.npz", X=images, Y=LABELS)
+
+
+def _json(meta: str, **options: Any) -> Any:
+    return json.loads(predict(PredictConfig(meta, format="json", **options)))
+
+
+def _written(tmp_path: Path, meta: str, **options: Any) -> dict[str, Any]:
+    predict(PredictConfig(meta, output=f"{tmp_path}/out.npz", **options))
+    with np.load(tmp_path / "out.npz") as found:
+        return dict(found)
+
+
+def _stock_classes(meta: str, images: Any) -> Any:
+    return stock.run(meta, ["classes:0"], {"x:0": images * SCALE})[0]
+
+
+def test_a_classifiers_rows_are_those_of_a_stock_client(
+    classifier: str, labelled: str, images: Any, tmp_path: Path
+) -> None:
+    found = _written(tmp_path, classifier, input=labelled)
+    names = ["logits:0", "probabilities:0", "classes:0"]
+    assert list(found) == names
+    expected = stock.run(classifier, names, {"x:0": images * SCALE})
+    for name, value in zip(names, expected, strict=True):
+        assert found[name].tobytes() == value.tobytes()
+
+
+def test_the_report_is_right(classifier: str, labelled: str, images: Any) -> None:
+    classes = _stock_classes(classifier, images)
+    document = _json(classifier, input=labelled)
+    predicted = [row["class"] for row in document["predictions"]]
+    assert predicted == [CLASS_NAMES[index] for index in classes]
+    assert [row["label"] for row in document["predictions"]] == [CLASS_NAMES[i] for i in LABELS]
+    assert document["accuracy"] == np.mean(classes == LABELS)
+    for label, name in enumerate(CLASS_NAMES):
+        of_class = classes[label == LABELS] == label
+        assert document["accuracy_per_class"][name] == np.mean(of_class)
+
+
+def test_class_folders_are_reported_by_file(classifier: str, images: Any, tmp_path: Path) -> None:
+    for row, label in enumerate(LABELS):
+        (tmp_path / CLASS_NAMES[label]).mkdir(exist_ok=True)
+        Image.fromarray(images[row]).save(tmp_path / CLASS_NAMES[label] / f"{row}.png")
+    order = np.argsort(LABELS, kind="stable")
+    classes = _stock_classes(classifier, images[order])
+    lines = predict(PredictConfig(classifier, input=str(tmp_path))).splitlines()
+    assert len(lines) == len(images) + 1 + len(CLASS_NAMES)
+    for line, row, predicted in zip(lines, order, classes, strict=False):
+        true = CLASS_NAMES[LABELS[row]]
+        words = line.split()
+        assert words[:2] == [f"{true}/{row}.png", CLASS_NAMES[predicted]]
+        assert words[3:] == ["true:", true]
+    right = int(np.sum(classes == LABELS[order]))
+    assert lines[7] == f"accuracy {right / 7:.4f} ({right} of 7)"
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 100])
+def test_the_batch_size_changes_nothing(
+    classifier: str, labelled: str, tmp_path: Path, batch_size: int
+) -> None:
+    whole = _written(tmp_path, classifier, input=labelled)
+    found = _written(tmp_path, classifier, input=labelled, batch_size=batch_size)
+    for name, value in whole.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-5)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".json", ".csv"])
+def test_two_runs_give_equal_bytes(
+    classifier: str, labelled: str, tmp_path: Path, suffix: str
+) -> None:
+    path = tmp_path / f"out{suffix}"
+    runs = []
+    for _ in range(2):
+        text = predict(PredictConfig(classifier, input=labelled, output=str(path)))
+        runs.append((text, path.read_bytes()))
+    assert runs[0] == runs[1]
+
+
+def test_the_ramps_demonstration(ramp_classifier: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(logging, "info", lambda text, *values: said.append(text % values))
+    (classes,) = stock.run(ramp_classifier, ["classes:0"], {"x:0": demo_images()})
+    document = _json(ramp_classifier)
+    assert "demo" in said[0]
+    predicted = [row["class"] for row in document["predictions"]]
+    assert predicted == [CLASS_NAMES[i] for i in classes]
+    assert [row["label"] for row in document["predictions"]] == ["3", CLASS_NAMES[1]]
+
+
+def test_tensors_that_need_no_feed_just_run(line: str, tmp_path: Path) -> None:
+    found = _written(tmp_path, line, fetch=["w:0", "b"])
+    assert {name: value.tolist() for name, value in found.items()} == {"w:0": [2], "b:0": [0.5]}
+    assert predict(PredictConfig(line, fetch=["b"])) == "b:0 float32 [1]\n[0.5]"
+
+
+def test_tensors_are_fed_by_name(line: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "feeds.npz", **{"x:0": np.array([1.0, 2.0]), "y_": np.array([0, 1])})  # type: ignore[arg-type]
+    (expected,) = stock.run(line, ["loss:0"], {"x:0": [1, 2], "y_:0": [0, 1]})
+    found = _json(line, fetch=["y", "loss"], feed=[f"{tmp_path}/feeds.npz"])
+    assert found["outputs"] == {"y:0": [2.5, 4.5], "loss:0": expected}
+    literal = _json(line, fetch=["y", "loss"], feed=["x=[1, 2]", "y_=[0, 1]"])
+    assert literal == found
+    np.save(tmp_path / "x.npy", np.array([1, 2]))
+    assert _json(line, feed=[f"x={tmp_path}/x.npy"])["outputs"] == {"y:0": [2.5, 4.5]}
+
+
+def test_a_variable_can_be_overridden(line: str) -> None:
+    found = _json(line, feed=["x=[1, 2]", "w=[10]"])
+    assert found["outputs"] == {"y:0": [10.5, 20.5]}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("x.csv", "1\n2\n3\n"), ("x.npy", None), ("x.npz", None)]
+)
+def test_numbers_as_input(line: str, tmp_path: Path, name: str, content: str | None) -> None:
+    path, values = tmp_path / name, np.array([1, 2, 3])
+    if content is not None:
+        path.write_text(content)
+    elif name.endswith(".npy"):
+        np.save(path, values)
+    else:
+        np.savez(path, X=values, Y=np.array([0.1, 0.2, 0.3]))
+    found = _json(line, input=str(path), batch_size=2)
+    assert found["outputs"] == {"y:0": [2.5, 4.5, 6.5]}
+
+
+def test_a_feed_with_as_many_rows_goes_along_with_them(line: str, tmp_path: Path) -> None:
+    x, y = np.arange(5.0), np.arange(5.0) * 3
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "y.npy", y)
+    options = {"input": f"{tmp_path}/x.npy", "feed": [f"y_={tmp_path}/y.npy"]}
+    found = _json(line, fetch=["sub"], batch_size=2, **options)
+    (expected,) = stock.run(line, ["sub:0"], {"x:0": x, "y_:0": y})
+    assert found["outputs"]["sub:0"] == expected.tolist()
+    loss = _json(line, fetch=["loss"], **options)
+    np.testing.assert_allclose(loss["outputs"]["loss:0"], np.mean((2 * x + 0.5 - y) ** 2))
+
+
+def test_asked_for_tensors_of_labelled_rows_end_in_the_accuracy(
+    classifier: str, labelled: str, images: Any
+) -> None:
+    document = _json(classifier, fetch=["logits"], input=labelled)
+    assert list(document["outputs"]) == ["logits:0"]
+    assert "predictions" not in document
+    assert document["accuracy"] == np.mean(_stock_classes(classifier, images) == LABELS)
+
+
+def test_a_classifier_without_names_or_labels_shows_numbers(classifier: str) -> None:
+    zeros = np.zeros((1, SIZE, SIZE, 3)).tolist()
+    document = _json(classifier, feed=[f"x={zeros}"])
+    assert [row["name"] for row in document["predictions"]] == ["0"]
+    assert document["predictions"][0]["probability"] == pytest.approx(1 / 3)
+
+
+def test_a_feed_that_nothing_needs_is_warned_of(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(logging, "warning", lambda text, *values: said.append(text % values))
+    assert _json(line, fetch=["w"], feed=["x=[1]"])["outputs"] == {"w:0": [2]}
+    assert said == ["x:0 is fed, and none of w:0 needs it"]
+
+
+def test_list_reads_no_variables(classifier: str, tmp_path: Path) -> None:
+    (tmp_path / "m.meta").write_bytes(Path(classifier).read_bytes())
+    text = predict(PredictConfig(f"{tmp_path}/m.meta", list=True))
+    assert text.startswith("inputs\n  x:0  float32 [?, 4, 4, 3]\n")
+    assert _json(f"{tmp_path}/m.meta", list=True)["variables"][0]["name"] == "fc/w:0"
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({}, PredictionError, r"y:0 needs x:0 float32 \[\?\]: feed it with"),
+        ({"fetch": ["lost"]}, CheckpointError, r"no tensor 'lost'; the nearest are loss:0"),
+        ({"fetch": ["w:7"]}, CheckpointError, r"no tensor w:7 \(outputs of w: 1\)"),
+        ({"feed": ["xx=1"]}, CheckpointError, r"no tensor 'xx'; the nearest are x:0"),
+        ({"feed": ["x=1"]}, PredictionError, r"takes float32 \[\?\], found int64 \[\]"),
+        ({"feed": ["x=[true]"]}, PredictionError, "takes float32, found bool"),
+        ({"feed": ["x=[1]", "x:0=[2]"]}, PredictionError, "x:0 is fed twice"),
+        ({"feed": ["x=absent.npy"]}, DataError, "absent.npy"),
+        ({"input": "absent.npz"}, DataError, "absent.npz"),
+        ({"input": "absent", "feed": ["x=[1]"]}, PredictionError, "nothing is left for --input"),
+        ({"input": "absent", "fetch": ["loss"]}, PredictionError, "--input could be for any of"),
+        ({"feed": ["x=[1]"], "output": "absent/o.npz"}, PredictionError, "cannot be written"),
+    ],
+)
+def test_mistakes_are_one_line_and_write_nothing(
+    line: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+    error: type[Exception],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error, match=message) as caught:
+        predict(PredictConfig(line, **({"output": "out.npz"} | options)))
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_loss_in_batches_is_refused(line: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.arange(5.0))
+    config = PredictConfig(
+        line, fetch=["loss"], input=f"{tmp_path}/x.npy", feed=["y_=[1]"], batch_size=2
+    )
+    with pytest.raises(PredictionError, match="loss:0 is one value over all 5 rows"):
+        predict(config)

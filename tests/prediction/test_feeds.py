@@ -1,0 +1,106 @@
+"""Reading --feed."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from data.errors import DataError
+from prediction.errors import PredictionError
+from prediction.feeds import feed_value, read_feeds
+from tests.prediction.conftest import info
+
+LIMIT = 10_000
+
+
+def _value(text: str, dtype: tf.DType, *shape: int | None) -> Any:
+    (feed,) = read_feeds([text], LIMIT)
+    return feed_value(feed, info(dtype, *shape))
+
+
+@pytest.mark.parametrize(
+    ("text", "dtype", "expected"),
+    [
+        ("0.5", tf.float32, 0.5),
+        ("3", tf.float32, 3.0),
+        ("-3", tf.int64, -3),
+        ("true", tf.bool, True),
+        ("False", tf.bool, False),
+        ("[1, 2]", tf.int32, [1, 2]),
+        ("[[1, 2.5], [3, 4]]", tf.float64, [[1, 2.5], [3, 4]]),
+        ("(1, 2)", tf.float32, [1, 2]),
+        ("[]", tf.int64, []),
+        ("[]", tf.string, []),
+        ("NaN", tf.float32, np.nan),
+        ("hello, world", tf.string, b"hello, world"),
+        ("0.5", tf.string, b"0.5"),
+        ('["a", "é"]', tf.string, [b"a", b"\xc3\xa9"]),
+    ],
+)
+def test_literals(text: str, dtype: tf.DType, expected: Any) -> None:
+    found = _value(f"t={text}", dtype, *[None] * np.ndim(expected))
+    np.testing.assert_array_equal(found, np.array(expected, dtype.as_numpy_dtype))
+    assert found.dtype == dtype.as_numpy_dtype
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1.5", "takes int64, found float64"),
+        ("[1, 2]", r"takes int64 \[\], found int64 \[2\]"),
+        ("[[1], [2, 3]]", "differ in length"),
+        ("true", "takes int64, found bool"),
+        ("null", "expected a number"),
+        ('{"a": 1}', "expected a number"),
+        ("1e", "is no literal"),
+        ("", "is no literal"),
+        ("__import__('os')", "is no literal"),
+        ("10000000000000000000000", "expected a number"),
+        ("[" * 5000, "is no literal"),
+        ("-" * 100_000 + "1", "is no literal"),
+        ("1" * 200_000, "belongs into a .npy"),
+    ],
+)
+def test_what_is_no_value_of_the_tensor_is_refused(text: str, message: str) -> None:
+    with pytest.raises(PredictionError, match=message) as caught:
+        _value(f"t:0={text}", tf.int64)
+    assert str(caught.value).startswith("--feed t:0=")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+def test_a_npy_file(tmp_path: Path) -> None:
+    np.save(tmp_path / "a=b.npy", np.arange(3))
+    np.testing.assert_array_equal(_value(f"t={tmp_path}/a=b.npy", tf.float32, None), [0, 1, 2])
+
+
+def test_a_npz_file_feeds_each_of_its_tensors(tmp_path: Path) -> None:
+    arrays = {"a/b:0": np.arange(3), "c:1": np.ones(2)}
+    np.savez(tmp_path / "f.npz", **arrays)  # type: ignore[arg-type]
+    feeds = read_feeds([f"{tmp_path}/f.npz", "t=1"], LIMIT)
+    assert [feed.name for feed in feeds] == ["a/b:0", "c:1", "t"]
+    np.testing.assert_array_equal(feeds[0].value, arrays["a/b:0"])
+
+
+@pytest.mark.parametrize("text", ["t", "=1", "  =1"])
+def test_another_form_is_refused(text: str) -> None:
+    with pytest.raises(
+        PredictionError, match=r"expected name=file\.npy, name=literal or file\.npz"
+    ):
+        read_feeds([text], LIMIT)
+
+
+def test_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
+    np.save(tmp_path / "objects.npy", np.array([{}]))
+    np.save(tmp_path / "large.npy", np.zeros(LIMIT))
+    for name, message in [
+        ("absent.npy", "absent.npy"),
+        ("objects.npy", "never unpickled"),
+        ("large.npy", "at most 10,000"),
+    ]:
+        with pytest.raises(DataError, match=message):
+            read_feeds([f"t={tmp_path}/{name}"], LIMIT)
+    with pytest.raises(DataError, match=r"absent\.npz"):
+        read_feeds([f"{tmp_path}/absent.npz"], LIMIT)

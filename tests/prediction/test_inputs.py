@@ -1,0 +1,237 @@
+"""Opening what --input may name."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from absl import logging
+from PIL import Image
+
+from checkpoints.inference_graph import TensorInfo
+from data.errors import DataError
+from data.ramp import demo_images, demo_labels
+from prediction.errors import PredictionError
+from prediction.inputs import Input, Target, demo_input, open_input
+from prediction.model import Classifier
+from tests.prediction.conftest import CLASS_NAMES, SCALE, SIZE, info, write_npz
+
+IMAGES = Target(
+    info(tf.float32, None, SIZE, SIZE, 3),
+    float(SCALE),
+    CLASS_NAMES,
+    Classifier("probabilities:0", "classes:0", len(CLASS_NAMES)),
+)
+NUMBERS = Target(info(tf.float32, None), None, (), None)
+
+
+def _all(opened: Input) -> Any:
+    return opened.rows.batch(0, len(opened.rows))
+
+
+def _write_images(folder: Path, images: Any, names: Sequence[str]) -> None:
+    for name, pixels in zip(names, images, strict=True):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(folder / name)
+
+
+def test_npz_with_labels(tmp_path: Path, images: Any) -> None:
+    labels = np.array([0, 1, 2, 2, 1, 0, 0], np.uint8)
+    opened = open_input(write_npz(tmp_path / "a.npz", X=images, Y=labels), IMAGES)
+    np.testing.assert_array_equal(_all(opened), images * SCALE)
+    np.testing.assert_array_equal(opened.labels, labels)
+    assert opened.names == ["0", "1", "2", "3", "4", "5", "6"]
+
+
+def test_npz_without_labels(tmp_path: Path, images: Any) -> None:
+    assert open_input(write_npz(tmp_path / "a.npz", X=images), IMAGES).labels is None
+
+
+def test_labels_of_no_classifier_are_left_alone(tmp_path: Path) -> None:
+    path = write_npz(tmp_path / "a.npz", X=np.ones(3), Y=np.array([0.5, 1.5, 2.5]))
+    assert open_input(path, NUMBERS).labels is None
+
+
+def test_npy(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.array([1.0, 2.0]))
+    opened = open_input(f"{tmp_path}/a.npy", NUMBERS)
+    np.testing.assert_array_equal(_all(opened), np.array([1, 2], np.float32))
+
+
+@pytest.mark.parametrize(
+    ("target", "content", "expected"),
+    [
+        (NUMBERS, "1\n2.5\n", np.array([1, 2.5], np.float32)),
+        (NUMBERS._replace(info=info(tf.int64, None)), "1\n2\n", np.array([1, 2])),
+        (
+            NUMBERS._replace(info=info(tf.float32, None, 2, 2)),
+            "1,2,3,4\n5,6,7,8\n",
+            np.arange(1, 9, dtype=np.float32).reshape(2, 2, 2),
+        ),
+        (
+            NUMBERS._replace(info=TensorInfo("t:0", tf.float32, None)),
+            "1,2\n",
+            np.array([[1, 2]], np.float32),
+        ),
+        (
+            NUMBERS._replace(info=info(tf.float32, None, None)),
+            "1,2\n",
+            np.array([[1, 2]], np.float32),
+        ),
+    ],
+)
+def test_csv_takes_the_shape_of_the_tensor(
+    tmp_path: Path, target: Target, content: str, expected: Any
+) -> None:
+    (tmp_path / "a.csv").write_text(content)
+    found = _all(open_input(f"{tmp_path}/a.csv", target))
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_an_image(tmp_path: Path, images: Any) -> None:
+    _write_images(tmp_path, images[:1], ["a.PNG"])
+    opened = open_input(f"{tmp_path}/a.PNG", IMAGES)
+    np.testing.assert_array_equal(_all(opened), images[:1] * SCALE)
+    assert opened.names == [f"{tmp_path}/a.PNG"]
+
+
+def test_a_folder_of_images_in_the_order_of_their_names(tmp_path: Path, images: Any) -> None:
+    _write_images(tmp_path, images[:3], ["b.png", "a.png", "c.png"])
+    (tmp_path / ".hidden").write_text("no image")
+    opened = open_input(f"{tmp_path}/", IMAGES)
+    np.testing.assert_array_equal(_all(opened), images[[1, 0, 2]] * SCALE)
+    assert opened.names == ["a.png", "b.png", "c.png"]
+    assert opened.labels is None
+
+
+def test_class_folders_are_labelled_by_the_names_of_the_graph(tmp_path: Path, images: Any) -> None:
+    _write_images(tmp_path, images[:3], ["cat/1.png", "bee/1.png", "bee/0.png"])  # No ant here.
+    opened = open_input(str(tmp_path), IMAGES)
+    np.testing.assert_array_equal(_all(opened), images[[2, 1, 0]] * SCALE)
+    assert opened.names == ["bee/0.png", "bee/1.png", "cat/1.png"]
+    np.testing.assert_array_equal(opened.labels, [1, 1, 2])
+
+
+@pytest.fixture
+def warnings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The warnings that are logged."""
+    lines: list[str] = []
+    monkeypatch.setattr(logging, "warning", lambda text, *values: lines.append(text % values))
+    return lines
+
+
+def test_class_folders_for_a_graph_without_names_have_no_labels(
+    tmp_path: Path, images: Any, warnings: list[str]
+) -> None:
+    _write_images(tmp_path, images[:1], ["cat/1.png"])
+    assert open_input(str(tmp_path), IMAGES._replace(class_names=())).labels is None
+    assert "no class names" in warnings[0]
+
+
+def test_images_for_a_graph_without_a_scale_are_fed_as_they_are(
+    tmp_path: Path, images: Any, warnings: list[str]
+) -> None:
+    _write_images(tmp_path, images[:1], ["a.png"])
+    opened = open_input(f"{tmp_path}/a.png", IMAGES._replace(scale=None))
+    np.testing.assert_array_equal(_all(opened), images[:1])
+    assert "0 to 255" in warnings[0]
+
+
+def test_floats_outside_the_range_of_images_are_warned_of(
+    tmp_path: Path, images: Any, warnings: list[str]
+) -> None:
+    path = write_npz(tmp_path / "a.npz", X=images.astype(np.float32))
+    np.testing.assert_array_equal(_all(open_input(path, IMAGES)), images)
+    assert len(warnings) == 1
+    assert f"[{images.min()}, {images.max()}]" in warnings[0]
+    open_input(write_npz(tmp_path / "b.npz", X=images / np.float32(255)), IMAGES)
+    assert len(warnings) == 1
+
+
+def test_the_demonstration_is_the_ramps() -> None:
+    opened = demo_input(IMAGES._replace(info=info(tf.float32, None, 32, 32, 3)))
+    assert _all(opened).tobytes() == demo_images().tobytes()
+    np.testing.assert_array_equal(opened.labels, demo_labels())
+
+
+def _npz(**arrays: Any) -> Callable[[Path], str]:
+    return lambda folder: write_npz(folder / "a.npz", **arrays)
+
+
+def _csv(content: str) -> Callable[[Path], str]:
+    def write(folder: Path) -> str:
+        (folder / "a.csv").write_text(content)
+        return f"{folder}/a.csv"
+
+    return write
+
+
+def _folder(*names: str) -> Callable[[Path], str]:
+    """A folder of images of these names, or an empty one."""
+
+    def write(folder: Path) -> str:
+        pixels = np.zeros((len(names), SIZE, SIZE, 3), np.uint8)
+        _write_images(folder, pixels, names)
+        return str(folder)
+
+    return write
+
+
+ZEROS = np.zeros((2, SIZE, SIZE, 3), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("make", "target", "message"),
+    [
+        (_npz(images=ZEROS), IMAGES, "expected an array X .*, found images; .*--feed"),
+        (_npz(X=ZEROS[0]), IMAGES, r"a.npz: X: t:0 takes float32 \[\?, 4, 4, 3\], found .*\[4, 4,"),
+        (_npz(X=ZEROS[:, :3]), IMAGES, r"found float32 \[2, 3, 4, 3\]"),
+        (_npz(X=ZEROS[:0]), IMAGES, "has no rows"),
+        (_npz(X=ZEROS, Y=np.zeros(3, int)), IMAGES, "X has 2 rows, Y has 3"),
+        (_npz(X=ZEROS, Y=np.array([0, 3])), IMAGES, "expected labels from 0 to 2, found 3"),
+        (_npz(X=ZEROS * np.nan), IMAGES, "row 0 .* holds NaN or infinity"),
+        (_npz(X=np.array(["a", "b"])), NUMBERS, "takes float32, found <U1"),
+        (_npz(X=np.array([True])), NUMBERS, "takes float32, found bool"),
+        (_npz(X=np.float32(3)), NUMBERS, r"found float32 \[\]"),
+        (_csv("1,2\n"), NUMBERS, r"takes rows of shape \[\], found 2 numbers a row"),
+        (_csv("1,2\n3\n"), NUMBERS, "line 2: expected 2 numbers, found 1"),
+        (_csv("1.5\n"), NUMBERS._replace(info=info(tf.int64, None)), "takes int64, found float64"),
+        (_folder(), IMAGES, "the folder is empty"),
+        (_folder("train/a.png"), IMAGES, "no class train; its classes are ant, bee, cat"),
+        (_folder("a.png"), NUMBERS, r"images are for a tensor of shape \[\?, size, size, 3\]"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    tmp_path: Path, make: Callable[[Path], str], target: Target, message: str
+) -> None:
+    with pytest.raises(PredictionError, match=message) as caught:
+        open_input(make(tmp_path), target)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: f"{folder}/absent.png", "absent.png"),
+        (lambda folder: f"{folder}/absent.npz", "absent.npz"),
+        (lambda folder: f"{folder}/absent.csv", "absent.csv"),
+        (_npz(X=ZEROS, Y=np.array([0.5, 1])), "whole numbers"),
+        (_npz(X=np.array([{}, {}])), "never unpickled"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(
+    tmp_path: Path, make: Callable[[Path], str], message: str
+) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        open_input(make(tmp_path), IMAGES)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_class_without_an_image_is_refused(tmp_path: Path, images: Any) -> None:
+    _write_images(tmp_path, images[:1], ["cat/1.png"])
+    (tmp_path / "bee").mkdir()
+    with pytest.raises(DataError, match="bee"):
+        open_input(str(tmp_path), IMAGES)

@@ -1,0 +1,65 @@
+"""What is read from a meta graph's signature and collections."""
+
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
+
+from checkpoints.meta_graph_file import read_meta_graph
+from prediction.model import Classifier, Model, read_model
+from tests.prediction import stock
+from tests.prediction.conftest import CLASS_NAMES, SCALE, build_classifier, describe_classifier
+
+v1 = tf.compat.v1
+
+
+def _model(path: Path | str) -> Model:
+    return read_model(read_meta_graph(str(path)))
+
+
+def test_a_classifier_describes_itself(classifier: str, ramp_classifier: str) -> None:
+    model = _model(classifier)
+    assert model.inputs == {"x": "x:0"}
+    assert model.outputs == {name: f"{name}:0" for name in ("logits", "probabilities", "classes")}
+    assert model.predict == ("logits:0",)
+    assert model.class_names == CLASS_NAMES
+    assert np.float32(model.input_scale).tobytes() == SCALE.tobytes()
+    assert model.trained_on is None
+    assert model.classifier == Classifier("probabilities:0", "classes:0", 3)
+    assert _model(ramp_classifier).trained_on == "ramp"
+
+
+def test_a_strangers_file_may_say_next_to_nothing(line: str) -> None:
+    assert _model(line) == Model({}, {}, ("y:0",), (), None, None, None)
+
+
+def test_entries_that_name_no_tensor_are_left_out(tmp_path: Path) -> None:
+    with stock.checkpoint(tmp_path / "m"):
+        build_classifier()
+
+    def add_strays(proto: MetaGraphDef) -> None:
+        describe_classifier(proto)
+        proto.collection_def["predict"].node_list.value.extend(["Adam", "acc"])
+        proto.signature_def["serving_default"].outputs["gone"].name = "gone:0"
+        proto.collection_def["class_names"].bytes_list.value.append(b"\xff")
+
+    stock.edit_meta(tmp_path / "m.meta", add_strays)
+    model = _model(tmp_path / "m.meta")
+    assert model.predict == ("logits:0", "acc:0")
+    assert "gone" not in model.outputs
+    assert model.class_names[-1] == "\ufffd"
+
+
+def test_classes_and_probabilities_of_another_kind_make_no_classifier(tmp_path: Path) -> None:
+    with stock.checkpoint(tmp_path / "m"):  # As an Estimator's classifier has them.
+        v1.get_variable("w", [1], use_resource=False)
+        v1.placeholder(tf.float32, [None, 2], name="probabilities")
+        v1.placeholder(tf.string, [None, 1], name="classes")
+
+    def sign(proto: MetaGraphDef) -> None:
+        for name in ("probabilities", "classes"):
+            proto.signature_def["serving_default"].outputs[name].name = f"{name}:0"
+
+    stock.edit_meta(tmp_path / "m.meta", sign)
+    assert _model(tmp_path / "m.meta").classifier is None

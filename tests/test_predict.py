@@ -1,0 +1,101 @@
+"""predict.py as a user calls it."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from absl import flags
+
+import predict
+from tests.prediction import conftest as checkpoints
+
+line = checkpoints.line
+SCRIPT = Path(predict.__file__)
+
+
+def _parse(*arguments: str) -> flags.FlagValues:
+    values = flags.FlagValues()
+    predict.define_flags(values)
+    values(["predict.py", *arguments])
+    return values
+
+
+def test_the_defaults_are_those_of_the_configuration() -> None:
+    values = _parse("--meta=m.meta")
+    assert (values.fetch, values.feed, values.input, values.output) == ([], [], None, None)
+    assert (values.list, values.batch_size, values.format) == (False, None, "text")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "--meta must have a value other than None"),
+        (("--meta=",), "--meta=: must not be empty"),
+        (("--meta=m.meta", "--metta=x"), "Did you mean: meta"),
+        (("--meta=m.meta", "--batch_size=0"), "--batch_size=0"),
+        (("--meta=m.meta", "--batch_size=x"), "--batch_size=x"),
+        (("--meta=m.meta", "--format=xml"), "--format=xml"),
+        (("--meta=m.meta", "--output=o.txt"), "must end in one of .npz, .json, .csv"),
+        (("--meta=m.meta", "--output="), "--output="),
+        (("--meta=m.meta", "--input="), "--input="),
+        (("--meta=m.meta", "--feed=x"), "must be name=file.npy, name=literal or file.npz"),
+        (("--meta=m.meta", "--feed==1"), "must be name=file.npy, name=literal or file.npz"),
+        (("--meta=m.meta", "--fetch=a,,b"), "must be tensor names"),
+    ],
+)
+def test_bad_flags_are_usage_errors(arguments: tuple[str, ...], message: str) -> None:
+    with pytest.raises(flags.Error) as caught:
+        _parse(*arguments)
+    assert message in str(caught.value)
+
+
+def test_lists_and_repeated_flags_are_read() -> None:
+    values = _parse("--meta=m.meta", "--fetch=w:0,b:0", "--feed=x=[1, 2]", "--feed=f.npz")
+    assert values.fetch == ["w:0", "b:0"]
+    assert values.feed == ["x=[1, 2]", "f.npz"]
+
+
+def test_results_and_nothing_else_go_to_stdout(
+    line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predict.main(_parse(f"--meta={line}", "--feed=x=[1]", "--feed=y_=[1]", "--format=json"))
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["outputs"] == {"y:0": [2.5]}
+
+
+def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, SCRIPT, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=SCRIPT.parent,
+        check=False,
+        timeout=120,
+    )
+
+
+def test_help_and_bad_flags_answer_before_anything_heavy_is_imported() -> None:
+    start = time.perf_counter()
+    helped = _run("--help")
+    assert time.perf_counter() - start < 2  # 0.1 s here; TensorFlow alone takes longer.
+    assert helped.returncode == 0
+    assert "--fetch" in helped.stdout
+    wrong = _run("--metta=m.meta")
+    assert wrong.returncode == 2
+    assert wrong.stderr.count("\n") == 1
+
+
+def test_a_mistake_is_one_line_and_1(tmp_path: Path) -> None:
+    run = _run(f"--meta={tmp_path}/absent.meta")
+    assert run.returncode == 1
+    assert run.stdout == ""
+    assert run.stderr == f"predict.py: error: there is no file {tmp_path}/absent.meta\n"
+
+
+def test_a_prediction_is_quiet_and_0(line: str) -> None:
+    run = _run(f"--meta={line}", "--fetch=w:0,b:0")
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout == "w:0 float32 [1]\n[2.]\nb:0 float32 [1]\n[0.5]\n"
