@@ -118,11 +118,11 @@ def make_task(config: CnnConfig) -> "Task":
         log_every_steps=log_interval(config.run.log_every_steps, num_images, config.batch_size),
         identity={
             "model": "cnn",
+            "data": source.digest(),
             "images": num_images,
             "classes": list(images.class_names) or images.num_classes,
             "batch_size": config.batch_size,
             "learning_rate": config.learning_rate,
-            "validation_fraction": config.validation_fraction,
             "seed": config.run.seed,
         },
     )

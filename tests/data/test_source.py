@@ -63,3 +63,20 @@ def test_subset_numbers_its_members_anew() -> None:
     expected_x, expected_y = source.rows(np.array([1, 3, 1]))
     assert np.array_equal(x, expected_x)
     assert np.array_equal(y, expected_y)
+
+
+def test_digest_tells_sources_apart() -> None:
+    source = make_source()
+    other_pixel = source.features.copy()
+    other_pixel.flat[0] ^= 1
+    sources: list[Source] = [
+        source,
+        ArraySource(other_pixel, source.labels),
+        ArraySource(source.features, source.labels + 1),
+        ArraySource(source.features[::-1], source.labels),
+        ArraySource(source.features.astype(np.float32), source.labels),
+        Subset(source, np.arange(5)),
+        Subset(source, np.arange(4)),
+    ]
+    assert len({each.digest() for each in sources}) == len(sources)
+    assert make_source().digest() == source.digest()

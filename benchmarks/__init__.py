@@ -1,0 +1,1 @@
+"""Measurements side by side with others; each module is one command."""

@@ -1,0 +1,216 @@
+"""Speed against a bare loop, a minimal script and Keras, in one run.
+
+  python -m benchmarks.speed
+
+prints, for each comparison, our figure, the other's and their ratio; about five minutes. The
+figures are of this machine and this hour; the ratios are what to compare.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Generator, Iterator
+from contextlib import redirect_stderr
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from absl import logging
+
+from benchmarks.side_by_side import Comparison, compare
+from cli.tensorflow_startup import import_tensorflow
+
+if TYPE_CHECKING:
+    from benchmarks.reference import Array
+    from train_cnn import CnnConfig
+    from training.task import Batch, Task
+
+_PROJECT = Path(__file__).resolve().parent.parent
+_NUM_IMAGES = 20_000
+_STEPS_BY_BATCH_SIZE = {10: 1000, 128: 200}  # about two seconds each
+_WARM_UP_STEPS = 20
+_PREDICT_BATCH_SIZES = (32, 256)  # the defaults of Keras and of predict.py
+_PAIRS = 5
+
+
+def main() -> None:
+    """Prints all comparisons, each as soon as it is measured."""
+    import_tensorflow()
+    logging.get_absl_logger().setLevel("ERROR")
+    with tempfile.TemporaryDirectory() as folder:
+        print(f"{'':<58} {'ours':>10} {'theirs':>10}")
+        for comparison in _comparisons(Path(folder)):
+            print(comparison, flush=True)
+
+
+def _comparisons(folder: Path) -> Iterator[Comparison]:
+    import numpy as np
+
+    from benchmarks.reference import random_images
+
+    x, y = random_images(_NUM_IMAGES)
+    np.savez(folder / "images.npz", X=x, Y=y)
+    yield _whole_process(folder)
+    for batch_size, steps in _STEPS_BY_BATCH_SIZE.items():
+        yield _against_bare_loop(folder, x, y, batch_size, steps)
+    for batch_size, steps in _STEPS_BY_BATCH_SIZE.items():
+        yield _against_keras_fit(folder, x, y, batch_size, steps)
+    for batch_size in _PREDICT_BATCH_SIZES:
+        yield _against_keras_predict(folder, x, batch_size)
+
+
+def _whole_process(folder: Path) -> Comparison:
+    """The default run of train_cnn.py against the shortest script for it."""
+
+    def seconds(*command: str) -> float:
+        with tempfile.TemporaryDirectory(dir=folder) as run:
+            started = time.perf_counter()
+            subprocess.run(
+                [sys.executable, *(part.format(run=run) for part in command)],
+                cwd=_PROJECT,
+                check=True,
+                capture_output=True,
+            )
+            return time.perf_counter() - started
+
+    return compare(
+        "train_cnn.py as a process / minimal TF1 script",
+        lambda: seconds("train_cnn.py", "--ckpt_dir={run}/ours"),
+        lambda: seconds("benchmarks/minimal_tf1.py", "{run}/theirs"),
+        pairs=_PAIRS,
+        unit="s",
+        bound="at most 1.05",
+    )
+
+
+def _config(folder: Path, ckpt_dir: str, batch_size: int, steps: int) -> "CnnConfig":
+    """A run on the random images, with saves every 100 steps and log lines every ten."""
+    from train_cnn import CnnConfig
+    from training.config import RunConfig
+
+    return CnnConfig(
+        run=RunConfig(
+            ckpt_dir=ckpt_dir,
+            seed=0,
+            save_every_steps=100,
+            max_to_keep=4,
+            keep_checkpoint_every_n_hours=0.0,
+            log_every_steps=10,
+            allow_config_change=False,
+        ),
+        data=str(folder / "images.npz"),
+        validation_fraction=0.0,
+        train_steps=steps,
+        epochs=None,
+        batch_size=batch_size,
+        learning_rate=1e-3,
+    )
+
+
+def _train(folder: Path, batch_size: int, steps: int) -> float:
+    """Trains with everything on; images a second after the warm-up, the last save included."""
+    from train_cnn import make_task
+    from training import loop
+
+    with tempfile.TemporaryDirectory(dir=folder) as ckpt_dir, open(os.devnull, "w") as log:
+        config = _config(folder, ckpt_dir, batch_size, _WARM_UP_STEPS + steps)
+        task, clock = _timed(make_task(config))
+        with redirect_stderr(log):
+            loop.train(task, config.run)
+        return steps * batch_size / (time.perf_counter() - clock[0])
+
+
+def _timed(task: "Task") -> tuple["Task", list[float]]:
+    """The same task, which notes the time when its warm-up is over."""
+    clock: list[float] = []
+
+    def batches(start: int, stop: int) -> "Generator[Batch, None, None]":
+        for count, batch in enumerate(task.batches(start, stop)):
+            if count == _WARM_UP_STEPS:
+                clock.append(time.perf_counter())
+            yield batch
+
+    return task._replace(batches=batches), clock
+
+
+def _against_bare_loop(
+    folder: Path, x: "Array", y: "Array", batch_size: int, steps: int
+) -> Comparison:
+    from benchmarks.reference import BareLoop
+
+    bare = BareLoop(x, y, batch_size)
+    return compare(
+        f"training, batch {batch_size} / bare session.run",
+        lambda: _train(folder, batch_size, steps),
+        lambda: bare.images_per_second(steps),
+        pairs=_PAIRS,
+        unit="images/s",
+        bound="at least 0.97",
+    )
+
+
+def _against_keras_fit(
+    folder: Path, x: "Array", y: "Array", batch_size: int, steps: int
+) -> Comparison:
+    from benchmarks.reference import keras_model
+
+    model, count = keras_model(), batch_size * steps
+
+    def fit() -> float:
+        epochs, size = max(1, count // len(x)), min(count, len(x))
+        started = time.perf_counter()
+        model.fit(x[:size], y[:size], batch_size=batch_size, epochs=epochs, verbose=0)
+        return epochs * size / (time.perf_counter() - started)
+
+    return compare(
+        f"training, batch {batch_size} / Keras fit",
+        lambda: _train(folder, batch_size, steps),
+        fit,
+        pairs=_PAIRS,
+        unit="images/s",
+        bound="at least 1.1",
+    )
+
+
+def _against_keras_predict(folder: Path, x: "Array", batch_size: int) -> Comparison:
+    from benchmarks.reference import keras_model
+    from checkpoints.inference_graph import load_inference_graph
+    from checkpoints.meta_graph_file import read_meta_graph
+    from prediction.rows import ArrayRows
+    from prediction.runner import Kind, run_rows
+
+    model = keras_model()
+    meta = read_meta_graph(_trained_meta(folder))
+    with load_inference_graph(meta, ["fc2/add:0"], ["x:0"]) as graph:
+
+        def ours() -> float:
+            started = time.perf_counter()
+            run_rows(graph, [ArrayRows(x, graph.feeds[0], "images")], [Kind.ROWS], batch_size)
+            return len(x) / (time.perf_counter() - started)
+
+        def theirs() -> float:
+            started = time.perf_counter()
+            model.predict(x, batch_size=batch_size, verbose=0)
+            return len(x) / (time.perf_counter() - started)
+
+        return compare(
+            f"predict, {len(x):,} images, batch {batch_size} / Keras predict",
+            ours,
+            theirs,
+            pairs=_PAIRS,
+            unit="images/s",
+            bound="at least 1.0",
+        )
+
+
+def _trained_meta(folder: Path) -> str:
+    """The .meta file of a network that was trained for one step."""
+    from train_cnn import train
+
+    with open(os.devnull, "w") as log, redirect_stderr(log):
+        return train(_config(folder, str(folder / "one-step"), 10, 1)).prefix + ".meta"
+
+
+if __name__ == "__main__":
+    main()

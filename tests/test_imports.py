@@ -1,0 +1,86 @@
+"""Imports go one way, and importing a script has no effect."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parent.parent
+OURS = {"cli", "models", "data", "checkpoints", "prediction", "training", "benchmarks", "tools"}
+ALLOWED = {
+    "cli": set(),
+    "models": set(),
+    "data": set(),
+    "checkpoints": set(),
+    "prediction": {"checkpoints", "data"},
+    "training": {"checkpoints", "cli"},
+    "predict.py": {"checkpoints", "cli", "data", "prediction"},
+    "train_linear.py": {"checkpoints", "cli", "data", "models", "training"},
+    "train_cnn.py": {"checkpoints", "cli", "data", "models", "training"},
+}
+SCRIPTS = [name for name in ALLOWED if name.endswith(".py")]
+
+
+def _imported(path: Path) -> set[str]:
+    """The top-level packages of ours that a file imports, at its top or inside functions."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            found.add((node.module or "").split(".")[0])
+    return found & OURS
+
+
+def _files(owner: str) -> list[Path]:
+    path = PROJECT / owner
+    return [path] if path.is_file() else sorted(path.rglob("*.py"))
+
+
+@pytest.mark.parametrize("owner", ALLOWED)
+def test_no_arrow_points_the_wrong_way(owner: str) -> None:
+    files = _files(owner)
+    assert files
+    wrong = {
+        str(path.relative_to(PROJECT)): sorted(_imported(path) - ALLOWED[owner] - {owner})
+        for path in files
+    }
+    assert {path: names for path, names in wrong.items() if names} == {}
+
+
+def test_every_package_and_script_has_a_rule() -> None:
+    scripts = {path.name for path in PROJECT.glob("*.py")}
+    packages = {path.parent.name for path in PROJECT.glob("*/__init__.py")}
+    assert scripts | packages == {*ALLOWED} | ({"benchmarks", "tools"} & packages)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize(("flag", "code"), [("--help", 0), ("--no_such_flag", 2)])
+def test_help_and_bad_flags_are_answered_before_tensorflow(
+    script: str, flag: str, code: int
+) -> None:
+    """Of what takes long, nothing is imported: the interpreter lists all that is."""
+    ended = subprocess.run(
+        [sys.executable, "-X", "importtime", str(PROJECT / script), flag],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == code
+    assert "absl.flags" in ended.stderr
+    assert not {"tensorflow", "numpy", "PIL"} & {
+        line.split("|")[-1].strip() for line in ended.stderr.splitlines()
+    }
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_importing_a_script_defines_no_flag_and_loads_no_tensorflow(script: str) -> None:
+    module = script.removesuffix(".py")
+    check = (
+        f"import sys, {module}; from absl import flags; "
+        "assert 'tensorflow' not in sys.modules; "
+        f"assert not flags.FLAGS.flags_by_module_dict().get('{module}')"
+    )
+    subprocess.run([sys.executable, "-c", check], cwd=PROJECT, check=True)

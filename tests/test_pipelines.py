@@ -1,0 +1,119 @@
+"""The README's command lines, as a user runs them: one process each."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+def _run(folder: Path, *command: str) -> "subprocess.CompletedProcess[str]":
+    """Runs a script of the project in `folder`."""
+    return subprocess.run(
+        [sys.executable, str(PROJECT / command[0]), *command[1:]],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_train_linear_then_predict(tmp_path: Path) -> None:
+    trained = _run(tmp_path, "train_linear.py", "--ckpt_dir=model")
+    assert trained.returncode == 0, trained.stderr
+    assert trained.stdout == "step 300: w = 0.1000, b = 0.2000 in model/my-model-300\n"
+    lines = trained.stderr.splitlines()
+    assert lines[0] == "starting model at step 0"
+    assert lines[1].startswith("step 10/300  loss ")
+    assert lines[-1] == "finished: model/my-model-300, step 300 of 300"
+    assert len(lines) == 32  # None of TensorFlow's.
+
+    predicted = _run(tmp_path, "predict.py", "--meta=model/my-model-290.meta", "--fetch=w:0,b:0")
+    assert predicted.returncode == 0, predicted.stderr
+    assert predicted.stderr == ""
+    numbers = [float(n.strip("[]")) for n in predicted.stdout.split() if n.strip("[]")[:1] == "0"]
+    np.testing.assert_allclose(numbers, [0.1, 0.2], atol=1e-4)
+
+
+def test_train_cnn_then_predict(tmp_path: Path) -> None:
+    trained = _run(tmp_path, "train_cnn.py", "--ckpt_dir=model1")
+    assert trained.returncode == 0, trained.stderr
+    assert trained.stdout == "step 200: model1/my-model-200\n"
+    assert "step 200/200  loss " in trained.stderr
+
+    first, second = (
+        _run(tmp_path, "predict.py", "--meta=model1/my-model-190.meta") for _ in range(2)
+    )
+    assert first.returncode == 0, first.stderr
+    assert "demo" in first.stderr
+    assert "accuracy" in first.stdout
+    assert first.stdout == second.stdout
+
+
+def test_ctrl_c_and_the_same_line_again(tmp_path: Path) -> None:
+    command = ("train_linear.py", "--ckpt_dir=model", "--train_steps=2000000", "--max_to_keep=1")
+    process = subprocess.Popen(
+        [sys.executable, str(PROJECT / command[0]), *command[1:], "--save_every_steps=1000"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("model/*.manifest")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    step = int(output.split()[1].rstrip(":"))
+    assert step > 1000
+    assert f"stopped at step {step} of 2000000" in errors
+
+    again = _run(tmp_path, command[0], "--ckpt_dir=model", f"--train_steps={step + 5}")
+    assert again.returncode == 0, again.stderr
+    assert f"resuming model/my-model-{step}\n" in again.stderr
+    assert f"finished: model/my-model-{step + 5}" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "message"),
+    [
+        (("train_cnn.py", "--learning_rate=nan"), 2, "--learning_rate=nan"),
+        (("train_cnn.py", "--train_steps=5", "--epochs=2"), 2, "not both"),
+        (("train_cnn.py", "--data=nowhere"), 1, "nowhere"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    tmp_path: Path, command: tuple[str, ...], code: int, message: str
+) -> None:
+    ended = _run(tmp_path, *command)
+    assert ended.returncode == code
+    assert ended.stdout == ""
+    assert ended.stderr.startswith(f"{command[0]}: error: ")
+    assert message in ended.stderr
+    assert ended.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_real_images_reach_an_accuracy(real_data: Path, tmp_path: Path) -> None:
+    """Two epochs of the CIFAR-10 classes; chance is 0.25."""
+    subprocess.run(
+        ["tar", "xzf", str(real_data / "cifar4.tar.gz"), "-C", str(tmp_path)], check=True
+    )
+    data = next(path.parent for path in tmp_path.rglob("train"))
+    arguments = (f"--data={data}", "--epochs=2", "--batch_size=128", "--save_every_steps=1000")
+    trained = _run(tmp_path, "train_cnn.py", "--ckpt_dir=cifar", *arguments)
+    assert trained.returncode == 0, trained.stderr
+    test_accuracy = float(trained.stderr.split("test accuracy ")[-1].split()[0])
+    assert test_accuracy > 0.65
+
+    predicted = _run(
+        tmp_path, "predict.py", "--meta=cifar/my-model-313.meta", f"--input={data}/test"
+    )
+    assert predicted.returncode == 0, predicted.stderr
+    assert f"{test_accuracy:.4g}" in predicted.stdout
