@@ -119,3 +119,19 @@ def verify_files(folder: str, manifest: Manifest) -> None:
                 f"the manifest says {manifest.files[name].size} with "
                 f"{manifest.files[name].sha256[:8]}..."
             )
+
+
+def verify_checkpoint(prefix: str) -> None:
+    """Compares the files of a checkpoint with its manifest, where it has one of ours.
+
+    Raises:
+      CheckpointError: the manifest or a file is damaged or missing.
+    """
+    folder, name = os.path.split(prefix)
+    named = naming.split_name(name + naming.MANIFEST_SUFFIX)
+    found = read(folder, named[0]) if named else None
+    if found is not None:
+        try:
+            verify_files(folder, found)
+        except CheckpointError as error:
+            raise CheckpointError(f"{prefix} cannot be used: {error}") from error

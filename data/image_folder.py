@@ -26,7 +26,7 @@ def class_names(folder: str) -> tuple[str, ...]:
       DataError: the folder cannot be listed.
     """
     return tuple(
-        name for name in _visible_names(folder) if files.is_folder(files.join(folder, name))
+        name for name in visible_names(folder) if files.is_folder(files.join(folder, name))
     )
 
 
@@ -41,7 +41,7 @@ def list_images(folder: str) -> list[tuple[str, int]]:
     """
     names = class_names(folder)
     if not names:
-        found = _visible_names(folder)
+        found = visible_names(folder)
         raise DataError(
             f"{folder}: expected one subfolder of images per class, found "
             + (f"none (but {found[0]})" if found else "an empty folder")
@@ -49,7 +49,7 @@ def list_images(folder: str) -> list[tuple[str, int]]:
     images = []
     for label, name in enumerate(names):
         class_folder = files.join(folder, name)
-        found = _visible_names(class_folder)
+        found = visible_names(class_folder)
         if not found:
             raise DataError(f"{class_folder}: the class {name} has no image")
         images += [(files.join(class_folder, file), label) for file in found]
@@ -97,7 +97,12 @@ def _check_same_classes(folder: str, train: tuple[str, ...], test: tuple[str, ..
         )
 
 
-def _visible_names(folder: str) -> list[str]:
+def visible_names(folder: str) -> list[str]:
+    """The names in a folder, without hidden files and those that a desktop leaves behind.
+
+    Raises:
+      DataError: the folder cannot be listed.
+    """
     return [
         name
         for name in files.list_folder(folder)

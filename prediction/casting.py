@@ -68,7 +68,7 @@ def _may_become(dtype: np.dtype[Any], target: tf.DType) -> bool:
 def _lost(value: Array, cast: Array) -> Array:
     """Where a value did not survive: a changed integer, a finite float that turned infinite."""
     if value.dtype.kind not in "iu":
-        return np.isfinite(value) & ~np.isfinite(cast)
+        return np.asarray(np.isfinite(value) & ~np.isfinite(cast))
     if np.can_cast(value.dtype, cast.dtype, "safe") and value.dtype.itemsize < 8:
         return np.zeros(value.shape, bool)  # NumPy calls int64 to float64 safe as well.
     limit = float(np.iinfo(value.dtype).max) + 1  # From here on, the way back is not defined.

@@ -33,7 +33,7 @@ class Classification(NamedTuple):
     @property
     def probability(self) -> Array:
         """Of each row's class: float [N]."""
-        return self.probabilities[np.arange(len(self.classes)), self.classes]
+        return np.asarray(self.probabilities[np.arange(len(self.classes)), self.classes])
 
 
 class Share(NamedTuple):

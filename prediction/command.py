@@ -7,6 +7,7 @@ import numpy as np
 from absl import logging
 
 from checkpoints.inference_graph import InferenceGraph, describe_tensors, load_inference_graph
+from checkpoints.manifest import verify_checkpoint
 from checkpoints.meta_graph_file import MetaGraphFile, read_meta_graph
 from data.image_data import RAMP
 from prediction import listing, plan, report
@@ -53,6 +54,7 @@ def predict(config: PredictConfig) -> str:
       CheckpointError, DataError, PredictionError: one line for the user.
     """
     meta = read_meta_graph(config.meta)
+    verify_checkpoint(meta.prefix)
     model = read_model(meta)
     if config.list:
         content = listing.listing(meta, model)

@@ -151,7 +151,7 @@ def _check_image_values(values: Array, source: str) -> None:
 
 
 def _image_folder(folder: str, target: Target) -> Input:
-    names = [name for name in files.list_folder(folder) if not name.startswith(".")]
+    names = image_folder.visible_names(folder)
     if not names:
         raise PredictionError(f"{folder}: the folder is empty, expected images")
     return _images([files.join(folder, name) for name in names], names, None, target)

@@ -1,6 +1,7 @@
 """Whole predictions, compared with plain TensorFlow on the same checkpoint."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -230,3 +231,15 @@ def test_a_loss_in_batches_is_refused(line: str, tmp_path: Path) -> None:
     )
     with pytest.raises(PredictionError, match="loss:0 is one value over all 5 rows"):
         predict(config)
+
+
+@pytest.mark.parametrize("suffix", [".meta", ".index", ".data-00000-of-00001", ".manifest"])
+def test_a_damaged_checkpoint_is_named(linear_run: Path, tmp_path: Path, suffix: str) -> None:
+    """One flipped bit anywhere is found by the manifest, in the graph too."""
+    folder = Path(shutil.copytree(linear_run, tmp_path / "model"))
+    path = folder / f"my-model-300{suffix}"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"my-model-300\{suffix} is damaged"):
+        predict(PredictConfig(str(folder / "my-model-300.meta"), fetch=["w:0"]))
