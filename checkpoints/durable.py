@@ -1,12 +1,15 @@
 """Files that are whole and on the disk, or absent.
 
 A local file counts once it and its folder are flushed (fsync); where `tf.io.gfile` reaches
-something else (`gs://` and friends), the service's own commit has to do.
+something else (`gs://` and friends), the service's own commit has to do. All that changes a
+checkpoint's folder goes through here, but for the tensors themselves.
 """
 
 import os
 
 import tensorflow as tf
+
+_TEMPORARY_SUFFIX = ".tmp"
 
 
 def is_local(path: str) -> bool:
@@ -32,13 +35,39 @@ def write_file(path: str, content: bytes) -> None:
     flush(path)
 
 
+def rename(path: str, new_path: str) -> None:
+    """Renames a file over whatever is there, in one step; the folder is the caller's to flush."""
+    tf.io.gfile.rename(path, new_path, overwrite=True)
+
+
+def content_of(path: str) -> bytes | None:
+    """What is in a file; None where there is none."""
+    try:
+        with tf.io.gfile.GFile(path, "rb") as file:
+            content: bytes = file.read()
+            return content
+    except tf.errors.NotFoundError:
+        return None
+
+
+def remove(path: str) -> None:
+    """Deletes a file; the folder is the caller's to flush."""
+    tf.io.gfile.remove(path)
+
+
 def replace_file(path: str, content: bytes) -> None:
     """Puts `content` at `path` in one step: at any instant the old file is there or the new.
 
     Raises:
       tf.errors.OpError, OSError: the disk refused; the old file is as it was.
     """
-    temporary = f"{path}.tmp"
+    temporary = path + _TEMPORARY_SUFFIX
     write_file(temporary, content)
-    tf.io.gfile.rename(temporary, path, overwrite=True)
+    rename(temporary, path)
     flush(os.path.dirname(path) or ".")
+
+
+def remove_leftover(path: str) -> None:
+    """Deletes what a `replace_file` of `path` that was cut short has left."""
+    if tf.io.gfile.exists(path + _TEMPORARY_SUFFIX):
+        remove(path + _TEMPORARY_SUFFIX)

@@ -62,12 +62,12 @@ def delete_checkpoint(folder: str, step: int) -> None:
     prefix = naming.checkpoint_prefix(folder, step)
     suffixes = files_by_step(folder).get(step, set())
     if is_committed(suffixes):
-        tf.io.gfile.rename(prefix + naming.MANIFEST_SUFFIX, prefix + PENDING_SUFFIX, overwrite=True)
+        durable.rename(prefix + naming.MANIFEST_SUFFIX, prefix + PENDING_SUFFIX)
         durable.flush(folder)
     for suffix in suffixes - {naming.MANIFEST_SUFFIX, PENDING_SUFFIX}:
-        tf.io.gfile.remove(prefix + suffix)
+        durable.remove(prefix + suffix)
     if suffixes & {naming.MANIFEST_SUFFIX, PENDING_SUFFIX}:
-        tf.io.gfile.remove(prefix + PENDING_SUFFIX)
+        durable.remove(prefix + PENDING_SUFFIX)
 
 
 def delete_leftovers(folder: str) -> list[int]:
@@ -75,11 +75,12 @@ def delete_leftovers(folder: str) -> list[int]:
     leftover = [step for step, suffixes in files_by_step(folder).items() if is_leftover(suffixes)]
     for step in leftover:
         delete_checkpoint(folder, step)
+    durable.remove_leftover(os.path.join(folder, naming.STATE_FILE))
     return leftover
 
 
 def write_state(folder: str, steps: Iterable[int]) -> None:
-    """Writes the state file, by which `tf.train.latest_checkpoint` finds the newest.
+    """Writes the state file, by which `tf.train.latest_checkpoint` finds the newest, if it differs.
 
     Format: the text of `tensorflow/python/training/checkpoint_state.proto`. The paths are
     relative, so that the folder can be moved.
@@ -91,6 +92,7 @@ def write_state(folder: str, steps: Iterable[int]) -> None:
     names = [naming.checkpoint_name(step) for step in steps]
     lines = [f'model_checkpoint_path: "{names[-1]}"']
     lines += [f'all_model_checkpoint_paths: "{name}"' for name in names]
-    durable.replace_file(
-        os.path.join(folder, naming.STATE_FILE), ("\n".join(lines) + "\n").encode()
-    )
+    content = ("\n".join(lines) + "\n").encode()
+    path = os.path.join(folder, naming.STATE_FILE)
+    if durable.content_of(path) != content:
+        durable.replace_file(path, content)

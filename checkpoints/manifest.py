@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from checkpoints import naming
+from checkpoints import durable, naming
 from checkpoints.errors import CheckpointError, reason
 
 _FORMAT = 1
@@ -63,14 +63,13 @@ def read(folder: str, step: int) -> Manifest | None:
     """
     path = naming.checkpoint_prefix(folder, step) + naming.MANIFEST_SUFFIX
     try:
-        with tf.io.gfile.GFile(path, "rb") as file:
-            content = file.read()
-    except tf.errors.NotFoundError:
-        return None
+        content = durable.content_of(path)
     except tf.errors.OpError as error:
         raise CheckpointError(
             f"{os.path.basename(path)} cannot be read: {reason(error)}"
         ) from error
+    if content is None:
+        return None
     try:
         manifest = _decode(content)
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -67,4 +67,6 @@ def _restore(path: str, step: int, prefix: str, expected: Mapping[str, VariableS
     else:
         manifest.verify_files(path, found)
     values = read_bundle(prefix, expected)
+    if "global_step" in values and values["global_step"] != step:
+        raise CheckpointError(f"it is of step {values['global_step']}, whatever its name says")
     return Restored(step, prefix, values, found.config if found else None)

@@ -1,6 +1,5 @@
 """Saves checkpoints beside the training: copied values in, a committed checkpoint on disk out."""
 
-import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -12,9 +11,9 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from checkpoints import durable, folder, manifest, naming
+from checkpoints import durable, folder, manifest, naming, upkeep
 from checkpoints.errors import CheckpointError, reason
-from checkpoints.retention import Retention, Saved, steps_to_delete
+from checkpoints.retention import Retention
 from checkpoints.tensor_bundle import BundleWriter, VariableSpec
 
 Values = Mapping[str, np.ndarray[Any, Any]]
@@ -104,17 +103,17 @@ class CheckpointWriter:
 
     def _commit(self, step: int, values: Values) -> None:
         """Writes, flushes and commits one checkpoint, then lets the oldest go."""
+        prefix = naming.checkpoint_prefix(self._folder, step)
         try:
             self._write(step, values)
-            saved = _committed(self._folder, self._retention)
-            doomed = steps_to_delete(saved, self._retention)
-            folder.write_state(self._folder, [s.step for s in saved if s.step not in doomed])
-            for old_step in doomed:
-                folder.delete_checkpoint(self._folder, old_step)
         except (tf.errors.OpError, OSError) as error:
             self._discard(step)
+            raise CheckpointError(f"could not save {prefix}: {reason(error)}") from error
+        try:
+            upkeep.after_save(self._folder, step, self._retention)
+        except (tf.errors.OpError, OSError) as error:
             raise CheckpointError(
-                f"could not save {naming.checkpoint_prefix(self._folder, step)}: {reason(error)}"
+                f"{prefix} is saved, but older ones could not be deleted: {reason(error)}"
             ) from error
 
     def _discard(self, step: int) -> None:
@@ -135,11 +134,12 @@ class CheckpointWriter:
         durable.write_file(pending, b"")  # Whatever is written from here on is a leftover,
         durable.flush(self._folder)  # until the manifest is complete and renamed.
         self._bundle.write(prefix, values)
-        with tf.io.gfile.GFile(prefix + naming.META_SUFFIX, "wb") as file:
-            file.write(self._record.meta_graph)
+        durable.write_file(prefix + naming.META_SUFFIX, self._record.meta_graph)
         names = [naming.checkpoint_name(step) + suffix for suffix in naming.CONTENT_SUFFIXES]
         paths = [os.path.join(self._folder, name) for name in names]
-        for path in (*paths, *self._record.side_files):
+        for path in (prefix + naming.DATA_SUFFIX, prefix + naming.INDEX_SUFFIX):
+            durable.flush(path)  # TensorFlow has closed them, and flushed nothing.
+        for path in self._record.side_files:
             durable.flush(path)
         content = manifest.Manifest(
             step=step,
@@ -150,22 +150,5 @@ class CheckpointWriter:
         )
         durable.write_file(pending, manifest.encode(content))
         durable.flush(self._folder)
-        tf.io.gfile.rename(pending, prefix + naming.MANIFEST_SUFFIX, overwrite=True)
+        durable.rename(pending, prefix + naming.MANIFEST_SUFFIX)
         durable.flush(self._folder)
-
-
-def _committed(path: str, retention: Retention) -> list[Saved]:
-    """The folder's committed checkpoints, by rising step; with their times, where those count."""
-    steps = folder.committed_steps(path)
-    if not retention.every_n_hours:
-        return [Saved(step, 0.0) for step in steps]
-    return [Saved(step, _saved_at(path, step)) for step in steps]
-
-
-def _saved_at(path: str, step: int) -> float:
-    """When a checkpoint was saved; -inf where its manifest is damaged, which restoring will say."""
-    try:
-        found = manifest.read(path, step)
-    except CheckpointError:
-        return -math.inf
-    return found.saved_at if found else -math.inf

@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from checkpoints.retention import Retention
+
 _LOG_EVERY_STEPS = 10  # unless an epoch is longer
 
 
@@ -27,6 +29,11 @@ class RunConfig:
     keep_checkpoint_every_n_hours: float
     log_every_steps: int | None
     allow_config_change: bool
+
+    @property
+    def retention(self) -> Retention:
+        """Which checkpoints stay."""
+        return Retention(self.max_to_keep, self.keep_checkpoint_every_n_hours)
 
 
 def last_step(

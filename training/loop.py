@@ -8,10 +8,9 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from checkpoints import folder, naming
+from checkpoints import naming
 from checkpoints.errors import reason
 from checkpoints.lock import FolderLock
-from checkpoints.retention import Retention
 from checkpoints.writer import CheckpointWriter, RunRecord
 from training import resume
 from training.cadence import due
@@ -53,10 +52,7 @@ def train(task: Task, config: RunConfig) -> Outcome:
         StopSignals() as stop,
         GraphSession(task.model) as session,
     ):
-        _clear_leftovers(config.ckpt_dir)
-        step = resume.start(
-            session, config.ckpt_dir, task.identity, allow_change=config.allow_config_change
-        )
+        step = resume.start(session, config, task.identity)
         if step < task.last_step:
             step = _run(session, task, config, step, stop)
         prefix = naming.checkpoint_prefix(config.ckpt_dir, step)
@@ -76,26 +72,17 @@ def _make_folder(path: str) -> None:
         raise TrainingError(f"--ckpt_dir={path} cannot be made: {reason(error)}") from error
 
 
-def _clear_leftovers(path: str) -> None:
-    """Deletes what an interrupted save has left."""
-    try:
-        folder.delete_leftovers(path)
-    except tf.errors.OpError as error:
-        raise TrainingError(f"--ckpt_dir={path} cannot be written: {reason(error)}") from error
-
-
 def _run(
     session: GraphSession, task: Task, config: RunConfig, start: int, stop: StopSignals
 ) -> int:
     """Trains from `start` on; returns the step it ended at, whose checkpoint is committed."""
-    retention = Retention(config.max_to_keep, config.keep_checkpoint_every_n_hours)
     with (
         MetricsLog(config.ckpt_dir, task.model.graph, start) as log,
         CheckpointWriter(
             config.ckpt_dir,
             session.specs,
             RunRecord(task.meta_graph, task.identity, (log.path,)),
-            retention,
+            config.retention,
         ) as writer,
         Progress(start, task.last_step, task.batch_size, task.examples) as progress,
         closing(task.batches(start, task.last_step)) as batches,

@@ -101,11 +101,7 @@ class MetricsLog:
 
 def _drop_lines_after(path: str, step: int) -> None:
     """Keeps the whole lines up to `step`; a process that was killed may have written more."""
-    try:
-        with tf.io.gfile.GFile(path, "rb") as file:
-            lines = file.read().splitlines(keepends=True)
-    except tf.errors.NotFoundError:
-        return
+    lines = (durable.content_of(path) or b"").splitlines(keepends=True)
     kept = [line for line in lines if 0 < _step_of(line) <= step]
     if kept != lines:
         durable.replace_file(path, b"".join(kept))

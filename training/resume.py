@@ -3,33 +3,48 @@
 from collections.abc import Mapping
 from typing import Any
 
+import tensorflow as tf
 from absl import logging
 
-from checkpoints.restore import restore_newest
+from checkpoints import upkeep
+from checkpoints.errors import reason
+from checkpoints.restore import Restored, restore_newest
+from training.config import RunConfig
 from training.errors import TrainingError
 from training.graph_session import GraphSession
 
 
-def start(
-    session: GraphSession, ckpt_dir: str, identity: Mapping[str, Any], *, allow_change: bool
-) -> int:
+def start(session: GraphSession, config: RunConfig, identity: Mapping[str, Any]) -> int:
     """Gives the variables their values and returns the steps already done.
+
+    The folder is changed only once it is clear that the run is this one.
 
     Args:
       session: its variables are restored, or initialised where the folder has no checkpoint.
-      ckpt_dir: the run's folder.
+      config: the run's folder, what is kept in it, and whether another identity is allowed.
       identity: what the run's numbers follow from.
-      allow_change: restore although the checkpoint is of a run with another identity.
 
     Raises:
       CheckpointError: there are checkpoints and none is good.
-      TrainingError: the newest good one is of another run.
+      TrainingError: the newest good one is of another run, or the folder cannot be written.
     """
-    restored = restore_newest(ckpt_dir, session.specs)
+    restored = restore_newest(config.ckpt_dir, session.specs)
     if restored is None:
         session.initialize()
-        logging.info("starting %s at step 0", ckpt_dir)
-        return 0
+        logging.info("starting %s at step 0", config.ckpt_dir)
+    else:
+        _check_identity(restored, identity, allow_change=config.allow_config_change)
+        session.assign(restored.values)
+        logging.info("resuming %s", restored.prefix)
+    try:
+        upkeep.at_start(config.ckpt_dir, restored.step if restored else None, config.retention)
+    except tf.errors.OpError as error:
+        raise TrainingError(f"{config.ckpt_dir} cannot be written: {reason(error)}") from error
+    return restored.step if restored else 0
+
+
+def _check_identity(restored: Restored, identity: Mapping[str, Any], *, allow_change: bool) -> None:
+    """TrainingError where the checkpoint is of another run and that is not allowed."""
     changes = [] if restored.config is None else _changes(restored.config, identity)
     if changes and not allow_change:
         raise TrainingError(
@@ -38,9 +53,6 @@ def start(
         )
     for change in changes:
         logging.warning("continuing with another %s", change)
-    session.assign(restored.values)
-    logging.info("resuming %s", restored.prefix)
-    return restored.step
 
 
 def _changes(saved: Mapping[str, Any], present: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,234 @@
+"""Kills real training runs at random instants, reruns them, and compares every byte.
+
+  python -m benchmarks.kill_campaign --kills=1000
+
+Each run is a process of its own, killed with SIGKILL at an instant drawn uniformly from the time an
+unbroken run takes, saves included, and rerun to its end. TensorFlow is imported once; the processes
+are forked before any session exists. Exits 1 when anything was lost.
+"""
+
+import logging
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from absl import flags
+from PIL import Image
+
+from cli.run import run
+from cli.tensorflow_startup import import_tensorflow
+from train_cnn import CnnConfig
+from train_cnn import train as train_cnn
+from train_linear import LinearConfig
+from train_linear import train as train_linear
+from training.config import RunConfig
+
+KEEP = 3
+_LASTING = (".data-00000-of-00001", ".index", ".meta", "checkpoint")
+
+
+class Trainer(NamedTuple):
+    """One kind of run.
+
+    Attributes:
+      name: what it trains, and on what.
+      train: trains to the end, in the folder it is given.
+    """
+
+    name: str
+    train: Callable[[str], object]
+
+
+class Finished(NamedTuple):
+    """What lasts of a finished run.
+
+    Attributes:
+      checkpoints: file name -> content of all but the manifests, which hold the time.
+      metrics: the content of metrics.jsonl.
+      events: the steps that TensorBoard shows, in its order.
+      names: of all files in the folder.
+    """
+
+    checkpoints: Mapping[str, bytes]
+    metrics: bytes
+    events: tuple[int, ...]
+    names: frozenset[str]
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Defines this command's flags in `values`."""
+    flags.DEFINE_integer("kills", 1000, "Runs to kill.", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("seed", 0, "Draws the instants.", lower_bound=0, flag_values=values)
+
+
+def main(values: flags.FlagValues) -> int:
+    """Runs the campaign and prints what was found."""
+    import_tensorflow()
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # It tells of every restart.
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.monotonic()
+        found = run_campaign(Path(folder), values.kills, values.seed)
+        print(f"{values.kills} kills in {time.monotonic() - started:.0f} s")
+        for finding, count in sorted(found.items()):
+            print(f"  {finding}: {count}")
+    return 1 if any(finding.startswith("LOST") for finding in found) else 0
+
+
+def run_campaign(folder: Path, kills: int, seed: int) -> Counter[str]:
+    """Kills so many runs, in turn of each kind.
+
+    Args:
+      folder: an empty folder to work in.
+      kills: runs that are killed, 1 or more.
+      seed: draws the instants.
+
+    Returns:
+      How often each thing was seen; what must not be begins with LOST.
+    """
+    draw = random.Random(seed)  # noqa: S311 (instants, not secrets)
+    found: Counter[str] = Counter()
+    trainers = make_trainers(folder)
+    references = {trainer.name: _reference(trainer, folder) for trainer in trainers}
+    for number in range(kills):
+        trainer = trainers[number % len(trainers)]
+        expected, seconds = references[trainer.name]
+        path = folder / f"killed-{number}"
+        while not _kill_once(trainer, path, draw.uniform(0, seconds)):
+            shutil.rmtree(path, ignore_errors=True)
+        found.update(_look(path))
+        _train_in_child(trainer, path)
+        found.update(_differences(trainer.name, expected, read_finished(path)))
+        shutil.rmtree(path, ignore_errors=True)
+    return found
+
+
+def make_trainers(folder: Path) -> list[Trainer]:
+    """The line, the CNN on the ramp, and the CNN on shuffled images with dropout."""
+    images = folder / "images"
+    _write_images(images)
+
+    def config(path: str, save_every_steps: int) -> RunConfig:
+        return RunConfig(path, 0, save_every_steps, KEEP, 0.0, 4, allow_config_change=False)
+
+    return [
+        Trainer("linear", lambda path: train_linear(LinearConfig(config(path, 2), 200, 0.5))),
+        Trainer(
+            "cnn on the ramp",
+            lambda path: train_cnn(CnnConfig(config(path, 5), "ramp", 0.0, 120, None, 10, 1e-3)),
+        ),
+        Trainer(
+            "cnn on images",
+            lambda path: train_cnn(
+                CnnConfig(config(path, 3), str(images), 0.2, 100, None, 7, 1e-3)
+            ),
+        ),
+    ]
+
+
+def _write_images(folder: Path) -> None:
+    """Three classes of ten images."""
+    generator = np.random.default_rng(0)
+    for name in ("a", "b", "c"):
+        (folder / name).mkdir(parents=True)
+        for number in range(10):
+            pixels = generator.integers(0, 256, (32, 32, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{number}.png")
+
+
+def _reference(trainer: Trainer, folder: Path) -> tuple[Finished, float]:
+    """What an unbroken run leaves, and the seconds it takes."""
+    path = folder / f"unbroken {trainer.name}"
+    started = time.monotonic()
+    _train_in_child(trainer, path)
+    return read_finished(path), time.monotonic() - started
+
+
+def start_child(trainer: Trainer, path: Path) -> int:
+    """Starts a process that trains into `path`, silently; returns its number."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child:
+        return child
+    try:
+        silence = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(silence, 1)
+        os.dup2(silence, 2)
+        trainer.train(str(path))
+        os._exit(0)
+    finally:
+        os._exit(1)  # Whatever happens, the child does not go on as its parent.
+
+
+def _train_in_child(trainer: Trainer, path: Path) -> None:
+    child = start_child(trainer, path)
+    _, status = os.waitpid(child, 0)
+    if os.waitstatus_to_exitcode(status) != 0:
+        raise RuntimeError(f"{trainer.name} did not train to its end in {path}")
+
+
+def _kill_once(trainer: Trainer, path: Path, after_seconds: float) -> bool:
+    """Trains and kills; False where the run was over before its time came."""
+    child = start_child(trainer, path)
+    time.sleep(after_seconds)
+    os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status) == -signal.SIGKILL
+
+
+def _look(path: Path) -> Counter[str]:
+    """What a killed run has left: where it was caught, and whether its newest is whole."""
+    from checkpoints import folder, manifest, naming
+    from checkpoints.errors import CheckpointError
+
+    by_step = folder.files_by_step(str(path))
+    committed = folder.committed_steps(str(path))
+    found = Counter({"killed before the first checkpoint": int(not committed)})
+    found["killed while saving or deleting"] += any(map(folder.is_leftover, by_step.values()))
+    found["LOST: more checkpoints than are kept"] += len(committed) > KEEP + 1
+    for step in committed:
+        found["LOST: a committed checkpoint without its graph"] += (
+            naming.META_SUFFIX not in by_step[step]
+        )
+        try:
+            manifest.verify_checkpoint(naming.checkpoint_prefix(str(path), step))
+        except CheckpointError:
+            found["LOST: a committed checkpoint is damaged"] += 1
+    return +found
+
+
+def read_finished(path: Path) -> Finished:
+    """Reads what lasts of the finished run in `path`."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(path / "logs"))
+    events.Reload()
+    names = frozenset(file.name for file in path.iterdir())
+    return Finished(
+        {n: (path / n).read_bytes() for n in names if n.endswith(_LASTING)},
+        (path / "logs" / "metrics.jsonl").read_bytes(),
+        tuple(scalar.step for scalar in events.Scalars("loss")),
+        names,
+    )
+
+
+def _differences(name: str, expected: Finished, found: Finished) -> Counter[str]:
+    """One entry for each field in which a rerun's end is not that of the unbroken run."""
+    differences = Counter({f"{name}: ended as the unbroken run": int(expected == found)})
+    for field in Finished._fields:
+        if getattr(expected, field) != getattr(found, field):
+            differences[f"LOST: {name}: other {field}"] += 1
+    return +differences
+
+
+if __name__ == "__main__":
+    run(main, define_flags, __doc__)

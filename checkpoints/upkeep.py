@@ -1,0 +1,62 @@
+"""Keeps a folder as it should be: the oldest checkpoints gone, the state file naming the newest."""
+
+import math
+
+from absl import logging
+
+from checkpoints import folder, manifest
+from checkpoints.errors import CheckpointError
+from checkpoints.retention import Retention, Saved, steps_to_delete
+
+
+def at_start(path: str, newest: int | None, retention: Retention) -> None:
+    """Puts right what a run that was cut short, or damage, has left.
+
+    Args:
+      path: the folder.
+      newest: the step that was restored; None where there was no checkpoint.
+      retention: what stays.
+
+    Raises:
+      tf.errors.OpError, OSError: the file system refused.
+    """
+    for step in folder.delete_leftovers(path):
+        logging.info("cleared what was left of an interrupted save of step %d", step)
+    if newest is not None:
+        after_save(path, newest, retention)
+
+
+def after_save(path: str, newest: int, retention: Retention) -> None:
+    """Writes the state file, then lets the oldest checkpoints go.
+
+    A checkpoint of a later step than `newest` has been stepped over as damaged. It counts for
+    nothing here: it neither takes the place of a good one nor goes before it is written again.
+
+    Args:
+      path: the folder.
+      newest: the step that was saved or restored last.
+      retention: what stays.
+
+    Raises:
+      tf.errors.OpError, OSError: the file system refused.
+    """
+    steps = [step for step in folder.committed_steps(path) if step <= newest]
+    doomed = steps_to_delete([Saved(s, _saved_at(path, s, retention)) for s in steps], retention)
+    if kept := [step for step in steps if step not in doomed]:
+        folder.write_state(path, kept)
+    for step in doomed:
+        folder.delete_checkpoint(path, step)
+
+
+def _saved_at(path: str, step: int, retention: Retention) -> float:
+    """When a checkpoint was saved; -inf where its manifest is damaged, which restoring says.
+
+    0 where no span of time is asked for, so that no manifest has to be read.
+    """
+    if not retention.every_n_hours:
+        return 0.0
+    try:
+        found = manifest.read(path, step)
+    except CheckpointError:
+        return -math.inf
+    return found.saved_at if found else -math.inf
