@@ -1,0 +1,265 @@
+"""A save that is cut short at any of its boundaries, or refused by the disk at any of them.
+
+Everything a save does to the disk goes through `checkpoints.durable` and the bundle writer, so that
+a process can be made to end, or the disk to refuse, before or after each single call.
+"""
+
+import errno
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tensorflow as tf
+
+from checkpoints import durable, folder, upkeep
+from checkpoints.errors import CheckpointError
+from checkpoints.restore import restore_newest
+from checkpoints.retention import Retention
+from checkpoints.tensor_bundle import BundleWriter, VariableSpec
+from checkpoints.writer import CheckpointWriter, RunRecord
+
+Values = dict[str, npt.NDArray[Any]]
+Specs = dict[str, VariableSpec]
+
+KEEP = 2
+RETENTION = Retention(KEEP)
+_CALLS = ("write_file", "flush", "rename", "remove")
+
+
+class PowerCutError(BaseException):
+    """The process is gone: nothing handles this, and no further call reaches the disk."""
+
+
+class Disk:
+    """Counts the calls that reach the disk and does at one of them what a test wants.
+
+    Attributes:
+      calls: name and path of each call so far.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls: list[tuple[str, str]] = []
+        self.before: Callable[[int], None] = lambda _: None
+        self.after: Callable[[int], None] = lambda _: None
+        self._unflushed: set[str] = set()
+        for name in _CALLS:
+            monkeypatch.setattr(durable, name, self._watched(name, getattr(durable, name)))
+        write = BundleWriter.write
+        monkeypatch.setattr(
+            BundleWriter,
+            "write",
+            lambda writer, prefix, values: self._watched(
+                "bundle", lambda path: write(writer, path, values)
+            )(prefix),
+        )
+
+    def _watched(self, name: str, call: Callable[..., None]) -> Callable[..., None]:
+        def watched(path: str, *arguments: Any) -> None:
+            number = len(self.calls)
+            self.calls.append((name, path))
+            self.before(number)
+            if name == "write_file":
+                self._unflushed.add(path)
+            call(path, *arguments)
+            self._note(name, path)
+            self.after(number)
+
+        return watched
+
+    def _note(self, name: str, path: str) -> None:
+        if name == "bundle":
+            self._unflushed |= {path + ".index", path + ".data-00000-of-00001"}
+        elif name == "flush":
+            self._unflushed.discard(path)
+
+    def lose_what_was_not_flushed(self) -> None:
+        """What a power cut does: a file's name is there, its content is not."""
+        for path in self._unflushed:
+            if Path(path).exists():
+                Path(path).write_bytes(b"")
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
+    with monkeypatch.context() as patched:
+        yield Disk(patched)
+
+
+def _values(values: Values, step: int) -> Values:
+    return values | {
+        "global_step": np.array(step, np.int64),
+        "layer/b": np.array([step, -step], np.float32),
+    }
+
+
+def _save(path: Path, specs: Specs, values: Values, *steps: int) -> None:
+    record = RunRecord(b"a meta graph", {})
+    with CheckpointWriter(str(path), specs, record, RETENTION) as writer:
+        for step in steps:
+            writer.save(step, _values(values, step))
+
+
+@pytest.fixture
+def present(tmp_path: Path, specs: Specs, values: Values) -> Path:
+    """A folder that holds all that is kept, the steps 10 and 20."""
+    path = tmp_path / "present"
+    path.mkdir()
+    _save(path, specs, values, 10, 20)
+    return path
+
+
+@pytest.fixture
+def num_calls(present: Path, specs: Specs, values: Values, tmp_path: Path) -> int:
+    """How many calls a save of step 30 makes."""
+    path = Path(shutil.copytree(present, tmp_path / "counted"))
+    with pytest.MonkeyPatch.context() as patched:
+        disk = Disk(patched)
+        _save(path, specs, values, 30)
+    assert {name for name, _ in disk.calls} == {*_CALLS, "bundle"}
+    return len(disk.calls)
+
+
+def _names(path: Path) -> set[str]:
+    return {file.name for file in path.iterdir()}
+
+
+def _check_restart(path: Path, specs: Specs, values: Values, steps: Mapping[int, str]) -> int:
+    """Restarts as training does, then saves on; returns the step that was found."""
+    found = restore_newest(str(path), specs)
+    assert found is not None
+    assert found.step in steps, steps
+    for name, value in _values(values, found.step).items():
+        assert found.values[name].tobytes() == value.tobytes()
+    upkeep.at_start(str(path), found.step, RETENTION)
+    leftovers = [n for n in _names(path) if n.endswith(".tmp") or "tempstate" in n]
+    assert leftovers == []
+    newest = tf.train.latest_checkpoint(str(path))
+    assert newest == str(path / f"my-model-{found.step}")
+    _save(path, specs, values, 30, 40)
+    assert folder.committed_steps(str(path)) == [30, 40]
+    assert len(_names(path)) == 4 * KEEP + 1
+    return found.step
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("power", ["kept", "cut"])
+def test_a_process_that_ends_at_any_call_loses_nothing(
+    present: Path,
+    specs: Specs,
+    values: Values,
+    tmp_path: Path,
+    num_calls: int,
+    moment: str,
+    power: str,
+) -> None:
+    found = []
+    for last in range(num_calls):
+        path = Path(shutil.copytree(present, tmp_path / f"{last}"))
+        with pytest.MonkeyPatch.context() as patched:
+            disk = Disk(patched)
+
+            def end(number: int, last: int = last) -> None:
+                if number >= last:
+                    raise PowerCutError
+
+            setattr(disk, moment, end)
+            with pytest.raises(PowerCutError):
+                _save(path, specs, values, 30)
+            if power == "cut":
+                disk.lose_what_was_not_flushed()
+        found.append(_check_restart(path, specs, values, {20: "before", 30: "saved"}))
+    assert found == sorted(found)  # From the commit on, it is there.
+    assert {*found} == {20, 30}
+
+
+@pytest.mark.parametrize("state", ["tempstate", "data", "data and index"])
+def test_a_process_that_ends_while_the_tensors_are_written(
+    present: Path, specs: Specs, values: Values, state: str
+) -> None:
+    """TensorFlow writes a temporary file, renames it to .data, then writes .index."""
+    _save(present, specs, values, 30)
+    prefix = present / "my-model-30"
+    for suffix in (".manifest", ".meta"):
+        prefix.with_name(prefix.name + suffix).unlink()
+    prefix.with_name(prefix.name + ".manifest.tmp").touch()
+    data = prefix.with_name(prefix.name + ".data-00000-of-00001")
+    if state != "data and index":
+        prefix.with_name(prefix.name + ".index").unlink()
+    if state == "tempstate":
+        data.rename(data.with_name(data.name + ".tempstate123"))
+    assert _check_restart(present, specs, values, {20: "before"}) == 20
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EIO, "Input/output error"),
+        OSError(errno.EACCES, "Permission denied"),
+        tf.errors.ResourceExhaustedError(None, None, "No space left on device\n hints"),
+    ],
+    ids=["EIO", "EACCES", "ENOSPC"],
+)
+@pytest.mark.parametrize("lasting", [False, True], ids=["once", "from then on"])
+def test_a_disk_that_refuses_any_call_costs_no_checkpoint(
+    present: Path,
+    specs: Specs,
+    values: Values,
+    tmp_path: Path,
+    num_calls: int,
+    error: Exception,
+    lasting: bool,
+) -> None:
+    for first in range(num_calls):
+        path = Path(shutil.copytree(present, tmp_path / f"{first}"))
+        with pytest.MonkeyPatch.context() as patched:
+            disk = Disk(patched)
+
+            def refuse(number: int, first: int = first) -> None:
+                if number == first or (lasting and number > first):
+                    raise error
+
+            disk.before = refuse
+            with pytest.raises(CheckpointError, match=r"my-model-30( is saved|: )") as told:
+                _save(path, specs, values, 30)
+            assert "\n" not in str(told.value)
+        _check_restart(path, specs, values, {20: "before", 30: "saved"})
+
+
+def test_training_goes_on_where_space_returns(
+    present: Path, specs: Specs, values: Values, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The save of step 30 is refused, that of step 40 is not."""
+    with pytest.MonkeyPatch.context() as patched:
+        disk = Disk(patched)
+
+        def refuse(number: int) -> None:
+            if disk.calls[number] == ("bundle", str(present / "my-model-30")):
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+        disk.before = refuse
+        _save(present, specs, values, 30, 40)
+    assert "could not save" in caplog.text
+    assert "training goes on" in caplog.text
+    assert folder.committed_steps(str(present)) == [20, 40]
+
+
+def test_everything_is_flushed_before_it_counts(
+    present: Path, specs: Specs, values: Values, disk: Disk
+) -> None:
+    """The order that a power cut asks for, whatever the file system reorders."""
+    _save(present, specs, values, 30)
+    prefix = str(present / "my-model-30")
+    calls = disk.calls
+    commit = calls.index(("rename", prefix + ".manifest.tmp"))
+    for suffix in (".data-00000-of-00001", ".index", ".meta", ".manifest.tmp"):
+        assert ("flush", prefix + suffix) in calls[:commit]
+    folder_flush = ("flush", str(present))
+    assert folder_flush in calls[calls.index(("bundle", prefix)) : commit]
+    state = calls.index(("rename", str(present / "checkpoint.tmp")))
+    assert folder_flush in calls[commit:state]
+    first_removal = next(i for i, (name, _) in enumerate(calls) if name == "remove")
+    assert folder_flush in calls[state:first_removal]
