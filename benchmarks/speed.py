@@ -56,6 +56,7 @@ def _comparisons(folder: Path) -> Iterator[Comparison]:
         yield _against_bare_loop(folder, x, y, batch_size, steps)
     for batch_size, steps in _STEPS_BY_BATCH_SIZE.items():
         yield _against_keras_fit(folder, x, y, batch_size, steps)
+    yield _against_no_saves(folder, 10, _STEPS_BY_BATCH_SIZE[10])
     for batch_size in _PREDICT_BATCH_SIZES:
         yield _against_keras_predict(folder, x, batch_size)
 
@@ -84,8 +85,10 @@ def _whole_process(folder: Path) -> Comparison:
     )
 
 
-def _config(folder: Path, ckpt_dir: str, batch_size: int, steps: int) -> "CnnConfig":
-    """A run on the random images, with saves every 100 steps and log lines every ten."""
+def _config(
+    folder: Path, ckpt_dir: str, batch_size: int, steps: int, save_every_steps: int = 100
+) -> "CnnConfig":
+    """A run on the random images, with log lines every ten steps."""
     from train_cnn import CnnConfig
     from training.config import RunConfig
 
@@ -93,7 +96,7 @@ def _config(folder: Path, ckpt_dir: str, batch_size: int, steps: int) -> "CnnCon
         run=RunConfig(
             ckpt_dir=ckpt_dir,
             seed=0,
-            save_every_steps=100,
+            save_every_steps=save_every_steps,
             max_to_keep=4,
             keep_checkpoint_every_n_hours=0.0,
             log_every_steps=10,
@@ -108,13 +111,14 @@ def _config(folder: Path, ckpt_dir: str, batch_size: int, steps: int) -> "CnnCon
     )
 
 
-def _train(folder: Path, batch_size: int, steps: int) -> float:
+def _train(folder: Path, batch_size: int, steps: int, save_every_steps: int = 100) -> float:
     """Trains with everything on; images a second after the warm-up, the last save included."""
     from train_cnn import make_task
     from training import loop
 
     with tempfile.TemporaryDirectory(dir=folder) as ckpt_dir, open(os.devnull, "w") as log:
-        config = _config(folder, ckpt_dir, batch_size, _WARM_UP_STEPS + steps)
+        steps_in_all = _WARM_UP_STEPS + steps
+        config = _config(folder, ckpt_dir, batch_size, steps_in_all, save_every_steps)
         task, clock = _timed(make_task(config))
         with redirect_stderr(log):
             loop.train(task, config.run)
@@ -170,6 +174,17 @@ def _against_keras_fit(
         pairs=_PAIRS,
         unit="images/s",
         bound="at least 1.1",
+    )
+
+
+def _against_no_saves(folder: Path, batch_size: int, steps: int) -> Comparison:
+    return compare(
+        f"training, batch {batch_size}, save every 10 / only at the end",
+        lambda: _train(folder, batch_size, steps, save_every_steps=10),
+        lambda: _train(folder, batch_size, steps, save_every_steps=10**9),
+        pairs=_PAIRS,
+        unit="images/s",
+        bound="at least 0.9",
     )
 
 

@@ -35,6 +35,12 @@ def write_file(path: str, content: bytes) -> None:
     flush(path)
 
 
+def create_empty(path: str) -> None:
+    """Makes a new file that says all by its name; its folder is left to the caller's own flush."""
+    with tf.io.gfile.GFile(path, "wb") as file:
+        file.write(b"")
+
+
 def rename(path: str, new_path: str) -> None:
     """Renames a file over whatever is there, in one step; the folder is the caller's to flush."""
     tf.io.gfile.rename(path, new_path, overwrite=True)

@@ -131,7 +131,7 @@ class CheckpointWriter:
         prefix = naming.checkpoint_prefix(self._folder, step)
         pending = prefix + folder.PENDING_SUFFIX
         folder.delete_checkpoint(self._folder, step)  # One that was stepped over as damaged.
-        durable.write_file(pending, b"")  # Whatever is written from here on is a leftover,
+        durable.create_empty(pending)  # Whatever is written from here on is a leftover,
         durable.flush(self._folder)  # until the manifest is complete and renamed.
         self._bundle.write(prefix, values)
         durable.write_file(prefix + naming.META_SUFFIX, self._record.meta_graph)

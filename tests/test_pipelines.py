@@ -80,6 +80,24 @@ def test_ctrl_c_and_the_same_line_again(tmp_path: Path) -> None:
     assert f"finished: model/my-model-{step + 5}" in again.stderr
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_at_start_up_ends_it_with_nothing_written(
+    tmp_path: Path, number: int, code: int
+) -> None:
+    """A second into the import of TensorFlow."""
+    process = subprocess.Popen(
+        [sys.executable, str(PROJECT / "train_linear.py"), "--ckpt_dir=model"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(1)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors) == (code, "")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("command", "code", "message"),
     [

@@ -1,9 +1,10 @@
 """Training the CNN on each kind of data, up to the resumed run that ends with equal bytes."""
 
+import dataclasses
 import json
 import os
 import signal
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from PIL import Image
 
 import train_cnn
 from checkpoints.errors import CheckpointError
+from checkpoints.tensor_bundle import BundleWriter
 from data.errors import DataError
 from train_cnn import CnnConfig
 from training import loop
@@ -95,6 +97,40 @@ def test_an_interrupted_run_ends_with_the_same_bytes(
     assert _metrics(config) == _metrics(unbroken)
 
 
+@pytest.mark.parametrize("where", ["evaluation", "save"])
+def test_a_signal_in_an_evaluation_or_a_save_loses_no_step(
+    config: CnnConfig, tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGTERM in the test of step 8, or while step 7 is being written beside the next steps."""
+    task = train_cnn.make_task(config)
+    evaluations = []
+    write = BundleWriter.write
+
+    def test_batches() -> Iterable[Batch]:
+        evaluations.append(len(evaluations))
+        if where == "evaluation" and len(evaluations) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert task.test_batches is not None
+        return task.test_batches()
+
+    def signalled_write(writer: BundleWriter, prefix: str, values: Any) -> None:
+        if where == "save" and prefix.endswith("-7"):
+            os.kill(os.getpid(), signal.SIGTERM)
+        write(writer, prefix, values)
+
+    monkeypatch.setattr(BundleWriter, "write", signalled_write)
+    stopped = loop.train(task._replace(test_batches=test_batches), config.run)
+    assert stopped.exit_code == 143
+    assert (stopped.step == 8) if where == "evaluation" else (stopped.step >= 7)
+    assert os.path.exists(f"{stopped.prefix}.manifest")
+    assert train_cnn.train(config).step == 30
+    run = dataclasses.replace(config.run, ckpt_dir=str(tmp_path / "unbroken"))
+    unbroken = _replace(config, run=run)
+    train_cnn.train(unbroken)
+    assert _variables(config) == _variables(unbroken)
+    assert _metrics(config) == _metrics(unbroken)
+
+
 def test_it_learns_the_classes_and_says_so(config: CnnConfig) -> None:
     train_cnn.train(config)
     lines = [json.loads(line) for line in _metrics(config).splitlines()]
@@ -154,7 +190,7 @@ def test_epochs_are_passes_over_the_training_images(config: CnnConfig) -> None:
 
 
 def _replace(config: CnnConfig, **changes: Any) -> CnnConfig:
-    return type(config)(**{**config.__dict__, **changes})
+    return dataclasses.replace(config, **changes)
 
 
 def test_a_share_of_an_npz_is_held_out(config: CnnConfig, tmp_path: Path) -> None:

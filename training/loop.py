@@ -117,7 +117,10 @@ def _finite_variables(session: GraphSession, step: int) -> dict[str, np.ndarray[
     """Copies of the variables; TrainingError where one is no number, so that it is not saved."""
     values = session.copy_variables()
     for name, value in values.items():
-        if not np.all(np.isfinite(value)):
+        # A sum is not finite where a value is not, and takes a tenth of the time of a full look.
+        with np.errstate(over="ignore", invalid="ignore"):
+            suspicious = not np.isfinite(value.sum())
+        if suspicious and not np.all(np.isfinite(value)):
             raise TrainingError(
                 f"{name} is not finite after step {step}: the checkpoints before it are kept; try "
                 "a lower --learning_rate"

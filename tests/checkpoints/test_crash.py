@@ -27,7 +27,7 @@ Specs = dict[str, VariableSpec]
 
 KEEP = 2
 RETENTION = Retention(KEEP)
-_CALLS = ("write_file", "flush", "rename", "remove")
+_CALLS = ("create_empty", "write_file", "flush", "rename", "remove")
 
 
 class PowerCutError(BaseException):

@@ -1,0 +1,224 @@
+"""Damages files of real runs at random, reruns them, and compares every byte.
+
+  python -m benchmarks.damage_campaign --damages=1000
+
+Each time, one file of a stopped run (tensors, index, graph, manifest or state file) has a bit
+flipped, is cut short, is overwritten with zeros in a part, or is deleted; then the run is continued
+to its end and compared with one that was never stopped. Exits 1 when anything wrong was not found.
+"""
+
+import logging
+import os
+import random
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import redirect_stderr
+from pathlib import Path
+from typing import NamedTuple
+
+from absl import flags
+
+from cli.run import run
+from cli.tensorflow_startup import import_tensorflow
+from train_cnn import CnnConfig
+from train_cnn import train as train_cnn
+from train_linear import LinearConfig
+from train_linear import train as train_linear
+from training.config import RunConfig
+
+_KEEP = 3
+_LASTING = (".data-00000-of-00001", ".index", ".meta", "checkpoint")
+
+
+class Run(NamedTuple):
+    """One kind of run.
+
+    Attributes:
+      name: of the model.
+      train: trains in a folder to a step.
+      stopped: a folder in which it stopped half way.
+      expected: the lasting files of one that never stopped.
+    """
+
+    name: str
+    train: Callable[[str, int], object]
+    stopped: Path
+    expected: dict[str, bytes]
+
+
+_HALF, _WHOLE = 30, 40
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Defines this command's flags in `values`."""
+    flags.DEFINE_integer("damages", 1000, "Files to damage.", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("seed", 0, "Draws the damage.", lower_bound=0, flag_values=values)
+
+
+def main(values: flags.FlagValues) -> int:
+    """Runs the campaign and prints what was found."""
+    import_tensorflow()
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.monotonic()
+        found = run_campaign(Path(folder), values.damages, values.seed)
+        print(f"{values.damages} damages in {time.monotonic() - started:.0f} s")
+        for finding, count in sorted(found.items()):
+            print(f"  {finding}: {count}")
+    return 1 if any(finding.startswith("LOST") for finding in found) else 0
+
+
+def run_campaign(folder: Path, damages: int, seed: int) -> Counter[str]:
+    """Damages so many files, in turn of each kind of run.
+
+    Args:
+      folder: an empty folder to work in.
+      damages: 1 or more.
+      seed: draws file, kind and place.
+
+    Returns:
+      How often each thing was seen; what must not be begins with LOST.
+    """
+    draw = random.Random(seed)  # noqa: S311 (damage, not secrets)
+    found: Counter[str] = Counter()
+    # What is logged is what is looked at; the log lines of the steps are not.
+    with open(os.devnull, "w") as silence, redirect_stderr(silence), _Log() as log:
+        runs = [prepare(folder, name) for name in _TRAINERS]
+        for number in range(damages):
+            each = runs[number % len(runs)]
+            path = folder / f"damaged-{number}"
+            shutil.copytree(each.stopped, path)
+            kind, name = _damage(path, draw)
+            found[f"{kind} {_part(name)}"] += 1
+            log.lines.clear()
+            lost_manifest = kind == "delete" and _part(name) == "manifest"
+            found.update(go_on(each, path, name, log.lines, lost_manifest=lost_manifest))
+            shutil.rmtree(path)
+    return found
+
+
+def _run_config(path: str) -> RunConfig:
+    return RunConfig(path, 0, 5, _KEEP, 0.0, 10, allow_config_change=False)
+
+
+_TRAINERS: dict[str, Callable[[str, int], object]] = {
+    "linear": lambda path, steps: train_linear(LinearConfig(_run_config(path), steps, 0.5)),
+    "cnn": lambda path, steps: train_cnn(
+        CnnConfig(_run_config(path), "ramp", 0.0, steps, None, 10, 1e-3)
+    ),
+}
+
+
+def prepare(folder: Path, name: str) -> Run:
+    """Trains the model of this name twice: to the end, and half way."""
+    train = _TRAINERS[name]
+    unbroken, stopped = folder / f"{name}-unbroken", folder / f"{name}-stopped"
+    train(str(unbroken), _WHOLE)
+    train(str(stopped), _HALF)
+    return Run(name, train, stopped, _lasting(unbroken))
+
+
+def _lasting(path: Path) -> dict[str, bytes]:
+    """The files that must be equal at the end; manifests hold the time."""
+    files = {p.name: p.read_bytes() for p in path.iterdir() if p.name.endswith(_LASTING)}
+    return files | {"metrics": (path / "logs" / "metrics.jsonl").read_bytes()}
+
+
+def _damage(path: Path, draw: random.Random) -> tuple[str, str]:
+    """Damages one file of the folder; returns how, and its name."""
+    names = sorted(p.name for p in path.iterdir() if p.name.startswith(("my-model-", "checkpoint")))
+    names += 2 * [n for n in names if f"-{_HALF}." in n]  # The newest is what a rerun starts from.
+    name, kind = draw.choice(names), draw.choice(("flip", "truncate", "zeros", "delete"))
+    file = path / name
+    content = bytearray(file.read_bytes())
+    place = draw.randrange(len(content))
+    if kind == "flip":
+        content[place] ^= 1 << draw.randrange(8)
+    elif kind == "truncate":
+        del content[place:]
+    else:
+        end = min(len(content), place + draw.choice((1, 16, 512, 4096, len(content))))
+        content[place:end] = bytes(end - place)
+    file.write_bytes(content)
+    if kind == "delete":
+        file.unlink()
+    return kind, name
+
+
+def _part(name: str) -> str:
+    """Which part of a checkpoint a file is."""
+    return Path(name).suffix.split("-")[0].lstrip(".") or "state"
+
+
+def go_on(
+    each: Run, path: Path, damaged: str, log: list[str], *, lost_manifest: bool
+) -> Counter[str]:
+    """Continues a damaged run to its end.
+
+    Args:
+      each: the kind of run.
+      path: the folder, a damaged copy of where it stopped.
+      damaged: the damaged file's name.
+      log: where the lines that are logged arrive.
+      lost_manifest: whether the damage is that a manifest was deleted.
+
+    Returns:
+      One entry: what was seen.
+    """
+    from checkpoints.errors import CheckpointError
+    from training.errors import TrainingError
+
+    try:
+        each.train(str(path), _WHOLE)
+    except (CheckpointError, TrainingError):
+        return Counter({"LOST: the run does not go on": 1})
+    text = "\n".join(log)
+    if "at step 0" in text:
+        return Counter({"LOST: the run started over": 1})
+    if not _equal(_lasting(path), each.expected, lost_manifest=lost_manifest):
+        return Counter({f"LOST: wrong bytes after damage to {_part(damaged)}": 1})
+    if "stepping over" in text:
+        return Counter({"found, said and stepped over": 1})
+    return Counter({"harmless: every byte as if there had been no damage": 1})
+
+
+def _equal(found: dict[str, bytes], expected: dict[str, bytes], *, lost_manifest: bool) -> bool:
+    """Whether a run ended as it should.
+
+    A checkpoint whose manifest was deleted is taken for someone else's: it may be restored, and is
+    never deleted. So there may be more files, and the state file may name others.
+    """
+    if not lost_manifest:
+        return found == expected
+    names = [n for n in expected if n in found and n != "checkpoint"]
+    newest = {f"my-model-{_WHOLE}{suffix}" for suffix in _LASTING[:3]}
+    return newest <= {*names} and all(found[n] == expected[n] for n in names)
+
+
+class _Log(logging.Handler):
+    """Keeps what is logged while it is entered, in place of showing it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+    def __enter__(self) -> "_Log":
+        logger = logging.getLogger("absl")
+        self._before = (logger.handlers, logger.level, logger.propagate)
+        logger.handlers, logger.propagate = [self], False
+        logger.setLevel(logging.INFO)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        logger = logging.getLogger("absl")
+        logger.handlers, level, logger.propagate = self._before
+        logger.setLevel(level)
+
+
+if __name__ == "__main__":
+    run(main, define_flags, __doc__)
