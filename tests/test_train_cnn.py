@@ -103,7 +103,7 @@ def test_a_signal_in_an_evaluation_or_a_save_loses_no_step(
 ) -> None:
     """SIGTERM in the test of step 8, or while step 7 is being written beside the next steps."""
     task = train_cnn.make_task(config)
-    evaluations = []
+    evaluations: list[int] = []
     write = BundleWriter.write
 
     def test_batches() -> Iterable[Batch]:
@@ -120,6 +120,7 @@ def test_a_signal_in_an_evaluation_or_a_save_loses_no_step(
 
     monkeypatch.setattr(BundleWriter, "write", signalled_write)
     stopped = loop.train(task._replace(test_batches=test_batches), config.run)
+    monkeypatch.undo()
     assert stopped.exit_code == 143
     assert (stopped.step == 8) if where == "evaluation" else (stopped.step >= 7)
     assert os.path.exists(f"{stopped.prefix}.manifest")
