@@ -27,7 +27,9 @@ OUTPUT_SUFFIXES = (".npz", ".json", ".csv")
 
 def define_flags(values: flags.FlagValues) -> None:
     """Defines this script's flags in `values`."""
-    flag_types.define_path("meta", None, "The .meta file of a checkpoint.", values)
+    flag_types.define_path(
+        "meta", None, "The .meta file of a checkpoint, or a folder for its newest one.", values
+    )
     flags.mark_flag_as_required("meta", flag_values=values)
     flags.DEFINE_list(
         "fetch",

@@ -21,7 +21,7 @@ PENDING_SUFFIX = naming.MANIFEST_SUFFIX + ".tmp"
 def files_by_step(folder: str) -> dict[int, set[str]]:
     """The suffixes of the files of each step, by rising step; empty where there is no folder."""
     try:
-        names = tf.io.gfile.listdir(folder)
+        names = tf.io.gfile.listdir(folder or ".")
     except tf.errors.NotFoundError:
         return {}
     suffixes: dict[int, set[str]] = defaultdict(set)

@@ -1,14 +1,18 @@
 """One prediction from start to end: what predict.py does once its flags are read."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import tensorflow as tf
 from absl import logging
 
+from checkpoints.errors import CheckpointError
 from checkpoints.inference_graph import InferenceGraph, describe_tensors, load_inference_graph
 from checkpoints.manifest import verify_checkpoint
 from checkpoints.meta_graph_file import MetaGraphFile, read_meta_graph
+from checkpoints.newest import newest_meta_graph, say_if_gone
 from data.image_data import RAMP
 from prediction import listing, plan, report
 from prediction.casting import Array
@@ -27,7 +31,7 @@ class PredictConfig:
     """What is asked for.
 
     Attributes:
-      meta: the `.meta` file.
+      meta: the `.meta` file, or a folder for its newest checkpoint.
       fetch: tensor names; empty for the graph's own prediction.
       input: a file or folder of rows, None for none.
       feed: as `prediction.feeds.read_feeds` takes them.
@@ -50,9 +54,34 @@ class PredictConfig:
 def predict(config: PredictConfig) -> str:
     """Predicts, writes the output file where one is asked for, and returns what to print.
 
+    A folder as `meta` stands for its newest checkpoint. Where a trainer deletes that while it is
+    being read, the next newest is read in its place.
+
     Raises:
       CheckpointError, DataError, PredictionError: one line for the user.
     """
+    if not tf.io.gfile.isdir(config.meta):
+        return _predict(config)
+    newest = newest_meta_graph(config.meta)
+    while True:
+        try:
+            return _predict(dataclasses.replace(config, meta=newest))
+        except CheckpointError as error:
+            before, newest = newest, newest_meta_graph(config.meta)
+            if newest == before:
+                raise
+            logging.warning("%s; reading %s", error, newest)
+
+
+def _predict(config: PredictConfig) -> str:
+    """Predicts with the checkpoint of one `.meta` file."""
+    try:
+        return _predict_with(config)
+    except CheckpointError as error:
+        raise say_if_gone(error, config.meta) from error
+
+
+def _predict_with(config: PredictConfig) -> str:
     meta = read_meta_graph(config.meta)
     verify_checkpoint(meta.prefix)
     model = read_model(meta)

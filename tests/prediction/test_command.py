@@ -10,9 +10,13 @@ import pytest
 from absl import logging
 from PIL import Image
 
+from checkpoints import folder
 from checkpoints.errors import CheckpointError
+from checkpoints.inference_graph import load_inference_graph
+from checkpoints.meta_graph_file import MetaGraphFile
 from data.errors import DataError
 from data.ramp import demo_images
+from prediction import command
 from prediction.command import PredictConfig, predict
 from prediction.errors import PredictionError
 from tests.prediction import stock
@@ -243,3 +247,38 @@ def test_a_damaged_checkpoint_is_named(linear_run: Path, tmp_path: Path, suffix:
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=rf"my-model-300\{suffix} is damaged"):
         predict(PredictConfig(str(folder / "my-model-300.meta"), fetch=["w:0"]))
+
+
+def _delete_when_read(monkeypatch: pytest.MonkeyPatch, steps: list[int]) -> None:
+    """A trainer's retention takes these checkpoints away just as each is opened."""
+
+    def read_then_gone(meta: MetaGraphFile, *arguments: Any) -> Any:
+        step = int(meta.prefix.rsplit("-", 1)[1])
+        if step in steps:
+            folder.delete_checkpoint(str(Path(meta.path).parent), step)
+        return load_inference_graph(meta, *arguments)
+
+    monkeypatch.setattr(command, "load_inference_graph", read_then_gone)
+
+
+def test_a_folder_is_its_newest_checkpoint(linear_run: Path) -> None:
+    found = _json(str(linear_run), fetch=["global_step:0"])
+    assert found["outputs"]["global_step:0"] == 300
+
+
+def test_what_is_deleted_while_it_is_read_is_read_anew(
+    linear_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = shutil.copytree(linear_run, tmp_path / "model")
+    _delete_when_read(monkeypatch, [300, 290])
+    found = _json(str(path), fetch=["global_step:0"])
+    assert found["outputs"]["global_step:0"] == 280
+
+
+def test_what_was_asked_for_and_is_deleted_is_said(
+    linear_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = shutil.copytree(linear_run, tmp_path / "model")
+    _delete_when_read(monkeypatch, [290])
+    with pytest.raises(CheckpointError, match=r"deleted while .* newest is my-model-300\.meta"):
+        predict(PredictConfig(f"{path}/my-model-290.meta", fetch=["w:0"]))
