@@ -79,7 +79,7 @@ def delete_leftovers(folder: str) -> list[int]:
     return leftover
 
 
-def write_state(folder: str, steps: Iterable[int]) -> None:
+def write_state(folder: str, steps: Iterable[int]) -> bool:
     """Writes the state file, by which `tf.train.latest_checkpoint` finds the newest, if it differs.
 
     Format: the text of `tensorflow/python/training/checkpoint_state.proto`. The paths are
@@ -88,11 +88,16 @@ def write_state(folder: str, steps: Iterable[int]) -> None:
     Args:
       folder: where the checkpoints are.
       steps: of the checkpoints that there are, by rising step; at least one.
+
+    Returns:
+      Whether it was another before, or not there.
     """
     names = [naming.checkpoint_name(step) for step in steps]
     lines = [f'model_checkpoint_path: "{names[-1]}"']
     lines += [f'all_model_checkpoint_paths: "{name}"' for name in names]
     content = ("\n".join(lines) + "\n").encode()
     path = os.path.join(folder, naming.STATE_FILE)
-    if durable.content_of(path) != content:
-        durable.replace_file(path, content)
+    if durable.content_of(path) == content:
+        return False
+    durable.replace_file(path, content)
+    return True

@@ -1,9 +1,9 @@
 """The manifest of a checkpoint: what its files are, and that they are all there.
 
 `my-model-<step>.manifest` is JSON: `format` 1, `step`, `saved_at` (seconds since 1970),
-`tensorflow` (the version that wrote it), `config` (what the run was asked for) and `files`, the
-size in bytes and the SHA-256 of each, and `sha256`, the hash of the manifest itself without that
-entry. A checkpoint is committed when its manifest is in place.
+`environment` (the TensorFlow version and the machine that wrote it), `config` (what the run was
+asked for), `files` (the size in bytes and the SHA-256 of each), and `sha256`, the hash of the
+manifest itself without that entry. A checkpoint is committed when its manifest is in place.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ class Manifest(NamedTuple):
 
     step: int
     saved_at: float
-    tensorflow: str
+    environment: Mapping[str, Any]
     config: Mapping[str, Any]
     files: Mapping[str, FileDigest]
 

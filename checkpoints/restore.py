@@ -8,6 +8,7 @@ from absl import logging
 
 from checkpoints import folder, manifest, naming
 from checkpoints.errors import CheckpointError
+from checkpoints.manifest import Manifest
 from checkpoints.tensor_bundle import VariableSpec, read_bundle
 
 
@@ -18,13 +19,13 @@ class Restored(NamedTuple):
       step: updates done.
       prefix: `<folder>/my-model-<step>`.
       values: the value of each variable, by name.
-      config: what the run that wrote it was asked for; None where it has no manifest.
+      manifest: what its writer said of it; None where it has none.
     """
 
     step: int
     prefix: str
     values: Mapping[str, np.ndarray[Any, Any]]
-    config: Mapping[str, Any] | None
+    manifest: Manifest | None
 
 
 def restore_newest(path: str, expected: Mapping[str, VariableSpec]) -> Restored | None:
@@ -69,4 +70,4 @@ def _restore(path: str, step: int, prefix: str, expected: Mapping[str, VariableS
     values = read_bundle(prefix, expected)
     if "global_step" in values and values["global_step"] != step:
         raise CheckpointError(f"it is of step {values['global_step']}, whatever its name says")
-    return Restored(step, prefix, values, found.config if found else None)
+    return Restored(step, prefix, values, found)

@@ -22,11 +22,11 @@ def at_start(path: str, newest: int | None, retention: Retention) -> None:
     """
     for step in folder.delete_leftovers(path):
         logging.info("cleared what was left of an interrupted save of step %d", step)
-    if newest is not None:
-        after_save(path, newest, retention)
+    if newest is not None and after_save(path, newest, retention):
+        logging.info("rewrote the state file of %s, which did not name what is there", path)
 
 
-def after_save(path: str, newest: int, retention: Retention) -> None:
+def after_save(path: str, newest: int, retention: Retention) -> bool:
     """Writes the state file, then lets the oldest checkpoints go.
 
     A checkpoint of a later step than `newest` has been stepped over as damaged. It counts for
@@ -37,15 +37,19 @@ def after_save(path: str, newest: int, retention: Retention) -> None:
       newest: the step that was saved or restored last.
       retention: what stays.
 
+    Returns:
+      Whether the state file was another before.
+
     Raises:
       tf.errors.OpError, OSError: the file system refused.
     """
     steps = [step for step in folder.committed_steps(path) if step <= newest]
     doomed = steps_to_delete([Saved(s, _saved_at(path, s, retention)) for s in steps], retention)
-    if kept := [step for step in steps if step not in doomed]:
-        folder.write_state(path, kept)
+    kept = [step for step in steps if step not in doomed]
+    rewritten = bool(kept) and folder.write_state(path, kept)
     for step in doomed:
         folder.delete_checkpoint(path, step)
+    return rewritten
 
 
 def _saved_at(path: str, step: int, retention: Retention) -> float:

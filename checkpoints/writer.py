@@ -24,13 +24,15 @@ class RunRecord(NamedTuple):
 
     Attributes:
       meta_graph: the serialized MetaGraphDef, the same for every step.
-      config: what the run was asked for; kept in each manifest.
+      config: what the run was asked for; JSON values, kept in each manifest.
+      environment: the TensorFlow version and the machine; kept in each manifest.
       side_files: files of the run that must be on the disk before a checkpoint that goes with
         them is committed, such as its metrics.
     """
 
     meta_graph: bytes
     config: Mapping[str, Any]
+    environment: Mapping[str, Any]
     side_files: Sequence[str] = ()
 
 
@@ -144,7 +146,7 @@ class CheckpointWriter:
         content = manifest.Manifest(
             step=step,
             saved_at=time.time(),
-            tensorflow=tf.version.VERSION,
+            environment=self._record.environment,
             config=self._record.config,
             files={n: manifest.digest_file(p) for n, p in zip(names, paths, strict=True)},
         )

@@ -15,6 +15,7 @@ from checkpoints.writer import CheckpointWriter, RunRecord
 from training import resume
 from training.cadence import due
 from training.config import RunConfig
+from training.environment import environment
 from training.errors import TrainingError
 from training.graph_session import GraphSession
 from training.metrics import Metrics, MetricsLog
@@ -81,7 +82,7 @@ def _run(
         CheckpointWriter(
             config.ckpt_dir,
             session.specs,
-            RunRecord(task.meta_graph, task.identity, (log.path,)),
+            RunRecord(task.meta_graph, task.identity, environment(), (log.path,)),
             config.retention,
         ) as writer,
         Progress(start, task.last_step, task.batch_size, task.examples) as progress,

@@ -10,6 +10,7 @@ from checkpoints import upkeep
 from checkpoints.errors import reason
 from checkpoints.restore import Restored, restore_newest
 from training.config import RunConfig
+from training.environment import differences, environment
 from training.errors import TrainingError
 from training.graph_session import GraphSession
 
@@ -45,20 +46,15 @@ def start(session: GraphSession, config: RunConfig, identity: Mapping[str, Any])
 
 def _check_identity(restored: Restored, identity: Mapping[str, Any], *, allow_change: bool) -> None:
     """TrainingError where the checkpoint is of another run and that is not allowed."""
-    changes = [] if restored.config is None else _changes(restored.config, identity)
+    if restored.manifest is None:
+        return
+    changes = differences(restored.manifest.config, identity)
     if changes and not allow_change:
         raise TrainingError(
             f"{restored.prefix} is of another run: {', '.join(changes)}; train into another folder "
             "with --ckpt_dir, or continue all the same with --allow_config_change"
         )
-    for change in changes:
-        logging.warning("continuing with another %s", change)
-
-
-def _changes(saved: Mapping[str, Any], present: Mapping[str, Any]) -> list[str]:
-    """`name was A, is now B` for each entry that differs."""
-    return [
-        f"{name} was {saved.get(name)!r}, is now {present.get(name)!r}"
-        for name in sorted({*saved, *present})
-        if saved.get(name) != present.get(name)
-    ]
+    if changes:
+        logging.warning("continuing another run: %s", ", ".join(changes))
+    if moves := differences(restored.manifest.environment, environment()):
+        logging.warning("the last bits of the numbers may differ: %s", ", ".join(moves))

@@ -97,7 +97,7 @@ def _values(values: Values, step: int) -> Values:
 
 
 def _save(path: Path, specs: Specs, values: Values, *steps: int) -> None:
-    record = RunRecord(b"a meta graph", {})
+    record = RunRecord(b"a meta graph", {}, {})
     with CheckpointWriter(str(path), specs, record, RETENTION) as writer:
         for step in steps:
             writer.save(step, _values(values, step))

@@ -18,7 +18,7 @@ def folder(tmp_path: Path) -> Path:
         path = tmp_path / f"my-model-7{suffix}"
         path.write_bytes(suffix.encode() * 3)
         files[path.name] = manifest.digest_file(str(path))
-    content = manifest.Manifest(7, 123.5, "2.21.0", {"seed": 0}, files)
+    content = manifest.Manifest(7, 123.5, {"tensorflow": "2.21.0"}, {"seed": 0}, files)
     (tmp_path / "my-model-7.manifest").write_bytes(manifest.encode(content))
     return tmp_path
 
@@ -33,8 +33,8 @@ def test_digest_is_size_and_sha256(tmp_path: Path) -> None:
 def test_it_says_what_was_put_in(folder: Path) -> None:
     found = manifest.read(str(folder), 7)
     assert found is not None
-    assert (found.step, found.saved_at, found.tensorflow) == (7, 123.5, "2.21.0")
-    assert found.config == {"seed": 0}
+    assert (found.step, found.saved_at) == (7, 123.5)
+    assert (found.environment, found.config) == ({"tensorflow": "2.21.0"}, {"seed": 0})
     manifest.verify_files(str(folder), found)
 
 
@@ -81,7 +81,7 @@ def test_missing_and_damaged_files_are_named(folder: Path, suffix: str) -> None:
 
 def test_a_manifest_must_name_every_file(folder: Path) -> None:
     record = json.loads((folder / "my-model-7.manifest").read_bytes())
-    short = manifest.Manifest(7, 0.0, "", {}, {})
+    short = manifest.Manifest(7, 0.0, {}, {}, {})
     assert len(record["files"]) == 3
     with pytest.raises(CheckpointError, match="does not name"):
         manifest.verify_files(str(folder), short)

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
+from checkpoints import folder, upkeep
 from checkpoints.errors import CheckpointError
 from checkpoints.restore import Restored, restore_newest
 from checkpoints.retention import Retention
@@ -18,7 +19,7 @@ from checkpoints.writer import CheckpointWriter, RunRecord
 Values = dict[str, npt.NDArray[Any]]
 Specs = dict[str, VariableSpec]
 
-RECORD = RunRecord(meta_graph=b"a meta graph", config={"seed": 3})
+RECORD = RunRecord(b"a meta graph", config={"seed": 3}, environment={"tensorflow": "2.21.0"})
 
 
 def _writer(path: Path, specs: Specs, keep: int = 4) -> CheckpointWriter:
@@ -67,7 +68,8 @@ def test_the_newest_is_restored(tmp_path: Path, specs: Specs, values: Values) ->
     _save(tmp_path, specs, values, 9, 10)
     found = _restore(tmp_path, specs)
     assert (found.step, found.prefix) == (10, str(tmp_path / "my-model-10"))
-    assert found.config == {"seed": 3}
+    assert found.manifest is not None
+    assert found.manifest.config == {"seed": 3}
     assert found.values["layer/w"].tobytes() == values["layer/w"].tobytes()
 
 
@@ -101,7 +103,7 @@ def test_a_checkpoint_without_manifest_is_accepted_and_that_is_said(
     _save(tmp_path, specs, values, 10)
     (tmp_path / "my-model-10.manifest").unlink()
     found = _restore(tmp_path, specs)
-    assert (found.step, found.config) == (10, None)
+    assert (found.step, found.manifest) == (10, None)
     assert "has no manifest" in caplog.text
 
 
@@ -135,3 +137,64 @@ def test_the_next_save_goes_on_after_a_failed_one(
     (blocked / "file").touch()
     _save(tmp_path, specs, values, 20, 30)
     assert _restore(tmp_path, specs).step == 30
+
+
+@pytest.mark.parametrize("damaged", [1, 2, 3])
+def test_of_several_damaged_ones_the_newest_good_one_is_found(
+    tmp_path: Path, specs: Specs, values: Values, damaged: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Damage of another kind to each of the newest; a good older one is left at any depth."""
+    steps = [10, 20, 30, 40]
+    _save(tmp_path, specs, values, *steps)
+    for step, suffix in zip(steps[-damaged:], (".index", ".meta", ".manifest"), strict=False):
+        (tmp_path / f"my-model-{step}{suffix}").write_bytes(b"damage")
+    assert _restore(tmp_path, specs).step == steps[-damaged - 1]
+    assert caplog.text.count("stepping over") == damaged
+
+
+def test_a_damaged_newer_one_takes_no_good_ones_place(
+    tmp_path: Path, specs: Specs, values: Values
+) -> None:
+    """Step 40 is damaged and two are kept: 20 and 30 stay until 40 has been written again."""
+    _save(tmp_path, specs, values, 20, 30, 40, keep=3)
+    (tmp_path / "my-model-40.index").write_bytes(b"damage")
+    _save(tmp_path, specs, values, 31, keep=2)
+    assert folder.committed_steps(str(tmp_path)) == [30, 31, 40]
+    assert tf.train.latest_checkpoint(str(tmp_path)) == str(tmp_path / "my-model-31")
+    _save(tmp_path, specs, values, 40, keep=2)
+    assert folder.committed_steps(str(tmp_path)) == [31, 40]
+    assert _restore(tmp_path, specs).step == 40
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\xff\xff", b'model_checkpoint_path: "gone-7"\n'])
+def test_a_lost_or_wrong_state_file_is_written_anew(
+    tmp_path: Path,
+    specs: Specs,
+    values: Values,
+    content: bytes | None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    _save(tmp_path, specs, values, 9, 10)
+    state = tmp_path / "checkpoint"
+    before = state.read_bytes()
+    state.unlink()
+    if content is not None:
+        state.write_bytes(content)
+    assert _restore(tmp_path, specs).step == 10  # It is not what a restart goes by.
+    upkeep.at_start(str(tmp_path), 10, Retention(4))
+    assert state.read_bytes() == before
+    assert "rewrote the state file" in caplog.text
+
+
+def test_a_name_that_is_not_its_step_is_stepped_over(
+    tmp_path: Path, specs: Specs, values: Values, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A stranger's files under another number."""
+    _save(tmp_path, specs, values, 9)
+    _save(tmp_path, specs, values, 10)
+    (tmp_path / "my-model-10.manifest").unlink()
+    for path in sorted(tmp_path.glob("my-model-10.*")):
+        path.rename(str(path).replace("-10.", "-99."))
+    assert _restore(tmp_path, specs).step == 9
+    assert "my-model-99: it is of step 10" in caplog.text

@@ -17,7 +17,7 @@ import train_linear
 from checkpoints.errors import CheckpointError
 from checkpoints.lock import LOCK_FILE, FolderLock
 from train_linear import LinearConfig
-from training import loop
+from training import environment, loop, resume
 from training.errors import TrainingError
 from training.graph_session import GraphSession
 from training.task import Batch
@@ -178,6 +178,22 @@ def test_another_config_is_refused_unless_allowed(
         train_linear.train(_with(config, **changes))
     assert _steps(config) == [10, 20]
     assert train_linear.train(_with(config, **changes, allow_config_change=True)).step == STEPS
+
+
+def test_another_machine_is_said(
+    config: LinearConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Bits are promised for as many processors and the same TensorFlow only."""
+    train_linear.train(_with(config, train_steps=20))
+    assert train_linear.train(_with(config, train_steps=30)).step == 30
+    assert "last bits" not in caplog.text
+    present = environment.environment()
+    monkeypatch.setattr(
+        resume, "environment", lambda: present | {"processors": 999, "tensorflow": "3.0"}
+    )
+    assert train_linear.train(config).step == STEPS
+    assert "the last bits of the numbers may differ: processors was" in caplog.text
+    assert "tensorflow was '2." in caplog.text
 
 
 def test_what_only_extends_a_run_may_change(config: LinearConfig) -> None:
