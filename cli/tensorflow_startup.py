@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -21,11 +22,27 @@ def import_tensorflow() -> None:
     Call it once, first in a script's `main`. TF_CPP_MIN_LOG_LEVEL, where it is set, is respected.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    with _without_chatter():
+    with _signals_end_the_process(), _without_chatter():
         import tensorflow as tf
 
         tf.config.list_physical_devices()
     tf.get_logger().setLevel("ERROR")
+
+
+@contextmanager
+def _signals_end_the_process() -> Iterator[None]:
+    """Ends the process at the first SIGINT or SIGTERM, with the exit code 128 + its number.
+
+    An exception that a handler raises in the midst of an import can be swallowed there: modules
+    are full of attempts to import others. Nothing has been begun yet that would need tidying.
+    """
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {n: signal.signal(n, lambda number, _: os._exit(128 + number)) for n in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

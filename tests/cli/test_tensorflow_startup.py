@@ -1,6 +1,8 @@
 """What of TensorFlow's start-up reaches stderr."""
 
+import contextlib
 import os
+import signal
 
 import pytest
 
@@ -37,3 +39,22 @@ def test_an_exit_inside_shows_no_chatter(capfd: pytest.CaptureFixture[str]) -> N
     with pytest.raises(SystemExit):
         _end_with(SystemExit(143))
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_no_import_swallows_a_signal(number: int, code: int) -> None:
+    """As a module does that tries to import another, and goes on without it."""
+    child = os.fork()
+    if child == 0:
+        with tensorflow_startup._signals_end_the_process(), contextlib.suppress(BaseException):
+            os.kill(os.getpid(), number)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == code
+
+
+def test_the_handlers_are_given_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with tensorflow_startup._signals_end_the_process():
+        assert signal.getsignal(signal.SIGTERM) is not before
+    assert signal.getsignal(signal.SIGTERM) is before
