@@ -66,7 +66,7 @@ def define_flags(values: flags.FlagValues) -> None:
         below=1.0,
     )
     flags.DEFINE_integer("batch_size", 10, "Images a step.", lower_bound=1, flag_values=values)
-    flag_types.define_positive_float("learning_rate", 1e-3, "Of Adam.", values)
+    flag_types.define_positive_float("learning_rate", 1e-3, "Learning rate of Adam.", values)
 
 
 def make_task(config: CnnConfig) -> "Task":

@@ -39,7 +39,9 @@ def define_flags(values: flags.FlagValues) -> None:
     """Defines this script's flags in `values`."""
     define_run_flags(values, ckpt_dir="model")
     define_length_flags(values, DEFAULT_STEPS, epochs=False)
-    flag_types.define_positive_float("learning_rate", 0.5, "Of gradient descent.", values)
+    flag_types.define_positive_float(
+        "learning_rate", 0.5, "Learning rate of gradient descent.", values
+    )
 
 
 def make_task(config: LinearConfig) -> "Task":

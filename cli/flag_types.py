@@ -8,8 +8,11 @@ from absl import flags
 def define_positive_float(
     name: str, default: float, help_text: str, values: flags.FlagValues
 ) -> None:
-    """Defines a float flag that must be finite and above 0 (absl's lower_bound lets NaN pass)."""
-    flags.DEFINE_float(name, default, help_text, flag_values=values)
+    """Defines a float flag that must be finite and above 0 (absl's lower_bound lets NaN pass).
+
+    Both kinds of float flag add their range to the help.
+    """
+    flags.DEFINE_float(name, default, f"{help_text} Above 0.", flag_values=values)
     flags.register_validator(
         name,
         lambda value: math.isfinite(value) and value > 0,
@@ -22,8 +25,8 @@ def define_non_negative_float(
     name: str, default: float, help_text: str, values: flags.FlagValues, below: float = math.inf
 ) -> None:
     """Defines a float flag in [0, below); NaN and infinity are refused."""
-    flags.DEFINE_float(name, default, help_text, flag_values=values)
     limit = "" if math.isinf(below) else f" and below {below:g}"
+    flags.DEFINE_float(name, default, f"{help_text} From 0{limit}.", flag_values=values)
     flags.register_validator(
         name,
         lambda value: 0 <= value < below,

@@ -6,6 +6,8 @@ from cli import flag_types
 from training.config import RunConfig
 
 _LARGEST_SEED = 2**32 - 1
+_MOST_STEPS = 10**12
+_MOST_EPOCHS = 10**6
 
 
 def define_run_flags(values: flags.FlagValues, ckpt_dir: str) -> None:
@@ -64,6 +66,7 @@ def define_length_flags(values: flags.FlagValues, default_steps: int, *, epochs:
         None,
         f"Step the run ends at, counted from its very start; {default_steps} by default.",
         lower_bound=1,
+        upper_bound=_MOST_STEPS,
         flag_values=values,
     )
     if not epochs:
@@ -71,13 +74,14 @@ def define_length_flags(values: flags.FlagValues, default_steps: int, *, epochs:
     flags.DEFINE_float(
         "epochs",
         None,
-        "Passes over the training images the run ends after; in place of --train_steps.",
+        "Passes over the training images the run ends after, above 0 and up to a million; in place "
+        "of --train_steps.",
         flag_values=values,
     )
     flags.register_validator(
         "epochs",
-        lambda value: value is None or 0 < value < float("inf"),
-        message="must be a finite number above 0",
+        lambda value: value is None or 0 < value <= _MOST_EPOCHS,
+        message=f"must be a number above 0 and up to {_MOST_EPOCHS:,}",
         flag_values=values,
     )
     flags.register_multi_flags_validator(

@@ -68,7 +68,7 @@ def test_help_lists_the_flags_and_runs_nothing(
     output = capsys.readouterr().out
     assert "Does a thing." in output
     assert "--count: How many." in output
-    assert "--rate: Of change." in output
+    assert "--rate: Of change. Above 0." in output
 
 
 @pytest.mark.parametrize(
