@@ -58,11 +58,11 @@ class MetricsLog:
                 # A file is named by the second, so that two starts in one could share a name.
                 filename_suffix=f".{start:010d}",
             )
-        if start:
-            # TensorBoard forgets the events from this step on that an earlier process wrote.
-            self._events.add_session_log(
-                tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START), start + 1
-            )
+        # TensorBoard forgets the events from this step on that an earlier process wrote; one that was
+        # killed before its first checkpoint has left some, too.
+        self._events.add_session_log(
+            tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START), start + 1
+        )
 
     def write(self, metrics: Metrics) -> None:
         """Adds one line, and the same numbers as scalars; neither need be on the disk yet."""

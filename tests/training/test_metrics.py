@@ -61,6 +61,16 @@ def test_a_resumed_run_has_each_step_once(tmp_path: Path) -> None:
     assert _steps_in_tensorboard(tmp_path) == [10, 20, 30, 40, 50]
 
 
+def test_a_run_that_starts_again_has_each_step_once(tmp_path: Path) -> None:
+    """The first process was killed before its first checkpoint, an hour ago."""
+    _write(tmp_path, 0, 10, 20)
+    (events,) = (tmp_path / "logs").glob("events.*")
+    events.rename(events.with_name("events.out.tfevents.1000000000.host.0000000000"))
+    _write(tmp_path, 0, 10, 20, 30)
+    assert [line["step"] for line in _lines(tmp_path)] == [10, 20, 30]
+    assert _steps_in_tensorboard(tmp_path) == [10, 20, 30]
+
+
 @pytest.mark.parametrize("tail", [b'{"step": 20, "lo', b'{"step": 20}', b"\x00\xff\n", b"[]\n"])
 def test_what_a_killed_process_cut_short_is_dropped(tmp_path: Path, tail: bytes) -> None:
     _write(tmp_path, 0, 10)
