@@ -58,8 +58,8 @@ class MetricsLog:
                 # A file is named by the second, so that two starts in one could share a name.
                 filename_suffix=f".{start:010d}",
             )
-        # TensorBoard forgets the events from this step on that an earlier process wrote; one that was
-        # killed before its first checkpoint has left some, too.
+        # TensorBoard forgets the events from this step on that an earlier process wrote, as has one
+        # that was killed before its first checkpoint.
         self._events.add_session_log(
             tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START), start + 1
         )
