@@ -2,8 +2,12 @@
 
 import json
 import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -42,34 +46,41 @@ class MetricsLog:
         """Opens the logs of a run that has done `start` steps and drops what is beyond them.
 
         Raises:
-          tf.errors.OpError, OSError: the folder cannot be written.
+          TrainingError: the folder cannot be written.
         """
         folder = os.path.join(ckpt_dir, LOGS_FOLDER)
         self.path = os.path.join(folder, METRICS_FILE)
-        tf.io.gfile.makedirs(folder)
-        _drop_lines_after(self.path, start)
-        self._lines = tf.io.gfile.GFile(self.path, "a")
-        self._lines.write("")  # A GFile makes its file with the first write.
-        self._lines.flush()
-        with graph.as_default():  # A FileWriter is a thing of graph mode.
-            self._events = tf.compat.v1.summary.FileWriter(
-                folder,
-                graph if start == 0 else None,
-                # A file is named by the second, so that two starts in one could share a name.
-                filename_suffix=f".{start:010d}",
-            )
-        # TensorBoard forgets the events from this step on that an earlier process wrote, as has one
-        # that was killed before its first checkpoint.
-        self._events.add_session_log(
-            tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START), start + 1
-        )
+        with _refusals_as_training_errors():
+            tf.io.gfile.makedirs(folder)
+            _drop_lines_after(self.path, start)
+            self._lines = tf.io.gfile.GFile(self.path, "a")
+            self._lines.write("")  # A GFile makes its file with the first write.
+            self._lines.flush()
+            # tensorflow/core/util/event.proto in a TFRecord file, as TensorBoard reads it.
+            self._events = tf.io.TFRecordWriter(os.path.join(folder, _events_name(start)))
+            self._write_event(file_version="brain.Event:2")
+            if start == 0:
+                self._write_event(graph_def=graph.as_graph_def().SerializeToString())
+            # TensorBoard forgets the events from this step on that an earlier process wrote, as has
+            # one that was killed before its first checkpoint.
+            begun = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
+            self._write_event(session_log=begun, step=start + 1)
+
+    def _write_event(self, **content: Any) -> None:
+        event = tf.compat.v1.Event(wall_time=time.time(), **content)
+        self._events.write(event.SerializeToString())
 
     def write(self, metrics: Metrics) -> None:
-        """Adds one line, and the same numbers as scalars; neither need be on the disk yet."""
+        """Adds one line, and the same numbers as scalars; neither need be on the disk yet.
+
+        Raises:
+          TrainingError: the file system refused, such as a full disk.
+        """
         numbers = metrics.numbers()
-        self._lines.write(json.dumps({"step": metrics.step, **numbers}) + "\n")
         values = [tf.compat.v1.Summary.Value(tag=k, simple_value=v) for k, v in numbers.items()]
-        self._events.add_summary(tf.compat.v1.Summary(value=values), metrics.step)
+        with _refusals_as_training_errors():
+            self._lines.write(json.dumps({"step": metrics.step, **numbers}) + "\n")
+            self._write_event(summary=tf.compat.v1.Summary(value=values), step=metrics.step)
 
     def flush(self) -> None:
         """Hands all lines and events to the file system: before a checkpoint that follows them.
@@ -77,14 +88,9 @@ class MetricsLog:
         Raises:
           TrainingError: the file system refused, such as a full disk.
         """
-        try:
+        with _refusals_as_training_errors():
             self._lines.flush()
             self._events.flush()
-        except tf.errors.OpError as error:
-            raise TrainingError(
-                f"the metrics cannot be written: {reason(error)}; the checkpoints stay, and the "
-                "same command goes on from the newest"
-            ) from error
 
     def __enter__(self) -> "MetricsLog":
         return self
@@ -95,8 +101,31 @@ class MetricsLog:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._lines.close()
-        self._events.close()
+        """Closes; an error that is already on its way is not replaced by one of the files."""
+        try:
+            with _refusals_as_training_errors():
+                self._lines.close()
+                self._events.close()
+        except TrainingError:
+            if error is None:
+                raise
+
+
+@contextmanager
+def _refusals_as_training_errors() -> Iterator[None]:
+    try:
+        yield
+    except (tf.errors.OpError, OSError) as error:
+        raise TrainingError(
+            f"the metrics cannot be written: {reason(error)}; the checkpoints stay, and the same "
+            "command goes on from the newest"
+        ) from error
+
+
+def _events_name(start: int) -> str:
+    """A name that no other process has, and that sorts by time, as TensorBoard reads them."""
+    unique = f"{socket.gethostname()}.{os.getpid()}.{start:010d}"
+    return f"events.out.tfevents.{time.time_ns() // 1000:016d}.{unique}"
 
 
 def _drop_lines_after(path: str, step: int) -> None:

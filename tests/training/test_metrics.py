@@ -1,11 +1,14 @@
 """What a run writes beside its checkpoints."""
 
 import json
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
 import tensorflow as tf
 
+from training.errors import TrainingError
 from training.metrics import Metrics, MetricsLog
 
 v1 = tf.compat.v1
@@ -65,7 +68,7 @@ def test_a_run_that_starts_again_has_each_step_once(tmp_path: Path) -> None:
     """The first process was killed before its first checkpoint, an hour ago."""
     _write(tmp_path, 0, 10, 20)
     (events,) = (tmp_path / "logs").glob("events.*")
-    events.rename(events.with_name("events.out.tfevents.1000000000.host.0000000000"))
+    events.rename(events.with_name("events.out.tfevents.0000000000000001.host"))
     _write(tmp_path, 0, 10, 20, 30)
     assert [line["step"] for line in _lines(tmp_path)] == [10, 20, 30]
     assert _steps_in_tensorboard(tmp_path) == [10, 20, 30]
@@ -78,3 +81,22 @@ def test_what_a_killed_process_cut_short_is_dropped(tmp_path: Path, tail: bytes)
         file.write(tail)
     _write(tmp_path, 20, 30)
     assert [line["step"] for line in _lines(tmp_path)] == [10, 30]
+
+
+def test_a_full_disk_is_one_line() -> None:
+    """/dev/full refuses every write."""
+    if not os.path.exists("/dev/full"):
+        pytest.skip("needs /dev/full")
+    with pytest.raises(TrainingError, match="metrics cannot be written") as told:
+        _write_to_full_disk()
+    assert "\n" not in str(told.value)
+
+
+def _write_to_full_disk() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.mkdir(f"{folder}/logs")
+        os.symlink("/dev/full", f"{folder}/logs/metrics.jsonl")
+        with MetricsLog(folder, tf.Graph(), 0) as log:
+            for step in range(1, 100_000):
+                log.write(Metrics(step, loss=0.5))
+            log.flush()
