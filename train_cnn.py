@@ -23,7 +23,7 @@ from cli.tensorflow_startup import import_tensorflow
 from data.errors import DataError
 from training.config import RunConfig, last_step, log_interval
 from training.errors import TrainingError
-from training.flags import define_length_flags, define_run_flags, run_config
+from training.flags import define_length_flags, define_run_flags, intra_op_threads, run_config
 
 if TYPE_CHECKING:
     from training.loop import Outcome
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 DEFAULT_STEPS = 200
 RAMP = "ramp"
+_SMALL_BATCH = 32  # images; below it one thread trains faster than two (python -m benchmarks.speed)
 _TEST_BATCH_SIZE = 250  # images at once: their activations take 40 MB
 
 
@@ -137,7 +138,7 @@ def train(config: CnnConfig) -> "Outcome":
 
 def main(values: flags.FlagValues) -> int:
     """Trains as the flags say."""
-    import_tensorflow()
+    import_tensorflow(intra_op_threads(values, small_steps=values.batch_size < _SMALL_BATCH))
     outcome = train(
         CnnConfig(
             run=run_config(values),

@@ -17,7 +17,7 @@ from cli.run import run
 from cli.tensorflow_startup import import_tensorflow
 from training.config import RunConfig, log_interval
 from training.errors import TrainingError
-from training.flags import define_length_flags, define_run_flags, run_config
+from training.flags import define_length_flags, define_run_flags, intra_op_threads, run_config
 
 if TYPE_CHECKING:
     from training.loop import Outcome
@@ -81,7 +81,7 @@ def train(config: LinearConfig) -> "Outcome":
 
 def main(values: flags.FlagValues) -> int:
     """Trains as the flags say and prints the line that was found."""
-    import_tensorflow()
+    import_tensorflow(intra_op_threads(values, small_steps=True))
     config = LinearConfig(
         run=run_config(values),
         train_steps=values.train_steps or DEFAULT_STEPS,

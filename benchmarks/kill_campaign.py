@@ -72,7 +72,7 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues) -> int:
     """Runs the campaign and prints what was found."""
-    import_tensorflow()
+    import_tensorflow(intra_op_threads=1)  # As train_linear.py and train_cnn.py have them.
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # It tells of every restart.
     with tempfile.TemporaryDirectory() as folder:
         started = time.monotonic()

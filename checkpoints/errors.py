@@ -1,8 +1,12 @@
-"""The error of a checkpoint that cannot be read, written or used."""
+"""The errors of a checkpoint that cannot be read, written or used."""
 
 
 class CheckpointError(Exception):
     """One line: which checkpoint, what is wrong with it, and what mends it."""
+
+
+class NotFiniteError(CheckpointError):
+    """A variable is NaN or infinite: nothing that is worth a checkpoint."""
 
 
 def reason(error: Exception) -> str:

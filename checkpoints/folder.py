@@ -54,13 +54,17 @@ def committed_steps(folder: str) -> list[int]:
 
 
 def delete_checkpoint(folder: str, step: int) -> None:
+    """Deletes what there is of a step; see `delete_files`."""
+    delete_files(folder, step, files_by_step(folder).get(step, set()))
+
+
+def delete_files(folder: str, step: int, suffixes: set[str]) -> None:
     """Deletes a step's files, in an order that never leaves a part that looks whole.
 
     Raises:
       tf.errors.OpError, OSError: the file system refused.
     """
     prefix = naming.checkpoint_prefix(folder, step)
-    suffixes = files_by_step(folder).get(step, set())
     if is_committed(suffixes):
         durable.rename(prefix + naming.MANIFEST_SUFFIX, prefix + PENDING_SUFFIX)
         durable.flush(folder)
@@ -72,11 +76,11 @@ def delete_checkpoint(folder: str, step: int) -> None:
 
 def delete_leftovers(folder: str) -> list[int]:
     """Clears what saves and deletions that were cut short have left; returns their steps."""
-    leftover = [step for step, suffixes in files_by_step(folder).items() if is_leftover(suffixes)]
-    for step in leftover:
-        delete_checkpoint(folder, step)
+    leftover = {step: files for step, files in files_by_step(folder).items() if is_leftover(files)}
+    for step, suffixes in leftover.items():
+        delete_files(folder, step, suffixes)
     durable.remove_leftover(os.path.join(folder, naming.STATE_FILE))
-    return leftover
+    return list(leftover)
 
 
 def write_state(folder: str, steps: Iterable[int]) -> bool:

@@ -38,14 +38,19 @@ class Manifest(NamedTuple):
     files: Mapping[str, FileDigest]
 
 
+def digest(content: bytes) -> FileDigest:
+    """The size and hash of a file with this content."""
+    return FileDigest(len(content), hashlib.sha256(content).hexdigest())
+
+
 def digest_file(path: str) -> FileDigest:
     """Reads a file and returns its size and hash."""
-    digest, size = hashlib.sha256(), 0
+    hashed, size = hashlib.sha256(), 0
     with tf.io.gfile.GFile(path, "rb") as file:
         while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
+            hashed.update(block)
             size += len(block)
-    return FileDigest(size, digest.hexdigest())
+    return FileDigest(size, hashed.hexdigest())
 
 
 def encode(manifest: Manifest) -> bytes:
@@ -89,7 +94,7 @@ def _decode(content: bytes) -> Manifest:
 
 
 def _to_json(record: Mapping[str, Any]) -> bytes:
-    return (json.dumps(record, indent=1, sort_keys=True) + "\n").encode()
+    return (json.dumps(record, sort_keys=True) + "\n").encode()
 
 
 def _hash_of(record: Mapping[str, Any]) -> str:

@@ -43,12 +43,13 @@ def after_save(path: str, newest: int, retention: Retention) -> bool:
     Raises:
       tf.errors.OpError, OSError: the file system refused.
     """
-    steps = [step for step in folder.committed_steps(path) if step <= newest]
+    found = folder.files_by_step(path)
+    steps = [step for step in found if step <= newest and folder.is_committed(found[step])]
     doomed = steps_to_delete([Saved(s, _saved_at(path, s, retention)) for s in steps], retention)
     kept = [step for step in steps if step not in doomed]
     rewritten = bool(kept) and folder.write_state(path, kept)
     for step in doomed:
-        folder.delete_checkpoint(path, step)
+        folder.delete_files(path, step, found[step])
     return rewritten
 
 

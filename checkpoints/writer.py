@@ -1,6 +1,5 @@
 """Saves checkpoints beside the training: copied values in, a committed checkpoint on disk out."""
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,7 +11,7 @@ import tensorflow as tf
 from absl import logging
 
 from checkpoints import durable, folder, manifest, naming, upkeep
-from checkpoints.errors import CheckpointError, reason
+from checkpoints.errors import CheckpointError, NotFiniteError, reason
 from checkpoints.retention import Retention
 from checkpoints.tensor_bundle import BundleWriter, VariableSpec
 
@@ -40,7 +39,8 @@ class CheckpointWriter:
     """Writes one checkpoint at a time in a thread of its own.
 
     A save that fails, such as on a full disk, is logged and leaves the checkpoints before it as
-    they were; the next save tries again. `close` raises if the last one failed.
+    they were; the next save tries again. `close` raises if the last one failed. Values that are not
+    finite are not saved, and the next call raises.
     """
 
     def __init__(
@@ -55,19 +55,33 @@ class CheckpointWriter:
         self._record = record
         self._retention = retention
         self._bundle = BundleWriter(specs)
+        self._meta_digest = manifest.digest(record.meta_graph)
+        # Kept from save to save: fresh memory for each would cost more than the copying.
+        self._values = {n: np.empty(spec.shape, spec.dtype) for n, spec in specs.items()}
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
 
     def save(self, step: int, values: Values) -> None:
-        """Takes the values of all variables and returns while they are being written.
+        """Copies the values of all variables and returns while they are being written.
 
         A save that is still under way is waited for.
+
+        Args:
+          step: updates done.
+          values: of all variables, by name; free to change afterwards.
+
+        Raises:
+          NotFiniteError: of the save before this one.
         """
         try:
             self._finish_pending()
+        except NotFiniteError:
+            raise
         except CheckpointError as error:
             logging.warning("%s; training goes on", error)
-        self._pending = self._thread.submit(self._commit, step, values)
+        for name, copy in self._values.items():
+            np.copyto(copy, values[name])
+        self._pending = self._thread.submit(self._commit, step)
 
     def _finish_pending(self) -> None:
         """Waits for the save under way; CheckpointError where it failed."""
@@ -80,6 +94,7 @@ class CheckpointWriter:
 
         Raises:
           CheckpointError: the last save failed; the checkpoint before it is whole.
+          NotFiniteError: it had nothing worth saving.
         """
         try:
             self._finish_pending()
@@ -103,11 +118,12 @@ class CheckpointWriter:
             if error is None:
                 raise
 
-    def _commit(self, step: int, values: Values) -> None:
+    def _commit(self, step: int) -> None:
         """Writes, flushes and commits one checkpoint, then lets the oldest go."""
+        self._check_finite(step)
         prefix = naming.checkpoint_prefix(self._folder, step)
         try:
-            self._write(step, values)
+            self._write(step)
         except (tf.errors.OpError, OSError) as error:
             self._discard(step)
             raise CheckpointError(f"could not save {prefix}: {reason(error)}") from error
@@ -117,6 +133,14 @@ class CheckpointWriter:
             raise CheckpointError(
                 f"{prefix} is saved, but older ones could not be deleted: {reason(error)}"
             ) from error
+
+    def _check_finite(self, step: int) -> None:
+        for name, value in self._values.items():
+            if not np.isfinite(value).all():
+                raise NotFiniteError(
+                    f"{name} is not finite after step {step}: the checkpoints before it are kept; "
+                    "try a lower --learning_rate"
+                )
 
     def _discard(self, step: int) -> None:
         """Frees the space of a save that failed, as far as the file system lets us."""
@@ -128,19 +152,20 @@ class CheckpointWriter:
                 "leftovers of step %d stay until the next start: %s", step, reason(error)
             )
 
-    def _write(self, step: int, values: Values) -> None:
+    def _write(self, step: int) -> None:
         """Puts a step's files on the disk; its manifest, which commits them, last."""
         prefix = naming.checkpoint_prefix(self._folder, step)
         pending = prefix + folder.PENDING_SUFFIX
         folder.delete_checkpoint(self._folder, step)  # One that was stepped over as damaged.
         durable.create_empty(pending)  # Whatever is written from here on is a leftover,
         durable.flush(self._folder)  # until the manifest is complete and renamed.
-        self._bundle.write(prefix, values)
+        self._bundle.write(prefix, self._values)
         durable.write_file(prefix + naming.META_SUFFIX, self._record.meta_graph)
-        names = [naming.checkpoint_name(step) + suffix for suffix in naming.CONTENT_SUFFIXES]
-        paths = [os.path.join(self._folder, name) for name in names]
-        for path in (prefix + naming.DATA_SUFFIX, prefix + naming.INDEX_SUFFIX):
-            durable.flush(path)  # TensorFlow has closed them, and flushed nothing.
+        name = naming.checkpoint_name(step)
+        digests = {name + naming.META_SUFFIX: self._meta_digest}
+        for suffix in (naming.DATA_SUFFIX, naming.INDEX_SUFFIX):
+            durable.flush(prefix + suffix)  # TensorFlow has closed them, and flushed nothing.
+            digests[name + suffix] = manifest.digest_file(prefix + suffix)
         for path in self._record.side_files:
             durable.flush(path)
         content = manifest.Manifest(
@@ -148,7 +173,7 @@ class CheckpointWriter:
             saved_at=time.time(),
             environment=self._record.environment,
             config=self._record.config,
-            files={n: manifest.digest_file(p) for n, p in zip(names, paths, strict=True)},
+            files=digests,
         )
         durable.write_file(pending, manifest.encode(content))
         durable.flush(self._folder)

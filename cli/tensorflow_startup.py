@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+INTRA_OP_THREADS_VARIABLE = "TF_NUM_INTRAOP_THREADS"
+
 # What TensorFlow 2.21 prints on stderr while it is imported and looks for devices, on every
 # machine: information and warnings (absl's prefix is a level letter and the date), the notice
 # that they come early, and the failed search for a GPU driver. Errors of any other kind pass.
@@ -16,12 +18,19 @@ _CHATTER = re.compile(
 )
 
 
-def import_tensorflow() -> None:
+def import_tensorflow(intra_op_threads: int | None = None) -> None:
     """Imports TensorFlow and looks for its devices; its errors are printed, its chatter is not.
 
     Call it once, first in a script's `main`. TF_CPP_MIN_LOG_LEVEL, where it is set, is respected.
+
+    Args:
+      intra_op_threads: among how many threads an operation may split its work; None leaves it to
+        TF_NUM_INTRAOP_THREADS or, without that, to the number of processors.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if intra_op_threads is not None:
+        # A ConfigProto would not do: all sessions of a process share the threads of its first.
+        os.environ[INTRA_OP_THREADS_VARIABLE] = str(intra_op_threads)
     with _signals_end_the_process(), _without_chatter():
         import tensorflow as tf
 

@@ -1,5 +1,6 @@
 """The README's command lines, as a user runs them: one process each."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -53,6 +54,24 @@ def test_train_cnn_then_predict(tmp_path: Path) -> None:
     assert "demo" in first.stderr
     assert "accuracy" in first.stdout
     assert first.stdout == second.stdout
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2,
+    reason="needs two processors, and a system that lends one",
+)
+def test_small_steps_give_the_same_bytes_on_one_processor(tmp_path: Path) -> None:
+    """They run in one thread, however many processors there are."""
+    here = os.sched_getaffinity(0)
+    for name, processors in (("all", here), ("one", {min(here)})):
+        os.sched_setaffinity(0, processors)
+        try:
+            ended = _run(tmp_path, "train_cnn.py", f"--ckpt_dir={name}", "--train_steps=30")
+        finally:
+            os.sched_setaffinity(0, here)
+        assert ended.returncode == 0, ended.stderr
+    name = "my-model-30.data-00000-of-00001"
+    assert (tmp_path / "all" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
 
 
 def test_ctrl_c_and_the_same_line_again(tmp_path: Path) -> None:

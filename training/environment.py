@@ -7,19 +7,28 @@ from typing import Any
 
 import tensorflow as tf
 
+from cli.tensorflow_startup import INTRA_OP_THREADS_VARIABLE
+
 
 def environment() -> dict[str, Any]:
-    """The TensorFlow version, the kind of machine, and how many processors this process may use.
+    """The TensorFlow version, the kind of machine, and among how many threads sums are split.
 
-    TensorFlow splits sums by its number of threads, which by default is that of the processors; and
-    it chooses its kernels by the machine.
+    TensorFlow chooses its kernels by the machine, and splits an operation's work among as many
+    threads as there are processors, or as TF_NUM_INTRAOP_THREADS says.
     """
-    affinity = getattr(os, "sched_getaffinity", None)
     return {
         "tensorflow": tf.version.VERSION,
         "machine": platform.machine(),
-        "processors": len(affinity(0)) if affinity else os.cpu_count(),
+        "threads": _intra_op_threads(),
     }
+
+
+def _intra_op_threads() -> int:
+    given = os.environ.get(INTRA_OP_THREADS_VARIABLE, "")
+    if given.isdecimal() and int(given) > 0:
+        return int(given)
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def differences(saved: Mapping[str, Any], present: Mapping[str, Any]) -> list[str]:

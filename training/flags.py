@@ -1,13 +1,17 @@
 """The flags that every trainer has, and the config they become."""
 
+import os
+
 from absl import flags
 
 from cli import flag_types
+from cli.tensorflow_startup import INTRA_OP_THREADS_VARIABLE
 from training.config import RunConfig
 
 _LARGEST_SEED = 2**32 - 1
 _MOST_STEPS = 10**12
 _MOST_EPOCHS = 10**6
+_MOST_THREADS = 1024
 
 
 def define_run_flags(values: flags.FlagValues, ckpt_dir: str) -> None:
@@ -49,6 +53,16 @@ def define_run_flags(values: flags.FlagValues, ckpt_dir: str) -> None:
         "Initial values, batches and dropout masks follow from it.",
         lower_bound=0,
         upper_bound=_LARGEST_SEED,
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "intra_op_threads",
+        None,
+        "Threads among which an operation may split its work, which changes the last bits of its "
+        f"result; by default {INTRA_OP_THREADS_VARIABLE}, else 1 for steps so small that splitting "
+        "them costs more than it gains, else one a processor.",
+        lower_bound=1,
+        upper_bound=_MOST_THREADS,
         flag_values=values,
     )
     flags.DEFINE_bool(
@@ -103,3 +117,11 @@ def run_config(values: flags.FlagValues) -> RunConfig:
         log_every_steps=values.log_every_steps,
         allow_config_change=values.allow_config_change,
     )
+
+
+def intra_op_threads(values: flags.FlagValues, *, small_steps: bool) -> int | None:
+    """The threads for `import_tensorflow`; None leaves them to the environment."""
+    given: int | None = values.intra_op_threads
+    if given is None and small_steps and INTRA_OP_THREADS_VARIABLE not in os.environ:
+        return 1
+    return given

@@ -20,7 +20,10 @@ class GraphSession:
         self._variables: list[tf.Variable] = model.graph.get_collection(
             tf.compat.v1.GraphKeys.GLOBAL_VARIABLES
         )
-        self._session = tf.compat.v1.Session(graph=model.graph)
+        # Operations one after another in the calling thread: handing them to other threads gains
+        # nothing here, and waits where a save keeps a processor busy.
+        config = tf.compat.v1.ConfigProto(inter_op_parallelism_threads=-1)
+        self._session = tf.compat.v1.Session(graph=model.graph, config=config)
         metrics = [model.loss] if model.accuracy is None else [model.loss, model.accuracy]
         self._train_step = make_fed_callable(
             self._session, [*model.inputs, *model.training_feeds], metrics, [model.train_op]
@@ -29,6 +32,7 @@ class GraphSession:
             np.asarray(value, tensor.dtype.as_numpy_dtype)
             for tensor, value in model.training_feeds.items()
         ]
+        self._names = [v.op.name for v in self._variables]
         values = [model.graph.get_tensor_by_name(v.name) for v in self._variables]
         self._read_variables = make_fed_callable(self._session, [], values)
         self._accuracy = (
@@ -69,14 +73,9 @@ class GraphSession:
             {v.initializer.inputs[1]: values[v.op.name] for v in self._variables},
         )
 
-    def copy_variables(self) -> dict[str, np.ndarray[Any, Any]]:
-        """Copies every variable, by name; later steps do not change the copies."""
-        values = self._read_variables()
-        return {
-            # What is fetched of a ref variable is its very memory, which the next step writes to.
-            v.op.name: np.array(value)
-            for v, value in zip(self._variables, values, strict=True)
-        }
+    def variables(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Every variable by name, good until the next step: the arrays are its very memory."""
+        return dict(zip(self._names, self._read_variables(), strict=True))
 
     def train_step(self, batch: Batch) -> tuple[float, float | None]:
         """One update.

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from checkpoints import folder, upkeep
-from checkpoints.errors import CheckpointError
+from checkpoints.errors import CheckpointError, NotFiniteError
 from checkpoints.restore import Restored, restore_newest
 from checkpoints.retention import Retention
 from checkpoints.tensor_bundle import VariableSpec
@@ -50,6 +50,36 @@ def test_a_checkpoint_is_whole(tmp_path: Path, specs: Specs, values: Values) -> 
     assert (tmp_path / "my-model-10.meta").read_bytes() == b"a meta graph"
     assert json.loads((tmp_path / "my-model-10.manifest").read_bytes())["config"] == {"seed": 3}
     assert tf.train.latest_checkpoint(str(tmp_path)) == str(tmp_path / "my-model-10")
+
+
+def test_values_may_change_while_they_are_written(
+    tmp_path: Path, specs: Specs, values: Values
+) -> None:
+    """A save has its copies, as the training's own memory changes with the next step."""
+    saved = values | {"global_step": np.array(10, np.int64)}
+    live = {name: np.array(value) for name, value in saved.items()}
+    with _writer(tmp_path, specs) as writer:
+        writer.save(10, live)
+        for value in live.values():
+            value.fill(3)
+    found = _restore(tmp_path, specs).values
+    assert {n: v.tobytes() for n, v in found.items()} == {n: v.tobytes() for n, v in saved.items()}
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_not_saved(
+    tmp_path: Path, specs: Specs, values: Values, bad: float
+) -> None:
+    """The next save says so, or the end."""
+    broken = values | {"layer/b": np.array([1, bad], np.float32)}
+    with _writer(tmp_path, specs) as writer:
+        writer.save(10, values | {"global_step": np.array(10, np.int64)})
+        writer.save(20, broken)
+        with pytest.raises(NotFiniteError, match="layer/b is not finite after step 20"):
+            writer.save(30, values)
+    with pytest.raises(NotFiniteError, match="step 40"), _writer(tmp_path, specs) as writer:
+        writer.save(40, broken)
+    assert folder.usable_steps(str(tmp_path)) == [10]
 
 
 def test_retention_holds_across_writers(tmp_path: Path, specs: Specs, values: Values) -> None:
