@@ -1,34 +1,29 @@
-"""Reads a `.meta` file as data: its bytes are parsed and looked into, nothing of it is run.
+"""A meta graph as data: a `.meta` file is parsed and looked into, nothing of it is run.
 
 Format: `tensorflow/core/protobuf/meta_graph.proto`.
 """
 
 import difflib
-import posixpath
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-import tensorflow as tf
-from google.protobuf.message import DecodeError
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf.meta_graph_pb2 import CollectionDef, MetaGraphDef, SignatureDef
 
+from checkpoints.bounded_file import read_bounded
 from checkpoints.errors import CheckpointError
 from checkpoints.meta_graph import SIGNATURE
+from checkpoints.model_parsing import DEFAULT_MAX_BYTES, MAX_META_FLAG, parse_message, what_it_is
 from checkpoints.naming import META_SUFFIX
 
 PLACEHOLDERS = frozenset({"Placeholder", "PlaceholderV2"})
 PLACEHOLDERS_WITH_DEFAULT = frozenset({"PlaceholderWithDefault"})
 
-_SAVER_OPS = frozenset(
-    {"Save", "SaveSlices", "SaveV2", "Restore", "RestoreSlice", "RestoreV2"}
-    | {"ShardedFilename", "ShardedFilespec", "MergeV2Checkpoints"}
-)
-_TENSOR_NAME = re.compile(r"[^:^]+:\d+")
+_NODE_NAME = re.compile(r"[^:^\s]+")
+_TENSOR_NAME = re.compile(r"[^:^]+:[0-9]{1,9}")
 _SUFFIX_OF_ANOTHER_FILE = re.compile(r"\.(index|manifest|data-\d{5}-of-\d{5})$")
-_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 @dataclass(frozen=True)
@@ -36,8 +31,8 @@ class MetaGraphFile:
     """A parsed meta graph, and where its variables are.
 
     Attributes:
-      path: the `.meta` file.
-      prefix: of the checkpoint that belongs to it: `path` without `.meta`.
+      path: the file that holds the graph, such as a `.meta`.
+      prefix: of the checkpoint that belongs to it: of a `.meta`, its path without that.
       proto: the MetaGraphDef; not to be changed.
     """
 
@@ -50,11 +45,14 @@ class MetaGraphFile:
         """The graph's nodes by name, in the file's order.
 
         Raises:
-          CheckpointError: two nodes have one name.
+          CheckpointError: two nodes have one name, or one has a name that is none.
         """
         nodes = {node.name: node for node in self.proto.graph_def.node}
         if len(nodes) != len(self.proto.graph_def.node):
             raise CheckpointError(f"{self.path} is damaged: two of its nodes have the same name")
+        for name in nodes:
+            if not _NODE_NAME.fullmatch(name):
+                raise CheckpointError(f"{self.path} is damaged: {name!r} is no name of a node")
         return nodes
 
     @property
@@ -90,17 +88,6 @@ class MetaGraphFile:
             raise CheckpointError(f"{self.path} has no tensor {text!r}; {self._hint(text)}")
         return name
 
-    def placeholders(self) -> tuple[str, ...]:
-        """The model's placeholders, also those with a default; the saver's are left out."""
-        scopes = {_scope(node.name) for node in self.nodes.values() if node.op in _SAVER_OPS}
-        scopes.discard("")
-        return tuple(
-            f"{node.name}:0"
-            for node in self.nodes.values()
-            if node.op in PLACEHOLDERS | PLACEHOLDERS_WITH_DEFAULT
-            and _scope(node.name) not in scopes
-        )
-
     def _hint(self, text: str) -> str:
         near = difflib.get_close_matches(node_of(text), self.nodes, cutoff=0.5)
         if not near:
@@ -113,47 +100,18 @@ def node_of(tensor_name: str) -> str:
     return tensor_name.partition(":")[0]
 
 
-def _scope(node: str) -> str:
-    """`a/b` of `a/b/c`."""
-    return posixpath.dirname(node)
-
-
-def read_meta_graph(path: str) -> MetaGraphFile:
-    """Reads and parses a `.meta` file.
+def read_meta_graph(path: str, max_bytes: int = DEFAULT_MAX_BYTES) -> MetaGraphFile:
+    """Reads and parses a `.meta` file, binary or text.
 
     Raises:
-      CheckpointError: the file is missing, unreadable or no meta graph.
+      CheckpointError: the file is missing, unreadable, larger than `max_bytes` or no meta graph.
     """
     prefix = path.removesuffix(META_SUFFIX)
     if prefix == path:
         stem = _SUFFIX_OF_ANOTHER_FILE.sub("", path)
         raise CheckpointError(f"{path} is no .meta file; expected one such as {stem}{META_SUFFIX}")
-    content = _read(path)
-    proto = MetaGraphDef()
-    try:
-        proto.ParseFromString(content)
-    except DecodeError as error:
-        raise CheckpointError(f"{path} is no meta graph: {_what_it_is(content)}") from error
+    content = read_bounded(path, max_bytes, MAX_META_FLAG)
+    proto = parse_message(MetaGraphDef(), content, path, max_bytes)
     if not proto.graph_def.node:
-        raise CheckpointError(f"{path} is no meta graph: {_what_it_is(content)}")
+        raise CheckpointError(f"{path} is no meta graph: {what_it_is(content)}")
     return MetaGraphFile(path, prefix, proto)
-
-
-def _read(path: str) -> bytes:
-    try:
-        with tf.io.gfile.GFile(path, "rb") as file:
-            content: bytes = file.read()
-            return content
-    except tf.errors.NotFoundError as error:
-        raise CheckpointError(f"there is no file {path}") from error
-    except tf.errors.OpError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.message}") from error
-
-
-def _what_it_is(content: bytes) -> str:
-    """A guess at what was found in place of a meta graph, for an error line."""
-    if not content:
-        return "it is empty"
-    if content.startswith(_LFS_POINTER):
-        return "it is a Git LFS pointer; fetch the file itself with `git lfs pull`"
-    return f"its {len(content)} bytes hold no graph"

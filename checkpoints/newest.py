@@ -25,10 +25,10 @@ def say_if_gone(error: CheckpointError, meta: str) -> CheckpointError:
 
     Args:
       error: what reading the checkpoint ended with.
-      meta: its `.meta` file.
+      meta: its `.meta` file, or its prefix.
     """
     path, name = os.path.split(meta)
-    named = naming.split_name(name)
+    named = naming.split_name(name) or naming.split_name(name + naming.META_SUFFIX)
     steps = folder.usable_steps(path) if named and tf.io.gfile.isdir(path or ".") else []
     if not named or not steps or named[0] in steps:
         return error

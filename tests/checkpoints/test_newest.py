@@ -37,3 +37,9 @@ def test_other_errors_stay(tmp_path: Path, meta: str) -> None:
     _checkpoint(tmp_path, 10)
     error = CheckpointError("odd")
     assert say_if_gone(error, str(tmp_path / meta)) is error
+
+
+def test_a_prefix_tells_it_too(tmp_path: Path) -> None:
+    _checkpoint(tmp_path, 10)
+    gone = say_if_gone(CheckpointError("odd"), str(tmp_path / "my-model-5"))
+    assert "the newest is my-model-10.meta" in str(gone)

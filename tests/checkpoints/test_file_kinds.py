@@ -1,0 +1,80 @@
+"""Telling a file by its first bytes, those of real writers where Python brings one."""
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+from tensorflow.core.framework.graph_pb2 import GraphDef
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+from checkpoints.file_kinds import kind_of
+
+
+def _zip(first: str) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(first, "{}")
+    return file.getvalue()
+
+
+def _npz() -> bytes:
+    file = io.BytesIO()
+    np.savez(file, x=np.arange(3))
+    return file.getvalue()
+
+
+def _npy() -> bytes:
+    file = io.BytesIO()
+    np.save(file, np.arange(3))
+    return file.getvalue()
+
+
+def _image(kind: str) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (2, 2)).save(file, kind)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"", "empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "Git LFS pointer"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(8), "HDF5"),
+        (b"\x1c\0\0\0TFL3" + bytes(8), "TensorFlow Lite"),
+        (_npy(), "NumPy array"),
+        (_npz(), ".npz"),
+        (_zip("archive/data.pkl"), "PyTorch"),
+        (_zip("metadata.json"), ".keras"),
+        (_zip("a.txt"), "zip archive"),
+        (gzip.compress(b"x"), "gzip"),
+        (bz2.compress(b"x"), "bzip2"),
+        (lzma.compress(b"x"), "xz"),
+        (_image("PNG"), "image"),
+        (_image("JPEG"), "image"),
+        (json.dumps({"a": [1]}).encode(), "JSON"),
+        (b"<!DOCTYPE html>\n<html>", "web page"),
+        *((pickle.dumps({"w": [1]}, protocol), "pickle") for protocol in (2, 3, 4, 5)),
+    ],
+)
+def test_known_kinds(content: bytes, kind: str) -> None:
+    assert kind in (kind_of(content) or "")
+
+
+def test_models_are_none_of_them() -> None:
+    graph = GraphDef()
+    graph.node.add(name="x", op="Placeholder")
+    meta = MetaGraphDef(graph_def=graph)
+    meta.meta_info_def.tags.append("serve")
+    saved_model = SavedModel(saved_model_schema_version=1, meta_graphs=[meta])
+    for message in (graph, meta, saved_model):
+        assert kind_of(message.SerializeToString()) is None
+        assert kind_of(str(message).encode()) is None
