@@ -7,19 +7,28 @@ restore, save and initializer operations are never run.
 
 import itertools
 import re
+import time
 from collections.abc import Mapping, Sequence
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
+from checkpoints.constant_sizes import check_constant_sizes
+from checkpoints.declared_tensor import declared
 from checkpoints.errors import CheckpointError
 from checkpoints.fed_callable import make_fed_callable
-from checkpoints.meta_graph_file import PLACEHOLDERS, MetaGraphFile, node_of
+from checkpoints.fed_tensors import free_scope, placeholder, stand_in
+from checkpoints.lookup_tables import with_tables
+from checkpoints.meta_graph_file import MetaGraphFile, node_of
+from checkpoints.op_check import check_operations, disarm
+from checkpoints.restored_values import Restoring, Step
 from checkpoints.sub_graph import sub_graph
-from checkpoints.variable_values import RESOURCE_VARIABLE, VARIABLE_OPS, Variable, read_values
+from checkpoints.time_limit import milliseconds, overrun
+from checkpoints.variable_values import RESOURCE_VARIABLE
+from checkpoints.well_formed import check_well_formed
 
 _NODE = re.compile(r"\{\{node (\S+?)\}\}")  # How TensorFlow marks nodes in its messages.
 
@@ -57,6 +66,7 @@ class InferenceGraph:
     Attributes:
       feeds: the fed tensors, in the order in which `run` takes their values.
       fetches: the fetched tensors, in the order in which `run` returns their values.
+      running_since: when the run that is going on began, by time.monotonic(); None between runs.
     """
 
     def __init__(
@@ -64,11 +74,19 @@ class InferenceGraph:
         session: tf.compat.v1.Session,
         feeds: Mapping[str, tf.Tensor],
         fetches: Mapping[str, tf.Tensor],
+        time_limit: float | None = None,
     ) -> None:
         self.feeds = tuple(_info(name, tensor) for name, tensor in feeds.items())
         self.fetches = tuple(_info(name, tensor) for name, tensor in fetches.items())
         self._session = session
-        self._run = make_fed_callable(session, list(feeds.values()), list(fetches.values()))
+        self.running_since: float | None = None
+        self._time_limit = time_limit
+        self._run = make_fed_callable(
+            session,
+            list(feeds.values()),
+            list(fetches.values()),
+            timeout_ms=milliseconds(time_limit),
+        )
 
     def run(self, *values: Array) -> list[Array]:
         """One run.
@@ -81,12 +99,19 @@ class InferenceGraph:
           The value of each of `fetches`.
 
         Raises:
-          CheckpointError: an operation failed; the message names its node.
+          CheckpointError: an operation failed, and the message names its node; or the run took
+            longer than the time limit.
         """
+        self.running_since = time.monotonic()
         try:
             results = self._run(*values)
+        except tf.errors.DeadlineExceededError as error:
+            limit = self._time_limit or 0.0
+            raise CheckpointError(overrun(self._session.graph, limit)) from error
         except tf.errors.OpError as error:
             raise CheckpointError(f"the graph fails{_cause(error)}") from error
+        finally:
+            self.running_since = None
         return [  # A single string comes as bytes, not as an array.
             np.asarray(result, info.dtype.as_numpy_dtype)
             for result, info in zip(results, self.fetches, strict=True)
@@ -109,66 +134,93 @@ class InferenceGraph:
 
 
 def load_inference_graph(
-    meta: MetaGraphFile, fetches: Sequence[str], feeds: Sequence[str] = ()
+    meta: MetaGraphFile,
+    fetches: Sequence[str],
+    feeds: Sequence[str] = (),
+    *,
+    trust_graph: bool = False,
+    assets: Mapping[str, str] = MappingProxyType({}),
+    time_limit: float | None = 60.0,
 ) -> InferenceGraph:
     """Imports what `fetches` need when `feeds` are fed, and restores its variables.
 
     Args:
       meta: the file; its checkpoint is the one at `meta.prefix`.
       fetches: full tensor names. The handle of a resource variable gives the variable's value.
-      feeds: full tensor names; any tensor can be fed, not only a placeholder.
+      feeds: full tensor names; any tensor can be fed, not only a placeholder. A fed variable has
+        the fed value in each run, and is not read from the checkpoint.
+      assets: files that lookup tables are filled from, by the name of the tensor that the graph
+        takes the file's name from, or by the file's name there.
+      trust_graph: run also what may do more than compute, naming it in a warning.
+      time_limit: seconds that one run may take, None or 0 for no limit.
 
     Raises:
       CheckpointError: a tensor does not exist, the graph cannot be imported into this TensorFlow,
+        an operation may do more than compute or has no kernel here, a table's file is not named,
         or the checkpoint lacks a file or a variable or is damaged.
     """
     infos = describe_tensors(meta, feeds)
-    needed = sub_graph(meta, fetches, feeds)
+    needed, fillings = with_tables(meta, fetches, feeds)
+    check_operations(needed.graph_def, meta.path, trust_graph)
     graph = tf.Graph()
     with graph.as_default():
-        fed = {info.name: _placeholder(meta, info) for info in infos}
-        _import(meta, needed.graph_def, {name: fed[name] for name in needed.feeds})
+        fed = {info.name: placeholder(meta, info.name, info.dtype, info.shape) for info in infos}
+        stand_ins = {name: stand_in(meta, name, fed[name]) for name in needed.feeds}
+        restoring = Restoring(meta, needed.names, fillings, free_scope(meta, "restored"))
+        needed.graph_def.MergeFrom(restoring.graph_def)
+        _import(meta, needed.graph_def, stand_ins)
         fetched = {
             # A session refuses to fetch the very tensor that is fed.
             name: tf.identity(fed[name]) if name in fed else _value(_tensor(graph, name))
             for name in fetches
         }
-        assignments = _assignments(graph)
     graph.finalize()
-    session = _restored_session(graph, assignments, meta.prefix)
-    return InferenceGraph(session, fed, fetched)
+    steps = restoring.steps(assets)
+    try:
+        session = _restored_session(graph, steps, time_limit)
+        return InferenceGraph(session, fed, fetched, time_limit)
+    except tf.errors.OpError as error:  # What is only found out when the graph is first built.
+        raise CheckpointError(f"{meta.path} cannot be run{_cause(error)}") from error
 
 
 def describe_tensors(meta: MetaGraphFile, names: Sequence[str]) -> tuple[TensorInfo, ...]:
-    """The dtype and shape of tensors, as TensorFlow infers them; nothing is run or restored.
+    """The dtype and shape of tensors; nothing is restored.
+
+    They are what TensorFlow infers, or, where it lacks an operation that a tensor is computed by,
+    what the file itself says. Nothing is refused here, and what would be is never run: see
+    `disarm`.
 
     Raises:
       CheckpointError: a tensor does not exist, or the graph cannot be imported.
     """
+    try:
+        return _inferred(meta, names)
+    except CheckpointError:
+        found = {name: declared(meta, name) for name in names}
+        if None in found.values():
+            raise
+        return tuple(_tensor_info(name, *kind) for name in names if (kind := found[name]))
+
+
+def _inferred(meta: MetaGraphFile, names: Sequence[str]) -> tuple[TensorInfo, ...]:
+    """The dtype and shape of tensors, as TensorFlow infers them."""
+    graph_def = sub_graph(meta, names).graph_def
+    disarm(graph_def)
     graph = tf.Graph()
     with graph.as_default():
-        _import(meta, sub_graph(meta, names).graph_def, {})
+        _import(meta, graph_def, {})
     return tuple(_info(name, _tensor(graph, name)) for name in names)
-
-
-def _placeholder(meta: MetaGraphFile, info: TensorInfo) -> tf.Tensor:
-    """A placeholder to feed a tensor by, under a name that no imported node has."""
-    if info.dtype in (tf.resource, tf.variant):
-        raise CheckpointError(f"{info.name} cannot be fed: it is a {info.dtype.name}")
-    name = node_of(info.name)
-    if meta.nodes[name].op not in PLACEHOLDERS:  # A fed one is not imported: its name is free.
-        name = "fed/" + info.name.replace(":", "_")
-        while name in meta.nodes:
-            name += "_"
-    return tf.compat.v1.placeholder(info.dtype, info.shape, name=name)
 
 
 def _import(meta: MetaGraphFile, graph_def: GraphDef, input_map: Mapping[str, tf.Tensor]) -> None:
     """Imports into the default graph, under the file's names.
 
     Raises:
-      CheckpointError: an operation or attribute that this TensorFlow does not have.
+      CheckpointError: an operation or attribute that this TensorFlow does not have, or a graph
+        that is not well-formed.
     """
+    check_constant_sizes(graph_def, meta.path)
+    check_well_formed(graph_def, meta.path)
     try:
         tf.import_graph_def(
             graph_def,
@@ -193,58 +245,38 @@ def _tensor(graph: tf.Graph, name: str) -> tf.Tensor:
 def _value(tensor: tf.Tensor) -> tf.Tensor:
     """A tensor that can be fetched: in place of a resource variable's handle, its value."""
     if tensor.op.type != RESOURCE_VARIABLE:
+        if tensor.dtype in (tf.resource, tf.variant):
+            raise CheckpointError(f"{tensor.name} cannot be fetched: it is a {tensor.dtype.name}")
         return tensor
     return tf.raw_ops.ReadVariableOp(resource=tensor, dtype=tensor.op.get_attr("dtype"))
 
 
 def _info(name: str, tensor: tf.Tensor) -> TensorInfo:
-    shape = None if tensor.shape.rank is None else tuple(tensor.shape.as_list())
-    return TensorInfo(name, tensor.dtype.base_dtype, shape)
+    dtype, shape = tensor.dtype.base_dtype, tensor.shape
+    if tensor.op.type == RESOURCE_VARIABLE:
+        dtype = tensor.op.get_attr("dtype")
+        shape = tf.TensorShape(tensor.op.get_attr("shape"))
+    return _tensor_info(name, dtype, shape)
 
 
-class _Assignment(NamedTuple):
-    """Puts what is fed to `value` into `variable`."""
-
-    variable: Variable
-    value: tf.Tensor
-    op: tf.Operation
-
-
-def _assignments(graph: tf.Graph) -> list[_Assignment]:
-    """Adds an assignment to each variable of the default graph, which is `graph`."""
-    return [
-        _assign_resource(op) if op.type == RESOURCE_VARIABLE else _assign_ref(op)
-        for op in graph.get_operations()
-        if op.type in VARIABLE_OPS
-    ]
-
-
-def _assign_ref(op: tf.Operation) -> _Assignment:
-    (ref,) = op.outputs
-    value = tf.compat.v1.placeholder(ref.dtype.base_dtype)
-    assign = tf.raw_ops.Assign(ref=ref, value=value, validate_shape=False)
-    return _Assignment(Variable(op.name, value.dtype, ref.shape), value, assign.op)
-
-
-def _assign_resource(op: tf.Operation) -> _Assignment:
-    dtype, shape = op.get_attr("dtype"), tf.TensorShape(op.get_attr("shape"))
-    value = tf.compat.v1.placeholder(dtype)
-    assign = tf.raw_ops.AssignVariableOp(resource=op.outputs[0], value=value)
-    return _Assignment(Variable(op.name, value.dtype, shape), value, assign)
+def _tensor_info(name: str, dtype: tf.DType, shape: tf.TensorShape) -> TensorInfo:
+    if shape.rank is None:
+        return TensorInfo(name, dtype, None)
+    # A damaged file may have a size below -1; TensorFlow takes it in as it is.
+    sizes = (size if size is not None and size >= 0 else None for size in shape.as_list())
+    return TensorInfo(name, dtype, tuple(sizes))
 
 
 def _restored_session(
-    graph: tf.Graph, assignments: Sequence[_Assignment], prefix: str
+    graph: tf.Graph, steps: Sequence[Step], time_limit: float | None
 ) -> tf.compat.v1.Session:
-    """A session whose variables have the values of the checkpoint at `prefix`."""
-    values = read_values(prefix, [assignment.variable for assignment in assignments])
+    """A session whose variables and tables have their values."""
     session = tf.compat.v1.Session(
         graph=graph, config=tf.compat.v1.ConfigProto(allow_soft_placement=True)
     )
-    session.run(
-        [assignment.op for assignment in assignments],
-        {assignment.value: values[assignment.variable.name] for assignment in assignments},
-    )
+    options = tf.compat.v1.RunOptions(timeout_in_ms=milliseconds(time_limit))
+    for step in steps:
+        session.run(list(step.targets), dict(step.feeds), options=options)
     return session
 
 

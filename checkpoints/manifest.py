@@ -77,7 +77,7 @@ def read(folder: str, step: int) -> Manifest | None:
         return None
     try:
         manifest = _decode(content)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{os.path.basename(path)} is damaged: {error}") from error
     if manifest.step != step:
         raise CheckpointError(f"{os.path.basename(path)} is of another checkpoint")
@@ -89,7 +89,9 @@ def _decode(content: bytes) -> Manifest:
     record = json.loads(content)
     if record.pop("sha256") != _hash_of(record) or record.pop("format") != _FORMAT:
         raise ValueError("its own hash does not match")
-    files = {name: FileDigest(**digest) for name, digest in record.pop("files").items()}
+    files = {
+        n: FileDigest(int(d["size"]), str(d["sha256"])) for n, d in record.pop("files").items()
+    }
     return Manifest(**record, files=files)
 
 

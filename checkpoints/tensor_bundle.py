@@ -12,6 +12,8 @@ import tensorflow as tf
 
 from checkpoints.errors import CheckpointError, reason
 from checkpoints.fed_callable import make_fed_callable
+from checkpoints.index_table import check_index
+from checkpoints.naming import INDEX_SUFFIX
 
 
 class VariableSpec(NamedTuple):
@@ -70,6 +72,8 @@ def read_bundle(
       CheckpointError: a file is missing or damaged, a variable is missing or is one too many, or
         its shape or dtype is another; the first such variables are named.
     """
+    if tf.io.gfile.exists(prefix + INDEX_SUFFIX):
+        check_index(prefix + INDEX_SUFFIX)
     try:
         reader = tf.train.load_checkpoint(prefix)
         shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()

@@ -1,21 +1,19 @@
-"""The values of a graph's variables, from a checkpoint of any format that a Saver has written."""
+"""The values of a graph's variables, from its checkpoint."""
 
-import os
-import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from checkpoints.checkpoint_reader import Array, CheckpointReader
 from checkpoints.errors import CheckpointError
-from checkpoints.naming import INDEX_SUFFIX
+from checkpoints.meta_graph_file import MetaGraphFile
+from checkpoints.saver_mapping import Stored, checkpoint_keys
 
 REF_VARIABLES = frozenset({"Variable", "VariableV2"})
 RESOURCE_VARIABLE = "VarHandleOp"
 VARIABLE_OPS = REF_VARIABLES | {RESOURCE_VARIABLE}
-
-_SHARD = re.compile(r"-(\d{5})-of-(\d{5})")
 
 
 class Variable(NamedTuple):
@@ -32,13 +30,14 @@ class Variable(NamedTuple):
     shape: tf.TensorShape
 
 
-def checkpoint_keys(variables: Sequence[Variable]) -> dict[str, str]:
-    """Variable name -> its key in the checkpoint: where a Saver got no other, the name itself."""
-    return {variable.name: variable.name for variable in variables}
-
-
-def read_values(prefix: str, variables: Sequence[Variable]) -> dict[str, np.ndarray[Any, Any]]:
+def read_values(meta: MetaGraphFile, variables: Sequence[Variable]) -> dict[str, Array]:
     """Reads the values of `variables`; what else the checkpoint holds is left alone.
+
+    A tensor that many variables are parts of is read once.
+
+    Args:
+      meta: the file that the variables are of.
+      variables: of its graph.
 
     Returns:
       Variable name -> value, of exactly the variable's dtype and of its shape.
@@ -49,84 +48,83 @@ def read_values(prefix: str, variables: Sequence[Variable]) -> dict[str, np.ndar
     """
     if not variables:
         return {}
-    keys = checkpoint_keys(variables)
-    pattern = _file_pattern(prefix)
-    try:
-        # Not tf.train.load_checkpoint: given a folder of that name, it follows the state file.
-        reader = tf.compat.v1.train.NewCheckpointReader(pattern)
-        _check_variables(prefix, variables, keys, reader)
-        return {name: np.asarray(reader.get_tensor(key)) for name, key in keys.items()}
-    except (tf.errors.OpError, IndexError, RuntimeError, ValueError) as error:
-        # The reader's C++ side raises any of them.
-        raise CheckpointError(f"{prefix} is damaged: {str(error).splitlines()[0]}") from error
+    reader = CheckpointReader(meta.prefix)
+    keys = checkpoint_keys(meta, [variable.name for variable in variables], reader.shapes)
+    _check_variables(meta.prefix, variables, keys, reader)
+    by_key: dict[str, list[Variable]] = {}
+    for variable in variables:
+        by_key.setdefault(keys[variable.name].key, []).append(variable)
+    reader.check_sizes(by_key)
+    values = {}
+    for key, sharing in by_key.items():
+        full = reader.read(key)
+        for variable in sharing:
+            values[variable.name] = _value(full, variable, keys[variable.name])
+    return values
 
 
-def _file_pattern(prefix: str) -> str:
-    """What the checkpoint at `prefix` is opened by.
-
-    An index makes it the present format, whose data files are checked to be all there. Without
-    one, it is the format V1: a file at the prefix itself, or shards beside it.
-    """
-    folder, base = os.path.split(prefix)
-    try:
-        names = set(tf.io.gfile.listdir(folder or "."))
-    except tf.errors.OpError as error:
-        raise CheckpointError(f"{folder} cannot be read: {error.message}") from error
-    if base + INDEX_SUFFIX in names:
-        _check_shards(prefix, _shards(names, f"{base}.data"))
-        return prefix
-    if base in names and not tf.io.gfile.isdir(prefix):
-        return prefix
-    shards = _shards(names, base)
-    if not shards:
-        raise CheckpointError(
-            f"{prefix}.meta has no variables beside it: expected {prefix}.index and "
-            f"{prefix}.data-00000-of-00001"
-        )
-    _check_shards(prefix, shards)
-    return f"{prefix}-?????-of-{shards[0][1]}"
-
-
-def _shards(names: set[str], stem: str) -> list[tuple[str, str]]:
-    """The numbers (shard, shards) of the files `<stem>-00000-of-00001` and so on, sorted."""
-    tails = (name.removeprefix(stem) for name in names if name.startswith(stem))
-    return sorted((m[1], m[2]) for tail in tails if (m := _SHARD.fullmatch(tail)))
-
-
-def _check_shards(prefix: str, shards: list[tuple[str, str]]) -> None:
-    """Raises CheckpointError unless each shard of one set is there."""
-    if not shards:
-        raise CheckpointError(
-            f"{prefix}.index is there, its data file {prefix}.data-00000-of-00001 is missing"
-        )
-    total = shards[-1][1]
-    have = {number for number, of in shards if of == total}
-    missing = [n for n in range(int(total)) if f"{n:05d}" not in have]
-    if missing:
-        raise CheckpointError(
-            f"{prefix} lacks shard {missing[0]:05d} of its {int(total)} data files"
-        )
+def _value(full: Array, variable: Variable, stored: Stored) -> Array:
+    """A variable's value out of the tensor that it is stored in."""
+    value = full
+    if stored.part is not None:
+        pairs = zip(stored.part.starts, stored.part.sizes, strict=True)
+        # A copy: a view would keep all of the tensor in memory.
+        value = full[tuple(slice(start, start + size) for start, size in pairs)].copy()
+    if stored.reshaped and variable.shape.is_fully_defined():
+        return value.reshape(variable.shape.as_list())
+    return value
 
 
 def _check_variables(
-    prefix: str, variables: Sequence[Variable], keys: Mapping[str, str], reader: Any
+    prefix: str,
+    variables: Sequence[Variable],
+    keys: Mapping[str, Stored],
+    reader: CheckpointReader,
 ) -> None:
     """Compares what the graph needs with what the checkpoint holds, before anything is read."""
-    shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
-    missing = [v.name for v in variables if keys[v.name] not in shapes]
+    missing = [_named(v, keys) for v in variables if keys[v.name].key not in reader.shapes]
     if missing:
         raise CheckpointError(
             f"{prefix} lacks {len(missing)} of the {len(variables)} variables that this takes: "
             + _first_few(missing)
         )
     wrong = [
-        f"{v.name} is {dtypes[key].name} {shapes[key]}, the graph has {v.dtype.name} {v.shape}"
+        f"{_named(v, keys)} is {_found(keys[v.name], reader)}, the graph has {v.dtype.name} "
+        f"{v.shape}"
         for v in variables
-        if (key := keys[v.name])
-        and not (dtypes[key] == v.dtype and v.shape.is_compatible_with(shapes[key]))
+        if not _fits(v, keys[v.name], reader)
     ]
     if wrong:
         raise CheckpointError(f"{prefix} does not fit its graph: " + _first_few(wrong, "; "))
+
+
+def _fits(variable: Variable, stored: Stored, reader: CheckpointReader) -> bool:
+    """Whether the checkpoint's tensor gives a value of the variable's dtype and shape."""
+    shape = reader.shapes[stored.key]
+    if stored.part is not None:
+        if list(stored.part.full_shape) != shape:
+            return False
+        shape = list(stored.part.sizes)
+    if reader.dtypes[stored.key] != variable.dtype:
+        return False
+    if stored.reshaped and variable.shape.is_fully_defined():
+        return bool(np.prod(shape, dtype=object) == variable.shape.num_elements())
+    return bool(variable.shape.is_compatible_with(shape))
+
+
+def _named(variable: Variable, keys: Mapping[str, Stored]) -> str:
+    """A variable's name, and its key in the checkpoint where that is another."""
+    key = keys[variable.name].key
+    return variable.name if key == variable.name else f"{variable.name} (saved as {key})"
+
+
+def _found(stored: Stored, reader: CheckpointReader) -> str:
+    """What the checkpoint has, for an error line."""
+    found = f"{reader.dtypes[stored.key].name} {reader.shapes[stored.key]}"
+    part = stored.part
+    if part is None:
+        return found
+    return f"{found} (of which it takes {list(part.sizes)} at {list(part.starts)})"
 
 
 def _first_few(texts: Sequence[str], separator: str = ", ", most: int = 10) -> str:

@@ -8,7 +8,7 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from checkpoints.errors import CheckpointError
 from checkpoints.meta_graph_file import MetaGraphFile
-from checkpoints.sub_graph import SubGraph, sub_graph
+from checkpoints.sub_graph import SubGraph, reachable, sub_graph
 
 v1 = tf.compat.v1
 
@@ -129,3 +129,34 @@ def test_the_file_is_not_changed(graph: tf.Graph) -> None:
     before = meta.proto.SerializeToString(deterministic=True)
     sub_graph(meta, ["y:0"], ["halves:0"])
     assert meta.proto.SerializeToString(deterministic=True) == before
+
+
+def _chain(length: int, first_input: str) -> MetaGraphFile:
+    proto = MetaGraphDef()
+    for number in range(length):
+        text = f"n{number - 1}" if number else first_input
+        proto.graph_def.node.add(name=f"n{number}", op="Identity", input=[text])
+    return MetaGraphFile("m.meta", "m", proto)
+
+
+@pytest.mark.parametrize("first_input", ["n49999", "n0", "^n7", "n25000:3"])
+def test_long_cycles_that_no_tensorflow_has_made_end(first_input: str) -> None:
+    meta = _chain(50_000, first_input)
+    part = sub_graph(meta, ["n49999:0"], ["n10:1"])
+    assert len(part.names) == len(part.graph_def.node) == 50_000
+    assert reachable(meta, ["n49999"]) == part.names
+
+
+def test_what_is_reachable_leaves_out_what_does_not_exist() -> None:
+    assert reachable(_chain(3, "gone"), ["n1", "neither"]) == {"n0", "n1"}
+
+
+def test_recursive_functions_end() -> None:
+    proto = MetaGraphDef()
+    proto.graph_def.node.add(name="y", op="f")
+    for name, other in (("f", "g"), ("g", "f")):
+        function = proto.graph_def.library.function.add()
+        function.signature.name = name
+        function.node_def.add(name="call", op=other)
+    part = sub_graph(MetaGraphFile("m.meta", "m", proto), ["y:0"])
+    assert {f.signature.name for f in part.graph_def.library.function} == {"f", "g"}

@@ -8,8 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
+from checkpoints.checkpoint_reader import CheckpointReader
 from checkpoints.errors import CheckpointError
+from checkpoints.meta_graph_file import MetaGraphFile, read_meta_graph
 from checkpoints.variable_values import Variable, read_values
 from tests.prediction import stock
 
@@ -20,6 +23,15 @@ VALUES: dict[str, npt.NDArray[Any]] = {
     "step": np.array(7, np.int64),
 }
 VARIABLES = [Variable(k, tf.as_dtype(v.dtype), tf.TensorShape(v.shape)) for k, v in VALUES.items()]
+
+
+def _meta(prefix: Path | str) -> MetaGraphFile:
+    """A file at `prefix` whose graph has the nodes and no saver."""
+    names = [variable.name for variable in VARIABLES] + [f"n{i}" for i in range(12)]
+    proto = MetaGraphDef()
+    for name in names:
+        proto.graph_def.node.add(name=name, op="VariableV2")
+    return MetaGraphFile(f"{prefix}.meta", str(prefix), proto)
 
 
 def _save(prefix: Path, **options: object) -> None:
@@ -36,7 +48,7 @@ def prefix(tmp_path: Path) -> Path:
 
 
 def _assert_read(prefix: Path | str) -> None:
-    found = read_values(str(prefix), VARIABLES)
+    found = read_values(_meta(prefix), VARIABLES)
     assert found.keys() == VALUES.keys()
     for name, value in VALUES.items():
         assert found[name].dtype == value.dtype
@@ -49,11 +61,11 @@ def test_the_variables_that_are_asked_for_are_read(prefix: Path) -> None:
 
 def test_a_shape_that_is_not_known_takes_any(prefix: Path) -> None:
     variable = Variable("layer/w", tf.float32, tf.TensorShape(None))
-    assert read_values(str(prefix), [variable])["layer/w"].shape == (2, 3)
+    assert read_values(_meta(prefix), [variable])["layer/w"].shape == (2, 3)
 
 
 def test_no_variables_need_no_files(tmp_path: Path) -> None:
-    assert read_values(f"{tmp_path}/absent", []) == {}
+    assert read_values(_meta(tmp_path / "absent"), []) == {}
 
 
 @pytest.mark.parametrize("sharded", [False, True])
@@ -90,7 +102,7 @@ def test_a_relative_prefix_works(prefix: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def _refused(prefix: Path, variables: list[Variable], message: str) -> None:
     with pytest.raises(CheckpointError, match=message) as caught:
-        read_values(str(prefix), variables)
+        read_values(_meta(prefix), variables)
     assert "\n" not in str(caught.value)
 
 
@@ -134,3 +146,54 @@ def test_damage_is_told(prefix: Path, suffix: str, how: str) -> None:
     content[8] ^= 0x10
     path.write_bytes(content[: len(content) // 2] if how == "cut" else content)
     _refused(prefix, VARIABLES, "m-7 is damaged")
+
+
+def _save_sliced(prefix: Path, full_shape: str, parts: int) -> None:
+    """A tensor `w` of float32, of which each part holds one element."""
+    with tf.Graph().as_default(), v1.Session() as session:
+        save = tf.raw_ops.SaveV2(
+            prefix=str(prefix),
+            tensor_names=["w"] * parts,
+            shape_and_slices=[f"{full_shape} {i},1:0,1" for i in range(parts)],
+            tensors=[tf.constant([[float(i)]]) for i in range(parts)],
+        )
+        session.run(save)
+
+
+def test_a_shape_that_the_files_are_too_small_for_takes_no_memory(tmp_path: Path) -> None:
+    _save_sliced(tmp_path / "m", "1000000 1000000", 2)
+    variable = Variable("w", tf.float32, tf.TensorShape(None))
+    proto = MetaGraphDef()
+    proto.graph_def.node.add(name="w", op="VariableV2")
+    meta = MetaGraphFile("m.meta", str(tmp_path / "m"), proto)
+    with pytest.raises(CheckpointError, match=r"smaller than the values .* w float32 \[1000000, "):
+        read_values(meta, [variable])
+
+
+def test_a_tensor_of_many_parts_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tf.Graph().as_default(), v1.Session() as session:
+        v1.get_variable(
+            "w",
+            [10, 2],
+            initializer=v1.random_normal_initializer(),
+            partitioner=v1.fixed_size_partitioner(10),
+            use_resource=False,
+        )
+        saver = v1.train.Saver()
+        session.run(v1.global_variables_initializer())
+        saver.save(session, str(tmp_path / "m"))
+    keys: list[str] = []
+    read = CheckpointReader.read
+
+    def counted(self: CheckpointReader, key: str) -> npt.NDArray[Any]:
+        keys.append(key)
+        return read(self, key)
+
+    monkeypatch.setattr(CheckpointReader, "read", counted)
+    names = [f"w/part_{i}" for i in range(10)]
+    variables = [Variable(name, tf.float32, tf.TensorShape([1, 2])) for name in names]
+    values = read_values(read_meta_graph(str(tmp_path / "m.meta")), variables)
+    assert keys == ["w"]
+    assert all(value.base is None for value in values.values())  # None keeps all of `w` alive.

@@ -1,0 +1,152 @@
+"""Tensors of a checkpoint of any format that a Saver has written, read with bounds."""
+
+import math
+import os
+import re
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from checkpoints.bounded_file import check_fetched
+from checkpoints.errors import CheckpointError
+from checkpoints.index_table import check_index
+from checkpoints.naming import INDEX_SUFFIX
+
+_SHARD = re.compile(r"-(\d{5})-of-(\d{5})")
+# The format of 2016 compresses its values with Snappy (at most 64 bytes out of 3) and writes
+# integers in as little as one byte out of eight.
+_MAX_RATIO_OF_V1 = 256
+
+Array = np.ndarray[Any, Any]
+
+
+class CheckpointReader:
+    """The checkpoint at a prefix.
+
+    Attributes:
+      shapes: key -> shape of each tensor; of one that was saved in slices, that of the whole.
+      dtypes: key -> tf.DType.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        """Opens the checkpoint; no value is read.
+
+        Raises:
+          CheckpointError: a file is missing or damaged.
+        """
+        self._prefix = prefix
+        self._pattern, files, ratio = _files(prefix)
+        for file in files:
+            check_fetched(file)
+        self._max_bytes = ratio * _total_size(files)
+        with _one_line(prefix):
+            # Not tf.train.load_checkpoint: given a folder of that name, it follows the state file.
+            self._reader = tf.compat.v1.train.NewCheckpointReader(self._pattern)
+            self.shapes: Mapping[str, list[int]] = self._reader.get_variable_to_shape_map()
+            self.dtypes: Mapping[str, tf.DType] = self._reader.get_variable_to_dtype_map()
+
+    def check_sizes(self, keys: Collection[str]) -> None:
+        """Compares what tensors would take in memory with the files that they are in.
+
+        Raises:
+          CheckpointError: the files are too small for what the index says.
+        """
+        sizes = {key: math.prod(self.shapes[key]) * self.dtypes[key].size for key in keys}
+        if sum(sizes.values()) > self._max_bytes:
+            key = max(sizes, key=lambda key: sizes[key])
+            raise CheckpointError(
+                f"{self._prefix} is damaged: its files are smaller than the values that its index "
+                f"speaks of, such as {key} {self.dtypes[key].name} {self.shapes[key]}"
+            )
+
+    def read(self, key: str) -> Array:
+        """The value of a tensor that there is, of its dtype and shape.
+
+        Raises:
+          CheckpointError: it is damaged.
+        """
+        with _one_line(self._prefix):
+            try:
+                return np.asarray(self._reader.get_tensor(key))
+            except tf.errors.UnimplementedError:  # Of the format V1 it joins no slices.
+                return _restored(self._pattern, key, self.dtypes[key])
+
+
+def _restored(pattern: str, key: str, dtype: tf.DType) -> Array:
+    """The value of a tensor, by a restore operation of our own in a graph of our own."""
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        (value,) = tf.raw_ops.RestoreV2(
+            prefix=pattern, tensor_names=[key], shape_and_slices=[""], dtypes=[dtype]
+        )
+        return np.asarray(session.run(value))
+
+
+@contextmanager
+def _one_line(prefix: str) -> Iterator[None]:
+    """Makes a CheckpointError of whatever the reader's C++ side raises."""
+    try:
+        yield
+    except (tf.errors.OpError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        line = (str(error).splitlines() or ["it cannot be read"])[0]
+        raise CheckpointError(f"{prefix} is damaged: {line}") from error
+
+
+def _files(prefix: str) -> tuple[str, list[str], int]:
+    """What the checkpoint at `prefix` is opened by, its files of values, and their ratio.
+
+    An index makes it the present format, whose data files are checked to be all there. Without
+    one, it is the format V1: a file at the prefix itself, or shards beside it. The ratio is the
+    most bytes of values that a byte of the files can hold.
+    """
+    folder, base = os.path.split(prefix)
+    try:
+        names = set(tf.io.gfile.listdir(folder or "."))
+    except tf.errors.OpError as error:
+        raise CheckpointError(f"{folder} cannot be read: {error.message}") from error
+    if base + INDEX_SUFFIX in names:
+        shards = _shards(names, f"{base}.data")
+        _check_shards(prefix, shards)
+        check_fetched(prefix + INDEX_SUFFIX)
+        check_index(prefix + INDEX_SUFFIX)
+        return prefix, [f"{prefix}.data-{n}-of-{of}" for n, of in shards], 1
+    if base in names and not tf.io.gfile.isdir(prefix):
+        return prefix, [prefix], _MAX_RATIO_OF_V1
+    shards = _shards(names, base)
+    if not shards:
+        raise CheckpointError(
+            f"{prefix} has no variables: expected {prefix}.index and {prefix}.data-00000-of-00001"
+        )
+    _check_shards(prefix, shards)
+    files = [f"{prefix}-{n}-of-{of}" for n, of in shards]
+    return f"{prefix}-?????-of-{shards[0][1]}", files, _MAX_RATIO_OF_V1
+
+
+def _total_size(files: Collection[str]) -> int:
+    try:
+        return sum(int(tf.io.gfile.stat(file).length) for file in files)
+    except tf.errors.OpError as error:
+        raise CheckpointError(f"a checkpoint's file cannot be read: {error.message}") from error
+
+
+def _shards(names: set[str], stem: str) -> list[tuple[str, str]]:
+    """The numbers (shard, shards) of the files `<stem>-00000-of-00001` and so on, sorted."""
+    tails = (name.removeprefix(stem) for name in names if name.startswith(stem))
+    return sorted((m[1], m[2]) for tail in tails if (m := _SHARD.fullmatch(tail)))
+
+
+def _check_shards(prefix: str, shards: list[tuple[str, str]]) -> None:
+    """Raises CheckpointError unless each shard of one set is there."""
+    if not shards:
+        raise CheckpointError(
+            f"{prefix}.index is there, its data file {prefix}.data-00000-of-00001 is missing"
+        )
+    total = shards[-1][1]
+    have = {number for number, of in shards if of == total}
+    missing = [n for n in range(int(total)) if f"{n:05d}" not in have]
+    if missing:
+        raise CheckpointError(
+            f"{prefix} lacks shard {missing[0]:05d} of its {int(total)} data files"
+        )

@@ -1,0 +1,206 @@
+"""Hostile indexes, written here byte by byte: TensorFlow aborts the process over some of them."""
+
+import os
+import struct
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto, BundleHeaderProto
+
+from checkpoints import index_table
+from checkpoints.checkpoint_reader import CheckpointReader
+from checkpoints.errors import CheckpointError
+from checkpoints.index_table import check_index, table_values
+from checkpoints.tensor_bundle import VariableSpec, read_bundle
+
+
+def _number(value: int) -> bytes:
+    out = b""
+    while value > 127:
+        out += bytes([value & 127 | 128])
+        value >>= 7
+    return out + bytes([value])
+
+
+def _block(entries: Mapping[bytes, bytes]) -> bytes:
+    rows = (_number(0) + _number(len(k)) + _number(len(v)) + k + v for k, v in entries.items())
+    return b"".join(rows) + struct.pack("<II", 0, 1)
+
+
+def _table(entries: Mapping[bytes, bytes]) -> bytes:
+    """A table of one block, with checksums of zero, which nobody compares here."""
+    content, handles = b"", list[bytes]()
+    for block in (entries, {}, None):
+        packed = _block({b"\xff": handles[0]} if block is None else block)
+        handles.append(_number(len(content)) + _number(len(packed)))
+        content += packed + bytes(5)
+    return content + (handles[1] + handles[2]).ljust(40, b"\0") + _MAGIC
+
+
+_MAGIC = struct.pack("<Q", 0xDB4775248B80FB57)
+
+
+def _entry(sizes: Sequence[int], dtype: int = 1) -> BundleEntryProto:
+    entry = BundleEntryProto(dtype=dtype, size=4)
+    for size in sizes:
+        entry.shape.dim.add(size=size)
+    return entry
+
+
+def _sliced(start: int, length: int) -> BundleEntryProto:
+    entry = _entry([4])
+    entry.slices.add().extent.add(start=start, length=length)
+    return entry
+
+
+def _write(path: Path, entry: BundleEntryProto) -> str:
+    header = BundleHeaderProto(num_shards=1).SerializeToString()
+    path.write_bytes(_table({b"": header, b"w": entry.SerializeToString()}))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [_entry([]), _entry([0, 3]), _sliced(1, 3), _sliced(0, 4)],
+    ids=["scalar", "empty", "slice", "whole"],
+)
+def test_what_can_be_passes(tmp_path: Path, entry: BundleEntryProto) -> None:
+    check_index(_write(tmp_path / "m.index", entry))
+
+
+def _hidden(start: int) -> bytes:
+    """A block with one entry, and a restart at `start`."""
+    entry = _number(0) + _number(1) + _number(3) + b"kabc"
+    return entry + struct.pack("<II", start, 1)
+
+
+def test_entries_that_a_scan_does_not_see_are_refused() -> None:
+    """TensorFlow starts to read where a restart points to, such as into a value."""
+    assert list(index_table._block_entries(_hidden(0))) == [(1, b"abc")]
+    for start in (3, 7, 2**31):
+        with pytest.raises(ValueError, match="a restart is at no entry"):
+            list(index_table._block_entries(_hidden(start)))
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "m.index")
+    with pytest.raises(CheckpointError, match="no regular file"):
+        check_index(str(tmp_path / "m.index"))
+
+
+def test_a_resumed_run_refuses_it_too(tmp_path: Path) -> None:
+    """A stranger's checkpoint in the folder of a run: TensorFlow's reader would abort over it."""
+    _write(tmp_path / "m.index", _entry([-5]))
+    (tmp_path / "m.data-00000-of-00001").write_bytes(bytes(4))
+    with pytest.raises(CheckpointError, match=r"no tensor has the shape \[-5\]"):
+        read_bundle(str(tmp_path / "m"), {"w": VariableSpec((1,), "float32")})
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        pytest.param(_entry([-5]), r"no tensor has the shape \[-5\]", id="negative"),
+        pytest.param(_entry([1 << 62, 1 << 62]), "no tensor has the shape", id="overflow"),
+        pytest.param(
+            _entry([1 << 62, 1 << 62, 0]), "no tensor has the shape", id="overflow with zero"
+        ),
+        pytest.param(_entry([1] * 255), "no tensor has the shape", id="rank"),
+        pytest.param(_entry([1], dtype=101), "there is no tensor of dtype 101", id="reference"),
+        pytest.param(_entry([1], dtype=0), "there is no tensor of dtype 0", id="no dtype"),
+        pytest.param(_entry([1], dtype=77), "there is no tensor of dtype 77", id="unknown dtype"),
+        pytest.param(_sliced(-1, 1), "a slice is not inside", id="start"),
+        pytest.param(_sliced(0, -1), "a slice is not inside", id="length"),
+        pytest.param(_sliced(2, 3), "a slice is not inside", id="end"),
+    ],
+)
+def test_what_cannot_be_is_refused(tmp_path: Path, entry: BundleEntryProto, message: str) -> None:
+    path = _write(tmp_path / "m.index", entry)
+    (tmp_path / "m.data-00000-of-00001").write_bytes(bytes(4))
+    with pytest.raises(CheckpointError, match=rf"m is damaged: its index .*{message}") as caught:
+        CheckpointReader(path.removesuffix(".index"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_slice_of_as_many_dimensions_as_its_tensor(tmp_path: Path) -> None:
+    entry = _entry([4])
+    entry.slices.add()
+    with pytest.raises(CheckpointError, match="a slice has 0 dimensions, its tensor 1"):
+        check_index(_write(tmp_path / "m.index", entry))
+
+
+def test_any_change_of_a_byte_ends_in_time_and_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "m.index"
+    content = Path(_write(path, _entry([4, 4]))).read_bytes()
+    rng = np.random.default_rng(0)
+    for position in range(len(content)):
+        changed = bytearray(content)
+        changed[position] = int(rng.integers(256))
+        path.write_bytes(changed)
+        with suppress(CheckpointError):  # Some leave an index that can be.
+            check_index(str(path))
+    for length in range(len(content)):
+        path.write_bytes(content[:length])
+        with pytest.raises(CheckpointError):
+            check_index(str(path))
+
+
+def test_one_block_is_not_read_many_times(tmp_path: Path) -> None:
+    entries = _block({b"": b"", b"w": _entry([1]).SerializeToString()})
+    handle = _number(0) + _number(len(entries))
+    index = _block({bytes([i]): handle for i in range(100)})
+    content = entries + bytes(5) + index + bytes(5)
+    handles = _number(0) + _number(0) + _number(len(entries) + 5) + _number(len(index))
+    path = tmp_path / "m.index"
+    path.write_bytes(content + handles.ljust(40, b"\0") + _MAGIC)
+    with pytest.raises(CheckpointError, match="its blocks overlap"):
+        check_index(str(path))
+
+
+def test_a_long_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_table, "MAX_BYTES", 9)
+    with pytest.raises(CheckpointError, match=r"more than the limit of 0\.0 MiB$"):
+        check_index(_write(tmp_path / "m.index", _entry([])))
+    with pytest.raises(CheckpointError, match="there is no file"):
+        check_index(str(tmp_path / "absent"))
+
+
+def _packed_table(packed: bytes) -> bytes:
+    """A table of one block, packed by Snappy."""
+    content = packed + b"\x01" + bytes(4)
+    index = _block({b"\xff": _number(0) + _number(len(packed))})
+    handles = _number(0) + _number(0) + _number(len(content)) + _number(len(index))
+    return content + index + bytes(5) + handles.ljust(40, b"\0") + _MAGIC
+
+
+def test_packed_blocks_are_unpacked() -> None:
+    noise = np.random.default_rng(0).bytes(100)
+    block = _block({b"k": noise + b"abcd" * 20 + noise[:9]})
+    head = block[: block.index(b"abcd")]  # 3 bytes of sizes, the key, the noise.
+    packed = _number(len(block)) + bytes([60 << 2, len(head) - 1]) + head
+    packed += bytes([3 << 2]) + b"abcd"  # A literal,
+    packed += bytes([(64 - 1) << 2 | 2]) + struct.pack("<H", 4)  # which is copied on and on,
+    packed += bytes([(12 - 1) << 2 | 3]) + struct.pack("<I", 4)
+    packed += bytes([(9 - 4) << 2 | 1, 180])  # and from further back.
+    packed += bytes([(8 - 1) << 2]) + block[-8:]
+    assert list(table_values(_packed_table(packed))) == [noise + b"abcd" * 20 + noise[:9]]
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        _number(1 << 40) + b"\x00a",
+        _number(8) + b"\x00a",
+        _number(8) + b"\x00a" + bytes([(7 - 1) << 2 | 2, 9, 0]),
+        _number(8) + b"\x00a" + bytes([(7 - 1) << 2 | 2, 0, 0]),
+        _number(8) + bytes([63 << 2]),
+    ],
+    ids=["bomb", "short", "before the start", "no offset", "cut"],
+)
+def test_what_cannot_be_unpacked_is_refused(packed: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "m.index"
+    path.write_bytes(_packed_table(packed))
+    with pytest.raises(CheckpointError, match=r"a block (cannot be unpacked|unpacks to too much)"):
+        check_index(str(path))
