@@ -11,13 +11,15 @@ with --input, single tensors with --feed; --list shows what there is to feed and
   python predict.py --meta=model/my-model-300.meta --feed="x=[0.5, 1.0]" --format=json
 """
 
+import math
 import os
+import sys
 
 from absl import flags
 
 from checkpoints.errors import CheckpointError
 from cli import flag_types
-from cli.run import run
+from cli.run import EXIT_FAILED, run
 from cli.tensorflow_startup import import_tensorflow
 from data.errors import DataError
 from prediction.errors import PredictionError
@@ -28,7 +30,11 @@ OUTPUT_SUFFIXES = (".npz", ".json", ".csv")
 def define_flags(values: flags.FlagValues) -> None:
     """Defines this script's flags in `values`."""
     flag_types.define_path(
-        "meta", None, "The .meta file of a checkpoint, or a folder for its newest one.", values
+        "meta",
+        None,
+        "The .meta file of a checkpoint, another of its files or their prefix, or a folder for its "
+        "newest checkpoint; a frozen graph (.pb), or the folder of a SavedModel.",
+        values,
     )
     flags.mark_flag_as_required("meta", flag_values=values)
     flags.DEFINE_list(
@@ -42,7 +48,9 @@ def define_flags(values: flags.FlagValues) -> None:
         "input",
         None,
         "Rows for the model's input: an image (PNG, JPEG), a folder of images or of one subfolder "
-        "a class, a .npz with X (and Y, the labels), a .npy, or a .csv of numbers, a row a line. "
+        "a class, a .npz with X (and Y, the labels), a .npy, or a .csv of numbers, a row a line; "
+        "for a tensor of strings also a .txt or a .tfrecord. There may be any number of them, also "
+        "where the graph takes a fixed number of rows a run. "
         "uint8 values are scaled as in training.",
         values,
     )
@@ -51,6 +59,13 @@ def define_flags(values: flags.FlagValues) -> None:
         [],
         "A tensor to feed: name=file.npy, name=literal (a number, true, false, a JSON list), or a "
         ".npz whose keys are tensor names. One with as many rows as --input goes along with them.",
+        flag_values=values,
+    )
+    flags.DEFINE_multi_string(
+        "asset",
+        [],
+        "A file that a lookup table of the graph is filled from: name=path, where the name is that "
+        "of the file where the graph was made, or of the tensor that gives it.",
         flag_values=values,
     )
     flags.DEFINE_boolean(
@@ -74,7 +89,42 @@ def define_flags(values: flags.FlagValues) -> None:
         "A file for the fetched tensors, each under its name: .npz, .json or .csv.",
         values,
     )
+    flags.DEFINE_integer(
+        "max_meta_mb",
+        512,
+        "The size of the largest file of a graph that is read, in MiB.",
+        lower_bound=1,
+        upper_bound=2048,  # Protobuf's own limit.
+        flag_values=values,
+    )
+    _define_limits(values)
     _validate(values)
+
+
+def _define_limits(values: flags.FlagValues) -> None:
+    """What a file from elsewhere may do and take."""
+    flags.DEFINE_boolean(
+        "trust_graph",
+        False,
+        "Run also operations that may do more than compute, such as reading files; by default "
+        "they are refused.",
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "time_limit",
+        60.0,
+        "Seconds that one run of the graph may take, such as one that waits for a queue that "
+        "nobody fills; 0 for no limit.",
+        lower_bound=0.0,
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "max_input_mb",
+        4096,
+        "Megabytes that one file of --input or --feed may unpack to.",
+        lower_bound=1,
+        flag_values=values,
+    )
 
 
 def _validate(values: flags.FlagValues) -> None:
@@ -85,9 +135,21 @@ def _validate(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     flags.register_validator(
+        "time_limit",
+        math.isfinite,
+        message="must be a finite number of seconds",
+        flag_values=values,
+    )
+    flags.register_validator(
         "feed",
         lambda texts: all(text.endswith(".npz") or text.find("=") > 0 for text in texts),
         message="must be name=file.npy, name=literal or file.npz",
+        flag_values=values,
+    )
+    flags.register_validator(
+        "asset",
+        lambda texts: all(name and path for name, _, path in (t.partition("=") for t in texts)),
+        message="must be name=path",
         flag_values=values,
     )
     flags.register_validator(
@@ -96,6 +158,12 @@ def _validate(values: flags.FlagValues) -> None:
         message="must be tensor names, separated by commas",
         flag_values=values,
     )
+
+
+def _end_at_once(message: str) -> None:
+    """Ends the process while a run of the graph goes on, which no exception would."""
+    print(f"predict.py: error: {message}", file=sys.stderr, flush=True)
+    os._exit(EXIT_FAILED)
 
 
 def main(values: flags.FlagValues) -> None:
@@ -110,10 +178,16 @@ def main(values: flags.FlagValues) -> None:
                 fetch=values.fetch,
                 input=values.input,
                 feed=values.feed,
+                asset=values.asset,
                 list=values.list,
                 batch_size=values.batch_size,
                 format=values.format,
                 output=values.output,
+                trust_graph=values.trust_graph,
+                time_limit=values.time_limit,
+                end=_end_at_once,
+                max_input_mb=values.max_input_mb,
+                max_meta_bytes=values.max_meta_mb << 20,
             )
         )
     )

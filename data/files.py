@@ -14,7 +14,8 @@ from data.errors import DataError
 
 
 @contextmanager
-def _refusals_as_data_errors(path: str) -> Iterator[None]:
+def refusals_as_data_errors(path: str) -> Iterator[None]:
+    """Raises DataError for what the file system refuses, with `path` in it."""
     try:
         yield
     except tf.errors.OpError as error:
@@ -29,7 +30,7 @@ def open_binary(path: str) -> Iterator[BinaryIO]:
     Raises:
       DataError: the file cannot be opened, or a read or a seek in it fails.
     """
-    with _refusals_as_data_errors(path), tf.io.gfile.GFile(path, "rb") as stream:
+    with refusals_as_data_errors(path), tf.io.gfile.GFile(path, "rb") as stream:
         try:
             yield cast(BinaryIO, stream)
         except (tf.errors.InvalidArgumentError, tf.errors.OutOfRangeError) as error:
@@ -43,7 +44,7 @@ def size(path: str) -> int:
     Raises:
       DataError: there is no such file, or it cannot be reached.
     """
-    with _refusals_as_data_errors(path):
+    with refusals_as_data_errors(path):
         return int(tf.io.gfile.stat(path).length)
 
 
@@ -66,7 +67,7 @@ def list_folder(path: str) -> list[str]:
     Raises:
       DataError: the folder cannot be listed, or holds a name that is not UTF-8.
     """
-    with _refusals_as_data_errors(path):
+    with refusals_as_data_errors(path):
         try:
             # Object stores mark their folders with a trailing slash.
             return sorted(name.rstrip("/") for name in tf.io.gfile.listdir(path))
@@ -85,7 +86,7 @@ def exists(path: str) -> bool:
     Raises:
       DataError: the file system cannot tell.
     """
-    with _refusals_as_data_errors(path):
+    with refusals_as_data_errors(path):
         return bool(tf.io.gfile.exists(path))
 
 
@@ -102,7 +103,7 @@ def write_atomically(path: str, content: bytes) -> None:
       OSError: the disk fails to flush.
     """
     temporary = f"{path}.tmp"
-    with _refusals_as_data_errors(path):
+    with refusals_as_data_errors(path):
         tf.io.gfile.makedirs(os.path.dirname(path) or ".")
         with tf.io.gfile.GFile(temporary, "wb") as stream:
             stream.write(content)

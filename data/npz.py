@@ -10,7 +10,7 @@ import textwrap
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, Any
 
@@ -21,7 +21,7 @@ from data.errors import DataError
 from data.source import Array
 
 _SUFFIX = ".npy"
-_ZIP_START = b"PK\x03\x04"
+ZIP_START = b"PK\x03\x04"
 # Other methods unpack a block of any length at once.
 _BOUNDED_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED = 1
@@ -42,13 +42,16 @@ _DAMAGE = (
 )
 
 
-def read_npz(path: str, max_bytes: int, required: Sequence[str] = ()) -> dict[str, Array]:
+def read_npz(
+    path: str, max_bytes: int, required: Sequence[str] = (), left_out: Collection[str] = ()
+) -> dict[str, Array]:
     """Reads the arrays of an .npz file.
 
     Args:
       path: of the file; members that are not arrays are left out.
       max_bytes: the limit for all arrays together, unpacked.
       required: where given, these arrays are read and no others.
+      left_out: arrays that are not read.
 
     Returns:
       The arrays by their keys.
@@ -57,13 +60,14 @@ def read_npz(path: str, max_bytes: int, required: Sequence[str] = ()) -> dict[st
       DataError: no such file, no whole .npz file, a required key is missing, an array of objects,
         or more than max_bytes.
     """
-    with files.open_binary(path) as stream, _damage_as_data_error(path):
-        if stream.read(4) != _ZIP_START:
+    with files.open_binary(path) as stream, damage_as_data_error(path):
+        if stream.read(4) != ZIP_START:
             raise DataError(f"{path}: is no .npz file (a zip archive of arrays, see np.savez)")
         with zipfile.ZipFile(stream) as archive:
-            members = _members(archive, path, required)
+            members = members_of(archive, path, required)
+            members = {key: member for key, member in members.items() if key not in left_out}
             total = sum(
-                _check_member(archive, member, f"{path}: {key}", max_bytes)
+                check_member(archive, member, f"{path}: {key}", max_bytes)
                 for key, member in members.items()
             )
             _check_size(total, max_bytes, path)
@@ -77,15 +81,16 @@ def read_npy(path: str, max_bytes: int) -> Array:
       DataError: no such file, no whole .npy file, an array of objects, or more than max_bytes.
     """
     length = files.size(path)
-    with _damage_as_data_error(path):
+    with damage_as_data_error(path):
         with files.open_binary(path) as stream:
-            _check_array(stream, length, path, max_bytes)
+            check_array(stream, length, path, max_bytes)
         with files.open_binary(path) as stream:
             return _read_array(stream)
 
 
 @contextmanager
-def _damage_as_data_error(path: str) -> Iterator[None]:
+def damage_as_data_error(path: str) -> Iterator[None]:
+    """Raises DataError for what NumPy and zipfile raise on damaged bytes, with `path` in it."""
     try:
         yield
     except DataError:
@@ -98,7 +103,7 @@ def _damage_as_data_error(path: str) -> Iterator[None]:
         ) from error
 
 
-def _members(
+def members_of(
     archive: zipfile.ZipFile, path: str, required: Sequence[str]
 ) -> dict[str, zipfile.ZipInfo]:
     """The members of the archive that are to be read, by key."""
@@ -119,7 +124,7 @@ def _members(
     return {key: members[key] for key in required} if required else members
 
 
-def _check_member(
+def check_member(
     archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, max_bytes: int
 ) -> int:
     """Checks a member's header before it is read; returns the bytes of its array."""
@@ -128,12 +133,12 @@ def _check_member(
     if member.compress_type not in _BOUNDED_METHODS:
         raise DataError(f"{name}: is packed in a way that np.savez does not use")
     with archive.open(member) as stream:
-        return _check_array(stream, member.file_size, name, max_bytes)
+        return check_array(stream, member.file_size, name, max_bytes)
 
 
-def _check_array(stream: IO[bytes], length: int, name: str, max_bytes: int) -> int:
+def check_array(stream: IO[bytes], length: int, name: str, max_bytes: int) -> int:
     """Checks the header at the start of a stream of `length` bytes; returns the array's bytes."""
-    shape, dtype = _read_header(stream, name)
+    shape, _, dtype = read_header(stream, name)
     if dtype.hasobject:
         raise DataError(f"{name}: is an array of objects, which are never unpickled")
     if any(dimension < 0 for dimension in shape):
@@ -149,15 +154,16 @@ def _check_array(stream: IO[bytes], length: int, name: str, max_bytes: int) -> i
     return num_bytes
 
 
-def _read_header(stream: IO[bytes], name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+def read_header(stream: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """The shape, whether the order is Fortran's, and the dtype; the stream is then at the data."""
     version = np.lib.format.read_magic(stream)
     if version == (1, 0):
-        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
     elif version == (2, 0):
-        shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
+        shape, fortran, dtype = np.lib.format.read_array_header_2_0(stream)
     else:
         raise DataError(f"{name}: has the .npy version {version}; expected (1, 0) or (2, 0)")
-    return shape, dtype
+    return shape, fortran, dtype
 
 
 def _check_size(num_bytes: int, max_bytes: int, name: str) -> None:

@@ -10,6 +10,8 @@ from prediction.errors import PredictionError
 
 Array = np.ndarray[Any, Any]
 
+_REGISTERED = 2  # NumPy's mark of a dtype that another package has added.
+
 
 def fit(value: Array, info: TensorInfo, source: str) -> Array:
     """`value` as it can be fed to a tensor.
@@ -42,6 +44,8 @@ def fit_dtype(value: Array, info: TensorInfo, source: str) -> Array:
     """
     if info.dtype == tf.string:
         return _strings(value, info, source)
+    if info.dtype in (tf.resource, tf.variant):
+        raise PredictionError(f"{source}: {info.name} cannot be fed: it is a {info.dtype.name}")
     dtype = np.dtype(info.dtype.as_numpy_dtype)
     if value.dtype == dtype:
         return value
@@ -55,6 +59,18 @@ def fit_dtype(value: Array, info: TensorInfo, source: str) -> Array:
             f"{source}: {info.name} takes {info.dtype.name}, which cannot hold {value[lost][0]}"
         )
     return cast
+
+
+def as_numpy_dtype(value: Array) -> Array:
+    """A value in a dtype of NumPy's own: bfloat16 and float8 become float32, each exactly.
+
+    Neither .npz files nor JSON know another one. Quantized integers become their integers.
+    """
+    if value.dtype.names:
+        return np.asarray(value[value.dtype.names[0]])
+    if value.dtype.isbuiltin != _REGISTERED:
+        return value
+    return value.astype(np.float32 if tf.as_dtype(value.dtype).is_floating else np.int8)
 
 
 def _may_become(dtype: np.dtype[Any], target: tf.DType) -> bool:
@@ -80,6 +96,8 @@ def _lost(value: Array, cast: Array) -> Array:
 
 def _strings(value: Array, info: TensorInfo, source: str) -> Array:
     """Bytes in an array of objects, as TensorFlow takes strings."""
+    if value.dtype.kind == "O":  # Our own readers give nothing else than bytes in objects.
+        return value
     if value.dtype.kind not in "SU":
         raise PredictionError(f"{source}: {info.name} takes strings, found {value.dtype}")
     if value.dtype.kind == "U":

@@ -59,13 +59,21 @@ def _read_feed(text: str, max_bytes: int) -> list[Feed]:
     return [Feed(name, source, value)]
 
 
-def feed_value(feed: Feed, info: TensorInfo) -> Array:
+def feed_value(feed: Feed, info: TensorInfo, num_rows: int | None = None) -> Array:
     """The value as it can be fed to its tensor.
+
+    Args:
+      feed: the value.
+      info: the tensor.
+      num_rows: of the rows that it may go along with, a batch at a time: with as many, its first
+        dimension need not be the tensor's. None for no rows.
 
     Raises:
       PredictionError: a literal cannot be read, or the dtype or shape does not fit.
     """
     value = _literal(feed, info) if isinstance(feed.value, str) else feed.value
+    if num_rows is not None and info.shape and value.shape[:1] == (num_rows,):
+        info = info._replace(shape=(None, *info.shape[1:]))
     return fit(value, info, feed.source)
 
 

@@ -6,12 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from checkpoints.errors import CheckpointError
-from checkpoints.inference_graph import describe_tensors, format_shape
+from checkpoints.inference_graph import TensorInfo, describe_tensors, format_shape
 from checkpoints.meta_graph import CLASS_NAMES_COLLECTION, TRAINED_ON_COLLECTION
 from checkpoints.meta_graph_file import MetaGraphFile, node_of
 from checkpoints.variable_values import VARIABLE_OPS
+from prediction.candidates import find_candidates
 from prediction.json_values import json_value
 from prediction.model import Model
 
@@ -19,57 +21,97 @@ _TEXT_COLLECTIONS = (CLASS_NAMES_COLLECTION, TRAINED_ON_COLLECTION)
 _MAX_DEFAULT_VALUES = 8
 _MAX_SHOWN_ENTRIES = 10
 
+_TITLES = {
+    "inputs": "inputs",
+    "pipeline": "to feed in place of the input pipeline",
+    "outputs": "outputs",
+    "candidates": "possible outputs",
+    "variables": "variables",
+}
+_OPTIONAL = ("pipeline", "candidates")
+
 Record = dict[str, Any]
 
 
 def listing(meta: MetaGraphFile, model: Model) -> Record:
     """The contents, as JSON values.
 
-    Keys: `inputs`, `outputs` and `variables`, each a list of `name`, `dtype` and `shape` (null
-    where unknown; null sizes too), an input's `default` where it has one; `signature` with
-    `inputs` and `outputs` (argument -> tensor name); `collections` (key -> a list of names, texts
-    or numbers, or the number of entries of another kind).
+    Keys: `inputs`, `pipeline` (what can be fed in place of a queue or an iterator), `outputs`,
+    `candidates` (what may be an output, where the file names none) and `variables`, each a list of
+    `name`, `dtype` and `shape` (null where unknown; null sizes too), an input's `default` where it
+    has one; `signature` with `inputs` and `outputs` (argument -> tensor name); `collections` (key
+    -> a list of names, texts or numbers, or the number of entries of another kind).
     """
-    outputs = dict.fromkeys([*model.predict, *model.outputs.values()])
+    found = find_candidates(meta)
+    outputs = tuple(dict.fromkeys([*model.predict, *model.outputs.values()]))
+    inputs = _tensors(meta, found.inputs)
     return {
-        "inputs": [_input(meta, name) for name in meta.placeholders()],
-        "outputs": [_tensor(meta, name) for name in outputs],
+        "inputs": [record | _default(meta, record["name"]) for record in inputs],
+        "pipeline": _tensors(meta, found.pipeline),
+        "outputs": _tensors(meta, outputs),
+        "candidates": [] if outputs else _tensors(meta, found.outputs),
         "variables": list(_variables(meta)),
         "signature": {"inputs": dict(model.inputs), "outputs": dict(model.outputs)},
         "collections": {key: _collection(meta, key) for key in sorted(meta.proto.collection_def)},
     }
 
 
+def _tensors(meta: MetaGraphFile, names: Sequence[str]) -> list[Record]:
+    try:
+        return [_record(info) for info in describe_tensors(meta, names)]
+    except CheckpointError:
+        return [_tensor(meta, name) for name in names]
+
+
 def _tensor(meta: MetaGraphFile, name: str) -> Record:
     try:
-        (info,) = describe_tensors(meta, [name])
+        return _record(*describe_tensors(meta, [name]))
     except CheckpointError:
         # It stands on an operation that this TensorFlow lacks; the list goes on all the same.
         return {"name": name, "dtype": None, "shape": None}
+
+
+def _record(info: TensorInfo) -> Record:
     shape = None if info.shape is None else list(info.shape)
-    return {"name": name, "dtype": info.dtype.name, "shape": shape}
+    return {"name": info.name, "dtype": info.dtype.name, "shape": shape}
 
 
-def _input(meta: MetaGraphFile, name: str) -> Record:
-    record = _tensor(meta, name)
+def _default(meta: MetaGraphFile, name: str) -> Record:
+    """The entry `default` of an input that has one of a few values; else nothing."""
     for source in meta.nodes[node_of(name)].input:  # A placeholder with a default has one.
         node = meta.nodes.get(node_of(source))
-        if node is not None and node.op == "Const":
-            value = node.attr["value"].tensor
-            if math.prod(dim.size for dim in value.tensor_shape.dim) <= _MAX_DEFAULT_VALUES:
-                record["default"] = json_value(tf.make_ndarray(value))
-    return record
+        if node is None or node.op != "Const":
+            continue
+        value = node.attr["value"].tensor
+        sizes = [dim.size for dim in value.tensor_shape.dim]
+        if min(sizes, default=1) >= 0 and math.prod(sizes) <= _MAX_DEFAULT_VALUES:
+            try:
+                return {"default": json_value(tf.make_ndarray(value))}
+            except (KeyError, TypeError, ValueError):  # A dtype without values, or too few.
+                return {}
+    return {}
 
 
 def _variables(meta: MetaGraphFile) -> Iterator[Record]:
     for name, node in meta.nodes.items():
         if node.op in VARIABLE_OPS:
-            shape = tf.TensorShape(node.attr["shape"].shape)
-            yield {
-                "name": f"{name}:0",
-                "dtype": tf.as_dtype(node.attr["dtype"].type).name,
-                "shape": None if shape.rank is None else shape.as_list(),
-            }
+            yield {"name": f"{name}:0", "dtype": _dtype(node), "shape": _shape(node)}
+
+
+def _dtype(node: NodeDef) -> str | None:
+    """None where it is a number that this TensorFlow has no name for."""
+    try:
+        name: str = tf.as_dtype(node.attr["dtype"].type).name
+        return name
+    except TypeError:
+        return None
+
+
+def _shape(node: NodeDef) -> list[int | None] | None:
+    shape = node.attr["shape"].shape
+    if shape.unknown_rank:
+        return None
+    return [dim.size if dim.size >= 0 else None for dim in shape.dim]
 
 
 def _collection(meta: MetaGraphFile, key: str) -> list[Any] | int:
@@ -91,8 +133,9 @@ def as_json(content: Record) -> str:
 def as_text(content: Record) -> str:
     """Lines for people."""
     lines = []
-    for title in ("inputs", "outputs", "variables"):
-        lines += [title, *_tensor_lines(content[title])]
+    for key, title in _TITLES.items():
+        if content[key] or key not in _OPTIONAL:
+            lines += [title, *_tensor_lines(content[key])]
     lines.append("signature")
     for title in ("inputs", "outputs"):
         lines += [f"  {title[:-1]} {k} = {name}" for k, name in content["signature"][title].items()]

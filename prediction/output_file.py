@@ -59,9 +59,19 @@ def _npz(outputs: Outputs, row_names: Sequence[str]) -> bytes:
     del row_names
     content = io.BytesIO()
     # An array of objects would be pickled.
-    arrays = {k: v.astype("S") if v.dtype.kind == "O" else v for k, v in outputs.items()}
+    arrays = {k: _texts(k, v) if v.dtype.kind == "O" else v for k, v in outputs.items()}
     np.savez(content, allow_pickle=False, **arrays)
     return content.getvalue()
+
+
+def _texts(name: str, values: Array) -> Array:
+    """An array of bytes; NumPy drops the zeros at their ends, so that there must be none."""
+    if any(value.endswith(b"\0") for value in values.flat):
+        raise PredictionError(
+            f"{name} has texts that end in a zero byte, which an .npz cannot keep: use --output "
+            "with .json"
+        )
+    return values.astype("S")
 
 
 def _json(outputs: Outputs, row_names: Sequence[str]) -> bytes:

@@ -2,11 +2,15 @@
 
 from collections.abc import Collection, Sequence
 
+from checkpoints.errors import CheckpointError
 from checkpoints.inference_graph import describe_tensors
 from checkpoints.meta_graph_file import MetaGraphFile, node_of
 from checkpoints.sub_graph import sub_graph
+from prediction.candidates import find_candidates
 from prediction.errors import PredictionError
 from prediction.model import Model
+
+_MAX_NAMED = 5
 
 
 def choose_fetches(meta: MetaGraphFile, model: Model, asked: Sequence[str]) -> tuple[str, ...]:
@@ -28,7 +32,7 @@ def choose_fetches(meta: MetaGraphFile, model: Model, asked: Sequence[str]) -> t
     if not names:
         raise PredictionError(
             f"{meta.path} has neither a collection 'predict' nor a signature that names an "
-            "output: name what to compute with --fetch"
+            f"output: name what to compute with --fetch{_fetchable(meta)}"
         )
     return tuple(dict.fromkeys(names))
 
@@ -62,7 +66,7 @@ def choose_row_input(
         )
     raise PredictionError(
         f"nothing is left for --input to feed: {', '.join(fetches)} need no other placeholder; "
-        f"any tensor can be fed by name with --feed{_placeholders(meta)}"
+        f"any tensor can be fed by name with --feed{_feedable(meta)}"
     )
 
 
@@ -89,6 +93,12 @@ def unneeded(meta: MetaGraphFile, fetches: Sequence[str], fed: Collection[str]) 
     return [name for name in fed if name not in needed]
 
 
+def own_data(meta: MetaGraphFile, fetches: Sequence[str], fed: Collection[str]) -> list[str]:
+    """The iterators over data that the graph itself brings along, from which `fetches` follow."""
+    needed = sub_graph(meta, fetches, fed).names
+    return sorted(name for name in needed if meta.nodes[name].op == "OneShotIterator")
+
+
 def depends_on(meta: MetaGraphFile, fetch: str, fed: Collection[str]) -> bool:
     """Whether a fetched tensor is computed from, or is, one of the fed ones."""
     return fetch in fed or bool(sub_graph(meta, [fetch], fed).feeds)
@@ -98,6 +108,27 @@ def _described(meta: MetaGraphFile, names: Sequence[str]) -> str:
     return ", ".join(str(info) for info in describe_tensors(meta, names))
 
 
-def _placeholders(meta: MetaGraphFile) -> str:
-    names = meta.placeholders()
-    return f", and the graph has {_described(meta, names)}" if names else ""
+def _feedable(meta: MetaGraphFile) -> str:
+    """What could be fed: placeholders, and what stands for a pipeline."""
+    found = find_candidates(meta)
+    names = (*found.inputs, *found.pipeline)
+    return f", and the graph has {_first_few(meta, names)}" if names else ""
+
+
+def _fetchable(meta: MetaGraphFile) -> str:
+    """What could be fetched, the likeliest as a flag."""
+    names = find_candidates(meta).outputs
+    if not names:
+        return " (--list shows the graph)"
+    others = f"; or {', '.join(names[1:_MAX_NAMED])}" if names[1:] else ""
+    return f", such as --fetch={names[0]}{others}"
+
+
+def _first_few(meta: MetaGraphFile, names: Sequence[str]) -> str:
+    more = len(names) - _MAX_NAMED
+    shown = names[:_MAX_NAMED]
+    try:
+        described = _described(meta, shown)
+    except CheckpointError:  # One has an operation that this TensorFlow lacks.
+        described = ", ".join(shown)
+    return described + (f" and {more} more" if more > 0 else "")

@@ -32,10 +32,13 @@ def edit_meta(path: Path, edit: Callable[[MetaGraphDef], object]) -> None:
 
 
 def run(
-    meta: str | Path, fetches: Sequence[str], feeds: Mapping[str, Any] | None = None
+    meta: str | Path,
+    fetches: Sequence[str],
+    feeds: Mapping[str, Any] | None = None,
+    prefix: str | Path | None = None,
 ) -> list[npt.NDArray[Any]]:
-    """What a stock client gets: import_meta_graph, Saver.restore, run."""
+    """What a stock client gets: import_meta_graph, Saver.restore (by default beside it), run."""
     with tf.Graph().as_default(), v1.Session() as session:
         saver = v1.train.import_meta_graph(str(meta), clear_devices=True)
-        saver.restore(session, str(meta).removesuffix(".meta"))
+        saver.restore(session, str(prefix or str(meta).removesuffix(".meta")))
         return [np.asarray(value) for value in session.run(list(fetches), feeds)]

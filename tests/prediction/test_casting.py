@@ -85,3 +85,8 @@ def test_another_shape_is_refused(shape: tuple[int | None, ...], found: tuple[in
 
 def test_an_unknown_shape_takes_any() -> None:
     assert fit(np.zeros((2, 3), np.float32), TensorInfo("t:0", tf.float32, None), "here").ndim == 2
+
+
+def test_a_resource_cannot_be_fed() -> None:
+    with pytest.raises(PredictionError, match="t:0 cannot be fed: it is a resource"):
+        fit(np.zeros(2), info(tf.resource, None), "x.npy")

@@ -1,5 +1,6 @@
 """Whole predictions, compared with plain TensorFlow on the same checkpoint."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from absl import logging
 from PIL import Image
 
@@ -252,11 +254,11 @@ def test_a_damaged_checkpoint_is_named(linear_run: Path, tmp_path: Path, suffix:
 def _delete_when_read(monkeypatch: pytest.MonkeyPatch, steps: list[int]) -> None:
     """A trainer's retention takes these checkpoints away just as each is opened."""
 
-    def read_then_gone(meta: MetaGraphFile, *arguments: Any) -> Any:
+    def read_then_gone(meta: MetaGraphFile, *arguments: Any, **options: Any) -> Any:
         step = int(meta.prefix.rsplit("-", 1)[1])
         if step in steps:
             folder.delete_checkpoint(str(Path(meta.path).parent), step)
-        return load_inference_graph(meta, *arguments)
+        return load_inference_graph(meta, *arguments, **options)
 
     monkeypatch.setattr(command, "load_inference_graph", read_then_gone)
 
@@ -282,3 +284,71 @@ def test_what_was_asked_for_and_is_deleted_is_said(
     _delete_when_read(monkeypatch, [290])
     with pytest.raises(CheckpointError, match=r"deleted while .* newest is my-model-300\.meta"):
         predict(PredictConfig(f"{path}/my-model-290.meta", fetch=["w:0"]))
+
+
+def test_a_graph_that_reads_files_runs_only_if_it_is_trusted(tmp_path: Path) -> None:
+    (tmp_path / "secret.txt").write_text("secret")
+    with stock.checkpoint(tmp_path / "m"):
+        tf.compat.v1.get_variable("v", initializer=np.float32(3))
+        tf.io.read_file(str(tmp_path / "secret.txt"), name="read")
+    meta = str(tmp_path / "m.meta")
+    with pytest.raises(CheckpointError, match=r"node read runs the operation ReadFile.*--trust"):
+        predict(PredictConfig(meta, fetch=["read"]))
+    assert "secret" in predict(PredictConfig(meta, fetch=["read"], trust_graph=True))
+
+
+def test_a_vocabulary_file_is_named(tmp_path: Path) -> None:
+    words = tmp_path / "words.txt"
+    words.write_text("a\nb\n")
+    with stock.checkpoint(tmp_path / "m"):
+        tf.compat.v1.get_variable("v", initializer=np.float32(3))
+        x = tf.compat.v1.placeholder(tf.string, [None], name="x")
+        index = tf.lookup.TextFileIndex
+        initializer = tf.lookup.TextFileInitializer(
+            str(words), tf.string, index.WHOLE_LINE, tf.int64, index.LINE_NUMBER
+        )
+        tf.identity(tf.lookup.StaticHashTable(initializer, -1).lookup(x), name="y")
+    asked = PredictConfig(str(tmp_path / "m.meta"), fetch=["y"], feed=['x=["b"]'])
+    with pytest.raises(CheckpointError, match=r"--asset words\.txt=<path>"):
+        predict(asked)
+    assert "[1]" in predict(dataclasses.replace(asked, asset=[f"words.txt={words}"]))
+
+
+@pytest.mark.parametrize("suffix", ["", ".index", ".data-00000-of-00001"])
+def test_any_file_of_a_checkpoint_will_do(line: str, tmp_path: Path, suffix: str) -> None:
+    path = line.removesuffix(".meta") + suffix
+    found = _written(tmp_path, path, feed=["x=[1.0, 2.0]"])
+    assert found["y:0"].tolist() == [2.5, 4.5]
+
+
+def test_a_frozen_graph_predicts_what_is_asked_for(tmp_path: Path) -> None:
+    with tf.Graph().as_default() as graph:
+        tf.multiply(tf.compat.v1.placeholder(tf.float32, [None], name="x"), 2.0, name="y")
+    path = tmp_path / "frozen.pb"
+    path.write_bytes(graph.as_graph_def().SerializeToString())
+    with pytest.raises(PredictionError, match="such as --fetch=y:0"):
+        predict(PredictConfig(str(path)))
+    found = _written(tmp_path, str(path), fetch=["y"], feed=["x=[1.0, 2.0]"])
+    assert found["y:0"].tolist() == [2.0, 4.0]
+
+
+def test_a_file_over_the_limit_is_refused(line: str) -> None:
+    with pytest.raises(CheckpointError, match="--max_meta_mb=1 reads it"):
+        predict(PredictConfig(line, max_meta_bytes=100))
+
+
+def test_a_signature_that_names_what_has_nothing_to_do_with_the_rows(tmp_path: Path) -> None:
+    with stock.checkpoint(tmp_path / "m"):
+        x = stock.v1.placeholder("float32", [None, 2], name="x")
+        v = stock.v1.get_variable("v", initializer=np.ones((2, 2), np.float32), use_resource=False)
+        stock.v1.constant([1, 2, 0], "int64", name="c")
+        stock.v1.add_to_collection("predict", stock.v1.multiply(x, v[0], name="y"))
+
+    def lie(proto: Any) -> None:
+        outputs = proto.signature_def["serving_default"].outputs
+        outputs["probabilities"].name, outputs["classes"].name = "v:0", "c:0"
+
+    stock.edit_meta(tmp_path / "m.meta", lie)
+    document = _json(str(tmp_path / "m.meta"), feed=["x=[[1, 2]]"])
+    assert document["outputs"]["y:0"] == [[1.0, 2.0]]
+    assert "predictions" not in document

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from data.errors import DataError
 from prediction.errors import PredictionError
-from prediction.feeds import feed_value, read_feeds
+from prediction.feeds import Feed, feed_value, read_feeds
 from tests.prediction.conftest import info
 
 LIMIT = 10_000
@@ -104,3 +104,12 @@ def test_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
             read_feeds([f"t={tmp_path}/{name}"], LIMIT)
     with pytest.raises(DataError, match=r"absent\.npz"):
         read_feeds([f"{tmp_path}/absent.npz"], LIMIT)
+
+
+def test_a_value_along_with_the_rows_may_be_longer_than_a_batch() -> None:
+    fixed = info(tf.float32, 4)
+    values = np.arange(10, dtype=np.float32)
+    assert feed_value(Feed("t", "here", values), fixed, num_rows=10) is values
+    for num_rows in (None, 9):
+        with pytest.raises(PredictionError, match=r"takes float32 \[4\], found float32 \[10\]"):
+            feed_value(Feed("t", "here", values), fixed, num_rows)

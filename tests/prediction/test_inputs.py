@@ -13,6 +13,7 @@ from PIL import Image
 from checkpoints.inference_graph import TensorInfo
 from data.errors import DataError
 from data.ramp import demo_images, demo_labels
+from prediction import inputs
 from prediction.errors import PredictionError
 from prediction.inputs import Input, Target, demo_input, open_input
 from prediction.model import Classifier
@@ -235,3 +236,53 @@ def test_a_class_without_an_image_is_refused(tmp_path: Path, images: Any) -> Non
     (tmp_path / "bee").mkdir()
     with pytest.raises(DataError, match="bee"):
         open_input(str(tmp_path), IMAGES)
+
+
+def _texts(*shape: int | None) -> Target:
+    return Target(info(tf.string, *shape), None, (), None)
+
+
+@pytest.mark.parametrize(
+    "target", [_texts(None), _texts(8), Target(TensorInfo("t:0", tf.string, None), None, (), None)]
+)
+def test_lines_of_text(tmp_path: Path, target: Target) -> None:
+    (tmp_path / "a.txt").write_bytes(b"one\n\nthree\n")
+    assert _all(open_input(f"{tmp_path}/a.txt", target)).tolist() == [b"one", b"", b"three"]
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.tfrecord"])
+@pytest.mark.parametrize("target", [NUMBERS, _texts(None, 2)])
+def test_texts_are_for_a_tensor_of_texts(tmp_path: Path, name: str, target: Target) -> None:
+    (tmp_path / name).write_bytes(b"1\n2\n")
+    with pytest.raises(
+        PredictionError, match=r"t:0 takes .*such a file is for a tensor of strings"
+    ):
+        open_input(f"{tmp_path}/{name}", target)
+
+
+def test_a_file_without_records(tmp_path: Path) -> None:
+    (tmp_path / "a.tfrecord").write_bytes(b"")
+    with pytest.raises(PredictionError, match="has no rows"):
+        open_input(f"{tmp_path}/a.tfrecord", _texts(None))
+
+
+def test_text_takes_more_memory_than_its_file(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"a\n" * 100)
+    with pytest.raises(DataError, match="holds 200 bytes; at most 31 are read"):
+        open_input(f"{tmp_path}/a.txt", _texts(None), max_bytes=1000)
+    (tmp_path / "a.csv").write_bytes(b"1\n" * 100)
+    with pytest.raises(DataError, match="holds 200 bytes; at most 125 are read"):
+        open_input(f"{tmp_path}/a.csv", NUMBERS, max_bytes=1000)
+
+
+def test_not_finite_images_of_a_large_file_are_told_by_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inputs, "STREAM_BYTES", 1)
+    values = np.zeros((9, SIZE, SIZE, 3), np.float32)
+    values[7, 0, 0, 0] = np.nan
+    np.save(tmp_path / "a.npy", values)
+    rows = open_input(f"{tmp_path}/a.npy", IMAGES).rows
+    assert rows.batch(0, 5).shape == (5, SIZE, SIZE, 3)
+    with pytest.raises(PredictionError, match=r"row 7 \(the first such\) holds NaN"):
+        rows.batch(5, 9)

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
@@ -69,6 +70,7 @@ def test_a_file_that_names_no_outputs(tmp_path: Path) -> None:
         "variables",
         "  v:0  float32 [2]",
     ]
+    assert "possible outputs" not in lines
 
 
 def test_an_operation_that_this_tensorflow_lacks_does_not_stop_it(tmp_path: Path) -> None:
@@ -84,3 +86,84 @@ def test_an_operation_that_this_tensorflow_lacks_does_not_stop_it(tmp_path: Path
     content = _listing(f"{tmp_path}/m.meta")
     assert content["outputs"] == [{"name": "odd:0", "dtype": None, "shape": None}]
     assert "  odd:0  unknown here" in as_text(content)
+
+
+def test_a_graph_without_placeholders_lists_what_stands_for_its_pipeline(tmp_path: Path) -> None:
+    with stock.checkpoint(tmp_path / "m"):
+        data = v1.data.Dataset.from_tensor_slices((np.ones((8, 3), np.float32), np.zeros(8))).batch(
+            2
+        )
+        x, _ = v1.data.make_initializable_iterator(data).get_next()
+        w = v1.get_variable("w", [3, 2], use_resource=False)
+        tf.nn.softmax(tf.matmul(x, w), name="probabilities")
+    content = _listing(f"{tmp_path}/m.meta")
+    assert content["inputs"] == []
+    assert content["pipeline"] == [
+        {"name": "IteratorGetNext:0", "dtype": "float32", "shape": [None, 3]}
+    ]
+    assert content["candidates"][0] == {
+        "name": "probabilities:0",
+        "dtype": "float32",
+        "shape": [None, 2],
+    }
+    assert as_text(content).splitlines()[:8] == [
+        "inputs",
+        "  (none)",
+        "to feed in place of the input pipeline",
+        "  IteratorGetNext:0  float32 [?, 3]",
+        "outputs",
+        "  (none)",
+        "possible outputs",
+        "  probabilities:0  float32 [?, 2]",
+    ]
+
+
+def test_plumbing_is_not_listed(tmp_path: Path) -> None:
+    with stock.checkpoint(tmp_path / "m"):
+        queue = v1.FIFOQueue(9, [tf.float32], [[3]])
+        queue.enqueue(v1.placeholder(tf.float32, [3], name="enqueue_input/Placeholder"))
+        w = v1.get_variable("w", [3, 2], use_resource=False)
+        tf.matmul(queue.dequeue_many(4), w, name="y")
+    meta = read_meta_graph(f"{tmp_path}/m.meta")
+    assert {"save/filename", "save/Const", "enqueue_input/Placeholder"} <= meta.nodes.keys()
+    content = listing(meta, read_model(meta))
+    assert content["inputs"] == []
+    assert [record["name"] for record in content["candidates"]] == ["y:0"]
+
+
+def test_outputs_that_are_named_need_no_candidates(classifier: str) -> None:
+    assert _listing(classifier)["candidates"] == []
+
+
+def test_damage_is_listed_around(tmp_path: Path) -> None:
+    with stock.checkpoint(tmp_path / "m"):
+        v1.placeholder_with_default([1.0, 2.0], [2], name="x")
+        v1.placeholder_with_default([1.0], [1], name="z")
+        v1.get_variable("v", [2], use_resource=False)
+
+    def damage(proto: MetaGraphDef) -> None:
+        nodes = {node.name: node for node in proto.graph_def.node}
+        nodes["v"].attr["dtype"].type = 999
+        nodes["v"].attr["shape"].shape.dim[0].size = -7
+        tensor = nodes["x/input"].attr["value"].tensor
+        tensor.tensor_shape.dim[0].size = -(10**12)
+        nodes["z/input"].attr["value"].tensor.dtype = 999
+        proto.collection_def["trainops"].node_list.value.extend(["Adam", "", "^"])
+        proto.collection_def["predict"].node_list.value.extend(["nowhere:0", "x:7"])
+        proto.signature_def["serving_default"].outputs["y"].name = "^v"
+        proto.graph_def.node.add(name="p", op="Placeholder").attr["dtype"].type = 999
+        huge = proto.graph_def.node.add(name="q", op="Placeholder")
+        huge.attr["dtype"].type = tf.float32.as_datatype_enum
+        for _ in range(2):
+            huge.attr["shape"].shape.dim.add(size=1 << 62)
+
+    stock.edit_meta(tmp_path / "m.meta", damage)
+    content = _listing(f"{tmp_path}/m.meta")
+    assert content["variables"] == [{"name": "v:0", "dtype": None, "shape": [None]}]
+    assert [record["name"] for record in content["inputs"]] == ["p:0", "q:0", "x:0", "z:0"]
+    assert content["inputs"][1] == {"name": "q:0", "dtype": None, "shape": None}
+    assert not any("default" in record for record in content["inputs"])
+    assert content["outputs"] == [{"name": "x:7", "dtype": None, "shape": None}]
+    assert content["collections"]["trainops"] == ["Adam", "", "^"]
+    assert as_text(content)
+    json.loads(as_json(content))

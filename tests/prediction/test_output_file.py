@@ -33,6 +33,13 @@ def test_npz_holds_each_tensor_under_its_name(tmp_path: Path) -> None:
         assert found["words:0"].tolist() == [b"a", b"bc,d", b""]
 
 
+def test_texts_that_an_npz_would_shorten_are_refused(tmp_path: Path) -> None:
+    outputs = {"words:0": np.array([b"ab\0", b"c"], object)}
+    with pytest.raises(PredictionError, match=r"words:0 has texts that end in a zero byte"):
+        write_outputs(str(tmp_path / "o.npz"), outputs, [])
+    assert not list(tmp_path.iterdir())
+
+
 def test_equal_outputs_make_equal_files(tmp_path: Path) -> None:
     first = _write(tmp_path / "o.npz", OUTPUTS).read_bytes()
     assert _write(tmp_path / "o.npz", OUTPUTS).read_bytes() == first

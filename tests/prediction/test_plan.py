@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from checkpoints.errors import CheckpointError
+from checkpoints.inference_graph import load_inference_graph
 from checkpoints.meta_graph_file import MetaGraphFile, read_meta_graph
 from prediction import plan
 from prediction.errors import PredictionError
@@ -63,8 +65,26 @@ def test_what_is_asked_for_is_fetched_once(images: Opened) -> None:
 
 
 def test_nothing_named_is_told(pipeline: Opened) -> None:
-    with pytest.raises(PredictionError, match="--fetch"):
+    with pytest.raises(
+        PredictionError, match=r"what to compute with --fetch, such as --fetch=y:0$"
+    ):
         plan.choose_fetches(*pipeline, [])
+
+
+def test_candidates_are_offered(images: Opened) -> None:
+    meta, model = images
+    bare = model._replace(predict=(), outputs={}, classifier=None)
+    with pytest.raises(
+        PredictionError, match=r"such as --fetch=probabilities:0; or classes:0, .*acc:0$"
+    ):
+        plan.choose_fetches(meta, bare, [])
+
+
+def test_where_nothing_is_computed_the_list_is_offered(tmp_path: Path) -> None:
+    with stock.checkpoint(tmp_path / "m"):
+        v1.get_variable("v", [2], use_resource=False)
+    with pytest.raises(PredictionError, match=r"with --fetch \(--list shows the graph\)$"):
+        plan.choose_fetches(*_open(f"{tmp_path}/m.meta"), [])
 
 
 def test_rows_go_to_the_signatures_input(images: Opened) -> None:
@@ -87,8 +107,22 @@ def test_several_candidates_are_listed(numbers: Opened) -> None:
 def test_no_candidate_is_told(numbers: Opened, pipeline: Opened) -> None:
     with pytest.raises(PredictionError, match=r"w:0 need no .*the graph has x:0 .*, y_:0"):
         plan.choose_row_input(*numbers, ["w:0"], [])
-    with pytest.raises(PredictionError, match=r"any tensor can be fed by name with --feed$"):
+    with pytest.raises(PredictionError, match=r"graph has IteratorGetNext:0 float32 \[\]$"):
         plan.choose_row_input(*pipeline, ["y:0"], [])
+
+
+def test_what_this_tensorflow_lacks_can_still_be_offered(tmp_path: Path) -> None:
+    with stock.checkpoint(tmp_path / "m"):
+        v1.placeholder(tf.float32, name="x")
+        v1.get_variable("v", [2], use_resource=False)
+
+    def change(proto: MetaGraphDef) -> None:
+        (node,) = (node for node in proto.graph_def.node if node.name == "x")
+        node.attr["dtype"].type = 999
+
+    stock.edit_meta(tmp_path / "m.meta", change)
+    with pytest.raises(PredictionError, match=r"the graph has x:0$"):
+        plan.choose_row_input(*_open(f"{tmp_path}/m.meta"), ["v:0"], [])
 
 
 def test_what_has_to_be_fed_is_told_with_its_type(images: Opened) -> None:
@@ -109,3 +143,20 @@ def test_what_depends_on_what(images: Opened) -> None:
     assert plan.unneeded(meta, ["logits:0", "keep_prob:0"], ["x:0", "y_:0", "keep_prob:0"]) == [
         "y_:0"
     ]
+
+
+def test_nodes_that_take_each_other_do_not_hang(tmp_path: Path) -> None:
+    with stock.checkpoint(tmp_path / "m"):
+        v1.get_variable("v", [2], use_resource=False)
+
+    def tie(proto: MetaGraphDef) -> None:
+        for name, other in ("ab", "ba"):
+            node = proto.graph_def.node.add(name=name, op="Identity", input=[other, f"^{name}"])
+            node.attr["T"].type = tf.float32.as_datatype_enum
+
+    stock.edit_meta(tmp_path / "m.meta", tie)
+    meta, model = _open(f"{tmp_path}/m.meta")
+    assert plan.unfed(meta, ["a:0"], []) == ()
+    assert plan.choose_fetches(meta, model, ["a"]) == ("a:0",)
+    with pytest.raises(CheckpointError, match="cannot be imported"):
+        load_inference_graph(meta, ["a:0"])

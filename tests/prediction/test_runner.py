@@ -8,9 +8,10 @@ import pytest
 import tensorflow as tf
 
 from checkpoints.inference_graph import InferenceGraph, TensorInfo
+from prediction.collected import Kind, kind_of
 from prediction.errors import PredictionError
 from prediction.rows import ArrayRows
-from prediction.runner import DEFAULT_BATCH_SIZE, Kind, kind_of, run_rows
+from prediction.runner import DEFAULT_BATCH_SIZE, run_rows
 
 X = np.arange(10, dtype=np.float32)
 INFO = TensorInfo("x:0", tf.float32, (None,))
@@ -117,3 +118,36 @@ def test_an_error_of_the_graph_or_of_a_batch_ends_it() -> None:
 )
 def test_kinds(shape: tuple[int | None, ...] | None, depends: bool, kind: Kind) -> None:
     assert kind_of(TensorInfo("t:0", tf.float32, shape), depends) is kind
+
+
+def test_a_fixed_batch_is_filled_up_by_its_last_row() -> None:
+    seen: list[Any] = []
+
+    def double(x: Any) -> Any:
+        seen.append(x.tolist())
+        return x * 2
+
+    graph = _Graph(double)
+    graph.feeds = (INFO._replace(shape=(4,)),)
+    (found,) = _run(graph, [Kind.ROWS], None)
+    np.testing.assert_array_equal(found, X * 2)
+    tried = [[1, 1, 2, 3], [0, 1, 2, 0]]  # Whether a row changes its own result alone.
+    assert seen == [[0, 1, 2, 3], *tried, [4, 5, 6, 7], [8, 9, 9, 9]]
+
+
+def test_two_fixed_batches_that_differ() -> None:
+    graph: Any = _Graph(lambda x, _: x)
+    graph.feeds = (INFO._replace(shape=(4,)), TensorInfo("z:0", tf.float32, (5,)))
+    rows = [ArrayRows(X, INFO, "here")] * 2
+    with pytest.raises(PredictionError, match="different numbers of rows a run: x:0 4, z:0 5"):
+        run_rows(graph, rows, [Kind.ROWS])
+
+
+def test_the_first_run_is_shown() -> None:
+    shown: list[Any] = []
+    graph: Any = _Graph(lambda x: x + 1)
+    rows = [ArrayRows(X, INFO, "here")]
+    run_rows(graph, rows, [Kind.ROWS], 4, lambda *pair: shown.append(pair))
+    ((fed, results),) = shown
+    np.testing.assert_array_equal(fed[0], X[:4])
+    np.testing.assert_array_equal(results[0], X[:4] + 1)

@@ -1,0 +1,89 @@
+"""Tells whether a graph gives something else when it is run again on the same input."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from absl import logging
+from tensorflow.core.framework.graph_pb2 import GraphDef
+
+from checkpoints.inference_graph import InferenceGraph
+from prediction.casting import Array
+
+# Those that draw from a generator whose state goes on from run to run, a fixed seed or not.
+RANDOM_OPS = frozenset(
+    {
+        "AllCandidateSampler",
+        "FixedUnigramCandidateSampler",
+        "LearnedUnigramCandidateSampler",
+        "LogUniformCandidateSampler",
+        "Multinomial",
+        "ParameterizedTruncatedNormal",
+        "RandomCrop",
+        "RandomGamma",
+        "RandomPoisson",
+        "RandomPoissonV2",
+        "RandomShuffle",
+        "RandomStandardNormal",
+        "RandomUniform",
+        "RandomUniformInt",
+        "RngReadAndSkip",
+        "SampleDistortedBoundingBox",
+        "SampleDistortedBoundingBoxV2",
+        "StatefulRandomBinomial",
+        "StatefulStandardNormal",
+        "StatefulStandardNormalV2",
+        "StatefulTruncatedNormal",
+        "StatefulUniform",
+        "StatefulUniformFullInt",
+        "StatefulUniformInt",
+        "ThreadUnsafeUnigramCandidateSampler",
+        "TruncatedNormal",
+        "UniformCandidateSampler",
+    }
+)
+_SHOWN = 3
+
+
+def random_nodes(graph_def: GraphDef) -> tuple[str, ...]:
+    """The nodes that draw random numbers, those of library functions as `function/node`."""
+    own = [node.name for node in graph_def.node if node.op in RANDOM_OPS]
+    nested = [
+        f"{function.signature.name}/{node.name}"
+        for function in graph_def.library.function
+        for node in function.node_def
+        if node.op in RANDOM_OPS
+    ]
+    return (*own, *nested)
+
+
+def warn_if_random(
+    graph: InferenceGraph, nodes: Sequence[str], fed: Sequence[Array], results: Sequence[Array]
+) -> None:
+    """Warns where a second run on what was `fed` gives something else than `results`.
+
+    Args:
+      graph: it is run only where there are random nodes.
+      nodes: the random ones of it, as `random_nodes` gives them.
+      fed: the values of its feeds.
+      results: what the first run gave.
+    """
+    if not nodes:
+        return
+    again = graph.run(*fed)
+    pairs = zip(graph.fetches, results, again, strict=True)
+    differing = [info.name for info, first, second in pairs if not _equal(first, second)]
+    if differing:
+        more = f" and {len(nodes) - _SHOWN} more" if len(nodes) > _SHOWN else ""
+        logging.warning(
+            "%s: another value at each run on the same input; random: %s%s. If it is dropout, feed "
+            "its keep probability or its switch, or the tensor after it",
+            ", ".join(differing),
+            ", ".join(nodes[:_SHOWN]),
+            more,
+        )
+
+
+def _equal(first: Array, second: Array) -> bool:
+    if first.dtype.kind == "O":
+        return np.array_equal(first, second)
+    return first.shape == second.shape and first.tobytes() == second.tobytes()

@@ -1,0 +1,110 @@
+"""Graphs as others made them, in plain TensorFlow: each saves one and returns its `.meta` file."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from tests.prediction import stock
+
+v1 = tf.compat.v1
+
+
+def save(folder: Path, build: Callable[[], object]) -> str:
+    """Saves what `build` builds, and one variable so that there is a checkpoint."""
+    with stock.checkpoint(folder / "m-1"):
+        v1.get_variable("bias", initializer=np.float32(0.5), use_resource=False)
+        build()
+    return f"{folder}/m-1.meta"
+
+
+def bias() -> tf.Tensor:
+    """The variable that `save` adds: 0.5."""
+    (variable,) = v1.global_variables()
+    return variable
+
+
+def fixed_batch(size: int) -> None:
+    """[size, 3] in; per row `y` [size, 2] and `sum` [size]; `flat` [2 * size]; `mean` over all."""
+    x = v1.placeholder(tf.float32, [size, 3], name="x")
+    y = tf.add(tf.stack([x[:, 0] * x[:, 1], x[:, 2] ** 2], axis=1), bias(), name="y")
+    tf.reduce_sum(x, axis=1, name="sum")
+    tf.reshape(y, [2 * size], name="flat")
+    tf.reshape(tf.transpose(y), [2 * size], name="interleaved")
+    tf.reduce_mean(y, name="mean")
+    tf.identity(tf.boolean_mask(y, y[:, 0] > 0), name="masked")
+    labels = v1.placeholder(tf.float32, [size], name="labels")
+    tf.add(labels * 100.0, x[:, 0], name="labelled")
+
+
+def normed_batch(size: int) -> None:
+    """[size, 3] in; `normed` [size, 3] less the mean of the batch, `apart` [size, 3]."""
+    x = v1.placeholder(tf.float32, [size, 3], name="x")
+    tf.subtract(x, tf.reduce_mean(x, axis=0), name="normed")
+    tf.add(x, bias(), name="apart")
+
+
+def inner_batch(size: int) -> None:
+    """[?, 3] in, and the graph is for `size` rows all the same: `y` [size, 3], `mean` [3]."""
+    x = v1.placeholder(tf.float32, [None, 3], name="x")
+    y = tf.add(tf.reshape(x, [size, 3]), bias(), name="y")
+    tf.reduce_mean(y, axis=0, name="mean")
+
+
+def encoded_images() -> None:
+    """The bytes of image files [?] in, `pixels` [?, 4, 4, 3] uint8."""
+    files = v1.placeholder(tf.string, [None], name="files")
+    decoded = tf.map_fn(lambda file: tf.io.decode_png(file, 3), files, fn_output_signature=tf.uint8)
+    tf.reshape(decoded, [-1, 4, 4, 3], name="pixels")
+    tf.cast(bias(), tf.uint8)
+
+
+def columns() -> None:
+    """[3, ?] in; `scores` [2, ?], `best` [?]."""
+    x = v1.placeholder(tf.float32, [3, None], name="x")
+    w = tf.constant([[1.0, -2.0, 3.0], [0.5, 1.0, -1.0]])
+    scores = tf.add(tf.matmul(w, x), bias(), name="scores")
+    tf.argmax(scores, axis=0, name="best")
+    offsets = v1.placeholder(tf.float32, [1, None], name="offsets")
+    tf.add(scores, offsets, name="shifted")
+
+
+def waiting() -> None:
+    """`out` needs a batch of a queue that nobody fills; `loop` is a loop without an end."""
+    queue = v1.FIFOQueue(10, [tf.float32], [[2]], name="queue")
+    tf.multiply(queue.dequeue_many(3, name="batch"), 2.0 + bias(), name="out")
+    end = v1.while_loop(lambda i: i >= 0, lambda i: tf.nn.relu(i * 0.5), [bias()], name="while")
+    tf.identity(end, name="loop")
+
+
+def dropout() -> None:
+    """`y` is x with dropout that cannot be turned off, `z` is x doubled."""
+    x = v1.placeholder(tf.float32, [None, 50], name="x")
+    tf.identity(v1.nn.dropout(x + bias(), keep_prob=0.5, name="drop"), name="y")
+    tf.multiply(x, 2.0, name="z")
+
+
+def examples() -> None:
+    """Serialized tf.Examples [?] in, with `a`, 2 floats; `total` of each."""
+    serialized = v1.placeholder(tf.string, [None], name="serialized")
+    parsed = v1.io.parse_example(serialized, {"a": v1.io.FixedLenFeature([2], tf.float32)})
+    tf.add(tf.reduce_sum(parsed["a"], axis=1), bias(), name="total")
+
+
+def typed(dtype: tf.DType) -> None:
+    """`x` [?, 2] in, `y` is x doubled, of the same dtype."""
+    x = v1.placeholder(dtype, [None, 2], name="x")
+    tf.add(x, x, name="y")
+
+
+def mixed() -> None:
+    """A switch, an int scalar and a string scalar decide on `y` [?]."""
+    x = v1.placeholder(tf.float32, [None], name="x")
+    training = v1.placeholder(tf.bool, [], name="training")
+    times = v1.placeholder(tf.int32, [], name="times")
+    text = v1.placeholder(tf.string, [], name="text")
+    factor = tf.cast(times + tf.strings.length(text), tf.float32, name="factor")
+    hidden = tf.multiply(x, factor, name="hidden")
+    tf.cond(training, lambda: hidden, lambda: -hidden, name="cond")
+    tf.add(tf.where(training, hidden, -hidden), bias(), name="y")
