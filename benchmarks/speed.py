@@ -231,8 +231,9 @@ def _against_keras_predict(folder: Path, x: "Array", batch_size: int) -> Compari
     from benchmarks.reference import keras_model
     from checkpoints.inference_graph import load_inference_graph
     from checkpoints.meta_graph_file import read_meta_graph
+    from prediction.collected import Kind
     from prediction.rows import ArrayRows
-    from prediction.runner import Kind, run_rows
+    from prediction.runner import run_rows
 
     model = keras_model()
     meta = read_meta_graph(_trained_meta(folder))

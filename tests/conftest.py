@@ -1,10 +1,11 @@
 """What every test may use: the real data, and a finished run of each model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from absl import logging
 
 if TYPE_CHECKING:
     from train_cnn import CnnConfig
@@ -12,6 +13,14 @@ if TYPE_CHECKING:
     from training.config import RunConfig
 
 PROJECT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def absl_level() -> Iterator[None]:
+    """Restores the level of absl's log, which tf.saved_model.save changes for good."""
+    level = logging.get_absl_logger().level
+    yield
+    logging.get_absl_logger().setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,273 @@
+"""Damages meta graphs in thousands of ways and predicts with each: it works, or is one line.
+
+  python -m benchmarks.fuzz_campaign --mutations=10000 --seed=0
+
+lists and predicts, in turn, from small checkpoints whose `.meta` was mutated. What must not be: an
+interpreter that crashes, a hang, an exception that is none of a user's errors, a file that was
+written, changed or deleted. Processes are forked before any session exists, each for a batch of
+mutations, with a limit on time and memory. Exits 1 with the numbers of the defects; mutation 123
+alone is `--first=123 --mutations=1` of the same seed, and --keep=folder leaves its file there.
+"""
+
+import os
+import resource
+import select
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import NamedTuple
+
+from absl import flags, logging
+
+from cli.run import run
+from cli.tensorflow_startup import import_tensorflow
+
+BATCH = 100  # mutations a process
+RUN_SECONDS = 3.0  # what a graph's run is given
+HANG_SECONDS = 30.0  # after which a mutation counts as hung
+OVERTIME = 75  # exit code of a process that ends itself, as predict.py does, at the time limit
+MORE_BYTES = 4 * 2**30  # of address space, beyond what TensorFlow has after its import
+
+
+class Results(NamedTuple):
+    """What was seen.
+
+    Attributes:
+      outcomes: how often each.
+      defects: a line for each one, with the mutation's number.
+    """
+
+    outcomes: Counter[str]
+    defects: list[str]
+
+
+class Place(NamedTuple):
+    """Where a campaign works.
+
+    Attributes:
+      models: the whole checkpoints.
+      work: the checkpoint that a mutation is tried on.
+      cwd: an empty folder to be in.
+      rows: a .npy file for --input.
+      log: what the processes write to stderr.
+    """
+
+    models: Path
+    work: Path
+    cwd: Path
+    rows: Path
+    log: Path
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Defines this command's flags in `values`."""
+    flags.DEFINE_integer("mutations", 10_000, "How many.", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("seed", 0, "Draws the mutations.", lower_bound=0, flag_values=values)
+    flags.DEFINE_integer("first", 0, "Number of the first.", lower_bound=0, flag_values=values)
+    flags.DEFINE_string("keep", None, "Where the last file goes.", flag_values=values)
+
+
+def main(values: flags.FlagValues) -> int:
+    """Runs the campaign and prints what was found."""
+    import_tensorflow(intra_op_threads=1)
+    logging.get_absl_logger().setLevel("ERROR")
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.monotonic()
+        found = run_campaign(Path(folder), values.first, values.mutations, values.seed)
+        if values.keep:
+            shutil.copytree(Path(folder) / "work", values.keep, dirs_exist_ok=True)
+    print(f"{values.mutations} mutations in {time.monotonic() - started:.0f} s")
+    for outcome, count in sorted(found.outcomes.items()):
+        print(f"  {outcome}: {count}")
+    for defect in found.defects:
+        print(defect)
+    return 1 if found.defects else 0
+
+
+def run_campaign(folder: Path, first: int, mutations: int, seed: int) -> Results:
+    """Tries the mutations `first`, `first` + 1 and so on of a seed.
+
+    No session may exist in this process yet.
+
+    Args:
+      folder: an empty folder to work in.
+      first: number of the first mutation.
+      mutations: how many.
+      seed: draws them.
+    """
+    place = _prepare(folder)
+    results = Results(Counter(), [])
+    number, end = first, first + mutations
+    while number < end:
+        stop = min(number + BATCH, end)
+        number = run_batch(place, range(number, stop), partial(_try, place, seed), results)
+    return results
+
+
+def _prepare(folder: Path) -> Place:
+    """The models are written by a process of their own, as that takes sessions."""
+    import numpy as np
+
+    from benchmarks.fuzz_models import ROWS, write_models
+
+    place = Place(*(folder / name for name in ("models", "work", "cwd", "rows.npy", "log")))
+    place.cwd.mkdir()
+    np.save(place.rows, ROWS)
+    child, read_end = _start(place, lambda _: write_models(place.models))
+    os.close(read_end)
+    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0:
+        raise RuntimeError(f"the models cannot be written: {_last_lines(place.log)}")
+    return place
+
+
+def _start(place: Place, work: Callable[[int], None]) -> tuple[int, int]:
+    """Starts a process, whose stderr goes to the log; returns its number and a pipe from it."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(write_end)
+        return child, read_end
+    try:
+        log = os.open(place.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.chdir(place.cwd)
+        work(write_end)
+        os._exit(0)
+    except BaseException:  # noqa: BLE001 (the process ends here; the log tells its parent why)
+        traceback.print_exc()
+        sys.stderr.flush()
+    finally:
+        os._exit(1)
+
+
+def run_batch(place: Place, numbers: range, attempt: Callable[[int], str], results: Results) -> int:
+    """Tries some mutations in a process; returns the number of the first that is left to try.
+
+    Args:
+      place: where it works.
+      numbers: of the mutations.
+      attempt: tries one and returns the outcome, in a line.
+      results: are added to.
+    """
+
+    def work(write_end: int) -> None:
+        _limit_memory()
+        for number in numbers:
+            os.write(write_end, (attempt(number) + "\n").encode())
+
+    child, read_end = _start(place, work)
+    number = numbers.start
+    for outcome in _lines(read_end):
+        if outcome is None:
+            os.kill(child, signal.SIGKILL)
+            break
+        results.outcomes[outcome.partition(":")[0]] += 1
+        if outcome.startswith("DEFECT"):
+            results.defects.append(f"mutation {number}: {outcome}")
+        number += 1
+    os.close(read_end)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if number == numbers.stop:
+        return number
+    if status == OVERTIME:
+        results.outcomes["ended by the time limit"] += 1
+        return number + 1
+    kind = "DEFECT hang" if status == -signal.SIGKILL else f"DEFECT crash, exit code {status}"
+    results.outcomes[kind] += 1
+    results.defects.append(f"mutation {number}: {kind}: {_last_lines(place.log)}")
+    return number + 1
+
+
+def _limit_memory() -> None:
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + MORE_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _lines(read_end: int) -> Iterator[str | None]:
+    """The lines that a process writes; None, at last, where it takes too long over one."""
+    rest = b""
+    while select.select([read_end], [], [], HANG_SECONDS)[0]:
+        content = os.read(read_end, 65536)
+        if not content:
+            return
+        *lines, rest = (rest + content).split(b"\n")
+        yield from (line.decode() for line in lines)
+    yield None
+
+
+def _last_lines(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines()
+    return " | ".join(line[:300] for line in lines[-4:])
+
+
+def _try(place: Place, seed: int, number: int) -> str:
+    """Lists and predicts with one mutation; returns the outcome in one line."""
+    from benchmarks.graph_mutations import mutate
+    from prediction.command import PredictConfig
+
+    draw = Random(f"{seed}/{number}")  # noqa: S311 (damage, not secrets)
+    shutil.rmtree(place.work, ignore_errors=True)
+    model = draw.choice(sorted(place.models.iterdir()))
+    shutil.copytree(model, place.work)
+    meta = place.work / "m.meta"
+    meta.write_bytes(mutate(meta.read_bytes(), draw, str(place.cwd / "victim")))
+    before = snapshot(place)
+    fetch = draw.choice(([], ["y"]))
+    config = PredictConfig(
+        str(meta), fetch, str(place.rows), time_limit=RUN_SECONDS, end=lambda _: os._exit(OVERTIME)
+    )
+    listed = _outcome("listed", PredictConfig(str(meta), list=True))
+    predicted = _outcome("predicted", config)
+    if snapshot(place) != before:
+        return "DEFECT files: written, changed or deleted"
+    return next((o for o in (listed, predicted) if "DEFECT" in o), f"{listed}, {predicted}")
+
+
+def _outcome(done: str, config: object) -> str:
+    from checkpoints.errors import CheckpointError
+    from data.errors import DataError
+    from prediction.command import predict
+    from prediction.errors import PredictionError
+
+    try:
+        predict(config)  # type: ignore[arg-type]
+    except (CheckpointError, DataError, PredictionError, OSError):
+        return f"not {done}"
+    except Exception as error:  # noqa: BLE001 (that there is any is the finding)
+        frames = traceback.extract_tb(error.__traceback__)
+        places = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames[-12:]]
+        text = " ".join(str(error).split())[:300]
+        return f"DEFECT exception: {type(error).__name__}: {text} [{' '.join(places)}]"
+    return done
+
+
+def snapshot(place: Place) -> dict[str, tuple[int, int]]:
+    """Every file near the checkpoint, with its size in bytes and its time in nanoseconds."""
+    folders = (place.work.parent, place.work, place.cwd)
+    return {
+        file.path: (0, 0) if file.path == str(place.log) else _state(file)
+        for folder in folders
+        for file in os.scandir(folder)
+    }
+
+
+def _state(file: "os.DirEntry[str]") -> tuple[int, int]:
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+if __name__ == "__main__":
+    run(main, define_flags, __doc__)

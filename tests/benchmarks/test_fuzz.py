@@ -1,0 +1,112 @@
+"""The fuzz campaign, short; the README has the command of the long one."""
+
+import faulthandler
+import os
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from benchmarks import fuzz_campaign
+from benchmarks.fuzz_campaign import Place, Results
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+MUTATIONS = 300
+
+
+def test_mutated_meta_graphs_are_predicted_with_or_refused_in_a_line() -> None:
+    """In a process of its own: once a session exists, a fork has no threads to run it."""
+    ended = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "benchmarks.fuzz_campaign",
+            f"--mutations={MUTATIONS}",
+            "--first=20000",
+        ],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=250,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    counts = {k: int(v) for k, v in re.findall(r"^  (.*): (\d+)$", ended.stdout, re.MULTILINE)}
+    assert sum(counts.values()) == MUTATIONS
+    assert min(counts["listed, predicted"], counts["not listed, not predicted"]) > MUTATIONS // 5
+
+
+def test_a_seed_makes_the_same_mutation_again() -> None:
+    from benchmarks.graph_mutations import mutate
+    from models import linear
+
+    content = _meta_graph(linear.build(learning_rate=0.5, seed=0).graph)
+    first = [mutate(content, Random(f"0/{number}"), "/victim") for number in range(50)]
+    again = [mutate(content, Random(f"0/{number}"), "/victim") for number in range(50)]
+    assert first == again
+    assert sum(mutated != content for mutated in first) > 40
+
+
+def _misbehave(number: int) -> str:
+    """Well on even numbers."""
+    if number == 1:
+        faulthandler.disable()  # It would tell of what is meant to be.
+        os.abort()
+    if number == 3:
+        time.sleep(60)
+    if number == 5:
+        raise KeyError("out of the harness itself")
+    if number == 8:
+        os._exit(fuzz_campaign.OVERTIME)
+    return "DEFECT exception: KeyError" if number == 7 else "done"
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Its child needs no threads.
+def test_defects_are_noticed_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fuzz_campaign, "HANG_SECONDS", 2.0)
+    place = _place(tmp_path)
+    results, number = Results(Counter(), []), 0
+    while number < 9:
+        number = fuzz_campaign.run_batch(place, range(number, 9), _misbehave, results)
+    assert results.outcomes == {
+        "done": 4,
+        "ended by the time limit": 1,
+        "DEFECT crash, exit code -6": 1,
+        "DEFECT hang": 1,
+        "DEFECT crash, exit code 1": 1,
+        "DEFECT exception": 1,
+    }
+    named = [line.partition(":")[0] for line in results.defects]
+    assert named == ["mutation 1", "mutation 3", "mutation 5", "mutation 7"]
+
+
+def test_a_file_that_is_touched_is_noticed(tmp_path: Path) -> None:
+    place = _place(tmp_path)
+    place.work.mkdir()
+    before = fuzz_campaign.snapshot(place)
+    assert fuzz_campaign.snapshot(place) == before
+    for folder in (place.cwd, place.work, tmp_path):
+        (folder / "victim").write_text("owned")
+        assert fuzz_campaign.snapshot(place) != before
+        (folder / "victim").unlink()
+
+
+def _place(folder: Path) -> Place:
+    place = Place(*(folder / name for name in ("models", "work", "cwd", "rows.npy", "log")))
+    place.cwd.mkdir()
+    return place
+
+
+def _meta_graph(graph: Any) -> bytes:
+    import tensorflow as tf
+
+    with graph.as_default():
+        content: bytes = tf.compat.v1.train.export_meta_graph().SerializeToString()
+    return content
