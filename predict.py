@@ -19,6 +19,7 @@ from absl import flags
 
 from checkpoints.errors import CheckpointError
 from cli import flag_types
+from cli.printing import printable
 from cli.run import EXIT_FAILED, run
 from cli.tensorflow_startup import import_tensorflow
 from data.errors import DataError
@@ -162,7 +163,7 @@ def _validate(values: flags.FlagValues) -> None:
 
 def _end_at_once(message: str) -> None:
     """Ends the process while a run of the graph goes on, which no exception would."""
-    print(f"predict.py: error: {message}", file=sys.stderr, flush=True)
+    print(f"predict.py: error: {printable(message)}", file=sys.stderr, flush=True)
     os._exit(EXIT_FAILED)
 
 
@@ -171,26 +172,25 @@ def main(values: flags.FlagValues) -> None:
     import_tensorflow()
     from prediction.command import PredictConfig, predict
 
-    print(
-        predict(
-            PredictConfig(
-                meta=values.meta,
-                fetch=values.fetch,
-                input=values.input,
-                feed=values.feed,
-                asset=values.asset,
-                list=values.list,
-                batch_size=values.batch_size,
-                format=values.format,
-                output=values.output,
-                trust_graph=values.trust_graph,
-                time_limit=values.time_limit,
-                end=_end_at_once,
-                max_input_mb=values.max_input_mb,
-                max_meta_bytes=values.max_meta_mb << 20,
-            )
+    result = predict(
+        PredictConfig(
+            meta=values.meta,
+            fetch=values.fetch,
+            input=values.input,
+            feed=values.feed,
+            asset=values.asset,
+            list=values.list,
+            batch_size=values.batch_size,
+            format=values.format,
+            output=values.output,
+            trust_graph=values.trust_graph,
+            time_limit=values.time_limit,
+            end=_end_at_once,
+            max_input_mb=values.max_input_mb,
+            max_meta_bytes=values.max_meta_mb << 20,
         )
     )
+    print(printable(result))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from typing import NoReturn
 
 from absl import flags, logging
 
+from cli.printing import printable
+
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 _HELP_FLAGS = frozenset({"-h", "-help", "--help", "--helpfull", "--helpshort"})
@@ -67,7 +69,7 @@ def _answer_help(arguments: Sequence[str], values: flags.FlagValues, description
 
 
 def _exit_with_error(program: str, message: str, code: int) -> NoReturn:
-    line = " ".join(message.split())
+    line = printable(" ".join(message.split()))
     print(f"{program}: error: {line}", file=sys.stderr)
     sys.exit(code)
 
@@ -81,7 +83,7 @@ class _PlainFormatter(standard_logging.Formatter):
     """A message as it is; from warnings on, with its level before it."""
 
     def format(self, record: standard_logging.LogRecord) -> str:
-        message = record.getMessage()
+        message = printable(record.getMessage())
         if record.levelno < standard_logging.WARNING:
             return message
         return f"{record.levelname.lower()}: {message}"
