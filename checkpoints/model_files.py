@@ -11,6 +11,7 @@ import os
 import re
 
 import tensorflow as tf
+from absl import logging
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from checkpoints import folder, naming
@@ -83,11 +84,24 @@ def _in_folder(path: str) -> str:
     if len(found) > 1:
         raise CheckpointError(f"{path} holds {len(found)} graphs; name one: {_listed(found)}")
     if found:
+        _warn_of_graphless(path, names, found[0])
         return os.path.join(path, found[0])
     beside = path.rstrip("/") + naming.META_SUFFIX  # A folder may be called as a checkpoint is.
     if tf.io.gfile.exists(beside):
         return beside
     raise _nothing_in(path, names)
+
+
+def _warn_of_graphless(path: str, names: list[str], chosen: str) -> None:
+    """Says which variables are passed over, as none of these files has their graph."""
+    prefixes = [
+        n.removesuffix(naming.INDEX_SUFFIX) for n in names if n.endswith(naming.INDEX_SUFFIX)
+    ]
+    graphless = [prefix for prefix in prefixes if prefix + naming.META_SUFFIX not in names]
+    if graphless:
+        logging.warning(
+            "%s is read; of %s there is no .meta in %s", chosen, _listed(graphless), path
+        )
 
 
 def _nothing_in(path: str, names: list[str]) -> CheckpointError:

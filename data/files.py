@@ -28,8 +28,11 @@ def open_binary(path: str) -> Iterator[BinaryIO]:
     """Opens a file for reading bytes.
 
     Raises:
-      DataError: the file cannot be opened, or a read or a seek in it fails.
+      DataError: the file cannot be opened, is no regular file (a pipe or a device may never end),
+        or a read or a seek in it fails.
     """
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise DataError(f"{path}: is no regular file")
     with refusals_as_data_errors(path), tf.io.gfile.GFile(path, "rb") as stream:
         try:
             yield cast(BinaryIO, stream)

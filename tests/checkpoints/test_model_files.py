@@ -126,6 +126,19 @@ def test_the_state_file_chooses_among_what_is_there(tmp_path: Path) -> None:
         find_model(str(tmp_path))
 
 
+def test_newer_variables_without_a_graph_are_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a saver leaves them that writes its graph only once."""
+    caplog.set_level("WARNING", logger="absl")
+    for name in ("ckpt-7", "ckpt-1000"):
+        _save(tmp_path / name)
+    assert "there is no .meta" not in caplog.text
+    (tmp_path / "ckpt-1000.meta").unlink()
+    assert find_model(str(tmp_path)) == f"{tmp_path}/ckpt-7.meta"
+    assert "ckpt-7.meta is read; of ckpt-1000 there is no .meta" in caplog.text
+
+
 def test_a_folder_called_checkpoint(tmp_path: Path) -> None:
     _save(tmp_path / "checkpoint" / "m")
     assert find_model(f"{tmp_path}/checkpoint") == f"{tmp_path}/checkpoint/m.meta"

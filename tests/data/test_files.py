@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from data import files
+from data.errors import DataError
 from tests.data.conftest import DataErrorLine
 
 
@@ -68,3 +69,12 @@ def test_write_that_is_refused_names_the_file(
     (tmp_path / "file").touch()
     with data_error_line("file/below: .*not a directory"):
         files.write_atomically(str(tmp_path / "file" / "below"), b"")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "rows.npy")
+    with (
+        pytest.raises(DataError, match="no regular file"),
+        files.open_binary(f"{tmp_path}/rows.npy"),
+    ):
+        pass
