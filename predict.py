@@ -13,14 +13,13 @@ with --input, single tensors with --feed; --list shows what there is to feed and
 
 import math
 import os
-import sys
 
 from absl import flags
 
 from checkpoints.errors import CheckpointError
 from cli import flag_types
 from cli.printing import printable
-from cli.run import EXIT_FAILED, run
+from cli.run import end_at_once, run
 from cli.tensorflow_startup import import_tensorflow
 from data.errors import DataError
 from prediction.errors import PredictionError
@@ -161,12 +160,6 @@ def _validate(values: flags.FlagValues) -> None:
     )
 
 
-def _end_at_once(message: str) -> None:
-    """Ends the process while a run of the graph goes on, which no exception would."""
-    print(f"predict.py: error: {printable(message)}", file=sys.stderr, flush=True)
-    os._exit(EXIT_FAILED)
-
-
 def main(values: flags.FlagValues) -> None:
     """Predicts as the flags say."""
     import_tensorflow()
@@ -185,7 +178,7 @@ def main(values: flags.FlagValues) -> None:
             output=values.output,
             trust_graph=values.trust_graph,
             time_limit=values.time_limit,
-            end=_end_at_once,
+            end=end_at_once,
             max_input_mb=values.max_input_mb,
             max_meta_bytes=values.max_meta_mb << 20,
         )

@@ -60,21 +60,14 @@ def _rows(folder: Path) -> Iterator[Comparison]:
 def _rows_a_second(name: str, path: str, output: str, rows: "Array", batch_size: int) -> Comparison:
     import numpy as np
 
+    from benchmarks.our_prediction import rows_a_second
     from checkpoints.inference_graph import load_inference_graph
     from checkpoints.meta_graph_file import read_meta_graph
-    from prediction.collected import Kind
-    from prediction.rows import ArrayRows
-    from prediction.runner import run_rows
 
     session = _restored(path)
     fetch = session.graph.get_tensor_by_name(output)
     feed = session.graph.get_tensor_by_name("x:0")
     with session, load_inference_graph(read_meta_graph(path), [output], ["x:0"]) as graph:
-
-        def ours() -> float:
-            started = time.perf_counter()
-            run_rows(graph, [ArrayRows(rows, graph.feeds[0], "rows")], [Kind.ROWS], batch_size)
-            return len(rows) / (time.perf_counter() - started)
 
         def theirs() -> float:
             started = time.perf_counter()
@@ -84,7 +77,7 @@ def _rows_a_second(name: str, path: str, output: str, rows: "Array", batch_size:
 
         return compare(
             f"predict, {name} / session.run",
-            ours,
+            lambda: rows_a_second(graph, rows, batch_size),
             theirs,
             pairs=_PAIRS,
             unit="rows/s",

@@ -228,21 +228,14 @@ def _against_no_saves(folder: Path, batch_size: int, steps: int) -> Comparison:
 
 
 def _against_keras_predict(folder: Path, x: "Array", batch_size: int) -> Comparison:
+    from benchmarks.our_prediction import rows_a_second
     from benchmarks.reference import keras_model
     from checkpoints.inference_graph import load_inference_graph
     from checkpoints.meta_graph_file import read_meta_graph
-    from prediction.collected import Kind
-    from prediction.rows import ArrayRows
-    from prediction.runner import run_rows
 
     model = keras_model()
     meta = read_meta_graph(_trained_meta(folder))
     with load_inference_graph(meta, ["fc2/add:0"], ["x:0"]) as graph:
-
-        def ours() -> float:
-            started = time.perf_counter()
-            run_rows(graph, [ArrayRows(x, graph.feeds[0], "images")], [Kind.ROWS], batch_size)
-            return len(x) / (time.perf_counter() - started)
 
         def theirs() -> float:
             started = time.perf_counter()
@@ -251,7 +244,7 @@ def _against_keras_predict(folder: Path, x: "Array", batch_size: int) -> Compari
 
         return compare(
             f"predict, {len(x):,} images, batch {batch_size} / Keras predict",
-            ours,
+            lambda: rows_a_second(graph, x, batch_size),
             theirs,
             pairs=_PAIRS,
             unit="images/s",

@@ -22,8 +22,7 @@ def read_bounded(path: str, max_bytes: int, flag: str | None = None) -> bytes:
       CheckpointError: there is no such file, it cannot be read, is no regular file (a pipe or a
         device may never end), or has more than `max_bytes` bytes.
     """
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise CheckpointError(f"{path} cannot be read: it is no regular file")
+    _check_regular(path)
     try:
         size = tf.io.gfile.stat(path).length
         if size > max_bytes:
@@ -41,7 +40,7 @@ def read_bounded(path: str, max_bytes: int, flag: str | None = None) -> bytes:
 
 def read_head(path: str, count: int) -> bytes:
     """The first `count` bytes of a file, or all where it has fewer; nothing where there is none."""
-    if not os.path.isfile(path) and os.path.exists(path):
+    if _is_irregular(path):
         return b""
     try:
         with tf.io.gfile.GFile(path, "rb") as file:
@@ -56,10 +55,19 @@ def check_fetched(path: str) -> None:
 
     For a file of values, of which any first bytes are as good as others.
     """
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise CheckpointError(f"{path} cannot be read: it is no regular file")
+    _check_regular(path)
     if read_head(path, len(LFS_POINTER)) == LFS_POINTER:
         raise CheckpointError(f"{path} cannot be read: it is {kind_of(LFS_POINTER)}")
+
+
+def _is_irregular(path: str) -> bool:
+    """Whether something is there that is no file, such as a pipe or a device."""
+    return os.path.exists(path) and not os.path.isfile(path)
+
+
+def _check_regular(path: str) -> None:
+    if _is_irregular(path):
+        raise CheckpointError(f"{path} cannot be read: it is no regular file")
 
 
 def _too_large(path: str, size: int, max_bytes: int, flag: str | None) -> CheckpointError:

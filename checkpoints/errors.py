@@ -1,5 +1,7 @@
 """The errors of a checkpoint that cannot be read, written or used."""
 
+from collections.abc import Sequence
+
 
 class CheckpointError(Exception):
     """One line: which checkpoint, what is wrong with it, and what mends it."""
@@ -7,6 +9,12 @@ class CheckpointError(Exception):
 
 class NotFiniteError(CheckpointError):
     """A variable is NaN or infinite: nothing that is worth a checkpoint."""
+
+
+def first_few(texts: Sequence[str], most: int, separator: str = ", ") -> str:
+    """The first texts of a list that may be long, and how many more there are."""
+    more = len(texts) - most
+    return separator.join(texts[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def reason(error: Exception) -> str:

@@ -20,7 +20,11 @@ def free_scope(meta: MetaGraphFile, scope: str) -> str:
 
 
 def placeholder(
-    meta: MetaGraphFile, name: str, dtype: tf.DType, shape: Sequence[int | None] | None
+    meta: MetaGraphFile,
+    name: str,
+    dtype: tf.DType,
+    shape: Sequence[int | None] | None,
+    scope: str,
 ) -> tf.Tensor:
     """A placeholder to feed a tensor of the file by, in the default graph.
 
@@ -29,6 +33,7 @@ def placeholder(
       name: of the tensor, in full.
       dtype: no reference type.
       shape: None for sizes, or a rank, that are not known.
+      scope: a `free_scope`, for what cannot have the tensor's own name.
 
     Raises:
       CheckpointError: it is a resource or a variant, of which there are no values to feed.
@@ -38,7 +43,7 @@ def placeholder(
     node = node_of(name)
     # A fed placeholder is not imported: its name is free. Not all names of files are allowed here.
     if meta.nodes[node].op not in PLACEHOLDERS or not _NAME.fullmatch(node):
-        node = f"{free_scope(meta, 'fed')}/value"
+        node = f"{scope}/value"
     return tf.compat.v1.placeholder(dtype, shape, name=node)
 
 

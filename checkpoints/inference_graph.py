@@ -164,7 +164,8 @@ def load_inference_graph(
     check_operations(needed.graph_def, meta.path, trust_graph)
     graph = tf.Graph()
     with graph.as_default():
-        fed = {info.name: placeholder(meta, info.name, info.dtype, info.shape) for info in infos}
+        scope = free_scope(meta, "fed")
+        fed = {i.name: placeholder(meta, i.name, i.dtype, i.shape, scope) for i in infos}
         stand_ins = {name: stand_in(meta, name, fed[name]) for name in needed.feeds}
         restoring = Restoring(meta, needed.names, fillings, free_scope(meta, "restored"))
         needed.graph_def.MergeFrom(restoring.graph_def)

@@ -16,7 +16,7 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from checkpoints import folder, naming
 from checkpoints.bounded_file import read_bounded, read_head
-from checkpoints.errors import CheckpointError, reason
+from checkpoints.errors import CheckpointError, first_few, reason
 from checkpoints.file_kinds import HEAD_BYTES, kind_of
 from checkpoints.graph_files import SAVED_MODEL_FILES, parse_graph_file, serving_graph
 from checkpoints.meta_graph_file import MetaGraphFile, read_meta_graph
@@ -82,7 +82,9 @@ def _in_folder(path: str) -> str:
         named = named_checkpoint(os.path.join(path, naming.STATE_FILE))
         found = [name for name in found if name == f"{named}{naming.META_SUFFIX}"] or found
     if len(found) > 1:
-        raise CheckpointError(f"{path} holds {len(found)} graphs; name one: {_listed(found)}")
+        raise CheckpointError(
+            f"{path} holds {len(found)} graphs; name one: {first_few(found, _MAX_NAMED)}"
+        )
     if found:
         _warn_of_graphless(path, names, found[0])
         return os.path.join(path, found[0])
@@ -100,7 +102,10 @@ def _warn_of_graphless(path: str, names: list[str], chosen: str) -> None:
     graphless = [prefix for prefix in prefixes if prefix + naming.META_SUFFIX not in names]
     if graphless:
         logging.warning(
-            "%s is read; of %s there is no .meta in %s", chosen, _listed(graphless), path
+            "%s is read; of %s there is no .meta in %s",
+            chosen,
+            first_few(graphless, _MAX_NAMED),
+            path,
         )
 
 
@@ -150,14 +155,9 @@ def _no_graph(path: str, prefix: str) -> CheckpointError:
     place = os.path.dirname(path)
     is_folder = tf.io.gfile.isdir(place or ".")
     beside = [name for name in _names(place or ".") if _is_meta(name)] if is_folder else []
-    hint = f"; beside it there is {_listed(beside)}" if beside else ""
+    hint = f"; beside it there is {first_few(beside, _MAX_NAMED)}" if beside else ""
     meta = "" if _is_meta(path) else f", nor {prefix}{naming.META_SUFFIX}"
     return CheckpointError(f"there is no file {path}{meta}{hint}")
-
-
-def _listed(names: list[str]) -> str:
-    more = len(names) - _MAX_NAMED
-    return ", ".join(names[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _read_graph_file(path: str, max_bytes: int) -> MetaGraphFile:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import tensorflow as tf
 
+from checkpoints.errors import first_few
 from checkpoints.op_list import RISKS, WAIT
 
 _SHOWN = 3
@@ -32,18 +33,13 @@ def overrun(graph: tf.Graph, time_limit: float) -> str:
     waiting = [op for op in graph.get_operations() if _may_wait(op.type)]
     if not waiting:
         return f"{took}: give it more (0 is no limit), or fewer rows a run with --batch_size"
-    described = ", ".join(_described(op) for op in waiting[:_SHOWN])
-    more = f" and {len(waiting) - _SHOWN} more" if len(waiting) > _SHOWN else ""
-    return f"{took}: it waits for {described}{more}, which nobody fills; {_advice(waiting)}"
+    described = first_few([f"{op.name} ({op.type})" for op in waiting], _SHOWN)
+    return f"{took}: it waits for {described}, which nobody fills; {_advice(waiting)}"
 
 
 def _may_wait(kind: str) -> bool:
     """Whether such an operation waits for others; a reader does so for a queue of file names."""
     return RISKS.get(kind) == WAIT or kind.startswith("ReaderRead")
-
-
-def _described(op: tf.Operation) -> str:
-    return f"{op.name} ({op.type})"
 
 
 def _advice(waiting: Iterable[tf.Operation]) -> str:

@@ -7,13 +7,15 @@ import numpy as np
 import tensorflow as tf
 
 from checkpoints.checkpoint_reader import Array, CheckpointReader
-from checkpoints.errors import CheckpointError
+from checkpoints.errors import CheckpointError, first_few
 from checkpoints.meta_graph_file import MetaGraphFile
 from checkpoints.saver_mapping import Stored, checkpoint_keys
 
 REF_VARIABLES = frozenset({"Variable", "VariableV2"})
 RESOURCE_VARIABLE = "VarHandleOp"
 VARIABLE_OPS = REF_VARIABLES | {RESOURCE_VARIABLE}
+
+_MAX_NAMED = 10
 
 
 class Variable(NamedTuple):
@@ -86,7 +88,7 @@ def _check_variables(
     if missing:
         raise CheckpointError(
             f"{prefix} lacks {len(missing)} of the {len(variables)} variables that this takes: "
-            + _first_few(missing)
+            + first_few(missing, _MAX_NAMED)
         )
     wrong = [
         f"{_named(v, keys)} is {_found(keys[v.name], reader)}, the graph has {v.dtype.name} "
@@ -95,7 +97,9 @@ def _check_variables(
         if not _fits(v, keys[v.name], reader)
     ]
     if wrong:
-        raise CheckpointError(f"{prefix} does not fit its graph: " + _first_few(wrong, "; "))
+        raise CheckpointError(
+            f"{prefix} does not fit its graph: " + first_few(wrong, _MAX_NAMED, "; ")
+        )
 
 
 def _fits(variable: Variable, stored: Stored, reader: CheckpointReader) -> bool:
@@ -125,8 +129,3 @@ def _found(stored: Stored, reader: CheckpointReader) -> str:
     if part is None:
         return found
     return f"{found} (of which it takes {list(part.sizes)} at {list(part.starts)})"
-
-
-def _first_few(texts: Sequence[str], separator: str = ", ", most: int = 10) -> str:
-    more = len(texts) - most
-    return separator.join(texts[:most]) + (f" and {more} more" if more > 0 else "")

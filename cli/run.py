@@ -35,7 +35,6 @@ def run(
       user_errors: the exceptions that are a user's to mend; they and OSError are printed as one
         line. Any other exception is a defect of ours and keeps its traceback.
     """
-    program = os.path.basename(sys.argv[0])
     expected: tuple[type[Exception], ...] = (*user_errors, OSError)
     values = flags.FlagValues()
     define_flags(values)
@@ -43,9 +42,9 @@ def run(
     try:
         stray = values(sys.argv)[1:]
     except flags.Error as error:
-        _exit_with_error(program, f"{error} (see --help)", EXIT_USAGE)
+        _exit_with_error(f"{error} (see --help)", EXIT_USAGE)
     if stray:
-        _exit_with_error(program, f"unexpected argument {stray[0]!r} (see --help)", EXIT_USAGE)
+        _exit_with_error(f"unexpected argument {stray[0]!r} (see --help)", EXIT_USAGE)
     _log_plain_lines_to_stderr()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _exit_on_signal)
@@ -56,7 +55,7 @@ def run(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_FAILED)
     except expected as error:
-        _exit_with_error(program, str(error), EXIT_FAILED)
+        _exit_with_error(str(error), EXIT_FAILED)
 
 
 def _answer_help(arguments: Sequence[str], values: flags.FlagValues, description: str) -> None:
@@ -68,10 +67,20 @@ def _answer_help(arguments: Sequence[str], values: flags.FlagValues, description
         sys.exit(0)
 
 
-def _exit_with_error(program: str, message: str, code: int) -> NoReturn:
-    line = printable(" ".join(message.split()))
-    print(f"{program}: error: {line}", file=sys.stderr)
+def end_at_once(message: str) -> NoReturn:
+    """Ends the process with an error line while a thread is busy, which no exception would."""
+    _print_error(message)
+    os._exit(EXIT_FAILED)
+
+
+def _exit_with_error(message: str, code: int) -> NoReturn:
+    _print_error(message)
     sys.exit(code)
+
+
+def _print_error(message: str) -> None:
+    line = printable(" ".join(message.split()))
+    print(f"{os.path.basename(sys.argv[0])}: error: {line}", file=sys.stderr, flush=True)
 
 
 def _exit_on_signal(signum: int, frame: FrameType | None) -> NoReturn:

@@ -139,13 +139,14 @@ def _run(
     plan.check_all_fed(meta, wanted, fed)
     for name in plan.unneeded(meta, wanted, fed):
         logging.warning("%s is fed, and none of %s needs it", name, ", ".join(wanted))
-    for name in plan.own_data(meta, wanted, fed):
+    needed = sub_graph(meta, wanted, fed)
+    for name in plan.own_data(needed):
         logging.warning(
             "%s (OneShotIterator) gives data that the graph has of its own, as for its training: "
             "feed what comes out of it",
             name,
         )
-    random = random_nodes(sub_graph(meta, wanted, fed).graph_def)
+    random = random_nodes(needed.graph_def)
     with load_inference_graph(
         meta,
         wanted,

@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from checkpoints.errors import CheckpointError
+from checkpoints.errors import CheckpointError, first_few
 from checkpoints.inference_graph import TensorInfo, describe_tensors, format_shape
 from checkpoints.meta_graph import CLASS_NAMES_COLLECTION, TRAINED_ON_COLLECTION
 from checkpoints.meta_graph_file import MetaGraphFile, node_of
@@ -157,6 +157,4 @@ def _tensor_lines(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 def _entries(values: list[Any] | int) -> str:
     if isinstance(values, int):
         return f"({values} entries)"
-    more = len(values) - _MAX_SHOWN_ENTRIES
-    shown = ", ".join(map(str, values[:_MAX_SHOWN_ENTRIES]))
-    return shown + (f" and {more} more" if more > 0 else "")
+    return first_few([*map(str, values)], _MAX_SHOWN_ENTRIES)

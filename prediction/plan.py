@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from checkpoints.errors import CheckpointError
 from checkpoints.inference_graph import describe_tensors
 from checkpoints.meta_graph_file import MetaGraphFile, node_of
-from checkpoints.sub_graph import sub_graph
+from checkpoints.sub_graph import SubGraph, sub_graph
 from prediction.candidates import find_candidates
 from prediction.errors import PredictionError
 from prediction.model import Model
@@ -93,10 +93,10 @@ def unneeded(meta: MetaGraphFile, fetches: Sequence[str], fed: Collection[str]) 
     return [name for name in fed if name not in needed]
 
 
-def own_data(meta: MetaGraphFile, fetches: Sequence[str], fed: Collection[str]) -> list[str]:
-    """The iterators over data that the graph itself brings along, from which `fetches` follow."""
-    needed = sub_graph(meta, fetches, fed).names
-    return sorted(name for name in needed if meta.nodes[name].op == "OneShotIterator")
+def own_data(needed: SubGraph) -> list[str]:
+    """The iterators in a sub-graph over data that the graph itself brings along."""
+    nodes = needed.meta.nodes
+    return sorted(name for name in needed.names if nodes[name].op == "OneShotIterator")
 
 
 def depends_on(meta: MetaGraphFile, fetch: str, fed: Collection[str]) -> bool:

@@ -6,6 +6,7 @@ import numpy as np
 from absl import logging
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
+from checkpoints.errors import first_few
 from checkpoints.inference_graph import InferenceGraph
 from prediction.casting import Array
 
@@ -73,13 +74,11 @@ def warn_if_random(
     pairs = zip(graph.fetches, results, again, strict=True)
     differing = [info.name for info, first, second in pairs if not _equal(first, second)]
     if differing:
-        more = f" and {len(nodes) - _SHOWN} more" if len(nodes) > _SHOWN else ""
         logging.warning(
-            "%s: another value at each run on the same input; random: %s%s. If it is dropout, feed "
+            "%s: another value at each run on the same input; random: %s. If it is dropout, feed "
             "its keep probability or its switch, or the tensor after it",
             ", ".join(differing),
-            ", ".join(nodes[:_SHOWN]),
-            more,
+            first_few(nodes, _SHOWN),
         )
 
 
