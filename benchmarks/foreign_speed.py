@@ -61,8 +61,8 @@ def _rows_a_second(name: str, path: str, output: str, rows: "Array", batch_size:
     import numpy as np
 
     from benchmarks.our_prediction import rows_a_second
-    from checkpoints.inference_graph import load_inference_graph
-    from checkpoints.meta_graph_file import read_meta_graph
+    from checkpoints.loading.inference_graph import load_inference_graph
+    from checkpoints.loading.meta_graph_file import read_meta_graph
 
     session = _restored(path)
     fetch = session.graph.get_tensor_by_name(output)
@@ -99,8 +99,8 @@ def _restored(path: str) -> "tf.compat.v1.Session":
 def _start(folder: Path) -> Comparison:
     """Seconds from the file to the first row of a graph with some 12,000 nodes."""
     from benchmarks.foreign_graphs import write_deep
-    from checkpoints.inference_graph import load_inference_graph
-    from checkpoints.meta_graph_file import read_meta_graph
+    from checkpoints.loading.inference_graph import load_inference_graph
+    from checkpoints.loading.meta_graph_file import read_meta_graph
 
     path, output, rows = write_deep(folder / "deep", _NODES)
     nodes = len(read_meta_graph(path).proto.graph_def.node)

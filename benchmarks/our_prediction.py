@@ -3,7 +3,7 @@
 import time
 
 from benchmarks.reference import Array
-from checkpoints.inference_graph import InferenceGraph
+from checkpoints.loading.inference_graph import InferenceGraph
 from prediction.collected import Kind
 from prediction.rows import ArrayRows
 from prediction.runner import run_rows

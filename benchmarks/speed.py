@@ -230,8 +230,8 @@ def _against_no_saves(folder: Path, batch_size: int, steps: int) -> Comparison:
 def _against_keras_predict(folder: Path, x: "Array", batch_size: int) -> Comparison:
     from benchmarks.our_prediction import rows_a_second
     from benchmarks.reference import keras_model
-    from checkpoints.inference_graph import load_inference_graph
-    from checkpoints.meta_graph_file import read_meta_graph
+    from checkpoints.loading.inference_graph import load_inference_graph
+    from checkpoints.loading.meta_graph_file import read_meta_graph
 
     model = keras_model()
     meta = read_meta_graph(_trained_meta(folder))

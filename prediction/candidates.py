@@ -17,13 +17,13 @@ from typing import NamedTuple
 
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from checkpoints.meta_graph_file import (
+from checkpoints.loading.meta_graph_file import (
     PLACEHOLDERS,
     PLACEHOLDERS_WITH_DEFAULT,
     MetaGraphFile,
     node_of,
 )
-from checkpoints.variable_values import VARIABLE_OPS
+from checkpoints.loading.variable_values import VARIABLE_OPS
 
 _PLACEHOLDERS = PLACEHOLDERS | PLACEHOLDERS_WITH_DEFAULT
 _SAVER_OPS = frozenset(

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from checkpoints.inference_graph import TensorInfo, format_shape
+from checkpoints.loading.inference_graph import TensorInfo, format_shape
 from prediction.errors import PredictionError
 
 Array = np.ndarray[Any, Any]

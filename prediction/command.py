@@ -10,18 +10,18 @@ import tensorflow as tf
 from absl import logging
 
 from checkpoints.errors import CheckpointError
-from checkpoints.inference_graph import (
+from checkpoints.loading.inference_graph import (
     InferenceGraph,
     TensorInfo,
     describe_tensors,
     load_inference_graph,
 )
+from checkpoints.loading.meta_graph_file import MetaGraphFile
+from checkpoints.loading.model_files import find_model, open_model
+from checkpoints.loading.model_parsing import DEFAULT_MAX_BYTES
+from checkpoints.loading.sub_graph import sub_graph
 from checkpoints.manifest import verify_checkpoint
-from checkpoints.meta_graph_file import MetaGraphFile
-from checkpoints.model_files import find_model, open_model
-from checkpoints.model_parsing import DEFAULT_MAX_BYTES
 from checkpoints.newest import say_if_gone
-from checkpoints.sub_graph import sub_graph
 from data.image_data import RAMP
 from prediction import listing, plan, report
 from prediction.casting import Array, as_numpy_dtype
@@ -45,8 +45,8 @@ class PredictConfig:
     """What is asked for.
 
     Attributes:
-      meta: what `checkpoints.model_files.open_model` takes: a `.meta` file, or a folder for its
-        newest checkpoint, and so on.
+      meta: what `open_model` takes: a `.meta` file, or a folder for its newest checkpoint, and so
+        on.
       fetch: tensor names; empty for the graph's own prediction.
       input: a file or folder of rows, None for none.
       feed: as `prediction.feeds.read_feeds` takes them.

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import tensorflow as tf
 from absl import logging
 
-from checkpoints.inference_graph import TensorInfo, format_shape
+from checkpoints.loading.inference_graph import TensorInfo, format_shape
 from data import files, image_folder, ramp
 from data.image_arrays import as_labels, warn_out_of_range
 from data.npy_stream import StreamedArray, open_npy, open_npz

@@ -9,10 +9,10 @@ import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from checkpoints.errors import CheckpointError, first_few
-from checkpoints.inference_graph import TensorInfo, describe_tensors, format_shape
+from checkpoints.loading.inference_graph import TensorInfo, describe_tensors, format_shape
+from checkpoints.loading.meta_graph_file import MetaGraphFile, node_of
+from checkpoints.loading.variable_values import VARIABLE_OPS
 from checkpoints.meta_graph import CLASS_NAMES_COLLECTION, TRAINED_ON_COLLECTION
-from checkpoints.meta_graph_file import MetaGraphFile, node_of
-from checkpoints.variable_values import VARIABLE_OPS
 from prediction.candidates import find_candidates
 from prediction.json_values import json_value
 from prediction.model import Model

@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from checkpoints.errors import CheckpointError
-from checkpoints.inference_graph import describe_tensors
+from checkpoints.loading.inference_graph import describe_tensors
+from checkpoints.loading.meta_graph_file import MetaGraphFile
 from checkpoints.meta_graph import (
     CLASS_NAMES_COLLECTION,
     INPUT_SCALE_COLLECTION,
     PREDICT_COLLECTION,
     TRAINED_ON_COLLECTION,
 )
-from checkpoints.meta_graph_file import MetaGraphFile
 
 
 class Classifier(NamedTuple):

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from checkpoints.inference_graph import InferenceGraph
+from checkpoints.loading.inference_graph import InferenceGraph
 
 GRACE_SECONDS = 5.0  # After the limit, for a session to end by itself.
 _CHECK_SECONDS = 0.2

@@ -3,9 +3,9 @@
 from collections.abc import Collection, Sequence
 
 from checkpoints.errors import CheckpointError
-from checkpoints.inference_graph import describe_tensors
-from checkpoints.meta_graph_file import MetaGraphFile, node_of
-from checkpoints.sub_graph import SubGraph, sub_graph
+from checkpoints.loading.inference_graph import describe_tensors
+from checkpoints.loading.meta_graph_file import MetaGraphFile, node_of
+from checkpoints.loading.sub_graph import SubGraph, sub_graph
 from prediction.candidates import find_candidates
 from prediction.errors import PredictionError
 from prediction.model import Model

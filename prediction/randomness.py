@@ -7,7 +7,7 @@ from absl import logging
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from checkpoints.errors import first_few
-from checkpoints.inference_graph import InferenceGraph
+from checkpoints.loading.inference_graph import InferenceGraph
 from prediction.casting import Array
 
 # Those that draw from a generator whose state goes on from run to run, a fixed seed or not.

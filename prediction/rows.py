@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from checkpoints.inference_graph import TensorInfo
+from checkpoints.loading.inference_graph import TensorInfo
 from data.files import read_bytes
 from data.image_file import MAX_FILE_BYTES, read_images
 from data.npy_stream import StreamedArray

@@ -8,7 +8,7 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from checkpoints.inference_graph import InferenceGraph
+from checkpoints.loading.inference_graph import InferenceGraph
 from data.read_ahead import read_ahead
 from prediction.casting import Array
 from prediction.collected import Collected, Kind, Layout

@@ -50,6 +50,11 @@ def test_no_arrow_points_the_wrong_way(owner: str) -> None:
     assert {path: names for path, names in wrong.items() if names} == {}
 
 
+def test_what_writes_checkpoints_does_not_need_what_loads_models() -> None:
+    files = (PROJECT / "checkpoints").glob("*.py")
+    assert [path.name for path in files if "checkpoints.loading" in path.read_text()] == []
+
+
 def test_every_package_and_script_has_a_rule() -> None:
     scripts = {path.name for path in PROJECT.glob("*.py")}
     packages = {path.parent.name for path in PROJECT.glob("*/__init__.py")}

@@ -14,8 +14,8 @@ import numpy.typing as npt
 import pytest
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from checkpoints.inference_graph import load_inference_graph
-from checkpoints.meta_graph_file import read_meta_graph
+from checkpoints.loading.inference_graph import load_inference_graph
+from checkpoints.loading.meta_graph_file import read_meta_graph
 from prediction.command import PredictConfig, predict
 from tests.prediction import stock
 

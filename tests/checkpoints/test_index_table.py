@@ -11,9 +11,9 @@ import pytest
 from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto, BundleHeaderProto
 
 from checkpoints import index_table
-from checkpoints.checkpoint_reader import CheckpointReader
 from checkpoints.errors import CheckpointError
 from checkpoints.index_table import check_index, table_values
+from checkpoints.loading.checkpoint_reader import CheckpointReader
 from checkpoints.tensor_bundle import VariableSpec, read_bundle
 
 

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from checkpoints.meta_graph_file import MetaGraphFile, read_meta_graph
+from checkpoints.loading.meta_graph_file import MetaGraphFile, read_meta_graph
 from prediction.candidates import Candidates, find_candidates
 from tests.prediction import stock
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from checkpoints.inference_graph import TensorInfo
+from checkpoints.loading.inference_graph import TensorInfo
 from prediction.casting import fit
 from prediction.errors import PredictionError
 from tests.prediction.conftest import info

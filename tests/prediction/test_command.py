@@ -14,8 +14,8 @@ from PIL import Image
 
 from checkpoints import folder
 from checkpoints.errors import CheckpointError
-from checkpoints.inference_graph import load_inference_graph
-from checkpoints.meta_graph_file import MetaGraphFile
+from checkpoints.loading.inference_graph import load_inference_graph
+from checkpoints.loading.meta_graph_file import MetaGraphFile
 from data.errors import DataError
 from data.ramp import demo_images
 from prediction import command

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from checkpoints.meta_graph_file import read_meta_graph
+from checkpoints.loading.meta_graph_file import read_meta_graph
 from prediction.listing import Record, as_json, as_text, listing
 from prediction.model import read_model
 from tests.prediction import stock

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from checkpoints.meta_graph_file import read_meta_graph
+from checkpoints.loading.meta_graph_file import read_meta_graph
 from prediction.model import Classifier, Model, read_model
 from tests.prediction import stock
 from tests.prediction.conftest import CLASS_NAMES, SCALE, build_classifier, describe_classifier

@@ -7,8 +7,8 @@ import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from checkpoints.errors import CheckpointError
-from checkpoints.inference_graph import load_inference_graph
-from checkpoints.meta_graph_file import MetaGraphFile, read_meta_graph
+from checkpoints.loading.inference_graph import load_inference_graph
+from checkpoints.loading.meta_graph_file import MetaGraphFile, read_meta_graph
 from prediction import plan
 from prediction.errors import PredictionError
 from prediction.model import Model, read_model

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from checkpoints.inference_graph import InferenceGraph, TensorInfo
+from checkpoints.loading.inference_graph import InferenceGraph, TensorInfo
 from prediction.collected import Kind, kind_of
 from prediction.errors import PredictionError
 from prediction.rows import ArrayRows

@@ -1,0 +1,297 @@
+"""A graph from a meta graph file, with the values of its checkpoint, ready to run.
+
+A file is data, never code. Only the nodes that the fetched tensors need are imported; the
+variables are read from the checkpoint and assigned by operations of our own; the file's own
+restore, save and initializer operations are never run.
+"""
+
+import itertools
+import re
+import time
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType, TracebackType
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework.graph_pb2 import GraphDef
+
+from checkpoints.errors import CheckpointError
+from checkpoints.fed_callable import make_fed_callable
+from checkpoints.loading.constant_sizes import check_constant_sizes
+from checkpoints.loading.declared_tensor import declared
+from checkpoints.loading.fed_tensors import free_scope, placeholder, stand_in
+from checkpoints.loading.lookup_tables import with_tables
+from checkpoints.loading.meta_graph_file import MetaGraphFile, node_of
+from checkpoints.loading.op_check import check_operations, disarm
+from checkpoints.loading.restored_values import Restoring, Step
+from checkpoints.loading.sub_graph import sub_graph
+from checkpoints.loading.time_limit import milliseconds, overrun
+from checkpoints.loading.variable_values import RESOURCE_VARIABLE
+from checkpoints.loading.well_formed import check_well_formed
+
+_NODE = re.compile(r"\{\{node (\S+?)\}\}")  # How TensorFlow marks nodes in its messages.
+
+Array = np.ndarray[Any, Any]
+
+
+class TensorInfo(NamedTuple):
+    """What is known of a tensor before anything runs.
+
+    Attributes:
+      name: in full, such as `x:0`.
+      dtype: a tf.DType, never a reference type.
+      shape: None for each dimension that is not known; None where the rank is not known.
+    """
+
+    name: str
+    dtype: tf.DType
+    shape: tuple[int | None, ...] | None
+
+    def __str__(self) -> str:
+        """As in an error line: `x:0 float32 [?, 32, 32, 3]`."""
+        return f"{self.name} {self.dtype.name} {format_shape(self.shape)}"
+
+
+def format_shape(shape: Sequence[int | None] | None) -> str:
+    """`[?, 32, 32, 3]`; `of any shape` where the rank is not known."""
+    if shape is None:
+        return "of any shape"
+    return "[" + ", ".join("?" if size is None else str(size) for size in shape) + "]"
+
+
+class InferenceGraph:
+    """Runs the fetched tensors of a restored graph, given the fed ones.
+
+    Attributes:
+      feeds: the fed tensors, in the order in which `run` takes their values.
+      fetches: the fetched tensors, in the order in which `run` returns their values.
+      running_since: when the run that is going on began, by time.monotonic(); None between runs.
+    """
+
+    def __init__(
+        self,
+        session: tf.compat.v1.Session,
+        feeds: Mapping[str, tf.Tensor],
+        fetches: Mapping[str, tf.Tensor],
+        time_limit: float | None = None,
+    ) -> None:
+        self.feeds = tuple(_info(name, tensor) for name, tensor in feeds.items())
+        self.fetches = tuple(_info(name, tensor) for name, tensor in fetches.items())
+        self._session = session
+        self.running_since: float | None = None
+        self._time_limit = time_limit
+        self._run = make_fed_callable(
+            session,
+            list(feeds.values()),
+            list(fetches.values()),
+            timeout_ms=milliseconds(time_limit),
+        )
+
+    def run(self, *values: Array) -> list[Array]:
+        """One run.
+
+        Args:
+          *values: one for each of `feeds`, of its very dtype (byte order included) and shape:
+            neither is checked here.
+
+        Returns:
+          The value of each of `fetches`.
+
+        Raises:
+          CheckpointError: an operation failed, and the message names its node; or the run took
+            longer than the time limit.
+        """
+        self.running_since = time.monotonic()
+        try:
+            results = self._run(*values)
+        except tf.errors.DeadlineExceededError as error:
+            limit = self._time_limit or 0.0
+            raise CheckpointError(overrun(self._session.graph, limit)) from error
+        except tf.errors.OpError as error:
+            raise CheckpointError(f"the graph fails{_cause(error)}") from error
+        finally:
+            self.running_since = None
+        return [  # A single string comes as bytes, not as an array.
+            np.asarray(result, info.dtype.as_numpy_dtype)
+            for result, info in zip(results, self.fetches, strict=True)
+        ]
+
+    def close(self) -> None:
+        """Frees the session and with it the variables' memory."""
+        self._session.close()
+
+    def __enter__(self) -> "InferenceGraph":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def load_inference_graph(
+    meta: MetaGraphFile,
+    fetches: Sequence[str],
+    feeds: Sequence[str] = (),
+    *,
+    trust_graph: bool = False,
+    assets: Mapping[str, str] = MappingProxyType({}),
+    time_limit: float | None = 60.0,
+) -> InferenceGraph:
+    """Imports what `fetches` need when `feeds` are fed, and restores its variables.
+
+    Args:
+      meta: the file; its checkpoint is the one at `meta.prefix`.
+      fetches: full tensor names. The handle of a resource variable gives the variable's value.
+      feeds: full tensor names; any tensor can be fed, not only a placeholder. A fed variable has
+        the fed value in each run, and is not read from the checkpoint.
+      assets: files that lookup tables are filled from, by the name of the tensor that the graph
+        takes the file's name from, or by the file's name there.
+      trust_graph: run also what may do more than compute, naming it in a warning.
+      time_limit: seconds that one run may take, None or 0 for no limit.
+
+    Raises:
+      CheckpointError: a tensor does not exist, the graph cannot be imported into this TensorFlow,
+        an operation may do more than compute or has no kernel here, a table's file is not named,
+        or the checkpoint lacks a file or a variable or is damaged.
+    """
+    infos = describe_tensors(meta, feeds)
+    needed, fillings = with_tables(meta, fetches, feeds)
+    check_operations(needed.graph_def, meta.path, trust_graph)
+    graph = tf.Graph()
+    with graph.as_default():
+        scope = free_scope(meta, "fed")
+        fed = {i.name: placeholder(meta, i.name, i.dtype, i.shape, scope) for i in infos}
+        stand_ins = {name: stand_in(meta, name, fed[name]) for name in needed.feeds}
+        restoring = Restoring(meta, needed.names, fillings, free_scope(meta, "restored"))
+        needed.graph_def.MergeFrom(restoring.graph_def)
+        _import(meta, needed.graph_def, stand_ins)
+        fetched = {
+            # A session refuses to fetch the very tensor that is fed.
+            name: tf.identity(fed[name]) if name in fed else _value(_tensor(graph, name))
+            for name in fetches
+        }
+    graph.finalize()
+    steps = restoring.steps(assets)
+    try:
+        session = _restored_session(graph, steps, time_limit)
+        return InferenceGraph(session, fed, fetched, time_limit)
+    except tf.errors.OpError as error:  # What is only found out when the graph is first built.
+        raise CheckpointError(f"{meta.path} cannot be run{_cause(error)}") from error
+
+
+def describe_tensors(meta: MetaGraphFile, names: Sequence[str]) -> tuple[TensorInfo, ...]:
+    """The dtype and shape of tensors; nothing is restored.
+
+    They are what TensorFlow infers, or, where it lacks an operation that a tensor is computed by,
+    what the file itself says. Nothing is refused here, and what would be is never run: see
+    `disarm`.
+
+    Raises:
+      CheckpointError: a tensor does not exist, or the graph cannot be imported.
+    """
+    try:
+        return _inferred(meta, names)
+    except CheckpointError:
+        found = {name: declared(meta, name) for name in names}
+        if None in found.values():
+            raise
+        return tuple(_tensor_info(name, *kind) for name in names if (kind := found[name]))
+
+
+def _inferred(meta: MetaGraphFile, names: Sequence[str]) -> tuple[TensorInfo, ...]:
+    """The dtype and shape of tensors, as TensorFlow infers them."""
+    graph_def = sub_graph(meta, names).graph_def
+    disarm(graph_def)
+    graph = tf.Graph()
+    with graph.as_default():
+        _import(meta, graph_def, {})
+    return tuple(_info(name, _tensor(graph, name)) for name in names)
+
+
+def _import(meta: MetaGraphFile, graph_def: GraphDef, input_map: Mapping[str, tf.Tensor]) -> None:
+    """Imports into the default graph, under the file's names.
+
+    Raises:
+      CheckpointError: an operation or attribute that this TensorFlow does not have, or a graph
+        that is not well-formed.
+    """
+    check_constant_sizes(graph_def, meta.path)
+    check_well_formed(graph_def, meta.path)
+    try:
+        tf.import_graph_def(
+            graph_def,
+            input_map=dict(input_map),
+            name="",
+            producer_op_list=meta.proto.meta_info_def.stripped_op_list,
+        )
+    except (tf.errors.OpError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{meta.path} cannot be imported: {_first_line(error)}") from error
+
+
+def _tensor(graph: tf.Graph, name: str) -> tf.Tensor:
+    try:
+        return graph.get_tensor_by_name(name)
+    except (KeyError, ValueError) as error:
+        outputs = len(graph.get_operation_by_name(node_of(name)).outputs)
+        raise CheckpointError(
+            f"there is no tensor {name} (outputs of {node_of(name)}: {outputs})"
+        ) from error
+
+
+def _value(tensor: tf.Tensor) -> tf.Tensor:
+    """A tensor that can be fetched: in place of a resource variable's handle, its value."""
+    if tensor.op.type != RESOURCE_VARIABLE:
+        if tensor.dtype in (tf.resource, tf.variant):
+            raise CheckpointError(f"{tensor.name} cannot be fetched: it is a {tensor.dtype.name}")
+        return tensor
+    return tf.raw_ops.ReadVariableOp(resource=tensor, dtype=tensor.op.get_attr("dtype"))
+
+
+def _info(name: str, tensor: tf.Tensor) -> TensorInfo:
+    dtype, shape = tensor.dtype.base_dtype, tensor.shape
+    if tensor.op.type == RESOURCE_VARIABLE:
+        dtype = tensor.op.get_attr("dtype")
+        shape = tf.TensorShape(tensor.op.get_attr("shape"))
+    return _tensor_info(name, dtype, shape)
+
+
+def _tensor_info(name: str, dtype: tf.DType, shape: tf.TensorShape) -> TensorInfo:
+    if shape.rank is None:
+        return TensorInfo(name, dtype, None)
+    # A damaged file may have a size below -1; TensorFlow takes it in as it is.
+    sizes = (size if size is not None and size >= 0 else None for size in shape.as_list())
+    return TensorInfo(name, dtype, tuple(sizes))
+
+
+def _restored_session(
+    graph: tf.Graph, steps: Sequence[Step], time_limit: float | None
+) -> tf.compat.v1.Session:
+    """A session whose variables and tables have their values."""
+    session = tf.compat.v1.Session(
+        graph=graph, config=tf.compat.v1.ConfigProto(allow_soft_placement=True)
+    )
+    options = tf.compat.v1.RunOptions(timeout_in_ms=milliseconds(time_limit))
+    for step in steps:
+        session.run(list(step.targets), dict(step.feeds), options=options)
+    return session
+
+
+def _cause(error: tf.errors.OpError) -> str:
+    """The node and the reason, out of the many lines of a session's message.
+
+    The reason is the first line, or, where a traceback goes before it, the one after `Node: ...`.
+    """
+    lines = str(error.message).strip().splitlines()
+    after = [reason for line, reason in itertools.pairwise(lines) if line.startswith("Node: ")]
+    node = _NODE.search(str(error.message))
+    return f"{f' at {node[1]}' if node else ''}: {(after or lines)[0]}"
+
+
+def _first_line(error: Exception) -> str:
+    text = error.message if isinstance(error, tf.errors.OpError) else str(error)
+    return str(text).strip().partition("\n")[0]

@@ -1,0 +1,357 @@
+"""Loading and running graphs as data, compared with plain TensorFlow on the same files."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tensorflow as tf
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
+
+from checkpoints.errors import CheckpointError
+from checkpoints.loading.inference_graph import (
+    InferenceGraph,
+    TensorInfo,
+    describe_tensors,
+    load_inference_graph,
+)
+from checkpoints.loading.meta_graph_file import read_meta_graph
+from tests.prediction import stock
+
+v1 = tf.compat.v1
+
+X = np.array([[1.0, -2.0, 0.5], [0.25, 3.0, -1.0]], np.float32)
+W = np.array([[0.5, 1.5], [-1.0, 2.0], [3.0, 0.125]], np.float32)
+
+
+@pytest.fixture(params=["ref", "resource"])
+def path(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """A graph of two inputs, three variables and an output, in both kinds of variables."""
+    with stock.checkpoint(tmp_path / "m"):
+        v1.get_variable_scope().set_use_resource(request.param == "resource")
+        x = v1.placeholder(tf.float32, [None, 3], name="x")
+        rate = v1.placeholder_with_default(0.5, [], name="rate")
+        w = v1.get_variable("w", initializer=W)
+        b = v1.get_variable("b", initializer=np.float32(10.0))
+        v1.get_variable("step", initializer=np.int64(4))
+        hidden = tf.matmul(x, w, name="hidden")
+        tf.add(hidden * rate, b, name="y")
+    return tmp_path / "m.meta"
+
+
+def _load(path: Path, fetches: list[str], feeds: list[str] | None = None) -> InferenceGraph:
+    return load_inference_graph(read_meta_graph(str(path)), fetches, feeds or [])
+
+
+def _run(path: Path, fetches: list[str], feeds: dict[str, Any]) -> list[npt.NDArray[Any]]:
+    with _load(path, fetches, list(feeds)) as graph:
+        return graph.run(*(np.asarray(value) for value in feeds.values()))
+
+
+def _assert_as_stock(path: Path, fetches: list[str], feeds: dict[str, Any]) -> None:
+    """Values, dtypes and shapes are those of a stock client."""
+    for ours, theirs in zip(
+        _run(path, fetches, feeds), stock.run(path, fetches, feeds), strict=True
+    ):
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_it_computes_what_a_stock_client_computes(path: Path) -> None:
+    _assert_as_stock(path, ["y:0", "hidden:0"], {"x:0": X})
+    _assert_as_stock(path, ["y:0"], {"x:0": X, "rate:0": np.float32(0.25)})
+
+
+def test_it_computes_what_numpy_computes(path: Path) -> None:
+    (y,) = _run(path, ["y:0"], {"x:0": X})
+    np.testing.assert_allclose(y, X @ W * 0.5 + 10, rtol=1e-6)
+
+
+def test_two_runs_give_equal_bytes(path: Path) -> None:
+    with _load(path, ["y:0"], ["x:0"]) as graph:
+        assert graph.run(X)[0].tobytes() == graph.run(X)[0].tobytes()
+
+
+def test_variables_are_fetched_by_their_own_name(path: Path) -> None:
+    w, step = _run(path, ["w:0", "step:0"], {})
+    np.testing.assert_array_equal(w, W)
+    assert step.dtype == np.int64
+    assert step.shape == ()
+    assert step == 4
+
+
+def test_any_tensor_can_be_fed(path: Path) -> None:
+    hidden = np.ones((2, 2), np.float32)
+    _assert_as_stock(path, ["y:0"], {"hidden:0": hidden})
+    _assert_as_stock(path, ["y:0", "mul:0"], {"mul:0": hidden, "rate:0": np.float32(0)})
+
+
+def test_a_fed_tensor_can_be_fetched(path: Path) -> None:
+    (x,) = _run(path, ["x:0"], {"x:0": X})
+    np.testing.assert_array_equal(x, X)
+
+
+def test_only_the_variables_that_are_needed_are_read(path: Path) -> None:
+    for data in path.parent.glob("m.data*"):
+        data.unlink()
+    hidden = np.ones((2, 2), np.float32)
+    (mul,) = _run(path, ["mul:0"], {"hidden:0": hidden})
+    np.testing.assert_array_equal(mul, hidden * 0.5)
+    with pytest.raises(CheckpointError, match="is missing"):
+        _load(path, ["y:0"], ["hidden:0"])
+
+
+def test_dtypes_and_shapes_are_told(path: Path) -> None:
+    infos = describe_tensors(read_meta_graph(str(path)), ["x:0", "rate:0", "y:0"])
+    assert infos == (
+        TensorInfo("x:0", tf.float32, (None, 3)),
+        TensorInfo("rate:0", tf.float32, ()),
+        TensorInfo("y:0", tf.float32, (None, 2)),
+    )
+    assert str(infos[0]) == "x:0 float32 [?, 3]"
+    with _load(path, ["y:0"], ["x:0"]) as graph:
+        assert (graph.feeds, graph.fetches) == (infos[:1], infos[2:])
+
+
+def test_a_shape_that_does_not_fit_the_checkpoint_is_refused(path: Path) -> None:
+    def widen(proto: MetaGraphDef) -> None:
+        for node in proto.graph_def.node:
+            if node.name == "b":
+                node.attr["shape"].shape.dim.add().size = 2
+
+    stock.edit_meta(path, widen)
+    with pytest.raises(CheckpointError, match=r"b is float32 \[\], the graph has float32 \(2,\)"):
+        _load(path, ["y:0"], ["x:0"])
+
+
+def test_a_tensor_that_does_not_exist_is_refused(path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"no tensor y:3 \(outputs of y: 1\)"):
+        _load(path, ["y:3"], ["x:0"])
+
+
+def test_a_failing_operation_is_one_line_with_its_node(path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"fails at x: You must feed") as caught:
+        _run(path, ["y:0"], {})
+    assert "\n" not in str(caught.value)
+
+
+def test_an_operation_that_this_tensorflow_lacks_matters_only_where_needed(path: Path) -> None:
+    def add_unknown(proto: MetaGraphDef) -> None:
+        node = proto.graph_def.node.add(name="odd", op="FromAnotherWorld")
+        node.input.append("y")
+        proto.collection_def["trainops"].node_list.value.append("no/such/node")
+        proto.meta_info_def.tensorflow_version = "0.12.head"
+
+    expected = _run(path, ["y:0"], {"x:0": X})
+    stock.edit_meta(path, add_unknown)
+    np.testing.assert_array_equal(_run(path, ["y:0"], {"x:0": X}), expected)
+    with pytest.raises(CheckpointError, match=r"node odd runs the operation FromAnotherWorld"):
+        _load(path, ["odd:0"], ["x:0"])
+
+
+def test_pins_to_devices_that_are_not_here_are_dropped(path: Path) -> None:
+    expected = _run(path, ["y:0"], {"x:0": X})
+
+    def pin(proto: MetaGraphDef) -> None:
+        for node in proto.graph_def.node:
+            node.device = "/job:worker/replica:0/task:1/device:GPU:3"
+            node.attr["_class"].list.s.append(b"loc:@not/here")
+
+    stock.edit_meta(path, pin)
+    np.testing.assert_array_equal(_run(path, ["y:0"], {"x:0": X}), expected)
+
+
+def test_the_files_own_operations_are_not_run(path: Path, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+
+    def poison(proto: MetaGraphDef) -> None:
+        """Makes restoring, saving and initializing write a file."""
+        with tf.Graph().as_default() as graph:
+            tf.io.write_file(str(victim), "owned", name="poison")
+        proto.graph_def.node.extend(graph.as_graph_def().node)
+        for node in proto.graph_def.node:
+            if node.name.startswith("save/") or "Assign" in node.name or node.name == "init":
+                node.input.append("^poison")
+
+    stock.edit_meta(path, poison)
+    _run(path, ["y:0", "w:0"], {"x:0": X})
+    assert not victim.exists()
+    stock.run(path, ["y:0"], {"x:0": X})
+    assert victim.exists()  # The poison is real: it harms a stock client.
+
+
+def _checkpoint(build: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], folder: Path) -> Path:
+    """A checkpoint of `y = build(x, v)` with x float32 [] and a variable v = 3."""
+    with stock.checkpoint(folder / "m"):
+        x = v1.placeholder(tf.float32, [], name="x")
+        v = v1.get_variable("v", initializer=np.float32(3), use_resource=True)
+        tf.identity(build(x, v), name="y")
+    return folder / "m.meta"
+
+
+def _scaled(x: tf.Tensor, v: tf.Tensor) -> tf.Tensor:
+    return tf.function(lambda a, b: a * b - a)(x, v.read_value())
+
+
+@pytest.mark.parametrize("control_flow_v2", [False, True])
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda x, v: tf.cond(x > 0, lambda: x * v, lambda: x - v),
+        lambda x, v: tf.while_loop(lambda y: y < 100.0, lambda y: y * v, [x]),
+        _scaled,
+    ],
+    ids=["cond", "while", "function"],
+)
+def test_control_flow_and_functions_work(
+    tmp_path: Path, build: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], control_flow_v2: bool
+) -> None:
+    (v1.enable_control_flow_v2 if control_flow_v2 else v1.disable_control_flow_v2)()
+    try:
+        path = _checkpoint(build, tmp_path)
+    finally:
+        v1.enable_control_flow_v2()
+    _assert_as_stock(path, ["y:0"], {"x:0": np.float32(2)})
+
+
+def test_outputs_of_an_input_pipeline_are_fed_by_name(tmp_path: Path) -> None:
+    with stock.checkpoint(tmp_path / "m"):
+        data = tf.data.Dataset.from_tensors((np.ones((1, 1), np.float32), np.ones(1, np.int64)))
+        iterator = v1.data.make_initializable_iterator(data)
+        features, labels = iterator.get_next()
+        v = v1.get_variable("v", initializer=np.float32(3), use_resource=False)
+        tf.add(features * v, tf.cast(labels, tf.float32), name="y")
+    feeds = {
+        "IteratorGetNext:0": np.array([[2.0]], np.float32),
+        "IteratorGetNext:1": np.array([5], np.int64),
+    }
+    _assert_as_stock(tmp_path / "m.meta", ["y:0"], feeds)
+    with pytest.raises(CheckpointError, match="iterator has not been initialized"):
+        _run(tmp_path / "m.meta", ["y:0"], {})
+    with pytest.raises(CheckpointError, match=r"IteratorV2:0 cannot be fed: it is a resource"):
+        _load(tmp_path / "m.meta", ["y:0"], ["IteratorV2:0"])
+
+
+def test_a_failure_with_a_traceback_is_one_line_with_its_node(tmp_path: Path) -> None:
+    path = _checkpoint(lambda x, v: tf.reshape(v, [tf.cast(x, tf.int32)], "reshaped"), tmp_path)
+    with pytest.raises(CheckpointError, match=r"fails at reshaped: Input to reshape") as caught:
+        _run(path, ["y:0"], {"x:0": np.float32(2)})
+    assert "\n" not in str(caught.value)
+
+
+def test_texts_come_back_as_bytes(tmp_path: Path) -> None:
+    with stock.checkpoint(tmp_path / "m"):
+        text = v1.placeholder(tf.string, [None], name="text")
+        suffix = v1.get_variable("s", initializer="é!", dtype=tf.string, use_resource=False)
+        tf.strings.join([text, suffix], name="y")
+    words = np.array([b"a", b"\x00b"], object)
+    y, suffix = _run(tmp_path / "m.meta", ["y:0", "s:0"], {"text:0": words})
+    assert y.tolist() == [b"a\xc3\xa9!", b"\x00b\xc3\xa9!"]
+    assert suffix.dtype == object
+    assert suffix.item() == b"\xc3\xa9!"
+
+
+@pytest.mark.parametrize("resource", [False, True], ids=["ref", "resource"])
+@pytest.mark.parametrize("control_flow_v2", [False, True])
+def test_a_variable_that_is_a_switch_can_be_fed(
+    tmp_path: Path, resource: bool, control_flow_v2: bool
+) -> None:
+    (v1.enable_control_flow_v2 if control_flow_v2 else v1.disable_control_flow_v2)()
+    try:
+        with tf.Graph().as_default():
+            x = v1.placeholder(tf.float32, [None], name="x")
+            training = v1.get_variable(
+                "is_training", initializer=True, trainable=False, use_resource=resource
+            )
+            tf.cond(training, lambda: x * 2.0, lambda: x + 0.5, name="y")
+            v1.train.Saver().export_meta_graph(str(tmp_path / "m.meta"))
+    finally:
+        v1.enable_control_flow_v2()
+    output = "y/Merge:0" if not control_flow_v2 else "y/Identity:0"
+    x_value = np.array([1, 2], np.float32)
+    feeds = {"x:0": x_value, "is_training:0": np.array(False)}
+    # There is no checkpoint: a variable that is fed needs none.
+    assert _run(tmp_path / "m.meta", [output], feeds)[0].tolist() == [1.5, 2.5]
+    with _load(tmp_path / "m.meta", [output, "is_training:0"], list(feeds)) as graph:
+        assert graph.feeds[1] == TensorInfo("is_training:0", tf.bool, ())
+        for training_value in (True, False, True):
+            y, seen = graph.run(x_value, np.asarray(training_value))
+            expected = x_value * 2 if training_value else x_value + 0.5
+            np.testing.assert_array_equal(y, expected)
+            assert seen == training_value
+
+
+def test_a_fed_variable_reaches_what_takes_a_reference_or_a_handle(tmp_path: Path) -> None:
+    with tf.Graph().as_default():
+        ref = v1.get_variable("ref", [2], use_resource=False)
+        handle = v1.get_variable("handle", [3, 2], use_resource=True)
+        v1.assign_add(ref, [1.0, 1.0], name="plus")
+        tf.gather(handle, [2, 0], name="rows")
+        tf.function(lambda: handle.read_value() * 2.0)()
+        call = v1.get_default_graph().get_operations()[-1]
+        tf.identity(call.outputs[0], name="doubled")
+        v1.train.Saver().export_meta_graph(str(tmp_path / "m.meta"))
+    value = np.arange(6, dtype=np.float32).reshape(3, 2)
+    feeds = {"ref:0": np.array([5, 6], np.float32), "handle:0": value}
+    plus, rows, doubled = _run(tmp_path / "m.meta", ["plus:0", "rows:0", "doubled:0"], feeds)
+    assert plus.tolist() == [6, 7]
+    np.testing.assert_array_equal(rows, value[[2, 0]])
+    np.testing.assert_array_equal(doubled, value * 2)
+
+
+def test_an_operation_without_a_kernel_here_is_named_and_only_where_needed(
+    tmp_path: Path,
+) -> None:
+    with tf.Graph().as_default():
+        x = v1.placeholder(tf.float32, [1, 1, 2], name="x")
+        state = tf.zeros([1, 1, 2])
+        tf.raw_ops.CudnnRNN(
+            input=x, input_h=state, input_c=state, params=tf.zeros([40]), name="rnn"
+        )
+        tf.identity(x * 2.0, name="y")
+        v1.train.export_meta_graph(str(tmp_path / "m.meta"))
+    x_value = np.ones((1, 1, 2), np.float32)
+    assert _run(tmp_path / "m.meta", ["y:0"], {"x:0": x_value})[0].tolist() == [[[2, 2]]]
+    with pytest.raises(CheckpointError, match=r"at rnn: .*CudnnRNN") as caught:
+        _run(tmp_path / "m.meta", ["rnn:0"], {"x:0": x_value})
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_operation_before_a_fed_tensor_does_not_matter(path: Path) -> None:
+    def add_unknown(proto: MetaGraphDef) -> None:
+        proto.graph_def.node.add(name="odd", op="FromAnotherWorld")
+        (hidden,) = (node for node in proto.graph_def.node if node.name == "hidden")
+        hidden.input[0] = "odd"
+
+    stock.edit_meta(path, add_unknown)
+    hidden = np.ones((2, 2), np.float32)
+    assert _run(path, ["mul:0"], {"hidden:0": hidden})[0].tolist() == [[0.5, 0.5], [0.5, 0.5]]
+
+
+def test_a_resource_is_nothing_to_fetch(tmp_path: Path) -> None:
+    with stock.checkpoint(tmp_path / "m"):
+        v1.get_variable("v", [2], use_resource=False)
+        tf.raw_ops.FIFOQueueV2(component_types=[tf.float32], name="queue")
+    meta = read_meta_graph(f"{tmp_path}/m.meta")
+    with pytest.raises(CheckpointError, match="queue:0 cannot be fetched: it is a resource"):
+        load_inference_graph(meta, ["queue:0"])
+
+
+@pytest.mark.parametrize("name", ["_x", "a*b"])
+def test_a_tensor_of_an_odd_name_can_be_fed(tmp_path: Path, name: str) -> None:
+    """A name that TensorFlow gives to no operation of a client, as it makes them itself."""
+    with stock.checkpoint(tmp_path / "m"):
+        x = v1.placeholder(tf.float32, [None], name="odd")
+        tf.add(x, v1.get_variable("v", initializer=2.0, use_resource=False), name="y")
+
+    def rename(proto: MetaGraphDef) -> None:
+        for node in proto.graph_def.node:
+            node.name = name if node.name == "odd" else node.name
+            node.input[:] = [name if text == "odd" else text for text in node.input]
+
+    stock.edit_meta(tmp_path / "m.meta", rename)
+    meta = read_meta_graph(f"{tmp_path}/m.meta")
+    with load_inference_graph(meta, ["y:0"], [f"{name}:0"]) as graph:
+        assert graph.run(np.array([1.0, 2.0], np.float32))[0].tolist() == [3.0, 4.0]
