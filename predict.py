@@ -11,15 +11,18 @@ with --input, single tensors with --feed; --list shows what there is to feed and
   python predict.py --meta=model/my-model-300.meta --feed="x=[0.5, 1.0]" --format=json
 """
 
+import functools
 import math
 import os
+from collections.abc import Callable
 
 from absl import flags
 
 from checkpoints.errors import CheckpointError
 from cli import flag_types
 from cli.printing import printable
-from cli.run import end_at_once, run
+from cli.run import run
+from cli.supervisor import Supervisor
 from cli.tensorflow_startup import import_tensorflow
 from data.errors import DataError
 from prediction.errors import PredictionError
@@ -37,22 +40,38 @@ def define_flags(values: flags.FlagValues) -> None:
         values,
     )
     flags.mark_flag_as_required("meta", flag_values=values)
+    flag_types.define_path(
+        "ckpt",
+        None,
+        "The checkpoint to take the variables from, where that is another than the graph's own: "
+        "its prefix or any file of it, or a folder for its newest; 'best' for the one with the "
+        "best test accuracy in the folder of --meta, as training with --keep_best keeps it.",
+        values,
+    )
     flags.DEFINE_list(
         "fetch",
         [],
-        "Tensors to compute, by name; op/name means op/name:0. By default the collection "
-        "'predict', and what a classifier's report needs.",
+        "Tensors to compute, by name; op/name means op/name:0. Also keys of the signature. By "
+        "default the collection 'predict', and what a classifier's report needs.",
         flag_values=values,
     )
-    flag_types.define_path(
-        "input",
+    flags.DEFINE_string(
+        "signature",
         None,
+        "The signature whose inputs and outputs are meant, where the file has several; "
+        "serving_default, or the only one, unless named here. --list names them.",
+        flag_values=values,
+    )
+    flags.DEFINE_multi_string(
+        "input",
+        [],
         "Rows for the model's input: an image (PNG, JPEG), a folder of images or of one subfolder "
         "a class, a .npz with X (and Y, the labels), a .npy, or a .csv of numbers, a row a line; "
         "for a tensor of strings also a .txt or a .tfrecord. There may be any number of them, also "
-        "where the graph takes a fixed number of rows a run. "
-        "uint8 values are scaled as in training.",
-        values,
+        "where the graph takes a fixed number of rows a run. For several inputs, once for each: "
+        "name=file, of as many rows. uint8 values are scaled as in training; images are "
+        "resized to what the graph takes, bilinear, and not turned as their EXIF says.",
+        flag_values=values,
     )
     flags.DEFINE_multi_string(
         "feed",
@@ -114,7 +133,7 @@ def _define_limits(values: flags.FlagValues) -> None:
         "time_limit",
         60.0,
         "Seconds that one run of the graph may take, such as one that waits for a queue that "
-        "nobody fills; 0 for no limit.",
+        "nobody fills, and likewise reading and importing it; 0 for no limit.",
         lower_bound=0.0,
         flag_values=values,
     )
@@ -141,6 +160,12 @@ def _validate(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     flags.register_validator(
+        "input",
+        lambda texts: all(text and not text.endswith("=") for text in texts),
+        message="must be a path, or name=path",
+        flag_values=values,
+    )
+    flags.register_validator(
         "feed",
         lambda texts: all(text.endswith(".npz") or text.find("=") > 0 for text in texts),
         message="must be name=file.npy, name=literal or file.npz",
@@ -160,14 +185,16 @@ def _validate(values: flags.FlagValues) -> None:
     )
 
 
-def main(values: flags.FlagValues) -> None:
-    """Predicts as the flags say."""
+def main(values: flags.FlagValues, end_after: Callable[[float, str], None] | None = None) -> None:
+    """Predicts as the flags say; `end_after` as of a `TimeLimit`."""
     import_tensorflow()
     from prediction.command import PredictConfig, predict
 
     result = predict(
         PredictConfig(
             meta=values.meta,
+            checkpoint=values.ckpt,
+            signature=values.signature,
             fetch=values.fetch,
             input=values.input,
             feed=values.feed,
@@ -178,7 +205,7 @@ def main(values: flags.FlagValues) -> None:
             output=values.output,
             trust_graph=values.trust_graph,
             time_limit=values.time_limit,
-            end=end_at_once,
+            end_after=end_after,
             max_input_mb=values.max_input_mb,
             max_meta_bytes=values.max_meta_mb << 20,
         )
@@ -187,4 +214,11 @@ def main(values: flags.FlagValues) -> None:
 
 
 if __name__ == "__main__":
-    run(main, define_flags, __doc__, user_errors=(CheckpointError, DataError, PredictionError))
+    supervisor = Supervisor()
+    run(
+        functools.partial(main, end_after=supervisor.end_after),
+        define_flags,
+        __doc__,
+        user_errors=(CheckpointError, DataError, PredictionError),
+        supervisor=supervisor,
+    )

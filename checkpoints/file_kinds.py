@@ -24,6 +24,8 @@ _KINDS = (
     _Kind(re.compile(rb"\x1f\x8b"), "compressed with gzip; unpack it first"),
     _Kind(re.compile(rb"BZh\d"), "compressed with bzip2; unpack it first"),
     _Kind(re.compile(rb"\xfd7zXZ\0"), "compressed with xz; unpack it first"),
+    _Kind(re.compile(rb"7z\xbc\xaf\x27\x1c"), "a 7z archive; unpack it first"),
+    _Kind(re.compile(rb".{257}ustar", re.DOTALL), "a tar archive; unpack it first"),
     _Kind(re.compile(rb"\x89PNG|\xff\xd8\xff"), "an image"),
     _Kind(re.compile(rb"\x80[\x02-\x05][\x95}\]c(KXqu]"), "a Python pickle, which is never opened"),
     _Kind(re.compile(rb"\s*<(!doctype|html|\?xml)", re.IGNORECASE), "a web page, not a download"),
@@ -50,4 +52,4 @@ def _kind_of_zip(head: bytes) -> str:
         return "a PyTorch file"
     if first in (b"metadata.json", b"config.json"):
         return "a .keras file of Keras 3"
-    return "a zip archive"
+    return "a zip archive; unpack it first"

@@ -18,6 +18,7 @@ from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto
 
 from checkpoints.bounded_file import read_bounded
 from checkpoints.errors import CheckpointError
+from checkpoints.file_kinds import HEAD_BYTES, kind_of
 
 MAX_BYTES = 1 << 28
 _MAGIC = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"
@@ -41,6 +42,8 @@ def check_index(path: str) -> None:
         for value in table_values(content):
             _check_entry(BundleEntryProto.FromString(value))
     except (DecodeError, ValueError, IndexError, struct.error) as error:
+        if kind := kind_of(content[:HEAD_BYTES]):
+            raise CheckpointError(f"{path} is no index of a checkpoint: it is {kind}") from error
         raise CheckpointError(
             f"{path.removesuffix('.index')} is damaged: its index cannot be read: {error}"
         ) from error
@@ -156,7 +159,7 @@ def _varint(content: bytes, position: int) -> tuple[int, int]:
 def _unpacked(packed: bytes) -> bytes:
     """Unpacks Snappy."""
     size, position = _varint(packed, 0)
-    if size > _MAX_SNAPPY_RATIO * len(packed):
+    if size > min(_MAX_SNAPPY_RATIO * len(packed), MAX_BYTES):
         raise ValueError("a block unpacks to too much")
     out = bytearray()
     while position < len(packed) and len(out) <= size:
@@ -174,8 +177,10 @@ def _unpacked(packed: bytes) -> bytes:
             length, offset, position = _copy(packed, position, tag)
             if not 0 < offset <= len(out):
                 raise ValueError("a block cannot be unpacked")
-            for _ in range(length):  # It may copy what it has itself just written.
-                out.append(out[-offset])
+            start = len(out) - offset
+            piece = out[start : start + length]
+            # It may copy what it has itself just written, which repeats.
+            out += (piece * -(-length // len(piece)))[:length]
     if len(out) != size:
         raise ValueError("a block cannot be unpacked")
     return bytes(out)

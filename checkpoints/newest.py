@@ -20,20 +20,21 @@ def newest_meta_graph(path: str) -> str:
     return naming.checkpoint_prefix(path, steps[-1]) + naming.META_SUFFIX
 
 
-def say_if_gone(error: CheckpointError, meta: str) -> CheckpointError:
+def say_if_gone(error: CheckpointError, file: str, flag: str = "--meta") -> CheckpointError:
     """The same error, or where the checkpoint is no longer there, one that names the newest.
 
     Args:
       error: what reading the checkpoint ended with.
-      meta: its `.meta` file, or its prefix.
+      file: its `.meta` file, or its prefix.
+      flag: that named it.
     """
-    path, name = os.path.split(meta)
+    path, name = os.path.split(file)
     named = naming.split_name(name) or naming.split_name(name + naming.META_SUFFIX)
     steps = folder.usable_steps(path) if named and tf.io.gfile.isdir(path or ".") else []
     if not named or not steps or named[0] in steps:
         return error
     newest = os.path.basename(newest_meta_graph(path))
     return CheckpointError(
-        f"{meta} is not there, or was deleted while it was read, as those that train do with older "
-        f"checkpoints; the newest is {newest} (--meta={path or '.'} always reads the newest)"
+        f"{file} is not there, or was deleted while it was read, as those that train do with older "
+        f"checkpoints; the newest is {newest} ({flag}={path or '.'} always reads the newest)"
     )

@@ -6,7 +6,7 @@ from absl import flags
 
 
 def define_positive_float(
-    name: str, default: float, help_text: str, values: flags.FlagValues
+    name: str, default: float | None, help_text: str, values: flags.FlagValues
 ) -> None:
     """Defines a float flag that must be finite and above 0 (absl's lower_bound lets NaN pass).
 
@@ -15,7 +15,7 @@ def define_positive_float(
     flags.DEFINE_float(name, default, f"{help_text} Above 0.", flag_values=values)
     flags.register_validator(
         name,
-        lambda value: math.isfinite(value) and value > 0,
+        lambda value: value is None or (math.isfinite(value) and value > 0),
         message="must be a finite number above 0",
         flag_values=values,
     )
@@ -31,6 +31,19 @@ def define_non_negative_float(
         name,
         lambda value: 0 <= value < below,
         message=f"must be a number from 0{limit}",
+        flag_values=values,
+    )
+
+
+def define_finite_float(
+    name: str, default: float | None, help_text: str, values: flags.FlagValues
+) -> None:
+    """Defines a float flag that must be finite, where it is given."""
+    flags.DEFINE_float(name, default, help_text, flag_values=values)
+    flags.register_validator(
+        name,
+        lambda value: value is None or math.isfinite(value),
+        message="must be a finite number",
         flag_values=values,
     )
 

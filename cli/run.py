@@ -10,10 +10,10 @@ from typing import NoReturn
 
 from absl import flags, logging
 
+from cli.ending import EXIT_FAILED, EXIT_USAGE, exit_with_error
 from cli.printing import printable
+from cli.supervisor import MEMORY_FLAG, Supervisor
 
-EXIT_FAILED = 1
-EXIT_USAGE = 2
 _HELP_FLAGS = frozenset({"-h", "-help", "--help", "--helpfull", "--helpshort"})
 
 
@@ -22,6 +22,7 @@ def run(
     define_flags: Callable[[flags.FlagValues], None],
     description: str,
     user_errors: tuple[type[Exception], ...] = (),
+    supervisor: Supervisor | None = None,
 ) -> NoReturn:
     """Parses `sys.argv`, calls `main` and exits: the last line of a script.
 
@@ -34,28 +35,42 @@ def run(
       description: the script's docstring, shown by --help.
       user_errors: the exceptions that are a user's to mend; they and OSError are printed as one
         line. Any other exception is a defect of ours and keeps its traceback.
+      supervisor: has `main` run in a process of its own, so that a crash is one line as well. For
+        a script that reads what strangers made; its flag is added to the script's.
     """
     expected: tuple[type[Exception], ...] = (*user_errors, OSError)
     values = flags.FlagValues()
     define_flags(values)
-    _answer_help(sys.argv[1:], values, description)
-    try:
-        stray = values(sys.argv)[1:]
-    except flags.Error as error:
-        _exit_with_error(f"{error} (see --help)", EXIT_USAGE)
-    if stray:
-        _exit_with_error(f"unexpected argument {stray[0]!r} (see --help)", EXIT_USAGE)
+    if supervisor is not None:
+        supervisor.define_flags(values)
+    _parse(values, description)
     _log_plain_lines_to_stderr()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _exit_on_signal)
+    if supervisor is not None:
+        supervisor.start(values[MEMORY_FLAG].value)
     try:
         sys.exit(main(values))
     except BrokenPipeError:
         # The reader of our output has gone (`predict.py | head`): nobody is left to be told.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_FAILED)
+    except MemoryError as error:
+        allowed = f", or more than --{MEMORY_FLAG} allows" if supervisor is not None else ""
+        exit_with_error(f"out of memory{allowed}: {error}".rstrip(": "), EXIT_FAILED)
     except expected as error:
-        _exit_with_error(str(error), EXIT_FAILED)
+        exit_with_error(str(error), EXIT_FAILED)
+
+
+def _parse(values: flags.FlagValues, description: str) -> None:
+    """Takes the flags from `sys.argv`; exits where help is asked for, or one is wrong."""
+    _answer_help(sys.argv[1:], values, description)
+    try:
+        stray = values(sys.argv)[1:]
+    except flags.Error as error:
+        exit_with_error(f"{error} (see --help)", EXIT_USAGE)
+    if stray:
+        exit_with_error(f"unexpected argument {stray[0]!r} (see --help)", EXIT_USAGE)
 
 
 def _answer_help(arguments: Sequence[str], values: flags.FlagValues, description: str) -> None:
@@ -65,22 +80,6 @@ def _answer_help(arguments: Sequence[str], values: flags.FlagValues, description
             values.register_key_flag_for_module(sys.argv[0], values[name])
         print(f"{description.strip()}\n{values.main_module_help()}")
         sys.exit(0)
-
-
-def end_at_once(message: str) -> NoReturn:
-    """Ends the process with an error line while a thread is busy, which no exception would."""
-    _print_error(message)
-    os._exit(EXIT_FAILED)
-
-
-def _exit_with_error(message: str, code: int) -> NoReturn:
-    _print_error(message)
-    sys.exit(code)
-
-
-def _print_error(message: str) -> None:
-    line = printable(" ".join(message.split()))
-    print(f"{os.path.basename(sys.argv[0])}: error: {line}", file=sys.stderr, flush=True)
 
 
 def _exit_on_signal(signum: int, frame: FrameType | None) -> NoReturn:

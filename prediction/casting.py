@@ -50,13 +50,17 @@ def fit_dtype(value: Array, info: TensorInfo, source: str) -> Array:
     if value.dtype == dtype:
         return value
     if not _may_become(value.dtype, info.dtype):
-        raise PredictionError(f"{source}: {info.name} takes {info.dtype.name}, found {value.dtype}")
+        raise PredictionError(
+            f"{source}: {info.name} takes {info.dtype.name}, found {value.dtype}"
+            f"{_instead(value, info.dtype)}"
+        )
     with np.errstate(over="ignore", invalid="ignore"):
         cast = value.astype(dtype)
-    lost = _lost(value, cast)
+        lost = _lost(value, cast)
     if lost.any():
         raise PredictionError(
-            f"{source}: {info.name} takes {info.dtype.name}, which cannot hold {value[lost][0]}"
+            f"{source}: {info.name} takes {info.dtype.name}, which cannot hold "
+            f"{_limited(value[lost].flat[0], info.dtype)}"
         )
     return cast
 
@@ -81,17 +85,45 @@ def _may_become(dtype: np.dtype[Any], target: tf.DType) -> bool:
     )
 
 
+def _instead(value: Array, target: tf.DType) -> str:
+    """What to give in place of a value whose dtype does not go over."""
+    if target.is_bool:
+        return "; expected true or false"
+    if target.is_integer and value.dtype.kind == "f" and value.size:
+        broken = value[~np.isfinite(value) | (np.floor(value) != value)]
+        example = (broken if broken.size else value).flat[0]
+        return f" (such as {example}); expected {_range(target)}, as integers"
+    return ""
+
+
+def _limited(value: Any, dtype: tf.DType) -> str:
+    """A value that is out of range, with the range; or within it, but lies between two floats."""
+    if dtype.is_integer or dtype.is_complex:
+        return f"{value}: it has {_range(dtype)}" if dtype.is_integer else str(value)
+    largest = float(dtype.max)
+    if abs(float(value)) <= largest:
+        return f"{value} exactly"
+    return f"{value}: it has numbers from {-largest:g} to {largest:g}"
+
+
+def _range(dtype: tf.DType) -> str:
+    return f"whole numbers from {dtype.min} to {dtype.max}"
+
+
 def _lost(value: Array, cast: Array) -> Array:
-    """Where a value did not survive: a changed integer, a finite float that turned infinite."""
+    """Where a value did not survive: a changed integer, a finite float that turned infinite.
+
+    To be called where NumPy's floating point warnings are off.
+    """
     if value.dtype.kind not in "iu":
         return np.asarray(np.isfinite(value) & ~np.isfinite(cast))
     if np.can_cast(value.dtype, cast.dtype, "safe") and value.dtype.itemsize < 8:
         return np.zeros(value.shape, bool)  # NumPy calls int64 to float64 safe as well.
     limit = float(np.iinfo(value.dtype).max) + 1  # From here on, the way back is not defined.
-    with np.errstate(invalid="ignore"):
-        back = cast.astype(value.dtype)
+    back = cast.astype(value.dtype)
+    too_large = cast >= limit if cast.dtype.kind not in "iu" else False
     # The last: -1 wraps around to 2**64 - 1, and back.
-    return np.asarray((back != value) | (cast >= limit) | ((cast < 0) != (value < 0)))
+    return np.asarray((back != value) | too_large | ((cast < 0) != (value < 0)))
 
 
 def _strings(value: Array, info: TensorInfo, source: str) -> Array:

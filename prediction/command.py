@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,10 +10,10 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from checkpoints.best import best_checkpoint
 from checkpoints.errors import CheckpointError
 from checkpoints.loading.inference_graph import (
     InferenceGraph,
-    TensorInfo,
     describe_tensors,
     load_inference_graph,
 )
@@ -20,24 +21,34 @@ from checkpoints.loading.meta_graph_file import MetaGraphFile
 from checkpoints.loading.model_files import find_model, open_model
 from checkpoints.loading.model_parsing import DEFAULT_MAX_BYTES
 from checkpoints.loading.sub_graph import sub_graph
+from checkpoints.loading.time_limit import TimeLimit
 from checkpoints.manifest import verify_checkpoint
+from checkpoints.naming import DATA_SUFFIX, INDEX_SUFFIX, META_SUFFIX
 from checkpoints.newest import say_if_gone
 from data.image_data import RAMP
-from prediction import listing, plan, report
+from prediction import checkpoint_state, listing, plan, report
 from prediction.casting import Array, as_numpy_dtype
 from prediction.classification import Classification
 from prediction.collected import Kind, kind_of
 from prediction.errors import PredictionError
-from prediction.feeds import Feed, feed_value, read_feeds
-from prediction.inputs import MAX_BYTES, Input, Target, demo_input, open_input
+from prediction.feeds import Feed, read_feeds
+from prediction.inputs import MAX_BYTES
 from prediction.model import Model, read_model
 from prediction.output_file import check_output, write_outputs
-from prediction.overtime import watched
-from prediction.randomness import random_nodes, warn_if_random
-from prediction.rows import ArrayRows, ColumnRows, Rows
+from prediction.randomness import warn_if_random
+from prediction.row_inputs import (
+    RowInputs,
+    files_by_tensor,
+    open_demo,
+    open_inputs,
+    value_for,
+)
+from prediction.rows import ColumnRows, Rows
 from prediction.runner import run_rows
 
+BEST = "best"
 MEGABYTE = 2**20
+_READING = "reading the graph"
 
 
 @dataclass(frozen=True)
@@ -47,58 +58,83 @@ class PredictConfig:
     Attributes:
       meta: what `open_model` takes: a `.meta` file, or a folder for its newest checkpoint, and so
         on.
-      fetch: tensor names; empty for the graph's own prediction.
-      input: a file or folder of rows, None for none.
+      fetch: names of tensors, or keys of the signature; empty for the graph's own prediction.
+      input: files and folders of rows, each `name=path`, or a path alone for the one input left.
       feed: as `prediction.feeds.read_feeds` takes them.
       asset: files for lookup tables, each `name=path`.
+      checkpoint: what `find_variables` takes, for variables of another checkpoint than the graph's
+        own; `BEST` for the one with the best test accuracy in the graph's folder; None for its own.
+      signature: the name of the signature to use; None for `serving_default`, or the only one.
       list: only say what the graph holds.
       batch_size: rows a run, None for a fast one.
       format: of what is printed, `text` or `json`.
       output: a file to write, None for none.
       trust_graph: run also operations that may do more than compute.
-      time_limit: seconds that one run of the graph may take, 0 for no limit.
-      end: called in another thread, with one line, where a run neither ends nor can be cancelled
-        some seconds after the time limit; it is to end the process. None to wait for the run.
+      time_limit: seconds that each of these may take: reading the graph, its import, a run; 0 for
+        no limit.
+      end_after: as of a `TimeLimit`.
       max_input_mb: megabytes (2**20 bytes) that one file of input may unpack to.
       max_meta_bytes: the size of the largest file of a graph that is read.
     """
 
     meta: str
     fetch: Sequence[str] = ()
-    input: str | None = None
+    input: Sequence[str] = ()
     feed: Sequence[str] = ()
     asset: Sequence[str] = ()
+    checkpoint: str | None = None
+    signature: str | None = None
     list: bool = False
     batch_size: int | None = None
     format: str = "text"
     output: str | None = None
     trust_graph: bool = False
     time_limit: float = 60.0
-    end: Callable[[str], None] | None = None
+    end_after: Callable[[float, str], None] | None = None
     max_input_mb: int = MAX_BYTES // MEGABYTE
     max_meta_bytes: int = DEFAULT_MAX_BYTES
+
+    @property
+    def limit(self) -> TimeLimit:
+        """The time limit with what ends the process."""
+        return TimeLimit(self.time_limit, self.end_after)
 
 
 def predict(config: PredictConfig) -> str:
     """Predicts, writes the output file where one is asked for, and returns what to print.
 
-    A folder as `meta` stands for its newest checkpoint. Where a trainer deletes that while it is
-    being read, the next newest is read in its place.
+    A folder as `meta` stands for its newest checkpoint, or for its best one. Where a trainer
+    deletes that while it is being read, the one that is by then is read in its place.
 
     Raises:
       CheckpointError, DataError, PredictionError: one line for the user.
     """
-    if not tf.io.gfile.isdir(config.meta):
-        return _predict(config)
-    newest = find_model(config.meta)
+    chosen = _chosen(config)
     while True:
         try:
-            return _predict(dataclasses.replace(config, meta=newest))
+            return _predict(chosen)
         except CheckpointError as error:
-            before, newest = newest, find_model(config.meta)
-            if newest == before:
+            before, chosen = chosen, _chosen(config)
+            if chosen == before:
                 raise
-            logging.warning("%s; reading %s", error, newest)
+            logging.warning("%s; reading %s", error, chosen.checkpoint or chosen.meta)
+
+
+def _chosen(config: PredictConfig) -> PredictConfig:
+    """The same with files in place of what stands for a folder's newest or best checkpoint.
+
+    The best has its own graph where no other is named.
+    """
+    is_folder = tf.io.gfile.isdir(config.meta)
+    if config.checkpoint == BEST:
+        best = best_checkpoint(config.meta if is_folder else os.path.dirname(config.meta) or ".")
+        if is_folder:
+            return dataclasses.replace(config, meta=best + META_SUFFIX, checkpoint=None)
+        return dataclasses.replace(config, checkpoint=best)
+    if is_folder:
+        meta = find_model(config.meta, config.checkpoint is None)
+        return dataclasses.replace(config, meta=meta)
+    return config
 
 
 def _predict(config: PredictConfig) -> str:
@@ -106,22 +142,58 @@ def _predict(config: PredictConfig) -> str:
     try:
         return _predict_with(config)
     except CheckpointError as error:
+        if config.checkpoint is not None:
+            raise say_if_gone(error, config.checkpoint, "--ckpt") from error
         raise say_if_gone(error, config.meta) from error
 
 
 def _predict_with(config: PredictConfig) -> str:
-    meta = open_model(config.meta, config.max_meta_bytes)
-    verify_checkpoint(meta.prefix)
-    model = read_model(meta)
+    with config.limit.over(_READING):
+        meta = open_model(config.meta, config.max_meta_bytes, config.checkpoint)
+    # The graph may come from another checkpoint than its variables.
+    verify_checkpoint(meta.path.removesuffix(META_SUFFIX), [META_SUFFIX])
     if config.list:
-        content = listing.listing(meta, model)
-        return listing.as_json(content) if config.format == "json" else listing.as_text(content)
+        return _listing(config, meta)
+    verify_checkpoint(meta.prefix, (DATA_SUFFIX, INDEX_SUFFIX))
+    with config.limit.over(_READING):
+        model = read_model(meta, config.signature)
     if config.output is not None:
-        check_output(config.output)
+        check_output(config.output, [*config.input, *config.feed])
     result, row_names = _run(config, meta, model)
     if config.output is not None:
         write_outputs(config.output, result.outputs, row_names)
-    return report.as_json(result) if config.format == "json" else report.as_text(result)
+    if config.format == "json":
+        return report.as_json(result)
+    _say_what_was_read(meta)
+    return report.as_text(result)
+
+
+def _listing(config: PredictConfig, meta: MetaGraphFile) -> str:
+    """What the graph holds, and whether its checkpoint has it all."""
+    with config.limit.over("listing the graph"):
+        content = listing.listing(meta, read_model(meta, config.signature))
+    state = checkpoint_state.checkpoint_state(meta)
+    if config.format == "json":
+        return listing.as_json(content | checkpoint_state.as_record(meta, state))
+    _say_what_was_read(meta)
+    return listing.as_text(content) + checkpoint_state.as_text(state)
+
+
+def _say_what_was_read(meta: MetaGraphFile) -> None:
+    """For text, whose lines on stdout are results alone; JSON has a place for it."""
+    checkpoint = checkpoint_state.checkpoint_of(meta)
+    variables = f", variables {checkpoint}" if checkpoint else ", which has no variables"
+    logging.info("graph %s%s", meta.path, variables)
+
+
+def _assets(texts: Sequence[str]) -> dict[str, str]:
+    """The files of --asset by name."""
+    assets: dict[str, str] = {}
+    for name, _, path in (text.partition("=") for text in texts):
+        if name in assets:
+            raise PredictionError(f"--asset {name} is given twice: {assets[name]}, {path}")
+        assets[name] = path
+    return assets
 
 
 def _run(
@@ -129,12 +201,10 @@ def _run(
 ) -> tuple[report.Report, Sequence[str]]:
     """The results, and the names of the rows that they are for."""
     fetches = plan.choose_fetches(meta, model, config.fetch)
-    feeds = _feeds_by_tensor(meta, config.feed, config.max_input_mb * MEGABYTE)
-    row_input = _row_input(config, meta, model, fetches, feeds)
-    opened = None if row_input is None else _open(config, meta, model, row_input)
-    fed = [*feeds] if row_input is None else [*feeds, row_input]
-    labels_known = opened is not None and opened.labels is not None
-    classify = not config.fetch or labels_known
+    feeds = _feeds_by_tensor(meta, model, config.feed, config.max_input_mb * MEGABYTE)
+    inputs = _inputs(config, meta, model, fetches, feeds)
+    fed = [*feeds, *inputs.rows]
+    classify = not config.fetch or inputs.labels is not None
     wanted = list(dict.fromkeys([*fetches, *(plan.report_tensors(model) if classify else ())]))
     plan.check_all_fed(meta, wanted, fed)
     for name in plan.unneeded(meta, wanted, fed):
@@ -146,80 +216,55 @@ def _run(
             "feed what comes out of it",
             name,
         )
-    random = random_nodes(needed.graph_def)
     with load_inference_graph(
         meta,
         wanted,
         fed,
         trust_graph=config.trust_graph,
-        assets=dict(text.split("=", 1) for text in config.asset),
-        time_limit=config.time_limit,
+        assets=_assets(config.asset),
+        time_limit=config.limit,
     ) as graph:
-        values = [_value(info, feeds, opened) for info in graph.feeds]
-        with watched(graph, config.time_limit, config.end):
-            results = _results(graph, values, meta, config.batch_size, random)
+        values = [value_for(info, feeds, inputs) for info in graph.feeds]
+        results = _results(graph, values, meta, config.batch_size)
     outputs = {name: results[name] for name in fetches}
-    classification = _classification(results, model, opened) if classify else None
-    row_names = opened.names if opened else ()
-    return report.Report(meta.path, outputs, classification, rows=not config.fetch), row_names
+    classification = _classification(results, model, inputs) if classify else None
+    checkpoint = checkpoint_state.checkpoint_of(meta)
+    shown = report.Report(meta.path, checkpoint, outputs, classification, rows=not config.fetch)
+    return shown, inputs.names
 
 
-def _feeds_by_tensor(meta: MetaGraphFile, texts: Sequence[str], max_bytes: int) -> dict[str, Feed]:
+def _feeds_by_tensor(
+    meta: MetaGraphFile, model: Model, texts: Sequence[str], max_bytes: int
+) -> dict[str, Feed]:
     """What --feed gives, by the full names of the tensors."""
     feeds: dict[str, Feed] = {}
     for feed in read_feeds(texts, max_bytes):
-        name = meta.tensor_name(feed.name)
+        name = meta.tensor_name(feed.name, model.feed_keys)
         if name in feeds:
             raise PredictionError(f"{name} is fed twice: {feeds[name].source}, {feed.source}")
         feeds[name] = feed
     return feeds
 
 
-def _row_input(
+def _inputs(
     config: PredictConfig,
     meta: MetaGraphFile,
     model: Model,
     fetches: Sequence[str],
     feeds: Mapping[str, Feed],
-) -> str | None:
-    """The tensor that rows are fed to, from --input or for a demonstration; None for none."""
-    if config.input is not None:
-        return plan.choose_row_input(meta, model, fetches, feeds)
+) -> RowInputs:
+    """The rows of --input, or those for a demonstration; none of either."""
+    if config.input:
+        paths = files_by_tensor(meta, model, fetches, config.input, feeds)
+        with config.limit.over(_READING):
+            infos = describe_tensors(meta, [*paths])
+        return open_inputs(infos, model, paths, config.max_input_mb * MEGABYTE)
     missing = plan.unfed(meta, fetches, feeds)
-    is_ramp = model.trained_on == RAMP and missing == tuple(model.inputs.values())
-    return missing[0] if is_ramp and not feeds else None
-
-
-def _open(config: PredictConfig, meta: MetaGraphFile, model: Model, row_input: str) -> Input:
-    """Opens the rows for the tensor `row_input`."""
-    (info,) = describe_tensors(meta, [row_input])
-    scale = model.input_scale if row_input in model.inputs.values() else None
-    target = Target(info, scale, model.class_names, model.classifier)
-    if config.input is not None:
-        return open_input(config.input, target, config.max_input_mb * MEGABYTE)
+    if feeds or model.trained_on != RAMP or missing != tuple(model.inputs.values()):
+        return RowInputs()
     logging.info("trained on the built-in ramp: without --input, its two demo images it is")
-    return demo_input(target)
-
-
-def _value(info: TensorInfo, feeds: Mapping[str, Feed], opened: Input | None) -> Rows | Array:
-    """The value of one of the graph's feeds.
-
-    A value of --feed goes along with the rows of --input, a batch at a time, where it has as many
-    and its tensor takes any number of them, or a fixed one a run; else it is fed as it is in each
-    batch.
-    """
-    if opened is None:
-        return feed_value(feeds[info.name], info)
-    if info.name not in feeds:
-        return opened.rows
-    feed, num_rows = feeds[info.name], len(opened.rows)
-    value = feed_value(feed, info, num_rows)
-    if isinstance(opened.rows, ColumnRows) and value.ndim == 2 and info.shape is not None:
-        by_columns = info.shape[1] is None and value.shape[1] == num_rows
-        return ColumnRows(value.T, info, feed.source) if by_columns else value
-    own = info.shape is not None and info.shape[:1] in ((), (num_rows,))
-    by_rows = not own and value.shape[:1] == (num_rows,)
-    return ArrayRows(value, info, feed.source) if by_rows else value
+    (info,) = describe_tensors(meta, missing)
+    return open_demo(info, model)
 
 
 def _results(
@@ -227,11 +272,10 @@ def _results(
     values: Sequence[Rows | Array],
     meta: MetaGraphFile,
     batch_size: int | None,
-    random: Sequence[str],
 ) -> dict[str, Array]:
     """The value of each fetched tensor, by name."""
     arrays = [value for value in values if isinstance(value, np.ndarray)]
-    first_run = functools.partial(warn_if_random, graph, random)
+    first_run = functools.partial(warn_if_random, graph)
     if len(arrays) == len(values):
         results = graph.run(*arrays)
         first_run(arrays, results)
@@ -266,19 +310,19 @@ def _plain(name: str, value: Array) -> Array:
 
 
 def _classification(
-    results: Mapping[str, Array], model: Model, opened: Input | None
+    results: Mapping[str, Array], model: Model, inputs: RowInputs
 ) -> Classification | None:
     if model.classifier is None:
         return None
     classes = results[model.classifier.classes]
     probabilities = results[model.classifier.probabilities]
-    names = opened.names if opened else [str(row) for row in range(classes.size)]
+    names = inputs.names if inputs.rows else [str(row) for row in range(classes.size)]
     if not classes.shape == probabilities.shape[:1] == (len(names),):
         return None  # The signature names tensors that have nothing to do with the rows.
     return Classification(
         names=names,
         classes=classes,
         probabilities=probabilities,
-        labels=opened.labels if opened else None,
+        labels=inputs.labels,
         class_names=model.class_names,
     )

@@ -2,6 +2,8 @@
 
 import ast
 import json
+import os
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -14,7 +16,8 @@ from prediction.casting import Array, fit
 from prediction.errors import PredictionError
 
 _MAX_LITERAL_CHARACTERS = 1 << 17
-_LITERAL = "a number, true, false, or a JSON list of them"
+_MAX_PATH_CHARACTERS = 1 << 12
+_BOOLS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
 class Feed(NamedTuple):
@@ -78,29 +81,59 @@ def feed_value(feed: Feed, info: TensorInfo, num_rows: int | None = None) -> Arr
 
 
 def _literal(feed: Feed, info: TensorInfo) -> Array:
+    """A text in the tensor's dtype, or in another one that may go over into it."""
     text = str(feed.value)
     if info.dtype == tf.string and text[:1] not in ("[", '"', "'"):
         return np.asarray(text)
+    word = text.strip().strip("\"'").lower()
+    if info.dtype.is_bool and word in _BOOLS:
+        return np.asarray(_BOOLS[word])
     if len(text) > _MAX_LITERAL_CHARACTERS:
         raise PredictionError(f"{feed.source}: a literal this long belongs into a .npy file")
-    value = _parsed(text, feed.source)
+    value = _parsed(text, feed.source, info)
     try:
         array = np.asarray(value)
     except ValueError as error:
         raise PredictionError(f"{feed.source}: the rows of the list differ in length") from error
-    if array.dtype.kind not in "biufcSU":
-        raise PredictionError(f"{feed.source}: expected {_LITERAL}")
+    return _checked(array, feed.source, info)
+
+
+def _checked(array: Array, source: str, info: TensorInfo) -> Array:
+    """What a literal says, where it is of a kind that the tensor may take."""
     if not array.size:  # NumPy calls an empty list a list of floats.
         return array.astype("S1" if info.dtype == tf.string else info.dtype.as_numpy_dtype)
+    is_text = array.dtype.kind in "SU"
+    if array.dtype.kind not in "biufcSU" or is_text != (info.dtype == tf.string):
+        found = "a text in quotes" if is_text else array.dtype.name
+        if array.dtype.kind == "O":
+            found = "null, an object, or a number of more than 64 bits"
+        raise PredictionError(f"{source}: {info.name} takes {_expected(info)}; found {found}")
+    if info.dtype.is_bool and array.dtype.kind in "iu" and np.isin(array, (0, 1)).all():
+        return array.astype(bool)
     return array
 
 
-def _parsed(text: str, source: str) -> Any:
+def _expected(info: TensorInfo) -> str:
+    if info.dtype == tf.string:
+        return "a text, or a JSON list of texts in quotes"
+    if info.dtype.is_bool:
+        return "true, false, or a JSON list of them"
+    return f"a number ({info.dtype.name}), or a JSON list of numbers"
+
+
+def _parsed(text: str, source: str, info: TensorInfo) -> Any:
     """A literal as JSON, or else as Python: True, 1_000, (1, 2)."""
     readers: tuple[Callable[[str], Any], ...] = (json.loads, ast.literal_eval)
     for read in readers:
         try:
-            return read(text)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Of Python, on escapes in the text.
+                return read(text)
         except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
             continue  # They raise any of these on a text that is no literal or is nested too deep.
-    raise PredictionError(f"{source}: {text[:40]!r} is no literal; expected {_LITERAL}")
+    file_hint = ""
+    if len(text) < _MAX_PATH_CHARACTERS and os.path.exists(text):
+        file_hint = "; files but .npy and .npz go to --input name=file"
+    raise PredictionError(
+        f"{source}: {text[:40]!r} is no literal; {info.name} takes {_expected(info)}{file_hint}"
+    )

@@ -11,6 +11,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from checkpoints.errors import CheckpointError, first_few
 from checkpoints.loading.inference_graph import TensorInfo, describe_tensors, format_shape
 from checkpoints.loading.meta_graph_file import MetaGraphFile, node_of
+from checkpoints.loading.signatures import Signature
 from checkpoints.loading.variable_values import VARIABLE_OPS
 from checkpoints.meta_graph import CLASS_NAMES_COLLECTION, TRAINED_ON_COLLECTION
 from prediction.candidates import find_candidates
@@ -29,6 +30,8 @@ _TITLES = {
     "variables": "variables",
 }
 _OPTIONAL = ("pipeline", "candidates")
+_FLAGS = {"inputs": "feed", "outputs": "fetch"}
+_CHOOSE = "signatures, to choose from with --signature"
 
 Record = dict[str, Any]
 
@@ -39,11 +42,13 @@ def listing(meta: MetaGraphFile, model: Model) -> Record:
     Keys: `inputs`, `pipeline` (what can be fed in place of a queue or an iterator), `outputs`,
     `candidates` (what may be an output, where the file names none) and `variables`, each a list of
     `name`, `dtype` and `shape` (null where unknown; null sizes too), an input's `default` where it
-    has one; `signature` with `inputs` and `outputs` (argument -> tensor name); `collections` (key
-    -> a list of names, texts or numbers, or the number of entries of another kind).
+    has one; `signature`, the one in use, with `name` (empty where there is none), `inputs`,
+    `outputs` (key -> tensor name) and `not_names`, the keys that do not name their tensors, as a
+    node has that name; `signatures`, the names of all; `collections` (key -> a list of names,
+    texts or numbers, or the number of entries of another kind).
     """
-    found = find_candidates(meta)
     outputs = tuple(dict.fromkeys([*model.predict, *model.outputs.values()]))
+    found = find_candidates(meta, [*model.inputs.values()], outputs)
     inputs = _tensors(meta, found.inputs)
     return {
         "inputs": [record | _default(meta, record["name"]) for record in inputs],
@@ -51,9 +56,16 @@ def listing(meta: MetaGraphFile, model: Model) -> Record:
         "outputs": _tensors(meta, outputs),
         "candidates": [] if outputs else _tensors(meta, found.outputs),
         "variables": list(_variables(meta)),
-        "signature": {"inputs": dict(model.inputs), "outputs": dict(model.outputs)},
+        "signature": _signature(meta, model.signature),
+        "signatures": list(model.signatures),
         "collections": {key: _collection(meta, key) for key in sorted(meta.proto.collection_def)},
     }
+
+
+def _signature(meta: MetaGraphFile, signature: Signature) -> Record:
+    keys = [*signature.inputs.items(), *signature.outputs.items()]
+    taken = {key for key, name in keys if meta.find_tensor(key) not in (None, name)}
+    return {**signature._asdict(), "not_names": sorted(taken)}
 
 
 def _tensors(meta: MetaGraphFile, names: Sequence[str]) -> list[Record]:
@@ -136,12 +148,24 @@ def as_text(content: Record) -> str:
     for key, title in _TITLES.items():
         if content[key] or key not in _OPTIONAL:
             lines += [title, *_tensor_lines(content[key])]
-    lines.append("signature")
-    for title in ("inputs", "outputs"):
-        lines += [f"  {title[:-1]} {k} = {name}" for k, name in content["signature"][title].items()]
+    lines += _signature_lines(content["signature"], content["signatures"])
     lines.append("collections")
     lines += [f"  {key} = {_entries(values)}" for key, values in content["collections"].items()]
     return "\n".join(lines)
+
+
+def _signature_lines(signature: Record, names: Sequence[str]) -> Iterator[str]:
+    """The signature in use, whose keys can be fed and fetched by, and the names of the others."""
+    yield f"signature {signature['name']}".rstrip()
+    for title in ("inputs", "outputs"):
+        for key, name in signature[title].items():
+            hidden = key in signature["not_names"]
+            note = f"  (--{_FLAGS[title]}={key} is the node of that name)" if hidden else ""
+            yield f"  {title[:-1]} {key} = {name}{note}"
+    others = [name for name in names if name != signature["name"]]
+    if others:
+        yield "other signatures, for --signature" if signature["name"] else _CHOOSE
+        yield from (f"  {name}" for name in others)
 
 
 def _tensor_lines(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Writes fetched tensors to a .npz, .json or .csv file, as a whole or not at all."""
 
+import contextlib
 import csv
 import io
 import itertools
@@ -18,22 +19,38 @@ from prediction.json_values import json_value
 
 Outputs = Mapping[str, Array]
 
+_TEMPORARY = ".tmp"  # After the name, as `data.files.write_atomically` does.
 
-def check_output(path: str) -> None:
+
+def check_output(path: str, given: Sequence[str] = ()) -> None:
     """Finds out before a long run whether a file can be written at `path`; leaves no trace.
+
+    Args:
+      path: of the file.
+      given: the values of other flags, each with or without `name=` before a path: what is read
+        is not written over.
 
     Raises:
       PredictionError: it cannot.
     """
     if files.is_folder(path):
         raise PredictionError(f"--output={path} is a folder; expected the name of a file")
-    probe = f"{path}.tmp"
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise PredictionError(f"--output={path} is no regular file; expected the name of one")
+    for text in given:
+        if any(_is_same(path, read) for read in (text, text.partition("=")[2])):
+            raise PredictionError(f"--output={path} is read too ({text}); give it another name")
+    probe = f"{path}{_TEMPORARY}"
     try:
         with tf.io.gfile.GFile(probe, "wb") as file:
             file.write(b"")
         tf.io.gfile.remove(probe)
     except tf.errors.OpError as error:
         raise PredictionError(f"--output={path} cannot be written: {error.message}") from error
+
+
+def _is_same(path: str, other: str) -> bool:
+    return os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other)
 
 
 def write_outputs(path: str, outputs: Outputs, row_names: Sequence[str]) -> None:
@@ -49,10 +66,17 @@ def write_outputs(path: str, outputs: Outputs, row_names: Sequence[str]) -> None
 
     Raises:
       PredictionError: the tensors make no table, for .csv.
-      DataError: the file system refuses.
+      DataError: the file system refuses, as when the disk is full. Nothing is left of the file.
+      OSError: the disk fails.
     """
     writer = WRITERS[os.path.splitext(path)[1].lower()]
-    files.write_atomically(path, writer(outputs, row_names))
+    content = writer(outputs, row_names)
+    try:
+        files.write_atomically(path, content)
+    except BaseException:
+        with contextlib.suppress(tf.errors.OpError):
+            tf.io.gfile.remove(f"{path}{_TEMPORARY}")
+        raise
 
 
 def _npz(outputs: Outputs, row_names: Sequence[str]) -> bytes:
@@ -91,12 +115,14 @@ def _csv(outputs: Outputs, row_names: Sequence[str]) -> bytes:
     num_rows = max((value.shape[0] for value in outputs.values() if value.ndim), default=1)
     names = row_names if len(row_names) == num_rows else [str(row) for row in range(num_rows)]
     columns = [value.reshape(num_rows, -1) for value in outputs.values()]
-    table = io.StringIO()
+    content = io.BytesIO()  # The text is encoded as it grows: it is never there as a whole.
+    table = io.TextIOWrapper(content, encoding="utf-8", newline="")
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["row", *itertools.chain.from_iterable(map(_columns, outputs.items()))])
     for row, name in enumerate(names):
         writer.writerow([name, *(_cell(v) for column in columns for v in column[row])])
-    return table.getvalue().encode()
+    table.flush()
+    return content.getvalue()
 
 
 def _columns(entry: tuple[str, Array]) -> list[str]:

@@ -2,15 +2,12 @@
 
 from collections.abc import Collection, Sequence
 
-from checkpoints.errors import CheckpointError
-from checkpoints.loading.inference_graph import describe_tensors
-from checkpoints.loading.meta_graph_file import MetaGraphFile, node_of
+from checkpoints.loading.meta_graph_file import MetaGraphFile
 from checkpoints.loading.sub_graph import SubGraph, sub_graph
-from prediction.candidates import find_candidates
+from prediction.candidates import without_handles
 from prediction.errors import PredictionError
 from prediction.model import Model
-
-_MAX_NAMED = 5
+from prediction.offers import described, feedable, fetchable
 
 
 def choose_fetches(meta: MetaGraphFile, model: Model, asked: Sequence[str]) -> tuple[str, ...]:
@@ -19,20 +16,21 @@ def choose_fetches(meta: MetaGraphFile, model: Model, asked: Sequence[str]) -> t
     Args:
       meta: the file.
       model: its description.
-      asked: as the user wrote them. None of them means the collection `predict`, with what a
-        classifier's report shows beside it, or else the outputs of the signature.
+      asked: as the user wrote them: tensors, or keys of the signature. None of them means the
+        collection `predict`, with what a classifier's report shows beside it, or else the outputs
+        of the signature.
 
     Raises:
       CheckpointError: there is no such tensor.
       PredictionError: none is asked for and the file names none.
     """
-    names = [meta.tensor_name(text) for text in asked]
+    names = [meta.tensor_name(text, model.fetch_keys) for text in asked]
     if not names:
         names = [*model.predict, *report_tensors(model)] or list(model.outputs.values())
     if not names:
         raise PredictionError(
             f"{meta.path} has neither a collection 'predict' nor a signature that names an "
-            f"output: name what to compute with --fetch{_fetchable(meta)}"
+            f"output: name what to compute with --fetch{fetchable(meta, model)}"
         )
     return tuple(dict.fromkeys(names))
 
@@ -49,8 +47,8 @@ def choose_row_input(
 ) -> str:
     """The tensor that --input is for.
 
-    It is the signature's input, where there is one, or else the one placeholder without default
-    that the fetched tensors need and that is not fed by name.
+    It is the signature's input, where there is one, or else the one tensor that has to be fed for
+    the fetched ones and is not fed by name.
 
     Raises:
       PredictionError: there is no such one.
@@ -62,28 +60,33 @@ def choose_row_input(
         return candidates[0]
     if candidates:
         raise PredictionError(
-            f"--input could be for any of {_described(meta, candidates)}: name them with --feed"
+            f"--input could be for any of {described(meta, candidates)}: give each as "
+            "--input name=file"
         )
     raise PredictionError(
         f"nothing is left for --input to feed: {', '.join(fetches)} need no other placeholder; "
-        f"any tensor can be fed by name with --feed{_feedable(meta)}"
+        f"any tensor can be fed by name with --feed{feedable(meta, model, fetches)}"
     )
 
 
 def unfed(meta: MetaGraphFile, fetches: Sequence[str], fed: Collection[str]) -> tuple[str, ...]:
-    """The placeholders without a default that `fetches` need beside what is fed."""
-    return sub_graph(meta, fetches, fed).unfed
+    """What `fetches` need beside what is fed: placeholders without a default.
+
+    In place of one that is an iterator's handle, it is what comes out of the iterator.
+    """
+    needed = sub_graph(meta, fetches, fed)
+    return tuple(dict.fromkeys(without_handles(needed, needed.unfed, fetches)))
 
 
 def check_all_fed(meta: MetaGraphFile, fetches: Sequence[str], fed: Collection[str]) -> None:
-    """Raises PredictionError where `fetches` need a placeholder that is not fed, naming both."""
+    """Raises PredictionError where `fetches` need a tensor that is not fed, naming both."""
     missing = unfed(meta, fetches, fed)
     if missing:
         needing = next(fetch for fetch in fetches if unfed(meta, [fetch], fed))
-        flags = " ".join(f"--feed {node_of(name)}=..." for name in missing)
+        flags = " ".join(f"--feed {name.removesuffix(':0')}=..." for name in missing)
         raise PredictionError(
-            f"{needing} needs {_described(meta, missing)}: feed it with {flags}, or rows of one "
-            "with --input"
+            f"{needing} needs {described(meta, missing)}: feed it with {flags}, or rows with "
+            "--input name=file"
         )
 
 
@@ -102,33 +105,3 @@ def own_data(needed: SubGraph) -> list[str]:
 def depends_on(meta: MetaGraphFile, fetch: str, fed: Collection[str]) -> bool:
     """Whether a fetched tensor is computed from, or is, one of the fed ones."""
     return fetch in fed or bool(sub_graph(meta, [fetch], fed).feeds)
-
-
-def _described(meta: MetaGraphFile, names: Sequence[str]) -> str:
-    return ", ".join(str(info) for info in describe_tensors(meta, names))
-
-
-def _feedable(meta: MetaGraphFile) -> str:
-    """What could be fed: placeholders, and what stands for a pipeline."""
-    found = find_candidates(meta)
-    names = (*found.inputs, *found.pipeline)
-    return f", and the graph has {_first_few(meta, names)}" if names else ""
-
-
-def _fetchable(meta: MetaGraphFile) -> str:
-    """What could be fetched, the likeliest as a flag."""
-    names = find_candidates(meta).outputs
-    if not names:
-        return " (--list shows the graph)"
-    others = f"; or {', '.join(names[1:_MAX_NAMED])}" if names[1:] else ""
-    return f", such as --fetch={names[0]}{others}"
-
-
-def _first_few(meta: MetaGraphFile, names: Sequence[str]) -> str:
-    more = len(names) - _MAX_NAMED
-    shown = names[:_MAX_NAMED]
-    try:
-        described = _described(meta, shown)
-    except CheckpointError:  # One has an operation that this TensorFlow lacks.
-        described = ", ".join(shown)
-    return described + (f" and {more} more" if more > 0 else "")

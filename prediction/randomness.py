@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from absl import logging
-from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from checkpoints.errors import first_few
 from checkpoints.loading.inference_graph import InferenceGraph
@@ -45,29 +44,15 @@ RANDOM_OPS = frozenset(
 _SHOWN = 3
 
 
-def random_nodes(graph_def: GraphDef) -> tuple[str, ...]:
-    """The nodes that draw random numbers, those of library functions as `function/node`."""
-    own = [node.name for node in graph_def.node if node.op in RANDOM_OPS]
-    nested = [
-        f"{function.signature.name}/{node.name}"
-        for function in graph_def.library.function
-        for node in function.node_def
-        if node.op in RANDOM_OPS
-    ]
-    return (*own, *nested)
-
-
-def warn_if_random(
-    graph: InferenceGraph, nodes: Sequence[str], fed: Sequence[Array], results: Sequence[Array]
-) -> None:
+def warn_if_random(graph: InferenceGraph, fed: Sequence[Array], results: Sequence[Array]) -> None:
     """Warns where a second run on what was `fed` gives something else than `results`.
 
     Args:
       graph: it is run only where there are random nodes.
-      nodes: the random ones of it, as `random_nodes` gives them.
       fed: the values of its feeds.
       results: what the first run gave.
     """
+    nodes = [name for op, names in graph.nodes_by_op.items() if op in RANDOM_OPS for name in names]
     if not nodes:
         return
     again = graph.run(*fed)

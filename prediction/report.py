@@ -17,12 +17,14 @@ class Report(NamedTuple):
 
     Attributes:
       meta: the meta graph file.
+      checkpoint: the prefix of its variables; None where the graph has none.
       outputs: the value of each fetched tensor, by name.
       classification: of a classifier; None where the graph is none or it was not asked for.
       rows: whether the classification's rows are shown in place of the tensors.
     """
 
     meta: str
+    checkpoint: str | None
     outputs: Mapping[str, Array]
     classification: Classification | None
     rows: bool
@@ -43,12 +45,16 @@ def as_text(report: Report) -> str:
 def as_json(report: Report) -> str:
     """One JSON document.
 
-    `outputs` has each tensor's value by its name. For a classifier, `predictions` has `name`,
-    `class`, `probability` and, where it is known, `label` of each row; with labels, `accuracy` is
-    a number and `accuracy_per_class` one for each class.
+    `meta` and `checkpoint` say what was read, `outputs` has each tensor's value by its name. For a
+    classifier, `predictions` has `name`, `class`, `probability` and, where it is known, `label` of
+    each row; with labels, `accuracy` is a number and `accuracy_per_class` one for each class.
     """
     outputs = {name: json_value(value) for name, value in report.outputs.items()}
-    document: dict[str, Any] = {"meta": report.meta, "outputs": outputs}
+    document: dict[str, Any] = {
+        "meta": report.meta,
+        "checkpoint": report.checkpoint,
+        "outputs": outputs,
+    }
     result = report.classification
     if result is not None and report.rows:
         document["predictions"] = _row_records(result)

@@ -9,6 +9,7 @@ import numpy as np
 
 from checkpoints.loading.inference_graph import TensorInfo
 from data.files import read_bytes
+from data.grey import to_grey
 from data.image_file import MAX_FILE_BYTES, read_images
 from data.npy_stream import StreamedArray
 from prediction.casting import Array, fit_dtype
@@ -39,6 +40,7 @@ class ArrayRows:
       source: where they are from, for an error line.
       scale: what uint8 values are multiplied by for a float tensor, None for nothing.
       finite: whether a NaN or an infinity is an error, as in an image.
+      flat: whether each row is laid out as one dimension for the tensor.
     """
 
     values: Array | StreamedArray
@@ -46,6 +48,7 @@ class ArrayRows:
     source: str
     scale: float | None = None
     finite: bool = False
+    flat: bool = False
 
     def __len__(self) -> int:
         return len(self.values)
@@ -63,6 +66,7 @@ class ArrayRows:
             rows = self.values[start:stop]
         if self.finite:
             check_finite(rows, self.source, start)
+        rows = rows.reshape(len(rows), -1) if self.flat else rows
         return _ready(rows, self.info, self.source, self.scale)
 
 
@@ -115,14 +119,18 @@ class ImageRows:
     Attributes:
       paths: the files.
       size: height and width in pixels that each is resized to.
-      info: the tensor they are for, [N, size, size, 3].
+      info: the tensor they are for, [N, size, size, channels] or flat, [N, size * size * channels].
       scale: as in `ArrayRows`.
+      channels: 3 for colour, 1 for grey.
+      flat: as in `ArrayRows`.
     """
 
     paths: Sequence[str]
     size: int
     info: TensorInfo
     scale: float | None
+    channels: int = 3
+    flat: bool = False
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -134,6 +142,8 @@ class ImageRows:
           DataError: a file cannot be read or is no image.
         """
         images = read_images(self.paths[start:stop], self.size)
+        images = to_grey(images) if self.channels == 1 else images
+        images = images.reshape(len(images), -1) if self.flat else images
         return _ready(images, self.info, self.paths[start], self.scale)
 
 

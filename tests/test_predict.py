@@ -25,8 +25,10 @@ def _parse(*arguments: str) -> flags.FlagValues:
 
 def test_the_defaults_are_those_of_the_configuration() -> None:
     values = _parse("--meta=m.meta")
-    assert (values.fetch, values.feed, values.input, values.output) == ([], [], None, None)
+    assert values.signature is None
+    assert (values.fetch, values.feed, values.input, values.output) == ([], [], [], None)
     assert (values.list, values.batch_size, values.format) == (False, None, "text")
+    assert values.ckpt is None
 
 
 @pytest.mark.parametrize(
@@ -34,13 +36,15 @@ def test_the_defaults_are_those_of_the_configuration() -> None:
     [
         ((), "--meta must have a value other than None"),
         (("--meta=",), "--meta=: must not be empty"),
+        (("--meta=m.meta", "--ckpt="), "--ckpt=: must not be empty"),
         (("--meta=m.meta", "--metta=x"), "Did you mean: meta"),
         (("--meta=m.meta", "--batch_size=0"), "--batch_size=0"),
         (("--meta=m.meta", "--batch_size=x"), "--batch_size=x"),
         (("--meta=m.meta", "--format=xml"), "--format=xml"),
         (("--meta=m.meta", "--output=o.txt"), "must end in one of .npz, .json, .csv"),
         (("--meta=m.meta", "--output="), "--output="),
-        (("--meta=m.meta", "--input="), "--input="),
+        (("--meta=m.meta", "--input="), "must be a path, or name=path"),
+        (("--meta=m.meta", "--input=a.npy", "--input=b="), "must be a path, or name=path"),
         (("--meta=m.meta", "--feed=x"), "must be name=file.npy, name=literal or file.npz"),
         (("--meta=m.meta", "--feed==1"), "must be name=file.npy, name=literal or file.npz"),
         (("--meta=m.meta", "--fetch=a,,b"), "must be tensor names"),
@@ -53,9 +57,15 @@ def test_bad_flags_are_usage_errors(arguments: tuple[str, ...], message: str) ->
 
 
 def test_lists_and_repeated_flags_are_read() -> None:
-    values = _parse("--meta=m.meta", "--fetch=w:0,b:0", "--feed=x=[1, 2]", "--feed=f.npz")
+    values = _parse(
+        "--meta=m.meta",
+        "--fetch=w:0,b:0",
+        *("--feed=x=[1, 2]", "--feed=f.npz"),
+        *("--input=a=b.npy", "--input=c,d.npy"),
+    )
     assert values.fetch == ["w:0", "b:0"]
     assert values.feed == ["x=[1, 2]", "f.npz"]
+    assert values.input == ["a=b.npy", "c,d.npy"]
 
 
 def test_results_and_nothing_else_go_to_stdout(
@@ -95,7 +105,8 @@ def test_a_mistake_is_one_line_and_1(tmp_path: Path) -> None:
     assert run.stderr == f"predict.py: error: there is no file {tmp_path}/absent.meta\n"
 
 
-def test_a_prediction_is_quiet_and_0(line: str) -> None:
+def test_a_prediction_says_what_it_read_and_is_0(line: str) -> None:
     run = _run(f"--meta={line}", "--fetch=w:0,b:0")
-    assert (run.returncode, run.stderr) == (0, "")
+    said = f"graph {line}, variables {line.removesuffix('.meta')}\n"
+    assert (run.returncode, run.stderr) == (0, said)
     assert run.stdout == "w:0 float32 [1]\n[2.]\nb:0 float32 [1]\n[0.5]\n"

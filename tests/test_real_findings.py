@@ -154,7 +154,7 @@ def test_finding_04_a_producer_that_knew_no_shapes(tmp_path: Path) -> None:
     stock.edit_meta(path, age)
     _assert_y(path)
     np.save(tmp_path / "x.npy", np.tile(X, (300, 1)))
-    (rows,) = _predict(path, input=str(tmp_path / "x.npy"))
+    (rows,) = _predict(path, input=[str(tmp_path / "x.npy")])
     np.testing.assert_allclose(rows, np.tile(X @ W, (300, 1)), rtol=1e-6)
 
 
@@ -447,7 +447,7 @@ def test_finding_19_a_fixed_batch_size(tmp_path: Path, rows: int) -> None:
         _layer(v1.placeholder(tf.float32, [4, 3], name="x"))
     x = np.random.default_rng(0).random((rows, 3), np.float32)
     np.save(tmp_path / "x.npy", x)
-    (y,) = _predict(tmp_path / "m.meta", input=str(tmp_path / "x.npy"))
+    (y,) = _predict(tmp_path / "m.meta", input=[str(tmp_path / "x.npy")])
     np.testing.assert_allclose(y, x @ W, rtol=1e-6)
 
 
@@ -461,7 +461,7 @@ def test_finding_19_a_column_major_input(tmp_path: Path, rows: int) -> None:
     (y,) = _predict(tmp_path / "m.meta", feeds={"x:0": x.T})
     np.testing.assert_allclose(y, W.T @ x.T, rtol=1e-5)
     np.save(tmp_path / "x.npy", x)
-    (y,) = _predict(tmp_path / "m.meta", input=str(tmp_path / "x.npy"))
+    (y,) = _predict(tmp_path / "m.meta", input=[str(tmp_path / "x.npy")])
     np.testing.assert_allclose(y if y.shape[0] == rows else y.T, x @ W, rtol=1e-5)
 
 
@@ -484,7 +484,7 @@ def test_finding_19_inputs_of_any_dtype(tmp_path: Path, values: Array) -> None:
     assert y.dtype == values.dtype
     assert y.tolist() == values[::-1].tolist()
     np.save(tmp_path / "x.npy", values)
-    (y,) = _predict(tmp_path / "m.meta", input=str(tmp_path / "x.npy"), batch_size=1)
+    (y,) = _predict(tmp_path / "m.meta", input=[str(tmp_path / "x.npy")], batch_size=1)
     assert y.tolist() == values.tolist()
 
 
@@ -495,7 +495,7 @@ def test_finding_19_serialized_examples(tmp_path: Path) -> None:
             example = tf.train.Example()
             example.features.feature["x"].float_list.value.extend(row)
             writer.write(example.SerializeToString())
-    (y,) = _predict(path, input=str(tmp_path / "x.tfrecord"))
+    (y,) = _predict(path, input=[str(tmp_path / "x.tfrecord")])
     np.testing.assert_allclose(y, X @ W, rtol=1e-6)
 
 

@@ -5,7 +5,7 @@ They are at ../shared/thirdparty; its index.json names inputs and an output of e
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from checkpoints.loading.inference_graph import load_inference_graph
 from checkpoints.loading.meta_graph_file import read_meta_graph
+from prediction.candidates import find_candidates
 from prediction.command import PredictConfig, predict
 from tests.prediction import stock
 
@@ -103,14 +104,56 @@ def test_predict_writes_what_a_stock_client_computes(entry: dict[str, Any], tmp_
     np.testing.assert_allclose(ours, _by_stock(entry, feeds, tmp_path), rtol=1e-6)
 
 
+def _listed(entry: dict[str, Any]) -> dict[str, Any]:
+    config = PredictConfig(str(THIRD_PARTY / entry["meta"]), list=True, format="json")
+    document: dict[str, Any] = json.loads(predict(config))
+    return document
+
+
+def _names(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [record["name"] for record in records]
+
+
 @every_entry
-def test_the_listing_names_the_input_and_the_output(entry: dict[str, Any]) -> None:
-    """An input pipeline's output is none of the placeholders: there the output has to do."""
-    text = predict(PredictConfig(str(THIRD_PARTY / entry["meta"]), list=True, format="json"))
-    document = json.loads(text)
-    assert document
-    fed = [tensor["name"] for tensor in entry["inputs"] if "/" not in tensor["name"]]
-    assert all(name in text for name in fed if not name.startswith("IteratorGetNext"))
+def test_the_listing_names_the_inputs_first(entry: dict[str, Any]) -> None:
+    """Where the rows come from a pipeline, it is its outputs that are fed."""
+    document = _listed(entry)
+    inputs = [tensor["name"] for tensor in entry["inputs"]]
+    listed = [_names(document[key])[: len(inputs)] for key in ("inputs", "pipeline")]
+    assert inputs in listed
+
+
+@every_entry
+def test_the_likeliest_outputs_are_the_true_ones(entry: dict[str, Any]) -> None:
+    found = find_candidates(read_meta_graph(str(THIRD_PARTY / entry["meta"])))
+    assert entry["suggested_output"] in found.outputs[:2]
+
+
+@every_entry
+def test_only_what_a_prediction_needs_is_to_be_fed(entry: dict[str, Any]) -> None:
+    """Most of them read labels or other rows from a pipeline that no prediction stands on."""
+    inputs = [tensor["name"] for tensor in entry["inputs"]]
+    assert set(_names(_listed(entry)["pipeline"])) <= set(inputs)
+
+
+@pytest.mark.parametrize("signature", [None, "named"])
+def test_a_session_bundles_signatures(signature: str | None, tmp_path: Path) -> None:
+    (entry,) = (e for e in _entries() if "/half_plus_two/" in e["meta"])
+    rows = np.array([[1], [3]], np.float32)
+    keys = {None: ("ParseExample/ParseExample", "outputs"), "named": ("x", "y")}
+    fed, fetched = keys[signature]
+    np.save(tmp_path / "rows.npy", rows)
+    text = predict(
+        PredictConfig(
+            str(THIRD_PARTY / entry["meta"]),
+            signature=signature,
+            fetch=[fetched],
+            feed=[f"{fed}={tmp_path}/rows.npy"],
+            format="json",
+        )
+    )
+    (value,) = json.loads(text)["outputs"].values()
+    assert value == (rows / 2 + 2).tolist()
 
 
 @pytest.mark.parametrize("rows", [600, 3])
@@ -126,7 +169,7 @@ def test_any_number_of_rows_goes_through_a_graph_of_a_fixed_batch(
         PredictConfig(
             str(THIRD_PARTY / entry["meta"]),
             fetch=[entry["suggested_output"]],
-            input=f"{tmp_path}/images.npy",
+            input=[f"{tmp_path}/images.npy"],
             output=f"{tmp_path}/out.npz",
         )
     )

@@ -3,17 +3,20 @@
 import math
 import os
 import re
+import weakref
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from checkpoints.bounded_file import check_fetched
+from checkpoints.bounded_file import check_fetched, read_head
 from checkpoints.errors import CheckpointError
+from checkpoints.file_kinds import HEAD_BYTES, kind_of
 from checkpoints.index_table import check_index
 from checkpoints.naming import INDEX_SUFFIX
+from checkpoints.readable_prefix import readable_prefix
 
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})")
 # The format of 2016 compresses its values with Snappy (at most 64 bytes out of 3) and writes
@@ -38,11 +41,15 @@ class CheckpointReader:
           CheckpointError: a file is missing or damaged.
         """
         self._prefix = prefix
-        self._pattern, files, ratio = _files(prefix)
-        for file in files:
+        self._files = _files(prefix)
+        for file in self._files.values:
             check_fetched(file)
-        self._max_bytes = ratio * _total_size(files)
-        with _one_line(prefix):
+        self._max_bytes = self._files.ratio * _total_size(self._files.values)
+        links = ExitStack()
+        self._readable = links.enter_context(readable_prefix(prefix))
+        weakref.finalize(self, links.close)
+        self._pattern = self._readable + self._files.tail
+        with self._one_line():
             # Not tf.train.load_checkpoint: given a folder of that name, it follows the state file.
             self._reader = tf.compat.v1.train.NewCheckpointReader(self._pattern)
             self.shapes: Mapping[str, list[int]] = self._reader.get_variable_to_shape_map()
@@ -57,9 +64,9 @@ class CheckpointReader:
         sizes = {key: math.prod(self.shapes[key]) * self.dtypes[key].size for key in keys}
         if sum(sizes.values()) > self._max_bytes:
             key = max(sizes, key=lambda key: sizes[key])
-            raise CheckpointError(
-                f"{self._prefix} is damaged: its files are smaller than the values that its index "
-                f"speaks of, such as {key} {self.dtypes[key].name} {self.shapes[key]}"
+            raise self._damage(
+                "its files are smaller than the values that its index speaks of, such as "
+                f"{key} {self.dtypes[key].name} {self.shapes[key]}"
             )
 
     def read(self, key: str) -> Array:
@@ -68,11 +75,27 @@ class CheckpointReader:
         Raises:
           CheckpointError: it is damaged.
         """
-        with _one_line(self._prefix):
+        with self._one_line():
             try:
                 return np.asarray(self._reader.get_tensor(key))
             except tf.errors.UnimplementedError:  # Of the format V1 it joins no slices.
                 return _restored(self._pattern, key, self.dtypes[key])
+
+    @contextmanager
+    def _one_line(self) -> Iterator[None]:
+        """Makes a CheckpointError of whatever the reader's C++ side raises."""
+        try:
+            yield
+        except (tf.errors.OpError, IndexError, RuntimeError, TypeError, ValueError) as error:
+            line = (str(error).splitlines() or ["it cannot be read"])[0]
+            raise self._damage(line.replace(self._readable, self._prefix)) from error
+
+    def _damage(self, line: str) -> CheckpointError:
+        """What to say of values that make no sense: that they are none, where they look so."""
+        for file in self._files.values:
+            if kind := kind_of(read_head(file, HEAD_BYTES)):
+                return CheckpointError(f"{file} holds no values: it is {kind}")
+        return CheckpointError(f"{self._prefix} is damaged: {line}")
 
 
 def _restored(pattern: str, key: str, dtype: tf.DType) -> Array:
@@ -84,22 +107,25 @@ def _restored(pattern: str, key: str, dtype: tf.DType) -> Array:
         return np.asarray(session.run(value))
 
 
-@contextmanager
-def _one_line(prefix: str) -> Iterator[None]:
-    """Makes a CheckpointError of whatever the reader's C++ side raises."""
-    try:
-        yield
-    except (tf.errors.OpError, IndexError, RuntimeError, TypeError, ValueError) as error:
-        line = (str(error).splitlines() or ["it cannot be read"])[0]
-        raise CheckpointError(f"{prefix} is damaged: {line}") from error
+class _Files(NamedTuple):
+    """The files of a checkpoint.
+
+    Attributes:
+      tail: what comes after the prefix in what TensorFlow opens it by.
+      values: those that hold values.
+      ratio: the most bytes of values that a byte of them can hold.
+    """
+
+    tail: str
+    values: list[str]
+    ratio: int
 
 
-def _files(prefix: str) -> tuple[str, list[str], int]:
-    """What the checkpoint at `prefix` is opened by, its files of values, and their ratio.
+def _files(prefix: str) -> _Files:
+    """The files of the checkpoint at `prefix`.
 
     An index makes it the present format, whose data files are checked to be all there. Without
-    one, it is the format V1: a file at the prefix itself, or shards beside it. The ratio is the
-    most bytes of values that a byte of the files can hold.
+    one, it is the format V1: a file at the prefix itself, or shards beside it.
     """
     folder, base = os.path.split(prefix)
     try:
@@ -111,9 +137,9 @@ def _files(prefix: str) -> tuple[str, list[str], int]:
         _check_shards(prefix, shards)
         check_fetched(prefix + INDEX_SUFFIX)
         check_index(prefix + INDEX_SUFFIX)
-        return prefix, [f"{prefix}.data-{n}-of-{of}" for n, of in shards], 1
+        return _Files("", [f"{prefix}.data-{n}-of-{of}" for n, of in shards], 1)
     if base in names and not tf.io.gfile.isdir(prefix):
-        return prefix, [prefix], _MAX_RATIO_OF_V1
+        return _Files("", [prefix], _MAX_RATIO_OF_V1)
     shards = _shards(names, base)
     if not shards:
         raise CheckpointError(
@@ -121,7 +147,7 @@ def _files(prefix: str) -> tuple[str, list[str], int]:
         )
     _check_shards(prefix, shards)
     files = [f"{prefix}-{n}-of-{of}" for n, of in shards]
-    return f"{prefix}-?????-of-{shards[0][1]}", files, _MAX_RATIO_OF_V1
+    return _Files(f"-?????-of-{shards[0][1]}", files, _MAX_RATIO_OF_V1)
 
 
 def _total_size(files: Collection[str]) -> int:

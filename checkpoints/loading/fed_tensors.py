@@ -6,7 +6,12 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from checkpoints.errors import CheckpointError
-from checkpoints.loading.meta_graph_file import PLACEHOLDERS, MetaGraphFile, node_of
+from checkpoints.loading.meta_graph_file import (
+    PLACEHOLDERS,
+    PLACEHOLDERS_WITH_DEFAULT,
+    MetaGraphFile,
+    node_of,
+)
 from checkpoints.loading.variable_values import RESOURCE_VARIABLE, VARIABLE_OPS
 
 _NAME = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*")  # As tf.Operation has it.
@@ -25,6 +30,7 @@ def placeholder(
     dtype: tf.DType,
     shape: Sequence[int | None] | None,
     scope: str,
+    default: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """A placeholder to feed a tensor of the file by, in the default graph.
 
@@ -34,6 +40,7 @@ def placeholder(
       dtype: no reference type.
       shape: None for sizes, or a rank, that are not known.
       scope: a `free_scope`, for what cannot have the tensor's own name.
+      default: its value where it is not fed; None where it has to be.
 
     Raises:
       CheckpointError: it is a resource or a variant, of which there are no values to feed.
@@ -42,8 +49,11 @@ def placeholder(
         raise CheckpointError(f"{name} cannot be fed: it is a {dtype.name}")
     node = node_of(name)
     # A fed placeholder is not imported: its name is free. Not all names of files are allowed here.
-    if meta.nodes[node].op not in PLACEHOLDERS or not _NAME.fullmatch(node):
+    own = PLACEHOLDERS if default is None else PLACEHOLDERS | PLACEHOLDERS_WITH_DEFAULT
+    if meta.nodes[node].op not in own or not _NAME.fullmatch(node):
         node = f"{scope}/value"
+    if default is not None:
+        return tf.compat.v1.placeholder_with_default(default, shape, name=node)
     return tf.compat.v1.placeholder(dtype, shape, name=node)
 
 

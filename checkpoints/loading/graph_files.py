@@ -12,6 +12,7 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from checkpoints.errors import CheckpointError
 from checkpoints.loading.model_parsing import parse_message, what_it_is
 
+GRAPH_SUFFIXES = (".pb", ".pbtxt")
 SAVED_MODEL_FILES = ("saved_model.pb", "saved_model.pbtxt")
 
 _SERVE = "serve"

@@ -5,32 +5,28 @@ variables are read from the checkpoint and assigned by operations of our own; th
 restore, save and initializer operations are never run.
 """
 
-import itertools
-import re
-import time
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType, TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from checkpoints.errors import CheckpointError
 from checkpoints.fed_callable import make_fed_callable
-from checkpoints.loading.constant_sizes import check_constant_sizes
 from checkpoints.loading.declared_tensor import declared
 from checkpoints.loading.fed_tensors import free_scope, placeholder, stand_in
+from checkpoints.loading.graph_import import import_graph, reason_of_run, tensor_of
 from checkpoints.loading.lookup_tables import with_tables
-from checkpoints.loading.meta_graph_file import MetaGraphFile, node_of
+from checkpoints.loading.meta_graph_file import MetaGraphFile
 from checkpoints.loading.op_check import check_operations, disarm
 from checkpoints.loading.restored_values import Restoring, Step
-from checkpoints.loading.sub_graph import sub_graph
-from checkpoints.loading.time_limit import milliseconds, overrun
+from checkpoints.loading.sub_graph import nodes_by_op, sub_graph
+from checkpoints.loading.time_limit import TimeLimit
 from checkpoints.loading.variable_values import RESOURCE_VARIABLE
-from checkpoints.loading.well_formed import check_well_formed
 
-_NODE = re.compile(r"\{\{node (\S+?)\}\}")  # How TensorFlow marks nodes in its messages.
+_RUN = "one run"
+_START = "the start of the graph, which fills its tables,"
 
 Array = np.ndarray[Any, Any]
 
@@ -66,7 +62,8 @@ class InferenceGraph:
     Attributes:
       feeds: the fed tensors, in the order in which `run` takes their values.
       fetches: the fetched tensors, in the order in which `run` returns their values.
-      running_since: when the run that is going on began, by time.monotonic(); None between runs.
+      nodes_by_op: the names of its nodes, those of library functions as `function/node`, by
+        operation, in the file's order.
     """
 
     def __init__(
@@ -74,18 +71,19 @@ class InferenceGraph:
         session: tf.compat.v1.Session,
         feeds: Mapping[str, tf.Tensor],
         fetches: Mapping[str, tf.Tensor],
-        time_limit: float | None = None,
+        nodes_by_op: Mapping[str, Sequence[str]],
+        time_limit: TimeLimit,
     ) -> None:
         self.feeds = tuple(_info(name, tensor) for name, tensor in feeds.items())
         self.fetches = tuple(_info(name, tensor) for name, tensor in fetches.items())
+        self.nodes_by_op = nodes_by_op
         self._session = session
-        self.running_since: float | None = None
         self._time_limit = time_limit
         self._run = make_fed_callable(
             session,
             list(feeds.values()),
             list(fetches.values()),
-            timeout_ms=milliseconds(time_limit),
+            timeout_ms=time_limit.milliseconds,
         )
 
     def run(self, *values: Array) -> list[Array]:
@@ -102,16 +100,16 @@ class InferenceGraph:
           CheckpointError: an operation failed, and the message names its node; or the run took
             longer than the time limit.
         """
-        self.running_since = time.monotonic()
+        self._time_limit.start(_RUN)
         try:
             results = self._run(*values)
         except tf.errors.DeadlineExceededError as error:
-            limit = self._time_limit or 0.0
-            raise CheckpointError(overrun(self._session.graph, limit)) from error
+            line = self._time_limit.overrun(_RUN, self._session.graph)
+            raise CheckpointError(line) from error
         except tf.errors.OpError as error:
-            raise CheckpointError(f"the graph fails{_cause(error)}") from error
+            raise CheckpointError(f"the graph fails{reason_of_run(error)}") from error
         finally:
-            self.running_since = None
+            self._time_limit.stop()
         return [  # A single string comes as bytes, not as an array.
             np.asarray(result, info.dtype.as_numpy_dtype)
             for result, info in zip(results, self.fetches, strict=True)
@@ -133,6 +131,16 @@ class InferenceGraph:
         self.close()
 
 
+class _Imported(NamedTuple):
+    """What `load_inference_graph` has once the graph is in TensorFlow, and nothing has run."""
+
+    graph: tf.Graph
+    feeds: Mapping[str, tf.Tensor]
+    fetches: Mapping[str, tf.Tensor]
+    restoring: Restoring
+    nodes_by_op: Mapping[str, Sequence[str]]
+
+
 def load_inference_graph(
     meta: MetaGraphFile,
     fetches: Sequence[str],
@@ -140,7 +148,7 @@ def load_inference_graph(
     *,
     trust_graph: bool = False,
     assets: Mapping[str, str] = MappingProxyType({}),
-    time_limit: float | None = 60.0,
+    time_limit: TimeLimit = TimeLimit(),  # noqa: B008 (it is frozen)
 ) -> InferenceGraph:
     """Imports what `fetches` need when `feeds` are fed, and restores its variables.
 
@@ -152,36 +160,50 @@ def load_inference_graph(
       assets: files that lookup tables are filled from, by the name of the tensor that the graph
         takes the file's name from, or by the file's name there.
       trust_graph: run also what may do more than compute, naming it in a warning.
-      time_limit: seconds that one run may take, None or 0 for no limit.
+      time_limit: of the import, of what fills the tables, of each run. Reading the values from the
+        checkpoint has none: that takes as long as the files are large.
 
     Raises:
       CheckpointError: a tensor does not exist, the graph cannot be imported into this TensorFlow,
         an operation may do more than compute or has no kernel here, a table's file is not named,
-        or the checkpoint lacks a file or a variable or is damaged.
+        something took longer than the time limit, or the checkpoint lacks a file or a variable or
+        is damaged.
     """
+    with time_limit.over("the import of the graph"):
+        graph, fed, fetched, restoring, nodes_by_op = _imported(meta, fetches, feeds, trust_graph)
+    steps = restoring.steps(assets)
+    with time_limit.over(_START):
+        try:
+            session = _restored_session(graph, steps, time_limit)
+            return InferenceGraph(session, fed, fetched, nodes_by_op, time_limit)
+        except tf.errors.DeadlineExceededError as error:
+            raise CheckpointError(time_limit.overrun(_START, graph)) from error
+        except tf.errors.OpError as error:  # What is only found out when the graph is first built.
+            raise CheckpointError(f"{meta.path} cannot be run{reason_of_run(error)}") from error
+
+
+def _imported(
+    meta: MetaGraphFile, fetches: Sequence[str], feeds: Sequence[str], trust_graph: bool
+) -> _Imported:
+    """Imports what is needed, and the operations that give it its values."""
     infos = describe_tensors(meta, feeds)
     needed, fillings = with_tables(meta, fetches, feeds)
     check_operations(needed.graph_def, meta.path, trust_graph)
-    graph = tf.Graph()
-    with graph.as_default():
+    nodes = nodes_by_op(needed.graph_def)
+    with tf.Graph().as_default() as graph:
         scope = free_scope(meta, "fed")
         fed = {i.name: placeholder(meta, i.name, i.dtype, i.shape, scope) for i in infos}
         stand_ins = {name: stand_in(meta, name, fed[name]) for name in needed.feeds}
         restoring = Restoring(meta, needed.names, fillings, free_scope(meta, "restored"))
         needed.graph_def.MergeFrom(restoring.graph_def)
-        _import(meta, needed.graph_def, stand_ins)
+        import_graph(meta, needed.graph_def, stand_ins)
         fetched = {
             # A session refuses to fetch the very tensor that is fed.
-            name: tf.identity(fed[name]) if name in fed else _value(_tensor(graph, name))
+            name: tf.identity(fed[name]) if name in fed else _value(tensor_of(graph, name))
             for name in fetches
         }
     graph.finalize()
-    steps = restoring.steps(assets)
-    try:
-        session = _restored_session(graph, steps, time_limit)
-        return InferenceGraph(session, fed, fetched, time_limit)
-    except tf.errors.OpError as error:  # What is only found out when the graph is first built.
-        raise CheckpointError(f"{meta.path} cannot be run{_cause(error)}") from error
+    return _Imported(graph, fed, fetched, restoring, nodes)
 
 
 def describe_tensors(meta: MetaGraphFile, names: Sequence[str]) -> tuple[TensorInfo, ...]:
@@ -209,38 +231,8 @@ def _inferred(meta: MetaGraphFile, names: Sequence[str]) -> tuple[TensorInfo, ..
     disarm(graph_def)
     graph = tf.Graph()
     with graph.as_default():
-        _import(meta, graph_def, {})
-    return tuple(_info(name, _tensor(graph, name)) for name in names)
-
-
-def _import(meta: MetaGraphFile, graph_def: GraphDef, input_map: Mapping[str, tf.Tensor]) -> None:
-    """Imports into the default graph, under the file's names.
-
-    Raises:
-      CheckpointError: an operation or attribute that this TensorFlow does not have, or a graph
-        that is not well-formed.
-    """
-    check_constant_sizes(graph_def, meta.path)
-    check_well_formed(graph_def, meta.path)
-    try:
-        tf.import_graph_def(
-            graph_def,
-            input_map=dict(input_map),
-            name="",
-            producer_op_list=meta.proto.meta_info_def.stripped_op_list,
-        )
-    except (tf.errors.OpError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{meta.path} cannot be imported: {_first_line(error)}") from error
-
-
-def _tensor(graph: tf.Graph, name: str) -> tf.Tensor:
-    try:
-        return graph.get_tensor_by_name(name)
-    except (KeyError, ValueError) as error:
-        outputs = len(graph.get_operation_by_name(node_of(name)).outputs)
-        raise CheckpointError(
-            f"there is no tensor {name} (outputs of {node_of(name)}: {outputs})"
-        ) from error
+        import_graph(meta, graph_def, {})
+    return tuple(_info(name, tensor_of(graph, name)) for name in names)
 
 
 def _value(tensor: tf.Tensor) -> tf.Tensor:
@@ -269,29 +261,13 @@ def _tensor_info(name: str, dtype: tf.DType, shape: tf.TensorShape) -> TensorInf
 
 
 def _restored_session(
-    graph: tf.Graph, steps: Sequence[Step], time_limit: float | None
+    graph: tf.Graph, steps: Sequence[Step], time_limit: TimeLimit
 ) -> tf.compat.v1.Session:
     """A session whose variables and tables have their values."""
     session = tf.compat.v1.Session(
         graph=graph, config=tf.compat.v1.ConfigProto(allow_soft_placement=True)
     )
-    options = tf.compat.v1.RunOptions(timeout_in_ms=milliseconds(time_limit))
+    options = tf.compat.v1.RunOptions(timeout_in_ms=time_limit.milliseconds)
     for step in steps:
         session.run(list(step.targets), dict(step.feeds), options=options)
     return session
-
-
-def _cause(error: tf.errors.OpError) -> str:
-    """The node and the reason, out of the many lines of a session's message.
-
-    The reason is the first line, or, where a traceback goes before it, the one after `Node: ...`.
-    """
-    lines = str(error.message).strip().splitlines()
-    after = [reason for line, reason in itertools.pairwise(lines) if line.startswith("Node: ")]
-    node = _NODE.search(str(error.message))
-    return f"{f' at {node[1]}' if node else ''}: {(after or lines)[0]}"
-
-
-def _first_line(error: Exception) -> str:
-    text = error.message if isinstance(error, tf.errors.OpError) else str(error)
-    return str(text).strip().partition("\n")[0]

@@ -5,17 +5,16 @@ run; one that reads a text file is not: its file may be read only where the user
 where it is an asset of the SavedModel itself, and then it is us who read it.
 """
 
-import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
-import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf.meta_graph_pb2 import AssetFileDef
 
 from checkpoints.errors import CheckpointError
+from checkpoints.loading.bundled_assets import bundled_asset, check_inside
 from checkpoints.loading.graph_view import Output, View, attribute, data_inputs, source, views
 from checkpoints.loading.meta_graph_file import MetaGraphFile, node_of
 from checkpoints.loading.saver_mapping import ASSIGN_OPS, Stored, stored_source
@@ -114,9 +113,10 @@ def vocabulary_path(filling: ByFile, assets: Mapping[str, str]) -> str:
     for name in filling.names:
         if name in assets:
             return assets[name]
-    if filling.bundled is not None:
-        return filling.bundled
     names = filling.names or [filling.table]
+    if filling.bundled is not None:
+        check_inside(filling.bundled, names[-1])
+        return filling.bundled
     raise CheckpointError(
         f"table {filling.table} needs its vocabulary file, {names[0]} where the graph was made: "
         f"name it with --asset {names[-1]}=<path>"
@@ -206,7 +206,7 @@ def _by_file(meta: MetaGraphFile, view: View, node: NodeDef, table: str) -> ByFi
     for asset in _assets(meta):
         if asset.tensor_info.name == found.name:
             path = path or asset.filename
-            bundled = _bundled(meta, asset.filename)
+            bundled = bundled_asset(meta, asset.filename)
     if path:
         names = [path, *names, re.split(r"[/\\]", path)[-1]]
     return ByFile(table, tuple(names), bundled, text)
@@ -235,11 +235,3 @@ def _assets(meta: MetaGraphFile) -> Iterator[AssetFileDef]:
             yield AssetFileDef.FromString(content.value)
         except DecodeError:
             continue
-
-
-def _bundled(meta: MetaGraphFile, name: str) -> str | None:
-    """A file of the SavedModel's own folder of assets; None where there is none such."""
-    if not name or name != re.split(r"[/\\]", name)[-1] or name in (".", ".."):
-        return None  # Whatever lies elsewhere is no asset.
-    path = os.path.join(os.path.dirname(os.path.dirname(meta.prefix)), "assets", name)
-    return path if tf.io.gfile.exists(path) else None

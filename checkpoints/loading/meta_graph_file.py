@@ -3,14 +3,14 @@
 Format: `tensorflow/core/protobuf/meta_graph.proto`.
 """
 
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 
 from tensorflow.core.framework.node_def_pb2 import NodeDef
-from tensorflow.core.protobuf.meta_graph_pb2 import CollectionDef, MetaGraphDef, SignatureDef
+from tensorflow.core.protobuf.meta_graph_pb2 import CollectionDef, MetaGraphDef
 
 from checkpoints.bounded_file import read_bounded
 from checkpoints.errors import CheckpointError
@@ -20,7 +20,7 @@ from checkpoints.loading.model_parsing import (
     parse_message,
     what_it_is,
 )
-from checkpoints.meta_graph import SIGNATURE
+from checkpoints.loading.nearest_names import nearest_names
 from checkpoints.naming import META_SUFFIX
 
 PLACEHOLDERS = frozenset({"Placeholder", "PlaceholderV2"})
@@ -60,13 +60,6 @@ class MetaGraphFile:
                 raise CheckpointError(f"{self.path} is damaged: {name!r} is no name of a node")
         return nodes
 
-    @property
-    def signature(self) -> SignatureDef:
-        """The signature `serving_default`; an empty one where the file has none."""
-        if SIGNATURE not in self.proto.signature_def:
-            return SignatureDef()
-        return self.proto.signature_def[SIGNATURE]
-
     def collection(self, key: str) -> CollectionDef:
         """A collection; an empty one where the file has none of that name."""
         if key not in self.proto.collection_def:
@@ -82,22 +75,27 @@ class MetaGraphFile:
         known = _TENSOR_NAME.fullmatch(name) and node_of(name) in self.nodes
         return name if known else None
 
-    def tensor_name(self, text: str) -> str:
+    def tensor_name(self, text: str, keys: Mapping[str, str] = MappingProxyType({})) -> str:
         """As `find_tensor`.
+
+        Args:
+          text: a tensor, or one of `keys`; what is both is the tensor.
+          keys: other names of some tensors, such as those of a signature.
 
         Raises:
           CheckpointError: there is no such node; the message offers the nearest names.
         """
-        name = self.find_tensor(text)
+        name = self.find_tensor(text) or keys.get(text)
         if name is None:
-            raise CheckpointError(f"{self.path} has no tensor {text!r}; {self._hint(text)}")
+            raise CheckpointError(f"{self.path} has no tensor {text!r}; {self._hint(text, keys)}")
         return name
 
-    def _hint(self, text: str) -> str:
-        near = difflib.get_close_matches(node_of(text), self.nodes, cutoff=0.5)
+    def _hint(self, text: str, keys: Mapping[str, str]) -> str:
+        own = [key for key in keys if key not in self.nodes]
+        near = nearest_names(text, [*own, *(f"{name}:0" for name in self.nodes)])
         if not near:
             return "predict.py --list shows its inputs and outputs"
-        return "the nearest are " + ", ".join(f"{name}:0" for name in near)
+        return "the nearest are " + ", ".join(near)
 
 
 def node_of(tensor_name: str) -> str:

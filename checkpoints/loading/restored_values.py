@@ -15,8 +15,8 @@ from checkpoints.loading.meta_graph_file import MetaGraphFile
 from checkpoints.loading.variable_values import (
     RESOURCE_VARIABLE,
     VARIABLE_OPS,
-    Variable,
     read_values,
+    variable_of,
 )
 from checkpoints.loading.vocabulary import read_vocabulary
 
@@ -65,7 +65,7 @@ class Restoring:
         self._meta = meta
         self._scope = scope
         found = [n for name, n in meta.nodes.items() if name in names and n.op in VARIABLE_OPS]
-        self._assigned = [(_variable(meta, node), *self._assign(node)) for node in found]
+        self._assigned = [(variable_of(meta, node), *self._assign(node)) for node in found]
         self._imports = [self._fill(f) for f in fillings if not isinstance(f, ByRun)]
         self._runs = [f.node for f in fillings if isinstance(f, ByRun)]
 
@@ -152,16 +152,6 @@ class Restoring:
                 )
         reader.check_sizes(keys)
         return reader.read(keys[0]), reader.read(keys[1])
-
-
-def _variable(meta: MetaGraphFile, node: NodeDef) -> Variable:
-    shape = attribute(node, "shape").shape
-    dtype = _dtype(meta, attribute(node, "dtype").type)
-    if min((dim.size for dim in shape.dim), default=0) < -1:
-        raise CheckpointError(f"{meta.path} is damaged: the shape of {node.name} is negative")
-    # The oldest kind cannot tell a scalar from a shape that is not known.
-    unknown = shape.unknown_rank or (node.op == "Variable" and not shape.dim)
-    return Variable(node.name, dtype, tf.TensorShape(None if unknown else shape))
 
 
 def _dtype(meta: MetaGraphFile, number: int) -> tf.DType:

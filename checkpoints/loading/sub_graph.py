@@ -85,6 +85,17 @@ def sub_graph(
     return SubGraph(meta, frozenset(kept), frozenset(taken), fed_nodes)
 
 
+def nodes_by_op(graph_def: GraphDef) -> dict[str, list[str]]:
+    """The names of the nodes of each operation; of a library function's, as `function/node`."""
+    found: dict[str, list[str]] = {}
+    for node in graph_def.node:
+        found.setdefault(node.op, []).append(node.name)
+    for function in graph_def.library.function:
+        for node in function.node_def:
+            found.setdefault(node.op, []).append(f"{function.signature.name}/{node.name}")
+    return found
+
+
 def reachable(meta: MetaGraphFile, nodes: Iterable[str]) -> set[str]:
     """The nodes that some nodes stand on, they included; inputs that do not exist are left out."""
     found = set[str]()

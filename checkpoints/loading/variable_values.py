@@ -5,9 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from checkpoints.errors import CheckpointError, first_few
 from checkpoints.loading.checkpoint_reader import Array, CheckpointReader
+from checkpoints.loading.graph_view import attribute
 from checkpoints.loading.meta_graph_file import MetaGraphFile
 from checkpoints.loading.saver_mapping import Stored, checkpoint_keys
 
@@ -30,6 +32,48 @@ class Variable(NamedTuple):
     name: str
     dtype: tf.DType
     shape: tf.TensorShape
+
+
+def variable_of(meta: MetaGraphFile, node: NodeDef) -> Variable:
+    """What a graph says of the variable that `node` makes.
+
+    Raises:
+      CheckpointError: no variable can be so.
+    """
+    shape = attribute(node, "shape").shape
+    number = attribute(node, "dtype").type
+    try:
+        dtype = tf.as_dtype(number)
+    except TypeError as error:
+        raise CheckpointError(f"{meta.path} is damaged: there is no dtype {number}") from error
+    if min((dim.size for dim in shape.dim), default=0) < -1:
+        raise CheckpointError(f"{meta.path} is damaged: the shape of {node.name} is negative")
+    # The oldest kind cannot tell a scalar from a shape that is not known.
+    unknown = shape.unknown_rank or (node.op == "Variable" and not shape.dim)
+    return Variable(node.name, dtype, tf.TensorShape(None if unknown else shape))
+
+
+def graph_variables(meta: MetaGraphFile) -> list[Variable]:
+    """All variables of a graph.
+
+    Raises:
+      CheckpointError: as `variable_of`.
+    """
+    return [variable_of(meta, node) for node in meta.nodes.values() if node.op in VARIABLE_OPS]
+
+
+def unavailable(meta: MetaGraphFile, variables: Sequence[Variable]) -> list[str]:
+    """Which of `variables` cannot have a value, a line each; no value is read.
+
+    Raises:
+      CheckpointError: a file is missing or damaged, so that none can.
+    """
+    reader = CheckpointReader(meta.prefix)
+    keys = checkpoint_keys(meta, [variable.name for variable in variables], reader.shapes)
+    found = {v.name for v in variables if keys[v.name].key in reader.shapes}
+    reader.check_sizes({keys[name].key for name in found})
+    missing = [f"{_named(v, keys)} is missing" for v in variables if v.name not in found]
+    return missing + _misfits([v for v in variables if v.name in found], keys, reader)
 
 
 def read_values(meta: MetaGraphFile, variables: Sequence[Variable]) -> dict[str, Array]:
@@ -90,16 +134,23 @@ def _check_variables(
             f"{prefix} lacks {len(missing)} of the {len(variables)} variables that this takes: "
             + first_few(missing, _MAX_NAMED)
         )
-    wrong = [
+    wrong = _misfits(variables, keys, reader)
+    if wrong:
+        raise CheckpointError(
+            f"{prefix} does not fit its graph: " + first_few(wrong, _MAX_NAMED, "; ")
+        )
+
+
+def _misfits(
+    variables: Sequence[Variable], keys: Mapping[str, Stored], reader: CheckpointReader
+) -> list[str]:
+    """A phrase for each variable that the checkpoint has otherwise than the graph."""
+    return [
         f"{_named(v, keys)} is {_found(keys[v.name], reader)}, the graph has {v.dtype.name} "
         f"{v.shape}"
         for v in variables
         if not _fits(v, keys[v.name], reader)
     ]
-    if wrong:
-        raise CheckpointError(
-            f"{prefix} does not fit its graph: " + first_few(wrong, _MAX_NAMED, "; ")
-        )
 
 
 def _fits(variable: Variable, stored: Stored, reader: CheckpointReader) -> bool:

@@ -5,7 +5,6 @@ graph opens no file. Its attributes: `tensorflow/core/ops/lookup_ops.cc`; how li
 `tensorflow/core/kernels/lookup_util.cc`.
 """
 
-import os
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from checkpoints.bounded_file import check_fetched, read_bounded
 from checkpoints.errors import CheckpointError
 
 MAX_BYTES = 1 << 27
@@ -58,10 +58,13 @@ def read_vocabulary(
 
 
 def _lines(path: str, vocab_size: int) -> list[bytes]:
-    """The lines; carriage returns are dropped wherever they stand."""
-    lines = _content(path).replace(b"\r", b"").split(b"\n")
+    """The lines, at least one; carriage returns are dropped wherever they stand."""
+    check_fetched(path)
+    lines = read_bounded(path, MAX_BYTES).replace(b"\r", b"").split(b"\n")
     if not lines[-1]:
         lines.pop()
+    if not lines:  # TensorFlow fills no table with nothing.
+        raise CheckpointError(f"{path} is empty: a vocabulary has at least one line")
     if vocab_size >= 0:
         if len(lines) < vocab_size:
             raise CheckpointError(
@@ -73,22 +76,6 @@ def _lines(path: str, vocab_size: int) -> list[bytes]:
     return lines
 
 
-def _content(path: str) -> bytes:
-    try:
-        length = tf.io.gfile.stat(path).length
-        if tf.io.gfile.isdir(path) or ("://" not in path and not os.path.isfile(path)):
-            raise CheckpointError(f"{path} is no file")
-        if length > MAX_BYTES:
-            raise CheckpointError(
-                f"{path} has {length} bytes, a vocabulary file has at most {MAX_BYTES}"
-            )
-        with tf.io.gfile.GFile(path, "rb") as file:
-            content: bytes = file.read(length)
-            return content
-    except tf.errors.OpError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.message}") from error
-
-
 def _column(
     path: str, lines: Sequence[bytes], text: TextFormat, index: int, dtype: tf.DType
 ) -> Array:
@@ -96,7 +83,7 @@ def _column(
     if index == _LINE_NUMBER and dtype.is_integer:
         return np.asarray(np.arange(len(lines)) + text.offset, dtype.as_numpy_dtype)
     if index == _WHOLE_LINE and dtype == tf.string:
-        return np.array([*lines, None], object)[:-1]  # An empty file, too, is of dtype object.
+        return np.array(lines, object)
     if index < 0 or not (dtype == tf.string or dtype.is_integer or dtype.is_floating):
         raise CheckpointError(f"{path} cannot give {dtype.name} values by the index {index}")
     values = np.empty(len(lines), object if dtype == tf.string else dtype.as_numpy_dtype)

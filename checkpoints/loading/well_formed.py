@@ -4,6 +4,7 @@ Of a graph itself it checks every node when it is imported. It does not look int
 into library functions only when they are run, where some mistakes end the process.
 """
 
+import itertools
 from collections.abc import Callable, Mapping
 from graphlib import CycleError, TopologicalSorter
 
@@ -20,6 +21,7 @@ _MAX_DEPTH = 100  # Functions within functions.
 _MAX_NODES = 1_000_000  # Of a function with all that it calls, as often as it does.
 _MAX_DIGITS = 9  # Of the number of an operation's output.
 _MAX_WIDTH = 1000  # Characters of a number as text.
+_MAX_OUTPUTS = 1 << 16  # Of one operation, where an attribute says how many.
 # Their static shapes are worked out from an input that is read as one number, whatever it is.
 _TAKES = frozenset(
     {"QueueDequeueMany", "QueueDequeueManyV2", "QueueDequeueUpTo", "QueueDequeueUpToV2"}
@@ -51,25 +53,25 @@ def check_well_formed(graph_def: GraphDef, where: str) -> None:
         function calls itself, or others many thousand times over; a node of a function does not
         fit its operation.
     """
-    functions = graph_def.library.function
-    for node in graph_def.node:
-        _check_node(node, where)
-    _check_takes(graph_def, where)
-    if not functions:
-        return
-    _check_calls(graph_def, where)
     definitions = _definitions(graph_def)
-    for function in functions:
+    for node in graph_def.node:
+        _check_node(node, definitions.get(node.op), where)
+    _check_takes(graph_def, where)
+    _check_calls(graph_def, where)
+    for function in graph_def.library.function:
         for node in function.node_def:
-            _check_node(node, f"{where}: function {function.signature.name}")
-            if node.op in definitions:
-                _check_attributes(node, definitions[node.op], where)
+            definition = definitions.get(node.op)
+            _check_node(node, definition, f"{where}: function {function.signature.name}")
+            if definition is not None:
+                _check_attributes(node, definition, where)
 
 
-def _check_node(node: NodeDef, where: str) -> None:
+def _check_node(node: NodeDef, definition: OpDef | None, where: str) -> None:
     mistake = _inputs_mistake(node)
     if not mistake and node.op in _MISTAKES:
         mistake = _MISTAKES[node.op](node)
+    if not mistake and definition is not None:
+        mistake = _numbers_mistake(node, definition)
     if mistake:
         raise CheckpointError(f"{where} is damaged: node {node.name} has {mistake}")
 
@@ -80,6 +82,16 @@ def _inputs_mistake(node: NodeDef) -> str | None:
         _, colon, position = text.rpartition(":")
         if colon and len(position) > _MAX_DIGITS and position.isdecimal():
             return f"the input {text}"
+    return None
+
+
+def _numbers_mistake(node: NodeDef, definition: OpDef) -> str | None:
+    """TensorFlow makes a list of as many inputs and outputs as attributes say before it counts."""
+    most = {arg.number_attr: _MAX_OUTPUTS for arg in definition.output_arg}
+    most |= {arg.number_attr: len(data_inputs(node)) for arg in definition.input_arg}
+    for name, number in most.items():
+        if name in node.attr and node.attr[name].i > number:
+            return f"{name} = {node.attr[name].i}, expected at most {number}"
     return None
 
 
@@ -147,13 +159,13 @@ def _check_calls(graph_def: GraphDef, where: str) -> None:
 
 
 def _definitions(graph_def: GraphDef) -> Mapping[str, OpDef]:
-    """What this TensorFlow says of each operation that the functions of a graph have in them.
+    """What this TensorFlow says of each operation of a graph and of the functions it has in it.
 
     One that it does not have is left out: the import of the graph says so.
     """
     functions = graph_def.library.function
-    ops = {node.op for function in functions for node in function.node_def}
-    ops -= {function.signature.name for function in functions}
+    nodes = itertools.chain(graph_def.node, *(function.node_def for function in functions))
+    ops = {node.op for node in nodes} - {function.signature.name for function in functions}
     flat = GraphDef(node=[NodeDef(name=op, op=op) for op in sorted(ops)])
     with tf.Graph().as_default() as graph:  # It refuses to work outside one.
         exported = tf.compat.v1.train.export_meta_graph(graph_def=flat, graph=graph)

@@ -108,3 +108,17 @@ def mixed() -> None:
     hidden = tf.multiply(x, factor, name="hidden")
     tf.cond(training, lambda: hidden, lambda: -hidden, name="cond")
     tf.add(tf.where(training, hidden, -hidden), bias(), name="y")
+
+
+def three_inputs() -> None:
+    """`a` [?, 3], `b` [?] and `words` [?], strings, in; `y` [?]."""
+    a = v1.placeholder(tf.float32, [None, 3], name="a")
+    b = v1.placeholder(tf.float32, [None], name="b")
+    words = v1.placeholder(tf.string, [None], name="words")
+    lengths = tf.cast(tf.strings.length(words), tf.float32)
+    tf.add(tf.reduce_sum(a, axis=1) * b, lengths, name="y")
+
+
+def threes() -> None:
+    """`x` [?, 3] in; `y` is x doubled."""
+    tf.multiply(v1.placeholder(tf.float32, [None, 3], name="x"), 2.0, name="y")

@@ -10,7 +10,9 @@ import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from checkpoints.loading.meta_graph_file import MetaGraphFile, read_meta_graph
-from prediction.candidates import Candidates, find_candidates
+from checkpoints.loading.sub_graph import sub_graph
+from prediction.candidates import Candidates, find_candidates, without_handles
+from prediction.model import read_model
 from tests.prediction import stock
 
 v1 = tf.compat.v1
@@ -71,7 +73,8 @@ def test_the_signature_goes_first(tmp_path: Path) -> None:
         inputs["y"].name = "nowhere:0"
 
     stock.edit_meta(tmp_path / "m.meta", sign)
-    found = find_candidates(read_meta_graph(f"{tmp_path}/m.meta"))
+    meta = read_meta_graph(f"{tmp_path}/m.meta")
+    found = find_candidates(meta, read_model(meta).inputs.values())
     assert found.inputs == ("c:0", "a:0", "b:0")
 
 
@@ -91,7 +94,7 @@ def test_placeholders_that_fill_a_queue_are_no_inputs(tmp_path: Path) -> None:
 
     found = _found(tmp_path, build)
     assert found.inputs == ()
-    assert found.pipeline == ("fifo_queue_DequeueMany:0", "fifo_queue_DequeueMany_1:1")
+    assert found.pipeline == ("fifo_queue_DequeueMany:0",)  # No prediction needs the labels.
     assert found.outputs[:2] == ("probabilities:0", "classes:0")
 
 
@@ -116,8 +119,84 @@ def test_an_iterators_rows_can_be_fed(tmp_path: Path) -> None:
 
     found = _found(tmp_path, build)
     assert found.inputs == ()
-    assert found.pipeline == ("IteratorGetNext:0", "IteratorGetNext:2")
+    assert found.pipeline == ("IteratorGetNext:0",)
     assert found.outputs[:2] == ("probabilities:0", "classes:0")
+    meta = read_meta_graph(f"{tmp_path}/m.meta")
+    of_loss = find_candidates(meta, wanted=["total:0"])
+    assert of_loss.pipeline == ("IteratorGetNext:0", "IteratorGetNext:2")
+    assert find_candidates(meta, wanted=["w1:0"]).pipeline == ()
+
+
+def test_copies_stand_together_and_the_one_with_a_name_of_its_own_is_first(tmp_path: Path) -> None:
+    def build() -> None:
+        x = v1.placeholder(tf.float32, [None, 3], name="x")
+        hidden = tf.nn.bias_add(tf.matmul(x, _variable("w", 3, 2)), _variable("b", 2))
+        tf.identity(tf.nn.softmax(hidden), name="chances")
+        tf.identity(tf.tanh(hidden, name="value"))
+
+    found = _found(tmp_path, build)
+    assert found.outputs == ("chances:0", "Softmax:0", "value:0", "Identity:0", "BiasAdd:0")
+
+
+def test_several_heads_go_before_what_needs_labels(tmp_path: Path) -> None:
+    def build() -> None:
+        x = v1.placeholder(tf.float32, [None, 3], name="x")
+        mask = v1.placeholder(tf.bool, [None, 2], name="mask")
+        target = v1.placeholder(tf.float32, [None, 2], name="target")
+        hidden = tf.matmul(x, _variable("w", 3, 2))
+        tf.nn.softmax(tf.where(mask, hidden, -1e9 * tf.ones_like(hidden)), name="policy")
+        value = tf.tanh(tf.matmul(hidden, _variable("u", 2, 2)), name="value")
+        tf.stack([hidden, -hidden], name="unused")
+        hardest = tf.math.top_k(tf.square(value - target), name="hardest").values
+        total = tf.reduce_mean(hardest) / 2.0 + tf.nn.l2_loss(v1.global_variables()[0])
+        tf.identity(total, name="sum")
+
+    found = _found(tmp_path, build)
+    assert found.outputs[:3] == ("policy:0", "value:0", "unused:0")
+    assert found.outputs.index("hardest:0") < found.outputs.index("sum:0")
+    assert found.inputs == ("x:0", "mask:0", "target:0")
+
+
+def test_what_depends_on_a_shape_only_is_no_output(tmp_path: Path) -> None:
+    def build() -> None:
+        x = v1.placeholder(tf.float32, [None, 3], name="x")
+        tf.fill(tf.shape(x), 2.0, name="twos")
+        tf.add(x, _variable("b", 3), name="y")
+
+    assert _found(tmp_path, build).outputs == ("y:0",)
+
+
+def _with_a_handle() -> None:
+    """Rows and labels of whichever iterator a placeholder of its handle names."""
+    handle = v1.placeholder(tf.string, [], name="handle")
+    kinds, shapes = (tf.float32, tf.int64), ([None, 3], [None])
+    iterator = v1.data.Iterator.from_string_handle(handle, kinds, shapes)
+    x, labels = iterator.get_next(name="rows")
+    logits = tf.matmul(x, _variable("w", 3, 2), name="logits")
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+    tf.reduce_mean(losses, name="loss")
+
+
+def test_an_iterators_handle_is_no_input(tmp_path: Path) -> None:
+    found = _found(tmp_path, _with_a_handle)
+    assert found.inputs == ()
+    assert found.pipeline == ("rows:0",)
+    assert found.outputs[0] == "logits:0"
+
+
+def test_what_comes_out_of_the_iterator_is_fed_in_place_of_its_handle(tmp_path: Path) -> None:
+    _found(tmp_path, _with_a_handle)
+    meta = read_meta_graph(f"{tmp_path}/m.meta")
+
+    def to_feed(fetches: list[str], fed: list[str]) -> list[str]:
+        needed = sub_graph(meta, fetches, fed)
+        return list(without_handles(needed, needed.unfed, fetches))
+
+    assert to_feed(["logits:0"], []) == ["rows:0"]
+    assert to_feed(["loss:0"], []) == ["rows:0", "rows:1"]
+    assert to_feed(["loss:0"], ["rows:0"]) == ["rows:1"]
+    assert to_feed(["rows:1"], []) == ["rows:1"]
+    assert to_feed(["handle:0"], []) == ["handle:0"]  # What is asked for itself.
 
 
 def test_a_parser_can_be_fed_instead(tmp_path: Path) -> None:
@@ -192,7 +271,7 @@ def test_damaged_wiring_does_no_harm() -> None:
     )
     found = find_candidates(meta)
     assert found.inputs == ("x:0",)
-    assert found.pipeline == ("c:0",)
+    assert found.pipeline == ()
 
 
 def test_a_long_chain_and_many_inputs_take_no_recursion_and_little_time() -> None:

@@ -12,7 +12,7 @@ import tensorflow as tf
 from absl import logging
 from PIL import Image
 
-from checkpoints import folder
+from checkpoints import folder, manifest
 from checkpoints.errors import CheckpointError
 from checkpoints.loading.inference_graph import load_inference_graph
 from checkpoints.loading.meta_graph_file import MetaGraphFile
@@ -49,7 +49,7 @@ def _stock_classes(meta: str, images: Any) -> Any:
 def test_a_classifiers_rows_are_those_of_a_stock_client(
     classifier: str, labelled: str, images: Any, tmp_path: Path
 ) -> None:
-    found = _written(tmp_path, classifier, input=labelled)
+    found = _written(tmp_path, classifier, input=[labelled])
     names = ["logits:0", "probabilities:0", "classes:0"]
     assert list(found) == names
     expected = stock.run(classifier, names, {"x:0": images * SCALE})
@@ -59,7 +59,7 @@ def test_a_classifiers_rows_are_those_of_a_stock_client(
 
 def test_the_report_is_right(classifier: str, labelled: str, images: Any) -> None:
     classes = _stock_classes(classifier, images)
-    document = _json(classifier, input=labelled)
+    document = _json(classifier, input=[labelled])
     predicted = [row["class"] for row in document["predictions"]]
     assert predicted == [CLASS_NAMES[index] for index in classes]
     assert [row["label"] for row in document["predictions"]] == [CLASS_NAMES[i] for i in LABELS]
@@ -75,7 +75,7 @@ def test_class_folders_are_reported_by_file(classifier: str, images: Any, tmp_pa
         Image.fromarray(images[row]).save(tmp_path / CLASS_NAMES[label] / f"{row}.png")
     order = np.argsort(LABELS, kind="stable")
     classes = _stock_classes(classifier, images[order])
-    lines = predict(PredictConfig(classifier, input=str(tmp_path))).splitlines()
+    lines = predict(PredictConfig(classifier, input=[str(tmp_path)])).splitlines()
     assert len(lines) == len(images) + 1 + len(CLASS_NAMES)
     for line, row, predicted in zip(lines, order, classes, strict=False):
         true = CLASS_NAMES[LABELS[row]]
@@ -90,8 +90,8 @@ def test_class_folders_are_reported_by_file(classifier: str, images: Any, tmp_pa
 def test_the_batch_size_changes_nothing(
     classifier: str, labelled: str, tmp_path: Path, batch_size: int
 ) -> None:
-    whole = _written(tmp_path, classifier, input=labelled)
-    found = _written(tmp_path, classifier, input=labelled, batch_size=batch_size)
+    whole = _written(tmp_path, classifier, input=[labelled])
+    found = _written(tmp_path, classifier, input=[labelled], batch_size=batch_size)
     for name, value in whole.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-5)
 
@@ -103,7 +103,7 @@ def test_two_runs_give_equal_bytes(
     path = tmp_path / f"out{suffix}"
     runs = []
     for _ in range(2):
-        text = predict(PredictConfig(classifier, input=labelled, output=str(path)))
+        text = predict(PredictConfig(classifier, input=[labelled], output=str(path)))
         runs.append((text, path.read_bytes()))
     assert runs[0] == runs[1]
 
@@ -152,7 +152,7 @@ def test_numbers_as_input(line: str, tmp_path: Path, name: str, content: str | N
         np.save(path, values)
     else:
         np.savez(path, X=values, Y=np.array([0.1, 0.2, 0.3]))
-    found = _json(line, input=str(path), batch_size=2)
+    found = _json(line, input=[str(path)], batch_size=2)
     assert found["outputs"] == {"y:0": [2.5, 4.5, 6.5]}
 
 
@@ -160,7 +160,7 @@ def test_a_feed_with_as_many_rows_goes_along_with_them(line: str, tmp_path: Path
     x, y = np.arange(5.0), np.arange(5.0) * 3
     np.save(tmp_path / "x.npy", x)
     np.save(tmp_path / "y.npy", y)
-    options = {"input": f"{tmp_path}/x.npy", "feed": [f"y_={tmp_path}/y.npy"]}
+    options = {"input": [f"{tmp_path}/x.npy"], "feed": [f"y_={tmp_path}/y.npy"]}
     found = _json(line, fetch=["sub"], batch_size=2, **options)
     (expected,) = stock.run(line, ["sub:0"], {"x:0": x, "y_:0": y})
     assert found["outputs"]["sub:0"] == expected.tolist()
@@ -171,7 +171,7 @@ def test_a_feed_with_as_many_rows_goes_along_with_them(line: str, tmp_path: Path
 def test_asked_for_tensors_of_labelled_rows_end_in_the_accuracy(
     classifier: str, labelled: str, images: Any
 ) -> None:
-    document = _json(classifier, fetch=["logits"], input=labelled)
+    document = _json(classifier, fetch=["logits"], input=[labelled])
     assert list(document["outputs"]) == ["logits:0"]
     assert "predictions" not in document
     assert document["accuracy"] == np.mean(_stock_classes(classifier, images) == LABELS)
@@ -209,9 +209,9 @@ def test_list_reads_no_variables(classifier: str, tmp_path: Path) -> None:
         ({"feed": ["x=[true]"]}, PredictionError, "takes float32, found bool"),
         ({"feed": ["x=[1]", "x:0=[2]"]}, PredictionError, "x:0 is fed twice"),
         ({"feed": ["x=absent.npy"]}, DataError, "absent.npy"),
-        ({"input": "absent.npz"}, DataError, "absent.npz"),
-        ({"input": "absent", "feed": ["x=[1]"]}, PredictionError, "nothing is left for --input"),
-        ({"input": "absent", "fetch": ["loss"]}, PredictionError, "--input could be for any of"),
+        ({"input": ["absent.npz"]}, DataError, "absent.npz"),
+        ({"input": ["absent"], "feed": ["x=[1]"]}, PredictionError, "nothing is left for --input"),
+        ({"input": ["absent"], "fetch": ["loss"]}, PredictionError, "--input could be for any of"),
         ({"feed": ["x=[1]"], "output": "absent/o.npz"}, PredictionError, "cannot be written"),
     ],
 )
@@ -233,7 +233,7 @@ def test_mistakes_are_one_line_and_write_nothing(
 def test_a_loss_in_batches_is_refused(line: str, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.arange(5.0))
     config = PredictConfig(
-        line, fetch=["loss"], input=f"{tmp_path}/x.npy", feed=["y_=[1]"], batch_size=2
+        line, fetch=["loss"], input=[f"{tmp_path}/x.npy"], feed=["y_=[1]"], batch_size=2
     )
     with pytest.raises(PredictionError, match="loss:0 is one value over all 5 rows"):
         predict(config)
@@ -352,3 +352,215 @@ def test_a_signature_that_names_what_has_nothing_to_do_with_the_rows(tmp_path: P
     document = _json(str(tmp_path / "m.meta"), feed=["x=[[1, 2]]"])
     assert document["outputs"]["y:0"] == [[1.0, 2.0]]
     assert "predictions" not in document
+
+
+def _trained(folder: Path) -> Path:
+    """A graph saved once, at step 1, and its variables at step 2 also; `w` is the step."""
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        w = v1.get_variable("w", initializer=np.float32(1), use_resource=False)
+        session.run(w.initializer)
+        v1.train.Saver().save(session, f"{folder}/ckpt", 1)
+        session.run(w.assign(2))
+        v1.train.Saver().save(session, f"{folder}/ckpt", 2, write_meta_graph=False)
+    return folder
+
+
+def test_variables_of_another_checkpoint(tmp_path: Path) -> None:
+    folder = _trained(tmp_path)
+    found = _json(f"{folder}/ckpt-1.meta", fetch=["w"], checkpoint=f"{folder}/ckpt-2")
+    assert found["outputs"] == {"w:0": 2.0}
+    assert (found["meta"], found["checkpoint"]) == (f"{folder}/ckpt-1.meta", f"{folder}/ckpt-2")
+    with pytest.raises(
+        CheckpointError, match=rf"--meta={folder}/ckpt-1\.meta --ckpt={folder}/ckpt-2$"
+    ):
+        predict(PredictConfig(f"{folder}/ckpt-2", fetch=["w"]))
+
+
+@pytest.mark.parametrize("suffix", [".index", ".data-00000-of-00001"])
+def test_the_manifest_of_another_checkpoint_is_verified(
+    linear_run: Path, tmp_path: Path, suffix: str
+) -> None:
+    """Of the graph's own, only the graph is."""
+    folder = Path(shutil.copytree(linear_run, tmp_path / "model"))
+    config = PredictConfig(
+        f"{folder}/my-model-290.meta", fetch=["global_step"], checkpoint=f"{folder}/my-model-300"
+    )
+    for lost in ("my-model-290.index", "my-model-290.data-00000-of-00001", "my-model-300.meta"):
+        (folder / lost).unlink()
+    assert predict(config).endswith("\n300")
+    path = folder / f"my-model-300{suffix}"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"my-model-300\{suffix} is damaged"):
+        predict(config)
+
+
+def test_a_graph_is_verified_when_its_variables_are_not(linear_run: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(linear_run, tmp_path / "model"))
+    path = folder / "my-model-290.meta"
+    path.write_bytes(path.read_bytes().replace(b"global_step", b"global_stop"))
+    for options in ({"list": True}, {"fetch": ["w"], "checkpoint": f"{folder}/my-model-300"}):
+        with pytest.raises(CheckpointError, match=r"my-model-290\.meta is damaged"):
+            predict(PredictConfig(str(path), **options))
+
+
+def test_another_checkpoint_that_is_deleted(
+    linear_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = shutil.copytree(linear_run, tmp_path / "model")
+    _delete_when_read(monkeypatch, [280])
+    config = PredictConfig(
+        f"{path}/my-model-300.meta", fetch=["w:0"], checkpoint=f"{path}/my-model-280"
+    )
+    with pytest.raises(CheckpointError, match=rf"\(--ckpt={path} always reads the newest\)"):
+        predict(config)
+
+
+@pytest.mark.parametrize("list_only", [False, True])
+def test_what_is_read_is_said(
+    linear_run: Path, monkeypatch: pytest.MonkeyPatch, list_only: bool
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(logging, "info", lambda text, *values: said.append(text % values))
+    with pytest.raises(PredictionError):
+        predict(PredictConfig(str(linear_run)))
+    assert not said  # A mistake is one line.
+    predict(PredictConfig(str(linear_run), fetch=["w"], list=list_only))
+    prefix = f"{linear_run}/my-model-300"
+    assert said == [f"graph {prefix}.meta, variables {prefix}"]
+    document = _json(str(linear_run), fetch=["w"], list=list_only)
+    assert (document["meta"], document["checkpoint"]) == (f"{prefix}.meta", prefix)
+
+
+def test_a_model_without_variables_has_no_checkpoint(tmp_path: Path) -> None:
+    with tf.Graph().as_default() as graph:
+        tf.constant(1.0, name="y")
+    path = tmp_path / "frozen.pb"
+    path.write_bytes(graph.as_graph_def().SerializeToString())
+    assert _json(str(path), fetch=["y"])["checkpoint"] is None
+    document = _json(str(path), list=True)
+    assert (document["checkpoint"], document["problems"]) == (None, [])
+    assert "checkpoint" not in predict(PredictConfig(str(path), list=True))
+
+
+@pytest.mark.parametrize("name", ["a[b]", "a*?", "a\\b"])
+def test_folders_that_tensorflow_takes_for_patterns(
+    linear_run: Path, tmp_path: Path, name: str
+) -> None:
+    folder = shutil.copytree(linear_run, tmp_path / name)
+    for path in (str(folder), f"{folder}/my-model-300"):
+        assert _json(path, fetch=["global_step"])["outputs"] == {"global_step:0": 300}
+    assert _json(str(folder), list=True)["problems"] == []
+
+
+def test_an_asset_is_named_once(line: str) -> None:
+    config = PredictConfig(line, fetch=["w"], asset=["words.txt=a", "words.txt=b"])
+    with pytest.raises(PredictionError, match=r"--asset words\.txt is given twice: a, b$"):
+        predict(config)
+
+
+@pytest.fixture
+def signed(tmp_path: Path) -> str:
+    """`a` [?] in, doubled and tripled, under keys of two signatures; `twice` is a node as well."""
+    v1 = tf.compat.v1
+    with stock.checkpoint(tmp_path / "m"):
+        a = v1.placeholder(tf.float32, [None], name="a")
+        v = v1.get_variable("v", initializer=np.float32(3), use_resource=False)
+        double, triple = tf.multiply(a, 2.0, name="twice"), tf.multiply(a, v, name="mul")
+        tf.add_n([double, triple], name="unsigned")
+
+    def sign(proto: Any) -> None:
+        for name, inputs, outputs in (
+            ("serving_default", {"rows": "a:0"}, {"scores": "mul:0"}),
+            ("other", {"numbers": "a:0"}, {"twice": "mul:0", "d": "twice:0"}),
+        ):
+            for key, tensor in inputs.items():
+                proto.signature_def[name].inputs[key].name = tensor
+            for key, tensor in outputs.items():
+                proto.signature_def[name].outputs[key].name = tensor
+
+    stock.edit_meta(tmp_path / "m.meta", sign)
+    return str(tmp_path / "m.meta")
+
+
+def test_keys_of_the_signature_are_names(signed: str, tmp_path: Path) -> None:
+    found = _json(signed, fetch=["scores", "unsigned"], feed=["rows=[1, 2]"])
+    assert found["outputs"] == {"mul:0": [3, 6], "unsigned:0": [5, 10]}
+    np.save(tmp_path / "rows.npy", np.array([1.0, 2.0]))
+    for options in (
+        {"input": [f"{tmp_path}/rows.npy"]},
+        {"input": [f"rows={tmp_path}/rows.npy"]},
+        {"feed": [f"rows={tmp_path}/rows.npy"]},
+    ):
+        assert _json(signed, **options)["outputs"] == {"mul:0": [3, 6]}
+
+
+def test_the_signature_is_chosen(signed: str) -> None:
+    found = _json(signed, signature="other", feed=["numbers=[1]"])
+    assert found["outputs"] == {"twice:0": [2], "mul:0": [3]}
+    with pytest.raises(CheckpointError, match="no signature 'Other'; there is other"):
+        _json(signed, signature="Other")
+    with pytest.raises(CheckpointError, match="no tensor 'numbers'"):
+        _json(signed, feed=["numbers=[1]"])
+
+
+def test_a_nodes_name_goes_before_a_key(signed: str) -> None:
+    found = _json(signed, signature="other", fetch=["twice"], feed=["numbers=[1]"])
+    assert found["outputs"] == {"twice:0": [2]}
+
+
+def test_a_key_is_offered_for_one_that_is_misspelt(signed: str) -> None:
+    with pytest.raises(CheckpointError, match="no tensor 'Scores'; the nearest are scores"):
+        _json(signed, fetch=["Scores"])
+    with pytest.raises(CheckpointError, match="no tensor 'import/rows:0'; the nearest are rows"):
+        _json(signed, feed=["import/rows:0=1"])
+
+
+def test_signatures_are_offered_where_several_would_do(signed: str) -> None:
+    def rename(proto: Any) -> None:
+        proto.signature_def["main"].CopyFrom(proto.signature_def["serving_default"])
+        del proto.signature_def["serving_default"]
+
+    stock.edit_meta(Path(signed), rename)
+    with pytest.raises(PredictionError, match=r"or a signature with --signature: main, other$"):
+        _json(signed, feed=["a=[1]"])
+
+
+def _measured(linear_run: Path, path: Path, accuracies: dict[int, float]) -> Path:
+    """A copy of the run whose manifests say these test accuracies."""
+    copy = Path(shutil.copytree(linear_run, path))
+    for step, accuracy in accuracies.items():
+        found = manifest.read(str(copy), step)
+        assert found is not None
+        content = manifest.encode(found._replace(test_accuracy=accuracy))
+        (copy / f"my-model-{step}.manifest").write_bytes(content)
+    return copy
+
+
+def test_the_best_of_a_folder(linear_run: Path, tmp_path: Path) -> None:
+    """With its own graph, or with the one that is named."""
+    path = _measured(linear_run, tmp_path / "m", {270: 0.1, 280: 0.9, 290: 0.9, 300: 0.5})
+    found = _json(str(path), checkpoint="best", fetch=["global_step"])
+    assert found["outputs"] == {"global_step:0": 280}
+    best = f"{path}/my-model-280"
+    assert (found["meta"], found["checkpoint"]) == (f"{best}.meta", best)
+    named = _json(f"{path}/my-model-300.meta", checkpoint="best", fetch=["global_step"])
+    assert named["outputs"] == {"global_step:0": 280}
+    assert (named["meta"], named["checkpoint"]) == (f"{path}/my-model-300.meta", best)
+
+
+def test_where_no_accuracy_was_measured_there_is_no_best(linear_run: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"no checkpoint that says its test accuracy"):
+        predict(PredictConfig(str(linear_run), checkpoint="best", fetch=["w:0"]))
+
+
+def test_the_best_that_is_deleted_while_it_is_read(
+    linear_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a trainer does that has found a better one."""
+    path = _measured(linear_run, tmp_path / "model", {280: 0.9, 290: 0.8})
+    _delete_when_read(monkeypatch, [280])
+    found = _json(str(path), checkpoint="best", fetch=["global_step"])
+    assert found["outputs"] == {"global_step:0": 290}

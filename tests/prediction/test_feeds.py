@@ -37,6 +37,17 @@ def _value(text: str, dtype: tf.DType, *shape: int | None) -> Any:
         ("hello, world", tf.string, b"hello, world"),
         ("0.5", tf.string, b"0.5"),
         ('["a", "é"]', tf.string, [b"a", b"\xc3\xa9"]),
+        ('"a b"', tf.string, b"a b"),
+        ("'a'", tf.string, b"a"),
+        ("'True'", tf.bool, True),
+        ('"false"', tf.bool, False),
+        ("TRUE", tf.bool, True),
+        ("yes", tf.bool, True),
+        ("off", tf.bool, False),
+        ("1", tf.bool, True),
+        ("[1, 0]", tf.bool, [True, False]),
+        ("9223372036854775807", tf.uint64, 2**63 - 1),
+        ("[18446744073709551615]", tf.uint64, [2**64 - 1]),
     ],
 )
 def test_literals(text: str, dtype: tf.DType, expected: Any) -> None:
@@ -52,12 +63,12 @@ def test_literals(text: str, dtype: tf.DType, expected: Any) -> None:
         ("[1, 2]", r"takes int64 \[\], found int64 \[2\]"),
         ("[[1], [2, 3]]", "differ in length"),
         ("true", "takes int64, found bool"),
-        ("null", "expected a number"),
-        ('{"a": 1}', "expected a number"),
+        ("null", "takes a number"),
+        ('{"a": 1}', "takes a number"),
         ("1e", "is no literal"),
         ("", "is no literal"),
         ("__import__('os')", "is no literal"),
-        ("10000000000000000000000", "expected a number"),
+        ("10000000000000000000000", "takes a number"),
         ("[" * 5000, "is no literal"),
         ("-" * 100_000 + "1", "is no literal"),
         ("1" * 200_000, "belongs into a .npy"),
@@ -69,6 +80,39 @@ def test_what_is_no_value_of_the_tensor_is_refused(text: str, message: str) -> N
     assert str(caught.value).startswith("--feed t:0=")
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("text", "dtype", "message"),
+    [
+        ("maybe", tf.bool, "'maybe' is no literal; t:0 takes true, false, or a JSON list of them"),
+        ("2", tf.bool, "takes bool, found int64; expected true or false"),
+        ('"a', tf.string, "is no literal; t:0 takes a text, or a JSON list of texts in quotes"),
+        ('["1", 2.5', tf.string, "is no literal; t:0 takes a text"),
+        ("[1]", tf.string, "takes a text, or a JSON list of texts in quotes; found int64"),
+        ("'3'", tf.float32, r"takes a number \(float32\), .*; found a text in quotes"),
+        (r"'\d'", tf.float32, "found a text in quotes"),
+        ("[1, 70000]", tf.float16, "float16, which cannot hold 70000: .* from -65504 to 65504"),
+        ("1e39", tf.float32, r"cannot hold 1e\+39: it has numbers from -3.40282e\+38 to"),
+        ("16777217", tf.float32, "cannot hold 16777217 exactly"),
+        ("[1, 300]", tf.uint8, "cannot hold 300: it has whole numbers from 0 to 255"),
+        ("-1", tf.uint64, "cannot hold -1: it has whole numbers from 0 to 18446744073709551615"),
+        ("[1, 1.5]", tf.int8, r"takes int8, found float64 \(such as 1.5\); .* from -128 to 127"),
+        ("[NaN, 1]", tf.int8, r"found float64 \(such as nan\); expected whole numbers"),
+        ("1.0", tf.int8, r"found float64 \(such as 1.0\); expected whole numbers .* as integers"),
+    ],
+)
+def test_what_is_expected_is_said(text: str, dtype: tf.DType, message: str) -> None:
+    rank = 1 if text.startswith("[") else 0
+    with pytest.raises(PredictionError, match=message) as caught:
+        _value(f"t={text}", dtype, *[None] * rank)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_of_another_kind_goes_to_input(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("1\n")
+    with pytest.raises(PredictionError, match=r"is no literal; .*go to --input name=file"):
+        _value(f"t={tmp_path}/a.csv", tf.float32, None)
 
 
 def test_a_npy_file(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from checkpoints.errors import CheckpointError
 from data.errors import DataError
-from prediction import inputs
+from prediction import array_input
 from prediction.command import PredictConfig, predict
 from prediction.errors import PredictionError
 from tests.prediction import foreign
@@ -62,7 +62,7 @@ def test_any_number_of_rows_goes_through_a_fixed_batch(
     saved: Any, tmp_path: Path, rows: int
 ) -> None:
     path = _npy(tmp_path, X[:rows])
-    y, total = _outputs(tmp_path, saved(foreign.fixed_batch, 32), "y", "sum", input=path)
+    y, total = _outputs(tmp_path, saved(foreign.fixed_batch, 32), "y", "sum", input=[path])
     np.testing.assert_allclose(y, Y[:rows], rtol=1e-6)
     np.testing.assert_allclose(total, X[:rows].sum(axis=1), rtol=1e-5, atol=1e-6)
 
@@ -72,7 +72,7 @@ def test_several_entries_a_row_are_cut_with_their_row(
     saved: Any, tmp_path: Path, rows: int
 ) -> None:
     path = _npy(tmp_path, X[:rows])
-    (flat,) = _outputs(tmp_path, saved(foreign.fixed_batch, 32), "flat", input=path)
+    (flat,) = _outputs(tmp_path, saved(foreign.fixed_batch, 32), "flat", input=[path])
     np.testing.assert_allclose(flat, Y[:rows].reshape(-1), rtol=1e-6)
 
 
@@ -83,7 +83,7 @@ def test_rows_that_depend_on_each_other_are_said_to(
     """As with a norm over the batch: the rows that fill up the last run change the others."""
     meta = foreign.save(tmp_path, lambda: foreign.normed_batch(4))
     values = np.random.default_rng(0).random((rows, 3), np.float32)
-    _outputs(tmp_path, meta, "normed", "apart", input=_npy(tmp_path, values))
+    _outputs(tmp_path, meta, "normed", "apart", input=[_npy(tmp_path, values)])
     named = [line for line in warnings_logged if "not worked out row by row" in line]
     assert [line.split()[0] for line in named] == (["normed:0"] if warned else [])
 
@@ -93,12 +93,12 @@ def test_rows_that_depend_on_each_other_are_said_to(
 def test_no_value_over_filled_up_rows(saved: Any, tmp_path: Path, fetch: str, rows: int) -> None:
     path = _npy(tmp_path, X[:rows])
     with pytest.raises(PredictionError, match=rf"^{fetch}:0 has shape .* give exactly 32 rows"):
-        _outputs(tmp_path, saved(foreign.fixed_batch, 32), fetch, input=path)
+        _outputs(tmp_path, saved(foreign.fixed_batch, 32), fetch, input=[path])
 
 
 def test_a_value_over_exactly_one_batch(saved: Any, tmp_path: Path) -> None:
     meta = saved(foreign.fixed_batch, 32)
-    mean, turned = _outputs(tmp_path, meta, "mean", "interleaved", input=_npy(tmp_path, X[:32]))
+    mean, turned = _outputs(tmp_path, meta, "mean", "interleaved", input=[_npy(tmp_path, X[:32])])
     np.testing.assert_allclose(mean, Y[:32].mean(), rtol=1e-5)
     np.testing.assert_allclose(turned, Y[:32].T.reshape(-1), rtol=1e-6)
 
@@ -106,7 +106,7 @@ def test_a_value_over_exactly_one_batch(saved: Any, tmp_path: Path) -> None:
 def test_in_batches_of_one_all_is_the_rows(saved: Any, tmp_path: Path) -> None:
     meta = saved(foreign.fixed_batch, 1)
     path = _npy(tmp_path, X[:7])
-    y, flat, mean = _outputs(tmp_path, meta, "y", "flat", "mean", input=path)
+    y, flat, mean = _outputs(tmp_path, meta, "y", "flat", "mean", input=[path])
     np.testing.assert_allclose(y, Y[:7], rtol=1e-6)
     np.testing.assert_allclose(flat, Y[:7], rtol=1e-6)
     np.testing.assert_allclose(mean, Y[:7].mean(axis=1), rtol=1e-5)
@@ -119,7 +119,7 @@ def test_a_feed_goes_along_in_fixed_batches(saved: Any, tmp_path: Path) -> None:
         tmp_path,
         saved(foreign.fixed_batch, 32),
         "labelled",
-        input=_npy(tmp_path, X[:70]),
+        input=[_npy(tmp_path, X[:70])],
         feed=[f"labels={tmp_path}/labels.npy"],
     )
     np.testing.assert_allclose(found, labels * 100 + X[:70, 0], rtol=1e-6)
@@ -131,23 +131,23 @@ def test_another_batch_size_than_the_graphs_is_refused(saved: Any, tmp_path: Pat
             tmp_path,
             saved(foreign.fixed_batch, 32),
             "y",
-            input=_npy(tmp_path, X[:70]),
+            input=[_npy(tmp_path, X[:70])],
             batch_size=16,
         )
 
 
 def test_the_batch_size_that_only_the_results_tell(saved: Any, tmp_path: Path) -> None:
     meta, path = saved(foreign.inner_batch, 32), _npy(tmp_path, X[:70])
-    (y,) = _outputs(tmp_path, meta, "y", input=path, batch_size=32)
+    (y,) = _outputs(tmp_path, meta, "y", input=[path], batch_size=32)
     np.testing.assert_array_equal(y, X[:70] + np.float32(0.5))
     with pytest.raises(CheckpointError, match="210 values, but the requested shape has 96"):
-        _outputs(tmp_path, meta, "y", input=path)
+        _outputs(tmp_path, meta, "y", input=[path])
 
 
 def test_a_batch_size_does_not_make_rows_of_what_are_none(saved: Any, tmp_path: Path) -> None:
     meta, path = saved(foreign.inner_batch, 3), _npy(tmp_path, X[:70])
     with pytest.raises(PredictionError, match=r"mean:0 has shape \[3\] .* no row's own part"):
-        _outputs(tmp_path, meta, "mean", input=path, batch_size=3)
+        _outputs(tmp_path, meta, "mean", input=[path], batch_size=3)
 
 
 def test_a_graph_that_decodes_images_itself(saved: Any, tmp_path: Path) -> None:
@@ -156,7 +156,11 @@ def test_a_graph_that_decodes_images_itself(saved: Any, tmp_path: Path) -> None:
     for row, pixels in enumerate(images):
         Image.fromarray(pixels).save(tmp_path / "images" / f"{row}.png")
     (found,) = _outputs(
-        tmp_path, saved(foreign.encoded_images), "pixels", input=f"{tmp_path}/images", batch_size=2
+        tmp_path,
+        saved(foreign.encoded_images),
+        "pixels",
+        input=[f"{tmp_path}/images"],
+        batch_size=2,
     )
     np.testing.assert_array_equal(found, images)
 
@@ -164,7 +168,7 @@ def test_a_graph_that_decodes_images_itself(saved: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("rows", [1, 2, 5, 300])
 def test_rows_become_columns_and_come_back_as_rows(saved: Any, tmp_path: Path, rows: int) -> None:
     scores, best = _outputs(
-        tmp_path, saved(foreign.columns), "scores", "best", input=_npy(tmp_path, X[:rows])
+        tmp_path, saved(foreign.columns), "scores", "best", input=[_npy(tmp_path, X[:rows])]
     )
     expected = X[:rows] @ np.array([[1, 0.5], [-2, 1], [3, -1]], np.float32) + np.float32(0.5)
     np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-5)
@@ -179,20 +183,22 @@ def test_a_feed_goes_along_as_columns(saved: Any, tmp_path: Path) -> None:
         saved(foreign.columns),
         "scores",
         "shifted",
-        input=_npy(tmp_path, X[:600]),
+        input=[_npy(tmp_path, X[:600])],
         feed=[f"offsets={tmp_path}/offsets.npy"],
     )
     np.testing.assert_allclose(shifted, scores + offsets.T, rtol=1e-6)
 
 
 def test_columns_as_the_graph_takes_them_stay_so(saved: Any, tmp_path: Path) -> None:
-    (scores,) = _outputs(tmp_path, saved(foreign.columns), "scores", input=_npy(tmp_path, X[:7].T))
+    (scores,) = _outputs(
+        tmp_path, saved(foreign.columns), "scores", input=[_npy(tmp_path, X[:7].T)]
+    )
     assert scores.shape == (2, 7)
 
 
 def test_a_square_of_columns_could_be_either(saved: Any, tmp_path: Path) -> None:
     with pytest.raises(PredictionError, match=r"could be meant as its columns: give it with --fee"):
-        _outputs(tmp_path, saved(foreign.columns), "scores", input=_npy(tmp_path, X[:3]))
+        _outputs(tmp_path, saved(foreign.columns), "scores", input=[_npy(tmp_path, X[:3])])
 
 
 def test_a_queue_that_nobody_fills_is_named(saved: Any) -> None:
@@ -217,7 +223,7 @@ def test_dropout_that_cannot_be_turned_off_is_said(
     saved: Any, tmp_path: Path, warnings_logged: list[str]
 ) -> None:
     path = _npy(tmp_path, np.ones((4, 50), np.float32))
-    _outputs(tmp_path, saved(foreign.dropout), "y", input=path)
+    _outputs(tmp_path, saved(foreign.dropout), "y", input=[path])
     (line,) = warnings_logged
     assert line.startswith("y:0: another value at each run on the same input; random: drop/")
     _outputs(tmp_path, saved(foreign.dropout), "y", feed=[f"x={path}"])
@@ -228,7 +234,7 @@ def test_what_is_not_random_is_not_said_to_be(
     saved: Any, tmp_path: Path, warnings_logged: list[str]
 ) -> None:
     path = _npy(tmp_path, np.ones((4, 50), np.float32))
-    _outputs(tmp_path, saved(foreign.dropout), "z", input=path)
+    _outputs(tmp_path, saved(foreign.dropout), "z", input=[path])
     assert not warnings_logged
 
 
@@ -248,7 +254,7 @@ def test_serialized_examples_of_a_tf_record_file(saved: Any, tmp_path: Path) -> 
     with tf.io.TFRecordWriter(path) as writer:
         for record in records:
             writer.write(record)
-    (found,) = _outputs(tmp_path, saved(foreign.examples), "total", input=path)
+    (found,) = _outputs(tmp_path, saved(foreign.examples), "total", input=[path])
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
 
 
@@ -260,7 +266,7 @@ def test_a_damaged_record_is_one_line(saved: Any, tmp_path: Path) -> None:
     content[-5] ^= 1
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"a.tfrecord: is damaged: the checksum of a record"):
-        _outputs(tmp_path, saved(foreign.examples), "total", input=str(path))
+        _outputs(tmp_path, saved(foreign.examples), "total", input=[str(path)])
 
 
 @pytest.mark.parametrize(
@@ -270,7 +276,7 @@ def test_a_damaged_record_is_one_line(saved: Any, tmp_path: Path) -> None:
 def test_dtypes(saved: Any, tmp_path: Path, dtype: str) -> None:
     values = np.array([[1, 2], [3, 4], [5, 6]], dtype)
     (found,) = _outputs(
-        tmp_path, saved(foreign.typed, tf.as_dtype(dtype)), "y", input=_npy(tmp_path, values)
+        tmp_path, saved(foreign.typed, tf.as_dtype(dtype)), "y", input=[_npy(tmp_path, values)]
     )
     assert found.dtype == values.dtype
     np.testing.assert_array_equal(found, values + values)
@@ -279,7 +285,7 @@ def test_dtypes(saved: Any, tmp_path: Path, dtype: str) -> None:
 def test_bfloat16_goes_in_and_comes_out_as_float32(saved: Any, tmp_path: Path) -> None:
     values = RNG.standard_normal((5, 2)).astype(np.float32)
     meta = saved(foreign.typed, tf.bfloat16)
-    (found,) = _outputs(tmp_path, meta, "y", input=_npy(tmp_path, values))
+    (found,) = _outputs(tmp_path, meta, "y", input=[_npy(tmp_path, values)])
     assert found.dtype == np.float32
     expected = values.astype(ml_dtypes.bfloat16).astype(np.float32) * 2
     np.testing.assert_array_equal(found, expected)
@@ -288,9 +294,9 @@ def test_bfloat16_goes_in_and_comes_out_as_float32(saved: Any, tmp_path: Path) -
 def test_texts(saved: Any, tmp_path: Path) -> None:
     meta = saved(foreign.typed, tf.string)
     (tmp_path / "a.csv").write_text('a,"b,c"\né,\n', "utf-8")
-    (found,) = _outputs(tmp_path, meta, "y", input=f"{tmp_path}/a.csv")
+    (found,) = _outputs(tmp_path, meta, "y", input=[f"{tmp_path}/a.csv"])
     assert found.tolist() == [[b"aa", b"b,cb,c"], ["éé".encode(), b""]]
-    (found,) = _outputs(tmp_path, meta, "y", input=_npy(tmp_path, np.array([["x", "yz"]])))
+    (found,) = _outputs(tmp_path, meta, "y", input=[_npy(tmp_path, np.array([["x", "yz"]]))])
     assert found.tolist() == [[b"xx", b"yzyz"]]
 
 
@@ -300,7 +306,7 @@ def test_bools_of_a_csv_file(tmp_path: Path) -> None:
         tf.reduce_any(x, axis=1, name="y")
 
     (tmp_path / "a.csv").write_text("0,1\n0,0\n")
-    (found,) = _outputs(tmp_path, foreign.save(tmp_path, build), "y", input=f"{tmp_path}/a.csv")
+    (found,) = _outputs(tmp_path, foreign.save(tmp_path, build), "y", input=[f"{tmp_path}/a.csv"])
     assert found.tolist() == [True, False]
 
 
@@ -317,19 +323,43 @@ def test_switches_and_scalars_by_name(saved: Any, tmp_path: Path) -> None:
 def test_large_arrays_are_read_batch_by_batch(
     saved: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, compressed: bool
 ) -> None:
-    monkeypatch.setattr(inputs, "STREAM_BYTES", 1)
-    monkeypatch.setattr(inputs, "read_npy", None)
+    monkeypatch.setattr(array_input, "STREAM_BYTES", 1)
+    monkeypatch.setattr(array_input, "read_npy", None)
     path = _npy(tmp_path, X)
     if suffix == ".npz":
         save = np.savez_compressed if compressed else np.savez
         path = f"{tmp_path}/a.npz"
         save(path, X=X, Y=np.arange(1000))
-    (y,) = _outputs(tmp_path, saved(foreign.fixed_batch, 32), "y", input=path)
+    (y,) = _outputs(tmp_path, saved(foreign.fixed_batch, 32), "y", input=[path])
     np.testing.assert_allclose(y, Y, rtol=1e-6)
 
 
 def test_the_limit_on_what_is_unpacked(saved: Any, tmp_path: Path) -> None:
     path = write_npz(tmp_path / "a.npz", X=np.zeros((100_000, 3), np.float32))
-    for options in ({"input": path}, {"feed": [path]}):
+    for options in ({"input": [path]}, {"feed": [path]}):
         with pytest.raises(DataError, match=r"claims 1,200,000 bytes; at most 1,048,576"):
             _outputs(tmp_path, saved(foreign.fixed_batch, 32), "y", max_input_mb=1, **options)
+
+
+def test_a_bad_image_among_many_is_named(classifier: str, images: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for row in range(6):
+        Image.fromarray(images[row]).save(folder / f"{row}.png")
+    path = folder / "4.png"
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(DataError, match=r"images/4\.png: is damaged or cut short"):
+        _outputs(tmp_path, classifier, "logits", input=[str(folder)], batch_size=2)
+    assert not (tmp_path / "out.npz").exists()
+
+
+@pytest.mark.parametrize("dtype", [">f4", ">f8", ">i2"])
+def test_the_order_of_bytes_and_of_rows_in_a_file_is_its_own(
+    saved: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str
+) -> None:
+    monkeypatch.setattr(array_input, "STREAM_BYTES", 1)
+    values = (X[:70] * 100).astype(dtype)
+    expected = values.astype(np.float32) * 2
+    for path in (_npy(tmp_path, values), _npy(tmp_path, np.asfortranarray(values))):
+        (found,) = _outputs(tmp_path, saved(foreign.threes), "y", input=[path], batch_size=32)
+        np.testing.assert_array_equal(found, expected)

@@ -13,10 +13,11 @@ from PIL import Image
 from checkpoints.loading.inference_graph import TensorInfo
 from data.errors import DataError
 from data.ramp import demo_images, demo_labels
-from prediction import inputs
+from prediction import array_input
 from prediction.errors import PredictionError
-from prediction.inputs import Input, Target, demo_input, open_input
+from prediction.inputs import demo_input, open_input
 from prediction.model import Classifier
+from prediction.target import Input, Target
 from tests.prediction.conftest import CLASS_NAMES, SCALE, SIZE, info, write_npz
 
 IMAGES = Target(
@@ -192,6 +193,8 @@ ZEROS = np.zeros((2, SIZE, SIZE, 3), np.float32)
         (_npz(X=ZEROS[:, :3]), IMAGES, r"found float32 \[2, 3, 4, 3\]"),
         (_npz(X=ZEROS[:0]), IMAGES, "has no rows"),
         (_npz(X=ZEROS, Y=np.zeros(3, int)), IMAGES, "X has 2 rows, Y has 3"),
+        (_npz(X=np.ones(3), Y=np.ones((2, 5))), NUMBERS, "X has 3 rows, Y has 2"),
+        (_npz(X=np.ones(3), Y=np.float32(1)), NUMBERS, "X has 3 rows, Y has a single value"),
         (_npz(X=ZEROS, Y=np.array([0, 3])), IMAGES, "expected labels from 0 to 2, found 3"),
         (_npz(X=ZEROS * np.nan), IMAGES, "row 0 .* holds NaN or infinity"),
         (_npz(X=np.array(["a", "b"])), NUMBERS, "takes float32, found <U1"),
@@ -278,7 +281,7 @@ def test_text_takes_more_memory_than_its_file(tmp_path: Path) -> None:
 def test_not_finite_images_of_a_large_file_are_told_by_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inputs, "STREAM_BYTES", 1)
+    monkeypatch.setattr(array_input, "STREAM_BYTES", 1)
     values = np.zeros((9, SIZE, SIZE, 3), np.float32)
     values[7, 0, 0, 0] = np.nan
     np.save(tmp_path / "a.npy", values)

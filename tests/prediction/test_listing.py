@@ -167,3 +167,52 @@ def test_damage_is_listed_around(tmp_path: Path) -> None:
     assert content["collections"]["trainops"] == ["Adam", "", "^"]
     assert as_text(content)
     json.loads(as_json(content))
+
+
+def _signed(tmp_path: Path, *names: str) -> str:
+    """x -> y, z with signatures of these names, whose keys are `x` and `y`: y is the tensor z."""
+    with stock.checkpoint(tmp_path / "m"):
+        x = v1.placeholder(tf.float32, [None], name="x")
+        v = v1.get_variable("v", initializer=2.0, use_resource=False)
+        tf.multiply(x, v, name="y")
+        tf.add(x, v, name="z")
+
+    def sign(proto: MetaGraphDef) -> None:
+        for name in names:
+            proto.signature_def[name].inputs["x"].name = "x:0"
+            for key in ("y", "sum"):
+                proto.signature_def[name].outputs[key].name = "z:0"
+
+    stock.edit_meta(tmp_path / "m.meta", sign)
+    return f"{tmp_path}/m.meta"
+
+
+def test_a_key_that_is_a_nodes_name_is_marked(tmp_path: Path) -> None:
+    content = _listing(_signed(tmp_path, "serving_default"))
+    assert content["signature"] == {
+        "name": "serving_default",
+        "inputs": {"x": "x:0"},
+        "outputs": {"sum": "z:0", "y": "z:0"},
+        "not_names": ["y"],
+    }
+    lines = as_text(content).splitlines()
+    start = lines.index("signature serving_default")
+    assert lines[start + 1 : start + 5] == [
+        "  input x = x:0",
+        "  output sum = z:0",
+        "  output y = z:0  (--fetch=y is the node of that name)",
+        "collections",
+    ]
+
+
+def test_signatures_to_choose_from(tmp_path: Path) -> None:
+    path = _signed(tmp_path, "b", "a")
+    content = _listing(path)
+    assert content["signatures"] == ["a", "b"]
+    assert content["signature"]["name"] == ""
+    text = as_text(content)
+    assert "signature\nsignatures, to choose from with --signature\n  a\n  b\n" in text
+    meta = read_meta_graph(path)
+    chosen = as_text(listing(meta, read_model(meta, "b")))
+    assert "signature b\n" in chosen
+    assert "other signatures, for --signature\n  a\n" in chosen

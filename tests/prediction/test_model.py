@@ -7,6 +7,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from checkpoints.loading.meta_graph_file import read_meta_graph
+from checkpoints.loading.signatures import NO_SIGNATURE
 from prediction.model import Classifier, Model, read_model
 from tests.prediction import stock
 from tests.prediction.conftest import CLASS_NAMES, SCALE, build_classifier, describe_classifier
@@ -31,7 +32,7 @@ def test_a_classifier_describes_itself(classifier: str, ramp_classifier: str) ->
 
 
 def test_a_strangers_file_may_say_next_to_nothing(line: str) -> None:
-    assert _model(line) == Model({}, {}, ("y:0",), (), None, None, None)
+    assert _model(line) == Model(NO_SIGNATURE, (), ("y:0",), (), None, None, None)
 
 
 def test_entries_that_name_no_tensor_are_left_out(tmp_path: Path) -> None:
@@ -63,3 +64,13 @@ def test_classes_and_probabilities_of_another_kind_make_no_classifier(tmp_path: 
 
     stock.edit_meta(tmp_path / "m.meta", sign)
     assert _model(tmp_path / "m.meta").classifier is None
+
+
+def test_a_signature_that_is_asked_for_is_the_prediction(classifier: str) -> None:
+    meta = read_meta_graph(classifier)
+    assert read_model(meta).predict == ("logits:0",)
+    model = read_model(meta, "serving_default")
+    assert model.predict == ()
+    assert model.signature.name == "serving_default"
+    assert model.fetch_keys["classes"] == "classes:0"
+    assert model.feed_keys["x"] == "x:0"

@@ -2,12 +2,18 @@
 
 import csv
 import json
+import os
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from data.errors import DataError
 from prediction.errors import PredictionError
 from prediction.output_file import check_output, write_outputs
 
@@ -95,3 +101,49 @@ def test_the_check_leaves_an_older_file_alone(tmp_path: Path) -> None:
     check_output(f"{tmp_path}/new.npz")
     assert [path.name for path in tmp_path.iterdir()] == ["o.npz"]
     assert (tmp_path / "o.npz").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("text", ["{}/x.npz", "x={}/x.npz", "{}/./x.npz", "a=b=/../x.npz"])
+def test_what_is_read_is_not_written_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.npz").write_bytes(b"rows")
+    (tmp_path / "b=").mkdir()
+    given = [text.format(tmp_path)]
+    with pytest.raises(PredictionError, match=r"--output=x\.npz is read too \(.*another name"):
+        check_output("x.npz", given)
+    check_output("y.npz", given)
+    assert (tmp_path / "x.npz").read_bytes() == b"rows"
+
+
+def test_only_a_regular_file_is_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    os.symlink("/dev/full", tmp_path / "full.csv")
+    for name in ("pipe.csv", "full.csv"):
+        with pytest.raises(PredictionError, match=rf"{name} is no regular file"):
+            check_output(f"{tmp_path}/{name}")
+    assert {path.name for path in tmp_path.iterdir()} == {"pipe.csv", "full.csv"}
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".json", ".csv"])
+def test_a_full_disk_leaves_the_older_file_and_nothing_else(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"o{suffix}"
+    path.write_bytes(b"old")
+    with _disk_of(10), pytest.raises(DataError, match=rf"o\{suffix}: .*File too large"):
+        write_outputs(str(path), OUTPUTS, [])
+    assert [found.name for found in tmp_path.iterdir()] == [path.name]
+    assert path.read_bytes() == b"old"
+
+
+@contextmanager
+def _disk_of(num_bytes: int) -> Iterator[None]:
+    """No file of this process gets longer than that."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)

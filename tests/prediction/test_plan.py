@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
@@ -9,6 +10,7 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from checkpoints.errors import CheckpointError
 from checkpoints.loading.inference_graph import load_inference_graph
 from checkpoints.loading.meta_graph_file import MetaGraphFile, read_meta_graph
+from checkpoints.loading.signatures import NO_SIGNATURE
 from prediction import plan
 from prediction.errors import PredictionError
 from prediction.model import Model, read_model
@@ -73,7 +75,7 @@ def test_nothing_named_is_told(pipeline: Opened) -> None:
 
 def test_candidates_are_offered(images: Opened) -> None:
     meta, model = images
-    bare = model._replace(predict=(), outputs={}, classifier=None)
+    bare = model._replace(predict=(), signature=NO_SIGNATURE, signatures=(), classifier=None)
     with pytest.raises(
         PredictionError, match=r"such as --fetch=probabilities:0; or classes:0, .*acc:0$"
     ):
@@ -99,7 +101,8 @@ def test_rows_go_to_the_one_placeholder_that_is_needed(images: Opened, numbers: 
 
 def test_several_candidates_are_listed(numbers: Opened) -> None:
     with pytest.raises(
-        PredictionError, match=r"any of x:0 float32 \[\?\], y_:0 float32 \[\?\]: .*--feed"
+        PredictionError,
+        match=r"any of x:0 float32 \[\?\], y_:0 float32 \[\?\]: give each as --input",
     ):
         plan.choose_row_input(*numbers, ["loss:0"], [])
 
@@ -160,3 +163,36 @@ def test_nodes_that_take_each_other_do_not_hang(tmp_path: Path) -> None:
     assert plan.choose_fetches(meta, model, ["a"]) == ("a:0",)
     with pytest.raises(CheckpointError, match="cannot be imported"):
         load_inference_graph(meta, ["a:0"])
+
+
+@pytest.fixture
+def handled(tmp_path: Path) -> Opened:
+    """Rows `pair` [?], [?] of an iterator that a placeholder names; `y` needs both."""
+    with stock.checkpoint(tmp_path / "m"):
+        handle = v1.placeholder(tf.string, [], name="handle")
+        iterator = v1.data.Iterator.from_string_handle(
+            handle, (tf.float32, tf.float32), ([None], [None])
+        )
+        a, b = iterator.get_next(name="pair")
+        v = v1.get_variable("v", initializer=2.0, use_resource=False)
+        tf.multiply(a, v, name="double")
+        tf.add(a, b, name="y")
+    return _open(f"{tmp_path}/m.meta")
+
+
+def test_rows_go_where_an_iterators_would_come_out(handled: Opened) -> None:
+    assert plan.choose_row_input(*handled, ["double:0"], []) == "pair:0"
+    assert plan.choose_row_input(*handled, ["y:0"], ["pair:0"]) == "pair:1"
+
+
+def test_a_handle_is_never_asked_for(handled: Opened) -> None:
+    meta, _ = handled
+    with pytest.raises(
+        PredictionError, match=r"needs pair:0 .*, pair:1 .*--feed pair=\S+ --feed pair:1="
+    ) as caught:
+        plan.check_all_fed(meta, ["y:0"], [])
+    assert "handle" not in str(caught.value).removeprefix(meta.path)
+    plan.check_all_fed(meta, ["y:0"], ["pair:0", "pair:1"])
+    with load_inference_graph(meta, ["y:0"], ["pair:0", "pair:1"]) as graph:
+        (y,) = graph.run(np.array([1, 2], np.float32), np.array([3, 4], np.float32))
+    assert y.tolist() == [4, 6]

@@ -8,10 +8,11 @@ import pytest
 import tensorflow as tf
 
 from checkpoints.loading.inference_graph import InferenceGraph, TensorInfo
+from prediction.batching import DEFAULT_BATCH_SIZE
 from prediction.collected import Kind, kind_of
 from prediction.errors import PredictionError
 from prediction.rows import ArrayRows
-from prediction.runner import DEFAULT_BATCH_SIZE, run_rows
+from prediction.runner import run_rows
 
 X = np.arange(10, dtype=np.float32)
 INFO = TensorInfo("x:0", tf.float32, (None,))

@@ -18,6 +18,7 @@ from checkpoints.loading.inference_graph import (
     load_inference_graph,
 )
 from checkpoints.loading.meta_graph_file import read_meta_graph
+from checkpoints.loading.time_limit import TimeLimit
 from tests.prediction import stock
 
 v1 = tf.compat.v1
@@ -355,3 +356,31 @@ def test_a_tensor_of_an_odd_name_can_be_fed(tmp_path: Path, name: str) -> None:
     meta = read_meta_graph(f"{tmp_path}/m.meta")
     with load_inference_graph(meta, ["y:0"], [f"{name}:0"]) as graph:
         assert graph.run(np.array([1.0, 2.0], np.float32))[0].tolist() == [3.0, 4.0]
+
+
+def test_a_table_that_waits_for_its_keys_is_said(tmp_path: Path) -> None:
+    with stock.checkpoint(tmp_path / "m"):
+        v1.get_variable("b", initializer=np.float32(1.0))
+        table = tf.raw_ops.HashTableV2(key_dtype=tf.int64, value_dtype=tf.float32)
+        keys = v1.FIFOQueue(1, [tf.int64], [[1]]).dequeue(name="keys")
+        tf.raw_ops.InitializeTableV2(table_handle=table, keys=keys, values=[1.0])
+        tf.raw_ops.LookupTableFindV2(
+            table_handle=table, keys=[tf.constant(1, tf.int64)], default_value=0.0, name="y"
+        )
+    meta = read_meta_graph(str(tmp_path / "m.meta"))
+    expected = "the start of the graph.* longer than --time_limit=0.2 .*waits for keys"
+    with pytest.raises(CheckpointError, match=expected):
+        load_inference_graph(meta, ["y:0"], trust_graph=True, time_limit=TimeLimit(0.2))
+
+
+def test_the_import_has_its_own_clock(path: Path) -> None:
+    """What ends the process is set before the import and before the start, and called off."""
+    lines: list[str] = []
+    limit = TimeLimit(9, lambda seconds, line: lines.append(line if seconds else "stop"))
+    load_inference_graph(read_meta_graph(str(path)), ["y:0"], ["x:0"], time_limit=limit).close()
+    assert [line.partition(" took")[0] for line in lines] == [
+        "the import of the graph",
+        "stop",
+        "the start of the graph, which fills its tables,",
+        "stop",
+    ]

@@ -116,7 +116,7 @@ def test_a_path_of_windows_has_a_base_name(vocabulary: Path) -> None:
 
 
 def test_a_vocabulary_that_is_missing_is_named(vocabulary: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"/absent cannot be read"):
+    with pytest.raises(CheckpointError, match=r"there is no file .*/absent"):
         _look_up(vocabulary, {"words.txt": f"{vocabulary.parent}/absent"})
 
 
@@ -195,8 +195,9 @@ def _saved_model(folder: Path) -> MetaGraphFile:
     )
     tf.saved_model.save(model, str(folder), signatures=model.serve)
     words.unlink()
-    saved = SavedModel.FromString((folder / "saved_model.pb").read_bytes())
-    return MetaGraphFile(str(folder), str(folder / "variables" / "variables"), saved.meta_graphs[0])
+    path = folder / "saved_model.pb"
+    saved = SavedModel.FromString(path.read_bytes())
+    return MetaGraphFile(str(path), str(folder / "variables" / "variables"), saved.meta_graphs[0])
 
 
 def _serve(meta: MetaGraphFile, assets: Mapping[str, str] | None = None) -> list[int]:

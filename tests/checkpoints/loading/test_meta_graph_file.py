@@ -64,10 +64,9 @@ def test_what_is_no_tensor_name_is_refused(meta: MetaGraphFile, text: str) -> No
         meta.tensor_name(text)
 
 
-def test_absent_collections_and_signatures_are_empty(meta: MetaGraphFile) -> None:
+def test_absent_collections_are_empty(meta: MetaGraphFile) -> None:
     assert list(meta.collection("predict").node_list.value) == ["net/y:0"]
     assert not meta.collection("nothing").ListFields()
-    assert not meta.signature.ListFields()
     assert "nothing" not in meta.proto.collection_def  # Looking adds no entry.
 
 

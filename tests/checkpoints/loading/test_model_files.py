@@ -1,5 +1,6 @@
 """Whatever a person points at, against the file that it stands for and plain TensorFlow."""
 
+import gzip
 import os
 import pickle
 from pathlib import Path
@@ -16,6 +17,7 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from checkpoints.errors import CheckpointError
 from checkpoints.loading.inference_graph import load_inference_graph
 from checkpoints.loading.model_files import find_model, open_model
+from checkpoints.loading.signatures import read_signatures
 from tests.prediction import stock
 
 v1 = tf.compat.v1
@@ -137,6 +139,11 @@ def test_newer_variables_without_a_graph_are_said(
     (tmp_path / "ckpt-1000.meta").unlink()
     assert find_model(str(tmp_path)) == f"{tmp_path}/ckpt-7.meta"
     assert "ckpt-7.meta is read; of ckpt-1000 there is no .meta" in caplog.text
+    assert f"--ckpt={tmp_path}/ckpt-1000 reads" in caplog.text
+    caplog.clear()
+    newer = open_model(str(tmp_path), checkpoint=f"{tmp_path}/ckpt-1000")
+    assert (newer.path, newer.prefix) == (f"{tmp_path}/ckpt-7.meta", f"{tmp_path}/ckpt-1000")
+    assert not caplog.text
 
 
 def test_a_folder_called_checkpoint(tmp_path: Path) -> None:
@@ -155,7 +162,7 @@ def test_a_folder_called_as_the_checkpoint_beside_it(tmp_path: Path) -> None:
 def test_a_frozen_graph(frozen: Path) -> None:
     assert _predicted(frozen) == EXPECTED
     assert _predicted(frozen.parent) == EXPECTED
-    assert not open_model(str(frozen)).signature.ListFields()
+    assert not read_signatures(open_model(str(frozen)))
 
 
 def test_a_frozen_graph_as_text(frozen: Path, tmp_path: Path) -> None:
@@ -175,7 +182,7 @@ def test_a_tf1_saved_model(saved_model: Path) -> None:
         assert _predicted(path) == EXPECTED
     meta = open_model(str(saved_model))
     assert meta.prefix == f"{saved_model}/variables/variables"
-    assert meta.signature.outputs["y"].name == "y:0"
+    assert read_signatures(meta)["serving_default"].outputs == {"y": "y:0"}
 
 
 def test_a_tf2_saved_model(tmp_path: Path) -> None:
@@ -185,8 +192,8 @@ def test_a_tf2_saved_model(tmp_path: Path) -> None:
     x = tf.TensorSpec([None, 2], tf.float32, name="x")
     serve = tf.function(lambda x: {"y": x @ module.w}, input_signature=[x])
     tf.saved_model.save(module, str(tmp_path), signatures=serve)
-    signature = open_model(str(tmp_path)).signature
-    names = signature.outputs["y"].name, signature.inputs["x"].name
+    (signature,) = read_signatures(open_model(str(tmp_path))).values()
+    names = signature.outputs["y"], signature.inputs["x"]
     assert _predicted(tmp_path, *names) == EXPECTED
 
 
@@ -239,8 +246,8 @@ def test_a_part_that_was_not_fetched(tmp_path: Path, suffix: str) -> None:
     ("suffix", "what"),
     [
         (".meta", "it is empty"),
-        (".index", "m is damaged: "),
-        (".data-00000-of-00001", "its files are smaller"),
+        (".index", r"m\.index is no index of a checkpoint: it is empty"),
+        (".data-00000-of-00001", r"m\.data-00000-of-00001 holds no values: it is empty"),
     ],
 )
 def test_an_empty_part(tmp_path: Path, suffix: str, what: str) -> None:
@@ -329,7 +336,31 @@ def test_a_saved_model_brings_its_vocabulary(tmp_path: Path) -> None:
         builder.save()
     (tmp_path / "words.txt").unlink()
     meta = open_model(str(path))
-    fetch = meta.signature.outputs["ids"].name
+    fetch = read_signatures(meta)["serving_default"].outputs["ids"]
     with load_inference_graph(meta, [fetch], ["words:0"]) as graph:
         (ids,) = graph.run(np.array([b"two", b"zero"], object))
     assert ids.tolist() == [2, 0]
+
+
+@pytest.mark.parametrize("suffix", [".meta", ".index", ".data-00000-of-00001"])
+def test_a_web_page_in_place_of_a_part(tmp_path: Path, suffix: str) -> None:
+    _save(tmp_path / "m")
+    (tmp_path / f"m{suffix}").write_bytes(b"<!DOCTYPE html>\n<html><title>404</title>")
+    with pytest.raises(CheckpointError, match=rf"m{suffix} .*it is a web page") as caught:
+        _predicted(tmp_path / "m")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_web_page_in_place_of_a_frozen_graph(tmp_path: Path) -> None:
+    (tmp_path / "m.pb").write_bytes(b"<html></html>")
+    with pytest.raises(CheckpointError, match=r"m\.pb is no graph: it is a web page"):
+        open_model(f"{tmp_path}/m.pb")
+
+
+@pytest.mark.parametrize("suffix", [".index", ".data-00000-of-00001"])
+def test_a_compressed_part(tmp_path: Path, suffix: str) -> None:
+    _save(tmp_path / "m")
+    path = tmp_path / f"m{suffix}"
+    path.write_bytes(gzip.compress(path.read_bytes()) + bytes(100))
+    with pytest.raises(CheckpointError, match=rf"m{suffix} .*with gzip; unpack it first"):
+        _predicted(tmp_path / "m")

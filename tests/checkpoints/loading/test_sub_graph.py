@@ -4,11 +4,12 @@ from collections.abc import Callable
 
 import pytest
 import tensorflow as tf
+from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from checkpoints.errors import CheckpointError
 from checkpoints.loading.meta_graph_file import MetaGraphFile
-from checkpoints.loading.sub_graph import SubGraph, reachable, sub_graph
+from checkpoints.loading.sub_graph import SubGraph, nodes_by_op, reachable, sub_graph
 
 v1 = tf.compat.v1
 
@@ -160,3 +161,13 @@ def test_recursive_functions_end() -> None:
         function.node_def.add(name="call", op=other)
     part = sub_graph(MetaGraphFile("m.meta", "m", proto), ["y:0"])
     assert {f.signature.name for f in part.graph_def.library.function} == {"f", "g"}
+
+
+def test_nodes_are_found_by_their_operation_in_functions_too() -> None:
+    graph_def = GraphDef()
+    graph_def.node.add(name="a", op="RandomUniform")
+    graph_def.node.add(name="b", op="Add")
+    function = graph_def.library.function.add()
+    function.signature.name = "f"
+    function.node_def.add(name="c", op="RandomUniform")
+    assert nodes_by_op(graph_def) == {"RandomUniform": ["a", "f/c"], "Add": ["b"]}

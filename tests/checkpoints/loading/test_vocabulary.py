@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -56,11 +55,23 @@ def test_keys_and_values_are_those_of_tensorflow(
     assert found == _stock(path, text, key_dtype, value_dtype)
 
 
-def test_an_empty_file_is_an_empty_table(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"", b"\r\r"])
+def test_an_empty_file_is_refused_as_tensorflow_refuses_it(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "vocabulary.txt"
-    path.write_bytes(b"")
-    keys, values = read_vocabulary(str(path), TextFormat(WHOLE, NUMBER), tf.string, tf.int64)
-    assert (keys.shape, values.shape, keys.dtype) == ((0,), (0,), np.dtype(object))
+    path.write_bytes(content)
+    text = TextFormat(WHOLE, NUMBER)
+    if not content:
+        with pytest.raises(tf.errors.OpError):
+            _stock(path, text, tf.string, tf.int64)
+    with pytest.raises(CheckpointError, match=r"vocabulary\.txt is empty: .* at least one line"):
+        read_vocabulary(str(path), text, tf.string, tf.int64)
+
+
+def test_a_pointer_to_a_file_is_no_vocabulary(tmp_path: Path) -> None:
+    path = tmp_path / "vocabulary.txt"
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n")
+    with pytest.raises(CheckpointError, match="Git LFS pointer"):
+        read_vocabulary(str(path), TextFormat(WHOLE, NUMBER), tf.string, tf.int64)
 
 
 @pytest.mark.parametrize(
@@ -89,14 +100,14 @@ def test_a_file_that_cannot_be_read_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = TextFormat(WHOLE, NUMBER)
-    with pytest.raises(CheckpointError, match="cannot be read"):
+    with pytest.raises(CheckpointError, match="there is no file"):
         read_vocabulary(str(tmp_path / "absent"), text, tf.string, tf.int64)
-    with pytest.raises(CheckpointError, match="is no file"):
+    with pytest.raises(CheckpointError, match="no regular file"):
         read_vocabulary(str(tmp_path), text, tf.string, tf.int64)
-    with pytest.raises(CheckpointError, match="is no file"):
+    with pytest.raises(CheckpointError, match="no regular file"):
         read_vocabulary("/dev/zero", text, tf.string, tf.int64)
     path = tmp_path / "long"
     path.write_bytes(b"0123456789")
     monkeypatch.setattr(vocabulary, "MAX_BYTES", 9)
-    with pytest.raises(CheckpointError, match="has 10 bytes, a vocabulary file has at most 9"):
+    with pytest.raises(CheckpointError, match="more than the limit"):
         read_vocabulary(str(path), text, tf.string, tf.int64)

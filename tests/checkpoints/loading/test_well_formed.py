@@ -127,3 +127,27 @@ def test_an_output_of_a_number_that_no_operation_has(number: int) -> None:
     graph_def.node[1].input[0] = f"1234567890:{number}"
     with pytest.raises(CheckpointError, match=f"node a has the input 1234567890:{number}"):
         check_well_formed(graph_def, "m.meta")
+
+
+@pytest.mark.parametrize("in_function", [False, True])
+@pytest.mark.parametrize(
+    ("op", "attribute", "inputs"),
+    [("ConcatV2", "N", ["a", "b", "axis"]), ("Pack", "N", ["a"]), ("Unpack", "num", ["a"])],
+)
+def test_more_inputs_or_outputs_than_there_can_be(
+    op: str, attribute: str, inputs: list[str], in_function: bool
+) -> None:
+    """TensorFlow fills its memory with a list of two milliards of them before it counts."""
+    graph_def = GraphDef()
+    function = graph_def.library.function.add()
+    function.signature.name = "called"
+    nodes = function.node_def if in_function else graph_def.node
+    node = nodes.add(name="many", op=op, input=inputs)
+    for name in ("T", "Tidx"):
+        node.attr[name].type = FLOAT if name == "T" else INT32
+    node.attr["axis"].i = 0
+    node.attr[attribute].i = len(inputs)
+    check_well_formed(graph_def, "m.meta")
+    node.attr[attribute].i = 2**31 - 1
+    with pytest.raises(CheckpointError, match=f"node many has {attribute} = 2147483647, expected"):
+        check_well_formed(graph_def, "m.meta")

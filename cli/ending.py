@@ -1,0 +1,27 @@
+"""How a script says what went wrong, and ends: one line on stderr and an exit code."""
+
+import os
+import sys
+from typing import NoReturn
+
+from cli.printing import printable
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+
+def exit_with_error(message: str, code: int) -> NoReturn:
+    """Exits with an error line."""
+    _print_error(message)
+    sys.exit(code)
+
+
+def end_at_once(message: str) -> NoReturn:
+    """Ends the process with an error line while a thread is busy, which no exception would."""
+    _print_error(message)
+    os._exit(EXIT_FAILED)
+
+
+def _print_error(message: str) -> None:
+    line = printable(" ".join(message.split()))
+    print(f"{os.path.basename(sys.argv[0])}: error: {line}", file=sys.stderr, flush=True)

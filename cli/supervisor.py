@@ -1,0 +1,155 @@
+"""Runs a script in a process of its own, so that whatever ends it is told in one line.
+
+TensorFlow ends the process where a graph makes it fail a check of its own, and the system where a
+graph takes all memory: nothing in that process can say so. The process that was started forks
+before anything large is imported, which takes a millisecond; the child does the work, on the same
+standard streams, and the parent waits, passes signals on and ends with the child's exit code.
+"""
+
+import mmap
+import os
+import signal
+import sys
+import threading
+from contextlib import suppress
+from types import FrameType
+from typing import NoReturn
+
+from absl import flags
+
+from cli.ending import EXIT_FAILED, end_at_once, exit_with_error
+from cli.memory import available_bytes, limit_memory
+
+MEMORY_FLAG = "memory_limit_mb"
+STOP_SECONDS = 3  # What a child is given to end itself at SIGINT or SIGTERM.
+_STOPS = (signal.SIGINT, signal.SIGTERM)
+_LAST_WORDS_BYTES = 4096
+
+
+class Supervisor:
+    """Starts a script's own process and says how it ended. Where there is no fork, it does not.
+
+    Make one before the script runs, and hand it to `cli.run.run`.
+    """
+
+    def __init__(self) -> None:
+        # Shared with the child: what to say of it when time is up.
+        self._last_words = mmap.mmap(-1, _LAST_WORDS_BYTES)
+        self._timer: threading.Timer | None = None
+        self._is_child = False
+
+    def define_flags(self, values: flags.FlagValues) -> None:
+        """Defines the limit on memory in `values`."""
+        flags.DEFINE_integer(
+            MEMORY_FLAG,
+            None,
+            "MiB of memory that may be allocated; 0 for no limit. By default what the machine, or "
+            "its container, has.",
+            lower_bound=0,
+            flag_values=values,
+        )
+
+    def start(self, memory_limit_mb: int | None) -> None:
+        """Forks, and returns in the child only: the parent exits when the child has ended.
+
+        Args:
+          memory_limit_mb: MiB that the child may allocate, 0 for any number, None for as many as
+            there are.
+        """
+        if not hasattr(os, "fork"):
+            return
+        sys.stdout.flush()
+        sys.stderr.flush()
+        read_end, write_end = os.pipe()
+        child = os.fork()
+        if child:
+            os.close(read_end)
+            self._wait(child)
+        os.close(write_end)
+        self._is_child = True
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        for number in _STOPS:
+            signal.signal(number, _exit_once)
+        threading.Thread(target=_end_with_parent, args=(read_end,), daemon=True).start()
+        if memory_limit_mb != 0:
+            limit_memory(memory_limit_mb << 20 if memory_limit_mb else available_bytes())
+
+    def end_after(self, seconds: float, line: str) -> None:
+        """Ends the process with an error line when the time is over, whatever it is doing.
+
+        TensorFlow may keep all of Python from running while it computes. In a child it is the
+        system that ends it, and the parent that says the line.
+
+        Args:
+          seconds: from now, in place of those of the call before; 0 for never.
+          line: what to say then.
+        """
+        if not self._is_child:
+            self._end_in_a_thread(seconds, line)
+            return
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        if seconds:
+            words = line.encode(errors="replace")[: _LAST_WORDS_BYTES - 1] + b"\0"
+            self._last_words[: len(words)] = words
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+
+    def _end_in_a_thread(self, seconds: float, line: str) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if seconds:
+            self._timer = threading.Timer(seconds, end_at_once, [line])
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _wait(self, child: int) -> NoReturn:
+        """Waits for the child, and ends as it did."""
+        stopped_by: list[int] = []
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            """Passes a signal on. Ctrl-C reaches the child too, which then heeds the first."""
+            del frame
+            stopped_by.append(number)
+            with suppress(ProcessLookupError):  # It has ended in the meantime.
+                os.kill(child, number)
+            signal.alarm(STOP_SECONDS)
+
+        signal.signal(signal.SIGALRM, lambda *_: os.kill(child, signal.SIGKILL))
+        for number in _STOPS:
+            signal.signal(number, stop)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        signal.alarm(0)
+        if status >= 0:
+            sys.exit(status)
+        if stopped_by:
+            sys.exit(128 + stopped_by[0])
+        exit_with_error(self._said_of(signal.Signals(-status)), EXIT_FAILED)
+
+    def _said_of(self, number: signal.Signals) -> str:
+        """What to say of a child that a signal has ended."""
+        words = self._last_words[:].partition(b"\0")[0]
+        if number == signal.SIGALRM and words:
+            return words.decode(errors="replace")
+        if number == signal.SIGKILL:
+            return (
+                "killed by SIGKILL, as the system does when there is no memory left: give it less "
+                f"at a time, or allow it less with --{MEMORY_FLAG}"
+            )
+        return (
+            f"TensorFlow crashed ({number.name}): what it was given is damaged, or needs more "
+            f"memory than there is or than --{MEMORY_FLAG} allows"
+        )
+
+
+def _exit_once(number: int, frame: FrameType | None) -> NoReturn:
+    """Exits at the first SIGINT or SIGTERM; the parent passes on what may have come already."""
+    del frame
+    for stop in _STOPS:
+        signal.signal(stop, lambda *_: None)
+    sys.exit(128 + number)
+
+
+def _end_with_parent(read_end: int) -> None:
+    """Waits for the parent's end, which closes the other end of the pipe, and ends this process."""
+    os.read(read_end, 1)
+    os._exit(EXIT_FAILED)

@@ -1,0 +1,202 @@
+"""Which tensors of a graph are likely its predictions, told from operations and wiring.
+
+A prediction is the result of layers and no later layer stands on it. It is a usual head such as a
+softmax, or nothing goes on from it alone: whatever takes it takes another input too, as a loss
+takes the labels. Labels are told as the inputs that no layer of weights stands on.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from checkpoints.loading.meta_graph_file import PLACEHOLDERS, PLACEHOLDERS_WITH_DEFAULT, node_of
+from checkpoints.loading.variable_values import VARIABLE_OPS
+from prediction.wiring import SHAPE_OPS, Wiring, ancestors, output_index
+
+HEADS = frozenset({"Softmax", "LogSoftmax", "Sigmoid", "ArgMax", "TopK", "TopKV2"})
+_LOGITS = frozenset({"BiasAdd"})
+_LAYER_STARTS = ("MatMul", "BatchMatMul", "SparseMatMul", "Conv", "DepthwiseConv", "FusedBatchNorm")
+_COPIES = frozenset({"Identity", "StopGradient", "Snapshot"})
+_NO_RESULTS = frozenset(
+    {"NoOp", "Const", "Assert", "PrintV2", "ReadVariableOp"}
+    | SHAPE_OPS
+    | VARIABLE_OPS
+    | PLACEHOLDERS
+    | PLACEHOLDERS_WITH_DEFAULT
+)
+_REDUCTIONS = frozenset({"Mean", "Sum", "AddN", "L2Loss"})
+_SUMMED = frozenset({"Add", "AddV2", "Sub", "Mul", "RealDiv", "DivNoNan", "Identity"})
+_MAX_SUMMED = 64  # Nodes that make one loss of several.
+_MEASURE = re.compile("loss|entropy|accuracy|metric|error")
+_MAX_COMPARED = 200  # The last of the file; fewer in a graph so large that it would take long.
+_MAX_VISITS = 4_000_000  # Of nodes, while they are compared.
+_MAX_COPIES = 32  # In a row.
+_MAX_NAMES = 2  # Of one value.
+_HEAD, _RESULT, _LOGIT, _LABELLED, _MEASURED = range(5)  # The kinds, the likeliest first.
+
+
+class Likely(NamedTuple):
+    """A node that may be an output.
+
+    Attributes:
+      name: of the node.
+      predicts: whether it is a prediction; else it needs the labels or is a measure of it.
+    """
+
+    name: str
+    predicts: bool
+
+
+class _Graph(NamedTuple):
+    """What the search goes by.
+
+    Attributes:
+      wiring: of the graph.
+      needs: see `dependence`.
+      layers: the nodes that are layers.
+      features: the bits of the inputs that layers of weights stand on; all where there is none.
+    """
+
+    wiring: Wiring
+    needs: Mapping[str, int]
+    layers: frozenset[str]
+    features: int
+
+
+def likely_outputs(wiring: Wiring, needs: Mapping[str, int]) -> list[Likely]:
+    """The likeliest first: usual heads, other results, logits, what needs labels, measures.
+
+    Where one is a copy of another they stand together, first the one with a name of its own.
+
+    Args:
+      wiring: of the graph.
+      needs: the inputs that each node depends on, without plumbing.
+    """
+    graph = _graph(wiring, needs)
+    most = min(_MAX_COMPARED, max(1, _MAX_VISITS // max(1, len(wiring.nodes))))
+    ends = list(_ends(graph))[-most:]
+    depths = {name: len(_layers_of(graph, name)) for name in ends}
+    deep = [name for name in ends if depths[name] or not any(depths.values())]
+    order = sorted(deep, key=lambda name: _rank(graph, name, depths[name]))
+    found: dict[str, bool] = {}
+    for name in order:
+        copies = sorted(_chain(graph, name), key=lambda copy: _has_ops_name(graph, copy))
+        for copy in copies[:_MAX_NAMES]:
+            found.setdefault(copy, _kind(graph, name) < _LABELLED)
+    return [Likely(name, predicts) for name, predicts in found.items()]
+
+
+def _graph(wiring: Wiring, needs: Mapping[str, int]) -> _Graph:
+    layers = frozenset(name for name in needs if wiring.nodes[name].op.startswith(_LAYER_STARTS))
+    # A product of two values, as in a metric, is no layer of weights; in attention, both values
+    # come from such layers.
+    weighted = [x for x in layers if any(node_of(text) not in needs for text in wiring.taken[x])]
+    features = 0
+    for name in weighted or needs:
+        features |= needs[name]
+    return _Graph(wiring, needs, layers, features)
+
+
+def _ends(graph: _Graph) -> Iterator[str]:
+    """The nodes, in the file's order, that may be outputs; of copies of one, the last."""
+    under_layers = ancestors(graph.wiring, graph.layers)
+    for name in graph.wiring.nodes:
+        if name in graph.needs and name not in under_layers and not _is_copied(graph, name):
+            is_head = graph.wiring.nodes[_chain(graph, name)[-1]].op in HEADS | _LOGITS
+            if is_head or (not _goes_on(graph, name) and not _is_no_result(graph, name)):
+                yield name
+
+
+def _is_copied(graph: _Graph, name: str) -> bool:
+    takers = graph.wiring.takers.get(name, ())
+    return any(t in graph.needs and graph.wiring.nodes[t].op in _COPIES for t in takers)
+
+
+def _goes_on(graph: _Graph, name: str) -> bool:
+    """Whether something is computed from a node that needs no other inputs."""
+    return any(
+        graph.needs.get(taker) == graph.needs[name]
+        and graph.wiring.nodes[taker].op not in _NO_RESULTS
+        for taker in graph.wiring.takers.get(name, ())
+    )
+
+
+def _is_no_result(graph: _Graph, name: str) -> bool:
+    """Whether it computes nothing; a variable's own node for reading it does not."""
+    root = graph.wiring.nodes[_chain(graph, name)[-1]]
+    return root.op in _NO_RESULTS
+
+
+def _chain(graph: _Graph, name: str) -> list[str]:
+    """A node, what it is a copy of, and so on to what is no copy."""
+    chain = [name]
+    while graph.wiring.nodes[chain[-1]].op in _COPIES and graph.wiring.taken[chain[-1]]:
+        source = graph.wiring.taken[chain[-1]][0]
+        if output_index(source) or node_of(source) in chain or len(chain) == _MAX_COPIES:
+            break  # Only first outputs are offered, and a damaged graph may have cycles.
+        chain.append(node_of(source))
+    return chain
+
+
+def _has_ops_name(graph: _Graph, name: str) -> bool:
+    """Whether nobody chose a node's name: it is that of its operation, as `Identity_1`."""
+    leaf = re.sub(r"_\d+$", "", name.rpartition("/")[2])
+    op = graph.wiring.nodes[name].op
+    return leaf.lower() in (op.lower(), re.sub(r"V\d$", "", op).lower())
+
+
+def _layers_of(graph: _Graph, name: str) -> frozenset[str]:
+    return graph.layers & (ancestors(graph.wiring, [name]) | {name})
+
+
+def _rank(graph: _Graph, name: str, depth: int) -> tuple[int, int, int, int]:
+    """Sorts by kind; heads of few inputs first, of others those that were trained, then deep ones.
+
+    What was trained, a loss takes; a byproduct of a layer, nobody.
+    """
+    kind, inputs = _kind(graph, name), graph.needs[name].bit_count()
+    first = inputs if kind == _HEAD else not _meets_labels(graph, name)
+    return kind, first, -depth, inputs
+
+
+def _kind(graph: _Graph, name: str) -> int:
+    root = _chain(graph, name)[-1]
+    op = graph.wiring.nodes[root].op
+    texts = (name.lower(), root.lower())
+    if any(_MEASURE.search(text) for text in texts) or _is_reduced(graph, root):
+        return _MEASURED
+    # Labels go to a measure; an input that no layer takes may also be a mask over the results.
+    if graph.needs[name] & ~graph.features and _is_taken(graph, name):
+        return _LABELLED
+    if op in HEADS:
+        return _HEAD
+    return _LOGIT if op in _LOGITS else _RESULT
+
+
+def _is_reduced(graph: _Graph, name: str) -> bool:
+    """Whether all that a node takes of the inputs has been reduced: a loss, a sum of losses."""
+    waiting, seen = [name], set[str]()
+    while waiting:
+        node = waiting.pop()
+        if node in seen or graph.wiring.nodes[node].op in _REDUCTIONS:
+            continue
+        seen.add(node)
+        sources = {node_of(text) for text in graph.wiring.taken[node]} & graph.needs.keys()
+        if graph.wiring.nodes[node].op not in _SUMMED or not sources or len(seen) > _MAX_SUMMED:
+            return False
+        waiting += sources
+    return True
+
+
+def _meets_labels(graph: _Graph, name: str) -> bool:
+    takers = graph.wiring.takers.get(name, ())
+    return any(graph.needs.get(taker, 0) & ~graph.features for taker in takers)
+
+
+def _is_taken(graph: _Graph, name: str) -> bool:
+    return any(taker in graph.needs for taker in graph.wiring.takers.get(name, ()))
+
+
+def most_likely(found: Sequence[Likely], most: int) -> tuple[str, ...]:
+    """The first outputs of the first nodes."""
+    return tuple(f"{likely.name}:0" for likely in found[:most])

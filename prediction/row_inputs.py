@@ -1,0 +1,167 @@
+"""Which file of --input is for which tensor, and all of them opened, row beside row."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from checkpoints.errors import CheckpointError
+from checkpoints.loading.inference_graph import TensorInfo
+from checkpoints.loading.meta_graph_file import MetaGraphFile
+from data import files
+from prediction.casting import Array
+from prediction.errors import PredictionError
+from prediction.feeds import Feed, feed_value
+from prediction.inputs import demo_input, open_input
+from prediction.model import Model
+from prediction.plan import choose_row_input
+from prediction.rows import ArrayRows, ColumnRows, Rows
+from prediction.target import Input, Labels, Target
+
+
+class RowInputs(NamedTuple):
+    """Rows of several tensors, which go together by their numbers.
+
+    Attributes:
+      rows: by the full name of the tensor, each of as many; empty for none.
+      names: of each row, as the first input has them.
+      labels: int64 [N], each row's true class; None where unknown.
+    """
+
+    rows: Mapping[str, Rows] = {}
+    names: Sequence[str] = ()
+    labels: Labels | None = None
+
+
+def files_by_tensor(
+    meta: MetaGraphFile,
+    model: Model,
+    fetches: Sequence[str],
+    texts: Sequence[str],
+    fed: Mapping[str, Feed],
+) -> dict[str, str]:
+    """Which path is for which tensor.
+
+    Args:
+      meta: the graph.
+      model: its description.
+      fetches: the tensors that are fetched.
+      texts: the values of the flag: each `name=path`, but for one that may be a path alone, for
+        the one input that is left. What is a path with a `=` in it, and exists, is a path.
+      fed: what --feed gives.
+
+    Returns:
+      Paths by the full names of the tensors, in the order of `texts`.
+
+    Raises:
+      PredictionError: a tensor is given twice, or it cannot be told which one a path is for.
+    """
+    named = {text: _named(meta, model, text) for text in dict.fromkeys(texts)}
+    nameless = [text for text, (name, _) in named.items() if name is None]
+    if len(nameless) > 1:
+        raise PredictionError(
+            f"--input {nameless[0]} and --input {nameless[1]}: which is for which tensor? give "
+            "each as --input name=file"
+        )
+    paths: dict[str, str] = {}
+    others = [*fed, *(name for name, _ in named.values() if name is not None)]
+    for text, (name, path) in named.items():
+        tensor = name or choose_row_input(meta, model, fetches, others)
+        before = fed[tensor].source if tensor in fed else f"--input {paths.get(tensor)}"
+        if tensor in fed or tensor in paths:
+            raise PredictionError(f"{tensor} is fed twice: {before}, --input {text}")
+        paths[tensor] = path
+    return paths
+
+
+def _named(meta: MetaGraphFile, model: Model, text: str) -> tuple[str | None, str]:
+    """The tensor's full name, None where none is given, and the path."""
+    name, equals, path = text.partition("=")
+    if not equals or files.exists(text):
+        return None, text
+    try:
+        return meta.tensor_name(name, model.feed_keys), path
+    except CheckpointError as error:
+        raise PredictionError(f"--input {text}: there is no such file, and {error}") from error
+
+
+def open_inputs(
+    infos: Sequence[TensorInfo], model: Model, paths: Mapping[str, str], max_bytes: int
+) -> RowInputs:
+    """Opens the files for their tensors, which are `infos`.
+
+    Raises:
+      PredictionError, DataError: as `open_input` does; or the files differ in their number of
+        rows, or in their labels.
+    """
+    opened = {
+        info.name: open_input(paths[info.name], _target(info, model), max_bytes) for info in infos
+    }
+    _check_together(opened, paths)
+    return _joined(opened)
+
+
+def _check_together(opened: Mapping[str, Input], paths: Mapping[str, str]) -> None:
+    lengths = {name: len(found.rows) for name, found in opened.items()}
+    for name, length in lengths.items():
+        first = next(iter(lengths))
+        if length != lengths[first]:
+            raise PredictionError(
+                f"inputs that go together have as many rows: {paths[first]} (for {first}) has "
+                f"{lengths[first]}, {paths[name]} (for {name}) has {length}"
+            )
+    labels = {name: found.labels for name, found in opened.items() if found.labels is not None}
+    for name, found in labels.items():
+        first = next(iter(labels))
+        if not np.array_equal(found, labels[first]):
+            raise PredictionError(
+                f"{paths[first]} and {paths[name]} have different labels for the same rows"
+            )
+
+
+def open_demo(info: TensorInfo, model: Model) -> RowInputs:
+    """The demonstration's rows, for a tensor."""
+    return _joined({info.name: demo_input(_target(info, model))})
+
+
+def _target(info: TensorInfo, model: Model) -> Target:
+    target = Target(info, None, model.class_names, model.classifier)
+    if info.name not in model.inputs.values():
+        return target
+    return target._replace(scale=model.input_scale, image_shape=model.image_shape)
+
+
+def _joined(opened: Mapping[str, Input]) -> RowInputs:
+    if not opened:
+        return RowInputs()
+    labels = (found.labels for found in opened.values() if found.labels is not None)
+    first = next(iter(opened.values()))
+    return RowInputs(
+        {name: found.rows for name, found in opened.items()}, first.names, next(labels, None)
+    )
+
+
+def value_for(info: TensorInfo, feeds: Mapping[str, Feed], inputs: RowInputs) -> Rows | Array:
+    """The value of a tensor that is fed.
+
+    A value of --feed goes along with the rows of --input, a batch at a time, where it has as many
+    and its tensor takes any number of them, or a fixed one a run; else it is fed as it is in each
+    batch.
+
+    Raises:
+      PredictionError: the value of --feed does not fit the tensor.
+    """
+    if info.name in inputs.rows:
+        return inputs.rows[info.name]
+    feed = feeds[info.name]
+    if not inputs.rows:
+        return feed_value(feed, info)
+    num_rows = len(next(iter(inputs.rows.values())))
+    value = feed_value(feed, info, num_rows)
+    columns = any(isinstance(rows, ColumnRows) for rows in inputs.rows.values())
+    if columns and value.ndim == 2 and info.shape is not None:
+        by_columns = info.shape[1] is None and value.shape[1] == num_rows
+        return ColumnRows(value.T, info, feed.source) if by_columns else value
+    own = info.shape is not None and info.shape[:1] in ((), (num_rows,))
+    by_rows = not own and value.shape[:1] == (num_rows,)
+    return ArrayRows(value, info, feed.source) if by_rows else value

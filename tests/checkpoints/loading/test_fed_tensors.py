@@ -1,0 +1,76 @@
+"""What takes the place of fed tensors."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
+
+from checkpoints.errors import CheckpointError
+from checkpoints.loading.fed_tensors import free_scope, placeholder, stand_in
+from checkpoints.loading.meta_graph_file import MetaGraphFile
+
+v1 = tf.compat.v1
+
+
+def _meta(**ops: str) -> MetaGraphFile:
+    """A file with a node of each operation, by name."""
+    proto = MetaGraphDef()
+    for name, op in ops.items():
+        proto.graph_def.node.add(name=name, op=op)
+    return MetaGraphFile("m.meta", "m", proto)
+
+
+def test_a_scope_is_free_of_the_file_s_names() -> None:
+    assert free_scope(_meta(fedora="Add"), "fed") == "fed"
+    assert free_scope(_meta(fed="Add"), "fed") == "fed_"
+    assert free_scope(_meta(**{"fed/x": "Add", "fed_/y/z": "Add"}), "fed") == "fed__"
+
+
+@pytest.mark.parametrize(
+    ("node", "op", "expected"),
+    [
+        ("x", "Placeholder", "x"),
+        ("a/x", "PlaceholderV2", "a/x"),
+        ("y", "Add", "fed/value"),
+        ("_x", "Placeholder", "fed/value"),
+        ("x+y", "Placeholder", "fed/value"),
+    ],
+)
+def test_a_placeholder_keeps_its_name_where_that_is_free(node: str, op: str, expected: str) -> None:
+    with tf.Graph().as_default():
+        tensor = placeholder(_meta(**{node: op}), f"{node}:0", tf.int32, [None, 2], "fed")
+    assert (tensor.op.name, tensor.dtype, tensor.shape.as_list()) == (expected, tf.int32, [None, 2])
+
+
+def test_a_rank_may_be_unknown() -> None:
+    with tf.Graph().as_default():
+        assert placeholder(_meta(x="Placeholder"), "x:0", tf.int32, None, "fed").shape.rank is None
+
+
+@pytest.mark.parametrize("dtype", [tf.resource, tf.variant])
+def test_what_has_no_values_cannot_be_fed(dtype: tf.DType) -> None:
+    with tf.Graph().as_default(), pytest.raises(CheckpointError, match=r"x:0 cannot be fed: it is"):
+        placeholder(_meta(x="Placeholder"), "x:0", dtype, [], "fed")
+
+
+def test_a_value_stands_in_for_itself() -> None:
+    with tf.Graph().as_default():
+        value = placeholder(_meta(y="Add"), "y:0", tf.float32, [2], "fed")
+        assert stand_in(_meta(y="Add"), "y:0", value) is value
+
+
+@pytest.mark.parametrize("op", ["Variable", "VariableV2", "VarHandleOp"])
+def test_a_variable_has_the_fed_value_in_each_run(op: str) -> None:
+    """Consumers read it as they would the variable: by reference, or by handle."""
+    meta = _meta(w=op)
+    with tf.Graph().as_default(), v1.Session() as session:
+        value = placeholder(meta, "w:0", tf.float32, [2], "fed")
+        variable = stand_in(meta, "w:0", value)
+        if op == "VarHandleOp":
+            assert variable.dtype == tf.resource
+            read = tf.raw_ops.ReadVariableOp(resource=variable, dtype=tf.float32)
+        else:
+            assert variable.dtype.name == "float32_ref"
+            read = tf.identity(variable)
+        for fed in (np.array([1, 2], np.float32), np.array([3, 4], np.float32)):
+            np.testing.assert_array_equal(session.run(read, {value: fed}), fed)

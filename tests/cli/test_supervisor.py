@@ -1,0 +1,200 @@
+"""Scripts in a process of their own: how they end, whatever ends them.
+
+The scripts here import no TensorFlow, and run as a user runs them.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cli.supervisor import Supervisor
+
+PROJECT = Path(__file__).resolve().parent.parent.parent
+_SCRIPT = """
+import os, resource, signal, sys, time
+from cli.run import run
+from cli.supervisor import Supervisor
+
+supervisor = Supervisor()
+
+def main(values):
+{body}
+
+run(main, lambda values: None, "Does a thing.", (KeyError,), supervisor)
+"""
+Start = Callable[..., "subprocess.Popen[str]"]
+_PIDS = "print(os.getppid(), os.getpid(), flush=True)"
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Start:
+    """Starts a script whose `main` does what is given."""
+
+    def start_script(*body: str, flags: tuple[str, ...] = ()) -> "subprocess.Popen[str]":
+        script = tmp_path / "script.py"
+        script.write_text(_SCRIPT.format(body="\n".join(f"    {line}" for line in body)))
+        return subprocess.Popen(
+            [sys.executable, str(script), *flags],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        )
+
+    return start_script
+
+
+def _end(process: "subprocess.Popen[str]") -> tuple[int, str, list[str]]:
+    """The exit code, what went to stdout, and the lines on stderr."""
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err.splitlines()
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_the_exit_code_is_the_script_s_own(start: Start, code: int) -> None:
+    assert _end(start("print('done')", f"return {code}")) == (code, "done\n", [])
+
+
+def test_a_user_s_error_is_said_once(start: Start) -> None:
+    assert _end(start("raise KeyError('lost')")) == (1, "", ["script.py: error: 'lost'"])
+
+
+def test_numpy_is_not_imported_before_the_fork(start: Start) -> None:
+    body = "print([name for name in ('numpy', 'tensorflow') if name in sys.modules])"
+    assert _end(start(body)) == (0, "[]\n", [])
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (signal.SIGABRT, "TensorFlow crashed (SIGABRT)"),
+        (signal.SIGSEGV, "TensorFlow crashed (SIGSEGV)"),
+        (signal.SIGFPE, "TensorFlow crashed (SIGFPE)"),
+        (signal.SIGKILL, "killed by SIGKILL, as the system does when there is no memory left"),
+    ],
+)
+def test_a_crash_is_one_line(start: Start, number: signal.Signals, said: str) -> None:
+    code, out, lines = _end(start("print('begun', flush=True)", f"os.kill(os.getpid(), {number})"))
+    assert (code, out, len(lines)) == (1, "begun\n", 1)
+    assert lines[0].startswith(f"script.py: error: {said}")
+    assert "--memory_limit_mb" in lines[0]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_to_the_parent_alone_stops_the_child(
+    start: Start, number: signal.Signals, code: int
+) -> None:
+    """The child tidies up, and is heard to."""
+    process = start("try:", f"    {_PIDS}", "    time.sleep(60)", "finally:", "    print('tidied')")
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(number)
+    assert _end(process) == (code, "tidied\n", [])
+
+
+def test_a_signal_to_both_is_heeded_once(start: Start) -> None:
+    """As Ctrl-C does it; the child is not interrupted while it tidies up."""
+    process = start(
+        "try:",
+        f"    {_PIDS}",
+        "    time.sleep(60)",
+        "finally:",
+        "    time.sleep(0.5)",
+        "    print('tidied')",
+    )
+    assert process.stdout is not None
+    for pid in reversed(process.stdout.readline().split()):
+        os.kill(int(pid), signal.SIGINT)
+    assert _end(process) == (130, "tidied\n", [])
+
+
+def test_a_child_that_does_not_heed_a_signal_is_killed(start: Start) -> None:
+    process = start(
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])", _PIDS, "time.sleep(60)"
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    assert _end(process) == (143, "", [])
+
+
+def test_the_child_does_not_outlive_its_parent(start: Start) -> None:
+    process = start(_PIDS, "time.sleep(60)")
+    assert process.stdout is not None
+    _, child = process.stdout.readline().split()
+    process.kill()
+    code, out, lines = _end(process)  # Both have closed the pipes: both have ended.
+    assert (code, out, lines) == (-signal.SIGKILL, "", [])
+    deadline = time.monotonic() + 30
+    while _is_running(int(child)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not _is_running(int(child))
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+def test_time_that_is_up_ends_it_with_the_line(start: Start) -> None:
+    body = ("supervisor.end_after(0.1, 'took too long\\n\\u00fc')", "time.sleep(60)")
+    assert _end(start(*body)) == (1, "", ["script.py: error: took too long ü"])
+
+
+def test_a_later_call_stands_in_place_of_the_one_before(start: Start) -> None:
+    body = (
+        "supervisor.end_after(0.2, 'one')",
+        "supervisor.end_after(0.4, 'two')",
+        "supervisor.end_after(0.0, '')",
+        "time.sleep(0.6)",
+    )
+    assert _end(start(*body)) == (0, "", [])
+
+
+def test_memory_beyond_the_limit_is_one_line(start: Start) -> None:
+    code, out, lines = _end(start("bytearray(4 << 30)", flags=("--memory_limit_mb=200",)))
+    assert (code, out) == (1, "")
+    assert lines == ["script.py: error: out of memory, or more than --memory_limit_mb allows"]
+
+
+@pytest.mark.parametrize(
+    ("flag", "expected"), [("--memory_limit_mb=0", "True"), ("--memory_limit_mb=100000", "False")]
+)
+def test_a_limit_of_0_is_none(start: Start, flag: str, expected: str) -> None:
+    body = (
+        "limit, _ = resource.getrlimit(resource.RLIMIT_DATA)",
+        "print(limit == resource.RLIM_INFINITY)",
+    )
+    assert _end(start(*body, flags=(flag,))) == (0, f"{expected}\n", [])
+
+
+def test_a_reader_that_has_gone_is_no_traceback(start: Start) -> None:
+    process = start("while True:", "    print('x' * 1000)")
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert process.wait(timeout=60) == 1
+
+
+def test_without_a_child_a_thread_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where there is no fork; a call with 0 s calls it off."""
+    said: list[str] = []
+    monkeypatch.setattr("cli.supervisor.end_at_once", said.append)
+    supervisor = Supervisor()
+    supervisor.end_after(0.3, "never")
+    supervisor.end_after(0.0, "")
+    supervisor.end_after(0.02, "late")
+    time.sleep(0.6)
+    assert said == ["late"]

@@ -1,0 +1,61 @@
+"""How rows are cut into runs."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from checkpoints.loading.inference_graph import TensorInfo
+from prediction.batching import DEFAULT_BATCH_SIZE, Batching, choose_batching
+from prediction.collected import Kind
+from prediction.errors import PredictionError
+from prediction.rows import ArrayRows, ColumnRows
+
+Y = TensorInfo("y:0", tf.float32, (None,))
+
+
+def _fed(name: str, *shape: int | None) -> tuple[TensorInfo, Any]:
+    info = TensorInfo(f"{name}:0", tf.float32, shape)
+    return info, ArrayRows(np.zeros((9, 2), np.float32), info, "here")
+
+
+FREE, OF_FOUR, OF_FIVE = _fed("free", None, 2), _fed("four", 4, 2), _fed("five", 5, 2)
+CONSTANT = (TensorInfo("c:0", tf.float32, (3,)), np.zeros(3, np.float32))
+COLUMNS = (FREE[0], ColumnRows(np.zeros((9, 2)), FREE[0], "here"))
+ROWS, MEAN = (Y, Kind.ROWS), (TensorInfo("mean:0", tf.float32, ()), Kind.WHOLE)
+SEVEN = (TensorInfo("seven:0", tf.float32, (7, 2)), Kind.WHOLE)
+
+
+@pytest.mark.parametrize(
+    ("feeds", "fetches", "asked", "expected"),
+    [
+        ([FREE], [ROWS], None, Batching(DEFAULT_BATCH_SIZE, fixed=False)),
+        ([FREE, CONSTANT], [ROWS], 3, Batching(3, fixed=False)),
+        ([FREE], [ROWS, MEAN], None, Batching(9, fixed=False)),
+        ([FREE], [MEAN], 20, Batching(9, fixed=False)),
+        ([FREE], [SEVEN], 7, Batching(7, fixed=True)),
+        ([FREE, OF_FOUR], [ROWS], None, Batching(4, fixed=True, declared=True)),
+        ([OF_FOUR, CONSTANT], [MEAN], 4, Batching(4, fixed=True, declared=True)),
+    ],
+)
+def test_the_graph_decides_and_then_the_user(
+    feeds: Any, fetches: Any, asked: int | None, expected: Batching
+) -> None:
+    assert choose_batching(feeds, fetches, asked, 9) == expected
+
+
+@pytest.mark.parametrize(
+    ("feeds", "fetches", "asked", "message"),
+    [
+        ([OF_FOUR, OF_FIVE], [ROWS], None, "different numbers of rows a run: four:0 4, five:0 5"),
+        ([OF_FOUR], [ROWS], 5, "four:0 takes 4 rows a run: leave out --batch_size"),
+        ([OF_FOUR, COLUMNS], [ROWS], None, "four:0 takes 4 rows a run, which none in columns"),
+        ([FREE], [MEAN], 8, "mean:0 is one value over all 9 rows.* or give at least 9"),
+    ],
+)
+def test_what_does_not_go_together(
+    feeds: Any, fetches: Any, asked: int | None, message: str
+) -> None:
+    with pytest.raises(PredictionError, match=message):
+        choose_batching(feeds, fetches, asked, 9)

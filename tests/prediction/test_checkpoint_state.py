@@ -1,0 +1,97 @@
+"""What --list says of the variables of each state that a checkpoint can be in."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
+
+from checkpoints.loading.checkpoint_reader import CheckpointReader
+from checkpoints.loading.model_files import open_model
+from prediction.checkpoint_state import as_record, as_text, checkpoint_state
+from tests.prediction import stock
+
+v1 = tf.compat.v1
+
+
+@pytest.fixture
+def prefix(tmp_path: Path) -> Path:
+    """With v [3] of which the graph has another shape, w, and u that was not saved."""
+    with stock.checkpoint(tmp_path / "m"):
+        for name in ("u", "v", "w"):
+            v1.get_variable(name, initializer=np.ones(3, np.float32), use_resource=False)
+    return tmp_path / "m"
+
+
+def _problems(prefix: Path) -> list[str]:
+    meta = open_model(f"{prefix}.meta")
+    state = checkpoint_state(meta)
+    assert state is not None
+    record = as_record(meta, state)
+    assert (record["meta"], record["checkpoint"]) == (f"{prefix}.meta", str(prefix))
+    found: list[str] = record["problems"]
+    lines = as_text(state).splitlines()[1:]
+    assert lines[0] == "checkpoint"
+    assert [line.strip() for line in lines[2:]] == found
+    return found
+
+
+def test_all_is_well_and_no_value_is_read(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(CheckpointReader, "read")
+    assert _problems(prefix) == []
+    state = checkpoint_state(open_model(f"{prefix}.meta"))
+    assert as_text(state) == f"\ncheckpoint\n  {prefix} has a value for each variable"
+
+
+def test_a_saver_that_stored_some(prefix: Path) -> None:
+    with tf.Graph().as_default(), v1.Session() as session:
+        for name, shape in (("v", [4]), ("w", [3])):
+            v1.get_variable(name, shape, use_resource=False)
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(prefix), write_meta_graph=False)
+    assert _problems(prefix) == [
+        "u is missing",
+        "v is float32 [4], the graph has float32 (3,)",
+    ]
+
+
+def test_a_missing_or_short_data_file(prefix: Path) -> None:
+    data = Path(f"{prefix}.data-00000-of-00001")
+    data.write_bytes(data.read_bytes()[:20])
+    (line,) = _problems(prefix)
+    assert "its files are smaller than the values" in line
+    data.unlink()
+    (line,) = _problems(prefix)
+    assert line.endswith("its data file " + str(data) + " is missing")
+
+
+def test_a_missing_or_damaged_index(prefix: Path) -> None:
+    index = Path(f"{prefix}.index")
+    index.write_bytes(index.read_bytes()[:-9])
+    (line,) = _problems(prefix)
+    assert "its index cannot be read" in line
+    index.unlink()
+    (line,) = _problems(prefix)
+    assert "has no variables" in line
+
+
+def test_the_manifest_speaks_of_the_index(linear_run: Path, tmp_path: Path) -> None:
+    for path in linear_run.glob("my-model-300.*"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    prefix = tmp_path / "my-model-300"
+    assert _problems(prefix) == []
+    Path(f"{prefix}.index").write_bytes(Path(f"{linear_run}/my-model-290.index").read_bytes())
+    (line,) = _problems(prefix)
+    assert "my-model-300.index is damaged" in line
+
+
+def test_a_graph_whose_variable_cannot_be(prefix: Path) -> None:
+    def damage(proto: MetaGraphDef) -> None:
+        for node in proto.graph_def.node:
+            if node.name == "w":
+                node.attr["dtype"].type = 99
+
+    stock.edit_meta(Path(f"{prefix}.meta"), damage)
+    (line,) = _problems(prefix)
+    assert line.endswith("there is no dtype 99")

@@ -1,0 +1,170 @@
+"""Images for a tensor whose rows are numbers, where the graph says what image a row holds."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
+
+from checkpoints.loading.meta_graph_file import read_meta_graph
+from prediction.command import PredictConfig, predict
+from prediction.errors import PredictionError
+from prediction.idx_input import is_idx_name
+from prediction.model import read_model
+from tests.data.idx_files import idx_bytes
+from tests.prediction import stock
+from tests.prediction.conftest import CLASS_NAMES, SCALE, describe_classifier, write_npz
+
+v1 = tf.compat.v1
+SIZE = 6
+WEIGHTS = np.random.default_rng(0).standard_normal((SIZE * SIZE * 3, len(CLASS_NAMES)))
+Classifier = Callable[..., str]
+
+
+@pytest.fixture
+def flat_classifier(tmp_path: Path) -> Classifier:
+    """Makes a linear classifier of rows of numbers, and gives its `.meta` file."""
+
+    def make(*image_shape: int, features: int = SIZE * SIZE) -> str:
+        with stock.checkpoint(tmp_path / "m-3"):
+            x = v1.placeholder(tf.float32, [None, features], name="x")
+            weights = WEIGHTS[:features].astype(np.float32)
+            w = v1.get_variable("w", initializer=weights, use_resource=False)
+            logits = tf.matmul(x, w, name="logits")
+            tf.nn.softmax(logits, name="probabilities")
+            tf.argmax(logits, axis=1, name="classes")
+            v1.add_to_collection("predict", logits)
+
+        def describe(proto: MetaGraphDef) -> None:
+            describe_classifier(proto)
+            proto.collection_def["image_shape"].int64_list.value.extend(image_shape)
+
+        stock.edit_meta(tmp_path / "m-3.meta", describe)
+        return str(tmp_path / "m-3.meta")
+
+    return make
+
+
+@pytest.fixture
+def greys() -> Any:
+    return np.random.default_rng(1).integers(0, 256, (5, SIZE, SIZE), np.uint8)
+
+
+def _logits(meta: str, path: str) -> Any:
+    output = f"{Path(meta).parent}/out.npz"
+    predict(PredictConfig(meta, input=[path], fetch=["logits"], output=output))
+    with np.load(output) as found:
+        return found["logits:0"]
+
+
+def _expected(images: Any) -> Any:
+    flat = images.reshape(len(images), -1)
+    return (flat * SCALE).astype(np.float64) @ WEIGHTS[: flat.shape[1]]
+
+
+def _write_images(folder: Path, images: Any) -> str:
+    folder.mkdir()
+    for row, image in enumerate(images):
+        Image.fromarray(image).save(folder / f"{row}.png")
+    return str(folder)
+
+
+def test_arrays_and_files_of_grey_images_are_the_same_rows(
+    flat_classifier: Classifier, greys: Any, tmp_path: Path
+) -> None:
+    meta = flat_classifier(SIZE, SIZE, 1)
+    np.save(tmp_path / "a.npy", greys)
+    (tmp_path / "a-idx3-ubyte").write_bytes(idx_bytes(greys))
+    paths = [
+        write_npz(tmp_path / "flat.npz", X=greys.reshape(5, -1)),
+        write_npz(tmp_path / "square.npz", X=greys),
+        write_npz(tmp_path / "channel.npz", X=greys[..., np.newaxis]),
+        write_npz(tmp_path / "floats.npz", X=greys * SCALE),
+        _write_images(tmp_path / "images", greys),
+        f"{tmp_path}/a.npy",
+        f"{tmp_path}/a-idx3-ubyte",
+    ]
+    first, *others = (_logits(meta, path) for path in paths)
+    np.testing.assert_allclose(first, _expected(greys), rtol=1e-4, atol=1e-5)
+    for other in others:
+        np.testing.assert_array_equal(other, first)
+
+
+def test_colour_images_are_taken_for_their_brightness(
+    flat_classifier: Classifier, tmp_path: Path
+) -> None:
+    colours = np.random.default_rng(2).integers(0, 256, (4, SIZE, SIZE, 3), np.uint8)
+    greys = np.stack([np.asarray(Image.fromarray(image).convert("L")) for image in colours])
+    found = _logits(flat_classifier(SIZE, SIZE, 1), _write_images(tmp_path / "c", colours))
+    np.testing.assert_allclose(found, _expected(greys), rtol=1e-4, atol=1e-5)
+
+
+def test_rows_may_hold_colour_images(flat_classifier: Classifier, tmp_path: Path) -> None:
+    colours = np.random.default_rng(2).integers(0, 256, (4, SIZE, SIZE, 3), np.uint8)
+    meta = flat_classifier(SIZE, SIZE, 3, features=SIZE * SIZE * 3)
+    for path in (
+        _write_images(tmp_path / "c", colours),
+        write_npz(tmp_path / "c.npz", X=colours),
+    ):
+        np.testing.assert_allclose(_logits(meta, path), _expected(colours), rtol=1e-4, atol=1e-5)
+
+
+def test_class_folders_have_labels(flat_classifier: Classifier, greys: Any, tmp_path: Path) -> None:
+    for name, image in zip(CLASS_NAMES, greys, strict=False):
+        (tmp_path / "f" / name).mkdir(parents=True)
+        Image.fromarray(image).save(tmp_path / "f" / name / "0.png")
+    config = PredictConfig(flat_classifier(SIZE, SIZE, 1), input=[f"{tmp_path}/f"], format="json")
+    document = json.loads(predict(config))
+    predicted = _expected(greys[:3]).argmax(axis=1)
+    assert [row["class"] for row in document["predictions"]] == [CLASS_NAMES[i] for i in predicted]
+    assert document["accuracy"] == np.mean(predicted == np.arange(3))
+
+
+@pytest.mark.parametrize("image_shape", [(), (SIZE, SIZE, 3), (9, 4, 1), (6, 6, 2), (0, 36, 1)])
+def test_without_a_word_that_fits_images_are_refused(
+    flat_classifier: Classifier, greys: Any, tmp_path: Path, image_shape: tuple[int, ...]
+) -> None:
+    meta = flat_classifier(*image_shape)
+    with pytest.raises(PredictionError, match="images are for a tensor of shape"):
+        _logits(meta, _write_images(tmp_path / "images", greys))
+    with pytest.raises(PredictionError, match=r"takes float32 \[\?, 36\], found uint8 \[5, 6, 6\]"):
+        _logits(meta, write_npz(tmp_path / "a.npz", X=greys))
+
+
+@pytest.mark.parametrize("shape", [(5, 6, 7), (5, 4, 9), (5, 36, 1), (5, 6, 6, 3), (5, 35)])
+def test_arrays_of_another_shape_are_refused(
+    flat_classifier: Classifier, tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    path = write_npz(tmp_path / "a.npz", X=np.zeros(shape, np.uint8))
+    with pytest.raises(PredictionError, match=r"takes float32 \[\?, 36\], found uint8"):
+        _logits(flat_classifier(SIZE, SIZE, 1), path)
+
+
+def test_what_a_strangers_graph_says_of_its_images_may_be_nonsense(
+    flat_classifier: Classifier,
+) -> None:
+    for sizes in ((), (6,), (6, 6), (0, 36, 1), (-6, -6, 1), (6, 6, 1, 1)):
+        assert read_model(read_meta_graph(flat_classifier(*sizes))).image_shape is None
+    assert read_model(read_meta_graph(flat_classifier(6, 6, 1))).image_shape == (6, 6, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("t10k-images-idx3-ubyte", True),
+        ("MNIST/train-images.idx3-ubyte.GZ", True),
+        ("digits.idx", True),
+        ("digits.idx3.gz", True),
+        ("index.npz", False),
+        ("a-idx3-ubyte.npz", False),
+        ("idx", False),
+        ("rows.csv.gz", False),
+    ],
+)
+def test_idx_files_are_told_by_their_name(name: str, expected: bool) -> None:
+    assert is_idx_name(name) is expected
