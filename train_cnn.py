@@ -22,16 +22,30 @@ from cli.run import run
 from cli.tensorflow_startup import import_tensorflow
 from data.errors import DataError
 from training.config import RunConfig, last_step, log_interval
+from training.data_flags import DEFAULT_DATA_MEMORY_MB, RAMP, define_data_flags
 from training.errors import TrainingError
-from training.flags import define_length_flags, define_run_flags, intra_op_threads, run_config
+from training.flags import (
+    CONSTANT,
+    COSINE,
+    define_keep_best_flag,
+    define_length_flags,
+    define_run_flags,
+    define_schedule_flags,
+    intra_op_threads,
+    run_config,
+)
 
 if TYPE_CHECKING:
+    from data.bad_rows import TrainingBatches
+    from data.source import Array
+    from models.schedule import Schedule
     from training.loop import Outcome
     from training.task import Task
 
 DEFAULT_STEPS = 200
-RAMP = "ramp"
 _SMALL_BATCH = 32  # images; below it one thread trains faster than two (python -m benchmarks.speed)
+_LEARNING_RATES = {CONSTANT: 1e-3, COSINE: 4e-3}  # by default; the README says how they were found
+_COSINE_WARMUP_STEPS = 500  # by default, in a run of twice as many or more
 _TEST_BATCH_SIZE = 250  # images at once: their activations take 40 MB
 
 
@@ -46,28 +60,36 @@ class CnnConfig:
     epochs: float | None
     batch_size: int
     learning_rate: float
+    schedule: str = CONSTANT
+    warmup_steps: int | None = None
+    augment: bool = False
+    classes: tuple[str, ...] = ()
+    data_memory_mb: int = DEFAULT_DATA_MEMORY_MB
+    on_bad_image: str = "stop"
 
 
 def define_flags(values: flags.FlagValues) -> None:
     """Defines this script's flags in `values`."""
     define_run_flags(values, ckpt_dir="model1")
+    define_keep_best_flag(values)
     define_length_flags(values, DEFAULT_STEPS, epochs=True)
-    flag_types.define_path(
-        "data",
-        RAMP,
-        "Images to train on: 'ramp'; an .npz with X [N,32,32,3] and Y [N]; or a folder with one "
-        "subfolder a class, or with train/ and test/ of that kind.",
-        values,
-    )
-    flag_types.define_non_negative_float(
-        "validation_fraction",
-        0.0,
-        "Share of the images held out as the test split, where --data has no test/.",
-        values,
-        below=1.0,
-    )
+    define_data_flags(values, default=RAMP)
     flags.DEFINE_integer("batch_size", 10, "Images a step.", lower_bound=1, flag_values=values)
-    flag_types.define_positive_float("learning_rate", 1e-3, "Learning rate of Adam.", values)
+    flag_types.define_positive_float(
+        "learning_rate",
+        None,
+        "Learning rate of Adam, the greatest where it changes; "
+        f"{_LEARNING_RATES[CONSTANT]} by default, and {_LEARNING_RATES[COSINE]} with "
+        "--schedule=cosine.",
+        values,
+    )
+    define_schedule_flags(values)
+    flags.DEFINE_bool(
+        "augment",
+        False,
+        "Train on images that are shifted by up to 4 pixels and mirrored, each time anew.",
+        flag_values=values,
+    )
 
 
 def make_task(config: CnnConfig) -> "Task":
@@ -75,10 +97,12 @@ def make_task(config: CnnConfig) -> "Task":
 
     Raises:
       DataError: the images cannot be used.
+      TrainingError: the warm-up is longer than the run.
     """
     from checkpoints.meta_graph import Description, export_meta_graph
+    from data.bad_rows import BadSoFar, TrainingBatches
     from data.batches import ShuffledBatches
-    from data.image_data import open_image_data
+    from data.image_data import ReadOptions, open_image_data
     from data.ramp import RAMP_FILE
     from data.read_ahead import read_ahead
     from data.row_batches import row_batches
@@ -91,11 +115,21 @@ def make_task(config: CnnConfig) -> "Task":
         ramp_path=os.path.join(config.run.ckpt_dir, RAMP_FILE),
         validation_fraction=config.validation_fraction,
         seed=config.run.seed,
+        options=ReadOptions(config.classes, config.data_memory_mb, config.on_bad_image),
     )
     num_images, source, test = len(images.train), images.train, images.test
     order = ShuffledBatches(num_images, config.batch_size, config.run.seed)
+    examples = TrainingBatches(source, order, config.on_bad_image)
+    bad_tests = BadSoFar(config.on_bad_image)
+    last = last_step(
+        config.train_steps, config.epochs, DEFAULT_STEPS, num_images, config.batch_size
+    )
+    schedule = _schedule(config, last)
     model = cnn.build(
-        num_classes=images.num_classes, learning_rate=config.learning_rate, seed=config.run.seed
+        num_classes=images.num_classes,
+        learning_rate=config.learning_rate,
+        seed=config.run.seed,
+        schedule=schedule,
     )
     description = Description(
         model.signature_inputs,
@@ -108,14 +142,18 @@ def make_task(config: CnnConfig) -> "Task":
         model=model,
         meta_graph=export_meta_graph(model.graph, description),
         batches=lambda start, stop: read_ahead(
-            lambda step: source.rows(order.indices(step)), start, stop
+            lambda step: _batch(examples, config, step),
+            start,
+            stop,
+            depth=source.workers + 1,
+            workers=source.workers,
         ),
         batch_size=config.batch_size,
         examples="images",
-        test_batches=None if test is None else lambda: row_batches(test, _TEST_BATCH_SIZE),
-        last_step=last_step(
-            config.train_steps, config.epochs, DEFAULT_STEPS, num_images, config.batch_size
-        ),
+        test_batches=None
+        if test is None
+        else lambda: row_batches(test, _TEST_BATCH_SIZE, bad_tests, test.workers),
+        last_step=last,
         log_every_steps=log_interval(config.run.log_every_steps, num_images, config.batch_size),
         identity={
             "model": "cnn",
@@ -125,8 +163,35 @@ def make_task(config: CnnConfig) -> "Task":
             "batch_size": config.batch_size,
             "learning_rate": config.learning_rate,
             "seed": config.run.seed,
+            **schedule.identity(),
+            **({"augment": True} if config.augment else {}),
         },
     )
+
+
+def _schedule(config: CnnConfig, last: int) -> "Schedule":
+    """How the learning rate of a run of `last` steps goes."""
+    from models.schedule import Schedule
+
+    warmup_steps = config.warmup_steps
+    if config.schedule != COSINE:
+        return Schedule(warmup_steps or 0)
+    if warmup_steps is None:
+        warmup_steps = min(_COSINE_WARMUP_STEPS, last // 2)
+    if warmup_steps >= last:
+        raise TrainingError(
+            f"--warmup_steps={warmup_steps} leaves none of the run's {last} steps to "
+            f"--schedule=cosine; give --warmup_steps={last - 1} or fewer"
+        )
+    return Schedule(warmup_steps, cosine_to=last)
+
+
+def _batch(examples: "TrainingBatches", config: CnnConfig, step: int) -> "tuple[Array, ...]":
+    """The images and labels of a step, augmented where the config says so."""
+    from data.augment import augment
+
+    images, labels = examples.batch(step)
+    return augment(images, config.run.seed, step) if config.augment else images, labels
 
 
 def train(config: CnnConfig) -> "Outcome":
@@ -147,7 +212,13 @@ def main(values: flags.FlagValues) -> int:
             train_steps=values.train_steps,
             epochs=values.epochs,
             batch_size=values.batch_size,
-            learning_rate=values.learning_rate,
+            learning_rate=values.learning_rate or _LEARNING_RATES[values.schedule],
+            schedule=values.schedule,
+            warmup_steps=values.warmup_steps,
+            augment=values.augment,
+            classes=tuple(values.classes),
+            data_memory_mb=values.data_memory_mb,
+            on_bad_image=values.on_bad_image,
         )
     )
     print(f"step {outcome.step}: {outcome.prefix}")

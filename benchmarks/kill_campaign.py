@@ -112,12 +112,35 @@ def run_campaign(folder: Path, kills: int, seed: int) -> Counter[str]:
 
 
 def make_trainers(folder: Path) -> list[Trainer]:
-    """The line, the CNN on the ramp, and the CNN on shuffled images with dropout."""
+    """The line, the CNN on the ramp, and the CNN on images with all that can be switched on."""
     images = folder / "images"
     _write_images(images)
 
-    def config(path: str, save_every_steps: int) -> RunConfig:
-        return RunConfig(path, 0, save_every_steps, KEEP, 0.0, 4, allow_config_change=False)
+    def config(path: str, save_every_steps: int, *, keep_best: bool = False) -> RunConfig:
+        return RunConfig(
+            path,
+            seed=0,
+            save_every_steps=save_every_steps,
+            max_to_keep=KEEP,
+            keep_checkpoint_every_n_hours=0.0,
+            log_every_steps=4,
+            allow_config_change=False,
+            keep_best=keep_best,
+        )
+
+    def everything_on(path: str) -> CnnConfig:
+        return CnnConfig(
+            config(path, 3, keep_best=True),
+            data=str(images),
+            validation_fraction=0.2,
+            train_steps=100,
+            epochs=None,
+            batch_size=7,
+            learning_rate=1e-3,
+            schedule="cosine",
+            warmup_steps=10,
+            augment=True,
+        )
 
     return [
         Trainer("linear", lambda path: train_linear(LinearConfig(config(path, 2), 200, 0.5))),
@@ -125,12 +148,7 @@ def make_trainers(folder: Path) -> list[Trainer]:
             "cnn on the ramp",
             lambda path: train_cnn(CnnConfig(config(path, 5), "ramp", 0.0, 120, None, 10, 1e-3)),
         ),
-        Trainer(
-            "cnn on images",
-            lambda path: train_cnn(
-                CnnConfig(config(path, 3), str(images), 0.2, 100, None, 7, 1e-3)
-            ),
-        ),
+        Trainer("cnn on images", lambda path: train_cnn(everything_on(path))),
     ]
 
 
@@ -194,7 +212,8 @@ def _look(path: Path) -> Counter[str]:
     committed = folder.committed_steps(str(path))
     found = Counter({"killed before the first checkpoint": int(not committed)})
     found["killed while saving or deleting"] += any(map(folder.is_leftover, by_step.values()))
-    found["LOST: more checkpoints than are kept"] += len(committed) > KEEP + 1
+    # Beside them the best, and one that is not deleted yet: the best before it, or the oldest.
+    found["LOST: more checkpoints than are kept"] += len(committed) > KEEP + 2
     for step in committed:
         found["LOST: a committed checkpoint without its graph"] += (
             naming.META_SUFFIX not in by_step[step]

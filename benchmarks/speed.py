@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -21,18 +21,17 @@ from typing import TYPE_CHECKING, NamedTuple
 from absl import flags, logging
 
 from benchmarks.side_by_side import Comparison, compare
+from benchmarks.timed_training import training_config, training_speed
 from cli.run import run
 from cli.tensorflow_startup import import_tensorflow
 
 if TYPE_CHECKING:
     from benchmarks.reference import Array
-    from train_cnn import CnnConfig
-    from training.task import Batch, Task
 
 _PROJECT = Path(__file__).resolve().parent.parent
 _NUM_IMAGES = 20_000
+_IMAGES = "images.npz"
 _STEPS_BY_BATCH_SIZE = {10: 1000, 128: 200}  # about two seconds each
-_WARM_UP_STEPS = 20
 _PREDICT_BATCH_SIZES = (32, 256)  # the defaults of Keras and of predict.py
 _PAIRS = 5
 
@@ -73,7 +72,7 @@ def main(values: flags.FlagValues) -> None:
     logging.get_absl_logger().setLevel("ERROR")
     x, y = random_images(_NUM_IMAGES)
     with tempfile.TemporaryDirectory() as folder:
-        np.savez(Path(folder) / "images.npz", X=x, Y=y)
+        np.savez(Path(folder) / _IMAGES, X=x, Y=y)
         for comparison in part.comparisons(Path(folder), x, y):
             print(comparison, flush=True)
 
@@ -90,6 +89,7 @@ def _training(batch_size: int) -> Callable[[Path, "Array", "Array"], Iterator[Co
         yield _against_bare_loop(folder, x, y, batch_size, steps)
         yield _against_keras_fit(folder, x, y, batch_size, steps)
         yield _against_no_saves(folder, batch_size, steps)
+        yield _against_no_augmentation(folder, batch_size, steps)
 
     return comparisons
 
@@ -124,68 +124,15 @@ def _whole_process(folder: Path) -> Comparison:
     )
 
 
-def _config(
-    folder: Path, ckpt_dir: str, batch_size: int, steps: int, save_every_steps: int = 100
-) -> "CnnConfig":
-    """A run on the random images, with log lines every ten steps."""
-    from train_cnn import CnnConfig
-    from training.config import RunConfig
-
-    return CnnConfig(
-        run=RunConfig(
-            ckpt_dir=ckpt_dir,
-            seed=0,
-            save_every_steps=save_every_steps,
-            max_to_keep=4,
-            keep_checkpoint_every_n_hours=0.0,
-            log_every_steps=10,
-            allow_config_change=False,
-        ),
-        data=str(folder / "images.npz"),
-        validation_fraction=0.0,
-        train_steps=steps,
-        epochs=None,
-        batch_size=batch_size,
-        learning_rate=1e-3,
-    )
-
-
-def _train(folder: Path, batch_size: int, steps: int, save_every_steps: int = 100) -> float:
-    """Trains with everything on; images a second after the warm-up, the last save included."""
-    from train_cnn import make_task
-    from training import loop
-
-    with tempfile.TemporaryDirectory(dir=folder) as ckpt_dir, open(os.devnull, "w") as log:
-        steps_in_all = _WARM_UP_STEPS + steps
-        config = _config(folder, ckpt_dir, batch_size, steps_in_all, save_every_steps)
-        task, clock = _timed(make_task(config))
-        with redirect_stderr(log):
-            loop.train(task, config.run)
-        return steps * batch_size / (time.perf_counter() - clock[0])
-
-
-def _timed(task: "Task") -> tuple["Task", list[float]]:
-    """The same task, which notes the time when its warm-up is over."""
-    clock: list[float] = []
-
-    def batches(start: int, stop: int) -> "Generator[Batch, None, None]":
-        for count, batch in enumerate(task.batches(start, stop)):
-            if count == _WARM_UP_STEPS:
-                clock.append(time.perf_counter())
-            yield batch
-
-    return task._replace(batches=batches), clock
-
-
 def _against_bare_loop(
     folder: Path, x: "Array", y: "Array", batch_size: int, steps: int
 ) -> Comparison:
     from benchmarks.reference import BareLoop
 
-    bare = BareLoop(x, y, batch_size)
+    bare, data = BareLoop(x, y, batch_size), str(folder / _IMAGES)
     return compare(
         f"training, batch {batch_size} / bare session.run",
-        lambda: _train(folder, batch_size, steps),
+        lambda: training_speed(data, folder, batch_size, steps),
         lambda: bare.images_per_second(steps),
         pairs=_PAIRS,
         unit="images/s",
@@ -198,7 +145,7 @@ def _against_keras_fit(
 ) -> Comparison:
     from benchmarks.reference import keras_model
 
-    model, count = keras_model(), batch_size * steps
+    model, count, data = keras_model(), batch_size * steps, str(folder / _IMAGES)
 
     def fit() -> float:
         epochs, size = max(1, count // len(x)), min(count, len(x))
@@ -208,7 +155,7 @@ def _against_keras_fit(
 
     return compare(
         f"training, batch {batch_size} / Keras fit",
-        lambda: _train(folder, batch_size, steps),
+        lambda: training_speed(data, folder, batch_size, steps),
         fit,
         pairs=_PAIRS,
         unit="images/s",
@@ -217,13 +164,26 @@ def _against_keras_fit(
 
 
 def _against_no_saves(folder: Path, batch_size: int, steps: int) -> Comparison:
+    data = str(folder / _IMAGES)
     return compare(
         f"training, batch {batch_size}, save every 10 / only at the end",
-        lambda: _train(folder, batch_size, steps, save_every_steps=10),
-        lambda: _train(folder, batch_size, steps, save_every_steps=10**9),
+        lambda: training_speed(data, folder, batch_size, steps, save_every_steps=10),
+        lambda: training_speed(data, folder, batch_size, steps, save_every_steps=10**9),
         pairs=_PAIRS,
         unit="images/s",
         bound="at least 0.9" if batch_size == 10 else "not asked for",
+    )
+
+
+def _against_no_augmentation(folder: Path, batch_size: int, steps: int) -> Comparison:
+    data = str(folder / _IMAGES)
+    return compare(
+        f"training, batch {batch_size}, augmented / not",
+        lambda: training_speed(data, folder, batch_size, steps, augment=True),
+        lambda: training_speed(data, folder, batch_size, steps),
+        pairs=_PAIRS,
+        unit="images/s",
+        bound="at least 0.97" if batch_size == 128 else "not asked for",
     )
 
 
@@ -257,7 +217,8 @@ def _trained_meta(folder: Path) -> str:
     from train_cnn import train
 
     with open(os.devnull, "w") as log, redirect_stderr(log):
-        return train(_config(folder, str(folder / "one-step"), 10, 1)).prefix + ".meta"
+        config = training_config(str(folder / _IMAGES), str(folder / "one-step"), 10, 1)
+        return train(config).prefix + ".meta"
 
 
 _PARTS = {

@@ -2,14 +2,15 @@
 
 `my-model-<step>.manifest` is JSON: `format` 1, `step`, `saved_at` (seconds since 1970),
 `environment` (the TensorFlow version and the machine that wrote it), `config` (what the run was
-asked for), `files` (the size in bytes and the SHA-256 of each), and `sha256`, the hash of the
-manifest itself without that entry. A checkpoint is committed when its manifest is in place.
+asked for), `files` (the size in bytes and the SHA-256 of each), where it was measured
+`test_accuracy` (in [0, 1], of these very weights), and `sha256`, the hash of the manifest itself
+without that entry. A checkpoint is committed when its manifest is in place.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -36,6 +37,7 @@ class Manifest(NamedTuple):
     environment: Mapping[str, Any]
     config: Mapping[str, Any]
     files: Mapping[str, FileDigest]
+    test_accuracy: float | None = None
 
 
 def digest(content: bytes) -> FileDigest:
@@ -57,6 +59,8 @@ def encode(manifest: Manifest) -> bytes:
     """The manifest as it stands in its file."""
     files = {name: digest._asdict() for name, digest in manifest.files.items()}
     record = {"format": _FORMAT, **manifest._asdict(), "files": files}
+    if manifest.test_accuracy is None:
+        del record["test_accuracy"]
     return _to_json({**record, "sha256": _hash_of(record)})
 
 
@@ -92,7 +96,10 @@ def _decode(content: bytes) -> Manifest:
     files = {
         n: FileDigest(int(d["size"]), str(d["sha256"])) for n, d in record.pop("files").items()
     }
-    return Manifest(**record, files=files)
+    accuracy = record.pop("test_accuracy", None)
+    if accuracy is not None and not 0 <= accuracy <= 1:
+        raise ValueError(f"a test accuracy of {accuracy}")
+    return Manifest(**record, files=files, test_accuracy=accuracy)
 
 
 def _to_json(record: Mapping[str, Any]) -> bytes:
@@ -103,13 +110,15 @@ def _hash_of(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(_to_json(record)).hexdigest()
 
 
-def verify_files(folder: str, manifest: Manifest) -> None:
-    """Compares each file with its digest.
+def verify_files(
+    folder: str, manifest: Manifest, suffixes: Sequence[str] = naming.CONTENT_SUFFIXES
+) -> None:
+    """Compares each file, or only those with some suffixes, with its digest.
 
     Raises:
       CheckpointError: a file is missing, or its size or content is another.
     """
-    for suffix in naming.CONTENT_SUFFIXES:
+    for suffix in suffixes:
         name = naming.checkpoint_name(manifest.step) + suffix
         if name not in manifest.files:
             raise CheckpointError(f"the manifest does not name {name}")
@@ -127,8 +136,12 @@ def verify_files(folder: str, manifest: Manifest) -> None:
             )
 
 
-def verify_checkpoint(prefix: str) -> None:
+def verify_checkpoint(prefix: str, suffixes: Sequence[str] = naming.CONTENT_SUFFIXES) -> None:
     """Compares the files of a checkpoint with its manifest, where it has one of ours.
+
+    Args:
+      prefix: of the checkpoint.
+      suffixes: of the files to compare.
 
     Raises:
       CheckpointError: the manifest or a file is damaged or missing.
@@ -138,6 +151,6 @@ def verify_checkpoint(prefix: str) -> None:
     found = read(folder, named[0]) if named else None
     if found is not None:
         try:
-            verify_files(folder, found)
+            verify_files(folder, found, suffixes)
         except CheckpointError as error:
             raise CheckpointError(f"{prefix} cannot be used: {error}") from error

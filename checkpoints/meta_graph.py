@@ -11,6 +11,7 @@ import tensorflow as tf
 PREDICT_COLLECTION = "predict"
 CLASS_NAMES_COLLECTION = "class_names"
 INPUT_SCALE_COLLECTION = "input_scale"
+IMAGE_SHAPE_COLLECTION = "image_shape"
 TRAINED_ON_COLLECTION = "trained_on"
 SIGNATURE = "serving_default"
 
@@ -25,6 +26,8 @@ class Description(NamedTuple):
       input_scale: what uint8 values are multiplied by before they are fed to the signature's
         input; None where the input is no image.
       trained_on: the name of a built-in data set, where the model was trained on one.
+      image_shape: height, width and channels (1 or 3) of the image that a row of the signature's
+        input holds, where that is a row of numbers and its shape does not tell.
     """
 
     inputs: Mapping[str, tf.Tensor]
@@ -32,6 +35,7 @@ class Description(NamedTuple):
     class_names: Sequence[str] = ()
     input_scale: float | None = None
     trained_on: str | None = None
+    image_shape: tuple[int, int, int] | None = None
 
 
 def export_meta_graph(graph: tf.Graph, description: Description) -> bytes:
@@ -56,6 +60,8 @@ def export_meta_graph(graph: tf.Graph, description: Description) -> bytes:
         collections[CLASS_NAMES_COLLECTION].bytes_list.value.extend(names)
     if description.input_scale is not None:
         collections[INPUT_SCALE_COLLECTION].float_list.value.append(description.input_scale)
+    if description.image_shape is not None:
+        collections[IMAGE_SHAPE_COLLECTION].int64_list.value.extend(description.image_shape)
     if description.trained_on is not None:
         collections[TRAINED_ON_COLLECTION].bytes_list.value.append(description.trained_on.encode())
     content: bytes = meta_graph.SerializeToString(deterministic=True)

@@ -1,6 +1,6 @@
 """Which checkpoints stay: a function of what the folder holds, not of what a process remembers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 _SECONDS_PER_HOUR = 3600.0
@@ -12,17 +12,32 @@ class Retention(NamedTuple):
     Attributes:
       max_to_keep: the newest that stay, at least 1; 0 keeps all.
       every_n_hours: beside them, the first of each such span stays; 0 keeps none beside them.
+      keep_best: beside them, the one with the best test accuracy stays.
     """
 
     max_to_keep: int
     every_n_hours: float = 0.0
+    keep_best: bool = False
 
 
 class Saved(NamedTuple):
-    """A checkpoint's step, and when it was saved, in seconds since 1970."""
+    """What decides about a checkpoint.
+
+    Attributes:
+      step: updates done.
+      saved_at: in seconds since 1970.
+      test_accuracy: in [0, 1]; None where it was not measured.
+    """
 
     step: int
     saved_at: float
+    test_accuracy: float | None = None
+
+
+def best_of(saved: Iterable[Saved]) -> Saved | None:
+    """The one with the best test accuracy, the earliest of equals; None where none has one."""
+    measured = [(s.test_accuracy, -s.step, s) for s in saved if s.test_accuracy is not None]
+    return max(measured)[-1] if measured else None
 
 
 def steps_to_delete(saved: Sequence[Saved], retention: Retention) -> list[int]:
@@ -34,14 +49,17 @@ def steps_to_delete(saved: Sequence[Saved], retention: Retention) -> list[int]:
     """
     if retention.max_to_keep == 0:
         return []
-    candidates = saved[: -retention.max_to_keep]
-    if not retention.every_n_hours:
-        return [checkpoint.step for checkpoint in candidates]
-    span = retention.every_n_hours * _SECONDS_PER_HOUR
-    last_kept, doomed = None, []
-    for checkpoint in candidates:
-        if last_kept is None or checkpoint.saved_at - last_kept >= span:
+    older = saved[: -retention.max_to_keep]
+    kept = _first_of_each_span(older, retention.every_n_hours) if retention.every_n_hours else set()
+    if retention.keep_best and (best := best_of(saved)):
+        kept.add(best.step)
+    return [checkpoint.step for checkpoint in older if checkpoint.step not in kept]
+
+
+def _first_of_each_span(saved: Sequence[Saved], hours: float) -> set[int]:
+    last_kept, kept = None, set()
+    for checkpoint in saved:
+        if last_kept is None or checkpoint.saved_at - last_kept >= hours * _SECONDS_PER_HOUR:
             last_kept = checkpoint.saved_at
-        else:
-            doomed.append(checkpoint.step)
-    return doomed
+            kept.add(checkpoint.step)
+    return kept

@@ -14,6 +14,7 @@ from checkpoints.errors import CheckpointError, reason
 from checkpoints.fed_callable import make_fed_callable
 from checkpoints.index_table import check_index
 from checkpoints.naming import INDEX_SUFFIX
+from checkpoints.readable_prefix import readable_prefix
 
 
 class VariableSpec(NamedTuple):
@@ -74,17 +75,24 @@ def read_bundle(
     """
     if tf.io.gfile.exists(prefix + INDEX_SUFFIX):
         check_index(prefix + INDEX_SUFFIX)
-    try:
-        reader = tf.train.load_checkpoint(prefix)
-        shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
-        found = {n: VariableSpec(tuple(shapes[n]), dtypes[n].name) for n in shapes}
-        differences = list(_differences(expected, found))
-        if differences:
-            raise CheckpointError(_first_few(differences))
-        return {name: np.asarray(reader.get_tensor(name)) for name in expected}
-    except (tf.errors.OpError, ValueError, RuntimeError) as error:
-        # The reader raises ValueError for a prefix without an index; its C++ side, RuntimeError.
-        raise CheckpointError(f"unreadable: {reason(error)}") from error
+    with readable_prefix(prefix) as path:
+        try:
+            return _read(path, expected)
+        except (tf.errors.OpError, ValueError, RuntimeError) as error:
+            # The reader raises ValueError where there is no index; its C++ side, RuntimeError.
+            line = reason(error).replace(path, prefix)
+            raise CheckpointError(f"unreadable: {line}") from error
+
+
+def _read(prefix: str, expected: Mapping[str, VariableSpec]) -> dict[str, np.ndarray[Any, Any]]:
+    """As `read_bundle`; whatever TensorFlow's reader raises too."""
+    reader = tf.train.load_checkpoint(prefix)
+    shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
+    found = {n: VariableSpec(tuple(shapes[n]), dtypes[n].name) for n in shapes}
+    differences = list(_differences(expected, found))
+    if differences:
+        raise CheckpointError(_first_few(differences))
+    return {name: np.asarray(reader.get_tensor(name)) for name in expected}
 
 
 def _differences(

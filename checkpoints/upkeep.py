@@ -45,7 +45,9 @@ def after_save(path: str, newest: int, retention: Retention) -> bool:
     """
     found = folder.files_by_step(path)
     steps = [step for step in found if step <= newest and folder.is_committed(found[step])]
-    doomed = steps_to_delete([Saved(s, _saved_at(path, s, retention)) for s in steps], retention)
+    # Where the order alone decides, no manifest has to be read.
+    of_step = saved if retention.every_n_hours or retention.keep_best else _of_step
+    doomed = steps_to_delete([of_step(path, step) for step in steps], retention)
     kept = [step for step in steps if step not in doomed]
     rewritten = bool(kept) and folder.write_state(path, kept)
     for step in doomed:
@@ -53,15 +55,19 @@ def after_save(path: str, newest: int, retention: Retention) -> bool:
     return rewritten
 
 
-def _saved_at(path: str, step: int, retention: Retention) -> float:
-    """When a checkpoint was saved; -inf where its manifest is damaged, which restoring says.
+def saved(path: str, step: int) -> Saved:
+    """What the manifest of a checkpoint says; what it cannot say where it is missing or damaged.
 
-    0 where no span of time is asked for, so that no manifest has to be read.
+    Restoring says that it is damaged. Such a checkpoint counts as the oldest, and never as the
+    best.
     """
-    if not retention.every_n_hours:
-        return 0.0
     try:
         found = manifest.read(path, step)
     except CheckpointError:
-        return -math.inf
-    return found.saved_at if found else -math.inf
+        found = None
+    return Saved(step, found.saved_at, found.test_accuracy) if found else _of_step(path, step)
+
+
+def _of_step(path: str, step: int) -> Saved:
+    del path
+    return Saved(step, saved_at=-math.inf)

@@ -61,7 +61,7 @@ class CheckpointWriter:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
 
-    def save(self, step: int, values: Values) -> None:
+    def save(self, step: int, values: Values, test_accuracy: float | None = None) -> None:
         """Copies the values of all variables and returns while they are being written.
 
         A save that is still under way is waited for.
@@ -69,6 +69,7 @@ class CheckpointWriter:
         Args:
           step: updates done.
           values: of all variables, by name; free to change afterwards.
+          test_accuracy: of these values, in [0, 1], where it was measured; kept in the manifest.
 
         Raises:
           NotFiniteError: of the save before this one.
@@ -81,7 +82,7 @@ class CheckpointWriter:
             logging.warning("%s; training goes on", error)
         for name, copy in self._values.items():
             np.copyto(copy, values[name])
-        self._pending = self._thread.submit(self._commit, step)
+        self._pending = self._thread.submit(self._commit, step, test_accuracy)
 
     def _finish_pending(self) -> None:
         """Waits for the save under way; CheckpointError where it failed."""
@@ -118,12 +119,12 @@ class CheckpointWriter:
             if error is None:
                 raise
 
-    def _commit(self, step: int) -> None:
+    def _commit(self, step: int, test_accuracy: float | None) -> None:
         """Writes, flushes and commits one checkpoint, then lets the oldest go."""
         self._check_finite(step)
         prefix = naming.checkpoint_prefix(self._folder, step)
         try:
-            self._write(step)
+            self._write(step, test_accuracy)
         except (tf.errors.OpError, OSError) as error:
             self._discard(step)
             raise CheckpointError(f"could not save {prefix}: {reason(error)}") from error
@@ -152,7 +153,7 @@ class CheckpointWriter:
                 "leftovers of step %d stay until the next start: %s", step, reason(error)
             )
 
-    def _write(self, step: int) -> None:
+    def _write(self, step: int, test_accuracy: float | None) -> None:
         """Puts a step's files on the disk; its manifest, which commits them, last."""
         prefix = naming.checkpoint_prefix(self._folder, step)
         pending = prefix + folder.PENDING_SUFFIX
@@ -174,6 +175,7 @@ class CheckpointWriter:
             environment=self._record.environment,
             config=self._record.config,
             files=digests,
+            test_accuracy=test_accuracy,
         )
         durable.write_file(pending, manifest.encode(content))
         durable.flush(self._folder)

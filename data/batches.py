@@ -59,6 +59,11 @@ class ShuffledBatches:
             return first
         return np.concatenate([first, self._permutation(epoch + 1)[:missing]])
 
+    def example(self, place: int) -> int:
+        """The number of the example at a place, 0 or more, of the stream of examples."""
+        epoch, offset = divmod(place, self.num_examples)
+        return int(self._permutation(epoch)[offset])
+
     def _draw_permutation(self, epoch: int) -> npt.NDArray[np.int64]:
         drawn = permutation(self.num_examples, self.seed, Stream.EPOCH, epoch)
         drawn.flags.writeable = False  # `indices` hands out views of it.

@@ -5,32 +5,27 @@ import numpy.typing as npt
 from absl import logging
 
 from data.errors import DataError
-from data.image_file import IMAGE_SIZE
+from data.image_file import IMAGE_SHAPE
 from data.source import Array
 
 _MAX_LABEL = np.float64(2**31 - 1)  # Compared as float64, whatever the labels are.
 
 
-def as_images(array: Array, name: str) -> Array:
+def as_images(array: Array, name: str, image_shape: tuple[int, ...] = IMAGE_SHAPE) -> Array:
     """Checks images; those of float64 or float16 are taken as float32.
 
     Args:
-      array: uint8 or float [N, 32, 32, 3], N above 0.
+      array: uint8 or float [N, *image_shape], N above 0.
       name: of the array, for errors.
+      image_shape: of each.
 
     Returns:
-      uint8 or float32 [N, 32, 32, 3], C-contiguous; the array itself where it is all that.
+      uint8 or float32 [N, *image_shape], C-contiguous; the array itself where it is all that.
 
     Raises:
       DataError: another shape or dtype, no image, NaN or infinity.
     """
-    if array.shape[1:] != (IMAGE_SIZE, IMAGE_SIZE, 3):
-        raise DataError(
-            f"{name}: expected the shape [N, {IMAGE_SIZE}, {IMAGE_SIZE}, 3], "
-            f"found {list(array.shape)}"
-        )
-    if not len(array):
-        raise DataError(f"{name}: holds no image")
+    check_image_shape(array.shape, name, image_shape)
     if array.dtype == np.uint8:
         return np.ascontiguousarray(array)
     if array.dtype.kind != "f":
@@ -39,6 +34,17 @@ def as_images(array: Array, name: str) -> Array:
         images = np.ascontiguousarray(array, np.float32)
     _check_finite(images, name)
     return images
+
+
+def check_image_shape(
+    shape: tuple[int, ...], name: str, image_shape: tuple[int, ...] = IMAGE_SHAPE
+) -> None:
+    """Raises DataError where `shape` is not [N, *image_shape] with N above 0."""
+    if shape[1:] != image_shape:
+        expected = ", ".join(map(str, image_shape))
+        raise DataError(f"{name}: expected the shape [N, {expected}], found {list(shape)}")
+    if not shape[0]:
+        raise DataError(f"{name}: holds no image")
 
 
 def _check_finite(images: npt.NDArray[np.float32], name: str) -> None:

@@ -1,24 +1,45 @@
 """Opens the images that `--data` names, whatever they are kept in."""
 
+import dataclasses
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from absl import logging
 
 from data import files
-from data.errors import DataError
-from data.image_arrays import as_images, as_labels, count_classes, warn_out_of_range
-from data.image_file import read_images
-from data.image_folder import find_layout, list_images
+from data.bad_rows import SKIP, STOP, stopped_by
+from data.class_choice import choose, pick
+from data.errors import BadRowsError, DataError
+from data.grey import to_grey
+from data.image_arrays import (
+    as_images,
+    as_labels,
+    check_image_shape,
+    count_classes,
+    warn_out_of_range,
+)
+from data.image_file import IMAGE_SHAPE, resize_grey
+from data.labelled_folder import open_labelled_folder
+from data.labelled_npy import LABELS_SUFFIX, SUFFIX, open_labelled_npy
+from data.named import NAMED, Split, load_named
 from data.npz import read_npz
 from data.ramp import RAMP_CLASSES, open_ramp
-from data.source import ArraySource, Source, Subset
+from data.source import UINT8_SCALE, Array, ArraySource, Source, Subset
 from data.split import split_rows
+from data.stored_source import HeldStore, Store, StoredSource, hold
 
 RAMP = "ramp"
 
 # 1.4 million images of uint8, or a quarter of that of float32.
 MAX_NPZ_BYTES = 4 * 2**30
+DEFAULT_MEMORY_MB = 512
+
+_EXPECTED = (
+    f'expected "{RAMP}", {", ".join(NAMED)}, an .npz file, an .npy file (with the labels beside '
+    f"it, x{SUFFIX} and x{LABELS_SUFFIX}) or a folder"
+)
 
 
 class ImageData(NamedTuple):
@@ -30,71 +51,181 @@ class ImageData(NamedTuple):
     num_classes: int
 
 
+class ReadOptions(NamedTuple):
+    """How images are read.
+
+    Attributes:
+      classes: the ones to take, in the order of their labels, by name or, where they have none, by
+        number; () takes all.
+      memory_mb: images on disk that take no more, decoded, training and test ones together, are
+        read into memory at once; more of them each time they are needed.
+      on_bad: STOP refuses images that cannot be read when they are opened; SKIP leaves that to who
+        asks for them.
+      image_shape: of each, as the model takes it; [S, S, C] with C 3, or 1 for grey, where it is
+        an image. Images in files are made to fit; arrays have to.
+      scale: what uint8 is multiplied by.
+    """
+
+    classes: tuple[str, ...] = ()
+    memory_mb: int = DEFAULT_MEMORY_MB
+    on_bad: str = STOP
+    image_shape: tuple[int, ...] = IMAGE_SHAPE
+    scale: np.float32 = UINT8_SCALE
+
+
+ALL_CLASSES = ReadOptions()
+
+
 def open_image_data(
-    spec: str, *, ramp_path: str, validation_fraction: float, seed: int
+    spec: str,
+    *,
+    ramp_path: str,
+    validation_fraction: float,
+    seed: int,
+    options: ReadOptions = ALL_CLASSES,
 ) -> ImageData:
-    """Reads images of 32 x 32 pixels and their labels into memory.
+    """Opens images, of 32 x 32 pixels unless the options say another size, and their labels.
 
     Args:
-      spec: "ramp", an .npz file with X [N, 32, 32, 3] (uint8 or float) and Y [N], or a folder with
-        one subfolder of PNG or JPEG images per class, or with such folders in train/ and test/.
+      spec: "ramp"; the name of a data set of `data.named`, whose images are made to fit, as image
+        files are; an .npz file with X [N, 32, 32, 3] (uint8 or float) and Y [N]; an .npy file
+        with such an X, with Y beside it (x.npy, x.labels.npy); or a folder with one
+        subfolder of PNG or JPEG images per class, or with such folders in train/ and test/.
+        Symbolic links are followed, out of the folder too.
       ramp_path: where the ramp is kept.
       validation_fraction: of each class, held out as test images, in [0, 1); 0 for none. Where
-        there is a test/ folder it is not used.
+        there are test images it is not used.
       seed: the run's seed, 0 or more: tells which images are held out.
+      options: how they are read.
 
     Raises:
       DataError: the data is missing or cannot be used.
     """
+    data = _open(spec, ramp_path, options)
+    if not validation_fraction:
+        return data
+    if data.test is not None:
+        logging.info("--validation_fraction is not used: %s is there to test on", _test_part(spec))
+        return data
+    train, test = split_rows(data.train.labels, validation_fraction, seed)
+    return data._replace(train=Subset(data.train, train), test=Subset(data.train, test))
+
+
+def _test_part(spec: str) -> str:
+    return f"the test split of {spec}" if spec in NAMED else files.join(spec, "test")
+
+
+def _open(spec: str, ramp_path: str, options: ReadOptions) -> ImageData:
     if spec == RAMP:
-        return _hold_out(open_ramp(ramp_path), validation_fraction, seed, (), RAMP_CLASSES)
+        check_image_shape((1, *IMAGE_SHAPE), f"--data={RAMP}", options.image_shape)
+        ramp = dataclasses.replace(open_ramp(ramp_path), scale=options.scale)
+        return _of_arrays(ramp, None, _numbers(RAMP_CLASSES), options)
+    if spec in NAMED:
+        return _open_named(spec, options)
     if files.is_folder(spec):
-        return _open_folder(spec, validation_fraction, seed)
+        return _open_folder(spec, options)
     if not files.exists(spec):
-        raise DataError(f'--data={spec}: expected "ramp", an .npz file or a folder; found nothing')
-    if not spec.endswith(".npz"):
-        raise DataError(f'--data={spec}: expected "ramp", an .npz file or a folder')
-    images = _open_npz(spec)
-    num_classes = count_classes(images.labels, f"{spec}: Y")
-    return _hold_out(images, validation_fraction, seed, (), num_classes)
+        raise DataError(f"--data={spec}: {_EXPECTED}; found nothing")
+    if spec.endswith(".npz"):
+        images = _open_npz(spec, options)
+        num_classes = count_classes(images.labels, f"{spec}: Y")
+        return _of_arrays(images, None, _numbers(num_classes), options)
+    if spec.endswith(SUFFIX):
+        return _open_npy(spec, options)
+    raise DataError(f"--data={spec}: {_EXPECTED}")
 
 
-def _open_npz(path: str) -> ArraySource:
+def _numbers(num_classes: int) -> tuple[str, ...]:
+    """What classes without names are called."""
+    return tuple(map(str, range(num_classes)))
+
+
+def _of_arrays(
+    train: ArraySource | StoredSource,
+    test: ArraySource | None,
+    known: Sequence[str],
+    options: ReadOptions,
+) -> ImageData:
+    """All classes of the sources, or those picked from the `known` ones."""
+    if not options.classes:
+        return ImageData(train, test, train.class_names, len(known))
+    choice = choose(options.classes, known)
+    picked_test = None if test is None else pick(test, choice)
+    return ImageData(pick(train, choice), picked_test, choice.names, len(choice.names))
+
+
+def _open_named(name: str, options: ReadOptions) -> ImageData:
+    class_names = NAMED[name].class_names
+
+    def source(split: Split) -> ArraySource:
+        images = _fitted(split.images, name, options.image_shape)
+        return ArraySource(images, split.labels, class_names, options.scale)
+
+    train, test = load_named(name)
+    return _of_arrays(source(train), source(test), class_names, options)
+
+
+def _fitted(images: Array, name: str, image_shape: tuple[int, ...]) -> Array:
+    """Images [N, H, W] or [N, H, W, 3] as [N, *image_shape]."""
+    if images.shape[1:] == image_shape:
+        return images
+    size, channels = _size_and_channels(name, image_shape)
+    resized = resize_grey(images, size)
+    return to_grey(resized) if channels == 1 else resized
+
+
+def _size_and_channels(spec: str, image_shape: tuple[int, ...]) -> tuple[int, int]:
+    """S and C of [S, S, C].
+
+    Raises:
+      DataError: images are not made to fit any other shape.
+    """
+    match image_shape:
+        case (height, width, (1 | 3) as channels) if height == width:
+            return height, channels
+    raise DataError(
+        f"--data={spec}: its images can be made [S, S, 3] or [S, S, 1], and the model takes "
+        f"{list(image_shape)}; give an .npz with such an X"
+    )
+
+
+def _open_npz(path: str, options: ReadOptions) -> ArraySource:
     arrays = read_npz(path, MAX_NPZ_BYTES, required=("X", "Y"))
-    images = as_images(arrays["X"], f"{path}: X")
+    images = as_images(arrays["X"], f"{path}: X", options.image_shape)
     labels = as_labels(arrays["Y"], f"{path}: Y")
     if len(images) != len(labels):
         raise DataError(f"{path}: X holds {len(images)} images, but Y {len(labels)} labels")
     warn_out_of_range(images, f"{path}: X")
-    return ArraySource(images, labels)
+    return ArraySource(images, labels, scale=options.scale)
 
 
-def _open_folder(folder: str, validation_fraction: float, seed: int) -> ImageData:
-    layout = find_layout(folder)
-    train_files = list_images(layout.train)
-    test_files = list_images(layout.test) if layout.test else []
-    class_names = layout.class_names
-    if len(class_names) < 2:
-        raise DataError(
-            f"{layout.train}: expected two classes or more, found {class_names[0]} only"
-        )
-    train = _read_source(train_files)
-    if not test_files:
-        return _hold_out(train, validation_fraction, seed, class_names, len(class_names))
-    if validation_fraction:
-        logging.info("--validation_fraction is not used: %s is there to test on", layout.test)
-    return ImageData(train, _read_source(test_files), class_names, len(class_names))
+def _open_npy(path: str, options: ReadOptions) -> ImageData:
+    images, labels = open_labelled_npy(path, options.image_shape)
+    num_classes = count_classes(labels, path.removesuffix(SUFFIX) + LABELS_SUFFIX)
+    (store,) = _read_if_small([images], options)
+    if isinstance(store, HeldStore):
+        warn_out_of_range(store.values, path)
+    source = StoredSource(store, labels, scale=options.scale)
+    return _of_arrays(source, None, _numbers(num_classes), options)
 
 
-def _read_source(labelled_files: list[tuple[str, int]]) -> ArraySource:
-    paths, labels = zip(*labelled_files, strict=True)
-    return ArraySource(read_images(paths), np.array(labels, np.int64))
+def _open_folder(folder: str, options: ReadOptions) -> ImageData:
+    _size_and_channels(folder, options.image_shape)
+    train, test, names = open_labelled_folder(folder, options.classes, options.image_shape)
+    parts = [train] if test is None else [train, test]
+    stores = _read_if_small([part.images for part in parts], options)
+    sources = [
+        StoredSource(store, part.labels, names, options.scale)
+        for store, part in zip(stores, parts, strict=True)
+    ]
+    return ImageData(sources[0], sources[1] if test else None, names, len(names))
 
 
-def _hold_out(
-    images: ArraySource, fraction: float, seed: int, class_names: tuple[str, ...], num_classes: int
-) -> ImageData:
-    if not fraction:
-        return ImageData(images, None, class_names, num_classes)
-    train, test = split_rows(images.labels, fraction, seed)
-    return ImageData(Subset(images, train), Subset(images, test), class_names, num_classes)
+def _read_if_small(stores: Sequence[Store], options: ReadOptions) -> Sequence[Store]:
+    """The stores in memory, where they all fit `options.memory_mb`; else as they are."""
+    if sum(math.prod(s.shape) * s.dtype.itemsize for s in stores) > options.memory_mb * 10**6:
+        return stores
+    try:
+        return [hold(s, keep_bad=options.on_bad == SKIP) for s in stores]
+    except BadRowsError as bad:
+        raise stopped_by(bad) from bad

@@ -16,6 +16,7 @@ from data import files
 from data.errors import DataError
 
 IMAGE_SIZE = 32  # Pixels, of either side.
+IMAGE_SHAPE = (IMAGE_SIZE, IMAGE_SIZE, 3)
 
 MAX_PIXELS = 64_000_000
 # Enough for any image of MAX_PIXELS with four bytes per pixel, even without compression.
@@ -23,6 +24,12 @@ MAX_FILE_BYTES = 4 * MAX_PIXELS + 1_000_000
 
 # Each future costs tens of microseconds, about as much as a small image.
 _FILES_PER_TASK = 64
+
+# Beside the decoding, which releases Python's lock, a file costs tens of microseconds that hold it:
+# of smaller files, two threads decode fewer a second than one.
+_BYTES_THAT_PAY = 8192
+_FILES_LOOKED_AT = 16
+_MOST_WORKERS = 8
 
 # These classes, and not `Image.open`, which also tries formats that nobody checked, and measures
 # an image against a limit that is global to the process.
@@ -79,8 +86,50 @@ def _pixels(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:
     return np.asarray(image)
 
 
+def resize_grey(images: npt.NDArray[np.uint8], size: int = IMAGE_SIZE) -> npt.NDArray[np.uint8]:
+    """Turns grey images into colour ones of another size, as `decode_image` does with a file.
+
+    Args:
+      images: uint8 [N, H, W]; or [N, H, W, 3], which are colour ones already.
+      size: pixels of either side.
+
+    Returns:
+      uint8 [N, size, size, 3]; of grey ones, the three channels alike.
+    """
+    resized = np.empty((len(images), size, size, 3), np.uint8)
+    for row, image in enumerate(images):
+        resized[row] = _pixels(Image.fromarray(image), size)
+    return resized
+
+
+def read_image(path: str, size: int = IMAGE_SIZE) -> npt.NDArray[np.uint8]:
+    """Reads and decodes an image file; see `decode_image`.
+
+    Raises:
+      DataError: it cannot be read or decoded.
+    """
+    return decode_image(files.read_bytes(path, MAX_FILE_BYTES), path, size)
+
+
+def decoding_workers(paths: Sequence[str]) -> int:
+    """How many threads decode these files fastest: one, unless they are large enough to share.
+
+    Args:
+      paths: of N files, of which a few are looked at, evenly spaced.
+    """
+    sizes = [0]
+    for index in np.linspace(0, len(paths) - 1, min(_FILES_LOOKED_AT, len(paths))).astype(int):
+        try:
+            sizes.append(files.size(paths[index]))
+        except DataError:
+            continue  # Told when it is its turn to be read.
+    if np.mean(sizes) < _BYTES_THAT_PAY:
+        return 1
+    return min(os.cpu_count() or 1, _MOST_WORKERS)
+
+
 def read_images(paths: Sequence[str], size: int = IMAGE_SIZE) -> npt.NDArray[np.uint8]:
-    """Reads and decodes image files, on all processors.
+    """Reads and decodes image files, in as many threads as that pays for.
 
     Args:
       paths: N files, PNG or JPEG.
@@ -96,10 +145,9 @@ def read_images(paths: Sequence[str], size: int = IMAGE_SIZE) -> npt.NDArray[np.
 
     def read_some(first: int) -> None:
         for row in range(first, min(first + _FILES_PER_TASK, len(paths))):
-            content = files.read_bytes(paths[row], MAX_FILE_BYTES)
-            images[row] = decode_image(content, paths[row], size)
+            images[row] = read_image(paths[row], size)
 
-    executor = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="read-images")
+    executor = ThreadPoolExecutor(decoding_workers(paths), thread_name_prefix="read-images")
     try:
         for _ in executor.map(read_some, range(0, len(paths), _FILES_PER_TASK)):
             pass  # In the order of the files, so that the error is of the first bad one.

@@ -19,6 +19,7 @@ class Stream(IntEnum):
     EPOCH = 0
     HELD_OUT = 1
     POINTS = 2
+    AUGMENTATION = 3
 
 
 def raw_bits(count: int, seed: int, stream: Stream, index: int = 0) -> npt.NDArray[np.uint64]:

@@ -9,27 +9,28 @@ T = TypeVar("T")
 
 
 def read_ahead(
-    batch_of_step: Callable[[int], T], start: int, stop: int, depth: int = 2
+    batch_of_step: Callable[[int], T], start: int, stop: int, depth: int = 2, workers: int = 1
 ) -> Generator[T, None, None]:
-    """Yields batch_of_step(k) for k in [start, stop), assembled in one thread of its own.
+    """Yields batch_of_step(k) for k in [start, stop), in this order, assembled in other threads.
 
-    The thread starts with the first batch that is asked for and ends with the last one, with an
+    The threads start with the first batch that is asked for and end with the last one, with an
     exception, or when the generator is closed; a batch in the making is waited for, one that is
-    not begun is dropped. An interpreter that exits ends it too.
+    not begun is dropped. An interpreter that exits ends them too.
 
     Args:
-      batch_of_step: called in that thread, for one step after the other.
+      batch_of_step: called in those threads, begun for one step after the other.
       start: the first step.
       stop: one more than the last step.
       depth: how many batches, 1 or more, are in memory or in the making besides the one that was
         yielded last.
+      workers: how many threads, 1 or more; more than `depth` of them never work at once.
 
     Raises:
       Exception: what batch_of_step raised, at the step it was raised for.
     """
     if depth < 1:
         raise ValueError(f"depth must be 1 or more, not {depth}")
-    executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead")
+    executor = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="read-ahead")
     try:
         first_ones = range(start, min(start + depth, stop))
         pending = deque(executor.submit(batch_of_step, step) for step in first_ones)

@@ -2,7 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +14,38 @@ Indices = npt.NDArray[np.int64]
 UINT8_SCALE = np.float32(1 / 255)
 
 
+class RowSpec(NamedTuple):
+    """What one array of `Source.rows` holds for each example."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
 class Source(Protocol):
     """Examples numbered from 0; `rows` may be called by several threads at once."""
 
     def __len__(self) -> int:
         """The number of examples."""
+        ...
+
+    @property
+    def specs(self) -> tuple[RowSpec, ...]:
+        """Of each array that `rows` gives."""
+        ...
+
+    @property
+    def labels(self) -> Array:
+        """[N, ...]: of all examples, the last of the arrays of `rows`; not to be changed."""
+        ...
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """In the order of the labels; () where there are none."""
+        ...
+
+    @property
+    def workers(self) -> int:
+        """How many threads that call `rows` get the most examples a second."""
         ...
 
     def rows(self, indices: Indices) -> tuple[Array, ...]:
@@ -30,11 +57,18 @@ class Source(Protocol):
         Returns:
           One array per input of the model, each [B, ...]. Of images: x float32 [B, 32, 32, 3],
           y int64 [B].
+
+        Raises:
+          BadRowsError: some of them cannot be read, or are no numbers.
         """
         ...
 
     def digest(self) -> str:
-        """Tells these examples, in this order, from any others: a SHA-256 in hex."""
+        """Tells these examples, in this order, from others: a SHA-256 in hex.
+
+        Of what is on disk it takes samples (see `data/sampled_digest.py`); it does not depend on
+        where that is.
+        """
         ...
 
 
@@ -43,12 +77,16 @@ class ArraySource:
     """Examples in memory.
 
     Attributes:
-      features: uint8 or float32 [N, ...]; uint8 comes out as float32, times `UINT8_SCALE`.
-      labels: [N], in the dtype that the model takes.
+      features: uint8 or float32 [N, ...]; uint8 comes out as float32, times `scale`.
+      labels: [N, ...], in the dtype that the model takes.
+      class_names: in the order of the labels; () where there are none.
+      scale: what uint8 is multiplied by.
     """
 
     features: Array
     labels: Array
+    class_names: tuple[str, ...] = ()
+    scale: np.float32 = UINT8_SCALE
 
     def __post_init__(self) -> None:
         if len(self.features) != len(self.labels):
@@ -57,12 +95,20 @@ class ArraySource:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def specs(self) -> tuple[RowSpec, ...]:
+        """See `Source.specs`."""
+        return row_specs(self.features.shape, self.features.dtype, self.labels)
+
+    @property
+    def workers(self) -> int:
+        """See `Source.workers`: one, as copying memory gains nothing from more."""
+        return 1
+
     def rows(self, indices: Indices) -> tuple[Array, Array]:
         """See `Source.rows`."""
-        features = self.features.take(indices, axis=0)
-        if features.dtype == np.uint8:
-            features = features * UINT8_SCALE
-        return features, self.labels.take(indices)
+        features = as_floats(self.features.take(indices, axis=0), self.scale)
+        return features, self.labels.take(indices, axis=0)
 
     def digest(self) -> str:
         """See `Source.digest`: of all values, their dtypes and shapes."""
@@ -88,6 +134,26 @@ class Subset:
     def __len__(self) -> int:
         return len(self.members)
 
+    @property
+    def specs(self) -> tuple[RowSpec, ...]:
+        """See `Source.specs`."""
+        return self.source.specs
+
+    @property
+    def labels(self) -> Array:
+        """See `Source.labels`."""
+        return self.source.labels.take(self.members, axis=0)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """See `Source.class_names`."""
+        return self.source.class_names
+
+    @property
+    def workers(self) -> int:
+        """See `Source.workers`."""
+        return self.source.workers
+
     def rows(self, indices: Indices) -> tuple[Array, ...]:
         """See `Source.rows`."""
         return self.source.rows(self.members.take(indices))
@@ -95,3 +161,16 @@ class Subset:
     def digest(self) -> str:
         """See `Source.digest`."""
         return hashlib.sha256(self.source.digest().encode() + self.members.tobytes()).hexdigest()
+
+
+def as_floats(features: Array, scale: np.float32) -> Array:
+    """Features as a model takes them: uint8 becomes float32, times `scale`."""
+    return features * scale if features.dtype == np.uint8 else features
+
+
+def row_specs(
+    shape: tuple[int, ...], dtype: np.dtype[Any], labels: Array
+) -> tuple[RowSpec, RowSpec]:
+    """The specs of features [N, ...], given as of `as_floats`, and of labels [N, ...]."""
+    given = np.dtype(np.float32) if dtype == np.uint8 else dtype
+    return RowSpec(shape[1:], given), RowSpec(labels.shape[1:], labels.dtype)

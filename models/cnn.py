@@ -8,8 +8,9 @@ Tensor names (they never change): inputs `x:0`, `y_:0`, `keep_prob:0`; variables
 
 import tensorflow as tf
 
-from models import randomness, variables
+from models import classification, randomness, variables
 from models.model_graph import ModelGraph
+from models.schedule import CONSTANT, Schedule, scheduled
 
 IMAGE_SHAPE = (32, 32, 3)
 KEEP_PROB = 0.5  # of the dropout after fc1, in training
@@ -70,36 +71,22 @@ def inference(
     return _fully_connected("fc2", hidden, num_classes, seed, stream=3)
 
 
-def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """`loss:0`, float32 []: the mean softmax cross entropy.
-
-    Args:
-      logits: float32 [N, K].
-      labels: int64 [N], in [0, K).
-    """
-    return tf.reduce_mean(
-        tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits), name="loss"
-    )
-
-
-def accuracy(classes: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """`acc:0`, float32 [] in [0, 1]: the share of equal entries of two int64 [N]."""
-    return tf.reduce_mean(tf.cast(tf.equal(classes, labels), tf.float32), name="acc")
-
-
-def training(loss: tf.Tensor, learning_rate: float, step: tf.Variable) -> tf.Operation:
+def training(loss: tf.Tensor, learning_rate: float | tf.Tensor, step: tf.Variable) -> tf.Operation:
     """One step of Adam on `loss`, which also counts `step` up."""
     optimizer = tf.compat.v1.train.AdamOptimizer(learning_rate)
     return optimizer.minimize(loss, global_step=step, name="train")
 
 
-def build(*, num_classes: int, learning_rate: float, seed: int) -> ModelGraph:
+def build(
+    *, num_classes: int, learning_rate: float, seed: int, schedule: Schedule = CONSTANT
+) -> ModelGraph:
     """Builds the training graph.
 
     Args:
       num_classes: at least 2.
-      learning_rate: of Adam, above 0.
+      learning_rate: of Adam, above 0; where it changes with the step, its greatest value.
       seed: in [0, 2**32); initial weights and dropout masks follow from it.
+      schedule: how the learning rate changes with the step.
     """
     graph = tf.Graph()
     with graph.as_default():
@@ -111,19 +98,21 @@ def build(*, num_classes: int, learning_rate: float, seed: int) -> ModelGraph:
         probabilities = tf.nn.softmax(logits, name="probabilities")
         classes = tf.argmax(logits, axis=1, name="classes")
         tf.one_hot(labels, num_classes, name="y_labels")
-        loss = cross_entropy(logits, labels)
+        loss = classification.cross_entropy(logits, labels)
         tf.compat.v1.add_to_collection("predict", logits)
+        rate = scheduled(learning_rate, schedule, step)
         return ModelGraph(
             graph=graph,
             inputs=(x, labels),
             training_feeds={keep_prob: KEEP_PROB},
             loss=loss,
-            accuracy=accuracy(classes, labels),
-            train_op=training(loss, learning_rate, step),
+            accuracy=classification.accuracy(classes, labels),
+            train_op=training(loss, rate, step),
             signature_inputs={"x": x},
             signature_outputs={
                 "logits": logits,
                 "probabilities": probabilities,
                 "classes": classes,
             },
+            learning_rate=rate if isinstance(rate, tf.Tensor) else None,
         )

@@ -19,6 +19,7 @@ class ModelGraph(NamedTuple):
       train_op: one update of the weights and of `global_step`.
       signature_inputs: argument name -> tensor, of the signature `serving_default`.
       signature_outputs: result name -> tensor, of the signature `serving_default`.
+      learning_rate: float32 [], the present update's; None where it is the same for all.
     """
 
     graph: tf.Graph
@@ -29,3 +30,4 @@ class ModelGraph(NamedTuple):
     train_op: tf.Operation
     signature_inputs: Mapping[str, tf.Tensor]
     signature_outputs: Mapping[str, tf.Tensor]
+    learning_rate: tf.Tensor | None = None

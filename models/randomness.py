@@ -49,6 +49,16 @@ def uniform(low: float, high: float, seed: int, stream: int) -> Callable[..., tf
     )
 
 
+def normal(stddev: float, seed: int, stream: int) -> Callable[..., tf.Tensor]:
+    """An initializer: float32 values, normal around 0."""
+    return _initializer(
+        lambda shape: (
+            stddev
+            * tf.raw_ops.StatelessRandomNormal(shape=shape, seed=key(seed, stream, _INITIAL_STEP))
+        )
+    )
+
+
 def truncated_normal(stddev: float, seed: int, stream: int) -> Callable[..., tf.Tensor]:
     """An initializer: float32 values, normal around 0, redrawn beyond two standard deviations."""
     return _initializer(

@@ -4,12 +4,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from absl import logging
 
 if TYPE_CHECKING:
+    from finetuning.config import FinetuneConfig
     from train_cnn import CnnConfig
     from train_linear import LinearConfig
+    from train_mlp import MlpConfig
     from training.config import RunConfig
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -43,6 +46,8 @@ def _run_config(ckpt_dir: Path, changes: dict[str, Any]) -> "RunConfig":
         "keep_checkpoint_every_n_hours": 0.0,
         "log_every_steps": None,
         "allow_config_change": False,
+        "keep_best": False,
+        "init_from": None,
     }
     return RunConfig(**{k: changes.pop(k, v) for k, v in defaults.items()})
 
@@ -81,6 +86,27 @@ def cnn_config() -> "Callable[..., CnnConfig]":
 
 
 @pytest.fixture(scope="session")
+def mlp_config() -> "Callable[..., MlpConfig]":
+    """Makes the default config of train_mlp.py, for a folder and with changes by name."""
+    from train_mlp import MlpConfig
+
+    defaults: dict[str, Any] = {
+        "data_dir": "MNIST_data/",
+        "train_steps": None,
+        "epochs": None,
+        "batch_size": 128,
+        "learning_rate": 1e-3,
+    }
+
+    def make(ckpt_dir: Path, **changes: Any) -> MlpConfig:
+        changes = {"save_every_steps": None, "max_to_keep": 5, **changes}
+        run = _run_config(ckpt_dir, changes)
+        return MlpConfig(run, **{**defaults, **changes})
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def linear_run(
     linear_config: "Callable[..., LinearConfig]", tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
@@ -102,6 +128,39 @@ def cnn_run(
     folder = tmp_path_factory.mktemp("cnn") / "model1"
     assert train(cnn_config(folder)).exit_code == 0
     return folder
+
+
+@pytest.fixture(scope="session")
+def three_classes(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An .npz of 24 images of three classes, told by their colour."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(24) % 3
+    images = rng.integers(0, 80, (24, 32, 32, 3)).astype(np.uint8)
+    images[np.arange(24), :, :, labels] += 150
+    path = tmp_path_factory.mktemp("three") / "three.npz"
+    np.savez(path, X=images, Y=labels)
+    return str(path)
+
+
+@pytest.fixture
+def finetune_config(three_classes: str, tmp_path: Path) -> "Callable[..., FinetuneConfig]":
+    """Makes the config of twelve steps of five images on a model, with changes by name."""
+    from finetuning.config import FinetuneConfig
+
+    defaults: dict[str, Any] = {
+        "ckpt_dir": tmp_path / "finetuned",
+        "save_every_steps": 4,
+        "data": three_classes,
+        "train_steps": 12,
+        "batch_size": 5,
+    }
+
+    def make(meta: str | Path, tensor: str, **changes: Any) -> FinetuneConfig:
+        given = {**defaults, **changes}
+        run = _run_config(given.pop("ckpt_dir"), given)
+        return FinetuneConfig(run, str(meta), tensor, **given)
+
+    return make
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects

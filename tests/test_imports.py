@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).resolve().parent.parent
-OURS = {"cli", "models", "data", "checkpoints", "prediction", "training", "benchmarks", "tools"}
+OURS = {
+    "cli",
+    "models",
+    "data",
+    "checkpoints",
+    "prediction",
+    "training",
+    "finetuning",
+    "benchmarks",
+    "tools",
+}
 ALLOWED = {
     "cli": set(),
     "models": set(),
@@ -16,9 +26,12 @@ ALLOWED = {
     "checkpoints": set(),
     "prediction": {"checkpoints", "data"},
     "training": {"checkpoints", "cli"},
+    "finetuning": {"checkpoints", "data", "models", "prediction", "training"},
+    "finetune.py": {"checkpoints", "cli", "data", "finetuning", "training"},
     "predict.py": {"checkpoints", "cli", "data", "prediction"},
     "train_linear.py": {"checkpoints", "cli", "data", "models", "training"},
     "train_cnn.py": {"checkpoints", "cli", "data", "models", "training"},
+    "train_mlp.py": {"checkpoints", "cli", "data", "models", "training"},
 }
 SCRIPTS = [name for name in ALLOWED if name.endswith(".py")]
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
@@ -11,9 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import flags
 from PIL import Image
 
 import train_cnn
+from checkpoints.best import best_checkpoint
 from checkpoints.errors import CheckpointError
 from checkpoints.tensor_bundle import BundleWriter
 from data.errors import DataError
@@ -245,3 +248,253 @@ def test_a_run_is_not_continued_as_another(
     train_cnn.train(_replace(config, train_steps=7))
     with pytest.raises((TrainingError, CheckpointError), match=r"was .*, is now|fits this model"):
         train_cnn.train(_replace(config, **changes))
+
+
+@pytest.fixture
+def tuned(config: CnnConfig) -> CnnConfig:
+    """The same run with augmentation, a warm-up, a cosine, and the best one kept beside two."""
+    run = dataclasses.replace(config.run, keep_best=True, max_to_keep=2, save_every_steps=3)
+    return _replace(
+        config, run=run, augment=True, schedule="cosine", warmup_steps=5, learning_rate=3e-3
+    )
+
+
+def _into(config: CnnConfig, folder: Path, **run: Any) -> CnnConfig:
+    return _replace(config, run=dataclasses.replace(config.run, ckpt_dir=str(folder), **run))
+
+
+def _recorded(config: CnnConfig) -> dict[int, float | None]:
+    """Step -> the test accuracy that the manifest says."""
+    folder = Path(config.run.ckpt_dir)
+    manifests = (json.loads(path.read_bytes()) for path in folder.glob("*.manifest"))
+    return {found["step"]: found.get("test_accuracy") for found in manifests}
+
+
+def test_augmented_scheduled_and_keeping_the_best_it_resumes_to_the_same_bytes(
+    tuned: CnnConfig, tmp_path: Path
+) -> None:
+    """Stopped between and on saves, and never."""
+    for step in (2, 8, 9, 17, 25):
+        assert _train_and_stop_after(tuned, step).exit_code == 143
+    assert train_cnn.train(tuned).step == 30
+    unbroken = _into(tuned, tmp_path / "unbroken")
+    train_cnn.train(unbroken)
+    assert _variables(tuned) == _variables(unbroken)
+    assert _metrics(tuned) == _metrics(unbroken)
+    plain = _into(tuned, tmp_path / "plain", keep_best=False)
+    train_cnn.train(plain)
+    assert _variables(plain) == _variables(unbroken)  # Measuring at each save changes nothing.
+    assert _metrics(plain) == _metrics(unbroken)
+
+
+def test_the_best_of_all_saves_stays(tuned: CnnConfig, tmp_path: Path) -> None:
+    """Beside the two newest, in a folder that was interrupted; every save was measured."""
+    everything = _into(tuned, tmp_path / "all", max_to_keep=0)
+    train_cnn.train(everything)
+    recorded = _recorded(everything)
+    assert sorted(recorded) == list(range(3, 31, 3))
+    lines = (json.loads(line) for line in _metrics(everything).splitlines())
+    logged = {line["step"]: line["test_accuracy"] for line in lines}
+    assert {s: recorded[s] for s in recorded if s in logged} == {
+        s: logged[s] for s in logged if s in recorded
+    }
+    best = min(recorded, key=lambda step: (-(recorded[step] or 0), step))
+    for last in (12, 21, 30):  # Each a process; the schedule's end stays.
+        task = train_cnn.make_task(tuned)._replace(last_step=last)
+        loop.train(task, tuned.run)
+    assert sorted(_recorded(tuned)) == sorted({best, 27, 30})
+    assert best_checkpoint(tuned.run.ckpt_dir).endswith(f"my-model-{best}")
+
+
+def test_the_best_needs_images_to_test_on(
+    cnn_config: Callable[..., CnnConfig], tmp_path: Path
+) -> None:
+    with pytest.raises(TrainingError, match=r"--keep_best .*--validation_fraction") as told:
+        train_cnn.train(cnn_config(tmp_path / "run", keep_best=True))
+    assert "\n" not in str(told.value)
+    assert not list(tmp_path.glob("run/*.manifest"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"augment": False}, "augment was True, is now not given"),
+        ({"schedule": "constant"}, "schedule was 'cosine', is now not given"),
+        ({"warmup_steps": 4}, "warmup_steps was 5, is now 4"),
+        ({"train_steps": 40}, "cosine schedule's last step was 30, is now 40"),
+    ],
+)
+def test_another_schedule_or_augmentation_is_another_run(
+    tuned: CnnConfig, changes: dict[str, Any], message: str
+) -> None:
+    """A cosine ends at the run's last step, so a longer run is another from its first step on."""
+    _train_and_stop_after(tuned, 3)
+    other = _replace(tuned, **changes)
+    with pytest.raises(TrainingError, match=f"{message}.*--allow_config_change"):
+        train_cnn.train(other)
+    allowed = dataclasses.replace(other.run, allow_config_change=True)
+    assert train_cnn.train(_replace(other, run=allowed)).exit_code == 0
+
+
+def test_the_rate_of_each_step_is_in_the_log(tuned: CnnConfig) -> None:
+    train_cnn.train(tuned)
+    lines = [json.loads(line) for line in _metrics(tuned).splitlines()]
+    rates = {line["step"]: line["learning_rate"] for line in lines}
+    assert rates[4] == pytest.approx(3e-3 * 4 / 5)  # Of the update that made it step 4.
+    assert rates[8] == pytest.approx(3e-3 * (1 + np.cos(np.pi * 2 / 25)) / 2)
+    assert rates[30] == pytest.approx(3e-3 * (1 + np.cos(np.pi * 24 / 25)) / 2)
+
+
+def test_training_images_are_augmented_and_test_images_are_not(config: CnnConfig) -> None:
+    plain, augmented = (
+        train_cnn.make_task(_replace(config, augment=augment)) for augment in (False, True)
+    )
+    for (x, y), (z, labels) in zip(plain.batches(0, 3), augmented.batches(0, 3), strict=True):
+        assert not np.array_equal(x, z)
+        np.testing.assert_array_equal(y, labels)
+    assert plain.test_batches is not None
+    assert augmented.test_batches is not None
+    for (x, _), (z, _) in zip(plain.test_batches(), augmented.test_batches(), strict=True):
+        assert x.tobytes() == z.tobytes()
+
+
+def test_a_warm_up_that_is_longer_than_the_run_is_an_error(config: CnnConfig) -> None:
+    with pytest.raises(TrainingError, match=r"--warmup_steps=30 .* run's 30 .*--warmup_steps=29"):
+        train_cnn.train(_replace(config, schedule="cosine", warmup_steps=30))
+
+
+@pytest.fixture
+def on_disk(config: CnnConfig) -> CnnConfig:
+    """The same run on images that are read as they are needed."""
+    return _replace(
+        config,
+        data_memory_mb=0,
+        run=dataclasses.replace(config.run, ckpt_dir=f"{config.run.ckpt_dir}-disk"),
+    )
+
+
+def test_images_on_disk_end_with_the_bytes_of_those_in_memory(
+    config: CnnConfig, on_disk: CnnConfig
+) -> None:
+    """Stopped in the middle of an epoch, gone on with from memory and from disk: equal bytes."""
+    train_cnn.train(config)
+    assert _train_and_stop_after(on_disk, 9).exit_code == 143
+    assert _train_and_stop_after(_replace(on_disk, data_memory_mb=512), 16).exit_code == 143
+    assert train_cnn.train(on_disk).step == 30
+    assert _variables(on_disk) == _variables(config)
+    assert _metrics(on_disk) == _metrics(config)
+
+
+def test_an_npy_trains_as_the_npz_of_the_same_arrays(config: CnnConfig, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), np.uint8)
+    labels = np.arange(20) % 3
+    np.savez(tmp_path / "d.npz", X=images, Y=labels)
+    np.save(tmp_path / "d.npy", images)
+    np.save(tmp_path / "d.labels.npy", labels)
+    variables = []
+    for name, memory_mb in (("d.npz", 512), ("d.npy", 512), ("d.npy", 0)):
+        run = dataclasses.replace(config.run, ckpt_dir=str(tmp_path / f"{name}-{memory_mb}"))
+        each = _replace(
+            config, run=run, data=str(tmp_path / name), data_memory_mb=memory_mb, train_steps=8
+        )
+        train_cnn.train(each)
+        variables.append(_variables(each))
+    assert variables[0] == variables[1] == variables[2]
+
+
+@pytest.fixture
+def turns_bad(config: CnnConfig, image_folder: Path, tmp_path: Path) -> CnnConfig:
+    """A run on disk, in whose folder one file is cut short once the run has been opened."""
+    folder = tmp_path / "turns_bad"
+    shutil.copytree(image_folder, folder)
+    run = dataclasses.replace(config.run, ckpt_dir=str(tmp_path / "bad-run"))
+    return _replace(config, run=run, data=str(folder), data_memory_mb=0)
+
+
+def _cut(config: CnnConfig) -> None:
+    for name in ("train/dog/3.png", "test/cat/2.jpg"):
+        os.truncate(f"{config.data}/{name}", 100)
+
+
+def test_a_file_that_turns_bad_stops_the_run_and_is_named(turns_bad: CnnConfig) -> None:
+    task = train_cnn.make_task(turns_bad)
+    _cut(turns_bad)
+    with pytest.raises(
+        DataError, match=r"/(dog/3\.png|cat/2\.jpg): .*; --on_bad_image=skip goes on"
+    ):
+        loop.train(task, turns_bad.run)
+
+
+def test_a_file_that_turns_bad_can_be_skipped(
+    turns_bad: CnnConfig, config: CnnConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    skipping = _replace(turns_bad, on_bad_image="skip")
+    task = train_cnn.make_task(skipping)
+    whole = list(train_cnn.make_task(config).batches(0, 30))
+    assert "on_bad_image" not in str(task.identity)
+    _cut(skipping)
+    found = list(task.batches(0, 30))
+    differing = [
+        step
+        for step, (mine, other) in enumerate(zip(found, whole, strict=True))
+        if not np.array_equal(mine[0], other[0])
+    ]
+    assert 3 <= len(differing) <= 5  # One example, in each of four epochs and a bit.
+    assert {x.shape for x, _ in found} == {(5, 32, 32, 3)}
+    outcome = loop.train(task, skipping.run)
+    assert (outcome.step, outcome.exit_code) == (30, 0)
+    skipped = [message for message in caplog.messages if message.startswith("skipped: ")]
+    for name in ("train/dog/3.png", "test/cat/2.jpg"):
+        assert sum(name in message for message in skipped) == 1
+
+
+def test_classes_of_the_folder_are_picked_in_the_order_given(config: CnnConfig) -> None:
+    task = train_cnn.make_task(_replace(config, classes=("émeu", "cat")))
+    assert task.identity["classes"] == ["émeu", "cat"]
+    assert task.identity["images"] == 24
+    assert {int(label) for _, y in task.batches(0, 5) for label in y} == {0, 1}
+
+
+def test_the_flags_of_the_data_are_parsed() -> None:
+    values = flags.FlagValues()
+    train_cnn.define_flags(values)
+    values(["train_cnn.py", "--classes=T-shirt/top, black cat", "--on_bad_image=skip"])
+    assert values.classes == ["T-shirt/top", "black cat"]
+    assert (values.data_memory_mb, values.on_bad_image) == (512, "skip")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "rate", "warmup_steps", "cosine_to"),
+    [
+        ((), 1e-3, 0, None),
+        (("--warmup_steps=7",), 1e-3, 7, None),
+        (("--schedule=cosine", "--train_steps=2000"), 4e-3, 500, 2000),
+        (("--schedule=cosine", "--train_steps=30"), 4e-3, 15, 30),
+        (("--schedule=cosine", "--train_steps=1"), 4e-3, 0, 1),
+        (("--schedule=cosine", "--warmup_steps=0", "--learning_rate=0.1"), 0.1, 0, 200),
+    ],
+)
+def test_the_defaults_of_a_schedule(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    rate: float,
+    warmup_steps: int,
+    cosine_to: int | None,
+) -> None:
+    values = flags.FlagValues()
+    train_cnn.define_flags(values)
+    values(["train_cnn.py", f"--ckpt_dir={tmp_path}", "--batch_size=10", *arguments])
+    tasks = []
+
+    def train(config: CnnConfig) -> loop.Outcome:
+        tasks.append(train_cnn.make_task(config))
+        return loop.Outcome(0, "", 0, {})
+
+    monkeypatch.setattr(train_cnn, "train", train)
+    monkeypatch.setattr(train_cnn, "import_tensorflow", lambda _: None)
+    assert train_cnn.main(values) == 0
+    identity = tasks[0].identity
+    assert identity["learning_rate"] == rate
+    assert identity.get("warmup_steps", 0) == warmup_steps
+    assert identity.get("cosine schedule's last step") == cosine_to

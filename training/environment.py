@@ -33,8 +33,12 @@ def _intra_op_threads() -> int:
 
 def differences(saved: Mapping[str, Any], present: Mapping[str, Any]) -> list[str]:
     """`name was A, is now B` for each entry that differs."""
+
+    def value(entries: Mapping[str, Any], name: str) -> str:
+        return repr(entries[name]) if name in entries else "not given"
+
     return [
-        f"{name} was {saved.get(name)!r}, is now {present.get(name)!r}"
+        f"{name} was {value(saved, name)}, is now {value(present, name)}"
         for name in sorted({*saved, *present})
         if saved.get(name) != present.get(name)
     ]

@@ -7,28 +7,47 @@ from absl import flags
 from cli import flag_types
 from cli.tensorflow_startup import INTRA_OP_THREADS_VARIABLE
 from training.config import RunConfig
+from training.init_flags import define_init_flags, init_from
 
 _LARGEST_SEED = 2**32 - 1
 _MOST_STEPS = 10**12
 _MOST_EPOCHS = 10**6
 _MOST_THREADS = 1024
 
+CONSTANT, COSINE = "constant", "cosine"
 
-def define_run_flags(values: flags.FlagValues, ckpt_dir: str) -> None:
-    """Defines the flags of `RunConfig` in `values`; `ckpt_dir` is the default folder."""
+
+def define_run_flags(
+    values: flags.FlagValues,
+    ckpt_dir: str,
+    *,
+    save_every_steps: int | None = 10,
+    max_to_keep: int = 4,
+    init_flags: bool = True,
+) -> None:
+    """Defines the flags of `RunConfig` in `values`.
+
+    Args:
+      values: where they are defined.
+      ckpt_dir: the default folder.
+      save_every_steps: by default; None saves after each epoch.
+      max_to_keep: by default.
+      init_flags: whether --init_from is among them.
+    """
     flag_types.define_path(
         "ckpt_dir", ckpt_dir, "Folder of the run: checkpoints, metrics, events.", values
     )
     flags.DEFINE_integer(
         "save_every_steps",
-        10,
-        "Steps between two checkpoints; the last step is always saved.",
+        save_every_steps,
+        "Steps between two checkpoints; the last step is always saved."
+        + (" By default an epoch." if save_every_steps is None else ""),
         lower_bound=1,
         flag_values=values,
     )
     flags.DEFINE_integer(
         "max_to_keep",
-        4,
+        max_to_keep,
         "Newest checkpoints that stay; 0 keeps all.",
         lower_bound=0,
         flag_values=values,
@@ -68,17 +87,26 @@ def define_run_flags(values: flags.FlagValues, ckpt_dir: str) -> None:
     flags.DEFINE_bool(
         "allow_config_change",
         False,
-        "Continue a run although its seed, data, batch size or learning rate has changed.",
+        "Continue a run although its seed, data, batch size, learning rate, schedule or "
+        "augmentation has changed.",
         flag_values=values,
     )
+    if init_flags:
+        define_init_flags(values)
 
 
-def define_length_flags(values: flags.FlagValues, default_steps: int, *, epochs: bool) -> None:
-    """Defines --train_steps and, where an epoch has many steps, --epochs: at most one is given."""
+def define_length_flags(values: flags.FlagValues, default: int | str, *, epochs: bool) -> None:
+    """Defines --train_steps and, where an epoch has many steps, --epochs: at most one is given.
+
+    Args:
+      values: where they are defined.
+      default: the length where neither is given, for the help: steps, or such as "50 epochs".
+      epochs: whether --epochs is defined.
+    """
     flags.DEFINE_integer(
         "train_steps",
         None,
-        f"Step the run ends at, counted from its very start; {default_steps} by default.",
+        f"Step the run ends at, counted from its very start; {default} by default.",
         lower_bound=1,
         upper_bound=_MOST_STEPS,
         flag_values=values,
@@ -106,6 +134,38 @@ def define_length_flags(values: flags.FlagValues, default_steps: int, *, epochs:
     )
 
 
+def define_keep_best_flag(values: flags.FlagValues) -> None:
+    """Defines --keep_best, for a trainer whose model has an accuracy."""
+    flags.DEFINE_bool(
+        "keep_best",
+        False,
+        "Beside the newest, keep the checkpoint with the best accuracy on the test split, which is "
+        "then measured at each save.",
+        flag_values=values,
+    )
+
+
+def define_schedule_flags(values: flags.FlagValues) -> None:
+    """Defines --schedule and --warmup_steps."""
+    flags.DEFINE_enum(
+        "schedule",
+        CONSTANT,
+        [CONSTANT, COSINE],
+        "How the learning rate goes after the warm-up: it stays, or falls along a half cosine to 0 "
+        "at the run's last step.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "warmup_steps",
+        None,
+        "The first steps, in which the learning rate grows up to its full value; by default 0, and "
+        "with --schedule=cosine 500, or half the run where that is less.",
+        lower_bound=0,
+        upper_bound=_MOST_STEPS,
+        flag_values=values,
+    )
+
+
 def run_config(values: flags.FlagValues) -> RunConfig:
     """The config that the parsed flags of `define_run_flags` ask for."""
     return RunConfig(
@@ -116,6 +176,8 @@ def run_config(values: flags.FlagValues) -> RunConfig:
         keep_checkpoint_every_n_hours=values.keep_checkpoint_every_n_hours,
         log_every_steps=values.log_every_steps,
         allow_config_change=values.allow_config_change,
+        keep_best="keep_best" in values and values.keep_best,
+        init_from=init_from(values),
     )
 
 

@@ -1,8 +1,8 @@
 """The session that trains: steps in, losses and copies of the variables out."""
 
 from collections.abc import Iterable, Mapping
-from types import TracebackType
-from typing import Any
+from types import MappingProxyType, TracebackType
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -10,6 +10,20 @@ import tensorflow as tf
 from checkpoints.fed_callable import make_fed_callable
 from checkpoints.tensor_bundle import VariableSpec
 from training.task import Batch, TrainableGraph
+
+
+class StepValues(NamedTuple):
+    """What a training step tells.
+
+    Attributes:
+      loss: of the batch, before the update.
+      accuracy: of the batch, before the update and with dropout on; None where the model has none.
+      learning_rate: of the update; None where it is the same in all steps.
+    """
+
+    loss: float
+    accuracy: float | None = None
+    learning_rate: float | None = None
 
 
 class GraphSession:
@@ -24,16 +38,20 @@ class GraphSession:
         # nothing here, and waits where a save keeps a processor busy.
         config = tf.compat.v1.ConfigProto(inter_op_parallelism_threads=-1)
         self._session = tf.compat.v1.Session(graph=model.graph, config=config)
-        metrics = [model.loss] if model.accuracy is None else [model.loss, model.accuracy]
+        told = StepValues(model.loss, model.accuracy, model.learning_rate)._asdict()
+        self._told = [name for name, tensor in told.items() if tensor is not None]
         self._train_step = make_fed_callable(
-            self._session, [*model.inputs, *model.training_feeds], metrics, [model.train_op]
+            self._session,
+            [*model.inputs, *model.training_feeds],
+            [told[name] for name in self._told],
+            [model.train_op],
         )
         self._training_values = [
             np.asarray(value, tensor.dtype.as_numpy_dtype)
             for tensor, value in model.training_feeds.items()
         ]
         self._names = [v.op.name for v in self._variables]
-        values = [model.graph.get_tensor_by_name(v.name) for v in self._variables]
+        values = [_value_of(variable) for variable in self._variables]
         self._read_variables = make_fed_callable(self._session, [], values)
         self._accuracy = (
             None
@@ -61,31 +79,33 @@ class GraphSession:
             for v in self._variables
         }
 
-    def initialize(self) -> None:
-        """Gives every variable its initial value."""
-        self._session.run([variable.initializer for variable in self._variables])
+    def initialize(self, given: Mapping[str, np.ndarray[Any, Any]] = MappingProxyType({})) -> None:
+        """Gives every variable the value under its name, or, where there is none, its initial one.
+
+        No initializer runs of a variable whose value is given.
+        """
+        self._session.run(
+            [v.initializer for v in self._variables],
+            # An initializer is an assignment; its second input is the value.
+            {
+                v.initializer.inputs[1]: given[v.op.name]
+                for v in self._variables
+                if v.op.name in given
+            },
+        )
 
     def assign(self, values: Mapping[str, np.ndarray[Any, Any]]) -> None:
         """Gives every variable the value under its name, in place of its initial one."""
-        self._session.run(
-            [variable.initializer for variable in self._variables],
-            # An initializer is an assignment; its second input is the value.
-            {v.initializer.inputs[1]: values[v.op.name] for v in self._variables},
-        )
+        self.initialize({v.op.name: values[v.op.name] for v in self._variables})
 
     def variables(self) -> dict[str, np.ndarray[Any, Any]]:
         """Every variable by name, good until the next step: the arrays are its very memory."""
         return dict(zip(self._names, self._read_variables(), strict=True))
 
-    def train_step(self, batch: Batch) -> tuple[float, float | None]:
-        """One update.
-
-        Returns:
-          The loss and the accuracy (None where the model has none) of the batch, before the
-          update and with dropout on.
-        """
-        loss, *accuracy = self._train_step(*batch, *self._training_values)
-        return float(loss), float(accuracy[0]) if accuracy else None
+    def train_step(self, batch: Batch) -> StepValues:
+        """One update."""
+        values = self._train_step(*batch, *self._training_values)
+        return StepValues(**dict(zip(self._told, map(float, values), strict=True)))
 
     def accuracy_on(self, batches: Iterable[Batch]) -> float:
         """The accuracy over all examples of `batches`, with dropout off; in [0, 1].
@@ -95,11 +115,20 @@ class GraphSession:
         """
         if self._accuracy is None:
             raise ValueError("this model has no accuracy")
-        correct, count = 0.0, 0
+        correct, count = 0, 0
         for batch in batches:
             (accuracy,) = self._accuracy(*batch)
-            correct += float(accuracy) * len(batch[0])
+            correct += round(float(accuracy) * len(batch[0]))  # Whole, so that equals are equal.
             count += len(batch[0])
         if count == 0:
             raise ValueError("there is no example to take the accuracy of")
         return correct / count
+
+
+def _value_of(variable: tf.Variable) -> tf.Tensor:
+    """The tensor of a variable's value: that of its name, unless that is a handle."""
+    tensor = variable.graph.get_tensor_by_name(variable.name)
+    if tensor.dtype != tf.resource:
+        return tensor
+    with variable.graph.as_default():
+        return variable.read_value()

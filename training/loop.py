@@ -46,15 +46,22 @@ def train(task: Task, config: RunConfig) -> Outcome:
     Raises:
       CheckpointError: no checkpoint of the folder is good, the last one could not be saved, or a
         variable is no number.
-      TrainingError: the folder is of another run or cannot be written, or the loss is no number.
+      TrainingError: the folder is of another run or cannot be written, the loss is no number, or
+        the best is to be kept and there is nothing to test on.
     """
+    if config.keep_best and task.test_batches is None:
+        raise TrainingError(
+            f"--keep_best needs {task.examples} to test on, and found none: hold some out, such as "
+            "with --validation_fraction=0.1"
+        )
     _make_folder(config.ckpt_dir)
     with (
         FolderLock(config.ckpt_dir),
         StopSignals() as stop,
         GraphSession(task.model) as session,
     ):
-        step = resume.start(session, config, task.identity)
+        step, identity = resume.start(session, config, task)
+        task = task._replace(identity=identity)
         if step < task.last_step:
             step = _run(session, task, config, step, stop)
         prefix = naming.checkpoint_prefix(config.ckpt_dir, step)
@@ -90,26 +97,33 @@ def _run(
         Progress(start, task.last_step, task.batch_size, task.examples) as progress,
         closing(task.batches(start, task.last_step)) as batches,
     ):
-        step = start
+        step, save_every = start, config.save_every_steps or task.epoch_steps or task.last_step
         for step, batch in enumerate(batches, start + 1):
-            loss, accuracy = session.train_step(batch)
-            if not math.isfinite(loss):
-                raise TrainingError(
-                    f"the loss is {loss} at step {step}: the checkpoints before it are kept; try a "
-                    "lower --learning_rate"
-                )
+            values, test_accuracy = session.train_step(batch), None
+            _check_loss(values.loss, step)
             progress.step()
             if due(step, task.log_every_steps, task.last_step):
-                metrics = Metrics(step, loss, accuracy, _test_accuracy(session, task))
+                test_accuracy = _test_accuracy(session, task)
+                metrics = Metrics(step, **values._asdict(), test_accuracy=test_accuracy)
                 log.write(metrics)
                 progress.log(metrics)
             stopping = stop.received is not None  # Read once: what is saved is where it stops.
-            if due(step, config.save_every_steps, task.last_step) or stopping:
+            if due(step, save_every, task.last_step) or stopping:
+                if config.keep_best and test_accuracy is None:
+                    test_accuracy = _test_accuracy(session, task)
                 log.flush()
-                writer.save(step, session.variables())
+                writer.save(step, session.variables(), test_accuracy)
             if stopping:
                 break
     return step
+
+
+def _check_loss(loss: float, step: int) -> None:
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"the loss is {loss} at step {step}: the checkpoints before it are kept; try a lower "
+            "--learning_rate"
+        )
 
 
 def _test_accuracy(session: GraphSession, task: Task) -> float | None:

@@ -27,12 +27,14 @@ class Metrics(NamedTuple):
       loss: of the step's batch, before its update.
       accuracy: of the same batch with dropout on, in [0, 1]; None where the model has none.
       test_accuracy: on the test split after the update; None where there is no split.
+      learning_rate: of the update; None where it is the same in all steps.
     """
 
     step: int
     loss: float
     accuracy: float | None = None
     test_accuracy: float | None = None
+    learning_rate: float | None = None
 
     def numbers(self) -> dict[str, float]:
         """Name -> value, without the step and without what is None."""

@@ -1,39 +1,66 @@
 """Where a run starts: at the newest good checkpoint of its folder, or at step 0."""
 
-from collections.abc import Mapping
-from typing import Any
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 from absl import logging
 
 from checkpoints import upkeep
-from checkpoints.errors import reason
+from checkpoints.errors import CheckpointError, reason
 from checkpoints.restore import Restored, restore_newest
 from training.config import RunConfig
 from training.environment import differences, environment
 from training.errors import TrainingError
 from training.graph_session import GraphSession
+from training.init_from import read_init_from
+from training.initial_values import NONE, InitialValues, log_origins
+from training.task import Task
+
+_DIGEST = "initial_values"
 
 
-def start(session: GraphSession, config: RunConfig, identity: Mapping[str, Any]) -> int:
-    """Gives the variables their values and returns the steps already done.
+class Start(NamedTuple):
+    """Where a run starts.
+
+    Attributes:
+      step: updates done.
+      identity: what the run's numbers follow from, what it began with included.
+    """
+
+    step: int
+    identity: Mapping[str, Any]
+
+
+def start(session: GraphSession, config: RunConfig, task: Task) -> Start:
+    """Gives the variables their values.
 
     The folder is changed only once it is clear that the run is this one.
 
     Args:
       session: its variables are restored, or initialised where the folder has no checkpoint.
-      config: the run's folder, what is kept in it, and whether another identity is allowed.
-      identity: what the run's numbers follow from.
+      config: the run's folder, what is kept in it, what the run begins with, and whether another
+        identity is allowed.
+      task: what the run's numbers follow from, and what it begins with.
 
     Raises:
-      CheckpointError: there are checkpoints and none is good.
+      CheckpointError: there are checkpoints and none is good, or what the run begins with cannot
+        be read or does not fit.
       TrainingError: the newest good one is of another run, or the folder cannot be written.
     """
+    read_initial = task.initial_values
+    if config.init_from is not None:
+        read_initial = functools.partial(read_init_from, config.init_from, session.specs)
     restored = restore_newest(config.ckpt_dir, session.specs)
     if restored is None:
-        session.initialize()
+        initial = NONE if read_initial is None else read_initial()
+        session.initialize(initial.values)
+        identity = _with_digest(task.identity, initial)
         logging.info("starting %s at step 0", config.ckpt_dir)
+        log_origins(session.specs, initial)
     else:
+        identity = _resumed_identity(task.identity, read_initial, restored)
         _check_identity(restored, identity, allow_change=config.allow_config_change)
         session.assign(restored.values)
         logging.info("resuming %s", restored.prefix)
@@ -41,7 +68,32 @@ def start(session: GraphSession, config: RunConfig, identity: Mapping[str, Any])
         upkeep.at_start(config.ckpt_dir, restored.step if restored else None, config.retention)
     except tf.errors.OpError as error:
         raise TrainingError(f"{config.ckpt_dir} cannot be written: {reason(error)}") from error
-    return restored.step if restored else 0
+    return Start(restored.step if restored else 0, identity)
+
+
+def _with_digest(identity: Mapping[str, Any], initial: InitialValues) -> Mapping[str, Any]:
+    return {**identity, _DIGEST: initial.digest()} if initial.values else identity
+
+
+def _resumed_identity(
+    identity: Mapping[str, Any],
+    read_initial: Callable[[], InitialValues] | None,
+    restored: Restored,
+) -> Mapping[str, Any]:
+    """The identity of a run that goes on: with what it began with, if that is still there.
+
+    What is gone by now cannot be compared, and is not needed either.
+    """
+    if read_initial is None:
+        return identity
+    try:
+        return _with_digest(identity, read_initial())
+    except CheckpointError as error:
+        saved = restored.manifest.config.get(_DIGEST) if restored.manifest else None
+        if saved is None:
+            raise
+        logging.warning("what the run began with is not compared: %s", error)
+        return {**identity, _DIGEST: saved}
 
 
 def _check_identity(restored: Restored, identity: Mapping[str, Any], *, allow_change: bool) -> None:

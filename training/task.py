@@ -1,10 +1,13 @@
 """What the training loop is given: a graph, its batches, and where the run ends."""
 
 from collections.abc import Callable, Generator, Iterable, Mapping
+from fractions import Fraction
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import tensorflow as tf
+
+from training.initial_values import InitialValues
 
 # The arrays that the graph's inputs are fed, in their order, each with the batch first.
 Batch: TypeAlias = tuple[np.ndarray[Any, Any], ...]
@@ -35,7 +38,12 @@ class TrainableGraph(Protocol):
 
     @property
     def accuracy(self) -> tf.Tensor | None:
-        """float32 [] in [0, 1], the batch's; None where there is none."""
+        """float32 [], the share of the batch that is right; None where there is none."""
+        ...
+
+    @property
+    def learning_rate(self) -> tf.Tensor | None:
+        """float32 [], of the step's update; None where it is the same in all steps."""
         ...
 
     @property
@@ -55,8 +63,12 @@ class Task(NamedTuple):
       examples: what an example is called in the log, such as "images".
       test_batches: gives the batches of the whole test split; None where there is none.
       last_step: updates done when the run is finished.
-      log_every_steps: the interval between two log lines.
+      log_every_steps: the interval between two log lines; a part of a step is rounded up.
       identity: what the run's numbers follow from (model, data, seed, ...); JSON values.
+      epoch_steps: the interval between two checkpoints where the run's config leaves it open, the
+        steps of one pass over the examples; None saves only at the end then.
+      initial_values: reads the values that variables begin with in place of initial ones; None
+        where there are none.
     """
 
     model: TrainableGraph
@@ -66,5 +78,7 @@ class Task(NamedTuple):
     examples: str
     test_batches: Callable[[], Iterable[Batch]] | None
     last_step: int
-    log_every_steps: int
+    log_every_steps: int | Fraction
     identity: Mapping[str, Any]
+    epoch_steps: Fraction | None = None
+    initial_values: Callable[[], InitialValues] | None = None

@@ -15,7 +15,8 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
-from checkpoints import durable, folder, upkeep
+from checkpoints import durable, folder, manifest, upkeep
+from checkpoints.best import best_checkpoint
 from checkpoints.errors import CheckpointError
 from checkpoints.restore import restore_newest
 from checkpoints.retention import Retention
@@ -263,3 +264,77 @@ def test_everything_is_flushed_before_it_counts(
     assert folder_flush in calls[commit:state]
     first_removal = next(i for i, (name, _) in enumerate(calls) if name == "remove")
     assert folder_flush in calls[state:first_removal]
+
+
+KEEPING_BEST = Retention(KEEP, keep_best=True)
+
+
+def _save_measured(path: Path, specs: Specs, values: Values, accuracies: dict[int, float]) -> None:
+    record = RunRecord(b"a meta graph", {}, {})
+    with CheckpointWriter(str(path), specs, record, KEEPING_BEST) as writer:
+        for step, accuracy in accuracies.items():
+            writer.save(step, _values(values, step), accuracy)
+
+
+def _cut_short(
+    path: Path, specs: Specs, values: Values, accuracy: float, moment: str, power: str, last: int
+) -> bool:
+    """Saves step 30 in a process that ends at call `last`; whether it has as many."""
+    with pytest.MonkeyPatch.context() as patched:
+        disk = Disk(patched)
+
+        def end(number: int) -> None:
+            if number >= last:
+                raise PowerCutError
+
+        setattr(disk, moment, end)
+        try:
+            _save_measured(path, specs, values, {30: accuracy})
+        except PowerCutError:
+            if power == "cut":
+                disk.lose_what_was_not_flushed()
+            return True
+    return False
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("power", ["kept", "cut"])
+@pytest.mark.parametrize(
+    ("accuracy", "best", "kept"), [(0.9, 30, [25, 30]), (0.2, 10, [10, 25, 30])]
+)
+def test_a_process_that_ends_at_any_call_keeps_a_best(
+    specs: Specs,
+    values: Values,
+    tmp_path: Path,
+    moment: str,
+    power: str,
+    accuracy: float,
+    best: int,
+    kept: list[int],
+) -> None:
+    """The best so far, of step 10, goes after a better one is committed, else not at all."""
+    present = tmp_path / "present"
+    present.mkdir()
+    _save_measured(present, specs, values, {10: 0.5, 20: 0.1, 25: 0.1})
+    states, short, last = set(), True, 0
+    while short:
+        path = Path(shutil.copytree(present, tmp_path / f"{last}"))
+        short = _cut_short(path, specs, values, accuracy, moment, power, last)
+        last += 1
+        committed = folder.committed_steps(str(path))
+        states.add(tuple(committed))
+        _check_best(path, best if 30 in committed else 10)
+        upkeep.at_start(str(path), committed[-1], KEEPING_BEST)
+        after = kept if 30 in committed else [10, 20, 25]
+        assert folder.committed_steps(str(path)) == after
+        assert len(_names(path)) == 4 * len(after) + 1
+        assert tf.train.latest_checkpoint(str(path)) == str(path / f"my-model-{after[-1]}")
+    assert {(10, 20, 25), (10, 20, 25, 30), tuple(kept)} <= states
+
+
+def _check_best(path: Path, step: int) -> None:
+    """It is this one, and whole."""
+    assert best_checkpoint(str(path)) == str(path / f"my-model-{step}")
+    found = manifest.read(str(path), step)
+    assert found is not None
+    manifest.verify_files(str(path), found)

@@ -6,6 +6,7 @@ import io
 import json
 import lzma
 import pickle
+import tarfile
 import zipfile
 
 import numpy as np
@@ -22,6 +23,13 @@ def _zip(first: str) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr(first, "{}")
+    return file.getvalue()
+
+
+def _tar() -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("model/m.meta"))
     return file.getvalue()
 
 
@@ -54,10 +62,12 @@ def _image(kind: str) -> bytes:
         (_npz(), ".npz"),
         (_zip("archive/data.pkl"), "PyTorch"),
         (_zip("metadata.json"), ".keras"),
-        (_zip("a.txt"), "zip archive"),
+        (_zip("a.txt"), "zip archive; unpack it first"),
         (gzip.compress(b"x"), "gzip"),
         (bz2.compress(b"x"), "bzip2"),
         (lzma.compress(b"x"), "xz"),
+        (_tar(), "tar archive; unpack it first"),
+        (b"7z\xbc\xaf\x27\x1c" + bytes(8), "7z archive; unpack it first"),
         (_image("PNG"), "image"),
         (_image("JPEG"), "image"),
         (json.dumps({"a": [1]}).encode(), "JSON"),

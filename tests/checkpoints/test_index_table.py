@@ -204,3 +204,25 @@ def test_what_cannot_be_unpacked_is_refused(packed: bytes, tmp_path: Path) -> No
     path.write_bytes(_packed_table(packed))
     with pytest.raises(CheckpointError, match=r"a block (cannot be unpacked|unpacks to too much)"):
         check_index(str(path))
+
+
+def test_a_packed_block_is_bounded_as_a_file_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = _number(4) + bytes([3 << 2]) + b"abcd"
+    monkeypatch.setattr(index_table, "MAX_BYTES", 4)
+    assert index_table._unpacked(packed) == b"abcd"
+    monkeypatch.setattr(index_table, "MAX_BYTES", 3)
+    with pytest.raises(ValueError, match="unpacks to too much"):
+        index_table._unpacked(packed)
+
+
+@pytest.mark.parametrize("offset", [1, 3, 8, 64, 90])
+@pytest.mark.parametrize("length", [1, 8, 63, 64])
+def test_copies_of_snappy_repeat_what_they_write(offset: int, length: int) -> None:
+    """Against the definition: one byte after the other."""
+    start = np.random.default_rng(0).bytes(100)
+    expected = bytearray(start)
+    for _ in range(length):
+        expected.append(expected[-offset])
+    copy = bytes([(length - 1) << 2 | 2]) + struct.pack("<H", offset)
+    packed = _number(100 + length) + bytes([60 << 2, 99]) + start + copy
+    assert index_table._unpacked(packed) == expected

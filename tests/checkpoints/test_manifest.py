@@ -85,3 +85,26 @@ def test_a_manifest_must_name_every_file(folder: Path) -> None:
     assert len(record["files"]) == 3
     with pytest.raises(CheckpointError, match="does not name"):
         manifest.verify_files(str(folder), short)
+
+
+@pytest.mark.parametrize("accuracy", [0.0, 0.8297, 1.0, None])
+def test_the_test_accuracy_is_what_was_put_in(folder: Path, accuracy: float | None) -> None:
+    content = manifest.Manifest(7, 0.0, {}, {}, {}, accuracy)
+    (folder / "my-model-7.manifest").write_bytes(manifest.encode(content))
+    assert manifest.read(str(folder), 7) == content
+
+
+def test_one_without_a_test_accuracy_is_as_it_was_before_there_was_any() -> None:
+    """Byte by byte, so that older and newer versions read each other's."""
+    record = {"config": {}, "environment": {}, "files": {}, "format": 1, "saved_at": 0.5, "step": 7}
+    digest = hashlib.sha256((json.dumps(record, sort_keys=True) + "\n").encode()).hexdigest()
+    expected = json.dumps({**record, "sha256": digest}, sort_keys=True) + "\n"
+    assert manifest.encode(manifest.Manifest(7, 0.5, {}, {}, {})) == expected.encode()
+
+
+@pytest.mark.parametrize("accuracy", [-0.1, 1.5, float("nan"), "0.9"])
+def test_a_test_accuracy_that_is_none_is_damage(folder: Path, accuracy: float | str) -> None:
+    content = manifest.Manifest(7, 0.0, {}, {}, {}, accuracy)  # type: ignore[arg-type]
+    (folder / "my-model-7.manifest").write_bytes(manifest.encode(content))
+    with pytest.raises(CheckpointError, match="is damaged"):
+        manifest.read(str(folder), 7)

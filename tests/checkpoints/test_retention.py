@@ -2,7 +2,7 @@
 
 import pytest
 
-from checkpoints.retention import Retention, Saved, steps_to_delete
+from checkpoints.retention import Retention, Saved, best_of, steps_to_delete
 
 HOUR = 3600.0
 
@@ -35,3 +35,55 @@ def test_it_is_the_same_whether_asked_each_time_or_once() -> None:
         present = [c for c in present if c.step not in doomed]
     at_once = steps_to_delete(_saved(*hours), retention)
     assert [c.step for c in present] == [c.step for c in _saved(*hours) if c.step not in at_once]
+
+
+def _measured(*accuracies: float | None) -> list[Saved]:
+    return [Saved(step, step * HOUR, accuracy) for step, accuracy in enumerate(accuracies, 1)]
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "best"),
+    [
+        ((), None),
+        ((None, None), None),
+        ((0.1, 0.9, 0.5), 2),
+        ((0.5, 0.9, 0.9), 2),
+        ((None, 0.0, None), 2),
+    ],
+)
+def test_the_best_is_the_earliest_of_the_most_accurate(
+    accuracies: tuple[float | None, ...], best: int | None
+) -> None:
+    found = best_of(_measured(*accuracies))
+    assert (found and found.step) == best
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "doomed"),
+    [
+        ((0.9, 0.1, 0.2, 0.3), [2]),  # The best is beside the two newest.
+        ((0.1, 0.2, 0.9, 0.3), [1, 2]),  # It is one of them.
+        ((0.9, 0.9, 0.9, 0.9), [2]),
+        ((None, None, None, None), [1, 2]),
+        ((None, 0.0, None, None), [1]),
+    ],
+)
+def test_the_best_stays_beside_the_newest(
+    accuracies: tuple[float | None, ...], doomed: list[int]
+) -> None:
+    saved = _measured(*accuracies)
+    assert steps_to_delete(saved, Retention(2, keep_best=True)) == doomed
+    assert steps_to_delete(saved, Retention(2)) == [1, 2]
+
+
+def test_the_best_takes_no_place_of_the_spans() -> None:
+    """Step by step or at once, with the best leaving a span it is not the first of."""
+    saved = [Saved(k, k * HOUR / 2, a) for k, a in enumerate((0.1, 0.8, 0.2, 0.9, 0.3, 0.4), 1)]
+    retention = Retention(1, every_n_hours=1, keep_best=True)
+    present: list[Saved] = []
+    for checkpoint in saved:
+        present.append(checkpoint)
+        doomed = steps_to_delete(present, retention)
+        present = [c for c in present if c.step not in doomed]
+    assert [c.step for c in present] == [1, 3, 4, 5, 6]
+    assert steps_to_delete(saved, retention) == [2]

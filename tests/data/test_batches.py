@@ -85,3 +85,9 @@ def test_batch_larger_than_the_data_names_the_flag(data_error_line: DataErrorLin
 def test_senseless_numbers_are_refused(num_examples: int, batch_size: int, seed: int) -> None:
     with pytest.raises(ValueError, match="needs"):
         ShuffledBatches(num_examples, batch_size, seed)
+
+
+def test_an_example_of_the_stream_is_that_of_its_batch() -> None:
+    batches = ShuffledBatches(7, 3, seed=5)
+    stream = np.concatenate([batches.indices(step) for step in range(10)])
+    assert [batches.example(place) for place in range(30)] == stream.tolist()

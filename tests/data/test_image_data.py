@@ -1,7 +1,10 @@
 import io
 import logging
+import os
 import re
+import struct
 import tarfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +12,34 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.image_data import ImageData, open_image_data
+from data.bad_rows import SKIP, TrainingBatches
+from data.batches import ShuffledBatches
+from data.errors import BadRowsError
+from data.image_data import (
+    ALL_CLASSES,
+    DEFAULT_MEMORY_MB,
+    ImageData,
+    ReadOptions,
+    open_image_data,
+)
 from data.source import Array, Source
-from tests.data.conftest import DataErrorLine, MakeFolder
+from tests.data.conftest import DataErrorLine, Encode, MakeFolder
+from training.data_flags import DEFAULT_DATA_MEMORY_MB
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
 LABELS = np.array([0, 1, 2, 0, 1, 2, 0, 1])
 
 
-def open_data(spec: Path | str, fraction: float = 0.0, seed: int = 0) -> ImageData:
-    return open_image_data(str(spec), ramp_path="not used", validation_fraction=fraction, seed=seed)
+def open_data(
+    spec: Path | str, fraction: float = 0.0, seed: int = 0, options: ReadOptions = ALL_CLASSES
+) -> ImageData:
+    return open_image_data(
+        str(spec),
+        ramp_path="not used",
+        validation_fraction=fraction,
+        seed=seed,
+        options=options,
+    )
 
 
 def all_rows(source: Source | None) -> tuple[Array, ...]:
@@ -137,9 +158,9 @@ def test_npz_that_claims_too_much_is_refused(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("none", 'expected "ramp", an .npz file or a folder; found nothing'),
-        ("none.npz", 'expected "ramp", an .npz file or a folder; found nothing'),
-        ("images.txt", 'expected "ramp", an .npz file or a folder$'),
+        ("none", 'expected "ramp", .*, an .npz file, .* or a folder; found nothing'),
+        ("none.npz", 'expected "ramp", .*, an .npz file, .* or a folder; found nothing'),
+        ("images.txt", 'expected "ramp", .*, an .npz file, .* or a folder$'),
         ("text.npz", "is no .npz file"),
     ],
 )
@@ -217,6 +238,209 @@ def test_folder_in_a_class_folder_is_named(
 def test_empty_folder_is_refused(tmp_path: Path, data_error_line: DataErrorLine) -> None:
     with data_error_line("found an empty folder"):
         open_data(tmp_path)
+
+
+AS_NEEDED = ReadOptions(memory_mb=0)
+
+
+@pytest.fixture
+def save_npy(tmp_path: Path) -> Any:
+    """Saves images and labels beside each other; returns the path of the images."""
+
+    def save_both(images: Any, labels: Any) -> Path:
+        np.save(tmp_path / "im.npy", images)
+        np.save(tmp_path / "im.labels.npy", labels)
+        return tmp_path / "im.npy"
+
+    return save_both
+
+
+def test_the_script_and_the_reader_have_one_default() -> None:
+    assert DEFAULT_DATA_MEMORY_MB == DEFAULT_MEMORY_MB == ReadOptions().memory_mb
+
+
+@pytest.mark.parametrize("options", [ReadOptions(), AS_NEEDED])
+@pytest.mark.parametrize("images", [PIXELS, PIXELS / 255])
+def test_npy_gives_what_npz_does(
+    images: Any, options: ReadOptions, save: Any, save_npy: Any
+) -> None:
+    npz = open_data(save(X=images, Y=LABELS), 0.4, 3)
+    npy = open_data(save_npy(images, LABELS.astype(np.uint8)), 0.4, 3, options)
+    for ours, theirs in ((npy.train, npz.train), (npy.test, npz.test)):
+        assert ours is not None
+        for mine, other in zip(all_rows(ours), all_rows(theirs), strict=True):
+            assert mine.dtype == other.dtype
+            assert np.array_equal(mine, other)
+    assert npy[2:] == npz[2:] == ((), 3)
+
+
+def test_what_is_read_as_needed_has_the_digest_of_what_is_held(
+    save_npy: Any, make_folder: MakeFolder
+) -> None:
+    for spec in (save_npy(PIXELS, LABELS), make_folder({"a": 5, "b": 3})):
+        held, needed = (open_data(spec, 0.3, 1, options) for options in (ReadOptions(), AS_NEEDED))
+        assert held.train.digest() == needed.train.digest()
+        x, y = all_rows(held.train)
+        other_x, other_y = all_rows(needed.train)
+        assert np.array_equal(x, other_x)
+        assert np.array_equal(y, other_y)
+
+
+def test_training_and_test_images_count_together(
+    make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 163 + 163 images of 3,072 bytes, both are held or none."""
+    folder = make_folder({"train/a": 100, "train/b": 63, "test/a": 100, "test/b": 63})
+    for memory_mb, held in ((1, False), (2, True)):
+        data = open_data(folder, options=ReadOptions(memory_mb=memory_mb))
+        with monkeypatch.context() as patch:
+            patch.setattr("data.image_files.read_image", lambda *_: pytest.fail("not held"))
+            for source in (data.train, data.test):
+                if held:
+                    all_rows(source)
+                else:
+                    with pytest.raises(pytest.fail.Exception):
+                        all_rows(source)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (PIXELS, LABELS[:5], r"im\.npy: holds 8 images, but .*im\.labels\.npy 5 labels"),
+        (PIXELS[:0], LABELS[:0], r"im\.npy: holds no image"),
+        (PIXELS[:, :16], LABELS, r"im\.npy: expected the shape \[N, 32, 32, 3\], found \[8, 16,"),
+        (PIXELS.astype(object), LABELS, r"im\.npy: is an array of objects"),
+        (PIXELS, LABELS.astype(object), r"im\.labels\.npy: is an array of objects"),
+        (PIXELS, LABELS * 2, r"im\.labels\.npy: the class 1 has no image"),
+        (PIXELS, LABELS[:, np.newaxis], r"im\.labels\.npy: expected one label per image"),
+        (WITH_NAN, LABELS, r"im\.npy: row 5 holds NaN .*; --on_bad_image=skip goes on without it"),
+    ],
+)
+def test_bad_npy_is_refused(
+    images: Any, labels: Any, message: str, save_npy: Any, data_error_line: DataErrorLine
+) -> None:
+    with data_error_line(message):
+        open_data(save_npy(images, labels))
+
+
+def test_npy_without_labels_says_where_they_go(
+    save_npy: Any, data_error_line: DataErrorLine
+) -> None:
+    path = save_npy(PIXELS, LABELS)
+    with data_error_line(r"im\.labels\.npy: holds the labels; give the images, .*/im\.npy$"):
+        open_data(path.with_suffix(".labels.npy"))
+    os.remove(path.with_suffix(".labels.npy"))
+    with data_error_line(r"im\.npy: expected the labels, .* in .*/im\.labels\.npy; found no such"):
+        open_data(path)
+
+
+@pytest.mark.parametrize("name", ["im.npy", "im.labels.npy"])
+def test_npy_cut_short_is_named(name: str, save_npy: Any, data_error_line: DataErrorLine) -> None:
+    path = save_npy(PIXELS, LABELS).parent / name
+    os.truncate(path, os.path.getsize(path) - 1)
+    with data_error_line(rf"{re.escape(name)}: its header claims"):
+        open_data(path.parent / "im.npy")
+
+
+@pytest.mark.parametrize("options", [ReadOptions(), AS_NEEDED])
+def test_classes_are_picked_by_name_in_both_splits(
+    options: ReadOptions, make_folder: MakeFolder
+) -> None:
+    folder = make_folder(
+        {"train/a b": 2, "train/é": 1, "train/z": 3, "test/z": 1, "test/é": 2, "test/a b": 1}
+    )
+    data = open_data(folder, options=options._replace(classes=("z", "a b")))
+    assert data[2:] == (("z", "a b"), 2)
+    x, y = all_rows(data.train)
+    assert y.tolist() == [1, 1, 0, 0, 0]
+    # The colours say which subfolder of the call and which file of it.
+    assert np.rint(x[:, 0, 0, :2] * 255).tolist() == [[0, 0], [0, 1], [2, 0], [2, 1], [2, 2]]
+    test_x, test_y = all_rows(data.test)
+    assert test_y.tolist() == [1, 0]
+    assert np.rint(test_x[:, 0, 0, 0] * 255).tolist() == [5, 3]
+
+
+def test_classes_without_names_are_picked_by_number(
+    save: Any, save_npy: Any, tmp_path: Path
+) -> None:
+    options = ReadOptions(classes=("2", "0"))
+    for spec in (save(X=PIXELS, Y=LABELS), save_npy(PIXELS, LABELS)):
+        data = open_data(spec, options=options)
+        x, y = all_rows(data.train)
+        assert data[2:] == (("2", "0"), 2)
+        assert np.array_equal(x, PIXELS[[0, 2, 3, 5, 6]] * np.float32(1 / 255))
+        assert y.tolist() == [1, 0, 1, 0, 1]
+    ramp = open_image_data(
+        "ramp", ramp_path=str(tmp_path / "r"), validation_fraction=0, seed=0, options=options
+    )
+    assert all_rows(ramp.train)[1].tolist() == [1, 1, 0, 0, 0, 1]
+
+
+def test_picked_classes_can_be_held_out(save: Any) -> None:
+    data = open_data(save(X=PIXELS, Y=LABELS), 0.5, options=ReadOptions(classes=("1", "0")))
+    assert np.bincount(all_rows(data.train)[1]).tolist() == [1, 1]
+    assert np.bincount(all_rows(data.test)[1]).tolist() == [2, 2]
+
+
+def test_unknown_classes_are_refused(
+    save: Any, make_folder: MakeFolder, data_error_line: DataErrorLine
+) -> None:
+    with data_error_line("--classes=0,3: there is no class '3'; the classes are 0, 1, 2"):
+        open_data(save(X=PIXELS, Y=LABELS), options=ReadOptions(classes=("0", "3")))
+    with data_error_line("there is no class 'c'; the classes are a, b"):
+        open_data(make_folder({"a": 1, "b": 1}), options=ReadOptions(classes=("a", "c")))
+
+
+def test_a_folder_whose_parts_are_links_is_read(make_folder: MakeFolder, tmp_path: Path) -> None:
+    folder = Path(make_folder({"a": 2, "b": 2}))
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    (linked / "a").symlink_to(folder / "a")
+    (linked / "b").mkdir()
+    (linked / "b" / "0000.png").symlink_to(folder / "b" / "0001.png")
+    (linked / "self").symlink_to(linked)
+    data = open_data(linked, options=ReadOptions(classes=("a", "b")))
+    x, y = all_rows(data.train)
+    assert y.tolist() == [0, 0, 1]
+    assert np.rint(x[:, 0, 0, :2] * 255).tolist() == [[0, 0], [0, 1], [1, 1]]
+
+
+def _large_png() -> bytes:
+    """10,000 x 10,000 pixels, of which no byte is there."""
+    header = struct.pack(">IIBBBBB", 10_000, 10_000, 8, 2, 0, 0, 0)
+    chunks = (
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in ((b"IHDR", header), (b"IDAT", b""))
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+@pytest.mark.parametrize("options", [ReadOptions(), AS_NEEDED])
+def test_bad_files_are_raised_or_left_out(
+    options: ReadOptions,
+    make_folder: MakeFolder,
+    encode: Encode,
+    data_error_line: DataErrorLine,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    folder = Path(make_folder({"a": 6, "b": 6}))
+    whole = encode(np.zeros((32, 32, 3), np.uint8))
+    for name, content in {"1": _large_png(), "3": b"", "4": whole[: len(whole) // 2]}.items():
+        (folder / "a" / f"000{name}.png").write_bytes(content)
+    line = r"a/0001\.png: has 10000 x 10000 pixels; at most .*; --on_bad_image=skip goes on without"
+    if options.memory_mb == 0:  # The first one of the epoch's order, not of the folder's.
+        line = r"a/000[134]\.png: .*; --on_bad_image=skip goes on without it$"
+    with data_error_line(line):
+        data = open_data(folder, options=options)  # Refused here where it is held.
+        TrainingBatches(data.train, ShuffledBatches(12, 12, 0)).batch(0)
+    data = open_data(folder, options=options._replace(on_bad=SKIP))
+    with pytest.raises(BadRowsError):
+        all_rows(data.train)
+    x, _ = TrainingBatches(data.train, ShuffledBatches(12, 12, 0), SKIP).batch(0)
+    left = {tuple(colour) for colour in np.rint(x[:, 0, 0, :2] * 255).astype(int).tolist()}
+    assert left == {(0, 0), (0, 2), (0, 5), *((1, i) for i in range(6))}
+    assert len(x) == 12
+    assert len(caplog.messages) == 3
 
 
 @pytest.fixture(scope="module")

@@ -2,11 +2,13 @@ import gc
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from data.errors import DataError
 from data.read_ahead import read_ahead
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -121,3 +123,30 @@ def test_process_exits_while_a_generator_is_open() -> None:
 def test_depth_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match="depth"):
         next(read_ahead(str, 0, 10, depth=0))
+
+
+@pytest.mark.parametrize("workers", [2, 5])
+def test_several_workers_keep_the_order(workers: int) -> None:
+    together = threading.Barrier(workers)
+
+    def batch(step: int) -> int:
+        together.wait(10)  # Passed only by as many at once.
+        time.sleep((step * 7 % 5) / 1000)
+        return step
+
+    assert [*read_ahead(batch, 3, 3 + 6 * workers, depth=workers + 1, workers=workers)] == [
+        *range(3, 3 + 6 * workers)
+    ]
+
+
+def test_an_error_comes_at_its_step_from_several_workers_too() -> None:
+    def batch(step: int) -> int:
+        if step in (6, 7):
+            raise DataError(f"step {step}")
+        time.sleep((10 - step) / 500)
+        return step
+
+    found = read_ahead(batch, 0, 10, depth=4, workers=3)
+    assert [next(found) for _ in range(6)] == [*range(6)]
+    with pytest.raises(DataError, match="step 6"):
+        next(found)

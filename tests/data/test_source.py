@@ -80,3 +80,17 @@ def test_digest_tells_sources_apart() -> None:
     ]
     assert len({each.digest() for each in sources}) == len(sources)
     assert make_source().digest() == source.digest()
+
+
+def test_a_source_tells_shapes_and_names_of_what_it_gives() -> None:
+    images = np.zeros((6, 4, 4, 3), np.uint8)
+    one_hot = np.eye(3, dtype=np.float32)[[0, 1, 2, 0, 1, 2]]
+    source = ArraySource(images, one_hot, ("a", "b", "c"))
+    subset = Subset(source, np.array([5, 0]))
+    for each in (source, subset):
+        given = each.rows(np.arange(2))
+        assert each.specs == tuple((array.shape[1:], array.dtype) for array in given)
+        assert each.class_names == ("a", "b", "c")
+        assert each.workers == 1
+        assert np.array_equal(each.labels[:2], given[1])
+    assert subset.labels.tolist() == [[0, 0, 1], [1, 0, 0]]

@@ -43,6 +43,13 @@ def test_truncated_normal_has_its_deviation_and_bounds() -> None:
     assert drawn.std() == pytest.approx(0.08796, rel=0.01)
 
 
+def test_normal_has_its_deviation_and_no_bounds() -> None:
+    drawn = _draw(randomness.normal(0.1, seed=3, stream=0), [100_000])
+    assert drawn.dtype == np.float32
+    assert drawn.std() == pytest.approx(0.1, rel=0.01)
+    assert np.mean(np.abs(drawn) > 0.2) == pytest.approx(0.0455, rel=0.1)
+
+
 @pytest.mark.parametrize(("seed", "stream"), [(3, 1), (4, 0)])
 def test_initial_values_differ_by_seed_and_stream(seed: int, stream: int) -> None:
     first = _draw(randomness.uniform(0.0, 1.0, seed=3, stream=0), [10])

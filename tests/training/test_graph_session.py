@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from models import cnn
 from models.model_graph import ModelGraph
+from models.schedule import Schedule
 from training.graph_session import GraphSession
 
 Array = npt.NDArray[Any]
@@ -47,7 +48,7 @@ def test_a_step_is_the_step_of_session_run(session: GraphSession, model: ModelGr
         plain.run([v.initializer for v in variables])
         for _ in range(5):
             *expected, _ = plain.run([model.loss, model.accuracy, model.train_op], feeds)
-            assert session.train_step(BATCH) == tuple(float(value) for value in expected)
+            assert session.train_step(BATCH) == (*map(float, expected), None)
         found = session.variables()
         for variable in variables:
             assert found[variable.op.name].tobytes() == plain.run(variable.name).tobytes()
@@ -68,6 +69,28 @@ def test_accuracy_weighs_batches_by_their_size(session: GraphSession, model: Mod
     assert session.accuracy_on(batches) == pytest.approx(np.mean(classes == y))
     with pytest.raises(ValueError, match="no example"):
         session.accuracy_on([])
+
+
+def test_equal_shares_are_equal_numbers(session: GraphSession, model: ModelGraph) -> None:
+    """However the examples fall into batches, in float32 of which none of these is exact."""
+    x, y = np.tile(BATCH[0], (5, 1, 1, 1)), np.tile(BATCH[1], 5)
+    y[:7] = _classes(session, model, x)[:7]
+    splits = (
+        [(x, y)],
+        [(x[:7], y[:7]), (x[7:], y[7:])],
+        [(x[i : i + 1], y[i : i + 1]) for i in range(30)],
+    )
+    expected = int(np.sum(_classes(session, model, x) == y)) / 30
+    assert [session.accuracy_on(split) for split in splits] == [expected] * 3
+
+
+def test_a_rate_that_changes_is_told_with_each_step() -> None:
+    schedule = Schedule(warmup_steps=2, cosine_to=4)
+    model = cnn.build(num_classes=4, learning_rate=1e-3, seed=0, schedule=schedule)
+    with GraphSession(model) as session:
+        session.initialize()
+        rates = [session.train_step(BATCH).learning_rate for _ in range(4)]
+    assert rates == pytest.approx([5e-4, 1e-3, 1e-3, 5e-4])
 
 
 def _classes(session: GraphSession, model: ModelGraph, x: Array) -> Array:

@@ -260,3 +260,15 @@ def test_a_folder_that_cannot_be_made_is_an_error(config: LinearConfig, tmp_path
     (tmp_path / "file").touch()
     with pytest.raises(TrainingError, match=r"--ckpt_dir=.* cannot be made"):
         train_linear.train(_with(config, ckpt_dir=tmp_path / "file" / "run"))
+
+
+@pytest.mark.parametrize("name", ["run[1]", "run*", "r\\un?"])
+def test_a_folder_that_tensorflow_takes_for_a_pattern(
+    config: LinearConfig, tmp_path: Path, name: str
+) -> None:
+    folder = tmp_path / name
+    _train_with(_with(config, folder, train_steps=20), lambda _: None)
+    resumed = _with(config, folder)
+    assert _train_with(resumed, lambda step: step >= 20 or pytest.fail("from the start")).step == 40
+    _train_with(config, lambda _: None)
+    assert _metrics(resumed) == _metrics(config)

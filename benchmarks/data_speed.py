@@ -1,0 +1,200 @@
+"""Images on disk: memory and training speed with a million of them, and opening 20,000 files.
+
+  python -m benchmarks.data_speed
+
+makes 3 GB of random images and a folder of PNG files in a temporary folder, and removes them at the
+end; about four minutes. The memory is what the process takes above what it took before TensorFlow
+was imported. Training from disk and training from memory are measured in turn, as in
+`benchmarks.speed`; the images in memory are fewer, as speed does not depend on how many there are.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import redirect_stderr
+from functools import partial
+from io import StringIO
+from pathlib import Path
+
+from absl import flags, logging
+
+from benchmarks.memory_meter import MemoryMeter
+from benchmarks.side_by_side import compare
+from benchmarks.timed_training import training_config, training_speed
+from cli.run import run
+from cli.tensorflow_startup import import_tensorflow
+
+_PROJECT = Path(__file__).resolve().parent.parent
+_IMAGE_BYTES = 32 * 32 * 3
+_ON_DISK, _IN_MEMORY, _FOLDER = "on_disk.npy", "in_memory.npy", "files"
+_IMAGES_IN_MEMORY = 20_000
+_HELD_MB = 512  # enough for each of these
+_BLOCK = 10_000  # images made at once
+_CLASSES = 4
+_STEPS_OF_BATCH_10 = 10  # for each of batch 128
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Defines this command's flags in `values`."""
+    flags.DEFINE_enum(
+        "part", None, list(_PARTS), "Measures this alone, in --folder.", flag_values=values
+    )
+    flags.DEFINE_string("folder", None, "Where the images are; for --part.", flag_values=values)
+    for name, default, what in (
+        ("images", 1_000_000, "Images on disk; 3 GB for a million."),
+        ("files", 20_000, "PNG files in the folder."),
+        ("steps", 200, "Steps of batch 128 in each measurement of speed."),
+        ("memory_steps", 2000, "Steps of batch 128 while the memory is measured."),
+        ("pairs", 5, "Measurements of each."),
+    ):
+        flags.DEFINE_integer(name, default, what, lower_bound=1, flag_values=values)
+
+
+def main(values: flags.FlagValues) -> int:
+    """Prints all figures, each as soon as it is measured."""
+    if values.part is not None:
+        _PARTS[values.part](Path(values.folder), values)
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        needed = int(1.1 * values.images * _IMAGE_BYTES) + 10**8 + values.files * 8192
+        free = shutil.disk_usage(folder).free
+        if free < needed:
+            print(f"{folder}: {free:,} bytes are free, {needed:,} needed", file=sys.stderr)
+            return 1
+        make_images(Path(folder) / _ON_DISK, values.images)
+        make_images(Path(folder) / _IN_MEMORY, min(_IMAGES_IN_MEMORY, values.images))
+        make_files(Path(folder) / _FOLDER, values.files)
+        print(f"{'':<58} {'on disk':>10} {'in memory':>10}", flush=True)
+        for name in _PARTS:
+            _run_part(name, folder, values)
+    return 0
+
+
+def _run_part(name: str, folder: str, values: flags.FlagValues) -> None:
+    numbers = ("images", "files", "steps", "memory_steps", "pairs")
+    command = [sys.executable, "-m", "benchmarks.data_speed", f"--part={name}"]
+    command += [f"--folder={folder}", *(f"--{number}={values[number].value}" for number in numbers)]
+    subprocess.run(command, cwd=_PROJECT, check=True)
+
+
+def make_images(path: Path, count: int) -> None:
+    """Writes random images, uint8 [count, 32, 32, 3], and their labels beside them."""
+    import numpy as np
+
+    generator = np.random.default_rng(0)
+    header = {"descr": "|u1", "fortran_order": False, "shape": (count, 32, 32, 3)}
+    with open(path, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        file.writelines(
+            generator.bytes(min(_BLOCK, count - first) * _IMAGE_BYTES)
+            for first in range(0, count, _BLOCK)
+        )
+    np.save(path.with_suffix(".labels.npy"), np.arange(count) % _CLASSES)
+
+
+def make_files(folder: Path, count: int) -> None:
+    """Writes random images as PNG files in a folder a class."""
+    import numpy as np
+    from PIL import Image
+
+    generator = np.random.default_rng(0)
+    for label in range(_CLASSES):
+        (folder / f"class {label}").mkdir(parents=True)
+    for number in range(count):
+        pixels = generator.integers(0, 256, (32, 32, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"class {number % _CLASSES}" / f"{number:06d}.png")
+
+
+def _memory(folder: Path, values: flags.FlagValues) -> None:
+    """The most memory while training at batch 128 on images that are read as they are needed."""
+    with MemoryMeter() as meter:
+        import_tensorflow(None)
+        from train_cnn import train
+
+        logging.get_absl_logger().setLevel("ERROR")
+        with redirect_stderr(StringIO()):
+            data, run_folder = str(folder / _ON_DISK), str(folder / "run")
+            train(training_config(data, run_folder, 128, values.memory_steps, data_memory_mb=0))
+    own, mapped = (most - first for most, first in zip(meter.peak, meter.start, strict=True))
+    print(_line(f"{values.images:,} images, memory above the start", own, "MB (below 600)"))
+    print(_line("beside it, files mapped: the code of TensorFlow", mapped, "MB"), flush=True)
+
+
+def _training(batch_size: int) -> Callable[[Path, flags.FlagValues], None]:
+    """Training from disk against training from memory."""
+
+    def part(folder: Path, values: flags.FlagValues) -> None:
+        import_tensorflow(1 if batch_size == 10 else None)  # as train_cnn.py does
+        logging.get_absl_logger().setLevel("ERROR")
+        steps = values.steps * (_STEPS_OF_BATCH_10 if batch_size == 10 else 1)
+
+        def speed(data: str, data_memory_mb: int) -> float:
+            path = str(folder / data)
+            return training_speed(path, folder, batch_size, steps, data_memory_mb=data_memory_mb)
+
+        for data, held, bound in (
+            (_ON_DISK, _IN_MEMORY, "at least 0.95"),
+            (_FOLDER, _FOLDER, "not asked for"),
+        ):
+            comparison = compare(
+                f"training, batch {batch_size}, {data}",
+                partial(speed, data, 0),
+                partial(speed, held, _HELD_MB),
+                pairs=values.pairs,
+                unit="images/s",
+                bound=bound,
+            )
+            print(comparison, flush=True)
+
+    return part
+
+
+def _opening(folder: Path, values: flags.FlagValues) -> None:
+    """Opening the folder of files, the first time with none of them in the page cache."""
+    import_tensorflow(None)
+    from data.image_data import ReadOptions, open_image_data
+
+    def seconds(memory_mb: int) -> float:
+        started = time.perf_counter()
+        data = open_image_data(
+            str(folder / _FOLDER),
+            ramp_path="",
+            validation_fraction=0.0,
+            seed=0,
+            options=ReadOptions(memory_mb=memory_mb),
+        )
+        data.train.digest()
+        return time.perf_counter() - started
+
+    for memory_mb, how in ((_HELD_MB, "read into memory"), (0, "read as needed")):
+        drop_from_page_cache(folder / _FOLDER)
+        for time_of, bound in (("first", ""), ("second", " (at most 2)")):
+            name = f"opening {values.files:,} files, {how}, the {time_of} time"
+            print(_line(name, seconds(memory_mb), f"s{bound}"), flush=True)
+
+
+def drop_from_page_cache(folder: Path) -> None:
+    """Writes all files of class folders to the disk, and has the system forget their content."""
+    os.sync()
+    for path in folder.glob("*/*"):
+        with open(path, "rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _line(name: str, value: float, unit: str) -> str:
+    return f"{name:<58} {value:>10,.2f} {unit}"
+
+
+_PARTS = {
+    "memory": _memory,
+    "train-128": _training(128),
+    "train-10": _training(10),
+    "opening": _opening,
+}
+
+if __name__ == "__main__":
+    run(main, define_flags, __doc__)

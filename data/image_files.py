@@ -1,0 +1,63 @@
+"""Image files as a store: each is read and decoded when it is asked for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from data.errors import BadRowsError, DataError
+from data.grey import to_grey
+from data.image_file import IMAGE_SHAPE, decoding_workers, read_image
+from data.sampled_digest import digest_of_files
+from data.source import Array, Indices
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFiles:
+    """PNG and JPEG files, decoded to images of one size.
+
+    Attributes:
+      paths: of N files.
+      folder: what they all are in; their names in it are part of the digest, it itself is not.
+      image_shape: [S, S, C] of each, C 3, or 1 for grey.
+    """
+
+    paths: Sequence[str]
+    folder: str
+    image_shape: tuple[int, ...] = IMAGE_SHAPE
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """See `Store.shape`: [N, S, S, C]."""
+        return len(self.paths), *self.image_shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """See `Store.dtype`: uint8."""
+        return np.dtype(np.uint8)
+
+    @property
+    def workers(self) -> int:
+        """See `Store.workers`."""
+        return decoding_workers(self.paths)
+
+    def take(self, indices: Indices) -> Array:
+        """See `Store.take`."""
+        size, _, channels = self.image_shape
+        images = np.empty((len(indices), *self.image_shape), np.uint8)
+        errors: dict[int, DataError] = {}
+        for position, index in enumerate(indices.tolist()):
+            try:
+                image = read_image(self.paths[index], size)
+                images[position] = to_grey(image) if channels == 1 else image
+            except DataError as error:
+                errors[position] = error
+        if errors:
+            raise BadRowsError(errors)
+        return images
+
+    def digest(self) -> str:
+        """See `Store.digest`."""
+        names = [path.removeprefix(self.folder).lstrip("/") for path in self.paths]
+        return digest_of_files(self.paths, names)

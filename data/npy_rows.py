@@ -1,0 +1,151 @@
+"""An .npy file as a store: of an array larger than memory, only the rows asked for are read.
+
+Rows are read by their position and not through a memory map: a map of a file that is cut short in
+the middle of a run ends the process by SIGBUS, without a word, and its pages count as the process's
+memory. What is read stays in the system's page cache either way, so that a second epoch costs no
+disk as long as there is room.
+"""
+
+import math
+import os
+import threading
+import weakref
+from contextlib import ExitStack
+from itertools import pairwise
+from typing import BinaryIO
+
+import numpy as np
+
+from data import files
+from data.errors import BadRowsError, DataError
+from data.npz import check_array, damage_as_data_error, read_header
+from data.sampled_digest import digest_of_file
+from data.source import Array, Indices
+
+_NO_LIMIT = 2**63  # Nothing of the size of the array is ever allocated.
+
+
+class NpyRows:
+    """The rows of an .npy file of uint8 or floats, which stays open as long as the object lives.
+
+    Attributes:
+      path: of the file.
+      shape: of the array, [N, ...].
+      dtype: of what `take` gives: uint8, or float32 for floats of any width.
+      workers: see `Store.workers`.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Reads the header.
+
+        Raises:
+          DataError: no whole .npy file, of another dtype, without rows, or in Fortran's order.
+        """
+        length = files.size(path)
+        with damage_as_data_error(path):
+            with files.open_binary(path) as stream:
+                check_array(stream, length, path, _NO_LIMIT)
+            with files.open_binary(path) as stream:
+                shape, fortran, self._stored = read_header(stream, path)
+                self._start = stream.tell()
+        if not shape:
+            raise DataError(f"{path}: expected an array with a row per example, found one value")
+        if fortran:
+            raise DataError(
+                f"{path}: is in Fortran's order, in which a row lies all over the file; "
+                "save np.ascontiguousarray of it"
+            )
+        if self._stored != np.uint8 and self._stored.kind != "f":
+            raise DataError(
+                f"{path}: expected uint8 in 0..255 or float in [0, 1], found {self._stored}"
+            )
+        self.path = path
+        self.workers = 1
+        self.shape = shape
+        self.dtype = np.dtype(np.uint8 if self._stored == np.uint8 else np.float32)
+        self._row_bytes = math.prod(shape[1:]) * self._stored.itemsize
+        self._file = _OpenFile(path)
+
+    def take(self, indices: Indices) -> Array:
+        """See `Store.take`."""
+        content = bytearray(len(indices) * self._row_bytes)
+        errors = self._read(indices, memoryview(content))
+        rows: Array = np.frombuffer(content, self._stored).reshape(len(indices), *self.shape[1:])
+        if self.dtype != np.uint8:
+            with np.errstate(over="ignore", invalid="ignore"):  # Found by the check that follows.
+                rows = rows.astype(np.float32, copy=False)
+            errors = self._not_finite(rows, indices) | errors
+        if errors:
+            raise BadRowsError(errors)
+        return rows
+
+    def _read(self, indices: Indices, memory: memoryview) -> dict[int, DataError]:
+        """Fills `memory`, where rows follow each other with one read; returns what is missing."""
+        errors: dict[int, DataError] = {}
+        breaks = np.flatnonzero(np.diff(indices) != 1) + 1
+        bounds = [0, *breaks.tolist(), len(indices)]
+        for first, end in pairwise(bounds):
+            place = memory[first * self._row_bytes : end * self._row_bytes]
+            start = self._start + int(indices[first]) * self._row_bytes if len(place) else 0
+            found = self._file.read_into(place, start)
+            if found == len(place):
+                continue
+            for position in range(first + found // self._row_bytes, end):
+                errors[position] = DataError(
+                    f"{self.path}: row {indices[position]} is not there any more; "
+                    "the file was cut short after it was opened"
+                )
+        return errors
+
+    def digest(self) -> str:
+        """See `Store.digest`."""
+        return digest_of_file(self.path)
+
+    def _not_finite(self, rows: Array, indices: Indices) -> dict[int, DataError]:
+        # The extremes are NaN where any value is; and they need no array of the size of the rows.
+        if not rows.size or np.isfinite([rows.min(), rows.max()]).all():
+            return {}
+        return {
+            position: DataError(f"{self.path}: row {index} holds NaN or infinity as float32")
+            for position, (row, index) in enumerate(zip(rows, indices.tolist(), strict=True))
+            if not np.isfinite(row).all()
+        }
+
+
+class _OpenFile:
+    """A file that several threads read by position: without a lock where the system can do that."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._descriptor: int | None = None
+        with ExitStack() as stack:
+            if "://" not in path and hasattr(os, "preadv"):
+                stream = stack.enter_context(open(path, "rb", buffering=0))
+                self._descriptor = stream.fileno()
+            else:
+                self._stream: BinaryIO = stack.enter_context(files.open_binary(path))
+            weakref.finalize(self, stack.pop_all().close)
+
+    def read_into(self, memory: memoryview, start: int) -> int:
+        """Fills `memory` from position `start` on; returns how many bytes there were.
+
+        Raises:
+          DataError: the disk fails.
+        """
+        try:
+            if self._descriptor is None:
+                with self._lock, files.refusals_as_data_errors(self._path):
+                    self._stream.seek(start)
+                    content = self._stream.read(len(memory))
+                    memory[: len(content)] = content
+                    return len(content)
+            count = 0
+            while count < len(memory):
+                got = os.preadv(self._descriptor, [memory[count:]], start + count)
+                if not got:
+                    break
+                count += got
+            return count
+        except OSError as error:
+            raise DataError(f"{self._path}: {error.strerror or error}") from error

@@ -1,0 +1,85 @@
+"""The benchmark of images on disk, with tiny numbers; the README has the figures of the whole."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from absl import flags
+
+from benchmarks import data_speed
+from benchmarks.memory_meter import MemoryMeter, memory_now
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """300 images in each .npy, and 160 files."""
+    folder = tmp_path_factory.mktemp("data_speed")
+    for name in ("on_disk.npy", "in_memory.npy"):
+        data_speed.make_images(folder / name, 300)
+    data_speed.make_files(folder / "files", 160)
+    return folder
+
+
+@pytest.fixture
+def values() -> flags.FlagValues:
+    values = flags.FlagValues()
+    data_speed.define_flags(values)
+    values(
+        ["data_speed", "--images=300", "--files=160", "--steps=1", "--memory_steps=2", "--pairs=1"]
+    )
+    return values
+
+
+def test_images_are_written_as_numpy_would(folder: Path) -> None:
+    images = np.load(folder / "on_disk.npy")
+    assert (images.shape, images.dtype) == ((300, 32, 32, 3), np.uint8)
+    assert abs(images.mean() - 127.5) < 1
+    assert np.bincount(np.load(folder / "on_disk.labels.npy")).tolist() == [75] * 4
+    assert len([*(folder / "files").glob("class ?/*.png")]) == 160
+
+
+@pytest.mark.parametrize(
+    ("part", "lines"),
+    [
+        ("memory", [r"300 images, memory above the start +-?[\d.]+ MB \(below 600\)", "mapped"]),
+        (
+            "train-128",
+            [
+                r"training, batch 128, on_disk\.npy .* images/s .*ratio .* \(at least 0\.95\)",
+                r"training, batch 128, files .* images/s .*ratio .* \(not asked for\)",
+            ],
+        ),
+        (
+            "opening",
+            [
+                rf"opening 160 files, {how}, the {time} time +[\d.]+ s"
+                for how in ("read into memory", "read as needed")
+                for time in ("first", "second")
+            ],
+        ),
+    ],
+)
+def test_every_part_reports(
+    part: str,
+    lines: list[str],
+    folder: Path,
+    values: flags.FlagValues,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(data_speed, "import_tensorflow", lambda _: None)  # It is imported.
+    data_speed._PARTS[part](folder, values)
+    found = capsys.readouterr().out.splitlines()
+    assert len(found) == len(lines)
+    for line, pattern in zip(found, lines, strict=True):
+        assert re.search(pattern, line)
+
+
+def test_the_meter_sees_memory_that_is_given_back() -> None:
+    with MemoryMeter() as meter:
+        held = np.ones(30_000_000, np.uint8)
+        while meter.peak.own < meter.start.own + 29:
+            held += 1
+        del held
+    assert memory_now().own < meter.peak.own

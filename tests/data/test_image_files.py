@@ -1,0 +1,105 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data import image_file
+from data.errors import BadRowsError
+from data.image_file import decoding_workers, resize_grey
+from data.image_files import ImageFiles
+from data.stored_source import hold
+from tests.data.conftest import DataErrorLine, Encode
+
+
+@pytest.fixture
+def paths(tmp_path: Path, encode: Encode) -> list[str]:
+    """Image i has the colour i."""
+    paths = [str(tmp_path / "ü b" / f"{i:03d}.png") for i in range(100)]
+    (tmp_path / "ü b").mkdir()
+    for i, path in enumerate(paths):
+        Path(path).write_bytes(encode(np.full((40, 36, 3), i, np.uint8)))
+    return paths
+
+
+def test_files_are_decoded_when_asked_for(paths: list[str], tmp_path: Path) -> None:
+    files = ImageFiles(paths, str(tmp_path))
+    assert (files.shape, files.dtype) == ((100, 32, 32, 3), np.dtype(np.uint8))
+    for rows in ([99, 0, 7, 7], []):
+        taken = files.take(np.array(rows, np.int64))
+        assert (taken.shape, taken.dtype) == ((len(rows), 32, 32, 3), np.dtype(np.uint8))
+        assert (taken == np.array(rows).reshape(-1, 1, 1, 1)).all()
+
+
+@pytest.mark.parametrize("threshold", [0, 10**6])
+def test_held_images_are_in_order_with_one_thread_and_many(
+    threshold: int, paths: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_file, "_BYTES_THAT_PAY", threshold)
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    files = ImageFiles(paths, str(tmp_path))
+    assert files.workers == (1 if threshold else 6)
+    held = hold(files, keep_bad=False)
+    assert (held.values == np.arange(100).reshape(-1, 1, 1, 1)).all()
+
+
+def test_workers_follow_from_the_sizes_of_the_files(
+    paths: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    assert decoding_workers(paths) == 1
+    for path in paths[::2]:
+        os.truncate(path, 100_000)
+    assert decoding_workers(paths) == 8
+    assert decoding_workers([*paths[:2], "missing.png"]) == 8
+    assert decoding_workers(["missing.png"]) == 1
+    assert decoding_workers([]) == 1
+
+
+def test_every_bad_file_of_a_batch_is_told(paths: list[str], tmp_path: Path) -> None:
+    Path(paths[3]).write_bytes(b"text")
+    Path(paths[5]).unlink()
+    os.truncate(paths[8], 70)
+    os.remove(paths[9])
+    os.mkfifo(paths[9])
+    with pytest.raises(BadRowsError, match=r"008\.png: is damaged or cut short") as caught:
+        ImageFiles(paths, str(tmp_path)).take(np.array([8, 0, 5, 3, 9]))
+    messages = {position: str(error) for position, error in caught.value.errors.items()}
+    assert [*messages] == [0, 2, 3, 4]
+    assert "No such file" in messages[2]
+    assert "neither a PNG nor a JPEG" in messages[3]
+    assert "no regular file" in messages[4]
+
+
+def test_links_are_followed_out_of_the_folder(
+    paths: list[str], tmp_path: Path, data_error_line: DataErrorLine
+) -> None:
+    (tmp_path / "data").mkdir()
+    for name, target in (("0.png", paths[7]), ("1.png", "/nowhere/at/all.png")):
+        (tmp_path / "data" / name).symlink_to(target)
+    files = ImageFiles([str(tmp_path / "data" / f"{i}.png") for i in (0, 1)], str(tmp_path))
+    assert (files.take(np.array([0])) == 7).all()
+    with data_error_line(r"data/1\.png: .*No such file"):
+        files.take(np.array([1]))
+
+
+def test_the_digest_does_not_depend_on_the_place(paths: list[str], tmp_path: Path) -> None:
+    folder = str(tmp_path)
+    digest = ImageFiles(paths, folder).digest()
+    os.rename(tmp_path / "ü b", tmp_path / "moved")
+    (tmp_path / "other").mkdir()
+    os.rename(tmp_path / "moved", tmp_path / "other" / "ü b")
+    moved = [path.replace(folder, f"{folder}/other") for path in paths]
+    assert ImageFiles(moved, f"{folder}/other").digest() == digest
+    assert ImageFiles(moved, f"{folder}/other/").digest() == digest
+    assert ImageFiles(moved[::-1], f"{folder}/other").digest() != digest
+    assert ImageFiles(moved[:-1], f"{folder}/other").digest() != digest
+
+
+def test_grey_arrays_become_what_their_files_do(encode: Encode) -> None:
+    grey = np.random.default_rng(0).integers(0, 256, (3, 28, 28), np.uint8)
+    from PIL import Image
+
+    files = [encode(Image.fromarray(image)) for image in grey]
+    expected = np.stack([image_file.decode_image(content, "a.png") for content in files])
+    assert np.array_equal(resize_grey(grey), expected)

@@ -1,0 +1,203 @@
+"""A run that begins with the values of another checkpoint, by name."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tensorflow as tf
+from absl import flags
+
+import train_cnn
+import train_linear
+from checkpoints.errors import CheckpointError
+from checkpoints.tensor_bundle import VariableSpec
+from tests.prediction import stock
+from train_linear import LinearConfig
+from training.config import InitFrom
+from training.errors import TrainingError
+from training.init_flags import define_init_flags, init_from
+from training.init_from import read_init_from
+
+LAYERS = [f"layer{number}" for number in range(1, 7)]
+SPECS = {
+    "global_step": VariableSpec((), "int64"),
+    **{f"new/{layer}/w": VariableSpec((3, 3), "float32") for layer in LAYERS},
+    **{f"new/{layer}/w/Adam": VariableSpec((3, 3), "float32") for layer in LAYERS},
+    "beta1_power": VariableSpec((), "float32"),
+}
+
+
+@pytest.fixture(scope="module")
+def five_layers(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A checkpoint of a five-layer network, with Adam's slots; layer n is filled with n."""
+    prefix = tmp_path_factory.mktemp("five") / "m-9"
+    with stock.checkpoint(prefix):
+        v1 = tf.compat.v1
+        v1.get_variable("global_step", initializer=np.int64(9))
+        v1.get_variable("beta1_power", initializer=np.float32(0.5))
+        for number, layer in enumerate(LAYERS[:5], 1):
+            for slot, scale in (("", 1), ("/Adam", -1)):
+                value = np.full((3, 3), scale * number, np.float32)
+                v1.get_variable(f"old/{layer}/w{slot}", initializer=value)
+    return str(prefix)
+
+
+def _read(path: str, *rules: str, exclude: str | None = None) -> dict[str, npt.NDArray[Any]]:
+    pairs = tuple((old, new) for old, _, new in (rule.partition("=") for rule in rules))
+    return dict(read_init_from(InitFrom(path, pairs, exclude), SPECS).values)
+
+
+def test_the_first_four_layers_of_five_go_into_a_network_of_six(five_layers: str) -> None:
+    rules = [f"old/{layer}/=new/{layer}/" for layer in LAYERS[:4]]
+    found = read_init_from(InitFrom(five_layers, tuple(_pair(r) for r in rules)), SPECS)
+    assert {name: value[0, 0] for name, value in found.values.items()} == {
+        f"new/layer{number}/w": number for number in range(1, 5)
+    }
+    assert found.origins["new/layer1/w"] == f"{five_layers} as old/layer1/w"
+
+
+def _pair(rule: str) -> tuple[str, str]:
+    old, _, new = rule.partition("=")
+    return old, new
+
+
+def test_a_whole_scope_with_one_layer_left_new(five_layers: str) -> None:
+    with pytest.raises(CheckpointError, match=r"lacks old/layer6/w for new/layer6/w .*--exclude"):
+        _read(five_layers, "old/=new/")
+    assert len(_read(five_layers, "old/=new/", exclude="new/layer6/.*")) == 5
+
+
+def test_a_slot_is_taken_where_it_is_named_in_full(five_layers: str) -> None:
+    name = "layer1/w/Adam"
+    assert [*_read(five_layers, f"old/{name}=new/{name}")] == [f"new/{name}"]
+
+
+@pytest.mark.parametrize(
+    ("rules", "exclude", "message"),
+    [
+        (["none/=new/"], None, "--assign=none/=new/: .* has nothing of none/"),
+        (["old/layer1/=new/layer9/"], None, "no place here for its old/layer1/w as new/layer9/w"),
+        (["old/layer1/w=new/nothing"], None, "no place here for its old/layer1/w as new/nothing"),
+        (["global_step=global_step"], None, "the run counts its own steps"),
+        (["old/layer1/=new/layer1/"] * 2, None, "another rule gives it, too"),
+        (["old/layer1/=new/layer1/"], "zz", "--exclude=zz matches none"),
+        ([], None, "lacks new/layer1/w.*no place here for its old/layer1/w"),
+    ],
+)
+def test_it_is_strict(
+    five_layers: str, rules: list[str], exclude: str | None, message: str
+) -> None:
+    with pytest.raises(CheckpointError, match=message) as raised:
+        _read(five_layers, *rules, exclude=exclude)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("spec", [VariableSpec((9,), "float32"), VariableSpec((3, 3), "float64")])
+def test_another_shape_or_dtype_is_told(five_layers: str, spec: VariableSpec) -> None:
+    request = InitFrom(five_layers, (("old/layer1/", "x/"),))
+    with pytest.raises(CheckpointError, match=r"old/layer1/w is float32 \[3, 3\], x/w here is"):
+        read_init_from(request, {"x/w": spec})
+
+
+@pytest.mark.parametrize("suffix", ["", ".index", ".meta", ".data-00000-of-00001"])
+def test_any_file_of_a_checkpoint_stands_for_it(five_layers: str, suffix: str) -> None:
+    assert len(_read(five_layers + suffix, "old/layer1/=new/layer1/")) == 1
+
+
+def test_a_folder_stands_for_its_newest(linear_run: Path, tmp_path: Path) -> None:
+    specs = {"w": VariableSpec((1,), "float32"), "b": VariableSpec((1,), "float32")}
+    found = read_init_from(InitFrom(str(linear_run)), specs)
+    assert found.origins["w"] == f"{linear_run}/my-model-300"
+    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        read_init_from(InitFrom(str(tmp_path)), specs)
+    with pytest.raises(CheckpointError):
+        read_init_from(InitFrom(str(tmp_path / "nothing")), specs)
+
+
+@pytest.fixture
+def from_other(
+    linear_run: Path, linear_config: Callable[..., LinearConfig], tmp_path: Path
+) -> LinearConfig:
+    """Three steps that begin at the end of another run."""
+    source = tmp_path / "source"
+    for path in linear_run.glob("my-model-300.*"):
+        source.mkdir(exist_ok=True)
+        (source / path.name).write_bytes(path.read_bytes())
+    return linear_config(
+        tmp_path / "run", train_steps=3, init_from=InitFrom(f"{source}/my-model-300")
+    )
+
+
+def test_a_trainer_begins_there_and_logs_it(
+    from_other: LinearConfig, linear_run: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The line is found already, so that three steps hardly move it."""
+    caplog.set_level("INFO", "absl")
+    outcome = train_linear.train(from_other)
+    (w,) = outcome.variables["w"]
+    (there,) = tf.train.load_variable(str(linear_run / "my-model-300"), "w")
+    np.testing.assert_allclose(w, there, atol=1e-4)
+    assert outcome.variables["global_step"] == 3
+    assert any(line.startswith("w: restored from") for line in caplog.messages)
+    assert "global_step: new" in caplog.messages
+
+
+def test_a_rerun_needs_the_file_no_more_but_minds_another(
+    from_other: LinearConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with stock.checkpoint(tmp_path / "other"):
+        for name in ("w", "b"):
+            tf.compat.v1.get_variable(name, initializer=np.ones([1], np.float32))
+    train_linear.train(from_other)
+    run = from_other.run
+    other = dataclasses.replace(run, init_from=InitFrom(str(tmp_path / "other")))
+    with pytest.raises(TrainingError, match="initial_values was"):
+        train_linear.train(dataclasses.replace(from_other, run=other, train_steps=5))
+    without = dataclasses.replace(run, init_from=None)
+    with pytest.raises(TrainingError, match=r"initial_values was .* not given"):
+        train_linear.train(dataclasses.replace(from_other, run=without, train_steps=5))
+    for path in (tmp_path / "source").iterdir():
+        path.unlink()
+    assert train_linear.train(dataclasses.replace(from_other, train_steps=5)).step == 5
+    assert "what the run began with is not compared" in caplog.text
+    assert train_linear.train(dataclasses.replace(from_other, train_steps=7)).step == 7
+
+
+def test_a_run_that_began_without_is_not_another_for_a_file_that_is_gone(
+    linear_config: Callable[..., LinearConfig], tmp_path: Path
+) -> None:
+    train_linear.train(linear_config(tmp_path / "run", train_steps=3))
+    config = linear_config(tmp_path / "run", train_steps=5, init_from=InitFrom("nowhere"))
+    with pytest.raises(CheckpointError, match="nowhere"):
+        train_linear.train(config)
+
+
+def test_every_trainer_has_the_flags() -> None:
+    for script in (train_cnn, train_linear):
+        values = flags.FlagValues()
+        script.define_flags(values)
+        values(["s", "--init_from=p", "--assign=a/=b/", "--assign=c=d", "--exclude=e"])
+        assert init_from(values) == InitFrom("p", (("a/", "b/"), ("c", "d")), "e")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [["--assign=a/=b"], ["--assign=a"], ["--assign=a=b=c"], ["--exclude=("], ["--init_from="]],
+)
+def test_a_wrong_flag_is_refused(given: list[str]) -> None:
+    values = flags.FlagValues()
+    define_init_flags(values)
+    with pytest.raises(flags.IllegalFlagValueError):
+        values(["s", "--init_from=p", *given])
+
+
+@pytest.mark.parametrize("given", ["--assign=a=b", "--exclude=a"])
+def test_rules_alone_are_refused(given: str) -> None:
+    values = flags.FlagValues()
+    define_init_flags(values)
+    with pytest.raises(flags.IllegalFlagValueError, match="need --init_from"):
+        values(["s", given])

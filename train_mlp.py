@@ -1,0 +1,148 @@
+"""Trains a perceptron with two hidden layers on handwritten digits.
+
+  python train_mlp.py --ckpt_dir=ckpt_dir --data_dir=MNIST_data/
+
+takes the four files of MNIST, as they are or gzipped, trains 50 epochs, prints the test accuracy
+after each and saves a checkpoint. Interrupt it and run the same line again: it goes on where it
+stopped.
+"""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+from checkpoints.errors import CheckpointError
+from cli import flag_types
+from cli.run import run
+from cli.tensorflow_startup import import_tensorflow
+from data.errors import DataError
+from training.config import RunConfig, last_step
+from training.errors import TrainingError
+from training.flags import (
+    define_keep_best_flag,
+    define_length_flags,
+    define_run_flags,
+    intra_op_threads,
+    run_config,
+)
+
+if TYPE_CHECKING:
+    from training.loop import Outcome
+    from training.task import Task
+
+DEFAULT_EPOCHS = 50
+_SMALL_BATCH = 256  # digits; below it two threads gain too little to change the bytes for
+_TEST_BATCH_SIZE = 1000  # digits at once: their activations take 8 MB
+
+
+@dataclass(frozen=True)
+class MlpConfig:
+    """What a run of this script is asked for; each field is the flag of its name."""
+
+    run: RunConfig
+    data_dir: str
+    train_steps: int | None
+    epochs: float | None
+    batch_size: int
+    learning_rate: float
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Defines this script's flags in `values`."""
+    define_run_flags(values, ckpt_dir="ckpt_dir", save_every_steps=None, max_to_keep=5)
+    define_keep_best_flag(values)
+    define_length_flags(values, f"{DEFAULT_EPOCHS} epochs", epochs=True)
+    flag_types.define_path(
+        "data_dir",
+        "MNIST_data/",
+        "Folder with train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and "
+        "t10k-labels-idx1-ubyte, with or without .gz.",
+        values,
+    )
+    flags.DEFINE_integer("batch_size", 128, "Digits a step.", lower_bound=1, flag_values=values)
+    flag_types.define_positive_float("learning_rate", 1e-3, "Learning rate of RMSProp.", values)
+
+
+def make_task(config: MlpConfig) -> "Task":
+    """Opens the data and builds the graph that the config asks for.
+
+    What is due once an epoch is due at the first step that completes it: a batch may hold the end
+    of one epoch and the start of the next.
+
+    Raises:
+      DataError: the digits cannot be used.
+    """
+    from checkpoints.meta_graph import Description, export_meta_graph
+    from data.batches import ShuffledBatches
+    from data.mnist import CLASS_NAMES, IMAGE_SHAPE, open_mnist
+    from data.read_ahead import read_ahead
+    from data.row_batches import row_batches
+    from data.source import UINT8_SCALE
+    from models import mlp
+    from training.task import Task
+
+    digits = open_mnist(config.data_dir)
+    num_digits, batch_size = len(digits.train), config.batch_size
+    order = ShuffledBatches(num_digits, batch_size, config.run.seed)
+    model = mlp.build(learning_rate=config.learning_rate, seed=config.run.seed)
+    description = Description(
+        model.signature_inputs,
+        model.signature_outputs,
+        class_names=CLASS_NAMES,
+        input_scale=float(UINT8_SCALE),
+        image_shape=IMAGE_SHAPE,
+    )
+    default_steps = last_step(None, DEFAULT_EPOCHS, 0, num_digits, batch_size)
+    return Task(
+        model=model,
+        meta_graph=export_meta_graph(model.graph, description),
+        batches=lambda start, stop: read_ahead(
+            lambda step: digits.train.rows(order.indices(step)), start, stop
+        ),
+        batch_size=batch_size,
+        examples="digits",
+        test_batches=lambda: row_batches(digits.test, _TEST_BATCH_SIZE),
+        last_step=last_step(
+            config.train_steps, config.epochs, default_steps, num_digits, batch_size
+        ),
+        log_every_steps=config.run.log_every_steps or Fraction(num_digits, batch_size),
+        identity={
+            "model": "mlp",
+            "data": digits.train.digest(),
+            "images": num_digits,
+            "batch_size": batch_size,
+            "learning_rate": config.learning_rate,
+            "seed": config.run.seed,
+        },
+        epoch_steps=Fraction(num_digits, batch_size),
+    )
+
+
+def train(config: MlpConfig) -> "Outcome":
+    """Trains to the config's last step; raises what `make_task` and `training.loop.train` do."""
+    from training import loop
+
+    return loop.train(make_task(config), config.run)
+
+
+def main(values: flags.FlagValues) -> int:
+    """Trains as the flags say."""
+    import_tensorflow(intra_op_threads(values, small_steps=values.batch_size < _SMALL_BATCH))
+    outcome = train(
+        MlpConfig(
+            run=run_config(values),
+            data_dir=values.data_dir,
+            train_steps=values.train_steps,
+            epochs=values.epochs,
+            batch_size=values.batch_size,
+            learning_rate=values.learning_rate,
+        )
+    )
+    print(f"step {outcome.step}: {outcome.prefix}")
+    return outcome.exit_code
+
+
+if __name__ == "__main__":
+    run(main, define_flags, __doc__, user_errors=(CheckpointError, DataError, TrainingError))
