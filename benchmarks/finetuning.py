@@ -2,31 +2,26 @@
 
   python -m benchmarks.finetuning --images=../shared/data/cifar4.tar.gz
 
-The reference CNN is trained on two of four classes, for each choice of two. On 50 images
-of each of the other two it is then fine-tuned, and, side by side, the same CNN is trained from
-scratch, for as many steps of as many images. Both are tested on all test images of these classes.
-Each seed draws other images. Exits 1 unless each way to fine-tune beats the CNN from scratch in the
-median of all runs.
+The reference CNN is trained on two of four classes, for each choice of two. On 50 images of each of
+the other two it is then fine-tuned, and, side by side, the same CNN is trained from scratch, for as
+many steps of as many images. Both are tested on all test images of these classes. Each seed draws
+other images. Exits 1 unless each way to fine-tune beats the CNN from scratch in the median of all
+runs.
 """
 
 import itertools
-import json
 import logging
-import os
-import random
 import statistics
-import tarfile
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from absl import flags
 
+from benchmarks.few_images import CLASSES, few, run_config, test_accuracy, unpacked
 from cli.run import run
 from cli.tensorflow_startup import import_tensorflow
-from training.config import RunConfig
 
-CLASSES = ("airplane", "automobile", "bird", "cat")
 BASE_EPOCHS = 20.0
 BASE_BATCH = 128
 BATCH = 32
@@ -76,14 +71,12 @@ def main(values: flags.FlagValues) -> int:
     differences: dict[str, list[float]] = {way.name: [] for way in WAYS}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        with tarfile.open(values.images) as archive:
-            archive.extractall(folder / "all", filter="data")
-        images = next(path.parent for path in folder.glob("all/**/train"))
+        images = unpacked(values.images, folder)
         for known in itertools.combinations(CLASSES, 2):
             others = tuple(name for name in CLASSES if name not in known)
             base = _train_base(images, folder / "-".join(known), known)
             results = [
-                _compare(_few(images, others, folder, values.per_class, seed), base, seed, values)
+                _compare(few(images, others, folder, values.per_class, seed), base, seed, values)
                 for seed in range(values.seeds)
             ]
             _print(known, others, results)
@@ -107,24 +100,12 @@ def _print(
         print(f"  {name:42} {statistics.median(found):.4f}  ({min(found):.4f} to {max(found):.4f})")
 
 
-def _run_config(folder: Path, seed: int) -> RunConfig:
-    return RunConfig(
-        ckpt_dir=str(folder),
-        seed=seed,
-        save_every_steps=10**9,
-        max_to_keep=1,
-        keep_checkpoint_every_n_hours=0.0,
-        log_every_steps=10**9,
-        allow_config_change=False,
-    )
-
-
 def _train_base(images: Path, folder: Path, classes: tuple[str, ...]) -> str:
     """The folder of the CNN trained on these classes."""
     from train_cnn import CnnConfig, train
 
     config = CnnConfig(
-        run=_run_config(folder, 0),
+        run=run_config(folder, 0),
         data=str(images),
         validation_fraction=0.0,
         train_steps=None,
@@ -138,20 +119,7 @@ def _train_base(images: Path, folder: Path, classes: tuple[str, ...]) -> str:
     return str(folder)
 
 
-def _few(images: Path, classes: tuple[str, ...], folder: Path, count: int, seed: int) -> Path:
-    """A folder with `count` training images of each class, and all test images."""
-    few = folder / f"few-{'-'.join(classes)}-{seed}"
-    chosen = random.Random(seed)  # noqa: S311 (a draw of images)
-    for name in classes:
-        (few / "train" / name).mkdir(parents=True)
-        (few / "test").mkdir(exist_ok=True)
-        for path in chosen.sample(sorted((images / "train" / name).iterdir()), count):
-            os.symlink(path, few / "train" / name / path.name)
-        os.symlink(images / "test" / name, few / "test" / name)
-    return few
-
-
-def _compare(few: Path, base: str, seed: int, values: flags.FlagValues) -> dict[str, float]:
+def _compare(data: Path, base: str, seed: int, values: flags.FlagValues) -> dict[str, float]:
     """The test accuracy from scratch, and of each way to fine-tune."""
     from finetune import train as finetune
     from finetuning.config import FinetuneConfig
@@ -160,8 +128,8 @@ def _compare(few: Path, base: str, seed: int, values: flags.FlagValues) -> dict[
 
     found = {}
     config = CnnConfig(
-        run=_run_config(few.with_name(f"{few.name}-scratch"), seed),
-        data=str(few),
+        run=run_config(data.with_name(f"{data.name}-scratch"), seed),
+        data=str(data),
         validation_fraction=0.0,
         train_steps=values.steps,
         epochs=None,
@@ -169,26 +137,20 @@ def _compare(few: Path, base: str, seed: int, values: flags.FlagValues) -> dict[
         learning_rate=1e-3,
     )
     train_cnn(config)
-    found[SCRATCH] = _test_accuracy(few.with_name(f"{few.name}-scratch"))
+    found[SCRATCH] = test_accuracy(data.with_name(f"{data.name}-scratch"))
     for number, way in enumerate(WAYS):
-        folder = few.with_name(f"{few.name}-tuned{number}")
+        folder = data.with_name(f"{data.name}-tuned{number}")
         tuned = FinetuneConfig(
-            run=_run_config(folder, seed),
+            run=run_config(folder, seed),
             meta=base,
-            data=str(few),
+            data=str(data),
             train_steps=values.steps,
             batch_size=BATCH,
             **way.changes,
         )
         finetune(tuned)
-        found[way.name] = _test_accuracy(folder)
+        found[way.name] = test_accuracy(folder)
     return found
-
-
-def _test_accuracy(folder: Path) -> float:
-    """The last one of a run's metrics."""
-    line = (folder / "logs" / "metrics.jsonl").read_text().splitlines()[-1]
-    return float(json.loads(line)["test_accuracy"])
 
 
 if __name__ == "__main__":

@@ -16,14 +16,14 @@ def weight(name: str, shape: Sequence[int], initializer: Callable[..., tf.Tensor
     )
 
 
-def global_step(dtype: tf.DType = tf.int64, *, use_resource: bool = False) -> tf.Variable:
-    """The graph's `global_step:0`, []: updates done. Created once a graph."""
+def global_step() -> tf.Variable:
+    """The graph's `global_step:0`, int64 []: updates done. Created once a graph."""
     return tf.compat.v1.get_variable(
         "global_step",
         [],
-        dtype,
+        tf.int64,
         initializer=tf.compat.v1.zeros_initializer(),
         trainable=False,
         collections=[tf.compat.v1.GraphKeys.GLOBAL_VARIABLES, tf.compat.v1.GraphKeys.GLOBAL_STEP],
-        use_resource=use_resource,
+        use_resource=False,
     )

@@ -458,6 +458,24 @@ def cifar4(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("shape", [(28, 28, 1), (28, 28, 3)])
+def test_an_image_shape_and_a_scale_hold_for_every_kind(
+    make_folder: MakeFolder, tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    """The second folder's images have a red of 1, and as grey, a brightness of 0."""
+    np.savez(tmp_path / "x.npz", X=np.ones((6, *shape), np.uint8), Y=LABELS[:6])
+    np.save(tmp_path / "x.npy", np.ones((6, *shape), np.uint8))
+    np.save(tmp_path / "x.labels.npy", LABELS[:6])
+    options = ReadOptions(image_shape=shape, scale=np.float32(2.0))
+    for spec in (tmp_path / "x.npz", tmp_path / "x.npy"):
+        images, _ = all_rows(open_data(spec, options=options).train)
+        np.testing.assert_array_equal(images, np.full((6, *shape), 2.0))
+    folder = make_folder({"a": 1, "b": 1})
+    images, _ = all_rows(open_data(folder, options=options).train)
+    assert images.shape == (2, *shape)
+    np.testing.assert_array_equal(images[1, 0, 0], [2, 0, 0] if shape[2] == 3 else [0])
+
+
 def test_real_images(cifar4: Path) -> None:
     data = open_data(cifar4)
     assert data.class_names == ("airplane", "automobile", "bird", "cat")

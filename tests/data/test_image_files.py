@@ -103,3 +103,12 @@ def test_grey_arrays_become_what_their_files_do(encode: Encode) -> None:
     files = [encode(Image.fromarray(image)) for image in grey]
     expected = np.stack([image_file.decode_image(content, "a.png") for content in files])
     assert np.array_equal(resize_grey(grey), expected)
+
+
+@pytest.mark.parametrize("shape", [(12, 12, 3), (8, 8, 1)])
+def test_images_can_be_of_another_size_and_grey(
+    paths: list[str], tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    taken = ImageFiles(paths, str(tmp_path), shape).take(np.array([99, 7]))
+    assert (taken == np.array([99, 7]).reshape(-1, 1, 1, 1)).all()
+    assert taken.shape == (2, *shape)

@@ -13,6 +13,7 @@ from absl import flags
 
 import train_cnn
 import train_linear
+import train_mlp
 from checkpoints.errors import CheckpointError
 from checkpoints.tensor_bundle import VariableSpec
 from tests.prediction import stock
@@ -177,7 +178,7 @@ def test_a_run_that_began_without_is_not_another_for_a_file_that_is_gone(
 
 
 def test_every_trainer_has_the_flags() -> None:
-    for script in (train_cnn, train_linear):
+    for script in (train_cnn, train_linear, train_mlp):
         values = flags.FlagValues()
         script.define_flags(values)
         values(["s", "--init_from=p", "--assign=a/=b/", "--assign=c=d", "--exclude=e"])

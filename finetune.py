@@ -1,0 +1,156 @@
+"""Trains a new head on a part of any model.
+
+  python finetune.py --meta=cifar/my-model-3125.meta --tensor=Relu:0 --data=flowers
+
+takes the network up to the tensor, with the values of its checkpoint, and trains a new last layer
+on it for the classes of the data: finetuned/my-model-200 is a checkpoint like any other. What is
+taken stays as it is, unless --train_scopes=fc1,conv2 unfreezes parts of it.
+
+Interrupt it and run the same line again: it goes on where it stopped.
+"""
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+from checkpoints.errors import CheckpointError
+from cli import flag_types
+from cli.run import run
+from cli.tensorflow_startup import import_tensorflow
+from data.errors import DataError
+from finetuning.config import DEFAULT_BATCH_SIZE, DEFAULT_STEPS, FinetuneConfig
+from training.data_flags import define_data_flags
+from training.errors import TrainingError
+from training.flags import (
+    define_keep_best_flag,
+    define_length_flags,
+    define_run_flags,
+    intra_op_threads,
+    run_config,
+)
+from training.init_flags import define_exclude_flag
+
+if TYPE_CHECKING:
+    from training.loop import Outcome
+
+_SMALL_BATCH = 32  # images; below it one thread trains faster than two
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Defines this script's flags in `values`."""
+    flag_types.define_path(
+        "meta",
+        None,
+        "The model to build on: the .meta file of a checkpoint, another of its files or their "
+        "prefix, a folder for its newest checkpoint, a frozen graph, or a SavedModel's folder.",
+        values,
+    )
+    flag_types.define_path(
+        "tensor", None, "What the head takes, by name, such as fc1/add:0 or a layer's maps.", values
+    )
+    flags.mark_flags_as_required(["meta", "tensor"], flag_values=values)
+    define_data_flags(values, default=None)
+    define_run_flags(values, ckpt_dir="finetuned", init_flags=False)
+    define_keep_best_flag(values)
+    define_length_flags(values, DEFAULT_STEPS, epochs=True)
+    flags.DEFINE_integer(
+        "batch_size",
+        None,
+        f"Images a step; by default {DEFAULT_BATCH_SIZE}, or the one number that the model takes.",
+        lower_bound=1,
+        flag_values=values,
+    )
+    _define_training_flags(values)
+    _define_input_flags(values)
+
+
+def _define_training_flags(values: flags.FlagValues) -> None:
+    """What is trained, and how."""
+    flags.DEFINE_enum(
+        "head",
+        "dense",
+        ["dense", "conv"],
+        "The new layer: dense on the flattened tensor, or for maps [N,H,W,C] a 1x1 convolution and "
+        "the mean over all positions.",
+        flag_values=values,
+    )
+    flags.DEFINE_list(
+        "train_scopes",
+        [],
+        "Scopes of the model that are trained, too, such as fc1,conv2; by default all is frozen.",
+        flag_values=values,
+    )
+    define_exclude_flag(values, "Variables of the model that are not restored but begin anew")
+    flags.DEFINE_multi_string(
+        "train_feed",
+        [],
+        "The value of a placeholder in training, such as keep_prob=0.8; may be repeated. Without "
+        "it, switches are on where something is unfrozen, and a dropout keeps a half.",
+        flag_values=values,
+    )
+    flags.register_validator(
+        "train_feed",
+        lambda texts: all(text.find("=") > 0 for text in texts),
+        message="must be name=value",
+        flag_values=values,
+    )
+    flag_types.define_positive_float("learning_rate", 1e-3, "Of Adam, for the head.", values)
+    flag_types.define_positive_float(
+        "finetune_learning_rate", 1e-4, "Of Adam, for what --train_scopes unfreezes.", values
+    )
+
+
+def _define_input_flags(values: flags.FlagValues) -> None:
+    """What the model takes."""
+    flag_types.define_finite_float(
+        "input_scale",
+        None,
+        "What uint8 pixels are multiplied by; by default what the model says, else 1/255.",
+        values,
+    )
+    flag_types.define_finite_float(
+        "input_offset", 0.0, "What is added to the scaled pixels, in the graph.", values
+    )
+    flags.DEFINE_boolean(
+        "trust_graph",
+        False,
+        "Take also operations that may do more than compute, such as reading files; by default "
+        "they are refused.",
+        flag_values=values,
+    )
+
+
+def train(config: FinetuneConfig) -> "Outcome":
+    """Trains to the config's last step.
+
+    Raises:
+      CheckpointError, DataError, TrainingError: what `finetuning.task.make_task` and
+        `training.loop.train` raise, and one line for an operation of the model that fails.
+    """
+    import tensorflow as tf
+
+    from checkpoints.loading.graph_import import reason_of_run
+    from finetuning.task import make_task
+    from training import loop
+
+    try:
+        return loop.train(make_task(config), config.run)
+    except tf.errors.OpError as error:
+        raise TrainingError(f"{config.meta} cannot be trained on{reason_of_run(error)}") from error
+
+
+def main(values: flags.FlagValues) -> int:
+    """Trains as the flags say."""
+    small = values.batch_size is not None and values.batch_size < _SMALL_BATCH
+    import_tensorflow(intra_op_threads(values, small_steps=small))
+    fields = dataclasses.fields(FinetuneConfig)
+    given = {field.name: getattr(values, field.name) for field in fields if field.name != "run"}
+    lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
+    outcome = train(FinetuneConfig(run=run_config(values), **{**given, **lists}))
+    print(f"step {outcome.step}: {outcome.prefix}")
+    return outcome.exit_code
+
+
+if __name__ == "__main__":
+    run(main, define_flags, __doc__, user_errors=(CheckpointError, DataError, TrainingError))

@@ -1,0 +1,1 @@
+"""A new head on a part of any model: what finetune.py is made of."""

@@ -1,0 +1,34 @@
+"""The values that the base's variables begin with: those of its checkpoint."""
+
+from absl import logging
+
+from checkpoints.errors import CheckpointError, first_few
+from checkpoints.loading.checkpoint_reader import CheckpointReader
+from checkpoints.loading.saver_mapping import checkpoint_keys
+from checkpoints.loading.variable_values import read_values
+from finetuning.base_plan import BasePlan
+from training.initial_values import NONE, InitialValues
+
+_SHOWN = 5
+
+
+def restored_values(plan: BasePlan) -> InitialValues:
+    """Reads what is restored, and nothing else; says which of the checkpoint's tensors that leaves.
+
+    Raises:
+      CheckpointError: a variable is missing or does not fit, or the checkpoint is damaged.
+    """
+    if not plan.restored:
+        return NONE
+    prefix = plan.meta.prefix
+    try:
+        values = read_values(plan.meta, [plan.variables[name] for name in plan.restored])
+    except CheckpointError as error:
+        raise CheckpointError(f"{error} (--exclude leaves variables new)") from error
+    held = CheckpointReader(prefix).shapes
+    keys = {name: at.key for name, at in checkpoint_keys(plan.meta, plan.restored, held).items()}
+    left = sorted({*held} - {*keys.values()})
+    if left:
+        logging.info("not taken from %s: %s", prefix, first_few(left, _SHOWN))
+    origins = {n: prefix if key == n else f"{prefix} as {key}" for n, key in keys.items()}
+    return InitialValues(values, origins)

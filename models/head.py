@@ -1,0 +1,108 @@
+"""A new last layer on the features of another network.
+
+Tensor names, in the scope that the caller has opened, `head`: variables `head/w:0`, `head/b:0`;
+`head/add:0` (logits), `head/probabilities:0`, `head/classes:0`.
+"""
+
+import math
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from models import randomness, variables
+
+DENSE, CONV = "dense", "conv"
+
+_WEIGHT_STREAM = 0
+
+
+class Head(NamedTuple):
+    """The results of a head.
+
+    Attributes:
+      logits: `add:0`, float32 [N, K].
+      probabilities: `probabilities:0`, float32 [N, K].
+      classes: `classes:0`, int64 [N].
+      variables: `w` and `b`.
+    """
+
+    logits: tf.Tensor
+    probabilities: tf.Tensor
+    classes: tf.Tensor
+    variables: tuple[tf.Variable, tf.Variable]
+
+    @property
+    def outputs(self) -> dict[str, tf.Tensor]:
+        """The results by the names of the signature."""
+        return {
+            "logits": self.logits,
+            "probabilities": self.probabilities,
+            "classes": self.classes,
+        }
+
+
+def build(kind: str, features: tf.Tensor, num_classes: int, seed: int) -> Head:
+    """Adds a head.
+
+    Args:
+      kind: `DENSE` or `CONV`.
+      features: float32, as the one that is asked for takes them.
+      num_classes: K, at least 2.
+      seed: in [0, 2**32); the initial weights follow from it.
+    """
+    logits, w, b = (dense if kind == DENSE else conv)(features, num_classes, seed)
+    return Head(
+        logits=logits,
+        probabilities=tf.nn.softmax(logits, name="probabilities"),
+        classes=tf.argmax(logits, axis=1, name="classes"),
+        variables=(w, b),
+    )
+
+
+def dense(
+    features: tf.Tensor, num_classes: int, seed: int
+) -> tuple[tf.Tensor, tf.Variable, tf.Variable]:
+    """`add:0`, flattened features times w, plus b.
+
+    Args:
+      features: float32 [N, ...], every size but N known.
+      num_classes: K.
+      seed: draws w.
+
+    Returns:
+      The logits, float32 [N, K]; w [D, K], where D is the number of features; b [K].
+    """
+    size = math.prod(features.shape[1:])
+    w, b = _weight_and_bias([size, num_classes], size, seed)
+    flat = tf.reshape(features, [-1, size])  # [N, D]
+    return tf.add(tf.matmul(flat, w), b, name="add"), w, b
+
+
+def conv(
+    features: tf.Tensor, num_classes: int, seed: int
+) -> tuple[tf.Tensor, tf.Variable, tf.Variable]:
+    """`add:0`, the mean over all positions of a 1x1 convolution.
+
+    Args:
+      features: float32 [N, H, W, C], C known.
+      num_classes: K.
+      seed: draws w.
+
+    Returns:
+      The logits, float32 [N, K]; w [1, 1, C, K]; b [K].
+    """
+    channels = features.shape[-1]
+    w, b = _weight_and_bias([1, 1, channels, num_classes], channels, seed)
+    scores = tf.nn.conv2d(features, w, strides=1, padding="VALID")  # [N, H, W, K]
+    # The mean of scores + b is that of the scores, plus b.
+    return tf.add(tf.reduce_mean(scores, axis=[1, 2]), b, name="add"), w, b
+
+
+def _weight_and_bias(shape: list[int], inputs: int, seed: int) -> tuple[tf.Variable, tf.Variable]:
+    """Weights with a standard deviation of 1 / sqrt(inputs), and zeros.
+
+    LeCun et al., "Efficient BackProp" (1998), section 4.6: outputs of the size of the inputs.
+    """
+    draw = randomness.truncated_normal(1 / math.sqrt(max(inputs, 1)), seed, _WEIGHT_STREAM)
+    w = variables.weight("w", shape, draw)
+    return w, variables.weight("b", shape[-1:], tf.compat.v1.zeros_initializer())

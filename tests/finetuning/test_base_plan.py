@@ -1,0 +1,130 @@
+"""What is refused or left out of a base, told from the file alone."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+
+import finetune
+from checkpoints.errors import CheckpointError
+from checkpoints.loading.meta_graph_file import read_meta_graph
+from finetuning.base_plan import BasePlan, BaseRequest, plan_base
+from finetuning.config import FinetuneConfig
+from tests.finetuning import bases
+from training.errors import TrainingError
+
+v1 = tf.compat.v1
+
+
+def _plan(folder: Path, build: Callable[[tf.Tensor], tf.Tensor], **request: str) -> BasePlan:
+    def graph() -> None:
+        x = v1.placeholder(tf.float32, [None, 32, 32, 3], name="x")
+        tf.identity(build(tf.reduce_mean(x, axis=[1, 2])), name="y")
+
+    meta = read_meta_graph(bases.save(folder, graph))
+    return plan_base(meta, BaseRequest("y", **request))  # type: ignore[arg-type]
+
+
+def _variable(name: str, **options: object) -> tf.Variable:
+    return v1.get_variable(name, [3], initializer=v1.ones_initializer(), **options)
+
+
+def test_a_lookup_table_is_refused(tmp_path: Path) -> None:
+    def build(x: tf.Tensor) -> tf.Tensor:
+        table = tf.lookup.StaticHashTable(
+            tf.lookup.KeyValueTensorInitializer([1], [2.0], tf.int64, tf.float32), 0.0
+        )
+        v1.tables_initializer()
+        return x * table.lookup(tf.constant(1, tf.int64))
+
+    with pytest.raises(TrainingError, match=r"y:0 of .* needs the lookup table hash_table"):
+        _plan(tmp_path, build)
+
+
+def test_what_may_do_more_than_compute_is_refused(tmp_path: Path) -> None:
+    def build(x: tf.Tensor) -> tf.Tensor:
+        with tf.control_dependencies([tf.io.write_file("/nowhere/f", "text")]):
+            return tf.identity(x)
+
+    with pytest.raises(CheckpointError, match=r"WriteFile, which can .*--trust_graph"):
+        _plan(tmp_path, build)
+
+
+def test_a_step_of_another_kind_is_refused_where_it_is_needed(tmp_path: Path) -> None:
+    def build() -> None:
+        x = v1.placeholder(tf.float32, [None, 32, 32, 3], name="x")
+        step = v1.placeholder_with_default([1.0], [1], name="global_step")
+        tf.identity(tf.reduce_mean(x, axis=[1, 2]) * step, name="y")
+        tf.reduce_mean(x, axis=[1, 2], name="before")
+        v1.get_variable("w", [1])
+
+    with tf.Graph().as_default(), v1.Session() as session:
+        build()
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path / "m"))
+    meta = read_meta_graph(f"{tmp_path}/m.meta")
+    with pytest.raises(
+        TrainingError, match=r"global_step:0 .* beside its images|no integer variable"
+    ):
+        plan_base(meta, BaseRequest("y"))
+    assert plan_base(meta, BaseRequest("before")).step is None
+
+
+@pytest.mark.parametrize("resource", [False, True])
+def test_a_step_that_is_needed_becomes_the_run_s(tmp_path: Path, resource: bool) -> None:
+    def build() -> None:
+        x = v1.placeholder(tf.float32, [None, 32, 32, 3], name="x")
+        step = v1.get_variable(
+            "global_step", [], tf.int32, v1.constant_initializer(40), use_resource=resource
+        )
+        tf.identity(tf.reduce_mean(x, axis=[1, 2]) * tf.cast(step, tf.float32), name="y")
+
+    with tf.Graph().as_default(), v1.Session() as session:
+        build()
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path / "m"))
+    plan = plan_base(read_meta_graph(f"{tmp_path}/m.meta"), BaseRequest("y"))
+    assert plan.step is not None
+    assert plan.step.dtype == tf.int32
+    assert plan.restored == ()
+
+
+def test_variables_that_are_not_needed_are_not_taken(tmp_path: Path) -> None:
+    def build(x: tf.Tensor) -> tf.Tensor:
+        _variable("unused")
+        return x * _variable("used")
+
+    plan = _plan(tmp_path, build)
+    assert plan.restored == ("used",)
+    assert plan.trainable == {"used"}
+
+
+def test_an_initial_value_that_follows_from_another_variable_is_none(tmp_path: Path) -> None:
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None, 32, 32, 3], name="x")
+        first = _variable("first", use_resource=False)
+        copy = v1.get_variable("copy", initializer=first * 2, use_resource=False)
+        tf.multiply(tf.reduce_mean(x, axis=[1, 2]), copy, name="y")
+        session.run(first.initializer)
+        session.run(copy.initializer)
+        v1.train.Saver().save(session, str(tmp_path / "m"))
+    meta = read_meta_graph(f"{tmp_path}/m.meta")
+    assert plan_base(meta, BaseRequest("y")).restored == ("copy",)
+    with pytest.raises(CheckpointError, match=r"--exclude=copy: .* no initial value of copy"):
+        plan_base(meta, BaseRequest("y", exclude="copy"))
+
+
+def test_an_operation_that_fails_in_training_is_one_line(
+    finetune_config: Callable[..., FinetuneConfig], tmp_path: Path
+) -> None:
+    def build() -> None:
+        x = v1.placeholder(tf.float32, [None, 32, 32, 3], name="x")
+        w = v1.get_variable("w", [7], use_resource=False)
+        flat = tf.reshape(x, [tf.shape(x)[0] * 2, -1])
+        tf.identity(tf.reduce_mean(flat, axis=1, keepdims=True) * w, name="y")
+
+    meta = bases.save(tmp_path, build)
+    with pytest.raises(TrainingError, match="cannot be trained on") as raised:
+        finetune.train(finetune_config(meta, "y"))
+    assert "\n" not in str(raised.value)

@@ -1,0 +1,228 @@
+"""Kinds of models as a base: what of them runs, changes and stays while a head is trained."""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tensorflow as tf
+
+import finetune
+from checkpoints.loading.meta_graph_file import read_meta_graph
+from finetuning import model
+from finetuning.base import free_batch
+from finetuning.base_plan import BaseRequest, plan_base
+from finetuning.config import FinetuneConfig
+from finetuning.task import make_task
+from tests.finetuning import bases
+from tests.prediction import stock
+from training.errors import TrainingError
+
+Config = Callable[..., FinetuneConfig]
+HEAD = model.HeadRequest("dense", 3, 1e-2, 1e-3)
+
+
+def _values(prefix: str) -> dict[str, npt.NDArray[Any]]:
+    reader = tf.train.load_checkpoint(prefix)
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+@pytest.mark.parametrize("resource", [False, True], ids=["ref", "resource"])
+def test_it_computes_the_features_that_plain_tensorflow_computes(
+    finetune_config: Config, tmp_path: Path, resource: bool
+) -> None:
+    """Of both kinds of variables: restored, unfrozen, and after a rerun."""
+    meta = bases.save(tmp_path, partial(bases.small, resource=resource))
+    config = finetune_config(meta, "features", train_steps=3, train_scopes=("second",))
+    finetune.train(config)
+    outcome = finetune.train(dataclasses.replace(config, train_steps=6))
+    ours, theirs = _values(outcome.prefix), _values(meta.removesuffix(".meta"))
+    assert ours["first/w"].tobytes() == theirs["first/w"].tobytes()
+    assert ours["second/w"].tobytes() != theirs["second/w"].tobytes()
+    x = np.random.default_rng(0).random((2, 32, 32, 3), np.float32)
+    (maps, logits) = stock.run(outcome.prefix + ".meta", ["maps:0", "head/add:0"], {"x:0": x})
+    (expected,) = stock.run(meta, ["maps:0"], {"x:0": x})
+    np.testing.assert_array_equal(maps, expected)
+    by_hand = maps.reshape(2, 80) @ ours["second/w"] @ ours["head/w"] + ours["head/b"]
+    np.testing.assert_allclose(logits, by_hand, rtol=1e-5, atol=1e-6)
+
+
+def test_the_step_begins_anew_whatever_the_base_counted(
+    finetune_config: Config, tmp_path: Path
+) -> None:
+    meta = bases.save(tmp_path, bases.small)
+    outcome = finetune.train(finetune_config(meta, "features", train_steps=2))
+    assert _values(meta.removesuffix(".meta"))["global_step"] == 7
+    assert _values(outcome.prefix)["global_step"] == 2
+
+
+@pytest.mark.parametrize(
+    ("batch", "tensor", "free"),
+    [
+        (None, "features", True),
+        (6, "features", True),
+        (6, "batched", False),
+    ],
+)
+def test_a_batch_size_that_only_the_placeholder_says_does_not_bind(
+    tmp_path: Path, batch: int | None, tensor: str, free: bool
+) -> None:
+    meta = read_meta_graph(bases.save(tmp_path, partial(bases.small, batch=batch)))
+    assert free_batch(plan_base(meta, BaseRequest(tensor))) == free
+
+
+def test_a_batch_size_that_binds_is_taken_or_asked_for(
+    finetune_config: Config, tmp_path: Path
+) -> None:
+    meta = bases.save(tmp_path, partial(bases.small, batch=6))
+    config = finetune_config(meta, "batched", batch_size=None, validation_fraction=0.5)
+    task = make_task(config)
+    assert task.batch_size == 6
+    assert task.test_batches is not None
+    assert [len(labels) for _, labels in task.test_batches()] == [6, 6]
+    with pytest.raises(TrainingError, match="takes 6 images at once: give --batch_size=6"):
+        make_task(dataclasses.replace(config, batch_size=5))
+
+
+def test_frozen_averages_stay_and_unfrozen_ones_follow_the_images(
+    finetune_config: Config, three_classes: str, tmp_path: Path
+) -> None:
+    """After one step, the mean has come a tenth of the way to that of the batch."""
+    meta = bases.save(tmp_path, bases.normed)
+    frozen = finetune_config(meta, "features", train_steps=1, batch_size=24)
+    assert _values(finetune.train(frozen).prefix)["norm/moving_mean"].tolist() == [0, 0, 0]
+    free = finetune_config(
+        meta,
+        "features",
+        ckpt_dir=tmp_path / "free",
+        train_steps=1,
+        batch_size=24,
+        train_scopes=("norm",),
+    )
+    ours = _values(finetune.train(free).prefix)
+    with np.load(three_classes) as arrays:
+        mean = (arrays["X"] / 255).mean((0, 1, 2))
+    np.testing.assert_allclose(ours["norm/moving_mean"], mean / 10, rtol=1e-4)
+    assert ours["norm/gamma"].tolist() != [1, 1, 1]
+
+
+def test_a_switch_is_on_only_where_something_is_unfrozen_and_off_for_predictions(
+    finetune_config: Config, tmp_path: Path
+) -> None:
+    meta = read_meta_graph(bases.save(tmp_path, bases.normed))
+    (frozen,) = plan_base(meta, BaseRequest("features")).settings
+    (free,) = plan_base(meta, BaseRequest("features", train_scopes=("norm",))).settings
+    assert (frozen.training, frozen.otherwise) == (False, False)
+    assert (free.training, free.otherwise) == (True, False)
+    config = finetune_config(meta.path, "features", train_steps=1, train_scopes=("norm",))
+    outcome = finetune.train(config)
+    x = np.zeros((1, 32, 32, 3), np.float32)
+    (features,) = stock.run(outcome.prefix + ".meta", ["features:0"], {"x:0": x})
+    ours = _values(outcome.prefix)
+    np.testing.assert_allclose(features, [-ours["norm/moving_mean"] * ours["norm/gamma"]])
+
+
+def test_a_graph_that_writes_while_it_computes_does_not_change_what_is_frozen(
+    finetune_config: Config, tmp_path: Path
+) -> None:
+    meta = bases.save(tmp_path, bases.writing)
+    ours = _values(finetune.train(finetune_config(meta, "features")).prefix)
+    assert [float(ours["count0"]), float(ours["count1"])] == [0.0, 0.0]
+
+
+def test_names_that_the_base_has_get_a_number() -> None:
+    assert model.free_scope("head", ["body/w", "headless"]) == "head"
+    assert model.free_scope("head", ["Head/w", "head_1"]) == "head_2"
+
+
+def test_an_operation_without_gradient_is_named(finetune_config: Config, tmp_path: Path) -> None:
+    def build() -> None:
+        x = tf.compat.v1.placeholder(tf.float32, [None, 32, 32, 3], name="x")
+        w = tf.compat.v1.get_variable("scope/w", [3], use_resource=False)
+        tf.round(tf.reduce_mean(x, axis=[1, 2]) * w, name="rounded")
+        floored = tf.raw_ops.Floor(x=tf.reduce_mean(x, axis=[1, 2]) * w)
+        tf.raw_ops.NextAfter(x1=tf.cast(floored, tf.float64), x2=tf.ones([], tf.float64), name="n")
+        tf.cast(tf.cast(floored, tf.int32), tf.float32, name="whole")
+
+    meta = bases.save(tmp_path, build)
+    with pytest.raises(TrainingError, match="no gradient reaches scope/w"):
+        make_task(finetune_config(meta, "whole", train_scopes=("scope",)))
+    make_task(finetune_config(meta, "whole"))
+
+
+def test_averages_follow_the_images_in_a_second_fine_tuning_too(
+    finetune_config: Config, tmp_path: Path
+) -> None:
+    meta = bases.save(tmp_path, bases.normed)
+    first = finetune.train(finetune_config(meta, "features", train_scopes=("norm",)))
+    config = finetune_config(
+        first.prefix, "features", ckpt_dir=tmp_path / "second", train_scopes=("norm",)
+    )
+    before, after = (
+        _values(p)["norm/moving_mean"] for p in (first.prefix, finetune.train(config).prefix)
+    )
+    assert after.tolist() != before.tolist()
+
+
+def test_a_frozen_graph_is_a_base_without_variables(
+    finetune_config: Config, tmp_path: Path
+) -> None:
+    with tf.Graph().as_default() as graph:
+        x = tf.compat.v1.placeholder(tf.float32, [None, 32, 32, 3], name="x")
+        tf.multiply(tf.reduce_mean(x, axis=[1, 2]), [1.0, 2.0, 3.0], name="features")
+    (tmp_path / "frozen.pb").write_bytes(graph.as_graph_def().SerializeToString())
+    config = finetune_config(tmp_path / "frozen.pb", "features")
+    finetune.train(dataclasses.replace(config, train_steps=5))
+    ours = _values(finetune.train(config).prefix)
+    assert {name for name in ours if "Adam" not in name and "power" not in name} == {
+        "global_step",
+        "head/w",
+        "head/b",
+    }
+
+
+def test_a_head_on_the_images_themselves(finetune_config: Config, tmp_path: Path) -> None:
+    meta = bases.save(tmp_path, bases.small)
+    outcome = finetune.train(finetune_config(meta, "x", head="conv", learning_rate=0.1))
+    assert _values(outcome.prefix)["head/w"].shape == (1, 1, 3, 3)
+
+
+@pytest.mark.parametrize("resource", [False, True])
+def test_names_of_the_base_never_clash_with_what_is_added(
+    finetune_config: Config, tmp_path: Path, resource: bool
+) -> None:
+    """With a dropout, an offset, a step that is read, and the names that TensorFlow likes best."""
+
+    def build() -> None:
+        x = tf.compat.v1.placeholder(tf.float32, [None, 32, 32, 3], name="input")
+        step = tf.compat.v1.get_variable(
+            "global_step", initializer=np.int64(3), trainable=False, use_resource=resource
+        )
+        features = tf.reduce_mean(x, axis=[1, 2]) + tf.cast(step.read_value(), tf.float32) * 0
+        with tf.name_scope("base"):
+            features = tf.identity(features)
+        for name in (
+            "Const",
+            "Cast",
+            "stack",
+            "add",
+            "zeros",
+            "pixels",
+            "global_step/read_it",
+            "y_",
+        ):
+            features = tf.multiply(features, 1.0, name=name)
+        keep = tf.compat.v1.placeholder(tf.float32, [], name="keep_prob")
+        tf.identity(tf.compat.v1.nn.dropout(features, rate=1 - keep), name="features")
+
+    with stock.checkpoint(tmp_path / "m-3"):
+        build()
+    config = finetune_config(tmp_path / "m-3.meta", "features", input_offset=-0.5)
+    first = finetune.train(config).prefix
+    assert _values(first)["global_step"] == 12
+    again = finetune_config(first, "features", ckpt_dir=tmp_path / "again", exclude=None)
+    assert _values(finetune.train(again).prefix)["global_step"] == 12

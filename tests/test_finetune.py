@@ -1,0 +1,281 @@
+"""Fine-tuning from start to end: what is restored, what stays, what a rerun and predict.py make."""
+
+import dataclasses
+import os
+import signal
+from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tensorflow as tf
+from absl import flags
+
+import finetune
+from checkpoints.errors import CheckpointError
+from finetuning.config import FinetuneConfig
+from finetuning.task import make_task
+from prediction.command import PredictConfig, predict
+from tests.finetuning import bases
+from tests.prediction import stock
+from training import loop
+from training.errors import TrainingError
+from training.task import Batch
+
+Config = Callable[..., FinetuneConfig]
+Array = npt.NDArray[Any]
+
+LAST_LAYER = "fc2/add:0"
+BASE = ("conv1/w", "conv1/b", "conv2/w", "conv2/b", "fc1/w", "fc1/b", "fc2/w", "fc2/b")
+
+
+def _values(prefix: str) -> dict[str, Array]:
+    reader = tf.train.load_checkpoint(prefix)
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+def _bytes(config: FinetuneConfig) -> dict[str, bytes]:
+    prefix = tf.train.latest_checkpoint(config.run.ckpt_dir)
+    return {name: value.tobytes() for name, value in _values(prefix).items()}
+
+
+def _into(config: FinetuneConfig, folder: Path) -> FinetuneConfig:
+    return dataclasses.replace(config, run=dataclasses.replace(config.run, ckpt_dir=str(folder)))
+
+
+def _stop_after(config: FinetuneConfig, steps: Sequence[int]) -> None:
+    """Trains, and stops at each of these steps."""
+    for step in steps:
+        task = make_task(config)
+
+        def batches(
+            start: int, stop: int, task: Any = task, step: int = step
+        ) -> Generator[Batch, None, None]:
+            for number, batch in enumerate(task.batches(start, stop), start):
+                if number == step:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                yield batch
+
+        assert loop.train(task._replace(batches=batches), config.run).exit_code == 143
+
+
+def test_frozen_weights_stay_byte_for_byte_and_are_those_of_the_checkpoint(
+    cnn_run: Path, finetune_config: Config
+) -> None:
+    config = finetune_config(cnn_run, LAST_LAYER)
+    theirs = _values(str(cnn_run / "my-model-200"))
+    ours = _values(finetune.train(config).prefix)
+    for name in BASE:
+        assert ours[name].tobytes() == theirs[name].tobytes()
+    assert ours["head/w"].shape == (4, 3)
+    assert ours["global_step"] == 12
+    assert {name for name in ours if name not in BASE} == {
+        "global_step",
+        "beta1_power",
+        "beta2_power",
+        *("head/w", "head/w/Adam", "head/w/Adam_1", "head/b", "head/b/Adam", "head/b/Adam_1"),
+    }
+
+
+def test_only_the_scopes_that_are_unfrozen_change(cnn_run: Path, finetune_config: Config) -> None:
+    config = finetune_config(cnn_run, LAST_LAYER, train_scopes=("fc1", "conv2/b"))
+    theirs = _values(str(cnn_run / "my-model-200"))
+    ours = _values(finetune.train(config).prefix)
+    changed = {name for name in BASE if ours[name].tobytes() != theirs[name].tobytes()}
+    assert changed == {"fc1/w", "fc1/b", "conv2/b"}
+
+
+def test_the_log_tells_where_each_variable_is_from(
+    cnn_run: Path, finetune_config: Config, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "absl")
+    finetune.train(finetune_config(cnn_run, LAST_LAYER, exclude="fc1/.*", train_steps=1))
+    lines = caplog.messages
+    assert f"conv1/w: restored from {cnn_run}/my-model-200" in lines
+    assert {"fc1/w: new", "head/w: new", "global_step: new"} <= {*lines}
+
+
+def test_excluded_variables_begin_as_the_graph_says_and_not_as_restored(
+    cnn_run: Path, finetune_config: Config
+) -> None:
+    """Of a model of ours the initial value follows from the seed: the same as in its own run."""
+    config = finetune_config(cnn_run, LAST_LAYER, exclude="fc1/.*", train_steps=1)
+    ours = _values(finetune.train(config).prefix)
+    theirs = _values(str(cnn_run / "my-model-200"))
+    assert not np.array_equal(ours["fc1/w"], theirs["fc1/w"])
+    np.testing.assert_array_equal(ours["fc1/b"], np.full(128, 0.1, np.float32))
+    np.testing.assert_allclose(ours["fc1/w"].std(), 0.088, atol=0.003)
+    assert ours["conv1/w"].tobytes() == theirs["conv1/w"].tobytes()
+
+
+@pytest.mark.parametrize("scopes", [(), ("fc1",)])
+def test_an_interrupted_run_ends_with_the_same_bytes(
+    cnn_run: Path, finetune_config: Config, tmp_path: Path, scopes: tuple[str, ...]
+) -> None:
+    """With the base's own dropout on; stopped three times, and never."""
+    config = finetune_config(cnn_run, LAST_LAYER, train_scopes=scopes)
+    _stop_after(config, [1, 4, 9])
+    assert finetune.train(config).step == 12
+    unbroken = _into(config, tmp_path / "unbroken")
+    finetune.train(unbroken)
+    assert _bytes(config) == _bytes(unbroken)
+
+
+def test_a_dropout_of_tensorflow_1_draws_the_same_masks_after_an_interrupt(
+    finetune_config: Config, tmp_path: Path
+) -> None:
+    meta = bases.save(tmp_path, bases.dropout)
+    config = finetune_config(meta, "features")
+    _stop_after(config, [3, 7])
+    finetune.train(config)
+    unbroken = _into(config, tmp_path / "unbroken")
+    finetune.train(unbroken)
+    assert _bytes(config) == _bytes(unbroken)
+    without = dataclasses.replace(_into(config, tmp_path / "no"), train_feed=("share=0.0",))
+    finetune.train(without)
+    assert _bytes(config) != _bytes(without)
+
+
+def test_predict_needs_nothing_but_the_checkpoint(
+    cnn_run: Path, finetune_config: Config, three_classes: str, tmp_path: Path
+) -> None:
+    """Its results are those of a stock client, and the new head has learnt the classes."""
+    outcome = finetune.train(
+        finetune_config(
+            cnn_run, "conv2/MaxPool2d", head="conv", train_steps=150, learning_rate=0.05
+        )
+    )
+    text = predict(
+        PredictConfig(outcome.prefix + ".meta", input=[three_classes], output=f"{tmp_path}/out.npz")
+    )
+    assert "accuracy 1.0000 (24 of 24)" in text
+    with np.load(three_classes) as arrays, np.load(tmp_path / "out.npz") as found:
+        images = arrays["X"] * np.float32(1 / 255)
+        (logits,) = stock.run(outcome.prefix + ".meta", ["head/add:0"], {"x:0": images})
+        np.testing.assert_allclose(found["head/add:0"], logits, rtol=1e-5, atol=1e-6)
+
+
+def test_the_result_can_be_fine_tuned_again(
+    cnn_run: Path, finetune_config: Config, tmp_path: Path
+) -> None:
+    first = finetune.train(finetune_config(cnn_run, LAST_LAYER, train_scopes=("fc2",)))
+    config = finetune_config(
+        first.prefix, "head/add", ckpt_dir=tmp_path / "again", train_scopes=("head",)
+    )
+    again = _values(finetune.train(config).prefix)
+    before = _values(first.prefix)
+    assert again["fc2/w"].tobytes() == before["fc2/w"].tobytes()
+    assert again["head/w"].tobytes() != before["head/w"].tobytes()
+    assert again["head_1/w"].shape == (3, 3)
+
+
+def test_initializers_of_the_result_run_in_a_stock_client(
+    cnn_run: Path, finetune_config: Config
+) -> None:
+    """As many a script does before it restores."""
+    prefix = finetune.train(finetune_config(cnn_run, LAST_LAYER, train_steps=1)).prefix
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        saver = tf.compat.v1.train.import_meta_graph(prefix + ".meta")
+        session.run(tf.compat.v1.global_variables_initializer())
+        saver.restore(session, prefix)
+        np.testing.assert_array_equal(session.run("conv1/w:0"), _values(prefix)["conv1/w"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tensor": "nope"}, "has no tensor 'nope'"),
+        ({"tensor": "classes"}, "int64.*a head takes floats"),
+        ({"tensor": "loss"}, "one placeholder, which the images go to; found|takes .* beside"),
+        ({"head": "conv"}, "--head=conv takes"),
+        ({"train_scopes": ("fc9",)}, "--train_scopes=fc9.*it has conv1, conv2, fc1, fc2"),
+        ({"exclude": "fc9"}, "--exclude=fc9: it matches none"),
+        ({"train_feed": ("keep_prob=high",)}, "expected float32"),
+        ({"train_feed": ("keep_prob=[1]",)}, "does not fit"),
+        ({"train_feed": ("fc1/w=0.5",)}, "no such setting; it has keep_prob:0"),
+        ({"meta": "nowhere"}, "there is no file nowhere"),
+    ],
+)
+def test_what_does_not_go_together_is_one_line(
+    cnn_run: Path, finetune_config: Config, changes: dict[str, Any], message: str
+) -> None:
+    given = {"meta": cnn_run, "tensor": LAST_LAYER, **changes}
+    with pytest.raises((CheckpointError, TrainingError), match=message) as raised:
+        make_task(finetune_config(**given))
+    assert "\n" not in str(raised.value)
+
+
+def test_what_the_checkpoint_lacks_is_named_and_can_be_excluded(
+    cnn_run: Path, finetune_config: Config, tmp_path: Path
+) -> None:
+    values = {k: v for k, v in _values(f"{cnn_run}/my-model-200").items() if k != "fc1/b"}
+    values["conv1/b"] = values["conv1/b"][:5]
+    _write(tmp_path / "cut", values, cnn_run)
+    config = finetune_config(tmp_path / "cut.meta", LAST_LAYER, train_steps=1)
+    with pytest.raises(CheckpointError, match=r"lacks 1 of the 8 .*fc1/b .*--exclude"):
+        finetune.train(config)
+    config = dataclasses.replace(config, exclude="fc1/b")
+    with pytest.raises(CheckpointError, match=r"conv1/b is float32 \[5\].*--exclude"):
+        finetune.train(config)
+    finetune.train(dataclasses.replace(config, exclude="fc1/b|conv1/b"))
+
+
+def _write(prefix: Path, values: dict[str, Array], run: Path) -> None:
+    """A checkpoint of these values, with the graph of a run."""
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        names = list(values)
+        session.run(
+            tf.raw_ops.SaveV2(
+                prefix=str(prefix),
+                tensor_names=names,
+                shape_and_slices=[""] * len(names),
+                tensors=[tf.constant(values[name]) for name in names],
+            )
+        )
+    Path(f"{prefix}.meta").write_bytes((run / "my-model-200.meta").read_bytes())
+
+
+def test_another_base_is_another_run(cnn_run: Path, finetune_config: Config) -> None:
+    finetune.train(finetune_config(cnn_run / "my-model-200", LAST_LAYER))
+    with pytest.raises(TrainingError, match="initial_values was"):
+        finetune.train(finetune_config(cnn_run / "my-model-190", LAST_LAYER))
+
+
+def test_flags_become_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = flags.FlagValues()
+    finetune.define_flags(values)
+    given: list[FinetuneConfig] = []
+
+    def train(config: FinetuneConfig) -> loop.Outcome:
+        given.append(config)
+        return loop.Outcome(1, "p", 0, {})
+
+    monkeypatch.setattr(finetune, "train", train)
+    monkeypatch.setattr(finetune, "import_tensorflow", lambda _: None)
+    values(
+        [
+            "finetune.py",
+            *("--meta=m", "--tensor=t", "--data=d", "--train_scopes=a,b", "--exclude=c.*"),
+            *("--train_feed=k=1", "--train_feed=l=2", "--head=conv", "--input_scale=0.5"),
+        ]
+    )
+    assert finetune.main(values) == 0
+    (config,) = given
+    assert (config.meta, config.tensor, config.data) == ("m", "t", "d")
+    assert config.train_scopes == ("a", "b")
+    assert config.train_feed == ("k=1", "l=2")
+    assert (config.exclude, config.head, config.input_scale) == ("c.*", "conv", 0.5)
+    assert config.run.ckpt_dir == "finetuned"
+
+
+@pytest.mark.parametrize(
+    "flag",
+    ["--head=wide", "--exclude=(", "--train_feed=x", "--input_scale=nan", "--learning_rate=0"],
+)
+def test_a_wrong_flag_is_refused(flag: str) -> None:
+    values = flags.FlagValues()
+    finetune.define_flags(values)
+    with pytest.raises(flags.IllegalFlagValueError):
+        values(["finetune.py", "--meta=m", "--tensor=t", "--data=d", flag])
