@@ -96,8 +96,8 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         "batch_size",
         None,
-        "Rows a run. By default 256; all at once where a fetched tensor is one value over them, "
-        "such as a loss.",
+        "Rows a run. By default 256, or fewer so that they have at most 256 MiB; all at once where "
+        "a fetched tensor is one value over them, such as a loss.",
         lower_bound=1,
         flag_values=values,
     )
@@ -214,7 +214,7 @@ def main(values: flags.FlagValues, end_after: Callable[[float, str], None] | Non
 
 
 if __name__ == "__main__":
-    supervisor = Supervisor()
+    supervisor = Supervisor("give it fewer rows a run with --batch_size")
     run(
         functools.partial(main, end_after=supervisor.end_after),
         define_flags,

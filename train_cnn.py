@@ -10,9 +10,11 @@ model1/my-model-170 to model1/my-model-200. On real images, one folder a class:
 Interrupt it and run the same line again: it goes on where it stopped.
 """
 
+import functools
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
@@ -21,8 +23,9 @@ from cli import flag_types
 from cli.run import run
 from cli.tensorflow_startup import import_tensorflow
 from data.errors import DataError
+from data.options import DEFAULT_MEMORY_MB, RAMP, STOP
 from training.config import RunConfig, last_step, log_interval
-from training.data_flags import DEFAULT_DATA_MEMORY_MB, RAMP, define_data_flags
+from training.data_flags import define_data_flags
 from training.errors import TrainingError
 from training.flags import (
     CONSTANT,
@@ -37,7 +40,9 @@ from training.flags import (
 
 if TYPE_CHECKING:
     from data.bad_rows import TrainingBatches
+    from data.image_data import ImageData
     from data.source import Array
+    from models.model_graph import ModelGraph
     from models.schedule import Schedule
     from training.loop import Outcome
     from training.task import Task
@@ -64,8 +69,8 @@ class CnnConfig:
     warmup_steps: int | None = None
     augment: bool = False
     classes: tuple[str, ...] = ()
-    data_memory_mb: int = DEFAULT_DATA_MEMORY_MB
-    on_bad_image: str = "stop"
+    data_memory_mb: int = DEFAULT_MEMORY_MB
+    on_bad_image: str = STOP
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -99,24 +104,16 @@ def make_task(config: CnnConfig) -> "Task":
       DataError: the images cannot be used.
       TrainingError: the warm-up is longer than the run.
     """
-    from checkpoints.meta_graph import Description, export_meta_graph
     from data.bad_rows import BadSoFar, TrainingBatches
     from data.batches import ShuffledBatches
-    from data.image_data import ReadOptions, open_image_data
-    from data.ramp import RAMP_FILE
+    from data.ramp import RAMP_FILE, write_ramp
     from data.read_ahead import read_ahead
     from data.row_batches import row_batches
-    from data.source import UINT8_SCALE
     from models import cnn
     from training.task import Task
 
-    images = open_image_data(
-        config.data,
-        ramp_path=os.path.join(config.run.ckpt_dir, RAMP_FILE),
-        validation_fraction=config.validation_fraction,
-        seed=config.run.seed,
-        options=ReadOptions(config.classes, config.data_memory_mb, config.on_bad_image),
-    )
+    ramp_path = os.path.join(config.run.ckpt_dir, RAMP_FILE)
+    images = _open_images(config, ramp_path)
     num_images, source, test = len(images.train), images.train, images.test
     order = ShuffledBatches(num_images, config.batch_size, config.run.seed)
     examples = TrainingBatches(source, order, config.on_bad_image)
@@ -131,16 +128,9 @@ def make_task(config: CnnConfig) -> "Task":
         seed=config.run.seed,
         schedule=schedule,
     )
-    description = Description(
-        model.signature_inputs,
-        model.signature_outputs,
-        class_names=images.class_names,
-        input_scale=float(UINT8_SCALE),
-        trained_on=RAMP if config.data == RAMP else None,
-    )
     return Task(
         model=model,
-        meta_graph=export_meta_graph(model.graph, description),
+        meta_graph=_meta_graph(config, model, images),
         batches=lambda start, stop: read_ahead(
             lambda step: _batch(examples, config, step),
             start,
@@ -155,18 +145,50 @@ def make_task(config: CnnConfig) -> "Task":
         else lambda: row_batches(test, _TEST_BATCH_SIZE, bad_tests, test.workers),
         last_step=last,
         log_every_steps=log_interval(config.run.log_every_steps, num_images, config.batch_size),
-        identity={
-            "model": "cnn",
-            "data": source.digest(),
-            "images": num_images,
-            "classes": list(images.class_names) or images.num_classes,
-            "batch_size": config.batch_size,
-            "learning_rate": config.learning_rate,
-            "seed": config.run.seed,
-            **schedule.identity(),
-            **({"augment": True} if config.augment else {}),
-        },
+        identity=_identity(config, images, schedule),
+        write_data=functools.partial(write_ramp, ramp_path) if config.data == RAMP else None,
     )
+
+
+def _open_images(config: CnnConfig, ramp_path: str) -> "ImageData":
+    from data.image_data import ReadOptions, open_image_data
+
+    return open_image_data(
+        config.data,
+        ramp_path=ramp_path,
+        validation_fraction=config.validation_fraction,
+        seed=config.run.seed,
+        options=ReadOptions(config.classes, config.data_memory_mb, config.on_bad_image),
+    )
+
+
+def _meta_graph(config: CnnConfig, model: "ModelGraph", images: "ImageData") -> bytes:
+    from checkpoints.meta_graph import Description, export_meta_graph
+    from data.source import UINT8_SCALE
+
+    description = Description(
+        model.signature_inputs,
+        model.signature_outputs,
+        class_names=images.class_names,
+        input_scale=float(UINT8_SCALE),
+        trained_on=RAMP if config.data == RAMP else None,
+    )
+    return export_meta_graph(model.graph, description)
+
+
+def _identity(config: CnnConfig, images: "ImageData", schedule: "Schedule") -> Mapping[str, Any]:
+    """What the run's numbers follow from."""
+    return {
+        "model": "cnn",
+        **images.digests(),
+        "images": len(images.train),
+        "classes": list(images.class_names) or images.num_classes,
+        "batch_size": config.batch_size,
+        "learning_rate": config.learning_rate,
+        "seed": config.run.seed,
+        **schedule.identity(),
+        **({"augment": True} if config.augment else {}),
+    }
 
 
 def _schedule(config: CnnConfig, last: int) -> "Schedule":

@@ -111,6 +111,7 @@ def make_task(config: MlpConfig) -> "Task":
         identity={
             "model": "mlp",
             "data": digits.train.digest(),
+            "test_data": digits.test.digest(),
             "images": num_digits,
             "batch_size": batch_size,
             "learning_rate": config.learning_rate,

@@ -13,11 +13,13 @@ class Retention(NamedTuple):
       max_to_keep: the newest that stay, at least 1; 0 keeps all.
       every_n_hours: beside them, the first of each such span stays; 0 keeps none beside them.
       keep_best: beside them, the one with the best test accuracy stays.
+      damaged: steps that are not kept as the best, whatever their manifests say.
     """
 
     max_to_keep: int
     every_n_hours: float = 0.0
     keep_best: bool = False
+    damaged: frozenset[int] = frozenset()
 
 
 class Saved(NamedTuple):
@@ -34,10 +36,10 @@ class Saved(NamedTuple):
     test_accuracy: float | None = None
 
 
-def best_of(saved: Iterable[Saved]) -> Saved | None:
-    """The one with the best test accuracy, the earliest of equals; None where none has one."""
-    measured = [(s.test_accuracy, -s.step, s) for s in saved if s.test_accuracy is not None]
-    return max(measured)[-1] if measured else None
+def best_first(saved: Iterable[Saved]) -> list[Saved]:
+    """Those that have a test accuracy, the best first, the earliest of equals first."""
+    measured = [(-s.test_accuracy, s.step, s) for s in saved if s.test_accuracy is not None]
+    return [s for _, _, s in sorted(measured)]
 
 
 def steps_to_delete(saved: Sequence[Saved], retention: Retention) -> list[int]:
@@ -51,8 +53,9 @@ def steps_to_delete(saved: Sequence[Saved], retention: Retention) -> list[int]:
         return []
     older = saved[: -retention.max_to_keep]
     kept = _first_of_each_span(older, retention.every_n_hours) if retention.every_n_hours else set()
-    if retention.keep_best and (best := best_of(saved)):
-        kept.add(best.step)
+    if retention.keep_best:
+        ranked = best_first(s for s in saved if s.step not in retention.damaged)
+        kept.update(best.step for best in ranked[:1])
     return [checkpoint.step for checkpoint in older if checkpoint.step not in kept]
 
 

@@ -4,12 +4,12 @@ import math
 
 from absl import logging
 
-from checkpoints import folder, manifest
+from checkpoints import folder, manifest, naming
 from checkpoints.errors import CheckpointError
-from checkpoints.retention import Retention, Saved, steps_to_delete
+from checkpoints.retention import Retention, Saved, best_first, steps_to_delete
 
 
-def at_start(path: str, newest: int | None, retention: Retention) -> None:
+def at_start(path: str, newest: int | None, retention: Retention) -> Retention:
     """Puts right what a run that was cut short, or damage, has left.
 
     Args:
@@ -17,13 +17,36 @@ def at_start(path: str, newest: int | None, retention: Retention) -> None:
       newest: the step that was restored; None where there was no checkpoint.
       retention: what stays.
 
+    Returns:
+      What stays from here on: a best that is damaged is not kept as such.
+
     Raises:
       tf.errors.OpError, OSError: the file system refused.
     """
     for step in folder.delete_leftovers(path):
         logging.info("cleared what was left of an interrupted save of step %d", step)
-    if newest is not None and after_save(path, newest, retention):
+    if newest is None:
+        return retention
+    if retention.keep_best:
+        retention = retention._replace(damaged=_damaged_bests(path, newest))
+    if after_save(path, newest, retention):
         logging.info("rewrote the state file of %s, which did not name what is there", path)
+    return retention
+
+
+def _damaged_bests(path: str, newest: int) -> frozenset[int]:
+    """The steps up to `newest` that would be the best if they were whole; says which."""
+    damaged = set[int]()
+    steps = (step for step in folder.committed_steps(path) if step <= newest)
+    for best in best_first(saved(path, step) for step in steps):
+        try:
+            manifest.verify_checkpoint(naming.checkpoint_prefix(path, best.step))
+        except CheckpointError as error:
+            logging.warning("not kept as the best: %s", error)
+            damaged.add(best.step)
+        else:
+            break
+    return frozenset(damaged)
 
 
 def after_save(path: str, newest: int, retention: Retention) -> bool:

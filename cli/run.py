@@ -12,6 +12,7 @@ from absl import flags, logging
 
 from cli.ending import EXIT_FAILED, EXIT_USAGE, exit_with_error
 from cli.printing import printable
+from cli.standard_streams import fill_closed_streams
 from cli.supervisor import MEMORY_FLAG, Supervisor
 
 _HELP_FLAGS = frozenset({"-h", "-help", "--help", "--helpfull", "--helpshort"})
@@ -38,6 +39,7 @@ def run(
       supervisor: has `main` run in a process of its own, so that a crash is one line as well. For
         a script that reads what strangers made; its flag is added to the script's.
     """
+    fill_closed_streams()
     expected: tuple[type[Exception], ...] = (*user_errors, OSError)
     values = flags.FlagValues()
     define_flags(values)

@@ -2,15 +2,18 @@
 
 TensorFlow ends the process where a graph makes it fail a check of its own, and the system where a
 graph takes all memory: nothing in that process can say so. The process that was started forks
-before anything large is imported, which takes a millisecond; the child does the work, on the same
-standard streams, and the parent waits, passes signals on and ends with the child's exit code.
+before anything large is imported, which takes a millisecond; the child does the work, and the
+parent waits, passes signals on and ends with the child's exit code. The child's stderr goes through
+the parent, since libraries write there what they have from a stranger's file, as it is.
 """
 
+import codecs
 import mmap
 import os
 import signal
 import sys
 import threading
+import time
 from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
@@ -19,11 +22,14 @@ from absl import flags
 
 from cli.ending import EXIT_FAILED, end_at_once, exit_with_error
 from cli.memory import available_bytes, limit_memory
+from cli.printing import printable
 
 MEMORY_FLAG = "memory_limit_mb"
 STOP_SECONDS = 3  # What a child is given to end itself at SIGINT or SIGTERM.
+_IMPATIENT_SECONDS = 0.5  # From one Ctrl-C to another that is no echo of it.
 _STOPS = (signal.SIGINT, signal.SIGTERM)
 _LAST_WORDS_BYTES = 4096
+_CHUNK_BYTES = 1 << 16
 
 
 class Supervisor:
@@ -32,7 +38,13 @@ class Supervisor:
     Make one before the script runs, and hand it to `cli.run.run`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, needs_less: str) -> None:
+        """Makes one.
+
+        Args:
+          needs_less: how the script is made to need less memory, such as `give it less at a time`.
+        """
+        self._needs_less = needs_less
         # Shared with the child: what to say of it when time is up.
         self._last_words = mmap.mmap(-1, _LAST_WORDS_BYTES)
         self._timer: threading.Timer | None = None
@@ -61,11 +73,16 @@ class Supervisor:
         sys.stdout.flush()
         sys.stderr.flush()
         read_end, write_end = os.pipe()
+        stderr_read, stderr_write = os.pipe()
         child = os.fork()
         if child:
             os.close(read_end)
-            self._wait(child)
+            os.close(stderr_write)
+            self._wait(child, stderr_read)
         os.close(write_end)
+        os.close(stderr_read)
+        os.dup2(stderr_write, 2)
+        os.close(stderr_write)
         self._is_child = True
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         for number in _STOPS:
@@ -102,21 +119,27 @@ class Supervisor:
             self._timer.daemon = True
             self._timer.start()
 
-    def _wait(self, child: int) -> NoReturn:
-        """Waits for the child, and ends as it did."""
+    def _wait(self, child: int, stderr: int) -> NoReturn:
+        """Passes on what the child writes to `stderr` until it ends, and ends as it did."""
         stopped_by: list[int] = []
+        impatient_from = 0.0
 
         def stop(number: int, frame: FrameType | None) -> None:
             """Passes a signal on. Ctrl-C reaches the child too, which then heeds the first."""
+            nonlocal impatient_from
             del frame
             stopped_by.append(number)
+            now = time.monotonic()
+            if len(stopped_by) == 1:
+                impatient_from = now + _IMPATIENT_SECONDS
+                signal.alarm(STOP_SECONDS)
             with suppress(ProcessLookupError):  # It has ended in the meantime.
-                os.kill(child, number)
-            signal.alarm(STOP_SECONDS)
+                os.kill(child, signal.SIGKILL if now > impatient_from else number)
 
         signal.signal(signal.SIGALRM, lambda *_: os.kill(child, signal.SIGKILL))
         for number in _STOPS:
             signal.signal(number, stop)
+        _pass_on(stderr)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         signal.alarm(0)
         if status >= 0:
@@ -132,13 +155,24 @@ class Supervisor:
             return words.decode(errors="replace")
         if number == signal.SIGKILL:
             return (
-                "killed by SIGKILL, as the system does when there is no memory left: give it less "
-                f"at a time, or allow it less with --{MEMORY_FLAG}"
+                "killed by SIGKILL, as the system does when there is no memory left: "
+                f"{self._needs_less}, or allow it less with --{MEMORY_FLAG}"
             )
         return (
             f"TensorFlow crashed ({number.name}): what it was given is damaged, or needs more "
-            f"memory than there is or than --{MEMORY_FLAG} allows"
+            f"memory than there is or than --{MEMORY_FLAG} allows: if so, {self._needs_less}"
         )
+
+
+def _pass_on(stderr: int) -> None:
+    """Writes to stderr what comes from a pipe, fit for a terminal, until its writers have ended."""
+    decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
+    chunk = b"begun"
+    while chunk:
+        chunk = os.read(stderr, _CHUNK_BYTES)
+        with suppress(OSError):  # Whoever read it has gone; the child is not to wait for them.
+            sys.stderr.write(printable(decoder.decode(chunk, final=not chunk)))
+            sys.stderr.flush()
 
 
 def _exit_once(number: int, frame: FrameType | None) -> NoReturn:

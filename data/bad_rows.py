@@ -6,10 +6,8 @@ from absl import logging
 
 from data.batches import ShuffledBatches
 from data.errors import BadRowsError, DataError
+from data.options import SKIP, STOP
 from data.source import Array, Indices, Source
-
-STOP = "stop"
-SKIP = "skip"
 
 
 class TrainingBatches:

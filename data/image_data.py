@@ -9,10 +9,9 @@ import numpy as np
 from absl import logging
 
 from data import files
-from data.bad_rows import SKIP, STOP, stopped_by
+from data.bad_rows import stopped_by
 from data.class_choice import choose, pick
 from data.errors import BadRowsError, DataError
-from data.grey import to_grey
 from data.image_arrays import (
     as_images,
     as_labels,
@@ -20,21 +19,19 @@ from data.image_arrays import (
     count_classes,
     warn_out_of_range,
 )
-from data.image_file import IMAGE_SHAPE, resize_grey
-from data.labelled_folder import open_labelled_folder
-from data.labelled_npy import LABELS_SUFFIX, SUFFIX, open_labelled_npy
+from data.image_file import IMAGE_SHAPE, resize_grey, to_grey
+from data.image_folder import open_labelled_folder
 from data.named import NAMED, Split, load_named
+from data.npy_store import LABELS_SUFFIX, SUFFIX, open_labelled_npy
 from data.npz import read_npz
+from data.options import DEFAULT_MEMORY_MB, RAMP, SKIP, STOP
 from data.ramp import RAMP_CLASSES, open_ramp
 from data.source import UINT8_SCALE, Array, ArraySource, Source, Subset
 from data.split import split_rows
 from data.stored_source import HeldStore, Store, StoredSource, hold
 
-RAMP = "ramp"
-
 # 1.4 million images of uint8, or a quarter of that of float32.
 MAX_NPZ_BYTES = 4 * 2**30
-DEFAULT_MEMORY_MB = 512
 
 _EXPECTED = (
     f'expected "{RAMP}", {", ".join(NAMED)}, an .npz file, an .npy file (with the labels beside '
@@ -49,6 +46,11 @@ class ImageData(NamedTuple):
     test: Source | None
     class_names: tuple[str, ...]  # In the order of the labels; () when unknown.
     num_classes: int
+
+    def digests(self) -> dict[str, str]:
+        """Tell the images from others: `data` and, where there are test images, `test_data`."""
+        test = {} if self.test is None else {"test_data": self.test.digest()}
+        return {"data": self.train.digest(), **test}
 
 
 class ReadOptions(NamedTuple):

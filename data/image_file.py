@@ -2,8 +2,9 @@
 
 import io
 import os
+import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +23,10 @@ MAX_PIXELS = 64_000_000
 # Enough for any image of MAX_PIXELS with four bytes per pixel, even without compression.
 MAX_FILE_BYTES = 4 * MAX_PIXELS + 1_000_000
 
-# Each future costs tens of microseconds, about as much as a small image.
-_FILES_PER_TASK = 64
+# Of larger ones, only one is decoded at a time, so that all threads together hold no more than one
+# of MAX_PIXELS and a smaller one each. The lock is the process's, as its memory is.
+_SHARED_PIXELS = 4_000_000
+_LARGE = threading.Lock()
 
 # Beside the decoding, which releases Python's lock, a file costs tens of microseconds that hold it:
 # of smaller files, two threads decode fewer a second than one.
@@ -37,6 +40,10 @@ _DECODERS: dict[bytes, type[ImageFile]] = {
     b"\x89PNG\r\n\x1a\n": PngImageFile,
     b"\xff\xd8\xff": JpegImageFile,
 }
+
+# The weights of ITU-R BT.601 in 16 bits, as Pillow's conversion to its mode "L" has them.
+_GREY_WEIGHTS = np.array([19595, 38470, 7471], np.uint32)
+_GREY_ONE, _GREY_HALF = 1 << 16, 1 << 15
 
 
 def decode_image(content: bytes, name: str, size: int = IMAGE_SIZE) -> npt.NDArray[np.uint8]:
@@ -66,7 +73,8 @@ def decode_image(content: bytes, name: str, size: int = IMAGE_SIZE) -> npt.NDArr
                 f"{name}: has {image.width} x {image.height} pixels; "
                 f"at most {MAX_PIXELS:,} are read"
             )
-        return _pixels(image, size)
+        with _LARGE if image.width * image.height > _SHARED_PIXELS else nullcontext():
+            return _pixels(image, size)
     except DataError:
         raise
     except Exception as error:  # Decoders of hostile bytes raise nearly any kind.
@@ -102,6 +110,19 @@ def resize_grey(images: npt.NDArray[np.uint8], size: int = IMAGE_SIZE) -> npt.ND
     return resized
 
 
+def to_grey(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """The brightness of each pixel; of one whose channels are alike it is their value.
+
+    Args:
+      images: uint8 [..., 3], RGB.
+
+    Returns:
+      uint8 [..., 1].
+    """
+    sums = images.astype(np.uint32) @ _GREY_WEIGHTS[:, np.newaxis] + np.uint32(_GREY_HALF)
+    return (sums // np.uint32(_GREY_ONE)).astype(np.uint8)
+
+
 def read_image(path: str, size: int = IMAGE_SIZE) -> npt.NDArray[np.uint8]:
     """Reads and decodes an image file; see `decode_image`.
 
@@ -126,31 +147,3 @@ def decoding_workers(paths: Sequence[str]) -> int:
     if np.mean(sizes) < _BYTES_THAT_PAY:
         return 1
     return min(os.cpu_count() or 1, _MOST_WORKERS)
-
-
-def read_images(paths: Sequence[str], size: int = IMAGE_SIZE) -> npt.NDArray[np.uint8]:
-    """Reads and decodes image files, in as many threads as that pays for.
-
-    Args:
-      paths: N files, PNG or JPEG.
-      size: pixels of either side.
-
-    Returns:
-      uint8 [N, size, size, 3], RGB.
-
-    Raises:
-      DataError: the first of the files that cannot be read or decoded, see `decode_image`.
-    """
-    images = np.empty((len(paths), size, size, 3), np.uint8)
-
-    def read_some(first: int) -> None:
-        for row in range(first, min(first + _FILES_PER_TASK, len(paths))):
-            images[row] = read_image(paths[row], size)
-
-    executor = ThreadPoolExecutor(decoding_workers(paths), thread_name_prefix="read-images")
-    try:
-        for _ in executor.map(read_some, range(0, len(paths), _FILES_PER_TASK)):
-            pass  # In the order of the files, so that the error is of the first bad one.
-    finally:
-        executor.shutdown(cancel_futures=True)
-    return images

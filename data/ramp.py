@@ -46,16 +46,13 @@ def _ramp(first: int, last: int) -> npt.NDArray[np.float32]:
 
 
 def open_ramp(path: str) -> ArraySource:
-    """The ramp, kept in an .npz file (keys X, Y) that is made where it is absent.
+    """The ramp, which may be kept in an .npz file (keys X, Y); nothing is written.
 
     Raises:
-      DataError: the file cannot be written or read, or holds something else.
+      DataError: the file is there and cannot be read, or holds something else.
     """
     ramp = ArraySource(ramp_images(), ramp_labels())
     if not files.exists(path):
-        content = io.BytesIO()
-        np.savez(content, X=ramp.features, Y=ramp.labels)
-        files.write_atomically(path, content.getvalue())
         return ramp
     found = read_npz(path, _MAX_BYTES, required=("X", "Y"))
     same_images = np.array_equal(as_images(found["X"], f"{path}: X"), ramp.features)
@@ -65,3 +62,15 @@ def open_ramp(path: str) -> ArraySource:
             f"or train on it with --data={path}"
         )
     return ramp
+
+
+def write_ramp(path: str) -> None:
+    """Keeps the ramp in an .npz file, where that is absent.
+
+    Raises:
+      DataError: the file cannot be written.
+    """
+    if not files.exists(path):
+        content = io.BytesIO()
+        np.savez(content, X=ramp_images(), Y=ramp_labels())
+        files.write_atomically(path, content.getvalue())

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from data.bad_rows import STOP, BadSoFar
+from data.bad_rows import BadSoFar
 from data.errors import BadRowsError, DataError
+from data.options import STOP
 from data.read_ahead import read_ahead
 from data.source import Array, Source
 

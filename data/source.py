@@ -13,6 +13,8 @@ Indices = npt.NDArray[np.int64]
 # A graph that was trained on uint8 images records this factor, so that others scale as we do.
 UINT8_SCALE = np.float32(1 / 255)
 
+SAMPLED = "sampled:"  # Before a digest that takes samples: it compares with no other.
+
 
 class RowSpec(NamedTuple):
     """What one array of `Source.rows` holds for each example."""
@@ -66,8 +68,8 @@ class Source(Protocol):
     def digest(self) -> str:
         """Tells these examples, in this order, from others: a SHA-256 in hex.
 
-        Of what is on disk it takes samples (see `data/sampled_digest.py`); it does not depend on
-        where that is.
+        Of what is on disk it takes samples (see `data/sampled_digest.py`), and `SAMPLED` stands
+        before it; it does not depend on where that is.
         """
         ...
 
@@ -160,7 +162,9 @@ class Subset:
 
     def digest(self) -> str:
         """See `Source.digest`."""
-        return hashlib.sha256(self.source.digest().encode() + self.members.tobytes()).hexdigest()
+        whole = self.source.digest()
+        digest = hashlib.sha256(whole.encode() + self.members.tobytes()).hexdigest()
+        return SAMPLED + digest if whole.startswith(SAMPLED) else digest
 
 
 def as_floats(features: Array, scale: np.float32) -> Array:

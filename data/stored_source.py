@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from data.errors import BadRowsError, DataError
-from data.source import UINT8_SCALE, Array, Indices, RowSpec, as_floats, row_specs
+from data.source import SAMPLED, UINT8_SCALE, Array, Indices, RowSpec, as_floats, row_specs
 
 # A future costs tens of microseconds, about as much as a small image.
 _ROWS_PER_TASK = 64
@@ -88,7 +88,7 @@ class StoredSource:
         digest = hashlib.sha256(self.features.digest().encode())
         digest.update(f"{self.labels.dtype.str} {self.labels.shape} ".encode())
         digest.update(np.ascontiguousarray(self.labels).data)
-        return digest.hexdigest()
+        return SAMPLED + digest.hexdigest()
 
 
 @dataclass(frozen=True, eq=False)

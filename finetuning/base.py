@@ -10,6 +10,7 @@ from checkpoints.errors import CheckpointError, first_few
 from checkpoints.loading.fed_tensors import free_scope, placeholder
 from checkpoints.loading.graph_import import import_graph, tensor_of
 from checkpoints.loading.meta_graph_file import node_of
+from checkpoints.loading.tensor_info import format_shape
 from checkpoints.loading.variable_values import RESOURCE_VARIABLE
 from finetuning.base_plan import STEP, BasePlan
 from finetuning.base_variables import adopt
@@ -174,7 +175,8 @@ def _adopted(plan: BasePlan, graph: tf.Graph, scope: str) -> Iterator[tuple[str,
             initial.dtype == variable.dtype and initial.shape.is_compatible_with(variable.shape)
         ):
             raise CheckpointError(
-                f"{plan.meta.path} is damaged: {name} is {variable.dtype.name} {variable.shape}, "
-                f"its initial value {initial.dtype.name} {initial.shape}"
+                f"{plan.meta.path} is damaged: {name} is {variable.dtype.name} "
+                f"{format_shape(variable.shape)}, its initial value {initial.dtype.name} "
+                f"{format_shape(initial.shape)}"
             )
         yield name, adopt(node, initial, scope, trainable=name in plan.trainable)

@@ -8,11 +8,12 @@ import tensorflow as tf
 from absl import logging
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
-from checkpoints.loading.inference_graph import TensorInfo, describe_tensors
+from checkpoints.loading.inference_graph import describe_tensors
 from checkpoints.loading.lookup_tables import with_tables
 from checkpoints.loading.meta_graph_file import MetaGraphFile, node_of
 from checkpoints.loading.op_check import check_operations, offenders
 from checkpoints.loading.sub_graph import SubGraph, sub_graph
+from checkpoints.loading.tensor_info import TensorInfo
 from checkpoints.loading.variable_values import VARIABLE_OPS, Variable, variable_of
 from finetuning.base_variables import initial_tensors
 from finetuning.chosen_variables import excluded_by, in_scopes, is_in, trainable_in, variables_in

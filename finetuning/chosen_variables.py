@@ -8,6 +8,7 @@ import tensorflow as tf
 from checkpoints.errors import CheckpointError, first_few
 from checkpoints.loading.meta_graph_file import MetaGraphFile
 from checkpoints.loading.sub_graph import SubGraph
+from checkpoints.loading.tensor_info import format_shape
 from checkpoints.loading.variable_values import VARIABLE_OPS, Variable, variable_of
 from finetuning.base_variables import trainable_names
 from training.errors import TrainingError
@@ -31,7 +32,7 @@ def variables_in(meta: MetaGraphFile, needed: SubGraph) -> dict[str, Variable]:
             if not variable.shape.is_fully_defined() or variable.dtype == tf.string:
                 raise TrainingError(
                     f"{name} of {meta.path} cannot be fine-tuned with: it is a variable of "
-                    f"{variable.dtype.name} {variable.shape}"
+                    f"{variable.dtype.name} {format_shape(variable.shape)}"
                 )
             found[name] = variable
     return found

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from data.options import DEFAULT_MEMORY_MB, STOP
 from training.config import RunConfig
-from training.data_flags import DEFAULT_DATA_MEMORY_MB
 
 DEFAULT_STEPS = 200
 DEFAULT_BATCH_SIZE = 32
@@ -30,8 +30,8 @@ class FinetuneConfig:
     input_offset: float = 0.0
     trust_graph: bool = False
     classes: tuple[str, ...] = ()
-    data_memory_mb: int = DEFAULT_DATA_MEMORY_MB
-    on_bad_image: str = "stop"
+    data_memory_mb: int = DEFAULT_MEMORY_MB
+    on_bad_image: str = STOP
     validation_fraction: float = 0.0
     train_steps: int | None = None
     epochs: float | None = None

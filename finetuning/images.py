@@ -1,5 +1,6 @@
 """The images of a fine-tuning, in the shape and on the scale that the model takes."""
 
+import functools
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -11,7 +12,8 @@ from absl import logging
 from data.bad_rows import BadSoFar
 from data.image_data import ImageData, ReadOptions, open_image_data
 from data.image_file import IMAGE_SHAPE
-from data.ramp import RAMP_FILE
+from data.options import RAMP
+from data.ramp import RAMP_FILE, write_ramp
 from data.row_batches import row_batches
 from data.source import UINT8_SCALE, Array, Source
 from finetuning.base import free_batch
@@ -30,11 +32,13 @@ class Images(NamedTuple):
       data: the images.
       scale: what uint8 pixels have been multiplied by.
       shape: [N, ...] of a batch as the model takes it; N None for any number.
+      write: puts the ramp into the run's folder; None where it is not what is trained on.
     """
 
     data: ImageData
     scale: float
     shape: tuple[int | None, ...]
+    write: Callable[[], None] | None
 
 
 def open_images(plan: BasePlan, config: FinetuneConfig) -> Images:
@@ -44,10 +48,10 @@ def open_images(plan: BasePlan, config: FinetuneConfig) -> Images:
       DataError: they cannot be used.
       TrainingError: the model does not take such images, or not such batches.
     """
-    scale = _scale(plan, config)
+    scale, ramp_path = _scale(plan, config), os.path.join(config.run.ckpt_dir, RAMP_FILE)
     data = open_image_data(
         config.data,
-        ramp_path=os.path.join(config.run.ckpt_dir, RAMP_FILE),
+        ramp_path=ramp_path,
         validation_fraction=config.validation_fraction,
         seed=config.run.seed,
         options=ReadOptions(
@@ -58,7 +62,8 @@ def open_images(plan: BasePlan, config: FinetuneConfig) -> Images:
             scale=np.float32(scale),
         ),
     )
-    return Images(data, scale, (_batch(plan, config), *data.train.specs[0].shape))
+    write = functools.partial(write_ramp, ramp_path) if config.data == RAMP else None
+    return Images(data, scale, (_batch(plan, config), *data.train.specs[0].shape), write)
 
 
 def _image_shape(plan: BasePlan) -> tuple[int, ...]:

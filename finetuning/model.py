@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from checkpoints.loading.tensor_info import format_shape
 from finetuning.base import Base, import_base
 from finetuning.base_plan import BasePlan
 from finetuning.training import train_op
@@ -108,7 +109,8 @@ def _features(plan: BasePlan, base: Base, kind: str) -> tf.Tensor:
       TrainingError: it is no array of numbers with a row for each image and sizes that are known.
     """
     found = base.features
-    what = f"{plan.tensor} of {plan.meta.path} is {found.dtype.base_dtype.name} {found.shape}"
+    kind_found = f"{found.dtype.base_dtype.name} {format_shape(found.shape)}"
+    what = f"{plan.tensor} of {plan.meta.path} is {kind_found}"
     if not found.dtype.is_floating or found.shape.rank in (None, 0):
         raise TrainingError(f"{what}; a head takes floats with a row for each image")
     known = found.shape[-1:] if kind == head.CONV else found.shape[1:]

@@ -16,7 +16,7 @@ import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from checkpoints.loading.graph_view import attribute, data_inputs
-from checkpoints.loading.inference_graph import TensorInfo, describe_tensors
+from checkpoints.loading.inference_graph import describe_tensors
 from checkpoints.loading.meta_graph_file import (
     PLACEHOLDERS,
     PLACEHOLDERS_WITH_DEFAULT,
@@ -24,6 +24,7 @@ from checkpoints.loading.meta_graph_file import (
     node_of,
 )
 from checkpoints.loading.sub_graph import SubGraph
+from checkpoints.loading.tensor_info import TensorInfo
 from prediction.randomness import RANDOM_OPS
 from training.errors import TrainingError
 

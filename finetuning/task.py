@@ -11,7 +11,7 @@ from checkpoints.manifest import verify_checkpoint
 from checkpoints.meta_graph import Description, export_meta_graph
 from data.bad_rows import TrainingBatches
 from data.batches import ShuffledBatches
-from data.image_data import RAMP
+from data.options import RAMP
 from data.read_ahead import read_ahead
 from finetuning import model
 from finetuning.base_plan import BasePlan, BaseRequest, plan_base
@@ -52,6 +52,7 @@ def make_task(config: FinetuneConfig) -> Task:
         ),
         log_every_steps=log_interval(config.run.log_every_steps, num_images, batch_size),
         identity=_identity(config, plan, images, batch_size),
+        write_data=images.write,
         initial_values=lambda: restored_values(plan),
     )
 
@@ -117,7 +118,7 @@ def _identity(
         "base": hashlib.sha256(plan.graph_def.SerializeToString(deterministic=True)).hexdigest(),
         "tensor": plan.tensor,
         "head": config.head,
-        "data": images.data.train.digest(),
+        **images.data.digests(),
         "images": len(images.data.train),
         "classes": list(images.data.class_names) or images.data.num_classes,
         "input_scale": images.scale,

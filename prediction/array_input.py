@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from absl import logging
 
-from checkpoints.loading.inference_graph import TensorInfo, format_shape
+from checkpoints.loading.tensor_info import TensorInfo, format_shape
 from data.image_arrays import as_labels, warn_out_of_range
 from data.npy_stream import StreamedArray, open_npy, open_npz
 from data.npz import read_npy, read_npz

@@ -6,13 +6,14 @@ from typing import NamedTuple
 import numpy as np
 from absl import logging
 
-from checkpoints.loading.inference_graph import TensorInfo
+from checkpoints.loading.tensor_info import TensorInfo
 from prediction.casting import Array
 from prediction.collected import Kind
 from prediction.errors import PredictionError
 from prediction.rows import ColumnRows, Rows
 
 DEFAULT_BATCH_SIZE = 256
+DEFAULT_BATCH_BYTES = 2**28  # That the rows of such a batch have at most.
 
 
 class Batching(NamedTuple):
@@ -55,7 +56,9 @@ def choose_batching(
     whole = [info for info, kind in fetches if kind is Kind.WHOLE]
     if asked and whole and all(info.shape and info.shape[0] == asked for info in whole):
         return Batching(asked, fixed=True)  # The graph is made for batches of this very size.
-    return Batching(_free_size(asked, num_rows, [info.name for info in whole]), fixed=False)
+    if not whole:
+        return Batching(asked or _default_size([feed for _, feed in feeds]), fixed=False)
+    return Batching(_size_of_all(asked, num_rows, whole[0].name), fixed=False)
 
 
 def _declared_size(feeds: Sequence[tuple[TensorInfo, Rows | Array]]) -> tuple[str, int] | None:
@@ -76,15 +79,25 @@ def _declared_size(feeds: Sequence[tuple[TensorInfo, Rows | Array]]) -> tuple[st
     return name, size
 
 
-def _free_size(asked: int | None, num_rows: int, whole: Sequence[str]) -> int:
-    """The rows of one run, where the graph takes any number of them."""
-    if not whole:
-        return asked or DEFAULT_BATCH_SIZE
+def _default_size(feeds: Sequence[Rows | Array]) -> int:
+    """The rows of one run where nobody asks for a number: fewer where they are large."""
+    row_bytes = sum(_first_row_bytes(feed) for feed in feeds if not isinstance(feed, np.ndarray))
+    return max(1, min(DEFAULT_BATCH_SIZE, DEFAULT_BATCH_BYTES // max(1, row_bytes)))
+
+
+def _first_row_bytes(rows: Rows) -> int:
+    """Bytes of the first row as it is fed; of strings, their own."""
+    first = rows.batch(0, 1)
+    return sum(map(len, first.flat)) if first.dtype.kind == "O" else first.nbytes
+
+
+def _size_of_all(asked: int | None, num_rows: int, whole: str) -> int:
+    """The rows of one run, where the tensor `whole` is one value over all of them."""
     if asked is not None and asked < num_rows:
         raise PredictionError(
-            f"{whole[0]} is one value over all {num_rows} rows, not one a row: leave out "
+            f"{whole} is one value over all {num_rows} rows, not one a row: leave out "
             f"--batch_size, or give at least {num_rows}"
         )
     if num_rows > DEFAULT_BATCH_SIZE:
-        logging.info("%s is one value over all %d rows: they run at once", whole[0], num_rows)
+        logging.info("%s is one value over all %d rows: they run at once", whole, num_rows)
     return num_rows

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from checkpoints.loading.inference_graph import TensorInfo, format_shape
+from checkpoints.loading.tensor_info import TensorInfo, format_shape
 from prediction.errors import PredictionError
 
 Array = np.ndarray[Any, Any]
@@ -36,8 +36,9 @@ def fit_dtype(value: Array, info: TensorInfo, source: str) -> Array:
     """`value` in the tensor's dtype: the very same array where it has it already.
 
     Integers become other integers or floats where each keeps its value; floats become other
-    floats, rounded to the nearest, where none overflows; texts become strings in UTF-8. Nothing
-    else goes over: no float becomes an integer, no number a bool.
+    floats, rounded to the nearest, where none overflows; both become complex numbers on the same
+    terms; texts become strings in UTF-8. Nothing else goes over: no float becomes an integer, no
+    number a bool.
 
     Raises:
       PredictionError: the dtype, or a value, does not go over.
@@ -79,9 +80,9 @@ def as_numpy_dtype(value: Array) -> Array:
 
 def _may_become(dtype: np.dtype[Any], target: tf.DType) -> bool:
     if dtype.kind in "iu":
-        return bool(target.is_integer or target.is_floating)
+        return bool(target.is_integer or target.is_floating or target.is_complex)
     return bool(
-        (dtype.kind == "f" and target.is_floating) or (dtype.kind == "c" and target.is_complex)
+        (dtype.kind == "f" and target.is_floating) or (dtype.kind in "fc" and target.is_complex)
     )
 
 
@@ -117,6 +118,7 @@ def _lost(value: Array, cast: Array) -> Array:
     """
     if value.dtype.kind not in "iu":
         return np.asarray(np.isfinite(value) & ~np.isfinite(cast))
+    cast = cast.real  # Of what is not complex, itself.
     if np.can_cast(value.dtype, cast.dtype, "safe") and value.dtype.itemsize < 8:
         return np.zeros(value.shape, bool)  # NumPy calls int64 to float64 safe as well.
     limit = float(np.iinfo(value.dtype).max) + 1  # From here on, the way back is not defined.

@@ -6,7 +6,7 @@ from enum import Enum, auto
 
 import numpy as np
 
-from checkpoints.loading.inference_graph import TensorInfo
+from checkpoints.loading.tensor_info import TensorInfo
 from prediction.casting import Array
 from prediction.errors import PredictionError
 

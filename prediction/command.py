@@ -25,7 +25,7 @@ from checkpoints.loading.time_limit import TimeLimit
 from checkpoints.manifest import verify_checkpoint
 from checkpoints.naming import DATA_SUFFIX, INDEX_SUFFIX, META_SUFFIX
 from checkpoints.newest import say_if_gone
-from data.image_data import RAMP
+from data.options import RAMP
 from prediction import checkpoint_state, listing, plan, report
 from prediction.casting import Array, as_numpy_dtype
 from prediction.classification import Classification
@@ -127,7 +127,7 @@ def _chosen(config: PredictConfig) -> PredictConfig:
     """
     is_folder = tf.io.gfile.isdir(config.meta)
     if config.checkpoint == BEST:
-        best = best_checkpoint(config.meta if is_folder else os.path.dirname(config.meta) or ".")
+        best = _best(config.meta if is_folder else os.path.dirname(config.meta) or ".")
         if is_folder:
             return dataclasses.replace(config, meta=best + META_SUFFIX, checkpoint=None)
         return dataclasses.replace(config, checkpoint=best)
@@ -135,6 +135,16 @@ def _chosen(config: PredictConfig) -> PredictConfig:
         meta = find_model(config.meta, config.checkpoint is None)
         return dataclasses.replace(config, meta=meta)
     return config
+
+
+def _best(folder: str) -> str:
+    """The prefix of a folder's best checkpoint."""
+    try:
+        return best_checkpoint(folder)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"--ckpt={BEST}: {error}; a checkpoint that is itself named {BEST} is --ckpt=./{BEST}"
+        ) from error
 
 
 def _predict(config: PredictConfig) -> str:
@@ -169,10 +179,11 @@ def _predict_with(config: PredictConfig) -> str:
 
 
 def _listing(config: PredictConfig, meta: MetaGraphFile) -> str:
-    """What the graph holds, and whether its checkpoint has it all."""
+    """What the graph holds, and whether its checkpoint has what the outputs need."""
     with config.limit.over("listing the graph"):
         content = listing.listing(meta, read_model(meta, config.signature))
-    state = checkpoint_state.checkpoint_state(meta)
+    outputs = [record["name"] for record in content["outputs"] or content["candidates"]]
+    state = checkpoint_state.checkpoint_state(meta, outputs)
     if config.format == "json":
         return listing.as_json(content | checkpoint_state.as_record(meta, state))
     _say_what_was_read(meta)
@@ -255,10 +266,11 @@ def _inputs(
 ) -> RowInputs:
     """The rows of --input, or those for a demonstration; none of either."""
     if config.input:
-        paths = files_by_tensor(meta, model, fetches, config.input, feeds)
+        max_bytes = config.max_input_mb * MEGABYTE
+        paths = files_by_tensor(meta, model, fetches, config.input, feeds, max_bytes)
         with config.limit.over(_READING):
             infos = describe_tensors(meta, [*paths])
-        return open_inputs(infos, model, paths, config.max_input_mb * MEGABYTE)
+        return open_inputs(infos, model, paths, max_bytes)
     missing = plan.unfed(meta, fetches, feeds)
     if feeds or model.trained_on != RAMP or missing != tuple(model.inputs.values()):
         return RowInputs()

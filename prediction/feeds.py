@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from checkpoints.loading.inference_graph import TensorInfo
+from checkpoints.loading.tensor_info import TensorInfo
 from data.npz import read_npy, read_npz
 from prediction.casting import Array, fit
 from prediction.errors import PredictionError

@@ -2,13 +2,20 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
 from absl import logging
 
-from prediction.casting import Array
+from checkpoints.errors import CheckpointError
+from prediction.casting import Array, as_numpy_dtype
 from prediction.collected import Kind, Layout
 from prediction.errors import PredictionError
+
+BoolArray = npt.NDArray[np.bool_]
 
 
 def fill_up(batch: Array, size: int) -> Array:
@@ -66,7 +73,7 @@ class FilledRun:
             return Layout(Kind.ENTRY)
         if result.ndim and len(result) and len(result) % size == 0:
             entries = len(result) // size
-            if all(self._is_own(row, fetch, entries) for row in (0, size - 1)):
+            if all(self._is_own(trial, fetch, entries) for trial in self._trials):
                 return Layout(Kind.ROWS, entries)
         raise PredictionError(
             f"{name} has shape {list(result.shape)} for the {size} rows that the graph takes a "
@@ -75,40 +82,116 @@ class FilledRun:
 
     def _warn_unless_apart(self, fetch: int, name: str) -> None:
         """Says so where a row's result is not that row's alone, as with a norm over the batch."""
-        rows = [row for row in (0, len(self.results[fetch]) - 1) if self._unlike(row) is not None]
-        if not all(self._is_own(row, fetch, 1) for row in rows):
+        size = len(self.results[fetch])
+        if size == 1:
+            return  # Nothing else is ever in its run.
+        tested = [trial for trial in self._trials if trial.results is not None]
+        if any(self._reaches_others(trial, fetch) for trial in tested):
             logging.warning(
                 "%s is not worked out row by row: what else is in a run changes a row's result, "
                 "and in the last run the last row is there again and again",
                 name,
             )
+        elif not tested:
+            logging.warning(
+                "%s: the graph takes %d rows a run, and whether those that fill it up change a "
+                "row's result could not be tested, as there is no second row to try",
+                name,
+                size,
+            )
 
-    def _is_own(self, row: int, fetch: int, entries: int) -> bool:
-        """Whether another row in the place of `row` changes that row's entries and no others."""
-        other = self._unlike(row)
-        if other is None:
+    def _reaches_others(self, trial: "_Trial", fetch: int) -> bool:
+        """Whether it changed entries of other rows; its own may well stay, as a class does."""
+        changed = self._changed(trial, fetch)
+        return changed is None or bool(np.delete(changed, trial.row).any())
+
+    def _is_own(self, trial: "_Trial", fetch: int, entries: int) -> bool:
+        """Whether it changed entries of its own row, and no others."""
+        changed = self._changed(trial, fetch)
+        if changed is None:
             return False
-        fed = [
-            _replaced(values, row, other) if rows else values
-            for values, rows in zip(self.fed, self.by_rows, strict=True)
-        ]
-        changed, result = self.run(*fed)[fetch], self.results[fetch]
-        if changed.shape != result.shape:
-            return False
-        found = np.flatnonzero((changed != result).reshape(len(result), -1).any(axis=1))
-        first, end = row * entries, (row + 1) * entries
+        found = np.flatnonzero(changed)
+        first, end = trial.row * entries, (trial.row + 1) * entries
         return bool(len(found) and found[0] >= first and found[-1] < end)
 
-    def _unlike(self, row: int) -> int | None:
-        """A row that is fed something else than `row`; None where all are the same."""
+    def _changed(self, trial: "_Trial", fetch: int) -> BoolArray | None:
+        """Which entries of a result it changed, bool [entries]; None where that cannot be said."""
+        if trial.results is None or trial.results[fetch].shape != self.results[fetch].shape:
+            return None
+        before, after = map(as_numpy_dtype, (self.results[fetch], trial.results[fetch]))
+        both_nan = np.not_equal(before, before) & np.not_equal(after, after)
+        different = np.asarray(np.not_equal(before, after) & ~both_nan, bool)
+        return np.asarray(different.reshape(len(before), -1).any(axis=1))
+
+    @cached_property
+    def _trials(self) -> "tuple[_Trial, ...]":
+        """The first and the last row, each tried with another one in its place."""
         batches = [values for values, rows in zip(self.fed, self.by_rows, strict=True) if rows]
-        for other in range(len(batches[0])):
-            if any(not np.array_equal(batch[other], batch[row]) for batch in batches):
-                return other
-        return None
+        last = len(batches[0]) - 1
+        return tuple(_Trial(row, self._with_another(row, batches)) for row in (0, last))
+
+    def _with_another(self, row: int, batches: Sequence[Array]) -> Sequence[Array] | None:
+        """The results with another row in the place of `row`: a fed one, or else a made one."""
+        others = _another_fed(row, batches)
+        is_made = others is None
+        others = others or [_another_made(batch[row : row + 1])[0] for batch in batches]
+        if all(np.array_equal(o, b[row]) for o, b in zip(others, batches, strict=True)):
+            return None
+        waiting = iter(others)
+        fed = [
+            _replaced(values, row, next(waiting)) if rows else values
+            for values, rows in zip(self.fed, self.by_rows, strict=True)
+        ]
+        try:
+            return self.run(*fed)
+        except CheckpointError:
+            if is_made:  # A number that the graph does not know, as of a word.
+                return None
+            raise
 
 
-def _replaced(values: Array, row: int, other: int) -> Array:
+class _Trial(NamedTuple):
+    """A run like the first one, but for one row.
+
+    Attributes:
+      row: the one that was replaced.
+      results: what it gave; None where there was nothing to put in, or the graph refused it.
+    """
+
+    row: int
+    results: Sequence[Array] | None
+
+
+def _another_fed(row: int, batches: Sequence[Array]) -> list[Array] | None:
+    """The first row that is fed something else than `row`; None where all are the same."""
+    for other in range(len(batches[0])):
+        if any(not np.array_equal(batch[other], batch[row]) for batch in batches):
+            return [batch[other] for batch in batches]
+    return None
+
+
+def _another_made(values: Array) -> Array:
+    """Other values in the place of a row's, [1, ...], where they are numbers; else the same.
+
+    Integers may be the numbers of words or classes: they become 0 or 1, which any such list has.
+    Floats stay in the range [0, 1] of images, with another mean and another spread.
+    """
+    if values.dtype.kind in "iub":
+        made = np.zeros_like(values)
+        return np.ones_like(values) if np.array_equal(made, values) else made
+    if values.dtype.kind == "O" or values.dtype.names or not _is_float(values):
+        return values
+    with np.errstate(all="ignore"):  # Infinities stay what they are.
+        made = np.asarray((1 - values) / 2).astype(values.dtype)
+    return np.asarray(values / 2).astype(values.dtype) if np.array_equal(made, values) else made
+
+
+def _is_float(values: Array) -> bool:
+    dtype = tf.as_dtype(values.dtype)
+    return bool(dtype.is_floating or dtype.is_complex)
+
+
+def _replaced(values: Array, row: int, other: Array) -> Array:
     copy = values.copy()
-    copy[row] = values[other]
+    copy[row] = other
     return copy

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from checkpoints.loading.inference_graph import TensorInfo, format_shape
+from checkpoints.loading.tensor_info import TensorInfo, format_shape
 from data import files, image_folder
 from prediction.errors import PredictionError
 from prediction.rows import FileRows, ImageRows

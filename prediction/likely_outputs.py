@@ -2,11 +2,12 @@
 
 A prediction is the result of layers and no later layer stands on it. It is a usual head such as a
 softmax, or nothing goes on from it alone: whatever takes it takes another input too, as a loss
-takes the labels. Labels are told as the inputs that no layer of weights stands on.
+takes the labels. Labels are told as the inputs that no layer of weights stands on, or that
+measures need and predictions do not.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from checkpoints.loading.meta_graph_file import PLACEHOLDERS, PLACEHOLDERS_WITH_DEFAULT, node_of
@@ -27,12 +28,15 @@ _NO_RESULTS = frozenset(
 _REDUCTIONS = frozenset({"Mean", "Sum", "AddN", "L2Loss"})
 _SUMMED = frozenset({"Add", "AddV2", "Sub", "Mul", "RealDiv", "DivNoNan", "Identity"})
 _MAX_SUMMED = 64  # Nodes that make one loss of several.
+_NUMBER = re.compile(r"_\d+(?=/|$)")
 _MEASURE = re.compile("loss|entropy|accuracy|metric|error")
 _MAX_COMPARED = 200  # The last of the file; fewer in a graph so large that it would take long.
 _MAX_VISITS = 4_000_000  # Of nodes, while they are compared.
 _MAX_COPIES = 32  # In a row.
 _MAX_NAMES = 2  # Of one value.
-_HEAD, _RESULT, _LOGIT, _LABELLED, _MEASURED = range(5)  # The kinds, the likeliest first.
+# What lays values out anew or picks some, and is named by nobody, is a step to somewhere.
+_STEPS = frozenset({"Reshape", "Concat", "ConcatV2", "TopK", "TopKV2"})
+_HEAD, _RESULT, _LOGIT, _STEP, _LABELLED, _MEASURED = range(6)  # The kinds, the likeliest first.
 
 
 class Likely(NamedTuple):
@@ -64,9 +68,11 @@ class _Graph(NamedTuple):
 
 
 def likely_outputs(wiring: Wiring, needs: Mapping[str, int]) -> list[Likely]:
-    """The likeliest first: usual heads, other results, logits, what needs labels, measures.
+    """The likeliest first: usual heads, other results, logits, steps, what needs labels, measures.
 
-    Where one is a copy of another they stand together, first the one with a name of its own.
+    Where one is a copy of another they stand together, first the one with a name of its own. Of
+    a series such as `concat`, `concat_1` there is one. Where there is a prediction, there is
+    nothing that needs an input beyond those of the predictions, as a loss needs the labels.
 
     Args:
       wiring: of the graph.
@@ -79,7 +85,7 @@ def likely_outputs(wiring: Wiring, needs: Mapping[str, int]) -> list[Likely]:
     deep = [name for name in ends if depths[name] or not any(depths.values())]
     order = sorted(deep, key=lambda name: _rank(graph, name, depths[name]))
     found: dict[str, bool] = {}
-    for name in order:
+    for name in _without_labels(graph, _without_series(graph, order)):
         copies = sorted(_chain(graph, name), key=lambda copy: _has_ops_name(graph, copy))
         for copy in copies[:_MAX_NAMES]:
             found.setdefault(copy, _kind(graph, name) < _LABELLED)
@@ -102,9 +108,35 @@ def _ends(graph: _Graph) -> Iterator[str]:
     under_layers = ancestors(graph.wiring, graph.layers)
     for name in graph.wiring.nodes:
         if name in graph.needs and name not in under_layers and not _is_copied(graph, name):
-            is_head = graph.wiring.nodes[_chain(graph, name)[-1]].op in HEADS | _LOGITS
+            is_head = graph.wiring.nodes[_root(graph, name)].op in HEADS | _LOGITS
             if is_head or (not _goes_on(graph, name) and not _is_no_result(graph, name)):
                 yield name
+
+
+def _without_series(graph: _Graph, names: Sequence[str]) -> Iterator[str]:
+    """The nodes, but of steps whose names differ in their numbers only the first."""
+    seen = set[str]()
+    for name in names:
+        if graph.wiring.nodes[_root(graph, name)].op in _STEPS:
+            series = _NUMBER.sub("", name)
+            if series in seen:
+                continue
+            seen.add(series)
+        yield name
+
+
+def _without_labels(graph: _Graph, names: Iterable[str]) -> list[str]:
+    """The nodes that need no labels, the likeliest first as given; all where none predicts."""
+    kinds = {name: _kind(graph, name) for name in names}
+    best = min(kinds.values(), default=_MEASURED)
+    if best >= _LABELLED:
+        return [*kinds]
+    inputs = 0
+    for name, kind in kinds.items():
+        inputs |= graph.needs[name] if kind == best else 0
+    return [
+        name for name, kind in kinds.items() if kind < _LABELLED or not graph.needs[name] & ~inputs
+    ]
 
 
 def _is_copied(graph: _Graph, name: str) -> bool:
@@ -123,8 +155,7 @@ def _goes_on(graph: _Graph, name: str) -> bool:
 
 def _is_no_result(graph: _Graph, name: str) -> bool:
     """Whether it computes nothing; a variable's own node for reading it does not."""
-    root = graph.wiring.nodes[_chain(graph, name)[-1]]
-    return root.op in _NO_RESULTS
+    return graph.wiring.nodes[_root(graph, name)].op in _NO_RESULTS
 
 
 def _chain(graph: _Graph, name: str) -> list[str]:
@@ -136,6 +167,11 @@ def _chain(graph: _Graph, name: str) -> list[str]:
             break  # Only first outputs are offered, and a damaged graph may have cycles.
         chain.append(node_of(source))
     return chain
+
+
+def _root(graph: _Graph, name: str) -> str:
+    """What a node is in the end a copy of; itself where it is none."""
+    return _chain(graph, name)[-1]
 
 
 def _has_ops_name(graph: _Graph, name: str) -> bool:
@@ -160,7 +196,7 @@ def _rank(graph: _Graph, name: str, depth: int) -> tuple[int, int, int, int]:
 
 
 def _kind(graph: _Graph, name: str) -> int:
-    root = _chain(graph, name)[-1]
+    root = _root(graph, name)
     op = graph.wiring.nodes[root].op
     texts = (name.lower(), root.lower())
     if any(_MEASURE.search(text) for text in texts) or _is_reduced(graph, root):
@@ -168,6 +204,8 @@ def _kind(graph: _Graph, name: str) -> int:
     # Labels go to a measure; an input that no layer takes may also be a mask over the results.
     if graph.needs[name] & ~graph.features and _is_taken(graph, name):
         return _LABELLED
+    if op in _STEPS and all(_has_ops_name(graph, copy) for copy in _chain(graph, name)):
+        return _STEP
     if op in HEADS:
         return _HEAD
     return _LOGIT if op in _LOGITS else _RESULT

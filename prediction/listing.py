@@ -1,17 +1,19 @@
 """What a meta graph holds, for --list: its inputs, outputs, variables, signature, collections."""
 
+import functools
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from checkpoints.errors import CheckpointError, first_few
-from checkpoints.loading.inference_graph import TensorInfo, describe_tensors, format_shape
+from checkpoints.loading.inference_graph import describe_tensors
 from checkpoints.loading.meta_graph_file import MetaGraphFile, node_of
 from checkpoints.loading.signatures import Signature
+from checkpoints.loading.tensor_info import TensorInfo, format_shape
 from checkpoints.loading.variable_values import VARIABLE_OPS
 from checkpoints.meta_graph import CLASS_NAMES_COLLECTION, TRAINED_ON_COLLECTION
 from prediction.candidates import find_candidates
@@ -21,6 +23,7 @@ from prediction.model import Model
 _TEXT_COLLECTIONS = (CLASS_NAMES_COLLECTION, TRAINED_ON_COLLECTION)
 _MAX_DEFAULT_VALUES = 8
 _MAX_SHOWN_ENTRIES = 10
+_MAX_SHOWN_LINES = 300  # Of one part of the list.
 
 _TITLES = {
     "inputs": "inputs",
@@ -34,6 +37,7 @@ _FLAGS = {"inputs": "feed", "outputs": "fetch"}
 _CHOOSE = "signatures, to choose from with --signature"
 
 Record = dict[str, Any]
+_Entry = TypeVar("_Entry")
 
 
 def listing(meta: MetaGraphFile, model: Model) -> Record:
@@ -147,35 +151,48 @@ def as_text(content: Record) -> str:
     lines = []
     for key, title in _TITLES.items():
         if content[key] or key not in _OPTIONAL:
-            lines += [title, *_tensor_lines(content[key])]
+            lines += [title, *(_shortened(content[key], _tensor_line) or ["  (none)"])]
     lines += _signature_lines(content["signature"], content["signatures"])
     lines.append("collections")
-    lines += [f"  {key} = {_entries(values)}" for key, values in content["collections"].items()]
+    lines += _shortened([*content["collections"].items()], _collection_line)
     return "\n".join(lines)
+
+
+def _shortened(entries: Sequence[_Entry], line: Callable[[_Entry], str]) -> list[str]:
+    """A line for each of the first entries, and how many more there are."""
+    more = len(entries) - _MAX_SHOWN_LINES
+    rest = [f"  ... and {more} more (--format=json has all)"] if more > 0 else []
+    return [*map(line, entries[:_MAX_SHOWN_LINES]), *rest]
 
 
 def _signature_lines(signature: Record, names: Sequence[str]) -> Iterator[str]:
     """The signature in use, whose keys can be fed and fetched by, and the names of the others."""
     yield f"signature {signature['name']}".rstrip()
     for title in ("inputs", "outputs"):
-        for key, name in signature[title].items():
-            hidden = key in signature["not_names"]
-            note = f"  (--{_FLAGS[title]}={key} is the node of that name)" if hidden else ""
-            yield f"  {title[:-1]} {key} = {name}{note}"
+        line = functools.partial(_key_line, signature["not_names"], title)
+        yield from _shortened([*signature[title].items()], line)
     others = [name for name in names if name != signature["name"]]
     if others:
         yield "other signatures, for --signature" if signature["name"] else _CHOOSE
-        yield from (f"  {name}" for name in others)
+        yield from _shortened(others, "  {}".format)
 
 
-def _tensor_lines(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    if not records:
-        yield "  (none)"
-    for record in records:
-        known = record["dtype"] is not None
-        kind = f"{record['dtype']} {format_shape(record['shape'])}" if known else "unknown here"
-        default = f", default {json.dumps(record['default'])}" if "default" in record else ""
-        yield f"  {record['name']}  {kind}{default}"
+def _key_line(not_names: Collection[str], title: str, entry: tuple[str, str]) -> str:
+    key, name = entry
+    note = f"  (--{_FLAGS[title]}={key} is the node of that name)" if key in not_names else ""
+    return f"  {title[:-1]} {key} = {name}{note}"
+
+
+def _tensor_line(record: Mapping[str, Any]) -> str:
+    known = record["dtype"] is not None
+    kind = f"{record['dtype']} {format_shape(record['shape'])}" if known else "unknown here"
+    default = f", default {json.dumps(record['default'])}" if "default" in record else ""
+    return f"  {record['name']}  {kind}{default}"
+
+
+def _collection_line(entry: tuple[str, list[Any] | int]) -> str:
+    key, values = entry
+    return f"  {key} = {_entries(values)}"
 
 
 def _entries(values: list[Any] | int) -> str:

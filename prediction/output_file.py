@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-from checkpoints.loading.inference_graph import format_shape
+from checkpoints.loading.tensor_info import format_shape
 from data import files
 from prediction.casting import Array
 from prediction.errors import PredictionError

@@ -1,9 +1,14 @@
 """Which tensors are fetched and fed, told from the graph before anything is imported."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
+from absl import logging
+
+from checkpoints.errors import CheckpointError
+from checkpoints.loading.inference_graph import describe_tensors
 from checkpoints.loading.meta_graph_file import MetaGraphFile
 from checkpoints.loading.sub_graph import SubGraph, sub_graph
+from checkpoints.loading.tensor_info import TensorInfo
 from prediction.candidates import without_handles
 from prediction.errors import PredictionError
 from prediction.model import Model
@@ -43,12 +48,23 @@ def report_tensors(model: Model) -> tuple[str, ...]:
 
 
 def choose_row_input(
-    meta: MetaGraphFile, model: Model, fetches: Sequence[str], fed: Collection[str]
+    meta: MetaGraphFile,
+    model: Model,
+    fetches: Sequence[str],
+    fed: Collection[str],
+    fits: Callable[[TensorInfo], bool],
 ) -> str:
     """The tensor that --input is for.
 
     It is the signature's input, where there is one, or else the one tensor that has to be fed for
-    the fetched ones and is not fed by name.
+    the fetched ones and is not fed by name; of several, the one that the rows fit.
+
+    Args:
+      meta: the file.
+      model: its description.
+      fetches: the tensors that are fetched.
+      fed: those that are fed by name.
+      fits: whether the rows could be fed to a tensor.
 
     Raises:
       PredictionError: there is no such one.
@@ -58,6 +74,10 @@ def choose_row_input(
         candidates = unfed(meta, fetches, fed)
     if len(candidates) == 1:
         return candidates[0]
+    fitting = _fitting(meta, candidates, fits)
+    if len(fitting) == 1:
+        logging.info("--input is for %s, the only one left that it fits", fitting[0])
+        return fitting[0].name
     if candidates:
         raise PredictionError(
             f"--input could be for any of {described(meta, candidates)}: give each as "
@@ -67,6 +87,16 @@ def choose_row_input(
         f"nothing is left for --input to feed: {', '.join(fetches)} need no other placeholder; "
         f"any tensor can be fed by name with --feed{feedable(meta, model, fetches)}"
     )
+
+
+def _fitting(
+    meta: MetaGraphFile, candidates: Sequence[str], fits: Callable[[TensorInfo], bool]
+) -> list[TensorInfo]:
+    """Those of the candidates that the rows fit; none where this TensorFlow lacks one's type."""
+    try:
+        return [info for info in describe_tensors(meta, candidates) if fits(info)]
+    except CheckpointError:
+        return []
 
 
 def unfed(meta: MetaGraphFile, fetches: Sequence[str], fed: Collection[str]) -> tuple[str, ...]:

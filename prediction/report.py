@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from checkpoints.loading.inference_graph import format_shape
+from checkpoints.loading.tensor_info import format_shape
 from prediction.casting import Array
 from prediction.classification import Classification, accuracy, accuracy_per_class
 from prediction.json_values import json_value

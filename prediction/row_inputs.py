@@ -1,14 +1,16 @@
 """Which file of --input is for which tensor, and all of them opened, row beside row."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from checkpoints.errors import CheckpointError
-from checkpoints.loading.inference_graph import TensorInfo
 from checkpoints.loading.meta_graph_file import MetaGraphFile
+from checkpoints.loading.tensor_info import TensorInfo
 from data import files
+from data.errors import DataError
 from prediction.casting import Array
 from prediction.errors import PredictionError
 from prediction.feeds import Feed, feed_value
@@ -39,6 +41,7 @@ def files_by_tensor(
     fetches: Sequence[str],
     texts: Sequence[str],
     fed: Mapping[str, Feed],
+    max_bytes: int,
 ) -> dict[str, str]:
     """Which path is for which tensor.
 
@@ -49,6 +52,7 @@ def files_by_tensor(
       texts: the values of the flag: each `name=path`, but for one that may be a path alone, for
         the one input that is left. What is a path with a `=` in it, and exists, is a path.
       fed: what --feed gives.
+      max_bytes: that one file may unpack to.
 
     Returns:
       Paths by the full names of the tensors, in the order of `texts`.
@@ -66,7 +70,8 @@ def files_by_tensor(
     paths: dict[str, str] = {}
     others = [*fed, *(name for name, _ in named.values() if name is not None)]
     for text, (name, path) in named.items():
-        tensor = name or choose_row_input(meta, model, fetches, others)
+        fits = functools.partial(_fits, path, model, max_bytes)
+        tensor = name or choose_row_input(meta, model, fetches, others, fits)
         before = fed[tensor].source if tensor in fed else f"--input {paths.get(tensor)}"
         if tensor in fed or tensor in paths:
             raise PredictionError(f"{tensor} is fed twice: {before}, --input {text}")
@@ -83,6 +88,15 @@ def _named(meta: MetaGraphFile, model: Model, text: str) -> tuple[str | None, st
         return meta.tensor_name(name, model.feed_keys), path
     except CheckpointError as error:
         raise PredictionError(f"--input {text}: there is no such file, and {error}") from error
+
+
+def _fits(path: str, model: Model, max_bytes: int, info: TensorInfo) -> bool:
+    """Whether the rows of a file could be fed to a tensor; not where it cannot be read."""
+    try:
+        open_input(path, _target(info, model)._replace(scale=None), max_bytes)
+    except (DataError, PredictionError):
+        return False
+    return True
 
 
 def open_inputs(

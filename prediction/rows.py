@@ -7,11 +7,12 @@ from typing import Protocol
 
 import numpy as np
 
-from checkpoints.loading.inference_graph import TensorInfo
+from checkpoints.loading.tensor_info import TensorInfo
 from data.files import read_bytes
-from data.grey import to_grey
-from data.image_file import MAX_FILE_BYTES, read_images
+from data.image_file import MAX_FILE_BYTES
+from data.image_store import ImageStore
 from data.npy_stream import StreamedArray
+from data.stored_source import hold
 from prediction.casting import Array, fit_dtype
 from prediction.errors import PredictionError
 from prediction.text_rows import as_objects
@@ -141,8 +142,8 @@ class ImageRows:
         Raises:
           DataError: a file cannot be read or is no image.
         """
-        images = read_images(self.paths[start:stop], self.size)
-        images = to_grey(images) if self.channels == 1 else images
+        image_shape = (self.size, self.size, self.channels)
+        images = hold(ImageStore(self.paths[start:stop], "", image_shape), keep_bad=False).values
         images = images.reshape(len(images), -1) if self.flat else images
         return _ready(images, self.info, self.paths[start], self.scale)
 

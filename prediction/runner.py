@@ -7,7 +7,8 @@ from typing import NoReturn
 import numpy as np
 from tqdm import tqdm
 
-from checkpoints.loading.inference_graph import InferenceGraph, TensorInfo
+from checkpoints.loading.inference_graph import InferenceGraph
+from checkpoints.loading.tensor_info import TensorInfo
 from data.read_ahead import read_ahead
 from prediction.batching import Batching, choose_batching
 from prediction.casting import Array
@@ -62,12 +63,9 @@ def run_rows(
             if collected is None:
                 if first_run is not None:
                     first_run(fed, results)
-                layouts = [Layout(kind) for kind in kinds]
-                if fixed and num_rows != size:
-                    layouts = _settled(
-                        fetches, FilledRun(graph.run, fed, by_rows, results, declared)
-                    )
-                collected = Collected([info.name for info in graph.fetches], layouts, num_rows)
+                first = FilledRun(graph.run, fed, by_rows, results, declared)
+                filled = first if fixed and num_rows != size else None
+                collected = _collected(fetches, filled, num_rows)
             collected.add(step * size, rows, size if fixed else rows, results)
             progress.update(rows)
     return collected.values if collected else []
@@ -92,9 +90,22 @@ def _batches(
     return read_ahead(batch, 0, -(-num_rows // batching.size))
 
 
-def _settled(fetches: Sequence[tuple[TensorInfo, Kind]], first: FilledRun) -> list[Layout]:
-    """Where the rows are in each result of a graph that takes a fixed number of them."""
-    return [first.layout(i, info.name, kind) for i, (info, kind) in enumerate(fetches)]
+def _collected(
+    fetches: Sequence[tuple[TensorInfo, Kind]], filled: FilledRun | None, num_rows: int
+) -> Collected:
+    """What gathers the results, once it is known where the rows are in each.
+
+    Args:
+      fetches: each tensor, with how it goes with the rows.
+      filled: the first run of a graph that takes a fixed number of rows, where another number is
+        given; None where the rows are as the kinds say.
+      num_rows: in all.
+    """
+    names = [info.name for info, _ in fetches]
+    if filled is None:
+        return Collected(names, [Layout(kind) for _, kind in fetches], num_rows)
+    layouts = [filled.layout(i, info.name, kind) for i, (info, kind) in enumerate(fetches)]
+    return Collected(names, layouts, num_rows)
 
 
 def _progress_bar(num_rows: int) -> "tqdm[NoReturn]":

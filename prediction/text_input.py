@@ -5,7 +5,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from checkpoints.loading.inference_graph import TensorInfo, format_shape
+from checkpoints.loading.tensor_info import TensorInfo, format_shape
 from prediction.array_input import open_array
 from prediction.casting import Array
 from prediction.csv_file import read_csv

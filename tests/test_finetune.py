@@ -15,6 +15,7 @@ from absl import flags
 
 import finetune
 from checkpoints.errors import CheckpointError
+from data.ramp import RAMP_FILE
 from finetuning.config import FinetuneConfig
 from finetuning.task import make_task
 from prediction.command import PredictConfig, predict
@@ -279,3 +280,25 @@ def test_a_wrong_flag_is_refused(flag: str) -> None:
     finetune.define_flags(values)
     with pytest.raises(flags.IllegalFlagValueError):
         values(["finetune.py", "--meta=m", "--tensor=t", "--data=d", flag])
+
+
+def test_test_images_are_part_of_what_the_run_is(cnn_run: Path, finetune_config: Config) -> None:
+    plain = make_task(finetune_config(cnn_run, LAST_LAYER)).identity
+    assert "test_data" not in plain
+    held_out = [
+        make_task(finetune_config(cnn_run, LAST_LAYER, validation_fraction=fraction)).identity
+        for fraction in (0.25, 0.5)
+    ]
+    assert len({identity["test_data"] for identity in held_out}) == 2
+
+
+def test_the_ramp_is_written_by_who_holds_the_folder(
+    cnn_run: Path, finetune_config: Config
+) -> None:
+    config = finetune_config(cnn_run, LAST_LAYER, data="ramp", train_steps=1)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(loop, "_run", lambda *_: 1)
+        task = make_task(config)
+        assert not os.path.exists(config.run.ckpt_dir)
+        loop.train(task, config.run)
+    assert os.path.exists(f"{config.run.ckpt_dir}/{RAMP_FILE}")

@@ -25,7 +25,7 @@ ALLOWED = {
     "data": set(),
     "checkpoints": set(),
     "prediction": {"checkpoints", "data"},
-    "training": {"checkpoints", "cli"},
+    "training": {"checkpoints", "cli", "data"},
     "finetuning": {"checkpoints", "data", "models", "prediction", "training"},
     "finetune.py": {"checkpoints", "cli", "data", "finetuning", "training"},
     "predict.py": {"checkpoints", "cli", "data", "prediction"},

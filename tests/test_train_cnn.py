@@ -1,6 +1,7 @@
 """Training the CNN on each kind of data, up to the resumed run that ends with equal bytes."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
@@ -16,8 +17,10 @@ from absl import flags
 from PIL import Image
 
 import train_cnn
+from checkpoints import manifest
 from checkpoints.best import best_checkpoint
 from checkpoints.errors import CheckpointError
+from checkpoints.lock import FolderLock
 from checkpoints.tensor_bundle import BundleWriter
 from data.errors import DataError
 from train_cnn import CnnConfig
@@ -498,3 +501,64 @@ def test_the_defaults_of_a_schedule(
     assert identity["learning_rate"] == rate
     assert identity.get("warmup_steps", 0) == warmup_steps
     assert identity.get("cosine schedule's last step") == cosine_to
+
+
+def test_other_test_images_are_another_run(config: CnnConfig, tmp_path: Path) -> None:
+    """The best would be the best of something else."""
+    data = tmp_path / "images"
+    shutil.copytree(config.data, data)
+    config = _replace(config, data=str(data))
+    train_cnn.train(_replace(config, train_steps=7))
+    image = data / "test" / "cat" / "0.jpg"
+    Image.fromarray(np.zeros((40, 36, 3), np.uint8)).save(image)
+    with pytest.raises(TrainingError, match="another run: test_data was "):
+        train_cnn.train(config)
+
+
+@pytest.mark.parametrize("step", [4, 7])
+def test_where_a_run_is_interrupted_is_no_candidate_for_the_best(
+    tuned: CnnConfig, step: int
+) -> None:
+    """Off the cadence, also at a step whose log line has a test accuracy."""
+    assert _train_and_stop_after(tuned, step).exit_code == 143
+    recorded = _recorded(tuned)
+    assert recorded.pop(step + 1) is None
+    assert recorded
+    assert None not in recorded.values()
+
+
+def _make_older(config: CnnConfig) -> None:
+    """Makes of the newest manifest one of a version that hashed all pixels, and no test images."""
+    images = train_cnn.make_task(_replace(config, batch_size=36)).batches(0, 1)
+    digest = hashlib.sha256(b"".join(array.tobytes() for array in next(images))).hexdigest()
+    prefix = tf.train.latest_checkpoint(config.run.ckpt_dir)
+    found = manifest.read(config.run.ckpt_dir, int(prefix.split("-")[-1]))
+    assert found is not None
+    older = {k: v for k, v in found.config.items() if k != "test_data"} | {"data": digest}
+    Path(f"{prefix}.manifest").write_bytes(manifest.encode(found._replace(config=older)))
+
+
+def test_a_run_of_an_older_version_goes_on(
+    config: CnnConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its digests cannot be compared, which is said once; all else is checked."""
+    train_cnn.train(_replace(config, train_steps=7))
+    _make_older(config)
+    with pytest.raises(TrainingError, match="another run: batch_size was 5, is now 6;"):
+        train_cnn.train(_replace(config, batch_size=6))
+    caplog.clear()
+    assert train_cnn.train(config).step == 30
+    assert caplog.text.count("made by an older version") == 1
+    caplog.clear()
+    assert train_cnn.train(config).step == 30
+    assert "older version" not in caplog.text
+
+
+def test_a_second_trainer_writes_nothing(
+    cnn_config: Callable[..., CnnConfig], tmp_path: Path
+) -> None:
+    with FolderLock(str(tmp_path)):
+        before = sorted(os.listdir(tmp_path))
+        with pytest.raises(CheckpointError, match="is being trained by process"):
+            train_cnn.train(cnn_config(tmp_path, train_steps=1))
+        assert sorted(os.listdir(tmp_path)) == before

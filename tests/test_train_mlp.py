@@ -253,3 +253,15 @@ def test_every_kind_of_digits_is_predicted_alike(config: MlpConfig, tmp_path: Pa
         if path != idx_file:
             accuracy = np.mean(logits.argmax(axis=1) == labels)
             assert document["accuracy"] == pytest.approx(accuracy)
+
+
+def test_other_test_digits_are_another_run(config: MlpConfig, tmp_path: Path) -> None:
+    data = write_mnist(tmp_path / "copy", 100, 20)
+    config = dataclasses.replace(config, data_dir=str(data))
+    train_mlp.train(dataclasses.replace(config, epochs=1.0))
+    (labels,) = data.glob("t10k-labels*")
+    content = bytearray(labels.read_bytes())
+    content[-1] = (content[-1] + 1) % 10
+    labels.write_bytes(content)
+    with pytest.raises(TrainingError, match="another run: test_data was "):
+        train_mlp.train(config)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 from checkpoints.retention import Retention
 
@@ -74,7 +75,8 @@ def last_step(
     if train_steps is not None:
         return train_steps
     if epochs is not None:
-        return math.ceil(epochs * num_examples / batch_size)
+        # As it was written: 0.07 * 100 is above 7 in floats.
+        return math.ceil(Fraction(str(epochs)) * num_examples / batch_size)
     return default
 
 

@@ -3,9 +3,7 @@
 from absl import flags
 
 from cli import flag_types
-
-RAMP = "ramp"
-DEFAULT_DATA_MEMORY_MB = 512
+from data.options import DEFAULT_MEMORY_MB, RAMP, SKIP, STOP
 
 
 def define_data_flags(values: flags.FlagValues, default: str | None) -> None:
@@ -13,7 +11,7 @@ def define_data_flags(values: flags.FlagValues, default: str | None) -> None:
     flag_types.define_path(
         "data",
         default,
-        "Images to train on: 'ramp'; 'cifar10', 'mnist' or 'fashion_mnist', downloaded once; an "
+        f"Images to train on: '{RAMP}'; 'cifar10', 'mnist' or 'fashion_mnist', downloaded once; an "
         ".npz with X [N,32,32,3] and Y [N]; an .npy of any size, images.npy, with the labels in "
         "images.labels.npy; or a folder with one subfolder a class, or with train/ and test/ of "
         "that kind.",
@@ -30,7 +28,7 @@ def define_data_flags(values: flags.FlagValues, default: str | None) -> None:
     )
     flags.DEFINE_integer(
         "data_memory_mb",
-        DEFAULT_DATA_MEMORY_MB,
+        DEFAULT_MEMORY_MB,
         "Images of a folder or an .npy that take no more, decoded, are read into memory at the "
         "start; more of them are read as they are needed. It changes no numbers.",
         lower_bound=0,
@@ -38,8 +36,8 @@ def define_data_flags(values: flags.FlagValues, default: str | None) -> None:
     )
     flags.DEFINE_enum(
         "on_bad_image",
-        "stop",
-        ["stop", "skip"],
+        STOP,
+        [STOP, SKIP],
         "What an image of a folder or an .npy that cannot be read does: stop the run, or be "
         "skipped, with the next one of the epoch in its place.",
         flag_values=values,

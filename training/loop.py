@@ -60,10 +60,12 @@ def train(task: Task, config: RunConfig) -> Outcome:
         StopSignals() as stop,
         GraphSession(task.model) as session,
     ):
-        step, identity = resume.start(session, config, task)
-        task = task._replace(identity=identity)
+        start = resume.start(session, config, task)
+        if task.write_data is not None:
+            task.write_data()
+        step, task = start.step, task._replace(identity=start.identity)
         if step < task.last_step:
-            step = _run(session, task, config, step, stop)
+            step = _run(session, task, config, start, stop)
         prefix = naming.checkpoint_prefix(config.ckpt_dir, step)
         if step >= task.last_step:
             logging.info("finished: %s, step %d of %d", prefix, step, task.last_step)
@@ -83,22 +85,22 @@ def _make_folder(path: str) -> None:
 
 
 def _run(
-    session: GraphSession, task: Task, config: RunConfig, start: int, stop: StopSignals
+    session: GraphSession, task: Task, config: RunConfig, start: resume.Start, stop: StopSignals
 ) -> int:
     """Trains from `start` on; returns the step it ended at, whose checkpoint is committed."""
     with (
-        MetricsLog(config.ckpt_dir, task.model.graph, start) as log,
+        MetricsLog(config.ckpt_dir, task.model.graph, start.step) as log,
         CheckpointWriter(
             config.ckpt_dir,
             session.specs,
             RunRecord(task.meta_graph, task.identity, environment(), (log.path,)),
-            config.retention,
+            start.retention,
         ) as writer,
-        Progress(start, task.last_step, task.batch_size, task.examples) as progress,
-        closing(task.batches(start, task.last_step)) as batches,
+        Progress(start.step, task.last_step, task.batch_size, task.examples) as progress,
+        closing(task.batches(start.step, task.last_step)) as batches,
     ):
-        step, save_every = start, config.save_every_steps or task.epoch_steps or task.last_step
-        for step, batch in enumerate(batches, start + 1):
+        step, save_every = start.step, config.save_every_steps or task.epoch_steps or task.last_step
+        for step, batch in enumerate(batches, start.step + 1):
             values, test_accuracy = session.train_step(batch), None
             _check_loss(values.loss, step)
             progress.step()
@@ -108,11 +110,13 @@ def _run(
                 log.write(metrics)
                 progress.log(metrics)
             stopping = stop.received is not None  # Read once: what is saved is where it stops.
-            if due(step, save_every, task.last_step) or stopping:
-                if config.keep_best and test_accuracy is None:
+            save_due = due(step, save_every, task.last_step)
+            if save_due or stopping:
+                if config.keep_best and save_due and test_accuracy is None:
                     test_accuracy = _test_accuracy(session, task)
                 log.flush()
-                writer.save(step, session.variables(), test_accuracy)
+                # Which one is the best must not depend on where a run was interrupted.
+                writer.save(step, session.variables(), test_accuracy if save_due else None)
             if stopping:
                 break
     return step

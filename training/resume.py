@@ -10,6 +10,7 @@ from absl import logging
 from checkpoints import upkeep
 from checkpoints.errors import CheckpointError, reason
 from checkpoints.restore import Restored, restore_newest
+from checkpoints.retention import Retention
 from training.config import RunConfig
 from training.environment import differences, environment
 from training.errors import TrainingError
@@ -27,10 +28,12 @@ class Start(NamedTuple):
     Attributes:
       step: updates done.
       identity: what the run's numbers follow from, what it began with included.
+      retention: which checkpoints stay.
     """
 
     step: int
     identity: Mapping[str, Any]
+    retention: Retention
 
 
 def start(session: GraphSession, config: RunConfig, task: Task) -> Start:
@@ -64,11 +67,12 @@ def start(session: GraphSession, config: RunConfig, task: Task) -> Start:
         _check_identity(restored, identity, allow_change=config.allow_config_change)
         session.assign(restored.values)
         logging.info("resuming %s", restored.prefix)
+    step = restored.step if restored else None
     try:
-        upkeep.at_start(config.ckpt_dir, restored.step if restored else None, config.retention)
+        retention = upkeep.at_start(config.ckpt_dir, step, config.retention)
     except tf.errors.OpError as error:
         raise TrainingError(f"{config.ckpt_dir} cannot be written: {reason(error)}") from error
-    return Start(restored.step if restored else 0, identity)
+    return Start(step or 0, identity, retention)
 
 
 def _with_digest(identity: Mapping[str, Any], initial: InitialValues) -> Mapping[str, Any]:
@@ -100,7 +104,16 @@ def _check_identity(restored: Restored, identity: Mapping[str, Any], *, allow_ch
     """TrainingError where the checkpoint is of another run and that is not allowed."""
     if restored.manifest is None:
         return
-    changes = differences(restored.manifest.config, identity)
+    saved = restored.manifest.config
+    unknown = _not_comparable(saved, identity)
+    if unknown:
+        logging.warning(
+            "%s was made by an older version, or without a test split: its %s cannot be compared",
+            restored.prefix,
+            " and ".join(unknown),
+        )
+    comparable = {name: value for name, value in identity.items() if name not in unknown}
+    changes = differences({k: v for k, v in saved.items() if k not in unknown}, comparable)
     if changes and not allow_change:
         raise TrainingError(
             f"{restored.prefix} is of another run: {', '.join(changes)}; train into another folder "
@@ -110,3 +123,17 @@ def _check_identity(restored: Restored, identity: Mapping[str, Any], *, allow_ch
         logging.warning("continuing another run: %s", ", ".join(changes))
     if moves := differences(restored.manifest.environment, environment()):
         logging.warning("the last bits of the numbers may differ: %s", ", ".join(moves))
+
+
+def _not_comparable(saved: Mapping[str, Any], identity: Mapping[str, Any]) -> list[str]:
+    """The entries on examples of which an older version said nothing, or what is counted otherwise.
+
+    Digests that are made in different ways differ by what stands before their colon; the oldest
+    have none.
+    """
+    unknown = []
+    for name in ("data", "test_data"):
+        now, before = identity.get(name), saved.get(name)
+        if isinstance(now, str) and (before is None or (":" in now and ":" not in str(before))):
+            unknown.append(name)
+    return unknown

@@ -69,6 +69,8 @@ class Task(NamedTuple):
         steps of one pass over the examples; None saves only at the end then.
       initial_values: reads the values that variables begin with in place of initial ones; None
         where there are none.
+      write_data: puts the examples into the run's folder, where they are not there; called once
+        the folder is locked and it is clear that the run is this one. None for nothing to put.
     """
 
     model: TrainableGraph
@@ -82,3 +84,4 @@ class Task(NamedTuple):
     identity: Mapping[str, Any]
     epoch_steps: Fraction | None = None
     initial_values: Callable[[], InitialValues] | None = None
+    write_data: Callable[[], None] | None = None

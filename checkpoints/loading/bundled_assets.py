@@ -18,6 +18,8 @@ _FOLDER = "assets"
 def bundled_asset(meta: MetaGraphFile, name: str) -> str | None:
     """The path of a SavedModel's asset; None where it has none of that name.
 
+    A link out of the model's folder is one too, for `check_inside` to refuse.
+
     Args:
       meta: the model.
       name: as the file has it. One that leads out of the folder is none.
@@ -26,7 +28,10 @@ def bundled_asset(meta: MetaGraphFile, name: str) -> str | None:
         return None
     folder, file = os.path.split(meta.path)
     path = os.path.join(folder, _FOLDER, name)
-    return path if file.endswith(GRAPH_SUFFIXES) and tf.io.gfile.exists(path) else None
+    if not file.endswith(GRAPH_SUFFIXES):
+        return None
+    # Of a file that a link leads to elsewhere, not even whether it exists is asked.
+    return path if not _is_inside(path) or tf.io.gfile.exists(path) else None
 
 
 def check_inside(path: str, name: str) -> None:
@@ -39,10 +44,15 @@ def check_inside(path: str, name: str) -> None:
     Raises:
       CheckpointError: it is one; the message says how to read it all the same.
     """
-    model = os.path.dirname(os.path.dirname(path))
-    target = os.path.realpath(path)
-    if not target.startswith(os.path.join(os.path.realpath(model), "")):
+    if not _is_inside(path):
+        target = os.path.realpath(path)
         raise CheckpointError(
             f"{path} is a link out of the model's folder, to {target}: if that is the file, name "
             f"it with --asset {name}={target}"
         )
+
+
+def _is_inside(path: str) -> bool:
+    """Whether an asset, with its links followed, is in the model's folder."""
+    model = os.path.dirname(os.path.dirname(path))
+    return os.path.realpath(path).startswith(os.path.join(os.path.realpath(model), ""))

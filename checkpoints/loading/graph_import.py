@@ -12,6 +12,8 @@ from checkpoints.loading.constant_sizes import check_constant_sizes
 from checkpoints.loading.meta_graph_file import MetaGraphFile, node_of
 from checkpoints.loading.well_formed import check_well_formed
 
+# How TensorFlow says that it cannot make a constant; the constant itself follows, as text.
+_UNMADE = "Cannot parse tensor from"
 _NODE = re.compile(r"\{\{node (\S+?)\}\}")  # How TensorFlow marks nodes in its messages.
 
 
@@ -60,9 +62,16 @@ def reason_of_run(error: tf.errors.OpError) -> str:
     lines = str(error.message).strip().splitlines()
     after = [reason for line, reason in itertools.pairwise(lines) if line.startswith("Node: ")]
     node = _NODE.search(str(error.message))
-    return f"{f' at {node[1]}' if node else ''}: {(after or lines)[0]}"
+    return f"{f' at {node[1]}' if node else ''}: {_plain((after or lines)[0])}"
 
 
 def _first_line(error: Exception) -> str:
     text = error.message if isinstance(error, tf.errors.OpError) else str(error)
-    return str(text).strip().partition("\n")[0]
+    return _plain(str(text).strip().partition("\n")[0])
+
+
+def _plain(reason: str) -> str:
+    """The reason as a user understands it."""
+    if _UNMADE not in reason:
+        return reason
+    return "a constant is damaged, or needs more memory than there is or is allowed"

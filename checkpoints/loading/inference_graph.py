@@ -22,38 +22,13 @@ from checkpoints.loading.meta_graph_file import MetaGraphFile
 from checkpoints.loading.op_check import check_operations, disarm
 from checkpoints.loading.restored_values import Restoring, Step
 from checkpoints.loading.sub_graph import nodes_by_op, sub_graph
-from checkpoints.loading.time_limit import TimeLimit
+from checkpoints.loading.tensor_info import TensorInfo
+from checkpoints.loading.time_limit import RUN, TimeLimit
 from checkpoints.loading.variable_values import RESOURCE_VARIABLE
 
-_RUN = "one run"
-_START = "the start of the graph, which fills its tables,"
+_START = "the start of the graph"
 
 Array = np.ndarray[Any, Any]
-
-
-class TensorInfo(NamedTuple):
-    """What is known of a tensor before anything runs.
-
-    Attributes:
-      name: in full, such as `x:0`.
-      dtype: a tf.DType, never a reference type.
-      shape: None for each dimension that is not known; None where the rank is not known.
-    """
-
-    name: str
-    dtype: tf.DType
-    shape: tuple[int | None, ...] | None
-
-    def __str__(self) -> str:
-        """As in an error line: `x:0 float32 [?, 32, 32, 3]`."""
-        return f"{self.name} {self.dtype.name} {format_shape(self.shape)}"
-
-
-def format_shape(shape: Sequence[int | None] | None) -> str:
-    """`[?, 32, 32, 3]`; `of any shape` where the rank is not known."""
-    if shape is None:
-        return "of any shape"
-    return "[" + ", ".join("?" if size is None else str(size) for size in shape) + "]"
 
 
 class InferenceGraph:
@@ -100,11 +75,11 @@ class InferenceGraph:
           CheckpointError: an operation failed, and the message names its node; or the run took
             longer than the time limit.
         """
-        self._time_limit.start(_RUN)
+        self._time_limit.start(RUN)
         try:
             results = self._run(*values)
         except tf.errors.DeadlineExceededError as error:
-            line = self._time_limit.overrun(_RUN, self._session.graph)
+            line = self._time_limit.overrun(RUN, self._session.graph)
             raise CheckpointError(line) from error
         except tf.errors.OpError as error:
             raise CheckpointError(f"the graph fails{reason_of_run(error)}") from error
@@ -172,12 +147,13 @@ def load_inference_graph(
     with time_limit.over("the import of the graph"):
         graph, fed, fetched, restoring, nodes_by_op = _imported(meta, fetches, feeds, trust_graph)
     steps = restoring.steps(assets)
-    with time_limit.over(_START):
+    start = f"{_START}, which fills its tables," if restoring.fills_tables else _START
+    with time_limit.over(start):
         try:
             session = _restored_session(graph, steps, time_limit)
             return InferenceGraph(session, fed, fetched, nodes_by_op, time_limit)
         except tf.errors.DeadlineExceededError as error:
-            raise CheckpointError(time_limit.overrun(_START, graph)) from error
+            raise CheckpointError(time_limit.overrun(start, graph)) from error
         except tf.errors.OpError as error:  # What is only found out when the graph is first built.
             raise CheckpointError(f"{meta.path} cannot be run{reason_of_run(error)}") from error
 

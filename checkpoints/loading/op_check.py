@@ -1,6 +1,6 @@
 """Refuses what is no mere computation in a stranger's graph, before anything of it is imported."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from absl import logging
@@ -8,6 +8,7 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from checkpoints.errors import CheckpointError
+from checkpoints.loading.op_definitions import op_definitions
 from checkpoints.loading.op_list import HARMLESS_ATTRIBUTE, HARMLESS_IF_EMPTY, RISKS
 from checkpoints.loading.pure_ops import PURE
 
@@ -28,13 +29,6 @@ class Offender(NamedTuple):
     node: NodeDef
     function: str
     risk: str
-
-    @property
-    def result(self) -> str:
-        """What can be fed in its place."""
-        if self.function:
-            return "a tensor that follows it"
-        return f"{_shown(self.node.name)}:0 or a tensor that follows it"
 
     def __str__(self) -> str:
         place = f" of function {_shown(self.function)}" if self.function else ""
@@ -62,8 +56,8 @@ def check_operations(graph_def: GraphDef, where: str, trust_graph: bool) -> None
     rest = f"; and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
     if not trust_graph:
         raise CheckpointError(
-            f"{where}: {named}{rest}. Feed {found[0].result}, or, if you trust the file, run it "
-            "all the same with --trust_graph"
+            f"{where}: {named}{rest}. Feed {_in_place_of(found[0], graph_def)}, or, if you trust "
+            "the file, run it all the same with --trust_graph"
         )
     logging.warning("%s: %s%s; run all the same, as --trust_graph asks", where, named, rest)
 
@@ -93,6 +87,35 @@ def disarm(graph_def: GraphDef) -> None:
         offender.node.attr["_kernel"].s = b"refused"
 
 
+def _in_place_of(offender: Offender, graph_def: GraphDef) -> str:
+    """What can be fed so that an offender is not needed."""
+    follows = "a tensor that follows it"
+    if offender.function:
+        return follows
+    definitions = op_definitions(graph_def)
+    without = {op for op, definition in definitions.items() if not definition.output_arg}
+    if offender.node.op not in without:
+        return f"{_shown(offender.node.name)}:0 or {follows}"
+    waiting = _waiting(offender.node.name, graph_def, without)
+    return follows if waiting is None else f"{_shown(waiting)}:0, which waits for it"
+
+
+def _waiting(name: str, graph_def: GraphDef, without: Collection[str]) -> str | None:
+    """The nearest node with an output that waits for a node of an operation without one."""
+    waiting_for: dict[str, list[NodeDef]] = {}
+    for node in graph_def.node:
+        for text in node.input:
+            if text.startswith("^"):
+                waiting_for.setdefault(text[1:], []).append(node)
+    names = [name]
+    for reached in names:  # It grows as it goes.
+        for node in waiting_for.pop(reached, []):
+            if node.op not in without:
+                return str(node.name)
+            names.append(node.name)
+    return None
+
+
 def _shown(name: str) -> str:
     """A name out of a file that nothing has been checked of yet, fit for one line."""
     return name if name.isprintable() and len(name) <= _LONGEST else ascii(name[:_LONGEST])
@@ -109,11 +132,11 @@ def _risky(nodes: Iterable[NodeDef], functions: set[str]) -> Iterator[tuple[Node
         if risk is None:
             if node.op not in functions:  # Old graphs call a function by an operation of its name.
                 yield node, _UNKNOWN
-        elif not _is_harmless(node, body):
+        elif not is_harmless(node, body):
             yield node, risk
 
 
-def _is_harmless(node: NodeDef, body: Mapping[str, NodeDef]) -> bool:
+def is_harmless(node: NodeDef, body: Mapping[str, NodeDef]) -> bool:
     """Whether a risky operation's attributes or inputs are such that it only computes."""
     if node.op in HARMLESS_ATTRIBUTE:
         name, pattern = HARMLESS_ATTRIBUTE[node.op]

@@ -69,6 +69,11 @@ class Restoring:
         self._imports = [self._fill(f) for f in fillings if not isinstance(f, ByRun)]
         self._runs = [f.node for f in fillings if isinstance(f, ByRun)]
 
+    @property
+    def fills_tables(self) -> bool:
+        """Whether there are tables to fill, for which operations of the graph may be run."""
+        return bool(self._imports or self._runs)
+
     def steps(self, assets: Mapping[str, str]) -> list[Step]:
         """Reads the values; the steps are to be run in this order.
 

@@ -15,6 +15,7 @@ from checkpoints.loading.meta_graph_file import (
     MetaGraphFile,
     node_of,
 )
+from checkpoints.loading.silent import silence, silent_inputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +42,10 @@ class SubGraph:
 
     @cached_property
     def graph_def(self) -> GraphDef:
-        """The nodes in the file's order and the library functions they need, on no device."""
+        """The nodes in the file's order and the library functions they need.
+
+        They are on no device, and print nothing.
+        """
         graph_def = GraphDef(versions=self.meta.proto.graph_def.versions)
         for name, node in self.meta.nodes.items():
             if name in self.names:
@@ -110,7 +114,7 @@ def reachable(meta: MetaGraphFile, nodes: Iterable[str]) -> set[str]:
 
 def _inputs(meta: MetaGraphFile, node: str, fed_nodes: Collection[str]) -> Iterator[str]:
     """The full names of the tensors that a node waits for, its control inputs as output 0."""
-    for text in meta.nodes[node].input:
+    for text in silent_inputs(meta.nodes[node]):
         name = text.removeprefix("^")
         if node_of(name) not in meta.nodes:
             raise CheckpointError(f"{meta.path} is damaged: {node} has an unknown input {text}")
@@ -125,15 +129,16 @@ def _copy_cleaned(
 
     Those are its device, its colocation with nodes that may be gone, and shapes that were
     inferred by an older TensorFlow. Shapes of placeholders stay, as the graphs of old producers
-    (before version 24) have them nowhere else.
+    (before version 24) have them nowhere else. What prints is made silent.
     """
     cleaned.CopyFrom(node)
+    silence(cleaned)
     cleaned.ClearField("device")
     cleaned.attr.pop("_class", None)
     if node.op not in PLACEHOLDERS and node.op not in PLACEHOLDERS_WITH_DEFAULT:
         cleaned.attr.pop("_output_shapes", None)
-    if fed_nodes and any(text.startswith("^") and text[1:] in fed_nodes for text in node.input):
-        kept = [n for n in node.input if not (n.startswith("^") and n[1:] in fed_nodes)]
+    if fed_nodes and any(text.startswith("^") and text[1:] in fed_nodes for text in cleaned.input):
+        kept = [n for n in cleaned.input if not (n.startswith("^") and n[1:] in fed_nodes)]
         del cleaned.input[:]
         cleaned.input.extend(kept)
 

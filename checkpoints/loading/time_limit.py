@@ -12,7 +12,7 @@ from checkpoints.loading.op_list import RISKS, WAIT
 GRACE_SECONDS = 5.0  # After the limit, for a session to end by itself.
 _SHOWN = 3
 _YEAR_SECONDS = 365 * 24 * 3600
-_MORE_TIME = "give it more (0 is no limit), or fewer rows a run with --batch_size"
+RUN = "one run"  # Of the fetched tensors, for some rows.
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class TimeLimit:
         return max(1, round(self.seconds * 1000)) if self._is_limit else 0
 
     def start(self, what: str) -> None:
-        """Has the process ended where `what`, such as `one run`, does not `stop` in time."""
+        """Has the process ended where `what`, such as `RUN`, does not `stop` in time."""
         if self.end_after is not None and self._is_limit:
-            line = f"{self._took(what)}, and does not end: {_MORE_TIME}"
+            line = f"{self._took(what)}, and does not end: {_more_time(what)}"
             self.end_after(self.seconds + GRACE_SECONDS, line)
 
     def stop(self) -> None:
@@ -65,7 +65,7 @@ class TimeLimit:
         """
         waiting = [op for op in graph.get_operations() if _may_wait(op.type)]
         if not waiting:
-            return f"{self._took(what)}: {_MORE_TIME}"
+            return f"{self._took(what)}: {_more_time(what)}"
         described = first_few([f"{op.name} ({op.type})" for op in waiting], _SHOWN)
         return (
             f"{self._took(what)}: it waits for {described}, which nobody fills; {_advice(waiting)}"
@@ -77,6 +77,11 @@ class TimeLimit:
 
     def _took(self, what: str) -> str:
         return f"{what} took longer than --time_limit={self.seconds:g} seconds"
+
+
+def _more_time(what: str) -> str:
+    more = "give it more (0 is no limit)"
+    return f"{more}, or fewer rows a run with --batch_size" if what == RUN else more
 
 
 def _may_wait(kind: str) -> bool:

@@ -12,6 +12,7 @@ from checkpoints.loading.checkpoint_reader import Array, CheckpointReader
 from checkpoints.loading.graph_view import attribute
 from checkpoints.loading.meta_graph_file import MetaGraphFile
 from checkpoints.loading.saver_mapping import Stored, checkpoint_keys
+from checkpoints.loading.tensor_info import format_shape
 
 REF_VARIABLES = frozenset({"Variable", "VariableV2"})
 RESOURCE_VARIABLE = "VarHandleOp"
@@ -147,7 +148,7 @@ def _misfits(
     """A phrase for each variable that the checkpoint has otherwise than the graph."""
     return [
         f"{_named(v, keys)} is {_found(keys[v.name], reader)}, the graph has {v.dtype.name} "
-        f"{v.shape}"
+        f"{format_shape(v.shape)}"
         for v in variables
         if not _fits(v, keys[v.name], reader)
     ]

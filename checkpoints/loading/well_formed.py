@@ -4,11 +4,9 @@ Of a graph itself it checks every node when it is imported. It does not look int
 into library functions only when they are run, where some mistakes end the process.
 """
 
-import itertools
 from collections.abc import Callable, Mapping
 from graphlib import CycleError, TopologicalSorter
 
-import tensorflow as tf
 from tensorflow.core.framework.attr_value_pb2 import AttrValue
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
@@ -16,6 +14,7 @@ from tensorflow.core.framework.op_def_pb2 import OpDef
 
 from checkpoints.errors import CheckpointError
 from checkpoints.loading.graph_view import called, data_inputs
+from checkpoints.loading.op_definitions import op_definitions
 
 _MAX_DEPTH = 100  # Functions within functions.
 _MAX_NODES = 1_000_000  # Of a function with all that it calls, as often as it does.
@@ -53,7 +52,7 @@ def check_well_formed(graph_def: GraphDef, where: str) -> None:
         function calls itself, or others many thousand times over; a node of a function does not
         fit its operation.
     """
-    definitions = _definitions(graph_def)
+    definitions = op_definitions(graph_def)
     for node in graph_def.node:
         _check_node(node, definitions.get(node.op), where)
     _check_takes(graph_def, where)
@@ -156,20 +155,6 @@ def _check_calls(graph_def: GraphDef, where: str) -> None:
                 f"{where}: its function {name} calls others {depth[name]} deep, with {nodes[name]} "
                 f"nodes in all; expected at most {_MAX_DEPTH} and {_MAX_NODES}"
             )
-
-
-def _definitions(graph_def: GraphDef) -> Mapping[str, OpDef]:
-    """What this TensorFlow says of each operation of a graph and of the functions it has in it.
-
-    One that it does not have is left out: the import of the graph says so.
-    """
-    functions = graph_def.library.function
-    nodes = itertools.chain(graph_def.node, *(function.node_def for function in functions))
-    ops = {node.op for node in nodes} - {function.signature.name for function in functions}
-    flat = GraphDef(node=[NodeDef(name=op, op=op) for op in sorted(ops)])
-    with tf.Graph().as_default() as graph:  # It refuses to work outside one.
-        exported = tf.compat.v1.train.export_meta_graph(graph_def=flat, graph=graph)
-    return {op.name: op for op in exported.meta_info_def.stripped_op_list.op}
 
 
 def _check_attributes(node: NodeDef, definition: OpDef, where: str) -> None:

@@ -113,3 +113,42 @@ def test_a_start_clears_the_best_that_another_has_replaced(
     upkeep.at_start(str(tmp_path), 40, Retention(2, keep_best=True))
     assert folder.committed_steps(str(tmp_path)) == [30, 40]
     assert len(list(tmp_path.iterdir())) == 2 * 4 + 1
+
+
+def test_a_damaged_best_is_stepped_over_with_a_line(
+    tmp_path: Path, specs: Specs, values: Values, caplog: pytest.LogCaptureFixture
+) -> None:
+    _save(tmp_path, specs, values, {10: 0.9, 20: 0.5, 30: 0.1})
+    _damage(tmp_path, 10)
+    assert best_checkpoint(str(tmp_path)) == str(tmp_path / "my-model-20")
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert "my-model-10 cannot be used" in line
+    assert "\n" not in line
+    for step in (20, 30):
+        _damage(tmp_path, step)
+    with pytest.raises(CheckpointError, match=r"each of the 3 checkpoints that say .* is damaged"):
+        best_checkpoint(str(tmp_path))
+
+
+def test_a_damaged_best_is_no_longer_kept_after_a_start(
+    tmp_path: Path, specs: Specs, values: Values, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Beyond the newest it goes; among them it stays until they are others."""
+    _save(tmp_path, specs, values, {10: 0.9, 20: 0.5, 30: 0.8, 40: 0.1})
+    for step in (10, 30):
+        _damage(tmp_path, step)
+    retention = upkeep.at_start(str(tmp_path), 40, Retention(2, keep_best=True))
+    assert caplog.text.count("not kept as the best") == 2
+    assert folder.committed_steps(str(tmp_path)) == [30, 40]
+    record = RunRecord(b"a meta graph", {}, {})
+    with CheckpointWriter(str(tmp_path), specs, record, retention) as writer:
+        for step in (50, 60):
+            writer.save(step, values | {"global_step": np.array(step, np.int64)}, 0.05)
+    assert folder.committed_steps(str(tmp_path)) == [40, 50, 60]
+
+
+def _damage(path: Path, step: int) -> None:
+    file = path / f"my-model-{step}.data-00000-of-00001"
+    content = bytearray(file.read_bytes())
+    content[0] ^= 1
+    file.write_bytes(content)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from checkpoints.retention import Retention, Saved, best_of, steps_to_delete
+from checkpoints.retention import Retention, Saved, best_first, steps_to_delete
 
 HOUR = 3600.0
 
@@ -54,8 +54,9 @@ def _measured(*accuracies: float | None) -> list[Saved]:
 def test_the_best_is_the_earliest_of_the_most_accurate(
     accuracies: tuple[float | None, ...], best: int | None
 ) -> None:
-    found = best_of(_measured(*accuracies))
-    assert (found and found.step) == best
+    found = best_first(_measured(*accuracies))
+    assert (found[0].step if found else None) == best
+    assert len(found) == len([each for each in accuracies if each is not None])
 
 
 @pytest.mark.parametrize(
@@ -87,3 +88,10 @@ def test_the_best_takes_no_place_of_the_spans() -> None:
         present = [c for c in present if c.step not in doomed]
     assert [c.step for c in present] == [1, 3, 4, 5, 6]
     assert steps_to_delete(saved, retention) == [2]
+
+
+def test_a_damaged_one_is_not_kept_as_the_best() -> None:
+    saved = _measured(0.9, 0.8, 0.1, 0.1)
+    damaged = frozenset({1})
+    assert steps_to_delete(saved, Retention(2, keep_best=True, damaged=damaged)) == [1]
+    assert steps_to_delete(saved, Retention(2, keep_best=True)) == [2]

@@ -21,7 +21,7 @@ import os, resource, signal, sys, time
 from cli.run import run
 from cli.supervisor import Supervisor
 
-supervisor = Supervisor()
+supervisor = Supervisor("give it less")
 
 def main(values):
 {body}
@@ -84,6 +84,7 @@ def test_a_crash_is_one_line(start: Start, number: signal.Signals, said: str) ->
     assert (code, out, len(lines)) == (1, "begun\n", 1)
     assert lines[0].startswith(f"script.py: error: {said}")
     assert "--memory_limit_mb" in lines[0]
+    assert "give it less" in lines[0]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -122,6 +123,31 @@ def test_a_child_that_does_not_heed_a_signal_is_killed(start: Start) -> None:
     process.stdout.readline()
     process.send_signal(signal.SIGTERM)
     assert _end(process) == (143, "", [])
+
+
+def test_a_second_signal_that_is_no_echo_kills_it_at_once(start: Start) -> None:
+    process = start(
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])",
+        _PIDS,
+        "time.sleep(2.5)",
+        "print('lived on')",
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.7)
+    assert _end(process) == (130, "", [])
+
+
+def test_what_a_library_writes_to_stderr_is_no_command_to_a_terminal(start: Start) -> None:
+    """Not by way of Python; a character may come in pieces."""
+    body = (
+        "for piece in (b'\\x1b[31m', b'gr\\xc3', b'\\xbcn', b'\\xff\\xc3'):",
+        "    os.write(2, piece)",
+        "    time.sleep(0.05)",
+    )
+    assert _end(start(*body)) == (0, "", ["\\u001b[31mgrün\\xff\\xc3"])
 
 
 def test_the_child_does_not_outlive_its_parent(start: Start) -> None:
@@ -192,7 +218,7 @@ def test_without_a_child_a_thread_ends_it(monkeypatch: pytest.MonkeyPatch) -> No
     """As where there is no fork; a call with 0 s calls it off."""
     said: list[str] = []
     monkeypatch.setattr("cli.supervisor.end_at_once", said.append)
-    supervisor = Supervisor()
+    supervisor = Supervisor("give it less")
     supervisor.end_after(0.3, "never")
     supervisor.end_after(0.0, "")
     supervisor.end_after(0.02, "late")

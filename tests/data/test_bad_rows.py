@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data.bad_rows import SKIP, STOP, BadSoFar, TrainingBatches
+from data.bad_rows import BadSoFar, TrainingBatches
 from data.batches import ShuffledBatches
 from data.errors import BadRowsError, DataError
+from data.options import SKIP, STOP
 from data.read_ahead import read_ahead
 from data.row_batches import row_batches
 from data.source import Array, Indices

@@ -12,19 +12,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.bad_rows import SKIP, TrainingBatches
+from data.bad_rows import TrainingBatches
 from data.batches import ShuffledBatches
 from data.errors import BadRowsError
 from data.image_data import (
     ALL_CLASSES,
-    DEFAULT_MEMORY_MB,
     ImageData,
     ReadOptions,
     open_image_data,
 )
+from data.options import SKIP
 from data.source import Array, Source
 from tests.data.conftest import DataErrorLine, Encode, MakeFolder
-from training.data_flags import DEFAULT_DATA_MEMORY_MB
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
 LABELS = np.array([0, 1, 2, 0, 1, 2, 0, 1])
@@ -65,7 +64,7 @@ def test_ramp(tmp_path: Path) -> None:
     assert np.array_equal(x, (np.arange(30720).reshape(10, 32, 32, 3) / 255).astype(np.float32))
     assert y.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 2, 0]
     assert data[1:] == (None, (), 4)
-    assert path.exists()
+    assert not path.exists()
 
 
 def test_ramp_is_not_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -255,10 +254,6 @@ def save_npy(tmp_path: Path) -> Any:
     return save_both
 
 
-def test_the_script_and_the_reader_have_one_default() -> None:
-    assert DEFAULT_DATA_MEMORY_MB == DEFAULT_MEMORY_MB == ReadOptions().memory_mb
-
-
 @pytest.mark.parametrize("options", [ReadOptions(), AS_NEEDED])
 @pytest.mark.parametrize("images", [PIXELS, PIXELS / 255])
 def test_npy_gives_what_npz_does(
@@ -280,6 +275,7 @@ def test_what_is_read_as_needed_has_the_digest_of_what_is_held(
     for spec in (save_npy(PIXELS, LABELS), make_folder({"a": 5, "b": 3})):
         held, needed = (open_data(spec, 0.3, 1, options) for options in (ReadOptions(), AS_NEEDED))
         assert held.train.digest() == needed.train.digest()
+        assert held.train.digest().startswith("sampled:")  # Of a part of them, too.
         x, y = all_rows(held.train)
         other_x, other_y = all_rows(needed.train)
         assert np.array_equal(x, other_x)
@@ -294,7 +290,7 @@ def test_training_and_test_images_count_together(
     for memory_mb, held in ((1, False), (2, True)):
         data = open_data(folder, options=ReadOptions(memory_mb=memory_mb))
         with monkeypatch.context() as patch:
-            patch.setattr("data.image_files.read_image", lambda *_: pytest.fail("not held"))
+            patch.setattr("data.image_store.read_image", lambda *_: pytest.fail("not held"))
             for source in (data.train, data.test):
                 if held:
                     all_rows(source)

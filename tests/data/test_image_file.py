@@ -1,15 +1,18 @@
+import contextlib
 import io
 import struct
+import threading
 import zlib
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import Image
 
+from data import image_file
 from data.errors import DataError
-from data.image_file import decode_image, read_images
+from data.image_file import decode_image, to_grey
 from tests.data.conftest import DataErrorLine, Encode
 
 
@@ -153,31 +156,40 @@ def test_jpeg_of_too_many_pixels_is_refused(encode: Encode, data_error_line: Dat
         decode_image(large, "a.jpg")
 
 
-def test_images_are_read_in_order(tmp_path: Path, encode: Encode) -> None:
-    # More than one task holds.
-    paths = [str(tmp_path / f"{i} ü.png") for i in range(150)]
-    for i, path in enumerate(paths):
-        Path(path).write_bytes(encode(np.full((4, 4, 3), i, np.uint8)))
-    images = read_images(paths[::-1])
-    assert images.dtype == np.uint8
-    assert images.shape == (150, 32, 32, 3)
-    assert (images == np.arange(150)[::-1].reshape(150, 1, 1, 1)).all()
+def test_every_grey_value_is_pillows() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 50, 40, 3), np.uint8)
+    images[0, 0, :3] = [[0, 0, 0], [255, 255, 255], [255, 0, 0]]
+    expected = np.stack([np.asarray(Image.fromarray(image).convert("L")) for image in images])
+    found = to_grey(images)
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, expected[..., np.newaxis])
 
 
-def test_no_images_are_none() -> None:
-    assert read_images([]).shape == (0, 32, 32, 3)
+def test_grey_stays_as_it_is() -> None:
+    values = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
+    np.testing.assert_array_equal(to_grey(np.repeat(values, 3, axis=2)), values)
 
 
-def test_first_bad_image_is_named(
-    tmp_path: Path, encode: Encode, data_error_line: DataErrorLine
+@pytest.mark.parametrize(("limit", "together"), [(15, 1), (16, 2)])
+def test_large_images_are_decoded_one_at_a_time(
+    encode: Encode, monkeypatch: pytest.MonkeyPatch, limit: int, together: int
 ) -> None:
-    paths = [str(tmp_path / f"{i}.png") for i in range(200)]
-    for path in paths:
-        Path(path).write_bytes(encode(random_pixels(4, 4)))
-    for bad in (90, 140, 199):
-        Path(paths[bad]).write_bytes(b"no image")
-    with data_error_line(r"90\.png: is neither"):
-        read_images(paths)
-    Path(paths[3]).unlink()
-    with data_error_line(r"/3\.png: .*No such file"):
-        read_images(paths)
+    """Two threads with an image of 4 x 4 pixels each; smaller ones do not wait for each other."""
+    pixels, inside, most = image_file._pixels, [0], [0]
+    both = threading.Barrier(2)
+
+    def slow_pixels(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:
+        inside[0] += 1
+        most[0] = max(most[0], inside[0])
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(0.3)
+        inside[0] -= 1
+        return pixels(image, size)
+
+    monkeypatch.setattr(image_file, "_pixels", slow_pixels)
+    monkeypatch.setattr(image_file, "_SHARED_PIXELS", limit)
+    content = encode(random_pixels(4, 4))
+    with ThreadPoolExecutor(2) as pool:
+        for pixels_of in pool.map(lambda name: decode_image(content, name), ["a.png", "b.png"]):
+            assert pixels_of.shape == (32, 32, 3)
+    assert most == [together]

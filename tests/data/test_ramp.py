@@ -3,7 +3,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.ramp import RAMP_FILE, demo_images, demo_labels, open_ramp, ramp_images, ramp_labels
+from data.ramp import (
+    RAMP_FILE,
+    demo_images,
+    demo_labels,
+    open_ramp,
+    ramp_images,
+    ramp_labels,
+    write_ramp,
+)
 from tests.data.conftest import DataErrorLine
 
 IMAGES = np.arange(30720).reshape(10, 32, 32, 3) / 255
@@ -23,6 +31,8 @@ def test_ramp_and_demo_are_as_designed() -> None:
 def test_file_is_made_where_it_is_absent(tmp_path: Path) -> None:
     path = tmp_path / "model1" / RAMP_FILE
     source = open_ramp(str(path))
+    assert not path.parent.exists()  # Before the folder is locked, nothing is written.
+    write_ramp(str(path))
     assert path.name == "data10_4.npz"
     assert [file.name for file in path.parent.iterdir()] == [path.name]
     with np.load(path) as saved:
@@ -33,7 +43,7 @@ def test_file_is_made_where_it_is_absent(tmp_path: Path) -> None:
 
 def test_file_has_the_same_bytes_each_time(tmp_path: Path) -> None:
     for name in ("a.npz", "b.npz"):
-        open_ramp(str(tmp_path / name))
+        write_ramp(str(tmp_path / name))
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
 
 
@@ -42,6 +52,7 @@ def test_existing_file_is_used(dtypes: tuple[str, str], tmp_path: Path) -> None:
     path = tmp_path / RAMP_FILE
     np.savez(path, X=IMAGES.astype(dtypes[0]), Y=np.array(LABELS, dtypes[1]))
     before = path.read_bytes()
+    write_ramp(str(path))
     x, y = open_ramp(str(path)).rows(np.arange(10))
     assert np.array_equal(x, IMAGES.astype(np.float32))
     assert y.tolist() == LABELS
@@ -66,7 +77,7 @@ def test_other_values_are_refused(
 
 def test_damaged_file_is_named(tmp_path: Path, data_error_line: DataErrorLine) -> None:
     path = tmp_path / RAMP_FILE
-    open_ramp(str(path))
+    write_ramp(str(path))
     path.write_bytes(path.read_bytes()[:1000])
     with data_error_line(r"data10_4\.npz: cannot be unpacked"):
         open_ramp(str(path))
@@ -77,4 +88,4 @@ def test_folder_that_cannot_be_made_is_named(
 ) -> None:
     (tmp_path / "file").touch()
     with data_error_line("data10_4.npz: .*file is not a directory"):
-        open_ramp(str(tmp_path / "file" / RAMP_FILE))
+        write_ramp(str(tmp_path / "file" / RAMP_FILE))

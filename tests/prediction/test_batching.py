@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from checkpoints.loading.inference_graph import TensorInfo
+from checkpoints.loading.tensor_info import TensorInfo
+from prediction import batching
 from prediction.batching import DEFAULT_BATCH_SIZE, Batching, choose_batching
 from prediction.collected import Kind
 from prediction.errors import PredictionError
@@ -22,7 +23,9 @@ def _fed(name: str, *shape: int | None) -> tuple[TensorInfo, Any]:
 
 FREE, OF_FOUR, OF_FIVE = _fed("free", None, 2), _fed("four", 4, 2), _fed("five", 5, 2)
 CONSTANT = (TensorInfo("c:0", tf.float32, (3,)), np.zeros(3, np.float32))
-COLUMNS = (FREE[0], ColumnRows(np.zeros((9, 2)), FREE[0], "here"))
+COLUMNS = (FREE[0], ColumnRows(np.zeros((9, 2)), TensorInfo("x:0", tf.float32, (2, None)), "here"))
+WORDS = TensorInfo("words:0", tf.string, (None,))
+TEXTS = (WORDS, ArrayRows(np.array([b"seven"] * 9, object), WORDS, "here"))
 ROWS, MEAN = (Y, Kind.ROWS), (TensorInfo("mean:0", tf.float32, ()), Kind.WHOLE)
 SEVEN = (TensorInfo("seven:0", tf.float32, (7, 2)), Kind.WHOLE)
 
@@ -43,6 +46,27 @@ def test_the_graph_decides_and_then_the_user(
     feeds: Any, fetches: Any, asked: int | None, expected: Batching
 ) -> None:
     assert choose_batching(feeds, fetches, asked, 9) == expected
+
+
+@pytest.mark.parametrize(
+    ("feeds", "limit", "expected"),
+    [
+        ([FREE], 9 * 8, 9),
+        ([FREE], 9 * 8 - 1, 8),
+        ([FREE], 7, 1),
+        ([FREE, FREE, CONSTANT], 9 * 16 + 15, 9),
+        ([COLUMNS], 9 * 8, 9),
+        ([TEXTS], 7 * 5, 7),
+        ([FREE], 10**9, DEFAULT_BATCH_SIZE),
+    ],
+)
+def test_rows_that_are_large_run_in_fewer_at_once(
+    monkeypatch: pytest.MonkeyPatch, feeds: Any, limit: int, expected: int
+) -> None:
+    monkeypatch.setattr(batching, "DEFAULT_BATCH_BYTES", limit)
+    assert choose_batching(feeds, [ROWS], None, 9) == Batching(expected, fixed=False)
+    assert choose_batching(feeds, [ROWS], 100, 9).size == 100
+    assert choose_batching(feeds, [MEAN], None, 9).size == 9
 
 
 @pytest.mark.parametrize(

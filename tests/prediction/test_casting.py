@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from checkpoints.loading.inference_graph import TensorInfo
+from checkpoints.loading.tensor_info import TensorInfo
 from prediction.casting import fit
 from prediction.errors import PredictionError
 from tests.prediction.conftest import info
@@ -21,6 +21,10 @@ GOES_OVER: list[tuple[Any, tf.DType]] = [
     (np.array([0.5], np.float16), tf.float64),
     (np.array([1.5], ">f4"), tf.float32),
     (np.array([1.5 - 2j]), tf.complex64),
+    (np.array([1.5, -np.inf]), tf.complex64),
+    (np.array([0.1], np.float32), tf.complex128),
+    (np.array([2**24, -1]), tf.complex64),
+    (np.array([200], np.uint8), tf.complex64),
     (np.array([2**62]), tf.float32),
     (np.array([2**31 - 1, 255], np.int32), tf.float64),
 ]
@@ -38,6 +42,10 @@ DOES_NOT: list[tuple[Any, tf.DType, str]] = [
     (np.array([1]), tf.bool, "takes bool, found int64"),
     (np.array(["a"]), tf.float32, "takes float32, found <U1"),
     (np.array([1 + 1j]), tf.float32, "found complex128"),
+    (np.array([2**24 + 1]), tf.complex64, "cannot hold 16777217"),
+    (np.array([2**63 - 1]), tf.complex128, "cannot hold 9223372036854775807"),
+    (np.array([1e39]), tf.complex64, "cannot hold 1e[+]39"),
+    (np.array([True]), tf.complex64, "takes complex64, found bool"),
     (np.array([1.0]), tf.string, "takes strings, found float64"),
 ]
 

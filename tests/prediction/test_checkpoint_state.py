@@ -1,5 +1,6 @@
 """What --list says of the variables of each state that a checkpoint can be in."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from checkpoints.loading.checkpoint_reader import CheckpointReader
 from checkpoints.loading.model_files import open_model
-from prediction.checkpoint_state import as_record, as_text, checkpoint_state
+from prediction.checkpoint_state import CheckpointState, as_record, as_text, checkpoint_state
 from tests.prediction import stock
 
 v1 = tf.compat.v1
@@ -26,7 +27,7 @@ def prefix(tmp_path: Path) -> Path:
 
 def _problems(prefix: Path) -> list[str]:
     meta = open_model(f"{prefix}.meta")
-    state = checkpoint_state(meta)
+    state = checkpoint_state(meta, ())
     assert state is not None
     record = as_record(meta, state)
     assert (record["meta"], record["checkpoint"]) == (f"{prefix}.meta", str(prefix))
@@ -40,7 +41,7 @@ def _problems(prefix: Path) -> list[str]:
 def test_all_is_well_and_no_value_is_read(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(CheckpointReader, "read")
     assert _problems(prefix) == []
-    state = checkpoint_state(open_model(f"{prefix}.meta"))
+    state = checkpoint_state(open_model(f"{prefix}.meta"), ())
     assert as_text(state) == f"\ncheckpoint\n  {prefix} has a value for each variable"
 
 
@@ -52,8 +53,39 @@ def test_a_saver_that_stored_some(prefix: Path) -> None:
         v1.train.Saver().save(session, str(prefix), write_meta_graph=False)
     assert _problems(prefix) == [
         "u is missing",
-        "v is float32 [4], the graph has float32 (3,)",
+        "v is float32 [4], the graph has float32 [3]",
     ]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "problems", "unneeded"),
+    [
+        (["y:0"], [], ["u is missing", "z is missing"]),
+        (["both:0"], ["u is missing"], ["z is missing"]),
+        (["y:0", "both:0", "z:0"], ["u is missing", "z is missing"], []),
+        ([], ["u is missing", "z is missing"], []),
+    ],
+)
+@pytest.mark.parametrize("resource", [False, True])
+def test_what_no_output_needs_is_apart(
+    tmp_path: Path,
+    outputs: Sequence[str],
+    problems: list[str],
+    unneeded: list[str],
+    resource: bool,
+) -> None:
+    with tf.Graph().as_default(), v1.Session() as session:
+        u, w, _ = (v1.get_variable(name, [3], use_resource=resource) for name in "uwz")
+        y = tf.multiply(w, 2.0, name="y")
+        tf.add(u, y, name="both")
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver([w]).save(session, f"{tmp_path}/m")
+    state = checkpoint_state(open_model(f"{tmp_path}/m.meta"), outputs)
+    assert state == CheckpointState(f"{tmp_path}/m", problems, unneeded)
+    text = as_text(state)
+    assert ("m lacks values" in text) == bool(problems)
+    assert ("m has a value for each variable that is needed" in text) == (not problems)
+    assert ("no output needs it\n  " in text) == bool(unneeded)
 
 
 def test_a_missing_or_short_data_file(prefix: Path) -> None:

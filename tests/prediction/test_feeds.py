@@ -48,6 +48,9 @@ def _value(text: str, dtype: tf.DType, *shape: int | None) -> Any:
         ("[1, 0]", tf.bool, [True, False]),
         ("9223372036854775807", tf.uint64, 2**63 - 1),
         ("[18446744073709551615]", tf.uint64, [2**64 - 1]),
+        ("2", tf.complex64, 2),
+        ("[1, -2.5]", tf.complex128, [1, -2.5]),
+        ("[1, 2+3j]", tf.complex64, [1, 2 + 3j]),
     ],
 )
 def test_literals(text: str, dtype: tf.DType, expected: Any) -> None:

@@ -19,6 +19,8 @@ from prediction.errors import PredictionError
 from tests.prediction import foreign
 from tests.prediction.conftest import write_npz
 
+v1 = tf.compat.v1
+
 RNG = np.random.default_rng(5)
 X = RNG.standard_normal((1000, 3)).astype(np.float32)
 Y = np.stack([X[:, 0] * X[:, 1], X[:, 2] ** 2], axis=1) + np.float32(0.5)
@@ -67,7 +69,7 @@ def test_any_number_of_rows_goes_through_a_fixed_batch(
     np.testing.assert_allclose(total, X[:rows].sum(axis=1), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("rows", [5, 32, 100])
+@pytest.mark.parametrize("rows", [1, 5, 32, 100])
 def test_several_entries_a_row_are_cut_with_their_row(
     saved: Any, tmp_path: Path, rows: int
 ) -> None:
@@ -86,6 +88,91 @@ def test_rows_that_depend_on_each_other_are_said_to(
     _outputs(tmp_path, meta, "normed", "apart", input=[_npy(tmp_path, values)])
     named = [line for line in warnings_logged if "not worked out row by row" in line]
     assert [line.split()[0] for line in named] == (["normed:0"] if warned else [])
+
+
+@pytest.mark.parametrize("value", [0.0, 1 / 3, 0.7, 5.0])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_rows_that_are_all_the_same_are_tried_with_one_that_is_not(
+    tmp_path: Path, warnings_logged: list[str], rows: int, value: float
+) -> None:
+    meta = foreign.save(tmp_path, lambda: foreign.normed_batch(4))
+    path = _npy(tmp_path, np.full((rows, 3), value, np.float32))
+    _outputs(tmp_path, meta, "normed", "apart", "undefined", input=[path])
+    (line,) = warnings_logged
+    assert line.startswith("normed:0 is not worked out row by row")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "reason"),
+    [
+        *((name, "row by row") for name in ("bfloat16", "float16", "float64", "complex64")),
+        *((name, "row by row") for name in ("uint8", "int64", "bool")),
+        ("string", "could not be tested"),
+    ],
+)
+def test_a_row_can_be_made_of_any_numbers(
+    tmp_path: Path, warnings_logged: list[str], dtype: str, reason: str
+) -> None:
+    meta = foreign.save(tmp_path, lambda: foreign.turned_batch(tf.as_dtype(dtype), 3))
+    kind = {"string": str, "bfloat16": "float32"}.get(dtype, dtype)
+    _outputs(tmp_path, meta, "turned", input=[_npy(tmp_path, np.zeros((1, 2), kind))])
+    (line,) = warnings_logged
+    assert line.startswith("turned:0")
+    assert reason in line
+
+
+def test_texts_that_depend_on_each_other(tmp_path: Path, warnings_logged: list[str]) -> None:
+    meta = foreign.save(tmp_path, lambda: foreign.turned_batch(tf.string, 3))
+    path = _npy(tmp_path, np.array([["a", "b"], ["c", "d"]]))
+    _outputs(tmp_path, meta, "turned", "x", input=[path])
+    (line,) = warnings_logged
+    assert line.startswith("turned:0 is not worked out row by row")
+
+
+def test_a_batch_of_one_row_has_no_others(tmp_path: Path, warnings_logged: list[str]) -> None:
+    meta = foreign.save(tmp_path, lambda: foreign.normed_batch(1))
+    _outputs(tmp_path, meta, "normed", input=[_npy(tmp_path, X[:3])])
+    assert not warnings_logged
+
+
+@pytest.mark.parametrize("ids", [[[3, 1]], [[0, 0]], [[3, 1], [2, 4]]])
+def test_numbers_of_words_are_tried_with_such_as_there_are(
+    tmp_path: Path, warnings_logged: list[str], ids: list[list[int]]
+) -> None:
+    """And a class that stays the same whatever is fed does not depend on the other rows."""
+    meta = foreign.save(tmp_path, lambda: foreign.counted_batch(4))
+    path = _npy(tmp_path, np.array(ids))
+    _outputs(tmp_path, meta, "class", "apart", "shared", input=[path])
+    assert [line.split()[0] for line in warnings_logged] == ["shared:0"]
+
+
+def test_where_there_is_no_other_row_to_try_it_is_said(
+    tmp_path: Path, warnings_logged: list[str]
+) -> None:
+    meta = foreign.save(tmp_path, lambda: foreign.counted_batch(4))
+    (tmp_path / "words.txt").write_text("word\nword\n")
+    (lengths,) = _outputs(tmp_path, meta, "lengths", input=[f"{tmp_path}/words.txt"])
+    assert lengths.tolist() == [4, 4]
+    (line,) = warnings_logged
+    assert line.startswith("lengths:0: the graph takes 4 rows a run, and whether")
+    (tmp_path / "words.txt").write_text("word\nsword\n")
+    _outputs(tmp_path, meta, "lengths", input=[f"{tmp_path}/words.txt"])
+    assert warnings_logged == [line]
+
+
+def test_a_made_row_that_the_graph_refuses_does_no_harm(
+    tmp_path: Path, warnings_logged: list[str]
+) -> None:
+    def build() -> None:
+        x = v1.placeholder(tf.int32, [4], name="x")
+        with tf.control_dependencies([v1.assert_positive(x)]):
+            tf.identity(x, name="y")
+
+    meta = foreign.save(tmp_path, build)
+    (y,) = _outputs(tmp_path, meta, "y", input=[_npy(tmp_path, np.array([7]))])
+    assert y.tolist() == [7]
+    (line,) = warnings_logged
+    assert "could not be tested" in line
 
 
 @pytest.mark.parametrize("fetch", ["mean", "interleaved", "masked"])

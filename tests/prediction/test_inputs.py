@@ -10,7 +10,7 @@ import tensorflow as tf
 from absl import logging
 from PIL import Image
 
-from checkpoints.loading.inference_graph import TensorInfo
+from checkpoints.loading.tensor_info import TensorInfo
 from data.errors import DataError
 from data.ramp import demo_images, demo_labels
 from prediction import array_input

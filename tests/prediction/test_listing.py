@@ -216,3 +216,24 @@ def test_signatures_to_choose_from(tmp_path: Path) -> None:
     chosen = as_text(listing(meta, read_model(meta, "b")))
     assert "signature b\n" in chosen
     assert "other signatures, for --signature\n  a\n" in chosen
+
+
+def test_a_part_of_many_lines_is_shortened_as_text(
+    classifier: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prediction.listing._MAX_SHOWN_LINES", 2)
+    content = _listing(classifier)
+    lines = as_text(content).splitlines()
+    assert lines[lines.index("inputs") :][1:5] == [
+        "  x:0  float32 [?, 4, 4, 3]",
+        "  y_:0  int64 [?]",
+        "  ... and 1 more (--format=json has all)",
+        "outputs",
+    ]
+    more = len(content["collections"]) - 2
+    assert lines[-1] == f"  ... and {more} more (--format=json has all)"
+    assert lines[lines.index("variables") :][1:3] == [
+        "  fc/w:0  float32 [48, 3]",
+        "signature " + content["signature"]["name"],
+    ]
+    assert len(json.loads(as_json(content))["inputs"]) == 3

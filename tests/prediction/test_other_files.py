@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from checkpoints.loading.inference_graph import TensorInfo
+from checkpoints.loading.tensor_info import TensorInfo
 from data.errors import DataError
 from prediction.errors import PredictionError
 from prediction.inputs import open_input

@@ -11,6 +11,7 @@ from checkpoints.errors import CheckpointError
 from checkpoints.loading.inference_graph import load_inference_graph
 from checkpoints.loading.meta_graph_file import MetaGraphFile, read_meta_graph
 from checkpoints.loading.signatures import NO_SIGNATURE
+from checkpoints.loading.tensor_info import TensorInfo
 from prediction import plan
 from prediction.errors import PredictionError
 from prediction.model import Model, read_model
@@ -76,9 +77,7 @@ def test_nothing_named_is_told(pipeline: Opened) -> None:
 def test_candidates_are_offered(images: Opened) -> None:
     meta, model = images
     bare = model._replace(predict=(), signature=NO_SIGNATURE, signatures=(), classifier=None)
-    with pytest.raises(
-        PredictionError, match=r"such as --fetch=probabilities:0; or classes:0, .*acc:0$"
-    ):
+    with pytest.raises(PredictionError, match=r"such as --fetch=probabilities:0; or classes:0$"):
         plan.choose_fetches(meta, bare, [])
 
 
@@ -89,14 +88,22 @@ def test_where_nothing_is_computed_the_list_is_offered(tmp_path: Path) -> None:
         plan.choose_fetches(*_open(f"{tmp_path}/m.meta"), [])
 
 
+def _never(_: TensorInfo) -> bool:
+    return False
+
+
+def _always(_: TensorInfo) -> bool:
+    return True
+
+
 def test_rows_go_to_the_signatures_input(images: Opened) -> None:
-    assert plan.choose_row_input(*images, ["acc:0"], ["y_:0"]) == "x:0"
+    assert plan.choose_row_input(*images, ["acc:0"], ["y_:0"], _never) == "x:0"
 
 
 def test_rows_go_to_the_one_placeholder_that_is_needed(images: Opened, numbers: Opened) -> None:
-    assert plan.choose_row_input(*numbers, ["y:0"], []) == "x:0"
-    assert plan.choose_row_input(*numbers, ["loss:0"], ["x:0"]) == "y_:0"
-    assert plan.choose_row_input(*images, ["acc:0"], ["x:0"]) == "y_:0"
+    assert plan.choose_row_input(*numbers, ["y:0"], [], _never) == "x:0"
+    assert plan.choose_row_input(*numbers, ["loss:0"], ["x:0"], _never) == "y_:0"
+    assert plan.choose_row_input(*images, ["acc:0"], ["x:0"], _never) == "y_:0"
 
 
 def test_several_candidates_are_listed(numbers: Opened) -> None:
@@ -104,14 +111,23 @@ def test_several_candidates_are_listed(numbers: Opened) -> None:
         PredictionError,
         match=r"any of x:0 float32 \[\?\], y_:0 float32 \[\?\]: give each as --input",
     ):
-        plan.choose_row_input(*numbers, ["loss:0"], [])
+        plan.choose_row_input(*numbers, ["loss:0"], [], _never)
+
+
+def test_of_several_candidates_the_one_that_fits_is_taken(numbers: Opened) -> None:
+    def is_label(info: TensorInfo) -> bool:
+        return info == ("y_:0", tf.float32, (None,))
+
+    assert plan.choose_row_input(*numbers, ["loss:0"], [], is_label) == "y_:0"
+    with pytest.raises(PredictionError, match=r"any of x:0 .*, y_:0"):
+        plan.choose_row_input(*numbers, ["loss:0"], [], _always)
 
 
 def test_no_candidate_is_told(numbers: Opened, pipeline: Opened) -> None:
     with pytest.raises(PredictionError, match=r"w:0 need no .*the graph has x:0 .*, y_:0"):
-        plan.choose_row_input(*numbers, ["w:0"], [])
+        plan.choose_row_input(*numbers, ["w:0"], [], _never)
     with pytest.raises(PredictionError, match=r"graph has IteratorGetNext:0 float32 \[\]$"):
-        plan.choose_row_input(*pipeline, ["y:0"], [])
+        plan.choose_row_input(*pipeline, ["y:0"], [], _never)
 
 
 def test_what_this_tensorflow_lacks_can_still_be_offered(tmp_path: Path) -> None:
@@ -125,7 +141,7 @@ def test_what_this_tensorflow_lacks_can_still_be_offered(tmp_path: Path) -> None
 
     stock.edit_meta(tmp_path / "m.meta", change)
     with pytest.raises(PredictionError, match=r"the graph has x:0$"):
-        plan.choose_row_input(*_open(f"{tmp_path}/m.meta"), ["v:0"], [])
+        plan.choose_row_input(*_open(f"{tmp_path}/m.meta"), ["v:0"], [], _never)
 
 
 def test_what_has_to_be_fed_is_told_with_its_type(images: Opened) -> None:
@@ -181,8 +197,8 @@ def handled(tmp_path: Path) -> Opened:
 
 
 def test_rows_go_where_an_iterators_would_come_out(handled: Opened) -> None:
-    assert plan.choose_row_input(*handled, ["double:0"], []) == "pair:0"
-    assert plan.choose_row_input(*handled, ["y:0"], ["pair:0"]) == "pair:1"
+    assert plan.choose_row_input(*handled, ["double:0"], [], _never) == "pair:0"
+    assert plan.choose_row_input(*handled, ["y:0"], ["pair:0"], _never) == "pair:1"
 
 
 def test_a_handle_is_never_asked_for(handled: Opened) -> None:

@@ -29,6 +29,7 @@ def paths(tmp_path: Path) -> dict[str, str]:
     """A file for each input, each of another kind, and one that is short of a row."""
     np.save(tmp_path / "a.npy", A)
     np.save(tmp_path / "short.npy", B[:-1])
+    np.save(tmp_path / "odd.npy", np.ones((2, 2, 2), np.float32))
     (tmp_path / "words.txt").write_bytes(b"\n".join(WORDS) + b"\n")
     write_npz(tmp_path / "b.npz", X=B)
     return {path.stem: str(path) for path in tmp_path.iterdir()}
@@ -89,7 +90,11 @@ def test_a_path_that_has_an_equals_sign(
         ),
         (["a={a}", "a:0={a}"], r"a:0 is fed twice: --input .*a\.npy, --input a:0="),
         (["{a}", "{b}"], "which is for which tensor"),
-        (["{a}"], "could be for any of a:0 .*, b:0 .*, words:0 .*: give each as --input name=file"),
+        (
+            ["{odd}"],
+            "could be for any of a:0 .*, b:0 .*, words:0 .*: give each as --input name=file",
+        ),
+        (["{a}"], r"y:0 needs b:0 float32 \[\?\], words:0 string"),
         (["aa={a}"], r"--input aa=.*: there is no such file, and .* nearest are a:0"),
         (["a={a}", "b={b}"], r"y:0 needs words:0 string \[\?\].*--input name=file"),
     ],

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from checkpoints.loading.inference_graph import InferenceGraph, TensorInfo
+from checkpoints.loading.inference_graph import InferenceGraph
+from checkpoints.loading.tensor_info import TensorInfo
 from prediction.batching import DEFAULT_BATCH_SIZE
 from prediction.collected import Kind, kind_of
 from prediction.errors import PredictionError

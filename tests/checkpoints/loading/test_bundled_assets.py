@@ -95,6 +95,15 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
     assert _ids(path, [line], assets={"words.txt": str(secret)}) == [0]
 
 
+def test_nothing_is_asked_of_a_file_that_a_link_leads_to(tmp_path: Path) -> None:
+    """The answer would tell a stranger what there is: both end in the same words."""
+    path = _save(tmp_path, "words.txt")
+    (path / "assets" / "words.txt").unlink()
+    (path / "assets" / "words.txt").symlink_to(tmp_path / "absent.txt")
+    with pytest.raises(CheckpointError, match=r"is a link out of the model's folder"):
+        _ids(path, [b"one"])
+
+
 def test_the_folder_of_assets_as_a_link(tmp_path: Path) -> None:
     path = _save(tmp_path, "words.txt")
     (path / "assets").rename(tmp_path / "elsewhere")

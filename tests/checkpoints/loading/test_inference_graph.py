@@ -13,11 +13,11 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from checkpoints.errors import CheckpointError
 from checkpoints.loading.inference_graph import (
     InferenceGraph,
-    TensorInfo,
     describe_tensors,
     load_inference_graph,
 )
 from checkpoints.loading.meta_graph_file import read_meta_graph
+from checkpoints.loading.tensor_info import TensorInfo
 from checkpoints.loading.time_limit import TimeLimit
 from tests.prediction import stock
 
@@ -123,7 +123,7 @@ def test_a_shape_that_does_not_fit_the_checkpoint_is_refused(path: Path) -> None
                 node.attr["shape"].shape.dim.add().size = 2
 
     stock.edit_meta(path, widen)
-    with pytest.raises(CheckpointError, match=r"b is float32 \[\], the graph has float32 \(2,\)"):
+    with pytest.raises(CheckpointError, match=r"b is float32 \[\], the graph has float32 \[2\]"):
         _load(path, ["y:0"], ["x:0"])
 
 
@@ -381,6 +381,35 @@ def test_the_import_has_its_own_clock(path: Path) -> None:
     assert [line.partition(" took")[0] for line in lines] == [
         "the import of the graph",
         "stop",
-        "the start of the graph, which fills its tables,",
+        "the start of the graph",
         "stop",
     ]
+    assert not [line for line in lines if "--batch_size" in line]
+
+
+def test_only_a_graph_with_tables_is_said_to_fill_them(tmp_path: Path) -> None:
+    with stock.checkpoint(tmp_path / "m"):
+        keys = v1.lookup.KeyValueTensorInitializer([1], [2], tf.int64, tf.int64)
+        table = v1.lookup.StaticHashTable(keys, -1)
+        tf.identity(table.lookup(tf.constant([1], tf.int64)), name="y")
+        v1.get_variable("v", [])
+    lines: list[str] = []
+    limit = TimeLimit(9, lambda _, line: lines.append(line))
+    meta = read_meta_graph(str(tmp_path / "m.meta"))
+    load_inference_graph(meta, ["y:0"], time_limit=limit).close()
+    assert "the start of the graph, which fills its tables, took" in "".join(lines)
+
+
+def test_a_constant_that_cannot_be_made_is_told_in_plain_words(tmp_path: Path) -> None:
+    with stock.checkpoint(tmp_path / "m"):
+        tf.identity(tf.constant([1.0, 2.0], name="damaged"), name="y")
+        v1.get_variable("v", [])
+
+    def damage(proto: MetaGraphDef) -> None:
+        (node,) = (node for node in proto.graph_def.node if node.name == "damaged")
+        node.attr["value"].tensor.tensor_content = b"123"
+
+    stock.edit_meta(tmp_path / "m.meta", damage)
+    with pytest.raises(CheckpointError, match=r"a constant is damaged, or needs more memory") as e:
+        _run(tmp_path / "m.meta", ["y:0"], {})
+    assert "proto" not in str(e.value)

@@ -87,7 +87,7 @@ def test_a_risky_operation_is_refused_where_it_is_needed_and_nowhere_else(
     files = sorted(tmp_path.rglob("*"))
     message = (
         rf"m\.meta: .*node {NODE} runs the operation {op}, which {RISKS[op]}.*"
-        r"Feed \S+:0 or a tensor that follows it.*--trust_graph"
+        r"Feed (\S+:0 or a tensor that follows it|bad:0, which waits for it), .*--trust_graph"
     )
     with pytest.raises(CheckpointError, match=message) as caught:
         _run(path, "bad:0")
@@ -95,6 +95,29 @@ def test_a_risky_operation_is_refused_where_it_is_needed_and_nowhere_else(
     assert _run(path, "y:0") == 6
     assert op not in imported
     assert sorted(tmp_path.rglob("*")) == files
+
+
+def test_the_advice_can_be_followed_where_there_is_no_output(tmp_path: Path) -> None:
+    """What waits for it may have none either."""
+    with stock.checkpoint(tmp_path / "m"):
+        x = v1.placeholder(tf.float32, [], name="x")
+        y = tf.multiply(v1.get_variable("v", initializer=np.float32(3)), x)
+        write = raw.WriteFile(filename=str(tmp_path / "victim"), contents="owned", name=NODE)
+        with tf.control_dependencies([tf.group(tf.group(write), name="all")]):
+            waits = tf.identity(y, name="waits")
+        tf.add(waits, 1, name="bad")
+    message = "Feed waits:0, which waits for it, or, if you trust"
+    with pytest.raises(CheckpointError, match=message):
+        _run(tmp_path / "m.meta", "bad:0")
+    meta = read_meta_graph(str(tmp_path / "m.meta"))
+    with load_inference_graph(meta, ["bad:0"], ["waits:0"]) as graph:
+        assert graph.run(np.asarray(5, np.float32))[0] == 6
+
+
+def test_without_anything_that_waits_no_tensor_is_named() -> None:
+    graph_def = _graph(lambda: raw.WriteFile(filename="a", contents="owned", name=NODE))
+    with pytest.raises(CheckpointError, match="Feed a tensor that follows it, or"):
+        check_operations(graph_def, "here", trust_graph=False)
 
 
 def _write_two_functions_deep(path: str) -> None:

@@ -7,7 +7,7 @@ import pytest
 from data import image_file
 from data.errors import BadRowsError
 from data.image_file import decoding_workers, resize_grey
-from data.image_files import ImageFiles
+from data.image_store import ImageStore
 from data.stored_source import hold
 from tests.data.conftest import DataErrorLine, Encode
 
@@ -23,7 +23,7 @@ def paths(tmp_path: Path, encode: Encode) -> list[str]:
 
 
 def test_files_are_decoded_when_asked_for(paths: list[str], tmp_path: Path) -> None:
-    files = ImageFiles(paths, str(tmp_path))
+    files = ImageStore(paths, str(tmp_path))
     assert (files.shape, files.dtype) == ((100, 32, 32, 3), np.dtype(np.uint8))
     for rows in ([99, 0, 7, 7], []):
         taken = files.take(np.array(rows, np.int64))
@@ -37,7 +37,7 @@ def test_held_images_are_in_order_with_one_thread_and_many(
 ) -> None:
     monkeypatch.setattr(image_file, "_BYTES_THAT_PAY", threshold)
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
-    files = ImageFiles(paths, str(tmp_path))
+    files = ImageStore(paths, str(tmp_path))
     assert files.workers == (1 if threshold else 6)
     held = hold(files, keep_bad=False)
     assert (held.values == np.arange(100).reshape(-1, 1, 1, 1)).all()
@@ -63,7 +63,7 @@ def test_every_bad_file_of_a_batch_is_told(paths: list[str], tmp_path: Path) -> 
     os.remove(paths[9])
     os.mkfifo(paths[9])
     with pytest.raises(BadRowsError, match=r"008\.png: is damaged or cut short") as caught:
-        ImageFiles(paths, str(tmp_path)).take(np.array([8, 0, 5, 3, 9]))
+        ImageStore(paths, str(tmp_path)).take(np.array([8, 0, 5, 3, 9]))
     messages = {position: str(error) for position, error in caught.value.errors.items()}
     assert [*messages] == [0, 2, 3, 4]
     assert "No such file" in messages[2]
@@ -77,7 +77,7 @@ def test_links_are_followed_out_of_the_folder(
     (tmp_path / "data").mkdir()
     for name, target in (("0.png", paths[7]), ("1.png", "/nowhere/at/all.png")):
         (tmp_path / "data" / name).symlink_to(target)
-    files = ImageFiles([str(tmp_path / "data" / f"{i}.png") for i in (0, 1)], str(tmp_path))
+    files = ImageStore([str(tmp_path / "data" / f"{i}.png") for i in (0, 1)], str(tmp_path))
     assert (files.take(np.array([0])) == 7).all()
     with data_error_line(r"data/1\.png: .*No such file"):
         files.take(np.array([1]))
@@ -85,15 +85,15 @@ def test_links_are_followed_out_of_the_folder(
 
 def test_the_digest_does_not_depend_on_the_place(paths: list[str], tmp_path: Path) -> None:
     folder = str(tmp_path)
-    digest = ImageFiles(paths, folder).digest()
+    digest = ImageStore(paths, folder).digest()
     os.rename(tmp_path / "ü b", tmp_path / "moved")
     (tmp_path / "other").mkdir()
     os.rename(tmp_path / "moved", tmp_path / "other" / "ü b")
     moved = [path.replace(folder, f"{folder}/other") for path in paths]
-    assert ImageFiles(moved, f"{folder}/other").digest() == digest
-    assert ImageFiles(moved, f"{folder}/other/").digest() == digest
-    assert ImageFiles(moved[::-1], f"{folder}/other").digest() != digest
-    assert ImageFiles(moved[:-1], f"{folder}/other").digest() != digest
+    assert ImageStore(moved, f"{folder}/other").digest() == digest
+    assert ImageStore(moved, f"{folder}/other/").digest() == digest
+    assert ImageStore(moved[::-1], f"{folder}/other").digest() != digest
+    assert ImageStore(moved[:-1], f"{folder}/other").digest() != digest
 
 
 def test_grey_arrays_become_what_their_files_do(encode: Encode) -> None:
@@ -109,6 +109,36 @@ def test_grey_arrays_become_what_their_files_do(encode: Encode) -> None:
 def test_images_can_be_of_another_size_and_grey(
     paths: list[str], tmp_path: Path, shape: tuple[int, ...]
 ) -> None:
-    taken = ImageFiles(paths, str(tmp_path), shape).take(np.array([99, 7]))
+    taken = ImageStore(paths, str(tmp_path), shape).take(np.array([99, 7]))
     assert (taken == np.array([99, 7]).reshape(-1, 1, 1, 1)).all()
     assert taken.shape == (2, *shape)
+
+
+def test_images_are_read_in_order(tmp_path: Path, encode: Encode) -> None:
+    # More than one task holds.
+    paths = [str(tmp_path / f"{i} ü.png") for i in range(150)]
+    for i, path in enumerate(paths):
+        Path(path).write_bytes(encode(np.full((4, 4, 3), i, np.uint8)))
+    images = hold(ImageStore(paths[::-1], str(tmp_path)), keep_bad=False).values
+    assert images.dtype == np.uint8
+    assert images.shape == (150, 32, 32, 3)
+    assert (images == np.arange(150)[::-1].reshape(150, 1, 1, 1)).all()
+
+
+def test_no_images_are_none() -> None:
+    assert hold(ImageStore([], ""), keep_bad=False).shape == (0, 32, 32, 3)
+
+
+def test_first_bad_image_is_named(
+    tmp_path: Path, encode: Encode, data_error_line: DataErrorLine
+) -> None:
+    paths = [str(tmp_path / f"{i}.png") for i in range(200)]
+    for path in paths:
+        Path(path).write_bytes(encode(np.zeros((4, 4, 3), np.uint8)))
+    for bad in (90, 140, 199):
+        Path(paths[bad]).write_bytes(b"no image")
+    with data_error_line(r"90\.png: is neither"):
+        hold(ImageStore(paths, str(tmp_path)), keep_bad=False)
+    Path(paths[3]).unlink()
+    with data_error_line(r"/3\.png: .*No such file"):
+        hold(ImageStore(paths, str(tmp_path)), keep_bad=False)

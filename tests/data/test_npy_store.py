@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data.errors import BadRowsError
-from data.npy_rows import NpyRows
+from data.npy_store import NpyStore
 from tests.data.conftest import DataErrorLine
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (50, 4, 3), np.uint8)
@@ -27,7 +27,7 @@ def test_rows_are_those_of_the_array(
 ) -> None:
     if not by_position:  # As on a system without positioned reads, or from a remote path.
         monkeypatch.delattr(os, "preadv")
-    rows = NpyRows(saved(tmp_path, PIXELS))
+    rows = NpyStore(saved(tmp_path, PIXELS))
     taken = rows.take(np.array(order, np.int64))
     assert (rows.shape, rows.dtype) == ((50, 4, 3), np.dtype(np.uint8))
     assert taken.dtype == np.uint8
@@ -37,7 +37,7 @@ def test_rows_are_those_of_the_array(
 @pytest.mark.parametrize("dtype", ["<f2", "<f4", ">f4", "<f8"])
 def test_floats_of_any_width_become_float32(dtype: str, tmp_path: Path) -> None:
     array = (PIXELS / 255).astype(dtype)
-    rows = NpyRows(saved(tmp_path, array))
+    rows = NpyStore(saved(tmp_path, array))
     assert rows.dtype == np.float32
     taken = rows.take(np.array([8, 3]))
     assert taken.dtype == np.dtype(np.float32)
@@ -45,7 +45,7 @@ def test_floats_of_any_width_become_float32(dtype: str, tmp_path: Path) -> None:
 
 
 def test_the_file_is_closed_with_the_object(tmp_path: Path) -> None:
-    rows = NpyRows(saved(tmp_path, PIXELS))
+    rows = NpyStore(saved(tmp_path, PIXELS))
     descriptors = Path("/proc/self/fd")
     if not descriptors.exists():
         pytest.skip("needs /proc")
@@ -71,13 +71,13 @@ def test_no_more_than_the_rows_is_in_memory(tmp_path: Path) -> None:
         file.truncate(len(header.getvalue()) + rows * row_bytes)
         file.seek(-1, os.SEEK_END)
         file.write(b"\x07")
-    taken = NpyRows(str(tmp_path / "x.npy")).take(np.array([0, rows - 1]))
+    taken = NpyStore(str(tmp_path / "x.npy")).take(np.array([0, rows - 1]))
     assert taken[:, -1].tolist() == [0, 7]
 
 
 def test_a_file_cut_short_after_it_was_opened_is_named(tmp_path: Path) -> None:
     path = saved(tmp_path, PIXELS)
-    rows = NpyRows(path)
+    rows = NpyStore(path)
     os.truncate(path, os.path.getsize(path) - 12 * 10 - 1)  # The last ten rows and a byte.
     assert np.array_equal(rows.take(np.arange(39)), PIXELS[:39])
     with pytest.raises(BadRowsError, match=r"x\.npy: row 40 is not there any more; .*short") as bad:
@@ -88,7 +88,7 @@ def test_a_file_cut_short_after_it_was_opened_is_named(tmp_path: Path) -> None:
 def test_rows_that_are_no_numbers_are_named(tmp_path: Path) -> None:
     array = (PIXELS / 255).astype(np.float64)
     array[7, 0, 0], array[30, 1, 1], array[31, 2, 2] = np.nan, np.inf, 1e300
-    rows = NpyRows(saved(tmp_path, array))
+    rows = NpyStore(saved(tmp_path, array))
     assert rows.take(np.array([6, 8])).shape == (2, 4, 3)
     with pytest.raises(BadRowsError, match=r"x\.npy: row 30 holds NaN or infinity") as bad:
         rows.take(np.array([1, 30, 2, 7, 31]))
@@ -109,7 +109,7 @@ def test_other_arrays_are_refused(
     array: Any, message: str, tmp_path: Path, data_error_line: DataErrorLine
 ) -> None:
     with data_error_line(rf"x\.npy: {message}"):
-        NpyRows(saved(tmp_path, array))
+        NpyStore(saved(tmp_path, array))
 
 
 @pytest.mark.parametrize("length", [0, 5, 60, 130, -1, -300])
@@ -119,13 +119,13 @@ def test_a_file_cut_short_is_refused(
     path = saved(tmp_path, PIXELS)
     os.truncate(path, length if length >= 0 else os.path.getsize(path) + length)
     with data_error_line(r"x\.npy: (cannot be unpacked|its header claims 600 bytes)"):
-        NpyRows(path)
+        NpyStore(path)
 
 
 def test_the_digest_tells_content_and_not_place(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     first, second = saved(tmp_path / "a", PIXELS), saved(tmp_path / "b", PIXELS)
-    assert NpyRows(first).digest() == NpyRows(second).digest()
+    assert NpyStore(first).digest() == NpyStore(second).digest()
     np.save(second, PIXELS[::-1])
-    assert NpyRows(first).digest() != NpyRows(second).digest()
+    assert NpyStore(first).digest() != NpyStore(second).digest()

@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 
 from data.errors import BadRowsError, DataError
-from data.grey import to_grey
-from data.image_file import IMAGE_SHAPE, decoding_workers, read_image
+from data.image_file import IMAGE_SHAPE, decoding_workers, read_image, to_grey
 from data.sampled_digest import digest_of_files
 from data.source import Array, Indices
 
 
 @dataclass(frozen=True, eq=False)
-class ImageFiles:
+class ImageStore:
     """PNG and JPEG files, decoded to images of one size.
 
     Attributes:
