@@ -73,9 +73,8 @@ class NpyStore:
 
     def take(self, indices: Indices) -> Array:
         """See `Store.take`."""
-        content = bytearray(len(indices) * self._row_bytes)
-        errors = self._read(indices, memoryview(content))
-        rows: Array = np.frombuffer(content, self._stored).reshape(len(indices), *self.shape[1:])
+        rows: Array = np.empty((len(indices), *self.shape[1:]), self._stored)
+        errors = self._read(indices, memoryview(rows.reshape(-1).view(np.uint8)))
         if self.dtype != np.uint8:
             with np.errstate(over="ignore", invalid="ignore"):  # Found by the check that follows.
                 rows = rows.astype(np.float32, copy=False)
@@ -87,11 +86,13 @@ class NpyStore:
     def _read(self, indices: Indices, memory: memoryview) -> dict[int, DataError]:
         """Fills `memory`, where rows follow each other with one read; returns what is missing."""
         errors: dict[int, DataError] = {}
+        if not len(indices):
+            return errors
         breaks = np.flatnonzero(np.diff(indices) != 1) + 1
         bounds = [0, *breaks.tolist(), len(indices)]
-        for first, end in pairwise(bounds):
+        starts = (self._start + indices[bounds[:-1]] * self._row_bytes).tolist()
+        for (first, end), start in zip(pairwise(bounds), starts, strict=True):
             place = memory[first * self._row_bytes : end * self._row_bytes]
-            start = self._start + int(indices[first]) * self._row_bytes if len(place) else 0
             found = self._file.read_into(place, start)
             if found == len(place):
                 continue
@@ -145,8 +146,8 @@ class _OpenFile:
                     content = self._stream.read(len(memory))
                     memory[: len(content)] = content
                     return len(content)
-            count = 0
-            while count < len(memory):
+            count = os.preadv(self._descriptor, [memory], start)
+            while 0 < count < len(memory):  # A read may give less than there is.
                 got = os.preadv(self._descriptor, [memory[count:]], start + count)
                 if not got:
                     break
