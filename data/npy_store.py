@@ -74,7 +74,7 @@ class NpyStore:
     def take(self, indices: Indices) -> Array:
         """See `Store.take`."""
         rows: Array = np.empty((len(indices), *self.shape[1:]), self._stored)
-        errors = self._read(indices, memoryview(rows.reshape(-1).view(np.uint8)))
+        errors = self._read(indices, rows.reshape(-1).view(np.uint8).data)
         if self.dtype != np.uint8:
             with np.errstate(over="ignore", invalid="ignore"):  # Found by the check that follows.
                 rows = rows.astype(np.float32, copy=False)
