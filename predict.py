@@ -12,7 +12,6 @@ with --input, single tensors with --feed; --list shows what there is to feed and
 """
 
 import functools
-import math
 import os
 from collections.abc import Callable
 
@@ -20,6 +19,7 @@ from absl import flags
 
 from checkpoints.errors import CheckpointError
 from cli import flag_types
+from cli.model_flags import define_max_meta_mb, define_time_limit, define_trust_graph
 from cli.printing import printable
 from cli.run import run
 from cli.supervisor import Supervisor
@@ -108,35 +108,15 @@ def define_flags(values: flags.FlagValues) -> None:
         "A file for the fetched tensors, each under its name: .npz, .json or .csv.",
         values,
     )
-    flags.DEFINE_integer(
-        "max_meta_mb",
-        512,
-        "The size of the largest file of a graph that is read, in MiB.",
-        lower_bound=1,
-        upper_bound=2048,  # Protobuf's own limit.
-        flag_values=values,
-    )
+    define_max_meta_mb(values)
     _define_limits(values)
     _validate(values)
 
 
 def _define_limits(values: flags.FlagValues) -> None:
     """What a file from elsewhere may do and take."""
-    flags.DEFINE_boolean(
-        "trust_graph",
-        False,
-        "Run also operations that may do more than compute, such as reading files; by default "
-        "they are refused.",
-        flag_values=values,
-    )
-    flags.DEFINE_float(
-        "time_limit",
-        60.0,
-        "Seconds that one run of the graph may take, such as one that waits for a queue that "
-        "nobody fills, and likewise reading and importing it; 0 for no limit.",
-        lower_bound=0.0,
-        flag_values=values,
-    )
+    define_trust_graph(values)
+    define_time_limit(values)
     flags.DEFINE_integer(
         "max_input_mb",
         4096,
@@ -151,12 +131,6 @@ def _validate(values: flags.FlagValues) -> None:
         "output",
         lambda path: path is None or os.path.splitext(path)[1].lower() in OUTPUT_SUFFIXES,
         message=f"must end in one of {', '.join(OUTPUT_SUFFIXES)}",
-        flag_values=values,
-    )
-    flags.register_validator(
-        "time_limit",
-        math.isfinite,
-        message="must be a finite number of seconds",
         flag_values=values,
     )
     flags.register_validator(

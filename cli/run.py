@@ -24,6 +24,7 @@ def run(
     description: str,
     user_errors: tuple[type[Exception], ...] = (),
     supervisor: Supervisor | None = None,
+    positional: Sequence[str] = (),
 ) -> NoReturn:
     """Parses `sys.argv`, calls `main` and exits: the last line of a script.
 
@@ -38,6 +39,8 @@ def run(
         line. Any other exception is a defect of ours and keeps its traceback.
       supervisor: has `main` run in a process of its own, so that a crash is one line as well. For
         a script that reads what strangers made; its flag is added to the script's.
+      positional: the flags that must be given, in the order in which their values may also stand
+        without a flag, as in `python -m tools.diff A B`.
     """
     fill_closed_streams()
     expected: tuple[type[Exception], ...] = (*user_errors, OSError)
@@ -45,7 +48,7 @@ def run(
     define_flags(values)
     if supervisor is not None:
         supervisor.define_flags(values)
-    _parse(values, description)
+    _parse(values, description, positional)
     _log_plain_lines_to_stderr()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _exit_on_signal)
@@ -64,15 +67,38 @@ def run(
         exit_with_error(str(error), EXIT_FAILED)
 
 
-def _parse(values: flags.FlagValues, description: str) -> None:
+def _parse(values: flags.FlagValues, description: str, positional: Sequence[str]) -> None:
     """Takes the flags from `sys.argv`; exits where help is asked for, or one is wrong."""
     _answer_help(sys.argv[1:], values, description)
     try:
-        stray = values(sys.argv)[1:]
+        parse(values, sys.argv, positional)
     except flags.Error as error:
         exit_with_error(f"{error} (see --help)", EXIT_USAGE)
-    if stray:
-        exit_with_error(f"unexpected argument {stray[0]!r} (see --help)", EXIT_USAGE)
+
+
+def parse(
+    values: flags.FlagValues, arguments: Sequence[str], positional: Sequence[str] = ()
+) -> None:
+    """Takes the flags from a command line.
+
+    Args:
+      values: the script's flags.
+      arguments: the command line, the script's name first.
+      positional: as of `run`.
+
+    Raises:
+      flags.Error: one is wrong, or missing, or there is an argument too many.
+    """
+    stray = values(arguments)[1:]
+    waiting = [name for name in positional if values[name].value is None]
+    if len(stray) > len(waiting):
+        raise flags.Error(f"unexpected argument {stray[len(waiting)]!r}")
+    for name, value in zip(waiting, stray, strict=False):
+        values[name].parse(value)
+    missing = waiting[len(stray) :]
+    if missing:
+        raise flags.Error(f"missing: --{missing[0]}=...")
+    values.validate_all_flags()
 
 
 def _answer_help(arguments: Sequence[str], values: flags.FlagValues, description: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 from absl import flags, logging
 
 from cli import flag_types
-from cli.run import run
+from cli.run import parse, run
 
 End = Callable[..., int | str | None]
 
@@ -94,6 +94,39 @@ def test_usage_errors_are_one_line_and_2(
     assert error.startswith("script.py: error: ")
     assert message in error
     assert error.count("\n") == 1
+
+
+def _pair() -> flags.FlagValues:
+    values = flags.FlagValues()
+    for name in ("a", "b"):
+        flags.DEFINE_string(name, None, "A path.", flag_values=values)
+    flags.register_validator("b", lambda text: text != "", "must not be empty", values)
+    return values
+
+
+@pytest.mark.parametrize(
+    "arguments", [["x", "y"], ["--a=x", "y"], ["y", "--a=x"], ["--b=y", "x"], ["--b=y", "--a=x"]]
+)
+def test_flags_that_must_be_given_may_stand_without_their_names(arguments: list[str]) -> None:
+    values = _pair()
+    parse(values, ["script.py", *arguments], positional=("a", "b"))
+    assert (values.a, values.b) == ("x", "y")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "missing: --a="),
+        (["x"], "missing: --b="),
+        (["--b=y"], "missing: --a="),
+        (["x", "y", "z"], "unexpected argument 'z'"),
+        (["--a=x", "--b=y", "z"], "unexpected argument 'z'"),
+        (["x", ""], "must not be empty"),
+    ],
+)
+def test_what_is_missing_or_too_much_is_said(arguments: list[str], message: str) -> None:
+    with pytest.raises(flags.Error, match=message):
+        parse(_pair(), ["script.py", *arguments], positional=("a", "b"))
 
 
 @pytest.mark.parametrize(

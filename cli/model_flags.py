@@ -1,0 +1,48 @@
+"""Flags of the scripts that read a model from elsewhere: what its file may do and take."""
+
+import math
+
+from absl import flags
+
+_MOST_MB = 2048  # Protobuf's own limit.
+
+
+def define_max_meta_mb(values: flags.FlagValues) -> None:
+    """Defines the size of the largest graph that is read."""
+    flags.DEFINE_integer(
+        "max_meta_mb",
+        512,
+        "The size of the largest file of a graph that is read, in MiB.",
+        lower_bound=1,
+        upper_bound=_MOST_MB,
+        flag_values=values,
+    )
+
+
+def define_trust_graph(values: flags.FlagValues) -> None:
+    """Defines whether operations that may do more than compute are run."""
+    flags.DEFINE_boolean(
+        "trust_graph",
+        False,
+        "Run also operations that may do more than compute, such as reading files; by default "
+        "they are refused.",
+        flag_values=values,
+    )
+
+
+def define_time_limit(values: flags.FlagValues) -> None:
+    """Defines the seconds that a graph may take."""
+    flags.DEFINE_float(
+        "time_limit",
+        60.0,
+        "Seconds that one run of the graph may take, such as one that waits for a queue that "
+        "nobody fills, and likewise reading and importing it; 0 for no limit.",
+        lower_bound=0.0,
+        flag_values=values,
+    )
+    flags.register_validator(
+        "time_limit",
+        math.isfinite,
+        message="must be a finite number of seconds",
+        flag_values=values,
+    )
