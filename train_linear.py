@@ -17,7 +17,7 @@ from cli.run import run
 from cli.tensorflow_startup import import_tensorflow
 from training.config import RunConfig, log_interval
 from training.errors import TrainingError
-from training.flags import define_length_flags, define_run_flags, intra_op_threads, run_config
+from training.flags import config_of, define_length_flags, define_run_flags, intra_op_threads
 
 if TYPE_CHECKING:
     from training.loop import Outcome
@@ -69,6 +69,7 @@ def make_task(config: LinearConfig) -> "Task":
             "learning_rate": config.learning_rate,
             "seed": config.run.seed,
         },
+        logged_variables=("w", "b"),
     )
 
 
@@ -82,12 +83,8 @@ def train(config: LinearConfig) -> "Outcome":
 def main(values: flags.FlagValues) -> int:
     """Trains as the flags say and prints the line that was found."""
     import_tensorflow(intra_op_threads(values, small_steps=True))
-    config = LinearConfig(
-        run=run_config(values),
-        train_steps=values.train_steps or DEFAULT_STEPS,
-        learning_rate=values.learning_rate,
-    )
-    outcome = train(config)
+    steps = values.train_steps or DEFAULT_STEPS
+    outcome = train(config_of(LinearConfig, values, train_steps=steps))
     w, b = (float(outcome.variables[name][0]) for name in ("w", "b"))
     print(f"step {outcome.step}: w = {w:.4f}, b = {b:.4f} in {outcome.prefix}")
     return outcome.exit_code

@@ -100,13 +100,16 @@ def _run(
         closing(task.batches(start.step, task.last_step)) as batches,
     ):
         step, save_every = start.step, config.save_every_steps or task.epoch_steps or task.last_step
+        if step == 0 and task.logged_variables:
+            log.write(Metrics(0, variables=_logged_variables(session, task)))
         for step, batch in enumerate(batches, start.step + 1):
             values, test_accuracy = session.train_step(batch), None
             _check_loss(values.loss, step)
             progress.step()
             if due(step, task.log_every_steps, task.last_step):
                 test_accuracy = _test_accuracy(session, task)
-                metrics = Metrics(step, **values._asdict(), test_accuracy=test_accuracy)
+                told = {**values._asdict(), "test_accuracy": test_accuracy}
+                metrics = Metrics(step, **told, variables=_logged_variables(session, task))
                 log.write(metrics)
                 progress.log(metrics)
             stopping = stop.received is not None  # Read once: what is saved is where it stops.
@@ -128,6 +131,11 @@ def _check_loss(loss: float, step: int) -> None:
             f"the loss is {loss} at step {step}: the checkpoints before it are kept; try a lower "
             "--learning_rate"
         )
+
+
+def _logged_variables(session: GraphSession, task: Task) -> dict[str, float]:
+    values = session.variables() if task.logged_variables else {}
+    return {name: float(values[name].item()) for name in task.logged_variables}
 
 
 def _test_accuracy(session: GraphSession, task: Task) -> float | None:

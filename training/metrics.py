@@ -4,9 +4,9 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from types import TracebackType
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -24,21 +24,25 @@ class Metrics(NamedTuple):
 
     Attributes:
       step: updates done.
-      loss: of the step's batch, before its update.
+      loss: of the step's batch, before its update; None before the first step.
       accuracy: of the same batch with dropout on, in [0, 1]; None where the model has none.
       test_accuracy: on the test split after the update; None where there is no split.
       learning_rate: of the update; None where it is the same in all steps.
+      variables: the values of those of the task's `logged_variables`, after the update.
     """
 
     step: int
-    loss: float
+    loss: float | None = None
     accuracy: float | None = None
     test_accuracy: float | None = None
     learning_rate: float | None = None
+    variables: Mapping[str, float] = MappingProxyType({})
 
     def numbers(self) -> dict[str, float]:
         """Name -> value, without the step and without what is None."""
-        return {k: v for k, v in self._asdict().items() if k != "step" and v is not None}
+        told = self._asdict()
+        del told["step"], told["variables"]
+        return {**{k: v for k, v in told.items() if v is not None}, **self.variables}
 
 
 class MetricsLog:
@@ -66,7 +70,7 @@ class MetricsLog:
             # TensorBoard forgets the events from this step on that an earlier process wrote, as has
             # one that was killed before its first checkpoint.
             begun = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
-            self._write_event(session_log=begun, step=start + 1)
+            self._write_event(session_log=begun, step=start + 1 if start else 0)
 
     def _write_event(self, **content: Any) -> None:
         event = tf.compat.v1.Event(wall_time=time.time(), **content)
@@ -97,19 +101,14 @@ class MetricsLog:
     def __enter__(self) -> "MetricsLog":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, *error: object) -> None:
         """Closes; an error that is already on its way is not replaced by one of the files."""
         try:
             with _refusals_as_training_errors():
                 self._lines.close()
                 self._events.close()
         except TrainingError:
-            if error is None:
+            if kind is None:
                 raise
 
 
@@ -131,16 +130,21 @@ def _events_name(start: int) -> str:
 
 
 def _drop_lines_after(path: str, step: int) -> None:
-    """Keeps the whole lines up to `step`; a process that was killed may have written more."""
+    """Keeps the whole lines up to `step`; a process that was killed may have written more.
+
+    A run at step 0 keeps none: it writes that one anew.
+    """
     lines = (durable.content_of(path) or b"").splitlines(keepends=True)
-    kept = [line for line in lines if 0 < _step_of(line) <= step]
+    found = [(step_of(line), line) for line in lines]
+    kept = [line for at, line in found if step and at is not None and at <= step]
     if kept != lines:
         durable.replace_file(path, b"".join(kept))
 
 
-def _step_of(line: bytes) -> int:
-    """The step of a line; 0 for one that was cut short."""
+def step_of(line: bytes) -> int | None:
+    """The step of a line of the log, 0 or more; None for one that was cut short or is damaged."""
     try:
-        return int(json.loads(line)["step"]) if line.endswith(b"\n") else 0
-    except (ValueError, KeyError, TypeError):
-        return 0
+        step = int(json.loads(line)["step"]) if line.endswith(b"\n") else -1
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return None
+    return step if step >= 0 else None

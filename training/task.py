@@ -1,6 +1,6 @@
 """What the training loop is given: a graph, its batches, and where the run ends."""
 
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -69,6 +69,8 @@ class Task(NamedTuple):
         steps of one pass over the examples; None saves only at the end then.
       initial_values: reads the values that variables begin with in place of initial ones; None
         where there are none.
+      logged_variables: names of variables of one number each, whose values stand in each log line,
+        and before the first step in one of their own.
       write_data: puts the examples into the run's folder, where they are not there; called once
         the folder is locked and it is clear that the run is this one. None for nothing to put.
     """
@@ -84,4 +86,5 @@ class Task(NamedTuple):
     identity: Mapping[str, Any]
     epoch_steps: Fraction | None = None
     initial_values: Callable[[], InitialValues] | None = None
+    logged_variables: Sequence[str] = ()
     write_data: Callable[[], None] | None = None

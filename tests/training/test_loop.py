@@ -79,25 +79,31 @@ def test_a_whole_run(config: LinearConfig) -> None:
     assert outcome.prefix == f"{config.run.ckpt_dir}/my-model-40"
     assert _steps(config) == [10, 20, 30, 40]
     lines = [json.loads(line) for line in _metrics(config).splitlines()]
-    assert [line["step"] for line in lines] == list(range(5, STEPS + 1, 5))
+    assert [line["step"] for line in lines] == list(range(0, STEPS + 1, 5))
     reader = tf.train.load_checkpoint(outcome.prefix)
     assert reader.get_tensor("global_step") == STEPS
     assert reader.get_tensor("w") == outcome.variables["w"]
 
 
 def test_the_numbers_are_those_of_numpy(config: LinearConfig) -> None:
-    """Gradient descent by hand, from the first checkpoint to the last."""
+    """Gradient descent by hand, from the values before the first step to the last checkpoint."""
     train_linear.train(config)
     x, y = next(iter(train_linear.make_task(config).batches(0, 1)))
-    first, last = (
-        tf.train.load_checkpoint(f"{config.run.ckpt_dir}/my-model-{step}") for step in (10, 40)
-    )
-    w, b = first.get_tensor("w").astype(np.float64), first.get_tensor("b").astype(np.float64)
-    for _ in range(30):
+    logged = {line.pop("step"): line for line in map(json.loads, _metrics(config).splitlines())}
+    assert logged[0].keys() == {"w", "b"}
+    w, b = logged[0]["w"], logged[0]["b"]
+    for step in range(1, STEPS + 1):
         error = w * x + b - y
         w, b = w - 0.5 * np.mean(2 * error * x), b - 0.5 * np.mean(2 * error)
-    np.testing.assert_allclose(last.get_tensor("w"), w, rtol=1e-4)
-    np.testing.assert_allclose(last.get_tensor("b"), b, rtol=1e-4)
+        if step in logged:
+            assert logged[step]["loss"] == pytest.approx(np.mean(error**2), rel=1e-4)
+            assert (logged[step]["w"], logged[step]["b"]) == pytest.approx((w, b), rel=1e-4)
+    last = tf.train.load_checkpoint(f"{config.run.ckpt_dir}/my-model-40")
+    assert logged[STEPS] == {
+        "loss": logged[STEPS]["loss"],
+        "w": last.get_tensor("w").item(),
+        "b": last.get_tensor("b").item(),
+    }
 
 
 @pytest.mark.parametrize("seed", [0, 1, 7, 2**32 - 1])

@@ -24,13 +24,13 @@ def _lines(path: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (path / "logs/metrics.jsonl").read_text().splitlines()]
 
 
-def _steps_in_tensorboard(path: Path) -> list[int]:
-    """The steps of the loss as TensorBoard shows them, by its own reader."""
+def _steps_in_tensorboard(path: Path, tag: str = "loss") -> list[int]:
+    """The steps of a scalar as TensorBoard shows them, by its own reader."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(path / "logs"))
     events.Reload()
-    return [scalar.step for scalar in events.Scalars("loss")]
+    return [scalar.step for scalar in events.Scalars(tag)]
 
 
 def test_a_line_has_the_step_and_the_numbers_there_are(tmp_path: Path) -> None:
@@ -74,7 +74,33 @@ def test_a_run_that_starts_again_has_each_step_once(tmp_path: Path) -> None:
     assert _steps_in_tensorboard(tmp_path) == [10, 20, 30]
 
 
-@pytest.mark.parametrize("tail", [b'{"step": 20, "lo', b'{"step": 20}', b"\x00\xff\n", b"[]\n"])
+def test_variables_stand_beside_the_numbers_and_before_the_first_step(tmp_path: Path) -> None:
+    for _ in range(2):  # The first process was killed before its first checkpoint.
+        with MetricsLog(str(tmp_path), tf.Graph(), 0) as log:
+            log.write(Metrics(0, variables={"w": -3.5}))
+            log.write(Metrics(10, loss=0.25, variables={"w": 0.5}))
+    with MetricsLog(str(tmp_path), tf.Graph(), 10) as log:
+        log.write(Metrics(20, loss=0.125, variables={"w": 0.75}))
+    assert _lines(tmp_path) == [
+        {"step": 0, "w": -3.5},
+        {"step": 10, "loss": 0.25, "w": 0.5},
+        {"step": 20, "loss": 0.125, "w": 0.75},
+    ]
+    assert _steps_in_tensorboard(tmp_path, "w") == [0, 10, 20]
+
+
+_DAMAGED = [
+    b'{"step": 20, "lo',
+    b'{"step": 20}',
+    b"\x00\xff\n",
+    b"[]\n",
+    b'{"step": -1}\n',
+    b'{"step": Infinity}\n',
+    b"[" * 100_000 + b"\n",
+]
+
+
+@pytest.mark.parametrize("tail", _DAMAGED, ids=range(len(_DAMAGED)))
 def test_what_a_killed_process_cut_short_is_dropped(tmp_path: Path, tail: bytes) -> None:
     _write(tmp_path, 0, 10)
     with open(tmp_path / "logs/metrics.jsonl", "ab") as file:
