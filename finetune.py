@@ -9,25 +9,33 @@ taken stays as it is, unless --train_scopes=fc1,conv2 unfreezes parts of it.
 Interrupt it and run the same line again: it goes on where it stopped.
 """
 
-import dataclasses
+import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from absl import flags
 
 from checkpoints.errors import CheckpointError
 from cli import flag_types
+from cli.model_flags import define_max_meta_mb, define_time_limit, define_trust_graph
 from cli.run import run
+from cli.supervisor import Supervisor
 from cli.tensorflow_startup import import_tensorflow
 from data.errors import DataError
-from finetuning.config import DEFAULT_BATCH_SIZE, DEFAULT_STEPS, FinetuneConfig
+from finetuning.config import (
+    DEFAULT_BATCH_SIZE,
+    DEFAULT_FINETUNE_RATE,
+    DEFAULT_STEPS,
+    FinetuneConfig,
+)
 from training.data_flags import define_data_flags
 from training.errors import TrainingError
 from training.flags import (
+    config_of,
     define_keep_best_flag,
     define_length_flags,
     define_run_flags,
     intra_op_threads,
-    run_config,
 )
 from training.init_flags import define_exclude_flag
 
@@ -61,12 +69,16 @@ def define_flags(values: flags.FlagValues) -> None:
         lower_bound=1,
         flag_values=values,
     )
-    _define_training_flags(values)
+    _define_head_flags(values)
+    _define_unfrozen_flags(values)
     _define_input_flags(values)
+    define_max_meta_mb(values)
+    define_trust_graph(values)
+    define_time_limit(values, "Seconds that reading the model and importing it may take each")
 
 
-def _define_training_flags(values: flags.FlagValues) -> None:
-    """What is trained, and how."""
+def _define_head_flags(values: flags.FlagValues) -> None:
+    """What is new."""
     flags.DEFINE_enum(
         "head",
         "dense",
@@ -75,6 +87,11 @@ def _define_training_flags(values: flags.FlagValues) -> None:
         "the mean over all positions.",
         flag_values=values,
     )
+    flag_types.define_positive_float("learning_rate", 1e-3, "Of Adam, for the head.", values)
+
+
+def _define_unfrozen_flags(values: flags.FlagValues) -> None:
+    """What becomes of the model in training."""
     flags.DEFINE_list(
         "train_scopes",
         [],
@@ -95,9 +112,18 @@ def _define_training_flags(values: flags.FlagValues) -> None:
         message="must be name=value",
         flag_values=values,
     )
-    flag_types.define_positive_float("learning_rate", 1e-3, "Of Adam, for the head.", values)
     flag_types.define_positive_float(
-        "finetune_learning_rate", 1e-4, "Of Adam, for what --train_scopes unfreezes.", values
+        "finetune_learning_rate",
+        None,
+        f"Of Adam, for what --train_scopes unfreezes; {DEFAULT_FINETUNE_RATE} by default.",
+        values,
+    )
+    flags.register_multi_flags_validator(
+        ["finetune_learning_rate", "train_scopes"],
+        lambda given: given["finetune_learning_rate"] is None or given["train_scopes"],
+        message="--finetune_learning_rate is that of the scopes that --train_scopes names, and it "
+        "names none: give it some, such as --train_scopes=fc1, or set --learning_rate, the head's",
+        flag_values=values,
     )
 
 
@@ -111,13 +137,6 @@ def _define_input_flags(values: flags.FlagValues) -> None:
     )
     flag_types.define_finite_float(
         "input_offset", 0.0, "What is added to the scaled pixels, in the graph.", values
-    )
-    flags.DEFINE_boolean(
-        "trust_graph",
-        False,
-        "Take also operations that may do more than compute, such as reading files; by default "
-        "they are refused.",
-        flag_values=values,
     )
 
 
@@ -140,17 +159,21 @@ def train(config: FinetuneConfig) -> "Outcome":
         raise TrainingError(f"{config.meta} cannot be trained on{reason_of_run(error)}") from error
 
 
-def main(values: flags.FlagValues) -> int:
-    """Trains as the flags say."""
+def main(values: flags.FlagValues, end_after: Callable[[float, str], None] | None = None) -> int:
+    """Trains as the flags say; `end_after` as of a `TimeLimit`."""
     small = values.batch_size is not None and values.batch_size < _SMALL_BATCH
     import_tensorflow(intra_op_threads(values, small_steps=small))
-    fields = dataclasses.fields(FinetuneConfig)
-    given = {field.name: getattr(values, field.name) for field in fields if field.name != "run"}
-    lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
-    outcome = train(FinetuneConfig(run=run_config(values), **{**given, **lists}))
+    outcome = train(config_of(FinetuneConfig, values, end_after=end_after))
     print(f"step {outcome.step}: {outcome.prefix}")
     return outcome.exit_code
 
 
 if __name__ == "__main__":
-    run(main, define_flags, __doc__, user_errors=(CheckpointError, DataError, TrainingError))
+    supervisor = Supervisor("give it a smaller --batch_size", waits_for_stop=True)
+    run(
+        functools.partial(main, end_after=supervisor.end_after),
+        define_flags,
+        __doc__,
+        user_errors=(CheckpointError, DataError, TrainingError),
+        supervisor=supervisor,
+    )

@@ -12,7 +12,7 @@ Interrupt it and run the same line again: it goes on where it stopped.
 
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,12 +30,12 @@ from training.errors import TrainingError
 from training.flags import (
     CONSTANT,
     COSINE,
+    config_of,
     define_keep_best_flag,
     define_length_flags,
     define_run_flags,
     define_schedule_flags,
     intra_op_threads,
-    run_config,
 )
 
 if TYPE_CHECKING:
@@ -104,20 +104,11 @@ def make_task(config: CnnConfig) -> "Task":
       DataError: the images cannot be used.
       TrainingError: the warm-up is longer than the run.
     """
-    from data.bad_rows import BadSoFar, TrainingBatches
-    from data.batches import ShuffledBatches
-    from data.ramp import RAMP_FILE, write_ramp
-    from data.read_ahead import read_ahead
-    from data.row_batches import row_batches
     from models import cnn
     from training.task import Task
 
-    ramp_path = os.path.join(config.run.ckpt_dir, RAMP_FILE)
-    images = _open_images(config, ramp_path)
-    num_images, source, test = len(images.train), images.train, images.test
-    order = ShuffledBatches(num_images, config.batch_size, config.run.seed)
-    examples = TrainingBatches(source, order, config.on_bad_image)
-    bad_tests = BadSoFar(config.on_bad_image)
+    images = _open_images(config)
+    num_images, batches = len(images.train), _batches(config, images)
     last = last_step(
         config.train_steps, config.epochs, DEFAULT_STEPS, num_images, config.batch_size
     )
@@ -131,35 +122,53 @@ def make_task(config: CnnConfig) -> "Task":
     return Task(
         model=model,
         meta_graph=_meta_graph(config, model, images),
-        batches=lambda start, stop: read_ahead(
-            lambda step: _batch(examples, config, step),
-            start,
-            stop,
-            depth=source.workers + 1,
-            workers=source.workers,
-        ),
+        batches=batches,
         batch_size=config.batch_size,
         examples="images",
-        test_batches=None
-        if test is None
-        else lambda: row_batches(test, _TEST_BATCH_SIZE, bad_tests, test.workers),
+        test_batches=_test_batches(config, images),
         last_step=last,
         log_every_steps=log_interval(config.run.log_every_steps, num_images, config.batch_size),
         identity=_identity(config, images, schedule),
-        write_data=functools.partial(write_ramp, ramp_path) if config.data == RAMP else None,
+        write_data=images.write,
     )
 
 
-def _open_images(config: CnnConfig, ramp_path: str) -> "ImageData":
+def _open_images(config: CnnConfig) -> "ImageData":
     from data.image_data import ReadOptions, open_image_data
+    from data.ramp import RAMP_FILE
 
     return open_image_data(
         config.data,
-        ramp_path=ramp_path,
+        ramp_path=os.path.join(config.run.ckpt_dir, RAMP_FILE),
         validation_fraction=config.validation_fraction,
         seed=config.run.seed,
         options=ReadOptions(config.classes, config.data_memory_mb, config.on_bad_image),
     )
+
+
+def _batches(
+    config: CnnConfig, images: "ImageData"
+) -> "Callable[[int, int], Generator[tuple[Array, ...], None, None]]":
+    from data.bad_rows import TrainingBatches
+    from data.batches import ShuffledBatches
+    from data.read_ahead import read_ahead
+
+    order = ShuffledBatches(len(images.train), config.batch_size, config.run.seed)
+    examples = TrainingBatches(images.train, order, config.on_bad_image)
+    batch_of_step = functools.partial(_batch, examples, config)
+    return functools.partial(read_ahead, batch_of_step, workers=images.train.workers)
+
+
+def _test_batches(
+    config: CnnConfig, images: "ImageData"
+) -> "Callable[[], Iterator[tuple[Array, ...]]] | None":
+    from data.bad_rows import BadSoFar
+    from data.row_batches import row_batches
+
+    test, bad = images.test, BadSoFar(config.on_bad_image)
+    if test is None:
+        return None
+    return lambda: row_batches(test, _TEST_BATCH_SIZE, bad, test.workers)
 
 
 def _meta_graph(config: CnnConfig, model: "ModelGraph", images: "ImageData") -> bytes:
@@ -226,23 +235,8 @@ def train(config: CnnConfig) -> "Outcome":
 def main(values: flags.FlagValues) -> int:
     """Trains as the flags say."""
     import_tensorflow(intra_op_threads(values, small_steps=values.batch_size < _SMALL_BATCH))
-    outcome = train(
-        CnnConfig(
-            run=run_config(values),
-            data=values.data,
-            validation_fraction=values.validation_fraction,
-            train_steps=values.train_steps,
-            epochs=values.epochs,
-            batch_size=values.batch_size,
-            learning_rate=values.learning_rate or _LEARNING_RATES[values.schedule],
-            schedule=values.schedule,
-            warmup_steps=values.warmup_steps,
-            augment=values.augment,
-            classes=tuple(values.classes),
-            data_memory_mb=values.data_memory_mb,
-            on_bad_image=values.on_bad_image,
-        )
-    )
+    rate = values.learning_rate or _LEARNING_RATES[values.schedule]
+    outcome = train(config_of(CnnConfig, values, learning_rate=rate))
     print(f"step {outcome.step}: {outcome.prefix}")
     return outcome.exit_code
 

@@ -7,9 +7,10 @@ after each and saves a checkpoint. Interrupt it and run the same line again: it 
 stopped.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
@@ -21,14 +22,16 @@ from data.errors import DataError
 from training.config import RunConfig, last_step
 from training.errors import TrainingError
 from training.flags import (
+    config_of,
     define_keep_best_flag,
     define_length_flags,
     define_run_flags,
     intra_op_threads,
-    run_config,
 )
 
 if TYPE_CHECKING:
+    from data.mnist import Digits
+    from models.model_graph import ModelGraph
     from training.loop import Outcome
     from training.task import Task
 
@@ -74,12 +77,10 @@ def make_task(config: MlpConfig) -> "Task":
     Raises:
       DataError: the digits cannot be used.
     """
-    from checkpoints.meta_graph import Description, export_meta_graph
     from data.batches import ShuffledBatches
-    from data.mnist import CLASS_NAMES, IMAGE_SHAPE, open_mnist
+    from data.mnist import open_mnist
     from data.read_ahead import read_ahead
     from data.row_batches import row_batches
-    from data.source import UINT8_SCALE
     from models import mlp
     from training.task import Task
 
@@ -87,17 +88,10 @@ def make_task(config: MlpConfig) -> "Task":
     num_digits, batch_size = len(digits.train), config.batch_size
     order = ShuffledBatches(num_digits, batch_size, config.run.seed)
     model = mlp.build(learning_rate=config.learning_rate, seed=config.run.seed)
-    description = Description(
-        model.signature_inputs,
-        model.signature_outputs,
-        class_names=CLASS_NAMES,
-        input_scale=float(UINT8_SCALE),
-        image_shape=IMAGE_SHAPE,
-    )
     default_steps = last_step(None, DEFAULT_EPOCHS, 0, num_digits, batch_size)
     return Task(
         model=model,
-        meta_graph=export_meta_graph(model.graph, description),
+        meta_graph=_meta_graph(model),
         batches=lambda start, stop: read_ahead(
             lambda step: digits.train.rows(order.indices(step)), start, stop
         ),
@@ -108,17 +102,37 @@ def make_task(config: MlpConfig) -> "Task":
             config.train_steps, config.epochs, default_steps, num_digits, batch_size
         ),
         log_every_steps=config.run.log_every_steps or Fraction(num_digits, batch_size),
-        identity={
-            "model": "mlp",
-            "data": digits.train.digest(),
-            "test_data": digits.test.digest(),
-            "images": num_digits,
-            "batch_size": batch_size,
-            "learning_rate": config.learning_rate,
-            "seed": config.run.seed,
-        },
+        identity=_identity(config, digits),
         epoch_steps=Fraction(num_digits, batch_size),
     )
+
+
+def _meta_graph(model: "ModelGraph") -> bytes:
+    from checkpoints.meta_graph import Description, export_meta_graph
+    from data.mnist import CLASS_NAMES, IMAGE_SHAPE
+    from data.source import UINT8_SCALE
+
+    description = Description(
+        model.signature_inputs,
+        model.signature_outputs,
+        class_names=CLASS_NAMES,
+        input_scale=float(UINT8_SCALE),
+        image_shape=IMAGE_SHAPE,
+    )
+    return export_meta_graph(model.graph, description)
+
+
+def _identity(config: MlpConfig, digits: "Digits") -> Mapping[str, Any]:
+    """What the run's numbers follow from."""
+    return {
+        "model": "mlp",
+        "data": digits.train.digest(),
+        "test_data": digits.test.digest(),
+        "images": len(digits.train),
+        "batch_size": config.batch_size,
+        "learning_rate": config.learning_rate,
+        "seed": config.run.seed,
+    }
 
 
 def train(config: MlpConfig) -> "Outcome":
@@ -131,16 +145,7 @@ def train(config: MlpConfig) -> "Outcome":
 def main(values: flags.FlagValues) -> int:
     """Trains as the flags say."""
     import_tensorflow(intra_op_threads(values, small_steps=values.batch_size < _SMALL_BATCH))
-    outcome = train(
-        MlpConfig(
-            run=run_config(values),
-            data_dir=values.data_dir,
-            train_steps=values.train_steps,
-            epochs=values.epochs,
-            batch_size=values.batch_size,
-            learning_rate=values.learning_rate,
-        )
-    )
+    outcome = train(config_of(MlpConfig, values))
     print(f"step {outcome.step}: {outcome.prefix}")
     return outcome.exit_code
 

@@ -25,7 +25,7 @@ from cli.memory import available_bytes, limit_memory
 from cli.printing import printable
 
 MEMORY_FLAG = "memory_limit_mb"
-STOP_SECONDS = 3  # What a child is given to end itself at SIGINT or SIGTERM.
+STOP_SECONDS = 3  # What a child is given to end itself once it has been told to.
 _IMPATIENT_SECONDS = 0.5  # From one Ctrl-C to another that is no echo of it.
 _STOPS = (signal.SIGINT, signal.SIGTERM)
 _LAST_WORDS_BYTES = 4096
@@ -38,13 +38,16 @@ class Supervisor:
     Make one before the script runs, and hand it to `cli.run.run`.
     """
 
-    def __init__(self, needs_less: str) -> None:
+    def __init__(self, needs_less: str, *, waits_for_stop: bool = False) -> None:
         """Makes one.
 
         Args:
           needs_less: how the script is made to need less memory, such as `give it less at a time`.
+          waits_for_stop: whether the script is given as long as it takes to end itself at SIGINT or
+            SIGTERM, such as one that saves what it has; a second SIGINT gives it `STOP_SECONDS`.
         """
         self._needs_less = needs_less
+        self._waits_for_stop = waits_for_stop
         # Shared with the child: what to say of it when time is up.
         self._last_words = mmap.mmap(-1, _LAST_WORDS_BYTES)
         self._timer: threading.Timer | None = None
@@ -132,9 +135,15 @@ class Supervisor:
             now = time.monotonic()
             if len(stopped_by) == 1:
                 impatient_from = now + _IMPATIENT_SECONDS
+            is_impatient = now > impatient_from
+            if self._waits_for_stop:
+                kill, hurry = False, is_impatient and number == signal.SIGINT
+            else:
+                kill, hurry = is_impatient, len(stopped_by) == 1
+            if hurry:
                 signal.alarm(STOP_SECONDS)
             with suppress(ProcessLookupError):  # It has ended in the meantime.
-                os.kill(child, signal.SIGKILL if now > impatient_from else number)
+                os.kill(child, signal.SIGKILL if kill else number)
 
         signal.signal(signal.SIGALRM, lambda *_: os.kill(child, signal.SIGKILL))
         for number in _STOPS:

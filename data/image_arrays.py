@@ -41,8 +41,8 @@ def check_image_shape(
 ) -> None:
     """Raises DataError where `shape` is not [N, *image_shape] with N above 0."""
     if shape[1:] != image_shape:
-        expected = ", ".join(map(str, image_shape))
-        raise DataError(f"{name}: expected the shape [N, {expected}], found {list(shape)}")
+        expected = ", ".join(["N", *map(str, image_shape)])
+        raise DataError(f"{name}: expected the shape [{expected}], found {list(shape)}")
     if not shape[0]:
         raise DataError(f"{name}: holds no image")
 

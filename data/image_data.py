@@ -1,8 +1,9 @@
 """Opens the images that `--data` names, whatever they are kept in."""
 
 import dataclasses
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +26,7 @@ from data.named import NAMED, Split, load_named
 from data.npy_store import LABELS_SUFFIX, SUFFIX, open_labelled_npy
 from data.npz import read_npz
 from data.options import DEFAULT_MEMORY_MB, RAMP, SKIP, STOP
-from data.ramp import RAMP_CLASSES, open_ramp
+from data.ramp import RAMP_CLASSES, open_ramp, write_ramp
 from data.source import UINT8_SCALE, Array, ArraySource, Source, Subset
 from data.split import split_rows
 from data.stored_source import HeldStore, Store, StoredSource, hold
@@ -40,12 +41,22 @@ _EXPECTED = (
 
 
 class ImageData(NamedTuple):
-    """Images to train on and, where there are any, to test on."""
+    """Images to train on and, where there are any, to test on.
+
+    Attributes:
+      train: to train on.
+      test: to test on; None where there are none.
+      class_names: in the order of the labels; () when unknown.
+      num_classes: 2 or more.
+      write: puts images that are nowhere yet, those of the ramp, where they are kept; None for all
+        others.
+    """
 
     train: Source
     test: Source | None
-    class_names: tuple[str, ...]  # In the order of the labels; () when unknown.
+    class_names: tuple[str, ...]
     num_classes: int
+    write: Callable[[], None] | None = None
 
     def digests(self) -> dict[str, str]:
         """Tell the images from others: `data` and, where there are test images, `test_data`."""
@@ -121,7 +132,8 @@ def _open(spec: str, ramp_path: str, options: ReadOptions) -> ImageData:
     if spec == RAMP:
         check_image_shape((1, *IMAGE_SHAPE), f"--data={RAMP}", options.image_shape)
         ramp = dataclasses.replace(open_ramp(ramp_path), scale=options.scale)
-        return _of_arrays(ramp, None, _numbers(RAMP_CLASSES), options)
+        data = _of_arrays(ramp, None, _numbers(RAMP_CLASSES), options)
+        return data._replace(write=functools.partial(write_ramp, ramp_path))
     if spec in NAMED:
         return _open_named(spec, options)
     if files.is_folder(spec):

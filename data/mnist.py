@@ -1,5 +1,8 @@
 """Handwritten digits: the four IDX files of MNIST, or of a data set in its form."""
 
+import os
+import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +17,7 @@ NUM_CLASSES = 10
 CLASS_NAMES = tuple(str(digit) for digit in range(NUM_CLASSES))
 
 _SUFFIXES = ("", ".gz")
+_IMAGES = re.compile(r"(.*)images[.-]idx3-ubyte(\.gz)?")
 _MAX_BYTES = 2**30  # 1.3 million images
 
 
@@ -60,15 +64,33 @@ def _open_part(folder: str, part: str) -> ArraySource:
 
 def _find(folder: str, stem: str, rank: int) -> str:
     """The path of one of the four files, under the first of its usual names that is there."""
-    names = [f"{stem}{dot}idx{rank}-ubyte{end}" for end in _SUFFIXES for dot in "-."]
-    for name in names:
+    path = next(_present(folder, stem, rank), None)
+    if path is None:
+        name = f"{stem}-idx{rank}-ubyte"
+        raise DataError(
+            f"--data_dir={folder}: holds no {name}; put that file of MNIST there, as it is or "
+            f"gzipped ({name}.gz)"
+        )
+    return path
+
+
+def _present(folder: str, stem: str, rank: int) -> Iterator[str]:
+    """The paths of a file that are there, of all its usual names."""
+    for name in (f"{stem}{dot}idx{rank}-ubyte{end}" for end in _SUFFIXES for dot in "-."):
         path = files.join(folder, name)
         if files.exists(path) and not files.is_folder(path):
-            return path
-    raise DataError(
-        f"--data_dir={folder}: holds no {names[0]}; put that file of MNIST there, as it is or "
-        f"gzipped ({names[0]}.gz)"
-    )
+            yield path
+
+
+def labels_beside(images_path: str) -> str | None:
+    """The file with the labels of a file of images that is named as those of MNIST are.
+
+    Of `t10k-images-idx3-ubyte`, that is `t10k-labels-idx1-ubyte` beside it, each with or without
+    .gz; None where there is none.
+    """
+    folder, name = os.path.split(images_path)
+    found = _IMAGES.fullmatch(name)
+    return next(_present(folder, f"{found[1]}labels", 1), None) if found else None
 
 
 def _read(path: str, row_shape: tuple[int, ...]) -> Array:

@@ -73,6 +73,9 @@ NAMED = {
 }
 
 
+_NOT_FETCHED = "URL fetch failure"  # As Keras begins to say so.
+
+
 class Split(NamedTuple):
     """Images uint8 [N, H, W] or [N, H, W, 3], and their labels int64 [N]."""
 
@@ -87,7 +90,7 @@ def load_named(name: str) -> tuple[Split, Split]:
     checks it (of Fashion-MNIST only what is checked here: that it unpacks to images and labels).
 
     Raises:
-      DataError: it cannot be downloaded, or what is in the cache is something else.
+      DataError: it cannot be downloaded, or what is in the cache is damaged or something else.
     """
     # Only now: importing Keras takes seconds and makes its folder.
     module = importlib.import_module(f"keras.datasets.{name}")
@@ -99,16 +102,19 @@ def load_named(name: str) -> tuple[Split, Split]:
         raise
     except Exception as error:  # Keras raises bare `Exception` itself, and what unpacking raises.
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(
-            f"--data={name}: {reason.rstrip('.')}; {_what_to_put_where(name)}"
-        ) from error
+        raise DataError(f"--data={name}: {reason.rstrip('.')}; {_advice(name, reason)}") from error
 
 
-def _what_to_put_where(name: str) -> str:
+def _advice(name: str, reason: str = "") -> str:
+    """What to put where, or to remove."""
     known = NAMED[name]
     home = os.environ.get("KERAS_HOME", "~/.keras")
-    places = ", ".join(f"{home}/datasets/{file}" for file in known.files)
-    return f"without a network, put {known.address} there as {places}"
+    places = [f"{home}/datasets/{file}" for file in known.files]
+    offline = f"without a network, put {known.address} there as {', '.join(places)}"
+    held = [place for place in places if os.path.exists(os.path.expanduser(place))]
+    if not held or reason.startswith(_NOT_FETCHED):
+        return offline
+    return f"remove {', '.join(held)} to have that downloaded anew, or, {offline}"
 
 
 def _checked(name: str, images: Array, labels: Array) -> Split:
@@ -116,7 +122,7 @@ def _checked(name: str, images: Array, labels: Array) -> Split:
     if images.shape[1:] != expected or images.dtype != np.uint8 or len(images) != labels.size:
         raise DataError(
             f"--data={name}: expected images uint8 {['N', *expected]} and N labels, found "
-            f"{images.dtype} {list(images.shape)} and {labels.size}; {_what_to_put_where(name)}"
+            f"{images.dtype} {list(images.shape)} and {labels.size}; {_advice(name)}"
         )
     checked = as_labels(labels.reshape(-1), f"--data={name}")
     num_classes = len(NAMED[name].class_names)

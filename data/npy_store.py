@@ -10,8 +10,8 @@ import math
 import os
 import threading
 import weakref
-from contextlib import ExitStack
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import BinaryIO
 
 import numpy as np
@@ -74,7 +74,7 @@ class NpyStore:
     def take(self, indices: Indices) -> Array:
         """See `Store.take`."""
         rows: Array = np.empty((len(indices), *self.shape[1:]), self._stored)
-        errors = self._read(indices, rows.reshape(-1).view(np.uint8).data)
+        errors = self._read(indices, rows.view(np.uint8).reshape(len(rows), self._row_bytes))
         if self.dtype != np.uint8:
             with np.errstate(over="ignore", invalid="ignore"):  # Found by the check that follows.
                 rows = rows.astype(np.float32, copy=False)
@@ -83,25 +83,29 @@ class NpyStore:
             raise BadRowsError(errors)
         return rows
 
-    def _read(self, indices: Indices, memory: memoryview) -> dict[int, DataError]:
-        """Fills `memory`, where rows follow each other with one read; returns what is missing."""
-        errors: dict[int, DataError] = {}
+    def _read(self, indices: Indices, memory: Array) -> dict[int, DataError]:
+        """Fills `memory`, uint8 [B, bytes of a row]; returns what is missing.
+
+        Rows that follow each other are read at once.
+        """
         if not len(indices):
-            return errors
+            return {}
         breaks = np.flatnonzero(np.diff(indices) != 1) + 1
-        bounds = [0, *breaks.tolist(), len(indices)]
-        starts = (self._start + indices[bounds[:-1]] * self._row_bytes).tolist()
-        for (first, end), start in zip(pairwise(bounds), starts, strict=True):
-            place = memory[first * self._row_bytes : end * self._row_bytes]
-            found = self._file.read_into(place, start)
-            if found == len(place):
-                continue
-            for position in range(first + found // self._row_bytes, end):
-                errors[position] = DataError(
-                    f"{self.path}: row {indices[position]} is not there any more; "
-                    "the file was cut short after it was opened"
-                )
-        return errors
+        if len(breaks) == len(indices) - 1:  # Each by itself, as in a shuffled batch.
+            places, firsts = [*memory], indices
+        else:
+            places, firsts = np.split(memory, breaks), indices[[0, *breaks]]
+        starts = (self._start + firsts * self._row_bytes).tolist()
+        if self._file.read_each(places, starts) == memory.nbytes:
+            return {}
+        return {
+            position: DataError(
+                f"{self.path}: row {index} is not there any more; "
+                "the file was cut short after it was opened"
+            )
+            for position, (index, row) in enumerate(zip(indices.tolist(), memory, strict=True))
+            if self._file.read_into(row.data, self._start + index * self._row_bytes) < row.nbytes
+        }
 
     def digest(self) -> str:
         """See `Store.digest`."""
@@ -133,13 +137,30 @@ class _OpenFile:
                 self._stream: BinaryIO = stack.enter_context(files.open_binary(path))
             weakref.finalize(self, stack.pop_all().close)
 
+    def read_each(self, places: Sequence[Array], starts: Sequence[int]) -> int:
+        """Fills each place from its position on, with one call of the system where it can.
+
+        Returns:
+          How many bytes there were in all. Where that is less than there is room for, a read may
+          have been interrupted: `read_into` tells.
+
+        Raises:
+          DataError: the disk fails.
+        """
+        descriptor = self._descriptor
+        if descriptor is None:
+            return sum(map(self.read_into, (place.data.cast("B") for place in places), starts))
+        with self._failures_as_data_errors():
+            read: Callable[..., int] = os.preadv
+            return sum([read(descriptor, (p,), s) for p, s in zip(places, starts, strict=True)])
+
     def read_into(self, memory: memoryview, start: int) -> int:
         """Fills `memory` from position `start` on; returns how many bytes there were.
 
         Raises:
           DataError: the disk fails.
         """
-        try:
+        with self._failures_as_data_errors():
             if self._descriptor is None:
                 with self._lock, files.refusals_as_data_errors(self._path):
                     self._stream.seek(start)
@@ -153,6 +174,11 @@ class _OpenFile:
                     break
                 count += got
             return count
+
+    @contextmanager
+    def _failures_as_data_errors(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise DataError(f"{self._path}: {error.strerror or error}") from error
 

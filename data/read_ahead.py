@@ -9,7 +9,11 @@ T = TypeVar("T")
 
 
 def read_ahead(
-    batch_of_step: Callable[[int], T], start: int, stop: int, depth: int = 2, workers: int = 1
+    batch_of_step: Callable[[int], T],
+    start: int,
+    stop: int,
+    depth: int | None = None,
+    workers: int = 1,
 ) -> Generator[T, None, None]:
     """Yields batch_of_step(k) for k in [start, stop), in this order, assembled in other threads.
 
@@ -22,12 +26,14 @@ def read_ahead(
       start: the first step.
       stop: one more than the last step.
       depth: how many batches, 1 or more, are in memory or in the making besides the one that was
-        yielded last.
+        yielded last; None for one more than there are workers.
       workers: how many threads, 1 or more; more than `depth` of them never work at once.
 
     Raises:
       Exception: what batch_of_step raised, at the step it was raised for.
     """
+    if depth is None:
+        depth = workers + 1
     if depth < 1:
         raise ValueError(f"depth must be 1 or more, not {depth}")
     executor = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="read-ahead")

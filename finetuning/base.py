@@ -14,6 +14,7 @@ from checkpoints.loading.tensor_info import format_shape
 from checkpoints.loading.variable_values import RESOURCE_VARIABLE
 from finetuning.base_plan import STEP, BasePlan
 from finetuning.base_variables import adopt
+from finetuning.control_flow import add_contexts
 from finetuning.random_ops import make_stateless, random_nodes, stream_of
 from finetuning.switches import Setting
 from models import randomness
@@ -80,6 +81,7 @@ def import_base(plan: BasePlan, shape: Sequence[int | None], offset: float, seed
     with tf.compat.v1.name_scope(f"{scope}/"):
         keys = _rewrite_random(plan, graph_def, seed, step)
     import_graph(plan.meta, graph_def, {**mapped, **keys})
+    add_contexts(plan.meta)
     return Base(
         images=images,
         features=stand_in if plan.tensor == plan.rows.name else tensor_of(graph, plan.tensor),

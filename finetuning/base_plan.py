@@ -1,7 +1,6 @@
 """Which part of a model is built on, told from the file alone: nothing is imported yet."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -17,32 +16,15 @@ from checkpoints.loading.tensor_info import TensorInfo
 from checkpoints.loading.variable_values import VARIABLE_OPS, Variable, variable_of
 from finetuning.base_variables import initial_tensors
 from finetuning.chosen_variables import excluded_by, in_scopes, is_in, trainable_in, variables_in
+from finetuning.config import BaseRequest
+from finetuning.control_flow import is_in_loop, pivots
 from finetuning.switches import Setting, find_settings
 from finetuning.writes import hold, written
-from prediction.model import read_model
+from prediction.model import Model, read_model
 from training.errors import TrainingError
 
 STEP = "global_step"
 UPDATES = "update_ops"
-
-
-@dataclass(frozen=True)
-class BaseRequest:
-    """What a base is asked for; each field is the flag of its name.
-
-    Attributes:
-      tensor: what the head takes, by name.
-      train_scopes: of the variables that are trained, too; empty to freeze all of the base.
-      exclude: a regular expression; variables whose whole name it matches are not restored.
-      train_feed: `name=value` of placeholders, the values in training.
-      trust_graph: take also operations that may do more than compute.
-    """
-
-    tensor: str
-    train_scopes: tuple[str, ...] = ()
-    exclude: str | None = None
-    train_feed: tuple[str, ...] = ()
-    trust_graph: bool = False
 
 
 class BasePlan(NamedTuple):
@@ -50,6 +32,7 @@ class BasePlan(NamedTuple):
 
     Attributes:
       meta: the file.
+      model: what it says of itself.
       tensor: what the head takes.
       rows: where the images go.
       settings: what it is told in training.
@@ -57,6 +40,7 @@ class BasePlan(NamedTuple):
       graph_def: its nodes, none of which writes what is frozen.
       variables: of the part, by name.
       restored: those of them that are read from the checkpoint.
+      exclude: as it was asked for.
       trainable: those of them that could be trained.
       unfrozen: those of them that are.
       initial: variable -> the tensor of its initial value, where the file has one.
@@ -64,6 +48,7 @@ class BasePlan(NamedTuple):
     """
 
     meta: MetaGraphFile
+    model: Model
     tensor: str
     rows: TensorInfo
     settings: tuple[Setting, ...]
@@ -71,6 +56,7 @@ class BasePlan(NamedTuple):
     graph_def: GraphDef
     variables: Mapping[str, Variable]
     restored: tuple[str, ...]
+    exclude: str | None
     trainable: frozenset[str]
     unfrozen: tuple[str, ...]
     initial: Mapping[str, str]
@@ -97,37 +83,75 @@ def plan_base(meta: MetaGraphFile, request: BaseRequest) -> BasePlan:
         compute.
       TrainingError: the part needs what fine-tuning cannot give it, or the request does not fit.
     """
-    tensor = meta.tensor_name(request.tensor)
+    tensor, model = _tensor(meta, request.tensor), read_model(meta)
     whole = sub_graph(meta, [tensor])
-    rows = _rows(meta, tensor, whole)
-    settings = find_settings(
-        sub_graph(meta, [tensor], [rows.name]),
-        rows.name,
-        dict(text.split("=", 1) for text in request.train_feed),
-        switched_on=bool(request.train_scopes),
-    )
+    rows = _rows(meta, tensor, whole, model)
+    settings = _settings(meta, tensor, rows, request)
     cuts = [rows.name, *(setting.name for setting in settings), *_step(whole)]
     _check_tables(meta, tensor, cuts)
     trainable = trainable_in(meta, sub_graph(meta, [tensor], cuts))
     updates = _updates(meta, cuts, request)
-    variables = variables_in(meta, sub_graph(meta, [tensor, *updates], cuts))
+    outputs = _with_pivots(meta, [tensor, *updates], cuts)
+    variables = variables_in(meta, sub_graph(meta, outputs, cuts))
     initial = initial_tensors(meta, variables)
     excluded = excluded_by(variables, initial, request.exclude, meta)
-    needed = sub_graph(meta, [tensor, *updates, *initial.values()], cuts)
+    needed = sub_graph(meta, [*outputs, *initial.values()], cuts)
     return BasePlan(
         meta=meta,
+        model=model,
         tensor=tensor,
         rows=rows,
-        settings=tuple(settings),
+        settings=settings,
         needed=needed,
         graph_def=_held(needed, variables, request),
         variables=variables,
         restored=tuple(name for name in variables if name not in excluded),
+        exclude=request.exclude,
         trainable=frozenset(trainable),
         unfrozen=tuple(in_scopes(trainable, request.train_scopes, meta)),
         initial=initial,
         updates=tuple(updates),
     )
+
+
+def _tensor(meta: MetaGraphFile, asked_for: str) -> str:
+    """The full name of what the head takes."""
+    tensor = meta.tensor_name(asked_for)
+    if is_in_loop(meta, tensor):
+        raise TrainingError(
+            f"{tensor} of {meta.path} is inside of a loop; a head takes what comes out of it"
+        )
+    return tensor
+
+
+def _settings(
+    meta: MetaGraphFile, tensor: str, rows: TensorInfo, request: BaseRequest
+) -> tuple[Setting, ...]:
+    """What the part is told in training."""
+    values, unfreezes = _training_values(meta, request), bool(request.train_scopes)
+    needed = sub_graph(meta, [tensor], [rows.name])
+    return tuple(find_settings(needed, rows.name, values, switched_on=unfreezes))
+
+
+def _training_values(meta: MetaGraphFile, request: BaseRequest) -> dict[str, str]:
+    """What --train_feed gives, by the names as they are written."""
+    given: dict[str, str] = {}
+    tensors: list[str] = []
+    for name, _, value in (text.partition("=") for text in request.train_feed):
+        given[name] = value
+        tensors.append(meta.tensor_name(name))
+        if tensors.count(tensors[-1]) > 1:
+            raise TrainingError(f"--train_feed={name}: {tensors[-1]} is given twice")
+    return given
+
+
+def _with_pivots(meta: MetaGraphFile, outputs: list[str], cuts: list[str]) -> list[str]:
+    """The outputs, and what gradients through them need of conditionals and loops.
+
+    Unless that takes more than the outputs do.
+    """
+    more = [*outputs, *pivots(meta, sub_graph(meta, outputs, cuts))]
+    return outputs if sub_graph(meta, more, cuts).unfed else more
 
 
 def _held(needed: SubGraph, variables: Iterable[str], request: BaseRequest) -> GraphDef:
@@ -139,9 +163,9 @@ def _held(needed: SubGraph, variables: Iterable[str], request: BaseRequest) -> G
     return graph_def
 
 
-def _rows(meta: MetaGraphFile, tensor: str, needed: SubGraph) -> TensorInfo:
+def _rows(meta: MetaGraphFile, tensor: str, needed: SubGraph, model: Model) -> TensorInfo:
     """The tensor that images go to: the signature's input, or the one placeholder for an array."""
-    signature = [name for name in read_model(meta).inputs.values() if node_of(name) in needed.names]
+    signature = [name for name in model.inputs.values() if node_of(name) in needed.names]
     if len(signature) == 1:
         return describe_tensors(meta, signature)[0]
     found = [info for info in describe_tensors(meta, needed.unfed) if info.shape != ()]

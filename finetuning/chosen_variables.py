@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import tensorflow as tf
 
 from checkpoints.errors import CheckpointError, first_few
+from checkpoints.loading.checkpoint_reader import CheckpointReader
 from checkpoints.loading.meta_graph_file import MetaGraphFile
 from checkpoints.loading.sub_graph import SubGraph
 from checkpoints.loading.tensor_info import format_shape
@@ -78,13 +79,14 @@ def excluded_by(
     """The variables that are not restored.
 
     Raises:
-      TrainingError: the pattern matches none.
-      CheckpointError: the file does not say how one of them begins.
+      TrainingError: the pattern matches none, nor anything else in the checkpoint.
+      CheckpointError: the file does not say how one of them begins, or the checkpoint is damaged.
     """
     if pattern is None:
         return set()
     found = {name for name in variables if re.fullmatch(pattern, name)}
-    if not found:
+    held = CheckpointReader(meta.prefix).shapes if variables and not found else ()
+    if not found and not any(re.fullmatch(pattern, key) for key in held):
         raise TrainingError(
             f"--exclude={pattern}: it matches none of the variables that are taken from "
             f"{meta.path}: {first_few(list(variables), _MAX_NAMED)}"

@@ -1,6 +1,5 @@
 """The images of a fine-tuning, in the shape and on the scale that the model takes."""
 
-import functools
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -9,20 +8,20 @@ from typing import NamedTuple
 import numpy as np
 from absl import logging
 
+from checkpoints.loading.time_limit import TimeLimit
 from data.bad_rows import BadSoFar
 from data.image_data import ImageData, ReadOptions, open_image_data
 from data.image_file import IMAGE_SHAPE
-from data.options import RAMP
-from data.ramp import RAMP_FILE, write_ramp
+from data.ramp import RAMP_FILE
 from data.row_batches import row_batches
 from data.source import UINT8_SCALE, Array, Source
 from finetuning.base import free_batch
 from finetuning.base_plan import BasePlan
 from finetuning.config import FinetuneConfig
-from prediction.model import read_model
 from training.errors import TrainingError
 
 _TEST_BATCH_SIZE = 250  # images at once
+IMPORT = "importing the model"  # What a time limit is for.
 
 
 class Images(NamedTuple):
@@ -32,26 +31,26 @@ class Images(NamedTuple):
       data: the images.
       scale: what uint8 pixels have been multiplied by.
       shape: [N, ...] of a batch as the model takes it; N None for any number.
-      write: puts the ramp into the run's folder; None where it is not what is trained on.
     """
 
     data: ImageData
     scale: float
     shape: tuple[int | None, ...]
-    write: Callable[[], None] | None
 
 
-def open_images(plan: BasePlan, config: FinetuneConfig) -> Images:
-    """Opens the images that the config names.
+def open_images(plan: BasePlan, config: FinetuneConfig, limit: TimeLimit) -> Images:
+    """Opens the images that the config names; `limit` is that of the model's import.
 
     Raises:
       DataError: they cannot be used.
       TrainingError: the model does not take such images, or not such batches.
     """
-    scale, ramp_path = _scale(plan, config), os.path.join(config.run.ckpt_dir, RAMP_FILE)
+    scale = _scale(plan, config)
+    with limit.over(IMPORT):
+        batch = _batch(plan, config)
     data = open_image_data(
         config.data,
-        ramp_path=ramp_path,
+        ramp_path=os.path.join(config.run.ckpt_dir, RAMP_FILE),
         validation_fraction=config.validation_fraction,
         seed=config.run.seed,
         options=ReadOptions(
@@ -62,8 +61,7 @@ def open_images(plan: BasePlan, config: FinetuneConfig) -> Images:
             scale=np.float32(scale),
         ),
     )
-    write = functools.partial(write_ramp, ramp_path) if config.data == RAMP else None
-    return Images(data, scale, (_batch(plan, config), *data.train.specs[0].shape), write)
+    return Images(data, scale, (batch, *data.train.specs[0].shape))
 
 
 def _image_shape(plan: BasePlan) -> tuple[int, ...]:
@@ -71,7 +69,7 @@ def _image_shape(plan: BasePlan) -> tuple[int, ...]:
 
     The rows of some models are images, as they say themselves.
     """
-    taken, model = plan.rows.shape, read_model(plan.meta)
+    taken, model = plan.rows.shape, plan.model
     of_row = model.image_shape if plan.rows.name in model.inputs.values() else None
     if of_row is not None and taken is not None and taken[1:] == (math.prod(of_row),):
         return of_row
@@ -88,7 +86,7 @@ def _scale(plan: BasePlan, config: FinetuneConfig) -> float:
     """What uint8 pixels are multiplied by: as asked for, as the model says, or so that 255 is 1."""
     if config.input_scale is not None:
         return config.input_scale
-    model = read_model(plan.meta)
+    model = plan.model
     if model.input_scale is not None and plan.rows.name in model.inputs.values():
         return model.input_scale
     return float(UINT8_SCALE)

@@ -6,11 +6,12 @@ logits. A name that the part itself has gets a number: `head_1`, `y__1`. All of 
 names.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
 
+from checkpoints.loading.fed_tensors import free_among
 from checkpoints.loading.tensor_info import format_shape
 from finetuning.base import Base, import_base
 from finetuning.base_plan import BasePlan
@@ -64,22 +65,28 @@ def build(
         base = import_base(plan, shape, input_offset, seed)
         features = _features(plan, base, request.kind)
         labels = tf.compat.v1.placeholder(tf.int64, [shape[0]], name="y_")
-        with tf.compat.v1.variable_scope(free_scope(_SCOPE, plan.needed.names)):
+        with tf.compat.v1.variable_scope(free_among(plan.needed.names, _SCOPE)):
             new = head.build(request.kind, features, request.num_classes, seed)
         loss = classification.cross_entropy(new.logits, labels)
         _collect(new, base)
-        unfrozen = [base.variables[name] for name in plan.unfrozen]
-        rates = (request.learning_rate, request.finetune_learning_rate)
         return ModelGraph(
             graph=graph,
             inputs=(base.images, labels),
             training_feeds=base.training_feeds,
             loss=loss,
             accuracy=classification.accuracy(new.classes, labels),
-            train_op=train_op(loss, new.variables, unfrozen, base.updates, base.step, rates),
+            train_op=_train_op(plan, request, base, new, loss),
             signature_inputs={"x": base.images},
             signature_outputs=new.outputs,
         )
+
+
+def _train_op(
+    plan: BasePlan, request: HeadRequest, base: Base, new: head.Head, loss: tf.Tensor
+) -> tf.Operation:
+    unfrozen = [base.variables[name] for name in plan.unfrozen]
+    rates = (request.learning_rate, request.finetune_learning_rate)
+    return train_op(loss, new.variables, unfrozen, base.updates, base.step, rates)
 
 
 def _collect(new: head.Head, base: Base) -> None:
@@ -87,19 +94,6 @@ def _collect(new: head.Head, base: Base) -> None:
     tf.compat.v1.add_to_collection("predict", new.logits)
     for operation in base.updates:
         tf.compat.v1.add_to_collection(tf.compat.v1.GraphKeys.UPDATE_OPS, operation)
-
-
-def free_scope(scope: str, taken: Iterable[str]) -> str:
-    """`scope`, or `scope_1` and so on where a node has that name or is in it.
-
-    Names that differ in case only are the same to TensorFlow.
-    """
-    tops = {name.partition("/")[0].lower() for name in taken}
-    free, number = scope, 0
-    while free.lower() in tops:
-        number += 1
-        free = f"{scope}_{number}"
-    return free
 
 
 def _features(plan: BasePlan, base: Base, kind: str) -> tf.Tensor:

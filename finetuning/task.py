@@ -1,5 +1,6 @@
 """A fine-tuning as a task of the training loop."""
 
+import functools
 import hashlib
 from collections.abc import Mapping
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from absl import logging
 
 from checkpoints.loading.model_files import open_model
+from checkpoints.loading.time_limit import TimeLimit
 from checkpoints.manifest import verify_checkpoint
 from checkpoints.meta_graph import Description, export_meta_graph
 from data.bad_rows import TrainingBatches
@@ -14,9 +16,9 @@ from data.batches import ShuffledBatches
 from data.options import RAMP
 from data.read_ahead import read_ahead
 from finetuning import model
-from finetuning.base_plan import BasePlan, BaseRequest, plan_base
+from finetuning.base_plan import BasePlan, plan_base
 from finetuning.config import DEFAULT_BATCH_SIZE, DEFAULT_STEPS, FinetuneConfig
-from finetuning.images import Images, open_images, test_batches
+from finetuning.images import IMPORT, Images, open_images, test_batches
 from finetuning.initial import restored_values
 from models.model_graph import ModelGraph
 from training.config import last_step, log_interval
@@ -31,19 +33,20 @@ def make_task(config: FinetuneConfig) -> Task:
       DataError: the images cannot be used.
       TrainingError: model, images and flags do not go together.
     """
-    plan = _plan(config)
-    images = open_images(plan, config)
+    limit = TimeLimit(config.time_limit, config.end_after)
+    with limit.over("reading the model"):
+        plan = _plan(config)
+    images = open_images(plan, config, limit)
     source, num_images = images.data.train, len(images.data.train)
     batch_size = images.shape[0] or config.batch_size or min(DEFAULT_BATCH_SIZE, num_images)
     order = ShuffledBatches(num_images, batch_size, config.run.seed)
     examples = TrainingBatches(source, order, config.on_bad_image)
-    graph = _build(config, plan, images)
+    with limit.over(IMPORT):
+        graph = _build(config, plan, images)
     return Task(
         model=graph,
         meta_graph=_meta_graph(config, graph, images),
-        batches=lambda start, stop: read_ahead(
-            examples.batch, start, stop, depth=source.workers + 1, workers=source.workers
-        ),
+        batches=functools.partial(read_ahead, examples.batch, workers=source.workers),
         batch_size=batch_size,
         examples="images",
         test_batches=test_batches(images.data.test, images.shape[0], config.on_bad_image),
@@ -52,25 +55,16 @@ def make_task(config: FinetuneConfig) -> Task:
         ),
         log_every_steps=log_interval(config.run.log_every_steps, num_images, batch_size),
         identity=_identity(config, plan, images, batch_size),
-        write_data=images.write,
+        write_data=images.data.write,
         initial_values=lambda: restored_values(plan),
     )
 
 
 def _plan(config: FinetuneConfig) -> BasePlan:
     """Opens the model and finds the part that is built on."""
-    meta = open_model(config.meta)
+    meta = open_model(config.meta, config.max_meta_mb << 20)
     verify_checkpoint(meta.prefix)
-    plan = plan_base(
-        meta,
-        BaseRequest(
-            tensor=config.tensor,
-            train_scopes=config.train_scopes,
-            exclude=config.exclude,
-            train_feed=config.train_feed,
-            trust_graph=config.trust_graph,
-        ),
-    )
+    plan = plan_base(meta, config)
     for setting in plan.settings:
         logging.info("in training, %s", setting)
     return plan

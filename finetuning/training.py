@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from finetuning.control_flow import OLD_CONTROL_FLOW
 from training.errors import TrainingError
 
 
@@ -51,6 +52,13 @@ def _gradients(loss: tf.Tensor, trained: Sequence[tf.Variable]) -> list[tf.Tenso
         raise TrainingError(
             f"--train_scopes: an operation between them and the loss has no gradient: {error}; "
             "choose scopes behind it"
+        ) from error
+    except (AttributeError, TypeError, ValueError) as error:
+        if not any(op.type in OLD_CONTROL_FLOW for op in loss.graph.get_operations()):
+            raise
+        raise TrainingError(
+            "--train_scopes: between them and the loss is a conditional or a loop of TensorFlow 1, "
+            "of which the model's file does not tell what a gradient needs; choose scopes behind it"
         ) from error
     missing = [v.op.name for v, gradient in zip(trained, found, strict=True) if gradient is None]
     if missing:

@@ -49,13 +49,23 @@ def _labels(arrays: Mapping[str, Array], num_rows: int, path: str, target: Targe
         raise PredictionError(
             f"{path}: X has {num_rows} rows, Y has {found[0] if found else 'a single value'}"
         )
+    return checked_labels(arrays["Y"], f"{path}: Y", target)
+
+
+def checked_labels(values: Array, name: str, target: Target) -> Labels | None:
+    """Labels of rows; None where they are for no classifier.
+
+    Raises:
+      PredictionError: it has not as many classes.
+      DataError: they are no labels.
+    """
     if target.classifier is None:
         return None
-    labels = as_labels(arrays["Y"], f"{path}: Y")
+    labels = as_labels(values, name)
     num_classes = target.classifier.num_classes
-    if num_classes is not None and labels.max() >= num_classes:
+    if num_classes is not None and len(labels) and labels.max() >= num_classes:
         raise PredictionError(
-            f"{path}: Y: expected labels from 0 to {num_classes - 1}, found {labels.max()}"
+            f"{name}: expected labels from 0 to {num_classes - 1}, found {labels.max()}"
         )
     return labels
 

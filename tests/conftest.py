@@ -158,7 +158,7 @@ def finetune_config(three_classes: str, tmp_path: Path) -> "Callable[..., Finetu
     def make(meta: str | Path, tensor: str, **changes: Any) -> FinetuneConfig:
         given = {**defaults, **changes}
         run = _run_config(given.pop("ckpt_dir"), given)
-        return FinetuneConfig(run, str(meta), tensor, **given)
+        return FinetuneConfig(run=run, meta=str(meta), tensor=tensor, **given)
 
     return make
 

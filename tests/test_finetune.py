@@ -23,6 +23,7 @@ from tests.finetuning import bases
 from tests.prediction import stock
 from training import loop
 from training.errors import TrainingError
+from training.flags import config_of
 from training.task import Batch
 
 Config = Callable[..., FinetuneConfig]
@@ -196,6 +197,7 @@ def test_initializers_of_the_result_run_in_a_stock_client(
         ({"train_feed": ("keep_prob=high",)}, "expected float32"),
         ({"train_feed": ("keep_prob=[1]",)}, "does not fit"),
         ({"train_feed": ("fc1/w=0.5",)}, "no such setting; it has keep_prob:0"),
+        ({"train_feed": ("keep_prob=1", "keep_prob:0=0.5")}, "keep_prob:0 is given twice"),
         ({"meta": "nowhere"}, "there is no file nowhere"),
     ],
 )
@@ -269,6 +271,45 @@ def test_flags_become_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
     assert config.train_feed == ("k=1", "l=2")
     assert (config.exclude, config.head, config.input_scale) == ("c.*", "conv", 0.5)
     assert config.run.ckpt_dir == "finetuned"
+
+
+def test_a_rate_for_what_is_not_unfrozen_is_refused_with_what_to_do() -> None:
+    values = flags.FlagValues()
+    finetune.define_flags(values)
+    given = ["finetune.py", "--meta=m", "--tensor=t", "--data=d", "--finetune_learning_rate=0.1"]
+    with pytest.raises(flags.IllegalFlagValueError, match="such as --train_scopes=fc1"):
+        values(given)
+    values([*given, "--train_scopes=fc1"])
+    assert config_of(FinetuneConfig, values).finetune_learning_rate == 0.1
+
+
+def test_reading_and_importing_the_model_have_a_time_limit(
+    cnn_run: Path, finetune_config: Config
+) -> None:
+    calls: list[tuple[float, str]] = []
+    config = finetune_config(
+        cnn_run, LAST_LAYER, time_limit=7, end_after=lambda *call: calls.append(call)
+    )
+    make_task(config)
+    assert [seconds for seconds, _ in calls] == [12, 0] * 3
+    assert "reading the model took longer than --time_limit=7 seconds" in calls[0][1]
+    assert {line.partition(" took")[0] for _, line in calls[2::2]} == {"importing the model"}
+
+
+def test_a_graph_that_is_larger_than_the_limit_is_not_read(
+    cnn_run: Path, finetune_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = finetune_config(cnn_run, LAST_LAYER, max_meta_mb=3)
+    asked: list[int] = []
+
+    def open_model(path: str, max_bytes: int) -> None:
+        asked.append(max_bytes)
+        raise CheckpointError(path)
+
+    monkeypatch.setattr("finetuning.task.open_model", open_model)
+    with pytest.raises(CheckpointError):
+        make_task(config)
+    assert asked == [3 << 20]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,35 @@ def test_ctrl_c_and_the_same_line_again(tmp_path: Path) -> None:
     assert again.returncode == 0, again.stderr
     assert f"resuming model/my-model-{step}\n" in again.stderr
     assert f"finished: model/my-model-{step + 5}" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "send"),
+    [(signal.SIGINT, 130, os.killpg), (signal.SIGTERM, 143, os.kill)],
+    ids=["Ctrl-C", "SIGTERM"],
+)
+def test_a_fine_tuning_that_is_stopped_saves_its_step(
+    cnn_run: Path, tmp_path: Path, number: int, code: int, send: Callable[[int, int], None]
+) -> None:
+    """Ctrl-C reaches its two processes, and one passes it on to the other; SIGTERM the first."""
+    flags = (f"--meta={cnn_run}", "--tensor=fc1/add", "--data=ramp", "--train_steps=2000000")
+    process = subprocess.Popen(
+        [sys.executable, str(PROJECT / "finetune.py"), *flags, "--save_every_steps=100"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("finetuned/*.manifest")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    send(process.pid, number)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == code, errors
+    step = int(output.split()[1].rstrip(":"))
+    assert f"stopped at step {step} of 2000000" in errors
+    assert (tmp_path / "finetuned" / f"my-model-{step}.manifest").exists()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

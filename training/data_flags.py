@@ -19,6 +19,12 @@ def define_data_flags(values: flags.FlagValues, default: str | None) -> None:
     )
     if default is None:
         flags.mark_flag_as_required("data", flag_values=values)
+    _define_split_flags(values)
+    _define_reading_flags(values)
+
+
+def _define_split_flags(values: flags.FlagValues) -> None:
+    """Which of the images are taken, and what for."""
     flags.DEFINE_list(
         "classes",
         [],
@@ -26,6 +32,17 @@ def define_data_flags(values: flags.FlagValues, default: str | None) -> None:
         "number where they have no names. All by default.",
         flag_values=values,
     )
+    flag_types.define_non_negative_float(
+        "validation_fraction",
+        0.0,
+        "Share of the images held out as the test split, where --data has no test/.",
+        values,
+        below=1.0,
+    )
+
+
+def _define_reading_flags(values: flags.FlagValues) -> None:
+    """How images on disk are read."""
     flags.DEFINE_integer(
         "data_memory_mb",
         DEFAULT_MEMORY_MB,
@@ -41,11 +58,4 @@ def define_data_flags(values: flags.FlagValues, default: str | None) -> None:
         "What an image of a folder or an .npy that cannot be read does: stop the run, or be "
         "skipped, with the next one of the epoch in its place.",
         flag_values=values,
-    )
-    flag_types.define_non_negative_float(
-        "validation_fraction",
-        0.0,
-        "Share of the images held out as the test split, where --data has no test/.",
-        values,
-        below=1.0,
     )

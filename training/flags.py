@@ -1,6 +1,8 @@
 """The flags that every trainer has, and the config they become."""
 
+import dataclasses
 import os
+from typing import Any, TypeVar, cast
 
 from absl import flags
 
@@ -15,6 +17,8 @@ _MOST_EPOCHS = 10**6
 _MOST_THREADS = 1024
 
 CONSTANT, COSINE = "constant", "cosine"
+
+_Config = TypeVar("_Config")
 
 
 def define_run_flags(
@@ -37,6 +41,24 @@ def define_run_flags(
     flag_types.define_path(
         "ckpt_dir", ckpt_dir, "Folder of the run: checkpoints, metrics, events.", values
     )
+    _define_checkpoint_flags(values, save_every_steps, max_to_keep)
+    flags.DEFINE_integer(
+        "log_every_steps",
+        None,
+        "Steps between two log lines, each with the accuracy on the test split where there is one; "
+        "by default 10, or an epoch where that is longer.",
+        lower_bound=1,
+        flag_values=values,
+    )
+    _define_repeating_flags(values)
+    if init_flags:
+        define_init_flags(values)
+
+
+def _define_checkpoint_flags(
+    values: flags.FlagValues, save_every_steps: int | None, max_to_keep: int
+) -> None:
+    """Which checkpoints there are."""
     flags.DEFINE_integer(
         "save_every_steps",
         save_every_steps,
@@ -58,14 +80,10 @@ def define_run_flags(
         "Beside the newest, keep the first checkpoint of each span of so many hours; 0 keeps none.",
         values,
     )
-    flags.DEFINE_integer(
-        "log_every_steps",
-        None,
-        "Steps between two log lines, each with the accuracy on the test split where there is one; "
-        "by default 10, or an epoch where that is longer.",
-        lower_bound=1,
-        flag_values=values,
-    )
+
+
+def _define_repeating_flags(values: flags.FlagValues) -> None:
+    """What a run's numbers follow from, whatever it trains."""
     flags.DEFINE_integer(
         "seed",
         0,
@@ -91,8 +109,6 @@ def define_run_flags(
         "augmentation has changed.",
         flag_values=values,
     )
-    if init_flags:
-        define_init_flags(values)
 
 
 def define_length_flags(values: flags.FlagValues, default: int | str, *, epochs: bool) -> None:
@@ -179,6 +195,23 @@ def run_config(values: flags.FlagValues) -> RunConfig:
         keep_best="keep_best" in values and values.keep_best,
         init_from=init_from(values),
     )
+
+
+def config_of(kind: type[_Config], values: flags.FlagValues, **others: Any) -> _Config:
+    """A script's config out of the parsed flags.
+
+    Args:
+      kind: a dataclass whose field `run` is a `RunConfig`, and whose others are called as the flags
+        are that they come from. What is None takes the field's default, where it has one.
+      values: the flags.
+      others: fields that do not come from a flag as it is.
+    """
+    given: dict[str, Any] = {"run": run_config(values)}
+    for field in dataclasses.fields(cast(Any, kind)):
+        value = values[field.name].value if field.name in values else None
+        if value is not None or field.default is dataclasses.MISSING:
+            given.setdefault(field.name, tuple(value) if isinstance(value, list) else value)
+    return kind(**{**given, **others})
 
 
 def intra_op_threads(values: flags.FlagValues, *, small_steps: bool) -> int | None:

@@ -1,7 +1,7 @@
 """The session that trains: steps in, losses and copies of the variables out."""
 
 from collections.abc import Iterable, Mapping
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,12 +63,7 @@ class GraphSession:
     def __enter__(self) -> "GraphSession":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._session.close()
 
     @property

@@ -3,14 +3,18 @@
 import os
 import signal
 import threading
-from types import FrameType, TracebackType
+import time
+from types import FrameType
 from typing import Any
 
+ECHO_SECONDS = 0.5  # Who started the process may pass on a Ctrl-C that it was sent itself.
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopSignals:
     """While entered, the first signal is noted and the second SIGINT ends the process at once.
+
+    One that comes within `ECHO_SECONDS` of the first counts as the same.
 
     Attributes:
       received: the first signal's number; None while there was none.
@@ -19,6 +23,7 @@ class StopSignals:
     def __init__(self) -> None:
         """Notes nothing yet: signals are caught from `__enter__` on."""
         self.received: int | None = None
+        self._received_at = 0.0
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "StopSignals":
@@ -27,21 +32,17 @@ class StopSignals:
             self._previous = {number: signal.signal(number, self._note) for number in _SIGNALS}
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         del frame
-        if self.received is not None and number == signal.SIGINT:
+        now = time.monotonic()
+        if self.received is None:
+            self.received, self._received_at = number, now
+            os.write(2, b"\nstopping: saving the present step (Ctrl-C again stops at once)\n")
+        elif number == signal.SIGINT and now > self._received_at + ECHO_SECONDS:
             # The checkpoints on disk are whole at any instant, so nothing has to be tidied.
             os.write(2, b"\nstopped at once: the step under way is not saved\n")
             os._exit(128 + number)
-        if self.received is None:
-            self.received = number
-            os.write(2, b"\nstopping: saving the present step (Ctrl-C again stops at once)\n")

@@ -19,9 +19,10 @@ PROJECT = Path(__file__).resolve().parent.parent.parent
 _SCRIPT = """
 import os, resource, signal, sys, time
 from cli.run import run
-from cli.supervisor import Supervisor
+import cli.supervisor
 
-supervisor = Supervisor("give it less")
+cli.supervisor.STOP_SECONDS = {stop_seconds}
+supervisor = cli.supervisor.Supervisor("give it less", waits_for_stop={waits_for_stop})
 
 def main(values):
 {body}
@@ -36,9 +37,14 @@ _PIDS = "print(os.getppid(), os.getpid(), flush=True)"
 def start(tmp_path: Path) -> Start:
     """Starts a script whose `main` does what is given."""
 
-    def start_script(*body: str, flags: tuple[str, ...] = ()) -> "subprocess.Popen[str]":
+    def start_script(
+        *body: str, flags: tuple[str, ...] = (), waits_for_stop: bool = False, stop_seconds: int = 3
+    ) -> "subprocess.Popen[str]":
         script = tmp_path / "script.py"
-        script.write_text(_SCRIPT.format(body="\n".join(f"    {line}" for line in body)))
+        lines = "\n".join(f"    {line}" for line in body)
+        script.write_text(
+            _SCRIPT.format(body=lines, waits_for_stop=waits_for_stop, stop_seconds=stop_seconds)
+        )
         return subprocess.Popen(
             [sys.executable, str(script), *flags],
             stdout=subprocess.PIPE,
@@ -137,6 +143,38 @@ def test_a_second_signal_that_is_no_echo_kills_it_at_once(start: Start) -> None:
     for _ in range(2):
         process.send_signal(signal.SIGINT)
         time.sleep(0.7)
+    assert _end(process) == (130, "", [])
+
+
+_SAVES = (
+    "signal.signal(signal.SIGTERM, lambda *_: None)",
+    "signal.signal(signal.SIGINT, lambda *_: None)",
+    _PIDS,
+    "time.sleep(2.5)",
+    "print('saved')",
+    "return 7",
+)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_one_that_saves_first_is_waited_for(start: Start, number: signal.Signals) -> None:
+    """Longer than others; a second SIGTERM changes nothing, nor does an echo of SIGINT."""
+    process = start(*_SAVES, waits_for_stop=True, stop_seconds=1)
+    assert process.stdout is not None
+    process.stdout.readline()
+    for _ in range(2):
+        process.send_signal(number)
+        time.sleep(0.7 if number == signal.SIGTERM else 0.1)
+    assert _end(process) == (7, "saved\n", [])
+
+
+def test_a_second_sigint_leaves_one_that_saves_little_time(start: Start) -> None:
+    process = start(*_SAVES, waits_for_stop=True, stop_seconds=1)
+    assert process.stdout is not None
+    process.stdout.readline()
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.6)
     assert _end(process) == (130, "", [])
 
 

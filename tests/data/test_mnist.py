@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.mnist import open_mnist
+from data.mnist import labels_beside, open_mnist
 from tests.data.conftest import DataErrorLine
 from tests.data.idx_files import digits, idx_bytes, write_mnist
 
@@ -124,6 +124,14 @@ def test_a_half_downloaded_file_is_named(
     (folder / name).write_bytes(content[: int(share * len(content))])
     with data_error_line(f"{name}: (is no IDX file|is cut short|cannot be unpacked)"):
         open_mnist(str(folder))
+
+
+def test_the_labels_beside_images(folder: Path) -> None:
+    assert labels_beside(f"{folder}/t10k-images-idx3-ubyte") == f"{folder}/t10k-labels-idx1-ubyte"
+    train = f"{folder}/train-labels-idx1-ubyte.gz"
+    assert labels_beside(f"{folder}/train-images.idx3-ubyte") == train
+    for name in ("images-idx3-ubyte", "t10k-images-idx1-ubyte", "t10k-labels-idx1-ubyte", ""):
+        assert labels_beside(f"{folder}/{name}") is None
 
 
 def test_the_real_files(real_data: Path, tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import tensorflow as tf
 import finetune
 from checkpoints.errors import CheckpointError
 from checkpoints.loading.meta_graph_file import read_meta_graph
-from finetuning.base_plan import BasePlan, BaseRequest, plan_base
-from finetuning.config import FinetuneConfig
+from finetuning.base_plan import BasePlan, plan_base
+from finetuning.config import BaseRequest, FinetuneConfig
 from tests.finetuning import bases
 from training.errors import TrainingError
 

@@ -13,17 +13,15 @@ import tensorflow as tf
 
 import finetune
 from checkpoints.loading.meta_graph_file import read_meta_graph
-from finetuning import model
 from finetuning.base import free_batch
-from finetuning.base_plan import BaseRequest, plan_base
-from finetuning.config import FinetuneConfig
+from finetuning.base_plan import plan_base
+from finetuning.config import BaseRequest, FinetuneConfig
 from finetuning.task import make_task
 from tests.finetuning import bases
 from tests.prediction import stock
 from training.errors import TrainingError
 
 Config = Callable[..., FinetuneConfig]
-HEAD = model.HeadRequest("dense", 3, 1e-2, 1e-3)
 
 
 def _values(prefix: str) -> dict[str, npt.NDArray[Any]]:
@@ -132,11 +130,6 @@ def test_a_graph_that_writes_while_it_computes_does_not_change_what_is_frozen(
     meta = bases.save(tmp_path, bases.writing)
     ours = _values(finetune.train(finetune_config(meta, "features")).prefix)
     assert [float(ours["count0"]), float(ours["count1"])] == [0.0, 0.0]
-
-
-def test_names_that_the_base_has_get_a_number() -> None:
-    assert model.free_scope("head", ["body/w", "headless"]) == "head"
-    assert model.free_scope("head", ["Head/w", "head_1"]) == "head_2"
 
 
 def test_an_operation_without_gradient_is_named(finetune_config: Config, tmp_path: Path) -> None:

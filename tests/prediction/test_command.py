@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 from absl import logging
 from PIL import Image
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from checkpoints import folder, manifest
 from checkpoints.errors import CheckpointError
@@ -19,10 +20,12 @@ from checkpoints.loading.meta_graph_file import MetaGraphFile
 from data.errors import DataError
 from data.ramp import demo_images
 from prediction import command
-from prediction.command import PredictConfig, predict
+from prediction.command import PredictConfig, classify, predict
 from prediction.errors import PredictionError
 from tests.prediction import stock
 from tests.prediction.conftest import CLASS_NAMES, SCALE, SIZE, write_npz
+
+v1 = tf.compat.v1
 
 LABELS = np.array([0, 1, 2, 2, 1, 0, 0])
 
@@ -94,6 +97,44 @@ def test_the_batch_size_changes_nothing(
     found = _written(tmp_path, classifier, input=[labelled], batch_size=batch_size)
     for name, value in whole.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-5)
+
+
+def test_what_is_classified_is_what_is_predicted(
+    classifier: str, labelled: str, images: Any
+) -> None:
+    found = classify(PredictConfig(classifier, input=[labelled], fetch=["logits"]))
+    np.testing.assert_array_equal(found.result.classes, _stock_classes(classifier, images))
+    np.testing.assert_array_equal(found.result.labels, LABELS)
+    assert (found.meta, found.checkpoint) == (classifier, classifier.removesuffix(".meta"))
+    assert found.model.class_names == CLASS_NAMES
+    np.testing.assert_array_equal(found.inputs.rows["x:0"].batch(0, 7), images * SCALE)
+
+
+def test_only_a_classifier_classifies(line: str) -> None:
+    with pytest.raises(PredictionError, match="does not say that it is a classifier"):
+        classify(PredictConfig(line))
+
+
+def test_classes_that_have_no_probability_make_no_classifier(tmp_path: Path) -> None:
+    """A file may say of any two tensors that they belong together."""
+    with stock.checkpoint(tmp_path / "m"):
+        v1.get_variable("step", initializer=0)
+        x = v1.placeholder(tf.float32, [None, 3], name="x")
+        tf.nn.softmax(x, name="probabilities")
+        tf.cast(tf.reduce_sum(x, axis=1), tf.int64, name="classes")
+
+    def describe(proto: MetaGraphDef) -> None:
+        signature = proto.signature_def["serving_default"]
+        signature.inputs["x"].name = "x:0"
+        for name in ("probabilities", "classes"):
+            signature.outputs[name].name = f"{name}:0"
+
+    stock.edit_meta(tmp_path / "m.meta", describe)
+    np.save(tmp_path / "x.npy", np.ones((2, 3), np.float32))
+    config = PredictConfig(f"{tmp_path}/m.meta", input=[f"{tmp_path}/x.npy"])
+    assert "classes:0 int64 [2]" in predict(config)
+    with pytest.raises(PredictionError, match="do not fit the rows, or each other"):
+        classify(config)
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".json", ".csv"])

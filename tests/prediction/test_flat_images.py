@@ -1,5 +1,6 @@
 """Images for a tensor whose rows are numbers, where the graph says what image a row holds."""
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -123,6 +124,46 @@ def test_class_folders_have_labels(flat_classifier: Classifier, greys: Any, tmp_
     predicted = _expected(greys[:3]).argmax(axis=1)
     assert [row["class"] for row in document["predictions"]] == [CLASS_NAMES[i] for i in predicted]
     assert document["accuracy"] == np.mean(predicted == np.arange(3))
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+        ("images.idx3-ubyte", "labels-idx1-ubyte.gz"),
+        ("train-images-idx3-ubyte.gz", "train-labels.idx1-ubyte"),
+    ],
+)
+def test_images_as_of_mnist_have_the_labels_beside_them(
+    flat_classifier: Classifier, greys: Any, tmp_path: Path, images: str, labels: str
+) -> None:
+    predicted = _expected(greys).argmax(axis=1)
+    true = (predicted + np.array([0, 1, 0, 0, 2])) % 3
+    for name, values in ((images, greys), (labels, true.astype(np.uint8))):
+        content = idx_bytes(values)
+        (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    config = PredictConfig(flat_classifier(SIZE, SIZE, 1), input=[f"{tmp_path}/{images}"])
+    assert "accuracy 0.6000 (3 of 5)" in predict(config)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.zeros(4, np.uint8), "t10k-labels-idx1-ubyte: holds 4 labels, .*idx3-ubyte 5; move it"),
+        (np.full(5, 3, np.uint8), "expected labels from 0 to 2, found 3; move it away"),
+    ],
+)
+def test_labels_beside_images_that_are_not_theirs_are_told_of(
+    flat_classifier: Classifier, greys: Any, tmp_path: Path, labels: Any, message: str
+) -> None:
+    (tmp_path / "t10k-images-idx3-ubyte").write_bytes(idx_bytes(greys))
+    (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(idx_bytes(labels))
+    config = PredictConfig(
+        flat_classifier(SIZE, SIZE, 1), input=[f"{tmp_path}/t10k-images-idx3-ubyte"]
+    )
+    with pytest.raises(PredictionError, match=message) as raised:
+        predict(config)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("image_shape", [(), (SIZE, SIZE, 3), (9, 4, 1), (6, 6, 2), (0, 36, 1)])

@@ -5,6 +5,7 @@ import signal
 
 import pytest
 
+from training import stop_signals
 from training.stop_signals import StopSignals
 
 
@@ -29,7 +30,16 @@ def test_the_first_signal_counts(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr().err.count("stopping") == 1
 
 
-def test_the_second_sigint_ends_the_process_at_once() -> None:
+def test_an_echo_of_the_first_sigint_is_no_second_one() -> None:
+    """As Ctrl-C reaches a process that its parent passes it on to, too."""
+    with StopSignals() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+    assert stop.received == signal.SIGINT
+
+
+def test_the_second_sigint_ends_the_process_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stop_signals, "ECHO_SECONDS", -1.0)
     child = os.fork()
     if child == 0:
         with StopSignals():
