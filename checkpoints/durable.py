@@ -9,7 +9,7 @@ import os
 
 import tensorflow as tf
 
-_TEMPORARY_SUFFIX = ".tmp"
+TEMPORARY_SUFFIX = ".tmp"
 
 
 def is_local(path: str) -> bool:
@@ -67,7 +67,7 @@ def replace_file(path: str, content: bytes) -> None:
     Raises:
       tf.errors.OpError, OSError: the disk refused; the old file is as it was.
     """
-    temporary = path + _TEMPORARY_SUFFIX
+    temporary = path + TEMPORARY_SUFFIX
     write_file(temporary, content)
     rename(temporary, path)
     flush(os.path.dirname(path) or ".")
@@ -75,5 +75,5 @@ def replace_file(path: str, content: bytes) -> None:
 
 def remove_leftover(path: str) -> None:
     """Deletes what a `replace_file` of `path` that was cut short has left."""
-    if tf.io.gfile.exists(path + _TEMPORARY_SUFFIX):
-        remove(path + _TEMPORARY_SUFFIX)
+    if tf.io.gfile.exists(path + TEMPORARY_SUFFIX):
+        remove(path + TEMPORARY_SUFFIX)

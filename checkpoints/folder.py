@@ -9,9 +9,10 @@ Each step's files tell its state, whatever was interrupted:
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import tensorflow as tf
+from google.protobuf import text_encoding
 
 from checkpoints import durable, naming
 
@@ -41,6 +42,14 @@ def is_leftover(suffixes: set[str]) -> bool:
     return not is_committed(suffixes) and (
         PENDING_SUFFIX in suffixes or naming.INDEX_SUFFIX not in suffixes
     )
+
+
+def is_interrupted(suffixes: set[str]) -> bool:
+    """Whether files with these suffixes are what a save or a deletion of ours has left.
+
+    Unlike those of `is_leftover`, they cannot be a stranger's checkpoint that has lost a file.
+    """
+    return not is_committed(suffixes) and PENDING_SUFFIX in suffixes
 
 
 def usable_steps(folder: str) -> list[int]:
@@ -84,6 +93,16 @@ def delete_leftovers(folder: str) -> list[int]:
 
 
 def write_state(folder: str, steps: Iterable[int]) -> bool:
+    """As `write_state_of`, for checkpoints of ours.
+
+    Args:
+      folder: where the checkpoints are.
+      steps: of the checkpoints that there are, by rising step; at least one.
+    """
+    return write_state_of(folder, [naming.checkpoint_name(step) for step in steps])
+
+
+def write_state_of(folder: str, names: Sequence[str]) -> bool:
     """Writes the state file, by which `tf.train.latest_checkpoint` finds the newest, if it differs.
 
     Format: the text of `tensorflow/python/training/checkpoint_state.proto`. The paths are
@@ -91,14 +110,14 @@ def write_state(folder: str, steps: Iterable[int]) -> bool:
 
     Args:
       folder: where the checkpoints are.
-      steps: of the checkpoints that there are, by rising step; at least one.
+      names: of the checkpoints that there are, the newest last; at least one.
 
     Returns:
       Whether it was another before, or not there.
     """
-    names = [naming.checkpoint_name(step) for step in steps]
-    lines = [f'model_checkpoint_path: "{names[-1]}"']
-    lines += [f'all_model_checkpoint_paths: "{name}"' for name in names]
+    escaped = [text_encoding.CEscape(name.encode(), as_utf8=True) for name in names]
+    lines = [f'model_checkpoint_path: "{escaped[-1]}"']
+    lines += [f'all_model_checkpoint_paths: "{name}"' for name in escaped]
     content = ("\n".join(lines) + "\n").encode()
     path = os.path.join(folder, naming.STATE_FILE)
     if durable.content_of(path) == content:

@@ -9,7 +9,7 @@ Formats: the table of `tensorflow/core/lib/io/format.cc` (that of LevelDB), whos
 
 import math
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import tensorflow as tf
 from google.protobuf.message import DecodeError
@@ -39,7 +39,7 @@ def check_index(path: str) -> None:
     """
     content = read_bounded(path, MAX_BYTES)
     try:
-        for value in table_values(content):
+        for _, value in table_entries(content):
             _check_entry(BundleEntryProto.FromString(value))
     except (DecodeError, ValueError, IndexError, struct.error) as error:
         if kind := kind_of(content[:HEAD_BYTES]):
@@ -79,12 +79,13 @@ def _check_slice(part: TensorSliceProto, sizes: Sequence[int]) -> None:
             raise ValueError(f"a slice is not inside of its tensor {sizes[:8]}")
 
 
-def table_values(content: bytes) -> Iterator[bytes]:
-    """The values of a table, without that of the empty key, which is its header.
+def table_entries(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The keys and values of a table, without the empty key, whose value is its header.
 
     Raises:
       ValueError, IndexError, struct.error: it is no such table.
     """
+    left = MAX_BYTES  # Of keys: a few bytes of a file may repeat all of a key before.
     footer = content[-_FOOTER_SIZE:]
     if len(footer) < _FOOTER_SIZE or not footer.endswith(_MAGIC):
         raise ValueError("it does not end as a table does")
@@ -96,11 +97,40 @@ def table_values(content: bytes) -> Iterator[bytes]:
         if offset < end:  # Else a small file could have any number of blocks.
             raise ValueError("its blocks overlap")
         is_first, end = end == 0, offset + size
-        for number, (key_size, value) in enumerate(_block_entries(_block(content, offset, size))):
-            if key_size:
-                yield value
+        for number, (key, value) in enumerate(_block_entries(_block(content, offset, size))):
+            left -= len(key)
+            if left < 0:
+                raise ValueError("its keys are too long")
+            if key:
+                yield key, value
             elif number or not is_first:
                 raise ValueError("a key is empty")
+
+
+def table_header(read: Callable[[int, int], bytes], length: int, most: int) -> bytes:
+    """The value of the empty key of a table, of which no more is read than the block it is in.
+
+    Args:
+      read: gives the bytes at an offset, so many of them.
+      length: of the table.
+      most: bytes that the block may have.
+
+    Raises:
+      ValueError, IndexError, struct.error: it is no such table, or the block is larger.
+    """
+    footer = read(max(0, length - _FOOTER_SIZE), _FOOTER_SIZE)
+    if len(footer) < _FOOTER_SIZE or not footer.endswith(_MAGIC):
+        raise ValueError("it does not end as a table does")
+    handle = footer[_handle(footer, 0)[2] :]
+    for what in ("index", "first block"):  # The index begins with where the first block is.
+        offset, size, _ = _handle(handle, 0)
+        if size > most:
+            raise ValueError(f"its {what} is too large")
+        block = _block(read(offset, size + _TRAILER_SIZE), 0, size)
+        key, handle = next(_block_entries(block), (b"", b""))
+    if key:
+        raise ValueError("it has no header")
+    return handle
 
 
 def _block(content: bytes, offset: int, size: int) -> bytes:
@@ -111,13 +141,13 @@ def _block(content: bytes, offset: int, size: int) -> bytes:
     return _unpacked(block) if content[offset + size] == _SNAPPY else block
 
 
-def _block_entries(block: bytes) -> Iterator[tuple[int, bytes]]:
-    """The size of the key, and the value, of each entry of a block."""
+def _block_entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The key and the value of each entry of a block."""
     (restarts,) = struct.unpack("<I", block[-4:])
     end = len(block) - 4 - 4 * restarts
     if end < 0:
         raise ValueError("a block is too short")
-    position = last_size = 0
+    position, key = 0, b""
     whole = {0}  # Where an entry starts whose key shares nothing with the one before it.
     while position < end:
         begin = position
@@ -126,12 +156,12 @@ def _block_entries(block: bytes) -> Iterator[tuple[int, bytes]]:
         length, position = _varint(block, position)
         start = position + added
         position = start + length
-        if shared > last_size or position > end:
+        if shared > len(key) or position > end:
             raise ValueError("an entry is not inside of its block")
-        last_size = shared + added
+        key = key[:shared] + block[start - added : start]
         if not shared:
             whole.add(begin)
-        yield last_size, block[start:position]
+        yield key, block[start:position]
     # TensorFlow starts to read at a restart: one elsewhere would be entries that were not seen.
     if not restarts or not whole.issuperset(struct.unpack_from(f"<{restarts}I", block, end)):
         raise ValueError("a restart is at no entry")

@@ -3,7 +3,7 @@
 import os
 import socket
 import sys
-from types import TracebackType
+import time
 
 from absl import logging
 
@@ -14,6 +14,36 @@ if sys.platform != "win32":
     import fcntl
 
 LOCK_FILE = ".lock"
+_TRAIN_ELSEWHERE = "train into another folder with --ckpt_dir"
+_LOOK_SECONDS = 0.05  # Longer than `holder` takes for its look.
+
+
+def holder(folder: str) -> str | None:
+    """Who holds the lock of a folder, such as `process 7 on host`; None where nobody does.
+
+    Nothing but the lock itself tells, so it is shared for an instant: whoever wants it in that
+    instant tries again. Where there is no such lock, or the file cannot be read, it is None.
+    """
+    if sys.platform == "win32" or not durable.is_local(folder):
+        return None
+    try:
+        descriptor = os.open(os.path.join(folder, LOCK_FILE), os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _told(descriptor)
+    except OSError:  # A file system without locks.
+        return None
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _told(descriptor: int) -> str:
+    """What the file says of its holder."""
+    return os.pread(descriptor, 1024, 0).decode(errors="replace").strip() or "another process"
 
 
 class FolderLock:
@@ -24,9 +54,15 @@ class FolderLock:
     as on `gs://` and on Windows, that is logged and nothing is locked.
     """
 
-    def __init__(self, folder: str) -> None:
-        """Locks nothing yet; the folder must exist by `__enter__`."""
+    def __init__(self, folder: str, otherwise: str = _TRAIN_ELSEWHERE) -> None:
+        """Locks nothing yet; the folder must exist by `__enter__`.
+
+        Args:
+          folder: to lock.
+          otherwise: what a user can do who will not wait for the holder.
+        """
         self._folder = folder
+        self._otherwise = otherwise
         self._descriptor: int | None = None
 
     def __enter__(self) -> "FolderLock":
@@ -50,23 +86,27 @@ class FolderLock:
 
     def _lock(self, descriptor: int) -> None:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take(descriptor)
         except BlockingIOError as error:
-            holder = os.pread(descriptor, 1024, 0).decode(errors="replace").strip()
             raise CheckpointError(
-                f"{self._folder} is being trained by {holder or 'another process'}: wait for it, "
-                "or train into another folder with --ckpt_dir"
+                f"{self._folder} is being trained by {_told(descriptor)}: wait for it, "
+                f"or {self._otherwise}"
             ) from error
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Gives the lock back; the file stays, since removing it would race with the next one."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def _take(descriptor: int) -> None:
+    """Takes the lock; BlockingIOError where it is held for longer than a look of `holder` takes."""
+    wanted = fcntl.LOCK_EX | fcntl.LOCK_NB
+    try:
+        fcntl.flock(descriptor, wanted)
+    except BlockingIOError:
+        time.sleep(_LOOK_SECONDS)
+        fcntl.flock(descriptor, wanted)

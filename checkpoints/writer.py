@@ -3,7 +3,6 @@
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -106,17 +105,12 @@ class CheckpointWriter:
     def __enter__(self) -> "CheckpointWriter":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, *error: object) -> None:
         """Closes; an error that is already on its way is not replaced by one of the last save."""
         try:
             self.close()
         except CheckpointError:
-            if error is None:
+            if kind is None:
                 raise
 
     def _commit(self, step: int, test_accuracy: float | None) -> None:

@@ -5,6 +5,10 @@ import math
 from absl import flags
 
 _MOST_MB = 2048  # Protobuf's own limit.
+_LIMITED = (
+    "Seconds that one run of the graph may take, such as one that waits for a queue that nobody "
+    "fills, and likewise reading and importing it"
+)
 
 
 def define_max_meta_mb(values: flags.FlagValues) -> None:
@@ -30,13 +34,12 @@ def define_trust_graph(values: flags.FlagValues) -> None:
     )
 
 
-def define_time_limit(values: flags.FlagValues) -> None:
-    """Defines the seconds that a graph may take."""
+def define_time_limit(values: flags.FlagValues, limited: str = _LIMITED) -> None:
+    """Defines the seconds that a graph may take; `limited` says for what."""
     flags.DEFINE_float(
         "time_limit",
         60.0,
-        "Seconds that one run of the graph may take, such as one that waits for a queue that "
-        "nobody fills, and likewise reading and importing it; 0 for no limit.",
+        f"{limited}; 0 for no limit.",
         lower_bound=0.0,
         flag_values=values,
     )

@@ -40,7 +40,8 @@ def run(
       supervisor: has `main` run in a process of its own, so that a crash is one line as well. For
         a script that reads what strangers made; its flag is added to the script's.
       positional: the flags that must be given, in the order in which their values may also stand
-        without a flag, as in `python -m tools.diff A B`.
+        without a flag, as in `python -m tools.diff A B`. Where another flag will do instead of one,
+        `a|b`; a value without a flag is for `a`.
     """
     fill_closed_streams()
     expected: tuple[type[Exception], ...] = (*user_errors, OSError)
@@ -90,14 +91,15 @@ def parse(
       flags.Error: one is wrong, or missing, or there is an argument too many.
     """
     stray = values(arguments)[1:]
-    waiting = [name for name in positional if values[name].value is None]
+    choices = [names.split("|") for names in positional]
+    waiting = [names for names in choices if values[names[0]].value is None]
     if len(stray) > len(waiting):
         raise flags.Error(f"unexpected argument {stray[len(waiting)]!r}")
-    for name, value in zip(waiting, stray, strict=False):
-        values[name].parse(value)
-    missing = waiting[len(stray) :]
-    if missing:
-        raise flags.Error(f"missing: --{missing[0]}=...")
+    for names, value in zip(waiting, stray, strict=False):
+        values[names[0]].parse(value)
+    for names in waiting[len(stray) :]:
+        if all(values[name].value is None for name in names):
+            raise flags.Error("missing: " + " or ".join(f"--{name}=..." for name in names))
     values.validate_all_flags()
 
 

@@ -3,10 +3,11 @@
 import os
 import re
 import signal
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from cli.held_output import STDERR, descriptors_into
 
 INTRA_OP_THREADS_VARIABLE = "TF_NUM_INTRAOP_THREADS"
 
@@ -61,21 +62,16 @@ def _without_chatter() -> Iterator[None]:
     The lines come from C++ code that logs before any log level can be set, so the descriptor
     itself has to be caught. An error inside passes everything on.
     """
-    sys.stderr.flush()
-    stderr = os.dup(2)
     keep_all = False
     with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
         try:
-            yield
+            with descriptors_into(held, [STDERR]):
+                yield
         except Exception:
             keep_all = True
             raise
         finally:
-            sys.stderr.flush()
-            os.dup2(stderr, 2)
             held.seek(0)
             for line in held:
                 if keep_all or not _CHATTER.match(line):
-                    os.write(stderr, line)
-            os.close(stderr)
+                    os.write(STDERR, line)

@@ -5,6 +5,7 @@ import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -49,6 +50,8 @@ from prediction.runner import run_rows
 BEST = "best"
 MEGABYTE = 2**20
 _READING = "reading the graph"
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,24 @@ class PredictConfig:
         return TimeLimit(self.time_limit, self.end_after)
 
 
+class Classified(NamedTuple):
+    """What a classifier says of rows, and the rows.
+
+    Attributes:
+      meta: the file of the graph.
+      checkpoint: the prefix of its variables; None where the graph has none.
+      model: the graph's description.
+      inputs: the rows.
+      result: of each row.
+    """
+
+    meta: str
+    checkpoint: str | None
+    model: Model
+    inputs: RowInputs
+    result: Classification
+
+
 def predict(config: PredictConfig) -> str:
     """Predicts, writes the output file where one is asked for, and returns what to print.
 
@@ -109,10 +130,40 @@ def predict(config: PredictConfig) -> str:
     Raises:
       CheckpointError, DataError, PredictionError: one line for the user.
     """
+    return _with_chosen(config, _predict_with)
+
+
+def classify(config: PredictConfig) -> Classified:
+    """Predicts as `predict` does, with a classifier, and returns what it says of each row.
+
+    Of `config`, what is to be fetched, printed and written is left alone.
+
+    Raises:
+      CheckpointError, DataError, PredictionError: one line for the user.
+    """
+    return with_model(config, functools.partial(_classify, config))
+
+
+def with_model(config: PredictConfig, work: Callable[[MetaGraphFile, Model], _Result]) -> _Result:
+    """Opens the model that `config` names, as `predict` does, and does some work on it.
+
+    Raises:
+      CheckpointError: it cannot be opened; what `work` raises.
+    """
+
+    def on_files(chosen: PredictConfig) -> _Result:
+        meta = _open(chosen)
+        return work(meta, _read(chosen, meta))
+
+    return _with_chosen(config, on_files)
+
+
+def _with_chosen(config: PredictConfig, work: Callable[[PredictConfig], _Result]) -> _Result:
+    """Does the work on the files that `config` stands for by then."""
     chosen = _chosen(config)
     while True:
         try:
-            return _predict(chosen)
+            return _with_files(chosen, work)
         except CheckpointError as error:
             before, chosen = chosen, _chosen(config)
             if chosen == before:
@@ -147,10 +198,10 @@ def _best(folder: str) -> str:
         ) from error
 
 
-def _predict(config: PredictConfig) -> str:
-    """Predicts with one model."""
+def _with_files(config: PredictConfig, work: Callable[[PredictConfig], _Result]) -> _Result:
+    """Does the work on one model."""
     try:
-        return _predict_with(config)
+        return work(config)
     except CheckpointError as error:
         if config.checkpoint is not None:
             raise say_if_gone(error, config.checkpoint, "--ckpt") from error
@@ -158,24 +209,49 @@ def _predict(config: PredictConfig) -> str:
 
 
 def _predict_with(config: PredictConfig) -> str:
-    with config.limit.over(_READING):
-        meta = open_model(config.meta, config.max_meta_bytes, config.checkpoint)
-    # The graph may come from another checkpoint than its variables.
-    verify_checkpoint(meta.path.removesuffix(META_SUFFIX), [META_SUFFIX])
+    meta = _open(config)
     if config.list:
         return _listing(config, meta)
-    verify_checkpoint(meta.prefix, (DATA_SUFFIX, INDEX_SUFFIX))
-    with config.limit.over(_READING):
-        model = read_model(meta, config.signature)
+    model = _read(config, meta)
     if config.output is not None:
         check_output(config.output, [*config.input, *config.feed])
-    result, row_names = _run(config, meta, model)
+    result, inputs = _run(config, meta, model)
     if config.output is not None:
-        write_outputs(config.output, result.outputs, row_names)
+        write_outputs(config.output, result.outputs, inputs.names)
     if config.format == "json":
         return report.as_json(result)
     _say_what_was_read(meta)
     return report.as_text(result)
+
+
+def _classify(config: PredictConfig, meta: MetaGraphFile, model: Model) -> Classified:
+    if model.classifier is None:
+        raise PredictionError(
+            f"{meta.path} does not say that it is a classifier: expected a signature with the "
+            "results 'probabilities' [?, classes] and 'classes' [?]; predict.py --list shows what "
+            "it has"
+        )
+    found, inputs = _run(dataclasses.replace(config, fetch=()), meta, model)
+    if found.classification is None:
+        raise PredictionError(
+            f"{meta.path}: its {model.classifier.probabilities} and {model.classifier.classes} "
+            "do not fit the rows, or each other"
+        )
+    return Classified(found.meta, found.checkpoint, model, inputs, found.classification)
+
+
+def _open(config: PredictConfig) -> MetaGraphFile:
+    with config.limit.over(_READING):
+        meta = open_model(config.meta, config.max_meta_bytes, config.checkpoint)
+    # The graph may come from another checkpoint than its variables.
+    verify_checkpoint(meta.path.removesuffix(META_SUFFIX), [META_SUFFIX])
+    return meta
+
+
+def _read(config: PredictConfig, meta: MetaGraphFile) -> Model:
+    verify_checkpoint(meta.prefix, (DATA_SUFFIX, INDEX_SUFFIX))
+    with config.limit.over(_READING):
+        return read_model(meta, config.signature)
 
 
 def _listing(config: PredictConfig, meta: MetaGraphFile) -> str:
@@ -209,8 +285,8 @@ def _assets(texts: Sequence[str]) -> dict[str, str]:
 
 def _run(
     config: PredictConfig, meta: MetaGraphFile, model: Model
-) -> tuple[report.Report, Sequence[str]]:
-    """The results, and the names of the rows that they are for."""
+) -> tuple[report.Report, RowInputs]:
+    """The results, and the rows that they are for."""
     fetches = plan.choose_fetches(meta, model, config.fetch)
     feeds = _feeds_by_tensor(meta, model, config.feed, config.max_input_mb * MEGABYTE)
     inputs = _inputs(config, meta, model, fetches, feeds)
@@ -241,7 +317,7 @@ def _run(
     classification = _classification(results, model, inputs) if classify else None
     checkpoint = checkpoint_state.checkpoint_of(meta)
     shown = report.Report(meta.path, checkpoint, outputs, classification, rows=not config.fetch)
-    return shown, inputs.names
+    return shown, inputs
 
 
 def _feeds_by_tensor(
@@ -331,6 +407,8 @@ def _classification(
     names = inputs.names if inputs.rows else [str(row) for row in range(classes.size)]
     if not classes.shape == probabilities.shape[:1] == (len(names),):
         return None  # The signature names tensors that have nothing to do with the rows.
+    if classes.min() < 0 or classes.max() >= probabilities.shape[1]:
+        return None  # Nor with each other.
     return Classification(
         names=names,
         classes=classes,

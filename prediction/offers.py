@@ -27,7 +27,7 @@ def feedable(meta: MetaGraphFile, model: Model, fetches: Sequence[str]) -> str:
     return f", and the graph has {described(meta, names)}" if names else ""
 
 
-def fetchable(meta: MetaGraphFile, model: Model) -> str:
+def fetchable(meta: MetaGraphFile, model: Model, flag: str = "--fetch") -> str:
     """What could be fetched, the likeliest as a flag, as the end of a line."""
     if model.signatures and not model.signature.name:
         return f", or a signature with --signature: {first_few(model.signatures, _MAX_NAMED)}"
@@ -35,4 +35,4 @@ def fetchable(meta: MetaGraphFile, model: Model) -> str:
     if not names:
         return " (--list shows the graph)"
     others = f"; or {', '.join(names[1:_MAX_NAMED])}" if names[1:] else ""
-    return f", such as --fetch={names[0]}{others}"
+    return f", such as {flag}={names[0]}{others}"

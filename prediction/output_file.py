@@ -70,7 +70,16 @@ def write_outputs(path: str, outputs: Outputs, row_names: Sequence[str]) -> None
       OSError: the disk fails.
     """
     writer = WRITERS[os.path.splitext(path)[1].lower()]
-    content = writer(outputs, row_names)
+    write_whole(path, writer(outputs, row_names))
+
+
+def write_whole(path: str, content: bytes) -> None:
+    """Writes a file that is there as a whole or not at all.
+
+    Raises:
+      DataError: the file system refuses, as when the disk is full. Nothing is left of the file.
+      OSError: the disk fails.
+    """
     try:
         files.write_atomically(path, content)
     except BaseException:

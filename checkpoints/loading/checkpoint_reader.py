@@ -4,7 +4,7 @@ import math
 import os
 import re
 import weakref
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
@@ -30,6 +30,9 @@ class CheckpointReader:
     """The checkpoint at a prefix.
 
     Attributes:
+      prefix: its own.
+      version: of its format, `V1` or `V2`.
+      files: the paths of those that hold values, by rising number.
       shapes: key -> shape of each tensor; of one that was saved in slices, that of the whole.
       dtypes: key -> tf.DType.
     """
@@ -40,15 +43,17 @@ class CheckpointReader:
         Raises:
           CheckpointError: a file is missing or damaged.
         """
-        self._prefix = prefix
-        self._files = _files(prefix)
-        for file in self._files.values:
+        found = _files(prefix)
+        self.prefix = prefix
+        self.files: Sequence[str] = found.values
+        self.version = "V2" if found.ratio == 1 else "V1"
+        for file in self.files:
             check_fetched(file)
-        self._max_bytes = self._files.ratio * _total_size(self._files.values)
+        self._max_bytes = found.ratio * _total_size(self.files)
         links = ExitStack()
         self._readable = links.enter_context(readable_prefix(prefix))
         weakref.finalize(self, links.close)
-        self._pattern = self._readable + self._files.tail
+        self._pattern = self._readable + found.tail
         with self._one_line():
             # Not tf.train.load_checkpoint: given a folder of that name, it follows the state file.
             self._reader = tf.compat.v1.train.NewCheckpointReader(self._pattern)
@@ -77,7 +82,9 @@ class CheckpointReader:
         """
         with self._one_line():
             try:
-                return np.asarray(self._reader.get_tensor(key))
+                # A single text comes as bytes, of which NumPy's own kind loses zeros at the end.
+                kind = object if self.dtypes[key] == tf.string else None
+                return np.asarray(self._reader.get_tensor(key), kind)
             except tf.errors.UnimplementedError:  # Of the format V1 it joins no slices.
                 return _restored(self._pattern, key, self.dtypes[key])
 
@@ -88,14 +95,14 @@ class CheckpointReader:
             yield
         except (tf.errors.OpError, IndexError, RuntimeError, TypeError, ValueError) as error:
             line = (str(error).splitlines() or ["it cannot be read"])[0]
-            raise self._damage(line.replace(self._readable, self._prefix)) from error
+            raise self._damage(line.replace(self._readable, self.prefix)) from error
 
     def _damage(self, line: str) -> CheckpointError:
         """What to say of values that make no sense: that they are none, where they look so."""
-        for file in self._files.values:
+        for file in self.files:
             if kind := kind_of(read_head(file, HEAD_BYTES)):
                 return CheckpointError(f"{file} holds no values: it is {kind}")
-        return CheckpointError(f"{self._prefix} is damaged: {line}")
+        return CheckpointError(f"{self.prefix} is damaged: {line}")
 
 
 def _restored(pattern: str, key: str, dtype: tf.DType) -> Array:

@@ -1,7 +1,7 @@
 """Tensors that are fed: a placeholder for each, and what its consumers take in its place."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import tensorflow as tf
 
@@ -17,11 +17,27 @@ from checkpoints.loading.variable_values import RESOURCE_VARIABLE, VARIABLE_OPS
 _NAME = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*")  # As tf.Operation has it.
 
 
+def is_node_name(name: str) -> bool:
+    """Whether TensorFlow takes it as the name of a new node."""
+    return _NAME.fullmatch(name) is not None
+
+
 def free_scope(meta: MetaGraphFile, scope: str) -> str:
-    """A scope of names that no node of the file has, for what is added to its graph."""
-    while any(name == scope or name.startswith(f"{scope}/") for name in meta.nodes):
-        scope += "_"
-    return scope
+    """A scope for what is added to a file's graph, as of `free_among`."""
+    return free_among(meta.nodes, scope)
+
+
+def free_among(taken: Iterable[str], scope: str) -> str:
+    """`scope`, or `scope_1` and so on where one of the names that are taken is it or is in it.
+
+    Names that differ in case only are the same to TensorFlow.
+    """
+    tops = {name.partition("/")[0].lower() for name in taken}
+    free, number = scope, 0
+    while free.lower() in tops:
+        number += 1
+        free = f"{scope}_{number}"
+    return free
 
 
 def placeholder(
@@ -50,7 +66,7 @@ def placeholder(
     node = node_of(name)
     # A fed placeholder is not imported: its name is free. Not all names of files are allowed here.
     own = PLACEHOLDERS if default is None else PLACEHOLDERS | PLACEHOLDERS_WITH_DEFAULT
-    if meta.nodes[node].op not in own or not _NAME.fullmatch(node):
+    if meta.nodes[node].op not in own or not is_node_name(node):
         node = f"{scope}/value"
     if default is not None:
         return tf.compat.v1.placeholder_with_default(default, shape, name=node)

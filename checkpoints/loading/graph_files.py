@@ -10,6 +10,7 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from checkpoints.errors import CheckpointError
+from checkpoints.loading.model_description import take_description
 from checkpoints.loading.model_parsing import parse_message, what_it_is
 
 GRAPH_SUFFIXES = (".pb", ".pbtxt")
@@ -22,7 +23,8 @@ def parse_graph_file(content: bytes, path: str, max_bytes: int) -> MetaGraphDef 
     """What the file holds, told by its content: any kind may be called `.pb`.
 
     Returns:
-      A SavedModel, or a MetaGraphDef; of a graph alone, one with nothing but that graph.
+      A SavedModel, or a MetaGraphDef; of a graph alone, one with nothing but that graph and what
+      it says of itself, see `model_description`.
 
     Raises:
       CheckpointError: it is none of them.
@@ -37,6 +39,7 @@ def parse_graph_file(content: bytes, path: str, max_bytes: int) -> MetaGraphDef 
         except CheckpointError as error:
             first_error = first_error or error
     if _is_graph(bare.graph_def):
+        bare.MergeFrom(take_description(bare.graph_def))
         return bare
     if any(_is_graph(meta.graph_def) for meta in saved.meta_graphs):
         return saved

@@ -6,7 +6,7 @@ restore, save and initializer operations are never run.
 """
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,13 +15,14 @@ import tensorflow as tf
 from checkpoints.errors import CheckpointError
 from checkpoints.fed_callable import make_fed_callable
 from checkpoints.loading.declared_tensor import declared
+from checkpoints.loading.disarmed_graph import disarmed_graph
 from checkpoints.loading.fed_tensors import free_scope, placeholder, stand_in
 from checkpoints.loading.graph_import import import_graph, reason_of_run, tensor_of
 from checkpoints.loading.lookup_tables import with_tables
 from checkpoints.loading.meta_graph_file import MetaGraphFile
-from checkpoints.loading.op_check import check_operations, disarm
+from checkpoints.loading.op_check import check_operations
 from checkpoints.loading.restored_values import Restoring, Step
-from checkpoints.loading.sub_graph import nodes_by_op, sub_graph
+from checkpoints.loading.sub_graph import nodes_by_op
 from checkpoints.loading.tensor_info import TensorInfo
 from checkpoints.loading.time_limit import RUN, TimeLimit
 from checkpoints.loading.variable_values import RESOURCE_VARIABLE
@@ -97,12 +98,7 @@ class InferenceGraph:
     def __enter__(self) -> "InferenceGraph":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
@@ -124,6 +120,7 @@ def load_inference_graph(
     trust_graph: bool = False,
     assets: Mapping[str, str] = MappingProxyType({}),
     time_limit: TimeLimit = TimeLimit(),  # noqa: B008 (it is frozen)
+    optimize: bool = True,
 ) -> InferenceGraph:
     """Imports what `fetches` need when `feeds` are fed, and restores its variables.
 
@@ -137,6 +134,8 @@ def load_inference_graph(
       trust_graph: run also what may do more than compute, naming it in a warning.
       time_limit: of the import, of what fills the tables, of each run. Reading the values from the
         checkpoint has none: that takes as long as the files are large.
+      optimize: let TensorFlow rewrite the graph before it runs, which may change a result's last
+        bits and takes copies of all constants.
 
     Raises:
       CheckpointError: a tensor does not exist, the graph cannot be imported into this TensorFlow,
@@ -150,7 +149,7 @@ def load_inference_graph(
     start = f"{_START}, which fills its tables," if restoring.fills_tables else _START
     with time_limit.over(start):
         try:
-            session = _restored_session(graph, steps, time_limit)
+            session = _restored_session(graph, steps, time_limit, optimize)
             return InferenceGraph(session, fed, fetched, nodes_by_op, time_limit)
         except tf.errors.DeadlineExceededError as error:
             raise CheckpointError(time_limit.overrun(start, graph)) from error
@@ -203,11 +202,7 @@ def describe_tensors(meta: MetaGraphFile, names: Sequence[str]) -> tuple[TensorI
 
 def _inferred(meta: MetaGraphFile, names: Sequence[str]) -> tuple[TensorInfo, ...]:
     """The dtype and shape of tensors, as TensorFlow infers them."""
-    graph_def = sub_graph(meta, names).graph_def
-    disarm(graph_def)
-    graph = tf.Graph()
-    with graph.as_default():
-        import_graph(meta, graph_def, {})
+    graph = disarmed_graph(meta, names)
     return tuple(_info(name, tensor_of(graph, name)) for name in names)
 
 
@@ -237,13 +232,16 @@ def _tensor_info(name: str, dtype: tf.DType, shape: tf.TensorShape) -> TensorInf
 
 
 def _restored_session(
-    graph: tf.Graph, steps: Sequence[Step], time_limit: TimeLimit
+    graph: tf.Graph, steps: list[Step], time_limit: TimeLimit, optimize: bool
 ) -> tf.compat.v1.Session:
-    """A session whose variables and tables have their values."""
-    session = tf.compat.v1.Session(
-        graph=graph, config=tf.compat.v1.ConfigProto(allow_soft_placement=True)
-    )
+    """A session whose variables and tables have their values; it takes the steps, one by one."""
+    config = tf.compat.v1.ConfigProto(allow_soft_placement=True)
+    if not optimize:
+        config.graph_options.rewrite_options.disable_meta_optimizer = True
+        config.graph_options.optimizer_options.opt_level = -1  # L0; 0 is its default, L1.
+    session = tf.compat.v1.Session(graph=graph, config=config)
     options = tf.compat.v1.RunOptions(timeout_in_ms=time_limit.milliseconds)
-    for step in steps:
+    while steps:
+        step = steps.pop(0)
         session.run(list(step.targets), dict(step.feeds), options=options)
     return session

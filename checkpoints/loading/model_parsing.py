@@ -15,7 +15,7 @@ MAX_META_FLAG = "--max_meta_mb"
 
 # A file may have so many fields: of the largest size that is allowed, one for each 128 bytes.
 _MIN_FIELDS, _BYTES_A_FIELD = 1 << 20, 128
-_MAX_TEXT_BYTES = 32 << 20  # The parser of texts is slow: some 2 MiB a second.
+MAX_TEXT_BYTES = 32 << 20  # The parser of texts is slow: some 2 MiB a second.
 # A binary message has control characters, such as the tag \x12 of what a second field holds.
 _TEXT = re.compile(rb"(?=[\t\n\r\x20-\x7e\x80-\xff]*\Z)(\s|#[^\n]*\n)*[a-z_]+\s*[:{<]")
 
@@ -87,9 +87,9 @@ def _reason(error: str) -> str:
 
 def _binary(message: Message, content: bytes, path: str) -> bytes:
     """A text in the binary format."""
-    if len(content) > _MAX_TEXT_BYTES:
+    if len(content) > MAX_TEXT_BYTES:
         raise CheckpointError(
-            f"{path} is refused: a text of {len(content)} bytes, more than {_MAX_TEXT_BYTES}; "
+            f"{path} is refused: a text of {len(content)} bytes, more than {MAX_TEXT_BYTES}; "
             "convert it to the binary format"
         )
     parsed = type(message)()

@@ -1,6 +1,6 @@
 """Puts the values of a checkpoint into a graph, by operations of our own that join its import."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -20,6 +20,7 @@ from checkpoints.loading.variable_values import (
 )
 from checkpoints.loading.vocabulary import read_vocabulary
 
+_BYTES_A_STEP = 64 << 20
 _TABLE_DTYPES = ("key_dtype", "value_dtype")
 
 
@@ -81,17 +82,32 @@ class Restoring:
           CheckpointError: a value is missing, damaged or does not fit; no table takes an asset.
         """
         self._check_assets(assets)
-        values = read_values(self._meta, [variable for variable, _, _ in self._assigned])
-        assigned = {value: values[variable.name] for variable, value, _ in self._assigned}
         filled: dict[str, Array] = {}
         for table in self._imports:
             filled[table.keys], filled[table.values] = self._contents(table.filling, assets)
         steps = [
-            Step([op for _, _, op in self._assigned], assigned),
+            *self._assignments(),
             Step([table.op for table in self._imports], filled),
             Step(self._runs, {}),
         ]
         return [step for step in steps if step.targets]
+
+    def _assignments(self) -> Iterator[Step]:
+        """Reads the variables; of many large ones, some are assigned at a time.
+
+        So the values of one step can be freed before those of the next are copied.
+        """
+        values = read_values(self._meta, [variable for variable, _, _ in self._assigned])
+        targets, feeds, size = list[str](), dict[str, Array](), 0
+        for variable, fed, op in self._assigned:
+            value = values.pop(variable.name)
+            if targets and size + value.nbytes > _BYTES_A_STEP:
+                yield Step(targets, feeds)
+                targets, feeds, size = [], {}, 0
+            targets.append(op)
+            feeds[fed] = value
+            size += value.nbytes
+        yield Step(targets, feeds)
 
     def _check_assets(self, assets: Mapping[str, str]) -> None:
         files = [table.filling for table in self._imports if isinstance(table.filling, ByFile)]

@@ -4,7 +4,7 @@ A Saver may store a variable under any name (one built from a dict, for moving a
 slice of a larger tensor (partitioned variables). What it does stands in its restore operations,
 which are read here as data and never run:
 
-  Assign(variable, [Identity or Reshape of] RestoreV2(prefix, names, slices):k)
+  Assign(variable, [Identity, Reshape or Cast of] RestoreV2(prefix, names, slices):k)
 """
 
 import re
@@ -21,6 +21,7 @@ from checkpoints.loading.sub_graph import reachable
 
 ASSIGN_OPS = frozenset({"Assign", "AssignVariableOp"})
 RESTORE_OPS = frozenset({"Restore", "RestoreSlice", "RestoreV2"})
+_CAST = "Cast"
 OBJECT_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"  # Of the keys that tf.train.Checkpoint writes.
 
 _SLICE_SPEC = re.compile(r"\d{1,18}( \d{1,18})* (-|\d{1,18},\d{1,18})(:(-|\d{1,18},\d{1,18}))*")
@@ -47,11 +48,13 @@ class Stored(NamedTuple):
       key: of the tensor.
       part: the slice of it; None for all of it.
       reshaped: whether the saver gives it the variable's shape, whatever its own.
+      cast: whether the saver gives it the variable's dtype, whatever its own.
     """
 
     key: str
     part: Part | None = None
     reshaped: bool = False
+    cast: bool = False
 
 
 def checkpoint_keys(
@@ -73,9 +76,7 @@ def checkpoint_keys(
     Returns:
       Variable -> place; where the checkpoint holds none of them, the variable's own name.
     """
-    own, others = _saver_mappings(meta)
-    if not own and others:  # No saver is named: what all of the graph's agree on is its saver's.
-        own = {name: found[0] for name, found in others.items() if len(found) == 1}
+    own, others = _own_and_others(meta)
     missing = [name for name in variables if name not in own]
     parts = _parts(meta) if any(name not in held for name in missing) else {}
     keys = {name: own[name] for name in variables if name in own}
@@ -88,10 +89,27 @@ def checkpoint_keys(
     return keys
 
 
+def saver_keys(meta: MetaGraphFile) -> dict[str, Stored]:
+    """The variables that the file's saver stores, each with its place; no other variable."""
+    return _own_and_others(meta)[0]
+
+
 def stored_source(view: View, text: str) -> Stored | None:
     """Where in a checkpoint a node's input is restored from; None where it is not, or damaged."""
     value = source(view, text)
-    return None if value is None else _restored(value)
+    if value is None or value.node.op != _CAST or not data_inputs(value.node):
+        return None if value is None else _restored(value)
+    before = source(value.view, data_inputs(value.node)[0])
+    stored = None if before is None else _restored(before)
+    return stored and stored._replace(cast=True, reshaped=stored.reshaped or value.reshaped)
+
+
+def _own_and_others(meta: MetaGraphFile) -> tuple[dict[str, Stored], dict[str, list[Stored]]]:
+    """As `_saver_mappings`; where no saver is named, what all restore operations agree on is it."""
+    own, others = _saver_mappings(meta)
+    if not own and others:
+        own = {name: found[0] for name, found in others.items() if len(found) == 1}
+    return own, others
 
 
 def _saver_mappings(meta: MetaGraphFile) -> tuple[dict[str, Stored], dict[str, list[Stored]]]:

@@ -19,7 +19,7 @@ from google.protobuf.message_factory import GetMessageClass
 from checkpoints.loading.meta_graph_file import MetaGraphFile
 
 NAMED = "named"
-_COLLECTION = "serving_signatures"
+COLLECTION = "serving_signatures"
 _PACKAGE = "tensorflow.serving"
 _INPUTS, _OUTPUTS = "inputs", "outputs"
 _MAX_BYTES = 1 << 20  # Some hundred are usual; what is small takes little memory once parsed.
@@ -75,7 +75,7 @@ def bundle_signatures(meta: MetaGraphFile, default: str) -> dict[str, Bindings]:
       default: what the bundle's default signature is called.
     """
     signatures: dict[str, Bindings] = {}
-    for content in meta.collection(_COLLECTION).any_list.value:
+    for content in meta.collection(COLLECTION).any_list.value:
         parsed = _parse(content.value, meta.path)
         if parsed is not None:
             signatures |= _signatures(parsed, default)
@@ -84,15 +84,20 @@ def bundle_signatures(meta: MetaGraphFile, default: str) -> dict[str, Bindings]:
 
 def _parse(content: bytes, path: str) -> Any | None:
     """A message `Signatures`; None, and a warning, where it is damaged or absurdly large."""
-    message = GetMessageClass(_descriptor())()
+    message = signatures_message()
     if len(content) <= _MAX_BYTES:
         try:
             message.ParseFromString(content)
             return message
         except DecodeError:
             pass
-    logging.warning("%s: its collection %s is damaged and left out", path, _COLLECTION)
+    logging.warning("%s: its collection %s is damaged and left out", path, COLLECTION)
     return None
+
+
+def signatures_message() -> Any:
+    """An empty message `Signatures`."""
+    return GetMessageClass(_descriptor())()
 
 
 def _descriptor() -> Any:

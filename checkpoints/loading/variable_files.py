@@ -37,7 +37,8 @@ def find_variables(path: str) -> str:
     prefix = prefix_of(path)
     place, base = os.path.split(prefix)
     parts = names_in(place) if tf.io.gfile.isdir(place or ".") else []
-    if base and any(name == base + naming.INDEX_SUFFIX for name in parts):
+    # A base may be empty, as that of `model/.index`; of `model/` it is the folder that is meant.
+    if (base or path != prefix) and base + naming.INDEX_SUFFIX in parts:
         return prefix
     if tf.io.gfile.isdir(path):
         return _newest_in(path)

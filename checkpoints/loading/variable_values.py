@@ -117,6 +117,8 @@ def _value(full: Array, variable: Variable, stored: Stored) -> Array:
         pairs = zip(stored.part.starts, stored.part.sizes, strict=True)
         # A copy: a view would keep all of the tensor in memory.
         value = full[tuple(slice(start, start + size) for start, size in pairs)].copy()
+    if stored.cast:
+        value = value.astype(variable.dtype.as_numpy_dtype)
     if stored.reshaped and variable.shape.is_fully_defined():
         return value.reshape(variable.shape.as_list())
     return value
@@ -161,7 +163,9 @@ def _fits(variable: Variable, stored: Stored, reader: CheckpointReader) -> bool:
         if list(stored.part.full_shape) != shape:
             return False
         shape = list(stored.part.sizes)
-    if reader.dtypes[stored.key] != variable.dtype:
+    dtype = reader.dtypes[stored.key]
+    is_cast = stored.cast and dtype.is_floating and variable.dtype.is_floating
+    if dtype != variable.dtype and not is_cast:
         return False
     if stored.reshaped and variable.shape.is_fully_defined():
         return bool(np.prod(shape, dtype=object) == variable.shape.num_elements())

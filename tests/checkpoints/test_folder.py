@@ -61,3 +61,17 @@ def test_state_is_read_by_tensorflow_wherever_the_folder_is(
         str(moved / "my-model-20"),
         str(moved / "my-model-100"),
     ]
+
+
+def test_what_we_have_interrupted_is_known_by_its_pending_manifest(path: Path) -> None:
+    found = folder.files_by_step(str(path))
+    assert [step for step in found if folder.is_interrupted(found[step])] == [30, 50]
+
+
+def test_names_of_any_kind_stand_in_a_state_file(tmp_path: Path) -> None:
+    names = ['quote"d', "größe", "new\nline", "m-?????-of-00002"]
+    assert folder.write_state_of(str(tmp_path), names)
+    assert not folder.write_state_of(str(tmp_path), names)
+    state = tf.train.get_checkpoint_state(str(tmp_path))
+    assert [*state.all_model_checkpoint_paths] == [f"{tmp_path}/{name}" for name in names]
+    assert state.model_checkpoint_path == f"{tmp_path}/{names[-1]}"

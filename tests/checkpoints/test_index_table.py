@@ -12,7 +12,7 @@ from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto, BundleH
 
 from checkpoints import index_table
 from checkpoints.errors import CheckpointError
-from checkpoints.index_table import check_index, table_values
+from checkpoints.index_table import check_index, table_entries
 from checkpoints.loading.checkpoint_reader import CheckpointReader
 from checkpoints.tensor_bundle import VariableSpec, read_bundle
 
@@ -79,10 +79,55 @@ def _hidden(start: int) -> bytes:
 
 def test_entries_that_a_scan_does_not_see_are_refused() -> None:
     """TensorFlow starts to read where a restart points to, such as into a value."""
-    assert list(index_table._block_entries(_hidden(0))) == [(1, b"abc")]
+    assert list(index_table._block_entries(_hidden(0))) == [(b"k", b"abc")]
     for start in (3, 7, 2**31):
         with pytest.raises(ValueError, match="a restart is at no entry"):
             list(index_table._block_entries(_hidden(start)))
+
+
+def _shared(*rows: tuple[int, bytes, bytes]) -> bytes:
+    """A block of entries, each with the size of what its key shares with the one before it."""
+    entries = [
+        _number(shared) + _number(len(rest)) + _number(len(value)) + rest + value
+        for shared, rest, value in rows
+    ]
+    return b"".join(entries) + struct.pack("<II", 0, 1)
+
+
+def test_a_key_that_shares_its_beginning() -> None:
+    block = _shared((0, b"conv/b", b"1"), (5, b"w", b"2"), (0, b"x", b""))
+    expected = [(b"conv/b", b"1"), (b"conv/w", b"2"), (b"x", b"")]
+    assert list(index_table._block_entries(block)) == expected
+    with pytest.raises(ValueError, match="not inside of its block"):
+        list(index_table._block_entries(_shared((0, b"a", b""), (2, b"b", b""))))
+
+
+def test_keys_that_would_take_all_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of these is one byte longer than the one before, and all are in a few bytes a key."""
+    entries = {b"w" * size: b"" for size in range(1, 20)}
+    assert [*table_entries(_table(entries))] == [*entries.items()]
+    monkeypatch.setattr(index_table, "MAX_BYTES", 100)
+    with pytest.raises(ValueError, match="its keys are too long"):
+        list(table_entries(_table(entries)))
+
+
+def test_a_header_without_the_rest() -> None:
+    content = _table({b"": b"header", b"w": bytes(1000)})
+    asked = list[tuple[int, int]]()
+
+    def read(offset: int, count: int) -> bytes:
+        asked.append((offset, count))
+        return content[offset : offset + count]
+
+    assert index_table.table_header(read, len(content), 2000) == b"header"
+    assert len(asked) == 3
+    with pytest.raises(ValueError, match="its first block is too large"):
+        index_table.table_header(read, len(content), 100)
+    no_header = _table({b"w": b""})
+    with pytest.raises(ValueError, match="it has no header"):
+        index_table.table_header(lambda o, n: no_header[o : o + n], len(no_header), 2000)
+    with pytest.raises(ValueError, match="does not end as a table does"):
+        index_table.table_header(read, 10, 2000)
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
@@ -185,7 +230,9 @@ def test_packed_blocks_are_unpacked() -> None:
     packed += bytes([(12 - 1) << 2 | 3]) + struct.pack("<I", 4)
     packed += bytes([(9 - 4) << 2 | 1, 180])  # and from further back.
     packed += bytes([(8 - 1) << 2]) + block[-8:]
-    assert list(table_values(_packed_table(packed))) == [noise + b"abcd" * 20 + noise[:9]]
+    assert [v for _, v in table_entries(_packed_table(packed))] == [
+        noise + b"abcd" * 20 + noise[:9]
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,16 @@
 """One trainer a folder."""
 
+import fcntl
 import os
 import signal
 import socket
+import time
 from pathlib import Path
 
 import pytest
 
 from checkpoints.errors import CheckpointError
-from checkpoints.lock import FolderLock
+from checkpoints.lock import FolderLock, holder
 
 
 def _locked_by_a_child(folder: Path) -> int:
@@ -44,8 +46,8 @@ def test_a_dead_process_blocks_nobody(tmp_path: Path) -> None:
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     with FolderLock(str(tmp_path)):
-        holder = (tmp_path / ".lock").read_text()
-    assert holder == f"process {os.getpid()} on {socket.gethostname()}\n"
+        told = (tmp_path / ".lock").read_text()
+    assert told == f"process {os.getpid()} on {socket.gethostname()}\n"
 
 
 def test_it_is_given_back(tmp_path: Path) -> None:
@@ -62,3 +64,28 @@ def test_what_cannot_be_locked_is_said(caplog: pytest.LogCaptureFixture) -> None
     caplog.set_level("INFO")
     with FolderLock("gs://bucket/run"):
         assert "cannot be locked" in caplog.text
+
+
+def test_who_holds_it_is_told_without_taking_it(tmp_path: Path) -> None:
+    assert holder(str(tmp_path)) is None
+    assert [*tmp_path.iterdir()] == []
+    with FolderLock(str(tmp_path)):
+        assert holder(str(tmp_path)) == f"process {os.getpid()} on {socket.gethostname()}"
+    assert holder(str(tmp_path)) is None
+    assert holder("gs://bucket/run") is None
+
+
+def test_a_look_keeps_nobody_from_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    look = os.open(tmp_path / ".lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(look, fcntl.LOCK_SH)
+    monkeypatch.setattr(time, "sleep", lambda _: os.close(look))
+    with FolderLock(str(tmp_path)):
+        assert holder(str(tmp_path)) is not None
+
+
+def test_what_else_can_be_done_is_the_callers_to_say(tmp_path: Path) -> None:
+    with (
+        FolderLock(str(tmp_path)),
+        pytest.raises(CheckpointError, match=r"wait for it, or come back later$"),
+    ):
+        FolderLock(str(tmp_path), "come back later").__enter__()

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -105,6 +106,18 @@ def test_one_without_a_test_accuracy_is_as_it_was_before_there_was_any() -> None
 @pytest.mark.parametrize("accuracy", [-0.1, 1.5, float("nan"), "0.9"])
 def test_a_test_accuracy_that_is_none_is_damage(folder: Path, accuracy: float | str) -> None:
     content = manifest.Manifest(7, 0.0, {}, {}, {}, accuracy)  # type: ignore[arg-type]
+    (folder / "my-model-7.manifest").write_bytes(manifest.encode(content))
+    with pytest.raises(CheckpointError, match="is damaged"):
+        manifest.read(str(folder), 7)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"saved_at": float("inf")}, {"saved_at": "late"}, {"environment": []}, {"config": "seed 0"}],
+)
+def test_facts_of_another_kind_are_damage(folder: Path, changes: dict[str, Any]) -> None:
+    """As whoever wrote its hash may have put them there."""
+    content = manifest.Manifest(7, 0.0, {}, {}, {})._replace(**changes)
     (folder / "my-model-7.manifest").write_bytes(manifest.encode(content))
     with pytest.raises(CheckpointError, match="is damaged"):
         manifest.read(str(folder), 7)

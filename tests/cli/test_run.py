@@ -130,6 +130,21 @@ def test_what_is_missing_or_too_much_is_said(arguments: list[str], message: str)
 
 
 @pytest.mark.parametrize(
+    ("arguments", "a", "b"),
+    [(["x"], "x", None), (["--b=y"], None, "y"), (["x", "--b=y"], "x", "y")],
+)
+def test_one_of_two_flags_may_do(arguments: list[str], a: str | None, b: str | None) -> None:
+    values = _pair()
+    parse(values, ["script.py", *arguments], positional=("a|b",))
+    assert (values.a, values.b) == (a, b)
+
+
+def test_where_one_of_two_flags_would_do_both_are_named() -> None:
+    with pytest.raises(flags.Error, match=r"missing: --a=\.\.\. or --b=\.\.\."):
+        parse(_pair(), ["script.py"], positional=("a|b",))
+
+
+@pytest.mark.parametrize(
     "error", [MendableError("two\nlines"), FileNotFoundError(2, "No such file", "two lines")]
 )
 def test_users_errors_are_one_line_and_1(

@@ -6,7 +6,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from checkpoints.errors import CheckpointError
-from checkpoints.loading.fed_tensors import free_scope, placeholder, stand_in
+from checkpoints.loading.fed_tensors import free_among, free_scope, placeholder, stand_in
 from checkpoints.loading.meta_graph_file import MetaGraphFile
 
 v1 = tf.compat.v1
@@ -22,8 +22,9 @@ def _meta(**ops: str) -> MetaGraphFile:
 
 def test_a_scope_is_free_of_the_file_s_names() -> None:
     assert free_scope(_meta(fedora="Add"), "fed") == "fed"
-    assert free_scope(_meta(fed="Add"), "fed") == "fed_"
-    assert free_scope(_meta(**{"fed/x": "Add", "fed_/y/z": "Add"}), "fed") == "fed__"
+    assert free_scope(_meta(fed="Add"), "fed") == "fed_1"
+    assert free_among(["fedora", "a/fed"], "fed") == "fed"
+    assert free_among(["Fed/x", "fed_1/y/z"], "fed") == "fed_2"
 
 
 @pytest.mark.parametrize(

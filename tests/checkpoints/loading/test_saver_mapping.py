@@ -15,7 +15,7 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from checkpoints.errors import CheckpointError
 from checkpoints.loading.inference_graph import load_inference_graph
 from checkpoints.loading.meta_graph_file import MetaGraphFile, read_meta_graph
-from checkpoints.loading.saver_mapping import Part, Stored, checkpoint_keys
+from checkpoints.loading.saver_mapping import Part, Stored, checkpoint_keys, saver_keys
 from checkpoints.loading.variable_values import VARIABLE_OPS
 from tests.prediction import stock
 
@@ -394,3 +394,65 @@ def test_slice_information_in_the_collections_must_be_inside_its_tensor() -> Non
     proto.collection_def["variables"].bytes_list.value.append(entry.SerializeToString())
     meta = MetaGraphFile("m.meta", "m", proto)
     assert checkpoint_keys(meta, ["w"], ["full"]) == {"w": Stored("w")}
+
+
+def test_what_the_saver_itself_stores(tmp_path: Path) -> None:
+    """Under its own keys; what it leaves out is not in the list, whatever its name."""
+    with tf.Graph().as_default() as graph:
+        w = v1.get_variable("w", initializer=1.0)
+        v1.get_variable("left", initializer=2.0)
+        saver = v1.train.Saver({"stored": w})
+        proto = v1.train.export_meta_graph(graph=graph, saver_def=saver.as_saver_def())
+    (tmp_path / "m.meta").write_bytes(proto.SerializeToString())
+    assert saver_keys(read_meta_graph(str(tmp_path / "m.meta"))) == {"w": Stored("stored")}
+
+
+def _cast_in_saver(proto: MetaGraphDef, source: int, target: int) -> None:
+    """Has the saver of `w` restore another dtype, and cast it."""
+    nodes = {node.name: node for node in proto.graph_def.node}
+    nodes["save/RestoreV2"].attr["dtypes"].list.type[:] = [source]
+    cast = proto.graph_def.node.add(name="save/cast", op="Cast", input=["save/RestoreV2"])
+    cast.attr["SrcT"].type, cast.attr["DstT"].type = source, target
+    taker = nodes["save/Identity" if "save/Identity" in nodes else "save/Assign"]
+    index = [*taker.input].index("save/RestoreV2")
+    taker.input[index] = "save/cast"
+    if "T" in taker.attr:
+        taker.attr["T"].type = target
+
+
+@KINDS
+@pytest.mark.parametrize("stored", [tf.float16, tf.bfloat16, tf.float64], ids=lambda d: d.name)
+def test_a_saver_may_cast_what_it_restores(
+    tmp_path: Path, resource: bool, stored: tf.DType
+) -> None:
+    value = np.linspace(0, 1, 5)
+    with stock.checkpoint(tmp_path / "stored"):
+        v1.get_variable("w", initializer=tf.cast(value, stored))
+    with stock.checkpoint(tmp_path / "model"):
+        v1.get_variable("w", initializer=np.zeros(5, np.float32), use_resource=resource)
+    for suffix in (".index", ".data-00000-of-00001"):
+        (tmp_path / f"stored{suffix}").replace(tmp_path / f"model{suffix}")
+    path = tmp_path / "model.meta"
+    with pytest.raises(CheckpointError, match=rf"w is {stored.name} \[5\], the graph has float32"):
+        _ours(path)
+    types = stored.as_datatype_enum, tf.float32.as_datatype_enum
+    stock.edit_meta(path, lambda proto: _cast_in_saver(proto, *types))
+    assert checkpoint_keys(read_meta_graph(str(path)), ["w"], ["w"]) == {
+        "w": Stored("w", cast=True)
+    }
+    expected = value.astype(stored.as_numpy_dtype).astype(np.float32)
+    assert _assert_as_stock(path)["w:0"].tobytes() == expected.tobytes()
+
+
+def test_a_saver_that_casts_numbers_to_integers_is_not_followed(tmp_path: Path) -> None:
+    with stock.checkpoint(tmp_path / "stored"):
+        v1.get_variable("w", initializer=1.5)
+    with stock.checkpoint(tmp_path / "model"):
+        v1.get_variable("w", initializer=1)
+    for suffix in (".index", ".data-00000-of-00001"):
+        (tmp_path / f"stored{suffix}").replace(tmp_path / f"model{suffix}")
+    path = tmp_path / "model.meta"
+    types = tf.float32.as_datatype_enum, tf.int32.as_datatype_enum
+    stock.edit_meta(path, lambda proto: _cast_in_saver(proto, *types))
+    with pytest.raises(CheckpointError, match=r"w is float32 \[\], the graph has int32"):
+        _ours(path)

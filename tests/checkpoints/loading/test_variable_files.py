@@ -79,6 +79,12 @@ def test_a_folder_is_its_newest_checkpoint(tmp_path: Path) -> None:
     assert find_variables(f"{tmp_path}/m") == f"{tmp_path}/m"
 
 
+def test_a_base_without_a_name(tmp_path: Path) -> None:
+    _touch(tmp_path, "empty/.index", "empty/.data-00000-of-00001")
+    for path in ("empty/.index", "empty/.data-00000-of-00001", "empty/", "empty"):
+        assert find_variables(f"{tmp_path}/{path}") == f"{tmp_path}/empty/"
+
+
 def test_the_state_file_chooses_among_several(tmp_path: Path) -> None:
     _touch(tmp_path, "a-1.index", "a-2.index")
     with pytest.raises(CheckpointError, match="it holds 2 checkpoints; name one: a-1, a-2"):

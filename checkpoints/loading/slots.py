@@ -1,0 +1,129 @@
+"""Which tensors of a checkpoint only an optimizer needs: its slots, powers and counters.
+
+A graph that trains says so itself: its training operations take a variable and its slots as inputs
+of their own, whatever they are called. Of what no graph tells, the name has to tell. A moving
+average of a variable (`w/ExponentialMovingAverage`) is none of these: it predicts.
+"""
+
+import re
+from collections.abc import Collection, Iterator
+
+from google.protobuf.message import DecodeError
+from tensorflow.core.framework.graph_pb2 import GraphDef
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+from tensorflow.core.framework.op_def_pb2 import OpDef
+from tensorflow.core.framework.types_pb2 import DT_RESOURCE
+from tensorflow.core.framework.variable_pb2 import VariableDef
+
+from checkpoints.loading.graph_view import View, data_inputs, source, views
+from checkpoints.loading.meta_graph_file import MetaGraphFile, node_of
+from checkpoints.loading.op_definitions import op_definitions
+from checkpoints.loading.saver_mapping import checkpoint_keys
+from checkpoints.loading.slots_by_name import is_slot_by_name
+from checkpoints.loading.variable_values import VARIABLE_OPS
+
+_TRAINING_OP = re.compile(r"(Resource)?(Sparse)?Apply[A-Z]")
+_READS = frozenset({"ReadVariableOp", "Enter", "RefEnter", "Switch", "RefSwitch", "Cast"})
+_MAX_READS = 8  # Between a variable and what uses it, even in a loop of a conditional.
+_POWER = "_power"  # The end of the names of the inputs that only accumulate: beta1_power.
+_TRAINABLE = "trainable_variables"
+
+
+def slot_names(keys: Collection[str], meta: MetaGraphFile | None = None) -> frozenset[str]:
+    """Which keys of a checkpoint only an optimizer needs.
+
+    Args:
+      keys: all keys of the checkpoint.
+      meta: the graph that it belongs to, which goes before the names; None where there is none.
+
+    Returns:
+      Some of `keys`.
+
+    Raises:
+      CheckpointError: the graph is damaged.
+    """
+    held = frozenset(keys)
+    slots = _by_name(held)
+    if meta is not None:
+        trained, own = _told_by_graph(meta)
+        places = checkpoint_keys(meta, trained | own, held)
+        slots |= {places[name].key for name in own}
+        slots -= {places[name].key for name in trained}
+    return held & slots
+
+
+def _by_name(names: Collection[str]) -> set[str]:
+    return {name for name in names if is_slot_by_name(name, names)}
+
+
+def _told_by_graph(meta: MetaGraphFile) -> tuple[set[str], set[str]]:
+    """The variables that are trained, and those of their optimizer."""
+    ops = {op for op in _operations(meta) if _TRAINING_OP.match(op)}
+    definitions = op_definitions(GraphDef(node=[NodeDef(name=op, op=op) for op in sorted(ops)]))
+    trained, slots = set(_trainable(meta)), set[str]()
+    for view in views(meta, definitions) if definitions else ():
+        for node in view.nodes.values():
+            if node.op in definitions:
+                changed, beside = _written(node, definitions[node.op])
+                trained.update(_variables(view, changed))
+                slots.update(_variables(view, beside))
+    variables = {name for name, node in meta.nodes.items() if node.op in VARIABLE_OPS}
+    slots |= _called_alike(variables, trained, slots) | _by_name(variables)
+    return trained, slots - trained
+
+
+def _called_alike(
+    variables: Collection[str], trained: Collection[str], slots: Collection[str]
+) -> set[str]:
+    """The variables that are to a trained one, by name, what one of `slots` is to another.
+
+    Of a variable of which only some rows are trained, no training operation may have the slots.
+    """
+    beside: dict[str, set[str]] = {}  # Of a trained one: `Adam`, `Adam_1`, and what else there is.
+    for name in variables:
+        variable, _, last = name.rpartition("/")
+        if variable in trained:
+            beside.setdefault(last, set()).add(name)
+    return {name for names in beside.values() if not names.isdisjoint(slots) for name in names}
+
+
+def _operations(meta: MetaGraphFile) -> Iterator[str]:
+    """The operations of the graph and of its functions."""
+    yield from (node.op for node in meta.nodes.values())
+    for function in meta.proto.graph_def.library.function:
+        yield from (node.op for node in function.node_def)
+
+
+def _trainable(meta: MetaGraphFile) -> Iterator[str]:
+    """The variables of the graph that its collection of trainable ones names."""
+    for content in meta.collection(_TRAINABLE).bytes_list.value:
+        try:
+            name = node_of(VariableDef.FromString(content).variable_name)
+        except DecodeError:
+            continue  # Anything may be in a collection.
+        if name in meta.nodes:
+            yield name
+
+
+def _written(node: NodeDef, definition: OpDef) -> tuple[list[str], list[str]]:
+    """The inputs that a training operation changes: its variable, and what it keeps beside it.
+
+    By its definition: of those that it writes to, the first is the variable. Powers that it only
+    reads are the optimizer's as well; a learning rate is not.
+    """
+    arguments = [*zip(definition.input_arg, data_inputs(node), strict=False)]
+    written = [text for arg, text in arguments if arg.is_ref or arg.type == DT_RESOURCE]
+    powers = [text for arg, text in arguments if arg.name.endswith(_POWER)]
+    return written[:1], [*written[1:], *powers]
+
+
+def _variables(view: View, texts: Collection[str]) -> Iterator[str]:
+    """The names of the variables of the graph that some inputs stand for."""
+    for text in texts:
+        found = source(view, text)
+        for _ in range(_MAX_READS):
+            if found is None or found.node.op not in _READS or not data_inputs(found.node):
+                break
+            found = source(found.view, data_inputs(found.node)[0])
+        if found is not None and found.view.caller is None and found.node.op in VARIABLE_OPS:
+            yield found.node.name

@@ -1,0 +1,103 @@
+"""Sizes, shards and slices, against what was saved and against the sizes of the files."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from checkpoints.errors import CheckpointError
+from checkpoints.loading.checkpoint_reader import CheckpointReader
+from checkpoints.loading.stored_tensors import stored_tensors
+
+v1 = tf.compat.v1
+
+
+def save(prefix: Path, values: Mapping[str, Any], slices: Mapping[str, str] | None = None) -> str:
+    """Writes tensors as a Saver does; `slices` is name -> shape and slice, as SaveV2 takes it.
+
+    A name may have `#` and a number at its end, for further slices of one tensor.
+    """
+    tf.raw_ops.SaveV2(
+        prefix=str(prefix),
+        tensor_names=[name.partition("#")[0] for name in values],
+        shape_and_slices=[(slices or {}).get(name, "") for name in values],
+        tensors=[*values.values()],
+    )
+    return str(prefix)
+
+
+def save_shards(prefix: Path) -> str:
+    """`w` [4, 3] in two slices, one in each of two data files; `b` [2] and `c` [] in one each."""
+    first, second = np.ones([1, 3], np.float32), np.ones([3, 3], np.float32)
+    parts = [
+        save(prefix.with_name("p0"), {"w": first, "b": [1.0, 2.0]}, {"w": "4 3 0,1:0,3"}),
+        save(prefix.with_name("p1"), {"w": second, "c": np.int64(3)}, {"w": "4 3 1,3:0,3"}),
+    ]
+    tf.raw_ops.MergeV2Checkpoints(checkpoint_prefixes=parts, destination_prefix=str(prefix))
+    return str(prefix)
+
+
+def _files(prefix: str, *numbers: int, of: int = 2) -> tuple[str, ...]:
+    return tuple(f"{prefix}.data-{number:05d}-of-{of:05d}" for number in numbers)
+
+
+def test_shards_and_slices(tmp_path: Path) -> None:
+    prefix = save_shards(tmp_path / "m")
+    assert stored_tensors(CheckpointReader(prefix)) == {
+        "w": (_files(prefix, 0, 1), 2, 48),
+        "b": (_files(prefix, 0), 0, 8),
+        "c": (_files(prefix, 1), 0, 8),
+    }
+
+
+def test_whole_tensors_fill_the_file(tmp_path: Path) -> None:
+    texts = tf.constant(["a", "bcd"])
+    prefix = save(tmp_path / "m", {"x": np.zeros([5, 2]), "t": texts, "e": np.zeros([0, 2])})
+    found = stored_tensors(CheckpointReader(prefix))
+    size = Path(f"{prefix}.data-00000-of-00001").stat().st_size
+    assert sum(tensor.disk_bytes or 0 for tensor in found.values()) == size
+    assert (found["x"].disk_bytes, found["e"].disk_bytes) == (80, 0)
+
+
+def test_a_name_that_is_escaped_in_the_key_of_a_slice(tmp_path: Path) -> None:
+    rows = np.ones([2], np.float32)
+    values = {"\N{PILE OF POO}/\xff": rows, "\N{PILE OF POO}/\xff#1": rows}
+    slices = dict(zip(values, ["4 0,2", "4 2,2"], strict=True))
+    prefix = save(tmp_path / "m", values, slices)
+    assert stored_tensors(CheckpointReader(prefix)) == {
+        "\N{PILE OF POO}/\xff": (_files(prefix, 0, of=1), 2, 16)
+    }
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # TensorFlow's, of the format V1.
+@pytest.mark.parametrize("sharded", [False, True])
+def test_the_headers_of_v1(sharded: bool, tmp_path: Path) -> None:
+    prefix = str(tmp_path / "m")
+    with tf.Graph().as_default(), v1.Session() as session:
+        v1.get_variable("w", [4, 3], partitioner=v1.fixed_size_partitioner(3), use_resource=False)
+        v1.get_variable("b", [2], use_resource=False)
+        saver = v1.train.Saver(write_version=v1.train.SaverDef.V1, sharded=sharded)
+        session.run(v1.global_variables_initializer())
+        saver.save(session, prefix, write_meta_graph=False)
+    files = (f"{prefix}-00000-of-00001",) if sharded else (prefix,)
+    reader = CheckpointReader(prefix)
+    assert reader.version == "V1"
+    assert stored_tensors(reader) == {"w": (files, 3, None), "b": (files, 0, None)}
+
+
+def test_a_file_that_is_too_short(tmp_path: Path) -> None:
+    prefix = save(tmp_path / "m", {"x": np.zeros(5)})
+    path = Path(f"{prefix}.data-00000-of-00001")
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match="has 39 bytes, its index speaks of 40"):
+        stored_tensors(CheckpointReader(prefix))
+
+
+def test_an_index_that_is_gone_by_then(tmp_path: Path) -> None:
+    reader = CheckpointReader(save(tmp_path / "m", {"x": np.zeros(5)}))
+    (tmp_path / "m.index").unlink()
+    with pytest.raises(CheckpointError, match=r"there is no file .*m\.index"):
+        stored_tensors(reader)
