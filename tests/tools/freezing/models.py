@@ -1,0 +1,49 @@
+"""Models in plain TensorFlow, frozen by us and run by a client that knows nothing of ours."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from tensorflow.core.framework.graph_pb2 import GraphDef
+
+from checkpoints.loading.meta_graph_file import read_meta_graph
+from tests.prediction import stock
+from tools.freezing.comparison import largest_difference, run_frozen, run_original
+from tools.freezing.frozen_graph import FreezeRequest, FrozenGraph, freeze_plan, plan_of
+
+v1 = tf.compat.v1
+
+Array = npt.NDArray[Any]
+
+
+def save(folder: Path, build: Callable[[], object]) -> str:
+    """Saves what `build` builds, its variables at their initial values; returns the `.meta`."""
+    with stock.checkpoint(folder / "m-1"):
+        build()
+    return f"{folder}/m-1.meta"
+
+
+def frozen(meta: str, *outputs: str, **request: Any) -> FrozenGraph:
+    """The frozen graph, which is found to compute what the original does."""
+    asked = FreezeRequest(outputs=outputs, **request)
+    plan = plan_of(read_meta_graph(meta), asked)
+    found, reference = freeze_plan(plan, asked), run_original(plan, asked)
+    assert largest_difference(reference, run_frozen(found, reference, asked), "it") == 0.0
+    return found
+
+
+def ops(graph: GraphDef) -> set[str]:
+    """All operations of a graph and of its functions."""
+    functions = graph.library.function
+    return {node.op for nodes in (graph.node, *(f.node_def for f in functions)) for node in nodes}
+
+
+def run(graph: GraphDef, fetches: Sequence[str], feeds: Mapping[str, Any]) -> list[Array]:
+    """What a stock client gets from the graph alone; nothing is restored or initialised."""
+    with tf.Graph().as_default() as imported, v1.Session() as session:
+        tf.import_graph_def(GraphDef.FromString(graph.SerializeToString()), name="")
+        assert not imported.get_collection(v1.GraphKeys.GLOBAL_VARIABLES)
+        return [np.asarray(value) for value in session.run(list(fetches), dict(feeds))]

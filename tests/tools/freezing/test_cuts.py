@@ -1,0 +1,66 @@
+"""Where a graph is cut, it keeps the names that it takes its inputs by."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.tools.freezing import models
+from tools.common.errors import ToolError
+
+v1 = tf.compat.v1
+X = np.arange(12, dtype=np.float32).reshape(2, 6)
+
+
+def _parts() -> None:
+    w = v1.get_variable("w", initializer=np.full(6, 2, np.float32), use_resource=False)
+    first, second, third = tf.split(
+        v1.placeholder(tf.float32, [None, 6], name="x") * w, 3, axis=1, name="parts"
+    )
+    tf.add(first, third, name="ends")
+    tf.add(first, second, name="starts")
+
+
+def test_several_outputs_of_one_node(tmp_path: Path) -> None:
+    meta = models.save(tmp_path, _parts)
+    found = models.frozen(meta, "ends", inputs=("parts:0", "parts:2"))
+    assert found.inputs == {"parts": "parts:0", "parts:2": "parts:2"}
+    fed = {"parts:0": X[:, :2], "parts:2": X[:, 2:4]}
+    (value,) = models.run(found.meta.graph_def, ["ends:0"], fed)
+    np.testing.assert_array_equal(value, X[:, :2] + X[:, 2:4])
+    placeholders = {n.name for n in found.meta.graph_def.node if n.op == "Placeholder"}
+    (by_node,) = models.run(
+        found.meta.graph_def,
+        ["ends:0"],
+        dict(zip((f"{name}:0" for name in sorted(placeholders)), fed.values(), strict=True)),
+    )
+    np.testing.assert_array_equal(by_node, value)
+
+
+def test_a_node_cannot_be_cut_at_some_of_its_outputs(tmp_path: Path) -> None:
+    meta = models.save(tmp_path, _parts)
+    with pytest.raises(ToolError, match=r"cut at parts:0 alone, as it needs other outputs of part"):
+        models.frozen(meta, "ends", inputs=("parts:0",))
+
+
+def test_an_output_may_be_an_input(tmp_path: Path) -> None:
+    meta = models.save(tmp_path, _parts)
+    found = models.frozen(meta, "parts:1", "starts", inputs=("parts:0", "parts:1"))
+    fed = {"parts:0": X[:, :2], "parts:1": X[:, 2:4]}
+    (value,) = models.run(found.meta.graph_def, ["starts:0"], fed)
+    np.testing.assert_array_equal(value, X[:, :2] + X[:, 2:4])
+
+
+def test_a_queue_is_cut_by_itself(tmp_path: Path) -> None:
+    def build() -> None:
+        w = v1.get_variable("w", initializer=np.float32(3), use_resource=False)
+        queue = tf.queue.FIFOQueue(4, [tf.float32, tf.int64], [[2], []], name="rows")
+        images, labels = queue.dequeue_many(2, name="batch")
+        tf.multiply(images, w, name="y")
+        tf.identity(labels, name="labels")
+
+    found = models.frozen(models.save(tmp_path, build), "y")
+    assert found.inputs == {"batch": "batch:0"}
+    (value,) = models.run(found.meta.graph_def, ["y:0"], {"batch:0": X[:, :2]})
+    np.testing.assert_array_equal(value, X[:, :2] * 3)

@@ -1,0 +1,431 @@
+"""Exports of models as the runtimes of other programs run them."""
+
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+import finetune
+from checkpoints.meta_graph import CLASS_NAMES_COLLECTION
+from cli.ending import EXIT_FAILED, EXIT_USAGE
+from finetuning.config import FinetuneConfig
+from prediction.command import PredictConfig, predict
+from tests.data.idx_files import write_mnist
+from tests.prediction import foreign, stock
+from tests.tools.conftest import Tool
+from tools.exporting.command import export
+from tools.exporting.config import ExportConfig
+from tools.exporting.defaults import FORMATS, SUFFIXES
+from tools.exporting.source import Source
+from train_mlp import MlpConfig
+from train_mlp import train as train_mlp
+
+v1 = tf.compat.v1
+Array = npt.NDArray[Any]
+
+NAMES = ["plane", "car", "bird", "cat"]
+TENSORS = {"logits": "fc2/add:0", "probabilities": "probabilities:0", "classes": "classes:0"}
+IMAGES = np.random.default_rng(3).random((5, 32, 32, 3), np.float32)
+
+
+@pytest.fixture(scope="session")
+def named(cnn_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The `.meta` of a default CNN whose classes have names."""
+    folder = tmp_path_factory.mktemp("named")
+    for suffix in (".meta", ".index", ".data-00000-of-00001"):
+        shutil.copyfile(f"{cnn_run}/my-model-200{suffix}", f"{folder}/named{suffix}")
+    names = [name.encode() for name in NAMES]
+    stock.edit_meta(
+        folder / "named.meta",
+        lambda m: m.collection_def[CLASS_NAMES_COLLECTION].bytes_list.value.extend(names),
+    )
+    return folder / "named.meta"
+
+
+@pytest.fixture(scope="session")
+def exported(named: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The same model in each format: the paths."""
+    folder = tmp_path_factory.mktemp("exported")
+    return {
+        to: export(ExportConfig(str(named), to, f"{folder}/model{SUFFIXES.get(to, '')}"))["path"]
+        for to in FORMATS
+    }
+
+
+@pytest.fixture(scope="session")
+def expected(named: Path) -> dict[str, Array]:
+    """What a stock client computes with the checkpoint, by the signature's keys."""
+    values = stock.run(named, [*TENSORS.values()], {"x:0": IMAGES})
+    return dict(zip(TENSORS, values, strict=True))
+
+
+def _assert_same(found: Mapping[str, Any], expected: Mapping[str, Array]) -> None:
+    assert set(found) == set(expected)
+    for key, value in expected.items():
+        ours = np.asarray(found[key])
+        assert ours.dtype == value.dtype
+        np.testing.assert_allclose(ours, value, rtol=1e-5, atol=1e-5, err_msg=key)
+
+
+def test_plain_tensorflow_loads_the_saved_model(
+    exported: dict[str, str], expected: dict[str, Array]
+) -> None:
+    loaded = tf.saved_model.load(exported["saved_model"])
+    found = loaded.signatures["serving_default"](x=tf.constant(IMAGES))
+    _assert_same({key: value.numpy() for key, value in found.items()}, expected)
+
+
+def test_tensorflow_1_loads_it_and_knows_the_tensors_by_name(
+    exported: dict[str, str], expected: dict[str, Array]
+) -> None:
+    with tf.Graph().as_default(), v1.Session() as session:
+        v1.saved_model.load(session, ["serve"], exported["saved_model"])
+        found = session.run(TENSORS, {"x:0": IMAGES})
+    _assert_same(found, expected)
+
+
+def test_the_command_of_tensorflow_runs_it(
+    exported: dict[str, str], expected: dict[str, Array], tmp_path: Path
+) -> None:
+    np.save(tmp_path / "x.npy", IMAGES)
+    command = [
+        str(Path(sys.executable).with_name("saved_model_cli")),
+        *("run", "--dir", exported["saved_model"]),
+        *("--tag_set", "serve", "--signature_def", "serving_default"),
+        *("--inputs", f"x={tmp_path}/x.npy", "--outdir", str(tmp_path)),
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    _assert_same({key: np.load(tmp_path / f"{key}.npy") for key in TENSORS}, expected)
+
+
+def _image_files(folder: Path) -> list[str]:
+    rng = np.random.default_rng(0)
+    shapes = {"a.png": (50, 41, 3), "b.jpg": (33, 70, 3), "c.png": (32, 32)}
+    for name, shape in shapes.items():
+        Image.fromarray(rng.integers(0, 256, shape, np.uint8)).save(folder / name)
+    return [str(folder / name) for name in shapes]
+
+
+def test_image_files_are_classified_as_predict_does(
+    named: Path, exported: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "images").mkdir()
+    paths = _image_files(tmp_path / "images")
+    output = str(tmp_path / "out.npz")
+    predict(
+        PredictConfig(str(named), [*TENSORS.values()], input=[f"{tmp_path}/images"], output=output)
+    )
+    with np.load(output) as arrays:
+        ours = {key: arrays[name] for key, name in TENSORS.items()}
+    signature = tf.saved_model.load(exported["saved_model"]).signatures["serving_bytes"]
+    files = tf.constant([Path(path).read_bytes() for path in paths])
+    _assert_same({k: v.numpy() for k, v in signature(image_bytes=files).items()}, ours)
+
+
+def test_the_labels_are_an_asset(exported: dict[str, str]) -> None:
+    folder = Path(exported["saved_model"])
+    assert (folder / "assets" / "labels.txt").read_text().splitlines() == NAMES
+    with tf.Graph().as_default(), v1.Session() as session:
+        meta = v1.saved_model.load(session, ["serve"], str(folder))
+        (asset,) = meta.asset_file_def
+        assert asset.filename == "labels.txt"
+        assert session.run(asset.tensor_info.name) == b"labels.txt"
+
+
+@pytest.mark.parametrize("signature", [None, "serving_bytes"])
+def test_predict_takes_the_saved_model(
+    exported: dict[str, str], named: Path, tmp_path: Path, signature: str | None
+) -> None:
+    (path, *_) = _image_files(tmp_path)
+    lines = [
+        predict(PredictConfig(meta, input=[path], signature=chosen))
+        for meta, chosen in ((exported["saved_model"], signature), (str(named), None))
+    ]
+    assert any(name in lines[1] for name in NAMES)
+    if signature is None:
+        assert lines[0] == lines[1]
+    else:  # The names of its outputs are other ones; the numbers and the class are the same.
+        assert lines[0].split() == lines[1].split()
+
+
+def test_onnxruntime_runs_the_onnx_model(
+    exported: dict[str, str], expected: dict[str, Array]
+) -> None:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(exported["onnx"], providers=["CPUExecutionProvider"])
+    assert [value.name for value in session.get_inputs()] == ["x:0"]
+    assert {value.name for value in session.get_outputs()} == set(TENSORS.values())
+    results = session.run([*TENSORS.values()], {"x:0": IMAGES})
+    _assert_same(dict(zip(TENSORS, results, strict=True)), expected)
+    properties = session.get_modelmeta().custom_metadata_map
+    assert json.loads(properties["class_names"]) == NAMES
+    assert json.loads(properties["input_scale"]) == pytest.approx(1 / 255)
+    assert json.loads(properties["outputs"]) == TENSORS
+
+
+@pytest.mark.filterwarnings(  # TensorFlow's own, of its interpreter, which is to become a package.
+    "ignore:.*tf.lite.Interpreter is deprecated:UserWarning"
+)
+def test_the_interpreter_runs_the_tflite_model(
+    exported: dict[str, str], expected: dict[str, Array]
+) -> None:
+    interpreter = tf.lite.Interpreter(model_path=exported["tflite"])
+    assert [value["name"] for value in interpreter.get_input_details()] == ["x:0"]
+    found = {value["name"] for value in interpreter.get_output_details()}
+    assert found == set(TENSORS.values())
+    _assert_same(interpreter.get_signature_runner("serving_default")(x=IMAGES), expected)
+    with zipfile.ZipFile(exported["tflite"]) as archive:
+        assert archive.read("labels.txt").decode().splitlines() == NAMES
+
+
+def test_each_export_is_another_version(tool: Tool, linear_run: Path, tmp_path: Path) -> None:
+    arguments = ("export", linear_run, "--to=saved_model", f"--output={tmp_path}/m")
+    paths = [json.loads(tool(*arguments, "--format=json").out)["path"] for _ in range(2)]
+    assert paths == [f"{tmp_path}/m/1", f"{tmp_path}/m/2"]
+    assert json.loads(tool(*arguments, "--format=json", "--version=7").out)["path"][-2:] == "/7"
+    before = (tmp_path / "m" / "1" / "saved_model.pb").read_bytes()
+    ended = tool(*arguments, "--version=1", "--overwrite")
+    assert ended.code == EXIT_FAILED
+    assert "leave out --version for the next one, 8" in ended.err
+    assert (tmp_path / "m" / "1" / "saved_model.pb").read_bytes() == before
+    assert sorted(os.listdir(tmp_path / "m")) == ["1", "2", "7"]
+
+
+def test_equal_models_are_equal_bytes(linear_run: Path, tmp_path: Path) -> None:
+    for to in ("saved_model", "tflite"):  # tf2onnx numbers what it adds by a count of the process.
+        files = []
+        for name in ("a", "b"):
+            output = f"{tmp_path}/{name}{SUFFIXES.get(to, '')}"
+            path = Path(export(ExportConfig(str(linear_run), to, output))["path"])
+            files.append(path / "saved_model.pb" if path.is_dir() else path)
+        assert files[0].read_bytes() == files[1].read_bytes(), to
+
+
+def test_the_json_says_what_was_written(tool: Tool, linear_run: Path, tmp_path: Path) -> None:
+    output = f"{tmp_path}/m.onnx"
+    ended = tool("export", linear_run, "--to=onnx", f"--output={output}", "--format=json")
+    assert json.loads(ended.out) == {
+        "format": "onnx",
+        "path": output,
+        "bytes": os.path.getsize(output),
+        "graph": f"{linear_run}/my-model-300.meta",
+        "checkpoint": f"{linear_run}/my-model-300",
+        "signatures": {
+            "serving_default": {
+                "inputs": {"x": {"name": "x:0", "dtype": "float32", "shape": [None]}},
+                "outputs": {"y": {"name": "y:0", "dtype": "float32", "shape": [None]}},
+            }
+        },
+        "class_names": [],
+        "switched_off": {},
+        "random": [],
+        "largest_difference": 0.0,
+    }
+
+
+def test_another_checkpoint_gives_the_variables(
+    tool: Tool, linear_run: Path, tmp_path: Path
+) -> None:
+    ended = tool(
+        *("export", linear_run / "my-model-270.meta", f"--ckpt={linear_run}/my-model-300"),
+        *("--to=saved_model", f"--output={tmp_path}/m"),
+    )
+    assert ended.code == 0, ended.err
+    (w, b) = stock.run(f"{linear_run}/my-model-300.meta", ["w:0", "b:0"])
+    serve = tf.saved_model.load(f"{tmp_path}/m/1").signatures["serving_default"]
+    x = np.array([0.0, 1.0, -3.0], np.float32)
+    np.testing.assert_array_equal(serve(x=tf.constant(x))["y"], w * x + b)
+
+
+def _export_all(meta: str, folder: Path) -> dict[str, Any]:
+    """Exports in each format, and returns the last record."""
+    for to in FORMATS:
+        record = export(ExportConfig(meta, to, f"{folder}/m{SUFFIXES.get(to, '')}"))
+        assert record["largest_difference"] <= 1e-5
+    return dict(record)
+
+
+def test_a_fine_tuned_model(
+    cnn_run: Path, finetune_config: Callable[..., FinetuneConfig], tmp_path: Path
+) -> None:
+    prefix = finetune.train(finetune_config(cnn_run, "Relu:0", train_steps=4)).prefix
+    record = _export_all(f"{prefix}.meta", tmp_path)
+    assert record["signatures"]["serving_default"]["inputs"]["x"]["name"] == "x:0"
+
+
+def test_a_model_of_flat_images(mlp_config: Callable[..., MlpConfig], tmp_path: Path) -> None:
+    data = write_mnist(tmp_path / "MNIST_data", 60, 10)
+    config = mlp_config(tmp_path / "run", data_dir=str(data), batch_size=20, train_steps=3)
+    prefix = train_mlp(config).prefix
+    assert prefix is not None
+    record = _export_all(f"{prefix}.meta", tmp_path)
+    assert record["switched_off"] == {"p_keep_input:0": 1.0, "p_keep_hidden:0": 1.0}
+    pixels = np.random.default_rng(1).integers(0, 256, (28, 28), np.uint8)
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "PNG")
+    loaded = tf.saved_model.load(f"{tmp_path}/m/1")
+    found = loaded.signatures["serving_bytes"](image_bytes=tf.constant([content.getvalue()]))
+    rows = pixels.reshape(1, 784) * np.float32(1 / 255)
+    (expected,) = stock.run(f"{prefix}.meta", ["logits:0"], {"X:0": rows})
+    np.testing.assert_allclose(found["logits"], expected, rtol=1e-5, atol=1e-6)
+
+
+def _open_rank() -> None:
+    """`y`, of whatever shape `x` is fed."""
+    tf.multiply(v1.placeholder(tf.float32, name="x"), foreign.bias(), name="y")
+
+
+@pytest.mark.parametrize("to", ["onnx", "tflite"])
+def test_a_shape_that_is_open_is_asked_for(tool: Tool, tmp_path: Path, to: str) -> None:
+    meta = foreign.save(tmp_path, _open_rank)
+    arguments = ("export", meta, f"--to={to}", f"--output={tmp_path}/m.{to}", "--outputs=y")
+    ended = tool(*arguments)
+    assert ended.code == EXIT_FAILED
+    assert "say it, as in --shape=x=?" in ended.err
+    record = json.loads(tool(*arguments, "--shape=x=?,3", "--format=json").out)
+    assert record["signatures"]["serving_default"]["outputs"]["y"]["shape"] == [None, 3]
+
+
+def _numbers_of_texts() -> None:
+    """`y` [N], the numbers that the texts `x` [N] are."""
+    x = v1.placeholder(tf.string, [None], name="x")
+    tf.add(tf.strings.to_number(tf.strings.join([x, "1"]), name="number"), foreign.bias(), "y")
+
+
+def _gammas() -> None:
+    """`y` [N], of a function that ONNX does not have."""
+    x = v1.placeholder(tf.float32, [None], name="x")
+    tf.add(tf.math.igamma(x, x + foreign.bias()), 1.0, name="y")
+
+
+@pytest.mark.parametrize(
+    ("to", "build", "expected"),
+    [
+        ("tflite", _numbers_of_texts, "TFLite has no counterpart of .*StringToNumber"),
+        ("tflite", _gammas, "TFLite has no counterpart of Igamma"),
+        ("onnx", _numbers_of_texts, "tf2onnx cannot convert number .StringToNumber.|StringJoin"),
+        ("onnx", _gammas, "ONNX has no counterpart of Igamma"),
+    ],
+)
+def test_operations_that_a_format_lacks_are_named(
+    tool: Tool, tmp_path: Path, to: str, build: Callable[[], object], expected: str
+) -> None:
+    meta = foreign.save(tmp_path, build)
+    output = tmp_path / f"m.{to}"
+    ended = tool("export", meta, f"--to={to}", f"--output={output}", "--outputs=y")
+    assert ended.code == EXIT_FAILED
+    assert re.search(expected, ended.err)
+    assert "\n" not in ended.err
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_another_result_is_not_kept(
+    tool: Tool, named: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
+) -> None:
+    """Each runtime gets other images than the session."""
+    monkeypatch.setattr(
+        Source, "feeds", property(lambda self: {"x:0": self.reference.feeds["x:0"] + 1})
+    )
+    output = tmp_path / f"m{SUFFIXES.get(to, '')}"
+    ended = tool("export", named, f"--to={to}", f"--output={output}")
+    assert ended.code == EXIT_FAILED
+    assert "gives another fc2/add:0 than the original" in ended.err
+    assert "more than --tolerance=1e-05; nothing is kept" in ended.err
+    assert [name for _, _, names in os.walk(tmp_path) for name in names] == []
+
+
+def test_a_tolerance_is_taken(tool: Tool, named: Path, tmp_path: Path) -> None:
+    """onnxruntime sums in another order than TensorFlow."""
+    arguments = ("export", named, "--to=onnx", f"--output={tmp_path}/m.onnx")
+    assert tool(*arguments, "--tolerance=0").code == EXIT_FAILED
+    assert tool(*arguments, "--tolerance=0.1", "--opset=13").code == 0
+
+
+def test_a_file_that_is_there_is_replaced_only_where_that_is_asked(
+    tool: Tool, linear_run: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "m.tflite"
+    output.write_text("old")
+    arguments = ("export", linear_run, "--to=tflite", f"--output={output}")
+    ended = tool(*arguments)
+    assert (ended.code, output.read_text()) == (EXIT_FAILED, "old")
+    assert "--overwrite replaces it" in ended.err
+    assert tool(*arguments, "--overwrite").code == 0
+    assert output.read_bytes()[4:8] == b"TFL3"
+
+
+def test_a_missing_package_is_named(
+    tool: Tool, linear_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tf2onnx", None)
+    ended = tool("export", linear_run, "--to=onnx", f"--output={tmp_path}/m.onnx")
+    assert ended.code == EXIT_FAILED
+    assert "pip install tf2onnx onnxruntime" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--to=onnx", "--output=m.tflite"], "--output must end in .onnx"),
+        (["--to=tflite", "--output=m"], "--output must end in .tflite"),
+        (["--to=onnx", "--output=m.onnx", "--version=2"], "--version is for --to=saved_model"),
+        (["--to=onnx", "--output=m.onnx", "--opset=6"], "opset"),
+        (["--to=onnx", "--output=m.onnx", "--shape=x"], "must be name=sizes"),
+        (["--to=onnx", "--output=m.onnx", "--shape=x=a"], "must be name=sizes"),
+        (["--to=onnx", "--output=m.onnx", "--tolerance=-1"], "tolerance"),
+        (["--to=caffe", "--output=m"], "caffe"),
+        (["--output=m"], "to"),
+        (["--to=onnx"], "output"),
+    ],
+)
+def test_usage(tool: Tool, arguments: list[str], expected: str) -> None:
+    ended = tool("export", "model1", *arguments)
+    assert ended.code == EXIT_USAGE
+    assert expected in ended.err
+
+
+def test_what_is_no_model_is_refused(tool: Tool, tmp_path: Path) -> None:
+    ended = tool("export", tmp_path / "none", "--to=saved_model", f"--output={tmp_path}/m")
+    assert ended.code == EXIT_FAILED
+    assert "there is no file" in ended.err
+    assert os.listdir(tmp_path) == []
+
+
+def _reads_a_file() -> None:
+    x = v1.placeholder(tf.float32, [None], name="x")
+    read = tf.strings.length(tf.io.read_file("/etc/hostname"))
+    tf.add(x * tf.cast(read, tf.float32), foreign.bias(), name="y")
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_what_may_do_more_than_compute_is_refused(tool: Tool, tmp_path: Path, to: str) -> None:
+    meta = foreign.save(tmp_path, _reads_a_file)
+    output = tmp_path / f"m{SUFFIXES.get(to, '')}"
+    ended = tool("export", meta, f"--to={to}", f"--output={output}", "--outputs=y")
+    assert ended.code == EXIT_FAILED
+    assert "ReadFile" in ended.err
+    assert "--trust_graph" in ended.err
+    assert not output.exists()
+
+
+def test_the_converters_are_silent(
+    linear_run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for to in FORMATS:
+        export(ExportConfig(str(linear_run), to, f"{tmp_path}/m{SUFFIXES.get(to, '')}"))
+    assert capfd.readouterr() == ("", "")

@@ -1,0 +1,321 @@
+"""Freeze as a user runs it: the file, what predict.py makes of it, and each error."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from tensorflow.core.framework.graph_pb2 import GraphDef
+
+from prediction.command import PredictConfig, predict
+from tests.data.idx_files import write_mnist
+from tests.prediction import stock
+from tests.test_thirdparty import THIRD_PARTY, _by_stock, _entries, _feeds
+from tests.tools.conftest import Tool
+from tests.tools.freezing import models
+
+v1 = tf.compat.v1
+
+
+def _report(meta: Path | str, *inputs: Path | str, **config: Any) -> dict[str, Any]:
+    """What predict.py prints, but for the names of the model's files."""
+    asked = PredictConfig(str(meta), input=[*map(str, inputs)], format="json", **config)
+    document: dict[str, Any] = json.loads(predict(asked))
+    return {key: value for key, value in document.items() if key not in ("meta", "checkpoint")}
+
+
+def _assert_same(first: Any, second: Any) -> None:
+    """Compares reports; the last bits may differ, as TensorFlow itself folds constants further."""
+    if isinstance(first, dict):
+        assert first.keys() == second.keys()
+        for key in first:
+            _assert_same(first[key], second[key])
+    elif isinstance(first, list) and first and isinstance(first[0], dict | list | str):
+        assert len(first) == len(second)
+        for one, two in zip(first, second, strict=True):
+            _assert_same(one, two)
+    elif isinstance(first, str) or first is None:
+        assert first == second
+    else:
+        assert first == pytest.approx(second, rel=1e-4, abs=1e-5)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A folder of images of other sizes than the model takes."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "images").mkdir()
+    for name in ("a.png", "b.png"):
+        pixels = rng.integers(0, 256, (40, 50, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / name)
+    return tmp_path / "images"
+
+
+def test_predict_takes_a_frozen_cnn_as_it_takes_the_checkpoint(
+    tool: Tool, cnn_run: Path, images: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "model.pb"
+    ended = tool("freeze", cnn_run, f"--output={file}")
+    assert ended.code == 0, ended.err
+    assert "off     keep_prob:0    1.0" in ended.out
+    assert ended.out.endswith("largest difference from the original: 0\n")
+    _assert_same(_report(file, images), _report(cnn_run, images))
+    _assert_same(_report(file), _report(cnn_run))  # The demo images of the ramp.
+    asked = [PredictConfig(str(meta), input=[str(images)]) for meta in (file, cnn_run)]
+    assert predict(asked[0]) == predict(asked[1])
+
+
+def test_a_trained_classifier_keeps_its_class_names_and_scaling(
+    tool: Tool, cnn_config: Callable[..., Any], images: Path, tmp_path: Path
+) -> None:
+    from train_cnn import train
+
+    for name in ("ship", "cat"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for image in images.iterdir():
+            (tmp_path / "data" / name / image.name).write_bytes(image.read_bytes())
+    train(cnn_config(tmp_path / "run", data=str(tmp_path / "data"), train_steps=2, batch_size=2))
+    assert tool("freeze", tmp_path / "run", f"--output={tmp_path}/m.pb").code == 0
+    report = _report(tmp_path / "m.pb", images)
+    _assert_same(report, _report(tmp_path / "run", images))
+    assert {row["class"] for row in report["predictions"]} <= {"ship", "cat"}
+
+
+def test_the_linear_model(tool: Tool, linear_run: Path, tmp_path: Path) -> None:
+    file = tmp_path / "line.pb"
+    assert tool("freeze", linear_run, f"--output={file}").code == 0
+    fed = {"feed": ["x=[0.5, 2.0]"]}
+    _assert_same(_report(file, **fed), _report(linear_run, **fed))
+    _assert_same(_report(file, fetch=["w:0", "b:0"]), _report(linear_run, fetch=["w:0", "b:0"]))
+
+
+def test_the_perceptron(tool: Tool, mlp_config: Callable[..., Any], tmp_path: Path) -> None:
+    from train_mlp import train
+
+    file, mlp_run = tmp_path / "mlp.pb", tmp_path / "run"
+    data = str(write_mnist(tmp_path / "digits", 40, 10))
+    train(mlp_config(mlp_run, data_dir=data, batch_size=20, train_steps=4))
+    ended = tool("freeze", mlp_run, f"--output={file}", "--format=json")
+    assert ended.code == 0, ended.err
+    assert json.loads(ended.out)["off"] == {"p_keep_input:0": 1.0, "p_keep_hidden:0": 1.0}
+    rows = np.random.default_rng(0).random((3, 28, 28)).astype(np.float32)
+    np.save(tmp_path / "rows.npy", rows)
+    _assert_same(_report(file, tmp_path / "rows.npy"), _report(mlp_run, tmp_path / "rows.npy"))
+    graph = GraphDef.FromString(file.read_bytes())
+    assert not {op for op in models.ops(graph) if "Random" in op}
+
+
+def test_a_fine_tuned_model(
+    tool: Tool, cnn_run: Path, finetune_config: Callable[..., Any], images: Path, tmp_path: Path
+) -> None:
+    from finetune import train
+
+    config = finetune_config(cnn_run, "conv2/MaxPool2d")
+    train(config)
+    assert tool("freeze", config.run.ckpt_dir, f"--output={tmp_path}/m.pb").code == 0
+    _assert_same(_report(tmp_path / "m.pb", images), _report(config.run.ckpt_dir, images))
+
+
+@pytest.mark.parametrize("entry", _entries(), ids=lambda e: e.get("kind", "absent"))
+def test_the_models_of_others(tool: Tool, entry: dict[str, Any], tmp_path: Path) -> None:
+    if not THIRD_PARTY.is_dir():
+        pytest.skip("needs the checkpoints of public projects at ../shared/thirdparty")
+    output, file = entry["suggested_output"], tmp_path / "m.pb"
+    feeds = _feeds(entry)
+    fed = [name for name in feeds if name not in ("training:0", "IteratorGetNext:5")]
+    inputs = ["--inputs=ParseExample/ParseExample"] if "ParseExample/ParseExample:0" in fed else []
+    ended = tool(
+        "freeze",
+        THIRD_PARTY / entry["meta"],
+        f"--outputs={output}",
+        f"--output={file}",
+        "--format=json",
+        *inputs,
+    )
+    assert ended.code == 0, ended.err
+    record = json.loads(ended.out)
+    assert record["largest_difference"] == 0
+    taken = {tensor["name"] for tensor in record["inputs"].values()}
+    assert taken <= set(feeds)
+    expected = _by_stock(entry, {**feeds, **_off(record)}, tmp_path)
+    graph = GraphDef.FromString(file.read_bytes())
+    (value,) = models.run(graph, [output], {name: feeds[name] for name in taken})
+    np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5)
+    given: dict[str, Any] = {name: feeds[name] for name in taken}
+    np.savez(tmp_path / "feeds.npz", **given)
+    report = _report(file, feed=[f"{tmp_path}/feeds.npz"])
+    np.testing.assert_allclose(report["outputs"][output], expected, rtol=1e-4, atol=1e-5)
+
+
+def _off(record: dict[str, Any]) -> dict[str, Any]:
+    return dict(record["off"])
+
+
+def test_the_examples_of_a_session_bundle_are_parsed_by_default(tool: Tool, tmp_path: Path) -> None:
+    if not THIRD_PARTY.is_dir():
+        pytest.skip("needs the checkpoints of public projects at ../shared/thirdparty")
+    (entry,) = (e for e in _entries() if "/half_plus_two/" in e["meta"])
+    ended = tool("freeze", THIRD_PARTY / entry["meta"], f"--output={tmp_path}/m.pb")
+    assert ended.code == 0, ended.err
+    assert "tf_example:0 string" in ended.out
+
+
+def test_outputs_and_inner_inputs(tool: Tool, cnn_run: Path, tmp_path: Path) -> None:
+    file = tmp_path / "top.pb"
+    arguments = ("--outputs=fc1/add,logits", "--inputs=conv2/MaxPool2d", "--format=json")
+    ended = tool("freeze", cnn_run, f"--output={file}", *arguments)
+    record = json.loads(ended.out)
+    assert record["inputs"] == {
+        "conv2/MaxPool2d": {
+            "name": "conv2/MaxPool2d:0",
+            "dtype": "float32",
+            "shape": [None, 4, 4, 64],
+        }
+    }
+    assert record["outputs"]["logits"]["name"] == "fc2/add:0"
+    graph = GraphDef.FromString(file.read_bytes())
+    assert "Conv2D" not in models.ops(graph)
+    maps = np.random.default_rng(0).random((2, 4, 4, 64)).astype(np.float32)
+    fed = {"conv2/MaxPool2d:0": maps}
+    meta = cnn_run / "my-model-200.meta"
+    (expected,) = stock.run(meta, ["fc2/add:0"], fed)
+    np.testing.assert_allclose(models.run(graph, ["fc2/add:0"], fed)[0], expected, rtol=1e-4)
+
+
+def test_another_checkpoints_variables(tool: Tool, linear_run: Path, tmp_path: Path) -> None:
+    file = tmp_path / "old.pb"
+    old = linear_run / "my-model-270"
+    assert tool("freeze", linear_run, f"--ckpt={old}", f"--output={file}").code == 0
+    fetched = {"fetch": ["w:0"]}
+    _assert_same(_report(file, **fetched), _report(f"{old}.meta", **fetched))
+
+
+def test_a_frozen_graph_can_be_frozen_again(tool: Tool, cnn_run: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "1.pb", tmp_path / "2.pb"
+    tool("freeze", cnn_run, f"--output={first}")
+    assert tool("freeze", first, f"--output={second}").code == 0
+    assert second.read_bytes() == first.read_bytes()
+
+
+def test_what_is_there_is_kept_unless_asked_for(
+    tool: Tool, linear_run: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "m.pb"
+    file.write_bytes(b"mine")
+    ended = tool("freeze", linear_run, f"--output={file}")
+    assert ended.code == 1
+    assert ended.err == f"{file} is there already: --overwrite replaces it"
+    assert file.read_bytes() == b"mine"
+    assert tool("freeze", linear_run, f"--output={file}", "--overwrite").code == 0
+    assert len(file.read_bytes()) > 4
+
+
+def test_a_difference_is_an_error_and_leaves_no_file(
+    tool: Tool, cnn_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tools.freezing import frozen_graph
+
+    def spoil(graph: GraphDef, *_: object) -> None:
+        (relu,) = (node for node in graph.node if node.name == "Relu")
+        relu.op = "Elu"
+
+    monkeypatch.setattr(frozen_graph, "fold", spoil)
+    ended = tool("freeze", cnn_run, f"--output={tmp_path}/m.pb")
+    assert ended.code == 1
+    assert "the frozen graph gives another fc2/add:0 than the original" in ended.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_graph_larger_than_a_message_can_be_is_said(
+    tool: Tool, cnn_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tools.freezing.variables._MOST_BYTES", 600_000)
+    ended = tool("freeze", cnn_run, f"--output={tmp_path}/m.pb")
+    assert ended.code == 1
+    assert "and a file of one graph holds at most 600000: keep fewer --outputs" in ended.err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "line"),
+    [
+        ([], 2, "output"),
+        (["--output=m.onnx"], 2, "must end in .pb"),
+        (["--output={}/m.pb", "--outputs="], 1, ""),
+        (["--output={}/m.pb", "--outputs=fc2/ad"], 1, "no tensor 'fc2/ad'; the nearest"),
+        (["--output={}/m.pb", "--inputs=conv9"], 1, "no tensor 'conv9'"),
+        (["--output={}/m.pb", "--signature=none"], 1, "no signature 'none'"),
+        (["--output={}/m.pb", "--asset=words=w.txt"], 1, "it takes no file"),
+        (["--output={}/m.pb", "--ckpt={}/nothing"], 1, "nothing"),
+        (["--output=/dev/null/m.pb"], 1, "/dev/null/m.pb cannot be written"),
+    ],
+)
+def test_each_mistake_is_one_line(
+    tool: Tool, cnn_run: Path, tmp_path: Path, arguments: list[str], code: int, line: str
+) -> None:
+    given = [argument.format(tmp_path) for argument in arguments]
+    ended = tool("freeze", cnn_run, *given)
+    if not line:
+        assert ended.code == 0  # An empty list is none.
+        return
+    assert ended.code == code
+    assert line in ended.err
+    assert "\n" not in ended.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_to_keep_is_said(tool: Tool, tmp_path: Path) -> None:
+    meta = models.save(tmp_path, lambda: v1.get_variable("w", initializer=1.0, use_resource=False))
+    ended = tool("freeze", meta, f"--output={tmp_path}/m.pb")
+    assert ended.code == 1
+    assert "name what to keep with --outputs" in ended.err
+
+
+class _Module(tf.Module):  # type: ignore[misc]
+    """A model of TensorFlow 2, all in functions, with a switch that its caller gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = tf.Variable(np.eye(3, dtype=np.float32) * 2)
+
+    @tf.function(  # type: ignore[untyped-decorator]
+        input_signature=[tf.TensorSpec([None, 3], tf.float32, "rows")]
+    )
+    def serve(self, rows: tf.Tensor) -> dict[str, tf.Tensor]:
+        steps = tf.while_loop(
+            lambda i, _: i < 2, lambda i, y: (i + 1, tf.matmul(y, self.w)), [0, rows]
+        )
+        return {"scores": steps[1], "first": tf.gather(self.w, [0])}
+
+
+def test_a_saved_model(tool: Tool, tmp_path: Path) -> None:
+    module = _Module()
+    tf.saved_model.save(module, str(tmp_path / "saved"), signatures=module.serve)
+    file = tmp_path / "m.pb"
+    ended = tool("freeze", tmp_path / "saved", f"--output={file}", "--format=json")
+    assert ended.code == 0, ended.err
+    record = json.loads(ended.out)
+    assert sorted(record["outputs"]) == ["first", "scores"]
+    graph = GraphDef.FromString(file.read_bytes())
+    assert not models.ops(graph) & {"VarHandleOp", "ReadVariableOp", "ResourceGather"}
+    report = _report(file, feed=["rows=[[1, 2, 3]]"], fetch=["scores"])
+    assert [*report["outputs"].values()] == [[[4.0, 8.0, 12.0]]]
+
+
+def test_what_may_do_more_than_compute_is_refused(tool: Tool, tmp_path: Path) -> None:
+    def build() -> None:
+        w = v1.get_variable("w", initializer=1.0, use_resource=False)
+        tf.identity(w, name="y")
+        with tf.control_dependencies([tf.io.write_file(f"{tmp_path}/written", "x")]):
+            tf.identity(w, name="z")
+
+    meta = models.save(tmp_path, build)
+    ended = tool("freeze", meta, "--outputs=z", f"--output={tmp_path}/m.pb")
+    assert ended.code == 1
+    assert "WriteFile" in ended.err
+    assert not (tmp_path / "written").exists()
+    assert tool("freeze", meta, "--outputs=y", f"--output={tmp_path}/m.pb").code == 0

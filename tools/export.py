@@ -1,0 +1,209 @@
+"""Exports a checkpoint for other programs: a SavedModel, ONNX or TFLite.
+
+  python -m tools.export --meta=model1 --to=saved_model --output=exported
+
+writes exported/1 as TensorFlow Serving takes it, exported/2 the next time. The signature
+serving_default has the inputs and outputs of the checkpoint under their own names; where the model
+takes images, serving_bytes takes PNG and JPEG files.
+
+  python -m tools.export --meta=model1 --to=onnx --output=model1.onnx
+  python -m tools.export --meta=model1 --to=tflite --output=model1.tflite
+
+The variables become constants, what is only for training is switched off, and the result is kept
+only where its own runtime computes what the checkpoint does.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from absl import flags
+
+from cli import flag_types
+from cli.model_flags import define_max_meta_mb, define_time_limit, define_trust_graph
+from cli.tensorflow_startup import import_tensorflow
+from tools.common.command import EndAfter, run_command
+from tools.common.command_flags import define_ckpt, define_format, define_meta
+from tools.common.output import show
+from tools.exporting.defaults import (
+    DEFAULT_OPSET,
+    DEFAULT_TOLERANCE,
+    FIRST_OPSET,
+    FORMATS,
+    LAST_OPSET,
+    SAVED_MODEL,
+    SUFFIXES,
+)
+
+POSITIONAL: tuple[str, ...] = ("meta",)
+
+_SHAPE = re.compile(r".+=(?:(?:[0-9]{1,9}|\?)(?:,(?:[0-9]{1,9}|\?))*)?")
+_CKPT_HELP = (
+    "The checkpoint to take the variables from, where that is another than the graph's own; 'best' "
+    "for the one with the best test accuracy."
+)
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Defines this command's flags in `values`."""
+    define_meta(values)
+    define_ckpt(values, _CKPT_HELP)
+    flags.DEFINE_enum("to", None, FORMATS, "The format to export to.", flag_values=values)
+    flag_types.define_path(
+        "output",
+        None,
+        "What to write: of a SavedModel the folder of the model, in which each version has a "
+        "folder; else the file, .onnx or .tflite.",
+        values,
+    )
+    flags.mark_flags_as_required(["to", "output"], flag_values=values)
+    _define_parts(values)
+    _define_of_formats(values)
+    flags.DEFINE_boolean(
+        "overwrite",
+        False,
+        "Replace the file if there is one. A version of a SavedModel is never replaced.",
+        flag_values=values,
+    )
+    define_format(values)
+    define_max_meta_mb(values)
+    define_trust_graph(values)
+    define_time_limit(values)
+    _validate(values)
+
+
+def _define_parts(values: flags.FlagValues) -> None:
+    """Which part of the graph is exported."""
+    flags.DEFINE_list(
+        "outputs",
+        [],
+        "Tensors to export, by name or key of the signature; by default the collection 'predict' "
+        "and the signature's outputs.",
+        flag_values=values,
+    )
+    flags.DEFINE_list(
+        "inputs",
+        [],
+        "Tensors that are inputs, by name or key of the signature, beside its placeholders: the "
+        "graph is cut there.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "signature",
+        None,
+        "The signature whose inputs and outputs are meant; serving_default, or the only one, "
+        "unless named here.",
+        flag_values=values,
+    )
+    flags.DEFINE_multi_string(
+        "shape",
+        [],
+        "The shape of a placeholder that leaves it open: name=?,3 is any number of rows of three, "
+        "name= a scalar.",
+        flag_values=values,
+    )
+    flags.register_validator(
+        "shape",
+        lambda texts: all(map(_SHAPE.fullmatch, texts)),
+        message="must be name=sizes, such as x=?,3",
+        flag_values=values,
+    )
+    flags.DEFINE_multi_string(
+        "asset",
+        [],
+        "A file that a lookup table is filled from: name=path, as predict.py takes it. What is "
+        "written holds its content.",
+        flag_values=values,
+    )
+    flags.register_validator(
+        "asset",
+        lambda texts: all(name and path for name, _, path in (t.partition("=") for t in texts)),
+        message="must be name=path",
+        flag_values=values,
+    )
+    for name in ("outputs", "inputs"):
+        flags.register_validator(
+            name,
+            all,
+            message="must be tensor names, separated by commas",
+            flag_values=values,
+        )
+
+
+def _define_of_formats(values: flags.FlagValues) -> None:
+    """What only some formats have."""
+    flags.DEFINE_integer(
+        "version",
+        None,
+        "saved_model: the number of the version; by default one above the highest there.",
+        lower_bound=0,
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "opset",
+        DEFAULT_OPSET,
+        "onnx: the version of its operations.",
+        lower_bound=FIRST_OPSET,
+        upper_bound=LAST_OPSET,
+        flag_values=values,
+    )
+    flag_types.define_non_negative_float(
+        "tolerance",
+        DEFAULT_TOLERANCE,
+        "How far what the format's own runtime computes may be from what the session does, "
+        "absolute and relative.",
+        values,
+    )
+
+
+def _validate(values: flags.FlagValues) -> None:
+    flags.register_multi_flags_validator(["to", "output"], _check_suffix, flag_values=values)
+    flags.register_multi_flags_validator(["to", "version"], _check_version, flag_values=values)
+
+
+def _check_suffix(given: Mapping[str, Any]) -> bool:
+    """Whether the file's name says what it is; a SavedModel is a folder of any name."""
+    expected = SUFFIXES.get(given["to"])
+    if expected is None or os.path.splitext(given["output"] or "")[1].lower() == expected:
+        return True
+    raise flags.ValidationError(f"with --to={given['to']}, --output must end in {expected}")
+
+
+def _check_version(given: Mapping[str, Any]) -> bool:
+    if given["version"] is None or given["to"] == SAVED_MODEL:
+        return True
+    raise flags.ValidationError(f"--version is for --to={SAVED_MODEL}")
+
+
+def main(values: flags.FlagValues, end_after: EndAfter | None = None) -> None:
+    """Exports as the flags say; `end_after` as of a `TimeLimit`."""
+    import_tensorflow()
+    from tools.exporting.command import as_text, export
+    from tools.exporting.config import ExportConfig
+    from tools.exporting.shapes import parse_shape
+
+    config = ExportConfig(
+        meta=values.meta,
+        to=values.to,
+        output=values.output,
+        checkpoint=values.ckpt,
+        outputs=tuple(values.outputs),
+        inputs=tuple(values.inputs),
+        signature=values.signature,
+        shapes=dict(map(parse_shape, values.shape)),
+        asset=dict(text.split("=", 1) for text in values.asset),
+        version=values.version,
+        opset=values.opset,
+        tolerance=values.tolerance,
+        overwrite=values.overwrite,
+        trust_graph=values.trust_graph,
+        time_limit=values.time_limit,
+        end_after=end_after,
+        max_meta_bytes=values.max_meta_mb << 20,
+    )
+    show(export(config), as_text, values.format)
+
+
+if __name__ == "__main__":
+    run_command(main, define_flags, __doc__, POSITIONAL)

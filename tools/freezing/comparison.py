@@ -1,0 +1,181 @@
+"""Runs a graph, and what was made of it, on the same values and compares what they give.
+
+TensorFlow's own rewriting of graphs is off for that: what it makes of constants it does not make of
+variables, and the last bits of a result tell the two apart.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from absl import logging
+
+from checkpoints.errors import CheckpointError, first_few
+from checkpoints.loading.checkpoint_reader import Array
+from checkpoints.loading.inference_graph import InferenceGraph, load_inference_graph
+from checkpoints.loading.meta_graph_file import MetaGraphFile
+from prediction.randomness import RANDOM_OPS
+from tools.common.errors import ToolError
+from tools.freezing.batch import ValueMaker, trials
+from tools.freezing.constants import value_of, without_large_constants
+from tools.freezing.frozen_graph import FreezeRequest, FrozenGraph
+from tools.freezing.plan import FreezePlan
+
+TOLERANCE = 1e-6  # Absolute and relative: |a - b| <= TOLERANCE + TOLERANCE |a|.
+_SHOWN = 3
+
+
+class Reference(NamedTuple):
+    """What a graph computes before anything is made of it.
+
+    Attributes:
+      feeds: tensor -> its value, of each input.
+      results: tensor -> its value, of each output.
+      random: the outputs with another value at each run on the same input; not to be compared.
+    """
+
+    feeds: Mapping[str, Array]
+    results: Mapping[str, Array]
+    random: tuple[str, ...]
+
+
+def run_original(plan: FreezePlan, request: FreezeRequest) -> Reference:
+    """Runs the graph of the file with its own checkpoint, what is off fed with its value.
+
+    The batch is made up: seeded numbers in [0, 1), of the dtypes and shapes of the inputs.
+
+    Raises:
+      CheckpointError: the graph cannot be loaded.
+      ToolError: it takes none of the batches that are tried.
+    """
+    inputs = list(dict.fromkeys(plan.inputs.values()))
+    with load_inference_graph(
+        plan.meta,
+        list(dict.fromkeys(plan.outputs.values())),
+        [*inputs, *plan.off],
+        trust_graph=request.trust_graph,
+        assets=request.assets,
+        time_limit=request.time_limit,
+        optimize=False,
+    ) as graph:
+        infos = graph.feeds[: len(inputs)]
+        off = [
+            np.asarray(value, info.dtype.as_numpy_dtype)
+            for value, info in zip(plan.off.values(), graph.feeds[len(inputs) :], strict=True)
+        ]
+        maker, error = ValueMaker(plan.meta, infos), None
+        for trial in trials(infos):
+            values = maker.values(trial)
+            try:
+                results = graph.run(*values, *off)
+            except CheckpointError as refused:
+                error = error or refused
+                continue
+            return _reference(graph, values, off, results)
+    raise ToolError(
+        f"{plan.meta.path} takes no values that could be made up for "
+        f"{first_few([*map(str, infos)], _SHOWN)} ({error}): cut it at an inner tensor with "
+        "--inputs"
+    )
+
+
+def _reference(
+    graph: InferenceGraph, values: Sequence[Array], off: Sequence[Array], results: Sequence[Array]
+) -> Reference:
+    names = [info.name for info in graph.fetches]
+    random: tuple[str, ...] = ()
+    nodes = [name for op, found in graph.nodes_by_op.items() if op in RANDOM_OPS for name in found]
+    if nodes:
+        again = graph.run(*values, *off)
+        pairs = zip(names, results, again, strict=True)
+        random = tuple(name for name, one, two in pairs if _difference(one, two) != 0)
+    if random:
+        logging.warning(
+            "%s: another value at each run on the same input, so that it cannot be compared; "
+            "random: %s",
+            ", ".join(random),
+            first_few(nodes, _SHOWN),
+        )
+    feeds = {info.name: value for info, value in zip(graph.feeds, values, strict=False)}
+    return Reference(feeds, dict(zip(names, results, strict=True)), random)
+
+
+def run_frozen(
+    frozen: FrozenGraph, reference: Reference, request: FreezeRequest
+) -> dict[str, Array]:
+    """The outputs of the frozen graph, by name, on the values of the reference.
+
+    Large constants are fed, each as its node has it: TensorFlow would make several copies of them.
+
+    Raises:
+      CheckpointError: the graph cannot be imported, or fails.
+    """
+    inputs = list(dict.fromkeys(frozen.inputs.values()))
+    outputs = list(dict.fromkeys(frozen.outputs.values()))
+    light, constants = without_large_constants(frozen.meta, outputs)
+    path = frozen.plan.meta.path
+    with load_inference_graph(
+        MetaGraphFile(path, path, light),
+        outputs,
+        [*inputs, *constants],
+        trust_graph=request.trust_graph,
+        time_limit=request.time_limit,
+        optimize=False,
+    ) as graph:
+        values = [reference.feeds[name] for name in inputs]
+        results = graph.run(*values, *(value_of(node) for node in constants.values()))
+    return dict(zip(outputs, results, strict=True))
+
+
+def largest_difference(
+    reference: Reference, results: Mapping[str, Array], what: str, tolerance: float = TOLERANCE
+) -> float:
+    """Compares results with the reference's.
+
+    Args:
+      reference: of the original.
+      results: tensor -> value.
+      what: has given them, for the error line.
+      tolerance: absolute and relative.
+
+    Returns:
+      The largest absolute difference.
+
+    Raises:
+      ToolError: a value differs by more than the tolerance, or is of another shape or dtype.
+    """
+    largest = 0.0
+    for name, expected in reference.results.items():
+        if name in reference.random:
+            continue
+        found = results[name]
+        difference = _difference(expected, found)
+        if difference is None or not _is_close(expected, found, tolerance):
+            told = "of another shape or kind" if difference is None else f"by {difference:g}"
+            raise ToolError(f"{what} gives another {name} than the original: it differs {told}")
+        largest = max(largest, difference)
+    return largest
+
+
+def _is_close(expected: Array, found: Array, tolerance: float) -> bool:
+    if expected.dtype.kind not in "fcV":
+        return bool(np.array_equal(expected, found))
+    one, two = _wide(expected), _wide(found)
+    return bool(np.allclose(two, one, rtol=tolerance, atol=tolerance, equal_nan=True))
+
+
+def _difference(expected: Array, found: Array) -> float | None:
+    """The largest absolute difference; None for another shape or dtype."""
+    if expected.shape != found.shape or expected.dtype != found.dtype:
+        return None
+    if expected.dtype.kind not in "iufcV":
+        return 0.0 if np.array_equal(expected, found) else 1.0
+    one, two = _wide(expected), _wide(found)
+    with np.errstate(invalid="ignore"):
+        differences = np.where((one == two) | (np.isnan(one) & np.isnan(two)), 0, abs(one - two))
+    return float(np.max(differences, initial=0.0))
+
+
+def _wide(value: Array) -> Array:
+    """In a dtype that NumPy calculates with: bfloat16 and its kin are none."""
+    return value.astype(np.complex128 if value.dtype.kind == "c" else np.float64)

@@ -1,0 +1,184 @@
+"""A model and its checkpoint as one graph of constants, for inference, under the same names.
+
+The graph is worked on as data: nothing runs, the variables' values come straight from the
+checkpoint, and each is in memory once as it is read and once as it is kept. TensorFlow's own
+`tf.compat.v1.graph_util.convert_variables_to_constants` needs a session that holds all values, and
+leaves out what strangers' graphs have: references inside of loops, variables without the very node
+that it reads them by, lookups by row in functions, handles that a loop passes on.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import tensorflow as tf
+from tensorflow.core.framework.graph_pb2 import GraphDef
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
+from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo as TensorInfoProto
+
+from checkpoints.loading.disarmed_graph import import_disarmed
+from checkpoints.loading.inference_graph import describe_tensors
+from checkpoints.loading.meta_graph_file import MetaGraphFile, node_of
+from checkpoints.loading.op_check import check_operations
+from checkpoints.loading.sub_graph import sub_graph
+from checkpoints.loading.tensor_info import TensorInfo
+from checkpoints.loading.time_limit import TimeLimit
+from checkpoints.loading.variable_values import VARIABLE_OPS, Variable
+from checkpoints.meta_graph import (
+    CLASS_NAMES_COLLECTION,
+    IMAGE_SHAPE_COLLECTION,
+    INPUT_SCALE_COLLECTION,
+    PREDICT_COLLECTION,
+    SIGNATURE,
+    TRAINED_ON_COLLECTION,
+)
+from tools.freezing.cuts import add_cuts
+from tools.freezing.folding.fold import fold
+from tools.freezing.plan import FreezePlan, plan_freeze
+from tools.freezing.tables import TABLE_INITIALIZERS, add_table_values
+from tools.freezing.variables import check_writers, fill_constants, replace_variables
+
+_READING = "reading the graph"
+_KEPT = (
+    CLASS_NAMES_COLLECTION,
+    IMAGE_SHAPE_COLLECTION,
+    INPUT_SCALE_COLLECTION,
+    TRAINED_ON_COLLECTION,
+)
+
+
+@dataclass(frozen=True)
+class FreezeRequest:
+    """What is asked for.
+
+    Attributes:
+      outputs: tensors, or keys of the signature; none for the collection `predict` and the
+        signature's outputs.
+      inputs: tensors, or keys of the signature, at which the graph is cut, beside its placeholders.
+      signature: the one to use; None for `serving_default`, or else the only one.
+      trust_graph: keep also operations that may do more than compute.
+      assets: files that lookup tables are filled from, as `load_inference_graph` takes them.
+      time_limit: of what TensorFlow is made to do with the graph.
+    """
+
+    outputs: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+    signature: str | None = None
+    trust_graph: bool = False
+    assets: Mapping[str, str] = field(default_factory=dict)
+    time_limit: TimeLimit = field(default_factory=TimeLimit)
+
+
+@dataclass(frozen=True)
+class FrozenGraph:
+    """A graph without variables.
+
+    Attributes:
+      meta: `graph_def`, with constants for variables and nothing but what the outputs need; the
+        signature `serving_default` of `inputs` and `outputs`; the collections that predict.py
+        uses, and `table_initializer`, the nodes that a session has to run first.
+      inputs: signature key -> full tensor name, of what is still to be fed. Those without a key
+        have the tensor's own name as theirs.
+      outputs: likewise, of what is kept.
+      plan: what was frozen, and what was switched off for it.
+    """
+
+    meta: MetaGraphDef
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+    plan: FreezePlan
+
+    def as_file(self, path: str) -> MetaGraphFile:
+        """The same as what a file at `path` would be read as."""
+        return MetaGraphFile(path, path, self.meta)
+
+
+def plan_of(meta: MetaGraphFile, request: FreezeRequest) -> FreezePlan:
+    """What is to be frozen; values are not read, and nothing of the graph runs.
+
+    Raises:
+      CheckpointError: there is no such tensor, or an operation may do more than compute.
+      ToolError: there is nothing to freeze.
+    """
+    with request.time_limit.over(_READING):
+        plan = plan_freeze(meta, request.outputs, request.inputs, request.signature)
+        check_operations(plan.needed.graph_def, meta.path, request.trust_graph)
+    return plan
+
+
+def freeze_plan(plan: FreezePlan, request: FreezeRequest) -> FrozenGraph:
+    """Freezes; no file is written, and nothing of the graph runs.
+
+    Raises:
+      CheckpointError: the graph cannot be imported, or the checkpoint lacks a variable or is
+        damaged.
+      ToolError: the graph writes to its variables, cannot be cut where it is asked to, or is too
+        large.
+    """
+    with request.time_limit.over(_READING):
+        frozen, variables = _without_variables(plan, request.assets)
+        inputs = _inputs(frozen, plan)
+        _describe(frozen, plan, inputs)
+    fill_constants(frozen.graph_def, plan.meta, variables)
+    return FrozenGraph(frozen, inputs, plan.outputs, plan)
+
+
+def _without_variables(
+    plan: FreezePlan, assets: Mapping[str, str]
+) -> tuple[MetaGraphDef, Mapping[str, Variable]]:
+    """The graph with all but the values, and the variables whose values its constants wait for."""
+    meta, frozen = plan.meta, MetaGraphDef(graph_def=plan.needed.graph_def)
+    graph = frozen.graph_def
+    add_cuts(graph, plan.needed, [*plan.inputs.values()], plan.off)
+    _check_importable(meta, graph)
+    tables = add_table_values(graph, meta, plan.fillings, assets)
+    wanted = [*plan.outputs.values(), *(f"{name}:0" for name in tables)]
+    replaced = replace_variables(graph, meta, [node_of(name) for name in plan.feeds])
+    fold(graph, wanted)
+    kept = sub_graph(MetaGraphFile(meta.path, meta.prefix, frozen), wanted).graph_def
+    check_writers(kept, replaced.writers, meta.path)
+    described = MetaGraphDef(graph_def=kept)
+    if tables:
+        described.collection_def[TABLE_INITIALIZERS].node_list.value.extend(tables)
+    return described, replaced.variables
+
+
+def _check_importable(meta: MetaGraphFile, graph: GraphDef) -> None:
+    """Raises CheckpointError where the graph is damaged: what follows takes it as sound."""
+    copy = GraphDef()
+    copy.CopyFrom(graph)
+    for node in copy.node:  # What takes a variable that is fed takes no value yet.
+        if node.name in meta.nodes and meta.nodes[node.name].op in VARIABLE_OPS:
+            node.CopyFrom(meta.nodes[node.name])
+            node.ClearField("device")
+    import_disarmed(meta, copy)
+
+
+def _inputs(frozen: MetaGraphDef, plan: FreezePlan) -> dict[str, str]:
+    """Those of the plan's inputs that the graph still takes once it is folded."""
+    left = {node.name for node in frozen.graph_def.node}
+    return {key: name for key, name in plan.inputs.items() if node_of(name) in left}
+
+
+def _describe(frozen: MetaGraphDef, plan: FreezePlan, inputs: Mapping[str, str]) -> None:
+    """Adds the signature and the collections."""
+    names = [*inputs.values(), *plan.outputs.values()]
+    infos = {info.name: info for info in describe_tensors(plan.meta, names)}
+    signature = frozen.signature_def[SIGNATURE]
+    signature.method_name = tf.compat.v1.saved_model.signature_constants.PREDICT_METHOD_NAME
+    for key, name in inputs.items():
+        _set_info(signature.inputs[key], infos[name])
+    for key, name in plan.outputs.items():
+        _set_info(signature.outputs[key], infos[name])
+    predict = [name for name in plan.model.predict if name in plan.outputs.values()]
+    if predict:
+        frozen.collection_def[PREDICT_COLLECTION].node_list.value.extend(predict)
+    for key in _KEPT:
+        if key in plan.meta.proto.collection_def:
+            frozen.collection_def[key].CopyFrom(plan.meta.collection(key))
+
+
+def _set_info(proto: TensorInfoProto, info: TensorInfo) -> None:
+    """Fills the signature's entry of a tensor."""
+    proto.name = info.name
+    proto.dtype = info.dtype.as_datatype_enum
+    proto.tensor_shape.CopyFrom(tf.TensorShape(info.shape).as_proto())
