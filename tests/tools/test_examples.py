@@ -27,13 +27,14 @@ def _examples() -> list[str]:
 
 
 @pytest.fixture
-def fresh(cnn_run: Path, linear_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def fresh(cnn_run: Path, linear_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The working directory of a user who has just trained `model` and `model1`."""
     shutil.copytree(cnn_run, tmp_path / "model1")
     shutil.copytree(linear_run, tmp_path / "model")
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.usefixtures("fresh")
 @pytest.mark.parametrize("example", _examples())
 def test_it_runs_as_it_stands(tool: Tool, example: str) -> None:
     name, *arguments = shlex.split(example)

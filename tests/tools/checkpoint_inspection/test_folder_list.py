@@ -1,0 +1,168 @@
+"""What a folder's list says of checkpoints whole, damaged and left over, and of the state file."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from checkpoints import manifest
+from checkpoints.errors import CheckpointError
+from checkpoints.folder import write_state
+from tests.checkpoints.loading.test_stored_tensors import save
+from tools.checkpoint_inspection.folder_list import FolderList, list_checkpoints
+
+
+@pytest.fixture
+def run(linear_run: Path, tmp_path: Path) -> Path:
+    """A copy of a default run: my-model-270 to 300."""
+    return Path(shutil.copytree(linear_run, tmp_path / "model"))
+
+
+def _states(found: FolderList) -> dict[str, str]:
+    return {entry.name: entry.state for entry in found.checkpoints}
+
+
+def test_a_run_of_ours(run: Path) -> None:
+    found = list_checkpoints(str(run))
+    assert _states(found) == {f"my-model-{step}": "committed" for step in (270, 280, 290, 300)}
+    assert [entry.step for entry in found.checkpoints] == [270, 280, 290, 300]
+    assert (found.newest, found.named, found.is_state_right) == (*["my-model-300"] * 2, True)
+    assert found.best is None
+    sizes = {path.name: path.stat().st_size for path in run.glob("my-model-300.*")}
+    assert found.checkpoints[-1].bytes == sum(sizes.values())
+    assert len(sizes) == 4
+    said = manifest.read(str(run), 300)
+    assert said is not None
+    assert found.checkpoints[-1].saved_at == said.saved_at
+
+
+def test_the_best_is_the_earliest_of_equals(run: Path) -> None:
+    for step, accuracy in ((270, 0.5), (280, 0.75), (290, 0.75)):
+        said = manifest.read(str(run), step)
+        assert said is not None
+        said = said._replace(test_accuracy=accuracy)
+        (run / f"my-model-{step}.manifest").write_bytes(manifest.encode(said))
+    assert list_checkpoints(str(run)).best == "my-model-280"
+
+
+def test_what_is_damaged_is_not_the_newest(run: Path) -> None:
+    (run / "my-model-300.manifest").write_text("{}")
+    with open(run / "my-model-290.data-00000-of-00001", "ab") as file:
+        file.write(b"x")
+    (run / "my-model-280.index").unlink()
+    found = list_checkpoints(str(run))
+    assert [*_states(found).values()] == ["committed", "damaged", "damaged", "damaged"]
+    problems = [entry.problem or "" for entry in found.checkpoints]
+    assert "the manifest says" in problems[1]
+    assert "the manifest says" in problems[2]
+    assert "my-model-300.manifest is damaged" in problems[3]
+    assert (found.newest, found.is_state_right) == ("my-model-270", False)
+
+
+def test_leftovers_of_an_interrupted_save(run: Path) -> None:
+    for name in ("my-model-310.data-00000-of-00001", "my-model-310.manifest.tmp"):
+        (run / name).write_bytes(b"abc")
+    found = list_checkpoints(str(run))
+    assert _states(found)["my-model-310"] == "leftover"
+    assert found.checkpoints[-1].bytes == 6
+    assert found.newest == "my-model-300"
+
+
+def test_an_older_one_in_the_state_file(run: Path) -> None:
+    write_state(str(run), [270, 280])
+    found = list_checkpoints(str(run))
+    assert (found.named, found.newest, found.is_state_right) == (
+        "my-model-280",
+        "my-model-300",
+        False,
+    )
+
+
+def test_strangers(tmp_path: Path) -> None:
+    """Of several runs in a folder, no step is the newest but by the state file."""
+    for name in ("run.ckpt-20", "other-100", "plain", "model--1"):
+        save(tmp_path / name, {"w": [1.0]})
+    (tmp_path / "lost-5.data-00000-of-00002").write_bytes(b"")
+    found = list_checkpoints(str(tmp_path))
+    assert _states(found) == {
+        **dict.fromkeys(("run.ckpt-20", "other-100", "plain", "model--1"), "no manifest"),
+        "lost-5": "damaged",
+    }
+    steps = {entry.name: entry.step for entry in found.checkpoints}
+    assert steps == {
+        "run.ckpt-20": 20,
+        "other-100": 100,
+        "plain": None,
+        "model--1": 1,
+        "lost-5": 5,
+    }
+    written = {entry.name: entry.saved_at or 0 for entry in found.checkpoints}
+    whole = [name for name in written if name != "lost-5"]
+    assert (found.newest, found.has_state_file) == (max(whole, key=written.__getitem__), False)
+    (tmp_path / "checkpoint").write_text('model_checkpoint_path: "/elsewhere/run.ckpt-20"')
+    found = list_checkpoints(str(tmp_path))
+    assert (found.newest, found.is_state_right) == ("run.ckpt-20", True)
+
+
+def test_the_steps_of_one_run_are_an_order(tmp_path: Path) -> None:
+    for step in (9, 100, 20):
+        save(tmp_path / f"model.ckpt-{step}", {"w": [1.0]})
+    (tmp_path / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-20"')
+    found = list_checkpoints(str(tmp_path))
+    assert [entry.step for entry in found.checkpoints] == [9, 20, 100]
+    assert (found.newest, found.is_state_right) == ("model.ckpt-100", False)
+
+
+def test_an_empty_name(tmp_path: Path) -> None:
+    """As a Saver makes it that is given a folder with a slash at its end."""
+    prefix = save(tmp_path / "m", {"w": [1.0]})
+    for suffix in (".index", ".data-00000-of-00001"):
+        Path(prefix + suffix).rename(tmp_path / suffix)
+    (tmp_path / "checkpoint").write_text('model_checkpoint_path: "./"')
+    found = list_checkpoints(str(tmp_path))
+    assert (found.newest, found.is_state_right) == ("", True)
+
+
+@pytest.mark.parametrize(
+    ("content", "named"), [(b"\xff\0", None), (b'model_checkpoint_path: "gone-1"', "gone-1")]
+)
+def test_a_state_file_that_is_wrong(content: bytes, named: str | None, tmp_path: Path) -> None:
+    save(tmp_path / "m-1", {"w": [1.0]})
+    (tmp_path / "checkpoint").write_bytes(content)
+    found = list_checkpoints(str(tmp_path))
+    assert (found.has_state_file, found.named, found.is_state_right) == (True, named, False)
+    assert found.newest_state_name == "m-1"
+
+
+def test_a_folder_called_as_the_state_file_is(tmp_path: Path) -> None:
+    save(tmp_path / "m-1", {"w": [1.0]})
+    (tmp_path / "checkpoint").mkdir()
+    assert not list_checkpoints(str(tmp_path)).has_state_file
+
+
+def test_a_checkpoint_that_goes_while_it_is_looked_at(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those that train delete older ones."""
+    read = manifest.read
+
+    def read_late(folder: str, step: int) -> manifest.Manifest | None:
+        for path in run.glob("my-model-270.*"):
+            path.unlink()
+        return read(folder, step)
+
+    monkeypatch.setattr(manifest, "read", read_late)
+    found = list_checkpoints(str(run))
+    assert [*_states(found).values()] == ["damaged", *["committed"] * 3]
+
+
+def test_none(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(CheckpointError, match="it holds no checkpoint"):
+        list_checkpoints(str(tmp_path))
+
+
+def test_without_a_newest_the_state_file_cannot_be_right(run: Path) -> None:
+    found = replace(list_checkpoints(str(run)), newest=None, named=None)
+    assert not found.is_state_right

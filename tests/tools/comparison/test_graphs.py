@@ -1,0 +1,172 @@
+"""What is told of two graphs, each made by plain TensorFlow."""
+
+import re
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
+
+from checkpoints.loading.meta_graph_file import MetaGraphFile
+from tools.comparison.graphs import GraphsDifference, compare_graphs
+
+v1 = tf.compat.v1
+ALL = re.compile("")
+
+
+def _meta(build: Callable[[], object], strip: bool = False) -> MetaGraphFile:
+    with tf.Graph().as_default() as graph:
+        build()
+        proto = v1.train.export_meta_graph(graph=graph, strip_default_attrs=strip)
+    return MetaGraphFile("m.meta", "m", proto)
+
+
+def _edited(meta: MetaGraphFile, edit: Callable[[MetaGraphDef], object]) -> MetaGraphFile:
+    proto = MetaGraphDef.FromString(meta.proto.SerializeToString())
+    edit(proto)
+    return MetaGraphFile("n.meta", "n", proto)
+
+
+def _model() -> None:
+    x = v1.placeholder(tf.float32, [None, 2], name="x")
+    scale = tf.constant([1.0, 2.0], name="scale")
+    tf.nn.softmax(tf.multiply(x, scale, name="scaled"), name="y")
+
+
+def _node(proto: MetaGraphDef, name: str) -> tf.compat.v1.NodeDef:
+    return next(node for node in proto.graph_def.node if node.name == name)
+
+
+def _changes(a: MetaGraphFile, b: MetaGraphFile) -> dict[str, list[str]]:
+    found = compare_graphs(a, b, ALL)
+    assert not found.nodes.added
+    assert not found.nodes.removed
+    return {node.name: node.changes for node in found.nodes.changed}
+
+
+def test_the_same_graph_does_not_differ() -> None:
+    assert not compare_graphs(_meta(_model), _meta(_model), ALL)
+
+
+def test_an_attribute_left_out_is_its_default() -> None:
+    def convolve() -> None:
+        x = v1.placeholder(tf.float32, [1, 4, 4, 1])
+        tf.nn.conv2d(x, tf.zeros([2, 2, 1, 1]), strides=1, padding="SAME")
+
+    whole, stripped = _meta(convolve), _meta(convolve, strip=True)
+    assert len(stripped.proto.graph_def.SerializeToString()) < len(
+        whole.proto.graph_def.SerializeToString()
+    )
+    assert not compare_graphs(whole, stripped, ALL).nodes
+
+
+def test_added_and_removed() -> None:
+    def more() -> None:
+        _model()
+        tf.identity(v1.get_default_graph().get_tensor_by_name("y:0"), name="z")
+
+    a, b = _meta(_model), _meta(more)
+    assert compare_graphs(a, b, ALL).nodes == (["z"], [], [])
+    assert compare_graphs(b, a, ALL).nodes == ([], ["z"], [])
+    assert not compare_graphs(a, b, re.compile("^x")).nodes
+
+
+def test_what_changed_of_a_node_is_told() -> None:
+    def edit(proto: MetaGraphDef) -> None:
+        _node(proto, "y").input[0] = "x"
+        _node(proto, "y").input.append("^scale")
+        _node(proto, "scaled").op = "Add"
+        _node(proto, "x").attr["shape"].shape.dim[1].size = 3
+        _node(proto, "x").device = "/cpu:0"
+        value = tf.make_tensor_proto(np.array([1.0, 5.0], np.float32))
+        _node(proto, "scale").attr["value"].tensor.CopyFrom(value)
+
+    a = _meta(_model)
+    assert _changes(a, _edited(a, edit)) == {
+        "x": ["device: none -> /cpu:0", "attribute shape: [?, 2] -> [?, 3]"],
+        "scale": ["attribute value: float32 [2] [1.0, 2.0] -> float32 [2] [1.0, 5.0]"],
+        "scaled": ["operation: Mul -> Add"],
+        "y": ["input 0: scaled -> x", "waits for scale"],
+    }
+
+
+def test_two_ways_to_write_one_constant_are_one() -> None:
+    def edit(proto: MetaGraphDef) -> None:
+        tensor = _node(proto, "scale").attr["value"].tensor
+        tensor.tensor_content = b""
+        tensor.float_val.extend([1.0, 2.0])
+
+    a = _meta(_model)
+    assert not compare_graphs(a, _edited(a, edit), ALL)
+
+
+def test_a_constant_of_a_hostile_size_is_not_unpacked() -> None:
+    def huge(value: float) -> Callable[[MetaGraphDef], object]:
+        def edit(proto: MetaGraphDef) -> None:
+            tensor = _node(proto, "scale").attr["value"].tensor
+            tensor.Clear()
+            tensor.dtype = tf.float32.as_datatype_enum
+            tensor.tensor_shape.dim.add(size=2**40)
+            tensor.float_val.append(value)
+
+        return edit
+
+    a = _meta(_model)
+    assert _changes(_edited(a, huge(1.0)), _edited(a, huge(2.0))) == {
+        "scale": ["attribute value: float32 [1099511627776] -> float32 [1099511627776]"]
+    }
+
+
+def _function(value: float) -> MetaGraphFile:
+    def doubled(x: tf.Tensor) -> tf.Tensor:
+        return tf.multiply(x, value, name="product")
+
+    def build() -> None:
+        tf.function(doubled, autograph=False)(v1.placeholder(tf.float32, []))
+
+    def rename(proto: MetaGraphDef) -> None:
+        (function,) = proto.graph_def.library.function
+        function.signature.name = "doubled"
+        for node in proto.graph_def.node:
+            if "f" in node.attr:
+                node.attr["f"].func.name = "doubled"
+
+    return _edited(_meta(build), rename)
+
+
+def test_functions() -> None:
+    a, b = _function(2.0), _function(3.0)
+    assert not compare_graphs(a, a, ALL)
+    (changed,) = compare_graphs(a, b, ALL).functions.changed
+    assert changed.name == "doubled"
+    assert [c for c in changed.changes if "value: float32 [] 2.0 -> float32 [] 3.0" in c]
+    found = compare_graphs(_meta(_model), a, ALL).functions
+    assert (found.added, found.removed) == (["doubled"], [])
+
+
+def _described(graphs: GraphsDifference) -> dict[str, dict[str, list[str]]]:
+    return {
+        kind: {node.name: node.changes for node in getattr(graphs, kind).changed}
+        for kind in ("signatures", "collections")
+    }
+
+
+def test_signatures_and_collections() -> None:
+    def sign(output: str, *labels: bytes) -> Callable[[MetaGraphDef], object]:
+        def edit(proto: MetaGraphDef) -> None:
+            proto.signature_def["serve"].inputs["x"].name = "x:0"
+            proto.signature_def["serve"].outputs[output].name = "y:0"
+            proto.collection_def["labels"].bytes_list.value.extend(labels)
+
+        return edit
+
+    a = _meta(_model)
+    one, other = _edited(a, sign("y", b"cat")), _edited(a, sign("z", b"cat", b"dog"))
+    found = compare_graphs(one, other, ALL)
+    assert _described(found) == {
+        "signatures": {"serve": ["output y removed", "output z added"]},
+        "collections": {"labels": ["1 -> 2 entries"]},
+    }
+    assert compare_graphs(a, one, ALL).signatures.added == ["serve"]
+    assert compare_graphs(one, a, ALL).collections.removed == ["labels"]
+    assert not compare_graphs(one, one, ALL)

@@ -1,0 +1,133 @@
+"""Rules over names, on names alone."""
+
+import re
+
+import pytest
+
+from tools.common.errors import ToolError
+from tools.editing.rules import NewNames, Rename, plain_rename, regex_rename, select
+
+KEYS = ["conv1/w", "conv1/w/Adam", "conv10/w", "w", "global_step"]
+
+
+@pytest.mark.parametrize(
+    ("only", "drop", "slots", "kept"),
+    [
+        ([], [], [], KEYS),
+        (["^conv1/"], [], [], ["conv1/w", "conv1/w/Adam"]),
+        (["^conv1/", "step"], [], [], ["conv1/w", "conv1/w/Adam", "global_step"]),
+        ([], ["w$"], [], ["conv1/w/Adam", "global_step"]),
+        (["conv"], ["0"], ["conv1/w/Adam"], ["conv1/w"]),
+    ],
+)
+def test_what_is_kept(only: list[str], drop: list[str], slots: list[str], kept: list[str]) -> None:
+    assert select(KEYS, only, drop, slots) == kept
+
+
+@pytest.mark.parametrize(
+    ("only", "drop", "message"),
+    [
+        (["conv", "fc"], [], r"--only=fc is found in no name of the 5"),
+        ([], ["fc"], r"--drop=fc is found in no name"),
+        (["conv"], ["w"], "nothing is left of the 5 variables"),
+    ],
+)
+def test_patterns_of_no_use_are_refused(only: list[str], drop: list[str], message: str) -> None:
+    with pytest.raises(ToolError, match=message):
+        select(KEYS, only, drop, ())
+
+
+@pytest.mark.parametrize(
+    ("rules", "new"),
+    [
+        ([plain_rename("w=v")], ["conv1/w", "conv1/w/Adam", "conv10/w", "v", "global_step"]),
+        (
+            [plain_rename("conv1/=a/b/")],
+            ["a/b/w", "a/b/w/Adam", "conv10/w", "w", "global_step"],
+        ),
+        (
+            [plain_rename("conv1/=layer/"), plain_rename("layer/=last/")],
+            ["last/w", "last/w/Adam", "conv10/w", "w", "global_step"],
+        ),
+        (
+            [regex_rename(r"^conv(\d+)/=layer\1/")],
+            ["layer1/w", "layer1/w/Adam", "layer10/w", "w", "global_step"],
+        ),
+        (
+            [regex_rename("^(?=c)=net/")],  # A pattern may have = itself.
+            ["net/conv1/w", "net/conv1/w/Adam", "net/conv10/w", "w", "global_step"],
+        ),
+        ([plain_rename(r"w=a\1")], ["conv1/w", "conv1/w/Adam", "conv10/w", r"a\1", "global_step"]),
+        (
+            [plain_rename("conv1/w=a"), plain_rename("w=b")],
+            ["a", "conv1/w/Adam", "conv10/w", "b", "global_step"],
+        ),
+    ],
+)
+def test_what_they_are_called(rules: list[Rename], new: list[str]) -> None:
+    names = NewNames(rules)
+    assert [*names.of(KEYS).values()] == new
+    names.check_used()
+
+
+def test_a_scope_is_taken_away() -> None:
+    assert NewNames([plain_rename("conv1/=")]).of(["conv1/w", "b"]) == {"conv1/w": "w", "b": "b"}
+
+
+def test_two_names_are_exchanged_by_a_third() -> None:
+    rules = [plain_rename(text) for text in ("a=c", "b=a", "c=b")]
+    assert NewNames(rules).of(["a", "b"]) == {"a": "b", "b": "a"}
+
+
+def test_the_operations_of_a_variable_go_with_it_but_no_other_variable() -> None:
+    names = ["w", "w/read", "w/Adam", "w/Adam/read", "w/Initializer/zeros", "w_1", "x/w"]
+    new = NewNames([plain_rename("w=v")]).of(names, variables=["w", "w/Adam", "w_1"])
+    assert [*new.values()] == [
+        "v",
+        "v/read",
+        "w/Adam",
+        "w/Adam/read",
+        "v/Initializer/zeros",
+        "w_1",
+        "x/w",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        (plain_rename("w=global_step"), "w and global_step would both be called global_step"),
+        (plain_rename("conv1/=conv10/"), "conv1/w and conv10/w would both be called conv10/w"),
+        (regex_rename("^w$="), "w would be called '', which is no name"),
+        (regex_rename("^w$=a/"), "w would be called 'a/', which is no name"),
+    ],
+)
+def test_clashes_are_refused_with_both_names(rule: Rename, message: str) -> None:
+    with pytest.raises(ToolError, match=f"^{re.escape(message)}$"):
+        NewNames([rule]).of(KEYS)
+
+
+def test_a_rule_that_is_for_nothing_is_refused() -> None:
+    names = NewNames([plain_rename("w=v"), plain_rename("w=u")])
+    names.of(KEYS)
+    with pytest.raises(ToolError, match=r"^--rename=w=u is for no name that is kept$"):
+        names.check_used()
+
+
+def test_a_rule_may_be_for_one_of_several_sets_of_names() -> None:
+    names = NewNames([plain_rename("x=input")])
+    names.of(KEYS)
+    names.of(["x", "y"])
+    names.check_used()
+
+
+@pytest.mark.parametrize("text", ["", "w", "=v", "/=a/", "a/=b", "a=b/", "a="])
+def test_plain_rules_of_another_form_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"old=new|scope"):
+        plain_rename(text)
+
+
+@pytest.mark.parametrize("text", ["", "w", "=v", "(=b", r"a=\1"])
+def test_patterns_of_another_form_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"pattern|reference"):
+        regex_rename(text)

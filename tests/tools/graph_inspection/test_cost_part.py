@@ -1,0 +1,233 @@
+"""Parameters and FLOPs per layer, against paper and pencil and TensorFlow's profiler."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from checkpoints.loading.model_files import open_model
+from models import mlp
+from prediction.model import read_model
+from tests.tools.graph_inspection.graphs import meta_of, subject_of, variable
+from tools.graph_inspection import cost_part
+from tools.graph_inspection.subject import Subject
+
+v1 = tf.compat.v1
+
+
+def _subject(path: Path | str, **options: Any) -> Subject:
+    meta = open_model(str(path))
+    return Subject(meta, read_model(meta), **options)
+
+
+def _layers(found: dict[str, Any], key: str, number: str) -> dict[str, int]:
+    layers = {entry["layer"]: entry[key][number] for entry in found["layers"]}
+    return {layer: value for layer, value in layers.items() if value}
+
+
+def test_the_cnn_by_hand(cnn_run: Path) -> None:
+    found = cost_part.record(_subject(cnn_run))
+    dropout, softmax, argmax = 3 * 128, 5 * 4, 3
+    assert _layers(found, "inference", "flops") == {
+        "": dropout + softmax + argmax,
+        "conv1": 2 * (32 * 32 * 32) * 27 + 32 * 32 * 32 + 9 * (11 * 11 * 32),
+        "conv2": 2 * (11 * 11 * 64) * (9 * 32) + 11 * 11 * 64 + 9 * (4 * 4 * 64),
+        "fc1": 2 * 1024 * 128 + 128,
+        "fc2": 2 * 128 * 4 + 4,
+    }
+    assert _layers(found, "inference", "parameters") == {
+        "": 1,  # The global step, which the dropout's random numbers follow from.
+        "conv1": 3 * 3 * 3 * 32 + 32,
+        "conv2": 3 * 3 * 32 * 64 + 64,
+        "fc1": 1024 * 128 + 128,
+        "fc2": 128 * 4 + 4,
+    }
+    assert found["trainable"] == 896 + 18496 + 131200 + 516
+    assert found["total"]["parameters"] == 3 * found["trainable"] + 3  # Adam: m, v, two powers.
+    assert found["inference"]["not_counted"] == found["inference"]["assumed"] == {}
+
+
+def test_the_cnn_as_tensorflows_profiler_counts(cnn_run: Path) -> None:
+    """Of the part that predicts, cut out and given one image by plain TensorFlow."""
+    meta = open_model(str(cnn_run)).proto
+    outputs = ["fc2/add", "classes", "probabilities"]
+    graph_def = v1.graph_util.extract_sub_graph(meta.graph_def, outputs)
+    with tf.Graph().as_default() as graph:
+        image = v1.placeholder(tf.float32, [7, 32, 32, 3])
+        tf.import_graph_def(graph_def, input_map={"x:0": image})
+    options = v1.profiler.ProfileOptionBuilder.float_operation()
+    options["output"] = "none"
+    theirs = v1.profiler.profile(graph, options=options).total_float_ops
+    assert cost_part.record(_subject(cnn_run, batch_size=7))["inference"]["flops"] == theirs
+
+
+def test_the_line_by_hand(linear_run: Path) -> None:
+    found = cost_part.record(_subject(linear_run, batch_size=100))
+    assert _layers(found, "inference", "flops") == {"": 2 * 100}
+    assert (found["inference"]["parameters"], found["trainable"]) == (2, 2)
+
+
+def test_the_mlp_by_hand(tmp_path: Path) -> None:
+    graph = mlp.build(learning_rate=1e-3, seed=0).graph
+    with graph.as_default():
+        proto = v1.train.export_meta_graph(graph=graph)
+    (tmp_path / "mlp.meta").write_bytes(proto.SerializeToString())
+    found = cost_part.record(_subject(tmp_path / "mlp.meta", fetch=["logits"]))
+    weights = 784 * 625 + 625 * 625 + 625 * 10
+    assert found["trainable"] == weights
+    assert found["inference"]["by_op"]["MatMul"] == 2 * weights
+    assert found["inference"]["parameters"] == weights + 1  # And the global step.
+
+
+def test_a_batch_costs_its_rows(cnn_run: Path) -> None:
+    one, many = (
+        cost_part.record(_subject(cnn_run, batch_size=n))["inference"]["flops"] for n in (1, 12)
+    )
+    assert many == 12 * one
+
+
+def test_depth_joins_scopes() -> None:
+    def build() -> None:
+        x = v1.placeholder(tf.float32, [None, 4], "x")
+        with v1.variable_scope("outer/inner"):
+            tf.matmul(x, variable("w", [4, 2]), name="y")
+
+    found = [cost_part.record(subject_of(build, "outer/inner/y", depth=d)) for d in (1, 2)]
+    assert [_layers(f, "inference", "flops") for f in found] == [{"outer": 16}, {"outer/inner": 16}]
+    assert [_layers(f, "inference", "parameters") for f in found] == [
+        {"outer": 8},
+        {"outer/inner": 8},
+    ]
+
+
+def test_parts_of_a_variable_are_of_its_layer() -> None:
+    def build() -> None:
+        with v1.variable_scope("p"):
+            v1.get_variable(
+                "w", [10, 4], partitioner=v1.fixed_size_partitioner(3), use_resource=True
+            )
+
+    assert _layers(cost_part.record(subject_of(build)), "total", "parameters") == {"p": 40}
+
+
+def test_a_frozen_graph_has_constants() -> None:
+    def build() -> None:
+        x = v1.placeholder(tf.float32, [None, 4], "x")
+        with v1.name_scope("fc"):
+            tf.identity(x @ tf.ones([4, 2]) * 2.0, name="y")
+
+    found = cost_part.record(subject_of(build, "fc/y"))
+    assert _layers(found, "inference", "constants") == {"fc": 8}  # A scalar is no parameter.
+    assert "constants" in "\n".join(cost_part.lines(found, 10))
+
+
+def test_a_saved_model_of_tensorflow_2_counts_within_its_functions(tmp_path: Path) -> None:
+    class Net(tf.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = tf.Variable(tf.ones([4, 2]), name="net/w")
+
+        @tf.function(  # type: ignore[untyped-decorator]
+            input_signature=[tf.TensorSpec([None, 4])]
+        )
+        def inner(self, x: tf.Tensor) -> tf.Tensor:
+            with tf.name_scope("net"):
+                return tf.matmul(x, self.w)
+
+        @tf.function(  # type: ignore[untyped-decorator]
+            input_signature=[tf.TensorSpec([None, 4])]
+        )
+        def __call__(self, x: tf.Tensor) -> tf.Tensor:
+            with tf.name_scope("head"):
+                return tf.nn.softmax(self.inner(x))
+
+    net = Net()
+    tf.saved_model.save(net, str(tmp_path), signatures=net.__call__)
+    found = cost_part.record(_subject(tmp_path, batch_size=3))
+    flops = _layers(found, "inference", "flops")
+    assert sum(flops.values()) == 3 * (2 * 4 * 2 + 5 * 2)
+    assert {layer.split("/")[-1] for layer in flops} == {"net", "head"}
+    assert _layers(found, "inference", "parameters") == {"net": 8}
+    assert found["inference"]["not_counted"] == {}
+
+
+@pytest.mark.parametrize("functional", [True, False], ids=["While", "Switch and Merge"])
+def test_a_loop_costs_one_turn(functional: bool) -> None:
+    def build() -> None:
+        x = v1.placeholder(tf.float32, [None, 4], "x")
+        w = tf.ones([4, 4])
+        loop = tf.while_loop(lambda i, _: i < 5, lambda i, y: (i + 1, y @ w), [0, x])
+        tf.identity(loop[1], name="y")
+
+    v1.enable_control_flow_v2() if functional else v1.disable_control_flow_v2()
+    try:
+        meta = meta_of(build)
+    finally:
+        v1.enable_control_flow_v2()
+    assert functional == any(n.op == "StatelessWhile" for n in meta.nodes.values())
+    found = cost_part.record(Subject(meta, read_model(meta), ["y"], batch_size=3))
+    assert found["inference"]["by_op"]["MatMul"] == 2 * 4 * (3 * 4)
+
+
+def test_what_has_no_shape_is_said() -> None:
+    def build() -> None:
+        x = v1.placeholder(tf.float32, None, "x")
+        tf.add(x, x, name="y")
+        rows = v1.placeholder(tf.float32, [None, None], "rows")
+        tf.add(rows, rows, name="z")
+
+    found = cost_part.record(subject_of(build, "y", "z", batch_size=6))
+    assert found["inference"]["not_counted"] == {"AddV2": 1}
+    assert found["inference"]["assumed"] == {"AddV2": 1}
+    assert found["inference"]["flops"] == 6
+    text = "\n".join(cost_part.lines(found, 10))
+    assert "not counted, of unknown shapes: AddV2 1" in text
+    assert "with 1 for a size not known: AddV2 1" in text
+
+
+def test_where_the_graph_cannot_have_the_batch_size_it_is_left_open() -> None:
+    """Two inputs of which one row of the one goes with two of the other."""
+
+    def build() -> None:
+        x = v1.placeholder(tf.float32, [None, 2], "x")
+        y = v1.placeholder(tf.float32, [None, 2], "y")
+        tf.add(tf.concat([x, x], 0), tf.ensure_shape(y, [None, 2]), name="z")
+
+    found = cost_part.record(subject_of(build, "z", batch_size=6))
+    assert found["inference"]["assumed"] == {"AddV2": 1}
+
+
+def test_an_operation_that_tensorflow_lacks_leaves_the_rest() -> None:
+    def build() -> None:
+        x = v1.placeholder(tf.float32, [None, 4], "x")
+        tf.identity(x @ tf.ones([4, 2]), name="y")
+        tf.raw_ops.Abs(x=x, name="strange")
+
+    meta = meta_of(build)
+    meta.nodes["strange"].op = "NoSuchOperation"
+    found = cost_part.record(Subject(meta, read_model(meta), ["y"]))
+    assert found["inference"]["flops"] == 2 * 4 * 2
+    assert "NoSuchOperation" in found["problem"]
+    meta.nodes["y"].op = "NoSuchOperation"
+    found = cost_part.record(Subject(meta, read_model(meta), ["y"]))
+    assert found["inference"]["flops"] == 0
+    assert found["inference"]["not_counted"] == {"MatMul": 1}
+
+
+def test_hostile_constants_and_variables_take_no_memory() -> None:
+    def build() -> None:
+        v1.placeholder(tf.float32, [None], "x")
+        variable("w", [3])
+        tf.constant(np.float32(1), shape=[2], name="c")
+
+    meta = meta_of(build)
+    shape = meta.nodes["w"].attr["shape"].shape
+    shape.dim[0].size = 2**62
+    constant = meta.nodes["c"].attr["value"].tensor
+    constant.tensor_content = b""
+    constant.tensor_shape.dim[0].size = 2**62
+    found = cost_part.record(Subject(meta, read_model(meta)))
+    assert found["total"]["parameters"] == 2**62
+    assert "constants take more than" in found["problem"]

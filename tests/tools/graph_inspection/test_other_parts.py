@@ -1,0 +1,306 @@
+"""The parts that tell what stands in a file: info, graph, saver, collections, signatures, ..."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from google.protobuf.any_pb2 import Any as AnyMessage
+from tensorflow.core.framework.graph_pb2 import GraphDef
+from tensorflow.core.protobuf.meta_graph_pb2 import AssetFileDef, MetaGraphDef
+
+from checkpoints.loading.meta_graph_file import MetaGraphFile
+from checkpoints.loading.model_files import open_model
+from prediction.model import read_model
+from tests.tools.graph_inspection.graphs import meta_of, variable
+from tools.graph_inspection import (
+    collections_part,
+    functions_part,
+    graph_part,
+    info_part,
+    safety_part,
+    saver_part,
+    signatures_part,
+)
+from tools.graph_inspection.subject import Subject
+
+v1 = tf.compat.v1
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # TensorFlow's, of the format V1.
+
+
+def _subject(meta: MetaGraphFile, *fetch: str) -> Subject:
+    return Subject(meta, read_model(meta), fetch)
+
+
+def _collections(build: Callable[[], Any]) -> dict[str, Any]:
+    found = collections_part.record(_subject(meta_of(build)))
+    json.dumps(found, allow_nan=False)
+    collections_part.lines(found, 10)
+    return found
+
+
+def test_variables_are_decoded() -> None:
+    def build() -> None:
+        variable("w", [3], resource=False)
+        v1.get_variable("step", initializer=0, trainable=False, use_resource=True)
+        v1.get_variable("p", [4, 2], partitioner=v1.fixed_size_partitioner(2))
+
+    found = _collections(build)
+    assert [entry["variable"] for entry in found["trainable_variables"]] == [
+        "w:0",
+        "p/part_0:0",
+        "p/part_1:0",
+    ]
+    by_name = {entry["variable"]: entry for entry in found["variables"]}
+    assert by_name["w:0"]["initializer"] == "w/Assign"
+    assert (by_name["w:0"]["is_resource"], by_name["step:0"]["is_resource"]) == (False, True)
+    assert by_name["p/part_1:0"]["slice"] == {
+        "full_name": "p",
+        "full_shape": [4, 2],
+        "starts": [2, 0],
+        "sizes": [2, 2],
+    }
+
+
+def test_conditionals_and_loops_of_the_old_form_are_decoded() -> None:
+    def build() -> None:
+        x = v1.placeholder(tf.float32, [], "x")
+        v1.cond(x > 0, lambda: x + 1, lambda: x - 1, name="choice")
+        v1.while_loop(lambda i: i < 5, lambda i: i + 1, [0], parallel_iterations=7, name="loop")
+
+    v1.disable_control_flow_v2()
+    try:
+        found = _collections(build)
+    finally:
+        v1.enable_control_flow_v2()
+    branches = {entry["name"]: entry["branch"] for entry in found["cond_context"]}
+    assert branches == {"choice/cond_text": True, "choice/cond_text_1": False}
+    (loop,) = found["while_context"]
+    assert (loop["name"], loop["parallel_iterations"]) == ("loop/while_context", 7)
+    assert (loop["enters"], loop["exits"]) == (["loop/Enter:0"], ["loop/Exit:0"])
+    assert loop["condition"] == "loop/LoopCond:0"
+
+
+def test_queue_runners_are_decoded() -> None:
+    def build() -> None:
+        queue = tf.queue.FIFOQueue(5, [tf.float32], [[]], name="rows")
+        v1.train.add_queue_runner(v1.train.QueueRunner(queue, [queue.enqueue([1.0], name="fill")]))
+
+    (runner,) = _collections(build)["queue_runners"]
+    assert (runner["queue"], runner["enqueue"]) == ("rows", ["fill"])
+    assert runner["close"] == "rows_Close"
+
+
+def test_names_texts_numbers_and_what_is_none_of_these() -> None:
+    meta = meta_of(lambda: variable("w", [2]))
+    collections = meta.proto.collection_def
+    collections["names"].node_list.value.append("w:0")
+    collections["texts"].bytes_list.value.extend([b"cat", "Hund\u00e9".encode()])
+    collections["ints"].int64_list.value.extend([1, -2])
+    collections["floats"].float_list.value.extend([0.5, float("inf")])
+    collections["blobs"].bytes_list.value.extend([b"\xff\x00\x01", b"\xfe"])
+    collections["mine"].bytes_list.value.extend(collections["variables"].bytes_list.value)
+    collections["nothing"].SetInParent()
+    asset = AssetFileDef(filename="vocabulary.txt")
+    asset.tensor_info.name = "path:0"
+    for message in (asset, GraphDef(node=[{"name": "a"}])):
+        packed = AnyMessage()
+        packed.Pack(message)
+        collections["any"].any_list.value.append(packed)
+    collections["any"].any_list.value.add(type_url="type.googleapis.com/x.Y", value=b"123")
+    collections["any"].any_list.value.add(type_url=packed.type_url, value=b"\xff\xff")
+    found = collections_part.record(_subject(meta))
+    json.dumps(found, allow_nan=False)
+    assert found["names"] == ["w:0"]
+    assert found["texts"] == ["cat", "Hund\u00e9"]
+    assert found["ints"] == [1, -2]
+    assert found["floats"] == [0.5, "Infinity"]
+    assert found["blobs"] == [{"kind": "bytes", "bytes": 3}, {"kind": "bytes", "bytes": 1}]
+    assert found["mine"][0]["variable"] == "w:0"
+    assert found["nothing"] == []
+    assert [entry["kind"] for entry in found["any"]] == ["asset", "graph", "bytes", "bytes"]
+    text = "\n".join(collections_part.lines(found, 10))
+    assert "vocabulary.txt, its path in path:0" in text
+    assert "blobs = (2 entries, 4 bytes)" in text
+    assert "3 bytes of x.Y" in text
+
+
+def test_damaged_entries_are_bytes() -> None:
+    meta = meta_of(lambda: variable("w", [2]))
+    meta.proto.collection_def["while_context"].bytes_list.value.append(b"\x0a\xff")
+    meta.proto.collection_def["variables"].bytes_list.value.append(b"\xff")
+    found = collections_part.record(_subject(meta))
+    assert found["while_context"] == [{"kind": "bytes", "bytes": 2}]
+    assert found["variables"][-1] == {"kind": "bytes", "bytes": 1}
+    assert "1 bytes" in "\n".join(collections_part.lines(found, 10))
+
+
+def _saver(build: Callable[[], Any]) -> dict[str, Any]:
+    with tf.Graph().as_default() as graph:
+        saver = build().as_saver_def()
+        proto = v1.train.export_meta_graph(graph=graph, saver_def=saver)
+    found = saver_part.record(_subject(MetaGraphFile("model.meta", "model", proto)))
+    json.dumps(found, allow_nan=False)
+    return found
+
+
+def test_a_saver_under_other_names_with_its_retention() -> None:
+    def build() -> Any:
+        w, _ = variable("w", [3]), variable("left", [2])
+        return v1.train.Saver({"elsewhere/w": w}, max_to_keep=7, keep_checkpoint_every_n_hours=2)
+
+    found = _saver(build)
+    assert found["saved"] == [{"variable": "w", "key": "elsewhere/w"}]
+    assert found["not_saved"] == ["left"]
+    assert (found["max_to_keep"], found["keep_checkpoint_every_n_hours"]) == (7, 2)
+    assert (found["version"], found["sharded"]) == ("V2", False)
+    assert found["restore_op_name"] == "save/restore_all"
+    text = "\n".join(saver_part.lines(found, 10))
+    assert "w as elsewhere/w" in text
+    assert "does not save: left" in text
+
+
+def test_a_sharded_saver_of_the_format_v1_and_partitions() -> None:
+    def build() -> Any:
+        v1.get_variable("p", [5, 2], partitioner=v1.fixed_size_partitioner(2), use_resource=True)
+        return v1.train.Saver(sharded=True, write_version=v1.train.SaverDef.V1)
+
+    found = _saver(build)
+    assert (found["version"], found["sharded"]) == ("V1", True)
+    assert [place["slice"]["sizes"] for place in found["saved"]] == [[3, 2], [2, 2]]
+    text = "\n".join(saver_part.lines(found, 10))
+    assert "p/part_1 as [2, 2] of p [5, 2] from [3, 0]" in text
+
+
+def test_no_saver() -> None:
+    found = saver_part.record(_subject(meta_of(lambda: variable("w", [2]))))
+    assert not found["present"]
+    assert saver_part.lines(found, 10) == ["saver: the file has none"]
+
+
+def test_signatures_with_their_types(cnn_run: Path) -> None:
+    meta = open_model(str(cnn_run))
+    found = signatures_part.record(_subject(meta))
+    assert found["serving_default"] == {
+        "method_name": "tensorflow/serving/predict",
+        "inputs": {
+            "x": {"name": "x:0", "dtype": "float32", "shape": [None, 32, 32, 3], "exists": True}
+        },
+        "outputs": {
+            "classes": {"name": "classes:0", "dtype": "int64", "shape": [None], "exists": True},
+            "logits": {"name": "fc2/add:0", "dtype": "float32", "shape": [None, 4], "exists": True},
+            "probabilities": {
+                "name": "probabilities:0",
+                "dtype": "float32",
+                "shape": [None, 4],
+                "exists": True,
+            },
+        },
+    }
+
+
+def test_sparse_and_lost_tensors_of_a_signature() -> None:
+    meta = meta_of(lambda: v1.placeholder(tf.float32, [2], "x"))
+    inputs = meta.proto.signature_def["mine"].inputs
+    inputs["sparse"].coo_sparse.values_tensor_name = "x:0"
+    inputs["sparse"].coo_sparse.indices_tensor_name = "x:0"
+    inputs["sparse"].coo_sparse.dense_shape_tensor_name = "x:0"
+    inputs["lost"].name = "gone:0"
+    found = signatures_part.record(_subject(meta))["mine"]["inputs"]
+    assert (found["sparse"]["name"], found["sparse"]["exists"]) == ("x:0, x:0, x:0", True)
+    assert not found["lost"]["exists"]
+    lines = signatures_part.lines({"mine": {"method_name": "", "inputs": found, "outputs": {}}}, 9)
+    assert any("gone:0, which the graph does not have" in line for line in lines)
+
+
+def test_info(cnn_run: Path) -> None:
+    meta = open_model(str(cnn_run))
+    found = info_part.record(_subject(meta))
+    assert found["tensorflow_version"] == tf.__version__
+    assert found["tensorflow_git_version"] == tf.version.GIT_VERSION
+    assert found["producer"] == tf.version.GRAPH_DEF_VERSION
+    assert found["stripped_default_attrs"]
+    assert found["unknown_ops"] == []
+    ops = [node.op for node in meta.proto.graph_def.node]
+    assert found["ops"] == {op: ops.count(op) for op in ops}
+
+
+def test_an_unknown_operation_and_tags_are_told() -> None:
+    meta = meta_of(lambda: tf.constant(1, name="c"))
+    meta.nodes["c"].op = "NoSuchOperation"
+    meta.proto.meta_info_def.tags.extend(["serve", "gpu"])
+    meta.proto.graph_def.versions.bad_consumers.append(5)
+    found = info_part.record(_subject(meta))
+    assert found["unknown_ops"] == ["NoSuchOperation"]
+    text = "\n".join(info_part.lines(found, 10))
+    assert "not in this TensorFlow: NoSuchOperation" in text
+    assert "tags serve, gpu" in text
+    assert "bad consumers 5" in text
+
+
+def test_the_graph(cnn_run: Path) -> None:
+    meta = open_model(str(cnn_run))
+    found = graph_part.record(_subject(meta))
+    assert found["nodes"] == len(meta.nodes)
+    needed = v1.graph_util.extract_sub_graph(
+        meta.proto.graph_def, ["fc2/add", "probabilities", "classes"]
+    )
+    assert found["inference_nodes"] == len(needed.node) - 1  # Without x, which is fed.
+    variables = {entry["name"]: entry["shape"] for entry in found["variables"]}
+    assert variables["fc1/w:0"] == [1024, 128]
+    text = graph_part.lines(found, 300)
+    assert "    conv1/w:0  float32 [3, 3, 3, 32]" in text
+    assert "    conv1/w/Adam:0  float32 [3, 3, 3, 32], not trained" in text
+
+
+def test_functions() -> None:
+    @tf.function  # type: ignore[untyped-decorator]
+    def double(x: tf.Tensor) -> tf.Tensor:
+        return x + x
+
+    meta = meta_of(lambda: double(v1.placeholder(tf.float32, [2])))
+    ((name, found),) = functions_part.record(_subject(meta)).items()
+    (function,) = meta.proto.graph_def.library.function
+    assert name == function.signature.name
+    assert list(found["arguments"].values()) == list(found["results"].values()) == ["float32"]
+    assert found["nodes"] == len(function.node_def)
+    assert found["ops"]["AddV2"] == 1
+    assert f"  {name}(" in functions_part.lines({name: found}, 5)[1]
+
+
+def test_safety_of_a_graph_with_files() -> None:
+    def build() -> None:
+        x = v1.placeholder(tf.float32, [2], "x")
+        tf.identity(x, name="y")
+        tf.io.write_file("target", tf.io.read_file("secret", name="read"), name="write")
+
+    meta = meta_of(build)
+    found = safety_part.record(_subject(meta, "y"))
+    assert found["inference"] == {"passes": True, "offenders": []}
+    assert {entry["node"] for entry in found["whole"]["offenders"]} == {"read", "write"}
+    text = "\n".join(safety_part.lines(found, 10))
+    assert "ReadFile, which can read or write files: read" in text
+    found = safety_part.record(_subject(meta, "read"))
+    assert [entry["node"] for entry in found["inference"]["offenders"]] == ["read"]
+
+
+def test_nothing_to_predict() -> None:
+    meta = MetaGraphFile("model.meta", "model", MetaGraphDef())
+    meta.proto.graph_def.node.add(name="n", op="NoOp")
+    found = safety_part.record(_subject(meta))
+    assert found["inference"] is None
+    assert "--fetch" in "\n".join(safety_part.lines(found, 10))
+
+
+def test_looking_changes_nothing(cnn_run: Path) -> None:
+    meta = open_model(str(cnn_run))
+    subject = _subject(meta)
+    before = np.frombuffer(meta.proto.SerializeToString(deterministic=True), np.uint8)
+    for part in (info_part, saver_part, collections_part, signatures_part, safety_part):
+        part.record(subject)
+    after = np.frombuffer(meta.proto.SerializeToString(deterministic=True), np.uint8)
+    np.testing.assert_array_equal(before, after)

@@ -1,0 +1,109 @@
+"""Style, texts and files of pictures."""
+
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import matplotlib as mpl
+import pytest
+from matplotlib.figure import Figure
+
+from checkpoints import durable
+from prediction.errors import PredictionError
+from tools.common.errors import ToolError
+from tools.plotting import picture
+from tools.plotting.picture import as_label, check_target, new_figure, render, style, write
+
+ODD = "$x_{1}$ <&> \u732b \ufffe \x1b[31m \udc80"
+
+
+def _figure(title: str = "a title") -> Figure:
+    figure = new_figure(2, 2)
+    axes = figure.subplots()
+    axes.plot([0, 1, 2], [1, 3, 2], label="a line")
+    axes.fill_between([0, 1], [0, 1], hatch="/")  # Of an SVG, hatches and clips have ids.
+    axes.set_title(title)
+    axes.legend()
+    return figure
+
+
+@pytest.mark.parametrize("name", ["p.png", "p.SVG"])
+def test_the_same_picture_is_the_same_bytes(name: str) -> None:
+    first, second = render(_figure(), name), render(_figure(), name)
+    assert first == second
+    assert render(_figure("another"), name) != first
+
+
+def test_the_suffix_is_the_format() -> None:
+    assert render(_figure(), "p.png").startswith(b"\x89PNG")
+    assert ET.fromstring(render(_figure(), "p.svg")).tag.endswith("svg")
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_any_text_is_drawn_as_it_stands(suffix: str) -> None:
+    """Neither as a formula, nor with a warning of missing glyphs, nor as XML."""
+    label = as_label(ODD)
+    with style():
+        content = render(_figure(label), f"p.{suffix}")
+    if suffix == "svg":
+        ET.fromstring(content)
+        assert "$x_{1}$" in content.decode()
+
+
+def test_a_formula_that_is_none_is_no_error() -> None:
+    render(_figure("$\\frac{$"), "p.png")
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [("a b", "a b"), ("a\nb\tc", "a b c"), ("\x1b[0m", "\ufffd[0m"), ("\udc80", "\ufffd")],
+)
+def test_labels_are_one_printable_line(text: str, label: str) -> None:
+    assert as_label(text) == label
+
+
+def test_a_long_label_is_cut() -> None:
+    assert as_label("a" * 50, 10) == "a" * 9 + "\u2026"
+
+
+def test_the_users_own_style_changes_nothing_and_is_kept() -> None:
+    plain = render(_figure(), "p.png")
+    with mpl.rc_context({"font.size": 20, "text.usetex": True}):
+        with style():
+            assert render(_figure(), "p.png") == plain
+        assert mpl.rcParams["font.size"] == 20
+
+
+def test_what_is_there_stays(tmp_path: Path) -> None:
+    path = tmp_path / "p.png"
+    check_target(str(path), [], overwrite=False)
+    path.write_bytes(b"old")
+    with pytest.raises(ToolError, match="--overwrite"):
+        check_target(str(path), [], overwrite=False)
+    check_target(str(path), [], overwrite=True)
+    assert path.read_bytes() == b"old"
+
+
+def test_what_is_read_is_not_written_over(tmp_path: Path) -> None:
+    path = tmp_path / "p.png"
+    path.write_bytes(b"an image to predict")
+    with pytest.raises(PredictionError, match="is read too"):
+        check_target(str(path), [str(path)], overwrite=True)
+
+
+def test_it_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "p.png"
+    write(str(path), b"whole")
+    assert path.read_bytes() == b"whole"
+
+    def fail(*_: str) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(durable, "rename", fail)
+    with pytest.raises(ToolError, match="the disk is full"):
+        write(str(path), b"other")
+    assert path.read_bytes() == b"whole"
+    assert [p.name for p in tmp_path.iterdir()] == ["p.png"]
+
+
+def test_colours_differ() -> None:
+    assert len({*picture.COLOURS}) == len(picture.COLOURS)

@@ -1,0 +1,208 @@
+"""`python -m tools.diff`: its lines, its JSON and its exit code, held against NumPy."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.prediction import stock
+from tests.test_thirdparty import THIRD_PARTY
+from tests.tools.conftest import Tool
+
+v1 = tf.compat.v1
+
+
+def _save(prefix: Path, values: Mapping[str, Any], **saver_options: Any) -> str:
+    with stock.checkpoint(prefix, **saver_options):
+        for name, value in values.items():
+            v1.get_variable(name, initializer=np.asarray(value), use_resource=False)
+    return str(prefix)
+
+
+def _variables(tool: Tool, *arguments: object) -> dict[str, dict[str, Any]]:
+    ended = tool("diff", *arguments, "--only=variables", "--format=json")
+    assert not ended.err
+    record = json.loads(ended.out)
+    assert record["differ"] == bool(ended.code)
+    return {variable["name"]: variable for variable in record["variables"]}
+
+
+def test_a_checkpoint_does_not_differ_from_itself(cnn_run: Path, tool: Tool) -> None:
+    for a, b in [("my-model-200", "my-model-200.index"), ("", "my-model-200.meta")]:
+        ended = tool("diff", cnn_run / a, cnn_run / b)
+        assert ended.code == 0
+        assert "variables: 27 equal\ngraphs: equal" in ended.out
+
+
+def test_two_steps_differ_as_numpy_says(cnn_run: Path, tool: Tool) -> None:
+    a, b = (f"{cnn_run}/my-model-{step}" for step in (190, 200))
+    found = _variables(tool, a, b)
+    one, other = tf.train.load_checkpoint(a), tf.train.load_checkpoint(b)
+    assert found.keys() == one.get_variable_to_shape_map().keys()
+    for name, variable in found.items():
+        x, y = (np.asarray(r.get_tensor(name), np.float64) for r in (one, other))
+        values = variable["values"]
+        assert values["largest"] == np.abs(x - y).max()
+        assert values["differing"] == np.count_nonzero(x != y)
+        sizes = np.maximum(np.maximum(np.abs(x), np.abs(y)), 1e-300)
+        assert values["relative"] == pytest.approx((np.abs(x - y) / sizes).max(), rel=1e-9)
+
+
+def test_what_only_one_has_and_what_has_another_shape_or_dtype(tmp_path: Path, tool: Tool) -> None:
+    a = _save(tmp_path / "a", {"gone": 1.0, "size": [1.0], "kind": [1, 2], "same": 1.0})
+    b = _save(tmp_path / "b", {"new": 1.0, "size": [[1.0]], "kind": [1.0, 2.5], "same": 1.0})
+    found = _variables(tool, a, b)
+    assert {name: variable["status"] for name, variable in found.items()} == {
+        "gone": "only in A",
+        "kind": "dtype",
+        "new": "only in B",
+        "same": "equal",
+        "size": "shape",
+    }
+    assert found["kind"]["values"]["largest"] == 0.5
+    assert found["size"]["b"] == {"dtype": "float64", "shape": [1, 1]}
+    text = tool("diff", a, b).out
+    assert "shape: float64 [1] -> float64 [1, 1]" in text
+    assert "dtype: int64 [2] -> float64 [2]" in text
+
+
+@pytest.mark.parametrize(("tolerance", "code"), [(0, 1), (0.4, 1), (0.5, 0), (9, 0)])
+def test_differences_up_to_the_tolerance_count_as_none(
+    tolerance: float, code: int, tmp_path: Path, tool: Tool
+) -> None:
+    a, b = _save(tmp_path / "a", {"w": [1.0, 2.0]}), _save(tmp_path / "b", {"w": [1.5, 2.0]})
+    ended = tool("diff", a, b, f"--tolerance={tolerance}", "--only=variables")
+    assert ended.code == code
+    assert ("taken as equal, of other bytes: w (up to 0.5)" in ended.out) == (code == 0)
+
+
+def test_nans_are_told_of(tmp_path: Path, tool: Tool) -> None:
+    a, b = _save(tmp_path / "a", {"w": [np.nan, 1]}), _save(tmp_path / "b", {"w": [np.nan, 1]})
+    c = _save(tmp_path / "c", {"w": [np.nan, np.nan]})
+    same = tool("diff", a, b, "--only=variables")
+    assert same.code == 0
+    assert "NaN at the same places in both, taken as equal: w" in same.out
+    values = _variables(tool, a, c, "--tolerance=1e9")["w"]["values"]
+    assert (values["largest"], values["equal_nans"], values["differing"]) == ("Infinity", 1, 1)
+
+
+def test_every_kind_of_value(tmp_path: Path, tool: Tool) -> None:
+    half = np.asarray([1.5, 2.5], np.float16)
+    kinds = {"text": ["a", "b"], "flag": [True, False], "half": half, "number": [2**62, 0]}
+    kinds |= {"brain": half.astype(tf.bfloat16.as_numpy_dtype)}
+    a = _save(tmp_path / "a", kinds)
+    assert tool("diff", a, _save(tmp_path / "b", kinds)).code == 0
+    others = {name: np.asarray(value)[::-1] for name, value in kinds.items()}
+    found = _variables(tool, a, _save(tmp_path / "c", others))
+    assert {name: v["values"]["largest"] for name, v in found.items()} == {
+        "text": None,
+        "flag": 1,
+        "half": 1.0,
+        "brain": 1.0,
+        "number": 2**62,
+    }
+    assert all(variable["values"]["differing"] == 2 for variable in found.values())
+
+
+def test_formats_do_not_matter(tmp_path: Path, tool: Tool) -> None:
+    values = {"w": np.arange(6.0).reshape(2, 3), "b": [1.0]}
+    a = _save(tmp_path / "a", values)
+    version = v1.train.SaverDef.V1
+    others = [
+        _save(tmp_path / "b", values, sharded=True),
+        _save(tmp_path / "c", values, write_version=version),
+        _save(tmp_path / "d", values, write_version=version, sharded=True),
+    ]
+    for other in others:
+        assert {v["status"] for v in _variables(tool, a, other).values()} == {"equal"}
+
+
+def test_a_filter_is_looked_for_in_names(cnn_run: Path, tool: Tool) -> None:
+    a, b = cnn_run / "my-model-190", cnn_run / "my-model-200"
+    found = _variables(tool, a, b, "--filter=^conv./w$")
+    assert [*found] == ["conv1/w", "conv2/w"]
+    assert tool("diff", a, b, "--filter=(").code == 2
+
+
+def test_long_lists_are_cut_in_text_alone(cnn_run: Path, tool: Tool) -> None:
+    a, b = cnn_run / "my-model-190", cnn_run / "my-model-200"
+    assert "  and 17 more, which --format=json has" in tool("diff", a, b).out
+    assert len(_variables(tool, a, b)) == 27
+
+
+def test_a_frozen_graph_and_its_checkpoint(tmp_path: Path, tool: Tool) -> None:
+    (tmp_path / "run").mkdir()
+    with tf.Graph().as_default() as graph, v1.Session() as session:
+        w = v1.get_variable("w", initializer=2.0, use_resource=False)
+        tf.multiply(v1.placeholder(tf.float32, [None], name="x"), w, name="y")
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, f"{tmp_path}/run/m")
+        frozen = v1.graph_util.extract_sub_graph(graph.as_graph_def(), ["y"])
+    frozen.node[0].op = "Const"
+    (tmp_path / "frozen.pb").write_bytes(frozen.SerializeToString())
+    ended = tool("diff", tmp_path / "run", tmp_path / "frozen.pb", "--format=json")
+    record = json.loads(ended.out)
+    assert (ended.code, record["variables"]) == (1, None)
+    assert record["notes"] == [f"variables: {tmp_path}/frozen.pb has none, {tmp_path}/run has"]
+    nodes = record["graph"]["nodes"]
+    assert nodes["added"] == []
+    assert "save/SaveV2" in nodes["removed"]
+
+
+def test_a_saved_model_has_variables_and_a_graph(tmp_path: Path, tool: Tool) -> None:
+    module = tf.Module()
+    module.v = tf.Variable([1.0, 2.0])
+    tf.saved_model.save(module, f"{tmp_path}/a")
+    module.v.assign([1.0, 2.5])
+    tf.saved_model.save(module, f"{tmp_path}/b")
+    assert tool("diff", tmp_path / "a", tmp_path / "a").code == 0
+    found = _variables(tool, tmp_path / "a", tmp_path / "b")
+    assert found["v/.ATTRIBUTES/VARIABLE_VALUE"]["values"]["largest"] == 0.5
+
+
+def test_variables_alone_are_compared_without_a_graph(
+    linear_run: Path, tmp_path: Path, tool: Tool
+) -> None:
+    for file in linear_run.glob("my-model-300.*"):
+        if file.suffix not in {".meta", ".manifest"}:
+            shutil.copy(file, tmp_path)
+    ended = tool("diff", linear_run, tmp_path)
+    assert ended.code == 0
+    assert f"not compared, graph: {tmp_path} has none, {linear_run} has" in ended.out
+
+
+def test_errors_are_a_line_and_nothing_on_stdout(
+    linear_run: Path, tmp_path: Path, tool: Tool
+) -> None:
+    (tmp_path / "frozen.pb").write_bytes(b"no graph at all")
+    run = shutil.copytree(linear_run, tmp_path / "run")
+    (run / "my-model-300.data-00000-of-00001").write_bytes(b"?" * 16)
+    for b, line in [
+        ("nowhere", "there is no file"),
+        ("frozen.pb", "is no graph"),
+        ("run/my-model-300", "hecksum"),
+        ("run/my-model-310", "the newest is my-model-300"),
+    ]:
+        ended = tool("diff", linear_run, tmp_path / b)
+        assert (ended.code, ended.out) == (1, ""), b
+        assert line in ended.err
+        assert "\n" not in ended.err
+    ended = tool("diff", linear_run, tmp_path / "nowhere", "--only=variables")
+    assert ended.err.startswith(f"--b={tmp_path}/nowhere: ")
+    assert tool("diff", linear_run).code == 2
+
+
+def test_checkpoints_of_public_projects(linear_run: Path, tool: Tool) -> None:
+    if not THIRD_PARTY.is_dir():
+        pytest.skip("needs the checkpoints of public projects at ../shared/thirdparty")
+    for meta in sorted(THIRD_PARTY.rglob("*.meta")):
+        assert tool("diff", meta, meta.parent).code == 0, meta
+        record = json.loads(tool("diff", linear_run, meta, "--format=json").out)
+        assert record["differ"]
+        assert record["variables"]
+        assert record["graph"]["nodes"]["added"]

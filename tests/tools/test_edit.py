@@ -1,0 +1,622 @@
+"""Edited checkpoints, read by stock clients: what they hold, restore and predict."""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tensorflow as tf
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
+
+import finetune
+from cli.ending import EXIT_FAILED, EXIT_USAGE
+from finetuning.config import FinetuneConfig
+from prediction.command import PredictConfig, predict
+from tests.data.idx_files import write_mnist
+from tests.prediction import stock
+from tests.tools.conftest import Tool
+from tools.editing import command, writing
+from train_mlp import MlpConfig
+from train_mlp import train as train_mlp
+
+v1 = tf.compat.v1
+Array = npt.NDArray[Any]
+
+THIRD_PARTY = Path(__file__).resolve().parents[3] / "shared" / "thirdparty"
+SUFFIXES = (".data-00000-of-00001", ".index", ".meta")
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # TensorFlow's, of the format V1.
+
+
+@pytest.fixture
+def edit(tool: Tool) -> Callable[..., dict[str, Any]]:
+    """Calls the tool, which has to succeed, and returns its JSON."""
+
+    def call(*arguments: object) -> dict[str, Any]:
+        ended = tool("edit", *arguments, "--format=json")
+        assert ended.code == 0, ended.err
+        record: dict[str, Any] = json.loads(ended.out)
+        return record
+
+    return call
+
+
+Edit = Callable[..., dict[str, Any]]
+
+
+def _values(prefix: str | Path) -> dict[str, Array]:
+    reader = tf.train.load_checkpoint(str(prefix))
+    return {key: np.asarray(reader.get_tensor(key)) for key in reader.get_variable_to_shape_map()}
+
+
+def _assert_same(one: Mapping[str, Array], other: Mapping[str, Array]) -> None:
+    assert one.keys() == other.keys()
+    for key, value in one.items():
+        assert (value.dtype, value.shape) == (other[key].dtype, other[key].shape)
+        assert value.tobytes() == other[key].tobytes()
+
+
+def _proto(prefix: str | Path) -> MetaGraphDef:
+    return MetaGraphDef.FromString(Path(f"{prefix}.meta").read_bytes())
+
+
+def _rows(shape: tuple[int, ...] = (3, 32, 32, 3)) -> Array:
+    return np.random.default_rng(1).random(shape, np.float32)
+
+
+def test_a_subset_under_other_names_restores_into_a_graph_of_those_names(
+    cnn_run: Path, edit: Edit, tmp_path: Path
+) -> None:
+    before = {path.name: path.read_bytes() for path in cnn_run.glob("my-model-*")}
+    rules = ["--only=^conv1/[wb]$", "--rename=conv1/b=offset", "--rename=conv1/=filters/"]
+    record = edit(cnn_run, f"--output={tmp_path}/new", *rules)
+    with tf.Graph().as_default(), v1.Session() as session:
+        w = v1.get_variable("filters/w", [3, 3, 3, 32])
+        b = v1.get_variable("offset", [32])
+        v1.train.Saver().restore(session, f"{tmp_path}/new")
+        found = dict(zip(["conv1/w", "conv1/b"], session.run([w, b]), strict=True))
+    old = _values(cnn_run / "my-model-200")
+    _assert_same(found, {key: old[key] for key in found})
+    assert _values(f"{tmp_path}/new").keys() == {"filters/w", "offset"}
+    assert {v["was"]: v["name"] for v in record["variables"]} == {
+        "conv1/w": "filters/w",
+        "conv1/b": "offset",
+    }
+    assert len(record["dropped"]) == 25
+    assert record["graph"] is None
+    assert {*os.listdir(tmp_path)} == {"checkpoint", "new.index", "new.data-00000-of-00001"}
+    assert before == {path.name: path.read_bytes() for path in cnn_run.glob("my-model-*")}
+
+
+def test_without_slots_an_inference_graph_of_the_models_own_names_restores(
+    linear_run: Path, cnn_run: Path, edit: Edit, tmp_path: Path
+) -> None:
+    edit(cnn_run, f"--output={tmp_path}/cnn", "--without_slots")
+    layers = {f"{layer}/{v}" for layer in ("conv1", "conv2", "fc1", "fc2") for v in "wb"}
+    assert _values(f"{tmp_path}/cnn").keys() == layers | {"global_step"}
+    edit(linear_run / "my-model-300.meta", f"--output={tmp_path}/linear", "--without_slots")
+    _assert_same(_values(f"{tmp_path}/linear"), _values(linear_run / "my-model-300"))
+
+
+def test_the_graph_goes_along_under_new_names(cnn_run: Path, edit: Edit, tmp_path: Path) -> None:
+    rules = ["--without_slots", "--rename=fc2/=head/", "--rename=x=images", "--rename=conv1/w=f"]
+    record = edit(f"--meta={cnn_run}", f"--output={tmp_path}/new", *rules)
+    old, new = cnn_run / "my-model-200", tmp_path / "new"
+    expected = stock.run(f"{old}.meta", ["fc2/add:0", "conv1/w/read:0"], {"x:0": _rows()})
+    found = stock.run(f"{new}.meta", ["head/add:0", "f/read:0"], {"images:0": _rows()})
+    for one, other in zip(expected, found, strict=True):
+        assert one.tobytes() == other.tobytes()
+    proto = _proto(new)
+    assert list(proto.collection_def["predict"].node_list.value) == ["head/add:0"]
+    assert proto.signature_def["serving_default"].inputs["x"].name == "images:0"
+    assert {"input_scale", "trained_on", "variables"} <= {*proto.collection_def}
+    assert "train_op" not in proto.collection_def
+    names = {node.name for node in proto.graph_def.node}
+    assert not {name for name in names if "Adam" in name or "gradient" in name}
+    assert record["graph"]["nodes"] == len(names) < record["graph"]["nodes_before"]
+    assert record["graph"]["outputs"][0] == "head/add:0"
+    assert record["graph"]["tolerance"] == record["graph"]["largest_difference"] == 0
+
+
+def _copy(prefix: str | Path, folder: Path) -> Path:
+    """The same checkpoint elsewhere, without a manifest, so that a test may change it."""
+    folder.mkdir()
+    for suffix in SUFFIXES:
+        (folder / f"model{suffix}").write_bytes(Path(f"{prefix}{suffix}").read_bytes())
+    return folder / "model"
+
+
+def _predictions(meta: Path, rows: Path) -> tuple[list[Any], list[Any]]:
+    """What predict.py says of rows: the values of the outputs, and the classes."""
+    document = json.loads(predict(PredictConfig(str(meta), input=[str(rows)], format="json")))
+    return [*document["outputs"].values()], document.get("predictions", [])
+
+
+def test_predict_says_of_it_what_it_says_of_the_original(
+    finetune_config: Callable[..., FinetuneConfig], cnn_run: Path, edit: Edit, tmp_path: Path
+) -> None:
+    """Of a fine-tuned model, two of whose classes are called as nodes are."""
+    prefix = finetune.train(finetune_config(cnn_run, "Relu:0")).prefix
+    old = _copy(prefix, tmp_path / "copy")
+    names = [b"red", b"x", b"head/w"]
+    stock.edit_meta(
+        Path(f"{old}.meta"),
+        lambda proto: proto.collection_def["class_names"].bytes_list.value.extend(names),
+    )
+    edit(f"--meta={old}", f"--output={tmp_path}/new", "--without_slots", "--rename_regex=^=a/")
+    np.save(tmp_path / "rows.npy", _rows((9, 32, 32, 3)))
+    expected = _predictions(Path(f"{old}.meta"), tmp_path / "rows.npy")
+    assert {row["class"] for row in expected[1]} <= {name.decode() for name in names}
+    assert _predictions(tmp_path / "new.meta", tmp_path / "rows.npy") == expected
+
+
+def test_a_perceptron_of_another_optimizer_predicts_as_before(
+    mlp_config: Callable[..., MlpConfig], edit: Edit, tmp_path: Path
+) -> None:
+    data = write_mnist(tmp_path / "MNIST_data", 100, 20)
+    config = mlp_config(tmp_path / "run", data_dir=str(data), batch_size=16, epochs=1.0)
+    prefix = train_mlp(config).prefix
+    record = edit(
+        f"--meta={tmp_path}/run", f"--output={tmp_path}/new", "--without_slots", "--rename=w_o=out"
+    )
+    assert {v["name"] for v in record["variables"]} == {"w_h", "w_h2", "out", "global_step"}
+    feeds = {"X:0": _rows((4, 784))}
+    (one,) = stock.run(f"{prefix}.meta", ["logits:0"], feeds)
+    (other,) = stock.run(tmp_path / "new.meta", ["logits:0"], feeds)
+    assert one.tobytes() == other.tobytes()
+
+
+def test_there_and_back_gives_the_same_files(cnn_run: Path, edit: Edit, tmp_path: Path) -> None:
+    """Whether the graph goes along or not; of the graph too, as its saver is of today's form."""
+    there = ["--rename=conv1/w=z", "--rename=fc1/=a/", r"--rename_regex=^(conv\d)/=net/\1/"]
+    back = ["--rename=z=conv1/w", "--rename=a/=fc1/", "--rename=net/="]
+    edit(cnn_run, f"--output={tmp_path}/there", *there)
+    edit(f"{tmp_path}/there", f"--output={tmp_path}/back", *back)
+    edit(f"--meta={cnn_run}", f"--output={tmp_path}/there2", *there)
+    edit(f"--meta={tmp_path}/there2", f"--output={tmp_path}/back2", *back)
+    for suffix in SUFFIXES:
+        old = (cnn_run / f"my-model-200{suffix}").read_bytes()
+        assert (tmp_path / f"back2{suffix}").read_bytes() == old
+        if suffix != ".meta":
+            assert (tmp_path / f"back{suffix}").read_bytes() == old
+            assert (tmp_path / f"there2{suffix}").read_bytes() == (
+                tmp_path / f"there{suffix}"
+            ).read_bytes()
+
+
+@pytest.mark.parametrize("cast", ["float16", "bfloat16", "float64"])
+def test_cast_values_are_restored_in_the_graphs_own_dtype(
+    cnn_run: Path, edit: Edit, tmp_path: Path, cast: str
+) -> None:
+    record = edit(
+        f"--meta={cnn_run}", f"--output={tmp_path}/new", f"--cast={cast}", "--rename=fc1/w=w"
+    )
+    old, new = _values(cnn_run / "my-model-200"), _values(tmp_path / "new")
+    dtype = tf.as_dtype(cast).as_numpy_dtype
+    rounded = old["fc1/w"].astype(dtype)
+    assert new["w"].tobytes() == rounded.tobytes()
+    assert new["global_step"].dtype == np.int64
+    fetches = ["w:0", "fc2/add:0"]
+    found, logits = stock.run(tmp_path / "new.meta", fetches, {"x:0": _rows()})
+    assert found.dtype == np.float32
+    assert found.tobytes() == rounded.astype(np.float32).tobytes()
+    (expected,) = stock.run(f"{cnn_run}/my-model-200.meta", ["fc2/add:0"], {"x:0": _rows()})
+    largest = np.abs(expected - logits).max() / np.abs(expected).max()
+    assert largest <= record["graph"]["tolerance"]
+    assert (largest == 0) == (cast == "float64")
+    np.save(tmp_path / "rows.npy", _rows())
+    (values, *_), _ = _predictions(tmp_path / "new.meta", tmp_path / "rows.npy")
+    np.testing.assert_allclose(values, logits, rtol=1e-5)
+
+
+def test_a_stock_client_saves_a_cast_checkpoint_as_it_was(
+    linear_run: Path, edit: Edit, tmp_path: Path
+) -> None:
+    edit(f"--meta={linear_run}", f"--output={tmp_path}/new", "--cast=float16", "--rename=w=v")
+    with tf.Graph().as_default(), v1.Session() as session:
+        saver = v1.train.import_meta_graph(f"{tmp_path}/new.meta")
+        saver.restore(session, f"{tmp_path}/new")
+        saver.save(session, f"{tmp_path}/again")
+    _assert_same(_values(tmp_path / "new"), _values(tmp_path / "again"))
+
+
+def test_a_cast_there_and_back_leaves_no_trace_in_the_graph(
+    linear_run: Path, edit: Edit, tmp_path: Path
+) -> None:
+    """Which has as many nodes as it would have had without."""
+    edit(f"--meta={linear_run}", f"--output={tmp_path}/half", "--cast=float16")
+    edit(f"--meta={tmp_path}/half", f"--output={tmp_path}/back", "--cast=float32")
+    old, back = (
+        {node.name: node.op for node in _proto(prefix).graph_def.node}
+        for prefix in (linear_run / "my-model-300", tmp_path / "back")
+    )
+    assert back == old
+    w = _values(linear_run / "my-model-300")["w"].astype(np.float16).astype(np.float32)
+    assert _values(tmp_path / "back")["w"].tobytes() == w.tobytes()
+
+
+V1, V2 = v1.train.SaverDef.V1, v1.train.SaverDef.V2
+
+
+RAMP = np.linspace(0, 1, 24, dtype=np.float32).reshape(6, 4)
+
+
+def _ramp(shape: list[int], dtype: tf.DType, partition_info: Any) -> tf.Tensor:
+    """The rows of RAMP that a part of it has."""
+    start = partition_info.var_offset[0]
+    return tf.constant(RAMP[start : start + shape[0]], dtype)
+
+
+@pytest.fixture(params=["ref", "resource"])
+def sliced(request: pytest.FixtureRequest) -> Callable[[], None]:
+    """A model of a variable in two parts and one saved under another name, with a training step."""
+
+    def build() -> None:
+        x = v1.placeholder(tf.float32, [None, 6], "x")
+        with v1.variable_scope("", use_resource=request.param == "resource"):
+            w = v1.get_variable(
+                "w",
+                [6, 4],
+                initializer=_ramp,
+                partitioner=v1.fixed_size_partitioner(2),
+            )
+            b = v1.get_variable("b", initializer=[1.0, 2, 3, 4])
+            y = tf.add(x @ tf.convert_to_tensor(w), b, name="y")
+            v1.train.AdamOptimizer().minimize(tf.reduce_sum(y**2))
+        v1.add_to_collection("predict", y)
+
+    return build
+
+
+@pytest.mark.parametrize("version", [V1, V2], ids=["V1", "V2"])
+@pytest.mark.parametrize("sharded", [False, True])
+@pytest.mark.parametrize("slots", ["", "--without_slots"])
+def test_any_format_a_saver_has_written_becomes_the_present_one(
+    sliced: Callable[[], None],
+    edit: Edit,
+    tmp_path: Path,
+    version: int,
+    sharded: bool,
+    slots: str,
+) -> None:
+    with stock.checkpoint(tmp_path / "old", write_version=version, sharded=sharded):
+        sliced()
+    record = edit(
+        f"--meta={tmp_path}/old.meta",
+        f"--output={tmp_path}/new",
+        "--rename=b=c",
+        "--rename=w/=u/",
+        "--rename=w=u",
+        *([slots] if slots else []),
+    )
+    assert {path.name for path in tmp_path.glob("new.*")} == {f"new{s}" for s in SUFFIXES}
+    feeds = {"x:0": _rows((5, 6))}
+    suffix = "-?????-of-00001" if sharded and version == V1 else ""
+    (one,) = stock.run(tmp_path / "old.meta", ["y:0"], feeds, f"{tmp_path}/old{suffix}")
+    (other,) = stock.run(tmp_path / "new.meta", ["y:0"], feeds)
+    assert one.tobytes() == other.tobytes()
+    values = _values(tmp_path / "new")
+    np.testing.assert_array_equal(values["u"], RAMP)
+    np.testing.assert_array_equal(values["c"], [1, 2, 3, 4])
+    assert (values.keys() == {"u", "c"}) == bool(slots)
+    if version == V2:
+        assert {v["name"] for v in record["variables"] if v["in_slices"]} >= {"u"}
+    with tf.Graph().as_default(), v1.Session() as session:  # What it saves is whole, too.
+        saver = v1.train.import_meta_graph(f"{tmp_path}/new.meta", clear_devices=True)
+        saver.restore(session, f"{tmp_path}/new")
+        _assert_same(_values(saver.save(session, f"{tmp_path}/again")), values)
+
+
+def test_a_saver_that_stores_under_names_of_its_own_is_followed(edit: Edit, tmp_path: Path) -> None:
+    """`value` of the checkpoint is `w` of the graph: a rule for either is for that one alone."""
+    with tf.Graph().as_default(), v1.Session() as session:
+        w = v1.get_variable("w", initializer=[2.0, 3])
+        v1.add_to_collection("predict", tf.identity(w * 2, "y"))
+        session.run(w.initializer)
+        v1.train.Saver({"value": w}).save(session, f"{tmp_path}/old")
+    for rule, key, node in (("value=v", "v", "w"), ("w=v", "value", "v")):
+        arguments = [f"--meta={tmp_path}/old", f"--output={tmp_path}/{node}", f"--rename={rule}"]
+        edit(*arguments)
+        assert _values(f"{tmp_path}/{node}").keys() == {key}
+        assert node in {n.name for n in _proto(tmp_path / node).graph_def.node}
+        np.testing.assert_array_equal(stock.run(f"{tmp_path}/{node}.meta", ["y:0"]), [[4, 6]])
+
+
+def test_tables_are_filled_as_before(edit: Edit, tmp_path: Path) -> None:
+    """One that is computed, one whose content is in the checkpoint, beside a dropped variable."""
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.int64, [None], "x")
+        keys, numbers = tf.constant([0, 1], tf.int64), v1.get_variable("n", initializer=[5.0, 6])
+        v1.get_variable("unused", initializer=1.0)
+        table = tf.lookup.StaticHashTable(
+            tf.lookup.KeyValueTensorInitializer(keys, tf.constant([3.0, 4])), -1.0
+        )
+        saved = tf.lookup.experimental.MutableHashTable(tf.int64, tf.float32, -1.0, name="saved")
+        y = tf.add(table.lookup(x) + saved.lookup(x), tf.reduce_sum(numbers), name="y")
+        v1.add_to_collection("predict", y)
+        session.run([v1.global_variables_initializer(), v1.tables_initializer()])
+        session.run(saved.insert(keys, tf.constant([7.0, 8])))
+        v1.train.Saver().save(session, f"{tmp_path}/old")
+    arguments = [f"--meta={tmp_path}/old", f"--output={tmp_path}/new", "--drop=unused"]
+    edit(*arguments, "--rename_regex=^=net/", "--feed=x=[1, 0, 5]")
+    with tf.Graph().as_default(), v1.Session() as session:
+        saver = v1.train.import_meta_graph(f"{tmp_path}/new.meta")
+        saver.restore(session, f"{tmp_path}/new")
+        session.run(v1.tables_initializer())
+        found = session.run("net/y:0", {"net/x:0": [1, 0, 5]})
+    np.testing.assert_array_equal(found, [4 + 8 + 11, 3 + 7 + 11, -1 - 1 + 11])
+
+
+def test_a_vocabulary_is_named_as_for_predict(tool: Tool, tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("a\nb\n")
+    with stock.checkpoint(tmp_path / "old"):
+        x = v1.placeholder(tf.string, [None], "x")
+        v1.get_variable("unused", initializer=1.0)
+        w = v1.get_variable("w", initializer=[5, 6])
+        words = tf.lookup.TextFileInitializer(
+            f"{tmp_path}/words.txt",
+            tf.string,
+            tf.lookup.TextFileIndex.WHOLE_LINE,
+            tf.int64,
+            tf.lookup.TextFileIndex.LINE_NUMBER,
+        )
+        table = tf.lookup.StaticHashTable(words, -1)
+        y = tf.cast(table.lookup(x), tf.int32) + tf.reduce_sum(w)
+        v1.add_to_collection("predict", tf.identity(y, "y"))
+    arguments = [f"--meta={tmp_path}/old", f"--output={tmp_path}/new", "--drop=unused"]
+    arguments += ["--rename_regex=^=net/", '--feed=x=["a", "b", "c"]']
+    assert "name it with --asset words.txt=" in tool("edit", *arguments).err
+    ended = tool("edit", *arguments, f"--asset=words.txt={tmp_path}/words.txt")
+    assert ended.code == 0, ended.err
+    with tf.Graph().as_default(), v1.Session() as session:
+        saver = v1.train.import_meta_graph(f"{tmp_path}/new.meta")
+        saver.restore(session, f"{tmp_path}/new")
+        session.run(v1.tables_initializer())
+        found = session.run("net/y:0", {"net/x:0": [b"b", b"a", b"z"]})
+    np.testing.assert_array_equal(found, [12, 11, 10])
+
+
+def test_loops_and_conditionals_are_pruned_with_what_belongs_to_them(
+    edit: Edit, tmp_path: Path
+) -> None:
+    """Of two loops of the old form, the one that needs the dropped variable goes."""
+    v1.disable_control_flow_v2()
+    try:
+        with stock.checkpoint(tmp_path / "old"):
+            x = v1.placeholder(tf.float32, [None], "x")
+            w, other = (v1.get_variable(n, initializer=2.0, use_resource=True) for n in "wv")
+            for name, factor in (("y", w), ("z", other)):
+                _, looped = tf.while_loop(
+                    lambda i, _: i < 3, lambda i, v, f=factor: (i + 1, v * f), [0, x]
+                )
+                v1.cond(x[0] > 0, lambda v=looped, f=factor: v + f, lambda v=looped: v, name=name)
+    finally:
+        v1.enable_control_flow_v2()
+    edit(
+        f"--meta={tmp_path}/old", f"--output={tmp_path}/new", "--drop=^v$",
+        "--fetch=y/Merge", "--rename_regex=^=net/",
+    )  # fmt: skip
+    collections = _proto(tmp_path / "new").collection_def
+    assert len(collections["while_context"].bytes_list.value) == 1
+    assert len(collections["cond_context"].bytes_list.value) == 2
+    (found,) = stock.run(tmp_path / "new.meta", ["net/y/Merge:0"], {"net/x:0": [1, -2]})
+    np.testing.assert_array_equal(found, [10, -14])
+
+
+def test_what_fetch_names_may_need_less(cnn_run: Path, edit: Edit, tmp_path: Path) -> None:
+    record = edit(
+        f"--meta={cnn_run}",
+        f"--output={tmp_path}/new",
+        "--only=^conv",
+        "--without_slots",
+        "--fetch=conv2/MaxPool2d",
+    )
+    assert record["graph"]["outputs"] == ["conv2/MaxPool2d:0"]
+    proto = _proto(tmp_path / "new")
+    assert list(proto.collection_def["predict"].node_list.value) == ["conv2/MaxPool2d:0"]
+    assert not proto.signature_def
+    fetches, feeds = ["conv2/MaxPool2d:0"], {"x:0": _rows()}
+    (one,) = stock.run(f"{cnn_run}/my-model-200.meta", fetches, feeds)
+    (other,) = stock.run(tmp_path / "new.meta", fetches, feeds)
+    assert one.tobytes() == other.tobytes()
+
+
+def test_the_variables_may_be_another_checkpoints(
+    linear_run: Path, edit: Edit, tmp_path: Path
+) -> None:
+    edit(f"--meta={linear_run}", f"--ckpt={linear_run}/my-model-270", f"--output={tmp_path}/new")
+    _assert_same(_values(tmp_path / "new"), _values(linear_run / "my-model-270"))
+
+
+def test_the_graph_of_a_checkpoint_that_a_trainer_reads_is_resumed_from(
+    linear_run: Path, edit: Edit, tmp_path: Path
+) -> None:
+    """Without a manifest, as anyone else's: its names are what counts."""
+    edit(f"--meta={linear_run}", f"--output={tmp_path}/run/my-model-300")
+    assert not (tmp_path / "run/my-model-300.manifest").exists()
+    from checkpoints.restore import restore_newest
+    from checkpoints.tensor_bundle import VariableSpec
+
+    values = _values(linear_run / "my-model-300")
+    specs = {key: VariableSpec(value.shape, value.dtype.name) for key, value in values.items()}
+    restored = restore_newest(str(tmp_path / "run"), specs)
+    assert restored is not None
+    assert (restored.step, restored.manifest) == (300, None)
+
+
+def test_text_says_what_was_done(cnn_run: Path, tool: Tool, tmp_path: Path) -> None:
+    ended = tool(
+        "edit",
+        f"--meta={cnn_run}",
+        f"--output={tmp_path}/new",
+        "--without_slots",
+        "--cast=float16",
+        "--rename=fc2/=head/",
+    )
+    lines = ended.out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == [
+        "kept 9 of 27 variables (295.1 KiB)",
+        "dropped 18",
+        "renamed 2",
+        "cast 8 to float16",
+        "graph",
+        "checked",
+        f"wrote {tmp_path}/new",
+    ]
+    assert "fc2/w -> head/w, fc2/b -> head/b" in lines[2]
+    assert "and 5 more" in lines[0]
+    assert "(up to 0.016 is allowed)" in lines[5]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--output={out}", "--drop=fc1"], "fc2/add:0 needs fc1/b, fc1/w, which would be dropped"),
+        (["--output={out}", "--rename=nothing=x"], "--rename=nothing=x is for no name that is"),
+        (["--output={out}", "--rename=conv1/=conv2/"], "would both be called conv2/"),
+        (["--output={out}", "--rename=x=y_"], "x and y_ would both be called y_"),
+        (["--output={out}", "--rename=x=a b"], "no names of nodes: a b for x"),
+        (["--output={out}", "--fetch=nothing"], "has no tensor 'nothing'"),
+        (["--output={out}", "--feed=x=[1.0]"], "x:0 takes float32 [?, 32, 32, 3], found"),
+        (["--output={out}", "--only=zzz"], "--only=zzz is found in no name of the 27"),
+        (["--output={run}/my-model-200"], "is the source, which is never touched"),
+        (["--output={run}/my-model-190"], "is there; --overwrite replaces it"),
+        (["--output={run}"], "is no prefix of a checkpoint"),
+        (["--output={out}", "--ckpt=nowhere"], "--ckpt=nowhere: there is no nowhere.index"),
+        (["--output={out}", "--max_meta_mb=0"], "--max_meta_mb=0: 0 is not an integer"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_and_leaves_nothing(
+    cnn_run: Path, tool: Tool, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    texts = [text.format(out=tmp_path / "a/new", run=cnn_run) for text in arguments]
+    before = {*os.listdir(cnn_run)}
+    ended = tool("edit", f"--meta={cnn_run}", *texts)
+    assert ended.code in (EXIT_FAILED, EXIT_USAGE)
+    assert message in ended.err
+    assert len(ended.err.splitlines()) == 1
+    assert not [name for _, _, names in os.walk(tmp_path) for name in names]
+    assert {*os.listdir(cnn_run)} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--output"),
+        (["--output=a"], "missing: --ckpt=... or --meta=..."),
+        (["m", "--output=a", "--only=("], "'(': missing )"),
+        (["m", "--output=a", "--rename=a"], "'a': expected old=new"),
+        (["m", "--output=a", r"--rename_regex=a=\1"], "invalid group reference"),
+        (["m", "--output=a", "--cast=int8"], "--cast"),
+        (["m", "n", "--output=a"], "unexpected argument 'n'"),
+    ],
+)
+def test_wrong_flags_are_usage(tool: Tool, arguments: list[str], message: str) -> None:
+    ended = tool("edit", *arguments)
+    assert ended.code == EXIT_USAGE
+    assert message in ended.err
+
+
+def test_a_graph_without_its_variables_or_a_saver_is_refused(
+    tool: Tool, linear_run: Path, tmp_path: Path
+) -> None:
+    old = _copy(linear_run / "my-model-300", tmp_path / "copy")
+    stock.edit_meta(Path(f"{old}.meta"), lambda proto: proto.ClearField("saver_def"))
+    output = f"--output={tmp_path}/new"
+    ended = tool("edit", f"--meta={old}", output, "--cast=float16")
+    assert "has no saver, which would have to cast what it restores" in ended.err
+    assert tool("edit", f"--meta={old}", output, "--rename=w=v").code == 0
+    (tmp_path / "frozen.pb").write_bytes(_proto(old).graph_def.SerializeToString())
+    ended = tool("edit", f"--meta={tmp_path}/frozen.pb", f"{output}2")
+    assert "is no .meta file" in ended.err
+
+
+def test_a_result_that_predicts_otherwise_is_not_kept(
+    tool: Tool, linear_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = writing.write_tensors
+
+    def write_another(reader: Any, tensors: Any, *rest: Any) -> None:
+        """The bias in the place of the weight."""
+        by_name = {tensor.old: tensor for tensor in tensors}
+        swapped = {"w": by_name["b"], "b": by_name["w"]}
+        real(reader, [swapped.get(t.old, t)._replace(new=t.new) for t in tensors], *rest)
+
+    monkeypatch.setattr(command, "write_tensors", write_another)
+    ended = tool("edit", f"--meta={linear_run}", f"--output={tmp_path}/new", "--rename=w=v")
+    assert ended.code == EXIT_FAILED
+    assert "nothing is written, as y:0 would be another: it differs by" in ended.err
+    assert not os.listdir(tmp_path)
+    ended = tool("edit", f"--meta={linear_run}", f"--output={tmp_path}/new", "--cast=float16")
+    assert "more than 0.0156 (--tolerance allows another part)" in ended.err
+    assert not os.listdir(tmp_path)
+
+
+def test_a_graph_that_is_random_cannot_be_compared(tool: Tool, tmp_path: Path) -> None:
+    with stock.checkpoint(tmp_path / "old"):
+        x = v1.placeholder(tf.float32, [None], "x")
+        rate = v1.placeholder_with_default(0.5, [], "rate")
+        w = v1.get_variable("w", initializer=2.0)
+        v1.add_to_collection("predict", tf.identity(tf.nn.dropout(x * w, rate=rate), "y"))
+    arguments = [f"--meta={tmp_path}/old", f"--output={tmp_path}/new", "--feed=x=[1, 2, 3, 4, 5]"]
+    ended = tool("edit", *arguments)
+    assert "y:0 of" in ended.err
+    assert "is another at each run on the same input" in ended.err
+    assert tool("edit", *arguments, "--feed=rate=0").code == 0
+
+
+def _entries() -> list[Any]:
+    index = THIRD_PARTY / "index.json"
+    entries = json.loads(index.read_text()) if index.exists() else [{}]
+    return [pytest.param(entry, id=entry.get("kind", "absent")) for entry in entries]
+
+
+def _feeds(entry: Mapping[str, Any]) -> dict[str, Array]:
+    """As tests/test_thirdparty.py has them."""
+    counts = {"IteratorGetNext:5": 4096, "IteratorGetNext:6": 50}
+    rng, feeds = np.random.default_rng(0), {}
+    for tensor in entry["inputs"]:
+        shape, dtype = tensor["shape"], np.dtype(tensor["dtype"])
+        value = rng.random(shape) if dtype.kind == "f" else np.full(shape, 0)
+        feeds[tensor["name"]] = np.asarray(value + counts.get(tensor["name"], 0), dtype)
+    return feeds
+
+
+@pytest.mark.parametrize("entry", _entries())
+def test_checkpoints_of_public_projects_predict_the_same(
+    entry: dict[str, Any], tool: Tool, tmp_path: Path
+) -> None:
+    """A subset under other names, restored and run by a stock client."""
+    if not THIRD_PARTY.is_dir():
+        pytest.skip("needs the checkpoints of public projects at ../shared/thirdparty")
+    feeds, output = _feeds(entry), entry["suggested_output"]
+    np.savez(tmp_path / "feeds.npz", **feeds)  # type: ignore[arg-type]
+    old, new = THIRD_PARTY / entry["meta"], tmp_path / "new"
+    ended = tool(
+        "edit",
+        f"--meta={old}",
+        f"--output={new}",
+        "--without_slots",
+        "--rename_regex=^=net/",
+        f"--fetch={output}",
+        f"--feed={tmp_path}/feeds.npz",
+    )
+    assert ended.code == 0, ended.err
+    proto = _proto(new)
+    nodes = {node.name for node in proto.graph_def.node}
+    assert all(name.startswith("net/") for name in nodes)
+    proto.meta_info_def.tensorflow_version = "2.0"  # One has a version that stock refuses.
+    Path(f"{new}.meta").write_bytes(proto.SerializeToString())
+    fed = {f"net/{name}": v for name, v in feeds.items() if f"net/{name[:-2]}" in nodes}
+    (found,) = stock.run(f"{new}.meta", [f"net/{output}"], fed)
+    predict(
+        PredictConfig(
+            str(old), fetch=[output], feed=[f"{tmp_path}/feeds.npz"], output=f"{tmp_path}/out.npz"
+        )
+    )
+    with np.load(tmp_path / "out.npz") as expected:
+        assert found.tobytes() == expected[output].tobytes()

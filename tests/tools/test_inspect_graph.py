@@ -1,0 +1,251 @@
+"""python -m tools.inspect_graph as a user calls it."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from google.protobuf import text_format
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
+
+from checkpoints.loading.graph_files import parse_graph_file
+from checkpoints.loading.meta_graph_file import read_meta_graph
+from cli.ending import EXIT_FAILED, EXIT_USAGE
+from prediction.command import PredictConfig, predict
+from tests.tools.conftest import Tool
+from tests.tools.graph_inspection.graphs import meta_of
+from tools.graph_inspection.parts import PARTS
+
+v1 = tf.compat.v1
+
+THIRD_PARTY = Path(__file__).resolve().parents[3] / "shared" / "thirdparty"
+_INDEX = THIRD_PARTY / "index.json"
+_ENTRIES = json.loads(_INDEX.read_text()) if _INDEX.exists() else [{"kind": "absent"}]
+
+
+def _json(tool: Tool, *arguments: object) -> dict[str, Any]:
+    ended = tool("inspect_graph", *arguments, "--format=json")
+    assert (ended.code, ended.err) == (0, "")
+    document: dict[str, Any] = json.loads(ended.out)
+    return document
+
+
+def test_the_overview_has_every_part(cnn_run: Path, tool: Tool) -> None:
+    ended = tool("inspect_graph", cnn_run)
+    assert ended.code == 0
+    for line in (
+        f"file {cnn_run}/my-model-200.meta",
+        f"  TensorFlow {tf.__version__} ({tf.version.GIT_VERSION})",
+        "    fc2/add:0  float32 [?, 4]",
+        "    ... and 17 more (--format=json has all)",
+        "  saves 27 variables under their names",
+        "  trained_on = ramp",
+        "    input x = x:0  float32 [?, 32, 32, 3]",
+        "functions (0)",
+        "  conv1                   896   1,837,088",
+        "  what predicts passes",
+        "  the whole file does not pass",
+    ):
+        assert line in ended.out.splitlines()
+    assert list(_json(tool, cnn_run)) == list(PARTS)
+
+
+def test_chosen_parts(linear_run: Path, tool: Tool) -> None:
+    assert list(_json(tool, linear_run, "--part=saver,info")) == ["saver", "info"]
+    ended = tool("inspect_graph", linear_run, "--part=saver")
+    assert ended.out.startswith("saver\n")
+
+
+@pytest.mark.parametrize("entry", _ENTRIES, ids=lambda entry: entry["kind"])
+def test_models_of_others(entry: dict[str, Any], tool: Tool, tmp_path: Path) -> None:
+    if not THIRD_PARTY.is_dir():
+        pytest.skip("needs the checkpoints of public projects at ../shared/thirdparty")
+    meta = THIRD_PARTY / entry["meta"]
+    found = _json(tool, meta, f"--fetch={entry['suggested_output']}", f"--dot={tmp_path}/a.dot")
+    assert [*found] == ["written"]
+    found = _json(tool, meta, f"--fetch={entry['suggested_output']}")
+    assert found["safety"]["inference"]["passes"]
+    assert not found["safety"]["whole"]["passes"]  # Their savers write files.
+    assert found["cost"]["problem"] == ""
+    inputs = {tensor["name"] for tensor in entry["inputs"]}
+    given = {tensor["name"] for key in ("inputs", "pipeline") for tensor in found["graph"][key]}
+    assert inputs <= given
+    version = found["info"]["tensorflow_version"]
+    assert version == entry["tf_version"] or entry["tf_version"].startswith("(none")
+    (output,) = _json(tool, meta, f"--node={entry['suggested_output']}")["node"]["outputs"][:1]
+    known = [size for size in output["shape"] or [] if size is not None]
+    assert set(known) <= set(entry["out_shape"])
+    assert tool("inspect_graph", meta).code == 0
+
+
+def test_one_node(cnn_run: Path, tool: Tool) -> None:
+    ended = tool("inspect_graph", cnn_run, "--node=fc2/add")
+    assert ended.out.splitlines()[:2] == ["node fc2/add", "  operation AddV2"]
+    assert "      taken by classes as input 0" in ended.out.splitlines()
+    ended = tool("inspect_graph", cnn_run, "--node=fc2/MatMull")
+    assert ended.code == EXIT_FAILED
+    assert re.search("has no node 'fc2/MatMull'; the nearest are fc2/MatMul, ", ended.err)
+    assert "\n" not in ended.err
+
+
+def test_as_text_it_is_the_same_and_predict_reads_it(
+    cnn_run: Path, tool: Tool, tmp_path: Path
+) -> None:
+    text, meta = tmp_path / "graph.pbtxt", cnn_run / "my-model-200.meta"
+    ended = tool("inspect_graph", cnn_run, f"--as_text={text}")
+    assert ended.out.startswith(f"wrote {text}, ")
+    ours = text_format.Parse(text.read_text(), MetaGraphDef())
+    assert ours == MetaGraphDef.FromString(meta.read_bytes())
+    by_text, by_meta = tmp_path / "text.npz", tmp_path / "meta.npz"
+    images = np.random.default_rng(0).random((3, 32, 32, 3), np.float32)
+    np.save(tmp_path / "x.npy", images)
+    feed = [f"x={tmp_path}/x.npy"]
+    predict(PredictConfig(str(meta), feed=feed, output=str(by_meta)))
+    predict(
+        PredictConfig(
+            str(text), checkpoint=str(cnn_run / "my-model-200"), feed=feed, output=str(by_text)
+        )
+    )
+    with np.load(by_text) as ours, np.load(by_meta) as theirs:
+        assert ours.files == theirs.files != []
+        for name in theirs.files:
+            np.testing.assert_array_equal(ours[name], theirs[name])
+
+
+def test_large_constants_and_odd_texts_stay_whole(tool: Tool, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).standard_normal(100_000).astype(np.float32)
+
+    def build() -> None:
+        tf.constant(values, name="c")
+        tf.constant([b'\x00\xff"\n\\', b"text"], name="s")
+        tf.constant(np.array([np.nan, -np.inf, 1e-45], np.float32), name="few")
+
+    proto = meta_of(build).proto
+    (tmp_path / "odd.meta").write_bytes(proto.SerializeToString())
+    target = tmp_path / "odd.pbtxt"
+    assert tool("inspect_graph", tmp_path / "odd.meta", f"--as_text={target}").code == 0
+    again = parse_graph_file(target.read_bytes(), str(target), 1 << 30)
+    assert again.SerializeToString(deterministic=True) == proto.SerializeToString(
+        deterministic=True
+    )
+
+
+def test_a_text_that_predict_does_not_read_is_said(
+    linear_run: Path, tool: Tool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert tool("inspect_graph", linear_run, f"--as_text={tmp_path}/graph.txt").code == 0
+    assert "reads graphs from .pbtxt, .pb and .meta files" in caplog.text
+
+
+def test_what_is_there_is_kept_unless_asked(linear_run: Path, tool: Tool, tmp_path: Path) -> None:
+    for flag in ("as_text", "dot", "png"):
+        target = tmp_path / f"there.{flag}"
+        target.write_text("mine")
+        ended = tool("inspect_graph", linear_run, f"--{flag}={target}")
+        assert ended.code == EXIT_FAILED
+        assert ended.err == f"--{flag}={target} is there already; --overwrite replaces it"
+        assert target.read_text() == "mine"
+    target = tmp_path / "there.dot"
+    assert tool("inspect_graph", linear_run, f"--dot={target}", "--overwrite").code == 0
+    assert target.read_text().startswith("digraph layers {")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "there.as_text",
+        "there.dot",
+        "there.png",
+    ]
+
+
+def test_what_is_read_is_not_written_over(linear_run: Path, tool: Tool, tmp_path: Path) -> None:
+    meta = tmp_path / "a.meta"
+    shutil.copy(linear_run / "my-model-300.meta", meta)
+    before = meta.read_bytes()
+    for path in (meta, tmp_path / "no" / ".." / "a.meta"):
+        ended = tool("inspect_graph", meta, f"--as_text={path}", "--overwrite")
+        assert ended.err == f"--as_text={path} is the file that is read; give it another name"
+    assert meta.read_bytes() == before
+    ended = tool("inspect_graph", meta, f"--as_text={tmp_path}/b", f"--dot={tmp_path}/b")
+    assert ended.err.endswith("is written by another flag too; give it another name")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.meta"]
+
+
+@pytest.mark.skipif(shutil.which("dot") is None, reason="needs Graphviz's dot")
+def test_a_picture(cnn_run: Path, tool: Tool, tmp_path: Path) -> None:
+    found = _json(tool, cnn_run, f"--png={tmp_path}/a.png", "--part=info")
+    assert [*found] == ["info", "written"]
+    content = (tmp_path / "a.png").read_bytes()
+    assert content.startswith(b"\x89PNG")
+    assert found["written"] == [{"file": f"{tmp_path}/a.png", "bytes": len(content)}]
+
+
+def test_without_graphviz_nothing_is_left(
+    linear_run: Path, tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    ended = tool("inspect_graph", linear_run, f"--png={tmp_path}/a.png")
+    assert ended.code == EXIT_FAILED
+    assert ended.err.startswith("--png needs Graphviz's program 'dot', which is not installed")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ([], EXIT_USAGE, "missing: --meta=..."),
+        (["{run}", "--part=infos"], EXIT_USAGE, "must be of info, graph"),
+        (["{run}", "--batch_size=0"], EXIT_USAGE, "lower|positive|between|at least"),
+        (["{run}", "--depth=0"], EXIT_USAGE, "lower|positive|between|at least"),
+        (["{run}", "more"], EXIT_USAGE, "unexpected argument 'more'"),
+        (["{run}/none.meta"], EXIT_FAILED, "there is no|is not there|no file"),
+        (["{run}", "--fetch=fc2/addd"], EXIT_FAILED, "no tensor 'fc2/addd'; the nearest are"),
+        (["{run}", "--signature=none"], EXIT_FAILED, "no signature 'none'; there is serving_"),
+        (["{run}", "--dot={run}"], EXIT_FAILED, "is a folder; expected the name of a file"),
+        (["{run}", "--as_text={run}/no/a.pbtxt"], EXIT_FAILED, "cannot be written|No such file"),
+    ],
+)
+def test_mistakes(arguments: list[str], code: int, message: str, cnn_run: Path, tool: Tool) -> None:
+    ended = tool("inspect_graph", *(text.format(run=cnn_run) for text in arguments))
+    assert ended.code == code
+    assert re.search(message, ended.err)
+    assert "\n" not in ended.err.strip() or code == EXIT_USAGE
+
+
+def test_a_damaged_file_is_one_line(cnn_run: Path, tool: Tool, tmp_path: Path) -> None:
+    content = (cnn_run / "my-model-200.meta").read_bytes()
+    for number, damaged in enumerate((b"", b"\xff" * 100, content[: len(content) // 2])):
+        path = tmp_path / f"d{number}.meta"
+        path.write_bytes(damaged)
+        ended = tool("inspect_graph", path)
+        assert ended.code == EXIT_FAILED
+        assert ended.err.count("\n") == 0
+        assert str(path) in ended.err
+
+
+def test_a_node_with_an_unknown_input_is_one_line(tool: Tool, tmp_path: Path) -> None:
+    meta = meta_of(lambda: tf.identity(v1.placeholder(tf.float32, [2], "x"), name="y"))
+    meta.nodes["y"].input[0] = "gone"
+    (tmp_path / "a.meta").write_bytes(meta.proto.SerializeToString())
+    ended = tool("inspect_graph", tmp_path / "a.meta")
+    assert ended.code == EXIT_FAILED
+    assert ended.err.endswith("is damaged: y has an unknown input gone")
+
+
+def test_only_the_graph_is_read(cnn_run: Path, tool: Tool, tmp_path: Path) -> None:
+    """Without the variables' files, all is the same."""
+    shutil.copy(cnn_run / "my-model-200.meta", tmp_path / "alone.meta")
+    assert "checkpoint" not in _json(tool, tmp_path / "alone.meta")
+    assert read_meta_graph(str(tmp_path / "alone.meta")).nodes
+
+
+def test_a_hostile_name_stays_text(tool: Tool, tmp_path: Path) -> None:
+    """A terminal's commands in a text of a collection and of a constant."""
+    meta = meta_of(lambda: tf.constant(b"\x1b[2J", name="c"))
+    meta.proto.collection_def["texts\x1b]"].bytes_list.value.append(b"\x1b[31m")
+    (tmp_path / "a.meta").write_bytes(meta.proto.SerializeToString())
+    for arguments in ([], ["--node=c"], ["--format=json"], ["--node=c", "--format=json"]):
+        ended = tool("inspect_graph", tmp_path / "a.meta", *arguments)
+        assert ended.code == 0
+        assert "\x1b" not in ended.out

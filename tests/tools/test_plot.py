@@ -1,0 +1,320 @@
+"""`python -m tools.plot`, as a user calls it."""
+
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from PIL import Image
+
+from prediction.command import PredictConfig, classify, predict
+from tests.data.idx_files import digits, write_mnist
+from tests.tools.conftest import Tool
+from tools.plot import _FLAGS_OF
+from tools.plotting.plot import _KINDS
+
+if TYPE_CHECKING:
+    from finetuning.config import FinetuneConfig
+    from train_cnn import CnnConfig
+    from train_mlp import MlpConfig
+
+PNG = b"\x89PNG"
+
+
+@pytest.fixture(scope="session")
+def colours_run(
+    cnn_config: "Callable[..., CnnConfig]",
+    three_classes: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A run that tells three classes apart."""
+    from train_cnn import train
+
+    folder = tmp_path_factory.mktemp("colours") / "run"
+    assert train(cnn_config(folder, data=three_classes, train_steps=6)).exit_code == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def mislabelled(
+    colours_run: Path, three_classes: str, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The images of that run, with labels that it takes for wrong in three rows."""
+    labels = classify(PredictConfig(str(colours_run), input=[three_classes])).result.classes.copy()
+    labels[[2, 11, 17]] = (labels[[2, 11, 17]] + 1) % 3
+    path = tmp_path_factory.mktemp("mislabelled") / "rows.npz"
+    with np.load(three_classes) as arrays:
+        np.savez(path, X=arrays["X"], Y=labels)
+    return path
+
+
+def test_every_kind_has_its_flags_and_its_function() -> None:
+    assert [*_FLAGS_OF] == [*_KINDS]
+
+
+def test_metrics_of_several_runs(
+    tool: Tool, cnn_run: Path, linear_run: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "m.png"
+    ended = tool("plot", "metrics", f"--run={cnn_run}", f"--run={linear_run}", f"--output={path}")
+    assert ended.code == 0, ended.err
+    written, line = ended.out.splitlines()
+    assert written == str(path)
+    assert line == f"loss, accuracy of {cnn_run} to step 200, {linear_run} to step 300"
+    assert path.read_bytes().startswith(PNG)
+
+
+def test_the_line(tool: Tool, linear_run: Path, tmp_path: Path) -> None:
+    ended = tool("plot", "line", f"--run={linear_run}", f"--output={tmp_path}/l.svg")
+    assert ended.code == 0, ended.err
+    assert "y = 0.1000 x + 0.2000 after 300 steps" in ended.out
+    assert "31 points of the path, from the log" in ended.out
+    assert (tmp_path / "l.svg").read_bytes().startswith(b"<?xml")
+
+
+def test_filters(tool: Tool, cnn_run: Path, tmp_path: Path) -> None:
+    ended = tool(
+        "plot", "filters", f"--meta={cnn_run}", f"--output={tmp_path}/f.png", "--format=json"
+    )
+    assert json.loads(ended.out) == {
+        "what": "filters",
+        "output": f"{tmp_path}/f.png",
+        "summary": f"conv1/w:0 of {cnn_run}/my-model-200.meta, 32 filters of 3x3, in colour",
+        "meta": f"{cnn_run}/my-model-200.meta",
+        "tensor": "conv1/w:0",
+        "shape": [3, 3, 3, 32],
+        "filters": 32,
+    }
+
+
+def test_confusion_is_what_predict_says(
+    tool: Tool, colours_run: Path, mislabelled: Path, tmp_path: Path
+) -> None:
+    given = (f"--meta={colours_run}", f"--input={mislabelled}", f"--output={tmp_path}/c.png")
+    found = json.loads(tool("plot", "confusion", *given, "--format=json").out)
+    said = json.loads(
+        predict(PredictConfig(str(colours_run), input=[str(mislabelled)], format="json"))
+    )
+    counts = np.zeros((3, 3), int)
+    for row in said["predictions"]:
+        counts[int(row["label"]), int(row["class"])] += 1
+    assert found["counts"] == counts.tolist()
+    assert found["accuracy"] == said["accuracy"] == 21 / 24
+    assert (found["rows"], found["classes"]) == (24, ["0", "1", "2"])
+
+
+def test_the_worst_mistakes(
+    tool: Tool, colours_run: Path, mislabelled: Path, tmp_path: Path
+) -> None:
+    given = (f"--meta={colours_run}", f"--input={mislabelled}", f"--output={tmp_path}/w.png")
+    found = json.loads(tool("plot", "mistakes", *given, "--format=json", "--most=2").out)
+    said = json.loads(
+        predict(PredictConfig(str(colours_run), input=[str(mislabelled)], format="json"))
+    )
+    rows = [said["predictions"][row] for row in (2, 11, 17)]
+    assert found["mistakes"] == sorted(rows, key=lambda row: -row["probability"])[:2]
+    assert found["wrong"] == 3
+    with Image.open(tmp_path / "w.png") as image:
+        image.load()
+
+
+def test_no_mistake_is_no_picture_and_no_failure(
+    tool: Tool, colours_run: Path, three_classes: str, tmp_path: Path
+) -> None:
+    """The labels are what the model says."""
+    said = classify(PredictConfig(str(colours_run), input=[three_classes])).result
+    with np.load(three_classes) as arrays:
+        np.savez(tmp_path / "right.npz", X=arrays["X"], Y=said.classes)
+    given = (f"--meta={colours_run}", f"--input={tmp_path}/right.npz", f"--output={tmp_path}/w.png")
+    ended = tool("plot", "mistakes", *given)
+    assert ended.code == 0
+    assert ended.out == "no mistake in 24 rows: no picture is written\n"
+    assert json.loads(tool("plot", "mistakes", *given, "--format=json").out)["output"] is None
+    assert not (tmp_path / "w.png").exists()
+
+
+def test_a_folder_of_classes(
+    tool: Tool, cnn_config: "Callable[..., CnnConfig]", tmp_path: Path
+) -> None:
+    """Names that would be formulas, and one that no font has."""
+    from train_cnn import train
+
+    rng = np.random.default_rng(0)
+    for name in ("$x$", "\u732b"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for index in range(4):
+            pixels = rng.integers(0, 256, (8, 8, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{index}$.png")
+    train(cnn_config(tmp_path / "$run", data=str(tmp_path / "images"), train_steps=1, batch_size=2))
+    given = (f"--meta={tmp_path}/$run", f"--input={tmp_path}/images")
+    for what in ("confusion", "mistakes"):
+        ended = tool("plot", what, *given, f"--output={tmp_path}/{what}.svg", "--format=json")
+        assert ended.code == 0, ended.err
+    ended = tool("plot", "metrics", f"--run={tmp_path}/$run", f"--output={tmp_path}/m.svg")
+    assert ended.code == 0, ended.err
+    assert "$run" in (tmp_path / "m.svg").read_text()
+    assert "$x$" in (tmp_path / "confusion.svg").read_text()
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+@pytest.mark.parametrize("what", ["metrics", "line", "filters", "confusion", "mistakes"])
+def test_two_calls_give_equal_bytes(
+    tool: Tool,
+    what: str,
+    suffix: str,
+    linear_run: Path,
+    colours_run: Path,
+    mislabelled: Path,
+    tmp_path: Path,
+) -> None:
+    rows = (f"--input={mislabelled}",) if what in ("confusion", "mistakes") else ()
+    run = (f"--run={linear_run}",) if what in ("metrics", "line") else (f"--meta={colours_run}",)
+    contents = []
+    for index in range(2):
+        path = tmp_path / f"{index}.{suffix}"
+        assert tool("plot", what, *run, *rows, f"--output={path}").code == 0
+        contents.append(path.read_bytes())
+    assert contents[0] == contents[1]
+
+
+def test_nothing_is_left_of_a_users_style(tool: Tool, linear_run: Path, tmp_path: Path) -> None:
+    before, had_windows = mpl.rcParams.copy(), "matplotlib.pyplot" in sys.modules
+    tool("plot", "line", f"--run={linear_run}", f"--output={tmp_path}/l.png")
+    assert mpl.rcParams.copy() == before
+    assert ("matplotlib.pyplot" in sys.modules) == had_windows
+
+
+def test_the_file_has_the_name_of_the_kind_and_is_not_replaced(
+    tool: Tool, linear_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert tool("plot", "line", f"--run={linear_run}").out.startswith("line.png\n")
+    content = (tmp_path / "line.png").read_bytes()
+    (tmp_path / "line.png").write_bytes(b"old")
+    ended = tool("plot", "line", f"--run={linear_run}")
+    assert (ended.code, ended.err) == (
+        1,
+        "--output=line.png is there already; --overwrite replaces it",
+    )
+    assert (tmp_path / "line.png").read_bytes() == b"old"
+    assert tool("plot", "line", f"--run={linear_run}", "--overwrite").code == 0
+    assert (tmp_path / "line.png").read_bytes() == content
+    assert [path.name for path in tmp_path.iterdir()] == ["line.png"]
+
+
+def test_an_error_leaves_no_file(tool: Tool, linear_run: Path, tmp_path: Path) -> None:
+    ended = tool("plot", "confusion", f"--meta={linear_run}", f"--output={tmp_path}/c.png")
+    assert ended.code == 1
+    assert "does not say that it is a classifier" in ended.err
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("labelled", ["an image", "a folder of images"])
+def test_rows_without_labels_are_one_line(
+    tool: Tool, cnn_run: Path, tmp_path: Path, labelled: str
+) -> None:
+    (tmp_path / "images").mkdir()
+    image = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(image, "PNG")
+    (tmp_path / "images/a.png").write_bytes(image.getvalue())
+    given = tmp_path / ("images/a.png" if labelled == "an image" else "images")
+    ended = tool(
+        "plot", "confusion", f"--meta={cnn_run}", f"--input={given}", f"--output={tmp_path}/c.png"
+    )
+    assert ended.code == 1
+    assert "the true classes of the rows" in ended.err
+    assert "\n" not in ended.err
+
+
+def test_without_matplotlib_a_line_names_it(
+    tool: Tool, linear_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    ended = tool("plot", "line", f"--run={linear_run}")
+    assert ended.code == 1
+    assert "pip install matplotlib" in ended.err
+    assert "extra `plot`" in ended.err
+    assert "\n" not in ended.err
+
+
+def test_a_setting_that_matplotlib_refuses_is_one_line(
+    tool: Tool, linear_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise ValueError("Key backend: 'nonsense' is not a valid value")
+
+    monkeypatch.setattr("tools.common.extras.check_installed", refuse)
+    ended = tool("plot", "line", f"--run={linear_run}")
+    assert (ended.code, ended.err) == (
+        1,
+        "matplotlib cannot be imported: Key backend: 'nonsense' is not a valid value",
+    )
+
+
+def test_digits_of_the_perceptron(
+    tool: Tool, mlp_config: "Callable[..., MlpConfig]", tmp_path: Path
+) -> None:
+    """Its rows are flat; the graph says what image they hold."""
+    from train_mlp import train
+
+    data = write_mnist(tmp_path / "MNIST_data", 40, 20)
+    train(mlp_config(tmp_path / "run", data_dir=str(data), batch_size=20, train_steps=4))
+    images, labels = digits(20, 1)
+    np.savez(tmp_path / "digits.npz", X=images, Y=(labels + 1) % 10)
+    given = (f"--meta={tmp_path}/run", f"--input={tmp_path}/digits.npz", "--format=json")
+    matrix = json.loads(tool("plot", "confusion", *given, f"--output={tmp_path}/c.png").out)
+    assert np.sum(matrix["counts"], axis=1).tolist() == [2] * 10
+    assert matrix["classes"] == [*map(str, range(10))]
+    worst = json.loads(tool("plot", "mistakes", *given, f"--output={tmp_path}/w.png").out)
+    assert worst["wrong"] == 20 - np.trace(matrix["counts"])
+    assert "stretched" not in worst["summary"]
+    ended = tool("plot", "filters", f"--meta={tmp_path}/run", f"--output={tmp_path}/f.png")
+    assert (ended.code, "found no convolution that its prediction needs" in ended.err) == (1, True)
+
+
+def test_a_fine_tuned_model(
+    tool: Tool,
+    cnn_run: Path,
+    finetune_config: "Callable[..., FinetuneConfig]",
+    three_classes: str,
+    tmp_path: Path,
+) -> None:
+    from finetune import train
+
+    train(finetune_config(cnn_run, "conv2/MaxPool2d", ckpt_dir=tmp_path / "run", train_steps=2))
+    for what, *given in (
+        ("metrics", f"--run={tmp_path}/run"),
+        ("filters", f"--meta={tmp_path}/run"),
+        ("confusion", f"--meta={tmp_path}/run", f"--input={three_classes}"),
+    ):
+        ended = tool("plot", what, *given, f"--output={tmp_path}/{what}.png")
+        assert ended.code == 0, ended.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "missing: --what"),
+        (["surface"], "surface"),
+        (["metrics"], "metrics needs --run"),
+        (["line", "--run="], "must not be empty"),
+        (["line", "--run=a", "--run=b"], "line takes one --run"),
+        (["filters"], "filters needs --meta"),
+        (["--what=confusion"], "confusion needs --meta"),
+        (["metrics", "--run=a", "--meta=b"], "--meta is not for metrics"),
+        (["filters", "--meta=b", "--input=c"], "--input is not for filters"),
+        (["confusion", "--meta=b", "--tensor=c"], "--tensor is not for confusion"),
+        (["line", "--run=a", "--log_loss"], "--log_loss is not for line"),
+        (["metrics", "--run=a", "--output=a.jpg"], "must end in .png or .svg"),
+        (["mistakes", "--meta=a", "--most=0"], "--most=0"),
+    ],
+)
+def test_usage(tool: Tool, arguments: list[str], said: str) -> None:
+    ended = tool("plot", *arguments)
+    assert ended.code == 2
+    assert said in ended.err

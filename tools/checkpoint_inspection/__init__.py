@@ -1,0 +1,1 @@
+"""What `python -m tools.inspect_checkpoint` is made of."""

@@ -1,0 +1,198 @@
+"""What an inspection has found, as lines for people."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+import numpy as np
+
+from checkpoints.errors import first_few
+from checkpoints.loading.checkpoint_reader import Array
+from tools.checkpoint_inspection.roles import ROLES
+from tools.common.output import Record, format_bytes, table
+
+_TITLES = {"model": "model", "slot": "optimizer slots", "other": "other"}
+_STATS = ("min", "max", "mean", "std", "nan", "inf")
+_LINE_END = re.compile(r"[\t\n]")  # Whatever else a terminal obeys is escaped where it is printed.
+_MAX_TEXT = 200  # Characters of one text among values.
+_MAX_VALUES = 1000  # Of a tensor, before only its ends are shown.
+_WIDTH = 100
+_MAX_NAMED = 4  # Files or variables of one tensor.
+
+
+def as_text(record: Record) -> str:
+    """The lines for any record of `inspect`."""
+    if "folder" in record:
+        return "\n".join(_folder_lines(record))
+    if "tensors" in record:
+        return "\n".join(_contents_lines(record))
+    return "\n\n".join("\n".join(_value_lines(value)) for value in record["values"])
+
+
+def value_text(array: Array) -> str:
+    """A value as NumPy prints it: of a large one, only the ends of each dimension."""
+    if array.dtype.kind == "O":
+        array = np.vectorize(_text, otypes=[object])(array) if array.size else array
+    return np.array2string(array, threshold=_MAX_VALUES, max_line_width=_WIDTH)
+
+
+def _text(value: Any) -> str:
+    text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}... ({len(text)} characters)"
+
+
+def _value_lines(value: Record) -> Iterator[str]:
+    saved_as = (
+        "" if value["name"].removesuffix(":0") == value["key"] else f", saved as {value['key']}"
+    )
+    yield f"{value['name']}  {value['dtype']} {value['shape']}{saved_as}"
+    yield value["value"]
+    if "stats" in value:
+        yield ", ".join(f"{name} {_number(value['stats'][name])}" for name in _STATS)
+
+
+def _contents_lines(record: Record) -> Iterator[str]:
+    yield from _table([row for row in _head(record) if row[1]])
+    for role in ROLES:
+        tensors = [tensor for tensor in record["tensors"] if tensor["role"] == role]
+        if tensors:
+            yield f"\n{_TITLES[role]}"
+            yield from _tensor_lines(tensors, len(record["files"]) > 1)
+    yield ""
+    yield from _total_lines(record["totals"])
+
+
+def _head(record: Record) -> Iterator[tuple[str, str]]:
+    files, size = len(record["files"]), sum(file["bytes"] for file in record["files"])
+    yield "checkpoint", record["checkpoint"]
+    where = f"{files} data files" if files > 1 else "1 data file"
+    yield "format", f"{record['format']}, {format_bytes(size)} in {where}"
+    graph = record["graph"]
+    yield "graph", graph or "none: the names have to tell which tensors are slots"
+    said = record["manifest"]
+    if said is None:
+        return
+    yield "step", f"{said['step']}, saved {_time(said['saved_at'])}"
+    accuracy = said["test_accuracy"]
+    yield "test accuracy", "" if accuracy is None else f"{accuracy:.4f}"
+    yield "written by", _facts(said["environment"])
+    yield "config", _facts(said["config"])
+
+
+def _facts(facts: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{name} {value if isinstance(value, str) else json.dumps(value)}"
+        for name, value in facts.items()
+        if value is not None
+    )
+
+
+def _time(seconds: float | None) -> str:
+    """A time that no clock has, which only a hostile manifest gives, as its number."""
+    if seconds is None:
+        return ""
+    try:
+        return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
+    except (OverflowError, OSError, ValueError, TypeError):
+        return str(seconds)
+
+
+def _tensor_lines(tensors: Sequence[Record], has_shards: bool) -> list[str]:
+    with_stats = "stats" in tensors[0]
+    head = ["name", "dtype", "shape", "values", "bytes", *(_STATS if with_stats else ()), ""]
+    rows = [_tensor_row(tensor, has_shards) for tensor in tensors]
+    return _table([head, *rows], right=range(3, len(head) - 1), indent=2)
+
+
+def _tensor_row(tensor: Record, has_shards: bool) -> list[str]:
+    size = tensor["bytes"] if tensor["bytes"] is not None else tensor["disk_bytes"]
+    stats = tensor.get("stats", {})
+    return [
+        tensor["path"],
+        tensor["dtype"],
+        str(tensor["shape"]),
+        f"{tensor['values']:,}",
+        "" if size is None else f"{size:,}",
+        *(_number(stats[name]) for name in _STATS if stats),
+        "; ".join(_notes(tensor, has_shards)),
+    ]
+
+
+def _notes(tensor: Record, has_shards: bool) -> Iterator[str]:
+    if tensor["slices"]:
+        yield f"in {tensor['slices']} slices"
+    if has_shards and tensor["files"]:
+        files = [file.rpartition(".")[2] for file in tensor["files"]]
+        yield "in " + first_few(files, _MAX_NAMED)
+    others = [name for name in tensor["variables"] if name != tensor["path"]]
+    if others and not tensor["slices"]:
+        yield f"is the variable {first_few(others, _MAX_NAMED)}"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
+
+
+def _total_lines(totals: Record) -> list[str]:
+    rows = [["", "tensors", "values", "bytes"]]
+    for role, title in (*_TITLES.items(), ("all", "all")):
+        total = totals[role]
+        size = f"{total['bytes']:,}"
+        rows.append([title, f"{total['tensors']:,}", f"{total['values']:,}", size])
+    return _table(rows, right=(1, 2, 3))
+
+
+def _table(rows: Sequence[Sequence[str]], right: Sequence[int] = (), indent: int = 0) -> list[str]:
+    """As `table`, for names from a file: a line end in one would begin a line of its own."""
+    return table([[_LINE_END.sub(_escaped, cell) for cell in row] for row in rows], right, indent)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return f"\\u{ord(match[0]):04x}"
+
+
+def _folder_lines(record: Record) -> Iterator[str]:
+    entries = record["checkpoints"]
+    size = format_bytes(sum(entry["bytes"] for entry in entries))
+    counted = "1 checkpoint" if len(entries) == 1 else f"{len(entries)} checkpoints"
+    yield f"{record['folder']}: {counted}, {size}"
+    head = ["name", "step", "saved", "size", "test accuracy", "state"]
+    measured = any(entry["test_accuracy"] is not None for entry in entries)
+    rows = [head, *(_listed_row(record, entry) for entry in entries)]
+    shown = rows if measured else [[*row[:4], row[5]] for row in rows]
+    yield from _table(shown, right=(1, 3, 4) if measured else (1, 3), indent=2)
+    yield _state_line(record)
+
+
+def _listed_row(record: Record, entry: Record) -> list[str]:
+    accuracy = entry["test_accuracy"]
+    notes = [entry["state"]]
+    notes += [note for note in ("newest", "best") if record[note] == entry["name"]]
+    notes += [] if entry["has_graph"] or entry["state"] == "leftover" else ["no .meta"]
+    notes += [entry["problem"]] if entry["problem"] else []
+    return [
+        entry["name"],
+        "" if entry["step"] is None else str(entry["step"]),
+        _time(entry["saved_at"]),
+        format_bytes(entry["bytes"]),
+        "" if accuracy is None else f"{accuracy:.4f}",
+        ", ".join(notes),
+    ]
+
+
+def _state_line(record: Record) -> str:
+    state, newest = record["state_file"], record["newest"]
+    if state is None:
+        return "there is no state file"
+    if state["names"] is None:
+        return "the state file names no checkpoint"
+    if state["right"]:
+        return f"the state file names the newest, {state['names']}"
+    is_there = any(entry["name"] == state["names"] for entry in record["checkpoints"])
+    wrong = "which is not the newest that is whole" if is_there else "which is not there"
+    hint = f"; the newest is {newest}" if newest else ""
+    return f"the state file names {state['names'] or 'an empty name'}, {wrong}{hint}"

@@ -1,0 +1,1 @@
+"""What two checkpoints, or two graphs, do not have in common."""

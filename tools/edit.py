@@ -1,0 +1,209 @@
+r"""Writes a new checkpoint from an old one: some variables, under other names, in less space.
+
+  python -m tools.edit model1 --output=weights/cnn --without_slots
+
+keeps what predicts of the newest checkpoint in model1, and leaves what only its optimizer needs. A
+graph that calls its layers otherwise restores what has been given its names:
+
+  python -m tools.edit model1 --output=layers/cnn --only='^conv\d/' --rename_regex='^conv=layer'
+
+With --meta the graph goes along. All that names a node or a variable has the new names as well:
+nodes, inputs, collections, signatures, and the saver, by which a stock client restores.
+
+  python -m tools.edit --meta=model1 --output=half/cnn --without_slots --cast=float16
+  python -m tools.edit --meta=model1 --output=named/cnn --rename=fc1/=hidden/ --rename=x=images
+
+Where it needs less than all variables, the graph is pruned to what predicts: its collection
+'predict' and its signature, or what --fetch names. --cast rounds what is stored; in the graph, the
+variables keep their dtype, and their saver casts what it restores. Before anything is kept, the old
+and the new one run on the same random batch: without --cast they have to give the same bytes.
+
+The new checkpoint has no manifest, as no trainer wrote it: whoever continues from it compares names
+and shapes. Partitioned variables are written whole. One of more than 128 MiB has several data
+files.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+
+from absl import flags
+
+from cli import flag_types
+from cli.model_flags import define_max_meta_mb, define_time_limit, define_trust_graph
+from cli.tensorflow_startup import import_tensorflow
+from tools.common.command import EndAfter, run_command
+from tools.common.command_flags import define_ckpt, define_format, define_meta
+from tools.editing.rules import plain_rename, regex_rename
+
+POSITIONAL = ("ckpt|meta",)
+_DTYPES = ("float16", "bfloat16", "float32", "float64")
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Defines this command's flags in `values`."""
+    define_ckpt(values, "The checkpoint: its prefix or any file of it, or a folder for its newest.")
+    define_meta(values)
+    flag_types.define_path(
+        "output", None, "The prefix of the new checkpoint; its folder is made.", values
+    )
+    flags.mark_flag_as_required("output", flag_values=values)
+    flags.DEFINE_boolean(
+        "overwrite", False, "Replace a checkpoint that is at --output.", flag_values=values
+    )
+    _define_selection(values)
+    _define_names(values)
+    _define_cast(values)
+    _define_check(values)
+    define_format(values)
+
+
+def _define_selection(values: flags.FlagValues) -> None:
+    """Which variables are kept."""
+    flags.DEFINE_multi_string(
+        "only",
+        [],
+        "Keep only names in which this pattern is found. Several: any of them.",
+        flag_values=values,
+    )
+    flags.DEFINE_multi_string(
+        "drop",
+        [],
+        "Drop names in which this pattern is found. Several: any of them.",
+        flag_values=values,
+    )
+    for name in ("only", "drop"):
+        _validate(name, re.compile, values)
+    flags.DEFINE_boolean(
+        "without_slots",
+        False,
+        "Drop what only an optimizer needs, such as w/Adam and beta1_power.",
+        flag_values=values,
+    )
+
+
+def _define_names(values: flags.FlagValues) -> None:
+    """What they are called."""
+    flags.DEFINE_multi_string(
+        "rename",
+        [],
+        "old=new for one name, old/=new/ for all in a scope (old/= takes the scope away). Several "
+        "are applied in their order.",
+        flag_values=values,
+    )
+    flags.DEFINE_multi_string(
+        "rename_regex",
+        [],
+        r"pattern=replacement, as in '^conv(\d)/=layer\1/', wherever it is found in a name. They "
+        "come after all of --rename; the last = divides.",
+        flag_values=values,
+    )
+    _validate("rename", plain_rename, values)
+    _validate("rename_regex", regex_rename, values)
+
+
+def _define_cast(values: flags.FlagValues) -> None:
+    """How they are stored."""
+    flags.DEFINE_enum(
+        "cast",
+        None,
+        _DTYPES,
+        "Store floating numbers of any of these kinds in this one, rounded to the nearest.",
+        flag_values=values,
+    )
+    flags.DEFINE_boolean(
+        "allow_overflow",
+        False,
+        "Make infinities of numbers that are too large for --cast; by default they are an error.",
+        flag_values=values,
+    )
+
+
+def _define_check(values: flags.FlagValues) -> None:
+    """What the graph has to predict as before, and how that is found out."""
+    flags.DEFINE_list(
+        "fetch",
+        [],
+        "With --meta, the tensors that the new graph has to compute, by name. Also keys of the "
+        "signature. By default the collection 'predict' and the signature's outputs.",
+        flag_values=values,
+    )
+    flags.DEFINE_multi_string(
+        "feed",
+        [],
+        "With --meta, values to compare the two with, for inputs for which random ones will not "
+        "do: name=file.npy, name=literal, or a .npz whose keys are tensor names.",
+        flag_values=values,
+    )
+    flags.DEFINE_multi_string(
+        "asset",
+        [],
+        "With --meta, a file that a lookup table is filled from: name=path, as of predict.py.",
+        flag_values=values,
+    )
+    flags.register_validator(
+        "asset",
+        lambda texts: all(name and path for name, _, path in (t.partition("=") for t in texts)),
+        message="must be name=path",
+        flag_values=values,
+    )
+    flag_types.define_positive_float(
+        "tolerance",
+        None,
+        "With --meta and --cast, how far numbers may be apart, as a part of the largest of their "
+        "output. By default 16 epsilons of the kind of number, such as 0.016 for float16.",
+        values,
+    )
+    define_max_meta_mb(values)
+    define_trust_graph(values)
+    define_time_limit(values)
+
+
+def _validate(name: str, parse: Callable[[str], object], values: flags.FlagValues) -> None:
+    """Has each of a flag's texts be one that `parse` takes."""
+
+    def check(texts: Sequence[str]) -> bool:
+        for text in texts:
+            try:
+                parse(text)
+            except (ValueError, re.error) as error:
+                raise flags.ValidationError(f"{text!r}: {error}") from error
+        return True
+
+    flags.register_validator(name, check, flag_values=values)
+
+
+def main(values: flags.FlagValues, end_after: EndAfter | None = None) -> None:
+    """Edits as the flags say; `end_after` as of a `TimeLimit`."""
+    import_tensorflow()
+    from tools.common.output import show
+    from tools.editing.command import EditConfig, edit
+    from tools.editing.record import as_text
+
+    plain, by_regex = map(plain_rename, values.rename), map(regex_rename, values.rename_regex)
+    record = edit(
+        EditConfig(
+            output=values.output,
+            checkpoint=values.ckpt,
+            meta=values.meta,
+            overwrite=values.overwrite,
+            only=values.only,
+            drop=values.drop,
+            without_slots=values.without_slots,
+            renames=[*plain, *by_regex],
+            cast=values.cast,
+            allow_overflow=values.allow_overflow,
+            fetch=values.fetch,
+            feed=values.feed,
+            asset=dict(text.split("=", 1) for text in values.asset),
+            tolerance=values.tolerance,
+            trust_graph=values.trust_graph,
+            time_limit=values.time_limit,
+            end_after=end_after,
+            max_meta_bytes=values.max_meta_mb << 20,
+        )
+    )
+    show(record, as_text, values.format)
+
+
+if __name__ == "__main__":
+    run_command(main, define_flags, __doc__, POSITIONAL)
