@@ -1,13 +1,19 @@
 """The README's table of what the classic tutorials show: each command runs, one after another."""
 
 import importlib
+import io
 import re
 import shlex
+from contextlib import redirect_stdout
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
+import tensorflow as tf
 from absl import flags
+from google.protobuf import text_format
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from cli.run import parse
 
@@ -40,23 +46,50 @@ def _run(command: str) -> int:
 
 
 @pytest.fixture(scope="module")
-def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What each command prints, by what it shows; run in one folder, one after another."""
-    import contextlib
-    import io
-
-    found: dict[str, str] = {}
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where all commands have run, one after another; each has printed something and ended well."""
     folder = tmp_path_factory.mktemp("tutorials")
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(folder)
-        for shown, command in _rows().items():
-            with contextlib.redirect_stdout(io.StringIO()) as out:
+        for command in _rows().values():
+            with redirect_stdout(io.StringIO()) as out:
                 assert _run(command) == 0, command
-            found[shown] = out.getvalue()
-    found["folder"] = str(folder)
-    return found
+            assert out.getvalue().strip(), command
+    return folder
 
 
-def test_each_topic_has_a_row_that_runs(printed: dict[str, str]) -> None:
+def test_each_topic_has_a_row() -> None:
     assert len(_rows()) == _TOPICS
-    assert [shown for shown, out in printed.items() if not out.strip()] == []
+
+
+def test_training_was_resumed(folder: Path) -> None:
+    assert tf.train.latest_checkpoint(str(folder / "model")) == str(folder / "model/my-model-310")
+
+
+def test_some_variables_have_other_names(folder: Path) -> None:
+    saved = tf.train.load_checkpoint(str(folder / "renamed/line"))
+    trained = tf.train.load_checkpoint(str(folder / "model/my-model-310"))
+    assert [*saved.get_variable_to_shape_map()] == ["weight"]
+    assert saved.get_tensor("weight").tobytes() == trained.get_tensor("w").tobytes()
+
+
+def test_the_text_is_the_graph(folder: Path) -> None:
+    written = text_format.Parse((folder / "graph.pbtxt").read_text(), MetaGraphDef())
+    content = (folder / "model/my-model-310.meta").read_bytes()
+    assert written == MetaGraphDef.FromString(content)
+
+
+@pytest.mark.parametrize(("file", "scope"), [("frozen.pb", ""), ("imported.pb", "imported/")])
+def test_a_frozen_graph_has_the_line(folder: Path, file: str, scope: str) -> None:
+    graph_def = tf.compat.v1.GraphDef.FromString((folder / file).read_bytes())
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        tf.import_graph_def(graph_def, name="")
+        y = session.run(f"{scope}y:0", {f"{scope}x:0": [0.0, 1.0]})
+    np.testing.assert_allclose(y, [0.2, 0.3], atol=1e-4)
+
+
+def test_the_head_on_an_inner_layer_was_trained(folder: Path) -> None:
+    saved = tf.train.load_checkpoint(str(folder / "finetuned"))
+    base = tf.train.load_checkpoint(str(folder / "model1"))
+    assert "head/w" in saved.get_variable_to_shape_map()
+    assert saved.get_tensor("conv1/w").tobytes() == base.get_tensor("conv1/w").tobytes()
