@@ -10,8 +10,7 @@ Interrupt it and run the same line again: it goes on where it stopped.
 """
 
 import functools
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from absl import flags
 
@@ -135,13 +134,19 @@ def _define_input_flags(values: flags.FlagValues) -> None:
         "What uint8 pixels are multiplied by; by default what the model says, else 1/255.",
         values,
     )
+    flags.register_validator(
+        "input_scale",
+        lambda scale: scale != 0,
+        message="must not be 0, which makes all images the same",
+        flag_values=values,
+    )
     flag_types.define_finite_float(
         "input_offset", 0.0, "What is added to the scaled pixels, in the graph.", values
     )
 
 
-def train(config: FinetuneConfig) -> "Outcome":
-    """Trains to the config's last step.
+def train(config: FinetuneConfig, terminal: TextIO | None = None) -> "Outcome":
+    """Trains to the config's last step; `terminal` as of `training.loop.train`.
 
     Raises:
       CheckpointError, DataError, TrainingError: what `finetuning.task.make_task` and
@@ -154,16 +159,18 @@ def train(config: FinetuneConfig) -> "Outcome":
     from training import loop
 
     try:
-        return loop.train(make_task(config), config.run)
+        return loop.train(make_task(config), config.run, terminal)
     except tf.errors.OpError as error:
         raise TrainingError(f"{config.meta} cannot be trained on{reason_of_run(error)}") from error
 
 
-def main(values: flags.FlagValues, end_after: Callable[[float, str], None] | None = None) -> int:
-    """Trains as the flags say; `end_after` as of a `TimeLimit`."""
+def main(values: flags.FlagValues, supervisor: Supervisor | None = None) -> int:
+    """Trains as the flags say; `supervisor` is that of this process."""
     small = values.batch_size is not None and values.batch_size < _SMALL_BATCH
     import_tensorflow(intra_op_threads(values, small_steps=small))
-    outcome = train(config_of(FinetuneConfig, values, end_after=end_after))
+    end_after = supervisor.end_after if supervisor else None
+    terminal = supervisor.terminal() if supervisor else None
+    outcome = train(config_of(FinetuneConfig, values, end_after=end_after), terminal)
     print(f"step {outcome.step}: {outcome.prefix}")
     return outcome.exit_code
 
@@ -171,7 +178,7 @@ def main(values: flags.FlagValues, end_after: Callable[[float, str], None] | Non
 if __name__ == "__main__":
     supervisor = Supervisor("give it a smaller --batch_size", waits_for_stop=True)
     run(
-        functools.partial(main, end_after=supervisor.end_after),
+        functools.partial(main, supervisor=supervisor),
         define_flags,
         __doc__,
         user_errors=(CheckpointError, DataError, TrainingError),

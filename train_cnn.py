@@ -189,9 +189,7 @@ def _identity(config: CnnConfig, images: "ImageData", schedule: "Schedule") -> M
     """What the run's numbers follow from."""
     return {
         "model": "cnn",
-        **images.digests(),
-        "images": len(images.train),
-        "classes": list(images.class_names) or images.num_classes,
+        **images.identity(),
         "batch_size": config.batch_size,
         "learning_rate": config.learning_rate,
         "seed": config.run.seed,

@@ -2,13 +2,12 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from data.errors import DataError
-from data.source import ArraySource, Indices, Subset
-from data.stored_source import StoredSource
+from data.source import Indices, LabelledSource, Subset
 
 _SHOWN = 20  # class names in an error
 
@@ -59,7 +58,7 @@ def chosen_rows(labels: Indices, choice: Choice) -> tuple[Indices, Indices]:
     return np.flatnonzero(new_labels >= 0), new_labels
 
 
-def pick(source: ArraySource | StoredSource, choice: Choice) -> Subset:
+def pick(source: LabelledSource[Any], choice: Choice) -> Subset:
     """The examples of the picked classes, in the order of the source."""
     members, labels = chosen_rows(source.labels, choice)
     relabelled = dataclasses.replace(source, labels=labels, class_names=choice.names)

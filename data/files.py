@@ -4,7 +4,7 @@ What the file system refuses (missing, no permission, no such scheme) becomes a 
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, cast
 
@@ -98,8 +98,12 @@ def join(folder: str, name: str) -> str:
     return str(tf.io.gfile.join(folder, name))
 
 
-def write_atomically(path: str, content: bytes) -> None:
+def write_atomically(path: str, content: bytes | Iterable[bytes]) -> None:
     """Writes a file that is there as a whole or not at all, and makes its folder where needed.
+
+    Args:
+      path: of the file.
+      content: all of it, or one part after the other, which need not be in memory together.
 
     Raises:
       DataError: the file system refuses.
@@ -109,7 +113,8 @@ def write_atomically(path: str, content: bytes) -> None:
     with refusals_as_data_errors(path):
         tf.io.gfile.makedirs(os.path.dirname(path) or ".")
         with tf.io.gfile.GFile(temporary, "wb") as stream:
-            stream.write(content)
+            for part in [content] if isinstance(content, bytes) else content:
+                stream.write(part)
         _flush_to_disk(temporary)
         tf.io.gfile.rename(temporary, path, overwrite=True)
 

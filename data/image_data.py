@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging
@@ -27,7 +27,7 @@ from data.npy_store import LABELS_SUFFIX, SUFFIX, open_labelled_npy
 from data.npz import read_npz
 from data.options import DEFAULT_MEMORY_MB, RAMP, SKIP, STOP
 from data.ramp import RAMP_CLASSES, open_ramp, write_ramp
-from data.source import UINT8_SCALE, Array, ArraySource, Source, Subset
+from data.source import UINT8_SCALE, Array, ArraySource, LabelledSource, Source, Subset
 from data.split import split_rows
 from data.stored_source import HeldStore, Store, StoredSource, hold
 
@@ -58,10 +58,15 @@ class ImageData(NamedTuple):
     num_classes: int
     write: Callable[[], None] | None = None
 
-    def digests(self) -> dict[str, str]:
-        """Tell the images from others: `data` and, where there are test images, `test_data`."""
+    def identity(self) -> dict[str, Any]:
+        """Tells the images from others; `test_data` only where there are test images."""
         test = {} if self.test is None else {"test_data": self.test.digest()}
-        return {"data": self.train.digest(), **test}
+        return {
+            "data": self.train.digest(),
+            **test,
+            "images": len(self.train),
+            "classes": list(self.class_names) or self.num_classes,
+        }
 
 
 class ReadOptions(NamedTuple):
@@ -155,8 +160,8 @@ def _numbers(num_classes: int) -> tuple[str, ...]:
 
 
 def _of_arrays(
-    train: ArraySource | StoredSource,
-    test: ArraySource | None,
+    train: LabelledSource[Any],
+    test: LabelledSource[Any] | None,
     known: Sequence[str],
     options: ReadOptions,
 ) -> ImageData:

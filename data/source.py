@@ -1,8 +1,10 @@
 """Where examples come from: anything that gives rows by their numbers."""
 
 import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -74,9 +76,26 @@ class Source(Protocol):
         ...
 
 
+class Features(Protocol):
+    """What is known of the features of N examples before any of them is read."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[N, ...]."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """As they are kept: uint8 or float32."""
+        ...
+
+
+FeaturesT = TypeVar("FeaturesT", bound=Features)
+
+
 @dataclass(frozen=True, eq=False)
-class ArraySource:
-    """Examples in memory.
+class LabelledSource(ABC, Generic[FeaturesT]):
+    """Examples with their labels in memory, and their features wherever they are kept.
 
     Attributes:
       features: uint8 or float32 [N, ...]; uint8 comes out as float32, times `scale`.
@@ -85,14 +104,14 @@ class ArraySource:
       scale: what uint8 is multiplied by.
     """
 
-    features: Array
+    features: FeaturesT
     labels: Array
     class_names: tuple[str, ...] = ()
     scale: np.float32 = UINT8_SCALE
 
     def __post_init__(self) -> None:
-        if len(self.features) != len(self.labels):
-            raise ValueError(f"{len(self.features)} features and {len(self.labels)} labels")
+        if self.features.shape[0] != len(self.labels):
+            raise ValueError(f"{self.features.shape[0]} features and {len(self.labels)} labels")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -100,25 +119,49 @@ class ArraySource:
     @property
     def specs(self) -> tuple[RowSpec, ...]:
         """See `Source.specs`."""
-        return row_specs(self.features.shape, self.features.dtype, self.labels)
+        kept = self.features.dtype
+        given = np.dtype(np.float32) if kept == np.uint8 else kept
+        return (
+            RowSpec(self.features.shape[1:], given),
+            RowSpec(self.labels.shape[1:], self.labels.dtype),
+        )
+
+    def rows(self, indices: Indices) -> tuple[Array, ...]:
+        """See `Source.rows`."""
+        features = self._take(indices)
+        if features.dtype == np.uint8:
+            features = features * self.scale
+        return features, self.labels.take(indices, axis=0)
+
+    @property
+    @abstractmethod
+    def workers(self) -> int:
+        """See `Source.workers`."""
+
+    @abstractmethod
+    def digest(self) -> str:
+        """See `Source.digest`."""
+
+    @abstractmethod
+    def _take(self, indices: Indices) -> Array:
+        """The features of these examples as they are kept, new."""
+
+
+@dataclass(frozen=True, eq=False)
+class ArraySource(LabelledSource[Array]):
+    """Examples in memory."""
 
     @property
     def workers(self) -> int:
         """See `Source.workers`: one, as copying memory gains nothing from more."""
         return 1
 
-    def rows(self, indices: Indices) -> tuple[Array, Array]:
-        """See `Source.rows`."""
-        features = as_floats(self.features.take(indices, axis=0), self.scale)
-        return features, self.labels.take(indices, axis=0)
-
     def digest(self) -> str:
         """See `Source.digest`: of all values, their dtypes and shapes."""
-        digest = hashlib.sha256()
-        for array in (self.features, self.labels):
-            digest.update(f"{array.dtype.str} {array.shape} ".encode())
-            digest.update(np.ascontiguousarray(array).data)
-        return digest.hexdigest()
+        return digest_of([self.features, self.labels])
+
+    def _take(self, indices: Indices) -> Array:
+        return self.features.take(indices, axis=0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,14 +210,10 @@ class Subset:
         return SAMPLED + digest if whole.startswith(SAMPLED) else digest
 
 
-def as_floats(features: Array, scale: np.float32) -> Array:
-    """Features as a model takes them: uint8 becomes float32, times `scale`."""
-    return features * scale if features.dtype == np.uint8 else features
-
-
-def row_specs(
-    shape: tuple[int, ...], dtype: np.dtype[Any], labels: Array
-) -> tuple[RowSpec, RowSpec]:
-    """The specs of features [N, ...], given as of `as_floats`, and of labels [N, ...]."""
-    given = np.dtype(np.float32) if dtype == np.uint8 else dtype
-    return RowSpec(shape[1:], given), RowSpec(labels.shape[1:], labels.dtype)
+def digest_of(arrays: Iterable[Array], before: bytes = b"") -> str:
+    """A SHA-256 in hex of some bytes, then of arrays: their dtypes, shapes and values."""
+    digest = hashlib.sha256(before)
+    for array in arrays:
+        digest.update(f"{array.dtype.str} {array.shape} ".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

@@ -1,6 +1,5 @@
 """Examples whose features are kept outside: on disk, or read from there into memory."""
 
-import hashlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -9,24 +8,14 @@ from typing import Any, Protocol
 import numpy as np
 
 from data.errors import BadRowsError, DataError
-from data.source import SAMPLED, UINT8_SCALE, Array, Indices, RowSpec, as_floats, row_specs
+from data.source import SAMPLED, Array, Features, Indices, LabelledSource, digest_of
 
 # A future costs tens of microseconds, about as much as a small image.
 _ROWS_PER_TASK = 64
 
 
-class Store(Protocol):
+class Store(Features, Protocol):
     """The features of N examples; `take` may be called by several threads at once."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """[N, ...]."""
-        ...
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The dtype of what `take` gives: uint8 or float32."""
-        ...
 
     @property
     def workers(self) -> int:
@@ -47,48 +36,20 @@ class Store(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class StoredSource:
-    """Examples with features in a store and labels in memory.
-
-    Attributes:
-      features: uint8 or float32 [N, ...]; uint8 comes out as float32, times `scale`.
-      labels: [N, ...], in the dtype that the model takes.
-      class_names: in the order of the labels; () where there are none.
-      scale: what uint8 is multiplied by.
-    """
-
-    features: Store
-    labels: Array
-    class_names: tuple[str, ...] = ()
-    scale: np.float32 = UINT8_SCALE
-
-    def __post_init__(self) -> None:
-        if self.features.shape[0] != len(self.labels):
-            raise ValueError(f"{self.features.shape[0]} features and {len(self.labels)} labels")
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @property
-    def specs(self) -> tuple[RowSpec, ...]:
-        """See `Source.specs`."""
-        return row_specs(self.features.shape, self.features.dtype, self.labels)
+class StoredSource(LabelledSource[Store]):
+    """Examples with features in a store."""
 
     @property
     def workers(self) -> int:
         """See `Source.workers`."""
         return self.features.workers
 
-    def rows(self, indices: Indices) -> tuple[Array, Array]:
-        """See `Source.rows`."""
-        return as_floats(self.features.take(indices), self.scale), self.labels.take(indices, axis=0)
-
     def digest(self) -> str:
         """See `Source.digest`: the same whether the features are held in memory or not."""
-        digest = hashlib.sha256(self.features.digest().encode())
-        digest.update(f"{self.labels.dtype.str} {self.labels.shape} ".encode())
-        digest.update(np.ascontiguousarray(self.labels).data)
-        return SAMPLED + digest.hexdigest()
+        return SAMPLED + digest_of([self.labels], before=self.features.digest().encode())
+
+    def _take(self, indices: Indices) -> Array:
+        return self.features.take(indices)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,6 @@ from collections.abc import Collection
 
 import numpy as np
 import tensorflow as tf
-from google.protobuf.message import DecodeError
 from tensorflow.core.framework.variable_pb2 import VariableDef
 
 from checkpoints.loading.graph_view import data_inputs
@@ -15,19 +14,13 @@ from checkpoints.loading.meta_graph_file import (
     PLACEHOLDERS,
     PLACEHOLDERS_WITH_DEFAULT,
     MetaGraphFile,
-    node_of,
 )
 from checkpoints.loading.pure_ops import PURE
 from checkpoints.loading.sub_graph import sub_graph
+from checkpoints.loading.variable_definitions import variable_definitions
 from checkpoints.loading.variable_values import VARIABLE_OPS
 
-TRAINABLE = "trainable_variables"
 _INPUTS = PLACEHOLDERS | PLACEHOLDERS_WITH_DEFAULT
-
-
-def trainable_names(meta: MetaGraphFile) -> set[str]:
-    """The variables that the file says are to be trained."""
-    return {node_of(entry.variable_name) for entry in _definitions(meta, TRAINABLE)}
 
 
 def initial_tensors(meta: MetaGraphFile, variables: Collection[str]) -> dict[str, str]:
@@ -38,8 +31,7 @@ def initial_tensors(meta: MetaGraphFile, variables: Collection[str]) -> dict[str
     """
     found: dict[str, str] = {}
     for collection in meta.proto.collection_def:
-        for entry in _definitions(meta, collection):
-            name = node_of(entry.variable_name)
+        for name, entry in variable_definitions(meta, collection):
             if name in variables and name not in found:
                 tensor = _initial_tensor(meta, entry)
                 if tensor is not None and _stands_alone(meta, tensor):
@@ -89,20 +81,6 @@ def adopt(
 def _nothing(dtype: tf.DType, shape: tf.TensorShape) -> tf.Tensor:
     empty = np.nan if dtype.is_floating or dtype.is_complex else 0
     return tf.fill(shape.as_list(), tf.constant(empty, dtype))
-
-
-def _definitions(meta: MetaGraphFile, collection: str) -> list[VariableDef]:
-    """What a collection tells of variables that the graph has; of another collection, nothing."""
-    found = []
-    for content in meta.collection(collection).bytes_list.value:
-        try:
-            entry = VariableDef.FromString(content)
-        except DecodeError:
-            continue
-        node = meta.nodes.get(node_of(entry.variable_name))
-        if node is not None and node.op in VARIABLE_OPS:
-            found.append(entry)
-    return found
 
 
 def _initial_tensor(meta: MetaGraphFile, entry: VariableDef) -> str | None:

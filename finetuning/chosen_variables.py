@@ -10,8 +10,12 @@ from checkpoints.loading.checkpoint_reader import CheckpointReader
 from checkpoints.loading.meta_graph_file import MetaGraphFile
 from checkpoints.loading.sub_graph import SubGraph
 from checkpoints.loading.tensor_info import format_shape
-from checkpoints.loading.variable_values import VARIABLE_OPS, Variable, variable_of
-from finetuning.base_variables import trainable_names
+from checkpoints.loading.variable_values import (
+    VARIABLE_OPS,
+    Variable,
+    trainable_names,
+    variable_of,
+)
 from training.errors import TrainingError
 
 _MAX_NAMED = 10

@@ -116,7 +116,7 @@ def test_batches(
         return None
     bad = BadSoFar(on_bad)
     if size is None:
-        return lambda: row_batches(test, _TEST_BATCH_SIZE, bad)
+        return lambda: row_batches(test, _TEST_BATCH_SIZE, bad, test.workers)
     rest = len(test) % size
     if rest:
         logging.warning(
@@ -127,4 +127,4 @@ def test_batches(
         )
     if rest == len(test):
         return None
-    return lambda: (b for b in row_batches(test, size, bad) if len(b[0]) == size)
+    return lambda: (b for b in row_batches(test, size, bad, test.workers) if len(b[0]) == size)

@@ -121,6 +121,12 @@ def _known(
         training = default if default is not None and 0 < default < 1 else _KEPT
     if text is not None:
         training = _parsed(info, text)
+        kept = training if role is Role.KEEP else 1.0 - training
+        if role is not Role.SWITCH and not 0 < kept <= 1:
+            raise TrainingError(
+                f"--train_feed={node_of(info.name)}={text}: it is {role.value}; expected one from "
+                "0 to 1 that leaves something"
+            )
     return Setting(info.name, info.dtype, role, training, otherwise)
 
 

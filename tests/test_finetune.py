@@ -3,9 +3,10 @@
 import dataclasses
 import os
 import signal
+import sys
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +16,12 @@ from absl import flags
 
 import finetune
 from checkpoints.errors import CheckpointError
+from cli.supervisor import Supervisor
 from data.ramp import RAMP_FILE
 from finetuning.config import FinetuneConfig
 from finetuning.task import make_task
-from prediction.command import PredictConfig, predict
+from prediction.command import predict
+from prediction.config import PredictConfig
 from tests.finetuning import bases
 from tests.prediction import stock
 from training import loop
@@ -249,10 +252,10 @@ def test_another_base_is_another_run(cnn_run: Path, finetune_config: Config) -> 
 def test_flags_become_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
     values = flags.FlagValues()
     finetune.define_flags(values)
-    given: list[FinetuneConfig] = []
+    given: list[tuple[FinetuneConfig, TextIO | None]] = []
 
-    def train(config: FinetuneConfig) -> loop.Outcome:
-        given.append(config)
+    def train(config: FinetuneConfig, terminal: TextIO | None) -> loop.Outcome:
+        given.append((config, terminal))
         return loop.Outcome(1, "p", 0, {})
 
     monkeypatch.setattr(finetune, "train", train)
@@ -264,8 +267,11 @@ def test_flags_become_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
             *("--train_feed=k=1", "--train_feed=l=2", "--head=conv", "--input_scale=0.5"),
         ]
     )
-    assert finetune.main(values) == 0
-    (config,) = given
+    supervisor = Supervisor("give it less")
+    assert finetune.main(values, supervisor) == 0
+    ((config, terminal),) = given
+    assert config.end_after == supervisor.end_after
+    assert terminal is sys.stderr
     assert (config.meta, config.tensor, config.data) == ("m", "t", "d")
     assert config.train_scopes == ("a", "b")
     assert config.train_feed == ("k=1", "l=2")
@@ -314,7 +320,10 @@ def test_a_graph_that_is_larger_than_the_limit_is_not_read(
 
 @pytest.mark.parametrize(
     "flag",
-    ["--head=wide", "--exclude=(", "--train_feed=x", "--input_scale=nan", "--learning_rate=0"],
+    [
+        *("--head=wide", "--exclude=(", "--train_feed=x", "--learning_rate=0"),
+        *("--input_scale=nan", "--input_scale=1e39", "--input_scale=0"),
+    ],
 )
 def test_a_wrong_flag_is_refused(flag: str) -> None:
     values = flags.FlagValues()

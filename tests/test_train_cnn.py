@@ -559,6 +559,6 @@ def test_a_second_trainer_writes_nothing(
 ) -> None:
     with FolderLock(str(tmp_path)):
         before = sorted(os.listdir(tmp_path))
-        with pytest.raises(CheckpointError, match="is being trained by process"):
+        with pytest.raises(CheckpointError, match="is in use by process"):
             train_cnn.train(cnn_config(tmp_path, train_steps=1))
         assert sorted(os.listdir(tmp_path)) == before

@@ -16,7 +16,8 @@ from PIL import Image
 
 import train_mlp
 from data.errors import DataError
-from prediction.command import PredictConfig, predict
+from prediction.command import predict
+from prediction.config import PredictConfig
 from tests.data.idx_files import digits, write_mnist
 from train_mlp import MlpConfig
 from training import loop

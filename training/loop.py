@@ -2,7 +2,7 @@
 
 import math
 from contextlib import closing
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 import tensorflow as tf
@@ -40,8 +40,13 @@ class Outcome(NamedTuple):
     variables: dict[str, np.ndarray[Any, Any]]
 
 
-def train(task: Task, config: RunConfig) -> Outcome:
+def train(task: Task, config: RunConfig, terminal: TextIO | None = None) -> Outcome:
     """Trains to the task's last step; continues where the folder's newest checkpoint stands.
+
+    Args:
+      task: what is trained, and on what.
+      config: where, and how often what is due.
+      terminal: where its progress is shown; None for stderr.
 
     Raises:
       CheckpointError: no checkpoint of the folder is good, the last one could not be saved, or a
@@ -63,9 +68,9 @@ def train(task: Task, config: RunConfig) -> Outcome:
         start = resume.start(session, config, task)
         if task.write_data is not None:
             task.write_data()
-        step, task = start.step, task._replace(identity=start.identity)
+        step = start.step
         if step < task.last_step:
-            step = _run(session, task, config, start, stop)
+            step = _run(session, task, config, start, stop, terminal)
         prefix = naming.checkpoint_prefix(config.ckpt_dir, step)
         if step >= task.last_step:
             logging.info("finished: %s, step %d of %d", prefix, step, task.last_step)
@@ -85,44 +90,52 @@ def _make_folder(path: str) -> None:
 
 
 def _run(
-    session: GraphSession, task: Task, config: RunConfig, start: resume.Start, stop: StopSignals
+    session: GraphSession,
+    task: Task,
+    config: RunConfig,
+    start: resume.Start,
+    stop: StopSignals,
+    terminal: TextIO | None,
 ) -> int:
     """Trains from `start` on; returns the step it ended at, whose checkpoint is committed."""
     with (
         MetricsLog(config.ckpt_dir, task.model.graph, start.step) as log,
-        CheckpointWriter(
-            config.ckpt_dir,
-            session.specs,
-            RunRecord(task.meta_graph, task.identity, environment(), (log.path,)),
-            start.retention,
-        ) as writer,
-        Progress(start.step, task.last_step, task.batch_size, task.examples) as progress,
+        _writer(session, task, config.ckpt_dir, start, log.path) as writer,
+        Progress(start.step, task.last_step, task.batch_size, task.examples, terminal) as progress,
         closing(task.batches(start.step, task.last_step)) as batches,
     ):
-        step, save_every = start.step, config.save_every_steps or task.epoch_steps or task.last_step
+        step, last = start.step, task.last_step
+        save_every = config.save_every_steps or task.epoch_steps or last
         if step == 0 and task.logged_variables:
             log.write(Metrics(0, variables=_logged_variables(session, task)))
         for step, batch in enumerate(batches, start.step + 1):
-            values, test_accuracy = session.train_step(batch), None
+            values = session.train_step(batch)
             _check_loss(values.loss, step)
             progress.step()
-            if due(step, task.log_every_steps, task.last_step):
-                test_accuracy = _test_accuracy(session, task)
+            log_due, save_due = due(step, task.log_every_steps, last), due(step, save_every, last)
+            is_tested = log_due or (save_due and config.keep_best)
+            test_accuracy = _test_accuracy(session, task) if is_tested else None
+            if log_due:
                 told = {**values._asdict(), "test_accuracy": test_accuracy}
                 metrics = Metrics(step, **told, variables=_logged_variables(session, task))
                 log.write(metrics)
                 progress.log(metrics)
             stopping = stop.received is not None  # Read once: what is saved is where it stops.
-            save_due = due(step, save_every, task.last_step)
             if save_due or stopping:
-                if config.keep_best and save_due and test_accuracy is None:
-                    test_accuracy = _test_accuracy(session, task)
                 log.flush()
                 # Which one is the best must not depend on where a run was interrupted.
                 writer.save(step, session.variables(), test_accuracy if save_due else None)
             if stopping:
                 break
     return step
+
+
+def _writer(
+    session: GraphSession, task: Task, ckpt_dir: str, start: resume.Start, metrics_path: str
+) -> CheckpointWriter:
+    """Of the run's checkpoints, each of which makes the lines of metrics before it durable."""
+    record = RunRecord(task.meta_graph, start.identity, environment(), (metrics_path,))
+    return CheckpointWriter(ckpt_dir, session.specs, record, start.retention)
 
 
 def _check_loss(loss: float, step: int) -> None:

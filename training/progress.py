@@ -2,6 +2,7 @@
 
 import sys
 import time
+from typing import TextIO
 
 from tqdm import tqdm
 
@@ -9,16 +10,34 @@ from training.metrics import Metrics
 
 
 class Progress:
-    """Writes to stderr: a bar where that is a terminal, plain lines everywhere."""
+    """Writes to stderr, or another terminal: a bar where it is one, plain lines everywhere."""
 
-    def __init__(self, start: int, last: int, batch_size: int, examples: str) -> None:
-        """Begins at step `start` of `last`; `examples` is what the batches are made of."""
+    def __init__(
+        self,
+        start: int,
+        last: int,
+        batch_size: int,
+        examples: str,
+        terminal: TextIO | None = None,
+    ) -> None:
+        """Begins at step `start` of `last`.
+
+        Args:
+          start: updates done.
+          last: the run's last step.
+          batch_size: examples a step.
+          examples: what the batches are made of, such as "images".
+          terminal: where all this is written; None for stderr.
+        """
+        self._stream = sys.stderr if terminal is None else terminal
         self._last, self._batch_size, self._examples = last, batch_size, examples
         self._start, self._started_at = start, time.perf_counter()
         self._logged, self._logged_at = start, self._started_at
         self._bar = None
-        if sys.stderr.isatty():
-            self._bar = tqdm(initial=start, total=last, unit="step", dynamic_ncols=True)
+        if self._stream.isatty():
+            self._bar = tqdm(
+                initial=start, total=last, unit="step", dynamic_ncols=True, file=self._stream
+            )
 
     def step(self) -> None:
         """One more step is done."""
@@ -40,9 +59,9 @@ class Progress:
     def say(self, line: str) -> None:
         """Writes a line, above the bar where there is one."""
         if self._bar is not None:
-            self._bar.write(line, file=sys.stderr)
+            self._bar.write(line, file=self._stream)
         else:
-            print(line, file=sys.stderr)
+            print(line, file=self._stream)
 
     def __enter__(self) -> "Progress":
         return self

@@ -63,6 +63,11 @@ def test_writes_whole_files_only(tmp_path: Path) -> None:
     assert os.listdir(path.parent) == ["file"]
 
 
+def test_parts_are_written_one_after_the_other(tmp_path: Path) -> None:
+    files.write_atomically(str(tmp_path / "file"), (bytes([n]) * n for n in range(4)))
+    assert (tmp_path / "file").read_bytes() == b"\x01\x02\x02\x03\x03\x03"
+
+
 def test_write_that_is_refused_names_the_file(
     tmp_path: Path, data_error_line: DataErrorLine
 ) -> None:

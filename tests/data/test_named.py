@@ -176,7 +176,7 @@ def server(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
             pass
 
     with HTTPServer(("127.0.0.1", 0), Handler) as listening:
-        thread = threading.Thread(target=listening.serve_forever)
+        thread = threading.Thread(target=listening.serve_forever, args=(0.01,))
         thread.start()
         here = f"http://127.0.0.1:{listening.server_port}/"
         monkeypatch.setenv("no_proxy", "127.0.0.1")

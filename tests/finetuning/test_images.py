@@ -15,7 +15,8 @@ from data.errors import DataError
 from finetuning.config import FinetuneConfig
 from finetuning.task import make_task
 from models import mlp
-from prediction.command import PredictConfig, predict
+from prediction.command import predict
+from prediction.config import PredictConfig
 from tests.finetuning import bases
 from training.errors import TrainingError
 

@@ -12,7 +12,8 @@ import tensorflow as tf
 
 import finetune
 from finetuning.config import FinetuneConfig
-from prediction.command import PredictConfig, predict
+from prediction.command import predict
+from prediction.config import PredictConfig
 from tests.prediction import stock
 
 THIRD_PARTY = Path(__file__).resolve().parents[3] / "shared" / "thirdparty"

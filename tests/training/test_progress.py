@@ -1,0 +1,47 @@
+"""What a person sees of a run."""
+
+import io
+import re
+
+import pytest
+
+from training.metrics import Metrics
+from training.progress import Progress
+
+_LINE = r"step 10/20  loss 0\.5  test accuracy 0\.75  [\d,]+ images/s  0:00:00 left\n"
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def _show(terminal: io.StringIO | None) -> None:
+    with Progress(0, 20, 8, "images", terminal) as progress:
+        for _ in range(10):
+            progress.step()
+        progress.log(Metrics(10, loss=0.5, test_accuracy=0.75))
+
+
+def test_lines_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    _show(None)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(_LINE, err)
+
+
+def test_a_terminal_has_a_bar_below_the_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal = _Terminal()
+    _show(terminal)
+    assert capsys.readouterr() == ("", "")
+    line = re.search(_LINE, terminal.getvalue())
+    assert line is not None
+    assert "0/20" in terminal.getvalue()[: line.start()]
+    assert "10/20 [" in terminal.getvalue()[line.end() :]
+
+
+def test_another_file_has_no_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    file = io.StringIO()
+    _show(file)
+    assert capsys.readouterr() == ("", "")
+    assert re.fullmatch(_LINE, file.getvalue())
