@@ -19,7 +19,7 @@ from absl import flags
 
 from checkpoints.errors import CheckpointError
 from cli import flag_types
-from cli.model_flags import define_max_meta_mb, define_time_limit, define_trust_graph
+from cli.model_flags import define_asset, define_max_meta_mb, define_time_limit, define_trust_graph
 from cli.printing import printable
 from cli.run import run
 from cli.supervisor import Supervisor
@@ -80,12 +80,10 @@ def define_flags(values: flags.FlagValues) -> None:
         ".npz whose keys are tensor names. One with as many rows as --input goes along with them.",
         flag_values=values,
     )
-    flags.DEFINE_multi_string(
-        "asset",
-        [],
+    define_asset(
+        values,
         "A file that a lookup table of the graph is filled from: name=path, where the name is that "
         "of the file where the graph was made, or of the tensor that gives it.",
-        flag_values=values,
     )
     flags.DEFINE_boolean(
         "list",
@@ -146,12 +144,6 @@ def _validate(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     flags.register_validator(
-        "asset",
-        lambda texts: all(name and path for name, _, path in (t.partition("=") for t in texts)),
-        message="must be name=path",
-        flag_values=values,
-    )
-    flags.register_validator(
         "fetch",
         all,
         message="must be tensor names, separated by commas",
@@ -162,7 +154,8 @@ def _validate(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues, end_after: Callable[[float, str], None] | None = None) -> None:
     """Predicts as the flags say; `end_after` as of a `TimeLimit`."""
     import_tensorflow()
-    from prediction.command import PredictConfig, predict
+    from prediction.command import predict
+    from prediction.config import PredictConfig
 
     result = predict(
         PredictConfig(

@@ -4,6 +4,8 @@ import math
 
 from absl import flags
 
+_LARGEST_FLOAT32 = 3.4028234e38
+
 
 def define_positive_float(
     name: str, default: float | None, help_text: str, values: flags.FlagValues
@@ -38,12 +40,12 @@ def define_non_negative_float(
 def define_finite_float(
     name: str, default: float | None, help_text: str, values: flags.FlagValues
 ) -> None:
-    """Defines a float flag that must be finite, where it is given."""
+    """Defines a float flag that must be finite, as a float32 too, where it is given."""
     flags.DEFINE_float(name, default, help_text, flag_values=values)
     flags.register_validator(
         name,
-        lambda value: value is None or math.isfinite(value),
-        message="must be a finite number",
+        lambda value: value is None or abs(value) <= _LARGEST_FLOAT32,
+        message="must be a finite number that a float32 can hold",
         flag_values=values,
     )
 

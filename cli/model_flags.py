@@ -49,3 +49,14 @@ def define_time_limit(values: flags.FlagValues, limited: str = _LIMITED) -> None
         message="must be a finite number of seconds",
         flag_values=values,
     )
+
+
+def define_asset(values: flags.FlagValues, help_text: str) -> None:
+    """Defines the files that lookup tables are filled from, each as `name=path`."""
+    flags.DEFINE_multi_string("asset", [], help_text, flag_values=values)
+    flags.register_validator(
+        "asset",
+        lambda texts: all(name and path for name, _, path in (t.partition("=") for t in texts)),
+        message="must be name=path",
+        flag_values=values,
+    )

@@ -1,7 +1,6 @@
 """Runs a script: parses its flags, prints errors as one line, ends with the right exit code."""
 
 import logging as standard_logging
-import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -12,7 +11,7 @@ from absl import flags, logging
 
 from cli.ending import EXIT_FAILED, EXIT_USAGE, exit_with_error
 from cli.printing import printable
-from cli.standard_streams import fill_closed_streams
+from cli.standard_streams import fill_closed_streams, stdout_written_out
 from cli.supervisor import MEMORY_FLAG, Supervisor
 
 _HELP_FLAGS = frozenset({"-h", "-help", "--help", "--helpfull", "--helpshort"})
@@ -49,17 +48,17 @@ def run(
     define_flags(values)
     if supervisor is not None:
         supervisor.define_flags(values)
-    _parse(values, description, positional)
-    _log_plain_lines_to_stderr()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _exit_on_signal)
-    if supervisor is not None:
-        supervisor.start(values[MEMORY_FLAG].value)
     try:
-        sys.exit(main(values))
+        with stdout_written_out():
+            _parse(values, description, positional)
+            _log_plain_lines_to_stderr()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, _exit_on_signal)
+            if supervisor is not None:
+                supervisor.start(values[MEMORY_FLAG].value)
+            sys.exit(main(values))
     except BrokenPipeError:
         # The reader of our output has gone (`predict.py | head`): nobody is left to be told.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_FAILED)
     except MemoryError as error:
         allowed = f", or more than --{MEMORY_FLAG} allows" if supervisor is not None else ""
@@ -118,10 +117,10 @@ def _exit_on_signal(signum: int, frame: FrameType | None) -> NoReturn:
 
 
 class _PlainFormatter(standard_logging.Formatter):
-    """A message as it is; from warnings on, with its level before it."""
+    """A message as it is, on one line; from warnings on, with its level before it."""
 
     def format(self, record: standard_logging.LogRecord) -> str:
-        message = printable(record.getMessage())
+        message = printable(" ".join(record.getMessage().splitlines()))
         if record.levelno < standard_logging.WARNING:
             return message
         return f"{record.levelname.lower()}: {message}"

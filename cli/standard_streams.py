@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def fill_closed_streams() -> None:
@@ -21,3 +23,23 @@ def fill_closed_streams() -> None:
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     if sys.stderr is None:
         sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+
+
+@contextmanager
+def stdout_written_out() -> Iterator[None]:
+    """Writes to stdout, at the end, what Python still holds for it.
+
+    Python itself would do so when nobody can be told any more, and exit with a code of its own.
+
+    Raises:
+      OSError: it cannot be written, such as to a full disk; a BrokenPipeError where its reader has
+        gone. What is held for it then is dropped.
+    """
+    try:
+        yield
+    finally:
+        try:
+            sys.stdout.flush()
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise OSError(error.errno, error.strerror, "stdout") from error

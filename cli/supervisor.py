@@ -16,7 +16,7 @@ import threading
 import time
 from contextlib import suppress
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from absl import flags
 
@@ -52,6 +52,7 @@ class Supervisor:
         self._last_words = mmap.mmap(-1, _LAST_WORDS_BYTES)
         self._timer: threading.Timer | None = None
         self._is_child = False
+        self._terminal: TextIO | None = None
 
     def define_flags(self, values: flags.FlagValues) -> None:
         """Defines the limit on memory in `values`."""
@@ -84,6 +85,8 @@ class Supervisor:
             self._wait(child, stderr_read)
         os.close(write_end)
         os.close(stderr_read)
+        if os.isatty(2):
+            self._terminal = open(os.dup(2), "w")  # noqa: SIM115 (for as long as the child lives)
         os.dup2(stderr_write, 2)
         os.close(stderr_write)
         self._is_child = True
@@ -112,6 +115,14 @@ class Supervisor:
             words = line.encode(errors="replace")[: _LAST_WORDS_BYTES - 1] + b"\0"
             self._last_words[: len(words)] = words
             signal.setitimer(signal.ITIMER_REAL, seconds)
+
+    def terminal(self) -> TextIO:
+        """Where a progress bar goes: the terminal that stderr is to the parent, or else stderr.
+
+        A bar moves the cursor, which nothing may that goes through the parent. No library knows of
+        this way to the terminal; nothing that comes from a stranger's file is to take it.
+        """
+        return self._terminal or sys.stderr
 
     def _end_in_a_thread(self, seconds: float, line: str) -> None:
         if self._timer is not None:

@@ -16,7 +16,7 @@ from checkpoints.loading.signatures import Signature
 from checkpoints.loading.tensor_info import TensorInfo, format_shape
 from checkpoints.loading.variable_values import VARIABLE_OPS
 from checkpoints.meta_graph import CLASS_NAMES_COLLECTION, TRAINED_ON_COLLECTION
-from prediction.candidates import find_candidates
+from prediction.candidates import Candidates, find_candidates
 from prediction.json_values import json_value
 from prediction.model import Model
 
@@ -40,19 +40,26 @@ Record = dict[str, Any]
 _Entry = TypeVar("_Entry")
 
 
-def listing(meta: MetaGraphFile, model: Model) -> Record:
+def listing(meta: MetaGraphFile, model: Model, found: Candidates | None = None) -> Record:
     """The contents, as JSON values.
 
-    Keys: `inputs`, `pipeline` (what can be fed in place of a queue or an iterator), `outputs`,
-    `candidates` (what may be an output, where the file names none) and `variables`, each a list of
-    `name`, `dtype` and `shape` (null where unknown; null sizes too), an input's `default` where it
-    has one; `signature`, the one in use, with `name` (empty where there is none), `inputs`,
-    `outputs` (key -> tensor name) and `not_names`, the keys that do not name their tensors, as a
-    node has that name; `signatures`, the names of all; `collections` (key -> a list of names,
-    texts or numbers, or the number of entries of another kind).
+    Args:
+      meta: the file.
+      model: its description.
+      found: what could be fed and fetched, where it has been looked for already.
+
+    Returns:
+      Keys: `inputs`, `pipeline` (what can be fed in place of a queue or an iterator),
+      `outputs`, `candidates` (what may be an output, where the file names none) and
+      `variables`, each a list of `name`, `dtype` and `shape` (null where unknown; null sizes
+      too), an input's `default` where it has one; `signature`, the one in use, with `name`
+      (empty where there is none), `inputs`, `outputs` (key -> tensor name) and `not_names`,
+      the keys that do not name their tensors, as a node has that name; `signatures`, the
+      names of all; `collections` (key -> a list of names, texts or numbers, or the number of
+      entries of another kind).
     """
     outputs = tuple(dict.fromkeys([*model.predict, *model.outputs.values()]))
-    found = find_candidates(meta, [*model.inputs.values()], outputs)
+    found = found or find_candidates(meta, [*model.inputs.values()], outputs)
     inputs = _tensors(meta, found.inputs)
     return {
         "inputs": [record | _default(meta, record["name"]) for record in inputs],

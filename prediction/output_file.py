@@ -6,7 +6,7 @@ import io
 import itertools
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -22,31 +22,43 @@ Outputs = Mapping[str, Array]
 _TEMPORARY = ".tmp"  # After the name, as `data.files.write_atomically` does.
 
 
-def check_output(path: str, given: Sequence[str] = ()) -> None:
+def check_output(path: str, given: Sequence[str] = (), flag: str = "output") -> None:
     """Finds out before a long run whether a file can be written at `path`; leaves no trace.
+
+    Folders that are missing are made when it is written.
 
     Args:
       path: of the file.
       given: the values of other flags, each with or without `name=` before a path: what is read
         is not written over.
+      flag: that names the file, for what is said.
 
     Raises:
       PredictionError: it cannot.
     """
+    named = f"--{flag}={path}"
     if files.is_folder(path):
-        raise PredictionError(f"--output={path} is a folder; expected the name of a file")
+        raise PredictionError(f"{named} is a folder; expected the name of a file")
     if os.path.exists(path) and not os.path.isfile(path):
-        raise PredictionError(f"--output={path} is no regular file; expected the name of one")
+        raise PredictionError(f"{named} is no regular file; expected the name of one")
     for text in given:
         if any(_is_same(path, read) for read in (text, text.partition("=")[2])):
-            raise PredictionError(f"--output={path} is read too ({text}); give it another name")
-    probe = f"{path}{_TEMPORARY}"
+            raise PredictionError(f"{named} is read too ({text}); give it another name")
+    probe = f"{os.path.join(_nearest_folder(path), os.path.basename(path))}{_TEMPORARY}"
     try:
         with tf.io.gfile.GFile(probe, "wb") as file:
             file.write(b"")
         tf.io.gfile.remove(probe)
     except tf.errors.OpError as error:
-        raise PredictionError(f"--output={path} cannot be written: {error.message}") from error
+        raise PredictionError(f"{named} cannot be written: {error.message}") from error
+
+
+def _nearest_folder(path: str) -> str:
+    """The folder of a file or, where it is missing, the nearest above it that is there."""
+    folder = os.path.dirname(path)
+    while folder and "://" not in path and not os.path.exists(folder):
+        folder = os.path.dirname(folder)
+    return folder
 
 
 def _is_same(path: str, other: str) -> bool:
@@ -73,8 +85,8 @@ def write_outputs(path: str, outputs: Outputs, row_names: Sequence[str]) -> None
     write_whole(path, writer(outputs, row_names))
 
 
-def write_whole(path: str, content: bytes) -> None:
-    """Writes a file that is there as a whole or not at all.
+def write_whole(path: str, content: bytes | Iterable[bytes]) -> None:
+    """Writes a file, as `data.files.write_atomically` does, and cleans up after an interrupt too.
 
     Raises:
       DataError: the file system refuses, as when the disk is full. Nothing is left of the file.

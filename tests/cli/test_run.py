@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from absl import flags, logging
@@ -168,12 +169,45 @@ def test_signals_end_it_with_their_code(end: End, number: signal.Signals, code: 
     assert end(lambda _: os.kill(os.getpid(), number)) == code
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
+@pytest.mark.parametrize("arguments", [[], ["--help"]])
+def test_output_that_cannot_be_written_is_one_line(
+    end: End,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+) -> None:
+    """It is short enough to be held back until the end."""
+    with open("/dev/full", "w") as full:  # Its end would raise, were anything still held then.
+        monkeypatch.setattr(sys, "stdout", full)
+        assert end(lambda _: print("done"), *arguments) == 1
+    assert capsys.readouterr().err == (
+        "script.py: error: [Errno 28] No space left on device: 'stdout'\n"
+    )
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"]])
+def test_a_reader_that_has_gone_is_told_nothing(
+    end: End,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+) -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with open(write_end, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        assert end(lambda _: print("done"), *arguments) == 1
+    assert capsys.readouterr().err == ""
+
+
 def test_logs_go_to_stderr_as_they_are(end: End, capsys: pytest.CaptureFixture[str]) -> None:
     def main(values: flags.FlagValues) -> None:
         logging.info("at step %d", values.count)
         logging.warning("odd")
+        logging.info("a name\nerror: of two  lines")
 
     assert end(main) is None
     captured = capsys.readouterr()
-    assert captured.err == "at step 3\nwarning: odd\n"
+    assert captured.err == "at step 3\nwarning: odd\na name error: of two  lines\n"
     assert captured.out == ""

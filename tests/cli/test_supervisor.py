@@ -4,11 +4,13 @@ The scripts here import no TensorFlow, and run as a user runs them.
 """
 
 import os
+import pty
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -38,7 +40,11 @@ def start(tmp_path: Path) -> Start:
     """Starts a script whose `main` does what is given."""
 
     def start_script(
-        *body: str, flags: tuple[str, ...] = (), waits_for_stop: bool = False, stop_seconds: int = 3
+        *body: str,
+        flags: tuple[str, ...] = (),
+        waits_for_stop: bool = False,
+        stop_seconds: int = 3,
+        stderr: int = subprocess.PIPE,
     ) -> "subprocess.Popen[str]":
         script = tmp_path / "script.py"
         lines = "\n".join(f"    {line}" for line in body)
@@ -48,7 +54,7 @@ def start(tmp_path: Path) -> Start:
         return subprocess.Popen(
             [sys.executable, str(script), *flags],
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
             text=True,
             env={**os.environ, "PYTHONPATH": str(PROJECT)},
         )
@@ -186,6 +192,32 @@ def test_what_a_library_writes_to_stderr_is_no_command_to_a_terminal(start: Star
         "    time.sleep(0.05)",
     )
     assert _end(start(*body)) == (0, "", ["\\u001b[31mgrün\\xff\\xc3"])
+
+
+_SHOWS = (
+    "supervisor.terminal().write('\\r50%')",
+    "supervisor.terminal().flush()",
+    "os.write(2, b'\\x1b[31m')",
+)
+
+
+def test_a_bar_reaches_the_terminal_and_a_library_does_not(start: Start) -> None:
+    leader, follower = pty.openpty()
+    process = start(*_SHOWS, stderr=follower)
+    os.close(follower)
+    assert process.wait(timeout=60) == 0
+    shown = b""
+    with suppress(OSError):  # When all has been read, as nobody has the other end any more.
+        while part := os.read(leader, 1 << 12):
+            shown += part
+    os.close(leader)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert shown.replace(b"\\u001b[31m", b"") == b"\r50%"
+
+
+def test_without_a_terminal_a_bar_is_text_as_any_other(start: Start) -> None:
+    assert _end(start(*_SHOWS)) == (0, "", ["\\u000d50%\\u001b[31m"])
 
 
 def test_the_child_does_not_outlive_its_parent(start: Start) -> None:

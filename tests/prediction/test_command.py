@@ -19,8 +19,9 @@ from checkpoints.loading.inference_graph import load_inference_graph
 from checkpoints.loading.meta_graph_file import MetaGraphFile
 from data.errors import DataError
 from data.ramp import demo_images
-from prediction import command
-from prediction.command import PredictConfig, classify, predict
+from prediction import evaluation
+from prediction.command import classify, predict
+from prediction.config import PredictConfig
 from prediction.errors import PredictionError
 from tests.prediction import stock
 from tests.prediction.conftest import CLASS_NAMES, SCALE, SIZE, write_npz
@@ -253,7 +254,7 @@ def test_list_reads_no_variables(classifier: str, tmp_path: Path) -> None:
         ({"input": ["absent.npz"]}, DataError, "absent.npz"),
         ({"input": ["absent"], "feed": ["x=[1]"]}, PredictionError, "nothing is left for --input"),
         ({"input": ["absent"], "fetch": ["loss"]}, PredictionError, "--input could be for any of"),
-        ({"feed": ["x=[1]"], "output": "absent/o.npz"}, PredictionError, "cannot be written"),
+        ({"feed": ["x=[1]"], "output": "/dev/null/o.npz"}, PredictionError, "cannot be written"),
     ],
 )
 def test_mistakes_are_one_line_and_write_nothing(
@@ -301,7 +302,7 @@ def _delete_when_read(monkeypatch: pytest.MonkeyPatch, steps: list[int]) -> None
             folder.delete_checkpoint(str(Path(meta.path).parent), step)
         return load_inference_graph(meta, *arguments, **options)
 
-    monkeypatch.setattr(command, "load_inference_graph", read_then_gone)
+    monkeypatch.setattr(evaluation, "load_inference_graph", read_then_gone)
 
 
 def test_a_folder_is_its_newest_checkpoint(linear_run: Path) -> None:

@@ -13,7 +13,8 @@ from PIL import Image
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from checkpoints.loading.meta_graph_file import read_meta_graph
-from prediction.command import PredictConfig, predict
+from prediction.command import predict
+from prediction.config import PredictConfig
 from prediction.errors import PredictionError
 from prediction.idx_input import is_idx_name
 from prediction.model import read_model

@@ -14,7 +14,8 @@ from PIL import Image
 from checkpoints.errors import CheckpointError
 from data.errors import DataError
 from prediction import array_input
-from prediction.command import PredictConfig, predict
+from prediction.command import predict
+from prediction.config import PredictConfig
 from prediction.errors import PredictionError
 from tests.prediction import foreign
 from tests.prediction.conftest import write_npz

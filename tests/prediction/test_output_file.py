@@ -88,7 +88,7 @@ def test_what_cannot_be_written_is_told_before_the_run(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path, message in [
         (tmp_path, "is a folder"),
-        (tmp_path / "absent" / "o.npz", "cannot be written"),
+        (tmp_path / "file" / "below" / "o.npz", "cannot be written"),
         (tmp_path / "file" / "o.npz", "cannot be written"),
     ]:
         with pytest.raises(PredictionError, match=message):
@@ -115,6 +115,14 @@ def test_what_is_read_is_not_written_over(
         check_output("x.npz", given)
     check_output("y.npz", given)
     assert (tmp_path / "x.npz").read_bytes() == b"rows"
+
+
+def test_folders_that_are_missing_are_made_when_it_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "o.csv"
+    check_output(str(path))
+    assert not list(tmp_path.iterdir())
+    write_outputs(str(path), {"y:0": np.array([1])}, [])
+    assert path.read_text() == "row,y:0\n0,1\n"
 
 
 def test_only_a_regular_file_is_replaced(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from prediction import array_input
-from prediction.command import PredictConfig, predict
+from prediction.command import predict
+from prediction.config import PredictConfig
 from prediction.errors import PredictionError
 from tests.prediction import foreign
 from tests.prediction.conftest import write_npz
