@@ -216,7 +216,7 @@ def _last_lines(log: Path) -> str:
 def _try(place: Place, seed: int, number: int) -> str:
     """Lists and predicts with one mutation; returns the outcome in one line."""
     from benchmarks.graph_mutations import mutate
-    from prediction.command import PredictConfig
+    from prediction.config import PredictConfig
 
     draw = Random(f"{seed}/{number}")  # noqa: S311 (damage, not secrets)
     shutil.rmtree(place.work, ignore_errors=True)
@@ -227,7 +227,11 @@ def _try(place: Place, seed: int, number: int) -> str:
     before = snapshot(place)
     fetch = draw.choice(([], ["y"]))
     config = PredictConfig(
-        str(meta), fetch, [str(place.rows)], time_limit=RUN_SECONDS, end_after=_end_after
+        str(meta),
+        fetch=fetch,
+        input=[str(place.rows)],
+        time_limit=RUN_SECONDS,
+        end_after=_end_after,
     )
     listed = _outcome("listed", dataclasses.replace(config, list=True))
     predicted = _outcome("predicted", config)

@@ -30,6 +30,7 @@ _KINDS = (
     _Kind(re.compile(rb"\x80[\x02-\x05][\x95}\]c(KXqu]"), "a Python pickle, which is never opened"),
     _Kind(re.compile(rb"\s*<(!doctype|html|\?xml)", re.IGNORECASE), "a web page, not a download"),
     _Kind(re.compile(rb'\s*[{\[]\s*["{\[]'), "JSON"),
+    _Kind(re.compile(rb"model_checkpoint_path:"), "a state file; name the folder that it is in"),
 )
 
 

@@ -1,9 +1,10 @@
-"""One trainer a folder: a lock that ends with the process that holds it."""
+"""One writer a folder: a lock that ends with the process that holds it."""
 
 import os
 import socket
 import sys
 import time
+from contextlib import suppress
 
 from absl import logging
 
@@ -54,15 +55,19 @@ class FolderLock:
     as on `gs://` and on Windows, that is logged and nothing is locked.
     """
 
-    def __init__(self, folder: str, otherwise: str = _TRAIN_ELSEWHERE) -> None:
+    def __init__(
+        self, folder: str, otherwise: str = _TRAIN_ELSEWHERE, *, keeps_file: bool = True
+    ) -> None:
         """Locks nothing yet; the folder must exist by `__enter__`.
 
         Args:
           folder: to lock.
           otherwise: what a user can do who will not wait for the holder.
+          keeps_file: whether the file stays; a stranger's folder is left without it.
         """
         self._folder = folder
         self._otherwise = otherwise
+        self._keeps_file = keeps_file
         self._descriptor: int | None = None
 
     def __enter__(self) -> "FolderLock":
@@ -73,31 +78,47 @@ class FolderLock:
           OSError: the file cannot be opened or written.
         """
         if sys.platform == "win32" or not durable.is_local(self._folder):
-            logging.info("%s cannot be locked: see that no one else trains into it", self._folder)
+            logging.info("%s cannot be locked: see that no one else writes into it", self._folder)
             return self
-        descriptor = os.open(os.path.join(self._folder, LOCK_FILE), os.O_RDWR | os.O_CREAT, 0o666)
+        self._descriptor = self._locked()
         try:
-            self._lock(descriptor)
-        except BaseException:
-            os.close(descriptor)
+            os.ftruncate(self._descriptor, 0)
+            told = f"process {os.getpid()} on {socket.gethostname()}\n"
+            os.pwrite(self._descriptor, told.encode(), 0)
+        except OSError:
+            self.__exit__()
             raise
-        self._descriptor = descriptor
         return self
 
-    def _lock(self, descriptor: int) -> None:
-        try:
-            _take(descriptor)
-        except BlockingIOError as error:
-            raise CheckpointError(
-                f"{self._folder} is being trained by {_told(descriptor)}: wait for it, "
-                f"or {self._otherwise}"
-            ) from error
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+    @property
+    def _path(self) -> str:
+        return os.path.join(self._folder, LOCK_FILE)
+
+    def _locked(self) -> int:
+        """Opens the file and takes its lock; anew where its last holder has removed it since."""
+        while True:
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+            is_ours = False
+            try:
+                _take(descriptor)
+                is_ours = os.fstat(descriptor).st_nlink > 0
+            except BlockingIOError as error:
+                raise CheckpointError(
+                    f"{self._folder} is in use by {_told(descriptor)}: wait for it, "
+                    f"or {self._otherwise}"
+                ) from error
+            finally:
+                if not is_ours:
+                    os.close(descriptor)
+            if is_ours:
+                return descriptor
 
     def __exit__(self, *error: object) -> None:
-        """Gives the lock back; the file stays, since removing it would race with the next one."""
+        """Gives the lock back; where the file goes, it does so while it is held."""
         if self._descriptor is not None:
+            if not self._keeps_file:
+                with suppress(OSError):  # The folder may have been removed, or made read-only.
+                    os.remove(self._path)
             os.close(self._descriptor)
             self._descriptor = None
 

@@ -17,7 +17,8 @@ from absl import logging
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from checkpoints.errors import CheckpointError
-from prediction.command import PredictConfig, predict
+from prediction.command import predict
+from prediction.config import PredictConfig
 from prediction.errors import PredictionError
 from tests.prediction import stock
 

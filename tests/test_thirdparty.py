@@ -17,7 +17,8 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from checkpoints.loading.inference_graph import load_inference_graph
 from checkpoints.loading.meta_graph_file import read_meta_graph
 from prediction.candidates import find_candidates
-from prediction.command import PredictConfig, predict
+from prediction.command import predict
+from prediction.config import PredictConfig
 from tests.prediction import stock
 
 Array = npt.NDArray[Any]

@@ -13,15 +13,13 @@ The exit code is 0 where there is no difference, and 1 where there is one; it is
 something cannot be read, with a line on stderr and none on stdout.
 """
 
-import re
-
 from absl import flags
 
 from cli import flag_types
 from cli.model_flags import define_max_meta_mb, define_time_limit
 from cli.tensorflow_startup import import_tensorflow
 from tools.common.command import EndAfter, run_command
-from tools.common.command_flags import define_format
+from tools.common.command_flags import define_filter, define_format
 
 POSITIONAL = ("a", "b")
 _SIDE = (
@@ -43,26 +41,12 @@ def define_flags(values: flags.FlagValues) -> None:
     flag_types.define_non_negative_float(
         "tolerance", 0.0, "An absolute difference of values up to this counts as none.", values
     )
-    flags.DEFINE_string(
-        "filter",
-        "",
-        "A regular expression: compare only variables and nodes in whose name it is found.",
-        flag_values=values,
-    )
-    flags.register_validator(
-        "filter", _is_pattern, message="must be a regular expression", flag_values=values
+    define_filter(
+        values, "A regular expression: compare only variables and nodes in whose name it is found."
     )
     define_format(values)
     define_max_meta_mb(values)
     define_time_limit(values, "Seconds that reading one graph may take")
-
-
-def _is_pattern(text: str) -> bool:
-    try:
-        re.compile(text)
-    except (re.error, RecursionError, OverflowError):
-        return False
-    return True
 
 
 def main(values: flags.FlagValues, end_after: EndAfter | None = None) -> int:
@@ -79,7 +63,7 @@ def main(values: flags.FlagValues, end_after: EndAfter | None = None) -> int:
             b=values.b,
             only=values.only,
             tolerance=values.tolerance,
-            filter=values.filter,
+            filter=values.filter or "",
             max_meta_bytes=values.max_meta_mb << 20,
             time_limit=TimeLimit(values.time_limit, end_after),
         )

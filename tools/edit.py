@@ -23,16 +23,16 @@ and shapes. Partitioned variables are written whole. One of more than 128 MiB ha
 files.
 """
 
-import re
 from collections.abc import Callable, Sequence
 
 from absl import flags
 
 from cli import flag_types
-from cli.model_flags import define_max_meta_mb, define_time_limit, define_trust_graph
+from cli.model_flags import define_asset, define_max_meta_mb, define_time_limit, define_trust_graph
 from cli.tensorflow_startup import import_tensorflow
 from tools.common.command import EndAfter, run_command
-from tools.common.command_flags import define_ckpt, define_format, define_meta
+from tools.common.command_flags import define_ckpt, define_format, define_meta, define_overwrite
+from tools.common.patterns import as_pattern
 from tools.editing.rules import plain_rename, regex_rename
 
 POSITIONAL = ("ckpt|meta",)
@@ -41,15 +41,13 @@ _DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 def define_flags(values: flags.FlagValues) -> None:
     """Defines this command's flags in `values`."""
-    define_ckpt(values, "The checkpoint: its prefix or any file of it, or a folder for its newest.")
+    define_ckpt(values)
     define_meta(values)
     flag_types.define_path(
         "output", None, "The prefix of the new checkpoint; its folder is made.", values
     )
     flags.mark_flag_as_required("output", flag_values=values)
-    flags.DEFINE_boolean(
-        "overwrite", False, "Replace a checkpoint that is at --output.", flag_values=values
-    )
+    define_overwrite(values, "Replace a checkpoint that is at --output.")
     _define_selection(values)
     _define_names(values)
     _define_cast(values)
@@ -72,7 +70,7 @@ def _define_selection(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     for name in ("only", "drop"):
-        _validate(name, re.compile, values)
+        _validate(name, as_pattern, values)
     flags.DEFINE_boolean(
         "without_slots",
         False,
@@ -134,17 +132,9 @@ def _define_check(values: flags.FlagValues) -> None:
         "do: name=file.npy, name=literal, or a .npz whose keys are tensor names.",
         flag_values=values,
     )
-    flags.DEFINE_multi_string(
-        "asset",
-        [],
+    define_asset(
+        values,
         "With --meta, a file that a lookup table is filled from: name=path, as of predict.py.",
-        flag_values=values,
-    )
-    flags.register_validator(
-        "asset",
-        lambda texts: all(name and path for name, _, path in (t.partition("=") for t in texts)),
-        message="must be name=path",
-        flag_values=values,
     )
     flag_types.define_positive_float(
         "tolerance",
@@ -156,6 +146,20 @@ def _define_check(values: flags.FlagValues) -> None:
     define_max_meta_mb(values)
     define_trust_graph(values)
     define_time_limit(values)
+    for name in ("fetch", "feed", "asset", "tolerance"):
+        _validate_needs(name, "meta", values)
+    for name in ("tolerance", "allow_overflow"):
+        _validate_needs(name, "cast", values)
+
+
+def _validate_needs(name: str, other: str, values: flags.FlagValues) -> None:
+    """Has one flag be given only with another, without which it would change nothing."""
+    flags.register_multi_flags_validator(
+        [name, other],
+        lambda both: not both[name] or both[other] is not None,
+        message=f"--{name} needs --{other}",
+        flag_values=values,
+    )
 
 
 def _validate(name: str, parse: Callable[[str], object], values: flags.FlagValues) -> None:
@@ -165,7 +169,7 @@ def _validate(name: str, parse: Callable[[str], object], values: flags.FlagValue
         for text in texts:
             try:
                 parse(text)
-            except (ValueError, re.error) as error:
+            except ValueError as error:
                 raise flags.ValidationError(f"{text!r}: {error}") from error
         return True
 

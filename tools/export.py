@@ -24,7 +24,14 @@ from cli import flag_types
 from cli.model_flags import define_max_meta_mb, define_time_limit, define_trust_graph
 from cli.tensorflow_startup import import_tensorflow
 from tools.common.command import EndAfter, run_command
-from tools.common.command_flags import define_ckpt, define_format, define_meta
+from tools.common.command_flags import (
+    OTHER_CKPT_HELP,
+    define_ckpt,
+    define_format,
+    define_meta,
+    define_overwrite,
+    define_part,
+)
 from tools.common.output import show
 from tools.exporting.defaults import (
     DEFAULT_OPSET,
@@ -39,16 +46,12 @@ from tools.exporting.defaults import (
 POSITIONAL: tuple[str, ...] = ("meta",)
 
 _SHAPE = re.compile(r".+=(?:(?:[0-9]{1,9}|\?)(?:,(?:[0-9]{1,9}|\?))*)?")
-_CKPT_HELP = (
-    "The checkpoint to take the variables from, where that is another than the graph's own; 'best' "
-    "for the one with the best test accuracy."
-)
 
 
 def define_flags(values: flags.FlagValues) -> None:
     """Defines this command's flags in `values`."""
     define_meta(values)
-    define_ckpt(values, _CKPT_HELP)
+    define_ckpt(values, OTHER_CKPT_HELP)
     flags.DEFINE_enum("to", None, FORMATS, "The format to export to.", flag_values=values)
     flag_types.define_path(
         "output",
@@ -58,13 +61,10 @@ def define_flags(values: flags.FlagValues) -> None:
         values,
     )
     flags.mark_flags_as_required(["to", "output"], flag_values=values)
-    _define_parts(values)
+    define_part(values)
     _define_of_formats(values)
-    flags.DEFINE_boolean(
-        "overwrite",
-        False,
-        "Replace the file if there is one. A version of a SavedModel is never replaced.",
-        flag_values=values,
+    define_overwrite(
+        values, "Replace the file if there is one. A version of a SavedModel is never replaced."
     )
     define_format(values)
     define_max_meta_mb(values)
@@ -73,29 +73,8 @@ def define_flags(values: flags.FlagValues) -> None:
     _validate(values)
 
 
-def _define_parts(values: flags.FlagValues) -> None:
-    """Which part of the graph is exported."""
-    flags.DEFINE_list(
-        "outputs",
-        [],
-        "Tensors to export, by name or key of the signature; by default the collection 'predict' "
-        "and the signature's outputs.",
-        flag_values=values,
-    )
-    flags.DEFINE_list(
-        "inputs",
-        [],
-        "Tensors that are inputs, by name or key of the signature, beside its placeholders: the "
-        "graph is cut there.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "signature",
-        None,
-        "The signature whose inputs and outputs are meant; serving_default, or the only one, "
-        "unless named here.",
-        flag_values=values,
-    )
+def _define_of_formats(values: flags.FlagValues) -> None:
+    """What only some formats need."""
     flags.DEFINE_multi_string(
         "shape",
         [],
@@ -109,30 +88,6 @@ def _define_parts(values: flags.FlagValues) -> None:
         message="must be name=sizes, such as x=?,3",
         flag_values=values,
     )
-    flags.DEFINE_multi_string(
-        "asset",
-        [],
-        "A file that a lookup table is filled from: name=path, as predict.py takes it. What is "
-        "written holds its content.",
-        flag_values=values,
-    )
-    flags.register_validator(
-        "asset",
-        lambda texts: all(name and path for name, _, path in (t.partition("=") for t in texts)),
-        message="must be name=path",
-        flag_values=values,
-    )
-    for name in ("outputs", "inputs"):
-        flags.register_validator(
-            name,
-            all,
-            message="must be tensor names, separated by commas",
-            flag_values=values,
-        )
-
-
-def _define_of_formats(values: flags.FlagValues) -> None:
-    """What only some formats have."""
     flags.DEFINE_integer(
         "version",
         None,

@@ -7,7 +7,13 @@ and dropout are off. The file is kept only if it computes what the original does
 takes it: python predict.py --meta=model.pb --input=photo.jpg. Any outputs, and inner inputs:
 
   python -m tools.freeze model1 --outputs=fc1/add --inputs=conv2/MaxPool2d --output=top.pb
+
+As tf.import_graph_def(graph_def, name='imported') would have it, every node in a scope:
+
+  python -m tools.freeze model1 --scope=imported --output=imported.pb
 """
+
+import re
 
 from absl import flags
 
@@ -15,51 +21,33 @@ from cli import flag_types
 from cli.model_flags import define_max_meta_mb, define_time_limit, define_trust_graph
 from cli.tensorflow_startup import import_tensorflow
 from tools.common.command import EndAfter, run_command
-from tools.common.command_flags import define_ckpt, define_format, define_meta
+from tools.common.command_flags import (
+    OTHER_CKPT_HELP,
+    define_ckpt,
+    define_format,
+    define_meta,
+    define_overwrite,
+    define_part,
+)
 from tools.common.output import show
 
 POSITIONAL: tuple[str, ...] = ("meta",)
+
+_SCOPE = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_.-]+)*")
 
 
 def define_flags(values: flags.FlagValues) -> None:
     """Defines this command's flags in `values`."""
     define_meta(values)
-    define_ckpt(
-        values,
-        "The checkpoint to take the variables from, where that is another than the graph's own; "
-        "'best' for the one with the best test accuracy.",
-    )
+    define_ckpt(values, OTHER_CKPT_HELP)
     flag_types.define_path("output", None, "The file to write, such as model.pb.", values)
     flags.mark_flag_as_required("output", flag_values=values)
-    flags.DEFINE_boolean(
-        "overwrite", False, "Replace the file if there is one.", flag_values=values
-    )
-    flags.DEFINE_list(
-        "outputs",
-        [],
-        "What the file is to compute: tensors by name, or keys of the signature. By default the "
-        "collection 'predict' and the signature's outputs.",
-        flag_values=values,
-    )
-    flags.DEFINE_list(
-        "inputs",
-        [],
-        "Tensors at which the graph is cut: they become placeholders. By default it has the "
-        "signature's inputs, its own placeholders, and what comes out of queues and iterators.",
-        flag_values=values,
-    )
+    define_overwrite(values)
+    define_part(values)
     flags.DEFINE_string(
-        "signature",
-        None,
-        "The signature to keep, where there are several; serving_default, or the only one, unless "
-        "named here.",
-        flag_values=values,
-    )
-    flags.DEFINE_multi_string(
-        "asset",
-        [],
-        "A file that a lookup table is filled from: name=path, as predict.py takes it. The file "
-        "written holds its content.",
+        "scope",
+        "",
+        "What all names in the file are to begin with: with --scope=imported, y is imported/y.",
         flag_values=values,
     )
     define_format(values)
@@ -76,17 +64,10 @@ def _validate(values: flags.FlagValues) -> None:
         message="must end in .pb",
         flag_values=values,
     )
-    for name in ("outputs", "inputs"):
-        flags.register_validator(
-            name,
-            all,
-            message="must be tensor names, separated by commas",
-            flag_values=values,
-        )
     flags.register_validator(
-        "asset",
-        lambda texts: all(name and path for name, _, path in (t.partition("=") for t in texts)),
-        message="must be name=path",
+        "scope",
+        lambda scope: not scope or _SCOPE.fullmatch(scope) is not None,
+        message="must be a name that TensorFlow takes for a scope, such as imported or a/b",
         flag_values=values,
     )
 
@@ -95,9 +76,10 @@ def main(values: flags.FlagValues, end_after: EndAfter | None = None) -> None:
     """Freezes as the flags say; `end_after` as of a `TimeLimit`."""
     import_tensorflow()
     from tools.freezing import command
+    from tools.freezing.config import FreezeConfig
 
     frozen = command.freeze_to_file(
-        command.FreezeConfig(
+        FreezeConfig(
             meta=values.meta,
             output=values.output,
             checkpoint=values.ckpt,
@@ -105,6 +87,7 @@ def main(values: flags.FlagValues, end_after: EndAfter | None = None) -> None:
             inputs=tuple(values.inputs),
             signature=values.signature,
             asset=dict(text.split("=", 1) for text in values.asset),
+            scope=values.scope,
             overwrite=values.overwrite,
             trust_graph=values.trust_graph,
             time_limit=values.time_limit,

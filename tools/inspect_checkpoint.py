@@ -12,14 +12,12 @@ large it is; --tensor reads those it names, --stats all that are listed.
   python -m tools.inspect_checkpoint model --tensor=w:0,b:0 --format=json
 """
 
-import re
-
 from absl import flags
 
 from cli.model_flags import define_max_meta_mb, define_time_limit
 from cli.tensorflow_startup import import_tensorflow
 from tools.common.command import EndAfter, run_command
-from tools.common.command_flags import define_ckpt, define_format
+from tools.common.command_flags import define_ckpt, define_filter, define_format
 
 POSITIONAL = ("ckpt",)
 
@@ -46,12 +44,7 @@ def define_flags(values: flags.FlagValues) -> None:
         "each tensor, and how many are NaN or infinite.",
         flag_values=values,
     )
-    flags.DEFINE_string(
-        "filter",
-        None,
-        "Only list tensors whose names this regular expression is found in.",
-        flag_values=values,
-    )
+    define_filter(values, "Only list tensors whose names this regular expression is found in.")
     define_format(values)
     define_max_meta_mb(values)
     define_time_limit(values)
@@ -62,26 +55,12 @@ def _validate(values: flags.FlagValues) -> None:
     flags.register_validator(
         "tensor", all, message="must be names, separated by commas", flag_values=values
     )
-    flags.register_validator(
-        "filter",
-        lambda text: text is None or _is_pattern(text),
-        message="must be a regular expression of Python",
-        flag_values=values,
-    )
     flags.register_multi_flags_validator(
         ["tensor", "filter"],
         lambda both: not both["tensor"] or both["filter"] is None,
         message="--tensor names tensors, --filter narrows the list: give one of them",
         flag_values=values,
     )
-
-
-def _is_pattern(text: str) -> bool:
-    try:
-        re.compile(text)
-    except (re.error, RecursionError, OverflowError):
-        return False
-    return True
 
 
 def main(values: flags.FlagValues, end_after: EndAfter | None = None) -> None:

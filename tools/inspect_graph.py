@@ -17,7 +17,7 @@ from cli import flag_types
 from cli.model_flags import define_max_meta_mb, define_time_limit
 from cli.tensorflow_startup import import_tensorflow
 from tools.common.command import EndAfter, run_command
-from tools.common.command_flags import define_format, define_meta
+from tools.common.command_flags import define_format, define_meta, define_overwrite
 from tools.common.output import show
 from tools.graph_inspection.parts import PARTS
 
@@ -84,9 +84,7 @@ def _define_files(values: flags.FlagValues) -> None:
     flag_types.define_path(
         "png", None, "A picture of the layers; takes Graphviz's program 'dot'.", values
     )
-    flags.DEFINE_boolean(
-        "overwrite", False, "Replace files that are there already.", flag_values=values
-    )
+    define_overwrite(values, "Replace files that are there already.")
 
 
 def main(values: flags.FlagValues, end_after: EndAfter | None = None) -> None:

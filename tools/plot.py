@@ -24,7 +24,7 @@ from cli import flag_types
 from cli.model_flags import define_max_meta_mb, define_time_limit, define_trust_graph
 from cli.tensorflow_startup import import_tensorflow
 from tools.common.command import EndAfter, run_command
-from tools.common.command_flags import define_ckpt, define_format, define_meta
+from tools.common.command_flags import define_ckpt, define_format, define_meta, define_overwrite
 from tools.common.output import show
 
 POSITIONAL: tuple[str, ...] = ("what",)
@@ -51,9 +51,7 @@ def define_flags(values: flags.FlagValues) -> None:
         "The file to write, .png or .svg; by default <what>.png in the present folder.",
         values,
     )
-    flags.DEFINE_boolean(
-        "overwrite", False, "Replace the file if there is one.", flag_values=values
-    )
+    define_overwrite(values)
     define_format(values)
     flags.DEFINE_multi_string(
         "run",
@@ -86,7 +84,8 @@ def _define_row_flags(values: flags.FlagValues) -> None:
         "input",
         [],
         "confusion, mistakes: rows with their true classes, as predict.py takes them: a folder of "
-        "one subfolder of images a class, or an .npz with X and Y.",
+        "one subfolder of images a class, an .npz with X and Y, or images of MNIST's format with "
+        "their labels beside them.",
         flag_values=values,
     )
     flags.DEFINE_multi_string(
@@ -149,7 +148,7 @@ def main(values: flags.FlagValues, end_after: EndAfter | None = None) -> None:
     except ValueError as error:  # Of MPLBACKEND, which is of no use here but read all the same.
         raise ToolError(f"matplotlib cannot be imported: {error}") from error
     import_tensorflow()
-    from prediction.command import PredictConfig
+    from prediction.config import PredictConfig
     from tools.plotting.config import PlotConfig
     from tools.plotting.plot import as_text, plot
 

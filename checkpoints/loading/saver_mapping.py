@@ -11,13 +11,11 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from google.protobuf.message import DecodeError
-from tensorflow.core.framework.variable_pb2 import VariableDef
-
 from checkpoints.loading.graph_view import Output, View, attribute, data_inputs, source, views
 from checkpoints.loading.meta_graph_file import MetaGraphFile, node_of
 from checkpoints.loading.string_const import text_at
 from checkpoints.loading.sub_graph import reachable
+from checkpoints.loading.variable_definitions import variable_definitions
 
 ASSIGN_OPS = frozenset({"Assign", "AssignVariableOp"})
 RESTORE_OPS = frozenset({"Restore", "RestoreSlice", "RestoreV2"})
@@ -203,14 +201,10 @@ def _own_names(meta: MetaGraphFile, variable: str) -> Iterator[Stored]:
 def _parts(meta: MetaGraphFile) -> Mapping[str, Stored]:
     """Variable -> its slice of a partitioned one, as the graph's collections have it."""
     parts = {}
-    for collection in meta.proto.collection_def.values():
-        for content in collection.bytes_list.value:
-            try:
-                entry = VariableDef.FromString(content)
-            except DecodeError:
-                continue  # A collection of something else.
+    for collection in meta.proto.collection_def:
+        for name, entry in variable_definitions(meta, collection):
             info = entry.save_slice_info_def
             part = _checked_part(info.full_shape, info.var_offset, info.var_shape)
             if info.full_name and part is not None:
-                parts[node_of(entry.variable_name)] = Stored(info.full_name, part)
+                parts[name] = Stored(info.full_name, part)
     return parts

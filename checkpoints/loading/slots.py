@@ -8,25 +8,22 @@ average of a variable (`w/ExponentialMovingAverage`) is none of these: it predic
 import re
 from collections.abc import Collection, Iterator
 
-from google.protobuf.message import DecodeError
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.framework.op_def_pb2 import OpDef
 from tensorflow.core.framework.types_pb2 import DT_RESOURCE
-from tensorflow.core.framework.variable_pb2 import VariableDef
 
 from checkpoints.loading.graph_view import View, data_inputs, source, views
-from checkpoints.loading.meta_graph_file import MetaGraphFile, node_of
+from checkpoints.loading.meta_graph_file import MetaGraphFile
 from checkpoints.loading.op_definitions import op_definitions
 from checkpoints.loading.saver_mapping import checkpoint_keys
 from checkpoints.loading.slots_by_name import is_slot_by_name
-from checkpoints.loading.variable_values import VARIABLE_OPS
+from checkpoints.loading.variable_values import VARIABLE_OPS, trainable_names
 
 _TRAINING_OP = re.compile(r"(Resource)?(Sparse)?Apply[A-Z]")
 _READS = frozenset({"ReadVariableOp", "Enter", "RefEnter", "Switch", "RefSwitch", "Cast"})
 _MAX_READS = 8  # Between a variable and what uses it, even in a loop of a conditional.
 _POWER = "_power"  # The end of the names of the inputs that only accumulate: beta1_power.
-_TRAINABLE = "trainable_variables"
 
 
 def slot_names(keys: Collection[str], meta: MetaGraphFile | None = None) -> frozenset[str]:
@@ -60,7 +57,7 @@ def _told_by_graph(meta: MetaGraphFile) -> tuple[set[str], set[str]]:
     """The variables that are trained, and those of their optimizer."""
     ops = {op for op in _operations(meta) if _TRAINING_OP.match(op)}
     definitions = op_definitions(GraphDef(node=[NodeDef(name=op, op=op) for op in sorted(ops)]))
-    trained, slots = set(_trainable(meta)), set[str]()
+    trained, slots = trainable_names(meta), set[str]()
     for view in views(meta, definitions) if definitions else ():
         for node in view.nodes.values():
             if node.op in definitions:
@@ -92,17 +89,6 @@ def _operations(meta: MetaGraphFile) -> Iterator[str]:
     yield from (node.op for node in meta.nodes.values())
     for function in meta.proto.graph_def.library.function:
         yield from (node.op for node in function.node_def)
-
-
-def _trainable(meta: MetaGraphFile) -> Iterator[str]:
-    """The variables of the graph that its collection of trainable ones names."""
-    for content in meta.collection(_TRAINABLE).bytes_list.value:
-        try:
-            name = node_of(VariableDef.FromString(content).variable_name)
-        except DecodeError:
-            continue  # Anything may be in a collection.
-        if name in meta.nodes:
-            yield name
 
 
 def _written(node: NodeDef, definition: OpDef) -> tuple[list[str], list[str]]:

@@ -13,11 +13,13 @@ from checkpoints.loading.graph_view import attribute
 from checkpoints.loading.meta_graph_file import MetaGraphFile
 from checkpoints.loading.saver_mapping import Stored, checkpoint_keys
 from checkpoints.loading.tensor_info import format_shape
+from checkpoints.loading.variable_definitions import variable_definitions
 
 REF_VARIABLES = frozenset({"Variable", "VariableV2"})
 RESOURCE_VARIABLE = "VarHandleOp"
 VARIABLE_OPS = REF_VARIABLES | {RESOURCE_VARIABLE}
 
+_TRAINABLE = "trainable_variables"
 _MAX_NAMED = 10
 
 
@@ -61,6 +63,12 @@ def graph_variables(meta: MetaGraphFile) -> list[Variable]:
       CheckpointError: as `variable_of`.
     """
     return [variable_of(meta, node) for node in meta.nodes.values() if node.op in VARIABLE_OPS]
+
+
+def trainable_names(meta: MetaGraphFile) -> set[str]:
+    """The variables that the file says are to be trained."""
+    told = {name for name, _ in variable_definitions(meta, _TRAINABLE)}
+    return {name for name in told if meta.nodes[name].op in VARIABLE_OPS}
 
 
 def unavailable(meta: MetaGraphFile, variables: Sequence[Variable]) -> list[str]:

@@ -55,6 +55,7 @@ def _image(kind: str) -> bytes:
     ("content", "kind"),
     [
         (b"", "empty"),
+        (b'model_checkpoint_path: "my-model-200"\n', "a state file; name the folder"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "Git LFS pointer"),
         (b"\x89HDF\r\n\x1a\n" + bytes(8), "HDF5"),
         (b"\x1c\0\0\0TFL3" + bytes(8), "TensorFlow Lite"),

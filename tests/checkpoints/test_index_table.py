@@ -2,7 +2,7 @@
 
 import os
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,32 +15,7 @@ from checkpoints.errors import CheckpointError
 from checkpoints.index_table import check_index, table_entries
 from checkpoints.loading.checkpoint_reader import CheckpointReader
 from checkpoints.tensor_bundle import VariableSpec, read_bundle
-
-
-def _number(value: int) -> bytes:
-    out = b""
-    while value > 127:
-        out += bytes([value & 127 | 128])
-        value >>= 7
-    return out + bytes([value])
-
-
-def _block(entries: Mapping[bytes, bytes]) -> bytes:
-    rows = (_number(0) + _number(len(k)) + _number(len(v)) + k + v for k, v in entries.items())
-    return b"".join(rows) + struct.pack("<II", 0, 1)
-
-
-def _table(entries: Mapping[bytes, bytes]) -> bytes:
-    """A table of one block, with checksums of zero, which nobody compares here."""
-    content, handles = b"", list[bytes]()
-    for block in (entries, {}, None):
-        packed = _block({b"\xff": handles[0]} if block is None else block)
-        handles.append(_number(len(content)) + _number(len(packed)))
-        content += packed + bytes(5)
-    return content + (handles[1] + handles[2]).ljust(40, b"\0") + _MAGIC
-
-
-_MAGIC = struct.pack("<Q", 0xDB4775248B80FB57)
+from tests.checkpoints.index_files import MAGIC, block, number, table
 
 
 def _entry(sizes: Sequence[int], dtype: int = 1) -> BundleEntryProto:
@@ -58,7 +33,7 @@ def _sliced(start: int, length: int) -> BundleEntryProto:
 
 def _write(path: Path, entry: BundleEntryProto) -> str:
     header = BundleHeaderProto(num_shards=1).SerializeToString()
-    path.write_bytes(_table({b"": header, b"w": entry.SerializeToString()}))
+    path.write_bytes(table({b"": header, b"w": entry.SerializeToString()}))
     return str(path)
 
 
@@ -73,7 +48,7 @@ def test_what_can_be_passes(tmp_path: Path, entry: BundleEntryProto) -> None:
 
 def _hidden(start: int) -> bytes:
     """A block with one entry, and a restart at `start`."""
-    entry = _number(0) + _number(1) + _number(3) + b"kabc"
+    entry = number(0) + number(1) + number(3) + b"kabc"
     return entry + struct.pack("<II", start, 1)
 
 
@@ -88,7 +63,7 @@ def test_entries_that_a_scan_does_not_see_are_refused() -> None:
 def _shared(*rows: tuple[int, bytes, bytes]) -> bytes:
     """A block of entries, each with the size of what its key shares with the one before it."""
     entries = [
-        _number(shared) + _number(len(rest)) + _number(len(value)) + rest + value
+        number(shared) + number(len(rest)) + number(len(value)) + rest + value
         for shared, rest, value in rows
     ]
     return b"".join(entries) + struct.pack("<II", 0, 1)
@@ -105,14 +80,14 @@ def test_a_key_that_shares_its_beginning() -> None:
 def test_keys_that_would_take_all_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of these is one byte longer than the one before, and all are in a few bytes a key."""
     entries = {b"w" * size: b"" for size in range(1, 20)}
-    assert [*table_entries(_table(entries))] == [*entries.items()]
+    assert [*table_entries(table(entries))] == [*entries.items()]
     monkeypatch.setattr(index_table, "MAX_BYTES", 100)
     with pytest.raises(ValueError, match="its keys are too long"):
-        list(table_entries(_table(entries)))
+        list(table_entries(table(entries)))
 
 
 def test_a_header_without_the_rest() -> None:
-    content = _table({b"": b"header", b"w": bytes(1000)})
+    content = table({b"": b"header", b"w": bytes(1000)})
     asked = list[tuple[int, int]]()
 
     def read(offset: int, count: int) -> bytes:
@@ -123,7 +98,7 @@ def test_a_header_without_the_rest() -> None:
     assert len(asked) == 3
     with pytest.raises(ValueError, match="its first block is too large"):
         index_table.table_header(read, len(content), 100)
-    no_header = _table({b"w": b""})
+    no_header = table({b"w": b""})
     with pytest.raises(ValueError, match="it has no header"):
         index_table.table_header(lambda o, n: no_header[o : o + n], len(no_header), 2000)
     with pytest.raises(ValueError, match="does not end as a table does"):
@@ -193,13 +168,13 @@ def test_any_change_of_a_byte_ends_in_time_and_in_one_line(tmp_path: Path) -> No
 
 
 def test_one_block_is_not_read_many_times(tmp_path: Path) -> None:
-    entries = _block({b"": b"", b"w": _entry([1]).SerializeToString()})
-    handle = _number(0) + _number(len(entries))
-    index = _block({bytes([i]): handle for i in range(100)})
+    entries = block({b"": b"", b"w": _entry([1]).SerializeToString()})
+    handle = number(0) + number(len(entries))
+    index = block({bytes([i]): handle for i in range(100)})
     content = entries + bytes(5) + index + bytes(5)
-    handles = _number(0) + _number(0) + _number(len(entries) + 5) + _number(len(index))
+    handles = number(0) + number(0) + number(len(entries) + 5) + number(len(index))
     path = tmp_path / "m.index"
-    path.write_bytes(content + handles.ljust(40, b"\0") + _MAGIC)
+    path.write_bytes(content + handles.ljust(40, b"\0") + MAGIC)
     with pytest.raises(CheckpointError, match="its blocks overlap"):
         check_index(str(path))
 
@@ -215,21 +190,21 @@ def test_a_long_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def _packed_table(packed: bytes) -> bytes:
     """A table of one block, packed by Snappy."""
     content = packed + b"\x01" + bytes(4)
-    index = _block({b"\xff": _number(0) + _number(len(packed))})
-    handles = _number(0) + _number(0) + _number(len(content)) + _number(len(index))
-    return content + index + bytes(5) + handles.ljust(40, b"\0") + _MAGIC
+    index = block({b"\xff": number(0) + number(len(packed))})
+    handles = number(0) + number(0) + number(len(content)) + number(len(index))
+    return content + index + bytes(5) + handles.ljust(40, b"\0") + MAGIC
 
 
 def test_packed_blocks_are_unpacked() -> None:
     noise = np.random.default_rng(0).bytes(100)
-    block = _block({b"k": noise + b"abcd" * 20 + noise[:9]})
-    head = block[: block.index(b"abcd")]  # 3 bytes of sizes, the key, the noise.
-    packed = _number(len(block)) + bytes([60 << 2, len(head) - 1]) + head
+    plain = block({b"k": noise + b"abcd" * 20 + noise[:9]})
+    head = plain[: plain.index(b"abcd")]  # 3 bytes of sizes, the key, the noise.
+    packed = number(len(plain)) + bytes([60 << 2, len(head) - 1]) + head
     packed += bytes([3 << 2]) + b"abcd"  # A literal,
     packed += bytes([(64 - 1) << 2 | 2]) + struct.pack("<H", 4)  # which is copied on and on,
     packed += bytes([(12 - 1) << 2 | 3]) + struct.pack("<I", 4)
     packed += bytes([(9 - 4) << 2 | 1, 180])  # and from further back.
-    packed += bytes([(8 - 1) << 2]) + block[-8:]
+    packed += bytes([(8 - 1) << 2]) + plain[-8:]
     assert [v for _, v in table_entries(_packed_table(packed))] == [
         noise + b"abcd" * 20 + noise[:9]
     ]
@@ -238,11 +213,11 @@ def test_packed_blocks_are_unpacked() -> None:
 @pytest.mark.parametrize(
     "packed",
     [
-        _number(1 << 40) + b"\x00a",
-        _number(8) + b"\x00a",
-        _number(8) + b"\x00a" + bytes([(7 - 1) << 2 | 2, 9, 0]),
-        _number(8) + b"\x00a" + bytes([(7 - 1) << 2 | 2, 0, 0]),
-        _number(8) + bytes([63 << 2]),
+        number(1 << 40) + b"\x00a",
+        number(8) + b"\x00a",
+        number(8) + b"\x00a" + bytes([(7 - 1) << 2 | 2, 9, 0]),
+        number(8) + b"\x00a" + bytes([(7 - 1) << 2 | 2, 0, 0]),
+        number(8) + bytes([63 << 2]),
     ],
     ids=["bomb", "short", "before the start", "no offset", "cut"],
 )
@@ -254,7 +229,7 @@ def test_what_cannot_be_unpacked_is_refused(packed: bytes, tmp_path: Path) -> No
 
 
 def test_a_packed_block_is_bounded_as_a_file_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    packed = _number(4) + bytes([3 << 2]) + b"abcd"
+    packed = number(4) + bytes([3 << 2]) + b"abcd"
     monkeypatch.setattr(index_table, "MAX_BYTES", 4)
     assert index_table._unpacked(packed) == b"abcd"
     monkeypatch.setattr(index_table, "MAX_BYTES", 3)
@@ -271,5 +246,5 @@ def test_copies_of_snappy_repeat_what_they_write(offset: int, length: int) -> No
     for _ in range(length):
         expected.append(expected[-offset])
     copy = bytes([(length - 1) << 2 | 2]) + struct.pack("<H", offset)
-    packed = _number(100 + length) + bytes([60 << 2, 99]) + start + copy
+    packed = number(100 + length) + bytes([60 << 2, 99]) + start + copy
     assert index_table._unpacked(packed) == expected

@@ -1,4 +1,4 @@
-"""One trainer a folder."""
+"""One writer a folder."""
 
 import fcntl
 import os
@@ -31,7 +31,7 @@ def _locked_by_a_child(folder: Path) -> int:
 def test_the_second_is_told_who_holds_it(tmp_path: Path) -> None:
     child = _locked_by_a_child(tmp_path)
     before = sorted(os.listdir(tmp_path))
-    message = f"is being trained by process {child} on {socket.gethostname()}"
+    message = f"is in use by process {child} on {socket.gethostname()}"
     try:
         with pytest.raises(CheckpointError, match=message):
             FolderLock(str(tmp_path)).__enter__()
@@ -89,3 +89,15 @@ def test_what_else_can_be_done_is_the_callers_to_say(tmp_path: Path) -> None:
         pytest.raises(CheckpointError, match=r"wait for it, or come back later$"),
     ):
         FolderLock(str(tmp_path), "come back later").__enter__()
+
+
+def test_a_file_that_does_not_stay_is_gone_and_takes_no_one_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever opened it before it went would else hold a lock that nobody else sees."""
+    first = FolderLock(str(tmp_path), keeps_file=False)
+    first.__enter__()
+    monkeypatch.setattr(time, "sleep", lambda _: first.__exit__())
+    with FolderLock(str(tmp_path), keeps_file=False):
+        assert holder(str(tmp_path)) is not None
+    assert [*tmp_path.iterdir()] == []

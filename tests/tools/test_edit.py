@@ -13,9 +13,11 @@ import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 import finetune
+from checkpoints import durable
 from cli.ending import EXIT_FAILED, EXIT_USAGE
 from finetuning.config import FinetuneConfig
-from prediction.command import PredictConfig, predict
+from prediction.command import predict
+from prediction.config import PredictConfig
 from tests.data.idx_files import write_mnist
 from tests.prediction import stock
 from tests.tools.conftest import Tool
@@ -475,7 +477,10 @@ def test_text_says_what_was_done(cnn_run: Path, tool: Tool, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--output={out}", "--drop=fc1"], "fc2/add:0 needs fc1/b, fc1/w, which would be dropped"),
+        (
+            ["--output={out}", "--drop=fc1"],
+            "fc2/add:0 needs fc1/b, fc1/w, which the new checkpoint would lack",
+        ),
         (["--output={out}", "--rename=nothing=x"], "--rename=nothing=x is for no name that is"),
         (["--output={out}", "--rename=conv1/=conv2/"], "would both be called conv2/"),
         (["--output={out}", "--rename=x=y_"], "x and y_ would both be called y_"),
@@ -487,7 +492,6 @@ def test_text_says_what_was_done(cnn_run: Path, tool: Tool, tmp_path: Path) -> N
         (["--output={run}/my-model-190"], "is there; --overwrite replaces it"),
         (["--output={run}"], "is no prefix of a checkpoint"),
         (["--output={out}", "--ckpt=nowhere"], "--ckpt=nowhere: there is no nowhere.index"),
-        (["--output={out}", "--max_meta_mb=0"], "--max_meta_mb=0: 0 is not an integer"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_leaves_nothing(
@@ -496,7 +500,7 @@ def test_what_cannot_be_done_is_one_line_and_leaves_nothing(
     texts = [text.format(out=tmp_path / "a/new", run=cnn_run) for text in arguments]
     before = {*os.listdir(cnn_run)}
     ended = tool("edit", f"--meta={cnn_run}", *texts)
-    assert ended.code in (EXIT_FAILED, EXIT_USAGE)
+    assert ended.code == EXIT_FAILED
     assert message in ended.err
     assert len(ended.err.splitlines()) == 1
     assert not [name for _, _, names in os.walk(tmp_path) for name in names]
@@ -512,6 +516,15 @@ def test_what_cannot_be_done_is_one_line_and_leaves_nothing(
         (["m", "--output=a", "--rename=a"], "'a': expected old=new"),
         (["m", "--output=a", r"--rename_regex=a=\1"], "invalid group reference"),
         (["m", "--output=a", "--cast=int8"], "--cast"),
+        (["m", "--output=a", "--max_meta_mb=0"], "--max_meta_mb=0: 0 is not an integer"),
+        (["m", "--output=a", "--drop=a{99999999999}"], "the repetition number is too large"),
+        (["m", "--output=a", "--only=" + 9999 * "(" + 9999 * ")"], "recursion"),
+        (["m", "--output=a", r"--rename_regex=a=\g<b>"], "unknown group name"),
+        (["m", "--output=a", "--fetch=y"], "--fetch needs --meta"),
+        (["m", "--output=a", "--feed=x=1"], "--feed needs --meta"),
+        (["m", "--output=a", "--asset=a=b"], "--asset needs --meta"),
+        (["--meta=m", "--output=a", "--tolerance=1"], "--tolerance needs --cast"),
+        (["m", "--output=a", "--allow_overflow"], "--allow_overflow needs --cast"),
         (["m", "n", "--output=a"], "unexpected argument 'n'"),
     ],
 )
@@ -553,6 +566,20 @@ def test_a_result_that_predicts_otherwise_is_not_kept(
     assert not os.listdir(tmp_path)
     ended = tool("edit", f"--meta={linear_run}", f"--output={tmp_path}/new", "--cast=float16")
     assert "more than 0.0156 (--tolerance allows another part)" in ended.err
+    assert not os.listdir(tmp_path)
+
+
+def test_a_disk_that_is_full_before_the_graph_is_one_line_and_leaves_nothing(
+    tool: Tool, linear_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: str, *_: object) -> None:
+        raise tf.errors.ResourceExhaustedError(None, None, f"{path}; No space left on device")
+
+    monkeypatch.setattr(durable, "write_file", full)
+    ended = tool("edit", f"--meta={linear_run}", f"--output={tmp_path}/new")
+    assert ended.code == EXIT_FAILED
+    assert ended.err.startswith(f"--output={tmp_path}/new: ")
+    assert ended.err.endswith("No space left on device")
     assert not os.listdir(tmp_path)
 
 

@@ -12,18 +12,44 @@ import pytest
 from tests.tools.conftest import Tool
 
 PROJECT = Path(__file__).resolve().parents[2]
-_COMMAND = re.compile(r"^  python -m tools\.(\w+) (.*(?:\\\n.*)*)$", re.MULTILINE)
+_COMMAND = re.compile(r"^  python -m tools\.(\w+) ((?:.*\\\n)*.*)$", re.MULTILINE)
 
 
-def _examples() -> list[str]:
-    """Each example of each tool's help, from its docstring: `name arguments`."""
+def _examples(text: str) -> list[list[str]]:
+    """Each example of a help: the tool's name and its arguments. A backslash goes on below."""
+    commands = _COMMAND.findall(text)
+    return [[name, *shlex.split(rest.replace("\\\n", " "))] for name, rest in commands]
+
+
+def _all_examples() -> list[list[str]]:
     found = []
     for path in sorted(PROJECT.glob("tools/*.py")):
-        text = ast.get_docstring(ast.parse(path.read_text())) or ""
-        commands = _COMMAND.findall(text)
-        assert commands or path.stem == "__init__", f"{path.name} has no example"
-        found += [f"{name} {arguments}".replace("\\\n", " ") for name, arguments in commands]
+        examples = _examples(ast.get_docstring(ast.parse(path.read_text())) or "")
+        assert examples or path.stem == "__init__", f"{path.name} has no example"
+        found += examples
     return found
+
+
+def test_the_examples_of_a_help() -> None:
+    text = """Does things.
+
+  python -m tools.one a --flag="b c"
+
+also over lines, and two together:
+
+  python -m tools.two a \\
+    --flag=b \\
+    c
+  python -m tools.three d
+
+python -m tools.no example, nor is
+    python -m tools.no
+"""
+    assert _examples(text) == [
+        ["one", "a", "--flag=b c"],
+        ["two", "a", "--flag=b", "c"],
+        ["three", "d"],
+    ]
 
 
 @pytest.fixture
@@ -35,9 +61,9 @@ def fresh(cnn_run: Path, linear_run: Path, tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.usefixtures("fresh")
-@pytest.mark.parametrize("example", _examples())
-def test_it_runs_as_it_stands(tool: Tool, example: str) -> None:
-    name, *arguments = shlex.split(example)
+@pytest.mark.parametrize("example", _all_examples(), ids=" ".join)
+def test_it_runs_as_it_stands(tool: Tool, example: list[str]) -> None:
+    name, *arguments = example
     assert hasattr(importlib.import_module(f"tools.{name}"), "main")
     ended = tool(name, *arguments)
     assert ended.code == 0, ended.err

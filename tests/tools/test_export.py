@@ -22,7 +22,8 @@ import finetune
 from checkpoints.meta_graph import CLASS_NAMES_COLLECTION
 from cli.ending import EXIT_FAILED, EXIT_USAGE
 from finetuning.config import FinetuneConfig
-from prediction.command import PredictConfig, predict
+from prediction.command import predict
+from prediction.config import PredictConfig
 from tests.data.idx_files import write_mnist
 from tests.prediction import foreign, stock
 from tests.tools.conftest import Tool
@@ -60,7 +61,9 @@ def exported(named: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     """The same model in each format: the paths."""
     folder = tmp_path_factory.mktemp("exported")
     return {
-        to: export(ExportConfig(str(named), to, f"{folder}/model{SUFFIXES.get(to, '')}"))["path"]
+        to: export(ExportConfig(str(named), to=to, output=f"{folder}/model{SUFFIXES.get(to, '')}"))[
+            "path"
+        ]
         for to in FORMATS
     }
 
@@ -126,7 +129,9 @@ def test_image_files_are_classified_as_predict_does(
     paths = _image_files(tmp_path / "images")
     output = str(tmp_path / "out.npz")
     predict(
-        PredictConfig(str(named), [*TENSORS.values()], input=[f"{tmp_path}/images"], output=output)
+        PredictConfig(
+            str(named), fetch=[*TENSORS.values()], input=[f"{tmp_path}/images"], output=output
+        )
     )
     with np.load(output) as arrays:
         ours = {key: arrays[name] for key, name in TENSORS.items()}
@@ -210,7 +215,7 @@ def test_equal_models_are_equal_bytes(linear_run: Path, tmp_path: Path) -> None:
         files = []
         for name in ("a", "b"):
             output = f"{tmp_path}/{name}{SUFFIXES.get(to, '')}"
-            path = Path(export(ExportConfig(str(linear_run), to, output))["path"])
+            path = Path(export(ExportConfig(str(linear_run), to=to, output=output))["path"])
             files.append(path / "saved_model.pb" if path.is_dir() else path)
         assert files[0].read_bytes() == files[1].read_bytes(), to
 
@@ -254,7 +259,7 @@ def test_another_checkpoint_gives_the_variables(
 def _export_all(meta: str, folder: Path) -> dict[str, Any]:
     """Exports in each format, and returns the last record."""
     for to in FORMATS:
-        record = export(ExportConfig(meta, to, f"{folder}/m{SUFFIXES.get(to, '')}"))
+        record = export(ExportConfig(meta, to=to, output=f"{folder}/m{SUFFIXES.get(to, '')}"))
         assert record["largest_difference"] <= 1e-5
     return dict(record)
 
@@ -369,6 +374,14 @@ def test_a_file_that_is_there_is_replaced_only_where_that_is_asked(
     assert output.read_bytes()[4:8] == b"TFL3"
 
 
+def test_folders_that_are_missing_are_made(tool: Tool, linear_run: Path, tmp_path: Path) -> None:
+    for to in FORMATS:
+        output = f"{tmp_path}/{to}/new/m{SUFFIXES.get(to, '')}"
+        ended = tool("export", linear_run, f"--to={to}", f"--output={output}")
+        assert ended.code == 0, ended.err
+        assert os.path.exists(output)
+
+
 def test_a_missing_package_is_named(
     tool: Tool, linear_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -427,5 +440,5 @@ def test_the_converters_are_silent(
     linear_run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for to in FORMATS:
-        export(ExportConfig(str(linear_run), to, f"{tmp_path}/m{SUFFIXES.get(to, '')}"))
+        export(ExportConfig(str(linear_run), to=to, output=f"{tmp_path}/m{SUFFIXES.get(to, '')}"))
     assert capfd.readouterr() == ("", "")

@@ -11,7 +11,8 @@ import tensorflow as tf
 from PIL import Image
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
-from prediction.command import PredictConfig, predict
+from prediction.command import predict
+from prediction.config import PredictConfig
 from tests.data.idx_files import write_mnist
 from tests.prediction import stock
 from tests.test_thirdparty import THIRD_PARTY, _by_stock, _entries, _feeds
@@ -208,10 +209,98 @@ def test_what_is_there_is_kept_unless_asked_for(
     file.write_bytes(b"mine")
     ended = tool("freeze", linear_run, f"--output={file}")
     assert ended.code == 1
-    assert ended.err == f"{file} is there already: --overwrite replaces it"
+    assert ended.err == f"--output={file} is there already; --overwrite replaces it"
     assert file.read_bytes() == b"mine"
     assert tool("freeze", linear_run, f"--output={file}", "--overwrite").code == 0
     assert len(file.read_bytes()) > 4
+
+
+def test_what_is_read_is_not_written_over(tool: Tool, linear_run: Path, tmp_path: Path) -> None:
+    module = _Module()
+    tf.saved_model.save(module, str(tmp_path / "saved"), signatures=module.serve)
+    frozen, saved = tmp_path / "m.pb", tmp_path / "saved" / "saved_model.pb"
+    assert tool("freeze", linear_run, f"--output={frozen}").code == 0
+    for meta, file in ((frozen, frozen), (saved.parent, saved)):
+        before = file.read_bytes()
+        ended = tool("freeze", meta, f"--output={file}", "--overwrite")
+        assert ended.code == 1
+        assert "is read too" in ended.err
+        assert file.read_bytes() == before
+
+
+def test_folders_that_are_missing_are_made(tool: Tool, linear_run: Path, tmp_path: Path) -> None:
+    assert tool("freeze", linear_run, f"--output={tmp_path}/a/b/m.pb").code == 0
+    assert (tmp_path / "a" / "b" / "m.pb").is_file()
+
+
+def _scoped_models(folder: Path) -> str:
+    """A loop and a conditional of the old kind, a function, a table and a split."""
+
+    def build() -> None:
+        x = v1.placeholder(tf.float32, [None, 3], name="x")
+        w = v1.get_variable("w", initializer=[1.0, 2.0, 3.0], use_resource=False)
+        keys = tf.constant(["a", "b"])
+        values = tf.lookup.KeyValueTensorInitializer(keys, tf.constant([1.0, 2.0]))
+        table = tf.lookup.StaticHashTable(values, 0.0)
+        with v1.control_dependencies([tf.identity(x)]):
+            looped = v1.while_loop(lambda i, _: i < 3, lambda i, v: (i + 1, v * w), [0, x])[1]
+        chosen = v1.cond(tf.reduce_sum(x) > 0, lambda: looped + w, lambda: looped - w)
+        first, second, third = tf.split(tf.function(lambda v: v + 1)(chosen), 3, axis=1)
+        y = tf.concat([third, first, second], 1) + table.lookup(tf.constant("b"))
+        v1.add_to_collection("predict", tf.identity(y, "y"))
+
+    v1.disable_control_flow_v2()
+    try:
+        return models.save(folder, build)
+    finally:
+        v1.enable_control_flow_v2()
+
+
+def test_a_scope_is_what_an_import_under_a_name_gives(tool: Tool, tmp_path: Path) -> None:
+    meta = _scoped_models(tmp_path)
+    graphs: list[GraphDef] = []
+    for scope in ("", "some/model"):
+        file = tmp_path / f"m{len(graphs)}.pb"
+        ended = tool("freeze", meta, f"--output={file}", f"--scope={scope}")
+        assert ended.code == 0, ended.err
+        graphs.append(GraphDef.FromString(file.read_bytes()))
+    with tf.Graph().as_default() as graph:
+        tf.import_graph_def(graphs[0], name="some/model")
+        imported = graph.as_graph_def()
+    with tf.Graph().as_default() as graph:
+        tf.import_graph_def(graphs[1], name="")
+        ours = graph.as_graph_def()
+    assert {node.name: node for node in ours.node} == {node.name: node for node in imported.node}
+    rows = np.array([[1.0, 2.0, 3.0], [0.5, -1.0, 4.0]], np.float32)
+    report = _report(tmp_path / "m1.pb", feed=[f"x={rows.tolist()}"])
+    plain = _report(tmp_path / "m0.pb", feed=[f"x={rows.tolist()}"])
+    assert [*report["outputs"]] == ["some/model/y:0"]
+    assert [*report["outputs"].values()] == [*plain["outputs"].values()]
+
+
+def test_predict_takes_a_model_in_a_scope(
+    tool: Tool, cnn_run: Path, images: Path, tmp_path: Path
+) -> None:
+    plain, scoped = tmp_path / "plain.pb", tmp_path / "scoped.pb"
+    tool("freeze", cnn_run, f"--output={plain}")
+    ended = tool("freeze", cnn_run, f"--output={scoped}", "--scope=imported", "--format=json")
+    assert ended.code == 0, ended.err
+    record = json.loads(ended.out)
+    assert record["inputs"]["x"]["name"] == "imported/x:0"
+    assert {tensor["name"] for tensor in record["outputs"].values()} == {
+        "imported/fc2/add:0",
+        "imported/probabilities:0",
+        "imported/classes:0",
+    }
+    assert all(
+        n.name.startswith("imported/") for n in GraphDef.FromString(scoped.read_bytes()).node
+    )
+    found, expected = (_report(file, images) for file in (scoped, plain))
+    assert found["predictions"] == expected["predictions"]
+    with tf.Graph().as_default() as graph:  # Whoever imports it under a name keeps what it says.
+        tf.import_graph_def(GraphDef.FromString(plain.read_bytes()), name="imported")
+        (tmp_path / "by_hand.pb").write_bytes(graph.as_graph_def().SerializeToString())
+    assert _report(tmp_path / "by_hand.pb", images) == found
 
 
 def test_a_difference_is_an_error_and_leaves_no_file(
@@ -251,6 +340,9 @@ def test_a_graph_larger_than_a_message_can_be_is_said(
         (["--output={}/m.pb", "--signature=none"], 1, "no signature 'none'"),
         (["--output={}/m.pb", "--asset=words=w.txt"], 1, "it takes no file"),
         (["--output={}/m.pb", "--ckpt={}/nothing"], 1, "nothing"),
+        (["--output={}/m.pb", "--scope=_a"], 2, "must be a name that TensorFlow takes"),
+        (["--output={}/m.pb", "--scope=a/"], 2, "must be a name that TensorFlow takes"),
+        (["--output={}"], 2, "must end in .pb"),
         (["--output=/dev/null/m.pb"], 1, "/dev/null/m.pb cannot be written"),
     ],
 )

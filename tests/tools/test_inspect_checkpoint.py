@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto, BundleHeaderProto
 
+from tests.checkpoints.index_files import table
 from tests.checkpoints.loading.test_stored_tensors import save, save_shards
 from tests.prediction import stock
 from tests.test_thirdparty import THIRD_PARTY
@@ -176,15 +178,24 @@ def test_objects_by_path_and_by_name(tool: Tool, tmp_path: Path) -> None:
     assert [value["value"] for value in found] == [[1.0, 2.0]] * 2
 
 
-@pytest.mark.skipif(not IO.exists(), reason="needs /proc/self/io, which counts bytes read")
+def _bytes_read(tool: Tool, *arguments: str) -> int:
+    before = int(re.findall(r"rchar: (\d+)", IO.read_text())[0])
+    assert tool(NAME, *arguments).code == 0
+    return int(re.findall(r"rchar: (\d+)", IO.read_text())[0]) - before
+
+
+counts_bytes = pytest.mark.skipif(
+    not IO.exists(), reason="needs /proc/self/io, which counts bytes read"
+)
+
+
+@counts_bytes
 def test_only_what_is_needed_is_read(tool: Tool, tmp_path: Path) -> None:
     sizes = {"big": 64 * MEGABYTE, "small": 2 * MEGABYTE}
     prefix = save(tmp_path / "m", {name: np.zeros(size, np.uint8) for name, size in sizes.items()})
 
     def read(*arguments: str) -> int:
-        before = int(re.findall(r"rchar: (\d+)", IO.read_text())[0])
-        assert tool(NAME, *arguments).code == 0
-        return int(re.findall(r"rchar: (\d+)", IO.read_text())[0]) - before
+        return _bytes_read(tool, *arguments)
 
     read(prefix)  # Modules are imported once.
     assert read(prefix) < MEGABYTE
@@ -192,6 +203,23 @@ def test_only_what_is_needed_is_read(tool: Tool, tmp_path: Path) -> None:
     assert 2 * MEGABYTE <= read(prefix, "--tensor=small") < 4 * MEGABYTE
     assert 2 * MEGABYTE <= read(prefix, "--stats", "--filter=small") < 4 * MEGABYTE
     assert read(prefix, "--stats") >= 66 * MEGABYTE
+
+
+@counts_bytes
+def test_what_is_larger_than_memory_is_listed(tool: Tool, tmp_path: Path) -> None:
+    """The file of values is one hole, which takes no space on the disk."""
+    size = 5000 * MEGABYTE
+    entry = BundleEntryProto(dtype=tf.float32.as_datatype_enum, size=size)
+    entry.shape.dim.add(size=size // 4)
+    entries = {b"": BundleHeaderProto(num_shards=1), b"w": entry}
+    index = table({key: message.SerializeToString() for key, message in entries.items()})
+    (tmp_path / "m.index").write_bytes(index)
+    with open(tmp_path / "m.data-00000-of-00001", "wb") as file:
+        file.truncate(size)
+    totals = _json(tool, tmp_path / "m")["totals"]["all"]
+    assert totals == {"tensors": 1, "values": size // 4, "bytes": size, "disk_bytes": size}
+    for path in (f"{tmp_path}/m", str(tmp_path)):
+        assert _bytes_read(tool, path) < MEGABYTE
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,10 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from checkpoints.loading.graph_files import parse_graph_file
 from checkpoints.loading.meta_graph_file import read_meta_graph
 from cli.ending import EXIT_FAILED, EXIT_USAGE
-from prediction.command import PredictConfig, predict
+from data import files
+from data.errors import DataError
+from prediction.command import predict
+from prediction.config import PredictConfig
 from tests.tools.conftest import Tool
 from tests.tools.graph_inspection.graphs import meta_of
 from tools.graph_inspection.parts import PARTS
@@ -172,6 +175,22 @@ def test_what_is_read_is_not_written_over(linear_run: Path, tool: Tool, tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["a.meta"]
 
 
+@pytest.mark.parametrize("flag", ["as_text", "dot"])
+def test_a_full_disk_leaves_what_was_there_and_nothing_else(
+    flag: str, linear_run: Path, tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: str, content: bytes) -> None:
+        Path(f"{path}.tmp").write_bytes(content[:1])
+        raise DataError(f"{path}: no space left on device")
+
+    target = tmp_path / "there"
+    target.write_text("mine")
+    monkeypatch.setattr(files, "write_atomically", full)
+    ended = tool("inspect_graph", linear_run, f"--{flag}={target}", "--overwrite")
+    assert (ended.code, ended.err) == (EXIT_FAILED, f"{target}: no space left on device")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
+
+
 @pytest.mark.skipif(shutil.which("dot") is None, reason="needs Graphviz's dot")
 def test_a_picture(cnn_run: Path, tool: Tool, tmp_path: Path) -> None:
     found = _json(tool, cnn_run, f"--png={tmp_path}/a.png", "--part=info")
@@ -203,7 +222,7 @@ def test_without_graphviz_nothing_is_left(
         (["{run}", "--fetch=fc2/addd"], EXIT_FAILED, "no tensor 'fc2/addd'; the nearest are"),
         (["{run}", "--signature=none"], EXIT_FAILED, "no signature 'none'; there is serving_"),
         (["{run}", "--dot={run}"], EXIT_FAILED, "is a folder; expected the name of a file"),
-        (["{run}", "--as_text={run}/no/a.pbtxt"], EXIT_FAILED, "cannot be written|No such file"),
+        (["{run}", "--as_text={run}/checkpoint/a"], EXIT_FAILED, "--as_text=.* cannot be written"),
     ],
 )
 def test_mistakes(arguments: list[str], code: int, message: str, cnn_run: Path, tool: Tool) -> None:
@@ -231,6 +250,21 @@ def test_a_node_with_an_unknown_input_is_one_line(tool: Tool, tmp_path: Path) ->
     ended = tool("inspect_graph", tmp_path / "a.meta")
     assert ended.code == EXIT_FAILED
     assert ended.err.endswith("is damaged: y has an unknown input gone")
+
+
+def test_a_name_over_lines_forges_none(tool: Tool, tmp_path: Path) -> None:
+    meta = meta_of(lambda: v1.placeholder(tf.float32, [2], "x"))
+    meta.proto.collection_def["a\nsafety: b"].node_list.value.append("x\n  passes")
+    meta.proto.signature_def["c\nd"].inputs["e\nf"].name = "x:0"
+    (tmp_path / "a.meta").write_bytes(meta.proto.SerializeToString())
+    ended = tool("inspect_graph", tmp_path / "a.meta", "--part=collections,signatures")
+    assert ended.out.splitlines() == [
+        "collections (1)",
+        r"  a\nsafety: b = x\n  passes",
+        "signatures (1)",
+        r"  c\nd",
+        r"    input e\nf = x:0",
+    ]
 
 
 def test_only_the_graph_is_read(cnn_run: Path, tool: Tool, tmp_path: Path) -> None:

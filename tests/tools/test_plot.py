@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prediction.command import PredictConfig, classify, predict
+from prediction.command import classify, predict
+from prediction.config import PredictConfig
 from tests.data.idx_files import digits, write_mnist
 from tests.tools.conftest import Tool
 from tools.plot import _FLAGS_OF
@@ -270,6 +271,10 @@ def test_digits_of_the_perceptron(
     matrix = json.loads(tool("plot", "confusion", *given, f"--output={tmp_path}/c.png").out)
     assert np.sum(matrix["counts"], axis=1).tolist() == [2] * 10
     assert matrix["classes"] == [*map(str, range(10))]
+    given_idx = (given[0], f"--input={data}/t10k-images-idx3-ubyte", given[2])
+    of_file = json.loads(tool("plot", "confusion", *given_idx, f"--output={tmp_path}/i.png").out)
+    # The labels stand in the file beside the images; those of above are each one further.
+    assert of_file["counts"] == np.roll(matrix["counts"], -1, axis=0).tolist()
     worst = json.loads(tool("plot", "mistakes", *given, f"--output={tmp_path}/w.png").out)
     assert worst["wrong"] == 20 - np.trace(matrix["counts"])
     assert "stretched" not in worst["summary"]

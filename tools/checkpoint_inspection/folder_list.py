@@ -1,19 +1,22 @@
 """The checkpoints of a folder, this project's and others', and what its state file says of them."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import tensorflow as tf
 
-from checkpoints import folder, manifest, naming
+from checkpoints import manifest, naming
 from checkpoints.errors import CheckpointError
 from checkpoints.loading.checkpoint_reader import CheckpointReader
 from checkpoints.loading.nearby import names_in
 from checkpoints.loading.state_file import named_checkpoint
+from checkpoints.loading.stored_tensors import stored_tensors
 from checkpoints.loading.variable_files import prefix_of
 from checkpoints.retention import Saved, best_first
+from tools.common.checkpoint_order import newest_of
 from tools.common.folder_entries import EMPTY_NAME, Entry, list_folder, stem_and_step
+from tools.common.leftovers import all_in, find_leftovers
 
 COMMITTED, FOREIGN, LEFTOVER, DAMAGED = "committed", "no manifest", "leftover", "damaged"
 
@@ -27,7 +30,8 @@ class Listed:
     Attributes:
       name: what its files begin with.
       state: `committed`, whole and of this project; `no manifest`, of a stranger, or of a trainer
-        that is not this project's; `leftover` of a save or deletion that was cut short; `damaged`.
+        that is not this project's; `leftover` of a save, a deletion or an edit that was cut short,
+        or is under way; `damaged`.
       step: as its name says; None where it says none.
       saved_at: in seconds since 1970; of a stranger's, when its files were last changed. None where
         there is no file of values.
@@ -90,17 +94,20 @@ def list_checkpoints(path: str) -> FolderList:
       CheckpointError: the folder cannot be read, or holds none.
     """
     files = _files_by_prefix(path)
-    listed = [_listed(path, entry, files) for entry in list_folder(path).entries]
-    leftovers = _leftovers(path, files, {entry.name for entry in listed})
+    entries = {entry: _listed(path, entry, files) for entry in list_folder(path).entries}
+    listed = [*entries.values()]
+    leftovers = [*_leftovers(path)]
     if not listed and not leftovers:
         raise CheckpointError(f"--ckpt={path}: it holds no checkpoint")
     state_file = os.path.join(path, naming.STATE_FILE)
     is_file = tf.io.gfile.exists(state_file) and not tf.io.gfile.isdir(state_file)
     named = named_checkpoint(state_file) if is_file else None
+    whole = (entry for entry, found in entries.items() if found.state != DAMAGED)
+    newest = newest_of(whole, named)
     return FolderList(
         path=path,
         checkpoints=[*listed, *leftovers],
-        newest=_newest(listed, named),
+        newest=newest.name if newest else None,
         best=_best(listed),
         named=named,
         has_state_file=is_file,
@@ -124,7 +131,7 @@ def _listed(path: str, entry: Entry, files: Mapping[str, Sequence[str]]) -> List
     try:
         said = manifest.read(path, entry.step) if entry.step is not None else None
         _check_sizes(path, said)
-        CheckpointReader(entry.prefix)
+        stored_tensors(CheckpointReader(entry.prefix))
     except CheckpointError as error:
         state, problem = DAMAGED, str(error)
     return Listed(
@@ -151,18 +158,18 @@ def _check_sizes(path: str, said: manifest.Manifest | None) -> None:
             raise CheckpointError(f"{name} has {size} bytes, the manifest says {digest.size}")
 
 
-def _leftovers(path: str, files: Mapping[str, Sequence[str]], known: set[str]) -> list[Listed]:
-    """What saves and deletions of ours that were cut short have left."""
-    found = []
-    for step, suffixes in folder.files_by_step(path).items():
-        name = naming.checkpoint_name(step)
-        if folder.is_leftover(suffixes) and name not in known:
-            size, changed = _size_and_time(files.get(os.path.join(path, name), ()))
-            found.append(Listed(name, LEFTOVER, step, changed, size, name))
-    return found
+def _leftovers(path: str) -> Iterator[Listed]:
+    """What was cut short, as `tools.verify` tells it."""
+    for leftover in find_leftovers(path):
+        name = leftover.names[0]
+        if leftover.step is not None:
+            name = naming.checkpoint_name(leftover.step)
+        places = [place for n in leftover.names for place in all_in(os.path.join(path, n))]
+        size, changed = _size_and_time(places)
+        yield Listed(name, LEFTOVER, leftover.step, changed, size, name)
 
 
-def _size_and_time(paths: Sequence[str]) -> tuple[int, float | None]:
+def _size_and_time(paths: Iterable[str]) -> tuple[int, float | None]:
     """The bytes of all files that there are, and when the last was changed.
 
     Those that train delete older checkpoints at any time: what has gone is left out.
@@ -173,30 +180,9 @@ def _size_and_time(paths: Sequence[str]) -> tuple[int, float | None]:
             found = tf.io.gfile.stat(path)
         except tf.errors.NotFoundError:
             continue
-        size += int(found.length)
+        size += 0 if found.is_directory else int(found.length)
         changed = max(changed or 0.0, found.mtime_nsec / _NANOSECONDS)
     return size, changed
-
-
-def _newest(listed: Sequence[Listed], named: str | None) -> str | None:
-    """The newest that is whole: that of the last step, where they are of one run.
-
-    Of ours, where there are any. The steps of several runs that share a folder are no order: there
-    it is what the state file names, or what was written last.
-    """
-    whole = [entry for entry in listed if entry.state != DAMAGED]
-    whole = [entry for entry in whole if entry.name == _of_ours(entry)] or whole
-    stems = {stem_and_step(entry.name)[0] for entry in whole}
-    if len(stems) > 1:
-        whole = [entry for entry in whole if entry.state_name == (named or EMPTY_NAME)] or whole
-        return max(whole, key=lambda entry: entry.saved_at or 0.0).name
-    newest = max(whole, key=lambda entry: -1 if entry.step is None else entry.step, default=None)
-    return newest.name if newest else None
-
-
-def _of_ours(entry: Listed) -> str | None:
-    """The name that this project gives a checkpoint of its step."""
-    return None if entry.step is None else naming.checkpoint_name(entry.step)
 
 
 def _best(listed: Sequence[Listed]) -> str | None:

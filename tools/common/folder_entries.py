@@ -15,6 +15,7 @@ from checkpoints.loading.variable_files import SAVED_MODEL_VARIABLES, prefix_of
 _DATA = re.compile(r"\.data-\d{5}-of-\d{5}")
 _SHARD_OF_V1 = re.compile(r"-\d{5}-of-(\d{5})")
 _STEP = re.compile(r"-(\d{1,18})\Z")
+EDITED_SUFFIX = ".being-edited"  # Of the hidden folder that tools.edit fills, and locks.
 EMPTY_NAME = "./"  # What a state file has to call the files `.index` and so on.
 _VARIABLES = os.path.basename(SAVED_MODEL_VARIABLES)
 
@@ -128,11 +129,9 @@ def _is_checkpoint(path: str, base: str, suffixes: Collection[str], names: Colle
 
 
 def _is_leftover_of_ours(base: str, names: Collection[str]) -> bool:
-    return (
-        base + folder.PENDING_SUFFIX in names
-        and naming.split_name(base + folder.PENDING_SUFFIX) is not None
-        and base + naming.MANIFEST_SUFFIX not in names
-    )
+    ends = (naming.MANIFEST_SUFFIX, folder.PENDING_SUFFIX)
+    is_called_so = naming.split_name(base + folder.PENDING_SUFFIX) is not None
+    return is_called_so and folder.is_interrupted({end for end in ends if base + end in names})
 
 
 def _may_be_data(suffix: str) -> bool:

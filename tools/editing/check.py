@@ -13,7 +13,7 @@ from checkpoints.loading.time_limit import TimeLimit
 from checkpoints.loading.variable_values import graph_variables, unavailable
 from prediction.feeds import Feed, feed_value
 from tools.common.errors import ToolError
-from tools.common.random_batch import random_value
+from tools.common.random_batch import try_batches
 from tools.editing.references import Names
 
 # The distance from 1 to the next number, by the name of a dtype.
@@ -96,8 +96,7 @@ def check_same(
 def _ask_original(meta: MetaGraphFile, question: Question) -> tuple[list[Array], list[Array]]:
     """The values of the inputs, and what the original makes of them, which has to be certain."""
     with _load(meta, question, question.outputs, question.inputs) as graph:
-        values = _values(graph, question.feeds)
-        expected = _run(graph, values, _FEED)
+        values, expected = _try(meta, graph, question.feeds)
         again = graph.run(*values)
     for name, first, second in zip(question.outputs, expected, again, strict=True):
         if not _equal(first, second):
@@ -141,19 +140,22 @@ def _load(
     )
 
 
-def _values(graph: InferenceGraph, feeds: Mapping[str, Feed]) -> list[Array]:
-    rng = np.random.default_rng(0)
-    return [
-        feed_value(feeds[info.name], info) if info.name in feeds else random_value(info, rng)
-        for info in graph.feeds
-    ]
+def _try(
+    meta: MetaGraphFile, graph: InferenceGraph, feeds: Mapping[str, Feed]
+) -> tuple[list[Array], list[Array]]:
+    """The values that are given, and others made up that the graph takes; and what it computes."""
+    given = {i.name: feed_value(feeds[i.name], i) for i in graph.feeds if i.name in feeds}
+    unfed = [info for info in graph.feeds if info.name not in feeds]
 
+    def all_values(made_up: Sequence[Array]) -> list[Array]:
+        rest = iter(made_up)
+        return [given[i.name] if i.name in given else next(rest) for i in graph.feeds]
 
-def _run(graph: InferenceGraph, values: Sequence[Array], hint: str) -> list[Array]:
     try:
-        return graph.run(*values)
+        made_up, expected = try_batches(meta, unfed, lambda v: graph.run(*all_values(v)))
     except CheckpointError as error:
-        raise ToolError(f"the original cannot be run, to compare with: {error}; {hint}") from error
+        raise ToolError(f"the original cannot be run, to compare with: {error}; {_FEED}") from error
+    return all_values(made_up), expected
 
 
 def _compare(

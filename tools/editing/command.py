@@ -6,7 +6,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from checkpoints import durable
 from checkpoints.errors import CheckpointError
 from checkpoints.loading.meta_graph_file import MetaGraphFile, read_meta_graph
 from checkpoints.loading.model_files import open_model
@@ -158,9 +157,7 @@ def _write(
     with target:
         write_tensors(contents.reader, tensors, target.prefix, config.allow_overflow)
         if graph is not None and check is not None:
-            path = target.prefix + META_SUFFIX
-            durable.write_file(path, graph.proto.SerializeToString(deterministic=True))
-            check(path)
+            check(target.write_graph(graph.proto.SerializeToString(deterministic=True)))
         return target.commit()
 
 

@@ -42,8 +42,9 @@ def nodes_to_keep(
         lost = sorted(reachable(meta, [node_of(output)]) & set(removed))
         if lost:
             raise ToolError(
-                f"{output} needs {first_few(lost, _SHOWN)}, which would be dropped; --fetch names "
-                "other outputs to keep, and without --meta only the variables are written"
+                f"{output} needs {first_few(lost, _SHOWN)}, which the new checkpoint would lack; "
+                "--fetch names other outputs to keep, and without --meta only the variables are "
+                "written"
             )
     stays = reachable(meta, [*map(node_of, outputs), *kept])
     _add(meta, stays, _wanted(meta, saver, kept), removed)

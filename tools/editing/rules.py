@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from tools.common.errors import ToolError
+from tools.common.patterns import as_pattern
 
 _SCOPE = "/"
 
@@ -59,10 +60,10 @@ def regex_rename(text: str) -> Rename:
     old, equals, new = text.rpartition("=")
     if not equals or not old:
         raise ValueError("expected pattern=replacement")
+    pattern = as_pattern(old)
     try:
-        pattern = re.compile(old)
         pattern.sub(new, "")  # What the replacement takes has to be there.
-    except re.error as error:
+    except (re.error, IndexError) as error:
         raise ValueError(str(error)) from error
     return Rename(f"--rename_regex={text}", pattern, new)
 

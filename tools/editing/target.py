@@ -1,13 +1,14 @@
 """The files of a new checkpoint: made aside, moved into place when all is well, or gone.
 
-They are made in a folder of their own beside where they will be. A checkpoint is read by its
-`.index`, which is moved last, and what is replaced loses its own first: whatever is interrupted
-leaves nothing that looks whole.
+They are made in a folder of their own beside where they will be, which is locked meanwhile; what a
+process that was killed has left there, the next one clears. A checkpoint is read by its `.index`,
+which is moved last, and what is replaced loses its own first: whatever is interrupted leaves
+nothing that looks whole.
 """
 
 import os
-import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 
 import tensorflow as tf
@@ -16,7 +17,9 @@ from checkpoints import durable, naming
 from checkpoints.errors import reason
 from checkpoints.loading.nearby import names_in
 from checkpoints.loading.variable_files import prefix_of
+from checkpoints.lock import FolderLock
 from tools.common.errors import ToolError
+from tools.common.folder_entries import EDITED_SUFFIX
 
 _BASE = "model"  # Of the files while they are aside.
 
@@ -44,7 +47,8 @@ class Target:
         self._old = self._files()
         if self._old and not overwrite:
             raise ToolError(f"--output={prefix}: {self._old[0]} is there; --overwrite replaces it")
-        self._aside = os.path.join(self._folder, f".{self._name}-{uuid.uuid4().hex[:8]}.tmp")
+        self._aside = os.path.join(self._folder, f".{self._name}{EDITED_SUFFIX}")
+        self._lock = FolderLock(self._aside, "take another --output", keeps_file=False)
 
     @property
     def prefix(self) -> str:
@@ -52,10 +56,22 @@ class Target:
         return os.path.join(self._aside, _BASE)
 
     def __enter__(self) -> "Target":
-        try:
+        """Makes the folder aside.
+
+        Raises:
+          CheckpointError: another process is making the same checkpoint.
+          ToolError: the file system refused.
+        """
+        with self._in_one_line():
             tf.io.gfile.makedirs(self._aside)
-        except tf.errors.OpError as error:
-            raise ToolError(f"--output={self.final}: {reason(error)}") from error
+            try:
+                self._lock.__enter__()
+            except OSError:  # A full disk may have no place for it.
+                if not names_in(self._aside):
+                    tf.io.gfile.rmtree(self._aside)
+                raise
+            for name in self._made():
+                durable.remove(os.path.join(self._aside, name))
         return self
 
     def __exit__(
@@ -66,6 +82,18 @@ class Target:
     ) -> None:
         if tf.io.gfile.exists(self._aside):
             tf.io.gfile.rmtree(self._aside)
+        self._lock.__exit__()
+
+    def write_graph(self, content: bytes) -> str:
+        """Writes the file of the graph, aside, and returns its path.
+
+        Raises:
+          ToolError: the file system refused.
+        """
+        path = self.prefix + naming.META_SUFFIX
+        with self._in_one_line():
+            durable.write_file(path, content)
+        return path
 
     def commit(self) -> list[str]:
         """Flushes the files, moves them into place and returns their names.
@@ -75,10 +103,10 @@ class Target:
         Raises:
           ToolError: the file system refused.
         """
-        names = names_in(self._aside)
+        names = self._made()
         index = _BASE + naming.INDEX_SUFFIX
         ordered = [*(name for name in names if name != index), index]
-        try:
+        with self._in_one_line():
             for name in ordered:
                 durable.flush(os.path.join(self._aside, name))
             for name in self._files():
@@ -89,8 +117,18 @@ class Target:
                 durable.rename(os.path.join(self._aside, name), os.path.join(self._folder, new))
             durable.flush(self._folder or ".")
             return sorted([*moved, *self._state_file()])
+
+    @contextmanager
+    def _in_one_line(self) -> Iterator[None]:
+        """Makes a ToolError of what the file system says."""
+        try:
+            yield
         except (tf.errors.OpError, OSError) as error:
             raise ToolError(f"--output={self.final}: {reason(error)}") from error
+
+    def _made(self) -> list[str]:
+        """The files that are aside."""
+        return [name for name in names_in(self._aside) if name.startswith(_BASE)]
 
     def _files(self) -> list[str]:
         """The files of a checkpoint that is there, in the order in which they are to go."""

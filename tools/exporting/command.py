@@ -13,11 +13,10 @@ from checkpoints.loading.meta_graph_file import MetaGraphFile
 from checkpoints.loading.tensor_info import format_shape
 from data import files
 from prediction.checkpoint_state import checkpoint_of
-from prediction.command import PredictConfig, with_model
+from prediction.chosen_model import with_model
 from prediction.model import Model
-from prediction.output_file import check_output
-from tools.common.errors import ToolError
 from tools.common.output import Record, format_bytes
+from tools.common.target_file import check_target
 from tools.exporting.config import ExportConfig
 from tools.exporting.defaults import ONNX, SAVED_MODEL
 from tools.exporting.labels import as_lines
@@ -45,33 +44,24 @@ def export(config: ExportConfig) -> Record:
       CheckpointError, DataError, PredictionError, ToolError: one line for the user; nothing is
         left of what was begun.
     """
-    _check_target(config)
-    asked = PredictConfig(
-        meta=config.meta,
-        checkpoint=config.checkpoint,
-        signature=config.signature,
-        time_limit=config.time_limit,
-        end_after=config.end_after,
-        max_meta_bytes=config.max_meta_bytes,
-    )
-    return with_model(asked, lambda meta, model: _export(config, meta, model))
+    if config.to == ONNX:
+        check_onnx_installed()
+    return with_model(config, lambda meta, model: _export(config, meta, model))
 
 
 def _export(config: ExportConfig, meta: MetaGraphFile, model: Model) -> Record:
+    _check_target(config, meta)
     source = freeze_source(config, with_shapes(meta, config.shapes, model))
     return _record(config, meta, source, write_model(source))
 
 
-def _check_target(config: ExportConfig) -> None:
+def _check_target(config: ExportConfig, meta: MetaGraphFile) -> None:
     """Sees, before a long run, that the result could be written."""
-    if config.to == ONNX:
-        check_onnx_installed()
     if config.to == SAVED_MODEL:
         choose_version(config.output, config.version)
-        return
-    if files.exists(config.output) and not config.overwrite:
-        raise ToolError(f"--output={config.output} is there already; --overwrite replaces it")
-    check_output(config.output, [config.meta])
+    else:
+        read = [meta.path, *config.asset.values()]
+        check_target(config.output, read, overwrite=config.overwrite)
 
 
 def _record(

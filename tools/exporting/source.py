@@ -11,8 +11,13 @@ from prediction.casting import Array
 from prediction.model import Model, read_model
 from tools.common.errors import ToolError
 from tools.exporting.config import ExportConfig
-from tools.freezing.comparison import Reference, largest_difference, run_frozen, run_original
-from tools.freezing.frozen_graph import FrozenGraph, freeze_plan, plan_of
+from tools.freezing.comparison import (
+    Reference,
+    freeze_and_compare,
+    largest_difference,
+    run_frozen,
+)
+from tools.freezing.frozen_graph import FrozenGraph
 
 
 @dataclass(frozen=True)
@@ -72,12 +77,8 @@ def freeze_source(config: ExportConfig, meta: MetaGraphFile) -> Source:
     Raises:
       CheckpointError, ToolError: it cannot be frozen, run, or is not the same then.
     """
-    plan = plan_of(meta, config.request)
-    reference = run_original(plan, config.request)  # Its values are freed before others are read.
-    frozen = freeze_plan(plan, config.request)
-    results = run_frozen(frozen, reference, config.request)
-    largest_difference(reference, results, "the frozen graph")
-    return Source(config, frozen, reference)
+    compared = freeze_and_compare(meta, config.request)
+    return Source(config, compared.frozen, compared.reference)
 
 
 def check_close(

@@ -7,12 +7,13 @@ another name and renamed.
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import tensorflow as tf
 
 from checkpoints import durable
 from checkpoints.errors import reason
+from checkpoints.lock import FolderLock
 from tools.common.errors import ToolError
 
 _NUMBER = re.compile(r"[0-9]{1,18}")
@@ -56,19 +57,35 @@ def new_version(folder: str, version: int) -> Iterator[str]:
       version: one that `choose_version` has chosen.
 
     Raises:
+      CheckpointError: another process is exporting into the folder.
       ToolError: the version has been written by someone else in the meantime.
     """
     final = os.path.join(folder, str(version))
     temporary = final + _BEING_WRITTEN
-    _remove(temporary)  # What an export that was killed has left.
-    tf.io.gfile.makedirs(temporary)
+    with _locked(folder):
+        _remove(temporary)  # What an export that was killed has left.
+        tf.io.gfile.makedirs(temporary)
+        try:
+            yield temporary
+            _flush_all(temporary)
+            _put_in_place(temporary, final)
+        finally:
+            _remove(temporary)
+        durable.flush(folder)
+
+
+@contextmanager
+def _locked(folder: str) -> Iterator[None]:
+    """Keeps other exports from a folder, which is made where it is missing, and then not empty."""
+    is_new = not tf.io.gfile.isdir(folder)
+    tf.io.gfile.makedirs(folder)
     try:
-        yield temporary
-        _flush_all(temporary)
-        _put_in_place(temporary, final)
+        with FolderLock(folder, "take another --output", keeps_file=False):
+            yield
     finally:
-        _remove(temporary)
-    durable.flush(folder)
+        if is_new:
+            with suppress(OSError):  # There is something in it.
+                os.rmdir(folder)
 
 
 def _put_in_place(temporary: str, final: str) -> None:

@@ -1,56 +1,22 @@
 """One freeze from start to end: what tools.freeze does once its flags are read."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import NamedTuple
-
-import tensorflow as tf
 
 from checkpoints.loading.inference_graph import describe_tensors
 from checkpoints.loading.meta_graph_file import MetaGraphFile
 from checkpoints.loading.model_description import add_description
-from checkpoints.loading.model_parsing import DEFAULT_MAX_BYTES
 from checkpoints.loading.tensor_info import TensorInfo
-from checkpoints.loading.time_limit import TimeLimit
+from data import files
 from prediction.checkpoint_state import checkpoint_of
-from prediction.command import PredictConfig, with_model
-from prediction.model import Model
-from tools.common.errors import ToolError
+from prediction.chosen_model import with_model
+from prediction.output_file import write_whole
 from tools.common.output import Record, format_bytes, table
-from tools.freezing.comparison import largest_difference, run_frozen, run_original
-from tools.freezing.frozen_graph import FreezeRequest, freeze_plan, plan_of
-from tools.freezing.graph_writer import write_graph
+from tools.common.target_file import check_target
+from tools.freezing.comparison import freeze_and_compare
+from tools.freezing.config import FreezeConfig
+from tools.freezing.graph_parts import graph_parts
 from tools.freezing.tables import TABLE_INITIALIZERS
-
-
-@dataclass(frozen=True)
-class FreezeConfig:
-    """What is asked for.
-
-    Attributes:
-      meta: what predict.py's --meta takes.
-      output: the file to write.
-      checkpoint: what predict.py's --ckpt takes; None for the graph's own.
-      outputs: as of a `FreezeRequest`, and so are `inputs`, `signature`, `trust_graph`.
-      asset: files for lookup tables, by name.
-      overwrite: replace the file if there is one.
-      time_limit: seconds that reading, an import and a run may take each; 0 for no limit.
-      end_after: as of a `TimeLimit`.
-      max_meta_bytes: the size of the largest file of a graph that is read.
-    """
-
-    meta: str
-    output: str
-    checkpoint: str | None = None
-    outputs: tuple[str, ...] = ()
-    inputs: tuple[str, ...] = ()
-    signature: str | None = None
-    asset: Mapping[str, str] = field(default_factory=dict)
-    overwrite: bool = False
-    trust_graph: bool = False
-    time_limit: float = 60.0
-    end_after: Callable[[float, str], None] | None = None
-    max_meta_bytes: int = DEFAULT_MAX_BYTES
 
 
 class Tensor(NamedTuple):
@@ -69,12 +35,12 @@ class Frozen(NamedTuple):
       checkpoint: the prefix of its variables; None where it has none.
       inputs: with their keys in the signature.
       outputs: likewise.
-      off: tensor -> the value it has for good; training switches and dropouts.
+      off: tensor of the original -> the value it has for good; training switches and dropouts.
       nodes: how many the graph has.
       size: bytes of the file.
       tables: nodes that fill lookup tables, to be run first in a session.
       largest_difference: between the original and the frozen graph, on the same batch.
-      random: outputs that are random, and were not compared.
+      random: outputs of the original that are random, and were not compared.
     """
 
     output: str
@@ -96,55 +62,37 @@ def freeze_to_file(config: FreezeConfig) -> Frozen:
     Raises:
       CheckpointError, DataError, PredictionError, ToolError: one line for the user.
     """
-    if tf.io.gfile.exists(config.output) and not config.overwrite:
-        raise ToolError(f"{config.output} is there already: --overwrite replaces it")
-    asked = PredictConfig(
-        meta=config.meta,
-        checkpoint=config.checkpoint,
-        signature=config.signature,
-        time_limit=config.time_limit,
-        end_after=config.end_after,
-        max_meta_bytes=config.max_meta_bytes,
-    )
-    return with_model(asked, lambda meta, model: _freeze(config, meta, model))
+    return with_model(config, lambda meta, _: _freeze(config, meta))
 
 
-def _freeze(config: FreezeConfig, meta: MetaGraphFile, model: Model) -> Frozen:
-    del model
-    request = FreezeRequest(
-        outputs=config.outputs,
-        inputs=config.inputs,
-        signature=config.signature,
-        trust_graph=config.trust_graph,
-        assets=config.asset,
-        time_limit=TimeLimit(config.time_limit, config.end_after),
-    )
-    plan = plan_of(meta, request)
-    reference = run_original(plan, request)  # Its values are freed before others are read.
-    frozen = freeze_plan(plan, request)
-    difference = largest_difference(
-        reference, run_frozen(frozen, reference, request), "the frozen graph"
-    )
-    add_description(frozen.meta)
-    size = write_graph(frozen.meta.graph_def, config.output)
+def _freeze(config: FreezeConfig, meta: MetaGraphFile) -> Frozen:
+    check_target(config.output, [meta.path, *config.asset.values()], overwrite=config.overwrite)
+    compared = freeze_and_compare(meta, config.request)
+    frozen, plan = compared.frozen, compared.frozen.plan
+    add_description(frozen.meta, frozen.scope)
+    write_whole(config.output, graph_parts(frozen.meta.graph_def))
     return Frozen(
         output=config.output,
         meta=meta.path,
         checkpoint=checkpoint_of(meta),
-        inputs=_tensors(meta, frozen.inputs),
-        outputs=_tensors(meta, frozen.outputs),
+        inputs=_tensors(meta, plan.inputs, frozen.inputs),
+        outputs=_tensors(meta, plan.outputs, frozen.outputs),
         off=plan.off,
         nodes=len(frozen.meta.graph_def.node),
-        size=size,
+        size=files.size(config.output),
         tables=tuple(frozen.meta.collection_def[TABLE_INITIALIZERS].node_list.value),
-        largest_difference=difference,
-        random=reference.random,
+        largest_difference=compared.difference,
+        random=compared.reference.random,
     )
 
 
-def _tensors(meta: MetaGraphFile, names: Mapping[str, str]) -> tuple[Tensor, ...]:
-    infos = describe_tensors(meta, list(names.values())) if names else ()
-    return tuple(Tensor(key, info) for key, info in zip(names, infos, strict=True))
+def _tensors(
+    meta: MetaGraphFile, names: Mapping[str, str], kept: Mapping[str, str]
+) -> tuple[Tensor, ...]:
+    """The tensors that are `kept` by their keys, as those called `names` are in the file."""
+    infos = describe_tensors(meta, [names[key] for key in kept]) if kept else ()
+    pairs = zip(kept.items(), infos, strict=True)
+    return tuple(Tensor(key, info._replace(name=name)) for (key, name), info in pairs)
 
 
 def as_record(frozen: Frozen) -> Record:

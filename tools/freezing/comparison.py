@@ -16,9 +16,9 @@ from checkpoints.loading.inference_graph import InferenceGraph, load_inference_g
 from checkpoints.loading.meta_graph_file import MetaGraphFile
 from prediction.randomness import RANDOM_OPS
 from tools.common.errors import ToolError
-from tools.freezing.batch import ValueMaker, trials
+from tools.common.random_batch import try_batches
 from tools.freezing.constants import value_of, without_large_constants
-from tools.freezing.frozen_graph import FreezeRequest, FrozenGraph
+from tools.freezing.frozen_graph import FreezeRequest, FrozenGraph, freeze_plan, plan_of
 from tools.freezing.plan import FreezePlan
 
 TOLERANCE = 1e-6  # Absolute and relative: |a - b| <= TOLERANCE + TOLERANCE |a|.
@@ -39,10 +39,37 @@ class Reference(NamedTuple):
     random: tuple[str, ...]
 
 
+class Compared(NamedTuple):
+    """A frozen graph that computes what the original does.
+
+    Attributes:
+      frozen: the graph.
+      reference: a batch, and what the original computes with it.
+      difference: the largest there is.
+    """
+
+    frozen: FrozenGraph
+    reference: Reference
+    difference: float
+
+
+def freeze_and_compare(meta: MetaGraphFile, request: FreezeRequest) -> Compared:
+    """Freezes, and sees that the result is the same.
+
+    Raises:
+      CheckpointError, ToolError: it cannot be frozen or run, or is not the same.
+    """
+    plan = plan_of(meta, request)
+    reference = run_original(plan, request)  # Its values are freed before others are read.
+    frozen = freeze_plan(plan, request)
+    results = run_frozen(frozen, reference, request)
+    return Compared(frozen, reference, largest_difference(reference, results, "the frozen graph"))
+
+
 def run_original(plan: FreezePlan, request: FreezeRequest) -> Reference:
     """Runs the graph of the file with its own checkpoint, what is off fed with its value.
 
-    The batch is made up: seeded numbers in [0, 1), of the dtypes and shapes of the inputs.
+    The batch is made up of the dtypes and shapes of the inputs.
 
     Raises:
       CheckpointError: the graph cannot be loaded.
@@ -63,20 +90,15 @@ def run_original(plan: FreezePlan, request: FreezeRequest) -> Reference:
             np.asarray(value, info.dtype.as_numpy_dtype)
             for value, info in zip(plan.off.values(), graph.feeds[len(inputs) :], strict=True)
         ]
-        maker, error = ValueMaker(plan.meta, infos), None
-        for trial in trials(infos):
-            values = maker.values(trial)
-            try:
-                results = graph.run(*values, *off)
-            except CheckpointError as refused:
-                error = error or refused
-                continue
-            return _reference(graph, values, off, results)
-    raise ToolError(
-        f"{plan.meta.path} takes no values that could be made up for "
-        f"{first_few([*map(str, infos)], _SHOWN)} ({error}): cut it at an inner tensor with "
-        "--inputs"
-    )
+        try:
+            values, results = try_batches(plan.meta, infos, lambda v: graph.run(*v, *off))
+        except CheckpointError as error:
+            raise ToolError(
+                f"{plan.meta.path} takes no values that could be made up for "
+                f"{first_few([*map(str, infos)], _SHOWN)} ({error}): cut it at an inner tensor "
+                "with --inputs"
+            ) from error
+        return _reference(graph, values, off, results)
 
 
 def _reference(
@@ -103,28 +125,28 @@ def _reference(
 def run_frozen(
     frozen: FrozenGraph, reference: Reference, request: FreezeRequest
 ) -> dict[str, Array]:
-    """The outputs of the frozen graph, by name, on the values of the reference.
+    """The outputs of the frozen graph, by the original's names, on the values of the reference.
 
     Large constants are fed, each as its node has it: TensorFlow would make several copies of them.
 
     Raises:
       CheckpointError: the graph cannot be imported, or fails.
     """
-    inputs = list(dict.fromkeys(frozen.inputs.values()))
-    outputs = list(dict.fromkeys(frozen.outputs.values()))
+    inputs = {name: frozen.plan.inputs[key] for key, name in frozen.inputs.items()}
+    outputs = {name: frozen.plan.outputs[key] for key, name in frozen.outputs.items()}
     light, constants = without_large_constants(frozen.meta, outputs)
     path = frozen.plan.meta.path
     with load_inference_graph(
         MetaGraphFile(path, path, light),
-        outputs,
+        [*outputs],
         [*inputs, *constants],
         trust_graph=request.trust_graph,
         time_limit=request.time_limit,
         optimize=False,
     ) as graph:
-        values = [reference.feeds[name] for name in inputs]
+        values = [reference.feeds[name] for name in inputs.values()]
         results = graph.run(*values, *(value_of(node) for node in constants.values()))
-    return dict(zip(outputs, results, strict=True))
+    return dict(zip(outputs.values(), results, strict=True))
 
 
 def largest_difference(

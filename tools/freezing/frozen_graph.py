@@ -31,6 +31,7 @@ from checkpoints.meta_graph import (
     SIGNATURE,
     TRAINED_ON_COLLECTION,
 )
+from tools.editing.references import Names, rename
 from tools.freezing.cuts import add_cuts
 from tools.freezing.folding.fold import fold
 from tools.freezing.plan import FreezePlan, plan_freeze
@@ -57,6 +58,8 @@ class FreezeRequest:
       signature: the one to use; None for `serving_default`, or else the only one.
       trust_graph: keep also operations that may do more than compute.
       assets: files that lookup tables are filled from, as `load_inference_graph` takes them.
+      scope: what all names of the result begin with, without the `/`, as if it had been imported by
+        `tf.import_graph_def(graph_def, name=scope)`; empty for none.
       time_limit: of what TensorFlow is made to do with the graph.
     """
 
@@ -65,6 +68,7 @@ class FreezeRequest:
     signature: str | None = None
     trust_graph: bool = False
     assets: Mapping[str, str] = field(default_factory=dict)
+    scope: str = ""
     time_limit: TimeLimit = field(default_factory=TimeLimit)
 
 
@@ -79,13 +83,15 @@ class FrozenGraph:
       inputs: signature key -> full tensor name, of what is still to be fed. Those without a key
         have the tensor's own name as theirs.
       outputs: likewise, of what is kept.
-      plan: what was frozen, and what was switched off for it.
+      plan: what was frozen, and what was switched off for it; by the original's names.
+      scope: what all names of `meta` begin with, such as `imported/`; empty for the original's.
     """
 
     meta: MetaGraphDef
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
     plan: FreezePlan
+    scope: str = ""
 
     def as_file(self, path: str) -> MetaGraphFile:
         """The same as what a file at `path` would be read as."""
@@ -119,7 +125,7 @@ def freeze_plan(plan: FreezePlan, request: FreezeRequest) -> FrozenGraph:
         inputs = _inputs(frozen, plan)
         _describe(frozen, plan, inputs)
     fill_constants(frozen.graph_def, plan.meta, variables)
-    return FrozenGraph(frozen, inputs, plan.outputs, plan)
+    return _in_scope(FrozenGraph(frozen, inputs, plan.outputs, plan), request.scope)
 
 
 def _without_variables(
@@ -175,6 +181,19 @@ def _describe(frozen: MetaGraphDef, plan: FreezePlan, inputs: Mapping[str, str])
     for key in _KEPT:
         if key in plan.meta.proto.collection_def:
             frozen.collection_def[key].CopyFrom(plan.meta.collection(key))
+
+
+def _in_scope(frozen: FrozenGraph, scope: str) -> FrozenGraph:
+    """Puts a scope before all names of a frozen graph, in place."""
+    if not scope:
+        return frozen
+    names = Names({n.name: f"{scope}/{n.name}" for n in frozen.meta.graph_def.node}, {})
+    rename(frozen.meta, names)
+    inputs, outputs = (
+        {key: names.of_node(name) for key, name in tensors.items()}
+        for tensors in (frozen.inputs, frozen.outputs)
+    )
+    return FrozenGraph(frozen.meta, inputs, outputs, frozen.plan, f"{scope}/")
 
 
 def _set_info(proto: TensorInfoProto, info: TensorInfo) -> None:

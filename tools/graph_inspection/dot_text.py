@@ -3,7 +3,7 @@
 Language: https://graphviz.org/doc/info/lang.html.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 
 from cli.printing import printable
 from tools.graph_inspection.layer_graph import Layer, LayerGraph
@@ -21,7 +21,7 @@ def dot_text(graph: LayerGraph) -> str:
     return "\n".join(
         [
             "digraph layers {",
-            f"  label={_quoted([graph.title])}; rankdir=TB; fontname=Helvetica;",
+            f"  label={_quoted([graph.title])}; labelloc=t; rankdir=TB; fontname=Helvetica;",
             "  node [fontname=Helvetica, fontsize=11, style=filled, fillcolor=white];",
             "  edge [fontname=Helvetica, fontsize=9];",
             *_nodes(graph, ids),
@@ -34,7 +34,7 @@ def dot_text(graph: LayerGraph) -> str:
 def _nodes(graph: LayerGraph, ids: Mapping[str, str]) -> Iterator[str]:
     for name, layer in graph.layers.items():
         bold = ", penwidth=2" if layer.kind == "output" else ""
-        label = _quoted([name, _ops(layer)])
+        label = _quoted(dict.fromkeys([name, _ops(layer)]))  # Once, of a node named as it does.
         yield f"  {ids[name]} [label={label}, shape={_SHAPES[layer.kind]}{bold}];"
 
 
@@ -42,7 +42,9 @@ def _edges(graph: LayerGraph, ids: Mapping[str, str]) -> Iterator[str]:
     for (giver, taker), types in graph.edges.items():
         more = len(types) - _MOST_TYPES
         rest = [f"and {more} more"] if more > 0 else []
-        yield f"  {ids[giver]} -> {ids[taker]} [label={_quoted([*types[:_MOST_TYPES], *rest])}];"
+        # A space keeps them off the line.
+        texts = [f" {text}" for text in (*types[:_MOST_TYPES], *rest)]
+        yield f"  {ids[giver]} -> {ids[taker]} [label={_quoted(texts)}];"
 
 
 def _ops(layer: Layer) -> str:
@@ -54,7 +56,7 @@ def _ops(layer: Layer) -> str:
     return ", ".join(texts) + (f" + {more}" if more > 0 else "")
 
 
-def _quoted(lines: Sequence[str]) -> str:
+def _quoted(lines: Iterable[str]) -> str:
     r"""A quoted string of the language; no name ends it, or is read as one of its escapes."""
     shown = (text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..." for text in lines)
     plain = (printable(text.replace("\n", " ")) for text in shown)

@@ -8,8 +8,8 @@ Format: `tensorflow/core/framework/function.proto`.
 """
 
 import posixpath
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from tensorflow.core.framework.attr_value_pb2 import AttrValue, NameAttrList
 from tensorflow.core.framework.graph_pb2 import GraphDef
@@ -17,6 +17,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.framework.op_def_pb2 import OpDef
 
 from checkpoints.errors import CheckpointError
+from checkpoints.loading.function_tensors import graph_tensor
 from checkpoints.loading.graph_view import attribute, called, data_inputs
 from checkpoints.loading.op_definitions import op_definitions
 
@@ -24,8 +25,6 @@ MAX_NODES = 300_000  # Beside those of the graph itself; calls of calls multiply
 _MAX_DEPTH = 100
 _MERGES = frozenset({"Merge", "RefMerge"})
 _NEXT = frozenset({"NextIteration", "RefNextIteration"})
-
-Definitions: TypeAlias = Callable[[str], OpDef | None]
 
 # Operations that call functions: the attributes with their names, and how many inputs go before
 # the arguments. The results are those of the last function.
@@ -245,47 +244,11 @@ def _open_loops(graph_def: GraphDef) -> None:
                     node.input[position] = inside[0]
 
 
-def graph_tensor(
-    text: str,
-    body: Mapping[str, NodeDef],
-    definition_of: Definitions,
-) -> str:
-    """`node:index`, as a graph names a tensor, of `node:output:index`, as a function names it.
-
-    Args:
-      text: the function's; an argument or what is not understood stays as it is.
-      body: the function's nodes by name.
-      definition_of: the definition of an operation, None where there is none.
-    """
-    name, _, rest = text.partition(":")
-    output, _, index = rest.partition(":")
-    definition = definition_of(body[name].op) if name in body else None
-    if definition is None or not (index.isdecimal() and len(index) < 6):
-        return text
-    position = int(index)
-    for arg, count in _counts(body[name], definition):
-        if arg == output:
-            return f"{name}:{position}"
-        position += count
-    return text
-
-
 def _type(arg: OpDef.ArgDef, function: NameAttrList) -> int:
     """The dtype number of an argument or a result; the caller may choose it."""
     if arg.type or arg.type_attr not in function.attr:
         return int(arg.type)
     return int(function.attr[arg.type_attr].type)
-
-
-def _counts(node: NodeDef, definition: OpDef) -> Iterator[tuple[str, int]]:
-    """How many tensors each named output of a node is."""
-    for arg in definition.output_arg:
-        if arg.number_attr:
-            yield arg.name, attribute(node, arg.number_attr).i
-        elif arg.type_list_attr:
-            yield arg.name, len(attribute(node, arg.type_list_attr).list.type)
-        else:
-            yield arg.name, 1
 
 
 def _filled(node: NodeDef, values: Mapping[str, AttrValue]) -> NodeDef:

@@ -9,9 +9,6 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
-import tensorflow as tf
-
-from checkpoints.durable import replace_file
 from checkpoints.errors import CheckpointError
 from checkpoints.loading.meta_graph_file import MetaGraphFile
 from checkpoints.loading.model_files import open_model
@@ -21,8 +18,10 @@ from checkpoints.manifest import verify_checkpoint
 from checkpoints.naming import META_SUFFIX
 from checkpoints.newest import say_if_gone
 from prediction.model import read_model
+from prediction.output_file import write_whole
 from tools.common.errors import ToolError
 from tools.common.output import format_bytes
+from tools.common.target_file import check_target
 from tools.graph_inspection import (
     collections_part,
     cost_part,
@@ -101,10 +100,10 @@ def inspect_graph(config: GraphInspection) -> dict[str, Any]:
       list of `file` and `bytes`, where there are any.
 
     Raises:
-      CheckpointError, ToolError: one line for the user.
+      CheckpointError, DataError, PredictionError, ToolError: one line for the user.
     """
     for flag, path in config.targets.items():
-        _check_target(flag, path, config.overwrite)
+        check_target(path, [], overwrite=config.overwrite, flag=flag)
     try:
         with config.limit.over("reading the graph"):
             meta = open_model(config.meta, config.max_meta_bytes)
@@ -143,13 +142,6 @@ def _subject(config: GraphInspection, meta: MetaGraphFile) -> Subject:
     )
 
 
-def _check_target(flag: str, path: str, overwrite: bool) -> None:
-    if tf.io.gfile.isdir(path):
-        raise ToolError(f"--{flag}={path} is a folder; expected the name of a file")
-    if tf.io.gfile.exists(path) and not overwrite:
-        raise ToolError(f"--{flag}={path} is there already; --overwrite replaces it")
-
-
 def _check_others(targets: Mapping[str, str], source: str) -> None:
     """Sees that no file is written over what is read, or over another."""
     taken = {os.path.realpath(source): "is the file that is read"}
@@ -163,23 +155,20 @@ def _check_others(targets: Mapping[str, str], source: str) -> None:
 def _write_text(config: GraphInspection, meta: MetaGraphFile) -> dict[str, Any]:
     path = str(config.as_text)
     with config.limit.over("writing the graph as text"):
-        return _write("as_text", path, meta_graph_text(meta, path))
+        return _write(path, meta_graph_text(meta, path))
 
 
 def _draw(config: GraphInspection, subject: Subject) -> Iterator[dict[str, Any]]:
     with config.limit.over("drawing the graph"):
         text = dot_text(layer_graph(subject))
     if config.dot is not None:
-        yield _write("dot", config.dot, text.encode())
+        yield _write(config.dot, text.encode())
     if config.png is not None:
-        yield _write("png", config.png, draw_png(text))
+        yield _write(config.png, draw_png(text))
 
 
-def _write(flag: str, path: str, content: bytes) -> dict[str, Any]:
-    try:
-        replace_file(path, content)
-    except tf.errors.OpError as error:
-        raise ToolError(f"--{flag}={path} cannot be written: {error.message}") from error
+def _write(path: str, content: bytes) -> dict[str, Any]:
+    write_whole(path, content)
     return {"file": path, "bytes": len(content)}
 
 
@@ -195,7 +184,8 @@ def as_text(found: Mapping[str, Any]) -> str:
         [f"wrote {entry['file']}, {format_bytes(entry['bytes'])}"]
         for entry in found.get("written", ())
     ]
-    return "\n".join(line for block in blocks for line in block)
+    # A newline in a name of the file could forge a line.
+    return "\n".join(line.replace("\n", r"\n") for block in blocks for line in block)
 
 
 def _lines_of(name: str) -> Callable[[Mapping[str, Any], int], list[str]]:

@@ -10,6 +10,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from checkpoints.errors import CheckpointError
 from checkpoints.loading.declared_tensor import declared
 from checkpoints.loading.disarmed_graph import disarmed_graph
+from checkpoints.loading.function_tensors import graph_tensor
 from checkpoints.loading.graph_view import attribute, data_inputs
 from checkpoints.loading.meta_graph_file import MetaGraphFile
 from checkpoints.loading.nearest_names import nearest_names
@@ -17,7 +18,6 @@ from checkpoints.loading.op_check import offenders
 from checkpoints.loading.op_definitions import op_definitions
 from tools.common.errors import ToolError
 from tools.graph_inspection.attributes import attribute_text, attribute_value
-from tools.graph_inspection.inlining import graph_tensor
 from tools.graph_inspection.lines import kind_text, listed, shortened, tensor_text
 from tools.graph_inspection.static_graph import sizes_of, static_graph
 

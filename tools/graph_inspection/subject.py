@@ -7,7 +7,7 @@ from typing import Any
 
 from checkpoints.loading.meta_graph_file import MetaGraphFile
 from checkpoints.loading.sub_graph import SubGraph, sub_graph
-from prediction.candidates import find_candidates
+from prediction.candidates import Candidates, find_candidates
 from prediction.listing import listing
 from prediction.model import Model
 from tools.graph_inspection.static_graph import StaticGraph, static_graph
@@ -19,14 +19,12 @@ class Inference:
 
     Attributes:
       outputs: the tensors that are the prediction, the likeliest where the file does not say.
-      named: whether the file, or whoever asks, says so.
       feeds: the tensors that it is cut off at: the inputs of the signature, and what can be fed in
         place of a pipeline.
       needed: its nodes; None where the graph has no output.
     """
 
     outputs: tuple[str, ...]
-    named: bool
     feeds: tuple[str, ...]
     needed: SubGraph | None
 
@@ -57,7 +55,7 @@ class Subject:
     @cached_property
     def contents(self) -> dict[str, Any]:
         """Inputs, outputs and variables as `prediction.listing.listing` has them."""
-        return listing(self.meta, self.model)
+        return listing(self.meta, self.model, None if self.fetch else self._candidates)
 
     @cached_property
     def inference(self) -> Inference:
@@ -66,17 +64,25 @@ class Subject:
         Raises:
           CheckpointError: there is no such tensor, or a node's input does not exist.
         """
-        model = self.model
-        asked = [self.meta.tensor_name(text, model.fetch_keys) for text in self.fetch]
-        named = asked or [*model.predict, *model.outputs.values()]
-        found = find_candidates(self.meta, [*model.inputs.values()], named)
-        outputs = tuple(dict.fromkeys(named or found.outputs[:1]))
-        feeds = tuple(dict.fromkeys([*model.inputs.values(), *found.pipeline]))
+        found = self._candidates
+        outputs = tuple(dict.fromkeys(self._named or found.outputs[:1]))
+        feeds = tuple(dict.fromkeys([*self.model.inputs.values(), *found.pipeline]))
         feeds = tuple(name for name in feeds if name not in outputs)
         needed = sub_graph(self.meta, outputs, feeds) if outputs else None
-        return Inference(outputs, bool(named), feeds, needed)
+        return Inference(outputs, feeds, needed)
 
     @cached_property
     def static(self) -> StaticGraph:
         """The whole graph with its static shapes, for the batch size."""
         return static_graph(self.meta, self.inference.outputs, self.batch_size)
+
+    @cached_property
+    def _named(self) -> Sequence[str]:
+        """The prediction as whoever asks names it, or else the file."""
+        model = self.model
+        asked = [self.meta.tensor_name(text, model.fetch_keys) for text in self.fetch]
+        return asked or [*model.predict, *model.outputs.values()]
+
+    @cached_property
+    def _candidates(self) -> Candidates:
+        return find_candidates(self.meta, [*self.model.inputs.values()], self._named)

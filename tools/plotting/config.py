@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from prediction.command import PredictConfig
+from prediction.config import PredictConfig
 
 
 @dataclass(frozen=True)

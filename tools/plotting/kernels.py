@@ -11,7 +11,7 @@ from checkpoints.loading.tensor_info import TensorInfo, format_shape
 from checkpoints.loading.variable_values import VARIABLE_OPS
 from prediction.candidates import find_candidates
 from prediction.casting import Array, as_numpy_dtype
-from prediction.command import PredictConfig
+from prediction.config import ModelConfig
 from prediction.model import Model
 from tools.common.errors import ToolError
 
@@ -35,7 +35,7 @@ class Kernel(NamedTuple):
 
 
 def read_kernel(
-    config: PredictConfig, meta: MetaGraphFile, model: Model, tensor: str | None
+    config: ModelConfig, meta: MetaGraphFile, model: Model, tensor: str | None
 ) -> Kernel:
     """Reads one kernel; nothing else of the checkpoint is read.
 

@@ -16,7 +16,8 @@ def labels_of(found: Classified) -> npt.NDArray[np.int64]:
     if found.result.labels is None:
         raise ToolError(
             f"the true classes of the rows for {found.meta} are not known: expected --input with a "
-            "folder of one subfolder a class, or an .npz with X and Y"
+            "folder of one subfolder a class, an .npz with X and Y, or images of MNIST's format "
+            "beside their labels"
         )
     num_classes = found.result.probabilities.shape[1]
     if found.result.labels.max() >= num_classes:

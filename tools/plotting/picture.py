@@ -1,19 +1,15 @@
-"""What all pictures share: their style, texts that are shown as they are, and the file."""
+"""What all pictures share: their style, and texts that are shown as they are."""
 
 import contextlib
 import io
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
-import tensorflow as tf
 from matplotlib.figure import Figure
 
-from checkpoints import durable
-from prediction.output_file import check_output
-from tools.common.errors import ToolError
 from tools.common.output import Record
 
 # Okabe and Ito, "Color Universal Design" (2008): told apart with any kind of colour vision. Without
@@ -80,23 +76,6 @@ def short_path(path: str) -> str:
     return as_label("/".join(os.path.abspath(path).split(os.sep)[-2:]), 60)
 
 
-def check_target(path: str, given: Sequence[str], *, overwrite: bool) -> None:
-    """Finds out, before a long run, whether a picture can be written.
-
-    Args:
-      path: of the picture.
-      given: the values of the flags that name what is read.
-      overwrite: whether there may be one already.
-
-    Raises:
-      ToolError: there is one already.
-      PredictionError: it cannot be written.
-    """
-    check_output(path, given)
-    if tf.io.gfile.exists(path) and not overwrite:
-        raise ToolError(f"--output={path} is there already; --overwrite replaces it")
-
-
 def render(figure: Figure, path: str) -> bytes:
     """The content of the file: the same for the same figure.
 
@@ -108,17 +87,3 @@ def render(figure: Figure, path: str) -> bytes:
     content = io.BytesIO()
     figure.savefig(content, format=suffix.removeprefix("."), metadata=_METADATA[suffix])
     return content.getvalue()
-
-
-def write(path: str, content: bytes) -> None:
-    """Writes the file, whole or not at all.
-
-    Raises:
-      ToolError: the file system refused.
-    """
-    try:
-        durable.replace_file(path, content)
-    except (tf.errors.OpError, OSError) as error:
-        with contextlib.suppress(tf.errors.OpError, OSError):
-            durable.remove_leftover(path)
-        raise ToolError(f"--output={path} cannot be written: {error}") from error

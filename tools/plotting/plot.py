@@ -3,8 +3,12 @@
 import functools
 from collections.abc import Callable, Mapping
 
-from prediction.command import PredictConfig, classify, with_model
+from prediction.chosen_model import with_model
+from prediction.command import classify
+from prediction.config import PredictConfig
+from prediction.output_file import write_whole
 from tools.common.output import Record
+from tools.common.target_file import check_target
 from tools.plotting.config import PlotConfig
 from tools.plotting.confusion_picture import draw_confusion
 from tools.plotting.filters_picture import draw_filters
@@ -13,7 +17,7 @@ from tools.plotting.line_picture import draw_line
 from tools.plotting.line_run import read_line_run
 from tools.plotting.metrics_picture import draw_metrics
 from tools.plotting.mistakes_picture import draw_mistakes
-from tools.plotting.picture import Picture, check_target, render, style, write
+from tools.plotting.picture import Picture, render, style
 from tools.plotting.run_metrics import read_run
 
 
@@ -42,7 +46,7 @@ def plot(config: PlotConfig) -> Record:
         picture = _KINDS[config.what](config)
         content = None if picture.figure is None else render(picture.figure, config.output)
     if content is not None:
-        write(config.output, content)
+        write_whole(config.output, content)
     output = None if content is None else config.output
     return {"what": config.what, "output": output, "summary": picture.summary, **picture.record}
 

@@ -10,10 +10,10 @@ import tensorflow as tf
 from checkpoints import lock
 from checkpoints.loading.nearby import names_in
 from tools.common.folder_entries import Entry, Listing, list_folder, named_entry
+from tools.common.leftovers import Leftover, find_leftovers
 from tools.verification.checkpoint import verify_entry
 from tools.verification.findings import Findings, Verdict
 from tools.verification.graph import GraphChecks
-from tools.verification.leftovers import Leftover, find_leftovers
 from tools.verification.state import check_state
 
 _PASSES = 20  # Over a folder that changes all the time.

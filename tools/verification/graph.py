@@ -2,12 +2,9 @@
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import replace
 
-from google.protobuf.message import DecodeError
 from tensorflow.core.framework.graph_pb2 import GraphDef
-from tensorflow.core.framework.variable_pb2 import VariableDef
 
 from checkpoints.errors import CheckpointError, first_few
 from checkpoints.loading.disarmed_graph import import_disarmed
@@ -17,6 +14,7 @@ from checkpoints.loading.op_check import offenders
 from checkpoints.loading.saver_mapping import RESTORE_OPS, saver_keys
 from checkpoints.loading.sub_graph import sub_graph
 from checkpoints.loading.time_limit import TimeLimit
+from checkpoints.loading.variable_definitions import variable_definitions
 from checkpoints.loading.variable_values import Variable, graph_variables, unavailable
 from tools.common.folder_entries import Entry
 from tools.verification.findings import Findings
@@ -105,7 +103,5 @@ def _only(variables: list[Variable], names: set[str]) -> list[Variable]:
 
 def _local_variables(meta: MetaGraphFile) -> Iterator[str]:
     """Variables that a saver leaves out unless it is told to save them."""
-    for content in meta.collection(_LOCALS).bytes_list.value:
-        with suppress(DecodeError):
-            yield node_of(VariableDef.FromString(content).variable_name)
+    yield from (name for name, _ in variable_definitions(meta, _LOCALS))
     yield from (node_of(name) for name in meta.collection(_LOCALS).node_list.value)

@@ -7,12 +7,12 @@ import tensorflow as tf
 
 from checkpoints import folder, naming
 from checkpoints.errors import first_few, reason
-from checkpoints.lock import FolderLock
+from checkpoints.lock import LOCK_FILE, FolderLock
 from tools.common.errors import ToolError
+from tools.common.leftovers import Leftover, clear
 from tools.verification.findings import Verdict
 from tools.verification.folder import FolderVerdict, verify_folder
 from tools.verification.graph import GraphChecks
-from tools.verification.leftovers import Leftover, clear
 from tools.verification.state import is_ours, to_name
 
 _OTHERWISE = "only look, without --repair"
@@ -33,13 +33,14 @@ def repair_folder(path: str, graphs: GraphChecks) -> tuple[FolderVerdict, list[s
       The verdict on the folder as it is then, and what was done, a line each.
 
     Raises:
-      CheckpointError: the folder is trained into, or cannot be read.
+      CheckpointError: someone else writes into the folder, or it cannot be read.
       ToolError: it cannot be written; what was done until then is said.
       OSError: it cannot be locked.
     """
     done: list[str] = []
     known: dict[str, Verdict] = {}
-    with FolderLock(path, _OTHERWISE):
+    is_trained_in = tf.io.gfile.exists(os.path.join(path, LOCK_FILE))  # No stranger's folder is.
+    with FolderLock(path, _OTHERWISE, keeps_file=is_trained_in):
         found = verify_folder(path, graphs, known, is_locked=True)
         try:
             for line in _repair(found):

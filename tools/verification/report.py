@@ -8,10 +8,10 @@ import tensorflow as tf
 
 from checkpoints import naming
 from checkpoints.errors import first_few
+from tools.common.leftovers import Leftover
 from tools.common.output import Record, format_bytes
 from tools.verification.findings import Findings, Verdict
 from tools.verification.folder import FolderVerdict
-from tools.verification.leftovers import Leftover
 
 _MAX_NAMED = 10
 
@@ -96,7 +96,7 @@ def _lines(record: Record) -> Iterator[str]:
     if record["strays"]:
         yield f"remark: of no checkpoint: {first_few(record['strays'], _MAX_NAMED)}"
     if trained:
-        yield f"{record['folder']} is being trained by {trained}"
+        yield f"{record['folder']} is in use by {trained}"
 
 
 def _line(name: str, record: Record, told: str, trained: str | None = None) -> str:

@@ -13,7 +13,8 @@ from google.protobuf import text_format
 from checkpoints import naming
 from checkpoints.bounded_file import read_bounded
 from checkpoints.errors import CheckpointError, first_few
-from tools.common.folder_entries import EMPTY_NAME, Listing, stem_and_step
+from tools.common.checkpoint_order import in_order, newest_of
+from tools.common.folder_entries import EMPTY_NAME, Listing
 from tools.verification.findings import Findings, Verdict
 
 _MAX_BYTES = 1 << 20
@@ -58,17 +59,13 @@ def read_state(path: str) -> State | None:
 def to_name(verdicts: Sequence[Verdict]) -> list[Verdict]:
     """The checkpoints that a state file should name, the newest last: whole ones alone.
 
-    In a folder of ours, those called `my-model-<step>`; elsewhere all, in the order of their steps
-    where their names differ by that alone, else in the order in which they were written.
+    In a folder of ours, those called `my-model-<step>`; elsewhere all.
     """
-    whole = [verdict for verdict in verdicts if verdict.is_whole]
+    whole = {verdict.entry: verdict for verdict in verdicts if verdict.is_whole}
+    ordered = [whole[entry] for entry in in_order(whole)]
     if is_ours(verdicts):
-        ours = [verdict for verdict in whole if verdict.entry.step is not None]
-        return sorted(ours, key=lambda verdict: verdict.entry.step or 0)
-    split = [stem_and_step(verdict.entry.name) for verdict in whole]
-    if len({stem for stem, _ in split}) == 1 and all(step is not None for _, step in split):
-        return sorted(whole, key=lambda verdict: stem_and_step(verdict.entry.name)[1] or 0)
-    return sorted(whole, key=lambda verdict: (_written(verdict), verdict.entry.name))
+        return [verdict for verdict in ordered if verdict.entry.step is not None]
+    return ordered
 
 
 def is_ours(verdicts: Sequence[Verdict]) -> bool:
@@ -92,13 +89,13 @@ def check_state(listing: Listing, verdicts: Sequence[Verdict]) -> Findings:
         line = "not there, so that tf.train.latest_checkpoint finds nothing"
         return Findings([line]) if ours and expected else Findings(remarks=[line])
     found = _named(state, listing, {verdict.entry.state_name: verdict for verdict in verdicts})
-    names = [verdict.entry.state_name for verdict in expected]
-    if not names or found.problems:
+    newest = newest_of((verdict.entry for verdict in expected), _base(state.newest))
+    if newest is None or found.problems:
         return found
     committed = [verdict.entry.state_name for verdict in expected if verdict.entry.committed]
-    newest = _base(state.newest)
-    if newest not in (names[-1], *committed[-1:]):  # A trainer names those with a manifest alone.
-        line = f"its newest is {newest}, that of the folder is {names[-1]}"
+    named = _base(state.newest)  # A trainer names those with a manifest alone.
+    if named not in (newest.state_name, *committed[-1:]):
+        line = f"its newest is {named}, that of the folder is {newest.state_name}"
         (found.problems if ours else found.remarks).append(line)
     unnamed = [name for name in committed if name not in map(_base, state.kept)]
     if unnamed:
@@ -141,13 +138,3 @@ def _exists(path: str, folder: str) -> bool:
     """Whether there is a checkpoint at a path that leads elsewhere; nothing of it is opened."""
     prefix = os.path.join(folder, path)
     return any(os.path.exists(prefix + suffix) for suffix in (naming.INDEX_SUFFIX, ""))
-
-
-def _written(verdict: Verdict) -> float:
-    """When a checkpoint was written, in seconds since 1970: its index last of all its values."""
-    for suffix in (naming.INDEX_SUFFIX, "", naming.META_SUFFIX):
-        try:
-            return float(tf.io.gfile.stat(verdict.entry.prefix + suffix).mtime_nsec / 1e9)
-        except tf.errors.OpError:
-            continue
-    return 0.0

@@ -76,3 +76,29 @@ def test_no_graph_comes_in_by_it() -> None:
     node.attr["value"].tensor.string_val.append(hostile.SerializeToString())
     found = take_description(graph)
     assert {field.name for field, _ in found.ListFields()} == {"signature_def", "collection_def"}
+
+
+def _two_nodes(scopes: tuple[str, str]) -> GraphDef:
+    """A described graph, imported under a name; and a node of another scope."""
+    meta = _described()
+    meta.collection_def["predict"].node_list.value.append("x:0")
+    add_description(meta)
+    with tf.Graph().as_default() as graph:
+        tf.import_graph_def(meta.graph_def, name=scopes[0])
+        tf.constant(1.0, name=f"{scopes[1]}/other")
+        return graph.as_graph_def()
+
+
+def test_its_names_are_those_of_a_graph_that_was_imported_under_a_name() -> None:
+    graph = _two_nodes(("a/b", "a/b"))
+    found = take_description(graph)
+    assert found.signature_def["serving_default"].inputs["x"].name == "a/b/x:0"
+    assert [*found.collection_def["predict"].node_list.value] == ["a/b/x:0"]
+    assert found.collection_def["class_names"] == _described().collection_def["class_names"]
+    assert [node.name for node in graph.node] == ["a/b/x", "a/b/other"]
+
+
+def test_that_of_a_part_is_not_that_of_the_graph() -> None:
+    graph = _two_nodes(("a/b", "a/c"))
+    assert take_description(graph) == MetaGraphDef()
+    assert len(graph.node) == 3

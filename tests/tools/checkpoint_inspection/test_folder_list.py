@@ -1,5 +1,6 @@
 """What a folder's list says of checkpoints whole, damaged and left over, and of the state file."""
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from checkpoints.errors import CheckpointError
 from checkpoints.folder import write_state
 from tests.checkpoints.loading.test_stored_tensors import save
 from tools.checkpoint_inspection.folder_list import FolderList, list_checkpoints
+from tools.common.leftovers import find_leftovers
 
 
 @pytest.fixture
@@ -69,6 +71,31 @@ def test_leftovers_of_an_interrupted_save(run: Path) -> None:
     assert found.newest == "my-model-300"
 
 
+def test_leftovers_are_those_that_verify_tells_of(run: Path) -> None:
+    """Not a graph that lost its values, which may be a stranger's: that is of no checkpoint."""
+    (run / "my-model-310.meta").write_bytes(b"graph")
+    (run / "checkpoint.tmp").write_bytes(b"half")
+    (run / ".new.being-edited").mkdir()
+    (run / ".new.being-edited/model.index").write_bytes(b"half")
+    found = list_checkpoints(str(run)).checkpoints[4:]
+    assert [(entry.name, entry.state, entry.step, entry.bytes) for entry in found] == [
+        (".new.being-edited", "leftover", None, 4),
+        ("checkpoint.tmp", "leftover", None, 4),
+    ]
+    assert [entry.name for entry in found] == [
+        name for leftover in find_leftovers(str(run)) for name in leftover.names
+    ]
+
+
+def test_a_strangers_file_that_was_cut_short(tmp_path: Path) -> None:
+    prefix = save(tmp_path / "m-1", {"w": [1.0, 2.0]})
+    save(tmp_path / "m-0", {"w": [1.0]})
+    Path(f"{prefix}.data-00000-of-00001").write_bytes(b"abc")
+    found = list_checkpoints(str(tmp_path))
+    assert (_states(found)["m-1"], found.newest) == ("damaged", "m-0")
+    assert "has 3 bytes, its index speaks of 8" in (found.checkpoints[1].problem or "")
+
+
 def test_an_older_one_in_the_state_file(run: Path) -> None:
     write_state(str(run), [270, 280])
     found = list_checkpoints(str(run))
@@ -97,9 +124,10 @@ def test_strangers(tmp_path: Path) -> None:
         "model--1": 1,
         "lost-5": 5,
     }
-    written = {entry.name: entry.saved_at or 0 for entry in found.checkpoints}
-    whole = [name for name in written if name != "lost-5"]
-    assert (found.newest, found.has_state_file) == (max(whole, key=written.__getitem__), False)
+    for age, name in enumerate(("plain", "run.ckpt-20", "other-100", "model--1")):
+        os.utime(tmp_path / f"{name}.index", (1e9 - age, 1e9 - age))
+    found = list_checkpoints(str(tmp_path))
+    assert (found.newest, found.has_state_file) == ("plain", False)
     (tmp_path / "checkpoint").write_text('model_checkpoint_path: "/elsewhere/run.ckpt-20"')
     found = list_checkpoints(str(tmp_path))
     assert (found.newest, found.is_state_right) == ("run.ckpt-20", True)

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from checkpoints import durable
+from checkpoints.errors import CheckpointError
 from tools.common.errors import ToolError
 from tools.editing.target import Target
 
@@ -146,3 +148,50 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ToolError, match="--output="), Target(f"{tmp_path}/file/m", [], False):
         pass
+
+
+def test_what_a_killed_process_left_is_cleared_by_the_next(tmp_path: Path) -> None:
+    child = os.fork()
+    if child == 0:
+        _fill(Target(f"{tmp_path}/model", [], overwrite=False).__enter__(), "half")
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    aside = tmp_path / ".model.being-edited"
+    assert _names(aside) == {".lock", *(f"model{suffix}" for suffix in SUFFIXES)}
+    (aside / "model.data-00001-of-00002").touch()
+    with Target(f"{tmp_path}/model", [], overwrite=False) as target:
+        assert _names(aside) == {".lock"}
+        _fill(target)
+        target.commit()
+    assert _names(tmp_path) == {"checkpoint", *(f"model{suffix}" for suffix in SUFFIXES)}
+
+
+def test_two_at_once_do_not_mix(tmp_path: Path) -> None:
+    with Target(f"{tmp_path}/model", [], overwrite=False) as first:
+        _fill(first)
+        with (
+            pytest.raises(CheckpointError, match=r"is in use by process \d+ .* another --output$"),
+            Target(f"{tmp_path}/model", [], overwrite=False),
+        ):
+            pass
+        with Target(f"{tmp_path}/other", [], overwrite=False) as other:
+            _fill(other, "other")
+            other.commit()
+        first.commit()
+    assert (tmp_path / "model.index").read_text() == "new"
+    assert (tmp_path / "other.index").read_text() == "other"
+
+
+def test_a_disk_without_a_place_for_the_lock_is_left_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with (
+        pytest.raises(ToolError, match=f"--output={tmp_path}/m: .*No space left"),
+        Target(f"{tmp_path}/m", [], overwrite=False),
+    ):
+        pass
+    assert _names(tmp_path) == set()

@@ -69,7 +69,9 @@ def _image_file(pixels: Array) -> bytes:
 def _served(folder: Path, build: Callable[[], object]) -> tuple[str, Any]:
     """The model's `.meta`, and its SavedModel as TensorFlow loads it."""
     meta = foreign.save(folder, build)
-    record = export(ExportConfig(meta, "saved_model", str(folder / "served"), outputs=("y",)))
+    record = export(
+        ExportConfig(meta, to="saved_model", output=str(folder / "served"), outputs=("y",))
+    )
     return meta, tf.saved_model.load(record["path"])
 
 

@@ -40,15 +40,15 @@ def test_every_format_computes_what_the_session_does(entry: dict[str, Any], tmp_
     for to in FORMATS:
         config = ExportConfig(
             str(THIRD_PARTY / entry["meta"]),
-            to,
             f"{tmp_path}/m{SUFFIXES.get(to, '')}",
+            to=to,
             outputs=(entry["suggested_output"],),
             inputs=tuple(tensor["name"] for tensor in entry["inputs"] if not shapes),
             shapes=shapes,
         )
         if shapes and to != "saved_model":
             with pytest.raises(ToolError, match="may have any shape"):
-                export(ExportConfig(config.meta, to, config.output, outputs=config.outputs))
+                export(ExportConfig(config.meta, config.output, to=to, outputs=config.outputs))
         record = export(config)
         assert record["largest_difference"] <= 1e-5
         (output,) = record["signatures"]["serving_default"]["outputs"].values()

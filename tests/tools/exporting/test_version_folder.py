@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from checkpoints.errors import CheckpointError
 from tools.common.errors import ToolError
 from tools.exporting.version_folder import choose_version, new_version
 
@@ -60,9 +61,21 @@ def _fails(folder: str) -> None:
 
 
 def test_nothing_is_left_of_one_that_failed(tmp_path: Path) -> None:
-    with pytest.raises(ToolError, match="failed"):
-        _fails(str(tmp_path))
-    assert os.listdir(tmp_path) == []
+    (tmp_path / "there").mkdir()
+    for folder in (tmp_path / "there", tmp_path / "new"):
+        with pytest.raises(ToolError, match="failed"):
+            _fails(str(folder))
+    assert os.listdir(tmp_path) == ["there"]
+    assert os.listdir(tmp_path / "there") == []
+
+
+def test_one_export_a_folder(tmp_path: Path) -> None:
+    with new_version(str(tmp_path), 1) as folder:
+        (Path(folder) / "file").write_text("first")
+        with pytest.raises(CheckpointError, match=r"in use by process .* another --output"):
+            _fails(str(tmp_path))
+    assert os.listdir(tmp_path) == ["1"]
+    assert (tmp_path / "1" / "file").read_text() == "first"
 
 
 def test_one_that_came_in_between_stays(tmp_path: Path) -> None:

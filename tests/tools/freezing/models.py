@@ -11,8 +11,8 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from checkpoints.loading.meta_graph_file import read_meta_graph
 from tests.prediction import stock
-from tools.freezing.comparison import largest_difference, run_frozen, run_original
-from tools.freezing.frozen_graph import FreezeRequest, FrozenGraph, freeze_plan, plan_of
+from tools.freezing.comparison import freeze_and_compare
+from tools.freezing.frozen_graph import FreezeRequest, FrozenGraph
 
 v1 = tf.compat.v1
 
@@ -28,11 +28,9 @@ def save(folder: Path, build: Callable[[], object]) -> str:
 
 def frozen(meta: str, *outputs: str, **request: Any) -> FrozenGraph:
     """The frozen graph, which is found to compute what the original does."""
-    asked = FreezeRequest(outputs=outputs, **request)
-    plan = plan_of(read_meta_graph(meta), asked)
-    found, reference = freeze_plan(plan, asked), run_original(plan, asked)
-    assert largest_difference(reference, run_frozen(found, reference, asked), "it") == 0.0
-    return found
+    found = freeze_and_compare(read_meta_graph(meta), FreezeRequest(outputs=outputs, **request))
+    assert found.difference == 0.0
+    return found.frozen
 
 
 def ops(graph: GraphDef) -> set[str]:

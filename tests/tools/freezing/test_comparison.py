@@ -8,10 +8,8 @@ import pytest
 import tensorflow as tf
 
 from checkpoints.loading.meta_graph_file import read_meta_graph
-from checkpoints.loading.tensor_info import TensorInfo
 from tests.tools.freezing import models
 from tools.common.errors import ToolError
-from tools.freezing.batch import trials
 from tools.freezing.comparison import Reference, largest_difference, run_original
 from tools.freezing.frozen_graph import FreezeRequest, plan_of
 
@@ -59,13 +57,6 @@ def test_what_is_not(expected: Any, found: Any) -> None:
     with pytest.raises(ToolError, match="the other gives another y:0 than the original"):
         _difference(expected, found)
     assert _difference(expected, found, random=("y:0",)) == 0
-
-
-def test_the_ways_to_make_values_up_are_few_where_little_is_unknown() -> None:
-    fixed = TensorInfo("x:0", tf.float32, (3, 4))
-    assert len([*trials([fixed])]) == 1
-    assert len({trial.rows for trial in trials([fixed._replace(shape=(None, 4))])}) > 5
-    assert {t.rank for t in trials([fixed._replace(shape=None)])} == {0, 1, 2, 3, 4}
 
 
 def _feeds(folder: Path, build: Any) -> dict[str, Any]:

@@ -10,7 +10,8 @@ import pytest
 import tensorflow as tf
 
 from checkpoints.errors import CheckpointError
-from prediction.command import PredictConfig, with_model
+from prediction.chosen_model import with_model
+from prediction.config import PredictConfig
 from tests.prediction import stock
 from tools.common.errors import ToolError
 from tools.plotting.kernels import Kernel, read_kernel

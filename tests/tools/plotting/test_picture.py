@@ -1,17 +1,13 @@
-"""Style, texts and files of pictures."""
+"""Style and texts of pictures."""
 
-from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import matplotlib as mpl
 import pytest
 from matplotlib.figure import Figure
 
-from checkpoints import durable
-from prediction.errors import PredictionError
-from tools.common.errors import ToolError
 from tools.plotting import picture
-from tools.plotting.picture import as_label, check_target, new_figure, render, style, write
+from tools.plotting.picture import as_label, new_figure, render, style
 
 ODD = "$x_{1}$ <&> \u732b \ufffe \x1b[31m \udc80"
 
@@ -71,38 +67,6 @@ def test_the_users_own_style_changes_nothing_and_is_kept() -> None:
         with style():
             assert render(_figure(), "p.png") == plain
         assert mpl.rcParams["font.size"] == 20
-
-
-def test_what_is_there_stays(tmp_path: Path) -> None:
-    path = tmp_path / "p.png"
-    check_target(str(path), [], overwrite=False)
-    path.write_bytes(b"old")
-    with pytest.raises(ToolError, match="--overwrite"):
-        check_target(str(path), [], overwrite=False)
-    check_target(str(path), [], overwrite=True)
-    assert path.read_bytes() == b"old"
-
-
-def test_what_is_read_is_not_written_over(tmp_path: Path) -> None:
-    path = tmp_path / "p.png"
-    path.write_bytes(b"an image to predict")
-    with pytest.raises(PredictionError, match="is read too"):
-        check_target(str(path), [str(path)], overwrite=True)
-
-
-def test_it_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "p.png"
-    write(str(path), b"whole")
-    assert path.read_bytes() == b"whole"
-
-    def fail(*_: str) -> None:
-        raise OSError("the disk is full")
-
-    monkeypatch.setattr(durable, "rename", fail)
-    with pytest.raises(ToolError, match="the disk is full"):
-        write(str(path), b"other")
-    assert path.read_bytes() == b"whole"
-    assert [p.name for p in tmp_path.iterdir()] == ["p.png"]
 
 
 def test_colours_differ() -> None:

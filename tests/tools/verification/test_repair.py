@@ -84,9 +84,11 @@ def test_a_strangers_state_file_is_made_from_what_is_there(
     stock: SaveAll, graphs: GraphChecks
 ) -> None:
     folder = stock("a-9", "a-10")
+    before = {*folder.iterdir()}
     (folder / "checkpoint").unlink()
     found, _ = repair_folder(str(folder), graphs)
     assert found.is_well
+    assert {*folder.iterdir()} == before
     assert tf.train.latest_checkpoint(str(folder)) == f"{folder}/a-10"
     folder.rename(folder.parent / "moved")
     assert tf.train.latest_checkpoint(f"{folder.parent}/moved") == f"{folder.parent}/moved/a-10"
@@ -120,7 +122,7 @@ def test_a_folder_that_is_trained_is_refused(ours: Path, graphs: GraphChecks) ->
     (ours / "checkpoint").unlink()
     with (
         FolderLock(str(ours)),
-        pytest.raises(CheckpointError, match=r"being trained by process \d+ on .*without --repair"),
+        pytest.raises(CheckpointError, match=r"in use by process \d+ on .*without --repair"),
     ):
         repair_folder(str(ours), graphs)
     assert not (ours / "checkpoint").exists()

@@ -7,10 +7,10 @@ from tensorflow.core.framework.function_pb2 import FunctionDef
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from checkpoints.loading.function_tensors import graph_tensor
 from checkpoints.loading.graph_view import attribute, data_inputs
 from checkpoints.loading.op_definitions import op_definitions
 from tools.freezing.nodes import make_identity, remake, waits, waits_for_inputs
-from tools.graph_inspection.inlining import graph_tensor
 
 
 def write_out(graph: GraphDef, call: NodeDef, function: FunctionDef) -> None:

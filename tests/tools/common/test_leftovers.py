@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tools.verification.leftovers import clear, find_leftovers
+from checkpoints.lock import FolderLock
+from tools.common.leftovers import clear, find_leftovers
 
 HEX = "0123456789abcdef" * 2
 
@@ -64,8 +65,24 @@ def test_ours_are_known_by_their_pending_manifest(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == kept
 
 
+def test_a_folder_of_an_edit_is_one_once_nobody_holds_its_lock(tmp_path: Path) -> None:
+    aside = tmp_path / ".m.being-edited"
+    aside.mkdir()
+    (aside / "model.index").write_bytes(b"half")
+    with FolderLock(str(aside)):
+        (found,) = find_leftovers(str(tmp_path))
+        assert (found.names, found.is_recent) == ((aside.name,), True)
+        _old(aside)
+        assert [leftover.is_recent for leftover in find_leftovers(str(tmp_path))] == [True]
+    (found,) = find_leftovers(str(tmp_path))
+    assert not found.is_recent
+    clear(str(tmp_path), found)
+    assert [*tmp_path.iterdir()] == []
+
+
 @pytest.mark.parametrize(
-    "name", ["m.index", "notes.tmp", "m.tmp", "tempstate1", f"x{HEX}", "a_temp_b"]
+    "name",
+    [".m.being-edited", "m.index", "notes.tmp", "m.tmp", "tempstate1", f"x{HEX}", "a_temp_b"],
 )
 def test_other_files_are_none(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"")

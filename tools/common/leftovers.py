@@ -1,21 +1,24 @@
-"""What saves that were cut short have left in a folder: ours, and those of a stock Saver."""
+"""What was cut short has left in a folder: saves of ours, edits, and those of a stock Saver."""
 
 import os
 import re
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
 import tensorflow as tf
 
-from checkpoints import durable, folder, naming
+from checkpoints import durable, folder, lock, naming
 from checkpoints.errors import CheckpointError
 from checkpoints.loading.nearby import names_in
+from tools.common.folder_entries import EDITED_SUFFIX
 
 # TensorFlow writes a file under such a name and renames it; the parts of a checkpoint in shards,
 # into such a folder.
 _FILE_OF_A_SAVER = re.compile(r".*(\.tempstate\d+|\.tmp[0-9a-f]{32})")
 _FOLDER_OF_A_SAVER = re.compile(r".*_temp_[0-9a-f]{32}")
+_FOLDER_OF_AN_EDIT = re.compile(rf"\..+{re.escape(EDITED_SUFFIX)}")
 # A Saver takes no lock: while it writes, such a file is younger.
 _QUIET_SECONDS = 600.0
 
@@ -25,8 +28,9 @@ class Leftover(NamedTuple):
 
     Attributes:
       names: of the files, or of a folder.
-      step: of a checkpoint of ours; None for what a stock Saver or a write of the state file left.
-      is_recent: whether a Saver may be at it still.
+      step: of a checkpoint of ours; None for what an edit, a stock Saver or a write of the state
+        file left.
+      is_recent: whether a Saver or an edit may be at it still.
     """
 
     names: tuple[str, ...]
@@ -50,9 +54,9 @@ def find_leftovers(path: str) -> list[Leftover]:
     ours = {name for leftover in found for name in leftover.names}
     state = naming.STATE_FILE + durable.TEMPORARY_SUFFIX
     return found + [
-        Leftover((name,), is_recent=name != state and _is_recent(os.path.join(path, name)))
+        Leftover((name,), is_recent=name != state and _may_be_at_work(os.path.join(path, name)))
         for name in sorted(names - ours)
-        if name == state or _is_of_a_saver(path, name)
+        if name == state or _is_of_an_edit(path, name) or _is_of_a_saver(path, name)
     ]
 
 
@@ -73,6 +77,11 @@ def clear(path: str, leftover: Leftover) -> None:
             durable.remove(place)
 
 
+def _is_of_an_edit(path: str, name: str) -> bool:
+    is_named_so = _FOLDER_OF_AN_EDIT.fullmatch(name) is not None
+    return is_named_so and bool(tf.io.gfile.isdir(os.path.join(path, name)))
+
+
 def _is_of_a_saver(path: str, name: str) -> bool:
     is_folder = _FOLDER_OF_A_SAVER.fullmatch(name) is not None
     if not is_folder and not _FILE_OF_A_SAVER.fullmatch(name):
@@ -80,16 +89,24 @@ def _is_of_a_saver(path: str, name: str) -> bool:
     return bool(tf.io.gfile.isdir(os.path.join(path, name))) == is_folder
 
 
-def _is_recent(path: str) -> bool:
+def _may_be_at_work(path: str) -> bool:
+    """Whether someone may be writing it: of an edit its lock tells, of a Saver only the time."""
+    if tf.io.gfile.exists(os.path.join(path, lock.LOCK_FILE)):
+        return lock.holder(path) is not None
     return any(time.time() - changed < _QUIET_SECONDS for changed in _changed(path))
 
 
 def _changed(path: str) -> Iterator[float]:
     """When a file was changed last, or a folder and each file in it; in seconds since 1970."""
-    try:
-        yield tf.io.gfile.stat(path).mtime_nsec / 1e9
-        if tf.io.gfile.isdir(path):
+    for place in all_in(path):
+        with suppress(tf.errors.OpError):  # It may have gone since.
+            yield tf.io.gfile.stat(place).mtime_nsec / 1e9
+
+
+def all_in(path: str) -> Iterator[str]:
+    """The path itself and, of a folder, whatever is below it."""
+    yield path
+    if tf.io.gfile.isdir(path):
+        with suppress(CheckpointError):
             for name in names_in(path):
-                yield from _changed(os.path.join(path, name))
-    except (tf.errors.OpError, CheckpointError):
-        return  # It has gone since.
+                yield from all_in(os.path.join(path, name))
