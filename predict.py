@@ -19,7 +19,13 @@ from absl import flags
 
 from checkpoints.errors import CheckpointError
 from cli import flag_types
-from cli.model_flags import define_asset, define_max_meta_mb, define_time_limit, define_trust_graph
+from cli.model_flags import (
+    define_asset,
+    define_max_input_mb,
+    define_max_meta_mb,
+    define_time_limit,
+    define_trust_graph,
+)
 from cli.printing import printable
 from cli.run import run
 from cli.supervisor import Supervisor
@@ -107,21 +113,10 @@ def define_flags(values: flags.FlagValues) -> None:
         values,
     )
     define_max_meta_mb(values)
-    _define_limits(values)
-    _validate(values)
-
-
-def _define_limits(values: flags.FlagValues) -> None:
-    """What a file from elsewhere may do and take."""
     define_trust_graph(values)
     define_time_limit(values)
-    flags.DEFINE_integer(
-        "max_input_mb",
-        4096,
-        "Megabytes that one file of --input or --feed may unpack to.",
-        lower_bound=1,
-        flag_values=values,
-    )
+    define_max_input_mb(values)
+    _validate(values)
 
 
 def _validate(values: flags.FlagValues) -> None:

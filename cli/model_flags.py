@@ -23,6 +23,17 @@ def define_max_meta_mb(values: flags.FlagValues) -> None:
     )
 
 
+def define_max_input_mb(values: flags.FlagValues) -> None:
+    """Defines what one file of rows may take in memory."""
+    flags.DEFINE_integer(
+        "max_input_mb",
+        4096,
+        "MiB that one file of --input or --feed may unpack to.",
+        lower_bound=1,
+        flag_values=values,
+    )
+
+
 def define_trust_graph(values: flags.FlagValues) -> None:
     """Defines whether operations that may do more than compute are run."""
     flags.DEFINE_boolean(

@@ -17,7 +17,12 @@ from cli import flag_types
 from cli.model_flags import define_max_meta_mb, define_time_limit
 from cli.tensorflow_startup import import_tensorflow
 from tools.common.command import EndAfter, run_command
-from tools.common.command_flags import define_format, define_meta, define_overwrite
+from tools.common.command_flags import (
+    define_format,
+    define_meta,
+    define_overwrite,
+    define_signature,
+)
 from tools.common.output import show
 from tools.graph_inspection.parts import PARTS
 
@@ -50,13 +55,7 @@ def define_flags(values: flags.FlagValues) -> None:
         "default the collection 'predict', the signature's outputs, or the likeliest output.",
         flag_values=values,
     )
-    flags.DEFINE_string(
-        "signature",
-        None,
-        "The signature whose inputs and outputs are meant; serving_default, or the only one, "
-        "unless named here.",
-        flag_values=values,
-    )
+    define_signature(values)
     flags.DEFINE_integer("batch_size", 1, "Rows, for the FLOPs.", lower_bound=1, flag_values=values)
     flags.DEFINE_integer(
         "depth",

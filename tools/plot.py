@@ -21,7 +21,12 @@ from typing import Any
 from absl import flags
 
 from cli import flag_types
-from cli.model_flags import define_max_meta_mb, define_time_limit, define_trust_graph
+from cli.model_flags import (
+    define_max_input_mb,
+    define_max_meta_mb,
+    define_time_limit,
+    define_trust_graph,
+)
 from cli.tensorflow_startup import import_tensorflow
 from tools.common.command import EndAfter, run_command
 from tools.common.command_flags import define_ckpt, define_format, define_meta, define_overwrite
@@ -94,13 +99,7 @@ def _define_row_flags(values: flags.FlagValues) -> None:
         "confusion, mistakes: another tensor to feed, name=value or name=file.npy.",
         flag_values=values,
     )
-    flags.DEFINE_integer(
-        "max_input_mb",
-        4096,
-        "Megabytes that one file of --input or --feed may unpack to.",
-        lower_bound=1,
-        flag_values=values,
-    )
+    define_max_input_mb(values)
     flags.DEFINE_integer(
         "most",
         16,

@@ -62,17 +62,22 @@ def define_part(values: flags.FlagValues) -> None:
             message="must be tensor names, separated by commas",
             flag_values=values,
         )
+    define_signature(values)
+    define_asset(
+        values,
+        "A file that a lookup table is filled from: name=path, as predict.py takes it. The result "
+        "holds its content.",
+    )
+
+
+def define_signature(values: flags.FlagValues) -> None:
+    """Defines --signature, as predict.py has it."""
     flags.DEFINE_string(
         "signature",
         None,
         "The signature whose inputs and outputs are meant; serving_default, or the only one, "
         "unless named here.",
         flag_values=values,
-    )
-    define_asset(
-        values,
-        "A file that a lookup table is filled from: name=path, as predict.py takes it. The result "
-        "holds its content.",
     )
 
 
