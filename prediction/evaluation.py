@@ -15,6 +15,7 @@ from checkpoints.loading.meta_graph_file import MetaGraphFile
 from checkpoints.loading.sub_graph import sub_graph
 from data.options import RAMP
 from prediction import checkpoint_state, plan
+from prediction.assets import assets_by_name
 from prediction.casting import Array, as_numpy_dtype
 from prediction.chosen_model import READING
 from prediction.classification import Classification
@@ -63,7 +64,7 @@ def evaluate(config: PredictConfig, meta: MetaGraphFile, model: Model) -> tuple[
         wanted,
         fed,
         trust_graph=config.trust_graph,
-        assets=_assets(config.asset),
+        assets=assets_by_name(config.asset),
         time_limit=config.limit,
     ) as graph:
         values = [value_for(info, feeds, inputs) for info in graph.feeds]
@@ -73,16 +74,6 @@ def evaluate(config: PredictConfig, meta: MetaGraphFile, model: Model) -> tuple[
     checkpoint = checkpoint_state.checkpoint_of(meta)
     shown = Report(meta.path, checkpoint, outputs, classification, rows=not config.fetch)
     return shown, inputs
-
-
-def _assets(texts: Sequence[str]) -> dict[str, str]:
-    """The files of --asset by name."""
-    assets: dict[str, str] = {}
-    for name, _, path in (text.partition("=") for text in texts):
-        if name in assets:
-            raise PredictionError(f"--asset {name} is given twice: {assets[name]}, {path}")
-        assets[name] = path
-    return assets
 
 
 def _feeds_by_tensor(

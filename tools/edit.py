@@ -179,6 +179,7 @@ def _validate(name: str, parse: Callable[[str], object], values: flags.FlagValue
 def main(values: flags.FlagValues, end_after: EndAfter | None = None) -> None:
     """Edits as the flags say; `end_after` as of a `TimeLimit`."""
     import_tensorflow()
+    from prediction.assets import assets_by_name
     from tools.common.output import show
     from tools.editing.command import EditConfig, edit
     from tools.editing.record import as_text
@@ -198,7 +199,7 @@ def main(values: flags.FlagValues, end_after: EndAfter | None = None) -> None:
             allow_overflow=values.allow_overflow,
             fetch=values.fetch,
             feed=values.feed,
-            asset=dict(text.split("=", 1) for text in values.asset),
+            asset=assets_by_name(values.asset),
             tolerance=values.tolerance,
             trust_graph=values.trust_graph,
             time_limit=values.time_limit,

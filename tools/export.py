@@ -134,6 +134,7 @@ def _check_version(given: Mapping[str, Any]) -> bool:
 def main(values: flags.FlagValues, end_after: EndAfter | None = None) -> None:
     """Exports as the flags say; `end_after` as of a `TimeLimit`."""
     import_tensorflow()
+    from prediction.assets import assets_by_name
     from tools.exporting.command import as_text, export
     from tools.exporting.config import ExportConfig
     from tools.exporting.shapes import parse_shape
@@ -147,7 +148,7 @@ def main(values: flags.FlagValues, end_after: EndAfter | None = None) -> None:
         inputs=tuple(values.inputs),
         signature=values.signature,
         shapes=dict(map(parse_shape, values.shape)),
-        asset=dict(text.split("=", 1) for text in values.asset),
+        asset=assets_by_name(values.asset),
         version=values.version,
         opset=values.opset,
         tolerance=values.tolerance,

@@ -75,6 +75,7 @@ def _validate(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues, end_after: EndAfter | None = None) -> None:
     """Freezes as the flags say; `end_after` as of a `TimeLimit`."""
     import_tensorflow()
+    from prediction.assets import assets_by_name
     from tools.freezing import command
     from tools.freezing.config import FreezeConfig
 
@@ -86,7 +87,7 @@ def main(values: flags.FlagValues, end_after: EndAfter | None = None) -> None:
             outputs=tuple(values.outputs),
             inputs=tuple(values.inputs),
             signature=values.signature,
-            asset=dict(text.split("=", 1) for text in values.asset),
+            asset=assets_by_name(values.asset),
             scope=values.scope,
             overwrite=values.overwrite,
             trust_graph=values.trust_graph,

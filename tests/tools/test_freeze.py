@@ -334,11 +334,11 @@ def test_a_graph_larger_than_a_message_can_be_is_said(
     [
         ([], 2, "output"),
         (["--output=m.onnx"], 2, "must end in .pb"),
-        (["--output={}/m.pb", "--outputs="], 1, ""),
         (["--output={}/m.pb", "--outputs=fc2/ad"], 1, "no tensor 'fc2/ad'; the nearest"),
         (["--output={}/m.pb", "--inputs=conv9"], 1, "no tensor 'conv9'"),
         (["--output={}/m.pb", "--signature=none"], 1, "no signature 'none'"),
         (["--output={}/m.pb", "--asset=words=w.txt"], 1, "it takes no file"),
+        (["--output={}/m.pb", "--asset=w=a", "--asset=w=b"], 1, "--asset w is given twice: a, b"),
         (["--output={}/m.pb", "--ckpt={}/nothing"], 1, "nothing"),
         (["--output={}/m.pb", "--scope=_a"], 2, "must be a name that TensorFlow takes"),
         (["--output={}/m.pb", "--scope=a/"], 2, "must be a name that TensorFlow takes"),
@@ -351,13 +351,16 @@ def test_each_mistake_is_one_line(
 ) -> None:
     given = [argument.format(tmp_path) for argument in arguments]
     ended = tool("freeze", cnn_run, *given)
-    if not line:
-        assert ended.code == 0  # An empty list is none.
-        return
     assert ended.code == code
     assert line in ended.err
     assert "\n" not in ended.err
     assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_list_of_outputs_is_none(tool: Tool, cnn_run: Path, tmp_path: Path) -> None:
+    ended = tool("freeze", cnn_run, f"--output={tmp_path}/m.pb", "--outputs=")
+    assert ended.code == 0
+    assert "output  logits         fc2/add:0" in ended.out
 
 
 def test_nothing_to_keep_is_said(tool: Tool, tmp_path: Path) -> None:
