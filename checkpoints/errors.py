@@ -11,6 +11,14 @@ class NotFiniteError(CheckpointError):
     """A variable is NaN or infinite: nothing that is worth a checkpoint."""
 
 
+class FolderLostError(CheckpointError):
+    """The folder is no longer ours to write into: it was moved, or its lock was removed."""
+
+
+class LaterVersionError(CheckpointError):
+    """A later version made it: it is not damaged, and nothing may take its place."""
+
+
 def first_few(texts: Sequence[str], most: int, separator: str = ", ") -> str:
     """The first texts of a list that may be long, and how many more there are."""
     more = len(texts) - most

@@ -5,6 +5,8 @@ Each step's files tell its state, whatever was interrupted:
 - `.manifest`: committed. It is renamed into place last, and away first.
 - `.manifest.tmp` alone: being written or deleted; the rest of its files are leftovers.
 - neither, but an `.index`: written by someone else, such as a stock Saver.
+- neither, and no `.index`: what is left of a checkpoint that someone has deleted or damaged. It is
+  no checkpoint, and nothing of it is deleted.
 """
 
 import os
@@ -16,7 +18,7 @@ from google.protobuf import text_encoding
 
 from checkpoints import durable, naming
 
-PENDING_SUFFIX = naming.MANIFEST_SUFFIX + ".tmp"
+SET_ASIDE_SUFFIX = ".set-aside"
 
 
 def files_by_step(folder: str) -> dict[int, set[str]]:
@@ -39,22 +41,35 @@ def is_committed(suffixes: set[str]) -> bool:
 
 def is_leftover(suffixes: set[str]) -> bool:
     """Whether files with these suffixes were left by a save or a deletion that was cut short."""
-    return not is_committed(suffixes) and (
-        PENDING_SUFFIX in suffixes or naming.INDEX_SUFFIX not in suffixes
-    )
-
-
-def is_interrupted(suffixes: set[str]) -> bool:
-    """Whether files with these suffixes are what a save or a deletion of ours has left.
-
-    Unlike those of `is_leftover`, they cannot be a stranger's checkpoint that has lost a file.
-    """
-    return not is_committed(suffixes) and PENDING_SUFFIX in suffixes
+    return not is_committed(suffixes) and naming.PENDING_SUFFIX in suffixes
 
 
 def usable_steps(folder: str) -> list[int]:
-    """The steps whose checkpoint is no leftover, by rising step: ours and others'."""
-    return [step for step, suffixes in files_by_step(folder).items() if not is_leftover(suffixes)]
+    """The steps that have a checkpoint, by rising step: ours and others'."""
+    return [
+        step
+        for step, suffixes in files_by_step(folder).items()
+        if is_committed(suffixes)
+        or (naming.INDEX_SUFFIX in suffixes and naming.PENDING_SUFFIX not in suffixes)
+    ]
+
+
+def is_whole(folder: str, step: int) -> bool:
+    """Whether all files of a checkpoint of ours are there; what is in them is not looked at."""
+    return {*naming.CONTENT_SUFFIXES, naming.MANIFEST_SUFFIX} <= files_by_step(folder).get(
+        step, set()
+    )
+
+
+def remains(folder: str) -> list[str]:
+    """The files of variables whose checkpoint is lost: its `.index` and its manifest are gone."""
+    return [
+        naming.checkpoint_name(step) + naming.DATA_SUFFIX
+        for step, suffixes in files_by_step(folder).items()
+        if naming.DATA_SUFFIX in suffixes
+        and not is_leftover(suffixes)
+        and not suffixes & {naming.INDEX_SUFFIX, naming.MANIFEST_SUFFIX}
+    ]
 
 
 def committed_steps(folder: str) -> list[int]:
@@ -75,12 +90,32 @@ def delete_files(folder: str, step: int, suffixes: set[str]) -> None:
     """
     prefix = naming.checkpoint_prefix(folder, step)
     if is_committed(suffixes):
-        durable.rename(prefix + naming.MANIFEST_SUFFIX, prefix + PENDING_SUFFIX)
+        durable.rename(prefix + naming.MANIFEST_SUFFIX, prefix + naming.PENDING_SUFFIX)
         durable.flush(folder)
-    for suffix in suffixes - {naming.MANIFEST_SUFFIX, PENDING_SUFFIX}:
+    for suffix in suffixes - {naming.MANIFEST_SUFFIX, naming.PENDING_SUFFIX}:
         durable.remove(prefix + suffix)
-    if suffixes & {naming.MANIFEST_SUFFIX, PENDING_SUFFIX}:
-        durable.remove(prefix + PENDING_SUFFIX)
+    if suffixes & {naming.MANIFEST_SUFFIX, naming.PENDING_SUFFIX}:
+        durable.remove(prefix + naming.PENDING_SUFFIX)
+
+
+def make_way(folder: str, step: int) -> list[str]:
+    """Frees the names of a step that is about to be saved.
+
+    What is ours was stepped over as damaged, or left by a save that failed, and is deleted. What
+    is not, such as a stock Saver's checkpoint that was stepped over, gets another name.
+
+    Returns:
+      The new names of what is not ours.
+
+    Raises:
+      tf.errors.OpError, OSError: the file system refused.
+    """
+    suffixes = files_by_step(folder).get(step, set())
+    if suffixes & {naming.MANIFEST_SUFFIX, naming.PENDING_SUFFIX}:
+        delete_files(folder, step, suffixes)
+        return []
+    prefix = naming.checkpoint_prefix(folder, step)
+    return [durable.set_aside(prefix + suffix, SET_ASIDE_SUFFIX) for suffix in sorted(suffixes)]
 
 
 def delete_leftovers(folder: str) -> list[int]:

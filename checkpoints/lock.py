@@ -1,5 +1,6 @@
 """One writer a folder: a lock that ends with the process that holds it."""
 
+import errno
 import os
 import socket
 import sys
@@ -9,7 +10,7 @@ from contextlib import suppress
 from absl import logging
 
 from checkpoints import durable
-from checkpoints.errors import CheckpointError
+from checkpoints.errors import CheckpointError, FolderLostError
 
 if sys.platform != "win32":
     import fcntl
@@ -52,7 +53,7 @@ class FolderLock:
 
     It is the system's lock on `<folder>/.lock` (flock), not the file's being there: what a dead
     process leaves behind blocks nobody. The file tells who holds it. Where there is no such lock,
-    as on `gs://` and on Windows, that is logged and nothing is locked.
+    as on `gs://`, on Windows and on some network mounts, that is logged and nothing is locked.
     """
 
     def __init__(
@@ -74,13 +75,15 @@ class FolderLock:
         """Takes the lock.
 
         Raises:
-          CheckpointError: another process holds it; which one on which host is said.
+          CheckpointError: another process holds it; which one on which host is said. Or the lock's
+            file is a link.
           OSError: the file cannot be opened or written.
         """
-        if sys.platform == "win32" or not durable.is_local(self._folder):
+        if sys.platform != "win32" and durable.is_local(self._folder):
+            self._descriptor = self._locked()
+        if self._descriptor is None:
             logging.info("%s cannot be locked: see that no one else writes into it", self._folder)
             return self
-        self._descriptor = self._locked()
         try:
             os.ftruncate(self._descriptor, 0)
             told = f"process {os.getpid()} on {socket.gethostname()}\n"
@@ -90,28 +93,71 @@ class FolderLock:
             raise
         return self
 
+    def check(self) -> None:
+        """Makes sure that the folder at this path is still the one that was locked.
+
+        The lock holds for a file, and files are written by path: who moves the folder away, or
+        removes the lock's file, leaves the path to another process. Call it before each change.
+
+        Raises:
+          FolderLostError: the lock's file is another by now, or gone.
+        """
+        if self._descriptor is None:
+            return
+        try:
+            found = os.stat(self._path, follow_symlinks=False)
+        except OSError:
+            found = None
+        if found is None or not os.path.samestat(found, os.fstat(self._descriptor)):
+            raise FolderLostError(
+                f"{self._path} is {'gone' if found is None else 'another file'}: the folder was "
+                "moved or deleted, or someone else has taken it; nothing more is written there. "
+                "The same command goes on from the newest checkpoint that is there"
+            )
+
     @property
     def _path(self) -> str:
         return os.path.join(self._folder, LOCK_FILE)
 
-    def _locked(self) -> int:
-        """Opens the file and takes its lock; anew where its last holder has removed it since."""
+    def _locked(self) -> int | None:
+        """Opens the file and takes its lock; anew where its last holder has removed it since.
+
+        Returns:
+          None where the file system has no such locks.
+        """
         while True:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+            descriptor = self._open()
             is_ours = False
             try:
                 _take(descriptor)
                 is_ours = os.fstat(descriptor).st_nlink > 0
-            except BlockingIOError as error:
-                raise CheckpointError(
-                    f"{self._folder} is in use by {_told(descriptor)}: wait for it, "
-                    f"or {self._otherwise}"
-                ) from error
+            except OSError as error:
+                if isinstance(error, BlockingIOError):
+                    raise CheckpointError(
+                        f"{self._folder} is in use by {_told(descriptor)}: wait for it, "
+                        f"or {self._otherwise}"
+                    ) from error
+                if error.errno not in durable.NOT_SUPPORTED:
+                    raise
+                if not self._keeps_file:
+                    os.remove(self._path)
+                return None
             finally:
                 if not is_ours:
                     os.close(descriptor)
             if is_ours:
                 return descriptor
+
+    def _open(self) -> int:
+        """Opens the lock's own file: a link would have another file written over."""
+        try:
+            return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            raise CheckpointError(
+                f"{self._path} is a link, which could name any file: remove it"
+            ) from error
 
     def __exit__(self, *error: object) -> None:
         """Gives the lock back; where the file goes, it does so while it is held."""

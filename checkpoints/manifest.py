@@ -4,7 +4,8 @@
 `environment` (the TensorFlow version and the machine that wrote it), `config` (what the run was
 asked for), `files` (the size in bytes and the SHA-256 of each), where it was measured
 `test_accuracy` (in [0, 1], of these very weights), and `sha256`, the hash of the manifest itself
-without that entry. A checkpoint is committed when its manifest is in place.
+without that entry. A checkpoint is committed when its manifest is in place. A later version may add
+entries, or count up `format`.
 """
 
 import hashlib
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from checkpoints import durable, naming
-from checkpoints.errors import CheckpointError, reason
+from checkpoints.errors import CheckpointError, LaterVersionError, reason
 
 _FORMAT = 1
 # Small enough to stay in a processor's cache, and for the allocator to hand out again: fresh pages
@@ -72,6 +73,7 @@ def read(folder: str, step: int) -> Manifest | None:
 
     Raises:
       CheckpointError: the file is there and is no manifest of this step.
+      LaterVersionError: a later version wrote it.
     """
     path = naming.checkpoint_prefix(folder, step) + naming.MANIFEST_SUFFIX
     try:
@@ -86,6 +88,11 @@ def read(folder: str, step: int) -> Manifest | None:
         manifest = _decode(content)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{os.path.basename(path)} is damaged: {error}") from error
+    except LaterVersionError as error:
+        raise LaterVersionError(
+            f"{path} was made by a later version of this program ({error}): use that one, or "
+            "another folder"
+        ) from error
     if manifest.step != step:
         raise CheckpointError(f"{os.path.basename(path)} is of another checkpoint")
     return manifest
@@ -94,8 +101,15 @@ def read(folder: str, step: int) -> Manifest | None:
 def _decode(content: bytes) -> Manifest:
     """The inverse of `encode`; ValueError, KeyError, TypeError, AttributeError on other bytes."""
     record = json.loads(content)
-    if record.pop("sha256") != _hash_of(record) or record.pop("format") != _FORMAT:
+    is_whole = record.pop("sha256") == _hash_of({**record, "format": _FORMAT})
+    found = record.pop("format")
+    # Of a damaged number, all else is what this version writes.
+    if isinstance(found, int) and found > _FORMAT and not is_whole:
+        raise LaterVersionError(f"format {found}")
+    if not is_whole or found != _FORMAT:
         raise ValueError("its own hash does not match")
+    if unknown := record.keys() - {*Manifest._fields}:
+        raise LaterVersionError(f"with {', '.join(sorted(unknown))}")
     files = {
         n: FileDigest(int(d["size"]), str(d["sha256"])) for n, d in record.pop("files").items()
     }

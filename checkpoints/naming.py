@@ -8,12 +8,17 @@ INDEX_SUFFIX = ".index"
 DATA_SUFFIX = ".data-00000-of-00001"
 META_SUFFIX = ".meta"
 MANIFEST_SUFFIX = ".manifest"
+PENDING_SUFFIX = MANIFEST_SUFFIX + ".tmp"
 # The files a manifest vouches for, in the order they are written.
 CONTENT_SUFFIXES = (DATA_SUFFIX, INDEX_SUFFIX, META_SUFFIX)
 
 STATE_FILE = "checkpoint"
 
-_CHECKPOINT_FILE = re.compile(rf"{BASENAME}-(\d+)(\..+)")
+# What a save writes, and the names under which TensorFlow writes the variables at first. All else
+# is someone else's file, such as my-model-100.npz or my-model-0100.meta.
+_SUFFIXES = "|".join(map(re.escape, (*CONTENT_SUFFIXES, MANIFEST_SUFFIX, PENDING_SUFFIX)))
+_UNFINISHED = rf"(?:{re.escape(DATA_SUFFIX)}|{re.escape(INDEX_SUFFIX)})\.tempstate\d+"
+_CHECKPOINT_FILE = re.compile(rf"{BASENAME}-(0|[1-9]\d*)({_SUFFIXES}|{_UNFINISHED})", re.ASCII)
 
 
 def checkpoint_name(step: int) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 from absl import logging
 
 from checkpoints import folder, manifest, naming
-from checkpoints.errors import CheckpointError
+from checkpoints.errors import CheckpointError, LaterVersionError
 from checkpoints.manifest import Manifest
 from checkpoints.tensor_bundle import VariableSpec, read_bundle
 
@@ -42,6 +42,7 @@ def restore_newest(path: str, expected: Mapping[str, VariableSpec]) -> Restored 
 
     Raises:
       CheckpointError: there are checkpoints and none of them is good.
+      LaterVersionError: a later version made the newest.
     """
     steps = folder.usable_steps(path)
     reasons = []
@@ -49,6 +50,8 @@ def restore_newest(path: str, expected: Mapping[str, VariableSpec]) -> Restored 
         prefix = naming.checkpoint_prefix(path, step)
         try:
             return _restore(path, step, prefix, expected)
+        except LaterVersionError:
+            raise
         except CheckpointError as error:
             logging.warning("stepping over %s: %s", prefix, error)
             reasons.append(str(error))

@@ -1,5 +1,6 @@
 """Which checkpoints stay: a function of what the folder holds, not of what a process remembers."""
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -62,7 +63,10 @@ def steps_to_delete(saved: Sequence[Saved], retention: Retention) -> list[int]:
 def _first_of_each_span(saved: Sequence[Saved], hours: float) -> set[int]:
     last_kept, kept = None, set()
     for checkpoint in saved:
-        if last_kept is None or checkpoint.saved_at - last_kept >= hours * _SECONDS_PER_HOUR:
+        elapsed = math.inf if last_kept is None else checkpoint.saved_at - last_kept
+        # One before the last was saved under another clock: neither span tells of the other.
+        is_earlier = -math.inf < elapsed < 0
+        if elapsed >= hours * _SECONDS_PER_HOUR or is_earlier:
             last_kept = checkpoint.saved_at
             kept.add(checkpoint.step)
     return kept

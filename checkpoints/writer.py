@@ -1,5 +1,6 @@
 """Saves checkpoints beside the training: copied values in, a committed checkpoint on disk out."""
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,11 +11,17 @@ import tensorflow as tf
 from absl import logging
 
 from checkpoints import durable, folder, manifest, naming, upkeep
-from checkpoints.errors import CheckpointError, NotFiniteError, reason
+from checkpoints.errors import CheckpointError, FolderLostError, NotFiniteError, reason
+from checkpoints.lock import FolderLock
 from checkpoints.retention import Retention
 from checkpoints.tensor_bundle import BundleWriter, VariableSpec
 
 Values = Mapping[str, np.ndarray[Any, Any]]
+
+_MOST_FAILURES = (
+    3  # Saves in a row: a disk that is full for a while is told from one that stays so.
+)
+_MOST_TRIED_BYTES = 64 << 20
 
 
 class RunRecord(NamedTuple):
@@ -38,8 +45,9 @@ class CheckpointWriter:
     """Writes one checkpoint at a time in a thread of its own.
 
     A save that fails, such as on a full disk, is logged and leaves the checkpoints before it as
-    they were; the next save tries again. `close` raises if the last one failed. Values that are not
-    finite are not saved, and the next call raises.
+    they were; the next save tries again, and the third failure in a row is raised. `close` raises
+    if the last one failed. Values that are not finite are not saved, and nothing is written into a
+    folder that is no longer ours: the next call raises.
     """
 
     def __init__(
@@ -48,9 +56,12 @@ class CheckpointWriter:
         specs: Mapping[str, VariableSpec],
         record: RunRecord,
         retention: Retention,
+        lock: FolderLock | None = None,
     ) -> None:
-        """Prepares to save into the existing folder `path`."""
+        """Prepares to save into the existing folder `path`, whose lock is `lock`."""
         self._folder = path
+        self._lock = lock
+        self._failures = 0
         self._record = record
         self._retention = retention
         self._bundle = BundleWriter(specs)
@@ -59,6 +70,24 @@ class CheckpointWriter:
         self._values = {n: np.empty(spec.shape, spec.dtype) for n, spec in specs.items()}
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
+
+    def check_space(self) -> None:
+        """Writes as much as a checkpoint takes, and deletes it: no step is to be trained in vain.
+
+        Raises:
+          CheckpointError: it cannot be written, such as to a full disk.
+        """
+        size = len(self._record.meta_graph) + sum(v.nbytes for v in self._values.values())
+        path = os.path.join(self._folder, naming.STATE_FILE) + durable.TEMPORARY_SUFFIX
+        try:
+            try:
+                durable.write_file(path, bytes(min(size, _MOST_TRIED_BYTES)))
+            finally:
+                durable.remove(path)
+        except (tf.errors.OpError, OSError) as error:
+            raise CheckpointError(
+                f"{self._folder} takes no checkpoint, which needs {size:,} bytes: {reason(error)}"
+            ) from error
 
     def save(self, step: int, values: Values, test_accuracy: float | None = None) -> None:
         """Copies the values of all variables and returns while they are being written.
@@ -71,13 +100,21 @@ class CheckpointWriter:
           test_accuracy: of these values, in [0, 1], where it was measured; kept in the manifest.
 
         Raises:
-          NotFiniteError: of the save before this one.
+          NotFiniteError, FolderLostError: of the save before this one.
+          CheckpointError: it was the third in a row that failed.
         """
         try:
             self._finish_pending()
-        except NotFiniteError:
+            self._failures = 0
+        except (NotFiniteError, FolderLostError):
             raise
         except CheckpointError as error:
+            self._failures += 1
+            if self._failures == _MOST_FAILURES:
+                raise CheckpointError(
+                    f"{error}; so did the {_MOST_FAILURES - 1} saves before it: the newest "
+                    "checkpoint before them is whole, and the same command goes on from it"
+                ) from error
             logging.warning("%s; training goes on", error)
         for name, copy in self._values.items():
             np.copyto(copy, values[name])
@@ -117,17 +154,24 @@ class CheckpointWriter:
         """Writes, flushes and commits one checkpoint, then lets the oldest go."""
         self._check_finite(step)
         prefix = naming.checkpoint_prefix(self._folder, step)
+        self._check_lock()
         try:
             self._write(step, test_accuracy)
         except (tf.errors.OpError, OSError) as error:
+            self._check_lock()
             self._discard(step)
             raise CheckpointError(f"could not save {prefix}: {reason(error)}") from error
+        self._check_lock()
         try:
             upkeep.after_save(self._folder, step, self._retention)
         except (tf.errors.OpError, OSError) as error:
             raise CheckpointError(
                 f"{prefix} is saved, but older ones could not be deleted: {reason(error)}"
             ) from error
+
+    def _check_lock(self) -> None:
+        if self._lock is not None:
+            self._lock.check()
 
     def _check_finite(self, step: int) -> None:
         for name, value in self._values.items():
@@ -140,8 +184,9 @@ class CheckpointWriter:
     def _discard(self, step: int) -> None:
         """Frees the space of a save that failed, as far as the file system lets us."""
         try:
-            if step not in folder.committed_steps(self._folder):
-                folder.delete_checkpoint(self._folder, step)
+            suffixes = folder.files_by_step(self._folder).get(step, set())
+            if folder.is_leftover(suffixes):
+                folder.delete_files(self._folder, step, suffixes)
         except (tf.errors.OpError, OSError) as error:
             logging.warning(
                 "leftovers of step %d stay until the next start: %s", step, reason(error)
@@ -150,8 +195,9 @@ class CheckpointWriter:
     def _write(self, step: int, test_accuracy: float | None) -> None:
         """Puts a step's files on the disk; its manifest, which commits them, last."""
         prefix = naming.checkpoint_prefix(self._folder, step)
-        pending = prefix + folder.PENDING_SUFFIX
-        folder.delete_checkpoint(self._folder, step)  # One that was stepped over as damaged.
+        pending = prefix + naming.PENDING_SUFFIX
+        for path in folder.make_way(self._folder, step):
+            logging.warning("%s was in the way of a save, and is not ours: it stays", path)
         durable.create_empty(pending)  # Whatever is written from here on is a leftover,
         durable.flush(self._folder)  # until the manifest is complete and renamed.
         self._bundle.write(prefix, self._values)
@@ -173,5 +219,6 @@ class CheckpointWriter:
         )
         durable.write_file(pending, manifest.encode(content))
         durable.flush(self._folder)
+        self._check_lock()
         durable.rename(pending, prefix + naming.MANIFEST_SUFFIX)
         durable.flush(self._folder)

@@ -40,6 +40,7 @@ class RunConfig:
       keep_checkpoint_every_n_hours: beside them, one of each such span stays; 0 keeps none.
       log_every_steps: a log line every so many steps; None chooses by the epoch's length.
       allow_config_change: continue a run although its config has changed.
+      start_anew: begin at step 0 although the checkpoints that the folder tells of are gone.
       keep_best: beside the newest, the checkpoint with the best test accuracy stays.
       init_from: whose values the run begins with; None for initial ones.
     """
@@ -53,6 +54,7 @@ class RunConfig:
     allow_config_change: bool
     keep_best: bool = False
     init_from: InitFrom | None = None
+    start_anew: bool = False
 
     @property
     def retention(self) -> Retention:

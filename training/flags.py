@@ -109,6 +109,13 @@ def _define_repeating_flags(values: flags.FlagValues) -> None:
         "augmentation has changed.",
         flag_values=values,
     )
+    flags.DEFINE_bool(
+        "start_anew",
+        False,
+        "Begin at step 0 in a folder whose checkpoints are gone, although its state file or its "
+        "metrics tell of some. Where there are checkpoints it changes nothing.",
+        flag_values=values,
+    )
 
 
 def define_length_flags(values: flags.FlagValues, default: int | str, *, epochs: bool) -> None:
@@ -194,6 +201,7 @@ def run_config(values: flags.FlagValues) -> RunConfig:
         allow_config_change=values.allow_config_change,
         keep_best="keep_best" in values and values.keep_best,
         init_from=init_from(values),
+        start_anew=values.start_anew,
     )
 
 

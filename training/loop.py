@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from checkpoints import naming
+from checkpoints import folder, naming
 from checkpoints.errors import reason
 from checkpoints.lock import FolderLock
 from checkpoints.writer import CheckpointWriter, RunRecord
@@ -61,7 +61,7 @@ def train(task: Task, config: RunConfig, terminal: TextIO | None = None) -> Outc
         )
     _make_folder(config.ckpt_dir)
     with (
-        FolderLock(config.ckpt_dir),
+        FolderLock(config.ckpt_dir) as lock,
         StopSignals() as stop,
         GraphSession(task.model) as session,
     ):
@@ -70,7 +70,7 @@ def train(task: Task, config: RunConfig, terminal: TextIO | None = None) -> Outc
             task.write_data()
         step = start.step
         if step < task.last_step:
-            step = _run(session, task, config, start, stop, terminal)
+            step = _run(session, task, config, start, lock, stop, terminal)
         prefix = naming.checkpoint_prefix(config.ckpt_dir, step)
         if step >= task.last_step:
             logging.info("finished: %s, step %d of %d", prefix, step, task.last_step)
@@ -94,18 +94,20 @@ def _run(
     task: Task,
     config: RunConfig,
     start: resume.Start,
+    lock: FolderLock,
     stop: StopSignals,
     terminal: TextIO | None,
 ) -> int:
     """Trains from `start` on; returns the step it ended at, whose checkpoint is committed."""
     with (
-        MetricsLog(config.ckpt_dir, task.model.graph, start.step) as log,
-        _writer(session, task, config.ckpt_dir, start, log.path) as writer,
+        MetricsLog(config.ckpt_dir, task.model.graph, start.step, task.log_every_steps) as log,
+        _writer(session, task, config.ckpt_dir, start, log.path, lock) as writer,
         Progress(start.step, task.last_step, task.batch_size, task.examples, terminal) as progress,
         closing(task.batches(start.step, task.last_step)) as batches,
     ):
+        writer.check_space()
         step, last = start.step, task.last_step
-        save_every = config.save_every_steps or task.epoch_steps or last
+        save_every = task.save_interval(config.save_every_steps)
         if step == 0 and task.logged_variables:
             log.write(Metrics(0, variables=_logged_variables(session, task)))
         for step, batch in enumerate(batches, start.step + 1):
@@ -127,15 +129,25 @@ def _run(
                 writer.save(step, session.variables(), test_accuracy if save_due else None)
             if stopping:
                 break
+    if not folder.is_whole(config.ckpt_dir, step):
+        raise TrainingError(
+            f"{naming.checkpoint_prefix(config.ckpt_dir, step)} was saved and is not there any "
+            "more: someone has deleted it while the run went on"
+        )
     return step
 
 
 def _writer(
-    session: GraphSession, task: Task, ckpt_dir: str, start: resume.Start, metrics_path: str
+    session: GraphSession,
+    task: Task,
+    ckpt_dir: str,
+    start: resume.Start,
+    metrics_path: str,
+    lock: FolderLock,
 ) -> CheckpointWriter:
     """Of the run's checkpoints, each of which makes the lines of metrics before it durable."""
     record = RunRecord(task.meta_graph, start.identity, environment(), (metrics_path,))
-    return CheckpointWriter(ckpt_dir, session.specs, record, start.retention)
+    return CheckpointWriter(ckpt_dir, session.specs, record, start.retention, lock)
 
 
 def _check_loss(loss: float, step: int) -> None:

@@ -2,14 +2,17 @@
 
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from fractions import Fraction
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import tensorflow as tf
+from absl import logging
 
 from checkpoints import durable
 from checkpoints.errors import reason
@@ -17,6 +20,7 @@ from training.errors import TrainingError
 
 LOGS_FOLDER = "logs"
 METRICS_FILE = "metrics.jsonl"
+_EVENTS = re.compile(r"events\.out\.tfevents\.(\d{16})\.")
 
 
 class Metrics(NamedTuple):
@@ -48,8 +52,18 @@ class Metrics(NamedTuple):
 class MetricsLog:
     """Appends to both logs; a resumed run goes on as if it had never been interrupted."""
 
-    def __init__(self, ckpt_dir: str, graph: tf.Graph, start: int) -> None:
+    def __init__(
+        self, ckpt_dir: str, graph: tf.Graph, start: int, every: int | Fraction = 1
+    ) -> None:
         """Opens the logs of a run that has done `start` steps and drops what is beyond them.
+
+        What is missing of the steps before is logged.
+
+        Args:
+          ckpt_dir: the run's folder.
+          graph: what TensorBoard shows of a run from its first step on.
+          start: updates done.
+          every: the interval between two lines, in steps.
 
         Raises:
           TrainingError: the folder cannot be written.
@@ -58,12 +72,13 @@ class MetricsLog:
         self.path = os.path.join(folder, METRICS_FILE)
         with _refusals_as_training_errors():
             tf.io.gfile.makedirs(folder)
+            _say_what_is_missing(self.path, start, every)
             _drop_lines_after(self.path, start)
             self._lines = tf.io.gfile.GFile(self.path, "a")
             self._lines.write("")  # A GFile makes its file with the first write.
             self._lines.flush()
             # tensorflow/core/util/event.proto in a TFRecord file, as TensorBoard reads it.
-            self._events = tf.io.TFRecordWriter(os.path.join(folder, _events_name(start)))
+            self._events = tf.io.TFRecordWriter(os.path.join(folder, _events_name(folder, start)))
             self._write_event(file_version="brain.Event:2")
             if start == 0:
                 self._write_event(graph_def=graph.as_graph_def().SerializeToString())
@@ -123,10 +138,34 @@ def _refusals_as_training_errors() -> Iterator[None]:
         ) from error
 
 
-def _events_name(start: int) -> str:
-    """A name that no other process has, and that sorts by time, as TensorBoard reads them."""
+def _events_name(folder: str, start: int) -> str:
+    """A name that no other process has, and that sorts behind those in the folder.
+
+    TensorBoard reads the files in that order. The clock alone would not do: it may have been ahead.
+    """
+    found = map(_EVENTS.match, tf.io.gfile.listdir(folder))
+    times = [int(match[1]) + 1 for match in found if match]
     unique = f"{socket.gethostname()}.{os.getpid()}.{start:010d}"
-    return f"events.out.tfevents.{time.time_ns() // 1000:016d}.{unique}"
+    return f"events.out.tfevents.{max([time.time_ns() // 1000, *times]):016d}.{unique}"
+
+
+def _say_what_is_missing(path: str, start: int, every: int | Fraction) -> None:
+    """Logs which lines and events of the steps up to `start` are not there any more."""
+    if start == 0:
+        return
+    steps = [step_of(line) for line in lines_of(path)]
+    last = max((step for step in steps if step is not None and step <= start), default=0)
+    if None in steps[:-1]:
+        logging.warning("%s: %d lines are damaged and left out", path, steps[:-1].count(None))
+    if start - last >= every:
+        logging.warning(
+            "%s %s: of the steps from there to %d there is none",
+            path,
+            f"ends at step {last}" if steps else "is missing or empty",
+            start,
+        )
+    if not any(map(_EVENTS.match, tf.io.gfile.listdir(os.path.dirname(path)))):
+        logging.warning("%s has no events of the steps up to %d", os.path.dirname(path), start)
 
 
 def _drop_lines_after(path: str, step: int) -> None:
@@ -134,11 +173,16 @@ def _drop_lines_after(path: str, step: int) -> None:
 
     A run at step 0 keeps none: it writes that one anew.
     """
-    lines = (durable.content_of(path) or b"").splitlines(keepends=True)
+    lines = lines_of(path)
     found = [(step_of(line), line) for line in lines]
     kept = [line for at, line in found if step and at is not None and at <= step]
     if kept != lines:
         durable.replace_file(path, b"".join(kept))
+
+
+def lines_of(path: str) -> list[bytes]:
+    """The lines of a log, each with its end; none where there is no such file."""
+    return (durable.content_of(path) or b"").splitlines(keepends=True)
 
 
 def step_of(line: bytes) -> int | None:

@@ -1,14 +1,17 @@
 """Where a run starts: at the newest good checkpoint of its folder, or at step 0."""
 
 import functools
+import os
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 from absl import logging
 
-from checkpoints import upkeep
+from checkpoints import folder, naming, upkeep
 from checkpoints.errors import CheckpointError, reason
+from checkpoints.loading.state_file import named_checkpoint
 from checkpoints.restore import Restored, restore_newest
 from checkpoints.retention import Retention
 from training.config import RunConfig
@@ -17,6 +20,7 @@ from training.errors import TrainingError
 from training.graph_session import GraphSession
 from training.init_from import read_init_from
 from training.initial_values import NONE, InitialValues, log_origins
+from training.metrics import LOGS_FOLDER, METRICS_FILE, lines_of, step_of
 from training.task import Task
 
 _DIGEST = "initial_values"
@@ -50,13 +54,17 @@ def start(session: GraphSession, config: RunConfig, task: Task) -> Start:
     Raises:
       CheckpointError: there are checkpoints and none is good, or what the run begins with cannot
         be read or does not fit.
-      TrainingError: the newest good one is of another run, or the folder cannot be written.
+      TrainingError: the newest good one is of another run, there is none although the folder tells
+        of some, or the folder cannot be written.
     """
     read_initial = task.initial_values
+    _say_what_is_gone(config.ckpt_dir)
     if config.init_from is not None:
         read_initial = functools.partial(read_init_from, config.init_from, session.specs)
     restored = restore_newest(config.ckpt_dir, session.specs)
     if restored is None:
+        if not config.start_anew:
+            _refuse_lost_run(config.ckpt_dir, task.save_interval(config.save_every_steps))
         initial = NONE if read_initial is None else read_initial()
         session.initialize(initial.values)
         identity = _with_digest(task.identity, initial)
@@ -73,6 +81,43 @@ def start(session: GraphSession, config: RunConfig, task: Task) -> Start:
     except tf.errors.OpError as error:
         raise TrainingError(f"{config.ckpt_dir} cannot be written: {reason(error)}") from error
     return Start(step or 0, identity, retention)
+
+
+def _say_what_is_gone(path: str) -> None:
+    """Logs that the state file names a checkpoint of ours that is not there, but an older one."""
+    named = named_checkpoint(os.path.join(path, naming.STATE_FILE))
+    found = naming.split_name((named or "") + naming.MANIFEST_SUFFIX)
+    steps = folder.usable_steps(path)
+    if found and steps and found[0] not in steps:
+        logging.warning(
+            "%s names %s, which is not there: its steps since step %d are done again",
+            os.path.join(path, naming.STATE_FILE),
+            named,
+            max(steps),
+        )
+
+
+def _refuse_lost_run(path: str, save_every: int | Fraction) -> None:
+    """TrainingError where a folder without a checkpoint tells of some: they are lost.
+
+    A run that was killed before its first checkpoint tells of none. It may have written metrics,
+    but not of twice the steps between two saves: the second one waits for the first.
+    """
+    state = os.path.join(path, naming.STATE_FILE)
+    metrics = os.path.join(path, LOGS_FOLDER, METRICS_FILE)
+    last = max((step_of(line) or 0 for line in lines_of(metrics)), default=0)
+    if remains := folder.remains(path):
+        told = f"{path} has {remains[-1]} without its .index and its manifest"
+    elif tf.io.gfile.exists(state):
+        told = f"{state} names {named_checkpoint(state) or 'a checkpoint'}"
+    elif last > 2 * save_every:
+        told = f"{metrics} has steps up to {last}"
+    else:
+        return
+    raise TrainingError(
+        f"{told}, but {path} has no checkpoint: bring the missing files back, train into another "
+        "folder with --ckpt_dir, or begin at step 0 with --start_anew"
+    )
 
 
 def _with_digest(identity: Mapping[str, Any], initial: InitialValues) -> Mapping[str, Any]:

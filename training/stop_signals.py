@@ -1,20 +1,23 @@
-"""SIGINT and SIGTERM as a request that the training loop answers between two steps."""
+"""SIGINT, SIGTERM and SIGHUP as a request that the training loop answers between two steps."""
 
 import os
 import signal
 import threading
 import time
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
 ECHO_SECONDS = 0.5  # Who started the process may pass on a Ctrl-C that it was sent itself.
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# A closed terminal sends SIGHUP; Windows has none.
+_SIGNALS = tuple(getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n))
 
 
 class StopSignals:
     """While entered, the first signal is noted and the second SIGINT ends the process at once.
 
-    One that comes within `ECHO_SECONDS` of the first counts as the same.
+    One that comes within `ECHO_SECONDS` of the first counts as the same. A SIGHUP that is ignored,
+    as `nohup` has it, stays so.
 
     Attributes:
       received: the first signal's number; None while there was none.
@@ -29,7 +32,11 @@ class StopSignals:
     def __enter__(self) -> "StopSignals":
         # Python delivers signals to the main thread alone, and only it may say who takes them.
         if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._note) for number in _SIGNALS}
+            self._previous = {
+                number: signal.signal(number, self._note)
+                for number in _SIGNALS
+                if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN
+            }
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -41,8 +48,14 @@ class StopSignals:
         now = time.monotonic()
         if self.received is None:
             self.received, self._received_at = number, now
-            os.write(2, b"\nstopping: saving the present step (Ctrl-C again stops at once)\n")
+            _say(b"\nstopping: saving the present step (Ctrl-C again stops at once)\n")
         elif number == signal.SIGINT and now > self._received_at + ECHO_SECONDS:
             # The checkpoints on disk are whole at any instant, so nothing has to be tidied.
-            os.write(2, b"\nstopped at once: the step under way is not saved\n")
+            _say(b"\nstopped at once: the step under way is not saved\n")
             os._exit(128 + number)
+
+
+def _say(line: bytes) -> None:
+    """Writes to stderr if that can be written: what a handler raises would break off the step."""
+    with suppress(OSError):
+        os.write(2, line)

@@ -88,3 +88,7 @@ class Task(NamedTuple):
     initial_values: Callable[[], InitialValues] | None = None
     logged_variables: Sequence[str] = ()
     write_data: Callable[[], None] | None = None
+
+    def save_interval(self, asked_for: int | None) -> int | Fraction:
+        """The steps between two checkpoints; `asked_for` is what the run's config says."""
+        return asked_for or self.epoch_steps or self.last_step

@@ -13,15 +13,31 @@ def _touch(path: Path, step: int, *suffixes: str) -> None:
         (path / f"my-model-{step}{suffix}").write_bytes(b"")
 
 
+OTHERS = (
+    "notes-30.txt",
+    "my-model-20261129.tar.gz",
+    "my-model-30.txt",
+    "my-model-60.meta",
+    "my-model-100.npz",
+    "my-model-100.pb",
+    "my-model-0150.meta",
+    "my-model-0150.manifest.tmp",
+    "my-model-30.data-00000-of-00002",
+    "my-model-٣.index",
+)
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """One checkpoint of ours, one of a stock Saver, and three that were cut short."""
+    """One checkpoint of ours, one of a stock Saver, two cut short, and what is someone's own."""
     _touch(tmp_path, 100, *naming.CONTENT_SUFFIXES, ".manifest")
     _touch(tmp_path, 20, ".data-00000-of-00001", ".index")
     _touch(tmp_path, 30, *naming.CONTENT_SUFFIXES, ".manifest.tmp")
     _touch(tmp_path, 40, ".data-00000-of-00001")
     _touch(tmp_path, 50, ".manifest.tmp")
-    (tmp_path / "notes-30.txt").write_bytes(b"mine")
+    for name in OTHERS:
+        (tmp_path / name).write_bytes(b"mine")
+    (tmp_path / "my-model-100.export").mkdir()
     return tmp_path
 
 
@@ -31,21 +47,33 @@ def test_usable_steps_rise_and_leave_out_leftovers(path: Path) -> None:
 
 
 def test_only_leftovers_are_cleared(path: Path) -> None:
-    assert folder.delete_leftovers(str(path)) == [30, 40, 50]
+    assert folder.delete_leftovers(str(path)) == [30, 50]
     assert sorted(p.name for p in path.iterdir()) == sorted(
         [
             "my-model-20.data-00000-of-00001",
             "my-model-20.index",
+            "my-model-40.data-00000-of-00001",
             *(f"my-model-100{s}" for s in (*naming.CONTENT_SUFFIXES, ".manifest")),
-            "notes-30.txt",
+            "my-model-100.export",
+            *OTHERS,
         ]
     )
+    assert folder.remains(str(path)) == ["my-model-40.data-00000-of-00001"]
+
+
+def test_a_save_moves_what_is_not_ours_out_of_its_way(path: Path) -> None:
+    (path / "my-model-60.meta.set-aside").write_bytes(b"older")
+    assert folder.make_way(str(path), 60) == [str(path / "my-model-60.meta.set-aside-2")]
+    assert (path / "my-model-60.meta.set-aside-2").read_bytes() == b"mine"
+    assert folder.make_way(str(path), 30) == []
+    assert [p.name for p in path.glob("my-model-30.*") if p.name not in OTHERS] == []
 
 
 @pytest.mark.parametrize("step", [100, 20, 30])
 def test_delete_leaves_nothing_of_a_step(path: Path, step: int) -> None:
     folder.delete_checkpoint(str(path), step)
-    assert not list(path.glob(f"my-model-{step}.*"))
+    assert step not in folder.files_by_step(str(path))
+    assert {*OTHERS} <= {p.name for p in path.iterdir()}
 
 
 def test_state_is_read_by_tensorflow_wherever_the_folder_is(
@@ -65,7 +93,7 @@ def test_state_is_read_by_tensorflow_wherever_the_folder_is(
 
 def test_what_we_have_interrupted_is_known_by_its_pending_manifest(path: Path) -> None:
     found = folder.files_by_step(str(path))
-    assert [step for step in found if folder.is_interrupted(found[step])] == [30, 50]
+    assert [step for step in found if folder.is_leftover(found[step])] == [30, 50]
 
 
 def test_names_of_any_kind_stand_in_a_state_file(tmp_path: Path) -> None:

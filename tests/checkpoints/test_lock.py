@@ -1,15 +1,17 @@
 """One writer a folder."""
 
+import errno
 import fcntl
 import os
 import signal
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from checkpoints.errors import CheckpointError
+from checkpoints.errors import CheckpointError, FolderLostError
 from checkpoints.lock import FolderLock, holder
 
 
@@ -101,3 +103,58 @@ def test_a_file_that_does_not_stay_is_gone_and_takes_no_one_in(
     with FolderLock(str(tmp_path), keeps_file=False):
         assert holder(str(tmp_path)) is not None
     assert [*tmp_path.iterdir()] == []
+
+
+def _moved(folder: Path) -> None:
+    folder.rename(folder.with_name("moved"))
+
+
+def _moved_and_made_anew(folder: Path) -> None:
+    _moved(folder)
+    folder.mkdir()
+    FolderLock(str(folder)).__enter__()
+
+
+def _without_its_file(folder: Path) -> None:
+    (folder / ".lock").unlink()
+
+
+@pytest.mark.parametrize("change", [_moved, _moved_and_made_anew, _without_its_file])
+def test_a_folder_that_is_no_longer_the_locked_one_is_noticed(
+    tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with FolderLock(str(folder)) as lock:
+        lock.check()
+        change(folder)
+        with pytest.raises(FolderLostError, match=f"{folder}/.lock is (gone|another file)"):
+            lock.check()
+
+
+def test_a_link_is_not_written_through(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / ".lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(CheckpointError, match=r"\.lock is a link"):
+        FolderLock(str(tmp_path)).__enter__()
+    assert (tmp_path / "precious").read_text() == "mine"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+@pytest.mark.parametrize("keeps_file", [True, False])
+def test_a_file_system_without_locks_is_said_and_used(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    number: int,
+    keeps_file: bool,
+) -> None:
+    def refuse(*_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    caplog.set_level("INFO")
+    with FolderLock(str(tmp_path), keeps_file=keeps_file) as lock:
+        lock.check()
+    assert "cannot be locked" in caplog.text
+    assert (tmp_path / ".lock").exists() == keeps_file

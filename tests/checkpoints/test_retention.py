@@ -1,5 +1,7 @@
 """Which checkpoints go."""
 
+import math
+
 import pytest
 
 from checkpoints.retention import Retention, Saved, best_first, steps_to_delete
@@ -22,6 +24,17 @@ def test_the_newest_stay(count: int, keep: int, doomed: list[int]) -> None:
 def test_the_first_of_each_span_stays() -> None:
     saved = _saved(0, 0.5, 1.0, 1.9, 2.0, 2.1, 2.2)
     assert steps_to_delete(saved, Retention(1, every_n_hours=1)) == [2, 4, 6]
+
+
+def test_a_clock_that_was_ahead_costs_no_later_span() -> None:
+    """Ten years ahead for a while, then right: spans are counted anew from there on."""
+    saved = _saved(87_600, 87_600.5, 0, 0.5, 1.0, 1.5, 2.0, 2.5)
+    assert steps_to_delete(saved, Retention(1, every_n_hours=1)) == [2, 4, 6]
+
+
+def test_one_whose_time_is_not_known_begins_no_span() -> None:
+    saved = [Saved(1, 0.0), Saved(2, -math.inf), Saved(3, HOUR / 2), Saved(4, HOUR)]
+    assert steps_to_delete(saved, Retention(1, every_n_hours=1)) == [2, 3]
 
 
 def test_it_is_the_same_whether_asked_each_time_or_once() -> None:

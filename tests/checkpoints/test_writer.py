@@ -1,6 +1,8 @@
 """What a save leaves on the disk."""
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
-from checkpoints import folder, upkeep
+from checkpoints import durable, folder, upkeep
 from checkpoints.errors import CheckpointError, NotFiniteError
 from checkpoints.restore import Restored, restore_newest
 from checkpoints.retention import Retention
@@ -146,25 +148,34 @@ def test_a_damaged_checkpoint_can_be_saved_again(
     assert _restore(tmp_path, specs).step == 10
 
 
+@pytest.fixture
+def step_20_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk refuses the .meta file of step 20."""
+    write_file = durable.write_file
+
+    def refuse(path: str, content: bytes) -> None:
+        if path.endswith("my-model-20.meta"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        write_file(path, content)
+
+    monkeypatch.setattr(durable, "write_file", refuse)
+
+
+@pytest.mark.usefixtures("step_20_fails")
 def test_a_failed_save_leaves_the_one_before_it(
     tmp_path: Path, specs: Specs, values: Values
 ) -> None:
-    """A folder in the place of the new .meta: it cannot be written."""
     _save(tmp_path, specs, values, 10)
-    (tmp_path / "my-model-20.meta").mkdir()
-    (tmp_path / "my-model-20.meta" / "file").touch()
     with pytest.raises(CheckpointError, match="could not save"):
         _save(tmp_path, specs, values, 20)
     assert _restore(tmp_path, specs).step == 10
     assert tf.train.latest_checkpoint(str(tmp_path)) == str(tmp_path / "my-model-10")
 
 
+@pytest.mark.usefixtures("step_20_fails")
 def test_the_next_save_goes_on_after_a_failed_one(
     tmp_path: Path, specs: Specs, values: Values
 ) -> None:
-    blocked = tmp_path / "my-model-20.meta"
-    blocked.mkdir()
-    (blocked / "file").touch()
     _save(tmp_path, specs, values, 20, 30)
     assert _restore(tmp_path, specs).step == 30
 

@@ -2,6 +2,7 @@
 
 import io
 import re
+from typing import TextIO
 
 import pytest
 
@@ -16,7 +17,7 @@ class _Terminal(io.StringIO):
         return True
 
 
-def _show(terminal: io.StringIO | None) -> None:
+def _show(terminal: TextIO | None) -> None:
     with Progress(0, 20, 8, "images", terminal) as progress:
         for _ in range(10):
             progress.step()
@@ -45,3 +46,15 @@ def test_another_file_has_no_bar(capsys: pytest.CaptureFixture[str]) -> None:
     _show(file)
     assert capsys.readouterr() == ("", "")
     assert re.fullmatch(_LINE, file.getvalue())
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_stream_that_is_gone_stops_no_step(is_terminal: bool) -> None:
+    """Its reader has ended, the disk is full, or the terminal is closed."""
+    full = open("/dev/full", "w", buffering=1)  # noqa: SIM115 (closing it fails, which is a part)
+    full.isatty = lambda: is_terminal  # type: ignore[method-assign]
+    _show(full)
+    with pytest.raises(OSError, match="No space left"):
+        full.write("line\n")
+    with pytest.raises(OSError, match="No space left"):
+        full.close()

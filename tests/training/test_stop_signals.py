@@ -9,7 +9,7 @@ from training import stop_signals
 from training.stop_signals import StopSignals
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_signal_is_noted(
     number: signal.Signals, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -48,3 +48,29 @@ def test_the_second_sigint_ends_the_process_at_once(monkeypatch: pytest.MonkeyPa
         os._exit(0)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 130
+
+
+def test_nobody_who_hears_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`python train_linear.py 2>&1 | tee log`: Ctrl-C ends tee first."""
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    monkeypatch.setattr(os, "write", lambda _, line: _write(write_end, line))
+    with StopSignals() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+    assert stop.received == signal.SIGINT
+    with pytest.raises(BrokenPipeError):
+        _write(write_end, b"x")
+    os.close(write_end)
+
+
+_write = os.write
+
+
+def test_a_hangup_that_nohup_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignals() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.received is None
+    finally:
+        signal.signal(signal.SIGHUP, before)

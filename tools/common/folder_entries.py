@@ -129,9 +129,9 @@ def _is_checkpoint(path: str, base: str, suffixes: Collection[str], names: Colle
 
 
 def _is_leftover_of_ours(base: str, names: Collection[str]) -> bool:
-    ends = (naming.MANIFEST_SUFFIX, folder.PENDING_SUFFIX)
-    is_called_so = naming.split_name(base + folder.PENDING_SUFFIX) is not None
-    return is_called_so and folder.is_interrupted({end for end in ends if base + end in names})
+    ends = (naming.MANIFEST_SUFFIX, naming.PENDING_SUFFIX)
+    is_called_so = naming.split_name(base + naming.PENDING_SUFFIX) is not None
+    return is_called_so and folder.is_leftover({end for end in ends if base + end in names})
 
 
 def _may_be_data(suffix: str) -> bool:

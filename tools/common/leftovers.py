@@ -49,7 +49,7 @@ def find_leftovers(path: str) -> list[Leftover]:
     found = [
         Leftover(tuple(sorted(naming.checkpoint_name(step) + suffix for suffix in suffixes)), step)
         for step, suffixes in steps.items()
-        if folder.is_interrupted(suffixes)
+        if folder.is_leftover(suffixes)
     ]
     ours = {name for leftover in found for name in leftover.names}
     state = naming.STATE_FILE + durable.TEMPORARY_SUFFIX
