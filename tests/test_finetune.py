@@ -322,7 +322,8 @@ def test_a_graph_that_is_larger_than_the_limit_is_not_read(
     "flag",
     [
         *("--head=wide", "--exclude=(", "--train_feed=x", "--learning_rate=0"),
-        *("--input_scale=nan", "--input_scale=1e39", "--input_scale=0"),
+        *("--input_scale=nan", "--input_scale=1e39", "--input_scale=0", "--input_scale=1e-60"),
+        *("--learning_rate=1e39", "--learning_rate=1e-60"),
     ],
 )
 def test_a_wrong_flag_is_refused(flag: str) -> None:
