@@ -20,11 +20,13 @@ class ImageStore:
       paths: of N files.
       folder: what they all are in; their names in it are part of the digest, it itself is not.
       image_shape: [S, S, C] of each, C 3, or 1 for grey.
+      ignore_exif: whether they stay as they are stored, see `decode_image`.
     """
 
     paths: Sequence[str]
     folder: str
     image_shape: tuple[int, ...] = IMAGE_SHAPE
+    ignore_exif: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -48,7 +50,7 @@ class ImageStore:
         errors: dict[int, DataError] = {}
         for position, index in enumerate(indices.tolist()):
             try:
-                image = read_image(self.paths[index], size)
+                image = read_image(self.paths[index], size, ignore_exif=self.ignore_exif)
                 images[position] = to_grey(image) if channels == 1 else image
             except DataError as error:
                 errors[position] = error

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from data import image_file
 from data.errors import DataError
@@ -193,3 +193,43 @@ def test_large_images_are_decoded_one_at_a_time(
         for pixels_of in pool.map(lambda name: decode_image(content, name), ["a.png", "b.png"]):
             assert pixels_of.shape == (32, 32, 3)
     assert most == [together]
+
+
+def oriented(encode: Encode, image: Image.Image, orientation: int, file_format: str) -> bytes:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    return encode(image, file_format, exif=exif)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(("file_format", "mode"), [("PNG", "RGB"), ("JPEG", "RGB"), ("PNG", "I")])
+def test_images_are_turned_as_pillow_turns_them(
+    encode: Encode, orientation: int, file_format: str, mode: str
+) -> None:
+    image = Image.fromarray(random_pixels(40, 25))
+    if mode == "I":  # 16-bit grey.
+        image = Image.fromarray(np.asarray(image)[..., 0].astype(np.uint16) * 256)
+    content = oriented(encode, image, orientation, file_format)
+    with Image.open(io.BytesIO(content)) as stored:
+        upright = ImageOps.exif_transpose(stored)
+        assert upright.size == ((25, 40) if orientation < 5 else (40, 25))
+        as_stored = encode(Image.fromarray(np.asarray(stored)))
+    expected = decode_image(encode(Image.fromarray(np.asarray(upright))), "upright")
+    assert np.array_equal(decode_image(content, "a"), expected)
+    unturned = decode_image(content, "a", ignore_exif=True)
+    assert np.array_equal(unturned, decode_image(as_stored, "stored"))
+    assert np.array_equal(unturned, expected) == (orientation == 1)
+
+
+@pytest.mark.filterwarnings("ignore:(Corrupt|Truncated)")  # Of Pillow, as it opens a JPEG image.
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG"])
+def test_broken_exif_says_nothing(encode: Encode, file_format: str) -> None:
+    pixels, exif = random_pixels(40, 25), Image.Exif()
+    exif[ExifTags.Base.Orientation], exif[ExifTags.Base.Make] = 6, "maker" * 10
+    whole, plain = exif.tobytes(), decode_image(encode(pixels, file_format), "a")
+    for cut in range(1, 40):
+        content = encode(pixels, file_format, exif=whole[:cut])
+        assert np.array_equal(decode_image(content, "a"), plain)
+    for orientation in (0, 9, 65535):
+        content = oriented(encode, Image.fromarray(pixels), orientation, file_format)
+        assert np.array_equal(decode_image(content, "a"), plain)
