@@ -25,7 +25,7 @@ def define_positive_float(
 
 
 def is_normal_float32(value: float) -> bool:
-    """Whether a float32 holds it with all its digits: neither as infinity, nor as 0 or nearly so."""
+    """Whether a float32 holds it with all its digits: not as infinity, nor as 0 or nearly so."""
     return _SMALLEST_FLOAT32 <= abs(value) <= _LARGEST_FLOAT32
 
 
