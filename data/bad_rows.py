@@ -90,16 +90,17 @@ class BadSoFar:
         with self._lock:
             for position, row in enumerate(indices.tolist()):
                 error = bad.errors.get(position)
-                self._count_refused(error)
-                if error is not None and row not in self._rows:
+                if error is None:
+                    self._refused_in_a_row = 0
+                elif row not in self._rows:
+                    self._count_refused(error)
                     self._rows.add(row)
                     logging.warning("skipped: %s", error)
 
-    def _count_refused(self, error: DataError | None) -> None:
-        self._refused_in_a_row += 1
-        if not isinstance(error, RefusedError):
-            self._refused_in_a_row = 0
-        elif self._refused_in_a_row >= _MOST_REFUSED:
+    def _count_refused(self, error: DataError) -> None:
+        refused = isinstance(error, RefusedError)
+        self._refused_in_a_row = self._refused_in_a_row + 1 if refused else 0
+        if self._refused_in_a_row >= _MOST_REFUSED:
             raise DataError(
                 f"{error}; {_MOST_REFUSED} in a row cannot be opened: see to the permissions or "
                 "the disk, then run the same line again"

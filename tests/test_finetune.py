@@ -245,6 +245,8 @@ def _write(prefix: Path, values: dict[str, Array], run: Path) -> None:
 
 def test_another_base_is_another_run(cnn_run: Path, finetune_config: Config) -> None:
     finetune.train(finetune_config(cnn_run / "my-model-200", LAST_LAYER))
+    with pytest.raises(TrainingError, match="tensor was 'fc2/add:0', is now 'fc1/add:0'"):
+        finetune.train(finetune_config(cnn_run / "my-model-200", "fc1/add:0"))
     with pytest.raises(TrainingError, match="initial_values was"):
         finetune.train(finetune_config(cnn_run / "my-model-190", LAST_LAYER))
 

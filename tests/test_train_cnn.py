@@ -271,8 +271,8 @@ def test_classes_that_are_new_or_gone_are_named_with_what_mends_it(
             train_cnn.train(_replace(before, run=run))
         assert str(caught.value) == (
             f"{config.run.ckpt_dir}/my-model-7 is of another run: classes that are new: black cat; "
-            "train on the old ones with --classes='cat,dog,émeu', or train into another folder with "
-            "--ckpt_dir"
+            "train on the old ones with --classes='cat,dog,émeu', or train into another folder "
+            "with --ckpt_dir"
         )
     again = _replace(before, classes=CLASSES, train_steps=8)
     assert train_cnn.train(again).step == 8

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -59,6 +60,13 @@ def _fail(error: Exception) -> Callable[[flags.FlagValues], None]:
 def test_main_gets_the_flags_and_gives_the_exit_code(end: End) -> None:
     assert end(lambda values: values.count, "--count=5") == 5
     assert end(lambda _: None) is None
+
+
+def test_pillow_does_not_warn_of_metadata(end: End) -> None:
+    def warn(_: flags.FlagValues) -> None:
+        warnings.warn_explicit("Corrupt EXIF", UserWarning, "f.py", 1, "PIL.TiffImagePlugin")
+
+    assert end(warn) is None
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h", "--helpfull"])
