@@ -41,6 +41,9 @@ _DECODERS: dict[bytes, type[ImageFile]] = {
     b"\xff\xd8\xff": JpegImageFile,
 }
 
+# Where Pillow looks for the orientation of an image; most have none of it, and are not asked.
+_ORIENTED = frozenset({"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"})
+
 # The weights of ITU-R BT.601 in 16 bits, as Pillow's conversion to its mode "L" has them.
 _GREY_WEIGHTS = np.array([19595, 38470, 7471], np.uint32)
 _GREY_ONE, _GREY_HALF = 1 << 16, 1 << 15
@@ -78,7 +81,7 @@ def decode_image(
             )
         with _LARGE if image.width * image.height > _SHARED_PIXELS else nullcontext():
             image.load()
-            if not ignore_exif:
+            if not ignore_exif and not _ORIENTED.isdisjoint(image.info):
                 _turn(image)
             return _pixels(image, size)
     except DataError:
@@ -88,7 +91,7 @@ def decode_image(
 
 
 def _turn(image: Image.Image) -> None:
-    """Turns or mirrors an image, in place, as its EXIF orientation says; most have none."""
+    """Turns or mirrors an image, in place, as its EXIF orientation says."""
     with suppress(Exception):  # Hostile EXIF raises nearly any kind, and then says nothing.
         ImageOps.exif_transpose(image, in_place=True)
 

@@ -267,6 +267,7 @@ def test_flags_become_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
             "finetune.py",
             *("--meta=m", "--tensor=t", "--data=d", "--train_scopes=a,b", "--exclude=c.*"),
             *("--train_feed=k=1", "--train_feed=l=2", "--head=conv", "--input_scale=0.5"),
+            "--ignore_exif",
         ]
     )
     supervisor = Supervisor("give it less")
@@ -278,7 +279,7 @@ def test_flags_become_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
     assert config.train_scopes == ("a", "b")
     assert config.train_feed == ("k=1", "l=2")
     assert (config.exclude, config.head, config.input_scale) == ("c.*", "conv", 0.5)
-    assert config.run.ckpt_dir == "finetuned"
+    assert (config.run.ckpt_dir, config.ignore_exif) == ("finetuned", True)
 
 
 def test_a_rate_for_what_is_not_unfrozen_is_refused_with_what_to_do() -> None:

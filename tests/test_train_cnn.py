@@ -519,6 +519,7 @@ def test_the_flags_of_the_data_are_parsed() -> None:
     values = flags.FlagValues()
     train_cnn.define_flags(values)
     values(["train_cnn.py", "--classes=T-shirt/top, black cat", "--on_bad_image=skip"])
+    assert not values.ignore_exif
     assert values.classes == ["T-shirt/top", "black cat"]
     assert (values.data_memory_mb, values.on_bad_image) == (512, "skip")
 
