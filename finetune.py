@@ -136,8 +136,8 @@ def _define_input_flags(values: flags.FlagValues) -> None:
     )
     flags.register_validator(
         "input_scale",
-        lambda scale: scale != 0,
-        message="must not be 0, which makes all images the same",
+        lambda scale: scale is None or flag_types.is_normal_float32(scale),
+        message="must not be 0, as a float32 either, which makes all images the same",
         flag_values=values,
     )
     flag_types.define_finite_float(

@@ -21,6 +21,7 @@ from checkpoints.errors import CheckpointError
 from cli import flag_types
 from cli.model_flags import (
     define_asset,
+    define_ignore_exif,
     define_max_input_mb,
     define_max_meta_mb,
     define_time_limit,
@@ -76,7 +77,8 @@ def define_flags(values: flags.FlagValues) -> None:
         "for a tensor of strings also a .txt or a .tfrecord. There may be any number of them, also "
         "where the graph takes a fixed number of rows a run. For several inputs, once for each: "
         "name=file, of as many rows. uint8 values are scaled as in training; images are "
-        "resized to what the graph takes, bilinear, and not turned as their EXIF says.",
+        "turned as their EXIF says and resized to what the graph takes, bilinear; where it takes "
+        "the bytes of files, it gets them as they are.",
         flag_values=values,
     )
     flags.DEFINE_multi_string(
@@ -116,6 +118,7 @@ def define_flags(values: flags.FlagValues) -> None:
     define_trust_graph(values)
     define_time_limit(values)
     define_max_input_mb(values)
+    define_ignore_exif(values)
     _validate(values)
 
 
@@ -169,6 +172,7 @@ def main(values: flags.FlagValues, end_after: Callable[[float, str], None] | Non
             time_limit=values.time_limit,
             end_after=end_after,
             max_input_mb=values.max_input_mb,
+            ignore_exif=values.ignore_exif,
             max_meta_bytes=values.max_meta_mb << 20,
         )
     )

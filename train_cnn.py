@@ -71,6 +71,7 @@ class CnnConfig:
     classes: tuple[str, ...] = ()
     data_memory_mb: int = DEFAULT_MEMORY_MB
     on_bad_image: str = STOP
+    ignore_exif: bool = False
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -142,7 +143,12 @@ def _open_images(config: CnnConfig) -> "ImageData":
         ramp_path=os.path.join(config.run.ckpt_dir, RAMP_FILE),
         validation_fraction=config.validation_fraction,
         seed=config.run.seed,
-        options=ReadOptions(config.classes, config.data_memory_mb, config.on_bad_image),
+        options=ReadOptions(
+            config.classes,
+            config.data_memory_mb,
+            config.on_bad_image,
+            ignore_exif=config.ignore_exif,
+        ),
     )
 
 
@@ -195,6 +201,7 @@ def _identity(config: CnnConfig, images: "ImageData", schedule: "Schedule") -> M
         "seed": config.run.seed,
         **schedule.identity(),
         **({"augment": True} if config.augment else {}),
+        **({"ignore_exif": True} if config.ignore_exif else {}),
     }
 
 

@@ -1,6 +1,6 @@
 """Finds the newest checkpoint of a folder that is whole, and reads it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,7 +28,11 @@ class Restored(NamedTuple):
     manifest: Manifest | None
 
 
-def restore_newest(path: str, expected: Mapping[str, VariableSpec]) -> Restored | None:
+def restore_newest(
+    path: str,
+    expected: Mapping[str, VariableSpec],
+    check: Callable[[str, Manifest], None] = lambda _, __: None,
+) -> Restored | None:
     """Reads the newest checkpoint that is complete, undamaged and fits.
 
     What is stepped over is logged, a line each.
@@ -36,6 +40,8 @@ def restore_newest(path: str, expected: Mapping[str, VariableSpec]) -> Restored 
     Args:
       path: the folder.
       expected: name -> shape and dtype of every variable of the model.
+      check: is given the prefix and the manifest, where there is one, of an undamaged checkpoint
+        before its variables are looked at; what it raises ends the search.
 
     Returns:
       None where the folder has no checkpoint.
@@ -49,7 +55,7 @@ def restore_newest(path: str, expected: Mapping[str, VariableSpec]) -> Restored 
     for step in reversed(steps):
         prefix = naming.checkpoint_prefix(path, step)
         try:
-            return _restore(path, step, prefix, expected)
+            return _restore(path, step, prefix, expected, check)
         except LaterVersionError:
             raise
         except CheckpointError as error:
@@ -63,13 +69,20 @@ def restore_newest(path: str, expected: Mapping[str, VariableSpec]) -> Restored 
     return None
 
 
-def _restore(path: str, step: int, prefix: str, expected: Mapping[str, VariableSpec]) -> Restored:
+def _restore(
+    path: str,
+    step: int,
+    prefix: str,
+    expected: Mapping[str, VariableSpec],
+    check: Callable[[str, Manifest], None],
+) -> Restored:
     """Reads one checkpoint after all checks; CheckpointError says which one failed."""
     found = manifest.read(path, step)
     if found is None:
         logging.warning("%s has no manifest: TensorFlow's own checksums have to do", prefix)
     else:
         manifest.verify_files(path, found)
+        check(prefix, found)
     values = read_bundle(prefix, expected)
     if "global_step" in values and values["global_step"] != step:
         raise CheckpointError(f"it is of step {values['global_step']}, whatever its name says")

@@ -5,22 +5,28 @@ import math
 from absl import flags
 
 _LARGEST_FLOAT32 = 3.4028234e38
+_SMALLEST_FLOAT32 = 2.0**-126  # Of the normal ones: those below lose digits, or become 0.
 
 
 def define_positive_float(
     name: str, default: float | None, help_text: str, values: flags.FlagValues
 ) -> None:
-    """Defines a float flag that must be finite and above 0 (absl's lower_bound lets NaN pass).
+    """Defines a float flag above 0 (absl's lower_bound lets NaN pass), as a float32 too.
 
-    Both kinds of float flag add their range to the help.
+    This one and the next add their range to the help.
     """
     flags.DEFINE_float(name, default, f"{help_text} Above 0.", flag_values=values)
     flags.register_validator(
         name,
-        lambda value: value is None or (math.isfinite(value) and value > 0),
-        message="must be a finite number above 0",
+        lambda value: value is None or (value > 0 and is_normal_float32(value)),
+        message="must be a finite number above 0 that a float32 can hold, from 1.2e-38 to 3.4e38",
         flag_values=values,
     )
+
+
+def is_normal_float32(value: float) -> bool:
+    """Whether a float32 holds it with all its digits: not as infinity, nor as 0 or nearly so."""
+    return _SMALLEST_FLOAT32 <= abs(value) <= _LARGEST_FLOAT32
 
 
 def define_non_negative_float(

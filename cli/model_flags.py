@@ -1,4 +1,4 @@
-"""Flags of the scripts that read a model from elsewhere: what its file may do and take."""
+"""Flags of the scripts that read models and images from elsewhere: what those may do and take."""
 
 import math
 
@@ -58,6 +58,17 @@ def define_time_limit(values: flags.FlagValues, limited: str = _LIMITED) -> None
         "time_limit",
         math.isfinite,
         message="must be a finite number of seconds",
+        flag_values=values,
+    )
+
+
+def define_ignore_exif(values: flags.FlagValues) -> None:
+    """Defines whether image files stay as they are stored."""
+    flags.DEFINE_boolean(
+        "ignore_exif",
+        False,
+        "Take the pixels of image files as they are stored; by default images are turned as their "
+        "EXIF orientation says, as viewers do.",
         flag_values=values,
     )
 

@@ -3,6 +3,7 @@
 import logging as standard_logging
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import NoReturn
@@ -52,6 +53,8 @@ def run(
         with stdout_written_out():
             _parse(values, description, positional)
             _log_plain_lines_to_stderr()
+            # Of damaged metadata in an image, whose pixels are told of where they are damaged.
+            warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, _exit_on_signal)
             if supervisor is not None:

@@ -5,9 +5,11 @@ import threading
 from absl import logging
 
 from data.batches import ShuffledBatches
-from data.errors import BadRowsError, DataError
+from data.errors import BadRowsError, DataError, RefusedError
 from data.options import SKIP, STOP
 from data.source import Array, Indices, Source
+
+_MOST_REFUSED = 32  # In a row: with so many, it is no longer the files that are at fault.
 
 
 class TrainingBatches:
@@ -30,12 +32,10 @@ class TrainingBatches:
         Raises:
           DataError: an example is bad, under STOP; or none is good.
         """
-        while True:
-            indices = self._good_indices(step)
-            try:
-                return self._source.rows(indices)
-            except BadRowsError as bad:
-                self._bad.note(indices, bad)
+        rows = None
+        while rows is None:
+            rows = self._bad.rows(self._source, self._good_indices(step))
+        return rows
 
     def _good_indices(self, step: int) -> Indices:
         indices = self._order.indices(step)
@@ -63,22 +63,48 @@ class BadSoFar:
         """Takes what the first one does: STOP or SKIP."""
         self._on_bad = on_bad
         self._rows: set[int] = set()
+        self._refused_in_a_row = 0
         self._lock = threading.Lock()
 
-    def note(self, indices: Indices, bad: BadRowsError) -> None:
-        """Takes in what was raised for these rows; logs those that are new.
+    def rows(self, source: Source, indices: Indices) -> tuple[Array, ...] | None:
+        """The rows; None where some are bad, which `positions` tells from then on.
+
+        Those that are new are logged.
 
         Raises:
-          DataError: under STOP, what was raised and the flag that goes on without it.
+          DataError: under STOP, what was raised and the flag that goes on without it; under SKIP,
+            the file system refuses one file after the other.
         """
+        try:
+            rows = source.rows(indices)
+        except BadRowsError as bad:
+            self._note(indices, bad)
+            return None
+        if len(indices):
+            self._refused_in_a_row = 0
+        return rows
+
+    def _note(self, indices: Indices, bad: BadRowsError) -> None:
         if self._on_bad != SKIP:
             raise stopped_by(bad) from bad
         with self._lock:
-            for position, error in sorted(bad.errors.items()):
-                row = int(indices[position])
-                if row not in self._rows:
+            for position, row in enumerate(indices.tolist()):
+                error = bad.errors.get(position)
+                if error is None:
+                    self._refused_in_a_row = 0
+                elif row not in self._rows:
+                    self._count_refused(error)
                     self._rows.add(row)
                     logging.warning("skipped: %s", error)
+
+    def _count_refused(self, error: DataError) -> None:
+        refused = isinstance(error, RefusedError)
+        self._refused_in_a_row = self._refused_in_a_row + 1 if refused else 0
+        if self._refused_in_a_row >= _MOST_REFUSED:
+            raise DataError(
+                f"{error}; {_MOST_REFUSED} in a row cannot be opened: see to the permissions or "
+                "the disk, then run the same line again"
+            ) from error
 
     def has(self, row: int) -> bool:
         """Whether this row was found bad."""

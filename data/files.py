@@ -4,23 +4,30 @@ What the file system refuses (missing, no permission, no such scheme) becomes a 
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import BinaryIO, cast
+from time import sleep
+from typing import BinaryIO, TypeVar, cast
 
 import tensorflow as tf
+from absl import logging
 
-from data.errors import DataError
+from data.errors import DataError, RefusedError, UnreachableError
+
+T = TypeVar("T")
+
+_WAITS = (1, 3, 6)  # Seconds between looking for a folder that is away and looking again.
 
 
 @contextmanager
 def refusals_as_data_errors(path: str) -> Iterator[None]:
-    """Raises DataError for what the file system refuses, with `path` in it."""
+    """Raises DataError for what is missing, RefusedError for what else the file system refuses."""
     try:
         yield
     except tf.errors.OpError as error:
         reason = " ".join(error.message.removeprefix(f"{path}; ").split())
-        raise DataError(f"{path}: {reason}") from error
+        kind = DataError if isinstance(error, tf.errors.NotFoundError) else RefusedError
+        raise kind(f"{path}: {reason}") from error
 
 
 @contextmanager
@@ -62,6 +69,37 @@ def read_bytes(path: str, max_bytes: int) -> bytes:
         raise DataError(f"{path}: holds {length:,} bytes; at most {max_bytes:,} are read")
     with open_binary(path) as stream:
         return stream.read()
+
+
+def patiently(read: Callable[[str], T], path: str) -> T:
+    """What `read` gives for a file; waits where its folder is away, such as a network mount.
+
+    Raises:
+      UnreachableError: the folder stays away.
+      DataError: what `read` raised twice: the folder may have come back just after the first time.
+    """
+    try:
+        return read(path)
+    except DataError as error:
+        _wait_for(os.path.dirname(path) or ".", error)
+    return read(path)
+
+
+def _wait_for(folder: str, error: DataError) -> None:
+    for seconds in _WAITS:
+        if _is_reachable(folder):
+            return
+        logging.warning("%s: its folder cannot be reached; trying again in %d s", error, seconds)
+        sleep(seconds)
+    if not _is_reachable(folder):
+        raise UnreachableError(
+            f"{error}: its folder could not be reached for {sum(_WAITS)} s; see to its disk, mount "
+            "or permissions, then run the same line again"
+        ) from error
+
+
+def _is_reachable(folder: str) -> bool:
+    return is_folder(folder) and ("://" in folder or os.access(folder, os.R_OK | os.X_OK))
 
 
 def list_folder(path: str) -> list[str]:

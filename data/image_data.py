@@ -82,6 +82,7 @@ class ReadOptions(NamedTuple):
       image_shape: of each, as the model takes it; [S, S, C] with C 3, or 1 for grey, where it is
         an image. Images in files are made to fit; arrays have to.
       scale: what uint8 is multiplied by.
+      ignore_exif: images in files are not turned as their EXIF orientation says.
     """
 
     classes: tuple[str, ...] = ()
@@ -89,6 +90,7 @@ class ReadOptions(NamedTuple):
     on_bad: str = STOP
     image_shape: tuple[int, ...] = IMAGE_SHAPE
     scale: np.float32 = UINT8_SCALE
+    ignore_exif: bool = False
 
 
 ALL_CLASSES = ReadOptions()
@@ -232,7 +234,8 @@ def _open_folder(folder: str, options: ReadOptions) -> ImageData:
     _size_and_channels(folder, options.image_shape)
     train, test, names = open_labelled_folder(folder, options.classes, options.image_shape)
     parts = [train] if test is None else [train, test]
-    stores = _read_if_small([part.images for part in parts], options)
+    images = [dataclasses.replace(p.images, ignore_exif=options.ignore_exif) for p in parts]
+    stores = _read_if_small(images, options)
     sources = [
         StoredSource(store, part.labels, names, options.scale)
         for store, part in zip(stores, parts, strict=True)

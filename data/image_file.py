@@ -4,11 +4,11 @@ import io
 import os
 import threading
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageOps
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
@@ -41,13 +41,18 @@ _DECODERS: dict[bytes, type[ImageFile]] = {
     b"\xff\xd8\xff": JpegImageFile,
 }
 
+# Where Pillow looks for the orientation of an image; most have none of it, and are not asked.
+_ORIENTED = frozenset({"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"})
+
 # The weights of ITU-R BT.601 in 16 bits, as Pillow's conversion to its mode "L" has them.
 _GREY_WEIGHTS = np.array([19595, 38470, 7471], np.uint32)
 _GREY_ONE, _GREY_HALF = 1 << 16, 1 << 15
 
 
-def decode_image(content: bytes, name: str, size: int = IMAGE_SIZE) -> npt.NDArray[np.uint8]:
-    """Decodes a PNG or JPEG image and resizes it to a square, bilinear.
+def decode_image(
+    content: bytes, name: str, size: int = IMAGE_SIZE, *, ignore_exif: bool = False
+) -> npt.NDArray[np.uint8]:
+    """Decodes a PNG or JPEG image, turns it as viewers do, and resizes it to a square, bilinear.
 
     Transparency is dropped, of an animation the first image is taken, and of 16 bits per channel
     the upper 8.
@@ -56,6 +61,7 @@ def decode_image(content: bytes, name: str, size: int = IMAGE_SIZE) -> npt.NDArr
       content: the file's bytes.
       name: of the file, for errors.
       size: pixels of either side.
+      ignore_exif: take the pixels as they are stored, whatever orientation the EXIF data say.
 
     Returns:
       uint8 [size, size, 3], RGB.
@@ -74,6 +80,9 @@ def decode_image(content: bytes, name: str, size: int = IMAGE_SIZE) -> npt.NDArr
                 f"at most {MAX_PIXELS:,} are read"
             )
         with _LARGE if image.width * image.height > _SHARED_PIXELS else nullcontext():
+            image.load()
+            if not ignore_exif and not _ORIENTED.isdisjoint(image.info):
+                _turn(image)
             return _pixels(image, size)
     except DataError:
         raise
@@ -81,9 +90,14 @@ def decode_image(content: bytes, name: str, size: int = IMAGE_SIZE) -> npt.NDArr
         raise DataError(f"{name}: is damaged or cut short: {error}") from error
 
 
+def _turn(image: Image.Image) -> None:
+    """Turns or mirrors an image, in place, as its EXIF orientation says."""
+    with suppress(Exception):  # Hostile EXIF raises nearly any kind, and then says nothing.
+        ImageOps.exif_transpose(image, in_place=True)
+
+
 def _pixels(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:
-    """Decodes the pixels of an opened image: uint8 [size, size, 3]."""
-    image.load()
+    """The pixels of a decoded image: uint8 [size, size, 3]."""
     if image.mode.startswith("I"):  # 16-bit grey, which `convert` would clip at 255.
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     image.info.pop("transparency", None)  # `convert` warns that it is lost.
@@ -123,13 +137,16 @@ def to_grey(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return (sums // np.uint32(_GREY_ONE)).astype(np.uint8)
 
 
-def read_image(path: str, size: int = IMAGE_SIZE) -> npt.NDArray[np.uint8]:
+def read_image(
+    path: str, size: int = IMAGE_SIZE, *, ignore_exif: bool = False
+) -> npt.NDArray[np.uint8]:
     """Reads and decodes an image file; see `decode_image`.
 
     Raises:
       DataError: it cannot be read or decoded.
     """
-    return decode_image(files.read_bytes(path, MAX_FILE_BYTES), path, size)
+    content = files.read_bytes(path, MAX_FILE_BYTES)
+    return decode_image(content, path, size, ignore_exif=ignore_exif)
 
 
 def decoding_workers(paths: Sequence[str]) -> int:

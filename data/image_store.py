@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from data.errors import BadRowsError, DataError
+from data import files
+from data.errors import BadRowsError, DataError, UnreachableError
 from data.image_file import IMAGE_SHAPE, decoding_workers, read_image, to_grey
 from data.sampled_digest import digest_of_files
 from data.source import Array, Indices
@@ -20,11 +22,13 @@ class ImageStore:
       paths: of N files.
       folder: what they all are in; their names in it are part of the digest, it itself is not.
       image_shape: [S, S, C] of each, C 3, or 1 for grey.
+      ignore_exif: whether they stay as they are stored, see `decode_image`.
     """
 
     paths: Sequence[str]
     folder: str
     image_shape: tuple[int, ...] = IMAGE_SHAPE
+    ignore_exif: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -42,14 +46,17 @@ class ImageStore:
         return decoding_workers(self.paths)
 
     def take(self, indices: Indices) -> Array:
-        """See `Store.take`."""
+        """See `Store.take`; UnreachableError where the folder of an image stays away."""
         size, _, channels = self.image_shape
+        read = partial(read_image, size=size, ignore_exif=self.ignore_exif)
         images = np.empty((len(indices), *self.image_shape), np.uint8)
         errors: dict[int, DataError] = {}
         for position, index in enumerate(indices.tolist()):
             try:
-                image = read_image(self.paths[index], size)
+                image = files.patiently(read, self.paths[index])
                 images[position] = to_grey(image) if channels == 1 else image
+            except UnreachableError:
+                raise
             except DataError as error:
                 errors[position] = error
         if errors:

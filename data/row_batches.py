@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from data.bad_rows import BadSoFar
-from data.errors import BadRowsError, DataError
+from data.errors import DataError
 from data.options import STOP
 from data.read_ahead import read_ahead
 from data.source import Array, Source
@@ -32,12 +32,9 @@ def row_batches(
         first = number * batch_size
         indices = np.arange(first, min(first + batch_size, len(source)))
         indices = np.delete(indices, bad_so_far.positions(indices))
-        while True:
-            try:
-                return source.rows(indices)
-            except BadRowsError as error:
-                bad_so_far.note(indices, error)
-                indices = np.delete(indices, list(error.errors))
+        while (rows := bad_so_far.rows(source, indices)) is None:
+            indices = np.delete(indices, bad_so_far.positions(indices))
+        return rows
 
     found_any = False
     count = -(-len(source) // batch_size)

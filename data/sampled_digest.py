@@ -6,12 +6,15 @@ they were, goes unseen.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from data import files
-from data.errors import DataError
+from data.errors import DataError, UnreachableError
+
+T = TypeVar("T")
 
 _SAMPLE_BYTES = 2**16
 _SAMPLES_OF_A_FILE = 256  # 16 MB; a shorter file is read as a whole.
@@ -43,26 +46,28 @@ def digest_of_files(paths: Sequence[str], names: Sequence[str]) -> str:
     Args:
       paths: N files, 1 or more.
       names: of each, relative to what holds them all.
+
+    Raises:
+      UnreachableError: a file's folder cannot be reached.
     """
     digest = hashlib.sha256()
     for path, name in zip(paths, names, strict=True):
-        digest.update(f"{name}\0{_size_or_none(path)}\0".encode())
+        digest.update(f"{name}\0{_or_none(files.size, path)}\0".encode())
     sampled = np.linspace(0, len(paths) - 1, min(_SAMPLED_FILES, len(paths)), dtype=np.int64)
     for index in sampled.tolist():
-        digest.update(hashlib.sha256(_start_or_none(paths[index])).digest())
+        digest.update(hashlib.sha256(_or_none(_start, paths[index]) or b"").digest())
     return digest.hexdigest()
 
 
-def _size_or_none(path: str) -> int | None:
+def _start(path: str) -> bytes:
+    with files.open_binary(path) as stream:
+        return stream.read(_SAMPLE_BYTES)
+
+
+def _or_none(read: Callable[[str], T], path: str) -> T | None:
     try:
-        return files.size(path)
+        return files.patiently(read, path)
+    except UnreachableError:
+        raise
     except DataError:
         return None
-
-
-def _start_or_none(path: str) -> bytes:
-    try:
-        with files.open_binary(path) as stream:
-            return stream.read(_SAMPLE_BYTES)
-    except DataError:
-        return b""

@@ -49,6 +49,7 @@ class FinetuneConfig(BaseRequest):
     classes: tuple[str, ...] = ()
     data_memory_mb: int = DEFAULT_MEMORY_MB
     on_bad_image: str = STOP
+    ignore_exif: bool = False
     validation_fraction: float = 0.0
     train_steps: int | None = None
     epochs: float | None = None

@@ -59,6 +59,7 @@ def open_images(plan: BasePlan, config: FinetuneConfig, limit: TimeLimit) -> Ima
             config.on_bad_image,
             image_shape=_image_shape(plan),
             scale=np.float32(scale),
+            ignore_exif=config.ignore_exif,
         ),
     )
     return Images(data, scale, (batch, *data.train.specs[0].shape))

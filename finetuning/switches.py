@@ -145,8 +145,9 @@ def _parsed(info: TensorInfo, text: str) -> Any:
     """The value of --train_feed, of the placeholder's dtype and shape."""
     try:
         found = json.loads(text.lower())
-        value = np.asarray(found, info.dtype.as_numpy_dtype)
-    except (ValueError, TypeError, OverflowError) as error:
+        with np.errstate(over="raise"):
+            value = np.asarray(found, info.dtype.as_numpy_dtype)
+    except (ValueError, TypeError, ArithmeticError) as error:
         raise TrainingError(
             f"--train_feed={node_of(info.name)}={text}: expected {info.dtype.name}, such as 0.5 "
             "or true"

@@ -106,6 +106,7 @@ def _identity(
         "train_feed": list(config.train_feed),
         "finetune_learning_rate": config.finetune_learning_rate if config.train_scopes else None,
         "input_offset": config.input_offset,
+        "ignore_exif": config.ignore_exif,
     }
     return {
         "model": "fine-tuned",

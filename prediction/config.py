@@ -57,6 +57,7 @@ class PredictConfig(ModelConfig):
       format: of what is printed, `text` or `json`.
       output: a file to write, None for none.
       max_input_mb: megabytes (2**20 bytes) that one file of input may unpack to.
+      ignore_exif: image files are not turned as their EXIF orientation says.
     """
 
     fetch: Sequence[str] = ()
@@ -68,3 +69,4 @@ class PredictConfig(ModelConfig):
     format: str = "text"
     output: str | None = None
     max_input_mb: int = MAX_BYTES // MEGABYTE
+    ignore_exif: bool = False

@@ -102,7 +102,7 @@ def _inputs(
         paths = files_by_tensor(meta, model, fetches, config.input, feeds, max_bytes)
         with config.limit.over(READING):
             infos = describe_tensors(meta, [*paths])
-        return open_inputs(infos, model, paths, max_bytes)
+        return open_inputs(infos, model, paths, max_bytes, ignore_exif=config.ignore_exif)
     missing = plan.unfed(meta, fetches, feeds)
     if feeds or model.trained_on != RAMP or missing != tuple(model.inputs.values()):
         return RowInputs()

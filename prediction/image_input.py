@@ -54,8 +54,9 @@ def open_images(
 ) -> Input:
     """Image files, decoded to the size that the tensor takes; for strings, as they are.
 
-    As in training, an image is resized as a whole, bilinear, whatever its proportions, and not
-    turned as its EXIF orientation says: neither do TensorFlow's decoders.
+    As in training, an image is turned as its EXIF orientation says, unless that is to be ignored,
+    and resized as a whole, bilinear, whatever its proportions. A graph that takes the bytes of
+    files does not turn them: TensorFlow's decoders do not look at EXIF.
 
     Raises:
       PredictionError: the tensor takes no images.
@@ -75,7 +76,9 @@ def open_images(
         )
     if target.scale is None and info.dtype.is_floating:
         logging.warning("the graph records no scale for images: they are fed as 0 to 255")
-    rows = ImageRows(paths, height, info, target.scale, channels, flat=flat is not None)
+    rows = ImageRows(
+        paths, height, info, target.scale, channels, flat is not None, target.ignore_exif
+    )
     return Input(rows, names, labels)
 
 

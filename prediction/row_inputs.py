@@ -100,7 +100,12 @@ def _fits(path: str, model: Model, max_bytes: int, info: TensorInfo) -> bool:
 
 
 def open_inputs(
-    infos: Sequence[TensorInfo], model: Model, paths: Mapping[str, str], max_bytes: int
+    infos: Sequence[TensorInfo],
+    model: Model,
+    paths: Mapping[str, str],
+    max_bytes: int,
+    *,
+    ignore_exif: bool = False,
 ) -> RowInputs:
     """Opens the files for their tensors, which are `infos`.
 
@@ -108,9 +113,8 @@ def open_inputs(
       PredictionError, DataError: as `open_input` does; or the files differ in their number of
         rows, or in their labels.
     """
-    opened = {
-        info.name: open_input(paths[info.name], _target(info, model), max_bytes) for info in infos
-    }
+    targets = [_target(info, model)._replace(ignore_exif=ignore_exif) for info in infos]
+    opened = {t.info.name: open_input(paths[t.info.name], t, max_bytes) for t in targets}
     _check_together(opened, paths)
     return _joined(opened)
 

@@ -124,6 +124,7 @@ class ImageRows:
       scale: as in `ArrayRows`.
       channels: 3 for colour, 1 for grey.
       flat: as in `ArrayRows`.
+      ignore_exif: as in `ImageStore`.
     """
 
     paths: Sequence[str]
@@ -132,6 +133,7 @@ class ImageRows:
     scale: float | None
     channels: int = 3
     flat: bool = False
+    ignore_exif: bool = False
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -143,7 +145,8 @@ class ImageRows:
           DataError: a file cannot be read or is no image.
         """
         image_shape = (self.size, self.size, self.channels)
-        images = hold(ImageStore(self.paths[start:stop], "", image_shape), keep_bad=False).values
+        store = ImageStore(self.paths[start:stop], "", image_shape, self.ignore_exif)
+        images = hold(store, keep_bad=False).values
         images = images.reshape(len(images), -1) if self.flat else images
         return _ready(images, self.info, self.paths[start], self.scale)
 

@@ -23,6 +23,7 @@ class Target(NamedTuple):
       class_names: in label order; empty where unknown.
       classifier: None where the graph is something else; labels are then of no use.
       image_shape: height, width and channels of the image that a row holds, as the graph says.
+      ignore_exif: whether image files stay as they are stored, see `decode_image`.
     """
 
     info: TensorInfo
@@ -30,6 +31,7 @@ class Target(NamedTuple):
     class_names: Sequence[str]
     classifier: Classifier | None
     image_shape: tuple[int, int, int] | None = None
+    ignore_exif: bool = False
 
     @property
     def flat_image(self) -> tuple[int, int, int] | None:

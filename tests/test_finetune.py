@@ -245,6 +245,8 @@ def _write(prefix: Path, values: dict[str, Array], run: Path) -> None:
 
 def test_another_base_is_another_run(cnn_run: Path, finetune_config: Config) -> None:
     finetune.train(finetune_config(cnn_run / "my-model-200", LAST_LAYER))
+    with pytest.raises(TrainingError, match="tensor was 'fc2/add:0', is now 'fc1/add:0'"):
+        finetune.train(finetune_config(cnn_run / "my-model-200", "fc1/add:0"))
     with pytest.raises(TrainingError, match="initial_values was"):
         finetune.train(finetune_config(cnn_run / "my-model-190", LAST_LAYER))
 
@@ -265,6 +267,7 @@ def test_flags_become_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
             "finetune.py",
             *("--meta=m", "--tensor=t", "--data=d", "--train_scopes=a,b", "--exclude=c.*"),
             *("--train_feed=k=1", "--train_feed=l=2", "--head=conv", "--input_scale=0.5"),
+            "--ignore_exif",
         ]
     )
     supervisor = Supervisor("give it less")
@@ -276,7 +279,7 @@ def test_flags_become_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
     assert config.train_scopes == ("a", "b")
     assert config.train_feed == ("k=1", "l=2")
     assert (config.exclude, config.head, config.input_scale) == ("c.*", "conv", 0.5)
-    assert config.run.ckpt_dir == "finetuned"
+    assert (config.run.ckpt_dir, config.ignore_exif) == ("finetuned", True)
 
 
 def test_a_rate_for_what_is_not_unfrozen_is_refused_with_what_to_do() -> None:
@@ -322,7 +325,8 @@ def test_a_graph_that_is_larger_than_the_limit_is_not_read(
     "flag",
     [
         *("--head=wide", "--exclude=(", "--train_feed=x", "--learning_rate=0"),
-        *("--input_scale=nan", "--input_scale=1e39", "--input_scale=0"),
+        *("--input_scale=nan", "--input_scale=1e39", "--input_scale=0", "--input_scale=1e-60"),
+        *("--learning_rate=1e39", "--learning_rate=1e-60"),
     ],
 )
 def test_a_wrong_flag_is_refused(flag: str) -> None:

@@ -6,13 +6,15 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from absl import flags
+from PIL import Image, ImageOps
 
 import predict
 from tests.prediction import conftest as checkpoints
 
-line = checkpoints.line
+line, classifier = checkpoints.line, checkpoints.classifier
 SCRIPT = Path(predict.__file__)
 
 
@@ -74,6 +76,28 @@ def test_results_and_nothing_else_go_to_stdout(
     predict.main(_parse(f"--meta={line}", "--feed=x=[1]", "--feed=y_=[1]", "--format=json"))
     captured = capsys.readouterr()
     assert json.loads(captured.out)["outputs"] == {"y:0": [2.5]}
+
+
+def test_a_photo_is_turned_unless_its_exif_is_ignored(
+    classifier: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the arrays that Pillow gives for the file, turned and as it is stored."""
+    size, exif = checkpoints.SIZE, Image.Exif()
+    exif[0x0112] = 5  # The orientation: mirrored at the diagonal.
+    pixels = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png", exif=exif)
+
+    def logits(name: str, *more: str) -> list[list[float]]:
+        given = (f"--meta={classifier}", f"--input={tmp_path}/{name}", "--fetch=logits")
+        predict.main(_parse(*given, "--format=json", *more))
+        found: list[list[float]] = json.loads(capsys.readouterr().out)["outputs"]["logits:0"]
+        return found
+
+    with Image.open(tmp_path / "photo.png") as photo:
+        np.save(tmp_path / "stored.npy", np.asarray(photo)[np.newaxis])
+        np.save(tmp_path / "turned.npy", np.asarray(ImageOps.exif_transpose(photo))[np.newaxis])
+    assert logits("photo.png") == logits("turned.npy") != logits("stored.npy")
+    assert logits("photo.png", "--ignore_exif") == logits("stored.npy")
 
 
 def _run(*arguments: str) -> subprocess.CompletedProcess[str]:

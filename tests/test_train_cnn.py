@@ -17,6 +17,7 @@ from absl import flags
 from PIL import Image
 
 import train_cnn
+import train_linear
 from checkpoints import manifest
 from checkpoints.best import best_checkpoint
 from checkpoints.errors import CheckpointError
@@ -24,6 +25,7 @@ from checkpoints.lock import FolderLock
 from checkpoints.tensor_bundle import BundleWriter
 from data.errors import DataError
 from train_cnn import CnnConfig
+from train_linear import LinearConfig
 from training import loop
 from training.errors import TrainingError
 from training.task import Batch
@@ -243,14 +245,69 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(config: CnnConf
 
 @pytest.mark.parametrize(
     "changes",
-    [{"batch_size": 6}, {"learning_rate": 1e-2}, {"data": "ramp"}],
+    [{"batch_size": 6}, {"learning_rate": 1e-2}, {"ignore_exif": True}],
 )
 def test_a_run_is_not_continued_as_another(
     config: CnnConfig, changes: dict[str, float | str]
 ) -> None:
     train_cnn.train(_replace(config, train_steps=7))
-    with pytest.raises((TrainingError, CheckpointError), match=r"was .*, is now|fits this model"):
+    with pytest.raises(TrainingError, match=r"was .*, is now"):
         train_cnn.train(_replace(config, **changes))
+
+
+def test_classes_that_are_new_or_gone_are_named_with_what_mends_it(
+    config: CnnConfig, tmp_path: Path
+) -> None:
+    """Before any variable is spoken of; with the old classes, the run goes on."""
+    folder = tmp_path / "images"
+    shutil.copytree(config.data, folder)
+    before = _replace(config, data=str(folder), train_steps=7)
+    train_cnn.train(before)
+    for split in ("train", "test"):
+        shutil.copytree(folder / split / "dog", folder / split / "black cat")
+    for allow in (False, True):
+        run = dataclasses.replace(config.run, allow_config_change=allow)
+        with pytest.raises(TrainingError) as caught:
+            train_cnn.train(_replace(before, run=run))
+        assert str(caught.value) == (
+            f"{config.run.ckpt_dir}/my-model-7 is of another run: classes that are new: black cat; "
+            "train on the old ones with --classes='cat,dog,émeu', or train into another folder "
+            "with --ckpt_dir"
+        )
+    again = _replace(before, classes=CLASSES, train_steps=8)
+    assert train_cnn.train(again).step == 8
+    for split in ("train", "test"):
+        shutil.rmtree(folder / split / "dog")
+    with pytest.raises(
+        TrainingError, match="new: black cat, classes that are gone: dog; train"
+    ) as caught:
+        train_cnn.train(before)
+    assert "--classes" not in str(caught.value)
+
+
+def test_another_number_of_classes_without_names_is_told(config: CnnConfig, tmp_path: Path) -> None:
+    images, path = np.zeros((8, 32, 32, 3), np.uint8), str(tmp_path / "images.npz")
+    for labels in (4, 5):
+        np.savez(path, X=images, Y=np.arange(8) % labels)
+        if labels == 4:
+            train_cnn.train(_replace(config, data=path, train_steps=7))
+    with pytest.raises(TrainingError, match=r"another run: classes that are new: 4; train into an"):
+        train_cnn.train(_replace(config, data=path))
+
+
+def test_another_model_in_the_folder_is_told_before_its_variables(
+    cnn_run: Path,
+    linear_run: Path,
+    cnn_config: Callable[..., CnnConfig],
+    linear_config: Callable[..., LinearConfig],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    line = r"my-model-{} is of another run: model was '{}', is now '{}'; train into another [^,]*$"
+    with pytest.raises(TrainingError, match=line.format(200, "cnn", "linear")):
+        train_linear.train(linear_config(cnn_run))
+    with pytest.raises(TrainingError, match=line.format(300, "linear", "cnn")):
+        train_cnn.train(cnn_config(linear_run, allow_config_change=True))
+    assert "stepping over" not in caplog.text
 
 
 @pytest.fixture
@@ -462,6 +519,7 @@ def test_the_flags_of_the_data_are_parsed() -> None:
     values = flags.FlagValues()
     train_cnn.define_flags(values)
     values(["train_cnn.py", "--classes=T-shirt/top, black cat", "--on_bad_image=skip"])
+    assert not values.ignore_exif
     assert values.classes == ["T-shirt/top", "black cat"]
     assert (values.data_memory_mb, values.on_bad_image) == (512, "skip")
 

@@ -22,6 +22,7 @@ from absl import flags
 
 from cli import flag_types
 from cli.model_flags import (
+    define_ignore_exif,
     define_max_input_mb,
     define_max_meta_mb,
     define_time_limit,
@@ -36,7 +37,7 @@ POSITIONAL: tuple[str, ...] = ("what",)
 
 _SUFFIXES = (".png", ".svg")
 _MODEL_FLAGS = ("meta", "ckpt", "max_meta_mb", "trust_graph", "time_limit")
-_ROW_FLAGS = ("input", "feed", "max_input_mb")
+_ROW_FLAGS = ("input", "feed", "max_input_mb", "ignore_exif")
 # The flags of each kind beside those of all; the first must be given.
 _FLAGS_OF: Mapping[str, tuple[str, ...]] = {
     "metrics": ("run", "log_loss"),
@@ -100,6 +101,7 @@ def _define_row_flags(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     define_max_input_mb(values)
+    define_ignore_exif(values)
     flags.DEFINE_integer(
         "most",
         16,
@@ -119,7 +121,7 @@ def _validate(values: flags.FlagValues) -> None:
     )
     for name in ("run", "input", "feed"):
         flags.register_validator(name, all, message="must not be empty", flag_values=values)
-    for name in ("run", "meta", "ckpt", "tensor", "input", "feed", "log_loss"):
+    for name in ("run", "meta", "ckpt", "tensor", "input", "feed", "log_loss", "ignore_exif"):
         flags.register_multi_flags_validator(["what", name], _check_of_kind, flag_values=values)
 
 
@@ -162,6 +164,7 @@ def main(values: flags.FlagValues, end_after: EndAfter | None = None) -> None:
             time_limit=values.time_limit,
             end_after=end_after,
             max_input_mb=values.max_input_mb,
+            ignore_exif=values.ignore_exif,
             max_meta_bytes=values.max_meta_mb << 20,
         )
     config = PlotConfig(

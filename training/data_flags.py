@@ -3,6 +3,7 @@
 from absl import flags
 
 from cli import flag_types
+from cli.model_flags import define_ignore_exif
 from data.options import DEFAULT_MEMORY_MB, RAMP, SKIP, STOP
 
 
@@ -59,3 +60,4 @@ def _define_reading_flags(values: flags.FlagValues) -> None:
         "skipped, with the next one of the epoch in its place.",
         flag_values=values,
     )
+    define_ignore_exif(values)

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import shlex
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from absl import logging
 from checkpoints import folder, naming, upkeep
 from checkpoints.errors import CheckpointError, reason
 from checkpoints.loading.state_file import named_checkpoint
+from checkpoints.manifest import Manifest
 from checkpoints.restore import Restored, restore_newest
 from checkpoints.retention import Retention
 from training.config import RunConfig
@@ -24,6 +26,8 @@ from training.metrics import LOGS_FOLDER, METRICS_FILE, lines_of, step_of
 from training.task import Task
 
 _DIGEST = "initial_values"
+_OF_EXAMPLES = ("data", "test_data")
+_SHOWN = 20  # classes in an error
 
 
 class Start(NamedTuple):
@@ -61,7 +65,8 @@ def start(session: GraphSession, config: RunConfig, task: Task) -> Start:
     _say_what_is_gone(config.ckpt_dir)
     if config.init_from is not None:
         read_initial = functools.partial(read_init_from, config.init_from, session.specs)
-    restored = restore_newest(config.ckpt_dir, session.specs)
+    check = functools.partial(_check_before, task.identity, config.allow_config_change)
+    restored = restore_newest(config.ckpt_dir, session.specs, check)
     if restored is None:
         if not config.start_anew:
             _refuse_lost_run(config.ckpt_dir, task.save_interval(config.save_every_steps))
@@ -145,29 +150,75 @@ def _resumed_identity(
         return {**identity, _DIGEST: saved}
 
 
+def _check_before(
+    identity: Mapping[str, Any], allow_change: bool, prefix: str, manifest: Manifest
+) -> None:
+    """Refuses a checkpoint of another run before its variables, which might not fit, are compared.
+
+    What the run began with is not compared yet.
+    """
+    saved = {name: value for name, value in manifest.config.items() if name != _DIGEST}
+    _allowed_changes(prefix, saved, identity, allow_change)
+
+
 def _check_identity(restored: Restored, identity: Mapping[str, Any], *, allow_change: bool) -> None:
     """TrainingError where the checkpoint is of another run and that is not allowed."""
     if restored.manifest is None:
         return
     saved = restored.manifest.config
-    unknown = _not_comparable(saved, identity)
-    if unknown:
+    if unknown := _not_comparable(saved, identity):
         logging.warning(
             "%s was made by an older version, or without a test split: its %s cannot be compared",
             restored.prefix,
             " and ".join(unknown),
         )
-    comparable = {name: value for name, value in identity.items() if name not in unknown}
-    changes = differences({k: v for k, v in saved.items() if k not in unknown}, comparable)
-    if changes and not allow_change:
-        raise TrainingError(
-            f"{restored.prefix} is of another run: {', '.join(changes)}; train into another folder "
-            "with --ckpt_dir, or continue all the same with --allow_config_change"
-        )
-    if changes:
+    if changes := _allowed_changes(restored.prefix, saved, identity, allow_change):
         logging.warning("continuing another run: %s", ", ".join(changes))
     if moves := differences(restored.manifest.environment, environment()):
         logging.warning("the last bits of the numbers may differ: %s", ", ".join(moves))
+
+
+def _allowed_changes(
+    prefix: str, saved: Mapping[str, Any], identity: Mapping[str, Any], allow_change: bool
+) -> list[str]:
+    """What is another than it was; TrainingError where that may not be.
+
+    Another model, or another number of classes, has other variables: that may never be.
+    """
+    changes = _changes(saved, identity)
+    before, now = _class_names(saved), _class_names(identity)
+    may_fit = saved.get("model") == identity.get("model") and len(before) == len(now)
+    if not changes or (allow_change and may_fit):
+        return changes
+    mends = ["train into another folder with --ckpt_dir"]
+    if isinstance(saved.get("classes"), list) and {*before} < {*now}:
+        old = shlex.quote(",".join(before)) if len(before) <= _SHOWN else "..."
+        mends.insert(0, f"train on the old ones with --classes={old}")
+    if may_fit:
+        mends.append("continue all the same with --allow_config_change")
+    raise TrainingError(f"{prefix} is of another run: {', '.join(changes)}; {', or '.join(mends)}")
+
+
+def _changes(saved: Mapping[str, Any], identity: Mapping[str, Any]) -> list[str]:
+    """What is another than it was, without what only follows from another model or class."""
+    left_out, told = _not_comparable(saved, identity), []
+    before, now = _class_names(saved), _class_names(identity)
+    if saved.get("model") != identity.get("model"):
+        left_out = [name for name in {*saved, *identity} if name != "model"]
+    elif {*before} != {*now}:
+        left_out = [*_OF_EXAMPLES, "images", "classes"]
+        for what, names, others in (("new", now, before), ("gone", before, now)):
+            if only := [name for name in names if name not in others]:
+                more = ", ..." if len(only) > _SHOWN else ""
+                told.append(f"classes that are {what}: {', '.join(only[:_SHOWN])}{more}")
+    kept = [{k: v for k, v in e.items() if k not in left_out} for e in (saved, identity)]
+    return told + differences(*kept)
+
+
+def _class_names(identity: Mapping[str, Any]) -> list[str]:
+    """The names of a run's classes; of classes without names, their numbers."""
+    classes = identity.get("classes", 0)
+    return classes if isinstance(classes, list) else [str(number) for number in range(classes)]
 
 
 def _not_comparable(saved: Mapping[str, Any], identity: Mapping[str, Any]) -> list[str]:
@@ -177,7 +228,7 @@ def _not_comparable(saved: Mapping[str, Any], identity: Mapping[str, Any]) -> li
     have none.
     """
     unknown = []
-    for name in ("data", "test_data"):
+    for name in _OF_EXAMPLES:
         now, before = identity.get(name), saved.get(name)
         if isinstance(now, str) and (before is None or (":" in now and ":" not in str(before))):
             unknown.append(name)

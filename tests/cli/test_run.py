@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -61,6 +62,13 @@ def test_main_gets_the_flags_and_gives_the_exit_code(end: End) -> None:
     assert end(lambda _: None) is None
 
 
+def test_pillow_does_not_warn_of_metadata(end: End) -> None:
+    def warn(_: flags.FlagValues) -> None:
+        warnings.warn_explicit("Corrupt EXIF", UserWarning, "f.py", 1, "PIL.TiffImagePlugin")
+
+    assert end(warn) is None
+
+
 @pytest.mark.parametrize("flag", ["--help", "-h", "--helpfull"])
 def test_help_lists_the_flags_and_runs_nothing(
     end: End, capsys: pytest.CaptureFixture[str], flag: str
@@ -81,6 +89,9 @@ def test_help_lists_the_flags_and_runs_nothing(
         ("--rate=nan", "--rate=nan: must be a finite number above 0"),
         ("--rate=inf", "--rate=inf"),
         ("--rate=0", "--rate=0"),
+        ("--rate=1e39", "--rate=1e+39: must be a finite number above 0 that a float32 can hold"),
+        ("--rate=1e-60", "--rate=1e-60: must be"),
+        ("--rate=1.1e-38", "--rate=1.1e-38: must be"),
         ("--share=1", "must be a number from 0 and below 1"),
         ("--share=nan", "--share=nan"),
         ("--folder=", "must not be empty"),

@@ -9,7 +9,7 @@ import pytest
 
 from data.bad_rows import BadSoFar, TrainingBatches
 from data.batches import ShuffledBatches
-from data.errors import BadRowsError, DataError
+from data.errors import BadRowsError, DataError, RefusedError
 from data.options import SKIP, STOP
 from data.read_ahead import read_ahead
 from data.row_batches import row_batches
@@ -28,11 +28,12 @@ class Numbers:
     workers: int = 1
     shape: tuple[int, ...] = (COUNT,)
     dtype: np.dtype[Any] = field(default_factory=lambda: np.dtype(np.float32))
+    error: type[DataError] = DataError
 
     def take(self, indices: Indices) -> Array:
         time.sleep(random.random() / 500)
         errors = {
-            position: DataError(f"{row}.png: is bad")
+            position: self.error(f"{row}.png: is bad")
             for position, row in enumerate(indices.tolist())
             if row in self.bad
         }
@@ -147,3 +148,35 @@ def test_evaluation_on_nothing_good_is_said(data_error_line: DataErrorLine) -> N
     source = StoredSource(Numbers(frozenset(range(COUNT))), np.arange(COUNT))
     with data_error_line("none of the 11 rows can be read"):
         list(row_batches(source, 4, BadSoFar(SKIP)))
+
+
+def refusing(bad: range, batch_size: int, error: type[DataError] = RefusedError) -> TrainingBatches:
+    source = StoredSource(Numbers(frozenset(bad), 1, (80,), error=error), np.arange(80))
+    return TrainingBatches(source, ShuffledBatches(80, batch_size, SEED), SKIP)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 80])
+def test_files_that_are_refused_one_after_the_other_stop_the_run(
+    batch_size: int, data_error_line: DataErrorLine, caplog: pytest.LogCaptureFixture
+) -> None:
+    with data_error_line(
+        r"^\d+\.png: is bad; 32 in a row cannot be opened: see to the permissions"
+    ):
+        refusing(range(80), batch_size).batch(0)
+    assert len(caplog.messages) == 31
+    with data_error_line("none of the 80 training examples can be read"):
+        refusing(range(80), batch_size, DataError).batch(0)  # Each seen, and no image.
+
+
+@pytest.mark.parametrize("batch_size", [1, 7])
+def test_files_that_are_refused_among_good_ones_are_skipped(batch_size: int) -> None:
+    given = refusing(range(0, 80, 2), batch_size)
+    found = [given.batch(step)[1] for step in range(80 // batch_size)]
+    assert {*np.concatenate(found).tolist()} <= {*range(1, 80, 2)}
+
+
+def test_evaluation_stops_at_files_that_are_refused(data_error_line: DataErrorLine) -> None:
+    numbers = Numbers(frozenset(range(10, 50)), 1, (80,), error=RefusedError)
+    given = row_batches(StoredSource(numbers, np.arange(80)), 60, BadSoFar(SKIP))
+    with data_error_line(r"^41\.png: is bad; 32 in a row cannot be opened"):
+        list(given)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from data import files
-from data.errors import DataError
+from data.errors import DataError, RefusedError
 from tests.data.conftest import DataErrorLine
 
 
@@ -29,6 +29,13 @@ def test_missing_file_is_named(tmp_path: Path, data_error_line: DataErrorLine) -
 def test_folder_is_no_file(tmp_path: Path, data_error_line: DataErrorLine) -> None:
     with data_error_line("is a directory|Is a directory"):
         files.read_bytes(str(tmp_path), max_bytes=10**6)
+
+
+def test_what_is_missing_is_not_what_is_refused(tmp_path: Path) -> None:
+    for path, kind in ((tmp_path / "none", DataError), (tmp_path, RefusedError)):
+        with pytest.raises(DataError) as caught:
+            files.read_bytes(str(path), max_bytes=10**6)
+        assert type(caught.value) is kind
 
 
 def test_unknown_file_system_is_named(data_error_line: DataErrorLine) -> None:

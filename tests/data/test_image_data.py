@@ -295,7 +295,7 @@ def test_training_and_test_images_count_together(
     for memory_mb, held in ((1, False), (2, True)):
         data = open_data(folder, options=ReadOptions(memory_mb=memory_mb))
         with monkeypatch.context() as patch:
-            patch.setattr("data.image_store.read_image", lambda *_: pytest.fail("not held"))
+            patch.setattr("data.image_store.read_image", lambda *_, **__: pytest.fail("not held"))
             for source in (data.train, data.test):
                 if held:
                     all_rows(source)

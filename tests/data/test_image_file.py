@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 from data import image_file
 from data.errors import DataError
@@ -193,3 +194,61 @@ def test_large_images_are_decoded_one_at_a_time(
         for pixels_of in pool.map(lambda name: decode_image(content, name), ["a.png", "b.png"]):
             assert pixels_of.shape == (32, 32, 3)
     assert most == [together]
+
+
+def oriented(encode: Encode, image: Image.Image, orientation: int, file_format: str) -> bytes:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    return encode(image, file_format, exif=exif)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(("file_format", "mode"), [("PNG", "RGB"), ("JPEG", "RGB"), ("PNG", "I")])
+def test_images_are_turned_as_pillow_turns_them(
+    encode: Encode, orientation: int, file_format: str, mode: str
+) -> None:
+    image = Image.fromarray(random_pixels(40, 25))
+    if mode == "I":  # 16-bit grey.
+        image = Image.fromarray(np.asarray(image)[..., 0].astype(np.uint16) * 256)
+    content = oriented(encode, image, orientation, file_format)
+    with Image.open(io.BytesIO(content)) as stored:
+        upright = ImageOps.exif_transpose(stored)
+        assert upright.size == ((25, 40) if orientation < 5 else (40, 25))
+        as_stored = encode(Image.fromarray(np.asarray(stored)))
+    expected = decode_image(encode(Image.fromarray(np.asarray(upright))), "upright")
+    assert np.array_equal(decode_image(content, "a"), expected)
+    unturned = decode_image(content, "a", ignore_exif=True)
+    assert np.array_equal(unturned, decode_image(as_stored, "stored"))
+    assert np.array_equal(unturned, expected) == (orientation == 1)
+
+
+@pytest.mark.filterwarnings("ignore:(Corrupt|Truncated)")  # Of Pillow, as it opens a JPEG image.
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG"])
+def test_broken_exif_says_nothing(encode: Encode, file_format: str) -> None:
+    pixels, exif = random_pixels(40, 25), Image.Exif()
+    exif[ExifTags.Base.Orientation], exif[ExifTags.Base.Make] = 6, "maker" * 10
+    whole, plain = exif.tobytes(), decode_image(encode(pixels, file_format), "a")
+    for cut in range(1, 40):
+        content = encode(pixels, file_format, exif=whole[:cut])
+        assert np.array_equal(decode_image(content, "a"), plain)
+    for orientation in (0, 9, 65535):
+        content = oriented(encode, Image.fromarray(pixels), orientation, file_format)
+        assert np.array_equal(decode_image(content, "a"), plain)
+
+
+@pytest.mark.parametrize("kept_as", ["xmp", "XML:com.adobe.xmp", "Raw profile type exif"])
+def test_an_orientation_is_found_wherever_pillow_finds_it(encode: Encode, kept_as: str) -> None:
+    image, text, exif = Image.fromarray(random_pixels(40, 25)), PngInfo(), Image.Exif()
+    exif[ExifTags.Base.Orientation] = 8
+    raw = f"\nexif\n{len(exif.tobytes())}\n{exif.tobytes().hex()}"
+    text.add_text(kept_as, 'tiff:Orientation="8"' if "xmp" in kept_as else raw)
+    if kept_as == "xmp":
+        content = encode(image, "JPEG", xmp=b'tiff:Orientation="8"')
+    else:
+        content = encode(image, pnginfo=text)
+    with Image.open(io.BytesIO(content)) as stored:
+        stored.load()
+        assert kept_as in stored.info
+        upright = np.asarray(ImageOps.exif_transpose(stored))
+    assert upright.shape == (25, 40, 3)
+    assert np.array_equal(decode_image(content, "a"), decode_image(encode(upright), "upright"))

@@ -4,11 +4,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import image_file
+from data import files, image_file
+from data.bad_rows import TrainingBatches
+from data.batches import ShuffledBatches
 from data.errors import BadRowsError
 from data.image_file import decoding_workers, resize_grey
 from data.image_store import ImageStore
-from data.stored_source import hold
+from data.options import SKIP
+from data.stored_source import StoredSource, hold
 from tests.data.conftest import DataErrorLine, Encode
 
 
@@ -142,3 +145,59 @@ def test_first_bad_image_is_named(
     Path(paths[3]).unlink()
     with data_error_line(r"/3\.png: .*No such file"):
         hold(ImageStore(paths, str(tmp_path)), keep_bad=False)
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that were waited for, without waiting."""
+    waited: list[float] = []
+    monkeypatch.setattr(files, "sleep", waited.append)
+    return waited
+
+
+def test_a_folder_that_is_away_for_a_moment_is_waited_for(
+    paths: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store, folder, away = ImageStore(paths, str(tmp_path)), tmp_path / "ü b", tmp_path / "away"
+    examples = TrainingBatches(
+        StoredSource(store, np.arange(100)), ShuffledBatches(100, 9, 0), SKIP
+    )
+    (expected, labels), digest = examples.batch(0), store.digest()
+    monkeypatch.setattr(files, "sleep", lambda _: away.rename(folder))
+    folder.rename(away)
+    np.testing.assert_array_equal(examples.batch(0)[0], expected)
+    folder.rename(away)
+    assert store.digest() == digest
+    assert "skipped" not in caplog.text
+    assert len(caplog.messages) == 2
+    assert caplog.messages[0].endswith("its folder cannot be reached; trying again in 1 s")
+    np.testing.assert_array_equal(examples.batch(0)[1], labels)
+
+
+def test_a_folder_that_stays_away_ends_the_run(
+    paths: list[str], tmp_path: Path, waits: list[float], data_error_line: DataErrorLine
+) -> None:
+    """Whoever reads: batches under SKIP, the start of a run, its identity."""
+    store = ImageStore(paths, str(tmp_path))
+    examples = TrainingBatches(
+        StoredSource(store, np.arange(100)), ShuffledBatches(100, 9, 0), SKIP
+    )
+    (tmp_path / "ü b").rename(tmp_path / "away")
+    for look in (lambda: examples.batch(0), lambda: hold(store, keep_bad=True), store.digest):
+        waits.clear()
+        with data_error_line(r"\.png: .*: its folder could not be reached for 10 s; see to its"):
+            look()
+        assert waits[:3] == [1, 3, 6]
+
+
+def test_a_bad_image_in_a_folder_that_is_there_is_not_waited_for(
+    paths: list[str], tmp_path: Path, waits: list[float]
+) -> None:
+    Path(paths[0]).unlink()
+    Path(paths[1]).write_bytes(b"text")
+    with pytest.raises(BadRowsError):
+        ImageStore(paths, str(tmp_path)).take(np.array([0, 1]))
+    assert waits == []

@@ -96,7 +96,7 @@ def test_any_other_value_has_to_be_given_and_holds_in_predictions_too(tmp_path: 
     assert (setting.training, setting.otherwise) == (2.0, 2.0)
 
 
-@pytest.mark.parametrize("text", ["much", "[0.5]", "true", "{}", "1", "-0.5", "1e999"])
+@pytest.mark.parametrize("text", ["much", "[0.5]", "true", "{}", "1", "-0.5", "1e999", "1e39"])
 def test_a_value_that_does_not_fit_is_one_line(tmp_path: Path, text: str) -> None:
     with pytest.raises(TrainingError, match="--train_feed=p=") as raised:
         _settings(tmp_path, _by_rate, {"p": text})

@@ -12,6 +12,7 @@ from PIL import Image
 
 from checkpoints.loading.tensor_info import TensorInfo
 from data.errors import DataError
+from data.image_store import ImageStore
 from data.ramp import demo_images, demo_labels
 from prediction import array_input
 from prediction.errors import PredictionError
@@ -98,6 +99,18 @@ def test_an_image(tmp_path: Path, images: Any) -> None:
     opened = open_input(f"{tmp_path}/a.PNG", IMAGES)
     np.testing.assert_array_equal(_all(opened), images[:1] * SCALE)
     assert opened.names == [f"{tmp_path}/a.PNG"]
+
+
+def test_a_photo_is_turned_as_in_training(tmp_path: Path, images: Any) -> None:
+    exif, path = Image.Exif(), f"{tmp_path}/a.png"
+    exif[0x0112] = 6  # The orientation: to be turned a quarter clockwise.
+    Image.fromarray(images[0]).save(path, exif=exif)
+    turned = np.rot90(images[0], -1)[np.newaxis]
+    np.testing.assert_array_equal(_all(open_input(path, IMAGES)), turned * SCALE)
+    trained_on = ImageStore([path], str(tmp_path), (SIZE, SIZE, 3)).take(np.array([0]))
+    np.testing.assert_array_equal(trained_on, turned)
+    stored = open_input(path, IMAGES._replace(ignore_exif=True))
+    np.testing.assert_array_equal(_all(stored), images[:1] * SCALE)
 
 
 def test_a_folder_of_images_in_the_order_of_their_names(tmp_path: Path, images: Any) -> None:

@@ -315,6 +315,7 @@ def test_a_fine_tuned_model(
         (["filters", "--meta=b", "--input=c"], "--input is not for filters"),
         (["confusion", "--meta=b", "--tensor=c"], "--tensor is not for confusion"),
         (["line", "--run=a", "--log_loss"], "--log_loss is not for line"),
+        (["filters", "--meta=b", "--ignore_exif"], "--ignore_exif is not for filters"),
         (["metrics", "--run=a", "--output=a.jpg"], "must end in .png or .svg"),
         (["mistakes", "--meta=a", "--most=0"], "--most=0"),
     ],

@@ -1,4 +1,7 @@
-"""Decodes, resizes and scales image files inside a graph, as `data/image_file.py` does outside."""
+"""Decodes, resizes and scales image files inside a graph, as `data/image_file.py` does outside.
+
+But no operation of TensorFlow reads EXIF data: images are not turned.
+"""
 
 import math
 from collections.abc import Mapping

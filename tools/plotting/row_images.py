@@ -57,7 +57,8 @@ class RowImages(NamedTuple):
         """
         values = self.rows.batch(row, row + 1)
         if self.shape is None:
-            decoded = decode_image(values[0], f"{self.tensor} {row}", _DECODED_SIZE)
+            name = f"{self.tensor} {row}"  # As the graph decodes it, which does not look at EXIF.
+            decoded = decode_image(values[0], name, _DECODED_SIZE, ignore_exif=True)
             return RowImage(decoded / _UINT8, stretched=False)
         pixels: Pixels = values.astype(np.float64).reshape(self.shape)
         low, high = float(pixels.min()), float(pixels.max())
