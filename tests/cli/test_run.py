@@ -11,6 +11,7 @@ from absl import flags, logging
 
 from cli import flag_types
 from cli.run import parse, run
+from cli.signals import stop_signals
 
 End = Callable[..., int | str | None]
 
@@ -38,13 +39,19 @@ def end(monkeypatch: pytest.MonkeyPatch) -> Iterator[End]:
             run(main, _define_flags, "Does a thing.", (MendableError,))
         return end.value.code
 
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     logger = logging.get_absl_logger()
     state = (list(logger.handlers), logger.level, logger.propagate)
     yield run_main
     logger.handlers, logger.propagate = state[0], state[2]
     logger.setLevel(state[1])
-    for number, handler in handlers.items():
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """Gives the handlers of signals back, which `run` leaves as they fit the end of a process."""
+    before = {number: signal.getsignal(number) for number in stop_signals()}
+    yield
+    for number, handler in before.items():
         signal.signal(number, handler)
 
 
