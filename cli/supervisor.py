@@ -10,6 +10,7 @@ the parent, since libraries write there what they have from a stranger's file, a
 import codecs
 import mmap
 import os
+import re
 import signal
 import sys
 import threading
@@ -31,6 +32,8 @@ STOP_SECONDS = 3  # What a child is given to end itself once it has been told to
 _IMPATIENT_SECONDS = 0.5  # From one Ctrl-C to another that is no echo of it.
 _LAST_WORDS_BYTES = 4096
 _CHUNK_BYTES = 1 << 16
+# What TensorFlow 2.21 writes when it fails a check of its own: why, then a line for each caller.
+_FATAL = re.compile(r"^(?:F\d{4} [^]]*\] (.*)|\*\*\* Check failure .*| +@ +0x.*)\n", re.MULTILINE)
 
 
 class Supervisor:
@@ -173,14 +176,14 @@ class Supervisor:
         signal.signal(signal.SIGALRM, lambda *_: os.kill(child, signal.SIGKILL))
         for number in stop_signals():
             signal.signal(number, stop)
-        _pass_on(stderr)
+        reason = _pass_on(stderr)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         signal.alarm(0)
         if status >= 0:
             sys.exit(status)
         if stopped_by:
             sys.exit(128 + stopped_by[0])
-        exit_with_error(self._said_of(signal.Signals(-status)), EXIT_FAILED)
+        exit_with_error(self._said_of(signal.Signals(-status)) + reason, EXIT_FAILED)
 
     def _said_of(self, number: signal.Signals) -> str:
         """What to say of a child that a signal has ended."""
@@ -202,14 +205,23 @@ class Supervisor:
         return said + (less if self._needs_less else "") + (kept if self._waits_for_stop else "")
 
 
-def _pass_on(stderr: int) -> None:
-    """Writes to stderr what comes from a pipe, fit for a terminal, until its writers have ended."""
+def _pass_on(stderr: int) -> str:
+    """Writes to stderr what comes from a pipe, fit for a terminal, until its writers have ended.
+
+    Returns:
+      Why TensorFlow ended the process, in brackets, where it has said so; that is not written.
+    """
+    reason = ""
     decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
     chunk = b"begun"
     while chunk:
         chunk = os.read(stderr, _CHUNK_BYTES)
-        sys.stderr.write(printable(decoder.decode(chunk, final=not chunk)))
+        text = decoder.decode(chunk, final=not chunk)
+        for line in _FATAL.finditer(text):
+            reason = f" [{line[1]}]" if line[1] else reason
+        sys.stderr.write(printable(_FATAL.sub("", text)))
         sys.stderr.flush()
+    return reason
 
 
 def _end_with_parent(read_end: int) -> None:

@@ -34,6 +34,8 @@ def import_tensorflow(intra_op_threads: int | None = None) -> None:
       OSError: it cannot be imported.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # NumPy's OpenBLAS sends this process a SIGINT where it cannot start its threads.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if intra_op_threads is not None:
         # A ConfigProto would not do: all sessions of a process share the threads of its first.
         os.environ[INTRA_OP_THREADS_VARIABLE] = str(intra_op_threads)

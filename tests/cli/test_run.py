@@ -68,6 +68,29 @@ def test_main_gets_the_flags_and_gives_the_exit_code(end: End) -> None:
     assert end(lambda _: None) is None
 
 
+@pytest.mark.parametrize(
+    ("given", "path"),
+    [
+        ("~/x", "/home/me/x"),
+        ("file:///a/~", "/a/~"),
+        ("gs://b/~", "gs://b/~"),
+        ("a~", "a~"),
+        ("a=~/x", "a=~/x"),
+    ],
+)
+def test_a_path_is_what_a_shell_would_have_given(
+    end: End, monkeypatch: pytest.MonkeyPatch, given: str, path: str
+) -> None:
+    """Also that of name=path, where that is what a flag takes."""
+    monkeypatch.setenv("HOME", "/home/me")
+    assert end(lambda values: values.folder, f"--folder={given}") == path
+    named = flags.FlagValues()
+    flag_types.define_paths("feed", "What.", named)
+    parse(named, ["script.py", f"--feed={given}", f"--feed=n={given}"])
+    both = [path, f"n={path}"] if "=" not in given else ["a=/home/me/x", f"n={given}"]
+    assert named.feed == both
+
+
 @pytest.mark.parametrize("flag", ["--help", "-h", "--helpfull"])
 def test_help_lists_the_flags_and_runs_nothing(
     end: End, capsys: pytest.CaptureFixture[str], flag: str
@@ -92,6 +115,7 @@ def test_help_lists_the_flags_and_runs_nothing(
         ("--share=nan", "--share=nan"),
         ("--folder=", "must not be empty"),
         ("stray", "unexpected argument 'stray'"),
+        ("--folder=m\udcff", r"--folder=m\xff must be UTF-8"),
     ],
 )
 def test_usage_errors_are_one_line_and_2(
