@@ -9,6 +9,11 @@ taken stays as it is, unless --train_scopes=fc1,conv2 unfreezes parts of it.
 Interrupt it and run the same line again: it goes on where it stopped.
 """
 
+if __name__ == "__main__":  # First, as what follows takes its time.
+    from cli.signals import end_at_signals
+
+    end_at_signals()
+
 import functools
 from typing import TYPE_CHECKING, TextIO
 
@@ -16,6 +21,7 @@ from absl import flags
 
 from checkpoints.errors import CheckpointError
 from cli import flag_types
+from cli.ending import print_result
 from cli.model_flags import define_max_meta_mb, define_time_limit, define_trust_graph
 from cli.run import run
 from cli.supervisor import Supervisor
@@ -171,8 +177,7 @@ def main(values: flags.FlagValues, supervisor: Supervisor | None = None) -> int:
     end_after = supervisor.end_after if supervisor else None
     terminal = supervisor.terminal() if supervisor else None
     outcome = train(config_of(FinetuneConfig, values, end_after=end_after), terminal)
-    print(f"step {outcome.step}: {outcome.prefix}")
-    return outcome.exit_code
+    return print_result(f"step {outcome.step}: {outcome.prefix}", outcome.exit_code)
 
 
 if __name__ == "__main__":

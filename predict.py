@@ -11,6 +11,11 @@ with --input, single tensors with --feed; --list shows what there is to feed and
   python predict.py --meta=model/my-model-300.meta --feed="x=[0.5, 1.0]" --format=json
 """
 
+if __name__ == "__main__":  # First, as what follows takes its time.
+    from cli.signals import end_at_signals
+
+    end_at_signals()
+
 import functools
 import os
 from collections.abc import Callable
@@ -69,9 +74,8 @@ def define_flags(values: flags.FlagValues) -> None:
         "serving_default, or the only one, unless named here. --list names them.",
         flag_values=values,
     )
-    flags.DEFINE_multi_string(
+    flag_types.define_paths(
         "input",
-        [],
         "Rows for the model's input: an image (PNG, JPEG), a folder of images or of one subfolder "
         "a class, a .npz with X (and Y, the labels), a .npy, or a .csv of numbers, a row a line; "
         "for a tensor of strings also a .txt or a .tfrecord. There may be any number of them, also "
@@ -79,14 +83,13 @@ def define_flags(values: flags.FlagValues) -> None:
         "name=file, of as many rows. uint8 values are scaled as in training; images are "
         "turned as their EXIF says and resized to what the graph takes, bilinear; where it takes "
         "the bytes of files, it gets them as they are.",
-        flag_values=values,
+        values,
     )
-    flags.DEFINE_multi_string(
+    flag_types.define_paths(
         "feed",
-        [],
         "A tensor to feed: name=file.npy, name=literal (a number, true, false, a JSON list), or a "
         ".npz whose keys are tensor names. One with as many rows as --input goes along with them.",
-        flag_values=values,
+        values,
     )
     define_asset(
         values,

@@ -10,17 +10,24 @@ model1/my-model-170 to model1/my-model-200. On real images, one folder a class:
 Interrupt it and run the same line again: it goes on where it stopped.
 """
 
+if __name__ == "__main__":  # First, as what follows takes its time.
+    from cli.signals import end_at_signals
+
+    end_at_signals()
+
 import functools
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from absl import flags
 
 from checkpoints.errors import CheckpointError
 from cli import flag_types
+from cli.ending import print_result
 from cli.run import run
+from cli.supervisor import Supervisor
 from cli.tensorflow_startup import import_tensorflow
 from data.errors import DataError
 from data.options import DEFAULT_MEMORY_MB, RAMP, STOP
@@ -230,21 +237,28 @@ def _batch(examples: "TrainingBatches", config: CnnConfig, step: int) -> "tuple[
     return augment(images, config.run.seed, step) if config.augment else images, labels
 
 
-def train(config: CnnConfig) -> "Outcome":
+def train(config: CnnConfig, terminal: TextIO | None = None) -> "Outcome":
     """Trains to the config's last step; raises what `make_task` and `training.loop.train` do."""
     from training import loop
 
-    return loop.train(make_task(config), config.run)
+    return loop.train(make_task(config), config.run, terminal)
 
 
-def main(values: flags.FlagValues) -> int:
-    """Trains as the flags say."""
+def main(values: flags.FlagValues, supervisor: Supervisor | None = None) -> int:
+    """Trains as the flags say; `supervisor` is that of this process."""
     import_tensorflow(intra_op_threads(values, small_steps=values.batch_size < _SMALL_BATCH))
     rate = values.learning_rate or _LEARNING_RATES[values.schedule]
-    outcome = train(config_of(CnnConfig, values, learning_rate=rate))
-    print(f"step {outcome.step}: {outcome.prefix}")
-    return outcome.exit_code
+    terminal = supervisor.terminal() if supervisor else None
+    outcome = train(config_of(CnnConfig, values, learning_rate=rate), terminal)
+    return print_result(f"step {outcome.step}: {outcome.prefix}", outcome.exit_code)
 
 
 if __name__ == "__main__":
-    run(main, define_flags, __doc__, user_errors=(CheckpointError, DataError, TrainingError))
+    supervisor = Supervisor(waits_for_stop=True)
+    run(
+        functools.partial(main, supervisor=supervisor),
+        define_flags,
+        __doc__,
+        user_errors=(CheckpointError, DataError, TrainingError),
+        supervisor=supervisor,
+    )

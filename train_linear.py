@@ -6,14 +6,22 @@ ends after 300 steps with w = 0.1000 and b = 0.2000 and leaves the checkpoints m
 to model/my-model-300. Interrupt it and run the same line again: it goes on where it stopped.
 """
 
+if __name__ == "__main__":  # First, as what follows takes its time.
+    from cli.signals import end_at_signals
+
+    end_at_signals()
+
+import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from absl import flags
 
 from checkpoints.errors import CheckpointError
 from cli import flag_types
+from cli.ending import print_result
 from cli.run import run
+from cli.supervisor import Supervisor
 from cli.tensorflow_startup import import_tensorflow
 from training.config import RunConfig, log_interval
 from training.errors import TrainingError
@@ -73,22 +81,31 @@ def make_task(config: LinearConfig) -> "Task":
     )
 
 
-def train(config: LinearConfig) -> "Outcome":
+def train(config: LinearConfig, terminal: TextIO | None = None) -> "Outcome":
     """Trains to the config's last step; see `training.loop.train`."""
     from training import loop
 
-    return loop.train(make_task(config), config.run)
+    return loop.train(make_task(config), config.run, terminal)
 
 
-def main(values: flags.FlagValues) -> int:
-    """Trains as the flags say and prints the line that was found."""
+def main(values: flags.FlagValues, supervisor: Supervisor | None = None) -> int:
+    """Trains as the flags say and prints the line that was found; `supervisor` as of `run`."""
     import_tensorflow(intra_op_threads(values, small_steps=True))
     steps = values.train_steps or DEFAULT_STEPS
-    outcome = train(config_of(LinearConfig, values, train_steps=steps))
+    terminal = supervisor.terminal() if supervisor else None
+    outcome = train(config_of(LinearConfig, values, train_steps=steps), terminal)
     w, b = (float(outcome.variables[name][0]) for name in ("w", "b"))
-    print(f"step {outcome.step}: w = {w:.4f}, b = {b:.4f} in {outcome.prefix}")
-    return outcome.exit_code
+    return print_result(
+        f"step {outcome.step}: w = {w:.4f}, b = {b:.4f} in {outcome.prefix}", outcome.exit_code
+    )
 
 
 if __name__ == "__main__":
-    run(main, define_flags, __doc__, user_errors=(CheckpointError, TrainingError))
+    supervisor = Supervisor(waits_for_stop=True)
+    run(
+        functools.partial(main, supervisor=supervisor),
+        define_flags,
+        __doc__,
+        user_errors=(CheckpointError, TrainingError),
+        supervisor=supervisor,
+    )

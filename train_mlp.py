@@ -7,16 +7,24 @@ after each and saves a checkpoint. Interrupt it and run the same line again: it 
 stopped.
 """
 
+if __name__ == "__main__":  # First, as what follows takes its time.
+    from cli.signals import end_at_signals
+
+    end_at_signals()
+
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from absl import flags
 
 from checkpoints.errors import CheckpointError
 from cli import flag_types
+from cli.ending import print_result
 from cli.run import run
+from cli.supervisor import Supervisor
 from cli.tensorflow_startup import import_tensorflow
 from data.errors import DataError
 from training.config import RunConfig, last_step
@@ -135,20 +143,27 @@ def _identity(config: MlpConfig, digits: "Digits") -> Mapping[str, Any]:
     }
 
 
-def train(config: MlpConfig) -> "Outcome":
+def train(config: MlpConfig, terminal: TextIO | None = None) -> "Outcome":
     """Trains to the config's last step; raises what `make_task` and `training.loop.train` do."""
     from training import loop
 
-    return loop.train(make_task(config), config.run)
+    return loop.train(make_task(config), config.run, terminal)
 
 
-def main(values: flags.FlagValues) -> int:
-    """Trains as the flags say."""
+def main(values: flags.FlagValues, supervisor: Supervisor | None = None) -> int:
+    """Trains as the flags say; `supervisor` is that of this process."""
     import_tensorflow(intra_op_threads(values, small_steps=values.batch_size < _SMALL_BATCH))
-    outcome = train(config_of(MlpConfig, values))
-    print(f"step {outcome.step}: {outcome.prefix}")
-    return outcome.exit_code
+    terminal = supervisor.terminal() if supervisor else None
+    outcome = train(config_of(MlpConfig, values), terminal)
+    return print_result(f"step {outcome.step}: {outcome.prefix}", outcome.exit_code)
 
 
 if __name__ == "__main__":
-    run(main, define_flags, __doc__, user_errors=(CheckpointError, DataError, TrainingError))
+    supervisor = Supervisor(waits_for_stop=True)
+    run(
+        functools.partial(main, supervisor=supervisor),
+        define_flags,
+        __doc__,
+        user_errors=(CheckpointError, DataError, TrainingError),
+        supervisor=supervisor,
+    )

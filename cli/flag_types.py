@@ -1,6 +1,7 @@
-"""Flags with a range, checked when they are parsed: before TensorFlow is imported."""
+"""Flags with a range, and paths; checked when they are parsed: before TensorFlow is imported."""
 
 import math
+import os
 
 from absl import flags
 
@@ -58,7 +59,28 @@ def define_finite_float(
 
 def define_path(name: str, default: str | None, help_text: str, values: flags.FlagValues) -> None:
     """Defines a path flag that must not be empty."""
-    flags.DEFINE_string(name, default, help_text, flag_values=values)
+    flags.DEFINE(_PathParser(), name, default, help_text, flag_values=values)
     flags.register_validator(
         name, lambda value: value != "", message="must not be empty", flag_values=values
     )
+
+
+def define_paths(name: str, help_text: str, values: flags.FlagValues) -> None:
+    """Defines a flag that may be repeated, of paths or of `name=path`."""
+    flags.DEFINE_multi(_NamedPathParser(), flags.ArgumentSerializer(), name, [], help_text, values)
+
+
+class _PathParser(flags.ArgumentParser[str]):
+    def parse(self, argument: str) -> str:
+        """Expands `~` and `~user`, which a shell does not after `=`, and file:///path to /path."""
+        is_url = argument.startswith("file:///")
+        return os.path.expanduser(argument.removeprefix("file://") if is_url else argument)
+
+
+class _NamedPathParser(_PathParser):
+    def parse(self, argument: str) -> str:
+        """Does so for a path, and for that of `name=path`."""
+        name, equals, path = argument.partition("=")
+        if name.startswith(("~", "file:///")):
+            return super().parse(argument)
+        return name + equals + super().parse(path)

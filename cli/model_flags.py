@@ -4,6 +4,8 @@ import math
 
 from absl import flags
 
+from cli.flag_types import define_paths
+
 _MOST_MB = 2048  # Protobuf's own limit.
 _LIMITED = (
     "Seconds that one run of the graph may take, such as one that waits for a queue that nobody "
@@ -75,7 +77,7 @@ def define_ignore_exif(values: flags.FlagValues) -> None:
 
 def define_asset(values: flags.FlagValues, help_text: str) -> None:
     """Defines the files that lookup tables are filled from, each as `name=path`."""
-    flags.DEFINE_multi_string("asset", [], help_text, flag_values=values)
+    define_paths("asset", help_text, values)
     flags.register_validator(
         "asset",
         lambda texts: all(name and path for name, _, path in (t.partition("=") for t in texts)),

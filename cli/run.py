@@ -1,19 +1,20 @@
 """Runs a script: parses its flags, prints errors as one line, ends with the right exit code."""
 
 import logging as standard_logging
-import signal
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from types import FrameType
 from typing import NoReturn
 
 from absl import flags, logging
 
 from cli.ending import EXIT_FAILED, EXIT_USAGE, exit_with_error
 from cli.printing import printable
-from cli.standard_streams import fill_closed_streams, stdout_written_out
+from cli.signals import end_at_signals, exit_at_signals
+from cli.standard_streams import prepare_streams, stdout_written_out
 from cli.supervisor import MEMORY_FLAG, Supervisor
+from cli.tensorflow_startup import thread_variables_error
 
 _HELP_FLAGS = frozenset({"-h", "-help", "--help", "--helpfull", "--helpshort"})
 
@@ -21,29 +22,30 @@ _HELP_FLAGS = frozenset({"-h", "-help", "--help", "--helpfull", "--helpshort"})
 def run(
     main: Callable[[flags.FlagValues], int | None],
     define_flags: Callable[[flags.FlagValues], None],
-    description: str,
+    description: str | None,
     user_errors: tuple[type[Exception], ...] = (),
     supervisor: Supervisor | None = None,
     positional: Sequence[str] = (),
 ) -> NoReturn:
     """Parses `sys.argv`, calls `main` and exits: the last line of a script.
 
-    Exit codes: 0 done (or what `main` returns), 1 failed, 2 usage, 130 SIGINT, 143 SIGTERM.
+    Exit codes: 0 done (or what `main` returns), 1 failed, 2 usage, 129 SIGHUP, 130 SIGINT, 143
+    SIGTERM.
 
     Args:
       main: the script's work, given the parsed flags; returns an exit code or None for 0.
       define_flags: defines the script's flags in the values it is given. They are the script's
         own, not absl's global ones, so importing a script has no effect.
-      description: the script's docstring, shown by --help.
+      description: the script's docstring, shown by --help; None under `python -OO`.
       user_errors: the exceptions that are a user's to mend; they and OSError are printed as one
         line. Any other exception is a defect of ours and keeps its traceback.
-      supervisor: has `main` run in a process of its own, so that a crash is one line as well. For
-        a script that reads what strangers made; its flag is added to the script's.
+      supervisor: has `main` run in a process of its own, so that a crash is one line as well. All
+        scripts have one; a benchmark has none, which starts processes itself.
       positional: the flags that must be given, in the order in which their values may also stand
         without a flag, as in `python -m tools.diff A B`. Where another flag will do instead of one,
         `a|b`; a value without a flag is for `a`.
     """
-    fill_closed_streams()
+    prepare_streams()
     expected: tuple[type[Exception], ...] = (*user_errors, OSError)
     values = flags.FlagValues()
     define_flags(values)
@@ -55,28 +57,49 @@ def run(
             _log_plain_lines_to_stderr()
             # Of damaged metadata in an image, whose pixels are told of where they are damaged.
             warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, _exit_on_signal)
-            if supervisor is not None:
-                supervisor.start(values[MEMORY_FLAG].value)
+            if supervisor is None:
+                exit_at_signals()
+            else:
+                supervisor.start(values)
             sys.exit(main(values))
     except BrokenPipeError:
         # The reader of our output has gone (`predict.py | head`): nobody is left to be told.
         sys.exit(EXIT_FAILED)
-    except MemoryError as error:
-        allowed = f", or more than --{MEMORY_FLAG} allows" if supervisor is not None else ""
-        exit_with_error(f"out of memory{allowed}: {error}".rstrip(": "), EXIT_FAILED)
+    except (MemoryError, RuntimeError) as error:
+        exit_with_error(_shortage(error, values), EXIT_FAILED)
     except expected as error:
         exit_with_error(str(error), EXIT_FAILED)
+    finally:
+        end_at_signals()
 
 
-def _parse(values: flags.FlagValues, description: str, positional: Sequence[str]) -> None:
-    """Takes the flags from `sys.argv`; exits where help is asked for, or one is wrong."""
+def _shortage(error: MemoryError | RuntimeError, values: flags.FlagValues) -> str:
+    """What the system did not give; raises an error again that is of something else."""
+    if isinstance(error, MemoryError):
+        allowed = f", or more than --{MEMORY_FLAG} allows" if MEMORY_FLAG in values else ""
+        return f"out of memory{allowed}: {error}".rstrip(": ")
+    if str(error) != "can't start new thread":  # Python has no type for it.
+        raise error
+    return "the system starts no more threads: is it limited, as by `ulimit -u` or `ulimit -v`?"
+
+
+def _parse(values: flags.FlagValues, description: str | None, positional: Sequence[str]) -> None:
+    """Takes the flags from `sys.argv`; exits where help is asked for, or something is wrong."""
+    for argument in sys.argv[1:]:
+        raw = os.fsencode(argument)
+        if raw.decode(errors="ignore") != argument:
+            escaped = raw.decode(errors="backslashreplace")
+            exit_with_error(
+                f"the argument {escaped} must be UTF-8, and the locale too, such as LC_ALL=C.UTF-8",
+                EXIT_USAGE,
+            )
     _answer_help(sys.argv[1:], values, description)
     try:
         parse(values, sys.argv, positional)
     except flags.Error as error:
         exit_with_error(f"{error} (see --help)", EXIT_USAGE)
+    if wrong := thread_variables_error():
+        exit_with_error(wrong, EXIT_USAGE)
 
 
 def parse(
@@ -105,18 +128,15 @@ def parse(
     values.validate_all_flags()
 
 
-def _answer_help(arguments: Sequence[str], values: flags.FlagValues, description: str) -> None:
+def _answer_help(
+    arguments: Sequence[str], values: flags.FlagValues, description: str | None
+) -> None:
     """Prints the help and exits, before any validator can complain of a missing flag."""
     if _HELP_FLAGS.intersection(arguments):
         for name in values:  # All are the script's, whichever module defined them.
             values.register_key_flag_for_module(sys.argv[0], values[name])
-        print(f"{description.strip()}\n{values.main_module_help()}")
+        print(f"{(description or '').strip()}\n{values.main_module_help()}")
         sys.exit(0)
-
-
-def _exit_on_signal(signum: int, frame: FrameType | None) -> NoReturn:
-    del frame
-    sys.exit(128 + signum)
 
 
 class _PlainFormatter(standard_logging.Formatter):

@@ -10,6 +10,7 @@ the parent, since libraries write there what they have from a stranger's file, a
 import codecs
 import mmap
 import os
+import re
 import signal
 import sys
 import threading
@@ -23,13 +24,16 @@ from absl import flags
 from cli.ending import EXIT_FAILED, end_at_once, exit_with_error
 from cli.memory import available_bytes, limit_memory
 from cli.printing import printable
+from cli.signals import exit_at_signals, stop_signals
+from cli.standard_streams import unfailing_writer
 
 MEMORY_FLAG = "memory_limit_mb"
 STOP_SECONDS = 3  # What a child is given to end itself once it has been told to.
 _IMPATIENT_SECONDS = 0.5  # From one Ctrl-C to another that is no echo of it.
-_STOPS = (signal.SIGINT, signal.SIGTERM)
 _LAST_WORDS_BYTES = 4096
 _CHUNK_BYTES = 1 << 16
+# What TensorFlow 2.21 writes when it fails a check of its own: why, then a line for each caller.
+_FATAL = re.compile(r"^(?:F\d{4} [^]]*\] (.*)|\*\*\* Check failure .*| +@ +0x.*)\n", re.MULTILINE)
 
 
 class Supervisor:
@@ -38,13 +42,14 @@ class Supervisor:
     Make one before the script runs, and hand it to `cli.run.run`.
     """
 
-    def __init__(self, needs_less: str, *, waits_for_stop: bool = False) -> None:
+    def __init__(self, needs_less: str | None = None, *, waits_for_stop: bool = False) -> None:
         """Makes one.
 
         Args:
-          needs_less: how the script is made to need less memory, such as `give it less at a time`.
-          waits_for_stop: whether the script is given as long as it takes to end itself at SIGINT or
-            SIGTERM, such as one that saves what it has; a second SIGINT gives it `STOP_SECONDS`.
+          needs_less: how a script that reads what strangers made is made to need less memory, such
+            as `give it less at a time`: it gets a limit. None for one that has none.
+          waits_for_stop: whether it is a trainer, which at a signal is given as long as it takes to
+            save what it has; a second SIGINT gives it `STOP_SECONDS`.
         """
         self._needs_less = needs_less
         self._waits_for_stop = waits_for_stop
@@ -55,7 +60,9 @@ class Supervisor:
         self._terminal: TextIO | None = None
 
     def define_flags(self, values: flags.FlagValues) -> None:
-        """Defines the limit on memory in `values`."""
+        """Defines the limit on memory in `values`, where there is to be one."""
+        if self._needs_less is None:
+            return
         flags.DEFINE_integer(
             MEMORY_FLAG,
             None,
@@ -65,20 +72,33 @@ class Supervisor:
             flag_values=values,
         )
 
-    def start(self, memory_limit_mb: int | None) -> None:
+    def start(self, values: flags.FlagValues) -> None:
         """Forks, and returns in the child only: the parent exits when the child has ended.
 
         Args:
-          memory_limit_mb: MiB that the child may allocate, 0 for any number, None for as many as
-            there are.
+          values: the parsed flags. The limit is 0 for none, None for what memory there is.
+
+        Raises:
+          OSError: the system starts no further process.
         """
-        if not hasattr(os, "fork"):
-            return
+        if hasattr(os, "fork"):
+            self._fork()
+        limit = values[MEMORY_FLAG].value if MEMORY_FLAG in values else 0
+        if self._is_child and limit != 0:
+            limit_memory(limit << 20 if limit else available_bytes())
+        if self._needs_less is not None or not self._waits_for_stop:
+            exit_at_signals()  # What reads a model may have temporary files.
+
+    def _fork(self) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         read_end, write_end = os.pipe()
         stderr_read, stderr_write = os.pipe()
-        child = os.fork()
+        try:
+            child = os.fork()
+        except OSError as error:
+            reason = f"the system starts no more processes, as where `ulimit -u` is low: {error}"
+            raise OSError(reason) from error
         if child:
             os.close(read_end)
             os.close(stderr_write)
@@ -86,16 +106,13 @@ class Supervisor:
         os.close(write_end)
         os.close(stderr_read)
         if os.isatty(2):
-            self._terminal = open(os.dup(2), "w")  # noqa: SIM115 (for as long as the child lives)
+            self._terminal = unfailing_writer(os.dup(2), sys.stderr.encoding)
         os.dup2(stderr_write, 2)
         os.close(stderr_write)
+        sys.stderr = unfailing_writer(2, "utf-8")  # What the parent expects, whatever it writes.
         self._is_child = True
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        for number in _STOPS:
-            signal.signal(number, _exit_once)
         threading.Thread(target=_end_with_parent, args=(read_end,), daemon=True).start()
-        if memory_limit_mb != 0:
-            limit_memory(memory_limit_mb << 20 if memory_limit_mb else available_bytes())
 
     def end_after(self, seconds: float, line: str) -> None:
         """Ends the process with an error line when the time is over, whatever it is doing.
@@ -112,7 +129,7 @@ class Supervisor:
             return
         signal.setitimer(signal.ITIMER_REAL, 0)
         if seconds:
-            words = line.encode(errors="replace")[: _LAST_WORDS_BYTES - 1] + b"\0"
+            words = line.encode(errors="backslashreplace")[: _LAST_WORDS_BYTES - 1] + b"\0"
             self._last_words[: len(words)] = words
             signal.setitimer(signal.ITIMER_REAL, seconds)
 
@@ -157,16 +174,16 @@ class Supervisor:
                 os.kill(child, signal.SIGKILL if kill else number)
 
         signal.signal(signal.SIGALRM, lambda *_: os.kill(child, signal.SIGKILL))
-        for number in _STOPS:
+        for number in stop_signals():
             signal.signal(number, stop)
-        _pass_on(stderr)
+        reason = _pass_on(stderr)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         signal.alarm(0)
         if status >= 0:
             sys.exit(status)
         if stopped_by:
             sys.exit(128 + stopped_by[0])
-        exit_with_error(self._said_of(signal.Signals(-status)), EXIT_FAILED)
+        exit_with_error(self._said_of(signal.Signals(-status)) + reason, EXIT_FAILED)
 
     def _said_of(self, number: signal.Signals) -> str:
         """What to say of a child that a signal has ended."""
@@ -174,33 +191,37 @@ class Supervisor:
         if number == signal.SIGALRM and words:
             return words.decode(errors="replace")
         if number == signal.SIGKILL:
-            return (
-                "killed by SIGKILL, as the system does when there is no memory left: "
-                f"{self._needs_less}, or allow it less with --{MEMORY_FLAG}"
+            said = "killed by SIGKILL, as the system does when there is no memory left"
+            less = f": {self._needs_less}, or allow it less with --{MEMORY_FLAG}"
+        else:
+            said = f"TensorFlow crashed ({number.name})"
+            less = (
+                ": what it was given is damaged, or needs more memory than there is or than "
+                f"--{MEMORY_FLAG} allows: if so, {self._needs_less}"
             )
-        return (
-            f"TensorFlow crashed ({number.name}): what it was given is damaged, or needs more "
-            f"memory than there is or than --{MEMORY_FLAG} allows: if so, {self._needs_less}"
-        )
+            if self._needs_less is None:
+                said += ", such as where the system gives it no more memory or threads"
+        kept = "; the checkpoints stay, and the same command goes on from the newest"
+        return said + (less if self._needs_less else "") + (kept if self._waits_for_stop else "")
 
 
-def _pass_on(stderr: int) -> None:
-    """Writes to stderr what comes from a pipe, fit for a terminal, until its writers have ended."""
+def _pass_on(stderr: int) -> str:
+    """Writes to stderr what comes from a pipe, fit for a terminal, until its writers have ended.
+
+    Returns:
+      Why TensorFlow ended the process, in brackets, where it has said so; that is not written.
+    """
+    reason = ""
     decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
     chunk = b"begun"
     while chunk:
         chunk = os.read(stderr, _CHUNK_BYTES)
-        with suppress(OSError):  # Whoever read it has gone; the child is not to wait for them.
-            sys.stderr.write(printable(decoder.decode(chunk, final=not chunk)))
-            sys.stderr.flush()
-
-
-def _exit_once(number: int, frame: FrameType | None) -> NoReturn:
-    """Exits at the first SIGINT or SIGTERM; the parent passes on what may have come already."""
-    del frame
-    for stop in _STOPS:
-        signal.signal(stop, lambda *_: None)
-    sys.exit(128 + number)
+        text = decoder.decode(chunk, final=not chunk)
+        for line in _FATAL.finditer(text):
+            reason = f" [{line[1]}]" if line[1] else reason
+        sys.stderr.write(printable(_FATAL.sub("", text)))
+        sys.stderr.flush()
+    return reason
 
 
 def _end_with_parent(read_end: int) -> None:

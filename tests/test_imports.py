@@ -98,6 +98,21 @@ def test_help_and_bad_flags_are_answered_before_tensorflow(
 
 
 @pytest.mark.parametrize("script", [*SCRIPTS, *TOOLS])
+def test_before_all_else_a_script_says_what_a_signal_does(script: str) -> None:
+    path = PROJECT / (script if script in SCRIPTS else script.replace(".", "/") + ".py")
+    _, first, *_ = ast.parse(path.read_text()).body
+    lines = ["from cli.signals import end_at_signals", "end_at_signals()"]
+    assert ast.unparse(first).split("\n    ") == ["if __name__ == '__main__':", *lines]
+
+
+@pytest.mark.parametrize("script", ["train_linear.py", "-mtools.diff"])
+def test_help_without_docstrings_lists_the_flags(script: str) -> None:
+    command = [sys.executable, "-OO", script, "--help"]
+    ended = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert "  (default: " in ended.stdout
+
+
+@pytest.mark.parametrize("script", [*SCRIPTS, *TOOLS])
 def test_importing_a_script_defines_no_flag_and_loads_no_tensorflow(script: str) -> None:
     module = script.removesuffix(".py")
     check = (

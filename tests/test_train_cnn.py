@@ -548,7 +548,8 @@ def test_the_defaults_of_a_schedule(
     values(["train_cnn.py", f"--ckpt_dir={tmp_path}", "--batch_size=10", *arguments])
     tasks = []
 
-    def train(config: CnnConfig) -> loop.Outcome:
+    def train(config: CnnConfig, terminal: object) -> loop.Outcome:
+        assert terminal is None
         tasks.append(train_cnn.make_task(config))
         return loop.Outcome(0, "", 0, {})
 

@@ -13,6 +13,11 @@ The exit code is 0 where there is no difference, and 1 where there is one; it is
 something cannot be read, with a line on stderr and none on stdout.
 """
 
+if __name__ == "__main__":  # First, as what follows takes its time.
+    from cli.signals import end_at_signals
+
+    end_at_signals()
+
 from absl import flags
 
 from cli import flag_types

@@ -23,6 +23,11 @@ and shapes. Partitioned variables are written whole. One of more than 128 MiB ha
 files.
 """
 
+if __name__ == "__main__":  # First, as what follows takes its time.
+    from cli.signals import end_at_signals
+
+    end_at_signals()
+
 from collections.abc import Callable, Sequence
 
 from absl import flags
@@ -125,12 +130,11 @@ def _define_check(values: flags.FlagValues) -> None:
         "signature. By default the collection 'predict' and the signature's outputs.",
         flag_values=values,
     )
-    flags.DEFINE_multi_string(
+    flag_types.define_paths(
         "feed",
-        [],
         "With --meta, values to compare the two with, for inputs for which random ones will not "
         "do: name=file.npy, name=literal, or a .npz whose keys are tensor names.",
-        flag_values=values,
+        values,
     )
     define_asset(
         values,

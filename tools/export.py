@@ -13,6 +13,11 @@ The variables become constants, what is only for training is switched off, and t
 only where its own runtime computes what the checkpoint does.
 """
 
+if __name__ == "__main__":  # First, as what follows takes its time.
+    from cli.signals import end_at_signals
+
+    end_at_signals()
+
 import os
 import re
 from collections.abc import Mapping

@@ -13,6 +13,11 @@ As tf.import_graph_def(graph_def, name='imported') would have it, every node in 
   python -m tools.freeze model1 --scope=imported --output=imported.pb
 """
 
+if __name__ == "__main__":  # First, as what follows takes its time.
+    from cli.signals import end_at_signals
+
+    end_at_signals()
+
 import re
 
 from absl import flags

@@ -12,6 +12,11 @@ large it is; --tensor reads those it names, --stats all that are listed.
   python -m tools.inspect_checkpoint model --tensor=w:0,b:0 --format=json
 """
 
+if __name__ == "__main__":  # First, as what follows takes its time.
+    from cli.signals import end_at_signals
+
+    end_at_signals()
+
 from absl import flags
 
 from cli.model_flags import define_max_meta_mb, define_time_limit

@@ -11,6 +11,11 @@ SavedModel. --png draws the layers where Graphviz is installed. FLOPs count a mu
 the addition after it as two, as TensorFlow's profiler does.
 """
 
+if __name__ == "__main__":  # First, as what follows takes its time.
+    from cli.signals import end_at_signals
+
+    end_at_signals()
+
 from absl import flags
 
 from cli import flag_types

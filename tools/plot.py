@@ -14,6 +14,11 @@ filters: the weights of a convolution; confusion: which class is taken for which
 images whose wrong class the model is surest of.
 """
 
+if __name__ == "__main__":  # First, as what follows takes its time.
+    from cli.signals import end_at_signals
+
+    end_at_signals()
+
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -59,11 +64,10 @@ def define_flags(values: flags.FlagValues) -> None:
     )
     define_overwrite(values)
     define_format(values)
-    flags.DEFINE_multi_string(
+    flag_types.define_paths(
         "run",
-        [],
         "metrics, line: the folder of a run, its --ckpt_dir; for metrics, also several.",
-        flag_values=values,
+        values,
     )
     flags.DEFINE_boolean(
         "log_loss", False, "metrics: the loss on a logarithmic axis.", flag_values=values
@@ -86,19 +90,17 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def _define_row_flags(values: flags.FlagValues) -> None:
     """What confusion and mistakes predict on."""
-    flags.DEFINE_multi_string(
+    flag_types.define_paths(
         "input",
-        [],
         "confusion, mistakes: rows with their true classes, as predict.py takes them: a folder of "
         "one subfolder of images a class, an .npz with X and Y, or images of MNIST's format with "
         "their labels beside them.",
-        flag_values=values,
+        values,
     )
-    flags.DEFINE_multi_string(
+    flag_types.define_paths(
         "feed",
-        [],
         "confusion, mistakes: another tensor to feed, name=value or name=file.npy.",
-        flag_values=values,
+        values,
     )
     define_max_input_mb(values)
     define_ignore_exif(values)

@@ -14,6 +14,11 @@ With --repair, the folder's leftovers are cleared and a lost or damaged state fi
 no checkpoint is changed, whole or damaged. A folder that is being trained is left alone.
 """
 
+if __name__ == "__main__":  # First, as what follows takes its time.
+    from cli.signals import end_at_signals
+
+    end_at_signals()
+
 from absl import flags
 
 from cli.model_flags import define_max_meta_mb, define_time_limit

@@ -7,14 +7,13 @@ from typing import Any, TypeVar, cast
 from absl import flags
 
 from cli import flag_types
-from cli.tensorflow_startup import INTRA_OP_THREADS_VARIABLE
+from cli.tensorflow_startup import INTRA_OP_THREADS_VARIABLE, MOST_THREADS
 from training.config import RunConfig
 from training.init_flags import define_init_flags, init_from
 
 _LARGEST_SEED = 2**32 - 1
 _MOST_STEPS = 10**12
 _MOST_EPOCHS = 10**6
-_MOST_THREADS = 1024
 
 CONSTANT, COSINE = "constant", "cosine"
 
@@ -99,7 +98,7 @@ def _define_repeating_flags(values: flags.FlagValues) -> None:
         f"result; by default {INTRA_OP_THREADS_VARIABLE}, else 1 for steps so small that splitting "
         "them costs more than it gains, else one a processor.",
         lower_bound=1,
-        upper_bound=_MOST_THREADS,
+        upper_bound=MOST_THREADS,
         flag_values=values,
     )
     flags.DEFINE_bool(

@@ -12,6 +12,7 @@ from absl import flags, logging
 
 from cli import flag_types
 from cli.run import parse, run
+from cli.signals import stop_signals
 
 End = Callable[..., int | str | None]
 
@@ -39,13 +40,19 @@ def end(monkeypatch: pytest.MonkeyPatch) -> Iterator[End]:
             run(main, _define_flags, "Does a thing.", (MendableError,))
         return end.value.code
 
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     logger = logging.get_absl_logger()
     state = (list(logger.handlers), logger.level, logger.propagate)
     yield run_main
     logger.handlers, logger.propagate = state[0], state[2]
     logger.setLevel(state[1])
-    for number, handler in handlers.items():
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """Gives the handlers of signals back, which `run` leaves as they fit the end of a process."""
+    before = {number: signal.getsignal(number) for number in stop_signals()}
+    yield
+    for number, handler in before.items():
         signal.signal(number, handler)
 
 
@@ -67,6 +74,29 @@ def test_pillow_does_not_warn_of_metadata(end: End) -> None:
         warnings.warn_explicit("Corrupt EXIF", UserWarning, "f.py", 1, "PIL.TiffImagePlugin")
 
     assert end(warn) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "path"),
+    [
+        ("~/x", "/home/me/x"),
+        ("file:///a/~", "/a/~"),
+        ("gs://b/~", "gs://b/~"),
+        ("a~", "a~"),
+        ("a=~/x", "a=~/x"),
+    ],
+)
+def test_a_path_is_what_a_shell_would_have_given(
+    end: End, monkeypatch: pytest.MonkeyPatch, given: str, path: str
+) -> None:
+    """Also that of name=path, where that is what a flag takes."""
+    monkeypatch.setenv("HOME", "/home/me")
+    assert end(lambda values: values.folder, f"--folder={given}") == path
+    named = flags.FlagValues()
+    flag_types.define_paths("feed", "What.", named)
+    parse(named, ["script.py", f"--feed={given}", f"--feed=n={given}"])
+    both = [path, f"n={path}"] if "=" not in given else ["a=/home/me/x", f"n={given}"]
+    assert named.feed == both
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h", "--helpfull"])
@@ -96,6 +126,7 @@ def test_help_lists_the_flags_and_runs_nothing(
         ("--share=nan", "--share=nan"),
         ("--folder=", "must not be empty"),
         ("stray", "unexpected argument 'stray'"),
+        ("--folder=m\udcff", r"--folder=m\xff must be UTF-8"),
     ],
 )
 def test_usage_errors_are_one_line_and_2(

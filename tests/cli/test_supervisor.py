@@ -24,7 +24,7 @@ from cli.run import run
 import cli.supervisor
 
 cli.supervisor.STOP_SECONDS = {stop_seconds}
-supervisor = cli.supervisor.Supervisor("give it less", waits_for_stop={waits_for_stop})
+supervisor = cli.supervisor.Supervisor({needs_less}, waits_for_stop={waits_for_stop})
 
 def main(values):
 {body}
@@ -43,13 +43,21 @@ def start(tmp_path: Path) -> Start:
         *body: str,
         flags: tuple[str, ...] = (),
         waits_for_stop: bool = False,
+        needs_less: str | None = "give it less",
+        before: str = "",
         stop_seconds: int = 3,
         stderr: int = subprocess.PIPE,
     ) -> "subprocess.Popen[str]":
         script = tmp_path / "script.py"
         lines = "\n".join(f"    {line}" for line in body)
         script.write_text(
-            _SCRIPT.format(body=lines, waits_for_stop=waits_for_stop, stop_seconds=stop_seconds)
+            before
+            + _SCRIPT.format(
+                body=lines,
+                needs_less=repr(needs_less),
+                waits_for_stop=waits_for_stop,
+                stop_seconds=stop_seconds,
+            )
         )
         return subprocess.Popen(
             [sys.executable, str(script), *flags],
@@ -97,6 +105,114 @@ def test_a_crash_is_one_line(start: Start, number: signal.Signals, said: str) ->
     assert lines[0].startswith(f"script.py: error: {said}")
     assert "--memory_limit_mb" in lines[0]
     assert "give it less" in lines[0]
+
+
+_CHECK = (
+    "F0000 00:00:1.1 17 env.cc:84] Check failed: ret == 0",
+    "*** Check failure stack trace: ***",
+    "    @     0x7f86831a62cd  tsl::thread::ThreadPool::ThreadPool()",
+)
+
+
+def test_a_trainer_s_crash_says_why_and_what_is_left(start: Start) -> None:
+    """It has no limit on memory."""
+    body = (*(f"os.write(2, b'{line}\\n')" for line in _CHECK), "os.abort()")
+    code, _, lines = _end(start(*body, waits_for_stop=True, needs_less=None))
+    said = (
+        "script.py: error: TensorFlow crashed (SIGABRT), such as where the system gives it no more "
+        "memory or threads; the checkpoints stay, and the same command goes on from the newest "
+        "[Check failed: ret == 0]"
+    )
+    assert (code, lines) == (1, [said])
+    code, _, lines = _end(start("pass", needs_less=None, flags=("--memory_limit_mb=9",)))
+    assert (code, len(lines)) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ('raise RuntimeError("can\'t start new thread")', "the system starts no more threads"),
+        ("raise MemoryError", "out of memory"),
+    ],
+)
+def test_what_the_system_does_not_give_is_one_line(start: Start, body: str, said: str) -> None:
+    code, _, lines = _end(start(body, needs_less=None))
+    assert (code, len(lines)) == (1, 1)
+    assert said in lines[0]
+
+
+def test_a_process_that_cannot_be_forked_is_one_line(start: Start) -> None:
+    before = "import os\ndef fork(): raise BlockingIOError(11, 'no')\nos.fork = fork\n"
+    code, _, lines = _end(start("pass", before=before))
+    assert (code, len(lines)) == (1, 1)
+    assert "the system starts no more processes" in lines[0]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_before_the_work_or_after_it_is_no_traceback(
+    start: Start, number: int, code: int
+) -> None:
+    """As a script begins, and as Python ends, in both processes."""
+    raised = f"os.kill(os.getpid(), {number})"
+    top = "import os\nfrom cli.signals import end_at_signals\nend_at_signals()\n"
+    assert _end(start("print('ran')", before=f"{top}{raised}\n")) == (code, "", [])
+    at_exit = f"import atexit; atexit.register(lambda: {raised})"
+    assert _end(start("print('ran')", at_exit)) == (code, "ran\n", [])
+    assert _end(start("print('ran')", before=f"import os\n{at_exit}\n")) == (code, "ran\n", [])
+
+
+def test_a_terminal_that_closes_stops_it_unless_that_is_ignored(start: Start) -> None:
+    body = (_PIDS, "time.sleep(1.5)", "print('lived on')")
+    ignored = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)"
+    for before, code, out in (("", 129, ""), (ignored, 0, "lived on\n")):
+        process = start(*body, before=before)
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGHUP)
+        assert _end(process) == (code, out, [])
+
+
+@pytest.mark.parametrize(("given", "code"), [(0, 1), (130, 130)])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_stopped_trainer_whose_reader_has_gone_keeps_its_code(
+    start: Start, monkeypatch: pytest.MonkeyPatch, unbuffered: str, given: int, code: int
+) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    body = f"from cli.ending import print_result; return print_result('x', {given})"
+    process = start("print('go', flush=True)", "time.sleep(0.5)", body, waits_for_stop=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr is not None
+    assert (process.stderr.read(), process.wait(timeout=60)) == ("", code)
+    process.stderr.close()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
+@pytest.mark.parametrize("supervised", [True, False])
+def test_a_stderr_that_takes_nothing_changes_nothing(start: Start, supervised: bool) -> None:
+    body = ("from absl import logging; logging.info('x')", "print('y', file=sys.stderr)")
+    before = "" if supervised else "import os; del os.fork\n"
+    with open("/dev/full", "w") as full:
+        for end, code in (("return 7", 7), ("raise KeyError('z')", 1)):
+            process = start(*body, end, stderr=full.fileno(), before=before)
+            assert process.wait(timeout=60) == code
+            assert process.stdout is not None
+            process.stdout.close()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"), [("ascii", "\\xfc \\udcff"), ("utf-8", "\u00fc \\udcff")]
+)
+def test_what_an_encoding_lacks_is_escaped(
+    start: Start, monkeypatch: pytest.MonkeyPatch, encoding: str, shown: str
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    text = r"'\u00fc \udcff'"
+    body = f"from absl import logging; logging.info({text}); print({text})"
+    code, out, lines = _end(start(body, f"raise KeyError({text})"))
+    assert (code, out, lines[0]) == (1, f"{shown}\n", shown)
+    assert len(lines) == 2
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

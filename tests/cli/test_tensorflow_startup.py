@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import sys
 
 import pytest
 
@@ -25,20 +26,36 @@ def test_chatter_is_dropped_and_errors_pass(capfd: pytest.CaptureFixture[str]) -
 
 def _end_with(error: BaseException) -> None:
     with tensorflow_startup._without_chatter():
-        os.write(2, CHATTER)
+        os.write(2, CHATTER + ERRORS)
         raise error
 
 
-def test_an_error_inside_shows_everything(capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ImportError):
-        _end_with(ImportError())
-    assert capfd.readouterr().err.encode() == CHATTER
+@pytest.mark.parametrize("error", [ImportError("no memory"), SystemExit(143)])
+def test_an_end_inside_changes_nothing(
+    capfd: pytest.CaptureFixture[str], error: BaseException
+) -> None:
+    with pytest.raises(type(error)):
+        _end_with(error)
+    assert capfd.readouterr().err.encode() == ERRORS
 
 
-def test_an_exit_inside_shows_no_chatter(capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        _end_with(SystemExit(143))
-    assert capfd.readouterr().err == ""
+def test_a_tensorflow_that_cannot_be_imported_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    with pytest.raises(OSError, match="TensorFlow cannot be imported: "):
+        tensorflow_startup.import_tensorflow()
+
+
+@pytest.mark.parametrize("name", ["TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"])
+@pytest.mark.parametrize(
+    ("text", "is_wrong"),
+    [("", False), ("0", False), ("1024", False), ("1025", True), ("-4", True), ("two", True)],
+)
+def test_a_number_of_threads_that_tensorflow_does_not_survive_is_named(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str, is_wrong: bool
+) -> None:
+    monkeypatch.setenv(name, text)
+    said = tensorflow_startup.thread_variables_error()
+    assert (said is not None and f"{name}={text} " in said) == is_wrong
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

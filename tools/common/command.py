@@ -32,7 +32,7 @@ class Main(Protocol):
 def run_command(
     main: Main,
     define_flags: Callable[[flags.FlagValues], None],
-    description: str,
+    description: str | None,
     positional: Sequence[str] = (),
 ) -> NoReturn:
     """Runs a command in a process of its own, as it reads what strangers made, and exits.
