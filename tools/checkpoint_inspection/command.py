@@ -143,8 +143,8 @@ def _contents_record(contents: Contents, config: InspectConfig) -> Record:
         "checkpoint": contents.reader.prefix,
         "format": contents.reader.version,
         "files": [
-            {"name": os.path.basename(file), "bytes": int(tf.io.gfile.stat(file).length)}
-            for file in contents.reader.files
+            {"name": os.path.basename(file), "bytes": size}
+            for file, size in zip(contents.reader.files, contents.reader.sizes, strict=True)
         ],
         "graph": contents.meta.path if contents.meta else None,
         "manifest": _manifest_record(said._asdict()) if said else None,

@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from checkpoints import manifest, naming
 from checkpoints.errors import CheckpointError
+from checkpoints.folder import names_in
 from checkpoints.loading.checkpoint_reader import CheckpointReader
-from checkpoints.loading.nearby import names_in
 from checkpoints.loading.state_file import named_checkpoint
 from checkpoints.loading.stored_tensors import stored_tensors
 from checkpoints.loading.variable_files import prefix_of

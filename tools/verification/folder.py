@@ -8,7 +8,7 @@ from typing import TypeAlias
 import tensorflow as tf
 
 from checkpoints import lock
-from checkpoints.loading.nearby import names_in
+from checkpoints.folder import names_in
 from tools.common.folder_entries import Entry, Listing, list_folder, named_entry
 from tools.common.leftovers import Leftover, find_leftovers
 from tools.verification.checkpoint import verify_entry
