@@ -101,7 +101,7 @@ def list_checkpoints(path: str, hold: Hold) -> FolderList:
       CheckpointError: the folder cannot be read, or holds none.
     """
     found = list_folder(path).entries
-    for entry in in_order(found)[-_MAX_HELD:]:
+    for entry in in_order(found)[: -_MAX_HELD - 1 : -1]:
         hold(entry.prefix)
     files = _files_by_prefix(path)
     entries = {entry: _listed(path, entry, files) for entry in found}
