@@ -17,18 +17,37 @@ import tensorflow as tf
 from google.protobuf import text_encoding
 
 from checkpoints import durable, naming
+from checkpoints.errors import CheckpointError, reason
 
 SET_ASIDE_SUFFIX = ".set-aside"
 
 
-def files_by_step(folder: str) -> dict[int, set[str]]:
-    """The suffixes of the files of each step, by rising step; empty where there is no folder."""
+def names_in(path: str) -> list[str]:
+    """The names of a folder's entries, sorted.
+
+    One that is not UTF-8 is left out: it is no checkpoint's, and TensorFlow cannot open it.
+
+    Raises:
+      CheckpointError: it cannot be listed.
+    """
     try:
-        names = tf.io.gfile.listdir(folder or ".")
-    except tf.errors.NotFoundError:
-        return {}
+        if durable.is_local(path):
+            names = os.listdir(path or ".")
+            return sorted(name for name in names if name == name.encode(errors="ignore").decode())
+        return sorted(name.rstrip("/") for name in tf.io.gfile.listdir(path))
+    except (OSError, tf.errors.OpError) as error:
+        why = error.strerror if isinstance(error, OSError) else reason(error)
+        raise CheckpointError(f"{path} cannot be read: {why}") from error
+
+
+def files_by_step(folder: str) -> dict[int, set[str]]:
+    """The suffixes of the files of each step, by rising step; empty where there is no folder.
+
+    Raises:
+      CheckpointError: it cannot be listed.
+    """
     suffixes: dict[int, set[str]] = defaultdict(set)
-    for name in names:
+    for name in names_in(folder) if tf.io.gfile.isdir(folder or ".") else ():
         if found := naming.split_name(name):
             suffixes[found[0]].add(found[1])
     return dict(sorted(suffixes.items()))

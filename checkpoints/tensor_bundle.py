@@ -16,6 +16,13 @@ from checkpoints.index_table import check_index
 from checkpoints.naming import INDEX_SUFFIX
 from checkpoints.readable_prefix import readable_prefix
 
+# What TensorFlow's reader of checkpoints raises: errors of its own, and those that its C++ side
+# makes of a status. A file that is cut short is an IndexError, a missing index a ValueError.
+READER_ERRORS = (
+    *(tf.errors.OpError, IndexError, OverflowError, RuntimeError),
+    *(SystemError, TypeError, ValueError),
+)
+
 
 class VariableSpec(NamedTuple):
     """The shape and the dtype of a variable, as they are compared with a checkpoint's."""
@@ -78,8 +85,7 @@ def read_bundle(
     with readable_prefix(prefix) as path:
         try:
             return _read(path, expected)
-        except (tf.errors.OpError, ValueError, RuntimeError) as error:
-            # The reader raises ValueError where there is no index; its C++ side, RuntimeError.
+        except READER_ERRORS as error:
             line = reason(error).replace(path, prefix)
             raise CheckpointError(f"unreadable: {line}") from error
 

@@ -6,6 +6,7 @@ from absl import logging
 
 from checkpoints import folder, manifest, naming
 from checkpoints.errors import CheckpointError
+from checkpoints.newest import is_held
 from checkpoints.retention import Retention, Saved, best_first, steps_to_delete
 
 
@@ -53,7 +54,8 @@ def after_save(path: str, newest: int, retention: Retention) -> bool:
     """Writes the state file, then lets the oldest checkpoints go.
 
     A checkpoint of a later step than `newest` has been stepped over as damaged. It counts for
-    nothing here: it neither takes the place of a good one nor goes before it is written again.
+    nothing here: it neither takes the place of a good one nor goes before it is written again. One
+    that another process is reading goes with a later save.
 
     Args:
       path: the folder.
@@ -74,7 +76,8 @@ def after_save(path: str, newest: int, retention: Retention) -> bool:
     kept = [step for step in steps if step not in doomed]
     rewritten = bool(kept) and folder.write_state(path, kept)
     for step in doomed:
-        folder.delete_files(path, step, found[step])
+        if not is_held(naming.checkpoint_prefix(path, step)):
+            folder.delete_files(path, step, found[step])
     return rewritten
 
 

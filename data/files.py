@@ -113,7 +113,10 @@ def list_folder(path: str) -> list[str]:
             # Object stores mark their folders with a trailing slash.
             return sorted(name.rstrip("/") for name in tf.io.gfile.listdir(path))
         except UnicodeDecodeError as error:
-            raise DataError(f"{path}: holds a file whose name is not UTF-8; rename it") from error
+            name = bytes(error.object)
+            raise DataError(
+                f"{path}: holds {name!r}, a name that is not UTF-8; rename it"
+            ) from error
 
 
 def is_folder(path: str) -> bool:

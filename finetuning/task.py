@@ -7,10 +7,12 @@ from typing import Any
 
 from absl import logging
 
-from checkpoints.loading.model_files import open_model
+from checkpoints.loading.model_files import find_model, open_model
 from checkpoints.loading.time_limit import TimeLimit
+from checkpoints.loading.variable_files import prefix_of
 from checkpoints.manifest import verify_checkpoint
 from checkpoints.meta_graph import Description, export_meta_graph
+from checkpoints.newest import Hold, read_newest
 from data.bad_rows import TrainingBatches
 from data.batches import ShuffledBatches
 from data.options import RAMP
@@ -22,6 +24,7 @@ from finetuning.images import IMPORT, Images, open_images, test_batches
 from finetuning.initial import restored_values
 from models.model_graph import ModelGraph
 from training.config import last_step, log_interval
+from training.initial_values import InitialValues
 from training.task import Task
 
 
@@ -34,8 +37,8 @@ def make_task(config: FinetuneConfig) -> Task:
       TrainingError: model, images and flags do not go together.
     """
     limit = TimeLimit(config.time_limit, config.end_after)
-    with limit.over("reading the model"):
-        plan = _plan(config)
+    plan, initial = read_newest([config.meta], functools.partial(_plan, config, limit))
+    handed_over = [initial]  # Once, so that the values are freed as soon as they are assigned.
     images = open_images(plan, config, limit)
     source, num_images = images.data.train, len(images.data.train)
     batch_size = images.shape[0] or config.batch_size or min(DEFAULT_BATCH_SIZE, num_images)
@@ -56,18 +59,22 @@ def make_task(config: FinetuneConfig) -> Task:
         log_every_steps=log_interval(config.run.log_every_steps, num_images, batch_size),
         identity=_identity(config, plan, images, batch_size),
         write_data=images.data.write,
-        initial_values=lambda: restored_values(plan),
+        initial_values=handed_over.pop,
     )
 
 
-def _plan(config: FinetuneConfig) -> BasePlan:
-    """Opens the model and finds the part that is built on."""
-    meta = open_model(config.meta, config.max_meta_mb << 20)
-    verify_checkpoint(meta.prefix)
-    plan = plan_base(meta, config)
+def _plan(config: FinetuneConfig, limit: TimeLimit, hold: Hold) -> tuple[BasePlan, InitialValues]:
+    """Opens the model, finds the part that is built on, and reads its values."""
+    with limit.over("reading the model"):
+        file = find_model(config.meta)
+        hold(prefix_of(file))
+        meta = open_model(file, config.max_meta_mb << 20)
+        verify_checkpoint(meta.prefix)
+        plan = plan_base(meta, config)
+    values = restored_values(plan)
     for setting in plan.settings:
         logging.info("in training, %s", setting)
-    return plan
+    return plan, values
 
 
 def _build(config: FinetuneConfig, plan: BasePlan, images: Images) -> ModelGraph:

@@ -6,15 +6,15 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import tensorflow as tf
-from absl import logging
 
 from checkpoints.best import best_checkpoint
 from checkpoints.errors import CheckpointError
 from checkpoints.loading.meta_graph_file import MetaGraphFile
 from checkpoints.loading.model_files import find_model, open_model
+from checkpoints.loading.variable_files import find_variables, prefix_of
 from checkpoints.manifest import verify_checkpoint
 from checkpoints.naming import DATA_SUFFIX, INDEX_SUFFIX, META_SUFFIX
-from checkpoints.newest import say_if_gone
+from checkpoints.newest import Hold, read_newest, say_if_gone
 from prediction.config import BEST, ModelConfig
 from prediction.model import Model, read_model
 
@@ -47,15 +47,23 @@ def with_chosen(config: _Config, work: Callable[[_Config], _Result]) -> _Result:
     Raises:
       CheckpointError: they cannot be had; what `work` raises.
     """
-    chosen = _chosen(config)
-    while True:
-        try:
-            return _with_files(chosen, work)
-        except CheckpointError as error:
-            before, chosen = chosen, _chosen(config)
-            if chosen == before:
-                raise
-            logging.warning("%s; reading %s", error, chosen.checkpoint or chosen.meta)
+
+    def on_chosen(hold: Hold) -> _Result:
+        chosen = _chosen(config)
+        for path in (chosen.meta, chosen.checkpoint):
+            if path is not None:
+                hold(prefix_of(path))
+        return _with_files(chosen, work)
+
+    return read_newest((config.meta, config.checkpoint, _folder_of_best(config)), on_chosen)
+
+
+def _folder_of_best(config: ModelConfig) -> str | None:
+    """Where the best checkpoint is looked for; None where another is asked for."""
+    if config.checkpoint != BEST:
+        return None
+    is_folder = tf.io.gfile.isdir(config.meta)
+    return config.meta if is_folder else os.path.dirname(config.meta) or "."
 
 
 def _chosen(config: _Config) -> _Config:
@@ -63,16 +71,17 @@ def _chosen(config: _Config) -> _Config:
 
     The best has its own graph where no other is named.
     """
-    is_folder = tf.io.gfile.isdir(config.meta)
-    if config.checkpoint == BEST:
-        best = _best(config.meta if is_folder else os.path.dirname(config.meta) or ".")
-        if is_folder:
-            return dataclasses.replace(config, meta=best + META_SUFFIX, checkpoint=None)
-        return dataclasses.replace(config, checkpoint=best)
-    if is_folder:
-        meta = find_model(config.meta, config.checkpoint is None)
-        return dataclasses.replace(config, meta=meta)
-    return config
+    best = _folder_of_best(config)
+    if best == config.meta:
+        return dataclasses.replace(config, meta=_best(best) + META_SUFFIX, checkpoint=None)
+    meta, checkpoint = config.meta, config.checkpoint
+    if best is not None:
+        checkpoint = _best(best)
+    elif checkpoint is not None and tf.io.gfile.isdir(checkpoint):
+        checkpoint = find_variables(checkpoint)
+    if tf.io.gfile.isdir(meta):
+        meta = find_model(meta, checkpoint is None)
+    return dataclasses.replace(config, meta=meta, checkpoint=checkpoint)
 
 
 def _best(folder: str) -> str:

@@ -4,6 +4,7 @@ It is strict. Each variable of a scope that is asked for has to be there, of the
 dtype, and each one that is there has to have its place, unless --exclude names it.
 """
 
+import functools
 import re
 from collections.abc import Collection, Mapping, Sequence
 
@@ -12,6 +13,7 @@ import tensorflow as tf
 from checkpoints import folder, naming
 from checkpoints.errors import CheckpointError, first_few
 from checkpoints.loading.checkpoint_reader import CheckpointReader
+from checkpoints.newest import Hold, read_newest
 from checkpoints.tensor_bundle import VariableSpec
 from training.config import InitFrom
 from training.initial_values import InitialValues
@@ -36,7 +38,12 @@ def read_init_from(request: InitFrom, specs: Mapping[str, VariableSpec]) -> Init
       CheckpointError: a rule matches nothing, a variable is missing, has no place or does not fit,
         or the checkpoint is damaged; the first few are named.
     """
+    return read_newest([request.path], functools.partial(_read, request, specs))
+
+
+def _read(request: InitFrom, specs: Mapping[str, VariableSpec], hold: Hold) -> InitialValues:
     prefix = _prefix(request.path)
+    hold(prefix)
     reader = CheckpointReader(prefix)
     held = {
         key: VariableSpec(tuple(shape), reader.dtypes[key].name)

@@ -14,9 +14,11 @@ import tensorflow as tf
 from checkpoints.bounded_file import check_fetched, read_head
 from checkpoints.errors import CheckpointError
 from checkpoints.file_kinds import HEAD_BYTES, kind_of
+from checkpoints.folder import names_in
 from checkpoints.index_table import check_index
 from checkpoints.naming import INDEX_SUFFIX
 from checkpoints.readable_prefix import readable_prefix
+from checkpoints.tensor_bundle import READER_ERRORS
 
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})")
 # The format of 2016 compresses its values with Snappy (at most 64 bytes out of 3) and writes
@@ -33,6 +35,7 @@ class CheckpointReader:
       prefix: its own.
       version: of its format, `V1` or `V2`.
       files: the paths of those that hold values, by rising number.
+      sizes: the bytes that each of them has.
       shapes: key -> shape of each tensor; of one that was saved in slices, that of the whole.
       dtypes: key -> tf.DType.
     """
@@ -49,7 +52,8 @@ class CheckpointReader:
         self.version = "V2" if found.ratio == 1 else "V1"
         for file in self.files:
             check_fetched(file)
-        self._max_bytes = found.ratio * _total_size(self.files)
+        self.sizes = _sizes(self.files)
+        self._max_bytes = found.ratio * sum(self.sizes)
         links = ExitStack()
         self._readable = links.enter_context(readable_prefix(prefix))
         weakref.finalize(self, links.close)
@@ -93,7 +97,7 @@ class CheckpointReader:
         """Makes a CheckpointError of whatever the reader's C++ side raises."""
         try:
             yield
-        except (tf.errors.OpError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        except READER_ERRORS as error:
             line = (str(error).splitlines() or ["it cannot be read"])[0]
             raise self._damage(line.replace(self._readable, self.prefix)) from error
 
@@ -135,10 +139,7 @@ def _files(prefix: str) -> _Files:
     one, it is the format V1: a file at the prefix itself, or shards beside it.
     """
     folder, base = os.path.split(prefix)
-    try:
-        names = set(tf.io.gfile.listdir(folder or "."))
-    except tf.errors.OpError as error:
-        raise CheckpointError(f"{folder} cannot be read: {error.message}") from error
+    names = set(names_in(folder))
     if base + INDEX_SUFFIX in names:
         shards = _shards(names, f"{base}.data")
         _check_shards(prefix, shards)
@@ -157,9 +158,9 @@ def _files(prefix: str) -> _Files:
     return _Files(f"-?????-of-{shards[0][1]}", files, _MAX_RATIO_OF_V1)
 
 
-def _total_size(files: Collection[str]) -> int:
+def _sizes(files: Collection[str]) -> list[int]:
     try:
-        return sum(int(tf.io.gfile.stat(file).length) for file in files)
+        return [int(tf.io.gfile.stat(file).length) for file in files]
     except tf.errors.OpError as error:
         raise CheckpointError(f"a checkpoint's file cannot be read: {error.message}") from error
 

@@ -17,6 +17,7 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from checkpoints import folder, naming
 from checkpoints.bounded_file import read_bounded
 from checkpoints.errors import CheckpointError, first_few
+from checkpoints.folder import names_in
 from checkpoints.loading.graph_files import (
     GRAPH_SUFFIXES,
     SAVED_MODEL_FILES,
@@ -25,7 +26,7 @@ from checkpoints.loading.graph_files import (
 )
 from checkpoints.loading.meta_graph_file import MetaGraphFile, read_meta_graph
 from checkpoints.loading.model_parsing import DEFAULT_MAX_BYTES, MAX_META_FLAG
-from checkpoints.loading.nearby import names_in, no_graph, nothing_in
+from checkpoints.loading.nearby import no_graph, nothing_in
 from checkpoints.loading.state_file import named_checkpoint
 from checkpoints.loading.variable_files import (
     SAVED_MODEL_VARIABLES,

@@ -8,26 +8,15 @@ import tensorflow as tf
 
 from checkpoints import naming
 from checkpoints.bounded_file import read_head
-from checkpoints.errors import CheckpointError, first_few, reason
+from checkpoints.errors import CheckpointError, first_few
 from checkpoints.file_kinds import HEAD_BYTES, kind_of
+from checkpoints.folder import names_in
 from checkpoints.loading.graph_files import GRAPH_SUFFIXES, SAVED_MODEL_FILES
 from checkpoints.loading.nearest_names import nearest_names
 
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z")
 _MAX_NAMED = 10
 _MAX_FOLDERS = 200  # That are looked into for a model; a home may hold any number.
-
-
-def names_in(path: str) -> list[str]:
-    """The names of a folder's entries, sorted.
-
-    Raises:
-      CheckpointError: it cannot be read.
-    """
-    try:
-        return sorted(name.rstrip("/") for name in tf.io.gfile.listdir(path or "."))
-    except tf.errors.OpError as error:
-        raise CheckpointError(f"{path} cannot be read: {reason(error)}") from error
 
 
 def no_graph(path: str, prefix: str) -> CheckpointError:

@@ -7,8 +7,9 @@ import tensorflow as tf
 
 from checkpoints import folder, naming
 from checkpoints.errors import CheckpointError, first_few
+from checkpoints.folder import names_in
 from checkpoints.loading.graph_files import SAVED_MODEL_FILES
-from checkpoints.loading.nearby import beside, names_in
+from checkpoints.loading.nearby import beside
 from checkpoints.loading.state_file import named_checkpoint
 
 # Of a SavedModel, the checkpoint's prefix in its folder.

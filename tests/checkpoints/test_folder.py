@@ -1,11 +1,15 @@
 """The state of a folder follows from its files."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 import tensorflow as tf
 
-from checkpoints import folder, naming
+from checkpoints import folder, naming, upkeep
+from checkpoints.errors import CheckpointError
+from checkpoints.retention import Retention
 
 
 def _touch(path: Path, step: int, *suffixes: str) -> None:
@@ -44,6 +48,28 @@ def path(tmp_path: Path) -> Path:
 def test_usable_steps_rise_and_leave_out_leftovers(path: Path) -> None:
     assert folder.usable_steps(str(path)) == [20, 100]
     assert folder.usable_steps(str(path / "absent")) == []
+
+
+def test_a_name_that_is_not_utf_8_is_passed_over(path: Path) -> None:
+    before = folder.files_by_step(str(path))
+    strange = [bytes(path) + name for name in (b"/my-model-7.\xff", b"/\xff\xfe.index")]
+    for name in strange:
+        Path(os.fsdecode(name)).touch()
+    assert folder.files_by_step(str(path)) == before
+    assert upkeep.after_save(str(path), 100, Retention(max_to_keep=1))
+    assert folder.delete_leftovers(str(path)) == [30, 40, 50]
+    assert all(map(os.path.exists, strange))
+
+
+def test_a_folder_that_may_not_be_listed_is_one_line(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    with pytest.raises(CheckpointError, match=f"^{path} cannot be read: Permission denied$"):
+        folder.usable_steps(str(path))
 
 
 def test_only_leftovers_are_cleared(path: Path) -> None:

@@ -9,6 +9,8 @@ import pytest
 import tensorflow as tf
 
 from checkpoints.errors import CheckpointError
+from checkpoints.loading.checkpoint_reader import CheckpointReader
+from checkpoints.restore import restore_newest
 from checkpoints.tensor_bundle import BundleWriter, VariableSpec, read_bundle
 
 v1 = tf.compat.v1
@@ -43,6 +45,33 @@ def test_a_stock_savers_checkpoint_is_read(values: Values, specs: Specs, tmp_pat
         stock = v1.train.Saver().save(session, str(tmp_path / "stock"), write_meta_graph=False)
     found = read_bundle(stock, specs)
     assert all(found[name].tobytes() == values[name].tobytes() for name in values)
+
+
+def test_a_data_file_cut_short_without_a_manifest_is_stepped_over(
+    values: Values, specs: Specs, tmp_path: Path
+) -> None:
+    """By its reader, whose errors are of many kinds, wherever the cut is."""
+    with tf.Graph().as_default(), v1.Session() as session:
+        for name, value in values.items():
+            v1.get_variable(name, initializer=value, use_resource=False)
+        session.run(v1.global_variables_initializer())
+        for step in (7, 8):
+            v1.train.Saver().save(session, f"{tmp_path}/my-model", global_step=step)
+    data = tmp_path / "my-model-8.data-00000-of-00001"
+    content = data.read_bytes()
+    for size in range(len(content)):
+        data.write_bytes(content[:size])
+        found = restore_newest(str(tmp_path), specs)
+        assert found is not None
+        assert found.step == 7
+        with pytest.raises(CheckpointError):
+            _read_all(CheckpointReader(f"{tmp_path}/my-model-8"))
+
+
+def _read_all(reader: CheckpointReader) -> None:
+    """As every other reader does."""
+    for key in reader.shapes:
+        reader.read(key)
 
 
 def test_reading_gives_back_what_was_written(prefix: str, values: Values, specs: Specs) -> None:

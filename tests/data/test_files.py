@@ -58,7 +58,7 @@ def test_missing_folder_is_named(tmp_path: Path, data_error_line: DataErrorLine)
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
 def test_name_that_is_not_utf8_is_refused(tmp_path: Path, data_error_line: DataErrorLine) -> None:
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png")).touch()
-    with data_error_line("name is not UTF-8; rename it"):
+    with data_error_line(r"holds b.\\xff\.png., a name that is not UTF-8; rename it"):
         files.list_folder(str(tmp_path))
 
 

@@ -1,5 +1,6 @@
 """One inspection from start to end: what tools.inspect_checkpoint does once its flags are read."""
 
+import functools
 import json
 import os
 import re
@@ -10,10 +11,12 @@ import tensorflow as tf
 from absl import logging
 
 from checkpoints import naming
+from checkpoints.errors import CheckpointError
 from checkpoints.loading.graph_files import SAVED_MODEL_FILES
 from checkpoints.loading.model_parsing import DEFAULT_MAX_BYTES
 from checkpoints.loading.time_limit import TimeLimit
 from checkpoints.loading.variable_files import find_variables
+from checkpoints.newest import Hold, read_newest
 from prediction.json_values import json_value
 from tools.checkpoint_inspection.contents import Contents, TensorEntry, read_contents
 from tools.checkpoint_inspection.folder_list import FolderList, list_checkpoints
@@ -78,17 +81,22 @@ def inspect(config: InspectConfig) -> Record:
     Raises:
       CheckpointError, ToolError: one line for the user.
     """
+    return read_newest([config.ckpt], functools.partial(_inspect, config))
+
+
+def _inspect(config: InspectConfig, hold: Hold) -> Record:
     wants_tensors = bool(config.tensors) or config.stats or config.filter is not None
     if _is_folder(config.ckpt):
-        found = list_checkpoints(config.ckpt)
+        found = list_checkpoints(config.ckpt, hold)
         if not wants_tensors:
             return _folder_record(found)
         if found.newest is None:
-            raise ToolError(f"--ckpt={config.ckpt}: none of its checkpoints is whole")
+            raise CheckpointError(f"--ckpt={config.ckpt}: none of its checkpoints is whole")
         prefix = os.path.join(config.ckpt, found.newest)
         logging.info("of %s the newest is read, %s", config.ckpt, found.newest)
     else:
         prefix = find_variables(config.ckpt)
+        hold(prefix)
     with config.time_limit.over(_READING):
         contents = read_contents(prefix, config.max_meta_bytes)
     if config.tensors:
@@ -143,8 +151,8 @@ def _contents_record(contents: Contents, config: InspectConfig) -> Record:
         "checkpoint": contents.reader.prefix,
         "format": contents.reader.version,
         "files": [
-            {"name": os.path.basename(file), "bytes": int(tf.io.gfile.stat(file).length)}
-            for file in contents.reader.files
+            {"name": os.path.basename(file), "bytes": size}
+            for file, size in zip(contents.reader.files, contents.reader.sizes, strict=True)
         ],
         "graph": contents.meta.path if contents.meta else None,
         "manifest": _manifest_record(said._asdict()) if said else None,

@@ -8,19 +8,21 @@ import tensorflow as tf
 
 from checkpoints import manifest, naming
 from checkpoints.errors import CheckpointError
+from checkpoints.folder import names_in
 from checkpoints.loading.checkpoint_reader import CheckpointReader
-from checkpoints.loading.nearby import names_in
 from checkpoints.loading.state_file import named_checkpoint
 from checkpoints.loading.stored_tensors import stored_tensors
 from checkpoints.loading.variable_files import prefix_of
+from checkpoints.newest import Hold
 from checkpoints.retention import Saved, best_first
-from tools.common.checkpoint_order import newest_of
+from tools.common.checkpoint_order import in_order, newest_of
 from tools.common.folder_entries import EMPTY_NAME, Entry, list_folder, stem_and_step
 from tools.common.leftovers import all_in, find_leftovers
 
 COMMITTED, FOREIGN, LEFTOVER, DAMAGED = "committed", "no manifest", "leftover", "damaged"
 
 _NANOSECONDS = 10**9
+_MAX_HELD = 8  # Of those, a few may be damaged; a process may open only so many files.
 
 
 @dataclass(frozen=True)
@@ -85,16 +87,26 @@ class FolderList:
         return self.named is not None and (self.named or EMPTY_NAME) == self.newest_state_name
 
 
-def list_checkpoints(path: str) -> FolderList:
+def list_checkpoints(path: str, hold: Hold) -> FolderList:
     """Looks into a folder.
 
-    Of each checkpoint the index and the manifest are read, and the sizes of its files.
+    Of each checkpoint the index and the manifest are read, and the sizes of its files. What is
+    deleted meanwhile is left out.
+
+    Args:
+      path: of the folder.
+      hold: called with the prefixes of the newest checkpoints.
 
     Raises:
       CheckpointError: the folder cannot be read, or holds none.
     """
+    found = list_folder(path).entries
+    for entry in in_order(found)[: -_MAX_HELD - 1 : -1]:
+        hold(entry.prefix)
     files = _files_by_prefix(path)
-    entries = {entry: _listed(path, entry, files) for entry in list_folder(path).entries}
+    entries = {entry: _listed(path, entry, files) for entry in found}
+    there = {entry.name for entry in list_folder(path).entries}
+    entries = {e: seen for e, seen in entries.items() if seen.state != DAMAGED or e.name in there}
     listed = [*entries.values()]
     leftovers = [*_leftovers(path)]
     if not listed and not leftovers:
@@ -102,7 +114,7 @@ def list_checkpoints(path: str) -> FolderList:
     state_file = os.path.join(path, naming.STATE_FILE)
     is_file = tf.io.gfile.exists(state_file) and not tf.io.gfile.isdir(state_file)
     named = named_checkpoint(state_file) if is_file else None
-    whole = (entry for entry, found in entries.items() if found.state != DAMAGED)
+    whole = (entry for entry, seen in entries.items() if seen.state != DAMAGED)
     newest = newest_of(whole, named)
     return FolderList(
         path=path,

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from checkpoints import folder, naming
+from checkpoints.folder import names_in
 from checkpoints.loading.graph_files import SAVED_MODEL_FILES
-from checkpoints.loading.nearby import names_in
 from checkpoints.loading.variable_files import SAVED_MODEL_VARIABLES, prefix_of
 
 _DATA = re.compile(r"\.data-\d{5}-of-\d{5}")

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from checkpoints import durable, folder, lock, naming
 from checkpoints.errors import CheckpointError
-from checkpoints.loading.nearby import names_in
+from checkpoints.folder import names_in
 from tools.common.folder_entries import EDITED_SUFFIX
 
 # TensorFlow writes a file under such a name and renames it; the parts of a checkpoint in shards,

@@ -1,11 +1,13 @@
 """What tools/diff.py does once its flags are read."""
 
+import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from checkpoints.loading.model_parsing import DEFAULT_MAX_BYTES
 from checkpoints.loading.time_limit import TimeLimit
+from checkpoints.newest import Hold, read_newest
 from tools.common.errors import ToolError
 from tools.common.output import Record
 from tools.comparison.graphs import compare_graphs
@@ -43,8 +45,12 @@ def diff(config: DiffConfig) -> Record:
     Raises:
       CheckpointError, ToolError: one of them cannot be read, or they have nothing in common.
     """
+    return read_newest([config.a, config.b], functools.partial(_diff, config))
+
+
+def _diff(config: DiffConfig, hold: Hold) -> Record:
     a, b = (
-        open_side(path, flag, config.only, config.max_meta_bytes, config.time_limit)
+        open_side(path, flag, config.only, config.max_meta_bytes, config.time_limit, hold)
         for path, flag in ((config.a, "--a"), (config.b, "--b"))
     )
     pattern = re.compile(config.filter)

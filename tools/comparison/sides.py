@@ -14,7 +14,7 @@ from checkpoints.loading.model_files import open_model
 from checkpoints.loading.time_limit import TimeLimit
 from checkpoints.loading.variable_files import find_variables
 from checkpoints.manifest import verify_checkpoint
-from checkpoints.newest import say_if_gone
+from checkpoints.newest import Hold, say_if_gone
 from tools.common.errors import ToolError
 from tools.common.folder_entries import list_folder, named_entry
 
@@ -37,7 +37,9 @@ class Side:
     meta: MetaGraphFile | None
 
 
-def open_side(path: str, flag: str, only: str | None, max_bytes: int, limit: TimeLimit) -> Side:
+def open_side(
+    path: str, flag: str, only: str | None, max_bytes: int, limit: TimeLimit, hold: Hold
+) -> Side:
     """Opens what a path stands for: no value is read.
 
     Args:
@@ -47,11 +49,12 @@ def open_side(path: str, flag: str, only: str | None, max_bytes: int, limit: Tim
       only: `VARIABLES` or `GRAPH`; None for all there is.
       max_bytes: the size of the largest file of a graph that is read.
       limit: on reading the graph.
+      hold: called with the checkpoint's prefix.
 
     Raises:
       CheckpointError, ToolError: it has nothing that is asked for, or is damaged.
     """
-    prefix = _prefix(path, flag, must=only == VARIABLES)
+    prefix = _prefix(path, flag, hold, must=only == VARIABLES)
     try:
         reader = meta = None
         if only != GRAPH and prefix is not None:
@@ -68,10 +71,11 @@ def open_side(path: str, flag: str, only: str | None, max_bytes: int, limit: Tim
     return Side(path, reader, meta)
 
 
-def _prefix(path: str, flag: str, must: bool) -> str | None:
+def _prefix(path: str, flag: str, hold: Hold, must: bool) -> str | None:
     """The prefix of the checkpoint that belongs to a path; None where there is none.
 
     Raises:
+      CheckpointError: it is deleted just now.
       ToolError: there is none, or not one alone, and there `must` be one.
     """
     if os.path.basename(path) in SAVED_MODEL_FILES:
@@ -87,9 +91,12 @@ def _prefix(path: str, flag: str, must: bool) -> str | None:
         if must:
             raise ToolError(str(error).replace("--ckpt=", f"{flag}=", 1)) from error
         return None  # It may have a graph all the same; if not, that is said.
-    return (
-        prefix if _is_folder(os.path.dirname(prefix)) and named_entry(prefix).has_values else None
-    )
+    hold(prefix)
+    if _is_folder(os.path.dirname(prefix)) and named_entry(prefix).has_values:
+        return prefix
+    if _is_folder(path) and not _is_saved_model(path):
+        raise CheckpointError(f"{prefix} was deleted while it was read")
+    return None
 
 
 def _graph_file(path: str, prefix: str | None, only: str | None) -> str | None:

@@ -1,5 +1,6 @@
 """One edit from start to end: what tools.edit does once its flags are read."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,14 +9,14 @@ import tensorflow as tf
 
 from checkpoints.errors import CheckpointError
 from checkpoints.loading.meta_graph_file import MetaGraphFile, read_meta_graph
-from checkpoints.loading.model_files import open_model
+from checkpoints.loading.model_files import find_model, open_model
 from checkpoints.loading.model_parsing import DEFAULT_MAX_BYTES
 from checkpoints.loading.slots import slot_names
 from checkpoints.loading.time_limit import TimeLimit
-from checkpoints.loading.variable_files import find_variables
+from checkpoints.loading.variable_files import find_variables, prefix_of
 from checkpoints.manifest import verify_checkpoint
 from checkpoints.naming import DATA_SUFFIX, INDEX_SUFFIX, META_SUFFIX
-from checkpoints.newest import say_if_gone
+from checkpoints.newest import Hold, read_newest, say_if_gone
 from prediction import plan
 from prediction.feeds import Feed, read_feeds
 from prediction.inputs import MAX_BYTES
@@ -89,8 +90,17 @@ def edit(config: EditConfig) -> Mapping[str, Any]:
       CheckpointError, DataError, PredictionError, ToolError: one line for the user; nothing is
         written.
     """
-    meta = None if config.meta is None else _open_graph(config, config.meta)
-    prefix = meta.prefix if meta is not None else find_variables(config.checkpoint or "")
+    return read_newest([config.meta, config.checkpoint], functools.partial(_edit_newest, config))
+
+
+def _edit_newest(config: EditConfig, hold: Hold) -> Mapping[str, Any]:
+    prefix = None if config.checkpoint is None else find_variables(config.checkpoint)
+    file = None if config.meta is None else find_model(config.meta, warn=prefix is None)
+    for path in (prefix, file):
+        if path is not None:
+            hold(prefix_of(path))
+    meta = None if file is None else _open_graph(config, file, prefix)
+    prefix = meta.prefix if meta is not None else prefix or ""
     sources = [prefix] if meta is None else [prefix, meta.path.removesuffix(META_SUFFIX)]
     target = Target(config.output, sources, config.overwrite)
     try:
@@ -102,10 +112,10 @@ def edit(config: EditConfig) -> Mapping[str, Any]:
         raise say_if_gone(error, prefix, flag) from error
 
 
-def _open_graph(config: EditConfig, path: str) -> MetaGraphFile:
+def _open_graph(config: EditConfig, path: str, checkpoint: str | None) -> MetaGraphFile:
     """The graph that goes along, and where its variables are."""
     with config.limit.over(_READING):
-        meta = open_model(path, config.max_meta_bytes, config.checkpoint)
+        meta = open_model(path, config.max_meta_bytes, checkpoint)
     if not meta.path.endswith(META_SUFFIX):
         raise ToolError(
             f"{meta.path} is no .meta file, the one kind of graph that can be edited; --ckpt alone "

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from checkpoints import durable, naming
 from checkpoints.errors import reason
-from checkpoints.loading.nearby import names_in
+from checkpoints.folder import names_in
 from checkpoints.loading.variable_files import prefix_of
 from checkpoints.lock import FolderLock
 from tools.common.errors import ToolError

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from checkpoints import durable
 from checkpoints.errors import reason
+from checkpoints.folder import names_in
 from checkpoints.lock import FolderLock
 from tools.common.errors import ToolError
 
@@ -44,8 +45,8 @@ def choose_version(folder: str, asked: int | None) -> int:
 
 
 def _versions(folder: str) -> list[int]:
-    names = tf.io.gfile.listdir(folder) if tf.io.gfile.isdir(folder) else []
-    return [int(name) for name in (n.rstrip("/") for n in names) if _NUMBER.fullmatch(name)]
+    names = names_in(folder) if tf.io.gfile.isdir(folder) else []
+    return [int(name) for name in names if _NUMBER.fullmatch(name)]
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 Only the file of the graph is read, never the variables' data.
 """
 
+import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,12 +12,13 @@ from typing import Any
 
 from checkpoints.errors import CheckpointError
 from checkpoints.loading.meta_graph_file import MetaGraphFile
-from checkpoints.loading.model_files import open_model
+from checkpoints.loading.model_files import find_model, open_model
 from checkpoints.loading.model_parsing import DEFAULT_MAX_BYTES
 from checkpoints.loading.time_limit import TimeLimit
+from checkpoints.loading.variable_files import prefix_of
 from checkpoints.manifest import verify_checkpoint
 from checkpoints.naming import META_SUFFIX
-from checkpoints.newest import say_if_gone
+from checkpoints.newest import Hold, read_newest, say_if_gone
 from prediction.model import read_model
 from prediction.output_file import write_whole
 from tools.common.errors import ToolError
@@ -104,14 +106,21 @@ def inspect_graph(config: GraphInspection) -> dict[str, Any]:
     """
     for flag, path in config.targets.items():
         check_target(path, [], overwrite=config.overwrite, flag=flag)
+    meta = read_newest([config.meta], functools.partial(_open, config))
+    _check_others(config.targets, meta.path)
+    return _found(config, meta)
+
+
+def _open(config: GraphInspection, hold: Hold) -> MetaGraphFile:
     try:
+        file = find_model(config.meta)
+        hold(prefix_of(file))
         with config.limit.over("reading the graph"):
-            meta = open_model(config.meta, config.max_meta_bytes)
+            meta = open_model(file, config.max_meta_bytes)
         verify_checkpoint(meta.path.removesuffix(META_SUFFIX), [META_SUFFIX])
     except CheckpointError as error:
         raise say_if_gone(error, config.meta) from error
-    _check_others(config.targets, meta.path)
-    return _found(config, meta)
+    return meta
 
 
 def _found(config: GraphInspection, meta: MetaGraphFile) -> dict[str, Any]:

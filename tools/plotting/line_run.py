@@ -1,5 +1,6 @@
 """A run of the linear model: its points, the line it has found, and the way there."""
 
+import functools
 import os
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from checkpoints import folder as folders
 from checkpoints import manifest, naming
 from checkpoints.errors import CheckpointError
 from checkpoints.loading.checkpoint_reader import CheckpointReader
+from checkpoints.newest import Hold, read_newest
 from data import linear_points
 from tools.common.errors import ToolError
 from tools.plotting.run_metrics import LARGEST, read_run
@@ -57,12 +59,19 @@ def read_line_run(folder: str) -> LineRun:
       ToolError: it is no run of the linear model, or has no manifest.
       CheckpointError: the newest checkpoint is damaged.
     """
+    return read_newest([folder], functools.partial(_read, folder))
+
+
+def _read(folder: str, hold: Hold) -> LineRun:
     steps = folders.usable_steps(folder)
     if not steps:
         raise ToolError(
             f"--run={folder}: expected the folder of a run of train_linear.py, found no checkpoint "
             f"{naming.checkpoint_name(0)[:-1]}<step> in it"
         )
+    hold(naming.checkpoint_prefix(folder, steps[-1]))
+    if steps[-1] not in folders.usable_steps(folder):
+        raise CheckpointError(f"{folder}: step {steps[-1]} was deleted while it was read")
     x, y = linear_points.points(_seed(folder, steps[-1]))
     newest = _values(folder, steps[-1])
     path = _logged_path(folder, steps[-1])

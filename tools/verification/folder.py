@@ -1,5 +1,6 @@
 """A whole folder of checkpoints, which may be one that is trained into meanwhile."""
 
+import functools
 import os
 import time
 from dataclasses import dataclass, replace
@@ -8,7 +9,10 @@ from typing import TypeAlias
 import tensorflow as tf
 
 from checkpoints import lock
-from checkpoints.loading.nearby import names_in
+from checkpoints.errors import CheckpointError
+from checkpoints.folder import names_in
+from checkpoints.newest import Hold, read_newest
+from tools.common.checkpoint_order import in_order
 from tools.common.folder_entries import Entry, Listing, list_folder, named_entry
 from tools.common.leftovers import Leftover, find_leftovers
 from tools.verification.checkpoint import verify_entry
@@ -86,7 +90,7 @@ def verify_folder(
     known = {} if known is None else known
     before = None
     for _ in range(_PASSES):
-        found = _look(path, graphs, known)
+        found = read_newest([path], functools.partial(_look, path, graphs, known))
         if not (found.is_tidy or is_locked):
             found = replace(found, trained_by=lock.holder(path))
         trained = found.trained_by is not None and bool(found.checkpoints)
@@ -101,12 +105,22 @@ def verify_folder(
     return found
 
 
-def _look(path: str, graphs: GraphChecks, known: dict[str, Verdict]) -> FolderVerdict:
-    """One pass: verifies what is not known yet, then says what is there by then."""
-    for entry in reversed(list_folder(path).entries):  # The newest stay for longest.
+def _look(path: str, graphs: GraphChecks, known: dict[str, Verdict], hold: Hold) -> FolderVerdict:
+    """One pass: verifies what is not known yet, then says what is there by then.
+
+    Raises:
+      CheckpointError: the folder cannot be read, or all that was there has gone.
+    """
+    entries = in_order(list_folder(path).entries)
+    for entry in entries[-1:]:
+        hold(entry.prefix)
+    for entry in reversed(entries):  # The newest stay for longest.
         if entry.name not in known and (verdict := _verify_present(entry, graphs)):
             known[entry.name] = verdict
-    return _judge(list_folder(path), known)
+    found = _judge(list_folder(path), known)
+    if entries and not found.checkpoints:
+        raise CheckpointError(f"{entries[-1].prefix} was deleted while it was read")
+    return found
 
 
 def verify_named(prefix: str, graphs: GraphChecks) -> FolderVerdict:

@@ -1,5 +1,6 @@
 """What a folder's list says of checkpoints whole, damaged and left over, and of the state file."""
 
+import functools
 import os
 import shutil
 from dataclasses import replace
@@ -10,6 +11,7 @@ import pytest
 from checkpoints import manifest
 from checkpoints.errors import CheckpointError
 from checkpoints.folder import write_state
+from checkpoints.newest import read_newest
 from tests.checkpoints.loading.test_stored_tensors import save
 from tools.checkpoint_inspection.folder_list import FolderList, list_checkpoints
 from tools.common.leftovers import find_leftovers
@@ -21,12 +23,16 @@ def run(linear_run: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(linear_run, tmp_path / "model"))
 
 
+def _list(path: str) -> FolderList:
+    return read_newest([path], functools.partial(list_checkpoints, path))
+
+
 def _states(found: FolderList) -> dict[str, str]:
     return {entry.name: entry.state for entry in found.checkpoints}
 
 
 def test_a_run_of_ours(run: Path) -> None:
-    found = list_checkpoints(str(run))
+    found = _list(str(run))
     assert _states(found) == {f"my-model-{step}": "committed" for step in (270, 280, 290, 300)}
     assert [entry.step for entry in found.checkpoints] == [270, 280, 290, 300]
     assert (found.newest, found.named, found.is_state_right) == (*["my-model-300"] * 2, True)
@@ -45,7 +51,7 @@ def test_the_best_is_the_earliest_of_equals(run: Path) -> None:
         assert said is not None
         said = said._replace(test_accuracy=accuracy)
         (run / f"my-model-{step}.manifest").write_bytes(manifest.encode(said))
-    assert list_checkpoints(str(run)).best == "my-model-280"
+    assert _list(str(run)).best == "my-model-280"
 
 
 def test_what_is_damaged_is_not_the_newest(run: Path) -> None:
@@ -53,7 +59,7 @@ def test_what_is_damaged_is_not_the_newest(run: Path) -> None:
     with open(run / "my-model-290.data-00000-of-00001", "ab") as file:
         file.write(b"x")
     (run / "my-model-280.index").unlink()
-    found = list_checkpoints(str(run))
+    found = _list(str(run))
     assert [*_states(found).values()] == ["committed", "damaged", "damaged", "damaged"]
     problems = [entry.problem or "" for entry in found.checkpoints]
     assert "the manifest says" in problems[1]
@@ -65,7 +71,7 @@ def test_what_is_damaged_is_not_the_newest(run: Path) -> None:
 def test_leftovers_of_an_interrupted_save(run: Path) -> None:
     for name in ("my-model-310.data-00000-of-00001", "my-model-310.manifest.tmp"):
         (run / name).write_bytes(b"abc")
-    found = list_checkpoints(str(run))
+    found = _list(str(run))
     assert _states(found)["my-model-310"] == "leftover"
     assert found.checkpoints[-1].bytes == 6
     assert found.newest == "my-model-300"
@@ -77,7 +83,7 @@ def test_leftovers_are_those_that_verify_tells_of(run: Path) -> None:
     (run / "checkpoint.tmp").write_bytes(b"half")
     (run / ".new.being-edited").mkdir()
     (run / ".new.being-edited/model.index").write_bytes(b"half")
-    found = list_checkpoints(str(run)).checkpoints[4:]
+    found = _list(str(run)).checkpoints[4:]
     assert [(entry.name, entry.state, entry.step, entry.bytes) for entry in found] == [
         (".new.being-edited", "leftover", None, 4),
         ("checkpoint.tmp", "leftover", None, 4),
@@ -91,14 +97,14 @@ def test_a_strangers_file_that_was_cut_short(tmp_path: Path) -> None:
     prefix = save(tmp_path / "m-1", {"w": [1.0, 2.0]})
     save(tmp_path / "m-0", {"w": [1.0]})
     Path(f"{prefix}.data-00000-of-00001").write_bytes(b"abc")
-    found = list_checkpoints(str(tmp_path))
+    found = _list(str(tmp_path))
     assert (_states(found)["m-1"], found.newest) == ("damaged", "m-0")
     assert "has 3 bytes, its index speaks of 8" in (found.checkpoints[1].problem or "")
 
 
 def test_an_older_one_in_the_state_file(run: Path) -> None:
     write_state(str(run), [270, 280])
-    found = list_checkpoints(str(run))
+    found = _list(str(run))
     assert (found.named, found.newest, found.is_state_right) == (
         "my-model-280",
         "my-model-300",
@@ -111,7 +117,7 @@ def test_strangers(tmp_path: Path) -> None:
     for name in ("run.ckpt-20", "other-100", "plain", "model--1"):
         save(tmp_path / name, {"w": [1.0]})
     (tmp_path / "lost-5.data-00000-of-00002").write_bytes(b"")
-    found = list_checkpoints(str(tmp_path))
+    found = _list(str(tmp_path))
     assert _states(found) == {
         **dict.fromkeys(("run.ckpt-20", "other-100", "plain", "model--1"), "no manifest"),
         "lost-5": "damaged",
@@ -126,10 +132,10 @@ def test_strangers(tmp_path: Path) -> None:
     }
     for age, name in enumerate(("plain", "run.ckpt-20", "other-100", "model--1")):
         os.utime(tmp_path / f"{name}.index", (1e9 - age, 1e9 - age))
-    found = list_checkpoints(str(tmp_path))
+    found = _list(str(tmp_path))
     assert (found.newest, found.has_state_file) == ("plain", False)
     (tmp_path / "checkpoint").write_text('model_checkpoint_path: "/elsewhere/run.ckpt-20"')
-    found = list_checkpoints(str(tmp_path))
+    found = _list(str(tmp_path))
     assert (found.newest, found.is_state_right) == ("run.ckpt-20", True)
 
 
@@ -137,7 +143,7 @@ def test_the_steps_of_one_run_are_an_order(tmp_path: Path) -> None:
     for step in (9, 100, 20):
         save(tmp_path / f"model.ckpt-{step}", {"w": [1.0]})
     (tmp_path / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-20"')
-    found = list_checkpoints(str(tmp_path))
+    found = _list(str(tmp_path))
     assert [entry.step for entry in found.checkpoints] == [9, 20, 100]
     assert (found.newest, found.is_state_right) == ("model.ckpt-100", False)
 
@@ -148,7 +154,7 @@ def test_an_empty_name(tmp_path: Path) -> None:
     for suffix in (".index", ".data-00000-of-00001"):
         Path(prefix + suffix).rename(tmp_path / suffix)
     (tmp_path / "checkpoint").write_text('model_checkpoint_path: "./"')
-    found = list_checkpoints(str(tmp_path))
+    found = _list(str(tmp_path))
     assert (found.newest, found.is_state_right) == ("", True)
 
 
@@ -158,7 +164,7 @@ def test_an_empty_name(tmp_path: Path) -> None:
 def test_a_state_file_that_is_wrong(content: bytes, named: str | None, tmp_path: Path) -> None:
     save(tmp_path / "m-1", {"w": [1.0]})
     (tmp_path / "checkpoint").write_bytes(content)
-    found = list_checkpoints(str(tmp_path))
+    found = _list(str(tmp_path))
     assert (found.has_state_file, found.named, found.is_state_right) == (True, named, False)
     assert found.newest_state_name == "m-1"
 
@@ -166,7 +172,7 @@ def test_a_state_file_that_is_wrong(content: bytes, named: str | None, tmp_path:
 def test_a_folder_called_as_the_state_file_is(tmp_path: Path) -> None:
     save(tmp_path / "m-1", {"w": [1.0]})
     (tmp_path / "checkpoint").mkdir()
-    assert not list_checkpoints(str(tmp_path)).has_state_file
+    assert not _list(str(tmp_path)).has_state_file
 
 
 def test_a_checkpoint_that_goes_while_it_is_looked_at(
@@ -181,16 +187,16 @@ def test_a_checkpoint_that_goes_while_it_is_looked_at(
         return read(folder, step)
 
     monkeypatch.setattr(manifest, "read", read_late)
-    found = list_checkpoints(str(run))
-    assert [*_states(found).values()] == ["damaged", *["committed"] * 3]
+    found = _list(str(run))
+    assert _states(found) == {f"my-model-{step}": "committed" for step in (280, 290, 300)}
 
 
 def test_none(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("")
     with pytest.raises(CheckpointError, match="it holds no checkpoint"):
-        list_checkpoints(str(tmp_path))
+        _list(str(tmp_path))
 
 
 def test_without_a_newest_the_state_file_cannot_be_right(run: Path) -> None:
-    found = replace(list_checkpoints(str(run)), newest=None, named=None)
+    found = replace(_list(str(run)), newest=None, named=None)
     assert not found.is_state_right
