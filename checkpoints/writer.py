@@ -187,7 +187,7 @@ class CheckpointWriter:
             suffixes = folder.files_by_step(self._folder).get(step, set())
             if folder.is_leftover(suffixes):
                 folder.delete_files(self._folder, step, suffixes)
-        except (tf.errors.OpError, OSError) as error:
+        except (tf.errors.OpError, OSError, CheckpointError) as error:
             logging.warning(
                 "leftovers of step %d stay until the next start: %s", step, reason(error)
             )
