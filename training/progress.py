@@ -2,8 +2,7 @@
 
 import sys
 import time
-from contextlib import suppress
-from typing import Any, TextIO, cast
+from typing import TextIO
 
 from tqdm import tqdm
 
@@ -30,7 +29,7 @@ class Progress:
           examples: what the batches are made of, such as "images".
           terminal: where all this is written; None for stderr.
         """
-        self._stream = cast(TextIO, _Heedless(sys.stderr if terminal is None else terminal))
+        self._stream = sys.stderr if terminal is None else terminal
         self._last, self._batch_size, self._examples = last, batch_size, examples
         self._start, self._started_at = start, time.perf_counter()
         self._logged, self._logged_at = start, self._started_at
@@ -70,28 +69,6 @@ class Progress:
     def __exit__(self, *error: object) -> None:
         if self._bar is not None:
             self._bar.close()
-
-
-class _Heedless:
-    """A stream whose failures count for nothing: what cannot be shown is to stop no step.
-
-    It may be a terminal that is gone, a pipe whose reader has ended, or a file on a full disk.
-    """
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        with suppress(OSError):
-            self._stream.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        with suppress(OSError):
-            self._stream.flush()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
 
 
 def _clock(seconds: float) -> str:

@@ -8,16 +8,15 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
+from cli.signals import stop_signals
+
 ECHO_SECONDS = 0.5  # Who started the process may pass on a Ctrl-C that it was sent itself.
-# A closed terminal sends SIGHUP; Windows has none.
-_SIGNALS = tuple(getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n))
 
 
 class StopSignals:
     """While entered, the first signal is noted and the second SIGINT ends the process at once.
 
-    One that comes within `ECHO_SECONDS` of the first counts as the same. A SIGHUP that is ignored,
-    as `nohup` has it, stays so.
+    One that comes within `ECHO_SECONDS` of the first counts as the same.
 
     Attributes:
       received: the first signal's number; None while there was none.
@@ -33,9 +32,7 @@ class StopSignals:
         # Python delivers signals to the main thread alone, and only it may say who takes them.
         if threading.current_thread() is threading.main_thread():
             self._previous = {
-                number: signal.signal(number, self._note)
-                for number in _SIGNALS
-                if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN
+                number: signal.signal(number, self._note) for number in stop_signals()
             }
         return self
 

@@ -6,6 +6,7 @@ from typing import TextIO
 
 import pytest
 
+from cli.standard_streams import unfailing_writer
 from training.metrics import Metrics
 from training.progress import Progress
 
@@ -49,12 +50,13 @@ def test_another_file_has_no_bar(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
-def test_a_stream_that_is_gone_stops_no_step(is_terminal: bool) -> None:
-    """Its reader has ended, the disk is full, or the terminal is closed."""
-    full = open("/dev/full", "w", buffering=1)  # noqa: SIM115 (closing it fails, which is a part)
-    full.isatty = lambda: is_terminal  # type: ignore[method-assign]
-    _show(full)
-    with pytest.raises(OSError, match="No space left"):
-        full.write("line\n")
-    with pytest.raises(OSError, match="No space left"):
-        full.close()
+def test_a_stream_that_is_gone_stops_no_step(
+    is_terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As scripts have it: its reader has ended, the disk is full, or the terminal is closed."""
+    with open("/dev/full", "wb", buffering=0) as full:
+        stream = unfailing_writer(full.fileno(), "utf-8")
+        monkeypatch.setattr(stream, "isatty", lambda: is_terminal)
+        _show(stream)
+        with pytest.raises(OSError, match="No space left"):
+            full.write(b"x")
