@@ -19,7 +19,7 @@ from benchmarks.fuzz_campaign import Place, Results
 
 PROJECT = Path(__file__).resolve().parents[2]
 
-MUTATIONS = 300
+MUTATIONS = 100
 
 
 def test_mutated_meta_graphs_are_predicted_with_or_refused_in_a_line() -> None:
@@ -36,7 +36,7 @@ def test_mutated_meta_graphs_are_predicted_with_or_refused_in_a_line() -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=250,
+        timeout=900,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     counts = {k: int(v) for k, v in re.findall(r"^  (.*): (\d+)$", ended.stdout, re.MULTILINE)}
@@ -71,7 +71,7 @@ def _misbehave(number: int) -> str:
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Its child needs no threads.
 def test_defects_are_noticed_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fuzz_campaign, "HANG_SECONDS", 2.0)
+    monkeypatch.setattr(fuzz_campaign, "HANG_SECONDS", 5.0)
     place = _place(tmp_path)
     results, number = Results(Counter(), []), 0
     while number < 9:
