@@ -47,11 +47,9 @@ def main() -> None:
             running.remove(ended)
         running.append(_fork(functools.partial(_play, folder, name, scenes[name])))
     _wait(running)
-    json.dump({name: json.loads(_result(folder, name).read_text()) for name in scenes}, sys.stdout)
-
-
-def _result(folder: Path, name: str) -> Path:
-    return folder / f"{name}.json"
+    json.dump(
+        {name: json.loads((folder / f"{name}.json").read_text()) for name in scenes}, sys.stdout
+    )
 
 
 def _fork(work: Callable[[], int | None]) -> int:
@@ -85,7 +83,7 @@ def _play(folder: Path, name: str, commands: list[str]) -> None:
     place.mkdir(exist_ok=True)
     os.chdir(place)
     found = [_run(command, folder / f"{name}.out", folder / f"{name}.err") for command in commands]
-    _result(folder, name).write_text(json.dumps(found))
+    (folder / f"{name}.json").write_text(json.dumps(found))
 
 
 def _run(command: str, out: Path, err: Path) -> tuple[int, str, str]:

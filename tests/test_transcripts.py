@@ -66,7 +66,7 @@ def _short(number: str) -> str:
 
 def _same(one: str, other: str) -> bool:
     """Whether two lines have the same words, but for the width of columns and the last digits."""
-    ours, theirs = (re.sub(r"(?<=\S) {2,}", "  ", line) for line in (one, other))
+    ours, theirs = (re.sub(r"(?<=\S) +", " ", x).replace(" ]", "]") for x in (one, other))
     if _NUMBER.sub("#", ours) != _NUMBER.sub("#", theirs):
         return False
     pairs = zip(_NUMBER.findall(ours), _NUMBER.findall(theirs), strict=True)
@@ -74,9 +74,20 @@ def _same(one: str, other: str) -> bool:
 
 
 def _close(one: str, other: str) -> bool:
-    if one.lstrip("-").isdigit() and other.lstrip("-").isdigit():
-        return False
-    return math.isclose(float(one), float(other), rel_tol=0.02, abs_tol=1e-5)
+    """Whether two numbers, not both whole, are nearly the same."""
+    is_whole = (one + other).replace("-", "").isdigit()
+    return not is_whole and math.isclose(float(one), float(other), rel_tol=0.02, abs_tol=1e-5)
+
+
+def test_what_counts_as_the_same() -> None:
+    assert _same("  loss  0.1234 [1.5 ]", "  loss 0.1235    [1.5]")
+    for other in (
+        "  loss  0.13 of 3",
+        "  loss  0.1234 of 4",
+        "  lost  0.1234 of 3",
+        "  loss  0.1234",
+    ):
+        assert not _same("  loss  0.1234 of 3", other)
 
 
 @pytest.fixture(scope="module")
