@@ -1,7 +1,11 @@
-"""What every test may use: the real data, and a finished run of each model."""
+"""What every test may use: the real data, and a finished run of each model. And its time limit."""
 
-from collections.abc import Callable, Iterator
+import faulthandler
+import signal
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +20,52 @@ if TYPE_CHECKING:
     from training.config import RunConfig
 
 PROJECT = Path(__file__).resolve().parent.parent
+
+
+LIMIT_SECONDS = 1200  # of a test's set-up, of itself, of what comes after: many times the slowest
+
+
+@contextmanager
+def _time_limit(item: pytest.Item) -> Iterator[None]:
+    """Fails this test, and no other, where it waits without an end (not on Windows).
+
+    A call into a library that does not return is out of reach: pytest's `faulthandler_timeout` is
+    for that.
+    """
+
+    def fail(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        faulthandler.dump_traceback(2)  # All threads, on stderr, shown with the failure.
+        pytest.fail(f"{item.nodeid} takes longer than {LIMIT_SECONDS} s")
+
+    if not hasattr(signal, "setitimer"):
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, fail)
+    signal.setitimer(signal.ITIMER_REAL, LIMIT_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
+    with _time_limit(item):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    with _time_limit(item):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
+    with _time_limit(item):
+        return (yield)
 
 
 @pytest.fixture(autouse=True)

@@ -89,6 +89,7 @@ def test_help_and_bad_flags_are_answered_before_tensorflow(
         capture_output=True,
         text=True,
         check=False,
+        timeout=300,
     )
     assert ended.returncode == code
     assert "absl.flags" in ended.stderr
@@ -120,4 +121,4 @@ def test_importing_a_script_defines_no_flag_and_loads_no_tensorflow(script: str)
         "assert 'tensorflow' not in sys.modules; "
         f"assert not flags.FLAGS.flags_by_module_dict().get('{module}')"
     )
-    subprocess.run([sys.executable, "-c", check], cwd=PROJECT, check=True)
+    subprocess.run([sys.executable, "-c", check], cwd=PROJECT, check=True, timeout=300)

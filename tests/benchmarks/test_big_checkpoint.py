@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import tensorflow as tf
 
 from benchmarks import big_checkpoint
 from benchmarks.big_checkpoint import Figures, make_checkpoint, measure, report
+from benchmarks.memory_meter import Memory
 
 
 @pytest.fixture(scope="module")
@@ -40,14 +42,18 @@ def test_every_part_works_and_leaves_nothing(part: str, folder: Path) -> None:
     assert sorted(folder.iterdir()) == before
 
 
-def test_memory_that_is_given_back_counts(tmp_path: Path) -> None:
-    def work(folder: Path) -> None:
-        assert folder == tmp_path
-        held = np.ones(50_000_000, np.uint8)
-        for _ in range(20):
-            held += 1
-
-    assert measure(work, tmp_path, 0.0).peak_mb > 40
+def test_the_memory_is_the_peak_above_what_was_there_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That the meter sees the peak is shown in test_data_speed.py."""
+    meter = MagicMock()
+    meter.return_value.__enter__.return_value.peak = Memory(own=142.0, mapped=900.0)
+    monkeypatch.setattr(big_checkpoint, "MemoryMeter", meter)
+    monkeypatch.setattr(big_checkpoint, "memory_now", lambda: Memory(own=100.0, mapped=500.0))
+    worked: list[Path] = []
+    figures = measure(worked.append, tmp_path, 0.0)
+    assert (figures.start_mb, figures.peak_mb) == (100.0, 42.0)
+    assert worked == [tmp_path]
 
 
 def test_the_table_has_ratios() -> None:

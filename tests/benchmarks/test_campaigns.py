@@ -9,30 +9,32 @@ from pathlib import Path
 from benchmarks import damage_campaign
 
 PROJECT = Path(__file__).resolve().parents[2]
+KILLS = 3  # one of each kind of run
 
 
-def test_twenty_killed_runs_end_as_if_they_had_not_been() -> None:
+def test_killed_runs_end_as_if_they_had_not_been() -> None:
     """In a process of its own: once a session exists, a fork has no threads to run it."""
     ended = subprocess.run(
-        [sys.executable, "-m", "benchmarks.kill_campaign", "--kills=20"],
+        [sys.executable, "-m", "benchmarks.kill_campaign", f"--kills={KILLS}"],
         cwd=PROJECT,
         capture_output=True,
         text=True,
         check=False,
+        timeout=900,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     counts = re.findall(r"ended as the unbroken run: (\d+)", ended.stdout)
-    assert sum(map(int, counts)) == 20
+    assert sum(map(int, counts)) == KILLS
     assert len(counts) == 3
     assert "LOST" not in ended.stdout
 
 
 def test_damage_is_found_or_harmless(tmp_path: Path) -> None:
-    found = damage_campaign.run_campaign(tmp_path, damages=60, seed=1)
+    found = damage_campaign.run_campaign(tmp_path, damages=24, seed=1)
     assert [finding for finding in found if finding.startswith("LOST")] == []
     outcomes = Counter({k: v for k, v in found.items() if ":" in k or "," in k})
-    assert sum(outcomes.values()) == 60
-    assert outcomes["found, said and stepped over"] >= 15
+    assert sum(outcomes.values()) == 24
+    assert outcomes["found, said and stepped over"] >= 6
 
 
 def test_the_damage_campaign_notices_silent_damage(tmp_path: Path) -> None:

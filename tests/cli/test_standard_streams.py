@@ -42,7 +42,7 @@ def test_a_closed_stream_is_empty_and_the_work_is_done(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         env={**os.environ, "PYTHONPATH": str(PROJECT)},
     )
     assert ended.returncode == 0

@@ -110,7 +110,7 @@ def test_several_threads_warn_once_too(caplog: pytest.LogCaptureFixture) -> None
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(300)
     assert len(caplog.messages) == len({*caplog.messages}) <= 6
 
 

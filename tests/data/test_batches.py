@@ -56,7 +56,7 @@ def test_several_threads_see_the_same_batches() -> None:
     start = threading.Barrier(4)
 
     def read_all(_: int) -> list[list[int]]:
-        start.wait()
+        start.wait(300)
         return [batches.indices(step).tolist() for step in range(200)]
 
     with ThreadPoolExecutor(4) as executor:

@@ -185,7 +185,7 @@ def server(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         )
         yield served
         listening.shutdown()
-        thread.join()
+        thread.join(300)
     with warnings.catch_warnings():  # Of what a failed download leaves open, as urllib does.
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()

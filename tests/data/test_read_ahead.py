@@ -4,6 +4,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,7 @@ def test_runs_no_more_than_depth_ahead(depth: int) -> None:
     for step in range(10):
         assert next(batches) == step
         while len(begun) < step + 1 + depth:
-            assert allowed.acquire(timeout=10)
+            assert allowed.acquire(timeout=300)
         assert begun == list(range(step + 1 + depth))
     batches.close()
 
@@ -75,7 +76,7 @@ def test_exception_comes_at_its_step() -> None:
     assert list(batches) == []
 
 
-def test_close_drops_what_is_not_begun() -> None:
+def test_close_drops_what_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
     in_the_making = threading.Event()
     go_on = threading.Event()
@@ -84,13 +85,20 @@ def test_close_drops_what_is_not_begun() -> None:
         calls.append(step)
         if step == 1:
             in_the_making.set()
-            assert go_on.wait(10)
+            assert go_on.wait(300)
         return step
 
     batches = read_ahead(batch, 0, 100, depth=10)
     assert next(batches) == 0
-    assert in_the_making.wait(10)
-    threading.Timer(0.05, go_on.set).start()
+    assert in_the_making.wait(300)
+
+    def shutdown(executor: ThreadPoolExecutor, wait: bool = True, **options: bool) -> None:
+        end(executor, wait=False, **options)
+        go_on.set()
+        end(executor, wait=wait)
+
+    end = ThreadPoolExecutor.shutdown
+    monkeypatch.setattr(ThreadPoolExecutor, "shutdown", shutdown)
     batches.close()
     assert calls == [0, 1]
 
@@ -115,7 +123,7 @@ def test_process_exits_while_a_generator_is_open() -> None:
         "print(next(batches))\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=PROJECT, capture_output=True, timeout=60, check=True
+        [sys.executable, "-c", program], cwd=PROJECT, capture_output=True, timeout=300, check=True
     )
     assert (done.stdout.decode().split(), done.stderr) == (["0"], b"")
 
@@ -130,7 +138,7 @@ def test_several_workers_keep_the_order(workers: int) -> None:
     together = threading.Barrier(workers)
 
     def batch(step: int) -> int:
-        together.wait(10)  # Passed only by as many at once.
+        together.wait(300)  # Passed only by as many at once.
         time.sleep((step * 7 % 5) / 1000)
         return step
 

@@ -110,7 +110,7 @@ def test_the_command_of_tensorflow_runs_it(
         *("--tag_set", "serve", "--signature_def", "serving_default"),
         *("--inputs", f"x={tmp_path}/x.npy", "--outdir", str(tmp_path)),
     ]
-    subprocess.run(command, check=True, capture_output=True)
+    subprocess.run(command, check=True, capture_output=True, timeout=600)
     _assert_same({key: np.load(tmp_path / f"{key}.npy") for key in TENSORS}, expected)
 
 

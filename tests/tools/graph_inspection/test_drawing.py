@@ -127,7 +127,11 @@ def test_no_name_becomes_part_of_the_language() -> None:
 def test_graphviz_reads_the_names_as_they_are() -> None:
     """Its own plain output has one node and one edge for each of ours, and no attribute more."""
     ended = subprocess.run(
-        ["dot", "-Tplain"], input=dot_text(_hostile()).encode(), capture_output=True, check=True
+        ["dot", "-Tplain"],
+        input=dot_text(_hostile()).encode(),
+        capture_output=True,
+        check=True,
+        timeout=300,
     )
     lines = ended.stdout.decode().splitlines()
     assert sum(line.startswith("node ") for line in lines) == len(HOSTILE)

@@ -34,7 +34,7 @@ def _beside(work: "threading.Thread") -> Iterator[None]:
     try:
         yield
     finally:
-        work.join()
+        work.join(600)
 
 
 def _train(folder: Path, meta_graph: bytes, steps: range) -> None:
