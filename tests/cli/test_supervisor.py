@@ -55,7 +55,7 @@ def start(tmp_path: Path) -> Start:
         script.write_text(
             before
             + _SCRIPT.format(
-                body=lines,
+                body="\n".join(f"    {line}" for line in body),
                 needs_less=repr(needs_less),
                 waits_for_stop=waits_for_stop,
                 stop_seconds=stop_seconds,
