@@ -19,30 +19,26 @@ from typing import TYPE_CHECKING, TextIO
 
 from absl import flags
 
-from checkpoints.errors import CheckpointError
 from cli import flag_types
-from cli.ending import print_result
-from cli.model_flags import define_max_meta_mb, define_time_limit, define_trust_graph
-from cli.run import run
-from cli.supervisor import Supervisor
-from cli.tensorflow_startup import import_tensorflow
-from data.errors import DataError
-from finetuning.config import (
+from cli.flag_types import define_max_meta_mb, define_time_limit, define_trust_graph
+from cli.run import Supervisor, run
+from cli.terminal import import_tensorflow, print_result
+from errors import CheckpointError, DataError, TrainingError
+from finetuning.settings import (
     DEFAULT_BATCH_SIZE,
     DEFAULT_FINETUNE_RATE,
     DEFAULT_STEPS,
     FinetuneConfig,
 )
-from training.data_flags import define_data_flags
-from training.errors import TrainingError
-from training.flags import (
+from training.config import (
     config_of,
+    define_data_flags,
+    define_exclude_flag,
     define_keep_best_flag,
     define_length_flags,
     define_run_flags,
     intra_op_threads,
 )
-from training.init_flags import define_exclude_flag
 
 if TYPE_CHECKING:
     from training.loop import Outcome
@@ -155,13 +151,13 @@ def train(config: FinetuneConfig, terminal: TextIO | None = None) -> "Outcome":
     """Trains to the config's last step; `terminal` as of `training.loop.train`.
 
     Raises:
-      CheckpointError, DataError, TrainingError: what `finetuning.task.make_task` and
+      CheckpointError, DataError, TrainingError: what `finetuning.fitting.make_task` and
         `training.loop.train` raise, and one line for an operation of the model that fails.
     """
     import tensorflow as tf
 
-    from checkpoints.loading.graph_import import reason_of_run
-    from finetuning.task import make_task
+    from finetuning.fitting import make_task
+    from metagraph.importing import reason_of_run
     from training import loop
 
     try:

@@ -22,9 +22,8 @@ from collections.abc import Callable
 
 from absl import flags
 
-from checkpoints.errors import CheckpointError
 from cli import flag_types
-from cli.model_flags import (
+from cli.flag_types import (
     define_asset,
     define_ignore_exif,
     define_max_input_mb,
@@ -32,12 +31,9 @@ from cli.model_flags import (
     define_time_limit,
     define_trust_graph,
 )
-from cli.printing import printable
-from cli.run import run
-from cli.supervisor import Supervisor
-from cli.tensorflow_startup import import_tensorflow
-from data.errors import DataError
-from prediction.errors import PredictionError
+from cli.run import Supervisor, run
+from cli.terminal import import_tensorflow, printable
+from errors import CheckpointError, DataError, PredictionError
 
 OUTPUT_SUFFIXES = (".npz", ".json", ".csv")
 
@@ -155,8 +151,8 @@ def _validate(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues, end_after: Callable[[float, str], None] | None = None) -> None:
     """Predicts as the flags say; `end_after` as of a `TimeLimit`."""
     import_tensorflow()
-    from prediction.command import predict
-    from prediction.config import PredictConfig
+    from prediction.chosen_model import PredictConfig
+    from prediction.evaluation import predict
 
     result = predict(
         PredictConfig(

@@ -23,34 +23,31 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from absl import flags
 
-from checkpoints.errors import CheckpointError
 from cli import flag_types
-from cli.ending import print_result
-from cli.run import run
-from cli.supervisor import Supervisor
-from cli.tensorflow_startup import import_tensorflow
-from data.errors import DataError
+from cli.run import Supervisor, run
+from cli.terminal import import_tensorflow, print_result
 from data.options import DEFAULT_MEMORY_MB, RAMP, STOP
-from training.config import RunConfig, last_step, log_interval
-from training.data_flags import define_data_flags
-from training.errors import TrainingError
-from training.flags import (
+from errors import CheckpointError, DataError, TrainingError
+from training.config import (
     CONSTANT,
     COSINE,
+    RunConfig,
     config_of,
+    define_data_flags,
     define_keep_best_flag,
     define_length_flags,
     define_run_flags,
     define_schedule_flags,
     intra_op_threads,
+    last_step,
+    log_interval,
 )
 
 if TYPE_CHECKING:
-    from data.bad_rows import TrainingBatches
+    from data.batches import TrainingBatches
     from data.image_data import ImageData
     from data.source import Array
-    from models.model_graph import ModelGraph
-    from models.schedule import Schedule
+    from models.blocks import ModelGraph, Schedule
     from training.loop import Outcome
     from training.task import Task
 
@@ -143,7 +140,7 @@ def make_task(config: CnnConfig) -> "Task":
 
 def _open_images(config: CnnConfig) -> "ImageData":
     from data.image_data import ReadOptions, open_image_data
-    from data.ramp import RAMP_FILE
+    from data.named import RAMP_FILE
 
     return open_image_data(
         config.data,
@@ -162,9 +159,7 @@ def _open_images(config: CnnConfig) -> "ImageData":
 def _batches(
     config: CnnConfig, images: "ImageData"
 ) -> "Callable[[int, int], Generator[tuple[Array, ...], None, None]]":
-    from data.bad_rows import TrainingBatches
-    from data.batches import ShuffledBatches
-    from data.read_ahead import read_ahead
+    from data.batches import ShuffledBatches, TrainingBatches, read_ahead
 
     order = ShuffledBatches(len(images.train), config.batch_size, config.run.seed)
     examples = TrainingBatches(images.train, order, config.on_bad_image)
@@ -175,8 +170,7 @@ def _batches(
 def _test_batches(
     config: CnnConfig, images: "ImageData"
 ) -> "Callable[[], Iterator[tuple[Array, ...]]] | None":
-    from data.bad_rows import BadSoFar
-    from data.row_batches import row_batches
+    from data.batches import BadSoFar, row_batches
 
     test, bad = images.test, BadSoFar(config.on_bad_image)
     if test is None:
@@ -185,7 +179,7 @@ def _test_batches(
 
 
 def _meta_graph(config: CnnConfig, model: "ModelGraph", images: "ImageData") -> bytes:
-    from checkpoints.meta_graph import Description, export_meta_graph
+    from checkpoints.manifest import Description, export_meta_graph
     from data.source import UINT8_SCALE
 
     description = Description(
@@ -214,7 +208,7 @@ def _identity(config: CnnConfig, images: "ImageData", schedule: "Schedule") -> M
 
 def _schedule(config: CnnConfig, last: int) -> "Schedule":
     """How the learning rate of a run of `last` steps goes."""
-    from models.schedule import Schedule
+    from models.blocks import Schedule
 
     warmup_steps = config.warmup_steps
     if config.schedule != COSINE:
@@ -231,7 +225,7 @@ def _schedule(config: CnnConfig, last: int) -> "Schedule":
 
 def _batch(examples: "TrainingBatches", config: CnnConfig, step: int) -> "tuple[Array, ...]":
     """The images and labels of a step, augmented where the config says so."""
-    from data.augment import augment
+    from data.batches import augment
 
     images, labels = examples.batch(step)
     return augment(images, config.run.seed, step) if config.augment else images, labels

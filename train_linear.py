@@ -17,15 +17,18 @@ from typing import TYPE_CHECKING, TextIO
 
 from absl import flags
 
-from checkpoints.errors import CheckpointError
 from cli import flag_types
-from cli.ending import print_result
-from cli.run import run
-from cli.supervisor import Supervisor
-from cli.tensorflow_startup import import_tensorflow
-from training.config import RunConfig, log_interval
-from training.errors import TrainingError
-from training.flags import config_of, define_length_flags, define_run_flags, intra_op_threads
+from cli.run import Supervisor, run
+from cli.terminal import import_tensorflow, print_result
+from errors import CheckpointError, TrainingError
+from training.config import (
+    RunConfig,
+    config_of,
+    define_length_flags,
+    define_run_flags,
+    intra_op_threads,
+    log_interval,
+)
 
 if TYPE_CHECKING:
     from training.loop import Outcome
@@ -54,12 +57,12 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def make_task(config: LinearConfig) -> "Task":
     """Draws the points and builds the graph; each step is on all points."""
-    from checkpoints.meta_graph import Description, export_meta_graph
-    from data import linear_points
+    from checkpoints.manifest import Description, export_meta_graph
+    from data import batches
     from models import linear
     from training.task import Task
 
-    points = linear_points.points(config.run.seed)
+    points = batches.linear_points(config.run.seed)
     model = linear.build(learning_rate=config.learning_rate, seed=config.run.seed)
     description = Description(model.signature_inputs, model.signature_outputs)
     num_points = len(points[0])

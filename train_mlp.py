@@ -20,26 +20,23 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from absl import flags
 
-from checkpoints.errors import CheckpointError
 from cli import flag_types
-from cli.ending import print_result
-from cli.run import run
-from cli.supervisor import Supervisor
-from cli.tensorflow_startup import import_tensorflow
-from data.errors import DataError
-from training.config import RunConfig, last_step
-from training.errors import TrainingError
-from training.flags import (
+from cli.run import Supervisor, run
+from cli.terminal import import_tensorflow, print_result
+from errors import CheckpointError, DataError, TrainingError
+from training.config import (
+    RunConfig,
     config_of,
     define_keep_best_flag,
     define_length_flags,
     define_run_flags,
     intra_op_threads,
+    last_step,
 )
 
 if TYPE_CHECKING:
-    from data.mnist import Digits
-    from models.model_graph import ModelGraph
+    from data.named import Digits
+    from models.blocks import ModelGraph
     from training.loop import Outcome
     from training.task import Task
 
@@ -85,10 +82,8 @@ def make_task(config: MlpConfig) -> "Task":
     Raises:
       DataError: the digits cannot be used.
     """
-    from data.batches import ShuffledBatches
-    from data.mnist import open_mnist
-    from data.read_ahead import read_ahead
-    from data.row_batches import row_batches
+    from data.batches import ShuffledBatches, read_ahead, row_batches
+    from data.named import open_mnist
     from models import mlp
     from training.task import Task
 
@@ -116,8 +111,8 @@ def make_task(config: MlpConfig) -> "Task":
 
 
 def _meta_graph(model: "ModelGraph") -> bytes:
-    from checkpoints.meta_graph import Description, export_meta_graph
-    from data.mnist import CLASS_NAMES, IMAGE_SHAPE
+    from checkpoints.manifest import Description, export_meta_graph
+    from data.named import CLASS_NAMES, IMAGE_SHAPE
     from data.source import UINT8_SCALE
 
     description = Description(

@@ -27,9 +27,9 @@ from typing import NamedTuple
 
 from absl import flags
 
-from benchmarks.memory_meter import MemoryMeter, memory_now
+from benchmarks.measuring import MemoryMeter, memory_now
 from cli.run import parse, run
-from cli.tensorflow_startup import import_tensorflow
+from cli.terminal import import_tensorflow
 
 _PROJECT = Path(__file__).resolve().parent.parent
 _NAME, _FROZEN, _COPY = "big", "frozen.pb", "copy"

@@ -22,7 +22,7 @@ from typing import NamedTuple
 from absl import flags
 
 from cli.run import run
-from cli.tensorflow_startup import import_tensorflow
+from cli.terminal import import_tensorflow
 from train_cnn import CnnConfig
 from train_cnn import train as train_cnn
 from train_linear import LinearConfig
@@ -167,8 +167,7 @@ def go_on(
     Returns:
       One entry: what was seen.
     """
-    from checkpoints.errors import CheckpointError
-    from training.errors import TrainingError
+    from errors import CheckpointError, TrainingError
 
     try:
         each.train(str(path), _WHOLE)

@@ -22,11 +22,9 @@ from pathlib import Path
 
 from absl import flags, logging
 
-from benchmarks.memory_meter import MemoryMeter
-from benchmarks.side_by_side import compare
-from benchmarks.timed_training import training_config, training_speed
+from benchmarks.measuring import MemoryMeter, compare, training_config, training_speed
 from cli.run import run
-from cli.tensorflow_startup import import_tensorflow
+from cli.terminal import import_tensorflow
 
 _PROJECT = Path(__file__).resolve().parent.parent
 _IMAGE_BYTES = 32 * 32 * 3

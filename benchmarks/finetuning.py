@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from benchmarks.few_images import CLASSES, few, run_config, test_accuracy, unpacked
+from benchmarks.measuring import CLASSES, few, run_config, test_accuracy, unpacked
 from cli.run import run
-from cli.tensorflow_startup import import_tensorflow
+from cli.terminal import import_tensorflow
 
 BASE_EPOCHS = 20.0
 BASE_BATCH = 128
@@ -122,7 +122,7 @@ def _train_base(images: Path, folder: Path, classes: tuple[str, ...]) -> str:
 def _compare(data: Path, base: str, seed: int, values: flags.FlagValues) -> dict[str, float]:
     """The test accuracy from scratch, and of each way to fine-tune."""
     from finetune import train as finetune
-    from finetuning.config import FinetuneConfig
+    from finetuning.settings import FinetuneConfig
     from train_cnn import CnnConfig
     from train_cnn import train as train_cnn
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from absl import flags, logging
 
-from benchmarks.side_by_side import Comparison, compare
+from benchmarks.measuring import Comparison, compare
 from cli.run import run
-from cli.tensorflow_startup import import_tensorflow
+from cli.terminal import import_tensorflow
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -49,7 +49,7 @@ def main(values: flags.FlagValues) -> None:
 
 def _rows(folder: Path) -> Iterator[Comparison]:
     """Rows a second through the CNN and through a small perceptron, once all is loaded."""
-    from benchmarks.foreign_graphs import write_cnn, write_perceptron
+    from benchmarks.reference import write_cnn, write_perceptron
 
     for name, write in (("cnn", write_cnn), ("perceptron", write_perceptron)):
         meta, output, rows = write(folder / name, _ROWS[name])
@@ -60,9 +60,9 @@ def _rows(folder: Path) -> Iterator[Comparison]:
 def _rows_a_second(name: str, path: str, output: str, rows: "Array", batch_size: int) -> Comparison:
     import numpy as np
 
-    from benchmarks.our_prediction import rows_a_second
-    from checkpoints.loading.inference_graph import load_inference_graph
-    from checkpoints.loading.meta_graph_file import read_meta_graph
+    from benchmarks.reference import rows_a_second
+    from metagraph.meta import read_meta_graph
+    from metagraph.session import load_inference_graph
 
     session = _restored(path)
     fetch = session.graph.get_tensor_by_name(output)
@@ -98,9 +98,9 @@ def _restored(path: str) -> "tf.compat.v1.Session":
 
 def _start(folder: Path) -> Comparison:
     """Seconds from the file to the first row of a graph with some 12,000 nodes."""
-    from benchmarks.foreign_graphs import write_deep
-    from checkpoints.loading.inference_graph import load_inference_graph
-    from checkpoints.loading.meta_graph_file import read_meta_graph
+    from benchmarks.reference import write_deep
+    from metagraph.meta import read_meta_graph
+    from metagraph.session import load_inference_graph
 
     path, output, rows = write_deep(folder / "deep", _NODES)
     nodes = len(read_meta_graph(path).proto.graph_def.node)

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from absl import flags
 
-from benchmarks.few_images import CLASSES, few, run_config, test_accuracy, unpacked
+from benchmarks.measuring import CLASSES, few, run_config, test_accuracy, unpacked
 from cli.run import run
-from cli.tensorflow_startup import import_tensorflow
+from cli.terminal import import_tensorflow
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -71,7 +71,7 @@ def main(values: flags.FlagValues) -> None:
 def _tuned(base: str, data: Path, switch: str, seed: int) -> float:
     """The test accuracy of a head that was trained with the switch so."""
     from finetune import train
-    from finetuning.config import FinetuneConfig
+    from finetuning.settings import FinetuneConfig
 
     folder = data.with_name(f"{data.name}-{switch}")
     train(

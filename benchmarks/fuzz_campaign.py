@@ -29,7 +29,7 @@ from typing import NamedTuple
 from absl import flags, logging
 
 from cli.run import run
-from cli.tensorflow_startup import import_tensorflow
+from cli.terminal import import_tensorflow
 
 BATCH = 100  # mutations a process
 RUN_SECONDS = 3.0  # what a graph's run is given
@@ -216,7 +216,7 @@ def _last_lines(log: Path) -> str:
 def _try(place: Place, seed: int, number: int) -> str:
     """Lists and predicts with one mutation; returns the outcome in one line."""
     from benchmarks.graph_mutations import mutate
-    from prediction.config import PredictConfig
+    from prediction.chosen_model import PredictConfig
 
     draw = Random(f"{seed}/{number}")  # noqa: S311 (damage, not secrets)
     shutil.rmtree(place.work, ignore_errors=True)
@@ -247,10 +247,8 @@ def _end_after(seconds: float, line: str) -> None:
 
 
 def _outcome(done: str, config: object) -> str:
-    from checkpoints.errors import CheckpointError
-    from data.errors import DataError
-    from prediction.command import predict
-    from prediction.errors import PredictionError
+    from errors import CheckpointError, DataError, PredictionError
+    from prediction.evaluation import predict
 
     try:
         predict(config)  # type: ignore[arg-type]

@@ -25,7 +25,7 @@ from absl import flags
 from PIL import Image
 
 from cli.run import run
-from cli.tensorflow_startup import import_tensorflow
+from cli.terminal import import_tensorflow
 from train_cnn import CnnConfig
 from train_cnn import train as train_cnn
 from train_linear import LinearConfig
@@ -206,7 +206,7 @@ def _kill_once(trainer: Trainer, path: Path, after_seconds: float) -> bool:
 def _look(path: Path) -> Counter[str]:
     """What a killed run has left: where it was caught, and whether its newest is whole."""
     from checkpoints import folder, manifest, naming
-    from checkpoints.errors import CheckpointError
+    from errors import CheckpointError
 
     by_step = folder.files_by_step(str(path))
     committed = folder.committed_steps(str(path))

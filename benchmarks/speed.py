@@ -20,10 +20,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from absl import flags, logging
 
-from benchmarks.side_by_side import Comparison, compare
-from benchmarks.timed_training import training_config, training_speed
+from benchmarks.measuring import Comparison, compare, training_config, training_speed
 from cli.run import run
-from cli.tensorflow_startup import import_tensorflow
+from cli.terminal import import_tensorflow
 
 if TYPE_CHECKING:
     from benchmarks.reference import Array
@@ -188,10 +187,9 @@ def _against_no_augmentation(folder: Path, batch_size: int, steps: int) -> Compa
 
 
 def _against_keras_predict(folder: Path, x: "Array", batch_size: int) -> Comparison:
-    from benchmarks.our_prediction import rows_a_second
-    from benchmarks.reference import keras_model
-    from checkpoints.loading.inference_graph import load_inference_graph
-    from checkpoints.loading.meta_graph_file import read_meta_graph
+    from benchmarks.reference import keras_model, rows_a_second
+    from metagraph.meta import read_meta_graph
+    from metagraph.session import load_inference_graph
 
     model = keras_model()
     meta = read_meta_graph(_trained_meta(folder))

@@ -1,24 +1,107 @@
-"""The manifest of a checkpoint: what its files are, and that they are all there.
+"""What stands beside the values of a checkpoint: its meta graph, its manifest, its state file.
 
-`my-model-<step>.manifest` is JSON: `format` 1, `step`, `saved_at` (seconds since 1970),
-`environment` (the TensorFlow version and the machine that wrote it), `config` (what the run was
-asked for), `files` (the size in bytes and the SHA-256 of each), where it was measured
-`test_accuracy` (in [0, 1], of these very weights), and `sha256`, the hash of the manifest itself
-without that entry. A checkpoint is committed when its manifest is in place. A later version may add
-entries, or count up `format`.
+The meta graph says what predict needs to know; the manifest says what the files are, and that they
+are all there. A stranger's state file is only a hint.
 """
 
 import hashlib
 import json
 import math
+import ntpath
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
+from google.protobuf import text_encoding
 
-from checkpoints import durable, naming
-from checkpoints.errors import CheckpointError, LaterVersionError, reason
+from checkpoints import file_io, naming
+from checkpoints.file_io import read_head
+from errors import CheckpointError, LaterVersionError, reason
+
+# The meta graph of a model: what predict needs to know, and nothing it has to guess.
+#
+# Format: `tensorflow/core/protobuf/meta_graph.proto`.
+
+PREDICT_COLLECTION = "predict"
+CLASS_NAMES_COLLECTION = "class_names"
+INPUT_SCALE_COLLECTION = "input_scale"
+IMAGE_SHAPE_COLLECTION = "image_shape"
+TRAINED_ON_COLLECTION = "trained_on"
+SIGNATURE = "serving_default"
+
+
+class Description(NamedTuple):
+    """What a meta graph says of its model beside the graph.
+
+    Attributes:
+      inputs: argument name -> tensor, of the signature `serving_default`.
+      outputs: result name -> tensor, of the signature `serving_default`.
+      class_names: in label order; empty where there are none.
+      input_scale: what uint8 values are multiplied by before they are fed to the signature's
+        input; None where the input is no image.
+      trained_on: the name of a built-in data set, where the model was trained on one.
+      image_shape: height, width and channels (1 or 3) of the image that a row of the signature's
+        input holds, where that is a row of numbers and its shape does not tell.
+    """
+
+    inputs: Mapping[str, tf.Tensor]
+    outputs: Mapping[str, tf.Tensor]
+    class_names: Sequence[str] = ()
+    input_scale: float | None = None
+    trained_on: str | None = None
+    image_shape: tuple[int, int, int] | None = None
+
+
+def export_meta_graph(graph: tf.Graph, description: Description) -> bytes:
+    """Adds a stock Saver to `graph` and returns its MetaGraphDef, serialized.
+
+    The Saver is for clients that restore with `import_meta_graph` and `Saver.restore`. The bytes
+    are the same at every call with an equal graph, and hold no device.
+    """
+    with graph.as_default():
+        saver = tf.compat.v1.train.Saver()
+        meta_graph = tf.compat.v1.train.export_meta_graph(
+            graph=graph,
+            saver_def=saver.as_saver_def(),
+            clear_devices=True,
+            strip_default_attrs=True,
+        )
+        signature = _signature(description)
+    meta_graph.signature_def[SIGNATURE].CopyFrom(signature)
+    collections = meta_graph.collection_def
+    if description.class_names:
+        names = [name.encode() for name in description.class_names]
+        collections[CLASS_NAMES_COLLECTION].bytes_list.value.extend(names)
+    if description.input_scale is not None:
+        collections[INPUT_SCALE_COLLECTION].float_list.value.append(description.input_scale)
+    if description.image_shape is not None:
+        collections[IMAGE_SHAPE_COLLECTION].int64_list.value.extend(description.image_shape)
+    if description.trained_on is not None:
+        collections[TRAINED_ON_COLLECTION].bytes_list.value.append(description.trained_on.encode())
+    content: bytes = meta_graph.SerializeToString(deterministic=True)
+    return content
+
+
+def _signature(description: Description) -> "tf.core.protobuf.meta_graph_pb2.SignatureDef":
+    """The signature `serving_default` as TensorFlow Serving reads it."""
+    saved_model = tf.compat.v1.saved_model
+    return saved_model.build_signature_def(
+        inputs={k: saved_model.build_tensor_info(t) for k, t in description.inputs.items()},
+        outputs={k: saved_model.build_tensor_info(t) for k, t in description.outputs.items()},
+        method_name=saved_model.signature_constants.PREDICT_METHOD_NAME,
+    )
+
+
+# The manifest of a checkpoint: what its files are, and that they are all there.
+#
+# `my-model-<step>.manifest` is JSON: `format` 1, `step`, `saved_at` (seconds since 1970),
+# `environment` (the TensorFlow version and the machine that wrote it), `config` (what the run was
+# asked for), `files` (the size in bytes and the SHA-256 of each), where it was measured
+# `test_accuracy` (in [0, 1], of these very weights), and `sha256`, the hash of the manifest itself
+# without that entry. A checkpoint is committed when its manifest is in place. A later version may
+# add entries, or count up `format`.
 
 _FORMAT = 1
 # Small enough to stay in a processor's cache, and for the allocator to hand out again: fresh pages
@@ -77,7 +160,7 @@ def read(folder: str, step: int) -> Manifest | None:
     """
     path = naming.checkpoint_prefix(folder, step) + naming.MANIFEST_SUFFIX
     try:
-        content = durable.content_of(path)
+        content = file_io.content_of(path)
     except tf.errors.OpError as error:
         raise CheckpointError(
             f"{os.path.basename(path)} cannot be read: {reason(error)}"
@@ -175,3 +258,28 @@ def verify_checkpoint(prefix: str, suffixes: Sequence[str] = naming.CONTENT_SUFF
             verify_files(folder, found, suffixes)
         except CheckpointError as error:
             raise CheckpointError(f"{prefix} cannot be used: {error}") from error
+
+
+# The file `checkpoint` of a stranger's folder: a hint, often with paths of another machine.
+#
+# Format: the text of `tensorflow/python/training/checkpoint_state.proto`.
+
+_MAX_BYTES = 1 << 16
+_NEWEST = re.compile(r'^\s*model_checkpoint_path:\s*"((?:[^"\\]|\\.)*)"', re.MULTILINE)
+
+
+def named_checkpoint(path: str) -> str | None:
+    """The base name of the newest checkpoint that a state file names; None where it names none.
+
+    Its folder is left out, be it of Windows or not. A base name may be empty. Whether there is
+    such a checkpoint is not looked at, nor does it matter what `path` is.
+    """
+    text = read_head(path, _MAX_BYTES).decode("utf-8", errors="replace")
+    found = _NEWEST.search(text)
+    if found is None:
+        return None
+    try:
+        name = text_encoding.CUnescape(found[1]).decode("utf-8", errors="replace")
+    except ValueError:
+        return None
+    return ntpath.basename(name)

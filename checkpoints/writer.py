@@ -1,23 +1,196 @@
-"""Saves checkpoints beside the training: copied values in, a committed checkpoint on disk out."""
+"""Saves checkpoints beside the training: copied values in, a committed checkpoint on disk out.
 
+A folder has one writer: its lock ends with the process that holds it.
+"""
+
+import errno
 import os
+import socket
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from checkpoints import durable, folder, manifest, naming, upkeep
-from checkpoints.errors import CheckpointError, FolderLostError, NotFiniteError, reason
-from checkpoints.lock import FolderLock
-from checkpoints.retention import Retention
-from checkpoints.tensor_bundle import BundleWriter, VariableSpec
+from checkpoints import file_io, folder, manifest, naming
+from checkpoints.bundle import BundleWriter, VariableSpec
+from checkpoints.naming import Retention
+from errors import CheckpointError, FolderLostError, NotFiniteError, reason
+
+if sys.platform != "win32":
+    import fcntl
+LOCK_FILE = ".lock"
+_TRAIN_ELSEWHERE = "train into another folder with --ckpt_dir"
+_LOOK_SECONDS = 0.05  # Longer than `holder` takes for its look.
+
+
+def holder(folder: str) -> str | None:
+    """Who holds the lock of a folder, such as `process 7 on host`; None where nobody does.
+
+    Nothing but the lock itself tells, so it is shared for an instant: whoever wants it in that
+    instant tries again. Where there is no such lock, or the file cannot be read, it is None.
+    """
+    if sys.platform == "win32" or not file_io.is_local(folder):
+        return None
+    try:
+        descriptor = os.open(os.path.join(folder, LOCK_FILE), os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _told(descriptor)
+    except OSError:  # A file system without locks.
+        return None
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _told(descriptor: int) -> str:
+    """What the file says of its holder."""
+    return os.pread(descriptor, 1024, 0).decode(errors="replace").strip() or "another process"
+
+
+class FolderLock:
+    """Held from `__enter__` to `__exit__`, or to the end of the process, however it ends.
+
+    It is the system's lock on `<folder>/.lock` (flock), not the file's being there: what a dead
+    process leaves behind blocks nobody. The file tells who holds it. Where there is no such lock,
+    as on `gs://`, on Windows and on some network mounts, that is logged and nothing is locked.
+    """
+
+    def __init__(
+        self, folder: str, otherwise: str = _TRAIN_ELSEWHERE, *, keeps_file: bool = True
+    ) -> None:
+        """Locks nothing yet; the folder must exist by `__enter__`.
+
+        Args:
+          folder: to lock.
+          otherwise: what a user can do who will not wait for the holder.
+          keeps_file: whether the file stays; a stranger's folder is left without it.
+        """
+        self._folder = folder
+        self._otherwise = otherwise
+        self._keeps_file = keeps_file
+        self._descriptor: int | None = None
+
+    def __enter__(self) -> "FolderLock":
+        """Takes the lock.
+
+        Raises:
+          CheckpointError: another process holds it; which one on which host is said. Or the lock's
+            file is a link.
+          OSError: the file cannot be opened or written.
+        """
+        if sys.platform != "win32" and file_io.is_local(self._folder):
+            self._descriptor = self._locked()
+        if self._descriptor is None:
+            logging.info("%s cannot be locked: see that no one else writes into it", self._folder)
+            return self
+        try:
+            os.ftruncate(self._descriptor, 0)
+            told = f"process {os.getpid()} on {socket.gethostname()}\n"
+            os.pwrite(self._descriptor, told.encode(), 0)
+        except OSError:
+            self.__exit__()
+            raise
+        return self
+
+    def check(self) -> None:
+        """Makes sure that the folder at this path is still the one that was locked.
+
+        The lock holds for a file, and files are written by path: who moves the folder away, or
+        removes the lock's file, leaves the path to another process. Call it before each change.
+
+        Raises:
+          FolderLostError: the lock's file is another by now, or gone.
+        """
+        if self._descriptor is None:
+            return
+        try:
+            found = os.stat(self._path, follow_symlinks=False)
+        except OSError:
+            found = None
+        if found is None or not os.path.samestat(found, os.fstat(self._descriptor)):
+            raise FolderLostError(
+                f"{self._path} is {'gone' if found is None else 'another file'}: the folder was "
+                "moved or deleted, or someone else has taken it; nothing more is written there. "
+                "The same command goes on from the newest checkpoint that is there"
+            )
+
+    @property
+    def _path(self) -> str:
+        return os.path.join(self._folder, LOCK_FILE)
+
+    def _locked(self) -> int | None:
+        """Opens the file and takes its lock; anew where its last holder has removed it since.
+
+        Returns:
+          None where the file system has no such locks.
+        """
+        while True:
+            descriptor = self._open()
+            is_ours = False
+            try:
+                _take(descriptor)
+                is_ours = os.fstat(descriptor).st_nlink > 0
+            except OSError as error:
+                if isinstance(error, BlockingIOError):
+                    raise CheckpointError(
+                        f"{self._folder} is in use by {_told(descriptor)}: wait for it, "
+                        f"or {self._otherwise}"
+                    ) from error
+                if error.errno not in file_io.NOT_SUPPORTED:
+                    raise
+                if not self._keeps_file:
+                    os.remove(self._path)
+                return None
+            finally:
+                if not is_ours:
+                    os.close(descriptor)
+            if is_ours:
+                return descriptor
+
+    def _open(self) -> int:
+        """Opens the lock's own file: a link would have another file written over."""
+        try:
+            return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            raise CheckpointError(
+                f"{self._path} is a link, which could name any file: remove it"
+            ) from error
+
+    def __exit__(self, *error: object) -> None:
+        """Gives the lock back; where the file goes, it does so while it is held."""
+        if self._descriptor is not None:
+            if not self._keeps_file:
+                with suppress(OSError):  # The folder may have been removed, or made read-only.
+                    os.remove(self._path)
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def _take(descriptor: int) -> None:
+    """Takes the lock; BlockingIOError where it is held for longer than a look of `holder` takes."""
+    wanted = fcntl.LOCK_EX | fcntl.LOCK_NB
+    try:
+        fcntl.flock(descriptor, wanted)
+    except BlockingIOError:
+        time.sleep(_LOOK_SECONDS)
+        fcntl.flock(descriptor, wanted)
+
+
+# Saves checkpoints beside the training: copied values in, a committed checkpoint on disk out.
 
 Values = Mapping[str, np.ndarray[Any, Any]]
-
 _MOST_FAILURES = (
     3  # Saves in a row: a disk that is full for a while is told from one that stays so.
 )
@@ -78,12 +251,12 @@ class CheckpointWriter:
           CheckpointError: it cannot be written, such as to a full disk.
         """
         size = len(self._record.meta_graph) + sum(v.nbytes for v in self._values.values())
-        path = os.path.join(self._folder, naming.STATE_FILE) + durable.TEMPORARY_SUFFIX
+        path = os.path.join(self._folder, naming.STATE_FILE) + file_io.TEMPORARY_SUFFIX
         try:
             try:
-                durable.write_file(path, bytes(min(size, _MOST_TRIED_BYTES)))
+                file_io.write_file(path, bytes(min(size, _MOST_TRIED_BYTES)))
             finally:
-                durable.remove(path)
+                file_io.remove(path)
         except (tf.errors.OpError, OSError) as error:
             raise CheckpointError(
                 f"{self._folder} takes no checkpoint, which needs {size:,} bytes: {reason(error)}"
@@ -163,7 +336,7 @@ class CheckpointWriter:
             raise CheckpointError(f"could not save {prefix}: {reason(error)}") from error
         self._check_lock()
         try:
-            upkeep.after_save(self._folder, step, self._retention)
+            folder.after_save(self._folder, step, self._retention)
         except (tf.errors.OpError, OSError) as error:
             raise CheckpointError(
                 f"{prefix} is saved, but older ones could not be deleted: {reason(error)}"
@@ -198,17 +371,17 @@ class CheckpointWriter:
         pending = prefix + naming.PENDING_SUFFIX
         for path in folder.make_way(self._folder, step):
             logging.warning("%s was in the way of a save, and is not ours: it stays", path)
-        durable.create_empty(pending)  # Whatever is written from here on is a leftover,
-        durable.flush(self._folder)  # until the manifest is complete and renamed.
+        file_io.create_empty(pending)  # Whatever is written from here on is a leftover,
+        file_io.flush(self._folder)  # until the manifest is complete and renamed.
         self._bundle.write(prefix, self._values)
-        durable.write_file(prefix + naming.META_SUFFIX, self._record.meta_graph)
+        file_io.write_file(prefix + naming.META_SUFFIX, self._record.meta_graph)
         name = naming.checkpoint_name(step)
         digests = {name + naming.META_SUFFIX: self._meta_digest}
         for suffix in (naming.DATA_SUFFIX, naming.INDEX_SUFFIX):
-            durable.flush(prefix + suffix)  # TensorFlow has closed them, and flushed nothing.
+            file_io.flush(prefix + suffix)  # TensorFlow has closed them, and flushed nothing.
             digests[name + suffix] = manifest.digest_file(prefix + suffix)
         for path in self._record.side_files:
-            durable.flush(path)
+            file_io.flush(path)
         content = manifest.Manifest(
             step=step,
             saved_at=time.time(),
@@ -217,8 +390,8 @@ class CheckpointWriter:
             files=digests,
             test_accuracy=test_accuracy,
         )
-        durable.write_file(pending, manifest.encode(content))
-        durable.flush(self._folder)
+        file_io.write_file(pending, manifest.encode(content))
+        file_io.flush(self._folder)
         self._check_lock()
-        durable.rename(pending, prefix + naming.MANIFEST_SUFFIX)
-        durable.flush(self._folder)
+        file_io.rename(pending, prefix + naming.MANIFEST_SUFFIX)
+        file_io.flush(self._folder)

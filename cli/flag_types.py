@@ -1,4 +1,7 @@
-"""Flags with a range, and paths; checked when they are parsed: before TensorFlow is imported."""
+"""Flags with a range, and the flags of the scripts that read a model from elsewhere.
+
+They are checked when they are parsed: before TensorFlow is imported.
+"""
 
 import math
 import os
@@ -84,3 +87,85 @@ class _NamedPathParser(_PathParser):
         if name.startswith(("~", "file:///")):
             return super().parse(argument)
         return name + equals + super().parse(path)
+
+
+# Flags of the scripts that read models and images from elsewhere: what those may do and take.
+
+_MOST_MB = 2048  # Protobuf's own limit.
+_LIMITED = (
+    "Seconds that one run of the graph may take, such as one that waits for a queue that nobody "
+    "fills, and likewise reading and importing it"
+)
+
+
+def define_max_meta_mb(values: flags.FlagValues) -> None:
+    """Defines the size of the largest graph that is read."""
+    flags.DEFINE_integer(
+        "max_meta_mb",
+        512,
+        "The size of the largest file of a graph that is read, in MiB.",
+        lower_bound=1,
+        upper_bound=_MOST_MB,
+        flag_values=values,
+    )
+
+
+def define_max_input_mb(values: flags.FlagValues) -> None:
+    """Defines what one file of rows may take in memory."""
+    flags.DEFINE_integer(
+        "max_input_mb",
+        4096,
+        "MiB that one file of --input or --feed may unpack to.",
+        lower_bound=1,
+        flag_values=values,
+    )
+
+
+def define_trust_graph(values: flags.FlagValues) -> None:
+    """Defines whether operations that may do more than compute are run."""
+    flags.DEFINE_boolean(
+        "trust_graph",
+        False,
+        "Run also operations that may do more than compute, such as reading files; by default "
+        "they are refused.",
+        flag_values=values,
+    )
+
+
+def define_time_limit(values: flags.FlagValues, limited: str = _LIMITED) -> None:
+    """Defines the seconds that a graph may take; `limited` says for what."""
+    flags.DEFINE_float(
+        "time_limit",
+        60.0,
+        f"{limited}; 0 for no limit.",
+        lower_bound=0.0,
+        flag_values=values,
+    )
+    flags.register_validator(
+        "time_limit",
+        math.isfinite,
+        message="must be a finite number of seconds",
+        flag_values=values,
+    )
+
+
+def define_ignore_exif(values: flags.FlagValues) -> None:
+    """Defines whether image files stay as they are stored."""
+    flags.DEFINE_boolean(
+        "ignore_exif",
+        False,
+        "Take the pixels of image files as they are stored; by default images are turned as their "
+        "EXIF orientation says, as viewers do.",
+        flag_values=values,
+    )
+
+
+def define_asset(values: flags.FlagValues, help_text: str) -> None:
+    """Defines the files that lookup tables are filled from, each as `name=path`."""
+    define_paths("asset", help_text, values)
+    flags.register_validator(
+        "asset",
+        lambda texts: all(name and path for name, _, path in (t.partition("=") for t in texts)),
+        message="must be name=path",
+        flag_values=values,
+    )

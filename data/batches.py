@@ -1,14 +1,132 @@
-"""Which examples a step trains on: a pure function of (seed, step)."""
+"""Which examples a step is given, and how: a pure function of (seed, step).
 
-from collections.abc import Callable
+Examples are held out, drawn, shifted and mirrored by random numbers that follow from the seed and
+the step alone; batches are assembled ahead, and rows that cannot be read are skipped or stop the
+run. The points of the linear regression are drawn in the same way.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from enum import IntEnum
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from absl import logging
 
-from data.errors import DataError
-from data.random_bits import Stream, permutation
+from data.options import SKIP, STOP
+from data.source import Array, Indices, Source
+from errors import BadRowsError, DataError, RefusedError
+
+# Random numbers that follow from (seed, stream, index) alone, whatever was drawn before.
+#
+# They are the raw output of Philox, a counter-based generator (Salmon et al., "Parallel random
+# numbers: as easy as 1, 2, 3", SC 2011). NumPy keeps the raw output of a bit generator the same
+# from version to version; of the methods of `np.random.Generator` it promises that only within one
+# version (https://numpy.org/doc/stable/reference/random/compatibility.html), so a run resumed after
+# an update would see other batches.
+
+
+class Stream(IntEnum):
+    """What the numbers are for: two streams of one seed share nothing."""
+
+    EPOCH = 0
+    HELD_OUT = 1
+    POINTS = 2
+    AUGMENTATION = 3
+
+
+def raw_bits(count: int, seed: int, stream: Stream, index: int = 0) -> npt.NDArray[np.uint64]:
+    """Uniform 64-bit numbers.
+
+    Args:
+      count: how many.
+      seed: the run's seed, 0 or more.
+      stream: what they are for.
+      index: tells several draws of a stream apart, 0 or more: an epoch, say.
+
+    Returns:
+      uint64 [count].
+    """
+    sequence = np.random.SeedSequence(seed, spawn_key=(stream, index))
+    # Only with a size of None is one int returned.
+    return np.asarray(np.random.Philox(sequence).random_raw(count), np.uint64)
+
+
+def permutation(count: int, seed: int, stream: Stream, index: int = 0) -> npt.NDArray[np.int64]:
+    """The numbers 0 to count - 1 in random order; arguments as of `raw_bits`.
+
+    Returns:
+      int64 [count].
+    """
+    # A stable sort has one answer even where two keys are equal.
+    return np.argsort(raw_bits(count, seed, stream, index), kind="stable").astype(np.int64)
+
+
+# The points that the linear regression is fitted to.
+
+NUM_POINTS = 100
+SLOPE = 0.1
+INTERCEPT = 0.2
+
+
+def linear_points(seed: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Points of y = 0.1 x + 0.2.
+
+    Args:
+      seed: the run's seed, 0 or more.
+
+    Returns:
+      x float32 [100], uniform in [0, 1), and y float32 [100].
+    """
+    # The top 24 bits: as many as a float32 in [0, 1) holds without rounding up to 1.
+    bits = raw_bits(NUM_POINTS, seed, Stream.POINTS) >> np.uint64(40)
+    x = bits.astype(np.float32) * np.float32(2**-24)
+    return x, np.float32(SLOPE) * x + np.float32(INTERCEPT)
+
+
+# Holds examples out of training, by seed.
+
+
+def split_rows(labels: Indices, fraction: float, seed: int) -> tuple[Indices, Indices]:
+    """Holds out the same fraction of each class, to the nearest whole example.
+
+    Each class keeps at least one example for training. A greater fraction holds out those of a
+    smaller one and more.
+
+    Args:
+      labels: int64 [N].
+      fraction: above 0, below 1.
+      seed: the run's seed, 0 or more. What is held out follows from it and the labels.
+
+    Returns:
+      The numbers of the examples to train on and of those held out, int64, both ascending.
+
+    Raises:
+      DataError: the fraction holds out nothing.
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"the fraction must lie between 0 and 1, not {fraction}")
+    shuffled = permutation(len(labels), seed, Stream.HELD_OUT)
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    _, counts = np.unique(labels, return_counts=True)
+    is_held_out = np.zeros(len(labels), bool)
+    for members in np.split(by_class, np.cumsum(counts)[:-1]):
+        count = min(round(fraction * len(members)), len(members) - 1)
+        is_held_out[members[:count]] = True
+    if not is_held_out.any():
+        raise DataError(
+            f"--validation_fraction={fraction:g} of {len(labels)} images holds out none; "
+            "give a larger fraction, or 0 for no validation"
+        )
+    return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
+
+
+# Which examples a step trains on: a pure function of (seed, step).
 
 
 @dataclass(frozen=True)
@@ -68,3 +186,239 @@ class ShuffledBatches:
         drawn = permutation(self.num_examples, self.seed, Stream.EPOCH, epoch)
         drawn.flags.writeable = False  # `indices` hands out views of it.
         return drawn
+
+
+# Shifted and mirrored copies of training images: a pure function of (seed, step).
+
+MAX_SHIFT = 4  # pixels
+
+
+def augment(images: Array, seed: int, step: int) -> Array:
+    """Shifts each image by up to `MAX_SHIFT` pixels along both axes, and mirrors every other one.
+
+    The shifts are uniform in [-MAX_SHIFT, MAX_SHIFT] and the mirroring, left to right, has
+    probability 1/2, all independent: the augmentation of He et al., "Deep residual learning for
+    image recognition", CVPR 2016, section 4.2, with the image's edge repeated in place of zeros.
+
+    Args:
+      images: [B, H, W, C] of any dtype; not changed.
+      seed: the run's seed, 0 or more.
+      step: of the batch, 0 or more. What happens to image i follows from (seed, step, i).
+
+    Returns:
+      [B, H, W, C] of the same dtype, new.
+    """
+    count, height, width, channels = images.shape
+    bits = raw_bits(count, seed, Stream.AUGMENTATION, step)
+    rows = _shifted(height, bits & 0xFFFF_FFFF)  # [B, H]
+    columns = _shifted(width, bits >> 32 & 0x7FFF_FFFF)  # [B, W]
+    mirrored = (bits >> 63).astype(bool)
+    columns[mirrored] = columns[mirrored, ::-1]
+    first_rows = np.arange(count)[:, np.newaxis] * height
+    pixels = ((first_rows + rows) * width)[:, :, np.newaxis] + columns[:, np.newaxis]  # [B, H, W]
+    return images.reshape(-1, channels).take(pixels, axis=0)
+
+
+def _shifted(size: int, bits: Array) -> Indices:
+    """Where along an axis each pixel comes from, [B, size]; beyond the edge, from the edge."""
+    shifts = (bits % (2 * MAX_SHIFT + 1)).astype(np.int64) - MAX_SHIFT
+    return np.clip(np.arange(size) + shifts[:, np.newaxis], 0, size - 1)
+
+
+# Assembles the next batches while the present one is trained on.
+
+T = TypeVar("T")
+
+
+def read_ahead(
+    batch_of_step: Callable[[int], T],
+    start: int,
+    stop: int,
+    depth: int | None = None,
+    workers: int = 1,
+) -> Generator[T, None, None]:
+    """Yields batch_of_step(k) for k in [start, stop), in this order, assembled in other threads.
+
+    The threads start with the first batch that is asked for and end with the last one, with an
+    exception, or when the generator is closed; a batch in the making is waited for, one that is
+    not begun is dropped. An interpreter that exits ends them too.
+
+    Args:
+      batch_of_step: called in those threads, begun for one step after the other.
+      start: the first step.
+      stop: one more than the last step.
+      depth: how many batches, 1 or more, are in memory or in the making besides the one that was
+        yielded last; None for one more than there are workers.
+      workers: how many threads, 1 or more; more than `depth` of them never work at once.
+
+    Raises:
+      Exception: what batch_of_step raised, at the step it was raised for.
+    """
+    if depth is None:
+        depth = workers + 1
+    if depth < 1:
+        raise ValueError(f"depth must be 1 or more, not {depth}")
+    executor = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="read-ahead")
+    try:
+        first_ones = range(start, min(start + depth, stop))
+        pending = deque(executor.submit(batch_of_step, step) for step in first_ones)
+        for step in range(start + depth, stop + depth):
+            batch = pending.popleft().result()
+            if step < stop:
+                pending.append(executor.submit(batch_of_step, step))
+            yield batch
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+# What becomes of a batch when some of its examples cannot be read.
+
+_MOST_REFUSED = 32  # In a row: with so many, it is no longer the files that are at fault.
+
+
+class TrainingBatches:
+    """The batches of a source, shuffled, with a good example in place of each bad one.
+
+    A bad example is replaced by the next good one in the order of the examples
+    (`ShuffledBatches`): all others stay where they are, the batch has its size, and a batch is
+    still a pure function of (seed, step), given the data. Each bad one is logged once.
+    """
+
+    def __init__(self, source: Source, order: ShuffledBatches, on_bad: str = STOP) -> None:
+        """Takes the examples, their order, and what a bad one does: STOP or SKIP."""
+        self._source = source
+        self._order = order
+        self._bad = BadSoFar(on_bad)
+
+    def batch(self, step: int) -> tuple[Array, ...]:
+        """The batch of `step`, 0 or more; may be called by several threads at once.
+
+        Raises:
+          DataError: an example is bad, under STOP; or none is good.
+        """
+        rows = None
+        while rows is None:
+            rows = self._bad.rows(self._source, self._good_indices(step))
+        return rows
+
+    def _good_indices(self, step: int) -> Indices:
+        indices = self._order.indices(step)
+        bad = self._bad.positions(indices)
+        if not bad:
+            return indices
+        indices = indices.copy()
+        for position in bad:
+            indices[position] = self._next_good(step * len(indices) + position)
+        return indices
+
+    def _next_good(self, place: int) -> int:
+        # Two epochs from here hold each example, wherever it is in them.
+        for later in range(place + 1, place + 2 * len(self._source)):
+            index = self._order.example(later)
+            if not self._bad.has(index):
+                return index
+        raise DataError(f"none of the {len(self._source)} training examples can be read")
+
+
+class BadSoFar:
+    """The rows of a source that were found bad; may be used by several threads at once."""
+
+    def __init__(self, on_bad: str) -> None:
+        """Takes what the first one does: STOP or SKIP."""
+        self._on_bad = on_bad
+        self._rows: set[int] = set()
+        self._refused_in_a_row = 0
+        self._lock = threading.Lock()
+
+    def rows(self, source: Source, indices: Indices) -> tuple[Array, ...] | None:
+        """The rows; None where some are bad, which `positions` tells from then on.
+
+        Those that are new are logged.
+
+        Raises:
+          DataError: under STOP, what was raised and the flag that goes on without it; under SKIP,
+            the file system refuses one file after the other.
+        """
+        try:
+            rows = source.rows(indices)
+        except BadRowsError as bad:
+            self._note(indices, bad)
+            return None
+        if len(indices):
+            self._refused_in_a_row = 0
+        return rows
+
+    def _note(self, indices: Indices, bad: BadRowsError) -> None:
+        if self._on_bad != SKIP:
+            raise stopped_by(bad) from bad
+        with self._lock:
+            for position, row in enumerate(indices.tolist()):
+                error = bad.errors.get(position)
+                if error is None:
+                    self._refused_in_a_row = 0
+                elif row not in self._rows:
+                    self._count_refused(error)
+                    self._rows.add(row)
+                    logging.warning("skipped: %s", error)
+
+    def _count_refused(self, error: DataError) -> None:
+        refused = isinstance(error, RefusedError)
+        self._refused_in_a_row = self._refused_in_a_row + 1 if refused else 0
+        if self._refused_in_a_row >= _MOST_REFUSED:
+            raise DataError(
+                f"{error}; {_MOST_REFUSED} in a row cannot be opened: see to the permissions or "
+                "the disk, then run the same line again"
+            ) from error
+
+    def has(self, row: int) -> bool:
+        """Whether this row was found bad."""
+        return row in self._rows
+
+    def positions(self, indices: Indices) -> list[int]:
+        """Where in `indices` the bad ones are."""
+        if not self._rows:
+            return []
+        return [position for position, row in enumerate(indices.tolist()) if row in self._rows]
+
+
+def stopped_by(bad: BadRowsError) -> DataError:
+    """What the user is told of a bad row: with the flag that goes on without it."""
+    return DataError(f"{bad}; --on_bad_image={SKIP} goes on without it")
+
+
+# All rows of a source, in order: for evaluation and prediction.
+
+
+def row_batches(
+    source: Source, batch_size: int, bad: BadSoFar | None = None, workers: int = 1
+) -> Iterator[tuple[Array, ...]]:
+    """Yields the rows [0, B), [B, 2B), ...; the last batch may be shorter.
+
+    Args:
+      source: where the rows are.
+      batch_size: B, 1 or more.
+      bad: the rows found bad so far, kept for the next time; under SKIP they are left out, so that
+        any batch may be shorter. None is STOP.
+      workers: threads that read ahead, 1 or more.
+
+    Raises:
+      DataError: a row is bad, under STOP; or none is good.
+    """
+    bad_so_far = BadSoFar(STOP) if bad is None else bad
+
+    def batch(number: int) -> tuple[Array, ...]:
+        first = number * batch_size
+        indices = np.arange(first, min(first + batch_size, len(source)))
+        indices = np.delete(indices, bad_so_far.positions(indices))
+        while (rows := bad_so_far.rows(source, indices)) is None:
+            indices = np.delete(indices, bad_so_far.positions(indices))
+        return rows
+
+    found_any = False
+    count = -(-len(source) // batch_size)
+    for arrays in read_ahead(batch, 0, count, depth=workers + 1, workers=workers):
+        if len(arrays[0]):
+            found_any = True
+            yield arrays
+    if count and not found_any:
+        raise DataError(f"none of the {len(source)} rows can be read")

@@ -10,26 +10,35 @@ import numpy as np
 from absl import logging
 
 from data import files
-from data.bad_rows import stopped_by
-from data.class_choice import choose, pick
-from data.errors import BadRowsError, DataError
-from data.image_arrays import (
+from data.arrays import read_npz
+from data.batches import split_rows, stopped_by
+from data.image_folder import choose, open_labelled_folder, pick
+from data.images import (
+    IMAGE_SHAPE,
     as_images,
     as_labels,
     check_image_shape,
     count_classes,
+    resize_grey,
+    to_grey,
     warn_out_of_range,
 )
-from data.image_file import IMAGE_SHAPE, resize_grey, to_grey
-from data.image_folder import open_labelled_folder
-from data.named import NAMED, Split, load_named
+from data.named import NAMED, RAMP_CLASSES, Split, load_named, open_ramp, write_ramp
 from data.npy_store import LABELS_SUFFIX, SUFFIX, open_labelled_npy
-from data.npz import read_npz
 from data.options import DEFAULT_MEMORY_MB, RAMP, SKIP, STOP
-from data.ramp import RAMP_CLASSES, open_ramp, write_ramp
-from data.source import UINT8_SCALE, Array, ArraySource, LabelledSource, Source, Subset
-from data.split import split_rows
-from data.stored_source import HeldStore, Store, StoredSource, hold
+from data.source import (
+    UINT8_SCALE,
+    Array,
+    ArraySource,
+    HeldStore,
+    LabelledSource,
+    Source,
+    Store,
+    StoredSource,
+    Subset,
+    hold,
+)
+from errors import BadRowsError, DataError
 
 # 1.4 million images of uint8, or a quarter of that of float32.
 MAX_NPZ_BYTES = 4 * 2**30

@@ -1,16 +1,137 @@
-"""Folders of images: one subfolder per class, whole or split into train/ and test/."""
+"""Folders of images: one subfolder per class, whole or split into train/ and test/.
 
+Each file is read and decoded when it is asked for. Some of the classes may be picked, in any order.
+"""
+
+import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from data import files
-from data.class_choice import Choice, choose, chosen_rows
-from data.errors import DataError
-from data.image_file import IMAGE_SHAPE
-from data.image_store import ImageStore
-from data.source import Indices
+from data.files import digest_of_files
+from data.images import IMAGE_SHAPE, decoding_workers, read_image, to_grey
+from data.source import Array, Indices, LabelledSource, Subset
+from errors import BadRowsError, DataError, UnreachableError
+
+_SHOWN = 20  # class names in an error
+
+
+class Choice(NamedTuple):
+    """The classes that were picked: the i-th of them has the label i."""
+
+    numbers: tuple[int, ...]  # What their labels were.
+    names: tuple[str, ...]
+
+
+def choose(wanted: Sequence[str], known: Sequence[str]) -> Choice:
+    """Finds classes among the known ones.
+
+    Args:
+      wanted: names of classes.
+      known: all names, in the order of the labels; of classes without names, their numbers.
+
+    Raises:
+      DataError: an unknown or a repeated class, or fewer than two.
+    """
+    shown = ", ".join(known[:_SHOWN]) + (", ..." if len(known) > _SHOWN else "")
+    given = f"--classes={','.join(wanted)}"
+    for name in wanted:
+        if name not in known:
+            raise DataError(f"{given}: there is no class {name!r}; the classes are {shown}")
+        if list(wanted).count(name) > 1:
+            raise DataError(f"{given}: names {name!r} twice; the classes are {shown}")
+    if len(wanted) < 2:
+        raise DataError(f"{given}: expected two classes or more; the classes are {shown}")
+    return Choice(tuple(known.index(name) for name in wanted), tuple(wanted))
+
+
+def chosen_rows(labels: Indices, choice: Choice) -> tuple[Indices, Indices]:
+    """Which rows are of the picked classes, and what the labels become.
+
+    Args:
+      labels: int64 [N].
+      choice: from `choose`.
+
+    Returns:
+      The rows' numbers, int64 [M], ascending; and the new labels of all, int64 [N], where those of
+      rows that were not picked are -1.
+    """
+    renumbered = np.full(max(int(labels.max()), *choice.numbers) + 1, -1, np.int64)
+    renumbered[list(choice.numbers)] = np.arange(len(choice.numbers))
+    new_labels = renumbered[labels]
+    return np.flatnonzero(new_labels >= 0), new_labels
+
+
+def pick(source: LabelledSource[Any], choice: Choice) -> Subset:
+    """The examples of the picked classes, in the order of the source."""
+    members, labels = chosen_rows(source.labels, choice)
+    relabelled = dataclasses.replace(source, labels=labels, class_names=choice.names)
+    return Subset(relabelled, members)
+
+
+# Image files as a store: each is read and decoded when it is asked for.
+
+
+@dataclass(frozen=True, eq=False)
+class ImageStore:
+    """PNG and JPEG files, decoded to images of one size.
+
+    Attributes:
+      paths: of N files.
+      folder: what they all are in; their names in it are part of the digest, it itself is not.
+      image_shape: [S, S, C] of each, C 3, or 1 for grey.
+      ignore_exif: whether they stay as they are stored, see `decode_image`.
+    """
+
+    paths: Sequence[str]
+    folder: str
+    image_shape: tuple[int, ...] = IMAGE_SHAPE
+    ignore_exif: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """See `Store.shape`: [N, S, S, C]."""
+        return len(self.paths), *self.image_shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """See `Store.dtype`: uint8."""
+        return np.dtype(np.uint8)
+
+    @property
+    def workers(self) -> int:
+        """See `Store.workers`."""
+        return decoding_workers(self.paths)
+
+    def take(self, indices: Indices) -> Array:
+        """See `Store.take`; UnreachableError where the folder of an image stays away."""
+        size, _, channels = self.image_shape
+        read = partial(read_image, size=size, ignore_exif=self.ignore_exif)
+        images = np.empty((len(indices), *self.image_shape), np.uint8)
+        errors: dict[int, DataError] = {}
+        for position, index in enumerate(indices.tolist()):
+            try:
+                image = files.patiently(read, self.paths[index])
+                images[position] = to_grey(image) if channels == 1 else image
+            except UnreachableError:
+                raise
+            except DataError as error:
+                errors[position] = error
+        if errors:
+            raise BadRowsError(errors)
+        return images
+
+    def digest(self) -> str:
+        """See `Store.digest`."""
+        names = [path.removeprefix(self.folder).lstrip("/") for path in self.paths]
+        return digest_of_files(self.paths, names)
+
+
+# Folders of images: one subfolder per class, whole or split into train/ and test/.
 
 _TRAIN = "train"
 _TEST = "test"

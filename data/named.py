@@ -1,16 +1,25 @@
-"""Data sets by their names, through `keras.datasets`, which downloads and caches them."""
+"""Data sets by their names: those of `keras.datasets`, the digits of MNIST, and the ramp.
+
+The ramp is the ten images that everything runs on where no data is given.
+"""
 
 import contextlib
 import importlib
+import io
 import os
+import re
 import sys
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from data.errors import DataError
-from data.image_arrays import as_labels
-from data.source import Array
+from data import files
+from data.arrays import read_idx, read_npz
+from data.images import as_images, as_labels
+from data.source import Array, ArraySource, Source
+from errors import DataError
 
 _DIGITS = tuple("0123456789")
 
@@ -129,3 +138,164 @@ def _checked(name: str, images: Array, labels: Array) -> Split:
     if not len(checked) or checked.max() >= num_classes:
         raise DataError(f"--data={name}: expected labels from 0 to {num_classes - 1}")
     return Split(np.ascontiguousarray(images), checked)
+
+
+# The ten images that everything runs on where no data is given: a ramp of numbers.
+
+RAMP_FILE = "data10_4.npz"
+RAMP_CLASSES = 4
+_LABELS = (0, 0, 1, 1, 2, 2, 3, 3, 2, 0)
+_DEMO_LABELS = (3, 1)
+_IMAGE_VALUES = 32 * 32 * 3
+_MAX_RAMP_BYTES = 1_000_000
+
+
+def ramp_images() -> npt.NDArray[np.float32]:
+    """The training images: float32 [10, 32, 32, 3] in [0, 120.5]."""
+    return _ramp(0, 10)
+
+
+def ramp_labels() -> npt.NDArray[np.int64]:
+    """The labels of `ramp_images`: int64 [10], four classes."""
+    return np.array(_LABELS, np.int64)
+
+
+def demo_images() -> npt.NDArray[np.float32]:
+    """Two images to predict, the third and the fourth of the ramp: float32 [2, 32, 32, 3]."""
+    return _ramp(2, 4)
+
+
+def demo_labels() -> npt.NDArray[np.int64]:
+    """What is written beside `demo_images`: int64 [2]. Not what the ramp was labelled with."""
+    return np.array(_DEMO_LABELS, np.int64)
+
+
+def _ramp(first: int, last: int) -> npt.NDArray[np.float32]:
+    values = np.arange(first * _IMAGE_VALUES, last * _IMAGE_VALUES) / 255
+    return values.astype(np.float32).reshape(-1, 32, 32, 3)
+
+
+def open_ramp(path: str) -> ArraySource:
+    """The ramp, which may be kept in an .npz file (keys X, Y); nothing is written.
+
+    Raises:
+      DataError: the file is there and cannot be read, or holds something else.
+    """
+    ramp = ArraySource(ramp_images(), ramp_labels())
+    if not files.exists(path):
+        return ramp
+    found = read_npz(path, _MAX_RAMP_BYTES, required=("X", "Y"))
+    same_images = np.array_equal(as_images(found["X"], f"{path}: X"), ramp.features)
+    if not same_images or not np.array_equal(as_labels(found["Y"], f"{path}: Y"), ramp.labels):
+        raise DataError(
+            f"{path}: holds other values than the ramp; remove it and it is made anew, "
+            f"or train on it with --data={path}"
+        )
+    return ramp
+
+
+def write_ramp(path: str) -> None:
+    """Keeps the ramp in an .npz file, where that is absent.
+
+    Raises:
+      DataError: the file cannot be written.
+    """
+    if not files.exists(path):
+        content = io.BytesIO()
+        np.savez(content, X=ramp_images(), Y=ramp_labels())
+        files.write_atomically(path, content.getvalue())
+
+
+# Handwritten digits: the four IDX files of MNIST, or of a data set in its form.
+
+IMAGE_SHAPE = (28, 28, 1)  # Height and width in pixels, and one channel: 0 is paper, 255 ink.
+NUM_CLASSES = 10
+CLASS_NAMES = tuple(str(digit) for digit in range(NUM_CLASSES))
+_SUFFIXES = ("", ".gz")
+_IMAGES = re.compile(r"(.*)images[.-]idx3-ubyte(\.gz)?")
+_MAX_IDX_BYTES = 2**30  # 1.3 million images
+
+
+class Digits(NamedTuple):
+    """Images of digits; a row is x float32 [784] in [0, 1] and y float32 [10], one-hot."""
+
+    train: Source
+    test: Source
+
+
+def open_mnist(folder: str) -> Digits:
+    """Reads the training and the test digits of a folder into memory, as uint8.
+
+    Args:
+      folder: holds train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and
+        t10k-labels-idx1-ubyte, with or without .gz, or with a dot before `idx`.
+
+    Raises:
+      DataError: a file is missing, or does not hold what its name says.
+    """
+    return Digits(_open_part(folder, "train"), _open_part(folder, "t10k"))
+
+
+def _open_part(folder: str, part: str) -> ArraySource:
+    """The images, uint8 [N, 784], and the labels, one-hot float32 [N, 10], of one of the splits."""
+    images_path, labels_path = (
+        _find(folder, f"{part}-images", 3),
+        _find(folder, f"{part}-labels", 1),
+    )
+    images, labels = _read(images_path, (28, 28)), _read(labels_path, ())
+    if len(images) != len(labels):
+        raise DataError(
+            f"{images_path}: holds {len(images)} images, but {labels_path} {len(labels)} labels"
+        )
+    if labels.max() >= NUM_CLASSES:
+        row = int(np.argmax(labels >= NUM_CLASSES))
+        raise DataError(
+            f"{labels_path}: row {row} (the first such) is {labels[row]}; "
+            f"expected labels from 0 to {NUM_CLASSES - 1}"
+        )
+    one_hot = np.eye(NUM_CLASSES, dtype=np.float32)[labels]
+    return ArraySource(images.reshape(len(images), -1), one_hot, CLASS_NAMES)
+
+
+def _find(folder: str, stem: str, rank: int) -> str:
+    """The path of one of the four files, under the first of its usual names that is there."""
+    path = next(_present(folder, stem, rank), None)
+    if path is None:
+        name = f"{stem}-idx{rank}-ubyte"
+        raise DataError(
+            f"--data_dir={folder}: holds no {name}; put that file of MNIST there, as it is or "
+            f"gzipped ({name}.gz)"
+        )
+    return path
+
+
+def _present(folder: str, stem: str, rank: int) -> Iterator[str]:
+    """The paths of a file that are there, of all its usual names."""
+    for name in (f"{stem}{dot}idx{rank}-ubyte{end}" for end in _SUFFIXES for dot in "-."):
+        path = files.join(folder, name)
+        if files.exists(path) and not files.is_folder(path):
+            yield path
+
+
+def labels_beside(images_path: str) -> str | None:
+    """The file with the labels of a file of images that is named as those of MNIST are.
+
+    Of `t10k-images-idx3-ubyte`, that is `t10k-labels-idx1-ubyte` beside it, each with or without
+    .gz; None where there is none.
+    """
+    folder, name = os.path.split(images_path)
+    found = _IMAGES.fullmatch(name)
+    return next(_present(folder, f"{found[1]}labels", 1), None) if found else None
+
+
+def _read(path: str, row_shape: tuple[int, ...]) -> Array:
+    """The values of a file: uint8 [N, *row_shape], N above 0."""
+    values = read_idx(path, _MAX_IDX_BYTES)
+    if values.dtype != np.uint8 or values.shape[1:] != row_shape:
+        expected = ", ".join(["N", *map(str, row_shape)])
+        raise DataError(
+            f"{path}: expected uint8 [{expected}], found {values.dtype} {list(values.shape)}"
+        )
+    if not len(values):
+        raise DataError(f"{path}: holds no row")
+    return values

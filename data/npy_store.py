@@ -17,12 +17,11 @@ from typing import BinaryIO
 import numpy as np
 
 from data import files
-from data.errors import BadRowsError, DataError
-from data.image_arrays import as_labels, check_image_shape
-from data.image_file import IMAGE_SHAPE
-from data.npz import check_array, damage_as_data_error, read_header, read_npy
-from data.sampled_digest import digest_of_file
+from data.arrays import check_array, damage_as_data_error, read_header, read_npy
+from data.files import digest_of_file
+from data.images import IMAGE_SHAPE, as_labels, check_image_shape
 from data.source import Array, Indices
+from errors import BadRowsError, DataError
 
 SUFFIX = ".npy"
 LABELS_SUFFIX = ".labels.npy"

@@ -1,6 +1,6 @@
 """What the flags of the data may say; apart from what reads it, which needs TensorFlow."""
 
-RAMP = "ramp"  # The data set that is built in, see `data/ramp.py`.
+RAMP = "ramp"  # The data set that is built in, see `data/named.py`.
 
 STOP, SKIP = "stop", "skip"  # What a row that cannot be read does.
 

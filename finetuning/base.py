@@ -1,25 +1,110 @@
-"""Imports the part of a model that is built on into the graph that trains."""
+"""The graph that is trained: the part of a model that is built on, a new head, and the update."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 from absl import logging
+from tensorflow.core.framework.graph_pb2 import GraphDef
+from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from checkpoints.errors import CheckpointError, first_few
-from checkpoints.loading.fed_tensors import free_scope, placeholder
-from checkpoints.loading.graph_import import import_graph, tensor_of
-from checkpoints.loading.meta_graph_file import node_of
-from checkpoints.loading.tensor_info import format_shape
-from checkpoints.loading.variable_values import RESOURCE_VARIABLE
-from finetuning.base_plan import STEP, BasePlan
-from finetuning.base_variables import adopt
-from finetuning.control_flow import add_contexts
-from finetuning.random_ops import make_stateless, random_nodes, stream_of
-from finetuning.switches import Setting
-from models import randomness
+from errors import CheckpointError, TrainingError, first_few
+from finetuning.base_plan import STEP, BasePlan, adopt
+from finetuning.graph_changes import OLD_CONTROL_FLOW, Setting, add_contexts
+from metagraph.importing import import_graph, tensor_of
+from metagraph.meta import format_shape, node_of
+from metagraph.session import RANDOM_OPS
+from metagraph.values import free_among, free_scope, placeholder
+from metagraph.variables import RESOURCE_VARIABLE
+from models import blocks, head
+from models.blocks import ModelGraph
 
-_SCOPE = "base"  # Of what is added; all of the part keeps its own names.
+# Random operations of a graph become functions of a key: what they draw can be drawn again.
+#
+# A stateful operation draws from a generator of the session, whose place nobody saves: a run that
+# is resumed would draw other dropout masks than an unbroken one. Its stateless kin draws the same
+# kind of numbers from a key of two integers.
+#
+# Operations: `tensorflow/core/ops/random_ops.cc`, `stateless_random_ops.cc`.
+
+_FIRST_STREAM = 1 << 30  # Streams below it are of the models of this project.
+
+
+class _Kin(NamedTuple):
+    """The stateless kin of an operation.
+
+    Attributes:
+      op: its name.
+      key_input: which of its inputs is the key; the others are those of the stateful one.
+      renamed: attributes that have another name there.
+    """
+
+    op: str
+    key_input: int
+    renamed: Mapping[str, str]
+
+
+_KIN: Mapping[str, _Kin] = {
+    "Multinomial": _Kin("StatelessMultinomial", 2, {}),
+    "RandomStandardNormal": _Kin("StatelessRandomNormal", 1, {}),
+    "RandomUniform": _Kin("StatelessRandomUniform", 1, {}),
+    "RandomUniformInt": _Kin("StatelessRandomUniformInt", 1, {"Tout": "dtype"}),
+    "TruncatedNormal": _Kin("StatelessTruncatedNormal", 1, {}),
+}
+
+
+def make_stateless(graph_def: GraphDef, key_of: Callable[[str], str]) -> list[str]:
+    """Rewrites the random nodes of a graph, in place.
+
+    Args:
+      graph_def: its library functions stay as they are.
+      key_of: node -> the name of the tensor that is to be its key, int64 [2].
+
+    Returns:
+      The nodes that stay random, with the operation of each, those of functions included.
+    """
+    for node in graph_def.node:
+        if node.op in _KIN:
+            _rewrite(node, key_of(node.name))
+    left = [f"{node.name} ({node.op})" for node in graph_def.node if node.op in RANDOM_OPS]
+    left += [
+        f"{function.signature.name}/{node.name} ({node.op})"
+        for function in graph_def.library.function
+        for node in function.node_def
+        if node.op in RANDOM_OPS
+    ]
+    return left
+
+
+def random_nodes(graph_def: GraphDef) -> list[str]:
+    """The nodes that `make_stateless` rewrites."""
+    return [node.name for node in graph_def.node if node.op in _KIN]
+
+
+def stream_of(node: str) -> int:
+    """The stream of a node's draws, in [2**30, 2**31), from its name."""
+    return _FIRST_STREAM | zlib.crc32(node.encode()) & (_FIRST_STREAM - 1)
+
+
+def _rewrite(node: NodeDef, key: str) -> None:
+    kin = _KIN[node.op]
+    inputs = list(node.input)
+    inputs.insert(kin.key_input, key)
+    del node.input[:]
+    node.input.extend(inputs)
+    node.op = kin.op
+    for name in ("seed", "seed2"):
+        node.attr.pop(name, None)
+    for old, new in kin.renamed.items():
+        node.attr[new].CopyFrom(node.attr[old])
+        del node.attr[old]
+    node.attr["Tseed"].type = tf.int64.as_datatype_enum
+
+
+# Imports the part of a model that is built on into the graph that trains.
+
+_BASE_SCOPE = "base"  # Of what is added; all of the part keeps its own names.
 _INITIAL_STEP = -1  # Of what is drawn once, for an initial value.
 _SHOWN = 3
 
@@ -72,7 +157,7 @@ def import_base(plan: BasePlan, shape: Sequence[int | None], offset: float, seed
     graph, graph_def = tf.compat.v1.get_default_graph(), tf.compat.v1.GraphDef()
     graph_def.CopyFrom(plan.graph_def)
     _with_scalar_shapes(graph_def)
-    scope = free_scope(plan.meta, _SCOPE)
+    scope = free_scope(plan.meta, _BASE_SCOPE)
     step = _make_step(plan, scope)
     images, stand_in = _images(plan, shape, offset, scope)
     settings = {setting.name: _setting(plan, setting, scope) for setting in plan.settings}
@@ -148,9 +233,7 @@ def _rewrite_random(
     """Makes random operations stateless, in place; returns their keys, by the names they have."""
     initial = plan.initial_nodes
     keys = {
-        f"{node}/key": randomness.key(
-            seed, stream_of(node), _INITIAL_STEP if node in initial else step
-        )
+        f"{node}/key": blocks.key(seed, stream_of(node), _INITIAL_STEP if node in initial else step)
         for node in random_nodes(graph_def)
     }
     left = make_stateless(graph_def, lambda node: f"{node}/key")
@@ -182,3 +265,171 @@ def _adopted(plan: BasePlan, graph: tf.Graph, scope: str) -> Iterator[tuple[str,
                 f"{format_shape(initial.shape)}"
             )
         yield name, adopt(node, initial, scope, trainable=name in plan.trainable)
+
+
+# The update: the head, the parts of the base that are unfrozen, and what follows their input.
+
+
+def train_op(
+    loss: tf.Tensor,
+    head: Sequence[tf.Variable],
+    unfrozen: Sequence[tf.Variable],
+    updates: Sequence[tf.Operation],
+    step: tf.Variable,
+    rates: tuple[float, float],
+) -> tf.Operation:
+    """One step of Adam on the head, one on the rest, then `step` counted up.
+
+    Args:
+      loss: float [].
+      head: the new variables.
+      unfrozen: those of the base that are trained.
+      updates: what else runs with each step.
+      step: integer [].
+      rates: of the head, of the rest.
+
+    Raises:
+      TrainingError: an operation on the way has no gradient.
+    """
+    gradients = _gradients(loss, [*head, *unfrozen])
+    before = list(updates)
+    if unfrozen:
+        pairs = list(zip(gradients[len(head) :], unfrozen, strict=True))
+        optimizer = tf.compat.v1.train.AdamOptimizer(rates[1], name="Adam")
+        before.append(optimizer.apply_gradients(pairs, name="train_unfrozen"))
+    with tf.control_dependencies(before):
+        optimizer = tf.compat.v1.train.AdamOptimizer(rates[0], name="Adam")
+        pairs = list(zip(gradients[: len(head)], head, strict=True))
+        return optimizer.apply_gradients(pairs, global_step=step, name="train")
+
+
+def _gradients(loss: tf.Tensor, trained: Sequence[tf.Variable]) -> list[tf.Tensor]:
+    """The gradient by each of the variables.
+
+    They are all computed before any variable changes: some of them follow from its value.
+    """
+    try:
+        found = tf.compat.v1.gradients(loss, list(trained), gate_gradients=True)
+    except LookupError as error:  # TensorFlow's message names the operation and its type.
+        raise TrainingError(
+            f"--train_scopes: an operation between them and the loss has no gradient: {error}; "
+            "choose scopes behind it"
+        ) from error
+    except (AttributeError, TypeError, ValueError) as error:
+        if not any(op.type in OLD_CONTROL_FLOW for op in loss.graph.get_operations()):
+            raise
+        raise TrainingError(
+            "--train_scopes: between them and the loss is a conditional or a loop of TensorFlow 1, "
+            "of which the model's file does not tell what a gradient needs; choose scopes behind it"
+        ) from error
+    missing = [v.op.name for v, gradient in zip(trained, found, strict=True) if gradient is None]
+    if missing:
+        raise TrainingError(
+            f"--train_scopes: no gradient reaches {', '.join(missing)}, as an operation between "
+            "and the loss passes none on"
+        )
+    return [tf.convert_to_tensor(gradient) for gradient in found]
+
+
+# The graph that is trained: a part of a model, and a new head on it.
+#
+# Tensor names of what is new: `y_:0` (labels), `head/w:0`, `head/b:0`, `head/add:0` (logits),
+# `head/probabilities:0`, `head/classes:0`, `loss:0`, `acc:0`; the collection `predict` holds the
+# logits. A name that the part itself has gets a number: `head_1`, `y__1`. All of the part keeps its
+# names.
+
+_HEAD_SCOPE = "head"
+
+
+class HeadRequest(NamedTuple):
+    """What is built on a base.
+
+    Attributes:
+      kind: `models.head.DENSE` or `CONV`.
+      num_classes: at least 2.
+      learning_rate: of the head, above 0.
+      finetune_learning_rate: of what is unfrozen of the base, above 0.
+    """
+
+    kind: str
+    num_classes: int
+    learning_rate: float
+    finetune_learning_rate: float
+
+
+def build(
+    plan: BasePlan,
+    request: HeadRequest,
+    shape: Sequence[int | None],
+    *,
+    input_offset: float,
+    seed: int,
+) -> ModelGraph:
+    """Builds the training graph.
+
+    Args:
+      plan: the part that is built on.
+      request: what is built on it.
+      shape: of the images, [N, ...]; N None for any number.
+      input_offset: added to the images on their way in.
+      seed: in [0, 2**32); initial weights and random numbers follow from it.
+
+    Raises:
+      CheckpointError: the part cannot be imported into this TensorFlow.
+      TrainingError: the head does not fit the features, or an operation has no gradient.
+    """
+    graph = tf.Graph()
+    with graph.as_default():
+        base = import_base(plan, shape, input_offset, seed)
+        features = _features(plan, base, request.kind)
+        labels = tf.compat.v1.placeholder(tf.int64, [shape[0]], name="y_")
+        with tf.compat.v1.variable_scope(free_among(plan.needed.names, _HEAD_SCOPE)):
+            new = head.build(request.kind, features, request.num_classes, seed)
+        loss = blocks.cross_entropy(new.logits, labels)
+        _collect(new, base)
+        return ModelGraph(
+            graph=graph,
+            inputs=(base.images, labels),
+            training_feeds=base.training_feeds,
+            loss=loss,
+            accuracy=blocks.accuracy(new.classes, labels),
+            train_op=_train_op(plan, request, base, new, loss),
+            signature_inputs={"x": base.images},
+            signature_outputs=new.outputs,
+        )
+
+
+def _train_op(
+    plan: BasePlan, request: HeadRequest, base: Base, new: head.Head, loss: tf.Tensor
+) -> tf.Operation:
+    unfrozen = [base.variables[name] for name in plan.unfrozen]
+    rates = (request.learning_rate, request.finetune_learning_rate)
+    return train_op(loss, new.variables, unfrozen, base.updates, base.step, rates)
+
+
+def _collect(new: head.Head, base: Base) -> None:
+    """Adds what predict.py, and whoever fine-tunes the result, look for in the collections."""
+    tf.compat.v1.add_to_collection("predict", new.logits)
+    for operation in base.updates:
+        tf.compat.v1.add_to_collection(tf.compat.v1.GraphKeys.UPDATE_OPS, operation)
+
+
+def _features(plan: BasePlan, base: Base, kind: str) -> tf.Tensor:
+    """What the head takes, float32; no gradient goes beyond it where all of the base is frozen.
+
+    Raises:
+      TrainingError: it is no array of numbers with a row for each image and sizes that are known.
+    """
+    found = base.features
+    kind_found = f"{found.dtype.base_dtype.name} {format_shape(found.shape)}"
+    what = f"{plan.tensor} of {plan.meta.path} is {kind_found}"
+    if not found.dtype.is_floating or found.shape.rank in (None, 0):
+        raise TrainingError(f"{what}; a head takes floats with a row for each image")
+    known = found.shape[-1:] if kind == head.CONV else found.shape[1:]
+    if kind == head.CONV and found.shape.rank != 4:
+        raise TrainingError(f"{what}; --head=conv takes [N, H, W, C], --head=dense any other")
+    if not known.is_fully_defined():
+        hint = "" if kind == head.CONV or found.shape.rank != 4 else "; --head=conv may do"
+        raise TrainingError(f"{what}; the head's weights need its sizes{hint}")
+    features = tf.cast(found, tf.float32)
+    return features if plan.unfrozen else tf.stop_gradient(features)

@@ -8,9 +8,8 @@ Tensor names (they never change): inputs `x:0`, `y_:0`, `keep_prob:0`; variables
 
 import tensorflow as tf
 
-from models import classification, randomness, variables
-from models.model_graph import ModelGraph
-from models.schedule import CONSTANT, Schedule, scheduled
+from models import blocks
+from models.blocks import CONSTANT, ModelGraph, Schedule, scheduled
 
 IMAGE_SHAPE = (32, 32, 3)
 KEEP_PROB = 0.5  # of the dropout after fc1, in training
@@ -22,8 +21,8 @@ _DROPOUT_STREAM = 100  # Streams below it draw the initial weights.
 
 def _weight_and_bias(shape: list[int], seed: int, stream: int) -> tuple[tf.Variable, tf.Variable]:
     """`w` of the given shape and `b` of its last dimension, in the present scope."""
-    w = variables.weight("w", shape, randomness.truncated_normal(_WEIGHT_STDDEV, seed, stream))
-    b = variables.weight("b", shape[-1:], tf.compat.v1.constant_initializer(_INITIAL_BIAS))
+    w = blocks.weight("w", shape, blocks.truncated_normal(_WEIGHT_STDDEV, seed, stream))
+    b = blocks.weight("b", shape[-1:], tf.compat.v1.constant_initializer(_INITIAL_BIAS))
     return w, b
 
 
@@ -67,7 +66,7 @@ def inference(
     pooled = _convolution("conv2", pooled, 64, seed, stream=1)  # [N, 4, 4, 64]
     flat = tf.reshape(pooled, [-1, 4 * 4 * 64])  # [N, 1024]
     hidden = tf.nn.relu(_fully_connected("fc1", flat, 128, seed, stream=2))  # [N, 128]
-    hidden = randomness.dropout(hidden, keep_prob, seed, _DROPOUT_STREAM, step)
+    hidden = blocks.dropout(hidden, keep_prob, seed, _DROPOUT_STREAM, step)
     return _fully_connected("fc2", hidden, num_classes, seed, stream=3)
 
 
@@ -90,7 +89,7 @@ def build(
     """
     graph = tf.Graph()
     with graph.as_default():
-        step = variables.global_step()
+        step = blocks.global_step()
         x = tf.compat.v1.placeholder(tf.float32, [None, *IMAGE_SHAPE], name="x")
         labels = tf.compat.v1.placeholder(tf.int64, [None], name="y_")
         keep_prob = tf.compat.v1.placeholder_with_default(1.0, [], name="keep_prob")
@@ -98,7 +97,7 @@ def build(
         probabilities = tf.nn.softmax(logits, name="probabilities")
         classes = tf.argmax(logits, axis=1, name="classes")
         tf.one_hot(labels, num_classes, name="y_labels")
-        loss = classification.cross_entropy(logits, labels)
+        loss = blocks.cross_entropy(logits, labels)
         tf.compat.v1.add_to_collection("predict", logits)
         rate = scheduled(learning_rate, schedule, step)
         return ModelGraph(
@@ -106,7 +105,7 @@ def build(
             inputs=(x, labels),
             training_feeds={keep_prob: KEEP_PROB},
             loss=loss,
-            accuracy=classification.accuracy(classes, labels),
+            accuracy=blocks.accuracy(classes, labels),
             train_op=training(loss, rate, step),
             signature_inputs={"x": x},
             signature_outputs={

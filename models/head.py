@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from models import randomness, variables
+from models import blocks
 
 DENSE, CONV = "dense", "conv"
 
@@ -103,6 +103,6 @@ def _weight_and_bias(shape: list[int], inputs: int, seed: int) -> tuple[tf.Varia
 
     LeCun et al., "Efficient BackProp" (1998), section 4.6: outputs of the size of the inputs.
     """
-    draw = randomness.truncated_normal(1 / math.sqrt(max(inputs, 1)), seed, _WEIGHT_STREAM)
-    w = variables.weight("w", shape, draw)
-    return w, variables.weight("b", shape[-1:], tf.compat.v1.zeros_initializer())
+    draw = blocks.truncated_normal(1 / math.sqrt(max(inputs, 1)), seed, _WEIGHT_STREAM)
+    w = blocks.weight("w", shape, draw)
+    return w, blocks.weight("b", shape[-1:], tf.compat.v1.zeros_initializer())

@@ -6,8 +6,8 @@ the collection `predict` holds `y:0`.
 
 import tensorflow as tf
 
-from models import randomness, variables
-from models.model_graph import ModelGraph
+from models import blocks
+from models.blocks import ModelGraph
 
 
 def inference(x: tf.Tensor, seed: int) -> tf.Tensor:
@@ -20,8 +20,8 @@ def inference(x: tf.Tensor, seed: int) -> tf.Tensor:
     Returns:
       `y:0`, float32 [N].
     """
-    w = variables.weight("w", [1], randomness.uniform(-20.0, 20.0, seed, stream=0))
-    b = variables.weight("b", [1], randomness.uniform(-10.0, 10.0, seed, stream=1))
+    w = blocks.weight("w", [1], blocks.uniform(-20.0, 20.0, seed, stream=0))
+    b = blocks.weight("b", [1], blocks.uniform(-10.0, 10.0, seed, stream=1))
     return tf.add(w * x, b, name="y")  # [1] * [N] + [1] -> [N]
 
 
@@ -45,7 +45,7 @@ def build(*, learning_rate: float, seed: int) -> ModelGraph:
     """
     graph = tf.Graph()
     with graph.as_default():
-        step = variables.global_step()
+        step = blocks.global_step()
         x = tf.compat.v1.placeholder(tf.float32, [None], name="x")
         target = tf.compat.v1.placeholder(tf.float32, [None], name="y_")
         y = inference(x, seed)

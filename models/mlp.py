@@ -7,8 +7,8 @@ variables `w_h:0`, `w_h2:0`, `w_o:0`, `global_step:0`; outputs `logits:0`, `prob
 
 import tensorflow as tf
 
-from models import classification, randomness, variables
-from models.model_graph import ModelGraph
+from models import blocks
+from models.blocks import ModelGraph
 
 NUM_PIXELS = 28 * 28
 NUM_CLASSES = 10
@@ -26,8 +26,8 @@ def _layer(
 ) -> tf.Tensor:  # fmt: skip
     """Dropout, then a product with the weights `name`: float32 [N, C] -> [N, units]."""
     shape = [features.shape[-1], units]
-    w = variables.weight(name, shape, randomness.normal(_WEIGHT_STDDEV, seed, number))
-    kept = randomness.dropout(features, keep_prob, seed, _DROPOUT_STREAM + number, step)
+    w = blocks.weight(name, shape, blocks.normal(_WEIGHT_STDDEV, seed, number))
+    kept = blocks.dropout(features, keep_prob, seed, _DROPOUT_STREAM + number, step)
     return tf.matmul(kept, w)
 
 
@@ -66,7 +66,7 @@ def build(*, learning_rate: float, seed: int) -> ModelGraph:
     """
     graph = tf.Graph()
     with graph.as_default():
-        step = variables.global_step()
+        step = blocks.global_step()
         x = tf.compat.v1.placeholder(tf.float32, [None, NUM_PIXELS], name="X")
         labels = tf.compat.v1.placeholder(tf.float32, [None, NUM_CLASSES], name="Y")
         keep_input = tf.compat.v1.placeholder_with_default(1.0, [], name="p_keep_input")
@@ -74,14 +74,14 @@ def build(*, learning_rate: float, seed: int) -> ModelGraph:
         logits = inference(x, keep_input, keep_hidden, seed, step)
         probabilities = tf.nn.softmax(logits, name="probabilities")
         classes = tf.argmax(logits, axis=1, name="predict_op")
-        loss = classification.cross_entropy(logits, labels)
+        loss = blocks.cross_entropy(logits, labels)
         tf.compat.v1.add_to_collection("predict", logits)
         return ModelGraph(
             graph=graph,
             inputs=(x, labels),
             training_feeds={keep_input: KEEP_INPUT, keep_hidden: KEEP_HIDDEN},
             loss=loss,
-            accuracy=classification.accuracy(classes, tf.argmax(labels, axis=1)),
+            accuracy=blocks.accuracy(classes, tf.argmax(labels, axis=1)),
             train_op=training(loss, learning_rate, step),
             signature_inputs={"X": x},
             signature_outputs={

@@ -1,26 +1,103 @@
-"""The model that is asked for, opened: also where a folder stands for a checkpoint of it."""
+"""What is asked of a model, and that model: opened, and listed for --list.
+
+A folder stands for a checkpoint in it.
+"""
 
 import dataclasses
+import functools
+import json
+import math
 import os
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, TypeVar
 
 import tensorflow as tf
+from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from checkpoints.best import best_checkpoint
-from checkpoints.errors import CheckpointError
-from checkpoints.loading.meta_graph_file import MetaGraphFile
-from checkpoints.loading.model_files import find_model, open_model
-from checkpoints.loading.variable_files import find_variables, prefix_of
-from checkpoints.manifest import verify_checkpoint
+from checkpoints.folder import Hold, best_checkpoint, read_newest, say_if_gone
+from checkpoints.manifest import CLASS_NAMES_COLLECTION, TRAINED_ON_COLLECTION, verify_checkpoint
 from checkpoints.naming import DATA_SUFFIX, INDEX_SUFFIX, META_SUFFIX
-from checkpoints.newest import Hold, read_newest, say_if_gone
-from prediction.config import BEST, ModelConfig
-from prediction.model import Model, read_model
+from errors import CheckpointError, first_few
+from metagraph.casting import json_value
+from metagraph.meta import MetaGraphFile, Signature, TensorInfo, format_shape, node_of
+from metagraph.model import Candidates, Model, find_candidates, read_model
+from metagraph.opening import find_model, find_variables, open_model, prefix_of
+from metagraph.parsing import DEFAULT_MAX_BYTES
+from metagraph.safety import TimeLimit
+from metagraph.session import describe_tensors
+from metagraph.variables import VARIABLE_OPS
+from prediction.row_inputs import MAX_BYTES
+
+BEST = "best"
+MEGABYTE = 2**20
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A model to open, and its limits.
+
+    Attributes:
+      meta: what `open_model` takes: a `.meta` file, or a folder for its newest checkpoint, and so
+        on.
+      checkpoint: what `find_variables` takes, for variables of another checkpoint than the graph's
+        own; `BEST` for the one with the best test accuracy in the graph's folder; None for its own.
+      signature: the name of the signature to use; None for `serving_default`, or the only one.
+      trust_graph: run also operations that may do more than compute.
+      time_limit: seconds that each of these may take: reading the graph, its import, a run; 0 for
+        no limit.
+      end_after: as of a `TimeLimit`.
+      max_meta_bytes: the size of the largest file of a graph that is read.
+    """
+
+    meta: str
+    _: KW_ONLY
+    checkpoint: str | None = None
+    signature: str | None = None
+    trust_graph: bool = False
+    time_limit: float = 60.0
+    end_after: Callable[[float, str], None] | None = None
+    max_meta_bytes: int = DEFAULT_MAX_BYTES
+
+    @property
+    def limit(self) -> TimeLimit:
+        """The time limit with what ends the process."""
+        return TimeLimit(self.time_limit, self.end_after)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig(ModelConfig):
+    """What is to be predicted with a model.
+
+    Attributes:
+      fetch: names of tensors, or keys of the signature; empty for the graph's own prediction.
+      input: files and folders of rows, each `name=path`, or a path alone for the one input left.
+      feed: as `prediction.plan.read_feeds` takes them.
+      asset: files for lookup tables, each `name=path`.
+      list: only say what the graph holds.
+      batch_size: rows a run, None for a fast one.
+      format: of what is printed, `text` or `json`.
+      output: a file to write, None for none.
+      max_input_mb: megabytes (2**20 bytes) that one file of input may unpack to.
+      ignore_exif: image files are not turned as their EXIF orientation says.
+    """
+
+    fetch: Sequence[str] = ()
+    input: Sequence[str] = ()
+    feed: Sequence[str] = ()
+    asset: Sequence[str] = ()
+    list: bool = False
+    batch_size: int | None = None
+    format: str = "text"
+    output: str | None = None
+    max_input_mb: int = MAX_BYTES // MEGABYTE
+    ignore_exif: bool = False
+
+
+# The model that is asked for, opened: also where a folder stands for a checkpoint of it.
 
 _Config = TypeVar("_Config", bound=ModelConfig)
 _Result = TypeVar("_Result")
-
 READING = "reading the graph"
 
 
@@ -126,3 +203,191 @@ def describe(config: ModelConfig, meta: MetaGraphFile) -> Model:
     verify_checkpoint(meta.prefix, (DATA_SUFFIX, INDEX_SUFFIX))
     with config.limit.over(READING):
         return read_model(meta, config.signature)
+
+
+# What a meta graph holds, for --list: its inputs, outputs, variables, signature, collections.
+
+_TEXT_COLLECTIONS = (CLASS_NAMES_COLLECTION, TRAINED_ON_COLLECTION)
+_MAX_DEFAULT_VALUES = 8
+_MAX_SHOWN_ENTRIES = 10
+_MAX_SHOWN_LINES = 300  # Of one part of the list.
+_TITLES = {
+    "inputs": "inputs",
+    "pipeline": "to feed in place of the input pipeline",
+    "outputs": "outputs",
+    "candidates": "possible outputs",
+    "variables": "variables",
+}
+_OPTIONAL = ("pipeline", "candidates")
+_FLAGS = {"inputs": "feed", "outputs": "fetch"}
+_CHOOSE = "signatures, to choose from with --signature"
+Record = dict[str, Any]
+_Entry = TypeVar("_Entry")
+
+
+def listing(meta: MetaGraphFile, model: Model, found: Candidates | None = None) -> Record:
+    """The contents, as JSON values.
+
+    Args:
+      meta: the file.
+      model: its description.
+      found: what could be fed and fetched, where it has been looked for already.
+
+    Returns:
+      Keys: `inputs`, `pipeline` (what can be fed in place of a queue or an iterator),
+      `outputs`, `candidates` (what may be an output, where the file names none) and
+      `variables`, each a list of `name`, `dtype` and `shape` (null where unknown; null sizes
+      too), an input's `default` where it has one; `signature`, the one in use, with `name`
+      (empty where there is none), `inputs`, `outputs` (key -> tensor name) and `not_names`,
+      the keys that do not name their tensors, as a node has that name; `signatures`, the
+      names of all; `collections` (key -> a list of names, texts or numbers, or the number of
+      entries of another kind).
+    """
+    outputs = tuple(dict.fromkeys([*model.predict, *model.outputs.values()]))
+    found = found or find_candidates(meta, [*model.inputs.values()], outputs)
+    inputs = _tensors(meta, found.inputs)
+    return {
+        "inputs": [record | _default(meta, record["name"]) for record in inputs],
+        "pipeline": _tensors(meta, found.pipeline),
+        "outputs": _tensors(meta, outputs),
+        "candidates": [] if outputs else _tensors(meta, found.outputs),
+        "variables": list(_variables(meta)),
+        "signature": _signature(meta, model.signature),
+        "signatures": list(model.signatures),
+        "collections": {key: _collection(meta, key) for key in sorted(meta.proto.collection_def)},
+    }
+
+
+def _signature(meta: MetaGraphFile, signature: Signature) -> Record:
+    keys = [*signature.inputs.items(), *signature.outputs.items()]
+    taken = {key for key, name in keys if meta.find_tensor(key) not in (None, name)}
+    return {**signature._asdict(), "not_names": sorted(taken)}
+
+
+def _tensors(meta: MetaGraphFile, names: Sequence[str]) -> list[Record]:
+    try:
+        return [_record(info) for info in describe_tensors(meta, names)]
+    except CheckpointError:
+        return [_tensor(meta, name) for name in names]
+
+
+def _tensor(meta: MetaGraphFile, name: str) -> Record:
+    try:
+        return _record(*describe_tensors(meta, [name]))
+    except CheckpointError:
+        # It stands on an operation that this TensorFlow lacks; the list goes on all the same.
+        return {"name": name, "dtype": None, "shape": None}
+
+
+def _record(info: TensorInfo) -> Record:
+    shape = None if info.shape is None else list(info.shape)
+    return {"name": info.name, "dtype": info.dtype.name, "shape": shape}
+
+
+def _default(meta: MetaGraphFile, name: str) -> Record:
+    """The entry `default` of an input that has one of a few values; else nothing."""
+    for source in meta.nodes[node_of(name)].input:  # A placeholder with a default has one.
+        node = meta.nodes.get(node_of(source))
+        if node is None or node.op != "Const":
+            continue
+        value = node.attr["value"].tensor
+        sizes = [dim.size for dim in value.tensor_shape.dim]
+        if min(sizes, default=1) >= 0 and math.prod(sizes) <= _MAX_DEFAULT_VALUES:
+            try:
+                return {"default": json_value(tf.make_ndarray(value))}
+            except (KeyError, TypeError, ValueError):  # A dtype without values, or too few.
+                return {}
+    return {}
+
+
+def _variables(meta: MetaGraphFile) -> Iterator[Record]:
+    for name, node in meta.nodes.items():
+        if node.op in VARIABLE_OPS:
+            yield {"name": f"{name}:0", "dtype": _dtype(node), "shape": _shape(node)}
+
+
+def _dtype(node: NodeDef) -> str | None:
+    """None where it is a number that this TensorFlow has no name for."""
+    try:
+        name: str = tf.as_dtype(node.attr["dtype"].type).name
+        return name
+    except TypeError:
+        return None
+
+
+def _shape(node: NodeDef) -> list[int | None] | None:
+    shape = node.attr["shape"].shape
+    if shape.unknown_rank:
+        return None
+    return [dim.size if dim.size >= 0 else None for dim in shape.dim]
+
+
+def _collection(meta: MetaGraphFile, key: str) -> list[Any] | int:
+    collection = meta.collection(key)
+    kind = collection.WhichOneof("kind")
+    if kind is None:
+        return 0
+    values = getattr(collection, kind).value
+    if kind == "bytes_list" and key in _TEXT_COLLECTIONS:
+        return [value.decode("utf-8", errors="replace") for value in values]
+    return list(values) if kind in ("node_list", "int64_list", "float_list") else len(values)
+
+
+def listing_json(content: Record) -> str:
+    """One JSON document."""
+    return json.dumps(content, ensure_ascii=False)
+
+
+def listing_text(content: Record) -> str:
+    """Lines for people."""
+    lines = []
+    for key, title in _TITLES.items():
+        if content[key] or key not in _OPTIONAL:
+            lines += [title, *(_shortened(content[key], _tensor_line) or ["  (none)"])]
+    lines += _signature_lines(content["signature"], content["signatures"])
+    lines.append("collections")
+    lines += _shortened([*content["collections"].items()], _collection_line)
+    return "\n".join(lines)
+
+
+def _shortened(entries: Sequence[_Entry], line: Callable[[_Entry], str]) -> list[str]:
+    """A line for each of the first entries, and how many more there are."""
+    more = len(entries) - _MAX_SHOWN_LINES
+    rest = [f"  ... and {more} more (--format=json has all)"] if more > 0 else []
+    return [*map(line, entries[:_MAX_SHOWN_LINES]), *rest]
+
+
+def _signature_lines(signature: Record, names: Sequence[str]) -> Iterator[str]:
+    """The signature in use, whose keys can be fed and fetched by, and the names of the others."""
+    yield f"signature {signature['name']}".rstrip()
+    for title in ("inputs", "outputs"):
+        line = functools.partial(_key_line, signature["not_names"], title)
+        yield from _shortened([*signature[title].items()], line)
+    others = [name for name in names if name != signature["name"]]
+    if others:
+        yield "other signatures, for --signature" if signature["name"] else _CHOOSE
+        yield from _shortened(others, "  {}".format)
+
+
+def _key_line(not_names: Collection[str], title: str, entry: tuple[str, str]) -> str:
+    key, name = entry
+    note = f"  (--{_FLAGS[title]}={key} is the node of that name)" if key in not_names else ""
+    return f"  {title[:-1]} {key} = {name}{note}"
+
+
+def _tensor_line(record: Mapping[str, Any]) -> str:
+    known = record["dtype"] is not None
+    kind = f"{record['dtype']} {format_shape(record['shape'])}" if known else "unknown here"
+    default = f", default {json.dumps(record['default'])}" if "default" in record else ""
+    return f"  {record['name']}  {kind}{default}"
+
+
+def _collection_line(entry: tuple[str, list[Any] | int]) -> str:
+    key, values = entry
+    return f"  {key} = {_entries(values)}"
+
+
+def _entries(values: list[Any] | int) -> str:
+    if isinstance(values, int):
+        return f"({values} entries)"
+    return first_few([*map(str, values)], _MAX_SHOWN_ENTRIES)

@@ -1,40 +1,159 @@
-"""One run of a model, or of it batch by batch: what is fed, what is fetched, what it says."""
+"""One prediction from start to end: what predict.py does once its flags are read.
 
+A model is run once, or batch after batch: what is fed, what is fetched, what it says.
+"""
+
+import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 from absl import logging
+from tqdm import tqdm
 
-from checkpoints.loading.inference_graph import (
-    InferenceGraph,
-    describe_tensors,
-    load_inference_graph,
-)
-from checkpoints.loading.meta_graph_file import MetaGraphFile
-from checkpoints.loading.sub_graph import sub_graph
+from data.batches import read_ahead
 from data.options import RAMP
-from prediction import checkpoint_state, plan
-from prediction.assets import assets_by_name
-from prediction.casting import Array, as_numpy_dtype
-from prediction.chosen_model import READING
-from prediction.classification import Classification
-from prediction.collected import Kind, kind_of
-from prediction.config import MEGABYTE, PredictConfig
-from prediction.errors import PredictionError
-from prediction.feeds import Feed, read_feeds
-from prediction.model import Model
-from prediction.randomness import warn_if_random
-from prediction.report import Report
-from prediction.row_inputs import (
-    RowInputs,
-    files_by_tensor,
-    open_demo,
-    open_inputs,
-    value_for,
+from errors import PredictionError
+from metagraph.casting import Array, as_numpy_dtype
+from metagraph.graph import sub_graph
+from metagraph.meta import MetaGraphFile, TensorInfo
+from metagraph.model import (
+    Model,
+    checkpoint_of,
+    checkpoint_state,
+    read_model,
+    state_record,
+    state_text,
 )
+from metagraph.session import InferenceGraph, describe_tensors, load_inference_graph, warn_if_random
+from prediction import output, plan
+from prediction.batching import (
+    Batching,
+    Collected,
+    FilledRun,
+    Kind,
+    Layout,
+    choose_batching,
+    fill_up,
+    kind_of,
+)
+from prediction.chosen_model import (
+    MEGABYTE,
+    READING,
+    PredictConfig,
+    describe,
+    listing,
+    listing_json,
+    listing_text,
+    open_graph,
+    with_chosen,
+    with_model,
+)
+from prediction.output import Classification, Report, check_output, write_outputs
+from prediction.plan import Feed, assets_by_name, read_feeds
+from prediction.row_inputs import RowInputs, files_by_tensor, open_demo, open_inputs, value_for
 from prediction.rows import ColumnRows, Rows
-from prediction.runner import run_rows
+
+FirstRun = Callable[[Sequence[Array], Sequence[Array]], None]
+
+
+def run_rows(
+    graph: InferenceGraph,
+    feeds: Sequence[Rows | Array],
+    kinds: Sequence[Kind],
+    batch_size: int | None = None,
+    first_run: FirstRun | None = None,
+) -> list[Array]:
+    """Runs all rows through the graph.
+
+    Where a tensor that is fed by rows has a fixed first dimension, each run has as many rows: the
+    last one is filled up, and its results are cut back.
+
+    Args:
+      graph: the restored graph.
+      feeds: for each of `graph.feeds`, rows to be fed a batch at a time, or an array to be fed
+        as it is in every batch. At least one has rows, and all that have are of equal length.
+      kinds: of each of `graph.fetches`.
+      batch_size: rows a run; the last batch is simply shorter, unless the graph or one of its
+        fetches is made for exactly that many. None is a fast one, or, where a fetched tensor is
+        one value over all rows, one run of them all.
+      first_run: called with what the first run was fed and what it gave.
+
+    Returns:
+      For each fetch: its rows in order, or its value where it has none.
+
+    Raises:
+      PredictionError: a value over all rows is asked for in several batches, or in one that is
+        filled up; or --batch_size is not the one that the graph takes.
+      CheckpointError: the graph fails.
+    """
+    by_rows = [not isinstance(feed, np.ndarray) for feed in feeds]
+    num_rows = len(feeds[by_rows.index(True)])
+    fetches = [*zip(graph.fetches, kinds, strict=True)]
+    batching = choose_batching(
+        [*zip(graph.feeds, feeds, strict=False)], fetches, batch_size, num_rows
+    )
+    size, fixed, declared = batching
+    collected = None
+    with _progress_bar(num_rows) as progress:
+        for step, fed in enumerate(_batches(feeds, batching, num_rows)):
+            results, rows = graph.run(*fed), min(size, num_rows - step * size)
+            if collected is None:
+                if first_run is not None:
+                    first_run(fed, results)
+                first = FilledRun(graph.run, fed, by_rows, results, declared)
+                filled = first if fixed and num_rows != size else None
+                collected = _collected(fetches, filled, num_rows)
+            collected.add(step * size, rows, size if fixed else rows, results)
+            progress.update(rows)
+    return collected.values if collected else []
+
+
+def _batches(
+    feeds: Sequence[Rows | Array], batching: Batching, num_rows: int
+) -> Iterator[list[Array]]:
+    """What each run is fed, read while the one before it runs."""
+
+    def batch(step: int) -> list[Array]:
+        start = step * batching.size
+        stop = min(start + batching.size, num_rows)
+        return [_cut(feed, start, stop) for feed in feeds]
+
+    def _cut(feed: Rows | Array, start: int, stop: int) -> Array:
+        if isinstance(feed, np.ndarray):
+            return feed
+        values = feed.batch(start, stop)
+        return fill_up(values, batching.size) if batching.fixed else values
+
+    return read_ahead(batch, 0, -(-num_rows // batching.size))
+
+
+def _collected(
+    fetches: Sequence[tuple[TensorInfo, Kind]], filled: FilledRun | None, num_rows: int
+) -> Collected:
+    """What gathers the results, once it is known where the rows are in each.
+
+    Args:
+      fetches: each tensor, with how it goes with the rows.
+      filled: the first run of a graph that takes a fixed number of rows, where another number is
+        given; None where the rows are as the kinds say.
+      num_rows: in all.
+    """
+    names = [info.name for info, _ in fetches]
+    if filled is None:
+        return Collected(names, [Layout(kind) for _, kind in fetches], num_rows)
+    layouts = [filled.layout(i, info.name, kind) for i, (info, kind) in enumerate(fetches)]
+    return Collected(names, layouts, num_rows)
+
+
+def _progress_bar(num_rows: int) -> "tqdm[NoReturn]":
+    """A bar that appears after a second, on a terminal only, and goes when it is full."""
+    return tqdm(total=num_rows, unit="row", file=sys.stderr, disable=None, leave=False, delay=1)
+
+
+# One run of a model, or of it batch by batch: what is fed, what is fetched, what it says.
 
 
 def evaluate(config: PredictConfig, meta: MetaGraphFile, model: Model) -> tuple[Report, RowInputs]:
@@ -71,7 +190,7 @@ def evaluate(config: PredictConfig, meta: MetaGraphFile, model: Model) -> tuple[
         results = _results(graph, values, meta, config.batch_size)
     outputs = {name: results[name] for name in fetches}
     classification = _classification(results, model, inputs) if classify else None
-    checkpoint = checkpoint_state.checkpoint_of(meta)
+    checkpoint = checkpoint_of(meta)
     shown = Report(meta.path, checkpoint, outputs, classification, rows=not config.fetch)
     return shown, inputs
 
@@ -172,3 +291,95 @@ def _classification(
         labels=inputs.labels,
         class_names=model.class_names,
     )
+
+
+# One prediction from start to end: what predict.py does once its flags are read.
+
+
+class Classified(NamedTuple):
+    """What a classifier says of rows, and the rows.
+
+    Attributes:
+      meta: the file of the graph.
+      checkpoint: the prefix of its variables; None where the graph has none.
+      model: the graph's description.
+      inputs: the rows.
+      result: of each row.
+    """
+
+    meta: str
+    checkpoint: str | None
+    model: Model
+    inputs: RowInputs
+    result: Classification
+
+
+def predict(config: PredictConfig) -> str:
+    """Predicts, writes the output file where one is asked for, and returns what to print.
+
+    Raises:
+      CheckpointError, DataError, PredictionError: one line for the user.
+    """
+    return with_chosen(config, _predict_with)
+
+
+def classify(config: PredictConfig) -> Classified:
+    """Predicts as `predict` does, with a classifier, and returns what it says of each row.
+
+    Of `config`, what is to be fetched, printed and written is left alone.
+
+    Raises:
+      CheckpointError, DataError, PredictionError: one line for the user.
+    """
+    return with_model(config, functools.partial(_classify, config))
+
+
+def _predict_with(config: PredictConfig) -> str:
+    meta = open_graph(config)
+    if config.list:
+        return _listing(config, meta)
+    model = describe(config, meta)
+    if config.output is not None:
+        check_output(config.output, [*config.input, *config.feed])
+    result, inputs = evaluate(config, meta, model)
+    if config.output is not None:
+        write_outputs(config.output, result.outputs, inputs.names)
+    if config.format == "json":
+        return output.as_json(result)
+    _say_what_was_read(meta)
+    return output.as_text(result)
+
+
+def _classify(config: PredictConfig, meta: MetaGraphFile, model: Model) -> Classified:
+    if model.classifier is None:
+        raise PredictionError(
+            f"{meta.path} does not say that it is a classifier: expected a signature with the "
+            "results 'probabilities' [?, classes] and 'classes' [?]; predict.py --list shows what "
+            "it has"
+        )
+    found, inputs = evaluate(dataclasses.replace(config, fetch=()), meta, model)
+    if found.classification is None:
+        raise PredictionError(
+            f"{meta.path}: its {model.classifier.probabilities} and {model.classifier.classes} "
+            "do not fit the rows, or each other"
+        )
+    return Classified(found.meta, found.checkpoint, model, inputs, found.classification)
+
+
+def _listing(config: PredictConfig, meta: MetaGraphFile) -> str:
+    """What the graph holds, and whether its checkpoint has what the outputs need."""
+    with config.limit.over("listing the graph"):
+        content = listing(meta, read_model(meta, config.signature))
+    outputs = [record["name"] for record in content["outputs"] or content["candidates"]]
+    state = checkpoint_state(meta, outputs)
+    if config.format == "json":
+        return listing_json(content | state_record(meta, state))
+    _say_what_was_read(meta)
+    return listing_text(content) + state_text(state)
+
+
+def _say_what_was_read(meta: MetaGraphFile) -> None:
+    """For text, whose lines on stdout are results alone; JSON has a place for it."""
+    checkpoint = checkpoint_of(meta)
+    variables = f", variables {checkpoint}" if checkpoint else ", which has no variables"
+    logging.info("graph %s%s", meta.path, variables)

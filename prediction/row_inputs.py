@@ -1,24 +1,158 @@
-"""Which file of --input is for which tensor, and all of them opened, row beside row."""
+"""Which file of --input is for which tensor, and all of them opened, row beside row.
 
+A file that --input does not take is an error line that says what to do with it.
+"""
+
+import difflib
 import functools
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from checkpoints.errors import CheckpointError
-from checkpoints.loading.meta_graph_file import MetaGraphFile
-from checkpoints.loading.tensor_info import TensorInfo
-from data import files
-from data.errors import DataError
-from prediction.casting import Array
-from prediction.errors import PredictionError
-from prediction.feeds import Feed, feed_value
-from prediction.inputs import demo_input, open_input
-from prediction.model import Model
-from prediction.plan import choose_row_input
+from checkpoints.file_io import HEAD_BYTES, kind_of
+from data import files, named
+from data.files import open_binary
+from errors import CheckpointError, DataError, PredictionError
+from metagraph.casting import Array
+from metagraph.meta import MetaGraphFile, TensorInfo
+from metagraph.model import Model
+from prediction.file_inputs import (
+    Input,
+    Labels,
+    Target,
+    is_idx_name,
+    numbered,
+    open_csv_input,
+    open_folder_input,
+    open_idx_input,
+    open_images,
+    open_npy_input,
+    open_npz_input,
+    open_tf_record_input,
+    open_txt_input,
+    takes_whole_files,
+)
+from prediction.plan import Feed, choose_row_input, feed_value
 from prediction.rows import ArrayRows, ColumnRows, Rows
-from prediction.target import Input, Labels, Target
+
+_TAKEN = (
+    "--input takes .npy, .npz, .csv, PNG and JPEG images, a folder of those, IDX files, and for a "
+    "tensor of strings .txt and .tfrecord"
+)
+
+
+def _advised(advice: str, *suffixes: str) -> Mapping[str, str]:
+    return dict.fromkeys(suffixes, advice)
+
+
+_ADVICE: Mapping[str, str] = {
+    **_advised("convert it to .png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".heic", ".ppm"),
+    **_advised(
+        "pickles are code, and never opened: save the array with np.save, as .npy",
+        *(".pkl", ".pickle", ".joblib", ".pt", ".pth"),
+    ),
+    **_advised(
+        "save one array of it as .npy: np.save('x.npy', scipy.io.loadmat(file)[name])", ".mat"
+    ),
+    **_advised("save one array of it with np.save, as .npy", ".h5", ".hdf5", ".nc", ".bin", ".raw"),
+    **_advised(
+        "write its numbers as .csv, a row a line and without a header, or as .npy",
+        *(".parquet", ".feather", ".arrow", ".tsv", ".dat", ".xls", ".xlsx", ".json", ".jsonl"),
+    ),
+    **_advised(
+        "it is packed: unpack it first", ".gz", ".bz2", ".xz", ".zst", ".zip", ".tar", ".tgz"
+    ),
+}
+
+
+def is_image(path: str) -> bool:
+    """Whether a file starts as a PNG or JPEG image, whatever its name.
+
+    Raises:
+      DataError: it cannot be read.
+    """
+    return _kind(path) == "an image"
+
+
+def why_not_taken(path: str, suffix: str, taken: Iterable[str]) -> str:
+    """The error line for a file of rows of another kind than those that are read.
+
+    Args:
+      path: the file.
+      suffix: of its name, in lower case.
+      taken: the suffixes that are read.
+
+    Raises:
+      DataError: it cannot be read.
+    """
+    kind, near = _kind(path), difflib.get_close_matches(suffix, taken, n=1)
+    if suffix in _ADVICE:
+        advice = _ADVICE[suffix]
+    elif kind is not None:
+        advice = f"it is {kind}"
+    else:
+        advice = f"should its name end in {near[0]}?" if near else "its kind is told by its suffix"
+    named = f"a {suffix} file" if suffix else "a file without a suffix"
+    return f"{path}: {named} is not taken: {advice}; {_TAKEN}"
+
+
+def _kind(path: str) -> str | None:
+    with open_binary(path) as stream:
+        return kind_of(stream.read(HEAD_BYTES))
+
+
+# Opens what --input names as rows for one tensor, with a name and maybe a label for each.
+
+MAX_BYTES = 4 * 2**30  # of one file, unpacked
+_READERS: Mapping[str, Callable[[str, Target, int], Input]] = {
+    ".npz": open_npz_input,
+    ".npy": open_npy_input,
+    ".csv": open_csv_input,
+    ".txt": open_txt_input,
+    ".tfrecord": open_tf_record_input,
+    ".tfrecords": open_tf_record_input,
+}
+_IMAGES = (".png", ".jpg", ".jpeg")
+
+
+def open_input(path: str, target: Target, max_bytes: int = MAX_BYTES) -> Input:
+    """Opens an image, a folder of images or of class folders, or a file of rows.
+
+    Files of rows are .npz, .npy, .csv and IDX files, and for a tensor of strings .txt (a row a
+    line) and .tfrecord (a row a record) as well; there, any other file is a row. The rows are first
+    in all of them.
+
+    Args:
+      path: the file or folder.
+      target: what it is opened for.
+      max_bytes: that one file may unpack to.
+
+    Raises:
+      PredictionError: it holds no rows, they do not fit the tensor, or it is of another kind.
+      DataError: it cannot be read.
+    """
+    if files.is_folder(path):
+        return open_folder_input(path, target)
+    if is_idx_name(path):
+        return open_idx_input(path, target, max_bytes)
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix in _READERS:
+        return _READERS[suffix](path, target, max_bytes)
+    files.size(path)  # Before the shape: a missing file is the nearer cause.
+    if suffix not in _IMAGES and not takes_whole_files(target.info) and not is_image(path):
+        raise PredictionError(why_not_taken(path, suffix, [*_READERS, *_IMAGES]))
+    return open_images([path], [path], None, target)
+
+
+def demo_input(target: Target) -> Input:
+    """The two images of the ramp that are kept for a first prediction."""
+    rows = ArrayRows(named.demo_images(), target.info, "the ramp", target.scale)
+    return numbered(rows)._replace(labels=named.demo_labels())
+
+
+# Which file of --input is for which tensor, and all of them opened, row beside row.
 
 
 class RowInputs(NamedTuple):

@@ -13,7 +13,7 @@ import pytest
 from absl import logging
 
 if TYPE_CHECKING:
-    from finetuning.config import FinetuneConfig
+    from finetuning.settings import FinetuneConfig
     from train_cnn import CnnConfig
     from train_linear import LinearConfig
     from train_mlp import MlpConfig
@@ -195,7 +195,7 @@ def three_classes(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def finetune_config(three_classes: str, tmp_path: Path) -> "Callable[..., FinetuneConfig]":
     """Makes the config of twelve steps of five images on a model, with changes by name."""
-    from finetuning.config import FinetuneConfig
+    from finetuning.settings import FinetuneConfig
 
     defaults: dict[str, Any] = {
         "ckpt_dir": tmp_path / "finetuned",

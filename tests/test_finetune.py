@@ -15,18 +15,17 @@ import tensorflow as tf
 from absl import flags
 
 import finetune
-from checkpoints.errors import CheckpointError
-from cli.supervisor import Supervisor
-from data.ramp import RAMP_FILE
-from finetuning.config import FinetuneConfig
-from finetuning.task import make_task
-from prediction.command import predict
-from prediction.config import PredictConfig
+from cli.run import Supervisor
+from data.named import RAMP_FILE
+from errors import CheckpointError, TrainingError
+from finetuning.fitting import make_task
+from finetuning.settings import FinetuneConfig
+from prediction.chosen_model import PredictConfig
+from prediction.evaluation import predict
 from tests.finetuning import bases
 from tests.prediction import stock
 from training import loop
-from training.errors import TrainingError
-from training.flags import config_of
+from training.config import config_of
 from training.task import Batch
 
 Config = Callable[..., FinetuneConfig]
@@ -315,7 +314,7 @@ def test_a_graph_that_is_larger_than_the_limit_is_not_read(
         asked.append(max_bytes)
         raise CheckpointError(path)
 
-    monkeypatch.setattr("finetuning.task.open_model", open_model)
+    monkeypatch.setattr("finetuning.fitting.open_model", open_model)
     with pytest.raises(CheckpointError):
         make_task(config)
     assert asked == [3 << 20]

@@ -16,10 +16,9 @@ import tensorflow as tf
 from absl import logging
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from checkpoints.errors import CheckpointError
-from prediction.command import predict
-from prediction.config import PredictConfig
-from prediction.errors import PredictionError
+from errors import CheckpointError, PredictionError
+from prediction.chosen_model import PredictConfig
+from prediction.evaluation import predict
 from tests.prediction import stock
 
 v1 = tf.compat.v1

@@ -14,11 +14,11 @@ import numpy.typing as npt
 import pytest
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from checkpoints.loading.inference_graph import load_inference_graph
-from checkpoints.loading.meta_graph_file import read_meta_graph
-from prediction.candidates import find_candidates
-from prediction.command import predict
-from prediction.config import PredictConfig
+from metagraph.meta import read_meta_graph
+from metagraph.model import find_candidates
+from metagraph.session import load_inference_graph
+from prediction.chosen_model import PredictConfig
+from prediction.evaluation import predict
 from tests.prediction import stock
 
 Array = npt.NDArray[Any]

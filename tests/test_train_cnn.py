@@ -19,15 +19,13 @@ from PIL import Image
 import train_cnn
 import train_linear
 from checkpoints import manifest
-from checkpoints.best import best_checkpoint
-from checkpoints.errors import CheckpointError
-from checkpoints.lock import FolderLock
-from checkpoints.tensor_bundle import BundleWriter
-from data.errors import DataError
+from checkpoints.bundle import BundleWriter
+from checkpoints.folder import best_checkpoint
+from checkpoints.writer import FolderLock
+from errors import CheckpointError, DataError, TrainingError
 from train_cnn import CnnConfig
 from train_linear import LinearConfig
 from training import loop
-from training.errors import TrainingError
 from training.task import Batch
 
 CLASSES = ("cat", "dog", "émeu")

@@ -15,13 +15,12 @@ from absl import flags
 from PIL import Image
 
 import train_mlp
-from data.errors import DataError
-from prediction.command import predict
-from prediction.config import PredictConfig
+from errors import DataError, TrainingError
+from prediction.chosen_model import PredictConfig
+from prediction.evaluation import predict
 from tests.data.idx_files import digits, write_mnist
 from train_mlp import MlpConfig
 from training import loop
-from training.errors import TrainingError
 from training.task import Batch
 
 

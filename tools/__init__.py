@@ -1,1 +1,1 @@
-"""Commands for checkpoints, each `python -m tools.<name>`; the work of each is in a folder here."""
+"""Commands for checkpoints, each `python -m tools.<name>`; what each is made of is beside it."""

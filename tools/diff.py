@@ -21,10 +21,9 @@ if __name__ == "__main__":  # First, as what follows takes its time.
 from absl import flags
 
 from cli import flag_types
-from cli.model_flags import define_max_meta_mb, define_time_limit
-from cli.tensorflow_startup import import_tensorflow
-from tools.common.command import EndAfter, run_command
-from tools.common.command_flags import define_filter, define_format
+from cli.flag_types import define_max_meta_mb, define_time_limit
+from cli.terminal import import_tensorflow
+from tools.command import EndAfter, define_filter, define_format, run_command
 
 POSITIONAL = ("a", "b")
 _SIDE = (
@@ -57,10 +56,9 @@ def define_flags(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues, end_after: EndAfter | None = None) -> int:
     """Compares as the flags say; 0 where nothing differs."""
     import_tensorflow()
-    from checkpoints.loading.time_limit import TimeLimit
-    from tools.common.output import show
-    from tools.comparison.command import DiffConfig, diff
-    from tools.comparison.report import as_text
+    from metagraph.safety import TimeLimit
+    from tools.command import show
+    from tools.comparing import DiffConfig, as_text, diff
 
     record = diff(
         DiffConfig(

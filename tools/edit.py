@@ -33,12 +33,18 @@ from collections.abc import Callable, Sequence
 from absl import flags
 
 from cli import flag_types
-from cli.model_flags import define_asset, define_max_meta_mb, define_time_limit, define_trust_graph
-from cli.tensorflow_startup import import_tensorflow
-from tools.common.command import EndAfter, run_command
-from tools.common.command_flags import define_ckpt, define_format, define_meta, define_overwrite
-from tools.common.patterns import as_pattern
-from tools.editing.rules import plain_rename, regex_rename
+from cli.flag_types import define_asset, define_max_meta_mb, define_time_limit, define_trust_graph
+from cli.terminal import import_tensorflow
+from tools.command import (
+    EndAfter,
+    as_pattern,
+    define_ckpt,
+    define_format,
+    define_meta,
+    define_overwrite,
+    run_command,
+)
+from tools.edit_rules import plain_rename, regex_rename
 
 POSITIONAL = ("ckpt|meta",)
 _DTYPES = ("float16", "bfloat16", "float32", "float64")
@@ -183,10 +189,9 @@ def _validate(name: str, parse: Callable[[str], object], values: flags.FlagValue
 def main(values: flags.FlagValues, end_after: EndAfter | None = None) -> None:
     """Edits as the flags say; `end_after` as of a `TimeLimit`."""
     import_tensorflow()
-    from prediction.assets import assets_by_name
-    from tools.common.output import show
-    from tools.editing.command import EditConfig, edit
-    from tools.editing.record import as_text
+    from prediction.plan import assets_by_name
+    from tools.command import show
+    from tools.editing import EditConfig, as_text, edit
 
     plain, by_regex = map(plain_rename, values.rename), map(regex_rename, values.rename_regex)
     record = edit(

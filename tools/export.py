@@ -26,26 +26,25 @@ from typing import Any
 from absl import flags
 
 from cli import flag_types
-from cli.model_flags import define_max_meta_mb, define_time_limit, define_trust_graph
-from cli.tensorflow_startup import import_tensorflow
-from tools.common.command import EndAfter, run_command
-from tools.common.command_flags import (
-    OTHER_CKPT_HELP,
-    define_ckpt,
-    define_format,
-    define_meta,
-    define_overwrite,
-    define_part,
-)
-from tools.common.output import show
-from tools.exporting.defaults import (
+from cli.flag_types import define_max_meta_mb, define_time_limit, define_trust_graph
+from cli.terminal import import_tensorflow
+from tools.command import (
     DEFAULT_OPSET,
     DEFAULT_TOLERANCE,
     FIRST_OPSET,
     FORMATS,
     LAST_OPSET,
+    OTHER_CKPT_HELP,
     SAVED_MODEL,
     SUFFIXES,
+    EndAfter,
+    define_ckpt,
+    define_format,
+    define_meta,
+    define_overwrite,
+    define_part,
+    run_command,
+    show,
 )
 
 POSITIONAL: tuple[str, ...] = ("meta",)
@@ -139,10 +138,9 @@ def _check_version(given: Mapping[str, Any]) -> bool:
 def main(values: flags.FlagValues, end_after: EndAfter | None = None) -> None:
     """Exports as the flags say; `end_after` as of a `TimeLimit`."""
     import_tensorflow()
-    from prediction.assets import assets_by_name
-    from tools.exporting.command import as_text, export
-    from tools.exporting.config import ExportConfig
-    from tools.exporting.shapes import parse_shape
+    from prediction.plan import assets_by_name
+    from tools.export_source import ExportConfig, parse_shape
+    from tools.exporting import as_text, export
 
     config = ExportConfig(
         meta=values.meta,

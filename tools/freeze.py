@@ -23,18 +23,19 @@ import re
 from absl import flags
 
 from cli import flag_types
-from cli.model_flags import define_max_meta_mb, define_time_limit, define_trust_graph
-from cli.tensorflow_startup import import_tensorflow
-from tools.common.command import EndAfter, run_command
-from tools.common.command_flags import (
+from cli.flag_types import define_max_meta_mb, define_time_limit, define_trust_graph
+from cli.terminal import import_tensorflow
+from tools.command import (
     OTHER_CKPT_HELP,
+    EndAfter,
     define_ckpt,
     define_format,
     define_meta,
     define_overwrite,
     define_part,
+    run_command,
+    show,
 )
-from tools.common.output import show
 
 POSITIONAL: tuple[str, ...] = ("meta",)
 
@@ -80,11 +81,11 @@ def _validate(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues, end_after: EndAfter | None = None) -> None:
     """Freezes as the flags say; `end_after` as of a `TimeLimit`."""
     import_tensorflow()
-    from prediction.assets import assets_by_name
-    from tools.freezing import command
-    from tools.freezing.config import FreezeConfig
+    from prediction.plan import assets_by_name
+    from tools import freezing
+    from tools.freezing import FreezeConfig
 
-    frozen = command.freeze_to_file(
+    frozen = freezing.freeze_to_file(
         FreezeConfig(
             meta=values.meta,
             output=values.output,
@@ -101,7 +102,7 @@ def main(values: flags.FlagValues, end_after: EndAfter | None = None) -> None:
             max_meta_bytes=values.max_meta_mb << 20,
         )
     )
-    show(command.as_record(frozen), lambda _: command.as_text(frozen), values.format)
+    show(freezing.as_record(frozen), lambda _: freezing.as_text(frozen), values.format)
 
 
 if __name__ == "__main__":

@@ -19,10 +19,9 @@ if __name__ == "__main__":  # First, as what follows takes its time.
 
 from absl import flags
 
-from cli.model_flags import define_max_meta_mb, define_time_limit
-from cli.tensorflow_startup import import_tensorflow
-from tools.common.command import EndAfter, run_command
-from tools.common.command_flags import define_ckpt, define_filter, define_format
+from cli.flag_types import define_max_meta_mb, define_time_limit
+from cli.terminal import import_tensorflow
+from tools.command import EndAfter, define_ckpt, define_filter, define_format, run_command
 
 POSITIONAL = ("ckpt",)
 
@@ -71,10 +70,9 @@ def _validate(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues, end_after: EndAfter | None = None) -> None:
     """Inspects as the flags say; `end_after` as of a `TimeLimit`."""
     import_tensorflow()
-    from checkpoints.loading.time_limit import TimeLimit
-    from tools.checkpoint_inspection.command import InspectConfig, inspect
-    from tools.checkpoint_inspection.text import as_text
-    from tools.common.output import show
+    from metagraph.safety import TimeLimit
+    from tools.checkpoint_inspection import InspectConfig, as_text, inspect
+    from tools.command import show
 
     record = inspect(
         InspectConfig(

@@ -19,17 +19,18 @@ if __name__ == "__main__":  # First, as what follows takes its time.
 from absl import flags
 
 from cli import flag_types
-from cli.model_flags import define_max_meta_mb, define_time_limit
-from cli.tensorflow_startup import import_tensorflow
-from tools.common.command import EndAfter, run_command
-from tools.common.command_flags import (
+from cli.flag_types import define_max_meta_mb, define_time_limit
+from cli.terminal import import_tensorflow
+from tools.command import (
+    PARTS,
+    EndAfter,
     define_format,
     define_meta,
     define_overwrite,
     define_signature,
+    run_command,
+    show,
 )
-from tools.common.output import show
-from tools.graph_inspection.parts import PARTS
 
 POSITIONAL: tuple[str, ...] = ("meta",)
 
@@ -94,8 +95,8 @@ def _define_files(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues, end_after: EndAfter | None = None) -> None:
     """Looks at a graph as the flags say; `end_after` as of a `TimeLimit`."""
     import_tensorflow()
-    from checkpoints.loading.time_limit import TimeLimit
-    from tools.graph_inspection.inspection import GraphInspection, as_text, inspect_graph
+    from metagraph.safety import TimeLimit
+    from tools.graph_inspection import GraphInspection, as_text, inspect_graph
 
     found = inspect_graph(
         GraphInspection(

@@ -26,17 +26,23 @@ from typing import Any
 from absl import flags
 
 from cli import flag_types
-from cli.model_flags import (
+from cli.flag_types import (
     define_ignore_exif,
     define_max_input_mb,
     define_max_meta_mb,
     define_time_limit,
     define_trust_graph,
 )
-from cli.tensorflow_startup import import_tensorflow
-from tools.common.command import EndAfter, run_command
-from tools.common.command_flags import define_ckpt, define_format, define_meta, define_overwrite
-from tools.common.output import show
+from cli.terminal import import_tensorflow
+from tools.command import (
+    EndAfter,
+    define_ckpt,
+    define_format,
+    define_meta,
+    define_overwrite,
+    run_command,
+    show,
+)
 
 POSITIONAL: tuple[str, ...] = ("what",)
 
@@ -143,17 +149,16 @@ def _check_of_kind(given: Mapping[str, Any]) -> bool:
 
 def main(values: flags.FlagValues, end_after: EndAfter | None = None) -> None:
     """Draws as the flags say; `end_after` as of a `TimeLimit`."""
-    from tools.common.errors import ToolError
-    from tools.common.extras import check_installed
+    from errors import ToolError
+    from tools.command import check_installed
 
     try:
         check_installed(["matplotlib"], "plot", "a picture")
     except ValueError as error:  # Of MPLBACKEND, which is of no use here but read all the same.
         raise ToolError(f"matplotlib cannot be imported: {error}") from error
     import_tensorflow()
-    from prediction.config import PredictConfig
-    from tools.plotting.config import PlotConfig
-    from tools.plotting.plot import as_text, plot
+    from prediction.chosen_model import PredictConfig
+    from tools.plotting import PlotConfig, as_text, plot
 
     model = None
     if values.meta is not None:

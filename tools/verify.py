@@ -21,10 +21,9 @@ if __name__ == "__main__":  # First, as what follows takes its time.
 
 from absl import flags
 
-from cli.model_flags import define_max_meta_mb, define_time_limit
-from cli.tensorflow_startup import import_tensorflow
-from tools.common.command import EndAfter, run_command
-from tools.common.command_flags import define_ckpt, define_format
+from cli.flag_types import define_max_meta_mb, define_time_limit
+from cli.terminal import import_tensorflow
+from tools.command import EndAfter, define_ckpt, define_format, run_command
 
 POSITIONAL = ("ckpt",)
 
@@ -51,10 +50,9 @@ def define_flags(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues, end_after: EndAfter | None = None) -> int:
     """Verifies as the flags say; 0 where all is well."""
     import_tensorflow()
-    from checkpoints.loading.time_limit import TimeLimit
-    from tools.common.output import show
-    from tools.verification.command import VerifyConfig, verify
-    from tools.verification.report import as_text
+    from metagraph.safety import TimeLimit
+    from tools.command import show
+    from tools.verifying import VerifyConfig, as_text, verify
 
     record = verify(
         VerifyConfig(

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from benchmarks import big_checkpoint
 from benchmarks.big_checkpoint import Figures, make_checkpoint, measure, report
-from benchmarks.memory_meter import Memory
+from benchmarks.measuring import Memory
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 from absl import flags
 
 from benchmarks import data_speed
-from benchmarks.memory_meter import MemoryMeter, memory_now
+from benchmarks.measuring import MemoryMeter, memory_now
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from checkpoints.tensor_bundle import VariableSpec
+from checkpoints.bundle import VariableSpec
 
 Array = npt.NDArray[Any]
 

@@ -8,12 +8,12 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
-from checkpoints import folder, manifest, upkeep
-from checkpoints.best import best_checkpoint
-from checkpoints.errors import CheckpointError
-from checkpoints.retention import Retention
-from checkpoints.tensor_bundle import VariableSpec
+from checkpoints import folder, manifest
+from checkpoints.bundle import VariableSpec
+from checkpoints.folder import best_checkpoint
+from checkpoints.naming import Retention
 from checkpoints.writer import CheckpointWriter, RunRecord
+from errors import CheckpointError
 
 Values = dict[str, npt.NDArray[Any]]
 Specs = dict[str, VariableSpec]
@@ -107,10 +107,10 @@ def test_a_start_clears_the_best_that_another_has_replaced(
     """What a kill between the commit of the new best and the deletion of the old one leaves."""
     _save(tmp_path, specs, values, {10: 0.5, 20: 0.1, 30: 0.1})
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(upkeep, "after_save", lambda *_: False)
+        patched.setattr(folder, "after_save", lambda *_: False)
         _save(tmp_path, specs, values, {40: 0.9})
     assert folder.committed_steps(str(tmp_path)) == [10, 20, 30, 40]
-    upkeep.at_start(str(tmp_path), 40, Retention(2, keep_best=True))
+    folder.at_start(str(tmp_path), 40, Retention(2, keep_best=True))
     assert folder.committed_steps(str(tmp_path)) == [30, 40]
     assert len(list(tmp_path.iterdir())) == 2 * 4 + 1
 
@@ -137,7 +137,7 @@ def test_a_damaged_best_is_no_longer_kept_after_a_start(
     _save(tmp_path, specs, values, {10: 0.9, 20: 0.5, 30: 0.8, 40: 0.1})
     for step in (10, 30):
         _damage(tmp_path, step)
-    retention = upkeep.at_start(str(tmp_path), 40, Retention(2, keep_best=True))
+    retention = folder.at_start(str(tmp_path), 40, Retention(2, keep_best=True))
     assert caplog.text.count("not kept as the best") == 2
     assert folder.committed_steps(str(tmp_path)) == [30, 40]
     record = RunRecord(b"a meta graph", {}, {})

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 import tensorflow as tf
 
-from checkpoints.bounded_file import check_fetched, read_bounded, read_head
-from checkpoints.errors import CheckpointError
+from checkpoints.file_io import check_fetched, read_bounded, read_head
+from errors import CheckpointError
 
 
 @pytest.fixture

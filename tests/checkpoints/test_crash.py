@@ -1,6 +1,6 @@
 """A save that is cut short at any of its boundaries, or refused by the disk at any of them.
 
-Everything a save does to the disk goes through `checkpoints.durable` and the bundle writer, so that
+Everything a save does to the disk goes through `checkpoints.file_io` and the bundle writer, so that
 a process can be made to end, or the disk to refuse, before or after each single call.
 """
 
@@ -15,13 +15,13 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
-from checkpoints import durable, folder, manifest, upkeep
-from checkpoints.best import best_checkpoint
-from checkpoints.errors import CheckpointError
-from checkpoints.restore import restore_newest
-from checkpoints.retention import Retention
-from checkpoints.tensor_bundle import BundleWriter, VariableSpec
+from checkpoints import file_io, folder, manifest
+from checkpoints.bundle import BundleWriter, VariableSpec
+from checkpoints.folder import best_checkpoint
+from checkpoints.naming import Retention
+from checkpoints.reader import restore_newest
 from checkpoints.writer import CheckpointWriter, RunRecord
+from errors import CheckpointError
 
 Values = dict[str, npt.NDArray[Any]]
 Specs = dict[str, VariableSpec]
@@ -48,7 +48,7 @@ class Disk:
         self.after: Callable[[int], None] = lambda _: None
         self._unflushed: set[str] = set()
         for name in _CALLS:
-            monkeypatch.setattr(durable, name, self._watched(name, getattr(durable, name)))
+            monkeypatch.setattr(file_io, name, self._watched(name, getattr(file_io, name)))
         write = BundleWriter.write
         monkeypatch.setattr(
             BundleWriter,
@@ -135,7 +135,7 @@ def _check_restart(path: Path, specs: Specs, values: Values, steps: Mapping[int,
     assert found.step in steps, steps
     for name, value in _values(values, found.step).items():
         assert found.values[name].tobytes() == value.tobytes()
-    upkeep.at_start(str(path), found.step, RETENTION)
+    folder.at_start(str(path), found.step, RETENTION)
     leftovers = [n for n in _names(path) if n.endswith(".tmp") or "tempstate" in n]
     assert leftovers == []
     newest = tf.train.latest_checkpoint(str(path))
@@ -324,7 +324,7 @@ def test_a_process_that_ends_at_any_call_keeps_a_best(
         committed = folder.committed_steps(str(path))
         states.add(tuple(committed))
         _check_best(path, best if 30 in committed else 10)
-        upkeep.at_start(str(path), committed[-1], KEEPING_BEST)
+        folder.at_start(str(path), committed[-1], KEEPING_BEST)
         after = kept if 30 in committed else [10, 20, 25]
         assert folder.committed_steps(str(path)) == after
         assert len(_names(path)) == 4 * len(after) + 1

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
-from checkpoints.fed_callable import make_fed_callable
+from checkpoints.bundle import make_fed_callable
 
 v1 = tf.compat.v1
 

@@ -16,7 +16,7 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
-from checkpoints.file_kinds import kind_of
+from checkpoints.file_io import kind_of
 
 
 def _zip(first: str) -> bytes:

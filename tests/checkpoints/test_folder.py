@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from checkpoints import folder, naming, upkeep
-from checkpoints.errors import CheckpointError
-from checkpoints.retention import Retention
+from checkpoints import folder, naming
+from checkpoints.naming import Retention
+from errors import CheckpointError
 
 
 def _touch(path: Path, step: int, *suffixes: str) -> None:
@@ -56,7 +56,7 @@ def test_a_name_that_is_not_utf_8_is_passed_over(path: Path) -> None:
     for name in strange:
         Path(os.fsdecode(name)).touch()
     assert folder.files_by_step(str(path)) == before
-    assert upkeep.after_save(str(path), 100, Retention(max_to_keep=1))
+    assert folder.after_save(str(path), 100, Retention(max_to_keep=1))
     assert folder.delete_leftovers(str(path)) == [30, 40, 50]
     assert all(map(os.path.exists, strange))
 

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto, BundleHeaderProto
 
-from checkpoints import index_table
-from checkpoints.errors import CheckpointError
-from checkpoints.index_table import check_index, table_entries
-from checkpoints.loading.checkpoint_reader import CheckpointReader
-from checkpoints.tensor_bundle import VariableSpec, read_bundle
+from checkpoints import bundle
+from checkpoints.bundle import VariableSpec, check_index, read_bundle, table_entries
+from checkpoints.reader import CheckpointReader
+from errors import CheckpointError
 from tests.checkpoints.index_files import MAGIC, block, number, table
 
 
@@ -54,10 +53,10 @@ def _hidden(start: int) -> bytes:
 
 def test_entries_that_a_scan_does_not_see_are_refused() -> None:
     """TensorFlow starts to read where a restart points to, such as into a value."""
-    assert list(index_table._block_entries(_hidden(0))) == [(b"k", b"abc")]
+    assert list(bundle._block_entries(_hidden(0))) == [(b"k", b"abc")]
     for start in (3, 7, 2**31):
         with pytest.raises(ValueError, match="a restart is at no entry"):
-            list(index_table._block_entries(_hidden(start)))
+            list(bundle._block_entries(_hidden(start)))
 
 
 def _shared(*rows: tuple[int, bytes, bytes]) -> bytes:
@@ -72,16 +71,16 @@ def _shared(*rows: tuple[int, bytes, bytes]) -> bytes:
 def test_a_key_that_shares_its_beginning() -> None:
     block = _shared((0, b"conv/b", b"1"), (5, b"w", b"2"), (0, b"x", b""))
     expected = [(b"conv/b", b"1"), (b"conv/w", b"2"), (b"x", b"")]
-    assert list(index_table._block_entries(block)) == expected
+    assert list(bundle._block_entries(block)) == expected
     with pytest.raises(ValueError, match="not inside of its block"):
-        list(index_table._block_entries(_shared((0, b"a", b""), (2, b"b", b""))))
+        list(bundle._block_entries(_shared((0, b"a", b""), (2, b"b", b""))))
 
 
 def test_keys_that_would_take_all_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of these is one byte longer than the one before, and all are in a few bytes a key."""
     entries = {b"w" * size: b"" for size in range(1, 20)}
     assert [*table_entries(table(entries))] == [*entries.items()]
-    monkeypatch.setattr(index_table, "MAX_BYTES", 100)
+    monkeypatch.setattr(bundle, "MAX_BYTES", 100)
     with pytest.raises(ValueError, match="its keys are too long"):
         list(table_entries(table(entries)))
 
@@ -94,15 +93,15 @@ def test_a_header_without_the_rest() -> None:
         asked.append((offset, count))
         return content[offset : offset + count]
 
-    assert index_table.table_header(read, len(content), 2000) == b"header"
+    assert bundle.table_header(read, len(content), 2000) == b"header"
     assert len(asked) == 3
     with pytest.raises(ValueError, match="its first block is too large"):
-        index_table.table_header(read, len(content), 100)
+        bundle.table_header(read, len(content), 100)
     no_header = table({b"w": b""})
     with pytest.raises(ValueError, match="it has no header"):
-        index_table.table_header(lambda o, n: no_header[o : o + n], len(no_header), 2000)
+        bundle.table_header(lambda o, n: no_header[o : o + n], len(no_header), 2000)
     with pytest.raises(ValueError, match="does not end as a table does"):
-        index_table.table_header(read, 10, 2000)
+        bundle.table_header(read, 10, 2000)
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
@@ -180,7 +179,7 @@ def test_one_block_is_not_read_many_times(tmp_path: Path) -> None:
 
 
 def test_a_long_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index_table, "MAX_BYTES", 9)
+    monkeypatch.setattr(bundle, "MAX_BYTES", 9)
     with pytest.raises(CheckpointError, match=r"more than the limit of 0\.0 MiB$"):
         check_index(_write(tmp_path / "m.index", _entry([])))
     with pytest.raises(CheckpointError, match="there is no file"):
@@ -230,11 +229,11 @@ def test_what_cannot_be_unpacked_is_refused(packed: bytes, tmp_path: Path) -> No
 
 def test_a_packed_block_is_bounded_as_a_file_is(monkeypatch: pytest.MonkeyPatch) -> None:
     packed = number(4) + bytes([3 << 2]) + b"abcd"
-    monkeypatch.setattr(index_table, "MAX_BYTES", 4)
-    assert index_table._unpacked(packed) == b"abcd"
-    monkeypatch.setattr(index_table, "MAX_BYTES", 3)
+    monkeypatch.setattr(bundle, "MAX_BYTES", 4)
+    assert bundle._unpacked(packed) == b"abcd"
+    monkeypatch.setattr(bundle, "MAX_BYTES", 3)
     with pytest.raises(ValueError, match="unpacks to too much"):
-        index_table._unpacked(packed)
+        bundle._unpacked(packed)
 
 
 @pytest.mark.parametrize("offset", [1, 3, 8, 64, 90])
@@ -247,4 +246,4 @@ def test_copies_of_snappy_repeat_what_they_write(offset: int, length: int) -> No
         expected.append(expected[-offset])
     copy = bytes([(length - 1) << 2 | 2]) + struct.pack("<H", offset)
     packed = number(100 + length) + bytes([60 << 2, 99]) + start + copy
-    assert index_table._unpacked(packed) == expected
+    assert bundle._unpacked(packed) == expected

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from checkpoints.errors import CheckpointError, FolderLostError
-from checkpoints.lock import FolderLock, holder
+from checkpoints.writer import FolderLock, holder
+from errors import CheckpointError, FolderLostError
 
 
 def _locked_by_a_child(folder: Path) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from checkpoints import manifest, naming
-from checkpoints.errors import CheckpointError
+from errors import CheckpointError
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from checkpoints import folder, upkeep
-from checkpoints.errors import CheckpointError
-from checkpoints.newest import Hold, newest_meta_graph, read_newest, say_if_gone
-from checkpoints.retention import Retention
+from checkpoints import folder
+from checkpoints.folder import Hold, newest_meta_graph, read_newest, say_if_gone
+from checkpoints.naming import Retention
+from errors import CheckpointError
 
 
 def _checkpoint(path: Path, step: int, manifest: str = ".manifest") -> None:
@@ -51,7 +51,7 @@ def test_a_prefix_tells_it_too(tmp_path: Path) -> None:
 def _save(path: Path, step: int) -> None:
     """As a trainer that keeps the newest one alone."""
     _checkpoint(path, step)
-    upkeep.after_save(str(path), step, Retention(max_to_keep=1))
+    folder.after_save(str(path), step, Retention(max_to_keep=1))
 
 
 def test_what_is_held_goes_with_a_later_save(tmp_path: Path) -> None:

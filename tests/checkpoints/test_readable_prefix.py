@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from checkpoints.errors import CheckpointError
-from checkpoints.loading.checkpoint_reader import CheckpointReader
-from checkpoints.readable_prefix import readable_prefix
-from checkpoints.tensor_bundle import BundleWriter, VariableSpec, read_bundle
+from checkpoints.bundle import BundleWriter, VariableSpec, read_bundle
+from checkpoints.file_io import readable_prefix
+from checkpoints.reader import CheckpointReader
+from errors import CheckpointError
 
 v1 = tf.compat.v1
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from checkpoints.retention import Retention, Saved, best_first, steps_to_delete
+from checkpoints.naming import Retention, Saved, best_first, steps_to_delete
 
 HOUR = 3600.0
 

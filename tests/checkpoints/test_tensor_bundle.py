@@ -8,10 +8,9 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
-from checkpoints.errors import CheckpointError
-from checkpoints.loading.checkpoint_reader import CheckpointReader
-from checkpoints.restore import restore_newest
-from checkpoints.tensor_bundle import BundleWriter, VariableSpec, read_bundle
+from checkpoints.bundle import BundleWriter, VariableSpec, read_bundle
+from checkpoints.reader import CheckpointReader, restore_newest
+from errors import CheckpointError
 
 v1 = tf.compat.v1
 Values = dict[str, npt.NDArray[Any]]

@@ -11,12 +11,12 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
-from checkpoints import durable, folder, upkeep
-from checkpoints.errors import CheckpointError, NotFiniteError
-from checkpoints.restore import Restored, restore_newest
-from checkpoints.retention import Retention
-from checkpoints.tensor_bundle import VariableSpec
+from checkpoints import file_io, folder
+from checkpoints.bundle import VariableSpec
+from checkpoints.naming import Retention
+from checkpoints.reader import Restored, restore_newest
 from checkpoints.writer import CheckpointWriter, RunRecord
+from errors import CheckpointError, NotFiniteError
 
 Values = dict[str, npt.NDArray[Any]]
 Specs = dict[str, VariableSpec]
@@ -151,14 +151,14 @@ def test_a_damaged_checkpoint_can_be_saved_again(
 @pytest.fixture
 def step_20_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk refuses the .meta file of step 20."""
-    write_file = durable.write_file
+    write_file = file_io.write_file
 
     def refuse(path: str, content: bytes) -> None:
         if path.endswith("my-model-20.meta"):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         write_file(path, content)
 
-    monkeypatch.setattr(durable, "write_file", refuse)
+    monkeypatch.setattr(file_io, "write_file", refuse)
 
 
 @pytest.mark.usefixtures("step_20_fails")
@@ -223,7 +223,7 @@ def test_a_lost_or_wrong_state_file_is_written_anew(
     if content is not None:
         state.write_bytes(content)
     assert _restore(tmp_path, specs).step == 10  # It is not what a restart goes by.
-    upkeep.at_start(str(tmp_path), 10, Retention(4))
+    folder.at_start(str(tmp_path), 10, Retention(4))
     assert state.read_bytes() == before
     assert "rewrote the state file" in caplog.text
 

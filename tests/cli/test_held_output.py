@@ -5,7 +5,7 @@ import tempfile
 
 import pytest
 
-from cli.held_output import STDERR, STDOUT, descriptors_into
+from cli.terminal import STDERR, STDOUT, descriptors_into
 
 
 def test_only_the_named_descriptors_are_led_away(capfd: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from cli.printing import printable
+from cli.terminal import printable
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ PROJECT = Path(__file__).resolve().parent.parent.parent
 _SCRIPT = """
 import os, sys
 from cli.run import run
-from cli.supervisor import Supervisor
+from cli.run import Supervisor
 
 def main(values):
     with open(sys.argv[0] + ".txt", "w") as file:

@@ -16,17 +16,17 @@ from pathlib import Path
 
 import pytest
 
-from cli.supervisor import Supervisor
+from cli.run import Supervisor
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 _SCRIPT = """
 import os, resource, signal, sys, time
 from cli.run import run
-import cli.supervisor
+import cli.run
 
-cli.supervisor.STOP_SECONDS = {stop_seconds}
-cli.supervisor._IMPATIENT_SECONDS = {impatient_seconds}
-supervisor = cli.supervisor.Supervisor({needs_less}, waits_for_stop={waits_for_stop})
+cli.run.STOP_SECONDS = {stop_seconds}
+cli.run._IMPATIENT_SECONDS = {impatient_seconds}
+supervisor = cli.run.Supervisor({needs_less}, waits_for_stop={waits_for_stop})
 
 def main(values):
 {body}
@@ -181,7 +181,7 @@ def test_a_stopped_trainer_whose_reader_has_gone_keeps_its_code(
     start: Start, monkeypatch: pytest.MonkeyPatch, unbuffered: str, given: int, code: int
 ) -> None:
     monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
-    body = f"from cli.ending import print_result; return print_result('x', {given})"
+    body = f"from cli.terminal import print_result; return print_result('x', {given})"
     process = start("print('go', flush=True)", "time.sleep(0.5)", body, waits_for_stop=True)
     assert process.stdout is not None
     process.stdout.readline()
@@ -422,7 +422,7 @@ def test_a_reader_that_has_gone_is_no_traceback(start: Start) -> None:
 def test_without_a_child_a_thread_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where there is no fork; a call with 0 s calls it off."""
     said: list[str] = []
-    monkeypatch.setattr("cli.supervisor.end_at_once", said.append)
+    monkeypatch.setattr("cli.run.end_at_once", said.append)
     supervisor = Supervisor("give it less")
     supervisor.end_after(30.0, "never")
     supervisor.end_after(0.0, "")

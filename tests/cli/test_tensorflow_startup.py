@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from cli import tensorflow_startup
+from cli import terminal
 
 CHATTER = (
     b"WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\n"
@@ -19,13 +19,13 @@ ERRORS = b"E0000 00:00:1795168639.297549    2020 other.cc:52] the disk is on fir
 
 
 def test_chatter_is_dropped_and_errors_pass(capfd: pytest.CaptureFixture[str]) -> None:
-    with tensorflow_startup._without_chatter():
+    with terminal._without_chatter():
         os.write(2, CHATTER + ERRORS)
     assert capfd.readouterr().err.encode() == ERRORS
 
 
 def _end_with(error: BaseException) -> None:
-    with tensorflow_startup._without_chatter():
+    with terminal._without_chatter():
         os.write(2, CHATTER + ERRORS)
         raise error
 
@@ -42,7 +42,7 @@ def test_an_end_inside_changes_nothing(
 def test_a_tensorflow_that_cannot_be_imported_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     with pytest.raises(OSError, match="TensorFlow cannot be imported: "):
-        tensorflow_startup.import_tensorflow()
+        terminal.import_tensorflow()
 
 
 @pytest.mark.parametrize("name", ["TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"])
@@ -54,7 +54,7 @@ def test_a_number_of_threads_that_tensorflow_does_not_survive_is_named(
     monkeypatch: pytest.MonkeyPatch, name: str, text: str, is_wrong: bool
 ) -> None:
     monkeypatch.setenv(name, text)
-    said = tensorflow_startup.thread_variables_error()
+    said = terminal.thread_variables_error()
     assert (said is not None and f"{name}={text} " in said) == is_wrong
 
 
@@ -63,7 +63,7 @@ def test_no_import_swallows_a_signal(number: int, code: int) -> None:
     """As a module does that tries to import another, and goes on without it."""
     child = os.fork()
     if child == 0:
-        with tensorflow_startup._signals_end_the_process(), contextlib.suppress(BaseException):
+        with terminal._signals_end_the_process(), contextlib.suppress(BaseException):
             os.kill(os.getpid(), number)
         os._exit(0)
     _, status = os.waitpid(child, 0)
@@ -72,6 +72,6 @@ def test_no_import_swallows_a_signal(number: int, code: int) -> None:
 
 def test_the_handlers_are_given_back() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with tensorflow_startup._signals_end_the_process():
+    with terminal._signals_end_the_process():
         assert signal.getsignal(signal.SIGTERM) is not before
     assert signal.getsignal(signal.SIGTERM) is before

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from data.errors import DataError
+from errors import DataError
 
 Encode = Callable[..., bytes]
 MakeFolder = Callable[[Mapping[str, int]], str]

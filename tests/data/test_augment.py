@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from data.augment import MAX_SHIFT, augment
+from data.batches import MAX_SHIFT, augment
 
 Array = npt.NDArray[Any]
 

@@ -7,14 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data.bad_rows import BadSoFar, TrainingBatches
-from data.batches import ShuffledBatches
-from data.errors import BadRowsError, DataError, RefusedError
+from data.batches import BadSoFar, ShuffledBatches, TrainingBatches, read_ahead, row_batches
 from data.options import SKIP, STOP
-from data.read_ahead import read_ahead
-from data.row_batches import row_batches
-from data.source import Array, Indices
-from data.stored_source import StoredSource
+from data.source import Array, Indices, StoredSource
+from errors import BadRowsError, DataError, RefusedError
 from tests.data.conftest import DataErrorLine
 
 COUNT, SEED = 11, 3

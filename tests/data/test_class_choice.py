@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from data.class_choice import Choice, choose, chosen_rows, pick
+from data.image_folder import Choice, choose, chosen_rows, pick
 from data.source import ArraySource
 from tests.data.conftest import DataErrorLine
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from data import files
-from data.errors import DataError, RefusedError
+from errors import DataError, RefusedError
 from tests.data.conftest import DataErrorLine
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.errors import DataError
-from data.idx import is_idx, read_idx
+from data.arrays import is_idx, read_idx
+from errors import DataError
 from tests.data.conftest import DataErrorLine
 from tests.data.idx_files import TYPES, idx_bytes
 

@@ -5,7 +5,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from data.image_arrays import as_images, as_labels, count_classes, warn_out_of_range
+from data.images import as_images, as_labels, count_classes, warn_out_of_range
 from tests.data.conftest import DataErrorLine
 
 SHAPE = (4, 32, 32, 3)

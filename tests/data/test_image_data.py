@@ -12,9 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.bad_rows import TrainingBatches
-from data.batches import ShuffledBatches
-from data.errors import BadRowsError
+from data.batches import ShuffledBatches, TrainingBatches
 from data.image_data import (
     ALL_CLASSES,
     ImageData,
@@ -23,6 +21,7 @@ from data.image_data import (
 )
 from data.options import SKIP
 from data.source import Array, Source
+from errors import BadRowsError
 from tests.data.conftest import DataErrorLine, Encode, MakeFolder
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
@@ -295,7 +294,7 @@ def test_training_and_test_images_count_together(
     for memory_mb, held in ((1, False), (2, True)):
         data = open_data(folder, options=ReadOptions(memory_mb=memory_mb))
         with monkeypatch.context() as patch:
-            patch.setattr("data.image_store.read_image", lambda *_, **__: pytest.fail("not held"))
+            patch.setattr("data.image_folder.read_image", lambda *_, **__: pytest.fail("not held"))
             for source in (data.train, data.test):
                 if held:
                     all_rows(source)

@@ -11,9 +11,9 @@ import pytest
 from PIL import ExifTags, Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
-from data import image_file
-from data.errors import DataError
-from data.image_file import decode_image, to_grey
+from data import images
+from data.images import decode_image, to_grey
+from errors import DataError
 from tests.data.conftest import DataErrorLine, Encode
 
 
@@ -176,7 +176,7 @@ def test_large_images_are_decoded_one_at_a_time(
     encode: Encode, monkeypatch: pytest.MonkeyPatch, limit: int, together: int
 ) -> None:
     """Two threads with an image of 4 x 4 pixels each; smaller ones do not wait for each other."""
-    pixels, inside, most = image_file._pixels, [0], [0]
+    pixels, inside, most = images._pixels, [0], [0]
     both = threading.Barrier(2)
 
     def slow_pixels(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:
@@ -187,8 +187,8 @@ def test_large_images_are_decoded_one_at_a_time(
         inside[0] -= 1
         return pixels(image, size)
 
-    monkeypatch.setattr(image_file, "_pixels", slow_pixels)
-    monkeypatch.setattr(image_file, "_SHARED_PIXELS", limit)
+    monkeypatch.setattr(images, "_pixels", slow_pixels)
+    monkeypatch.setattr(images, "_SHARED_PIXELS", limit)
     content = encode(random_pixels(4, 4))
     with ThreadPoolExecutor(2) as pool:
         for pixels_of in pool.map(lambda name: decode_image(content, name), ["a.png", "b.png"]):

@@ -4,14 +4,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import files, image_file
-from data.bad_rows import TrainingBatches
-from data.batches import ShuffledBatches
-from data.errors import BadRowsError
-from data.image_file import decoding_workers, resize_grey
-from data.image_store import ImageStore
+from data import files, images
+from data.batches import ShuffledBatches, TrainingBatches
+from data.image_folder import ImageStore
+from data.images import decoding_workers, resize_grey
 from data.options import SKIP
-from data.stored_source import StoredSource, hold
+from data.source import StoredSource, hold
+from errors import BadRowsError
 from tests.data.conftest import DataErrorLine, Encode
 
 
@@ -38,7 +37,7 @@ def test_files_are_decoded_when_asked_for(paths: list[str], tmp_path: Path) -> N
 def test_held_images_are_in_order_with_one_thread_and_many(
     threshold: int, paths: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(image_file, "_BYTES_THAT_PAY", threshold)
+    monkeypatch.setattr(images, "_BYTES_THAT_PAY", threshold)
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
     files = ImageStore(paths, str(tmp_path))
     assert files.workers == (1 if threshold else 6)
@@ -104,7 +103,7 @@ def test_grey_arrays_become_what_their_files_do(encode: Encode) -> None:
     from PIL import Image
 
     files = [encode(Image.fromarray(image)) for image in grey]
-    expected = np.stack([image_file.decode_image(content, "a.png") for content in files])
+    expected = np.stack([images.decode_image(content, "a.png") for content in files])
     assert np.array_equal(resize_grey(grey), expected)
 
 

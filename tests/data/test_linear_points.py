@@ -1,10 +1,10 @@
 import numpy as np
 
-from data import linear_points
+from data import batches
 
 
 def test_points_lie_on_the_line() -> None:
-    x, y = linear_points.points(seed=0)
+    x, y = batches.linear_points(seed=0)
     for values in (x, y):
         assert values.dtype == np.float32
         assert values.shape == (100,)
@@ -12,7 +12,7 @@ def test_points_lie_on_the_line() -> None:
 
 
 def test_x_is_uniform_in_the_unit_interval() -> None:
-    x = np.concatenate([linear_points.points(seed)[0] for seed in range(1000)])
+    x = np.concatenate([batches.linear_points(seed)[0] for seed in range(1000)])
     assert x.min() >= 0
     assert x.max() < 1
     counts, _ = np.histogram(x, bins=10, range=(0, 1))
@@ -21,5 +21,5 @@ def test_x_is_uniform_in_the_unit_interval() -> None:
 
 
 def test_points_follow_from_the_seed() -> None:
-    assert np.array_equal(linear_points.points(5)[0], linear_points.points(5)[0])
-    assert not np.array_equal(linear_points.points(5)[0], linear_points.points(6)[0])
+    assert np.array_equal(batches.linear_points(5)[0], batches.linear_points(5)[0])
+    assert not np.array_equal(batches.linear_points(5)[0], batches.linear_points(6)[0])

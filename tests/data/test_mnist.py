@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.mnist import labels_beside, open_mnist
+from data.named import labels_beside, open_mnist
 from tests.data.conftest import DataErrorLine
 from tests.data.idx_files import digits, idx_bytes, write_mnist
 

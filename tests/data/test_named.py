@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from data.image_data import ImageData, ReadOptions, open_image_data
-from data.image_file import resize_grey
+from data.images import resize_grey
 from data.named import NAMED, load_named
 from tests.data.conftest import DataErrorLine
 

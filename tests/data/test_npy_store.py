@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data.errors import BadRowsError
 from data.npy_store import NpyStore
+from errors import BadRowsError
 from tests.data.conftest import DataErrorLine
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (50, 4, 3), np.uint8)

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data.errors import DataError
-from data.npy_stream import StreamedArray, open_npy, open_npz
+from data.arrays import StreamedArray, open_npy, open_npz
+from errors import DataError
 
 X = np.random.default_rng(0).integers(0, 256, (100, 7, 3), np.uint8)
 RANGES = [(0, 10), (10, 20), (90, 100), (5, 6), (0, 100), (50, 50)]

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data.errors import DataError
-from data.npz import read_npy, read_npz
+from data.arrays import read_npy, read_npz
+from errors import DataError
 from tests.data.conftest import DataErrorLine
 
 LIMIT = 10_000

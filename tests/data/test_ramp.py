@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.ramp import (
+from data.named import (
     RAMP_FILE,
     demo_images,
     demo_labels,

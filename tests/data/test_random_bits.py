@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from data.random_bits import Stream, permutation, raw_bits
+from data.batches import Stream, permutation, raw_bits
 
 
 def test_numbers_never_change() -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from data.errors import DataError
-from data.read_ahead import read_ahead
+from data.batches import read_ahead
+from errors import DataError
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -118,7 +118,7 @@ def test_generator_that_is_never_used_starts_no_thread() -> None:
 
 def test_process_exits_while_a_generator_is_open() -> None:
     program = (
-        "from data.read_ahead import read_ahead\n"
+        "from data.batches import read_ahead\n"
         "batches = read_ahead(str, 0, 1000)\n"
         "print(next(batches))\n"
     )

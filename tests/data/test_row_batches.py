@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from data.row_batches import row_batches
+from data.batches import row_batches
 from data.source import ArraySource
 
 

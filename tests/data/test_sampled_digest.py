@@ -5,16 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import sampled_digest
-from data.sampled_digest import digest_of_file, digest_of_files
+from data import files
+from data.files import digest_of_file, digest_of_files
 
 
 @pytest.fixture
 def small_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three pieces of 10 bytes of a file; three files."""
-    monkeypatch.setattr(sampled_digest, "_SAMPLE_BYTES", 10)
-    monkeypatch.setattr(sampled_digest, "_SAMPLES_OF_A_FILE", 3)
-    monkeypatch.setattr(sampled_digest, "_SAMPLED_FILES", 3)
+    monkeypatch.setattr(files, "_SAMPLE_BYTES", 10)
+    monkeypatch.setattr(files, "_SAMPLES_OF_A_FILE", 3)
+    monkeypatch.setattr(files, "_SAMPLED_FILES", 3)
 
 
 def changed_at(path: Path, position: int) -> bool:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from data.split import split_rows
+from data.batches import split_rows
 from tests.data.conftest import DataErrorLine
 
 LABELS = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [100, 10, 1]))

@@ -5,9 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data.errors import BadRowsError, DataError
-from data.source import Array, Indices, RowSpec
-from data.stored_source import HeldStore, StoredSource, hold
+from data.source import Array, HeldStore, Indices, RowSpec, StoredSource, hold
+from errors import BadRowsError, DataError
 from tests.data.conftest import DataErrorLine
 
 VALUES = np.random.default_rng(0).integers(0, 256, (300, 2, 3), np.uint8)

@@ -7,12 +7,11 @@ import pytest
 import tensorflow as tf
 
 import finetune
-from checkpoints.errors import CheckpointError
-from checkpoints.loading.meta_graph_file import read_meta_graph
+from errors import CheckpointError, TrainingError
 from finetuning.base_plan import BasePlan, plan_base
-from finetuning.config import BaseRequest, FinetuneConfig
+from finetuning.settings import BaseRequest, FinetuneConfig
+from metagraph.meta import read_meta_graph
 from tests.finetuning import bases
-from training.errors import TrainingError
 
 v1 = tf.compat.v1
 

@@ -11,13 +11,13 @@ import pytest
 import tensorflow as tf
 
 import finetune
-from checkpoints.loading.meta_graph_file import read_meta_graph
+from errors import TrainingError
 from finetuning.base import import_base
 from finetuning.base_plan import plan_base
-from finetuning.config import BaseRequest, FinetuneConfig
-from finetuning.task import make_task
+from finetuning.fitting import make_task
+from finetuning.settings import BaseRequest, FinetuneConfig
+from metagraph.meta import read_meta_graph
 from tests.finetuning import bases
-from training.errors import TrainingError
 
 v1 = tf.compat.v1
 Array = npt.NDArray[Any]

@@ -10,13 +10,11 @@ import pytest
 import tensorflow as tf
 
 import finetune
-from checkpoints.errors import CheckpointError
-from checkpoints.loading.meta_graph_file import read_meta_graph
-from finetuning.config import FinetuneConfig
-from finetuning.extra_keys import without_place
-from finetuning.task import make_task
+from errors import CheckpointError, TrainingError
+from finetuning.fitting import make_task, without_place
+from finetuning.settings import FinetuneConfig
+from metagraph.meta import read_meta_graph
 from tests.finetuning import bases
-from training.errors import TrainingError
 
 Config = Callable[..., FinetuneConfig]
 

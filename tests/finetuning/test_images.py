@@ -10,15 +10,14 @@ import tensorflow as tf
 from PIL import Image
 
 import finetune
-from checkpoints.meta_graph import Description, export_meta_graph
-from data.errors import DataError
-from finetuning.config import FinetuneConfig
-from finetuning.task import make_task
+from checkpoints.manifest import Description, export_meta_graph
+from errors import DataError, TrainingError
+from finetuning.fitting import make_task
+from finetuning.settings import FinetuneConfig
 from models import mlp
-from prediction.command import predict
-from prediction.config import PredictConfig
+from prediction.chosen_model import PredictConfig
+from prediction.evaluation import predict
 from tests.finetuning import bases
-from training.errors import TrainingError
 
 Config = Callable[..., FinetuneConfig]
 v1 = tf.compat.v1

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from finetuning.random_ops import make_stateless, random_nodes, stream_of
-from models import randomness
+from finetuning.base import make_stateless, random_nodes, stream_of
+from models import blocks
 
 DRAWS = {
     "uniform": lambda: tf.random.uniform([2000], name="drawn"),
@@ -28,7 +28,7 @@ def test_the_same_key_draws_the_same_and_another_one_others(draw: Callable[[], t
     assert make_stateless(graph_def, lambda name: f"{name}/key") == []
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         step = tf.compat.v1.placeholder(tf.int64, [])
-        key = randomness.key(5, stream_of(node), step)
+        key = blocks.key(5, stream_of(node), step)
         (drawn,) = tf.import_graph_def(graph_def, {f"{node}/key:0": key}, [result.name], name="")
         first, again, other = (session.run(drawn, {step: number}) for number in (1, 1, 2))
     assert first.dtype == result.dtype.as_numpy_dtype

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import tensorflow as tf
 
-from checkpoints.loading.meta_graph_file import read_meta_graph
-from checkpoints.loading.sub_graph import sub_graph
-from finetuning.switches import Setting, find_settings
+from errors import TrainingError
+from finetuning.graph_changes import Setting, find_settings
+from metagraph.graph import sub_graph
+from metagraph.meta import read_meta_graph
 from tests.finetuning import bases
-from training.errors import TrainingError
 
 v1 = tf.compat.v1
 

@@ -11,9 +11,9 @@ import pytest
 import tensorflow as tf
 
 import finetune
-from finetuning.config import FinetuneConfig
-from prediction.command import predict
-from prediction.config import PredictConfig
+from finetuning.settings import FinetuneConfig
+from prediction.chosen_model import PredictConfig
+from prediction.evaluation import predict
 from tests.prediction import stock
 
 THIRD_PARTY = Path(__file__).resolve().parents[3] / "shared" / "thirdparty"

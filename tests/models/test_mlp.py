@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from models import mlp
-from models.model_graph import ModelGraph
+from models.blocks import ModelGraph
 
 v1 = tf.compat.v1
 Array = npt.NDArray[Any]

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
-from models import randomness
+from models import blocks
 
 v1 = tf.compat.v1
 Array = npt.NDArray[Any]
@@ -23,13 +23,13 @@ def _draw(initializer: Callable[..., tf.Tensor], shape: list[int]) -> Array:
 def _dropout(keep_prob: float, seed: int = 0, stream: int = 0, step: int = 0) -> Array:
     with tf.Graph().as_default(), v1.Session() as session:
         values = tf.ones((100, 100))
-        mask = randomness.dropout(values, tf.constant(keep_prob), seed, stream, tf.constant(step))
+        mask = blocks.dropout(values, tf.constant(keep_prob), seed, stream, tf.constant(step))
         masked: Array = session.run(mask)
         return masked
 
 
 def test_uniform_fills_its_range() -> None:
-    drawn = _draw(randomness.uniform(-20.0, 20.0, seed=3, stream=0), [10_000])
+    drawn = _draw(blocks.uniform(-20.0, 20.0, seed=3, stream=0), [10_000])
     assert drawn.dtype == np.float32
     assert -20.0 <= drawn.min() < -19.0
     assert 19.0 < drawn.max() < 20.0
@@ -37,14 +37,14 @@ def test_uniform_fills_its_range() -> None:
 
 
 def test_truncated_normal_has_its_deviation_and_bounds() -> None:
-    drawn = _draw(randomness.truncated_normal(0.1, seed=3, stream=0), [100_000])
+    drawn = _draw(blocks.truncated_normal(0.1, seed=3, stream=0), [100_000])
     assert np.abs(drawn).max() <= 0.2
     # The standard deviation of a normal cut at 2 sigma is 0.8796 sigma.
     assert drawn.std() == pytest.approx(0.08796, rel=0.01)
 
 
 def test_normal_has_its_deviation_and_no_bounds() -> None:
-    drawn = _draw(randomness.normal(0.1, seed=3, stream=0), [100_000])
+    drawn = _draw(blocks.normal(0.1, seed=3, stream=0), [100_000])
     assert drawn.dtype == np.float32
     assert drawn.std() == pytest.approx(0.1, rel=0.01)
     assert np.mean(np.abs(drawn) > 0.2) == pytest.approx(0.0455, rel=0.1)
@@ -52,14 +52,14 @@ def test_normal_has_its_deviation_and_no_bounds() -> None:
 
 @pytest.mark.parametrize(("seed", "stream"), [(3, 1), (4, 0)])
 def test_initial_values_differ_by_seed_and_stream(seed: int, stream: int) -> None:
-    first = _draw(randomness.uniform(0.0, 1.0, seed=3, stream=0), [10])
-    assert np.array_equal(first, _draw(randomness.uniform(0.0, 1.0, seed=3, stream=0), [10]))
-    assert not np.array_equal(first, _draw(randomness.uniform(0.0, 1.0, seed, stream), [10]))
+    first = _draw(blocks.uniform(0.0, 1.0, seed=3, stream=0), [10])
+    assert np.array_equal(first, _draw(blocks.uniform(0.0, 1.0, seed=3, stream=0), [10]))
+    assert not np.array_equal(first, _draw(blocks.uniform(0.0, 1.0, seed, stream), [10]))
 
 
 def test_the_largest_seed_and_a_stream_keep_their_bits() -> None:
     with tf.Graph().as_default(), v1.Session() as session:
-        first, second = session.run([randomness.key(2**32 - 1, 100, 5), randomness.key(0, 101, 5)])
+        first, second = session.run([blocks.key(2**32 - 1, 100, 5), blocks.key(0, 101, 5)])
     assert first.tolist() == [100 * 2**32 + 2**32 - 1, 5]
     assert second.tolist() == [101 * 2**32, 5]
 
@@ -73,7 +73,7 @@ def test_dropout_keeps_a_share_and_scales_it() -> None:
 def test_dropout_of_nothing_changes_no_bit() -> None:
     with tf.Graph().as_default(), v1.Session() as session:
         values = np.random.default_rng(0).normal(size=(50, 50)).astype(np.float32)
-        out = randomness.dropout(tf.constant(values), tf.constant(1.0), 0, 0, tf.constant(0))
+        out = blocks.dropout(tf.constant(values), tf.constant(1.0), 0, 0, tf.constant(0))
         assert session.run(out).tobytes() == values.tobytes()
 
 

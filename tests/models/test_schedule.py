@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models import cnn, variables
-from models.schedule import CONSTANT, Schedule, scheduled
+from models import blocks, cnn
+from models.blocks import CONSTANT, Schedule, scheduled
 
 v1 = tf.compat.v1
 PEAK = 0.25
@@ -16,7 +16,7 @@ PEAK = 0.25
 def _rates(schedule: Schedule, steps: list[int]) -> list[float]:
     """What the graph computes where `global_step` has these values."""
     with tf.Graph().as_default(), v1.Session() as session:
-        step = variables.global_step()
+        step = blocks.global_step()
         rate = scheduled(PEAK, schedule, step)
         assert isinstance(rate, tf.Tensor)
         assert (rate.name, rate.dtype, rate.shape.as_list()) == ("learning_rate:0", tf.float32, [])
@@ -57,7 +57,7 @@ def test_steps_beyond_float32_are_told_apart() -> None:
 
 def test_constant_adds_nothing_to_the_graph() -> None:
     with tf.Graph().as_default() as graph:
-        step = variables.global_step()
+        step = blocks.global_step()
         before = graph.as_graph_def()
         assert scheduled(PEAK, CONSTANT, step) is PEAK
         assert graph.as_graph_def() == before

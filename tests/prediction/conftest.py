@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from checkpoints.loading.tensor_info import TensorInfo
+from metagraph.meta import TensorInfo
 from tests.prediction import stock
 
 v1 = tf.compat.v1

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from checkpoints.loading.tensor_info import TensorInfo
+from errors import PredictionError
+from metagraph.meta import TensorInfo
 from prediction import batching
-from prediction.batching import DEFAULT_BATCH_SIZE, Batching, choose_batching
-from prediction.collected import Kind
-from prediction.errors import PredictionError
+from prediction.batching import DEFAULT_BATCH_SIZE, Batching, Kind, choose_batching
 from prediction.rows import ArrayRows, ColumnRows
 
 Y = TensorInfo("y:0", tf.float32, (None,))

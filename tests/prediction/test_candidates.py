@@ -9,10 +9,9 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from checkpoints.loading.meta_graph_file import MetaGraphFile, read_meta_graph
-from checkpoints.loading.sub_graph import sub_graph
-from prediction.candidates import Candidates, find_candidates, without_handles
-from prediction.model import read_model
+from metagraph.graph import sub_graph
+from metagraph.meta import MetaGraphFile, read_meta_graph
+from metagraph.model import Candidates, find_candidates, read_model, without_handles
 from tests.prediction import stock
 
 v1 = tf.compat.v1

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from checkpoints.loading.tensor_info import TensorInfo
-from prediction.casting import fit
-from prediction.errors import PredictionError
+from errors import PredictionError
+from metagraph.casting import fit
+from metagraph.meta import TensorInfo
 from tests.prediction.conftest import info
 
 GOES_OVER: list[tuple[Any, tf.DType]] = [

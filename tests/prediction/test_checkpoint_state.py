@@ -8,9 +8,9 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from checkpoints.loading.checkpoint_reader import CheckpointReader
-from checkpoints.loading.model_files import open_model
-from prediction.checkpoint_state import CheckpointState, as_record, as_text, checkpoint_state
+from checkpoints.reader import CheckpointReader
+from metagraph.model import CheckpointState, checkpoint_state, state_record, state_text
+from metagraph.opening import open_model
 from tests.prediction import stock
 
 v1 = tf.compat.v1
@@ -29,10 +29,10 @@ def _problems(prefix: Path) -> list[str]:
     meta = open_model(f"{prefix}.meta")
     state = checkpoint_state(meta, ())
     assert state is not None
-    record = as_record(meta, state)
+    record = state_record(meta, state)
     assert (record["meta"], record["checkpoint"]) == (f"{prefix}.meta", str(prefix))
     found: list[str] = record["problems"]
-    lines = as_text(state).splitlines()[1:]
+    lines = state_text(state).splitlines()[1:]
     assert lines[0] == "checkpoint"
     assert [line.strip() for line in lines[2:]] == found
     return found
@@ -42,7 +42,7 @@ def test_all_is_well_and_no_value_is_read(prefix: Path, monkeypatch: pytest.Monk
     monkeypatch.delattr(CheckpointReader, "read")
     assert _problems(prefix) == []
     state = checkpoint_state(open_model(f"{prefix}.meta"), ())
-    assert as_text(state) == f"\ncheckpoint\n  {prefix} has a value for each variable"
+    assert state_text(state) == f"\ncheckpoint\n  {prefix} has a value for each variable"
 
 
 def test_a_saver_that_stored_some(prefix: Path) -> None:
@@ -82,7 +82,7 @@ def test_what_no_output_needs_is_apart(
         v1.train.Saver([w]).save(session, f"{tmp_path}/m")
     state = checkpoint_state(open_model(f"{tmp_path}/m.meta"), outputs)
     assert state == CheckpointState(f"{tmp_path}/m", problems, unneeded)
-    text = as_text(state)
+    text = state_text(state)
     assert ("m lacks values" in text) == bool(problems)
     assert ("m has a value for each variable that is needed" in text) == (not problems)
     assert ("no output needs it\n  " in text) == bool(unneeded)

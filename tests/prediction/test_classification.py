@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from prediction.classification import Classification, Share, accuracy, accuracy_per_class
+from prediction.output import Classification, Share, accuracy, accuracy_per_class
 
 LABELS = np.array([0, 1, 1, 3, 0])
 RESULT = Classification(

@@ -14,15 +14,13 @@ from PIL import Image
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from checkpoints import folder, manifest
-from checkpoints.errors import CheckpointError
-from checkpoints.loading.inference_graph import load_inference_graph
-from checkpoints.loading.meta_graph_file import MetaGraphFile
-from data.errors import DataError
-from data.ramp import demo_images
+from data.named import demo_images
+from errors import CheckpointError, DataError, PredictionError
+from metagraph.meta import MetaGraphFile
+from metagraph.session import load_inference_graph
 from prediction import evaluation
-from prediction.command import classify, predict
-from prediction.config import PredictConfig
-from prediction.errors import PredictionError
+from prediction.chosen_model import PredictConfig
+from prediction.evaluation import classify, predict
 from tests.prediction import stock
 from tests.prediction.conftest import CLASS_NAMES, SCALE, SIZE, write_npz
 

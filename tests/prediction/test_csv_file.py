@@ -5,9 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.errors import DataError
-from prediction.csv_file import read_csv
-from prediction.errors import PredictionError
+from errors import DataError, PredictionError
+from prediction.rows import read_csv
 
 
 def _write(path: Path, content: str | bytes) -> str:

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from data.errors import DataError
-from prediction.errors import PredictionError
-from prediction.feeds import Feed, feed_value, read_feeds
+from errors import DataError, PredictionError
+from prediction.plan import Feed, feed_value, read_feeds
 from tests.prediction.conftest import info
 
 LIMIT = 10_000

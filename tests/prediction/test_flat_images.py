@@ -12,12 +12,12 @@ import tensorflow as tf
 from PIL import Image
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from checkpoints.loading.meta_graph_file import read_meta_graph
-from prediction.command import predict
-from prediction.config import PredictConfig
-from prediction.errors import PredictionError
-from prediction.idx_input import is_idx_name
-from prediction.model import read_model
+from errors import PredictionError
+from metagraph.meta import read_meta_graph
+from metagraph.model import read_model
+from prediction.chosen_model import PredictConfig
+from prediction.evaluation import predict
+from prediction.file_inputs import is_idx_name
 from tests.data.idx_files import idx_bytes
 from tests.prediction import stock
 from tests.prediction.conftest import CLASS_NAMES, SCALE, describe_classifier, write_npz

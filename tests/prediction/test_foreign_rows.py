@@ -11,12 +11,10 @@ import tensorflow as tf
 from absl import logging
 from PIL import Image
 
-from checkpoints.errors import CheckpointError
-from data.errors import DataError
-from prediction import array_input
-from prediction.command import predict
-from prediction.config import PredictConfig
-from prediction.errors import PredictionError
+from errors import CheckpointError, DataError, PredictionError
+from prediction import file_inputs
+from prediction.chosen_model import PredictConfig
+from prediction.evaluation import predict
 from tests.prediction import foreign
 from tests.prediction.conftest import write_npz
 
@@ -411,8 +409,8 @@ def test_switches_and_scalars_by_name(saved: Any, tmp_path: Path) -> None:
 def test_large_arrays_are_read_batch_by_batch(
     saved: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, compressed: bool
 ) -> None:
-    monkeypatch.setattr(array_input, "STREAM_BYTES", 1)
-    monkeypatch.setattr(array_input, "read_npy", None)
+    monkeypatch.setattr(file_inputs, "STREAM_BYTES", 1)
+    monkeypatch.setattr(file_inputs, "read_npy", None)
     path = _npy(tmp_path, X)
     if suffix == ".npz":
         save = np.savez_compressed if compressed else np.savez
@@ -445,7 +443,7 @@ def test_a_bad_image_among_many_is_named(classifier: str, images: Any, tmp_path:
 def test_the_order_of_bytes_and_of_rows_in_a_file_is_its_own(
     saved: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str
 ) -> None:
-    monkeypatch.setattr(array_input, "STREAM_BYTES", 1)
+    monkeypatch.setattr(file_inputs, "STREAM_BYTES", 1)
     values = (X[:70] * 100).astype(dtype)
     expected = values.astype(np.float32) * 2
     for path in (_npy(tmp_path, values), _npy(tmp_path, np.asfortranarray(values))):

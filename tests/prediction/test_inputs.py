@@ -10,15 +10,14 @@ import tensorflow as tf
 from absl import logging
 from PIL import Image
 
-from checkpoints.loading.tensor_info import TensorInfo
-from data.errors import DataError
-from data.image_store import ImageStore
-from data.ramp import demo_images, demo_labels
-from prediction import array_input
-from prediction.errors import PredictionError
-from prediction.inputs import demo_input, open_input
-from prediction.model import Classifier
-from prediction.target import Input, Target
+from data.image_folder import ImageStore
+from data.named import demo_images, demo_labels
+from errors import DataError, PredictionError
+from metagraph.meta import TensorInfo
+from metagraph.model import Classifier
+from prediction import file_inputs
+from prediction.file_inputs import Input, Target
+from prediction.row_inputs import demo_input, open_input
 from tests.prediction.conftest import CLASS_NAMES, SCALE, SIZE, info, write_npz
 
 IMAGES = Target(
@@ -294,7 +293,7 @@ def test_text_takes_more_memory_than_its_file(tmp_path: Path) -> None:
 def test_not_finite_images_of_a_large_file_are_told_by_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(array_input, "STREAM_BYTES", 1)
+    monkeypatch.setattr(file_inputs, "STREAM_BYTES", 1)
     values = np.zeros((9, SIZE, SIZE, 3), np.float32)
     values[7, 0, 0, 0] = np.nan
     np.save(tmp_path / "a.npy", values)

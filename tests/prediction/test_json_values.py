@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prediction.json_values import json_value
+from metagraph.casting import json_value
 
 
 @pytest.mark.parametrize(

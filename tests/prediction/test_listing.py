@@ -8,9 +8,9 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from checkpoints.loading.meta_graph_file import read_meta_graph
-from prediction.listing import Record, as_json, as_text, listing
-from prediction.model import read_model
+from metagraph.meta import read_meta_graph
+from metagraph.model import read_model
+from prediction.chosen_model import Record, listing, listing_json, listing_text
 from tests.prediction import stock
 
 v1 = tf.compat.v1
@@ -42,7 +42,7 @@ def test_a_classifier_is_listed(classifier: str) -> None:
 
 
 def test_as_text(classifier: str) -> None:
-    lines = as_text(_listing(classifier)).splitlines()
+    lines = listing_text(_listing(classifier)).splitlines()
     assert "  x:0  float32 [?, 4, 4, 3]" in lines
     assert "  keep_prob:0  float32 [], default 1.0" in lines
     assert "  input x = x:0" in lines
@@ -54,14 +54,14 @@ def test_as_text(classifier: str) -> None:
 
 def test_as_json(classifier: str) -> None:
     content = _listing(classifier)
-    assert json.loads(as_json(content)) == content
+    assert json.loads(listing_json(content)) == content
 
 
 def test_a_file_that_names_no_outputs(tmp_path: Path) -> None:
     with stock.checkpoint(tmp_path / "m"):
         v1.placeholder(tf.float32, name="x")
         v1.get_variable("v", [2], use_resource=True)
-    lines = as_text(_listing(f"{tmp_path}/m.meta")).splitlines()
+    lines = listing_text(_listing(f"{tmp_path}/m.meta")).splitlines()
     assert lines[:6] == [
         "inputs",
         "  x:0  float32 of any shape",
@@ -85,7 +85,7 @@ def test_an_operation_that_this_tensorflow_lacks_does_not_stop_it(tmp_path: Path
     stock.edit_meta(tmp_path / "m.meta", add_unknown)
     content = _listing(f"{tmp_path}/m.meta")
     assert content["outputs"] == [{"name": "odd:0", "dtype": None, "shape": None}]
-    assert "  odd:0  unknown here" in as_text(content)
+    assert "  odd:0  unknown here" in listing_text(content)
 
 
 def test_a_graph_without_placeholders_lists_what_stands_for_its_pipeline(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_graph_without_placeholders_lists_what_stands_for_its_pipeline(tmp_pat
         "dtype": "float32",
         "shape": [None, 2],
     }
-    assert as_text(content).splitlines()[:8] == [
+    assert listing_text(content).splitlines()[:8] == [
         "inputs",
         "  (none)",
         "to feed in place of the input pipeline",
@@ -165,8 +165,8 @@ def test_damage_is_listed_around(tmp_path: Path) -> None:
     assert not any("default" in record for record in content["inputs"])
     assert content["outputs"] == [{"name": "x:7", "dtype": None, "shape": None}]
     assert content["collections"]["trainops"] == ["Adam", "", "^"]
-    assert as_text(content)
-    json.loads(as_json(content))
+    assert listing_text(content)
+    json.loads(listing_json(content))
 
 
 def _signed(tmp_path: Path, *names: str) -> str:
@@ -195,7 +195,7 @@ def test_a_key_that_is_a_nodes_name_is_marked(tmp_path: Path) -> None:
         "outputs": {"sum": "z:0", "y": "z:0"},
         "not_names": ["y"],
     }
-    lines = as_text(content).splitlines()
+    lines = listing_text(content).splitlines()
     start = lines.index("signature serving_default")
     assert lines[start + 1 : start + 5] == [
         "  input x = x:0",
@@ -210,10 +210,10 @@ def test_signatures_to_choose_from(tmp_path: Path) -> None:
     content = _listing(path)
     assert content["signatures"] == ["a", "b"]
     assert content["signature"]["name"] == ""
-    text = as_text(content)
+    text = listing_text(content)
     assert "signature\nsignatures, to choose from with --signature\n  a\n  b\n" in text
     meta = read_meta_graph(path)
-    chosen = as_text(listing(meta, read_model(meta, "b")))
+    chosen = listing_text(listing(meta, read_model(meta, "b")))
     assert "signature b\n" in chosen
     assert "other signatures, for --signature\n  a\n" in chosen
 
@@ -221,9 +221,9 @@ def test_signatures_to_choose_from(tmp_path: Path) -> None:
 def test_a_part_of_many_lines_is_shortened_as_text(
     classifier: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("prediction.listing._MAX_SHOWN_LINES", 2)
+    monkeypatch.setattr("prediction.chosen_model._MAX_SHOWN_LINES", 2)
     content = _listing(classifier)
-    lines = as_text(content).splitlines()
+    lines = listing_text(content).splitlines()
     assert lines[lines.index("inputs") :][1:5] == [
         "  x:0  float32 [?, 4, 4, 3]",
         "  y_:0  int64 [?]",
@@ -236,4 +236,4 @@ def test_a_part_of_many_lines_is_shortened_as_text(
         "  fc/w:0  float32 [48, 3]",
         "signature " + content["signature"]["name"],
     ]
-    assert len(json.loads(as_json(content))["inputs"]) == 3
+    assert len(json.loads(listing_json(content))["inputs"]) == 3

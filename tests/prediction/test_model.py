@@ -6,9 +6,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from checkpoints.loading.meta_graph_file import read_meta_graph
-from checkpoints.loading.signatures import NO_SIGNATURE
-from prediction.model import Classifier, Model, read_model
+from metagraph.meta import NO_SIGNATURE, read_meta_graph
+from metagraph.model import Classifier, Model, read_model
 from tests.prediction import stock
 from tests.prediction.conftest import CLASS_NAMES, SCALE, build_classifier, describe_classifier
 

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from checkpoints.loading.meta_graph_file import read_meta_graph
-from prediction.model import read_model
-from prediction.offers import described, feedable, fetchable
+from metagraph.meta import read_meta_graph
+from metagraph.model import described, feedable, fetchable, read_model
 from tests.prediction import stock
 
 v1 = tf.compat.v1

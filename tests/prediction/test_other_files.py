@@ -7,11 +7,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from checkpoints.loading.tensor_info import TensorInfo
-from data.errors import DataError
-from prediction.errors import PredictionError
-from prediction.inputs import open_input
-from prediction.target import Target
+from errors import DataError, PredictionError
+from metagraph.meta import TensorInfo
+from prediction.file_inputs import Target
+from prediction.row_inputs import open_input
 from tests.prediction.conftest import info
 
 NUMBERS = Target(info(tf.float32, None, 3), None, (), None)

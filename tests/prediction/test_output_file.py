@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data.errors import DataError
-from prediction.errors import PredictionError
-from prediction.output_file import check_output, write_outputs
+from errors import DataError, PredictionError
+from prediction.output import check_output, write_outputs
 
 VALUES = np.random.default_rng(0).standard_normal((3, 2)).astype(np.float32)
 OUTPUTS: dict[str, Any] = {

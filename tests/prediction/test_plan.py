@@ -7,14 +7,11 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from checkpoints.errors import CheckpointError
-from checkpoints.loading.inference_graph import load_inference_graph
-from checkpoints.loading.meta_graph_file import MetaGraphFile, read_meta_graph
-from checkpoints.loading.signatures import NO_SIGNATURE
-from checkpoints.loading.tensor_info import TensorInfo
+from errors import CheckpointError, PredictionError
+from metagraph.meta import NO_SIGNATURE, MetaGraphFile, TensorInfo, read_meta_graph
+from metagraph.model import Model, read_model
+from metagraph.session import load_inference_graph
 from prediction import plan
-from prediction.errors import PredictionError
-from prediction.model import Model, read_model
 from tests.prediction import stock
 
 v1 = tf.compat.v1

@@ -5,9 +5,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from checkpoints.loading.meta_graph_file import read_meta_graph
-from prediction.plumbing import handled_iterators, is_source, plumbing
-from prediction.wiring import wiring_of
+from metagraph.meta import read_meta_graph
+from metagraph.usage import handled_iterators, is_source, plumbing, wiring_of
 from tests.prediction import stock
 
 v1 = tf.compat.v1

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.framework import op_def_registry
 
-from prediction.randomness import RANDOM_OPS, warn_if_random
+from metagraph.session import RANDOM_OPS, warn_if_random
 
 # They have a seed too, and draw nothing: a generator or queue as such, data, dropout on GPUs only.
 _NOT_DRAWING = (

@@ -4,8 +4,7 @@ import json
 
 import numpy as np
 
-from prediction.classification import Classification
-from prediction.report import Report, as_json, as_text
+from prediction.output import Classification, Report, as_json, as_text
 
 OUTPUTS = {"w:0": np.array([0.5, 1.5], np.float32), "s:0": np.array([b"a"], object)}
 CLASSIFICATION = Classification(

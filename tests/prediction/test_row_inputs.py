@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prediction import array_input
-from prediction.command import predict
-from prediction.config import PredictConfig
-from prediction.errors import PredictionError
+from errors import PredictionError
+from prediction import file_inputs
+from prediction.chosen_model import PredictConfig
+from prediction.evaluation import predict
 from tests.prediction import foreign
 from tests.prediction.conftest import write_npz
 
@@ -55,8 +55,8 @@ def test_rows_of_several_files_go_together(
 def test_each_is_read_a_batch_at_a_time(
     meta: str, paths: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(array_input, "STREAM_BYTES", 1)
-    monkeypatch.setattr(array_input, "read_npy", None)
+    monkeypatch.setattr(file_inputs, "STREAM_BYTES", 1)
+    monkeypatch.setattr(file_inputs, "read_npy", None)
     texts = [f"{name}={paths[name]}" for name in ("a", "b", "words")]
     np.testing.assert_allclose(_y(tmp_path, meta, texts), Y, rtol=1e-5, atol=1e-5)
 

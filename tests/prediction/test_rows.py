@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from data.errors import DataError
 from data.source import UINT8_SCALE, ArraySource
+from errors import DataError
 from prediction.rows import ArrayRows, ImageRows
 from tests.prediction.conftest import SIZE, info
 

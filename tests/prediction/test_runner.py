@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from checkpoints.loading.inference_graph import InferenceGraph
-from checkpoints.loading.tensor_info import TensorInfo
-from prediction.batching import DEFAULT_BATCH_SIZE
-from prediction.collected import Kind, kind_of
-from prediction.errors import PredictionError
+from errors import PredictionError
+from metagraph.meta import TensorInfo
+from metagraph.session import InferenceGraph
+from prediction.batching import DEFAULT_BATCH_SIZE, Kind, kind_of
+from prediction.evaluation import run_rows
 from prediction.rows import ArrayRows
-from prediction.runner import run_rows
 
 X = np.arange(10, dtype=np.float32)
 INFO = TensorInfo("x:0", tf.float32, (None,))

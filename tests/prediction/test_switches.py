@@ -3,10 +3,9 @@
 import pytest
 import tensorflow as tf
 
-from checkpoints.loading.meta_graph_file import MetaGraphFile
-from checkpoints.loading.sub_graph import sub_graph
-from checkpoints.loading.tensor_info import TensorInfo
-from prediction.switches import Role, RoleFinder, off_value, says_switch
+from metagraph.graph import sub_graph
+from metagraph.meta import MetaGraphFile, TensorInfo
+from metagraph.session import Role, RoleFinder, off_value, says_switch
 
 v1 = tf.compat.v1
 

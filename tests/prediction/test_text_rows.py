@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from data.errors import DataError
-from prediction.errors import PredictionError
-from prediction.text_rows import read_csv_texts, read_lines
+from errors import DataError, PredictionError
+from prediction.rows import read_csv_texts, read_lines
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from data.errors import DataError
-from prediction.rows import RecordRows
-from prediction.tf_records import count_records, read_records
+from errors import DataError
+from prediction.rows import RecordRows, count_records, read_records
 from tests.prediction.conftest import info
 
 RECORDS = [b"", b"one", b"two\0", b"x" * 5000]

@@ -2,8 +2,8 @@
 
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from checkpoints.loading.meta_graph_file import MetaGraphFile
-from prediction.wiring import Wiring, ancestors, dependence, output_index, scope_of, wiring_of
+from metagraph.meta import MetaGraphFile
+from metagraph.usage import Wiring, ancestors, dependence, output_index, scope_of, wiring_of
 
 
 def _wiring(*nodes: tuple[str, str, list[str]]) -> Wiring:

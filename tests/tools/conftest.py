@@ -7,9 +7,9 @@ from typing import NamedTuple, TypeAlias
 import pytest
 from absl import flags
 
-from cli.ending import EXIT_FAILED, EXIT_USAGE
 from cli.run import parse
-from tools.common.command import USER_ERRORS
+from cli.terminal import EXIT_FAILED, EXIT_USAGE
+from tools.command import USER_ERRORS
 
 
 class Ended(NamedTuple):

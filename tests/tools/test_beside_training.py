@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from checkpoints import folder, newest
-from checkpoints.tensor_bundle import VariableSpec
-from finetuning.config import FinetuneConfig
-from finetuning.task import make_task
-from prediction.command import predict
-from prediction.config import PredictConfig
+from checkpoints import folder
+from checkpoints.bundle import VariableSpec
+from finetuning.fitting import make_task
+from finetuning.settings import FinetuneConfig
+from prediction.chosen_model import PredictConfig
+from prediction.evaluation import predict
 from tests.tools.conftest import Tool
-from tools.plotting.line_run import read_line_run
+from tools.plot_line import read_line_run
 from training.config import InitFrom
-from training.init_from import read_init_from
+from training.resume import read_init_from
 
 COMMANDS = {
     "diff": ["{run}", "{run}"],
@@ -38,16 +38,16 @@ def run(linear_run: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def gone(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The prefix of the checkpoint that is deleted just before a reader holds it."""
-    hold, deleted = newest._Holds.hold, list[str]()
+    hold, deleted = folder._Holds.hold, list[str]()
 
-    def too_late(self: newest._Holds, prefix: str) -> None:
+    def too_late(self: folder._Holds, prefix: str) -> None:
         if not deleted:
             deleted.append(prefix)
             path, name = os.path.split(prefix)
             folder.delete_checkpoint(path, int(name.rpartition("-")[2]))
         hold(self, prefix)
 
-    monkeypatch.setattr(newest._Holds, "hold", too_late)
+    monkeypatch.setattr(folder._Holds, "hold", too_late)
     return deleted
 
 

@@ -13,15 +13,15 @@ import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 import finetune
-from checkpoints import durable
-from cli.ending import EXIT_FAILED, EXIT_USAGE
-from finetuning.config import FinetuneConfig
-from prediction.command import predict
-from prediction.config import PredictConfig
+from checkpoints import file_io
+from cli.terminal import EXIT_FAILED, EXIT_USAGE
+from finetuning.settings import FinetuneConfig
+from prediction.chosen_model import PredictConfig
+from prediction.evaluation import predict
 from tests.data.idx_files import write_mnist
 from tests.prediction import stock
 from tests.tools.conftest import Tool
-from tools.editing import command, writing
+from tools import edit_files, editing
 from train_mlp import MlpConfig
 from train_mlp import train as train_mlp
 
@@ -440,8 +440,8 @@ def test_the_graph_of_a_checkpoint_that_a_trainer_reads_is_resumed_from(
     """Without a manifest, as anyone else's: its names are what counts."""
     edit(f"--meta={linear_run}", f"--output={tmp_path}/run/my-model-300")
     assert not (tmp_path / "run/my-model-300.manifest").exists()
-    from checkpoints.restore import restore_newest
-    from checkpoints.tensor_bundle import VariableSpec
+    from checkpoints.bundle import VariableSpec
+    from checkpoints.reader import restore_newest
 
     values = _values(linear_run / "my-model-300")
     specs = {key: VariableSpec(value.shape, value.dtype.name) for key, value in values.items()}
@@ -551,7 +551,7 @@ def test_a_graph_without_its_variables_or_a_saver_is_refused(
 def test_a_result_that_predicts_otherwise_is_not_kept(
     tool: Tool, linear_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = writing.write_tensors
+    real = edit_files.write_tensors
 
     def write_another(reader: Any, tensors: Any, *rest: Any) -> None:
         """The bias in the place of the weight."""
@@ -559,7 +559,7 @@ def test_a_result_that_predicts_otherwise_is_not_kept(
         swapped = {"w": by_name["b"], "b": by_name["w"]}
         real(reader, [swapped.get(t.old, t)._replace(new=t.new) for t in tensors], *rest)
 
-    monkeypatch.setattr(command, "write_tensors", write_another)
+    monkeypatch.setattr(editing, "write_tensors", write_another)
     ended = tool("edit", f"--meta={linear_run}", f"--output={tmp_path}/new", "--rename=w=v")
     assert ended.code == EXIT_FAILED
     assert "nothing is written, as y:0 would be another: it differs by" in ended.err
@@ -575,7 +575,7 @@ def test_a_disk_that_is_full_before_the_graph_is_one_line_and_leaves_nothing(
     def full(path: str, *_: object) -> None:
         raise tf.errors.ResourceExhaustedError(None, None, f"{path}; No space left on device")
 
-    monkeypatch.setattr(durable, "write_file", full)
+    monkeypatch.setattr(file_io, "write_file", full)
     ended = tool("edit", f"--meta={linear_run}", f"--output={tmp_path}/new")
     assert ended.code == EXIT_FAILED
     assert ended.err.startswith(f"--output={tmp_path}/new: ")

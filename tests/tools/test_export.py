@@ -19,18 +19,17 @@ import tensorflow as tf
 from PIL import Image
 
 import finetune
-from checkpoints.meta_graph import CLASS_NAMES_COLLECTION
-from cli.ending import EXIT_FAILED, EXIT_USAGE
-from finetuning.config import FinetuneConfig
-from prediction.command import predict
-from prediction.config import PredictConfig
+from checkpoints.manifest import CLASS_NAMES_COLLECTION
+from cli.terminal import EXIT_FAILED, EXIT_USAGE
+from finetuning.settings import FinetuneConfig
+from prediction.chosen_model import PredictConfig
+from prediction.evaluation import predict
 from tests.data.idx_files import write_mnist
 from tests.prediction import foreign, stock
 from tests.tools.conftest import Tool
-from tools.exporting.command import export
-from tools.exporting.config import ExportConfig
-from tools.exporting.defaults import FORMATS, SUFFIXES
-from tools.exporting.source import Source
+from tools.command import FORMATS, SUFFIXES
+from tools.export_source import ExportConfig, Source
+from tools.exporting import export
 from train_mlp import MlpConfig
 from train_mlp import train as train_mlp
 

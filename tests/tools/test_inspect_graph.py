@@ -12,16 +12,16 @@ import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from checkpoints.loading.graph_files import parse_graph_file
-from checkpoints.loading.meta_graph_file import read_meta_graph
-from cli.ending import EXIT_FAILED, EXIT_USAGE
+from cli.terminal import EXIT_FAILED, EXIT_USAGE
 from data import files
-from data.errors import DataError
-from prediction.command import predict
-from prediction.config import PredictConfig
+from errors import DataError
+from metagraph.meta import read_meta_graph
+from metagraph.parsing import parse_graph_file
+from prediction.chosen_model import PredictConfig
+from prediction.evaluation import predict
 from tests.tools.conftest import Tool
 from tests.tools.graph_inspection.graphs import meta_of
-from tools.graph_inspection.parts import PARTS
+from tools.command import PARTS
 
 v1 = tf.compat.v1
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import finetune
-from finetuning.config import FinetuneConfig
+from finetuning.settings import FinetuneConfig
 from tests.data.idx_files import write_mnist
 from tests.tools.conftest import Tool
 from train_mlp import MlpConfig

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prediction.command import classify, predict
-from prediction.config import PredictConfig
+from prediction.chosen_model import PredictConfig
+from prediction.evaluation import classify, predict
 from tests.data.idx_files import digits, write_mnist
 from tests.tools.conftest import Tool
 from tools.plot import _FLAGS_OF
-from tools.plotting.plot import _KINDS
+from tools.plotting import _KINDS
 
 if TYPE_CHECKING:
-    from finetuning.config import FinetuneConfig
+    from finetuning.settings import FinetuneConfig
     from train_cnn import CnnConfig
     from train_mlp import MlpConfig
 
@@ -249,7 +249,7 @@ def test_a_setting_that_matplotlib_refuses_is_one_line(
     def refuse(*_: object) -> None:
         raise ValueError("Key backend: 'nonsense' is not a valid value")
 
-    monkeypatch.setattr("tools.common.extras.check_installed", refuse)
+    monkeypatch.setattr("tools.command.check_installed", refuse)
     ended = tool("plot", "line", f"--run={linear_run}")
     assert (ended.code, ended.err) == (
         1,

@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import pytest
 
-from training.cadence import due
+from training.loop import due
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@
 import pytest
 import tensorflow as tf
 
-from cli.tensorflow_startup import INTRA_OP_THREADS_VARIABLE
-from training import environment
+from cli.terminal import INTRA_OP_THREADS_VARIABLE
+from training import resume
 
 
 @pytest.mark.parametrize(("given", "threads"), [("1", 1), ("12", 12)])
@@ -12,7 +12,7 @@ def test_threads_that_were_asked_for(
     monkeypatch: pytest.MonkeyPatch, given: str, threads: int
 ) -> None:
     monkeypatch.setenv(INTRA_OP_THREADS_VARIABLE, given)
-    assert environment.environment()["threads"] == threads
+    assert resume.environment()["threads"] == threads
 
 
 @pytest.mark.parametrize("given", ["", "0", "-3", "many"])
@@ -21,11 +21,11 @@ def test_threads_are_processors_where_none_or_nonsense_is_asked_for(
 ) -> None:
     """TensorFlow, too, takes nonsense for nothing."""
     monkeypatch.delenv(INTRA_OP_THREADS_VARIABLE, raising=False)
-    processors = environment.environment()["threads"]
+    processors = resume.environment()["threads"]
     assert processors >= 1
     monkeypatch.setenv(INTRA_OP_THREADS_VARIABLE, given)
-    assert environment.environment()["threads"] == processors
+    assert resume.environment()["threads"] == processors
 
 
 def test_the_tensorflow_that_runs() -> None:
-    assert environment.environment()["tensorflow"] == tf.__version__
+    assert resume.environment()["tensorflow"] == tf.__version__

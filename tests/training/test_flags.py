@@ -5,9 +5,14 @@ import dataclasses
 import pytest
 from absl import flags
 
-from cli.tensorflow_startup import INTRA_OP_THREADS_VARIABLE
-from training.config import RunConfig
-from training.flags import config_of, define_length_flags, define_run_flags, intra_op_threads
+from cli.terminal import INTRA_OP_THREADS_VARIABLE
+from training.config import (
+    RunConfig,
+    config_of,
+    define_length_flags,
+    define_run_flags,
+    intra_op_threads,
+)
 
 
 def _parsed(*arguments: str) -> flags.FlagValues:

@@ -9,9 +9,8 @@ import pytest
 import tensorflow as tf
 
 from models import cnn
-from models.model_graph import ModelGraph
-from models.schedule import Schedule
-from training.graph_session import GraphSession
+from models.blocks import ModelGraph, Schedule
+from training.task import GraphSession
 
 Array = npt.NDArray[Any]
 

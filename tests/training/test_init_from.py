@@ -14,14 +14,12 @@ from absl import flags
 import train_cnn
 import train_linear
 import train_mlp
-from checkpoints.errors import CheckpointError
-from checkpoints.tensor_bundle import VariableSpec
+from checkpoints.bundle import VariableSpec
+from errors import CheckpointError, TrainingError
 from tests.prediction import stock
 from train_linear import LinearConfig
-from training.config import InitFrom
-from training.errors import TrainingError
-from training.init_flags import define_init_flags, init_from
-from training.init_from import read_init_from
+from training.config import InitFrom, define_init_flags, init_from
+from training.resume import read_init_from
 
 LAYERS = [f"layer{number}" for number in range(1, 7)]
 SPECS = {

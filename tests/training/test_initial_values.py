@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from training.initial_values import NONE, InitialValues, log_origins
+from training.task import NONE, InitialValues, log_origins
 
 
 def _initial(*names: str) -> InitialValues:

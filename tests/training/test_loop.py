@@ -14,13 +14,11 @@ import pytest
 import tensorflow as tf
 
 import train_linear
-from checkpoints.errors import CheckpointError
-from checkpoints.lock import LOCK_FILE, FolderLock
+from checkpoints.writer import LOCK_FILE, FolderLock
+from errors import CheckpointError, TrainingError
 from train_linear import LinearConfig
-from training import environment, loop, resume
-from training.errors import TrainingError
-from training.graph_session import GraphSession
-from training.task import Batch
+from training import loop, resume
+from training.task import Batch, GraphSession
 
 Array = npt.NDArray[Any]
 
@@ -193,7 +191,7 @@ def test_another_machine_is_said(
     train_linear.train(_with(config, train_steps=20))
     assert train_linear.train(_with(config, train_steps=30)).step == 30
     assert "last bits" not in caplog.text
-    present = environment.environment()
+    present = resume.environment()
     monkeypatch.setattr(
         resume, "environment", lambda: present | {"threads": 999, "tensorflow": "3.0"}
     )

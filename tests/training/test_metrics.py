@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from training.errors import TrainingError
+from errors import TrainingError
 from training.metrics import Metrics, MetricsLog
 
 v1 = tf.compat.v1

@@ -17,14 +17,12 @@ import tensorflow as tf
 from absl import logging
 
 import train_linear
-from checkpoints import durable, manifest
-from checkpoints.errors import CheckpointError, FolderLostError, LaterVersionError
-from checkpoints.lock import FolderLock
-from checkpoints.tensor_bundle import BundleWriter
-from checkpoints.writer import CheckpointWriter
+from checkpoints import file_io, manifest
+from checkpoints.bundle import BundleWriter
+from checkpoints.writer import CheckpointWriter, FolderLock
+from errors import CheckpointError, FolderLostError, LaterVersionError, TrainingError
 from train_linear import LinearConfig
 from training import loop
-from training.errors import TrainingError
 
 STEPS = 60
 
@@ -248,13 +246,13 @@ def test_a_disk_that_is_full_at_the_start_is_no_place_to_train(
 ) -> None:
     _train(config)
     before = _content(folder)
-    write = durable.write_file
+    write = file_io.write_file
 
     def refuse(path: str, content: bytes) -> None:
         write(path, content[:100])
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(durable, "write_file", refuse)
+    monkeypatch.setattr(file_io, "write_file", refuse)
     longer = dataclasses.replace(config, train_steps=100)
     with pytest.raises(CheckpointError, match=r"takes no checkpoint, which needs [\d,]+ bytes: "):
         _train(longer, lambda step: pytest.fail(f"trained step {step}"))

@@ -6,9 +6,8 @@ from typing import TextIO
 
 import pytest
 
-from cli.standard_streams import unfailing_writer
-from training.metrics import Metrics
-from training.progress import Progress
+from cli.terminal import unfailing_writer
+from training.metrics import Metrics, Progress
 
 _LINE = r"step 10/20  loss 0\.5  test accuracy 0\.75  [\d,]+ images/s  0:00:00 left\n"
 

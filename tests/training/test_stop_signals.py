@@ -5,8 +5,8 @@ import signal
 
 import pytest
 
-from training import stop_signals
-from training.stop_signals import StopSignals
+from training import loop
+from training.loop import StopSignals
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -39,7 +39,7 @@ def test_an_echo_of_the_first_sigint_is_no_second_one() -> None:
 
 
 def test_the_second_sigint_ends_the_process_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stop_signals, "ECHO_SECONDS", -1.0)
+    monkeypatch.setattr(loop, "ECHO_SECONDS", -1.0)
     child = os.fork()
     if child == 0:
         with StopSignals():

@@ -9,11 +9,11 @@ import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import AssetFileDef, MetaGraphDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
-from checkpoints.errors import CheckpointError
-from checkpoints.loading.bundled_assets import bundled_asset
-from checkpoints.loading.inference_graph import load_inference_graph
-from checkpoints.loading.meta_graph_file import MetaGraphFile
-from checkpoints.loading.model_files import open_model
+from errors import CheckpointError
+from metagraph.meta import MetaGraphFile
+from metagraph.opening import open_model
+from metagraph.session import load_inference_graph
+from metagraph.tables import bundled_asset
 
 v1 = tf.compat.v1
 

@@ -9,10 +9,10 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.framework.types_pb2 import DT_FLOAT, DT_STRING
 
-from checkpoints.errors import CheckpointError
-from checkpoints.loading.constant_sizes import check_constant_sizes
-from checkpoints.loading.inference_graph import load_inference_graph
-from checkpoints.loading.meta_graph_file import read_meta_graph
+from errors import CheckpointError
+from metagraph.importing import check_constant_sizes
+from metagraph.meta import read_meta_graph
+from metagraph.session import load_inference_graph
 from tests.prediction import stock
 
 v1 = tf.compat.v1

@@ -5,8 +5,8 @@ import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from checkpoints.loading.declared_tensor import declared
-from checkpoints.loading.meta_graph_file import MetaGraphFile
+from metagraph.importing import declared
+from metagraph.meta import MetaGraphFile
 
 v1 = tf.compat.v1
 

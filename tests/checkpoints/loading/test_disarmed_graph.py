@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from checkpoints.errors import CheckpointError
-from checkpoints.loading.disarmed_graph import disarmed_graph
-from checkpoints.loading.meta_graph_file import MetaGraphFile
+from errors import CheckpointError
+from metagraph.importing import disarmed_graph
+from metagraph.meta import MetaGraphFile
 
 v1 = tf.compat.v1
 

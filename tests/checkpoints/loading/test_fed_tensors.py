@@ -5,9 +5,9 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from checkpoints.errors import CheckpointError
-from checkpoints.loading.fed_tensors import free_among, free_scope, placeholder, stand_in
-from checkpoints.loading.meta_graph_file import MetaGraphFile
+from errors import CheckpointError
+from metagraph.meta import MetaGraphFile
+from metagraph.values import free_among, free_scope, placeholder, stand_in
 
 v1 = tf.compat.v1
 

@@ -4,7 +4,7 @@ import pytest
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from checkpoints.loading.field_count import has_more_fields
+from metagraph.parsing import has_more_fields
 
 
 @pytest.fixture

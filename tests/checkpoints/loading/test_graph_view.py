@@ -2,8 +2,8 @@
 
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from checkpoints.loading.graph_view import View, source, views
-from checkpoints.loading.meta_graph_file import MetaGraphFile
+from metagraph.graph import View, source, views
+from metagraph.meta import MetaGraphFile
 
 
 def _function(proto: MetaGraphDef, name: str, calls: list[str], wanted: bool = False) -> None:

@@ -10,15 +10,10 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from checkpoints.errors import CheckpointError
-from checkpoints.loading.inference_graph import (
-    InferenceGraph,
-    describe_tensors,
-    load_inference_graph,
-)
-from checkpoints.loading.meta_graph_file import read_meta_graph
-from checkpoints.loading.tensor_info import TensorInfo
-from checkpoints.loading.time_limit import TimeLimit
+from errors import CheckpointError
+from metagraph.meta import TensorInfo, read_meta_graph
+from metagraph.safety import TimeLimit
+from metagraph.session import InferenceGraph, describe_tensors, load_inference_graph
 from tests.prediction import stock
 
 v1 = tf.compat.v1

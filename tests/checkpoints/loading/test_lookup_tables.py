@@ -11,9 +11,9 @@ import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
-from checkpoints.errors import CheckpointError
-from checkpoints.loading.inference_graph import load_inference_graph
-from checkpoints.loading.meta_graph_file import MetaGraphFile, read_meta_graph
+from errors import CheckpointError
+from metagraph.meta import MetaGraphFile, read_meta_graph
+from metagraph.session import load_inference_graph
 from tests.prediction import stock
 
 v1 = tf.compat.v1

@@ -9,8 +9,8 @@ import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from checkpoints.errors import CheckpointError
-from checkpoints.loading.meta_graph_file import MetaGraphFile, read_meta_graph
+from errors import CheckpointError
+from metagraph.meta import MetaGraphFile, read_meta_graph
 from tests.prediction import stock
 
 v1 = tf.compat.v1

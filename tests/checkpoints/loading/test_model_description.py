@@ -7,8 +7,8 @@ import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from checkpoints.loading.model_description import NODE, add_description, take_description
-from checkpoints.loading.model_files import open_model
+from metagraph.opening import open_model
+from metagraph.parsing import NODE, add_description, take_description
 
 
 def _described() -> MetaGraphDef:

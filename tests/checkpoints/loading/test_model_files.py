@@ -14,10 +14,10 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
-from checkpoints.errors import CheckpointError
-from checkpoints.loading.inference_graph import load_inference_graph
-from checkpoints.loading.model_files import find_model, open_model
-from checkpoints.loading.signatures import read_signatures
+from errors import CheckpointError
+from metagraph.meta import read_signatures
+from metagraph.opening import find_model, open_model
+from metagraph.session import load_inference_graph
 from tests.prediction import stock
 
 v1 = tf.compat.v1

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from checkpoints.errors import CheckpointError
-from checkpoints.loading import nearby
-from checkpoints.loading.model_files import find_model
+from errors import CheckpointError
+from metagraph import opening
+from metagraph.opening import find_model
 
 
 def _touch(root: Path, *names: str) -> None:
@@ -38,8 +38,8 @@ def test_only_so_many_subfolders_are_looked_into(
 ) -> None:
     _touch(tmp_path, *(f"{number:03d}/x" for number in range(9)), "999/m.meta")
     looked: list[str] = []
-    monkeypatch.setattr(nearby, "_holds_graph", looked.append)  # Which returns nothing: no model.
-    monkeypatch.setattr(nearby, "_MAX_FOLDERS", 5)
+    monkeypatch.setattr(opening, "_holds_graph", looked.append)  # Which returns nothing: no model.
+    monkeypatch.setattr(opening, "_MAX_FOLDERS", 5)
     assert "holds no model" in _message(tmp_path)
     assert len(looked) == 5
 

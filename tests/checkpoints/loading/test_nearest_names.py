@@ -2,7 +2,7 @@
 
 import pytest
 
-from checkpoints.loading.nearest_names import nearest_names
+from errors import nearest_names
 
 NAMES = ["import/model/Logits:0", "model/logits_loss:0", "labels:0", "save/Const:0", "scores"]
 

@@ -13,12 +13,11 @@ from absl import logging
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from checkpoints.errors import CheckpointError
-from checkpoints.loading.inference_graph import describe_tensors, load_inference_graph
-from checkpoints.loading.meta_graph_file import read_meta_graph
-from checkpoints.loading.op_check import check_operations, disarm, offenders
-from checkpoints.loading.op_list import RISKS
-from checkpoints.loading.sub_graph import sub_graph
+from errors import CheckpointError
+from metagraph.graph import sub_graph
+from metagraph.meta import read_meta_graph
+from metagraph.safety import RISKS, check_operations, disarm, offenders
+from metagraph.session import describe_tensors, load_inference_graph
 from tests.checkpoints.loading.risky_graphs import NODE, RISKY, Build, written
 from tests.prediction import stock
 

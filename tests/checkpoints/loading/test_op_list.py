@@ -8,13 +8,8 @@ from tensorflow.core.framework.op_def_pb2 import OpDef, OpList
 # Private: nothing public lists what is registered beyond tf.raw_ops, such as the Xla operations.
 from tensorflow.python.client import pywrap_tf_session
 
-from checkpoints.loading.op_list import (
-    HARMLESS_ATTRIBUTE,
-    HARMLESS_IF_EMPTY,
-    RISKS,
-    RISKY_GROUPS,
-)
-from checkpoints.loading.pure_ops import PURE, PURE_GROUPS
+from metagraph.pure_ops import PURE, PURE_GROUPS
+from metagraph.safety import HARMLESS_ATTRIBUTE, HARMLESS_IF_EMPTY, RISKS, RISKY_GROUPS
 
 # Of the tests of TensorFlow itself, which its package carries along: of no use to a model.
 OPERATIONS_OF_TENSORFLOW_TESTS = """

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from checkpoints.loading import restored_values
-from checkpoints.loading.inference_graph import load_inference_graph
-from checkpoints.loading.meta_graph_file import read_meta_graph
-from checkpoints.loading.restored_values import Restoring
+from metagraph import values
+from metagraph.meta import read_meta_graph
+from metagraph.session import load_inference_graph
+from metagraph.values import Restoring
 from tests.prediction import stock
 
 v1 = tf.compat.v1
@@ -22,7 +22,7 @@ _SIZES = (10, 300, 20, 30, 400)
 def test_each_variable_is_assigned_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int, steps: list[int]
 ) -> None:
-    monkeypatch.setattr(restored_values, "_BYTES_A_STEP", limit)
+    monkeypatch.setattr(values, "_BYTES_A_STEP", limit)
     with stock.checkpoint(tmp_path / "m"):
         for index, size in enumerate(_SIZES):
             value = np.full(size, index, np.float32)

@@ -12,11 +12,10 @@ from tensorflow.core.framework.variable_pb2 import VariableDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
-from checkpoints.errors import CheckpointError
-from checkpoints.loading.inference_graph import load_inference_graph
-from checkpoints.loading.meta_graph_file import MetaGraphFile, read_meta_graph
-from checkpoints.loading.saver_mapping import Part, Stored, checkpoint_keys, saver_keys
-from checkpoints.loading.variable_values import VARIABLE_OPS
+from errors import CheckpointError
+from metagraph.meta import MetaGraphFile, read_meta_graph
+from metagraph.session import load_inference_graph
+from metagraph.variables import VARIABLE_OPS, Part, Stored, checkpoint_keys, saver_keys
 from tests.prediction import stock
 
 v1 = tf.compat.v1

@@ -4,8 +4,7 @@ import pytest
 from absl import logging
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from checkpoints.loading.meta_graph_file import MetaGraphFile
-from checkpoints.loading.session_bundle import Bindings, bundle_signatures
+from metagraph.meta import Bindings, MetaGraphFile, bundle_signatures
 
 
 def _field(number: int, content: bytes) -> bytes:

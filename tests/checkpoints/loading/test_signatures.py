@@ -5,10 +5,9 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from checkpoints.errors import CheckpointError
-from checkpoints.loading.meta_graph_file import MetaGraphFile
-from checkpoints.loading.model_files import open_model
-from checkpoints.loading.signatures import NO_SIGNATURE, choose_signature, read_signatures
+from errors import CheckpointError
+from metagraph.meta import NO_SIGNATURE, MetaGraphFile, choose_signature, read_signatures
+from metagraph.opening import open_model
 
 v1 = tf.compat.v1
 

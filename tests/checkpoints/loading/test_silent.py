@@ -8,9 +8,9 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from checkpoints.loading.inference_graph import load_inference_graph
-from checkpoints.loading.meta_graph_file import read_meta_graph
-from checkpoints.loading.silent import silence, silent_inputs
+from metagraph.graph import silence, silent_inputs
+from metagraph.meta import read_meta_graph
+from metagraph.session import load_inference_graph
 from tests.prediction import stock
 
 v1 = tf.compat.v1

@@ -8,9 +8,9 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from checkpoints.loading.checkpoint_reader import CheckpointReader
-from checkpoints.loading.meta_graph_file import MetaGraphFile, read_meta_graph
-from checkpoints.loading.slots import slot_names
+from checkpoints.reader import CheckpointReader
+from metagraph.meta import MetaGraphFile, read_meta_graph
+from metagraph.slots import slot_names
 from tests.test_thirdparty import THIRD_PARTY
 
 v1 = tf.compat.v1

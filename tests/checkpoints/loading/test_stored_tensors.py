@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from checkpoints.errors import CheckpointError
-from checkpoints.loading.checkpoint_reader import CheckpointReader
-from checkpoints.loading.stored_tensors import stored_tensors
+from checkpoints.reader import CheckpointReader, stored_tensors
+from errors import CheckpointError
 
 v1 = tf.compat.v1
 

@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from checkpoints.loading.string_const import text_at
+from metagraph.graph import text_at
 
 
 def _const(*texts: bytes, shape: tuple[int, ...]) -> NodeDef:

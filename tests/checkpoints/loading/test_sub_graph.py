@@ -7,9 +7,9 @@ import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from checkpoints.errors import CheckpointError
-from checkpoints.loading.meta_graph_file import MetaGraphFile
-from checkpoints.loading.sub_graph import SubGraph, nodes_by_op, reachable, sub_graph
+from errors import CheckpointError
+from metagraph.graph import SubGraph, nodes_by_op, reachable, sub_graph
+from metagraph.meta import MetaGraphFile
 
 v1 = tf.compat.v1
 

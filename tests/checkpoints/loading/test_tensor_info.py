@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 import tensorflow as tf
 
-from checkpoints.loading.tensor_info import TensorInfo, format_shape
+from metagraph.meta import TensorInfo, format_shape
 
 
 @pytest.mark.parametrize(

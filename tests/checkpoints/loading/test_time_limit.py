@@ -3,7 +3,7 @@
 import pytest
 import tensorflow as tf
 
-from checkpoints.loading.time_limit import GRACE_SECONDS, TimeLimit
+from metagraph.safety import GRACE_SECONDS, TimeLimit
 
 v1 = tf.compat.v1
 

@@ -5,9 +5,8 @@ import tensorflow as tf
 from tensorflow.core.framework.variable_pb2 import VariableDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from checkpoints.loading.meta_graph_file import MetaGraphFile
-from checkpoints.loading.variable_definitions import variable_definitions
-from checkpoints.loading.variable_values import trainable_names
+from metagraph.meta import MetaGraphFile, variable_definitions
+from metagraph.variables import trainable_names
 
 v1 = tf.compat.v1
 

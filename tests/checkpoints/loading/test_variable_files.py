@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from checkpoints.errors import CheckpointError
-from checkpoints.loading.inference_graph import load_inference_graph
-from checkpoints.loading.model_files import open_model
-from checkpoints.loading.variable_files import find_variables
+from errors import CheckpointError
+from metagraph.opening import find_variables, open_model
+from metagraph.session import load_inference_graph
 
 v1 = tf.compat.v1
 

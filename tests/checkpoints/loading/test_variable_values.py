@@ -10,10 +10,10 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from checkpoints.errors import CheckpointError
-from checkpoints.loading.checkpoint_reader import CheckpointReader
-from checkpoints.loading.meta_graph_file import MetaGraphFile, read_meta_graph
-from checkpoints.loading.variable_values import Variable, read_values
+from checkpoints.reader import CheckpointReader
+from errors import CheckpointError
+from metagraph.meta import MetaGraphFile, read_meta_graph
+from metagraph.variables import Variable, read_values
 from tests.prediction import stock
 
 v1 = tf.compat.v1

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from checkpoints.errors import CheckpointError
-from checkpoints.loading import vocabulary
-from checkpoints.loading.vocabulary import TextFormat, read_vocabulary
+from errors import CheckpointError
+from metagraph import tables
+from metagraph.tables import TextFormat, read_vocabulary
 
 v1 = tf.compat.v1
 
@@ -108,6 +108,6 @@ def test_a_file_that_cannot_be_read_is_refused(
         read_vocabulary("/dev/zero", text, tf.string, tf.int64)
     path = tmp_path / "long"
     path.write_bytes(b"0123456789")
-    monkeypatch.setattr(vocabulary, "MAX_BYTES", 9)
+    monkeypatch.setattr(tables, "MAX_BYTES", 9)
     with pytest.raises(CheckpointError, match="more than the limit"):
         read_vocabulary(str(path), text, tf.string, tf.int64)

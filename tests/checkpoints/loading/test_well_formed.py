@@ -7,8 +7,8 @@ import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from checkpoints.errors import CheckpointError
-from checkpoints.loading.well_formed import check_well_formed
+from errors import CheckpointError
+from metagraph.importing import check_well_formed
 
 FLOAT, INT32 = 1, 3  # As numbers of types.proto.
 

@@ -12,14 +12,13 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from checkpoints import manifest
-from checkpoints.errors import CheckpointError
-from checkpoints.loading import stored_tensors
-from checkpoints.loading.model_parsing import DEFAULT_MAX_BYTES
+from checkpoints import manifest, reader
+from errors import CheckpointError
+from metagraph.parsing import DEFAULT_MAX_BYTES
 from tests.checkpoints.loading.test_stored_tensors import save
 from tests.prediction import stock
 from tests.tools.conftest import Tool
-from tools.checkpoint_inspection.contents import Contents, read_contents
+from tools.checkpoint_contents import Contents, read_contents
 
 v1 = tf.compat.v1
 
@@ -131,7 +130,7 @@ def test_damage_is_one_line(
 def test_slices_that_only_the_graph_tells_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stored_tensors, "_MAX_HEADER_BYTES", 1)
+    monkeypatch.setattr(reader, "_MAX_HEADER_BYTES", 1)
     with stock.checkpoint(tmp_path / "m", write_version=v1.train.SaverDef.V1):
         v1.get_variable("w", [4, 3], partitioner=v1.fixed_size_partitioner(2), use_resource=False)
     (tensor,) = _contents(tmp_path / "m").tensors

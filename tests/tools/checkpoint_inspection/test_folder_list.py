@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 
 from checkpoints import manifest
-from checkpoints.errors import CheckpointError
-from checkpoints.folder import write_state
-from checkpoints.newest import read_newest
+from checkpoints.folder import read_newest, write_state
+from errors import CheckpointError
 from tests.checkpoints.loading.test_stored_tensors import save
-from tools.checkpoint_inspection.folder_list import FolderList, list_checkpoints
-from tools.common.leftovers import find_leftovers
+from tools.checkpoint_list import FolderList, list_checkpoints
+from tools.folder_entries import find_leftovers
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tools.checkpoint_inspection.statistics import Statistics, statistics
+from tools.array_figures import Statistics, statistics
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.common.checkpoint_order import in_order, newest_of
-from tools.common.folder_entries import list_folder
+from tools.folder_entries import in_order, list_folder, newest_of
 
 
 def _write(folder: Path, *names: str) -> None:

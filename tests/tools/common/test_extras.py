@@ -2,8 +2,8 @@ import sys
 
 import pytest
 
-from tools.common.errors import ToolError
-from tools.common.extras import check_installed
+from errors import ToolError
+from tools.command import check_installed
 
 
 def test_what_is_there_passes() -> None:

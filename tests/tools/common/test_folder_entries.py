@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.common.folder_entries import list_folder, named_entry, stem_and_step
+from tools.folder_entries import list_folder, named_entry, stem_and_step
 
 DATA = ".data-00000-of-00001"
 

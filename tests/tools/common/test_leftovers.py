@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from checkpoints.lock import FolderLock
-from tools.common.leftovers import clear, find_leftovers
+from checkpoints.writer import FolderLock
+from tools.folder_entries import clear, find_leftovers
 
 HEX = "0123456789abcdef" * 2
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from tools.common.output import format_bytes, show, table
+from tools.command import format_bytes, show, table
 
 
 def test_columns_stand_under_each_other() -> None:

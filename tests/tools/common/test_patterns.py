@@ -2,7 +2,7 @@
 
 import pytest
 
-from tools.common.patterns import as_pattern
+from tools.command import as_pattern
 
 
 def test_a_pattern() -> None:

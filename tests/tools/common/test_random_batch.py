@@ -7,12 +7,10 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from checkpoints.errors import CheckpointError
-from checkpoints.loading.checkpoint_reader import Array
-from checkpoints.loading.meta_graph_file import MetaGraphFile
-from checkpoints.loading.tensor_info import TensorInfo
-from tools.common.errors import ToolError
-from tools.common.random_batch import trials, try_batches
+from checkpoints.reader import Array
+from errors import CheckpointError, ToolError
+from metagraph.meta import MetaGraphFile, TensorInfo
+from tools.random_batch import trials, try_batches
 
 v1 = tf.compat.v1
 

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from prediction.errors import PredictionError
-from tools.common.errors import ToolError
-from tools.common.target_file import check_target
+from errors import PredictionError, ToolError
+from prediction.output import check_target
 
 
 def test_what_is_there_stays(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from checkpoints.loading.meta_graph_file import MetaGraphFile
-from tools.comparison.graphs import GraphsDifference, compare_graphs
+from metagraph.meta import MetaGraphFile
+from tools.diff_graphs import GraphsDifference, compare_graphs
 
 v1 = tf.compat.v1
 ALL = re.compile("")

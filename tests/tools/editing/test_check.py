@@ -9,12 +9,12 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
-from checkpoints.loading.meta_graph_file import MetaGraphFile, read_meta_graph
-from checkpoints.loading.time_limit import TimeLimit
+from errors import ToolError
+from metagraph.meta import MetaGraphFile, read_meta_graph
+from metagraph.safety import TimeLimit
 from tests.prediction import stock
-from tools.common.errors import ToolError
-from tools.editing.check import Question, check_same
-from tools.editing.references import Names
+from tools.edit_graph import Question, check_same
+from tools.edit_names import Names
 
 v1 = tf.compat.v1
 

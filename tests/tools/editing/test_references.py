@@ -14,8 +14,7 @@ from tensorflow.core.protobuf.queue_runner_pb2 import QueueRunnerDef
 from tensorflow.core.protobuf.saver_pb2 import SaverDef
 
 from tests.prediction import stock
-from tools.editing.lost import drop_lost
-from tools.editing.references import Names, rename
+from tools.edit_names import Names, drop_lost, rename
 
 v1 = tf.compat.v1
 

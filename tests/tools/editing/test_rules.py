@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from tools.common.errors import ToolError
-from tools.editing.rules import NewNames, Rename, plain_rename, regex_rename, select
+from errors import ToolError
+from tools.edit_rules import NewNames, Rename, plain_rename, regex_rename, select
 
 KEYS = ["conv1/w", "conv1/w/Adam", "conv10/w", "w", "global_step"]
 

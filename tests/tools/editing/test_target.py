@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from checkpoints import durable
-from checkpoints.errors import CheckpointError
-from tools.common.errors import ToolError
-from tools.editing.target import Target
+from checkpoints import file_io
+from errors import CheckpointError, ToolError
+from tools.edit_files import Target
 
 SUFFIXES = (".data-00000-of-00001", ".index", ".meta")
 
@@ -81,8 +80,8 @@ def _interrupt_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
         return call
 
-    monkeypatch.setattr(durable, "rename", stopping(os.replace))
-    monkeypatch.setattr(durable, "remove", stopping(os.remove))
+    monkeypatch.setattr(file_io, "rename", stopping(os.replace))
+    monkeypatch.setattr(file_io, "remove", stopping(os.remove))
 
 
 def _replace(folder: Path) -> None:

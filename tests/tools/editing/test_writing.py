@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from errors import ToolError
 from tests.prediction import stock
-from tools.common.errors import ToolError
-from tools.editing.contents import plan_tensors, read_contents
-from tools.editing.writing import GROUP_BYTES, write_tensors
+from tools.edit_files import GROUP_BYTES, plan_tensors, read_contents, write_tensors
 
 v1 = tf.compat.v1
 

@@ -9,11 +9,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from checkpoints.loading.signatures import NO_SIGNATURE
-from checkpoints.loading.tensor_info import TensorInfo
-from data.image_file import decode_image, to_grey
-from prediction.model import Model
-from tools.exporting.image_bytes import ImageInput, find_image_input, rows_from_files
+from data.images import decode_image, to_grey
+from metagraph.meta import NO_SIGNATURE, TensorInfo
+from metagraph.model import Model
+from tools.export_saved_model import ImageInput, find_image_input, rows_from_files
 
 Array = npt.NDArray[Any]
 

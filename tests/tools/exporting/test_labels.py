@@ -1,4 +1,4 @@
-from tools.exporting.labels import labels_text
+from tools.export_saved_model import labels_text
 
 
 def test_a_name_a_line() -> None:

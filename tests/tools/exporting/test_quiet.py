@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 
-from tools.exporting.quiet import quiet
+from tools.command import quiet
 
 
 def test_all_of_it_is_dropped(capfd: pytest.CaptureFixture[str]) -> None:

@@ -12,8 +12,8 @@ import tensorflow as tf
 from PIL import Image
 
 from tests.prediction import foreign, stock
-from tools.exporting.command import export
-from tools.exporting.config import ExportConfig
+from tools.export_source import ExportConfig
+from tools.exporting import export
 
 v1 = tf.compat.v1
 Array = npt.NDArray[Any]

@@ -3,13 +3,12 @@
 import pytest
 import tensorflow as tf
 
-from checkpoints.errors import CheckpointError
-from checkpoints.loading.inference_graph import describe_tensors
-from checkpoints.loading.meta_graph_file import MetaGraphFile, read_meta_graph
-from prediction.model import read_model
+from errors import CheckpointError, ToolError
+from metagraph.meta import MetaGraphFile, read_meta_graph
+from metagraph.model import read_model
+from metagraph.session import describe_tensors
 from tests.prediction import foreign
-from tools.common.errors import ToolError
-from tools.exporting.shapes import Shape, parse_shape, with_shapes
+from tools.export_source import Shape, parse_shape, with_shapes
 
 v1 = tf.compat.v1
 

@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 
-from tools.common.errors import ToolError
-from tools.exporting.command import export
-from tools.exporting.config import ExportConfig
-from tools.exporting.defaults import FORMATS, SUFFIXES
-from tools.exporting.shapes import Shape
+from errors import ToolError
+from tools.command import FORMATS, SUFFIXES
+from tools.export_source import ExportConfig, Shape
+from tools.exporting import export
 
 THIRD_PARTY = Path(__file__).resolve().parents[4] / "shared" / "thirdparty"
 

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from checkpoints.errors import CheckpointError
-from tools.common.errors import ToolError
-from tools.exporting.version_folder import choose_version, new_version
+from errors import CheckpointError, ToolError
+from tools.export_source import choose_version, new_version
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ import numpy.typing as npt
 import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
-from checkpoints.loading.meta_graph_file import read_meta_graph
+from metagraph.meta import read_meta_graph
 from tests.prediction import stock
-from tools.freezing.comparison import freeze_and_compare
-from tools.freezing.frozen_graph import FreezeRequest, FrozenGraph
+from tools.freezing import freeze_and_compare
+from tools.frozen_graph import FreezeRequest, FrozenGraph
 
 v1 = tf.compat.v1
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from checkpoints.loading.meta_graph_file import read_meta_graph
+from errors import ToolError
+from metagraph.meta import read_meta_graph
 from tests.tools.freezing import models
-from tools.common.errors import ToolError
-from tools.freezing.comparison import Reference, largest_difference, run_original
-from tools.freezing.frozen_graph import FreezeRequest, plan_of
+from tools.freezing import Reference, largest_difference, run_original
+from tools.frozen_graph import FreezeRequest, plan_of
 
 v1 = tf.compat.v1
 NAN, INF = float("nan"), float("inf")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from errors import ToolError
 from tests.tools.freezing import models
-from tools.common.errors import ToolError
 
 v1 = tf.compat.v1
 X = np.arange(12, dtype=np.float32).reshape(2, 6)

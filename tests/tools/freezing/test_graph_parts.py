@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from tools.freezing.graph_parts import graph_parts
+from tools.graph_nodes import graph_parts
 
 
 def test_they_are_those_of_the_graph() -> None:

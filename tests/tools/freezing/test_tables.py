@@ -6,8 +6,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
-from prediction.command import predict
-from prediction.config import PredictConfig
+from prediction.chosen_model import PredictConfig
+from prediction.evaluation import predict
 from tests.tools.conftest import Tool
 from tests.tools.freezing import models
 

@@ -8,10 +8,10 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from checkpoints.loading.variable_values import VARIABLE_OPS
+from errors import ToolError
+from metagraph.variables import VARIABLE_OPS
 from tests.prediction import stock
 from tests.tools.freezing import models
-from tools.common.errors import ToolError
 
 v1 = tf.compat.v1
 X = np.array([[1, 2, 3], [4, 5, 6]], np.float32)

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from checkpoints.loading.meta_graph_file import MetaGraphFile
-from prediction.model import read_model
-from tools.graph_inspection.subject import Subject
+from metagraph.meta import MetaGraphFile
+from metagraph.model import read_model
+from tools.graph_subject import Subject
 
 v1 = tf.compat.v1
 

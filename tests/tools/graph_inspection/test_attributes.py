@@ -9,7 +9,7 @@ import tensorflow as tf
 from tensorflow.core.framework.attr_value_pb2 import AttrValue
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 
-from tools.graph_inspection.attributes import attribute_text, attribute_value
+from tools.graph_subject import attribute_text, attribute_value
 
 
 def _list(**fields: list[Any]) -> AttrValue:

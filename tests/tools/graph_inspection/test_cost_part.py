@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from checkpoints.loading.model_files import open_model
+from metagraph.model import read_model
+from metagraph.opening import open_model
 from models import mlp
-from prediction.model import read_model
 from tests.tools.graph_inspection.graphs import meta_of, subject_of, variable
-from tools.graph_inspection import cost_part
-from tools.graph_inspection.subject import Subject
+from tools import graph_cost
+from tools.graph_subject import Subject
 
 v1 = tf.compat.v1
 
@@ -28,7 +28,7 @@ def _layers(found: dict[str, Any], key: str, number: str) -> dict[str, int]:
 
 
 def test_the_cnn_by_hand(cnn_run: Path) -> None:
-    found = cost_part.record(_subject(cnn_run))
+    found = graph_cost.cost_part(_subject(cnn_run))
     dropout, softmax, argmax = 3 * 128, 5 * 4, 3
     assert _layers(found, "inference", "flops") == {
         "": dropout + softmax + argmax,
@@ -60,11 +60,11 @@ def test_the_cnn_as_tensorflows_profiler_counts(cnn_run: Path) -> None:
     options = v1.profiler.ProfileOptionBuilder.float_operation()
     options["output"] = "none"
     theirs = v1.profiler.profile(graph, options=options).total_float_ops
-    assert cost_part.record(_subject(cnn_run, batch_size=7))["inference"]["flops"] == theirs
+    assert graph_cost.cost_part(_subject(cnn_run, batch_size=7))["inference"]["flops"] == theirs
 
 
 def test_the_line_by_hand(linear_run: Path) -> None:
-    found = cost_part.record(_subject(linear_run, batch_size=100))
+    found = graph_cost.cost_part(_subject(linear_run, batch_size=100))
     assert _layers(found, "inference", "flops") == {"": 2 * 100}
     assert (found["inference"]["parameters"], found["trainable"]) == (2, 2)
 
@@ -74,7 +74,7 @@ def test_the_mlp_by_hand(tmp_path: Path) -> None:
     with graph.as_default():
         proto = v1.train.export_meta_graph(graph=graph)
     (tmp_path / "mlp.meta").write_bytes(proto.SerializeToString())
-    found = cost_part.record(_subject(tmp_path / "mlp.meta", fetch=["logits"]))
+    found = graph_cost.cost_part(_subject(tmp_path / "mlp.meta", fetch=["logits"]))
     weights = 784 * 625 + 625 * 625 + 625 * 10
     assert found["trainable"] == weights
     assert found["inference"]["by_op"]["MatMul"] == 2 * weights
@@ -83,7 +83,7 @@ def test_the_mlp_by_hand(tmp_path: Path) -> None:
 
 def test_a_batch_costs_its_rows(cnn_run: Path) -> None:
     one, many = (
-        cost_part.record(_subject(cnn_run, batch_size=n))["inference"]["flops"] for n in (1, 12)
+        graph_cost.cost_part(_subject(cnn_run, batch_size=n))["inference"]["flops"] for n in (1, 12)
     )
     assert many == 12 * one
 
@@ -94,7 +94,7 @@ def test_depth_joins_scopes() -> None:
         with v1.variable_scope("outer/inner"):
             tf.matmul(x, variable("w", [4, 2]), name="y")
 
-    found = [cost_part.record(subject_of(build, "outer/inner/y", depth=d)) for d in (1, 2)]
+    found = [graph_cost.cost_part(subject_of(build, "outer/inner/y", depth=d)) for d in (1, 2)]
     assert [_layers(f, "inference", "flops") for f in found] == [{"outer": 16}, {"outer/inner": 16}]
     assert [_layers(f, "inference", "parameters") for f in found] == [
         {"outer": 8},
@@ -109,7 +109,7 @@ def test_parts_of_a_variable_are_of_its_layer() -> None:
                 "w", [10, 4], partitioner=v1.fixed_size_partitioner(3), use_resource=True
             )
 
-    assert _layers(cost_part.record(subject_of(build)), "total", "parameters") == {"p": 40}
+    assert _layers(graph_cost.cost_part(subject_of(build)), "total", "parameters") == {"p": 40}
 
 
 def test_a_frozen_graph_has_constants() -> None:
@@ -118,9 +118,9 @@ def test_a_frozen_graph_has_constants() -> None:
         with v1.name_scope("fc"):
             tf.identity(x @ tf.ones([4, 2]) * 2.0, name="y")
 
-    found = cost_part.record(subject_of(build, "fc/y"))
+    found = graph_cost.cost_part(subject_of(build, "fc/y"))
     assert _layers(found, "inference", "constants") == {"fc": 8}  # A scalar is no parameter.
-    assert "constants" in "\n".join(cost_part.lines(found, 10))
+    assert "constants" in "\n".join(graph_cost.cost_lines(found, 10))
 
 
 def test_a_saved_model_of_tensorflow_2_counts_within_its_functions(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_saved_model_of_tensorflow_2_counts_within_its_functions(tmp_path: Pat
 
     net = Net()
     tf.saved_model.save(net, str(tmp_path), signatures=net.__call__)
-    found = cost_part.record(_subject(tmp_path, batch_size=3))
+    found = graph_cost.cost_part(_subject(tmp_path, batch_size=3))
     flops = _layers(found, "inference", "flops")
     assert sum(flops.values()) == 3 * (2 * 4 * 2 + 5 * 2)
     assert {layer.split("/")[-1] for layer in flops} == {"net", "head"}
@@ -167,7 +167,7 @@ def test_a_loop_costs_one_turn(functional: bool) -> None:
     finally:
         v1.enable_control_flow_v2()
     assert functional == any(n.op == "StatelessWhile" for n in meta.nodes.values())
-    found = cost_part.record(Subject(meta, read_model(meta), ["y"], batch_size=3))
+    found = graph_cost.cost_part(Subject(meta, read_model(meta), ["y"], batch_size=3))
     assert found["inference"]["by_op"]["MatMul"] == 2 * 4 * (3 * 4)
 
 
@@ -178,11 +178,11 @@ def test_what_has_no_shape_is_said() -> None:
         rows = v1.placeholder(tf.float32, [None, None], "rows")
         tf.add(rows, rows, name="z")
 
-    found = cost_part.record(subject_of(build, "y", "z", batch_size=6))
+    found = graph_cost.cost_part(subject_of(build, "y", "z", batch_size=6))
     assert found["inference"]["not_counted"] == {"AddV2": 1}
     assert found["inference"]["assumed"] == {"AddV2": 1}
     assert found["inference"]["flops"] == 6
-    text = "\n".join(cost_part.lines(found, 10))
+    text = "\n".join(graph_cost.cost_lines(found, 10))
     assert "not counted, of unknown shapes: AddV2 1" in text
     assert "with 1 for a size not known: AddV2 1" in text
 
@@ -195,7 +195,7 @@ def test_where_the_graph_cannot_have_the_batch_size_it_is_left_open() -> None:
         y = v1.placeholder(tf.float32, [None, 2], "y")
         tf.add(tf.concat([x, x], 0), tf.ensure_shape(y, [None, 2]), name="z")
 
-    found = cost_part.record(subject_of(build, "z", batch_size=6))
+    found = graph_cost.cost_part(subject_of(build, "z", batch_size=6))
     assert found["inference"]["assumed"] == {"AddV2": 1}
 
 
@@ -207,11 +207,11 @@ def test_an_operation_that_tensorflow_lacks_leaves_the_rest() -> None:
 
     meta = meta_of(build)
     meta.nodes["strange"].op = "NoSuchOperation"
-    found = cost_part.record(Subject(meta, read_model(meta), ["y"]))
+    found = graph_cost.cost_part(Subject(meta, read_model(meta), ["y"]))
     assert found["inference"]["flops"] == 2 * 4 * 2
     assert "NoSuchOperation" in found["problem"]
     meta.nodes["y"].op = "NoSuchOperation"
-    found = cost_part.record(Subject(meta, read_model(meta), ["y"]))
+    found = graph_cost.cost_part(Subject(meta, read_model(meta), ["y"]))
     assert found["inference"]["flops"] == 0
     assert found["inference"]["not_counted"] == {"MatMul": 1}
 
@@ -228,6 +228,6 @@ def test_hostile_constants_and_variables_take_no_memory() -> None:
     constant = meta.nodes["c"].attr["value"].tensor
     constant.tensor_content = b""
     constant.tensor_shape.dim[0].size = 2**62
-    found = cost_part.record(Subject(meta, read_model(meta)))
+    found = graph_cost.cost_part(Subject(meta, read_model(meta)))
     assert found["total"]["parameters"] == 2**62
     assert "constants take more than" in found["problem"]

@@ -11,15 +11,13 @@ from typing import Any
 import pytest
 import tensorflow as tf
 
-from checkpoints.loading.model_files import open_model
-from prediction.model import read_model
+from errors import ToolError
+from metagraph.model import read_model
+from metagraph.opening import open_model
 from tests.tools.graph_inspection.graphs import subject_of, variable
-from tools.common.errors import ToolError
-from tools.graph_inspection import layer_graph as layers
-from tools.graph_inspection.dot_text import dot_text
-from tools.graph_inspection.layer_graph import LayerGraph, layer_graph
-from tools.graph_inspection.picture import draw_png
-from tools.graph_inspection.subject import Subject
+from tools import graph_drawing as layers
+from tools.graph_drawing import LayerGraph, dot_text, draw_png, layer_graph
+from tools.graph_subject import Subject
 
 v1 = tf.compat.v1
 

@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 
 from tests.tools.graph_inspection.graphs import subject_of
-from tools.graph_inspection import cost_part
-from tools.graph_inspection.flops import COUNTED, Shapes, count_flops
+from tools import graph_cost
+from tools.graph_cost import COUNTED, Shapes, count_flops
 
 v1 = tf.compat.v1
 
@@ -56,13 +56,13 @@ def test_as_tensorflows_profiler_counts(build: Callable[[], None]) -> None:
     options = v1.profiler.ProfileOptionBuilder.float_operation()
     options["output"] = "none"
     theirs = v1.profiler.profile(graph, options=options).total_float_ops
-    found = cost_part.record(subject_of(build))["total"]
+    found = graph_cost.cost_part(subject_of(build))["total"]
     assert found["not_counted"] == found["assumed"] == {}
     assert found["flops"] == theirs > 0
 
 
 def _by_op(build: Callable[[], object]) -> Mapping[str, int]:
-    found: Mapping[str, int] = cost_part.record(subject_of(build))["total"]["by_op"]
+    found: Mapping[str, int] = graph_cost.cost_part(subject_of(build))["total"]["by_op"]
     return found
 
 

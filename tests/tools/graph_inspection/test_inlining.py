@@ -5,11 +5,10 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
-from checkpoints.errors import CheckpointError
+from errors import CheckpointError
 from tests.tools.graph_inspection.graphs import meta_of, variable
-from tools.graph_inspection import inlining
-from tools.graph_inspection.inlining import flat_graph
-from tools.graph_inspection.static_graph import static_graph
+from tools import flat_graph as inlining
+from tools.flat_graph import flat_graph, static_graph
 
 v1 = tf.compat.v1
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import tensorflow as tf
 
-from checkpoints.loading.meta_graph_file import MetaGraphFile
-from checkpoints.loading.model_files import open_model
+from errors import ToolError
+from metagraph.meta import MetaGraphFile
+from metagraph.opening import open_model
 from tests.tools.graph_inspection.graphs import meta_of, variable
-from tools.common.errors import ToolError
-from tools.graph_inspection import one_node
+from tools import graph_inspection
 
 v1 = tf.compat.v1
 
@@ -42,9 +42,9 @@ def _by_tensorflow(op: tf.Operation) -> dict[str, Any]:
 
 
 def _by_us(meta: MetaGraphFile, name: str) -> dict[str, Any]:
-    found = one_node.record(meta, name)
+    found = graph_inspection.node_record(meta, name)
     json.dumps(found, allow_nan=False)
-    one_node.lines(found, 10)
+    graph_inspection.node_lines(found, 10)
     for output in found["outputs"]:
         output["takers"] = sorted((t["node"], t["input"]) for t in output["takers"])
     found["control_inputs"] = sorted(found["control_inputs"])
@@ -68,21 +68,21 @@ def test_attributes_device_colocation_and_control_edges() -> None:
             tf.constant([1.0, 2.0], name="c")
 
     meta = meta_of(build)
-    found = one_node.record(meta, "c")
+    found = graph_inspection.node_record(meta, "c")
     assert found["colocated_with"] == ["x"]
     assert found["control_inputs"] == ["x"]
     assert found["attributes"]["value"]["values"] == [1.0, 2.0]
     assert found["device"] == "/job:ps/task:3"
-    text = "\n".join(one_node.lines(found, 10))
+    text = "\n".join(graph_inspection.node_lines(found, 10))
     assert "value = float32 [2] = 1.0, 2.0" in text
     assert "waits for x" in text
-    assert one_node.record(meta, "x")["control_outputs"] == ["c"]
+    assert graph_inspection.node_record(meta, "x")["control_outputs"] == ["c"]
 
 
 def test_what_it_may_do_beyond_computing() -> None:
     meta = meta_of(lambda: tf.io.read_file("secret", name="read"))
-    assert one_node.record(meta, "read")["risk"] == "can read or write files"
-    assert one_node.record(meta, "read/filename")["risk"] is None
+    assert graph_inspection.node_record(meta, "read")["risk"] == "can read or write files"
+    assert graph_inspection.node_record(meta, "read/filename")["risk"] is None
 
 
 def _with_function() -> None:
@@ -98,7 +98,7 @@ def _with_function() -> None:
 def test_a_node_of_a_function() -> None:
     meta = meta_of(_with_function)
     (function,) = (f.signature.name for f in meta.proto.graph_def.library.function)
-    found = one_node.record(meta, f"{function}/halves")
+    found = graph_inspection.node_record(meta, f"{function}/halves")
     assert found["function"] == function
     assert [(t["name"], t["shape"]) for t in found["inputs"]] == [
         ("halves/split_dim:0", []),
@@ -107,10 +107,12 @@ def test_a_node_of_a_function() -> None:
     assert [t["shape"] for t in found["outputs"]] == [[None, 1]] * 2
     takers = [taker["node"] for output in found["outputs"] for taker in output["takers"]]
     assert len(takers) == 2
-    returned = one_node.record(meta, f"{function}/{takers[0]}")["outputs"][0]["takers"]
+    returned = graph_inspection.node_record(meta, f"{function}/{takers[0]}")["outputs"][0]["takers"]
     assert [list(taker) for taker in returned] == [["result"]]
     assert "of the function" in "\n".join(
-        one_node.lines(one_node.record(meta, f"{function}/{takers[0]}"), 9)
+        graph_inspection.node_lines(
+            graph_inspection.node_record(meta, f"{function}/{takers[0]}"), 9
+        )
     )
 
 
@@ -121,7 +123,7 @@ def test_a_node_of_a_function_that_nothing_calls() -> None:
     kept = [n for n in meta.proto.graph_def.node if "Partitioned" not in n.op]
     del meta.proto.graph_def.node[:]
     meta.proto.graph_def.node.extend(kept)
-    found = one_node.record(meta, f"{function}/product")
+    found = graph_inspection.node_record(meta, f"{function}/product")
     assert found["op"] == "MatMul"
     assert [t["dtype"] for t in found["inputs"]] == [None, None]
     assert [t["name"] for t in found["outputs"]] == ["product:0"]
@@ -136,19 +138,19 @@ def test_where_tensorflow_lacks_the_operation_the_file_tells() -> None:
     for op in meta.proto.meta_info_def.stripped_op_list.op:
         if op.name == "AddV2":
             op.name = "NoSuchOperation"
-    found = one_node.record(meta, "y")
+    found = graph_inspection.node_record(meta, "y")
     assert found["outputs"][0]["dtype"] == "float32"
     assert found["inputs"][0]["name"] == "x:0"
 
 
 @pytest.mark.parametrize("text", ["conv1/w:0", "^conv1/w", "conv1/w"])
 def test_a_tensor_stands_for_its_node(text: str, cnn_run: Path) -> None:
-    assert one_node.record(open_model(str(cnn_run)), text)["node"] == "conv1/w"
+    assert graph_inspection.node_record(open_model(str(cnn_run)), text)["node"] == "conv1/w"
 
 
 def test_nearest_names(cnn_run: Path) -> None:
     with pytest.raises(ToolError, match=r"no node 'fc2/addd'; the nearest are fc2/add,"):
-        one_node.record(open_model(str(cnn_run)), "fc2/addd")
+        graph_inspection.node_record(open_model(str(cnn_run)), "fc2/addd")
     meta = meta_of(_with_function)
     with pytest.raises(ToolError, match=r"the nearest are .*layer.*/product"):
-        one_node.record(meta, "product")
+        graph_inspection.node_record(meta, "product")

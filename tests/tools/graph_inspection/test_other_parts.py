@@ -12,20 +12,12 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.protobuf.meta_graph_pb2 import AssetFileDef, MetaGraphDef
 
-from checkpoints.loading.meta_graph_file import MetaGraphFile
-from checkpoints.loading.model_files import open_model
-from prediction.model import read_model
+from metagraph.meta import MetaGraphFile
+from metagraph.model import read_model
+from metagraph.opening import open_model
 from tests.tools.graph_inspection.graphs import meta_of, variable
-from tools.graph_inspection import (
-    collections_part,
-    functions_part,
-    graph_part,
-    info_part,
-    safety_part,
-    saver_part,
-    signatures_part,
-)
-from tools.graph_inspection.subject import Subject
+from tools import graph_collections, graph_parts
+from tools.graph_subject import Subject
 
 v1 = tf.compat.v1
 
@@ -37,9 +29,9 @@ def _subject(meta: MetaGraphFile, *fetch: str) -> Subject:
 
 
 def _collections(build: Callable[[], Any]) -> dict[str, Any]:
-    found = collections_part.record(_subject(meta_of(build)))
+    found = graph_collections.collections_part(_subject(meta_of(build)))
     json.dumps(found, allow_nan=False)
-    collections_part.lines(found, 10)
+    graph_collections.collections_lines(found, 10)
     return found
 
 
@@ -113,7 +105,7 @@ def test_names_texts_numbers_and_what_is_none_of_these() -> None:
         collections["any"].any_list.value.append(packed)
     collections["any"].any_list.value.add(type_url="type.googleapis.com/x.Y", value=b"123")
     collections["any"].any_list.value.add(type_url=packed.type_url, value=b"\xff\xff")
-    found = collections_part.record(_subject(meta))
+    found = graph_collections.collections_part(_subject(meta))
     json.dumps(found, allow_nan=False)
     assert found["names"] == ["w:0"]
     assert found["texts"] == ["cat", "Hund\u00e9"]
@@ -123,7 +115,7 @@ def test_names_texts_numbers_and_what_is_none_of_these() -> None:
     assert found["mine"][0]["variable"] == "w:0"
     assert found["nothing"] == []
     assert [entry["kind"] for entry in found["any"]] == ["asset", "graph", "bytes", "bytes"]
-    text = "\n".join(collections_part.lines(found, 10))
+    text = "\n".join(graph_collections.collections_lines(found, 10))
     assert "vocabulary.txt, its path in path:0" in text
     assert "blobs = (2 entries, 4 bytes)" in text
     assert "3 bytes of x.Y" in text
@@ -133,17 +125,17 @@ def test_damaged_entries_are_bytes() -> None:
     meta = meta_of(lambda: variable("w", [2]))
     meta.proto.collection_def["while_context"].bytes_list.value.append(b"\x0a\xff")
     meta.proto.collection_def["variables"].bytes_list.value.append(b"\xff")
-    found = collections_part.record(_subject(meta))
+    found = graph_collections.collections_part(_subject(meta))
     assert found["while_context"] == [{"kind": "bytes", "bytes": 2}]
     assert found["variables"][-1] == {"kind": "bytes", "bytes": 1}
-    assert "1 bytes" in "\n".join(collections_part.lines(found, 10))
+    assert "1 bytes" in "\n".join(graph_collections.collections_lines(found, 10))
 
 
 def _saver(build: Callable[[], Any]) -> dict[str, Any]:
     with tf.Graph().as_default() as graph:
         saver = build().as_saver_def()
         proto = v1.train.export_meta_graph(graph=graph, saver_def=saver)
-    found = saver_part.record(_subject(MetaGraphFile("model.meta", "model", proto)))
+    found = graph_parts.saver_part(_subject(MetaGraphFile("model.meta", "model", proto)))
     json.dumps(found, allow_nan=False)
     return found
 
@@ -159,7 +151,7 @@ def test_a_saver_under_other_names_with_its_retention() -> None:
     assert (found["max_to_keep"], found["keep_checkpoint_every_n_hours"]) == (7, 2)
     assert (found["version"], found["sharded"]) == ("V2", False)
     assert found["restore_op_name"] == "save/restore_all"
-    text = "\n".join(saver_part.lines(found, 10))
+    text = "\n".join(graph_parts.saver_lines(found, 10))
     assert "w as elsewhere/w" in text
     assert "does not save: left" in text
 
@@ -172,19 +164,19 @@ def test_a_sharded_saver_of_the_format_v1_and_partitions() -> None:
     found = _saver(build)
     assert (found["version"], found["sharded"]) == ("V1", True)
     assert [place["slice"]["sizes"] for place in found["saved"]] == [[3, 2], [2, 2]]
-    text = "\n".join(saver_part.lines(found, 10))
+    text = "\n".join(graph_parts.saver_lines(found, 10))
     assert "p/part_1 as [2, 2] of p [5, 2] from [3, 0]" in text
 
 
 def test_no_saver() -> None:
-    found = saver_part.record(_subject(meta_of(lambda: variable("w", [2]))))
+    found = graph_parts.saver_part(_subject(meta_of(lambda: variable("w", [2]))))
     assert not found["present"]
-    assert saver_part.lines(found, 10) == ["saver: the file has none"]
+    assert graph_parts.saver_lines(found, 10) == ["saver: the file has none"]
 
 
 def test_signatures_with_their_types(cnn_run: Path) -> None:
     meta = open_model(str(cnn_run))
-    found = signatures_part.record(_subject(meta))
+    found = graph_parts.signatures_part(_subject(meta))
     assert found["serving_default"] == {
         "method_name": "tensorflow/serving/predict",
         "inputs": {
@@ -210,16 +202,18 @@ def test_sparse_and_lost_tensors_of_a_signature() -> None:
     inputs["sparse"].coo_sparse.indices_tensor_name = "x:0"
     inputs["sparse"].coo_sparse.dense_shape_tensor_name = "x:0"
     inputs["lost"].name = "gone:0"
-    found = signatures_part.record(_subject(meta))["mine"]["inputs"]
+    found = graph_parts.signatures_part(_subject(meta))["mine"]["inputs"]
     assert (found["sparse"]["name"], found["sparse"]["exists"]) == ("x:0, x:0, x:0", True)
     assert not found["lost"]["exists"]
-    lines = signatures_part.lines({"mine": {"method_name": "", "inputs": found, "outputs": {}}}, 9)
+    lines = graph_parts.signatures_lines(
+        {"mine": {"method_name": "", "inputs": found, "outputs": {}}}, 9
+    )
     assert any("gone:0, which the graph does not have" in line for line in lines)
 
 
 def test_info(cnn_run: Path) -> None:
     meta = open_model(str(cnn_run))
-    found = info_part.record(_subject(meta))
+    found = graph_parts.info_part(_subject(meta))
     assert found["tensorflow_version"] == tf.__version__
     assert found["tensorflow_git_version"] == tf.version.GIT_VERSION
     assert found["producer"] == tf.version.GRAPH_DEF_VERSION
@@ -234,9 +228,9 @@ def test_an_unknown_operation_and_tags_are_told() -> None:
     meta.nodes["c"].op = "NoSuchOperation"
     meta.proto.meta_info_def.tags.extend(["serve", "gpu"])
     meta.proto.graph_def.versions.bad_consumers.append(5)
-    found = info_part.record(_subject(meta))
+    found = graph_parts.info_part(_subject(meta))
     assert found["unknown_ops"] == ["NoSuchOperation"]
-    text = "\n".join(info_part.lines(found, 10))
+    text = "\n".join(graph_parts.info_lines(found, 10))
     assert "not in this TensorFlow: NoSuchOperation" in text
     assert "tags serve, gpu" in text
     assert "bad consumers 5" in text
@@ -244,7 +238,7 @@ def test_an_unknown_operation_and_tags_are_told() -> None:
 
 def test_the_graph(cnn_run: Path) -> None:
     meta = open_model(str(cnn_run))
-    found = graph_part.record(_subject(meta))
+    found = graph_parts.graph_part(_subject(meta))
     assert found["nodes"] == len(meta.nodes)
     needed = v1.graph_util.extract_sub_graph(
         meta.proto.graph_def, ["fc2/add", "probabilities", "classes"]
@@ -252,7 +246,7 @@ def test_the_graph(cnn_run: Path) -> None:
     assert found["inference_nodes"] == len(needed.node) - 1  # Without x, which is fed.
     variables = {entry["name"]: entry["shape"] for entry in found["variables"]}
     assert variables["fc1/w:0"] == [1024, 128]
-    text = graph_part.lines(found, 300)
+    text = graph_parts.graph_lines(found, 300)
     assert "    conv1/w:0  float32 [3, 3, 3, 32]" in text
     assert "    conv1/w/Adam:0  float32 [3, 3, 3, 32], not trained" in text
 
@@ -263,13 +257,13 @@ def test_functions() -> None:
         return x + x
 
     meta = meta_of(lambda: double(v1.placeholder(tf.float32, [2])))
-    ((name, found),) = functions_part.record(_subject(meta)).items()
+    ((name, found),) = graph_parts.functions_part(_subject(meta)).items()
     (function,) = meta.proto.graph_def.library.function
     assert name == function.signature.name
     assert list(found["arguments"].values()) == list(found["results"].values()) == ["float32"]
     assert found["nodes"] == len(function.node_def)
     assert found["ops"]["AddV2"] == 1
-    assert f"  {name}(" in functions_part.lines({name: found}, 5)[1]
+    assert f"  {name}(" in graph_parts.functions_lines({name: found}, 5)[1]
 
 
 def test_safety_of_a_graph_with_files() -> None:
@@ -279,28 +273,34 @@ def test_safety_of_a_graph_with_files() -> None:
         tf.io.write_file("target", tf.io.read_file("secret", name="read"), name="write")
 
     meta = meta_of(build)
-    found = safety_part.record(_subject(meta, "y"))
+    found = graph_parts.safety_part(_subject(meta, "y"))
     assert found["inference"] == {"passes": True, "offenders": []}
     assert {entry["node"] for entry in found["whole"]["offenders"]} == {"read", "write"}
-    text = "\n".join(safety_part.lines(found, 10))
+    text = "\n".join(graph_parts.safety_lines(found, 10))
     assert "ReadFile, which can read or write files: read" in text
-    found = safety_part.record(_subject(meta, "read"))
+    found = graph_parts.safety_part(_subject(meta, "read"))
     assert [entry["node"] for entry in found["inference"]["offenders"]] == ["read"]
 
 
 def test_nothing_to_predict() -> None:
     meta = MetaGraphFile("model.meta", "model", MetaGraphDef())
     meta.proto.graph_def.node.add(name="n", op="NoOp")
-    found = safety_part.record(_subject(meta))
+    found = graph_parts.safety_part(_subject(meta))
     assert found["inference"] is None
-    assert "--fetch" in "\n".join(safety_part.lines(found, 10))
+    assert "--fetch" in "\n".join(graph_parts.safety_lines(found, 10))
 
 
 def test_looking_changes_nothing(cnn_run: Path) -> None:
     meta = open_model(str(cnn_run))
     subject = _subject(meta)
     before = np.frombuffer(meta.proto.SerializeToString(deterministic=True), np.uint8)
-    for part in (info_part, saver_part, collections_part, signatures_part, safety_part):
-        part.record(subject)
+    for part in (
+        graph_parts.info_part,
+        graph_parts.saver_part,
+        graph_collections.collections_part,
+        graph_parts.signatures_part,
+        graph_parts.safety_part,
+    ):
+        part(subject)
     after = np.frombuffer(meta.proto.SerializeToString(deterministic=True), np.uint8)
     np.testing.assert_array_equal(before, after)

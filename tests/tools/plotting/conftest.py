@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from checkpoints.loading.signatures import Signature
-from checkpoints.loading.tensor_info import TensorInfo
-from prediction.classification import Classification
-from prediction.command import Classified
-from prediction.model import Model
+from metagraph.meta import Signature, TensorInfo
+from metagraph.model import Model
+from prediction.evaluation import Classified
+from prediction.output import Classification
 from prediction.row_inputs import RowInputs
 from prediction.rows import ArrayRows
-from tools.plotting.picture import style
+from tools.plot_runs import style
 
 MakeClassified: TypeAlias = Callable[..., Classified]
 

@@ -5,10 +5,10 @@ import numpy.typing as npt
 import pytest
 from matplotlib.axes import Axes
 
+from errors import ToolError
 from tests.tools.plotting.conftest import MakeClassified
-from tools.common.errors import ToolError
-from tools.plotting.confusion_picture import confusion_matrix, draw_confusion
-from tools.plotting.picture import Picture, render
+from tools.plot_classes import confusion_matrix, draw_confusion
+from tools.plot_runs import Picture, render
 
 
 def _one_hot(classes: npt.ArrayLike, count: int) -> npt.NDArray[np.float32]:

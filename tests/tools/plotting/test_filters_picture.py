@@ -4,10 +4,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tools.common.errors import ToolError
-from tools.plotting.filters_picture import draw_filters, mosaic, scaled, tiles_of
-from tools.plotting.kernels import Kernel
-from tools.plotting.picture import render
+from errors import ToolError
+from tools.plot_filters import Kernel, draw_filters, mosaic, scaled, tiles_of
+from tools.plot_runs import render
 
 Array = npt.NDArray[np.float32]
 

@@ -9,12 +9,10 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
-from checkpoints.errors import CheckpointError
-from prediction.chosen_model import with_model
-from prediction.config import PredictConfig
+from errors import CheckpointError, ToolError
+from prediction.chosen_model import PredictConfig, with_model
 from tests.prediction import stock
-from tools.common.errors import ToolError
-from tools.plotting.kernels import Kernel, read_kernel
+from tools.plot_filters import Kernel, read_kernel
 
 v1 = tf.compat.v1
 

@@ -6,9 +6,8 @@ from matplotlib.axes import Axes
 from matplotlib.contour import QuadContourSet
 from matplotlib.lines import Line2D
 
-from tools.plotting.line_picture import draw_line
-from tools.plotting.line_run import LineRun, mean_squared_error
-from tools.plotting.picture import render
+from tools.plot_line import LineRun, draw_line, mean_squared_error
+from tools.plot_runs import render
 
 _RNG = np.random.default_rng(0)
 _X = _RNG.random(30)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from errors import ToolError
 from tests.prediction import stock
-from tools.common.errors import ToolError
-from tools.plotting.line_run import mean_squared_error, read_line_run
+from tools.plot_line import mean_squared_error, read_line_run
 
 if TYPE_CHECKING:
     from train_linear import LinearConfig

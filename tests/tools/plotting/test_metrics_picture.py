@@ -8,10 +8,8 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from tools.common.errors import ToolError
-from tools.plotting.metrics_picture import draw_metrics, run_names
-from tools.plotting.picture import Picture, render
-from tools.plotting.run_metrics import RunMetrics, Series
+from errors import ToolError
+from tools.plot_runs import Picture, RunMetrics, Series, draw_metrics, render, run_names
 
 _STEPS = [10.0, 20.0, 30.0]
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from errors import ToolError
 from tests.tools.plotting.conftest import MakeClassified
-from tools.common.errors import ToolError
-from tools.plotting.mistakes_picture import draw_mistakes, worst_mistakes
-from tools.plotting.picture import Picture, render
+from tools.plot_classes import draw_mistakes, worst_mistakes
+from tools.plot_runs import Picture, render
 
 # Of the rows 1 to 4, the class is wrong; row 3 is the surest of them.
 PROBABILITIES = [[0.9, 0.1], [0.4, 0.6], [0.3, 0.7], [0.95, 0.05], [0.4, 0.6], [0.01, 0.99]]

@@ -6,8 +6,8 @@ import matplotlib as mpl
 import pytest
 from matplotlib.figure import Figure
 
-from tools.plotting import picture
-from tools.plotting.picture import as_label, new_figure, render, style
+from tools import plot_runs
+from tools.plot_runs import as_label, new_figure, render, style
 
 ODD = "$x_{1}$ <&> \u732b \ufffe \x1b[31m \udc80"
 
@@ -70,4 +70,4 @@ def test_the_users_own_style_changes_nothing_and_is_kept() -> None:
 
 
 def test_colours_differ() -> None:
-    assert len({*picture.COLOURS}) == len(picture.COLOURS)
+    assert len({*plot_runs.COLOURS}) == len(plot_runs.COLOURS)

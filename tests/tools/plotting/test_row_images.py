@@ -8,9 +8,9 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
+from errors import ToolError
 from tests.tools.plotting.conftest import MakeClassified
-from tools.common.errors import ToolError
-from tools.plotting.row_images import RowImage, row_images
+from tools.plot_classes import RowImage, row_images
 
 RGB = np.random.default_rng(0).integers(0, 256, (4, 6, 3)).astype(np.uint8)
 

@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 from absl import logging
 
-from tools.common.errors import ToolError
-from tools.plotting.run_metrics import read_run
+from errors import ToolError
+from tools.plot_runs import read_run
 from training.metrics import Metrics, MetricsLog
 
 

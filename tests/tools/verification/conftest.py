@@ -8,9 +8,9 @@ from typing import TypeAlias
 import pytest
 import tensorflow as tf
 
-from checkpoints.loading.model_parsing import DEFAULT_MAX_BYTES
-from checkpoints.loading.time_limit import TimeLimit
-from tools.verification.graph import GraphChecks
+from metagraph.parsing import DEFAULT_MAX_BYTES
+from metagraph.safety import TimeLimit
+from tools.verify_checkpoint import GraphChecks
 
 v1 = tf.compat.v1
 

@@ -9,15 +9,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from checkpoints.lock import FolderLock
-from checkpoints.retention import Retention
-from checkpoints.tensor_bundle import VariableSpec
-from checkpoints.writer import CheckpointWriter, RunRecord
+from checkpoints.bundle import VariableSpec
+from checkpoints.naming import Retention
+from checkpoints.writer import CheckpointWriter, FolderLock, RunRecord
 from tests.tools.verification.conftest import SaveAll
-from tools.verification import checkpoint
-from tools.verification.folder import FolderVerdict, verify_folder
-from tools.verification.graph import GraphChecks
-from tools.verification.values import Values, read_all
+from tools import verify_checkpoint
+from tools.verify_checkpoint import GraphChecks, Values, read_all
+from tools.verifying import FolderVerdict, verify_folder
 
 v1 = tf.compat.v1
 
@@ -92,7 +90,7 @@ def test_what_is_deleted_while_it_is_read_is_not_told_of(
                 file.unlink()
         return read_all(prefix)
 
-    monkeypatch.setattr(checkpoint, "read_all", read_late)
+    monkeypatch.setattr(verify_checkpoint, "read_all", read_late)
     names = [verdict.entry.name for verdict in verify_folder(str(ours), graphs).checkpoints]
     assert names == ["my-model-280", "my-model-290", "my-model-300"]
 
@@ -111,7 +109,7 @@ def test_what_is_written_anew_while_it_is_read_is_read_again(
             if prefix.endswith("-270"):
                 data.write_bytes(whole)
 
-    monkeypatch.setattr(checkpoint, "read_all", read_and_mend)
+    monkeypatch.setattr(verify_checkpoint, "read_all", read_and_mend)
     assert verify_folder(str(ours), graphs).is_well
 
 

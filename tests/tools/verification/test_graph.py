@@ -7,10 +7,8 @@ import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from tests.prediction import stock
-from tools.common.folder_entries import named_entry
-from tools.verification.checkpoint import verify_entry
-from tools.verification.findings import Findings
-from tools.verification.graph import GraphChecks
+from tools.folder_entries import named_entry
+from tools.verify_checkpoint import Findings, GraphChecks, verify_entry
 
 v1 = tf.compat.v1
 
@@ -118,7 +116,7 @@ def test_an_equal_graph_is_imported_once(
 ) -> None:
     imported = []
     monkeypatch.setattr(
-        "tools.verification.graph.import_disarmed", lambda meta, _: imported.append(meta.path)
+        "tools.verify_checkpoint.import_disarmed", lambda meta, _: imported.append(meta.path)
     )
     for step in (270, 280, 290):
         assert _check(ours / f"my-model-{step}", graphs).problems == []

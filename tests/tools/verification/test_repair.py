@@ -6,13 +6,12 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from checkpoints import durable
-from checkpoints.errors import CheckpointError
-from checkpoints.lock import FolderLock
+from checkpoints import file_io
+from checkpoints.writer import FolderLock
+from errors import CheckpointError, ToolError
 from tests.tools.verification.conftest import SaveAll
-from tools.common.errors import ToolError
-from tools.verification.graph import GraphChecks
-from tools.verification.repair import repair_folder
+from tools.verify_checkpoint import GraphChecks
+from tools.verifying import repair_folder
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
@@ -140,7 +139,7 @@ def test_a_repair_that_fails_loses_nothing_and_is_done_by_the_next(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(durable, step, full)
+        patch.setattr(file_io, step, full)
         with pytest.raises(ToolError, match=r"cannot be repaired: .*No space left"):
             repair_folder(str(ours), graphs)
     del before["my-model-310.manifest.tmp"]
@@ -155,6 +154,6 @@ def test_a_folder_that_cannot_be_written_ends_in_a_line(
         raise tf.errors.PermissionDeniedError(None, None, f"{path}; Read-only file system")
 
     (ours / "checkpoint").unlink()
-    monkeypatch.setattr(durable, "write_file", read_only)
+    monkeypatch.setattr(file_io, "write_file", read_only)
     with pytest.raises(ToolError, match=r"cannot be repaired: .*Read-only file system"):
         repair_folder(str(ours), graphs)

@@ -6,11 +6,10 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from checkpoints.errors import CheckpointError
+from errors import CheckpointError
 from tests.tools.verification.conftest import SaveAll
-from tools.verification.folder import verify_folder
-from tools.verification.graph import GraphChecks
-from tools.verification.state import read_state, to_name
+from tools.verify_checkpoint import GraphChecks, read_state, to_name
+from tools.verifying import verify_folder
 
 NAMES = [f"my-model-{step}" for step in (270, 280, 290, 300)]
 

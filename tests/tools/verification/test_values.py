@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from tests.prediction import stock
-from tools.verification.values import read_all
+from tools.verify_checkpoint import read_all
 
 v1 = tf.compat.v1
 

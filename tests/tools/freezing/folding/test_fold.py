@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models import randomness
-from prediction.randomness import RANDOM_OPS
+from metagraph.session import RANDOM_OPS
+from models import blocks
 from tests.prediction import stock
 from tests.tools.freezing import models
 
@@ -62,7 +62,7 @@ def _by_default(x: tf.Tensor) -> tf.Tensor:
 def _by_step(x: tf.Tensor) -> tf.Tensor:
     """As the models here have it; the step is then needed by nobody."""
     step = v1.get_variable("step", [], tf.int64, v1.zeros_initializer())
-    return randomness.dropout(x, _number("p"), 0, 1, step)
+    return blocks.dropout(x, _number("p"), 0, 1, step)
 
 
 def _of_rows(x: tf.Tensor) -> tf.Tensor:

@@ -1,0 +1,381 @@
+"""The variables of a checkpoint: the `.index` and `.data` files, TensorFlow's tensor bundle.
+
+The entries of an index are checked before TensorFlow reads it.
+"""
+
+import math
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+from tensorflow.core.framework.tensor_slice_pb2 import TensorSliceProto
+from tensorflow.core.protobuf import config_pb2
+from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto
+
+from checkpoints.file_io import HEAD_BYTES, kind_of, read_bounded, readable_prefix
+from checkpoints.naming import INDEX_SUFFIX
+from errors import CheckpointError, reason
+
+FedCallable: TypeAlias = Callable[..., list[np.ndarray[Any, Any]]]
+
+
+def make_fed_callable(
+    session: tf.compat.v1.Session,
+    feeds: Sequence[tf.Tensor],
+    fetches: Sequence[tf.Tensor],
+    targets: Sequence[tf.Operation] = (),
+    timeout_ms: int = 0,
+) -> FedCallable:
+    """Prepares a call that feeds and fetches the same tensors every time.
+
+    `Session.make_callable`, the public way, hands every call with a feed to `Session.run`, which
+    works out feeds and fetches anew: 144 microseconds a call of the linear model's step, against
+    19 in this way. Hence a private method here, and only here; tests/checkpoints/
+    test_fed_callable.py notices when it goes.
+
+    Args:
+      session: where it runs.
+      feeds: each call takes as many arrays, in this order, each of its tensor's very dtype.
+      fetches: what a call returns the values of.
+      targets: what a call runs besides.
+      timeout_ms: milliseconds after which a call is cancelled and raises
+        tf.errors.DeadlineExceededError; 0 for never. Queues and loops end at once, any other
+        kernel is waited for. It costs nothing that can be measured.
+
+    Returns:
+      The call. A fetched ref variable comes as its own memory, which later runs write to: copy it
+      to keep it. The call raises tf.errors.OpError where the graph fails or a dtype is another.
+    """
+    options = config_pb2.CallableOptions(
+        feed=[tensor.name for tensor in feeds],
+        fetch=[tensor.name for tensor in fetches],
+        target=[operation.name for operation in targets],
+    )
+    options.run_options.timeout_in_ms = timeout_ms
+    make: Callable[..., FedCallable] = session._make_callable_from_options  # noqa: SLF001
+    return make(options)
+
+
+# The entries of a checkpoint's index, checked before TensorFlow reads it.
+#
+# TensorFlow aborts the process over an index that declares an impossible shape, such as one with a
+# negative size: there is no error to catch. Hence a look at the file first.
+#
+# Formats: the table of `tensorflow/core/lib/io/format.cc` (that of LevelDB), whose values are of
+# `tensorflow/core/protobuf/tensor_bundle.proto`; Snappy's `format_description.txt`.
+
+MAX_BYTES = 1 << 28
+_MAGIC = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"
+_FOOTER_SIZE = 48
+_TRAILER_SIZE = 5  # Of a block: its compression, and a checksum that TensorFlow compares.
+_SNAPPY = 1
+_MAX_SNAPPY_RATIO = 64
+_MAX_RANK = 254
+_MAX_ELEMENTS = 2**63 - 1
+_FIRST_REF_DTYPE = 100
+
+
+def check_index(path: str) -> None:
+    """Sees that each entry of an `.index` file has a dtype and a shape that can be.
+
+    Raises:
+      CheckpointError: one has not, or the file is damaged or longer than MAX_BYTES.
+    """
+    content = read_bounded(path, MAX_BYTES)
+    try:
+        for _, value in table_entries(content):
+            _check_entry(BundleEntryProto.FromString(value))
+    except (DecodeError, ValueError, IndexError, struct.error) as error:
+        if kind := kind_of(content[:HEAD_BYTES]):
+            raise CheckpointError(f"{path} is no index of a checkpoint: it is {kind}") from error
+        raise CheckpointError(
+            f"{path.removesuffix('.index')} is damaged: its index cannot be read: {error}"
+        ) from error
+
+
+def _check_entry(entry: BundleEntryProto) -> None:
+    """Raises ValueError over what TensorFlow would abort over."""
+    try:
+        known = 0 < entry.dtype < _FIRST_REF_DTYPE and tf.as_dtype(entry.dtype)
+    except TypeError:
+        known = False
+    if not known:
+        raise ValueError(f"there is no tensor of dtype {entry.dtype}")
+    sizes = [dim.size for dim in entry.shape.dim]
+    if (
+        entry.shape.unknown_rank
+        or len(sizes) > _MAX_RANK
+        or min(sizes, default=0) < 0
+        or math.prod(size or 1 for size in sizes) > _MAX_ELEMENTS
+    ):
+        raise ValueError(f"no tensor has the shape {sizes[:8]}")
+    for part in entry.slices:
+        _check_slice(part, sizes)
+
+
+def _check_slice(part: TensorSliceProto, sizes: Sequence[int]) -> None:
+    """Raises ValueError over a slice that is not one of a tensor of these sizes."""
+    if len(part.extent) != len(sizes):
+        raise ValueError(f"a slice has {len(part.extent)} dimensions, its tensor {len(sizes)}")
+    for extent, size in zip(part.extent, sizes, strict=True):
+        length = extent.length if extent.HasField("length") else 0
+        if extent.start < 0 or length < 0 or extent.start + length > size:
+            raise ValueError(f"a slice is not inside of its tensor {sizes[:8]}")
+
+
+def table_entries(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The keys and values of a table, without the empty key, whose value is its header.
+
+    Raises:
+      ValueError, IndexError, struct.error: it is no such table.
+    """
+    left = MAX_BYTES  # Of keys: a few bytes of a file may repeat all of a key before.
+    footer = content[-_FOOTER_SIZE:]
+    if len(footer) < _FOOTER_SIZE or not footer.endswith(_MAGIC):
+        raise ValueError("it does not end as a table does")
+    position = _handle(footer, 0)[2]
+    offset, size, _ = _handle(footer, position)
+    end = 0
+    for _, handle in _block_entries(_block(content, offset, size)):
+        offset, size, _ = _handle(handle, 0)
+        if offset < end:  # Else a small file could have any number of blocks.
+            raise ValueError("its blocks overlap")
+        is_first, end = end == 0, offset + size
+        for number, (key, value) in enumerate(_block_entries(_block(content, offset, size))):
+            left -= len(key)
+            if left < 0:
+                raise ValueError("its keys are too long")
+            if key:
+                yield key, value
+            elif number or not is_first:
+                raise ValueError("a key is empty")
+
+
+def table_header(read: Callable[[int, int], bytes], length: int, most: int) -> bytes:
+    """The value of the empty key of a table, of which no more is read than the block it is in.
+
+    Args:
+      read: gives the bytes at an offset, so many of them.
+      length: of the table.
+      most: bytes that the block may have.
+
+    Raises:
+      ValueError, IndexError, struct.error: it is no such table, or the block is larger.
+    """
+    footer = read(max(0, length - _FOOTER_SIZE), _FOOTER_SIZE)
+    if len(footer) < _FOOTER_SIZE or not footer.endswith(_MAGIC):
+        raise ValueError("it does not end as a table does")
+    handle = footer[_handle(footer, 0)[2] :]
+    for what in ("index", "first block"):  # The index begins with where the first block is.
+        offset, size, _ = _handle(handle, 0)
+        if size > most:
+            raise ValueError(f"its {what} is too large")
+        block = _block(read(offset, size + _TRAILER_SIZE), 0, size)
+        key, handle = next(_block_entries(block), (b"", b""))
+    if key:
+        raise ValueError("it has no header")
+    return handle
+
+
+def _block(content: bytes, offset: int, size: int) -> bytes:
+    """The block at a place, unpacked."""
+    if offset + size + _TRAILER_SIZE > len(content):
+        raise ValueError("a block is not inside of it")
+    block = content[offset : offset + size]
+    return _unpacked(block) if content[offset + size] == _SNAPPY else block
+
+
+def _block_entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The key and the value of each entry of a block."""
+    (restarts,) = struct.unpack("<I", block[-4:])
+    end = len(block) - 4 - 4 * restarts
+    if end < 0:
+        raise ValueError("a block is too short")
+    position, key = 0, b""
+    whole = {0}  # Where an entry starts whose key shares nothing with the one before it.
+    while position < end:
+        begin = position
+        shared, position = _varint(block, position)
+        added, position = _varint(block, position)
+        length, position = _varint(block, position)
+        start = position + added
+        position = start + length
+        if shared > len(key) or position > end:
+            raise ValueError("an entry is not inside of its block")
+        key = key[:shared] + block[start - added : start]
+        if not shared:
+            whole.add(begin)
+        yield key, block[start:position]
+    # TensorFlow starts to read at a restart: one elsewhere would be entries that were not seen.
+    if not restarts or not whole.issuperset(struct.unpack_from(f"<{restarts}I", block, end)):
+        raise ValueError("a restart is at no entry")
+
+
+def _handle(content: bytes, position: int) -> tuple[int, int, int]:
+    """The offset and size of a block, and where what follows starts."""
+    offset, position = _varint(content, position)
+    size, position = _varint(content, position)
+    return offset, size, position
+
+
+def _varint(content: bytes, position: int) -> tuple[int, int]:
+    """A number of a variable count of bytes, and where what follows starts."""
+    number = 0
+    for shift in range(0, 70, 7):
+        byte = content[position]
+        position += 1
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return number, position
+    raise ValueError("a number is too long")
+
+
+def _unpacked(packed: bytes) -> bytes:
+    """Unpacks Snappy."""
+    size, position = _varint(packed, 0)
+    if size > min(_MAX_SNAPPY_RATIO * len(packed), MAX_BYTES):
+        raise ValueError("a block unpacks to too much")
+    out = bytearray()
+    while position < len(packed) and len(out) <= size:
+        tag = packed[position]
+        position += 1
+        if tag & 3 == 0:
+            length = tag >> 2
+            if length >= 60:
+                count = length - 59
+                length = int.from_bytes(packed[position : position + count], "little")
+                position += count
+            out += packed[position : position + length + 1]
+            position += length + 1
+        else:
+            length, offset, position = _copy(packed, position, tag)
+            if not 0 < offset <= len(out):
+                raise ValueError("a block cannot be unpacked")
+            start = len(out) - offset
+            piece = out[start : start + length]
+            # It may copy what it has itself just written, which repeats.
+            out += (piece * -(-length // len(piece)))[:length]
+    if len(out) != size:
+        raise ValueError("a block cannot be unpacked")
+    return bytes(out)
+
+
+def _copy(packed: bytes, position: int, tag: int) -> tuple[int, int, int]:
+    """How much a copy of Snappy takes, from how far back, and where what follows starts."""
+    if tag & 3 == 1:
+        return ((tag >> 2) & 7) + 4, (tag >> 5 << 8) | packed[position], position + 1
+    count = 2 if tag & 3 == 2 else 4
+    offset = int.from_bytes(packed[position : position + count], "little")
+    return (tag >> 2) + 1, offset, position + count
+
+
+# The variables of a checkpoint: the `.index` and `.data` files, TensorFlow's tensor bundle.
+#
+# Format: `tensorflow/core/util/tensor_bundle/tensor_bundle.h`; each tensor has a CRC32C, which
+# reading checks.
+
+# What TensorFlow's reader of checkpoints raises: errors of its own, and those that its C++ side
+# makes of a status. A file that is cut short is an IndexError, a missing index a ValueError.
+READER_ERRORS = (
+    *(tf.errors.OpError, IndexError, OverflowError, RuntimeError),
+    *(SystemError, TypeError, ValueError),
+)
+
+
+class VariableSpec(NamedTuple):
+    """The shape and the dtype of a variable, as they are compared with a checkpoint's."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+    def __str__(self) -> str:
+        """As in an error line: `float32 [3, 3]`."""
+        return f"{self.dtype} {list(self.shape)}"
+
+
+class BundleWriter:
+    """Writes the values of a fixed set of variables, from any thread.
+
+    It has a small graph and a session of its own, so that the training session goes on while
+    values that were copied out of it are being written.
+    """
+
+    def __init__(self, specs: Mapping[str, VariableSpec]) -> None:
+        """Prepares to write variables of these names, shapes and dtypes."""
+        self._names = list(specs)
+        graph = tf.Graph()
+        with graph.as_default():
+            prefix = tf.compat.v1.placeholder(tf.string, [])
+            values = [tf.compat.v1.placeholder(spec.dtype, spec.shape) for spec in specs.values()]
+            save = tf.raw_ops.SaveV2(
+                prefix=prefix,
+                tensor_names=self._names,
+                shape_and_slices=[""] * len(values),
+                tensors=values,
+            )
+        self._session = tf.compat.v1.Session(graph=graph)
+        self._save = make_fed_callable(self._session, [prefix, *values], [], [save])
+
+    def write(self, prefix: str, values: Mapping[str, np.ndarray[Any, Any]]) -> None:
+        """Writes `<prefix>.data-00000-of-00001`, then `<prefix>.index`.
+
+        Raises:
+          tf.errors.OpError: the file system refused, or the disk is full.
+        """
+        self._save(np.array(prefix, object), *(values[name] for name in self._names))
+
+    def close(self) -> None:
+        """Frees the session."""
+        self._session.close()
+
+
+def read_bundle(
+    prefix: str, expected: Mapping[str, VariableSpec]
+) -> dict[str, np.ndarray[Any, Any]]:
+    """Reads exactly the expected variables, each checked before any is read.
+
+    Raises:
+      CheckpointError: a file is missing or damaged, a variable is missing or is one too many, or
+        its shape or dtype is another; the first such variables are named.
+    """
+    if tf.io.gfile.exists(prefix + INDEX_SUFFIX):
+        check_index(prefix + INDEX_SUFFIX)
+    with readable_prefix(prefix) as path:
+        try:
+            return _read(path, expected)
+        except READER_ERRORS as error:
+            line = reason(error).replace(path, prefix)
+            raise CheckpointError(f"unreadable: {line}") from error
+
+
+def _read(prefix: str, expected: Mapping[str, VariableSpec]) -> dict[str, np.ndarray[Any, Any]]:
+    """As `read_bundle`; whatever TensorFlow's reader raises too."""
+    reader = tf.train.load_checkpoint(prefix)
+    shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
+    found = {n: VariableSpec(tuple(shapes[n]), dtypes[n].name) for n in shapes}
+    differences = list(_differences(expected, found))
+    if differences:
+        raise CheckpointError(_first_few(differences))
+    return {name: np.asarray(reader.get_tensor(name)) for name in expected}
+
+
+def _differences(
+    expected: Mapping[str, VariableSpec], found: Mapping[str, VariableSpec]
+) -> "list[str]":
+    """One phrase for each variable that is not the same in both."""
+    lines = [f"{name} is missing" for name in expected if name not in found]
+    lines += [f"{name} is not in this model" for name in sorted(found) if name not in expected]
+    lines += [
+        f"{name} is {found[name]}, this model has {spec}"
+        for name, spec in expected.items()
+        if name in found and found[name] != spec
+    ]
+    return lines
+
+
+def _first_few(differences: list[str], most: int = 4) -> str:
+    more = len(differences) - most
+    return "; ".join(differences[:most]) + (f"; and {more} more" if more > 0 else "")

@@ -1,0 +1,256 @@
+"""What a script puts on the terminal: text that it shows and does not obey, and one error line.
+
+TensorFlow is imported without its start-up chatter. The three standard streams are there, also
+where whoever started the process has closed one.
+"""
+
+import io
+import os
+import re
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, NoReturn, TextIO
+
+from cli.signals import end_at_signals, stop_signals
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+# Control characters but for tab and newline, and those that turn the direction of what follows.
+_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    r"""The text with each character that a terminal would obey as its escape, such as `\u001b`.
+
+    Names in a file may be anything: those of a stranger's file could hide or forge a line. JSON
+    stays JSON.
+    """
+    return _OBEYED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+# The three standard streams: never closed, never in want of a character, stderr never failing.
+
+
+def prepare_streams() -> None:
+    """Makes the three streams fit for whatever is read and printed.
+
+    The null device stands in for each of the descriptors 0, 1 and 2 that is closed. Otherwise the
+    next file that is opened gets the number, and what is printed goes into it; Python itself has
+    None for such a stream. What the encoding of stdout or stderr lacks is escaped, as are the bytes
+    of a name that is no text.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # It gets the lowest free number: this one.
+    if sys.stdin is None:
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115 (for as long as the process lives)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    if sys.stderr is sys.__stderr__:  # Not what a caller has put in its place.
+        sys.stderr = unfailing_writer(2, sys.stderr.encoding if sys.stderr else "utf-8")
+
+
+def unfailing_writer(descriptor: int, encoding: str) -> TextIO:
+    """Text for people, to a file descriptor that is left open; what cannot be written is dropped.
+
+    A full disk, a closed terminal or a reader that has gone must not keep a step from being saved.
+    """
+    raw = _UnfailingFile(descriptor, "wb", closefd=False)
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw), encoding, errors="backslashreplace", line_buffering=True
+    )
+
+
+class _UnfailingFile(io.FileIO):
+    def write(self, data: "ReadableBuffer", /) -> int:
+        try:
+            return super().write(data) or len(memoryview(data))
+        except OSError:
+            return len(memoryview(data))
+
+
+@contextmanager
+def stdout_written_out() -> Iterator[None]:
+    """Writes to stdout, at the end, what Python still holds for it.
+
+    Python itself would do so when nobody can be told any more, and exit with a code of its own.
+
+    Raises:
+      OSError: it cannot be written, such as to a full disk; a BrokenPipeError where its reader has
+        gone. What is held for it then is dropped.
+    """
+    try:
+        yield
+    finally:
+        try:
+            sys.stdout.flush()
+        except OSError as error:
+            drop_stdout()
+            raise OSError(error.errno, error.strerror, "stdout") from error
+
+
+def drop_stdout() -> None:
+    """Leads stdout nowhere, and with it what Python holds for it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+# How a script says what went wrong, and ends: one line on stderr and an exit code.
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+
+def exit_with_error(message: str, code: int) -> NoReturn:
+    """Exits with an error line."""
+    _print_error(message)
+    sys.exit(code)
+
+
+def end_at_once(message: str) -> NoReturn:
+    """Ends the process with an error line while a thread is busy, which no exception would."""
+    _print_error(message)
+    os._exit(EXIT_FAILED)
+
+
+def print_result(line: str, exit_code: int) -> int:
+    """Prints a trainer's result and returns its exit code.
+
+    Of a run that a signal has stopped (an exit code that is not 0), the code is what counts: the
+    same Ctrl-C may have ended the reader, as of `train_cnn.py | tee log`.
+
+    Raises:
+      OSError: the run is finished, and its result cannot be printed.
+    """
+    try:
+        print(line, flush=True)
+    except OSError:
+        if not exit_code:
+            raise
+        drop_stdout()
+    return exit_code
+
+
+def _print_error(message: str) -> None:
+    line = printable(" ".join(message.split()))
+    print(f"{os.path.basename(sys.argv[0])}: error: {line}", file=sys.stderr, flush=True)
+
+
+# Catches what is written to stdout and stderr beneath Python, as C++ code does.
+
+STDOUT, STDERR = 1, 2
+
+
+@contextmanager
+def descriptors_into(file: IO[bytes], descriptors: Sequence[int]) -> Iterator[None]:
+    """Leads file descriptors into a file, and gives them back.
+
+    Args:
+      file: one with a descriptor of its own; what is caught is written at its position.
+      descriptors: `STDOUT`, `STDERR` or both.
+    """
+    _flush()
+    kept = [os.dup(descriptor) for descriptor in descriptors]
+    for descriptor in descriptors:
+        os.dup2(file.fileno(), descriptor)
+    try:
+        yield
+    finally:
+        _flush()
+        for descriptor, original in zip(descriptors, kept, strict=True):
+            os.dup2(original, descriptor)
+            os.close(original)
+
+
+def _flush() -> None:
+    """Writes out what Python holds, so that it goes where it was meant to go."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+
+# Imports TensorFlow without its start-up chatter.
+
+INTRA_OP_THREADS_VARIABLE = "TF_NUM_INTRAOP_THREADS"
+MOST_THREADS = 1024
+# What TensorFlow 2.21 prints on stderr while it is imported and looks for devices, on every
+# machine: information and warnings (absl's prefix is a level letter and the date), the notice
+# that they come early, and the failed search for a GPU driver. Errors of any other kind pass.
+_CHATTER = re.compile(
+    rb"^(?:[IW]\d{4} |WARNING: All log messages before absl::InitializeLog|E\d{4} .*\bcuInit\b)"
+)
+
+
+def import_tensorflow(intra_op_threads: int | None = None) -> None:
+    """Imports TensorFlow and looks for its devices; its errors are printed, its chatter is not.
+
+    Call it once, first in a script's `main`. TF_CPP_MIN_LOG_LEVEL, where it is set, is respected.
+
+    Args:
+      intra_op_threads: among how many threads an operation may split its work; None leaves it to
+        TF_NUM_INTRAOP_THREADS or, without that, to the number of processors.
+
+    Raises:
+      OSError: it cannot be imported.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # NumPy's OpenBLAS sends this process a SIGINT where it cannot start its threads.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    if intra_op_threads is not None:
+        # A ConfigProto would not do: all sessions of a process share the threads of its first.
+        os.environ[INTRA_OP_THREADS_VARIABLE] = str(intra_op_threads)
+    with _signals_end_the_process(), _without_chatter():
+        try:
+            import tensorflow as tf
+        except ImportError as error:  # Such as of a library that finds no memory.
+            raise OSError(f"TensorFlow cannot be imported: {error}") from error
+        tf.config.list_physical_devices()
+    tf.get_logger().setLevel("ERROR")
+
+
+def thread_variables_error() -> str | None:
+    """What is wrong with a variable that says how many threads TensorFlow starts.
+
+    TensorFlow itself aborts at a negative number, and hangs at one that is too large.
+    """
+    for name in (INTRA_OP_THREADS_VARIABLE, "TF_NUM_INTEROP_THREADS"):
+        text = os.environ.get(name) or "0"
+        if not (text.isascii() and text.isdecimal() and int(text) <= MOST_THREADS):
+            return f"the environment's {name}={text} must be a number from 0 to {MOST_THREADS}"
+    return None
+
+
+@contextmanager
+def _signals_end_the_process() -> Iterator[None]:
+    """Ends the process at the first signal, whatever handlers there are before and after."""
+    before = {number: signal.getsignal(number) for number in stop_signals()}
+    end_at_signals()
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _without_chatter() -> Iterator[None]:
+    """Holds back what is written to file descriptor 2, then passes on all but the chatter.
+
+    The lines come from C++ code that logs before any log level can be set, so the descriptor
+    itself has to be caught.
+    """
+    with tempfile.TemporaryFile() as held:
+        try:
+            with descriptors_into(held, [STDERR]):
+                yield
+        finally:
+            held.seek(0)
+            for line in held:
+                if not _CHATTER.match(line):
+                    os.write(STDERR, line)

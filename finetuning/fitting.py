@@ -1,0 +1,347 @@
+"""A fine-tuning as a task of the training loop: its images, and the values it begins with.
+
+The images get the shape and the scale that the model takes. The values are those of the base's
+checkpoint; what that holds beside them may speak of a mistake.
+"""
+
+import functools
+import hashlib
+import math
+import os
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import logging
+
+from checkpoints.folder import Hold, read_newest
+from checkpoints.manifest import Description, export_meta_graph, verify_checkpoint
+from checkpoints.reader import CheckpointReader
+from data.batches import BadSoFar, ShuffledBatches, TrainingBatches, read_ahead, row_batches
+from data.image_data import ImageData, ReadOptions, open_image_data
+from data.images import IMAGE_SHAPE
+from data.named import RAMP_FILE
+from data.options import RAMP
+from data.source import UINT8_SCALE, Array, Source
+from errors import CheckpointError, TrainingError, first_few
+from finetuning import base
+from finetuning.base import free_batch
+from finetuning.base_plan import BasePlan, is_in, plan_base
+from finetuning.settings import DEFAULT_BATCH_SIZE, DEFAULT_STEPS, FinetuneConfig
+from metagraph.meta import MetaGraphFile
+from metagraph.opening import find_model, open_model, prefix_of
+from metagraph.safety import TimeLimit
+from metagraph.slots import slot_names
+from metagraph.variables import OBJECT_SUFFIX, VARIABLE_OPS, checkpoint_keys, read_values
+from models.blocks import ModelGraph
+from training.config import last_step, log_interval
+from training.task import NONE, InitialValues, Task
+
+_TEST_BATCH_SIZE = 250  # images at once
+IMPORT = "importing the model"  # What a time limit is for.
+
+
+class Images(NamedTuple):
+    """What is trained on.
+
+    Attributes:
+      data: the images.
+      scale: what uint8 pixels have been multiplied by.
+      shape: [N, ...] of a batch as the model takes it; N None for any number.
+    """
+
+    data: ImageData
+    scale: float
+    shape: tuple[int | None, ...]
+
+
+def open_images(plan: BasePlan, config: FinetuneConfig, limit: TimeLimit) -> Images:
+    """Opens the images that the config names; `limit` is that of the model's import.
+
+    Raises:
+      DataError: they cannot be used.
+      TrainingError: the model does not take such images, or not such batches.
+    """
+    scale = _scale(plan, config)
+    with limit.over(IMPORT):
+        batch = _batch(plan, config)
+    data = open_image_data(
+        config.data,
+        ramp_path=os.path.join(config.run.ckpt_dir, RAMP_FILE),
+        validation_fraction=config.validation_fraction,
+        seed=config.run.seed,
+        options=ReadOptions(
+            config.classes,
+            config.data_memory_mb,
+            config.on_bad_image,
+            image_shape=_image_shape(plan),
+            scale=np.float32(scale),
+            ignore_exif=config.ignore_exif,
+        ),
+    )
+    return Images(data, scale, (batch, *data.train.specs[0].shape))
+
+
+def _image_shape(plan: BasePlan) -> tuple[int, ...]:
+    """What the model takes of each image; sizes that it leaves open are those of 32 x 32 RGB.
+
+    The rows of some models are images, as they say themselves.
+    """
+    taken, model = plan.rows.shape, plan.model
+    of_row = model.image_shape if plan.rows.name in model.inputs.values() else None
+    if of_row is not None and taken is not None and taken[1:] == (math.prod(of_row),):
+        return of_row
+    if taken is None:
+        return IMAGE_SHAPE
+    if len(taken) == len(IMAGE_SHAPE) + 1:
+        return tuple(size or own for size, own in zip(taken[1:], IMAGE_SHAPE, strict=True))
+    if None in taken[1:]:
+        raise TrainingError(f"{plan.meta.path} takes {plan.rows}: its sizes are not known")
+    return tuple(size for size in taken[1:] if size is not None)
+
+
+def _scale(plan: BasePlan, config: FinetuneConfig) -> float:
+    """What uint8 pixels are multiplied by: as asked for, as the model says, or so that 255 is 1."""
+    if config.input_scale is not None:
+        return config.input_scale
+    model = plan.model
+    if model.input_scale is not None and plan.rows.name in model.inputs.values():
+        return model.input_scale
+    return float(UINT8_SCALE)
+
+
+def _batch(plan: BasePlan, config: FinetuneConfig) -> int | None:
+    """The only number of images that the model takes at once; None where it takes any."""
+    if free_batch(plan):
+        return None
+    size = plan.rows.shape[0] if plan.rows.shape else None
+    if config.batch_size not in (None, size):
+        raise TrainingError(
+            f"{plan.meta.path} takes {size} images at once: give --batch_size={size}, not "
+            f"{config.batch_size}"
+        )
+    return size
+
+
+def test_batches(
+    test: Source | None, size: int | None, on_bad: str
+) -> Callable[[], Iterator[tuple[Array, ...]]] | None:
+    """The batches of the test split; None where there is none.
+
+    Of a model that takes `size` images at once and no others, the rest of them is left out.
+    """
+    if test is None:
+        return None
+    bad = BadSoFar(on_bad)
+    if size is None:
+        return lambda: row_batches(test, _TEST_BATCH_SIZE, bad, test.workers)
+    rest = len(test) % size
+    if rest:
+        logging.warning(
+            "%d of the %d test images are left out: the model takes %d at once",
+            rest,
+            len(test),
+            size,
+        )
+    if rest == len(test):
+        return None
+    return lambda: (b for b in row_batches(test, size, bad, test.workers) if len(b[0]) == size)
+
+
+# What a checkpoint holds beside what is taken from it, and which of that speaks of a mistake.
+#
+# Most of it is as it should be: the variables of later layers and of other branches, an optimizer's
+# slots and counters, moving averages of a variable beside it. But a graph and a checkpoint that do
+# not belong together are told by a tensor in a scope that is taken, such as `conv1/gamma` beside
+# `conv1/w`, that the whole graph has no variable for: what was trained computed with it, and what
+# is imported does not.
+
+
+def without_place(meta: MetaGraphFile, taken: Collection[str], held: Collection[str]) -> list[str]:
+    """The tensors of a checkpoint that should have a place in what is taken, and have none.
+
+    They are in the scope of a variable that is taken, the graph has no variable for them, they are
+    no optimizer's, and none that goes with another one, as `w/ExponentialMovingAverage` does with
+    `w`. What is in no scope at all is not told from the rest of the checkpoint.
+
+    Args:
+      meta: the file of the graph.
+      taken: variables of it.
+      held: the keys of its checkpoint.
+
+    Returns:
+      Some of `held`, sorted.
+
+    Raises:
+      CheckpointError: the graph is damaged.
+    """
+    variables = [name for name, node in meta.nodes.items() if node.op in VARIABLE_OPS]
+    places = checkpoint_keys(meta, variables, held)
+    unknown = {*held} - {place.key for place in places.values()}
+    scopes = tuple({*_scopes(places[name].key for name in taken)})
+    unknown = {key for key in unknown if is_in(key, scopes) and not _goes_with(key, held)}
+    return sorted(unknown - slot_names(held, meta)) if unknown else []
+
+
+def _scopes(keys: Iterable[str]) -> Iterable[str]:
+    """The scopes that tensors are in, those of an object-based checkpoint without its suffix."""
+    for key in keys:
+        scope = key.removesuffix(OBJECT_SUFFIX).rpartition("/")[0]
+        if scope:
+            yield scope
+
+
+def _goes_with(key: str, held: Collection[str]) -> bool:
+    """Whether a tensor is named after another one that the checkpoint holds."""
+    parts = key.removesuffix(OBJECT_SUFFIX).split("/")
+    stems = ["/".join(parts[:count]) for count in range(1, len(parts))]
+    return any(stem in held or stem + OBJECT_SUFFIX in held for stem in stems)
+
+
+# The values that the base's variables begin with: those of its checkpoint.
+
+_SHOWN = 5
+
+
+def restored_values(plan: BasePlan) -> InitialValues:
+    """Reads what is restored, and nothing else; says which of the checkpoint's tensors that leaves.
+
+    What it leaves has to be of a later layer, of an optimizer or the like: see
+    `finetuning.fitting`.
+
+    Raises:
+      CheckpointError: a variable is missing or does not fit, the checkpoint has one in a scope of
+        theirs that the graph has no place for, or it is damaged.
+    """
+    if not plan.restored:
+        return NONE
+    prefix = plan.meta.prefix
+    try:
+        values = read_values(plan.meta, [plan.variables[name] for name in plan.restored])
+    except CheckpointError as error:
+        raise CheckpointError(f"{error} (--exclude leaves variables new)") from error
+    held = CheckpointReader(prefix).shapes
+    _check_places(plan, held)
+    keys = {name: at.key for name, at in checkpoint_keys(plan.meta, plan.restored, held).items()}
+    left = sorted({*held} - {*keys.values()})
+    if left:
+        logging.info("not taken from %s: %s", prefix, first_few(left, _SHOWN))
+    origins = {n: prefix if key == n else f"{prefix} as {key}" for n, key in keys.items()}
+    return InitialValues(values, origins)
+
+
+def _check_places(plan: BasePlan, held: Collection[str]) -> None:
+    extra = without_place(plan.meta, plan.restored, held)
+    if plan.exclude is not None:
+        extra = [key for key in extra if not re.fullmatch(plan.exclude, key)]
+    if extra:
+        raise CheckpointError(
+            f"{plan.meta.prefix} holds {first_few(extra, _SHOWN)} beside what is taken, and the "
+            f"graph of {plan.meta.path} has no place for that: do they belong together? (--exclude "
+            "leaves it out)"
+        )
+
+
+# A fine-tuning as a task of the training loop.
+
+
+def make_task(config: FinetuneConfig) -> Task:
+    """Opens the model and the images, and builds the graph that the config asks for.
+
+    Raises:
+      CheckpointError: the model cannot be opened, imported or built on.
+      DataError: the images cannot be used.
+      TrainingError: model, images and flags do not go together.
+    """
+    limit = TimeLimit(config.time_limit, config.end_after)
+    plan, initial = read_newest([config.meta], functools.partial(_plan, config, limit))
+    handed_over = [initial]  # Once, so that the values are freed as soon as they are assigned.
+    images = open_images(plan, config, limit)
+    source, num_images = images.data.train, len(images.data.train)
+    batch_size = images.shape[0] or config.batch_size or min(DEFAULT_BATCH_SIZE, num_images)
+    order = ShuffledBatches(num_images, batch_size, config.run.seed)
+    examples = TrainingBatches(source, order, config.on_bad_image)
+    with limit.over(IMPORT):
+        graph = _build(config, plan, images)
+    return Task(
+        model=graph,
+        meta_graph=_meta_graph(config, graph, images),
+        batches=functools.partial(read_ahead, examples.batch, workers=source.workers),
+        batch_size=batch_size,
+        examples="images",
+        test_batches=test_batches(images.data.test, images.shape[0], config.on_bad_image),
+        last_step=last_step(
+            config.train_steps, config.epochs, DEFAULT_STEPS, num_images, batch_size
+        ),
+        log_every_steps=log_interval(config.run.log_every_steps, num_images, batch_size),
+        identity=_identity(config, plan, images, batch_size),
+        write_data=images.data.write,
+        initial_values=handed_over.pop,
+    )
+
+
+def _plan(config: FinetuneConfig, limit: TimeLimit, hold: Hold) -> tuple[BasePlan, InitialValues]:
+    """Opens the model, finds the part that is built on, and reads its values."""
+    with limit.over("reading the model"):
+        file = find_model(config.meta)
+        hold(prefix_of(file))
+        meta = open_model(file, config.max_meta_mb << 20)
+        verify_checkpoint(meta.prefix)
+        plan = plan_base(meta, config)
+    values = restored_values(plan)
+    for setting in plan.settings:
+        logging.info("in training, %s", setting)
+    return plan, values
+
+
+def _build(config: FinetuneConfig, plan: BasePlan, images: Images) -> ModelGraph:
+    return base.build(
+        plan,
+        base.HeadRequest(
+            kind=config.head,
+            num_classes=images.data.num_classes,
+            learning_rate=config.learning_rate,
+            finetune_learning_rate=config.finetune_learning_rate,
+        ),
+        images.shape,
+        input_offset=config.input_offset,
+        seed=config.run.seed,
+    )
+
+
+def _meta_graph(config: FinetuneConfig, graph: ModelGraph, images: Images) -> bytes:
+    description = Description(
+        graph.signature_inputs,
+        graph.signature_outputs,
+        class_names=images.data.class_names,
+        input_scale=images.scale,
+        trained_on=RAMP if config.data == RAMP else None,
+    )
+    return export_meta_graph(graph.graph, description)
+
+
+def _identity(
+    config: FinetuneConfig, plan: BasePlan, images: Images, batch_size: int
+) -> Mapping[str, Any]:
+    """What the run's numbers follow from, beside the values of the base."""
+    given = {
+        "train_scopes": list(config.train_scopes),
+        "exclude": config.exclude,
+        "train_feed": list(config.train_feed),
+        "finetune_learning_rate": config.finetune_learning_rate if config.train_scopes else None,
+        "input_offset": config.input_offset,
+        "ignore_exif": config.ignore_exif,
+    }
+    return {
+        "model": "fine-tuned",
+        "base": hashlib.sha256(plan.graph_def.SerializeToString(deterministic=True)).hexdigest(),
+        "tensor": plan.tensor,
+        "head": config.head,
+        **images.data.identity(),
+        "input_scale": images.scale,
+        "batch_size": batch_size,
+        "learning_rate": config.learning_rate,
+        "seed": config.run.seed,
+        **{name: value for name, value in given.items() if value},
+    }

@@ -1,0 +1,1 @@
+"""A file of a model as data: nothing of it is run that does more than compute."""

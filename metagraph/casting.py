@@ -1,0 +1,171 @@
+"""Makes an array fit a tensor, or a JSON value of it.
+
+The dtype is changed without loss of meaning, the shape stays as it is.
+"""
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from errors import PredictionError
+from metagraph.meta import TensorInfo, format_shape
+
+Array = np.ndarray[Any, Any]
+_REGISTERED = 2  # NumPy's mark of a dtype that another package has added.
+
+
+def fit(value: Array, info: TensorInfo, source: str) -> Array:
+    """`value` as it can be fed to a tensor.
+
+    Args:
+      value: what a person gave.
+      info: the tensor it is for.
+      source: where it is from, for an error line.
+
+    Raises:
+      PredictionError: its shape is another, or its dtype does not go over (see `fit_dtype`).
+    """
+    if not tf.TensorShape(info.shape).is_compatible_with(value.shape):
+        raise PredictionError(
+            f"{source}: {info.name} takes {info.dtype.name} {format_shape(info.shape)}, "
+            f"found {value.dtype} {format_shape(value.shape)}"
+        )
+    return fit_dtype(value, info, source)
+
+
+def fit_dtype(value: Array, info: TensorInfo, source: str) -> Array:
+    """`value` in the tensor's dtype: the very same array where it has it already.
+
+    Integers become other integers or floats where each keeps its value; floats become other
+    floats, rounded to the nearest, where none overflows; both become complex numbers on the same
+    terms; texts become strings in UTF-8. Nothing else goes over: no float becomes an integer, no
+    number a bool.
+
+    Raises:
+      PredictionError: the dtype, or a value, does not go over.
+    """
+    if info.dtype == tf.string:
+        return _strings(value, info, source)
+    if info.dtype in (tf.resource, tf.variant):
+        raise PredictionError(f"{source}: {info.name} cannot be fed: it is a {info.dtype.name}")
+    dtype = np.dtype(info.dtype.as_numpy_dtype)
+    if value.dtype == dtype:
+        return value
+    if not _may_become(value.dtype, info.dtype):
+        raise PredictionError(
+            f"{source}: {info.name} takes {info.dtype.name}, found {value.dtype}"
+            f"{_instead(value, info.dtype)}"
+        )
+    with np.errstate(over="ignore", invalid="ignore"):
+        cast = value.astype(dtype)
+        lost = _lost(value, cast)
+    if lost.any():
+        raise PredictionError(
+            f"{source}: {info.name} takes {info.dtype.name}, which cannot hold "
+            f"{_limited(value[lost].flat[0], info.dtype)}"
+        )
+    return cast
+
+
+def as_numpy_dtype(value: Array) -> Array:
+    """A value in a dtype of NumPy's own: bfloat16 and float8 become float32, each exactly.
+
+    Neither .npz files nor JSON know another one. Quantized integers become their integers.
+    """
+    if value.dtype.names:
+        return np.asarray(value[value.dtype.names[0]])
+    if value.dtype.isbuiltin != _REGISTERED:
+        return value
+    return value.astype(np.float32 if tf.as_dtype(value.dtype).is_floating else np.int8)
+
+
+def _may_become(dtype: np.dtype[Any], target: tf.DType) -> bool:
+    if dtype.kind in "iu":
+        return bool(target.is_integer or target.is_floating or target.is_complex)
+    return bool(
+        (dtype.kind == "f" and target.is_floating) or (dtype.kind in "fc" and target.is_complex)
+    )
+
+
+def _instead(value: Array, target: tf.DType) -> str:
+    """What to give in place of a value whose dtype does not go over."""
+    if target.is_bool:
+        return "; expected true or false"
+    if target.is_integer and value.dtype.kind == "f" and value.size:
+        broken = value[~np.isfinite(value) | (np.floor(value) != value)]
+        example = (broken if broken.size else value).flat[0]
+        return f" (such as {example}); expected {_range(target)}, as integers"
+    return ""
+
+
+def _limited(value: Any, dtype: tf.DType) -> str:
+    """A value that is out of range, with the range; or within it, but lies between two floats."""
+    if dtype.is_integer or dtype.is_complex:
+        return f"{value}: it has {_range(dtype)}" if dtype.is_integer else str(value)
+    largest = float(dtype.max)
+    if abs(float(value)) <= largest:
+        return f"{value} exactly"
+    return f"{value}: it has numbers from {-largest:g} to {largest:g}"
+
+
+def _range(dtype: tf.DType) -> str:
+    return f"whole numbers from {dtype.min} to {dtype.max}"
+
+
+def _lost(value: Array, cast: Array) -> Array:
+    """Where a value did not survive: a changed integer, a finite float that turned infinite.
+
+    To be called where NumPy's floating point warnings are off.
+    """
+    if value.dtype.kind not in "iu":
+        return np.asarray(np.isfinite(value) & ~np.isfinite(cast))
+    cast = cast.real  # Of what is not complex, itself.
+    if np.can_cast(value.dtype, cast.dtype, "safe") and value.dtype.itemsize < 8:
+        return np.zeros(value.shape, bool)  # NumPy calls int64 to float64 safe as well.
+    limit = float(np.iinfo(value.dtype).max) + 1  # From here on, the way back is not defined.
+    back = cast.astype(value.dtype)
+    too_large = cast >= limit if cast.dtype.kind not in "iu" else False
+    # The last: -1 wraps around to 2**64 - 1, and back.
+    return np.asarray((back != value) | too_large | ((cast < 0) != (value < 0)))
+
+
+def _strings(value: Array, info: TensorInfo, source: str) -> Array:
+    """Bytes in an array of objects, as TensorFlow takes strings."""
+    if value.dtype.kind == "O":  # Our own readers give nothing else than bytes in objects.
+        return value
+    if value.dtype.kind not in "SU":
+        raise PredictionError(f"{source}: {info.name} takes strings, found {value.dtype}")
+    if value.dtype.kind == "U":
+        value = np.char.encode(value, "utf-8")
+    return value.astype(object)
+
+
+# Arrays as JSON values.
+
+
+def json_value(array: Array) -> Any:
+    """A number, text or nested list for an array.
+
+    JSON has no NaN and no infinity: they become "NaN", "Infinity" and "-Infinity", as in
+    https://protobuf.dev/programming-guides/json/. Bytes become text in UTF-8.
+    """
+    if array.dtype.kind == "O":
+        return np.vectorize(_text, otypes=[object])(array).tolist() if array.size else []
+    if array.dtype.kind == "c":
+        return array.astype(str).tolist()
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        return np.vectorize(_number, otypes=[object])(array).tolist()
+    return array.tolist()
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+
+
+def _number(value: float) -> float | str:
+    if np.isnan(value):
+        return "NaN"
+    if np.isinf(value):
+        return "Infinity" if value > 0 else "-Infinity"
+    return float(value)

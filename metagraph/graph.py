@@ -1,0 +1,437 @@
+"""A graph as data: looked into from an operation back to what feeds it, through functions too.
+
+`sub_graph` cuts out the part that some tensors need.
+"""
+
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple, TypeAlias
+
+from tensorflow.core.framework.attr_value_pb2 import AttrValue
+from tensorflow.core.framework.function_pb2 import FunctionDef
+from tensorflow.core.framework.graph_pb2 import GraphDef
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+from tensorflow.core.framework.op_def_pb2 import OpDef
+from tensorflow.core.framework.types_pb2 import DT_STRING
+
+from errors import CheckpointError
+from metagraph.meta import PLACEHOLDERS, PLACEHOLDERS_WITH_DEFAULT, MetaGraphFile, node_of
+from metagraph.safety import is_harmless
+
+# A graph as data, looked into from an operation back to what feeds it, through functions too.
+#
+# A saver or a table's initializer may stand in the graph itself or, in the SavedModels of
+# TensorFlow 2, in a function that the graph calls with the variables and tables as arguments.
+
+_PASS_ON = frozenset({"Identity", "RefIdentity", "Reshape", "Snapshot"})
+_MAX_STEPS = 64  # From an operation to what feeds it: a hostile chain may be endless.
+_MAX_CALLS = 1000  # A handful is usual; calls of calls multiply in a hostile library.
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A graph, or the body of a function at one place where it is called.
+
+    Attributes:
+      nodes: by name.
+      root: the node of the graph that leads into this body; None for the graph itself.
+      caller: where the body is called; None for the graph itself.
+      arguments: the names of the function's arguments, each with the caller's tensor.
+    """
+
+    nodes: Mapping[str, NodeDef]
+    root: str | None = None
+    caller: "View | None" = None
+    arguments: Mapping[str, str] = field(default_factory=dict)
+
+    def root_of(self, node: NodeDef) -> str:
+        """The node of the graph that `node` runs in: itself, or the call that leads to it."""
+        return self.root if self.root is not None else node.name
+
+
+class Output(NamedTuple):
+    """An output of a node, and how it is reached.
+
+    Attributes:
+      view: where the node is.
+      node: the node.
+      position: of the output among those of the node.
+      reshaped: whether its value is given another shape on the way.
+    """
+
+    view: View
+    node: NodeDef
+    position: int
+    reshaped: bool
+
+    @property
+    def name(self) -> str | None:
+        """The tensor's name in the graph; None inside a function."""
+        return f"{self.node.name}:{self.position}" if self.view.caller is None else None
+
+
+def data_inputs(node: NodeDef) -> list[str]:
+    """A node's inputs without those that are only waited for."""
+    return [text for text in node.input if not text.startswith("^")]
+
+
+def attribute_of(node: NodeDef, name: str) -> AttrValue:
+    """An attribute of a node, an empty one where it has none of that name.
+
+    To index `node.attr` itself would add one to the file's own node.
+    """
+    return node.attr[name] if name in node.attr else AttrValue()
+
+
+def source(view: View, text: str) -> Output | None:
+    """What a node's input gives in the end: copies, reshapes and arguments are seen through.
+
+    Args:
+      view: where the node is.
+      text: its input as it stands there: `op`, `op:1`, in a function `op:output:1`.
+
+    Returns:
+      None where the graph ends before there is anything.
+    """
+    reshaped = False
+    for _ in range(_MAX_STEPS):
+        name, _, rest = text.partition(":")
+        if view.caller is not None and name in view.arguments:
+            view, text = view.caller, view.arguments[name]
+            continue
+        node = view.nodes.get(name)
+        if node is None:
+            return None
+        inputs = data_inputs(node)
+        if node.op not in _PASS_ON or not inputs:
+            number = rest.rpartition(":")[2] or "0"
+            known = number.isdecimal() and len(number) < 6
+            return Output(view, node, int(number), reshaped) if known else None
+        reshaped = reshaped or node.op == "Reshape"
+        text = inputs[0]
+    return None
+
+
+def views(meta: MetaGraphFile, wanted: Collection[str]) -> Iterator[View]:
+    """The graph, and the body of each function that it calls and that has one of some operations.
+
+    Args:
+      meta: the file.
+      wanted: operations; a function that neither has one of them nor calls one that has is left
+        out.
+    """
+    library = {f.signature.name: f for f in meta.proto.graph_def.library.function}
+    worthwhile = _worthwhile(library, wanted)
+    waiting = [View(meta.nodes)]
+    for _ in range(_MAX_CALLS):
+        if not waiting:
+            return
+        view = waiting.pop(0)
+        yield view
+        if worthwhile:
+            waiting += _bodies(view, {name: library[name] for name in worthwhile})
+
+
+def _bodies(view: View, library: Mapping[str, FunctionDef]) -> Iterator[View]:
+    """The functions that the nodes of `view` call, a call at a time."""
+    for node in view.nodes.values():
+        for name in called(node, library):
+            function = library[name]
+            arguments = [argument.name for argument in function.signature.input_arg]
+            inputs = data_inputs(node)
+            if len(arguments) == len(inputs):
+                yield View(
+                    nodes={body.name: body for body in function.node_def},
+                    root=view.root_of(node),
+                    caller=view,
+                    arguments=dict(zip(arguments, inputs, strict=True)),
+                )
+
+
+def _worthwhile(library: Mapping[str, FunctionDef], wanted: Collection[str]) -> set[str]:
+    """The functions that have one of the wanted operations, in themselves or by a call."""
+    callers: dict[str, list[str]] = {}
+    waiting = []
+    for name, function in library.items():
+        for node in function.node_def:
+            if node.op in wanted:
+                waiting.append(name)
+            for other in called(node, library):
+                callers.setdefault(other, []).append(name)
+    found = set[str]()
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += callers.get(name, [])
+    return found
+
+
+def called(node: NodeDef, library: Mapping[str, FunctionDef]) -> Iterator[str]:
+    """The functions of `library` that a node names: by its op (the old form) or in an attribute."""
+    if not library:
+        return
+    named = [node.op, *(name for value in node.attr.values() for name in _functions_in(value))]
+    yield from (name for name in named if name in library)
+
+
+def _functions_in(value: AttrValue) -> list[str]:
+    return [value.func.name, *(function.name for function in value.list.func)]
+
+
+# Tensors as the body of a function names them: `node:output:index` for `node:index` of a graph.
+#
+# Format: `tensorflow/core/framework/function.proto`.
+
+Definitions: TypeAlias = Callable[[str], OpDef | None]
+
+
+def graph_tensor(text: str, body: Mapping[str, NodeDef], definition_of: Definitions) -> str:
+    """`node:index`, as a graph names a tensor, of `node:output:index`, as a function names it.
+
+    Args:
+      text: the function's; an argument or what is not understood stays as it is.
+      body: the function's nodes by name.
+      definition_of: the definition of an operation, None where there is none.
+    """
+    name, _, rest = text.partition(":")
+    output, _, index = rest.partition(":")
+    definition = definition_of(body[name].op) if name in body else None
+    if definition is None or not (index.isdecimal() and len(index) < 6):
+        return text
+    position = int(index)
+    for arg, count in _counts(body[name], definition):
+        if arg == output:
+            return f"{name}:{position}"
+        position += count
+    return text
+
+
+def _counts(node: NodeDef, definition: OpDef) -> Iterator[tuple[str, int]]:
+    """How many tensors each named output of a node is."""
+    for arg in definition.output_arg:
+        if arg.number_attr:
+            yield arg.name, attribute_of(node, arg.number_attr).i
+        elif arg.type_list_attr:
+            yield arg.name, len(attribute_of(node, arg.type_list_attr).list.type)
+        else:
+            yield arg.name, 1
+
+
+# Texts of a constant in a graph, taken one at a time: a hostile shape costs no memory.
+
+
+def text_at(node: NodeDef, index: int) -> str | None:
+    """The text at a place of a constant of strings.
+
+    Format: `tensorflow/core/framework/tensor.proto`; where there are fewer texts than the shape
+    says, the last one fills the rest.
+
+    Args:
+      node: of any kind.
+      index: into its flattened value.
+
+    Returns:
+      None where `node` is no such constant, or is damaged, or has no such place.
+    """
+    if node.op != "Const" or "value" not in node.attr:
+        return None
+    tensor = node.attr["value"].tensor
+    sizes = [dim.size for dim in tensor.tensor_shape.dim]
+    texts = tensor.string_val
+    if tensor.dtype != DT_STRING or not texts or min(sizes, default=0) < 0:
+        return None
+    if not len(texts) <= math.prod(sizes) or not 0 <= index < math.prod(sizes):
+        return None
+    try:
+        return str(texts[min(index, len(texts) - 1)].decode("utf-8"))
+    except UnicodeDecodeError:
+        return None
+
+
+# Takes the voice from operations that print: what a stranger wrote stays off the terminal.
+#
+# They would write raw bytes, which a terminal obeys, between the lines of our own output and into
+# its JSON. Old models are full of them, and nothing is computed from what they print, so that they
+# are replaced and not refused.
+
+_PASSES_ON = "Print"  # Its first input; the others are printed.
+_ENDS = "PrintV2"  # It has no output.
+
+
+def silent_inputs(node: NodeDef) -> Sequence[str]:
+    """The inputs that a node has once it is silent; of one that does not print, all."""
+    if not _prints(node):
+        return list(node.input)
+    waits = [text for text in node.input if text.startswith("^")]
+    return [*data_inputs(node)[:1], *waits] if node.op == _PASSES_ON else waits
+
+
+def silence(node: NodeDef) -> None:
+    """Makes of a `Print` an `Identity`, and of a `PrintV2` a `NoOp`, in place.
+
+    One that prints into a file stays as it is, for `check_operations` to refuse.
+    """
+    if not _prints(node):
+        return
+    inputs = list(silent_inputs(node))
+    del node.input[:]
+    node.input.extend(inputs)
+    kept = "T" if node.op == _PASSES_ON else ""
+    for name in [name for name in node.attr if name != kept and not name.startswith("_")]:
+        del node.attr[name]
+    node.op = "Identity" if node.op == _PASSES_ON else "NoOp"
+
+
+def _prints(node: NodeDef) -> bool:
+    return node.op == _PASSES_ON or (node.op == _ENDS and is_harmless(node, {}))
+
+
+# The part of a graph that some tensors need: a graph as data, cut where it is fed.
+
+
+@dataclass(frozen=True, eq=False)
+class SubGraph:
+    """A part of a graph.
+
+    Attributes:
+      meta: the file that the graph is in.
+      names: the nodes that are needed.
+      feeds: those of the fed tensors that they take; it no longer computes them.
+      fed_nodes: the nodes of all fed tensors.
+    """
+
+    meta: MetaGraphFile
+    names: frozenset[str]
+    feeds: frozenset[str]
+    fed_nodes: frozenset[str]
+
+    @cached_property
+    def unfed(self) -> tuple[str, ...]:
+        """The placeholders without a default that still have to be fed, in the file's order."""
+        found = {name for name in self.names if self.meta.nodes[name].op in PLACEHOLDERS}
+        return tuple(f"{name}:0" for name in self.meta.nodes if name in found) if found else ()
+
+    @cached_property
+    def graph_def(self) -> GraphDef:
+        """The nodes in the file's order and the library functions they need.
+
+        They are on no device, and print nothing.
+        """
+        graph_def = GraphDef(versions=self.meta.proto.graph_def.versions)
+        for name, node in self.meta.nodes.items():
+            if name in self.names:
+                _copy_cleaned(node, graph_def.node.add(), self.fed_nodes)
+        _add_functions(self.meta, graph_def)
+        return graph_def
+
+
+def sub_graph(
+    meta: MetaGraphFile, fetches: Collection[str], feeds: Collection[str] = ()
+) -> SubGraph:
+    """Keeps what `fetches` are computed from, control inputs included, and nothing else.
+
+    A fed tensor ends the walk: it is left in the inputs of its consumers, and the node that
+    computed it is dropped unless another of its outputs is needed. As a fed node does not run,
+    nothing waits for it either: control inputs from it are dropped. Loops, also those that no
+    TensorFlow has made, end as each node is visited once.
+
+    Args:
+      meta: the file.
+      fetches: full tensor names, of nodes that exist.
+      feeds: likewise.
+
+    Raises:
+      CheckpointError: a node's input does not exist.
+    """
+    feeds = frozenset(feeds)
+    fed_nodes = frozenset(node_of(name) for name in feeds)
+    kept, taken = set[str](), set[str]()
+    waiting = [node_of(name) for name in fetches if name not in feeds]
+    while waiting:
+        node = waiting.pop()
+        if node in kept:
+            continue
+        kept.add(node)
+        for name in _inputs(meta, node, fed_nodes):
+            if name in feeds:
+                taken.add(name)
+            else:
+                waiting.append(node_of(name))
+    return SubGraph(meta, frozenset(kept), frozenset(taken), fed_nodes)
+
+
+def nodes_by_op(graph_def: GraphDef) -> dict[str, list[str]]:
+    """The names of the nodes of each operation; of a library function's, as `function/node`."""
+    found: dict[str, list[str]] = {}
+    for node in graph_def.node:
+        found.setdefault(node.op, []).append(node.name)
+    for function in graph_def.library.function:
+        for node in function.node_def:
+            found.setdefault(node.op, []).append(f"{function.signature.name}/{node.name}")
+    return found
+
+
+def reachable(meta: MetaGraphFile, nodes: Iterable[str]) -> set[str]:
+    """The nodes that some nodes stand on, they included; inputs that do not exist are left out."""
+    found = set[str]()
+    waiting = list(nodes)
+    while waiting:
+        name = waiting.pop()
+        if name not in found and name in meta.nodes:
+            found.add(name)
+            waiting += [node_of(text.removeprefix("^")) for text in meta.nodes[name].input]
+    return found
+
+
+def _inputs(meta: MetaGraphFile, node: str, fed_nodes: Collection[str]) -> Iterator[str]:
+    """The full names of the tensors that a node waits for, its control inputs as output 0."""
+    for text in silent_inputs(meta.nodes[node]):
+        name = text.removeprefix("^")
+        if node_of(name) not in meta.nodes:
+            raise CheckpointError(f"{meta.path} is damaged: {node} has an unknown input {text}")
+        if not (text.startswith("^") and name in fed_nodes):
+            yield name if ":" in name else f"{name}:0"
+
+
+def _copy_cleaned(
+    node: NodeDef, cleaned: NodeDef, fed_nodes: Collection[str] = frozenset()
+) -> None:
+    """Copies a node to the empty `cleaned`, without what ties it to where and when it was made.
+
+    Those are its device, its colocation with nodes that may be gone, and shapes that were
+    inferred by an older TensorFlow. Shapes of placeholders stay, as the graphs of old producers
+    (before version 24) have them nowhere else. What prints is made silent.
+    """
+    cleaned.CopyFrom(node)
+    silence(cleaned)
+    cleaned.ClearField("device")
+    cleaned.attr.pop("_class", None)
+    if node.op not in PLACEHOLDERS and node.op not in PLACEHOLDERS_WITH_DEFAULT:
+        cleaned.attr.pop("_output_shapes", None)
+    if fed_nodes and any(text.startswith("^") and text[1:] in fed_nodes for text in cleaned.input):
+        kept = [n for n in cleaned.input if not (n.startswith("^") and n[1:] in fed_nodes)]
+        del cleaned.input[:]
+        cleaned.input.extend(kept)
+
+
+def _add_functions(meta: MetaGraphFile, graph_def: GraphDef) -> None:
+    """Adds the library functions that the nodes of `graph_def` call, and those they call."""
+    library = {
+        function.signature.name: function for function in meta.proto.graph_def.library.function
+    }
+    added = set[str]()
+    waiting = [name for node in graph_def.node for name in called(node, library)]
+    while waiting:
+        name = waiting.pop()
+        if name in added:
+            continue
+        added.add(name)
+        waiting += [n for node in library[name].node_def for n in called(node, library)]
+        copy = graph_def.library.function.add()
+        copy.CopyFrom(library[name])
+        del copy.node_def[:]
+        for node in library[name].node_def:
+            _copy_cleaned(node, copy.node_def.add())

@@ -1,0 +1,385 @@
+"""What a meta graph says of its model, for whoever predicts with it.
+
+Where the graph does not say so itself: what could be fed and fetched, which an error line offers
+too. Also which checkpoint the variables are in, and whether it has a value for each of them.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from checkpoints.manifest import (
+    CLASS_NAMES_COLLECTION,
+    IMAGE_SHAPE_COLLECTION,
+    INPUT_SCALE_COLLECTION,
+    PREDICT_COLLECTION,
+    TRAINED_ON_COLLECTION,
+    verify_checkpoint,
+)
+from checkpoints.naming import INDEX_SUFFIX
+from errors import CheckpointError, first_few
+from metagraph.graph import SubGraph, reachable
+from metagraph.meta import (
+    PLACEHOLDERS,
+    PLACEHOLDERS_WITH_DEFAULT,
+    MetaGraphFile,
+    Signature,
+    choose_signature,
+    node_of,
+    read_signatures,
+)
+from metagraph.session import describe_tensors
+from metagraph.usage import (
+    HEADS,
+    Wiring,
+    dependence,
+    handled_iterators,
+    is_source,
+    likely_outputs,
+    most_likely,
+    plumbing,
+    wiring_of,
+)
+from metagraph.variables import VARIABLE_OPS, Variable, graph_variables, unavailable
+
+# What could be fed to and fetched from a graph that does not say so itself.
+#
+# Names of strangers' graphs mean nothing: a placeholder such as `save/Const` is no input of the
+# model. Where rows come from a queue, an iterator or a parser, its outputs can be fed in its place.
+
+_MAX_OUTPUTS = 10
+
+
+class Candidates(NamedTuple):
+    """Full names of tensors.
+
+    Attributes:
+      inputs: the model's placeholders: those of the signature first, then those without a default.
+      pipeline: what could be fed where the rows of the prediction come from a pipeline.
+      outputs: what could be fetched, the likeliest first.
+    """
+
+    inputs: tuple[str, ...]
+    pipeline: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+def find_candidates(
+    meta: MetaGraphFile, signed: Collection[str] = (), wanted: Sequence[str] = ()
+) -> Candidates:
+    """Looks through the whole graph; takes time in proportion to it.
+
+    Args:
+      meta: the file.
+      signed: the inputs that the signature names.
+      wanted: what is to be predicted; by default, the likeliest outputs.
+    """
+    wiring = wiring_of(meta)
+    left_out = plumbing(meta, wiring, results=HEADS)
+    inputs = _inputs(wiring, left_out, signed)
+    pipeline = _pipeline(wiring, left_out)
+    fed = (*pipeline, *inputs)
+    needs = dependence(wiring, fed, left_out)
+    likely = likely_outputs(wiring, needs)
+    predicted = [node_of(name) for name in wanted] or [x.name for x in likely if x.predicts]
+    return Candidates(
+        inputs=inputs,
+        pipeline=_needed(pipeline, fed, [needs.get(name, 0) for name in predicted]),
+        outputs=most_likely(likely, _MAX_OUTPUTS),
+    )
+
+
+def _inputs(wiring: Wiring, left_out: Collection[str], signed: Collection[str]) -> tuple[str, ...]:
+    ops = {f"{name}:0": node.op for name, node in wiring.nodes.items() if name not in left_out}
+    plain = [name for name, op in ops.items() if op in PLACEHOLDERS]
+    optional = [name for name, op in ops.items() if op in PLACEHOLDERS_WITH_DEFAULT]
+    return tuple(dict.fromkeys([*signed, *plain, *optional]))
+
+
+def _pipeline(wiring: Wiring, left_out: Collection[str]) -> tuple[str, ...]:
+    """The outputs of sources that the model takes, in the file's order."""
+    sources = [name for name, node in wiring.nodes.items() if is_source(node)]
+    return tuple(
+        tensor
+        for name in sources
+        for tensor in _taken_of(wiring, name, set(wiring.takers.get(name, ())).difference(left_out))
+    )
+
+
+def _taken_of(wiring: Wiring, name: str, takers: Collection[str]) -> list[str]:
+    """The outputs of a node that some of its takers take, in order."""
+    tensors = set[str]().union(*(wiring.tensors_taken(taker, name) for taker in takers))
+    return sorted(tensors, key=lambda tensor: int(tensor.rpartition(":")[2]))
+
+
+def _needed(pipeline: Sequence[str], fed: Sequence[str], needs: Collection[int]) -> tuple[str, ...]:
+    """Those of the pipeline's tensors that one of some nodes depends on."""
+    bits = {name: 1 << bit for bit, name in enumerate(fed)}
+    return tuple(name for name in pipeline if any(bits[name] & need for need in needs))
+
+
+def without_handles(
+    needed: SubGraph, unfed: Sequence[str], fetches: Sequence[str]
+) -> Iterator[str]:
+    """Placeholders to feed; in place of an iterator's handle, what comes out of the iterator.
+
+    Args:
+      needed: what the fetched tensors need.
+      unfed: the placeholders among it.
+      fetches: the fetched tensors.
+    """
+    if not unfed:
+        return
+    wiring = wiring_of(needed.meta)
+    for placeholder in unfed:
+        tensors = list(_from_handle(wiring, needed, node_of(placeholder), fetches))
+        yield from tensors or [placeholder]
+
+
+def _from_handle(
+    wiring: Wiring, needed: SubGraph, placeholder: str, fetches: Sequence[str]
+) -> Iterator[str]:
+    for iterator in handled_iterators(wiring, placeholder):
+        for source in dict.fromkeys(wiring.takers.get(iterator, ())):
+            if source not in needed.names or not is_source(wiring.nodes[source]):
+                continue
+            takers = needed.names.intersection(wiring.takers.get(source, ()))
+            taken = _taken_of(wiring, source, takers)
+            asked = [name for name in fetches if node_of(name) == source]
+            yield from (n for n in dict.fromkeys([*asked, *taken]) if n not in needed.feeds)
+
+
+# What a meta graph says of its model, for whoever predicts with it.
+
+
+class Classifier(NamedTuple):
+    """The two results of the signature that make a classifier.
+
+    Attributes:
+      probabilities: the tensor of each class's probability, float [N, K].
+      classes: the tensor of each row's class, integers [N].
+      num_classes: K, None where unknown.
+    """
+
+    probabilities: str
+    classes: str
+    num_classes: int | None
+
+
+class Model(NamedTuple):
+    """A model's own description; each part may be empty in a stranger's file.
+
+    Attributes:
+      signature: the one in use, an empty one where there is none.
+      signatures: the names of all there are.
+      predict: the tensors of the collection `predict`, the prediction first; none where a
+        signature was asked for, as then its outputs are the prediction.
+      class_names: in label order.
+      input_scale: what uint8 values are multiplied by before they are fed to the signature's
+        input.
+      trained_on: the name of a built-in data set.
+      classifier: None where the graph is something else.
+      image_shape: height, width and channels of the image that a row of the signature's input
+        holds, where the graph says so.
+    """
+
+    signature: Signature
+    signatures: tuple[str, ...]
+    predict: tuple[str, ...]
+    class_names: tuple[str, ...]
+    input_scale: float | None
+    trained_on: str | None
+    classifier: Classifier | None
+    image_shape: tuple[int, int, int] | None = None
+
+    @property
+    def inputs(self) -> Mapping[str, str]:
+        """Argument name -> tensor name, of the signature in use."""
+        return self.signature.inputs
+
+    @property
+    def outputs(self) -> Mapping[str, str]:
+        """Result name -> tensor name, of the signature in use."""
+        return self.signature.outputs
+
+    @property
+    def feed_keys(self) -> Mapping[str, str]:
+        """What a tensor may be called where it is fed; any tensor can be, an output too."""
+        return {**self.outputs, **self.inputs}
+
+    @property
+    def fetch_keys(self) -> Mapping[str, str]:
+        """What a tensor may be called where it is fetched."""
+        return {**self.inputs, **self.outputs}
+
+
+def read_model(meta: MetaGraphFile, signature: str | None = None) -> Model:
+    """Reads the signatures and the collections; entries that name no tensor are left out.
+
+    Args:
+      meta: the file.
+      signature: which one to use; None for `serving_default`, or else the only one.
+
+    Raises:
+      CheckpointError: there is no such signature.
+    """
+    signatures = read_signatures(meta)
+    chosen = choose_signature(meta, signatures, signature)
+    scales = meta.collection(INPUT_SCALE_COLLECTION).float_list.value
+    trained_on = _texts(meta, TRAINED_ON_COLLECTION)
+    predict = meta.collection(PREDICT_COLLECTION).node_list.value if signature is None else ()
+    return Model(
+        signature=chosen,
+        signatures=tuple(signatures),
+        predict=tuple(name for name in map(meta.find_tensor, predict) if name is not None),
+        class_names=_texts(meta, CLASS_NAMES_COLLECTION),
+        input_scale=scales[0] if scales else None,
+        trained_on=trained_on[0] if trained_on else None,
+        classifier=_classifier(meta, chosen.outputs),
+        image_shape=_image_shape(meta),
+    )
+
+
+def _classifier(meta: MetaGraphFile, outputs: Mapping[str, str]) -> Classifier | None:
+    """The results `probabilities` and `classes`, where they are what their names say."""
+    if not {"probabilities", "classes"} <= outputs.keys():
+        return None
+    try:
+        probabilities, classes = describe_tensors(
+            meta, (outputs["probabilities"], outputs["classes"])
+        )
+    except CheckpointError:
+        return None  # Whoever fetches them is told why they cannot be had.
+    shape = probabilities.shape or ()
+    if len(shape) != 2 or len(classes.shape or ()) != 1:
+        return None
+    if not (probabilities.dtype.is_floating and classes.dtype.is_integer):
+        return None
+    return Classifier(probabilities.name, classes.name, shape[1])
+
+
+def _image_shape(meta: MetaGraphFile) -> tuple[int, int, int] | None:
+    sizes = meta.collection(IMAGE_SHAPE_COLLECTION).int64_list.value
+    if len(sizes) != 3 or min(sizes) < 1:
+        return None
+    height, width, channels = sizes
+    return height, width, channels
+
+
+def _texts(meta: MetaGraphFile, key: str) -> tuple[str, ...]:
+    values = meta.collection(key).bytes_list.value
+    return tuple(value.decode("utf-8", errors="replace") for value in values)
+
+
+# What an error line offers: tensors that could be fed or fetched in place of what was asked.
+
+_MAX_NAMED = 5
+
+
+def described(meta: MetaGraphFile, names: Sequence[str]) -> str:
+    """Tensors with their types; without, where one has an operation that this TensorFlow lacks."""
+    try:
+        infos = map(str, describe_tensors(meta, names[:_MAX_NAMED]))
+        return first_few([*infos, *names[_MAX_NAMED:]], _MAX_NAMED)
+    except CheckpointError:
+        return first_few(names, _MAX_NAMED)
+
+
+def feedable(meta: MetaGraphFile, model: Model, fetches: Sequence[str]) -> str:
+    """What could be fed for `fetches`, as the end of a line; empty where there is nothing."""
+    found = find_candidates(meta, [*model.inputs.values()], fetches)
+    names = (*found.inputs, *found.pipeline)
+    return f", and the graph has {described(meta, names)}" if names else ""
+
+
+def fetchable(meta: MetaGraphFile, model: Model, flag: str = "--fetch") -> str:
+    """What could be fetched, the likeliest as a flag, as the end of a line."""
+    if model.signatures and not model.signature.name:
+        return f", or a signature with --signature: {first_few(model.signatures, _MAX_NAMED)}"
+    names = find_candidates(meta).outputs
+    if not names:
+        return " (--list shows the graph)"
+    others = f"; or {', '.join(names[1:_MAX_NAMED])}" if names[1:] else ""
+    return f", such as {flag}={names[0]}{others}"
+
+
+# Which checkpoint a model's variables are in, and whether it has a value for each of them.
+
+_MAX_SHOWN = 100
+
+
+class CheckpointState(NamedTuple):
+    """What is known of a checkpoint before any value is read.
+
+    Attributes:
+      prefix: of its files.
+      problems: a line for each variable without a value, or one for all of them.
+      unneeded: a line for each further one that no output needs, such as an optimizer's.
+    """
+
+    prefix: str
+    problems: Sequence[str]
+    unneeded: Sequence[str] = ()
+
+
+def checkpoint_of(meta: MetaGraphFile) -> str | None:
+    """The prefix of the checkpoint that a graph's variables are in; None where it has none."""
+    return meta.prefix if any(n.op in VARIABLE_OPS for n in meta.nodes.values()) else None
+
+
+def checkpoint_state(meta: MetaGraphFile, outputs: Sequence[str]) -> CheckpointState | None:
+    """Looks into the checkpoint's index, and at the sizes of its files; None without variables.
+
+    Args:
+      meta: the graph.
+      outputs: the tensors that are its predictions, or may be; none where that is not known, and
+        then each variable is needed.
+    """
+    if checkpoint_of(meta) is None:
+        return None
+    try:
+        verify_checkpoint(meta.prefix, [INDEX_SUFFIX])
+        needed, others = _parted(meta, outputs)
+        problems = unavailable(meta, needed)
+        return CheckpointState(meta.prefix, problems, unavailable(meta, others))
+    except CheckpointError as error:
+        return CheckpointState(meta.prefix, [str(error)])
+
+
+def _parted(
+    meta: MetaGraphFile, outputs: Sequence[str]
+) -> tuple[Sequence[Variable], Sequence[Variable]]:
+    """The variables that some outputs need, and the others."""
+    variables = graph_variables(meta)
+    if not outputs:
+        return variables, []
+    taken = reachable(meta, map(node_of, outputs))
+    needed = [variable for variable in variables if variable.name in taken]
+    return needed, [variable for variable in variables if variable.name not in taken]
+
+
+def state_record(meta: MetaGraphFile, state: CheckpointState | None) -> dict[str, Any]:
+    """For JSON: `meta`, `checkpoint` (null without variables), `problems` and `unneeded`, lines."""
+    return {
+        "meta": meta.path,
+        "checkpoint": state and state.prefix,
+        "problems": [] if state is None else [*state.problems],
+        "unneeded": [] if state is None else [*state.unneeded],
+    }
+
+
+def state_text(state: CheckpointState | None) -> str:
+    """Lines for people, for the end of a list; empty without variables."""
+    if state is None:
+        return ""
+    text = f"\ncheckpoint\n  {state.prefix} "
+    if state.problems:
+        text += "lacks values" + _lines(state.problems)
+    else:
+        text += "has a value for each variable" + (" that is needed" if state.unneeded else "")
+    if state.unneeded:
+        text += "\nno value is stored, and no output needs it" + _lines(state.unneeded)
+    return text
+
+
+def _lines(texts: Sequence[str]) -> str:
+    return first_few([f"\n  {text}" for text in texts], _MAX_SHOWN, "")

@@ -1,0 +1,402 @@
+"""What fills the lookup tables that some tensors need: constants, a vocabulary, the checkpoint.
+
+A vocabulary is a text file that the user named, or one that a SavedModel brings along.
+"""
+
+import os
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+from tensorflow.core.protobuf.meta_graph_pb2 import AssetFileDef
+
+from checkpoints.file_io import check_fetched, read_bounded
+from errors import CheckpointError
+from metagraph.graph import (
+    Output,
+    SubGraph,
+    View,
+    attribute_of,
+    data_inputs,
+    source,
+    sub_graph,
+    text_at,
+    views,
+)
+from metagraph.meta import MetaGraphFile, node_of
+from metagraph.parsing import GRAPH_SUFFIXES
+from metagraph.variables import ASSIGN_OPS, Stored, stored_source
+
+# The files that a SavedModel brings along: those in its own folder of assets, and no others.
+#
+# Format: `AssetFileDef` in `tensorflow/core/protobuf/meta_graph.proto`.
+
+_FOLDER = "assets"
+
+
+def bundled_asset(meta: MetaGraphFile, name: str) -> str | None:
+    """The path of a SavedModel's asset; None where it has none of that name.
+
+    A link out of the model's folder is one too, for `check_inside` to refuse.
+
+    Args:
+      meta: the model.
+      name: as the file has it. One that leads out of the folder is none.
+    """
+    if name != re.split(r"[/\\]", name)[-1] or name in ("", ".", "..") or "\0" in name:
+        return None
+    folder, file = os.path.split(meta.path)
+    path = os.path.join(folder, _FOLDER, name)
+    if not file.endswith(GRAPH_SUFFIXES):
+        return None
+    # Of a file that a link leads to elsewhere, not even whether it exists is asked.
+    return path if not _is_inside(path) or tf.io.gfile.exists(path) else None
+
+
+def check_inside(path: str, name: str) -> None:
+    """Sees that an asset is no link to a file elsewhere, such as one that the user keeps secret.
+
+    Args:
+      path: what `bundled_asset` has returned.
+      name: what the user may call the asset.
+
+    Raises:
+      CheckpointError: it is one; the message says how to read it all the same.
+    """
+    if not _is_inside(path):
+        target = os.path.realpath(path)
+        raise CheckpointError(
+            f"{path} is a link out of the model's folder, to {target}: if that is the file, name "
+            f"it with --asset {name}={target}"
+        )
+
+
+def _is_inside(path: str) -> bool:
+    """Whether an asset, with its links followed, is in the model's folder."""
+    model = os.path.dirname(os.path.dirname(path))
+    return os.path.realpath(path).startswith(os.path.join(os.path.realpath(model), ""))
+
+
+# Keys and values of a lookup table, from a text file that the user named.
+#
+# What `InitializeTableFromTextFile` does in TensorFlow, here done by us: a file of a stranger's
+# graph opens no file. Its attributes: `tensorflow/core/ops/lookup_ops.cc`; how lines are read:
+# `tensorflow/core/kernels/lookup_util.cc`.
+
+MAX_BYTES = 1 << 27
+_LINE_NUMBER = -1
+_WHOLE_LINE = -2
+_INTEGER = re.compile(rb"\s*[-+]?[0-9]{1,20}\s*")
+Array = np.ndarray[Any, Any]
+
+
+class TextFormat(NamedTuple):
+    """What a line of the file gives.
+
+    Attributes:
+      key_index: -2 the whole line, -1 the line's number, else the column.
+      value_index: likewise.
+      vocab_size: how many lines; -1 for all there are.
+      delimiter: between columns.
+      offset: added to the line's number.
+    """
+
+    key_index: int
+    value_index: int
+    vocab_size: int = -1
+    delimiter: str = "\t"
+    offset: int = 0
+
+
+def read_vocabulary(
+    path: str, text: TextFormat, key_dtype: tf.DType, value_dtype: tf.DType
+) -> tuple[Array, Array]:
+    """Reads keys and values, [lines] each, of the dtypes asked for.
+
+    Raises:
+      CheckpointError: the file is missing, longer than MAX_BYTES, or does not fit the format; the
+        message names the line.
+    """
+    lines = _lines(path, text.vocab_size)
+    return (
+        _column(path, lines, text, text.key_index, key_dtype),
+        _column(path, lines, text, text.value_index, value_dtype),
+    )
+
+
+def _lines(path: str, vocab_size: int) -> list[bytes]:
+    """The lines, at least one; carriage returns are dropped wherever they stand."""
+    check_fetched(path)
+    lines = read_bounded(path, MAX_BYTES).replace(b"\r", b"").split(b"\n")
+    if not lines[-1]:
+        lines.pop()
+    if not lines:  # TensorFlow fills no table with nothing.
+        raise CheckpointError(f"{path} is empty: a vocabulary has at least one line")
+    if vocab_size >= 0:
+        if len(lines) < vocab_size:
+            raise CheckpointError(
+                f"{path} has {len(lines)} lines, its table is made for {vocab_size}"
+            )
+        del lines[vocab_size:]
+    if b"" in lines:
+        raise CheckpointError(f"{path}, line {lines.index(b'') + 1}: it is empty")
+    return lines
+
+
+def _column(
+    path: str, lines: Sequence[bytes], text: TextFormat, index: int, dtype: tf.DType
+) -> Array:
+    """What `index` means in each line, [lines]."""
+    if index == _LINE_NUMBER and dtype.is_integer:
+        return np.asarray(np.arange(len(lines)) + text.offset, dtype.as_numpy_dtype)
+    if index == _WHOLE_LINE and dtype == tf.string:
+        return np.array(lines, object)
+    if index < 0 or not (dtype == tf.string or dtype.is_integer or dtype.is_floating):
+        raise CheckpointError(f"{path} cannot give {dtype.name} values by the index {index}")
+    values = np.empty(len(lines), object if dtype == tf.string else dtype.as_numpy_dtype)
+    delimiter = text.delimiter.encode() or b"\t"
+    for row, line in enumerate(lines):
+        fields = line.split(delimiter)
+        try:
+            values[row] = _parsed(fields[index], dtype)
+        except (IndexError, ValueError, OverflowError) as error:
+            raise CheckpointError(
+                f"{path}, line {row + 1}: expected {dtype.name} in column {index} of those that "
+                f"{text.delimiter!r} parts, found {line[:80]!r}"
+            ) from error
+    return values
+
+
+def _parsed(field: bytes, dtype: tf.DType) -> bytes | int | float:
+    if dtype == tf.string:
+        return field
+    if dtype.is_floating:
+        return float(field)
+    if not _INTEGER.fullmatch(field):
+        raise ValueError(field)
+    return int(field)
+
+
+# What fills the lookup tables that some tensors need: constants, a vocabulary, the checkpoint.
+#
+# A table is empty until its initializer has run. One that computes keys and values in the graph is
+# run; one that reads a text file is not: its file may be read only where the user names it, or
+# where it is an asset of the SavedModel itself, and then it is us who read it.
+
+_COMPUTED = frozenset(
+    {"InitializeTable", "InitializeTableV2", "LookupTableImport", "LookupTableImportV2"}
+)
+_FROM_TEXT = frozenset({"InitializeTableFromTextFile", "InitializeTableFromTextFileV2"})
+_FILLING = _COMPUTED | _FROM_TEXT
+_TABLE = re.compile(r"(Mutable|MutableDense)?HashTable(OfTensors)?(V2)?")
+_READS = frozenset({"ReadVariableOp", "VarHandleOp", "Variable", "VariableV2"})
+_ASSETS_OF_1 = "saved_model_assets"  # The collection of TensorFlow 1; later a field of its own.
+
+
+class ByRun(NamedTuple):
+    """A table that is filled by running a node of the graph.
+
+    Attributes:
+      table: its node.
+      node: what to run.
+    """
+
+    table: str
+    node: str
+
+
+class ByFile(NamedTuple):
+    """A table that is filled from a text file.
+
+    Attributes:
+      table: its node.
+      names: what the file goes by: its tensor, its path where the graph was made, its base name.
+      bundled: the file of the SavedModel; None where there is none.
+      text: what a line of it gives.
+    """
+
+    table: str
+    names: Sequence[str]
+    bundled: str | None
+    text: TextFormat
+
+
+class ByCheckpoint(NamedTuple):
+    """A table whose keys and values are in the checkpoint.
+
+    Attributes:
+      table: its node.
+      keys: where its keys are.
+      values: where their values are.
+    """
+
+    table: str
+    keys: Stored
+    values: Stored
+
+
+Filling: TypeAlias = ByRun | ByFile | ByCheckpoint
+
+
+def with_tables(
+    meta: MetaGraphFile, fetches: Collection[str], feeds: Collection[str]
+) -> tuple[SubGraph, list[Filling]]:
+    """What `fetches` need, and what fills the tables among it, which may need more.
+
+    Raises:
+      CheckpointError: a node's input does not exist.
+    """
+    needed = sub_graph(meta, fetches, feeds)
+    tables = _tables(meta, needed)
+    if not tables:
+        return needed, []
+    all_fillings = list(_fillings(meta))
+    while True:
+        fillings = _chosen(meta, all_fillings, tables)
+        runs = [f"{filling.node}:0" for filling in fillings if isinstance(filling, ByRun)]
+        needed = sub_graph(meta, [*fetches, *runs], feeds)
+        more = _tables(meta, needed)
+        if more == tables:
+            return needed, fillings
+        tables = more
+
+
+def vocabulary_path(filling: ByFile, assets: Mapping[str, str]) -> str:
+    """The file that a table is filled from: the one the user gave, or the SavedModel's own.
+
+    Args:
+      filling: of the table.
+      assets: the user's files, by any of `filling.names`.
+
+    Raises:
+      CheckpointError: there is none.
+    """
+    for name in filling.names:
+        if name in assets:
+            return assets[name]
+    names = filling.names or [filling.table]
+    if filling.bundled is not None:
+        check_inside(filling.bundled, names[-1])
+        return filling.bundled
+    raise CheckpointError(
+        f"table {filling.table} needs its vocabulary file, {names[0]} where the graph was made: "
+        f"name it with --asset {names[-1]}=<path>"
+    )
+
+
+def _tables(meta: MetaGraphFile, needed: SubGraph) -> set[str]:
+    return {name for name in needed.names if _TABLE.fullmatch(meta.nodes[name].op)}
+
+
+def _chosen(
+    meta: MetaGraphFile, fillings: Iterable[Filling], tables: Collection[str]
+) -> list[Filling]:
+    """One filling for each of the tables that has any.
+
+    The checkpoint goes first, then what the graph's collection of initializers names. Two nodes of
+    one shared name are one table.
+    """
+    listed = set(meta.collection("table_initializer").node_list.value)
+    by_table: dict[str, list[Filling]] = {}
+    for filling in fillings:
+        by_table.setdefault(_identity(meta.nodes[filling.table]), []).append(filling)
+    chosen: list[Filling] = []
+    seen = set[str]()
+    for table in (name for name in meta.nodes if name in tables):
+        identity = _identity(meta.nodes[table])
+        if identity in by_table and identity not in seen:
+            seen.add(identity)
+            best = min(by_table[identity], key=lambda filling: _rank(filling, listed))
+            chosen.append(best._replace(table=table))
+    return chosen
+
+
+def _rank(filling: Filling, listed: Collection[str]) -> int:
+    if isinstance(filling, ByCheckpoint):
+        return 0
+    return 1 if isinstance(filling, ByRun) and filling.node in listed else 2
+
+
+def _identity(table: NodeDef) -> str:
+    """What two nodes of the same table have in common."""
+    shared = attribute_of(table, "shared_name").s.decode("utf-8", errors="replace")
+    return f"shared {shared}" if shared else f"node {table.name}"
+
+
+def _fillings(meta: MetaGraphFile) -> Iterator[Filling]:
+    """Whatever in the graph, or in a function that it calls, fills a table."""
+    for view in views(meta, _FILLING):
+        for node in view.nodes.values():
+            inputs = data_inputs(node) if node.op in _FILLING else []
+            if len(inputs) < 2:
+                continue
+            table = source(view, inputs[0])
+            if table is None or table.view.caller is not None:
+                continue
+            if not _TABLE.fullmatch(table.node.op):
+                continue
+            if node.op in _FROM_TEXT:
+                yield _by_file(meta, view, node, table.node.name)
+            elif len(inputs) == 3:
+                yield _computed(view, node, table.node.name)
+
+
+def _computed(view: View, node: NodeDef, table: str) -> ByRun | ByCheckpoint:
+    """A table whose keys and values come as tensors, which a saver may have restored."""
+    _, keys_input, values_input = data_inputs(node)
+    keys, values = stored_source(view, keys_input), stored_source(view, values_input)
+    if keys is not None and values is not None:
+        return ByCheckpoint(table, keys, values)
+    return ByRun(table, view.root_of(node))
+
+
+def _by_file(meta: MetaGraphFile, view: View, node: NodeDef, table: str) -> ByFile:
+    text = TextFormat(
+        key_index=attribute_of(node, "key_index").i,
+        value_index=attribute_of(node, "value_index").i,
+        vocab_size=attribute_of(node, "vocab_size").i if "vocab_size" in node.attr else -1,
+        delimiter=attribute_of(node, "delimiter").s.decode("utf-8", errors="replace") or "\t",
+        offset=attribute_of(node, "offset").i,
+    )
+    found = _file_name(meta, source(view, data_inputs(node)[1]))
+    if found is None or found.name is None:
+        return ByFile(table, (), None, text)
+    names = [found.name, node_of(found.name)]
+    path = text_at(found.node, 0)
+    bundled = None
+    for asset in _assets(meta):
+        if asset.tensor_info.name == found.name:
+            path = path or asset.filename
+            bundled = bundled_asset(meta, asset.filename)
+    if path:
+        names = [path, *names, re.split(r"[/\\]", path)[-1]]
+    return ByFile(table, tuple(names), bundled, text)
+
+
+def _file_name(meta: MetaGraphFile, found: Output | None) -> Output | None:
+    """The tensor that a file's name comes from: SavedModels keep it in a variable."""
+    if found is None or found.node.op not in _READS:
+        return found
+    if found.node.op == "ReadVariableOp":
+        found = source(found.view, data_inputs(found.node)[0])
+    if found is None or found.view.caller is not None:
+        return None
+    for node in meta.nodes.values():
+        inputs = data_inputs(node) if node.op in ASSIGN_OPS else []
+        if len(inputs) == 2 and node_of(inputs[0]) == found.node.name:
+            return source(found.view, inputs[1])
+    return None
+
+
+def _assets(meta: MetaGraphFile) -> Iterator[AssetFileDef]:
+    """The files that a SavedModel says it has."""
+    yield from meta.proto.asset_file_def
+    for content in meta.collection(_ASSETS_OF_1).any_list.value:
+        try:
+            yield AssetFileDef.FromString(content.value)
+        except DecodeError:
+            continue

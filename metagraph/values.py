@@ -1,0 +1,262 @@
+"""What is put into a graph: placeholders for what is fed, and the values of a checkpoint."""
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import tensorflow as tf
+from tensorflow.core.framework.graph_pb2 import GraphDef
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+
+from checkpoints.reader import Array, CheckpointReader
+from errors import CheckpointError
+from metagraph.graph import attribute_of
+from metagraph.meta import PLACEHOLDERS, PLACEHOLDERS_WITH_DEFAULT, MetaGraphFile, node_of
+from metagraph.tables import ByCheckpoint, ByFile, ByRun, Filling, read_vocabulary, vocabulary_path
+from metagraph.variables import RESOURCE_VARIABLE, VARIABLE_OPS, read_values, variable_of
+
+_NAME = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*")  # As tf.Operation has it.
+
+
+def is_node_name(name: str) -> bool:
+    """Whether TensorFlow takes it as the name of a new node."""
+    return _NAME.fullmatch(name) is not None
+
+
+def free_scope(meta: MetaGraphFile, scope: str) -> str:
+    """A scope for what is added to a file's graph, as of `free_among`."""
+    return free_among(meta.nodes, scope)
+
+
+def free_among(taken: Iterable[str], scope: str) -> str:
+    """`scope`, or `scope_1` and so on where one of the names that are taken is it or is in it.
+
+    Names that differ in case only are the same to TensorFlow.
+    """
+    tops = {name.partition("/")[0].lower() for name in taken}
+    free, number = scope, 0
+    while free.lower() in tops:
+        number += 1
+        free = f"{scope}_{number}"
+    return free
+
+
+def placeholder(
+    meta: MetaGraphFile,
+    name: str,
+    dtype: tf.DType,
+    shape: Sequence[int | None] | None,
+    scope: str,
+    default: tf.Tensor | None = None,
+) -> tf.Tensor:
+    """A placeholder to feed a tensor of the file by, in the default graph.
+
+    Args:
+      meta: the file.
+      name: of the tensor, in full.
+      dtype: no reference type.
+      shape: None for sizes, or a rank, that are not known.
+      scope: a `free_scope`, for what cannot have the tensor's own name.
+      default: its value where it is not fed; None where it has to be.
+
+    Raises:
+      CheckpointError: it is a resource or a variant, of which there are no values to feed.
+    """
+    if dtype in (tf.resource, tf.variant):
+        raise CheckpointError(f"{name} cannot be fed: it is a {dtype.name}")
+    node = node_of(name)
+    # A fed placeholder is not imported: its name is free. Not all names of files are allowed here.
+    own = PLACEHOLDERS if default is None else PLACEHOLDERS | PLACEHOLDERS_WITH_DEFAULT
+    if meta.nodes[node].op not in own or not is_node_name(node):
+        node = f"{scope}/value"
+    if default is not None:
+        return tf.compat.v1.placeholder_with_default(default, shape, name=node)
+    return tf.compat.v1.placeholder(dtype, shape, name=node)
+
+
+def stand_in(meta: MetaGraphFile, name: str, value: tf.Tensor) -> tf.Tensor:
+    """What the consumers of a fed tensor take in its place.
+
+    For a variable that is a variable of our own, assigned in each run before anyone sees it, as
+    some of them may take a reference or a handle and not a value.
+
+    Args:
+      meta: the file.
+      name: of the tensor, in full.
+      value: its `placeholder`.
+    """
+    op = meta.nodes[node_of(name)].op
+    if op not in VARIABLE_OPS:
+        return value
+    dtype, shape, scope = value.dtype, value.shape, value.op.name
+    if op != RESOURCE_VARIABLE:
+        ref = tf.raw_ops.VariableV2(shape=shape, dtype=dtype, name=f"{scope}/variable")
+        return tf.raw_ops.Assign(ref=ref, value=value, validate_shape=False, name=f"{scope}/assign")
+    handle = tf.raw_ops.VarHandleOp(dtype=dtype, shape=shape, name=f"{scope}/variable")
+    assign = tf.raw_ops.AssignVariableOp(resource=handle, value=value, name=f"{scope}/assign")
+    with tf.control_dependencies([assign]):
+        return tf.identity(handle, name=f"{scope}/assigned")
+
+
+# Puts the values of a checkpoint into a graph, by operations of our own that join its import.
+
+_BYTES_A_STEP = 64 << 20
+_TABLE_DTYPES = ("key_dtype", "value_dtype")
+
+
+class Step(NamedTuple):
+    """Operations to run at once, by name, with the values of the tensors they are fed."""
+
+    targets: Sequence[str]
+    feeds: Mapping[str, Array]
+
+
+class _TableImport(NamedTuple):
+    """Puts what is fed to `keys` and `values` into the table of `filling`."""
+
+    filling: ByFile | ByCheckpoint
+    keys: str
+    values: str
+    op: str
+
+
+class Restoring:
+    """The nodes that give a graph its values, and the values.
+
+    They are added to the graph as data, before it is imported: built one by one in Python, they
+    would take longer than all of the import.
+    """
+
+    def __init__(
+        self,
+        meta: MetaGraphFile,
+        names: Collection[str],
+        fillings: Sequence[Filling],
+        scope: str,
+    ) -> None:
+        """Makes the nodes.
+
+        Args:
+          meta: the file.
+          names: the nodes of it that are imported.
+          fillings: of the tables among them.
+          scope: of names that no node of the file has.
+        """
+        self.graph_def = GraphDef()
+        self._meta = meta
+        self._scope = scope
+        found = [n for name, n in meta.nodes.items() if name in names and n.op in VARIABLE_OPS]
+        self._assigned = [(variable_of(meta, node), *self._assign(node)) for node in found]
+        self._imports = [self._fill(f) for f in fillings if not isinstance(f, ByRun)]
+        self._runs = [f.node for f in fillings if isinstance(f, ByRun)]
+
+    @property
+    def fills_tables(self) -> bool:
+        """Whether there are tables to fill, for which operations of the graph may be run."""
+        return bool(self._imports or self._runs)
+
+    def steps(self, assets: Mapping[str, str]) -> list[Step]:
+        """Reads the values; the steps are to be run in this order.
+
+        Raises:
+          CheckpointError: a value is missing, damaged or does not fit; no table takes an asset.
+        """
+        self._check_assets(assets)
+        filled: dict[str, Array] = {}
+        for table in self._imports:
+            filled[table.keys], filled[table.values] = self._contents(table.filling, assets)
+        steps = [
+            *self._assignments(),
+            Step([table.op for table in self._imports], filled),
+            Step(self._runs, {}),
+        ]
+        return [step for step in steps if step.targets]
+
+    def _assignments(self) -> Iterator[Step]:
+        """Reads the variables; of many large ones, some are assigned at a time.
+
+        So the values of one step can be freed before those of the next are copied.
+        """
+        values = read_values(self._meta, [variable for variable, _, _ in self._assigned])
+        targets, feeds, size = list[str](), dict[str, Array](), 0
+        for variable, fed, op in self._assigned:
+            value = values.pop(variable.name)
+            if targets and size + value.nbytes > _BYTES_A_STEP:
+                yield Step(targets, feeds)
+                targets, feeds, size = [], {}, 0
+            targets.append(op)
+            feeds[fed] = value
+            size += value.nbytes
+        yield Step(targets, feeds)
+
+    def _check_assets(self, assets: Mapping[str, str]) -> None:
+        files = [table.filling for table in self._imports if isinstance(table.filling, ByFile)]
+        known = {name: None for file in files for name in file.names}
+        for name in assets:
+            if name not in known:
+                taken = f"it takes {', '.join(known)}" if known else "it takes no file"
+                raise CheckpointError(
+                    f"--asset {name}: {self._meta.path} has no such file; {taken}"
+                )
+
+    def _assign(self, variable: NodeDef) -> tuple[str, str]:
+        """Adds an assignment; returns the tensor to feed and the operation to run."""
+        dtype = attribute_of(variable, "dtype").type
+        value = self._placeholder(dtype)
+        if variable.op == RESOURCE_VARIABLE:
+            assign = self._node("AssignVariableOp", [variable.name, value])
+            assign.attr["dtype"].type = dtype
+        else:
+            assign = self._node("Assign", [variable.name, value])
+            assign.attr["T"].type = dtype
+            assign.attr["validate_shape"].b = False  # The shape has been compared already.
+        return f"{value}:0", assign.name
+
+    def _fill(self, filling: ByFile | ByCheckpoint) -> _TableImport:
+        """Adds what fills a table."""
+        table = self._meta.nodes[filling.table]
+        dtypes = [attribute_of(table, name).type for name in _TABLE_DTYPES]
+        keys, values = (self._placeholder(dtype) for dtype in dtypes)
+        is_file = isinstance(filling, ByFile)
+        op = "InitializeTable" if is_file else "LookupTableImport"
+        version = "V2" if table.op.endswith("V2") else ""
+        fill = self._node(op + version, [table.name, keys, values])
+        for name, dtype in zip(
+            ("Tkey", "Tval") if is_file else ("Tin", "Tout"), dtypes, strict=True
+        ):
+            fill.attr[name].type = dtype
+        return _TableImport(filling, f"{keys}:0", f"{values}:0", fill.name)
+
+    def _placeholder(self, dtype: int) -> str:
+        node = self._node("Placeholder", [])
+        node.attr["dtype"].type = dtype
+        return str(node.name)
+
+    def _node(self, op: str, inputs: Sequence[str]) -> NodeDef:
+        name = f"{self._scope}/{len(self.graph_def.node)}"
+        return self.graph_def.node.add(name=name, op=op, input=inputs)
+
+    def _contents(
+        self, filling: ByFile | ByCheckpoint, assets: Mapping[str, str]
+    ) -> tuple[Array, Array]:
+        """The keys and values of a table."""
+        table = self._meta.nodes[filling.table]
+        dtypes = [_dtype(self._meta, attribute_of(table, name).type) for name in _TABLE_DTYPES]
+        if isinstance(filling, ByFile):
+            return read_vocabulary(vocabulary_path(filling, assets), filling.text, *dtypes)
+        reader = CheckpointReader(self._meta.prefix)
+        keys = (filling.keys.key, filling.values.key)
+        for key, dtype in zip(keys, dtypes, strict=True):
+            if reader.dtypes.get(key) != dtype:
+                raise CheckpointError(
+                    f"{self._meta.prefix} lacks {key}, {dtype.name} of the table {filling.table}"
+                )
+        reader.check_sizes(keys)
+        return reader.read(keys[0]), reader.read(keys[1])
+
+
+def _dtype(meta: MetaGraphFile, number: int) -> tf.DType:
+    try:
+        return tf.as_dtype(number)
+    except TypeError as error:
+        raise CheckpointError(f"{meta.path} is damaged: there is no dtype {number}") from error

@@ -1,0 +1,406 @@
+"""The values of a graph's variables, from its checkpoint.
+
+Where in the checkpoint each value is, the saver of the graph itself says.
+"""
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+
+from checkpoints.reader import Array, CheckpointReader
+from errors import CheckpointError, first_few
+from metagraph.graph import (
+    Output,
+    View,
+    attribute_of,
+    data_inputs,
+    reachable,
+    source,
+    text_at,
+    views,
+)
+from metagraph.meta import MetaGraphFile, format_shape, node_of, variable_definitions
+
+# Where in a checkpoint the value of each variable is, by the saver of the graph itself.
+#
+# A Saver may store a variable under any name (one built from a dict, for moving averages) and as a
+# slice of a larger tensor (partitioned variables). What it does stands in its restore operations,
+# which are read here as data and never run:
+#
+#   Assign(variable, [Identity, Reshape or Cast of] RestoreV2(prefix, names, slices):k)
+
+ASSIGN_OPS = frozenset({"Assign", "AssignVariableOp"})
+RESTORE_OPS = frozenset({"Restore", "RestoreSlice", "RestoreV2"})
+_CAST = "Cast"
+OBJECT_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"  # Of the keys that tf.train.Checkpoint writes.
+_SLICE_SPEC = re.compile(r"\d{1,18}( \d{1,18})* (-|\d{1,18},\d{1,18})(:(-|\d{1,18},\d{1,18}))*")
+
+
+class Part(NamedTuple):
+    """A slice of a tensor.
+
+    Attributes:
+      full_shape: of the tensor.
+      starts: of the slice, in each dimension.
+      sizes: likewise.
+    """
+
+    full_shape: tuple[int, ...]
+    starts: tuple[int, ...]
+    sizes: tuple[int, ...]
+
+
+class Stored(NamedTuple):
+    """Where a value is in a checkpoint.
+
+    Attributes:
+      key: of the tensor.
+      part: the slice of it; None for all of it.
+      reshaped: whether the saver gives it the variable's shape, whatever its own.
+      cast: whether the saver gives it the variable's dtype, whatever its own.
+    """
+
+    key: str
+    part: Part | None = None
+    reshaped: bool = False
+    cast: bool = False
+
+
+def checkpoint_keys(
+    meta: MetaGraphFile, variables: Collection[str], held: Collection[str]
+) -> dict[str, Stored]:
+    """Where the values of variables are.
+
+    What the file's saver says goes before all; what it says of a variable holds even where the
+    checkpoint lacks the key, as another value would be the wrong one. Of a variable that it does
+    not name, the first of these that the checkpoint holds: its own name, its shared name, the
+    name of an object-based checkpoint, its slice of a partitioned variable, and what all other
+    restore operations of the graph agree on.
+
+    Args:
+      meta: the file.
+      variables: the names of nodes of it.
+      held: the keys of the checkpoint.
+
+    Returns:
+      Variable -> place; where the checkpoint holds none of them, the variable's own name.
+    """
+    own, others = _own_and_others(meta)
+    missing = [name for name in variables if name not in own]
+    parts = _parts(meta) if any(name not in held for name in missing) else {}
+    keys = {name: own[name] for name in variables if name in own}
+    for name in missing:
+        candidates = [*_own_names(meta, name)]
+        candidates += [parts[name]] if name in parts else []
+        candidates += others.get(name, [])
+        found = (stored for stored in candidates if stored.key in held)
+        keys[name] = next(found, candidates[0])
+    return keys
+
+
+def saver_keys(meta: MetaGraphFile) -> dict[str, Stored]:
+    """The variables that the file's saver stores, each with its place; no other variable."""
+    return _own_and_others(meta)[0]
+
+
+def stored_source(view: View, text: str) -> Stored | None:
+    """Where in a checkpoint a node's input is restored from; None where it is not, or damaged."""
+    value = source(view, text)
+    if value is None or value.node.op != _CAST or not data_inputs(value.node):
+        return None if value is None else _restored(value)
+    before = source(value.view, data_inputs(value.node)[0])
+    stored = None if before is None else _restored(before)
+    return stored and stored._replace(cast=True, reshaped=stored.reshaped or value.reshaped)
+
+
+def _own_and_others(meta: MetaGraphFile) -> tuple[dict[str, Stored], dict[str, list[Stored]]]:
+    """As `_saver_mappings`; where no saver is named, what all restore operations agree on is it."""
+    own, others = _saver_mappings(meta)
+    if not own and others:
+        own = {name: found[0] for name, found in others.items() if len(found) == 1}
+    return own, others
+
+
+def _saver_mappings(meta: MetaGraphFile) -> tuple[dict[str, Stored], dict[str, list[Stored]]]:
+    """Variable -> place, by the file's saver, and by any other restore operation of the graph."""
+    saver = _saver_nodes(meta)
+    own: dict[str, Stored] = {}
+    others: dict[str, list[Stored]] = {}
+    for root, variable, stored in _assignments(meta):
+        if root in saver:
+            own.setdefault(variable, stored)
+        elif stored not in others.setdefault(variable, []):
+            others[variable].append(stored)
+    return own, others
+
+
+def _saver_nodes(meta: MetaGraphFile) -> Collection[str]:
+    """The nodes that the file's saver would run to restore."""
+    node = node_of(meta.proto.saver_def.restore_op_name)
+    return reachable(meta, [node]) if node in meta.nodes else ()
+
+
+def _assignments(meta: MetaGraphFile) -> Iterator[tuple[str, str, Stored]]:
+    """What is restored: the node of the graph that it runs in, the variable, the place."""
+    for view in views(meta, RESTORE_OPS):
+        for node in view.nodes.values():
+            inputs = data_inputs(node) if node.op in ASSIGN_OPS else []
+            stored = stored_source(view, inputs[1]) if len(inputs) == 2 else None
+            variable = source(view, inputs[0]) if stored else None
+            if stored and variable and variable.view.caller is None:
+                yield view.root_of(node), variable.node.name, stored
+
+
+def _restored(value: Output) -> Stored | None:
+    """The place that a restore operation's output is read from."""
+    inputs = data_inputs(value.node)
+    if value.node.op not in RESTORE_OPS or len(inputs) < 2:
+        return None
+    key = _text(value, inputs[1])
+    spec = _text(value, inputs[2]) if len(inputs) > 2 else ""
+    part = _part(spec) if spec else None
+    if not key or spec is None or (spec and part is None):
+        return None
+    return Stored(key, part, value.reshaped)
+
+
+def _text(value: Output, text: str) -> str | None:
+    """The text of an input of a restore operation that belongs to its output."""
+    constant = source(value.view, text)
+    return None if constant is None else text_at(constant.node, value.position)
+
+
+def _part(spec: str) -> Part | None:
+    """Parses `10 4 0,5:-`: the full shape, then start and size in each dimension, `-` for all.
+
+    Format: `TensorShape` and `TensorSlice` in `tensorflow/core/util/saved_tensor_slice_util.cc`.
+    """
+    if not _SLICE_SPEC.fullmatch(spec):
+        return None
+    *shape_texts, slices = spec.split(" ")
+    shape = tuple(int(size) for size in shape_texts)
+    extents = slices.split(":")
+    if len(extents) != len(shape):
+        return None
+    pairs = [
+        (0, full) if extent == "-" else tuple(int(number) for number in extent.split(","))
+        for extent, full in zip(extents, shape, strict=True)
+    ]
+    return _checked_part(shape, [pair[0] for pair in pairs], [pair[1] for pair in pairs])
+
+
+def _checked_part(shape: Sequence[int], starts: Sequence[int], sizes: Sequence[int]) -> Part | None:
+    """The slice; None where it is not inside of the tensor."""
+    if not len(shape) == len(starts) == len(sizes) or min([*starts, *sizes], default=0) < 0:
+        return None
+    extents = zip(starts, sizes, shape, strict=True)
+    if any(start + size > full for start, size, full in extents):
+        return None
+    return Part(tuple(shape), tuple(starts), tuple(sizes))
+
+
+def _own_names(meta: MetaGraphFile, variable: str) -> Iterator[Stored]:
+    """A variable's own names, its node's first."""
+    shared_name = attribute_of(meta.nodes[variable], "shared_name").s
+    shared = shared_name.decode("utf-8", errors="replace")
+    for name in dict.fromkeys([variable, shared or variable]):
+        yield Stored(name)
+    for name in dict.fromkeys([variable, shared or variable]):
+        yield Stored(name + OBJECT_SUFFIX)
+
+
+def _parts(meta: MetaGraphFile) -> Mapping[str, Stored]:
+    """Variable -> its slice of a partitioned one, as the graph's collections have it."""
+    parts = {}
+    for collection in meta.proto.collection_def:
+        for name, entry in variable_definitions(meta, collection):
+            info = entry.save_slice_info_def
+            part = _checked_part(info.full_shape, info.var_offset, info.var_shape)
+            if info.full_name and part is not None:
+                parts[name] = Stored(info.full_name, part)
+    return parts
+
+
+# The values of a graph's variables, from its checkpoint.
+
+REF_VARIABLES = frozenset({"Variable", "VariableV2"})
+RESOURCE_VARIABLE = "VarHandleOp"
+VARIABLE_OPS = REF_VARIABLES | {RESOURCE_VARIABLE}
+_TRAINABLE = "trainable_variables"
+_MAX_NAMED = 10
+
+
+class Variable(NamedTuple):
+    """A variable of a graph.
+
+    Attributes:
+      name: of its node.
+      dtype: a tf.DType, never a reference type.
+      shape: a tf.TensorShape, which may be unknown.
+    """
+
+    name: str
+    dtype: tf.DType
+    shape: tf.TensorShape
+
+
+def variable_of(meta: MetaGraphFile, node: NodeDef) -> Variable:
+    """What a graph says of the variable that `node` makes.
+
+    Raises:
+      CheckpointError: no variable can be so.
+    """
+    shape = attribute_of(node, "shape").shape
+    number = attribute_of(node, "dtype").type
+    try:
+        dtype = tf.as_dtype(number)
+    except TypeError as error:
+        raise CheckpointError(f"{meta.path} is damaged: there is no dtype {number}") from error
+    if min((dim.size for dim in shape.dim), default=0) < -1:
+        raise CheckpointError(f"{meta.path} is damaged: the shape of {node.name} is negative")
+    # The oldest kind cannot tell a scalar from a shape that is not known.
+    unknown = shape.unknown_rank or (node.op == "Variable" and not shape.dim)
+    return Variable(node.name, dtype, tf.TensorShape(None if unknown else shape))
+
+
+def graph_variables(meta: MetaGraphFile) -> list[Variable]:
+    """All variables of a graph.
+
+    Raises:
+      CheckpointError: as `variable_of`.
+    """
+    return [variable_of(meta, node) for node in meta.nodes.values() if node.op in VARIABLE_OPS]
+
+
+def trainable_names(meta: MetaGraphFile) -> set[str]:
+    """The variables that the file says are to be trained."""
+    told = {name for name, _ in variable_definitions(meta, _TRAINABLE)}
+    return {name for name in told if meta.nodes[name].op in VARIABLE_OPS}
+
+
+def unavailable(meta: MetaGraphFile, variables: Sequence[Variable]) -> list[str]:
+    """Which of `variables` cannot have a value, a line each; no value is read.
+
+    Raises:
+      CheckpointError: a file is missing or damaged, so that none can.
+    """
+    reader = CheckpointReader(meta.prefix)
+    keys = checkpoint_keys(meta, [variable.name for variable in variables], reader.shapes)
+    found = {v.name for v in variables if keys[v.name].key in reader.shapes}
+    reader.check_sizes({keys[name].key for name in found})
+    missing = [f"{_named(v, keys)} is missing" for v in variables if v.name not in found]
+    return missing + _misfits([v for v in variables if v.name in found], keys, reader)
+
+
+def read_values(meta: MetaGraphFile, variables: Sequence[Variable]) -> dict[str, Array]:
+    """Reads the values of `variables`; what else the checkpoint holds is left alone.
+
+    A tensor that many variables are parts of is read once.
+
+    Args:
+      meta: the file that the variables are of.
+      variables: of its graph.
+
+    Returns:
+      Variable name -> value, of exactly the variable's dtype and of its shape.
+
+    Raises:
+      CheckpointError: a file is missing or damaged, or (seen before any value is read) a variable
+        is missing or has another shape or dtype; the message names them.
+    """
+    if not variables:
+        return {}
+    reader = CheckpointReader(meta.prefix)
+    keys = checkpoint_keys(meta, [variable.name for variable in variables], reader.shapes)
+    _check_variables(meta.prefix, variables, keys, reader)
+    by_key: dict[str, list[Variable]] = {}
+    for variable in variables:
+        by_key.setdefault(keys[variable.name].key, []).append(variable)
+    reader.check_sizes(by_key)
+    values = {}
+    for key, sharing in by_key.items():
+        full = reader.read(key)
+        for variable in sharing:
+            values[variable.name] = _value(full, variable, keys[variable.name])
+    return values
+
+
+def _value(full: Array, variable: Variable, stored: Stored) -> Array:
+    """A variable's value out of the tensor that it is stored in."""
+    value = full
+    if stored.part is not None:
+        pairs = zip(stored.part.starts, stored.part.sizes, strict=True)
+        # A copy: a view would keep all of the tensor in memory.
+        value = full[tuple(slice(start, start + size) for start, size in pairs)].copy()
+    if stored.cast:
+        value = value.astype(variable.dtype.as_numpy_dtype)
+    if stored.reshaped and variable.shape.is_fully_defined():
+        return value.reshape(variable.shape.as_list())
+    return value
+
+
+def _check_variables(
+    prefix: str,
+    variables: Sequence[Variable],
+    keys: Mapping[str, Stored],
+    reader: CheckpointReader,
+) -> None:
+    """Compares what the graph needs with what the checkpoint holds, before anything is read."""
+    missing = [_named(v, keys) for v in variables if keys[v.name].key not in reader.shapes]
+    if missing:
+        raise CheckpointError(
+            f"{prefix} lacks {len(missing)} of the {len(variables)} variables that this takes: "
+            + first_few(missing, _MAX_NAMED)
+        )
+    wrong = _misfits(variables, keys, reader)
+    if wrong:
+        raise CheckpointError(
+            f"{prefix} does not fit its graph: " + first_few(wrong, _MAX_NAMED, "; ")
+        )
+
+
+def _misfits(
+    variables: Sequence[Variable], keys: Mapping[str, Stored], reader: CheckpointReader
+) -> list[str]:
+    """A phrase for each variable that the checkpoint has otherwise than the graph."""
+    return [
+        f"{_named(v, keys)} is {_found(keys[v.name], reader)}, the graph has {v.dtype.name} "
+        f"{format_shape(v.shape)}"
+        for v in variables
+        if not _fits(v, keys[v.name], reader)
+    ]
+
+
+def _fits(variable: Variable, stored: Stored, reader: CheckpointReader) -> bool:
+    """Whether the checkpoint's tensor gives a value of the variable's dtype and shape."""
+    shape = reader.shapes[stored.key]
+    if stored.part is not None:
+        if list(stored.part.full_shape) != shape:
+            return False
+        shape = list(stored.part.sizes)
+    dtype = reader.dtypes[stored.key]
+    is_cast = stored.cast and dtype.is_floating and variable.dtype.is_floating
+    if dtype != variable.dtype and not is_cast:
+        return False
+    if stored.reshaped and variable.shape.is_fully_defined():
+        return bool(np.prod(shape, dtype=object) == variable.shape.num_elements())
+    return bool(variable.shape.is_compatible_with(shape))
+
+
+def _named(variable: Variable, keys: Mapping[str, Stored]) -> str:
+    """A variable's name, and its key in the checkpoint where that is another."""
+    key = keys[variable.name].key
+    return variable.name if key == variable.name else f"{variable.name} (saved as {key})"
+
+
+def _found(stored: Stored, reader: CheckpointReader) -> str:
+    """What the checkpoint has, for an error line."""
+    found = f"{reader.dtypes[stored.key].name} {reader.shapes[stored.key]}"
+    part = stored.part
+    if part is None:
+        return found
+    return f"{found} (of which it takes {list(part.sizes)} at {list(part.starts)})"

@@ -1,0 +1,252 @@
+"""What models are built of: variables, random numbers, the loss of classifiers, the learning rate.
+
+`ModelGraph` is what a model hands to whoever trains, saves or describes it.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+
+class ModelGraph(NamedTuple):
+    """The handles of one training graph.
+
+    Attributes:
+      graph: the graph that holds everything below.
+      inputs: the placeholders that a batch is fed to, in the batch's order.
+      training_feeds: what else is fed in a training step, such as a dropout's keep probability;
+        their defaults are those of inference.
+      loss: float32 [], the batch's loss before the step's update.
+      accuracy: float32 [] in [0, 1], or None where the model has none.
+      train_op: one update of the weights and of `global_step`.
+      signature_inputs: argument name -> tensor, of the signature `serving_default`.
+      signature_outputs: result name -> tensor, of the signature `serving_default`.
+      learning_rate: float32 [], the present update's; None where it is the same for all.
+    """
+
+    graph: tf.Graph
+    inputs: tuple[tf.Tensor, ...]
+    training_feeds: Mapping[tf.Tensor, Any]
+    loss: tf.Tensor
+    accuracy: tf.Tensor | None
+    train_op: tf.Operation
+    signature_inputs: Mapping[str, tf.Tensor]
+    signature_outputs: Mapping[str, tf.Tensor]
+    learning_rate: tf.Tensor | None = None
+
+
+# Variables whose name is a tensor of their value, as TF1 clients expect.
+
+
+def weight(name: str, shape: Sequence[int], initializer: Callable[..., tf.Tensor]) -> tf.Variable:
+    """A trainable float32 variable.
+
+    It is a ref variable: the tensor `<name>:0` is its value, so that it can be fetched by name.
+    `<name>:0` of a resource variable is a handle that no client can read.
+    """
+    return tf.compat.v1.get_variable(
+        name, shape, tf.float32, initializer=initializer, use_resource=False
+    )
+
+
+def global_step() -> tf.Variable:
+    """The graph's `global_step:0`, int64 []: updates done. Created once a graph."""
+    return tf.compat.v1.get_variable(
+        "global_step",
+        [],
+        tf.int64,
+        initializer=tf.compat.v1.zeros_initializer(),
+        trainable=False,
+        collections=[tf.compat.v1.GraphKeys.GLOBAL_VARIABLES, tf.compat.v1.GraphKeys.GLOBAL_STEP],
+        use_resource=False,
+    )
+
+
+# Random numbers that follow from a seed, a stream and a step alone.
+#
+# TensorFlow's stateless generators draw the same numbers from the same pair of integers, whatever
+# ran before; so an initial value or a dropout mask is a pure function of the run's seed, and a
+# resumed run draws what an unbroken one would have drawn.
+
+_INITIAL_STEP = -1  # No update has this number: initial values and masks never share a draw.
+_SEED_BITS = 32
+
+
+def key(seed: int, stream: int, step: int | tf.Tensor) -> tf.Tensor:
+    """The generator's key for one draw.
+
+    Args:
+      seed: the run's seed, in [0, 2**32).
+      stream: tells the draws of one step apart, in [0, 2**31).
+      step: updates done so far, int64 [].
+
+    Returns:
+      int64 [2].
+    """
+    return tf.stack([tf.constant(stream << _SEED_BITS | seed, tf.int64), tf.cast(step, tf.int64)])
+
+
+def _initializer(draw: Callable[[Sequence[int]], tf.Tensor]) -> Callable[..., tf.Tensor]:
+    """`draw` under the arguments that `tf.compat.v1.get_variable` calls an initializer with."""
+
+    def initializer(shape: Sequence[int], dtype: Any = None, partition_info: Any = None) -> Any:
+        del dtype, partition_info  # All variables here are float32 and whole.
+        return draw(shape)
+
+    return initializer
+
+
+def uniform(low: float, high: float, seed: int, stream: int) -> Callable[..., tf.Tensor]:
+    """An initializer: float32 values, uniform in [low, high)."""
+    return _initializer(
+        lambda shape: (
+            low
+            + (high - low)
+            * tf.raw_ops.StatelessRandomUniform(shape=shape, seed=key(seed, stream, _INITIAL_STEP))
+        )
+    )
+
+
+def normal(stddev: float, seed: int, stream: int) -> Callable[..., tf.Tensor]:
+    """An initializer: float32 values, normal around 0."""
+    return _initializer(
+        lambda shape: (
+            stddev
+            * tf.raw_ops.StatelessRandomNormal(shape=shape, seed=key(seed, stream, _INITIAL_STEP))
+        )
+    )
+
+
+def truncated_normal(stddev: float, seed: int, stream: int) -> Callable[..., tf.Tensor]:
+    """An initializer: float32 values, normal around 0, redrawn beyond two standard deviations."""
+    return _initializer(
+        lambda shape: (
+            stddev
+            * tf.raw_ops.StatelessTruncatedNormal(
+                shape=shape, seed=key(seed, stream, _INITIAL_STEP)
+            )
+        )
+    )
+
+
+def dropout(
+    values: tf.Tensor, keep_prob: tf.Tensor, seed: int, stream: int, step: tf.Tensor
+) -> tf.Tensor:
+    """Keeps each value with probability `keep_prob`, scaled by 1 / keep_prob; else 0.
+
+    Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting",
+    JMLR 15 (2014), in its inverted form. At keep_prob 1.0 the values pass unchanged, to the bit.
+
+    Args:
+      values: float32 [N, ...].
+      keep_prob: float32 [] in (0, 1].
+      seed: the run's seed.
+      stream: tells this dropout's draws from all others of the step.
+      step: int64 [], the variable that counts updates: the mask follows from it and the seed.
+
+    Returns:
+      float32, the shape of `values`.
+    """
+    drawn = tf.raw_ops.StatelessRandomUniform(shape=tf.shape(values), seed=key(seed, stream, step))
+    # `drawn` is in [0, 1), so all of it lies below a keep_prob of 1.
+    return values * (tf.cast(drawn < keep_prob, tf.float32) / keep_prob)
+
+
+# What classifiers share: the loss and the measure of their logits.
+
+
+def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """`loss:0`, float32 []: the mean softmax cross entropy.
+
+    Args:
+      logits: float32 [N, K].
+      labels: int64 [N], in [0, K); or float32 [N, K], each row the shares of the classes, such as
+        one-hot.
+    """
+    losses = (
+        tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+        if labels.dtype.is_integer
+        else tf.nn.softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+    )
+    return tf.reduce_mean(losses, name="loss")
+
+
+def accuracy(classes: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """`acc:0`, float32 [] in [0, 1]: the share of equal entries of two int64 [N]."""
+    return tf.reduce_mean(tf.cast(tf.equal(classes, labels), tf.float32), name="acc")
+
+
+# The learning rate as a function of `global_step` alone.
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How the learning rate goes; a constant one by default.
+
+    Attributes:
+      warmup_steps: the first updates, whose rate grows in equal steps up to the full one; 0 for
+        none.
+      cosine_to: the run's last step, towards which the rate falls to 0 after the warm-up; more than
+        `warmup_steps`. None: it stays.
+    """
+
+    warmup_steps: int = 0
+    cosine_to: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.warmup_steps < 0:
+            raise ValueError(f"there is no warm-up of {self.warmup_steps} steps")
+        if self.cosine_to is not None and self.cosine_to <= self.warmup_steps:
+            raise ValueError(
+                f"a warm-up of {self.warmup_steps} steps leaves nothing of {self.cosine_to}"
+            )
+
+    def identity(self) -> dict[str, Any]:
+        """What tells runs of different schedules apart; empty for a constant rate."""
+        told: dict[str, Any] = {}
+        if self.warmup_steps:
+            told["warmup_steps"] = self.warmup_steps
+        if self.cosine_to is not None:
+            told["schedule"] = "cosine"
+            told["cosine schedule's last step"] = self.cosine_to
+        return told
+
+
+CONSTANT = Schedule()
+
+
+def scheduled(peak: float, schedule: Schedule, step: tf.Variable) -> float | tf.Tensor:
+    """The learning rate of the update that follows `step` others.
+
+    With w warm-up steps and T the last one, update k (from 0) has the rate
+
+      peak * (k + 1) / w                                  where k < w,
+      peak * (1 + cos(pi * (k - w) / (T - w))) / 2        from there on, 0 from k = T on.
+
+    The first line is the gradual warm-up of Goyal et al., "Accurate, large minibatch SGD" (2017),
+    section 2.2; the second the cosine annealing of Loshchilov and Hutter, "SGDR" (ICLR 2017),
+    equation 5, without restarts and down to 0.
+
+    Args:
+      peak: the full rate, above 0.
+      schedule: how it goes.
+      step: int64 [], updates done.
+
+    Returns:
+      `peak` itself where it is constant; else `learning_rate:0`, float32 [].
+    """
+    if schedule == CONSTANT:
+        return peak
+    # In float64: float32 counts to 2**24 only. Read once, so that no update comes between.
+    done = tf.cast(step, tf.float64)
+    rate = tf.constant(peak, tf.float64)
+    if schedule.cosine_to is not None:
+        falling = schedule.cosine_to - schedule.warmup_steps
+        share = tf.clip_by_value((done - schedule.warmup_steps) / falling, 0.0, 1.0)
+        rate *= (1 + tf.cos(math.pi * share)) / 2
+    if schedule.warmup_steps:
+        rate *= tf.minimum((done + 1) / schedule.warmup_steps, 1)
+    return tf.cast(rate, tf.float32, name="learning_rate")

@@ -1,0 +1,359 @@
+"""What a prediction gives: text for people, JSON for programs, or a .npz, .json or .csv file.
+
+A file is written as a whole or not at all. Of a classifier: the classes row by row, and how many
+are right.
+"""
+
+import contextlib
+import csv
+import io
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from data import files
+from errors import PredictionError, ToolError
+from metagraph.casting import Array, json_value
+from metagraph.meta import format_shape
+
+
+class Classification(NamedTuple):
+    """What a classifier says of each row.
+
+    Attributes:
+      names: of the rows: files, or numbers from 0.
+      classes: int64 [N], the class of each row, in [0, K).
+      probabilities: float [N, K], of each class.
+      labels: int64 [N], the true classes; None where unknown.
+      class_names: K names; empty where the classes have none.
+    """
+
+    names: Sequence[str]
+    classes: npt.NDArray[np.int64]
+    probabilities: Array
+    labels: npt.NDArray[np.int64] | None
+    class_names: Sequence[str]
+
+    def class_name(self, index: int) -> str:
+        """The name of a class; its number where it has none."""
+        return self.class_names[index] if index < len(self.class_names) else str(index)
+
+    @property
+    def probability(self) -> Array:
+        """Of each row's class: float [N]."""
+        return np.asarray(self.probabilities[np.arange(len(self.classes)), self.classes])
+
+
+class Share(NamedTuple):
+    """How many rows of some are right."""
+
+    right: int
+    of: int
+
+    @property
+    def accuracy(self) -> float:
+        """In [0, 1]."""
+        return self.right / self.of
+
+    def __str__(self) -> str:
+        return f"{self.accuracy:.4f} ({self.right} of {self.of})"
+
+
+def accuracy(result: Classification, labels: npt.NDArray[np.int64]) -> Share:
+    """How many rows have the class of their label."""
+    return Share(int(np.sum(result.classes == labels)), len(labels))
+
+
+def accuracy_per_class(result: Classification, labels: npt.NDArray[np.int64]) -> dict[str, Share]:
+    """For each class that the labels name, how many of its rows are right."""
+    right = result.classes == labels
+    shares = {}
+    for label in np.unique(labels):
+        members = labels == label
+        shares[result.class_name(int(label))] = Share(
+            int(np.sum(right[members])), int(members.sum())
+        )
+    return shares
+
+
+# What a prediction prints on stdout: text for people, JSON for programs.
+
+
+class Report(NamedTuple):
+    """The results of one prediction.
+
+    Attributes:
+      meta: the meta graph file.
+      checkpoint: the prefix of its variables; None where the graph has none.
+      outputs: the value of each fetched tensor, by name.
+      classification: of a classifier; None where the graph is none or it was not asked for.
+      rows: whether the classification's rows are shown in place of the tensors.
+    """
+
+    meta: str
+    checkpoint: str | None
+    outputs: Mapping[str, Array]
+    classification: Classification | None
+    rows: bool
+
+
+def as_text(report: Report) -> str:
+    """Lines for people: a classifier's rows, or else the tensors; then the accuracies."""
+    result = report.classification
+    if result is not None and report.rows:
+        lines = [*_row_lines(result)]
+    else:
+        lines = [*_tensor_lines(report.outputs)]
+    if result is not None:
+        lines += _accuracy_lines(result)
+    return "\n".join(lines)
+
+
+def as_json(report: Report) -> str:
+    """One JSON document.
+
+    `meta` and `checkpoint` say what was read, `outputs` has each tensor's value by its name. For a
+    classifier, `predictions` has `name`, `class`, `probability` and, where it is known, `label` of
+    each row; with labels, `accuracy` is a number and `accuracy_per_class` one for each class.
+    """
+    outputs = {name: json_value(value) for name, value in report.outputs.items()}
+    document: dict[str, Any] = {
+        "meta": report.meta,
+        "checkpoint": report.checkpoint,
+        "outputs": outputs,
+    }
+    result = report.classification
+    if result is not None and report.rows:
+        document["predictions"] = _row_records(result)
+    if result is not None and result.labels is not None:
+        document["accuracy"] = accuracy(result, result.labels).accuracy
+        shares = accuracy_per_class(result, result.labels)
+        document["accuracy_per_class"] = {name: s.accuracy for name, s in shares.items()}
+    return json.dumps(document, ensure_ascii=False, allow_nan=False)
+
+
+def _row_lines(result: Classification) -> Iterator[str]:
+    """`cat/0001.png  cat  0.9871  true: dog`, in columns."""
+    predicted = [result.class_name(index) for index in result.classes.tolist()]
+    name_width = max(map(len, result.names))
+    class_width = max(map(len, predicted))
+    labels = [None] * len(predicted) if result.labels is None else result.labels.tolist()
+    for name, class_name, probability, label in zip(
+        result.names, predicted, result.probability.tolist(), labels, strict=True
+    ):
+        line = f"{name:<{name_width}}  {class_name:<{class_width}}  {probability:.4f}"
+        yield line if label is None else f"{line}  true: {result.class_name(label)}"
+
+
+def _row_records(result: Classification) -> list[dict[str, Any]]:
+    records = []
+    probabilities = json_value(result.probability)
+    for row, (name, index) in enumerate(zip(result.names, result.classes.tolist(), strict=True)):
+        record = {
+            "name": name,
+            "class": result.class_name(index),
+            "probability": probabilities[row],
+        }
+        if result.labels is not None:
+            record["label"] = result.class_name(int(result.labels[row]))
+        records.append(record)
+    return records
+
+
+def _accuracy_lines(result: Classification) -> Iterator[str]:
+    if result.labels is None:
+        return
+    yield f"accuracy {accuracy(result, result.labels)}"
+    for name, share in accuracy_per_class(result, result.labels).items():
+        yield f"  {name} {share}"
+
+
+def _tensor_lines(outputs: Mapping[str, Array]) -> Iterator[str]:
+    """The name, dtype and shape of each tensor, then its value as NumPy prints it.
+
+    NumPy shortens arrays of over 1000 values; --format=json and --output hold them all.
+    """
+    for name, value in outputs.items():
+        yield f"{name} {_dtype(value)} {format_shape(value.shape)}"
+        yield np.array2string(value)
+
+
+def _dtype(value: Array) -> str:
+    return "string" if value.dtype.kind == "O" else str(value.dtype)
+
+
+# Writes fetched tensors to a .npz, .json or .csv file, as a whole or not at all.
+
+Outputs = Mapping[str, Array]
+_TEMPORARY = ".tmp"  # After the name, as `data.files.write_atomically` does.
+
+
+def check_output(path: str, given: Sequence[str] = (), flag: str = "output") -> None:
+    """Finds out before a long run whether a file can be written at `path`; leaves no trace.
+
+    Folders that are missing are made when it is written.
+
+    Args:
+      path: of the file.
+      given: the values of other flags, each with or without `name=` before a path: what is read
+        is not written over.
+      flag: that names the file, for what is said.
+
+    Raises:
+      PredictionError: it cannot.
+    """
+    named = f"--{flag}={path}"
+    if files.is_folder(path):
+        raise PredictionError(f"{named} is a folder; expected the name of a file")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise PredictionError(f"{named} is no regular file; expected the name of one")
+    for text in given:
+        if any(_is_same(path, read) for read in (text, text.partition("=")[2])):
+            raise PredictionError(f"{named} is read too ({text}); give it another name")
+    probe = f"{os.path.join(_nearest_folder(path), os.path.basename(path))}{_TEMPORARY}"
+    try:
+        with tf.io.gfile.GFile(probe, "wb") as file:
+            file.write(b"")
+        tf.io.gfile.remove(probe)
+    except tf.errors.OpError as error:
+        raise PredictionError(f"{named} cannot be written: {error.message}") from error
+
+
+def _nearest_folder(path: str) -> str:
+    """The folder of a file or, where it is missing, the nearest above it that is there."""
+    folder = os.path.dirname(path)
+    while folder and "://" not in path and not os.path.exists(folder):
+        folder = os.path.dirname(folder)
+    return folder
+
+
+def _is_same(path: str, other: str) -> bool:
+    return os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other)
+
+
+def write_outputs(path: str, outputs: Outputs, row_names: Sequence[str]) -> None:
+    """Writes one entry per tensor, under its name.
+
+    .npz: arrays, strings as fixed-width bytes. .json: an object of nested lists. .csv: a header,
+    then a line per row with a column `row` (its name) and one for each value of it.
+
+    Args:
+      path: ends in one of `WRITERS`.
+      outputs: by tensor name.
+      row_names: of the rows; empty where nothing was fed by rows.
+
+    Raises:
+      PredictionError: the tensors make no table, for .csv.
+      DataError: the file system refuses, as when the disk is full. Nothing is left of the file.
+      OSError: the disk fails.
+    """
+    writer = WRITERS[os.path.splitext(path)[1].lower()]
+    write_whole(path, writer(outputs, row_names))
+
+
+def write_whole(path: str, content: bytes | Iterable[bytes]) -> None:
+    """Writes a file, as `data.files.write_atomically` does, and cleans up after an interrupt too.
+
+    Raises:
+      DataError: the file system refuses, as when the disk is full. Nothing is left of the file.
+      OSError: the disk fails.
+    """
+    try:
+        files.write_atomically(path, content)
+    except BaseException:
+        with contextlib.suppress(tf.errors.OpError):
+            tf.io.gfile.remove(f"{path}{_TEMPORARY}")
+        raise
+
+
+def _npz(outputs: Outputs, row_names: Sequence[str]) -> bytes:
+    del row_names
+    content = io.BytesIO()
+    # An array of objects would be pickled.
+    arrays = {k: _texts(k, v) if v.dtype.kind == "O" else v for k, v in outputs.items()}
+    np.savez(content, allow_pickle=False, **arrays)
+    return content.getvalue()
+
+
+def _texts(name: str, values: Array) -> Array:
+    """An array of bytes; NumPy drops the zeros at their ends, so that there must be none."""
+    if any(value.endswith(b"\0") for value in values.flat):
+        raise PredictionError(
+            f"{name} has texts that end in a zero byte, which an .npz cannot keep: use --output "
+            "with .json"
+        )
+    return values.astype("S")
+
+
+def _json(outputs: Outputs, row_names: Sequence[str]) -> bytes:
+    del row_names
+    values = {name: json_value(value) for name, value in outputs.items()}
+    return (json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _csv(outputs: Outputs, row_names: Sequence[str]) -> bytes:
+    lengths = {value.shape[:1] for value in outputs.values()}
+    if len(lengths) > 1:
+        shapes = ", ".join(f"{name} {format_shape(v.shape)}" for name, v in outputs.items())
+        raise PredictionError(
+            f"no table can be made of {shapes}: their first dimensions differ; use --output with "
+            ".npz or .json, or fetch fewer"
+        )
+    num_rows = max((value.shape[0] for value in outputs.values() if value.ndim), default=1)
+    names = row_names if len(row_names) == num_rows else [str(row) for row in range(num_rows)]
+    columns = [value.reshape(num_rows, -1) for value in outputs.values()]
+    content = io.BytesIO()  # The text is encoded as it grows: it is never there as a whole.
+    table = io.TextIOWrapper(content, encoding="utf-8", newline="")
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["row", *itertools.chain.from_iterable(map(_columns, outputs.items()))])
+    for row, name in enumerate(names):
+        writer.writerow([name, *(_cell(v) for column in columns for v in column[row])])
+    table.flush()
+    return content.getvalue()
+
+
+def _columns(entry: tuple[str, Array]) -> list[str]:
+    """`y:0` for one value a row, `logits:0[0]`, `logits:0[1]`, ... for several."""
+    name, value = entry
+    indices = np.ndindex(value.shape[1:])
+    return [name + (f"[{','.join(map(str, index))}]" if index else "") for index in indices]
+
+
+def _cell(value: object) -> str:
+    """The shortest text that reads back as the same value."""
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+
+
+WRITERS: Mapping[str, Callable[[Outputs, Sequence[str]], bytes]] = {
+    ".npz": _npz,
+    ".json": _json,
+    ".csv": _csv,
+}
+
+
+# The file that a command writes: whether it may be, before a long run.
+
+
+def check_target(path: str, given: Sequence[str], *, overwrite: bool, flag: str = "output") -> None:
+    """Finds out whether a file can be written; leaves no trace.
+
+    Args:
+      path: of the file; its folder is made where it is missing.
+      given: what is read, as of `check_output`.
+      overwrite: whether there may be such a file already.
+      flag: that names the file.
+
+    Raises:
+      DataError: the file system cannot tell.
+      PredictionError: it cannot be written, or is read too.
+      ToolError: it is there already.
+    """
+    check_output(path, given, flag)
+    if files.exists(path) and not overwrite:
+        raise ToolError(f"--{flag}={path} is there already; --overwrite replaces it")

@@ -1,0 +1,397 @@
+"""One inspection from start to end: what tools.inspect_checkpoint does once its flags are read.
+
+What it has found is also told as lines for people.
+"""
+
+import functools
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from checkpoints import naming
+from checkpoints.folder import Hold, read_newest
+from checkpoints.reader import Array
+from errors import CheckpointError, ToolError, first_few
+from metagraph.casting import json_value
+from metagraph.opening import find_variables
+from metagraph.parsing import DEFAULT_MAX_BYTES, SAVED_MODEL_FILES
+from metagraph.safety import TimeLimit
+from tools.array_figures import statistics
+from tools.checkpoint_contents import (
+    ROLES,
+    Contents,
+    TensorEntry,
+    find_named,
+    read_contents,
+    read_named,
+    read_tensor,
+)
+from tools.checkpoint_list import FolderList, list_checkpoints
+from tools.command import Record, format_bytes, table
+
+_TITLES = {"model": "model", "slot": "optimizer slots", "other": "other"}
+_STATS = ("min", "max", "mean", "std", "nan", "inf")
+_LINE_END = re.compile(r"[\t\n]")  # Whatever else a terminal obeys is escaped where it is printed.
+_MAX_TEXT = 200  # Characters of one text among values.
+_MAX_VALUES = 1000  # Of a tensor, before only its ends are shown.
+_WIDTH = 100
+_MAX_NAMED = 4  # Files or variables of one tensor.
+
+
+def as_text(record: Record) -> str:
+    """The lines for any record of `inspect`."""
+    if "folder" in record:
+        return "\n".join(_folder_lines(record))
+    if "tensors" in record:
+        return "\n".join(_contents_lines(record))
+    return "\n\n".join("\n".join(_value_lines(value)) for value in record["values"])
+
+
+def value_text(array: Array) -> str:
+    """A value as NumPy prints it: of a large one, only the ends of each dimension."""
+    if array.dtype.kind == "O":
+        array = np.vectorize(_text, otypes=[object])(array) if array.size else array
+    return np.array2string(array, threshold=_MAX_VALUES, max_line_width=_WIDTH)
+
+
+def _text(value: Any) -> str:
+    text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}... ({len(text)} characters)"
+
+
+def _value_lines(value: Record) -> Iterator[str]:
+    saved_as = (
+        "" if value["name"].removesuffix(":0") == value["key"] else f", saved as {value['key']}"
+    )
+    yield f"{value['name']}  {value['dtype']} {value['shape']}{saved_as}"
+    yield value["value"]
+    if "stats" in value:
+        yield ", ".join(f"{name} {_number(value['stats'][name])}" for name in _STATS)
+
+
+def _contents_lines(record: Record) -> Iterator[str]:
+    yield from _table([row for row in _head(record) if row[1]])
+    for role in ROLES:
+        tensors = [tensor for tensor in record["tensors"] if tensor["role"] == role]
+        if tensors:
+            yield f"\n{_TITLES[role]}"
+            yield from _tensor_lines(tensors, len(record["files"]) > 1)
+    yield ""
+    yield from _total_lines(record["totals"])
+
+
+def _head(record: Record) -> Iterator[tuple[str, str]]:
+    files, size = len(record["files"]), sum(file["bytes"] for file in record["files"])
+    yield "checkpoint", record["checkpoint"]
+    where = f"{files} data files" if files > 1 else "1 data file"
+    yield "format", f"{record['format']}, {format_bytes(size)} in {where}"
+    graph = record["graph"]
+    yield "graph", graph or "none: the names have to tell which tensors are slots"
+    said = record["manifest"]
+    if said is None:
+        return
+    yield "step", f"{said['step']}, saved {_time(said['saved_at'])}"
+    accuracy = said["test_accuracy"]
+    yield "test accuracy", "" if accuracy is None else f"{accuracy:.4f}"
+    yield "written by", _facts(said["environment"])
+    yield "config", _facts(said["config"])
+
+
+def _facts(facts: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{name} {value if isinstance(value, str) else json.dumps(value)}"
+        for name, value in facts.items()
+        if value is not None
+    )
+
+
+def _time(seconds: float | None) -> str:
+    """A time that no clock has, which only a hostile manifest gives, as its number."""
+    if seconds is None:
+        return ""
+    try:
+        return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
+    except (OverflowError, OSError, ValueError, TypeError):
+        return str(seconds)
+
+
+def _tensor_lines(tensors: Sequence[Record], has_shards: bool) -> list[str]:
+    with_stats = "stats" in tensors[0]
+    head = ["name", "dtype", "shape", "values", "bytes", *(_STATS if with_stats else ()), ""]
+    rows = [_tensor_row(tensor, has_shards) for tensor in tensors]
+    return _table([head, *rows], right=range(3, len(head) - 1), indent=2)
+
+
+def _tensor_row(tensor: Record, has_shards: bool) -> list[str]:
+    size = tensor["bytes"] if tensor["bytes"] is not None else tensor["disk_bytes"]
+    stats = tensor.get("stats", {})
+    return [
+        tensor["path"],
+        tensor["dtype"],
+        str(tensor["shape"]),
+        f"{tensor['values']:,}",
+        "" if size is None else f"{size:,}",
+        *(_number(stats[name]) for name in _STATS if stats),
+        "; ".join(_notes(tensor, has_shards)),
+    ]
+
+
+def _notes(tensor: Record, has_shards: bool) -> Iterator[str]:
+    if tensor["slices"]:
+        yield f"in {tensor['slices']} slices"
+    if has_shards and tensor["files"]:
+        files = [file.rpartition(".")[2] for file in tensor["files"]]
+        yield "in " + first_few(files, _MAX_NAMED)
+    others = [name for name in tensor["variables"] if name != tensor["path"]]
+    if others and not tensor["slices"]:
+        yield f"is the variable {first_few(others, _MAX_NAMED)}"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
+
+
+def _total_lines(totals: Record) -> list[str]:
+    rows = [["", "tensors", "values", "bytes"]]
+    for role, title in (*_TITLES.items(), ("all", "all")):
+        total = totals[role]
+        size = f"{total['bytes']:,}"
+        rows.append([title, f"{total['tensors']:,}", f"{total['values']:,}", size])
+    return _table(rows, right=(1, 2, 3))
+
+
+def _table(rows: Sequence[Sequence[str]], right: Sequence[int] = (), indent: int = 0) -> list[str]:
+    """As `table`, for names from a file: a line end in one would begin a line of its own."""
+    return table([[_LINE_END.sub(_escaped, cell) for cell in row] for row in rows], right, indent)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return f"\\u{ord(match[0]):04x}"
+
+
+def _folder_lines(record: Record) -> Iterator[str]:
+    entries = record["checkpoints"]
+    size = format_bytes(sum(entry["bytes"] for entry in entries))
+    counted = "1 checkpoint" if len(entries) == 1 else f"{len(entries)} checkpoints"
+    yield f"{record['folder']}: {counted}, {size}"
+    head = ["name", "step", "saved", "size", "test accuracy", "state"]
+    measured = any(entry["test_accuracy"] is not None for entry in entries)
+    rows = [head, *(_listed_row(record, entry) for entry in entries)]
+    shown = rows if measured else [[*row[:4], row[5]] for row in rows]
+    yield from _table(shown, right=(1, 3, 4) if measured else (1, 3), indent=2)
+    yield _state_line(record)
+
+
+def _listed_row(record: Record, entry: Record) -> list[str]:
+    accuracy = entry["test_accuracy"]
+    notes = [entry["state"]]
+    notes += [note for note in ("newest", "best") if record[note] == entry["name"]]
+    notes += [] if entry["has_graph"] or entry["state"] == "leftover" else ["no .meta"]
+    notes += [entry["problem"]] if entry["problem"] else []
+    return [
+        entry["name"],
+        "" if entry["step"] is None else str(entry["step"]),
+        _time(entry["saved_at"]),
+        format_bytes(entry["bytes"]),
+        "" if accuracy is None else f"{accuracy:.4f}",
+        ", ".join(notes),
+    ]
+
+
+def _state_line(record: Record) -> str:
+    state, newest = record["state_file"], record["newest"]
+    if state is None:
+        return "there is no state file"
+    if state["names"] is None:
+        return "the state file names no checkpoint"
+    if state["right"]:
+        return f"the state file names the newest, {state['names']}"
+    is_there = any(entry["name"] == state["names"] for entry in record["checkpoints"])
+    wrong = "which is not the newest that is whole" if is_there else "which is not there"
+    hint = f"; the newest is {newest}" if newest else ""
+    return f"the state file names {state['names'] or 'an empty name'}, {wrong}{hint}"
+
+
+# One inspection from start to end: what tools.inspect_checkpoint does once its flags are read.
+
+_FACTS = ("step", "saved_at", "environment", "config", "test_accuracy")
+_READING = "reading the graph"
+
+
+@dataclass(frozen=True)
+class InspectConfig:
+    """What is asked for.
+
+    Attributes:
+      ckpt: a checkpoint, or a folder.
+      tensors: names of those whose values are wanted.
+      stats: whether statistics are wanted.
+      filter: a regular expression that the names of the listed tensors match somewhere.
+      format: of what is printed, `text` or `json`; as text, a value is shortened.
+      max_meta_bytes: the size of the largest file of a graph that is read.
+      time_limit: of reading the graph.
+    """
+
+    ckpt: str
+    tensors: Sequence[str] = ()
+    stats: bool = False
+    filter: str | None = None
+    format: str = "text"
+    max_meta_bytes: int = DEFAULT_MAX_BYTES
+    time_limit: TimeLimit = TimeLimit()  # noqa: RUF009 (it is frozen)
+
+
+def inspect(config: InspectConfig) -> Record:
+    """Looks into a checkpoint or a folder.
+
+    Returns:
+      As JSON values, one of three records, told by its keys:
+
+      - of a folder, where no tensor of it is asked for: `folder`; `checkpoints`, a list of what
+        `Listed` has; `newest` and `best`, names or null; `state_file`, null where there is none:
+        `names` (or null) and `right`, whether that is the newest.
+      - where values are asked for: `checkpoint`, the prefix; `values`, a list of `name` (as it was
+        asked for), `key`, `variable` (of the graph, where it is not all of its key's tensor),
+        `dtype`, `shape`, `value` (a number, text or nested list; for people, a text), and with
+        --stats `stats`.
+      - else: `checkpoint`; `format`, `V1` or `V2`; `files` of values, each `name` and `bytes`;
+        `graph`, its path or null; `manifest`, null or `step`, `saved_at`, `environment`, `config`,
+        `test_accuracy`; `tensors`, a list of `key`, `path` (of objects; else the key), `dtype`,
+        `shape`, `values` (how many), `bytes` (in memory; null of texts), `disk_bytes` (null in
+        V1), `role` (`model`, `slot` or `other`), `slices` (that it was saved in; 0 where whole,
+        null where unknown), `files`, `variables`, and with --stats `stats`; `totals`, role or
+        `all` -> `tensors`, `values`, `bytes`, `disk_bytes`.
+
+      `stats` is `min`, `max`, `mean` and `std` of the finite values, each null where there is
+      none, and the counts `nan` and `inf`.
+
+    Raises:
+      CheckpointError, ToolError: one line for the user.
+    """
+    return read_newest([config.ckpt], functools.partial(_inspect, config))
+
+
+def _inspect(config: InspectConfig, hold: Hold) -> Record:
+    wants_tensors = bool(config.tensors) or config.stats or config.filter is not None
+    if _is_folder(config.ckpt):
+        found = list_checkpoints(config.ckpt, hold)
+        if not wants_tensors:
+            return _folder_record(found)
+        if found.newest is None:
+            raise CheckpointError(f"--ckpt={config.ckpt}: none of its checkpoints is whole")
+        prefix = os.path.join(config.ckpt, found.newest)
+        logging.info("of %s the newest is read, %s", config.ckpt, found.newest)
+    else:
+        prefix = find_variables(config.ckpt)
+        hold(prefix)
+    with config.time_limit.over(_READING):
+        contents = read_contents(prefix, config.max_meta_bytes)
+    if config.tensors:
+        return _values_record(contents, config)
+    return _contents_record(contents, config)
+
+
+def _is_folder(path: str) -> bool:
+    """Whether a path stands for a folder's list: not for a checkpoint that is called like one."""
+    if tf.io.gfile.exists(path + naming.INDEX_SUFFIX) or not tf.io.gfile.isdir(path):
+        return False
+    return not any(tf.io.gfile.exists(os.path.join(path, name)) for name in SAVED_MODEL_FILES)
+
+
+def _folder_record(found: FolderList) -> Record:
+    state = {"names": found.named, "right": found.is_state_right}
+    return {
+        "folder": found.path,
+        "checkpoints": [asdict(entry) for entry in found.checkpoints],
+        "newest": found.newest,
+        "best": found.best,
+        "state_file": state if found.has_state_file else None,
+    }
+
+
+def _values_record(contents: Contents, config: InspectConfig) -> Record:
+    asked = [find_named(contents, name) for name in config.tensors]  # Before any is read.
+    values = []
+    for named in asked:
+        array = read_named(contents, named)
+        values.append(
+            {
+                **named._asdict(),
+                "dtype": contents.reader.dtypes[named.key].name,
+                "shape": list(array.shape),
+                "value": json_value(array) if config.format == "json" else value_text(array),
+                **({"stats": statistics(array)._asdict()} if config.stats else {}),
+            }
+        )
+    return {"checkpoint": contents.reader.prefix, "values": values}
+
+
+def _contents_record(contents: Contents, config: InspectConfig) -> Record:
+    said = contents.manifest
+    entries = [e for e in contents.tensors if re.search(config.filter or "", e.key)]
+    if config.filter is not None and not entries:
+        raise ToolError(
+            f"--filter={config.filter} matches none of the {len(contents.tensors)} tensors of "
+            f"{contents.reader.prefix}"
+        )
+    return {
+        "checkpoint": contents.reader.prefix,
+        "format": contents.reader.version,
+        "files": [
+            {"name": os.path.basename(file), "bytes": size}
+            for file, size in zip(contents.reader.files, contents.reader.sizes, strict=True)
+        ],
+        "graph": contents.meta.path if contents.meta else None,
+        "manifest": _manifest_record(said._asdict()) if said else None,
+        "tensors": [_tensor_record(contents, entry, config.stats) for entry in entries],
+        "totals": {
+            **{role: _total(e for e in entries if e.role == role) for role in ROLES},
+            "all": _total(entries),
+        },
+    }
+
+
+def _manifest_record(said: Record) -> Record:
+    """What it says of the run; a NaN, which JSON has not, as a text."""
+    facts = {name: said[name] for name in _FACTS}
+    record: Record = json.loads(json.dumps(facts), parse_constant=str)
+    return record
+
+
+def _tensor_record(contents: Contents, entry: TensorEntry, with_stats: bool) -> Record:
+    record = {
+        "key": entry.key,
+        "dtype": entry.dtype,
+        "shape": list(entry.shape),
+        "values": entry.values,
+        "bytes": entry.bytes,
+        "disk_bytes": entry.stored.disk_bytes,
+        "role": entry.role,
+        "path": entry.path,
+        "slices": entry.stored.slices,
+        "files": [os.path.basename(file) for file in entry.stored.files],
+        "variables": list(entry.variables),
+    }
+    if with_stats:
+        record["stats"] = statistics(read_tensor(contents, entry.key))._asdict()
+    return record
+
+
+def _total(entries: Iterable[TensorEntry]) -> Record:
+    tensors = values = size = disk = 0
+    for entry in entries:
+        tensors += 1
+        values += entry.values
+        size += entry.bytes if entry.bytes is not None else (entry.stored.disk_bytes or 0)
+        disk += entry.stored.disk_bytes or 0
+    return {"tensors": tensors, "values": values, "bytes": size, "disk_bytes": disk}

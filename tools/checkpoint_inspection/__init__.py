@@ -1,1 +1,0 @@
-"""What `python -m tools.inspect_checkpoint` is made of."""

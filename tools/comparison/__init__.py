@@ -1,1 +1,0 @@
-"""What two checkpoints, or two graphs, do not have in common."""

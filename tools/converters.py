@@ -1,0 +1,283 @@
+"""A frozen graph as an ONNX model, by tf2onnx, or as a TFLite model, by TensorFlow's converter.
+
+Also what onnxruntime and TFLite's interpreter compute with it.
+"""
+
+import io
+import json
+import logging as std_logging
+import re
+import tempfile
+import zipfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+from google.protobuf.message import EncodeError
+
+from checkpoints.manifest import SIGNATURE
+from errors import ToolError, first_few, reason
+from metagraph.casting import Array
+from tools.command import check_installed, quiet
+from tools.export_saved_model import LABELS_FILE, as_saved_model, labels_text, write_saved_model
+from tools.frozen_graph import FrozenGraph
+
+if TYPE_CHECKING:
+    import onnx
+
+
+# A frozen graph as an ONNX model, by tf2onnx.
+#
+# Format: `onnx/onnx.proto`. Inputs and outputs have the very names of their tensors, such as `x:0`:
+# the standard asks for names as in the language C, and no runtime insists on that.
+
+_PACKAGES = ("tf2onnx", "onnxruntime")
+_UNCONVERTED = re.compile(r"Failed to convert node '([^']*)'")
+_SHOWN = 5
+
+
+def check_onnx_installed() -> None:
+    """Raises ToolError, saying what to install, where tf2onnx or onnxruntime is not there."""
+    with quiet():
+        check_installed(_PACKAGES, "onnx", "an export to ONNX")
+
+
+def as_onnx(frozen: FrozenGraph, metadata: Mapping[str, Any], opset: int) -> bytes:
+    """Converts.
+
+    Args:
+      frozen: the graph, of inputs whose rank is known. tf2onnx folds its constants in a session of
+        its own, so that only a graph may come here whose operations have been checked.
+      metadata: JSON values for the model's `metadata_props`.
+      opset: the version of ONNX's operations.
+
+    Returns:
+      A ModelProto, serialized.
+
+    Raises:
+      ToolError: ONNX has no counterpart of an operation, or the model is too large.
+    """
+    import onnx
+
+    with quiet(), _complaints() as complaints:
+        try:
+            converted = _converted(frozen, opset)
+        except Exception as error:  # tf2onnx raises nearly any kind.
+            raise ToolError(_why_no_onnx(error, complaints, frozen)) from error
+        _check_operations(converted)
+        texts = {key: json.dumps(value) for key, value in metadata.items()}
+        onnx.helper.set_model_props(converted, texts)
+    try:
+        content: bytes = converted.SerializeToString(deterministic=True)
+    except (EncodeError, ValueError) as error:
+        raise ToolError(f"an ONNX file has at most 2 GiB: {error}") from error
+    return content
+
+
+def _converted(frozen: FrozenGraph, opset: int) -> "onnx.ModelProto":
+    import tf2onnx
+
+    model, _ = tf2onnx.convert.from_graph_def(
+        frozen.meta.graph_def,
+        name="frozen graph",
+        input_names=list(dict.fromkeys(frozen.inputs.values())),
+        output_names=list(dict.fromkeys(frozen.outputs.values())),
+        opset=opset,
+    )
+    return model
+
+
+def _check_operations(model: "onnx.ModelProto") -> None:
+    """Sees that ONNX has each operation: tf2onnx leaves those it does not know as they are."""
+    from onnx import defs
+
+    versions = {entry.domain: entry.version for entry in model.opset_import}
+    unknown = {
+        node.op_type
+        for node in _nodes(model.graph)
+        if not defs.has(node.op_type, versions.get(node.domain, 0), node.domain)
+    }
+    if unknown:
+        raise ToolError(f"ONNX has no counterpart of {first_few(sorted(unknown), _SHOWN)}")
+
+
+def _nodes(graph: "onnx.GraphProto") -> "Iterator[onnx.NodeProto]":
+    """The nodes of a graph, and of the graphs that are bodies of its loops and conditionals."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for body in (*attribute.graphs, attribute.g):
+                yield from _nodes(body)
+
+
+@contextmanager
+def _complaints() -> Iterator[list[str]]:
+    """What tf2onnx logs as errors, which says more than what it raises in the end."""
+    found: list[str] = []
+
+    class _Keeper(std_logging.Handler):
+        def emit(self, record: std_logging.LogRecord) -> None:
+            found.append(record.getMessage())
+
+    logger, keeper = std_logging.getLogger("tf2onnx"), _Keeper(std_logging.ERROR)
+    logger.addHandler(keeper)
+    try:
+        yield found
+    finally:
+        logger.removeHandler(keeper)
+
+
+def _why_no_onnx(error: Exception, complaints: Sequence[str], frozen: FrozenGraph) -> str:
+    """One line on what cannot be converted: the first node that failed, where one did."""
+    ops = {node.name: node.op for node in frozen.meta.graph_def.node}
+    for match in map(_UNCONVERTED.search, complaints):
+        if match is not None and match[1] in ops:
+            return f"tf2onnx cannot convert {match[1]} ({ops[match[1]]})"
+    return f"tf2onnx cannot convert the graph: {reason(error)}"
+
+
+# What onnxruntime computes with an ONNX model, on the processor.
+
+
+def run_onnx(
+    content: bytes, values: Mapping[str, Array], outputs: Collection[str]
+) -> dict[str, Array]:
+    """Runs a model once; without onnxruntime's optimizations where they fail, which it warns of.
+
+    Args:
+      content: a ModelProto, serialized.
+      values: of the inputs, by name; those that the model does not take are left out.
+      outputs: names.
+
+    Returns:
+      The outputs, by name.
+
+    Raises:
+      ToolError: it cannot load or run the model.
+    """
+    import onnxruntime
+
+    levels = onnxruntime.GraphOptimizationLevel
+    try:
+        return _run(content, values, outputs, levels.ORT_ENABLE_ALL)
+    except ToolError as error:
+        results = _run(content, values, outputs, levels.ORT_DISABLE_ALL)
+        logging.warning(
+            "it runs only without onnxruntime's optimizations: set graph_optimization_level of "
+            "its SessionOptions to ORT_DISABLE_ALL; with them %s",
+            error,
+        )
+        return results
+
+
+def _run(
+    content: bytes, values: Mapping[str, Array], outputs: Collection[str], level: Any
+) -> dict[str, Array]:
+    """One run, with as much optimization as `level` says."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = level
+    with quiet():
+        try:
+            session = onnxruntime.InferenceSession(
+                content, options, providers=["CPUExecutionProvider"]
+            )
+            taken = {found.name for found in session.get_inputs()}
+            fed = {name: value for name, value in values.items() if name in taken}
+            results = session.run([*outputs], fed)
+        except Exception as error:  # Its errors have no class in common.
+            raise ToolError(f"onnxruntime cannot run the model: {reason(error)}") from error
+    return {
+        name: _as_bytes(np.asarray(result)) for name, result in zip(outputs, results, strict=True)
+    }
+
+
+def _as_bytes(result: Array) -> Array:
+    """Strings as TensorFlow gives them: bytes, and not texts."""
+    if result.dtype.kind not in "OU":
+        return result
+    flat = [text.encode() if isinstance(text, str) else text for text in result.ravel().tolist()]
+    return np.array(flat, object).reshape(result.shape)
+
+
+# A frozen graph as a TFLite model, by TensorFlow's converter, and what its interpreter computes.
+#
+# Tensors keep their names, such as `x:0`, and the signature `serving_default` its keys. Operations
+# of TensorFlow beside TFLite's own ("select" ones) are not offered: the interpreter here has no
+# delegate for them, and what cannot be checked is not kept.
+#
+# Format: `tensorflow/lite/schema/schema.fbs`; `labels.txt` is appended as a zip archive, in the way
+# of TFLite's own metadata (`unzip -p model.tflite labels.txt` shows it).
+
+_LACKING = re.compile(r"^(?:TF Select|Custom) ops: (.+)$", re.MULTILINE)
+_ERROR = re.compile(r"error: (.+)$", re.MULTILINE)
+
+
+def as_tflite(frozen: FrozenGraph, class_names: Sequence[str] = ()) -> bytes:
+    """Converts.
+
+    Args:
+      frozen: the graph, of inputs whose rank is known.
+      class_names: of the labels that go along; none for no labels.
+
+    Returns:
+      The file's content.
+
+    Raises:
+      ToolError: TFLite lacks an operation, or the converter fails otherwise.
+    """
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        write_saved_model(as_saved_model(frozen), folder)
+        try:
+            converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+            content: bytes = converter.convert()
+        except Exception as error:  # The converter raises nearly any kind.
+            raise ToolError(_why_no_tflite(error)) from error
+    return _with_labels(content, class_names) if class_names else content
+
+
+def run_tflite(content: bytes, values: Mapping[str, Array]) -> dict[str, Array]:
+    """What TFLite's interpreter computes.
+
+    Args:
+      content: what `as_tflite` has made.
+      values: of the inputs, by the signature's keys.
+
+    Returns:
+      The outputs, by the signature's keys.
+
+    Raises:
+      ToolError: it cannot load or run the model.
+    """
+    with quiet():  # TensorFlow warns that its interpreter will be a package of its own some day.
+        try:
+            runner = tf.lite.Interpreter(model_content=content).get_signature_runner(SIGNATURE)
+            taken = runner.get_input_details()
+            results = runner(**{key: value for key, value in values.items() if key in taken})
+        except Exception as error:  # A ValueError, a RuntimeError or others, as it comes.
+            raise ToolError(
+                f"the TFLite interpreter cannot run the model: {reason(error)}"
+            ) from error
+    return {key: np.asarray(result) for key, result in results.items()}
+
+
+def _with_labels(content: bytes, class_names: Sequence[str]) -> bytes:
+    """Appends an archive of the labels, with the same bytes at any time of the day."""
+    file = io.BytesIO(content)
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr(zipfile.ZipInfo(LABELS_FILE), labels_text(class_names))
+    return file.getvalue()
+
+
+def _why_no_tflite(error: Exception) -> str:
+    """One line, out of the many of the converter's message."""
+    text = str(error)
+    lacking = sorted({op.strip() for ops in _LACKING.findall(text) for op in ops.split(",")})
+    if lacking:
+        return f"TFLite has no counterpart of {', '.join(lacking)}, for the dtypes that are here"
+    found = _ERROR.search(text)
+    return f"TFLite's converter fails: {found[1] if found else reason(error)}"

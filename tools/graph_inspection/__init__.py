@@ -1,1 +1,0 @@
-"""What a graph holds, part by part: read as data, looked at in TensorFlow, never run."""

@@ -1,0 +1,120 @@
+"""One picture from start to end: what tools.plot does once its flags are read."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from prediction.chosen_model import PredictConfig, with_model
+from prediction.evaluation import classify
+from prediction.output import check_target, write_whole
+from tools.command import Record
+from tools.plot_classes import draw_confusion, draw_mistakes
+from tools.plot_filters import draw_filters, read_kernel
+from tools.plot_line import draw_line, read_line_run
+from tools.plot_runs import Picture, draw_metrics, read_run, render, style
+
+
+@dataclass(frozen=True)
+class PlotConfig:
+    """What is asked for.
+
+    Attributes:
+      what: one of `tools.plotting.plot.KINDS`.
+      output: the file to write, .png or .svg.
+      overwrite: write it also where there is one.
+      runs: folders of runs, for `metrics` and `line`.
+      model: the model and its rows, for `filters`, `confusion` and `mistakes`; None for the others.
+      tensor: for `filters`, the name of the kernel; None for the first that the prediction needs.
+      most: for `mistakes`, how many are drawn at most.
+      log_loss: for `metrics`, whether the loss has a logarithmic axis.
+    """
+
+    what: str
+    output: str
+    overwrite: bool = False
+    runs: Sequence[str] = ()
+    model: PredictConfig | None = None
+    tensor: str | None = None
+    most: int = 16
+    log_loss: bool = False
+
+
+# One picture from start to end: what tools.plot does once its flags are read.
+
+
+def plot(config: PlotConfig) -> Record:
+    """Draws a picture, writes it, and returns what is in it.
+
+    Keys: `what`; `output`, the file, null where nothing was to be drawn; `summary`, a line; and of
+    each kind:
+
+    - metrics: `runs`, of each its `folder`, its last `step` and for each number the `last` value,
+      as `step` and `value`.
+    - line: `run`, `points` (how many), `w`, `b` and `loss` at the end, and the `path`, a list of
+      `step`, `w` and `b`.
+    - filters: `meta`, `tensor`, its `shape`, and how many `filters` are shown.
+    - confusion: `meta`, `checkpoint`, `rows`, `accuracy`, `classes` (names) and `counts`, a list of
+      rows by true class, each a list by predicted class.
+    - mistakes: `meta`, `checkpoint`, `rows`, `wrong` (how many), and the `mistakes` shown: `name`,
+      `label`, `class` and `probability`.
+
+    Raises:
+      ToolError, CheckpointError, PredictionError, DataError: one line for the user; no file is
+        written then.
+    """
+    check_target(config.output, _read_paths(config), overwrite=config.overwrite)
+    with style():
+        picture = _KINDS[config.what](config)
+        content = None if picture.figure is None else render(picture.figure, config.output)
+    if content is not None:
+        write_whole(config.output, content)
+    output = None if content is None else config.output
+    return {"what": config.what, "output": output, "summary": picture.summary, **picture.record}
+
+
+def as_text(record: Record) -> str:
+    """The path of the file, where there is one, and the line of what is in it."""
+    return "\n".join(filter(None, [record["output"], record["summary"]]))
+
+
+def _read_paths(config: PlotConfig) -> list[str]:
+    if config.model is None:
+        return [*config.runs]
+    return [config.model.meta, *config.model.input, *config.model.feed]
+
+
+def _model(config: PlotConfig) -> PredictConfig:
+    if config.model is None:
+        raise ValueError(f"{config.what} needs a model")
+    return config.model
+
+
+def _draw_metrics(config: PlotConfig) -> Picture:
+    return draw_metrics([read_run(run) for run in config.runs], log_loss=config.log_loss)
+
+
+def _draw_line(config: PlotConfig) -> Picture:
+    return draw_line(read_line_run(config.runs[0]))
+
+
+def _draw_filters(config: PlotConfig) -> Picture:
+    model = _model(config)
+    read = functools.partial(read_kernel, model, tensor=config.tensor)
+    return draw_filters(with_model(model, read))
+
+
+def _draw_confusion(config: PlotConfig) -> Picture:
+    return draw_confusion(classify(_model(config)))
+
+
+def _draw_mistakes(config: PlotConfig) -> Picture:
+    return draw_mistakes(classify(_model(config)), config.most)
+
+
+_KINDS: Mapping[str, Callable[[PlotConfig], Picture]] = {
+    "metrics": _draw_metrics,
+    "line": _draw_line,
+    "filters": _draw_filters,
+    "confusion": _draw_confusion,
+    "mistakes": _draw_mistakes,
+}

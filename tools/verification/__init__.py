@@ -1,1 +1,0 @@
-"""Whether checkpoints are whole: their files, their values, their graphs, and their folder."""
