@@ -74,7 +74,7 @@ def test_a_path_as_long_as_the_system_allows(linear_config: Make, tmp_path: Path
         folder /= "x" * 200
     os.makedirs(folder)
     assert train_linear.train(linear_config(folder, train_steps=20)).step == 20
-    with pytest.raises(TrainingError, match="File name too long$"):
+    with pytest.raises(TrainingError, match=r"File name too long$"):
         train_linear.train(linear_config(folder / ("y" * 255) / ("z" * 255), train_steps=20))
 
 
