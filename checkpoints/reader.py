@@ -46,10 +46,8 @@ class CheckpointReader:
     """The checkpoint at a prefix.
 
     Attributes:
-      prefix: its own.
       version: of its format, `V1` or `V2`.
-      files: the paths of those that hold values, by rising number.
-      sizes: the bytes that each of them has.
+      files: the paths of those that hold values, by rising number; `sizes` has their bytes.
       shapes: key -> shape of each tensor; of one that was saved in slices, that of the whole.
       dtypes: key -> tf.DType.
     """
@@ -82,11 +80,7 @@ class CheckpointReader:
             self.dtypes: Mapping[str, tf.DType] = self._reader.get_variable_to_dtype_map()
 
     def check_sizes(self, keys: Collection[str]) -> None:
-        """Compares what tensors would take in memory with the files that they are in.
-
-        Raises:
-          CheckpointError: the files are too small for what the index says.
-        """
+        """CheckpointError where files are too small for the tensors that the index tells of."""
         sizes = {key: math.prod(self.shapes[key]) * self.dtypes[key].size for key in keys}
         if sum(sizes.values()) > self._max_bytes:
             key = max(sizes, key=lambda key: sizes[key])
@@ -190,27 +184,20 @@ def _check_shards(prefix: str, shards: list[tuple[str, str]]) -> None:
         )
 
 
-# How the tensors of a checkpoint lie in its files: their sizes there, their shards, their slices.
-#
-# The index tells; no value is read. Formats: `tensorflow/core/util/tensor_bundle/tensor_bundle.h`,
-# whose slices have keys of `tensorflow/core/util/saved_tensor_slice_util.cc`.
+# How the tensors of a checkpoint lie in its files, as the index tells. The format is that of
+# `tensorflow/core/util/tensor_bundle/tensor_bundle.h`, whose slices have keys of
+# `tensorflow/core/util/saved_tensor_slice_util.cc`.
 
 _OF_A_SLICE, _END_OF_NAME = b"\0", b"\0\1"
 _ESCAPES = {b"\0\xff": b"\0", b"\xff\0": b"\xff"}
 
 
 class StoredTensor(NamedTuple):
-    """Where a tensor is.
+    """Where a tensor is."""
 
-    Attributes:
-      files: the paths of those that hold values of it.
-      slices: how many it was saved in; 0 where it was saved whole, None where that is not known.
-      disk_bytes: it takes in the files; None in the format V1, which compresses.
-    """
-
-    files: tuple[str, ...]
-    slices: int | None
-    disk_bytes: int | None
+    files: tuple[str, ...]  # The paths of those that hold values of it.
+    slices: int | None  # It was saved in; 0 where it was saved whole, None where that is unknown.
+    disk_bytes: int | None  # It takes in the files; None in the format V1, which compresses.
 
 
 def stored_tensors(reader: CheckpointReader) -> dict[str, StoredTensor]:
@@ -259,11 +246,7 @@ def _sliced_name(key: bytes) -> str:
 def _shard_files(
     reader: CheckpointReader, entries: Collection[BundleEntryProto]
 ) -> Mapping[int, str]:
-    """Shard number -> data file, of those that have values, each long enough for them.
-
-    Raises:
-      CheckpointError: a file is missing, or shorter than the index says, or that makes no sense.
-    """
+    """Shard number -> data file, of those that have values; CheckpointError if one is too short."""
     ends: dict[int, int] = {}
     for entry in entries:
         if entry.offset < 0 or entry.size < 0:

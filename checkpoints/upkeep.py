@@ -33,11 +33,6 @@ def after_save(path: str, newest: int, retention: Retention) -> bool:
     nothing here: it neither takes the place of a good one nor goes before it is written again. One
     that another process is reading goes with a later save.
 
-    Args:
-      path: the folder.
-      newest: the step that was saved or restored last.
-      retention: what stays.
-
     Returns:
       Whether the state file was another before.
 
@@ -68,9 +63,6 @@ def at_start(path: str, newest: int | None, retention: Retention) -> Retention:
 
     Returns:
       What stays from here on: a best that is damaged is not kept as such.
-
-    Raises:
-      tf.errors.OpError, OSError: the file system refused.
     """
     for step in folder.delete_leftovers(path):
         logging.info("cleared what was left of an interrupted save of step %d", step)

@@ -17,19 +17,12 @@ _WEIGHT_STREAM = 0
 
 
 class Head(NamedTuple):
-    """The results of a head.
+    """The results of a head."""
 
-    Attributes:
-      logits: `add:0`, float32 [N, K].
-      probabilities: `probabilities:0`, float32 [N, K].
-      classes: `classes:0`, int64 [N].
-      variables: `w` and `b`.
-    """
-
-    logits: tf.Tensor
-    probabilities: tf.Tensor
-    classes: tf.Tensor
-    variables: tuple[tf.Variable, tf.Variable]
+    logits: tf.Tensor  # `add:0`, float32 [N, K]
+    probabilities: tf.Tensor  # `probabilities:0`, float32 [N, K]
+    classes: tf.Tensor  # `classes:0`, int64 [N]
+    variables: tuple[tf.Variable, tf.Variable]  # `w` and `b`
 
     @property
     def outputs(self) -> dict[str, tf.Tensor]:
@@ -65,12 +58,12 @@ def dense(
     """`add:0`, flattened features times w, plus b.
 
     Args:
-      features: float32 [N, ...], every size but N known.
+      features: float32 [N, ...], every size but N known; D of them an example.
       num_classes: K.
       seed: draws w.
 
     Returns:
-      The logits, float32 [N, K]; w [D, K], where D is the number of features; b [K].
+      The logits, float32 [N, K]; w [D, K]; b [K].
     """
     size = math.prod(features.shape[1:])
     w, b = _weight_and_bias([size, num_classes], size, seed)

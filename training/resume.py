@@ -22,9 +22,9 @@ from checkpoints.retention import Retention
 from cli.terminal import INTRA_OP_THREADS_VARIABLE
 from errors import CheckpointError, TrainingError, reason
 from training.config import RunConfig
+from training.graph_session import GraphSession
 from training.init_from import read_init_from
 from training.metrics import LOGS_FOLDER, METRICS_FILE, lines_of, step_of
-from training.session import GraphSession
 from training.task import NONE, InitialValues, Task, log_origins
 
 _DIGEST = "initial_values"

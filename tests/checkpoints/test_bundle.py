@@ -188,19 +188,6 @@ def test_no_other_folder_is_taken_for_it(tmp_path: Path) -> None:
         CheckpointReader(f"{tmp_path}/a[b]/m")
 
 
-@pytest.mark.parametrize("shard", ["", "-00000-of-00001"])
-def test_the_format_v1(tmp_path: Path, shard: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(v1.logging, "warning", lambda *_: None)
-    prefix = tmp_path / "a[b]" / "m"
-    prefix.parent.mkdir()
-    with tf.Graph().as_default(), v1.Session() as session:
-        v1.get_variable("w", initializer=[1.0, 2.0], use_resource=False)
-        session.run(v1.global_variables_initializer())
-        v1.train.Saver(write_version=v1.train.SaverDef.V1).save(session, str(prefix))
-    prefix.rename(f"{prefix}{shard}")
-    assert CheckpointReader(str(prefix)).read("w").tolist() == [1, 2]
-
-
 def test_where_no_links_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with (
         pytest.raises(CheckpointError, match=r"takes .* for a pattern; name it without"),

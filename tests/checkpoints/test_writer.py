@@ -82,15 +82,6 @@ def test_what_is_not_finite_is_not_saved(
     assert folder.usable_steps(str(tmp_path)) == [10]
 
 
-def test_retention_holds_across_writers(tmp_path: Path, save: Save) -> None:
-    for first in (1, 4, 7):
-        save(tmp_path, dict.fromkeys(range(first, first + 3)), TWO)
-    assert folder.committed_steps(str(tmp_path)) == [8, 9]
-    assert len(list(tmp_path.iterdir())) == 2 * 4 + 1
-    state = tf.train.get_checkpoint_state(str(tmp_path))
-    assert len(state.all_model_checkpoint_paths) == 2
-
-
 @pytest.mark.parametrize("suffix", [".data-00000-of-00001", ".index", ".meta", ".manifest"])
 def test_damage_is_stepped_over_said_and_mended(
     tmp_path: Path, specs: Specs, save: Save, suffix: str, caplog: pytest.LogCaptureFixture
