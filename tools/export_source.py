@@ -16,7 +16,7 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from checkpoints import file_io
 from checkpoints.folder import names_in
-from checkpoints.writer import FolderLock
+from checkpoints.lock import FolderLock
 from errors import ToolError, reason
 from metagraph.casting import Array
 from metagraph.meta import PLACEHOLDERS, MetaGraphFile, TensorInfo, format_shape, node_of
