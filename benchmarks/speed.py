@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr
+from contextlib import closing, redirect_stderr
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -135,7 +135,7 @@ def _prediction(folder: Path, x: "Array", y: "Array") -> Iterator[str]:
         np.concatenate([session.run("fc2/add:0", {"x:0": x[i : i + batch_size]}) for i in starts])
 
     with (
-        restored(meta) as session,
+        closing(restored(meta)) as session,  # To enter it would end eager mode, as Keras needs it.
         load_inference_graph(read_meta_graph(meta), ["fc2/add:0"], ["x:0"]) as graph,
     ):
         sides: dict[str, Callable[[int], object]] = {

@@ -19,12 +19,16 @@ if __name__ == "__main__":  # First, as what follows takes its time.
     end_at_signals()
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from cli import flag_types
 from cli.flag_types import define_max_meta_mb, define_time_limit, define_trust_graph
 from cli.terminal import import_tensorflow
+from prediction.request import ModelConfig
 from tools.command import (
     OTHER_CKPT_HELP,
     EndAfter,
@@ -37,9 +41,61 @@ from tools.command import (
     show,
 )
 
+if TYPE_CHECKING:
+    from tools.frozen_graph import FreezeRequest
+
 POSITIONAL: tuple[str, ...] = ("meta",)
 
 _SCOPE = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_.-]+)*")
+
+
+@dataclass(frozen=True)
+class PartConfig(ModelConfig):
+    """The part of a model that is kept, and where it goes.
+
+    Attributes:
+      output: what to write.
+      outputs: as of a `FreezeRequest`.
+      inputs: likewise.
+      asset: files for lookup tables, by name.
+      overwrite: replace the file if there is one.
+    """
+
+    output: str
+    outputs: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+    asset: Mapping[str, str] = field(default_factory=dict)
+    overwrite: bool = False
+
+    @property
+    def request(self) -> "FreezeRequest":
+        """What is to be frozen of it."""
+        from tools.frozen_graph import FreezeRequest
+
+        return FreezeRequest(
+            outputs=self.outputs,
+            inputs=self.inputs,
+            signature=self.signature,
+            trust_graph=self.trust_graph,
+            assets=self.asset,
+            time_limit=self.limit,
+        )
+
+
+@dataclass(frozen=True)
+class FreezeConfig(PartConfig):
+    """What tools.freeze is asked for.
+
+    Attributes:
+      scope: as of a `FreezeRequest`.
+    """
+
+    scope: str = ""
+
+    @property
+    def request(self) -> "FreezeRequest":
+        """What is to be frozen of the model, and under which names."""
+        return replace(super().request, scope=self.scope)
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -83,7 +139,6 @@ def main(values: flags.FlagValues, end_after: EndAfter | None = None) -> None:
     import_tensorflow()
     from prediction.plan import assets_by_name
     from tools import freezing
-    from tools.freezing import FreezeConfig
 
     frozen = freezing.freeze_to_file(
         FreezeConfig(

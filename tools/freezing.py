@@ -4,7 +4,6 @@ The graph, and what was made of it, are run on the same values, and what they gi
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -17,61 +16,14 @@ from metagraph.meta import MetaGraphFile, TensorInfo
 from metagraph.model import checkpoint_of
 from metagraph.parsing import add_description
 from metagraph.session import RANDOM_OPS, InferenceGraph, describe_tensors, load_inference_graph
-from prediction.chosen_model import ModelConfig, with_model
+from prediction.chosen_model import with_model
 from prediction.output import check_target, write_whole
 from tools.command import Record, format_bytes, table
+from tools.freeze import FreezeConfig
 from tools.freeze_plan import FreezePlan
 from tools.frozen_graph import TABLE_INITIALIZERS, FreezeRequest, FrozenGraph, freeze_plan, plan_of
 from tools.graph_nodes import graph_parts, value_of, without_large_constants
 from tools.random_batch import try_batches
-
-
-@dataclass(frozen=True)
-class PartConfig(ModelConfig):
-    """The part of a model that is kept, and where it goes.
-
-    Attributes:
-      output: what to write.
-      outputs: as of a `FreezeRequest`.
-      inputs: likewise.
-      asset: files for lookup tables, by name.
-      overwrite: replace the file if there is one.
-    """
-
-    output: str
-    outputs: tuple[str, ...] = ()
-    inputs: tuple[str, ...] = ()
-    asset: Mapping[str, str] = field(default_factory=dict)
-    overwrite: bool = False
-
-    @property
-    def request(self) -> FreezeRequest:
-        """What is to be frozen of it."""
-        return FreezeRequest(
-            outputs=self.outputs,
-            inputs=self.inputs,
-            signature=self.signature,
-            trust_graph=self.trust_graph,
-            assets=self.asset,
-            time_limit=self.limit,
-        )
-
-
-@dataclass(frozen=True)
-class FreezeConfig(PartConfig):
-    """What tools.freeze is asked for.
-
-    Attributes:
-      scope: as of a `FreezeRequest`.
-    """
-
-    scope: str = ""
-
-    @property
-    def request(self) -> FreezeRequest:
-        """What is to be frozen of the model, and under which names."""
-        return replace(super().request, scope=self.scope)
-
 
 # Runs a graph, and what was made of it, on the same values and compares what they give.
 #

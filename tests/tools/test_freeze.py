@@ -11,8 +11,8 @@ import tensorflow as tf
 from PIL import Image
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
-from prediction.chosen_model import PredictConfig
 from prediction.evaluation import predict
+from prediction.request import PredictConfig
 from tests.data.idx_files import write_mnist
 from tests.prediction import stock
 from tests.test_thirdparty import THIRD_PARTY, _by_stock, _entries, _feeds
