@@ -189,24 +189,21 @@ def _by_key(names: Sequence[str], keys: Mapping[str, str]) -> dict[str, str]:
 _SCOPE = "cut"
 
 
-def add_cuts(
-    graph: GraphDef, needed: SubGraph, inputs: Sequence[str], values: Mapping[str, bool | float]
-) -> None:
+def add_cuts(graph: GraphDef, needed: SubGraph, cuts: Mapping[str, bool | float | None]) -> None:
     """Adds what the nodes of a cut graph take, under the names that they take it by.
 
     Args:
       graph: the graph of `needed`; nodes are added to it.
       needed: where the graph comes from, and where it is cut.
-      inputs: the cuts that become placeholders, full tensor names.
-      values: those that become constants.
+      cuts: full tensor names -> their constant values; None for placeholders.
 
     Raises:
       CheckpointError: a cut has no dtype that can be fed.
       ToolError: another output of a cut node is needed too, so that it has to stay.
     """
     by_node: dict[str, dict[int, TensorInfo]] = {}
-    names = [name for name in [*inputs, *values] if node_of(name) not in needed.names]
-    for name in {*inputs, *values}.difference(names):
+    names = [name for name in cuts if node_of(name) not in needed.names]
+    for name in cuts.keys() - names:
         if name in needed.feeds:
             raise ToolError(
                 f"the graph cannot be cut at {name} alone, as it needs other outputs of "
@@ -216,7 +213,7 @@ def add_cuts(
         by_node.setdefault(node_of(info.name), {})[output_index(info.name)] = info
     for node, outputs in by_node.items():
         if [*outputs] == [0]:
-            _add(graph, node, outputs[0], values.get(outputs[0].name))
+            _add(graph, node, outputs[0], cuts[outputs[0].name])
         else:
             _add_several(graph, node, outputs, needed)
 

@@ -3,9 +3,8 @@
 What fills its lookup tables comes with it, as constants.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
@@ -20,118 +19,24 @@ from checkpoints.manifest import (
     SIGNATURE,
     TRAINED_ON_COLLECTION,
 )
-from errors import ToolError, first_few
-from metagraph.graph import nodes_by_op, sub_graph
+from metagraph.graph import sub_graph
 from metagraph.importing import import_disarmed
 from metagraph.meta import MetaGraphFile, TensorInfo, node_of
 from metagraph.safety import TimeLimit, check_operations
 from metagraph.session import describe_tensors
 from metagraph.tables import Filling
 from metagraph.values import Restoring, free_scope
-from metagraph.variables import RESOURCE_VARIABLE, VARIABLE_OPS, Variable, read_values, variable_of
+from metagraph.variables import VARIABLE_OPS, Variable
 from tools.edit_names import Names, rename
 from tools.folding import fold
 from tools.freeze_plan import FreezePlan, add_cuts, plan_freeze
-from tools.frozen_variables import Handles, replace_references
-from tools.graph_nodes import fill_constant, make_constant, remake
-
-# Variables of a graph become constants, and what takes them by reference or handle, their values.
-#
-# A variable is replaced where it stands, so that its name is that of its value. Loops, conditionals
-# and functions may pass on references (to a `VariableV2`) or handles (of a `VarHandleOp`); they
-# pass on the value from then on.
-
-_MOST_BYTES = 2**31 - 1  # Of one protobuf message.
-_SHOWN = 3
-
-
-class Replaced(NamedTuple):
-    """What has become of the variables of a graph.
-
-    Attributes:
-      variables: by name; a constant of that name waits for the value.
-      writers: nodes that take a variable itself, those of functions as `function/node`.
-    """
-
-    variables: Mapping[str, Variable]
-    writers: Collection[str]
-
-
-def replace_variables(graph: GraphDef, meta: MetaGraphFile, fed: Collection[str]) -> Replaced:
-    """Replaces them by constants that have no values yet.
-
-    What changes a variable stays as it is: see `check_writers`, for what is still there once
-    the graph is folded.
-
-    Args:
-      graph: a part of the file's graph; changed in place.
-      meta: the file.
-      fed: nodes in whose place there is by now a placeholder or a constant.
-
-    Raises:
-      CheckpointError: a variable is damaged.
-    """
-    found = {node.name: variable_of(meta, node) for node in graph.node if node.op in VARIABLE_OPS}
-    for node in graph.node:
-        if node.name in found:
-            remake(node, "Const", (), {"dtype": found[node.name].dtype.as_datatype_enum})
-    nodes = [meta.nodes[n] for n in {*found, *fed} if meta.nodes[n].op in VARIABLE_OPS]
-    dtypes = {n.name: variable_of(meta, n).dtype.as_datatype_enum for n in nodes}
-    handles = {node.name for node in nodes if node.op == RESOURCE_VARIABLE}
-    writers = replace_references(graph, dtypes.keys() - handles)
-    replacing = Handles(graph)
-    replacing.replace({name: dtypes[name] for name in handles})
-    return Replaced(found, {*writers, *replacing.writers})
-
-
-def check_writers(graph: GraphDef, writers: Collection[str], path: str) -> None:
-    """Sees that a graph takes no variable but to read it.
-
-    Args:
-      graph: the one that is kept.
-      writers: as of `Replaced`.
-      path: of the file.
-
-    Raises:
-      ToolError: it writes to one; or does something else with it that a constant cannot do.
-    """
-    found = [
-        f"{name} ({op})"
-        for op, names in nodes_by_op(graph).items()
-        for name in names
-        if name in writers
-    ]
-    if found:
-        raise ToolError(
-            f"{path} cannot be frozen: its outputs need {first_few(found, _SHOWN)}, which changes "
-            "a variable or does not just read it, and a frozen graph has none; name other --outputs"
-        )
-
-
-def fill_constants(graph: GraphDef, meta: MetaGraphFile, variables: Mapping[str, Variable]) -> None:
-    """Gives the constants their values; each value is freed once it is in the graph.
-
-    Args:
-      graph: changed in place; what has become of some of `variables` may be gone.
-      meta: the file.
-      variables: as of `Replaced`.
-
-    Raises:
-      CheckpointError: the checkpoint lacks a variable or is damaged.
-      ToolError: the graph would be larger than a protobuf message can be.
-    """
-    nodes = [node for node in graph.node if node.name in variables]
-    values = read_values(meta, [variables[node.name] for node in nodes])
-    size = graph.ByteSize() + sum(value.nbytes for value in values.values())
-    if size > _MOST_BYTES:
-        raise ToolError(
-            f"{meta.path} with its variables takes {size} bytes, and a file of one graph holds at "
-            f"most {_MOST_BYTES}: keep fewer --outputs, or export a SavedModel, whose variables "
-            "are in files of their own"
-        )
-    for node in nodes:
-        fill_constant(node, values.pop(node.name))
-
+from tools.frozen_variables import (
+    check_writers,
+    fill_constants,
+    replace_variables,
+    variables_of,
+)
+from tools.graph_nodes import make_constant
 
 # Lookup tables of a frozen graph: what fills them comes with it, as constants.
 #
@@ -270,31 +175,36 @@ def _without_variables(
     plan: FreezePlan, assets: Mapping[str, str]
 ) -> tuple[MetaGraphDef, Mapping[str, Variable]]:
     """The graph with all but the values, and the variables whose values its constants wait for."""
-    meta, frozen = plan.meta, MetaGraphDef(graph_def=plan.needed.graph_def)
-    graph = frozen.graph_def
-    add_cuts(graph, plan.needed, [*plan.inputs.values()], plan.off)
-    _check_importable(meta, graph)
-    tables = add_table_values(graph, meta, plan.fillings, assets)
-    wanted = [*plan.outputs.values(), *(f"{name}:0" for name in tables)]
-    replaced = replace_variables(graph, meta, [node_of(name) for name in plan.feeds])
-    fold(graph, wanted)
-    kept = sub_graph(MetaGraphFile(meta.path, meta.prefix, frozen), wanted).graph_def
-    check_writers(kept, replaced.writers, meta.path)
-    described = MetaGraphDef(graph_def=kept)
-    if tables:
-        described.collection_def[TABLE_INITIALIZERS].node_list.value.extend(tables)
-    return described, replaced.variables
-
-
-def _check_importable(meta: MetaGraphFile, graph: GraphDef) -> None:
-    """Raises CheckpointError where the graph is damaged: what follows takes it as sound."""
+    meta, graph = plan.meta, plan.needed.graph_def
+    cuts = {**dict.fromkeys(plan.inputs.values()), **plan.off}
+    late = {name: v for name, v in cuts.items() if meta.nodes[node_of(name)].op in VARIABLE_OPS}
+    add_cuts(graph, plan.needed, {name: v for name, v in cuts.items() if name not in late})
+    for name in late:  # What takes a variable takes its value only once that is a constant.
+        if name in plan.needed.feeds:
+            graph.node.add().CopyFrom(meta.nodes[node_of(name)])
+            graph.node[-1].ClearField("device")
     copy = GraphDef()
     copy.CopyFrom(graph)
-    for node in copy.node:  # What takes a variable that is fed takes no value yet.
-        if node.name in meta.nodes and meta.nodes[node.name].op in VARIABLE_OPS:
-            node.CopyFrom(meta.nodes[node.name])
-            node.ClearField("device")
-    import_disarmed(meta, copy)
+    import_disarmed(meta, copy)  # What follows takes the graph as sound.
+    tables = add_table_values(graph, meta, plan.fillings, assets)
+    wanted = [*plan.outputs.values(), *(f"{name}:0" for name in tables)]
+    variables = variables_of(graph, meta)
+    constants = replace_variables(graph, variables, wanted, meta.path)
+    for name in late:
+        variables.pop(node_of(name), None)
+    kept = [node for node in constants.node if f"{node.name}:0" not in late]
+    frozen = MetaGraphDef(graph_def=GraphDef(node=kept))
+    frozen.graph_def.library.CopyFrom(constants.library)
+    frozen.graph_def.versions.CopyFrom(constants.versions)
+    add_cuts(frozen.graph_def, plan.needed, late)
+    fold(frozen.graph_def, wanted)
+    described = MetaGraphDef(
+        graph_def=sub_graph(MetaGraphFile(meta.path, meta.prefix, frozen), wanted).graph_def
+    )
+    check_writers(described.graph_def, meta.path)
+    if tables:
+        described.collection_def[TABLE_INITIALIZERS].node_list.value.extend(tables)
+    return described, variables
 
 
 def _inputs(frozen: MetaGraphDef, plan: FreezePlan) -> dict[str, str]:
