@@ -16,8 +16,8 @@ import finetune
 from checkpoints import file_io
 from cli.terminal import EXIT_FAILED, EXIT_USAGE
 from finetuning.settings import FinetuneConfig
-from prediction.chosen_model import PredictConfig
 from prediction.evaluation import predict
+from prediction.request import PredictConfig
 from tests.data.idx_files import write_mnist
 from tests.prediction import stock
 from tests.tools.conftest import Tool
