@@ -202,13 +202,6 @@ def _varint(content: bytes, position: int) -> tuple[int, int]:
 
 # Format of both files: `tensorflow/core/util/tensor_bundle/tensor_bundle.h`.
 
-# What TensorFlow's reader of checkpoints raises. A file that is cut short is an IndexError, a
-# missing index a ValueError.
-READER_ERRORS = (
-    *(tf.errors.OpError, IndexError, OverflowError, RuntimeError),
-    *(SystemError, TypeError, ValueError),
-)
-
 
 class VariableSpec(NamedTuple):
     """The shape and the dtype of a variable, as they are compared with a checkpoint's."""

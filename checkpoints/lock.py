@@ -60,10 +60,8 @@ class FolderLock:
     ) -> None:
         """Locks nothing yet; the folder must exist by `__enter__`.
 
-        Args:
-          folder: to lock.
-          otherwise: what a user can do who will not wait for the holder.
-          keeps_file: whether the file stays; a stranger's folder is left without it.
+        An error says what a user can do `otherwise` than wait for the holder. A stranger's folder
+        is left without the lock's file: `keeps_file` is False.
         """
         self._folder = folder
         self._path = os.path.join(folder, LOCK_FILE)
@@ -93,13 +91,10 @@ class FolderLock:
         return self
 
     def check(self) -> None:
-        """Makes sure that the folder at this path is still the one that was locked.
+        """FolderLostError unless the folder at this path is still the one that was locked.
 
         The lock holds for a file, and files are written by path: who moves the folder away, or
         removes the lock's file, leaves the path to another process. Call it before each change.
-
-        Raises:
-          FolderLostError: the lock's file is another by now, or gone.
         """
         if self._descriptor is None:
             return

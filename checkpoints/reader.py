@@ -17,12 +17,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto
 
-from checkpoints.bundle import (
-    MAX_BYTES,
-    READER_ERRORS,
-    check_index,
-    table_entries,
-)
+from checkpoints.bundle import MAX_BYTES, VariableSpec, check_index, table_entries
 from checkpoints.file_io import (
     HEAD_BYTES,
     check_fetched,
@@ -39,6 +34,12 @@ _SHARD = re.compile(r"-(\d{5})-of-(\d{5})")
 # The format of 2016 compresses its values with Snappy (at most 64 bytes out of 3) and writes
 # integers in as little as one byte out of eight.
 _MAX_RATIO_OF_V1 = 256
+# What TensorFlow's reader of checkpoints raises. A file that is cut short is an IndexError, a
+# missing index a ValueError.
+_READER_ERRORS = (
+    *(tf.errors.OpError, IndexError, OverflowError, RuntimeError),
+    *(SystemError, TypeError, ValueError),
+)
 Array = np.ndarray[Any, Any]
 
 
@@ -79,6 +80,14 @@ class CheckpointReader:
             self.shapes: Mapping[str, list[int]] = self._reader.get_variable_to_shape_map()
             self.dtypes: Mapping[str, tf.DType] = self._reader.get_variable_to_dtype_map()
 
+    @property
+    def specs(self) -> dict[str, VariableSpec]:
+        """Key -> shape and dtype of each tensor, by key."""
+        return {
+            key: VariableSpec(tuple(shape), self.dtypes[key].name)
+            for key, shape in sorted(self.shapes.items())
+        }
+
     def check_sizes(self, keys: Collection[str]) -> None:
         """CheckpointError where files are too small for the tensors that the index tells of."""
         sizes = {key: math.prod(self.shapes[key]) * self.dtypes[key].size for key in keys}
@@ -108,7 +117,7 @@ class CheckpointReader:
         """Makes a CheckpointError of whatever the reader's C++ side raises."""
         try:
             yield
-        except READER_ERRORS as error:
+        except _READER_ERRORS as error:
             line = (str(error).splitlines() or ["it cannot be read"])[0]
             raise self._damage(line.replace(self._readable, self.prefix)) from error
 

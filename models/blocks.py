@@ -73,15 +73,12 @@ _SEED_BITS = 32
 
 
 def key(seed: int, stream: int, step: int | tf.Tensor) -> tf.Tensor:
-    """The generator's key for one draw.
+    """The generator's key for one draw, int64 [2].
 
     Args:
       seed: the run's seed, in [0, 2**32).
       stream: tells the draws of one step apart, in [0, 2**31).
       step: updates done so far, int64 [].
-
-    Returns:
-      int64 [2].
     """
     return tf.stack([tf.constant(stream << _SEED_BITS | seed, tf.int64), tf.cast(step, tf.int64)])
 

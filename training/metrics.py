@@ -46,7 +46,10 @@ class Metrics(NamedTuple):
 
 
 class MetricsLog:
-    """Appends to both logs; a resumed run goes on as if it had never been interrupted."""
+    """Appends to both logs; a resumed run goes on as if it had never been interrupted.
+
+    Whatever the file system refuses, such as on a full disk, is raised as a TrainingError.
+    """
 
     def __init__(
         self, ckpt_dir: str, graph: tf.Graph, start: int, every: int | Fraction = 1
@@ -55,9 +58,6 @@ class MetricsLog:
 
         What is missing of the steps before, of which each `every` has a line, is logged.
         TensorBoard shows `graph`.
-
-        Raises:
-          TrainingError: the folder cannot be written.
         """
         folder = os.path.join(ckpt_dir, LOGS_FOLDER)
         self.path = os.path.join(folder, METRICS_FILE)
@@ -83,11 +83,7 @@ class MetricsLog:
         self._events.write(event.SerializeToString())
 
     def write(self, metrics: Metrics) -> None:
-        """Adds one line, and the same numbers as scalars; neither need be on the disk yet.
-
-        Raises:
-          TrainingError: the file system refused, such as a full disk.
-        """
+        """Adds one line, and the same numbers as scalars; neither need be on the disk yet."""
         numbers = metrics.numbers()
         values = [tf.compat.v1.Summary.Value(tag=k, simple_value=v) for k, v in numbers.items()]
         with _refusals_as_training_errors():
@@ -95,11 +91,7 @@ class MetricsLog:
             self._write_event(summary=tf.compat.v1.Summary(value=values), step=metrics.step)
 
     def flush(self) -> None:
-        """Hands all lines and events to the file system: before a checkpoint that follows them.
-
-        Raises:
-          TrainingError: the file system refused, such as a full disk.
-        """
+        """Hands all lines and events to the file system: before a checkpoint that follows them."""
         with _refusals_as_training_errors():
             self._lines.flush()
             self._events.flush()

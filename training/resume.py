@@ -122,10 +122,9 @@ def _refuse_lost_run(path: str, save_every: int | Fraction) -> None:
 
 
 def environment() -> dict[str, Any]:
-    """The TensorFlow version, the kind of machine, and among how many threads sums are split.
+    """What the last bits depend on: TensorFlow, the machine, among how many threads sums are split.
 
-    TensorFlow chooses its kernels by the machine, and splits an operation's work among as many
-    threads as there are processors, or as TF_NUM_INTRAOP_THREADS says.
+    These are as many as there are processors, or as TF_NUM_INTRAOP_THREADS says.
     """
     given = os.environ.get(INTRA_OP_THREADS_VARIABLE, "")
     affinity = getattr(os, "sched_getaffinity", None)
