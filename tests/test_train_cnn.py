@@ -126,17 +126,14 @@ def test_the_meta_graph_tells_names_scale_and_signature_at_every_step(config: Cn
         assert graph.get_tensor_by_name("fc2/add:0").shape.as_list() == [None, len(CLASSES)]
 
 
-def test_the_ramp_is_kept_beside_the_checkpoints(cnn_run: Path) -> None:
+def test_the_default_run_is_saved_as_the_readme_says_beside_the_ramp(cnn_run: Path) -> None:
+    steps = sorted(path.name for path in cnn_run.glob("*.manifest"))
+    assert steps == [f"my-model-{step}.manifest" for step in (170, 180, 190, 200)]
     with np.load(cnn_run / "data10_4.npz") as arrays:
         np.testing.assert_array_equal(
             arrays["X"], np.arange(30720, dtype=np.float32).reshape(10, 32, 32, 3) / 255
         )
         np.testing.assert_array_equal(arrays["Y"], [0, 0, 1, 1, 2, 2, 3, 3, 2, 0])
-
-
-def test_the_default_run_is_saved_as_the_readme_says(cnn_run: Path) -> None:
-    steps = sorted(path.name for path in cnn_run.glob("*.manifest"))
-    assert steps == [f"my-model-{step}.manifest" for step in (170, 180, 190, 200)]
 
 
 def test_epochs_are_passes_over_the_training_images(config: CnnConfig) -> None:
