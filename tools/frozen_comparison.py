@@ -17,7 +17,7 @@ from metagraph.session import RANDOM_OPS, InferenceGraph, load_inference_graph
 from tools.freeze import PartConfig
 from tools.freeze_plan import FreezePlan
 from tools.frozen_graph import FrozenGraph, freeze_plan, plan_of
-from tools.graph_nodes import value_of, without_large_constants
+from tools.graph_nodes import without_large_constants
 from tools.random_batch import try_batches
 
 TOLERANCE = 1e-6  # Absolute and relative: |a - b| <= TOLERANCE + TOLERANCE |a|.
@@ -133,7 +133,7 @@ def run_frozen(frozen: FrozenGraph, reference: Reference, config: PartConfig) ->
         optimize=False,
     ) as graph:
         values = [reference.feeds[name] for name in inputs.values()]
-        results = graph.run(*values, *(value_of(node) for node in constants.values()))
+        results = graph.run(*values, *constants.values())
     return dict(zip(outputs.values(), results, strict=True))
 
 

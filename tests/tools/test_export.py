@@ -29,8 +29,7 @@ from tests.prediction import foreign, stock
 from tests.tools.conftest import Tool
 from tools.command import FORMATS, SUFFIXES
 from tools.export import ExportConfig
-from tools.export_source import Source
-from tools.exporting import export
+from tools.exporting import Source, export
 from train_mlp import MlpConfig
 from train_mlp import train as train_mlp
 

@@ -12,7 +12,7 @@ from PIL import Image
 from data.images import decode_image, to_grey
 from metagraph.meta import NO_SIGNATURE, TensorInfo
 from metagraph.model import Model
-from tools.export_saved_model import ImageInput, find_image_input, rows_from_files
+from tools.export_images import ImageInput, find_image_input, rows_from_files
 
 Array = npt.NDArray[Any]
 

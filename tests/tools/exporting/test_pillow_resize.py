@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tools.export_saved_model import resize_bilinear
+from tools.export_images import resize_bilinear
 
 SHAPES = [(1, 1), (5, 9), (32, 32), (33, 47), (64, 64), (20, 700), (375, 500), (1080, 131)]
 

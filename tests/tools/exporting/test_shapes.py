@@ -9,7 +9,7 @@ from metagraph.model import read_model
 from metagraph.session import describe_tensors
 from tests.prediction import foreign
 from tools.export import Shape, parse_shape
-from tools.export_source import with_shapes
+from tools.exporting import with_shapes
 
 v1 = tf.compat.v1
 
@@ -48,10 +48,6 @@ def test_the_shape_goes_on_through_the_graph(meta: MetaGraphFile) -> None:
 def test_a_size_may_be_fixed(meta: MetaGraphFile) -> None:
     (info,) = describe_tensors(with_shapes(meta, {"rows:0": (7, 3)}, read_model(meta)), ["z:0"])
     assert info.shape == (7, 3)
-
-
-def test_without_any_it_is_the_same_file(meta: MetaGraphFile) -> None:
-    assert with_shapes(meta, {}, read_model(meta)) is meta
 
 
 def test_another_shape_than_it_has_is_refused(meta: MetaGraphFile) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from errors import CheckpointError, ToolError
-from tools.export_source import choose_version, new_version
+from tools.export_saved_model import choose_version, new_version
 
 
 @pytest.mark.parametrize(
