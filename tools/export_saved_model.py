@@ -19,8 +19,8 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from checkpoints import file_io
 from checkpoints.folder import names_in
+from checkpoints.lock import FolderLock
 from checkpoints.manifest import SIGNATURE
-from checkpoints.writer import FolderLock
 from errors import ToolError
 from metagraph.casting import Array
 from metagraph.graph import data_inputs

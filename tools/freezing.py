@@ -14,7 +14,6 @@ from tools.command import Record, format_bytes, table
 from tools.freeze import FreezeConfig
 from tools.frozen_comparison import freeze_and_compare
 from tools.frozen_graph import TABLE_INITIALIZERS
-from tools.graph_nodes import graph_parts
 
 
 class Frozen(NamedTuple):
@@ -60,7 +59,7 @@ def _freeze(config: FreezeConfig, meta: MetaGraphFile) -> Frozen:
     check_target(config.output, [meta.path, *config.asset.values()], overwrite=config.overwrite)
     frozen, reference, difference = freeze_and_compare(meta, config, config.scope)
     add_description(frozen.meta, frozen.scope)
-    write_whole(config.output, graph_parts(frozen.meta.graph_def))
+    write_whole(config.output, frozen.meta.graph_def.SerializeToString(deterministic=True))
     return Frozen(
         output=config.output,
         meta=meta.path,

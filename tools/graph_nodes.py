@@ -1,11 +1,10 @@
 """Nodes of a graph as data, made or remade by hand; and a graph without its large constants.
 
-Format: `tensorflow/core/framework/node_def.proto`, `tensor.proto`, `graph.proto` beside it;
-https://protobuf.dev/programming-guides/encoding
+Format: `tensorflow/core/framework/node_def.proto`, and `tensor.proto` beside it.
 """
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -18,7 +17,6 @@ from metagraph.graph import data_inputs
 from metagraph.meta import node_of
 
 _LARGE = 1 << 20  # Bytes.
-_NODE_TAG = b"\x0a"  # Field 1, a message.
 
 
 def remake(node: NodeDef, op: str, inputs: Sequence[str], types: Mapping[str, int]) -> None:
@@ -116,26 +114,3 @@ def without_large_constants(
                 continue
         light.graph_def.node.add().CopyFrom(node)
     return light, found
-
-
-def graph_parts(graph: GraphDef) -> Iterator[bytes]:
-    """The bytes of a graph, node by node, so that no second copy of it need be in memory.
-
-    A message is its fields, one after another.
-    """
-    for node in graph.node:
-        content = node.SerializeToString(deterministic=True)
-        yield _NODE_TAG + _varint(len(content))
-        yield content
-    rest = GraphDef(library=graph.library, versions=graph.versions)
-    yield rest.SerializeToString(deterministic=True)
-
-
-def _varint(number: int) -> bytes:
-    """Seven bits a byte, the lowest first; the highest bit says that another byte follows."""
-    found = bytearray()
-    while number >= 0x80:
-        found.append(number & 0x7F | 0x80)
-        number >>= 7
-    found.append(number)
-    return bytes(found)

@@ -1,4 +1,4 @@
-"""Where a graph is cut, it keeps the names that it takes its inputs by; and how it is written."""
+"""Where a graph is cut, it keeps the names that it takes its inputs by."""
 
 from pathlib import Path
 
@@ -8,7 +8,6 @@ import tensorflow as tf
 
 from errors import ToolError
 from tests.tools.freezing import models
-from tools.graph_nodes import graph_parts
 
 v1 = tf.compat.v1
 X = np.arange(12, dtype=np.float32).reshape(2, 6)
@@ -62,15 +61,3 @@ def test_a_queue_is_cut_by_itself(tmp_path: Path) -> None:
     assert found.inputs == {"batch": "batch:0"}
     (value,) = models.run(found.meta.graph_def, ["y:0"], {"batch:0": X[:, :2]})
     np.testing.assert_array_equal(value, X[:, :2] * 3)
-
-
-def test_the_bytes_of_all_nodes_are_those_of_the_graph() -> None:
-    with tf.Graph().as_default() as graph:
-        x = v1.placeholder(tf.float32, [None], name="x")
-        for size in (0, 1, 31, 32, 5000, 600_000):  # Lengths of one byte, two, three and more.
-            tf.constant(b"a" * size)
-        tf.function(lambda y: y + 1)(x)
-    graph_def = graph.as_graph_def()
-    parts = [*graph_parts(graph_def)]
-    assert b"".join(parts) == graph_def.SerializeToString(deterministic=True)
-    assert len(parts) == 2 * len(graph_def.node) + 1
