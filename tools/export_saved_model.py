@@ -59,11 +59,8 @@ def as_saved_model(
 ) -> SavedModel:
     """The content of the file; tensors keep their names.
 
-    Args:
-      frozen: the graph.
-      image: the input that the signature `BYTES_SIGNATURE` computes from image files; None for no
-        such signature.
-      class_names: of the labels that are the asset; none for no asset.
+    With an `image`, there is a signature `BYTES_SIGNATURE` that computes this input from image
+    files; with class names, the labels are an asset.
     """
     file = MetaGraphFile("", "", frozen.meta)
     with tf.Graph().as_default() as graph:
@@ -138,17 +135,11 @@ def _bytes_signature(
 def _import_again(
     graph: tf.Graph, frozen: FrozenGraph, values: Mapping[str, tf.Tensor], scope: str
 ) -> dict[str, str]:
-    """Imports what computes into the default graph again, under a scope of its own.
+    """Imports what computes into the default graph again, under a scope that is free.
 
     What takes nothing is that of the first copy: constants, which hold the weights, so that the
-    file grows by kilobytes, and tables, which are filled once; so are inputs that are not replaced.
-    (A constant inside of a loop takes something: it waits for the loop.)
-
-    Args:
-      graph: the default graph, with the first copy under its own names.
-      frozen: what the first copy was imported from.
-      values: what some of its inputs are in the second copy, by full name.
-      scope: no node of the graph may be in it.
+    file grows by kilobytes, and tables, which are filled once; so are inputs without a new value in
+    `values`. (A constant inside of a loop takes something: it waits for the loop.)
 
     Returns:
       The outputs of the second copy: key -> full tensor name.

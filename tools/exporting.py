@@ -40,7 +40,7 @@ from tools.export_saved_model import (
     run_saved_model,
     write_saved_model,
 )
-from tools.frozen_comparison import Reference, freeze_and_compare, largest_difference, run_frozen
+from tools.freezing import Reference, freeze_and_compare, largest_difference, run_frozen
 from tools.frozen_graph import FrozenGraph
 
 _CONVERSION = "the conversion"
@@ -112,8 +112,6 @@ def with_shapes(meta: MetaGraphFile, shapes: Mapping[str, Shape], model: Model) 
       CheckpointError: there is no such tensor.
       ToolError: a tensor is no placeholder, or has another shape already.
     """
-    if not shapes:
-        return meta
     proto = MetaGraphDef()
     proto.CopyFrom(meta.proto)
     nodes = {node.name: node for node in proto.graph_def.node}

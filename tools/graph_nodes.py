@@ -20,13 +20,10 @@ _LARGE = 1 << 20  # Bytes.
 
 
 def remake(node: NodeDef, op: str, inputs: Sequence[str], types: Mapping[str, int]) -> None:
-    """Makes another operation of a node, which keeps its name.
+    """Makes another operation of a node, which keeps its name alone.
 
-    Args:
-      node: changed in place.
-      op: the operation.
-      inputs: all of them, those that are only waited for last.
-      types: attribute name -> a number of `tf.DType`; no other attribute is kept.
+    Of its `inputs`, those that are only waited for come last. `types` are its only attributes: name
+    -> the number of a `tf.DType`.
     """
     name, inputs = node.name, list(inputs)
     node.Clear()

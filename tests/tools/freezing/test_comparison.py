@@ -14,7 +14,7 @@ from errors import CheckpointError, ToolError
 from metagraph.meta import MetaGraphFile, TensorInfo, read_meta_graph
 from tests.tools.freezing import models
 from tools.freeze import PartConfig
-from tools.frozen_comparison import Reference, largest_difference, run_original
+from tools.freezing import Reference, largest_difference, run_original
 from tools.frozen_graph import plan_of
 from tools.random_batch import try_batches
 
