@@ -226,6 +226,7 @@ def test_a_switch_that_is_asked_for_is_an_input(tmp_path: Path) -> None:
         (lambda: v1.placeholder(tf.float32, []) + 1, None),
         (lambda: tf.exp(tf.constant(1.0)), None),
     ],
+    ids=range(10),
 )
 def test_single_values_are_known_as_a_session_has_them(build: Any, expected: Any) -> None:
     with tf.Graph().as_default() as graph:
