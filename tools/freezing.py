@@ -24,7 +24,7 @@ from tools.command import Record, format_bytes, table
 from tools.freeze import FreezeConfig, PartConfig
 from tools.freeze_plan import FreezePlan
 from tools.frozen_graph import TABLE_INITIALIZERS, FrozenGraph, freeze_plan, plan_of
-from tools.graph_nodes import without_large_constants
+from tools.graph_nodes import graph_parts, without_large_constants
 from tools.random_batch import try_batches
 
 TOLERANCE = 1e-6  # Absolute and relative: |a - b| <= TOLERANCE + TOLERANCE |a|.
@@ -88,7 +88,7 @@ def _freeze(config: FreezeConfig, meta: MetaGraphFile) -> Frozen:
     check_target(config.output, [meta.path, *config.asset.values()], overwrite=config.overwrite)
     frozen, reference, difference = freeze_and_compare(meta, config, config.scope)
     add_description(frozen.meta, frozen.scope)
-    write_whole(config.output, frozen.meta.graph_def.SerializeToString(deterministic=True))
+    write_whole(config.output, graph_parts(frozen.meta.graph_def))
     return Frozen(
         output=config.output,
         meta=meta.path,

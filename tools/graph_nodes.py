@@ -4,7 +4,7 @@ Format: `tensorflow/core/framework/node_def.proto`, and `tensor.proto` beside it
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -111,3 +111,14 @@ def without_large_constants(
                 continue
         light.graph_def.node.add().CopyFrom(node)
     return light, found
+
+
+def graph_parts(graph: GraphDef) -> Iterator[bytes]:
+    """The bytes of a graph, node by node, so that no second copy of it need be in memory.
+
+    Serialized messages that follow each other are one message, with the fields of all.
+    """
+    for node in graph.node:
+        yield GraphDef(node=[node]).SerializeToString(deterministic=True)
+    rest = GraphDef(library=graph.library, versions=graph.versions)
+    yield rest.SerializeToString(deterministic=True)
