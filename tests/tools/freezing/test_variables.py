@@ -43,7 +43,7 @@ def _partitioned(x: tf.Tensor, w: tf.Variable) -> tf.Tensor:
         initializer=v1.glorot_uniform_initializer(seed=1),
         partitioner=v1.fixed_size_partitioner(2),
     )
-    return tf.matmul(x, tf.convert_to_tensor(halves)) + w
+    return tf.matmul(x, tf.convert_to_tensor(halves)) + w[0]
 
 
 def _loop(x: tf.Tensor, w: tf.Variable) -> tf.Tensor:
