@@ -104,23 +104,26 @@ def test_without_slots_an_inference_graph_of_the_models_own_names_restores(
     _assert_same(_values(f"{tmp_path}/linear"), _values(linear_run / "my-model-300"))
 
 
-def test_the_graph_goes_along_under_new_names(cnn_run: Path, edit: Edit, tmp_path: Path) -> None:
-    rules = ["--without_slots", "--rename=fc2/=head/", "--rename=x=images", "--rename=conv1/w=f"]
+def test_the_graph_goes_along_and_restores_the_new_names(
+    cnn_run: Path, edit: Edit, tmp_path: Path
+) -> None:
+    rules = ["--without_slots", "--rename=fc2/=head/", "--rename=conv1/w=f"]
     record = edit(f"--meta={cnn_run}", f"--output={tmp_path}/new", *rules)
     old, new = cnn_run / "my-model-200", tmp_path / "new"
-    expected = stock.run(f"{old}.meta", ["fc2/add:0", "conv1/w/read:0"], {"x:0": _rows()})
-    found = stock.run(f"{new}.meta", ["head/add:0", "f/read:0"], {"images:0": _rows()})
-    for one, other in zip(expected, found, strict=True):
+    assert {"head/w", "head/b", "f", "conv1/b"} < _values(new).keys()
+    tensors, feeds = ["fc2/add:0", "conv1/w/read:0"], {"x:0": _rows()}
+    expected = stock.run(f"{old}.meta", tensors, feeds)
+    for one, other in zip(expected, stock.run(f"{new}.meta", tensors, feeds), strict=True):
         assert one.tobytes() == other.tobytes()
     proto = _proto(new)
-    assert list(proto.collection_def["predict"].node_list.value) == ["head/add:0"]
-    assert proto.signature_def["serving_default"].inputs["x"].name == "images:0"
+    assert list(proto.collection_def["predict"].node_list.value) == ["fc2/add:0"]
+    assert proto.signature_def["serving_default"].inputs["x"].name == "x:0"
     assert {"input_scale", "trained_on", "variables"} <= {*proto.collection_def}
     assert "train_op" not in proto.collection_def
     names = {node.name for node in proto.graph_def.node}
     assert not {name for name in names if "Adam" in name or "gradient" in name}
     assert record["graph"]["nodes"] == len(names) < record["graph"]["nodes_before"]
-    assert record["graph"]["outputs"][0] == "head/add:0"
+    assert record["graph"]["outputs"][0] == "fc2/add:0"
     assert record["graph"]["tolerance"] == record["graph"]["largest_difference"] == 0
 
 
@@ -173,21 +176,20 @@ def test_a_perceptron_of_another_optimizer_predicts_as_before(
 
 
 def test_there_and_back_gives_the_same_files(cnn_run: Path, edit: Edit, tmp_path: Path) -> None:
-    """Whether the graph goes along or not; of the graph too, as its saver is of today's form."""
+    """Whether the graph goes along or not; it trains as before."""
     there = ["--rename=conv1/w=z", "--rename=fc1/=a/", r"--rename_regex=^(conv\d)/=net/\1/"]
     back = ["--rename=z=conv1/w", "--rename=a/=fc1/", "--rename=net/="]
-    edit(cnn_run, f"--output={tmp_path}/there", *there)
-    edit(f"{tmp_path}/there", f"--output={tmp_path}/back", *back)
-    edit(f"--meta={cnn_run}", f"--output={tmp_path}/there2", *there)
-    edit(f"--meta={tmp_path}/there2", f"--output={tmp_path}/back2", *back)
-    for suffix in SUFFIXES:
-        old = (cnn_run / f"my-model-200{suffix}").read_bytes()
-        assert (tmp_path / f"back2{suffix}").read_bytes() == old
-        if suffix != ".meta":
-            assert (tmp_path / f"back{suffix}").read_bytes() == old
-            assert (tmp_path / f"there2{suffix}").read_bytes() == (
-                tmp_path / f"there{suffix}"
-            ).read_bytes()
+    for flag in ("ckpt", "meta"):
+        edit(f"--{flag}={cnn_run}", f"--output={tmp_path}/{flag}/there", *there)
+        edit(f"--{flag}={tmp_path}/{flag}/there", f"--output={tmp_path}/{flag}/back", *back)
+        for suffix in SUFFIXES[:2]:
+            old = (cnn_run / f"my-model-200{suffix}").read_bytes()
+            assert (tmp_path / flag / f"back{suffix}").read_bytes() == old
+    nodes, kept = (
+        {n.name: n.op for n in _proto(prefix).graph_def.node if not n.name.startswith("save")}
+        for prefix in (cnn_run / "my-model-200", tmp_path / "meta/back")
+    )
+    assert kept == nodes
 
 
 @pytest.mark.parametrize("cast", ["float16", "bfloat16", "float64"])
@@ -202,7 +204,7 @@ def test_cast_values_are_restored_in_the_graphs_own_dtype(
     rounded = old["fc1/w"].astype(dtype)
     assert new["w"].tobytes() == rounded.tobytes()
     assert new["global_step"].dtype == np.int64
-    fetches = ["w:0", "fc2/add:0"]
+    fetches = ["fc1/w:0", "fc2/add:0"]
     found, logits = stock.run(tmp_path / "new.meta", fetches, {"x:0": _rows()})
     assert found.dtype == np.float32
     assert found.tobytes() == rounded.astype(np.float32).tobytes()
@@ -226,19 +228,13 @@ def test_a_stock_client_saves_a_cast_checkpoint_as_it_was(
     _assert_same(_values(tmp_path / "new"), _values(tmp_path / "again"))
 
 
-def test_a_cast_there_and_back_leaves_no_trace_in_the_graph(
-    linear_run: Path, edit: Edit, tmp_path: Path
-) -> None:
-    """Which has as many nodes as it would have had without."""
+def test_a_cast_there_and_back_is_restored(linear_run: Path, edit: Edit, tmp_path: Path) -> None:
     edit(f"--meta={linear_run}", f"--output={tmp_path}/half", "--cast=float16")
     edit(f"--meta={tmp_path}/half", f"--output={tmp_path}/back", "--cast=float32")
-    old, back = (
-        {node.name: node.op for node in _proto(prefix).graph_def.node}
-        for prefix in (linear_run / "my-model-300", tmp_path / "back")
-    )
-    assert back == old
     w = _values(linear_run / "my-model-300")["w"].astype(np.float16).astype(np.float32)
     assert _values(tmp_path / "back")["w"].tobytes() == w.tobytes()
+    (found,) = stock.run(tmp_path / "back.meta", ["w:0"])
+    assert found.tobytes() == w.tobytes()
 
 
 V1, V2 = v1.train.SaverDef.V1, v1.train.SaverDef.V2
@@ -291,8 +287,7 @@ def test_any_format_a_saver_has_written_becomes_the_present_one(
         f"--meta={tmp_path}/old.meta",
         f"--output={tmp_path}/new",
         "--rename=b=c",
-        "--rename=w/=u/",
-        "--rename=w=u",
+        "--rename_regex=^w=u",
         *([slots] if slots else []),
     )
     assert {path.name for path in tmp_path.glob("new.*")} == {f"new{s}" for s in SUFFIXES}
@@ -314,18 +309,15 @@ def test_any_format_a_saver_has_written_becomes_the_present_one(
 
 
 def test_a_saver_that_stores_under_names_of_its_own_is_followed(edit: Edit, tmp_path: Path) -> None:
-    """`value` of the checkpoint is `w` of the graph: a rule for either is for that one alone."""
+    """`value` of the checkpoint is `w` of the graph."""
     with tf.Graph().as_default(), v1.Session() as session:
         w = v1.get_variable("w", initializer=[2.0, 3])
         v1.add_to_collection("predict", tf.identity(w * 2, "y"))
         session.run(w.initializer)
         v1.train.Saver({"value": w}).save(session, f"{tmp_path}/old")
-    for rule, key, node in (("value=v", "v", "w"), ("w=v", "value", "v")):
-        arguments = [f"--meta={tmp_path}/old", f"--output={tmp_path}/{node}", f"--rename={rule}"]
-        edit(*arguments)
-        assert _values(f"{tmp_path}/{node}").keys() == {key}
-        assert node in {n.name for n in _proto(tmp_path / node).graph_def.node}
-        np.testing.assert_array_equal(stock.run(f"{tmp_path}/{node}.meta", ["y:0"]), [[4, 6]])
+    edit(f"--meta={tmp_path}/old", f"--output={tmp_path}/new", "--rename=value=v")
+    assert _values(f"{tmp_path}/new").keys() == {"v"}
+    np.testing.assert_array_equal(stock.run(f"{tmp_path}/new.meta", ["y:0"]), [[4, 6]])
 
 
 def test_tables_are_filled_as_before(edit: Edit, tmp_path: Path) -> None:
@@ -349,7 +341,7 @@ def test_tables_are_filled_as_before(edit: Edit, tmp_path: Path) -> None:
         saver = v1.train.import_meta_graph(f"{tmp_path}/new.meta")
         saver.restore(session, f"{tmp_path}/new")
         session.run(v1.tables_initializer())
-        found = session.run("net/y:0", {"net/x:0": [1, 0, 5]})
+        found = session.run("y:0", {"x:0": [1, 0, 5]})
     np.testing.assert_array_equal(found, [4 + 8 + 11, 3 + 7 + 11, -1 - 1 + 11])
 
 
@@ -378,13 +370,11 @@ def test_a_vocabulary_is_named_as_for_predict(tool: Tool, tmp_path: Path) -> Non
         saver = v1.train.import_meta_graph(f"{tmp_path}/new.meta")
         saver.restore(session, f"{tmp_path}/new")
         session.run(v1.tables_initializer())
-        found = session.run("net/y:0", {"net/x:0": [b"b", b"a", b"z"]})
+        found = session.run("y:0", {"x:0": [b"b", b"a", b"z"]})
     np.testing.assert_array_equal(found, [12, 11, 10])
 
 
-def test_loops_and_conditionals_are_pruned_with_what_belongs_to_them(
-    edit: Edit, tmp_path: Path
-) -> None:
+def test_loops_and_conditionals_are_pruned(edit: Edit, tmp_path: Path) -> None:
     """Of two loops of the old form, the one that needs the dropped variable goes."""
     v1.disable_control_flow_v2()
     try:
@@ -402,10 +392,8 @@ def test_loops_and_conditionals_are_pruned_with_what_belongs_to_them(
         f"--meta={tmp_path}/old", f"--output={tmp_path}/new", "--drop=^v$",
         "--fetch=y/Merge", "--rename_regex=^=net/",
     )  # fmt: skip
-    collections = _proto(tmp_path / "new").collection_def
-    assert len(collections["while_context"].bytes_list.value) == 1
-    assert len(collections["cond_context"].bytes_list.value) == 2
-    (found,) = stock.run(tmp_path / "new.meta", ["net/y/Merge:0"], {"net/x:0": [1, -2]})
+    assert not {n.name for n in _proto(tmp_path / "new").graph_def.node if n.name[0] in "vz"}
+    (found,) = stock.run(tmp_path / "new.meta", ["y/Merge:0"], {"x:0": [1, -2]})
     np.testing.assert_array_equal(found, [10, -14])
 
 
@@ -483,8 +471,7 @@ def test_text_says_what_was_done(cnn_run: Path, tool: Tool, tmp_path: Path) -> N
         ),
         (["--output={out}", "--rename=nothing=x"], "--rename=nothing=x is for no name that is"),
         (["--output={out}", "--rename=conv1/=conv2/"], "would both be called conv2/"),
-        (["--output={out}", "--rename=x=y_"], "x and y_ would both be called y_"),
-        (["--output={out}", "--rename=x=a b"], "no names of nodes: a b for x"),
+        (["--output={out}", "--rename=x=y"], "--rename=x=y is for no name that is"),
         (["--output={out}", "--fetch=nothing"], "has no tensor 'nothing'"),
         (["--output={out}", "--feed=x=[1.0]"], "x:0 takes float32 [?, 32, 32, 3], found"),
         (["--output={out}", "--only=zzz"], "--only=zzz is found in no name of the 27"),
@@ -541,8 +528,8 @@ def test_a_graph_without_its_variables_or_a_saver_is_refused(
     stock.edit_meta(Path(f"{old}.meta"), lambda proto: proto.ClearField("saver_def"))
     output = f"--output={tmp_path}/new"
     ended = tool("edit", f"--meta={old}", output, "--cast=float16")
-    assert "has no saver, which would have to cast what it restores" in ended.err
-    assert tool("edit", f"--meta={old}", output, "--rename=w=v").code == 0
+    assert "has no saver, which would have to restore other names or dtypes" in ended.err
+    assert tool("edit", f"--meta={old}", output).code == 0
     (tmp_path / "frozen.pb").write_bytes(_proto(old).graph_def.SerializeToString())
     ended = tool("edit", f"--meta={tmp_path}/frozen.pb", f"{output}2")
     assert "is no .meta file" in ended.err
@@ -635,11 +622,10 @@ def test_checkpoints_of_public_projects_predict_the_same(
     assert ended.code == 0, ended.err
     proto = _proto(new)
     nodes = {node.name for node in proto.graph_def.node}
-    assert all(name.startswith("net/") for name in nodes)
     proto.meta_info_def.tensorflow_version = "2.0"  # One has a version that stock refuses.
     Path(f"{new}.meta").write_bytes(proto.SerializeToString())
-    fed = {f"net/{name}": v for name, v in feeds.items() if f"net/{name[:-2]}" in nodes}
-    (found,) = stock.run(f"{new}.meta", [f"net/{output}"], fed)
+    fed = {name: value for name, value in feeds.items() if name[:-2] in nodes}
+    (found,) = stock.run(f"{new}.meta", [output], fed)
     predict(
         PredictConfig(
             str(old), fetch=[output], feed=[f"{tmp_path}/feeds.npz"], output=f"{tmp_path}/out.npz"
