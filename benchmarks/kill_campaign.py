@@ -177,7 +177,7 @@ def _look(path: Path) -> Counter[str]:
     by_step = folder.files_by_step(str(path))
     committed = folder.committed_steps(str(path))
     found = Counter({"killed before the first checkpoint": int(not committed)})
-    found["killed while saving or deleting"] += any(map(folder.is_leftover, by_step.values()))
+    found["killed while saving or deleting"] += any(map(naming.is_leftover, by_step.values()))
     # Beside them the best, and one that is not deleted yet: the best before it, or the oldest.
     found["LOST: more checkpoints than are kept"] += len(committed) > KEEP + 2
     for step in committed:

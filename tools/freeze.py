@@ -20,8 +20,7 @@ if __name__ == "__main__":  # First, as what follows takes its time.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
 from absl import flags
 
@@ -41,9 +40,6 @@ from tools.command import (
     show,
 )
 
-if TYPE_CHECKING:
-    from tools.frozen_graph import FreezeRequest
-
 POSITIONAL: tuple[str, ...] = ("meta",)
 
 _SCOPE = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_.-]+)*")
@@ -55,9 +51,10 @@ class PartConfig(ModelConfig):
 
     Attributes:
       output: what to write.
-      outputs: as of a `FreezeRequest`.
-      inputs: likewise.
-      asset: files for lookup tables, by name.
+      outputs: tensors, or keys of the signature; none for the collection `predict` and the
+        signature's outputs.
+      inputs: tensors, or keys of the signature, at which the graph is cut, beside its placeholders.
+      asset: files that lookup tables are filled from, as `load_inference_graph` takes them.
       overwrite: replace the file if there is one.
     """
 
@@ -67,35 +64,16 @@ class PartConfig(ModelConfig):
     asset: Mapping[str, str] = field(default_factory=dict)
     overwrite: bool = False
 
-    @property
-    def request(self) -> "FreezeRequest":
-        """What is to be frozen of it."""
-        from tools.frozen_graph import FreezeRequest
-
-        return FreezeRequest(
-            outputs=self.outputs,
-            inputs=self.inputs,
-            signature=self.signature,
-            trust_graph=self.trust_graph,
-            assets=self.asset,
-            time_limit=self.limit,
-        )
-
 
 @dataclass(frozen=True)
 class FreezeConfig(PartConfig):
     """What tools.freeze is asked for.
 
     Attributes:
-      scope: as of a `FreezeRequest`.
+      scope: what all names of the result begin with, without the last `/`; empty for none.
     """
 
     scope: str = ""
-
-    @property
-    def request(self) -> "FreezeRequest":
-        """What is to be frozen of the model, and under which names."""
-        return replace(super().request, scope=self.scope)
 
 
 def define_flags(values: flags.FlagValues) -> None:
