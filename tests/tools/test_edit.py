@@ -18,12 +18,9 @@ from cli.terminal import EXIT_FAILED, EXIT_USAGE
 from finetuning.settings import FinetuneConfig
 from prediction.evaluation import predict
 from prediction.request import PredictConfig
-from tests.data.idx_files import write_mnist
 from tests.prediction import stock
 from tests.tools.conftest import Tool
 from tools import edit_files, editing
-from train_mlp import MlpConfig
-from train_mlp import train as train_mlp
 
 v1 = tf.compat.v1
 Array = npt.NDArray[Any]
@@ -157,22 +154,6 @@ def test_predict_says_of_it_what_it_says_of_the_original(
     expected = _predictions(Path(f"{old}.meta"), tmp_path / "rows.npy")
     assert {row["class"] for row in expected[1]} <= {name.decode() for name in names}
     assert _predictions(tmp_path / "new.meta", tmp_path / "rows.npy") == expected
-
-
-def test_a_perceptron_of_another_optimizer_predicts_as_before(
-    mlp_config: Callable[..., MlpConfig], edit: Edit, tmp_path: Path
-) -> None:
-    data = write_mnist(tmp_path / "MNIST_data", 100, 20)
-    config = mlp_config(tmp_path / "run", data_dir=str(data), batch_size=16, epochs=1.0)
-    prefix = train_mlp(config).prefix
-    record = edit(
-        f"--meta={tmp_path}/run", f"--output={tmp_path}/new", "--without_slots", "--rename=w_o=out"
-    )
-    assert {v["name"] for v in record["variables"]} == {"w_h", "w_h2", "out", "global_step"}
-    feeds = {"X:0": _rows((4, 784))}
-    (one,) = stock.run(f"{prefix}.meta", ["logits:0"], feeds)
-    (other,) = stock.run(tmp_path / "new.meta", ["logits:0"], feeds)
-    assert one.tobytes() == other.tobytes()
 
 
 def test_there_and_back_gives_the_same_files(cnn_run: Path, edit: Edit, tmp_path: Path) -> None:
@@ -320,31 +301,6 @@ def test_a_saver_that_stores_under_names_of_its_own_is_followed(edit: Edit, tmp_
     np.testing.assert_array_equal(stock.run(f"{tmp_path}/new.meta", ["y:0"]), [[4, 6]])
 
 
-def test_tables_are_filled_as_before(edit: Edit, tmp_path: Path) -> None:
-    """One that is computed, one whose content is in the checkpoint, beside a dropped variable."""
-    with tf.Graph().as_default(), v1.Session() as session:
-        x = v1.placeholder(tf.int64, [None], "x")
-        keys, numbers = tf.constant([0, 1], tf.int64), v1.get_variable("n", initializer=[5.0, 6])
-        v1.get_variable("unused", initializer=1.0)
-        table = tf.lookup.StaticHashTable(
-            tf.lookup.KeyValueTensorInitializer(keys, tf.constant([3.0, 4])), -1.0
-        )
-        saved = tf.lookup.experimental.MutableHashTable(tf.int64, tf.float32, -1.0, name="saved")
-        y = tf.add(table.lookup(x) + saved.lookup(x), tf.reduce_sum(numbers), name="y")
-        v1.add_to_collection("predict", y)
-        session.run([v1.global_variables_initializer(), v1.tables_initializer()])
-        session.run(saved.insert(keys, tf.constant([7.0, 8])))
-        v1.train.Saver().save(session, f"{tmp_path}/old")
-    arguments = [f"--meta={tmp_path}/old", f"--output={tmp_path}/new", "--drop=unused"]
-    edit(*arguments, "--rename_regex=^=net/", "--feed=x=[1, 0, 5]")
-    with tf.Graph().as_default(), v1.Session() as session:
-        saver = v1.train.import_meta_graph(f"{tmp_path}/new.meta")
-        saver.restore(session, f"{tmp_path}/new")
-        session.run(v1.tables_initializer())
-        found = session.run("y:0", {"x:0": [1, 0, 5]})
-    np.testing.assert_array_equal(found, [4 + 8 + 11, 3 + 7 + 11, -1 - 1 + 11])
-
-
 def test_a_vocabulary_is_named_as_for_predict(tool: Tool, tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text("a\nb\n")
     with stock.checkpoint(tmp_path / "old"):
@@ -438,30 +394,6 @@ def test_the_graph_of_a_checkpoint_that_a_trainer_reads_is_resumed_from(
     assert (restored.step, restored.manifest) == (300, None)
 
 
-def test_text_says_what_was_done(cnn_run: Path, tool: Tool, tmp_path: Path) -> None:
-    ended = tool(
-        "edit",
-        f"--meta={cnn_run}",
-        f"--output={tmp_path}/new",
-        "--without_slots",
-        "--cast=float16",
-        "--rename=fc2/=head/",
-    )
-    lines = ended.out.splitlines()
-    assert [line.partition(":")[0] for line in lines] == [
-        "kept 9 of 27 variables (295.1 KiB)",
-        "dropped 18",
-        "renamed 2",
-        "cast 8 to float16",
-        "graph",
-        "checked",
-        f"wrote {tmp_path}/new",
-    ]
-    assert "fc2/w -> head/w, fc2/b -> head/b" in lines[2]
-    assert "and 5 more" in lines[0]
-    assert "(up to 0.016 is allowed)" in lines[5]
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -470,12 +402,9 @@ def test_text_says_what_was_done(cnn_run: Path, tool: Tool, tmp_path: Path) -> N
             "fc2/add:0 needs fc1/b, fc1/w, which the new checkpoint would lack",
         ),
         (["--output={out}", "--rename=nothing=x"], "--rename=nothing=x is for no name that is"),
-        (["--output={out}", "--rename=conv1/=conv2/"], "would both be called conv2/"),
         (["--output={out}", "--rename=x=y"], "--rename=x=y is for no name that is"),
         (["--output={out}", "--fetch=nothing"], "has no tensor 'nothing'"),
         (["--output={out}", "--feed=x=[1.0]"], "x:0 takes float32 [?, 32, 32, 3], found"),
-        (["--output={out}", "--only=zzz"], "--only=zzz is found in no name of the 27"),
-        (["--output={run}/my-model-200"], "is the source, which is never touched"),
         (["--output={run}/my-model-190"], "is there; --overwrite replaces it"),
         (["--output={run}"], "is no prefix of a checkpoint"),
         (["--output={out}", "--ckpt=nowhere"], "--ckpt=nowhere: there is no nowhere.index"),
@@ -576,7 +505,11 @@ def test_a_graph_that_is_random_cannot_be_compared(tool: Tool, tmp_path: Path) -
         rate = v1.placeholder_with_default(0.5, [], "rate")
         w = v1.get_variable("w", initializer=2.0)
         v1.add_to_collection("predict", tf.identity(tf.nn.dropout(x * w, rate=rate), "y"))
-    arguments = [f"--meta={tmp_path}/old", f"--output={tmp_path}/new", "--feed=x=[1, 2, 3, 4, 5]"]
+    arguments = [
+        f"--meta={tmp_path}/old",
+        f"--output={tmp_path}/new",
+        f"--feed=x={[*range(1, 60)]}",
+    ]
     ended = tool("edit", *arguments)
     assert "y:0 of" in ended.err
     assert "is another at each run on the same input" in ended.err
