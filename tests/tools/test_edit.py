@@ -19,13 +19,14 @@ from finetuning.settings import FinetuneConfig
 from prediction.evaluation import predict
 from prediction.request import PredictConfig
 from tests.prediction import stock
+from tests.test_thirdparty import THIRD_PARTY, every_entry
+from tests.test_thirdparty import _feeds as feeds_of
 from tests.tools.conftest import Tool
 from tools import edit_files, editing
 
 v1 = tf.compat.v1
 Array = npt.NDArray[Any]
 
-THIRD_PARTY = Path(__file__).resolve().parents[3] / "shared" / "thirdparty"
 SUFFIXES = (".data-00000-of-00001", ".index", ".meta")
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # TensorFlow's, of the format V1.
@@ -516,31 +517,14 @@ def test_a_graph_that_is_random_cannot_be_compared(tool: Tool, tmp_path: Path) -
     assert tool("edit", *arguments, "--feed=rate=0").code == 0
 
 
-def _entries() -> list[Any]:
-    index = THIRD_PARTY / "index.json"
-    entries = json.loads(index.read_text()) if index.exists() else [{}]
-    return [pytest.param(entry, id=entry.get("kind", "absent")) for entry in entries]
-
-
-def _feeds(entry: Mapping[str, Any]) -> dict[str, Array]:
-    """As tests/test_thirdparty.py has them."""
-    counts = {"IteratorGetNext:5": 4096, "IteratorGetNext:6": 50}
-    rng, feeds = np.random.default_rng(0), {}
-    for tensor in entry["inputs"]:
-        shape, dtype = tensor["shape"], np.dtype(tensor["dtype"])
-        value = rng.random(shape) if dtype.kind == "f" else np.full(shape, 0)
-        feeds[tensor["name"]] = np.asarray(value + counts.get(tensor["name"], 0), dtype)
-    return feeds
-
-
-@pytest.mark.parametrize("entry", _entries())
+@every_entry
 def test_checkpoints_of_public_projects_predict_the_same(
     entry: dict[str, Any], tool: Tool, tmp_path: Path
 ) -> None:
     """A subset under other names, restored and run by a stock client."""
     if not THIRD_PARTY.is_dir():
         pytest.skip("needs the checkpoints of public projects at ../shared/thirdparty")
-    feeds, output = _feeds(entry), entry["suggested_output"]
+    feeds, output = feeds_of(entry), entry["suggested_output"]
     np.savez(tmp_path / "feeds.npz", **feeds)  # type: ignore[arg-type]
     old, new = THIRD_PARTY / entry["meta"], tmp_path / "new"
     ended = tool(

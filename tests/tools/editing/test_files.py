@@ -247,27 +247,6 @@ def test_values_are_the_same_however_many_are_written_at_once(
         np.testing.assert_array_equal(one, other)
 
 
-def test_values_keep_the_order_they_lie_in(prefix: str, tmp_path: Path) -> None:
-    """Whatever their names are: what is renamed there and back is the same file."""
-    contents = read_contents(prefix)
-    tensors = plan_tensors(contents, {"a": "z", "b": "y", "text": "x"}, None)
-    write_tensors(contents.reader, tensors, f"{tmp_path}/new", allow_overflow=False)
-    suffix = ".data-00000-of-00001"
-    assert Path(f"{tmp_path}/new{suffix}").read_bytes() == Path(prefix + suffix).read_bytes()
-    assert read_contents(f"{tmp_path}/new").keys == [
-        {"a": "z", "b": "y", "text": "x"}[key] for key in contents.keys
-    ]
-
-
-@pytest.mark.parametrize("cast", [tf.float16, tf.bfloat16, tf.float64], ids=lambda d: d.name)
-def test_only_floating_numbers_are_cast(prefix: str, tmp_path: Path, cast: tf.DType) -> None:
-    _write(prefix, f"{tmp_path}/new", cast)
-    new = tf.train.load_checkpoint(f"{tmp_path}/new")
-    assert new.get_variable_to_dtype_map() == {"n/a": tf.int64, "n/b": cast, "n/text": tf.string}
-    expected = np.linspace(-3, 3, 20, dtype=np.float32).astype(cast.as_numpy_dtype)
-    assert new.get_tensor("n/b").tobytes() == expected.tobytes()
-
-
 def test_what_overflows_is_refused_by_name_unless_it_is_allowed(tmp_path: Path) -> None:
     prefix = f"{tmp_path}/model"
     with stock.checkpoint(Path(prefix)):
