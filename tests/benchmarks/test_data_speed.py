@@ -44,22 +44,9 @@ def test_images_are_written_as_numpy_would(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("part", "lines"),
     [
-        ("memory", [r"300 images, memory above the start +-?[\d.]+ MB \(below 600\)", "mapped"]),
-        (
-            "train-128",
-            [
-                r"training, batch 128, on_disk\.npy .* images/s .*ratio .* \(at least 0\.95\)",
-                r"training, batch 128, files .* images/s .*ratio .* \(not asked for\)",
-            ],
-        ),
-        (
-            "opening",
-            [
-                rf"opening 160 files, {how}, the {time} time +[\d.]+ s"
-                for how in ("read into memory", "read as needed")
-                for time in ("first", "second")
-            ],
-        ),
+        ("memory", [r"300 images, memory above the start +-?[\d.]+ MB", "mapped: .* MB$"]),
+        ("train-128", [r"on_disk\.npy .* ratio .* \(at least 0\.95\)", "files .* ratio .*"]),
+        ("opening", 2 * [r"opening 160 files, read .* time +[\d.]+ s", r" s \(at most 2\)$"]),
     ],
 )
 def test_every_part_reports(
@@ -73,7 +60,6 @@ def test_every_part_reports(
     monkeypatch.setattr(data_speed, "import_tensorflow", lambda _: None)  # It is imported.
     data_speed._PARTS[part](folder, values)
     found = capsys.readouterr().out.splitlines()
-    assert len(found) == len(lines)
     for line, pattern in zip(found, lines, strict=True):
         assert re.search(pattern, line)
 
