@@ -9,8 +9,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 
-class CheckpointError(Exception):
-    """One line: which checkpoint, what is wrong with it, and what mends it."""
+class UserError(Exception):
+    """What a user can mend. Its message is one line: what is wrong, and what mends it."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint is wrong, or not there."""
 
 
 class NotFiniteError(CheckpointError):
@@ -23,6 +27,41 @@ class FolderLostError(CheckpointError):
 
 class LaterVersionError(CheckpointError):
     """A later version made it: it is not damaged, and nothing may take its place."""
+
+
+class DataError(UserError, ValueError):
+    """The data cannot be used."""
+
+
+class RefusedError(DataError):
+    """The file system refuses a file that may be good: no permission, or a disk that fails."""
+
+
+class UnreachableError(DataError):
+    """The folder of a file cannot be reached, which tells nothing of the file."""
+
+
+class BadRowsError(DataError):
+    """Some of the rows that were asked for cannot be given; the message is the first one's.
+
+    `errors` is what is wrong with each, by its position in the indices asked for.
+    """
+
+    def __init__(self, errors: Mapping[int, DataError]) -> None:
+        super().__init__(str(errors[min(errors)]))
+        self.errors = errors
+
+
+class PredictionError(UserError):
+    """What was asked cannot be predicted."""
+
+
+class TrainingError(UserError):
+    """A training run cannot start or go on."""
+
+
+class ToolError(UserError):
+    """A command cannot be done."""
 
 
 def first_few(texts: Sequence[str], most: int, separator: str = ", ") -> str:
@@ -38,54 +77,6 @@ def reason(error: Exception) -> str:
       error: a tf.errors.OpError, or any other.
     """
     return str(getattr(error, "message", error)).strip().split("\n", maxsplit=1)[0]
-
-
-# The errors of this package.
-
-
-class DataError(ValueError):
-    """The data cannot be used; the message is one line for the user."""
-
-
-class RefusedError(DataError):
-    """The file system refuses a file that may be good: no permission, or a disk that fails."""
-
-
-class UnreachableError(DataError):
-    """The folder of a file cannot be reached, which tells nothing of the file."""
-
-
-class BadRowsError(DataError):
-    """Some of the rows that were asked for cannot be given; the message is the first one's.
-
-    Attributes:
-      errors: what is wrong with each, by its position in the indices asked for.
-    """
-
-    def __init__(self, errors: Mapping[int, DataError]) -> None:
-        super().__init__(str(errors[min(errors)]))
-        self.errors = errors
-
-
-# The error of this package.
-
-
-class PredictionError(Exception):
-    """What was asked cannot be predicted; the message is one line for the user."""
-
-
-# The error of a training run that cannot start or go on.
-
-
-class TrainingError(Exception):
-    """One line: what stopped the run, and what mends it."""
-
-
-# The error of a command that cannot be done.
-
-
-class ToolError(Exception):
-    """One line: what cannot be done, what was expected, what was found, and what mends it."""
 
 
 # Which names a person may have meant who wrote one that there is not.

@@ -9,7 +9,6 @@ time and memory of the others are beyond it. Against writing, as well: a frozen 
 that size, flushed to the disk.
 """
 
-import importlib
 import json
 import math
 import os
@@ -23,12 +22,13 @@ from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from absl import flags
 
 from benchmarks.measuring import MemoryMeter, memory_now
-from cli.run import parse, run
+from cli.fields import parse
+from cli.run import run
 from cli.terminal import import_tensorflow
 
 _PROJECT = Path(__file__).resolve().parent.parent
@@ -157,22 +157,22 @@ def _copy(folder: Path) -> None:
     os.remove(folder / _COPY)
 
 
-def _tool(name: str, *arguments: str) -> None:
+def _tool(main: Callable[[Any], int | None], request: type, *arguments: str) -> None:
     """What `python -m tools.<name>` does once TensorFlow is there."""
-    module = importlib.import_module(f"tools.{name}")
-    values = flags.FlagValues()
-    module.define_flags(values)
-    parse(values, [name, *arguments], module.POSITIONAL)
-    if module.main(values):
-        raise RuntimeError(f"tools.{name} failed")
+    if main(parse(request, [main.__module__, *arguments])):
+        raise RuntimeError(f"{main.__module__} failed")
 
 
 def _inspect(folder: Path, *arguments: str) -> None:
-    _tool("inspect_checkpoint", f"--ckpt={folder / _NAME}", *arguments)
+    from tools.inspect_checkpoint import InspectConfig, main
+
+    _tool(main, InspectConfig, f"--ckpt={folder / _NAME}", *arguments)
 
 
 def _freeze(folder: Path) -> None:
-    _tool("freeze", f"--meta={folder / _NAME}.meta", f"--output={folder / _FROZEN}")
+    from tools.freeze import FreezeConfig, main
+
+    _tool(main, FreezeConfig, f"--meta={folder / _NAME}.meta", f"--output={folder / _FROZEN}")
     os.remove(folder / _FROZEN)
 
 

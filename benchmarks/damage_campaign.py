@@ -105,9 +105,7 @@ def _run_config(path: str) -> RunConfig:
 
 _TRAINERS: dict[str, Callable[[str, int], object]] = {
     "linear": lambda path, steps: train_linear(LinearConfig(_run_config(path), steps, 0.5)),
-    "cnn": lambda path, steps: train_cnn(
-        CnnConfig(_run_config(path), "ramp", 0.0, steps, None, 10, 1e-3)
-    ),
+    "cnn": lambda path, steps: train_cnn(CnnConfig(_run_config(path), train_steps=steps)),
 }
 
 

@@ -146,7 +146,7 @@ def make_trainers(folder: Path) -> list[Trainer]:
         Trainer("linear", lambda path: train_linear(LinearConfig(config(path, 2), 200, 0.5))),
         Trainer(
             "cnn on the ramp",
-            lambda path: train_cnn(CnnConfig(config(path, 5), "ramp", 0.0, 120, None, 10, 1e-3)),
+            lambda path: train_cnn(CnnConfig(config(path, 5), train_steps=120)),
         ),
         Trainer("cnn on images", lambda path: train_cnn(everything_on(path))),
     ]

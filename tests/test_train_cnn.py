@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl import flags
 from PIL import Image
 
 import train_cnn
@@ -22,6 +21,7 @@ from checkpoints import manifest
 from checkpoints.bundle import BundleWriter
 from checkpoints.folder import best_checkpoint
 from checkpoints.writer import FolderLock
+from cli.fields import parse
 from errors import CheckpointError, DataError, TrainingError
 from train_cnn import CnnConfig
 from train_linear import LinearConfig
@@ -514,12 +514,11 @@ def test_classes_of_the_folder_are_picked_in_the_order_given(config: CnnConfig) 
 
 
 def test_the_flags_of_the_data_are_parsed() -> None:
-    values = flags.FlagValues()
-    train_cnn.define_flags(values)
-    values(["train_cnn.py", "--classes=T-shirt/top, black cat", "--on_bad_image=skip"])
-    assert not values.ignore_exif
-    assert values.classes == ["T-shirt/top", "black cat"]
-    assert (values.data_memory_mb, values.on_bad_image) == (512, "skip")
+    given = ["train_cnn.py", "--classes=T-shirt/top, black cat", "--on_bad_image=skip"]
+    config = parse(CnnConfig, given)
+    assert not config.ignore_exif
+    assert config.classes == ("T-shirt/top", "black cat")
+    assert (config.data_memory_mb, config.on_bad_image) == (512, "skip")
 
 
 @pytest.mark.parametrize(
@@ -541,9 +540,7 @@ def test_the_defaults_of_a_schedule(
     warmup_steps: int,
     cosine_to: int | None,
 ) -> None:
-    values = flags.FlagValues()
-    train_cnn.define_flags(values)
-    values(["train_cnn.py", f"--ckpt_dir={tmp_path}", "--batch_size=10", *arguments])
+    given = ["train_cnn.py", f"--ckpt_dir={tmp_path}", "--batch_size=10", *arguments]
     tasks = []
 
     def train(config: CnnConfig, terminal: object) -> loop.Outcome:
@@ -553,7 +550,7 @@ def test_the_defaults_of_a_schedule(
 
     monkeypatch.setattr(train_cnn, "train", train)
     monkeypatch.setattr(train_cnn, "import_tensorflow", lambda _: None)
-    assert train_cnn.main(values) == 0
+    assert train_cnn.main(parse(CnnConfig, given)) == 0
     identity = tasks[0].identity
     assert identity["learning_rate"] == rate
     assert identity.get("warmup_steps", 0) == warmup_steps

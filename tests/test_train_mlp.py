@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl import flags
 from PIL import Image
 
 import train_mlp
+from cli.fields import parse
 from errors import DataError, TrainingError
 from prediction.evaluation import predict
 from prediction.request import PredictConfig
@@ -123,13 +123,11 @@ def test_a_task_without_epochs_is_saved_at_its_end(config: MlpConfig) -> None:
 
 
 def test_the_defaults_of_the_flags() -> None:
-    values = flags.FlagValues()
-    train_mlp.define_flags(values)
-    values(["train_mlp.py"])
-    assert (values.ckpt_dir, values.data_dir) == ("ckpt_dir", "MNIST_data/")
-    assert (values.batch_size, values.learning_rate) == (128, 1e-3)
-    assert (values.save_every_steps, values.max_to_keep) == (None, 5)
-    assert (values.epochs, values.train_steps) == (None, None)
+    config = parse(MlpConfig, ["train_mlp.py"])
+    assert (config.run.ckpt_dir, config.data_dir) == ("ckpt_dir", "MNIST_data/")
+    assert (config.batch_size, config.learning_rate) == (128, 1e-3)
+    assert (config.run.save_every_steps, config.run.max_to_keep) == (None, 5)
+    assert (config.epochs, config.train_steps) == (None, None)
 
 
 def test_a_step_takes_shuffled_digits_and_one_hot_labels(config: MlpConfig) -> None:

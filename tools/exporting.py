@@ -22,9 +22,9 @@ from metagraph.model import Model, checkpoint_of
 from metagraph.safety import RUN
 from prediction.chosen_model import with_model
 from prediction.output import check_target, write_whole
-from tools.command import ONNX, SAVED_MODEL, TFLITE, Record, format_bytes
+from tools.command import Record, format_bytes
 from tools.converters import as_onnx, as_tflite, check_onnx_installed, run_onnx, run_tflite
-from tools.export import ExportConfig
+from tools.export import ONNX, SAVED_MODEL, TFLITE, ExportConfig
 from tools.export_saved_model import (
     BYTES_KEY,
     BYTES_SIGNATURE,
