@@ -14,9 +14,10 @@ from typing import Any, TypeVar
 import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from checkpoints.folder import Hold, best_checkpoint, read_newest, say_if_gone
+from checkpoints.folder import Hold, read_newest, say_if_gone
 from checkpoints.manifest import CLASS_NAMES_COLLECTION, TRAINED_ON_COLLECTION, verify_checkpoint
 from checkpoints.naming import DATA_SUFFIX, INDEX_SUFFIX, META_SUFFIX
+from checkpoints.upkeep import best_checkpoint
 from errors import CheckpointError, first_few
 from metagraph.casting import json_value
 from metagraph.meta import MetaGraphFile, Signature, TensorInfo, format_shape, node_of

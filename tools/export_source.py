@@ -16,14 +16,14 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from checkpoints import file_io
 from checkpoints.folder import names_in
-from checkpoints.writer import FolderLock
+from checkpoints.lock import FolderLock
 from errors import ToolError, reason
 from metagraph.casting import Array
 from metagraph.meta import PLACEHOLDERS, MetaGraphFile, TensorInfo, format_shape, node_of
 from metagraph.model import Model, read_model
 from metagraph.session import describe_tensors
 from tools.export import ExportConfig, Shape
-from tools.freezing import Reference, freeze_and_compare, largest_difference, run_frozen
+from tools.frozen_comparison import Reference, freeze_and_compare, largest_difference, run_frozen
 from tools.frozen_graph import FrozenGraph
 
 
@@ -107,7 +107,7 @@ class Source:
           feeds: values of the inputs, by full tensor name.
         """
         asked = self.reference._replace(feeds=feeds)
-        return asked._replace(results=run_frozen(self.frozen, asked, self.config.request))
+        return asked._replace(results=run_frozen(self.frozen, asked, self.config))
 
     def check_ranks(self, format_name: str) -> None:
         """Raises ToolError where an input may be of any rank, of which other formats make one."""
@@ -125,8 +125,8 @@ def freeze_source(config: ExportConfig, meta: MetaGraphFile) -> Source:
     Raises:
       CheckpointError, ToolError: it cannot be frozen, run, or is not the same then.
     """
-    compared = freeze_and_compare(meta, config.request)
-    return Source(config, compared.frozen, compared.reference)
+    frozen, reference, _ = freeze_and_compare(meta, config)
+    return Source(config, frozen, reference)
 
 
 def check_close(

@@ -20,16 +20,13 @@ if __name__ == "__main__":  # First, as what follows takes its time.
 
 import re
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import KW_ONLY, dataclass
+from typing import ClassVar
 
 from cli.fields import COMMAS, NAMES, REPEATED, Check, flag
 from cli.terminal import import_tensorflow
 from prediction.request import IS_ASSET, ModelConfig, assets_by_name
 from tools.command import Printed, overwrite, run_command, show
-
-if TYPE_CHECKING:
-    from tools.frozen_graph import FreezeRequest
 
 _SCOPE = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_.-]+)*")
 
@@ -70,20 +67,6 @@ class PartConfig(ModelConfig, Printed):
     )
     overwrite: bool = overwrite()
 
-    @property
-    def request(self) -> "FreezeRequest":
-        """What is to be frozen of it."""
-        from tools.frozen_graph import FreezeRequest
-
-        return FreezeRequest(
-            outputs=self.outputs,
-            inputs=self.inputs,
-            signature=self.signature,
-            trust_graph=self.trust_graph,
-            assets=self.asset,
-            time_limit=self.limit,
-        )
-
 
 @dataclass(frozen=True)
 class FreezeConfig(PartConfig):
@@ -104,11 +87,6 @@ class FreezeConfig(PartConfig):
             "must be a name that TensorFlow takes for a scope, such as imported or a/b",
         ),
     )
-
-    @property
-    def request(self) -> "FreezeRequest":
-        """What is to be frozen of the model, and under which names."""
-        return replace(super().request, scope=self.scope)
 
 
 def main(config: FreezeConfig) -> None:

@@ -13,10 +13,10 @@ from typing import Any, TypeAlias
 
 import tensorflow as tf
 
-from checkpoints import folder, naming, writer
+from checkpoints import folder, lock, naming
 from checkpoints.folder import Hold, names_in, read_newest
+from checkpoints.lock import LOCK_FILE, FolderLock
 from checkpoints.naming import INDEX_SUFFIX
-from checkpoints.writer import LOCK_FILE, FolderLock
 from errors import CheckpointError, ToolError, first_few, reason
 from metagraph.opening import beside, find_variables, prefix_of
 from metagraph.parsing import GRAPH_SUFFIXES, SAVED_MODEL_FILES
@@ -113,7 +113,7 @@ def verify_folder(
     for _ in range(_PASSES):
         found = read_newest([path], functools.partial(_look, path, graphs, known))
         if not (found.is_tidy or is_locked):
-            found = replace(found, trained_by=writer.holder(path))
+            found = replace(found, trained_by=lock.holder(path))
         trained = found.trained_by is not None and bool(found.checkpoints)
         if found.is_well or trained or found == before:
             break

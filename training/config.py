@@ -8,7 +8,7 @@ from dataclasses import MISSING, dataclass
 from fractions import Fraction
 from typing import Any, ClassVar
 
-from checkpoints.naming import Retention
+from checkpoints.retention import Retention
 from cli.fields import COMMAS, REPEATED, Check, Together, flag, from_zero, nested
 from cli.terminal import INTRA_OP_THREADS_VARIABLE, MOST_THREADS
 from data.options import DEFAULT_MEMORY_MB, RAMP, SKIP, STOP

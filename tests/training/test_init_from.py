@@ -20,7 +20,7 @@ from train_cnn import CnnConfig
 from train_linear import LinearConfig
 from train_mlp import MlpConfig
 from training.config import InitFrom
-from training.resume import read_init_from
+from training.init_from import read_init_from
 
 LAYERS = [f"layer{number}" for number in range(1, 7)]
 SPECS = {
