@@ -39,7 +39,7 @@ ALLOWED = {
 SCRIPTS = sorted(path.name for path in PROJECT.glob("*.py") if path.name != "errors.py")
 TOOLS = [
     f"tools.{path.stem}"
-    for path in sorted(PROJECT.glob("tools/*.py"))
+    for path in sorted(PROJECT.glob("tools/[!_]*.py"))
     if '__name__ == "__main__"' in path.read_text()
 ]
 
@@ -123,3 +123,11 @@ def test_importing_a_script_defines_no_flag_and_loads_no_tensorflow(script: str)
         f"assert not flags.FLAGS.flags_by_module_dict().get('{module}')"
     )
     subprocess.run([sys.executable, "-c", check], cwd=PROJECT, check=True, timeout=300)
+
+
+def test_the_list_of_tools_has_each_with_a_line() -> None:
+    command = [sys.executable, "-m", "tools"]
+    ended = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
+    listed = [line.split(maxsplit=1) for line in ended.stdout.splitlines()[2:]]
+    assert sorted(f"tools.{name}" for name, _ in listed) == TOOLS
+    assert all(said.endswith((".", ":")) for _, said in listed)

@@ -23,6 +23,8 @@ from checkpoints.lock import FolderLock
 from checkpoints.upkeep import best_checkpoint
 from cli.fields import parse
 from errors import CheckpointError, DataError, TrainingError
+from prediction.evaluation import predict
+from prediction.request import PredictConfig
 from train_cnn import CnnConfig
 from train_linear import LinearConfig
 from training import loop
@@ -616,3 +618,29 @@ def test_a_second_trainer_writes_nothing(
         with pytest.raises(CheckpointError, match="is in use by process"):
             train_cnn.train(cnn_config(tmp_path, train_steps=1))
         assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_a_model_for_images_of_another_size(
+    cnn_config: Callable[..., CnnConfig], tmp_path: Path
+) -> None:
+    """48 x 48 pixels; the rest of the graph follows, and files are resized to it."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(12) % 3
+    images = rng.integers(0, 80, (12, 48, 48, 3)).astype(np.uint8)
+    images[np.arange(12), :, :, labels] += 150
+    np.savez(tmp_path / "rows.npz", X=images, Y=labels)
+    Image.fromarray(images[1]).resize((20, 30)).save(tmp_path / "photo.png")
+    changes: dict[str, Any] = {"data": f"{tmp_path}/rows.npz", "train_steps": 30, "image_size": 48}
+    config = cnn_config(tmp_path / "run", **changes)
+    assert train_cnn.make_task(config).identity["image_size"] == 48
+    outcome = train_cnn.train(config)
+    assert outcome.variables["fc1/w"].shape == (6 * 6 * 64, 128)
+    photo: dict[str, Any] = {
+        "input": [f"{tmp_path}/photo.png"],
+        "fetch": ["classes"],
+        "format": "json",
+    }
+    found = json.loads(predict(PredictConfig(str(tmp_path / "run"), **photo)))
+    assert found["outputs"] == {"classes:0": [1]}
+    with pytest.raises(DataError, match="32, 32, 3"):
+        train_cnn.make_task(_replace(config, image_size=32))
