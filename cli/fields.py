@@ -69,6 +69,7 @@ POSITIVE = Check(
 FINITE = Check(
     lambda value: abs(value) <= _LARGEST_FLOAT32, "must be a finite number that a float32 can hold"
 )
+_ANYTHING = Check(lambda _: True)
 NAMES = Check(all, "must be tensor names, separated by commas")
 
 
@@ -99,44 +100,56 @@ def each(parse: Callable[[str], object]) -> Check:
 
 @dataclass(frozen=True)
 class Flag:
-    """The flag of a field.
+    """The flag of a field; what the field itself says is filled in by `flags_of`.
 
     Attributes:
-      name: where it is not the field's.
+      default: of the flag; MISSING for one that must be given.
+      name: by default the field's.
       low, high: of an integer.
       choices: the only values.
       many: `COMMAS` or `REPEATED`, for a tuple of texts.
       path: whether it is a path, or with `REPEATED` also name=path; `~` is expanded.
-      check: further conditions; a value of None passes them.
+      check: a further condition; a value of None passes it.
       convert: makes the field's value of the flag's, where that is not None.
       positional: whether its value may stand without the flag's name.
       instead: a flag of which one or this has to be given.
       alias: another name for it.
       group: under which --help shows it; by default the `GROUP` of the field's class.
+      kind: the field's type, without None.
+      required: whether it, or the flag `instead`, must be given.
     """
 
     help: str
+    default: Any = MISSING
     name: str = ""
     low: int | None = None
     high: int | None = None
     choices: Sequence[str] = ()
     many: str = ""
     path: bool = False
-    check: Check | None = None
-    convert: Callable[[Any], Any] | None = None
+    check: Check = _ANYTHING
+    convert: Callable[[Any], Any] = lambda value: value
     positional: bool = False
     instead: str = ""
     alias: str = ""
     group: str = ""
+    kind: Any = None
+    required: bool = False
+
+    def value(self, parsed: Any) -> Any:
+        """The field's value, of the flag's."""
+        value = tuple(parsed) if isinstance(parsed, list) else parsed
+        return None if value is None else self.convert(value)
 
 
 @dataclass(frozen=True)
 class Nested:
     """The field is a dataclass whose fields are flags of their own; see `nested`."""
 
-    kind: type
-    without: tuple[str, ...]
-    changes: Mapping[str, Any]
+    kind: Any
+    optional: bool = False
+    without: Sequence[str] = ()
+    changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def flag(help_text: str, default: Any = MISSING, **options: Any) -> Any:
@@ -144,16 +157,13 @@ def flag(help_text: str, default: Any = MISSING, **options: Any) -> Any:
 
     Args:
       help_text: of the flag.
-      default: of the flag; the field's is converted as the flag's value is.
+      default: of the flag; the field's is what the flag's is converted to.
       options: of a `Flag`.
     """
-    spec = Flag(help_text, **options)
-    metadata = {_KEY: spec, "default": default}
+    spec = Flag(help_text, default, **options)
     if default is MISSING:
-        return dataclasses.field(metadata=metadata)
-    if default is None or spec.convert is None:
-        return dataclasses.field(default=default, metadata=metadata)
-    return dataclasses.field(default_factory=lambda: _converted(spec, default), metadata=metadata)
+        return dataclasses.field(metadata={_KEY: spec})
+    return dataclasses.field(default_factory=lambda: spec.value(default), metadata={_KEY: spec})
 
 
 def nested(
@@ -167,55 +177,40 @@ def nested(
       without: fields that have no flags here.
       changes: other defaults, or other `flag`s, by field.
     """
-    metadata = {_KEY: Nested(kind, tuple(without), changes)}
-    if optional:
-        return dataclasses.field(default=None, metadata=metadata)
-    return dataclasses.field(metadata=metadata)
+    metadata = {_KEY: Nested(kind, optional, without, changes)}
+    return dataclasses.field(default=None if optional else MISSING, metadata=metadata)
 
 
-class Entry(NamedTuple):
-    """A flag of a request: its name, its type without None, what it is, and its default."""
-
-    name: str
-    kind: Any
-    flag: Flag
-    default: Any
-    must_be_given: bool
-    group: str
-
-
-def entries(request: type) -> list[Entry]:
-    """The flags of a request, in the order of its fields."""
-    return [*_entries(request, Nested(request, (), {}), optional=False)]
-
-
-def _entries(request: type, asked: Nested, *, optional: bool) -> Iterator[Entry]:
-    for field in _fields(request, asked):
-        spec = field.metadata[_KEY]
+def flags_of(request: type, asked: Nested | None = None) -> Iterator[Flag]:
+    """The flags of a request, in the order of its fields; `asked` where it is nested."""
+    asked = asked or Nested(request)
+    for field, spec in _specs(asked):
         if isinstance(spec, Nested):
-            yield from _entries(spec.kind, spec, optional=field.default is None)
+            yield from flags_of(spec.kind, spec)
             continue
-        default = field.metadata["default"]
-        must_be_given = (default is MISSING or bool(spec.instead)) and not optional
-        group = spec.group or _group(request, field.name)
-        kind = _without_none(field.type)
-        given = None if default is MISSING else default
-        yield Entry(spec.name or field.name, kind, spec, given, must_be_given, group)
+        is_missing = spec.default is MISSING
+        kinds = [kind for kind in get_args(field.type) if kind is not type(None)]
+        yield dataclasses.replace(
+            spec,
+            name=spec.name or field.name,
+            default=None if is_missing else spec.default,
+            kind=kinds[0] if isinstance(field.type, UnionType) else field.type,
+            required=(is_missing or bool(spec.instead)) and not asked.optional,
+            group=spec.group or _group(request, field.name),
+        )
 
 
-def _fields(request: Any, asked: Nested) -> Iterator[dataclasses.Field[Any]]:
-    """The fields that have flags here, changed as is asked."""
-    for field in dataclasses.fields(request):
-        if _KEY not in field.metadata or field.name in asked.without:
+def _specs(asked: Nested) -> Iterator[tuple[dataclasses.Field[Any], Any]]:
+    """The fields that have flags here, and these, changed as is asked."""
+    for field in dataclasses.fields(asked.kind):
+        spec = field.metadata.get(_KEY)
+        if spec is None or field.name in asked.without:
             continue
         if field.name in asked.changes:
             change = asked.changes[field.name]
-            if not isinstance(change, dataclasses.Field):
-                change = dataclasses.field(metadata={**field.metadata, "default": change})
-            change.name, change.type = field.name, field.type
-            yield change
-        else:
-            yield field
+            is_flag = isinstance(change, dataclasses.Field)
+            spec = change.metadata[_KEY] if is_flag else dataclasses.replace(spec, default=change)
+        yield field, spec
 
 
 def _group(request: type, name: str) -> str:
@@ -224,83 +219,72 @@ def _group(request: type, name: str) -> str:
     return str(getattr(next(owners), "GROUP", "flags"))
 
 
-def _without_none(kind: Any) -> Any:
-    if isinstance(kind, UnionType):
-        return next(part for part in get_args(kind) if part is not type(None))
-    return kind
-
-
-def define(request: type, values: flags.FlagValues) -> list[Entry]:
+def define(request: type, values: flags.FlagValues) -> list[Flag]:
     """Defines the flags of a request, with their checks, and returns them."""
-    found = entries(request)
-    for entry in found:
-        _define(entry, values)
-        if entry.flag.path and not entry.flag.many:
-            _check(entry.name, Check(bool, "must not be empty"), values)
-        if entry.flag.check is not None:
-            _check(entry.name, entry.flag.check, values)
-        if entry.flag.alias:
-            flags.DEFINE_alias(entry.flag.alias, entry.name, flag_values=values)
+    found = [*flags_of(request)]
+    for one in found:
+        _define(one, values)
+        if one.path and not one.many:
+            _check([one.name], bool, "must not be empty", values)
+        _check([one.name], one.check.accepts, one.check.message, values)
+        if one.alias:
+            flags.DEFINE_alias(one.alias, one.name, flag_values=values)
     for together in _checks(request):
         if all(name in values for name in together.names):
-            _check_together(together, values)
+            _check(together.names, together.accepts, together.message, values)
     return found
 
 
-def _define(entry: Entry, values: flags.FlagValues) -> None:
-    name, kind, spec, default, *_ = entry
-    text = spec.help + (spec.check.help if spec.check else "")
+def _define(one: Flag, values: flags.FlagValues) -> None:
+    name, default, text = one.name, one.default, one.help + one.check.help
     options: dict[str, Any] = {"flag_values": values}
-    if spec.path:
-        parser = _NamedPathParser() if spec.many else _PathParser()
-        if spec.many:
-            serializer = flags.ArgumentSerializer[str]()
-            flags.DEFINE_multi(parser, serializer, name, [*default], text, **options)
-        else:
-            flags.DEFINE(parser, name, default, text, **options)
-    elif spec.many:
-        listing = flags.DEFINE_multi_string if spec.many == REPEATED else flags.DEFINE_list
+    if one.path and one.many:
+        serializer = flags.ArgumentSerializer[str]()
+        flags.DEFINE_multi(_NamedPathParser(), serializer, name, [*default], text, **options)
+    elif one.path:
+        flags.DEFINE(_PathParser(), name, default, text, **options)
+    elif one.many:
+        listing = flags.DEFINE_multi_string if one.many == REPEATED else flags.DEFINE_list
         listing(name, [*default], text, **options)
-    elif spec.choices:
-        flags.DEFINE_enum(name, default, [*spec.choices], text, **options)
-    elif kind is int:
-        flags.DEFINE_integer(name, default, text, spec.low, spec.high, **options)
+    elif one.choices:
+        flags.DEFINE_enum(name, default, [*one.choices], text, **options)
+    elif one.kind is int:
+        flags.DEFINE_integer(name, default, text, one.low, one.high, **options)
     else:
         plain: dict[Any, Callable[..., object]] = {
             bool: flags.DEFINE_boolean,
             float: flags.DEFINE_float,
             str: flags.DEFINE_string,
         }
-        plain[kind](name, default, text, **options)
+        plain[one.kind](name, default, text, **options)
 
 
-def _check(name: str, check: Check, values: flags.FlagValues) -> None:
-    def accepts(value: Any) -> bool:
-        return value is None or _accepted(check.accepts, value)
+def _check(
+    names: Sequence[str], accepts: Callable[..., object], message: str, values: flags.FlagValues
+) -> None:
+    """Has one flag checked where it is given, or several together."""
 
-    flags.register_validator(name, accepts, check.message, values)
+    def accepts_all(given: Mapping[str, Any]) -> bool:
+        try:
+            return bool(accepts(*(given[name] for name in names)))
+        except ValueError as error:
+            raise flags.ValidationError(str(error)) from error
 
+    def accepts_one(value: Any) -> bool:
+        return value is None or accepts_all({names[0]: value})
 
-def _check_together(check: Together, values: flags.FlagValues) -> None:
-    def accepts(given: Mapping[str, Any]) -> bool:
-        return _accepted(check.accepts, *(given[name] for name in check.names))
-
-    flags.register_multi_flags_validator(check.names, accepts, check.message, values)
-
-
-def _accepted(accepts: Callable[..., object], *given: Any) -> bool:
-    try:
-        return bool(accepts(*given))
-    except ValueError as error:
-        raise flags.ValidationError(str(error)) from error
+    if len(names) == 1:
+        flags.register_validator(names[0], accepts_one, message, values)
+    else:
+        flags.register_multi_flags_validator(names, accepts_all, message, values)
 
 
 def _checks(request: Any) -> Iterator[Together]:
     for kind in request.__mro__:
         yield from kind.__dict__.get("CHECKS", ())
-    for field in dataclasses.fields(request):
-        if isinstance(field.metadata.get(_KEY), Nested):
-            yield from _checks(field.metadata[_KEY].kind)
+    for _, spec in _specs(Nested(request)):
+        if isinstance(spec, Nested):
+            yield from _checks(spec.kind)
 
 
 class _PathParser(flags.ArgumentParser[str]):
@@ -321,37 +305,22 @@ class _NamedPathParser(_PathParser):
 
 def read(request: type[_Request], values: flags.FlagValues, **others: Any) -> _Request:
     """Makes a request of parsed flags; `others` are values of fields without a flag."""
-    made: _Request = _read(request, Nested(request, (), {}), values, others, optional=False)
+    made: _Request = _read(Nested(request), values, others)
     return made
 
 
-def _read(
-    request: Any,
-    asked: Nested,
-    values: flags.FlagValues,
-    others: Mapping[str, Any],
-    *,
-    optional: bool,
-) -> Any:
-    names = {field.name for field in dataclasses.fields(request)}
+def _read(asked: Nested, values: flags.FlagValues, others: Mapping[str, Any]) -> Any:
+    names = {field.name for field in dataclasses.fields(asked.kind)}
     given = {name: value for name, value in others.items() if name in names}
-    for field in _fields(request, asked):
-        spec = field.metadata[_KEY]
+    for field, spec in _specs(asked):
         if isinstance(spec, Nested):
-            is_optional = field.default is None
-            given[field.name] = _read(spec.kind, spec, values, others, optional=is_optional)
+            given[field.name] = _read(spec, values, others)
             continue
-        value = values[spec.name or field.name].value
-        if optional and value is None and field.metadata["default"] is MISSING:
+        value = spec.value(values[spec.name or field.name].value)
+        if asked.optional and value is None and spec.default is MISSING:
             return None
-        given[field.name] = _converted(spec, value)
-    return request(**given)
-
-
-def _converted(spec: Flag, value: Any) -> Any:
-    if isinstance(value, list):
-        value = tuple(value)
-    return value if spec.convert is None or value is None else spec.convert(value)
+        given[field.name] = value
+    return asked.kind(**given)
 
 
 def parse(
@@ -363,26 +332,25 @@ def parse(
       flags.Error: a flag is wrong, or missing, or there is an argument too many.
     """
     values = flags.FlagValues()
-    found = define(request, values)
-    take(values, arguments, found, description)
+    take(values, arguments, define(request, values), description)
     return read(request, values, **others)
 
 
 def take(
     values: flags.FlagValues,
     arguments: Sequence[str],
-    found: Sequence[Entry],
+    found: Sequence[Flag],
     description: str | None,
 ) -> None:
     """Has the flags take a command line; errors as of `parse`."""
     stray = values(arguments)[1:]
-    waiting = [x for x in found if x.flag.positional and values[x.name].value is None]
+    waiting = [one for one in found if one.positional and values[one.name].value is None]
     if len(stray) > len(waiting):
         raise flags.Error(f"unexpected argument {stray[len(waiting)]!r}")
-    for entry, value in zip(waiting, stray, strict=False):
-        values[entry.name].parse(value)
-    missing = [[x.name, *filter(None, [x.flag.instead])] for x in found if x.must_be_given]
-    missing = [names for names in missing if all(values[name].value is None for name in names)]
+    for one, value in zip(waiting, stray, strict=False):
+        values[one.name].parse(value)
+    needed = [[one.name, *filter(None, [one.instead])] for one in found if one.required]
+    missing = [names for names in needed if all(values[name].value is None for name in names)]
     if missing:
         said = " and ".join(" or ".join(f"--{name}=..." for name in names) for names in missing)
         example = _COMMAND.search(description or "")
@@ -391,12 +359,11 @@ def take(
     values.validate_all_flags()
 
 
-def usage(found: Sequence[Entry], description: str | None) -> str:
+def usage(found: Sequence[Flag], description: str | None) -> str:
     """One line: the command, and what has to be given."""
     example = _COMMAND.search(description or "")
-    stray = [entry.name.upper() for entry in found if entry.flag.positional]
-    given = [entry for entry in found if entry.must_be_given and not entry.flag.positional]
-    named = [f"--{entry.name}=..." for entry in given]
+    stray = [one.name.upper() for one in found if one.positional]
+    named = [f"--{one.name}=..." for one in found if one.required and not one.positional]
     command = example[1] if example else "python <script>"
     return " ".join([command, *stray, *named, "[flags]"])
 
@@ -407,54 +374,49 @@ _LAST = "limits"
 _WIDTH = 88
 
 
-def help_text(values: flags.FlagValues, found: Sequence[Entry], description: str | None) -> str:
+def help_text(values: flags.FlagValues, found: Sequence[Flag], description: str | None) -> str:
     """What --help prints: the description, the usage, and the flags in groups.
 
     Args:
       values: all flags.
-      found: those of a request, which have groups.
+      found: those of a request, which have groups; none where there is no request.
       description: the docstring; None under `python -OO`.
     """
+    shown = found or [Flag(str(values[name].help), name=name, group="flags") for name in values]
     lines = [*(description or "").strip().splitlines(), ""]
-    by_name = {entry.name: entry for entry in found}
-    if found:
-        lines += [f"usage: {usage(found, description)}", ""]
-    grouped: dict[str, list[str]] = {group: [] for group in _GROUPS}
-    for name in values:
-        entry = by_name.get(name)
-        if entry is not None or not found:  # Else it is another name of one.
-            group = entry.group if entry else "flags"
-            grouped.setdefault(group, []).extend(_flag_lines(values[name], entry))
-    last = {_LAST: grouped.pop(_LAST, [])}
-    for group, of_group in {**grouped, **last}.items():
-        if of_group:
-            lines += [f"{group}:", *of_group, ""]
+    lines += [f"usage: {usage(shown, description)}", ""] if found else []
+    groups = [
+        *dict.fromkeys([*_GROUPS, *(one.group for one in shown if one.group != _LAST), _LAST])
+    ]
+    for group in groups:
+        members = [one for one in shown if one.group == group]
+        if members:
+            members.sort(key=lambda one: (not one.positional, not one.required))
+            lines += [f"{group}:", *(x for one in members for x in _lines(one, values)), ""]
     return "\n".join(lines).rstrip()
 
 
-def _flag_lines(one: flags.Flag[Any], entry: Entry | None) -> list[str]:
-    shown, text = f"--[no]{one.name}" if one.boolean else f"--{one.name}", str(one.help)
-    notes = [] if entry is None else [*_notes(entry)]
-    if entry is not None:  # Without what absl adds.
-        text = entry.flag.help + (entry.flag.check.help if entry.flag.check else "")
-    if not one.boolean and one.default not in (None, [], ""):
-        notes.append(f"default: {one.default}")
-    text = f"{shown}: {text}" + (f" ({'; '.join(notes)})" if notes else "")
+def _lines(one: Flag, values: flags.FlagValues) -> list[str]:
+    defined = values[one.name]
+    shown = f"--[no]{one.name}" if defined.boolean else f"--{one.name}"
+    notes = [*_notes(one)]
+    if not defined.boolean and defined.default not in (None, [], ""):
+        notes.append(f"default: {defined.default}")
+    text = f"{shown}: {one.help}{one.check.help}" + (f" ({'; '.join(notes)})" if notes else "")
     return textwrap.wrap(text, _WIDTH, initial_indent="  ", subsequent_indent="      ")
 
 
-def _notes(entry: Entry) -> Iterator[str]:
+def _notes(one: Flag) -> Iterator[str]:
     """What a flag's help does not say itself."""
-    spec = entry.flag
-    if entry.must_be_given and not spec.instead:
-        yield "required, or the first argument" if spec.positional else "required"
-    if spec.choices:
-        yield f"one of {', '.join(spec.choices)}"
-    if spec.low is not None and spec.high is not None:
-        yield f"from {spec.low:,} to {spec.high:,}"
-    elif spec.low:
-        yield f"{spec.low} or more"
-    if spec.many == REPEATED:
+    if one.required and not one.instead:
+        yield "required, or the first argument" if one.positional else "required"
+    if one.choices:
+        yield f"one of {', '.join(one.choices)}"
+    if one.low is not None and one.high is not None:
+        yield f"from {one.low:,} to {one.high:,}"
+    elif one.low:
+        yield f"{one.low} or more"
+    if one.many == REPEATED:
         yield "may be repeated"
-    if spec.alias:
-        yield f"also --{spec.alias}"
+    if one.alias:
+        yield f"also --{one.alias}"

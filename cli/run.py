@@ -91,7 +91,7 @@ def _parse(
     description: str | None,
 ) -> None:
     """Takes the flags from `sys.argv`; exits where help is asked for, or something is wrong."""
-    found: list[fields.Entry] = []
+    found: list[fields.Flag] = []
     if isinstance(request, type):
         found = fields.define(request, values)
     else:

@@ -15,7 +15,6 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -37,8 +36,8 @@ _LAST_WORDS_BYTES = 4096
 _CHUNK_BYTES = 1 << 16
 # What TensorFlow 2.21 writes when it fails a check of its own: why, then a line for each caller.
 _FATAL = re.compile(r"^(?:F\d{4} [^]]*\] (.*)|\*\*\* Check failure .*| +@ +0x.*)\n", re.MULTILINE)
-# The limit of the container that the process is in, as it sees it: version 2 of Linux's control
-# groups, and version 1. Format: the kernel's Documentation/admin-guide/cgroup-v2.rst.
+# The container's own limit, in versions 2 and 1 of Linux's control groups. Format: the kernel's
+# Documentation/admin-guide/cgroup-v2.rst.
 _CONTAINER = (
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
@@ -49,17 +48,17 @@ _STACKS_BYTES = 64 << 20
 
 def available_bytes() -> int:
     """Bytes of the machine's memory, or of its container's where that has less."""
-    return min(_limits())
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for path in _CONTAINER:
+        with suppress(OSError, ValueError):  # No such file; `max`, for no limit.
+            limits.append(int(path.read_text()))
+    return min(limits)
 
 
 def limit_memory(size: int) -> None:
-    """Limits what this process may allocate: what goes beyond fails, as if there were no more.
+    """Lets this process allocate so many bytes beside its stacks, or what a lower limit says.
 
-    Files that are mapped, programs and what is only reserved do not count. Where the system has a
-    lower limit already, that stays.
-
-    Args:
-      size: bytes, beside those that the stacks of threads take.
+    Files that are mapped, programs and what is only reserved do not count.
     """
     import resource  # Not on Windows.
 
@@ -68,15 +67,6 @@ def limit_memory(size: int) -> None:
     if hard != resource.RLIM_INFINITY:
         wanted = min(wanted, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
-
-
-def _limits() -> Iterator[int]:
-    yield os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for path in _CONTAINER:
-        try:
-            yield int(path.read_text())
-        except (OSError, ValueError):  # No such file; `max`, for no limit.
-            continue
 
 
 class Supervisor:
@@ -89,10 +79,10 @@ class Supervisor:
         """Makes one.
 
         Args:
-          needs_less: how a script that reads what strangers made is made to need less memory, such
-            as `give it less at a time`: it gets a limit. None for one that has none.
-          waits_for_stop: whether it is a trainer, which at a signal is given as long as it takes to
-            save what it has; a second SIGINT gives it `STOP_SECONDS`.
+          needs_less: how the script is made to need less memory, such as `give it less at a time`;
+            None for one without a limit on memory, as it reads nothing of strangers.
+          waits_for_stop: whether it is a trainer, which at a signal may take its time to save what
+            it has; a second SIGINT gives it `STOP_SECONDS`.
         """
         self._needs_less = needs_less
         self._waits_for_stop = waits_for_stop
@@ -105,9 +95,7 @@ class Supervisor:
     def start(self, memory_limit_mb: int | None) -> None:
         """Forks, and returns in the child only: the parent exits when the child has ended.
 
-        Args:
-          memory_limit_mb: what the child may allocate, in MiB: 0 for no limit, None for what
-            memory there is.
+        The child may allocate `memory_limit_mb` MiB; 0 is no limit, None what memory there is.
 
         Raises:
           OSError: the system starts no further process.
@@ -145,14 +133,10 @@ class Supervisor:
         threading.Thread(target=_end_with_parent, args=(read_end,), daemon=True).start()
 
     def end_after(self, seconds: float, line: str) -> None:
-        """Ends the process with an error line when the time is over, whatever it is doing.
+        """Ends the process with an error line in so many seconds, whatever it does; 0 for never.
 
-        TensorFlow may keep all of Python from running while it computes. In a child it is the
-        system that ends it, and the parent that says the line.
-
-        Args:
-          seconds: from now, in place of those of the call before; 0 for never.
-          line: what to say then.
+        Each call stands in place of the one before. TensorFlow may keep all of Python from running
+        while it computes: in a child the system ends it, and the parent says the line.
         """
         if not self._is_child:
             self._end_in_a_thread(seconds, line)
@@ -166,8 +150,8 @@ class Supervisor:
     def terminal(self) -> TextIO:
         """Where a progress bar goes: the terminal that stderr is to the parent, or else stderr.
 
-        A bar moves the cursor, which nothing may that goes through the parent. No library knows of
-        this way to the terminal; nothing that comes from a stranger's file is to take it.
+        A bar moves the cursor, which nothing may that goes through the parent. Nothing that comes
+        from a stranger's file is to take this way.
         """
         return self._terminal or sys.stderr
 
