@@ -389,7 +389,7 @@ def help_text(values: flags.FlagValues, found: Sequence[Flag], description: str 
         *dict.fromkeys([*_GROUPS, *(one.group for one in shown if one.group != _LAST), _LAST])
     ]
     for group in groups:
-        members = [one for one in shown if one.group == group]
+        members = [one for one in found if one.group == group]
         if members:
             members.sort(key=lambda one: (not one.positional, not one.required))
             lines += [f"{group}:", *(x for one in members for x in _lines(one, values)), ""]

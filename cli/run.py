@@ -28,7 +28,7 @@ _HELP_FLAGS = frozenset({"-h", "-help", "--help", "--helpfull", "--helpshort"})
 
 def run(
     main: Callable[[Any], int | None],
-    request: type | Callable[[flags.FlagValues], None],
+    request: type,
     description: str | None,
     supervisor: Supervisor | None = None,
 ) -> NoReturn:
@@ -41,8 +41,7 @@ def run(
     Args:
       main: the script's work, given the request; returns an exit code or None for 0.
       request: a dataclass of flags, see `cli.fields`; where it has a field `end_after`, that is the
-        supervisor's. Or, for a benchmark, what defines the flags that `main` gets. They are the
-        script's own, not absl's global ones, so importing a script has no effect.
+        supervisor's.
       description: the script's docstring, shown by --help; None under `python -OO`.
       supervisor: has `main` run in a process of its own, so that a crash is one line as well. All
         scripts have one; a benchmark has none, which starts processes itself.
@@ -61,9 +60,7 @@ def run(
             else:
                 supervisor.start(values[MEMORY_FLAG].value if MEMORY_FLAG in values else 0)
                 end_after = supervisor.end_after
-            if isinstance(request, type):
-                sys.exit(main(fields.read(request, values, end_after=end_after)))
-            sys.exit(main(values))
+            sys.exit(main(fields.read(request, values, end_after=end_after)))
     except BrokenPipeError:
         # The reader of our output has gone (`predict.py | head`): nobody is left to be told.
         sys.exit(EXIT_FAILED)
@@ -85,17 +82,12 @@ def _shortage(error: MemoryError | RuntimeError, values: flags.FlagValues) -> st
     return "the system starts no more threads: is it limited, as by `ulimit -u` or `ulimit -v`?"
 
 
-def _parse(
-    request: type | Callable[[flags.FlagValues], None],
-    values: flags.FlagValues,
-    description: str | None,
-) -> None:
-    """Takes the flags from `sys.argv`; exits where help is asked for, or something is wrong."""
-    found: list[fields.Flag] = []
-    if isinstance(request, type):
-        found = fields.define(request, values)
-    else:
-        request(values)
+def _parse(request: type, values: flags.FlagValues, description: str | None) -> None:
+    """Takes the flags from `sys.argv`; exits where help is asked for, or something is wrong.
+
+    `values` are the script's own, not absl's global ones: importing a script has no effect.
+    """
+    found = fields.define(request, values)
     for argument in sys.argv[1:]:
         raw = os.fsencode(argument)
         if raw.decode(errors="ignore") != argument:

@@ -21,8 +21,9 @@ from cli.supervisor import Supervisor
 PROJECT = Path(__file__).resolve().parent.parent.parent
 _SCRIPT = """
 import os, resource, signal, sys, time
-from absl import flags
+from dataclasses import dataclass
 from cli import supervisor as module
+from cli.fields import flag
 from cli.run import run
 from errors import UserError
 
@@ -33,11 +34,12 @@ supervisor = module.Supervisor({needs_less}, waits_for_stop={waits_for_stop})
 def main(values):
 {body}
 
-def define(values):
+@dataclass
+class Request:
     if {needs_less}:
-        flags.DEFINE_integer("memory_limit_mb", None, "MiB.", flag_values=values)
+        memory_limit_mb: int | None = flag("MiB.", None)
 
-run(main, define, "Does a thing.", supervisor)
+run(main, Request, "Does a thing.", supervisor)
 """
 Start = Callable[..., "subprocess.Popen[str]"]
 _PIDS = "print(os.getppid(), os.getpid(), flush=True)"
