@@ -193,10 +193,9 @@ class Supervisor:
         reason = _pass_on(stderr)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         signal.alarm(0)
-        if status >= 0:
-            sys.exit(status)
-        if stopped_by:
-            sys.exit(128 + stopped_by[0])
+        if status >= 0 or stopped_by:
+            # Not by the end of Python, which gives signals back: one more would be another code.
+            os._exit(status if status >= 0 else 128 + stopped_by[0])
         exit_with_error(self._said_of(signal.Signals(-status)) + reason, EXIT_FAILED)
 
     def _said_of(self, number: signal.Signals) -> str:
