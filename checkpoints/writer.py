@@ -69,12 +69,13 @@ class CheckpointWriter:
           CheckpointError: it cannot be written, such as to a full disk.
         """
         size = len(self._record.meta_graph) + sum(v.nbytes for v in self._values.values())
-        path = os.path.join(self._folder, naming.STATE_FILE) + file_io.TEMPORARY_SUFFIX
+        state = os.path.join(self._folder, naming.STATE_FILE)
+        tried = bytes(min(size, _MOST_TRIED_BYTES))
         try:
             try:
-                file_io.write_file(path, bytes(min(size, _MOST_TRIED_BYTES)))
+                file_io.write_file(state + file_io.TEMPORARY_SUFFIX, tried)
             finally:
-                file_io.remove(path)
+                file_io.remove_leftover(state)
         except (tf.errors.OpError, OSError) as error:
             raise CheckpointError(
                 f"{self._folder} takes no checkpoint, which needs {size:,} bytes: {reason(error)}"
