@@ -71,11 +71,7 @@ def first_few(texts: Sequence[str], most: int, separator: str = ", ") -> str:
 
 
 def reason(error: Exception) -> str:
-    """What went wrong, in one line: TensorFlow adds the graph's node and hints in further ones.
-
-    Args:
-      error: a tf.errors.OpError, or any other.
-    """
+    """What went wrong, in one line: a tf.errors.OpError has nodes and hints in further ones."""
     return str(getattr(error, "message", error)).strip().split("\n", maxsplit=1)[0]
 
 
@@ -87,15 +83,10 @@ _OUTPUT = re.compile(r":[0-9]*$")
 
 
 def nearest_names(text: str, names: Iterable[str], most: int = _MAX_NAMES) -> list[str]:
-    """The nearest of `names`, the likeliest first.
+    """At most so many of `names` that are near to `text`, which is none of them; likeliest first.
 
     Those that differ in no more than case, the number of an output, or scopes in front
     (`import/x`, `x`); where there is none, those that look alike.
-
-    Args:
-      text: what was written.
-      names: what there is; none is `text`.
-      most: how many are wanted.
     """
     by_plain: dict[str, list[str]] = {}
     for name in names:
