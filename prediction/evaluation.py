@@ -50,8 +50,8 @@ from prediction.chosen_model import (
     with_model,
 )
 from prediction.output import Classification, Report, check_output, write_outputs
-from prediction.plan import Feed, assets_by_name, read_feeds
-from prediction.request import MEGABYTE, PredictConfig
+from prediction.plan import Feed, read_feeds
+from prediction.request import MEGABYTE, PredictConfig, assets_by_name
 from prediction.row_inputs import RowInputs, files_by_tensor, open_demo, open_inputs, value_for
 from prediction.rows import ColumnRows, Rows
 

@@ -23,21 +23,6 @@ from metagraph.meta import MetaGraphFile, TensorInfo
 from metagraph.model import Model, described, feedable, fetchable, without_handles
 from metagraph.session import describe_tensors
 
-
-def assets_by_name(texts: Sequence[str]) -> dict[str, str]:
-    """Name -> path, of texts `name=path`.
-
-    Raises:
-      PredictionError: a name is given twice.
-    """
-    assets: dict[str, str] = {}
-    for name, _, path in (text.partition("=") for text in texts):
-        if name in assets:
-            raise PredictionError(f"--asset {name} is given twice: {assets[name]}, {path}")
-        assets[name] = path
-    return assets
-
-
 # Reads --feed: tensors by name, from files or from literals on the command line.
 
 _MAX_LITERAL_CHARACTERS = 1 << 17

@@ -27,8 +27,7 @@ from prediction.request import PredictConfig
 from tests.data.idx_files import write_mnist
 from tests.prediction import foreign, stock
 from tests.tools.conftest import Tool
-from tools.command import FORMATS, SUFFIXES
-from tools.export import ExportConfig
+from tools.export import FORMATS, SUFFIXES, ExportConfig
 from tools.exporting import Source, export
 from train_mlp import MlpConfig
 from train_mlp import train as train_mlp

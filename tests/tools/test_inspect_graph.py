@@ -21,7 +21,7 @@ from prediction.evaluation import predict
 from prediction.request import PredictConfig
 from tests.tools.conftest import Tool
 from tests.tools.graph_inspection.graphs import meta_of
-from tools.command import PARTS
+from tools.inspect_graph import PARTS
 
 v1 = tf.compat.v1
 
