@@ -149,7 +149,7 @@ def read_meta_graph(path: str, max_bytes: int = DEFAULT_MAX_BYTES) -> MetaGraphF
         stem = _SUFFIX_OF_ANOTHER_FILE.sub("", path)
         raise CheckpointError(f"{path} is no .meta file; expected one such as {stem}{META_SUFFIX}")
     content = read_bounded(path, max_bytes, MAX_META_FLAG)
-    proto = parse_message(MetaGraphDef(), content, path, max_bytes)
+    proto = parse_message(MetaGraphDef(), content, path)
     if not proto.graph_def.node:
         raise CheckpointError(f"{path} is no meta graph: {what_it_is(content)}")
     return MetaGraphFile(path, prefix, proto)

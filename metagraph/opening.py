@@ -332,7 +332,7 @@ def _with_graph(meta: str) -> str:
 
 def _read_graph_file(path: str, max_bytes: int) -> MetaGraphFile:
     """A frozen graph, without variables; what is a SavedModel by its content is read as one."""
-    found = parse_graph_file(read_bounded(path, max_bytes, MAX_META_FLAG), path, max_bytes)
+    found = parse_graph_file(read_bounded(path, max_bytes, MAX_META_FLAG), path)
     prefix = os.path.splitext(path)[0]
     if isinstance(found, MetaGraphDef):
         return MetaGraphFile(path, prefix, found)
