@@ -1,5 +1,6 @@
 """Training the CNN on each kind of data, up to the resumed run that ends with equal bytes."""
 
+import json
 import os
 import shutil
 import signal

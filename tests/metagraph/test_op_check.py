@@ -18,7 +18,7 @@ from metagraph.graph import sub_graph
 from metagraph.meta import read_meta_graph
 from metagraph.safety import RISKS, check_operations, disarm, offenders
 from metagraph.session import describe_tensors, load_inference_graph
-from tests.checkpoints.loading.risky_graphs import NODE, RISKY, Build, written
+from tests.metagraph.risky_graphs import NODE, RISKY, Build, written
 from tests.prediction import stock
 
 v1 = tf.compat.v1

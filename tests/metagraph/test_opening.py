@@ -1,8 +1,9 @@
-"""Whatever a person points at, against the file that it stands for and plain TensorFlow."""
+"""Whatever a person points at, against what it stands for; and what is said where it is nothing."""
 
 import gzip
 import os
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from errors import CheckpointError
 from metagraph.meta import read_signatures
-from metagraph.opening import find_model, open_model
+from metagraph.opening import find_model, find_variables, open_model
 from metagraph.session import load_inference_graph
 from tests.prediction import stock
 
@@ -235,25 +236,22 @@ def test_a_missing_data_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".meta", ".index", ".data-00000-of-00001"])
-def test_a_part_that_was_not_fetched(tmp_path: Path, suffix: str) -> None:
-    _save(tmp_path / "m")
-    (tmp_path / f"m{suffix}").write_bytes(LFS)
-    with pytest.raises(CheckpointError, match=rf"m{suffix} .*it is a Git LFS pointer; .*lfs pull`"):
-        _predicted(tmp_path / "m")
-
-
 @pytest.mark.parametrize(
-    ("suffix", "what"),
+    ("content", "what"),
     [
-        (".meta", "it is empty"),
-        (".index", r"m\.index is no index of a checkpoint: it is empty"),
-        (".data-00000-of-00001", r"m\.data-00000-of-00001 holds no values: it is empty"),
+        (LFS, "it is a Git LFS pointer; .*lfs pull`"),
+        (b"", "it is empty"),
+        (b"<!DOCTYPE html>\n<html><title>404</title>", "it is a web page"),
+        (gzip.compress(bytes(100)), "with gzip; unpack it first"),
     ],
+    ids=["not fetched", "empty", "a web page", "compressed"],
 )
-def test_an_empty_part(tmp_path: Path, suffix: str, what: str) -> None:
+def test_a_part_that_is_something_else(
+    tmp_path: Path, suffix: str, content: bytes, what: str
+) -> None:
     _save(tmp_path / "m")
-    (tmp_path / f"m{suffix}").write_bytes(b"")
-    with pytest.raises(CheckpointError, match=what) as caught:
+    (tmp_path / f"m{suffix}").write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"m{re.escape(suffix)} .*{what}") as caught:
         _predicted(tmp_path / "m")
     assert "\n" not in str(caught.value)
 
@@ -268,6 +266,7 @@ def test_an_empty_part(tmp_path: Path, suffix: str, what: str) -> None:
         (pickle.dumps({"w": [1.0]}), "pickle"),
         (b"\xff" * 99, "99 bytes"),
         (b"words", "5 bytes"),
+        (b"<html></html>", "a web page"),
     ],
 )
 def test_something_else(tmp_path: Path, name: str, content: bytes, what: str) -> None:
@@ -290,19 +289,6 @@ def test_a_model_of_another_kind(tmp_path: Path, name: str) -> None:
             open_model(str(tmp_path))
 
 
-def test_nothing_there(prefix: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"no file .*/m, nor .*/m\.meta$"):
-        open_model(f"{tmp_path}/m")
-    with pytest.raises(
-        CheckpointError, match=r"my-model-1\.meta; beside it .* my-model-190\.meta$"
-    ):
-        open_model(f"{prefix.parent}/my-model-1.meta")
-    with pytest.raises(CheckpointError, match="no file"):
-        open_model(f"{tmp_path}/nowhere/m.pb")
-    with pytest.raises(CheckpointError, match="no file"):
-        open_model(f"{tmp_path}/nowhere/m")
-
-
 @pytest.mark.parametrize("name", ["frozen.pb", "saved_model.pb"])
 def test_the_limit_is_for_all_kinds(frozen: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(frozen.read_bytes())
@@ -310,57 +296,156 @@ def test_the_limit_is_for_all_kinds(frozen: Path, tmp_path: Path, name: str) -> 
         open_model(f"{tmp_path}/{name}", 10)
 
 
-def test_a_saved_model_brings_its_vocabulary(tmp_path: Path) -> None:
-    (tmp_path / "words.txt").write_text("zero\none\ntwo\n")
-    path = tmp_path / "saved"
+# The variables of another checkpoint than the graph's own.
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A graph saved once, and variables saved twice, in both formats; `w` is the step."""
+    folder = tmp_path_factory.mktemp("trained")
     with tf.Graph().as_default(), v1.Session() as session:
-        words = v1.placeholder(tf.string, [None], name="words")
-        table = v1.lookup.StaticVocabularyTable(
-            v1.lookup.TextFileInitializer(
-                f"{tmp_path}/words.txt", tf.string, 0, tf.int64, v1.lookup.TextFileIndex.LINE_NUMBER
-            ),
-            1,
-        )
-        found = table.lookup(words)
-        v1.get_variable("v", [1], use_resource=False)
-        session.run([v1.global_variables_initializer(), v1.tables_initializer()])
-        builder = v1.saved_model.Builder(str(path))
-        signature = v1.saved_model.predict_signature_def({"words": words}, {"ids": found})
-        builder.add_meta_graph_and_variables(
-            session,
-            ["serve"],
-            {"serving_default": signature},
-            assets_collection=v1.get_collection(v1.GraphKeys.ASSET_FILEPATHS),
-            main_op=v1.tables_initializer(),
-        )
-        builder.save()
-    (tmp_path / "words.txt").unlink()
-    meta = open_model(str(path))
-    fetch = read_signatures(meta)["serving_default"].outputs["ids"]
-    with load_inference_graph(meta, [fetch], ["words:0"]) as graph:
-        (ids,) = graph.run(np.array([b"two", b"zero"], object))
-    assert ids.tolist() == [2, 0]
+        w = v1.get_variable("w", initializer=np.float32(1), use_resource=False)
+        savers = v1.train.Saver(), v1.train.Saver(write_version=v1.train.SaverDef.V1)
+        session.run(w.initializer)
+        savers[0].save(session, f"{folder}/ckpt", 1)
+        session.run(w.assign(2))
+        savers[0].save(session, f"{folder}/ckpt", 2, write_meta_graph=False)
+        session.run(w.assign(3))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(v1.logging, "warning", lambda *_: None)
+            savers[1].save(session, f"{folder}/old", write_meta_graph=False)
+    return folder
 
 
-@pytest.mark.parametrize("suffix", [".meta", ".index", ".data-00000-of-00001"])
-def test_a_web_page_in_place_of_a_part(tmp_path: Path, suffix: str) -> None:
-    _save(tmp_path / "m")
-    (tmp_path / f"m{suffix}").write_bytes(b"<!DOCTYPE html>\n<html><title>404</title>")
-    with pytest.raises(CheckpointError, match=rf"m{suffix} .*it is a web page") as caught:
-        _predicted(tmp_path / "m")
+def _w(meta: Path, checkpoint: Path | str) -> Any:
+    with load_inference_graph(open_model(str(meta), checkpoint=str(checkpoint)), ["w:0"]) as graph:
+        return graph.run()[0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ckpt-1", 1.0),
+        ("ckpt-2", 2.0),
+        ("ckpt-2.index", 2.0),
+        ("ckpt-2.data-00000-of-00001", 2.0),
+        ("old", 3.0),
+    ],
+)
+def test_a_graph_with_any_variables(trained: Path, name: str, value: float) -> None:
+    assert _w(trained / "ckpt-1.meta", trained / name) == value
+
+
+def test_a_graph_that_was_moved_and_renamed(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "graph.meta").write_bytes((trained / "ckpt-1.meta").read_bytes())
+    assert _w(tmp_path / "graph.meta", trained / "ckpt-2") == 2.0
+
+
+def test_beside_the_working_folder(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(trained)
+    assert _w(Path("ckpt-1.meta"), "ckpt-2") == 2.0
+
+
+def test_a_folder_is_its_newest_variables(tmp_path: Path) -> None:
+    _touch(tmp_path, "one/m.index", "m.index")
+    assert find_variables(f"{tmp_path}/one") == f"{tmp_path}/one/m"
+    _touch(tmp_path, "one/my-model-9.index", "one/my-model-10.index")
+    assert find_variables(f"{tmp_path}/one") == f"{tmp_path}/one/my-model-10"
+    _touch(tmp_path, "saved/saved_model.pb", "saved/x.index")
+    assert find_variables(f"{tmp_path}/saved") == f"{tmp_path}/saved/variables/variables"
+    _touch(tmp_path, "m/x")  # A folder called as a checkpoint is.
+    assert find_variables(f"{tmp_path}/m") == f"{tmp_path}/m"
+
+
+def test_a_base_without_a_name(tmp_path: Path) -> None:
+    _touch(tmp_path, "empty/.index", "empty/.data-00000-of-00001")
+    for path in ("empty/.index", "empty/.data-00000-of-00001", "empty/", "empty"):
+        assert find_variables(f"{tmp_path}/{path}") == f"{tmp_path}/empty/"
+
+
+def test_the_state_file_chooses_among_several_variables(tmp_path: Path) -> None:
+    _touch(tmp_path, "a-1.index", "a-2.index")
+    with pytest.raises(CheckpointError, match="it holds 2 checkpoints; name one: a-1, a-2"):
+        find_variables(str(tmp_path))
+    (tmp_path / "checkpoint").write_text('model_checkpoint_path: "/gone/a-2"')
+    assert find_variables(str(tmp_path)) == f"{tmp_path}/a-2"
+
+
+def test_shards_of_the_format_v1(tmp_path: Path) -> None:
+    _touch(tmp_path, "m-00000-of-00002", "m-00001-of-00002")
+    for name in ("m", "m-00001-of-00002"):
+        assert find_variables(f"{tmp_path}/{name}") == f"{tmp_path}/m"
+
+
+def test_variables_that_are_not_there(tmp_path: Path) -> None:
+    _touch(tmp_path, "ckpt-100.index", "ckpt-200.index", "empty/x")
+    with pytest.raises(
+        CheckpointError,
+        match=r"^--ckpt=.*/ckpt-20: there is no .*/ckpt-20\.index; beside it there is "
+        r"ckpt-200\.index, ckpt-100\.index$",
+    ):
+        find_variables(f"{tmp_path}/ckpt-20")
+    with pytest.raises(CheckpointError, match="empty: it holds no checkpoint"):
+        find_variables(f"{tmp_path}/empty")
+    with pytest.raises(CheckpointError, match=r"there is no folder .*/emtpy$"):
+        find_variables(f"{tmp_path}/emtpy/m")
+
+
+# What is said of a path that stands for no model.
+
+
+def _touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def _message(path: object) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        find_model(str(path))
     assert "\n" not in str(caught.value)
+    return str(caught.value)
 
 
-def test_a_web_page_in_place_of_a_frozen_graph(tmp_path: Path) -> None:
-    (tmp_path / "m.pb").write_bytes(b"<html></html>")
-    with pytest.raises(CheckpointError, match=r"m\.pb is no graph: it is a web page"):
-        open_model(f"{tmp_path}/m.pb")
+def test_subfolders_with_a_model_are_named(tmp_path: Path) -> None:
+    _touch(tmp_path, "a/m.meta", "b/x.txt", "c/saved_model.pb", "far/too/deep/m.meta")
+    assert _message(tmp_path).endswith(f"name a folder of it that does: {tmp_path}/a, {tmp_path}/c")
 
 
-@pytest.mark.parametrize("suffix", [".index", ".data-00000-of-00001"])
-def test_a_compressed_part(tmp_path: Path, suffix: str) -> None:
-    _save(tmp_path / "m")
-    path = tmp_path / f"m{suffix}"
-    path.write_bytes(gzip.compress(path.read_bytes()) + bytes(100))
-    with pytest.raises(CheckpointError, match=rf"m{suffix} .*with gzip; unpack it first"):
-        _predicted(tmp_path / "m")
+def test_a_loop_of_links_and_what_may_not_be_read(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path)
+    (tmp_path / "away").symlink_to(tmp_path / "nowhere")
+    assert "holds no model: no .meta" in _message(tmp_path)
+
+
+def test_variables_beside_a_renamed_graph(tmp_path: Path) -> None:
+    _touch(tmp_path, "m.index", "graph.meta")
+    expected = f"--meta={tmp_path}/graph.meta --ckpt={tmp_path}/m"
+    for path in (tmp_path / "m", tmp_path / "m.meta", tmp_path / "m.index"):
+        assert _message(path).endswith(expected)
+    _touch(tmp_path, "other.meta")
+    assert _message(tmp_path / "m").endswith(f"--meta=<the .meta of its graph> --ckpt={tmp_path}/m")
+
+
+def test_the_newest_step_was_saved_without_its_graph(tmp_path: Path) -> None:
+    _touch(tmp_path, "my-model-10.index", "my-model-10.meta", "my-model-20.index")
+    assert _message(tmp_path).endswith(
+        f"--meta={tmp_path}/my-model-10.meta --ckpt={tmp_path}/my-model-20"
+    )
+
+
+def test_the_nearest_names_come_first(tmp_path: Path) -> None:
+    _touch(tmp_path, "alpha.meta", "model-19.meta", "model-20.meta", "notes.txt", "modle/x")
+    found = _message(tmp_path / "model-2.meta")
+    assert found.endswith("beside it there is model-20.meta, model-19.meta, alpha.meta")
+    assert _message(tmp_path / "model").endswith("alpha.meta, modle")
+    assert "frozen.pb; beside it" in _message(tmp_path / "frozen.pb")
+
+
+def test_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = f"there is no file {tmp_path}/m, nor {tmp_path}/m.meta"
+    assert _message(tmp_path / "m") == missing
+    gone = f": there is no folder {tmp_path}/modl1/a"
+    assert _message(tmp_path / "modl1" / "a" / "m.meta").endswith(gone)
+    monkeypatch.chdir(tmp_path)
+    assert _message("zzz/m.pb") == "there is no file zzz/m.pb: there is no folder zzz"

@@ -8,8 +8,7 @@ from tensorflow.core.framework.op_def_pb2 import OpDef, OpList
 # Private: nothing public lists what is registered beyond tf.raw_ops, such as the Xla operations.
 from tensorflow.python.client import pywrap_tf_session
 
-from metagraph.pure_ops import PURE, PURE_GROUPS
-from metagraph.safety import HARMLESS_ATTRIBUTE, HARMLESS_IF_EMPTY, RISKS, RISKY_GROUPS
+from metagraph.safety import HARMLESS_ATTRIBUTE, HARMLESS_IF_EMPTY, OPERATIONS, PURE, RISKS
 
 # Of the tests of TensorFlow itself, which its package carries along: of no use to a model.
 OPERATIONS_OF_TENSORFLOW_TESTS = """
@@ -62,8 +61,7 @@ def test_every_classified_operation_exists() -> None:
 
 
 def test_no_operation_is_classified_twice() -> None:
-    groups = [*PURE_GROUPS.values(), *RISKY_GROUPS.values()]
-    counts = Counter(name for group in groups for name in group.split())
+    counts = Counter(name for operations in OPERATIONS.values() for name in operations)
     assert [name for name, count in counts.items() if count > 1] == []
     assert counts.keys() == PURE | RISKS.keys()
 
