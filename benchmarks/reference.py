@@ -12,9 +12,7 @@ import tensorflow as tf
 
 from metagraph.session import InferenceGraph
 from models import cnn
-from prediction.batching import Kind
-from prediction.evaluation import run_rows
-from prediction.rows import ArrayRows
+from prediction.rows import ArrayRows, Kind, run_rows
 
 Array = np.ndarray[Any, Any]
 NUM_CLASSES = 4

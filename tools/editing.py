@@ -21,8 +21,8 @@ from metagraph.parsing import DEFAULT_MAX_BYTES
 from metagraph.safety import TimeLimit
 from metagraph.slots import slot_names
 from prediction import plan
+from prediction.file_inputs import MAX_BYTES
 from prediction.plan import Feed, read_feeds
-from prediction.row_inputs import MAX_BYTES
 from tools.command import Record, format_bytes
 from tools.edit_files import Contents, Target, Tensor, plan_tensors, read_contents, write_tensors
 from tools.edit_graph import Answer, EditedGraph, Question, check_same, edit_graph

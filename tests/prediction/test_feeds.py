@@ -111,12 +111,6 @@ def test_what_is_expected_is_said(text: str, dtype: tf.DType, message: str) -> N
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_of_another_kind_goes_to_input(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("1\n")
-    with pytest.raises(PredictionError, match=r"is no literal; .*go to --input name=file"):
-        _value(f"t={tmp_path}/a.csv", tf.float32, None)
-
-
 def test_a_npy_file(tmp_path: Path) -> None:
     np.save(tmp_path / "a=b.npy", np.arange(3))
     np.testing.assert_array_equal(_value(f"t={tmp_path}/a=b.npy", tf.float32, None), [0, 1, 2])
