@@ -25,9 +25,7 @@ from metagraph.model import (
 from metagraph.session import InferenceGraph, describe_tensors, load_inference_graph, warn_if_random
 from prediction import output, plan
 from prediction.chosen_model import (
-    MEGABYTE,
     READING,
-    PredictConfig,
     describe,
     listing,
     listing_text,
@@ -46,6 +44,7 @@ from prediction.plan import (
     open_inputs,
     value_for,
 )
+from prediction.request import MEGABYTE, PredictConfig
 from prediction.rows import ColumnRows, Rows, kind_of, run_rows
 
 

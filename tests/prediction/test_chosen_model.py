@@ -16,8 +16,9 @@ from metagraph.meta import MetaGraphFile, read_meta_graph
 from metagraph.model import read_model
 from metagraph.session import load_inference_graph
 from prediction import evaluation
-from prediction.chosen_model import PredictConfig, Record, listing, listing_text
+from prediction.chosen_model import Record, listing, listing_text
 from prediction.evaluation import predict
+from prediction.request import PredictConfig
 from tests.prediction import stock
 
 v1 = tf.compat.v1

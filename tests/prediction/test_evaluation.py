@@ -13,8 +13,8 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from data.named import demo_images
 from errors import CheckpointError, DataError, PredictionError
-from prediction.chosen_model import PredictConfig
 from prediction.evaluation import classify, predict
+from prediction.request import PredictConfig
 from tests.prediction import stock
 from tests.prediction.conftest import CLASS_NAMES, SCALE, SIZE, write_npz
 

@@ -12,8 +12,8 @@ from PIL import Image
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from errors import PredictionError
-from prediction.chosen_model import PredictConfig
 from prediction.evaluation import predict
+from prediction.request import PredictConfig
 from tests.data.idx_files import idx_bytes
 from tests.prediction import stock
 from tests.prediction.conftest import CLASS_NAMES, SCALE, describe_classifier, write_npz

@@ -12,9 +12,9 @@ from metagraph.meta import MetaGraphFile, read_meta_graph
 from metagraph.model import Model, read_model
 from metagraph.session import load_inference_graph
 from prediction import plan
-from prediction.chosen_model import PredictConfig
 from prediction.evaluation import predict
 from prediction.plan import Feed, feed_value, read_feeds
+from prediction.request import PredictConfig
 from tests.prediction import foreign, stock
 from tests.prediction.conftest import info, write_npz
 
