@@ -1,4 +1,4 @@
-"""Opening what --input may name."""
+"""Opening what --input may name: files of each kind, as rows for a tensor."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,13 +11,11 @@ from absl import logging
 from PIL import Image
 
 from data.image_folder import ImageStore
-from data.named import demo_images, demo_labels
 from errors import DataError, PredictionError
 from metagraph.meta import TensorInfo
 from metagraph.model import Classifier
 from prediction import file_inputs
-from prediction.file_inputs import Input, Target
-from prediction.row_inputs import demo_input, open_input
+from prediction.file_inputs import Input, Target, is_idx_name, open_input, read_csv
 from tests.prediction.conftest import CLASS_NAMES, SCALE, SIZE, info, write_npz
 
 IMAGES = Target(
@@ -45,15 +43,9 @@ def test_npz_with_labels(tmp_path: Path, images: Any) -> None:
     np.testing.assert_array_equal(_all(opened), images * SCALE)
     np.testing.assert_array_equal(opened.labels, labels)
     assert opened.names == ["0", "1", "2", "3", "4", "5", "6"]
-
-
-def test_npz_without_labels(tmp_path: Path, images: Any) -> None:
-    assert open_input(write_npz(tmp_path / "a.npz", X=images), IMAGES).labels is None
-
-
-def test_labels_of_no_classifier_are_left_alone(tmp_path: Path) -> None:
-    path = write_npz(tmp_path / "a.npz", X=np.ones(3), Y=np.array([0.5, 1.5, 2.5]))
-    assert open_input(path, NUMBERS).labels is None
+    assert open_input(write_npz(tmp_path / "b.npz", X=images), IMAGES).labels is None
+    path = write_npz(tmp_path / "c.npz", X=np.ones(3), Y=np.array([0.5, 1.5, 2.5]))
+    assert open_input(path, NUMBERS).labels is None  # They are of no classifier.
 
 
 def test_npy(tmp_path: Path) -> None:
@@ -63,34 +55,74 @@ def test_npy(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "content", "expected"),
+    ("dtype", "shape", "content", "expected"),
     [
-        (NUMBERS, "1\n2.5\n", np.array([1, 2.5], np.float32)),
-        (NUMBERS._replace(info=info(tf.int64, None)), "1\n2\n", np.array([1, 2])),
-        (
-            NUMBERS._replace(info=info(tf.float32, None, 2, 2)),
-            "1,2,3,4\n5,6,7,8\n",
-            np.arange(1, 9, dtype=np.float32).reshape(2, 2, 2),
-        ),
-        (
-            NUMBERS._replace(info=TensorInfo("t:0", tf.float32, None)),
-            "1,2\n",
-            np.array([[1, 2]], np.float32),
-        ),
-        (
-            NUMBERS._replace(info=info(tf.float32, None, None)),
-            "1,2\n",
-            np.array([[1, 2]], np.float32),
-        ),
+        (tf.float32, (None,), "1\n2.5\n", [1, 2.5]),
+        (tf.int64, (None,), "1\n2\n", [1, 2]),
+        (tf.bool, (None,), "1\n0\n", [True, False]),
+        (tf.float32, (None, 2, 2), "1,2,3,4\n5,6,7,8\n", [[[1, 2], [3, 4]], [[5, 6], [7, 8]]]),
+        (tf.float32, None, "1,2\n", [[1, 2]]),
+        (tf.float32, (None, None), "1,2\n", [[1, 2]]),
     ],
 )
 def test_csv_takes_the_shape_of_the_tensor(
-    tmp_path: Path, target: Target, content: str, expected: Any
+    tmp_path: Path, dtype: tf.DType, shape: Any, content: str, expected: Any
 ) -> None:
     (tmp_path / "a.csv").write_text(content)
+    target = Target(TensorInfo("t:0", dtype, shape), None, (), None)
     found = _all(open_input(f"{tmp_path}/a.csv", target))
-    assert found.dtype == expected.dtype
+    assert found.dtype == dtype.as_numpy_dtype
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "1,2.5\n-3,4e-2\n",
+        "1, 2.5\r\n-3 ,4e-2",
+        "\ufeff1,2.5\n\n-3,0.04\n\n",
+        "1,2.5\r-3,0.04\r",
+        '"1","2.5"\r\n"-3",0.04',
+    ],
+)
+def test_csv_of_numbers(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a.csv").write_bytes(content.encode())
+    found = read_csv(f"{tmp_path}/a.csv", 1000)
+    np.testing.assert_array_equal(found, np.array([[1, 2.5], [-3, 0.04]]))
+
+
+def test_csv_of_texts(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('a,"b\nc"\n\n"d ""e""",\n', "utf-8-sig")
+    found = read_csv(f"{tmp_path}/a.csv", 100, is_text=True).tolist()
+    assert found == [[b"a", b"b\nc"], [b'd "e"', b""]]
+
+
+@pytest.mark.parametrize(
+    ("content", "is_text", "message"),
+    [
+        ("1,2\n\n3\n", False, r"a\.csv, line 3: expected 2 numbers, found 1"),
+        ("1,2\n3,x\n", False, r"line 2, column 2: 'x' is no number"),
+        ("a,b\n1,2\n", False, r"line 1, column 1: 'a' is no number .*no header"),
+        ("1,2\n3,\n", False, r"line 2, column 2: '' is no number"),
+        ("1;2\n", False, r"line 1, column 1: '1;2' is no number"),
+        ("1,1_0\n", False, r"line 1, column 2: '1_0' is no number"),
+        ("1,2\r3\r", False, r"line 2: expected 2 numbers, found 1"),
+        ('1,"2\n3,4\n', False, r"line 2, column 2: '2\\n3,4\\n' is no number"),
+        ("a,b\n\nc\n", True, "line 3: expected 2 cells, found 1"),
+        ("a,b\n" + "x" * 200_000 + ",\n", True, "line 2: field larger than field limit"),
+        ("1" * 140_000 + "x,2\n", False, r"line 1: field larger than field limit"),
+        ("", False, "has no rows"),
+        ("\n\n", True, "has no rows"),
+        ("\udcff\udcfe1", False, "no text in UTF-8"),
+    ],
+)
+def test_what_is_no_table_is_told_with_its_line(
+    tmp_path: Path, content: str, is_text: bool, message: str
+) -> None:
+    (tmp_path / "a.csv").write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(PredictionError, match=message) as caught:
+        read_csv(f"{tmp_path}/a.csv", 10**6, is_text)
+    assert "\n" not in str(caught.value)
 
 
 def test_an_image(tmp_path: Path, images: Any) -> None:
@@ -165,12 +197,6 @@ def test_floats_outside_the_range_of_images_are_warned_of(
     assert len(warnings) == 1
 
 
-def test_the_demonstration_is_the_ramps() -> None:
-    opened = demo_input(IMAGES._replace(info=info(tf.float32, None, 32, 32, 3)))
-    assert _all(opened).tobytes() == demo_images().tobytes()
-    np.testing.assert_array_equal(opened.labels, demo_labels())
-
-
 def _npz(**arrays: Any) -> Callable[[Path], str]:
     return lambda folder: write_npz(folder / "a.npz", **arrays)
 
@@ -234,6 +260,7 @@ def test_what_does_not_fit_is_refused(
         (lambda folder: f"{folder}/absent.png", "absent.png"),
         (lambda folder: f"{folder}/absent.npz", "absent.npz"),
         (lambda folder: f"{folder}/absent.csv", "absent.csv"),
+        (lambda folder: f"{folder}/absent.pkl", "absent.pkl"),
         (_npz(X=ZEROS, Y=np.array([0.5, 1])), "whole numbers"),
         (_npz(X=np.array([{}, {}])), "never unpickled"),
     ],
@@ -257,12 +284,18 @@ def _texts(*shape: int | None) -> Target:
     return Target(info(tf.string, *shape), None, (), None)
 
 
+@pytest.mark.parametrize("target", [_texts(None), _texts(8)])
 @pytest.mark.parametrize(
-    "target", [_texts(None), _texts(8), Target(TensorInfo("t:0", tf.string, None), None, (), None)]
+    ("content", "lines"),
+    [
+        (b"one\n\nthree\n", [b"one", b"", b"three"]),
+        (b"a\r\n\r\nb", [b"a", b"", b"b"]),
+        (b"\xff\0\n", [b"\xff\0"]),  # Any bytes, a null at the end too.
+    ],
 )
-def test_lines_of_text(tmp_path: Path, target: Target) -> None:
-    (tmp_path / "a.txt").write_bytes(b"one\n\nthree\n")
-    assert _all(open_input(f"{tmp_path}/a.txt", target)).tolist() == [b"one", b"", b"three"]
+def test_lines_of_text(tmp_path: Path, target: Target, content: bytes, lines: list[bytes]) -> None:
+    (tmp_path / "a.txt").write_bytes(content)
+    assert _all(open_input(f"{tmp_path}/a.txt", target)).tolist() == lines
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.tfrecord"])
@@ -275,10 +308,11 @@ def test_texts_are_for_a_tensor_of_texts(tmp_path: Path, name: str, target: Targ
         open_input(f"{tmp_path}/{name}", target)
 
 
-def test_a_file_without_records(tmp_path: Path) -> None:
-    (tmp_path / "a.tfrecord").write_bytes(b"")
+@pytest.mark.parametrize("name", ["a.txt", "a.tfrecord"])
+def test_a_file_without_rows(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"")
     with pytest.raises(PredictionError, match="has no rows"):
-        open_input(f"{tmp_path}/a.tfrecord", _texts(None))
+        open_input(f"{tmp_path}/{name}", _texts(None))
 
 
 def test_text_takes_more_memory_than_its_file(tmp_path: Path) -> None:
@@ -301,3 +335,45 @@ def test_not_finite_images_of_a_large_file_are_told_by_row(
     assert rows.batch(0, 5).shape == (5, SIZE, SIZE, 3)
     with pytest.raises(PredictionError, match=r"row 7 \(the first such\) holds NaN"):
         rows.batch(5, 9)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.bmp", b"BM", r"a \.bmp file is not taken; --input takes \.npy, .*PNG and JPEG images"),
+        ("a.stuff", b"\x1f\x8b\x08", r"not taken \(it is compressed with gzip;"),
+        ("a", b"1,2,3\n", "a file without a suffix is not taken"),
+    ],
+)
+def test_a_file_of_another_kind(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(PredictionError, match=message) as caught:
+        open_input(f"{tmp_path}/{name}", NUMBERS)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_image_under_another_name_is_one(tmp_path: Path, images: Any) -> None:
+    Image.fromarray(images[0]).save(tmp_path / "a.dat", format="png")
+    np.testing.assert_array_equal(_all(open_input(f"{tmp_path}/a.dat", IMAGES)), images[:1] * SCALE)
+
+
+def test_for_strings_any_file_is_a_row(tmp_path: Path) -> None:
+    (tmp_path / "a.gif").write_bytes(b"GIF89a\x00\xff")
+    assert _all(open_input(f"{tmp_path}/a.gif", _texts(None))).tolist() == [b"GIF89a\x00\xff"]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("t10k-images-idx3-ubyte", True),
+        ("MNIST/train-images.idx3-ubyte.GZ", True),
+        ("digits.idx", True),
+        ("digits.idx3.gz", True),
+        ("index.npz", False),
+        ("a-idx3-ubyte.npz", False),
+        ("idx", False),
+        ("rows.csv.gz", False),
+    ],
+)
+def test_idx_files_are_told_by_their_name(name: str, expected: bool) -> None:
+    assert is_idx_name(name) is expected
