@@ -1,4 +1,8 @@
-"""Reads .npz, .npy and IDX files of unknown origin: as a whole, or their rows as needed."""
+"""Reads .npz, .npy and IDX files of unknown origin.
+
+A header is checked before memory is taken for its array, objects are never unpickled, and no more
+than a given number of bytes is unpacked. Of an .npy file, rows may be read as they are needed.
+"""
 
 import gzip
 import math
@@ -7,9 +11,9 @@ import textwrap
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import IO, Any, BinaryIO, cast
+from typing import IO, Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 
@@ -17,13 +21,10 @@ from data import files
 from data.source import Array
 from errors import DataError
 
-# Reads .npz and .npy files of unknown origin.
-#
-# A header is read before memory is taken for its array, objects are never unpickled, and no more
-# than a given number of bytes is unpacked. Format: https://numpy.org/neps/nep-0001-npy-format.html
+# .npz and .npy. Format: https://numpy.org/neps/nep-0001-npy-format.html
 
 _SUFFIX = ".npy"
-ZIP_START = b"PK\x03\x04"
+_ZIP_START = b"PK\x03\x04"
 # Other methods unpack a block of any length at once.
 _BOUNDED_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED = 1
@@ -44,36 +45,42 @@ _DAMAGE = (
 )
 
 
-def read_npz(
-    path: str, max_bytes: int, required: Sequence[str] = (), left_out: Collection[str] = ()
-) -> dict[str, Array]:
+class Header(NamedTuple):
+    """What an .npy file says of its array."""
+
+    shape: tuple[int, ...]
+    fortran: bool  # Whether it is in Fortran's order.
+    dtype: np.dtype[Any]
+    num_bytes: int  # Of its values.
+
+
+def read_npz(path: str, max_bytes: int, required: Sequence[str] = ()) -> dict[str, Array]:
     """Reads the arrays of an .npz file.
 
     Args:
       path: of the file; members that are not arrays are left out.
       max_bytes: the limit for all arrays together, unpacked.
       required: where given, these arrays are read and no others.
-      left_out: arrays that are not read.
-
-    Returns:
-      The arrays by their keys.
 
     Raises:
       DataError: no such file, no whole .npz file, a required key is missing, an array of objects,
         or more than max_bytes.
     """
-    with files.open_binary(path) as stream, damage_as_data_error(path):
-        if stream.read(4) != ZIP_START:
+    with files.open_binary(path) as stream, _damage_as_data_error(path):
+        if stream.read(len(_ZIP_START)) != _ZIP_START:
             raise DataError(f"{path}: is no .npz file (a zip archive of arrays, see np.savez)")
         with zipfile.ZipFile(stream) as archive:
-            members = members_of(archive, path, required)
-            members = {key: member for key, member in members.items() if key not in left_out}
+            members = _members(archive, path, required)
             total = sum(
-                check_member(archive, member, f"{path}: {key}", max_bytes)
+                _check_member(archive, member, f"{path}: {key}", max_bytes)
                 for key, member in members.items()
             )
             _check_size(total, max_bytes, path)
-            return {key: _read_member(archive, member) for key, member in members.items()}
+            arrays = {}
+            for key, member in members.items():
+                with archive.open(member) as content:
+                    arrays[key] = _read_array(content)
+            return arrays
 
 
 def read_npy(path: str, max_bytes: int) -> Array:
@@ -83,16 +90,24 @@ def read_npy(path: str, max_bytes: int) -> Array:
       DataError: no such file, no whole .npy file, an array of objects, or more than max_bytes.
     """
     length = files.size(path)
-    with damage_as_data_error(path):
-        with files.open_binary(path) as stream:
-            check_array(stream, length, path, max_bytes)
-        with files.open_binary(path) as stream:
-            return _read_array(stream)
+    with files.open_binary(path) as stream, _damage_as_data_error(path):
+        _read_header(stream, length, path, max_bytes)
+        stream.seek(0)
+        return _read_array(stream)
+
+
+def read_npy_header(stream: BinaryIO, path: str, max_bytes: int) -> Header:
+    """Reads and checks the header of an .npy file; the stream is then at the values.
+
+    Raises:
+      DataError: as `read_npy` does.
+    """
+    with _damage_as_data_error(path):
+        return _read_header(stream, files.size(path), path, max_bytes)
 
 
 @contextmanager
-def damage_as_data_error(path: str) -> Iterator[None]:
-    """Raises DataError for what NumPy and zipfile raise on damaged bytes, with `path` in it."""
+def _damage_as_data_error(path: str) -> Iterator[None]:
     try:
         yield
     except DataError:
@@ -105,10 +120,10 @@ def damage_as_data_error(path: str) -> Iterator[None]:
         ) from error
 
 
-def members_of(
+def _members(
     archive: zipfile.ZipFile, path: str, required: Sequence[str]
 ) -> dict[str, zipfile.ZipInfo]:
-    """The members of the archive that are to be read, by key."""
+    """The members that are to be read, by key."""
     members: dict[str, zipfile.ZipInfo] = {}
     for member in archive.infolist():
         if not member.filename.endswith(_SUFFIX):
@@ -126,7 +141,7 @@ def members_of(
     return {key: members[key] for key in required} if required else members
 
 
-def check_member(
+def _check_member(
     archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, max_bytes: int
 ) -> int:
     """Checks a member's header before it is read; returns the bytes of its array."""
@@ -135,12 +150,18 @@ def check_member(
     if member.compress_type not in _BOUNDED_METHODS:
         raise DataError(f"{name}: is packed in a way that np.savez does not use")
     with archive.open(member) as stream:
-        return check_array(stream, member.file_size, name, max_bytes)
+        return _read_header(stream, member.file_size, name, max_bytes).num_bytes
 
 
-def check_array(stream: IO[bytes], length: int, name: str, max_bytes: int) -> int:
-    """Checks the header at the start of a stream of `length` bytes; returns the array's bytes."""
-    shape, _, dtype = read_header(stream, name)
+def _read_header(stream: IO[bytes], length: int, name: str, max_bytes: int) -> Header:
+    """Reads and checks the header of a stream of `length` bytes."""
+    version = np.lib.format.read_magic(stream)
+    if version == (1, 0):
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    elif version == (2, 0):
+        shape, fortran, dtype = np.lib.format.read_array_header_2_0(stream)
+    else:
+        raise DataError(f"{name}: has the .npy version {version}; expected (1, 0) or (2, 0)")
     if dtype.hasobject:
         raise DataError(f"{name}: is an array of objects, which are never unpickled")
     if any(dimension < 0 for dimension in shape):
@@ -153,19 +174,7 @@ def check_array(stream: IO[bytes], length: int, name: str, max_bytes: int) -> in
             f"{name}: its header claims {num_bytes:,} bytes of {dtype} {list(shape)}, "
             f"but it holds {length - stream.tell():,}"
         )
-    return num_bytes
-
-
-def read_header(stream: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """The shape, whether the order is Fortran's, and the dtype; the stream is then at the data."""
-    version = np.lib.format.read_magic(stream)
-    if version == (1, 0):
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-    elif version == (2, 0):
-        shape, fortran, dtype = np.lib.format.read_array_header_2_0(stream)
-    else:
-        raise DataError(f"{name}: has the .npy version {version}; expected (1, 0) or (2, 0)")
-    return shape, fortran, dtype
+    return Header(shape, fortran, dtype, num_bytes)
 
 
 def _check_size(num_bytes: int, max_bytes: int, name: str) -> None:
@@ -173,35 +182,24 @@ def _check_size(num_bytes: int, max_bytes: int, name: str) -> None:
         raise DataError(f"{name}: claims {num_bytes:,} bytes; at most {max_bytes:,} are unpacked")
 
 
-def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
-    with archive.open(member) as stream:
-        return _read_array(stream)
-
-
 def _read_array(stream: IO[bytes]) -> Array:
     return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
 
 
-# Arrays that are too large to be held: their rows, read from an .npy or .npz file as needed.
-
-
 class StreamedArray:
-    """An array of a file, of which only the rows that are asked for are in memory.
-
-    Rows that are asked for in order are read once; going back in a compressed file unpacks it
-    anew. The file stays open as long as the object lives.
+    """An array of an .npy file, of which only the rows that are asked for are in memory.
 
     Attributes:
       shape: of the array, one dimension or more.
       dtype: of its values.
     """
 
-    def __init__(self, path: str, stream: IO[bytes], files_open: ExitStack, name: str) -> None:
-        """Takes a stream at the start of an array whose header has been checked."""
-        self.shape, _, self.dtype = read_header(stream, name)
+    def __init__(self, path: str, header: Header, stream: BinaryIO, opened: ExitStack) -> None:
+        """Takes a stream that is at the values, and what closes it."""
+        self.shape, self.dtype = header.shape, header.dtype
         self._path = path
         self._stream = stream
-        self._files_open = files_open
+        self._opened = opened
         self._start = stream.tell()
         self._row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
 
@@ -214,7 +212,7 @@ class StreamedArray:
         Raises:
           DataError: the file is damaged, or cannot be read any more.
         """
-        with files.refusals_as_data_errors(self._path), damage_as_data_error(self._path):
+        with files.refusals_as_data_errors(self._path), _damage_as_data_error(self._path):
             self._stream.seek(self._start + start * self._row_bytes)
             content = self._stream.read((stop - start) * self._row_bytes)
             flat: np.ndarray[Any, Any] = np.frombuffer(content, self.dtype)
@@ -222,7 +220,7 @@ class StreamedArray:
 
     def close(self) -> None:
         """Closes the file."""
-        self._files_open.close()
+        self._opened.close()
 
 
 def open_npy(path: str, max_bytes: int, min_bytes: int) -> StreamedArray | None:
@@ -232,51 +230,17 @@ def open_npy(path: str, max_bytes: int, min_bytes: int) -> StreamedArray | None:
     which a row's values are all over the file.
 
     Raises:
-      DataError: as `data.arrays.read_npy` does.
-    """
-    length = files.size(path)
-    with ExitStack() as stack:
-
-        def start() -> IO[bytes]:
-            return stack.enter_context(files.open_binary(path))
-
-        with damage_as_data_error(path):
-            if check_array(start(), length, path, max_bytes) < min_bytes or not _has_rows(start()):
-                return None
-            return StreamedArray(path, start(), stack.pop_all(), path)
-
-
-def open_npz(path: str, key: str, max_bytes: int, min_bytes: int) -> StreamedArray | None:
-    """Opens one array of an .npz file; None where there is none or as `open_npy` says.
-
-    Raises:
-      DataError: as `data.arrays.read_npz` does.
+      DataError: as `read_npy` does.
     """
     with ExitStack() as stack:
         stream = stack.enter_context(files.open_binary(path))
-        with damage_as_data_error(path):
-            if stream.read(len(ZIP_START)) != ZIP_START:
-                return None
-            archive = stack.enter_context(zipfile.ZipFile(stream))
-            member = members_of(archive, path, ()).get(key)
-            if member is None:
-                return None
-            name = f"{path}: {key}"
-            if check_member(archive, member, name, max_bytes) < min_bytes:
-                return None
-            with archive.open(member) as header:
-                if not _has_rows(header):
-                    return None
-            content = stack.enter_context(archive.open(member))
-            return StreamedArray(path, content, stack.pop_all(), name)
+        header = read_npy_header(stream, path, max_bytes)
+        if header.num_bytes < min_bytes or not header.shape or header.fortran:
+            return None
+        return StreamedArray(path, header, stream, stack.pop_all())
 
 
-def _has_rows(stream: IO[bytes]) -> bool:
-    shape, fortran, _ = read_header(stream, "")
-    return bool(shape) and not fortran
-
-
-# Reads IDX files of unknown origin, plain or gzipped.
+# IDX, plain or gzipped.
 #
 # Format: "The IDX file format" on the MNIST page of Y. LeCun, C. Cortes and C. Burges. Two zero
 # bytes, a byte for the type of the values, a byte for the number of dimensions; each dimension as
@@ -287,16 +251,6 @@ _PLAIN_START = b"\0\0"
 _DTYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 _MAX_RANK = 32  # NumPy 1 holds no more; the format has a byte for it.
 _CHUNK_BYTES = 2**20  # Read at once, so that memory follows what is there, not what is claimed.
-
-
-def is_idx(content_start: bytes) -> bool:
-    """Whether a file that begins with these four bytes says it is a plain IDX file."""
-    return (
-        len(content_start) >= 4
-        and content_start.startswith(_PLAIN_START)
-        and content_start[2] in _DTYPES
-        and 1 <= content_start[3] <= _MAX_RANK
-    )
 
 
 def read_idx(path: str, max_bytes: int) -> Array:
@@ -314,17 +268,19 @@ def read_idx(path: str, max_bytes: int) -> Array:
       DataError: no such file, no whole IDX file, bytes after its values, or more than max_bytes.
     """
     with _open_unpacked(path) as stream:
-        shape, dtype = _read_header(stream, path)
+        shape, dtype = _read_idx_header(stream, path)
         # Python's integers: the product of a hostile shape may pass 64 bits.
         num_bytes = math.prod(shape) * dtype.itemsize
         claim = f"its header claims {num_bytes:,} bytes, {list(shape)}"
         if num_bytes > max_bytes:
             raise DataError(f"{path}: {claim}; at most {max_bytes:,} are unpacked")
-        content = _read_up_to(stream, num_bytes + 1)
-        if len(content) < num_bytes:
-            raise DataError(f"{path}: is cut short: {claim}, but it holds {len(content):,}")
-        if len(content) > num_bytes:
-            raise DataError(f"{path}: {claim}, but it holds more")
+        content = bytearray()
+        while chunk := stream.read(min(num_bytes + 1 - len(content), _CHUNK_BYTES)):
+            content += chunk
+    if len(content) < num_bytes:
+        raise DataError(f"{path}: is cut short: {claim}, but it holds {len(content):,}")
+    if len(content) > num_bytes:
+        raise DataError(f"{path}: {claim}, but it holds more")
     values = np.frombuffer(content, dtype).reshape(shape)
     return values.astype(dtype.newbyteorder("="), copy=False)
 
@@ -348,10 +304,11 @@ def _open_unpacked(path: str) -> Iterator[BinaryIO]:
                 ) from error
 
 
-def _read_header(stream: BinaryIO, path: str) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
+def _read_idx_header(stream: BinaryIO, path: str) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
     """The shape and the dtype as they are in the file; the stream is then at the values."""
     start = stream.read(4)
-    if not is_idx(start):
+    is_idx = len(start) == 4 and start.startswith(_PLAIN_START) and start[2] in _DTYPES
+    if not (is_idx and 1 <= start[3] <= _MAX_RANK):
         raise DataError(
             f"{path}: is no IDX file: expected to begin with two zero bytes, a type and a number "
             f"of dimensions, such as 00 00 08 03; found {start.hex(' ') or 'an empty file'}"
@@ -361,11 +318,3 @@ def _read_header(stream: BinaryIO, path: str) -> tuple[tuple[int, ...], np.dtype
     if len(dimensions) < 4 * rank:
         raise DataError(f"{path}: is cut short: its header claims {rank} dimensions")
     return struct.unpack(f">{rank}I", dimensions), np.dtype(_DTYPES[start[2]])
-
-
-def _read_up_to(stream: BinaryIO, limit: int) -> bytearray:
-    """All that the stream still holds, but no more than `limit` bytes."""
-    content = bytearray()
-    while chunk := stream.read(min(limit - len(content), _CHUNK_BYTES)):
-        content += chunk
-    return content

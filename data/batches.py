@@ -41,28 +41,21 @@ class Stream(IntEnum):
 
 
 def raw_bits(count: int, seed: int, stream: Stream, index: int = 0) -> npt.NDArray[np.uint64]:
-    """Uniform 64-bit numbers.
+    """Uniform 64-bit numbers, uint64 [count].
 
     Args:
       count: how many.
       seed: the run's seed, 0 or more.
       stream: what they are for.
       index: tells several draws of a stream apart, 0 or more: an epoch, say.
-
-    Returns:
-      uint64 [count].
     """
     sequence = np.random.SeedSequence(seed, spawn_key=(stream, index))
     # Only with a size of None is one int returned.
     return np.asarray(np.random.Philox(sequence).random_raw(count), np.uint64)
 
 
-def permutation(count: int, seed: int, stream: Stream, index: int = 0) -> npt.NDArray[np.int64]:
-    """The numbers 0 to count - 1 in random order; arguments as of `raw_bits`.
-
-    Returns:
-      int64 [count].
-    """
+def permutation(count: int, seed: int, stream: Stream, index: int = 0) -> Indices:
+    """The numbers 0 to count - 1 in random order, int64 [count]; arguments as of `raw_bits`."""
     # A stable sort has one answer even where two keys are equal.
     return np.argsort(raw_bits(count, seed, stream, index), kind="stable").astype(np.int64)
 
@@ -75,21 +68,11 @@ INTERCEPT = 0.2
 
 
 def linear_points(seed: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Points of y = 0.1 x + 0.2.
-
-    Args:
-      seed: the run's seed, 0 or more.
-
-    Returns:
-      x float32 [100], uniform in [0, 1), and y float32 [100].
-    """
+    """Points of y = 0.1 x + 0.2: x float32 [100], uniform in [0, 1), and y float32 [100]."""
     # The top 24 bits: as many as a float32 in [0, 1) holds without rounding up to 1.
     bits = raw_bits(NUM_POINTS, seed, Stream.POINTS) >> np.uint64(40)
     x = bits.astype(np.float32) * np.float32(2**-24)
     return x, np.float32(SLOPE) * x + np.float32(INTERCEPT)
-
-
-# Holds examples out of training, by seed.
 
 
 def split_rows(labels: Indices, fraction: float, seed: int) -> tuple[Indices, Indices]:
@@ -126,21 +109,14 @@ def split_rows(labels: Indices, fraction: float, seed: int) -> tuple[Indices, In
     return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
 
 
-# Which examples a step trains on: a pure function of (seed, step).
-
-
 @dataclass(frozen=True)
 class ShuffledBatches:
-    """Batches of shuffled examples without end.
+    """Batches of shuffled examples without end: which examples step k trains on.
 
     The stream of examples is a permutation of all for epoch 0, then another for epoch 1, and so
     on; batch k is its slice [k * batch_size, (k + 1) * batch_size). So each epoch has each example
-    once, and a batch may hold the end of one epoch and the start of the next.
-
-    Attributes:
-      num_examples: how many there are, 1 or more.
-      batch_size: 1 to num_examples.
-      seed: the run's seed, 0 or more. The permutation of an epoch follows from (seed, epoch).
+    once, and a batch may hold the end of one epoch and the start of the next. The permutation of
+    an epoch follows from (seed, epoch).
 
     Raises:
       DataError: batch_size is more than num_examples.
@@ -149,9 +125,7 @@ class ShuffledBatches:
     num_examples: int
     batch_size: int
     seed: int
-    _permutation: Callable[[int], npt.NDArray[np.int64]] = field(
-        init=False, repr=False, compare=False
-    )
+    _permutation: Callable[[int], Indices] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.num_examples < 1 or self.batch_size < 1 or self.seed < 0:
@@ -164,7 +138,7 @@ class ShuffledBatches:
         # The two epochs that a batch may span; safe to call from several threads.
         object.__setattr__(self, "_permutation", lru_cache(maxsize=2)(self._draw_permutation))
 
-    def indices(self, step: int) -> npt.NDArray[np.int64]:
+    def indices(self, step: int) -> Indices:
         """The numbers of the examples of batch `step`, 0 or more.
 
         Returns:
@@ -182,13 +156,11 @@ class ShuffledBatches:
         epoch, offset = divmod(place, self.num_examples)
         return int(self._permutation(epoch)[offset])
 
-    def _draw_permutation(self, epoch: int) -> npt.NDArray[np.int64]:
+    def _draw_permutation(self, epoch: int) -> Indices:
         drawn = permutation(self.num_examples, self.seed, Stream.EPOCH, epoch)
         drawn.flags.writeable = False  # `indices` hands out views of it.
         return drawn
 
-
-# Shifted and mirrored copies of training images: a pure function of (seed, step).
 
 MAX_SHIFT = 4  # pixels
 
@@ -224,8 +196,6 @@ def _shifted(size: int, bits: Array) -> Indices:
     shifts = (bits % (2 * MAX_SHIFT + 1)).astype(np.int64) - MAX_SHIFT
     return np.clip(np.arange(size) + shifts[:, np.newaxis], 0, size - 1)
 
-
-# Assembles the next batches while the present one is trained on.
 
 T = TypeVar("T")
 
@@ -276,6 +246,72 @@ def read_ahead(
 _MOST_REFUSED = 32  # In a row: with so many, it is no longer the files that are at fault.
 
 
+class BadSoFar:
+    """The rows of a source that were found bad; may be used by several threads at once."""
+
+    def __init__(self, on_bad: str) -> None:
+        """Takes what the first one does: STOP or SKIP."""
+        self._on_bad = on_bad
+        self._rows: set[int] = set()
+        self._refused_in_a_row = 0
+        self._lock = threading.Lock()
+
+    def rows(self, source: Source, indices: Indices) -> tuple[Array, ...] | None:
+        """The rows; None where some are bad, which `positions` tells from then on.
+
+        Those that are new are logged.
+
+        Raises:
+          DataError: under STOP, what was raised and the flag that goes on without it; under SKIP,
+            the file system refuses one file after the other.
+        """
+        try:
+            rows = source.rows(indices)
+        except BadRowsError as bad:
+            if self._on_bad != SKIP:
+                raise stopped_by(bad) from bad
+            self._note(indices, bad)
+            return None
+        if len(indices):
+            self._refused_in_a_row = 0
+        return rows
+
+    def _note(self, indices: Indices, bad: BadRowsError) -> None:
+        with self._lock:
+            for position, row in enumerate(indices.tolist()):
+                error = bad.errors.get(position)
+                if error is None:
+                    self._refused_in_a_row = 0
+                elif row not in self._rows:
+                    self._count_refused(error)
+                    self._rows.add(row)
+                    logging.warning("skipped: %s", error)
+
+    def _count_refused(self, error: DataError) -> None:
+        refused = isinstance(error, RefusedError)
+        self._refused_in_a_row = self._refused_in_a_row + 1 if refused else 0
+        if self._refused_in_a_row >= _MOST_REFUSED:
+            raise DataError(
+                f"{error}; {_MOST_REFUSED} in a row cannot be opened: see to the permissions or "
+                "the disk, then run the same line again"
+            ) from error
+
+    def has(self, row: int) -> bool:
+        """Whether this row was found bad."""
+        return row in self._rows
+
+    def positions(self, indices: Indices) -> list[int]:
+        """Where in `indices` the bad ones are."""
+        if not self._rows:
+            return []
+        return [position for position, row in enumerate(indices.tolist()) if row in self._rows]
+
+
+def stopped_by(bad: BadRowsError) -> DataError:
+    """What the user is told of a bad row: with the flag that goes on without it."""
+    return DataError(f"{bad}; --on_bad_image={SKIP} goes on without it")
+
+
 class TrainingBatches:
     """The batches of a source, shuffled, with a good example in place of each bad one.
 
@@ -320,79 +356,10 @@ class TrainingBatches:
         raise DataError(f"none of the {len(self._source)} training examples can be read")
 
 
-class BadSoFar:
-    """The rows of a source that were found bad; may be used by several threads at once."""
-
-    def __init__(self, on_bad: str) -> None:
-        """Takes what the first one does: STOP or SKIP."""
-        self._on_bad = on_bad
-        self._rows: set[int] = set()
-        self._refused_in_a_row = 0
-        self._lock = threading.Lock()
-
-    def rows(self, source: Source, indices: Indices) -> tuple[Array, ...] | None:
-        """The rows; None where some are bad, which `positions` tells from then on.
-
-        Those that are new are logged.
-
-        Raises:
-          DataError: under STOP, what was raised and the flag that goes on without it; under SKIP,
-            the file system refuses one file after the other.
-        """
-        try:
-            rows = source.rows(indices)
-        except BadRowsError as bad:
-            self._note(indices, bad)
-            return None
-        if len(indices):
-            self._refused_in_a_row = 0
-        return rows
-
-    def _note(self, indices: Indices, bad: BadRowsError) -> None:
-        if self._on_bad != SKIP:
-            raise stopped_by(bad) from bad
-        with self._lock:
-            for position, row in enumerate(indices.tolist()):
-                error = bad.errors.get(position)
-                if error is None:
-                    self._refused_in_a_row = 0
-                elif row not in self._rows:
-                    self._count_refused(error)
-                    self._rows.add(row)
-                    logging.warning("skipped: %s", error)
-
-    def _count_refused(self, error: DataError) -> None:
-        refused = isinstance(error, RefusedError)
-        self._refused_in_a_row = self._refused_in_a_row + 1 if refused else 0
-        if self._refused_in_a_row >= _MOST_REFUSED:
-            raise DataError(
-                f"{error}; {_MOST_REFUSED} in a row cannot be opened: see to the permissions or "
-                "the disk, then run the same line again"
-            ) from error
-
-    def has(self, row: int) -> bool:
-        """Whether this row was found bad."""
-        return row in self._rows
-
-    def positions(self, indices: Indices) -> list[int]:
-        """Where in `indices` the bad ones are."""
-        if not self._rows:
-            return []
-        return [position for position, row in enumerate(indices.tolist()) if row in self._rows]
-
-
-def stopped_by(bad: BadRowsError) -> DataError:
-    """What the user is told of a bad row: with the flag that goes on without it."""
-    return DataError(f"{bad}; --on_bad_image={SKIP} goes on without it")
-
-
-# All rows of a source, in order: for evaluation and prediction.
-
-
 def row_batches(
     source: Source, batch_size: int, bad: BadSoFar | None = None, workers: int = 1
 ) -> Iterator[tuple[Array, ...]]:
-    """Yields the rows [0, B), [B, 2B), ...; the last batch may be shorter.
+    """Yields the rows [0, B), [B, 2B), ... of a source; the last batch may be shorter.
 
     Args:
       source: where the rows are.
@@ -409,14 +376,15 @@ def row_batches(
     def batch(number: int) -> tuple[Array, ...]:
         first = number * batch_size
         indices = np.arange(first, min(first + batch_size, len(source)))
-        indices = np.delete(indices, bad_so_far.positions(indices))
-        while (rows := bad_so_far.rows(source, indices)) is None:
+        rows = None
+        while rows is None:
             indices = np.delete(indices, bad_so_far.positions(indices))
+            rows = bad_so_far.rows(source, indices)
         return rows
 
     found_any = False
     count = -(-len(source) // batch_size)
-    for arrays in read_ahead(batch, 0, count, depth=workers + 1, workers=workers):
+    for arrays in read_ahead(batch, 0, count, workers=workers):
         if len(arrays[0]):
             found_any = True
             yield arrays

@@ -1,6 +1,7 @@
 """Files and folders, local or not, through `tf.io.gfile`: all that data/ uses of TensorFlow.
 
-Of files too many or too large to be read each time a run starts, a digest of samples is taken.
+What the file system refuses (missing, no permission, no such scheme) becomes a `DataError`. Of
+files too many or too large to be read each time a run starts, a digest of samples is taken.
 """
 
 import hashlib
@@ -15,10 +16,6 @@ import tensorflow as tf
 from absl import logging
 
 from errors import DataError, RefusedError, UnreachableError
-
-# Files and folders, local or not, through `tf.io.gfile`: all that data/ uses of TensorFlow.
-#
-# What the file system refuses (missing, no permission, no such scheme) becomes a `DataError`.
 
 T = TypeVar("T")
 _WAITS = (1, 3, 6)  # Seconds between looking for a folder that is away and looking again.
@@ -54,21 +51,13 @@ def open_binary(path: str) -> Iterator[BinaryIO]:
 
 
 def size(path: str) -> int:
-    """The length of a file in bytes.
-
-    Raises:
-      DataError: there is no such file, or it cannot be reached.
-    """
+    """The length of a file in bytes; DataError where it cannot be reached."""
     with refusals_as_data_errors(path):
         return int(tf.io.gfile.stat(path).length)
 
 
 def read_bytes(path: str, max_bytes: int) -> bytes:
-    """The content of a file of at most `max_bytes` bytes.
-
-    Raises:
-      DataError: the file cannot be read, or is longer.
-    """
+    """The content of a file; DataError where it cannot be read or is longer than `max_bytes`."""
     length = size(path)
     if length > max_bytes:
         raise DataError(f"{path}: holds {length:,} bytes; at most {max_bytes:,} are read")
@@ -130,11 +119,7 @@ def is_folder(path: str) -> bool:
 
 
 def exists(path: str) -> bool:
-    """Whether there is a file or a folder at `path`.
-
-    Raises:
-      DataError: the file system cannot tell.
-    """
+    """Whether there is a file or a folder; DataError where the file system cannot tell."""
     with refusals_as_data_errors(path):
         return bool(tf.io.gfile.exists(path))
 
@@ -176,11 +161,9 @@ def _flush_to_disk(path: str) -> None:
         os.close(descriptor)
 
 
-# Digests of files too many or too large to be read each time a run starts.
-#
-# They tell data sets apart by names, sizes and evenly spaced samples of the content, which takes a
-# bounded number of bytes. A change of a few bytes that no sample meets, and that leaves all sizes
-# as they were, goes unseen.
+# Digests of samples: they tell data sets apart by names, sizes and evenly spaced pieces of the
+# content, which takes a bounded number of bytes. A change of a few bytes that no sample meets, and
+# that leaves all sizes as they were, goes unseen.
 
 _SAMPLE_BYTES = 2**16
 _SAMPLES_OF_A_FILE = 256  # 16 MB; a shorter file is read as a whole.

@@ -11,7 +11,7 @@ import tensorflow as tf
 from absl import logging
 
 from data import files, image_folder
-from data.arrays import StreamedArray, open_npy, open_npz, read_idx, read_npy, read_npz
+from data.arrays import StreamedArray, open_npy, read_idx, read_npy, read_npz
 from data.images import as_labels, warn_out_of_range
 from data.named import labels_beside
 from errors import PredictionError
@@ -83,7 +83,7 @@ def numbered(rows: Rows) -> Input:
 
 # Opens .npy and .npz files, and arrays of any origin, as rows for one tensor.
 
-STREAM_BYTES = 2**28  # Arrays from this size on are read a batch at a time.
+STREAM_BYTES = 2**28  # Arrays of .npy files from this size on are read a batch at a time.
 
 
 def open_npy_input(path: str, target: Target, max_bytes: int) -> Input:
@@ -98,14 +98,13 @@ def open_npz_input(path: str, target: Target, max_bytes: int) -> Input:
     Raises:
       PredictionError: there is no X, or Y has another number of rows, or labels out of range.
     """
-    stream = open_npz(path, "X", max_bytes, STREAM_BYTES) if _may_stream(target.info) else None
-    arrays: dict[str, Array] = read_npz(path, max_bytes, left_out=("X",) if stream else ())
-    if stream is None and "X" not in arrays:
+    arrays: dict[str, Array] = read_npz(path, max_bytes)
+    if "X" not in arrays:
         raise PredictionError(
             f"{path}: expected an array X (and Y, the labels), found "
             f"{', '.join(sorted(arrays)) or 'none'}; arrays under tensor names go to --feed"
         )
-    opened = open_array(stream or arrays["X"], f"{path}: X", target)
+    opened = open_array(arrays["X"], f"{path}: X", target)
     return opened._replace(labels=_labels(arrays, len(opened.rows), path, target))
 
 
