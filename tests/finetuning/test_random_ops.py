@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from finetuning.base import make_stateless, random_nodes, stream_of
+from finetuning.base import make_stateless, still_random, stream_of
 from models import blocks
 
 DRAWS = {
@@ -24,12 +24,12 @@ def test_the_same_key_draws_the_same_and_another_one_others(draw: Callable[[], t
     with tf.Graph().as_default() as graph:
         result = draw()
     graph_def = graph.as_graph_def()
-    (node,) = random_nodes(graph_def)
-    assert make_stateless(graph_def, lambda name: f"{name}/key") == []
+    ((node, name),) = make_stateless(graph_def).items()
+    assert still_random(graph_def) == []
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         step = tf.compat.v1.placeholder(tf.int64, [])
         key = blocks.key(5, stream_of(node), step)
-        (drawn,) = tf.import_graph_def(graph_def, {f"{node}/key:0": key}, [result.name], name="")
+        (drawn,) = tf.import_graph_def(graph_def, {name: key}, [result.name], name="")
         first, again, other = (session.run(drawn, {step: number}) for number in (1, 1, 2))
     assert first.dtype == result.dtype.as_numpy_dtype
     assert first.shape == tuple(result.shape)
@@ -44,7 +44,7 @@ def test_what_has_no_stateless_kin_is_named_also_in_functions() -> None:
     with tf.Graph().as_default() as graph:
         tf.random.shuffle(tf.range(3), name="shuffled")
         inner()
-    left = make_stateless(graph.as_graph_def(), str)
+    left = still_random(graph.as_graph_def())
     assert left[0] == "shuffled (RandomShuffle)"
     assert left[1].endswith("inside/RandomUniform (RandomUniform)")
 

@@ -16,15 +16,13 @@ from tests.finetuning import bases
 v1 = tf.compat.v1
 
 
-def _settings(
-    folder: Path, build: Callable[[tf.Tensor], Any], given: dict[str, str] | None = None
-) -> list[Setting]:
+def _settings(folder: Path, build: Callable[[tf.Tensor], Any], *given: str) -> list[Setting]:
     def graph() -> None:
         tf.identity(build(v1.placeholder(tf.float32, [None, 4], name="x")), name="y")
 
     meta = read_meta_graph(bases.save(folder, graph))
     needed = sub_graph(meta, ["y:0"], ["x:0"])
-    return find_settings(needed, "x:0", given or {}, switched_on=True)
+    return find_settings(needed, "x:0", given, switched_on=True)
 
 
 def _number(name: str) -> tf.Tensor:
@@ -85,21 +83,21 @@ def test_a_switch_is_on_in_training(tmp_path: Path, name: str, training: bool) -
 
 
 def test_what_is_given_goes_before_all(tmp_path: Path) -> None:
-    (setting,) = _settings(tmp_path, _by_rate, {"p": "0.25"})
+    (setting,) = _settings(tmp_path, _by_rate, "p=0.25")
     assert (float(setting.training), setting.otherwise) == (0.25, 0.0)
 
 
 def test_any_other_value_has_to_be_given_and_holds_in_predictions_too(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"takes heat:0 float32 \[\] .*--train_feed=heat="):
         _settings(tmp_path, _by_name("heat"))
-    (setting,) = _settings(tmp_path, _by_name("heat"), {"heat": "2"})
+    (setting,) = _settings(tmp_path, _by_name("heat"), "heat=2")
     assert (setting.training, setting.otherwise) == (2.0, 2.0)
 
 
 @pytest.mark.parametrize("text", ["much", "[0.5]", "true", "{}", "1", "-0.5", "1e999", "1e39"])
 def test_a_value_that_does_not_fit_is_one_line(tmp_path: Path, text: str) -> None:
     with pytest.raises(TrainingError, match="--train_feed=p=") as raised:
-        _settings(tmp_path, _by_rate, {"p": text})
+        _settings(tmp_path, _by_rate, f"p={text}")
     assert "\n" not in str(raised.value)
 
 
