@@ -8,7 +8,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Any
 
@@ -22,8 +22,7 @@ from checkpoints.reader import Array
 from errors import CheckpointError, ToolError, first_few
 from metagraph.casting import json_value
 from metagraph.opening import find_variables
-from metagraph.parsing import DEFAULT_MAX_BYTES, SAVED_MODEL_FILES
-from metagraph.safety import TimeLimit
+from metagraph.parsing import SAVED_MODEL_FILES
 from tools.array_figures import statistics
 from tools.checkpoint_contents import (
     ROLES,
@@ -36,6 +35,7 @@ from tools.checkpoint_contents import (
 )
 from tools.checkpoint_list import FolderList, list_checkpoints
 from tools.command import Record, format_bytes, table
+from tools.inspect_checkpoint import InspectConfig
 
 _TITLES = {"model": "model", "slot": "optimizer slots", "other": "other"}
 _STATS = ("min", "max", "mean", "std", "nan", "inf")
@@ -228,29 +228,6 @@ _FACTS = ("step", "saved_at", "environment", "config", "test_accuracy")
 _READING = "reading the graph"
 
 
-@dataclass(frozen=True)
-class InspectConfig:
-    """What is asked for.
-
-    Attributes:
-      ckpt: a checkpoint, or a folder.
-      tensors: names of those whose values are wanted.
-      stats: whether statistics are wanted.
-      filter: a regular expression that the names of the listed tensors match somewhere.
-      format: of what is printed, `text` or `json`; as text, a value is shortened.
-      max_meta_bytes: the size of the largest file of a graph that is read.
-      time_limit: of reading the graph.
-    """
-
-    ckpt: str
-    tensors: Sequence[str] = ()
-    stats: bool = False
-    filter: str | None = None
-    format: str = "text"
-    max_meta_bytes: int = DEFAULT_MAX_BYTES
-    time_limit: TimeLimit = TimeLimit()  # noqa: RUF009 (it is frozen)
-
-
 def inspect(config: InspectConfig) -> Record:
     """Looks into a checkpoint or a folder.
 
@@ -294,7 +271,7 @@ def _inspect(config: InspectConfig, hold: Hold) -> Record:
     else:
         prefix = find_variables(config.ckpt)
         hold(prefix)
-    with config.time_limit.over(_READING):
+    with config.limit.over(_READING):
         contents = read_contents(prefix, config.max_meta_bytes)
     if config.tensors:
         return _values_record(contents, config)

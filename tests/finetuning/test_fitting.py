@@ -16,8 +16,8 @@ from finetuning.fitting import make_task, without_place
 from finetuning.settings import FinetuneConfig
 from metagraph.meta import read_meta_graph
 from models import mlp
-from prediction.chosen_model import PredictConfig
 from prediction.evaluation import predict
+from prediction.request import PredictConfig
 from tests.finetuning import bases
 from tests.finetuning.bases import v1
 
