@@ -1,7 +1,7 @@
 """Reads .npz, .npy and IDX files of unknown origin.
 
 A header is checked before memory is taken for its array, objects are never unpickled, and no more
-than a given number of bytes is unpacked. Of an .npy file, rows may be read as they are needed.
+than a given number of bytes is unpacked.
 """
 
 import gzip
@@ -12,7 +12,7 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import IO, Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
@@ -55,16 +55,11 @@ class Header(NamedTuple):
 
 
 def read_npz(path: str, max_bytes: int, required: Sequence[str] = ()) -> dict[str, Array]:
-    """Reads the arrays of an .npz file.
-
-    Args:
-      path: of the file; members that are not arrays are left out.
-      max_bytes: the limit for all arrays together, unpacked.
-      required: where given, these arrays are read and no others.
+    """The arrays of an .npz file by their keys, or the `required` ones; other members are left out.
 
     Raises:
       DataError: no such file, no whole .npz file, a required key is missing, an array of objects,
-        or more than max_bytes.
+        or more than max_bytes for all of them together, unpacked.
     """
     with files.open_binary(path) as stream, _damage_as_data_error(path):
         if stream.read(len(_ZIP_START)) != _ZIP_START:
@@ -84,7 +79,7 @@ def read_npz(path: str, max_bytes: int, required: Sequence[str] = ()) -> dict[st
 
 
 def read_npy(path: str, max_bytes: int) -> Array:
-    """Reads the array of an .npy file.
+    """The array of an .npy file.
 
     Raises:
       DataError: no such file, no whole .npy file, an array of objects, or more than max_bytes.
@@ -97,11 +92,7 @@ def read_npy(path: str, max_bytes: int) -> Array:
 
 
 def read_npy_header(stream: BinaryIO, path: str, max_bytes: int) -> Header:
-    """Reads and checks the header of an .npy file; the stream is then at the values.
-
-    Raises:
-      DataError: as `read_npy` does.
-    """
+    """Checks the header of an .npy file as `read_npy` does; the stream is then at the values."""
     with _damage_as_data_error(path):
         return _read_header(stream, files.size(path), path, max_bytes)
 
@@ -186,60 +177,6 @@ def _read_array(stream: IO[bytes]) -> Array:
     return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
 
 
-class StreamedArray:
-    """An array of an .npy file, of which only the rows that are asked for are in memory.
-
-    Attributes:
-      shape: of the array, one dimension or more.
-      dtype: of its values.
-    """
-
-    def __init__(self, path: str, header: Header, stream: BinaryIO, opened: ExitStack) -> None:
-        """Takes a stream that is at the values, and what closes it."""
-        self.shape, self.dtype = header.shape, header.dtype
-        self._path = path
-        self._stream = stream
-        self._opened = opened
-        self._start = stream.tell()
-        self._row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def rows(self, start: int, stop: int) -> Array:
-        """The rows [start, stop), [stop - start, ...].
-
-        Raises:
-          DataError: the file is damaged, or cannot be read any more.
-        """
-        with files.refusals_as_data_errors(self._path), _damage_as_data_error(self._path):
-            self._stream.seek(self._start + start * self._row_bytes)
-            content = self._stream.read((stop - start) * self._row_bytes)
-            flat: np.ndarray[Any, Any] = np.frombuffer(content, self.dtype)
-            return flat.reshape(stop - start, *self.shape[1:])
-
-    def close(self) -> None:
-        """Closes the file."""
-        self._opened.close()
-
-
-def open_npy(path: str, max_bytes: int, min_bytes: int) -> StreamedArray | None:
-    """Opens the array of an .npy file; None where it should rather be read as a whole.
-
-    That is one of fewer than `min_bytes`, without a first dimension, or in Fortran's order, in
-    which a row's values are all over the file.
-
-    Raises:
-      DataError: as `read_npy` does.
-    """
-    with ExitStack() as stack:
-        stream = stack.enter_context(files.open_binary(path))
-        header = read_npy_header(stream, path, max_bytes)
-        if header.num_bytes < min_bytes or not header.shape or header.fortran:
-            return None
-        return StreamedArray(path, header, stream, stack.pop_all())
-
-
 # IDX, plain or gzipped.
 #
 # Format: "The IDX file format" on the MNIST page of Y. LeCun, C. Cortes and C. Burges. Two zero
@@ -254,18 +191,15 @@ _CHUNK_BYTES = 2**20  # Read at once, so that memory follows what is there, not 
 
 
 def read_idx(path: str, max_bytes: int) -> Array:
-    """Reads the array of an IDX file; whether it is gzipped is told by its content.
-
-    Args:
-      path: of the file.
-      max_bytes: the limit for the array's values, unpacked.
+    """The array of an IDX file; whether it is gzipped is told by its content.
 
     Returns:
-      The array, one dimension or more: uint8, int8, int16, int32, float32 or float64, in the
-      machine's byte order. It may hold no value.
+      One dimension or more of uint8, int8, int16, int32, float32 or float64, in the machine's byte
+      order. It may hold no value.
 
     Raises:
-      DataError: no such file, no whole IDX file, bytes after its values, or more than max_bytes.
+      DataError: no such file, no whole IDX file, bytes after its values, or more than max_bytes for
+        them, unpacked.
     """
     with _open_unpacked(path) as stream:
         shape, dtype = _read_idx_header(stream, path)

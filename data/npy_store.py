@@ -18,7 +18,7 @@ from typing import BinaryIO
 import numpy as np
 
 from data import files
-from data.arrays import read_npy, read_npy_header
+from data.arrays import Header, read_npy, read_npy_header
 from data.images import IMAGE_SHAPE, as_labels, check_image_shape
 from data.source import Array, Indices
 from errors import BadRowsError, DataError
@@ -29,43 +29,26 @@ _MAX_LABEL_BYTES = 2**30
 _NO_LIMIT = 2**63  # Nothing of the size of the array is ever allocated.
 
 
-class NpyStore:
-    """The rows of an .npy file of uint8 or floats, which stays open as long as the object lives.
+class NpyRows:
+    """The rows of an .npy file, which stays open as long as the object lives.
 
     Attributes:
       path: of the file.
       shape: of the array, [N, ...].
-      dtype: of what `take` gives: uint8, or float32 for floats of any width.
-      workers: see `Store.workers`.
+      dtype: of its values.
     """
 
-    def __init__(self, path: str) -> None:
-        """Reads the header.
-
-        Raises:
-          DataError: no whole .npy file, of another dtype, without rows, or in Fortran's order.
-        """
-        with files.open_binary(path) as stream:
-            header = read_npy_header(stream, path, _NO_LIMIT)
-            self._start = stream.tell()
-        if not header.shape:
-            raise DataError(f"{path}: expected an array with a row per example, found one value")
-        if header.fortran:
-            raise DataError(
-                f"{path}: is in Fortran's order, in which a row lies all over the file; "
-                "save np.ascontiguousarray of it"
-            )
-        if header.dtype != np.uint8 and header.dtype.kind != "f":
-            raise DataError(
-                f"{path}: expected uint8 in 0..255 or float in [0, 1], found {header.dtype}"
-            )
+    def __init__(self, path: str, header: Header, start: int) -> None:
+        """Takes the header of the file, and where its values begin."""
         self.path = path
-        self.workers = 1
         self.shape = header.shape
-        self.dtype = np.dtype(np.uint8 if header.dtype == np.uint8 else np.float32)
-        self._stored = header.dtype
-        self._row_bytes = math.prod(self.shape[1:]) * self._stored.itemsize
+        self.dtype = header.dtype
+        self._start = start
+        self._row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
         self._read_at = self._open()
+
+    def __len__(self) -> int:
+        return self.shape[0]
 
     def _open(self) -> Callable[[Sequence[Array], int], int]:
         """Opens the file for several threads; they need no lock where the system reads by position.
@@ -82,29 +65,18 @@ class NpyStore:
             weakref.finalize(self, stack.pop_all().close)
         return partial(_seek_and_read, self.path, stream, threading.Lock())
 
-    def take(self, indices: Indices) -> Array:
-        """See `Store.take`."""
-        rows: Array = np.empty((len(indices), *self.shape[1:]), self._stored)
-        errors = self._read(indices, rows.view(np.uint8).reshape(len(rows), self._row_bytes))
-        if self.dtype != np.uint8:
-            with np.errstate(over="ignore", invalid="ignore"):  # Found by the check that follows.
-                rows = rows.astype(np.float32, copy=False)
-            errors = self._not_finite(rows, indices) | errors
-        if errors:
-            raise BadRowsError(errors)
-        return rows
-
-    def digest(self) -> str:
-        """See `Store.digest`."""
-        return files.digest_of_file(self.path)
-
-    def _read(self, indices: Indices, memory: Array) -> dict[int, DataError]:
-        """Fills `memory`, uint8 [B, bytes of a row]; returns what is missing.
+    def read(self, indices: Indices) -> tuple[Array, dict[int, DataError]]:
+        """The rows of these numbers as they are stored, and what is missing, by its position.
 
         Rows that follow each other are read at once.
+
+        Raises:
+          DataError: the disk fails.
         """
+        rows: Array = np.empty((len(indices), *self.shape[1:]), self.dtype)
         if not len(indices):
-            return {}
+            return rows, {}
+        memory: Array = rows.view(np.uint8).reshape(len(rows), self._row_bytes)
         breaks = np.flatnonzero(np.diff(indices) != 1) + 1
         if len(breaks) == len(indices) - 1:  # Each by itself, as in a shuffled batch.
             places, firsts = [*memory], indices
@@ -114,9 +86,9 @@ class NpyStore:
         read = self._read_at
         try:
             if sum([read((p,), s) for p, s in zip(places, starts, strict=True)]) == memory.nbytes:
-                return {}
+                return rows, {}
             # A read may have been interrupted, or the file may be shorter than it was.
-            return {
+            return rows, {
                 position: DataError(
                     f"{self.path}: row {index} is not there any more; "
                     "the file was cut short after it was opened"
@@ -134,6 +106,74 @@ class NpyStore:
             count += got
         return count == row.nbytes
 
+    def rows(self, start: int, stop: int) -> Array:
+        """The rows [start, stop); DataError where one of them is not there."""
+        rows, errors = self.read(np.arange(start, stop))
+        if errors:
+            raise BadRowsError(errors)
+        return rows
+
+
+def open_npy(path: str, max_bytes: int, min_bytes: int) -> NpyRows | None:
+    """Opens an .npy file of at least `min_bytes`; None where it should rather be read as a whole.
+
+    So should a smaller one, one value, and an array in Fortran's order, in which a row's values are
+    all over the file.
+
+    Raises:
+      DataError: as `data.arrays.read_npy` does.
+    """
+    with files.open_binary(path) as stream:
+        header, start = read_npy_header(stream, path, max_bytes), stream.tell()
+    if header.num_bytes < min_bytes or not header.shape or header.fortran:
+        return None
+    return NpyRows(path, header, start)
+
+
+class NpyStore:
+    """The rows of an .npy file of uint8 or floats as a store.
+
+    Attributes:
+      path: of the file.
+      shape: of the array, [N, ...].
+      dtype: of what `take` gives: uint8, or float32 for floats of any width.
+      workers: see `Store.workers`.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Reads the header.
+
+        Raises:
+          DataError: no whole .npy file, of another dtype, without rows, or in Fortran's order.
+        """
+        with files.open_binary(path) as stream:
+            header, start = read_npy_header(stream, path, _NO_LIMIT), stream.tell()
+        if not header.shape:
+            raise DataError(f"{path}: expected an array with a row per example, found one value")
+        if header.fortran:
+            raise DataError(
+                f"{path}: is in Fortran's order, in which a row lies all over the file; "
+                "save np.ascontiguousarray of it"
+            )
+        if header.dtype != np.uint8 and header.dtype.kind != "f":
+            raise DataError(
+                f"{path}: expected uint8 in 0..255 or float in [0, 1], found {header.dtype}"
+            )
+        self.path, self.shape, self.workers = path, header.shape, 1
+        self.dtype = np.dtype(np.uint8 if header.dtype == np.uint8 else np.float32)
+        self._rows = NpyRows(path, header, start)
+
+    def take(self, indices: Indices) -> Array:
+        """See `Store.take`."""
+        rows, errors = self._rows.read(indices)
+        if self.dtype != np.uint8:
+            with np.errstate(over="ignore", invalid="ignore"):  # Found by the check that follows.
+                rows = rows.astype(np.float32, copy=False)
+            errors = self._not_finite(rows, indices) | errors
+        if errors:
+            raise BadRowsError(errors)
+        return rows
+
     def _not_finite(self, rows: Array, indices: Indices) -> dict[int, DataError]:
         # The extremes are NaN where any value is; and they need no array of the size of the rows.
         if not rows.size or np.isfinite([rows.min(), rows.max()]).all():
@@ -143,6 +183,10 @@ class NpyStore:
             for position, (row, index) in enumerate(zip(rows, indices.tolist(), strict=True))
             if not np.isfinite(row).all()
         }
+
+    def digest(self) -> str:
+        """See `Store.digest`."""
+        return files.digest_of_file(self.path)
 
 
 def _seek_and_read(
@@ -160,14 +204,9 @@ def _seek_and_read(
 def open_labelled_npy(
     path: str, image_shape: tuple[int, ...] = IMAGE_SHAPE
 ) -> tuple[NpyStore, Indices]:
-    """Opens images and reads their labels: of images.npy, those in images.labels.npy.
+    """Images in x.npy, uint8 or float [N, *image_shape], and labels in x.labels.npy, int64 [N].
 
-    Args:
-      path: of the images, uint8 or float [N, *image_shape]; ends with .npy.
-      image_shape: of each.
-
-    Returns:
-      The images, not yet read, and the labels, int64 [N].
+    The images are not yet read.
 
     Raises:
       DataError: one of the two files is missing or cannot be used, or their counts differ.

@@ -11,9 +11,10 @@ import tensorflow as tf
 from absl import logging
 
 from data import files, image_folder
-from data.arrays import StreamedArray, open_npy, read_idx, read_npy, read_npz
+from data.arrays import read_idx, read_npy, read_npz
 from data.images import as_labels, warn_out_of_range
 from data.named import labels_beside
+from data.npy_store import NpyRows, open_npy
 from errors import PredictionError
 from metagraph.casting import Array
 from metagraph.meta import TensorInfo, format_shape
@@ -138,7 +139,7 @@ def checked_labels(values: Array, name: str, target: Target) -> Labels | None:
     return labels
 
 
-def open_array(values: Array | StreamedArray, source: str, target: Target) -> Input:
+def open_array(values: Array | NpyRows, source: str, target: Target) -> Input:
     """Rows of an array, whose shape is checked here and whose dtype goes over batch by batch.
 
     There may be any number of them, also where the tensor's first dimension is fixed. Those for a
@@ -167,9 +168,7 @@ def open_array(values: Array | StreamedArray, source: str, target: Target) -> In
     return numbered(rows)
 
 
-def _array_rows(
-    values: Array | StreamedArray, source: str, target: Target, *, flat: bool
-) -> ArrayRows:
+def _array_rows(values: Array | NpyRows, source: str, target: Target, *, flat: bool) -> ArrayRows:
     is_image = target.scale is not None and values.dtype.kind == "f"
     if is_image and isinstance(values, np.ndarray):
         check_finite(values, source)

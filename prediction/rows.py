@@ -15,10 +15,10 @@ import numpy as np
 import tensorflow as tf
 
 from data import files
-from data.arrays import StreamedArray
 from data.files import read_bytes
 from data.image_folder import ImageStore
 from data.images import MAX_FILE_BYTES
+from data.npy_store import NpyRows
 from data.source import hold
 from errors import DataError, PredictionError
 from metagraph.casting import Array, fit_dtype
@@ -234,7 +234,7 @@ class ArrayRows:
       flat: whether each row is laid out as one dimension for the tensor.
     """
 
-    values: Array | StreamedArray
+    values: Array | NpyRows
     info: TensorInfo
     source: str
     scale: float | None = None
@@ -251,7 +251,7 @@ class ArrayRows:
           DataError: the file is damaged.
           PredictionError: a value does not go over, or is not finite.
         """
-        if isinstance(self.values, StreamedArray):
+        if isinstance(self.values, NpyRows):
             rows = self.values.rows(start, stop)
         else:
             rows = self.values[start:stop]

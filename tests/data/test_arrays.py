@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data.arrays import open_npy, read_idx, read_npy, read_npz
+from data.arrays import read_idx, read_npy, read_npz
 from errors import DataError
 from tests.data.conftest import error_line
 from tests.data.idx_files import TYPES, idx_bytes
@@ -115,9 +115,8 @@ def test_objects_are_never_unpickled(tmp_path: Path, put: Put) -> None:
         read_npz(f"{tmp_path}/a.npz", LIMIT)
     in_a_field = put(npy(claim("(1,)", "[('a', '<f4'), ('b', '|O')]"), bytes(12)))
     for path in (f"{tmp_path}/a.npy", in_a_field):
-        for read in (read_npy, lambda path, limit: open_npy(path, limit, 1)):
-            with error_line(r"is an array of objects"):
-                read(path, LIMIT)
+        with error_line(r"is an array of objects"):
+            read_npy(path, LIMIT)
 
 
 @pytest.mark.parametrize(
@@ -235,38 +234,6 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, read: Callable[[str, int], A
     ):
         with error_line(message):
             read(str(tmp_path / name), LIMIT)
-
-
-X = np.random.default_rng(0).integers(0, 256, (100, 7, 3), np.uint8)
-
-
-def test_rows_of_an_npy_file_in_any_order(tmp_path: Path) -> None:
-    path = f"{tmp_path}/a.npy"
-    np.save(path, X)
-    array = open_npy(path, 10**6, 1)
-    assert array is not None
-    assert (array.shape, array.dtype, len(array)) == (X.shape, X.dtype, len(X))
-    for start, stop in [(0, 10), (10, 20), (90, 100), (5, 6), (0, 100), (50, 50)]:
-        np.testing.assert_array_equal(array.rows(start, stop), X[start:stop])
-    array.close()
-    np.save(path, np.tile(X, (1000, 1, 1)))  # More than TensorFlow reads at once.
-    array = open_npy(path, 10**7, 1)
-    assert array is not None
-    os.truncate(path, 1000)
-    with error_line(r"a\.npy: (reached end of file|cannot be unpacked)"):
-        array.rows(90_000, 90_010)
-    array.close()
-
-
-def test_what_is_not_read_by_rows(tmp_path: Path) -> None:
-    path = f"{tmp_path}/a.npy"
-    for values in (np.asfortranarray(X[:, :, 0]), np.float32(3)):
-        np.save(path, values)
-        assert open_npy(path, 10**6, 1) is None
-    np.save(path, X)
-    assert open_npy(path, 10**6, X.nbytes + 1) is None
-    with error_line("claims 2,100 bytes; at most 2,099 are unpacked"):
-        open_npy(path, 2099, 1)
 
 
 # IDX: two images of 2 x 3 pixels.

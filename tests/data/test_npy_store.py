@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data.npy_store import NpyStore
+from data.npy_store import NpyStore, open_npy
 from errors import BadRowsError
 from tests.data.conftest import error_line
 
@@ -127,3 +127,27 @@ def test_the_digest_tells_content_and_not_place(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         digests.append(NpyStore(saved(tmp_path / name, pixels)).digest())
     assert digests[0] == digests[1] != digests[2]
+
+
+def test_arrays_of_any_dtype_by_rows(tmp_path: Path) -> None:
+    array = np.arange(600, dtype=">i8").reshape(50, 4, 3)
+    path = saved(tmp_path, array)
+    rows = open_npy(path, 10**6, 1)
+    assert rows is not None
+    assert (rows.shape, rows.dtype, len(rows)) == (array.shape, array.dtype, 50)
+    for start, stop in [(0, 10), (40, 50), (5, 6), (0, 50), (20, 20)]:
+        np.testing.assert_array_equal(rows.rows(start, stop), array[start:stop])
+    os.truncate(path, 1000)
+    with error_line("row 40 is not there any more"):
+        rows.rows(40, 50)
+
+
+def test_what_is_not_read_by_rows(tmp_path: Path) -> None:
+    for values in (np.asfortranarray(PIXELS), np.float32(3)):
+        assert open_npy(saved(tmp_path, values), 10**6, 1) is None
+    path = saved(tmp_path, PIXELS)
+    assert open_npy(path, 10**6, PIXELS.nbytes + 1) is None
+    with error_line("claims 600 bytes; at most 599 are unpacked"):
+        open_npy(path, 599, 1)
+    with error_line("array of objects, which are never unpickled"):
+        open_npy(saved(tmp_path, np.array([None, 1])), 10**6, 1)
