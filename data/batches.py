@@ -43,11 +43,7 @@ class Stream(IntEnum):
 def raw_bits(count: int, seed: int, stream: Stream, index: int = 0) -> npt.NDArray[np.uint64]:
     """Uniform 64-bit numbers, uint64 [count].
 
-    Args:
-      count: how many.
-      seed: the run's seed, 0 or more.
-      stream: what they are for.
-      index: tells several draws of a stream apart, 0 or more: an epoch, say.
+    `seed` is the run's, 0 or more; `index` tells several draws of a stream apart: an epoch, say.
     """
     sequence = np.random.SeedSequence(seed, spawn_key=(stream, index))
     # Only with a size of None is one int returned.
@@ -76,15 +72,10 @@ def linear_points(seed: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.fl
 
 
 def split_rows(labels: Indices, fraction: float, seed: int) -> tuple[Indices, Indices]:
-    """Holds out the same fraction of each class, to the nearest whole example.
+    """Holds out the same fraction, in (0, 1), of each class, to the nearest whole example.
 
     Each class keeps at least one example for training. A greater fraction holds out those of a
     smaller one and more.
-
-    Args:
-      labels: int64 [N].
-      fraction: above 0, below 1.
-      seed: the run's seed, 0 or more. What is held out follows from it and the labels.
 
     Returns:
       The numbers of the examples to train on and of those held out, int64, both ascending.
@@ -139,11 +130,7 @@ class ShuffledBatches:
         object.__setattr__(self, "_permutation", lru_cache(maxsize=2)(self._draw_permutation))
 
     def indices(self, step: int) -> Indices:
-        """The numbers of the examples of batch `step`, 0 or more.
-
-        Returns:
-          int64 [batch_size], read-only where it lies in one epoch.
-        """
+        """The numbers of the examples of a batch, int64 [batch_size]; they may be read-only."""
         epoch, start = divmod(step * self.batch_size, self.num_examples)
         first = self._permutation(epoch)[start : start + self.batch_size]
         missing = self.batch_size - len(first)
@@ -171,14 +158,12 @@ def augment(images: Array, seed: int, step: int) -> Array:
     The shifts are uniform in [-MAX_SHIFT, MAX_SHIFT] and the mirroring, left to right, has
     probability 1/2, all independent: the augmentation of He et al., "Deep residual learning for
     image recognition", CVPR 2016, section 4.2, with the image's edge repeated in place of zeros.
+    What happens to image i follows from (seed, step, i).
 
     Args:
       images: [B, H, W, C] of any dtype; not changed.
       seed: the run's seed, 0 or more.
-      step: of the batch, 0 or more. What happens to image i follows from (seed, step, i).
-
-    Returns:
-      [B, H, W, C] of the same dtype, new.
+      step: of the batch, 0 or more.
     """
     count, height, width, channels = images.shape
     bits = raw_bits(count, seed, Stream.AUGMENTATION, step)
@@ -214,15 +199,12 @@ def read_ahead(
     not begun is dropped. An interpreter that exits ends them too.
 
     Args:
-      batch_of_step: called in those threads, begun for one step after the other.
+      batch_of_step: what it raises is raised at its step.
       start: the first step.
       stop: one more than the last step.
-      depth: how many batches, 1 or more, are in memory or in the making besides the one that was
-        yielded last; None for one more than there are workers.
-      workers: how many threads, 1 or more; more than `depth` of them never work at once.
-
-    Raises:
-      Exception: what batch_of_step raised, at the step it was raised for.
+      depth: how many batches are in memory or in the making besides the one that was yielded last;
+        None for one more than there are workers.
+      workers: how many threads; more than `depth` of them never work at once.
     """
     if depth is None:
         depth = workers + 1
@@ -327,7 +309,7 @@ class TrainingBatches:
         self._bad = BadSoFar(on_bad)
 
     def batch(self, step: int) -> tuple[Array, ...]:
-        """The batch of `step`, 0 or more; may be called by several threads at once.
+        """The batch of a step; may be called by several threads at once.
 
         Raises:
           DataError: an example is bad, under STOP; or none is good.
@@ -366,7 +348,7 @@ def row_batches(
       batch_size: B, 1 or more.
       bad: the rows found bad so far, kept for the next time; under SKIP they are left out, so that
         any batch may be shorter. None is STOP.
-      workers: threads that read ahead, 1 or more.
+      workers: threads that read ahead.
 
     Raises:
       DataError: a row is bad, under STOP; or none is good.

@@ -37,8 +37,8 @@ def open_binary(path: str) -> Iterator[BinaryIO]:
     """Opens a file for reading bytes.
 
     Raises:
-      DataError: the file cannot be opened, is no regular file (a pipe or a device may never end),
-        or a read or a seek in it fails.
+      DataError: it cannot be opened, is no regular file (a pipe or a device may never end), or a
+        read or a seek in it fails.
     """
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
         raise DataError(f"{path}: is no regular file")
@@ -132,9 +132,7 @@ def join(folder: str, name: str) -> str:
 def write_atomically(path: str, content: bytes | Iterable[bytes]) -> None:
     """Writes a file that is there as a whole or not at all, and makes its folder where needed.
 
-    Args:
-      path: of the file.
-      content: all of it, or one part after the other, which need not be in memory together.
+    The parts of the content need not be in memory together.
 
     Raises:
       DataError: the file system refuses.
@@ -171,11 +169,7 @@ _SAMPLED_FILES = 1024  # At most 64 MB of them.
 
 
 def digest_of_file(path: str) -> str:
-    """Of a file's length and of 256 evenly spaced pieces of 64 KB, the first and the last included.
-
-    Raises:
-      DataError: the file cannot be read.
-    """
+    """Of a file's length and of 256 evenly spaced pieces of 64 KB, from its first to its last."""
     length = size(path)
     digest = hashlib.sha256(f"{length} ".encode())
     last = max(length - _SAMPLE_BYTES, 0)
@@ -190,14 +184,8 @@ def digest_of_file(path: str) -> str:
 def digest_of_files(paths: Sequence[str], names: Sequence[str]) -> str:
     """Of all files' names and sizes, and of the first 64 KB of 1,024 evenly spaced files.
 
-    A file that cannot be read is told from one that can.
-
-    Args:
-      paths: N files, 1 or more.
-      names: of each, relative to what holds them all.
-
-    Raises:
-      UnreachableError: a file's folder cannot be reached.
+    The names are relative to what holds all files. One that cannot be read is told from one that
+    can; UnreachableError where its folder cannot be reached.
     """
     digest = hashlib.sha256()
     for path, name in zip(paths, names, strict=True):

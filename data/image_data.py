@@ -39,15 +39,9 @@ _EXPECTED = (
 
 
 class ImageData(NamedTuple):
-    """Images to train on and, where there are any, to test on.
+    """Images to train on and, where there are any, to test on; class names are () when unknown.
 
-    Attributes:
-      train: to train on.
-      test: to test on; None where there are none.
-      class_names: in the order of the labels; () when unknown.
-      num_classes: 2 or more.
-      write: puts images that are nowhere yet, those of the ramp, where they are kept; None for all
-        others.
+    `write` puts images that are nowhere yet, those of the ramp, where they are kept.
     """
 
     train: Source
@@ -105,11 +99,10 @@ def open_image_data(
     """Opens images, of 32 x 32 pixels unless the options say another size, and their labels.
 
     Args:
-      spec: "ramp"; the name of a data set of `data.named`, whose images are made to fit, as image
-        files are; an .npz file with X [N, 32, 32, 3] (uint8 or float) and Y [N]; an .npy file
-        with such an X, with Y beside it (x.npy, x.labels.npy); or a folder with one
-        subfolder of PNG or JPEG images per class, or with such folders in train/ and test/.
-        Symbolic links are followed, out of the folder too.
+      spec: "ramp"; the name of a data set of `data.named`; an .npz file with X [N, 32, 32, 3]
+        (uint8 or float) and Y [N]; an .npy file with such an X, with Y beside it (x.npy,
+        x.labels.npy); or a folder with one subfolder of PNG or JPEG images per class, or with such
+        folders in train/ and test/. Symbolic links are followed, out of the folder too.
       ramp_path: where the ramp is kept.
       validation_fraction: of each class, held out as test images, in [0, 1); 0 for none. Where
         there are test images it is not used.

@@ -23,14 +23,10 @@ _LEFT_OUT = frozenset({"thumbs.db", "desktop.ini"})
 
 
 def choose(wanted: Sequence[str], known: Sequence[str]) -> tuple[int, ...]:
-    """Finds classes among the known ones; () takes all.
+    """The labels of the wanted classes among the known ones; () wants all.
 
-    Args:
-      wanted: names of classes.
-      known: all names, in the order of the labels; of classes without names, their numbers.
-
-    Returns:
-      The old labels of the wanted ones, whose new labels are their places in it.
+    `known` has all names, in the order of the labels; of classes without names, their numbers. The
+    place of a class in the result is its new label.
 
     Raises:
       DataError: an unknown or a repeated class, or fewer than two.
@@ -50,11 +46,7 @@ def choose(wanted: Sequence[str], known: Sequence[str]) -> tuple[int, ...]:
 
 
 def chosen_rows(labels: Indices, choice: Sequence[int]) -> tuple[Indices, Indices]:
-    """Which rows are of the chosen classes, and what the labels become.
-
-    Args:
-      labels: int64 [N].
-      choice: from `choose`.
+    """Which rows are of the chosen classes, and what the labels, int64 [N], become.
 
     Returns:
       The rows' numbers, int64 [M], ascending; and the new labels of all, int64 [N], where those of
@@ -128,11 +120,7 @@ class ImageStore:
 
 
 def visible_names(folder: str) -> list[str]:
-    """The names in a folder, sorted, without hidden files and those that a desktop leaves behind.
-
-    Raises:
-      DataError: the folder cannot be listed.
-    """
+    """The names in a folder, sorted, without hidden files and those that a desktop leaves."""
     return [
         name
         for name in files.list_folder(folder)
@@ -141,17 +129,17 @@ def visible_names(folder: str) -> list[str]:
 
 
 def class_names(folder: str) -> tuple[str, ...]:
-    """The names of the visible subfolders, sorted; DataError where they cannot be listed."""
+    """The names of the visible subfolders, sorted."""
     return tuple(
         name for name in visible_names(folder) if files.is_folder(files.join(folder, name))
     )
 
 
 def list_images(folder: str) -> list[tuple[str, int]]:
-    """The files of all classes; what is in them is not looked at.
+    """The files of all classes, by class and then by name; what is in them is not looked at.
 
     Returns:
-      (path, label) by class and then by name, a label being an index into `class_names`.
+      (path, label), a label being an index into `class_names`.
 
     Raises:
       DataError: no class subfolders, or a class without a file.
@@ -211,13 +199,9 @@ def find_parts(folder: str) -> tuple[str, str | None, tuple[str, ...]]:
 def open_labelled_folder(
     folder: str, classes: Sequence[str], image_shape: tuple[int, ...], *, ignore_exif: bool
 ) -> tuple[list[tuple[ImageStore, Indices]], tuple[str, ...]]:
-    """Lists the images of a folder by class and then by name.
+    """Lists the images, each [S, S, C], of a folder by class and then by name.
 
-    Args:
-      folder: with one subfolder per class, or with such folders in train/ and test/.
-      classes: the ones to take, in the order of their labels; () takes all, sorted.
-      image_shape: of each image, [S, S, C].
-      ignore_exif: see `ImageStore`.
+    `classes` are taken in the order of their labels; () takes all, sorted.
 
     Returns:
       The images, not yet read, with their labels, int64 [N]: to train on and, where there are any,

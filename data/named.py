@@ -121,13 +121,12 @@ def _checked(name: str, images: Array, labels: Array) -> tuple[Array, Array]:
 
 RAMP_FILE = "data10_4.npz"
 RAMP_CLASSES = 4
-_IMAGE_VALUES = 32 * 32 * 3
 _MAX_RAMP_BYTES = 1_000_000
 
 
 def ramp_images() -> npt.NDArray[np.float32]:
     """The training images: float32 [10, 32, 32, 3] in [0, 120.5]."""
-    return _ramp(0, 10)
+    return (np.arange(30720) / 255).astype(np.float32).reshape(10, 32, 32, 3)
 
 
 def ramp_labels() -> npt.NDArray[np.int64]:
@@ -137,17 +136,12 @@ def ramp_labels() -> npt.NDArray[np.int64]:
 
 def demo_images() -> npt.NDArray[np.float32]:
     """Two images to predict, the third and the fourth of the ramp: float32 [2, 32, 32, 3]."""
-    return _ramp(2, 4)
+    return ramp_images()[2:4]
 
 
 def demo_labels() -> npt.NDArray[np.int64]:
     """What is written beside `demo_images`: int64 [2]. Not what the ramp was labelled with."""
     return np.array([3, 1], np.int64)
-
-
-def _ramp(first: int, last: int) -> npt.NDArray[np.float32]:
-    values = np.arange(first * _IMAGE_VALUES, last * _IMAGE_VALUES) / 255
-    return values.astype(np.float32).reshape(-1, 32, 32, 3)
 
 
 def open_ramp(path: str) -> LabelledSource:
@@ -170,11 +164,7 @@ def open_ramp(path: str) -> LabelledSource:
 
 
 def write_ramp(path: str) -> None:
-    """Keeps the ramp in an .npz file, where that is absent.
-
-    Raises:
-      DataError: the file cannot be written.
-    """
+    """Keeps the ramp in an .npz file, where that is absent; DataError where it cannot be."""
     if not files.exists(path):
         content = io.BytesIO()
         np.savez(content, X=ramp_images(), Y=ramp_labels())
@@ -200,9 +190,8 @@ class Digits(NamedTuple):
 def open_mnist(folder: str) -> Digits:
     """Reads the training and the test digits of a folder into memory, as uint8.
 
-    Args:
-      folder: holds train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and
-        t10k-labels-idx1-ubyte, with or without .gz, or with a dot before `idx`.
+    It holds train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and
+    t10k-labels-idx1-ubyte, with or without .gz, or with a dot before `idx`.
 
     Raises:
       DataError: a file is missing, or does not hold what its name says.

@@ -47,7 +47,7 @@ _STATELESS = {
 
 
 def make_stateless(graph_def: GraphDef) -> dict[str, str]:
-    """Rewrites the random nodes of a graph, in place; its library functions stay as they are.
+    """Rewrites the random nodes of a graph, in place, but for those of its functions.
 
     Returns:
       Node -> the name of the tensor that is its key from then on, int64 [2].
@@ -128,8 +128,7 @@ def import_base(plan: BasePlan, shape: Sequence[int | None], offset: float, seed
 
     Args:
       plan: what is imported.
-      shape: of the images that are fed, the batch first; where the part takes them as rows of
-        numbers, it is given them so.
+      shape: of the images that are fed, the batch first, also where the part takes them as rows.
       offset: added to them on their way in.
       seed: in [0, 2**32); what is drawn at random follows from it.
 
@@ -254,16 +253,10 @@ def build(
     offset: float,
     seed: int,
 ) -> ModelGraph:
-    """Builds the training graph.
+    """Builds the training graph: a head of a kind, `models.head.DENSE` or `CONV`, on the part.
 
-    Args:
-      plan: what is built on.
-      kind: of the head, `models.head.DENSE` or `CONV`.
-      num_classes: at least 2.
-      rates: of learning: the head's, and that of what is unfrozen of the base.
-      shape: as of `import_base`.
-      offset: as of `import_base`.
-      seed: as of `import_base`; the head's initial weights follow from it, too.
+    The rates of learning are the head's and that of what is unfrozen; the rest is as of
+    `import_base`.
 
     Raises:
       CheckpointError: the part cannot be imported into this TensorFlow.
@@ -294,11 +287,7 @@ def build(
 
 
 def _features(plan: BasePlan, base: Base, kind: str) -> tf.Tensor:
-    """What the head takes, float32; no gradient goes beyond it where all of the base is frozen.
-
-    Raises:
-      TrainingError: it is no array of numbers with a row for each image and sizes that are known.
-    """
+    """What the head takes, float32; no gradient goes beyond it where all of the base is frozen."""
     found = base.features
     kind_found = f"{found.dtype.base_dtype.name} {format_shape(found.shape)}"
     what = f"{plan.tensor} of {plan.meta.path} is {kind_found}"

@@ -156,11 +156,7 @@ def _rows(meta: MetaGraphFile, tensor: str, needed: SubGraph, model: Model) -> T
 
 
 def _step(needed: SubGraph) -> list[str]:
-    """The global step, where a part takes one that the run can count up.
-
-    Raises:
-      TrainingError: something else has its name.
-    """
+    """The global step, where a part takes one that the run can count up."""
     if STEP not in needed.names:
         return []
     meta, node = needed.meta, needed.meta.nodes[STEP]
@@ -268,12 +264,7 @@ def _excluded(
     pattern: str | None,
     meta: MetaGraphFile,
 ) -> set[str]:
-    """The variables that are not restored.
-
-    Raises:
-      TrainingError: the pattern matches none, nor anything else in the checkpoint.
-      CheckpointError: the file does not say how one of them begins, or the checkpoint is damaged.
-    """
+    """The variables that are not restored."""
     if pattern is None:
         return set()
     found = {name for name in variables if re.fullmatch(pattern, name)}
@@ -331,8 +322,8 @@ def adopt(
 
     Args:
       node: of the operation VariableV2 or VarHandleOp, its shape known.
-      initial: its initial value; None where the file has none. Then its initializer gives NaN, or
-        0 to integers: it is to be restored.
+      initial: its initial value; without, its initializer gives NaN, or 0 to integers: it is to be
+        restored.
       scope: of what is added.
       trainable: whether it goes into the collection of trainable variables, too.
     """

@@ -143,7 +143,7 @@ def test_batches(
 
 
 def without_place(meta: MetaGraphFile, taken: Collection[str], held: Collection[str]) -> list[str]:
-    """The tensors of a checkpoint that should have a place in what is taken, and have none.
+    """The tensors of a checkpoint that should have a place in what is taken, and have none; sorted.
 
     Most of what a checkpoint holds beside what is taken is as it should be. But a graph and a
     checkpoint that do not belong together are told by a tensor in a scope that is taken, such as
@@ -152,13 +152,7 @@ def without_place(meta: MetaGraphFile, taken: Collection[str], held: Collection[
     what goes with another tensor, as `w/ExponentialMovingAverage` does with `w`; what is in no
     scope at all is not told from the rest of the checkpoint.
 
-    Args:
-      meta: the file of the graph.
-      taken: variables of it.
-      held: the keys of its checkpoint.
-
-    Returns:
-      Some of `held`, sorted.
+    `taken` are variables of the graph of `meta`, `held` the keys of its checkpoint.
     """
     variables = [name for name, node in meta.nodes.items() if node.op in VARIABLE_OPS]
     places = checkpoint_keys(meta, variables, held)

@@ -229,15 +229,7 @@ _KEPT = 0.5  # In training, of the units of a dropout whose graph does not say a
 
 
 class Setting(NamedTuple):
-    """A value that the graph is given in training, and the one it has by default from then on.
-
-    Attributes:
-      name: of the tensor, in full.
-      dtype: a tf.DType.
-      role: what it decides.
-      training: its value in a training step.
-      otherwise: its value in evaluation and prediction.
-    """
+    """A value that the graph is given in training, and the one that it has otherwise."""
 
     name: str
     dtype: tf.DType
@@ -265,8 +257,8 @@ def find_settings(
       switched_on: whether switches say in training that it is training.
 
     Raises:
-      TrainingError: a placeholder is none of these and has no value, a value that is given does
-        not fit, is given twice, or there is no such placeholder.
+      TrainingError: a placeholder is none of these and has no value; a value that is given does
+        not fit, is given twice, or is that of no such placeholder.
     """
     meta, values = needed.meta, _values(needed.meta, given)
     found, finder = [], RoleFinder(needed)
