@@ -1,5 +1,6 @@
 """Training the CNN on each kind of data, up to the resumed run that ends with equal bytes."""
 
+import json
 import os
 import shutil
 import signal
@@ -10,14 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl import flags
 from PIL import Image
 
 import train_cnn
 import train_linear
 from checkpoints.bundle import BundleWriter
 from checkpoints.upkeep import best_checkpoint
+from cli.fields import parse
 from errors import DataError, TrainingError
+from prediction.evaluation import predict
+from prediction.request import PredictConfig
 from tests import runs
 from train_cnn import CnnConfig
 from train_linear import LinearConfig
@@ -409,6 +412,14 @@ def test_classes_of_the_folder_are_picked_in_the_order_given(config: CnnConfig) 
     assert {int(label) for _, y in task.batches(0, 5) for label in y} == {0, 1}
 
 
+def test_the_flags_of_the_data_are_parsed() -> None:
+    given = ["train_cnn.py", "--classes=T-shirt/top, black cat", "--on_bad_image=skip"]
+    config = parse(CnnConfig, given)
+    assert not config.ignore_exif
+    assert config.classes == ("T-shirt/top", "black cat")
+    assert (config.data_memory_mb, config.on_bad_image) == (512, "skip")
+
+
 @pytest.mark.parametrize(
     ("arguments", "rate", "warmup_steps", "cosine_to"),
     [
@@ -428,10 +439,7 @@ def test_the_defaults_of_a_schedule(
     warmup_steps: int,
     cosine_to: int | None,
 ) -> None:
-    values = flags.FlagValues()
-    train_cnn.define_flags(values)
-    values(["train_cnn.py", f"--ckpt_dir={tmp_path}", "--batch_size=10", *arguments])
-    assert (values.data_memory_mb, values.on_bad_image, values.ignore_exif) == (512, "stop", False)
+    given = ["train_cnn.py", f"--ckpt_dir={tmp_path}", "--batch_size=10", *arguments]
     tasks = []
 
     def train(config: CnnConfig, terminal: object) -> loop.Outcome:
@@ -441,7 +449,7 @@ def test_the_defaults_of_a_schedule(
 
     monkeypatch.setattr(train_cnn, "train", train)
     monkeypatch.setattr(train_cnn, "import_tensorflow", lambda _: None)
-    assert train_cnn.main(values) == 0
+    assert train_cnn.main(parse(CnnConfig, given)) == 0
     identity = tasks[0].identity
     assert identity["learning_rate"] == rate
     assert identity.get("warmup_steps", 0) == warmup_steps
@@ -458,3 +466,29 @@ def test_where_a_run_is_interrupted_is_no_candidate_for_the_best(
     assert recorded.pop(step + 1) is None
     assert recorded
     assert None not in recorded.values()
+
+
+def test_a_model_for_images_of_another_size(
+    cnn_config: Callable[..., CnnConfig], tmp_path: Path
+) -> None:
+    """48 x 48 pixels; the rest of the graph follows, and files are resized to it."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(12) % 3
+    images = rng.integers(0, 80, (12, 48, 48, 3)).astype(np.uint8)
+    images[np.arange(12), :, :, labels] += 150
+    np.savez(tmp_path / "rows.npz", X=images, Y=labels)
+    Image.fromarray(images[1]).resize((20, 30)).save(tmp_path / "photo.png")
+    changes: dict[str, Any] = {"data": f"{tmp_path}/rows.npz", "train_steps": 30, "image_size": 48}
+    config = cnn_config(tmp_path / "run", **changes)
+    assert train_cnn.make_task(config).identity["image_size"] == 48
+    outcome = train_cnn.train(config)
+    assert outcome.variables["fc1/w"].shape == (6 * 6 * 64, 128)
+    photo: dict[str, Any] = {
+        "input": [f"{tmp_path}/photo.png"],
+        "fetch": ["classes"],
+        "format": "json",
+    }
+    found = json.loads(predict(PredictConfig(str(tmp_path / "run"), **photo)))
+    assert found["outputs"] == {"classes:0": [1]}
+    with pytest.raises(DataError, match="32, 32, 3"):
+        train_cnn.make_task(_replace(config, image_size=32))

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl import flags
 from PIL import Image
 
 import train_mlp
+from cli.fields import parse
 from errors import DataError, TrainingError
 from prediction.evaluation import predict
 from prediction.request import PredictConfig
@@ -80,14 +80,16 @@ def test_the_interval_between_saves_can_be_given(config: MlpConfig, tmp_path: Pa
     assert _saved(other) == [25]  # A task without epochs is saved at its end.
 
 
-def test_the_defaults(config: MlpConfig) -> None:
-    values = flags.FlagValues()
-    train_mlp.define_flags(values)
-    values(["train_mlp.py"])
-    assert (values.ckpt_dir, values.data_dir) == ("ckpt_dir", "MNIST_data/")
-    assert (values.batch_size, values.learning_rate) == (128, 1e-3)
-    assert (values.save_every_steps, values.max_to_keep) == (None, 5)
-    default = dataclasses.replace(config, epochs=values.epochs, train_steps=values.train_steps)
+def test_the_defaults_of_the_flags() -> None:
+    config = parse(MlpConfig, ["train_mlp.py"])
+    assert (config.run.ckpt_dir, config.data_dir) == ("ckpt_dir", "MNIST_data/")
+    assert (config.batch_size, config.learning_rate) == (128, 1e-3)
+    assert (config.run.save_every_steps, config.run.max_to_keep) == (None, 5)
+    assert (config.epochs, config.train_steps) == (None, None)
+
+
+def test_the_default_length_is_fifty_epochs(config: MlpConfig) -> None:
+    default = dataclasses.replace(config, epochs=None)
     assert train_mlp.make_task(default).last_step == 313  # ceil(50 * 6.25)
     assert train_mlp.make_task(dataclasses.replace(default, train_steps=8)).last_step == 8
 

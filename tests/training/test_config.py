@@ -1,24 +1,16 @@
 """Flags, lengths and cadences, and what the last bits of a run depend on."""
 
-import dataclasses
 import math
 from fractions import Fraction
 
 import pytest
 import tensorflow as tf
-from absl import flags
 
+from cli.fields import parse
 from cli.terminal import INTRA_OP_THREADS_VARIABLE
+from train_linear import LinearConfig
 from training import resume
-from training.config import (
-    RunConfig,
-    config_of,
-    define_length_flags,
-    define_run_flags,
-    intra_op_threads,
-    last_step,
-    log_interval,
-)
+from training.config import RunConfig, last_step, log_interval
 from training.loop import due
 
 
@@ -82,10 +74,8 @@ def test_threads_by_flag_then_environment_then_size(
     monkeypatch.delenv(INTRA_OP_THREADS_VARIABLE, raising=False)
     if variable is not None:
         monkeypatch.setenv(INTRA_OP_THREADS_VARIABLE, variable)
-    values = flags.FlagValues()
-    define_run_flags(values, ckpt_dir="model")
-    values(["script", *([] if flag is None else [f"--intra_op_threads={flag}"])])
-    assert intra_op_threads(values, small_steps=small) == threads
+    given = [] if flag is None else [f"--intra_op_threads={flag}"]
+    assert parse(LinearConfig, ["s", *given]).run.threads(small_steps=small) == threads
 
 
 @pytest.mark.parametrize("given", ["", "0", "-3", "many", "1", "12"])
@@ -100,22 +90,5 @@ def test_the_environment_that_is_told(monkeypatch: pytest.MonkeyPatch, given: st
     assert told["tensorflow"] == tf.__version__
 
 
-@dataclasses.dataclass(frozen=True)
-class _Config:
-    run: RunConfig
-    train_steps: int | None
-    names: tuple[str, ...] = ()
-    rate: float = 0.5
-    other: int = 1
-
-
-def test_a_config_comes_from_the_flags_of_its_fields_names() -> None:
-    values = flags.FlagValues()
-    define_run_flags(values, ckpt_dir="f")
-    define_length_flags(values, 5, epochs=False)
-    flags.DEFINE_list("names", [], "", flag_values=values)
-    flags.DEFINE_float("rate", None, "", flag_values=values)
-    values(["script.py", "--names=a,b", "--seed=3"])
-    config = config_of(_Config, values, other=2)
-    assert config.run.seed == 3
-    assert dataclasses.astuple(config)[1:] == (None, ("a", "b"), 0.5, 2)
+def test_without_flags_a_run_is_that_of_the_defaults() -> None:
+    assert parse(LinearConfig, ["s"]) == LinearConfig(RunConfig("model"))

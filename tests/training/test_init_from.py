@@ -11,14 +11,15 @@ import pytest
 import tensorflow as tf
 from absl import flags
 
-import train_cnn
 import train_linear
-import train_mlp
 from checkpoints.bundle import VariableSpec
+from cli.fields import parse
 from errors import CheckpointError, TrainingError
 from tests.prediction import stock
+from train_cnn import CnnConfig
 from train_linear import LinearConfig
-from training.config import InitFrom, define_init_flags, init_from
+from train_mlp import MlpConfig
+from training.config import InitFrom
 from training.init_from import read_init_from
 from training.task import NONE, InitialValues, log_origins
 
@@ -171,18 +172,30 @@ def test_a_run_that_began_without_is_not_another_for_a_file_that_is_gone(
         train_linear.train(config)
 
 
-def test_the_flags() -> None:
-    for script in (train_cnn, train_linear, train_mlp):
-        values = flags.FlagValues()
-        script.define_flags(values)
-        values(["s", "--init_from=p", "--assign=a/=b/", "--assign=c=d", "--exclude=e"])
-        assert init_from(values) == InitFrom("p", (("a/", "b/"), ("c", "d")), "e")
-    wrong = ["--assign=a/=b", "--assign=a", "--assign=a=b=c", "--exclude=(", "--init_from="]
-    for given in (*(["--init_from=p", each] for each in wrong), ["--assign=a=b"], ["--exclude=a"]):
-        values = flags.FlagValues()
-        define_init_flags(values)
-        with pytest.raises(flags.IllegalFlagValueError):
-            values(["s", *given])
+def test_every_trainer_has_the_flags() -> None:
+    given = ["s", "--init_from=p", "--assign=a/=b/", "--assign=c=d", "--exclude=e"]
+    kinds: tuple[Any, ...] = (CnnConfig, LinearConfig, MlpConfig)
+    for kind in kinds:
+        config = parse(kind, given)
+        assert config.run.init_from == InitFrom("p", (("a/", "b/"), ("c", "d")), "e")
+        assert parse(kind, ["s"]).run.init_from is None
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--init_from=p", "--assign=a/=b"], "must be old_scope/=new_scope/"),
+        (["--init_from=p", "--assign=a"], "must be old_scope/=new_scope/"),
+        (["--init_from=p", "--assign=a=b=c"], "must be old_scope/=new_scope/"),
+        (["--init_from=p", "--exclude=("], "must be a regular expression"),
+        (["--init_from="], "must not be empty"),
+        (["--assign=a=b"], "need --init_from"),
+        (["--exclude=a"], "need --init_from"),
+    ],
+)
+def test_a_wrong_flag_is_refused(given: list[str], message: str) -> None:
+    with pytest.raises(flags.IllegalFlagValueError, match=message):
+        parse(LinearConfig, ["s", *given])
 
 
 def _initial(*names: str) -> InitialValues:
