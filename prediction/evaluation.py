@@ -29,7 +29,7 @@ from metagraph.session import InferenceGraph, describe_tensors, load_inference_g
 from prediction import chosen_model, output, plan
 from prediction.output import Classification, Report
 from prediction.plan import Feed, RowInputs
-from prediction.request import MEGABYTE, PredictConfig
+from prediction.request import MEGABYTE, PredictConfig, assets_by_name
 from prediction.rows import ColumnRows, Rows, kind_of, run_rows
 
 
@@ -129,7 +129,7 @@ def evaluate(config: PredictConfig, meta: MetaGraphFile, model: Model) -> tuple[
         wanted,
         fed,
         trust_graph=config.trust_graph,
-        assets=plan.assets_by_name(config.asset),
+        assets=assets_by_name(config.asset),
         time_limit=config.limit,
     ) as graph:
         values = [plan.value_for(info, feeds, inputs) for info in graph.feeds]

@@ -224,16 +224,6 @@ def _parsed(text: str, source: str, info: TensorInfo) -> Any:
     )
 
 
-def assets_by_name(texts: Sequence[str]) -> dict[str, str]:
-    """Name -> path, of texts `name=path`; raises PredictionError where a name is given twice."""
-    assets: dict[str, str] = {}
-    for name, _, path in (text.partition("=") for text in texts):
-        if name in assets:
-            raise PredictionError(f"--asset {name} is given twice: {assets[name]}, {path}")
-        assets[name] = path
-    return assets
-
-
 # The files of --input.
 
 
