@@ -61,13 +61,26 @@ def test_what_is_deleted_while_it_is_read_is_read_anew(
     assert found["outputs"]["global_step:0"] == 280
 
 
+@pytest.mark.parametrize(
+    ("meta", "checkpoint", "message"),
+    [
+        (290, None, r"deleted while .* newest is my-model-300\.meta"),
+        (300, 280, r"\(--ckpt=.* always reads the newest\)"),
+    ],
+)
 def test_what_was_asked_for_and_is_deleted_is_said(
-    linear_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    linear_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    meta: int,
+    checkpoint: int | None,
+    message: str,
 ) -> None:
-    path = shutil.copytree(linear_run, tmp_path / "model")
-    _delete_when_read(monkeypatch, [290])
-    with pytest.raises(CheckpointError, match=r"deleted while .* newest is my-model-300\.meta"):
-        predict(PredictConfig(f"{path}/my-model-290.meta", fetch=["w:0"]))
+    path = f"{shutil.copytree(linear_run, tmp_path / 'model')}/my-model-"
+    _delete_when_read(monkeypatch, [checkpoint or meta])
+    variables = f"{path}{checkpoint}" if checkpoint else None
+    with pytest.raises(CheckpointError, match=message):
+        predict(PredictConfig(f"{path}{meta}.meta", fetch=["w:0"], checkpoint=variables))
 
 
 def _trained(folder: Path) -> Path:
@@ -119,18 +132,6 @@ def test_a_graph_is_verified_when_its_variables_are_not(linear_run: Path, tmp_pa
     for options in ({"list": True}, {"fetch": ["w"], "checkpoint": f"{folder}/my-model-300"}):
         with pytest.raises(CheckpointError, match=r"my-model-290\.meta is damaged"):
             predict(PredictConfig(str(path), **options))
-
-
-def test_another_checkpoint_that_is_deleted(
-    linear_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = shutil.copytree(linear_run, tmp_path / "model")
-    _delete_when_read(monkeypatch, [280])
-    config = PredictConfig(
-        f"{path}/my-model-300.meta", fetch=["w:0"], checkpoint=f"{path}/my-model-280"
-    )
-    with pytest.raises(CheckpointError, match=rf"\(--ckpt={path} always reads the newest\)"):
-        predict(config)
 
 
 @pytest.mark.parametrize("list_only", [False, True])

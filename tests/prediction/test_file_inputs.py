@@ -23,6 +23,7 @@ IMAGES = Target(
     CLASS_NAMES,
     Classifier("probabilities:0", "classes:0", len(CLASS_NAMES)),
 )
+TEXTS = Target(info(tf.string, None), None, (), None)
 GREYS = IMAGES._replace(info=info(tf.float32, None, 16), image_shape=(4, 4, 1))
 COLUMNS = Target(info(tf.float32, 3, None), None, (), None)
 NUMBERS = Target(info(tf.float32, None), None, (), None)
@@ -129,20 +130,19 @@ def test_a_folder_of_images_in_the_order_of_their_names(tmp_path: Path, images: 
     assert opened.labels is None
 
 
-def test_class_folders_are_labelled_by_the_names_of_the_graph(tmp_path: Path, images: Any) -> None:
+def test_class_folders_are_labelled_by_the_names_of_the_graph(
+    tmp_path: Path, images: Any, said: list[str]
+) -> None:
     _write_images(tmp_path, images[:3], ["cat/1.png", "bee/1.png", "bee/0.png"])  # No ant here.
     opened = open_input(str(tmp_path), IMAGES)
     np.testing.assert_array_equal(_all(opened), images[[2, 1, 0]] * SCALE)
     assert opened.names == ["bee/0.png", "bee/1.png", "cat/1.png"]
     np.testing.assert_array_equal(opened.labels, [1, 1, 2])
-
-
-def test_class_folders_for_a_graph_without_names_have_no_labels(
-    tmp_path: Path, images: Any, said: list[str]
-) -> None:
-    _write_images(tmp_path, images[:1], ["cat/1.png"])
     assert open_input(str(tmp_path), IMAGES._replace(class_names=())).labels is None
     assert "no class names" in said[0]
+    (tmp_path / "ant").mkdir()
+    with pytest.raises(DataError, match="ant"):
+        open_input(str(tmp_path), IMAGES)
 
 
 def test_images_for_a_graph_without_a_scale_are_fed_as_they_are(
@@ -169,10 +169,10 @@ def _npz(**arrays: Any) -> Callable[[Path], str]:
     return lambda folder: write_npz(folder / "a.npz", **arrays)
 
 
-def _csv(content: str) -> Callable[[Path], str]:
+def _file(content: str, name: str = "a.csv") -> Callable[[Path], str]:
     def write(folder: Path) -> str:
-        (folder / "a.csv").write_text(content)
-        return f"{folder}/a.csv"
+        (folder / name).write_text(content)
+        return f"{folder}/{name}"
 
     return write
 
@@ -217,9 +217,13 @@ ZEROS = np.zeros((2, SIZE, SIZE, 3), np.float32)
         (_npz(X=np.array(["a", "b"])), NUMBERS, "takes float32, found <U1"),
         (_npz(X=np.array([True])), NUMBERS, "takes float32, found bool"),
         (_npz(X=np.float32(3)), NUMBERS, r"found float32 \[\]"),
-        (_csv("1,2\n"), NUMBERS, r"takes rows of shape \[\], found 2 numbers a row"),
-        (_csv("1,2\n3\n"), NUMBERS, "line 2: expected 2 numbers, found 1"),
-        (_csv("1.5\n"), NUMBERS._replace(info=info(tf.int64, None)), "takes int64, found float64"),
+        (_file("1,2\n"), NUMBERS, r"takes rows of shape \[\], found 2 numbers a row"),
+        (_file("1,2\n3\n"), NUMBERS, "line 2: expected 2 numbers, found 1"),
+        (_file("1.5\n"), NUMBERS._replace(info=info(tf.int64, None)), "takes int64, found float64"),
+        (_file("1\n", "a.txt"), NUMBERS, r"t:0 takes .*such a file is for a tensor of strings"),
+        (_file("1\n", "a.tfrecord"), NUMBERS, r"t:0 takes .*such a file is for a tensor of strin"),
+        (_file("", "a.txt"), TEXTS, "has no rows"),
+        (_file("", "a.tfrecord"), TEXTS, "has no rows"),
         (_folder(), IMAGES, "the folder is empty"),
         (_folder("train/a.png"), IMAGES, "no class train; its classes are ant, bee, cat"),
         (_folder("a.png"), NUMBERS, r"images are for a tensor of shape \[\?, size, size, 3\]"),
@@ -259,18 +263,7 @@ def test_what_cannot_be_read_is_refused(
     assert "\n" not in str(caught.value)
 
 
-def test_a_class_without_an_image_is_refused(tmp_path: Path, images: Any) -> None:
-    _write_images(tmp_path, images[:1], ["cat/1.png"])
-    (tmp_path / "bee").mkdir()
-    with pytest.raises(DataError, match="bee"):
-        open_input(str(tmp_path), IMAGES)
-
-
-def _texts(*shape: int | None) -> Target:
-    return Target(info(tf.string, *shape), None, (), None)
-
-
-@pytest.mark.parametrize("target", [_texts(None), _texts(8)])
+@pytest.mark.parametrize("target", [TEXTS, TEXTS._replace(info=info(tf.string, 8))])
 @pytest.mark.parametrize(
     ("content", "lines"),
     [
@@ -284,27 +277,10 @@ def test_lines_of_text(tmp_path: Path, target: Target, content: bytes, lines: li
     assert _all(open_input(f"{tmp_path}/a.txt", target)).tolist() == lines
 
 
-@pytest.mark.parametrize("name", ["a.txt", "a.tfrecord"])
-@pytest.mark.parametrize("target", [NUMBERS, _texts(None, 2)])
-def test_texts_are_for_a_tensor_of_texts(tmp_path: Path, name: str, target: Target) -> None:
-    (tmp_path / name).write_bytes(b"1\n2\n")
-    with pytest.raises(
-        PredictionError, match=r"t:0 takes .*such a file is for a tensor of strings"
-    ):
-        open_input(f"{tmp_path}/{name}", target)
-
-
-@pytest.mark.parametrize("name", ["a.txt", "a.tfrecord"])
-def test_a_file_without_rows(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(b"")
-    with pytest.raises(PredictionError, match="has no rows"):
-        open_input(f"{tmp_path}/{name}", _texts(None))
-
-
 def test_text_takes_more_memory_than_its_file(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"a\n" * 100)
     with pytest.raises(DataError, match="holds 200 bytes; at most 31 are read"):
-        open_input(f"{tmp_path}/a.txt", _texts(None), max_bytes=1000)
+        open_input(f"{tmp_path}/a.txt", TEXTS, max_bytes=1000)
     (tmp_path / "a.csv").write_bytes(b"1\n" * 100)
     with pytest.raises(DataError, match="holds 200 bytes; at most 125 are read"):
         open_input(f"{tmp_path}/a.csv", NUMBERS, max_bytes=1000)
@@ -345,7 +321,7 @@ def test_an_image_under_another_name_is_one(tmp_path: Path, images: Any) -> None
 
 def test_for_strings_any_file_is_a_row(tmp_path: Path) -> None:
     (tmp_path / "a.gif").write_bytes(b"GIF89a\x00\xff")
-    assert _all(open_input(f"{tmp_path}/a.gif", _texts(None))).tolist() == [b"GIF89a\x00\xff"]
+    assert _all(open_input(f"{tmp_path}/a.gif", TEXTS)).tolist() == [b"GIF89a\x00\xff"]
 
 
 @pytest.mark.parametrize(

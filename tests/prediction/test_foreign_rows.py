@@ -83,17 +83,21 @@ def test_in_batches_of_one_all_is_the_rows(saved: Any, tmp_path: Path) -> None:
     np.testing.assert_allclose(mean, Y[:7].mean(axis=1), rtol=1e-5)
 
 
-def test_a_feed_goes_along_in_fixed_batches(saved: Any, tmp_path: Path) -> None:
-    labels = np.arange(70, dtype=np.float32)
-    np.save(tmp_path / "labels.npy", labels)
-    (found,) = _outputs(
-        tmp_path,
-        saved(foreign.fixed_batch, 32),
-        "labelled",
-        input=[_npy(tmp_path, X[:70])],
-        feed=[f"labels={tmp_path}/labels.npy"],
-    )
-    np.testing.assert_allclose(found, labels * 100 + X[:70, 0], rtol=1e-6)
+@pytest.mark.parametrize(
+    ("graph", "name", "values", "fetches"),
+    [
+        ((foreign.fixed_batch, 32), "labels", np.arange(70.0), ["sum", "labelled"]),
+        ((foreign.columns,), "offsets", np.arange(70.0)[np.newaxis], ["scores", "shifted"]),
+    ],
+)
+def test_a_feed_goes_along_with_the_rows(
+    saved: Any, tmp_path: Path, graph: Any, name: str, values: Any, fetches: list[str]
+) -> None:
+    np.save(tmp_path / "a.npy", values)
+    rows, feed = _npy(tmp_path, X[:70]), [f"{name}={tmp_path}/a.npy"]
+    own, found = _outputs(tmp_path, saved(*graph), *fetches, input=[rows], feed=feed)
+    expected = values * 100 + X[:70, 0] if name == "labels" else own + values.T
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_a_graph_that_decodes_images_itself(saved: Any, tmp_path: Path) -> None:
@@ -123,20 +127,6 @@ def test_rows_become_columns_and_come_back_as_rows(saved: Any, tmp_path: Path, r
         path = _npy(tmp_path, X[:rows].T)
         (scores,) = _outputs(tmp_path, saved(foreign.columns), "scores", input=[path])
         np.testing.assert_allclose(scores, expected.T, rtol=1e-4, atol=1e-5)
-
-
-def test_a_feed_goes_along_as_columns(saved: Any, tmp_path: Path) -> None:
-    offsets = np.arange(600, dtype=np.float32)[np.newaxis]
-    np.save(tmp_path / "offsets.npy", offsets)
-    scores, shifted = _outputs(
-        tmp_path,
-        saved(foreign.columns),
-        "scores",
-        "shifted",
-        input=[_npy(tmp_path, X[:600])],
-        feed=[f"offsets={tmp_path}/offsets.npy"],
-    )
-    np.testing.assert_allclose(shifted, scores + offsets.T, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
