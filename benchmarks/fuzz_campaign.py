@@ -40,12 +40,7 @@ MORE_BYTES = 4 * 2**30  # of address space, beyond what TensorFlow has after its
 
 
 class Results(NamedTuple):
-    """What was seen.
-
-    Attributes:
-      outcomes: how often each.
-      defects: a line for each one, with the mutation's number.
-    """
+    """How often each outcome was seen, and a line for each defect, with the mutation's number."""
 
     outcomes: Counter[str]
     defects: list[str]
@@ -97,16 +92,7 @@ def main(request: Request) -> int:
 
 
 def run_campaign(folder: Path, first: int, mutations: int, seed: int) -> Results:
-    """Tries the mutations `first`, `first` + 1 and so on of a seed.
-
-    No session may exist in this process yet.
-
-    Args:
-      folder: an empty folder to work in.
-      first: number of the first mutation.
-      mutations: how many.
-      seed: draws them.
-    """
+    """Tries the mutations `first`, `first` + 1 and so on of a seed; no session may exist yet."""
     place = _prepare(folder)
     results = Results(Counter(), [])
     number, end = first, first + mutations
@@ -158,11 +144,7 @@ def _start(place: Place, work: Callable[[int], None]) -> tuple[int, int]:
 def run_batch(place: Place, numbers: range, attempt: Callable[[int], str], results: Results) -> int:
     """Tries some mutations in a process; returns the number of the first that is left to try.
 
-    Args:
-      place: where it works.
-      numbers: of the mutations.
-      attempt: tries one and returns the outcome, in a line.
-      results: are added to.
+    `attempt` tries one and returns the outcome, in a line; `results` are added to.
     """
 
     def work(write_end: int) -> None:

@@ -2,7 +2,7 @@
 
   python -m benchmarks.speed
 
-prints, for each comparison, our figure, the other's and their ratio; about seven minutes. The
+prints, for each comparison, our figure, the other's and their ratio; about eight minutes. The
 figures are of this machine and this hour; the ratios are what to compare. Each part is a process
 of its own, as the number of threads is a process's: training has as many as train_cnn.py gives it,
 and so has what it is compared with.

@@ -52,7 +52,7 @@ def _fully_connected(
 def inference(
     x: tf.Tensor, keep_prob: tf.Tensor, num_classes: int, seed: int, step: tf.Variable
 ) -> tf.Tensor:
-    """The network, up to its logits.
+    """The network, up to its logits `fc2/add:0`, float32 [N, num_classes].
 
     Args:
       x: float32 [N, 32, 32, 3], in [0, 1] for real images; the shapes below are for that size.
@@ -60,9 +60,6 @@ def inference(
       num_classes: at least 2.
       seed: draws the initial weights and the dropout masks.
       step: int64 [], updates done; the mask of a step follows from it and the seed.
-
-    Returns:
-      `fc2/add:0`, the logits, float32 [N, num_classes].
     """
     pooled = _convolution("conv1", x, 32, seed, stream=0)  # [N, 11, 11, 32]
     pooled = _convolution("conv2", pooled, 64, seed, stream=1)  # [N, 4, 4, 64]
@@ -88,12 +85,9 @@ def build(
 ) -> ModelGraph:
     """Builds the training graph.
 
-    Args:
-      num_classes: at least 2.
-      learning_rate: of Adam, above 0; where it changes with the step, its greatest value.
-      seed: in [0, 2**32); initial weights and dropout masks follow from it.
-      schedule: how the learning rate changes with the step.
-      image_size: height and width of the images, in pixels.
+    Initial weights and dropout masks follow from the seed, in [0, 2**32). The learning rate is
+    Adam's; where it changes with the step, its greatest value. The images are `image_size` high and
+    wide.
     """
     graph = tf.Graph()
     with graph.as_default():

@@ -7,16 +7,17 @@ graph that calls its layers otherwise restores what has been given its names:
 
   python -m tools.edit model1 --output=layers/cnn --only='^conv\d/' --rename_regex='^conv=layer'
 
-With --meta the graph goes along. All that names a node or a variable has the new names as well:
-nodes, inputs, collections, signatures, and the saver, by which a stock client restores.
+With --meta the graph goes along. Its nodes keep their names; its saver, by which a stock client
+restores, takes the variables under their new ones.
 
   python -m tools.edit --meta=model1 --output=half/cnn --without_slots --cast=float16
-  python -m tools.edit --meta=model1 --output=named/cnn --rename=fc1/=hidden/ --rename=x=images
+  python -m tools.edit --meta=model1 --output=named/cnn --rename=fc1/=hidden/
 
 Where it needs less than all variables, the graph is pruned to what predicts: its collection
-'predict' and its signature, or what --fetch names. --cast rounds what is stored; in the graph, the
-variables keep their dtype, and their saver casts what it restores. Before anything is kept, the old
-and the new one run on the same random batch: without --cast they have to give the same bytes.
+'predict' and its signature, or what --fetch names. What trains is gone then. --cast rounds what is
+stored; in the graph, the variables keep their dtype, and their saver casts what it restores. Before
+anything is kept, the old and the new one run on the same random batch: without --cast they have to
+give the same bytes.
 
 The new checkpoint has no manifest, as no trainer wrote it: whoever continues from it compares names
 and shapes. Partitioned variables are written whole. One of more than 128 MiB has several data

@@ -21,6 +21,7 @@ from train_linear import LinearConfig
 from train_mlp import MlpConfig
 from training.config import InitFrom
 from training.init_from import read_init_from
+from training.task import NONE, InitialValues, log_origins
 
 LAYERS = [f"layer{number}" for number in range(1, 7)]
 SPECS = {
@@ -52,17 +53,12 @@ def _read(path: str, *rules: str, exclude: str | None = None) -> dict[str, npt.N
 
 
 def test_the_first_four_layers_of_five_go_into_a_network_of_six(five_layers: str) -> None:
-    rules = [f"old/{layer}/=new/{layer}/" for layer in LAYERS[:4]]
-    found = read_init_from(InitFrom(five_layers, tuple(_pair(r) for r in rules)), SPECS)
+    rules = tuple((f"old/{layer}/", f"new/{layer}/") for layer in LAYERS[:4])
+    found = read_init_from(InitFrom(five_layers, rules), SPECS)
     assert {name: value[0, 0] for name, value in found.values.items()} == {
         f"new/layer{number}/w": number for number in range(1, 5)
     }
     assert found.origins["new/layer1/w"] == f"{five_layers} as old/layer1/w"
-
-
-def _pair(rule: str) -> tuple[str, str]:
-    old, _, new = rule.partition("=")
-    return old, new
 
 
 def test_a_whole_scope_with_one_layer_left_new(five_layers: str) -> None:
@@ -200,3 +196,39 @@ def test_every_trainer_has_the_flags() -> None:
 def test_a_wrong_flag_is_refused(given: list[str], message: str) -> None:
     with pytest.raises(flags.IllegalFlagValueError, match=message):
         parse(LinearConfig, ["s", *given])
+
+
+def _initial(*names: str) -> InitialValues:
+    return InitialValues(
+        {name: np.zeros(2, np.float32) for name in names}, dict.fromkeys(names, "m/my-model-1")
+    )
+
+
+def test_the_log_tells_each_origin_or_of_hundreds_each_scopes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "absl")
+    log_origins(["a", "b"], NONE)
+    log_origins(["a/w", "b/w"], _initial("a/w"))
+    names = [f"a/{number}" for number in range(100)] + ["step", "b/0", "b/1"]
+    log_origins(names, _initial(*names[:99]))
+    assert caplog.messages == [
+        "a/w: restored from m/my-model-1",
+        "b/w: new",
+        "a/0 and 98 more of a: restored from m/my-model-1",
+        "a/99: new",
+        "step: new",
+        "b/0 and 1 more of b: new",
+    ]
+
+
+def test_the_digest_tells_names_shapes_dtypes_and_values() -> None:
+    digests = {
+        InitialValues({name: np.full(shape, value, dtype)}, {name: ""}).digest()
+        for name in "ab"
+        for shape in ((4,), (2, 2))
+        for dtype in (np.float32, np.int32)
+        for value in (0, 1)
+    }
+    assert len(digests) == 16
+    assert _initial("a", "b").digest() == _initial("b", "a").digest()

@@ -1,4 +1,4 @@
-"""The files of a new checkpoint: in place and whole, or not there."""
+"""The values of a new checkpoint, and its files: in place and whole, or not there."""
 
 import contextlib
 import itertools
@@ -7,12 +7,22 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
 from checkpoints import file_io
 from errors import CheckpointError, ToolError
-from tools.edit_files import Target
+from tests.prediction import stock
+from tools.edit_files import (
+    GROUP_BYTES,
+    Target,
+    plan_tensors,
+    read_contents,
+    write_tensors,
+)
+
+v1 = tf.compat.v1
 
 SUFFIXES = (".data-00000-of-00001", ".index", ".meta")
 
@@ -128,19 +138,22 @@ def test_the_source_is_never_touched(
             Target(output, ["other", f"{tmp_path}/model"], overwrite)
 
 
-@pytest.mark.parametrize("output", ["", ".", "folder", "folder/", "checkpoint"])
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        *((text, "is no prefix of a checkpoint: add a name") for text in ("", ".", "folder/")),
+        ("folder", "is no prefix of a checkpoint: add a name"),
+        ("checkpoint", "is no prefix of a checkpoint: add a name"),
+        ("a/model.meta", "is a file's name: expected a/model$"),
+    ],
+)
 def test_what_is_no_prefix_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str, message: str
 ) -> None:
     (tmp_path / "folder").mkdir()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ToolError, match="is no prefix of a checkpoint: add a name"):
+    with pytest.raises(ToolError, match=message):
         Target(output, [], overwrite=True)
-
-
-def test_the_name_of_a_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ToolError, match=f"is a file's name: expected {tmp_path}/model$"):
-        Target(f"{tmp_path}/model.meta", [], overwrite=True)
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
@@ -194,3 +207,60 @@ def test_a_disk_without_a_place_for_the_lock_is_left_as_it_was(
     ):
         pass
     assert _names(tmp_path) == set()
+
+
+@pytest.fixture
+def prefix(tmp_path: Path) -> str:
+    """A stock checkpoint of three kinds of values; `b` was made, and so lies, before `a`."""
+    with stock.checkpoint(tmp_path / "model"):
+        v1.get_variable("b", initializer=np.linspace(-3, 3, 20, dtype=np.float32))
+        v1.get_variable("a", initializer=np.arange(6).reshape(2, 3))
+        v1.get_variable("text", initializer=np.array([b"x", b"", b"long"], object))
+    return str(tmp_path / "model")
+
+
+def _write(
+    prefix: str,
+    target: str,
+    cast: tf.DType | None = None,
+    allow_overflow: bool = False,
+    group_bytes: int = GROUP_BYTES,
+) -> None:
+    contents = read_contents(prefix)
+    tensors = plan_tensors(contents, {key: f"n/{key}" for key in contents.keys}, cast)
+    write_tensors(contents.reader, tensors, target, allow_overflow, group_bytes)
+
+
+@pytest.mark.parametrize(("group_bytes", "shards"), [(1 << 20, 1), (1, 3), (100, 2)])
+def test_values_are_the_same_however_many_are_written_at_once(
+    prefix: str, tmp_path: Path, group_bytes: int, shards: int
+) -> None:
+    (tmp_path / "out").mkdir()
+    _write(prefix, f"{tmp_path}/out/new", group_bytes=group_bytes)
+    files = {path.name for path in (tmp_path / "out").iterdir()}
+    assert files == {"new.index"} | {f"new.data-{n:05d}-of-{shards:05d}" for n in range(shards)}
+    old, new = tf.train.load_checkpoint(prefix), tf.train.load_checkpoint(f"{tmp_path}/out/new")
+    assert new.get_variable_to_shape_map() == {"n/a": [2, 3], "n/b": [20], "n/text": [3]}
+    for key in ("a", "b", "text"):
+        one, other = old.get_tensor(key), new.get_tensor(f"n/{key}")
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one, other)
+
+
+def test_what_overflows_is_refused_by_name_unless_it_is_allowed(tmp_path: Path) -> None:
+    prefix = f"{tmp_path}/model"
+    with stock.checkpoint(Path(prefix)):
+        v1.get_variable("small", initializer=np.array([65504, np.inf, np.nan], np.float32))
+        v1.get_variable("large", initializer=np.array([1, -70000, 80000], np.float32))
+    with pytest.raises(ToolError, match=r"large holds -70000, too large for float16 \(2 such of 3"):
+        _write(prefix, f"{tmp_path}/new", tf.float16)
+    _write(prefix, f"{tmp_path}/new", tf.bfloat16)
+    _write(prefix, f"{tmp_path}/newer", tf.float16, allow_overflow=True)
+    value = tf.train.load_checkpoint(f"{tmp_path}/newer").get_tensor("n/large")
+    np.testing.assert_array_equal(value, [1, -np.inf, np.inf])
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(prefix: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ToolError, match="could not write into"):
+        _write(prefix, f"{tmp_path}/file/new")

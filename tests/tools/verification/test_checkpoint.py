@@ -1,14 +1,15 @@
-"""What is said of the graph of a checkpoint, of which nothing runs."""
+"""One checkpoint: every tensor is read, damage is told by name; nothing of its graph runs."""
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from tests.prediction import stock
 from tools.folder_entries import named_entry
-from tools.verify_checkpoint import Findings, GraphChecks, verify_entry
+from tools.verify_checkpoint import Findings, GraphChecks, read_all, verify_entry
 
 v1 = tf.compat.v1
 
@@ -121,3 +122,36 @@ def test_an_equal_graph_is_imported_once(
     for step in (270, 280, 290):
         assert _check(ours / f"my-model-{step}", graphs).problems == []
     assert imported == [f"{ours}/my-model-270.meta"]
+
+
+def _several(path: Path, **saver_options: object) -> str:
+    with stock.checkpoint(path / "m", **saver_options):
+        v1.get_variable("a", initializer=np.arange(1000.0), use_resource=False)
+        v1.get_variable("b", initializer=np.arange(6).reshape(2, 3), use_resource=False)
+        v1.get_variable("words", initializer=["x", "yy"], use_resource=False)
+    return f"{path}/m"
+
+
+@pytest.mark.parametrize("version", [v1.train.SaverDef.V1, v1.train.SaverDef.V2])
+@pytest.mark.parametrize("sharded", [False, True])
+def test_it_counts_what_it_reads(version: int, sharded: bool, tmp_path: Path) -> None:
+    found = read_all(_several(tmp_path, write_version=version, sharded=sharded))
+    assert (found.tensors, found.problems, found.step) == (3, [], None)
+    assert found.value_bytes == 1000 * 8 + 6 * 8
+
+
+def test_one_damaged_tensor_is_named_and_the_others_are_read(tmp_path: Path) -> None:
+    prefix = _several(tmp_path)
+    data = tmp_path / "m.data-00000-of-00001"
+    content = bytearray(data.read_bytes())
+    content[100] ^= 1
+    data.write_bytes(content)
+    found = read_all(prefix)
+    assert found.tensors == 3
+    (line,) = found.problems
+    assert line.startswith("1 of its 3 tensors cannot be read: a: ")
+    assert "hecksum" in line
+
+
+def test_the_step_is_that_of_the_variable(ours: Path) -> None:
+    assert read_all(f"{ours}/my-model-280").step == 280
