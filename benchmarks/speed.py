@@ -150,9 +150,7 @@ def _prediction(folder: Path, x: "Array", y: "Array") -> Iterator[str]:
 
 
 def _run_ours(graph: "InferenceGraph", x: "Array", batch_size: int) -> None:
-    from prediction.batching import Kind
-    from prediction.evaluation import run_rows
-    from prediction.rows import ArrayRows
+    from prediction.rows import ArrayRows, Kind, run_rows
 
     run_rows(graph, [ArrayRows(x, graph.feeds[0], "rows")], [Kind.ROWS], batch_size)
 

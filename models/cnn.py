@@ -86,8 +86,8 @@ def build(
     """Builds the training graph.
 
     Initial weights and dropout masks follow from the seed, in [0, 2**32). The learning rate is
-    Adam's; where it changes with the step, its greatest value. The images are `image_size` high and
-    wide.
+    Adam's; where it changes with the step, its greatest value. Images are of
+    `image_size` pixels in height and width.
     """
     graph = tf.Graph()
     with graph.as_default():
