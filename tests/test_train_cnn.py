@@ -17,7 +17,7 @@ import train_cnn
 import train_linear
 from checkpoints.bundle import BundleWriter
 from checkpoints.upkeep import best_checkpoint
-from cli.fields import parse
+from cli.command_line import parse
 from errors import DataError, TrainingError
 from prediction.evaluation import predict
 from prediction.request import PredictConfig
@@ -412,14 +412,6 @@ def test_classes_of_the_folder_are_picked_in_the_order_given(config: CnnConfig) 
     assert {int(label) for _, y in task.batches(0, 5) for label in y} == {0, 1}
 
 
-def test_the_flags_of_the_data_are_parsed() -> None:
-    given = ["train_cnn.py", "--classes=T-shirt/top, black cat", "--on_bad_image=skip"]
-    config = parse(CnnConfig, given)
-    assert not config.ignore_exif
-    assert config.classes == ("T-shirt/top", "black cat")
-    assert (config.data_memory_mb, config.on_bad_image) == (512, "skip")
-
-
 @pytest.mark.parametrize(
     ("arguments", "rate", "warmup_steps", "cosine_to"),
     [
@@ -440,6 +432,8 @@ def test_the_defaults_of_a_schedule(
     cosine_to: int | None,
 ) -> None:
     given = ["train_cnn.py", f"--ckpt_dir={tmp_path}", "--batch_size=10", *arguments]
+    defaults = parse(CnnConfig, given)
+    assert (defaults.data_memory_mb, defaults.on_bad_image) == (512, "stop")
     tasks = []
 
     def train(config: CnnConfig, terminal: object) -> loop.Outcome:

@@ -249,7 +249,7 @@ def test_a_setting_that_matplotlib_refuses_is_one_line(
     def refuse(*_: object) -> None:
         raise ValueError("Key backend: 'nonsense' is not a valid value")
 
-    monkeypatch.setattr("tools.command.check_installed", refuse)
+    monkeypatch.setattr("tools.plot.check_installed", refuse)
     ended = tool("plot", "line", f"--run={linear_run}")
     assert (ended.code, ended.err) == (
         1,
