@@ -116,9 +116,9 @@ def main(values: flags.FlagValues, end_after: EndAfter | None = None) -> None:
     """Freezes as the flags say; `end_after` as of a `TimeLimit`."""
     import_tensorflow()
     from prediction.plan import assets_by_name
-    from tools import freezing
+    from tools.freezing import as_text, freeze_to_file
 
-    frozen = freezing.freeze_to_file(
+    frozen = freeze_to_file(
         FreezeConfig(
             meta=values.meta,
             output=values.output,
@@ -135,7 +135,7 @@ def main(values: flags.FlagValues, end_after: EndAfter | None = None) -> None:
             max_meta_bytes=values.max_meta_mb << 20,
         )
     )
-    show(freezing.as_record(frozen), lambda _: freezing.as_text(frozen), values.format)
+    show(frozen, as_text, values.format)
 
 
 if __name__ == "__main__":

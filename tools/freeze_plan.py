@@ -21,12 +21,15 @@ from metagraph.meta import (
     node_of,
 )
 from metagraph.model import Model, fetchable, find_candidates, read_model
+from metagraph.safety import check_operations
 from metagraph.session import Role, RoleFinder, describe_tensors, off_value, says_switch
 from metagraph.tables import Filling, with_tables
 from metagraph.usage import is_source, output_index
 from metagraph.variables import VARIABLE_OPS
+from tools.freeze import PartConfig
 from tools.graph_nodes import add_placeholder, make_constant
 
+READING = "reading the graph"
 _GIVEN = PLACEHOLDERS | PLACEHOLDERS_WITH_DEFAULT
 _PARSES = "Parse"  # An operation that takes serialized examples apart, and takes them from a feed.
 
@@ -52,18 +55,24 @@ class FreezePlan:
     fillings: Sequence[Filling]
 
 
-def plan_freeze(
-    meta: MetaGraphFile, outputs: Sequence[str], inputs: Sequence[str], signature: str | None
-) -> FreezePlan:
-    """Finds out what is frozen of a file, for the `outputs`, `inputs` and so on of a `PartConfig`.
+def plan_freeze(meta: MetaGraphFile, config: PartConfig) -> FreezePlan:
+    """Finds out what is frozen of a file; values are not read, and nothing of the graph runs.
 
     Raises:
-      CheckpointError: there is no such tensor or signature, or the graph is damaged.
+      CheckpointError: there is no such tensor or signature, the graph is damaged, or an operation
+        may do more than compute.
       ToolError: nothing is to be frozen.
     """
-    model = read_model(meta, signature)
-    wanted = _outputs(meta, model, outputs)
-    named = [meta.tensor_name(text, model.feed_keys) for text in inputs]
+    with config.limit.over(READING):
+        plan = _plan(meta, config)
+        check_operations(plan.needed.graph_def, meta.path, config.trust_graph)
+    return plan
+
+
+def _plan(meta: MetaGraphFile, config: PartConfig) -> FreezePlan:
+    model = read_model(meta, config.signature)
+    wanted = _outputs(meta, model, config.outputs)
+    named = [meta.tensor_name(text, model.feed_keys) for text in config.inputs]
     signed = list(dict.fromkeys(model.inputs.values()))
     taken = sub_graph(meta, wanted, [*named, *signed]).feeds
     cuts = list(dict.fromkeys([*named, *(name for name in signed if name in taken)]))
@@ -74,7 +83,7 @@ def plan_freeze(
     given = [name for name in cuts if name in needed.feeds or name in wanted]
     given += [name for name in needed.unfed if name not in given]
     for name in cuts:
-        if name not in given and inputs:
+        if name not in given and named:
             logging.warning("%s is no input: none of %s needs it", name, ", ".join(wanted))
     return FreezePlan(
         meta=meta,

@@ -21,20 +21,18 @@ from checkpoints.manifest import (
 from metagraph.graph import sub_graph
 from metagraph.importing import import_disarmed
 from metagraph.meta import MetaGraphFile, node_of
-from metagraph.safety import check_operations
 from metagraph.session import describe_tensors
 from metagraph.tables import Filling
 from metagraph.values import Restoring, free_scope
 from metagraph.variables import VARIABLE_OPS, Variable
 from tools.folding import fold
 from tools.freeze import PartConfig
-from tools.freeze_plan import FreezePlan, add_cuts, plan_freeze
+from tools.freeze_plan import READING, FreezePlan, add_cuts
 from tools.frozen_variables import check_writers, fill_constants, replace_variables, variables_of
 from tools.graph_nodes import make_constant
 
 TABLE_INITIALIZERS = "table_initializer"
 _TABLES_SCOPE = "tables"
-_READING = "reading the graph"
 _KEPT = (
     CLASS_NAMES_COLLECTION,
     IMAGE_SHAPE_COLLECTION,
@@ -68,24 +66,11 @@ class FrozenGraph:
         return MetaGraphFile(path, path, self.meta)
 
 
-def plan_of(meta: MetaGraphFile, config: PartConfig) -> FreezePlan:
-    """What is to be frozen; values are not read, and nothing of the graph runs.
-
-    Raises:
-      CheckpointError: there is no such tensor, or an operation may do more than compute.
-      ToolError: there is nothing to freeze.
-    """
-    with config.limit.over(_READING):
-        plan = plan_freeze(meta, config.outputs, config.inputs, config.signature)
-        check_operations(plan.needed.graph_def, meta.path, config.trust_graph)
-    return plan
-
-
 def freeze_plan(plan: FreezePlan, config: PartConfig, scope: str = "") -> FrozenGraph:
     """Freezes; no file is written, and nothing of the graph runs.
 
     Args:
-      plan: what `plan_of` has told.
+      plan: what `plan_freeze` has told.
       config: the same as it took.
       scope: what all names of the result begin with, without the last `/`, as if it had been
         imported by `tf.import_graph_def(graph_def, name=scope)`; empty for none.
@@ -96,7 +81,7 @@ def freeze_plan(plan: FreezePlan, config: PartConfig, scope: str = "") -> Frozen
       ToolError: the graph writes to its variables, cannot be cut where it is asked to, or is too
         large.
     """
-    with config.limit.over(_READING):
+    with config.limit.over(READING):
         meta, variables = _without_variables(plan, config.asset)
     fill_constants(meta.graph_def, plan.meta, variables)  # In its place: it may fill the memory.
     left = {node.name for node in meta.graph_def.node}
