@@ -26,10 +26,10 @@ from metagraph.session import Role, RoleFinder, describe_tensors, off_value, say
 from metagraph.tables import Filling, with_tables
 from metagraph.usage import is_source, output_index
 from metagraph.variables import VARIABLE_OPS
+from prediction.chosen_model import READING
 from tools.freeze import PartConfig
 from tools.graph_nodes import add_placeholder, make_constant
 
-READING = "reading the graph"
 _GIVEN = PLACEHOLDERS | PLACEHOLDERS_WITH_DEFAULT
 _PARSES = "Parse"  # An operation that takes serialized examples apart, and takes them from a feed.
 

@@ -25,9 +25,10 @@ from metagraph.session import describe_tensors
 from metagraph.tables import Filling
 from metagraph.values import Restoring, free_scope
 from metagraph.variables import VARIABLE_OPS, Variable
+from prediction.chosen_model import READING
 from tools.folding import fold
 from tools.freeze import PartConfig
-from tools.freeze_plan import READING, FreezePlan, add_cuts
+from tools.freeze_plan import FreezePlan, add_cuts
 from tools.frozen_variables import check_writers, fill_constants, replace_variables, variables_of
 from tools.graph_nodes import make_constant
 
