@@ -109,7 +109,7 @@ def _without_variables(
     late = {name: v for name, v in cuts.items() if meta.nodes[node_of(name)].op in VARIABLE_OPS}
     add_cuts(graph, plan.needed, {name: v for name, v in cuts.items() if name not in late})
     for name in late:  # What takes a variable takes its value only once that is a constant.
-        if name in plan.needed.feeds:
+        if node_of(name) not in plan.needed.names:
             graph.node.add().CopyFrom(meta.nodes[node_of(name)])
             graph.node[-1].ClearField("device")
     copy = GraphDef()
