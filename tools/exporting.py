@@ -26,9 +26,9 @@ from metagraph.safety import RUN
 from metagraph.session import describe_tensors
 from prediction.chosen_model import with_model
 from prediction.output import check_target, write_whole
-from tools.command import ONNX, SAVED_MODEL, TFLITE, Record, format_bytes
+from tools.command import Record, format_bytes
 from tools.converters import as_onnx, as_tflite, check_onnx_installed, run_onnx, run_tflite
-from tools.export import ExportConfig, Shape
+from tools.export import ONNX, SAVED_MODEL, TFLITE, ExportConfig, Shape
 from tools.export_images import ImageInput, example_files, find_image_input, rows_of
 from tools.export_saved_model import (
     BYTES_KEY,

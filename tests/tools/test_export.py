@@ -29,8 +29,7 @@ from tests.data.idx_files import write_mnist
 from tests.prediction import foreign, stock
 from tests.test_thirdparty import THIRD_PARTY, _entries
 from tests.tools.conftest import Tool
-from tools.command import FORMATS, SUFFIXES
-from tools.export import ExportConfig, Shape
+from tools.export import FORMATS, SUFFIXES, ExportConfig, Shape
 from tools.exporting import Source, export
 from train_mlp import MlpConfig
 from train_mlp import train as train_mlp
