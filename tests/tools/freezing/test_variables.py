@@ -139,10 +139,24 @@ def test_references_are_seen_through(tmp_path: Path) -> None:
     np.testing.assert_array_equal(models.run(found, ["y:0"], {"x:0": X})[0], expected)
 
 
-@pytest.mark.parametrize("resource", [False, True], ids=["reference", "handle"])
-def test_what_writes_a_variable_cannot_be_frozen(resource: bool, tmp_path: Path) -> None:
-    meta = _save(tmp_path, _writing, resource)
-    with pytest.raises(ToolError, match=r"cannot be frozen: .*Assign.* changes a variable.*--outp"):
+def _out_of_a_function(x: tf.Tensor, w: tf.Variable) -> tf.Tensor:
+    handle = tf.function(lambda: w.handle)()
+    return tf.matmul(x, tf.raw_ops.ReadVariableOp(resource=handle, dtype=tf.float32))
+
+
+@pytest.mark.parametrize(
+    ("build", "resource", "named"),
+    [
+        (_writing, False, "AssignAdd"),
+        (_writing, True, "AssignAddVariableOp"),
+        (_out_of_a_function, True, "ReadVariableOp"),
+    ],
+)
+def test_what_does_not_just_read_a_variable_cannot_be_frozen(
+    build: Build, resource: bool, named: str, tmp_path: Path
+) -> None:
+    meta = _save(tmp_path, build, resource)
+    with pytest.raises(ToolError, match=rf"cannot be frozen: .*\({named}\), which ch.*--outputs$"):
         models.frozen(meta, "y")
     models.frozen(meta, "w")
 
