@@ -22,8 +22,13 @@ from prediction.chosen_model import with_model
 from prediction.output import check_target, write_whole
 from tools.command import Record, format_bytes, table
 from tools.freeze import FreezeConfig, PartConfig
-from tools.freeze_plan import FreezePlan, plan_freeze
-from tools.frozen_graph import TABLE_INITIALIZERS, FrozenGraph, freeze_plan
+from tools.frozen_graph import (
+    TABLE_INITIALIZERS,
+    FreezePlan,
+    FrozenGraph,
+    freeze_plan,
+    plan_freeze,
+)
 from tools.graph_nodes import graph_parts, without_large_constants
 from tools.random_batch import try_batches
 

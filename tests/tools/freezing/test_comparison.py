@@ -14,8 +14,8 @@ from errors import CheckpointError, ToolError
 from metagraph.meta import MetaGraphFile, TensorInfo, read_meta_graph
 from tests.tools.freezing import models
 from tools.freeze import PartConfig
-from tools.freeze_plan import plan_freeze
 from tools.freezing import Reference, largest_difference, run_original
+from tools.frozen_graph import plan_freeze
 from tools.random_batch import try_batches
 
 v1 = tf.compat.v1
