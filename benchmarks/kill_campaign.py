@@ -16,16 +16,17 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-from absl import flags
 from PIL import Image
 
 from benchmarks import campaign_runs
 from benchmarks.campaign_runs import KEEP, cnn_on_ramp, config, linear
+from cli.fields import flag
 from cli.run import run
 from cli.terminal import import_tensorflow
 from train_cnn import CnnConfig
@@ -34,16 +35,19 @@ from train_cnn import train as train_cnn
 Trainer: TypeAlias = Callable[[str], object]  # Trains to the end, in the folder it is given.
 
 
-def define_flags(values: flags.FlagValues) -> None:
-    """Defines this command's flags in `values`."""
-    campaign_runs.define_flags(values, "kills")
+@dataclass(frozen=True)
+class Request:
+    """What the campaign is asked for."""
+
+    kills: int = flag("How many.", 1000, low=1)
+    seed: int = flag("Draws what happens.", 0, low=0)
 
 
-def main(values: flags.FlagValues) -> int:
+def main(request: Request) -> int:
     """Runs the campaign and prints what was found."""
     import_tensorflow(intra_op_threads=1)  # As train_linear.py and train_cnn.py have them.
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # It tells of every restart.
-    return campaign_runs.report(values, "kills", run_campaign)
+    return campaign_runs.report(request.kills, "kills", request.seed, run_campaign)
 
 
 def run_campaign(folder: Path, kills: int, seed: int) -> Counter[str]:
@@ -192,4 +196,4 @@ def _differences(name: str, expected: dict[str, object], found: dict[str, object
 
 
 if __name__ == "__main__":
-    run(main, define_flags, __doc__)
+    run(main, Request, __doc__)

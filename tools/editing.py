@@ -18,8 +18,8 @@ from metagraph.model import read_model
 from metagraph.opening import find_model, find_variables, open_model, prefix_of
 from metagraph.slots import slot_names
 from prediction import plan
+from prediction.file_inputs import MAX_BYTES
 from prediction.plan import read_feeds
-from prediction.row_inputs import MAX_BYTES
 from tools.command import Record, format_bytes
 from tools.edit import EditConfig
 from tools.edit_check import Question, check_same

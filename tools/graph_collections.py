@@ -14,7 +14,6 @@ from tensorflow.core.protobuf.meta_graph_pb2 import AssetFileDef
 from tensorflow.core.protobuf.queue_runner_pb2 import QueueRunnerDef
 from tensorflow.core.protobuf.saver_pb2 import SaverDef
 
-from checkpoints.manifest import SIGNATURE
 from errors import CheckpointError
 from metagraph.casting import json_value
 from metagraph.meta import MetaGraphFile, bundle_signatures, format_shape, node_of
@@ -108,7 +107,7 @@ def _from_any(meta: MetaGraphFile, value: AnyMessage) -> Entry:
         if name in _ASSETS:
             return {"kind": "asset", **_asset(_parsed(AssetFileDef, value.value, meta.path))}
         if name == _SIGNATURES:
-            return {"kind": "signatures", "names": sorted(bundle_signatures(meta, SIGNATURE))}
+            return {"kind": "signatures", "names": sorted(bundle_signatures(meta))}
         if name == GraphDef.DESCRIPTOR.full_name:
             nodes = len(_parsed(GraphDef, value.value, meta.path).node)
             return {"kind": "graph", "nodes": nodes, "bytes": len(value.value)}

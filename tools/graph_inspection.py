@@ -24,7 +24,7 @@ from metagraph.opening import find_model, open_model, prefix_of
 from metagraph.safety import offenders, op_definitions
 from prediction.output import check_target, write_whole
 from tools import graph_collections, graph_cost, graph_parts
-from tools.command import PARTS, format_bytes
+from tools.command import format_bytes
 from tools.flat_graph import sizes_of, static_graph
 from tools.graph_drawing import dot_text, draw_png, layer_graph, meta_graph_text
 from tools.graph_subject import (
@@ -36,7 +36,7 @@ from tools.graph_subject import (
     shortened,
     tensor_text,
 )
-from tools.inspect_graph import GraphInspection
+from tools.inspect_graph import PARTS, GraphInspection
 
 _COLOCATED = b"loc:@"
 _CLASS = "_class"

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from absl import flags
 
 from benchmarks import data_speed
 from benchmarks.measuring import MemoryMeter, memory_now
@@ -21,16 +20,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         data_speed.make_images(folder / name, 300)
     data_speed.make_files(folder / "files", 160)
     return folder
-
-
-@pytest.fixture
-def values() -> flags.FlagValues:
-    values = flags.FlagValues()
-    data_speed.define_flags(values)
-    values(
-        ["data_speed", "--images=300", "--files=160", "--steps=1", "--memory_steps=2", "--pairs=1"]
-    )
-    return values
 
 
 def test_images_are_written_as_numpy_would(folder: Path) -> None:
@@ -53,12 +42,12 @@ def test_every_part_reports(
     part: str,
     lines: list[str],
     folder: Path,
-    values: flags.FlagValues,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(data_speed, "import_tensorflow", lambda _: None)  # It is imported.
-    data_speed._PARTS[part](folder, values)
+    asked = data_speed.Request(images=300, files=160, steps=1, memory_steps=2, pairs=1)
+    data_speed._PARTS[part](folder, asked)
     found = capsys.readouterr().out.splitlines()
     for line, pattern in zip(found, lines, strict=True):
         assert re.search(pattern, line)

@@ -21,7 +21,7 @@ from prediction.evaluation import predict
 from prediction.request import PredictConfig
 from tests.tools.conftest import Tool
 from tests.tools.graph_inspection.graphs import meta_of
-from tools.command import PARTS
+from tools.inspect_graph import PARTS
 
 v1 = tf.compat.v1
 
@@ -131,7 +131,7 @@ def test_large_constants_and_odd_texts_stay_whole(tool: Tool, tmp_path: Path) ->
     (tmp_path / "odd.meta").write_bytes(proto.SerializeToString())
     target = tmp_path / "odd.pbtxt"
     assert tool("inspect_graph", tmp_path / "odd.meta", f"--as_text={target}").code == 0
-    again = parse_graph_file(target.read_bytes(), str(target), 1 << 30)
+    again = parse_graph_file(target.read_bytes(), str(target))
     assert again.SerializeToString(deterministic=True) == proto.SerializeToString(
         deterministic=True
     )
