@@ -20,10 +20,11 @@ from absl import logging
 
 from checkpoints.file_io import HEAD_BYTES, kind_of
 from data import files, image_folder
-from data.arrays import StreamedArray, open_npy, open_npz, read_idx, read_npy, read_npz
+from data.arrays import read_idx, read_npy, read_npz
 from data.files import read_bytes
 from data.images import as_labels, warn_out_of_range
 from data.named import labels_beside
+from data.npy_store import NpyRows, open_npy
 from errors import PredictionError
 from metagraph.casting import Array
 from metagraph.meta import TensorInfo, format_shape
@@ -85,7 +86,7 @@ def numbered(rows: Rows) -> Input:
 
 # .npy and .npz files, and arrays of any origin.
 
-STREAM_BYTES = 2**28  # Arrays from this size on are read a batch at a time.
+STREAM_BYTES = 2**28  # Arrays of .npy files from this size on are read a batch at a time.
 
 
 def open_npy_input(path: str, target: Target, max_bytes: int) -> Input:
@@ -97,15 +98,13 @@ def open_npy_input(path: str, target: Target, max_bytes: int) -> Input:
 
 def open_npz_input(path: str, target: Target, max_bytes: int) -> Input:
     """The rows X of an .npz file, and for a classifier the labels Y; see `open_array`."""
-    may_stream = not _may_be_columns(target.info)
-    stream = open_npz(path, "X", max_bytes, STREAM_BYTES) if may_stream else None
-    arrays: dict[str, Array] = read_npz(path, max_bytes, left_out=("X",) if stream else ())
-    if stream is None and "X" not in arrays:
+    arrays: dict[str, Array] = read_npz(path, max_bytes)
+    if "X" not in arrays:
         raise PredictionError(
             f"{path}: expected an array X (and Y, the labels), found "
             f"{', '.join(sorted(arrays)) or 'none'}; arrays under tensor names go to --feed"
         )
-    opened = open_array(stream or arrays["X"], f"{path}: X", target)
+    opened = open_array(arrays["X"], f"{path}: X", target)
     if "Y" not in arrays:
         return opened
     found, num_rows = arrays["Y"].shape, len(opened.rows)
@@ -129,7 +128,7 @@ def _checked_labels(values: Array, name: str, classifier: Classifier | None) -> 
     return labels
 
 
-def open_array(values: Array | StreamedArray, source: str, target: Target) -> Input:
+def open_array(values: Array | NpyRows, source: str, target: Target) -> Input:
     """Rows of an array, whose shape is checked here and whose dtype goes over batch by batch.
 
     There may be any number of them, also where the tensor's first dimension is fixed. Those for a

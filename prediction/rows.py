@@ -18,11 +18,11 @@ from absl import logging
 from tqdm import tqdm
 
 from data import files
-from data.arrays import StreamedArray
 from data.batches import read_ahead
 from data.files import read_bytes
 from data.image_folder import ImageStore
 from data.images import MAX_FILE_BYTES
+from data.npy_store import NpyRows
 from data.source import hold
 from errors import DataError, PredictionError
 from metagraph.casting import Array, fit_dtype
@@ -60,7 +60,7 @@ class ArrayRows:
       flat: whether each row is laid out as one dimension for the tensor.
     """
 
-    values: Array | StreamedArray
+    values: Array | NpyRows
     info: TensorInfo
     source: str
     scale: float | None = None
@@ -72,7 +72,7 @@ class ArrayRows:
 
     def batch(self, start: int, stop: int) -> Array:
         """See `Rows`. Of an array in memory, without a change of dtype, it is a view."""
-        if isinstance(self.values, StreamedArray):
+        if isinstance(self.values, NpyRows):
             rows = self.values.rows(start, stop)
         else:
             rows = self.values[start:stop]

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from data.source import UINT8_SCALE, ArraySource
+from data.source import UINT8_SCALE, LabelledSource
 from errors import DataError, PredictionError
 from metagraph.meta import TensorInfo
 from prediction import rows as rows_module
@@ -36,7 +36,7 @@ TARGET = info(tf.float32, None, SIZE, SIZE, 3)
 
 def test_uint8_is_scaled_as_in_training_to_the_bit(images: Any) -> None:
     rows = ArrayRows(images, TARGET, "here", float(UINT8_SCALE))
-    trained, _ = ArraySource(images, np.zeros(len(images))).rows(np.arange(2, 5))
+    trained, _ = LabelledSource(images, np.zeros(len(images))).rows(np.arange(2, 5))
     assert rows.batch(2, 5).tobytes() == trained.tobytes()
     every = np.arange(256, dtype=np.uint8)
     found = ArrayRows(every, info(tf.float32, None), "here", float(UINT8_SCALE)).batch(0, 256)

@@ -1,5 +1,6 @@
-"""Conditionals and loops of TensorFlow 1 in a base: gradients, compared with plain TensorFlow's."""
+"""Conditionals and loops of TensorFlow 1 in a base, and what tells a graph that it is trained."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -9,17 +10,21 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf.control_flow_pb2 import WhileContextDef
 
 import finetune
 from errors import TrainingError
 from finetuning.base import import_base
 from finetuning.base_plan import plan_base
 from finetuning.fitting import make_task
+from finetuning.graph_changes import Setting, find_settings
 from finetuning.settings import BaseRequest, FinetuneConfig
+from metagraph.graph import sub_graph
 from metagraph.meta import read_meta_graph
 from tests.finetuning import bases
+from tests.finetuning.bases import v1
+from tests.prediction import stock
 
-v1 = tf.compat.v1
 Array = npt.NDArray[Any]
 Body = Callable[[tf.Tensor, tf.Tensor, tf.Variable, tf.Variable], tf.Tensor]
 Config = Callable[..., FinetuneConfig]
@@ -27,7 +32,7 @@ Config = Callable[..., FinetuneConfig]
 X = np.random.default_rng(0).random((4, 32, 32, 3), np.float32)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def old_control_flow() -> Iterator[None]:
     v1.disable_control_flow_v2()
     yield
@@ -62,7 +67,7 @@ BODIES: dict[str, Body] = {
 
 def _build(body: Body, *, resource: bool) -> None:
     """`features` [N, 3] of `x`, with the switch `is_training` and the variables s/w and s/u."""
-    x = tf.reduce_mean(v1.placeholder(tf.float32, [None, 32, 32, 3], name="x"), axis=[1, 2])
+    x = bases.colours()
     on = v1.placeholder(tf.bool, [], name="is_training")
     with v1.variable_scope("s", use_resource=resource):
         w, u = (
@@ -84,6 +89,7 @@ def _plain_gradients(body: Body, on: bool, *, resource: bool) -> list[Array]:
         return found
 
 
+@pytest.mark.usefixtures("old_control_flow")
 @pytest.mark.parametrize("resource", [False, True], ids=["ref", "resource"])
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
 def test_gradients_are_those_of_plain_tensorflow(
@@ -105,6 +111,7 @@ def test_gradients_are_those_of_plain_tensorflow(
                 np.testing.assert_allclose(ours, theirs, rtol=1e-5)
 
 
+@pytest.mark.usefixtures("old_control_flow")
 @pytest.mark.parametrize("name", ["a branch in a loop", "in the branches"])
 def test_the_result_can_be_unfrozen_again(
     finetune_config: Config, tmp_path: Path, name: str
@@ -119,16 +126,19 @@ def test_the_result_can_be_unfrozen_again(
     assert again.variables["s/w"].tobytes() != first.variables["s/w"].tobytes()
 
 
+@pytest.fixture
+def loop(tmp_path: Path, old_control_flow: None) -> str:  # noqa: ARG001 (made while it holds)
+    """The `.meta` file of a loop that multiplies with s/w, and s/u behind it."""
+    return bases.save(tmp_path, partial(_build, BODIES["in a loop"], resource=False))
+
+
 def test_without_its_contexts_a_loop_can_stand_behind_what_is_trained_only(
-    finetune_config: Config, tmp_path: Path
+    finetune_config: Config, loop: str
 ) -> None:
-    meta = bases.save(tmp_path, partial(_build, BODIES["in a loop"], resource=False))
-    graph = v1.MetaGraphDef.FromString(Path(meta).read_bytes())
-    del graph.collection_def["while_context"]
-    Path(meta).write_bytes(graph.SerializeToString())
-    finetune.train(finetune_config(meta, "features", train_scopes=("s/u",), train_steps=1))
+    stock.edit_meta(Path(loop), lambda proto: proto.collection_def.pop("while_context"))
+    finetune.train(finetune_config(loop, "features", train_scopes=("s/u",), train_steps=1))
     with pytest.raises(TrainingError, match=r"--train_scopes: .*a loop of TensorFlow 1") as raised:
-        make_task(finetune_config(meta, "features", train_scopes=("s/w",)))
+        make_task(finetune_config(loop, "features", train_scopes=("s/w",)))
     assert "\n" not in str(raised.value)
 
 
@@ -143,20 +153,19 @@ DAMAGES: dict[str, Callable[[Any], object]] = {
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_contexts_that_are_damaged_are_no_traceback(
-    finetune_config: Config, tmp_path: Path, damage: Callable[[Any], object]
+    finetune_config: Config, loop: str, damage: Callable[[Any], object]
 ) -> None:
-    from tensorflow.core.protobuf.control_flow_pb2 import WhileContextDef
+    def edit(proto: Any) -> None:
+        contexts = proto.collection_def["while_context"].bytes_list.value
+        context = WhileContextDef.FromString(contexts[0])
+        damage(context)
+        contexts[:] = [context.SerializeToString(), b"\xff"]
 
-    meta = bases.save(tmp_path, partial(_build, BODIES["in a loop"], resource=False))
-    graph = v1.MetaGraphDef.FromString(Path(meta).read_bytes())
-    contexts = graph.collection_def["while_context"].bytes_list.value
-    context = WhileContextDef.FromString(contexts[0])
-    damage(context)
-    contexts[:] = [context.SerializeToString(), b"\xff"]
-    Path(meta).write_bytes(graph.SerializeToString())
-    finetune.train(finetune_config(meta, "features", train_steps=1))
+    stock.edit_meta(Path(loop), edit)
+    finetune.train(finetune_config(loop, "features", train_steps=1))
 
 
+@pytest.mark.usefixtures("old_control_flow")
 def test_a_tensor_inside_of_a_loop_is_refused(finetune_config: Config, tmp_path: Path) -> None:
     def body(x: tf.Tensor, *_: Any) -> tf.Tensor:
         return _loop(x, lambda y: tf.identity(y * 2.0, "inside"))
@@ -164,3 +173,65 @@ def test_a_tensor_inside_of_a_loop_is_refused(finetune_config: Config, tmp_path:
     meta = bases.save(tmp_path, partial(_build, body, resource=False))
     with pytest.raises(TrainingError, match=r"while/inside:0 of .* is inside of a loop"):
         make_task(finetune_config(meta, "while/inside"))
+
+
+def _settings(folder: Path, build: Callable[[tf.Tensor], tf.Tensor], *given: str) -> list[Setting]:
+    def graph() -> None:
+        tf.identity(build(v1.placeholder(tf.float32, [None, 4], name="x")), name="y")
+
+    needed = sub_graph(read_meta_graph(bases.save(folder, graph)), ["y:0"], ["x:0"])
+    return find_settings(needed, "x:0", given, switched_on=True)
+
+
+def _number(name: str) -> tf.Tensor:
+    return v1.placeholder(tf.float32, [], name=name)
+
+
+def _by_floor(x: tf.Tensor) -> tf.Tensor:
+    """As TensorFlow had it until 1.12."""
+    keep = _number("p")
+    return x / keep * tf.floor(keep + tf.random.uniform(tf.shape(x)))
+
+
+def _by_rate(x: tf.Tensor) -> tf.Tensor:
+    return v1.nn.dropout(x, rate=_number("p"))
+
+
+@pytest.mark.parametrize(
+    ("build", "training", "otherwise"),
+    [
+        (_by_floor, 0.5, 1.0),
+        (lambda x: v1.nn.dropout(x, rate=1 - _number("p")), 0.5, 1.0),
+        (_by_rate, 0.5, 0.0),
+        (lambda x: x * _number("dropout_keep_prob"), 0.5, 1.0),
+        (lambda x: x * _number("Dropout"), 0.5, 0.0),
+        (lambda x: x * v1.placeholder_with_default(0.8, [], "keep"), pytest.approx(0.8), 1.0),
+        (lambda x: x * v1.placeholder_with_default(1.0, [], "keep"), 0.5, 1.0),
+        *(
+            (lambda x, n=name: tf.where(v1.placeholder(tf.bool, [], name=n), x, -x), on, not on)
+            for name, on in [("is_training", True), ("phase", True), ("testing", False)]
+        ),
+    ],
+    ids=itertools.count(),
+)
+def test_dropouts_and_switches_in_training_and_otherwise(
+    tmp_path: Path, build: Callable[[tf.Tensor], tf.Tensor], training: Any, otherwise: Any
+) -> None:
+    (setting,) = _settings(tmp_path, build)
+    assert (setting.training, setting.otherwise) == (training, otherwise)
+
+
+def test_what_is_given_goes_before_all_and_a_setting_says_what_it_is(tmp_path: Path) -> None:
+    (setting,) = _settings(tmp_path, _by_rate, "p=0.25")
+    assert str(setting) == "p:0 (the share that a dropout drops) 0.25, otherwise 0.0"
+    with pytest.raises(TrainingError, match=r"takes heat:0 float32 \[\] .*--train_feed=heat="):
+        _settings(tmp_path, lambda x: x * _number("heat"))
+    (setting,) = _settings(tmp_path, lambda x: x * _number("heat"), "heat=2")
+    assert (setting.training, setting.otherwise) == (2.0, 2.0)
+
+
+@pytest.mark.parametrize("text", ["much", "[0.5]", "true", "{}", "1", "-0.5", "1e999", "1e39"])
+def test_a_value_that_does_not_fit_is_one_line(tmp_path: Path, text: str) -> None:
+    with pytest.raises(TrainingError, match="--train_feed=p=") as raised:
+        _settings(tmp_path, _by_rate, f"p={text}")
+    assert "\n" not in str(raised.value)

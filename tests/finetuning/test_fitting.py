@@ -1,4 +1,4 @@
-"""Images in the shape and on the scale that a model takes."""
+"""Images in the shape and on the scale that a model takes, and tensors that have no place in it."""
 
 import dataclasses
 from collections.abc import Callable
@@ -11,16 +11,17 @@ from PIL import Image
 
 import finetune
 from checkpoints.manifest import Description, export_meta_graph
-from errors import DataError, TrainingError
-from finetuning.fitting import make_task
+from errors import CheckpointError, DataError, TrainingError
+from finetuning.fitting import make_task, without_place
 from finetuning.settings import FinetuneConfig
+from metagraph.meta import read_meta_graph
 from models import mlp
 from prediction.evaluation import predict
 from prediction.request import PredictConfig
 from tests.finetuning import bases
+from tests.finetuning.bases import v1
 
 Config = Callable[..., FinetuneConfig]
-v1 = tf.compat.v1
 
 
 def _taking(folder: Path, shape: list[int | None] | None) -> str:
@@ -64,8 +65,7 @@ def test_files_are_made_to_fit(
     given: tuple[int, ...],
 ) -> None:
     config = finetune_config(_taking(tmp_path, shape), "features", data=str(folder), batch_size=8)
-    task = make_task(config)
-    ((images, labels),) = task.batches(0, 1)
+    ((images, labels),) = make_task(config).batches(0, 1)
     assert images.shape == (8, *given)
     brightest = images.reshape(8, -1).max(axis=1)
     red = 250 if given[-1] == 3 else 75  # 0.299 of it is its brightness
@@ -86,16 +86,9 @@ def test_scale_and_offset_are_those_that_predict_uses(
     )
     ((images, _),) = make_task(config).batches(0, 1)
     assert images.max() == np.float32(250 / 128)
-    outcome = finetune.train(config)
-    predict(
-        PredictConfig(
-            outcome.prefix + ".meta",
-            input=[str(folder)],
-            fetch=["features"],
-            output=f"{tmp_path}/out.npz",
-        )
-    )
-    with np.load(tmp_path / "out.npz") as found:
+    meta, output = finetune.train(config).prefix + ".meta", f"{tmp_path}/out.npz"
+    predict(PredictConfig(meta, input=[str(folder)], fetch=["features"], output=output))
+    with np.load(output) as found:
         brightest = found["features:0"][:, 1]
     np.testing.assert_allclose(brightest[:4], -127.5 / 128)
     np.testing.assert_allclose(brightest[4:], (250 - 127.5) / 128)
@@ -104,12 +97,12 @@ def test_scale_and_offset_are_those_that_predict_uses(
 def test_arrays_of_the_model_s_own_shape_go_as_they_are(
     finetune_config: Config, tmp_path: Path
 ) -> None:
-    values = np.random.default_rng(0).normal(0, 0.3, (12, 7)).astype(np.float32)
-    np.savez(tmp_path / "rows.npz", X=np.abs(values), Y=np.arange(12) % 2)
+    values = np.abs(np.random.default_rng(0).normal(0, 0.3, (12, 7)).astype(np.float32))
+    np.savez(tmp_path / "rows.npz", X=values, Y=np.arange(12) % 2)
     meta = _taking(tmp_path, [None, 7])
     config = finetune_config(meta, "features", data=f"{tmp_path}/rows.npz", batch_size=12)
     ((rows, _),) = make_task(config).batches(0, 1)
-    assert {row.tobytes() for row in rows} == {row.tobytes() for row in np.abs(values)}
+    assert {row.tobytes() for row in rows} == {row.tobytes() for row in values}
     assert finetune.train(config).step == 12
 
 
@@ -118,22 +111,17 @@ def test_arrays_of_the_model_s_own_shape_go_as_they_are(
     [
         ([None, 7], r"can be made \[S, S, 3\] or \[S, S, 1\], and the model takes \[7\]"),
         ([None, 8, 12, 3], r"the model takes \[8, 12, 3\]"),
+        ([None, None], "its sizes are not known"),
     ],
 )
 def test_a_shape_that_no_image_has_is_one_line(
     finetune_config: Config, folder: Path, tmp_path: Path, shape: list[int | None], message: str
 ) -> None:
     config = finetune_config(_taking(tmp_path, shape), "features", data=str(folder))
-    with pytest.raises(DataError, match=message):
+    with pytest.raises((DataError, TrainingError), match=message):
         make_task(config)
-    ramp = dataclasses.replace(config, data="ramp")
-    with pytest.raises(DataError, match="--data=ramp: expected the shape"):
-        make_task(ramp)
-
-
-def test_a_size_that_nobody_knows_is_one_line(finetune_config: Config, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="its sizes are not known"):
-        make_task(finetune_config(_taking(tmp_path, [None, None]), "features"))
+    with pytest.raises((DataError, TrainingError), match=f"--data=ramp: expected the|{message}"):
+        make_task(dataclasses.replace(config, data="ramp"))
 
 
 def test_a_model_whose_rows_are_images_is_given_images(
@@ -157,3 +145,57 @@ def test_a_model_whose_rows_are_images_is_given_images(
     outcome = finetune.train(config)
     text = predict(PredictConfig(outcome.prefix + ".meta", input=[str(folder)]))
     assert "(8 of 8)" in text
+
+
+def _with_more(folder: Path, *extra: str) -> str:
+    """Saves `bases.small`, with more tensors in its checkpoint than its graph knows."""
+    meta = bases.save(folder, bases.small)
+    prefix = meta.removesuffix(".meta")
+    more = {name: np.ones(3, np.float32) for name in extra}
+    bases.write(prefix, {**bases.values_of(prefix), **more})
+    return meta
+
+
+@pytest.mark.parametrize("extra", ["first/gamma", "first/norm/gamma", "second/w2"])
+def test_a_tensor_in_a_scope_that_is_taken_stops_the_run_unless_it_is_excluded(
+    tmp_path: Path, finetune_config: Config, extra: str
+) -> None:
+    config = finetune_config(_with_more(tmp_path, extra), "features", train_steps=1)
+    with pytest.raises(CheckpointError, match=rf"holds {extra} .*no place.*--exclude") as raised:
+        make_task(config)
+    assert "\n" not in str(raised.value)
+    with pytest.raises(TrainingError, match="--exclude=amma: it matches none"):
+        make_task(dataclasses.replace(config, exclude="amma"))
+    assert finetune.train(dataclasses.replace(config, exclude=".*/(gamma|w2)")).step == 1
+
+
+@pytest.mark.parametrize(
+    ("tensor", "extras"),
+    [
+        (
+            "features",
+            [
+                *("first/w/Adam", "first/w/Adam_1", "first/beta1_power"),
+                *("first/w/ExponentialMovingAverage", "first_more/w", "third/w"),
+                *("learning_rate", "o2"),
+            ],
+        ),
+        ("maps", ["second/gamma"]),
+    ],
+)
+def test_what_an_optimizer_an_average_or_another_layer_leaves_is_no_mistake(
+    tmp_path: Path, finetune_config: Config, tensor: str, extras: list[str]
+) -> None:
+    meta = _with_more(tmp_path, *extras)
+    assert finetune.train(finetune_config(meta, tensor, train_steps=1)).step == 1
+
+
+def test_keys_of_an_object_based_checkpoint(tmp_path: Path) -> None:
+    suffix = "/.ATTRIBUTES/VARIABLE_VALUE"
+    with tf.Graph().as_default():
+        bases.small()
+        graph = v1.train.export_meta_graph(str(tmp_path / "m.meta"))
+    assert graph.saver_def.restore_op_name == ""
+    meta = read_meta_graph(f"{tmp_path}/m.meta")
+    held = {f"{name}{suffix}" for name in ("first/w", "first/gamma", "first/w/average")}
+    assert without_place(meta, ["first/w"], held) == [f"first/gamma{suffix}"]
