@@ -40,7 +40,7 @@ def mutate(content: bytes, draw: Random, victim: str) -> bytes:
       victim: a path that poisoned graphs try to write to.
     """
     if draw.random() < 0.3:
-        return draw.choice(_OF_BYTES)(content, draw)
+        return _change_bytes(content, draw)
     proto = MetaGraphDef.FromString(content)
     for _ in range(draw.randint(1, 3)):
         if draw.random() < 0.05:
@@ -51,39 +51,23 @@ def mutate(content: bytes, draw: Random, victim: str) -> bytes:
     return mutated
 
 
-def _flip_bits(content: bytes, draw: Random) -> bytes:
-    changed = bytearray(content)
-    for _ in range(draw.randint(1, 8)):
-        changed[draw.randrange(len(changed))] ^= 1 << draw.randrange(8)
-    return bytes(changed)
-
-
-def _cut(content: bytes, draw: Random) -> bytes:
-    return content[: draw.randrange(len(content))]
-
-
-def _span(content: bytes, draw: Random) -> tuple[int, int]:
+def _change_bytes(content: bytes, draw: Random) -> bytes:
+    """Flips bits, cuts the end off, or zeroes, doubles or overwrites a part."""
+    kind = draw.choice(("flip", "cut", "zero", "double", "overwrite"))
+    if kind == "flip":
+        changed = bytearray(content)
+        for _ in range(draw.randint(1, 8)):
+            changed[draw.randrange(len(changed))] ^= 1 << draw.randrange(8)
+        return bytes(changed)
     start = draw.randrange(len(content))
-    return start, min(len(content), start + draw.randint(1, 200))
-
-
-def _zero(content: bytes, draw: Random) -> bytes:
-    start, stop = _span(content, draw)
-    return content[:start] + bytes(stop - start) + content[stop:]
-
-
-def _double(content: bytes, draw: Random) -> bytes:
-    start, stop = _span(content, draw)
-    at = draw.randrange(len(content))
-    return content[:at] + content[start:stop] + content[at:]
-
-
-def _overwrite(content: bytes, draw: Random) -> bytes:
-    start, stop = _span(content, draw)
-    return content[:start] + draw.randbytes(stop - start) + content[stop:]
-
-
-_OF_BYTES = (_flip_bits, _cut, _zero, _double, _overwrite)
+    if kind == "cut":
+        return content[:start]
+    stop = min(len(content), start + draw.randint(1, 200))
+    if kind == "double":
+        at = draw.randrange(len(content))
+        return content[:at] + content[start:stop] + content[at:]
+    new = bytes(stop - start) if kind == "zero" else draw.randbytes(stop - start)
+    return content[:start] + new + content[stop:]
 
 
 def _some_node(proto: MetaGraphDef, draw: Random) -> NodeDef:

@@ -313,12 +313,15 @@ class _Saver:
 
     def restore(self, pieces: Sequence[Piece], takers: Sequence[NodeDef]) -> dict[str, str]:
         """Adds what restores; returns what stands in place of each old tensor."""
-        name = f"{self._scope}/RestoreV2"
-        self._add("RestoreV2", pieces, [])
+        name = self._add("RestoreV2", pieces, [])
+        by_input: dict[str, list[NodeDef]] = {}
+        for node in takers:
+            for text in data_inputs(node):
+                by_input.setdefault(text.removesuffix(":0"), []).append(node)
         new = {}
         for index, piece in enumerate(pieces):
             restored, stored = (f"{name}:{index}" if index else name), self._stored(piece)
-            casts = [node for node in takers if piece.tensor in self._inputs(node)]
+            casts = by_input.get(piece.tensor)
             if casts and all(node.op == "Cast" for node in casts):  # It was edited before.
                 for node in casts:
                     node.attr["SrcT"].type = stored
@@ -333,7 +336,7 @@ class _Saver:
         for index, piece in enumerate(pieces):
             tensor, dtype, node = piece.tensor, piece.dtype, nodes.get(piece.tensor)
             if node is not None and node.op == "Cast" and node.input:  # It was edited before.
-                tensor, dtype = self._inputs(node)[0], node.attr["SrcT"].type
+                tensor, dtype = node.input[0], node.attr["SrcT"].type
             tensors.append(self._cast(f"saved_{index}", tensor, dtype, self._stored(piece)))
         name = f"{self._scope}/control_dependency"
         save = self._add("SaveV2", pieces, tensors)
@@ -368,6 +371,3 @@ class _Saver:
 
     def _stored(self, piece: Piece) -> int:
         return int(self._kept[piece.key].stored.as_datatype_enum)
-
-    def _inputs(self, node: NodeDef) -> list[str]:
-        return [text.removesuffix(":0") for text in data_inputs(node)]

@@ -11,7 +11,7 @@ manifest, which is said. The exit code is 0 where all is well, and 1 where anyth
   python -m tools.verify model1/my-model-200 --format=json
 
 With --repair, the folder's leftovers are cleared and a lost or damaged state file is written anew;
-no checkpoint is changed, whole or damaged. A folder that is being trained is left alone.
+no checkpoint is changed, whole or damaged. A folder that is being trained is refused.
 """
 
 if __name__ == "__main__":  # First, as what follows takes its time.

@@ -12,10 +12,8 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-import finetune
 from checkpoints import file_io
 from cli.terminal import EXIT_FAILED, EXIT_USAGE
-from finetuning.settings import FinetuneConfig
 from prediction.evaluation import predict
 from prediction.request import PredictConfig
 from tests.prediction import stock
@@ -140,12 +138,11 @@ def _predictions(meta: Path, rows: Path) -> tuple[list[Any], list[Any]]:
 
 
 def test_predict_says_of_it_what_it_says_of_the_original(
-    finetune_config: Callable[..., FinetuneConfig], cnn_run: Path, edit: Edit, tmp_path: Path
+    cnn_run: Path, edit: Edit, tmp_path: Path
 ) -> None:
-    """Of a fine-tuned model, two of whose classes are called as nodes are."""
-    prefix = finetune.train(finetune_config(cnn_run, "Relu:0")).prefix
-    old = _copy(prefix, tmp_path / "copy")
-    names = [b"red", b"x", b"head/w"]
+    """Of a model, two of whose classes are called as nodes are."""
+    old = _copy(cnn_run / "my-model-200", tmp_path / "copy")
+    names = [b"red", b"x", b"conv1/w/Adam", b"blue"]
     stock.edit_meta(
         Path(f"{old}.meta"),
         lambda proto: proto.collection_def["class_names"].bytes_list.value.extend(names),
