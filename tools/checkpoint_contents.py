@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -32,111 +32,17 @@ from metagraph.variables import (
     variable_of,
 )
 
-# The names in an object-based checkpoint, as `tf.train.Checkpoint` and a SavedModel write it.
-#
-# A key there is a path through objects; the checkpoint also holds a graph of these objects, which
-# tells what each variable is called.
-#
-# Formats: `tensorflow/core/protobuf/trackable_object_graph.proto`, and for the escapes in a key
-# `tensorflow/python/trackable/trackable_utils.py`.
-
-OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
-_SLOT = "/.OPTIMIZER_SLOT/"
-_MAX_BYTES = 16 << 20  # Some kilobytes are usual.
-
-
-def path_of(key: str) -> str:
-    """The path of objects that a key stands for: `net/kernel`, `net/kernel (optimizer/m)`.
-
-    A key that is none of an object stays as it is.
-    """
-    if not key.endswith(OBJECT_SUFFIX):
-        return key
-    variable, slot, of = key.removesuffix(OBJECT_SUFFIX).partition(_SLOT)
-    path = f"{variable} ({of})" if slot else variable
-    return path.replace(".S", "/").replace("..", ".")
-
-
-def variable_names(reader: CheckpointReader, stored: Mapping[str, StoredTensor]) -> dict[str, str]:
-    """Key -> what its variable is called, by the graph of objects; empty where there is none.
-
-    It is the one tensor that is read for a listing, and only where it is of a usual size.
-    """
-    if OBJECT_GRAPH not in reader.shapes or reader.shapes[OBJECT_GRAPH]:
-        return {}
-    if (stored[OBJECT_GRAPH].disk_bytes or 0) > _MAX_BYTES:
-        return {}
-    try:
-        content = reader.read(OBJECT_GRAPH).item()
-        graph = parse_message(TrackableObjectGraph(), content, reader.prefix, _MAX_BYTES)
-    except (CheckpointError, TypeError):  # Nothing else depends on it.
-        return {}
-    attributes = (attribute for node in graph.nodes for attribute in node.attributes)
-    return {a.checkpoint_key: a.full_name for a in attributes if a.full_name}
-
-
-# What the tensors of a checkpoint are for: the model, its optimizer, or something beside them.
-
 MODEL, SLOT, OTHER = "model", "slot", "other"
 ROLES = (MODEL, SLOT, OTHER)
 _COUNTER = re.compile(r"(.*/)?(global_step|save_counter)(/.*)?")
 # What tf.train.ExponentialMovingAverage and the moving averages of contrib keep of a variable.
 _AVERAGE = re.compile(r"(.+)/(ExponentialMovingAverage|biased|local_step|avg)(_\d+)?")
-
-
-def role_of(key: str, reader: CheckpointReader, slots: Collection[str]) -> str:
-    """One of `ROLES`.
-
-    `other` is what is no parameter: counters and other single integers, flags and texts, and moving
-    averages of what is there itself.
-
-    Args:
-      key: of a tensor.
-      reader: of its checkpoint.
-      slots: the keys that only the optimizer needs.
-    """
-    if key in slots:
-        return SLOT
-    dtype: tf.DType = reader.dtypes[key]
-    is_single = not reader.shapes[key] and not (dtype.is_floating or dtype.is_complex)
-    average = _AVERAGE.fullmatch(key)
-    if key == OBJECT_GRAPH or is_single or dtype == tf.string or _COUNTER.fullmatch(key):
-        return OTHER
-    return OTHER if average and average[1] in reader.shapes else MODEL
-
-
-# What a checkpoint holds, from its index and its manifest: no value is read.
-
-
-@dataclass(frozen=True)
-class TensorEntry:
-    """A tensor of a checkpoint.
-
-    Attributes:
-      key: its name there.
-      dtype: its TensorFlow name, such as `float32`.
-      shape: of the whole, where it was saved in slices.
-      role: as `role_of` gives it.
-      stored: how it lies in the files.
-      path: of objects, where the checkpoint is object-based; else the key.
-      variables: those that are restored from it, by the graph or by the graph of objects; none
-        where there is neither.
-      bytes: in memory; None of texts, which may be of any length.
-    """
-
-    key: str
-    dtype: str
-    shape: tuple[int, ...]
-    role: str
-    stored: StoredTensor
-    path: str
-    variables: tuple[str, ...]
-    bytes: int | None
-
-    @property
-    def values(self) -> int:
-        """How many it has."""
-        return math.prod(self.shape)
+_OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
+_OBJECT_SLOT = "/.OPTIMIZER_SLOT/"
+_MAX_OBJECT_BYTES = 16 << 20  # Of the graph of objects; some kilobytes are usual.
+_FIRST_OUTPUT = ":0"
+_BLOCK = 1 << 16  # Values at once: 512 KiB in float64, which stay in a processor's cache.
+_SAFE = 1e150  # The squares of larger values overflow.
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,14 +54,14 @@ class Contents:
       meta: its graph; None where there is none, or none that can be read.
       places: variable of the graph -> place in the checkpoint.
       manifest: what its writer said of it; None where it has none.
-      tensors: by rising key.
+      tensors: by rising key, each as `tools.checkpoint_inspection.inspect` gives it.
     """
 
     reader: CheckpointReader
     meta: MetaGraphFile | None
     places: Mapping[str, Stored]
     manifest: Manifest | None
-    tensors: Sequence[TensorEntry]
+    tensors: Sequence[dict[str, Any]]
 
 
 def read_contents(prefix: str, max_meta_bytes: int) -> Contents:
@@ -163,10 +69,6 @@ def read_contents(prefix: str, max_meta_bytes: int) -> Contents:
 
     Of a graph that is damaged a warning says so, and the names of the tensors have to tell what
     they are.
-
-    Args:
-      prefix: of its files.
-      max_meta_bytes: the size of the largest file of a graph that is read.
 
     Raises:
       CheckpointError: a file is missing or damaged.
@@ -178,37 +80,32 @@ def read_contents(prefix: str, max_meta_bytes: int) -> Contents:
     reader = CheckpointReader(prefix)
     stored = stored_tensors(reader)
     meta, places, slots = _told_by_graph(reader, max_meta_bytes)
-    variables = {key: [name] for key, name in variable_names(reader, stored).items()}
+    variables = {key: [name] for key, name in _variable_names(reader, stored).items()}
     for variable, place in places.items():
         of_key = variables.setdefault(place.key, [])
         of_key += [] if variable in of_key else [variable]
-    tensors = [
-        TensorEntry(
-            key=key,
-            dtype=reader.dtypes[key].name,
-            shape=tuple(shape),
-            role=role_of(key, reader, slots),
-            stored=_with_slices(stored[key], variables.get(key, []), places),
-            path=path_of(key),
-            variables=tuple(variables.get(key, [])),
-            bytes=_bytes(reader, key),
+    tensors = []
+    for key, shape in sorted(reader.shapes.items()):
+        values, dtype, own = math.prod(shape), reader.dtypes[key], variables.get(key, [])
+        slices = stored[key].slices
+        if slices is None:  # Of slices that no header tells of, the graph may.
+            slices = sum(n in places and places[n].part is not None for n in own) or None
+        tensors.append(
+            {
+                "key": key,
+                "dtype": dtype.name,
+                "shape": list(shape),
+                "values": values,
+                "bytes": None if dtype == tf.string else values * int(dtype.size),
+                "disk_bytes": stored[key].disk_bytes,
+                "role": _role_of(key, reader, slots),
+                "path": _path_of(key),
+                "slices": slices,
+                "files": [os.path.basename(file) for file in stored[key].files],
+                "variables": own,
+            }
         )
-        for key, shape in sorted(reader.shapes.items())
-    ]
     return Contents(reader, meta, places, said, tensors)
-
-
-def _bytes(reader: CheckpointReader, key: str) -> int | None:
-    dtype = reader.dtypes[key]
-    return None if dtype == tf.string else math.prod(reader.shapes[key]) * int(dtype.size)
-
-
-def _with_slices(
-    stored: StoredTensor, variables: Sequence[str], places: Mapping[str, Stored]
-) -> StoredTensor:
-    """The same; of slices that no header tells of, the graph may."""
-    parts = [name for name in variables if name in places and places[name].part is not None]
-    return stored if stored.slices is not None or not parts else stored._replace(slices=len(parts))
 
 
 def _told_by_graph(
@@ -240,9 +137,53 @@ def graph_path(prefix: str) -> str | None:
     return next((path for path in paths if tf.io.gfile.exists(path)), None)
 
 
-# The tensors that --tensor names, read by themselves.
+def _role_of(key: str, reader: CheckpointReader, slots: Collection[str]) -> str:
+    """One of `ROLES`.
 
-_FIRST_OUTPUT = ":0"
+    `other` is what is no parameter: counters and other single integers, flags and texts, and moving
+    averages of what is there itself.
+    """
+    if key in slots:
+        return SLOT
+    dtype: tf.DType = reader.dtypes[key]
+    is_single = not reader.shapes[key] and not (dtype.is_floating or dtype.is_complex)
+    average = _AVERAGE.fullmatch(key)
+    if key == _OBJECT_GRAPH or is_single or dtype == tf.string or _COUNTER.fullmatch(key):
+        return OTHER
+    return OTHER if average and average[1] in reader.shapes else MODEL
+
+
+def _path_of(key: str) -> str:
+    """The path of objects that a key stands for: `net/kernel`, `net/kernel (optimizer/m)`.
+
+    A key that is none of an object stays as it is. Format of such a key:
+    `tensorflow/python/trackable/trackable_utils.py`.
+    """
+    if not key.endswith(OBJECT_SUFFIX):
+        return key
+    variable, slot, of = key.removesuffix(OBJECT_SUFFIX).partition(_OBJECT_SLOT)
+    path = f"{variable} ({of})" if slot else variable
+    return path.replace(".S", "/").replace("..", ".")
+
+
+def _variable_names(reader: CheckpointReader, stored: Mapping[str, StoredTensor]) -> dict[str, str]:
+    """Key -> what its variable is called, by the graph of objects; empty where there is none.
+
+    It is the one tensor that is read for a listing, and only where it is of a usual size.
+
+    Format: `tensorflow/core/protobuf/trackable_object_graph.proto`.
+    """
+    if reader.shapes.get(_OBJECT_GRAPH) != []:
+        return {}
+    if (stored[_OBJECT_GRAPH].disk_bytes or 0) > _MAX_OBJECT_BYTES:
+        return {}
+    try:
+        content = reader.read(_OBJECT_GRAPH).item()
+        graph = parse_message(TrackableObjectGraph(), content, reader.prefix, _MAX_OBJECT_BYTES)
+    except (CheckpointError, TypeError):  # Nothing else depends on it.
+        return {}
+    attributes = (attribute for node in graph.nodes for attribute in node.attributes)
+    return {a.checkpoint_key: a.full_name for a in attributes if a.full_name}
 
 
 class Named(NamedTuple):
@@ -277,9 +218,9 @@ def find_named(contents: Contents, name: str) -> Named:
         place = places[plain]
         is_all = place.part is None and not place.reshaped
         return Named(name, place.key, None if is_all else plain)
-    keys = {entry.path: entry.key for entry in contents.tensors}
-    for entry in contents.tensors:
-        keys |= {variable: entry.key for variable in entry.variables if variable not in keys}
+    keys = {tensor["path"]: tensor["key"] for tensor in contents.tensors}
+    for tensor in contents.tensors:
+        keys = dict.fromkeys(tensor["variables"], tensor["key"]) | keys
     if plain in keys:
         return Named(name, keys[plain])
     near = nearest_names(plain, keys)
@@ -317,3 +258,69 @@ def plain_array(array: Array) -> Array:
         field: Array = array[array.dtype.names[0]]
         return field
     return array.astype(np.int8 if tf.as_dtype(array.dtype).is_integer else np.float32)
+
+
+class Statistics(NamedTuple):
+    """Of the finite values of a tensor; None where it has none, or is of a kind that has none.
+
+    Attributes:
+      min: the least; exact.
+      max: the greatest; exact.
+      mean: of false as 0 and true as 1.
+      std: the standard deviation of these very values (divided by their number).
+      nan: how many are NaN.
+      inf: how many are infinite.
+    """
+
+    min: float | None = None
+    max: float | None = None
+    mean: float | None = None
+    std: float | None = None
+    nan: int = 0
+    inf: int = 0
+
+
+def statistics(array: Array) -> Statistics:
+    """The statistics of an array, a block at a time in float64.
+
+    Texts have none; of complex numbers only NaN and infinities are counted. Mean and squares of two
+    blocks become one as in Chan, Golub and LeVeque, "Updating Formulae and a Pairwise Algorithm for
+    Computing Sample Variances" (1979).
+    """
+    if array.dtype.kind == "O":
+        return Statistics()
+    flat = array.reshape(-1)
+    blocks = [flat[start : start + _BLOCK] for start in range(0, flat.size, _BLOCK)]
+    scale = _scale(blocks) if flat.dtype == np.float64 else 1.0
+    least, greatest, mean, squares = math.inf, -math.inf, 0.0, 0.0
+    count = nan = inf = 0
+    for block in blocks:
+        infinite = int(np.isinf(block).sum())
+        is_nan = np.isnan(block) & ~np.isinf(block)  # A complex number may be both.
+        nan, inf = nan + int(is_nan.sum()), inf + infinite
+        exact = block[np.isfinite(block)]
+        if not exact.size or array.dtype.kind == "c":
+            continue
+        low, high = exact.min().item(), exact.max().item()
+        least, greatest = min(least, low + 0), max(greatest, high + 0)  # Of a flag, a number.
+        values = exact.astype(np.float64)
+        if scale != 1:
+            values /= scale
+        own = float(values.mean())
+        values -= own
+        apart, total = own - mean, count + values.size
+        np.square(values, out=values)  # Not a dot product, whose threads wait for each other.
+        squares += float(values.sum()) + apart * apart * (count * values.size / total)
+        mean += apart * (values.size / total)
+        count = total
+    if not count:
+        return Statistics(nan=nan, inf=inf)
+    return Statistics(least, greatest, mean * scale, math.sqrt(squares / count) * scale, nan, inf)
+
+
+def _scale(blocks: Sequence[Array]) -> float:
+    """What to divide values by so that their squares do not overflow: 1 but for huge ones."""
+    most = 0.0
+    for block in blocks:
+        most = max(most, float(np.max(np.abs(block), initial=0.0, where=np.isfinite(block))))
+    return most if most > _SAFE else 1.0

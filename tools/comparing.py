@@ -24,7 +24,9 @@ from metagraph.meta import MetaGraphFile
 from metagraph.opening import find_variables, open_model
 from metagraph.parsing import DEFAULT_MAX_BYTES, GRAPH_SUFFIXES, SAVED_MODEL_FILES
 from metagraph.safety import TimeLimit
-from tools.array_figures import (
+from tools.command import Record, table
+from tools.diff_graphs import GraphsDifference, NodesDifference, compare_graphs
+from tools.diff_variables import (
     DTYPE,
     EQUAL,
     ONLY_A,
@@ -34,8 +36,6 @@ from tools.array_figures import (
     VariableDifference,
     compare_variables,
 )
-from tools.command import Record, table
-from tools.diff_graphs import GraphsDifference, NodesDifference, compare_graphs
 from tools.folder_entries import list_folder, named_entry
 
 VARIABLES, GRAPH = "variables", "graph"

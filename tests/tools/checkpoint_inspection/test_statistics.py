@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tools.array_figures import Statistics, statistics
+from tools.checkpoint_contents import Statistics, statistics
 
 
 @pytest.mark.parametrize(
