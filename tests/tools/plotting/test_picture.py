@@ -6,7 +6,6 @@ import matplotlib as mpl
 import pytest
 from matplotlib.figure import Figure
 
-from tools import plot_runs
 from tools.plot_runs import as_label, new_figure, render, style
 
 ODD = "$x_{1}$ <&> \u732b \ufffe \x1b[31m \udc80"
@@ -67,7 +66,3 @@ def test_the_users_own_style_changes_nothing_and_is_kept() -> None:
         with style():
             assert render(_figure(), "p.png") == plain
         assert mpl.rcParams["font.size"] == 20
-
-
-def test_colours_differ() -> None:
-    assert len({*plot_runs.COLOURS}) == len(plot_runs.COLOURS)
