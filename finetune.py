@@ -172,7 +172,10 @@ def main(values: flags.FlagValues, supervisor: Supervisor | None = None) -> int:
     import_tensorflow(intra_op_threads(values, small_steps=small))
     end_after = supervisor.end_after if supervisor else None
     terminal = supervisor.terminal() if supervisor else None
-    outcome = train(config_of(FinetuneConfig, values, end_after=end_after), terminal)
+    config = config_of(
+        FinetuneConfig, values, max_meta_bytes=values.max_meta_mb << 20, end_after=end_after
+    )
+    outcome = train(config, terminal)
     return print_result(f"step {outcome.step}: {outcome.prefix}", outcome.exit_code)
 
 

@@ -151,8 +151,8 @@ def _validate(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues, end_after: Callable[[float, str], None] | None = None) -> None:
     """Predicts as the flags say; `end_after` as of a `TimeLimit`."""
     import_tensorflow()
-    from prediction.chosen_model import PredictConfig
     from prediction.evaluation import predict
+    from prediction.request import PredictConfig
 
     result = predict(
         PredictConfig(

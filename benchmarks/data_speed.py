@@ -33,7 +33,13 @@ _IMAGES_IN_MEMORY = 20_000
 _HELD_MB = 512  # enough for each of these
 _BLOCK = 10_000  # images made at once
 _CLASSES = 4
-_STEPS_OF_BATCH_10 = 10  # for each of batch 128
+_NUMBERS = {
+    "images": (1_000_000, "Images on disk; 3 GB for a million."),
+    "files": (20_000, "PNG files in the folder."),
+    "steps": (200, "Steps of batch 128 in each measurement of speed; ten times those of 10."),
+    "memory_steps": (2000, "Steps of batch 128 while the memory is measured."),
+    "pairs": (5, "Measurements of each."),
+}
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -42,13 +48,7 @@ def define_flags(values: flags.FlagValues) -> None:
         "part", None, list(_PARTS), "Measures this alone, in --folder.", flag_values=values
     )
     flags.DEFINE_string("folder", None, "Where the images are; for --part.", flag_values=values)
-    for name, default, what in (
-        ("images", 1_000_000, "Images on disk; 3 GB for a million."),
-        ("files", 20_000, "PNG files in the folder."),
-        ("steps", 200, "Steps of batch 128 in each measurement of speed."),
-        ("memory_steps", 2000, "Steps of batch 128 while the memory is measured."),
-        ("pairs", 5, "Measurements of each."),
-    ):
+    for name, (default, what) in _NUMBERS.items():
         flags.DEFINE_integer(name, default, what, lower_bound=1, flag_values=values)
 
 
@@ -67,16 +67,11 @@ def main(values: flags.FlagValues) -> int:
         make_images(Path(folder) / _IN_MEMORY, min(_IMAGES_IN_MEMORY, values.images))
         make_files(Path(folder) / _FOLDER, values.files)
         print(f"{'':<58} {'on disk':>10} {'in memory':>10}", flush=True)
+        numbers = [f"--{number}={values[number].value}" for number in _NUMBERS]
         for name in _PARTS:
-            _run_part(name, folder, values)
+            command = ["-m", "benchmarks.data_speed", f"--part={name}", f"--folder={folder}"]
+            subprocess.run([sys.executable, *command, *numbers], cwd=_PROJECT, check=True)
     return 0
-
-
-def _run_part(name: str, folder: str, values: flags.FlagValues) -> None:
-    numbers = ("images", "files", "steps", "memory_steps", "pairs")
-    command = [sys.executable, "-m", "benchmarks.data_speed", f"--part={name}"]
-    command += [f"--folder={folder}", *(f"--{number}={values[number].value}" for number in numbers)]
-    subprocess.run(command, cwd=_PROJECT, check=True)
 
 
 def make_images(path: Path, count: int) -> None:
@@ -122,33 +117,27 @@ def _memory(folder: Path, values: flags.FlagValues) -> None:
     print(_line("beside it, files mapped: the code of TensorFlow", mapped, "MB"), flush=True)
 
 
-def _training(batch_size: int) -> Callable[[Path, flags.FlagValues], None]:
+def _training(batch_size: int, folder: Path, values: flags.FlagValues) -> None:
     """Training from disk against training from memory."""
+    import_tensorflow(1 if batch_size == 10 else None)  # as train_cnn.py does
+    logging.get_absl_logger().setLevel("ERROR")
+    steps = values.steps * (10 if batch_size == 10 else 1)
 
-    def part(folder: Path, values: flags.FlagValues) -> None:
-        import_tensorflow(1 if batch_size == 10 else None)  # as train_cnn.py does
-        logging.get_absl_logger().setLevel("ERROR")
-        steps = values.steps * (_STEPS_OF_BATCH_10 if batch_size == 10 else 1)
+    def speed(data: str, data_memory_mb: int) -> float:
+        path = str(folder / data)
+        return training_speed(path, folder, batch_size, steps, data_memory_mb=data_memory_mb)
 
-        def speed(data: str, data_memory_mb: int) -> float:
-            path = str(folder / data)
-            return training_speed(path, folder, batch_size, steps, data_memory_mb=data_memory_mb)
-
-        for data, held, bound in (
-            (_ON_DISK, _IN_MEMORY, "at least 0.95"),
-            (_FOLDER, _FOLDER, "not asked for"),
-        ):
-            comparison = compare(
-                f"training, batch {batch_size}, {data}",
-                partial(speed, data, 0),
-                partial(speed, held, _HELD_MB),
-                pairs=values.pairs,
-                unit="images/s",
-                bound=bound,
-            )
-            print(comparison, flush=True)
-
-    return part
+    sides = ((_ON_DISK, _IN_MEMORY, "at least 0.95"), (_FOLDER, _FOLDER, "not asked for"))
+    for data, held, bound in sides:
+        line = compare(
+            f"training, batch {batch_size}, {data}",
+            partial(speed, data, 0),
+            partial(speed, held, _HELD_MB),
+            pairs=values.pairs,
+            unit="images/s",
+            bound=bound,
+        )
+        print(line, flush=True)
 
 
 def _opening(folder: Path, values: flags.FlagValues) -> None:
@@ -169,13 +158,13 @@ def _opening(folder: Path, values: flags.FlagValues) -> None:
         return time.perf_counter() - started
 
     for memory_mb, how in ((_HELD_MB, "read into memory"), (0, "read as needed")):
-        drop_from_page_cache(folder / _FOLDER)
+        _drop_from_page_cache(folder / _FOLDER)
         for time_of, bound in (("first", ""), ("second", " (at most 2)")):
             name = f"opening {values.files:,} files, {how}, the {time_of} time"
             print(_line(name, seconds(memory_mb), f"s{bound}"), flush=True)
 
 
-def drop_from_page_cache(folder: Path) -> None:
+def _drop_from_page_cache(folder: Path) -> None:
     """Writes all files of class folders to the disk, and has the system forget their content."""
     os.sync()
     for path in folder.glob("*/*"):
@@ -187,10 +176,10 @@ def _line(name: str, value: float, unit: str) -> str:
     return f"{name:<58} {value:>10,.2f} {unit}"
 
 
-_PARTS = {
+_PARTS: dict[str, Callable[[Path, flags.FlagValues], None]] = {
     "memory": _memory,
-    "train-128": _training(128),
-    "train-10": _training(10),
+    "train-128": partial(_training, 128),
+    "train-10": partial(_training, 10),
     "opening": _opening,
 }
 

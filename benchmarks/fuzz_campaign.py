@@ -216,7 +216,7 @@ def _last_lines(log: Path) -> str:
 def _try(place: Place, seed: int, number: int) -> str:
     """Lists and predicts with one mutation; returns the outcome in one line."""
     from benchmarks.graph_mutations import mutate
-    from prediction.chosen_model import PredictConfig
+    from prediction.request import PredictConfig
 
     draw = Random(f"{seed}/{number}")  # noqa: S311 (damage, not secrets)
     shutil.rmtree(place.work, ignore_errors=True)

@@ -13,10 +13,10 @@ import random
 import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,25 +24,16 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
+from benchmarks import campaign_runs
+from benchmarks.campaign_runs import KEEP, cnn_on_ramp, config, linear
 from cli.run import run
 from cli.terminal import import_tensorflow
 from train_cnn import CnnConfig
 from train_cnn import train as train_cnn
-from train_linear import LinearConfig
-from train_linear import train as train_linear
-from training.config import RunConfig
-
-KEEP = 3
-_LASTING = (".data-00000-of-00001", ".index", ".meta", "checkpoint")
 
 
 class Trainer(NamedTuple):
-    """One kind of run.
-
-    Attributes:
-      name: what it trains, and on what.
-      train: trains to the end, in the folder it is given.
-    """
+    """One kind of run: what it trains, and a function that does so in the folder it is given."""
 
     name: str
     train: Callable[[str], object]
@@ -52,7 +43,7 @@ class Finished(NamedTuple):
     """What lasts of a finished run.
 
     Attributes:
-      checkpoints: file name -> content of all but the manifests, which hold the time.
+      checkpoints: file name -> content, of all but the manifests.
       metrics: the content of metrics.jsonl.
       events: the steps that TensorBoard shows, in its order.
       names: of all files in the folder.
@@ -66,30 +57,18 @@ class Finished(NamedTuple):
 
 def define_flags(values: flags.FlagValues) -> None:
     """Defines this command's flags in `values`."""
-    flags.DEFINE_integer("kills", 1000, "Runs to kill.", lower_bound=1, flag_values=values)
-    flags.DEFINE_integer("seed", 0, "Draws the instants.", lower_bound=0, flag_values=values)
+    campaign_runs.define_flags(values, "kills")
 
 
 def main(values: flags.FlagValues) -> int:
     """Runs the campaign and prints what was found."""
     import_tensorflow(intra_op_threads=1)  # As train_linear.py and train_cnn.py have them.
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # It tells of every restart.
-    with tempfile.TemporaryDirectory() as folder:
-        started = time.monotonic()
-        found = run_campaign(Path(folder), values.kills, values.seed)
-        print(f"{values.kills} kills in {time.monotonic() - started:.0f} s")
-        for finding, count in sorted(found.items()):
-            print(f"  {finding}: {count}")
-    return 1 if any(finding.startswith("LOST") for finding in found) else 0
+    return campaign_runs.report(values, "kills", run_campaign)
 
 
 def run_campaign(folder: Path, kills: int, seed: int) -> Counter[str]:
-    """Kills so many runs, in turn of each kind.
-
-    Args:
-      folder: an empty folder to work in.
-      kills: runs that are killed, 1 or more.
-      seed: draws the instants.
+    """Kills so many runs, in turn of each kind, at instants that `seed` draws.
 
     Returns:
       How often each thing was seen; what must not be begins with LOST.
@@ -106,7 +85,7 @@ def run_campaign(folder: Path, kills: int, seed: int) -> Counter[str]:
             shutil.rmtree(path, ignore_errors=True)
         found.update(_look(path))
         _train_in_child(trainer, path)
-        found.update(_differences(trainer.name, expected, read_finished(path)))
+        found.update(_differences(trainer.name, expected, _read_finished(path)))
         shutil.rmtree(path, ignore_errors=True)
     return found
 
@@ -116,39 +95,26 @@ def make_trainers(folder: Path) -> list[Trainer]:
     images = folder / "images"
     _write_images(images)
 
-    def config(path: str, save_every_steps: int, *, keep_best: bool = False) -> RunConfig:
-        return RunConfig(
-            path,
-            seed=0,
-            save_every_steps=save_every_steps,
-            max_to_keep=KEEP,
-            keep_checkpoint_every_n_hours=0.0,
-            log_every_steps=4,
-            allow_config_change=False,
-            keep_best=keep_best,
-        )
-
-    def everything_on(path: str) -> CnnConfig:
-        return CnnConfig(
-            config(path, 3, keep_best=True),
-            data=str(images),
-            validation_fraction=0.2,
-            train_steps=100,
-            epochs=None,
-            batch_size=7,
-            learning_rate=1e-3,
-            schedule="cosine",
-            warmup_steps=10,
-            augment=True,
+    def everything_on(path: str) -> None:
+        train_cnn(
+            CnnConfig(
+                config(path, 3, 4, keep_best=True),
+                data=str(images),
+                validation_fraction=0.2,
+                train_steps=100,
+                epochs=None,
+                batch_size=7,
+                learning_rate=1e-3,
+                schedule="cosine",
+                warmup_steps=10,
+                augment=True,
+            )
         )
 
     return [
-        Trainer("linear", lambda path: train_linear(LinearConfig(config(path, 2), 200, 0.5))),
-        Trainer(
-            "cnn on the ramp",
-            lambda path: train_cnn(CnnConfig(config(path, 5), "ramp", 0.0, 120, None, 10, 1e-3)),
-        ),
-        Trainer("cnn on images", lambda path: train_cnn(everything_on(path))),
+        Trainer("linear", partial(linear, steps=200, save_every=2, log_every=4)),
+        Trainer("cnn on the ramp", partial(cnn_on_ramp, steps=120, save_every=5, log_every=4)),
+        Trainer("cnn on images", everything_on),
     ]
 
 
@@ -167,10 +133,10 @@ def _reference(trainer: Trainer, folder: Path) -> tuple[Finished, float]:
     path = folder / f"unbroken {trainer.name}"
     started = time.monotonic()
     _train_in_child(trainer, path)
-    return read_finished(path), time.monotonic() - started
+    return _read_finished(path), time.monotonic() - started
 
 
-def start_child(trainer: Trainer, path: Path) -> int:
+def _start_child(trainer: Trainer, path: Path) -> int:
     """Starts a process that trains into `path`, silently; returns its number."""
     sys.stdout.flush()
     sys.stderr.flush()
@@ -188,7 +154,7 @@ def start_child(trainer: Trainer, path: Path) -> int:
 
 
 def _train_in_child(trainer: Trainer, path: Path) -> None:
-    child = start_child(trainer, path)
+    child = _start_child(trainer, path)
     _, status = os.waitpid(child, 0)
     if os.waitstatus_to_exitcode(status) != 0:
         raise RuntimeError(f"{trainer.name} did not train to its end in {path}")
@@ -196,7 +162,7 @@ def _train_in_child(trainer: Trainer, path: Path) -> None:
 
 def _kill_once(trainer: Trainer, path: Path, after_seconds: float) -> bool:
     """Trains and kills; False where the run was over before its time came."""
-    child = start_child(trainer, path)
+    child = _start_child(trainer, path)
     time.sleep(after_seconds)
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
@@ -211,7 +177,7 @@ def _look(path: Path) -> Counter[str]:
     by_step = folder.files_by_step(str(path))
     committed = folder.committed_steps(str(path))
     found = Counter({"killed before the first checkpoint": int(not committed)})
-    found["killed while saving or deleting"] += any(map(folder.is_leftover, by_step.values()))
+    found["killed while saving or deleting"] += any(map(naming.is_leftover, by_step.values()))
     # Beside them the best, and one that is not deleted yet: the best before it, or the oldest.
     found["LOST: more checkpoints than are kept"] += len(committed) > KEEP + 2
     for step in committed:
@@ -225,18 +191,17 @@ def _look(path: Path) -> Counter[str]:
     return +found
 
 
-def read_finished(path: Path) -> Finished:
+def _read_finished(path: Path) -> Finished:
     """Reads what lasts of the finished run in `path`."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(path / "logs"))
     events.Reload()
-    names = frozenset(file.name for file in path.iterdir())
     return Finished(
-        {n: (path / n).read_bytes() for n in names if n.endswith(_LASTING)},
-        (path / "logs" / "metrics.jsonl").read_bytes(),
+        campaign_runs.lasting(path),
+        campaign_runs.metrics(path),
         tuple(scalar.step for scalar in events.Scalars("loss")),
-        names,
+        frozenset(file.name for file in path.iterdir()),
     )
 
 

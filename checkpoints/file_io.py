@@ -9,16 +9,13 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import NamedTuple
+from contextlib import ExitStack, contextmanager
 
 import tensorflow as tf
 from absl import logging
 
 from errors import CheckpointError, reason
 
-# Files that are whole and on the disk, or absent.
-#
 # A local file counts once it and its folder are flushed (fsync); where `tf.io.gfile` reaches
 # something else (`gs://` and friends), the service's own commit has to do. All that changes a
 # checkpoint's folder goes through here, but for the tensors themselves.
@@ -80,11 +77,7 @@ def rename(path: str, new_path: str) -> None:
 
 
 def set_aside(path: str, suffix: str) -> str:
-    """Gives a file another name, one that nothing has yet; returns the new path.
-
-    Raises:
-      tf.errors.OpError: the file system refused.
-    """
+    """Gives a file another name, one that nothing has yet; returns the new path."""
     for count in itertools.count(1):
         new_path = f"{path}{suffix}" + (f"-{count}" if count > 1 else "")
         if not tf.io.gfile.exists(new_path):
@@ -109,11 +102,7 @@ def remove(path: str) -> None:
 
 
 def replace_file(path: str, content: bytes) -> None:
-    """Puts `content` at `path` in one step: at any instant the old file is there or the new.
-
-    Raises:
-      tf.errors.OpError, OSError: the disk refused; the old file is as it was.
-    """
+    """Puts `content` at `path` in one step: at any instant the old file is there or the new."""
     temporary = path + TEMPORARY_SUFFIX
     write_file(temporary, content)
     rename(temporary, path)
@@ -133,28 +122,21 @@ LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _ZIP_NAME_LENGTH, _ZIP_NAME = slice(26, 28), 30  # APPNOTE.TXT 4.3.7, the local file header.
 
 
-class _Kind(NamedTuple):
-    magic: re.Pattern[bytes]
-    what: str
-
-
 _KINDS = (
-    _Kind(
-        re.compile(re.escape(LFS_POINTER)), "a Git LFS pointer; fetch the file with `git lfs pull`"
-    ),
-    _Kind(re.compile(rb"\x89HDF\r\n\x1a\n"), "an HDF5 file, such as the .h5 of Keras"),
-    _Kind(re.compile(rb"....TFL3", re.DOTALL), "a TensorFlow Lite model"),
-    _Kind(re.compile(rb"\x93NUMPY"), "a NumPy array"),
-    _Kind(re.compile(rb"\x1f\x8b"), "compressed with gzip; unpack it first"),
-    _Kind(re.compile(rb"BZh\d"), "compressed with bzip2; unpack it first"),
-    _Kind(re.compile(rb"\xfd7zXZ\0"), "compressed with xz; unpack it first"),
-    _Kind(re.compile(rb"7z\xbc\xaf\x27\x1c"), "a 7z archive; unpack it first"),
-    _Kind(re.compile(rb".{257}ustar", re.DOTALL), "a tar archive; unpack it first"),
-    _Kind(re.compile(rb"\x89PNG|\xff\xd8\xff"), "an image"),
-    _Kind(re.compile(rb"\x80[\x02-\x05][\x95}\]c(KXqu]"), "a Python pickle, which is never opened"),
-    _Kind(re.compile(rb"\s*<(!doctype|html|\?xml)", re.IGNORECASE), "a web page, not a download"),
-    _Kind(re.compile(rb'\s*[{\[]\s*["{\[]'), "JSON"),
-    _Kind(re.compile(rb"model_checkpoint_path:"), "a state file; name the folder that it is in"),
+    (re.compile(re.escape(LFS_POINTER)), "a Git LFS pointer; fetch the file with `git lfs pull`"),
+    (re.compile(rb"\x89HDF\r\n\x1a\n"), "an HDF5 file, such as the .h5 of Keras"),
+    (re.compile(rb"....TFL3", re.DOTALL), "a TensorFlow Lite model"),
+    (re.compile(rb"\x93NUMPY"), "a NumPy array"),
+    (re.compile(rb"\x1f\x8b"), "compressed with gzip; unpack it first"),
+    (re.compile(rb"BZh\d"), "compressed with bzip2; unpack it first"),
+    (re.compile(rb"\xfd7zXZ\0"), "compressed with xz; unpack it first"),
+    (re.compile(rb"7z\xbc\xaf\x27\x1c"), "a 7z archive; unpack it first"),
+    (re.compile(rb".{257}ustar", re.DOTALL), "a tar archive; unpack it first"),
+    (re.compile(rb"\x89PNG|\xff\xd8\xff"), "an image"),
+    (re.compile(rb"\x80[\x02-\x05][\x95}\]c(KXqu]"), "a Python pickle, which is never opened"),
+    (re.compile(rb"\s*<(!doctype|html|\?xml)", re.IGNORECASE), "a web page, not a download"),
+    (re.compile(rb'\s*[{\[]\s*["{\[]'), "JSON"),
+    (re.compile(rb"model_checkpoint_path:"), "a state file; name the folder that it is in"),
 )
 
 
@@ -164,7 +146,7 @@ def kind_of(head: bytes) -> str | None:
         return "empty"
     if head.startswith(b"PK\x03\x04"):
         return _kind_of_zip(head)
-    return next((kind.what for kind in _KINDS if kind.magic.match(head)), None)
+    return next((what for magic, what in _KINDS if magic.match(head)), None)
 
 
 def _kind_of_zip(head: bytes) -> str:
@@ -186,12 +168,7 @@ _MIB = 1 << 20
 
 
 def read_bounded(path: str, max_bytes: int, flag: str | None = None) -> bytes:
-    """The content of a file.
-
-    Args:
-      path: of the file.
-      max_bytes: that it may have.
-      flag: the user's for another limit, in MiB; None where there is none.
+    """The content of a file; `flag` is the user's for another limit, in MiB.
 
     Raises:
       CheckpointError: there is no such file, it cannot be read, is no regular file (a pipe or a
@@ -254,19 +231,18 @@ def _too_large(path: str, size: int, max_bytes: int, flag: str | None) -> Checkp
 
 
 # Checkpoints whose path has characters that TensorFlow's readers take for a pattern.
-#
-# They look for `<prefix>.index` as for a pattern, and then open the files by their very names: no
-# way of escaping suits both. It is the path that is changed, by links in a folder of their own.
 
 _OF_A_PATTERN = re.compile(r"[*?\[\\]")
+_TAKEN_FOR_A_PATTERN = "TensorFlow takes *, ?, [ and \\ in a path for a pattern"
 
 
 @contextmanager
 def readable_prefix(prefix: str) -> Iterator[str]:
     """A prefix by which TensorFlow reads the checkpoint at `prefix`, as long as the context lasts.
 
-    Yields:
-      `prefix` itself wherever that will do.
+    TensorFlow looks for `<prefix>.index` as for a pattern, and then opens the files by their very
+    names: no way of escaping suits both. So it is given links in a folder of their own, where
+    `prefix` itself will not do.
 
     Raises:
       CheckpointError: it is not on a local disk, or no link can be made.
@@ -274,35 +250,22 @@ def readable_prefix(prefix: str) -> Iterator[str]:
     if not _OF_A_PATTERN.search(prefix):
         yield prefix
         return
-    if "://" in prefix:
+    if not is_local(prefix):
         raise CheckpointError(
-            f"{prefix} cannot be read: TensorFlow takes *, ?, [ and \\ in a path for a pattern; "
-            "name it without them"
+            f"{prefix} cannot be read: {_TAKEN_FOR_A_PATTERN}; name it without them"
         )
-    try:
-        folder = tempfile.TemporaryDirectory(prefix="checkpoint-")
-    except OSError as error:
-        raise _no_links(prefix, error) from error
-    with folder as place:
-        plain = os.path.join(place, "model")
+    with ExitStack() as stack:
         try:
-            _link(prefix, plain)
+            place = stack.enter_context(tempfile.TemporaryDirectory(prefix="checkpoint-"))
+            plain = os.path.join(place, "model")
+            folder, base = os.path.split(os.path.abspath(prefix))
+            for name in os.listdir(folder):
+                suffix = name.removeprefix(base)
+                if name.startswith(base) and suffix[:1] in ("", ".", "-"):
+                    os.symlink(os.path.join(folder, name), plain + suffix)
         except OSError as error:
-            raise _no_links(prefix, error) from error
+            raise CheckpointError(
+                f"{prefix} cannot be read: {_TAKEN_FOR_A_PATTERN}, and links to its files cannot "
+                f"be made: {reason(error)}"
+            ) from error
         yield plain
-
-
-def _link(prefix: str, plain: str) -> None:
-    """Links each file of one prefix under the other."""
-    folder, base = os.path.split(os.path.abspath(prefix))
-    for name in os.listdir(folder):
-        suffix = name.removeprefix(base)
-        if name.startswith(base) and suffix[:1] in ("", ".", "-"):
-            os.symlink(os.path.join(folder, name), plain + suffix)
-
-
-def _no_links(prefix: str, error: OSError) -> CheckpointError:
-    return CheckpointError(
-        f"{prefix} cannot be read: TensorFlow takes *, ?, [ and \\ in a path for a pattern, and "
-        f"links to its files cannot be made: {reason(error)}"
-    )

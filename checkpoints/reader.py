@@ -1,7 +1,6 @@
 """Tensors of a checkpoint of any format that a Saver has written, read with bounds.
 
-Also how they lie in its files, their sizes there, their shards, their slices; and the newest
-checkpoint of a folder that is whole, read.
+Also how they lie in its files: their sizes there, their shards, their slices.
 """
 
 import math
@@ -9,27 +8,20 @@ import os
 import re
 import struct
 import weakref
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from absl import logging
 from google.protobuf.message import DecodeError
-from tensorflow.core.framework.tensor_slice_pb2 import TensorSliceProto
 from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto
-from tensorflow.core.util.saved_tensor_slice_pb2 import SavedTensorSlices
 
-from checkpoints import folder, manifest, naming
 from checkpoints.bundle import (
     MAX_BYTES,
     READER_ERRORS,
-    VariableSpec,
     check_index,
-    read_bundle,
     table_entries,
-    table_header,
 )
 from checkpoints.file_io import (
     HEAD_BYTES,
@@ -40,9 +32,8 @@ from checkpoints.file_io import (
     readable_prefix,
 )
 from checkpoints.folder import names_in
-from checkpoints.manifest import Manifest
 from checkpoints.naming import INDEX_SUFFIX
-from errors import CheckpointError, LaterVersionError, reason
+from errors import CheckpointError, reason
 
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})")
 # The format of 2016 compresses its values with Snappy (at most 64 bytes out of 3) and writes
@@ -75,7 +66,10 @@ class CheckpointReader:
         self.version = "V2" if found.ratio == 1 else "V1"
         for file in self.files:
             check_fetched(file)
-        self.sizes = _sizes(self.files)
+        try:
+            self.sizes = [int(tf.io.gfile.stat(file).length) for file in self.files]
+        except tf.errors.OpError as error:
+            raise CheckpointError(f"a checkpoint's file cannot be read: {error.message}") from error
         self._max_bytes = found.ratio * sum(self.sizes)
         links = ExitStack()
         self._readable = links.enter_context(readable_prefix(prefix))
@@ -142,17 +136,11 @@ def _restored(pattern: str, key: str, dtype: tf.DType) -> Array:
 
 
 class _Files(NamedTuple):
-    """The files of a checkpoint.
+    """The files of a checkpoint."""
 
-    Attributes:
-      tail: what comes after the prefix in what TensorFlow opens it by.
-      values: those that hold values.
-      ratio: the most bytes of values that a byte of them can hold.
-    """
-
-    tail: str
-    values: list[str]
-    ratio: int
+    tail: str  # What comes after the prefix in what TensorFlow opens it by.
+    values: list[str]  # Those that hold values.
+    ratio: int  # The most bytes of values that a byte of them can hold.
 
 
 def _files(prefix: str) -> _Files:
@@ -181,13 +169,6 @@ def _files(prefix: str) -> _Files:
     return _Files(f"-?????-of-{shards[0][1]}", files, _MAX_RATIO_OF_V1)
 
 
-def _sizes(files: Collection[str]) -> list[int]:
-    try:
-        return [int(tf.io.gfile.stat(file).length) for file in files]
-    except tf.errors.OpError as error:
-        raise CheckpointError(f"a checkpoint's file cannot be read: {error.message}") from error
-
-
 def _shards(names: set[str], stem: str) -> list[tuple[str, str]]:
     """The numbers (shard, shards) of the files `<stem>-00000-of-00001` and so on, sorted."""
     tails = (name.removeprefix(stem) for name in names if name.startswith(stem))
@@ -211,15 +192,11 @@ def _check_shards(prefix: str, shards: list[tuple[str, str]]) -> None:
 
 # How the tensors of a checkpoint lie in its files: their sizes there, their shards, their slices.
 #
-# Told from the index, or of the format V1 from the headers of its files; no value is read.
-#
-# Formats: `tensorflow/core/util/tensor_bundle/tensor_bundle.h`, whose slices have keys of
-# `tensorflow/core/util/saved_tensor_slice_util.cc`;
-# `tensorflow/core/util/saved_tensor_slice.proto`.
+# The index tells; no value is read. Formats: `tensorflow/core/util/tensor_bundle/tensor_bundle.h`,
+# whose slices have keys of `tensorflow/core/util/saved_tensor_slice_util.cc`.
 
 _OF_A_SLICE, _END_OF_NAME = b"\0", b"\0\1"
 _ESCAPES = {b"\0\xff": b"\0", b"\xff\0": b"\xff"}
-_MAX_HEADER_BYTES = 1 << 24  # The largest tensor of a file may be in the same block.
 
 
 class StoredTensor(NamedTuple):
@@ -237,15 +214,14 @@ class StoredTensor(NamedTuple):
 
 
 def stored_tensors(reader: CheckpointReader) -> dict[str, StoredTensor]:
-    """How each tensor of a checkpoint lies in its files.
+    """How each tensor of a checkpoint lies in its files; of the format V1, little is known.
 
     Raises:
       CheckpointError: the index is damaged, or a file is shorter than the index says.
     """
-    found = _of_index(reader) if reader.version == "V2" else _of_headers(reader.files)
-    files = tuple(reader.files[:1]) if len(reader.files) == 1 else ()
-    unknown = StoredTensor(files, None, None)
-    return {key: found.get(key, unknown) for key in reader.shapes}
+    found = _of_index(reader) if reader.version == "V2" else {}
+    files = tuple(reader.files) if len(reader.files) == 1 else ()
+    return {key: found.get(key, StoredTensor(files, None, None)) for key in reader.shapes}
 
 
 def _of_index(reader: CheckpointReader) -> dict[str, StoredTensor]:
@@ -292,136 +268,18 @@ def _shard_files(
     for entry in entries:
         if entry.offset < 0 or entry.size < 0:
             raise CheckpointError(f"{reader.prefix} is damaged: a place in its files is negative")
-        if entry.size:
-            ends[entry.shard_id] = max(ends.get(entry.shard_id, 0), entry.offset + entry.size)
-        else:
-            ends.setdefault(entry.shard_id, 0)
+        end = entry.offset + entry.size if entry.size else 0
+        ends[entry.shard_id] = max(ends.get(entry.shard_id, 0), end)
     of = reader.files[-1].rpartition("-")[2]
     shards = {number: f"{reader.prefix}.data-{number:05d}-of-{of}" for number in ends}
     for number, end in ends.items():
-        length = _length(shards[number])
+        try:
+            length = int(tf.io.gfile.stat(shards[number]).length)
+        except tf.errors.OpError as error:
+            raise CheckpointError(f"{shards[number]} cannot be read: {reason(error)}") from error
         if length < end:
             raise CheckpointError(
                 f"{reader.prefix} is damaged: {shards[number]} has {length} bytes, its index "
                 f"speaks of {end}"
             )
     return shards
-
-
-def _of_headers(files: Collection[str]) -> dict[str, StoredTensor]:
-    """Of the format V1; what has no header that can be read is left out."""
-    slices: dict[str, list[TensorSliceProto]] = {}
-    where: dict[str, list[str]] = {}
-    for file in files:
-        header = SavedTensorSlices()
-        with suppress(DecodeError, ValueError, IndexError, struct.error, tf.errors.OpError):
-            header.ParseFromString(table_header(_range_of(file), _length(file), _MAX_HEADER_BYTES))
-        for tensor in header.meta.tensor:
-            slices.setdefault(tensor.name, []).extend(tensor.slice)
-            where.setdefault(tensor.name, []).append(file)
-    return {
-        name: StoredTensor(tuple(where[name]), 0 if _is_whole(parts) else len(parts), None)
-        for name, parts in slices.items()
-    }
-
-
-def _is_whole(parts: list[TensorSliceProto]) -> bool:
-    """Whether the one slice that there is has all of the tensor."""
-    return len(parts) == 1 and not any(extent.HasField("length") for extent in parts[0].extent)
-
-
-def _range_of(path: str) -> Callable[[int, int], bytes]:
-    def read(offset: int, count: int) -> bytes:
-        with tf.io.gfile.GFile(path, "rb") as file:
-            file.seek(offset)
-            content: bytes = file.read(count)
-            return content
-
-    return read
-
-
-def _length(path: str) -> int:
-    try:
-        return int(tf.io.gfile.stat(path).length)
-    except tf.errors.OpError as error:
-        raise CheckpointError(f"{path} cannot be read: {reason(error)}") from error
-
-
-# Finds the newest checkpoint of a folder that is whole, and reads it.
-
-
-class Restored(NamedTuple):
-    """A checkpoint that has passed every check.
-
-    Attributes:
-      step: updates done.
-      prefix: `<folder>/my-model-<step>`.
-      values: the value of each variable, by name.
-      manifest: what its writer said of it; None where it has none.
-    """
-
-    step: int
-    prefix: str
-    values: Mapping[str, np.ndarray[Any, Any]]
-    manifest: Manifest | None
-
-
-def restore_newest(
-    path: str,
-    expected: Mapping[str, VariableSpec],
-    check: Callable[[str, Manifest], None] = lambda _, __: None,
-) -> Restored | None:
-    """Reads the newest checkpoint that is complete, undamaged and fits.
-
-    What is stepped over is logged, a line each.
-
-    Args:
-      path: the folder.
-      expected: name -> shape and dtype of every variable of the model.
-      check: is given the prefix and the manifest, where there is one, of an undamaged checkpoint
-        before its variables are looked at; what it raises ends the search.
-
-    Returns:
-      None where the folder has no checkpoint.
-
-    Raises:
-      CheckpointError: there are checkpoints and none of them is good.
-      LaterVersionError: a later version made the newest.
-    """
-    steps = folder.usable_steps(path)
-    reasons = []
-    for step in reversed(steps):
-        prefix = naming.checkpoint_prefix(path, step)
-        try:
-            return _restore(path, step, prefix, expected, check)
-        except LaterVersionError:
-            raise
-        except CheckpointError as error:
-            logging.warning("stepping over %s: %s", prefix, error)
-            reasons.append(str(error))
-    if reasons:
-        raise CheckpointError(
-            f"none of the {len(reasons)} checkpoints in {path} fits this model (the newest: "
-            f"{reasons[0]}): train into another folder with --ckpt_dir"
-        )
-    return None
-
-
-def _restore(
-    path: str,
-    step: int,
-    prefix: str,
-    expected: Mapping[str, VariableSpec],
-    check: Callable[[str, Manifest], None],
-) -> Restored:
-    """Reads one checkpoint after all checks; CheckpointError says which one failed."""
-    found = manifest.read(path, step)
-    if found is None:
-        logging.warning("%s has no manifest: TensorFlow's own checksums have to do", prefix)
-    else:
-        manifest.verify_files(path, found)
-        check(prefix, found)
-    values = read_bundle(prefix, expected)
-    if "global_step" in values and values["global_step"] != step:
-        raise CheckpointError(f"it is of step {values['global_step']}, whatever its name says")
-    return Restored(step, prefix, values, found)

@@ -254,7 +254,7 @@ def make_task(config: FinetuneConfig) -> Task:
       DataError: the images cannot be used.
       TrainingError: model, images and flags do not go together.
     """
-    limit = TimeLimit(config.time_limit, config.end_after)
+    limit = config.limit
     plan, initial = read_newest([config.meta], functools.partial(_plan, config, limit))
     handed_over = [initial]  # Once, so that the values are freed as soon as they are assigned.
     images = open_images(plan, config, limit)
@@ -286,7 +286,7 @@ def _plan(config: FinetuneConfig, limit: TimeLimit, hold: Hold) -> tuple[BasePla
     with limit.over("reading the model"):
         file = find_model(config.meta)
         hold(prefix_of(file))
-        meta = open_model(file, config.max_meta_mb << 20)
+        meta = open_model(file, config.max_meta_bytes)
         verify_checkpoint(meta.prefix)
         plan = plan_base(meta, config)
     values = restored_values(plan)
@@ -302,7 +302,7 @@ def _build(config: FinetuneConfig, plan: BasePlan, images: Images) -> ModelGraph
             kind=config.head,
             num_classes=images.data.num_classes,
             learning_rate=config.learning_rate,
-            finetune_learning_rate=config.finetune_learning_rate,
+            finetune_learning_rate=config.rate_of_scopes,
         ),
         images.shape,
         input_offset=config.input_offset,
@@ -329,7 +329,7 @@ def _identity(
         "train_scopes": list(config.train_scopes),
         "exclude": config.exclude,
         "train_feed": list(config.train_feed),
-        "finetune_learning_rate": config.finetune_learning_rate if config.train_scopes else None,
+        "finetune_learning_rate": config.rate_of_scopes if config.train_scopes else None,
         "input_offset": config.input_offset,
         "ignore_exif": config.ignore_exif,
     }

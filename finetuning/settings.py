@@ -1,9 +1,9 @@
 """What a fine-tuning is asked for."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from data.options import DEFAULT_MEMORY_MB, STOP
+from prediction.request import Limits
 from training.config import RunConfig
 
 DEFAULT_STEPS = 200
@@ -31,11 +31,10 @@ class BaseRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneConfig(BaseRequest):
+class FinetuneConfig(BaseRequest, Limits):
     """What a run of finetune.py is asked for; each field is the flag of its name.
 
     `batch_size` None takes 32, or what the model takes; `input_scale` None what the model says.
-    `time_limit` is in seconds, 0 for none; `end_after` is that of a `TimeLimit`.
     """
 
     run: RunConfig
@@ -43,7 +42,7 @@ class FinetuneConfig(BaseRequest):
     data: str
     head: str = "dense"
     learning_rate: float = 1e-3
-    finetune_learning_rate: float = DEFAULT_FINETUNE_RATE
+    finetune_learning_rate: float | None = None
     input_scale: float | None = None
     input_offset: float = 0.0
     classes: tuple[str, ...] = ()
@@ -54,6 +53,8 @@ class FinetuneConfig(BaseRequest):
     train_steps: int | None = None
     epochs: float | None = None
     batch_size: int | None = None
-    max_meta_mb: int = 512
-    time_limit: float = 60.0
-    end_after: Callable[[float, str], None] | None = None
+
+    @property
+    def rate_of_scopes(self) -> float:
+        """The learning rate of what `train_scopes` unfreezes."""
+        return self.finetune_learning_rate or DEFAULT_FINETUNE_RATE

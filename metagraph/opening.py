@@ -16,8 +16,7 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from checkpoints import folder, naming
 from checkpoints.file_io import HEAD_BYTES, kind_of, read_bounded, read_head
-from checkpoints.folder import names_in, newest_meta_graph
-from checkpoints.manifest import named_checkpoint
+from checkpoints.folder import named_checkpoint, names_in, newest_meta_graph
 from errors import CheckpointError, first_few, nearest_names
 from metagraph.meta import MetaGraphFile, read_meta_graph
 from metagraph.parsing import (

@@ -1,4 +1,4 @@
-"""What is asked of a model, and that model: opened, and listed for --list.
+"""The model that is asked for: opened, and listed for --list.
 
 A folder stands for a checkpoint in it.
 """
@@ -9,90 +9,25 @@ import json
 import math
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
 from typing import Any, TypeVar
 
 import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from checkpoints.folder import Hold, best_checkpoint, read_newest, say_if_gone
+from checkpoints.folder import Hold, read_newest, say_if_gone
 from checkpoints.manifest import CLASS_NAMES_COLLECTION, TRAINED_ON_COLLECTION, verify_checkpoint
 from checkpoints.naming import DATA_SUFFIX, INDEX_SUFFIX, META_SUFFIX
+from checkpoints.upkeep import best_checkpoint
 from errors import CheckpointError, first_few
 from metagraph.casting import json_value
 from metagraph.meta import MetaGraphFile, Signature, TensorInfo, format_shape, node_of
 from metagraph.model import Candidates, Model, find_candidates, read_model
 from metagraph.opening import find_model, find_variables, open_model, prefix_of
-from metagraph.parsing import DEFAULT_MAX_BYTES
-from metagraph.safety import TimeLimit
 from metagraph.session import describe_tensors
 from metagraph.variables import VARIABLE_OPS
-from prediction.row_inputs import MAX_BYTES
+from prediction.request import ModelConfig
 
 BEST = "best"
-MEGABYTE = 2**20
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """A model to open, and its limits.
-
-    Attributes:
-      meta: what `open_model` takes: a `.meta` file, or a folder for its newest checkpoint, and so
-        on.
-      checkpoint: what `find_variables` takes, for variables of another checkpoint than the graph's
-        own; `BEST` for the one with the best test accuracy in the graph's folder; None for its own.
-      signature: the name of the signature to use; None for `serving_default`, or the only one.
-      trust_graph: run also operations that may do more than compute.
-      time_limit: seconds that each of these may take: reading the graph, its import, a run; 0 for
-        no limit.
-      end_after: as of a `TimeLimit`.
-      max_meta_bytes: the size of the largest file of a graph that is read.
-    """
-
-    meta: str
-    _: KW_ONLY
-    checkpoint: str | None = None
-    signature: str | None = None
-    trust_graph: bool = False
-    time_limit: float = 60.0
-    end_after: Callable[[float, str], None] | None = None
-    max_meta_bytes: int = DEFAULT_MAX_BYTES
-
-    @property
-    def limit(self) -> TimeLimit:
-        """The time limit with what ends the process."""
-        return TimeLimit(self.time_limit, self.end_after)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictConfig(ModelConfig):
-    """What is to be predicted with a model.
-
-    Attributes:
-      fetch: names of tensors, or keys of the signature; empty for the graph's own prediction.
-      input: files and folders of rows, each `name=path`, or a path alone for the one input left.
-      feed: as `prediction.plan.read_feeds` takes them.
-      asset: files for lookup tables, each `name=path`.
-      list: only say what the graph holds.
-      batch_size: rows a run, None for a fast one.
-      format: of what is printed, `text` or `json`.
-      output: a file to write, None for none.
-      max_input_mb: megabytes (2**20 bytes) that one file of input may unpack to.
-      ignore_exif: image files are not turned as their EXIF orientation says.
-    """
-
-    fetch: Sequence[str] = ()
-    input: Sequence[str] = ()
-    feed: Sequence[str] = ()
-    asset: Sequence[str] = ()
-    list: bool = False
-    batch_size: int | None = None
-    format: str = "text"
-    output: str | None = None
-    max_input_mb: int = MAX_BYTES // MEGABYTE
-    ignore_exif: bool = False
-
 
 # The model that is asked for, opened: also where a folder stands for a checkpoint of it.
 

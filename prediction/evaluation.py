@@ -40,9 +40,7 @@ from prediction.batching import (
     kind_of,
 )
 from prediction.chosen_model import (
-    MEGABYTE,
     READING,
-    PredictConfig,
     describe,
     listing,
     listing_json,
@@ -53,6 +51,7 @@ from prediction.chosen_model import (
 )
 from prediction.output import Classification, Report, check_output, write_outputs
 from prediction.plan import Feed, assets_by_name, read_feeds
+from prediction.request import MEGABYTE, PredictConfig
 from prediction.row_inputs import RowInputs, files_by_tensor, open_demo, open_inputs, value_for
 from prediction.rows import ColumnRows, Rows
 

@@ -20,8 +20,8 @@ from data.named import RAMP_FILE
 from errors import CheckpointError, TrainingError
 from finetuning.fitting import make_task
 from finetuning.settings import FinetuneConfig
-from prediction.chosen_model import PredictConfig
 from prediction.evaluation import predict
+from prediction.request import PredictConfig
 from tests.finetuning import bases
 from tests.prediction import stock
 from training import loop
@@ -307,7 +307,7 @@ def test_reading_and_importing_the_model_have_a_time_limit(
 def test_a_graph_that_is_larger_than_the_limit_is_not_read(
     cnn_run: Path, finetune_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = finetune_config(cnn_run, LAST_LAYER, max_meta_mb=3)
+    config = finetune_config(cnn_run, LAST_LAYER, max_meta_bytes=3 << 20)
     asked: list[int] = []
 
     def open_model(path: str, max_bytes: int) -> None:

@@ -20,8 +20,8 @@ import train_cnn
 import train_linear
 from checkpoints import manifest
 from checkpoints.bundle import BundleWriter
-from checkpoints.folder import best_checkpoint
-from checkpoints.writer import FolderLock
+from checkpoints.lock import FolderLock
+from checkpoints.upkeep import best_checkpoint
 from errors import CheckpointError, DataError, TrainingError
 from train_cnn import CnnConfig
 from train_linear import LinearConfig

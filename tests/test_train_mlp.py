@@ -16,8 +16,8 @@ from PIL import Image
 
 import train_mlp
 from errors import DataError, TrainingError
-from prediction.chosen_model import PredictConfig
 from prediction.evaluation import predict
+from prediction.request import PredictConfig
 from tests.data.idx_files import digits, write_mnist
 from train_mlp import MlpConfig
 from training import loop

@@ -8,7 +8,6 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
@@ -22,8 +21,7 @@ from checkpoints.reader import Array
 from errors import CheckpointError, ToolError, first_few
 from metagraph.casting import json_value
 from metagraph.opening import find_variables
-from metagraph.parsing import DEFAULT_MAX_BYTES, SAVED_MODEL_FILES
-from metagraph.safety import TimeLimit
+from metagraph.parsing import SAVED_MODEL_FILES
 from tools.checkpoint_contents import (
     ROLES,
     Contents,
@@ -35,6 +33,7 @@ from tools.checkpoint_contents import (
 )
 from tools.checkpoint_list import list_checkpoints
 from tools.command import Record, format_bytes, table
+from tools.inspect_checkpoint import InspectConfig
 
 _FACTS = ("step", "saved_at", "environment", "config", "test_accuracy")
 _TITLES = {"model": "model", "slot": "optimizer slots", "other": "other"}
@@ -44,23 +43,6 @@ _MAX_TEXT = 200  # Characters of one text among values.
 _MAX_VALUES = 1000  # Of a tensor, before only its ends are shown.
 _WIDTH = 100
 _MAX_NAMED = 4  # Files or variables of one tensor.
-
-
-@dataclass(frozen=True)
-class InspectConfig:
-    """What is asked for: a checkpoint or a folder, and the tensors whose values are wanted.
-
-    The filter is a regular expression that the names of the listed tensors match somewhere. As
-    text, a value is shortened. The time limit is that of reading the graph.
-    """
-
-    ckpt: str
-    tensors: Sequence[str] = ()
-    stats: bool = False
-    filter: str | None = None
-    format: str = "text"
-    max_meta_bytes: int = DEFAULT_MAX_BYTES
-    time_limit: TimeLimit = TimeLimit()  # noqa: RUF009 (it is frozen)
 
 
 def inspect(config: InspectConfig) -> Record:
@@ -105,7 +87,7 @@ def _inspect(config: InspectConfig, hold: Hold) -> Record:
     else:
         prefix = find_variables(config.ckpt)
         hold(prefix)
-    with config.time_limit.over("reading the graph"):
+    with config.limit.over("reading the graph"):
         contents = read_contents(prefix, config.max_meta_bytes)
     if config.tensors:
         return _values_record(contents, config)

@@ -7,10 +7,9 @@ from typing import Any
 import tensorflow as tf
 
 from checkpoints import manifest, naming
-from checkpoints.folder import Hold, names_in
-from checkpoints.manifest import named_checkpoint
-from checkpoints.naming import Saved, best_first
+from checkpoints.folder import Hold, named_checkpoint, names_in
 from checkpoints.reader import CheckpointReader, stored_tensors
+from checkpoints.retention import Saved, best_first
 from errors import CheckpointError
 from metagraph.opening import prefix_of
 from tools.folder_entries import (

@@ -22,9 +22,10 @@ from errors import CheckpointError, ToolError, first_few
 from metagraph.casting import json_value
 from metagraph.meta import MetaGraphFile
 from metagraph.opening import find_variables, open_model
-from metagraph.parsing import DEFAULT_MAX_BYTES, GRAPH_SUFFIXES, SAVED_MODEL_FILES
+from metagraph.parsing import GRAPH_SUFFIXES, SAVED_MODEL_FILES
 from metagraph.safety import TimeLimit
 from tools.command import Record, table
+from tools.diff import DiffConfig
 from tools.diff_graphs import GraphsDifference, NodesDifference, compare_graphs
 from tools.diff_variables import (
     DTYPE,
@@ -302,29 +303,6 @@ def _changes(changes: Sequence[str]) -> str:
 # What tools/diff.py does once its flags are read.
 
 
-@dataclass(frozen=True)
-class DiffConfig:
-    """What is asked for.
-
-    Attributes:
-      a: what `open_side` takes.
-      b: likewise.
-      only: `VARIABLES` or `GRAPH`; None for all that both have.
-      tolerance: an absolute difference of values up to this counts as none.
-      filter: a regular expression; only variables and nodes in whose name it is found.
-      max_meta_bytes: the size of the largest file of a graph that is read.
-      time_limit: on reading a graph.
-    """
-
-    a: str
-    b: str
-    only: str | None = None
-    tolerance: float = 0.0
-    filter: str = ""
-    max_meta_bytes: int = DEFAULT_MAX_BYTES
-    time_limit: TimeLimit = TimeLimit()  # noqa: RUF009 (it is frozen)
-
-
 def diff(config: DiffConfig) -> Record:
     """Compares what both have; see `as_record`.
 
@@ -336,7 +314,7 @@ def diff(config: DiffConfig) -> Record:
 
 def _diff(config: DiffConfig, hold: Hold) -> Record:
     a, b = (
-        open_side(path, flag, config.only, config.max_meta_bytes, config.time_limit, hold)
+        open_side(path, flag, config.only, config.max_meta_bytes, config.limit, hold)
         for path, flag in ((config.a, "--a"), (config.b, "--b"))
     )
     pattern = re.compile(config.filter)

@@ -18,17 +18,39 @@ if __name__ == "__main__":  # First, as what follows takes its time.
 
     end_at_signals()
 
+from dataclasses import dataclass
+
 from absl import flags
 
 from cli import flag_types
 from cli.flag_types import define_max_meta_mb, define_time_limit
 from cli.terminal import import_tensorflow
+from prediction.request import Limits
 from tools.command import EndAfter, define_filter, define_format, run_command
 
 POSITIONAL = ("a", "b")
 _SIDE = (
     "checkpoint (its prefix, a file of it, or a folder for its newest), frozen graph or SavedModel"
 )
+
+
+@dataclass(frozen=True)
+class DiffConfig(Limits):
+    """What is asked for.
+
+    Attributes:
+      a: what `open_side` takes.
+      b: likewise.
+      only: `VARIABLES` or `GRAPH`; None for all that both have.
+      tolerance: an absolute difference of values up to this counts as none.
+      filter: a regular expression; only variables and nodes in whose name it is found.
+    """
+
+    a: str
+    b: str
+    only: str | None = None
+    tolerance: float = 0.0
+    filter: str = ""
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -56,9 +78,8 @@ def define_flags(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues, end_after: EndAfter | None = None) -> int:
     """Compares as the flags say; 0 where nothing differs."""
     import_tensorflow()
-    from metagraph.safety import TimeLimit
     from tools.command import show
-    from tools.comparing import DiffConfig, as_text, diff
+    from tools.comparing import as_text, diff
 
     record = diff(
         DiffConfig(
@@ -68,7 +89,8 @@ def main(values: flags.FlagValues, end_after: EndAfter | None = None) -> int:
             tolerance=values.tolerance,
             filter=values.filter or "",
             max_meta_bytes=values.max_meta_mb << 20,
-            time_limit=TimeLimit(values.time_limit, end_after),
+            time_limit=values.time_limit,
+            end_after=end_after,
         )
     )
     show(record, as_text, values.format)

@@ -28,13 +28,15 @@ if __name__ == "__main__":  # First, as what follows takes its time.
 
     end_at_signals()
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from absl import flags
 
 from cli import flag_types
 from cli.flag_types import define_asset, define_max_meta_mb, define_time_limit, define_trust_graph
 from cli.terminal import import_tensorflow
+from prediction.request import Limits
 from tools.command import (
     EndAfter,
     as_pattern,
@@ -44,10 +46,49 @@ from tools.command import (
     define_overwrite,
     run_command,
 )
-from tools.edit_rules import plain_rename, regex_rename
+from tools.edit_rules import Rename, plain_rename, regex_rename
 
 POSITIONAL = ("ckpt|meta",)
 _DTYPES = ("float16", "bfloat16", "float32", "float64")
+
+
+@dataclass(frozen=True)
+class EditConfig(Limits):
+    """What is asked for.
+
+    Attributes:
+      output: the prefix of the new checkpoint.
+      checkpoint: what `find_variables` takes; None for that of the graph.
+      meta: what `open_model` takes, where the graph goes along; None where it does not.
+      overwrite: whether a checkpoint at `output` may be replaced.
+      only: patterns of the keys that are kept; none for all.
+      drop: patterns of keys that are not.
+      without_slots: whether those of an optimizer are not.
+      renames: in the order in which they are applied.
+      cast: the name of the dtype that floating numbers get; None where they keep theirs.
+      allow_overflow: whether numbers that are too large for it become infinities.
+      fetch: the tensors, or keys of the signature, that the graph has to predict; none for its own.
+      asset: files for lookup tables, by name.
+      tolerance: how far numbers may be apart after a cast; None for 16 epsilons of the dtype.
+      feed: values for the check, as `prediction.plan.read_feeds` takes them.
+      trust_graph: run also operations that may do more than compute.
+    """
+
+    output: str
+    checkpoint: str | None = None
+    meta: str | None = None
+    overwrite: bool = False
+    only: Sequence[str] = ()
+    drop: Sequence[str] = ()
+    without_slots: bool = False
+    renames: Sequence[Rename] = ()
+    cast: str | None = None
+    allow_overflow: bool = False
+    fetch: Sequence[str] = ()
+    feed: Sequence[str] = ()
+    asset: Mapping[str, str] = field(default_factory=dict)
+    tolerance: float | None = None
+    trust_graph: bool = False
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -191,7 +232,7 @@ def main(values: flags.FlagValues, end_after: EndAfter | None = None) -> None:
     import_tensorflow()
     from prediction.plan import assets_by_name
     from tools.command import show
-    from tools.editing import EditConfig, as_text, edit
+    from tools.editing import as_text, edit
 
     plain, by_regex = map(plain_rename, values.rename), map(regex_rename, values.rename_regex)
     record = edit(

@@ -18,9 +18,9 @@ from checkpoints import file_io, naming
 from checkpoints.bundle import MAX_BYTES, BundleWriter, VariableSpec, table_entries
 from checkpoints.file_io import read_bounded
 from checkpoints.folder import names_in
+from checkpoints.lock import FolderLock
 from checkpoints.naming import INDEX_SUFFIX
 from checkpoints.reader import Array, CheckpointReader
-from checkpoints.writer import FolderLock
 from errors import ToolError, reason
 from metagraph.opening import prefix_of
 from tools.folder_entries import EDITED_SUFFIX

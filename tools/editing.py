@@ -5,7 +5,6 @@ What has been done is told as JSON values, and as lines for people.
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import tensorflow as tf
@@ -17,16 +16,15 @@ from errors import CheckpointError, ToolError, first_few
 from metagraph.meta import MetaGraphFile, read_meta_graph
 from metagraph.model import Model, read_model
 from metagraph.opening import find_model, find_variables, open_model, prefix_of
-from metagraph.parsing import DEFAULT_MAX_BYTES
-from metagraph.safety import TimeLimit
 from metagraph.slots import slot_names
 from prediction import plan
 from prediction.plan import Feed, read_feeds
 from prediction.row_inputs import MAX_BYTES
 from tools.command import Record, format_bytes
+from tools.edit import EditConfig
 from tools.edit_files import Contents, Target, Tensor, plan_tensors, read_contents, write_tensors
 from tools.edit_graph import Answer, EditedGraph, Question, check_same, edit_graph
-from tools.edit_rules import NewNames, Rename, select
+from tools.edit_rules import NewNames, select
 
 # What an edit has done: JSON values, and the same as lines for people.
 #
@@ -137,56 +135,6 @@ def _graph_lines(graph: Mapping[str, Any] | None) -> list[str]:
 # One edit from start to end: what tools.edit does once its flags are read.
 
 _READING = "reading the graph"
-
-
-@dataclass(frozen=True)
-class EditConfig:
-    """What is asked for.
-
-    Attributes:
-      output: the prefix of the new checkpoint.
-      checkpoint: what `find_variables` takes; None for that of the graph.
-      meta: what `open_model` takes, where the graph goes along; None where it does not.
-      overwrite: whether a checkpoint at `output` may be replaced.
-      only: patterns of the keys that are kept; none for all.
-      drop: patterns of keys that are not.
-      without_slots: whether those of an optimizer are not.
-      renames: in the order in which they are applied.
-      cast: the name of the dtype that floating numbers get; None where they keep theirs.
-      allow_overflow: whether numbers that are too large for it become infinities.
-      fetch: the tensors, or keys of the signature, that the graph has to predict; none for its own.
-      asset: files for lookup tables, by name.
-      tolerance: how far numbers may be apart after a cast; None for 16 epsilons of the dtype.
-      feed: values for the check, as `prediction.plan.read_feeds` takes them.
-      trust_graph: run also operations that may do more than compute.
-      time_limit: seconds that each of these may take: reading the graph, its import, a run.
-      end_after: as of a `TimeLimit`.
-      max_meta_bytes: the size of the largest file of a graph that is read.
-    """
-
-    output: str
-    checkpoint: str | None = None
-    meta: str | None = None
-    overwrite: bool = False
-    only: Sequence[str] = ()
-    drop: Sequence[str] = ()
-    without_slots: bool = False
-    renames: Sequence[Rename] = ()
-    cast: str | None = None
-    allow_overflow: bool = False
-    fetch: Sequence[str] = ()
-    feed: Sequence[str] = ()
-    asset: Mapping[str, str] = field(default_factory=dict)
-    tolerance: float | None = None
-    trust_graph: bool = False
-    time_limit: float = 60.0
-    end_after: Callable[[float, str], None] | None = None
-    max_meta_bytes: int = DEFAULT_MAX_BYTES
-
-    @property
-    def limit(self) -> TimeLimit:
-        """The time limit with what ends the process."""
-        return TimeLimit(self.time_limit, self.end_after)
 
 
 def edit(config: EditConfig) -> Mapping[str, Any]:

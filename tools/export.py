@@ -21,6 +21,7 @@ if __name__ == "__main__":  # First, as what follows takes its time.
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from absl import flags
@@ -46,10 +47,44 @@ from tools.command import (
     run_command,
     show,
 )
+from tools.freeze import PartConfig
 
 POSITIONAL: tuple[str, ...] = ("meta",)
 
 _SHAPE = re.compile(r".+=(?:(?:[0-9]{1,9}|\?)(?:,(?:[0-9]{1,9}|\?))*)?")
+
+
+Shape = tuple[int | None, ...]
+
+
+def parse_shape(text: str) -> tuple[str, Shape]:
+    """A value of --shape, `x=?,3`, of which `x=` is a scalar: the name and the sizes."""
+    name, _, sizes = text.rpartition("=")
+    parts = sizes.split(",") if sizes else []
+    return name, tuple(None if part == "?" else int(part) for part in parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig(PartConfig):
+    """What is asked for: what is frozen, and what becomes of it.
+
+    The `output` of a SavedModel is the folder that has its versions in folders, none of which is
+    ever replaced; else it is the file.
+
+    Attributes:
+      to: one of `FORMATS`.
+      shapes: of placeholders that leave theirs open: tensor, or key of the signature -> sizes, None
+        for any.
+      version: of a SavedModel; None for the next one.
+      opset: the version of ONNX's operations.
+      tolerance: between the session and the format's own runtime, as `check_close` has it.
+    """
+
+    to: str
+    shapes: Mapping[str, Shape] = field(default_factory=dict)
+    version: int | None = None
+    opset: int = DEFAULT_OPSET
+    tolerance: float = DEFAULT_TOLERANCE
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -139,7 +174,6 @@ def main(values: flags.FlagValues, end_after: EndAfter | None = None) -> None:
     """Exports as the flags say; `end_after` as of a `TimeLimit`."""
     import_tensorflow()
     from prediction.plan import assets_by_name
-    from tools.export_source import ExportConfig, parse_shape
     from tools.exporting import as_text, export
 
     config = ExportConfig(

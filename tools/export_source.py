@@ -1,4 +1,4 @@
-"""What tools.export is asked for, the model that is exported, and the folder of its version.
+"""The model that tools.export exports, and the folder of its version.
 
 The model is frozen, and comes with what its session computes on one batch. Version folders are
 those that TensorFlow Serving watches: `<model>/1`, `<model>/2`, and so on.
@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import tensorflow as tf
@@ -16,24 +16,15 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from checkpoints import file_io
 from checkpoints.folder import names_in
-from checkpoints.writer import FolderLock
+from checkpoints.lock import FolderLock
 from errors import ToolError, reason
 from metagraph.casting import Array
 from metagraph.meta import PLACEHOLDERS, MetaGraphFile, TensorInfo, format_shape, node_of
 from metagraph.model import Model, read_model
 from metagraph.session import describe_tensors
-from tools.command import DEFAULT_OPSET, DEFAULT_TOLERANCE
-from tools.freezing import PartConfig, Reference, freeze_and_compare, largest_difference, run_frozen
+from tools.export import ExportConfig, Shape
+from tools.frozen_comparison import Reference, freeze_and_compare, largest_difference, run_frozen
 from tools.frozen_graph import FrozenGraph
-
-Shape = tuple[int | None, ...]
-
-
-def parse_shape(text: str) -> tuple[str, Shape]:
-    """A value of --shape, `x=?,3`, of which `x=` is a scalar: the name and the sizes."""
-    name, _, sizes = text.rpartition("=")
-    parts = sizes.split(",") if sizes else []
-    return name, tuple(None if part == "?" else int(part) for part in parts)
 
 
 def with_shapes(meta: MetaGraphFile, shapes: Mapping[str, Shape], model: Model) -> MetaGraphFile:
@@ -72,32 +63,6 @@ def _checked(meta: MetaGraphFile, model: Model, shapes: Mapping[str, Shape]) -> 
                 f"{format_shape(found[info.name])} does not go with"
             )
     return found
-
-
-# What tools/export.py is asked for.
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportConfig(PartConfig):
-    """What is asked for: what is frozen, and what becomes of it.
-
-    The `output` of a SavedModel is the folder that has its versions in folders, none of which is
-    ever replaced; else it is the file.
-
-    Attributes:
-      to: one of `FORMATS`.
-      shapes: of placeholders that leave theirs open: tensor, or key of the signature -> sizes, None
-        for any.
-      version: of a SavedModel; None for the next one.
-      opset: the version of ONNX's operations.
-      tolerance: between the session and the format's own runtime, as `check_close` has it.
-    """
-
-    to: str
-    shapes: Mapping[str, Shape] = field(default_factory=dict)
-    version: int | None = None
-    opset: int = DEFAULT_OPSET
-    tolerance: float = DEFAULT_TOLERANCE
 
 
 # The model that is exported: frozen, and with what its session computes on one batch.
@@ -142,7 +107,7 @@ class Source:
           feeds: values of the inputs, by full tensor name.
         """
         asked = self.reference._replace(feeds=feeds)
-        return asked._replace(results=run_frozen(self.frozen, asked, self.config.request))
+        return asked._replace(results=run_frozen(self.frozen, asked, self.config))
 
     def check_ranks(self, format_name: str) -> None:
         """Raises ToolError where an input may be of any rank, of which other formats make one."""
@@ -160,8 +125,8 @@ def freeze_source(config: ExportConfig, meta: MetaGraphFile) -> Source:
     Raises:
       CheckpointError, ToolError: it cannot be frozen, run, or is not the same then.
     """
-    compared = freeze_and_compare(meta, config.request)
-    return Source(config, compared.frozen, compared.reference)
+    frozen, reference, _ = freeze_and_compare(meta, config)
+    return Source(config, frozen, reference)
 
 
 def check_close(

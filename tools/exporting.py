@@ -24,6 +24,7 @@ from prediction.chosen_model import with_model
 from prediction.output import check_target, write_whole
 from tools.command import ONNX, SAVED_MODEL, TFLITE, Record, format_bytes
 from tools.converters import as_onnx, as_tflite, check_onnx_installed, run_onnx, run_tflite
+from tools.export import ExportConfig
 from tools.export_saved_model import (
     BYTES_KEY,
     BYTES_SIGNATURE,
@@ -37,7 +38,6 @@ from tools.export_saved_model import (
     write_saved_model,
 )
 from tools.export_source import (
-    ExportConfig,
     Source,
     check_close,
     choose_version,

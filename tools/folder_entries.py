@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from checkpoints import file_io, folder, naming, writer
+from checkpoints import file_io, folder, lock, naming
 from checkpoints.folder import names_in
 from errors import CheckpointError
 from metagraph.opening import SAVED_MODEL_VARIABLES, prefix_of
@@ -137,7 +137,7 @@ def _is_checkpoint(path: str, base: str, suffixes: Collection[str], names: Colle
 def _is_leftover_of_ours(base: str, names: Collection[str]) -> bool:
     ends = (naming.MANIFEST_SUFFIX, naming.PENDING_SUFFIX)
     is_called_so = naming.split_name(base + naming.PENDING_SUFFIX) is not None
-    return is_called_so and folder.is_leftover({end for end in ends if base + end in names})
+    return is_called_so and naming.is_leftover({end for end in ends if base + end in names})
 
 
 def _may_be_data(suffix: str) -> bool:
@@ -269,7 +269,7 @@ def find_leftovers(path: str) -> list[Leftover]:
     found = [
         Leftover(tuple(sorted(naming.checkpoint_name(step) + suffix for suffix in suffixes)), step)
         for step, suffixes in steps.items()
-        if folder.is_leftover(suffixes)
+        if naming.is_leftover(suffixes)
     ]
     ours = {name for leftover in found for name in leftover.names}
     state = naming.STATE_FILE + file_io.TEMPORARY_SUFFIX
@@ -311,8 +311,8 @@ def _is_of_a_saver(path: str, name: str) -> bool:
 
 def _may_be_at_work(path: str) -> bool:
     """Whether someone may be writing it: of an edit its lock tells, of a Saver only the time."""
-    if tf.io.gfile.exists(os.path.join(path, writer.LOCK_FILE)):
-        return writer.holder(path) is not None
+    if tf.io.gfile.exists(os.path.join(path, lock.LOCK_FILE)):
+        return lock.holder(path) is not None
     return any(time.time() - changed < _QUIET_SECONDS for changed in _changed(path))
 
 

@@ -19,12 +19,15 @@ if __name__ == "__main__":  # First, as what follows takes its time.
     end_at_signals()
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from absl import flags
 
 from cli import flag_types
 from cli.flag_types import define_max_meta_mb, define_time_limit, define_trust_graph
 from cli.terminal import import_tensorflow
+from prediction.request import ModelConfig
 from tools.command import (
     OTHER_CKPT_HELP,
     EndAfter,
@@ -40,6 +43,37 @@ from tools.command import (
 POSITIONAL: tuple[str, ...] = ("meta",)
 
 _SCOPE = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_.-]+)*")
+
+
+@dataclass(frozen=True)
+class PartConfig(ModelConfig):
+    """The part of a model that is kept, and where it goes.
+
+    Attributes:
+      output: what to write.
+      outputs: tensors, or keys of the signature; none for the collection `predict` and the
+        signature's outputs.
+      inputs: tensors, or keys of the signature, at which the graph is cut, beside its placeholders.
+      asset: files that lookup tables are filled from, as `load_inference_graph` takes them.
+      overwrite: replace the file if there is one.
+    """
+
+    output: str
+    outputs: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+    asset: Mapping[str, str] = field(default_factory=dict)
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class FreezeConfig(PartConfig):
+    """What tools.freeze is asked for.
+
+    Attributes:
+      scope: what all names of the result begin with, without the last `/`; empty for none.
+    """
+
+    scope: str = ""
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -83,7 +117,6 @@ def main(values: flags.FlagValues, end_after: EndAfter | None = None) -> None:
     import_tensorflow()
     from prediction.plan import assets_by_name
     from tools import freezing
-    from tools.freezing import FreezeConfig
 
     frozen = freezing.freeze_to_file(
         FreezeConfig(

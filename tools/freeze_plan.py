@@ -3,9 +3,8 @@
 At each cut, a placeholder or a constant stands in the place of the tensor.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -34,14 +33,12 @@ _PARSES = "Parse"  # An operation that takes serialized examples apart, and take
 
 @dataclass(frozen=True)
 class FreezePlan:
-    """What is frozen.
+    """What is frozen of the file `meta`, which says `model` of itself.
 
     Attributes:
-      meta: the file.
-      model: its description.
       outputs: full tensor names, by the signature's keys where it has them.
-      inputs: of the tensors that are fed, likewise; some of them may turn out not to be needed.
-      off: of training switches and dropouts, the tensor's name -> its value.
+      inputs: those of the tensors that are fed; some may turn out not to be needed.
+      off: names of training switches and dropouts -> their values.
       needed: what the outputs need, cut at the inputs and at what is off.
       fillings: of the lookup tables among it.
     """
@@ -53,18 +50,6 @@ class FreezePlan:
     off: Mapping[str, bool | float]
     needed: SubGraph
     fillings: Sequence[Filling]
-
-    @property
-    def feeds(self) -> tuple[str, ...]:
-        """What the original graph is fed to compute the same."""
-        return (*self.inputs.values(), *self.off)
-
-
-class _Off(NamedTuple):
-    """A value that training gives the graph."""
-
-    info: TensorInfo
-    role: Role
 
 
 def plan_freeze(
@@ -85,10 +70,12 @@ def plan_freeze(
     """
     model = read_model(meta, signature)
     wanted = _outputs(meta, model, outputs)
-    cuts = [meta.tensor_name(text, model.feed_keys) for text in inputs]
-    cuts = list(dict.fromkeys([*cuts, *_signed(meta, model, wanted, cuts)]))
+    named = [meta.tensor_name(text, model.feed_keys) for text in inputs]
+    signed = list(dict.fromkeys(model.inputs.values()))
+    taken = sub_graph(meta, wanted, [*named, *signed]).feeds
+    cuts = list(dict.fromkeys([*named, *(name for name in signed if name in taken)]))
     cuts += _pipeline(meta, wanted, cuts)
-    off = _off(meta, model, wanted, cuts, inputs)
+    off = _off(meta, model, wanted, [name for name in cuts if name in named or name not in signed])
     cuts = [name for name in cuts if name not in off]
     needed, fillings = with_tables(meta, wanted, [*cuts, *off])
     given = [name for name in cuts if name in needed.feeds or name in wanted]
@@ -118,15 +105,6 @@ def _outputs(meta: MetaGraphFile, model: Model, asked: Sequence[str]) -> list[st
     return list(dict.fromkeys(names))
 
 
-def _signed(
-    meta: MetaGraphFile, model: Model, wanted: Sequence[str], cuts: Sequence[str]
-) -> list[str]:
-    """The inputs of the signature that the outputs need."""
-    signed = list(dict.fromkeys(model.inputs.values()))
-    feeds = sub_graph(meta, wanted, [*cuts, *signed]).feeds
-    return [name for name in signed if name in feeds]
-
-
 def _pipeline(meta: MetaGraphFile, wanted: Sequence[str], cuts: Sequence[str]) -> list[str]:
     """Where rows come from a queue or an iterator, what comes out of it is fed in its place."""
     needed = sub_graph(meta, wanted, cuts)
@@ -139,39 +117,25 @@ def _pipeline(meta: MetaGraphFile, wanted: Sequence[str], cuts: Sequence[str]) -
 
 
 def _off(
-    meta: MetaGraphFile,
-    model: Model,
-    wanted: Sequence[str],
-    cuts: Sequence[str],
-    asked: Sequence[str],
+    meta: MetaGraphFile, model: Model, wanted: Sequence[str], cuts: Sequence[str]
 ) -> dict[str, bool | float]:
-    """The training switches and dropouts among what is given, with their values when off.
+    """The training switches and dropouts before `cuts`, with their values when off.
 
-    Placeholders that the user names are inputs. A bool that the signature has as an input is a
+    They are placeholders, or variables of one bool. A bool that the signature has as an input is a
     switch only where its name says so.
     """
-    signed = set(model.inputs.values())
-    named = {meta.tensor_name(text, model.feed_keys) for text in asked}
-    needed = sub_graph(meta, wanted, [name for name in cuts if name not in signed or name in named])
-    found = {}
-    for info, role in _roles(meta, needed):
-        unsure = info.name in signed or info.shape is None
-        if role is Role.SWITCH and unsure and not says_switch(info.name):
-            continue
-        found[info.name] = off_value(info.name, role)
-    return found
-
-
-def _roles(meta: MetaGraphFile, needed: SubGraph) -> Iterator[_Off]:
-    """The switches and dropouts of a sub-graph: placeholders, and variables of one bool."""
+    needed, found = sub_graph(meta, wanted, cuts), {}
     finder = RoleFinder(needed)
     nodes = [meta.nodes[name] for name in meta.nodes if name in needed.names]
     given = [f"{node.name}:0" for node in nodes if node.op in _GIVEN | VARIABLE_OPS]
     for info in describe_tensors(meta, given) if given else ():
         is_variable = meta.nodes[node_of(info.name)].op in VARIABLE_OPS
         role = None if is_variable and info.dtype.name != "bool" else finder.role(info)
-        if role is not None:
-            yield _Off(info, role)
+        unsure = info.name in model.inputs.values() or info.shape is None
+        if role is None or (role is Role.SWITCH and unsure and not says_switch(info.name)):
+            continue
+        found[info.name] = off_value(info.name, role)
+    return found
 
 
 def _by_key(names: Sequence[str], keys: Mapping[str, str]) -> dict[str, str]:
@@ -189,24 +153,21 @@ def _by_key(names: Sequence[str], keys: Mapping[str, str]) -> dict[str, str]:
 _SCOPE = "cut"
 
 
-def add_cuts(
-    graph: GraphDef, needed: SubGraph, inputs: Sequence[str], values: Mapping[str, bool | float]
-) -> None:
+def add_cuts(graph: GraphDef, needed: SubGraph, cuts: Mapping[str, bool | float | None]) -> None:
     """Adds what the nodes of a cut graph take, under the names that they take it by.
 
     Args:
       graph: the graph of `needed`; nodes are added to it.
       needed: where the graph comes from, and where it is cut.
-      inputs: the cuts that become placeholders, full tensor names.
-      values: those that become constants.
+      cuts: full tensor names -> their constant values; None for placeholders.
 
     Raises:
       CheckpointError: a cut has no dtype that can be fed.
       ToolError: another output of a cut node is needed too, so that it has to stay.
     """
     by_node: dict[str, dict[int, TensorInfo]] = {}
-    names = [name for name in [*inputs, *values] if node_of(name) not in needed.names]
-    for name in {*inputs, *values}.difference(names):
+    names = [name for name in cuts if node_of(name) not in needed.names]
+    for name in cuts.keys() - names:
         if name in needed.feeds:
             raise ToolError(
                 f"the graph cannot be cut at {name} alone, as it needs other outputs of "
@@ -216,7 +177,7 @@ def add_cuts(
         by_node.setdefault(node_of(info.name), {})[output_index(info.name)] = info
     for node, outputs in by_node.items():
         if [*outputs] == [0]:
-            _add(graph, node, outputs[0], values.get(outputs[0].name))
+            _add(graph, node, outputs[0], cuts[outputs[0].name])
         else:
             _add_several(graph, node, outputs, needed)
 

@@ -1,273 +1,20 @@
-"""One freeze from start to end: what tools.freeze does once its flags are read.
-
-The graph, and what was made of it, are run on the same values, and what they give is compared.
-"""
+"""One freeze from start to end: what tools.freeze does once its flags are read."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-import numpy as np
-from absl import logging
-
-from checkpoints.reader import Array
 from data import files
-from errors import CheckpointError, ToolError, first_few
 from metagraph.meta import MetaGraphFile, TensorInfo
 from metagraph.model import checkpoint_of
 from metagraph.parsing import add_description
-from metagraph.session import RANDOM_OPS, InferenceGraph, describe_tensors, load_inference_graph
-from prediction.chosen_model import ModelConfig, with_model
+from metagraph.session import describe_tensors
+from prediction.chosen_model import with_model
 from prediction.output import check_target, write_whole
 from tools.command import Record, format_bytes, table
-from tools.freeze_plan import FreezePlan
-from tools.frozen_graph import TABLE_INITIALIZERS, FreezeRequest, FrozenGraph, freeze_plan, plan_of
-from tools.graph_nodes import graph_parts, value_of, without_large_constants
-from tools.random_batch import try_batches
-
-
-@dataclass(frozen=True)
-class PartConfig(ModelConfig):
-    """The part of a model that is kept, and where it goes.
-
-    Attributes:
-      output: what to write.
-      outputs: as of a `FreezeRequest`.
-      inputs: likewise.
-      asset: files for lookup tables, by name.
-      overwrite: replace the file if there is one.
-    """
-
-    output: str
-    outputs: tuple[str, ...] = ()
-    inputs: tuple[str, ...] = ()
-    asset: Mapping[str, str] = field(default_factory=dict)
-    overwrite: bool = False
-
-    @property
-    def request(self) -> FreezeRequest:
-        """What is to be frozen of it."""
-        return FreezeRequest(
-            outputs=self.outputs,
-            inputs=self.inputs,
-            signature=self.signature,
-            trust_graph=self.trust_graph,
-            assets=self.asset,
-            time_limit=self.limit,
-        )
-
-
-@dataclass(frozen=True)
-class FreezeConfig(PartConfig):
-    """What tools.freeze is asked for.
-
-    Attributes:
-      scope: as of a `FreezeRequest`.
-    """
-
-    scope: str = ""
-
-    @property
-    def request(self) -> FreezeRequest:
-        """What is to be frozen of the model, and under which names."""
-        return replace(super().request, scope=self.scope)
-
-
-# Runs a graph, and what was made of it, on the same values and compares what they give.
-#
-# TensorFlow's own rewriting of graphs is off for that: what it makes of constants it does not make
-# of variables, and the last bits of a result tell the two apart.
-
-TOLERANCE = 1e-6  # Absolute and relative: |a - b| <= TOLERANCE + TOLERANCE |a|.
-_SHOWN = 3
-
-
-class Reference(NamedTuple):
-    """What a graph computes before anything is made of it.
-
-    Attributes:
-      feeds: tensor -> its value, of each input.
-      results: tensor -> its value, of each output.
-      random: the outputs with another value at each run on the same input; not to be compared.
-    """
-
-    feeds: Mapping[str, Array]
-    results: Mapping[str, Array]
-    random: tuple[str, ...]
-
-
-class Compared(NamedTuple):
-    """A frozen graph that computes what the original does.
-
-    Attributes:
-      frozen: the graph.
-      reference: a batch, and what the original computes with it.
-      difference: the largest there is.
-    """
-
-    frozen: FrozenGraph
-    reference: Reference
-    difference: float
-
-
-def freeze_and_compare(meta: MetaGraphFile, request: FreezeRequest) -> Compared:
-    """Freezes, and sees that the result is the same.
-
-    Raises:
-      CheckpointError, ToolError: it cannot be frozen or run, or is not the same.
-    """
-    plan = plan_of(meta, request)
-    reference = run_original(plan, request)  # Its values are freed before others are read.
-    frozen = freeze_plan(plan, request)
-    results = run_frozen(frozen, reference, request)
-    return Compared(frozen, reference, largest_difference(reference, results, "the frozen graph"))
-
-
-def run_original(plan: FreezePlan, request: FreezeRequest) -> Reference:
-    """Runs the graph of the file with its own checkpoint, what is off fed with its value.
-
-    The batch is made up of the dtypes and shapes of the inputs.
-
-    Raises:
-      CheckpointError: the graph cannot be loaded.
-      ToolError: it takes none of the batches that are tried.
-    """
-    inputs = list(dict.fromkeys(plan.inputs.values()))
-    with load_inference_graph(
-        plan.meta,
-        list(dict.fromkeys(plan.outputs.values())),
-        [*inputs, *plan.off],
-        trust_graph=request.trust_graph,
-        assets=request.assets,
-        time_limit=request.time_limit,
-        optimize=False,
-    ) as graph:
-        infos = graph.feeds[: len(inputs)]
-        off = [
-            np.asarray(value, info.dtype.as_numpy_dtype)
-            for value, info in zip(plan.off.values(), graph.feeds[len(inputs) :], strict=True)
-        ]
-        try:
-            values, results = try_batches(plan.meta, infos, lambda v: graph.run(*v, *off))
-        except CheckpointError as error:
-            raise ToolError(
-                f"{plan.meta.path} takes no values that could be made up for "
-                f"{first_few([*map(str, infos)], _SHOWN)} ({error}): cut it at an inner tensor "
-                "with --inputs"
-            ) from error
-        return _reference(graph, values, off, results)
-
-
-def _reference(
-    graph: InferenceGraph, values: Sequence[Array], off: Sequence[Array], results: Sequence[Array]
-) -> Reference:
-    names = [info.name for info in graph.fetches]
-    random: tuple[str, ...] = ()
-    nodes = [name for op, found in graph.nodes_by_op.items() if op in RANDOM_OPS for name in found]
-    if nodes:
-        again = graph.run(*values, *off)
-        pairs = zip(names, results, again, strict=True)
-        random = tuple(name for name, one, two in pairs if _difference(one, two) != 0)
-    if random:
-        logging.warning(
-            "%s: another value at each run on the same input, so that it cannot be compared; "
-            "random: %s",
-            ", ".join(random),
-            first_few(nodes, _SHOWN),
-        )
-    feeds = {info.name: value for info, value in zip(graph.feeds, values, strict=False)}
-    return Reference(feeds, dict(zip(names, results, strict=True)), random)
-
-
-def run_frozen(
-    frozen: FrozenGraph, reference: Reference, request: FreezeRequest
-) -> dict[str, Array]:
-    """The outputs of the frozen graph, by the original's names, on the values of the reference.
-
-    Large constants are fed, each as its node has it: TensorFlow would make several copies of them.
-
-    Raises:
-      CheckpointError: the graph cannot be imported, or fails.
-    """
-    inputs = {name: frozen.plan.inputs[key] for key, name in frozen.inputs.items()}
-    outputs = {name: frozen.plan.outputs[key] for key, name in frozen.outputs.items()}
-    light, constants = without_large_constants(frozen.meta, outputs)
-    path = frozen.plan.meta.path
-    with load_inference_graph(
-        MetaGraphFile(path, path, light),
-        [*outputs],
-        [*inputs, *constants],
-        trust_graph=request.trust_graph,
-        time_limit=request.time_limit,
-        optimize=False,
-    ) as graph:
-        values = [reference.feeds[name] for name in inputs.values()]
-        results = graph.run(*values, *(value_of(node) for node in constants.values()))
-    return dict(zip(outputs.values(), results, strict=True))
-
-
-def largest_difference(
-    reference: Reference, results: Mapping[str, Array], what: str, tolerance: float = TOLERANCE
-) -> float:
-    """Compares results with the reference's.
-
-    Args:
-      reference: of the original.
-      results: tensor -> value.
-      what: has given them, for the error line.
-      tolerance: absolute and relative.
-
-    Returns:
-      The largest absolute difference.
-
-    Raises:
-      ToolError: a value differs by more than the tolerance, or is of another shape or dtype.
-    """
-    largest = 0.0
-    for name, expected in reference.results.items():
-        if name in reference.random:
-            continue
-        found = results[name]
-        difference = _difference(expected, found)
-        if difference is None or not _is_close(expected, found, tolerance):
-            told = "of another shape or kind" if difference is None else f"by {difference:g}"
-            raise ToolError(f"{what} gives another {name} than the original: it differs {told}")
-        largest = max(largest, difference)
-    return largest
-
-
-def _is_close(expected: Array, found: Array, tolerance: float) -> bool:
-    if expected.dtype.kind not in "fcV":
-        return bool(np.array_equal(expected, found))
-    one, two = _wide(expected), _wide(found)
-    return bool(np.allclose(two, one, rtol=tolerance, atol=tolerance, equal_nan=True))
-
-
-def _difference(expected: Array, found: Array) -> float | None:
-    """The largest absolute difference; None for another shape or dtype."""
-    if expected.shape != found.shape or expected.dtype != found.dtype:
-        return None
-    if expected.dtype.kind not in "iufcV":
-        return 0.0 if np.array_equal(expected, found) else 1.0
-    one, two = _wide(expected), _wide(found)
-    with np.errstate(invalid="ignore"):
-        differences = np.where((one == two) | (np.isnan(one) & np.isnan(two)), 0, abs(one - two))
-    return float(np.max(differences, initial=0.0))
-
-
-def _wide(value: Array) -> Array:
-    """In a dtype that NumPy calculates with: bfloat16 and its kin are none."""
-    return value.astype(np.complex128 if value.dtype.kind == "c" else np.float64)
-
-
-# One freeze from start to end: what tools.freeze does once its flags are read.
-
-
-class Tensor(NamedTuple):
-    """An input or an output of the frozen graph."""
-
-    key: str
-    info: TensorInfo
+from tools.freeze import FreezeConfig
+from tools.frozen_comparison import freeze_and_compare
+from tools.frozen_graph import TABLE_INITIALIZERS
+from tools.graph_nodes import graph_parts
 
 
 class Frozen(NamedTuple):
@@ -277,8 +24,8 @@ class Frozen(NamedTuple):
       output: the file.
       meta: the file of the graph.
       checkpoint: the prefix of its variables; None where it has none.
-      inputs: with their keys in the signature.
-      outputs: likewise.
+      inputs: those of the frozen graph, by their keys in the signature.
+      outputs: the same of what it gives.
       off: tensor of the original -> the value it has for good; training switches and dropouts.
       nodes: how many the graph has.
       size: bytes of the file.
@@ -290,14 +37,14 @@ class Frozen(NamedTuple):
     output: str
     meta: str
     checkpoint: str | None
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
+    inputs: Mapping[str, TensorInfo]
+    outputs: Mapping[str, TensorInfo]
     off: Mapping[str, bool | float]
     nodes: int
     size: int
-    tables: tuple[str, ...]
+    tables: Sequence[str]
     largest_difference: float
-    random: tuple[str, ...]
+    random: Sequence[str]
 
 
 def freeze_to_file(config: FreezeConfig) -> Frozen:
@@ -311,32 +58,31 @@ def freeze_to_file(config: FreezeConfig) -> Frozen:
 
 def _freeze(config: FreezeConfig, meta: MetaGraphFile) -> Frozen:
     check_target(config.output, [meta.path, *config.asset.values()], overwrite=config.overwrite)
-    compared = freeze_and_compare(meta, config.request)
-    frozen, plan = compared.frozen, compared.frozen.plan
+    frozen, reference, difference = freeze_and_compare(meta, config, config.scope)
     add_description(frozen.meta, frozen.scope)
     write_whole(config.output, graph_parts(frozen.meta.graph_def))
     return Frozen(
         output=config.output,
         meta=meta.path,
         checkpoint=checkpoint_of(meta),
-        inputs=_tensors(meta, plan.inputs, frozen.inputs),
-        outputs=_tensors(meta, plan.outputs, frozen.outputs),
-        off=plan.off,
+        inputs=_tensors(frozen.plan.inputs, frozen.inputs, meta),
+        outputs=_tensors(frozen.plan.outputs, frozen.outputs, meta),
+        off=frozen.plan.off,
         nodes=len(frozen.meta.graph_def.node),
         size=files.size(config.output),
-        tables=tuple(frozen.meta.collection_def[TABLE_INITIALIZERS].node_list.value),
-        largest_difference=compared.difference,
-        random=compared.reference.random,
+        tables=[*frozen.meta.collection_def[TABLE_INITIALIZERS].node_list.value],
+        largest_difference=difference,
+        random=reference.random,
     )
 
 
 def _tensors(
-    meta: MetaGraphFile, names: Mapping[str, str], kept: Mapping[str, str]
-) -> tuple[Tensor, ...]:
+    names: Mapping[str, str], kept: Mapping[str, str], meta: MetaGraphFile
+) -> dict[str, TensorInfo]:
     """The tensors that are `kept` by their keys, as those called `names` are in the file."""
     infos = describe_tensors(meta, [names[key] for key in kept]) if kept else ()
     pairs = zip(kept.items(), infos, strict=True)
-    return tuple(Tensor(key, info._replace(name=name)) for (key, name), info in pairs)
+    return {key: info._replace(name=name) for (key, name), info in pairs}
 
 
 def as_record(frozen: Frozen) -> Record:
@@ -345,35 +91,24 @@ def as_record(frozen: Frozen) -> Record:
     `inputs` and `outputs` are objects by key, each value an object of `name`, `dtype` and `shape`
     (null where the rank is not known, and for each size that is not).
     """
-    return {
-        **frozen._asdict(),
-        "inputs": _records(frozen.inputs),
-        "outputs": _records(frozen.outputs),
-        "off": dict(frozen.off),
-        "tables": list(frozen.tables),
-        "random": list(frozen.random),
-    }
-
-
-def _records(tensors: tuple[Tensor, ...]) -> Record:
-    return {
-        key: {
-            "name": info.name,
-            "dtype": info.dtype.name,
-            "shape": None if info.shape is None else list(info.shape),
+    tensors = {
+        kind: {
+            key: {"name": info.name, "dtype": info.dtype.name, "shape": info.shape}
+            for key, info in infos.items()
         }
-        for key, info in tensors
+        for kind, infos in (("inputs", frozen.inputs), ("outputs", frozen.outputs))
     }
+    return {**frozen._asdict(), **tensors}
 
 
 def as_text(frozen: Frozen) -> str:
     """Lines for people."""
-    rows = [("input", key, str(info)) for key, info in frozen.inputs]
-    rows += [("output", key, str(info)) for key, info in frozen.outputs]
+    rows = [("input", key, str(info)) for key, info in frozen.inputs.items()]
+    rows += [("output", key, str(info)) for key, info in frozen.outputs.items()]
     rows += [("off", name, str(value)) for name, value in frozen.off.items()]
     rows += [("table", name, "to be run first in a session") for name in frozen.tables]
     head = f"{frozen.output}: {frozen.nodes} nodes, {format_bytes(frozen.size)}"
-    if len(frozen.random) == len({info.name for _, info in frozen.outputs}):
-        return "\n".join([head, *table(rows, indent=2)])
-    end = f"largest difference from the original: {frozen.largest_difference:g}"
-    return "\n".join([head, *table(rows, indent=2), end])
+    lines = [head, *table(rows, indent=2)]
+    if len(frozen.random) < len({info.name for info in frozen.outputs.values()}):
+        lines.append(f"largest difference from the original: {frozen.largest_difference:g}")
+    return "\n".join(lines)

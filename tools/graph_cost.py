@@ -6,8 +6,7 @@ of each node; in a function's loop, of one turn, and of a choice, of each branch
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -21,6 +20,7 @@ from tools.graph_parts import trainable_variables
 from tools.graph_subject import Subject, counted, layer_of, listed, shortened
 
 _TOP = "(no scope)"
+_NUMBERS = ("parameters", "constants", "flops")
 # The operations that the profiler has a formula for; whatever else there is costs it nothing.
 # Source: `tensorflow/python/profiler/internal/flops_registry.py`, `.../ops/nn_ops.py`.
 _COUNTED = frozenset(
@@ -34,39 +34,21 @@ _COUNTED = frozenset(
 )
 
 
-@dataclass
-class _Tally:
-    """What a layer, or a graph, has and does.
-
-    Attributes:
-      parameters: values of variables.
-      constants: floating-point values of constants that are no scalars; of a frozen graph, its
-        parameters.
-      flops: floating-point operations.
-    """
-
-    parameters: int = 0
-    constants: int = 0
-    flops: int = 0
-
-
-@dataclass
 class _Part:
-    """A part of a graph by layer, and by operation."""
+    """A part of a graph: numbers by layer, FLOPs by operation, and nodes that are not counted."""
 
-    layers: dict[str, _Tally] = field(default_factory=dict)
-    by_op: Counter[str] = field(default_factory=Counter)
-    not_counted: Counter[str] = field(default_factory=Counter)
+    def __init__(self) -> None:
+        self.layers: dict[str, dict[str, int]] = {}
+        self.by_op, self.not_counted = Counter[str](), Counter[str]()
 
     def add(self, layer: str, **numbers: int) -> None:
-        tally = self.layers.setdefault(layer, _Tally())
+        tally = self.layers.setdefault(layer, dict.fromkeys(_NUMBERS, 0))
         for key, number in numbers.items():
-            setattr(tally, key, getattr(tally, key) + number)
+            tally[key] += number
 
     def record(self) -> dict[str, Any]:
-        layers = [asdict(tally) for tally in self.layers.values()]
         return {
-            **{key: sum(layer[key] for layer in layers) for key in asdict(_Tally())},
+            **{key: sum(tally[key] for tally in self.layers.values()) for key in _NUMBERS},
             "by_op": dict(self.by_op),
             "not_counted": dict(self.not_counted),
         }
@@ -76,69 +58,50 @@ def cost_part(subject: Subject) -> dict[str, Any]:
     """JSON values.
 
     Keys: `batch_size`; `outputs` (what the inference part predicts); `inference` and `total`, each
-    with `parameters`, `constants` and `flops`, those `by_op` (operation -> FLOPs) and `not_counted`
-    (operation -> nodes that have FLOPs, but not a shape that the profiler counts); `trainable`
-    (parameters; null where the file does not say); `layers`, in the file's order, a list of
-    `layer`, `inference` and `total` with those three numbers; `problem` (why less than the whole
-    graph is counted; empty where all is).
+    with `parameters` (values of variables), `constants` (floating-point values of constants that
+    are no scalars: of a frozen graph, its parameters) and `flops`, those `by_op` (operation ->
+    FLOPs) and `not_counted` (operation -> nodes that have FLOPs, but not a shape that the profiler
+    counts); `trainable` (parameters; null where the file does not say); `layers`, in the file's
+    order, a list of `layer`, `inference` and `total` with those three numbers; `problem` (why less
+    than the whole graph is counted; empty where all is).
     """
-    costs = _Costs(subject)
-    flops, problem = _profiled(subject.static.graph)
-    costs.add_nodes(flops)
+    static = subject.static
+    inference, total = _Part(), _Part()
+    flops, problem = _profiled(static.graph)
+
+    def parts_of(roots: Iterable[str]) -> Sequence[_Part]:
+        is_needed = subject.inference.names.intersection(roots)
+        return (total, inference) if is_needed else (total,)
+
+    for node in static.flat.graph_def.node:
+        origin, own = static.flat.origins[node.name], flops.get(node.name, 0)
+        layer = layer_of(origin.path, static.paths, subject.depth)
+        is_missing = node.op in _COUNTED and not own and not _has_shapes(static, node)
+        for part in parts_of([origin.root]):
+            part.add(layer, constants=_constant_size(node), flops=own)
+            counter = part.not_counted if is_missing else part.by_op
+            counter.update({node.op: 1 if is_missing else own} if node.op in _COUNTED else {})
     variables = _variables(subject)
-    costs.add_variables(variables)
+    for nodes in variables:
+        layer = layer_of(nodes[0].name, static.paths, subject.depth)
+        for part in parts_of(node.name for node in nodes):
+            part.add(layer, parameters=_size(nodes[0]))
     trainable = trainable_variables(subject.meta)
     trained = [_size(nodes[0]) for nodes in variables if any(n.name in trainable for n in nodes)]
+    none = dict.fromkeys(_NUMBERS, 0)
     return {
         "batch_size": subject.batch_size,
         "outputs": list(subject.inference.outputs),
-        "inference": costs.inference.record(),
-        "total": costs.total.record(),
+        "inference": inference.record(),
+        "total": total.record(),
         "trainable": sum(trained) if trainable else None,
         "layers": [
-            {
-                "layer": layer,
-                "inference": asdict(costs.inference.layers.get(layer, _Tally())),
-                "total": asdict(tally),
-            }
-            for layer, tally in costs.total.layers.items()
-            if tally != _Tally()
+            {"layer": layer, "inference": inference.layers.get(layer, none), "total": tally}
+            for layer, tally in total.layers.items()
+            if tally != none
         ],
-        "problem": subject.static.problem or problem,
+        "problem": static.problem or problem,
     }
-
-
-class _Costs:
-    """What predicts, and the whole graph, while they are counted."""
-
-    def __init__(self, subject: Subject) -> None:
-        self.inference, self.total = _Part(), _Part()
-        self._subject = subject
-        self._static = subject.static
-
-    def add_nodes(self, flops: Mapping[str, int]) -> None:
-        for node in self._static.flat.graph_def.node:
-            origin = self._static.flat.origins[node.name]
-            own = flops.get(node.name, 0)
-            is_missing = node.op in _COUNTED and not own and not _has_shapes(self._static, node)
-            for part in self._parts([origin.root]):
-                part.add(self._layer(origin.path), constants=_constant_size(node), flops=own)
-                if is_missing:
-                    part.not_counted[node.op] += 1
-                elif node.op in _COUNTED:
-                    part.by_op[node.op] += own
-
-    def add_variables(self, variables: Sequence[Sequence[NodeDef]]) -> None:
-        for nodes in variables:
-            for part in self._parts([node.name for node in nodes]):
-                part.add(self._layer(nodes[0].name), parameters=_size(nodes[0]))
-
-    def _parts(self, roots: Sequence[str]) -> Sequence[_Part]:
-        is_needed = self._subject.inference.names.intersection(roots)
-        return (self.total, self.inference) if is_needed else (self.total,)
-
-    def _layer(self, path: str) -> str:
-        return layer_of(path, self._static.paths, self._subject.depth)
 
 
 def _profiled(graph: tf.Graph | None) -> tuple[Mapping[str, int], str]:
@@ -209,18 +172,13 @@ def cost_lines(found: Mapping[str, Any], most: int) -> list[str]:
     result += [drawn[0], *shortened(drawn[1:-2], most), *drawn[-2:]]
     if found["trainable"] is not None:
         result.append(f"  {found['trainable']:,} of the parameters are in trainable_variables")
-    result += _not_counted(found)
+    for key, title in {"inference": "to predict", "total": "the whole graph"}.items():
+        if ops := found[key]["not_counted"]:
+            result.append(f"  {title}: not counted by the profiler: {counted(ops, 10)}")
     if found["problem"]:
         result.append(f"  the whole graph cannot be counted: {found['problem']}")
     return result
 
 
 def _row(name: str, numbers: Mapping[str, int]) -> tuple[str, ...]:
-    return (name, *(f"{numbers[key]:,}" for key in ("parameters", "constants", "flops")))
-
-
-def _not_counted(found: Mapping[str, Any]) -> Iterator[str]:
-    for key, title in {"inference": "to predict", "total": "the whole graph"}.items():
-        ops = found[key]["not_counted"]
-        if ops:
-            yield f"  {title}: not counted by the profiler: {counted(ops, 10)}"
+    return (name, *(f"{numbers[key]:,}" for key in _NUMBERS))

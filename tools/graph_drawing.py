@@ -6,7 +6,7 @@ A drawing is written in the language of Graphviz, whose program `dot` makes a PN
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -31,7 +31,6 @@ from tools.graph_subject import Subject, layer_of
 
 MAX_LAYERS = 250  # Of a drawing that can still be read.
 _INPUTS = PLACEHOLDERS | PLACEHOLDERS_WITH_DEFAULT
-_NO_SCOPE = "(no scope)"
 _SILENT = frozenset({"Const", "NoOp"})
 _DEPTHS = (None, 6, 5, 4, 3, 2, 1)
 _MOST_OPS = 4
@@ -47,11 +46,9 @@ Naming: TypeAlias = Callable[[str], str]
 def meta_graph_text(meta: MetaGraphFile, path: str) -> bytes:
     """All of a meta graph as text, constants included; predict.py reads it as the binary form.
 
-    Format: https://protobuf.dev/reference/protobuf/textformat-spec/.
+    A warning says where it cannot be read back from `path`, where it will be.
 
-    Args:
-      meta: the file.
-      path: where it will be; a warning says where it cannot be read back from there.
+    Format: https://protobuf.dev/reference/protobuf/textformat-spec/.
     """
     content = text_format.MessageToString(meta.proto, use_short_repeated_primitives=True).encode()
     if len(content) > MAX_TEXT_BYTES:
@@ -80,12 +77,9 @@ class Layer:
 
 @dataclass(frozen=True)
 class LayerGraph:
-    """Layers and what goes between them.
+    """Layers by name, and giver and taker by name -> the types of the tensors between, each once.
 
-    Attributes:
-      title: what it is a drawing of.
-      layers: by name, in the graph's order.
-      edges: giver and taker, by name -> the tensors' types, each once.
+    The title is what it is a drawing of.
     """
 
     title: str
@@ -120,20 +114,17 @@ def layer_graph(subject: Subject) -> LayerGraph:
 
 
 def _naming(subject: Subject, static: StaticGraph, origins: Iterable[Origin]) -> Naming:
-    """The first way to name layers that gives few enough."""
+    """The first depth of scopes that gives few enough layers; nodes outside of all stand alone."""
     paths = {origin.path for origin in origins}
-    depths = _DEPTHS if subject.depth is None else (subject.depth,)
     names = set[str]()
-    for alone in (True, False):
-        for depth in depths:
+    for depth in _DEPTHS if subject.depth is None else (subject.depth,):
 
-            def naming(path: str, depth: int | None = depth, alone: bool = alone) -> str:
-                outside = path.partition("/")[0] if alone else _NO_SCOPE
-                return layer_of(path, static.paths, depth) or outside
+        def naming(path: str, depth: int | None = depth) -> str:
+            return layer_of(path, static.paths, depth) or path.partition("/")[0]
 
-            names = {*map(naming, paths)}
-            if len(names) <= MAX_LAYERS:
-                return naming
+        names = {*map(naming, paths)}
+        if len(names) <= MAX_LAYERS:
+            return naming
     raise ToolError(
         f"{subject.meta.path} has {len(names)} layers to draw, expected at most {MAX_LAYERS}: "
         "--fetch=<an inner tensor> draws what that needs"
@@ -186,34 +177,23 @@ def dot_text(graph: LayerGraph) -> str:
     Language: https://graphviz.org/doc/info/lang.html.
     """
     ids = {name: f"n{number}" for number, name in enumerate(graph.layers)}
-    return "\n".join(
-        [
-            "digraph layers {",
-            f"  label={_quoted([graph.title])}; labelloc=t; rankdir=TB; fontname=Helvetica;",
-            "  node [fontname=Helvetica, fontsize=11, style=filled, fillcolor=white];",
-            "  edge [fontname=Helvetica, fontsize=9];",
-            *_nodes(graph, ids),
-            *_edges(graph, ids),
-            "}\n",
-        ]
-    )
-
-
-def _nodes(graph: LayerGraph, ids: Mapping[str, str]) -> Iterator[str]:
+    lines = [
+        "digraph layers {",
+        f"  label={_quoted([graph.title])}; labelloc=t; rankdir=TB; fontname=Helvetica;",
+        "  node [fontname=Helvetica, fontsize=11, style=filled, fillcolor=white];",
+        "  edge [fontname=Helvetica, fontsize=9];",
+    ]
     for name, layer in graph.layers.items():
+        label = _quoted(dict.fromkeys([name, _ops(layer)]))  # Once, of a node named as it does.
         shape = "ellipse" if layer.kind == "input" else "box"
         bold = ", penwidth=2" if layer.kind == "output" else ""
-        label = _quoted(dict.fromkeys([name, _ops(layer)]))  # Once, of a node named as it does.
-        yield f"  {ids[name]} [label={label}, shape={shape}{bold}];"
-
-
-def _edges(graph: LayerGraph, ids: Mapping[str, str]) -> Iterator[str]:
+        lines.append(f"  {ids[name]} [label={label}, shape={shape}{bold}];")
     for (giver, taker), types in graph.edges.items():
         more = len(types) - _MOST_TYPES
         rest = [f"and {more} more"] if more > 0 else []
-        # A space keeps them off the line.
-        texts = [f" {text}" for text in (*types[:_MOST_TYPES], *rest)]
-        yield f"  {ids[giver]} -> {ids[taker]} [label={_quoted(texts)}];"
+        texts = [f" {text}" for text in (*types[:_MOST_TYPES], *rest)]  # Spaces keep off the line.
+        lines.append(f"  {ids[giver]} -> {ids[taker]} [label={_quoted(texts)}];")
+    return "\n".join([*lines, "}\n"])
 
 
 def _ops(layer: Layer) -> str:
@@ -233,14 +213,10 @@ def _quoted(lines: Iterable[str]) -> str:
 
 
 def draw_png(text: str, seconds: float = _SECONDS) -> bytes:
-    """Runs `dot` on a graph in its language.
-
-    Args:
-      text: the graph; it comes in by a pipe, and names no file.
-      seconds: what the program may take.
+    """Runs Graphviz's program `dot` on a graph, which comes in by a pipe, and names no file.
 
     Raises:
-      ToolError: it is not installed, takes too long, or fails.
+      ToolError: it is not installed, takes longer than so many seconds, or fails.
     """
     program = shutil.which(_PROGRAM)
     if program is None:

@@ -5,8 +5,7 @@ Only the file of the graph is read, never the variables' data: its parts, or one
 
 import functools
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from checkpoints.folder import Hold, read_newest, say_if_gone
@@ -16,14 +15,13 @@ from errors import CheckpointError, ToolError
 from metagraph.meta import MetaGraphFile
 from metagraph.model import read_model
 from metagraph.opening import find_model, open_model, prefix_of
-from metagraph.parsing import DEFAULT_MAX_BYTES
-from metagraph.safety import TimeLimit
 from prediction.output import check_target, write_whole
 from tools import graph_collections, graph_cost, graph_parts
 from tools.command import PARTS, format_bytes
 from tools.graph_drawing import dot_text, draw_png, layer_graph, meta_graph_text
 from tools.graph_node import node_lines, node_record
 from tools.graph_subject import Subject
+from tools.inspect_graph import GraphInspection
 
 # Of each part: what it is as JSON values, and those as lines for people.
 _PARTS: Mapping[
@@ -39,45 +37,6 @@ _PARTS: Mapping[
     "safety": (graph_parts.safety_part, graph_parts.safety_lines),
 }
 _LINES_OF_ALL, _LINES_OF_ONE = 10, 300  # Of a list, where all parts are shown, or chosen ones.
-
-
-@dataclass(frozen=True)
-class GraphInspection:
-    """What is asked for.
-
-    Attributes:
-      meta: what `open_model` takes.
-      parts: of `PARTS`; none stands for all, or for none where a file is to be written.
-      node: a node to show in their place; None for none.
-      fetch: the outputs that are the prediction; none for the file's own.
-      signature: the signature whose inputs and outputs are meant; None as for predict.py.
-      batch_size: rows, for the FLOPs.
-      depth: how many name scopes make a layer; None for all.
-      as_text, dot, png: files to write; None for none.
-      overwrite: whether they may be there already.
-      max_meta_bytes: the size of the largest file of a graph that is read.
-      limit: of the time that each step takes.
-    """
-
-    meta: str
-    parts: Sequence[str] = ()
-    node: str | None = None
-    fetch: Sequence[str] = ()
-    signature: str | None = None
-    batch_size: int = 1
-    depth: int | None = None
-    as_text: str | None = None
-    dot: str | None = None
-    png: str | None = None
-    overwrite: bool = False
-    max_meta_bytes: int = DEFAULT_MAX_BYTES
-    limit: TimeLimit = field(default_factory=TimeLimit)
-
-    @property
-    def targets(self) -> dict[str, str]:
-        """The files to write, by flag."""
-        named = {"as_text": self.as_text, "dot": self.dot, "png": self.png}
-        return {flag: path for flag, path in named.items() if path is not None}
 
 
 def inspect_graph(config: GraphInspection) -> dict[str, Any]:

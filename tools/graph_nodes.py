@@ -5,21 +5,17 @@ before it runs: constants, and what follows from them.
 """
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.framework.function_pb2 import FunctionDef
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from checkpoints.reader import Array
-from metagraph.graph import attribute_of, data_inputs, graph_tensor
+from metagraph.graph import data_inputs
 from metagraph.meta import node_of
-from metagraph.safety import op_definitions
-from metagraph.usage import output_index
 
 # Nodes of a graph as data, made or remade by hand.
 #
@@ -185,151 +181,3 @@ def _varint(number: int) -> bytes:
         number >>= 7
     found.append(number)
     return bytes(found)
-
-
-# The numbers and bools of a graph that are known before it runs: constants, and what follows.
-#
-# Switches and dropouts stand on a handful of operations over single values; others are not looked
-# at.
-
-_MAX_DEPTH = 64
-_SAME = frozenset({"Enter", "Identity", "StopGradient"})
-_OPERATIONS: Mapping[str, Callable[..., Any]] = {
-    "Add": np.add,
-    "AddV2": np.add,
-    "Equal": np.equal,
-    "Greater": np.greater,
-    "GreaterEqual": np.greater_equal,
-    "Less": np.less,
-    "LessEqual": np.less_equal,
-    "LogicalAnd": np.logical_and,
-    "LogicalNot": np.logical_not,
-    "LogicalOr": np.logical_or,
-    "Mul": np.multiply,
-    "NotEqual": np.not_equal,
-    "RealDiv": np.divide,
-    "Sub": np.subtract,
-}
-
-
-class Scalars:
-    """Finds known values; the nodes may change meanwhile, as long as they give the same."""
-
-    def __init__(self, nodes: Mapping[str, NodeDef]) -> None:
-        """Takes the nodes by name."""
-        self._nodes = nodes
-        self._known: dict[str, Array | None] = {}
-
-    def value(self, text: str, depth: int = 0) -> Array | None:
-        """What an input of a node is, of shape []; None where that is not known."""
-        name = node_of(text)
-        if name in self._known:
-            return self._known[name]
-        node = self._nodes.get(name)
-        if node is None or depth > _MAX_DEPTH or output_index(text):
-            return None
-        self._known[name] = None  # Of a loop, nothing is known.
-        self._known[name] = self._evaluated(node, depth + 1)
-        return self._known[name]
-
-    def _evaluated(self, node: NodeDef, depth: int) -> Array | None:
-        if node.op == "Const":
-            return _constant(node)
-        if node.op not in _SAME and node.op not in _OPERATIONS and node.op != "Cast":
-            return None
-        inputs = [self.value(text, depth) for text in data_inputs(node)]
-        given = [value for value in inputs if value is not None]
-        if len(given) != len(inputs) or not given:
-            return None
-        if node.op in _SAME:
-            return given[0]
-        if node.op == "Cast":
-            return given[0].astype(tf.as_dtype(attribute_of(node, "DstT").type).as_numpy_dtype)
-        with np.errstate(all="ignore"):
-            return np.asarray(_OPERATIONS[node.op](*given))
-
-
-def _constant(node: NodeDef) -> Array | None:
-    """A constant of one number or bool; of those that wait for their values, none is known."""
-    tensor = attribute_of(node, "value").tensor
-    if tensor.tensor_shape.dim or tensor.tensor_shape.unknown_rank or not tensor.dtype:
-        return None
-    try:
-        value: Array = tf.make_ndarray(tensor)
-    except (ValueError, TypeError):  # More values than one, or of no dtype: TensorFlow refuses it.
-        return None
-    return value if value.dtype.kind in "biuf" and value.size == 1 else None
-
-
-# The nodes of a function written out in the place of its call.
-#
-# Format: `tensorflow/core/framework/function.proto`.
-
-
-def write_out(graph: GraphDef, call: NodeDef, function: FunctionDef) -> None:
-    """Adds the nodes of a function to a graph, and makes its call pass on their results.
-
-    Args:
-      graph: changed in place.
-      call: a node of it, whose inputs are the arguments; it keeps its name and its outputs.
-      function: one that `can_write_out`.
-    """
-    scope, taken = f"{call.name}/{function.signature.name}", {node.name for node in graph.node}
-    while any(f"{scope}/{node.name}" in taken for node in function.node_def):
-        scope += "_"
-    inlined = _Inlined(graph, call, function, scope)
-    results = [inlined.outer(function.ret[arg.name]) for arg in function.signature.output_arg]
-    ends = [f"^{scope}/{name}" for name in function.control_ret.values()]
-    wait = list(dict.fromkeys([*waits_for_inputs(call), *ends]))
-    for node in function.node_def:
-        inlined.add(node)
-    types = list(attribute_of(call, "Tout").list.type)
-    remake(call, "NoOp" if not types else "IdentityN", [*results, *wait], {})
-    if len(types) == 1:
-        make_identity(call, results[0], types[0])
-    elif types:
-        call.attr["T"].list.type.extend(types)
-
-
-def can_write_out(call: NodeDef, function: FunctionDef) -> bool:
-    """Whether a function takes what its call gives, and leaves no attribute to its caller."""
-    signature = function.signature
-    values = (value for node in function.node_def for value in node.attr.values())
-    return bool(
-        len(signature.input_arg) == len(data_inputs(call))
-        and all(result.name in function.ret for result in signature.output_arg)
-        and not signature.attr
-        and not any(value.placeholder for value in values)
-    )
-
-
-class _Inlined:
-    """A function's nodes on their way into a graph."""
-
-    def __init__(self, graph: GraphDef, call: NodeDef, function: FunctionDef, scope: str) -> None:
-        self._graph = graph
-        self._scope = scope
-        self._body = {node.name: node for node in function.node_def}
-        arguments = [argument.name for argument in function.signature.input_arg]
-        self._arguments = dict(zip(arguments, data_inputs(call), strict=True))
-        self._definitions = {
-            **op_definitions(graph),
-            **{f.signature.name: f.signature for f in graph.library.function},
-        }
-        self._first = waits_for_inputs(call)
-
-    def outer(self, text: str) -> str:
-        """What an input of the function is called in the graph."""
-        if text in self._arguments:
-            return str(self._arguments[text])
-        return f"{self._scope}/{graph_tensor(text, self._body, self._definitions.get)}"
-
-    def add(self, node: NodeDef) -> None:
-        """Adds a node; where it takes nothing, it waits for what the call waits for."""
-        added = self._graph.node.add()
-        added.CopyFrom(node)
-        added.name = f"{self._scope}/{node.name}"
-        inputs = [self.outer(text) for text in data_inputs(node)]
-        wait = [f"^{self._scope}/{text[1:]}" for text in waits(node)]
-        del added.input[:]
-        added.input.extend([*inputs, *(wait if inputs or wait else self._first)])

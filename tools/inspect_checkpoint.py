@@ -17,13 +17,36 @@ if __name__ == "__main__":  # First, as what follows takes its time.
 
     end_at_signals()
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from absl import flags
 
 from cli.flag_types import define_max_meta_mb, define_time_limit
 from cli.terminal import import_tensorflow
+from prediction.request import Limits
 from tools.command import EndAfter, define_ckpt, define_filter, define_format, run_command
 
 POSITIONAL = ("ckpt",)
+
+
+@dataclass(frozen=True)
+class InspectConfig(Limits):
+    """What is asked for.
+
+    Attributes:
+      ckpt: a checkpoint, or a folder.
+      tensors: names of those whose values are wanted.
+      stats: whether statistics are wanted.
+      filter: a regular expression that the names of the listed tensors match somewhere.
+      format: of what is printed, `text` or `json`; as text, a value is shortened.
+    """
+
+    ckpt: str
+    tensors: Sequence[str] = ()
+    stats: bool = False
+    filter: str | None = None
+    format: str = "text"
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -70,8 +93,7 @@ def _validate(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues, end_after: EndAfter | None = None) -> None:
     """Inspects as the flags say; `end_after` as of a `TimeLimit`."""
     import_tensorflow()
-    from metagraph.safety import TimeLimit
-    from tools.checkpoint_inspection import InspectConfig, as_text, inspect
+    from tools.checkpoint_inspection import as_text, inspect
     from tools.command import show
 
     record = inspect(
@@ -82,7 +104,8 @@ def main(values: flags.FlagValues, end_after: EndAfter | None = None) -> None:
             filter=values.filter,
             format=values.format,
             max_meta_bytes=values.max_meta_mb << 20,
-            time_limit=TimeLimit(values.time_limit, end_after),
+            time_limit=values.time_limit,
+            end_after=end_after,
         )
     )
     show(record, as_text, values.format)

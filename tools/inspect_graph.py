@@ -16,11 +16,15 @@ if __name__ == "__main__":  # First, as what follows takes its time.
 
     end_at_signals()
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from absl import flags
 
 from cli import flag_types
 from cli.flag_types import define_max_meta_mb, define_time_limit
 from cli.terminal import import_tensorflow
+from prediction.request import Limits
 from tools.command import (
     PARTS,
     EndAfter,
@@ -33,6 +37,41 @@ from tools.command import (
 )
 
 POSITIONAL: tuple[str, ...] = ("meta",)
+
+
+@dataclass(frozen=True)
+class GraphInspection(Limits):
+    """What is asked for.
+
+    Attributes:
+      meta: what `open_model` takes.
+      parts: of `PARTS`; none stands for all, or for none where a file is to be written.
+      node: a node to show in their place; None for none.
+      fetch: the outputs that are the prediction; none for the file's own.
+      signature: the signature whose inputs and outputs are meant; None as for predict.py.
+      batch_size: rows, for the FLOPs.
+      depth: how many name scopes make a layer; None for all.
+      as_text, dot, png: files to write; None for none.
+      overwrite: whether they may be there already.
+    """
+
+    meta: str
+    parts: Sequence[str] = ()
+    node: str | None = None
+    fetch: Sequence[str] = ()
+    signature: str | None = None
+    batch_size: int = 1
+    depth: int | None = None
+    as_text: str | None = None
+    dot: str | None = None
+    png: str | None = None
+    overwrite: bool = False
+
+    @property
+    def targets(self) -> dict[str, str]:
+        """The files to write, by flag."""
+        named = {"as_text": self.as_text, "dot": self.dot, "png": self.png}
+        return {flag: path for flag, path in named.items() if path is not None}
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -95,8 +134,7 @@ def _define_files(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues, end_after: EndAfter | None = None) -> None:
     """Looks at a graph as the flags say; `end_after` as of a `TimeLimit`."""
     import_tensorflow()
-    from metagraph.safety import TimeLimit
-    from tools.graph_inspection import GraphInspection, as_text, inspect_graph
+    from tools.graph_inspection import as_text, inspect_graph
 
     found = inspect_graph(
         GraphInspection(
@@ -112,7 +150,8 @@ def main(values: flags.FlagValues, end_after: EndAfter | None = None) -> None:
             png=values.png,
             overwrite=values.overwrite,
             max_meta_bytes=values.max_meta_mb << 20,
-            limit=TimeLimit(values.time_limit, end_after),
+            time_limit=values.time_limit,
+            end_after=end_after,
         )
     )
     show(found, as_text, values.format)

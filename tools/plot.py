@@ -20,7 +20,8 @@ if __name__ == "__main__":  # First, as what follows takes its time.
     end_at_signals()
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from absl import flags
@@ -34,6 +35,7 @@ from cli.flag_types import (
     define_trust_graph,
 )
 from cli.terminal import import_tensorflow
+from prediction.request import PredictConfig
 from tools.command import (
     EndAfter,
     define_ckpt,
@@ -57,6 +59,34 @@ _FLAGS_OF: Mapping[str, tuple[str, ...]] = {
     "confusion": (*_MODEL_FLAGS, *_ROW_FLAGS),
     "mistakes": (*_MODEL_FLAGS, *_ROW_FLAGS, "most"),
 }
+
+
+@dataclass(frozen=True)
+class PlotConfig:
+    """What is asked for.
+
+    Attributes:
+      what: one of `tools.plotting.plot.KINDS`.
+      output: the file to write, .png or .svg.
+      overwrite: write it also where there is one.
+      runs: folders of runs, for `metrics` and `line`.
+      model: the model and its rows, for `filters`, `confusion` and `mistakes`; None for the others.
+      tensor: for `filters`, the name of the kernel; None for the first that the prediction needs.
+      most: for `mistakes`, how many are drawn at most.
+      log_loss: for `metrics`, whether the loss has a logarithmic axis.
+    """
+
+    what: str
+    output: str
+    overwrite: bool = False
+    runs: Sequence[str] = ()
+    model: PredictConfig | None = None
+    tensor: str | None = None
+    most: int = 16
+    log_loss: bool = False
+
+
+# One picture from start to end: what tools.plot does once its flags are read.
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -157,8 +187,7 @@ def main(values: flags.FlagValues, end_after: EndAfter | None = None) -> None:
     except ValueError as error:  # Of MPLBACKEND, which is of no use here but read all the same.
         raise ToolError(f"matplotlib cannot be imported: {error}") from error
     import_tensorflow()
-    from prediction.chosen_model import PredictConfig
-    from tools.plotting import PlotConfig, as_text, plot
+    from tools.plotting import as_text, plot
 
     model = None
     if values.meta is not None:

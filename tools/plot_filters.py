@@ -18,7 +18,7 @@ from metagraph.meta import MetaGraphFile, TensorInfo, format_shape, node_of
 from metagraph.model import Model, find_candidates
 from metagraph.session import describe_tensors, load_inference_graph
 from metagraph.variables import VARIABLE_OPS
-from prediction.chosen_model import ModelConfig
+from prediction.request import ModelConfig
 from tools.plot_runs import Picture, as_label, new_figure, short_path
 
 _CONVOLUTIONS = frozenset({"Conv2D", "DepthwiseConv2dNative"})

@@ -1,42 +1,18 @@
 """One picture from start to end: what tools.plot does once its flags are read."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 
-from prediction.chosen_model import PredictConfig, with_model
+from prediction.chosen_model import with_model
 from prediction.evaluation import classify
 from prediction.output import check_target, write_whole
+from prediction.request import PredictConfig
 from tools.command import Record
+from tools.plot import PlotConfig
 from tools.plot_classes import draw_confusion, draw_mistakes
 from tools.plot_filters import draw_filters, read_kernel
 from tools.plot_line import draw_line, read_line_run
 from tools.plot_runs import Picture, draw_metrics, read_run, render, style
-
-
-@dataclass(frozen=True)
-class PlotConfig:
-    """What is asked for.
-
-    Attributes:
-      what: one of `tools.plotting.plot.KINDS`.
-      output: the file to write, .png or .svg.
-      overwrite: write it also where there is one.
-      runs: folders of runs, for `metrics` and `line`.
-      model: the model and its rows, for `filters`, `confusion` and `mistakes`; None for the others.
-      tensor: for `filters`, the name of the kernel; None for the first that the prediction needs.
-      most: for `mistakes`, how many are drawn at most.
-      log_loss: for `metrics`, whether the loss has a logarithmic axis.
-    """
-
-    what: str
-    output: str
-    overwrite: bool = False
-    runs: Sequence[str] = ()
-    model: PredictConfig | None = None
-    tensor: str | None = None
-    most: int = 16
-    log_loss: bool = False
 
 
 def plot(config: PlotConfig) -> Record:

@@ -19,13 +19,29 @@ if __name__ == "__main__":  # First, as what follows takes its time.
 
     end_at_signals()
 
+from dataclasses import dataclass
+
 from absl import flags
 
 from cli.flag_types import define_max_meta_mb, define_time_limit
 from cli.terminal import import_tensorflow
+from prediction.request import Limits
 from tools.command import EndAfter, define_ckpt, define_format, run_command
 
 POSITIONAL = ("ckpt",)
+
+
+@dataclass(frozen=True)
+class VerifyConfig(Limits):
+    """What is asked for.
+
+    Attributes:
+      path: a folder for all of its checkpoints, or what `find_variables` takes for one.
+      repair: whether to put the folder right.
+    """
+
+    path: str
+    repair: bool = False
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -50,16 +66,16 @@ def define_flags(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues, end_after: EndAfter | None = None) -> int:
     """Verifies as the flags say; 0 where all is well."""
     import_tensorflow()
-    from metagraph.safety import TimeLimit
     from tools.command import show
-    from tools.verifying import VerifyConfig, as_text, verify
+    from tools.verifying import as_text, verify
 
     record = verify(
         VerifyConfig(
             path=values.ckpt,
             repair=values.repair,
             max_meta_bytes=values.max_meta_mb << 20,
-            time_limit=TimeLimit(values.time_limit, end_after),
+            time_limit=values.time_limit,
+            end_after=end_after,
         )
     )
     show(record, as_text, values.format)

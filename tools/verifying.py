@@ -13,14 +13,13 @@ from typing import Any, TypeAlias
 
 import tensorflow as tf
 
-from checkpoints import folder, naming, writer
+from checkpoints import folder, lock, naming
 from checkpoints.folder import Hold, names_in, read_newest
+from checkpoints.lock import LOCK_FILE, FolderLock
 from checkpoints.naming import INDEX_SUFFIX
-from checkpoints.writer import LOCK_FILE, FolderLock
 from errors import CheckpointError, ToolError, first_few, reason
 from metagraph.opening import beside, find_variables, prefix_of
-from metagraph.parsing import DEFAULT_MAX_BYTES, GRAPH_SUFFIXES, SAVED_MODEL_FILES
-from metagraph.safety import TimeLimit
+from metagraph.parsing import GRAPH_SUFFIXES, SAVED_MODEL_FILES
 from tools.command import Record, format_bytes
 from tools.folder_entries import (
     Entry,
@@ -32,6 +31,7 @@ from tools.folder_entries import (
     list_folder,
     named_entry,
 )
+from tools.verify import VerifyConfig
 from tools.verify_checkpoint import (
     Findings,
     GraphChecks,
@@ -113,7 +113,7 @@ def verify_folder(
     for _ in range(_PASSES):
         found = read_newest([path], functools.partial(_look, path, graphs, known))
         if not (found.is_tidy or is_locked):
-            found = replace(found, trained_by=writer.holder(path))
+            found = replace(found, trained_by=lock.holder(path))
         trained = found.trained_by is not None and bool(found.checkpoints)
         if found.is_well or trained or found == before:
             break
@@ -369,23 +369,6 @@ def _line(name: str, record: Record, told: str, trained: str | None = None) -> s
 # What tools/verify.py does once its flags are read.
 
 
-@dataclass(frozen=True)
-class VerifyConfig:
-    """What is asked for.
-
-    Attributes:
-      path: a folder for all of its checkpoints, or what `find_variables` takes for one.
-      repair: whether to put the folder right.
-      max_meta_bytes: the size of the largest file of a graph that is read.
-      time_limit: on reading and importing a graph.
-    """
-
-    path: str
-    repair: bool = False
-    max_meta_bytes: int = DEFAULT_MAX_BYTES
-    time_limit: TimeLimit = TimeLimit()  # noqa: RUF009 (it is frozen)
-
-
 def verify(config: VerifyConfig) -> Record:
     """Verifies, and repairs where that is asked for; see `as_record`.
 
@@ -394,7 +377,7 @@ def verify(config: VerifyConfig) -> Record:
         not repaired.
     """
     path = _folder_of_model(config.path)
-    graphs = GraphChecks(config.max_meta_bytes, config.time_limit)
+    graphs = GraphChecks(config.max_meta_bytes, config.limit)
     if not _is_folder(path):
         if config.repair:
             raise ToolError(f"--repair is of a folder, not of {path} alone: name its folder")

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 
 from absl import flags
 
-from checkpoints.naming import Retention
+from checkpoints.retention import Retention
 from cli import flag_types
 from cli.flag_types import define_ignore_exif
 from cli.terminal import INTRA_OP_THREADS_VARIABLE, MOST_THREADS

@@ -18,14 +18,16 @@ import tensorflow as tf
 from absl import logging
 
 from checkpoints import folder, naming
-from checkpoints.writer import CheckpointWriter, FolderLock, RunRecord
+from checkpoints.lock import FolderLock
+from checkpoints.writer import CheckpointWriter, RunRecord
 from cli.signals import stop_signals
 from errors import TrainingError, reason
 from training import resume
 from training.config import RunConfig
 from training.metrics import Metrics, MetricsLog, Progress
 from training.resume import environment
-from training.task import GraphSession, Task
+from training.session import GraphSession
+from training.task import Task
 
 
 def due(step: int, every: int | Fraction, last: int) -> bool:

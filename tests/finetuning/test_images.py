@@ -15,8 +15,8 @@ from errors import DataError, TrainingError
 from finetuning.fitting import make_task
 from finetuning.settings import FinetuneConfig
 from models import mlp
-from prediction.chosen_model import PredictConfig
 from prediction.evaluation import predict
+from prediction.request import PredictConfig
 from tests.finetuning import bases
 
 Config = Callable[..., FinetuneConfig]

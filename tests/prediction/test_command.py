@@ -19,8 +19,8 @@ from errors import CheckpointError, DataError, PredictionError
 from metagraph.meta import MetaGraphFile
 from metagraph.session import load_inference_graph
 from prediction import evaluation
-from prediction.chosen_model import PredictConfig
 from prediction.evaluation import classify, predict
+from prediction.request import PredictConfig
 from tests.prediction import stock
 from tests.prediction.conftest import CLASS_NAMES, SCALE, SIZE, write_npz
 

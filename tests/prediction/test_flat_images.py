@@ -15,9 +15,9 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from errors import PredictionError
 from metagraph.meta import read_meta_graph
 from metagraph.model import read_model
-from prediction.chosen_model import PredictConfig
 from prediction.evaluation import predict
 from prediction.file_inputs import is_idx_name
+from prediction.request import PredictConfig
 from tests.data.idx_files import idx_bytes
 from tests.prediction import stock
 from tests.prediction.conftest import CLASS_NAMES, SCALE, describe_classifier, write_npz

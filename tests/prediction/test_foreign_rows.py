@@ -13,8 +13,8 @@ from PIL import Image
 
 from errors import CheckpointError, DataError, PredictionError
 from prediction import file_inputs
-from prediction.chosen_model import PredictConfig
 from prediction.evaluation import predict
+from prediction.request import PredictConfig
 from tests.prediction import foreign
 from tests.prediction.conftest import write_npz
 

@@ -8,8 +8,8 @@ import pytest
 
 from errors import PredictionError
 from prediction import file_inputs
-from prediction.chosen_model import PredictConfig
 from prediction.evaluation import predict
+from prediction.request import PredictConfig
 from tests.prediction import foreign
 from tests.prediction.conftest import write_npz
 

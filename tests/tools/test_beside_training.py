@@ -11,12 +11,12 @@ from checkpoints import folder
 from checkpoints.bundle import VariableSpec
 from finetuning.fitting import make_task
 from finetuning.settings import FinetuneConfig
-from prediction.chosen_model import PredictConfig
 from prediction.evaluation import predict
+from prediction.request import PredictConfig
 from tests.tools.conftest import Tool
 from tools.plot_line import read_line_run
 from training.config import InitFrom
-from training.resume import read_init_from
+from training.init_from import read_init_from
 
 COMMANDS = {
     "diff": ["{run}", "{run}"],

@@ -16,8 +16,8 @@ import finetune
 from checkpoints import file_io
 from cli.terminal import EXIT_FAILED, EXIT_USAGE
 from finetuning.settings import FinetuneConfig
-from prediction.chosen_model import PredictConfig
 from prediction.evaluation import predict
+from prediction.request import PredictConfig
 from tests.data.idx_files import write_mnist
 from tests.prediction import stock
 from tests.tools.conftest import Tool
@@ -441,7 +441,7 @@ def test_the_graph_of_a_checkpoint_that_a_trainer_reads_is_resumed_from(
     edit(f"--meta={linear_run}", f"--output={tmp_path}/run/my-model-300")
     assert not (tmp_path / "run/my-model-300.manifest").exists()
     from checkpoints.bundle import VariableSpec
-    from checkpoints.reader import restore_newest
+    from checkpoints.restore import restore_newest
 
     values = _values(linear_run / "my-model-300")
     specs = {key: VariableSpec(value.shape, value.dtype.name) for key, value in values.items()}

@@ -22,13 +22,14 @@ import finetune
 from checkpoints.manifest import CLASS_NAMES_COLLECTION
 from cli.terminal import EXIT_FAILED, EXIT_USAGE
 from finetuning.settings import FinetuneConfig
-from prediction.chosen_model import PredictConfig
 from prediction.evaluation import predict
+from prediction.request import PredictConfig
 from tests.data.idx_files import write_mnist
 from tests.prediction import foreign, stock
 from tests.tools.conftest import Tool
 from tools.command import FORMATS, SUFFIXES
-from tools.export_source import ExportConfig, Source
+from tools.export import ExportConfig
+from tools.export_source import Source
 from tools.exporting import export
 from train_mlp import MlpConfig
 from train_mlp import train as train_mlp

@@ -11,8 +11,8 @@ import tensorflow as tf
 from PIL import Image
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
-from prediction.chosen_model import PredictConfig
 from prediction.evaluation import predict
+from prediction.request import PredictConfig
 from tests.data.idx_files import write_mnist
 from tests.prediction import stock
 from tests.test_thirdparty import THIRD_PARTY, _by_stock, _entries, _feeds
@@ -322,7 +322,7 @@ def test_a_difference_is_an_error_and_leaves_no_file(
 def test_a_graph_larger_than_a_message_can_be_is_said(
     tool: Tool, cnn_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tools.frozen_graph._MOST_BYTES", 600_000)
+    monkeypatch.setattr("tools.frozen_variables._MOST_BYTES", 600_000)
     ended = tool("freeze", cnn_run, f"--output={tmp_path}/m.pb")
     assert ended.code == 1
     assert "and a file of one graph holds at most 600000: keep fewer --outputs" in ended.err

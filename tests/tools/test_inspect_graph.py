@@ -17,8 +17,8 @@ from data import files
 from errors import DataError
 from metagraph.meta import read_meta_graph
 from metagraph.parsing import parse_graph_file
-from prediction.chosen_model import PredictConfig
 from prediction.evaluation import predict
+from prediction.request import PredictConfig
 from tests.tools.conftest import Tool
 from tests.tools.graph_inspection.graphs import meta_of
 from tools.command import PARTS

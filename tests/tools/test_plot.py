@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prediction.chosen_model import PredictConfig
 from prediction.evaluation import classify, predict
+from prediction.request import PredictConfig
 from tests.data.idx_files import digits, write_mnist
 from tests.tools.conftest import Tool
 from tools.plot import _FLAGS_OF

@@ -19,7 +19,7 @@ from errors import CheckpointError, TrainingError
 from tests.prediction import stock
 from train_linear import LinearConfig
 from training.config import InitFrom, define_init_flags, init_from
-from training.resume import read_init_from
+from training.init_from import read_init_from
 
 LAYERS = [f"layer{number}" for number in range(1, 7)]
 SPECS = {

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import train_linear
-from checkpoints.writer import FolderLock
+from checkpoints.lock import FolderLock
 from errors import CheckpointError, TrainingError
 from train_linear import LinearConfig
 

@@ -14,11 +14,12 @@ import pytest
 import tensorflow as tf
 
 import train_linear
-from checkpoints.writer import LOCK_FILE, FolderLock
+from checkpoints.lock import LOCK_FILE, FolderLock
 from errors import CheckpointError, TrainingError
 from train_linear import LinearConfig
 from training import loop, resume
-from training.task import Batch, GraphSession
+from training.session import GraphSession
+from training.task import Batch
 
 Array = npt.NDArray[Any]
 

@@ -19,7 +19,8 @@ from absl import logging
 import train_linear
 from checkpoints import file_io, manifest
 from checkpoints.bundle import BundleWriter
-from checkpoints.writer import CheckpointWriter, FolderLock
+from checkpoints.lock import FolderLock
+from checkpoints.writer import CheckpointWriter
 from errors import CheckpointError, FolderLostError, LaterVersionError, TrainingError
 from train_linear import LinearConfig
 from training import loop

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from checkpoints.writer import FolderLock
+from checkpoints.lock import FolderLock
 from tools.folder_entries import clear, find_leftovers
 
 HEX = "0123456789abcdef" * 2

@@ -10,7 +10,7 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from checkpoints.reader import Array
 from errors import CheckpointError, ToolError
 from metagraph.meta import MetaGraphFile, TensorInfo
-from tools.random_batch import trials, try_batches
+from tools.random_batch import try_batches
 
 v1 = tf.compat.v1
 
@@ -54,13 +54,6 @@ def test_a_single_bool_is_a_switch_that_is_off(shape: tuple[int, ...] | None) ->
 def test_a_resource_has_no_value() -> None:
     with pytest.raises(ToolError, match="x:0 is a resource"):
         _value(tf.resource, ())
-
-
-def test_the_ways_to_make_values_up_are_few_where_little_is_unknown() -> None:
-    fixed = TensorInfo("x:0", tf.float32, (3, 4))
-    assert len([*trials([fixed])]) == 1
-    assert len({trial.rows for trial in trials([fixed._replace(shape=(None, 4))])}) > 5
-    assert {t.rank for t in trials([fixed._replace(shape=None)])} == {0, 1, 2, 3, 4}
 
 
 def _refuses(refused: Callable[[Array], bool]) -> Callable[[Sequence[Array]], float]:

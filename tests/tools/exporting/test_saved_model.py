@@ -12,7 +12,7 @@ import tensorflow as tf
 from PIL import Image
 
 from tests.prediction import foreign, stock
-from tools.export_source import ExportConfig
+from tools.export import ExportConfig
 from tools.exporting import export
 
 v1 = tf.compat.v1

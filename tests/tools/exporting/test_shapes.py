@@ -8,7 +8,8 @@ from metagraph.meta import MetaGraphFile, read_meta_graph
 from metagraph.model import read_model
 from metagraph.session import describe_tensors
 from tests.prediction import foreign
-from tools.export_source import Shape, parse_shape, with_shapes
+from tools.export import Shape, parse_shape
+from tools.export_source import with_shapes
 
 v1 = tf.compat.v1
 

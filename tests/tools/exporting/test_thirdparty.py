@@ -12,7 +12,7 @@ import pytest
 
 from errors import ToolError
 from tools.command import FORMATS, SUFFIXES
-from tools.export_source import ExportConfig, Shape
+from tools.export import ExportConfig, Shape
 from tools.exporting import export
 
 THIRD_PARTY = Path(__file__).resolve().parents[4] / "shared" / "thirdparty"

@@ -10,8 +10,9 @@ import tensorflow as tf
 from errors import ToolError
 from metagraph.meta import read_meta_graph
 from tests.tools.freezing import models
-from tools.freezing import Reference, largest_difference, run_original
-from tools.frozen_graph import FreezeRequest, plan_of
+from tools.freeze import PartConfig
+from tools.frozen_comparison import Reference, largest_difference, run_original
+from tools.frozen_graph import plan_of
 
 v1 = tf.compat.v1
 NAN, INF = float("nan"), float("inf")
@@ -65,8 +66,8 @@ def _feeds(folder: Path, build: Any) -> dict[str, Any]:
         tf.add(tf.cast(tf.size(build()), tf.float32), w, name="y")
 
     meta = read_meta_graph(models.save(folder, graph))
-    request = FreezeRequest(outputs=("y",))
-    return dict(run_original(plan_of(meta, request), request).feeds)
+    config = PartConfig(meta.path, "none.pb", outputs=("y",))
+    return dict(run_original(plan_of(meta, config), config).feeds)
 
 
 @pytest.mark.parametrize("dtype", [tf.uint8, tf.int64, tf.float16, tf.bfloat16, tf.complex64])

@@ -124,8 +124,6 @@ def _initialised(resource: bool) -> tf.Tensor:
 
 def _shape_of_it(resource: bool) -> tf.Tensor:
     x, w = _x(), _weights(resource)
-    if resource:
-        return x * tf.cast(tf.raw_ops.VariableShape(input=w.handle), tf.float32)[0]
     return x * tf.cast(tf.shape(w), tf.float32)[0]
 
 

@@ -10,7 +10,8 @@ import pytest
 import tensorflow as tf
 
 from errors import CheckpointError, ToolError
-from prediction.chosen_model import PredictConfig, with_model
+from prediction.chosen_model import with_model
+from prediction.request import PredictConfig
 from tests.prediction import stock
 from tools.plot_filters import Kernel, read_kernel
 

@@ -10,8 +10,9 @@ import pytest
 import tensorflow as tf
 
 from checkpoints.bundle import VariableSpec
-from checkpoints.naming import Retention
-from checkpoints.writer import CheckpointWriter, FolderLock, RunRecord
+from checkpoints.lock import FolderLock
+from checkpoints.retention import Retention
+from checkpoints.writer import CheckpointWriter, RunRecord
 from tests.tools.verification.conftest import SaveAll
 from tools import verify_checkpoint
 from tools.verify_checkpoint import GraphChecks, Values, read_all

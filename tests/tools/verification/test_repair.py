@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from checkpoints import file_io
-from checkpoints.writer import FolderLock
+from checkpoints.lock import FolderLock
 from errors import CheckpointError, ToolError
 from tests.tools.verification.conftest import SaveAll
 from tools.verify_checkpoint import GraphChecks

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
-from tools.graph_nodes import Scalars
+from tools.folding import Scalars
 
 v1 = tf.compat.v1
 

@@ -1,4 +1,4 @@
-"""Telling a file by its first bytes, those of real writers where Python brings one."""
+"""Reading up to a limit, and telling a file by its first bytes."""
 
 import bz2
 import gzip
@@ -8,15 +8,62 @@ import lzma
 import pickle
 import tarfile
 import zipfile
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
-from checkpoints.file_io import kind_of
+from checkpoints.file_io import check_fetched, kind_of, read_bounded, read_head
+from errors import CheckpointError
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    (tmp_path / "f").write_bytes(bytes(range(100)))
+    return f"{tmp_path}/f"
+
+
+def test_up_to_the_limit_it_is_read(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read_bounded(path, 100) == bytes(range(100))
+    assert read_head(path, 3) == b"\0\1\2"
+    assert read_head(path, 300) == bytes(range(100))
+    with pytest.raises(CheckpointError, match="more than the limit"):
+        read_bounded(path, 99)
+    monkeypatch.setattr(tf.io.gfile, "stat", lambda _: SimpleNamespace(length=10))  # It grows.
+    with pytest.raises(CheckpointError, match="more than the limit"):
+        read_bounded(path, 50)
+
+
+def test_an_empty_file_is_empty_and_an_absent_one_an_error(tmp_path: Path) -> None:
+    (tmp_path / "f").touch()
+    assert read_bounded(f"{tmp_path}/f", 9) == b""
+    with pytest.raises(CheckpointError, match="there is no file"):
+        read_bounded(f"{tmp_path}/g", 9)
+    assert read_head(f"{tmp_path}/g", 9) == b""
+
+
+@pytest.mark.parametrize("link", ["/dev/zero", "/dev/stdin", "."])
+def test_what_is_no_file_is_not_opened(tmp_path: Path, link: str) -> None:
+    (tmp_path / "f").symlink_to(link)
+    with pytest.raises(CheckpointError, match="no regular file"):
+        read_bounded(f"{tmp_path}/f", 9)
+    assert read_head(f"{tmp_path}/f", 9) == b""
+
+
+def test_a_pointer_is_told_and_nothing_else(path: str) -> None:
+    check_fetched(path + "nowhere")
+    for content in (b"", b"\x80\x04", b"version https"):  # Values may begin in any way.
+        Path(path).write_bytes(content)
+        check_fetched(path)
+    Path(path).write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(CheckpointError, match="Git LFS pointer"):
+        check_fetched(path)
 
 
 def _zip(first: str) -> bytes:
@@ -30,12 +77,6 @@ def _tar() -> bytes:
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as archive:
         archive.addfile(tarfile.TarInfo("model/m.meta"))
-    return file.getvalue()
-
-
-def _npz() -> bytes:
-    file = io.BytesIO()
-    np.savez(file, x=np.arange(3))
     return file.getvalue()
 
 
@@ -60,7 +101,7 @@ def _image(kind: str) -> bytes:
         (b"\x89HDF\r\n\x1a\n" + bytes(8), "HDF5"),
         (b"\x1c\0\0\0TFL3" + bytes(8), "TensorFlow Lite"),
         (_npy(), "NumPy array"),
-        (_npz(), ".npz"),
+        (_zip("x.npy"), ".npz"),
         (_zip("archive/data.pkl"), "PyTorch"),
         (_zip("metadata.json"), ".keras"),
         (_zip("a.txt"), "zip archive; unpack it first"),
