@@ -3,6 +3,7 @@
 Tensors are told by what they are for: the model, its optimizer, or something beside them.
 """
 
+import json
 import math
 import os
 import re
@@ -19,6 +20,7 @@ from checkpoints import manifest, naming
 from checkpoints.manifest import Manifest
 from checkpoints.reader import Array, CheckpointReader, StoredTensor, stored_tensors
 from errors import CheckpointError, ToolError, nearest_names
+from metagraph.casting import json_value
 from metagraph.meta import MetaGraphFile
 from metagraph.opening import SAVED_MODEL_VARIABLES, open_model
 from metagraph.parsing import SAVED_MODEL_FILES, parse_message
@@ -31,6 +33,8 @@ from metagraph.variables import (
     read_values,
     variable_of,
 )
+from tools.command import Record
+from tools.inspect_checkpoint import InspectConfig
 
 MODEL, SLOT, OTHER = "model", "slot", "other"
 ROLES = (MODEL, SLOT, OTHER)
@@ -41,8 +45,11 @@ _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _OBJECT_SLOT = "/.OPTIMIZER_SLOT/"
 _MAX_OBJECT_BYTES = 16 << 20  # Of the graph of objects; some kilobytes are usual.
 _FIRST_OUTPUT = ":0"
+_FACTS = ("step", "saved_at", "environment", "config", "test_accuracy")
+_MAX_TEXT = 200  # Characters of one text among values.
+_MAX_VALUES = 1000  # Of a tensor, before only its ends are shown.
+_WIDTH = 100
 _BLOCK = 1 << 16  # Values at once: 512 KiB in float64, which stay in a processor's cache.
-_SAFE = 1e150  # The squares of larger values overflow.
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,13 +193,78 @@ def _variable_names(reader: CheckpointReader, stored: Mapping[str, StoredTensor]
     return {a.checkpoint_key: a.full_name for a in attributes if a.full_name}
 
 
-class Named(NamedTuple):
-    """What a name means in a checkpoint.
+def values_record(contents: Contents, config: InspectConfig) -> Record:
+    """The tensors that are asked for, and of no others; see `tools.checkpoint_inspection.inspect`.
 
-    Attributes:
-      name: as the user wrote it.
-      key: of the tensor.
-      variable: of the graph, where it is that, and not all of the tensor of this key.
+    Raises:
+      ToolError: one is not there.
+      CheckpointError: one is damaged.
+    """
+    asked = [find_named(contents, name) for name in config.tensors]  # Before any is read.
+    values = []
+    for named in asked:
+        array = read_named(contents, named)
+        values.append(
+            {
+                **named._asdict(),
+                "dtype": contents.reader.dtypes[named.key].name,
+                "shape": list(array.shape),
+                "value": json_value(array) if config.format == "json" else _value_text(array),
+                **({"stats": statistics(array)._asdict()} if config.stats else {}),
+            }
+        )
+    return {"checkpoint": contents.reader.prefix, "values": values}
+
+
+def contents_record(contents: Contents, config: InspectConfig) -> Record:
+    """All tensors, or those that the filter is found in; values are read for statistics alone.
+
+    Raises:
+      ToolError: the filter is found in none.
+      CheckpointError: one is damaged.
+    """
+    reader, said = contents.reader, contents.manifest
+    tensors = [t for t in contents.tensors if re.search(config.filter or "", t["key"])]
+    if config.filter is not None and not tensors:
+        raise ToolError(
+            f"--filter={config.filter} matches none of the {len(contents.tensors)} tensors of "
+            f"{reader.prefix}"
+        )
+    if config.stats:
+        for tensor in tensors:
+            tensor["stats"] = statistics(read_tensor(contents, tensor["key"]))._asdict()
+    # A NaN of a manifest, which JSON has not, becomes a text.
+    facts = {name: getattr(said, name) for name in _FACTS} if said else None
+    return {
+        "checkpoint": reader.prefix,
+        "format": reader.version,
+        "files": [
+            {"name": os.path.basename(file), "bytes": size}
+            for file, size in zip(reader.files, reader.sizes, strict=True)
+        ],
+        "graph": contents.meta.path if contents.meta else None,
+        "manifest": json.loads(json.dumps(facts), parse_constant=str),
+        "tensors": tensors,
+        "totals": {
+            **{role: _total([t for t in tensors if t["role"] == role]) for role in ROLES},
+            "all": _total(tensors),
+        },
+    }
+
+
+def _total(tensors: Sequence[Mapping[str, Any]]) -> Record:
+    return {
+        "tensors": len(tensors),
+        "values": sum(t["values"] for t in tensors),
+        "bytes": sum(t["disk_bytes"] or 0 if t["bytes"] is None else t["bytes"] for t in tensors),
+        "disk_bytes": sum(t["disk_bytes"] or 0 for t in tensors),
+    }
+
+
+class Named(NamedTuple):
+    """What a name means in a checkpoint: the key of a tensor.
+
+    Also the variable of the graph, where it is that, and not all of the tensor of this key.
     """
 
     name: str
@@ -263,13 +335,8 @@ def plain_array(array: Array) -> Array:
 class Statistics(NamedTuple):
     """Of the finite values of a tensor; None where it has none, or is of a kind that has none.
 
-    Attributes:
-      min: the least; exact.
-      max: the greatest; exact.
-      mean: of false as 0 and true as 1.
-      std: the standard deviation of these very values (divided by their number).
-      nan: how many are NaN.
-      inf: how many are infinite.
+    The least and the greatest are exact, the standard deviation is that of these very values
+    (divided by their number). Also how many are NaN, and infinite.
     """
 
     min: float | None = None
@@ -285,42 +352,53 @@ def statistics(array: Array) -> Statistics:
 
     Texts have none; of complex numbers only NaN and infinities are counted. Mean and squares of two
     blocks become one as in Chan, Golub and LeVeque, "Updating Formulae and a Pairwise Algorithm for
-    Computing Sample Variances" (1979).
+    Computing Sample Variances" (1979); where they are beyond float64, they are None.
     """
     if array.dtype.kind == "O":
         return Statistics()
     flat = array.reshape(-1)
-    blocks = [flat[start : start + _BLOCK] for start in range(0, flat.size, _BLOCK)]
-    scale = _scale(blocks) if flat.dtype == np.float64 else 1.0
     least, greatest, mean, squares = math.inf, -math.inf, 0.0, 0.0
     count = nan = inf = 0
-    for block in blocks:
-        infinite = int(np.isinf(block).sum())
-        is_nan = np.isnan(block) & ~np.isinf(block)  # A complex number may be both.
-        nan, inf = nan + int(is_nan.sum()), inf + infinite
+    for start in range(0, flat.size, _BLOCK):
+        block = flat[start : start + _BLOCK]
+        is_infinite = np.isinf(block)
+        nan += int((np.isnan(block) & ~is_infinite).sum())  # A complex number may be both.
+        inf += int(is_infinite.sum())
         exact = block[np.isfinite(block)]
         if not exact.size or array.dtype.kind == "c":
             continue
-        low, high = exact.min().item(), exact.max().item()
-        least, greatest = min(least, low + 0), max(greatest, high + 0)  # Of a flag, a number.
+        least = min(least, exact.min().item() + 0)  # Of a flag, a number.
+        greatest = max(greatest, exact.max().item() + 0)
         values = exact.astype(np.float64)
-        if scale != 1:
-            values /= scale
-        own = float(values.mean())
-        values -= own
-        apart, total = own - mean, count + values.size
-        np.square(values, out=values)  # Not a dot product, whose threads wait for each other.
-        squares += float(values.sum()) + apart * apart * (count * values.size / total)
-        mean += apart * (values.size / total)
+        total = count + values.size
+        with np.errstate(over="ignore", invalid="ignore"):
+            own = values.mean()
+            values -= own
+            apart = own - mean
+            np.square(values, out=values)  # Not a dot product, whose threads wait for each other.
+            squares += values.sum() + apart * apart * (count * values.size / total)
+            mean += apart * (values.size / total)
         count = total
     if not count:
         return Statistics(nan=nan, inf=inf)
-    return Statistics(least, greatest, mean * scale, math.sqrt(squares / count) * scale, nan, inf)
+    std = float(np.sqrt(squares / count))
+    return Statistics(
+        least,
+        greatest,
+        float(mean) if math.isfinite(mean) else None,
+        std if math.isfinite(std) else None,
+        nan,
+        inf,
+    )
 
 
-def _scale(blocks: Sequence[Array]) -> float:
-    """What to divide values by so that their squares do not overflow: 1 but for huge ones."""
-    most = 0.0
-    for block in blocks:
-        most = max(most, float(np.max(np.abs(block), initial=0.0, where=np.isfinite(block))))
-    return most if most > _SAFE else 1.0
+def _value_text(array: Array) -> str:
+    """A value as NumPy prints it: of a large one, only the ends of each dimension."""
+    if array.dtype.kind == "O":
+        array = np.vectorize(_text, otypes=[object])(array) if array.size else array
+    return np.array2string(array, threshold=_MAX_VALUES, max_line_width=_WIDTH)
+
+
+def _text(value: Any) -> str:
+    text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}... ({len(text)} characters)"

@@ -11,37 +11,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 from absl import logging
 
 from checkpoints import naming
 from checkpoints.folder import Hold, read_newest
-from checkpoints.reader import Array
-from errors import CheckpointError, ToolError, first_few
-from metagraph.casting import json_value
+from errors import CheckpointError, first_few
 from metagraph.opening import find_variables
 from metagraph.parsing import SAVED_MODEL_FILES
-from tools.checkpoint_contents import (
-    ROLES,
-    Contents,
-    find_named,
-    read_contents,
-    read_named,
-    read_tensor,
-    statistics,
-)
 from tools.checkpoint_list import list_checkpoints
 from tools.command import Record, format_bytes, table
 from tools.inspect_checkpoint import InspectConfig
 
-_FACTS = ("step", "saved_at", "environment", "config", "test_accuracy")
 _TITLES = {"model": "model", "slot": "optimizer slots", "other": "other"}
 _STATS = ("min", "max", "mean", "std", "nan", "inf")
 _LINE_END = re.compile(r"[\t\n]")  # Whatever else a terminal obeys is escaped where it is printed.
-_MAX_TEXT = 200  # Characters of one text among values.
-_MAX_VALUES = 1000  # Of a tensor, before only its ends are shown.
-_WIDTH = 100
 _MAX_NAMED = 4  # Files or variables of one tensor.
 
 
@@ -74,6 +58,7 @@ def inspect(config: InspectConfig) -> Record:
 
 
 def _inspect(config: InspectConfig, hold: Hold) -> Record:
+    """Imports what reads tensors and graphs only where it is wanted: a list takes a third less."""
     wants_tensors = bool(config.tensors) or config.stats or config.filter is not None
     if _is_folder(config.ckpt):
         found = list_checkpoints(config.ckpt, hold)
@@ -87,11 +72,11 @@ def _inspect(config: InspectConfig, hold: Hold) -> Record:
     else:
         prefix = find_variables(config.ckpt)
         hold(prefix)
+    from tools.checkpoint_contents import contents_record, read_contents, values_record
+
     with config.limit.over("reading the graph"):
         contents = read_contents(prefix, config.max_meta_bytes)
-    if config.tensors:
-        return _values_record(contents, config)
-    return _contents_record(contents, config)
+    return values_record(contents, config) if config.tensors else contents_record(contents, config)
 
 
 def _is_folder(path: str) -> bool:
@@ -101,62 +86,6 @@ def _is_folder(path: str) -> bool:
     return not any(tf.io.gfile.exists(os.path.join(path, name)) for name in SAVED_MODEL_FILES)
 
 
-def _values_record(contents: Contents, config: InspectConfig) -> Record:
-    asked = [find_named(contents, name) for name in config.tensors]  # Before any is read.
-    values = []
-    for named in asked:
-        array = read_named(contents, named)
-        values.append(
-            {
-                **named._asdict(),
-                "dtype": contents.reader.dtypes[named.key].name,
-                "shape": list(array.shape),
-                "value": json_value(array) if config.format == "json" else value_text(array),
-                **({"stats": statistics(array)._asdict()} if config.stats else {}),
-            }
-        )
-    return {"checkpoint": contents.reader.prefix, "values": values}
-
-
-def _contents_record(contents: Contents, config: InspectConfig) -> Record:
-    reader, said = contents.reader, contents.manifest
-    tensors = [t for t in contents.tensors if re.search(config.filter or "", t["key"])]
-    if config.filter is not None and not tensors:
-        raise ToolError(
-            f"--filter={config.filter} matches none of the {len(contents.tensors)} tensors of "
-            f"{reader.prefix}"
-        )
-    if config.stats:
-        for tensor in tensors:
-            tensor["stats"] = statistics(read_tensor(contents, tensor["key"]))._asdict()
-    # A NaN of a manifest, which JSON has not, becomes a text.
-    facts = {name: getattr(said, name) for name in _FACTS} if said else None
-    return {
-        "checkpoint": reader.prefix,
-        "format": reader.version,
-        "files": [
-            {"name": os.path.basename(file), "bytes": size}
-            for file, size in zip(reader.files, reader.sizes, strict=True)
-        ],
-        "graph": contents.meta.path if contents.meta else None,
-        "manifest": json.loads(json.dumps(facts), parse_constant=str),
-        "tensors": tensors,
-        "totals": {
-            **{role: _total([t for t in tensors if t["role"] == role]) for role in ROLES},
-            "all": _total(tensors),
-        },
-    }
-
-
-def _total(tensors: Sequence[Mapping[str, Any]]) -> Record:
-    return {
-        "tensors": len(tensors),
-        "values": sum(t["values"] for t in tensors),
-        "bytes": sum(t["disk_bytes"] or 0 if t["bytes"] is None else t["bytes"] for t in tensors),
-        "disk_bytes": sum(t["disk_bytes"] or 0 for t in tensors),
-    }
-
-
 def as_text(record: Record) -> str:
     """The lines for any record of `inspect`."""
     if "folder" in record:
@@ -164,18 +93,6 @@ def as_text(record: Record) -> str:
     if "tensors" in record:
         return "\n".join(_contents_lines(record))
     return "\n\n".join("\n".join(_value_lines(value)) for value in record["values"])
-
-
-def value_text(array: Array) -> str:
-    """A value as NumPy prints it: of a large one, only the ends of each dimension."""
-    if array.dtype.kind == "O":
-        array = np.vectorize(_text, otypes=[object])(array) if array.size else array
-    return np.array2string(array, threshold=_MAX_VALUES, max_line_width=_WIDTH)
-
-
-def _text(value: Any) -> str:
-    text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
-    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}... ({len(text)} characters)"
 
 
 def _value_lines(value: Record) -> Iterator[str]:
@@ -190,10 +107,10 @@ def _value_lines(value: Record) -> Iterator[str]:
 
 def _contents_lines(record: Record) -> Iterator[str]:
     yield from _table([row for row in _head(record) if row[1]])
-    for role in ROLES:
+    for role, title in _TITLES.items():
         tensors = [tensor for tensor in record["tensors"] if tensor["role"] == role]
         if tensors:
-            yield f"\n{_TITLES[role]}"
+            yield f"\n{title}"
             yield from _tensor_lines(tensors, len(record["files"]) > 1)
     yield ""
     yield from _total_lines(record["totals"])

@@ -69,11 +69,7 @@ class FlatGraph:
     """
 
     def __init__(self, graph_def: GraphDef, inline: bool = True) -> None:
-        """Writes out the calls of a graph, which stays as it is.
-
-        Args:
-          graph_def: the graph.
-          inline: whether to do so; otherwise the graph is only copied.
+        """Writes out the calls of a graph, which stays as it is; without `inline`, only copies it.
 
         Raises:
           CheckpointError: its calls are too deep or too many, or do not fit their functions.
@@ -151,12 +147,9 @@ class FlatGraph:
 
 @dataclass(frozen=True, eq=False)
 class StaticGraph:
-    """A flat graph, imported and disarmed.
+    """A flat graph, and the same imported and disarmed; None where TensorFlow cannot import it.
 
-    Attributes:
-      flat: its nodes.
-      graph: the same in TensorFlow; None where that cannot import it.
-      problem: why not, or why it is but a part of the graph; empty where all is well.
+    The problem is why not, or why it is but a part of the graph; empty where all is well.
     """
 
     flat: FlatGraph
@@ -187,11 +180,8 @@ def static_graph(
 ) -> StaticGraph:
     """Imports as much of a graph as this TensorFlow can: the whole, or what some outputs need.
 
-    Args:
-      meta: the file.
-      outputs: full tensor names, of nodes that exist.
-      batch_size: what inputs get whose first size is not known, where the graph allows; None to
-        leave them as they are.
+    Inputs whose first size is not known get the batch size, where there is one and the graph
+    allows.
 
     Raises:
       CheckpointError: a node's input does not exist.

@@ -33,13 +33,10 @@ _LONGEST = 2000  # Characters of an attribute as text.
 
 
 class _Body(NamedTuple):
-    """The nodes that a node stands among.
+    """The nodes that a node stands among: those of a function, or of the graph, which has no name.
 
-    Attributes:
-      function: their function; empty for the graph.
-      nodes: by name.
-      inputs: of a node, the data inputs as `node:index`.
-      results: tensor -> the function's results that it is.
+    `inputs` gives the data inputs of a node as `node:index`; `results` are those of the function,
+    by the tensor that they are.
     """
 
     function: str
@@ -57,9 +54,7 @@ def node_record(meta: MetaGraphFile, text: str) -> dict[str, Any]:
     function's, `result`), `control_inputs` and `control_outputs` (nodes), `colocated_with` (nodes),
     `risk` (what it may do beyond computing; null where it may not).
 
-    Args:
-      meta: the file.
-      text: a node, `function/node`, or a tensor of one.
+    The text is a node, `function/node`, or a tensor of one.
 
     Raises:
       ToolError: there is no such node; the nearest names are in the message.

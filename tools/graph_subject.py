@@ -71,12 +71,7 @@ def layer_of(path: str, nodes: Container[str], depth: int | None = None) -> str:
     """The scope that a node belongs to; empty for the top.
 
     What TensorFlow puts into a scope named after a node, as `w/read` and `w/Assign`, belongs with
-    that node.
-
-    Args:
-      path: of the node.
-      nodes: the names of the graph's nodes.
-      depth: at most so many scopes, the outer ones; None for all.
+    that node. Of a depth, only so many outer scopes are kept.
     """
     scope = posixpath.dirname(_PARTITION.sub("", path))
     while scope and scope in nodes:
@@ -88,11 +83,9 @@ def layer_of(path: str, nodes: Container[str], depth: int | None = None) -> str:
 class Inference:
     """The part of a graph that predicts.
 
-    Attributes:
-      outputs: the tensors that are the prediction, the likeliest where the file does not say.
-      feeds: the tensors that it is cut off at: the inputs of the signature, and what can be fed in
-        place of a pipeline.
-      needed: its nodes; None where the graph has no output.
+    Its outputs are the prediction, the likeliest where the file does not say. It is cut off at its
+    feeds: the inputs of the signature, and what can be fed in place of a pipeline. No nodes are
+    needed where the graph has no output.
     """
 
     outputs: tuple[str, ...]
@@ -107,15 +100,7 @@ class Inference:
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A graph and how it is looked at.
-
-    Attributes:
-      meta: the file.
-      model: what it says of its model.
-      fetch: the outputs that are meant; empty for the file's own.
-      batch_size: rows, for the sizes that depend on them.
-      depth: how many name scopes make a layer; None for all.
-    """
+    """A graph and how it is looked at; see `tools.inspect_graph.GraphInspection`."""
 
     meta: MetaGraphFile
     model: Model

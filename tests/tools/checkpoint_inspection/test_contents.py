@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from checkpoints import manifest, reader
+from checkpoints import manifest
 from errors import CheckpointError
 from metagraph.parsing import DEFAULT_MAX_BYTES
 from tests.checkpoints.loading.test_stored_tensors import save
@@ -127,10 +127,7 @@ def test_damage_is_one_line(
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # TensorFlow's, of the format V1.
-def test_slices_that_only_the_graph_tells_of(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reader, "_MAX_HEADER_BYTES", 1)
+def test_slices_that_only_the_graph_tells_of(tmp_path: Path) -> None:
     with stock.checkpoint(tmp_path / "m", write_version=v1.train.SaverDef.V1):
         v1.get_variable("w", [4, 3], partitioner=v1.fixed_size_partitioner(2), use_resource=False)
     (tensor,) = _contents(tmp_path / "m").tensors

@@ -10,7 +10,6 @@ import pytest
 
 from checkpoints import manifest
 from checkpoints.folder import read_newest, write_state
-from errors import CheckpointError
 from tests.checkpoints.loading.test_stored_tensors import save
 from tools.checkpoint_list import list_checkpoints
 from tools.folder_entries import find_leftovers
@@ -68,15 +67,6 @@ def test_what_is_damaged_is_not_the_newest(run: Path) -> None:
     assert "the manifest says" in problems[2]
     assert "my-model-300.manifest is damaged" in problems[3]
     assert (found["newest"], found["state_file"]["right"]) == ("my-model-270", False)
-
-
-def test_leftovers_of_an_interrupted_save(run: Path) -> None:
-    for name in ("my-model-310.data-00000-of-00001", "my-model-310.manifest.tmp"):
-        (run / name).write_bytes(b"abc")
-    found = _list(str(run))
-    assert _states(found)["my-model-310"] == "leftover"
-    assert found["checkpoints"][-1]["bytes"] == 6
-    assert found["newest"] == "my-model-300"
 
 
 def test_leftovers_are_those_that_verify_tells_of(run: Path) -> None:
@@ -141,15 +131,6 @@ def test_strangers(tmp_path: Path) -> None:
     assert (found["newest"], found["state_file"]["right"]) == ("run.ckpt-20", True)
 
 
-def test_the_steps_of_one_run_are_an_order(tmp_path: Path) -> None:
-    for step in (9, 100, 20):
-        save(tmp_path / f"model.ckpt-{step}", {"w": [1.0]})
-    (tmp_path / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-20"')
-    found = _list(str(tmp_path))
-    assert [entry["step"] for entry in found["checkpoints"]] == [9, 20, 100]
-    assert (found["newest"], found["state_file"]["right"]) == ("model.ckpt-100", False)
-
-
 def test_an_empty_name(tmp_path: Path) -> None:
     """As a Saver makes it that is given a folder with a slash at its end."""
     prefix = save(tmp_path / "m", {"w": [1.0]})
@@ -191,9 +172,3 @@ def test_a_checkpoint_that_goes_while_it_is_looked_at(
     monkeypatch.setattr(manifest, "read", read_late)
     found = _list(str(run))
     assert _states(found) == {f"my-model-{step}": "committed" for step in (280, 290, 300)}
-
-
-def test_none(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("")
-    with pytest.raises(CheckpointError, match="it holds no checkpoint"):
-        _list(str(tmp_path))

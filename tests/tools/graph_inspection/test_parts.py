@@ -2,10 +2,8 @@
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import tensorflow as tf
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -13,12 +11,12 @@ from tensorflow.core.protobuf.meta_graph_pb2 import AssetFileDef, MetaGraphDef
 
 from metagraph.meta import MetaGraphFile
 from metagraph.model import read_model
-from metagraph.opening import open_model
 from tests.tools.graph_inspection.graphs import meta_of, variable
 from tools import graph_collections, graph_parts
 from tools.graph_subject import Subject
 
 v1 = tf.compat.v1
+
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # TensorFlow's, of the format V1.
 
@@ -192,19 +190,6 @@ def test_an_unknown_operation_and_tags_are_told() -> None:
     assert "bad consumers 5" in text
 
 
-def test_the_graph(cnn_run: Path) -> None:
-    meta = open_model(str(cnn_run))
-    found = graph_parts.graph_part(_subject(meta))
-    ops = [node.op for node in meta.proto.graph_def.node]
-    assert found["ops"] == {op: ops.count(op) for op in ops}
-    needed = v1.graph_util.extract_sub_graph(
-        meta.proto.graph_def, ["fc2/add", "probabilities", "classes"]
-    )
-    assert found["inference_nodes"] == len(needed.node) - 1  # Without x, which is fed.
-    text = graph_parts.graph_lines(found, 300)
-    assert "    conv1/w/Adam:0  float32 [3, 3, 3, 32], not trained" in text
-
-
 def test_functions() -> None:
     @tf.function  # type: ignore[untyped-decorator]
     def double(x: tf.Tensor) -> tf.Tensor:
@@ -242,19 +227,3 @@ def test_nothing_to_predict() -> None:
     found = graph_parts.safety_part(_subject(meta))
     assert found["inference"] is None
     assert "--fetch" in "\n".join(graph_parts.safety_lines(found, 10))
-
-
-def test_looking_changes_nothing(cnn_run: Path) -> None:
-    meta = open_model(str(cnn_run))
-    subject = _subject(meta)
-    before = np.frombuffer(meta.proto.SerializeToString(deterministic=True), np.uint8)
-    for part in (
-        graph_parts.info_part,
-        graph_parts.saver_part,
-        graph_collections.collections_part,
-        graph_parts.signatures_part,
-        graph_parts.safety_part,
-    ):
-        part(subject)
-    after = np.frombuffer(meta.proto.SerializeToString(deterministic=True), np.uint8)
-    np.testing.assert_array_equal(before, after)
