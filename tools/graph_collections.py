@@ -15,12 +15,11 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError, Message
 from tensorflow.core.framework.variable_pb2 import VariableDef
 from tensorflow.core.protobuf.control_flow_pb2 import CondContextDef, WhileContextDef
-from tensorflow.core.protobuf.meta_graph_pb2 import AssetFileDef
 from tensorflow.core.protobuf.queue_runner_pb2 import QueueRunnerDef
 from tensorflow.core.protobuf.saver_pb2 import SaverDef
 
 from metagraph.casting import json_value
-from metagraph.meta import MetaGraphFile, format_shape, node_of
+from metagraph.meta import MetaGraphFile, node_of
 from tools.graph_subject import Subject, listed, shortened
 
 Entry: TypeAlias = dict[str, Any] | str | int | float
@@ -40,8 +39,8 @@ def collections_part(subject: Subject) -> dict[str, Any]:
     """Collection -> its entries as JSON values.
 
     Names, texts and numbers are themselves. A message is an object whose key `kind` says which:
-    `variable`, `cond_context`, `while_context`, `queue_runner`, `saver`, `asset`, and `bytes` for
-    what is none of these.
+    `variable`, `cond_context`, `while_context`, `queue_runner`, `saver`, and `bytes` for what is
+    none of these.
     """
     meta = subject.meta
     return {key: _decoded(meta, key) for key in sorted(meta.proto.collection_def)}
@@ -56,19 +55,12 @@ def _decoded(meta: MetaGraphFile, key: str) -> list[Entry]:
     if kind == "bytes_list":
         return [_from_bytes(meta, key, value) for value in values]
     if kind == "any_list":
-        return [_from_any(value) for value in values]
+        names = [value.type_url.rpartition("/")[2] for value in values]
+        sizes = [len(value.value) for value in values]
+        return [{"kind": "bytes", "type": n, "bytes": b} for n, b in zip(names, sizes, strict=True)]
     if kind == "float_list":
         return list(json_value(np.array(values, np.float32).astype(np.float64)))
     return list(values)
-
-
-def _from_any(value: Any) -> Entry:
-    name = value.type_url.rpartition("/")[2]
-    if name.endswith(".AssetFileDef"):
-        asset = _message("asset", AssetFileDef, value.value)
-        if asset is not None:
-            return asset
-    return {"kind": "bytes", "type": name, "bytes": len(value.value)}
 
 
 def _from_bytes(meta: MetaGraphFile, key: str, value: bytes) -> Entry:
@@ -101,7 +93,7 @@ def _variable(meta: MetaGraphFile, value: bytes) -> dict[str, Any] | None:
         return None
     if node_of(variable.variable_name) not in meta.nodes:
         return None
-    found: dict[str, Any] = {
+    return {
         "kind": "variable",
         "variable": variable.variable_name,
         "initializer": variable.initializer_name,
@@ -109,15 +101,6 @@ def _variable(meta: MetaGraphFile, value: bytes) -> dict[str, Any] | None:
         "initial_value": variable.initial_value_name,
         "is_resource": variable.is_resource,
     }
-    if variable.HasField("save_slice_info_def"):
-        part = variable.save_slice_info_def
-        found["slice"] = {
-            "full_name": part.full_name,
-            "full_shape": list(part.full_shape),
-            "starts": list(part.var_offset),
-            "sizes": list(part.var_shape),
-        }
-    return found
 
 
 def collections_lines(found: Mapping[str, Any], most: int) -> list[str]:
@@ -137,14 +120,7 @@ def _text(entry: Entry) -> str:
         return str(entry)
     if entry["kind"] == "variable":
         kind = "resource" if entry["is_resource"] else "ref"
-        text = f"{entry['variable']} ({kind}), set by {entry['initializer']}"
-        if "slice" in entry:
-            part = entry["slice"]
-            text += (
-                f", {format_shape(part['sizes'])} of {part['full_name']} "
-                f"{format_shape(part['full_shape'])} from {format_shape(part['starts'])}"
-            )
-        return text
+        return f"{entry['variable']} ({kind}), set by {entry['initializer']}"
     if entry["kind"] == "bytes":
         return f"{entry['bytes']} bytes" + (f" of {entry['type']}" if "type" in entry else "")
     text = json.dumps({key: value for key, value in entry.items() if key != "kind"})

@@ -267,22 +267,18 @@ def functions_part(subject: Subject) -> dict[str, Any]:
     """JSON values.
 
     Function, in the file's order -> `arguments` and `results` (name -> dtype, or the attribute that
-    chooses it), `nodes` (how many), `ops` (operation -> nodes), `gradient` (the function that is
-    its gradient; null where none is named).
+    chooses it), `nodes` (how many), `ops` (operation -> nodes).
 
     Format: `tensorflow/core/framework/function.proto`.
     """
-    library = subject.meta.proto.graph_def.library
-    gradients = {gradient.function_name: gradient.gradient_func for gradient in library.gradient}
     return {
         function.signature.name: {
             "arguments": _types(function.signature.input_arg),
             "results": _types(function.signature.output_arg),
             "nodes": len(function.node_def),
             "ops": dict(sorted(Counter(node.op for node in function.node_def).items())),
-            "gradient": gradients.get(function.signature.name),
         }
-        for function in library.function
+        for function in subject.meta.proto.graph_def.library.function
     }
 
 
@@ -303,10 +299,9 @@ def functions_lines(found: Mapping[str, Any], most: int) -> list[str]:
             else ""
             for side in ("arguments", "results")
         )
-        gradient = f"; its gradient is {function['gradient']}" if function["gradient"] else ""
         ops = counted(function["ops"], _ON_A_LINE)
         texts.append(f"  {name}({arguments}) -> {results}")
-        texts.append(f"    {function['nodes']} nodes: {ops}{gradient}")
+        texts.append(f"    {function['nodes']} nodes: {ops}")
     return [f"functions ({len(found)})", *shortened(texts, 2 * most)]
 
 
