@@ -83,13 +83,7 @@ def _overwrite(content: bytes, draw: Random) -> bytes:
     return content[:start] + draw.randbytes(stop - start) + content[stop:]
 
 
-_OF_BYTES: Sequence[Callable[[bytes, Random], bytes]] = (
-    _flip_bits,
-    _cut,
-    _zero,
-    _double,
-    _overwrite,
-)
+_OF_BYTES = (_flip_bits, _cut, _zero, _double, _overwrite)
 
 
 def _some_node(proto: MetaGraphDef, draw: Random) -> NodeDef:
@@ -159,22 +153,22 @@ def _change_in_kind(proto: MetaGraphDef, draw: Random) -> None:
     """Another value of an attribute, of the type that it has."""
     node = _some_node(proto, draw)
     for key in draw.sample(sorted(node.attr), len(node.attr)):
-        value, kind = node.attr[key], node.attr[key].WhichOneof("value")
-        if kind == "type":
-            value.type = _dtype(draw)
-        elif kind == "shape":
-            value.shape.CopyFrom(_shape(draw))
-        elif kind == "i":
-            value.i = draw.choice(NUMBERS)
-        elif kind == "s":
-            value.s = draw.choice(TEXTS).encode()
-        elif kind == "func":
-            value.func.name = _function_name(proto, draw)
-        elif kind == "b":
-            value.b = not value.b
-        else:
-            continue
-        return
+        kind = node.attr[key].WhichOneof("value")
+        if kind in _IN_KIND:
+            node.attr[key].CopyFrom(_IN_KIND[kind](proto, draw, node.attr[key]))
+            return
+
+
+_IN_KIND: dict[str, Callable[[MetaGraphDef, Random, AttrValue], AttrValue]] = {
+    "type": lambda _, draw, __: AttrValue(type=_dtype(draw)),
+    "shape": lambda _, draw, __: AttrValue(shape=_shape(draw)),
+    "i": lambda _, draw, __: AttrValue(i=draw.choice(NUMBERS)),
+    "s": lambda _, draw, __: AttrValue(s=draw.choice(TEXTS).encode()),
+    "func": lambda proto, draw, old: AttrValue(
+        func=NameAttrList(name=_function_name(proto, draw), attr=old.func.attr)
+    ),
+    "b": lambda _, __, old: AttrValue(b=not old.b),
+}
 
 
 def _drop_attribute(proto: MetaGraphDef, draw: Random) -> None:

@@ -69,12 +69,13 @@ class CheckpointWriter:
           CheckpointError: it cannot be written, such as to a full disk.
         """
         size = len(self._record.meta_graph) + sum(v.nbytes for v in self._values.values())
-        path = os.path.join(self._folder, naming.STATE_FILE) + file_io.TEMPORARY_SUFFIX
+        state = os.path.join(self._folder, naming.STATE_FILE)
+        tried = bytes(min(size, _MOST_TRIED_BYTES))
         try:
             try:
-                file_io.write_file(path, bytes(min(size, _MOST_TRIED_BYTES)))
+                file_io.write_file(state + file_io.TEMPORARY_SUFFIX, tried)
             finally:
-                file_io.remove(path)
+                file_io.remove_leftover(state)
         except (tf.errors.OpError, OSError) as error:
             raise CheckpointError(
                 f"{self._folder} takes no checkpoint, which needs {size:,} bytes: {reason(error)}"
@@ -83,12 +84,7 @@ class CheckpointWriter:
     def save(self, step: int, values: Values, test_accuracy: float | None = None) -> None:
         """Copies the values of all variables and returns while they are being written.
 
-        A save that is still under way is waited for.
-
-        Args:
-          step: updates done.
-          values: of all variables, by name; free to change afterwards.
-          test_accuracy: of these values, in [0, 1], where it was measured; kept in the manifest.
+        A save that is still under way is waited for. The manifest keeps `test_accuracy`.
 
         Raises:
           NotFiniteError, FolderLostError: of the save before this one.
@@ -118,12 +114,7 @@ class CheckpointWriter:
             pending.result()
 
     def close(self) -> None:
-        """Finishes the save under way and ends the thread.
-
-        Raises:
-          CheckpointError: the last save failed; the checkpoint before it is whole.
-          NotFiniteError: it had nothing worth saving.
-        """
+        """Finishes the save under way and ends the thread; CheckpointError where it failed."""
         try:
             self._finish_pending()
         finally:

@@ -186,7 +186,7 @@ def _variable_names(reader: CheckpointReader, stored: Mapping[str, StoredTensor]
         return {}
     try:
         content = reader.read(_OBJECT_GRAPH).item()
-        graph = parse_message(TrackableObjectGraph(), content, reader.prefix, _MAX_OBJECT_BYTES)
+        graph = parse_message(TrackableObjectGraph(), content, reader.prefix)
     except (CheckpointError, TypeError):  # Nothing else depends on it.
         return {}
     attributes = (attribute for node in graph.nodes for attribute in node.attributes)

@@ -55,14 +55,7 @@ class FreezePlan:
 def plan_freeze(
     meta: MetaGraphFile, outputs: Sequence[str], inputs: Sequence[str], signature: str | None
 ) -> FreezePlan:
-    """Finds out what is frozen.
-
-    Args:
-      meta: the file.
-      outputs: tensors, or keys of the signature; none for the collection `predict` and the
-        signature's outputs.
-      inputs: tensors, or keys of the signature, where the graph is cut beside its placeholders.
-      signature: which one to use; None for `serving_default`, or else the only one.
+    """Finds out what is frozen of a file, for the `outputs`, `inputs` and so on of a `PartConfig`.
 
     Raises:
       CheckpointError: there is no such tensor or signature, or the graph is damaged.

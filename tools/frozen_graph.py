@@ -48,9 +48,8 @@ class FrozenGraph:
     """A graph without variables.
 
     Attributes:
-      meta: `graph_def`, with constants for variables and nothing but what the outputs need; the
-        signature `serving_default` of `inputs` and `outputs`; the collections that predict.py
-        uses, and `table_initializer`, the nodes that a session has to run first.
+      meta: the graph, nothing but what the outputs need; the signature `serving_default`; the
+        collections that predict.py uses, and `table_initializer`, what a session has to run first.
       inputs: signature key -> full tensor name, of what is still to be fed; a tensor without a key
         has its own name as its key.
       outputs: the same of what is kept.

@@ -17,11 +17,11 @@ from metagraph.model import read_model
 from metagraph.opening import find_model, open_model, prefix_of
 from prediction.output import check_target, write_whole
 from tools import graph_collections, graph_cost, graph_parts
-from tools.command import PARTS, format_bytes
+from tools.command import format_bytes
 from tools.graph_drawing import dot_text, draw_png, layer_graph, meta_graph_text
 from tools.graph_node import node_lines, node_record
 from tools.graph_subject import Subject
-from tools.inspect_graph import GraphInspection
+from tools.inspect_graph import PARTS, GraphInspection
 
 # Of each part: what it is as JSON values, and those as lines for people.
 _PARTS: Mapping[

@@ -35,13 +35,13 @@ def plot(config: PlotConfig) -> Record:
       ToolError, CheckpointError, PredictionError, DataError: one line for the user; no file is
         written then.
     """
-    check_target(config.output, _read_paths(config), overwrite=config.overwrite)
+    check_target(config.target, _read_paths(config), overwrite=config.overwrite)
     with style():
         picture = _KINDS[config.what](config)
-        content = None if picture.figure is None else render(picture.figure, config.output)
+        content = None if picture.figure is None else render(picture.figure, config.target)
     if content is not None:
-        write_whole(config.output, content)
-    output = None if content is None else config.output
+        write_whole(config.target, content)
+    output = None if content is None else config.target
     return {"what": config.what, "output": output, "summary": picture.summary, **picture.record}
 
 

@@ -11,8 +11,9 @@ import pytest
 PROJECT = Path(__file__).resolve().parent.parent.parent
 _SCRIPT = """
 import os, sys
+from dataclasses import dataclass
 from cli.run import run
-from cli.run import Supervisor
+from cli.supervisor import Supervisor
 
 def main(values):
     with open(sys.argv[0] + ".txt", "w") as file:
@@ -20,7 +21,7 @@ def main(values):
         print("to stderr", file=sys.stderr, flush=True)
         file.write(f"{sys.stdin.read()}{file.fileno() > 2}")
 
-run(main, lambda values: None, "Does a thing.", (), {supervisor})
+run(main, dataclass(type("Request", (), {})), "Does a thing.", {supervisor})
 """
 _CLOSED = [
     closed

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import logging
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from metagraph.meta import TensorInfo
@@ -88,6 +89,15 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> str:
 def images() -> Any:
     """uint8 [7, 4, 4, 3], for the classifier."""
     return np.random.default_rng(1).integers(0, 256, (7, SIZE, SIZE, 3), np.uint8)
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The lines that are logged."""
+    lines: list[str] = []
+    for level in ("info", "warning"):
+        monkeypatch.setattr(logging, level, lambda text, *values: lines.append(text % values))
+    return lines
 
 
 def info(dtype: tf.DType, *shape: int | None) -> TensorInfo:

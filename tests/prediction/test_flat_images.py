@@ -1,7 +1,6 @@
 """Images for a tensor whose rows are numbers, where the graph says what image a row holds."""
 
 import gzip
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,7 @@ from PIL import Image
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from errors import PredictionError
-from metagraph.meta import read_meta_graph
-from metagraph.model import read_model
 from prediction.evaluation import predict
-from prediction.file_inputs import is_idx_name
 from prediction.request import PredictConfig
 from tests.data.idx_files import idx_bytes
 from tests.prediction import stock
@@ -116,17 +112,6 @@ def test_rows_may_hold_colour_images(flat_classifier: Classifier, tmp_path: Path
         np.testing.assert_allclose(_logits(meta, path), _expected(colours), rtol=1e-4, atol=1e-5)
 
 
-def test_class_folders_have_labels(flat_classifier: Classifier, greys: Any, tmp_path: Path) -> None:
-    for name, image in zip(CLASS_NAMES, greys, strict=False):
-        (tmp_path / "f" / name).mkdir(parents=True)
-        Image.fromarray(image).save(tmp_path / "f" / name / "0.png")
-    config = PredictConfig(flat_classifier(SIZE, SIZE, 1), input=[f"{tmp_path}/f"], format="json")
-    document = json.loads(predict(config))
-    predicted = _expected(greys[:3]).argmax(axis=1)
-    assert [row["class"] for row in document["predictions"]] == [CLASS_NAMES[i] for i in predicted]
-    assert document["accuracy"] == np.mean(predicted == np.arange(3))
-
-
 @pytest.mark.parametrize(
     ("images", "labels"),
     [
@@ -185,28 +170,3 @@ def test_arrays_of_another_shape_are_refused(
     path = write_npz(tmp_path / "a.npz", X=np.zeros(shape, np.uint8))
     with pytest.raises(PredictionError, match=r"takes float32 \[\?, 36\], found uint8"):
         _logits(flat_classifier(SIZE, SIZE, 1), path)
-
-
-def test_what_a_strangers_graph_says_of_its_images_may_be_nonsense(
-    flat_classifier: Classifier,
-) -> None:
-    for sizes in ((), (6,), (6, 6), (0, 36, 1), (-6, -6, 1), (6, 6, 1, 1)):
-        assert read_model(read_meta_graph(flat_classifier(*sizes))).image_shape is None
-    assert read_model(read_meta_graph(flat_classifier(6, 6, 1))).image_shape == (6, 6, 1)
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("t10k-images-idx3-ubyte", True),
-        ("MNIST/train-images.idx3-ubyte.GZ", True),
-        ("digits.idx", True),
-        ("digits.idx3.gz", True),
-        ("index.npz", False),
-        ("a-idx3-ubyte.npz", False),
-        ("idx", False),
-        ("rows.csv.gz", False),
-    ],
-)
-def test_idx_files_are_told_by_their_name(name: str, expected: bool) -> None:
-    assert is_idx_name(name) is expected

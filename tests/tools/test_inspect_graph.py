@@ -98,7 +98,7 @@ def test_large_constants_and_odd_texts_stay_whole(tool: Tool, tmp_path: Path) ->
     (tmp_path / "odd.meta").write_bytes(proto.SerializeToString())
     target = tmp_path / "odd.pbtxt"
     assert tool("inspect_graph", tmp_path / "odd.meta", f"--as_text={target}").code == 0
-    again = parse_graph_file(target.read_bytes(), str(target), 1 << 30)
+    again = parse_graph_file(target.read_bytes(), str(target))
     assert again.SerializeToString(deterministic=True) == proto.SerializeToString(
         deterministic=True
     )

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from errors import ToolError
-from tools.command import FORMATS, SUFFIXES
-from tools.export import ExportConfig, Shape
+from tools.export import FORMATS, SUFFIXES, ExportConfig, Shape
 from tools.exporting import export
 
 THIRD_PARTY = Path(__file__).resolve().parents[4] / "shared" / "thirdparty"
