@@ -65,9 +65,15 @@ def _decoded(meta: MetaGraphFile, key: str) -> list[Entry]:
 
 def _from_bytes(meta: MetaGraphFile, key: str, value: bytes) -> Entry:
     """A message of the collection's kind, a variable, or a text."""
-    found = _message(*_KINDS[key], value) if key in _KINDS else _variable(meta, value)
-    if found is not None:
-        return found
+    kind, message = _KINDS.get(key, ("variable", VariableDef))
+    try:
+        found = message.FromString(value if len(value) <= _SMALL else b"\xff")
+        if not isinstance(found, VariableDef):
+            return {"kind": kind, **MessageToDict(found, preserving_proto_field_name=True)}
+        if node_of(found.variable_name) in meta.nodes:
+            return _variable(found)
+    except DecodeError:
+        pass  # It is something else.
     try:
         text = value.decode()
     except UnicodeDecodeError:
@@ -76,23 +82,7 @@ def _from_bytes(meta: MetaGraphFile, key: str, value: bytes) -> Entry:
     return text if is_text else {"kind": "bytes", "bytes": len(value)}
 
 
-def _message(kind: str, message: type[Message], value: bytes) -> dict[str, Any] | None:
-    """A message under protobuf's own names; None where it is none."""
-    try:
-        found = message.FromString(value if len(value) <= _SMALL else b"\xff")
-    except DecodeError:
-        return None
-    return {"kind": kind, **MessageToDict(found, preserving_proto_field_name=True)}
-
-
-def _variable(meta: MetaGraphFile, value: bytes) -> dict[str, Any] | None:
-    """A variable of the graph; None where it is none."""
-    try:
-        variable = VariableDef.FromString(value if len(value) <= _SMALL else b"\xff")
-    except DecodeError:
-        return None
-    if node_of(variable.variable_name) not in meta.nodes:
-        return None
+def _variable(variable: VariableDef) -> dict[str, Any]:
     return {
         "kind": "variable",
         "variable": variable.variable_name,

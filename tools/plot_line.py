@@ -2,12 +2,10 @@
 
 import functools
 import os
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from absl import logging
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
@@ -34,7 +32,7 @@ class LineRun(NamedTuple):
     """What is known of a run: its points, x and y float64 [N], and its path.
 
     That is w and b, float64 [P, 2], after each of the steps, int64 [P], of which the last is the
-    newest checkpoint's: from the log, or else from the checkpoints that there are.
+    newest checkpoint's.
     """
 
     folder: str
@@ -42,7 +40,6 @@ class LineRun(NamedTuple):
     y: Floats
     steps: npt.NDArray[np.int64]
     path: Floats
-    logged: bool
 
 
 def mean_squared_error(run: LineRun, w: Floats, b: Floats) -> Floats:
@@ -55,10 +52,10 @@ def read_line_run(folder: str) -> LineRun:
     """Reads what a run of the linear model has left.
 
     The points are drawn again from the seed in the newest checkpoint's manifest. The path is what
-    the log has of w and b, up to that checkpoint; in a log without them, that of the checkpoints.
+    the log has of w and b, up to that checkpoint.
 
     Raises:
-      ToolError: it is no run of the linear model, or has no manifest.
+      ToolError: it is no run of the linear model, or has no manifest or no log.
       CheckpointError: the newest checkpoint is damaged.
     """
     return read_newest([folder], functools.partial(_read, folder))
@@ -75,17 +72,13 @@ def _read(folder: str, hold: Hold) -> LineRun:
     if steps[-1] not in folders.usable_steps(folder):
         raise CheckpointError(f"{folder}: step {steps[-1]} was deleted while it was read")
     x, y = batches.linear_points(_seed(folder, steps[-1]))
-    newest = _values(folder, steps[-1])
-    path = _logged_path(folder, steps[-1])
-    logged = bool(path)
-    path = {**(path or _saved_path(folder, steps[:-1])), steps[-1]: newest}
+    path = {**_logged_path(folder, steps[-1]), steps[-1]: _values(folder, steps[-1])}
     return LineRun(
         folder,
         x.astype(np.float64),
         y.astype(np.float64),
         np.array([*path], np.int64),
         np.array([*path.values()], np.float64),
-        logged,
     )
 
 
@@ -125,27 +118,15 @@ def _values(folder: str, step: int) -> tuple[float, float]:
 
 
 def _logged_path(folder: str, last_step: int) -> dict[int, tuple[float, float]]:
-    """Step -> w and b as the log has them; nothing where it has not."""
-    try:
-        series = read_run(folder).series
-    except ToolError:
-        return {}  # The checkpoints are enough.
+    """Step -> w and b as the log has them."""
+    series = read_run(folder).series
     if not {_W, _B} <= series.keys():
-        return {}
+        raise ToolError(
+            f"--run={folder}: expected {_W} and {_B} in its log, as train_linear.py logs"
+        )
     w, b = (dict(zip(*series[name], strict=True)) for name in (_W, _B))
     found = {int(step): (float(w[step]), float(b[step])) for step in w if step in b}
     return {s: p for s, p in found.items() if s < last_step and max(map(abs, p)) <= LARGEST}
-
-
-def _saved_path(folder: str, steps: list[int]) -> Mapping[int, tuple[float, float]]:
-    """Step -> w and b of each good checkpoint."""
-    found = {}
-    for step in steps:
-        try:
-            found[step] = _values(folder, step)
-        except CheckpointError as error:
-            logging.warning("the path goes on without step %d: %s", step, error)
-    return found
 
 
 def draw_line(run: LineRun) -> Picture:
@@ -162,11 +143,10 @@ def draw_line(run: LineRun) -> Picture:
     _draw_surface(figure, right, run)
     loss = float(mean_squared_error(run, *run.path[-1:].T)[0])
     figure.suptitle(f"{as_label(run.folder, 60)}, step {run.steps[-1]}")
-    source = "the log" if run.logged else "its checkpoints"
     return Picture(
         figure,
         f"{equation} after {run.steps[-1]} steps, mean squared error {loss:.3g} on "
-        f"{len(run.x)} points; {len(run.path)} points of the path, from {source}",
+        f"{len(run.x)} points; {len(run.path)} points of the path, from the log",
         {
             "run": run.folder,
             "points": len(run.x),

@@ -38,7 +38,6 @@ def _log(run: Path) -> list[dict[str, float]]:
 def test_the_path_is_that_of_the_log(run: Path) -> None:
     found = read_line_run(str(run))
     lines = _log(run)
-    assert found.logged
     assert found.steps.tolist() == [line["step"] for line in lines] == [*range(0, 301, 10)]
     np.testing.assert_array_equal(found.path, [(line["w"], line["b"]) for line in lines])
 
@@ -56,16 +55,6 @@ def test_the_points_are_those_of_the_training(
     np.testing.assert_allclose(losses[:-1], logged, rtol=1e-5)
 
 
-def test_without_a_log_the_path_is_that_of_the_checkpoints(run: Path) -> None:
-    shutil.rmtree(run / "logs")
-    found = read_line_run(str(run))
-    assert not found.logged
-    assert found.steps.tolist() == [270, 280, 290, 300]
-    saved = [tf.train.load_checkpoint(f"{run}/my-model-{step}") for step in found.steps]
-    expected = [(s.get_tensor("w").item(), s.get_tensor("b").item()) for s in saved]
-    np.testing.assert_array_equal(found.path, expected)
-
-
 def test_the_path_ends_at_the_newest_checkpoint(run: Path) -> None:
     """Of a process that was killed, the log may be ahead."""
     for path in run.glob("my-model-300.*"):
@@ -75,10 +64,10 @@ def test_the_path_ends_at_the_newest_checkpoint(run: Path) -> None:
     assert found.steps.tolist() == [*range(0, 291, 10)]
 
 
-def test_a_damaged_older_checkpoint_is_left_out(run: Path) -> None:
+def test_without_a_log_is_one_line(run: Path) -> None:
     shutil.rmtree(run / "logs")
-    (run / "my-model-280.data-00000-of-00001").write_bytes(b"")
-    assert read_line_run(str(run)).steps.tolist() == [270, 290, 300]
+    with pytest.raises(ToolError, match=r"there is no .*metrics\.jsonl; expected the folder of"):
+        read_line_run(str(run))
 
 
 def test_a_strangers_line_has_no_points(tmp_path: Path) -> None:
@@ -104,7 +93,7 @@ _Y = 0.5 * _X - 0.25 + 0.01 * _RNG.standard_normal(30)
 
 
 def _run(path: list[tuple[float, float]]) -> LineRun:
-    return LineRun("$m$", _X, _Y, np.arange(len(path)) * 10, np.array(path), logged=True)
+    return LineRun("$m$", _X, _Y, np.arange(len(path)) * 10, np.array(path))
 
 
 RUN = _run([(3.0, -2.0), (1.0, 0.0), (0.5, -0.25)])
