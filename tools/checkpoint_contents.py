@@ -56,12 +56,9 @@ _BLOCK = 1 << 16  # Values at once: 512 KiB in float64, which stay in a processo
 class Contents:
     """A checkpoint, looked into.
 
-    Attributes:
-      reader: of its tensors.
-      meta: its graph; None where there is none, or none that can be read.
-      places: variable of the graph -> place in the checkpoint.
-      manifest: what its writer said of it; None where it has none.
-      tensors: by rising key, each as `tools.checkpoint_inspection.inspect` gives it.
+    Its graph is None where there is none, or none that can be read; `places` are those of the
+    graph's variables in the checkpoint. The tensors are by rising key, each as
+    `tools.checkpoint_inspection.inspect` gives it.
     """
 
     reader: CheckpointReader
@@ -134,8 +131,7 @@ def _told_by_graph(
 def graph_path(prefix: str) -> str | None:
     """The file of a checkpoint's graph: its `.meta`, or that of the SavedModel that it is part of.
 
-    Returns:
-      None where there is none.
+    None where there is none.
     """
     paths = [prefix + naming.META_SUFFIX]
     folder = prefix.removesuffix(SAVED_MODEL_VARIABLES)
@@ -292,7 +288,8 @@ def find_named(contents: Contents, name: str) -> Named:
         return Named(name, place.key, None if is_all else plain)
     keys = {tensor["path"]: tensor["key"] for tensor in contents.tensors}
     for tensor in contents.tensors:
-        keys = dict.fromkeys(tensor["variables"], tensor["key"]) | keys
+        for variable in tensor["variables"]:
+            keys.setdefault(variable, tensor["key"])
     if plain in keys:
         return Named(name, keys[plain])
     near = nearest_names(plain, keys)
