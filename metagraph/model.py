@@ -254,15 +254,15 @@ def feedable(meta: MetaGraphFile, model: Model, fetches: Sequence[str]) -> str:
     return f", and the graph has {described(meta, names)}" if names else ""
 
 
-def fetchable(meta: MetaGraphFile, model: Model, flag: str = "--fetch") -> str:
-    """What could be fetched, the likeliest as a flag, as the end of a line."""
+def fetchable(meta: MetaGraphFile, model: Model) -> str:
+    """What could be fetched, the likeliest as --fetch has it, as the end of a line."""
     if model.signatures and not model.signature.name:
         return f", or a signature with --signature: {first_few(model.signatures, _MAX_NAMED)}"
     names = find_candidates(meta).outputs
     if not names:
         return " (--list shows the graph)"
     others = f"; or {', '.join(names[1:_MAX_NAMED])}" if names[1:] else ""
-    return f", such as {flag}={names[0]}{others}"
+    return f", such as --fetch={names[0]}{others}"
 
 
 class CheckpointState(NamedTuple):
