@@ -11,72 +11,54 @@ import logging
 import os
 import random
 import shutil
-import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import redirect_stderr
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from absl import flags
-
+from benchmarks import campaign_runs
+from benchmarks.campaign_runs import LASTING, cnn_on_ramp, linear
+from cli.fields import flag
 from cli.run import run
 from cli.terminal import import_tensorflow
-from train_cnn import CnnConfig
-from train_cnn import train as train_cnn
-from train_linear import LinearConfig
-from train_linear import train as train_linear
-from training.config import RunConfig
 
-_KEEP = 3
-_LASTING = (".data-00000-of-00001", ".index", ".meta", "checkpoint")
+_TRAINERS = {"linear": linear, "cnn": cnn_on_ramp}
+_HALF, _WHOLE = 30, 40  # Steps; each is logged as the last of its run, so 10 divides both.
+_EVERY = (5, 10)  # steps are saved, and logged
 
 
 class Run(NamedTuple):
     """One kind of run.
 
     Attributes:
-      name: of the model.
-      train: trains in a folder to a step.
+      train: trains in a folder to a step, and saves and logs every so many steps.
       stopped: a folder in which it stopped half way.
       expected: the lasting files of one that never stopped.
     """
 
-    name: str
-    train: Callable[[str, int], object]
+    train: Callable[[str, int, int, int], None]
     stopped: Path
     expected: dict[str, bytes]
 
 
-_HALF, _WHOLE = 30, 40
+@dataclass(frozen=True)
+class Request:
+    """What the campaign is asked for."""
+
+    damages: int = flag("How many.", 1000, low=1)
+    seed: int = flag("Draws what happens.", 0, low=0)
 
 
-def define_flags(values: flags.FlagValues) -> None:
-    """Defines this command's flags in `values`."""
-    flags.DEFINE_integer("damages", 1000, "Files to damage.", lower_bound=1, flag_values=values)
-    flags.DEFINE_integer("seed", 0, "Draws the damage.", lower_bound=0, flag_values=values)
-
-
-def main(values: flags.FlagValues) -> int:
+def main(request: Request) -> int:
     """Runs the campaign and prints what was found."""
     import_tensorflow()
-    with tempfile.TemporaryDirectory() as folder:
-        started = time.monotonic()
-        found = run_campaign(Path(folder), values.damages, values.seed)
-        print(f"{values.damages} damages in {time.monotonic() - started:.0f} s")
-        for finding, count in sorted(found.items()):
-            print(f"  {finding}: {count}")
-    return 1 if any(finding.startswith("LOST") for finding in found) else 0
+    return campaign_runs.report(request.damages, "damages", request.seed, run_campaign)
 
 
 def run_campaign(folder: Path, damages: int, seed: int) -> Counter[str]:
-    """Damages so many files, in turn of each kind of run.
-
-    Args:
-      folder: an empty folder to work in.
-      damages: 1 or more.
-      seed: draws file, kind and place.
+    """Damages so many files, in turn of each kind of run; `seed` draws file, kind and place.
 
     Returns:
       How often each thing was seen; what must not be begins with LOST.
@@ -99,31 +81,17 @@ def run_campaign(folder: Path, damages: int, seed: int) -> Counter[str]:
     return found
 
 
-def _run_config(path: str) -> RunConfig:
-    return RunConfig(path, 0, 5, _KEEP, 0.0, 10, allow_config_change=False)
-
-
-_TRAINERS: dict[str, Callable[[str, int], object]] = {
-    "linear": lambda path, steps: train_linear(LinearConfig(_run_config(path), steps, 0.5)),
-    "cnn": lambda path, steps: train_cnn(
-        CnnConfig(_run_config(path), "ramp", 0.0, steps, None, 10, 1e-3)
-    ),
-}
-
-
 def prepare(folder: Path, name: str) -> Run:
     """Trains the model of this name twice: to the end, and half way."""
     train = _TRAINERS[name]
     unbroken, stopped = folder / f"{name}-unbroken", folder / f"{name}-stopped"
-    train(str(unbroken), _WHOLE)
-    train(str(stopped), _HALF)
-    return Run(name, train, stopped, _lasting(unbroken))
+    train(str(unbroken), _WHOLE, *_EVERY)
+    train(str(stopped), _HALF, *_EVERY)
+    return Run(train, stopped, _lasting(unbroken))
 
 
 def _lasting(path: Path) -> dict[str, bytes]:
-    """The files that must be equal at the end; manifests hold the time."""
-    files = {p.name: p.read_bytes() for p in path.iterdir() if p.name.endswith(_LASTING)}
-    return files | {"metrics": (path / "logs" / "metrics.jsonl").read_bytes()}
+    return campaign_runs.lasting(path) | {"metrics": campaign_runs.metrics(path)}
 
 
 def _damage(path: Path, draw: random.Random) -> tuple[str, str]:
@@ -155,22 +123,15 @@ def _part(name: str) -> str:
 def go_on(
     each: Run, path: Path, damaged: str, log: list[str], *, lost_manifest: bool
 ) -> Counter[str]:
-    """Continues a damaged run to its end.
+    """Continues a run in `path`, a damaged copy of where it stopped, to its end.
 
-    Args:
-      each: the kind of run.
-      path: the folder, a damaged copy of where it stopped.
-      damaged: the damaged file's name.
-      log: where the lines that are logged arrive.
-      lost_manifest: whether the damage is that a manifest was deleted.
-
-    Returns:
-      One entry: what was seen.
+    `log` is where the lines that are logged arrive; `lost_manifest` says whether the damage is that
+    a manifest was deleted. Returns one entry: what was seen.
     """
     from errors import CheckpointError, TrainingError
 
     try:
-        each.train(str(path), _WHOLE)
+        each.train(str(path), _WHOLE, *_EVERY)
     except (CheckpointError, TrainingError):
         return Counter({"LOST: the run does not go on": 1})
     text = "\n".join(log)
@@ -192,7 +153,7 @@ def _equal(found: dict[str, bytes], expected: dict[str, bytes], *, lost_manifest
     if not lost_manifest:
         return found == expected
     names = [n for n in expected if n in found and n != "checkpoint"]
-    newest = {f"my-model-{_WHOLE}{suffix}" for suffix in _LASTING[:3]}
+    newest = {f"my-model-{_WHOLE}{suffix}" for suffix in LASTING[:3]}
     return newest <= {*names} and all(found[n] == expected[n] for n in names)
 
 
@@ -220,4 +181,4 @@ class _Log(logging.Handler):
 
 
 if __name__ == "__main__":
-    run(main, define_flags, __doc__)
+    run(main, Request, __doc__)

@@ -13,83 +13,45 @@ import random
 import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TypeAlias
 
 import numpy as np
-from absl import flags
 from PIL import Image
 
+from benchmarks import campaign_runs
+from benchmarks.campaign_runs import KEEP, cnn_on_ramp, config, linear
+from cli.fields import flag
 from cli.run import run
 from cli.terminal import import_tensorflow
 from train_cnn import CnnConfig
 from train_cnn import train as train_cnn
-from train_linear import LinearConfig
-from train_linear import train as train_linear
-from training.config import RunConfig
 
-KEEP = 3
-_LASTING = (".data-00000-of-00001", ".index", ".meta", "checkpoint")
+Trainer: TypeAlias = Callable[[str], object]  # Trains to the end, in the folder it is given.
 
 
-class Trainer(NamedTuple):
-    """One kind of run.
+@dataclass(frozen=True)
+class Request:
+    """What the campaign is asked for."""
 
-    Attributes:
-      name: what it trains, and on what.
-      train: trains to the end, in the folder it is given.
-    """
-
-    name: str
-    train: Callable[[str], object]
+    kills: int = flag("How many.", 1000, low=1)
+    seed: int = flag("Draws what happens.", 0, low=0)
 
 
-class Finished(NamedTuple):
-    """What lasts of a finished run.
-
-    Attributes:
-      checkpoints: file name -> content of all but the manifests, which hold the time.
-      metrics: the content of metrics.jsonl.
-      events: the steps that TensorBoard shows, in its order.
-      names: of all files in the folder.
-    """
-
-    checkpoints: Mapping[str, bytes]
-    metrics: bytes
-    events: tuple[int, ...]
-    names: frozenset[str]
-
-
-def define_flags(values: flags.FlagValues) -> None:
-    """Defines this command's flags in `values`."""
-    flags.DEFINE_integer("kills", 1000, "Runs to kill.", lower_bound=1, flag_values=values)
-    flags.DEFINE_integer("seed", 0, "Draws the instants.", lower_bound=0, flag_values=values)
-
-
-def main(values: flags.FlagValues) -> int:
+def main(request: Request) -> int:
     """Runs the campaign and prints what was found."""
     import_tensorflow(intra_op_threads=1)  # As train_linear.py and train_cnn.py have them.
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # It tells of every restart.
-    with tempfile.TemporaryDirectory() as folder:
-        started = time.monotonic()
-        found = run_campaign(Path(folder), values.kills, values.seed)
-        print(f"{values.kills} kills in {time.monotonic() - started:.0f} s")
-        for finding, count in sorted(found.items()):
-            print(f"  {finding}: {count}")
-    return 1 if any(finding.startswith("LOST") for finding in found) else 0
+    return campaign_runs.report(request.kills, "kills", request.seed, run_campaign)
 
 
 def run_campaign(folder: Path, kills: int, seed: int) -> Counter[str]:
-    """Kills so many runs, in turn of each kind.
-
-    Args:
-      folder: an empty folder to work in.
-      kills: runs that are killed, 1 or more.
-      seed: draws the instants.
+    """Kills so many runs, in turn of each kind, at instants that `seed` draws.
 
     Returns:
       How often each thing was seen; what must not be begins with LOST.
@@ -97,58 +59,45 @@ def run_campaign(folder: Path, kills: int, seed: int) -> Counter[str]:
     draw = random.Random(seed)  # noqa: S311 (instants, not secrets)
     found: Counter[str] = Counter()
     trainers = make_trainers(folder)
-    references = {trainer.name: _reference(trainer, folder) for trainer in trainers}
+    unbroken = {name: _unbroken(train, folder / f"unbroken {name}") for name, train in trainers}
     for number in range(kills):
-        trainer = trainers[number % len(trainers)]
-        expected, seconds = references[trainer.name]
+        name, train = trainers[number % len(trainers)]
+        expected, seconds = unbroken[name]
         path = folder / f"killed-{number}"
-        while not _kill_once(trainer, path, draw.uniform(0, seconds)):
+        while not _kill_once(train, path, draw.uniform(0, seconds)):
             shutil.rmtree(path, ignore_errors=True)
         found.update(_look(path))
-        _train_in_child(trainer, path)
-        found.update(_differences(trainer.name, expected, read_finished(path)))
+        _train_in_child(train, path)
+        found.update(_differences(name, expected, _finished(path)))
         shutil.rmtree(path, ignore_errors=True)
     return found
 
 
-def make_trainers(folder: Path) -> list[Trainer]:
+def make_trainers(folder: Path) -> list[tuple[str, Trainer]]:
     """The line, the CNN on the ramp, and the CNN on images with all that can be switched on."""
     images = folder / "images"
     _write_images(images)
 
-    def config(path: str, save_every_steps: int, *, keep_best: bool = False) -> RunConfig:
-        return RunConfig(
-            path,
-            seed=0,
-            save_every_steps=save_every_steps,
-            max_to_keep=KEEP,
-            keep_checkpoint_every_n_hours=0.0,
-            log_every_steps=4,
-            allow_config_change=False,
-            keep_best=keep_best,
-        )
-
-    def everything_on(path: str) -> CnnConfig:
-        return CnnConfig(
-            config(path, 3, keep_best=True),
-            data=str(images),
-            validation_fraction=0.2,
-            train_steps=100,
-            epochs=None,
-            batch_size=7,
-            learning_rate=1e-3,
-            schedule="cosine",
-            warmup_steps=10,
-            augment=True,
+    def everything_on(path: str) -> None:
+        train_cnn(
+            CnnConfig(
+                config(path, 3, 4, keep_best=True),
+                data=str(images),
+                validation_fraction=0.2,
+                train_steps=100,
+                epochs=None,
+                batch_size=7,
+                learning_rate=1e-3,
+                schedule="cosine",
+                warmup_steps=10,
+                augment=True,
+            )
         )
 
     return [
-        Trainer("linear", lambda path: train_linear(LinearConfig(config(path, 2), 200, 0.5))),
-        Trainer(
-            "cnn on the ramp",
-            lambda path: train_cnn(CnnConfig(config(path, 5), "ramp", 0.0, 120, None, 10, 1e-3)),
-        ),
-        Trainer("cnn on images", lambda path: train_cnn(everything_on(path))),
+        ("linear", partial(linear, steps=200, save_every=2, log_every=4)),
+        ("cnn on the ramp", partial(cnn_on_ramp, steps=120, save_every=5, log_every=4)),
+        ("cnn on images", everything_on),
     ]
 
 
@@ -162,15 +111,14 @@ def _write_images(folder: Path) -> None:
             Image.fromarray(pixels).save(folder / name / f"{number}.png")
 
 
-def _reference(trainer: Trainer, folder: Path) -> tuple[Finished, float]:
+def _unbroken(train: Trainer, path: Path) -> tuple[dict[str, object], float]:
     """What an unbroken run leaves, and the seconds it takes."""
-    path = folder / f"unbroken {trainer.name}"
     started = time.monotonic()
-    _train_in_child(trainer, path)
-    return read_finished(path), time.monotonic() - started
+    _train_in_child(train, path)
+    return _finished(path), time.monotonic() - started
 
 
-def start_child(trainer: Trainer, path: Path) -> int:
+def _start_child(train: Trainer, path: Path) -> int:
     """Starts a process that trains into `path`, silently; returns its number."""
     sys.stdout.flush()
     sys.stderr.flush()
@@ -181,22 +129,22 @@ def start_child(trainer: Trainer, path: Path) -> int:
         silence = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silence, 1)
         os.dup2(silence, 2)
-        trainer.train(str(path))
+        train(str(path))
         os._exit(0)
     finally:
         os._exit(1)  # Whatever happens, the child does not go on as its parent.
 
 
-def _train_in_child(trainer: Trainer, path: Path) -> None:
-    child = start_child(trainer, path)
+def _train_in_child(train: Trainer, path: Path) -> None:
+    child = _start_child(train, path)
     _, status = os.waitpid(child, 0)
     if os.waitstatus_to_exitcode(status) != 0:
-        raise RuntimeError(f"{trainer.name} did not train to its end in {path}")
+        raise RuntimeError(f"the run in {path} did not train to its end")
 
 
-def _kill_once(trainer: Trainer, path: Path, after_seconds: float) -> bool:
+def _kill_once(train: Trainer, path: Path, after_seconds: float) -> bool:
     """Trains and kills; False where the run was over before its time came."""
-    child = start_child(trainer, path)
+    child = _start_child(train, path)
     time.sleep(after_seconds)
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
@@ -211,7 +159,7 @@ def _look(path: Path) -> Counter[str]:
     by_step = folder.files_by_step(str(path))
     committed = folder.committed_steps(str(path))
     found = Counter({"killed before the first checkpoint": int(not committed)})
-    found["killed while saving or deleting"] += any(map(folder.is_leftover, by_step.values()))
+    found["killed while saving or deleting"] += any(map(naming.is_leftover, by_step.values()))
     # Beside them the best, and one that is not deleted yet: the best before it, or the oldest.
     found["LOST: more checkpoints than are kept"] += len(committed) > KEEP + 2
     for step in committed:
@@ -225,29 +173,27 @@ def _look(path: Path) -> Counter[str]:
     return +found
 
 
-def read_finished(path: Path) -> Finished:
-    """Reads what lasts of the finished run in `path`."""
+def _finished(path: Path) -> dict[str, object]:
+    """What lasts of a finished run: its files, metrics, and steps as TensorBoard shows them."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(path / "logs"))
     events.Reload()
-    names = frozenset(file.name for file in path.iterdir())
-    return Finished(
-        {n: (path / n).read_bytes() for n in names if n.endswith(_LASTING)},
-        (path / "logs" / "metrics.jsonl").read_bytes(),
-        tuple(scalar.step for scalar in events.Scalars("loss")),
-        names,
-    )
+    return {
+        **campaign_runs.lasting(path),
+        "metrics": campaign_runs.metrics(path),
+        "events": [scalar.step for scalar in events.Scalars("loss")],
+        "names of files": sorted(file.name for file in path.iterdir()),
+    }
 
 
-def _differences(name: str, expected: Finished, found: Finished) -> Counter[str]:
-    """One entry for each field in which a rerun's end is not that of the unbroken run."""
-    differences = Counter({f"{name}: ended as the unbroken run": int(expected == found)})
-    for field in Finished._fields:
-        if getattr(expected, field) != getattr(found, field):
-            differences[f"LOST: {name}: other {field}"] += 1
-    return +differences
+def _differences(name: str, expected: dict[str, object], found: dict[str, object]) -> Counter[str]:
+    """One entry for each thing in which a rerun's end is not that of the unbroken run."""
+    if expected == found:
+        return Counter({f"{name}: ended as the unbroken run": 1})
+    others = (key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
+    return Counter(f"LOST: {name}: other {key}" for key in others)
 
 
 if __name__ == "__main__":
-    run(main, define_flags, __doc__)
+    run(main, Request, __doc__)

@@ -1,38 +1,31 @@
-"""How benchmarks measure: memory, two ways to do one work in turn, training after a warm-up.
+"""How benchmarks measure: memory, two ways to do one work in turn, training after a warm-up."""
 
-Fine-tuning is measured on few images of a class.
-"""
-
-import json
 import os
-import random
 import statistics
-import tarfile
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from contextlib import redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from training.config import RunConfig
-
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from train_cnn import CnnConfig
-    from training.task import Batch, Task
+    from training.task import Batch
 
 _INTERVAL_SECS = 0.02
 _STATUS = Path("/proc/self/status")
+_WARM_UP_STEPS = 20
 
 
 class Memory(NamedTuple):
     """Megabytes (10**6 bytes) in memory.
 
-    Attributes:
-      own: what only this process has (RssAnon): arrays, stacks, TensorFlow's buffers.
-      mapped: of files that are mapped (RssFile): mostly TensorFlow's code. The page cache of files
-        that are read is the system's and belongs to neither.
+    `own` (RssAnon) is what only this process has: arrays, stacks, TensorFlow's buffers. `mapped`
+    (RssFile) is of mapped files, mostly TensorFlow's code. The page cache counts in neither.
     """
 
     own: float
@@ -47,12 +40,7 @@ def memory_now() -> Memory:
 
 
 class MemoryMeter:
-    """Samples the memory in a thread of its own from `with` to its end.
-
-    Attributes:
-      start: when it began.
-      peak: the most since, of each of the two.
-    """
+    """Samples the memory in a thread: `start` is when it began, `peak` the most since."""
 
     def __init__(self) -> None:
         self.start = self.peak = memory_now()
@@ -73,36 +61,6 @@ class MemoryMeter:
             self.peak = Memory(max(self.peak.own, now.own), max(self.peak.mapped, now.mapped))
 
 
-# Compares two ways to do the same work, in turn, so that a machine's mood falls on both alike.
-
-
-class Comparison(NamedTuple):
-    """What was measured.
-
-    Attributes:
-      name: what was compared.
-      ours: the median of our figures.
-      theirs: the median of theirs.
-      ratio: the median of ours / theirs, taken pair by pair.
-      unit: of both figures.
-      bound: what the ratio is held to, such as "at least 0.97".
-    """
-
-    name: str
-    ours: float
-    theirs: float
-    ratio: float
-    unit: str
-    bound: str
-
-    def __str__(self) -> str:
-        """One line of the report."""
-        return (
-            f"{self.name:<58} {self.ours:>10,.2f} {self.theirs:>10,.2f} {self.unit:<9} "
-            f"ratio {self.ratio:.3f} ({self.bound})"
-        )
-
-
 def compare(
     name: str,
     ours: Callable[[], float],
@@ -111,24 +69,26 @@ def compare(
     pairs: int,
     unit: str,
     bound: str,
-) -> Comparison:
-    """Calls both once to warm up, then `pairs` times in turn; each call returns its figure."""
+) -> str:
+    """Calls both once to warm up, then in turn, so that a machine's mood falls on both alike.
+
+    Args:
+      name: what is compared.
+      ours: returns our figure.
+      theirs: returns the other's.
+      pairs: how often.
+      unit: of both figures.
+      bound: what the ratio is held to, such as "at least 0.97".
+
+    Returns:
+      A line with the medians of both, and of their ratio, which is taken pair by pair.
+    """
     ours()
     theirs()
     figures = [(ours(), theirs()) for _ in range(pairs)]
-    return Comparison(
-        name,
-        statistics.median(mine for mine, _ in figures),
-        statistics.median(other for _, other in figures),
-        statistics.median(mine / other for mine, other in figures),
-        unit,
-        bound,
-    )
-
-
-# How fast train_cnn.py trains, with everything on, after a warm-up.
-
-_WARM_UP_STEPS = 20
+    mine, other = (statistics.median(column) for column in zip(*figures, strict=True))
+    ratio = statistics.median(one / two for one, two in figures)
+    return f"{name:<58} {mine:>10,.2f} {other:>10,.2f} {unit:<9} ratio {ratio:.3f} ({bound})"
 
 
 def training_config(
@@ -141,7 +101,7 @@ def training_config(
     data_memory_mb: int = 512,
     augment: bool = False,
 ) -> "CnnConfig":
-    """A run on the images of `data`, with log lines every ten steps."""
+    """A run of train_cnn.py on the images of `data`, with log lines every ten steps."""
     from train_cnn import CnnConfig
     from training.config import RunConfig
 
@@ -175,66 +135,17 @@ def training_speed(data: str, folder: Path, batch_size: int, steps: int, **chang
     from training import loop
 
     with tempfile.TemporaryDirectory(dir=folder) as ckpt_dir, open(os.devnull, "w") as log:
-        steps_in_all = _WARM_UP_STEPS + steps
-        config = training_config(data, ckpt_dir, batch_size, steps_in_all, **changes)
-        task, clock = _timed(make_task(config))
+        config = training_config(data, ckpt_dir, batch_size, _WARM_UP_STEPS + steps, **changes)
+        task = make_task(config)
+        clock: list[float] = []
+
+        def batches(start: int, stop: int) -> "Generator[Batch, None, None]":
+            """Notes when the warm-up is over."""
+            for count, batch in enumerate(task.batches(start, stop)):
+                if count == _WARM_UP_STEPS:
+                    clock.append(time.perf_counter())
+                yield batch
+
         with redirect_stderr(log):
-            loop.train(task, config.run)
+            loop.train(task._replace(batches=batches), config.run)
         return steps * batch_size / (time.perf_counter() - clock[0])
-
-
-def _timed(task: "Task") -> tuple["Task", list[float]]:
-    """The same task, which notes the time when its warm-up is over."""
-    clock: list[float] = []
-
-    def batches(start: int, stop: int) -> "Generator[Batch, None, None]":
-        for count, batch in enumerate(task.batches(start, stop)):
-            if count == _WARM_UP_STEPS:
-                clock.append(time.perf_counter())
-            yield batch
-
-    return task._replace(batches=batches), clock
-
-
-# Few images of a class: what the measurements of fine-tuning train and test on.
-
-CLASSES = ("airplane", "automobile", "bird", "cat")
-
-
-def unpacked(archive: str, folder: Path) -> Path:
-    """The folder with train/ and test/ of a .tar.gz, unpacked into `folder`."""
-    with tarfile.open(archive) as file:
-        file.extractall(folder / "all", filter="data")
-    return next(path.parent for path in folder.glob("all/**/train"))
-
-
-def run_config(folder: Path, seed: int) -> RunConfig:
-    """A run that saves and tests at its end only."""
-    return RunConfig(
-        ckpt_dir=str(folder),
-        seed=seed,
-        save_every_steps=10**9,
-        max_to_keep=1,
-        keep_checkpoint_every_n_hours=0.0,
-        log_every_steps=10**9,
-        allow_config_change=False,
-    )
-
-
-def few(images: Path, classes: tuple[str, ...], folder: Path, count: int, seed: int) -> Path:
-    """A folder with `count` training images of each class, and all test images."""
-    few = folder / f"few-{'-'.join(classes)}-{seed}"
-    chosen = random.Random(seed)  # noqa: S311 (a draw of images)
-    for name in classes:
-        (few / "train" / name).mkdir(parents=True)
-        (few / "test").mkdir(exist_ok=True)
-        for path in chosen.sample(sorted((images / "train" / name).iterdir()), count):
-            os.symlink(path, few / "train" / name / path.name)
-        os.symlink(images / "test" / name, few / "test" / name)
-    return few
-
-
-def test_accuracy(folder: Path) -> float:
-    """The last one of a run's metrics."""
-    line = (folder / "logs" / "metrics.jsonl").read_text().splitlines()[-1]
-    return float(json.loads(line)["test_accuracy"])

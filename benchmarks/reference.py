@@ -1,25 +1,21 @@
-"""What the benchmarks measure against: the same network, bare and in Keras, and random images.
-
-Also checkpoints of a stock Saver, and the rows a second of predict.py's own loop.
-"""
+"""What the benchmarks measure against: the same network bare, in Keras, and by a stock client."""
 
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from metagraph.session import InferenceGraph
 from models import cnn
-from prediction.batching import Kind
-from prediction.evaluation import run_rows
-from prediction.rows import ArrayRows
+
+v1 = tf.compat.v1
 
 Array = np.ndarray[Any, Any]
 NUM_CLASSES = 4
 LEARNING_RATE = 1e-3
 _WARM_UP_STEPS = 20
+_TRAINING_NODES = 2.6  # With gradients, slots and saver, to each node of a layer.
 
 
 def random_images(count: int) -> tuple[Array, Array]:
@@ -35,7 +31,7 @@ class BareLoop:
     def __init__(self, x: Array, y: Array, batch_size: int) -> None:
         """Prepares a session that trains on slices of x and y."""
         self._model = cnn.build(num_classes=NUM_CLASSES, learning_rate=LEARNING_RATE, seed=0)
-        self._session = tf.compat.v1.Session(graph=self._model.graph)
+        self._session = v1.Session(graph=self._model.graph)
         variables = self._model.graph.get_collection("variables")
         self._session.run([variable.initializer for variable in variables])
         self._x, self._y, self._batch_size = x, y, batch_size
@@ -82,83 +78,29 @@ def keras_model() -> Any:
     return model
 
 
-# Checkpoints of a stock Saver, to load and run.
+def write_deep(folder: Path, nodes: int) -> str:
+    """Saves a training graph of about so many nodes, as plain TensorFlow does.
 
-v1 = tf.compat.v1
+    Its layers y = tanh(x w + b) take `x:0` float32 [N, 16] to `y:0` float32 [N, 16].
 
-
-class Checkpoint(NamedTuple):
-    """A checkpoint, and how to predict with it.
-
-    Attributes:
-      meta: the `.meta` file.
-      output: the tensor to fetch.
-      rows: values for `x:0`.
+    Returns:
+      The path of the `.meta` file.
     """
-
-    meta: str
-    output: str
-    rows: Array
-
-
-def write_cnn(folder: Path, rows: int) -> Checkpoint:
-    """The four-class CNN, and random images."""
-    model = cnn.build(num_classes=NUM_CLASSES, learning_rate=LEARNING_RATE, seed=0)
-    return Checkpoint(_save(folder, model.graph), "fc2/add:0", random_images(rows)[0])
-
-
-def write_perceptron(folder: Path, rows: int) -> Checkpoint:
-    """784-128-10, where a run takes less time and what is around it more of it."""
-    with tf.Graph().as_default() as graph:
-        _train(_dense(_dense(_placeholder(784), 128, "a"), 10, "b"))
-    meta = _save(folder, graph)
-    values = np.random.default_rng(0).random((rows, 784), np.float32)
-    return Checkpoint(meta, "b/y:0", values)
-
-
-def write_deep(folder: Path, nodes: int) -> Checkpoint:
-    """A training graph of about so many nodes: layers, gradients, slots, saver. One row."""
-    with tf.Graph().as_default() as graph:
-        y, layer = _placeholder(16), 0
+    with tf.Graph().as_default() as graph, v1.Session() as session:
+        y, layer = v1.placeholder(tf.float32, [None, 16], name="x"), 0
         while len(graph.get_operations()) * _TRAINING_NODES < nodes:
-            y = _dense(y, 16, f"layer{layer}")
+            with v1.variable_scope(f"layer{layer}", use_resource=False):
+                w, b = v1.get_variable("w", [16, 16]), v1.get_variable("b", [16])
+            y = tf.tanh(tf.matmul(y, w) + b)
             layer += 1
-        _train(tf.identity(y, name="y"))
-    return Checkpoint(_save(folder, graph), "y:0", np.ones((1, 16), np.float32))
-
-
-_TRAINING_NODES = 2.6  # With gradients, slots and saver, to each node of a layer.
-
-
-def _placeholder(size: int) -> tf.Tensor:
-    return v1.placeholder(tf.float32, [None, size], name="x")
-
-
-def _dense(x: tf.Tensor, size: int, name: str) -> tf.Tensor:
-    """`<name>/y:0` = tanh(x w + b)."""
-    with v1.variable_scope(name, use_resource=False):
-        w = v1.get_variable("w", [x.shape[1], size])
-        b = v1.get_variable("b", [size])
-    return tf.tanh(tf.matmul(x, w) + b, name=f"{name}/y")
-
-
-def _train(y: tf.Tensor) -> None:
-    v1.train.AdamOptimizer().minimize(tf.reduce_mean(tf.square(y)))
-
-
-def _save(folder: Path, graph: tf.Graph) -> str:
-    folder.mkdir()
-    with graph.as_default(), v1.Session() as session:
+        v1.train.AdamOptimizer().minimize(tf.reduce_mean(tf.square(tf.identity(y, name="y"))))
         session.run(v1.global_variables_initializer())
-        v1.train.Saver().save(session, str(folder / "m"))
-    return str(folder / "m.meta")
+        return f"{v1.train.Saver().save(session, str(folder / 'deep'))}.meta"
 
 
-# The rows a second of predict.py's own loop, for whatever they are compared with.
-
-
-def rows_a_second(graph: InferenceGraph, rows: Array, batch_size: int) -> float:
-    """Runs all rows through a graph with one feed and one fetch that has an entry a row."""
-    started = time.perf_counter()
-    run_rows(graph, [ArrayRows(rows, graph.feeds[0], "rows")], [Kind.ROWS], batch_size)
-    return len(rows) / (time.perf_counter() - started)
+def restored(path: str) -> "tf.compat.v1.Session":
+    """A session as a stock client makes it: import_meta_graph and Saver.restore."""
+    session = v1.Session(graph=tf.Graph())
+    with session.graph.as_default():
+        v1.train.import_meta_graph(path).restore(session, path.removesuffix(".meta"))
+    return session

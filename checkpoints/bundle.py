@@ -1,6 +1,6 @@
 """The variables of a checkpoint: the `.index` and `.data` files, TensorFlow's tensor bundle.
 
-The entries of an index are checked before TensorFlow reads it.
+Writes them, and checks the entries of an index before TensorFlow reads it.
 """
 
 import math
@@ -15,9 +15,8 @@ from tensorflow.core.framework.tensor_slice_pb2 import TensorSliceProto
 from tensorflow.core.protobuf import config_pb2
 from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto
 
-from checkpoints.file_io import HEAD_BYTES, kind_of, read_bounded, readable_prefix
-from checkpoints.naming import INDEX_SUFFIX
-from errors import CheckpointError, reason
+from checkpoints.file_io import HEAD_BYTES, kind_of, read_bounded
+from errors import CheckpointError
 
 FedCallable: TypeAlias = Callable[..., list[np.ndarray[Any, Any]]]
 
@@ -33,21 +32,17 @@ def make_fed_callable(
 
     `Session.make_callable`, the public way, hands every call with a feed to `Session.run`, which
     works out feeds and fetches anew: 144 microseconds a call of the linear model's step, against
-    19 in this way. Hence a private method here, and only here; tests/checkpoints/
-    test_fed_callable.py notices when it goes.
+    19 in this way. Hence a private method here, and only here; tests/checkpoints/test_bundle.py
+    notices when it goes.
 
     Args:
       session: where it runs.
       feeds: each call takes as many arrays, in this order, each of its tensor's very dtype.
-      fetches: what a call returns the values of.
+      fetches: what a call returns the values of. A ref variable comes as its own memory, which
+        later runs write to: copy it to keep it.
       targets: what a call runs besides.
-      timeout_ms: milliseconds after which a call is cancelled and raises
-        tf.errors.DeadlineExceededError; 0 for never. Queues and loops end at once, any other
-        kernel is waited for. It costs nothing that can be measured.
-
-    Returns:
-      The call. A fetched ref variable comes as its own memory, which later runs write to: copy it
-      to keep it. The call raises tf.errors.OpError where the graph fails or a dtype is another.
+      timeout_ms: after which a call raises tf.errors.DeadlineExceededError; 0 for never. Queues
+        and loops end at once, any other kernel is waited for.
     """
     options = config_pb2.CallableOptions(
         feed=[tensor.name for tensor in feeds],
@@ -59,20 +54,17 @@ def make_fed_callable(
     return make(options)
 
 
-# The entries of a checkpoint's index, checked before TensorFlow reads it.
-#
 # TensorFlow aborts the process over an index that declares an impossible shape, such as one with a
 # negative size: there is no error to catch. Hence a look at the file first.
 #
-# Formats: the table of `tensorflow/core/lib/io/format.cc` (that of LevelDB), whose values are of
-# `tensorflow/core/protobuf/tensor_bundle.proto`; Snappy's `format_description.txt`.
+# Format: the table of `tensorflow/core/lib/io/format.cc` (that of LevelDB), not compressed, whose
+# values are of `tensorflow/core/protobuf/tensor_bundle.proto`.
 
 MAX_BYTES = 1 << 28
 _MAGIC = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"
 _FOOTER_SIZE = 48
 _TRAILER_SIZE = 5  # Of a block: its compression, and a checksum that TensorFlow compares.
-_SNAPPY = 1
-_MAX_SNAPPY_RATIO = 64
+_NOT_COMPRESSED = 0
 _MAX_RANK = 254
 _MAX_ELEMENTS = 2**63 - 1
 _FIRST_REF_DTYPE = 100
@@ -154,38 +146,13 @@ def table_entries(content: bytes) -> Iterator[tuple[bytes, bytes]]:
                 raise ValueError("a key is empty")
 
 
-def table_header(read: Callable[[int, int], bytes], length: int, most: int) -> bytes:
-    """The value of the empty key of a table, of which no more is read than the block it is in.
-
-    Args:
-      read: gives the bytes at an offset, so many of them.
-      length: of the table.
-      most: bytes that the block may have.
-
-    Raises:
-      ValueError, IndexError, struct.error: it is no such table, or the block is larger.
-    """
-    footer = read(max(0, length - _FOOTER_SIZE), _FOOTER_SIZE)
-    if len(footer) < _FOOTER_SIZE or not footer.endswith(_MAGIC):
-        raise ValueError("it does not end as a table does")
-    handle = footer[_handle(footer, 0)[2] :]
-    for what in ("index", "first block"):  # The index begins with where the first block is.
-        offset, size, _ = _handle(handle, 0)
-        if size > most:
-            raise ValueError(f"its {what} is too large")
-        block = _block(read(offset, size + _TRAILER_SIZE), 0, size)
-        key, handle = next(_block_entries(block), (b"", b""))
-    if key:
-        raise ValueError("it has no header")
-    return handle
-
-
 def _block(content: bytes, offset: int, size: int) -> bytes:
-    """The block at a place, unpacked."""
+    """The block at a place."""
     if offset + size + _TRAILER_SIZE > len(content):
         raise ValueError("a block is not inside of it")
-    block = content[offset : offset + size]
-    return _unpacked(block) if content[offset + size] == _SNAPPY else block
+    if content[offset + size] != _NOT_COMPRESSED:
+        raise ValueError("a block is compressed, as TensorFlow writes none")
+    return content[offset : offset + size]
 
 
 def _block_entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -233,56 +200,7 @@ def _varint(content: bytes, position: int) -> tuple[int, int]:
     raise ValueError("a number is too long")
 
 
-def _unpacked(packed: bytes) -> bytes:
-    """Unpacks Snappy."""
-    size, position = _varint(packed, 0)
-    if size > min(_MAX_SNAPPY_RATIO * len(packed), MAX_BYTES):
-        raise ValueError("a block unpacks to too much")
-    out = bytearray()
-    while position < len(packed) and len(out) <= size:
-        tag = packed[position]
-        position += 1
-        if tag & 3 == 0:
-            length = tag >> 2
-            if length >= 60:
-                count = length - 59
-                length = int.from_bytes(packed[position : position + count], "little")
-                position += count
-            out += packed[position : position + length + 1]
-            position += length + 1
-        else:
-            length, offset, position = _copy(packed, position, tag)
-            if not 0 < offset <= len(out):
-                raise ValueError("a block cannot be unpacked")
-            start = len(out) - offset
-            piece = out[start : start + length]
-            # It may copy what it has itself just written, which repeats.
-            out += (piece * -(-length // len(piece)))[:length]
-    if len(out) != size:
-        raise ValueError("a block cannot be unpacked")
-    return bytes(out)
-
-
-def _copy(packed: bytes, position: int, tag: int) -> tuple[int, int, int]:
-    """How much a copy of Snappy takes, from how far back, and where what follows starts."""
-    if tag & 3 == 1:
-        return ((tag >> 2) & 7) + 4, (tag >> 5 << 8) | packed[position], position + 1
-    count = 2 if tag & 3 == 2 else 4
-    offset = int.from_bytes(packed[position : position + count], "little")
-    return (tag >> 2) + 1, offset, position + count
-
-
-# The variables of a checkpoint: the `.index` and `.data` files, TensorFlow's tensor bundle.
-#
-# Format: `tensorflow/core/util/tensor_bundle/tensor_bundle.h`; each tensor has a CRC32C, which
-# reading checks.
-
-# What TensorFlow's reader of checkpoints raises: errors of its own, and those that its C++ side
-# makes of a status. A file that is cut short is an IndexError, a missing index a ValueError.
-READER_ERRORS = (
-    *(tf.errors.OpError, IndexError, OverflowError, RuntimeError),
-    *(SystemError, TypeError, ValueError),
-)
+# Format of both files: `tensorflow/core/util/tensor_bundle/tensor_bundle.h`.
 
 
 class VariableSpec(NamedTuple):
@@ -297,11 +215,7 @@ class VariableSpec(NamedTuple):
 
 
 class BundleWriter:
-    """Writes the values of a fixed set of variables, from any thread.
-
-    It has a small graph and a session of its own, so that the training session goes on while
-    values that were copied out of it are being written.
-    """
+    """Writes the values of a fixed set of variables, from any thread, in a session of its own."""
 
     def __init__(self, specs: Mapping[str, VariableSpec]) -> None:
         """Prepares to write variables of these names, shapes and dtypes."""
@@ -330,52 +244,3 @@ class BundleWriter:
     def close(self) -> None:
         """Frees the session."""
         self._session.close()
-
-
-def read_bundle(
-    prefix: str, expected: Mapping[str, VariableSpec]
-) -> dict[str, np.ndarray[Any, Any]]:
-    """Reads exactly the expected variables, each checked before any is read.
-
-    Raises:
-      CheckpointError: a file is missing or damaged, a variable is missing or is one too many, or
-        its shape or dtype is another; the first such variables are named.
-    """
-    if tf.io.gfile.exists(prefix + INDEX_SUFFIX):
-        check_index(prefix + INDEX_SUFFIX)
-    with readable_prefix(prefix) as path:
-        try:
-            return _read(path, expected)
-        except READER_ERRORS as error:
-            line = reason(error).replace(path, prefix)
-            raise CheckpointError(f"unreadable: {line}") from error
-
-
-def _read(prefix: str, expected: Mapping[str, VariableSpec]) -> dict[str, np.ndarray[Any, Any]]:
-    """As `read_bundle`; whatever TensorFlow's reader raises too."""
-    reader = tf.train.load_checkpoint(prefix)
-    shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
-    found = {n: VariableSpec(tuple(shapes[n]), dtypes[n].name) for n in shapes}
-    differences = list(_differences(expected, found))
-    if differences:
-        raise CheckpointError(_first_few(differences))
-    return {name: np.asarray(reader.get_tensor(name)) for name in expected}
-
-
-def _differences(
-    expected: Mapping[str, VariableSpec], found: Mapping[str, VariableSpec]
-) -> "list[str]":
-    """One phrase for each variable that is not the same in both."""
-    lines = [f"{name} is missing" for name in expected if name not in found]
-    lines += [f"{name} is not in this model" for name in sorted(found) if name not in expected]
-    lines += [
-        f"{name} is {found[name]}, this model has {spec}"
-        for name, spec in expected.items()
-        if name in found and found[name] != spec
-    ]
-    return lines
-
-
-def _first_few(differences: list[str], most: int = 4) -> str:
-    more = len(differences) - most
-    return "; ".join(differences[:most]) + (f"; and {more} more" if more > 0 else "")

@@ -1,28 +1,22 @@
-"""What stands beside the values of a checkpoint: its meta graph, its manifest, its state file.
+"""What stands beside the values of a checkpoint: its meta graph and its manifest.
 
 The meta graph says what predict needs to know; the manifest says what the files are, and that they
-are all there. A stranger's state file is only a hint.
+are all there.
 """
 
 import hashlib
 import json
 import math
-import ntpath
 import os
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
-from google.protobuf import text_encoding
 
 from checkpoints import file_io, naming
-from checkpoints.file_io import read_head
 from errors import CheckpointError, LaterVersionError, reason
 
-# The meta graph of a model: what predict needs to know, and nothing it has to guess.
-#
-# Format: `tensorflow/core/protobuf/meta_graph.proto`.
+# The meta graph. Format: `tensorflow/core/protobuf/meta_graph.proto`.
 
 PREDICT_COLLECTION = "predict"
 CLASS_NAMES_COLLECTION = "class_names"
@@ -36,14 +30,13 @@ class Description(NamedTuple):
     """What a meta graph says of its model beside the graph.
 
     Attributes:
-      inputs: argument name -> tensor, of the signature `serving_default`.
-      outputs: result name -> tensor, of the signature `serving_default`.
+      inputs: argument name -> tensor, of the signature `serving_default`; so are the `outputs`.
       class_names: in label order; empty where there are none.
       input_scale: what uint8 values are multiplied by before they are fed to the signature's
         input; None where the input is no image.
       trained_on: the name of a built-in data set, where the model was trained on one.
-      image_shape: height, width and channels (1 or 3) of the image that a row of the signature's
-        input holds, where that is a row of numbers and its shape does not tell.
+      image_shape: height, width and channels (1 or 3) of the image that a row of the input holds,
+        where that is a row of numbers.
     """
 
     inputs: Mapping[str, tf.Tensor]
@@ -55,10 +48,9 @@ class Description(NamedTuple):
 
 
 def export_meta_graph(graph: tf.Graph, description: Description) -> bytes:
-    """Adds a stock Saver to `graph` and returns its MetaGraphDef, serialized.
+    """Adds a stock Saver to `graph`, for stock clients, and returns its MetaGraphDef, serialized.
 
-    The Saver is for clients that restore with `import_meta_graph` and `Saver.restore`. The bytes
-    are the same at every call with an equal graph, and hold no device.
+    The bytes are the same at every call with an equal graph, and hold no device.
     """
     with graph.as_default():
         saver = tf.compat.v1.train.Saver()
@@ -68,7 +60,14 @@ def export_meta_graph(graph: tf.Graph, description: Description) -> bytes:
             clear_devices=True,
             strip_default_attrs=True,
         )
-        signature = _signature(description)
+        saved_model = tf.compat.v1.saved_model
+        inputs, outputs = (
+            {name: saved_model.build_tensor_info(tensor) for name, tensor in tensors.items()}
+            for tensors in (description.inputs, description.outputs)
+        )
+    signature = saved_model.build_signature_def(  # As TensorFlow Serving reads it.
+        inputs, outputs, saved_model.signature_constants.PREDICT_METHOD_NAME
+    )
     meta_graph.signature_def[SIGNATURE].CopyFrom(signature)
     collections = meta_graph.collection_def
     if description.class_names:
@@ -84,17 +83,7 @@ def export_meta_graph(graph: tf.Graph, description: Description) -> bytes:
     return content
 
 
-def _signature(description: Description) -> "tf.core.protobuf.meta_graph_pb2.SignatureDef":
-    """The signature `serving_default` as TensorFlow Serving reads it."""
-    saved_model = tf.compat.v1.saved_model
-    return saved_model.build_signature_def(
-        inputs={k: saved_model.build_tensor_info(t) for k, t in description.inputs.items()},
-        outputs={k: saved_model.build_tensor_info(t) for k, t in description.outputs.items()},
-        method_name=saved_model.signature_constants.PREDICT_METHOD_NAME,
-    )
-
-
-# The manifest of a checkpoint: what its files are, and that they are all there.
+# The manifest.
 #
 # `my-model-<step>.manifest` is JSON: `format` 1, `step`, `saved_at` (seconds since 1970),
 # `environment` (the TensorFlow version and the machine that wrote it), `config` (what the run was
@@ -241,11 +230,7 @@ def verify_files(
 
 
 def verify_checkpoint(prefix: str, suffixes: Sequence[str] = naming.CONTENT_SUFFIXES) -> None:
-    """Compares the files of a checkpoint with its manifest, where it has one of ours.
-
-    Args:
-      prefix: of the checkpoint.
-      suffixes: of the files to compare.
+    """Compares files of the checkpoint at a prefix with its manifest, where it has one of ours.
 
     Raises:
       CheckpointError: the manifest or a file is damaged or missing.
@@ -258,28 +243,3 @@ def verify_checkpoint(prefix: str, suffixes: Sequence[str] = naming.CONTENT_SUFF
             verify_files(folder, found, suffixes)
         except CheckpointError as error:
             raise CheckpointError(f"{prefix} cannot be used: {error}") from error
-
-
-# The file `checkpoint` of a stranger's folder: a hint, often with paths of another machine.
-#
-# Format: the text of `tensorflow/python/training/checkpoint_state.proto`.
-
-_MAX_BYTES = 1 << 16
-_NEWEST = re.compile(r'^\s*model_checkpoint_path:\s*"((?:[^"\\]|\\.)*)"', re.MULTILINE)
-
-
-def named_checkpoint(path: str) -> str | None:
-    """The base name of the newest checkpoint that a state file names; None where it names none.
-
-    Its folder is left out, be it of Windows or not. A base name may be empty. Whether there is
-    such a checkpoint is not looked at, nor does it matter what `path` is.
-    """
-    text = read_head(path, _MAX_BYTES).decode("utf-8", errors="replace")
-    found = _NEWEST.search(text)
-    if found is None:
-        return None
-    try:
-        name = text_encoding.CUnescape(found[1]).decode("utf-8", errors="replace")
-    except ValueError:
-        return None
-    return ntpath.basename(name)

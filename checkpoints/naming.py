@@ -1,14 +1,16 @@
-"""The names of a checkpoint's files, and which checkpoints of a folder stay.
+"""The names of a checkpoint's files, `<folder>/my-model-<step>.<suffix>`, and the state they tell.
 
-A file is `<folder>/my-model-<step>.<suffix>`. Which stay is a function of what the folder holds,
-not of what a process remembers.
+Each step's files tell its state, whatever was interrupted:
+
+- `.manifest`: committed. It is renamed into place last, and away first.
+- `.manifest.tmp` alone: being written or deleted; the rest of its files are leftovers.
+- neither, but an `.index`: written by someone else, such as a stock Saver.
+- neither, and no `.index`: what is left of a checkpoint that someone has deleted or damaged. It is
+  no checkpoint, and nothing of it is deleted.
 """
 
-import math
 import os
 import re
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 BASENAME = "my-model"
 INDEX_SUFFIX = ".index"
@@ -42,71 +44,19 @@ def split_name(file_name: str) -> tuple[int, str] | None:
     return (int(match[1]), match[2]) if match else None
 
 
-# Which checkpoints stay: a function of what the folder holds, not of what a process remembers.
+def is_committed(suffixes: set[str]) -> bool:
+    """Whether files with these suffixes are a checkpoint of ours that was written to its end."""
+    return MANIFEST_SUFFIX in suffixes
 
-_SECONDS_PER_HOUR = 3600.0
+
+def is_leftover(suffixes: set[str]) -> bool:
+    """Whether files with these suffixes were left by a save or a deletion that was cut short."""
+    return MANIFEST_SUFFIX not in suffixes and PENDING_SUFFIX in suffixes
 
 
-class Retention(NamedTuple):
-    """How many checkpoints stay.
+def is_usable(suffixes: set[str]) -> bool:
+    """Whether files with these suffixes are a checkpoint, ours or someone else's.
 
-    Attributes:
-      max_to_keep: the newest that stay, at least 1; 0 keeps all.
-      every_n_hours: beside them, the first of each such span stays; 0 keeps none beside them.
-      keep_best: beside them, the one with the best test accuracy stays.
-      damaged: steps that are not kept as the best, whatever their manifests say.
+    What is in them is not looked at.
     """
-
-    max_to_keep: int
-    every_n_hours: float = 0.0
-    keep_best: bool = False
-    damaged: frozenset[int] = frozenset()
-
-
-class Saved(NamedTuple):
-    """What decides about a checkpoint.
-
-    Attributes:
-      step: updates done.
-      saved_at: in seconds since 1970.
-      test_accuracy: in [0, 1]; None where it was not measured.
-    """
-
-    step: int
-    saved_at: float
-    test_accuracy: float | None = None
-
-
-def best_first(saved: Iterable[Saved]) -> list[Saved]:
-    """Those that have a test accuracy, the best first, the earliest of equals first."""
-    measured = [(-s.test_accuracy, s.step, s) for s in saved if s.test_accuracy is not None]
-    return [s for _, _, s in sorted(measured)]
-
-
-def steps_to_delete(saved: Sequence[Saved], retention: Retention) -> list[int]:
-    """The steps that go, oldest first.
-
-    Args:
-      saved: the folder's committed checkpoints, by rising step.
-      retention: what stays.
-    """
-    if retention.max_to_keep == 0:
-        return []
-    older = saved[: -retention.max_to_keep]
-    kept = _first_of_each_span(older, retention.every_n_hours) if retention.every_n_hours else set()
-    if retention.keep_best:
-        ranked = best_first(s for s in saved if s.step not in retention.damaged)
-        kept.update(best.step for best in ranked[:1])
-    return [checkpoint.step for checkpoint in older if checkpoint.step not in kept]
-
-
-def _first_of_each_span(saved: Sequence[Saved], hours: float) -> set[int]:
-    last_kept, kept = None, set()
-    for checkpoint in saved:
-        elapsed = math.inf if last_kept is None else checkpoint.saved_at - last_kept
-        # One before the last was saved under another clock: neither span tells of the other.
-        is_earlier = -math.inf < elapsed < 0
-        if elapsed >= hours * _SECONDS_PER_HOUR or is_earlier:
-            last_kept = checkpoint.saved_at
-            kept.add(checkpoint.step)
-    return kept
+    return is_committed(suffixes) or (INDEX_SUFFIX in suffixes and PENDING_SUFFIX not in suffixes)

@@ -1,7 +1,6 @@
 """Tensors of a checkpoint of any format that a Saver has written, read with bounds.
 
-Also how they lie in its files, their sizes there, their shards, their slices; and the newest
-checkpoint of a folder that is whole, read.
+Also how they lie in its files: their sizes there, their shards, their slices.
 """
 
 import math
@@ -9,28 +8,16 @@ import os
 import re
 import struct
 import weakref
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from absl import logging
 from google.protobuf.message import DecodeError
-from tensorflow.core.framework.tensor_slice_pb2 import TensorSliceProto
 from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto
-from tensorflow.core.util.saved_tensor_slice_pb2 import SavedTensorSlices
 
-from checkpoints import folder, manifest, naming
-from checkpoints.bundle import (
-    MAX_BYTES,
-    READER_ERRORS,
-    VariableSpec,
-    check_index,
-    read_bundle,
-    table_entries,
-    table_header,
-)
+from checkpoints.bundle import MAX_BYTES, VariableSpec, check_index, table_entries
 from checkpoints.file_io import (
     HEAD_BYTES,
     check_fetched,
@@ -40,14 +27,19 @@ from checkpoints.file_io import (
     readable_prefix,
 )
 from checkpoints.folder import names_in
-from checkpoints.manifest import Manifest
 from checkpoints.naming import INDEX_SUFFIX
-from errors import CheckpointError, LaterVersionError, reason
+from errors import CheckpointError, reason
 
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})")
 # The format of 2016 compresses its values with Snappy (at most 64 bytes out of 3) and writes
 # integers in as little as one byte out of eight.
 _MAX_RATIO_OF_V1 = 256
+# What TensorFlow's reader of checkpoints raises. A file that is cut short is an IndexError, a
+# missing index a ValueError.
+_READER_ERRORS = (
+    *(tf.errors.OpError, IndexError, OverflowError, RuntimeError),
+    *(SystemError, TypeError, ValueError),
+)
 Array = np.ndarray[Any, Any]
 
 
@@ -55,10 +47,8 @@ class CheckpointReader:
     """The checkpoint at a prefix.
 
     Attributes:
-      prefix: its own.
       version: of its format, `V1` or `V2`.
-      files: the paths of those that hold values, by rising number.
-      sizes: the bytes that each of them has.
+      files: the paths of those that hold values, by rising number; `sizes` has their bytes.
       shapes: key -> shape of each tensor; of one that was saved in slices, that of the whole.
       dtypes: key -> tf.DType.
     """
@@ -75,7 +65,10 @@ class CheckpointReader:
         self.version = "V2" if found.ratio == 1 else "V1"
         for file in self.files:
             check_fetched(file)
-        self.sizes = _sizes(self.files)
+        try:
+            self.sizes = [int(tf.io.gfile.stat(file).length) for file in self.files]
+        except tf.errors.OpError as error:
+            raise CheckpointError(f"a checkpoint's file cannot be read: {error.message}") from error
         self._max_bytes = found.ratio * sum(self.sizes)
         links = ExitStack()
         self._readable = links.enter_context(readable_prefix(prefix))
@@ -87,12 +80,16 @@ class CheckpointReader:
             self.shapes: Mapping[str, list[int]] = self._reader.get_variable_to_shape_map()
             self.dtypes: Mapping[str, tf.DType] = self._reader.get_variable_to_dtype_map()
 
-    def check_sizes(self, keys: Collection[str]) -> None:
-        """Compares what tensors would take in memory with the files that they are in.
+    @property
+    def specs(self) -> dict[str, VariableSpec]:
+        """Key -> shape and dtype of each tensor, by key."""
+        return {
+            key: VariableSpec(tuple(shape), self.dtypes[key].name)
+            for key, shape in sorted(self.shapes.items())
+        }
 
-        Raises:
-          CheckpointError: the files are too small for what the index says.
-        """
+    def check_sizes(self, keys: Collection[str]) -> None:
+        """CheckpointError where files are too small for the tensors that the index tells of."""
         sizes = {key: math.prod(self.shapes[key]) * self.dtypes[key].size for key in keys}
         if sum(sizes.values()) > self._max_bytes:
             key = max(sizes, key=lambda key: sizes[key])
@@ -120,7 +117,7 @@ class CheckpointReader:
         """Makes a CheckpointError of whatever the reader's C++ side raises."""
         try:
             yield
-        except READER_ERRORS as error:
+        except _READER_ERRORS as error:
             line = (str(error).splitlines() or ["it cannot be read"])[0]
             raise self._damage(line.replace(self._readable, self.prefix)) from error
 
@@ -142,17 +139,11 @@ def _restored(pattern: str, key: str, dtype: tf.DType) -> Array:
 
 
 class _Files(NamedTuple):
-    """The files of a checkpoint.
+    """The files of a checkpoint."""
 
-    Attributes:
-      tail: what comes after the prefix in what TensorFlow opens it by.
-      values: those that hold values.
-      ratio: the most bytes of values that a byte of them can hold.
-    """
-
-    tail: str
-    values: list[str]
-    ratio: int
+    tail: str  # What comes after the prefix in what TensorFlow opens it by.
+    values: list[str]  # Those that hold values.
+    ratio: int  # The most bytes of values that a byte of them can hold.
 
 
 def _files(prefix: str) -> _Files:
@@ -181,13 +172,6 @@ def _files(prefix: str) -> _Files:
     return _Files(f"-?????-of-{shards[0][1]}", files, _MAX_RATIO_OF_V1)
 
 
-def _sizes(files: Collection[str]) -> list[int]:
-    try:
-        return [int(tf.io.gfile.stat(file).length) for file in files]
-    except tf.errors.OpError as error:
-        raise CheckpointError(f"a checkpoint's file cannot be read: {error.message}") from error
-
-
 def _shards(names: set[str], stem: str) -> list[tuple[str, str]]:
     """The numbers (shard, shards) of the files `<stem>-00000-of-00001` and so on, sorted."""
     tails = (name.removeprefix(stem) for name in names if name.startswith(stem))
@@ -209,43 +193,31 @@ def _check_shards(prefix: str, shards: list[tuple[str, str]]) -> None:
         )
 
 
-# How the tensors of a checkpoint lie in its files: their sizes there, their shards, their slices.
-#
-# Told from the index, or of the format V1 from the headers of its files; no value is read.
-#
-# Formats: `tensorflow/core/util/tensor_bundle/tensor_bundle.h`, whose slices have keys of
-# `tensorflow/core/util/saved_tensor_slice_util.cc`;
-# `tensorflow/core/util/saved_tensor_slice.proto`.
+# How the tensors of a checkpoint lie in its files, as the index tells. The format is that of
+# `tensorflow/core/util/tensor_bundle/tensor_bundle.h`, whose slices have keys of
+# `tensorflow/core/util/saved_tensor_slice_util.cc`.
 
 _OF_A_SLICE, _END_OF_NAME = b"\0", b"\0\1"
 _ESCAPES = {b"\0\xff": b"\0", b"\xff\0": b"\xff"}
-_MAX_HEADER_BYTES = 1 << 24  # The largest tensor of a file may be in the same block.
 
 
 class StoredTensor(NamedTuple):
-    """Where a tensor is.
+    """Where a tensor is."""
 
-    Attributes:
-      files: the paths of those that hold values of it.
-      slices: how many it was saved in; 0 where it was saved whole, None where that is not known.
-      disk_bytes: it takes in the files; None in the format V1, which compresses.
-    """
-
-    files: tuple[str, ...]
-    slices: int | None
-    disk_bytes: int | None
+    files: tuple[str, ...]  # The paths of those that hold values of it.
+    slices: int | None  # It was saved in; 0 where it was saved whole, None where that is unknown.
+    disk_bytes: int | None  # It takes in the files; None in the format V1, which compresses.
 
 
 def stored_tensors(reader: CheckpointReader) -> dict[str, StoredTensor]:
-    """How each tensor of a checkpoint lies in its files.
+    """How each tensor of a checkpoint lies in its files; of the format V1, little is known.
 
     Raises:
       CheckpointError: the index is damaged, or a file is shorter than the index says.
     """
-    found = _of_index(reader) if reader.version == "V2" else _of_headers(reader.files)
-    files = tuple(reader.files[:1]) if len(reader.files) == 1 else ()
-    unknown = StoredTensor(files, None, None)
-    return {key: found.get(key, unknown) for key in reader.shapes}
+    found = _of_index(reader) if reader.version == "V2" else {}
+    files = tuple(reader.files) if len(reader.files) == 1 else ()
+    return {key: found.get(key, StoredTensor(files, None, None)) for key in reader.shapes}
 
 
 def _of_index(reader: CheckpointReader) -> dict[str, StoredTensor]:
@@ -283,145 +255,23 @@ def _sliced_name(key: bytes) -> str:
 def _shard_files(
     reader: CheckpointReader, entries: Collection[BundleEntryProto]
 ) -> Mapping[int, str]:
-    """Shard number -> data file, of those that have values, each long enough for them.
-
-    Raises:
-      CheckpointError: a file is missing, or shorter than the index says, or that makes no sense.
-    """
+    """Shard number -> data file, of those that have values; CheckpointError if one is too short."""
     ends: dict[int, int] = {}
     for entry in entries:
         if entry.offset < 0 or entry.size < 0:
             raise CheckpointError(f"{reader.prefix} is damaged: a place in its files is negative")
-        if entry.size:
-            ends[entry.shard_id] = max(ends.get(entry.shard_id, 0), entry.offset + entry.size)
-        else:
-            ends.setdefault(entry.shard_id, 0)
+        end = entry.offset + entry.size if entry.size else 0
+        ends[entry.shard_id] = max(ends.get(entry.shard_id, 0), end)
     of = reader.files[-1].rpartition("-")[2]
     shards = {number: f"{reader.prefix}.data-{number:05d}-of-{of}" for number in ends}
     for number, end in ends.items():
-        length = _length(shards[number])
+        try:
+            length = int(tf.io.gfile.stat(shards[number]).length)
+        except tf.errors.OpError as error:
+            raise CheckpointError(f"{shards[number]} cannot be read: {reason(error)}") from error
         if length < end:
             raise CheckpointError(
                 f"{reader.prefix} is damaged: {shards[number]} has {length} bytes, its index "
                 f"speaks of {end}"
             )
     return shards
-
-
-def _of_headers(files: Collection[str]) -> dict[str, StoredTensor]:
-    """Of the format V1; what has no header that can be read is left out."""
-    slices: dict[str, list[TensorSliceProto]] = {}
-    where: dict[str, list[str]] = {}
-    for file in files:
-        header = SavedTensorSlices()
-        with suppress(DecodeError, ValueError, IndexError, struct.error, tf.errors.OpError):
-            header.ParseFromString(table_header(_range_of(file), _length(file), _MAX_HEADER_BYTES))
-        for tensor in header.meta.tensor:
-            slices.setdefault(tensor.name, []).extend(tensor.slice)
-            where.setdefault(tensor.name, []).append(file)
-    return {
-        name: StoredTensor(tuple(where[name]), 0 if _is_whole(parts) else len(parts), None)
-        for name, parts in slices.items()
-    }
-
-
-def _is_whole(parts: list[TensorSliceProto]) -> bool:
-    """Whether the one slice that there is has all of the tensor."""
-    return len(parts) == 1 and not any(extent.HasField("length") for extent in parts[0].extent)
-
-
-def _range_of(path: str) -> Callable[[int, int], bytes]:
-    def read(offset: int, count: int) -> bytes:
-        with tf.io.gfile.GFile(path, "rb") as file:
-            file.seek(offset)
-            content: bytes = file.read(count)
-            return content
-
-    return read
-
-
-def _length(path: str) -> int:
-    try:
-        return int(tf.io.gfile.stat(path).length)
-    except tf.errors.OpError as error:
-        raise CheckpointError(f"{path} cannot be read: {reason(error)}") from error
-
-
-# Finds the newest checkpoint of a folder that is whole, and reads it.
-
-
-class Restored(NamedTuple):
-    """A checkpoint that has passed every check.
-
-    Attributes:
-      step: updates done.
-      prefix: `<folder>/my-model-<step>`.
-      values: the value of each variable, by name.
-      manifest: what its writer said of it; None where it has none.
-    """
-
-    step: int
-    prefix: str
-    values: Mapping[str, np.ndarray[Any, Any]]
-    manifest: Manifest | None
-
-
-def restore_newest(
-    path: str,
-    expected: Mapping[str, VariableSpec],
-    check: Callable[[str, Manifest], None] = lambda _, __: None,
-) -> Restored | None:
-    """Reads the newest checkpoint that is complete, undamaged and fits.
-
-    What is stepped over is logged, a line each.
-
-    Args:
-      path: the folder.
-      expected: name -> shape and dtype of every variable of the model.
-      check: is given the prefix and the manifest, where there is one, of an undamaged checkpoint
-        before its variables are looked at; what it raises ends the search.
-
-    Returns:
-      None where the folder has no checkpoint.
-
-    Raises:
-      CheckpointError: there are checkpoints and none of them is good.
-      LaterVersionError: a later version made the newest.
-    """
-    steps = folder.usable_steps(path)
-    reasons = []
-    for step in reversed(steps):
-        prefix = naming.checkpoint_prefix(path, step)
-        try:
-            return _restore(path, step, prefix, expected, check)
-        except LaterVersionError:
-            raise
-        except CheckpointError as error:
-            logging.warning("stepping over %s: %s", prefix, error)
-            reasons.append(str(error))
-    if reasons:
-        raise CheckpointError(
-            f"none of the {len(reasons)} checkpoints in {path} fits this model (the newest: "
-            f"{reasons[0]}): train into another folder with --ckpt_dir"
-        )
-    return None
-
-
-def _restore(
-    path: str,
-    step: int,
-    prefix: str,
-    expected: Mapping[str, VariableSpec],
-    check: Callable[[str, Manifest], None],
-) -> Restored:
-    """Reads one checkpoint after all checks; CheckpointError says which one failed."""
-    found = manifest.read(path, step)
-    if found is None:
-        logging.warning("%s has no manifest: TensorFlow's own checksums have to do", prefix)
-    else:
-        manifest.verify_files(path, found)
-        check(prefix, found)
-    values = read_bundle(prefix, expected)
-    if "global_step" in values and values["global_step"] != step:
-        raise CheckpointError(f"it is of step {values['global_step']}, whatever its name says")
-    return Restored(step, prefix, values, found)

@@ -1,216 +1,34 @@
-"""Saves checkpoints beside the training: copied values in, a committed checkpoint on disk out.
+"""Saves checkpoints beside the training: copied values in, a committed checkpoint on disk out."""
 
-A folder has one writer: its lock ends with the process that holds it.
-"""
-
-import errno
 import os
-import socket
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from checkpoints import file_io, folder, manifest, naming
+from checkpoints import file_io, folder, manifest, naming, upkeep
 from checkpoints.bundle import BundleWriter, VariableSpec
-from checkpoints.naming import Retention
+from checkpoints.lock import FolderLock
+from checkpoints.retention import Retention
 from errors import CheckpointError, FolderLostError, NotFiniteError, reason
 
-if sys.platform != "win32":
-    import fcntl
-LOCK_FILE = ".lock"
-_TRAIN_ELSEWHERE = "train into another folder with --ckpt_dir"
-_LOOK_SECONDS = 0.05  # Longer than `holder` takes for its look.
-
-
-def holder(folder: str) -> str | None:
-    """Who holds the lock of a folder, such as `process 7 on host`; None where nobody does.
-
-    Nothing but the lock itself tells, so it is shared for an instant: whoever wants it in that
-    instant tries again. Where there is no such lock, or the file cannot be read, it is None.
-    """
-    if sys.platform == "win32" or not file_io.is_local(folder):
-        return None
-    try:
-        descriptor = os.open(os.path.join(folder, LOCK_FILE), os.O_RDONLY)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return _told(descriptor)
-    except OSError:  # A file system without locks.
-        return None
-    finally:
-        os.close(descriptor)
-    return None
-
-
-def _told(descriptor: int) -> str:
-    """What the file says of its holder."""
-    return os.pread(descriptor, 1024, 0).decode(errors="replace").strip() or "another process"
-
-
-class FolderLock:
-    """Held from `__enter__` to `__exit__`, or to the end of the process, however it ends.
-
-    It is the system's lock on `<folder>/.lock` (flock), not the file's being there: what a dead
-    process leaves behind blocks nobody. The file tells who holds it. Where there is no such lock,
-    as on `gs://`, on Windows and on some network mounts, that is logged and nothing is locked.
-    """
-
-    def __init__(
-        self, folder: str, otherwise: str = _TRAIN_ELSEWHERE, *, keeps_file: bool = True
-    ) -> None:
-        """Locks nothing yet; the folder must exist by `__enter__`.
-
-        Args:
-          folder: to lock.
-          otherwise: what a user can do who will not wait for the holder.
-          keeps_file: whether the file stays; a stranger's folder is left without it.
-        """
-        self._folder = folder
-        self._otherwise = otherwise
-        self._keeps_file = keeps_file
-        self._descriptor: int | None = None
-
-    def __enter__(self) -> "FolderLock":
-        """Takes the lock.
-
-        Raises:
-          CheckpointError: another process holds it; which one on which host is said. Or the lock's
-            file is a link.
-          OSError: the file cannot be opened or written.
-        """
-        if sys.platform != "win32" and file_io.is_local(self._folder):
-            self._descriptor = self._locked()
-        if self._descriptor is None:
-            logging.info("%s cannot be locked: see that no one else writes into it", self._folder)
-            return self
-        try:
-            os.ftruncate(self._descriptor, 0)
-            told = f"process {os.getpid()} on {socket.gethostname()}\n"
-            os.pwrite(self._descriptor, told.encode(), 0)
-        except OSError:
-            self.__exit__()
-            raise
-        return self
-
-    def check(self) -> None:
-        """Makes sure that the folder at this path is still the one that was locked.
-
-        The lock holds for a file, and files are written by path: who moves the folder away, or
-        removes the lock's file, leaves the path to another process. Call it before each change.
-
-        Raises:
-          FolderLostError: the lock's file is another by now, or gone.
-        """
-        if self._descriptor is None:
-            return
-        try:
-            found = os.stat(self._path, follow_symlinks=False)
-        except OSError:
-            found = None
-        if found is None or not os.path.samestat(found, os.fstat(self._descriptor)):
-            raise FolderLostError(
-                f"{self._path} is {'gone' if found is None else 'another file'}: the folder was "
-                "moved or deleted, or someone else has taken it; nothing more is written there. "
-                "The same command goes on from the newest checkpoint that is there"
-            )
-
-    @property
-    def _path(self) -> str:
-        return os.path.join(self._folder, LOCK_FILE)
-
-    def _locked(self) -> int | None:
-        """Opens the file and takes its lock; anew where its last holder has removed it since.
-
-        Returns:
-          None where the file system has no such locks.
-        """
-        while True:
-            descriptor = self._open()
-            is_ours = False
-            try:
-                _take(descriptor)
-                is_ours = os.fstat(descriptor).st_nlink > 0
-            except OSError as error:
-                if isinstance(error, BlockingIOError):
-                    raise CheckpointError(
-                        f"{self._folder} is in use by {_told(descriptor)}: wait for it, "
-                        f"or {self._otherwise}"
-                    ) from error
-                if error.errno not in file_io.NOT_SUPPORTED:
-                    raise
-                if not self._keeps_file:
-                    os.remove(self._path)
-                return None
-            finally:
-                if not is_ours:
-                    os.close(descriptor)
-            if is_ours:
-                return descriptor
-
-    def _open(self) -> int:
-        """Opens the lock's own file: a link would have another file written over."""
-        try:
-            return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-        except OSError as error:
-            if error.errno != errno.ELOOP:
-                raise
-            raise CheckpointError(
-                f"{self._path} is a link, which could name any file: remove it"
-            ) from error
-
-    def __exit__(self, *error: object) -> None:
-        """Gives the lock back; where the file goes, it does so while it is held."""
-        if self._descriptor is not None:
-            if not self._keeps_file:
-                with suppress(OSError):  # The folder may have been removed, or made read-only.
-                    os.remove(self._path)
-            os.close(self._descriptor)
-            self._descriptor = None
-
-
-def _take(descriptor: int) -> None:
-    """Takes the lock; BlockingIOError where it is held for longer than a look of `holder` takes."""
-    wanted = fcntl.LOCK_EX | fcntl.LOCK_NB
-    try:
-        fcntl.flock(descriptor, wanted)
-    except BlockingIOError:
-        time.sleep(_LOOK_SECONDS)
-        fcntl.flock(descriptor, wanted)
-
-
-# Saves checkpoints beside the training: copied values in, a committed checkpoint on disk out.
-
 Values = Mapping[str, np.ndarray[Any, Any]]
-_MOST_FAILURES = (
-    3  # Saves in a row: a disk that is full for a while is told from one that stays so.
-)
+# Saves in a row: a disk that is full for a while is told from one that stays so.
+_MOST_FAILURES = 3
 _MOST_TRIED_BYTES = 64 << 20
 
 
 class RunRecord(NamedTuple):
-    """What every checkpoint of a run has in common.
+    """What every checkpoint of a run has in common; JSON values go into each manifest."""
 
-    Attributes:
-      meta_graph: the serialized MetaGraphDef, the same for every step.
-      config: what the run was asked for; JSON values, kept in each manifest.
-      environment: the TensorFlow version and the machine; kept in each manifest.
-      side_files: files of the run that must be on the disk before a checkpoint that goes with
-        them is committed, such as its metrics.
-    """
-
-    meta_graph: bytes
-    config: Mapping[str, Any]
-    environment: Mapping[str, Any]
+    meta_graph: bytes  # The serialized MetaGraphDef, the same for every step.
+    config: Mapping[str, Any]  # What the run was asked for.
+    environment: Mapping[str, Any]  # The TensorFlow version and the machine.
+    # What must be on the disk before a checkpoint that goes with it is committed: the metrics.
     side_files: Sequence[str] = ()
 
 
@@ -251,12 +69,13 @@ class CheckpointWriter:
           CheckpointError: it cannot be written, such as to a full disk.
         """
         size = len(self._record.meta_graph) + sum(v.nbytes for v in self._values.values())
-        path = os.path.join(self._folder, naming.STATE_FILE) + file_io.TEMPORARY_SUFFIX
+        state = os.path.join(self._folder, naming.STATE_FILE)
+        tried = bytes(min(size, _MOST_TRIED_BYTES))
         try:
             try:
-                file_io.write_file(path, bytes(min(size, _MOST_TRIED_BYTES)))
+                file_io.write_file(state + file_io.TEMPORARY_SUFFIX, tried)
             finally:
-                file_io.remove(path)
+                file_io.remove_leftover(state)
         except (tf.errors.OpError, OSError) as error:
             raise CheckpointError(
                 f"{self._folder} takes no checkpoint, which needs {size:,} bytes: {reason(error)}"
@@ -265,12 +84,7 @@ class CheckpointWriter:
     def save(self, step: int, values: Values, test_accuracy: float | None = None) -> None:
         """Copies the values of all variables and returns while they are being written.
 
-        A save that is still under way is waited for.
-
-        Args:
-          step: updates done.
-          values: of all variables, by name; free to change afterwards.
-          test_accuracy: of these values, in [0, 1], where it was measured; kept in the manifest.
+        A save that is still under way is waited for. The manifest keeps `test_accuracy`.
 
         Raises:
           NotFiniteError, FolderLostError: of the save before this one.
@@ -300,12 +114,7 @@ class CheckpointWriter:
             pending.result()
 
     def close(self) -> None:
-        """Finishes the save under way and ends the thread.
-
-        Raises:
-          CheckpointError: the last save failed; the checkpoint before it is whole.
-          NotFiniteError: it had nothing worth saving.
-        """
+        """Finishes the save under way and ends the thread; CheckpointError where it failed."""
         try:
             self._finish_pending()
         finally:
@@ -336,7 +145,7 @@ class CheckpointWriter:
             raise CheckpointError(f"could not save {prefix}: {reason(error)}") from error
         self._check_lock()
         try:
-            folder.after_save(self._folder, step, self._retention)
+            upkeep.after_save(self._folder, step, self._retention)
         except (tf.errors.OpError, OSError) as error:
             raise CheckpointError(
                 f"{prefix} is saved, but older ones could not be deleted: {reason(error)}"
@@ -358,7 +167,7 @@ class CheckpointWriter:
         """Frees the space of a save that failed, as far as the file system lets us."""
         try:
             suffixes = folder.files_by_step(self._folder).get(step, set())
-            if folder.is_leftover(suffixes):
+            if naming.is_leftover(suffixes):
                 folder.delete_files(self._folder, step, suffixes)
         except (tf.errors.OpError, OSError, CheckpointError) as error:
             logging.warning(

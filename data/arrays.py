@@ -1,4 +1,8 @@
-"""Reads .npz, .npy and IDX files of unknown origin: as a whole, or their rows as needed."""
+"""Reads .npz, .npy and IDX files of unknown origin.
+
+A header is checked before memory is taken for its array, objects are never unpickled, and no more
+than a given number of bytes is unpacked.
+"""
 
 import gzip
 import math
@@ -7,9 +11,9 @@ import textwrap
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import IO, Any, BinaryIO, cast
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import IO, Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 
@@ -17,13 +21,10 @@ from data import files
 from data.source import Array
 from errors import DataError
 
-# Reads .npz and .npy files of unknown origin.
-#
-# A header is read before memory is taken for its array, objects are never unpickled, and no more
-# than a given number of bytes is unpacked. Format: https://numpy.org/neps/nep-0001-npy-format.html
+# .npz and .npy. Format: https://numpy.org/neps/nep-0001-npy-format.html
 
 _SUFFIX = ".npy"
-ZIP_START = b"PK\x03\x04"
+_ZIP_START = b"PK\x03\x04"
 # Other methods unpack a block of any length at once.
 _BOUNDED_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED = 1
@@ -44,55 +45,60 @@ _DAMAGE = (
 )
 
 
-def read_npz(
-    path: str, max_bytes: int, required: Sequence[str] = (), left_out: Collection[str] = ()
-) -> dict[str, Array]:
-    """Reads the arrays of an .npz file.
+class Header(NamedTuple):
+    """What an .npy file says of its array."""
 
-    Args:
-      path: of the file; members that are not arrays are left out.
-      max_bytes: the limit for all arrays together, unpacked.
-      required: where given, these arrays are read and no others.
-      left_out: arrays that are not read.
+    shape: tuple[int, ...]
+    fortran: bool  # Whether it is in Fortran's order.
+    dtype: np.dtype[Any]
+    num_bytes: int  # Of its values.
 
-    Returns:
-      The arrays by their keys.
+
+def read_npz(path: str, max_bytes: int, required: Sequence[str] = ()) -> dict[str, Array]:
+    """The arrays of an .npz file by their keys, or the `required` ones; other members are left out.
 
     Raises:
       DataError: no such file, no whole .npz file, a required key is missing, an array of objects,
-        or more than max_bytes.
+        or more than max_bytes for all of them together, unpacked.
     """
-    with files.open_binary(path) as stream, damage_as_data_error(path):
-        if stream.read(4) != ZIP_START:
+    with files.open_binary(path) as stream, _damage_as_data_error(path):
+        if stream.read(len(_ZIP_START)) != _ZIP_START:
             raise DataError(f"{path}: is no .npz file (a zip archive of arrays, see np.savez)")
         with zipfile.ZipFile(stream) as archive:
-            members = members_of(archive, path, required)
-            members = {key: member for key, member in members.items() if key not in left_out}
+            members = _members(archive, path, required)
             total = sum(
-                check_member(archive, member, f"{path}: {key}", max_bytes)
+                _check_member(archive, member, f"{path}: {key}", max_bytes)
                 for key, member in members.items()
             )
             _check_size(total, max_bytes, path)
-            return {key: _read_member(archive, member) for key, member in members.items()}
+            arrays = {}
+            for key, member in members.items():
+                with archive.open(member) as content:
+                    arrays[key] = _read_array(content)
+            return arrays
 
 
 def read_npy(path: str, max_bytes: int) -> Array:
-    """Reads the array of an .npy file.
+    """The array of an .npy file.
 
     Raises:
       DataError: no such file, no whole .npy file, an array of objects, or more than max_bytes.
     """
     length = files.size(path)
-    with damage_as_data_error(path):
-        with files.open_binary(path) as stream:
-            check_array(stream, length, path, max_bytes)
-        with files.open_binary(path) as stream:
-            return _read_array(stream)
+    with files.open_binary(path) as stream, _damage_as_data_error(path):
+        _read_header(stream, length, path, max_bytes)
+        stream.seek(0)
+        return _read_array(stream)
+
+
+def read_npy_header(stream: BinaryIO, path: str, max_bytes: int) -> Header:
+    """Checks the header of an .npy file as `read_npy` does; the stream is then at the values."""
+    with _damage_as_data_error(path):
+        return _read_header(stream, files.size(path), path, max_bytes)
 
 
 @contextmanager
-def damage_as_data_error(path: str) -> Iterator[None]:
-    """Raises DataError for what NumPy and zipfile raise on damaged bytes, with `path` in it."""
+def _damage_as_data_error(path: str) -> Iterator[None]:
     try:
         yield
     except DataError:
@@ -105,10 +111,10 @@ def damage_as_data_error(path: str) -> Iterator[None]:
         ) from error
 
 
-def members_of(
+def _members(
     archive: zipfile.ZipFile, path: str, required: Sequence[str]
 ) -> dict[str, zipfile.ZipInfo]:
-    """The members of the archive that are to be read, by key."""
+    """The members that are to be read, by key."""
     members: dict[str, zipfile.ZipInfo] = {}
     for member in archive.infolist():
         if not member.filename.endswith(_SUFFIX):
@@ -126,7 +132,7 @@ def members_of(
     return {key: members[key] for key in required} if required else members
 
 
-def check_member(
+def _check_member(
     archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, max_bytes: int
 ) -> int:
     """Checks a member's header before it is read; returns the bytes of its array."""
@@ -135,12 +141,18 @@ def check_member(
     if member.compress_type not in _BOUNDED_METHODS:
         raise DataError(f"{name}: is packed in a way that np.savez does not use")
     with archive.open(member) as stream:
-        return check_array(stream, member.file_size, name, max_bytes)
+        return _read_header(stream, member.file_size, name, max_bytes).num_bytes
 
 
-def check_array(stream: IO[bytes], length: int, name: str, max_bytes: int) -> int:
-    """Checks the header at the start of a stream of `length` bytes; returns the array's bytes."""
-    shape, _, dtype = read_header(stream, name)
+def _read_header(stream: IO[bytes], length: int, name: str, max_bytes: int) -> Header:
+    """Reads and checks the header of a stream of `length` bytes."""
+    version = np.lib.format.read_magic(stream)
+    if version == (1, 0):
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    elif version == (2, 0):
+        shape, fortran, dtype = np.lib.format.read_array_header_2_0(stream)
+    else:
+        raise DataError(f"{name}: has the .npy version {version}; expected (1, 0) or (2, 0)")
     if dtype.hasobject:
         raise DataError(f"{name}: is an array of objects, which are never unpickled")
     if any(dimension < 0 for dimension in shape):
@@ -153,19 +165,7 @@ def check_array(stream: IO[bytes], length: int, name: str, max_bytes: int) -> in
             f"{name}: its header claims {num_bytes:,} bytes of {dtype} {list(shape)}, "
             f"but it holds {length - stream.tell():,}"
         )
-    return num_bytes
-
-
-def read_header(stream: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """The shape, whether the order is Fortran's, and the dtype; the stream is then at the data."""
-    version = np.lib.format.read_magic(stream)
-    if version == (1, 0):
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-    elif version == (2, 0):
-        shape, fortran, dtype = np.lib.format.read_array_header_2_0(stream)
-    else:
-        raise DataError(f"{name}: has the .npy version {version}; expected (1, 0) or (2, 0)")
-    return shape, fortran, dtype
+    return Header(shape, fortran, dtype, num_bytes)
 
 
 def _check_size(num_bytes: int, max_bytes: int, name: str) -> None:
@@ -173,110 +173,11 @@ def _check_size(num_bytes: int, max_bytes: int, name: str) -> None:
         raise DataError(f"{name}: claims {num_bytes:,} bytes; at most {max_bytes:,} are unpacked")
 
 
-def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
-    with archive.open(member) as stream:
-        return _read_array(stream)
-
-
 def _read_array(stream: IO[bytes]) -> Array:
     return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
 
 
-# Arrays that are too large to be held: their rows, read from an .npy or .npz file as needed.
-
-
-class StreamedArray:
-    """An array of a file, of which only the rows that are asked for are in memory.
-
-    Rows that are asked for in order are read once; going back in a compressed file unpacks it
-    anew. The file stays open as long as the object lives.
-
-    Attributes:
-      shape: of the array, one dimension or more.
-      dtype: of its values.
-    """
-
-    def __init__(self, path: str, stream: IO[bytes], files_open: ExitStack, name: str) -> None:
-        """Takes a stream at the start of an array whose header has been checked."""
-        self.shape, _, self.dtype = read_header(stream, name)
-        self._path = path
-        self._stream = stream
-        self._files_open = files_open
-        self._start = stream.tell()
-        self._row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def rows(self, start: int, stop: int) -> Array:
-        """The rows [start, stop), [stop - start, ...].
-
-        Raises:
-          DataError: the file is damaged, or cannot be read any more.
-        """
-        with files.refusals_as_data_errors(self._path), damage_as_data_error(self._path):
-            self._stream.seek(self._start + start * self._row_bytes)
-            content = self._stream.read((stop - start) * self._row_bytes)
-            flat: np.ndarray[Any, Any] = np.frombuffer(content, self.dtype)
-            return flat.reshape(stop - start, *self.shape[1:])
-
-    def close(self) -> None:
-        """Closes the file."""
-        self._files_open.close()
-
-
-def open_npy(path: str, max_bytes: int, min_bytes: int) -> StreamedArray | None:
-    """Opens the array of an .npy file; None where it should rather be read as a whole.
-
-    That is one of fewer than `min_bytes`, without a first dimension, or in Fortran's order, in
-    which a row's values are all over the file.
-
-    Raises:
-      DataError: as `data.arrays.read_npy` does.
-    """
-    length = files.size(path)
-    with ExitStack() as stack:
-
-        def start() -> IO[bytes]:
-            return stack.enter_context(files.open_binary(path))
-
-        with damage_as_data_error(path):
-            if check_array(start(), length, path, max_bytes) < min_bytes or not _has_rows(start()):
-                return None
-            return StreamedArray(path, start(), stack.pop_all(), path)
-
-
-def open_npz(path: str, key: str, max_bytes: int, min_bytes: int) -> StreamedArray | None:
-    """Opens one array of an .npz file; None where there is none or as `open_npy` says.
-
-    Raises:
-      DataError: as `data.arrays.read_npz` does.
-    """
-    with ExitStack() as stack:
-        stream = stack.enter_context(files.open_binary(path))
-        with damage_as_data_error(path):
-            if stream.read(len(ZIP_START)) != ZIP_START:
-                return None
-            archive = stack.enter_context(zipfile.ZipFile(stream))
-            member = members_of(archive, path, ()).get(key)
-            if member is None:
-                return None
-            name = f"{path}: {key}"
-            if check_member(archive, member, name, max_bytes) < min_bytes:
-                return None
-            with archive.open(member) as header:
-                if not _has_rows(header):
-                    return None
-            content = stack.enter_context(archive.open(member))
-            return StreamedArray(path, content, stack.pop_all(), name)
-
-
-def _has_rows(stream: IO[bytes]) -> bool:
-    shape, fortran, _ = read_header(stream, "")
-    return bool(shape) and not fortran
-
-
-# Reads IDX files of unknown origin, plain or gzipped.
+# IDX, plain or gzipped.
 #
 # Format: "The IDX file format" on the MNIST page of Y. LeCun, C. Cortes and C. Burges. Two zero
 # bytes, a byte for the type of the values, a byte for the number of dimensions; each dimension as
@@ -289,42 +190,31 @@ _MAX_RANK = 32  # NumPy 1 holds no more; the format has a byte for it.
 _CHUNK_BYTES = 2**20  # Read at once, so that memory follows what is there, not what is claimed.
 
 
-def is_idx(content_start: bytes) -> bool:
-    """Whether a file that begins with these four bytes says it is a plain IDX file."""
-    return (
-        len(content_start) >= 4
-        and content_start.startswith(_PLAIN_START)
-        and content_start[2] in _DTYPES
-        and 1 <= content_start[3] <= _MAX_RANK
-    )
-
-
 def read_idx(path: str, max_bytes: int) -> Array:
-    """Reads the array of an IDX file; whether it is gzipped is told by its content.
-
-    Args:
-      path: of the file.
-      max_bytes: the limit for the array's values, unpacked.
+    """The array of an IDX file; whether it is gzipped is told by its content.
 
     Returns:
-      The array, one dimension or more: uint8, int8, int16, int32, float32 or float64, in the
-      machine's byte order. It may hold no value.
+      One dimension or more of uint8, int8, int16, int32, float32 or float64, in the machine's byte
+      order. It may hold no value.
 
     Raises:
-      DataError: no such file, no whole IDX file, bytes after its values, or more than max_bytes.
+      DataError: no such file, no whole IDX file, bytes after its values, or more than max_bytes for
+        them, unpacked.
     """
     with _open_unpacked(path) as stream:
-        shape, dtype = _read_header(stream, path)
+        shape, dtype = _read_idx_header(stream, path)
         # Python's integers: the product of a hostile shape may pass 64 bits.
         num_bytes = math.prod(shape) * dtype.itemsize
         claim = f"its header claims {num_bytes:,} bytes, {list(shape)}"
         if num_bytes > max_bytes:
             raise DataError(f"{path}: {claim}; at most {max_bytes:,} are unpacked")
-        content = _read_up_to(stream, num_bytes + 1)
-        if len(content) < num_bytes:
-            raise DataError(f"{path}: is cut short: {claim}, but it holds {len(content):,}")
-        if len(content) > num_bytes:
-            raise DataError(f"{path}: {claim}, but it holds more")
+        content = bytearray()
+        while chunk := stream.read(min(num_bytes + 1 - len(content), _CHUNK_BYTES)):
+            content += chunk
+    if len(content) < num_bytes:
+        raise DataError(f"{path}: is cut short: {claim}, but it holds {len(content):,}")
+    if len(content) > num_bytes:
+        raise DataError(f"{path}: {claim}, but it holds more")
     values = np.frombuffer(content, dtype).reshape(shape)
     return values.astype(dtype.newbyteorder("="), copy=False)
 
@@ -348,10 +238,11 @@ def _open_unpacked(path: str) -> Iterator[BinaryIO]:
                 ) from error
 
 
-def _read_header(stream: BinaryIO, path: str) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
+def _read_idx_header(stream: BinaryIO, path: str) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
     """The shape and the dtype as they are in the file; the stream is then at the values."""
     start = stream.read(4)
-    if not is_idx(start):
+    is_idx = len(start) == 4 and start.startswith(_PLAIN_START) and start[2] in _DTYPES
+    if not (is_idx and 1 <= start[3] <= _MAX_RANK):
         raise DataError(
             f"{path}: is no IDX file: expected to begin with two zero bytes, a type and a number "
             f"of dimensions, such as 00 00 08 03; found {start.hex(' ') or 'an empty file'}"
@@ -361,11 +252,3 @@ def _read_header(stream: BinaryIO, path: str) -> tuple[tuple[int, ...], np.dtype
     if len(dimensions) < 4 * rank:
         raise DataError(f"{path}: is cut short: its header claims {rank} dimensions")
     return struct.unpack(f">{rank}I", dimensions), np.dtype(_DTYPES[start[2]])
-
-
-def _read_up_to(stream: BinaryIO, limit: int) -> bytearray:
-    """All that the stream still holds, but no more than `limit` bytes."""
-    content = bytearray()
-    while chunk := stream.read(min(limit - len(content), _CHUNK_BYTES)):
-        content += chunk
-    return content

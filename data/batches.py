@@ -41,28 +41,17 @@ class Stream(IntEnum):
 
 
 def raw_bits(count: int, seed: int, stream: Stream, index: int = 0) -> npt.NDArray[np.uint64]:
-    """Uniform 64-bit numbers.
+    """Uniform 64-bit numbers, uint64 [count].
 
-    Args:
-      count: how many.
-      seed: the run's seed, 0 or more.
-      stream: what they are for.
-      index: tells several draws of a stream apart, 0 or more: an epoch, say.
-
-    Returns:
-      uint64 [count].
+    `seed` is the run's, 0 or more; `index` tells several draws of a stream apart: an epoch, say.
     """
     sequence = np.random.SeedSequence(seed, spawn_key=(stream, index))
     # Only with a size of None is one int returned.
     return np.asarray(np.random.Philox(sequence).random_raw(count), np.uint64)
 
 
-def permutation(count: int, seed: int, stream: Stream, index: int = 0) -> npt.NDArray[np.int64]:
-    """The numbers 0 to count - 1 in random order; arguments as of `raw_bits`.
-
-    Returns:
-      int64 [count].
-    """
+def permutation(count: int, seed: int, stream: Stream, index: int = 0) -> Indices:
+    """The numbers 0 to count - 1 in random order, int64 [count]; arguments as of `raw_bits`."""
     # A stable sort has one answer even where two keys are equal.
     return np.argsort(raw_bits(count, seed, stream, index), kind="stable").astype(np.int64)
 
@@ -75,33 +64,18 @@ INTERCEPT = 0.2
 
 
 def linear_points(seed: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Points of y = 0.1 x + 0.2.
-
-    Args:
-      seed: the run's seed, 0 or more.
-
-    Returns:
-      x float32 [100], uniform in [0, 1), and y float32 [100].
-    """
+    """Points of y = 0.1 x + 0.2: x float32 [100], uniform in [0, 1), and y float32 [100]."""
     # The top 24 bits: as many as a float32 in [0, 1) holds without rounding up to 1.
     bits = raw_bits(NUM_POINTS, seed, Stream.POINTS) >> np.uint64(40)
     x = bits.astype(np.float32) * np.float32(2**-24)
     return x, np.float32(SLOPE) * x + np.float32(INTERCEPT)
 
 
-# Holds examples out of training, by seed.
-
-
 def split_rows(labels: Indices, fraction: float, seed: int) -> tuple[Indices, Indices]:
-    """Holds out the same fraction of each class, to the nearest whole example.
+    """Holds out the same fraction, in (0, 1), of each class, to the nearest whole example.
 
     Each class keeps at least one example for training. A greater fraction holds out those of a
     smaller one and more.
-
-    Args:
-      labels: int64 [N].
-      fraction: above 0, below 1.
-      seed: the run's seed, 0 or more. What is held out follows from it and the labels.
 
     Returns:
       The numbers of the examples to train on and of those held out, int64, both ascending.
@@ -126,21 +100,14 @@ def split_rows(labels: Indices, fraction: float, seed: int) -> tuple[Indices, In
     return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
 
 
-# Which examples a step trains on: a pure function of (seed, step).
-
-
 @dataclass(frozen=True)
 class ShuffledBatches:
-    """Batches of shuffled examples without end.
+    """Batches of shuffled examples without end: which examples step k trains on.
 
     The stream of examples is a permutation of all for epoch 0, then another for epoch 1, and so
     on; batch k is its slice [k * batch_size, (k + 1) * batch_size). So each epoch has each example
-    once, and a batch may hold the end of one epoch and the start of the next.
-
-    Attributes:
-      num_examples: how many there are, 1 or more.
-      batch_size: 1 to num_examples.
-      seed: the run's seed, 0 or more. The permutation of an epoch follows from (seed, epoch).
+    once, and a batch may hold the end of one epoch and the start of the next. The permutation of
+    an epoch follows from (seed, epoch).
 
     Raises:
       DataError: batch_size is more than num_examples.
@@ -149,9 +116,7 @@ class ShuffledBatches:
     num_examples: int
     batch_size: int
     seed: int
-    _permutation: Callable[[int], npt.NDArray[np.int64]] = field(
-        init=False, repr=False, compare=False
-    )
+    _permutation: Callable[[int], Indices] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.num_examples < 1 or self.batch_size < 1 or self.seed < 0:
@@ -164,12 +129,8 @@ class ShuffledBatches:
         # The two epochs that a batch may span; safe to call from several threads.
         object.__setattr__(self, "_permutation", lru_cache(maxsize=2)(self._draw_permutation))
 
-    def indices(self, step: int) -> npt.NDArray[np.int64]:
-        """The numbers of the examples of batch `step`, 0 or more.
-
-        Returns:
-          int64 [batch_size], read-only where it lies in one epoch.
-        """
+    def indices(self, step: int) -> Indices:
+        """The numbers of the examples of a batch, int64 [batch_size]; they may be read-only."""
         epoch, start = divmod(step * self.batch_size, self.num_examples)
         first = self._permutation(epoch)[start : start + self.batch_size]
         missing = self.batch_size - len(first)
@@ -182,13 +143,11 @@ class ShuffledBatches:
         epoch, offset = divmod(place, self.num_examples)
         return int(self._permutation(epoch)[offset])
 
-    def _draw_permutation(self, epoch: int) -> npt.NDArray[np.int64]:
+    def _draw_permutation(self, epoch: int) -> Indices:
         drawn = permutation(self.num_examples, self.seed, Stream.EPOCH, epoch)
         drawn.flags.writeable = False  # `indices` hands out views of it.
         return drawn
 
-
-# Shifted and mirrored copies of training images: a pure function of (seed, step).
 
 MAX_SHIFT = 4  # pixels
 
@@ -199,14 +158,12 @@ def augment(images: Array, seed: int, step: int) -> Array:
     The shifts are uniform in [-MAX_SHIFT, MAX_SHIFT] and the mirroring, left to right, has
     probability 1/2, all independent: the augmentation of He et al., "Deep residual learning for
     image recognition", CVPR 2016, section 4.2, with the image's edge repeated in place of zeros.
+    What happens to image i follows from (seed, step, i).
 
     Args:
       images: [B, H, W, C] of any dtype; not changed.
       seed: the run's seed, 0 or more.
-      step: of the batch, 0 or more. What happens to image i follows from (seed, step, i).
-
-    Returns:
-      [B, H, W, C] of the same dtype, new.
+      step: of the batch, 0 or more.
     """
     count, height, width, channels = images.shape
     bits = raw_bits(count, seed, Stream.AUGMENTATION, step)
@@ -225,8 +182,6 @@ def _shifted(size: int, bits: Array) -> Indices:
     return np.clip(np.arange(size) + shifts[:, np.newaxis], 0, size - 1)
 
 
-# Assembles the next batches while the present one is trained on.
-
 T = TypeVar("T")
 
 
@@ -244,15 +199,12 @@ def read_ahead(
     not begun is dropped. An interpreter that exits ends them too.
 
     Args:
-      batch_of_step: called in those threads, begun for one step after the other.
+      batch_of_step: what it raises is raised at its step.
       start: the first step.
       stop: one more than the last step.
-      depth: how many batches, 1 or more, are in memory or in the making besides the one that was
-        yielded last; None for one more than there are workers.
-      workers: how many threads, 1 or more; more than `depth` of them never work at once.
-
-    Raises:
-      Exception: what batch_of_step raised, at the step it was raised for.
+      depth: how many batches are in memory or in the making besides the one that was yielded last;
+        None for one more than there are workers.
+      workers: how many threads; more than `depth` of them never work at once.
     """
     if depth is None:
         depth = workers + 1
@@ -274,50 +226,6 @@ def read_ahead(
 # What becomes of a batch when some of its examples cannot be read.
 
 _MOST_REFUSED = 32  # In a row: with so many, it is no longer the files that are at fault.
-
-
-class TrainingBatches:
-    """The batches of a source, shuffled, with a good example in place of each bad one.
-
-    A bad example is replaced by the next good one in the order of the examples
-    (`ShuffledBatches`): all others stay where they are, the batch has its size, and a batch is
-    still a pure function of (seed, step), given the data. Each bad one is logged once.
-    """
-
-    def __init__(self, source: Source, order: ShuffledBatches, on_bad: str = STOP) -> None:
-        """Takes the examples, their order, and what a bad one does: STOP or SKIP."""
-        self._source = source
-        self._order = order
-        self._bad = BadSoFar(on_bad)
-
-    def batch(self, step: int) -> tuple[Array, ...]:
-        """The batch of `step`, 0 or more; may be called by several threads at once.
-
-        Raises:
-          DataError: an example is bad, under STOP; or none is good.
-        """
-        rows = None
-        while rows is None:
-            rows = self._bad.rows(self._source, self._good_indices(step))
-        return rows
-
-    def _good_indices(self, step: int) -> Indices:
-        indices = self._order.indices(step)
-        bad = self._bad.positions(indices)
-        if not bad:
-            return indices
-        indices = indices.copy()
-        for position in bad:
-            indices[position] = self._next_good(step * len(indices) + position)
-        return indices
-
-    def _next_good(self, place: int) -> int:
-        # Two epochs from here hold each example, wherever it is in them.
-        for later in range(place + 1, place + 2 * len(self._source)):
-            index = self._order.example(later)
-            if not self._bad.has(index):
-                return index
-        raise DataError(f"none of the {len(self._source)} training examples can be read")
 
 
 class BadSoFar:
@@ -342,6 +250,8 @@ class BadSoFar:
         try:
             rows = source.rows(indices)
         except BadRowsError as bad:
+            if self._on_bad != SKIP:
+                raise stopped_by(bad) from bad
             self._note(indices, bad)
             return None
         if len(indices):
@@ -349,8 +259,6 @@ class BadSoFar:
         return rows
 
     def _note(self, indices: Indices, bad: BadRowsError) -> None:
-        if self._on_bad != SKIP:
-            raise stopped_by(bad) from bad
         with self._lock:
             for position, row in enumerate(indices.tolist()):
                 error = bad.errors.get(position)
@@ -386,20 +294,61 @@ def stopped_by(bad: BadRowsError) -> DataError:
     return DataError(f"{bad}; --on_bad_image={SKIP} goes on without it")
 
 
-# All rows of a source, in order: for evaluation and prediction.
+class TrainingBatches:
+    """The batches of a source, shuffled, with a good example in place of each bad one.
+
+    A bad example is replaced by the next good one in the order of the examples
+    (`ShuffledBatches`): all others stay where they are, the batch has its size, and a batch is
+    still a pure function of (seed, step), given the data. Each bad one is logged once.
+    """
+
+    def __init__(self, source: Source, order: ShuffledBatches, on_bad: str = STOP) -> None:
+        """Takes the examples, their order, and what a bad one does: STOP or SKIP."""
+        self._source = source
+        self._order = order
+        self._bad = BadSoFar(on_bad)
+
+    def batch(self, step: int) -> tuple[Array, ...]:
+        """The batch of a step; may be called by several threads at once.
+
+        Raises:
+          DataError: an example is bad, under STOP; or none is good.
+        """
+        rows = None
+        while rows is None:
+            rows = self._bad.rows(self._source, self._good_indices(step))
+        return rows
+
+    def _good_indices(self, step: int) -> Indices:
+        indices = self._order.indices(step)
+        bad = self._bad.positions(indices)
+        if not bad:
+            return indices
+        indices = indices.copy()
+        for position in bad:
+            indices[position] = self._next_good(step * len(indices) + position)
+        return indices
+
+    def _next_good(self, place: int) -> int:
+        # Two epochs from here hold each example, wherever it is in them.
+        for later in range(place + 1, place + 2 * len(self._source)):
+            index = self._order.example(later)
+            if not self._bad.has(index):
+                return index
+        raise DataError(f"none of the {len(self._source)} training examples can be read")
 
 
 def row_batches(
     source: Source, batch_size: int, bad: BadSoFar | None = None, workers: int = 1
 ) -> Iterator[tuple[Array, ...]]:
-    """Yields the rows [0, B), [B, 2B), ...; the last batch may be shorter.
+    """Yields the rows [0, B), [B, 2B), ... of a source; the last batch may be shorter.
 
     Args:
       source: where the rows are.
       batch_size: B, 1 or more.
       bad: the rows found bad so far, kept for the next time; under SKIP they are left out, so that
         any batch may be shorter. None is STOP.
-      workers: threads that read ahead, 1 or more.
+      workers: threads that read ahead.
 
     Raises:
       DataError: a row is bad, under STOP; or none is good.
@@ -409,14 +358,15 @@ def row_batches(
     def batch(number: int) -> tuple[Array, ...]:
         first = number * batch_size
         indices = np.arange(first, min(first + batch_size, len(source)))
-        indices = np.delete(indices, bad_so_far.positions(indices))
-        while (rows := bad_so_far.rows(source, indices)) is None:
+        rows = None
+        while rows is None:
             indices = np.delete(indices, bad_so_far.positions(indices))
+            rows = bad_so_far.rows(source, indices)
         return rows
 
     found_any = False
     count = -(-len(source) // batch_size)
-    for arrays in read_ahead(batch, 0, count, depth=workers + 1, workers=workers):
+    for arrays in read_ahead(batch, 0, count, workers=workers):
         if len(arrays[0]):
             found_any = True
             yield arrays

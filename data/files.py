@@ -1,6 +1,7 @@
 """Files and folders, local or not, through `tf.io.gfile`: all that data/ uses of TensorFlow.
 
-Of files too many or too large to be read each time a run starts, a digest of samples is taken.
+What the file system refuses (missing, no permission, no such scheme) becomes a `DataError`. Of
+files too many or too large to be read each time a run starts, a digest of samples is taken.
 """
 
 import hashlib
@@ -15,10 +16,6 @@ import tensorflow as tf
 from absl import logging
 
 from errors import DataError, RefusedError, UnreachableError
-
-# Files and folders, local or not, through `tf.io.gfile`: all that data/ uses of TensorFlow.
-#
-# What the file system refuses (missing, no permission, no such scheme) becomes a `DataError`.
 
 T = TypeVar("T")
 _WAITS = (1, 3, 6)  # Seconds between looking for a folder that is away and looking again.
@@ -40,8 +37,8 @@ def open_binary(path: str) -> Iterator[BinaryIO]:
     """Opens a file for reading bytes.
 
     Raises:
-      DataError: the file cannot be opened, is no regular file (a pipe or a device may never end),
-        or a read or a seek in it fails.
+      DataError: it cannot be opened, is no regular file (a pipe or a device may never end), or a
+        read or a seek in it fails.
     """
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
         raise DataError(f"{path}: is no regular file")
@@ -54,21 +51,13 @@ def open_binary(path: str) -> Iterator[BinaryIO]:
 
 
 def size(path: str) -> int:
-    """The length of a file in bytes.
-
-    Raises:
-      DataError: there is no such file, or it cannot be reached.
-    """
+    """The length of a file in bytes; DataError where it cannot be reached."""
     with refusals_as_data_errors(path):
         return int(tf.io.gfile.stat(path).length)
 
 
 def read_bytes(path: str, max_bytes: int) -> bytes:
-    """The content of a file of at most `max_bytes` bytes.
-
-    Raises:
-      DataError: the file cannot be read, or is longer.
-    """
+    """The content of a file; DataError where it cannot be read or is longer than `max_bytes`."""
     length = size(path)
     if length > max_bytes:
         raise DataError(f"{path}: holds {length:,} bytes; at most {max_bytes:,} are read")
@@ -130,11 +119,7 @@ def is_folder(path: str) -> bool:
 
 
 def exists(path: str) -> bool:
-    """Whether there is a file or a folder at `path`.
-
-    Raises:
-      DataError: the file system cannot tell.
-    """
+    """Whether there is a file or a folder; DataError where the file system cannot tell."""
     with refusals_as_data_errors(path):
         return bool(tf.io.gfile.exists(path))
 
@@ -147,9 +132,7 @@ def join(folder: str, name: str) -> str:
 def write_atomically(path: str, content: bytes | Iterable[bytes]) -> None:
     """Writes a file that is there as a whole or not at all, and makes its folder where needed.
 
-    Args:
-      path: of the file.
-      content: all of it, or one part after the other, which need not be in memory together.
+    The parts of the content need not be in memory together.
 
     Raises:
       DataError: the file system refuses.
@@ -176,11 +159,9 @@ def _flush_to_disk(path: str) -> None:
         os.close(descriptor)
 
 
-# Digests of files too many or too large to be read each time a run starts.
-#
-# They tell data sets apart by names, sizes and evenly spaced samples of the content, which takes a
-# bounded number of bytes. A change of a few bytes that no sample meets, and that leaves all sizes
-# as they were, goes unseen.
+# Digests of samples: they tell data sets apart by names, sizes and evenly spaced pieces of the
+# content, which takes a bounded number of bytes. A change of a few bytes that no sample meets, and
+# that leaves all sizes as they were, goes unseen.
 
 _SAMPLE_BYTES = 2**16
 _SAMPLES_OF_A_FILE = 256  # 16 MB; a shorter file is read as a whole.
@@ -188,11 +169,7 @@ _SAMPLED_FILES = 1024  # At most 64 MB of them.
 
 
 def digest_of_file(path: str) -> str:
-    """Of a file's length and of 256 evenly spaced pieces of 64 KB, the first and the last included.
-
-    Raises:
-      DataError: the file cannot be read.
-    """
+    """Of a file's length and of 256 evenly spaced pieces of 64 KB, from its first to its last."""
     length = size(path)
     digest = hashlib.sha256(f"{length} ".encode())
     last = max(length - _SAMPLE_BYTES, 0)
@@ -207,14 +184,8 @@ def digest_of_file(path: str) -> str:
 def digest_of_files(paths: Sequence[str], names: Sequence[str]) -> str:
     """Of all files' names and sizes, and of the first 64 KB of 1,024 evenly spaced files.
 
-    A file that cannot be read is told from one that can.
-
-    Args:
-      paths: N files, 1 or more.
-      names: of each, relative to what holds them all.
-
-    Raises:
-      UnreachableError: a file's folder cannot be reached.
+    The names are relative to what holds all files. One that cannot be read is told from one that
+    can; UnreachableError where its folder cannot be reached.
     """
     digest = hashlib.sha256()
     for path, name in zip(paths, names, strict=True):

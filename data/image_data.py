@@ -23,21 +23,10 @@ from data.images import (
     to_grey,
     warn_out_of_range,
 )
-from data.named import NAMED, RAMP_CLASSES, Split, load_named, open_ramp, write_ramp
+from data.named import NAMED, RAMP_CLASSES, load_named, open_ramp, write_ramp
 from data.npy_store import LABELS_SUFFIX, SUFFIX, open_labelled_npy
 from data.options import DEFAULT_MEMORY_MB, RAMP, SKIP, STOP
-from data.source import (
-    UINT8_SCALE,
-    Array,
-    ArraySource,
-    HeldStore,
-    LabelledSource,
-    Source,
-    Store,
-    StoredSource,
-    Subset,
-    hold,
-)
+from data.source import UINT8_SCALE, Array, HeldStore, LabelledSource, Source, Store, Subset, hold
 from errors import BadRowsError, DataError
 
 # 1.4 million images of uint8, or a quarter of that of float32.
@@ -50,15 +39,9 @@ _EXPECTED = (
 
 
 class ImageData(NamedTuple):
-    """Images to train on and, where there are any, to test on.
+    """Images to train on and, where there are any, to test on; class names are () when unknown.
 
-    Attributes:
-      train: to train on.
-      test: to test on; None where there are none.
-      class_names: in the order of the labels; () when unknown.
-      num_classes: 2 or more.
-      write: puts images that are nowhere yet, those of the ramp, where they are kept; None for all
-        others.
+    `write` puts images that are nowhere yet, those of the ramp, where they are kept.
     """
 
     train: Source
@@ -116,11 +99,10 @@ def open_image_data(
     """Opens images, of 32 x 32 pixels unless the options say another size, and their labels.
 
     Args:
-      spec: "ramp"; the name of a data set of `data.named`, whose images are made to fit, as image
-        files are; an .npz file with X [N, 32, 32, 3] (uint8 or float) and Y [N]; an .npy file
-        with such an X, with Y beside it (x.npy, x.labels.npy); or a folder with one
-        subfolder of PNG or JPEG images per class, or with such folders in train/ and test/.
-        Symbolic links are followed, out of the folder too.
+      spec: "ramp"; the name of a data set of `data.named`; an .npz file with X [N, 32, 32, 3]
+        (uint8 or float) and Y [N]; an .npy file with such an X, with Y beside it (x.npy,
+        x.labels.npy); or a folder with one subfolder of PNG or JPEG images per class, or with such
+        folders in train/ and test/. Symbolic links are followed, out of the folder too.
       ramp_path: where the ramp is kept.
       validation_fraction: of each class, held out as test images, in [0, 1); 0 for none. Where
         there are test images it is not used.
@@ -134,22 +116,19 @@ def open_image_data(
     if not validation_fraction:
         return data
     if data.test is not None:
-        logging.info("--validation_fraction is not used: %s is there to test on", _test_part(spec))
+        part = f"the test split of {spec}" if spec in NAMED else files.join(spec, "test")
+        logging.info("--validation_fraction is not used: %s is there to test on", part)
         return data
     train, test = split_rows(data.train.labels, validation_fraction, seed)
     return data._replace(train=Subset(data.train, train), test=Subset(data.train, test))
-
-
-def _test_part(spec: str) -> str:
-    return f"the test split of {spec}" if spec in NAMED else files.join(spec, "test")
 
 
 def _open(spec: str, ramp_path: str, options: ReadOptions) -> ImageData:
     if spec == RAMP:
         check_image_shape((1, *IMAGE_SHAPE), f"--data={RAMP}", options.image_shape)
         ramp = dataclasses.replace(open_ramp(ramp_path), scale=options.scale)
-        data = _of_arrays(ramp, None, _numbers(RAMP_CLASSES), options)
-        return data._replace(write=functools.partial(write_ramp, ramp_path))
+        write = functools.partial(write_ramp, ramp_path)
+        return _picked([ramp], RAMP_CLASSES, options)._replace(write=write)
     if spec in NAMED:
         return _open_named(spec, options)
     if files.is_folder(spec):
@@ -157,76 +136,61 @@ def _open(spec: str, ramp_path: str, options: ReadOptions) -> ImageData:
     if not files.exists(spec):
         raise DataError(f"--data={spec}: {_EXPECTED}; found nothing")
     if spec.endswith(".npz"):
-        images = _open_npz(spec, options)
-        num_classes = count_classes(images.labels, f"{spec}: Y")
-        return _of_arrays(images, None, _numbers(num_classes), options)
+        return _open_npz(spec, options)
     if spec.endswith(SUFFIX):
         return _open_npy(spec, options)
     raise DataError(f"--data={spec}: {_EXPECTED}")
 
 
-def _numbers(num_classes: int) -> tuple[str, ...]:
-    """What classes without names are called."""
-    return tuple(map(str, range(num_classes)))
-
-
-def _of_arrays(
-    train: LabelledSource[Any],
-    test: LabelledSource[Any] | None,
-    known: Sequence[str],
-    options: ReadOptions,
-) -> ImageData:
-    """All classes of the sources, or those picked from the `known` ones."""
+def _picked(sources: Sequence[LabelledSource], num_classes: int, options: ReadOptions) -> ImageData:
+    """The images of one source or two, of all classes or those of the options."""
+    train, test = sources[0], sources[1] if len(sources) > 1 else None
+    names = train.class_names
     if not options.classes:
-        return ImageData(train, test, train.class_names, len(known))
-    choice = choose(options.classes, known)
-    picked_test = None if test is None else pick(test, choice)
-    return ImageData(pick(train, choice), picked_test, choice.names, len(choice.names))
+        return ImageData(train, test, names, num_classes)
+    choice = choose(options.classes, names or tuple(map(str, range(num_classes))))
+    picked = [pick(source, choice, options.classes) for source in sources]
+    return ImageData(picked[0], picked[1] if test else None, options.classes, len(choice))
 
 
 def _open_named(name: str, options: ReadOptions) -> ImageData:
     class_names = NAMED[name].class_names
-
-    def source(split: Split) -> ArraySource:
-        images = _fitted(split.images, name, options.image_shape)
-        return ArraySource(images, split.labels, class_names, options.scale)
-
-    train, test = load_named(name)
-    return _of_arrays(source(train), source(test), class_names, options)
+    sources = [
+        LabelledSource(
+            _fitted(images, name, options.image_shape), labels, class_names, options.scale
+        )
+        for images, labels in load_named(name)
+    ]
+    return _picked(sources, len(class_names), options)
 
 
 def _fitted(images: Array, name: str, image_shape: tuple[int, ...]) -> Array:
     """Images [N, H, W] or [N, H, W, 3] as [N, *image_shape]."""
     if images.shape[1:] == image_shape:
         return images
-    size, channels = _size_and_channels(name, image_shape)
-    resized = resize_grey(images, size)
-    return to_grey(resized) if channels == 1 else resized
+    _check_square(name, image_shape)
+    resized = resize_grey(images, image_shape[0])
+    return to_grey(resized) if image_shape[2] == 1 else resized
 
 
-def _size_and_channels(spec: str, image_shape: tuple[int, ...]) -> tuple[int, int]:
-    """S and C of [S, S, C].
-
-    Raises:
-      DataError: images are not made to fit any other shape.
-    """
-    match image_shape:
-        case (height, width, (1 | 3) as channels) if height == width:
-            return height, channels
-    raise DataError(
-        f"--data={spec}: its images can be made [S, S, 3] or [S, S, 1], and the model takes "
-        f"{list(image_shape)}; give an .npz with such an X"
-    )
+def _check_square(spec: str, image_shape: tuple[int, ...]) -> None:
+    """Raises DataError unless images can be made to fit this shape: [S, S, 3] or [S, S, 1]."""
+    if len(image_shape) != 3 or image_shape[0] != image_shape[1] or image_shape[2] not in (1, 3):
+        raise DataError(
+            f"--data={spec}: its images can be made [S, S, 3] or [S, S, 1], and the model takes "
+            f"{list(image_shape)}; give an .npz with such an X"
+        )
 
 
-def _open_npz(path: str, options: ReadOptions) -> ArraySource:
+def _open_npz(path: str, options: ReadOptions) -> ImageData:
     arrays = read_npz(path, MAX_NPZ_BYTES, required=("X", "Y"))
     images = as_images(arrays["X"], f"{path}: X", options.image_shape)
     labels = as_labels(arrays["Y"], f"{path}: Y")
     if len(images) != len(labels):
         raise DataError(f"{path}: X holds {len(images)} images, but Y {len(labels)} labels")
     warn_out_of_range(images, f"{path}: X")
-    return ArraySource(images, labels, scale=options.scale)
+    num_classes = count_classes(labels, f"{path}: Y")
+    return _picked([LabelledSource(images, labels, scale=options.scale)], num_classes, options)
 
 
 def _open_npy(path: str, options: ReadOptions) -> ImageData:
@@ -235,21 +199,20 @@ def _open_npy(path: str, options: ReadOptions) -> ImageData:
     (store,) = _read_if_small([images], options)
     if isinstance(store, HeldStore):
         warn_out_of_range(store.values, path)
-    source = StoredSource(store, labels, scale=options.scale)
-    return _of_arrays(source, None, _numbers(num_classes), options)
+    return _picked([LabelledSource(store, labels, scale=options.scale)], num_classes, options)
 
 
 def _open_folder(folder: str, options: ReadOptions) -> ImageData:
-    _size_and_channels(folder, options.image_shape)
-    train, test, names = open_labelled_folder(folder, options.classes, options.image_shape)
-    parts = [train] if test is None else [train, test]
-    images = [dataclasses.replace(p.images, ignore_exif=options.ignore_exif) for p in parts]
-    stores = _read_if_small(images, options)
+    _check_square(folder, options.image_shape)
+    parts, names = open_labelled_folder(
+        folder, options.classes, options.image_shape, ignore_exif=options.ignore_exif
+    )
+    stores = _read_if_small([store for store, _ in parts], options)
     sources = [
-        StoredSource(store, part.labels, names, options.scale)
-        for store, part in zip(stores, parts, strict=True)
+        LabelledSource(store, labels, names, options.scale)
+        for store, (_, labels) in zip(stores, parts, strict=True)
     ]
-    return ImageData(sources[0], sources[1] if test else None, names, len(names))
+    return _picked(sources, len(names), options._replace(classes=()))  # Picked already.
 
 
 def _read_if_small(stores: Sequence[Store], options: ReadOptions) -> Sequence[Store]:

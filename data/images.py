@@ -1,7 +1,4 @@
-"""Image files to pixels.
-
-Arrays that are said to be images and labels are checked, and get their one dtype.
-"""
+"""Image files to pixels, and arrays that are said to be images or labels to their one dtype."""
 
 import io
 import os
@@ -54,13 +51,8 @@ def decode_image(
     """Decodes a PNG or JPEG image, turns it as viewers do, and resizes it to a square, bilinear.
 
     Transparency is dropped, of an animation the first image is taken, and of 16 bits per channel
-    the upper 8.
-
-    Args:
-      content: the file's bytes.
-      name: of the file, for errors.
-      size: pixels of either side.
-      ignore_exif: take the pixels as they are stored, whatever orientation the EXIF data say.
+    the upper 8. With `ignore_exif`, the pixels stay as they are stored, whatever orientation the
+    EXIF data say.
 
     Returns:
       uint8 [size, size, 3], RGB.
@@ -81,18 +73,13 @@ def decode_image(
         with _LARGE if image.width * image.height > _SHARED_PIXELS else nullcontext():
             image.load()
             if not ignore_exif and not _ORIENTED.isdisjoint(image.info):
-                _turn(image)
+                with suppress(Exception):  # Of hostile EXIF, nearly any kind: it says nothing.
+                    ImageOps.exif_transpose(image, in_place=True)
             return _pixels(image, size)
     except DataError:
         raise
     except Exception as error:  # Decoders of hostile bytes raise nearly any kind.
         raise DataError(f"{name}: is damaged or cut short: {error}") from error
-
-
-def _turn(image: Image.Image) -> None:
-    """Turns or mirrors an image, in place, as its EXIF orientation says."""
-    with suppress(Exception):  # Hostile EXIF raises nearly any kind, and then says nothing.
-        ImageOps.exif_transpose(image, in_place=True)
 
 
 def _pixels(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:
@@ -110,12 +97,8 @@ def _pixels(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:
 def resize_grey(images: npt.NDArray[np.uint8], size: int = IMAGE_SIZE) -> npt.NDArray[np.uint8]:
     """Turns grey images into colour ones of another size, as `decode_image` does with a file.
 
-    Args:
-      images: uint8 [N, H, W]; or [N, H, W, 3], which are colour ones already.
-      size: pixels of either side.
-
-    Returns:
-      uint8 [N, size, size, 3]; of grey ones, the three channels alike.
+    Of uint8 [N, H, W], or [N, H, W, 3], which are colour ones already, it makes uint8
+    [N, size, size, 3].
     """
     resized = np.empty((len(images), size, size, 3), np.uint8)
     for row, image in enumerate(images):
@@ -124,13 +107,9 @@ def resize_grey(images: npt.NDArray[np.uint8], size: int = IMAGE_SIZE) -> npt.ND
 
 
 def to_grey(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """The brightness of each pixel; of one whose channels are alike it is their value.
+    """The brightness of each pixel: RGB, uint8 [..., 3] -> uint8 [..., 1].
 
-    Args:
-      images: uint8 [..., 3], RGB.
-
-    Returns:
-      uint8 [..., 1].
+    Of a pixel whose channels are alike it is their value.
     """
     sums = images.astype(np.uint32) @ _GREY_WEIGHTS[:, np.newaxis] + np.uint32(_GREY_HALF)
     return (sums // np.uint32(_GREY_ONE)).astype(np.uint8)
@@ -139,11 +118,7 @@ def to_grey(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 def read_image(
     path: str, size: int = IMAGE_SIZE, *, ignore_exif: bool = False
 ) -> npt.NDArray[np.uint8]:
-    """Reads and decodes an image file; see `decode_image`.
-
-    Raises:
-      DataError: it cannot be read or decoded.
-    """
+    """Reads and decodes an image file; see `decode_image`."""
     content = files.read_bytes(path, MAX_FILE_BYTES)
     return decode_image(content, path, size, ignore_exif=ignore_exif)
 
@@ -151,8 +126,7 @@ def read_image(
 def decoding_workers(paths: Sequence[str]) -> int:
     """How many threads decode these files fastest: one, unless they are large enough to share.
 
-    Args:
-      paths: of N files, of which a few are looked at, evenly spaced.
+    A few of them are looked at, evenly spaced.
     """
     sizes = [0]
     for index in np.linspace(0, len(paths) - 1, min(_FILES_LOOKED_AT, len(paths))).astype(int):
@@ -173,11 +147,6 @@ _MAX_LABEL = np.float64(2**31 - 1)  # Compared as float64, whatever the labels a
 def as_images(array: Array, name: str, image_shape: tuple[int, ...] = IMAGE_SHAPE) -> Array:
     """Checks images; those of float64 or float16 are taken as float32.
 
-    Args:
-      array: uint8 or float [N, *image_shape], N above 0.
-      name: of the array, for errors.
-      image_shape: of each.
-
     Returns:
       uint8 or float32 [N, *image_shape], C-contiguous; the array itself where it is all that.
 
@@ -191,7 +160,10 @@ def as_images(array: Array, name: str, image_shape: tuple[int, ...] = IMAGE_SHAP
         raise DataError(f"{name}: expected uint8 in 0..255 or float in [0, 1], found {array.dtype}")
     with np.errstate(over="ignore", invalid="ignore"):  # Found by the check that follows.
         images = np.ascontiguousarray(array, np.float32)
-    _check_finite(images, name)
+    # The extremes are NaN where any value is; and they need no array of the size of the images.
+    if not np.isfinite([images.min(), images.max()]).all():
+        row = next(row for row, image in enumerate(images) if not np.isfinite(image).all())
+        raise DataError(f"{name}: row {row} (the first such) holds NaN or infinity as float32")
     return images
 
 
@@ -206,14 +178,6 @@ def check_image_shape(
         raise DataError(f"{name}: holds no image")
 
 
-def _check_finite(images: npt.NDArray[np.float32], name: str) -> None:
-    # The extremes are NaN where any value is; and they need no array of the size of the images.
-    if np.isfinite([images.min(), images.max()]).all():
-        return
-    row = next(row for row, image in enumerate(images) if not np.isfinite(image).all())
-    raise DataError(f"{name}: row {row} (the first such) holds NaN or infinity as float32")
-
-
 def warn_out_of_range(images: Array, name: str) -> None:
     """Logs a warning where float images leave [0, 1], the range of scaled uint8 images."""
     if images.dtype == np.uint8:
@@ -224,14 +188,7 @@ def warn_out_of_range(images: Array, name: str) -> None:
 
 
 def as_labels(array: Array, name: str) -> npt.NDArray[np.int64]:
-    """Checks labels.
-
-    Args:
-      array: [N], integers of any width or floats that are whole numbers, 0 or more.
-      name: of the array, for errors.
-
-    Returns:
-      int64 [N].
+    """Labels [N], integers of any width or floats that are whole numbers, 0 or more, as int64.
 
     Raises:
       DataError: another shape or dtype, or a label that is negative or not a whole number.
@@ -252,11 +209,7 @@ def as_labels(array: Array, name: str) -> npt.NDArray[np.int64]:
 
 
 def count_classes(labels: npt.NDArray[np.int64], name: str) -> int:
-    """The number of classes: the greatest label + 1.
-
-    Args:
-      labels: int64 [N], N above 0, from `as_labels`.
-      name: of the array, for errors.
+    """The number of classes: the greatest of the labels, int64 [N], N above 0, + 1.
 
     Raises:
       DataError: a class without an image, or only one class.

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from data import files
 from data.arrays import read_idx, read_npz
 from data.images import as_images, as_labels
-from data.source import Array, ArraySource, Source
+from data.source import Array, LabelledSource, Source
 from errors import DataError
 
 _DIGITS = tuple("0123456789")
@@ -42,38 +42,21 @@ NAMED = {
     ),
     "fashion_mnist": NamedDataset(
         (
-            "T-shirt/top",
-            "Trouser",
-            "Pullover",
-            "Dress",
-            "Coat",
-            "Sandal",
-            "Shirt",
-            "Sneaker",
-            "Bag",
-            "Ankle boot",
+            *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+            *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
         ),
         (28, 28),
-        (
-            "fashion-mnist/train-images-idx3-ubyte.gz",
-            "fashion-mnist/train-labels-idx1-ubyte.gz",
-            "fashion-mnist/t10k-images-idx3-ubyte.gz",
-            "fashion-mnist/t10k-labels-idx1-ubyte.gz",
+        tuple(
+            f"fashion-mnist/{part}-{what}-ubyte.gz"
+            for part in ("train", "t10k")
+            for what in ("images-idx3", "labels-idx1")
         ),
         "storage.googleapis.com/tensorflow/tf-keras-datasets/",
     ),
     "cifar10": NamedDataset(
         (
-            "airplane",
-            "automobile",
-            "bird",
-            "cat",
-            "deer",
-            "dog",
-            "frog",
-            "horse",
-            "ship",
-            "truck",
+            *("airplane", "automobile", "bird", "cat", "deer"),
+            *("dog", "frog", "horse", "ship", "truck"),
         ),
         (32, 32, 3),
         ("cifar-10-batches-py-target_archive",),
@@ -85,18 +68,12 @@ NAMED = {
 _NOT_FETCHED = "URL fetch failure"  # As Keras begins to say so.
 
 
-class Split(NamedTuple):
-    """Images uint8 [N, H, W] or [N, H, W, 3], and their labels int64 [N]."""
+def load_named(name: str) -> list[tuple[Array, Array]]:
+    """The training and the test images of a data set of `NAMED`, each with their labels.
 
-    images: Array
-    labels: Array
-
-
-def load_named(name: str) -> tuple[Split, Split]:
-    """The training and the test images of a data set of `NAMED`, in memory.
-
-    Keras downloads what is not in its cache, `$KERAS_HOME/datasets` or `~/.keras/datasets`, and
-    checks it (of Fashion-MNIST only what is checked here: that it unpacks to images and labels).
+    They are uint8 [N, H, W] or [N, H, W, 3], and int64 [N]. Keras downloads what is not in its
+    cache, `$KERAS_HOME/datasets` or `~/.keras/datasets`, and checks it (of Fashion-MNIST only what
+    is checked here: that it unpacks to images and labels).
 
     Raises:
       DataError: it cannot be downloaded, or what is in the cache is damaged or something else.
@@ -106,7 +83,7 @@ def load_named(name: str) -> tuple[Split, Split]:
     try:
         with contextlib.redirect_stdout(sys.stderr):  # Keras prints the progress of downloads.
             splits = module.load_data()
-        return _checked(name, *splits[0]), _checked(name, *splits[1])
+        return [_checked(name, images, labels) for images, labels in splits]
     except DataError:
         raise
     except Exception as error:  # Keras raises bare `Exception` itself, and what unpacking raises.
@@ -126,7 +103,7 @@ def _advice(name: str, reason: str = "") -> str:
     return f"remove {', '.join(held)} to have that downloaded anew, or, {offline}"
 
 
-def _checked(name: str, images: Array, labels: Array) -> Split:
+def _checked(name: str, images: Array, labels: Array) -> tuple[Array, Array]:
     expected = NAMED[name].image_shape
     if images.shape[1:] != expected or images.dtype != np.uint8 or len(images) != labels.size:
         raise DataError(
@@ -137,55 +114,47 @@ def _checked(name: str, images: Array, labels: Array) -> Split:
     num_classes = len(NAMED[name].class_names)
     if not len(checked) or checked.max() >= num_classes:
         raise DataError(f"--data={name}: expected labels from 0 to {num_classes - 1}")
-    return Split(np.ascontiguousarray(images), checked)
+    return np.ascontiguousarray(images), checked
 
 
 # The ten images that everything runs on where no data is given: a ramp of numbers.
 
 RAMP_FILE = "data10_4.npz"
 RAMP_CLASSES = 4
-_LABELS = (0, 0, 1, 1, 2, 2, 3, 3, 2, 0)
-_DEMO_LABELS = (3, 1)
-_IMAGE_VALUES = 32 * 32 * 3
 _MAX_RAMP_BYTES = 1_000_000
 
 
 def ramp_images() -> npt.NDArray[np.float32]:
     """The training images: float32 [10, 32, 32, 3] in [0, 120.5]."""
-    return _ramp(0, 10)
+    return (np.arange(30720) / 255).astype(np.float32).reshape(10, 32, 32, 3)
 
 
 def ramp_labels() -> npt.NDArray[np.int64]:
     """The labels of `ramp_images`: int64 [10], four classes."""
-    return np.array(_LABELS, np.int64)
+    return np.array([0, 0, 1, 1, 2, 2, 3, 3, 2, 0], np.int64)
 
 
 def demo_images() -> npt.NDArray[np.float32]:
     """Two images to predict, the third and the fourth of the ramp: float32 [2, 32, 32, 3]."""
-    return _ramp(2, 4)
+    return ramp_images()[2:4]
 
 
 def demo_labels() -> npt.NDArray[np.int64]:
     """What is written beside `demo_images`: int64 [2]. Not what the ramp was labelled with."""
-    return np.array(_DEMO_LABELS, np.int64)
+    return np.array([3, 1], np.int64)
 
 
-def _ramp(first: int, last: int) -> npt.NDArray[np.float32]:
-    values = np.arange(first * _IMAGE_VALUES, last * _IMAGE_VALUES) / 255
-    return values.astype(np.float32).reshape(-1, 32, 32, 3)
-
-
-def open_ramp(path: str) -> ArraySource:
+def open_ramp(path: str) -> LabelledSource:
     """The ramp, which may be kept in an .npz file (keys X, Y); nothing is written.
 
     Raises:
       DataError: the file is there and cannot be read, or holds something else.
     """
-    ramp = ArraySource(ramp_images(), ramp_labels())
+    ramp = LabelledSource(ramp_images(), ramp_labels())
     if not files.exists(path):
         return ramp
     found = read_npz(path, _MAX_RAMP_BYTES, required=("X", "Y"))
-    same_images = np.array_equal(as_images(found["X"], f"{path}: X"), ramp.features)
+    same_images = np.array_equal(as_images(found["X"], f"{path}: X"), ramp_images())
     if not same_images or not np.array_equal(as_labels(found["Y"], f"{path}: Y"), ramp.labels):
         raise DataError(
             f"{path}: holds other values than the ramp; remove it and it is made anew, "
@@ -195,11 +164,7 @@ def open_ramp(path: str) -> ArraySource:
 
 
 def write_ramp(path: str) -> None:
-    """Keeps the ramp in an .npz file, where that is absent.
-
-    Raises:
-      DataError: the file cannot be written.
-    """
+    """Keeps the ramp in an .npz file, where that is absent; DataError where it cannot be."""
     if not files.exists(path):
         content = io.BytesIO()
         np.savez(content, X=ramp_images(), Y=ramp_labels())
@@ -211,7 +176,6 @@ def write_ramp(path: str) -> None:
 IMAGE_SHAPE = (28, 28, 1)  # Height and width in pixels, and one channel: 0 is paper, 255 ink.
 NUM_CLASSES = 10
 CLASS_NAMES = tuple(str(digit) for digit in range(NUM_CLASSES))
-_SUFFIXES = ("", ".gz")
 _IMAGES = re.compile(r"(.*)images[.-]idx3-ubyte(\.gz)?")
 _MAX_IDX_BYTES = 2**30  # 1.3 million images
 
@@ -226,9 +190,8 @@ class Digits(NamedTuple):
 def open_mnist(folder: str) -> Digits:
     """Reads the training and the test digits of a folder into memory, as uint8.
 
-    Args:
-      folder: holds train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and
-        t10k-labels-idx1-ubyte, with or without .gz, or with a dot before `idx`.
+    It holds train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and
+    t10k-labels-idx1-ubyte, with or without .gz, or with a dot before `idx`.
 
     Raises:
       DataError: a file is missing, or does not hold what its name says.
@@ -236,12 +199,10 @@ def open_mnist(folder: str) -> Digits:
     return Digits(_open_part(folder, "train"), _open_part(folder, "t10k"))
 
 
-def _open_part(folder: str, part: str) -> ArraySource:
+def _open_part(folder: str, part: str) -> LabelledSource:
     """The images, uint8 [N, 784], and the labels, one-hot float32 [N, 10], of one of the splits."""
-    images_path, labels_path = (
-        _find(folder, f"{part}-images", 3),
-        _find(folder, f"{part}-labels", 1),
-    )
+    images_path = _find(folder, f"{part}-images", 3)
+    labels_path = _find(folder, f"{part}-labels", 1)
     images, labels = _read(images_path, (28, 28)), _read(labels_path, ())
     if len(images) != len(labels):
         raise DataError(
@@ -254,24 +215,23 @@ def _open_part(folder: str, part: str) -> ArraySource:
             f"expected labels from 0 to {NUM_CLASSES - 1}"
         )
     one_hot = np.eye(NUM_CLASSES, dtype=np.float32)[labels]
-    return ArraySource(images.reshape(len(images), -1), one_hot, CLASS_NAMES)
+    return LabelledSource(images.reshape(len(images), -1), one_hot, CLASS_NAMES)
 
 
 def _find(folder: str, stem: str, rank: int) -> str:
     """The path of one of the four files, under the first of its usual names that is there."""
-    path = next(_present(folder, stem, rank), None)
-    if path is None:
-        name = f"{stem}-idx{rank}-ubyte"
-        raise DataError(
-            f"--data_dir={folder}: holds no {name}; put that file of MNIST there, as it is or "
-            f"gzipped ({name}.gz)"
-        )
-    return path
+    for path in _present(folder, stem, rank):
+        return path
+    name = f"{stem}-idx{rank}-ubyte"
+    raise DataError(
+        f"--data_dir={folder}: holds no {name}; put that file of MNIST there, as it is or "
+        f"gzipped ({name}.gz)"
+    )
 
 
 def _present(folder: str, stem: str, rank: int) -> Iterator[str]:
     """The paths of a file that are there, of all its usual names."""
-    for name in (f"{stem}{dot}idx{rank}-ubyte{end}" for end in _SUFFIXES for dot in "-."):
+    for name in (f"{stem}{dot}idx{rank}-ubyte{end}" for end in ("", ".gz") for dot in "-."):
         path = files.join(folder, name)
         if files.exists(path) and not files.is_folder(path):
             yield path

@@ -10,15 +10,15 @@ import math
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
 from typing import BinaryIO
 
 import numpy as np
 
 from data import files
-from data.arrays import check_array, damage_as_data_error, read_header, read_npy
-from data.files import digest_of_file
+from data.arrays import Header, read_npy, read_npy_header
 from data.images import IMAGE_SHAPE, as_labels, check_image_shape
 from data.source import Array, Indices
 from errors import BadRowsError, DataError
@@ -29,8 +29,109 @@ _MAX_LABEL_BYTES = 2**30
 _NO_LIMIT = 2**63  # Nothing of the size of the array is ever allocated.
 
 
+class NpyRows:
+    """The rows of an .npy file, which stays open as long as the object lives.
+
+    Attributes:
+      path: of the file.
+      shape: of the array, [N, ...].
+      dtype: of its values.
+    """
+
+    def __init__(self, path: str, header: Header, start: int) -> None:
+        """Takes the header of the file, and where its values begin."""
+        self.path = path
+        self.shape = header.shape
+        self.dtype = header.dtype
+        self._start = start
+        self._row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
+        self._read_at = self._open()
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def _open(self) -> Callable[[Sequence[Array], int], int]:
+        """Opens the file for several threads; they need no lock where the system reads by position.
+
+        Returns:
+          What fills the one array of a list from a position on and tells how many bytes it read.
+        """
+        if "://" not in self.path and hasattr(os, "preadv"):
+            descriptor = os.open(self.path, os.O_RDONLY)
+            weakref.finalize(self, os.close, descriptor)
+            return partial(os.preadv, descriptor)
+        with ExitStack() as stack:
+            stream = stack.enter_context(files.open_binary(self.path))
+            weakref.finalize(self, stack.pop_all().close)
+        return partial(_seek_and_read, self.path, stream, threading.Lock())
+
+    def read(self, indices: Indices) -> tuple[Array, dict[int, DataError]]:
+        """The rows of these numbers as they are stored, and what is missing, by its position.
+
+        Rows that follow each other are read at once.
+
+        Raises:
+          DataError: the disk fails.
+        """
+        rows: Array = np.empty((len(indices), *self.shape[1:]), self.dtype)
+        if not len(indices):
+            return rows, {}
+        memory: Array = rows.view(np.uint8).reshape(len(rows), self._row_bytes)
+        breaks = np.flatnonzero(np.diff(indices) != 1) + 1
+        if len(breaks) == len(indices) - 1:  # Each by itself, as in a shuffled batch.
+            places, firsts = [*memory], indices
+        else:
+            places, firsts = np.split(memory, breaks), indices[[0, *breaks]]
+        starts = (self._start + firsts * self._row_bytes).tolist()
+        read = self._read_at
+        try:
+            if sum([read((p,), s) for p, s in zip(places, starts, strict=True)]) == memory.nbytes:
+                return rows, {}
+            # A read may have been interrupted, or the file may be shorter than it was.
+            return rows, {
+                position: DataError(
+                    f"{self.path}: row {index} is not there any more; "
+                    "the file was cut short after it was opened"
+                )
+                for position, (index, row) in enumerate(zip(indices.tolist(), memory, strict=True))
+                if not self._fills(row, self._start + index * self._row_bytes)
+            }
+        except OSError as error:
+            raise DataError(f"{self.path}: {error.strerror or error}") from error
+
+    def _fills(self, row: Array, start: int) -> bool:
+        """Reads a row in as many parts as the system gives; whether all of it is there."""
+        count = 0
+        while count < row.nbytes and (got := self._read_at((row[count:],), start + count)):
+            count += got
+        return count == row.nbytes
+
+    def rows(self, start: int, stop: int) -> Array:
+        """The rows [start, stop); DataError where one of them is not there."""
+        rows, errors = self.read(np.arange(start, stop))
+        if errors:
+            raise BadRowsError(errors)
+        return rows
+
+
+def open_npy(path: str, max_bytes: int, min_bytes: int) -> NpyRows | None:
+    """Opens an .npy file of at least `min_bytes`; None where it should rather be read as a whole.
+
+    So should a smaller one, one value, and an array in Fortran's order, in which a row's values are
+    all over the file.
+
+    Raises:
+      DataError: as `data.arrays.read_npy` does.
+    """
+    with files.open_binary(path) as stream:
+        header, start = read_npy_header(stream, path, max_bytes), stream.tell()
+    if header.num_bytes < min_bytes or not header.shape or header.fortran:
+        return None
+    return NpyRows(path, header, start)
+
+
 class NpyStore:
-    """The rows of an .npy file of uint8 or floats, which stays open as long as the object lives.
+    """The rows of an .npy file of uint8 or floats as a store.
 
     Attributes:
       path: of the file.
@@ -45,35 +146,26 @@ class NpyStore:
         Raises:
           DataError: no whole .npy file, of another dtype, without rows, or in Fortran's order.
         """
-        length = files.size(path)
-        with damage_as_data_error(path):
-            with files.open_binary(path) as stream:
-                check_array(stream, length, path, _NO_LIMIT)
-            with files.open_binary(path) as stream:
-                shape, fortran, self._stored = read_header(stream, path)
-                self._start = stream.tell()
-        if not shape:
+        with files.open_binary(path) as stream:
+            header, start = read_npy_header(stream, path, _NO_LIMIT), stream.tell()
+        if not header.shape:
             raise DataError(f"{path}: expected an array with a row per example, found one value")
-        if fortran:
+        if header.fortran:
             raise DataError(
                 f"{path}: is in Fortran's order, in which a row lies all over the file; "
                 "save np.ascontiguousarray of it"
             )
-        if self._stored != np.uint8 and self._stored.kind != "f":
+        if header.dtype != np.uint8 and header.dtype.kind != "f":
             raise DataError(
-                f"{path}: expected uint8 in 0..255 or float in [0, 1], found {self._stored}"
+                f"{path}: expected uint8 in 0..255 or float in [0, 1], found {header.dtype}"
             )
-        self.path = path
-        self.workers = 1
-        self.shape = shape
-        self.dtype = np.dtype(np.uint8 if self._stored == np.uint8 else np.float32)
-        self._row_bytes = math.prod(shape[1:]) * self._stored.itemsize
-        self._file = _OpenFile(path)
+        self.path, self.shape, self.workers = path, header.shape, 1
+        self.dtype = np.dtype(np.uint8 if header.dtype == np.uint8 else np.float32)
+        self._rows = NpyRows(path, header, start)
 
     def take(self, indices: Indices) -> Array:
         """See `Store.take`."""
-        rows: Array = np.empty((len(indices), *self.shape[1:]), self._stored)
-        errors = self._read(indices, rows.view(np.uint8).reshape(len(rows), self._row_bytes))
+        rows, errors = self._rows.read(indices)
         if self.dtype != np.uint8:
             with np.errstate(over="ignore", invalid="ignore"):  # Found by the check that follows.
                 rows = rows.astype(np.float32, copy=False)
@@ -81,34 +173,6 @@ class NpyStore:
         if errors:
             raise BadRowsError(errors)
         return rows
-
-    def _read(self, indices: Indices, memory: Array) -> dict[int, DataError]:
-        """Fills `memory`, uint8 [B, bytes of a row]; returns what is missing.
-
-        Rows that follow each other are read at once.
-        """
-        if not len(indices):
-            return {}
-        breaks = np.flatnonzero(np.diff(indices) != 1) + 1
-        if len(breaks) == len(indices) - 1:  # Each by itself, as in a shuffled batch.
-            places, firsts = [*memory], indices
-        else:
-            places, firsts = np.split(memory, breaks), indices[[0, *breaks]]
-        starts = (self._start + firsts * self._row_bytes).tolist()
-        if self._file.read_each(places, starts) == memory.nbytes:
-            return {}
-        return {
-            position: DataError(
-                f"{self.path}: row {index} is not there any more; "
-                "the file was cut short after it was opened"
-            )
-            for position, (index, row) in enumerate(zip(indices.tolist(), memory, strict=True))
-            if self._file.read_into(row.data, self._start + index * self._row_bytes) < row.nbytes
-        }
-
-    def digest(self) -> str:
-        """See `Store.digest`."""
-        return digest_of_file(self.path)
 
     def _not_finite(self, rows: Array, indices: Indices) -> dict[int, DataError]:
         # The extremes are NaN where any value is; and they need no array of the size of the rows.
@@ -120,84 +184,33 @@ class NpyStore:
             if not np.isfinite(row).all()
         }
 
+    def digest(self) -> str:
+        """See `Store.digest`."""
+        return files.digest_of_file(self.path)
 
-class _OpenFile:
-    """A file that several threads read by position: without a lock where the system can do that."""
 
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._lock = threading.Lock()
-        self._descriptor: int | None = None
-        with ExitStack() as stack:
-            if "://" not in path and hasattr(os, "preadv"):
-                stream = stack.enter_context(open(path, "rb", buffering=0))
-                self._descriptor = stream.fileno()
-            else:
-                self._stream: BinaryIO = stack.enter_context(files.open_binary(path))
-            weakref.finalize(self, stack.pop_all().close)
-
-    def read_each(self, places: Sequence[Array], starts: Sequence[int]) -> int:
-        """Fills each place from its position on, with one call of the system where it can.
-
-        Returns:
-          How many bytes there were in all. Where that is less than there is room for, a read may
-          have been interrupted: `read_into` tells.
-
-        Raises:
-          DataError: the disk fails.
-        """
-        descriptor = self._descriptor
-        if descriptor is None:
-            return sum(map(self.read_into, (place.data.cast("B") for place in places), starts))
-        with self._failures_as_data_errors():
-            read: Callable[..., int] = os.preadv
-            return sum([read(descriptor, (p,), s) for p, s in zip(places, starts, strict=True)])
-
-    def read_into(self, memory: memoryview, start: int) -> int:
-        """Fills `memory` from position `start` on; returns how many bytes there were.
-
-        Raises:
-          DataError: the disk fails.
-        """
-        with self._failures_as_data_errors():
-            if self._descriptor is None:
-                with self._lock, files.refusals_as_data_errors(self._path):
-                    self._stream.seek(start)
-                    content = self._stream.read(len(memory))
-                    memory[: len(content)] = content
-                    return len(content)
-            count = os.preadv(self._descriptor, [memory], start)
-            while 0 < count < len(memory):  # A read may give less than there is.
-                got = os.preadv(self._descriptor, [memory[count:]], start + count)
-                if not got:
-                    break
-                count += got
-            return count
-
-    @contextmanager
-    def _failures_as_data_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise DataError(f"{self._path}: {error.strerror or error}") from error
+def _seek_and_read(
+    path: str, stream: BinaryIO, lock: threading.Lock, places: Sequence[Array], start: int
+) -> int:
+    """What `os.preadv` does, of a file that only one thread can read at a time."""
+    (place,) = places
+    with lock, files.refusals_as_data_errors(path):
+        stream.seek(start)
+        content = stream.read(place.nbytes)
+    place.reshape(-1)[: len(content)] = np.frombuffer(content, np.uint8)
+    return len(content)
 
 
 def open_labelled_npy(
     path: str, image_shape: tuple[int, ...] = IMAGE_SHAPE
 ) -> tuple[NpyStore, Indices]:
-    """Opens images and reads their labels: of images.npy, those in images.labels.npy.
+    """Images in x.npy, uint8 or float [N, *image_shape], and labels in x.labels.npy, int64 [N].
 
-    Args:
-      path: of the images, uint8 or float [N, *image_shape]; ends with .npy.
-      image_shape: of each.
-
-    Returns:
-      The images, not yet read, and the labels, int64 [N].
+    The images are not yet read.
 
     Raises:
       DataError: one of the two files is missing or cannot be used, or their counts differ.
     """
-    labels_path = path.removesuffix(SUFFIX) + LABELS_SUFFIX
     if path.endswith(LABELS_SUFFIX):
         raise DataError(
             f"--data={path}: holds the labels; give the images, "
@@ -205,6 +218,7 @@ def open_labelled_npy(
         )
     images = NpyStore(path)
     check_image_shape(images.shape, path, image_shape)
+    labels_path = path.removesuffix(SUFFIX) + LABELS_SUFFIX
     if not files.exists(labels_path):
         raise DataError(
             f"--data={path}: expected the labels, whole numbers [N], beside it in {labels_path}; "

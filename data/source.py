@@ -1,14 +1,13 @@
-"""Where examples come from: anything that gives rows by their numbers.
+"""Where examples come from: sources that give rows by their numbers.
 
-The features may be kept outside, in a store: on disk, or read from there into memory.
+The features may be kept in an array or in a store: on disk, or read from there into memory.
 """
 
 import hashlib
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +19,8 @@ Indices = npt.NDArray[np.int64]
 # A graph that was trained on uint8 images records this factor, so that others scale as we do.
 UINT8_SCALE = np.float32(1 / 255)
 SAMPLED = "sampled:"  # Before a digest that takes samples: it compares with no other.
+# A future costs tens of microseconds, about as much as a small image.
+_ROWS_PER_TASK = 64
 
 
 class RowSpec(NamedTuple):
@@ -29,86 +30,44 @@ class RowSpec(NamedTuple):
     dtype: np.dtype[Any]
 
 
-class Source(Protocol):
-    """Examples numbered from 0; `rows` may be called by several threads at once."""
-
-    def __len__(self) -> int:
-        """The number of examples."""
-        ...
-
-    @property
-    def specs(self) -> tuple[RowSpec, ...]:
-        """Of each array that `rows` gives."""
-        ...
-
-    @property
-    def labels(self) -> Array:
-        """[N, ...]: of all examples, the last of the arrays of `rows`; not to be changed."""
-        ...
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """In the order of the labels; () where there are none."""
-        ...
-
-    @property
-    def workers(self) -> int:
-        """How many threads that call `rows` get the most examples a second."""
-        ...
-
-    def rows(self, indices: Indices) -> tuple[Array, ...]:
-        """The examples of these numbers, as new arrays of the caller's own.
-
-        Args:
-          indices: int64 [B], each in [0, len).
-
-        Returns:
-          One array per input of the model, each [B, ...]. Of images: x float32 [B, 32, 32, 3],
-          y int64 [B].
-
-        Raises:
-          BadRowsError: some of them cannot be read, or are no numbers.
-        """
-        ...
-
-    def digest(self) -> str:
-        """Tells these examples, in this order, from others: a SHA-256 in hex.
-
-        Of what is on disk it takes samples (see `data/files.py`), and `SAMPLED` stands
-        before it; it does not depend on where that is.
-        """
-        ...
-
-
-class Features(Protocol):
-    """What is known of the features of N examples before any of them is read."""
+class Store(Protocol):
+    """The features of N examples, outside of memory; several threads may call `take` at once."""
 
     @property
     def shape(self) -> tuple[int, ...]:
         """[N, ...]."""
-        ...
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """As they are kept: uint8 or float32."""
-        ...
 
+    @property
+    def workers(self) -> int:
+        """How many threads that call `take` get the most examples a second."""
 
-FeaturesT = TypeVar("FeaturesT", bound=Features)
+    def take(self, indices: Indices) -> Array:
+        """The features of these examples, [B, ...], new.
+
+        Raises:
+          BadRowsError: some cannot be read, or are no numbers.
+        """
+
+    def digest(self) -> str:
+        """Tells these features from others: a SHA-256 in hex, in a time that has a bound."""
 
 
 @dataclass(frozen=True, eq=False)
-class LabelledSource(ABC, Generic[FeaturesT]):
-    """Examples with their labels in memory, and their features wherever they are kept.
+class LabelledSource:
+    """Examples with their labels in memory, and their features there or in a store.
 
     Attributes:
       features: uint8 or float32 [N, ...]; uint8 comes out as float32, times `scale`.
-      labels: [N, ...], in the dtype that the model takes.
+      labels: [N, ...], in the dtype that the model takes; not to be changed.
       class_names: in the order of the labels; () where there are none.
       scale: what uint8 is multiplied by.
     """
 
-    features: FeaturesT
+    features: Array | Store
     labels: Array
     class_names: tuple[str, ...] = ()
     scale: np.float32 = UINT8_SCALE
@@ -122,7 +81,7 @@ class LabelledSource(ABC, Generic[FeaturesT]):
 
     @property
     def specs(self) -> tuple[RowSpec, ...]:
-        """See `Source.specs`."""
+        """Of each array that `rows` gives."""
         kept = self.features.dtype
         given = np.dtype(np.float32) if kept == np.uint8 else kept
         return (
@@ -130,42 +89,53 @@ class LabelledSource(ABC, Generic[FeaturesT]):
             RowSpec(self.labels.shape[1:], self.labels.dtype),
         )
 
+    @property
+    def workers(self) -> int:
+        """How many threads that call `rows` get the most examples a second.
+
+        For an array it is one, as copying memory gains nothing from more.
+        """
+        return 1 if isinstance(self.features, np.ndarray) else self.features.workers
+
     def rows(self, indices: Indices) -> tuple[Array, ...]:
-        """See `Source.rows`."""
-        features = self._take(indices)
+        """The examples of these numbers, as new arrays; several threads may ask at once.
+
+        Args:
+          indices: int64 [B], each in [0, len).
+
+        Returns:
+          One array per input of the model, each [B, ...]. Of images: x float32 [B, 32, 32, 3],
+          y int64 [B].
+
+        Raises:
+          BadRowsError: some of them cannot be read, or are no numbers.
+        """
+        if isinstance(self.features, np.ndarray):
+            features: Array = self.features.take(indices, axis=0)
+        else:
+            features = self.features.take(indices)
         if features.dtype == np.uint8:
             features = features * self.scale
         return features, self.labels.take(indices, axis=0)
 
-    @property
-    @abstractmethod
-    def workers(self) -> int:
-        """See `Source.workers`."""
-
-    @abstractmethod
     def digest(self) -> str:
-        """See `Source.digest`."""
+        """Tells these examples, in this order, from others: a SHA-256 in hex.
 
-    @abstractmethod
-    def _take(self, indices: Indices) -> Array:
-        """The features of these examples as they are kept, new."""
+        Of a store it takes samples (see `data/files.py`), and `SAMPLED` stands before it. It is the
+        same wherever the store is, and whether it is held in memory or not.
+        """
+        if isinstance(self.features, np.ndarray):
+            return _digest_of([self.features, self.labels])
+        return SAMPLED + _digest_of([self.labels], before=self.features.digest().encode())
 
 
-@dataclass(frozen=True, eq=False)
-class ArraySource(LabelledSource[Array]):
-    """Examples in memory."""
-
-    @property
-    def workers(self) -> int:
-        """See `Source.workers`: one, as copying memory gains nothing from more."""
-        return 1
-
-    def digest(self) -> str:
-        """See `Source.digest`: of all values, their dtypes and shapes."""
-        return digest_of([self.features, self.labels])
-
-    def _take(self, indices: Indices) -> Array:
-        return self.features.take(indices, axis=0)
+def _digest_of(arrays: Iterable[Array], before: bytes = b"") -> str:
+    """A SHA-256 in hex of some bytes, then of arrays: their dtypes, shapes and values."""
+    digest = hashlib.sha256(before)
+    for array in arrays:
+        digest.update(f"{array.dtype.str} {array.shape} ".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,7 +147,7 @@ class Subset:
       members: int64 [M], their numbers in `source`; example i of the subset is members[i].
     """
 
-    source: Source
+    source: "Source"
     members: Indices
 
     def __len__(self) -> int:
@@ -185,132 +155,67 @@ class Subset:
 
     @property
     def specs(self) -> tuple[RowSpec, ...]:
-        """See `Source.specs`."""
+        """See `LabelledSource.specs`."""
         return self.source.specs
 
     @property
     def labels(self) -> Array:
-        """See `Source.labels`."""
+        """See `LabelledSource.labels`."""
         return self.source.labels.take(self.members, axis=0)
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """See `Source.class_names`."""
+        """See `LabelledSource.class_names`."""
         return self.source.class_names
 
     @property
     def workers(self) -> int:
-        """See `Source.workers`."""
+        """See `LabelledSource.workers`."""
         return self.source.workers
 
     def rows(self, indices: Indices) -> tuple[Array, ...]:
-        """See `Source.rows`."""
+        """See `LabelledSource.rows`."""
         return self.source.rows(self.members.take(indices))
 
     def digest(self) -> str:
-        """See `Source.digest`."""
+        """See `LabelledSource.digest`."""
         whole = self.source.digest()
         digest = hashlib.sha256(whole.encode() + self.members.tobytes()).hexdigest()
         return SAMPLED + digest if whole.startswith(SAMPLED) else digest
 
 
-def digest_of(arrays: Iterable[Array], before: bytes = b"") -> str:
-    """A SHA-256 in hex of some bytes, then of arrays: their dtypes, shapes and values."""
-    digest = hashlib.sha256(before)
-    for array in arrays:
-        digest.update(f"{array.dtype.str} {array.shape} ".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
+Source: TypeAlias = LabelledSource | Subset
 
 
-# Examples whose features are kept outside: on disk, or read from there into memory.
-
-# A future costs tens of microseconds, about as much as a small image.
-_ROWS_PER_TASK = 64
-
-
-class Store(Features, Protocol):
-    """The features of N examples; `take` may be called by several threads at once."""
-
-    @property
-    def workers(self) -> int:
-        """How many threads that call `take` get the most examples a second."""
-        ...
-
-    def take(self, indices: Indices) -> Array:
-        """The features of these examples, [B, ...], new.
-
-        Raises:
-          BadRowsError: some cannot be read, or are no numbers.
-        """
-        ...
-
-    def digest(self) -> str:
-        """Tells these features from others: a SHA-256 in hex, in a time that has a bound."""
-        ...
-
-
-@dataclass(frozen=True, eq=False)
-class StoredSource(LabelledSource[Store]):
-    """Examples with features in a store."""
-
-    @property
-    def workers(self) -> int:
-        """See `Source.workers`."""
-        return self.features.workers
-
-    def digest(self) -> str:
-        """See `Source.digest`: the same whether the features are held in memory or not."""
-        return SAMPLED + digest_of([self.labels], before=self.features.digest().encode())
-
-    def _take(self, indices: Indices) -> Array:
-        return self.features.take(indices)
-
-
-@dataclass(frozen=True, eq=False)
 class HeldStore:
     """What another store has, in memory.
 
     Attributes:
       values: its features, [N, ...]; those of bad rows are zeros.
-      errors: what is wrong with its bad rows, by number.
-      origin: the other store, for its digest.
+      shape: of `values`.
+      dtype: of `values`.
+      workers: see `Store.workers`.
     """
 
-    values: Array
-    errors: Mapping[int, DataError]
-    origin: Store
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """See `Store.shape`."""
-        return self.values.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """See `Store.dtype`."""
-        return self.values.dtype
-
-    @property
-    def workers(self) -> int:
-        """See `Store.workers`."""
-        return 1
+    def __init__(self, values: Array, errors: Mapping[int, DataError], origin: Store) -> None:
+        """Takes the features, what is wrong with bad rows, by number, and the other store."""
+        self.values = values
+        self.shape, self.dtype, self.workers = values.shape, values.dtype, 1
+        self._errors = errors
+        self._origin = origin
 
     def take(self, indices: Indices) -> Array:
         """See `Store.take`."""
-        if self.errors:
-            bad = {
-                position: self.errors[index]
-                for position, index in enumerate(indices.tolist())
-                if index in self.errors
-            }
+        if self._errors:
+            numbers = enumerate(indices.tolist())
+            bad = {place: self._errors[row] for place, row in numbers if row in self._errors}
             if bad:
                 raise BadRowsError(bad)
         return self.values.take(indices, axis=0)
 
     def digest(self) -> str:
         """See `Store.digest`."""
-        return self.origin.digest()
+        return self._origin.digest()
 
 
 def hold(store: Store, *, keep_bad: bool) -> HeldStore:

@@ -1,17 +1,22 @@
-"""The graph that is trained: the part of a model that is built on, a new head, and the update."""
+"""The graph that is trained: the part of a model that is built on, a new head, and the update.
+
+Tensor names of what is new: `y_:0` (labels), `head/w:0`, `head/b:0`, `head/add:0` (logits),
+`head/probabilities:0`, `head/classes:0`, `loss:0`, `acc:0`; the collection `predict` holds the
+logits. A name that the part itself has gets a number: `head_1`, `y__1`. All of the part keeps its
+names.
+"""
 
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 from absl import logging
 from tensorflow.core.framework.graph_pb2 import GraphDef
-from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from errors import CheckpointError, TrainingError, first_few
 from finetuning.base_plan import STEP, BasePlan, adopt
-from finetuning.graph_changes import OLD_CONTROL_FLOW, Setting, add_contexts
+from finetuning.graph_changes import OLD_CONTROL_FLOW, add_contexts
 from metagraph.importing import import_graph, tensor_of
 from metagraph.meta import format_shape, node_of
 from metagraph.session import RANDOM_OPS
@@ -29,57 +34,51 @@ from models.blocks import ModelGraph
 # Operations: `tensorflow/core/ops/random_ops.cc`, `stateless_random_ops.cc`.
 
 _FIRST_STREAM = 1 << 30  # Streams below it are of the models of this project.
-
-
-class _Kin(NamedTuple):
-    """The stateless kin of an operation.
-
-    Attributes:
-      op: its name.
-      key_input: which of its inputs is the key; the others are those of the stateful one.
-      renamed: attributes that have another name there.
-    """
-
-    op: str
-    key_input: int
-    renamed: Mapping[str, str]
-
-
-_KIN: Mapping[str, _Kin] = {
-    "Multinomial": _Kin("StatelessMultinomial", 2, {}),
-    "RandomStandardNormal": _Kin("StatelessRandomNormal", 1, {}),
-    "RandomUniform": _Kin("StatelessRandomUniform", 1, {}),
-    "RandomUniformInt": _Kin("StatelessRandomUniformInt", 1, {"Tout": "dtype"}),
-    "TruncatedNormal": _Kin("StatelessTruncatedNormal", 1, {}),
+_INITIAL_STEP = -1  # Of what is drawn once, for an initial value.
+_SHOWN = 3
+# Operation -> its stateless kin, and which of that one's inputs is the key.
+_STATELESS = {
+    "Multinomial": ("StatelessMultinomial", 2),
+    "RandomStandardNormal": ("StatelessRandomNormal", 1),
+    "RandomUniform": ("StatelessRandomUniform", 1),
+    "RandomUniformInt": ("StatelessRandomUniformInt", 1),
+    "TruncatedNormal": ("StatelessTruncatedNormal", 1),
 }
 
 
-def make_stateless(graph_def: GraphDef, key_of: Callable[[str], str]) -> list[str]:
-    """Rewrites the random nodes of a graph, in place.
-
-    Args:
-      graph_def: its library functions stay as they are.
-      key_of: node -> the name of the tensor that is to be its key, int64 [2].
+def make_stateless(graph_def: GraphDef) -> dict[str, str]:
+    """Rewrites the random nodes of a graph, in place, but for those of its functions.
 
     Returns:
-      The nodes that stay random, with the operation of each, those of functions included.
+      Node -> the name of the tensor that is its key from then on, int64 [2].
     """
+    keys = {}
     for node in graph_def.node:
-        if node.op in _KIN:
-            _rewrite(node, key_of(node.name))
-    left = [f"{node.name} ({node.op})" for node in graph_def.node if node.op in RANDOM_OPS]
-    left += [
-        f"{function.signature.name}/{node.name} ({node.op})"
+        if node.op not in _STATELESS:
+            continue
+        keys[str(node.name)] = f"{node.name}/key:0"
+        if node.op == "RandomUniformInt":
+            node.attr["dtype"].CopyFrom(node.attr["Tout"])
+            del node.attr["Tout"]
+        node.op, key_input = _STATELESS[node.op]
+        inputs = list(node.input)
+        inputs.insert(key_input, f"{node.name}/key")
+        node.input[:] = inputs
+        for name in ("seed", "seed2"):
+            node.attr.pop(name, None)
+        node.attr["Tseed"].type = tf.int64.as_datatype_enum
+    return keys
+
+
+def still_random(graph_def: GraphDef) -> list[str]:
+    """The random nodes of a graph with the operation of each, those of functions included."""
+    named = [(str(node.name), node) for node in graph_def.node]
+    named += [
+        (f"{function.signature.name}/{node.name}", node)
         for function in graph_def.library.function
         for node in function.node_def
-        if node.op in RANDOM_OPS
     ]
-    return left
-
-
-def random_nodes(graph_def: GraphDef) -> list[str]:
-    """The nodes that `make_stateless` rewrites."""
-    return [node.name for node in graph_def.node if node.op in _KIN]
+    return [f"{name} ({node.op})" for name, node in named if node.op in RANDOM_OPS]
 
 
 def stream_of(node: str) -> int:
@@ -87,26 +86,9 @@ def stream_of(node: str) -> int:
     return _FIRST_STREAM | zlib.crc32(node.encode()) & (_FIRST_STREAM - 1)
 
 
-def _rewrite(node: NodeDef, key: str) -> None:
-    kin = _KIN[node.op]
-    inputs = list(node.input)
-    inputs.insert(kin.key_input, key)
-    del node.input[:]
-    node.input.extend(inputs)
-    node.op = kin.op
-    for name in ("seed", "seed2"):
-        node.attr.pop(name, None)
-    for old, new in kin.renamed.items():
-        node.attr[new].CopyFrom(node.attr[old])
-        del node.attr[old]
-    node.attr["Tseed"].type = tf.int64.as_datatype_enum
-
-
-# Imports the part of a model that is built on into the graph that trains.
+# The part of a model that is built on, in the graph that trains.
 
 _BASE_SCOPE = "base"  # Of what is added; all of the part keeps its own names.
-_INITIAL_STEP = -1  # Of what is drawn once, for an initial value.
-_SHOWN = 3
 
 
 class Base(NamedTuple):
@@ -146,8 +128,7 @@ def import_base(plan: BasePlan, shape: Sequence[int | None], offset: float, seed
 
     Args:
       plan: what is imported.
-      shape: of the images that are fed, the batch first; where the part takes them as rows of
-        numbers, it is given them so.
+      shape: of the images that are fed, the batch first, also where the part takes them as rows.
       offset: added to them on their way in.
       seed: in [0, 2**32); what is drawn at random follows from it.
 
@@ -156,15 +137,29 @@ def import_base(plan: BasePlan, shape: Sequence[int | None], offset: float, seed
     """
     graph, graph_def = tf.compat.v1.get_default_graph(), tf.compat.v1.GraphDef()
     graph_def.CopyFrom(plan.graph_def)
-    _with_scalar_shapes(graph_def)
+    for node in graph_def.node:
+        if node.op == "Variable":  # The oldest kind, whose scalars have no known shape.
+            node.op = "VariableV2"
     scope = free_scope(plan.meta, _BASE_SCOPE)
     step = _make_step(plan, scope)
     images, stand_in = _images(plan, shape, offset, scope)
-    settings = {setting.name: _setting(plan, setting, scope) for setting in plan.settings}
-    mapped = {plan.rows.name: stand_in, **settings, f"{STEP}:0": _stand_in_of(step)}
+    settings = {}
+    for setting in plan.settings:
+        with tf.compat.v1.name_scope(f"{scope}/"):
+            value = tf.constant(setting.otherwise, setting.dtype)
+        # Its own name is free, as its node is not imported.
+        settings[setting.name] = placeholder(
+            plan.meta, setting.name, value.dtype, value.shape, scope, default=value
+        )
+    # What takes a variable takes its reference or its handle.
+    mapped = {
+        plan.rows.name: stand_in,
+        **settings,
+        f"{STEP}:0": graph.get_tensor_by_name(step.name),
+    }
     mapped = {name: tensor for name, tensor in mapped.items() if name in plan.needed.feeds}
     with tf.compat.v1.name_scope(f"{scope}/"):
-        keys = _rewrite_random(plan, graph_def, seed, step)
+        keys = _draw_by_keys(plan, graph_def, seed, step)
     import_graph(plan.meta, graph_def, {**mapped, **keys})
     add_contexts(plan.meta)
     return Base(
@@ -175,13 +170,6 @@ def import_base(plan: BasePlan, shape: Sequence[int | None], offset: float, seed
         training_feeds={settings[s.name]: s.training for s in plan.settings},
         updates=[graph.get_operation_by_name(node_of(name)) for name in plan.updates],
     )
-
-
-def _with_scalar_shapes(graph_def: tf.compat.v1.GraphDef) -> None:
-    """Makes variables of the oldest kind, whose scalars have no known shape, into the next one."""
-    for node in graph_def.node:
-        if node.op == "Variable":
-            node.op = "VariableV2"
 
 
 def _make_step(plan: BasePlan, scope: str) -> tf.Variable:
@@ -196,11 +184,6 @@ def _make_step(plan: BasePlan, scope: str) -> tf.Variable:
     step = adopt(made.op, zero, scope, trainable=False)
     tf.compat.v1.add_to_collection(tf.compat.v1.GraphKeys.GLOBAL_STEP, step)
     return step
-
-
-def _stand_in_of(variable: tf.Variable) -> tf.Tensor:
-    """What an operation that takes a variable takes: its reference or its handle."""
-    return variable.graph.get_tensor_by_name(variable.name)
 
 
 def _images(
@@ -220,23 +203,16 @@ def _images(
     return images, taken
 
 
-def _setting(plan: BasePlan, setting: Setting, scope: str) -> tf.Tensor:
-    """A placeholder of the setting's own name, which is free as its node is not imported."""
-    with tf.compat.v1.name_scope(f"{scope}/"):
-        value = tf.constant(setting.otherwise, setting.dtype)
-    return placeholder(plan.meta, setting.name, value.dtype, value.shape, scope, default=value)
-
-
-def _rewrite_random(
+def _draw_by_keys(
     plan: BasePlan, graph_def: tf.compat.v1.GraphDef, seed: int, step: tf.Variable
 ) -> dict[str, tf.Tensor]:
     """Makes random operations stateless, in place; returns their keys, by the names they have."""
     initial = plan.initial_nodes
     keys = {
-        f"{node}/key": blocks.key(seed, stream_of(node), _INITIAL_STEP if node in initial else step)
-        for node in random_nodes(graph_def)
+        name: blocks.key(seed, stream_of(node), _INITIAL_STEP if node in initial else step)
+        for node, name in make_stateless(graph_def).items()
     }
-    left = make_stateless(graph_def, lambda node: f"{node}/key")
+    left = still_random(graph_def)
     if left:
         logging.warning(
             "%s draws anew whenever it runs: %s; an interrupted run will not end as an unbroken "
@@ -244,15 +220,11 @@ def _rewrite_random(
             plan.meta.path,
             first_few(left, _SHOWN),
         )
-    return {f"{name}:0": key for name, key in keys.items()}
+    return keys
 
 
 def _adopted(plan: BasePlan, graph: tf.Graph, scope: str) -> Iterator[tuple[str, tf.Variable]]:
-    """The part's variables.
-
-    Raises:
-      CheckpointError: the initial value of one does not fit it.
-    """
+    """The part's variables; CheckpointError where the initial value of one does not fit it."""
     for name, variable in plan.variables.items():
         node = graph.get_operation_by_name(name)
         initial = tensor_of(graph, plan.initial[name]) if name in plan.initial else None
@@ -267,40 +239,92 @@ def _adopted(plan: BasePlan, graph: tf.Graph, scope: str) -> Iterator[tuple[str,
         yield name, adopt(node, initial, scope, trainable=name in plan.trainable)
 
 
-# The update: the head, the parts of the base that are unfrozen, and what follows their input.
+# The head and the update.
+
+_HEAD_SCOPE = "head"
 
 
-def train_op(
-    loss: tf.Tensor,
-    head: Sequence[tf.Variable],
-    unfrozen: Sequence[tf.Variable],
-    updates: Sequence[tf.Operation],
-    step: tf.Variable,
+def build(
+    plan: BasePlan,
+    kind: str,
+    num_classes: int,
     rates: tuple[float, float],
-) -> tf.Operation:
-    """One step of Adam on the head, one on the rest, then `step` counted up.
+    shape: Sequence[int | None],
+    offset: float,
+    seed: int,
+) -> ModelGraph:
+    """Builds the training graph: a head of a kind, `models.head.DENSE` or `CONV`, on the part.
 
-    Args:
-      loss: float [].
-      head: the new variables.
-      unfrozen: those of the base that are trained.
-      updates: what else runs with each step.
-      step: integer [].
-      rates: of the head, of the rest.
+    The rates of learning are the head's and that of what is unfrozen; the rest is as of
+    `import_base`.
 
     Raises:
-      TrainingError: an operation on the way has no gradient.
+      CheckpointError: the part cannot be imported into this TensorFlow.
+      TrainingError: the head does not fit the features, or an operation has no gradient.
     """
-    gradients = _gradients(loss, [*head, *unfrozen])
-    before = list(updates)
+    graph = tf.Graph()
+    with graph.as_default():
+        base = import_base(plan, shape, offset, seed)
+        features = _features(plan, base, kind)
+        labels = tf.compat.v1.placeholder(tf.int64, [shape[0]], name="y_")
+        with tf.compat.v1.variable_scope(free_among(plan.needed.names, _HEAD_SCOPE)):
+            new = head.build(kind, features, num_classes, seed)
+        loss = blocks.cross_entropy(new.logits, labels)
+        # What predict.py, and whoever fine-tunes the result, look for.
+        tf.compat.v1.add_to_collection("predict", new.logits)
+        for operation in base.updates:
+            tf.compat.v1.add_to_collection(tf.compat.v1.GraphKeys.UPDATE_OPS, operation)
+        return ModelGraph(
+            graph=graph,
+            inputs=(base.images, labels),
+            training_feeds=base.training_feeds,
+            loss=loss,
+            accuracy=blocks.accuracy(new.classes, labels),
+            train_op=_train_op(loss, new, base, plan.unfrozen, rates),
+            signature_inputs={"x": base.images},
+            signature_outputs=new.outputs,
+        )
+
+
+def _features(plan: BasePlan, base: Base, kind: str) -> tf.Tensor:
+    """What the head takes, float32; no gradient goes beyond it where all of the base is frozen."""
+    found = base.features
+    kind_found = f"{found.dtype.base_dtype.name} {format_shape(found.shape)}"
+    what = f"{plan.tensor} of {plan.meta.path} is {kind_found}"
+    if not found.dtype.is_floating or found.shape.rank in (None, 0):
+        raise TrainingError(f"{what}; a head takes floats with a row for each image")
+    known = found.shape[-1:] if kind == head.CONV else found.shape[1:]
+    if kind == head.CONV and found.shape.rank != 4:
+        raise TrainingError(f"{what}; --head=conv takes [N, H, W, C], --head=dense any other")
+    if not known.is_fully_defined():
+        hint = "" if kind == head.CONV or found.shape.rank != 4 else "; --head=conv may do"
+        raise TrainingError(f"{what}; the head's weights need its sizes{hint}")
+    features = tf.cast(found, tf.float32)
+    return features if plan.unfrozen else tf.stop_gradient(features)
+
+
+def _train_op(
+    loss: tf.Tensor,
+    new: head.Head,
+    base: Base,
+    unfrozen_names: Sequence[str],
+    rates: tuple[float, float],
+) -> tf.Operation:
+    """One step of Adam on the head, one on what is unfrozen, then the step counted up.
+
+    What follows the activations, such as their mean, is updated with them.
+    """
+    unfrozen = [base.variables[name] for name in unfrozen_names]
+    gradients = _gradients(loss, [*new.variables, *unfrozen])
+    before = list(base.updates)
     if unfrozen:
-        pairs = list(zip(gradients[len(head) :], unfrozen, strict=True))
+        pairs = list(zip(gradients[len(new.variables) :], unfrozen, strict=True))
         optimizer = tf.compat.v1.train.AdamOptimizer(rates[1], name="Adam")
         before.append(optimizer.apply_gradients(pairs, name="train_unfrozen"))
     with tf.control_dependencies(before):
         optimizer = tf.compat.v1.train.AdamOptimizer(rates[0], name="Adam")
-        pairs = list(zip(gradients[: len(head)], head, strict=True))
-        return optimizer.apply_gradients(pairs, global_step=step, name="train")
+        pairs = list(zip(gradients[: len(new.variables)], new.variables, strict=True))
+        return optimizer.apply_gradients(pairs, global_step=base.step, name="train")
 
 
 def _gradients(loss: tf.Tensor, trained: Sequence[tf.Variable]) -> list[tf.Tensor]:
@@ -329,107 +353,3 @@ def _gradients(loss: tf.Tensor, trained: Sequence[tf.Variable]) -> list[tf.Tenso
             "and the loss passes none on"
         )
     return [tf.convert_to_tensor(gradient) for gradient in found]
-
-
-# The graph that is trained: a part of a model, and a new head on it.
-#
-# Tensor names of what is new: `y_:0` (labels), `head/w:0`, `head/b:0`, `head/add:0` (logits),
-# `head/probabilities:0`, `head/classes:0`, `loss:0`, `acc:0`; the collection `predict` holds the
-# logits. A name that the part itself has gets a number: `head_1`, `y__1`. All of the part keeps its
-# names.
-
-_HEAD_SCOPE = "head"
-
-
-class HeadRequest(NamedTuple):
-    """What is built on a base.
-
-    Attributes:
-      kind: `models.head.DENSE` or `CONV`.
-      num_classes: at least 2.
-      learning_rate: of the head, above 0.
-      finetune_learning_rate: of what is unfrozen of the base, above 0.
-    """
-
-    kind: str
-    num_classes: int
-    learning_rate: float
-    finetune_learning_rate: float
-
-
-def build(
-    plan: BasePlan,
-    request: HeadRequest,
-    shape: Sequence[int | None],
-    *,
-    input_offset: float,
-    seed: int,
-) -> ModelGraph:
-    """Builds the training graph.
-
-    Args:
-      plan: the part that is built on.
-      request: what is built on it.
-      shape: of the images, [N, ...]; N None for any number.
-      input_offset: added to the images on their way in.
-      seed: in [0, 2**32); initial weights and random numbers follow from it.
-
-    Raises:
-      CheckpointError: the part cannot be imported into this TensorFlow.
-      TrainingError: the head does not fit the features, or an operation has no gradient.
-    """
-    graph = tf.Graph()
-    with graph.as_default():
-        base = import_base(plan, shape, input_offset, seed)
-        features = _features(plan, base, request.kind)
-        labels = tf.compat.v1.placeholder(tf.int64, [shape[0]], name="y_")
-        with tf.compat.v1.variable_scope(free_among(plan.needed.names, _HEAD_SCOPE)):
-            new = head.build(request.kind, features, request.num_classes, seed)
-        loss = blocks.cross_entropy(new.logits, labels)
-        _collect(new, base)
-        return ModelGraph(
-            graph=graph,
-            inputs=(base.images, labels),
-            training_feeds=base.training_feeds,
-            loss=loss,
-            accuracy=blocks.accuracy(new.classes, labels),
-            train_op=_train_op(plan, request, base, new, loss),
-            signature_inputs={"x": base.images},
-            signature_outputs=new.outputs,
-        )
-
-
-def _train_op(
-    plan: BasePlan, request: HeadRequest, base: Base, new: head.Head, loss: tf.Tensor
-) -> tf.Operation:
-    unfrozen = [base.variables[name] for name in plan.unfrozen]
-    rates = (request.learning_rate, request.finetune_learning_rate)
-    return train_op(loss, new.variables, unfrozen, base.updates, base.step, rates)
-
-
-def _collect(new: head.Head, base: Base) -> None:
-    """Adds what predict.py, and whoever fine-tunes the result, look for in the collections."""
-    tf.compat.v1.add_to_collection("predict", new.logits)
-    for operation in base.updates:
-        tf.compat.v1.add_to_collection(tf.compat.v1.GraphKeys.UPDATE_OPS, operation)
-
-
-def _features(plan: BasePlan, base: Base, kind: str) -> tf.Tensor:
-    """What the head takes, float32; no gradient goes beyond it where all of the base is frozen.
-
-    Raises:
-      TrainingError: it is no array of numbers with a row for each image and sizes that are known.
-    """
-    found = base.features
-    kind_found = f"{found.dtype.base_dtype.name} {format_shape(found.shape)}"
-    what = f"{plan.tensor} of {plan.meta.path} is {kind_found}"
-    if not found.dtype.is_floating or found.shape.rank in (None, 0):
-        raise TrainingError(f"{what}; a head takes floats with a row for each image")
-    known = found.shape[-1:] if kind == head.CONV else found.shape[1:]
-    if kind == head.CONV and found.shape.rank != 4:
-        raise TrainingError(f"{what}; --head=conv takes [N, H, W, C], --head=dense any other")
-    if not known.is_fully_defined():
-        hint = "" if kind == head.CONV or found.shape.rank != 4 else "; --head=conv may do"
-        raise TrainingError(f"{what}; the head's weights need its sizes{hint}")
-    features = tf.cast(found, tf.float32)
-    return features if plan.unfrozen else tf.stop_gradient(features)

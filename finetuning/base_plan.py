@@ -33,180 +33,10 @@ from metagraph.session import describe_tensors
 from metagraph.tables import with_tables
 from metagraph.variables import VARIABLE_OPS, Variable, trainable_names, variable_of
 
-# Variables of an imported graph as variables of TensorFlow's own, which can be trained and saved.
-#
-# Their node is the file's; the operations that give them a value and read it are ours.
-
-_INPUTS = PLACEHOLDERS | PLACEHOLDERS_WITH_DEFAULT
-
-
-def initial_tensors(meta: MetaGraphFile, variables: Collection[str]) -> dict[str, str]:
-    """Variable -> the tensor of its initial value in the file.
-
-    Left out are those that no collection tells of, and those whose initial value does not follow
-    from constants and random numbers alone.
-    """
-    found: dict[str, str] = {}
-    for collection in meta.proto.collection_def:
-        for name, entry in variable_definitions(meta, collection):
-            if name in variables and name not in found:
-                tensor = _initial_tensor(meta, entry)
-                if tensor is not None and _stands_alone(meta, tensor):
-                    found[name] = tensor
-    return found
-
-
-def adopt(
-    node: tf.Operation, initial: tf.Tensor | None, scope: str, *, trainable: bool
-) -> tf.Variable:
-    """Makes a variable of a node, and puts it into the graph's collections.
-
-    Args:
-      node: of the operation VariableV2 or VarHandleOp, its shape known.
-      initial: its initial value; None where the file has none. Then its initializer gives NaN, or
-        0 to integers: it is to be restored.
-      scope: of what is added.
-      trainable: whether it goes into the collection of trainable variables, too.
-    """
-    is_resource = node.outputs[0].dtype == tf.resource
-    dtype = tf.as_dtype(node.get_attr("dtype")).base_dtype
-    shape = tf.TensorShape(node.get_attr("shape"))
-    with tf.compat.v1.name_scope(f"{scope}/"):
-        # A tensor of its own: whoever assigns a variable feeds it.
-        value = tf.identity(_nothing(dtype, shape) if initial is None else initial)
-        if is_resource:
-            assign = tf.raw_ops.AssignVariableOp(resource=node.outputs[0], value=value)
-            read = tf.raw_ops.ReadVariableOp(resource=node.outputs[0], dtype=dtype)
-        else:
-            assign = tf.raw_ops.Assign(ref=node.outputs[0], value=value).op
-            read = tf.identity(node.outputs[0])
-    definition = VariableDef(
-        variable_name=node.outputs[0].name,
-        initial_value_name=value.name,
-        initializer_name=assign.name,
-        snapshot_name=read.name,
-        is_resource=is_resource,
-        trainable=trainable,
-    )
-    variable = tf.compat.v1.Variable(variable_def=definition, use_resource=is_resource)
-    keys = [tf.compat.v1.GraphKeys.GLOBAL_VARIABLES]
-    keys += [tf.compat.v1.GraphKeys.TRAINABLE_VARIABLES] if trainable else []
-    node.graph.add_to_collections(keys, variable)
-    return variable
-
-
-def _nothing(dtype: tf.DType, shape: tf.TensorShape) -> tf.Tensor:
-    empty = np.nan if dtype.is_floating or dtype.is_complex else 0
-    return tf.fill(shape.as_list(), tf.constant(empty, dtype))
-
-
-def _initial_tensor(meta: MetaGraphFile, entry: VariableDef) -> str | None:
-    """What a variable is assigned by its initializer."""
-    if entry.initial_value_name:
-        return meta.find_tensor(entry.initial_value_name)
-    node = meta.nodes.get(entry.initializer_name)
-    inputs = data_inputs(node) if node is not None else []
-    return meta.find_tensor(inputs[1]) if len(inputs) == 2 else None
-
-
-def _stands_alone(meta: MetaGraphFile, tensor: str) -> bool:
-    """Whether a tensor follows from constants and random numbers alone."""
-    operations = {meta.nodes[name].op for name in sub_graph(meta, [tensor]).names}
-    return operations <= PURE and not operations & (VARIABLE_OPS | _INPUTS)
-
-
-# Which variables of a base are trained, and which are restored.
-
-_MAX_NAMED = 10
-
-
-def variables_in(meta: MetaGraphFile, needed: SubGraph) -> dict[str, Variable]:
-    """The variables of a part.
-
-    Raises:
-      TrainingError: the shape of one is not known, or it holds strings.
-    """
-    found = {}
-    for name, node in meta.nodes.items():
-        if name in needed.names and node.op in VARIABLE_OPS:
-            variable = variable_of(meta, node)
-            if node.op == "Variable" and variable.shape.rank is None:
-                # It cannot tell a scalar from a shape that is not known: the values will tell.
-                variable = variable._replace(shape=tf.TensorShape([]))
-            if not variable.shape.is_fully_defined() or variable.dtype == tf.string:
-                raise TrainingError(
-                    f"{name} of {meta.path} cannot be fine-tuned with: it is a variable of "
-                    f"{variable.dtype.name} {format_shape(variable.shape)}"
-                )
-            found[name] = variable
-    return found
-
-
-def trainable_in(meta: MetaGraphFile, forward: SubGraph) -> list[str]:
-    """The variables of a part that could be trained; where the file tells of none, all numbers."""
-    told = trainable_names(meta)
-    return [
-        name
-        for name, variable in variables_in(meta, forward).items()
-        if variable.dtype.is_floating and (name in told or not told)
-    ]
-
-
-def in_scopes(trainable: list[str], scopes: tuple[str, ...], meta: MetaGraphFile) -> list[str]:
-    """Those of the variables that are in the scopes.
-
-    Raises:
-      TrainingError: in one of the scopes there is none.
-    """
-    for scope in scopes:
-        if not any(is_in(name, (scope,)) for name in trainable):
-            known = list(dict.fromkeys(name.rpartition("/")[0] or name for name in trainable))
-            raise TrainingError(
-                f"--train_scopes={scope}: the part of {meta.path} that is taken has no variable to "
-                f"train there; it has {first_few(known, _MAX_NAMED) if known else 'none at all'}"
-            )
-    return [name for name in trainable if is_in(name, scopes)]
-
-
-def is_in(name: str, scopes: tuple[str, ...]) -> bool:
-    """Whether a variable is in one of the scopes, or is named by one."""
-    return any(name == scope or name.startswith(f"{scope.rstrip('/')}/") for scope in scopes)
-
-
-def excluded_by(
-    variables: Mapping[str, Variable],
-    initial: Mapping[str, str],
-    pattern: str | None,
-    meta: MetaGraphFile,
-) -> set[str]:
-    """The variables that are not restored.
-
-    Raises:
-      TrainingError: the pattern matches none, nor anything else in the checkpoint.
-      CheckpointError: the file does not say how one of them begins, or the checkpoint is damaged.
-    """
-    if pattern is None:
-        return set()
-    found = {name for name in variables if re.fullmatch(pattern, name)}
-    held = CheckpointReader(meta.prefix).shapes if variables and not found else ()
-    if not found and not any(re.fullmatch(pattern, key) for key in held):
-        raise TrainingError(
-            f"--exclude={pattern}: it matches none of the variables that are taken from "
-            f"{meta.path}: {first_few(list(variables), _MAX_NAMED)}"
-        )
-    unknown = sorted(name for name in found if name not in initial)
-    if unknown:
-        raise CheckpointError(
-            f"--exclude={pattern}: {meta.path} has no initial value of "
-            f"{first_few(unknown, _MAX_NAMED)} that stands alone"
-        )
-    return found
-
-
-# Which part of a model is built on, told from the file alone: nothing is imported yet.
-
 STEP = "global_step"
 UPDATES = "update_ops"
+_INPUTS = PLACEHOLDERS | PLACEHOLDERS_WITH_DEFAULT
+_MAX_NAMED = 10
 
 
 class BasePlan(NamedTuple):
@@ -265,84 +95,48 @@ def plan_base(meta: MetaGraphFile, request: BaseRequest) -> BasePlan:
         compute.
       TrainingError: the part needs what fine-tuning cannot give it, or the request does not fit.
     """
-    tensor, model = _tensor(meta, request.tensor), read_model(meta)
+    tensor, model = meta.tensor_name(request.tensor), read_model(meta)
+    if is_in_loop(meta, tensor):
+        raise TrainingError(
+            f"{tensor} of {meta.path} is inside of a loop; a head takes what comes out of it"
+        )
     whole = sub_graph(meta, [tensor])
     rows = _rows(meta, tensor, whole, model)
-    settings = _settings(meta, tensor, rows, request)
+    settings = find_settings(
+        sub_graph(meta, [tensor], [rows.name]),
+        rows.name,
+        request.train_feed,
+        switched_on=bool(request.train_scopes),
+    )
     cuts = [rows.name, *(setting.name for setting in settings), *_step(whole)]
     _check_tables(meta, tensor, cuts)
-    trainable = trainable_in(meta, sub_graph(meta, [tensor], cuts))
+    trainable = _trainable(meta, sub_graph(meta, [tensor], cuts))
     updates = _updates(meta, cuts, request)
     outputs = _with_pivots(meta, [tensor, *updates], cuts)
-    variables = variables_in(meta, sub_graph(meta, outputs, cuts))
-    initial = initial_tensors(meta, variables)
-    excluded = excluded_by(variables, initial, request.exclude, meta)
+    variables = _variables(meta, sub_graph(meta, outputs, cuts))
+    initial = _initial_tensors(meta, variables)
+    excluded = _excluded(variables, initial, request.exclude, meta)
     needed = sub_graph(meta, [*outputs, *initial.values()], cuts)
+    check_operations(needed.graph_def, meta.path, request.trust_graph)
+    graph_def = GraphDef()
+    graph_def.CopyFrom(needed.graph_def)
+    hold(graph_def, {name for name in variables if is_in(name, request.train_scopes)})
     return BasePlan(
         meta=meta,
         model=model,
         tensor=tensor,
         rows=rows,
-        settings=settings,
+        settings=tuple(settings),
         needed=needed,
-        graph_def=_held(needed, variables, request),
+        graph_def=graph_def,
         variables=variables,
         restored=tuple(name for name in variables if name not in excluded),
         exclude=request.exclude,
         trainable=frozenset(trainable),
-        unfrozen=tuple(in_scopes(trainable, request.train_scopes, meta)),
+        unfrozen=tuple(_in_scopes(trainable, request.train_scopes, meta)),
         initial=initial,
         updates=tuple(updates),
     )
-
-
-def _tensor(meta: MetaGraphFile, asked_for: str) -> str:
-    """The full name of what the head takes."""
-    tensor = meta.tensor_name(asked_for)
-    if is_in_loop(meta, tensor):
-        raise TrainingError(
-            f"{tensor} of {meta.path} is inside of a loop; a head takes what comes out of it"
-        )
-    return tensor
-
-
-def _settings(
-    meta: MetaGraphFile, tensor: str, rows: TensorInfo, request: BaseRequest
-) -> tuple[Setting, ...]:
-    """What the part is told in training."""
-    values, unfreezes = _training_values(meta, request), bool(request.train_scopes)
-    needed = sub_graph(meta, [tensor], [rows.name])
-    return tuple(find_settings(needed, rows.name, values, switched_on=unfreezes))
-
-
-def _training_values(meta: MetaGraphFile, request: BaseRequest) -> dict[str, str]:
-    """What --train_feed gives, by the names as they are written."""
-    given: dict[str, str] = {}
-    tensors: list[str] = []
-    for name, _, value in (text.partition("=") for text in request.train_feed):
-        given[name] = value
-        tensors.append(meta.tensor_name(name))
-        if tensors.count(tensors[-1]) > 1:
-            raise TrainingError(f"--train_feed={name}: {tensors[-1]} is given twice")
-    return given
-
-
-def _with_pivots(meta: MetaGraphFile, outputs: list[str], cuts: list[str]) -> list[str]:
-    """The outputs, and what gradients through them need of conditionals and loops.
-
-    Unless that takes more than the outputs do.
-    """
-    more = [*outputs, *pivots(meta, sub_graph(meta, outputs, cuts))]
-    return outputs if sub_graph(meta, more, cuts).unfed else more
-
-
-def _held(needed: SubGraph, variables: Iterable[str], request: BaseRequest) -> GraphDef:
-    """The nodes of a part that may run, and none that writes what is frozen."""
-    check_operations(needed.graph_def, needed.meta.path, request.trust_graph)
-    graph_def = GraphDef()
-    graph_def.CopyFrom(needed.graph_def)
-    hold(graph_def, {name for name in variables if is_in(name, request.train_scopes)})
-    return graph_def
 
 
 def _rows(meta: MetaGraphFile, tensor: str, needed: SubGraph, model: Model) -> TensorInfo:
@@ -361,11 +155,7 @@ def _rows(meta: MetaGraphFile, tensor: str, needed: SubGraph, model: Model) -> T
 
 
 def _step(needed: SubGraph) -> list[str]:
-    """The global step, where a part takes one that the run can count up.
-
-    Raises:
-      TrainingError: something else has its name.
-    """
+    """The global step, where a part takes one that the run can count up."""
     if STEP not in needed.names:
         return []
     meta, node = needed.meta, needed.meta.nodes[STEP]
@@ -389,6 +179,15 @@ def _check_tables(meta: MetaGraphFile, tensor: str, cuts: Iterable[str]) -> None
         )
 
 
+def _with_pivots(meta: MetaGraphFile, outputs: list[str], cuts: list[str]) -> list[str]:
+    """The outputs, and what gradients through them need of conditionals and loops.
+
+    Unless that takes more than the outputs do.
+    """
+    more = [*outputs, *pivots(meta, sub_graph(meta, outputs, cuts))]
+    return outputs if sub_graph(meta, more, cuts).unfed else more
+
+
 def _updates(meta: MetaGraphFile, cuts: list[str], request: BaseRequest) -> list[str]:
     """Those of the file's update operations that write variables of the scopes.
 
@@ -408,3 +207,149 @@ def _updates(meta: MetaGraphFile, cuts: list[str], request: BaseRequest) -> list
             continue
         found.append(name)
     return found
+
+
+# Which variables of a base are trained, and which are restored.
+
+
+def _variables(meta: MetaGraphFile, needed: SubGraph) -> dict[str, Variable]:
+    """The variables of a part; TrainingError where one has no known shape, or holds strings."""
+    found = {}
+    for name, node in meta.nodes.items():
+        if name in needed.names and node.op in VARIABLE_OPS:
+            variable = variable_of(meta, node)
+            if node.op == "Variable" and variable.shape.rank is None:
+                # It cannot tell a scalar from a shape that is not known: the values will tell.
+                variable = variable._replace(shape=tf.TensorShape([]))
+            if not variable.shape.is_fully_defined() or variable.dtype == tf.string:
+                raise TrainingError(
+                    f"{name} of {meta.path} cannot be fine-tuned with: it is a variable of "
+                    f"{variable.dtype.name} {format_shape(variable.shape)}"
+                )
+            found[name] = variable
+    return found
+
+
+def _trainable(meta: MetaGraphFile, forward: SubGraph) -> list[str]:
+    """The variables of a part that could be trained; where the file tells of none, all numbers."""
+    told = trainable_names(meta)
+    return [
+        name
+        for name, variable in _variables(meta, forward).items()
+        if variable.dtype.is_floating and (name in told or not told)
+    ]
+
+
+def _in_scopes(trainable: list[str], scopes: tuple[str, ...], meta: MetaGraphFile) -> list[str]:
+    """Those of the variables that are in the scopes; TrainingError where one has none."""
+    for scope in scopes:
+        if not any(is_in(name, (scope,)) for name in trainable):
+            known = list(dict.fromkeys(name.rpartition("/")[0] or name for name in trainable))
+            raise TrainingError(
+                f"--train_scopes={scope}: the part of {meta.path} that is taken has no variable to "
+                f"train there; it has {first_few(known, _MAX_NAMED) if known else 'none at all'}"
+            )
+    return [name for name in trainable if is_in(name, scopes)]
+
+
+def is_in(name: str, scopes: tuple[str, ...]) -> bool:
+    """Whether a variable is in one of the scopes, or is named by one."""
+    return any(name == scope or name.startswith(f"{scope.rstrip('/')}/") for scope in scopes)
+
+
+def _excluded(
+    variables: Mapping[str, Variable],
+    initial: Mapping[str, str],
+    pattern: str | None,
+    meta: MetaGraphFile,
+) -> set[str]:
+    """The variables that are not restored."""
+    if pattern is None:
+        return set()
+    found = {name for name in variables if re.fullmatch(pattern, name)}
+    held = CheckpointReader(meta.prefix).shapes if variables and not found else ()
+    if not found and not any(re.fullmatch(pattern, key) for key in held):
+        raise TrainingError(
+            f"--exclude={pattern}: it matches none of the variables that are taken from "
+            f"{meta.path}: {first_few(list(variables), _MAX_NAMED)}"
+        )
+    unknown = sorted(name for name in found if name not in initial)
+    if unknown:
+        raise CheckpointError(
+            f"--exclude={pattern}: {meta.path} has no initial value of "
+            f"{first_few(unknown, _MAX_NAMED)} that stands alone"
+        )
+    return found
+
+
+def _initial_tensors(meta: MetaGraphFile, variables: Collection[str]) -> dict[str, str]:
+    """Variable -> the tensor of its initial value in the file.
+
+    Left out are those that no collection tells of, and those whose initial value does not follow
+    from constants and random numbers alone.
+    """
+    found: dict[str, str] = {}
+    for collection in meta.proto.collection_def:
+        for name, entry in variable_definitions(meta, collection):
+            if name in variables and name not in found:
+                tensor = _initial_tensor(meta, entry)
+                if tensor is not None and _stands_alone(meta, tensor):
+                    found[name] = tensor
+    return found
+
+
+def _initial_tensor(meta: MetaGraphFile, entry: VariableDef) -> str | None:
+    """What a variable is assigned by its initializer."""
+    if entry.initial_value_name:
+        return meta.find_tensor(entry.initial_value_name)
+    node = meta.nodes.get(entry.initializer_name)
+    inputs = data_inputs(node) if node is not None else []
+    return meta.find_tensor(inputs[1]) if len(inputs) == 2 else None
+
+
+def _stands_alone(meta: MetaGraphFile, tensor: str) -> bool:
+    operations = {meta.nodes[name].op for name in sub_graph(meta, [tensor]).names}
+    return operations <= PURE and not operations & (VARIABLE_OPS | _INPUTS)
+
+
+def adopt(
+    node: tf.Operation, initial: tf.Tensor | None, scope: str, *, trainable: bool
+) -> tf.Variable:
+    """Makes a variable of TensorFlow's own, which can be trained and saved, of an imported node.
+
+    The operations that give it a value and read it are ours. It goes into the graph's collections.
+
+    Args:
+      node: of the operation VariableV2 or VarHandleOp, its shape known.
+      initial: its initial value; without, its initializer gives NaN, or 0 to integers: it is to be
+        restored.
+      scope: of what is added.
+      trainable: whether it goes into the collection of trainable variables, too.
+    """
+    is_resource = node.outputs[0].dtype == tf.resource
+    dtype = tf.as_dtype(node.get_attr("dtype")).base_dtype
+    shape = tf.TensorShape(node.get_attr("shape"))
+    with tf.compat.v1.name_scope(f"{scope}/"):
+        if initial is None:
+            nothing = np.nan if dtype.is_floating or dtype.is_complex else 0
+            initial = tf.fill(shape.as_list(), tf.constant(nothing, dtype))
+        value = tf.identity(initial)  # A tensor of its own: whoever assigns a variable feeds it.
+        if is_resource:
+            assign = tf.raw_ops.AssignVariableOp(resource=node.outputs[0], value=value)
+            read = tf.raw_ops.ReadVariableOp(resource=node.outputs[0], dtype=dtype)
+        else:
+            assign = tf.raw_ops.Assign(ref=node.outputs[0], value=value).op
+            read = tf.identity(node.outputs[0])
+    definition = VariableDef(
+        variable_name=node.outputs[0].name,
+        initial_value_name=value.name,
+        initializer_name=assign.name,
+        snapshot_name=read.name,
+        is_resource=is_resource,
+        trainable=trainable,
+    )
+    variable = tf.compat.v1.Variable(variable_def=definition, use_resource=is_resource)
+    keys = [tf.compat.v1.GraphKeys.GLOBAL_VARIABLES]
+    keys += [tf.compat.v1.GraphKeys.TRAINABLE_VARIABLES] if trainable else []
+    node.graph.add_to_collections(keys, variable)
+    return variable

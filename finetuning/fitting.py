@@ -1,15 +1,11 @@
-"""A fine-tuning as a task of the training loop: its images, and the values it begins with.
-
-The images get the shape and the scale that the model takes. The values are those of the base's
-checkpoint; what that holds beside them may speak of a mistake.
-"""
+"""A fine-tuning as a task of the training loop: its images, and the values it begins with."""
 
 import functools
 import hashlib
 import math
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,6 +36,7 @@ from training.task import NONE, InitialValues, Task
 
 _TEST_BATCH_SIZE = 250  # images at once
 IMPORT = "importing the model"  # What a time limit is for.
+_SHOWN = 5
 
 
 class Images(NamedTuple):
@@ -75,9 +72,9 @@ def open_images(plan: BasePlan, config: FinetuneConfig, limit: TimeLimit) -> Ima
             config.classes,
             config.data_memory_mb,
             config.on_bad_image,
-            image_shape=_image_shape(plan),
-            scale=np.float32(scale),
-            ignore_exif=config.ignore_exif,
+            _image_shape(plan),
+            np.float32(scale),
+            config.ignore_exif,
         ),
     )
     return Images(data, scale, (batch, *data.train.specs[0].shape))
@@ -136,60 +133,34 @@ def test_batches(
     bad = BadSoFar(on_bad)
     if size is None:
         return lambda: row_batches(test, _TEST_BATCH_SIZE, bad, test.workers)
-    rest = len(test) % size
+    count, rest = len(test), len(test) % size
     if rest:
-        logging.warning(
-            "%d of the %d test images are left out: the model takes %d at once",
-            rest,
-            len(test),
-            size,
-        )
-    if rest == len(test):
+        left_out = "%d of the %d test images are left out: the model takes %d at once"
+        logging.warning(left_out, rest, count, size)
+    if rest == count:
         return None
     return lambda: (b for b in row_batches(test, size, bad, test.workers) if len(b[0]) == size)
 
 
-# What a checkpoint holds beside what is taken from it, and which of that speaks of a mistake.
-#
-# Most of it is as it should be: the variables of later layers and of other branches, an optimizer's
-# slots and counters, moving averages of a variable beside it. But a graph and a checkpoint that do
-# not belong together are told by a tensor in a scope that is taken, such as `conv1/gamma` beside
-# `conv1/w`, that the whole graph has no variable for: what was trained computed with it, and what
-# is imported does not.
-
-
 def without_place(meta: MetaGraphFile, taken: Collection[str], held: Collection[str]) -> list[str]:
-    """The tensors of a checkpoint that should have a place in what is taken, and have none.
+    """The tensors of a checkpoint that should have a place in what is taken, and have none; sorted.
 
-    They are in the scope of a variable that is taken, the graph has no variable for them, they are
-    no optimizer's, and none that goes with another one, as `w/ExponentialMovingAverage` does with
-    `w`. What is in no scope at all is not told from the rest of the checkpoint.
+    Most of what a checkpoint holds beside what is taken is as it should be. But a graph and a
+    checkpoint that do not belong together are told by a tensor in a scope that is taken, such as
+    `conv1/gamma` beside `conv1/w`, that the whole graph has no variable for: what was trained
+    computed with it, and what is imported does not. An optimizer's slots are none of these, nor
+    what goes with another tensor, as `w/ExponentialMovingAverage` does with `w`; what is in no
+    scope at all is not told from the rest of the checkpoint.
 
-    Args:
-      meta: the file of the graph.
-      taken: variables of it.
-      held: the keys of its checkpoint.
-
-    Returns:
-      Some of `held`, sorted.
-
-    Raises:
-      CheckpointError: the graph is damaged.
+    `taken` are variables of the graph of `meta`, `held` the keys of its checkpoint.
     """
     variables = [name for name, node in meta.nodes.items() if node.op in VARIABLE_OPS]
     places = checkpoint_keys(meta, variables, held)
     unknown = {*held} - {place.key for place in places.values()}
-    scopes = tuple({*_scopes(places[name].key for name in taken)})
+    keys = (places[name].key.removesuffix(OBJECT_SUFFIX) for name in taken)
+    scopes = tuple({key.rpartition("/")[0] for key in keys} - {""})
     unknown = {key for key in unknown if is_in(key, scopes) and not _goes_with(key, held)}
     return sorted(unknown - slot_names(held, meta)) if unknown else []
-
-
-def _scopes(keys: Iterable[str]) -> Iterable[str]:
-    """The scopes that tensors are in, those of an object-based checkpoint without its suffix."""
-    for key in keys:
-        scope = key.removesuffix(OBJECT_SUFFIX).rpartition("/")[0]
-        if scope:
-            yield scope
 
 
 def _goes_with(key: str, held: Collection[str]) -> bool:
@@ -199,20 +170,12 @@ def _goes_with(key: str, held: Collection[str]) -> bool:
     return any(stem in held or stem + OBJECT_SUFFIX in held for stem in stems)
 
 
-# The values that the base's variables begin with: those of its checkpoint.
-
-_SHOWN = 5
-
-
 def restored_values(plan: BasePlan) -> InitialValues:
-    """Reads what is restored, and nothing else; says which of the checkpoint's tensors that leaves.
-
-    What it leaves has to be of a later layer, of an optimizer or the like: see
-    `finetuning.fitting`.
+    """Reads what is restored, and nothing else; logs which of the checkpoint's tensors that leaves.
 
     Raises:
       CheckpointError: a variable is missing or does not fit, the checkpoint has one in a scope of
-        theirs that the graph has no place for, or it is damaged.
+        theirs that the graph has no place for (see `without_place`), or it is damaged.
     """
     if not plan.restored:
         return NONE
@@ -222,28 +185,21 @@ def restored_values(plan: BasePlan) -> InitialValues:
     except CheckpointError as error:
         raise CheckpointError(f"{error} (--exclude leaves variables new)") from error
     held = CheckpointReader(prefix).shapes
-    _check_places(plan, held)
+    extra = without_place(plan.meta, plan.restored, held)
+    if plan.exclude is not None:
+        extra = [key for key in extra if not re.fullmatch(plan.exclude, key)]
+    if extra:
+        raise CheckpointError(
+            f"{prefix} holds {first_few(extra, _SHOWN)} beside what is taken, and the graph of "
+            f"{plan.meta.path} has no place for that: do they belong together? (--exclude leaves "
+            "it out)"
+        )
     keys = {name: at.key for name, at in checkpoint_keys(plan.meta, plan.restored, held).items()}
     left = sorted({*held} - {*keys.values()})
     if left:
         logging.info("not taken from %s: %s", prefix, first_few(left, _SHOWN))
     origins = {n: prefix if key == n else f"{prefix} as {key}" for n, key in keys.items()}
     return InitialValues(values, origins)
-
-
-def _check_places(plan: BasePlan, held: Collection[str]) -> None:
-    extra = without_place(plan.meta, plan.restored, held)
-    if plan.exclude is not None:
-        extra = [key for key in extra if not re.fullmatch(plan.exclude, key)]
-    if extra:
-        raise CheckpointError(
-            f"{plan.meta.prefix} holds {first_few(extra, _SHOWN)} beside what is taken, and the "
-            f"graph of {plan.meta.path} has no place for that: do they belong together? (--exclude "
-            "leaves it out)"
-        )
-
-
-# A fine-tuning as a task of the training loop.
 
 
 def make_task(config: FinetuneConfig) -> Task:
@@ -254,7 +210,7 @@ def make_task(config: FinetuneConfig) -> Task:
       DataError: the images cannot be used.
       TrainingError: model, images and flags do not go together.
     """
-    limit = TimeLimit(config.time_limit, config.end_after)
+    limit = config.limit
     plan, initial = read_newest([config.meta], functools.partial(_plan, config, limit))
     handed_over = [initial]  # Once, so that the values are freed as soon as they are assigned.
     images = open_images(plan, config, limit)
@@ -286,7 +242,7 @@ def _plan(config: FinetuneConfig, limit: TimeLimit, hold: Hold) -> tuple[BasePla
     with limit.over("reading the model"):
         file = find_model(config.meta)
         hold(prefix_of(file))
-        meta = open_model(file, config.max_meta_mb << 20)
+        meta = open_model(file, config.max_meta_bytes)
         verify_checkpoint(meta.prefix)
         plan = plan_base(meta, config)
     values = restored_values(plan)
@@ -298,15 +254,12 @@ def _plan(config: FinetuneConfig, limit: TimeLimit, hold: Hold) -> tuple[BasePla
 def _build(config: FinetuneConfig, plan: BasePlan, images: Images) -> ModelGraph:
     return base.build(
         plan,
-        base.HeadRequest(
-            kind=config.head,
-            num_classes=images.data.num_classes,
-            learning_rate=config.learning_rate,
-            finetune_learning_rate=config.finetune_learning_rate,
-        ),
+        config.head,
+        images.data.num_classes,
+        (config.learning_rate, config.rate_of_scopes),
         images.shape,
-        input_offset=config.input_offset,
-        seed=config.run.seed,
+        config.input_offset,
+        config.run.seed,
     )
 
 
@@ -329,7 +282,7 @@ def _identity(
         "train_scopes": list(config.train_scopes),
         "exclude": config.exclude,
         "train_feed": list(config.train_feed),
-        "finetune_learning_rate": config.finetune_learning_rate if config.train_scopes else None,
+        "finetune_learning_rate": config.rate_of_scopes if config.train_scopes else None,
         "input_offset": config.input_offset,
         "ignore_exif": config.ignore_exif,
     }

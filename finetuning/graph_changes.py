@@ -58,33 +58,24 @@ _NO_SAVER = SaverDef(filename_tensor_name="none:0", save_tensor_name="none:0", r
 def pivots(meta: MetaGraphFile, part: SubGraph) -> list[str]:
     """What the conditionals and loops of a part hold on to, and the part itself may not need.
 
-    These are the branch that is taken, and the condition of a loop.
-
-    Args:
-      meta: the file.
-      part: of its graph.
-
-    Returns:
-      Names of tensors of the file.
+    These are the branch that is taken, and the condition of a loop, as tensors of the file.
     """
     found: dict[str, None] = {}
-    for _, outermost in _contexts(meta):
-        for context in _with_nested(outermost):
-            if any(node_of(name) in part.names for name in context.values_def.values):
-                found |= dict.fromkeys(_held_by(context))
+    for context in _all_contexts(meta):
+        if any(node_of(name) in part.names for name in context.values_def.values):
+            found |= dict.fromkeys(_held_by(context))
     return [name for name in found if node_of(name) in meta.nodes]
 
 
 def is_in_loop(meta: MetaGraphFile, tensor: str) -> bool:
     """Whether a tensor has a value in each round of a loop, and none outside of it."""
-    for _, outermost in _contexts(meta):
-        for context in _with_nested(outermost):
-            values = context.values_def
-            if not isinstance(context, WhileContextDef) or tensor not in values.values:
-                continue
-            if tensor not in values.external_values and tensor not in context.loop_exit_names:
-                return True
-    return False
+    return any(
+        tensor in context.values_def.values
+        and tensor not in context.values_def.external_values
+        and tensor not in context.loop_exit_names
+        for context in _all_contexts(meta)
+        if isinstance(context, WhileContextDef)
+    )
 
 
 def add_contexts(meta: MetaGraphFile) -> None:
@@ -115,18 +106,19 @@ def _contexts(meta: MetaGraphFile) -> Iterator[tuple[str, _Context]]:
                 continue  # Anything may be in a collection.
 
 
+def _all_contexts(meta: MetaGraphFile) -> Iterator[_Context]:
+    """The contexts of the file, each before those in it."""
+    waiting = [context for _, context in _contexts(meta)][::-1]
+    while waiting:
+        context = waiting.pop()
+        yield context
+        inner = (_inner(nested) for nested in context.nested_contexts)
+        waiting += [found for found in inner if found is not None][::-1]
+
+
 def _inner(nested: ControlFlowContextDef) -> _Context | None:
     kind = nested.WhichOneof("ctxt")
     return getattr(nested, kind) if kind else None
-
-
-def _with_nested(context: _Context) -> Iterator[_Context]:
-    """A context and all in it."""
-    yield context
-    for nested in context.nested_contexts:
-        inner = _inner(nested)
-        if inner is not None:
-            yield from _with_nested(inner)
 
 
 def _held_by(context: _Context) -> list[str]:
@@ -142,18 +134,16 @@ def _cut_to(graph: tf.Graph, context: _Context) -> bool:
         return False
     values, outside = context.values_def, dict(context.values_def.external_values)
     kept = [name for name in values.values if _has(graph, outside.get(name, name))]
-    values.ClearField("values")
-    values.values.extend(kept)
+    values.values[:] = kept
     values.external_values.clear()
     values.external_values.update({name: outside[name] for name in kept if name in outside})
     if isinstance(context, WhileContextDef):
         for names in (context.loop_enter_names, context.loop_exit_names):
             names[:] = [name for name in names if _has(graph, name)]
-    inner = [(nested, _inner(nested)) for nested in context.nested_contexts]
-    left = [nested for nested, found in inner if found is not None and _cut_to(graph, found)]
-    copies = [ControlFlowContextDef.FromString(nested.SerializeToString()) for nested in left]
-    context.ClearField("nested_contexts")
-    context.nested_contexts.extend(copies)
+    for index in reversed(range(len(context.nested_contexts))):
+        inner = _inner(context.nested_contexts[index])
+        if inner is None or not _cut_to(graph, inner):
+            del context.nested_contexts[index]
     return True
 
 
@@ -176,27 +166,24 @@ _SCATTERS = frozenset(
     f"Scatter{kind}" for kind in ("Add", "Div", "Max", "Min", "Mul", "Sub", "Update")
 ) | frozenset(f"ScatterNd{kind}" for kind in ("Add", "Max", "Min", "Sub", "Update"))
 _BY_HANDLE = ("ResourceApply", "ResourceScatter", "ResourceSparseApply")
-_VARIABLE_OP = "VariableOp"
 _PASS_ON = frozenset({"Enter", "Identity", "RefEnter", "RefIdentity", "RefSwitch", "Switch"})
 
 
-def writes_by_handle(node: NodeDef) -> bool:
-    """Whether a node writes the variable whose handle is its first input."""
-    named_so = node.op.startswith("Assign") and node.op.endswith(_VARIABLE_OP)
-    return named_so or str(node.op).startswith(_BY_HANDLE)
+def _writes_by_handle(node: NodeDef) -> bool:
+    op = str(node.op)
+    return (op.startswith("Assign") and op.endswith("VariableOp")) or op.startswith(_BY_HANDLE)
 
 
-def writes_by_reference(node: NodeDef) -> bool:
-    """Whether a node writes the variable whose reference is its first input."""
-    if writes_by_handle(node):
-        return False
-    return node.op in _SCATTERS or str(node.op).startswith(_BY_REFERENCE)
+def _writes_by_reference(node: NodeDef) -> bool:
+    return not _writes_by_handle(node) and (
+        node.op in _SCATTERS or str(node.op).startswith(_BY_REFERENCE)
+    )
 
 
 def written(nodes: Mapping[str, NodeDef], name: str) -> str | None:
     """The variable that a node writes; None where it writes none, or nobody can tell which."""
     node = nodes[name]
-    if not (writes_by_handle(node) or writes_by_reference(node)):
+    if not (_writes_by_handle(node) or _writes_by_reference(node)):
         return None
     for _ in range(len(nodes)):
         inputs = data_inputs(node)
@@ -216,30 +203,22 @@ def hold(graph_def: GraphDef, free: Collection[str]) -> None:
     What a library function writes is held in any case: its variables are arguments.
     """
     nodes = {node.name: node for node in graph_def.node}
-    for name in list(nodes):
-        if written(nodes, name) not in free:
-            _hold(nodes[name])
-    for function in graph_def.library.function:
-        for node in function.node_def:
-            _hold(node)
-
-
-def _hold(node: NodeDef) -> None:
-    """Makes a node that writes into one that does not; leaves any other as it is."""
-    controls = [text for text in node.input if text.startswith("^")]
-    if writes_by_handle(node):
-        _become(node, "NoOp", controls)
-    elif writes_by_reference(node) and data_inputs(node):
-        dtype = node.attr["T"].type
-        _become(node, "RefIdentity", [data_inputs(node)[0], *controls])
-        node.attr["T"].type = dtype
-
-
-def _become(node: NodeDef, op: str, inputs: list[str]) -> None:
-    node.op = op
-    del node.input[:]
-    node.input.extend(inputs)
-    node.attr.clear()
+    held = [node for name, node in nodes.items() if written(nodes, name) not in free]
+    held += [node for function in graph_def.library.function for node in function.node_def]
+    for node in held:
+        inputs = [text for text in node.input if text.startswith("^")]
+        if _writes_by_handle(node):
+            node.op = "NoOp"
+            node.attr.clear()
+        elif _writes_by_reference(node) and data_inputs(node):
+            dtype = node.attr["T"].type
+            inputs.insert(0, data_inputs(node)[0])
+            node.op = "RefIdentity"
+            node.attr.clear()
+            node.attr["T"].type = dtype
+        else:
+            continue
+        node.input[:] = inputs
 
 
 # What a model that is built on is given in training beside its images, and in prediction.
@@ -250,15 +229,7 @@ _KEPT = 0.5  # In training, of the units of a dropout whose graph does not say a
 
 
 class Setting(NamedTuple):
-    """A value that the graph is given in training, and the one it has by default from then on.
-
-    Attributes:
-      name: of the tensor, in full.
-      dtype: a tf.DType.
-      role: what it decides.
-      training: its value in a training step.
-      otherwise: its value in evaluation and prediction.
-    """
+    """A value that the graph is given in training, and the one that it has otherwise."""
 
     name: str
     dtype: tf.DType
@@ -275,26 +246,25 @@ class Setting(NamedTuple):
 
 
 def find_settings(
-    needed: SubGraph, rows: str, given: Mapping[str, str], *, switched_on: bool
+    needed: SubGraph, rows: str, given: Sequence[str], *, switched_on: bool
 ) -> list[Setting]:
     """The settings among the placeholders of a sub-graph.
 
     Args:
       needed: what the features are computed from.
       rows: the tensor that the images go to.
-      given: tensor name, as the user wrote it -> the text of its value in training.
+      given: `name=value` of --train_feed, the values in training.
       switched_on: whether switches say in training that it is training.
 
     Raises:
-      TrainingError: a placeholder is none of these and has no value, a value that is given does
-        not fit, or there is no such placeholder.
+      TrainingError: a placeholder is none of these and has no value; a value that is given does
+        not fit, is given twice, or is that of no such placeholder.
     """
-    meta = needed.meta
-    names = {meta.tensor_name(text): text for text in given}
+    meta, values = needed.meta, _values(needed.meta, given)
     found, finder = [], RoleFinder(needed)
     for info in _placeholders(needed, rows):
         role = finder.role(info)
-        value = given[names[info.name]] if info.name in names else None
+        _, value = values.get(info.name, ("", None))
         if role is not None:
             found.append(_known(meta, info, role, value, switched_on))
         elif value is not None:
@@ -305,31 +275,38 @@ def find_settings(
                 f"{meta.path} takes {info} beside its images: give its value with "
                 f"--train_feed={node_of(info.name)}=..."
             )
-    _check_taken(names, [setting.name for setting in found], meta.path)
-    return found
-
-
-def _check_taken(names: Mapping[str, str], taken: Sequence[str], path: str) -> None:
-    for name, text in names.items():
+    taken = [setting.name for setting in found]
+    for name, (text, _) in values.items():
         if name not in taken:
             known = f"it has {', '.join(taken)}" if taken else "there is none"
             raise TrainingError(
-                f"--train_feed={text}: the part of {path} that is taken has no such setting; "
+                f"--train_feed={text}: the part of {meta.path} that is taken has no such setting; "
                 f"{known}"
             )
+    return found
 
 
-def _placeholders(needed: SubGraph, rows: str) -> Iterator[TensorInfo]:
+def _values(meta: MetaGraphFile, given: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Tensor -> its name as --train_feed has it, and the text of its value."""
+    values: dict[str, tuple[str, str]] = {}
+    for name, _, value in (text.partition("=") for text in given):
+        tensor = meta.tensor_name(name)
+        if tensor in values:
+            raise TrainingError(f"--train_feed={name}: {tensor} is given twice")
+        values[tensor] = (name, value)
+    return values
+
+
+def _placeholders(needed: SubGraph, rows: str) -> Sequence[TensorInfo]:
     """The placeholders of a sub-graph, but for `rows`."""
-    nodes = needed.meta.nodes
     names = [
         f"{name}:0"
-        for name in nodes
+        for name, node in needed.meta.nodes.items()
         if name in needed.names
-        and nodes[name].op in PLACEHOLDERS | PLACEHOLDERS_WITH_DEFAULT
+        and node.op in PLACEHOLDERS | PLACEHOLDERS_WITH_DEFAULT
         and f"{name}:0" != rows
     ]
-    yield from describe_tensors(needed.meta, names) if names else ()
+    return describe_tensors(needed.meta, names) if names else ()
 
 
 def _known(
@@ -355,8 +332,7 @@ def _known(
 
 def _default(meta: MetaGraphFile, name: str) -> float | None:
     """The constant that a placeholder has by default."""
-    node = meta.nodes[node_of(name)]
-    inputs = data_inputs(node)
+    inputs = data_inputs(meta.nodes[node_of(name)])
     source = meta.nodes.get(node_of(inputs[0])) if inputs else None
     if source is None or source.op != "Const":
         return None

@@ -18,8 +18,7 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from checkpoints import folder
 from checkpoints.file_io import HEAD_BYTES, kind_of, read_bounded, read_head
-from checkpoints.folder import names_in, newest_meta_graph
-from checkpoints.manifest import named_checkpoint
+from checkpoints.folder import named_checkpoint, names_in, newest_meta_graph
 from checkpoints.naming import (
     BASENAME,
     INDEX_SUFFIX,

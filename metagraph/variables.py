@@ -31,7 +31,8 @@ from metagraph.graph import (
 from metagraph.meta import MetaGraphFile, format_shape, node_of, variable_definitions
 
 RESOURCE_VARIABLE = "VarHandleOp"
-VARIABLE_OPS = frozenset({"Variable", "VariableV2", RESOURCE_VARIABLE})
+REF_VARIABLES = frozenset({"Variable", "VariableV2"})
+VARIABLE_OPS = REF_VARIABLES | {RESOURCE_VARIABLE}
 _TRAINABLE = "trainable_variables"
 _MAX_NAMED = 10
 ASSIGN_OPS = frozenset({"Assign", "AssignVariableOp"})

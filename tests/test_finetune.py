@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Generator, Sequence
@@ -15,17 +16,18 @@ import tensorflow as tf
 from absl import flags
 
 import finetune
-from cli.run import Supervisor
+from cli.command_line import parse
+from cli.supervisor import Supervisor
 from data.named import RAMP_FILE
 from errors import CheckpointError, TrainingError
 from finetuning.fitting import make_task
 from finetuning.settings import FinetuneConfig
-from prediction.chosen_model import PredictConfig
 from prediction.evaluation import predict
+from prediction.request import PredictConfig
 from tests.finetuning import bases
+from tests.finetuning.bases import values_of
 from tests.prediction import stock
 from training import loop
-from training.config import config_of
 from training.task import Batch
 
 Config = Callable[..., FinetuneConfig]
@@ -35,14 +37,9 @@ LAST_LAYER = "fc2/add:0"
 BASE = ("conv1/w", "conv1/b", "conv2/w", "conv2/b", "fc1/w", "fc1/b", "fc2/w", "fc2/b")
 
 
-def _values(prefix: str) -> dict[str, Array]:
-    reader = tf.train.load_checkpoint(prefix)
-    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
-
-
 def _bytes(config: FinetuneConfig) -> dict[str, bytes]:
     prefix = tf.train.latest_checkpoint(config.run.ckpt_dir)
-    return {name: value.tobytes() for name, value in _values(prefix).items()}
+    return {name: value.tobytes() for name, value in values_of(prefix).items()}
 
 
 def _into(config: FinetuneConfig, folder: Path) -> FinetuneConfig:
@@ -65,78 +62,70 @@ def _stop_after(config: FinetuneConfig, steps: Sequence[int]) -> None:
         assert loop.train(task._replace(batches=batches), config.run).exit_code == 143
 
 
-def test_frozen_weights_stay_byte_for_byte_and_are_those_of_the_checkpoint(
-    cnn_run: Path, finetune_config: Config
+@pytest.mark.parametrize(
+    ("scopes", "unfrozen"), [((), set()), (("fc1", "conv2/b"), {"fc1/w", "fc1/b", "conv2/b"})]
+)
+def test_only_the_scopes_that_are_unfrozen_change(
+    cnn_run: Path, finetune_config: Config, scopes: tuple[str, ...], unfrozen: set[str]
 ) -> None:
-    config = finetune_config(cnn_run, LAST_LAYER)
-    theirs = _values(str(cnn_run / "my-model-200"))
-    ours = _values(finetune.train(config).prefix)
-    for name in BASE:
-        assert ours[name].tobytes() == theirs[name].tobytes()
+    """All else stays byte for byte as it is in the checkpoint."""
+    theirs = values_of(str(cnn_run / "my-model-200"))
+    ours = values_of(
+        finetune.train(finetune_config(cnn_run, LAST_LAYER, train_scopes=scopes)).prefix
+    )
+    assert {n for n in BASE if ours[n].tobytes() != theirs[n].tobytes()} == unfrozen
     assert ours["head/w"].shape == (4, 3)
     assert ours["global_step"] == 12
-    assert {name for name in ours if name not in BASE} == {
-        "global_step",
-        "beta1_power",
-        "beta2_power",
-        *("head/w", "head/w/Adam", "head/w/Adam_1", "head/b", "head/b/Adam", "head/b/Adam_1"),
-    }
-
-
-def test_only_the_scopes_that_are_unfrozen_change(cnn_run: Path, finetune_config: Config) -> None:
-    config = finetune_config(cnn_run, LAST_LAYER, train_scopes=("fc1", "conv2/b"))
-    theirs = _values(str(cnn_run / "my-model-200"))
-    ours = _values(finetune.train(config).prefix)
-    changed = {name for name in BASE if ours[name].tobytes() != theirs[name].tobytes()}
-    assert changed == {"fc1/w", "fc1/b", "conv2/b"}
-
-
-def test_the_log_tells_where_each_variable_is_from(
-    cnn_run: Path, finetune_config: Config, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level("INFO", "absl")
-    finetune.train(finetune_config(cnn_run, LAST_LAYER, exclude="fc1/.*", train_steps=1))
-    lines = caplog.messages
-    assert f"conv1/w: restored from {cnn_run}/my-model-200" in lines
-    assert {"fc1/w: new", "head/w: new", "global_step: new"} <= {*lines}
+    if not scopes:
+        slots = {f"head/{name}{slot}" for name in "wb" for slot in ("", "/Adam", "/Adam_1")}
+        assert {*ours} == {"global_step", "beta1_power", "beta2_power", *BASE, *slots}
 
 
 def test_excluded_variables_begin_as_the_graph_says_and_not_as_restored(
-    cnn_run: Path, finetune_config: Config
+    cnn_run: Path, finetune_config: Config, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Of a model of ours the initial value follows from the seed: the same as in its own run."""
+    caplog.set_level("INFO", "absl")
     config = finetune_config(cnn_run, LAST_LAYER, exclude="fc1/.*", train_steps=1)
-    ours = _values(finetune.train(config).prefix)
-    theirs = _values(str(cnn_run / "my-model-200"))
+    ours = values_of(finetune.train(config).prefix)
+    assert f"conv1/w: restored from {cnn_run}/my-model-200" in caplog.messages
+    assert {"fc1/w: new", "head/w: new", "global_step: new"} <= {*caplog.messages}
+    theirs = values_of(str(cnn_run / "my-model-200"))
     assert not np.array_equal(ours["fc1/w"], theirs["fc1/w"])
     np.testing.assert_array_equal(ours["fc1/b"], np.full(128, 0.1, np.float32))
     np.testing.assert_allclose(ours["fc1/w"].std(), 0.088, atol=0.003)
     assert ours["conv1/w"].tobytes() == theirs["conv1/w"].tobytes()
+    # Initializers of the result run in a stock client, as many a script does before it restores.
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        saver = tf.compat.v1.train.import_meta_graph(f"{config.run.ckpt_dir}/my-model-1.meta")
+        session.run(tf.compat.v1.global_variables_initializer())
+        saver.restore(session, f"{config.run.ckpt_dir}/my-model-1")
+        np.testing.assert_array_equal(session.run("conv1/w:0"), ours["conv1/w"])
+
+
+def _check_same_bytes(config: FinetuneConfig, stops: Sequence[int], folder: Path) -> None:
+    """Of a run that is stopped at these steps, and of one that never is."""
+    _stop_after(config, stops)
+    assert finetune.train(config).step == 12
+    unbroken = _into(config, folder)
+    finetune.train(unbroken)
+    assert _bytes(config) == _bytes(unbroken)
 
 
 @pytest.mark.parametrize("scopes", [(), ("fc1",)])
 def test_an_interrupted_run_ends_with_the_same_bytes(
     cnn_run: Path, finetune_config: Config, tmp_path: Path, scopes: tuple[str, ...]
 ) -> None:
-    """With the base's own dropout on; stopped three times, and never."""
+    """With the base's own dropout on."""
     config = finetune_config(cnn_run, LAST_LAYER, train_scopes=scopes)
-    _stop_after(config, [1, 4, 9])
-    assert finetune.train(config).step == 12
-    unbroken = _into(config, tmp_path / "unbroken")
-    finetune.train(unbroken)
-    assert _bytes(config) == _bytes(unbroken)
+    _check_same_bytes(config, [1, 4, 9], tmp_path / "unbroken")
 
 
 def test_a_dropout_of_tensorflow_1_draws_the_same_masks_after_an_interrupt(
     finetune_config: Config, tmp_path: Path
 ) -> None:
-    meta = bases.save(tmp_path, bases.dropout)
-    config = finetune_config(meta, "features")
-    _stop_after(config, [3, 7])
-    finetune.train(config)
-    unbroken = _into(config, tmp_path / "unbroken")
-    finetune.train(unbroken)
-    assert _bytes(config) == _bytes(unbroken)
+    config = finetune_config(bases.save(tmp_path, bases.dropout), "features")
+    _check_same_bytes(config, [3, 7], tmp_path / "unbroken")
     without = dataclasses.replace(_into(config, tmp_path / "no"), train_feed=("share=0.0",))
     finetune.train(without)
     assert _bytes(config) != _bytes(without)
@@ -168,23 +157,11 @@ def test_the_result_can_be_fine_tuned_again(
     config = finetune_config(
         first.prefix, "head/add", ckpt_dir=tmp_path / "again", train_scopes=("head",)
     )
-    again = _values(finetune.train(config).prefix)
-    before = _values(first.prefix)
+    again = values_of(finetune.train(config).prefix)
+    before = values_of(first.prefix)
     assert again["fc2/w"].tobytes() == before["fc2/w"].tobytes()
     assert again["head/w"].tobytes() != before["head/w"].tobytes()
     assert again["head_1/w"].shape == (3, 3)
-
-
-def test_initializers_of_the_result_run_in_a_stock_client(
-    cnn_run: Path, finetune_config: Config
-) -> None:
-    """As many a script does before it restores."""
-    prefix = finetune.train(finetune_config(cnn_run, LAST_LAYER, train_steps=1)).prefix
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        saver = tf.compat.v1.train.import_meta_graph(prefix + ".meta")
-        session.run(tf.compat.v1.global_variables_initializer())
-        saver.restore(session, prefix)
-        np.testing.assert_array_equal(session.run("conv1/w:0"), _values(prefix)["conv1/w"])
 
 
 @pytest.mark.parametrize(
@@ -215,9 +192,10 @@ def test_what_does_not_go_together_is_one_line(
 def test_what_the_checkpoint_lacks_is_named_and_can_be_excluded(
     cnn_run: Path, finetune_config: Config, tmp_path: Path
 ) -> None:
-    values = {k: v for k, v in _values(f"{cnn_run}/my-model-200").items() if k != "fc1/b"}
+    values = {k: v for k, v in values_of(f"{cnn_run}/my-model-200").items() if k != "fc1/b"}
     values["conv1/b"] = values["conv1/b"][:5]
-    _write(tmp_path / "cut", values, cnn_run)
+    bases.write(tmp_path / "cut", values)
+    shutil.copy(cnn_run / "my-model-200.meta", tmp_path / "cut.meta")
     config = finetune_config(tmp_path / "cut.meta", LAST_LAYER, train_steps=1)
     with pytest.raises(CheckpointError, match=r"lacks 1 of the 8 .*fc1/b .*--exclude"):
         finetune.train(config)
@@ -225,21 +203,6 @@ def test_what_the_checkpoint_lacks_is_named_and_can_be_excluded(
     with pytest.raises(CheckpointError, match=r"conv1/b is float32 \[5\].*--exclude"):
         finetune.train(config)
     finetune.train(dataclasses.replace(config, exclude="fc1/b|conv1/b"))
-
-
-def _write(prefix: Path, values: dict[str, Array], run: Path) -> None:
-    """A checkpoint of these values, with the graph of a run."""
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        names = list(values)
-        session.run(
-            tf.raw_ops.SaveV2(
-                prefix=str(prefix),
-                tensor_names=names,
-                shape_and_slices=[""] * len(names),
-                tensors=[tf.constant(values[name]) for name in names],
-            )
-        )
-    Path(f"{prefix}.meta").write_bytes((run / "my-model-200.meta").read_bytes())
 
 
 def test_another_base_is_another_run(cnn_run: Path, finetune_config: Config) -> None:
@@ -251,8 +214,6 @@ def test_another_base_is_another_run(cnn_run: Path, finetune_config: Config) -> 
 
 
 def test_flags_become_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
-    values = flags.FlagValues()
-    finetune.define_flags(values)
     given: list[tuple[FinetuneConfig, TextIO | None]] = []
 
     def train(config: FinetuneConfig, terminal: TextIO | None) -> loop.Outcome:
@@ -261,16 +222,15 @@ def test_flags_become_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(finetune, "train", train)
     monkeypatch.setattr(finetune, "import_tensorflow", lambda _: None)
-    values(
-        [
-            "finetune.py",
-            *("--meta=m", "--tensor=t", "--data=d", "--train_scopes=a,b", "--exclude=c.*"),
-            *("--train_feed=k=1", "--train_feed=l=2", "--head=conv", "--input_scale=0.5"),
-            "--ignore_exif",
-        ]
-    )
+    arguments = [
+        "finetune.py",
+        *("--meta=m", "--tensor=t", "--data=d", "--train_scopes=a,b", "--exclude=c.*"),
+        *("--train_feed=k=1", "--train_feed=l=2", "--head=conv", "--input_scale=0.5"),
+        "--ignore_exif",
+    ]
     supervisor = Supervisor("give it less")
-    assert finetune.main(values, supervisor) == 0
+    wanted = parse(FinetuneConfig, arguments, end_after=supervisor.end_after)
+    assert finetune.main(wanted, supervisor) == 0
     ((config, terminal),) = given
     assert config.end_after == supervisor.end_after
     assert terminal is sys.stderr
@@ -282,13 +242,11 @@ def test_flags_become_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_rate_for_what_is_not_unfrozen_is_refused_with_what_to_do() -> None:
-    values = flags.FlagValues()
-    finetune.define_flags(values)
     given = ["finetune.py", "--meta=m", "--tensor=t", "--data=d", "--finetune_learning_rate=0.1"]
     with pytest.raises(flags.IllegalFlagValueError, match="such as --train_scopes=fc1"):
-        values(given)
-    values([*given, "--train_scopes=fc1"])
-    assert config_of(FinetuneConfig, values).finetune_learning_rate == 0.1
+        parse(FinetuneConfig, given)
+    config = parse(FinetuneConfig, [*given, "--train_scopes=fc1"])
+    assert config.rate_of_scopes == 0.1
 
 
 def test_reading_and_importing_the_model_have_a_time_limit(
@@ -307,7 +265,7 @@ def test_reading_and_importing_the_model_have_a_time_limit(
 def test_a_graph_that_is_larger_than_the_limit_is_not_read(
     cnn_run: Path, finetune_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = finetune_config(cnn_run, LAST_LAYER, max_meta_mb=3)
+    config = finetune_config(cnn_run, LAST_LAYER, max_meta_bytes=3 << 20)
     asked: list[int] = []
 
     def open_model(path: str, max_bytes: int) -> None:
@@ -329,10 +287,8 @@ def test_a_graph_that_is_larger_than_the_limit_is_not_read(
     ],
 )
 def test_a_wrong_flag_is_refused(flag: str) -> None:
-    values = flags.FlagValues()
-    finetune.define_flags(values)
     with pytest.raises(flags.IllegalFlagValueError):
-        values(["finetune.py", "--meta=m", "--tensor=t", "--data=d", flag])
+        parse(FinetuneConfig, ["finetune.py", "--meta=m", "--tensor=t", "--data=d", flag])
 
 
 def test_test_images_are_part_of_what_the_run_is(cnn_run: Path, finetune_config: Config) -> None:

@@ -131,6 +131,12 @@ def test_a_fine_tuning_that_is_stopped_saves_its_step(
     assert (tmp_path / "finetuned" / f"my-model-{step}.manifest").exists()
 
 
+def _maps_tensorflow(script: int) -> bool:
+    """Whether the process that a script has started for its work is importing TensorFlow."""
+    children = Path(f"/proc/{script}/task/{script}/children").read_text().split()
+    return any("libtensorflow" in Path(f"/proc/{pid}/maps").read_text() for pid in children)
+
+
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks into a process of Linux")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_at_start_up_ends_it_with_nothing_written(
@@ -144,8 +150,8 @@ def test_a_signal_at_start_up_ends_it_with_nothing_written(
         text=True,
     )
     deadline = time.monotonic() + 600
-    maps = Path(f"/proc/{process.pid}/maps")
-    while "libtensorflow" not in maps.read_text() and time.monotonic() < deadline:
+    while not _maps_tensorflow(process.pid) and time.monotonic() < deadline:
+        assert process.poll() is None
         time.sleep(0.02)
     process.send_signal(number)
     _, errors = process.communicate(timeout=600)

@@ -17,8 +17,8 @@ from absl import logging
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from errors import CheckpointError, PredictionError
-from prediction.chosen_model import PredictConfig
 from prediction.evaluation import predict
+from prediction.request import PredictConfig
 from tests.prediction import stock
 
 v1 = tf.compat.v1

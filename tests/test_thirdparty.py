@@ -17,8 +17,8 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from metagraph.meta import read_meta_graph
 from metagraph.model import find_candidates
 from metagraph.session import load_inference_graph
-from prediction.chosen_model import PredictConfig
 from prediction.evaluation import predict
+from prediction.request import PredictConfig
 from tests.prediction import stock
 
 Array = npt.NDArray[Any]

@@ -1,10 +1,11 @@
-"""One freeze from start to end: what tools.freeze does once its flags are read.
+"""One freeze from start to end: frozen, compared with the original, and only then written.
 
-The graph, and what was made of it, are run on the same values, and what they give is compared.
+Both graphs are run on the same values. TensorFlow's own rewriting of graphs is off for that: what
+it makes of constants it does not make of variables, and the last bits of a result tell the two
+apart.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -13,70 +14,23 @@ from absl import logging
 from checkpoints.reader import Array
 from data import files
 from errors import CheckpointError, ToolError, first_few
-from metagraph.meta import MetaGraphFile, TensorInfo
+from metagraph.meta import MetaGraphFile, format_shape
 from metagraph.model import checkpoint_of
 from metagraph.parsing import add_description
 from metagraph.session import RANDOM_OPS, InferenceGraph, describe_tensors, load_inference_graph
-from prediction.chosen_model import ModelConfig, with_model
+from prediction.chosen_model import with_model
 from prediction.output import check_target, write_whole
 from tools.command import Record, format_bytes, table
-from tools.freeze_plan import FreezePlan
-from tools.frozen_graph import TABLE_INITIALIZERS, FreezeRequest, FrozenGraph, freeze_plan, plan_of
-from tools.graph_nodes import graph_parts, value_of, without_large_constants
+from tools.freeze import FreezeConfig, PartConfig
+from tools.frozen_graph import (
+    TABLE_INITIALIZERS,
+    FreezePlan,
+    FrozenGraph,
+    freeze_plan,
+    plan_freeze,
+)
+from tools.graph_nodes import graph_parts, without_large_constants
 from tools.random_batch import try_batches
-
-
-@dataclass(frozen=True)
-class PartConfig(ModelConfig):
-    """The part of a model that is kept, and where it goes.
-
-    Attributes:
-      output: what to write.
-      outputs: as of a `FreezeRequest`.
-      inputs: likewise.
-      asset: files for lookup tables, by name.
-      overwrite: replace the file if there is one.
-    """
-
-    output: str
-    outputs: tuple[str, ...] = ()
-    inputs: tuple[str, ...] = ()
-    asset: Mapping[str, str] = field(default_factory=dict)
-    overwrite: bool = False
-
-    @property
-    def request(self) -> FreezeRequest:
-        """What is to be frozen of it."""
-        return FreezeRequest(
-            outputs=self.outputs,
-            inputs=self.inputs,
-            signature=self.signature,
-            trust_graph=self.trust_graph,
-            assets=self.asset,
-            time_limit=self.limit,
-        )
-
-
-@dataclass(frozen=True)
-class FreezeConfig(PartConfig):
-    """What tools.freeze is asked for.
-
-    Attributes:
-      scope: as of a `FreezeRequest`.
-    """
-
-    scope: str = ""
-
-    @property
-    def request(self) -> FreezeRequest:
-        """What is to be frozen of the model, and under which names."""
-        return replace(super().request, scope=self.scope)
-
-
-# Runs a graph, and what was made of it, on the same values and compares what they give.
-#
-# TensorFlow's own rewriting of graphs is off for that: what it makes of constants it does not make
-# of variables, and the last bits of a result tell the two apart.
 
 TOLERANCE = 1e-6  # Absolute and relative: |a - b| <= TOLERANCE + TOLERANCE |a|.
 _SHOWN = 3
@@ -96,37 +50,73 @@ class Reference(NamedTuple):
     random: tuple[str, ...]
 
 
-class Compared(NamedTuple):
-    """A frozen graph that computes what the original does.
+def freeze_to_file(config: FreezeConfig) -> Record:
+    """Freezes, compares with the original, and writes the file only where all is equal.
 
-    Attributes:
-      frozen: the graph.
-      reference: a batch, and what the original computes with it.
-      difference: the largest there is.
+    Returns:
+      JSON values: `output`, the file; `meta`, that of the graph; `checkpoint`, the prefix of its
+      variables, null where it has none; `inputs` and `outputs` of the frozen graph, each key of the
+      signature -> `name`, `dtype` and `shape` (null where unknown, null sizes too); `off`, the
+      original's training switches and dropouts -> the values they have for good; `nodes`, how many
+      there are; `size`, bytes of the file; `tables`, the nodes that fill lookup tables, to be run
+      first in a session; `largest_difference` from the original on the same batch; `random`, the
+      outputs of the original that are random, and were not compared.
+
+    Raises:
+      CheckpointError, DataError, PredictionError, ToolError: one line for the user.
     """
-
-    frozen: FrozenGraph
-    reference: Reference
-    difference: float
+    return with_model(config, lambda meta, _: _freeze(config, meta))
 
 
-def freeze_and_compare(meta: MetaGraphFile, request: FreezeRequest) -> Compared:
-    """Freezes, and sees that the result is the same.
+def _freeze(config: FreezeConfig, meta: MetaGraphFile) -> Record:
+    check_target(config.output, [meta.path, *config.asset.values()], overwrite=config.overwrite)
+    frozen, reference, difference = freeze_and_compare(meta, config, config.scope)
+    add_description(frozen.meta, frozen.scope)
+    write_whole(config.output, graph_parts(frozen.meta.graph_def))
+    return {
+        "output": config.output,
+        "meta": meta.path,
+        "checkpoint": checkpoint_of(meta),
+        "inputs": _tensors(frozen.plan.inputs, frozen.inputs, meta),
+        "outputs": _tensors(frozen.plan.outputs, frozen.outputs, meta),
+        "off": dict(frozen.plan.off),
+        "nodes": len(frozen.meta.graph_def.node),
+        "size": files.size(config.output),
+        "tables": [*frozen.meta.collection_def[TABLE_INITIALIZERS].node_list.value],
+        "largest_difference": difference,
+        "random": list(reference.random),
+    }
+
+
+def _tensors(names: Mapping[str, str], kept: Mapping[str, str], meta: MetaGraphFile) -> Record:
+    """The tensors that are `kept` by their keys, as those called `names` are in the file."""
+    infos = describe_tensors(meta, [names[key] for key in kept]) if kept else ()
+    return {
+        key: {"name": name, "dtype": info.dtype.name, "shape": info.shape}
+        for (key, name), info in zip(kept.items(), infos, strict=True)
+    }
+
+
+def freeze_and_compare(
+    meta: MetaGraphFile, config: PartConfig, scope: str = ""
+) -> tuple[FrozenGraph, Reference, float]:
+    """Freezes, and sees that the result is the same; `scope` is that of `freeze_plan`.
+
+    Returns:
+      The graph, what the original computes with a batch, and the largest difference from that.
 
     Raises:
       CheckpointError, ToolError: it cannot be frozen or run, or is not the same.
     """
-    plan = plan_of(meta, request)
-    reference = run_original(plan, request)  # Its values are freed before others are read.
-    frozen = freeze_plan(plan, request)
-    results = run_frozen(frozen, reference, request)
-    return Compared(frozen, reference, largest_difference(reference, results, "the frozen graph"))
+    plan = plan_freeze(meta, config)
+    reference = run_original(plan, config)  # Its values are freed before others are read.
+    frozen = freeze_plan(plan, config, scope)
+    results = run_frozen(frozen, reference, config)
+    return frozen, reference, largest_difference(reference, results, "the frozen graph")
 
 
-def run_original(plan: FreezePlan, request: FreezeRequest) -> Reference:
-    """Runs the graph of the file with its own checkpoint, what is off fed with its value.
-
-    The batch is made up of the dtypes and shapes of the inputs.
+def run_original(plan: FreezePlan, config: PartConfig) -> Reference:
+    """Runs the graph with its own checkpoint on a made-up batch, what is off fed with its value.
 
     Raises:
       CheckpointError: the graph cannot be loaded.
@@ -137,9 +127,9 @@ def run_original(plan: FreezePlan, request: FreezeRequest) -> Reference:
         plan.meta,
         list(dict.fromkeys(plan.outputs.values())),
         [*inputs, *plan.off],
-        trust_graph=request.trust_graph,
-        assets=request.assets,
-        time_limit=request.time_limit,
+        trust_graph=config.trust_graph,
+        assets=config.asset,
+        time_limit=config.limit,
         optimize=False,
     ) as graph:
         infos = graph.feeds[: len(inputs)]
@@ -155,19 +145,21 @@ def run_original(plan: FreezePlan, request: FreezeRequest) -> Reference:
                 f"{first_few([*map(str, infos)], _SHOWN)} ({error}): cut it at an inner tensor "
                 "with --inputs"
             ) from error
-        return _reference(graph, values, off, results)
-
-
-def _reference(
-    graph: InferenceGraph, values: Sequence[Array], off: Sequence[Array], results: Sequence[Array]
-) -> Reference:
+        random = _random(graph, [*values, *off], results)
+    feeds = {info.name: value for info, value in zip(infos, values, strict=True)}
     names = [info.name for info in graph.fetches]
-    random: tuple[str, ...] = ()
+    return Reference(feeds, dict(zip(names, results, strict=True)), random)
+
+
+def _random(
+    graph: InferenceGraph, fed: Sequence[Array], results: Sequence[Array]
+) -> tuple[str, ...]:
+    """The outputs that another run gives another value; they are warned of."""
     nodes = [name for op, found in graph.nodes_by_op.items() if op in RANDOM_OPS for name in found]
-    if nodes:
-        again = graph.run(*values, *off)
-        pairs = zip(names, results, again, strict=True)
-        random = tuple(name for name, one, two in pairs if _difference(one, two) != 0)
+    if not nodes:
+        return ()
+    triples = zip(graph.fetches, results, graph.run(*fed), strict=True)
+    random = tuple(info.name for info, one, two in triples if _difference(one, two) != 0)
     if random:
         logging.warning(
             "%s: another value at each run on the same input, so that it cannot be compared; "
@@ -175,13 +167,10 @@ def _reference(
             ", ".join(random),
             first_few(nodes, _SHOWN),
         )
-    feeds = {info.name: value for info, value in zip(graph.feeds, values, strict=False)}
-    return Reference(feeds, dict(zip(names, results, strict=True)), random)
+    return random
 
 
-def run_frozen(
-    frozen: FrozenGraph, reference: Reference, request: FreezeRequest
-) -> dict[str, Array]:
+def run_frozen(frozen: FrozenGraph, reference: Reference, config: PartConfig) -> dict[str, Array]:
     """The outputs of the frozen graph, by the original's names, on the values of the reference.
 
     Large constants are fed, each as its node has it: TensorFlow would make several copies of them.
@@ -197,28 +186,25 @@ def run_frozen(
         MetaGraphFile(path, path, light),
         [*outputs],
         [*inputs, *constants],
-        trust_graph=request.trust_graph,
-        time_limit=request.time_limit,
+        trust_graph=config.trust_graph,
+        time_limit=config.limit,
         optimize=False,
     ) as graph:
         values = [reference.feeds[name] for name in inputs.values()]
-        results = graph.run(*values, *(value_of(node) for node in constants.values()))
+        results = graph.run(*values, *constants.values())
     return dict(zip(outputs.values(), results, strict=True))
 
 
 def largest_difference(
     reference: Reference, results: Mapping[str, Array], what: str, tolerance: float = TOLERANCE
 ) -> float:
-    """Compares results with the reference's.
+    """The largest absolute difference of results from the reference's.
 
     Args:
       reference: of the original.
       results: tensor -> value.
       what: has given them, for the error line.
       tolerance: absolute and relative.
-
-    Returns:
-      The largest absolute difference.
 
     Raises:
       ToolError: a value differs by more than the tolerance, or is of another shape or dtype.
@@ -260,120 +246,17 @@ def _wide(value: Array) -> Array:
     return value.astype(np.complex128 if value.dtype.kind == "c" else np.float64)
 
 
-# One freeze from start to end: what tools.freeze does once its flags are read.
-
-
-class Tensor(NamedTuple):
-    """An input or an output of the frozen graph."""
-
-    key: str
-    info: TensorInfo
-
-
-class Frozen(NamedTuple):
-    """What was written.
-
-    Attributes:
-      output: the file.
-      meta: the file of the graph.
-      checkpoint: the prefix of its variables; None where it has none.
-      inputs: with their keys in the signature.
-      outputs: likewise.
-      off: tensor of the original -> the value it has for good; training switches and dropouts.
-      nodes: how many the graph has.
-      size: bytes of the file.
-      tables: nodes that fill lookup tables, to be run first in a session.
-      largest_difference: between the original and the frozen graph, on the same batch.
-      random: outputs of the original that are random, and were not compared.
-    """
-
-    output: str
-    meta: str
-    checkpoint: str | None
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
-    off: Mapping[str, bool | float]
-    nodes: int
-    size: int
-    tables: tuple[str, ...]
-    largest_difference: float
-    random: tuple[str, ...]
-
-
-def freeze_to_file(config: FreezeConfig) -> Frozen:
-    """Freezes, compares with the original, and writes the file only where all is equal.
-
-    Raises:
-      CheckpointError, DataError, PredictionError, ToolError: one line for the user.
-    """
-    return with_model(config, lambda meta, _: _freeze(config, meta))
-
-
-def _freeze(config: FreezeConfig, meta: MetaGraphFile) -> Frozen:
-    check_target(config.output, [meta.path, *config.asset.values()], overwrite=config.overwrite)
-    compared = freeze_and_compare(meta, config.request)
-    frozen, plan = compared.frozen, compared.frozen.plan
-    add_description(frozen.meta, frozen.scope)
-    write_whole(config.output, graph_parts(frozen.meta.graph_def))
-    return Frozen(
-        output=config.output,
-        meta=meta.path,
-        checkpoint=checkpoint_of(meta),
-        inputs=_tensors(meta, plan.inputs, frozen.inputs),
-        outputs=_tensors(meta, plan.outputs, frozen.outputs),
-        off=plan.off,
-        nodes=len(frozen.meta.graph_def.node),
-        size=files.size(config.output),
-        tables=tuple(frozen.meta.collection_def[TABLE_INITIALIZERS].node_list.value),
-        largest_difference=compared.difference,
-        random=compared.reference.random,
-    )
-
-
-def _tensors(
-    meta: MetaGraphFile, names: Mapping[str, str], kept: Mapping[str, str]
-) -> tuple[Tensor, ...]:
-    """The tensors that are `kept` by their keys, as those called `names` are in the file."""
-    infos = describe_tensors(meta, [names[key] for key in kept]) if kept else ()
-    pairs = zip(kept.items(), infos, strict=True)
-    return tuple(Tensor(key, info._replace(name=name)) for (key, name), info in pairs)
-
-
-def as_record(frozen: Frozen) -> Record:
-    """For JSON: the fields of `Frozen`.
-
-    `inputs` and `outputs` are objects by key, each value an object of `name`, `dtype` and `shape`
-    (null where the rank is not known, and for each size that is not).
-    """
-    return {
-        **frozen._asdict(),
-        "inputs": _records(frozen.inputs),
-        "outputs": _records(frozen.outputs),
-        "off": dict(frozen.off),
-        "tables": list(frozen.tables),
-        "random": list(frozen.random),
-    }
-
-
-def _records(tensors: tuple[Tensor, ...]) -> Record:
-    return {
-        key: {
-            "name": info.name,
-            "dtype": info.dtype.name,
-            "shape": None if info.shape is None else list(info.shape),
-        }
-        for key, info in tensors
-    }
-
-
-def as_text(frozen: Frozen) -> str:
+def as_text(frozen: Record) -> str:
     """Lines for people."""
-    rows = [("input", key, str(info)) for key, info in frozen.inputs]
-    rows += [("output", key, str(info)) for key, info in frozen.outputs]
-    rows += [("off", name, str(value)) for name, value in frozen.off.items()]
-    rows += [("table", name, "to be run first in a session") for name in frozen.tables]
-    head = f"{frozen.output}: {frozen.nodes} nodes, {format_bytes(frozen.size)}"
-    if len(frozen.random) == len({info.name for _, info in frozen.outputs}):
-        return "\n".join([head, *table(rows, indent=2)])
-    end = f"largest difference from the original: {frozen.largest_difference:g}"
-    return "\n".join([head, *table(rows, indent=2), end])
+    rows = []
+    for kind in ("inputs", "outputs"):
+        for key, tensor in frozen[kind].items():
+            told = f"{tensor['name']} {tensor['dtype']} {format_shape(tensor['shape'])}"
+            rows.append((kind[:-1], key, told))
+    rows += [("off", name, str(value)) for name, value in frozen["off"].items()]
+    rows += [("table", name, "to be run first in a session") for name in frozen["tables"]]
+    head = f"{frozen['output']}: {frozen['nodes']} nodes, {format_bytes(frozen['size'])}"
+    lines = [head, *table(rows, indent=2)]
+    if len(frozen["random"]) < len({tensor["name"] for tensor in frozen["outputs"].values()}):
+        lines.append(f"largest difference from the original: {frozen['largest_difference']:g}")
+    return "\n".join(lines)

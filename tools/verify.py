@@ -11,7 +11,7 @@ manifest, which is said. The exit code is 0 where all is well, and 1 where anyth
   python -m tools.verify model1/my-model-200 --format=json
 
 With --repair, the folder's leftovers are cleared and a lost or damaged state file is written anew;
-no checkpoint is changed, whole or damaged. A folder that is being trained is left alone.
+no checkpoint is changed, whole or damaged. A folder that is being trained is refused.
 """
 
 if __name__ == "__main__":  # First, as what follows takes its time.
@@ -19,52 +19,41 @@ if __name__ == "__main__":  # First, as what follows takes its time.
 
     end_at_signals()
 
-from absl import flags
+from dataclasses import dataclass
+from typing import ClassVar
 
-from cli.flag_types import define_max_meta_mb, define_time_limit
+from cli.fields import flag
 from cli.terminal import import_tensorflow
-from tools.command import EndAfter, define_ckpt, define_format, run_command
+from prediction.request import Limits
+from tools.command import Printed, checkpoint, run_command, show
 
-POSITIONAL = ("ckpt",)
 
+@dataclass(frozen=True, kw_only=True)
+class VerifyConfig(Printed, Limits):
+    """What is to be verified, and whether it is to be put right."""
 
-def define_flags(values: flags.FlagValues) -> None:
-    """Defines this command's flags in `values`."""
-    define_ckpt(
-        values,
+    GROUP: ClassVar = "selection"
+
+    path: str = checkpoint(
         "A folder for every checkpoint of it, or one checkpoint: its prefix or any file of it; the "
-        "folder of a SavedModel for its variables.",
+        "folder of a SavedModel for its variables."
     )
-    flags.DEFINE_boolean(
-        "repair",
-        False,
+    repair: bool = flag(
         "Clear what interrupted saves have left in the folder, and write its state file anew where "
         "that is lost or damaged.",
-        flag_values=values,
+        False,
     )
-    define_format(values)
-    define_max_meta_mb(values)
-    define_time_limit(values, "Seconds that reading and importing one graph may take")
 
 
-def main(values: flags.FlagValues, end_after: EndAfter | None = None) -> int:
-    """Verifies as the flags say; 0 where all is well."""
+def main(config: VerifyConfig) -> int:
+    """Verifies what is asked for; 0 where all is well."""
     import_tensorflow()
-    from metagraph.safety import TimeLimit
-    from tools.command import show
-    from tools.verifying import VerifyConfig, as_text, verify
+    from tools.verifying import as_text, verify
 
-    record = verify(
-        VerifyConfig(
-            path=values.ckpt,
-            repair=values.repair,
-            max_meta_bytes=values.max_meta_mb << 20,
-            time_limit=TimeLimit(values.time_limit, end_after),
-        )
-    )
-    show(record, as_text, values.format)
+    record = verify(config)
+    show(record, as_text, config.format)
     return 0 if record["ok"] else 1
 
 
 if __name__ == "__main__":
-    run_command(main, define_flags, __doc__, POSITIONAL)
+    run_command(main, VerifyConfig, __doc__)

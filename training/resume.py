@@ -1,255 +1,48 @@
 """Where a run starts: at the newest good checkpoint of its folder, or at step 0.
 
-With `--init_from`, it begins with the values of another model's checkpoint, by name. Kept with each
-checkpoint is what a run's last bits depend on beside its config.
+A checkpoint of another run is refused. Which run it is of, its manifest tells: the run's identity
+is what its numbers follow from, its environment what their last bits depend on.
 """
 
 import functools
 import os
 import platform
-import re
 import shlex
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 from absl import logging
 
-from checkpoints import folder, naming
-from checkpoints.bundle import VariableSpec
-from checkpoints.folder import Hold, read_newest
-from checkpoints.manifest import Manifest, named_checkpoint
-from checkpoints.naming import Retention
-from checkpoints.reader import CheckpointReader, Restored, restore_newest
+from checkpoints import folder, naming, upkeep
+from checkpoints.manifest import Manifest
+from checkpoints.restore import Restored, restore_newest
+from checkpoints.retention import Retention
 from cli.terminal import INTRA_OP_THREADS_VARIABLE
-from errors import CheckpointError, TrainingError, first_few, reason
-from training.config import InitFrom, RunConfig
+from errors import CheckpointError, TrainingError, reason
+from training.config import RunConfig
+from training.graph_session import GraphSession
+from training.init_from import read_init_from
 from training.metrics import LOGS_FOLDER, METRICS_FILE, lines_of, step_of
-from training.task import NONE, GraphSession, InitialValues, Task, log_origins
-
-
-def environment() -> dict[str, Any]:
-    """The TensorFlow version, the kind of machine, and among how many threads sums are split.
-
-    TensorFlow chooses its kernels by the machine, and splits an operation's work among as many
-    threads as there are processors, or as TF_NUM_INTRAOP_THREADS says.
-    """
-    return {
-        "tensorflow": tf.version.VERSION,
-        "machine": platform.machine(),
-        "threads": _intra_op_threads(),
-    }
-
-
-def _intra_op_threads() -> int:
-    given = os.environ.get(INTRA_OP_THREADS_VARIABLE, "")
-    if given.isdecimal() and int(given) > 0:
-        return int(given)
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
-def differences(saved: Mapping[str, Any], present: Mapping[str, Any]) -> list[str]:
-    """`name was A, is now B` for each entry that differs."""
-
-    def value(entries: Mapping[str, Any], name: str) -> str:
-        return repr(entries[name]) if name in entries else "not given"
-
-    return [
-        f"{name} was {value(saved, name)}, is now {value(present, name)}"
-        for name in sorted({*saved, *present})
-        if saved.get(name) != present.get(name)
-    ]
-
-
-# --init_from: a run that begins with the values of another model's checkpoint, by name.
-#
-# It is strict. Each variable of a scope that is asked for has to be there, of the same shape and
-# dtype, and each one that is there has to have its place, unless --exclude names it.
-
-STEP = "global_step"
-_MAX_NAMED = 5
-_OF_ADAM = re.compile(r"(.*/)?beta[12]_power(_\d+)?")
-_PART = re.compile(r"\.(index|meta|manifest|data-\d{5}-of-\d{5})$")
-
-
-def read_init_from(request: InitFrom, specs: Mapping[str, VariableSpec]) -> InitialValues:
-    """Reads the values that are asked for.
-
-    What belongs to an optimizer stays new, unless a rule names it in full; the step always does,
-    as the run counts its own.
-
-    Args:
-      request: what is asked for.
-      specs: name -> shape and dtype of every variable of the run.
-
-    Raises:
-      CheckpointError: a rule matches nothing, a variable is missing, has no place or does not fit,
-        or the checkpoint is damaged; the first few are named.
-    """
-    return read_newest([request.path], functools.partial(_read, request, specs))
-
-
-def _read(request: InitFrom, specs: Mapping[str, VariableSpec], hold: Hold) -> InitialValues:
-    prefix = _prefix(request.path)
-    hold(prefix)
-    reader = CheckpointReader(prefix)
-    held = {
-        key: VariableSpec(tuple(shape), reader.dtypes[key].name)
-        for key, shape in sorted(reader.shapes.items())
-    }
-    keys = _keys(request, prefix, held, specs)
-    _check_fit(prefix, keys, held, specs)
-    reader.check_sizes(set(keys.values()))
-    return InitialValues(
-        {name: reader.read(key) for name, key in keys.items()},
-        {name: prefix if key == name else f"{prefix} as {key}" for name, key in keys.items()},
-    )
-
-
-def _prefix(path: str) -> str:
-    """The checkpoint that a path stands for."""
-    if tf.io.gfile.isdir(path) and not tf.io.gfile.exists(path + naming.INDEX_SUFFIX):
-        steps = folder.usable_steps(path)
-        if not steps:
-            raise CheckpointError(f"--init_from={path}: the folder holds no checkpoint")
-        return naming.checkpoint_prefix(path, steps[-1])
-    return _PART.sub("", path)
-
-
-def _keys(
-    request: InitFrom,
-    prefix: str,
-    held: Mapping[str, VariableSpec],
-    specs: Mapping[str, VariableSpec],
-) -> dict[str, str]:
-    """Variable of the run -> key of the checkpoint, by the rules.
-
-    Raises:
-      CheckpointError: a rule or --exclude matches nothing, two rules give one variable, or a
-        variable is missing or has no place.
-    """
-    keys: dict[str, str] = {}
-    missing, extra = [], []
-    for old, new in request.assign or (("", ""),):
-        taken = {new + key[len(old) :]: key for key in _chosen(old, held)}
-        wanted = _chosen(new, specs)
-        if not taken:
-            raise CheckpointError(
-                f"--assign={old}={new}: {prefix} has nothing of {old or 'its own'}"
-            )
-        for name in {*taken} & {*wanted} & {STEP, *keys}:
-            why = "the run counts its own steps" if name == STEP else "another rule gives it, too"
-            raise CheckpointError(f"--assign={old}={new}: {name} cannot be assigned, as {why}")
-        keys |= {name: taken[name] for name in wanted if name in taken}
-        missing += [(name, old + name[len(new) :]) for name in wanted if name not in taken]
-        extra += [(name, key) for name, key in taken.items() if name not in specs]
-    kept = _kept(request.exclude, [*keys, *(name for name, _ in (*missing, *extra))])
-    _check_complete(
-        prefix, [m for m in missing if m[0] in kept], [e for e in extra if e[0] in kept]
-    )
-    return {name: key for name, key in keys.items() if name in kept}
-
-
-def _chosen(rule: str, names: Collection[str]) -> list[str]:
-    """The names that one side of a rule means."""
-    if rule and not rule.endswith("/"):
-        return [rule] if rule in names else []
-    return [n for n in names if n.startswith(rule) and not _is_of_optimizer(n, names)]
-
-
-def _is_of_optimizer(name: str, names: Collection[str]) -> bool:
-    """Whether a variable is the step, or goes with another one, as `conv1/w/Adam` does."""
-    if name == STEP or _OF_ADAM.fullmatch(name):
-        return True
-    parts = name.split("/")
-    return any("/".join(parts[:count]) in names for count in range(1, len(parts)))
-
-
-def _kept(exclude: str | None, names: Sequence[str]) -> set[str]:
-    """The names that --exclude does not match.
-
-    Raises:
-      CheckpointError: it matches none.
-    """
-    if exclude is None:
-        return {*names}
-    kept = {name for name in names if not re.fullmatch(exclude, name)}
-    if len(kept) == len({*names}):
-        raise CheckpointError(
-            f"--exclude={exclude} matches none of the variables: {first_few(names, _MAX_NAMED)}"
-        )
-    return kept
-
-
-def _check_complete(
-    prefix: str, missing: Sequence[tuple[str, str]], extra: Sequence[tuple[str, str]]
-) -> None:
-    """Each entry is the name of a variable here, and its key there."""
-    found = []
-    if missing:
-        lacking = [name if name == key else f"{key} for {name}" for name, key in missing]
-        found.append(f"it lacks {first_few(lacking, _MAX_NAMED)}")
-    if extra:
-        over = [key if name == key else f"{key} as {name}" for name, key in extra]
-        found.append(f"there is no place here for its {first_few(over, _MAX_NAMED)}")
-    if found:
-        raise CheckpointError(
-            f"--init_from={prefix}: {'; '.join(found)} (--assign=old/=new/ takes a part, --exclude "
-            "leaves variables new)"
-        )
-
-
-def _check_fit(
-    prefix: str,
-    keys: Mapping[str, str],
-    held: Mapping[str, VariableSpec],
-    specs: Mapping[str, VariableSpec],
-) -> None:
-    wrong = [
-        f"{key} is {held[key]}, {name} here is {specs[name]}"
-        for name, key in keys.items()
-        if held[key] != specs[name]
-    ]
-    if wrong:
-        raise CheckpointError(
-            f"--init_from={prefix}: {first_few(wrong, _MAX_NAMED, '; ')} (--exclude leaves "
-            "variables new)"
-        )
-
-
-# Where a run starts: at the newest good checkpoint of its folder, or at step 0.
+from training.task import NONE, InitialValues, Task, log_origins
 
 _DIGEST = "initial_values"
-_OF_EXAMPLES = ("data", "test_data")
 _SHOWN = 20  # classes in an error
 
 
 class Start(NamedTuple):
-    """Where a run starts.
+    """Where a run starts."""
 
-    Attributes:
-      step: updates done.
-      identity: what the run's numbers follow from, what it began with included.
-      retention: which checkpoints stay.
-    """
-
-    step: int
-    identity: Mapping[str, Any]
-    retention: Retention
+    step: int  # Updates done.
+    identity: Mapping[str, Any]  # What the run's numbers follow from, its first values included.
+    retention: Retention  # Which checkpoints stay.
 
 
 def start(session: GraphSession, config: RunConfig, task: Task) -> Start:
-    """Gives the variables their values.
+    """Gives the variables their values: restored ones, or those that the run begins with.
 
     The folder is changed only once it is clear that the run is this one.
-
-    Args:
-      session: its variables are restored, or initialised where the folder has no checkpoint.
-      config: the run's folder, what is kept in it, what the run begins with, and whether another
-        identity is allowed.
-      task: what the run's numbers follow from, and what it begins with.
 
     Raises:
       CheckpointError: there are checkpoints and none is good, or what the run begins with cannot
@@ -273,28 +66,32 @@ def start(session: GraphSession, config: RunConfig, task: Task) -> Start:
         log_origins(session.specs, initial)
     else:
         identity = _resumed_identity(task.identity, read_initial, restored)
-        _check_identity(restored, identity, allow_change=config.allow_config_change)
+        _check_identity(restored, identity, config.allow_config_change)
         session.assign(restored.values)
         logging.info("resuming %s", restored.prefix)
     step = restored.step if restored else None
     try:
-        retention = folder.at_start(config.ckpt_dir, step, config.retention)
+        retention = upkeep.at_start(config.ckpt_dir, step, config.retention)
     except tf.errors.OpError as error:
         raise TrainingError(f"{config.ckpt_dir} cannot be written: {reason(error)}") from error
     return Start(step or 0, identity, retention)
 
 
+# A run that is lost is not begun anew in silence.
+
+
 def _say_what_is_gone(path: str) -> None:
     """Logs that the state file names a checkpoint of ours that is not there, but an older one."""
-    named = named_checkpoint(os.path.join(path, naming.STATE_FILE))
+    state = os.path.join(path, naming.STATE_FILE)
+    named = folder.named_checkpoint(state)
     found = naming.split_name((named or "") + naming.MANIFEST_SUFFIX)
     steps = folder.usable_steps(path)
     if found and steps and found[0] not in steps:
         logging.warning(
             "%s names %s, which is not there: its steps since step %d are done again",
-            os.path.join(path, naming.STATE_FILE),
+            state,
             named,
-            max(steps),
+            steps[-1],
         )
 
 
@@ -310,7 +107,7 @@ def _refuse_lost_run(path: str, save_every: int | Fraction) -> None:
     if remains := folder.remains(path):
         told = f"{path} has {remains[-1]} without its .index and its manifest"
     elif tf.io.gfile.exists(state):
-        told = f"{state} names {named_checkpoint(state) or 'a checkpoint'}"
+        told = f"{state} names {folder.named_checkpoint(state) or 'a checkpoint'}"
     elif last > 2 * save_every:
         told = f"{metrics} has steps up to {last}"
     else:
@@ -319,6 +116,37 @@ def _refuse_lost_run(path: str, save_every: int | Fraction) -> None:
         f"{told}, but {path} has no checkpoint: bring the missing files back, train into another "
         "folder with --ckpt_dir, or begin at step 0 with --start_anew"
     )
+
+
+# Whether a checkpoint is of this run.
+
+
+def environment() -> dict[str, Any]:
+    """What the last bits depend on: TensorFlow, the machine, among how many threads sums are split.
+
+    These are as many as there are processors, or as TF_NUM_INTRAOP_THREADS says.
+    """
+    given = os.environ.get(INTRA_OP_THREADS_VARIABLE, "")
+    affinity = getattr(os, "sched_getaffinity", None)
+    processors = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return {
+        "tensorflow": tf.version.VERSION,
+        "machine": platform.machine(),
+        "threads": int(given) if given.isdecimal() and int(given) > 0 else processors,
+    }
+
+
+def differences(saved: Mapping[str, Any], present: Mapping[str, Any]) -> list[str]:
+    """`name was A, is now B` for each entry that differs."""
+
+    def value(entries: Mapping[str, Any], name: str) -> str:
+        return repr(entries[name]) if name in entries else "not given"
+
+    return [
+        f"{name} was {value(saved, name)}, is now {value(present, name)}"
+        for name in sorted({*saved, *present})
+        if saved.get(name) != present.get(name)
+    ]
 
 
 def _with_digest(identity: Mapping[str, Any], initial: InitialValues) -> Mapping[str, Any]:
@@ -357,17 +185,11 @@ def _check_before(
     _allowed_changes(prefix, saved, identity, allow_change)
 
 
-def _check_identity(restored: Restored, identity: Mapping[str, Any], *, allow_change: bool) -> None:
-    """TrainingError where the checkpoint is of another run and that is not allowed."""
+def _check_identity(restored: Restored, identity: Mapping[str, Any], allow_change: bool) -> None:
+    """Refuses a checkpoint of another run, unless that is allowed; says what is another."""
     if restored.manifest is None:
         return
     saved = restored.manifest.config
-    if unknown := _not_comparable(saved, identity):
-        logging.warning(
-            "%s was made by an older version, or without a test split: its %s cannot be compared",
-            restored.prefix,
-            " and ".join(unknown),
-        )
     if changes := _allowed_changes(restored.prefix, saved, identity, allow_change):
         logging.warning("continuing another run: %s", ", ".join(changes))
     if moves := differences(restored.manifest.environment, environment()):
@@ -397,12 +219,12 @@ def _allowed_changes(
 
 def _changes(saved: Mapping[str, Any], identity: Mapping[str, Any]) -> list[str]:
     """What is another than it was, without what only follows from another model or class."""
-    left_out, told = _not_comparable(saved, identity), []
+    left_out, told = set[str](), []
     before, now = _class_names(saved), _class_names(identity)
     if saved.get("model") != identity.get("model"):
-        left_out = [name for name in {*saved, *identity} if name != "model"]
+        left_out = {*saved, *identity} - {"model"}
     elif {*before} != {*now}:
-        left_out = [*_OF_EXAMPLES, "images", "classes"]
+        left_out = {"data", "test_data", "images", "classes"}
         for what, names, others in (("new", now, before), ("gone", before, now)):
             if only := [name for name in names if name not in others]:
                 more = ", ..." if len(only) > _SHOWN else ""
@@ -415,17 +237,3 @@ def _class_names(identity: Mapping[str, Any]) -> list[str]:
     """The names of a run's classes; of classes without names, their numbers."""
     classes = identity.get("classes", 0)
     return classes if isinstance(classes, list) else [str(number) for number in range(classes)]
-
-
-def _not_comparable(saved: Mapping[str, Any], identity: Mapping[str, Any]) -> list[str]:
-    """The entries on examples of which an older version said nothing, or what is counted otherwise.
-
-    Digests that are made in different ways differ by what stands before their colon; the oldest
-    have none.
-    """
-    unknown = []
-    for name in _OF_EXAMPLES:
-        now, before = identity.get(name), saved.get(name)
-        if isinstance(now, str) and (before is None or (":" in now and ":" not in str(before))):
-            unknown.append(name)
-    return unknown

@@ -1,14 +1,17 @@
 """A small set of variables to save and restore."""
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from checkpoints.bundle import VariableSpec
+from checkpoints.retention import Retention
+from checkpoints.writer import CheckpointWriter, RunRecord
 
 Array = npt.NDArray[Any]
+RECORD = RunRecord(b"a meta graph", config={"seed": 3}, environment={"tensorflow": "2.21.0"})
 
 
 @pytest.fixture
@@ -25,3 +28,22 @@ def values() -> dict[str, Array]:
 def specs(values: dict[str, Array]) -> dict[str, VariableSpec]:
     """Their shapes and dtypes."""
     return {name: VariableSpec(value.shape, value.dtype.name) for name, value in values.items()}
+
+
+class Save(Protocol):
+    """Saves checkpoints of these steps, each with its test accuracy, as one process does."""
+
+    def __call__(self, path: object, accuracies: dict[int, float | None], stays: Retention) -> None:
+        """Raises what the writer does."""
+
+
+@pytest.fixture
+def save(values: dict[str, Array], specs: dict[str, VariableSpec]) -> Save:
+    """See `Save`."""
+
+    def run(path: object, accuracies: dict[int, float | None], stays: Retention) -> None:
+        with CheckpointWriter(str(path), specs, RECORD, stays) as writer:
+            for step, accuracy in accuracies.items():
+                writer.save(step, values | {"global_step": np.array(step, np.int64)}, accuracy)
+
+    return run

@@ -15,11 +15,11 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
-from checkpoints import file_io, folder, manifest
+from checkpoints import file_io, folder, manifest, upkeep
 from checkpoints.bundle import BundleWriter, VariableSpec
-from checkpoints.folder import best_checkpoint
-from checkpoints.naming import Retention
-from checkpoints.reader import restore_newest
+from checkpoints.restore import restore_newest
+from checkpoints.retention import Retention
+from checkpoints.upkeep import best_checkpoint
 from checkpoints.writer import CheckpointWriter, RunRecord
 from errors import CheckpointError
 
@@ -135,7 +135,7 @@ def _check_restart(path: Path, specs: Specs, values: Values, steps: Mapping[int,
     assert found.step in steps, steps
     for name, value in _values(values, found.step).items():
         assert found.values[name].tobytes() == value.tobytes()
-    folder.at_start(str(path), found.step, RETENTION)
+    upkeep.at_start(str(path), found.step, RETENTION)
     leftovers = [n for n in _names(path) if n.endswith(".tmp") or "tempstate" in n]
     assert leftovers == []
     newest = tf.train.latest_checkpoint(str(path))
@@ -324,7 +324,7 @@ def test_a_process_that_ends_at_any_call_keeps_a_best(
         committed = folder.committed_steps(str(path))
         states.add(tuple(committed))
         _check_best(path, best if 30 in committed else 10)
-        folder.at_start(str(path), committed[-1], KEEPING_BEST)
+        upkeep.at_start(str(path), committed[-1], KEEPING_BEST)
         after = kept if 30 in committed else [10, 20, 25]
         assert folder.committed_steps(str(path)) == after
         assert len(_names(path)) == 4 * len(after) + 1

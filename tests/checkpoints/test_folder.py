@@ -1,21 +1,17 @@
-"""The state of a folder follows from its files."""
+"""The state of a folder follows from its files; reading it beside a process that trains."""
 
 import errno
+import functools
 import os
 from pathlib import Path
 
 import pytest
 import tensorflow as tf
 
-from checkpoints import folder, naming
-from checkpoints.naming import Retention
+from checkpoints import folder, naming, upkeep
+from checkpoints.folder import Hold, newest_meta_graph, read_newest, say_if_gone
+from checkpoints.retention import Retention
 from errors import CheckpointError
-
-
-def _touch(path: Path, step: int, *suffixes: str) -> None:
-    for suffix in suffixes:
-        (path / f"my-model-{step}{suffix}").write_bytes(b"")
-
 
 OTHERS = (
     "notes-30.txt",
@@ -23,12 +19,16 @@ OTHERS = (
     "my-model-30.txt",
     "my-model-60.meta",
     "my-model-100.npz",
-    "my-model-100.pb",
     "my-model-0150.meta",
     "my-model-0150.manifest.tmp",
     "my-model-30.data-00000-of-00002",
     "my-model-٣.index",
 )
+
+
+def _touch(path: Path, step: int, *suffixes: str) -> None:
+    for suffix in suffixes:
+        (path / f"my-model-{step}{suffix}").write_bytes(b"")
 
 
 @pytest.fixture
@@ -45,6 +45,20 @@ def path(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_names() -> None:
+    assert naming.checkpoint_prefix("model1", 190) == "model1/my-model-190"
+    for suffix in (*naming.CONTENT_SUFFIXES, naming.MANIFEST_SUFFIX):
+        assert naming.split_name(naming.checkpoint_name(7) + suffix) == (7, suffix)
+    for name in (
+        "checkpoint",
+        "my-model-.index",
+        "my-model-7",
+        "other-7.index",
+        "xmy-model-7.meta",
+    ):
+        assert naming.split_name(name) is None
+
+
 def test_usable_steps_rise_and_leave_out_leftovers(path: Path) -> None:
     assert folder.usable_steps(str(path)) == [20, 100]
     assert folder.usable_steps(str(path / "absent")) == []
@@ -56,8 +70,7 @@ def test_a_name_that_is_not_utf_8_is_passed_over(path: Path) -> None:
     for name in strange:
         Path(os.fsdecode(name)).touch()
     assert folder.files_by_step(str(path)) == before
-    assert folder.after_save(str(path), 100, Retention(max_to_keep=1))
-    assert folder.delete_leftovers(str(path)) == [30, 40, 50]
+    assert upkeep.after_save(str(path), 100, Retention(max_to_keep=1))
     assert all(map(os.path.exists, strange))
 
 
@@ -73,17 +86,10 @@ def test_a_folder_that_may_not_be_listed_is_one_line(
 
 
 def test_only_leftovers_are_cleared(path: Path) -> None:
+    before = {p.name for p in path.iterdir()}
     assert folder.delete_leftovers(str(path)) == [30, 50]
-    assert sorted(p.name for p in path.iterdir()) == sorted(
-        [
-            "my-model-20.data-00000-of-00001",
-            "my-model-20.index",
-            "my-model-40.data-00000-of-00001",
-            *(f"my-model-100{s}" for s in (*naming.CONTENT_SUFFIXES, ".manifest")),
-            "my-model-100.export",
-            *OTHERS,
-        ]
-    )
+    gone = {f"my-model-30{s}" for s in (*naming.CONTENT_SUFFIXES, ".manifest.tmp")}
+    assert before - {p.name for p in path.iterdir()} == gone | {"my-model-50.manifest.tmp"}
     assert folder.remains(str(path)) == ["my-model-40.data-00000-of-00001"]
 
 
@@ -102,24 +108,13 @@ def test_delete_leaves_nothing_of_a_step(path: Path, step: int) -> None:
     assert {*OTHERS} <= {p.name for p in path.iterdir()}
 
 
-def test_state_is_read_by_tensorflow_wherever_the_folder_is(
-    path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_state_is_read_by_tensorflow_wherever_the_folder_is(path: Path) -> None:
     folder.write_state(str(path), [20, 100])
-    assert tf.train.latest_checkpoint(str(path)) == str(path / "my-model-100")
-    moved = tmp_path_factory.mktemp("moved") / "elsewhere"
-    path.rename(moved)
+    moved = path.rename(path.with_name("elsewhere"))
     state = tf.train.get_checkpoint_state(str(moved))
     assert state.model_checkpoint_path == str(moved / "my-model-100")
-    assert list(state.all_model_checkpoint_paths) == [
-        str(moved / "my-model-20"),
-        str(moved / "my-model-100"),
-    ]
-
-
-def test_what_we_have_interrupted_is_known_by_its_pending_manifest(path: Path) -> None:
-    found = folder.files_by_step(str(path))
-    assert [step for step in found if folder.is_leftover(found[step])] == [30, 50]
+    expected = [str(moved / f"my-model-{step}") for step in (20, 100)]
+    assert [*state.all_model_checkpoint_paths] == expected
 
 
 def test_names_of_any_kind_stand_in_a_state_file(tmp_path: Path) -> None:
@@ -128,4 +123,80 @@ def test_names_of_any_kind_stand_in_a_state_file(tmp_path: Path) -> None:
     assert not folder.write_state_of(str(tmp_path), names)
     state = tf.train.get_checkpoint_state(str(tmp_path))
     assert [*state.all_model_checkpoint_paths] == [f"{tmp_path}/{name}" for name in names]
-    assert state.model_checkpoint_path == f"{tmp_path}/{names[-1]}"
+
+
+def _checkpoint(path: Path, step: int, manifest: str = ".manifest") -> None:
+    _touch(path, step, *naming.CONTENT_SUFFIXES, manifest)
+
+
+def test_the_newest_is_one_that_is_whole(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"has no checkpoint my-model-<step>"):
+        newest_meta_graph(str(tmp_path))
+    _checkpoint(tmp_path, 9)
+    _checkpoint(tmp_path, 10)
+    _checkpoint(tmp_path, 11, manifest=".manifest.tmp")
+    assert newest_meta_graph(str(tmp_path)) == str(tmp_path / "my-model-10.meta")
+
+
+def test_an_error_tells_when_the_checkpoint_has_gone(tmp_path: Path) -> None:
+    _checkpoint(tmp_path, 10)
+    error = CheckpointError("odd")
+    for name in ("my-model-5.meta", "my-model-5"):
+        gone = str(say_if_gone(error, str(tmp_path / name)))
+        assert f"{name} is not there, or was deleted" in gone
+        assert "the newest is my-model-10.meta" in gone
+    for name in ("my-model-10.meta", "other.meta", "nowhere/my-model-1.meta"):
+        assert say_if_gone(error, str(tmp_path / name)) is error
+
+
+def _save(path: Path, step: int) -> None:
+    """As a trainer that keeps the newest one alone."""
+    _checkpoint(path, step)
+    upkeep.after_save(str(path), step, Retention(max_to_keep=1))
+
+
+def test_what_is_held_goes_with_a_later_save(tmp_path: Path) -> None:
+    _save(tmp_path, 1)
+
+    def read(hold: Hold) -> list[int]:
+        hold(f"{tmp_path}/my-model-1")
+        for step in (2, 3):
+            _save(tmp_path, step)
+        return folder.usable_steps(str(tmp_path))
+
+    assert read_newest([str(tmp_path)], read) == [1, 3]
+    _save(tmp_path, 4)
+    assert folder.usable_steps(str(tmp_path)) == [4]
+
+
+def _read_late(path: Path, last: int, hold: Hold) -> int:
+    """The trainer has saved and deleted before anything could be held."""
+    (step,) = folder.usable_steps(str(path))
+    if step < last:
+        _save(path, step + 1)
+    hold(f"{path}/my-model-{step}")
+    if step < last:
+        raise CheckpointError(f"my-model-{step} is gone")
+    return step
+
+
+def test_what_is_gone_is_read_anew_so_many_times(tmp_path: Path) -> None:
+    _save(tmp_path, 1)
+    read = functools.partial(_read_late, tmp_path)
+    assert read_newest([str(tmp_path)], functools.partial(read, 20)) == 20
+    with pytest.raises(CheckpointError, match=r"faster than they can be read: .*--max_to_keep"):
+        read_newest([str(tmp_path)], functools.partial(read, 100))
+    assert folder.usable_steps(str(tmp_path)) == [40]
+
+
+def test_what_is_wrong_with_a_checkpoint_that_is_there_is_said_at_once(tmp_path: Path) -> None:
+    _save(tmp_path, 1)
+
+    def read(hold: Hold) -> None:
+        (step,) = folder.usable_steps(str(tmp_path))
+        hold(f"{tmp_path}/my-model-{step}")
+        _save(tmp_path, step + 1)
+        raise CheckpointError(f"{step} has no such tensor")
+
+    with pytest.raises(CheckpointError, match=r"^1 has no such tensor"):
+        read_newest([str(tmp_path)], read)

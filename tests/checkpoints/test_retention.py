@@ -1,53 +1,23 @@
-"""Which checkpoints go."""
+"""Which checkpoints go, and which one is the best: as a function, then on a folder."""
 
 import math
+from pathlib import Path
 
 import pytest
+import tensorflow as tf
 
-from checkpoints.naming import Retention, Saved, best_first, steps_to_delete
+from checkpoints import folder, manifest, upkeep
+from checkpoints.retention import Retention, Saved, best_first, steps_to_delete
+from checkpoints.upkeep import best_checkpoint
+from errors import CheckpointError
+from tests.checkpoints.conftest import Save
 
 HOUR = 3600.0
+HOURLY, BEST = Retention(1, every_n_hours=1), Retention(2, keep_best=True)
 
 
-def _saved(*hours: float) -> list[Saved]:
+def _at(*hours: float) -> list[Saved]:
     return [Saved(step, hour * HOUR) for step, hour in enumerate(hours, 1)]
-
-
-@pytest.mark.parametrize(
-    ("count", "keep", "doomed"),
-    [(0, 2, []), (2, 2, []), (4, 2, [1, 2]), (4, 0, []), (4, 1, [1, 2, 3])],
-)
-def test_the_newest_stay(count: int, keep: int, doomed: list[int]) -> None:
-    assert steps_to_delete(_saved(*range(count)), Retention(keep)) == doomed
-
-
-def test_the_first_of_each_span_stays() -> None:
-    saved = _saved(0, 0.5, 1.0, 1.9, 2.0, 2.1, 2.2)
-    assert steps_to_delete(saved, Retention(1, every_n_hours=1)) == [2, 4, 6]
-
-
-def test_a_clock_that_was_ahead_costs_no_later_span() -> None:
-    """Ten years ahead for a while, then right: spans are counted anew from there on."""
-    saved = _saved(87_600, 87_600.5, 0, 0.5, 1.0, 1.5, 2.0, 2.5)
-    assert steps_to_delete(saved, Retention(1, every_n_hours=1)) == [2, 4, 6]
-
-
-def test_one_whose_time_is_not_known_begins_no_span() -> None:
-    saved = [Saved(1, 0.0), Saved(2, -math.inf), Saved(3, HOUR / 2), Saved(4, HOUR)]
-    assert steps_to_delete(saved, Retention(1, every_n_hours=1)) == [2, 3]
-
-
-def test_it_is_the_same_whether_asked_each_time_or_once() -> None:
-    """Retention holds across reruns: deleting step by step ends where deleting at once does."""
-    hours = [0, 0.4, 0.8, 1.2, 1.6, 2.0, 2.4, 2.8]
-    retention = Retention(2, every_n_hours=1)
-    present = []
-    for checkpoint in _saved(*hours):
-        present.append(checkpoint)
-        doomed = steps_to_delete(present, retention)
-        present = [c for c in present if c.step not in doomed]
-    at_once = steps_to_delete(_saved(*hours), retention)
-    assert [c.step for c in present] == [c.step for c in _saved(*hours) if c.step not in at_once]
 
 
 def _measured(*accuracies: float | None) -> list[Saved]:
@@ -55,56 +25,131 @@ def _measured(*accuracies: float | None) -> list[Saved]:
 
 
 @pytest.mark.parametrize(
-    ("accuracies", "best"),
+    ("saved", "stays", "doomed"),
     [
-        ((), None),
-        ((None, None), None),
-        ((0.1, 0.9, 0.5), 2),
-        ((0.5, 0.9, 0.9), 2),
-        ((None, 0.0, None), 2),
+        (_at(), Retention(2), []),
+        (_at(0, 1), Retention(2), []),
+        (_at(0, 1, 2, 3), Retention(2), [1, 2]),
+        (_at(0, 1, 2, 3), Retention(0), []),
+        (_at(0, 0.5, 1.0, 1.9, 2.0, 2.1, 2.2), HOURLY, [2, 4, 6]),
+        # A clock that was ten years ahead for a while: spans are counted anew from there on.
+        (_at(87_600, 87_600.5, 0, 0.5, 1.0, 1.5, 2.0, 2.5), HOURLY, [2, 4, 6]),
+        # One whose time is not known begins no span.
+        ([Saved(1, 0.0), Saved(2, -math.inf), Saved(3, HOUR / 2), Saved(4, HOUR)], HOURLY, [2, 3]),
+        # The best is beside the two newest, or one of them; the earliest of equals; none.
+        (_measured(0.9, 0.1, 0.2, 0.3), BEST, [2]),
+        (_measured(0.1, 0.2, 0.9, 0.3), BEST, [1, 2]),
+        (_measured(0.9, 0.9, 0.9, 0.9), BEST, [2]),
+        (_measured(None, None, None, None), BEST, [1, 2]),
+        (_measured(None, 0.0, None, None), BEST, [1]),
+        (_measured(0.9, 0.8, 0.1, 0.1), BEST._replace(damaged=frozenset({1})), [1]),
     ],
+    ids=range(13),
 )
-def test_the_best_is_the_earliest_of_the_most_accurate(
-    accuracies: tuple[float | None, ...], best: int | None
-) -> None:
-    found = best_first(_measured(*accuracies))
-    assert (found[0].step if found else None) == best
-    assert len(found) == len([each for each in accuracies if each is not None])
+def test_which_go(saved: list[Saved], stays: Retention, doomed: list[int]) -> None:
+    assert steps_to_delete(saved, stays) == doomed
 
 
-@pytest.mark.parametrize(
-    ("accuracies", "doomed"),
-    [
-        ((0.9, 0.1, 0.2, 0.3), [2]),  # The best is beside the two newest.
-        ((0.1, 0.2, 0.9, 0.3), [1, 2]),  # It is one of them.
-        ((0.9, 0.9, 0.9, 0.9), [2]),
-        ((None, None, None, None), [1, 2]),
-        ((None, 0.0, None, None), [1]),
-    ],
-)
-def test_the_best_stays_beside_the_newest(
-    accuracies: tuple[float | None, ...], doomed: list[int]
-) -> None:
-    saved = _measured(*accuracies)
-    assert steps_to_delete(saved, Retention(2, keep_best=True)) == doomed
-    assert steps_to_delete(saved, Retention(2)) == [1, 2]
-
-
-def test_the_best_takes_no_place_of_the_spans() -> None:
-    """Step by step or at once, with the best leaving a span it is not the first of."""
-    saved = [Saved(k, k * HOUR / 2, a) for k, a in enumerate((0.1, 0.8, 0.2, 0.9, 0.3, 0.4), 1)]
-    retention = Retention(1, every_n_hours=1, keep_best=True)
+@pytest.mark.parametrize("keep_best", [False, True])
+def test_deleting_step_by_step_ends_where_deleting_at_once_does(keep_best: bool) -> None:
+    accuracies = (0.1, 0.8, 0.2, 0.9, 0.3, 0.4)
+    saved = [Saved(step, step * 0.4 * HOUR, a) for step, a in enumerate(accuracies, 1)]
+    stays = Retention(2, every_n_hours=1, keep_best=keep_best)
     present: list[Saved] = []
     for checkpoint in saved:
         present.append(checkpoint)
-        doomed = steps_to_delete(present, retention)
+        doomed = steps_to_delete(present, stays)
         present = [c for c in present if c.step not in doomed]
-    assert [c.step for c in present] == [1, 3, 4, 5, 6]
-    assert steps_to_delete(saved, retention) == [2]
+    at_once = steps_to_delete(saved, stays)
+    assert [c.step for c in present] == [c.step for c in saved if c.step not in at_once]
 
 
-def test_a_damaged_one_is_not_kept_as_the_best() -> None:
-    saved = _measured(0.9, 0.8, 0.1, 0.1)
-    damaged = frozenset({1})
-    assert steps_to_delete(saved, Retention(2, keep_best=True, damaged=damaged)) == [1]
-    assert steps_to_delete(saved, Retention(2, keep_best=True)) == [2]
+def test_the_best_is_the_earliest_of_the_most_accurate() -> None:
+    assert [s.step for s in best_first(_measured(0.5, None, 0.9, 0.0, 0.9))] == [3, 5, 1, 4]
+
+
+def test_the_best_stays_and_is_found(tmp_path: Path, save: Save) -> None:
+    """Across processes; ties go to the earliest, and the state file names the newest."""
+    path = str(tmp_path)
+    save(path, {10: 0.5, 20: 0.8, 30: 0.7}, BEST)
+    save(path, {40: 0.8, 50: 0.6}, BEST)
+    assert folder.committed_steps(path) == [20, 40, 50]
+    assert best_checkpoint(path) == f"{path}/my-model-20"
+    assert tf.train.latest_checkpoint(path) == f"{path}/my-model-50"
+    found = manifest.read(path, 20)
+    assert found is not None
+    assert found.test_accuracy == 0.8
+    save(path, {60: 0.9, 70: 0.1, 80: 0.1, 90: 0.1}, BEST)
+    assert folder.committed_steps(path) == [60, 80, 90]
+    save(path, {100: 0.1}, Retention(2))
+    assert folder.committed_steps(path) == [90, 100]
+
+
+def test_those_that_say_nothing_are_not_the_best(tmp_path: Path, save: Save) -> None:
+    save(tmp_path, {10: None, 20: None}, BEST)
+    for path in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(CheckpointError, match=r"no checkpoint that says its test accuracy"):
+            best_checkpoint(str(path))
+    save(tmp_path, {30: 0.1, 40: None, 50: None}, BEST)
+    assert folder.committed_steps(str(tmp_path)) == [30, 40, 50]
+    assert best_checkpoint(str(tmp_path)).endswith("my-model-30")
+
+
+def test_one_that_was_stepped_over_takes_no_good_ones_place(tmp_path: Path, save: Save) -> None:
+    """Step 30 is damaged, so training goes on from 20; the best up to there is 10."""
+    save(tmp_path, {10: 0.5, 15: 0.1, 20: 0.2, 30: 0.9}, BEST)
+    assert folder.committed_steps(str(tmp_path)) == [20, 30]
+    save(tmp_path, {21: 0.1, 22: 0.1}, BEST)
+    assert folder.committed_steps(str(tmp_path)) == [20, 21, 22, 30]
+
+
+def _damage(path: Path, *steps: int) -> None:
+    for step in steps:
+        file = path / f"my-model-{step}.data-00000-of-00001"
+        content = bytearray(file.read_bytes())
+        content[0] ^= 1
+        file.write_bytes(content)
+
+
+def test_a_damaged_best_is_stepped_over_with_a_line(
+    tmp_path: Path, save: Save, caplog: pytest.LogCaptureFixture
+) -> None:
+    save(tmp_path, {10: 0.9, 20: 0.5, 30: 0.1, 40: 0.1}, Retention(0))
+    (tmp_path / "my-model-40.manifest").write_bytes(b"damage")
+    _damage(tmp_path, 10)
+    assert best_checkpoint(str(tmp_path)).endswith("my-model-20")
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert "my-model-10 cannot be used" in line
+    assert "\n" not in line
+    _damage(tmp_path, 20, 30)
+    with pytest.raises(CheckpointError, match=r"each of the 3 checkpoints that say .* is damaged"):
+        best_checkpoint(str(tmp_path))
+
+
+def test_a_damaged_best_is_no_longer_kept_after_a_start(
+    tmp_path: Path, save: Save, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Beyond the newest it goes; among them it stays until they are others."""
+    save(tmp_path, {10: 0.9, 20: 0.5, 30: 0.8, 40: 0.1}, BEST)
+    _damage(tmp_path, 10, 30)
+    stays = upkeep.at_start(str(tmp_path), 40, BEST)
+    assert caplog.text.count("not kept as the best") == 2
+    assert folder.committed_steps(str(tmp_path)) == [30, 40]
+    save(tmp_path, {50: 0.05, 60: 0.05}, stays)
+    assert folder.committed_steps(str(tmp_path)) == [40, 50, 60]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\xff\xff", b'model_checkpoint_path: "gone-7"\n'])
+def test_a_lost_or_wrong_state_file_is_written_anew(
+    tmp_path: Path, save: Save, content: bytes | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    save(tmp_path, {9: None, 10: None}, Retention(4))
+    state = tmp_path / "checkpoint"
+    before = state.read_bytes()
+    state.unlink()
+    if content is not None:
+        state.write_bytes(content)
+    upkeep.at_start(str(tmp_path), 10, Retention(4))
+    assert state.read_bytes() == before
+    assert "rewrote the state file" in caplog.text

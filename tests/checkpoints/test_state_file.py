@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from checkpoints.manifest import named_checkpoint
+from checkpoints.folder import named_checkpoint
 
 
 def test_what_tensorflow_writes_is_read(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_a_name_that_is_escaped_in_the_key_of_a_slice(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # TensorFlow's, of the format V1.
 @pytest.mark.parametrize("sharded", [False, True])
-def test_the_headers_of_v1(sharded: bool, tmp_path: Path) -> None:
+def test_of_v1_little_is_known(sharded: bool, tmp_path: Path) -> None:
     prefix = str(tmp_path / "m")
     with tf.Graph().as_default(), v1.Session() as session:
         v1.get_variable("w", [4, 3], partitioner=v1.fixed_size_partitioner(3), use_resource=False)
@@ -84,7 +84,7 @@ def test_the_headers_of_v1(sharded: bool, tmp_path: Path) -> None:
     files = (f"{prefix}-00000-of-00001",) if sharded else (prefix,)
     reader = CheckpointReader(prefix)
     assert reader.version == "V1"
-    assert stored_tensors(reader) == {"w": (files, 3, None), "b": (files, 0, None)}
+    assert stored_tensors(reader) == {"w": (files, None, None), "b": (files, None, None)}
 
 
 def test_a_file_that_is_too_short(tmp_path: Path) -> None:

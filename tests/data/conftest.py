@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +13,29 @@ from PIL import Image
 
 from errors import DataError
 
-Encode = Callable[..., bytes]
 MakeFolder = Callable[[Mapping[str, int]], str]
-DataErrorLine = Callable[[str], AbstractContextManager[None]]
 
 
-@pytest.fixture(scope="session")
-def encode() -> Encode:
-    """Encodes pixels (uint8 [H, W, 3], or an image of Pillow's) as a PNG or JPEG file."""
+@contextmanager
+def error_line(pattern: str) -> Iterator[None]:
+    """Expects a DataError of one line that the pattern is found in."""
+    with pytest.raises(DataError, match=pattern) as caught:
+        yield
+    assert "\n" not in str(caught.value)
 
-    def encode_pixels(
-        pixels: npt.NDArray[np.uint8] | Image.Image, file_format: str = "PNG", **options: Any
-    ) -> bytes:
-        content = io.BytesIO()
-        image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
-        image.save(content, file_format, **options)
-        return content.getvalue()
 
-    return encode_pixels
+def encode(
+    pixels: npt.NDArray[np.uint8] | Image.Image, file_format: str = "PNG", **options: Any
+) -> bytes:
+    """Pixels (uint8 [H, W, 3], or an image of Pillow's) as a PNG or JPEG file."""
+    content = io.BytesIO()
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    image.save(content, file_format, **options)
+    return content.getvalue()
 
 
 @pytest.fixture
-def make_folder(tmp_path: Path, encode: Encode) -> MakeFolder:
+def make_folder(tmp_path: Path) -> MakeFolder:
     """Makes a folder of subfolders, given how many images each has.
 
     Image i of the k-th subfolder is filled with the colour (k, i, 0).
@@ -50,16 +51,3 @@ def make_folder(tmp_path: Path, encode: Encode) -> MakeFolder:
         return str(tmp_path / "images")
 
     return make
-
-
-@pytest.fixture(scope="session")
-def data_error_line() -> DataErrorLine:
-    """Expects a DataError of one line that the pattern is found in."""
-
-    @contextmanager
-    def expect(pattern: str) -> Iterator[None]:
-        with pytest.raises(DataError, match=pattern) as caught:
-            yield
-        assert "\n" not in str(caught.value)
-
-    return expect

@@ -1,37 +1,136 @@
+"""Which examples a step is given: random numbers, batches, augmentation, threads and bad rows."""
+
+import gc
+import random
+import subprocess
+import sys
 import threading
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from data.batches import ShuffledBatches
-from tests.data.conftest import DataErrorLine
+from data.batches import (
+    MAX_SHIFT,
+    BadSoFar,
+    ShuffledBatches,
+    Stream,
+    TrainingBatches,
+    augment,
+    linear_points,
+    permutation,
+    raw_bits,
+    read_ahead,
+    row_batches,
+    split_rows,
+)
+from data.options import SKIP, STOP
+from data.source import Array, Indices, LabelledSource
+from errors import BadRowsError, DataError, RefusedError
+from tests.data.conftest import error_line
+
+PROJECT = Path(__file__).resolve().parents[2]
 
 
-def test_batches_never_change() -> None:
+def test_what_is_drawn_never_changes() -> None:
+    """Golden: a run that was begun before an update must see the same batches after it."""
+    assert raw_bits(2, seed=0, stream=Stream.EPOCH).tolist() == [
+        14946354705293191919,
+        10074248136150883599,
+    ]
+    assert permutation(10, seed=0, stream=Stream.EPOCH).tolist() == [7, 6, 8, 3, 2, 4, 1, 5, 0, 9]
     batches = ShuffledBatches(num_examples=10, batch_size=4, seed=0)
     assert [batches.indices(step).tolist() for step in range(3)] == [
         [7, 6, 8, 3],
         [2, 4, 1, 5],
         [0, 9, 2, 5],
     ]
+    image = np.arange(32 * 32, dtype=np.float32).reshape(1, 32, 32, 1)
+    drawn = [_drawn(image, augment(image, seed=0, step=step))[0] for step in range(4)]
+    assert drawn == [(0, 1, False), (0, -4, False), (2, -2, False), (-3, 1, True)]
+
+
+def test_seed_stream_and_index_all_matter() -> None:
+    draws = {
+        tuple(raw_bits(4, seed, stream, index).tolist())
+        for seed in (0, 1, 2**32, 2**63)
+        for stream in Stream
+        for index in (0, 1, 2**32)
+    }
+    assert len(draws) == 4 * len(Stream) * 3
+    with pytest.raises(ValueError, match="non-negative"):
+        raw_bits(1, seed=-1, stream=Stream.EPOCH)
+
+
+def test_a_permutation_has_each_number_once_at_any_place() -> None:
+    """Of 4,000 of 4 numbers, each is at each place 1,000 times, give or take 5 sigma."""
+    for count in (1, 2, 1000):
+        assert sorted(permutation(count, 7, Stream.EPOCH, 3).tolist()) == list(range(count))
+    drawn = np.stack([permutation(4, 0, Stream.EPOCH, epoch) for epoch in range(4000)])
+    counts = np.stack([np.bincount(drawn[:, place], minlength=4) for place in range(4)])
+    assert np.abs(counts - 1000).max() < 5 * np.sqrt(4000 * 1 / 4 * 3 / 4)
+
+
+def test_points_lie_on_the_line_and_follow_from_the_seed() -> None:
+    x, y = linear_points(seed=0)
+    assert x.dtype == y.dtype == np.float32
+    assert x.shape == y.shape == (100,)
+    np.testing.assert_allclose(y, 0.1 * x.astype(np.float64) + 0.2, rtol=1e-6)
+    assert np.array_equal(linear_points(5)[0], linear_points(5)[0])
+    x = np.concatenate([linear_points(seed)[0] for seed in range(1000)])
+    assert 0 <= x.min() <= x.max() < 1
+    counts, _ = np.histogram(x, bins=10, range=(0, 1))
+    # 100,000 points in ten bins: 10,000 each, give or take 5 sigma.
+    assert np.abs(counts - 10_000).max() < 5 * np.sqrt(100_000 * 0.1 * 0.9)
+
+
+LABELS = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [100, 10, 1]))
+
+
+@pytest.mark.parametrize(
+    ("fraction", "expected"),
+    [(0.2, [20, 2, 0]), (0.06, [6, 1, 0]), (0.5, [50, 5, 0]), (0.999, [99, 9, 0])],
+)
+def test_holds_out_of_each_class_and_leaves_one(fraction: float, expected: list[int]) -> None:
+    train, held_out = split_rows(LABELS, fraction, seed=0)
+    assert np.bincount(LABELS[held_out], minlength=3).tolist() == expected
+    assert sorted([*train, *held_out]) == list(range(len(LABELS)))
+    for rows in (train, held_out):
+        assert rows.dtype == np.int64
+        assert (np.diff(rows) > 0).all()
+    assert {*split_rows(LABELS, fraction / 2, seed=0)[1]} < {*held_out}
+
+
+def test_what_is_held_out_follows_from_the_seed() -> None:
+    same = [split_rows(LABELS, 0.2, seed=4)[1].tolist() for _ in range(2)]
+    assert same[0] == same[1] != split_rows(LABELS, 0.2, seed=5)[1].tolist()
+    any_of = [split_rows(np.repeat([0, 1], 5), 0.2, seed)[1].tolist() for seed in range(100)]
+    assert np.unique(any_of).tolist() == list(range(10))
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 0.0, 1.0, float("nan")])
+def test_fraction_that_holds_out_nothing_or_all_is_refused(fraction: float) -> None:
+    with error_line(r"--validation_fraction=0\.001 of 111 images holds out none"):
+        split_rows(LABELS, 0.001, seed=0)
+    with pytest.raises(ValueError, match="fraction"):
+        split_rows(LABELS, fraction, seed=0)
 
 
 @pytest.mark.parametrize(("num_examples", "batch_size"), [(1, 1), (10, 10), (10, 3), (7, 4)])
 def test_each_epoch_has_each_example_once(num_examples: int, batch_size: int) -> None:
     batches = ShuffledBatches(num_examples, batch_size, seed=3)
     # As many steps as batches of the stream end together with an epoch.
-    stream = np.concatenate([batches.indices(step) for step in range(num_examples)])
+    steps = [batches.indices(step) for step in range(num_examples)]
+    assert {(step.dtype, step.shape) for step in steps} == {(np.dtype(np.int64), (batch_size,))}
+    stream = np.concatenate(steps)
     epochs = stream.reshape(batch_size, num_examples)
     assert (np.sort(epochs, axis=1) == np.arange(num_examples)).all()
-
-
-def test_batch_is_int64_of_the_batch_size_across_epochs_too() -> None:
-    batches = ShuffledBatches(num_examples=10, batch_size=7, seed=0)
-    for step in range(20):
-        indices = batches.indices(step)
-        assert indices.dtype == np.int64
-        assert indices.shape == (7,)
+    assert [batches.example(place) for place in range(len(stream))] == stream.tolist()
 
 
 def test_epochs_differ_and_seeds_differ() -> None:
@@ -47,7 +146,6 @@ def test_batch_follows_from_seed_and_step_alone() -> None:
     out_of_order = ShuffledBatches(num_examples=23, batch_size=5, seed=9)
     for step in np.random.default_rng(0).permutation(40):
         assert out_of_order.indices(int(step)).tolist() == expected[step]
-    assert ShuffledBatches(23, 5, 9).indices(39).tolist() == expected[39]
 
 
 def test_several_threads_see_the_same_batches() -> None:
@@ -64,30 +162,336 @@ def test_several_threads_see_the_same_batches() -> None:
 
 
 def test_caller_cannot_change_later_batches() -> None:
-    batches = ShuffledBatches(num_examples=10, batch_size=5, seed=0)
     with pytest.raises(ValueError, match="read-only"):
-        batches.indices(0)[0] = 0
+        ShuffledBatches(num_examples=10, batch_size=5, seed=0).indices(0)[0] = 0
 
 
-def test_is_a_value() -> None:
-    assert ShuffledBatches(10, 5, 0) == ShuffledBatches(10, 5, 0)
-    assert repr(ShuffledBatches(10, 5, 0)) == (
-        "ShuffledBatches(num_examples=10, batch_size=5, seed=0)"
-    )
-
-
-def test_batch_larger_than_the_data_names_the_flag(data_error_line: DataErrorLine) -> None:
-    with data_error_line("--batch_size=11 is more than the 10 .*; give --batch_size=10 or less"):
+def test_numbers_that_make_no_batch_are_refused() -> None:
+    with error_line("--batch_size=11 is more than the 10 .*; give --batch_size=10 or less"):
         ShuffledBatches(num_examples=10, batch_size=11, seed=0)
+    for num_examples, batch_size, seed in [(0, 1, 0), (1, 0, 0), (1, 1, -1)]:
+        with pytest.raises(ValueError, match="needs"):
+            ShuffledBatches(num_examples, batch_size, seed)
 
 
-@pytest.mark.parametrize(("num_examples", "batch_size", "seed"), [(0, 1, 0), (1, 0, 0), (1, 1, -1)])
-def test_senseless_numbers_are_refused(num_examples: int, batch_size: int, seed: int) -> None:
-    with pytest.raises(ValueError, match="needs"):
-        ShuffledBatches(num_examples, batch_size, seed)
+SHIFTS = range(-MAX_SHIFT, MAX_SHIFT + 1)
 
 
-def test_an_example_of_the_stream_is_that_of_its_batch() -> None:
-    batches = ShuffledBatches(7, 3, seed=5)
-    stream = np.concatenate([batches.indices(step) for step in range(10)])
-    assert [batches.example(place) for place in range(30)] == stream.tolist()
+def _variants(image: Array) -> dict[tuple[int, int, bool], bytes]:
+    """What may come of an image, by the rows and columns it was shifted and whether mirrored."""
+    height, width, _ = image.shape
+    padded = np.pad(image, ((MAX_SHIFT, MAX_SHIFT), (MAX_SHIFT, MAX_SHIFT), (0, 0)), mode="edge")
+    found = {}
+    for y in SHIFTS:
+        for x in SHIFTS:
+            cut = padded[MAX_SHIFT + y :, MAX_SHIFT + x :][:height, :width]
+            found[y, x, False] = cut.tobytes()
+            found[y, x, True] = cut[:, ::-1].tobytes()
+    return found
+
+
+def _drawn(before: Array, after: Array) -> list[tuple[int, int, bool]]:
+    """What was done to each image."""
+    drawn = []
+    for image, changed in zip(before, after, strict=True):
+        matches = [what for what, made in _variants(image).items() if made == changed.tobytes()]
+        assert len(matches) == 1
+        drawn += matches
+    return drawn
+
+
+def test_each_image_is_shifted_and_perhaps_mirrored_by_seed_and_step() -> None:
+    """All shifts appear, about equally often, and every other image is mirrored."""
+    images = np.random.default_rng(0).random((400, 9, 7, 3)).astype(np.float32)
+    first = augment(images, seed=3, step=5)
+    drawn = _drawn(images, first)
+    for axis in (0, 1):
+        counts = [[what[axis] for what in drawn].count(shift) for shift in SHIFTS]
+        assert 400 / 9 / 2 < min(counts) <= max(counts) < 400 / 9 * 2
+    assert 160 < [mirrored for _, _, mirrored in drawn].count(True) < 240
+    assert len({*drawn}) > 120  # Of 162: the three are drawn apart.
+    assert augment(images, seed=3, step=5).tobytes() == first.tobytes()
+    assert augment(images, seed=3, step=6).tobytes() != first.tobytes()
+    assert augment(images, seed=4, step=5).tobytes() != first.tobytes()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_the_images_themselves_stay_and_the_dtype_too(dtype: type) -> None:
+    images: Array = np.arange(2 * 32 * 32 * 3).reshape(2, 32, 32, 3).astype(dtype)
+    before = images.copy()
+    after = augment(images, seed=0, step=0)
+    assert (after.dtype, after.shape) == (images.dtype, images.shape)
+    assert not np.shares_memory(images, after)
+    assert images.tobytes() == before.tobytes()
+    assert augment(images[:0], seed=0, step=0).shape == (0, 32, 32, 3)
+
+
+def reading_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("read-ahead")]
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    assert not reading_threads()
+    yield
+    assert not reading_threads()
+
+
+@pytest.mark.parametrize("depth", [1, 2, 100])
+def test_yields_every_step_in_order(depth: int) -> None:
+    assert list(read_ahead(str, 3, 30, depth)) == [str(step) for step in range(3, 30)]
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 0), (5, 5), (7, 5)])
+def test_no_steps_call_nothing(start: int, stop: int) -> None:
+    calls: list[int] = []
+    assert list(read_ahead(calls.append, start, stop)) == []
+    assert calls == []
+    with pytest.raises(ValueError, match="depth"):
+        next(read_ahead(str, 0, 10, depth=0))
+
+
+def test_assembles_in_one_other_thread() -> None:
+    threads = set(read_ahead(lambda _: threading.get_ident(), 0, 20))
+    assert len(threads) == 1
+    assert threads != {threading.get_ident()}
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_runs_no_more_than_depth_ahead(depth: int) -> None:
+    begun: list[int] = []
+    allowed = threading.Semaphore(0)
+
+    def batch(step: int) -> int:
+        begun.append(step)
+        allowed.release()
+        return step
+
+    batches = read_ahead(batch, 0, 100, depth)
+    for step in range(10):
+        assert next(batches) == step
+        while len(begun) < step + 1 + depth:
+            assert allowed.acquire(timeout=300)
+        assert begun == list(range(step + 1 + depth))
+    batches.close()
+
+
+def test_close_drops_what_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    in_the_making, go_on = threading.Event(), threading.Event()
+
+    def batch(step: int) -> int:
+        calls.append(step)
+        if step == 1:
+            in_the_making.set()
+            assert go_on.wait(300)
+        return step
+
+    batches = read_ahead(batch, 0, 100, depth=10)
+    assert next(batches) == 0
+    assert in_the_making.wait(300)
+
+    def shutdown(executor: ThreadPoolExecutor, wait: bool = True, **options: bool) -> None:
+        end(executor, wait=False, **options)
+        go_on.set()
+        end(executor, wait=wait)
+
+    end = ThreadPoolExecutor.shutdown
+    monkeypatch.setattr(ThreadPoolExecutor, "shutdown", shutdown)
+    batches.close()
+    assert calls == [0, 1]
+
+
+def test_forgotten_generator_ends_its_thread() -> None:
+    batches = read_ahead(str, 0, 100)
+    assert not reading_threads()
+    next(batches)
+    assert len(reading_threads()) == 1
+    del batches
+    gc.collect()
+
+
+def test_process_exits_while_a_generator_is_open() -> None:
+    program = (
+        "from data.batches import read_ahead\n"
+        "batches = read_ahead(str, 0, 1000)\n"
+        "print(next(batches))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=PROJECT, capture_output=True, timeout=300, check=True
+    )
+    assert (done.stdout.decode().split(), done.stderr) == (["0"], b"")
+
+
+@pytest.mark.parametrize("workers", [2, 5])
+def test_several_workers_keep_the_order(workers: int) -> None:
+    together = threading.Barrier(workers)
+
+    def batch(step: int) -> int:
+        together.wait(300)  # Passed only by as many at once.
+        time.sleep((step * 7 % 5) / 1000)
+        return step
+
+    steps = range(3, 3 + 6 * workers)
+    found = read_ahead(batch, steps.start, steps.stop, depth=workers + 1, workers=workers)
+    assert [*found] == [*steps]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_an_error_comes_at_its_step(workers: int) -> None:
+    def batch(step: int) -> int:
+        if step in (6, 7):
+            raise DataError(f"step {step}")
+        time.sleep((10 - step) / 500)
+        return step
+
+    found = read_ahead(batch, 0, 10, depth=4, workers=workers)
+    assert [next(found) for _ in range(6)] == [*range(6)]
+    with error_line("step 6"):
+        next(found)
+    assert list(found) == []
+
+
+COUNT, SEED = 11, 3
+
+
+@dataclass
+class Numbers:
+    """Row i holds the number i; some rows are bad, and reading takes a random time."""
+
+    bad: frozenset[int] = frozenset()
+    workers: int = 1
+    shape: tuple[int, ...] = (COUNT,)
+    dtype: np.dtype[Any] = field(default_factory=lambda: np.dtype(np.float32))
+    error: type[DataError] = DataError
+
+    def take(self, indices: Indices) -> Array:
+        time.sleep(random.random() / 500)
+        errors = {
+            position: self.error(f"{row}.png: is bad")
+            for position, row in enumerate(indices.tolist())
+            if row in self.bad
+        }
+        if errors:
+            raise BadRowsError(errors)
+        return indices.astype(np.float32)
+
+    def digest(self) -> str:
+        return ""
+
+
+def numbers(bad: Any = (), count: int = COUNT, error: type[DataError] = DataError) -> Any:
+    return LabelledSource(Numbers(frozenset(bad), 1, (count,), error=error), np.arange(count))
+
+
+def batches(bad: frozenset[int], on_bad: str = SKIP, batch_size: int = 4) -> TrainingBatches:
+    return TrainingBatches(numbers(bad), ShuffledBatches(COUNT, batch_size, SEED), on_bad)
+
+
+def expected(step: int, bad: frozenset[int], batch_size: int = 4) -> list[int]:
+    """By the rule: of the stream of examples, each bad one becomes the next good one."""
+    order = ShuffledBatches(COUNT, 1, SEED)
+    stream = [int(order.indices(place)[0]) for place in range(20 * COUNT)]
+    return [
+        next(example for example in stream[place:] if example not in bad)
+        for place in range(step * batch_size, (step + 1) * batch_size)
+    ]
+
+
+@pytest.mark.parametrize("bad", [(), (5,), (0, 1, 2), tuple(range(10))])
+def test_a_bad_example_is_replaced_by_the_next_good_one(bad: tuple[int, ...]) -> None:
+    given = batches(frozenset(bad))
+    for step in range(12):
+        x, y = given.batch(step)
+        assert y.tolist() == x.tolist() == expected(step, frozenset(bad))
+        whole = np.array(expected(step, frozenset()))
+        is_good = ~np.isin(whole, bad)
+        assert np.array_equal(y[is_good], whole[is_good])
+
+
+def test_a_batch_does_not_depend_on_what_was_asked_before() -> None:
+    bad = frozenset({1, 4, 7})
+    backwards = batches(bad)
+    for step in range(8, -1, -1):
+        assert backwards.batch(step)[1].tolist() == expected(step, bad)
+    assert batches(bad).batch(5)[1].tolist() == expected(5, bad)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 8])
+def test_the_order_does_not_depend_on_the_number_of_workers(workers: int) -> None:
+    bad = frozenset({1, 4, 7})
+    found = read_ahead(batches(bad).batch, 0, 30, depth=workers + 1, workers=workers)
+    assert [y.tolist() for _, y in found] == [expected(step, bad) for step in range(30)]
+
+
+def test_a_bad_file_is_warned_of_once_by_several_threads_too(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    given = batches(frozenset({2, 8}))
+    threads = [threading.Thread(target=given.batch, args=(step % 12,)) for step in range(24)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(300)
+    assert sorted(caplog.messages) == ["skipped: 2.png: is bad", "skipped: 8.png: is bad"]
+
+
+def test_a_bad_row_stops_unless_it_is_skipped_and_none_that_is_good_does() -> None:
+    every = frozenset(range(COUNT))
+    first = expected(0, frozenset())[0]
+    with error_line(rf"^{first}\.png: is bad; --on_bad_image=skip goes on without it$"):
+        batches(every, STOP).batch(0)
+    with error_line("none of the 11 training examples can be read"):
+        batches(every).batch(0)
+    given = iter(row_batches(numbers({6, 9}), 4))
+    assert next(given)[1].tolist() == [0, 1, 2, 3]
+    with error_line(r"^6\.png: is bad; --on_bad_image=skip"):
+        next(given)
+    with error_line("none of the 11 rows can be read"):
+        list(row_batches(numbers(every), 4, BadSoFar(SKIP)))
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_evaluation_leaves_bad_rows_out(workers: int, caplog: pytest.LogCaptureFixture) -> None:
+    bad = BadSoFar(SKIP)
+    for _ in range(2):
+        found = row_batches(numbers({1, 4, 5, 6, 7}), 4, bad, workers)
+        assert [y.tolist() for _, y in found] == [[0, 2, 3], [8, 9, 10]]
+    assert len(caplog.messages) == 5  # Once a row, in two evaluations.
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "expected_rows"),
+    [(1, [[0], [1], [2], [3], [4]]), (2, [[0, 1], [2, 3], [4]]), (5, [[0, 1, 2, 3, 4]])],
+)
+def test_evaluation_has_every_row_once_in_order(
+    batch_size: int, expected_rows: list[list[int]]
+) -> None:
+    source = LabelledSource(np.zeros((5, 2), np.float32), np.arange(5))
+    assert [y.tolist() for _, y in row_batches(source, batch_size)] == expected_rows
+    assert [y.tolist() for _, y in row_batches(source, 9)] == [[0, 1, 2, 3, 4]]
+
+
+def refusing(bad: range, batch_size: int, error: type[DataError] = RefusedError) -> TrainingBatches:
+    order = ShuffledBatches(80, batch_size, SEED)
+    return TrainingBatches(numbers(bad, 80, error), order, SKIP)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 80])
+def test_files_that_are_refused_one_after_the_other_stop_the_run(
+    batch_size: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with error_line(r"^\d+\.png: is bad; 32 in a row cannot be opened: see to the permissions"):
+        refusing(range(80), batch_size).batch(0)
+    assert len(caplog.messages) == 31
+    with error_line("none of the 80 training examples can be read"):
+        refusing(range(80), batch_size, DataError).batch(0)  # Each seen, and no image.
+    with error_line(r"^41\.png: is bad; 32 in a row cannot be opened"):
+        list(row_batches(numbers(range(10, 50), 80, RefusedError), 60, BadSoFar(SKIP)))
+
+
+@pytest.mark.parametrize("batch_size", [1, 7])
+def test_files_that_are_refused_among_good_ones_are_skipped(batch_size: int) -> None:
+    given = refusing(range(0, 80, 2), batch_size)
+    found = [given.batch(step)[1] for step in range(80 // batch_size)]
+    assert {*np.concatenate(found).tolist()} <= {*range(1, 80, 2)}

@@ -1,92 +1,133 @@
+"""Reading, listing and writing what may not be there, and digests of samples."""
+
 import os
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from data import files
+from data.files import digest_of_file, digest_of_files
 from errors import DataError, RefusedError
-from tests.data.conftest import DataErrorLine
+from tests.data.conftest import error_line
 
 
-def test_reads_bytes_up_to_the_limit(tmp_path: Path, data_error_line: DataErrorLine) -> None:
+def test_reads_bytes_up_to_the_limit(tmp_path: Path) -> None:
     path = tmp_path / "ä b.bin"
     path.write_bytes(b"\x00\r\n\xff")
     assert files.read_bytes(str(path), max_bytes=4) == b"\x00\r\n\xff"
-    with data_error_line(r"ä b\.bin: holds 4 bytes; at most 3 are read"):
+    with error_line(r"ä b\.bin: holds 4 bytes; at most 3 are read"):
         files.read_bytes(str(path), max_bytes=3)
 
 
-def test_missing_file_is_named(tmp_path: Path, data_error_line: DataErrorLine) -> None:
-    with data_error_line(r"none\.png: No such file"):
-        files.read_bytes(str(tmp_path / "none.png"), max_bytes=1)
-    with (
-        data_error_line(r"none\.png: .*No such file"),
-        files.open_binary(str(tmp_path / "none.png")) as stream,
-    ):
-        stream.read()
-
-
-def test_folder_is_no_file(tmp_path: Path, data_error_line: DataErrorLine) -> None:
-    with data_error_line("is a directory|Is a directory"):
-        files.read_bytes(str(tmp_path), max_bytes=10**6)
-
-
 def test_what_is_missing_is_not_what_is_refused(tmp_path: Path) -> None:
-    for path, kind in ((tmp_path / "none", DataError), (tmp_path, RefusedError)):
-        with pytest.raises(DataError) as caught:
+    for path, kind, message in (
+        (tmp_path / "none.png", DataError, r"none\.png: No such file"),
+        (tmp_path, RefusedError, "s a directory"),
+    ):
+        with pytest.raises(DataError, match=message) as caught:
             files.read_bytes(str(path), max_bytes=10**6)
         assert type(caught.value) is kind
-
-
-def test_unknown_file_system_is_named(data_error_line: DataErrorLine) -> None:
-    with data_error_line("nowhere://x: .*nowhere"):
+    with error_line(r"none\.png: .*No such file"), files.open_binary(f"{tmp_path}/none.png") as s:
+        s.read()
+    with error_line("none: "):
+        files.list_folder(str(tmp_path / "none"))
+    with error_line("nowhere://x: .*nowhere"):
         files.exists("nowhere://x")
+    os.mkfifo(tmp_path / "rows.npy")
+    with error_line("no regular file"), files.open_binary(f"{tmp_path}/rows.npy"):
+        pass
 
 
-def test_lists_names_sorted(tmp_path: Path) -> None:
+def test_lists_names_sorted_and_refuses_what_is_not_utf8(tmp_path: Path) -> None:
     for name in ("b", "a c", "ü"):
         (tmp_path / name).touch()
     (tmp_path / "B").mkdir()
     assert files.list_folder(str(tmp_path)) == ["B", "a c", "b", "ü"]
-
-
-def test_missing_folder_is_named(tmp_path: Path, data_error_line: DataErrorLine) -> None:
-    with data_error_line("none: "):
-        files.list_folder(str(tmp_path / "none"))
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
-def test_name_that_is_not_utf8_is_refused(tmp_path: Path, data_error_line: DataErrorLine) -> None:
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png")).touch()
-    with data_error_line(r"holds b.\\xff\.png., a name that is not UTF-8; rename it"):
+    with error_line(r"holds b.\\xff\.png., a name that is not UTF-8; rename it"):
         files.list_folder(str(tmp_path))
 
 
 def test_writes_whole_files_only(tmp_path: Path) -> None:
     path = tmp_path / "new" / "folder" / "file"
     files.write_atomically(str(path), b"first")
-    files.write_atomically(str(path), b"second")
-    assert path.read_bytes() == b"second"
+    files.write_atomically(str(path), (bytes([n]) * n for n in range(4)))
+    assert path.read_bytes() == b"\x01\x02\x02\x03\x03\x03"
     assert os.listdir(path.parent) == ["file"]
+    with error_line("file/below: .*not a directory"):
+        files.write_atomically(str(path / "below"), b"")
 
 
-def test_parts_are_written_one_after_the_other(tmp_path: Path) -> None:
-    files.write_atomically(str(tmp_path / "file"), (bytes([n]) * n for n in range(4)))
-    assert (tmp_path / "file").read_bytes() == b"\x01\x02\x02\x03\x03\x03"
+@pytest.fixture
+def small_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three pieces of 10 bytes of a file; three files."""
+    monkeypatch.setattr(files, "_SAMPLE_BYTES", 10)
+    monkeypatch.setattr(files, "_SAMPLES_OF_A_FILE", 3)
+    monkeypatch.setattr(files, "_SAMPLED_FILES", 3)
 
 
-def test_write_that_is_refused_names_the_file(
-    tmp_path: Path, data_error_line: DataErrorLine
-) -> None:
-    (tmp_path / "file").touch()
-    with data_error_line("file/below: .*not a directory"):
-        files.write_atomically(str(tmp_path / "file" / "below"), b"")
+@pytest.mark.usefixtures("small_samples")
+@pytest.mark.parametrize("length", [1, 9, 10, 11, 29, 30, 110])
+def test_three_pieces_are_sampled_and_a_short_file_as_a_whole(length: int, tmp_path: Path) -> None:
+    path, seen = tmp_path / "a", []
+    path.write_bytes(bytes(length))
+    digest = digest_of_file(str(path))
+    for position in range(length):
+        path.write_bytes(bytes(position) + b"1" + bytes(length - position - 1))
+        seen += [position] if digest_of_file(str(path)) != digest else []
+    pieces = [*range(10), *range(50, 60), *range(100, 110)]
+    assert seen == (pieces if length == 110 else [*range(length)])
 
 
-def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "rows.npy")
-    with (
-        pytest.raises(DataError, match="no regular file"),
-        files.open_binary(f"{tmp_path}/rows.npy"),
-    ):
-        pass
+@pytest.mark.parametrize("length", [0, 1, 100, 200_000])
+def test_length_and_not_place_tells_files_apart(length: int, tmp_path: Path) -> None:
+    for name, size in (("a", length), ("b", length), ("longer", length + 1)):
+        (tmp_path / name).write_bytes(bytes(size))
+    first, second, longer = (digest_of_file(f"{tmp_path}/{n}") for n in ("a", "b", "longer"))
+    assert first == second != longer
+
+
+NAMES = [f"{letter}/{number}" for letter in "ab" for number in range(4)]
+
+
+def digest_in(folder: Path) -> str:
+    return digest_of_files([str(folder / name) for name in NAMES], NAMES)
+
+
+@pytest.fixture
+def eight_files(tmp_path: Path) -> Path:
+    for name in NAMES:
+        (tmp_path / "here" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "here" / name).write_bytes(name.encode() * 5)
+    return tmp_path / "here"
+
+
+def test_files_may_move_together(eight_files: Path) -> None:
+    digest = digest_in(eight_files)
+    moved = eight_files.parent / "there"
+    shutil.copytree(eight_files, moved)
+    os.utime(moved / NAMES[0], (0, 0))
+    assert digest_in(moved) == digest
+
+
+@pytest.mark.usefixtures("small_samples")
+def test_names_sizes_and_some_starts_tell_folders_apart(eight_files: Path) -> None:
+    digest, noticed = digest_in(eight_files), []
+    for name in NAMES:
+        path = eight_files / name
+        content = path.read_bytes()
+        path.write_bytes(b"?" + content[1:])
+        noticed.append(digest_in(eight_files) != digest)
+        path.write_bytes(content + b"?")
+        assert digest_in(eight_files) != digest
+        path.write_bytes(content)
+    assert np.flatnonzero(noticed).tolist() == [0, 3, 7]
+    assert digest_in(eight_files) == digest
+    paths = [str(eight_files / name) for name in NAMES]
+    assert digest_of_files(paths, [*NAMES[:-1], "b/9"]) != digest
+    (eight_files / NAMES[2]).write_bytes(b"")
+    empty = digest_in(eight_files)
+    (eight_files / NAMES[2]).unlink()
+    assert digest_in(eight_files) not in (empty, digest)

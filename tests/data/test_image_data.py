@@ -1,3 +1,5 @@
+"""What `--data` may name: images, labels and classes as they come to training, and bad ones."""
+
 import io
 import logging
 import os
@@ -5,6 +7,7 @@ import re
 import struct
 import tarfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +16,17 @@ import pytest
 from PIL import Image
 
 from data.batches import ShuffledBatches, TrainingBatches
-from data.image_data import (
-    ALL_CLASSES,
-    ImageData,
-    ReadOptions,
-    open_image_data,
-)
+from data.image_data import ALL_CLASSES, ImageData, ReadOptions, open_image_data
 from data.options import SKIP
 from data.source import Array, Source
 from errors import BadRowsError
-from tests.data.conftest import DataErrorLine, Encode, MakeFolder
+from tests.data.conftest import MakeFolder, encode, error_line
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
 LABELS = np.array([0, 1, 2, 0, 1, 2, 0, 1])
+WITH_NAN = np.where(np.arange(8)[:, np.newaxis, np.newaxis, np.newaxis] == 5, np.nan, PIXELS / 255)
+AS_NEEDED = ReadOptions(memory_mb=0)
+HELD_OR_NOT = pytest.mark.parametrize("options", [ReadOptions(), AS_NEEDED], ids=["held", "not"])
 
 
 def open_data(
@@ -46,7 +47,7 @@ def all_rows(source: Source | None) -> tuple[Array, ...]:
 
 
 @pytest.fixture
-def save(tmp_path: Path) -> Any:
+def save(tmp_path: Path) -> Callable[..., Path]:
     """Saves arrays as an .npz file and returns its path."""
 
     def savez(**arrays: Any) -> Path:
@@ -56,7 +57,19 @@ def save(tmp_path: Path) -> Any:
     return savez
 
 
-def test_ramp(tmp_path: Path) -> None:
+@pytest.fixture
+def save_npy(tmp_path: Path) -> Callable[[Any, Any], Path]:
+    """Saves images and labels beside each other; returns the path of the images."""
+
+    def save_both(images: Any, labels: Any) -> Path:
+        np.save(tmp_path / "im.npy", images)
+        np.save(tmp_path / "im.labels.npy", labels)
+        return tmp_path / "im.npy"
+
+    return save_both
+
+
+def test_ramp(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "new" / "data10_4.npz"
     data = open_image_data("ramp", ramp_path=str(path), validation_fraction=0, seed=0)
     x, y = all_rows(data.train)
@@ -64,20 +77,16 @@ def test_ramp(tmp_path: Path) -> None:
     assert y.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 2, 0]
     assert (data.test, data.class_names, data.num_classes) == (None, (), 4)
     assert not path.exists()
-    path.parent.mkdir()
     assert data.write is not None
     data.write()
     with np.load(path) as kept:
         assert np.array_equal(kept["X"], x)
+    again = open_image_data("ramp", ramp_path=str(path), validation_fraction=0, seed=0)
+    assert again.identity() == data.identity()
+    assert not caplog.messages  # Of its range.
 
 
-def test_ramp_is_not_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    for _ in range(2):
-        open_image_data("ramp", ramp_path=str(tmp_path / "r"), validation_fraction=0, seed=0)
-    assert not caplog.messages
-
-
-def test_npz_of_uint8(save: Any) -> None:
+def test_npz_of_uint8_and_of_float(save: Any, caplog: pytest.LogCaptureFixture) -> None:
     data = open_data(save(X=PIXELS, Y=LABELS.astype(np.uint8), other=np.array([None])))
     x, y = all_rows(data.train)
     assert x.dtype == np.float32
@@ -85,25 +94,18 @@ def test_npz_of_uint8(save: Any) -> None:
     assert np.array_equal(x, PIXELS.astype(np.float32) * np.float32(1 / 255))
     assert y.tolist() == LABELS.tolist()
     assert data[1:4] == (None, (), 3)
-
-
-def test_npz_of_float64(save: Any, caplog: pytest.LogCaptureFixture) -> None:
     x, _ = all_rows(open_data(save(X=PIXELS / 255, Y=LABELS.astype(np.float64))).train)
     assert np.array_equal(x, (PIXELS / 255).astype(np.float32))
     assert not caplog.messages
-
-
-def test_npz_outside_the_unit_range_is_warned_of(
-    save: Any, caplog: pytest.LogCaptureFixture
-) -> None:
     with caplog.at_level(logging.WARNING, "absl"):
         open_data(save(X=PIXELS.astype(np.float32), Y=LABELS))
-    assert len(caplog.messages) == 1
-    assert "images.npz: X: values in [0, 255]; expected [0, 1]" in caplog.messages[0]
+    (message,) = caplog.messages
+    assert "images.npz: X: values in [0, 255]; expected [0, 1]" in message
 
 
-def test_npz_validation_is_held_out_by_class(save: Any) -> None:
-    data = open_data(save(X=PIXELS, Y=LABELS), fraction=0.4, seed=3)
+def test_npz_validation_is_held_out_by_class_and_seed(save: Any) -> None:
+    path = save(X=PIXELS, Y=LABELS)
+    data = open_data(path, fraction=0.4, seed=3)
     train_x, train_y = all_rows(data.train)
     test_x, test_y = all_rows(data.test)
     assert np.bincount(test_y).tolist() == [1, 1, 1]
@@ -113,16 +115,9 @@ def test_npz_validation_is_held_out_by_class(save: Any) -> None:
     assert sorted(order) == list(range(8))
     assert order[:5] == sorted(order[:5])
     assert [*train_y, *test_y] == LABELS[order].tolist()
-
-
-def test_npz_validation_follows_from_the_seed(save: Any) -> None:
-    path = save(X=PIXELS, Y=LABELS)
-    first, second, other = (all_rows(open_data(path, 0.4, seed).test)[0] for seed in (3, 3, 4))
-    assert np.array_equal(first, second)
-    assert not np.array_equal(first, other)
-
-
-WITH_NAN = np.where(np.arange(8)[:, np.newaxis, np.newaxis, np.newaxis] == 5, np.nan, PIXELS / 255)
+    same, other = (all_rows(open_data(path, 0.4, seed).test)[0] for seed in (3, 4))
+    assert np.array_equal(same, test_x)
+    assert not np.array_equal(other, test_x)
 
 
 @pytest.mark.parametrize(
@@ -143,18 +138,14 @@ WITH_NAN = np.where(np.arange(8)[:, np.newaxis, np.newaxis, np.newaxis] == 5, np
         ({"X": PIXELS, "Y": LABELS.astype(object)}, "Y: is an array of objects"),
     ],
 )
-def test_bad_npz_is_refused(
-    arrays: dict[str, Any], message: str, save: Any, data_error_line: DataErrorLine
-) -> None:
-    with data_error_line(rf"images\.npz: {message}"):
+def test_bad_npz_is_refused(arrays: dict[str, Any], message: str, save: Any) -> None:
+    with error_line(rf"images\.npz: {message}"):
         open_data(save(**arrays))
 
 
-def test_npz_that_claims_too_much_is_refused(
-    save: Any, monkeypatch: pytest.MonkeyPatch, data_error_line: DataErrorLine
-) -> None:
+def test_npz_that_claims_too_much_is_refused(save: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("data.image_data.MAX_NPZ_BYTES", 1000)
-    with data_error_line("X: claims 24,576 bytes; at most 1,000 are unpacked"):
+    with error_line("X: claims 24,576 bytes; at most 1,000 are unpacked"):
         open_data(save(X=PIXELS, Y=LABELS))
 
 
@@ -165,14 +156,14 @@ def test_npz_that_claims_too_much_is_refused(
         ("none.npz", 'expected "ramp", .*, an .npz file, .* or a folder; found nothing'),
         ("images.txt", 'expected "ramp", .*, an .npz file, .* or a folder$'),
         ("text.npz", "is no .npz file"),
+        ("empty", "expected one .*, found an empty folder"),
     ],
 )
-def test_path_that_is_no_data_is_named(
-    name: str, message: str, tmp_path: Path, data_error_line: DataErrorLine
-) -> None:
+def test_path_that_is_no_data_is_named(name: str, message: str, tmp_path: Path) -> None:
     for file in ("images.txt", "text.npz"):
         (tmp_path / file).write_text("text")
-    with data_error_line(f"{re.escape(name)}: {message}"):
+    (tmp_path / "empty").mkdir()
+    with error_line(f"{re.escape(name)}: {message}"):
         open_data(tmp_path / name)
 
 
@@ -210,12 +201,19 @@ def test_folder_validation_is_held_out_by_class(make_folder: MakeFolder) -> None
     assert np.bincount(all_rows(data.test)[1]).tolist() == [2, 1]
 
 
-@pytest.mark.parametrize("prefix", ["", "train/"])
-def test_one_class_is_refused(
-    prefix: str, make_folder: MakeFolder, data_error_line: DataErrorLine
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ({"only": 3}, "expected two classes or more, found only only"),
+        ({"train/only": 3}, "expected two classes or more, found only only"),
+        ({"a": 2, "b/deeper": 2}, "images/b/deeper: Is a directory"),
+    ],
+)
+def test_folder_that_is_none_of_classes_is_named(
+    counts: dict[str, int], message: str, make_folder: MakeFolder
 ) -> None:
-    with data_error_line("expected two classes or more, found only only"):
-        open_data(make_folder({f"{prefix}only": 3}))
+    with error_line(message):
+        open_data(make_folder(counts))
 
 
 @pytest.mark.parametrize(
@@ -223,42 +221,15 @@ def test_one_class_is_refused(
     [(b"text", "is neither a PNG nor a JPEG image"), (b"\xff\xd8\xff\xe0", "damaged or cut short")],
 )
 def test_file_that_is_no_image_is_named(
-    content: bytes, message: str, make_folder: MakeFolder, data_error_line: DataErrorLine
+    content: bytes, message: str, make_folder: MakeFolder
 ) -> None:
     folder = make_folder({"a": 2, "b": 2})
     (Path(folder) / "b" / "00 ü.jpg").write_bytes(content)
-    with data_error_line(rf"images/b/00 ü\.jpg: (is )?.*{message}"):
+    with error_line(rf"images/b/00 ü\.jpg: (is )?.*{message}"):
         open_data(folder)
 
 
-def test_folder_in_a_class_folder_is_named(
-    make_folder: MakeFolder, data_error_line: DataErrorLine
-) -> None:
-    with data_error_line("images/b/deeper: Is a directory"):
-        open_data(make_folder({"a": 2, "b/deeper": 2}))
-
-
-def test_empty_folder_is_refused(tmp_path: Path, data_error_line: DataErrorLine) -> None:
-    with data_error_line("found an empty folder"):
-        open_data(tmp_path)
-
-
-AS_NEEDED = ReadOptions(memory_mb=0)
-
-
-@pytest.fixture
-def save_npy(tmp_path: Path) -> Any:
-    """Saves images and labels beside each other; returns the path of the images."""
-
-    def save_both(images: Any, labels: Any) -> Path:
-        np.save(tmp_path / "im.npy", images)
-        np.save(tmp_path / "im.labels.npy", labels)
-        return tmp_path / "im.npy"
-
-    return save_both
-
-
-@pytest.mark.parametrize("options", [ReadOptions(), AS_NEEDED])
+@HELD_OR_NOT
 @pytest.mark.parametrize("images", [PIXELS, PIXELS / 255])
 def test_npy_gives_what_npz_does(
     images: Any, options: ReadOptions, save: Any, save_npy: Any
@@ -266,7 +237,6 @@ def test_npy_gives_what_npz_does(
     npz = open_data(save(X=images, Y=LABELS), 0.4, 3)
     npy = open_data(save_npy(images, LABELS.astype(np.uint8)), 0.4, 3, options)
     for ours, theirs in ((npy.train, npz.train), (npy.test, npz.test)):
-        assert ours is not None
         for mine, other in zip(all_rows(ours), all_rows(theirs), strict=True):
             assert mine.dtype == other.dtype
             assert np.array_equal(mine, other)
@@ -280,10 +250,8 @@ def test_what_is_read_as_needed_has_the_digest_of_what_is_held(
         held, needed = (open_data(spec, 0.3, 1, options) for options in (ReadOptions(), AS_NEEDED))
         assert held.train.digest() == needed.train.digest()
         assert held.train.digest().startswith("sampled:")  # Of a part of them, too.
-        x, y = all_rows(held.train)
-        other_x, other_y = all_rows(needed.train)
-        assert np.array_equal(x, other_x)
-        assert np.array_equal(y, other_y)
+        for ours, theirs in zip(all_rows(held.train), all_rows(needed.train), strict=True):
+            assert np.array_equal(ours, theirs)
 
 
 def test_training_and_test_images_count_together(
@@ -316,33 +284,29 @@ def test_training_and_test_images_count_together(
         (WITH_NAN, LABELS, r"im\.npy: row 5 holds NaN .*; --on_bad_image=skip goes on without it"),
     ],
 )
-def test_bad_npy_is_refused(
-    images: Any, labels: Any, message: str, save_npy: Any, data_error_line: DataErrorLine
-) -> None:
-    with data_error_line(message):
+def test_bad_npy_is_refused(images: Any, labels: Any, message: str, save_npy: Any) -> None:
+    with error_line(message):
         open_data(save_npy(images, labels))
 
 
-def test_npy_without_labels_says_where_they_go(
-    save_npy: Any, data_error_line: DataErrorLine
-) -> None:
+def test_npy_without_labels_says_where_they_go(save_npy: Any) -> None:
     path = save_npy(PIXELS, LABELS)
-    with data_error_line(r"im\.labels\.npy: holds the labels; give the images, .*/im\.npy$"):
+    with error_line(r"im\.labels\.npy: holds the labels; give the images, .*/im\.npy$"):
         open_data(path.with_suffix(".labels.npy"))
     os.remove(path.with_suffix(".labels.npy"))
-    with data_error_line(r"im\.npy: expected the labels, .* in .*/im\.labels\.npy; found no such"):
+    with error_line(r"im\.npy: expected the labels, .* in .*/im\.labels\.npy; found no such"):
         open_data(path)
 
 
 @pytest.mark.parametrize("name", ["im.npy", "im.labels.npy"])
-def test_npy_cut_short_is_named(name: str, save_npy: Any, data_error_line: DataErrorLine) -> None:
+def test_npy_cut_short_is_named(name: str, save_npy: Any) -> None:
     path = save_npy(PIXELS, LABELS).parent / name
     os.truncate(path, os.path.getsize(path) - 1)
-    with data_error_line(rf"{re.escape(name)}: its header claims"):
+    with error_line(rf"{re.escape(name)}: its header claims"):
         open_data(path.parent / "im.npy")
 
 
-@pytest.mark.parametrize("options", [ReadOptions(), AS_NEEDED])
+@HELD_OR_NOT
 def test_classes_are_picked_by_name_in_both_splits(
     options: ReadOptions, make_folder: MakeFolder
 ) -> None:
@@ -353,7 +317,6 @@ def test_classes_are_picked_by_name_in_both_splits(
     assert data[2:4] == (("z", "a b"), 2)
     x, y = all_rows(data.train)
     assert y.tolist() == [1, 1, 0, 0, 0]
-    # The colours say which subfolder of the call and which file of it.
     assert np.rint(x[:, 0, 0, :2] * 255).tolist() == [[0, 0], [0, 1], [2, 0], [2, 1], [2, 2]]
     test_x, test_y = all_rows(data.test)
     assert test_y.tolist() == [1, 0]
@@ -364,7 +327,8 @@ def test_classes_without_names_are_picked_by_number(
     save: Any, save_npy: Any, tmp_path: Path
 ) -> None:
     options = ReadOptions(classes=("2", "0"))
-    for spec in (save(X=PIXELS, Y=LABELS), save_npy(PIXELS, LABELS)):
+    path = save(X=PIXELS, Y=LABELS)
+    for spec in (path, save_npy(PIXELS, LABELS)):
         data = open_data(spec, options=options)
         x, y = all_rows(data.train)
         assert data[2:4] == (("2", "0"), 2)
@@ -374,20 +338,15 @@ def test_classes_without_names_are_picked_by_number(
         "ramp", ramp_path=str(tmp_path / "r"), validation_fraction=0, seed=0, options=options
     )
     assert all_rows(ramp.train)[1].tolist() == [1, 1, 0, 0, 0, 1]
-
-
-def test_picked_classes_can_be_held_out(save: Any) -> None:
-    data = open_data(save(X=PIXELS, Y=LABELS), 0.5, options=ReadOptions(classes=("1", "0")))
+    data = open_data(path, 0.5, options=ReadOptions(classes=("1", "0")))
     assert np.bincount(all_rows(data.train)[1]).tolist() == [1, 1]
     assert np.bincount(all_rows(data.test)[1]).tolist() == [2, 2]
 
 
-def test_unknown_classes_are_refused(
-    save: Any, make_folder: MakeFolder, data_error_line: DataErrorLine
-) -> None:
-    with data_error_line("--classes=0,3: there is no class '3'; the classes are 0, 1, 2"):
+def test_unknown_classes_are_refused(save: Any, make_folder: MakeFolder) -> None:
+    with error_line("--classes=0,3: there is no class '3'; the classes are 0, 1, 2"):
         open_data(save(X=PIXELS, Y=LABELS), options=ReadOptions(classes=("0", "3")))
-    with data_error_line("there is no class 'c'; the classes are a, b"):
+    with error_line("there is no class 'c'; the classes are a, b"):
         open_data(make_folder({"a": 1, "b": 1}), options=ReadOptions(classes=("a", "c")))
 
 
@@ -399,8 +358,7 @@ def test_a_folder_whose_parts_are_links_is_read(make_folder: MakeFolder, tmp_pat
     (linked / "b").mkdir()
     (linked / "b" / "0000.png").symlink_to(folder / "b" / "0001.png")
     (linked / "self").symlink_to(linked)
-    data = open_data(linked, options=ReadOptions(classes=("a", "b")))
-    x, y = all_rows(data.train)
+    x, y = all_rows(open_data(linked, options=ReadOptions(classes=("a", "b"))).train)
     assert y.tolist() == [0, 0, 1]
     assert np.rint(x[:, 0, 0, :2] * 255).tolist() == [[0, 0], [0, 1], [1, 1]]
 
@@ -415,13 +373,9 @@ def _large_png() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
-@pytest.mark.parametrize("options", [ReadOptions(), AS_NEEDED])
+@HELD_OR_NOT
 def test_bad_files_are_raised_or_left_out(
-    options: ReadOptions,
-    make_folder: MakeFolder,
-    encode: Encode,
-    data_error_line: DataErrorLine,
-    caplog: pytest.LogCaptureFixture,
+    options: ReadOptions, make_folder: MakeFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = Path(make_folder({"a": 6, "b": 6}))
     whole = encode(np.zeros((32, 32, 3), np.uint8))
@@ -430,7 +384,7 @@ def test_bad_files_are_raised_or_left_out(
     line = r"a/0001\.png: has 10000 x 10000 pixels; at most .*; --on_bad_image=skip goes on without"
     if options.memory_mb == 0:  # The first one of the epoch's order, not of the folder's.
         line = r"a/000[134]\.png: .*; --on_bad_image=skip goes on without it$"
-    with data_error_line(line):
+    with error_line(line):
         data = open_data(folder, options=options)  # Refused here where it is held.
         TrainingBatches(data.train, ShuffledBatches(12, 12, 0)).batch(0)
     data = open_data(folder, options=options._replace(on_bad=SKIP))
@@ -443,46 +397,35 @@ def test_bad_files_are_raised_or_left_out(
     assert len(caplog.messages) == 3
 
 
-@pytest.fixture(scope="module")
-def cifar4(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The first 40 images of each class of train/ and test/: 320 files."""
-    folder = tmp_path_factory.mktemp("cifar4")
-    with tarfile.open(real_data / "cifar4.tar.gz") as archive:
-        for member in archive:
-            if re.search(r"/00[0-3]\d\.jpg$", member.name):
-                path = folder / member.name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                content = archive.extractfile(member)
-                assert content is not None
-                path.write_bytes(content.read())
-    return folder
-
-
 @pytest.mark.parametrize("shape", [(28, 28, 1), (28, 28, 3)])
 def test_an_image_shape_and_a_scale_hold_for_every_kind(
-    make_folder: MakeFolder, tmp_path: Path, shape: tuple[int, ...]
+    make_folder: MakeFolder, save: Any, save_npy: Any, shape: tuple[int, ...]
 ) -> None:
     """The second folder's images have a red of 1, and as grey, a brightness of 0."""
-    np.savez(tmp_path / "x.npz", X=np.ones((6, *shape), np.uint8), Y=LABELS[:6])
-    np.save(tmp_path / "x.npy", np.ones((6, *shape), np.uint8))
-    np.save(tmp_path / "x.labels.npy", LABELS[:6])
+    ones = np.ones((6, *shape), np.uint8)
     options = ReadOptions(image_shape=shape, scale=np.float32(2.0))
-    for spec in (tmp_path / "x.npz", tmp_path / "x.npy"):
+    for spec in (save(X=ones, Y=LABELS[:6]), save_npy(ones, LABELS[:6])):
         images, _ = all_rows(open_data(spec, options=options).train)
         np.testing.assert_array_equal(images, np.full((6, *shape), 2.0))
-    folder = make_folder({"a": 1, "b": 1})
-    images, _ = all_rows(open_data(folder, options=options).train)
+    images, _ = all_rows(open_data(make_folder({"a": 1, "b": 1}), options=options).train)
     assert images.shape == (2, *shape)
     np.testing.assert_array_equal(images[1, 0, 0], [2, 0, 0] if shape[2] == 3 else [0])
 
 
-def test_real_images(cifar4: Path) -> None:
-    data = open_data(cifar4)
-    assert data.class_names == ("airplane", "automobile", "bird", "cat")
-    assert data.num_classes == 4
+def test_real_images(real_data: Path, tmp_path: Path) -> None:
+    """The first 40 images of each class of train/ and test/: 320 files."""
+    with tarfile.open(real_data / "cifar4.tar.gz") as archive:
+        for member in archive:
+            content = archive.extractfile(member)
+            if content is not None and re.search(r"/00[0-3]\d\.jpg$", member.name):
+                path = tmp_path / member.name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content.read())
+    data = open_data(tmp_path)
+    assert data[2:4] == (("airplane", "automobile", "bird", "cat"), 4)
     for source, part in ((data.train, "train"), (data.test, "test")):
         x, y = all_rows(source)
         assert y.tolist() == np.repeat(range(4), 40).tolist()
-        paths = sorted((cifar4 / part).glob("*/*.jpg"))
+        paths = sorted((tmp_path / part).glob("*/*.jpg"))
         expected = np.stack([np.asarray(Image.open(io.BytesIO(p.read_bytes()))) for p in paths])
         assert np.array_equal(x, expected * np.float32(1 / 255))

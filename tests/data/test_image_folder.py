@@ -1,13 +1,34 @@
+"""Folders of images: which files are whose, and the store that decodes them when asked."""
+
+import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from data.image_folder import Layout, class_names, find_layout, list_images
-from tests.data.conftest import DataErrorLine, MakeFolder
+from data import files, images
+from data.batches import ShuffledBatches, TrainingBatches
+from data.image_folder import (
+    ImageStore,
+    choose,
+    chosen_rows,
+    class_names,
+    find_parts,
+    list_images,
+    pick,
+)
+from data.images import decoding_workers
+from data.options import SKIP
+from data.source import LabelledSource, hold
+from errors import BadRowsError
+from tests.data.conftest import MakeFolder, encode, error_line
 
 
-def test_classes_and_files_are_sorted(make_folder: MakeFolder) -> None:
-    folder = make_folder({"zebra": 1, "Ähre": 2, "black cat": 1, "Zoo": 1})
+def test_classes_and_files_are_sorted_without_hidden_ones(make_folder: MakeFolder) -> None:
+    folder = make_folder({"zebra": 1, "Ähre": 2, "black cat": 1, "Zoo": 1, ".git": 1})
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini", "._0000.png"):
+        (Path(folder) / "Zoo" / name).write_bytes(b"not an image")
+    (Path(folder) / "notes.txt").write_text("files beside the classes are nobody's images")
     assert class_names(folder) == ("Zoo", "black cat", "zebra", "Ähre")
     assert list_images(folder) == [
         (f"{folder}/Zoo/0000.png", 0),
@@ -18,59 +39,37 @@ def test_classes_and_files_are_sorted(make_folder: MakeFolder) -> None:
     ]
 
 
-def test_hidden_and_system_files_are_left_out(make_folder: MakeFolder) -> None:
-    folder = make_folder({"a": 1, "b": 1, ".git": 1})
-    for name in (".DS_Store", "Thumbs.db", "desktop.ini", "._0000.png"):
-        (Path(folder) / "a" / name).write_bytes(b"not an image")
-    (Path(folder) / "notes.txt").write_text("files beside the classes are nobody's images")
-    assert class_names(folder) == ("a", "b")
-    assert list_images(folder) == [(f"{folder}/a/0000.png", 0), (f"{folder}/b/0000.png", 1)]
-
-
-def test_class_without_image_is_named(
-    make_folder: MakeFolder, data_error_line: DataErrorLine
-) -> None:
+def test_what_is_no_folder_of_classes_is_named(make_folder: MakeFolder, tmp_path: Path) -> None:
     folder = make_folder({"a": 1, "b": 0})
     (Path(folder) / "b" / ".hidden.png").touch()
-    with data_error_line("images/b: the class b has no image"):
+    with error_line("images/b: the class b has no image"):
         list_images(folder)
-
-
-def test_empty_folder(tmp_path: Path, data_error_line: DataErrorLine) -> None:
-    assert class_names(str(tmp_path)) == ()
-    with data_error_line("expected one subfolder of images per class, found an empty folder"):
-        list_images(str(tmp_path))
-
-
-def test_folder_of_images_without_classes(tmp_path: Path, data_error_line: DataErrorLine) -> None:
-    (tmp_path / "a.png").touch()
-    with data_error_line(r"one subfolder of images per class, found none \(but a\.png\)"):
-        list_images(str(tmp_path))
-
-
-def test_missing_folder_is_named(tmp_path: Path, data_error_line: DataErrorLine) -> None:
-    with data_error_line("none: "):
+    with error_line("expected one subfolder of images per class, found an empty folder"):
+        list_images(f"{folder}/b")
+    with error_line(r"one subfolder of images per class, found none \(but 0000\.png\)"):
+        list_images(f"{folder}/a")
+    with error_line("none: "):
         list_images(str(tmp_path / "none"))
 
 
-def test_layout_of_plain_classes(make_folder: MakeFolder) -> None:
-    folder = make_folder({"b": 1, "a": 1})
-    assert find_layout(folder) == Layout(folder, None, ("a", "b"))
-
-
-def test_layout_of_train_and_test(make_folder: MakeFolder) -> None:
-    folder = make_folder({"train/b": 1, "train/a": 1, "test/a": 1, "test/b": 1})
-    assert find_layout(folder) == Layout(f"{folder}/train", f"{folder}/test", ("a", "b"))
-
-
-def test_layout_of_train_alone(make_folder: MakeFolder) -> None:
-    folder = make_folder({"train/b": 1, "train/a": 1})
-    assert find_layout(folder) == Layout(f"{folder}/train", None, ("a", "b"))
-
-
-def test_class_may_be_called_train(make_folder: MakeFolder) -> None:
-    folder = make_folder({"car": 1, "train": 1})
-    assert find_layout(folder) == Layout(folder, None, ("car", "train"))
+@pytest.mark.parametrize(
+    ("subfolders", "train", "test", "classes"),
+    [
+        (["b", "a"], "", None, ("a", "b")),
+        (["train/b", "train/a", "test/a", "test/b"], "/train", "/test", ("a", "b")),
+        (["train/b", "train/a"], "/train", None, ("a", "b")),
+        (["car", "train"], "", None, ("car", "train")),  # A class may be called so.
+    ],
+)
+def test_layouts(
+    subfolders: list[str],
+    train: str,
+    test: str | None,
+    classes: tuple[str, ...],
+    make_folder: MakeFolder,
+) -> None:
+    folder = make_folder(dict.fromkeys(subfolders, 1))
+    assert find_parts(folder) == (folder + train, test and folder + test, classes)
 
 
 @pytest.mark.parametrize(
@@ -84,8 +83,171 @@ def test_class_may_be_called_train(make_folder: MakeFolder) -> None:
     ],
 )
 def test_bad_layout_is_refused(
-    subfolders: list[str], message: str, make_folder: MakeFolder, data_error_line: DataErrorLine
+    subfolders: list[str], message: str, make_folder: MakeFolder
 ) -> None:
     folder = make_folder(dict.fromkeys(subfolders, 1))
-    with data_error_line(f"images: .*{message}"):
-        find_layout(folder)
+    with error_line(f"images: .*{message}"):
+        find_parts(folder)
+
+
+KNOWN = ("ant", "bee", "T-shirt/top", "Ähre two")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        (["ant", "cat"], "^--classes=ant,cat: there is no class 'cat'; the classes are ant, bee"),
+        (["ant", "Bee"], "there is no class 'Bee'"),
+        (["ant", ""], "there is no class ''"),
+        (["bee", "ant", "bee"], "^--classes=bee,ant,bee: names 'bee' twice; the classes are ant"),
+        (["bee"], "^--classes=bee: expected two classes or more; the classes are ant, bee"),
+    ],
+)
+def test_bad_choices_are_refused_with_the_known_classes(wanted: list[str], message: str) -> None:
+    with error_line(message):
+        choose(wanted, KNOWN)
+    with error_line(r"the classes are 0, 1, .*, 19, \.\.\.$"):
+        choose(["x", "1"], [str(number) for number in range(1000)])
+
+
+def test_labels_count_in_the_order_of_the_choice() -> None:
+    assert choose(["Ähre two", "ant", "T-shirt/top"], KNOWN) == (3, 0, 2)
+    labels = np.array([0, 1, 2, 3, 3, 2, 1, 0])
+    members, renumbered = chosen_rows(labels, (3, 0))
+    assert members.tolist() == [0, 3, 4, 7]
+    assert renumbered.tolist() == [1, -1, -1, 0, 0, -1, -1, 1]
+    source = LabelledSource(np.arange(8, dtype=np.float32), labels, ("a", "b", "c", "d"))
+    picked = pick(source, (3, 0), ("d", "a"))
+    x, y = picked.rows(np.arange(4))
+    assert x.tolist() == [0, 3, 4, 7]
+    assert y.tolist() == picked.labels.tolist() == [1, 0, 0, 1]
+    assert (picked.class_names, len(picked)) == (("d", "a"), 4)
+    assert picked.digest() != pick(source, (0, 3), ("a", "d")).digest()
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> list[str]:
+    """Image i has the colour i."""
+    paths = [str(tmp_path / "ü b" / f"{i:03d}.png") for i in range(100)]
+    (tmp_path / "ü b").mkdir()
+    for i, path in enumerate(paths):
+        Path(path).write_bytes(encode(np.full((40, 36, 3), i, np.uint8)))
+    return paths
+
+
+@pytest.mark.parametrize("shape", [(32, 32, 3), (12, 12, 3), (8, 8, 1)])
+def test_files_are_decoded_when_asked_for(
+    paths: list[str], tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    store = ImageStore(paths, str(tmp_path), shape)
+    assert (store.shape, store.dtype) == ((100, *shape), np.dtype(np.uint8))
+    for rows in ([99, 0, 7, 7], []):
+        taken = store.take(np.array(rows, np.int64))
+        assert (taken.shape, taken.dtype) == ((len(rows), *shape), np.dtype(np.uint8))
+        assert (taken == np.array(rows).reshape(-1, 1, 1, 1)).all()
+
+
+@pytest.mark.parametrize("threshold", [0, 10**6])
+def test_held_images_are_in_order_with_one_thread_and_many(
+    threshold: int, paths: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "_BYTES_THAT_PAY", threshold)
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    store = ImageStore(paths[::-1], str(tmp_path))
+    assert store.workers == (1 if threshold else 6)
+    held = hold(store, keep_bad=False)
+    assert (held.values == np.arange(100)[::-1].reshape(-1, 1, 1, 1)).all()
+    assert hold(ImageStore([], ""), keep_bad=False).shape == (0, 32, 32, 3)
+
+
+def test_workers_follow_from_the_sizes_of_the_files(
+    paths: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    assert decoding_workers(paths) == 1
+    for path in paths[::2]:
+        os.truncate(path, 100_000)
+    assert decoding_workers(paths) == decoding_workers([*paths[:2], "missing.png"]) == 8
+    assert decoding_workers(["missing.png"]) == decoding_workers([]) == 1
+
+
+def test_every_bad_file_of_a_batch_is_told(paths: list[str], tmp_path: Path) -> None:
+    Path(paths[3]).write_bytes(b"text")
+    Path(paths[5]).unlink()
+    os.truncate(paths[8], 70)
+    os.remove(paths[9])
+    os.mkfifo(paths[9])
+    store = ImageStore(paths, str(tmp_path))
+    with pytest.raises(BadRowsError, match=r"008\.png: is damaged or cut short") as caught:
+        store.take(np.array([8, 0, 5, 3, 9]))
+    messages = {position: str(error) for position, error in caught.value.errors.items()}
+    assert [*messages] == [0, 2, 3, 4]
+    assert "No such file" in messages[2]
+    assert "neither a PNG nor a JPEG" in messages[3]
+    assert "no regular file" in messages[4]
+    with error_line(r"003\.png: is neither"):  # The first of all.
+        hold(store, keep_bad=False)
+
+
+def test_links_are_followed_out_of_the_folder(paths: list[str], tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for name, target in (("0.png", paths[7]), ("1.png", "/nowhere/at/all.png")):
+        (tmp_path / "data" / name).symlink_to(target)
+    store = ImageStore([str(tmp_path / "data" / f"{i}.png") for i in (0, 1)], str(tmp_path))
+    assert (store.take(np.array([0])) == 7).all()
+    with error_line(r"data/1\.png: .*No such file"):
+        store.take(np.array([1]))
+
+
+def test_the_digest_does_not_depend_on_the_place(paths: list[str], tmp_path: Path) -> None:
+    folder = str(tmp_path)
+    digest = ImageStore(paths, folder).digest()
+    (tmp_path / "other").mkdir()
+    os.rename(tmp_path / "ü b", tmp_path / "other" / "ü b")
+    moved = [path.replace(folder, f"{folder}/other") for path in paths]
+    assert ImageStore(moved, f"{folder}/other").digest() == digest
+    assert ImageStore(moved, f"{folder}/other/").digest() == digest
+    assert ImageStore(moved[::-1], f"{folder}/other").digest() != digest
+    assert ImageStore(moved[:-1], f"{folder}/other").digest() != digest
+
+
+def test_a_folder_that_is_away_for_a_moment_is_waited_for(
+    paths: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store, folder, away = ImageStore(paths, str(tmp_path)), tmp_path / "ü b", tmp_path / "away"
+    source = LabelledSource(store, np.arange(100))
+    examples = TrainingBatches(source, ShuffledBatches(100, 9, 0), SKIP)
+    (expected, labels), digest = examples.batch(0), store.digest()
+    monkeypatch.setattr(files, "sleep", lambda _: away.rename(folder))
+    folder.rename(away)
+    np.testing.assert_array_equal(examples.batch(0)[0], expected)
+    folder.rename(away)
+    assert store.digest() == digest
+    assert "skipped" not in caplog.text
+    assert len(caplog.messages) == 2
+    assert caplog.messages[0].endswith("its folder cannot be reached; trying again in 1 s")
+    np.testing.assert_array_equal(examples.batch(0)[1], labels)
+
+
+def test_a_folder_that_stays_away_ends_the_run(
+    paths: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever reads: batches under SKIP, the start of a run, its identity."""
+    waits: list[float] = []
+    monkeypatch.setattr(files, "sleep", waits.append)
+    store = ImageStore(paths, str(tmp_path))
+    source = LabelledSource(store, np.arange(100))
+    examples = TrainingBatches(source, ShuffledBatches(100, 9, 0), SKIP)
+    Path(paths[0]).unlink()
+    with pytest.raises(BadRowsError):
+        store.take(np.array([0, 1]))
+    assert waits == []  # A bad image in a folder that is there.
+    (tmp_path / "ü b").rename(tmp_path / "away")
+    for look in (lambda: examples.batch(0), lambda: hold(store, keep_bad=True), store.digest):
+        waits.clear()
+        with error_line(r"\.png: .*: its folder could not be reached for 10 s; see to its"):
+            look()
+        assert waits[:3] == [1, 3, 6]

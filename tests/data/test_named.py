@@ -1,3 +1,5 @@
+"""Data sets by name: out of Keras's cache and a local server, MNIST's four files, and the ramp."""
+
 import functools
 import gc
 import gzip
@@ -5,6 +7,7 @@ import hashlib
 import importlib
 import io
 import os
+import shutil
 import struct
 import tarfile
 import threading
@@ -17,12 +20,26 @@ from urllib.error import URLError
 from urllib.request import urlretrieve
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from data.image_data import ImageData, ReadOptions, open_image_data
 from data.images import resize_grey
-from data.named import NAMED, load_named
-from tests.data.conftest import DataErrorLine
+from data.named import (
+    NAMED,
+    RAMP_FILE,
+    demo_images,
+    demo_labels,
+    labels_beside,
+    load_named,
+    open_mnist,
+    open_ramp,
+    ramp_images,
+    ramp_labels,
+    write_ramp,
+)
+from tests.data.conftest import error_line
+from tests.data.idx_files import digits, idx_bytes, write_mnist
 
 GENERATOR = np.random.default_rng(0)
 GREY = {n: GENERATOR.integers(0, 256, (n, 28, 28), np.uint8) for n in (6, 3)}
@@ -65,34 +82,27 @@ def open_named(name: str, *classes: str, fraction: float = 0.0) -> ImageData:
     )
 
 
-def test_what_is_in_the_cache_is_read(fashion: Path) -> None:
-    del fashion
-    train, test = load_named("fashion_mnist")
-    for split, count in ((train, 6), (test, 3)):
-        assert np.array_equal(split.images, GREY[count])
-        assert split.labels.dtype == np.int64
-        assert split.labels.tolist() == LABELS[count].tolist()
-
-
-def test_grey_digits_become_colour_images_of_32_pixels(
-    fashion: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.usefixtures("fashion")
+def test_grey_digits_of_the_cache_become_colour_images_of_32_pixels(
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    del fashion
     with caplog.at_level("INFO", "absl"):
         data = open_named("fashion_mnist", fraction=0.5)
     assert data.test is not None
     assert data.num_classes == len(data.class_names) == 10
     assert data.class_names[9] == data.train.class_names[9] == "Ankle boot"
-    x, y = data.train.rows(np.arange(6))
-    assert np.array_equal(x, resize_grey(GREY[6]) * np.float32(1 / 255))
-    assert y.tolist() == LABELS[6].tolist()
+    for source, count in ((data.train, 6), (data.test, 3)):
+        x, y = source.rows(np.arange(count))
+        assert np.array_equal(x, resize_grey(GREY[count]) * np.float32(1 / 255))
+        assert y.dtype == np.int64
+        assert y.tolist() == LABELS[count].tolist()
     assert caplog.messages == [
         "--validation_fraction is not used: the test split of fashion_mnist is there to test on"
     ]
 
 
-def test_classes_are_picked_in_both_splits(fashion: Path) -> None:
-    del fashion
+@pytest.mark.usefixtures("fashion")
+def test_classes_are_picked_in_both_splits() -> None:
     data = open_named("fashion_mnist", "Ankle boot", "Dress")
     assert data.test is not None
     assert (data.class_names, data.num_classes) == (("Ankle boot", "Dress"), 2)
@@ -114,37 +124,26 @@ def test_classes_are_picked_in_both_splits(fashion: Path) -> None:
     ],
 )
 def test_without_a_network_it_says_what_to_put_where(
-    name: str,
-    place: str,
-    cache: Path,
-    data_error_line: DataErrorLine,
-    capsys: pytest.CaptureFixture[str],
+    name: str, place: str, cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place = place.format(home=cache.parent)
-    with data_error_line(f"^--data={name}: URL fetch failure .*; without a network, .*{place}"):
+    with error_line(f"^--data={name}: URL fetch failure .*; without a network, .*{place}"):
         open_named(name)
     assert capsys.readouterr().out == ""
 
 
-def test_a_file_cut_short_in_the_cache_is_named(
-    fashion: Path, data_error_line: DataErrorLine
-) -> None:
+def test_a_file_cut_short_in_the_cache_is_named(fashion: Path) -> None:
     path = fashion / "train-images-idx3-ubyte.gz"
     os.truncate(path, path.stat().st_size // 2)
-    with data_error_line(rf"--data=fashion_mnist: .*end-of-stream.*; remove {path}, .*anew"):
+    with error_line(rf"--data=fashion_mnist: .*end-of-stream.*; remove {path}, .*anew"):
         load_named("fashion_mnist")
 
 
 class Server(NamedTuple):
-    """Where data sets are downloaded from in a test.
+    """Where data sets are downloaded from in a test."""
 
-    Attributes:
-      contents: of its files, by name; what it has not is 404.
-      asked_for: the names, one for each request.
-    """
-
-    contents: dict[str, bytes]
-    asked_for: list[str]
+    contents: dict[str, bytes]  # Of its files, by name; what it has not is 404.
+    asked_for: list[str]  # The names, one for each request.
 
 
 CUT_SHORT = b"cut short: "  # Before a content of which half is sent.
@@ -212,61 +211,51 @@ def test_what_is_downloaded_stays_in_the_cache(
 ) -> None:
     server.contents["mnist.npz"] = mnist
     for _ in range(2):
-        train, test = load_named("mnist")
-        assert np.array_equal(train.images, GREY[6])
-        assert test.labels.tolist() == LABELS[3].tolist()
+        (images, _), (_, labels) = load_named("mnist")
+        assert np.array_equal(images, GREY[6])
+        assert labels.tolist() == LABELS[3].tolist()
     assert server.asked_for == ["mnist.npz"]
     assert (cache / "mnist.npz").read_bytes() == mnist
     assert capsys.readouterr().out == ""
 
 
 def test_a_download_with_another_checksum_is_refused_and_done_anew(
-    server: Server, mnist: bytes, data_error_line: DataErrorLine
+    server: Server, mnist: bytes
 ) -> None:
     server.contents["mnist.npz"] = mnist[:-1] + b"?"
     for _ in range(2):
-        with data_error_line("--data=mnist: Incomplete or corrupted file detected"):
+        with error_line("--data=mnist: Incomplete or corrupted file detected"):
             load_named("mnist")
     server.contents["mnist.npz"] = mnist
-    assert len(load_named("mnist")[0].labels) == 6
+    assert len(load_named("mnist")[0][1]) == 6
     assert len(server.asked_for) == 3
 
 
 @pytest.mark.parametrize("content", [None, CUT_SHORT + bytes(1000)])
 def test_a_download_that_ends_early_leaves_nothing_behind(
-    cache: Path, server: Server, data_error_line: DataErrorLine, content: bytes | None
+    cache: Path, server: Server, content: bytes | None
 ) -> None:
     if content is not None:
         server.contents["mnist.npz"] = content
-    with data_error_line("--data=mnist: URL fetch failure .*; without a network, put "):
+    with error_line("--data=mnist: URL fetch failure .*; without a network, put "):
         load_named("mnist")
     assert list(cache.iterdir()) == []
 
 
-def test_a_damaged_file_without_a_checksum_is_to_be_removed(
-    cache: Path, server: Server, data_error_line: DataErrorLine
-) -> None:
+def test_a_damaged_file_without_a_checksum_is_to_be_removed(cache: Path, server: Server) -> None:
     for file in NAMED["fashion_mnist"].files:
         server.contents[os.path.basename(file)] = gzip.compress(bytes(1000))[:-9]
-    with data_error_line(r"--data=fashion_mnist: .*; remove .*, .*downloaded anew, or, without"):
+    with error_line(r"--data=fashion_mnist: .*; remove .*, .*downloaded anew, or, without"):
         load_named("fashion_mnist")
     assert len(list((cache / "fashion-mnist").iterdir())) == 4
 
 
-def _cifar10_archive() -> bytes:
+def test_an_archive_with_another_checksum_is_refused(cache: Path) -> None:
     """No image at all in CIFAR-10's form, which no checksum fits."""
-    content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w:gz") as archive:
-        archive.addfile(tarfile.TarInfo("cifar-10-batches-py/data_batch_1"))
-    return content.getvalue()
-
-
-def test_an_archive_with_another_checksum_is_refused(
-    cache: Path, data_error_line: DataErrorLine
-) -> None:
     cache.mkdir()
-    (cache / NAMED["cifar10"].files[0]).write_bytes(_cifar10_archive())
-    with data_error_line("--data=cifar10: URL fetch failure"):
+    with tarfile.open(cache / NAMED["cifar10"].files[0], mode="w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("cifar-10-batches-py/data_batch_1"))
+    with error_line("--data=cifar10: URL fetch failure"):
         load_named("cifar10")
 
 
@@ -281,19 +270,15 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return set_arrays
 
 
-def test_four_classes_of_cifar10(loads: Callable[..., None]) -> None:
+def test_four_classes_of_cifar10_and_two_of_mnist(loads: Callable[..., None]) -> None:
     pixels = GENERATOR.integers(0, 256, (20, 3, 32, 32), np.uint8)
     images = pixels.transpose(0, 2, 3, 1)  # As Keras gives them: in another order in memory.
     loads("cifar10", images, (np.arange(20) % 10).astype(np.uint8)[:, np.newaxis])
     data = open_named("cifar10", "ship", "airplane", "cat", "truck")
     assert (data.class_names, data.num_classes) == (("ship", "airplane", "cat", "truck"), 4)
     x, y = data.train.rows(np.arange(8))
-    rows = [0, 3, 8, 9, 10, 13, 18, 19]
-    assert np.array_equal(x, images[rows] * np.float32(1 / 255))
+    assert np.array_equal(x, images[[0, 3, 8, 9, 10, 13, 18, 19]] * np.float32(1 / 255))
     assert y.tolist() == [1, 2, 0, 3] * 2
-
-
-def test_mnist_has_its_digits_as_names(loads: Callable[..., None]) -> None:
     loads("mnist", GREY[6], LABELS[6])
     assert open_named("mnist").class_names == tuple("0123456789")
     assert open_named("mnist", "9", "3").train.labels.tolist() == [0, 1, 1, 0]
@@ -310,12 +295,179 @@ def test_mnist_has_its_digits_as_names(loads: Callable[..., None]) -> None:
     ],
 )
 def test_other_arrays_are_refused(
-    images: Any,
-    labels: Any,
-    message: str,
-    loads: Callable[..., None],
-    data_error_line: DataErrorLine,
+    images: Any, labels: Any, message: str, loads: Callable[..., None]
 ) -> None:
     loads("mnist", images, labels)
-    with data_error_line(f"--data=mnist: .*{message}"):
+    with error_line(f"--data=mnist: .*{message}"):
         load_named("mnist")
+
+
+FILES = (
+    "train-images-idx3-ubyte.gz",
+    "train-labels-idx1-ubyte.gz",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Thirty digits to train on, twenty to test on."""
+    return write_mnist(tmp_path / "MNIST_data", 30, 20)
+
+
+def test_rows_are_scaled_pixels_and_one_hot_labels(folder: Path) -> None:
+    opened = open_mnist(str(folder))
+    assert (len(opened.train), len(opened.test)) == (30, 20)
+    for source, (images, labels) in ((opened.train, digits(30, 0)), (opened.test, digits(20, 1))):
+        x, y = source.rows(np.array([7, 0, 7]))
+        assert x.dtype == y.dtype == np.float32
+        assert y.shape == (3, 10)
+        np.testing.assert_array_equal(x, images[[7, 0, 7]].reshape(3, 784) * np.float32(1 / 255))
+        np.testing.assert_array_equal(y, np.eye(10)[labels[[7, 0, 7]]])
+
+
+def test_other_usual_names_and_gzipped_or_not_as_the_content_says(folder: Path) -> None:
+    digest = open_mnist(str(folder)).train.digest()
+    packed = folder / FILES[0]
+    packed.write_bytes(gzip.decompress(packed.read_bytes()))
+    for name in FILES:
+        (folder / name).rename(folder / name.replace("-idx", ".idx"))
+    assert open_mnist(f"{folder}/").train.digest() == digest
+
+
+def test_the_digest_tells_other_images_and_other_labels(folder: Path) -> None:
+    images, labels = digits(30, 0)
+    digests = {open_mnist(str(folder)).train.digest()}
+    images[3, 4, 5] += 1
+    labels[3] += 1
+    for name, values in ((FILES[0], images), (FILES[1], labels)):
+        (folder / name).write_bytes(idx_bytes(values))
+        digests.add(open_mnist(str(folder)).train.digest())
+    assert len(digests) == 3
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("share", [None, 0.0, 0.1, 0.9])
+def test_a_file_that_is_missing_or_half_downloaded_is_named(
+    folder: Path, name: str, share: float | None
+) -> None:
+    content = (folder / name).read_bytes()
+    (folder / name).unlink()
+    if share is None:
+        (folder / name).mkdir()  # A folder in place of a file is passed over.
+        plain = name.removesuffix(".gz")
+        message = rf"--data_dir=.*: holds no {plain}; put .* \({plain}.gz\)"
+    else:
+        (folder / name).write_bytes(content[: int(share * len(content))])
+        message = f"{name}: (is no IDX file|is cut short|cannot be unpacked)"
+    with error_line(message):
+        open_mnist(str(folder))
+
+
+IMAGES, DIGITS = digits(20, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        (FILES[2], DIGITS, r"expected uint8 \[N, 28, 28\], found uint8 \[20\]"),
+        (FILES[2], IMAGES[:, :27], r"expected uint8 \[N, 28, 28\], found uint8 \[20, 27, 28\]"),
+        (FILES[2], IMAGES.astype(np.float32), r"found float32 \[20, 28, 28\]"),
+        (FILES[2], IMAGES[:0], "t10k-images-idx3-ubyte: holds no row"),
+        (FILES[3], IMAGES, r"expected uint8 \[N\], found uint8 \[20, 28, 28\]"),
+        (FILES[3], DIGITS[:0], "t10k-labels-idx1-ubyte: holds no row"),
+        (FILES[3], DIGITS[:19], r"holds 20 images, but .*t10k-labels-idx1-ubyte 19 labels"),
+        (FILES[3], DIGITS + 1, r"row 9 \(the first such\) is 10; expected labels from 0 to 9"),
+        (FILES[2], digits(30, 0)[0], "holds 30 images, but .* 20 labels"),
+    ],
+)
+def test_files_that_do_not_go_together(
+    folder: Path, name: str, values: npt.NDArray[Any], message: str
+) -> None:
+    (folder / name).write_bytes(idx_bytes(values))
+    with error_line(message):
+        open_mnist(str(folder))
+
+
+def test_the_labels_beside_images(folder: Path) -> None:
+    assert labels_beside(f"{folder}/t10k-images-idx3-ubyte") == f"{folder}/t10k-labels-idx1-ubyte"
+    train = f"{folder}/train-labels-idx1-ubyte.gz"
+    assert labels_beside(f"{folder}/train-images.idx3-ubyte") == train
+    for name in ("images-idx3-ubyte", "t10k-images-idx1-ubyte", "t10k-labels-idx1-ubyte", ""):
+        assert labels_beside(f"{folder}/{name}") is None
+
+
+def test_the_real_files(real_data: Path, tmp_path: Path) -> None:
+    """Their counts and first labels are well known: 5 0 4 1 9 and 7 2 1 0 4."""
+    shutil.copytree(real_data / "MNIST_data", tmp_path / "copy")
+    opened = open_mnist(str(tmp_path / "copy"))
+    assert (len(opened.train), len(opened.test)) == (60_000, 10_000)
+    for source, first in ((opened.train, [5, 0, 4, 1, 9]), (opened.test, [7, 2, 1, 0, 4])):
+        x, y = source.rows(np.arange(5))
+        assert y.argmax(axis=1).tolist() == first
+        assert (x.shape, x.min(), x.max()) == ((5, 784), 0, 1)
+
+
+RAMP = np.arange(30720).reshape(10, 32, 32, 3) / 255
+RAMP_LABELS = [0, 0, 1, 1, 2, 2, 3, 3, 2, 0]
+
+
+def test_ramp_and_demo_are_as_designed() -> None:
+    demo = np.arange(6144, 12288).reshape(2, 32, 32, 3) / 255
+    for images, expected in ((ramp_images(), RAMP), (demo_images(), demo)):
+        assert images.dtype == np.float32
+        assert np.array_equal(images, expected.astype(np.float32))
+    for labels, numbers in ((ramp_labels(), RAMP_LABELS), (demo_labels(), [3, 1])):
+        assert labels.dtype == np.int64
+        assert labels.tolist() == numbers
+
+
+def test_ramp_is_written_where_it_is_absent_with_the_same_bytes_each_time(tmp_path: Path) -> None:
+    contents = []
+    for folder in ("a", "b"):
+        path = tmp_path / folder / RAMP_FILE
+        open_ramp(str(path))
+        assert not path.parent.exists()  # Before the folder is locked, nothing is written.
+        write_ramp(str(path))
+        contents.append(path.read_bytes())
+        assert [file.name for file in path.parent.iterdir()] == [RAMP_FILE] == ["data10_4.npz"]
+    with np.load(io.BytesIO(contents[0])) as saved:
+        assert sorted(saved) == ["X", "Y"]
+        assert np.array_equal(saved["X"], ramp_images())
+        assert saved["Y"].tolist() == RAMP_LABELS
+    assert contents[0] == contents[1]
+    with error_line("data10_4.npz: .*data10_4.npz is not a directory"):
+        write_ramp(f"{path}/{RAMP_FILE}")
+
+
+@pytest.mark.parametrize("dtypes", [("f4", "i8"), ("f8", "i4")])
+def test_existing_ramp_is_used(dtypes: tuple[str, str], tmp_path: Path) -> None:
+    path = tmp_path / RAMP_FILE
+    np.savez(path, X=RAMP.astype(dtypes[0]), Y=np.array(RAMP_LABELS, dtypes[1]))
+    before = path.read_bytes()
+    write_ramp(str(path))
+    x, y = open_ramp(str(path)).rows(np.arange(10))
+    assert np.array_equal(x, RAMP.astype(np.float32))
+    assert y.tolist() == RAMP_LABELS
+    assert path.read_bytes() == before
+    path.write_bytes(before[:1000])
+    with error_line(r"data10_4\.npz: cannot be unpacked"):
+        open_ramp(str(path))
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        (RAMP + 1, RAMP_LABELS),
+        (RAMP, RAMP_LABELS[::-1]),
+        (RAMP[:9], RAMP_LABELS),
+        (RAMP, RAMP_LABELS[:9]),
+    ],
+)
+def test_other_values_than_the_ramp_are_refused(
+    images: npt.NDArray[Any], labels: list[int], tmp_path: Path
+) -> None:
+    np.savez(tmp_path / RAMP_FILE, X=images, Y=np.array(labels))
+    with error_line(r"data10_4\.npz: holds other values than the ramp; remove it"):
+        open_ramp(str(tmp_path / RAMP_FILE))

@@ -1,3 +1,5 @@
+"""Rows of an .npy file, compared with the array that NumPy wrote."""
+
 import io
 import os
 import sys
@@ -7,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data.npy_store import NpyStore
+from data.npy_store import NpyStore, open_npy
 from errors import BadRowsError
-from tests.data.conftest import DataErrorLine
+from tests.data.conftest import error_line
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (50, 4, 3), np.uint8)
 ORDERS = [[], [7], [0, 1, 2, 3], [3, 2, 1], [49, 0, 1, 1, 30, 31, 32], list(range(50))]
@@ -20,13 +22,16 @@ def saved(folder: Path, array: Any) -> str:
     return str(folder / "x.npy")
 
 
-@pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("by_position", [True, False])
-def test_rows_are_those_of_the_array(
-    order: list[int], by_position: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if not by_position:  # As on a system without positioned reads, or from a remote path.
+@pytest.fixture(params=[True, False], ids=["by position", "in turn"])
+def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also as on a system without positioned reads, or from a remote path."""
+    if not request.param:
         monkeypatch.delattr(os, "preadv")
+
+
+@pytest.mark.usefixtures("either_way")
+@pytest.mark.parametrize("order", ORDERS)
+def test_rows_are_those_of_the_array(order: list[int], tmp_path: Path) -> None:
     rows = NpyStore(saved(tmp_path, PIXELS))
     taken = rows.take(np.array(order, np.int64))
     assert (rows.shape, rows.dtype) == ((50, 4, 3), np.dtype(np.uint8))
@@ -34,24 +39,22 @@ def test_rows_are_those_of_the_array(
     assert np.array_equal(taken, PIXELS[order])
 
 
+@pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize("dtype", ["<f2", "<f4", ">f4", "<f8"])
 def test_floats_of_any_width_become_float32(dtype: str, tmp_path: Path) -> None:
     array = (PIXELS / 255).astype(dtype)
     rows = NpyStore(saved(tmp_path, array))
-    assert rows.dtype == np.float32
     taken = rows.take(np.array([8, 3]))
-    assert taken.dtype == np.dtype(np.float32)
+    assert rows.dtype == taken.dtype == np.dtype(np.float32)
     assert np.array_equal(taken, array[[8, 3]].astype(np.float32))
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="needs /proc")
 def test_the_file_is_closed_with_the_object(tmp_path: Path) -> None:
     rows = NpyStore(saved(tmp_path, PIXELS))
-    descriptors = Path("/proc/self/fd")
-    if not descriptors.exists():
-        pytest.skip("needs /proc")
 
     def is_open() -> bool:
-        targets = (os.path.realpath(link) for link in descriptors.iterdir())
+        targets = (os.path.realpath(link) for link in Path("/proc/self/fd").iterdir())
         return os.path.realpath(tmp_path / "x.npy") in targets
 
     assert is_open()
@@ -105,27 +108,46 @@ def test_rows_that_are_no_numbers_are_named(tmp_path: Path) -> None:
         (np.float32(3), "expected an array with a row per example, found one value"),
     ],
 )
-def test_other_arrays_are_refused(
-    array: Any, message: str, tmp_path: Path, data_error_line: DataErrorLine
-) -> None:
-    with data_error_line(rf"x\.npy: {message}"):
+def test_other_arrays_are_refused(array: Any, message: str, tmp_path: Path) -> None:
+    with error_line(rf"x\.npy: {message}"):
         NpyStore(saved(tmp_path, array))
 
 
 @pytest.mark.parametrize("length", [0, 5, 60, 130, -1, -300])
-def test_a_file_cut_short_is_refused(
-    length: int, tmp_path: Path, data_error_line: DataErrorLine
-) -> None:
+def test_a_file_cut_short_is_refused(length: int, tmp_path: Path) -> None:
     path = saved(tmp_path, PIXELS)
     os.truncate(path, length if length >= 0 else os.path.getsize(path) + length)
-    with data_error_line(r"x\.npy: (cannot be unpacked|its header claims 600 bytes)"):
+    with error_line(r"x\.npy: (cannot be unpacked|its header claims 600 bytes)"):
         NpyStore(path)
 
 
 def test_the_digest_tells_content_and_not_place(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
-    first, second = saved(tmp_path / "a", PIXELS), saved(tmp_path / "b", PIXELS)
-    assert NpyStore(first).digest() == NpyStore(second).digest()
-    np.save(second, PIXELS[::-1])
-    assert NpyStore(first).digest() != NpyStore(second).digest()
+    digests = []
+    for name, pixels in (("a", PIXELS), ("b", PIXELS), ("c", PIXELS[::-1])):
+        (tmp_path / name).mkdir()
+        digests.append(NpyStore(saved(tmp_path / name, pixels)).digest())
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_arrays_of_any_dtype_by_rows(tmp_path: Path) -> None:
+    array = np.arange(600, dtype=">i8").reshape(50, 4, 3)
+    path = saved(tmp_path, array)
+    rows = open_npy(path, 10**6, 1)
+    assert rows is not None
+    assert (rows.shape, rows.dtype, len(rows)) == (array.shape, array.dtype, 50)
+    for start, stop in [(0, 10), (40, 50), (5, 6), (0, 50), (20, 20)]:
+        np.testing.assert_array_equal(rows.rows(start, stop), array[start:stop])
+    os.truncate(path, 1000)
+    with error_line("row 40 is not there any more"):
+        rows.rows(40, 50)
+
+
+def test_what_is_not_read_by_rows(tmp_path: Path) -> None:
+    for values in (np.asfortranarray(PIXELS), np.float32(3)):
+        assert open_npy(saved(tmp_path, values), 10**6, 1) is None
+    path = saved(tmp_path, PIXELS)
+    assert open_npy(path, 10**6, PIXELS.nbytes + 1) is None
+    with error_line("claims 600 bytes; at most 599 are unpacked"):
+        open_npy(path, 599, 1)
+    with error_line("array of objects, which are never unpickled"):
+        open_npy(saved(tmp_path, np.array([None, 1])), 10**6, 1)

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy.typing as npt
 import tensorflow as tf
 
 from tests.prediction import stock
@@ -20,23 +22,51 @@ def save(folder: Path, build: Callable[[], object]) -> str:
     return f"{folder}/m-7.meta"
 
 
+def values_of(prefix: str) -> dict[str, npt.NDArray[Any]]:
+    """The tensors of a checkpoint, by name."""
+    reader = tf.train.load_checkpoint(prefix)
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+def write(prefix: str | Path, values: dict[str, npt.NDArray[Any]]) -> None:
+    """A checkpoint of these tensors, without a graph."""
+    with tf.Graph().as_default(), v1.Session() as session:
+        saved = tf.raw_ops.SaveV2(
+            prefix=str(prefix),
+            tensor_names=list(values),
+            shape_and_slices=[""] * len(values),
+            tensors=[tf.constant(value) for value in values.values()],
+        )
+        session.run(saved)
+
+
+def images(batch: int | None = None) -> tf.Tensor:
+    """The placeholder `x` [batch, 32, 32, 3]."""
+    return v1.placeholder(tf.float32, [batch, SIZE, SIZE, 3], name="x")
+
+
+def colours() -> tf.Tensor:
+    """The mean colour of each of `images`, [N, 3]."""
+    return tf.reduce_mean(images(), axis=[1, 2])
+
+
 def _weight(name: str, shape: list[int], *, resource: bool = False) -> tf.Variable:
     return v1.get_variable(
         name, shape, initializer=v1.truncated_normal_initializer(seed=3), use_resource=resource
     )
 
 
-def pooled(x: tf.Tensor) -> tf.Tensor:
+def _pooled(x: tf.Tensor) -> tf.Tensor:
     """[N, 32, 32, 3] -> [N, 4, 4, 3]."""
     return tf.nn.avg_pool2d(x, 8, 8, "VALID")
 
 
 def small(*, resource: bool = False, batch: int | None = None) -> None:
     """`maps` [N, 4, 4, 5], `features` [N, 6], `batched` [N, 80]; scopes `first` and `second`."""
-    x = v1.placeholder(tf.float32, [batch, SIZE, SIZE, 3], name="x")
+    x = images(batch)
     with v1.variable_scope("first"):
         w = _weight("w", [1, 1, 3, 5], resource=resource)
-        maps = tf.nn.relu(tf.nn.conv2d(pooled(x), w, 1, "SAME"))
+        maps = tf.nn.relu(tf.nn.conv2d(_pooled(x), w, 1, "SAME"))
     maps = tf.identity(maps, name="maps")
     with v1.variable_scope("second"):
         w = _weight("w", [80, 6], resource=resource)
@@ -48,15 +78,15 @@ def small(*, resource: bool = False, batch: int | None = None) -> None:
 
 def dropout() -> None:
     """`features` [N, 48] after a dropout as TensorFlow 1 made them, with a rate as placeholder."""
-    x = v1.placeholder(tf.float32, [None, SIZE, SIZE, 3], name="x")
+    x = images()
     rate = v1.placeholder(tf.float32, [], name="share")
-    flat = tf.reshape(pooled(x), [-1, 48]) * _weight("scale", [48])
+    flat = tf.reshape(_pooled(x), [-1, 48]) * _weight("scale", [48])
     tf.identity(v1.nn.dropout(flat, rate=rate), name="features")
 
 
 def normed() -> None:
     """`features` [N, 3]: batch normalisation with a switch, and its averages in UPDATE_OPS."""
-    x = v1.placeholder(tf.float32, [None, SIZE, SIZE, 3], name="x")
+    x = images()
     training = v1.placeholder(tf.bool, [], name="is_training")
     with v1.variable_scope("norm"):
         gamma = v1.get_variable("gamma", [3], initializer=v1.ones_initializer())
@@ -73,7 +103,7 @@ def normed() -> None:
 
 def writing() -> None:
     """`features` [N, 3] whose computing counts a variable up, whoever asks for them."""
-    x = v1.placeholder(tf.float32, [None, SIZE, SIZE, 3], name="x")
+    x = images()
     for resource in (False, True):
         count = v1.get_variable(
             f"count{int(resource)}", [], initializer=v1.zeros_initializer(), use_resource=resource

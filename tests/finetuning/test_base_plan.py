@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tensorflow as tf
@@ -10,22 +11,25 @@ import finetune
 from errors import CheckpointError, TrainingError
 from finetuning.base_plan import BasePlan, plan_base
 from finetuning.settings import BaseRequest, FinetuneConfig
-from metagraph.meta import read_meta_graph
+from metagraph.meta import MetaGraphFile, read_meta_graph
 from tests.finetuning import bases
-
-v1 = tf.compat.v1
-
-
-def _plan(folder: Path, build: Callable[[tf.Tensor], tf.Tensor], **request: str) -> BasePlan:
-    def graph() -> None:
-        x = v1.placeholder(tf.float32, [None, 32, 32, 3], name="x")
-        tf.identity(build(tf.reduce_mean(x, axis=[1, 2])), name="y")
-
-    meta = read_meta_graph(bases.save(folder, graph))
-    return plan_base(meta, BaseRequest("y", **request))  # type: ignore[arg-type]
+from tests.finetuning.bases import v1
+from tests.prediction import stock
 
 
-def _variable(name: str, **options: object) -> tf.Variable:
+def _plan(folder: Path, build: Callable[[tf.Tensor], tf.Tensor]) -> BasePlan:
+    meta = bases.save(folder, lambda: tf.identity(build(bases.colours()), name="y"))
+    return plan_base(read_meta_graph(meta), BaseRequest("y"))
+
+
+def _saved(folder: Path, build: Callable[[], object]) -> MetaGraphFile:
+    """As `bases.save` does, without a step of its own."""
+    with stock.checkpoint(folder / "m"):
+        build()
+    return read_meta_graph(f"{folder}/m.meta")
+
+
+def _variable(name: str, **options: Any) -> tf.Variable:
     return v1.get_variable(name, [3], initializer=v1.ones_initializer(), **options)
 
 
@@ -52,17 +56,12 @@ def test_what_may_do_more_than_compute_is_refused(tmp_path: Path) -> None:
 
 def test_a_step_of_another_kind_is_refused_where_it_is_needed(tmp_path: Path) -> None:
     def build() -> None:
-        x = v1.placeholder(tf.float32, [None, 32, 32, 3], name="x")
-        step = v1.placeholder_with_default([1.0], [1], name="global_step")
-        tf.identity(tf.reduce_mean(x, axis=[1, 2]) * step, name="y")
-        tf.reduce_mean(x, axis=[1, 2], name="before")
+        colours = bases.colours()
+        tf.identity(colours, name="before")
+        tf.identity(colours * v1.placeholder_with_default([1.0], [1], "global_step"), name="y")
         v1.get_variable("w", [1])
 
-    with tf.Graph().as_default(), v1.Session() as session:
-        build()
-        session.run(v1.global_variables_initializer())
-        v1.train.Saver().save(session, str(tmp_path / "m"))
-    meta = read_meta_graph(f"{tmp_path}/m.meta")
+    meta = _saved(tmp_path, build)
     with pytest.raises(
         TrainingError, match=r"global_step:0 .* beside its images|no integer variable"
     ):
@@ -73,17 +72,12 @@ def test_a_step_of_another_kind_is_refused_where_it_is_needed(tmp_path: Path) ->
 @pytest.mark.parametrize("resource", [False, True])
 def test_a_step_that_is_needed_becomes_the_run_s(tmp_path: Path, resource: bool) -> None:
     def build() -> None:
-        x = v1.placeholder(tf.float32, [None, 32, 32, 3], name="x")
         step = v1.get_variable(
             "global_step", [], tf.int32, v1.constant_initializer(40), use_resource=resource
         )
-        tf.identity(tf.reduce_mean(x, axis=[1, 2]) * tf.cast(step, tf.float32), name="y")
+        tf.identity(bases.colours() * tf.cast(step, tf.float32), name="y")
 
-    with tf.Graph().as_default(), v1.Session() as session:
-        build()
-        session.run(v1.global_variables_initializer())
-        v1.train.Saver().save(session, str(tmp_path / "m"))
-    plan = plan_base(read_meta_graph(f"{tmp_path}/m.meta"), BaseRequest("y"))
+    plan = plan_base(_saved(tmp_path, build), BaseRequest("y"))
     assert plan.step is not None
     assert plan.step.dtype == tf.int32
     assert plan.restored == ()
@@ -101,10 +95,9 @@ def test_variables_that_are_not_needed_are_not_taken(tmp_path: Path) -> None:
 
 def test_an_initial_value_that_follows_from_another_variable_is_none(tmp_path: Path) -> None:
     with tf.Graph().as_default(), v1.Session() as session:
-        x = v1.placeholder(tf.float32, [None, 32, 32, 3], name="x")
         first = _variable("first", use_resource=False)
         copy = v1.get_variable("copy", initializer=first * 2, use_resource=False)
-        tf.multiply(tf.reduce_mean(x, axis=[1, 2]), copy, name="y")
+        tf.multiply(bases.colours(), copy, name="y")
         session.run(first.initializer)
         session.run(copy.initializer)
         v1.train.Saver().save(session, str(tmp_path / "m"))
@@ -118,12 +111,10 @@ def test_an_operation_that_fails_in_training_is_one_line(
     finetune_config: Callable[..., FinetuneConfig], tmp_path: Path
 ) -> None:
     def build() -> None:
-        x = v1.placeholder(tf.float32, [None, 32, 32, 3], name="x")
-        w = v1.get_variable("w", [7], use_resource=False)
+        x, w = bases.images(), v1.get_variable("w", [7], use_resource=False)
         flat = tf.reshape(x, [tf.shape(x)[0] * 2, -1])
         tf.identity(tf.reduce_mean(flat, axis=1, keepdims=True) * w, name="y")
 
-    meta = bases.save(tmp_path, build)
     with pytest.raises(TrainingError, match="cannot be trained on") as raised:
-        finetune.train(finetune_config(meta, "y"))
+        finetune.train(finetune_config(bases.save(tmp_path, build), "y"))
     assert "\n" not in str(raised.value)

@@ -12,8 +12,8 @@ import tensorflow as tf
 
 import finetune
 from finetuning.settings import FinetuneConfig
-from prediction.chosen_model import PredictConfig
 from prediction.evaluation import predict
+from prediction.request import PredictConfig
 from tests.prediction import stock
 
 THIRD_PARTY = Path(__file__).resolve().parents[3] / "shared" / "thirdparty"

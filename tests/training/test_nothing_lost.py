@@ -19,7 +19,8 @@ from absl import logging
 import train_linear
 from checkpoints import file_io, manifest
 from checkpoints.bundle import BundleWriter
-from checkpoints.writer import CheckpointWriter, FolderLock
+from checkpoints.lock import FolderLock
+from checkpoints.writer import CheckpointWriter
 from errors import CheckpointError, FolderLostError, LaterVersionError, TrainingError
 from train_linear import LinearConfig
 from training import loop
@@ -241,20 +242,23 @@ def test_saves_that_never_succeed_end_the_run(
     assert next(steps) == 40  # The fourth save finds that three have failed.
 
 
-def test_a_disk_that_is_full_at_the_start_is_no_place_to_train(
-    config: LinearConfig, folder: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
+def test_where_no_checkpoint_fits_no_step_is_trained(
+    config: LinearConfig, folder: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     _train(config)
     before = _content(folder)
     write = file_io.write_file
 
     def refuse(path: str, content: bytes) -> None:
-        write(path, content[:100])
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if number == errno.ENOSPC:
+            write(path, content[:100])
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(file_io, "write_file", refuse)
     longer = dataclasses.replace(config, train_steps=100)
-    with pytest.raises(CheckpointError, match=r"takes no checkpoint, which needs [\d,]+ bytes: "):
+    line = rf"takes no checkpoint, which needs [\d,]+ bytes: .*{os.strerror(number)}"
+    with pytest.raises(CheckpointError, match=line):
         _train(longer, lambda step: pytest.fail(f"trained step {step}"))
     after = _content(folder)
     assert {name: after[name] for name in before} == before

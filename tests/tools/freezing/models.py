@@ -11,8 +11,9 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from metagraph.meta import read_meta_graph
 from tests.prediction import stock
+from tools.freeze import PartConfig
 from tools.freezing import freeze_and_compare
-from tools.frozen_graph import FreezeRequest, FrozenGraph
+from tools.frozen_graph import FrozenGraph
 
 v1 = tf.compat.v1
 
@@ -26,11 +27,12 @@ def save(folder: Path, build: Callable[[], object]) -> str:
     return f"{folder}/m-1.meta"
 
 
-def frozen(meta: str, *outputs: str, **request: Any) -> FrozenGraph:
+def frozen(meta: str, *outputs: str, **asked: Any) -> FrozenGraph:
     """The frozen graph, which is found to compute what the original does."""
-    found = freeze_and_compare(read_meta_graph(meta), FreezeRequest(outputs=outputs, **request))
-    assert found.difference == 0.0
-    return found.frozen
+    config = PartConfig(meta, "none.pb", outputs=outputs, **asked)
+    found, _, difference = freeze_and_compare(read_meta_graph(meta), config)
+    assert difference == 0.0
+    return found
 
 
 def ops(graph: GraphDef) -> set[str]:

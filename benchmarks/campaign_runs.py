@@ -1,0 +1,62 @@
+"""What the campaigns of kills and of damage share: runs of the trainers, and what lasts of them."""
+
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from train_cnn import CnnConfig
+from train_cnn import train as train_cnn
+from train_linear import LinearConfig
+from train_linear import train as train_linear
+from training.config import RunConfig
+
+KEEP = 3
+# The manifests hold the time, and are never the same.
+LASTING = (".data-00000-of-00001", ".index", ".meta", "checkpoint")
+
+
+def report(count: int, name: str, seed: int, run: "Callable[..., Counter[str]]") -> int:
+    """Runs a campaign in a temporary folder and prints what was found; 1 if anything was lost."""
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.monotonic()
+        found = run(Path(folder), count, seed)
+        print(f"{count} {name} in {time.monotonic() - started:.0f} s")
+    for finding, times in sorted(found.items()):
+        print(f"  {finding}: {times}")
+    return 1 if any(finding.startswith("LOST") for finding in found) else 0
+
+
+def config(path: str, save_every: int, log_every: int, *, keep_best: bool = False) -> RunConfig:
+    """A run in `path` that keeps KEEP checkpoints, and saves and logs every so many steps."""
+    return RunConfig(
+        path,
+        seed=0,
+        save_every_steps=save_every,
+        max_to_keep=KEEP,
+        keep_checkpoint_every_n_hours=0.0,
+        log_every_steps=log_every,
+        allow_config_change=False,
+        keep_best=keep_best,
+    )
+
+
+def linear(path: str, steps: int, save_every: int, log_every: int) -> None:
+    """Trains the line."""
+    train_linear(LinearConfig(config(path, save_every, log_every), steps, 0.5))
+
+
+def cnn_on_ramp(path: str, steps: int, save_every: int, log_every: int) -> None:
+    """Trains the CNN on ten images."""
+    train_cnn(CnnConfig(config(path, save_every, log_every), train_steps=steps))
+
+
+def lasting(path: Path) -> dict[str, bytes]:
+    """Name -> content of the files of checkpoints that must be equal at the end."""
+    return {p.name: p.read_bytes() for p in path.iterdir() if p.name.endswith(LASTING)}
+
+
+def metrics(path: Path) -> bytes:
+    """The content of a run's metrics."""
+    return (path / "logs" / "metrics.jsonl").read_bytes()

@@ -1,0 +1,346 @@
+"""Variables on disk, against TensorFlow's own reader and writer; hostile indexes are refused.
+
+The indexes are written here byte by byte: TensorFlow aborts the process over some of them.
+"""
+
+import gc
+import os
+import struct
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tensorflow as tf
+from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto, BundleHeaderProto
+
+from checkpoints import bundle
+from checkpoints.bundle import (
+    BundleWriter,
+    VariableSpec,
+    check_index,
+    make_fed_callable,
+    table_entries,
+)
+from checkpoints.file_io import readable_prefix
+from checkpoints.reader import CheckpointReader
+from checkpoints.restore import read_variables, restore_newest
+from errors import CheckpointError
+from tests.checkpoints.index_files import MAGIC, block, number, table
+
+v1 = tf.compat.v1
+Values = dict[str, npt.NDArray[Any]]
+Specs = dict[str, VariableSpec]
+
+
+def _write(prefix: Path, values: Values, specs: Specs) -> str:
+    writer = BundleWriter(specs)
+    writer.write(str(prefix), values)
+    writer.close()
+    return str(prefix)
+
+
+@pytest.fixture
+def prefix(tmp_path: Path, values: Values, specs: Specs) -> str:
+    """The prefix of a bundle that holds `values`."""
+    return _write(tmp_path / "b", values, specs)
+
+
+def test_what_is_written_is_read_by_tensorflow_and_here(
+    prefix: str, values: Values, specs: Specs
+) -> None:
+    reader = tf.train.load_checkpoint(prefix)
+    assert {*reader.get_variable_to_shape_map()} == {*values}
+    found = read_variables(prefix, specs)
+    for name, value in values.items():
+        assert reader.get_tensor(name).dtype == value.dtype
+        assert found[name].tobytes() == value.tobytes() == reader.get_tensor(name).tobytes()
+
+
+def test_a_stock_savers_checkpoints_are_read_and_stepped_over_where_cut_short(
+    values: Values, specs: Specs, tmp_path: Path
+) -> None:
+    """By TensorFlow's reader, whose errors are of many kinds, wherever the cut is."""
+    with tf.Graph().as_default(), v1.Session() as session:
+        for name, value in values.items():
+            v1.get_variable(name, initializer=value, use_resource=False)
+        session.run(v1.global_variables_initializer())
+        for step in (7, 8):
+            v1.train.Saver().save(session, f"{tmp_path}/my-model", global_step=step)
+    found = read_variables(f"{tmp_path}/my-model-8", specs)
+    assert all(found[name].tobytes() == values[name].tobytes() for name in values)
+    data = tmp_path / "my-model-8.data-00000-of-00001"
+    content = data.read_bytes()
+    for size in range(len(content)):
+        data.write_bytes(content[:size])
+        restored = restore_newest(str(tmp_path), specs)
+        assert restored is not None
+        assert restored.step == 7
+        with pytest.raises(CheckpointError):
+            _read_all(CheckpointReader(f"{tmp_path}/my-model-8"))
+
+
+def _read_all(reader: CheckpointReader) -> None:
+    """As every other reader does."""
+    for key in reader.shapes:
+        reader.read(key)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"layer/w": None}, "layer/w is not in this model"),
+        ({"new": VariableSpec((1,), "float32")}, "new is missing"),
+        (
+            {"layer/b": VariableSpec((3,), "float32")},
+            r"layer/b is float32 \[2\], this model has float32 \[3\]",
+        ),
+        (
+            {"global_step": VariableSpec((), "int32")},
+            r"global_step is int64 \[\], this model has int32 \[\]",
+        ),
+    ],
+)
+def test_each_difference_is_named(
+    prefix: str, specs: Specs, change: dict[str, VariableSpec | None], message: str
+) -> None:
+    expected = {name: spec for name, spec in (specs | change).items() if spec}
+    with pytest.raises(CheckpointError, match=message):
+        read_variables(prefix, expected)
+
+
+@pytest.mark.parametrize("suffix", [".index", ".data-00000-of-00001"])
+def test_a_missing_or_damaged_file_is_an_error(prefix: str, specs: Specs, suffix: str) -> None:
+    with open(prefix + suffix, "r+b") as file:
+        file.seek(3)
+        file.write(b"\x55")
+    with pytest.raises(CheckpointError):
+        read_variables(prefix, specs)
+    tf.io.gfile.remove(prefix + suffix)
+    with pytest.raises(CheckpointError, match=r"is missing|has no variables"):
+        read_variables(prefix, specs)
+
+
+# The short way into a session, against `Session.run`.
+
+
+def test_a_fed_callable_does_what_run_does() -> None:
+    with tf.Graph().as_default(), v1.Session() as session:
+        count = v1.get_variable("count", initializer=1.0, use_resource=False)
+        x = v1.placeholder(tf.float32, [None])
+        double, add = x * 2.0, v1.assign_add(count, tf.reduce_sum(x))
+        session.run(count.initializer)
+        call = make_fed_callable(session, [x], [double], [add.op])
+        fed = np.arange(5, dtype=np.float32)
+        (found,) = call(fed)
+        assert found.tobytes() == session.run(double, {x: fed}).tobytes()
+        assert session.run(count) == 11.0
+        for value in (np.ones(2), np.ones(2) > 0):
+            with pytest.raises(tf.errors.InvalidArgumentError):
+                call(value)
+
+
+# Paths that TensorFlow takes for patterns.
+
+SPECS = {"w": VariableSpec((2,), "float32")}
+ONE_TWO = {"w": np.array([1, 2], np.float32)}
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where links are made."""
+    path = tmp_path / "temporary"
+    path.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(path))
+    return path
+
+
+@pytest.mark.parametrize("name", ["a[b]/m", "a*/m", "a?/m", "a\\b/m", "m[0]/q*[1]/m", "x/m[1]-*"])
+def test_a_path_that_looks_like_a_pattern(
+    tmp_path: Path, temporary: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / name).parent.mkdir(parents=True)
+    prefix = _write(tmp_path / name, ONE_TWO, SPECS)
+    assert read_variables(prefix, SPECS)["w"].tolist() == [1, 2]
+    monkeypatch.chdir(tmp_path)
+    reader = CheckpointReader(name)
+    assert reader.read("w").tolist() == [1, 2]
+    del reader
+    gc.collect()
+    assert not list(temporary.iterdir())
+    Path(f"{prefix}.data-00000-of-00001").write_bytes(bytes(8))
+    for read in (lambda: CheckpointReader(prefix).read("w"), lambda: read_variables(prefix, SPECS)):
+        with pytest.raises(CheckpointError, match="Checksum does not match") as caught:
+            read()
+        assert str(temporary) not in str(caught.value)
+
+
+def test_no_other_folder_is_taken_for_it(tmp_path: Path) -> None:
+    """TensorFlow would find the other's index, and read the files of neither."""
+    (tmp_path / "ab").mkdir()
+    (tmp_path / "a[b]").mkdir()
+    _write(tmp_path / "ab" / "m", ONE_TWO, SPECS)
+    with pytest.raises(CheckpointError, match=r"a\[b\]/m has no variables"):
+        CheckpointReader(f"{tmp_path}/a[b]/m")
+
+
+def test_where_no_links_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        pytest.raises(CheckpointError, match=r"takes .* for a pattern; name it without"),
+        readable_prefix("gs://bucket/a[b]/m"),
+    ):
+        pass
+    (tmp_path / "a[b]").mkdir()
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "not permitted")
+
+    monkeypatch.setattr(os, "symlink", refuse)
+    prefix = _write(tmp_path / "a[b]" / "m", ONE_TWO, SPECS)
+    with pytest.raises(CheckpointError, match=r"a\[b\]/m cannot be read: .* links .* permitted"):
+        CheckpointReader(prefix)
+
+
+# Indexes that TensorFlow would abort over.
+
+
+def _entry(sizes: Sequence[int], dtype: int = 1) -> BundleEntryProto:
+    entry = BundleEntryProto(dtype=dtype, size=4)
+    for size in sizes:
+        entry.shape.dim.add(size=size)
+    return entry
+
+
+def _sliced(*extents: tuple[int, int]) -> BundleEntryProto:
+    entry = _entry([4])
+    part = entry.slices.add()
+    for start, length in extents:
+        part.extent.add(start=start, length=length)
+    return entry
+
+
+def _index(path: Path, entry: BundleEntryProto) -> str:
+    header = BundleHeaderProto(num_shards=1).SerializeToString()
+    path.write_bytes(table({b"": header, b"w": entry.SerializeToString()}))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [_entry([]), _entry([0, 3]), _sliced((1, 3)), _sliced((0, 4))],
+    ids=["scalar", "empty", "slice", "whole"],
+)
+def test_what_can_be_passes(tmp_path: Path, entry: BundleEntryProto) -> None:
+    check_index(_index(tmp_path / "m.index", entry))
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (_entry([-5]), r"no tensor has the shape \[-5\]"),
+        (_entry([1 << 62, 1 << 62]), "no tensor has the shape"),
+        (_entry([1 << 62, 1 << 62, 0]), "no tensor has the shape"),
+        (_entry([1] * 255), "no tensor has the shape"),
+        (_entry([1], dtype=101), "there is no tensor of dtype 101"),  # Of a reference.
+        (_entry([1], dtype=0), "there is no tensor of dtype 0"),
+        (_entry([1], dtype=77), "there is no tensor of dtype 77"),
+        (_sliced((-1, 1)), "a slice is not inside"),
+        (_sliced((0, -1)), "a slice is not inside"),
+        (_sliced((2, 3)), "a slice is not inside"),
+        (_sliced(), "a slice has 0 dimensions, its tensor 1"),
+    ],
+    ids=range(11),
+)
+def test_what_cannot_be_is_refused(tmp_path: Path, entry: BundleEntryProto, message: str) -> None:
+    """By every reader, that of a resumed run too."""
+    prefix = _index(tmp_path / "m.index", entry).removesuffix(".index")
+    (tmp_path / "m.data-00000-of-00001").write_bytes(bytes(4))
+    expected = rf"m is damaged: its index .*{message}"
+    with pytest.raises(CheckpointError, match=expected) as caught:
+        CheckpointReader(prefix)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(CheckpointError, match=expected):
+        read_variables(prefix, {"w": VariableSpec((1,), "float32")})
+
+
+def test_any_change_of_a_byte_ends_in_time_and_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "m.index"
+    content = Path(_index(path, _entry([4, 4]))).read_bytes()
+    rng = np.random.default_rng(0)
+    for position in range(len(content)):
+        changed = bytearray(content)
+        changed[position] = int(rng.integers(256))
+        path.write_bytes(changed)
+        with suppress(CheckpointError):  # Some leave an index that can be.
+            check_index(str(path))
+    for length in range(len(content)):
+        path.write_bytes(content[:length])
+        with pytest.raises(CheckpointError):
+            check_index(str(path))
+
+
+def _rows(*rows: tuple[int, bytes, bytes], restart: int = 0) -> bytes:
+    """A block of entries, each with the size of what its key shares with the one before it."""
+    entries = [
+        number(shared) + number(len(rest)) + number(len(value)) + rest + value
+        for shared, rest, value in rows
+    ]
+    return b"".join(entries) + struct.pack("<II", restart, 1)
+
+
+def test_entries_that_a_scan_does_not_see_are_refused() -> None:
+    """TensorFlow starts to read where a restart points to, such as into a value."""
+    assert list(bundle._block_entries(_rows((0, b"k", b"abc")))) == [(b"k", b"abc")]
+    for restart in (3, 7, 2**31):
+        with pytest.raises(ValueError, match="a restart is at no entry"):
+            list(bundle._block_entries(_rows((0, b"k", b"abc"), restart=restart)))
+
+
+def test_a_key_that_shares_its_beginning() -> None:
+    rows = _rows((0, b"conv/b", b"1"), (5, b"w", b"2"), (0, b"x", b""))
+    expected = [(b"conv/b", b"1"), (b"conv/w", b"2"), (b"x", b"")]
+    assert list(bundle._block_entries(rows)) == expected
+    with pytest.raises(ValueError, match="not inside of its block"):
+        list(bundle._block_entries(_rows((0, b"a", b""), (2, b"b", b""))))
+
+
+def test_keys_that_would_take_all_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of these is one byte longer than the one before, and all are in a few bytes a key."""
+    entries = {b"w" * size: b"" for size in range(1, 20)}
+    assert [*table_entries(table(entries))] == [*entries.items()]
+    monkeypatch.setattr(bundle, "MAX_BYTES", 100)
+    with pytest.raises(ValueError, match="its keys are too long"):
+        list(table_entries(table(entries)))
+
+
+def _one_block(entries: bytes, kind: bytes, index: bytes) -> bytes:
+    content = entries + kind + bytes(4) + index + bytes(5)
+    handles = number(0) + number(0) + number(len(entries) + 5) + number(len(index))
+    return content + handles.ljust(40, b"\0") + MAGIC
+
+
+def test_other_tables_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One block that is read many times, one that is packed, a pipe, a long file, none."""
+    path = tmp_path / "m.index"
+    entries = block({b"": b"", b"w": _entry([1]).SerializeToString()})
+    handle = number(0) + number(len(entries))
+    path.write_bytes(_one_block(entries, b"\0", block({bytes([i]): handle for i in range(100)})))
+    with pytest.raises(CheckpointError, match="its blocks overlap"):
+        check_index(str(path))
+    path.write_bytes(_one_block(entries, b"\1", block({b"\xff": handle})))
+    with pytest.raises(CheckpointError, match="a block is compressed"):
+        check_index(str(path))
+    path.unlink()
+    with pytest.raises(CheckpointError, match="there is no file"):
+        check_index(str(path))
+    os.mkfifo(path)
+    with pytest.raises(CheckpointError, match="no regular file"):
+        check_index(str(path))
+    path.unlink()
+    monkeypatch.setattr(bundle, "MAX_BYTES", 9)
+    with pytest.raises(CheckpointError, match=r"more than the limit of 0\.0 MiB$"):
+        check_index(_index(path, _entry([])))

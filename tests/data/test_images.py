@@ -1,0 +1,354 @@
+"""Image files to pixels, compared with Pillow and with the formats; and arrays of images."""
+
+import contextlib
+import io
+import logging
+import struct
+import threading
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import ExifTags, Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
+
+from data import images
+from data.images import (
+    as_images,
+    as_labels,
+    count_classes,
+    decode_image,
+    resize_grey,
+    to_grey,
+    warn_out_of_range,
+)
+from errors import DataError
+from tests.data.conftest import encode, error_line
+
+SHAPE = (4, 32, 32, 3)
+
+
+def random_pixels(height: int, width: int, seed: int = 0) -> npt.NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def png(width: int, height: int, rows: bytes) -> bytes:
+    """An RGB image of 8 bits, by the PNG specification; each row starts with its filter, 0."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+
+
+def bilinear(pixels: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.float64]:
+    """Resizes by a triangle filter as wide as the scale (1 or more), along each side."""
+
+    def weights(length: int) -> npt.NDArray[np.float64]:
+        scale = length / size
+        centres = (np.arange(size) + 0.5) * scale
+        distances = np.abs(np.arange(length) + 0.5 - centres[:, np.newaxis])
+        triangle = np.maximum(0, 1 - distances / max(scale, 1))
+        return np.asarray(triangle / triangle.sum(axis=1, keepdims=True))
+
+    rows, columns = weights(pixels.shape[0]), weights(pixels.shape[1])
+    return np.asarray(np.einsum("hH,wW,HWc->hwc", rows, columns, pixels.astype(np.float64)))
+
+
+def test_png_bytes_come_out_exactly() -> None:
+    pixels = random_pixels(32, 32)
+    decoded = decode_image(png(32, 32, b"".join(b"\x00" + row.tobytes() for row in pixels)), "a")
+    assert decoded.dtype == np.uint8
+    assert np.array_equal(decoded, pixels)
+    assert decode_image(encode(pixels), "a.png", size=7).shape == (7, 7, 3)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0, "quality": 95}])
+def test_jpeg_is_what_pillow_decodes(options: dict[str, int]) -> None:
+    content = encode(random_pixels(32, 32), "JPEG", **options)
+    expected = np.asarray(Image.open(io.BytesIO(content)))
+    assert np.array_equal(decode_image(content, "a.jpg"), expected)
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (100, 37), (16, 20), (1, 1), (33, 31)])
+def test_other_sizes_are_resized_bilinear(height: int, width: int) -> None:
+    pixels = random_pixels(height, width)
+    # Pillow rounds to whole numbers after each of the two sides.
+    assert np.abs(decode_image(encode(pixels), "a.png") - bilinear(pixels, 32)).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGBA"])
+def test_modes_become_rgb(mode: str) -> None:
+    image = Image.fromarray(random_pixels(32, 32)).convert(mode.replace("PA", "P"))
+    expected = np.asarray(image.convert("RGB"))
+    options: dict[str, Any] = {"transparency": bytes(range(200))} if mode == "PA" else {}
+    assert np.array_equal(decode_image(encode(image, **options), "a.png"), expected)
+
+
+@pytest.mark.parametrize(("mode", "expected"), [("L", (124, 124, 124)), ("CMYK", (200, 100, 50))])
+def test_jpeg_modes_become_rgb(mode: str, expected: tuple[int, ...]) -> None:
+    content = encode(Image.new("RGB", (32, 32), (200, 100, 50)).convert(mode), "JPEG", quality=100)
+    assert np.abs(decode_image(content, "a.jpg").astype(int) - expected).max() <= 2
+
+
+def test_upper_bits_of_16_bit_grey_are_taken() -> None:
+    grey = np.random.default_rng(0).integers(0, 2**16, (32, 32), np.uint16)
+    decoded = decode_image(encode(Image.fromarray(grey)), "a.png")
+    assert np.array_equal(decoded, np.repeat(grey[..., np.newaxis] >> 8, 3, axis=2))
+
+
+def test_first_image_of_an_animation_is_taken() -> None:
+    first, second = (Image.fromarray(random_pixels(32, 32, seed)) for seed in (0, 1))
+    content = encode(first, save_all=True, append_images=[second])
+    assert np.array_equal(decode_image(content, "a.png"), random_pixels(32, 32, 0))
+
+
+OTHERS = [encode(random_pixels(32, 32), name) for name in ("GIF", "BMP", "TIFF", "WEBP")]
+
+
+@pytest.mark.parametrize("content", [*OTHERS, b"", b"hello", b"\x89PNG", b"\xff\xd8"])
+def test_other_formats_are_refused(content: bytes) -> None:
+    with error_line(r"b c\.png: is neither a PNG nor a JPEG image"):
+        decode_image(content, "b c.png")
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG"])
+def test_every_cut_is_an_error_or_harmless(file_format: str) -> None:
+    content = encode(random_pixels(32, 32), file_format)
+    whole = decode_image(content, "a")
+    harmless = 0
+    for length in range(len(content)):
+        try:
+            decoded = decode_image(content[:length], "a")
+        except DataError:
+            continue
+        assert np.array_equal(decoded, whole)
+        harmless += 1
+    assert harmless < 24  # The last bytes of a PNG are checksums and the end mark.
+
+
+def test_damaged_png_is_refused() -> None:
+    content = bytearray(encode(random_pixels(32, 32)))
+    content[content.index(b"IDAT") + 100] ^= 1
+    with error_line(r"a\.png: is damaged or cut short"):
+        decode_image(bytes(content), "a.png")
+
+
+# Around the sizes where Pillow warns (89 million) and where it raises (twice that).
+@pytest.mark.parametrize("width", [6401, 9000, 18000, 2**31 - 1])
+def test_too_many_pixels_are_refused_by_the_header(width: int) -> None:
+    with error_line(rf"a\.png: has {width} x 10000 pixels; at most 64,000,000 are read"):
+        decode_image(png(width, 10000, b""), "a.png")
+    content = encode(random_pixels(32, 32), "JPEG")
+    sizes = content.index(b"\xff\xc0") + 5
+    large = content[:sizes] + struct.pack(">HH", 65000, 65000) + content[sizes + 4 :]
+    with error_line("has 65000 x 65000 pixels"):
+        decode_image(large, "a.jpg")
+
+
+def test_every_grey_value_is_pillows() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 50, 40, 3), np.uint8)
+    pixels[0, 0, :3] = [[0, 0, 0], [255, 255, 255], [255, 0, 0]]
+    expected = np.stack([np.asarray(Image.fromarray(image).convert("L")) for image in pixels])
+    assert to_grey(pixels).dtype == np.uint8
+    np.testing.assert_array_equal(to_grey(pixels), expected[..., np.newaxis])
+    grey = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
+    np.testing.assert_array_equal(to_grey(np.repeat(grey, 3, axis=2)), grey)
+
+
+def test_grey_arrays_become_what_their_files_do() -> None:
+    grey = np.random.default_rng(0).integers(0, 256, (3, 28, 28), np.uint8)
+    expected = [decode_image(encode(Image.fromarray(image)), "a.png") for image in grey]
+    assert np.array_equal(resize_grey(grey), np.stack(expected))
+
+
+@pytest.mark.parametrize(("limit", "together"), [(15, 1), (16, 2)])
+def test_large_images_are_decoded_one_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, limit: int, together: int
+) -> None:
+    """Two threads with an image of 4 x 4 pixels each; smaller ones do not wait for each other."""
+    pixels, inside, most = images._pixels, [0], [0]
+    both = threading.Barrier(2)
+
+    def slow_pixels(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:
+        inside[0] += 1
+        most[0] = max(most[0], inside[0])
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(0.3 if together == 1 else 300)
+        inside[0] -= 1
+        return pixels(image, size)
+
+    monkeypatch.setattr(images, "_pixels", slow_pixels)
+    monkeypatch.setattr(images, "_SHARED_PIXELS", limit)
+    content = encode(random_pixels(4, 4))
+    with ThreadPoolExecutor(2) as pool:
+        for pixels_of in pool.map(lambda name: decode_image(content, name), ["a.png", "b.png"]):
+            assert pixels_of.shape == (32, 32, 3)
+    assert most == [together]
+
+
+def oriented(image: Image.Image, orientation: int, file_format: str) -> bytes:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    return encode(image, file_format, exif=exif)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(("file_format", "mode"), [("PNG", "RGB"), ("JPEG", "RGB"), ("PNG", "I")])
+def test_images_are_turned_as_pillow_turns_them(
+    orientation: int, file_format: str, mode: str
+) -> None:
+    image = Image.fromarray(random_pixels(40, 25))
+    if mode == "I":  # 16-bit grey.
+        image = Image.fromarray(np.asarray(image)[..., 0].astype(np.uint16) * 256)
+    content = oriented(image, orientation, file_format)
+    with Image.open(io.BytesIO(content)) as stored:
+        upright = ImageOps.exif_transpose(stored)
+        assert upright.size == ((25, 40) if orientation < 5 else (40, 25))
+        as_stored = encode(Image.fromarray(np.asarray(stored)))
+    expected = decode_image(encode(Image.fromarray(np.asarray(upright))), "upright")
+    assert np.array_equal(decode_image(content, "a"), expected)
+    unturned = decode_image(content, "a", ignore_exif=True)
+    assert np.array_equal(unturned, decode_image(as_stored, "stored"))
+    assert np.array_equal(unturned, expected) == (orientation == 1)
+
+
+@pytest.mark.filterwarnings("ignore:(Corrupt|Truncated)")  # Of Pillow, as it opens a JPEG image.
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG"])
+def test_broken_exif_says_nothing(file_format: str) -> None:
+    pixels, exif = random_pixels(40, 25), Image.Exif()
+    exif[ExifTags.Base.Orientation], exif[ExifTags.Base.Make] = 6, "maker" * 10
+    plain = decode_image(encode(pixels, file_format), "a")
+    cut = [encode(pixels, file_format, exif=exif.tobytes()[:length]) for length in range(1, 40)]
+    wrong = [oriented(Image.fromarray(pixels), number, file_format) for number in (0, 9, 65535)]
+    for content in (*cut, *wrong):
+        assert np.array_equal(decode_image(content, "a"), plain)
+
+
+@pytest.mark.parametrize("kept_as", ["xmp", "XML:com.adobe.xmp", "Raw profile type exif"])
+def test_an_orientation_is_found_wherever_pillow_finds_it(kept_as: str) -> None:
+    image, text, exif = Image.fromarray(random_pixels(40, 25)), PngInfo(), Image.Exif()
+    exif[ExifTags.Base.Orientation] = 8
+    raw = f"\nexif\n{len(exif.tobytes())}\n{exif.tobytes().hex()}"
+    text.add_text(kept_as, 'tiff:Orientation="8"' if "xmp" in kept_as else raw)
+    if kept_as == "xmp":
+        content = encode(image, "JPEG", xmp=b'tiff:Orientation="8"')
+    else:
+        content = encode(image, pnginfo=text)
+    with Image.open(io.BytesIO(content)) as stored:
+        stored.load()
+        assert kept_as in stored.info
+        upright = np.asarray(ImageOps.exif_transpose(stored))
+    assert upright.shape == (25, 40, 3)
+    assert np.array_equal(decode_image(content, "a"), decode_image(encode(upright), "upright"))
+
+
+def test_images_of_the_right_dtype_are_taken_as_they_are() -> None:
+    for given in (np.ones(SHAPE, np.uint8), np.ones(SHAPE, np.float32)):
+        assert as_images(given, "X") is given
+    fortran = np.asfortranarray(np.ones(SHAPE, np.float32))
+    assert as_images(fortran, "X").flags.c_contiguous
+
+
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f2", "<f8", "g"])
+def test_float_images_become_float32(dtype: str) -> None:
+    values = np.random.default_rng(0).random(SHAPE).astype(dtype)
+    found = as_images(values, "X")
+    assert found.dtype == np.float32
+    assert np.array_equal(found, values.astype(np.float32))
+
+
+def with_at(value: float) -> npt.NDArray[np.float64]:
+    pixels = np.zeros(SHAPE)
+    pixels[2, 5, 6, 1] = pixels[3, 0, 0, 0] = value
+    return pixels
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        *(
+            (np.zeros(shape, np.uint8), r"expected the shape \[N, 32, 32, 3\], found \[")
+            for shape in [(), (4,), (4, 3072), (4, 32, 32), (4, 32, 32, 1), (4, 28, 28, 3)]
+        ),
+        *(
+            (np.zeros(SHAPE, dtype), r"expected uint8 in 0..255 or float in \[0, 1\], found ")
+            for dtype in ["i8", "u2", "?", "c8", "U1", "V4", "M8[s]"]
+        ),
+        (np.zeros((0, 32, 32, 3), np.float32), "holds no image"),
+        *(
+            (with_at(value), r"row 2 \(the first such\) holds NaN or infinity")
+            for value in [np.nan, np.inf, -np.inf, 1e300]
+        ),
+    ],
+)
+def test_arrays_that_are_no_images_are_refused(array: npt.NDArray[Any], message: str) -> None:
+    with error_line(f"X: {message}"):
+        as_images(array, "X")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "dtype", "warning"),
+    [
+        (0, 1, "f4", None),
+        (0, 255, "u1", None),
+        (0, 255, "f4", "a.npz: X: values in [0, 255]; expected [0, 1], or uint8"),
+        (-0.5, 0.5, "f4", "a.npz: X: values in [-0.5, 0.5]; expected [0, 1], or uint8"),
+    ],
+)
+def test_values_outside_the_unit_range_are_warned_of(
+    low: float, high: float, dtype: str, warning: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "absl"):
+        warn_out_of_range(np.linspace(low, high, 4 * 3072).astype(dtype), "a.npz: X")
+    assert caplog.messages == ([warning] if warning else [])
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i1", ">u2", "i4", "i8", "u8", "f2", "f4", ">f8"])
+def test_whole_numbers_are_labels(dtype: str) -> None:
+    labels = as_labels(np.array([3, 0, 1], dtype), "Y")
+    assert labels.dtype == np.int64
+    assert labels.tolist() == [3, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.array([0, 1, -1, -2]), "row 2 .* is -1; expected the whole numbers from 0"),
+        (np.array([0, 0.5]), r"row 1 .* is 0\.5"),
+        (np.array([np.nan, 0], np.float32), "row 0 .* is nan"),
+        (np.array([0, np.inf]), "row 1 .* is inf"),
+        (np.array([0, 1e30]), r"row 1 .* is 1e\+30"),
+        (np.array([0, 2**63], np.uint64), "row 1 .* is 9223372036854775808"),
+        *(
+            (np.zeros(3, dtype), "expected labels as whole numbers, found ")
+            for dtype in ["?", "U1", "c8", "V1", "m8[s]"]
+        ),
+        *(
+            (np.zeros(shape, np.int64), r"expected one label per image, \[N\], found \[")
+            for shape in [(), (3, 1), (3, 4)]
+        ),
+    ],
+)
+def test_arrays_that_are_no_labels_are_refused(labels: npt.NDArray[Any], message: str) -> None:
+    with error_line(f"Y: {message}"):
+        as_labels(labels, "Y")
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, 2, 2], r"the class 1 has no image \(the labels go up to 2\)"),
+        ([1, 2], "the class 0 has no image"),
+        ([0, 1, 2**31 - 1], "the class 2 has no image"),
+        ([0, 0, 0], "all labels are 0; expected two classes or more"),
+    ],
+)
+def test_classes_are_counted_by_the_greatest_label(labels: list[int], message: str) -> None:
+    assert count_classes(np.array([2, 0, 1, 1]), "Y") == 3
+    with error_line(f"Y: {message}"):
+        count_classes(np.array(labels), "Y")

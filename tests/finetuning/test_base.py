@@ -1,0 +1,215 @@
+"""Kinds of models as a base: what of them runs, draws, changes and stays in training."""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import finetune
+from errors import TrainingError
+from finetuning.base import free_batch, make_stateless, still_random, stream_of
+from finetuning.base_plan import plan_base
+from finetuning.fitting import make_task
+from finetuning.settings import BaseRequest, FinetuneConfig
+from metagraph.meta import read_meta_graph
+from models import blocks
+from tests.finetuning import bases
+from tests.finetuning.bases import v1, values_of
+from tests.prediction import stock
+
+Config = Callable[..., FinetuneConfig]
+BOTH_KINDS = pytest.mark.parametrize("resource", [False, True], ids=["ref", "resource"])
+
+
+@BOTH_KINDS
+def test_it_computes_the_features_that_plain_tensorflow_computes(
+    finetune_config: Config, tmp_path: Path, resource: bool
+) -> None:
+    """Of both kinds of variables: restored, unfrozen, and after a rerun; the step begins anew."""
+    meta = bases.save(tmp_path, partial(bases.small, resource=resource))
+    config = finetune_config(meta, "features", train_steps=3, train_scopes=("second",))
+    finetune.train(config)
+    outcome = finetune.train(dataclasses.replace(config, train_steps=6))
+    ours, theirs = values_of(outcome.prefix), values_of(meta.removesuffix(".meta"))
+    assert theirs["global_step"] == 7
+    assert ours["global_step"] == 6
+    assert ours["first/w"].tobytes() == theirs["first/w"].tobytes()
+    assert ours["second/w"].tobytes() != theirs["second/w"].tobytes()
+    x = np.random.default_rng(0).random((2, 32, 32, 3), np.float32)
+    (maps, logits) = stock.run(outcome.prefix + ".meta", ["maps:0", "head/add:0"], {"x:0": x})
+    (expected,) = stock.run(meta, ["maps:0"], {"x:0": x})
+    np.testing.assert_array_equal(maps, expected)
+    by_hand = maps.reshape(2, 80) @ ours["second/w"] @ ours["head/w"] + ours["head/b"]
+    np.testing.assert_allclose(logits, by_hand, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("batch", "tensor", "free"),
+    [(None, "features", True), (6, "features", True), (6, "batched", False)],
+)
+def test_a_batch_size_that_only_the_placeholder_says_does_not_bind(
+    tmp_path: Path, batch: int | None, tensor: str, free: bool
+) -> None:
+    meta = read_meta_graph(bases.save(tmp_path, partial(bases.small, batch=batch)))
+    assert free_batch(plan_base(meta, BaseRequest(tensor))) == free
+
+
+def test_a_batch_size_that_binds_is_taken_or_asked_for(
+    finetune_config: Config, tmp_path: Path
+) -> None:
+    meta = bases.save(tmp_path, partial(bases.small, batch=6))
+    config = finetune_config(meta, "batched", batch_size=None, validation_fraction=0.5)
+    task = make_task(config)
+    assert task.batch_size == 6
+    assert task.test_batches is not None
+    assert [len(labels) for _, labels in task.test_batches()] == [6, 6]
+    with pytest.raises(TrainingError, match="takes 6 images at once: give --batch_size=6"):
+        make_task(dataclasses.replace(config, batch_size=5))
+
+
+def test_frozen_averages_stay_and_unfrozen_ones_follow_the_images(
+    finetune_config: Config, three_classes: str, tmp_path: Path
+) -> None:
+    """After one step, the mean has come a tenth of the way to that of the batch."""
+    meta = bases.save(tmp_path, bases.normed)
+    frozen = finetune_config(meta, "features", train_steps=1, batch_size=24)
+    assert values_of(finetune.train(frozen).prefix)["norm/moving_mean"].tolist() == [0, 0, 0]
+    more = {"train_steps": 1, "batch_size": 24, "train_scopes": ("norm",)}
+    first = finetune.train(finetune_config(meta, "features", ckpt_dir=tmp_path / "free", **more))
+    ours = values_of(first.prefix)
+    with np.load(three_classes) as arrays:
+        mean = (arrays["X"] / 255).mean((0, 1, 2))
+    np.testing.assert_allclose(ours["norm/moving_mean"], mean / 10, rtol=1e-4)
+    assert ours["norm/gamma"].tolist() != [1, 1, 1]
+    # For predictions the switch is off.
+    x = np.zeros((1, 32, 32, 3), np.float32)
+    (features,) = stock.run(first.prefix + ".meta", ["features:0"], {"x:0": x})
+    np.testing.assert_allclose(features, [-ours["norm/moving_mean"] * ours["norm/gamma"]])
+    again = finetune_config(first.prefix, "features", ckpt_dir=tmp_path / "second", **more)
+    after = values_of(finetune.train(again).prefix)
+    np.testing.assert_allclose(after["norm/moving_mean"], mean * 0.19, rtol=1e-4)
+
+
+def test_a_switch_is_on_only_where_something_is_unfrozen(tmp_path: Path) -> None:
+    meta = read_meta_graph(bases.save(tmp_path, bases.normed))
+    (frozen,) = plan_base(meta, BaseRequest("features")).settings
+    (free,) = plan_base(meta, BaseRequest("features", train_scopes=("norm",))).settings
+    assert (frozen.training, frozen.otherwise) == (False, False)
+    assert (free.training, free.otherwise) == (True, False)
+
+
+def test_a_graph_that_writes_while_it_computes_does_not_change_what_is_frozen(
+    finetune_config: Config, tmp_path: Path
+) -> None:
+    meta = bases.save(tmp_path, bases.writing)
+    ours = values_of(finetune.train(finetune_config(meta, "features")).prefix)
+    assert [float(ours["count0"]), float(ours["count1"])] == [0.0, 0.0]
+
+
+def test_an_operation_without_gradient_is_named(finetune_config: Config, tmp_path: Path) -> None:
+    def build() -> None:
+        w = v1.get_variable("scope/w", [3], use_resource=False)
+        tf.cast(tf.cast(tf.floor(bases.colours() * w), tf.int32), tf.float32, name="whole")
+
+    meta = bases.save(tmp_path, build)
+    with pytest.raises(TrainingError, match="no gradient reaches scope/w"):
+        make_task(finetune_config(meta, "whole", train_scopes=("scope",)))
+    make_task(finetune_config(meta, "whole"))
+
+
+def test_a_frozen_graph_is_a_base_without_variables(
+    finetune_config: Config, tmp_path: Path
+) -> None:
+    with tf.Graph().as_default() as graph:
+        tf.multiply(bases.colours(), [1.0, 2.0, 3.0], name="features")
+    (tmp_path / "frozen.pb").write_bytes(graph.as_graph_def().SerializeToString())
+    config = finetune_config(tmp_path / "frozen.pb", "features")
+    finetune.train(dataclasses.replace(config, train_steps=5))
+    ours = values_of(finetune.train(config).prefix)
+    own = {name for name in ours if "Adam" not in name and "power" not in name}
+    assert own == {"global_step", "head/w", "head/b"}
+
+
+def test_a_head_on_the_images_themselves(finetune_config: Config, tmp_path: Path) -> None:
+    meta = bases.save(tmp_path, bases.small)
+    outcome = finetune.train(finetune_config(meta, "x", head="conv", learning_rate=0.1))
+    assert values_of(outcome.prefix)["head/w"].shape == (1, 1, 3, 3)
+
+
+@BOTH_KINDS
+def test_names_of_the_base_never_clash_with_what_is_added(
+    finetune_config: Config, tmp_path: Path, resource: bool
+) -> None:
+    """With a dropout, an offset, a step that is read, and the names that TensorFlow likes best."""
+
+    def build() -> None:
+        x = v1.placeholder(tf.float32, [None, 32, 32, 3], name="input")
+        step = v1.get_variable(
+            "global_step", initializer=np.int64(3), trainable=False, use_resource=resource
+        )
+        features = tf.reduce_mean(x, axis=[1, 2]) + tf.cast(step.read_value(), tf.float32) * 0
+        with tf.name_scope("base"):
+            features = tf.identity(features)
+        liked = ("Const", "Cast", "stack", "add", "zeros", "pixels", "global_step/read_it", "y_")
+        for name in liked:
+            features = tf.multiply(features, 1.0, name=name)
+        keep = v1.placeholder(tf.float32, [], name="keep_prob")
+        tf.identity(v1.nn.dropout(features, rate=1 - keep), name="features")
+
+    with stock.checkpoint(tmp_path / "m-3"):
+        build()
+    config = finetune_config(tmp_path / "m-3.meta", "features", input_offset=-0.5)
+    first = finetune.train(config).prefix
+    assert values_of(first)["global_step"] == 12
+    again = finetune_config(first, "features", ckpt_dir=tmp_path / "again")
+    assert values_of(finetune.train(again).prefix)["global_step"] == 12
+
+
+DRAWS = {
+    "uniform": lambda: tf.random.uniform([2000], name="drawn"),
+    "normal": lambda: tf.random.normal([2000], dtype=tf.float64, name="drawn"),
+    "truncated": lambda: tf.random.truncated_normal([2000], name="drawn"),
+    "integers": lambda: tf.random.uniform([2000], 3, 9, tf.int64, name="drawn"),
+    "classes": lambda: v1.multinomial(tf.zeros([1, 4]), 2000, name="drawn"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("kind", DRAWS)
+def test_the_same_key_draws_the_same_and_another_one_others(kind: str) -> None:
+    with tf.Graph().as_default() as graph:
+        result = DRAWS[kind]()
+    graph_def = graph.as_graph_def()
+    ((node, name),) = make_stateless(graph_def).items()
+    assert still_random(graph_def) == []
+    with tf.Graph().as_default(), v1.Session() as session:
+        step = v1.placeholder(tf.int64, [])
+        key = blocks.key(5, stream_of(node), step)
+        (drawn,) = tf.import_graph_def(graph_def, {name: key}, [result.name], name="")
+        first, again, other = (session.run(drawn, {step: number}) for number in (1, 1, 2))
+    assert first.dtype == result.dtype.as_numpy_dtype
+    assert first.shape == tuple(result.shape)
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+    low, high = {"uniform": (0, 1), "integers": (3, 8), "classes": (0, 3)}.get(kind, (-9, 9))
+    assert low <= first.min() <= first.max() <= high
+
+
+def test_what_has_no_stateless_kin_is_named_also_in_functions() -> None:
+    inner = tf.function(lambda: tf.random.uniform([2], name="inside"))
+    with tf.Graph().as_default() as graph:
+        tf.random.shuffle(tf.range(3), name="shuffled")
+        inner()
+    left = still_random(graph.as_graph_def())
+    assert left[0] == "shuffled (RandomShuffle)"
+    assert left[1].endswith("inside/RandomUniform (RandomUniform)")
+
+
+def test_streams_lie_beyond_those_of_our_models() -> None:
+    streams = [stream_of(f"node{number}") for number in range(1000)]
+    assert len({*streams}) > 990
+    assert all(2**30 <= stream < 2**31 for stream in streams)

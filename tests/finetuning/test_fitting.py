@@ -1,0 +1,201 @@
+"""Images in the shape and on the scale that a model takes, and tensors that have no place in it."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+import finetune
+from checkpoints.manifest import Description, export_meta_graph
+from errors import CheckpointError, DataError, TrainingError
+from finetuning.fitting import make_task, without_place
+from finetuning.settings import FinetuneConfig
+from metagraph.meta import read_meta_graph
+from models import mlp
+from prediction.evaluation import predict
+from prediction.request import PredictConfig
+from tests.finetuning import bases
+from tests.finetuning.bases import v1
+
+Config = Callable[..., FinetuneConfig]
+
+
+def _taking(folder: Path, shape: list[int | None] | None) -> str:
+    """A model that takes images of this shape; `features` are the mean and the greatest value."""
+
+    def build() -> None:
+        x = v1.placeholder(tf.float32, shape, name="x")
+        scale = v1.get_variable("scale", [], initializer=v1.ones_initializer(), use_resource=False)
+        flat = tf.reshape(x, [tf.shape(x)[0], -1]) * scale
+        features = tf.stack([tf.reduce_mean(flat, 1), tf.reduce_max(flat, 1)], axis=1)
+        tf.identity(features, name="features")
+
+    return bases.save(folder, build)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two classes of four images each: black ones, and ones of a bright red."""
+    for name, pixel in (("black", (0, 0, 0)), ("red", (250, 0, 0))):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for number in range(4):
+            image = Image.new("RGB", (40, 36), pixel)
+            image.save(tmp_path / "images" / name / f"{number}.png")
+    return tmp_path / "images"
+
+
+@pytest.mark.parametrize(
+    ("shape", "given"),
+    [
+        ([None, 12, 12, 3], (12, 12, 3)),
+        ([None, 8, 8, 1], (8, 8, 1)),
+        ([None, None, None, 3], (32, 32, 3)),
+        (None, (32, 32, 3)),
+    ],
+)
+def test_files_are_made_to_fit(
+    finetune_config: Config,
+    folder: Path,
+    tmp_path: Path,
+    shape: list[int | None] | None,
+    given: tuple[int, ...],
+) -> None:
+    config = finetune_config(_taking(tmp_path, shape), "features", data=str(folder), batch_size=8)
+    ((images, labels),) = make_task(config).batches(0, 1)
+    assert images.shape == (8, *given)
+    brightest = images.reshape(8, -1).max(axis=1)
+    red = 250 if given[-1] == 3 else 75  # 0.299 of it is its brightness
+    np.testing.assert_allclose(brightest, labels * red / 255, rtol=1e-6)
+
+
+def test_scale_and_offset_are_those_that_predict_uses(
+    finetune_config: Config, folder: Path, tmp_path: Path
+) -> None:
+    """Pixels are taken as (x - 127.5) / 128, in training and in the result."""
+    config = finetune_config(
+        _taking(tmp_path, [None, 12, 12, 3]),
+        "features",
+        data=str(folder),
+        batch_size=8,
+        input_scale=1 / 128,
+        input_offset=-127.5 / 128,
+    )
+    ((images, _),) = make_task(config).batches(0, 1)
+    assert images.max() == np.float32(250 / 128)
+    meta, output = finetune.train(config).prefix + ".meta", f"{tmp_path}/out.npz"
+    predict(PredictConfig(meta, input=[str(folder)], fetch=["features"], output=output))
+    with np.load(output) as found:
+        brightest = found["features:0"][:, 1]
+    np.testing.assert_allclose(brightest[:4], -127.5 / 128)
+    np.testing.assert_allclose(brightest[4:], (250 - 127.5) / 128)
+
+
+def test_arrays_of_the_model_s_own_shape_go_as_they_are(
+    finetune_config: Config, tmp_path: Path
+) -> None:
+    values = np.abs(np.random.default_rng(0).normal(0, 0.3, (12, 7)).astype(np.float32))
+    np.savez(tmp_path / "rows.npz", X=values, Y=np.arange(12) % 2)
+    meta = _taking(tmp_path, [None, 7])
+    config = finetune_config(meta, "features", data=f"{tmp_path}/rows.npz", batch_size=12)
+    ((rows, _),) = make_task(config).batches(0, 1)
+    assert {row.tobytes() for row in rows} == {row.tobytes() for row in values}
+    assert finetune.train(config).step == 12
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ([None, 7], r"can be made \[S, S, 3\] or \[S, S, 1\], and the model takes \[7\]"),
+        ([None, 8, 12, 3], r"the model takes \[8, 12, 3\]"),
+        ([None, None], "its sizes are not known"),
+    ],
+)
+def test_a_shape_that_no_image_has_is_one_line(
+    finetune_config: Config, folder: Path, tmp_path: Path, shape: list[int | None], message: str
+) -> None:
+    config = finetune_config(_taking(tmp_path, shape), "features", data=str(folder))
+    with pytest.raises((DataError, TrainingError), match=message):
+        make_task(config)
+    with pytest.raises((DataError, TrainingError), match=f"--data=ramp: expected the|{message}"):
+        make_task(dataclasses.replace(config, data="ramp"))
+
+
+def test_a_model_whose_rows_are_images_is_given_images(
+    finetune_config: Config, folder: Path, tmp_path: Path
+) -> None:
+    """Of the network for digits: files become grey rows of 784, in training and for predict.py."""
+    model = mlp.build(learning_rate=1e-3, seed=0)
+    description = Description(
+        model.signature_inputs,
+        model.signature_outputs,
+        input_scale=1 / 255,
+        image_shape=(28, 28, 1),
+    )
+    (tmp_path / "m.meta").write_bytes(export_meta_graph(model.graph, description))
+    with model.graph.as_default(), v1.Session() as session:
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path / "m"), write_meta_graph=False)
+    config = finetune_config(f"{tmp_path}/m.meta", "logits", data=str(folder), batch_size=8)
+    ((images, _),) = make_task(config).batches(0, 1)
+    assert images.shape == (8, 28, 28, 1)
+    outcome = finetune.train(config)
+    text = predict(PredictConfig(outcome.prefix + ".meta", input=[str(folder)]))
+    assert "(8 of 8)" in text
+
+
+def _with_more(folder: Path, *extra: str) -> str:
+    """Saves `bases.small`, with more tensors in its checkpoint than its graph knows."""
+    meta = bases.save(folder, bases.small)
+    prefix = meta.removesuffix(".meta")
+    more = {name: np.ones(3, np.float32) for name in extra}
+    bases.write(prefix, {**bases.values_of(prefix), **more})
+    return meta
+
+
+@pytest.mark.parametrize("extra", ["first/gamma", "first/norm/gamma", "second/w2"])
+def test_a_tensor_in_a_scope_that_is_taken_stops_the_run_unless_it_is_excluded(
+    tmp_path: Path, finetune_config: Config, extra: str
+) -> None:
+    config = finetune_config(_with_more(tmp_path, extra), "features", train_steps=1)
+    with pytest.raises(CheckpointError, match=rf"holds {extra} .*no place.*--exclude") as raised:
+        make_task(config)
+    assert "\n" not in str(raised.value)
+    with pytest.raises(TrainingError, match="--exclude=amma: it matches none"):
+        make_task(dataclasses.replace(config, exclude="amma"))
+    assert finetune.train(dataclasses.replace(config, exclude=".*/(gamma|w2)")).step == 1
+
+
+@pytest.mark.parametrize(
+    ("tensor", "extras"),
+    [
+        (
+            "features",
+            [
+                *("first/w/Adam", "first/w/Adam_1", "first/beta1_power"),
+                *("first/w/ExponentialMovingAverage", "first_more/w", "third/w"),
+                *("learning_rate", "o2"),
+            ],
+        ),
+        ("maps", ["second/gamma"]),
+    ],
+)
+def test_what_an_optimizer_an_average_or_another_layer_leaves_is_no_mistake(
+    tmp_path: Path, finetune_config: Config, tensor: str, extras: list[str]
+) -> None:
+    meta = _with_more(tmp_path, *extras)
+    assert finetune.train(finetune_config(meta, tensor, train_steps=1)).step == 1
+
+
+def test_keys_of_an_object_based_checkpoint(tmp_path: Path) -> None:
+    suffix = "/.ATTRIBUTES/VARIABLE_VALUE"
+    with tf.Graph().as_default():
+        bases.small()
+        graph = v1.train.export_meta_graph(str(tmp_path / "m.meta"))
+    assert graph.saver_def.restore_op_name == ""
+    meta = read_meta_graph(f"{tmp_path}/m.meta")
+    held = {f"{name}{suffix}" for name in ("first/w", "first/gamma", "first/w/average")}
+    assert without_place(meta, ["first/w"], held) == [f"first/gamma{suffix}"]
