@@ -31,12 +31,9 @@ from metagraph.parsing import DEFAULT_MAX_BYTES, MAX_META_FLAG, parse_message, w
 
 
 class TensorInfo(NamedTuple):
-    """What is known of a tensor before anything runs.
+    """What is known of a tensor such as `x:0` before anything runs; it has no reference type.
 
-    Attributes:
-      name: in full, such as `x:0`.
-      dtype: a tf.DType, never a reference type.
-      shape: None for each dimension that is not known; None where the rank is not known.
+    A dimension that is not known is None, and so is the shape where its rank is not known.
     """
 
     name: str
@@ -109,11 +106,7 @@ class MetaGraphFile:
         return name if known else None
 
     def tensor_name(self, text: str, keys: Mapping[str, str] = MappingProxyType({})) -> str:
-        """As `find_tensor`.
-
-        Args:
-          text: a tensor, or one of `keys`; what is both is the tensor.
-          keys: other names of some tensors, such as those of a signature.
+        """As `find_tensor`; tensors may have other names too, such as the keys of a signature.
 
         Raises:
           CheckpointError: there is no such node; the message offers the nearest names.
