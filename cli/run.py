@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from absl import flags, logging
 
-from cli import fields
+from cli.command_line import CommandLine
 from cli.signals import end_at_signals, exit_at_signals
 from cli.supervisor import MEMORY_FLAG, Supervisor
 from cli.terminal import (
@@ -47,10 +47,10 @@ def run(
         scripts have one; a benchmark has none, which starts processes itself.
     """
     prepare_streams()
-    values = flags.FlagValues()
+    line: CommandLine[Any] = CommandLine(request, description)
     try:
         with stdout_written_out():
-            _parse(request, values, description)
+            _take(line)
             _log_plain_lines_to_stderr()
             # Of damaged metadata in an image, whose pixels are told of where they are damaged.
             warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
@@ -58,36 +58,33 @@ def run(
             if supervisor is None:
                 exit_at_signals()
             else:
-                supervisor.start(values[MEMORY_FLAG].value if MEMORY_FLAG in values else 0)
+                is_limited = MEMORY_FLAG in line.values
+                supervisor.start(line.values[MEMORY_FLAG].value if is_limited else 0)
                 end_after = supervisor.end_after
-            sys.exit(main(fields.read(request, values, end_after=end_after)))
+            sys.exit(main(line.read(end_after=end_after)))
     except BrokenPipeError:
         # The reader of our output has gone (`predict.py | head`): nobody is left to be told.
         sys.exit(EXIT_FAILED)
     except (MemoryError, RuntimeError) as error:
-        exit_with_error(_shortage(error, values), EXIT_FAILED)
+        exit_with_error(_shortage(error, is_limited=MEMORY_FLAG in line.values), EXIT_FAILED)
     except (UserError, OSError) as error:
         exit_with_error(str(error), EXIT_FAILED)
     finally:
         end_at_signals()
 
 
-def _shortage(error: MemoryError | RuntimeError, values: flags.FlagValues) -> str:
+def _shortage(error: MemoryError | RuntimeError, *, is_limited: bool) -> str:
     """What the system did not give; raises an error again that is of something else."""
     if isinstance(error, MemoryError):
-        allowed = f", or more than --{MEMORY_FLAG} allows" if MEMORY_FLAG in values else ""
+        allowed = f", or more than --{MEMORY_FLAG} allows" if is_limited else ""
         return f"out of memory{allowed}: {error}".rstrip(": ")
     if str(error) != "can't start new thread":  # Python has no type for it.
         raise error
     return "the system starts no more threads: is it limited, as by `ulimit -u` or `ulimit -v`?"
 
 
-def _parse(request: type, values: flags.FlagValues, description: str | None) -> None:
-    """Takes the flags from `sys.argv`; exits where help is asked for, or something is wrong.
-
-    `values` are the script's own, not absl's global ones: importing a script has no effect.
-    """
-    found = fields.define(request, values)
+def _take(line: CommandLine[Any]) -> None:
+    """Takes the flags from `sys.argv`; exits where help is asked for, or something is wrong."""
     for argument in sys.argv[1:]:
         raw = os.fsencode(argument)
         if raw.decode(errors="ignore") != argument:
@@ -97,10 +94,10 @@ def _parse(request: type, values: flags.FlagValues, description: str | None) -> 
                 EXIT_USAGE,
             )
     if _HELP_FLAGS.intersection(sys.argv[1:]):  # Before a check complains of a missing flag.
-        print(fields.help_text(values, found, description))
+        print(line.help())
         sys.exit(0)
     try:
-        fields.take(values, sys.argv, found, description)
+        line.take(sys.argv)
     except flags.Error as error:
         exit_with_error(f"{error} (see --help)", EXIT_USAGE)
     if wrong := thread_variables_error():

@@ -36,11 +36,7 @@ READING = "reading the graph"
 
 
 def with_model(config: ModelConfig, work: Callable[[MetaGraphFile, Model], _Result]) -> _Result:
-    """Opens the model that `config` names, as `predict` does, and does some work on it.
-
-    Raises:
-      CheckpointError: it cannot be opened; what `work` raises.
-    """
+    """Opens the model that `config` names, as `predict` does, and does some work on it."""
 
     def on_files(chosen: ModelConfig) -> _Result:
         meta = open_graph(chosen)
@@ -54,9 +50,6 @@ def with_chosen(config: _Config, work: Callable[[_Config], _Result]) -> _Result:
 
     A folder as `meta` stands for its newest checkpoint, or for its best one. Where a trainer
     deletes that while it is being read, the one that is by then is read in its place.
-
-    Raises:
-      CheckpointError: they cannot be had; what `work` raises.
     """
 
     def on_chosen(hold: Hold) -> _Result:
@@ -106,11 +99,7 @@ def _chosen(config: _Config) -> _Config:
 
 
 def open_graph(config: ModelConfig) -> MetaGraphFile:
-    """Reads a graph whose files are chosen.
-
-    Raises:
-      CheckpointError: it is damaged, too large, or not there.
-    """
+    """Reads a graph whose files are chosen."""
     with config.limit.over(READING):
         meta = open_model(config.meta, config.max_meta_bytes, config.checkpoint)
     # The graph may come from another checkpoint than its variables.
@@ -119,11 +108,7 @@ def open_graph(config: ModelConfig) -> MetaGraphFile:
 
 
 def describe(config: ModelConfig, meta: MetaGraphFile) -> Model:
-    """Sees that the variables of a graph are whole, and reads what it says of its model.
-
-    Raises:
-      CheckpointError: they are damaged, or it has no such signature.
-    """
+    """Sees that the variables of a graph are whole, and reads what it says of its model."""
     verify_checkpoint(meta.prefix, (DATA_SUFFIX, INDEX_SUFFIX))
     with config.limit.over(READING):
         return read_model(meta, config.signature)
@@ -147,12 +132,7 @@ Record = dict[str, Any]
 
 
 def listing(meta: MetaGraphFile, model: Model, found: Candidates | None = None) -> Record:
-    """The contents, as JSON values.
-
-    Args:
-      meta: the file.
-      model: its description.
-      found: what could be fed and fetched, where it has been looked for already.
+    """The contents, as JSON values; `found` is what could be fed and fetched, where it is known.
 
     Returns:
       Keys: `inputs`, `pipeline` (what can be fed in place of a queue or an iterator),

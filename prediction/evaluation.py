@@ -1,4 +1,7 @@
-"""One prediction from start to end: what predict.py does once its flags are read."""
+"""One prediction from start to end: what predict.py does once its flags are read.
+
+Whatever a user can mend is a CheckpointError, DataError or PredictionError of one line.
+"""
 
 import dataclasses
 import functools
@@ -23,49 +26,28 @@ from metagraph.model import (
     state_text,
 )
 from metagraph.session import InferenceGraph, describe_tensors, load_inference_graph, warn_if_random
-from prediction import output, plan
-from prediction.chosen_model import (
-    READING,
-    describe,
-    listing,
-    listing_text,
-    open_graph,
-    with_chosen,
-    with_model,
-)
-from prediction.output import Classification, Report, check_output, write_outputs
-from prediction.plan import (
-    Feed,
-    RowInputs,
-    feeds_by_tensor,
-    files_by_tensor,
-    open_demo,
-    open_inputs,
-    value_for,
-)
+from prediction import chosen_model, output, plan
+from prediction.output import Classification, Report
+from prediction.plan import Feed, RowInputs
 from prediction.request import MEGABYTE, PredictConfig, assets_by_name
 from prediction.rows import ColumnRows, Rows, kind_of, run_rows
 
 
 def predict(config: PredictConfig) -> str:
-    """Predicts, writes the output file where one is asked for, and returns what to print.
-
-    Raises:
-      CheckpointError, DataError, PredictionError: one line for the user.
-    """
-    return with_chosen(config, _predict)
+    """Predicts, writes the output file where one is asked for, and returns what to print."""
+    return chosen_model.with_chosen(config, _predict)
 
 
 def _predict(config: PredictConfig) -> str:
-    meta = open_graph(config)
+    meta = chosen_model.open_graph(config)
     if config.list:
         return _listing(config, meta)
-    model = describe(config, meta)
+    model = chosen_model.describe(config, meta)
     if config.output is not None:
-        check_output(config.output, [*config.input, *config.feed])
+        output.check_output(config.output, [*config.input, *config.feed])
     result, inputs = evaluate(config, meta, model)
     if config.output is not None:
-        write_outputs(config.output, result.outputs, inputs.names)
+        output.write_outputs(config.output, result.outputs, inputs.names)
     if config.format == "json":
         return output.as_json(result)
     _say_what_was_read(meta)
@@ -75,13 +57,13 @@ def _predict(config: PredictConfig) -> str:
 def _listing(config: PredictConfig, meta: MetaGraphFile) -> str:
     """What the graph holds, and whether its checkpoint has what the outputs need."""
     with config.limit.over("listing the graph"):
-        content = listing(meta, read_model(meta, config.signature))
+        content = chosen_model.listing(meta, read_model(meta, config.signature))
     outputs = [record["name"] for record in content["outputs"] or content["candidates"]]
     state = checkpoint_state(meta, outputs)
     if config.format == "json":
         return json.dumps(content | state_record(meta, state), ensure_ascii=False)
     _say_what_was_read(meta)
-    return listing_text(content) + state_text(state)
+    return chosen_model.listing_text(content) + state_text(state)
 
 
 def _say_what_was_read(meta: MetaGraphFile) -> None:
@@ -102,12 +84,8 @@ class Classified(NamedTuple):
 
 
 def classify(config: PredictConfig) -> Classified:
-    """Predicts with a classifier; what `config` says of fetches, format and output is left alone.
-
-    Raises:
-      CheckpointError, DataError, PredictionError: one line for the user.
-    """
-    return with_model(config, functools.partial(_classify, config))
+    """Predicts with a classifier; fetches, format and output of `config` are left alone."""
+    return chosen_model.with_model(config, functools.partial(_classify, config))
 
 
 def _classify(config: PredictConfig, meta: MetaGraphFile, model: Model) -> Classified:
@@ -130,13 +108,9 @@ def _classify(config: PredictConfig, meta: MetaGraphFile, model: Model) -> Class
 
 
 def evaluate(config: PredictConfig, meta: MetaGraphFile, model: Model) -> tuple[Report, RowInputs]:
-    """The results, and the rows that they are for.
-
-    Raises:
-      CheckpointError, DataError, PredictionError: one line for the user.
-    """
+    """The results, and the rows that they are for."""
     fetches = plan.choose_fetches(meta, model, config.fetch)
-    feeds = feeds_by_tensor(meta, model, config.feed, config.max_input_mb * MEGABYTE)
+    feeds = plan.feeds_by_tensor(meta, model, config.feed, config.max_input_mb * MEGABYTE)
     inputs = _inputs(config, meta, model, fetches, feeds)
     fed = [*feeds, *inputs.rows]
     is_report = not config.fetch or inputs.labels is not None
@@ -158,7 +132,7 @@ def evaluate(config: PredictConfig, meta: MetaGraphFile, model: Model) -> tuple[
         assets=assets_by_name(config.asset),
         time_limit=config.limit,
     ) as graph:
-        values = [value_for(info, feeds, inputs) for info in graph.feeds]
+        values = [plan.value_for(info, feeds, inputs) for info in graph.feeds]
         results = _results(graph, values, meta, config.batch_size)
     outputs = {name: results[name] for name in fetches}
     classification = _classification(results, model, inputs) if is_report else None
@@ -176,16 +150,16 @@ def _inputs(
     """The rows of --input, or those for a demonstration; none of either."""
     if config.input:
         max_bytes = config.max_input_mb * MEGABYTE
-        paths = files_by_tensor(meta, model, fetches, config.input, feeds, max_bytes)
-        with config.limit.over(READING):
+        paths = plan.files_by_tensor(meta, model, fetches, config.input, feeds)
+        with config.limit.over(chosen_model.READING):
             infos = describe_tensors(meta, [*paths])
-        return open_inputs(infos, model, paths, max_bytes, ignore_exif=config.ignore_exif)
+        return plan.open_inputs(infos, model, paths, max_bytes, ignore_exif=config.ignore_exif)
     missing = plan.unfed(meta, fetches, feeds)
     if feeds or model.trained_on != RAMP or missing != tuple(model.inputs.values()):
         return RowInputs()
     logging.info("trained on the built-in ramp: without --input, its two demo images it is")
     (info,) = describe_tensors(meta, missing)
-    return open_demo(info, model)
+    return plan.open_demo(info, model)
 
 
 def _results(

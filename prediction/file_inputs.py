@@ -46,13 +46,9 @@ Labels = npt.NDArray[np.int64]
 class Target(NamedTuple):
     """The tensor that an input is opened for, and what the graph says of it.
 
-    Attributes:
-      info: the tensor.
-      scale: what uint8 values are multiplied by, None for nothing.
-      class_names: in label order; empty where unknown.
-      classifier: None where the graph is something else; labels are then of no use.
-      image_shape: height, width and channels of the image that a row holds.
-      ignore_exif: whether image files stay as they are stored.
+    `scale` is what uint8 values are multiplied by, None for nothing. Where the graph is no
+    classifier, labels are of no use. `image_shape` is the height, width and channels of the image
+    that a row holds. With `ignore_exif`, image files stay as they are stored.
     """
 
     info: TensorInfo
@@ -91,7 +87,7 @@ STREAM_BYTES = 2**28  # Arrays of .npy files from this size on are read a batch 
 
 def open_npy_input(path: str, target: Target, max_bytes: int) -> Input:
     """The rows of an .npy file; see `open_array`."""
-    may_stream = not _may_be_columns(target.info)
+    may_stream = _features(target.info) is None  # Columns are cut out of a whole array.
     values = open_npy(path, max_bytes, STREAM_BYTES) if may_stream else None
     return open_array(values or read_npy(path, max_bytes), path, target)
 
@@ -136,7 +132,9 @@ def open_array(values: Array | NpyRows, source: str, target: Target) -> Input:
     """
     info = target.info
     columns = _as_columns(values.shape, info, source)
-    flat = _is_flattened(values.shape, target.flat_image)
+    image = target.flat_image  # Images whose values the tensor takes in a row; grey ones may be
+    shape = tuple(values.shape[1:])  # without their one channel.
+    flat = image is not None and shape in (image, image[:2] if image[2] == 1 else image)
     if not (columns or flat or _fits(values.shape, info.shape)):
         raise PredictionError(
             f"{source}: {info.name} takes {info.dtype.name} {format_shape(info.shape)}, "
@@ -158,16 +156,6 @@ def open_array(values: Array | NpyRows, source: str, target: Target) -> Input:
     return numbered(rows)
 
 
-def _is_flattened(found: Sequence[int], image: tuple[int, int, int] | None) -> bool:
-    """Whether an array of shape `found` holds images whose values the tensor takes in a row.
-
-    Grey ones may be without their one channel.
-    """
-    if image is None:
-        return False
-    return tuple(found[1:]) in (image, image[:2] if image[2] == 1 else image)
-
-
 def _fits(found: Sequence[int], shape: Sequence[int | None] | None) -> bool:
     """Whether rows of an array of shape `found` can be fed to a tensor of `shape`."""
     if shape is None or not found:
@@ -177,9 +165,9 @@ def _fits(found: Sequence[int], shape: Sequence[int | None] | None) -> bool:
     )
 
 
-def _may_be_columns(info: TensorInfo) -> bool:
-    """Whether a tensor is [features, ?]; or [batch, ?], its shape does not tell."""
-    return info.shape is not None and info.shape[1:] == (None,) and info.shape[0] is not None
+def _features(info: TensorInfo) -> int | None:
+    """Those of a tensor [features, ?], which may as well be [batch, ?]; else None."""
+    return info.shape[0] if info.shape is not None and info.shape[1:] == (None,) else None
 
 
 def _as_columns(found: Sequence[int], info: TensorInfo, source: str) -> bool:
@@ -188,7 +176,7 @@ def _as_columns(found: Sequence[int], info: TensorInfo, source: str) -> bool:
     It does where its rows are as long as the tensor's columns, and the array itself does not fit. A
     square array could be meant either way, and is refused.
     """
-    features = info.shape[0] if _may_be_columns(info) and info.shape else None
+    features = _features(info)
     if features is None or len(found) != 2 or found[1] != features:
         return False
     if found[0] == features > 1:
@@ -268,8 +256,8 @@ def open_images(
     """Image files, decoded to the size that the tensor takes; for strings, as they are.
 
     As in training, an image is turned as its EXIF orientation says, unless that is to be ignored,
-    and resized as a whole, bilinear, whatever its proportions. A graph that takes the bytes of
-    files does not turn them: TensorFlow's decoders do not look at EXIF.
+    and resized as a whole, bilinear, whatever its proportions. A graph that decodes the files
+    itself does not turn them.
     """
     info = target.info
     if takes_whole_files(info):
@@ -332,9 +320,7 @@ def read_csv(path: str, max_bytes: int, is_text: bool = False) -> Array:
       float64 [rows, columns]; of text, bytes in UTF-8, object [rows, columns].
 
     Raises:
-      PredictionError: a row is longer or shorter than the first, or a cell is no number; the
-        message gives the line.
-      DataError: the file cannot be read.
+      PredictionError: with the line where a row has another length, or a cell is no number.
     """
     content = io.BytesIO(read_bytes(path, max_bytes))
     reader = csv.reader(io.TextIOWrapper(content, "utf-8-sig", newline=""))
@@ -418,10 +404,6 @@ def open_input(path: str, target: Target, max_bytes: int = MAX_BYTES) -> Input:
     Files of rows are .npz, .npy, .csv and IDX files, and for a tensor of strings .txt (a row a
     line) and .tfrecord (a row a record) as well; there, any other file is a row. One file may
     unpack to `max_bytes`.
-
-    Raises:
-      PredictionError: it holds no rows, they do not fit the tensor, or it is of another kind.
-      DataError: it cannot be read.
     """
     if files.is_folder(path):
         return open_folder_input(path, target)

@@ -20,13 +20,13 @@ from metagraph.meta import format_shape
 
 
 class Classification(NamedTuple):
-    """What a classifier says of each row.
+    """What a classifier says of N rows in K classes.
 
     Attributes:
       names: of the rows: files, or numbers from 0.
-      classes: int64 [N], the class of each row, in [0, K).
-      probabilities: float [N, K], of each class.
-      labels: int64 [N], the true classes; None where unknown.
+      classes: [N], in [0, K).
+      probabilities: float [N, K].
+      labels: [N], the true classes; None where unknown.
       class_names: K names; empty where the classes have none.
     """
 
@@ -76,14 +76,9 @@ def _accuracy_per_class(result: Classification, labels: npt.NDArray[np.int64]) -
 
 
 class Report(NamedTuple):
-    """The results of one prediction.
+    """The results of one prediction, with the file of the graph and the prefix of its variables.
 
-    Attributes:
-      meta: the file of the graph.
-      checkpoint: the prefix of its variables; None where the graph has none.
-      outputs: the value of each fetched tensor, by name.
-      classification: None where the graph is no classifier, or it was not asked for.
-      rows: whether the classification's rows are shown in place of the tensors.
+    `rows` says whether the classification's rows are shown in place of the tensors.
     """
 
     meta: str
@@ -215,9 +210,8 @@ def write_outputs(path: str, outputs: Outputs, row_names: Sequence[str]) -> None
     then a line per row with a column `row` (its name) and one for each value of it.
 
     Raises:
-      PredictionError: the tensors make no table, for .csv.
+      PredictionError: the file cannot hold them.
       DataError: the file system refuses, as when the disk is full. Nothing is left of the file.
-      OSError: the disk fails.
     """
     writers: Mapping[str, Callable[[], bytes]] = {
         ".npz": lambda: _npz(outputs),
@@ -228,12 +222,7 @@ def write_outputs(path: str, outputs: Outputs, row_names: Sequence[str]) -> None
 
 
 def write_whole(path: str, content: bytes | Iterable[bytes]) -> None:
-    """Writes a file, as `data.files.write_atomically` does, and cleans up after an interrupt too.
-
-    Raises:
-      DataError: the file system refuses, as when the disk is full. Nothing is left of the file.
-      OSError: the disk fails.
-    """
+    """Writes a file as a whole, and cleans up after an interrupt too."""
     try:
         files.write_atomically(path, content)
     except BaseException:

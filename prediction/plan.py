@@ -1,10 +1,10 @@
 """What is fetched and fed: which tensors, told from the graph before it is imported, and with what.
 
-Rows are of the files that --input names, single values of --feed.
+Rows are of the files that --input names, single values of --feed. What does not go together is a
+PredictionError of one line, a file that cannot be read a DataError.
 """
 
 import ast
-import functools
 import json
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -12,16 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from absl import logging
 
 from data import files, named
 from data.arrays import read_npy, read_npz
-from errors import CheckpointError, DataError, PredictionError
+from errors import CheckpointError, PredictionError
 from metagraph.casting import Array, fit
 from metagraph.graph import SubGraph, sub_graph
 from metagraph.meta import MetaGraphFile, TensorInfo
 from metagraph.model import Model, described, feedable, fetchable, without_handles
-from metagraph.session import describe_tensors
 from prediction.file_inputs import Labels, Target, numbered, open_input
 from prediction.rows import ArrayRows, ColumnRows, Rows
 
@@ -31,10 +29,6 @@ def choose_fetches(meta: MetaGraphFile, model: Model, asked: Sequence[str]) -> t
 
     Those asked for are tensors, or keys of the signature. None means the collection `predict`, with
     what a classifier's report shows beside it, or else the outputs of the signature.
-
-    Raises:
-      CheckpointError: there is no such tensor.
-      PredictionError: none is asked for and the file names none.
     """
     names = [meta.tensor_name(text, model.fetch_keys) for text in asked]
     if not names:
@@ -55,19 +49,12 @@ def report_tensors(model: Model) -> tuple[str, ...]:
 
 
 def choose_row_input(
-    meta: MetaGraphFile,
-    model: Model,
-    fetches: Sequence[str],
-    fed: Collection[str],
-    fits: Callable[[TensorInfo], bool],
+    meta: MetaGraphFile, model: Model, fetches: Sequence[str], fed: Collection[str]
 ) -> str:
     """The tensor that --input is for.
 
     It is the signature's input, where there is one, or else the one tensor that has to be fed for
-    the fetched ones and is not fed by name; of several, the one that the rows fit.
-
-    Raises:
-      PredictionError: there is no such one.
+    the fetched ones and is not fed by name.
     """
     candidates = tuple(name for name in model.inputs.values() if name not in fed)
     if len(model.inputs) != 1 or not candidates:
@@ -77,19 +64,12 @@ def choose_row_input(
             f"nothing is left for --input to feed: {', '.join(fetches)} need no other placeholder; "
             f"any tensor can be fed by name with --feed{feedable(meta, model, fetches)}"
         )
-    if len(candidates) == 1:
-        return candidates[0]
-    try:
-        fitting = [info for info in describe_tensors(meta, candidates) if fits(info)]
-    except CheckpointError:  # This TensorFlow lacks the type of one.
-        fitting = []
-    if len(fitting) != 1:
+    if len(candidates) > 1:
         raise PredictionError(
             f"--input could be for any of {described(meta, candidates)}: give each as "
             "--input name=file"
         )
-    logging.info("--input is for %s, the only one left that it fits", fitting[0])
-    return fitting[0].name
+    return candidates[0]
 
 
 def unfed(meta: MetaGraphFile, fetches: Sequence[str], fed: Collection[str]) -> tuple[str, ...]:
@@ -150,7 +130,7 @@ class Feed(NamedTuple):
 def feeds_by_tensor(
     meta: MetaGraphFile, model: Model, texts: Sequence[str], max_bytes: int
 ) -> dict[str, Feed]:
-    """What --feed gives, see `read_feeds`, by the full names of the tensors."""
+    """What --feed gives, by the full names of the tensors; see `read_feeds`."""
     feeds: dict[str, Feed] = {}
     for feed in read_feeds(texts, max_bytes):
         name = meta.tensor_name(feed.name, model.feed_keys)
@@ -161,12 +141,7 @@ def feeds_by_tensor(
 
 
 def read_feeds(texts: Sequence[str], max_bytes: int) -> list[Feed]:
-    """Reads `name=file.npy`, `name=<literal>` and `file.npz`, whose keys are tensor names.
-
-    Raises:
-      PredictionError: a text is of another form.
-      DataError: a file cannot be read.
-    """
+    """Reads `name=file.npy`, `name=<literal>` and `file.npz`, whose keys are tensor names."""
     feeds = []
     for text in texts:
         if text.endswith(".npz"):
@@ -187,9 +162,6 @@ def feed_value(feed: Feed, info: TensorInfo, num_rows: int | None = None) -> Arr
 
     Where it goes along with `num_rows` rows, a batch at a time, its first dimension need not be the
     tensor's.
-
-    Raises:
-      PredictionError: a literal cannot be read, or the dtype or shape does not fit.
     """
     value = _literal(feed.value, feed.source, info) if isinstance(feed.value, str) else feed.value
     if num_rows is not None and info.shape and value.shape[:1] == (num_rows,):
@@ -256,12 +228,9 @@ def _parsed(text: str, source: str, info: TensorInfo) -> Any:
 
 
 class RowInputs(NamedTuple):
-    """Rows of several tensors, which go together by their numbers.
+    """Rows by the full names of the tensors, each of as many, which go together by their numbers.
 
-    Attributes:
-      rows: by the full name of the tensor, each of as many; empty for none.
-      names: of each row, as the first input has them.
-      labels: int64 [N], each row's true class; None where unknown.
+    The names are those of the first input's rows, the labels their true classes, int64 [N].
     """
 
     rows: Mapping[str, Rows] = {}
@@ -275,15 +244,11 @@ def files_by_tensor(
     fetches: Sequence[str],
     texts: Sequence[str],
     fed: Mapping[str, Feed],
-    max_bytes: int,
 ) -> dict[str, str]:
     """The path for each tensor, by its full name.
 
     Each of `texts` is `name=path`, but for one that may be a path alone, for the one input that is
     left. What is a path with a `=` in it, and exists, is a path.
-
-    Raises:
-      PredictionError: a tensor is given twice, or it cannot be told which one a path is for.
     """
     named = {text: _named(meta, model, text) for text in dict.fromkeys(texts)}
     nameless = [text for text, (name, _) in named.items() if name is None]
@@ -295,8 +260,7 @@ def files_by_tensor(
     paths: dict[str, str] = {}
     others = [*fed, *(name for name, _ in named.values() if name is not None)]
     for text, (name, path) in named.items():
-        fits = functools.partial(_fits, path, model, max_bytes)
-        tensor = name or choose_row_input(meta, model, fetches, others, fits)
+        tensor = name or choose_row_input(meta, model, fetches, others)
         before = fed[tensor].source if tensor in fed else f"--input {paths.get(tensor)}"
         if tensor in fed or tensor in paths:
             raise PredictionError(f"{tensor} is fed twice: {before}, --input {text}")
@@ -315,15 +279,6 @@ def _named(meta: MetaGraphFile, model: Model, text: str) -> tuple[str | None, st
         raise PredictionError(f"--input {text}: there is no such file, and {error}") from error
 
 
-def _fits(path: str, model: Model, max_bytes: int, info: TensorInfo) -> bool:
-    """Whether the rows of a file could be fed to a tensor; not where it cannot be read."""
-    try:
-        open_input(path, _target(info, model)._replace(scale=None), max_bytes)
-    except (DataError, PredictionError):
-        return False
-    return True
-
-
 def open_inputs(
     infos: Sequence[TensorInfo],
     model: Model,
@@ -332,12 +287,7 @@ def open_inputs(
     *,
     ignore_exif: bool = False,
 ) -> RowInputs:
-    """Opens the files for their tensors, which are `infos`.
-
-    Raises:
-      PredictionError, DataError: as `open_input` does; or the files differ in their number of
-        rows, or in their labels.
-    """
+    """Opens the files for their tensors, which are `infos`."""
     targets = [_target(info, model)._replace(ignore_exif=ignore_exif) for info in infos]
     opened = {t.info.name: open_input(paths[t.info.name], t, max_bytes) for t in targets}
     first, *_ = opened
@@ -379,9 +329,6 @@ def value_for(info: TensorInfo, feeds: Mapping[str, Feed], inputs: RowInputs) ->
     A value of --feed goes along with the rows of --input, a batch at a time, where it has as many
     and its tensor takes any number of them, or a fixed one a run; else it is fed as it is in each
     batch.
-
-    Raises:
-      PredictionError: the value of --feed does not fit the tensor.
     """
     if info.name in inputs.rows:
         return inputs.rows[info.name]

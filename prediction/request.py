@@ -49,8 +49,8 @@ class Limits:
         convert=lambda size: size * MEGABYTE,
     )
     time_limit: float = flag(
-        "Seconds that one run of the graph may take, such as one that waits for a queue that "
-        "nobody fills, and so may reading and importing it; 0 for no limit.",
+        "Seconds that each of these may take: reading the graph, importing it, and a run of it, "
+        "such as one that waits for a queue that nobody fills; 0 for no limit.",
         60.0,
         check=Check(
             lambda seconds: 0 <= seconds < float("inf"), "must be a finite number of seconds"

@@ -49,11 +49,9 @@ class Rows(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class ArrayRows:
-    """Rows of an array.
+    """Rows of an array [N, ...], in any dtype that goes over into the tensor's.
 
     Attributes:
-      values: [N, ...], in any dtype that goes over into the tensor's; in memory or in a file.
-      info: the tensor they are for.
       source: where they are from, for an error line.
       scale: what uint8 values are multiplied by for a float tensor, None for nothing.
       finite: whether a NaN or an infinity is an error, as in an image.
@@ -243,10 +241,7 @@ class Kind(Enum):
 
 
 def kind_of(info: TensorInfo, depends_on_rows: bool, columns: bool = False) -> Kind:
-    """The kind of a fetched tensor, as far as it can be told before the run.
-
-    `columns` says whether the rows are fed as such, see `ColumnRows`.
-    """
+    """The kind of a fetched tensor; `columns` says whether the rows are fed as `ColumnRows`."""
     shape = info.shape
     if not depends_on_rows:
         return Kind.CONSTANT
@@ -268,14 +263,7 @@ def choose_batching(
     asked: int | None,
     num_rows: int,
 ) -> Batching:
-    """Cuts rows as the graph takes them, or else as was asked for, or else into fast runs.
-
-    Args:
-      feeds: each tensor, with its rows or the array that it is fed in every run.
-      fetches: each tensor, with how it goes with the rows.
-      asked: rows a run, None for a fast number.
-      num_rows: in all.
-    """
+    """Cuts rows as the graph takes them, or else as was `asked` for, or else into fast runs."""
     fixed = _fixed_size(feeds)
     if fixed is not None:
         name, size = fixed
@@ -327,7 +315,7 @@ def run_rows(
     batch_size: int | None = None,
     first_run: Callable[[Sequence[Array], Sequence[Array]], None] | None = None,
 ) -> list[Array]:
-    """Runs all rows through the graph.
+    """Runs all rows through the graph; gives the rows of each fetch in order, or its one value.
 
     Where a tensor that is fed by rows has a fixed first dimension, each run has as many rows: the
     last one is filled up, and its results are cut back.
@@ -340,9 +328,6 @@ def run_rows(
       batch_size: rows a run; None is a fast number, or, where a fetched tensor is one value over
         all rows, all of them.
       first_run: called with what the first run was fed and what it gave.
-
-    Returns:
-      For each fetch: its rows in order, or its value where it has none.
 
     Raises:
       PredictionError: rows and results do not go together in such batches.
@@ -407,9 +392,8 @@ def _rows_first(kind: Kind, result: Array) -> Array:
 
 def _room(kind: Kind, first: Array, num_rows: int) -> Array:
     """An array for the results of all rows, given those of the first run."""
-    if kind is Kind.CONSTANT:
-        return first
-    return np.empty((num_rows, *first.shape[1:]), first.dtype)
+    has_rows = kind is not Kind.CONSTANT
+    return np.empty((num_rows, *first.shape[1:]), first.dtype) if has_rows else first
 
 
 def _check_shape(

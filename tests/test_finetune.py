@@ -16,7 +16,7 @@ import tensorflow as tf
 from absl import flags
 
 import finetune
-from cli.fields import parse
+from cli.command_line import parse
 from cli.supervisor import Supervisor
 from data.named import RAMP_FILE
 from errors import CheckpointError, TrainingError

@@ -17,7 +17,7 @@ import train_cnn
 import train_linear
 from checkpoints.bundle import BundleWriter
 from checkpoints.upkeep import best_checkpoint
-from cli.fields import parse
+from cli.command_line import parse
 from errors import DataError, TrainingError
 from prediction.evaluation import predict
 from prediction.request import PredictConfig
@@ -129,17 +129,14 @@ def test_the_meta_graph_tells_names_scale_and_signature_at_every_step(config: Cn
         assert graph.get_tensor_by_name("fc2/add:0").shape.as_list() == [None, len(CLASSES)]
 
 
-def test_the_ramp_is_kept_beside_the_checkpoints(cnn_run: Path) -> None:
+def test_the_default_run_is_saved_as_the_readme_says_beside_the_ramp(cnn_run: Path) -> None:
+    steps = sorted(path.name for path in cnn_run.glob("*.manifest"))
+    assert steps == [f"my-model-{step}.manifest" for step in (170, 180, 190, 200)]
     with np.load(cnn_run / "data10_4.npz") as arrays:
         np.testing.assert_array_equal(
             arrays["X"], np.arange(30720, dtype=np.float32).reshape(10, 32, 32, 3) / 255
         )
         np.testing.assert_array_equal(arrays["Y"], [0, 0, 1, 1, 2, 2, 3, 3, 2, 0])
-
-
-def test_the_default_run_is_saved_as_the_readme_says(cnn_run: Path) -> None:
-    steps = sorted(path.name for path in cnn_run.glob("*.manifest"))
-    assert steps == [f"my-model-{step}.manifest" for step in (170, 180, 190, 200)]
 
 
 def test_epochs_are_passes_over_the_training_images(config: CnnConfig) -> None:
@@ -415,14 +412,6 @@ def test_classes_of_the_folder_are_picked_in_the_order_given(config: CnnConfig) 
     assert {int(label) for _, y in task.batches(0, 5) for label in y} == {0, 1}
 
 
-def test_the_flags_of_the_data_are_parsed() -> None:
-    given = ["train_cnn.py", "--classes=T-shirt/top, black cat", "--on_bad_image=skip"]
-    config = parse(CnnConfig, given)
-    assert not config.ignore_exif
-    assert config.classes == ("T-shirt/top", "black cat")
-    assert (config.data_memory_mb, config.on_bad_image) == (512, "skip")
-
-
 @pytest.mark.parametrize(
     ("arguments", "rate", "warmup_steps", "cosine_to"),
     [
@@ -443,6 +432,8 @@ def test_the_defaults_of_a_schedule(
     cosine_to: int | None,
 ) -> None:
     given = ["train_cnn.py", f"--ckpt_dir={tmp_path}", "--batch_size=10", *arguments]
+    defaults = parse(CnnConfig, given)
+    assert (defaults.data_memory_mb, defaults.on_bad_image) == (512, "stop")
     tasks = []
 
     def train(config: CnnConfig, terminal: object) -> loop.Outcome:

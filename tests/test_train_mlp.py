@@ -13,7 +13,7 @@ import tensorflow as tf
 from PIL import Image
 
 import train_mlp
-from cli.fields import parse
+from cli.command_line import parse
 from errors import DataError, TrainingError
 from prediction.evaluation import predict
 from prediction.request import PredictConfig
@@ -80,16 +80,12 @@ def test_the_interval_between_saves_can_be_given(config: MlpConfig, tmp_path: Pa
     assert _saved(other) == [25]  # A task without epochs is saved at its end.
 
 
-def test_the_defaults_of_the_flags() -> None:
-    config = parse(MlpConfig, ["train_mlp.py"])
-    assert (config.run.ckpt_dir, config.data_dir) == ("ckpt_dir", "MNIST_data/")
-    assert (config.batch_size, config.learning_rate) == (128, 1e-3)
-    assert (config.run.save_every_steps, config.run.max_to_keep) == (None, 5)
-    assert (config.epochs, config.train_steps) == (None, None)
-
-
-def test_the_default_length_is_fifty_epochs(config: MlpConfig) -> None:
-    default = dataclasses.replace(config, epochs=None)
+def test_the_defaults(config: MlpConfig) -> None:
+    asked = parse(MlpConfig, ["train_mlp.py"])
+    assert (asked.run.ckpt_dir, asked.data_dir) == ("ckpt_dir", "MNIST_data/")
+    assert (asked.batch_size, asked.learning_rate) == (128, 1e-3)
+    assert (asked.run.save_every_steps, asked.run.max_to_keep) == (None, 5)
+    default = dataclasses.replace(config, epochs=asked.epochs, train_steps=asked.train_steps)
     assert train_mlp.make_task(default).last_step == 313  # ceil(50 * 6.25)
     assert train_mlp.make_task(dataclasses.replace(default, train_steps=8)).last_step == 8
 

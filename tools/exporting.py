@@ -285,15 +285,13 @@ def _tensors(infos: Mapping[str, TensorInfoProto]) -> dict[str, Any]:
         key: {
             "name": info.name,
             "dtype": tf.as_dtype(info.dtype).name,
-            "shape": _shape(info.tensor_shape),
+            "shape": None if info.tensor_shape.unknown_rank else _sizes(info.tensor_shape),
         }
         for key, info in sorted(infos.items())
     }
 
 
-def _shape(shape: TensorShapeProto) -> list[int | None] | None:
-    if shape.unknown_rank:
-        return None
+def _sizes(shape: TensorShapeProto) -> list[int | None]:
     return [dim.size if dim.size >= 0 else None for dim in shape.dim]
 
 
@@ -303,14 +301,12 @@ def as_text(record: Record) -> str:
     for name, signature in record["signatures"].items():
         lines.append(f"signature {name}")
         for kind in ("inputs", "outputs"):
-            lines += [f"  {kind[:-1]} {_tensor_line(*item)}" for item in signature[kind].items()]
+            for key, tensor in signature[kind].items():
+                told = f"{tensor['dtype']} {format_shape(tensor['shape'])}"
+                lines.append(f"  {kind[:-1]} {key} = {tensor['name']}  {told}")
     names = as_lines(record["class_names"])
     lines += [f"class names {first_few(names, _MAX_NAMED)}"] if names else []
     lines += [f"switched off {name} = {value}" for name, value in record["switched_off"].items()]
     lines += [f"random, and so not compared: {name}" for name in record["random"]]
     lines.append(f"largest difference from the session {record['largest_difference']:.2g}")
     return "\n".join(lines)
-
-
-def _tensor_line(key: str, tensor: Record) -> str:
-    return f"{key} = {tensor['name']}  {tensor['dtype']} {format_shape(tensor['shape'])}"

@@ -92,10 +92,9 @@ class FreezeConfig(PartConfig):
 def main(config: FreezeConfig) -> None:
     """Freezes what is asked for."""
     import_tensorflow()
-    from tools import freezing
+    from tools.freezing import as_text, freeze_to_file
 
-    frozen = freezing.freeze_to_file(config)
-    show(freezing.as_record(frozen), lambda _: freezing.as_text(frozen), config.format)
+    show(freeze_to_file(config), as_text, config.format)
 
 
 if __name__ == "__main__":

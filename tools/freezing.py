@@ -14,7 +14,7 @@ from absl import logging
 from checkpoints.reader import Array
 from data import files
 from errors import CheckpointError, ToolError, first_few
-from metagraph.meta import MetaGraphFile, TensorInfo
+from metagraph.meta import MetaGraphFile, format_shape
 from metagraph.model import checkpoint_of
 from metagraph.parsing import add_description
 from metagraph.session import RANDOM_OPS, InferenceGraph, describe_tensors, load_inference_graph
@@ -22,8 +22,13 @@ from prediction.chosen_model import with_model
 from prediction.output import check_target, write_whole
 from tools.command import Record, format_bytes, table
 from tools.freeze import FreezeConfig, PartConfig
-from tools.freeze_plan import FreezePlan
-from tools.frozen_graph import TABLE_INITIALIZERS, FrozenGraph, freeze_plan, plan_of
+from tools.frozen_graph import (
+    TABLE_INITIALIZERS,
+    FreezePlan,
+    FrozenGraph,
+    freeze_plan,
+    plan_freeze,
+)
 from tools.graph_nodes import graph_parts, without_large_constants
 from tools.random_batch import try_batches
 
@@ -45,38 +50,17 @@ class Reference(NamedTuple):
     random: tuple[str, ...]
 
 
-class Frozen(NamedTuple):
-    """What was written.
-
-    Attributes:
-      output: the file.
-      meta: the file of the graph.
-      checkpoint: the prefix of its variables; None where it has none.
-      inputs: those of the frozen graph, by their keys in the signature.
-      outputs: the same of what it gives.
-      off: tensor of the original -> the value it has for good; training switches and dropouts.
-      nodes: how many the graph has.
-      size: bytes of the file.
-      tables: nodes that fill lookup tables, to be run first in a session.
-      largest_difference: between the original and the frozen graph, on the same batch.
-      random: outputs of the original that are random, and were not compared.
-    """
-
-    output: str
-    meta: str
-    checkpoint: str | None
-    inputs: Mapping[str, TensorInfo]
-    outputs: Mapping[str, TensorInfo]
-    off: Mapping[str, bool | float]
-    nodes: int
-    size: int
-    tables: Sequence[str]
-    largest_difference: float
-    random: Sequence[str]
-
-
-def freeze_to_file(config: FreezeConfig) -> Frozen:
+def freeze_to_file(config: FreezeConfig) -> Record:
     """Freezes, compares with the original, and writes the file only where all is equal.
+
+    Returns:
+      JSON values: `output`, the file; `meta`, that of the graph; `checkpoint`, the prefix of its
+      variables, null where it has none; `inputs` and `outputs` of the frozen graph, each key of the
+      signature -> `name`, `dtype` and `shape` (null where unknown, null sizes too); `off`, the
+      original's training switches and dropouts -> the values they have for good; `nodes`, how many
+      there are; `size`, bytes of the file; `tables`, the nodes that fill lookup tables, to be run
+      first in a session; `largest_difference` from the original on the same batch; `random`, the
+      outputs of the original that are random, and were not compared.
 
     Raises:
       CheckpointError, DataError, PredictionError, ToolError: one line for the user.
@@ -84,33 +68,33 @@ def freeze_to_file(config: FreezeConfig) -> Frozen:
     return with_model(config, lambda meta, _: _freeze(config, meta))
 
 
-def _freeze(config: FreezeConfig, meta: MetaGraphFile) -> Frozen:
+def _freeze(config: FreezeConfig, meta: MetaGraphFile) -> Record:
     check_target(config.output, [meta.path, *config.asset.values()], overwrite=config.overwrite)
     frozen, reference, difference = freeze_and_compare(meta, config, config.scope)
     add_description(frozen.meta, frozen.scope)
     write_whole(config.output, graph_parts(frozen.meta.graph_def))
-    return Frozen(
-        output=config.output,
-        meta=meta.path,
-        checkpoint=checkpoint_of(meta),
-        inputs=_tensors(frozen.plan.inputs, frozen.inputs, meta),
-        outputs=_tensors(frozen.plan.outputs, frozen.outputs, meta),
-        off=frozen.plan.off,
-        nodes=len(frozen.meta.graph_def.node),
-        size=files.size(config.output),
-        tables=[*frozen.meta.collection_def[TABLE_INITIALIZERS].node_list.value],
-        largest_difference=difference,
-        random=reference.random,
-    )
+    return {
+        "output": config.output,
+        "meta": meta.path,
+        "checkpoint": checkpoint_of(meta),
+        "inputs": _tensors(frozen.plan.inputs, frozen.inputs, meta),
+        "outputs": _tensors(frozen.plan.outputs, frozen.outputs, meta),
+        "off": dict(frozen.plan.off),
+        "nodes": len(frozen.meta.graph_def.node),
+        "size": files.size(config.output),
+        "tables": [*frozen.meta.collection_def[TABLE_INITIALIZERS].node_list.value],
+        "largest_difference": difference,
+        "random": list(reference.random),
+    }
 
 
-def _tensors(
-    names: Mapping[str, str], kept: Mapping[str, str], meta: MetaGraphFile
-) -> dict[str, TensorInfo]:
+def _tensors(names: Mapping[str, str], kept: Mapping[str, str], meta: MetaGraphFile) -> Record:
     """The tensors that are `kept` by their keys, as those called `names` are in the file."""
     infos = describe_tensors(meta, [names[key] for key in kept]) if kept else ()
-    pairs = zip(kept.items(), infos, strict=True)
-    return {key: info._replace(name=name) for (key, name), info in pairs}
+    return {
+        key: {"name": name, "dtype": info.dtype.name, "shape": info.shape}
+        for (key, name), info in zip(kept.items(), infos, strict=True)
+    }
 
 
 def freeze_and_compare(
@@ -124,7 +108,7 @@ def freeze_and_compare(
     Raises:
       CheckpointError, ToolError: it cannot be frozen or run, or is not the same.
     """
-    plan = plan_of(meta, config)
+    plan = plan_freeze(meta, config)
     reference = run_original(plan, config)  # Its values are freed before others are read.
     frozen = freeze_plan(plan, config, scope)
     results = run_frozen(frozen, reference, config)
@@ -262,30 +246,17 @@ def _wide(value: Array) -> Array:
     return value.astype(np.complex128 if value.dtype.kind == "c" else np.float64)
 
 
-def as_record(frozen: Frozen) -> Record:
-    """For JSON: the fields of `Frozen`.
-
-    `inputs` and `outputs` are objects by key, each value an object of `name`, `dtype` and `shape`
-    (null where the rank is not known, and for each size that is not).
-    """
-    tensors = {
-        kind: {
-            key: {"name": info.name, "dtype": info.dtype.name, "shape": info.shape}
-            for key, info in infos.items()
-        }
-        for kind, infos in (("inputs", frozen.inputs), ("outputs", frozen.outputs))
-    }
-    return {**frozen._asdict(), **tensors}
-
-
-def as_text(frozen: Frozen) -> str:
+def as_text(frozen: Record) -> str:
     """Lines for people."""
-    rows = [("input", key, str(info)) for key, info in frozen.inputs.items()]
-    rows += [("output", key, str(info)) for key, info in frozen.outputs.items()]
-    rows += [("off", name, str(value)) for name, value in frozen.off.items()]
-    rows += [("table", name, "to be run first in a session") for name in frozen.tables]
-    head = f"{frozen.output}: {frozen.nodes} nodes, {format_bytes(frozen.size)}"
+    rows = []
+    for kind in ("inputs", "outputs"):
+        for key, tensor in frozen[kind].items():
+            told = f"{tensor['name']} {tensor['dtype']} {format_shape(tensor['shape'])}"
+            rows.append((kind[:-1], key, told))
+    rows += [("off", name, str(value)) for name, value in frozen["off"].items()]
+    rows += [("table", name, "to be run first in a session") for name in frozen["tables"]]
+    head = f"{frozen['output']}: {frozen['nodes']} nodes, {format_bytes(frozen['size'])}"
     lines = [head, *table(rows, indent=2)]
-    if len(frozen.random) < len({info.name for info in frozen.outputs.values()}):
-        lines.append(f"largest difference from the original: {frozen.largest_difference:g}")
+    if len(frozen["random"]) < len({tensor["name"] for tensor in frozen["outputs"].values()}):
+        lines.append(f"largest difference from the original: {frozen['largest_difference']:g}")
     return "\n".join(lines)

@@ -173,7 +173,8 @@ def check_writers(graph: GraphDef, path: str) -> None:
     if found:
         raise ToolError(
             f"{path} cannot be frozen: its outputs need {first_few(found, _SHOWN)}, which changes "
-            "a variable or does not just read it, and a frozen graph has none; name other --outputs"
+            "a variable, or takes a handle of one that cannot be followed, and a frozen graph has "
+            "none; name other --outputs"
         )
 
 

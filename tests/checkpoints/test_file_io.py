@@ -7,6 +7,7 @@ import json
 import lzma
 import pickle
 import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -72,6 +73,10 @@ def _written(save: Callable[[io.BytesIO], object]) -> bytes:
     return file.getvalue()
 
 
+def _zip(first: str) -> bytes:
+    return _written(lambda file: zipfile.ZipFile(file, "w").writestr(first, "{}"))
+
+
 def _tar(file: io.BytesIO) -> None:
     with tarfile.open(fileobj=file, mode="w") as archive:
         archive.addfile(tarfile.TarInfo("model/m.meta"))
@@ -86,11 +91,15 @@ def _tar(file: io.BytesIO) -> None:
         (b"\x89HDF\r\n\x1a\n" + bytes(8), "HDF5"),
         (b"\x1c\0\0\0TFL3" + bytes(8), "TensorFlow Lite"),
         (_written(lambda file: np.save(file, np.arange(3))), "NumPy array"),
-        (_written(lambda file: np.savez(file, x=np.arange(3))), "zip archive, as .npz"),
-        (gzip.compress(b"x"), "unpack it first"),
-        (bz2.compress(b"x"), "unpack it first"),
-        (lzma.compress(b"x"), "unpack it first"),
-        (_written(_tar), "unpack it first"),
+        (_written(lambda file: np.savez(file, x=np.arange(3))), ".npz"),
+        (_zip("archive/data.pkl"), "PyTorch"),
+        (_zip("metadata.json"), ".keras"),
+        (_zip("a.txt"), "zip archive; unpack it first"),
+        (gzip.compress(b"x"), "gzip"),
+        (bz2.compress(b"x"), "bzip2"),
+        (lzma.compress(b"x"), "xz"),
+        (_written(_tar), "tar archive; unpack it first"),
+        (b"7z\xbc\xaf\x27\x1c" + bytes(8), "7z archive; unpack it first"),
         (_written(lambda file: Image.new("RGB", (2, 2)).save(file, "PNG")), "image"),
         (_written(lambda file: Image.new("RGB", (2, 2)).save(file, "JPEG")), "image"),
         (json.dumps({"a": [1]}).encode(), "JSON"),

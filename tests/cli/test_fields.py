@@ -6,18 +6,8 @@ from typing import ClassVar
 import pytest
 from absl import flags
 
-from cli.fields import (
-    COMMAS,
-    REPEATED,
-    Together,
-    define,
-    each,
-    flag,
-    help_text,
-    needs,
-    nested,
-    parse,
-)
+from cli.command_line import CommandLine, parse
+from cli.fields import COMMAS, REPEATED, Together, each, flag, needs, nested
 
 
 @dataclass(frozen=True)
@@ -137,8 +127,7 @@ def test_where_one_of_two_flags_would_do_both_are_named() -> None:
 
 
 def test_the_help_has_groups_and_no_noise() -> None:
-    values = flags.FlagValues()
-    text = help_text(values, define(_Everything, values), "Does it.\n\n  python do.py x\n")
+    text = CommandLine(_Everything, "Does it.\n\n  python do.py x\n").help()
     assert text.splitlines() == [
         *("Does it.", "", "  python do.py x", "", "usage: python do.py [flags]", ""),
         "data:",

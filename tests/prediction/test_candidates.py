@@ -172,15 +172,9 @@ def _with_a_handle() -> None:
     tf.reduce_mean(losses, name="loss")
 
 
-def test_an_iterators_handle_is_no_input(tmp_path: Path) -> None:
-    found = _found(tmp_path, _with_a_handle)
-    assert found.inputs == ()
-    assert found.pipeline == ("rows:0",)
-    assert found.outputs[0] == "logits:0"
-
-
 def test_what_comes_out_of_the_iterator_is_fed_in_place_of_its_handle(tmp_path: Path) -> None:
-    _found(tmp_path, _with_a_handle)
+    found = _found(tmp_path, _with_a_handle)
+    assert (found.inputs, found.pipeline, found.outputs[0]) == ((), ("rows:0",), "logits:0")
     meta = read_meta_graph(f"{tmp_path}/m.meta")
 
     def to_feed(fetches: list[str], fed: list[str]) -> list[str]:
@@ -221,15 +215,6 @@ def test_a_graph_without_any_input(tmp_path: Path) -> None:
 
     found = _found(tmp_path, build)
     assert found == Candidates(inputs=(), pipeline=(), outputs=("image:0",))
-
-
-def test_a_graph_without_layers(tmp_path: Path) -> None:
-    def build() -> None:
-        x = v1.placeholder(tf.float32, [None], name="x")
-        y = tf.add(x * 2.0, _variable("b", 1), name="y")
-        tf.reduce_mean(tf.square(y - v1.placeholder(tf.float32, [None], name="y_")), name="loss")
-
-    assert _found(tmp_path, build).outputs == ("y:0",)
 
 
 def test_a_measure_without_labels_is_the_last(tmp_path: Path) -> None:

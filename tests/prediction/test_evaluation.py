@@ -1,6 +1,5 @@
 """Whole predictions, compared with plain TensorFlow on the same checkpoint."""
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -8,10 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from data.named import demo_images
 from errors import CheckpointError, DataError, PredictionError
 from prediction.evaluation import classify, predict
 from prediction.request import PredictConfig
@@ -69,33 +66,6 @@ def test_the_report_is_right(classifier: str, labelled: str, images: Any) -> Non
     assert asked["accuracy"] == document["accuracy"]
 
 
-def test_class_folders_are_reported_by_file(classifier: str, images: Any, tmp_path: Path) -> None:
-    for row, label in enumerate(LABELS):
-        (tmp_path / CLASS_NAMES[label]).mkdir(exist_ok=True)
-        Image.fromarray(images[row]).save(tmp_path / CLASS_NAMES[label] / f"{row}.png")
-    order = np.argsort(LABELS, kind="stable")
-    classes = _stock_classes(classifier, images[order])
-    lines = predict(PredictConfig(classifier, input=[str(tmp_path)])).splitlines()
-    assert len(lines) == len(images) + 1 + len(CLASS_NAMES)
-    for line, row, predicted in zip(lines, order, classes, strict=False):
-        true = CLASS_NAMES[LABELS[row]]
-        words = line.split()
-        assert words[:2] == [f"{true}/{row}.png", CLASS_NAMES[predicted]]
-        assert words[3:] == ["true:", true]
-    right = int(np.sum(classes == LABELS[order]))
-    assert lines[7] == f"accuracy {right / 7:.4f} ({right} of 7)"
-
-
-@pytest.mark.parametrize("batch_size", [1, 3, 7, 100])
-def test_the_batch_size_changes_nothing(
-    classifier: str, labelled: str, tmp_path: Path, batch_size: int
-) -> None:
-    whole = _written(tmp_path, classifier, input=[labelled])
-    found = _written(tmp_path, classifier, input=[labelled], batch_size=batch_size)
-    for name, value in whole.items():
-        np.testing.assert_allclose(found[name], value, rtol=1e-5)
-
-
 def test_what_is_classified_is_what_is_predicted(
     classifier: str, line: str, labelled: str, images: Any
 ) -> None:
@@ -107,15 +77,6 @@ def test_what_is_classified_is_what_is_predicted(
     np.testing.assert_array_equal(found.inputs.rows["x:0"].batch(0, 7), images * SCALE)
     with pytest.raises(PredictionError, match="does not say that it is a classifier"):
         classify(PredictConfig(line))
-
-
-def test_the_ramps_demonstration(ramp_classifier: str, said: list[str]) -> None:
-    (classes,) = stock.run(ramp_classifier, ["classes:0"], {"x:0": demo_images()})
-    document = _json(ramp_classifier)
-    assert "demo" in said[0]
-    predicted = [row["class"] for row in document["predictions"]]
-    assert predicted == [CLASS_NAMES[i] for i in classes]
-    assert [row["label"] for row in document["predictions"]] == ["3", CLASS_NAMES[1]]
 
 
 def test_tensors_are_fed_by_name(line: str, tmp_path: Path, said: list[str]) -> None:
@@ -206,23 +167,6 @@ def test_mistakes_are_one_line_and_write_nothing(
         predict(PredictConfig(line, **({"output": "out.npz"} | options)))
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
-
-
-def test_a_vocabulary_file_is_named(tmp_path: Path) -> None:
-    words = tmp_path / "words.txt"
-    words.write_text("a\nb\n")
-    with stock.checkpoint(tmp_path / "m"):
-        v1.get_variable("v", initializer=np.float32(3))
-        x = v1.placeholder(tf.string, [None], name="x")
-        index = tf.lookup.TextFileIndex
-        initializer = tf.lookup.TextFileInitializer(
-            str(words), tf.string, index.WHOLE_LINE, tf.int64, index.LINE_NUMBER
-        )
-        tf.identity(tf.lookup.StaticHashTable(initializer, -1).lookup(x), name="y")
-    asked = PredictConfig(str(tmp_path / "m.meta"), fetch=["y"], feed=['x=["b"]'])
-    with pytest.raises(CheckpointError, match=r"--asset words\.txt=<path>"):
-        predict(asked)
-    assert "[1]" in predict(dataclasses.replace(asked, asset=[f"words.txt={words}"]))
 
 
 @pytest.fixture

@@ -17,8 +17,6 @@ from errors import DataError, PredictionError
 from prediction.output import (
     Classification,
     Report,
-    Share,
-    accuracy,
     as_json,
     as_text,
     check_output,
@@ -78,13 +76,6 @@ def test_as_json() -> None:
     unlabelled = json.loads(as_json(Report("m.meta", "m", SHOWN, CLASSIFICATION, rows=True)))
     assert "accuracy" not in unlabelled
     assert "label" not in unlabelled["predictions"][0]
-
-
-def test_right_rows_are_counted() -> None:
-    assert accuracy(LABELLED, np.array([2, 1])) == Share(1, 2)
-    assert Share(3, 5).accuracy == 0.6
-    assert str(Share(1, 3)) == "0.3333 (1 of 3)"
-    np.testing.assert_array_equal(LABELLED.probability, [0.75, 1])
 
 
 VALUES = np.random.default_rng(0).standard_normal((3, 2)).astype(np.float32)

@@ -25,7 +25,6 @@ from prediction.rows import (
     RecordRows,
     choose_batching,
     count_records,
-    kind_of,
     read_records,
     run_rows,
 )
@@ -186,12 +185,7 @@ def test_what_turns_out_to_be_no_row_a_row_is_refused(function: Function) -> Non
     np.testing.assert_array_equal(_run(_Graph(function), [Kind.ROWS], 10)[0], function(X))
 
 
-def test_an_error_of_the_graph_or_of_a_batch_ends_it() -> None:
-    def fail(_: Any) -> Any:
-        raise PredictionError("no")
-
-    with pytest.raises(PredictionError, match=r"^no$"):
-        _run(_Graph(fail), [Kind.ROWS], 4)
+def test_an_error_of_a_batch_ends_it() -> None:
     graph: Any = _Graph(lambda x: x)
     with pytest.raises(PredictionError, match="cannot hold"):
         run_rows(graph, [ArrayRows(np.array([1.0, 1e39]), INFO, "here")], [Kind.ROWS], 1)
@@ -203,31 +197,6 @@ def test_a_fixed_batch_is_filled_up_by_its_last_row() -> None:
     (found,) = _run(graph, [Kind.ROWS], None)
     np.testing.assert_array_equal(found, X * 2)
     assert graph.seen == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 9, 9]]
-
-
-def test_the_first_run_is_shown() -> None:
-    shown: list[Any] = []
-    graph: Any = _Graph(lambda x: x + 1)
-    rows = [ArrayRows(X, INFO, "here")]
-    run_rows(graph, rows, [Kind.ROWS], 4, lambda *pair: shown.append(pair))
-    ((fed, results),) = shown
-    np.testing.assert_array_equal(fed[0], X[:4])
-    np.testing.assert_array_equal(results[0], X[:4] + 1)
-
-
-@pytest.mark.parametrize(
-    ("shape", "depends", "kind"),
-    [
-        ((None, 4), True, Kind.ROWS),
-        (None, True, Kind.ROWS),
-        ((), True, Kind.WHOLE),
-        ((3,), True, Kind.WHOLE),
-        ((None, 4), False, Kind.CONSTANT),
-        ((), False, Kind.CONSTANT),
-    ],
-)
-def test_kinds(shape: tuple[int | None, ...] | None, depends: bool, kind: Kind) -> None:
-    assert kind_of(TensorInfo("t:0", tf.float32, shape), depends) is kind
 
 
 def _fed(name: str, *shape: int | None) -> tuple[TensorInfo, Any]:

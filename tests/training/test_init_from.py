@@ -13,7 +13,7 @@ from absl import flags
 
 import train_linear
 from checkpoints.bundle import VariableSpec
-from cli.fields import parse
+from cli.command_line import parse
 from errors import CheckpointError, TrainingError
 from tests.prediction import stock
 from train_cnn import CnnConfig

@@ -20,7 +20,7 @@ _LINE = r"step 10/20  loss 0\.5  test accuracy 0\.75  [\d,]+ images/s  0:00:00 l
 def _write(path: Path, start: int, *steps: int) -> None:
     with MetricsLog(str(path), tf.Graph(), start) as log:
         for step in steps:
-            log.write(Metrics(step, loss=1 / step, accuracy=0.5))
+            log.write(Metrics(step, loss=1 / step, variables={"w": 0.5}))
 
 
 def _lines(path: Path) -> list[dict[str, float]]:
@@ -66,21 +66,6 @@ def test_a_run_that_starts_again_has_each_step_once(tmp_path: Path) -> None:
     _write(tmp_path, 0, 10, 20, 30)
     assert [line["step"] for line in _lines(tmp_path)] == [10, 20, 30]
     assert _steps_in_tensorboard(tmp_path) == [10, 20, 30]
-
-
-def test_variables_stand_beside_the_numbers_and_before_the_first_step(tmp_path: Path) -> None:
-    for _ in range(2):  # The first process was killed before its first checkpoint.
-        with MetricsLog(str(tmp_path), tf.Graph(), 0) as log:
-            log.write(Metrics(0, variables={"w": -3.5}))
-            log.write(Metrics(10, loss=0.25, variables={"w": 0.5}))
-    with MetricsLog(str(tmp_path), tf.Graph(), 10) as log:
-        log.write(Metrics(20, loss=0.125, variables={"w": 0.75}))
-    assert _lines(tmp_path) == [
-        {"step": 0, "w": -3.5},
-        {"step": 10, "loss": 0.25, "w": 0.5},
-        {"step": 20, "loss": 0.125, "w": 0.75},
-    ]
-    assert _steps_in_tensorboard(tmp_path, "w") == [0, 10, 20]
 
 
 _DAMAGED = [

@@ -66,13 +66,12 @@ def _files() -> dict[str, bytes]:
     }
 
 
-def _rows(
-    contents: list[bytes], shape: tuple[int | None, ...], channels: int, scale: float | None = None
-) -> Array:
-    image = ImageInput("x", TensorInfo("x:0", tf.float32, shape), 24, channels, scale)
+def _rows(contents: list[bytes], shape: tuple[int | None, ...], **given: Any) -> Array:
+    info = TensorInfo("x:0", given.get("dtype", tf.float32), shape)
+    image = ImageInput("x", info, 24, given.get("channels", 3), given.get("scale"))
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         found: Array = session.run(rows_from_files(tf.constant(contents), image))
-    assert found.dtype == np.float32
+    assert found.dtype == info.dtype
     return found
 
 
@@ -80,15 +79,16 @@ def test_every_kind_is_decoded_as_predict_does() -> None:
     files = _files()
     contents = [*files.values()]
     pixels = np.stack([decode_image(content, "file", 24) for content in contents])
-    rows = _rows(contents, (None, 24, 24, 3), 3, 1 / 255)
+    rows = _rows(contents, (None, 24, 24, 3), scale=1 / 255)
     expected = np.multiply(pixels, np.float32(1 / 255), dtype=np.float32)
     for name, ours, theirs in zip(files, rows, expected, strict=True):
         np.testing.assert_array_equal(ours, theirs, err_msg=name)
-    np.testing.assert_array_equal(_rows(contents, (None, 24, 24, 1), 1), to_grey(pixels))
-    flat = _rows(contents, (None, 24 * 24 * 3), 3)
+    grey = _rows(contents, (None, 24, 24, 1), channels=1)
+    np.testing.assert_array_equal(grey, to_grey(pixels))
+    flat = _rows(contents, (None, 24 * 24 * 3), dtype=tf.float16)
     np.testing.assert_array_equal(flat, pixels.reshape(len(files), -1))
     with pytest.raises(tf.errors.InvalidArgumentError):
-        _rows([b"no image"], (None, 24, 24, 3), 3)
+        _rows([b"no image"], (None, 24, 24, 3))
 
 
 FLAT = (28, 28, 1)

@@ -15,7 +15,7 @@ from metagraph.meta import MetaGraphFile, TensorInfo, read_meta_graph
 from tests.tools.freezing import models
 from tools.freeze import PartConfig
 from tools.freezing import Reference, largest_difference, run_original
-from tools.frozen_graph import plan_of
+from tools.frozen_graph import plan_freeze
 from tools.random_batch import try_batches
 
 v1 = tf.compat.v1
@@ -117,7 +117,7 @@ def _feeds(folder: Path, build: Callable[[], tf.Tensor]) -> dict[str, Any]:
 
     meta = read_meta_graph(models.save(folder, graph))
     config = PartConfig(meta.path, "none.pb", outputs=("y",))
-    return dict(run_original(plan_of(meta, config), config).feeds)
+    return dict(run_original(plan_freeze(meta, config), config).feeds)
 
 
 def test_sizes_and_limits_that_only_the_graph_knows_are_found(tmp_path: Path) -> None:

@@ -33,38 +33,28 @@ def _number() -> tf.Tensor:
     return v1.placeholder(tf.float32, [], name="p")
 
 
-def _by_floor(x: tf.Tensor, keep: tf.Tensor) -> tf.Tensor:
-    """As TensorFlow had it until 1.12."""
-    return x / keep * tf.floor(keep + tf.random.uniform(tf.shape(x)))
-
-
-def _by_cast(x: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
-    """As TensorFlow has it since 1.13."""
-    kept = tf.cast(tf.random.uniform(tf.shape(x), dtype=tf.float32) >= rate, tf.float32)
-    return x * (1 / (1 - rate)) * kept
-
-
-def _by_rate(x: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
-    return v1.nn.dropout(x, rate=rate)
-
-
-def _by_keep(x: tf.Tensor, keep: tf.Tensor) -> tf.Tensor:
-    return v1.nn.dropout(tf.nn.relu(x), keep_prob=keep)
-
-
 def _by_step(x: tf.Tensor, keep: tf.Tensor) -> tf.Tensor:
     """As the models here have it; the step is then needed by nobody."""
     step = v1.get_variable("step", [], tf.int64, v1.zeros_initializer())
     return blocks.dropout(x, keep, 0, 1, step)
 
 
-def _of_rows(x: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
-    """Whole rows are dropped: the mask has another shape."""
-    return v1.nn.dropout(x, rate=rate, noise_shape=[tf.shape(x)[0], 1])
+def _drawn(x: tf.Tensor) -> tf.Tensor:
+    return tf.random.uniform(tf.shape(x))
 
 
-def _of_known_shape(x: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
-    return v1.nn.dropout(tf.ensure_shape(x, [4, 6]), rate=rate)
+# How it is made, of `x` and what it is turned off by; and the value that does so.
+DROPOUTS: dict[str, tuple[Build, float]] = {
+    "until 1.12": (lambda x, keep: x / keep * tf.floor(keep + _drawn(x)), 1),
+    "since 1.13": (lambda x, r: x * (1 / (1 - r)) * tf.cast(_drawn(x) >= r, tf.float32), 0),
+    "today": (lambda x, rate: v1.nn.dropout(x, rate=rate), 0),
+    "of a layer": (lambda x, keep: v1.nn.dropout(tf.nn.relu(x), keep_prob=keep), 1),
+    "here": (_by_step, 1),
+}
+OTHER_MASKS: dict[str, Build] = {
+    "of rows": lambda x, rate: v1.nn.dropout(x, rate=rate, noise_shape=[tf.shape(x)[0], 1]),
+    "of a known shape": lambda x, rate: v1.nn.dropout(tf.ensure_shape(x, [4, 6]), rate=rate),
+}
 
 
 def _frozen(folder: Path, build: Callable[[tf.Tensor], tf.Tensor], off: dict[str, Any]) -> set[str]:
@@ -85,25 +75,18 @@ def _frozen(folder: Path, build: Callable[[tf.Tensor], tf.Tensor], off: dict[str
     return models.ops(found.meta.graph_def)
 
 
-@pytest.mark.parametrize(
-    ("build", "placeholder", "off"),
-    [
-        (_by_floor, _number, 1),
-        (_by_keep, _number, 1),
-        (_by_keep, lambda: v1.placeholder_with_default(0.5, [], "p"), 1),
-        (_by_step, _number, 1),
-        (_by_cast, _number, 0),
-        (_by_rate, _number, 0),
-    ],
-)
-def test_a_dropout_is_gone(
-    build: Build, placeholder: Callable[[], tf.Tensor], off: float, tmp_path: Path
-) -> None:
-    left = _frozen(tmp_path, lambda x: build(x, placeholder()), {"p:0": off})
+@pytest.mark.parametrize("default", [False, True])
+@pytest.mark.parametrize(("build", "off"), DROPOUTS.values(), ids=DROPOUTS)
+def test_a_dropout_is_gone(build: Build, off: float, default: bool, tmp_path: Path) -> None:
+    def graph(x: tf.Tensor) -> tf.Tensor:
+        given = v1.placeholder_with_default(0.5, [], "p") if default else _number()
+        return build(x, given)
+
+    left = _frozen(tmp_path, graph, {"p:0": off})
     assert left <= {"Const", "Identity", "MatMul", "Placeholder", "Relu"}
 
 
-@pytest.mark.parametrize("build", [_of_rows, _of_known_shape])
+@pytest.mark.parametrize("build", OTHER_MASKS.values(), ids=OTHER_MASKS)
 def test_of_a_mask_of_another_shape_nothing_is_drawn(build: Build, tmp_path: Path) -> None:
     left = _frozen(tmp_path, lambda x: build(x, _number()), {"p:0": 0})
     assert not left & (RANDOM_OPS | UNIFORM)

@@ -139,16 +139,30 @@ def test_references_are_seen_through(tmp_path: Path) -> None:
     np.testing.assert_array_equal(models.run(found, ["y:0"], {"x:0": X})[0], expected)
 
 
-@pytest.mark.parametrize("resource", [False, True], ids=["reference", "handle"])
-def test_what_writes_a_variable_cannot_be_frozen(resource: bool, tmp_path: Path) -> None:
-    meta = _save(tmp_path, _writing, resource)
-    with pytest.raises(ToolError, match=r"cannot be frozen: .*Assign.* changes a variable.*--outp"):
+def _out_of_a_function(x: tf.Tensor, w: tf.Variable) -> tf.Tensor:
+    handle = tf.function(lambda: w.handle)()
+    return tf.matmul(x, tf.raw_ops.ReadVariableOp(resource=handle, dtype=tf.float32))
+
+
+@pytest.mark.parametrize(
+    ("build", "resource", "named"),
+    [
+        (_writing, False, "AssignAdd"),
+        (_writing, True, "AssignAddVariableOp"),
+        (_out_of_a_function, True, "ReadVariableOp"),
+    ],
+)
+def test_what_does_not_just_read_a_variable_cannot_be_frozen(
+    build: Build, resource: bool, named: str, tmp_path: Path
+) -> None:
+    meta = _save(tmp_path, build, resource)
+    with pytest.raises(ToolError, match=rf"cannot be frozen: .*\({named}\), which ch.*--outputs$"):
         models.frozen(meta, "y")
     models.frozen(meta, "w")
 
 
 def test_a_variable_can_be_cut_out(tmp_path: Path) -> None:
-    found = models.frozen(_save(tmp_path, tf.matmul, resource=True), "y", inputs=("w",))
+    found = models.frozen(_save(tmp_path, tf.matmul, resource=True), "y", "w", inputs=("w",))
     assert found.inputs == {"w": "w:0", "x": "x:0"}
     (value,) = models.run(found.meta.graph_def, ["y:0"], {"x:0": X, "w:0": 2 * np.eye(3)})
     np.testing.assert_array_equal(value, 2 * X)
