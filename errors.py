@@ -9,8 +9,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 
-class CheckpointError(Exception):
-    """One line: which checkpoint, what is wrong with it, and what mends it."""
+class UserError(Exception):
+    """What a user can mend. Its message is one line: what is wrong, and what mends it."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint is wrong, or not there."""
 
 
 class NotFiniteError(CheckpointError):
@@ -25,26 +29,8 @@ class LaterVersionError(CheckpointError):
     """A later version made it: it is not damaged, and nothing may take its place."""
 
 
-def first_few(texts: Sequence[str], most: int, separator: str = ", ") -> str:
-    """The first texts of a list that may be long, and how many more there are."""
-    more = len(texts) - most
-    return separator.join(texts[:most]) + (f" and {more} more" if more > 0 else "")
-
-
-def reason(error: Exception) -> str:
-    """What went wrong, in one line: TensorFlow adds the graph's node and hints in further ones.
-
-    Args:
-      error: a tf.errors.OpError, or any other.
-    """
-    return str(getattr(error, "message", error)).strip().split("\n", maxsplit=1)[0]
-
-
-# The errors of this package.
-
-
-class DataError(ValueError):
-    """The data cannot be used; the message is one line for the user."""
+class DataError(UserError, ValueError):
+    """The data cannot be used."""
 
 
 class RefusedError(DataError):
@@ -58,8 +44,7 @@ class UnreachableError(DataError):
 class BadRowsError(DataError):
     """Some of the rows that were asked for cannot be given; the message is the first one's.
 
-    Attributes:
-      errors: what is wrong with each, by its position in the indices asked for.
+    `errors` is what is wrong with each, by its position in the indices asked for.
     """
 
     def __init__(self, errors: Mapping[int, DataError]) -> None:
@@ -67,25 +52,27 @@ class BadRowsError(DataError):
         self.errors = errors
 
 
-# The error of this package.
+class PredictionError(UserError):
+    """What was asked cannot be predicted."""
 
 
-class PredictionError(Exception):
-    """What was asked cannot be predicted; the message is one line for the user."""
+class TrainingError(UserError):
+    """A training run cannot start or go on."""
 
 
-# The error of a training run that cannot start or go on.
+class ToolError(UserError):
+    """A command cannot be done."""
 
 
-class TrainingError(Exception):
-    """One line: what stopped the run, and what mends it."""
+def first_few(texts: Sequence[str], most: int, separator: str = ", ") -> str:
+    """The first texts of a list that may be long, and how many more there are."""
+    more = len(texts) - most
+    return separator.join(texts[:most]) + (f" and {more} more" if more > 0 else "")
 
 
-# The error of a command that cannot be done.
-
-
-class ToolError(Exception):
-    """One line: what cannot be done, what was expected, what was found, and what mends it."""
+def reason(error: Exception) -> str:
+    """What went wrong, in one line: a tf.errors.OpError has nodes and hints in further ones."""
+    return str(getattr(error, "message", error)).strip().split("\n", maxsplit=1)[0]
 
 
 # Which names a person may have meant who wrote one that there is not.
@@ -96,15 +83,10 @@ _OUTPUT = re.compile(r":[0-9]*$")
 
 
 def nearest_names(text: str, names: Iterable[str], most: int = _MAX_NAMES) -> list[str]:
-    """The nearest of `names`, the likeliest first.
+    """At most so many of `names` that are near to `text`, which is none of them; likeliest first.
 
     Those that differ in no more than case, the number of an output, or scopes in front
     (`import/x`, `x`); where there is none, those that look alike.
-
-    Args:
-      text: what was written.
-      names: what there is; none is `text`.
-      most: how many are wanted.
     """
     by_plain: dict[str, list[str]] = {}
     for name in names:

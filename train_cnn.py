@@ -1,4 +1,4 @@
-"""Trains a small convolutional network on 32x32 images.
+"""Trains a small convolutional network on images, of 32x32 pixels unless --image_size says more.
 
   python train_cnn.py --ckpt_dir=model1
 
@@ -18,27 +18,23 @@ if __name__ == "__main__":  # First, as what follows takes its time.
 import functools
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TextIO
+from dataclasses import KW_ONLY, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
-from absl import flags
-
-from cli import flag_types
-from cli.run import Supervisor, run
+from cli.fields import POSITIVE, flag, nested
+from cli.run import run
+from cli.supervisor import Supervisor
 from cli.terminal import import_tensorflow, print_result
-from data.options import DEFAULT_MEMORY_MB, RAMP, STOP
-from errors import CheckpointError, DataError, TrainingError
+from data.options import RAMP
+from errors import TrainingError
 from training.config import (
     CONSTANT,
     COSINE,
+    MOST_STEPS,
+    DataConfig,
+    Length,
     RunConfig,
-    config_of,
-    define_data_flags,
-    define_keep_best_flag,
-    define_length_flags,
-    define_run_flags,
-    define_schedule_flags,
-    intra_op_threads,
+    data,
     last_step,
     log_interval,
 )
@@ -52,6 +48,7 @@ if TYPE_CHECKING:
     from training.task import Task
 
 DEFAULT_STEPS = 200
+IMAGE_SIZE = 32
 _SMALL_BATCH = 32  # images; below it one thread trains faster than two (python -m benchmarks.speed)
 _LEARNING_RATES = {CONSTANT: 1e-3, COSINE: 4e-3}  # by default; the README says how they were found
 _COSINE_WARMUP_STEPS = 500  # by default, in a run of twice as many or more
@@ -59,47 +56,51 @@ _TEST_BATCH_SIZE = 250  # images at once: their activations take 40 MB
 
 
 @dataclass(frozen=True)
-class CnnConfig:
-    """What a run of this script is asked for; each field is the flag of its name."""
+class CnnConfig(DataConfig, Length):
+    """What a run of this script is asked for."""
 
-    run: RunConfig
-    data: str
-    validation_fraction: float
-    train_steps: int | None
-    epochs: float | None
-    batch_size: int
-    learning_rate: float
-    schedule: str = CONSTANT
-    warmup_steps: int | None = None
-    augment: bool = False
-    classes: tuple[str, ...] = ()
-    data_memory_mb: int = DEFAULT_MEMORY_MB
-    on_bad_image: str = STOP
-    ignore_exif: bool = False
+    GROUP: ClassVar = "training"
 
-
-def define_flags(values: flags.FlagValues) -> None:
-    """Defines this script's flags in `values`."""
-    define_run_flags(values, ckpt_dir="model1")
-    define_keep_best_flag(values)
-    define_length_flags(values, DEFAULT_STEPS, epochs=True)
-    define_data_flags(values, default=RAMP)
-    flags.DEFINE_integer("batch_size", 10, "Images a step.", lower_bound=1, flag_values=values)
-    flag_types.define_positive_float(
-        "learning_rate",
-        None,
+    run: RunConfig = nested(RunConfig, ckpt_dir="model1")
+    _: KW_ONLY
+    data: str = data(RAMP)
+    batch_size: int = flag("Images a step.", 10, low=1)
+    learning_rate: float | None = flag(
         "Learning rate of Adam, the greatest where it changes; "
         f"{_LEARNING_RATES[CONSTANT]} by default, and {_LEARNING_RATES[COSINE]} with "
         "--schedule=cosine.",
-        values,
+        None,
+        check=POSITIVE,
     )
-    define_schedule_flags(values)
-    flags.DEFINE_bool(
-        "augment",
-        False,
-        "Train on images that are shifted by up to 4 pixels and mirrored, each time anew.",
-        flag_values=values,
+    schedule: str = flag(
+        "How the learning rate goes after the warm-up: it stays, or falls along a half cosine to 0 "
+        "at the run's last step.",
+        CONSTANT,
+        choices=(CONSTANT, COSINE),
     )
+    warmup_steps: int | None = flag(
+        "The first steps, in which the learning rate grows up to its full value; by default 0, and "
+        "with --schedule=cosine 500, or half the run where that is less.",
+        None,
+        low=0,
+        high=MOST_STEPS,
+    )
+    augment: bool = flag(
+        "Train on images that are shifted by up to 4 pixels and mirrored, each time anew.", False
+    )
+    image_size: int = flag(
+        "Height and width of the images that the model takes, in pixels: images in files are "
+        "resized to it, arrays have to have it.",
+        IMAGE_SIZE,
+        low=8,
+        high=512,
+        group=DataConfig.GROUP,
+    )
+
+    @property
+    def rate(self) -> float:
+        """The learning rate, the schedule's own where none is asked for."""
+        return self.learning_rate or _LEARNING_RATES[self.schedule]
 
 
 def make_task(config: CnnConfig) -> "Task":
@@ -120,9 +121,10 @@ def make_task(config: CnnConfig) -> "Task":
     schedule = _schedule(config, last)
     model = cnn.build(
         num_classes=images.num_classes,
-        learning_rate=config.learning_rate,
+        learning_rate=config.rate,
         seed=config.run.seed,
         schedule=schedule,
+        image_size=config.image_size,
     )
     return Task(
         model=model,
@@ -151,6 +153,7 @@ def _open_images(config: CnnConfig) -> "ImageData":
             config.classes,
             config.data_memory_mb,
             config.on_bad_image,
+            image_shape=(config.image_size, config.image_size, 3),
             ignore_exif=config.ignore_exif,
         ),
     )
@@ -198,11 +201,12 @@ def _identity(config: CnnConfig, images: "ImageData", schedule: "Schedule") -> M
         "model": "cnn",
         **images.identity(),
         "batch_size": config.batch_size,
-        "learning_rate": config.learning_rate,
+        "learning_rate": config.rate,
         "seed": config.run.seed,
         **schedule.identity(),
         **({"augment": True} if config.augment else {}),
         **({"ignore_exif": True} if config.ignore_exif else {}),
+        **({"image_size": config.image_size} if config.image_size != IMAGE_SIZE else {}),
     }
 
 
@@ -238,21 +242,13 @@ def train(config: CnnConfig, terminal: TextIO | None = None) -> "Outcome":
     return loop.train(make_task(config), config.run, terminal)
 
 
-def main(values: flags.FlagValues, supervisor: Supervisor | None = None) -> int:
-    """Trains as the flags say; `supervisor` is that of this process."""
-    import_tensorflow(intra_op_threads(values, small_steps=values.batch_size < _SMALL_BATCH))
-    rate = values.learning_rate or _LEARNING_RATES[values.schedule]
-    terminal = supervisor.terminal() if supervisor else None
-    outcome = train(config_of(CnnConfig, values, learning_rate=rate), terminal)
+def main(config: CnnConfig, supervisor: Supervisor | None = None) -> int:
+    """Trains as the config says."""
+    import_tensorflow(config.run.threads(small_steps=config.batch_size < _SMALL_BATCH))
+    outcome = train(config, supervisor.terminal() if supervisor else None)
     return print_result(f"step {outcome.step}: {outcome.prefix}", outcome.exit_code)
 
 
 if __name__ == "__main__":
     supervisor = Supervisor(waits_for_stop=True)
-    run(
-        functools.partial(main, supervisor=supervisor),
-        define_flags,
-        __doc__,
-        user_errors=(CheckpointError, DataError, TrainingError),
-        supervisor=supervisor,
-    )
+    run(functools.partial(main, supervisor=supervisor), CnnConfig, __doc__, supervisor)

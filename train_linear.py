@@ -13,46 +13,28 @@ if __name__ == "__main__":  # First, as what follows takes its time.
 
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, ClassVar, TextIO
 
-from absl import flags
-
-from cli import flag_types
-from cli.run import Supervisor, run
+from cli.fields import POSITIVE, flag, nested
+from cli.run import run
+from cli.supervisor import Supervisor
 from cli.terminal import import_tensorflow, print_result
-from errors import CheckpointError, TrainingError
-from training.config import (
-    RunConfig,
-    config_of,
-    define_length_flags,
-    define_run_flags,
-    intra_op_threads,
-    log_interval,
-)
+from training.config import RunConfig, log_interval, train_steps
 
 if TYPE_CHECKING:
     from training.loop import Outcome
     from training.task import Task
 
-DEFAULT_STEPS = 300
-
 
 @dataclass(frozen=True)
 class LinearConfig:
-    """What a run of this script is asked for; the learning rate is gradient descent's."""
+    """What a run of this script is asked for."""
 
-    run: RunConfig
-    train_steps: int
-    learning_rate: float
+    GROUP: ClassVar = "training"
 
-
-def define_flags(values: flags.FlagValues) -> None:
-    """Defines this script's flags in `values`."""
-    define_run_flags(values, ckpt_dir="model")
-    define_length_flags(values, DEFAULT_STEPS, epochs=False)
-    flag_types.define_positive_float(
-        "learning_rate", 0.5, "Learning rate of gradient descent.", values
-    )
+    run: RunConfig = nested(RunConfig, without=("keep_best",), ckpt_dir="model")
+    train_steps: int = train_steps(300)
+    learning_rate: float = flag("Learning rate of gradient descent.", 0.5, check=POSITIVE)
 
 
 def make_task(config: LinearConfig) -> "Task":
@@ -91,12 +73,10 @@ def train(config: LinearConfig, terminal: TextIO | None = None) -> "Outcome":
     return loop.train(make_task(config), config.run, terminal)
 
 
-def main(values: flags.FlagValues, supervisor: Supervisor | None = None) -> int:
-    """Trains as the flags say and prints the line that was found; `supervisor` as of `run`."""
-    import_tensorflow(intra_op_threads(values, small_steps=True))
-    steps = values.train_steps or DEFAULT_STEPS
-    terminal = supervisor.terminal() if supervisor else None
-    outcome = train(config_of(LinearConfig, values, train_steps=steps), terminal)
+def main(config: LinearConfig, supervisor: Supervisor | None = None) -> int:
+    """Trains as the config says and prints the line that was found."""
+    import_tensorflow(config.run.threads(small_steps=True))
+    outcome = train(config, supervisor.terminal() if supervisor else None)
     w, b = (float(outcome.variables[name][0]) for name in ("w", "b"))
     return print_result(
         f"step {outcome.step}: w = {w:.4f}, b = {b:.4f} in {outcome.prefix}", outcome.exit_code
@@ -105,10 +85,4 @@ def main(values: flags.FlagValues, supervisor: Supervisor | None = None) -> int:
 
 if __name__ == "__main__":
     supervisor = Supervisor(waits_for_stop=True)
-    run(
-        functools.partial(main, supervisor=supervisor),
-        define_flags,
-        __doc__,
-        user_errors=(CheckpointError, TrainingError),
-        supervisor=supervisor,
-    )
+    run(functools.partial(main, supervisor=supervisor), LinearConfig, __doc__, supervisor)

@@ -14,25 +14,15 @@ if __name__ == "__main__":  # First, as what follows takes its time.
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
-from absl import flags
-
-from cli import flag_types
-from cli.run import Supervisor, run
+from cli.fields import POSITIVE, flag, nested
+from cli.run import run
+from cli.supervisor import Supervisor
 from cli.terminal import import_tensorflow, print_result
-from errors import CheckpointError, DataError, TrainingError
-from training.config import (
-    RunConfig,
-    config_of,
-    define_keep_best_flag,
-    define_length_flags,
-    define_run_flags,
-    intra_op_threads,
-    last_step,
-)
+from training.config import Length, RunConfig, last_step, train_steps
 
 if TYPE_CHECKING:
     from data.named import Digits
@@ -46,31 +36,33 @@ _TEST_BATCH_SIZE = 1000  # digits at once: their activations take 8 MB
 
 
 @dataclass(frozen=True)
-class MlpConfig:
-    """What a run of this script is asked for; each field is the flag of its name."""
+class MlpConfig(Length):
+    """What a run of this script is asked for."""
 
-    run: RunConfig
-    data_dir: str
-    train_steps: int | None
-    epochs: float | None
-    batch_size: int
-    learning_rate: float
+    GROUP: ClassVar = "training"
 
-
-def define_flags(values: flags.FlagValues) -> None:
-    """Defines this script's flags in `values`."""
-    define_run_flags(values, ckpt_dir="ckpt_dir", save_every_steps=None, max_to_keep=5)
-    define_keep_best_flag(values)
-    define_length_flags(values, f"{DEFAULT_EPOCHS} epochs", epochs=True)
-    flag_types.define_path(
-        "data_dir",
-        "MNIST_data/",
+    run: RunConfig = nested(
+        RunConfig,
+        ckpt_dir="ckpt_dir",
+        save_every_steps=flag(
+            "Steps between two checkpoints; by default an epoch. The last step is always saved.",
+            None,
+            low=1,
+            group="checkpoints",
+        ),
+        max_to_keep=5,
+    )
+    _: KW_ONLY
+    data_dir: str = flag(
         "Folder with train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and "
         "t10k-labels-idx1-ubyte, with or without .gz.",
-        values,
+        "MNIST_data/",
+        path=True,
+        group="data",
     )
-    flags.DEFINE_integer("batch_size", 128, "Digits a step.", lower_bound=1, flag_values=values)
-    flag_types.define_positive_float("learning_rate", 1e-3, "Learning rate of RMSProp.", values)
+    train_steps: int | None = train_steps(None, f"; {DEFAULT_EPOCHS} epochs by default")
+    batch_size: int = flag("Digits a step.", 128, low=1)
+    learning_rate: float = flag("Learning rate of RMSProp.", 1e-3, check=POSITIVE)
 
 
 def make_task(config: MlpConfig) -> "Task":
@@ -145,20 +137,13 @@ def train(config: MlpConfig, terminal: TextIO | None = None) -> "Outcome":
     return loop.train(make_task(config), config.run, terminal)
 
 
-def main(values: flags.FlagValues, supervisor: Supervisor | None = None) -> int:
-    """Trains as the flags say; `supervisor` is that of this process."""
-    import_tensorflow(intra_op_threads(values, small_steps=values.batch_size < _SMALL_BATCH))
-    terminal = supervisor.terminal() if supervisor else None
-    outcome = train(config_of(MlpConfig, values), terminal)
+def main(config: MlpConfig, supervisor: Supervisor | None = None) -> int:
+    """Trains as the config says."""
+    import_tensorflow(config.run.threads(small_steps=config.batch_size < _SMALL_BATCH))
+    outcome = train(config, supervisor.terminal() if supervisor else None)
     return print_result(f"step {outcome.step}: {outcome.prefix}", outcome.exit_code)
 
 
 if __name__ == "__main__":
     supervisor = Supervisor(waits_for_stop=True)
-    run(
-        functools.partial(main, supervisor=supervisor),
-        define_flags,
-        __doc__,
-        user_errors=(CheckpointError, DataError, TrainingError),
-        supervisor=supervisor,
-    )
+    run(functools.partial(main, supervisor=supervisor), MlpConfig, __doc__, supervisor)

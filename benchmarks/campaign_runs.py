@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from absl import flags
-
 from train_cnn import CnnConfig
 from train_cnn import train as train_cnn
 from train_linear import LinearConfig
@@ -19,17 +17,11 @@ KEEP = 3
 LASTING = (".data-00000-of-00001", ".index", ".meta", "checkpoint")
 
 
-def define_flags(values: flags.FlagValues, name: str) -> None:
-    """Defines `--<name>`, how many runs there are, and `--seed`, which draws what happens."""
-    flags.DEFINE_integer(name, 1000, "How many.", lower_bound=1, flag_values=values)
-    flags.DEFINE_integer("seed", 0, "Draws what happens.", lower_bound=0, flag_values=values)
-
-
-def report(values: flags.FlagValues, name: str, run: "Callable[..., Counter[str]]") -> int:
+def report(count: int, name: str, seed: int, run: "Callable[..., Counter[str]]") -> int:
     """Runs a campaign in a temporary folder and prints what was found; 1 if anything was lost."""
     with tempfile.TemporaryDirectory() as folder:
-        started, count = time.monotonic(), values[name].value
-        found = run(Path(folder), count, values.seed)
+        started = time.monotonic()
+        found = run(Path(folder), count, seed)
         print(f"{count} {name} in {time.monotonic() - started:.0f} s")
     for finding, times in sorted(found.items()):
         print(f"  {finding}: {times}")
@@ -57,7 +49,7 @@ def linear(path: str, steps: int, save_every: int, log_every: int) -> None:
 
 def cnn_on_ramp(path: str, steps: int, save_every: int, log_every: int) -> None:
     """Trains the CNN on ten images."""
-    train_cnn(CnnConfig(config(path, save_every, log_every), "ramp", 0.0, steps, None, 10, 1e-3))
+    train_cnn(CnnConfig(config(path, save_every, log_every), train_steps=steps))
 
 
 def lasting(path: Path) -> dict[str, bytes]:

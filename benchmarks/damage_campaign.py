@@ -14,13 +14,13 @@ import shutil
 from collections import Counter
 from collections.abc import Callable
 from contextlib import redirect_stderr
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from absl import flags
-
 from benchmarks import campaign_runs
 from benchmarks.campaign_runs import LASTING, cnn_on_ramp, linear
+from cli.fields import flag
 from cli.run import run
 from cli.terminal import import_tensorflow
 
@@ -43,15 +43,18 @@ class Run(NamedTuple):
     expected: dict[str, bytes]
 
 
-def define_flags(values: flags.FlagValues) -> None:
-    """Defines this command's flags in `values`."""
-    campaign_runs.define_flags(values, "damages")
+@dataclass(frozen=True)
+class Request:
+    """What the campaign is asked for."""
+
+    damages: int = flag("How many.", 1000, low=1)
+    seed: int = flag("Draws what happens.", 0, low=0)
 
 
-def main(values: flags.FlagValues) -> int:
+def main(request: Request) -> int:
     """Runs the campaign and prints what was found."""
     import_tensorflow()
-    return campaign_runs.report(values, "damages", run_campaign)
+    return campaign_runs.report(request.damages, "damages", request.seed, run_campaign)
 
 
 def run_campaign(folder: Path, damages: int, seed: int) -> Counter[str]:
@@ -178,4 +181,4 @@ class _Log(logging.Handler):
 
 
 if __name__ == "__main__":
-    run(main, define_flags, __doc__)
+    run(main, Request, __doc__)

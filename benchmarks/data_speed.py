@@ -16,13 +16,15 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import redirect_stderr
+from dataclasses import dataclass
 from functools import partial
 from io import StringIO
 from pathlib import Path
 
-from absl import flags, logging
+from absl import logging
 
 from benchmarks.measuring import MemoryMeter, compare, training_config, training_speed
+from cli.fields import flag
 from cli.run import run
 from cli.terminal import import_tensorflow
 
@@ -33,41 +35,24 @@ _IMAGES_IN_MEMORY = 20_000
 _HELD_MB = 512  # enough for each of these
 _BLOCK = 10_000  # images made at once
 _CLASSES = 4
-_NUMBERS = {
-    "images": (1_000_000, "Images on disk; 3 GB for a million."),
-    "files": (20_000, "PNG files in the folder."),
-    "steps": (200, "Steps of batch 128 in each measurement of speed; ten times those of 10."),
-    "memory_steps": (2000, "Steps of batch 128 while the memory is measured."),
-    "pairs": (5, "Measurements of each."),
-}
 
 
-def define_flags(values: flags.FlagValues) -> None:
-    """Defines this command's flags in `values`."""
-    flags.DEFINE_enum(
-        "part", None, list(_PARTS), "Measures this alone, in --folder.", flag_values=values
-    )
-    flags.DEFINE_string("folder", None, "Where the images are; for --part.", flag_values=values)
-    for name, (default, what) in _NUMBERS.items():
-        flags.DEFINE_integer(name, default, what, lower_bound=1, flag_values=values)
-
-
-def main(values: flags.FlagValues) -> int:
+def main(request: "Request") -> int:
     """Prints all figures, each as soon as it is measured."""
-    if values.part is not None:
-        _PARTS[values.part](Path(values.folder), values)
+    if request.part is not None:
+        _PARTS[request.part](Path(request.folder), request)
         return 0
     with tempfile.TemporaryDirectory() as folder:
-        needed = int(1.1 * values.images * _IMAGE_BYTES) + 10**8 + values.files * 8192
+        needed = int(1.1 * request.images * _IMAGE_BYTES) + 10**8 + request.files * 8192
         free = shutil.disk_usage(folder).free
         if free < needed:
             print(f"{folder}: {free:,} bytes are free, {needed:,} needed", file=sys.stderr)
             return 1
-        make_images(Path(folder) / _ON_DISK, values.images)
-        make_images(Path(folder) / _IN_MEMORY, min(_IMAGES_IN_MEMORY, values.images))
-        make_files(Path(folder) / _FOLDER, values.files)
+        make_images(Path(folder) / _ON_DISK, request.images)
+        make_images(Path(folder) / _IN_MEMORY, min(_IMAGES_IN_MEMORY, request.images))
+        make_files(Path(folder) / _FOLDER, request.files)
         print(f"{'':<58} {'on disk':>10} {'in memory':>10}", flush=True)
-        numbers = [f"--{number}={values[number].value}" for number in _NUMBERS]
+        numbers = [f"--{name}={getattr(request, name)}" for name in _NUMBERS]
         for name in _PARTS:
             command = ["-m", "benchmarks.data_speed", f"--part={name}", f"--folder={folder}"]
             subprocess.run([sys.executable, *command, *numbers], cwd=_PROJECT, check=True)
@@ -102,7 +87,7 @@ def make_files(folder: Path, count: int) -> None:
         Image.fromarray(pixels).save(folder / f"class {number % _CLASSES}" / f"{number:06d}.png")
 
 
-def _memory(folder: Path, values: flags.FlagValues) -> None:
+def _memory(folder: Path, request: "Request") -> None:
     """The most memory while training at batch 128 on images that are read as they are needed."""
     with MemoryMeter() as meter:
         import_tensorflow(None)
@@ -111,17 +96,17 @@ def _memory(folder: Path, values: flags.FlagValues) -> None:
         logging.get_absl_logger().setLevel("ERROR")
         with redirect_stderr(StringIO()):
             data, run_folder = str(folder / _ON_DISK), str(folder / "run")
-            train(training_config(data, run_folder, 128, values.memory_steps, data_memory_mb=0))
+            train(training_config(data, run_folder, 128, request.memory_steps, data_memory_mb=0))
     own, mapped = (most - first for most, first in zip(meter.peak, meter.start, strict=True))
-    print(_line(f"{values.images:,} images, memory above the start", own, "MB (below 600)"))
+    print(_line(f"{request.images:,} images, memory above the start", own, "MB (below 600)"))
     print(_line("beside it, files mapped: the code of TensorFlow", mapped, "MB"), flush=True)
 
 
-def _training(batch_size: int, folder: Path, values: flags.FlagValues) -> None:
+def _training(batch_size: int, folder: Path, request: "Request") -> None:
     """Training from disk against training from memory."""
     import_tensorflow(1 if batch_size == 10 else None)  # as train_cnn.py does
     logging.get_absl_logger().setLevel("ERROR")
-    steps = values.steps * (10 if batch_size == 10 else 1)
+    steps = request.steps * (10 if batch_size == 10 else 1)
 
     def speed(data: str, data_memory_mb: int) -> float:
         path = str(folder / data)
@@ -133,14 +118,14 @@ def _training(batch_size: int, folder: Path, values: flags.FlagValues) -> None:
             f"training, batch {batch_size}, {data}",
             partial(speed, data, 0),
             partial(speed, held, _HELD_MB),
-            pairs=values.pairs,
+            pairs=request.pairs,
             unit="images/s",
             bound=bound,
         )
         print(line, flush=True)
 
 
-def _opening(folder: Path, values: flags.FlagValues) -> None:
+def _opening(folder: Path, request: "Request") -> None:
     """Opening the folder of files, the first time with none of them in the page cache."""
     import_tensorflow(None)
     from data.image_data import ReadOptions, open_image_data
@@ -160,7 +145,7 @@ def _opening(folder: Path, values: flags.FlagValues) -> None:
     for memory_mb, how in ((_HELD_MB, "read into memory"), (0, "read as needed")):
         _drop_from_page_cache(folder / _FOLDER)
         for time_of, bound in (("first", ""), ("second", " (at most 2)")):
-            name = f"opening {values.files:,} files, {how}, the {time_of} time"
+            name = f"opening {request.files:,} files, {how}, the {time_of} time"
             print(_line(name, seconds(memory_mb), f"s{bound}"), flush=True)
 
 
@@ -176,12 +161,30 @@ def _line(name: str, value: float, unit: str) -> str:
     return f"{name:<58} {value:>10,.2f} {unit}"
 
 
-_PARTS: dict[str, Callable[[Path, flags.FlagValues], None]] = {
+_PARTS: dict[str, Callable[[Path, "Request"], None]] = {
     "memory": _memory,
     "train-128": partial(_training, 128),
     "train-10": partial(_training, 10),
     "opening": _opening,
 }
 
+_NUMBERS = ("images", "files", "steps", "memory_steps", "pairs")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is measured, and on how much."""
+
+    part: str | None = flag("Measures this alone, in --folder.", None, choices=[*_PARTS])
+    folder: str = flag("Where the images are; for --part.", "")
+    images: int = flag("Images on disk; 3 GB for a million.", 1_000_000, low=1)
+    files: int = flag("PNG files in the folder.", 20_000, low=1)
+    steps: int = flag(
+        "Steps of batch 128 in each measurement of speed; ten times those of 10.", 200, low=1
+    )
+    memory_steps: int = flag("Steps of batch 128 while the memory is measured.", 2000, low=1)
+    pairs: int = flag("Measurements of each.", 5, low=1)
+
+
 if __name__ == "__main__":
-    run(main, define_flags, __doc__)
+    run(main, Request, __doc__)

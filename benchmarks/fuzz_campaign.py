@@ -21,13 +21,15 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
-from absl import flags, logging
+from absl import logging
 
+from cli.fields import flag
 from cli.run import run
 from cli.terminal import import_tensorflow
 
@@ -38,12 +40,7 @@ MORE_BYTES = 4 * 2**30  # of address space, beyond what TensorFlow has after its
 
 
 class Results(NamedTuple):
-    """What was seen.
-
-    Attributes:
-      outcomes: how often each.
-      defects: a line for each one, with the mutation's number.
-    """
+    """How often each outcome was seen, and a line for each defect, with the mutation's number."""
 
     outcomes: Counter[str]
     defects: list[str]
@@ -67,24 +64,26 @@ class Place(NamedTuple):
     log: Path
 
 
-def define_flags(values: flags.FlagValues) -> None:
-    """Defines this command's flags in `values`."""
-    flags.DEFINE_integer("mutations", 10_000, "How many.", lower_bound=1, flag_values=values)
-    flags.DEFINE_integer("seed", 0, "Draws the mutations.", lower_bound=0, flag_values=values)
-    flags.DEFINE_integer("first", 0, "Number of the first.", lower_bound=0, flag_values=values)
-    flags.DEFINE_string("keep", None, "Where the last file goes.", flag_values=values)
+@dataclass(frozen=True)
+class Request:
+    """What the campaign is asked for."""
+
+    mutations: int = flag("How many.", 10_000, low=1)
+    seed: int = flag("Draws the mutations.", 0, low=0)
+    first: int = flag("Number of the first.", 0, low=0)
+    keep: str | None = flag("Where the last file goes.", None)
 
 
-def main(values: flags.FlagValues) -> int:
+def main(request: Request) -> int:
     """Runs the campaign and prints what was found."""
     import_tensorflow(intra_op_threads=1)
     logging.get_absl_logger().setLevel("ERROR")
     with tempfile.TemporaryDirectory() as folder:
         started = time.monotonic()
-        found = run_campaign(Path(folder), values.first, values.mutations, values.seed)
-        if values.keep:
-            shutil.copytree(Path(folder) / "work", values.keep, dirs_exist_ok=True)
-    print(f"{values.mutations} mutations in {time.monotonic() - started:.0f} s")
+        found = run_campaign(Path(folder), request.first, request.mutations, request.seed)
+        if request.keep:
+            shutil.copytree(Path(folder) / "work", request.keep, dirs_exist_ok=True)
+    print(f"{request.mutations} mutations in {time.monotonic() - started:.0f} s")
     for outcome, count in sorted(found.outcomes.items()):
         print(f"  {outcome}: {count}")
     for defect in found.defects:
@@ -93,16 +92,7 @@ def main(values: flags.FlagValues) -> int:
 
 
 def run_campaign(folder: Path, first: int, mutations: int, seed: int) -> Results:
-    """Tries the mutations `first`, `first` + 1 and so on of a seed.
-
-    No session may exist in this process yet.
-
-    Args:
-      folder: an empty folder to work in.
-      first: number of the first mutation.
-      mutations: how many.
-      seed: draws them.
-    """
+    """Tries the mutations `first`, `first` + 1 and so on of a seed; no session may exist yet."""
     place = _prepare(folder)
     results = Results(Counter(), [])
     number, end = first, first + mutations
@@ -154,11 +144,7 @@ def _start(place: Place, work: Callable[[int], None]) -> tuple[int, int]:
 def run_batch(place: Place, numbers: range, attempt: Callable[[int], str], results: Results) -> int:
     """Tries some mutations in a process; returns the number of the first that is left to try.
 
-    Args:
-      place: where it works.
-      numbers: of the mutations.
-      attempt: tries one and returns the outcome, in a line.
-      results: are added to.
+    `attempt` tries one and returns the outcome, in a line; `results` are added to.
     """
 
     def work(write_end: int) -> None:
@@ -278,4 +264,4 @@ def _state(file: "os.DirEntry[str]") -> tuple[int, int]:
 
 
 if __name__ == "__main__":
-    run(main, define_flags, __doc__)
+    run(main, Request, __doc__)

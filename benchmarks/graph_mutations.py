@@ -40,7 +40,7 @@ def mutate(content: bytes, draw: Random, victim: str) -> bytes:
       victim: a path that poisoned graphs try to write to.
     """
     if draw.random() < 0.3:
-        return draw.choice(_OF_BYTES)(content, draw)
+        return _change_bytes(content, draw)
     proto = MetaGraphDef.FromString(content)
     for _ in range(draw.randint(1, 3)):
         if draw.random() < 0.05:
@@ -51,45 +51,23 @@ def mutate(content: bytes, draw: Random, victim: str) -> bytes:
     return mutated
 
 
-def _flip_bits(content: bytes, draw: Random) -> bytes:
-    changed = bytearray(content)
-    for _ in range(draw.randint(1, 8)):
-        changed[draw.randrange(len(changed))] ^= 1 << draw.randrange(8)
-    return bytes(changed)
-
-
-def _cut(content: bytes, draw: Random) -> bytes:
-    return content[: draw.randrange(len(content))]
-
-
-def _span(content: bytes, draw: Random) -> tuple[int, int]:
+def _change_bytes(content: bytes, draw: Random) -> bytes:
+    """Flips bits, cuts the end off, or zeroes, doubles or overwrites a part."""
+    kind = draw.choice(("flip", "cut", "zero", "double", "overwrite"))
+    if kind == "flip":
+        changed = bytearray(content)
+        for _ in range(draw.randint(1, 8)):
+            changed[draw.randrange(len(changed))] ^= 1 << draw.randrange(8)
+        return bytes(changed)
     start = draw.randrange(len(content))
-    return start, min(len(content), start + draw.randint(1, 200))
-
-
-def _zero(content: bytes, draw: Random) -> bytes:
-    start, stop = _span(content, draw)
-    return content[:start] + bytes(stop - start) + content[stop:]
-
-
-def _double(content: bytes, draw: Random) -> bytes:
-    start, stop = _span(content, draw)
-    at = draw.randrange(len(content))
-    return content[:at] + content[start:stop] + content[at:]
-
-
-def _overwrite(content: bytes, draw: Random) -> bytes:
-    start, stop = _span(content, draw)
-    return content[:start] + draw.randbytes(stop - start) + content[stop:]
-
-
-_OF_BYTES: Sequence[Callable[[bytes, Random], bytes]] = (
-    _flip_bits,
-    _cut,
-    _zero,
-    _double,
-    _overwrite,
-)
+    if kind == "cut":
+        return content[:start]
+    stop = min(len(content), start + draw.randint(1, 200))
+    if kind == "double":
+        at = draw.randrange(len(content))
+        return content[:at] + content[start:stop] + content[at:]
+    new = bytes(stop - start) if kind == "zero" else draw.randbytes(stop - start)
+    return content[:start] + new + content[stop:]
 
 
 def _some_node(proto: MetaGraphDef, draw: Random) -> NodeDef:
@@ -159,22 +137,22 @@ def _change_in_kind(proto: MetaGraphDef, draw: Random) -> None:
     """Another value of an attribute, of the type that it has."""
     node = _some_node(proto, draw)
     for key in draw.sample(sorted(node.attr), len(node.attr)):
-        value, kind = node.attr[key], node.attr[key].WhichOneof("value")
-        if kind == "type":
-            value.type = _dtype(draw)
-        elif kind == "shape":
-            value.shape.CopyFrom(_shape(draw))
-        elif kind == "i":
-            value.i = draw.choice(NUMBERS)
-        elif kind == "s":
-            value.s = draw.choice(TEXTS).encode()
-        elif kind == "func":
-            value.func.name = _function_name(proto, draw)
-        elif kind == "b":
-            value.b = not value.b
-        else:
-            continue
-        return
+        kind = node.attr[key].WhichOneof("value")
+        if kind in _IN_KIND:
+            node.attr[key].CopyFrom(_IN_KIND[kind](proto, draw, node.attr[key]))
+            return
+
+
+_IN_KIND: dict[str, Callable[[MetaGraphDef, Random, AttrValue], AttrValue]] = {
+    "type": lambda _, draw, __: AttrValue(type=_dtype(draw)),
+    "shape": lambda _, draw, __: AttrValue(shape=_shape(draw)),
+    "i": lambda _, draw, __: AttrValue(i=draw.choice(NUMBERS)),
+    "s": lambda _, draw, __: AttrValue(s=draw.choice(TEXTS).encode()),
+    "func": lambda proto, draw, old: AttrValue(
+        func=NameAttrList(name=_function_name(proto, draw), attr=old.func.attr)
+    ),
+    "b": lambda _, __, old: AttrValue(b=not old.b),
+}
 
 
 def _drop_attribute(proto: MetaGraphDef, draw: Random) -> None:

@@ -15,56 +15,39 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TypeAlias
 
 import numpy as np
-from absl import flags
 from PIL import Image
 
 from benchmarks import campaign_runs
 from benchmarks.campaign_runs import KEEP, cnn_on_ramp, config, linear
+from cli.fields import flag
 from cli.run import run
 from cli.terminal import import_tensorflow
 from train_cnn import CnnConfig
 from train_cnn import train as train_cnn
 
-
-class Trainer(NamedTuple):
-    """One kind of run: what it trains, and a function that does so in the folder it is given."""
-
-    name: str
-    train: Callable[[str], object]
+Trainer: TypeAlias = Callable[[str], object]  # Trains to the end, in the folder it is given.
 
 
-class Finished(NamedTuple):
-    """What lasts of a finished run.
+@dataclass(frozen=True)
+class Request:
+    """What the campaign is asked for."""
 
-    Attributes:
-      checkpoints: file name -> content, of all but the manifests.
-      metrics: the content of metrics.jsonl.
-      events: the steps that TensorBoard shows, in its order.
-      names: of all files in the folder.
-    """
-
-    checkpoints: Mapping[str, bytes]
-    metrics: bytes
-    events: tuple[int, ...]
-    names: frozenset[str]
+    kills: int = flag("How many.", 1000, low=1)
+    seed: int = flag("Draws what happens.", 0, low=0)
 
 
-def define_flags(values: flags.FlagValues) -> None:
-    """Defines this command's flags in `values`."""
-    campaign_runs.define_flags(values, "kills")
-
-
-def main(values: flags.FlagValues) -> int:
+def main(request: Request) -> int:
     """Runs the campaign and prints what was found."""
     import_tensorflow(intra_op_threads=1)  # As train_linear.py and train_cnn.py have them.
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # It tells of every restart.
-    return campaign_runs.report(values, "kills", run_campaign)
+    return campaign_runs.report(request.kills, "kills", request.seed, run_campaign)
 
 
 def run_campaign(folder: Path, kills: int, seed: int) -> Counter[str]:
@@ -76,21 +59,21 @@ def run_campaign(folder: Path, kills: int, seed: int) -> Counter[str]:
     draw = random.Random(seed)  # noqa: S311 (instants, not secrets)
     found: Counter[str] = Counter()
     trainers = make_trainers(folder)
-    references = {trainer.name: _reference(trainer, folder) for trainer in trainers}
+    unbroken = {name: _unbroken(train, folder / f"unbroken {name}") for name, train in trainers}
     for number in range(kills):
-        trainer = trainers[number % len(trainers)]
-        expected, seconds = references[trainer.name]
+        name, train = trainers[number % len(trainers)]
+        expected, seconds = unbroken[name]
         path = folder / f"killed-{number}"
-        while not _kill_once(trainer, path, draw.uniform(0, seconds)):
+        while not _kill_once(train, path, draw.uniform(0, seconds)):
             shutil.rmtree(path, ignore_errors=True)
         found.update(_look(path))
-        _train_in_child(trainer, path)
-        found.update(_differences(trainer.name, expected, _read_finished(path)))
+        _train_in_child(train, path)
+        found.update(_differences(name, expected, _finished(path)))
         shutil.rmtree(path, ignore_errors=True)
     return found
 
 
-def make_trainers(folder: Path) -> list[Trainer]:
+def make_trainers(folder: Path) -> list[tuple[str, Trainer]]:
     """The line, the CNN on the ramp, and the CNN on images with all that can be switched on."""
     images = folder / "images"
     _write_images(images)
@@ -112,9 +95,9 @@ def make_trainers(folder: Path) -> list[Trainer]:
         )
 
     return [
-        Trainer("linear", partial(linear, steps=200, save_every=2, log_every=4)),
-        Trainer("cnn on the ramp", partial(cnn_on_ramp, steps=120, save_every=5, log_every=4)),
-        Trainer("cnn on images", everything_on),
+        ("linear", partial(linear, steps=200, save_every=2, log_every=4)),
+        ("cnn on the ramp", partial(cnn_on_ramp, steps=120, save_every=5, log_every=4)),
+        ("cnn on images", everything_on),
     ]
 
 
@@ -128,15 +111,14 @@ def _write_images(folder: Path) -> None:
             Image.fromarray(pixels).save(folder / name / f"{number}.png")
 
 
-def _reference(trainer: Trainer, folder: Path) -> tuple[Finished, float]:
+def _unbroken(train: Trainer, path: Path) -> tuple[dict[str, object], float]:
     """What an unbroken run leaves, and the seconds it takes."""
-    path = folder / f"unbroken {trainer.name}"
     started = time.monotonic()
-    _train_in_child(trainer, path)
-    return _read_finished(path), time.monotonic() - started
+    _train_in_child(train, path)
+    return _finished(path), time.monotonic() - started
 
 
-def _start_child(trainer: Trainer, path: Path) -> int:
+def _start_child(train: Trainer, path: Path) -> int:
     """Starts a process that trains into `path`, silently; returns its number."""
     sys.stdout.flush()
     sys.stderr.flush()
@@ -147,22 +129,22 @@ def _start_child(trainer: Trainer, path: Path) -> int:
         silence = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silence, 1)
         os.dup2(silence, 2)
-        trainer.train(str(path))
+        train(str(path))
         os._exit(0)
     finally:
         os._exit(1)  # Whatever happens, the child does not go on as its parent.
 
 
-def _train_in_child(trainer: Trainer, path: Path) -> None:
-    child = _start_child(trainer, path)
+def _train_in_child(train: Trainer, path: Path) -> None:
+    child = _start_child(train, path)
     _, status = os.waitpid(child, 0)
     if os.waitstatus_to_exitcode(status) != 0:
-        raise RuntimeError(f"{trainer.name} did not train to its end in {path}")
+        raise RuntimeError(f"the run in {path} did not train to its end")
 
 
-def _kill_once(trainer: Trainer, path: Path, after_seconds: float) -> bool:
+def _kill_once(train: Trainer, path: Path, after_seconds: float) -> bool:
     """Trains and kills; False where the run was over before its time came."""
-    child = _start_child(trainer, path)
+    child = _start_child(train, path)
     time.sleep(after_seconds)
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
@@ -191,28 +173,27 @@ def _look(path: Path) -> Counter[str]:
     return +found
 
 
-def _read_finished(path: Path) -> Finished:
-    """Reads what lasts of the finished run in `path`."""
+def _finished(path: Path) -> dict[str, object]:
+    """What lasts of a finished run: its files, metrics, and steps as TensorBoard shows them."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(path / "logs"))
     events.Reload()
-    return Finished(
-        campaign_runs.lasting(path),
-        campaign_runs.metrics(path),
-        tuple(scalar.step for scalar in events.Scalars("loss")),
-        frozenset(file.name for file in path.iterdir()),
-    )
+    return {
+        **campaign_runs.lasting(path),
+        "metrics": campaign_runs.metrics(path),
+        "events": [scalar.step for scalar in events.Scalars("loss")],
+        "names of files": sorted(file.name for file in path.iterdir()),
+    }
 
 
-def _differences(name: str, expected: Finished, found: Finished) -> Counter[str]:
-    """One entry for each field in which a rerun's end is not that of the unbroken run."""
-    differences = Counter({f"{name}: ended as the unbroken run": int(expected == found)})
-    for field in Finished._fields:
-        if getattr(expected, field) != getattr(found, field):
-            differences[f"LOST: {name}: other {field}"] += 1
-    return +differences
+def _differences(name: str, expected: dict[str, object], found: dict[str, object]) -> Counter[str]:
+    """One entry for each thing in which a rerun's end is not that of the unbroken run."""
+    if expected == found:
+        return Counter({f"{name}: ended as the unbroken run": 1})
+    others = (key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
+    return Counter(f"LOST: {name}: other {key}" for key in others)
 
 
 if __name__ == "__main__":
-    run(main, define_flags, __doc__)
+    run(main, Request, __doc__)

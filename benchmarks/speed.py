@@ -2,7 +2,7 @@
 
   python -m benchmarks.speed
 
-prints, for each comparison, our figure, the other's and their ratio; about seven minutes. The
+prints, for each comparison, our figure, the other's and their ratio; about eight minutes. The
 figures are of this machine and this hour; the ratios are what to compare. Each part is a process
 of its own, as the number of threads is a process's: training has as many as train_cnn.py gives it,
 and so has what it is compared with.
@@ -15,13 +15,15 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, redirect_stderr
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from absl import flags, logging
+from absl import logging
 
 from benchmarks.measuring import compare, training_config, training_speed
+from cli.fields import flag
 from cli.run import run
 from cli.terminal import import_tensorflow
 
@@ -38,22 +40,15 @@ _NODES = 12_000
 _PAIRS = 5
 
 
-def define_flags(values: flags.FlagValues) -> None:
-    """Defines this command's flags in `values`."""
-    flags.DEFINE_enum(
-        "part", None, list(_PARTS), "Measures this alone; all by default.", flag_values=values
-    )
-
-
-def main(values: flags.FlagValues) -> None:
+def main(request: "Request") -> None:
     """Prints all comparisons, each as soon as it is measured."""
-    if values.part is None:
+    if request.part is None:
         print(f"{'':<58} {'ours':>10} {'theirs':>10}", flush=True)
         for name in _PARTS:
             command = [sys.executable, "-m", "benchmarks.speed", f"--part={name}"]
             subprocess.run(command, cwd=_PROJECT, check=True)
         return
-    import_tensorflow(1 if values.part == "train-10" else None)  # As train_cnn.py does.
+    import_tensorflow(1 if request.part == "train-10" else None)  # As train_cnn.py does.
     import numpy as np
 
     from benchmarks.reference import random_images
@@ -62,7 +57,7 @@ def main(values: flags.FlagValues) -> None:
     x, y = random_images(_NUM_IMAGES)
     with tempfile.TemporaryDirectory() as folder:
         np.savez(Path(folder) / _IMAGES, X=x, Y=y)
-        for line in _PARTS[values.part](Path(folder), x, y):
+        for line in _PARTS[request.part](Path(folder), x, y):
             print(line, flush=True)
 
 
@@ -155,9 +150,7 @@ def _prediction(folder: Path, x: "Array", y: "Array") -> Iterator[str]:
 
 
 def _run_ours(graph: "InferenceGraph", x: "Array", batch_size: int) -> None:
-    from prediction.batching import Kind
-    from prediction.evaluation import run_rows
-    from prediction.rows import ArrayRows
+    from prediction.rows import ArrayRows, Kind, run_rows
 
     run_rows(graph, [ArrayRows(x, graph.feeds[0], "rows")], [Kind.ROWS], batch_size)
 
@@ -213,5 +206,13 @@ _PARTS: dict[str, Callable[[Path, "Array", "Array"], Iterator[str]]] = {
     "start": _start,
 }
 
+
+@dataclass(frozen=True)
+class Request:
+    """What is measured."""
+
+    part: str | None = flag("Measures this alone; all by default.", None, choices=[*_PARTS])
+
+
 if __name__ == "__main__":
-    run(main, define_flags, __doc__)
+    run(main, Request, __doc__)

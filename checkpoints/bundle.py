@@ -32,21 +32,17 @@ def make_fed_callable(
 
     `Session.make_callable`, the public way, hands every call with a feed to `Session.run`, which
     works out feeds and fetches anew: 144 microseconds a call of the linear model's step, against
-    19 in this way. Hence a private method here, and only here; tests/checkpoints/
-    test_fed_callable.py notices when it goes.
+    19 in this way. Hence a private method here, and only here; tests/checkpoints/test_bundle.py
+    notices when it goes.
 
     Args:
       session: where it runs.
       feeds: each call takes as many arrays, in this order, each of its tensor's very dtype.
-      fetches: what a call returns the values of.
+      fetches: what a call returns the values of. A ref variable comes as its own memory, which
+        later runs write to: copy it to keep it.
       targets: what a call runs besides.
-      timeout_ms: milliseconds after which a call is cancelled and raises
-        tf.errors.DeadlineExceededError; 0 for never. Queues and loops end at once, any other
-        kernel is waited for. It costs nothing that can be measured.
-
-    Returns:
-      The call. A fetched ref variable comes as its own memory, which later runs write to: copy it
-      to keep it. The call raises tf.errors.OpError where the graph fails or a dtype is another.
+      timeout_ms: after which a call raises tf.errors.DeadlineExceededError; 0 for never. Queues
+        and loops end at once, any other kernel is waited for.
     """
     options = config_pb2.CallableOptions(
         feed=[tensor.name for tensor in feeds],
@@ -206,13 +202,6 @@ def _varint(content: bytes, position: int) -> tuple[int, int]:
 
 # Format of both files: `tensorflow/core/util/tensor_bundle/tensor_bundle.h`.
 
-# What TensorFlow's reader of checkpoints raises: errors of its own, and those that its C++ side
-# makes of a status. A file that is cut short is an IndexError, a missing index a ValueError.
-READER_ERRORS = (
-    *(tf.errors.OpError, IndexError, OverflowError, RuntimeError),
-    *(SystemError, TypeError, ValueError),
-)
-
 
 class VariableSpec(NamedTuple):
     """The shape and the dtype of a variable, as they are compared with a checkpoint's."""
@@ -226,11 +215,7 @@ class VariableSpec(NamedTuple):
 
 
 class BundleWriter:
-    """Writes the values of a fixed set of variables, from any thread.
-
-    It has a small graph and a session of its own, so that the training session goes on while
-    values that were copied out of it are being written.
-    """
+    """Writes the values of a fixed set of variables, from any thread, in a session of its own."""
 
     def __init__(self, specs: Mapping[str, VariableSpec]) -> None:
         """Prepares to write variables of these names, shapes and dtypes."""

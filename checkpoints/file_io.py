@@ -31,13 +31,9 @@ def is_local(path: str) -> bool:
 
 
 def flush(path: str) -> None:
-    """Flushes a file or a folder to the disk; does nothing where there is no local disk.
+    """Flushes a file or a folder to the local disk, if it is on one.
 
-    Where a file system cannot flush folders, that is logged once: a power cut may then undo the
-    last renaming, and nothing else is to be lost.
-
-    Raises:
-      OSError: the disk refused.
+    Where a file system cannot flush folders, that is logged once.
     """
     if not is_local(path) or (os.name == "nt" and os.path.isdir(path)):
         return  # Windows has no handle to a folder: its rename is durable by itself.
@@ -119,24 +115,26 @@ def remove_leftover(path: str) -> None:
 
 HEAD_BYTES = 4096  # As much of a file as is looked at.
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-_ZIP_NAME_LENGTH, _ZIP_NAME = slice(26, 28), 30  # APPNOTE.TXT 4.3.7, the local file header.
-
-
 _KINDS = (
-    (re.compile(re.escape(LFS_POINTER)), "a Git LFS pointer; fetch the file with `git lfs pull`"),
-    (re.compile(rb"\x89HDF\r\n\x1a\n"), "an HDF5 file, such as the .h5 of Keras"),
-    (re.compile(rb"....TFL3", re.DOTALL), "a TensorFlow Lite model"),
-    (re.compile(rb"\x93NUMPY"), "a NumPy array"),
-    (re.compile(rb"\x1f\x8b"), "compressed with gzip; unpack it first"),
-    (re.compile(rb"BZh\d"), "compressed with bzip2; unpack it first"),
-    (re.compile(rb"\xfd7zXZ\0"), "compressed with xz; unpack it first"),
-    (re.compile(rb"7z\xbc\xaf\x27\x1c"), "a 7z archive; unpack it first"),
-    (re.compile(rb".{257}ustar", re.DOTALL), "a tar archive; unpack it first"),
-    (re.compile(rb"\x89PNG|\xff\xd8\xff"), "an image"),
-    (re.compile(rb"\x80[\x02-\x05][\x95}\]c(KXqu]"), "a Python pickle, which is never opened"),
-    (re.compile(rb"\s*<(!doctype|html|\?xml)", re.IGNORECASE), "a web page, not a download"),
-    (re.compile(rb'\s*[{\[]\s*["{\[]'), "JSON"),
-    (re.compile(rb"model_checkpoint_path:"), "a state file; name the folder that it is in"),
+    (re.escape(LFS_POINTER), "a Git LFS pointer; fetch the file with `git lfs pull`"),
+    (rb"\x89HDF\r\n\x1a\n", "an HDF5 file, such as the .h5 of Keras"),
+    (rb"....TFL3", "a TensorFlow Lite model"),
+    (rb"\x93NUMPY", "a NumPy array"),
+    # Of a zip, the name of its first member tells; it comes after a header of 30 bytes.
+    (rb"PK\x03\x04.{26}[^\0]{0,200}?\.npy", "a .npz of NumPy arrays"),
+    (rb"PK\x03\x04.{26}[^\0]{0,200}?data\.pkl", "a PyTorch file"),
+    (rb"PK\x03\x04.{26}(metadata|config)\.json", "a .keras file of Keras 3"),
+    (rb"PK\x03\x04", "a zip archive; unpack it first"),
+    (rb"\x1f\x8b", "compressed with gzip; unpack it first"),
+    (rb"BZh\d", "compressed with bzip2; unpack it first"),
+    (rb"\xfd7zXZ\0", "compressed with xz; unpack it first"),
+    (rb"7z\xbc\xaf\x27\x1c", "a 7z archive; unpack it first"),
+    (rb".{257}ustar", "a tar archive; unpack it first"),
+    (rb"\x89PNG|\xff\xd8\xff", "an image"),
+    (rb"\x80[\x02-\x05][\x95}\]c(KXqu]", "a Python pickle, which is never opened"),
+    (rb"\s*<(?i:!doctype|html|\?xml)", "a web page, not a download"),
+    (rb'\s*[{\[]\s*["{\[]', "JSON"),
+    (rb"model_checkpoint_path:", "a state file; name the folder that it is in"),
 )
 
 
@@ -144,22 +142,7 @@ def kind_of(head: bytes) -> str | None:
     """What a file that starts with `head` looks like, None where it is nothing well known."""
     if not head:
         return "empty"
-    if head.startswith(b"PK\x03\x04"):
-        return _kind_of_zip(head)
-    return next((what for magic, what in _KINDS if magic.match(head)), None)
-
-
-def _kind_of_zip(head: bytes) -> str:
-    """Told by the name of the archive's first member."""
-    length = int.from_bytes(head[_ZIP_NAME_LENGTH], "little")
-    first = head[_ZIP_NAME : _ZIP_NAME + length]
-    if first.endswith(b".npy"):
-        return "a .npz of NumPy arrays"
-    if first.endswith(b"data.pkl"):
-        return "a PyTorch file"
-    if first in (b"metadata.json", b"config.json"):
-        return "a .keras file of Keras 3"
-    return "a zip archive; unpack it first"
+    return next((what for magic, what in _KINDS if re.match(magic, head, re.DOTALL)), None)
 
 
 # Reads a stranger's file up to a limit, which is held even where its size is a lie.
@@ -171,22 +154,27 @@ def read_bounded(path: str, max_bytes: int, flag: str | None = None) -> bytes:
     """The content of a file; `flag` is the user's for another limit, in MiB.
 
     Raises:
-      CheckpointError: there is no such file, it cannot be read, is no regular file (a pipe or a
-        device may never end), or has more than `max_bytes` bytes.
+      CheckpointError: it is not there, cannot be read, is no regular file (a pipe or a device may
+        never end), or has more than `max_bytes` bytes.
     """
     _check_regular(path)
     try:
         size = tf.io.gfile.stat(path).length
-        if size > max_bytes:
-            raise _too_large(path, size, max_bytes, flag)
-        with tf.io.gfile.GFile(path, "rb") as file:
-            content: bytes = file.read(max_bytes + 1) if size else b""
+        content = b""
+        if 0 < size <= max_bytes:
+            with tf.io.gfile.GFile(path, "rb") as file:
+                content = file.read(max_bytes + 1)
     except tf.errors.NotFoundError as error:
         raise CheckpointError(f"there is no file {path}") from error
     except tf.errors.OpError as error:
         raise CheckpointError(f"{path} cannot be read: {reason(error)}") from error
-    if len(content) > max_bytes:  # It has grown since.
-        raise _too_large(path, len(content), max_bytes, flag)
+    size = max(size, len(content))  # It may have grown since.
+    if size > max_bytes:
+        advice = f"; {flag}={-(-size // _MIB)} reads it all the same" if flag else ""
+        raise CheckpointError(
+            f"{path} has {size / _MIB:,.1f} MiB, more than the limit of {max_bytes / _MIB:,.1f} MiB"
+            f"{advice}"
+        )
     return content
 
 
@@ -220,14 +208,6 @@ def _is_irregular(path: str) -> bool:
 def _check_regular(path: str) -> None:
     if _is_irregular(path):
         raise CheckpointError(f"{path} cannot be read: it is no regular file")
-
-
-def _too_large(path: str, size: int, max_bytes: int, flag: str | None) -> CheckpointError:
-    advice = f"; {flag}={-(-size // _MIB)} reads it all the same" if flag else ""
-    return CheckpointError(
-        f"{path} has {size / _MIB:,.1f} MiB, more than the limit of {max_bytes / _MIB:,.1f} MiB"
-        f"{advice}"
-    )
 
 
 # Checkpoints whose path has characters that TensorFlow's readers take for a pattern.

@@ -25,12 +25,9 @@ SET_ASIDE_SUFFIX = ".set-aside"
 
 
 def names_in(path: str) -> list[str]:
-    """The names of a folder's entries, sorted.
+    """The names of a folder's entries, sorted; CheckpointError where it cannot be listed.
 
     One that is not UTF-8 is left out: it is no checkpoint's, and TensorFlow cannot open it.
-
-    Raises:
-      CheckpointError: it cannot be listed.
     """
     try:
         if file_io.is_local(path):
@@ -43,11 +40,7 @@ def names_in(path: str) -> list[str]:
 
 
 def files_by_step(folder: str) -> dict[int, set[str]]:
-    """The suffixes of the files of each step, by rising step; empty where there is no folder.
-
-    Raises:
-      CheckpointError: it cannot be listed.
-    """
+    """The suffixes of the files of each step, by rising step; empty where there is no folder."""
     suffixes: dict[int, set[str]] = defaultdict(set)
     for name in names_in(folder) if tf.io.gfile.isdir(folder or ".") else ():
         if found := naming.split_name(name):
@@ -81,7 +74,7 @@ def remains(folder: str) -> list[str]:
     ]
 
 
-# Deleting.
+# Deleting; whatever the file system refuses is raised as tf.errors.OpError or OSError.
 
 
 def delete_checkpoint(folder: str, step: int) -> None:
@@ -90,11 +83,7 @@ def delete_checkpoint(folder: str, step: int) -> None:
 
 
 def delete_files(folder: str, step: int, suffixes: set[str]) -> None:
-    """Deletes a step's files, in an order that never leaves a part that looks whole.
-
-    Raises:
-      tf.errors.OpError, OSError: the file system refused.
-    """
+    """Deletes a step's files, in an order that never leaves a part that looks whole."""
     prefix = naming.checkpoint_prefix(folder, step)
     if naming.is_committed(suffixes):
         file_io.rename(prefix + naming.MANIFEST_SUFFIX, prefix + naming.PENDING_SUFFIX)
@@ -106,16 +95,10 @@ def delete_files(folder: str, step: int, suffixes: set[str]) -> None:
 
 
 def make_way(folder: str, step: int) -> list[str]:
-    """Frees the names of a step that is about to be saved.
+    """Frees the names of a step that is about to be saved; returns the new names of what stays.
 
     What is ours was stepped over as damaged, or left by a save that failed, and is deleted. What
     is not, such as a stock Saver's checkpoint that was stepped over, gets another name.
-
-    Returns:
-      The new names of what is not ours.
-
-    Raises:
-      tf.errors.OpError, OSError: the file system refused.
     """
     suffixes = files_by_step(folder).get(step, set())
     if suffixes & {naming.MANIFEST_SUFFIX, naming.PENDING_SUFFIX}:
@@ -142,18 +125,14 @@ _NEWEST = re.compile(r'^\s*model_checkpoint_path:\s*"((?:[^"\\]|\\.)*)"', re.MUL
 
 
 def write_state(folder: str, steps: Iterable[int]) -> bool:
-    """As `write_state_of`, for checkpoints of ours, by rising step; at least one."""
+    """As `write_state_of`, for checkpoints of ours, by rising step."""
     return write_state_of(folder, [naming.checkpoint_name(step) for step in steps])
 
 
 def write_state_of(folder: str, names: Sequence[str]) -> bool:
-    """Writes the state file if it differs; returns whether it did.
+    """Writes the state file if it differs, of names of which the newest is the last; returns so.
 
     The paths are relative, so that the folder can be moved.
-
-    Args:
-      folder: where the checkpoints are.
-      names: of the checkpoints that there are, the newest last; at least one.
     """
     escaped = [text_encoding.CEscape(name.encode(), as_utf8=True) for name in names]
     lines = [f'model_checkpoint_path: "{escaped[-1]}"']
@@ -170,8 +149,7 @@ def named_checkpoint(path: str) -> str | None:
     """The base name of the newest checkpoint that a state file names; None where it names none.
 
     A stranger's file often has paths of another machine: their folder is left out, be it of
-    Windows or not. A base name may be empty. Whether there is such a checkpoint is not looked at,
-    nor does it matter what `path` is.
+    Windows or not. It does not matter what `path` is.
     """
     text = file_io.read_head(path, _MAX_STATE_BYTES).decode("utf-8", errors="replace")
     found = _NEWEST.search(text)
@@ -269,11 +247,7 @@ def _is_gone(prefix: str) -> bool:
 
 
 def newest_meta_graph(path: str) -> str:
-    """The `.meta` file of the newest checkpoint in a folder; it is never one that is half written.
-
-    Raises:
-      CheckpointError: the folder has no checkpoint.
-    """
+    """The `.meta` file of the newest checkpoint in a folder; CheckpointError where it has none."""
     steps = usable_steps(path)
     if not steps:
         raise CheckpointError(f"{path} has no checkpoint {naming.BASENAME}-<step>")
@@ -283,10 +257,7 @@ def newest_meta_graph(path: str) -> str:
 def say_if_gone(error: CheckpointError, file: str, flag: str = "--meta") -> CheckpointError:
     """The same error, or where the checkpoint is no longer there, one that names the newest.
 
-    Args:
-      error: what reading the checkpoint ended with.
-      file: its `.meta` file, or its prefix.
-      flag: that named it.
+    Reading `file`, its `.meta` file or its prefix, which `flag` named, ended with `error`.
     """
     path, name = os.path.split(file)
     named = naming.split_name(name) or naming.split_name(name + naming.META_SUFFIX)

@@ -20,10 +20,10 @@ _LOOK_SECONDS = 0.05  # Longer than `holder` takes for its look.
 
 
 def holder(folder: str) -> str | None:
-    """Who holds the lock of a folder, such as `process 7 on host`; None where nobody does.
+    """Who holds the lock of a folder, such as `process 7 on host`; None where that cannot be told.
 
     Nothing but the lock itself tells, so it is shared for an instant: whoever wants it in that
-    instant tries again. Where there is no such lock, or the file cannot be read, it is None.
+    instant tries again.
     """
     if sys.platform == "win32" or not file_io.is_local(folder):
         return None
@@ -50,9 +50,9 @@ def _told(descriptor: int) -> str:
 class FolderLock:
     """Held from `__enter__` to `__exit__`, or to the end of the process, however it ends.
 
-    It is the system's lock on `<folder>/.lock` (flock), not the file's being there: what a dead
-    process leaves behind blocks nobody. The file tells who holds it. Where there is no such lock,
-    as on `gs://`, on Windows and on some network mounts, that is logged and nothing is locked.
+    It is the system's lock on `<folder>/.lock` (flock): the file that a dead process leaves behind
+    blocks nobody. Where there is no such lock, as on `gs://`, on Windows and on some network
+    mounts, that is logged and nothing is locked.
     """
 
     def __init__(
@@ -60,10 +60,8 @@ class FolderLock:
     ) -> None:
         """Locks nothing yet; the folder must exist by `__enter__`.
 
-        Args:
-          folder: to lock.
-          otherwise: what a user can do who will not wait for the holder.
-          keeps_file: whether the file stays; a stranger's folder is left without it.
+        An error says what a user can do `otherwise` than wait for the holder. A stranger's folder
+        is left without the lock's file: `keeps_file` is False.
         """
         self._folder = folder
         self._path = os.path.join(folder, LOCK_FILE)
@@ -72,11 +70,10 @@ class FolderLock:
         self._descriptor: int | None = None
 
     def __enter__(self) -> "FolderLock":
-        """Takes the lock.
+        """Takes the lock, and writes into the file who has it.
 
         Raises:
-          CheckpointError: another process holds it; which one on which host is said. Or the lock's
-            file is a link.
+          CheckpointError: another process holds it, or the lock's file is a link.
           OSError: the file cannot be opened or written.
         """
         if sys.platform != "win32" and file_io.is_local(self._folder):
@@ -94,13 +91,10 @@ class FolderLock:
         return self
 
     def check(self) -> None:
-        """Makes sure that the folder at this path is still the one that was locked.
+        """FolderLostError unless the folder at this path is still the one that was locked.
 
         The lock holds for a file, and files are written by path: who moves the folder away, or
         removes the lock's file, leaves the path to another process. Call it before each change.
-
-        Raises:
-          FolderLostError: the lock's file is another by now, or gone.
         """
         if self._descriptor is None:
             return

@@ -48,10 +48,9 @@ class Description(NamedTuple):
 
 
 def export_meta_graph(graph: tf.Graph, description: Description) -> bytes:
-    """Adds a stock Saver to `graph` and returns its MetaGraphDef, serialized.
+    """Adds a stock Saver to `graph`, for stock clients, and returns its MetaGraphDef, serialized.
 
-    The Saver is for clients that restore with `import_meta_graph` and `Saver.restore`. The bytes
-    are the same at every call with an equal graph, and hold no device.
+    The bytes are the same at every call with an equal graph, and hold no device.
     """
     with graph.as_default():
         saver = tf.compat.v1.train.Saver()

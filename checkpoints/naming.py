@@ -55,5 +55,8 @@ def is_leftover(suffixes: set[str]) -> bool:
 
 
 def is_usable(suffixes: set[str]) -> bool:
-    """Whether files with these suffixes are a checkpoint, ours or someone else's."""
+    """Whether files with these suffixes are a checkpoint, ours or someone else's.
+
+    What is in them is not looked at.
+    """
     return is_committed(suffixes) or (INDEX_SUFFIX in suffixes and PENDING_SUFFIX not in suffixes)

@@ -17,12 +17,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto
 
-from checkpoints.bundle import (
-    MAX_BYTES,
-    READER_ERRORS,
-    check_index,
-    table_entries,
-)
+from checkpoints.bundle import MAX_BYTES, VariableSpec, check_index, table_entries
 from checkpoints.file_io import (
     HEAD_BYTES,
     check_fetched,
@@ -39,6 +34,12 @@ _SHARD = re.compile(r"-(\d{5})-of-(\d{5})")
 # The format of 2016 compresses its values with Snappy (at most 64 bytes out of 3) and writes
 # integers in as little as one byte out of eight.
 _MAX_RATIO_OF_V1 = 256
+# What TensorFlow's reader of checkpoints raises. A file that is cut short is an IndexError, a
+# missing index a ValueError.
+_READER_ERRORS = (
+    *(tf.errors.OpError, IndexError, OverflowError, RuntimeError),
+    *(SystemError, TypeError, ValueError),
+)
 Array = np.ndarray[Any, Any]
 
 
@@ -46,10 +47,8 @@ class CheckpointReader:
     """The checkpoint at a prefix.
 
     Attributes:
-      prefix: its own.
       version: of its format, `V1` or `V2`.
-      files: the paths of those that hold values, by rising number.
-      sizes: the bytes that each of them has.
+      files: the paths of those that hold values, by rising number; `sizes` has their bytes.
       shapes: key -> shape of each tensor; of one that was saved in slices, that of the whole.
       dtypes: key -> tf.DType.
     """
@@ -81,12 +80,16 @@ class CheckpointReader:
             self.shapes: Mapping[str, list[int]] = self._reader.get_variable_to_shape_map()
             self.dtypes: Mapping[str, tf.DType] = self._reader.get_variable_to_dtype_map()
 
-    def check_sizes(self, keys: Collection[str]) -> None:
-        """Compares what tensors would take in memory with the files that they are in.
+    @property
+    def specs(self) -> dict[str, VariableSpec]:
+        """Key -> shape and dtype of each tensor, by key."""
+        return {
+            key: VariableSpec(tuple(shape), self.dtypes[key].name)
+            for key, shape in sorted(self.shapes.items())
+        }
 
-        Raises:
-          CheckpointError: the files are too small for what the index says.
-        """
+    def check_sizes(self, keys: Collection[str]) -> None:
+        """CheckpointError where files are too small for the tensors that the index tells of."""
         sizes = {key: math.prod(self.shapes[key]) * self.dtypes[key].size for key in keys}
         if sum(sizes.values()) > self._max_bytes:
             key = max(sizes, key=lambda key: sizes[key])
@@ -114,7 +117,7 @@ class CheckpointReader:
         """Makes a CheckpointError of whatever the reader's C++ side raises."""
         try:
             yield
-        except READER_ERRORS as error:
+        except _READER_ERRORS as error:
             line = (str(error).splitlines() or ["it cannot be read"])[0]
             raise self._damage(line.replace(self._readable, self.prefix)) from error
 
@@ -190,27 +193,20 @@ def _check_shards(prefix: str, shards: list[tuple[str, str]]) -> None:
         )
 
 
-# How the tensors of a checkpoint lie in its files: their sizes there, their shards, their slices.
-#
-# The index tells; no value is read. Formats: `tensorflow/core/util/tensor_bundle/tensor_bundle.h`,
-# whose slices have keys of `tensorflow/core/util/saved_tensor_slice_util.cc`.
+# How the tensors of a checkpoint lie in its files, as the index tells. The format is that of
+# `tensorflow/core/util/tensor_bundle/tensor_bundle.h`, whose slices have keys of
+# `tensorflow/core/util/saved_tensor_slice_util.cc`.
 
 _OF_A_SLICE, _END_OF_NAME = b"\0", b"\0\1"
 _ESCAPES = {b"\0\xff": b"\0", b"\xff\0": b"\xff"}
 
 
 class StoredTensor(NamedTuple):
-    """Where a tensor is.
+    """Where a tensor is."""
 
-    Attributes:
-      files: the paths of those that hold values of it.
-      slices: how many it was saved in; 0 where it was saved whole, None where that is not known.
-      disk_bytes: it takes in the files; None in the format V1, which compresses.
-    """
-
-    files: tuple[str, ...]
-    slices: int | None
-    disk_bytes: int | None
+    files: tuple[str, ...]  # The paths of those that hold values of it.
+    slices: int | None  # It was saved in; 0 where it was saved whole, None where that is unknown.
+    disk_bytes: int | None  # It takes in the files; None in the format V1, which compresses.
 
 
 def stored_tensors(reader: CheckpointReader) -> dict[str, StoredTensor]:
@@ -259,11 +255,7 @@ def _sliced_name(key: bytes) -> str:
 def _shard_files(
     reader: CheckpointReader, entries: Collection[BundleEntryProto]
 ) -> Mapping[int, str]:
-    """Shard number -> data file, of those that have values, each long enough for them.
-
-    Raises:
-      CheckpointError: a file is missing, or shorter than the index says, or that makes no sense.
-    """
+    """Shard number -> data file, of those that have values; CheckpointError if one is too short."""
     ends: dict[int, int] = {}
     for entry in entries:
         if entry.offset < 0 or entry.size < 0:

@@ -1,17 +1,16 @@
 """Finds the newest checkpoint of a folder that is whole and fits the model, and reads it."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 from absl import logging
 
 from checkpoints import folder, manifest, naming
-from checkpoints.bundle import READER_ERRORS, VariableSpec, check_index
-from checkpoints.file_io import readable_prefix
+from checkpoints.bundle import VariableSpec
 from checkpoints.manifest import Manifest
-from errors import CheckpointError, LaterVersionError, reason
+from checkpoints.reader import CheckpointReader
+from errors import CheckpointError, LaterVersionError
 
 _MOST_NAMED = 4
 
@@ -35,13 +34,10 @@ def restore_newest(
     What is stepped over is logged, a line each.
 
     Args:
-      path: the folder.
+      path: the folder; where it has no checkpoint, the result is None.
       expected: name -> shape and dtype of every variable of the model.
       check: is given the prefix and the manifest, where there is one, of an undamaged checkpoint
         before its variables are looked at; what it raises ends the search.
-
-    Returns:
-      None where the folder has no checkpoint.
 
     Raises:
       CheckpointError: there are checkpoints and none of them is good.
@@ -57,7 +53,7 @@ def restore_newest(
             else:
                 manifest.verify_files(path, found)
                 check(prefix, found)
-            values = read_bundle(prefix, expected)
+            values = read_variables(prefix, expected)
             if values.get("global_step", step) != step:
                 raise CheckpointError(
                     f"it is of step {values['global_step']}, whatever its name says"
@@ -76,44 +72,27 @@ def restore_newest(
     return None
 
 
-def read_bundle(
+def read_variables(
     prefix: str, expected: Mapping[str, VariableSpec]
 ) -> dict[str, np.ndarray[Any, Any]]:
     """Reads exactly the expected variables, each checked before any is read.
-
-    TensorFlow's reader compares each tensor with its CRC32C.
 
     Raises:
       CheckpointError: a file is missing or damaged, a variable is missing or is one too many, or
         its shape or dtype is another; the first such variables are named.
     """
-    if tf.io.gfile.exists(prefix + naming.INDEX_SUFFIX):
-        check_index(prefix + naming.INDEX_SUFFIX)
-    with readable_prefix(prefix) as path:
-        try:
-            reader = tf.train.load_checkpoint(path)
-            shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
-            found = {n: VariableSpec(tuple(shapes[n]), dtypes[n].name) for n in shapes}
-            _check_fit(expected, found)
-            return {name: np.asarray(reader.get_tensor(name)) for name in expected}
-        except READER_ERRORS as error:
-            line = reason(error).replace(path, prefix)
-            raise CheckpointError(f"unreadable: {line}") from error
-
-
-def _check_fit(expected: Mapping[str, VariableSpec], found: Mapping[str, VariableSpec]) -> None:
-    """CheckpointError where the variables are not the same in both."""
-
-    def differences() -> Iterator[str]:
-        yield from (f"{name} is missing" for name in expected if name not in found)
-        yield from (f"{name} is not in this model" for name in sorted({*found} - {*expected}))
-        for name, spec in expected.items():
-            if name in found and found[name] != spec:
-                yield f"{name} is {found[name]}, this model has {spec}"
-
-    lines = list(differences())
-    if lines:
-        more = len(lines) - _MOST_NAMED
+    reader = CheckpointReader(prefix)
+    found = reader.specs
+    differences = [f"{name} is missing" for name in expected if name not in found]
+    differences += [f"{name} is not in this model" for name in found if name not in expected]
+    differences += [
+        f"{name} is {found[name]}, this model has {spec}"
+        for name, spec in expected.items()
+        if name in found and found[name] != spec
+    ]
+    if differences:
+        more = len(differences) - _MOST_NAMED
         raise CheckpointError(
-            "; ".join(lines[:_MOST_NAMED]) + (f"; and {more} more" if more > 0 else "")
+            "; ".join(differences[:_MOST_NAMED]) + (f"; and {more} more" if more > 0 else "")
         )
+    return {name: reader.read(name) for name in expected}

@@ -8,19 +8,12 @@ _SECONDS_PER_HOUR = 3600.0
 
 
 class Retention(NamedTuple):
-    """How many checkpoints stay.
+    """How many checkpoints stay."""
 
-    Attributes:
-      max_to_keep: the newest that stay, at least 1; 0 keeps all.
-      every_n_hours: beside them, the first of each such span stays; 0 keeps none beside them.
-      keep_best: beside them, the one with the best test accuracy stays.
-      damaged: steps that are not kept as the best, whatever their manifests say.
-    """
-
-    max_to_keep: int
-    every_n_hours: float = 0.0
-    keep_best: bool = False
-    damaged: frozenset[int] = frozenset()
+    max_to_keep: int  # The newest that stay, at least 1; 0 keeps all.
+    every_n_hours: float = 0.0  # Beside them, the first of each such span; 0 keeps none.
+    keep_best: bool = False  # Beside them, the one with the best test accuracy stays.
+    damaged: frozenset[int] = frozenset()  # Not kept as the best, whatever their manifests say.
 
 
 class Saved(NamedTuple):
@@ -38,7 +31,12 @@ def best_first(saved: Iterable[Saved]) -> list[Saved]:
 
 
 def steps_to_delete(saved: Sequence[Saved], retention: Retention) -> list[int]:
-    """The steps that go, of committed checkpoints by rising step; oldest first."""
+    """The steps that go, oldest first.
+
+    Args:
+      saved: the folder's committed checkpoints, by rising step.
+      retention: what stays.
+    """
     if retention.max_to_keep == 0:
         return []
     older = saved[: -retention.max_to_keep]
@@ -50,6 +48,7 @@ def steps_to_delete(saved: Sequence[Saved], retention: Retention) -> list[int]:
 
 
 def _first_of_each_span(saved: Sequence[Saved], hours: float) -> set[int]:
+    """The steps of those that lie at least so many hours apart."""
     last_kept, kept = None, set()
     for checkpoint in saved:
         elapsed = math.inf if last_kept is None else checkpoint.saved_at - last_kept

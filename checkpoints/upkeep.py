@@ -14,11 +14,7 @@ from errors import CheckpointError
 
 
 def _saved(path: str, step: int) -> Saved:
-    """What the manifest of a checkpoint says.
-
-    Where that is missing or damaged, which restoring says, the checkpoint counts as the oldest,
-    and never as the best.
-    """
+    """What the manifest of a checkpoint says; one that is damaged makes it the oldest of all."""
     try:
         found = manifest.read(path, step)
     except CheckpointError:
@@ -33,13 +29,7 @@ def after_save(path: str, newest: int, retention: Retention) -> bool:
     nothing here: it neither takes the place of a good one nor goes before it is written again. One
     that another process is reading goes with a later save.
 
-    Args:
-      path: the folder.
-      newest: the step that was saved or restored last.
-      retention: what stays.
-
-    Returns:
-      Whether the state file was another before.
+    Returns whether the state file was another before.
 
     Raises:
       tf.errors.OpError, OSError: the file system refused.
@@ -61,16 +51,8 @@ def after_save(path: str, newest: int, retention: Retention) -> bool:
 def at_start(path: str, newest: int | None, retention: Retention) -> Retention:
     """Puts right what a run that was cut short, or damage, has left.
 
-    Args:
-      path: the folder.
-      newest: the step that was restored; None where there was no checkpoint.
-      retention: what stays.
-
-    Returns:
-      What stays from here on: a best that is damaged is not kept as such.
-
-    Raises:
-      tf.errors.OpError, OSError: the file system refused.
+    Returns what stays from here on: a best that is damaged is not kept as such. `newest` is the
+    step that was restored; None where there was no checkpoint.
     """
     for step in folder.delete_leftovers(path):
         logging.info("cleared what was left of an interrupted save of step %d", step)

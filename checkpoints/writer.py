@@ -84,12 +84,7 @@ class CheckpointWriter:
     def save(self, step: int, values: Values, test_accuracy: float | None = None) -> None:
         """Copies the values of all variables and returns while they are being written.
 
-        A save that is still under way is waited for.
-
-        Args:
-          step: updates done.
-          values: of all variables, by name; free to change afterwards.
-          test_accuracy: of these values, in [0, 1], where it was measured; kept in the manifest.
+        A save that is still under way is waited for. The manifest keeps `test_accuracy`.
 
         Raises:
           NotFiniteError, FolderLostError: of the save before this one.
@@ -119,12 +114,7 @@ class CheckpointWriter:
             pending.result()
 
     def close(self) -> None:
-        """Finishes the save under way and ends the thread.
-
-        Raises:
-          CheckpointError: the last save failed; the checkpoint before it is whole.
-          NotFiniteError: it had nothing worth saving.
-        """
+        """Finishes the save under way and ends the thread; CheckpointError where it failed."""
         try:
             self._finish_pending()
         finally:

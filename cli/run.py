@@ -1,362 +1,89 @@
-"""Runs a script: parses its flags, prints errors as one line, ends with the right exit code.
+"""Runs a script: parses its flags, prints errors as one line, ends with the right exit code."""
 
-The script runs in a process of its own, so that whatever ends it is told in one line.
-"""
-
-import codecs
 import logging as standard_logging
-import mmap
 import os
-import re
-import signal
 import sys
-import threading
-import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from pathlib import Path
-from types import FrameType
-from typing import NoReturn, TextIO
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 from absl import flags, logging
 
-from cli.signals import end_at_signals, exit_at_signals, stop_signals
+from cli.command_line import CommandLine
+from cli.signals import end_at_signals, exit_at_signals
+from cli.supervisor import MEMORY_FLAG, Supervisor
 from cli.terminal import (
     EXIT_FAILED,
     EXIT_USAGE,
-    end_at_once,
     exit_with_error,
     prepare_streams,
     printable,
     stdout_written_out,
     thread_variables_error,
-    unfailing_writer,
 )
-
-# The limit of the container that the process is in, as it sees it: version 2 of Linux's control
-# groups, and version 1. Format: the kernel's Documentation/admin-guide/cgroup-v2.rst.
-_CONTAINER = (
-    Path("/sys/fs/cgroup/memory.max"),
-    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-)
-# The stacks of TensorFlow's threads count, used or not: four threads a processor of 8 MiB, twice.
-_STACKS_BYTES = 64 << 20
-
-
-def available_bytes() -> int:
-    """Bytes of the machine's memory, or of its container's where that has less."""
-    return min(_limits())
-
-
-def limit_memory(size: int) -> None:
-    """Limits what this process may allocate: what goes beyond fails, as if there were no more.
-
-    Files that are mapped, programs and what is only reserved do not count. Where the system has a
-    lower limit already, that stays.
-
-    Args:
-      size: bytes, beside those that the stacks of threads take.
-    """
-    import resource  # Not on Windows.
-
-    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    wanted = size + _STACKS_BYTES * (os.cpu_count() or 1)
-    if hard != resource.RLIM_INFINITY:
-        wanted = min(wanted, hard)
-    resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
-
-
-def _limits() -> Iterator[int]:
-    yield os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for path in _CONTAINER:
-        try:
-            yield int(path.read_text())
-        except (OSError, ValueError):  # No such file; `max`, for no limit.
-            continue
-
-
-# Runs a script in a process of its own, so that whatever ends it is told in one line.
-#
-# TensorFlow ends the process where a graph makes it fail a check of its own, and the system where a
-# graph takes all memory: nothing in that process can say so. The process that was started forks
-# before anything large is imported, which takes a millisecond; the child does the work, and the
-# parent waits, passes signals on and ends with the child's exit code. The child's stderr goes
-# through the parent, since libraries write there what they have from a stranger's file, as it is.
-
-MEMORY_FLAG = "memory_limit_mb"
-STOP_SECONDS = 3  # What a child is given to end itself once it has been told to.
-_IMPATIENT_SECONDS = 0.5  # From one Ctrl-C to another that is no echo of it.
-_LAST_WORDS_BYTES = 4096
-_CHUNK_BYTES = 1 << 16
-# What TensorFlow 2.21 writes when it fails a check of its own: why, then a line for each caller.
-_FATAL = re.compile(r"^(?:F\d{4} [^]]*\] (.*)|\*\*\* Check failure .*| +@ +0x.*)\n", re.MULTILINE)
-
-
-class Supervisor:
-    """Starts a script's own process and says how it ended. Where there is no fork, it does not.
-
-    Make one before the script runs, and hand it to `cli.run.run`.
-    """
-
-    def __init__(self, needs_less: str | None = None, *, waits_for_stop: bool = False) -> None:
-        """Makes one.
-
-        Args:
-          needs_less: how a script that reads what strangers made is made to need less memory, such
-            as `give it less at a time`: it gets a limit. None for one that has none.
-          waits_for_stop: whether it is a trainer, which at a signal is given as long as it takes to
-            save what it has; a second SIGINT gives it `STOP_SECONDS`.
-        """
-        self._needs_less = needs_less
-        self._waits_for_stop = waits_for_stop
-        # Shared with the child: what to say of it when time is up.
-        self._last_words = mmap.mmap(-1, _LAST_WORDS_BYTES)
-        self._timer: threading.Timer | None = None
-        self._is_child = False
-        self._terminal: TextIO | None = None
-
-    def define_flags(self, values: flags.FlagValues) -> None:
-        """Defines the limit on memory in `values`, where there is to be one."""
-        if self._needs_less is None:
-            return
-        flags.DEFINE_integer(
-            MEMORY_FLAG,
-            None,
-            "MiB of memory that may be allocated; 0 for no limit. By default what the machine, or "
-            "its container, has.",
-            lower_bound=0,
-            flag_values=values,
-        )
-
-    def start(self, values: flags.FlagValues) -> None:
-        """Forks, and returns in the child only: the parent exits when the child has ended.
-
-        Args:
-          values: the parsed flags. The limit is 0 for none, None for what memory there is.
-
-        Raises:
-          OSError: the system starts no further process.
-        """
-        if hasattr(os, "fork"):
-            self._fork()
-        limit = values[MEMORY_FLAG].value if MEMORY_FLAG in values else 0
-        if self._is_child and limit != 0:
-            limit_memory(limit << 20 if limit else available_bytes())
-        if self._needs_less is not None or not self._waits_for_stop:
-            exit_at_signals()  # What reads a model may have temporary files.
-
-    def _fork(self) -> None:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        read_end, write_end = os.pipe()
-        stderr_read, stderr_write = os.pipe()
-        try:
-            child = os.fork()
-        except OSError as error:
-            reason = f"the system starts no more processes, as where `ulimit -u` is low: {error}"
-            raise OSError(reason) from error
-        if child:
-            os.close(read_end)
-            os.close(stderr_write)
-            self._wait(child, stderr_read)
-        os.close(write_end)
-        os.close(stderr_read)
-        if os.isatty(2):
-            self._terminal = unfailing_writer(os.dup(2), sys.stderr.encoding)
-        os.dup2(stderr_write, 2)
-        os.close(stderr_write)
-        sys.stderr = unfailing_writer(2, "utf-8")  # What the parent expects, whatever it writes.
-        self._is_child = True
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        threading.Thread(target=_end_with_parent, args=(read_end,), daemon=True).start()
-
-    def end_after(self, seconds: float, line: str) -> None:
-        """Ends the process with an error line when the time is over, whatever it is doing.
-
-        TensorFlow may keep all of Python from running while it computes. In a child it is the
-        system that ends it, and the parent that says the line.
-
-        Args:
-          seconds: from now, in place of those of the call before; 0 for never.
-          line: what to say then.
-        """
-        if not self._is_child:
-            self._end_in_a_thread(seconds, line)
-            return
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        if seconds:
-            words = line.encode(errors="backslashreplace")[: _LAST_WORDS_BYTES - 1] + b"\0"
-            self._last_words[: len(words)] = words
-            signal.setitimer(signal.ITIMER_REAL, seconds)
-
-    def terminal(self) -> TextIO:
-        """Where a progress bar goes: the terminal that stderr is to the parent, or else stderr.
-
-        A bar moves the cursor, which nothing may that goes through the parent. No library knows of
-        this way to the terminal; nothing that comes from a stranger's file is to take it.
-        """
-        return self._terminal or sys.stderr
-
-    def _end_in_a_thread(self, seconds: float, line: str) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if seconds:
-            self._timer = threading.Timer(seconds, end_at_once, [line])
-            self._timer.daemon = True
-            self._timer.start()
-
-    def _wait(self, child: int, stderr: int) -> NoReturn:
-        """Passes on what the child writes to `stderr` until it ends, and ends as it did."""
-        stopped_by: list[int] = []
-        impatient_from = 0.0
-
-        def stop(number: int, frame: FrameType | None) -> None:
-            """Passes a signal on. Ctrl-C reaches the child too, which then heeds the first."""
-            nonlocal impatient_from
-            del frame
-            stopped_by.append(number)
-            now = time.monotonic()
-            if len(stopped_by) == 1:
-                impatient_from = now + _IMPATIENT_SECONDS
-            is_impatient = now > impatient_from
-            if self._waits_for_stop:
-                kill, hurry = False, is_impatient and number == signal.SIGINT
-            else:
-                kill, hurry = is_impatient, len(stopped_by) == 1
-            if hurry:
-                signal.alarm(STOP_SECONDS)
-            with suppress(ProcessLookupError):  # It has ended in the meantime.
-                os.kill(child, signal.SIGKILL if kill else number)
-
-        signal.signal(signal.SIGALRM, lambda *_: os.kill(child, signal.SIGKILL))
-        for number in stop_signals():
-            signal.signal(number, stop)
-        reason = _pass_on(stderr)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        signal.alarm(0)
-        if status >= 0:
-            sys.exit(status)
-        if stopped_by:
-            sys.exit(128 + stopped_by[0])
-        exit_with_error(self._said_of(signal.Signals(-status)) + reason, EXIT_FAILED)
-
-    def _said_of(self, number: signal.Signals) -> str:
-        """What to say of a child that a signal has ended."""
-        words = self._last_words[:].partition(b"\0")[0]
-        if number == signal.SIGALRM and words:
-            return words.decode(errors="replace")
-        if number == signal.SIGKILL:
-            said = "killed by SIGKILL, as the system does when there is no memory left"
-            less = f": {self._needs_less}, or allow it less with --{MEMORY_FLAG}"
-        else:
-            said = f"TensorFlow crashed ({number.name})"
-            less = (
-                ": what it was given is damaged, or needs more memory than there is or than "
-                f"--{MEMORY_FLAG} allows: if so, {self._needs_less}"
-            )
-            if self._needs_less is None:
-                said += ", such as where the system gives it no more memory or threads"
-        kept = "; the checkpoints stay, and the same command goes on from the newest"
-        return said + (less if self._needs_less else "") + (kept if self._waits_for_stop else "")
-
-
-def _pass_on(stderr: int) -> str:
-    """Writes to stderr what comes from a pipe, fit for a terminal, until its writers have ended.
-
-    Returns:
-      Why TensorFlow ended the process, in brackets, where it has said so; that is not written.
-    """
-    reason = ""
-    decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
-    chunk = b"begun"
-    while chunk:
-        chunk = os.read(stderr, _CHUNK_BYTES)
-        text = decoder.decode(chunk, final=not chunk)
-        for line in _FATAL.finditer(text):
-            reason = f" [{line[1]}]" if line[1] else reason
-        sys.stderr.write(printable(_FATAL.sub("", text)))
-        sys.stderr.flush()
-    return reason
-
-
-def _end_with_parent(read_end: int) -> None:
-    """Waits for the parent's end, which closes the other end of the pipe, and ends this process."""
-    os.read(read_end, 1)
-    os._exit(EXIT_FAILED)
-
-
-# Runs a script: parses its flags, prints errors as one line, ends with the right exit code.
+from errors import UserError
 
 _HELP_FLAGS = frozenset({"-h", "-help", "--help", "--helpfull", "--helpshort"})
 
 
 def run(
-    main: Callable[[flags.FlagValues], int | None],
-    define_flags: Callable[[flags.FlagValues], None],
+    main: Callable[[Any], int | None],
+    request: type,
     description: str | None,
-    user_errors: tuple[type[Exception], ...] = (),
     supervisor: Supervisor | None = None,
-    positional: Sequence[str] = (),
 ) -> NoReturn:
     """Parses `sys.argv`, calls `main` and exits: the last line of a script.
 
     Exit codes: 0 done (or what `main` returns), 1 failed, 2 usage, 129 SIGHUP, 130 SIGINT, 143
-    SIGTERM.
+    SIGTERM. A `UserError` and an OSError are printed as one line; any other exception is a defect
+    of ours and keeps its traceback.
 
     Args:
-      main: the script's work, given the parsed flags; returns an exit code or None for 0.
-      define_flags: defines the script's flags in the values it is given. They are the script's
-        own, not absl's global ones, so importing a script has no effect.
+      main: the script's work, given the request; returns an exit code or None for 0.
+      request: a dataclass of flags, see `cli.fields`; where it has a field `end_after`, that is the
+        supervisor's.
       description: the script's docstring, shown by --help; None under `python -OO`.
-      user_errors: the exceptions that are a user's to mend; they and OSError are printed as one
-        line. Any other exception is a defect of ours and keeps its traceback.
       supervisor: has `main` run in a process of its own, so that a crash is one line as well. All
         scripts have one; a benchmark has none, which starts processes itself.
-      positional: the flags that must be given, in the order in which their values may also stand
-        without a flag, as in `python -m tools.diff A B`. Where another flag will do instead of one,
-        `a|b`; a value without a flag is for `a`.
     """
     prepare_streams()
-    expected: tuple[type[Exception], ...] = (*user_errors, OSError)
-    values = flags.FlagValues()
-    define_flags(values)
-    if supervisor is not None:
-        supervisor.define_flags(values)
+    line: CommandLine[Any] = CommandLine(request, description)
     try:
         with stdout_written_out():
-            _parse(values, description, positional)
+            _take(line)
             _log_plain_lines_to_stderr()
             # Of damaged metadata in an image, whose pixels are told of where they are damaged.
             warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+            end_after = None
             if supervisor is None:
                 exit_at_signals()
             else:
-                supervisor.start(values)
-            sys.exit(main(values))
+                is_limited = MEMORY_FLAG in line.values
+                supervisor.start(line.values[MEMORY_FLAG].value if is_limited else 0)
+                end_after = supervisor.end_after
+            sys.exit(main(line.read(end_after=end_after)))
     except BrokenPipeError:
         # The reader of our output has gone (`predict.py | head`): nobody is left to be told.
         sys.exit(EXIT_FAILED)
     except (MemoryError, RuntimeError) as error:
-        exit_with_error(_shortage(error, values), EXIT_FAILED)
-    except expected as error:
+        exit_with_error(_shortage(error, is_limited=MEMORY_FLAG in line.values), EXIT_FAILED)
+    except (UserError, OSError) as error:
         exit_with_error(str(error), EXIT_FAILED)
     finally:
         end_at_signals()
 
 
-def _shortage(error: MemoryError | RuntimeError, values: flags.FlagValues) -> str:
+def _shortage(error: MemoryError | RuntimeError, *, is_limited: bool) -> str:
     """What the system did not give; raises an error again that is of something else."""
     if isinstance(error, MemoryError):
-        allowed = f", or more than --{MEMORY_FLAG} allows" if MEMORY_FLAG in values else ""
+        allowed = f", or more than --{MEMORY_FLAG} allows" if is_limited else ""
         return f"out of memory{allowed}: {error}".rstrip(": ")
     if str(error) != "can't start new thread":  # Python has no type for it.
         raise error
     return "the system starts no more threads: is it limited, as by `ulimit -u` or `ulimit -v`?"
 
 
-def _parse(values: flags.FlagValues, description: str | None, positional: Sequence[str]) -> None:
+def _take(line: CommandLine[Any]) -> None:
     """Takes the flags from `sys.argv`; exits where help is asked for, or something is wrong."""
     for argument in sys.argv[1:]:
         raw = os.fsencode(argument)
@@ -366,50 +93,15 @@ def _parse(values: flags.FlagValues, description: str | None, positional: Sequen
                 f"the argument {escaped} must be UTF-8, and the locale too, such as LC_ALL=C.UTF-8",
                 EXIT_USAGE,
             )
-    _answer_help(sys.argv[1:], values, description)
+    if _HELP_FLAGS.intersection(sys.argv[1:]):  # Before a check complains of a missing flag.
+        print(line.help())
+        sys.exit(0)
     try:
-        parse(values, sys.argv, positional)
+        line.take(sys.argv)
     except flags.Error as error:
         exit_with_error(f"{error} (see --help)", EXIT_USAGE)
     if wrong := thread_variables_error():
         exit_with_error(wrong, EXIT_USAGE)
-
-
-def parse(
-    values: flags.FlagValues, arguments: Sequence[str], positional: Sequence[str] = ()
-) -> None:
-    """Takes the flags from a command line.
-
-    Args:
-      values: the script's flags.
-      arguments: the command line, the script's name first.
-      positional: as of `run`.
-
-    Raises:
-      flags.Error: one is wrong, or missing, or there is an argument too many.
-    """
-    stray = values(arguments)[1:]
-    choices = [names.split("|") for names in positional]
-    waiting = [names for names in choices if values[names[0]].value is None]
-    if len(stray) > len(waiting):
-        raise flags.Error(f"unexpected argument {stray[len(waiting)]!r}")
-    for names, value in zip(waiting, stray, strict=False):
-        values[names[0]].parse(value)
-    for names in waiting[len(stray) :]:
-        if all(values[name].value is None for name in names):
-            raise flags.Error("missing: " + " or ".join(f"--{name}=..." for name in names))
-    values.validate_all_flags()
-
-
-def _answer_help(
-    arguments: Sequence[str], values: flags.FlagValues, description: str | None
-) -> None:
-    """Prints the help and exits, before any validator can complain of a missing flag."""
-    if _HELP_FLAGS.intersection(arguments):
-        for name in values:  # All are the script's, whichever module defined them.
-            values.register_key_flag_for_module(sys.argv[0], values[name])
-        print(f"{(description or '').strip()}\n{values.main_module_help()}")
-        sys.exit(0)
 
 
 class _PlainFormatter(standard_logging.Formatter):

@@ -38,10 +38,8 @@ def printable(text: str) -> str:
 def prepare_streams() -> None:
     """Makes the three streams fit for whatever is read and printed.
 
-    The null device stands in for each of the descriptors 0, 1 and 2 that is closed. Otherwise the
-    next file that is opened gets the number, and what is printed goes into it; Python itself has
-    None for such a stream. What the encoding of stdout or stderr lacks is escaped, as are the bytes
-    of a name that is no text.
+    The null device stands in for each that is closed: else the next file that is opened gets its
+    number, and what is printed goes into that. What an encoding lacks is escaped.
     """
     for descriptor in range(3):
         try:
@@ -59,9 +57,9 @@ def prepare_streams() -> None:
 
 
 def unfailing_writer(descriptor: int, encoding: str) -> TextIO:
-    """Text for people, to a file descriptor that is left open; what cannot be written is dropped.
+    """Text for people, to a descriptor that is left open; what cannot be written is dropped.
 
-    A full disk, a closed terminal or a reader that has gone must not keep a step from being saved.
+    A full disk or a reader that has gone must not keep a step from being saved.
     """
     raw = _UnfailingFile(descriptor, "wb", closefd=False)
     return io.TextIOWrapper(
@@ -81,11 +79,9 @@ class _UnfailingFile(io.FileIO):
 def stdout_written_out() -> Iterator[None]:
     """Writes to stdout, at the end, what Python still holds for it.
 
-    Python itself would do so when nobody can be told any more, and exit with a code of its own.
-
     Raises:
       OSError: it cannot be written, such as to a full disk; a BrokenPipeError where its reader has
-        gone. What is held for it then is dropped.
+        gone. It is dropped: Python itself would try again when nobody can be told any more.
     """
     try:
         yield
@@ -123,8 +119,8 @@ def end_at_once(message: str) -> NoReturn:
 def print_result(line: str, exit_code: int) -> int:
     """Prints a trainer's result and returns its exit code.
 
-    Of a run that a signal has stopped (an exit code that is not 0), the code is what counts: the
-    same Ctrl-C may have ended the reader, as of `train_cnn.py | tee log`.
+    Of a run that a signal has stopped, the code is what counts: the same Ctrl-C may have ended the
+    reader, as of `train_cnn.py | tee log`.
 
     Raises:
       OSError: the run is finished, and its result cannot be printed.
@@ -150,12 +146,7 @@ STDOUT, STDERR = 1, 2
 
 @contextmanager
 def descriptors_into(file: IO[bytes], descriptors: Sequence[int]) -> Iterator[None]:
-    """Leads file descriptors into a file, and gives them back.
-
-    Args:
-      file: one with a descriptor of its own; what is caught is written at its position.
-      descriptors: `STDOUT`, `STDERR` or both.
-    """
+    """Leads `STDOUT`, `STDERR` or both into a file, and gives them back."""
     _flush()
     kept = [os.dup(descriptor) for descriptor in descriptors]
     for descriptor in descriptors:
@@ -179,9 +170,8 @@ def _flush() -> None:
 
 INTRA_OP_THREADS_VARIABLE = "TF_NUM_INTRAOP_THREADS"
 MOST_THREADS = 1024
-# What TensorFlow 2.21 prints on stderr while it is imported and looks for devices, on every
-# machine: information and warnings (absl's prefix is a level letter and the date), the notice
-# that they come early, and the failed search for a GPU driver. Errors of any other kind pass.
+# What TensorFlow 2.21 prints on stderr on every machine while it is imported and looks for devices:
+# information and warnings, the notice that they come early, the failed search for a GPU driver.
 _CHATTER = re.compile(
     rb"^(?:[IW]\d{4} |WARNING: All log messages before absl::InitializeLog|E\d{4} .*\bcuInit\b)"
 )
@@ -190,11 +180,8 @@ _CHATTER = re.compile(
 def import_tensorflow(intra_op_threads: int | None = None) -> None:
     """Imports TensorFlow and looks for its devices; its errors are printed, its chatter is not.
 
-    Call it once, first in a script's `main`. TF_CPP_MIN_LOG_LEVEL, where it is set, is respected.
-
-    Args:
-      intra_op_threads: among how many threads an operation may split its work; None leaves it to
-        TF_NUM_INTRAOP_THREADS or, without that, to the number of processors.
+    Call it once, first in a script's `main`. An operation may split its work among so many threads;
+    None leaves it to TF_NUM_INTRAOP_THREADS or, without that, to the number of processors.
 
     Raises:
       OSError: it cannot be imported.
@@ -240,10 +227,9 @@ def _signals_end_the_process() -> Iterator[None]:
 
 @contextmanager
 def _without_chatter() -> Iterator[None]:
-    """Holds back what is written to file descriptor 2, then passes on all but the chatter.
+    """Passes on what C++ code writes to stderr, but for the chatter.
 
-    The lines come from C++ code that logs before any log level can be set, so the descriptor
-    itself has to be caught.
+    It logs before any log level can be set, so the descriptor itself has to be caught.
     """
     with tempfile.TemporaryFile() as held:
         try:

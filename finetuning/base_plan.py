@@ -28,8 +28,7 @@ from metagraph.meta import (
     variable_definitions,
 )
 from metagraph.model import Model, read_model
-from metagraph.pure_ops import PURE
-from metagraph.safety import check_operations, offenders
+from metagraph.safety import PURE, check_operations, offenders
 from metagraph.session import describe_tensors
 from metagraph.tables import with_tables
 from metagraph.variables import VARIABLE_OPS, Variable, trainable_names, variable_of

@@ -16,12 +16,7 @@ _REGISTERED = 2  # NumPy's mark of a dtype that another package has added.
 
 
 def fit(value: Array, info: TensorInfo, source: str) -> Array:
-    """`value` as it can be fed to a tensor.
-
-    Args:
-      value: what a person gave.
-      info: the tensor it is for.
-      source: where it is from, for an error line.
+    """`value`, which a person gave at `source`, as it can be fed to a tensor.
 
     Raises:
       PredictionError: its shape is another, or its dtype does not go over (see `fit_dtype`).
@@ -81,11 +76,11 @@ def as_numpy_dtype(value: Array) -> Array:
 
 
 def _may_become(dtype: np.dtype[Any], target: tf.DType) -> bool:
+    if dtype.kind == "f":
+        return bool(target.is_floating or target.is_complex)
     if dtype.kind in "iu":
         return bool(target.is_integer or target.is_floating or target.is_complex)
-    return bool(
-        (dtype.kind == "f" and target.is_floating) or (dtype.kind in "fc" and target.is_complex)
-    )
+    return dtype.kind == "c" and bool(target.is_complex)
 
 
 def _instead(value: Array, target: tf.DType) -> str:
@@ -101,8 +96,10 @@ def _instead(value: Array, target: tf.DType) -> str:
 
 def _limited(value: Any, dtype: tf.DType) -> str:
     """A value that is out of range, with the range; or within it, but lies between two floats."""
-    if dtype.is_integer or dtype.is_complex:
-        return f"{value}: it has {_range(dtype)}" if dtype.is_integer else str(value)
+    if dtype.is_complex:
+        return str(value)
+    if dtype.is_integer:
+        return f"{value}: it has {_range(dtype)}"
     largest = float(dtype.max)
     if abs(float(value)) <= largest:
         return f"{value} exactly"
@@ -141,31 +138,24 @@ def _strings(value: Array, info: TensorInfo, source: str) -> Array:
     return value.astype(object)
 
 
-# Arrays as JSON values.
-
-
 def json_value(array: Array) -> Any:
     """A number, text or nested list for an array.
 
     JSON has no NaN and no infinity: they become "NaN", "Infinity" and "-Infinity", as in
     https://protobuf.dev/programming-guides/json/. Bytes become text in UTF-8.
     """
-    if array.dtype.kind == "O":
-        return np.vectorize(_text, otypes=[object])(array).tolist() if array.size else []
     if array.dtype.kind == "c":
         return array.astype(str).tolist()
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        return np.vectorize(_number, otypes=[object])(array).tolist()
+    if array.dtype.kind == "O" or (array.dtype.kind == "f" and not np.isfinite(array).all()):
+        return np.vectorize(_json_scalar, otypes=[object])(array).tolist() if array.size else []
     return array.tolist()
 
 
-def _text(value: Any) -> str:
-    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
-
-
-def _number(value: float) -> float | str:
+def _json_scalar(value: Any) -> str | float:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    if not isinstance(value, float):
+        return str(value)
     if np.isnan(value):
         return "NaN"
-    if np.isinf(value):
-        return "Infinity" if value > 0 else "-Infinity"
-    return float(value)
+    return float(value) if np.isfinite(value) else "Infinity" if value > 0 else "-Infinity"

@@ -1,5 +1,7 @@
 """A graph as data: looked into from an operation back to what feeds it, through functions too.
 
+A saver or a table's initializer may stand in the graph itself or, in the SavedModels of
+TensorFlow 2, in a function that the graph calls with the variables and tables as arguments.
 `sub_graph` cuts out the part that some tensors need.
 """
 
@@ -20,11 +22,6 @@ from errors import CheckpointError
 from metagraph.meta import PLACEHOLDERS, PLACEHOLDERS_WITH_DEFAULT, MetaGraphFile, node_of
 from metagraph.safety import is_harmless
 
-# A graph as data, looked into from an operation back to what feeds it, through functions too.
-#
-# A saver or a table's initializer may stand in the graph itself or, in the SavedModels of
-# TensorFlow 2, in a function that the graph calls with the variables and tables as arguments.
-
 _PASS_ON = frozenset({"Identity", "RefIdentity", "Reshape", "Snapshot"})
 _MAX_STEPS = 64  # From an operation to what feeds it: a hostile chain may be endless.
 _MAX_CALLS = 1000  # A handful is usual; calls of calls multiply in a hostile library.
@@ -32,10 +29,9 @@ _MAX_CALLS = 1000  # A handful is usual; calls of calls multiply in a hostile li
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """A graph, or the body of a function at one place where it is called.
+    """A graph, or the body of a function at one place where it is called, with nodes by name.
 
     Attributes:
-      nodes: by name.
       root: the node of the graph that leads into this body; None for the graph itself.
       caller: where the body is called; None for the graph itself.
       arguments: the names of the function's arguments, each with the caller's tensor.
@@ -52,14 +48,7 @@ class View:
 
 
 class Output(NamedTuple):
-    """An output of a node, and how it is reached.
-
-    Attributes:
-      view: where the node is.
-      node: the node.
-      position: of the output among those of the node.
-      reshaped: whether its value is given another shape on the way.
-    """
+    """The output of this position of a node, and whether it is reshaped on the way from there."""
 
     view: View
     node: NodeDef
@@ -88,12 +77,8 @@ def attribute_of(node: NodeDef, name: str) -> AttrValue:
 def source(view: View, text: str) -> Output | None:
     """What a node's input gives in the end: copies, reshapes and arguments are seen through.
 
-    Args:
-      view: where the node is.
-      text: its input as it stands there: `op`, `op:1`, in a function `op:output:1`.
-
-    Returns:
-      None where the graph ends before there is anything.
+    The input is as it stands in the view: `op`, `op:1`, in a function `op:output:1`. It gives None
+    where the graph ends before there is anything.
     """
     reshaped = False
     for _ in range(_MAX_STEPS):
@@ -115,12 +100,9 @@ def source(view: View, text: str) -> Output | None:
 
 
 def views(meta: MetaGraphFile, wanted: Collection[str]) -> Iterator[View]:
-    """The graph, and the body of each function that it calls and that has one of some operations.
+    """The graph, and the bodies of the functions it calls, at each place where they are called.
 
-    Args:
-      meta: the file.
-      wanted: operations; a function that neither has one of them nor calls one that has is left
-        out.
+    A function that neither has one of the wanted operations nor calls one that has is left out.
     """
     library = {f.signature.name: f for f in meta.proto.graph_def.library.function}
     worthwhile = _worthwhile(library, wanted)
@@ -173,17 +155,11 @@ def called(node: NodeDef, library: Mapping[str, FunctionDef]) -> Iterator[str]:
     """The functions of `library` that a node names: by its op (the old form) or in an attribute."""
     if not library:
         return
-    named = [node.op, *(name for value in node.attr.values() for name in _functions_in(value))]
+    named = [node.op]
+    for value in node.attr.values():
+        named += [value.func.name, *(function.name for function in value.list.func)]
     yield from (name for name in named if name in library)
 
-
-def _functions_in(value: AttrValue) -> list[str]:
-    return [value.func.name, *(function.name for function in value.list.func)]
-
-
-# Tensors as the body of a function names them: `node:output:index` for `node:index` of a graph.
-#
-# Format: `tensorflow/core/framework/function.proto`.
 
 Definitions: TypeAlias = Callable[[str], OpDef | None]
 
@@ -191,10 +167,8 @@ Definitions: TypeAlias = Callable[[str], OpDef | None]
 def graph_tensor(text: str, body: Mapping[str, NodeDef], definition_of: Definitions) -> str:
     """`node:index`, as a graph names a tensor, of `node:output:index`, as a function names it.
 
-    Args:
-      text: the function's; an argument or what is not understood stays as it is.
-      body: the function's nodes by name.
-      definition_of: the definition of an operation, None where there is none.
+    An argument, or what is not understood, stays as it is.
+    Format: `tensorflow/core/framework/function.proto`.
     """
     name, _, rest = text.partition(":")
     output, _, index = rest.partition(":")
@@ -202,39 +176,25 @@ def graph_tensor(text: str, body: Mapping[str, NodeDef], definition_of: Definiti
     if definition is None or not (index.isdecimal() and len(index) < 6):
         return text
     position = int(index)
-    for arg, count in _counts(body[name], definition):
-        if arg == output:
+    node = body[name]
+    for arg in definition.output_arg:
+        if arg.name == output:
             return f"{name}:{position}"
-        position += count
+        if arg.number_attr:
+            position += attribute_of(node, arg.number_attr).i
+        elif arg.type_list_attr:
+            position += len(attribute_of(node, arg.type_list_attr).list.type)
+        else:
+            position += 1
     return text
 
 
-def _counts(node: NodeDef, definition: OpDef) -> Iterator[tuple[str, int]]:
-    """How many tensors each named output of a node is."""
-    for arg in definition.output_arg:
-        if arg.number_attr:
-            yield arg.name, attribute_of(node, arg.number_attr).i
-        elif arg.type_list_attr:
-            yield arg.name, len(attribute_of(node, arg.type_list_attr).list.type)
-        else:
-            yield arg.name, 1
-
-
-# Texts of a constant in a graph, taken one at a time: a hostile shape costs no memory.
-
-
 def text_at(node: NodeDef, index: int) -> str | None:
-    """The text at a place of a constant of strings.
+    """The text at an index into the flattened value of a constant; None where there is none.
 
+    Only that one is looked at, so that a hostile shape costs no memory.
     Format: `tensorflow/core/framework/tensor.proto`; where there are fewer texts than the shape
     says, the last one fills the rest.
-
-    Args:
-      node: of any kind.
-      index: into its flattened value.
-
-    Returns:
-      None where `node` is no such constant, or is damaged, or has no such place.
     """
     if node.op != "Const" or "value" not in node.attr:
         return None
@@ -251,18 +211,15 @@ def text_at(node: NodeDef, index: int) -> str | None:
         return None
 
 
-# Takes the voice from operations that print: what a stranger wrote stays off the terminal.
-#
-# They would write raw bytes, which a terminal obeys, between the lines of our own output and into
-# its JSON. Old models are full of them, and nothing is computed from what they print, so that they
-# are replaced and not refused.
+# Replaces `Print` by `Identity` and `PrintV2` by `NoOp`: they would write raw bytes of a stranger,
+# which a terminal obeys, between the lines of our own output. Old models are full of them.
 
 _PASSES_ON = "Print"  # Its first input; the others are printed.
 _ENDS = "PrintV2"  # It has no output.
 
 
 def silent_inputs(node: NodeDef) -> Sequence[str]:
-    """The inputs that a node has once it is silent; of one that does not print, all."""
+    """The inputs that a node has once it prints nothing; of one that does not print, all."""
     if not _prints(node):
         return list(node.input)
     waits = [text for text in node.input if text.startswith("^")]
@@ -270,10 +227,7 @@ def silent_inputs(node: NodeDef) -> Sequence[str]:
 
 
 def silence(node: NodeDef) -> None:
-    """Makes of a `Print` an `Identity`, and of a `PrintV2` a `NoOp`, in place.
-
-    One that prints into a file stays as it is, for `check_operations` to refuse.
-    """
+    """Replaces a node that prints, in place; one that prints into a file is left to be refused."""
     if not _prints(node):
         return
     inputs = list(silent_inputs(node))
@@ -289,15 +243,11 @@ def _prints(node: NodeDef) -> bool:
     return node.op == _PASSES_ON or (node.op == _ENDS and is_harmless(node, {}))
 
 
-# The part of a graph that some tensors need: a graph as data, cut where it is fed.
-
-
 @dataclass(frozen=True, eq=False)
 class SubGraph:
-    """A part of a graph.
+    """A part of the graph of a file.
 
     Attributes:
-      meta: the file that the graph is in.
       names: the nodes that are needed.
       feeds: those of the fed tensors that they take; it no longer computes them.
       fed_nodes: the nodes of all fed tensors.
@@ -335,13 +285,8 @@ def sub_graph(
 
     A fed tensor ends the walk: it is left in the inputs of its consumers, and the node that
     computed it is dropped unless another of its outputs is needed. As a fed node does not run,
-    nothing waits for it either: control inputs from it are dropped. Loops, also those that no
-    TensorFlow has made, end as each node is visited once.
-
-    Args:
-      meta: the file.
-      fetches: full tensor names, of nodes that exist.
-      feeds: likewise.
+    nothing waits for it either: control inputs from it are dropped. Both are full tensor names, of
+    nodes that exist.
 
     Raises:
       CheckpointError: a node's input does not exist.
@@ -399,11 +344,10 @@ def _inputs(meta: MetaGraphFile, node: str, fed_nodes: Collection[str]) -> Itera
 def _copy_cleaned(
     node: NodeDef, cleaned: NodeDef, fed_nodes: Collection[str] = frozenset()
 ) -> None:
-    """Copies a node to the empty `cleaned`, without what ties it to where and when it was made.
+    """Copies a node to the empty `cleaned`, without device, colocation, printing and stale shapes.
 
-    Those are its device, its colocation with nodes that may be gone, and shapes that were
-    inferred by an older TensorFlow. Shapes of placeholders stay, as the graphs of old producers
-    (before version 24) have them nowhere else. What prints is made silent.
+    Shapes of placeholders stay, as the graphs of old producers (before version 24) have them
+    nowhere else.
     """
     cleaned.CopyFrom(node)
     silence(cleaned)
@@ -419,9 +363,7 @@ def _copy_cleaned(
 
 def _add_functions(meta: MetaGraphFile, graph_def: GraphDef) -> None:
     """Adds the library functions that the nodes of `graph_def` call, and those they call."""
-    library = {
-        function.signature.name: function for function in meta.proto.graph_def.library.function
-    }
+    library = {f.signature.name: f for f in meta.proto.graph_def.library.function}
     added = set[str]()
     waiting = [name for node in graph_def.node for name in called(node, library)]
     while waiting:

@@ -7,7 +7,7 @@ are far larger in memory than in their file. A part may also be imported only to
 import itertools
 import math
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 
 import tensorflow as tf
@@ -15,186 +15,77 @@ from tensorflow.core.framework.attr_value_pb2 import AttrValue
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.framework.op_def_pb2 import OpDef
-from tensorflow.core.framework.tensor_pb2 import TensorProto
 
-from errors import CheckpointError
-from metagraph.graph import attribute_of, called, data_inputs, sub_graph
+from errors import CheckpointError, reason
+from metagraph.graph import attribute_of, called, sub_graph
 from metagraph.meta import MetaGraphFile, node_of
 from metagraph.safety import disarm, op_definitions
 
-# Refuses constants that are far larger in memory than in their file.
-#
-# Of equal values at the end of a constant, its file holds one: a few bytes may stand for any
-# number. TensorFlow takes the memory when it needs the value, which may be while it infers shapes.
-
 MAX_BYTES = 1 << 30  # Of all constants together, beyond what the file holds of them.
-_MAX_RANK = 254  # TensorFlow's own limit.
-_CONSTANTS = ("Const", "HostConst")
-_UNKNOWN_BYTES = 8  # Of a value whose dtype has no size, such as a string.
+_VALUE_BYTES = 4  # Of one value of a constant, in most of the dtypes there are.
+_MAX_DEPTH = 100  # Functions within functions.
+_MAX_NODES = 1_000_000  # Of a function with all that it calls, as often as it does.
+# The number of an output beyond 32 bits becomes another one, which no operation has.
+_NO_OUTPUT = re.compile(r".*:\d{10,}", re.DOTALL)
+# The field of an AttrValue for a type as an OpDef writes it, where it is not called alike.
+_FIELD = {"string": "s", "int": "i", "float": "f", "bool": "b"}
+# How TensorFlow says that it cannot make a constant; the constant itself follows, as text.
+_UNMADE = "Cannot parse tensor from"
+_NODE = re.compile(r"\{\{node (\S+?)\}\}")  # How TensorFlow marks nodes in its messages.
 
 
-def check_constant_sizes(graph_def: GraphDef, where: str) -> None:
-    """Sees that all constants of a graph and of its functions can be held.
+def check_well_formed(graph_def: GraphDef, where: str) -> None:
+    """Refuses what TensorFlow does not check: the values of constants, and the functions.
+
+    What else a graph may do to the process, its time limit and its limit on memory end in a line.
 
     Args:
       graph_def: what is to be imported.
       where: the file it came from, for the message.
 
     Raises:
-      CheckpointError: a constant has a negative size, or all together more than `MAX_BYTES`.
+      CheckpointError: a constant's value has another dtype, or all constants take more than
+        MAX_BYTES; a node takes an output that there cannot be; a function calls itself, or others
+        many thousand times over; an attribute in a function does not fit its operation.
+    """
+    definitions = op_definitions(graph_def)
+    functions = graph_def.library.function
+    nodes = [*graph_def.node, *(node for f in functions for node in f.node_def)]
+    _check_constants(nodes, where)
+    for node in nodes:
+        for text in node.input:
+            if _NO_OUTPUT.fullmatch(text):
+                raise CheckpointError(f"{where} is damaged: node {node.name} has the input {text}")
+    _check_calls(graph_def, where)
+    for node in nodes[len(graph_def.node) :]:
+        if node.op in definitions:
+            _check_attributes(node, definitions[node.op], where)
+
+
+def _check_constants(nodes: Iterable[NodeDef], where: str) -> None:
+    """Of equal values at the end of a constant, its file holds one: it may stand for any number.
+
+    TensorFlow takes the memory while it infers shapes, and ends the process where it folds
+    constants and finds another dtype.
     """
     total = 0
-    for node in _constants(graph_def):
-        tensor = node.attr["value"].tensor
+    for node in nodes:
+        if node.op != "Const":
+            continue
+        tensor, dtype = attribute_of(node, "value").tensor, attribute_of(node, "dtype").type
+        if tensor.dtype != dtype:
+            raise CheckpointError(
+                f"{where} is damaged: node {node.name} has dtype number {dtype} and a value of "
+                f"dtype number {tensor.dtype}"
+            )
         sizes = [dim.size for dim in tensor.tensor_shape.dim]
-        if min(sizes, default=0) < 0 or tensor.tensor_shape.unknown_rank or len(sizes) > _MAX_RANK:
-            raise CheckpointError(f"{where} is damaged: the constant {node.name} has no shape")
-        total += max(0, math.prod(sizes) * _value_bytes(tensor) - len(tensor.tensor_content))
+        held = len(tensor.tensor_content)
+        total += max(0, math.prod(max(0, size) for size in sizes) * _VALUE_BYTES - held)
         if total > MAX_BYTES:
             raise CheckpointError(
                 f"{where} is refused: with the constant {node.name} of shape {sizes}, its "
                 f"constants take more than {MAX_BYTES >> 20} MiB of memory"
             )
-
-
-def _constants(graph_def: GraphDef) -> Iterator[NodeDef]:
-    for node in graph_def.node:
-        if node.op in _CONSTANTS:
-            yield node
-    for function in graph_def.library.function:
-        for node in function.node_def:
-            if node.op in _CONSTANTS:
-                yield node
-
-
-def _value_bytes(tensor: TensorProto) -> int:
-    try:
-        size: int = tf.as_dtype(tensor.dtype).size
-    except TypeError:
-        return _UNKNOWN_BYTES
-    return size or _UNKNOWN_BYTES
-
-
-# Refuses graphs that TensorFlow takes in without a word and then crashes on.
-#
-# Of a graph itself it checks every node when it is imported. It does not look into constants, and
-# into library functions only when they are run, where some mistakes end the process.
-
-_MAX_DEPTH = 100  # Functions within functions.
-_MAX_NODES = 1_000_000  # Of a function with all that it calls, as often as it does.
-_MAX_DIGITS = 9  # Of the number of an operation's output.
-_MAX_WIDTH = 1000  # Characters of a number as text.
-_MAX_OUTPUTS = 1 << 16  # Of one operation, where an attribute says how many.
-# Their static shapes are worked out from an input that is read as one number, whatever it is.
-_TAKES = frozenset(
-    {"QueueDequeueMany", "QueueDequeueManyV2", "QueueDequeueUpTo", "QueueDequeueUpToV2"}
-)
-# The field of an AttrValue, or of its list, for each type that an OpDef gives an attribute.
-_FIELD = {
-    "string": "s",
-    "int": "i",
-    "float": "f",
-    "bool": "b",
-    "type": "type",
-    "shape": "shape",
-    "tensor": "tensor",
-    "func": "func",
-}
-_LIST = "list("
-
-
-def check_well_formed(graph_def: GraphDef, where: str) -> None:
-    """Sees that a graph can be run, or fails, without a crash.
-
-    Args:
-      graph_def: what is to be imported.
-      where: the file it came from, for the message.
-
-    Raises:
-      CheckpointError: a node contradicts itself, as a constant whose value has another dtype; a
-        function calls itself, or others many thousand times over; a node of a function does not
-        fit its operation.
-    """
-    definitions = op_definitions(graph_def)
-    for node in graph_def.node:
-        _check_node(node, definitions.get(node.op), where)
-    _check_takes(graph_def, where)
-    _check_calls(graph_def, where)
-    for function in graph_def.library.function:
-        for node in function.node_def:
-            definition = definitions.get(node.op)
-            _check_node(node, definition, f"{where}: function {function.signature.name}")
-            if definition is not None:
-                _check_attributes(node, definition, where)
-
-
-def _check_node(node: NodeDef, definition: OpDef | None, where: str) -> None:
-    mistake = _inputs_mistake(node)
-    if not mistake and node.op in _MISTAKES:
-        mistake = _MISTAKES[node.op](node)
-    if not mistake and definition is not None:
-        mistake = _numbers_mistake(node, definition)
-    if mistake:
-        raise CheckpointError(f"{where} is damaged: node {node.name} has {mistake}")
-
-
-def _inputs_mistake(node: NodeDef) -> str | None:
-    """The number of an output beyond 32 bits becomes another one, which no operation has."""
-    for text in node.input:
-        _, colon, position = text.rpartition(":")
-        if colon and len(position) > _MAX_DIGITS and position.isdecimal():
-            return f"the input {text}"
-    return None
-
-
-def _numbers_mistake(node: NodeDef, definition: OpDef) -> str | None:
-    """TensorFlow makes a list of as many inputs and outputs as attributes say before it counts."""
-    most = {arg.number_attr: _MAX_OUTPUTS for arg in definition.output_arg}
-    most |= {arg.number_attr: len(data_inputs(node)) for arg in definition.input_arg}
-    for name, number in most.items():
-        if name in node.attr and node.attr[name].i > number:
-            return f"{name} = {node.attr[name].i}, expected at most {number}"
-    return None
-
-
-def _check_takes(graph_def: GraphDef, where: str) -> None:
-    """That queues are asked for one number of elements, where the number is a constant."""
-    numbers = {data_inputs(n)[-1].partition(":")[0] for n in graph_def.node if _has_number(n)}
-    for node in graph_def.node:
-        if node.name in numbers and node.attr["value"].tensor.tensor_shape.dim:
-            raise CheckpointError(f"{where} is damaged: {node.name} is no single number")
-
-
-def _has_number(node: NodeDef) -> bool:
-    return node.op in _TAKES and len(data_inputs(node)) > 1
-
-
-def _constants_mistake(node: NodeDef) -> str | None:
-    """TensorFlow ends the process where it folds constants and finds another dtype."""
-    tensor, dtype = node.attr["value"].tensor, node.attr["dtype"].type
-    if tensor.dtype != dtype:
-        return f"dtype number {dtype} and a value of dtype number {tensor.dtype}"
-    return None
-
-
-def _merges_mistake(node: NodeDef) -> str | None:
-    """Of a merge in a loop, TensorFlow takes the number as it is and waits for as many inputs."""
-    number, inputs = node.attr["N"].i, len(data_inputs(node))
-    return None if number == inputs else f"{inputs} inputs, where it says {number}"
-
-
-def _texts_mistake(node: NodeDef) -> str | None:
-    """Each number is written with so many spaces before it."""
-    width = node.attr["width"].i
-    return f"width {width}" if width > _MAX_WIDTH else None
-
-
-_MISTAKES: Mapping[str, Callable[[NodeDef], str | None]] = {
-    "AsString": _texts_mistake,
-    "Const": _constants_mistake,
-    "Merge": _merges_mistake,
-    "RefMerge": _merges_mistake,
-}
 
 
 def _check_calls(graph_def: GraphDef, where: str) -> None:
@@ -221,7 +112,7 @@ def _check_calls(graph_def: GraphDef, where: str) -> None:
 
 
 def _check_attributes(node: NodeDef, definition: OpDef, where: str) -> None:
-    """That each attribute is there, or has a default, and has a value of its type."""
+    """Sees that each attribute is there, or has a default, and has a value of its type."""
     for attribute in definition.attr:
         if attribute.name in node.attr:
             fits = _is_of_type(node.attr[attribute.name], attribute.type)
@@ -239,20 +130,12 @@ def _is_of_type(value: AttrValue, kind: str) -> bool:
 
     A placeholder stands for a value of whoever calls the function.
     """
-    found: str | None = value.WhichOneof("value")
-    if found == "placeholder":
-        return True
-    if not kind.startswith(_LIST):
-        return found == _FIELD[kind]
-    element = _FIELD[kind.removeprefix(_LIST).removesuffix(")")]
-    return found == "list" and {field.name for field, _ in value.list.ListFields()} <= {element}
-
-
-# Brings a graph as data into TensorFlow, under the file's names, once it is known to be sound.
-
-# How TensorFlow says that it cannot make a constant; the constant itself follows, as text.
-_UNMADE = "Cannot parse tensor from"
-_NODE = re.compile(r"\{\{node (\S+?)\}\}")  # How TensorFlow marks nodes in its messages.
+    element = kind.removeprefix("list(").removesuffix(")")
+    field = _FIELD.get(element, element)
+    if value.WhichOneof("value") == "list":
+        held = {held.name for held, _ in value.list.ListFields()}
+        return kind != element and held <= {field}
+    return value.WhichOneof("value") in ("placeholder", field if kind == element else "list")
 
 
 def import_graph(
@@ -264,7 +147,6 @@ def import_graph(
       CheckpointError: an operation or attribute that this TensorFlow does not have, or a graph
         that is not well-formed.
     """
-    check_constant_sizes(graph_def, meta.path)
     check_well_formed(graph_def, meta.path)
     try:
         tf.import_graph_def(
@@ -274,7 +156,7 @@ def import_graph(
             producer_op_list=meta.proto.meta_info_def.stripped_op_list,
         )
     except (tf.errors.OpError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{meta.path} cannot be imported: {_first_line(error)}") from error
+        raise CheckpointError(f"{meta.path} cannot be imported: {_plain(reason(error))}") from error
 
 
 def tensor_of(graph: tf.Graph, name: str) -> tf.Tensor:
@@ -298,32 +180,20 @@ def reason_of_run(error: tf.errors.OpError) -> str:
     The reason is the first line, or, where a traceback goes before it, the one after `Node: ...`.
     """
     lines = str(error.message).strip().splitlines()
-    after = [reason for line, reason in itertools.pairwise(lines) if line.startswith("Node: ")]
+    after = [said for line, said in itertools.pairwise(lines) if line.startswith("Node: ")]
     node = _NODE.search(str(error.message))
     return f"{f' at {node[1]}' if node else ''}: {_plain((after or lines)[0])}"
 
 
-def _first_line(error: Exception) -> str:
-    text = error.message if isinstance(error, tf.errors.OpError) else str(error)
-    return _plain(str(text).strip().partition("\n")[0])
-
-
-def _plain(reason: str) -> str:
+def _plain(line: str) -> str:
     """The reason as a user understands it."""
-    if _UNMADE not in reason:
-        return reason
+    if _UNMADE not in line:
+        return line
     return "a constant is damaged, or needs more memory than there is or is allowed"
 
 
-# A part of a graph in TensorFlow, to be looked at and never run: its static dtypes and shapes.
-
-
 def disarmed_graph(meta: MetaGraphFile, names: Collection[str]) -> tf.Graph:
-    """Imports what some tensors need; nothing is refused, and what would be can never run.
-
-    Args:
-      meta: the file.
-      names: full tensor names, of nodes that exist.
+    """Imports what some tensors need, to be looked at: what would be refused can never run.
 
     Raises:
       CheckpointError: a node's input does not exist, or the graph cannot be imported.
@@ -344,26 +214,20 @@ def import_disarmed(meta: MetaGraphFile, graph_def: GraphDef) -> tf.Graph:
     return graph
 
 
-# The dtype and shape of a tensor as its file declares them, where TensorFlow cannot infer them.
-#
-# A graph may compute a tensor by operations that this TensorFlow does not have. Fed, it needs none
-# of them: its own node says enough.
-
 _MAX_DECLARED = 10_000  # Of a node; a hostile count would fill the memory.
 
 
 def declared(meta: MetaGraphFile, name: str) -> tuple[tf.DType, tf.TensorShape] | None:
-    """The dtype and the shape, perhaps unknown, of a tensor.
+    """A tensor's dtype and shape as its file declares them, where TensorFlow cannot infer them.
 
-    Format: `tensorflow/core/framework/op_def.proto`; the file brings the definitions of the
-    operations it uses. Its `_output_shapes` are what was inferred when it was written.
+    A graph may compute a tensor by operations that this TensorFlow does not have. Fed, it needs
+    none of them: its node, and the definitions that the file brings along, say enough.
 
-    Args:
-      meta: the file.
-      name: in full, of a node that exists.
+    Format: `tensorflow/core/framework/op_def.proto`. Its `_output_shapes` are what was inferred
+    when it was written.
 
     Returns:
-      None where the file does not tell.
+      None where the file does not tell. The shape may be unknown.
     """
     node_name, _, index = name.partition(":")
     node = meta.nodes[node_name]

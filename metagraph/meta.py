@@ -2,6 +2,8 @@
 
 Here are its tensors, its collections of variables, and its signatures: of a SavedModel, or of a
 session bundle, which TensorFlow exported to be served before the SavedModel.
+
+Formats: `tensorflow/core/protobuf/meta_graph.proto`, `tensorflow/core/framework/variable.proto`.
 """
 
 import re
@@ -55,25 +57,21 @@ def format_shape(shape: Sequence[int | None] | tf.TensorShape | None) -> str:
     return "[" + ", ".join("?" if size is None else str(size) for size in shape) + "]"
 
 
-# A meta graph as data: a `.meta` file is parsed and looked into, nothing of it is run.
-#
-# Format: `tensorflow/core/protobuf/meta_graph.proto`.
-
 PLACEHOLDERS = frozenset({"Placeholder", "PlaceholderV2"})
 PLACEHOLDERS_WITH_DEFAULT = frozenset({"PlaceholderWithDefault"})
 _NODE_NAME = re.compile(r"[^:^\s]+")
 _TENSOR_NAME = re.compile(r"[^:^]+:[0-9]{1,9}")
+_NO_HINT = "predict.py --list shows its inputs and outputs"
 _SUFFIX_OF_ANOTHER_FILE = re.compile(r"\.(index|manifest|data-\d{5}-of-\d{5})$")
 
 
 @dataclass(frozen=True)
 class MetaGraphFile:
-    """A parsed meta graph, and where its variables are.
+    """A parsed meta graph, which is not to be changed, and where its variables are.
 
     Attributes:
       path: the file that holds the graph, such as a `.meta`.
       prefix: of the checkpoint that belongs to it: of a `.meta`, its path without that.
-      proto: the MetaGraphDef; not to be changed.
     """
 
     path: str
@@ -122,15 +120,11 @@ class MetaGraphFile:
         """
         name = self.find_tensor(text) or keys.get(text)
         if name is None:
-            raise CheckpointError(f"{self.path} has no tensor {text!r}; {self._hint(text, keys)}")
+            own = [key for key in keys if key not in self.nodes]
+            near = nearest_names(text, [*own, *(f"{name}:0" for name in self.nodes)])
+            hint = f"the nearest are {', '.join(near)}" if near else _NO_HINT
+            raise CheckpointError(f"{self.path} has no tensor {text!r}; {hint}")
         return name
-
-    def _hint(self, text: str, keys: Mapping[str, str]) -> str:
-        own = [key for key in keys if key not in self.nodes]
-        near = nearest_names(text, [*own, *(f"{name}:0" for name in self.nodes)])
-        if not near:
-            return "predict.py --list shows its inputs and outputs"
-        return "the nearest are " + ", ".join(near)
 
 
 def node_of(tensor_name: str) -> str:
@@ -149,15 +143,10 @@ def read_meta_graph(path: str, max_bytes: int = DEFAULT_MAX_BYTES) -> MetaGraphF
         stem = _SUFFIX_OF_ANOTHER_FILE.sub("", path)
         raise CheckpointError(f"{path} is no .meta file; expected one such as {stem}{META_SUFFIX}")
     content = read_bounded(path, max_bytes, MAX_META_FLAG)
-    proto = parse_message(MetaGraphDef(), content, path, max_bytes)
+    proto = parse_message(MetaGraphDef(), content, path)
     if not proto.graph_def.node:
         raise CheckpointError(f"{path} is no meta graph: {what_it_is(content)}")
     return MetaGraphFile(path, prefix, proto)
-
-
-# What the collections of a meta graph tell of its variables.
-#
-# Format: `tensorflow/core/framework/variable.proto`.
 
 
 def variable_definitions(meta: MetaGraphFile, collection: str) -> Iterator[tuple[str, VariableDef]]:
@@ -175,18 +164,13 @@ def variable_definitions(meta: MetaGraphFile, collection: str) -> Iterator[tuple
             yield name, found
 
 
-# The signatures of a session bundle, what TensorFlow exported to be served before the SavedModel.
-#
-# A bundle is a checkpoint whose meta graph has `tensorflow.serving.Signatures` in the collection
-# `serving_signatures`. TensorFlow no longer has a class for that message, so that its few fields
-# are declared here.
+# The signatures of a session bundle: a checkpoint whose meta graph has a message that TensorFlow no
+# longer has a class for, so that its few fields are declared here.
 #
 # Format: `tensorflow/contrib/session_bundle/manifest.proto` of TensorFlow 1.
 
-NAMED = "named"
 COLLECTION = "serving_signatures"
 _PACKAGE = "tensorflow.serving"
-_INPUTS, _OUTPUTS = "inputs", "outputs"
 _MAX_BYTES = 1 << 20  # Some hundred are usual; what is small takes little memory once parsed.
 # The fields of each message by number; of another type than a text where that is named.
 _MESSAGES: Mapping[str, Mapping[int, tuple[str, str | None]]] = {
@@ -212,129 +196,16 @@ _MESSAGES: Mapping[str, Mapping[int, tuple[str, str | None]]] = {
     },
 }
 _REPEATED = ("map", "named_signatures")
-
-
-class Bindings(NamedTuple):
-    """The tensors of a signature, as the file names them.
-
-    Attributes:
-      inputs: argument name -> tensor.
-      outputs: result name -> tensor.
-    """
-
-    inputs: Mapping[str, str]
-    outputs: Mapping[str, str]
-
-
-def bundle_signatures(meta: MetaGraphFile, default: str) -> dict[str, Bindings]:
-    """The signatures of a session bundle by name, none where the file is none.
-
-    Results have the keys that TensorFlow gives them when it turns a bundle into a SavedModel:
-    `inputs`, and `outputs` or `classes` and `scores`. The two generic signatures `inputs` and
-    `outputs` that most bundles have are one here, `named`. Another generic signature does not say
-    which of its tensors are inputs: each is both.
-
-    Args:
-      meta: the file.
-      default: what the bundle's default signature is called.
-    """
-    signatures: dict[str, Bindings] = {}
-    for content in meta.collection(COLLECTION).any_list.value:
-        parsed = _parse(content.value, meta.path)
-        if parsed is not None:
-            signatures |= _signatures(parsed, default)
-    return signatures
-
-
-def _parse(content: bytes, path: str) -> Any | None:
-    """A message `Signatures`; None, and a warning, where it is damaged or absurdly large."""
-    message = signatures_message()
-    if len(content) <= _MAX_BYTES:
-        try:
-            message.ParseFromString(content)
-            return message
-        except DecodeError:
-            pass
-    logging.warning("%s: its collection %s is damaged and left out", path, COLLECTION)
-    return None
-
-
-def signatures_message() -> Any:
-    """An empty message `Signatures`."""
-    return GetMessageClass(_descriptor())()
-
-
-def _descriptor() -> Any:
-    """Of the message `Signatures`, in a pool of its own: a newer TensorFlow may have one too."""
-    file = FileDescriptorProto(name="manifest.proto", package=_PACKAGE, syntax="proto3")
-    for name, fields in _MESSAGES.items():
-        message = file.message_type.add(name=name)
-        for number, (field, kind) in fields.items():
-            repeated = field in _REPEATED
-            label = "LABEL_REPEATED" if repeated else "LABEL_OPTIONAL"
-            added = message.field.add(name=field, number=number)
-            added.label = FieldDescriptorProto.Label.Value(label)
-            if kind is None:
-                added.type = FieldDescriptorProto.TYPE_STRING
-            else:
-                added.type = FieldDescriptorProto.TYPE_MESSAGE
-                added.type_name = f".{_PACKAGE}.{kind}"
-    pool = DescriptorPool()
-    pool.Add(file)
-    return pool.FindMessageTypeByName(f"{_PACKAGE}.Signatures")
-
-
-def _signatures(message: Any, default: str) -> dict[str, Bindings]:
-    named = {entry.key: entry.value for entry in message.named_signatures}
-    found = {}
-    if _is_pair(named):
-        inputs, outputs = named.pop(_INPUTS), named.pop(_OUTPUTS)
-        found[NAMED] = Bindings(_generic(inputs), _generic(outputs))
-    found |= {key: _bindings(signature) for key, signature in named.items()}
-    if message.HasField("default_signature"):
-        found[default] = _bindings(message.default_signature)
-    return {key: bindings for key, bindings in found.items() if bindings.inputs or bindings.outputs}
-
-
-def _is_pair(named: Mapping[str, Any]) -> bool:
-    return all(
-        key in named and named[key].HasField("generic_signature") for key in (_INPUTS, _OUTPUTS)
-    )
-
-
-def _bindings(signature: Any) -> Bindings:
-    """Whichever of the three kinds of signature it is."""
-    if signature.HasField("regression_signature"):
-        regression = signature.regression_signature
-        return Bindings(
-            dict(_bound(regression, {_INPUTS: "input"})),
-            dict(_bound(regression, {_OUTPUTS: "output"})),
-        )
-    if signature.HasField("classification_signature"):
-        classification = signature.classification_signature
-        return Bindings(
-            dict(_bound(classification, {_INPUTS: "input"})),
-            dict(_bound(classification, {"classes": "classes", "scores": "scores"})),
-        )
-    return Bindings(_generic(signature), _generic(signature))
-
-
-def _bound(signature: Any, fields: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Key and tensor of those fields that are set; a classifier may have classes or scores only."""
-    for key, field in fields.items():
-        name = getattr(signature, field).tensor_name
-        if name:
-            yield key, name
-
-
-def _generic(signature: Any) -> dict[str, str]:
-    return {entry.key: entry.value.tensor_name for entry in signature.generic_signature.map}
-
-
-# The signatures of a graph: named inputs and outputs, of a SavedModel or of a session bundle.
-
-_OF_LOADERS = "__saved_model_"  # `__saved_model_init_op` and so on name no tensors to predict with.
-_MAX_NAMED = 10
+# The tensors of a kind of signature, under the keys that TensorFlow gives them when it turns a
+# bundle into a SavedModel. A classifier may have classes or scores only.
+_KINDS: Mapping[str, tuple[Mapping[str, str], Mapping[str, str]]] = {
+    "regression_signature": ({"inputs": "input"}, {"outputs": "output"}),
+    "classification_signature": (
+        {"inputs": "input"},
+        {"classes": "classes", "scores": "scores"},
+    ),
+}
+_NAMED = "named"  # The pair of generic signatures that most bundles have, `inputs` and `outputs`.
 
 
 class Signature(NamedTuple):
@@ -354,19 +225,84 @@ class Signature(NamedTuple):
 NO_SIGNATURE = Signature("", {}, {})
 
 
+def bundle_signatures(meta: MetaGraphFile) -> dict[str, Signature]:
+    """The signatures of a session bundle by name, none where the file is none.
+
+    The default one is `serving_default`. A generic signature does not say which of its tensors are
+    inputs: each is both, but for the pair `inputs` and `outputs`, which is one here.
+    """
+    found: dict[str, Signature] = {}
+    for content in meta.collection(COLLECTION).any_list.value:
+        message = signatures_message()
+        try:
+            if len(content.value) > _MAX_BYTES:
+                raise DecodeError
+            message.ParseFromString(content.value)
+        except DecodeError:
+            logging.warning("%s: its collection %s is damaged and left out", meta.path, COLLECTION)
+            continue
+        named = {
+            entry.key: _signature(entry.key, entry.value) for entry in message.named_signatures
+        }
+        generic = {e.key for e in message.named_signatures if e.value.HasField("generic_signature")}
+        if {"inputs", "outputs"} <= generic:
+            pair = named.pop("inputs").inputs, named.pop("outputs").outputs
+            named[_NAMED] = named.get(_NAMED) or Signature(_NAMED, *pair)
+        if message.HasField("default_signature"):
+            named[SIGNATURE] = _signature(SIGNATURE, message.default_signature)
+        found |= {name: one for name, one in named.items() if one.inputs or one.outputs}
+    return found
+
+
+def _signature(name: str, message: Any) -> Signature:
+    """Whichever of the three kinds of signature it is."""
+    for kind, parts in _KINDS.items():
+        if message.HasField(kind):
+            one = getattr(message, kind)
+            bound = (
+                {key: getattr(one, field).tensor_name for key, field in p.items()} for p in parts
+            )
+            return Signature(name, *({k: text for k, text in p.items() if text} for p in bound))
+    generic = {entry.key: entry.value.tensor_name for entry in message.generic_signature.map}
+    return Signature(name, generic, generic)
+
+
+def signatures_message() -> Any:
+    """An empty message `Signatures`, of a pool of its own: a newer TensorFlow may have one too."""
+    file = FileDescriptorProto(name="manifest.proto", package=_PACKAGE, syntax="proto3")
+    for name, fields in _MESSAGES.items():
+        message = file.message_type.add(name=name)
+        for number, (field, kind) in fields.items():
+            label = "LABEL_REPEATED" if field in _REPEATED else "LABEL_OPTIONAL"
+            added = message.field.add(name=field, number=number)
+            added.label = FieldDescriptorProto.Label.Value(label)
+            if kind is None:
+                added.type = FieldDescriptorProto.TYPE_STRING
+            else:
+                added.type = FieldDescriptorProto.TYPE_MESSAGE
+                added.type_name = f".{_PACKAGE}.{kind}"
+    pool = DescriptorPool()
+    pool.Add(file)
+    return GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.Signatures"))()
+
+
+_OF_LOADERS = "__saved_model_"  # `__saved_model_init_op` and so on name no tensors to predict with.
+_MAX_NAMED = 10
+
+
 def read_signatures(meta: MetaGraphFile) -> dict[str, Signature]:
     """All of them by name, sorted; what names no tensor of the graph is left out of them."""
-    found = dict(bundle_signatures(meta, SIGNATURE))
-    named = {
-        name: Signature(name, _tensors(meta, bindings.inputs), _tensors(meta, bindings.outputs))
-        for name, bindings in found.items()
-    }
+    found = bundle_signatures(meta)
     for name, proto in meta.proto.signature_def.items():
-        inputs = {key: info.name for key, info in proto.inputs.items()}
-        outputs = {key: info.name for key, info in proto.outputs.items()}
         if not name.startswith(_OF_LOADERS):
-            named[name] = Signature(name, _tensors(meta, inputs), _tensors(meta, outputs))
-    return dict(sorted(named.items()))
+            inputs = {key: info.name for key, info in proto.inputs.items()}
+            found[name] = Signature(
+                name, inputs, {k: info.name for k, info in proto.outputs.items()}
+            )
+    return {
+        name: Signature(name, _tensors(meta, one.inputs), _tensors(meta, one.outputs))
+        for name, one in sorted(found.items())
+    }
 
 
 def _tensors(meta: MetaGraphFile, names: Mapping[str, str]) -> dict[str, str]:
@@ -377,14 +313,9 @@ def _tensors(meta: MetaGraphFile, names: Mapping[str, str]) -> dict[str, str]:
 def choose_signature(
     meta: MetaGraphFile, signatures: Mapping[str, Signature], asked: str | None
 ) -> Signature:
-    """The signature to use: the one asked for, or `serving_default`, or the only one.
+    """The one of the file's signatures to use: as asked for, or `serving_default`, or the only one.
 
     Where none is asked for and there is no such one, it is NO_SIGNATURE.
-
-    Args:
-      meta: the file.
-      signatures: its own.
-      asked: a name, None for none.
 
     Raises:
       CheckpointError: there is no signature of the name that is asked for.

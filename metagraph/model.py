@@ -29,33 +29,29 @@ from metagraph.meta import (
 )
 from metagraph.session import describe_tensors
 from metagraph.usage import (
-    HEADS,
     Wiring,
     dependence,
     handled_iterators,
     is_source,
     likely_outputs,
-    most_likely,
     plumbing,
     wiring_of,
 )
-from metagraph.variables import VARIABLE_OPS, Variable, graph_variables, unavailable
-
-# What could be fed to and fetched from a graph that does not say so itself.
-#
-# Names of strangers' graphs mean nothing: a placeholder such as `save/Const` is no input of the
-# model. Where rows come from a queue, an iterator or a parser, its outputs can be fed in its place.
+from metagraph.variables import VARIABLE_OPS, graph_variables, unavailable
 
 _MAX_OUTPUTS = 10
+_MAX_NAMED = 5  # Tensors that an error line offers.
+_MAX_SHOWN = 100  # Variables that a list says something of.
 
 
 class Candidates(NamedTuple):
-    """Full names of tensors.
+    """What could be fed to and fetched from a graph that does not say so itself, in full names.
 
     Attributes:
       inputs: the model's placeholders: those of the signature first, then those without a default.
-      pipeline: what could be fed where the rows of the prediction come from a pipeline.
-      outputs: what could be fetched, the likeliest first.
+      pipeline: what could be fed where the rows of the prediction come from a queue, an iterator or
+        a parser.
+      outputs: what could be fetched, usual heads first.
     """
 
     inputs: tuple[str, ...]
@@ -71,37 +67,28 @@ def find_candidates(
     Args:
       meta: the file.
       signed: the inputs that the signature names.
-      wanted: what is to be predicted; by default, the likeliest outputs.
+      wanted: what is to be predicted; by default, the likely outputs.
     """
     wiring = wiring_of(meta)
-    left_out = plumbing(meta, wiring, results=HEADS)
-    inputs = _inputs(wiring, left_out, signed)
-    pipeline = _pipeline(wiring, left_out)
-    fed = (*pipeline, *inputs)
-    needs = dependence(wiring, fed, left_out)
-    likely = likely_outputs(wiring, needs)
-    predicted = [node_of(name) for name in wanted] or [x.name for x in likely if x.predicts]
+    left_out = plumbing(meta, wiring)
+    own = {name: node for name, node in wiring.nodes.items() if name not in left_out}
+    plain = [f"{name}:0" for name, node in own.items() if node.op in PLACEHOLDERS]
+    optional = [f"{name}:0" for name, node in own.items() if node.op in PLACEHOLDERS_WITH_DEFAULT]
+    inputs = tuple(dict.fromkeys([*signed, *plain, *optional]))
+    pipeline = [
+        tensor
+        for name, node in wiring.nodes.items()
+        if is_source(node)
+        for tensor in _taken_of(wiring, name, set(wiring.takers.get(name, ())) & own.keys())
+    ]
+    needs = dependence(wiring, (*pipeline, *inputs), left_out)
+    outputs = likely_outputs(wiring, needs)
+    predicted = [node_of(name) for name in wanted] or outputs
+    needed = set[str]().union(*(needs.get(name, ()) for name in predicted))
     return Candidates(
         inputs=inputs,
-        pipeline=_needed(pipeline, fed, [needs.get(name, 0) for name in predicted]),
-        outputs=most_likely(likely, _MAX_OUTPUTS),
-    )
-
-
-def _inputs(wiring: Wiring, left_out: Collection[str], signed: Collection[str]) -> tuple[str, ...]:
-    ops = {f"{name}:0": node.op for name, node in wiring.nodes.items() if name not in left_out}
-    plain = [name for name, op in ops.items() if op in PLACEHOLDERS]
-    optional = [name for name, op in ops.items() if op in PLACEHOLDERS_WITH_DEFAULT]
-    return tuple(dict.fromkeys([*signed, *plain, *optional]))
-
-
-def _pipeline(wiring: Wiring, left_out: Collection[str]) -> tuple[str, ...]:
-    """The outputs of sources that the model takes, in the file's order."""
-    sources = [name for name, node in wiring.nodes.items() if is_source(node)]
-    return tuple(
-        tensor
-        for name in sources
-        for tensor in _taken_of(wiring, name, set(wiring.takers.get(name, ())).difference(left_out))
+        pipeline=tuple(name for name in pipeline if name in needed),
+        outputs=tuple(f"{name}:0" for name in outputs[:_MAX_OUTPUTS]),
     )
 
 
@@ -109,12 +96,6 @@ def _taken_of(wiring: Wiring, name: str, takers: Collection[str]) -> list[str]:
     """The outputs of a node that some of its takers take, in order."""
     tensors = set[str]().union(*(wiring.tensors_taken(taker, name) for taker in takers))
     return sorted(tensors, key=lambda tensor: int(tensor.rpartition(":")[2]))
-
-
-def _needed(pipeline: Sequence[str], fed: Sequence[str], needs: Collection[int]) -> tuple[str, ...]:
-    """Those of the pipeline's tensors that one of some nodes depends on."""
-    bits = {name: 1 << bit for bit, name in enumerate(fed)}
-    return tuple(name for name in pipeline if any(bits[name] & need for need in needs))
 
 
 def without_handles(
@@ -140,24 +121,20 @@ def _from_handle(
 ) -> Iterator[str]:
     for iterator in handled_iterators(wiring, placeholder):
         for source in dict.fromkeys(wiring.takers.get(iterator, ())):
-            if source not in needed.names or not is_source(wiring.nodes[source]):
-                continue
-            takers = needed.names.intersection(wiring.takers.get(source, ()))
-            taken = _taken_of(wiring, source, takers)
-            asked = [name for name in fetches if node_of(name) == source]
-            yield from (n for n in dict.fromkeys([*asked, *taken]) if n not in needed.feeds)
-
-
-# What a meta graph says of its model, for whoever predicts with it.
+            if source in needed.names and is_source(wiring.nodes[source]):
+                taken = _taken_of(
+                    wiring, source, needed.names.intersection(wiring.takers.get(source, ()))
+                )
+                asked = [name for name in fetches if node_of(name) == source]
+                yield from (n for n in dict.fromkeys([*asked, *taken]) if n not in needed.feeds)
 
 
 class Classifier(NamedTuple):
-    """The two results of the signature that make a classifier.
+    """The two results of a signature that make a classifier of K classes, K None where unknown.
 
     Attributes:
       probabilities: the tensor of each class's probability, float [N, K].
       classes: the tensor of each row's class, integers [N].
-      num_classes: K, None where unknown.
     """
 
     probabilities: str
@@ -169,7 +146,7 @@ class Model(NamedTuple):
     """A model's own description; each part may be empty in a stranger's file.
 
     Attributes:
-      signature: the one in use, an empty one where there is none.
+      signature: the one in use, NO_SIGNATURE where there is none.
       signatures: the names of all there are.
       predict: the tensors of the collection `predict`, the prediction first; none where a
         signature was asked for, as then its outputs are the prediction.
@@ -177,7 +154,6 @@ class Model(NamedTuple):
       input_scale: what uint8 values are multiplied by before they are fed to the signature's
         input.
       trained_on: the name of a built-in data set.
-      classifier: None where the graph is something else.
       image_shape: height, width and channels of the image that a row of the signature's input
         holds, where the graph says so.
     """
@@ -227,6 +203,8 @@ def read_model(meta: MetaGraphFile, signature: str | None = None) -> Model:
     scales = meta.collection(INPUT_SCALE_COLLECTION).float_list.value
     trained_on = _texts(meta, TRAINED_ON_COLLECTION)
     predict = meta.collection(PREDICT_COLLECTION).node_list.value if signature is None else ()
+    sizes = meta.collection(IMAGE_SHAPE_COLLECTION).int64_list.value
+    is_shape = len(sizes) == 3 and min(sizes) > 0
     return Model(
         signature=chosen,
         signatures=tuple(signatures),
@@ -235,7 +213,7 @@ def read_model(meta: MetaGraphFile, signature: str | None = None) -> Model:
         input_scale=scales[0] if scales else None,
         trained_on=trained_on[0] if trained_on else None,
         classifier=_classifier(meta, chosen.outputs),
-        image_shape=_image_shape(meta),
+        image_shape=(sizes[0], sizes[1], sizes[2]) if is_shape else None,
     )
 
 
@@ -244,35 +222,20 @@ def _classifier(meta: MetaGraphFile, outputs: Mapping[str, str]) -> Classifier |
     if not {"probabilities", "classes"} <= outputs.keys():
         return None
     try:
-        probabilities, classes = describe_tensors(
-            meta, (outputs["probabilities"], outputs["classes"])
-        )
+        names = (outputs["probabilities"], outputs["classes"])
+        probabilities, classes = describe_tensors(meta, names)
     except CheckpointError:
         return None  # Whoever fetches them is told why they cannot be had.
     shape = probabilities.shape or ()
-    if len(shape) != 2 or len(classes.shape or ()) != 1:
-        return None
-    if not (probabilities.dtype.is_floating and classes.dtype.is_integer):
+    fits = len(shape) == 2 and len(classes.shape or ()) == 1
+    if not (fits and probabilities.dtype.is_floating and classes.dtype.is_integer):
         return None
     return Classifier(probabilities.name, classes.name, shape[1])
-
-
-def _image_shape(meta: MetaGraphFile) -> tuple[int, int, int] | None:
-    sizes = meta.collection(IMAGE_SHAPE_COLLECTION).int64_list.value
-    if len(sizes) != 3 or min(sizes) < 1:
-        return None
-    height, width, channels = sizes
-    return height, width, channels
 
 
 def _texts(meta: MetaGraphFile, key: str) -> tuple[str, ...]:
     values = meta.collection(key).bytes_list.value
     return tuple(value.decode("utf-8", errors="replace") for value in values)
-
-
-# What an error line offers: tensors that could be fed or fetched in place of what was asked.
-
-_MAX_NAMED = 5
 
 
 def described(meta: MetaGraphFile, names: Sequence[str]) -> str:
@@ -300,11 +263,6 @@ def fetchable(meta: MetaGraphFile, model: Model, flag: str = "--fetch") -> str:
         return " (--list shows the graph)"
     others = f"; or {', '.join(names[1:_MAX_NAMED])}" if names[1:] else ""
     return f", such as {flag}={names[0]}{others}"
-
-
-# Which checkpoint a model's variables are in, and whether it has a value for each of them.
-
-_MAX_SHOWN = 100
 
 
 class CheckpointState(NamedTuple):
@@ -338,23 +296,14 @@ def checkpoint_state(meta: MetaGraphFile, outputs: Sequence[str]) -> CheckpointS
         return None
     try:
         verify_checkpoint(meta.prefix, [INDEX_SUFFIX])
-        needed, others = _parted(meta, outputs)
+        variables = graph_variables(meta)
+        taken = reachable(meta, map(node_of, outputs)) if outputs else meta.nodes.keys()
+        needed = [variable for variable in variables if variable.name in taken]
+        others = [variable for variable in variables if variable.name not in taken]
         problems = unavailable(meta, needed)
         return CheckpointState(meta.prefix, problems, unavailable(meta, others))
     except CheckpointError as error:
         return CheckpointState(meta.prefix, [str(error)])
-
-
-def _parted(
-    meta: MetaGraphFile, outputs: Sequence[str]
-) -> tuple[Sequence[Variable], Sequence[Variable]]:
-    """The variables that some outputs need, and the others."""
-    variables = graph_variables(meta)
-    if not outputs:
-        return variables, []
-    taken = reachable(meta, map(node_of, outputs))
-    needed = [variable for variable in variables if variable.name in taken]
-    return needed, [variable for variable in variables if variable.name not in taken]
 
 
 def state_record(meta: MetaGraphFile, state: CheckpointState | None) -> dict[str, Any]:

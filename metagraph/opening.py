@@ -1,22 +1,31 @@
 """Opens the model, or the checkpoint, that a path stands for.
 
-The path may name any of its files or folders. Where a path stands for none, the error line says
+A path is a `.meta` file, the prefix of a checkpoint or another of its files, a frozen graph, a
+SavedModel, or a folder that holds one of them. The state file `checkpoint` is never trusted: at
+most, it chooses among the files that are there. Where a path stands for none, the error line says
 what is there in its place, or beside it.
 """
 
 import difflib
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import tensorflow as tf
 from absl import logging
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from checkpoints import folder, naming
+from checkpoints import folder
 from checkpoints.file_io import HEAD_BYTES, kind_of, read_bounded, read_head
 from checkpoints.folder import named_checkpoint, names_in, newest_meta_graph
+from checkpoints.naming import (
+    BASENAME,
+    INDEX_SUFFIX,
+    META_SUFFIX,
+    STATE_FILE,
+    checkpoint_prefix,
+)
 from errors import CheckpointError, first_few, nearest_names
 from metagraph.meta import MetaGraphFile, read_meta_graph
 from metagraph.parsing import (
@@ -28,145 +37,117 @@ from metagraph.parsing import (
     serving_graph,
 )
 
-_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z")
+# Of a SavedModel, the checkpoint's prefix in its folder.
+SAVED_MODEL_VARIABLES = os.path.join("variables", "variables")
+_SUFFIXES = (META_SUFFIX, *GRAPH_SUFFIXES)
+# `.index`, `.data-00000-of-00001`, and `-00000-of-00001` of the format V1.
+_PART = re.compile(r"(\.index|\.manifest|\.meta|(\.data)?-\d{5}-of-\d{5})$")
 _MAX_NAMED = 10
 _MAX_FOLDERS = 200  # That are looked into for a model; a home may hold any number.
 
 
-def no_graph(path: str, prefix: str) -> CheckpointError:
-    """What to say of a path beside which there is no graph.
+def open_model(
+    path: str, max_bytes: int = DEFAULT_MAX_BYTES, checkpoint: str | None = None
+) -> MetaGraphFile:
+    """Reads the graph that `path` stands for, and says where its variables are.
 
     Args:
       path: as the user wrote it.
-      prefix: of the checkpoint that it would be of.
+      max_bytes: the size of the largest graph file that is read.
+      checkpoint: what `find_variables` takes, for variables that are elsewhere than the graph.
+
+    Raises:
+      CheckpointError: there is no such model or not one alone, a part of it is missing, or it is
+        something else.
     """
-    if tf.io.gfile.exists(prefix + naming.INDEX_SUFFIX):
-        return _only_variables(prefix)
-    if tf.io.gfile.exists(path):
-        kind = kind_of(read_head(path, HEAD_BYTES)) or "nothing that is known here"
-        return CheckpointError(
-            f"{path} is no model: it is {kind}; expected a .meta, a checkpoint's prefix, a frozen "
-            ".pb or the folder of a SavedModel"
-        )
-    is_meta = path.endswith((naming.META_SUFFIX, *GRAPH_SUFFIXES))
-    meta = "" if is_meta else f", nor {prefix}{naming.META_SUFFIX}"
-    suffixes = (naming.META_SUFFIX, *GRAPH_SUFFIXES)
-    return CheckpointError(f"there is no file {path}{meta}{beside(path, suffixes)}")
+    file = find_model(path, warn=checkpoint is None)
+    read = _read_graph_file if file.endswith(GRAPH_SUFFIXES) else read_meta_graph
+    meta = read(file, max_bytes)
+    return meta if checkpoint is None else replace(meta, prefix=find_variables(checkpoint))
 
 
-def _only_variables(prefix: str) -> CheckpointError:
-    """What to say of a checkpoint without its `.meta`: where the graph may be."""
-    index = prefix + naming.INDEX_SUFFIX
-    saved_model = os.path.dirname(os.path.dirname(os.path.abspath(index)))
-    if any(tf.io.gfile.exists(os.path.join(saved_model, n)) for n in SAVED_MODEL_FILES):
-        return CheckpointError(f"{index} is part of a SavedModel: name its folder {saved_model}")
-    folder = os.path.dirname(prefix)
-    metas = [name for name in names_in(folder) if name.endswith(naming.META_SUFFIX)]
-    graph = os.path.join(folder, metas[0]) if len(metas) == 1 else "<the .meta of its graph>"
-    there = f" (there is {first_few(metas, _MAX_NAMED)})" if len(metas) > 1 else ""
-    return CheckpointError(
-        f"variables without a graph: {index} is there, {prefix}{naming.META_SUFFIX} is missing; "
-        f"where its graph has another name{there}: --meta={graph} --ckpt={prefix}"
-    )
+def _read_graph_file(path: str, max_bytes: int) -> MetaGraphFile:
+    """A frozen graph, without variables; what is a SavedModel by its content is read as one."""
+    found = parse_graph_file(read_bounded(path, max_bytes, MAX_META_FLAG), path)
+    if isinstance(found, MetaGraphDef):
+        return MetaGraphFile(path, os.path.splitext(path)[0], found)
+    prefix = os.path.join(os.path.dirname(path), SAVED_MODEL_VARIABLES)
+    return MetaGraphFile(path, prefix, serving_graph(found, path))
 
 
-def beside(path: str, suffixes: Sequence[str]) -> str:
-    """The end of an error line over a path that is not there: what its folder has, nearest first.
+def find_model(path: str, warn: bool = True) -> str:
+    """The file that holds the graph: a `.meta`, a frozen graph or a `saved_model.pb`.
 
     Args:
-      path: the missing one.
-      suffixes: of the files that it could have been.
+      path: as the user wrote it.
+      warn: of variables in a folder that are passed over, as there is no graph with them.
+
+    Raises:
+      CheckpointError: as `open_model`.
     """
-    folder, name = os.path.split(path.rstrip("/"))
-    if not tf.io.gfile.isdir(folder or "."):
-        return _above(folder)
-    names = names_in(folder)
-    files = [n for n in names if n.endswith(tuple(suffixes))]
-    near = _nearest(name, files)
-    if not name.endswith(tuple(suffixes)):  # It may have been a folder.
-        others = [n for n in names if tf.io.gfile.isdir(os.path.join(folder, n))]
-        near += nearest_names(name, others)
-    return f"; beside it there is {first_few(near, _MAX_NAMED)}" if near else ""
+    if tf.io.gfile.isdir(path):
+        return _in_folder(path, warn)
+    is_graph = path.endswith(GRAPH_SUFFIXES)
+    prefix = os.path.splitext(path)[0] if is_graph else prefix_of(path)
+    file = path if is_graph else prefix + META_SUFFIX
+    if tf.io.gfile.exists(file):
+        return file
+    raise _no_graph(path, prefix)
 
 
-def _above(folder: str) -> str:
-    """The nearest name in place of the first part of a path that is not there."""
-    while not tf.io.gfile.isdir(os.path.dirname(folder) or "."):
-        folder = os.path.dirname(folder)
-    place, name = os.path.split(folder)
-    near = nearest_names(name, names_in(place), 1)
-    hint = f", there is {os.path.join(place, near[0])}" if near else ""
-    return f": there is no folder {folder}{hint}"
+def _in_folder(path: str, warn: bool) -> str:
+    """The file of the one model in a folder, of its newest checkpoint where there are several."""
+    names = names_in(path)
+    for name in SAVED_MODEL_FILES:
+        if name in names:
+            return os.path.join(path, name)
+    if folder.usable_steps(path):
+        meta = newest_meta_graph(path)
+        if tf.io.gfile.exists(meta):
+            return meta
+        raise _no_graph(meta, meta.removesuffix(META_SUFFIX))
+    found = _one_graph(path, names)
+    if found is not None:
+        if warn:
+            _warn_of_graphless(path, names, found)
+        return os.path.join(path, found)
+    called_alike = path.rstrip("/") + META_SUFFIX
+    if tf.io.gfile.exists(called_alike):
+        return called_alike
+    raise _nothing_in(path, names)
 
 
-def _nearest(name: str, names: Iterable[str]) -> list[str]:
-    """All names, the most alike first."""
-    matcher = difflib.SequenceMatcher(b=name)
-
-    def likeness(other: str) -> float:
-        matcher.set_seq1(other)
-        return -matcher.ratio()
-
-    return sorted(names, key=likeness)
-
-
-def nothing_in(path: str, names: Sequence[str]) -> CheckpointError:
-    """What to say of a folder without a graph.
-
-    Args:
-      path: of the folder.
-      names: what is in it.
-    """
-    parts = [name for name in names if name.endswith(naming.INDEX_SUFFIX)]
-    if parts:
-        return no_graph(path, os.path.join(path, parts[-1].removesuffix(naming.INDEX_SUFFIX)))
-    below = list(_folders_with_models(path))
-    if below:
-        return CheckpointError(
-            f"{path} holds no model itself; name a folder of it that does: "
-            f"{first_few(below, _MAX_NAMED)}"
+def _one_graph(path: str, names: list[str]) -> str | None:
+    found = [name for name in names if name.endswith(META_SUFFIX)]
+    found = found or [name for name in names if name.endswith(GRAPH_SUFFIXES)]
+    found = _of_state_file(path, found, META_SUFFIX)
+    if len(found) > 1:
+        raise CheckpointError(
+            f"{path} holds {len(found)} graphs; name one: {first_few(found, _MAX_NAMED)}"
         )
-    packed = next((name for name in names if name.lower().endswith(_ARCHIVES)), None)
-    kind = packed and kind_of(read_head(os.path.join(path, packed), HEAD_BYTES))
-    hint = f"; {packed} is {kind}" if kind else ""
-    return CheckpointError(
-        f"{path} holds no model: no .meta, .pb or saved_model.pb, and no checkpoint "
-        f"{naming.BASENAME}-<step>{hint}"
-    )
+    return found[0] if found else None
 
 
-def _folders_with_models(path: str) -> Iterator[str]:
-    """The folders in a folder, and in those, that hold a graph; only so many are looked into."""
-    level, left = [path], _MAX_FOLDERS
-    for _ in range(2):
-        level = [below for folder in level for below in _folders_in(folder)][:left]
-        left -= len(level)
-        with_models = [folder for folder in level if _holds_graph(folder)]
-        yield from with_models
-        level = [folder for folder in level if folder not in with_models]
+def _of_state_file(path: str, found: list[str], suffix: str) -> list[str]:
+    """Of several names, the one that a folder's state file names with this suffix, if any."""
+    if len(found) < 2:
+        return found
+    named = named_checkpoint(os.path.join(path, STATE_FILE))
+    return [name for name in found if name == f"{named}{suffix}"] or found
 
 
-def _folders_in(path: str) -> list[str]:
-    try:
-        paths = [os.path.join(path, name) for name in names_in(path)]
-    except CheckpointError:
-        return []  # A folder that only others may read.
-    return [folder for folder in paths if tf.io.gfile.isdir(folder)]
-
-
-def _holds_graph(path: str) -> bool:
-    try:
-        return any(n.endswith((naming.META_SUFFIX, *GRAPH_SUFFIXES)) for n in names_in(path))
-    except CheckpointError:
-        return False
-
-
-# The checkpoint that a path stands for, where a graph is given variables of another's.
-
-# Of a SavedModel, the checkpoint's prefix in its folder.
-SAVED_MODEL_VARIABLES = os.path.join("variables", "variables")
-# `.index`, `.data-00000-of-00001`, and `-00000-of-00001` of the format V1.
-_PART = re.compile(r"(\.index|\.manifest|\.meta|(\.data)?-\d{5}-of-\d{5})$")
+def _warn_of_graphless(path: str, names: list[str], chosen: str) -> None:
+    """Says which variables are passed over, as none of these files has their graph."""
+    prefixes = [name.removesuffix(INDEX_SUFFIX) for name in names if name.endswith(INDEX_SUFFIX)]
+    graphless = [prefix for prefix in prefixes if prefix + META_SUFFIX not in names]
+    if graphless:
+        logging.warning(
+            "%s is read; of %s there is no .meta in %s: --ckpt=%s reads their variables",
+            chosen,
+            first_few(graphless, _MAX_NAMED),
+            path,
+            os.path.join(path, "<name>" if graphless[1:] else graphless[0]),
+        )
 
 
 def prefix_of(path: str) -> str:
@@ -188,15 +169,14 @@ def find_variables(path: str) -> str:
     place, base = os.path.split(prefix)
     parts = names_in(place) if tf.io.gfile.isdir(place or ".") else []
     # A base may be empty, as that of `model/.index`; of `model/` it is the folder that is meant.
-    if (base or path != prefix) and base + naming.INDEX_SUFFIX in parts:
+    if (base or path != prefix) and base + INDEX_SUFFIX in parts:
         return prefix
     if tf.io.gfile.isdir(path):
         return _newest_in(path)
     if base and any(name == base or prefix_of(name) == base for name in parts):
         return prefix
     raise CheckpointError(
-        f"--ckpt={path}: there is no {prefix}{naming.INDEX_SUFFIX}"
-        f"{beside(prefix, (naming.INDEX_SUFFIX,))}"
+        f"--ckpt={path}: there is no {prefix}{INDEX_SUFFIX}{beside(prefix, (INDEX_SUFFIX,))}"
     )
 
 
@@ -207,133 +187,83 @@ def _newest_in(path: str) -> str:
         return os.path.join(path, SAVED_MODEL_VARIABLES)
     steps = folder.usable_steps(path)
     if steps:
-        return naming.checkpoint_prefix(path, steps[-1])
-    found = [prefix_of(name) for name in names if name.endswith(naming.INDEX_SUFFIX)]
-    if len(found) > 1:
-        named = named_checkpoint(os.path.join(path, naming.STATE_FILE))
-        found = [name for name in found if name == named] or found
+        return checkpoint_prefix(path, steps[-1])
+    found = [prefix_of(name) for name in names if name.endswith(INDEX_SUFFIX)]
+    found = _of_state_file(path, found, "")
     if len(found) == 1:
         return os.path.join(path, found[0])
     what = f"{len(found)} checkpoints; name one: {first_few(found, _MAX_NAMED)}"
     raise CheckpointError(f"--ckpt={path}: it holds {what if found else 'no checkpoint'}")
 
 
-# Opens the model that a path stands for, in whichever of its files or folders that is.
-#
-# A path is a `.meta` file, the prefix of a checkpoint or another of its files, a frozen graph, a
-# SavedModel, or a folder that holds one of them. The state file `checkpoint` is never trusted: at
-# most, it chooses among the files that are there.
-#
-# Formats: `tensorflow/core/protobuf/saved_model.proto`, `tensorflow/core/framework/graph.proto`.
+def _no_graph(path: str, prefix: str) -> CheckpointError:
+    """What to say of a path beside which there is no graph, and of its checkpoint, if it is one."""
+    if tf.io.gfile.exists(prefix + INDEX_SUFFIX):
+        return _only_variables(prefix)
+    if tf.io.gfile.exists(path):
+        kind = kind_of(read_head(path, HEAD_BYTES)) or "nothing that is known here"
+        return CheckpointError(
+            f"{path} is no model: it is {kind}; expected a .meta, a checkpoint's prefix, a frozen "
+            ".pb or the folder of a SavedModel"
+        )
+    meta = "" if path.endswith(_SUFFIXES) else f", nor {prefix}{META_SUFFIX}"
+    return CheckpointError(f"there is no file {path}{meta}{beside(path, _SUFFIXES)}")
 
 
-def open_model(
-    path: str, max_bytes: int = DEFAULT_MAX_BYTES, checkpoint: str | None = None
-) -> MetaGraphFile:
-    """Reads the graph that `path` stands for, and says where its variables are.
+def _only_variables(prefix: str) -> CheckpointError:
+    """What to say of a checkpoint without its `.meta`: where the graph may be."""
+    index = prefix + INDEX_SUFFIX
+    place = os.path.dirname(prefix)
+    saved_model = os.path.dirname(os.path.abspath(place))
+    if any(tf.io.gfile.exists(os.path.join(saved_model, n)) for n in SAVED_MODEL_FILES):
+        return CheckpointError(f"{index} is part of a SavedModel: name its folder {saved_model}")
+    metas = [name for name in names_in(place) if name.endswith(META_SUFFIX)]
+    graph = os.path.join(place, metas[0]) if len(metas) == 1 else "<the .meta of its graph>"
+    return CheckpointError(
+        f"variables without a graph: {index} is there, {prefix}{META_SUFFIX} is missing; where its "
+        f"graph has another name: --meta={graph} --ckpt={prefix}"
+    )
+
+
+def beside(path: str, suffixes: Sequence[str]) -> str:
+    """The end of an error line over a path that is not there: what its folder has, nearest first.
 
     Args:
-      path: as the user wrote it.
-      max_bytes: the size of the largest graph file that is read.
-      checkpoint: what `find_variables` takes, for variables that are elsewhere than the graph;
-        None for those of the graph's own name.
-
-    Raises:
-      CheckpointError: there is no such model or not one alone, a part of it is missing, or it is
-        something else.
+      path: the missing one.
+      suffixes: of the files that it could have been.
     """
-    file = find_model(path, warn=checkpoint is None)
-    read = _read_graph_file if file.endswith(GRAPH_SUFFIXES) else read_meta_graph
-    meta = read(file, max_bytes)
-    return meta if checkpoint is None else replace(meta, prefix=find_variables(checkpoint))
+    place, name = os.path.split(path.rstrip("/"))
+    if not tf.io.gfile.isdir(place or "."):
+        return f": there is no folder {place}"
+    names = names_in(place)
+    files = [other for other in names if other.endswith(tuple(suffixes))]
+    near = sorted(files, key=lambda other: -difflib.SequenceMatcher(None, other, name).ratio())
+    if not name.endswith(tuple(suffixes)):  # It may have been a folder.
+        folders = [other for other in names if tf.io.gfile.isdir(os.path.join(place, other))]
+        near += nearest_names(name, folders)
+    return f"; beside it there is {first_few(near, _MAX_NAMED)}" if near else ""
 
 
-def find_model(path: str, warn: bool = True) -> str:
-    """The file that holds the graph: a `.meta`, a frozen graph or a `saved_model.pb`.
-
-    Args:
-      path: as the user wrote it.
-      warn: of variables in a folder that are passed over, as there is no graph with them.
-
-    Raises:
-      CheckpointError: as `open_model`.
-    """
-    if tf.io.gfile.isdir(path):
-        return _in_folder(path, warn)
-    if path.endswith(GRAPH_SUFFIXES):
-        if not tf.io.gfile.exists(path):
-            raise no_graph(path, os.path.splitext(path)[0])
-        return path
-    prefix = prefix_of(path)
-    if tf.io.gfile.exists(prefix + naming.META_SUFFIX):
-        return prefix + naming.META_SUFFIX
-    raise no_graph(path, prefix)
-
-
-def _is_meta(path: str) -> bool:
-    return path.endswith(naming.META_SUFFIX)
-
-
-def _in_folder(path: str, warn: bool) -> str:
-    """The file of the one model in a folder, of its newest checkpoint where there are several."""
-    names = names_in(path)
-    for name in SAVED_MODEL_FILES:
-        if name in names:
-            return os.path.join(path, name)
-    if folder.usable_steps(path):
-        return _with_graph(newest_meta_graph(path))
-    found = _one_graph(path, names)
-    if found is not None:
-        if warn:
-            _warn_of_graphless(path, names, found)
-        return os.path.join(path, found)
-    beside = path.rstrip("/") + naming.META_SUFFIX  # A folder may be called as a checkpoint is.
-    if tf.io.gfile.exists(beside):
-        return beside
-    raise nothing_in(path, names)
-
-
-def _one_graph(path: str, names: list[str]) -> str | None:
-    """The name of the one file with a graph, or of the one that the state file names, if any."""
-    found = [name for name in names if _is_meta(name)]
-    found = found or [name for name in names if name.endswith(GRAPH_SUFFIXES)]
-    if len(found) > 1:
-        named = named_checkpoint(os.path.join(path, naming.STATE_FILE))
-        found = [name for name in found if name == f"{named}{naming.META_SUFFIX}"] or found
-    if len(found) > 1:
-        raise CheckpointError(
-            f"{path} holds {len(found)} graphs; name one: {first_few(found, _MAX_NAMED)}"
+def _nothing_in(path: str, names: Sequence[str]) -> CheckpointError:
+    """What to say of a folder without a graph."""
+    parts = [name for name in names if name.endswith(INDEX_SUFFIX)]
+    if parts:
+        return _no_graph(path, os.path.join(path, parts[-1].removesuffix(INDEX_SUFFIX)))
+    below = [os.path.join(path, name) for name in names[:_MAX_FOLDERS]]
+    models = [place for place in below if tf.io.gfile.isdir(place) and _holds_graph(place)]
+    if models:
+        return CheckpointError(
+            f"{path} holds no model itself; name a folder of it that does: "
+            f"{first_few(models, _MAX_NAMED)}"
         )
-    return found[0] if found else None
+    return CheckpointError(
+        f"{path} holds no model: no .meta, .pb or saved_model.pb, and no checkpoint "
+        f"{BASENAME}-<step>"
+    )
 
 
-def _warn_of_graphless(path: str, names: list[str], chosen: str) -> None:
-    """Says which variables are passed over, as none of these files has their graph."""
-    prefixes = [
-        n.removesuffix(naming.INDEX_SUFFIX) for n in names if n.endswith(naming.INDEX_SUFFIX)
-    ]
-    graphless = [prefix for prefix in prefixes if prefix + naming.META_SUFFIX not in names]
-    if graphless:
-        logging.warning(
-            "%s is read; of %s there is no .meta in %s: --ckpt=%s reads their variables",
-            chosen,
-            first_few(graphless, _MAX_NAMED),
-            path,
-            os.path.join(path, "<name>" if graphless[1:] else graphless[0]),
-        )
-
-
-def _with_graph(meta: str) -> str:
-    if not tf.io.gfile.exists(meta):
-        raise no_graph(meta, meta.removesuffix(naming.META_SUFFIX))
-    return meta
-
-
-def _read_graph_file(path: str, max_bytes: int) -> MetaGraphFile:
-    """A frozen graph, without variables; what is a SavedModel by its content is read as one."""
-    found = parse_graph_file(read_bounded(path, max_bytes, MAX_META_FLAG), path, max_bytes)
-    prefix = os.path.splitext(path)[0]
-    if isinstance(found, MetaGraphDef):
-        return MetaGraphFile(path, prefix, found)
-    prefix = os.path.join(os.path.dirname(path), SAVED_MODEL_VARIABLES)
-    return MetaGraphFile(path, prefix, serving_graph(found, path))
+def _holds_graph(path: str) -> bool:
+    try:
+        return any(name.endswith(_SUFFIXES) for name in names_in(path))
+    except CheckpointError:
+        return False  # A folder that only others may read.

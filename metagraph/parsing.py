@@ -1,16 +1,16 @@
 """From the bytes of a stranger's file to a meta graph, in bounded time and memory.
 
-A `.pb` or `.pbtxt` file may hold a frozen graph, a SavedModel or a meta graph.
+A `.pb` or `.pbtxt` file may hold a frozen graph, a SavedModel or a meta graph. A frozen graph may
+bring along a description of its model.
 """
 
 import os
 import re
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import tensorflow as tf
 from google.protobuf import text_format
-from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError, EncodeError, Message
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
@@ -20,74 +20,8 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from checkpoints.file_io import HEAD_BYTES, kind_of
 from errors import CheckpointError
 
-# Counts the fields of a serialized protobuf message before it is parsed.
-#
-# A field of two bytes may become a message object of more than a hundred: a file of some MiB can
-# take GiBs. What makes a model file large for a good reason, a constant's values, is one field
-# each.
-#
-# Format: protobuf.dev/programming-guides/encoding. Groups, which TensorFlow's messages do not have,
-# are left for the parser to refuse.
-
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_MAX_DEPTH = 100  # What is deeper, the parser refuses.
-_FIXED_SIZES = {_FIXED64: 8, _FIXED32: 4}
-
-
-def has_more_fields(content: bytes, message: Descriptor, most: int) -> bool:
-    """Whether `content`, a serialized `message`, has more than `most` fields at all depths.
-
-    Time and memory are bounded by `most`. What is no such message is counted as far as it can be
-    read.
-    """
-    if len(content) <= 2 * most:  # A field takes at least two bytes.
-        return False
-    count = 0
-    open_messages = [(0, len(content), message)]
-    while open_messages and count <= most:
-        position, end, kind = open_messages.pop()
-        if position >= end:
-            continue
-        count += 1
-        number, start, after = _field(content, position, end)
-        open_messages.append((after, end, kind))
-        inner = kind.fields_by_number.get(number)
-        if inner is not None and inner.message_type is not None and len(open_messages) < _MAX_DEPTH:
-            open_messages.append((start, min(after, end), inner.message_type))
-    return count > most
-
-
-def _field(content: bytes, position: int, end: int) -> tuple[int, int, int]:
-    """The field's number, 0 where it holds no bytes; where its value starts, and where it ends."""
-    tag, start = _varint(content, position, end)
-    wire = tag & 7
-    if wire == _BYTES:
-        size, start = _varint(content, start, end)
-        return tag >> 3, start, start + size
-    if wire == _VARINT:
-        return 0, start, _varint(content, start, end)[1]
-    return 0, start, start + _FIXED_SIZES[wire] if wire in _FIXED_SIZES else end
-
-
-def _varint(content: bytes, position: int, end: int) -> tuple[int, int]:
-    """The number at `position`, and where the next thing starts."""
-    value = shift = 0
-    while position < end:
-        byte = content[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80 or shift > 63:
-            break
-    return value, position
-
-
-# From the bytes of a stranger's file to a protobuf message, in bounded time and memory.
-
 DEFAULT_MAX_BYTES = 512 << 20
 MAX_META_FLAG = "--max_meta_mb"
-# A file may have so many fields: of the largest size that is allowed, one for each 128 bytes.
-_MIN_FIELDS, _BYTES_A_FIELD = 1 << 20, 128
 MAX_TEXT_BYTES = 32 << 20  # The parser of texts is slow: some 2 MiB a second.
 # A binary message has control characters, such as the tag \x12 of what a second field holds.
 _TEXT = re.compile(rb"(?=[\t\n\r\x20-\x7e\x80-\xff]*\Z)(\s|#[^\n]*\n)*[a-z_]+\s*[:{<]")
@@ -95,36 +29,29 @@ _NAMES = {"MetaGraphDef": "meta graph", "GraphDef": "graph"}
 M = TypeVar("M", bound=Message)
 
 
-def parse_message(message: M, content: bytes, path: str, max_bytes: int = DEFAULT_MAX_BYTES) -> M:
-    """Fills `message` from its binary or its text format.
+def parse_message(message: M, content: bytes, path: str) -> M:
+    """Fills an empty `message` from its binary or its text format.
 
     The binary parser refuses messages nested more than 100 deep. A text is written in binary and
     read again, so that it has no other limits.
 
-    Args:
-      message: an empty one.
-      content: of the file, at most `max_bytes`.
-      path: of the file.
-      max_bytes: the limit to which the number of fields is bounded too.
-
     Raises:
-      CheckpointError: it is no such message, or one of too many fields.
+      CheckpointError: it is no such message.
     """
-    if content and not _is_other(content):
-        if _TEXT.match(content[:HEAD_BYTES]):
-            content = _binary(message, content, path)
-        most = max(_MIN_FIELDS, max_bytes // _BYTES_A_FIELD)
-        if has_more_fields(content, _descriptor(message), most):
-            raise CheckpointError(
-                f"{path} is refused: its {len(content)} bytes hold more than {most} fields, which "
-                "takes too much memory (--max_meta_mb raises this limit too)"
-            )
-        try:
-            message.ParseFromString(content)
-            return message
-        except DecodeError as error:
-            raise _not_a_model(message, content, path, _reason(str(error))) from error
-    raise _not_a_model(message, content, path)
+    if not content or kind_of(content[:HEAD_BYTES]) is not None:
+        raise _not_a_model(message, content, path)
+    if _TEXT.match(content[:HEAD_BYTES]):
+        content = _binary(message, content, path)
+    try:
+        message.ParseFromString(content)
+    except DecodeError as error:
+        why = ""  # The parser's own reason, where it tells more than that the bytes make no sense.
+        if "UTF-8" in str(error):
+            why = ": a name in it is no UTF-8"
+        elif "epth" in str(error) or "Exceeded" in str(error):
+            why = ": it is nested more than 100 deep"
+        raise _not_a_model(message, content, path, why) from error
+    return message
 
 
 def what_it_is(content: bytes, otherwise: str = "hold no graph") -> str:
@@ -133,27 +60,9 @@ def what_it_is(content: bytes, otherwise: str = "hold no graph") -> str:
     return f"it is {kind}" if kind else f"its {len(content)} bytes {otherwise}"
 
 
-def _descriptor(message: Message) -> Any:
-    """Typed as one of two classes, by which implementation of protobuf there is."""
-    return message.DESCRIPTOR
-
-
-def _is_other(content: bytes) -> bool:
-    return kind_of(content[:HEAD_BYTES]) is not None
-
-
 def _not_a_model(message: Message, content: bytes, path: str, why: str = "") -> CheckpointError:
     name = _NAMES.get(message.DESCRIPTOR.name, message.DESCRIPTOR.name)
     return CheckpointError(f"{path} is no {name}: {what_it_is(content)}{why}")
-
-
-def _reason(error: str) -> str:
-    """The parser's own reason, where it tells more than that the bytes make no sense."""
-    if "UTF-8" in error:
-        return ": a name in it is no UTF-8"
-    if "epth" in error or "Exceeded" in error:
-        return ": it is nested more than 100 deep"
-    return ""
 
 
 def _binary(message: Message, content: bytes, path: str) -> bytes:
@@ -179,10 +88,8 @@ def _binary(message: Message, content: bytes, path: str) -> bytes:
 #
 # A `GraphDef` has no place for signatures and collections. They are put into it as the value of a
 # string constant that nothing takes: a serialized `MetaGraphDef` without a graph. So any client
-# reads the file as a graph, and whatever copies a graph's nodes copies the description with them.
-#
-# The names in it are relative to the scope of its node: they stay right where the graph is imported
-# under a prefix, `tf.import_graph_def(graph_def, name="imported")`.
+# reads the file as a graph. The names in it are relative to the scope of its node: they stay right
+# where the graph is imported under a prefix, `tf.import_graph_def(graph_def, name="imported")`.
 
 NODE = "model_description"
 # Longer where the graph has a node of that name already.
@@ -190,7 +97,7 @@ _NODE = re.compile(rf"(?P<scope>(?:.+/)?){NODE}_*")
 
 
 def add_description(meta: MetaGraphDef, scope: str = "") -> None:
-    """Puts the signatures and the collections of a meta graph into its graph, as a further node.
+    """Puts the signatures and collections of a meta graph into its graph, as a further node.
 
     A description that the graph has already is replaced.
 
@@ -210,15 +117,9 @@ def add_description(meta: MetaGraphDef, scope: str = "") -> None:
 
 
 def take_description(graph_def: GraphDef) -> MetaGraphDef:
-    """Takes the description out of a graph.
+    """Takes the description out of a graph: signatures and collections, none where there is none.
 
     One in a scope is that of the graph only where all of the graph is in the scope.
-
-    Args:
-      graph_def: the node of the description is removed from it.
-
-    Returns:
-      Signatures and collections, nothing else; none where the graph describes no model.
     """
     for index, node in enumerate(graph_def.node):
         match = _NODE.fullmatch(node.name) if node.op == "Const" else None
@@ -256,8 +157,6 @@ def _without_graph(meta: MetaGraphDef, renamed: Callable[[str], str]) -> MetaGra
     return found
 
 
-# The graph in a `.pb` or `.pbtxt` file: a frozen graph, a SavedModel or a meta graph.
-#
 # Formats: `tensorflow/core/framework/graph.proto`, `tensorflow/core/protobuf/saved_model.proto`.
 
 GRAPH_SUFFIXES = (".pb", ".pbtxt")
@@ -265,23 +164,23 @@ SAVED_MODEL_FILES = ("saved_model.pb", "saved_model.pbtxt")
 _SERVE = "serve"
 
 
-def parse_graph_file(content: bytes, path: str, max_bytes: int) -> MetaGraphDef | SavedModel:
+def parse_graph_file(content: bytes, path: str) -> MetaGraphDef | SavedModel:
     """What the file holds, told by its content: any kind may be called `.pb`.
 
     Returns:
-      A SavedModel, or a MetaGraphDef; of a graph alone, one with nothing but that graph and what
-      it says of itself, see `model_description`.
+      A SavedModel, or a MetaGraphDef; of a graph alone, one with nothing but that graph and its
+        description.
 
     Raises:
       CheckpointError: it is none of them.
     """
     if os.path.basename(path) in SAVED_MODEL_FILES:
-        return parse_message(SavedModel(), content, path, max_bytes)
+        return parse_message(SavedModel(), content, path)
     bare, whole, saved = MetaGraphDef(), MetaGraphDef(), SavedModel()
     first_error = None
     for message in (bare.graph_def, saved, whole):
         try:
-            parse_message(message, content, path, max_bytes)
+            parse_message(message, content, path)
         except CheckpointError as error:
             first_error = first_error or error
     if _is_graph(bare.graph_def):

@@ -1,14 +1,15 @@
 """A graph from a meta graph file, with the values of its checkpoint, ready to run.
 
-Also what tells such a graph that it is being trained, its switches and the keep probabilities of
-its dropouts, and whether it gives something else when it is run again on the same input.
+A file is data, never code. Only the nodes that the fetched tensors need are imported; the variables
+are read from the checkpoint and assigned by operations of our own; the file's own restore, save and
+initializer operations are never run. Here is also what tells such a graph that it is being trained,
+its switches and dropouts, and whether it gives something else when it is run again.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from types import MappingProxyType
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -21,16 +22,10 @@ from metagraph.casting import Array
 from metagraph.graph import SubGraph, data_inputs, nodes_by_op
 from metagraph.importing import declared, disarmed_graph, import_graph, reason_of_run, tensor_of
 from metagraph.meta import MetaGraphFile, TensorInfo, node_of
-from metagraph.safety import RUN, TimeLimit, check_operations
+from metagraph.safety import OPERATIONS, RUN, TimeLimit, check_operations
 from metagraph.tables import with_tables
 from metagraph.values import Restoring, Step, free_scope, placeholder, stand_in
 from metagraph.variables import RESOURCE_VARIABLE
-
-# A graph from a meta graph file, with the values of its checkpoint, ready to run.
-#
-# A file is data, never code. Only the nodes that the fetched tensors need are imported; the
-# variables are read from the checkpoint and assigned by operations of our own; the file's own
-# restore, save and initializer operations are never run.
 
 _START = "the start of the graph"
 
@@ -39,10 +34,10 @@ class InferenceGraph:
     """Runs the fetched tensors of a restored graph, given the fed ones.
 
     Attributes:
-      feeds: the fed tensors, in the order in which `run` takes their values.
-      fetches: the fetched tensors, in the order in which `run` returns their values.
-      nodes_by_op: the names of its nodes, those of library functions as `function/node`, by
-        operation, in the file's order.
+      feeds: in the order in which `run` takes their values.
+      fetches: in the order in which `run` returns their values.
+      nodes_by_op: the names of its nodes by operation, in the file's order; those of library
+        functions as `function/node`.
     """
 
     def __init__(
@@ -59,36 +54,28 @@ class InferenceGraph:
         self._session = session
         self._time_limit = time_limit
         self._run = make_fed_callable(
-            session,
-            list(feeds.values()),
-            list(fetches.values()),
-            timeout_ms=time_limit.milliseconds,
+            session, [*feeds.values()], [*fetches.values()], timeout_ms=time_limit.milliseconds
         )
 
     def run(self, *values: Array) -> list[Array]:
-        """One run.
+        """The values of `fetches`, from one run.
 
         Args:
           *values: one for each of `feeds`, of its very dtype (byte order included) and shape:
             neither is checked here.
 
-        Returns:
-          The value of each of `fetches`.
-
         Raises:
           CheckpointError: an operation failed, and the message names its node; or the run took
             longer than the time limit.
         """
-        self._time_limit.start(RUN)
         try:
-            results = self._run(*values)
+            with self._time_limit.over(RUN):
+                results = self._run(*values)
         except tf.errors.DeadlineExceededError as error:
             line = self._time_limit.overrun(RUN, self._session.graph)
             raise CheckpointError(line) from error
         except tf.errors.OpError as error:
             raise CheckpointError(f"the graph fails{reason_of_run(error)}") from error
-        finally:
-            self._time_limit.stop()
         return [  # A single string comes as bytes, not as an array.
             np.asarray(result, info.dtype.as_numpy_dtype)
             for result, info in zip(results, self.fetches, strict=True)
@@ -103,16 +90,6 @@ class InferenceGraph:
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-
-class _Imported(NamedTuple):
-    """What `load_inference_graph` has once the graph is in TensorFlow, and nothing has run."""
-
-    graph: tf.Graph
-    feeds: Mapping[str, tf.Tensor]
-    fetches: Mapping[str, tf.Tensor]
-    restoring: Restoring
-    nodes_by_op: Mapping[str, Sequence[str]]
 
 
 def load_inference_graph(
@@ -132,11 +109,11 @@ def load_inference_graph(
       fetches: full tensor names. The handle of a resource variable gives the variable's value.
       feeds: full tensor names; any tensor can be fed, not only a placeholder. A fed variable has
         the fed value in each run, and is not read from the checkpoint.
+      trust_graph: run also what may do more than compute, naming it in a warning.
       assets: files that lookup tables are filled from, by the name of the tensor that the graph
         takes the file's name from, or by the file's name there.
-      trust_graph: run also what may do more than compute, naming it in a warning.
-      time_limit: of the import, of what fills the tables, of each run. Reading the values from the
-        checkpoint has none: that takes as long as the files are large.
+      time_limit: of the import, of what fills the tables, of each run. Reading the checkpoint has
+        none: that takes as long as the files are large.
       optimize: let TensorFlow rewrite the graph before it runs, which may change a result's last
         bits and takes copies of all constants.
 
@@ -147,66 +124,52 @@ def load_inference_graph(
         is damaged.
     """
     with time_limit.over("the import of the graph"):
-        graph, fed, fetched, restoring, nodes_by_op = _imported(meta, fetches, feeds, trust_graph)
+        infos = describe_tensors(meta, feeds)
+        needed, fillings = with_tables(meta, fetches, feeds)
+        check_operations(needed.graph_def, meta.path, trust_graph)
+        nodes = nodes_by_op(needed.graph_def)
+        with tf.Graph().as_default() as graph:
+            scope = free_scope(meta, "fed")
+            fed = {i.name: placeholder(meta, i.name, i.dtype, i.shape, scope) for i in infos}
+            stand_ins = {name: stand_in(meta, name, fed[name]) for name in needed.feeds}
+            restoring = Restoring(meta, needed.names, fillings, free_scope(meta, "restored"))
+            needed.graph_def.MergeFrom(restoring.graph_def)
+            import_graph(meta, needed.graph_def, stand_ins)
+            # A session refuses to fetch the very tensor that is fed.
+            fetched = {
+                name: tf.identity(fed[name]) if name in fed else _value(tensor_of(graph, name))
+                for name in fetches
+            }
+        graph.finalize()
     steps = restoring.steps(assets)
     start = f"{_START}, which fills its tables," if restoring.fills_tables else _START
     with time_limit.over(start):
         try:
             session = _restored_session(graph, steps, time_limit, optimize)
-            return InferenceGraph(session, fed, fetched, nodes_by_op, time_limit)
+            return InferenceGraph(session, fed, fetched, nodes, time_limit)
         except tf.errors.DeadlineExceededError as error:
             raise CheckpointError(time_limit.overrun(start, graph)) from error
         except tf.errors.OpError as error:  # What is only found out when the graph is first built.
             raise CheckpointError(f"{meta.path} cannot be run{reason_of_run(error)}") from error
 
 
-def _imported(
-    meta: MetaGraphFile, fetches: Sequence[str], feeds: Sequence[str], trust_graph: bool
-) -> _Imported:
-    """Imports what is needed, and the operations that give it its values."""
-    infos = describe_tensors(meta, feeds)
-    needed, fillings = with_tables(meta, fetches, feeds)
-    check_operations(needed.graph_def, meta.path, trust_graph)
-    nodes = nodes_by_op(needed.graph_def)
-    with tf.Graph().as_default() as graph:
-        scope = free_scope(meta, "fed")
-        fed = {i.name: placeholder(meta, i.name, i.dtype, i.shape, scope) for i in infos}
-        stand_ins = {name: stand_in(meta, name, fed[name]) for name in needed.feeds}
-        restoring = Restoring(meta, needed.names, fillings, free_scope(meta, "restored"))
-        needed.graph_def.MergeFrom(restoring.graph_def)
-        import_graph(meta, needed.graph_def, stand_ins)
-        fetched = {
-            # A session refuses to fetch the very tensor that is fed.
-            name: tf.identity(fed[name]) if name in fed else _value(tensor_of(graph, name))
-            for name in fetches
-        }
-    graph.finalize()
-    return _Imported(graph, fed, fetched, restoring, nodes)
-
-
 def describe_tensors(meta: MetaGraphFile, names: Sequence[str]) -> tuple[TensorInfo, ...]:
-    """The dtype and shape of tensors; nothing is restored.
+    """The dtype and shape of tensors; nothing is restored, refused or run.
 
     They are what TensorFlow infers, or, where it lacks an operation that a tensor is computed by,
-    what the file itself says. Nothing is refused here, and what would be is never run: see
-    `disarm`.
+    what the file itself says.
 
     Raises:
       CheckpointError: a tensor does not exist, or the graph cannot be imported.
     """
     try:
-        return _inferred(meta, names)
+        graph = disarmed_graph(meta, names)
+        return tuple(_info(name, tensor_of(graph, name)) for name in names)
     except CheckpointError:
         found = {name: declared(meta, name) for name in names}
         if None in found.values():
             raise
         return tuple(_tensor_info(name, *kind) for name in names if (kind := found[name]))
-
-
-def _inferred(meta: MetaGraphFile, names: Sequence[str]) -> tuple[TensorInfo, ...]:
-    """The dtype and shape of tensors, as TensorFlow infers them."""
-    graph = disarmed_graph(meta, names)
-    return tuple(_info(name, tensor_of(graph, name)) for name in names)
 
 
 def _value(tensor: tf.Tensor) -> tf.Tensor:
@@ -250,50 +213,15 @@ def _restored_session(
     return session
 
 
-# Tells whether a graph gives something else when it is run again on the same input.
-
 # Those that draw from a generator whose state goes on from run to run, a fixed seed or not.
-RANDOM_OPS = frozenset(
-    {
-        "AllCandidateSampler",
-        "FixedUnigramCandidateSampler",
-        "LearnedUnigramCandidateSampler",
-        "LogUniformCandidateSampler",
-        "Multinomial",
-        "ParameterizedTruncatedNormal",
-        "RandomCrop",
-        "RandomGamma",
-        "RandomPoisson",
-        "RandomPoissonV2",
-        "RandomShuffle",
-        "RandomStandardNormal",
-        "RandomUniform",
-        "RandomUniformInt",
-        "RngReadAndSkip",
-        "SampleDistortedBoundingBox",
-        "SampleDistortedBoundingBoxV2",
-        "StatefulRandomBinomial",
-        "StatefulStandardNormal",
-        "StatefulStandardNormalV2",
-        "StatefulTruncatedNormal",
-        "StatefulUniform",
-        "StatefulUniformFullInt",
-        "StatefulUniformInt",
-        "ThreadUnsafeUnigramCandidateSampler",
-        "TruncatedNormal",
-        "UniformCandidateSampler",
-    }
-)
+RANDOM_OPS = frozenset([*OPERATIONS["computes: random numbers"], "FixedUnigramCandidateSampler"])
 _SHOWN = 3
 
 
 def warn_if_random(graph: InferenceGraph, fed: Sequence[Array], results: Sequence[Array]) -> None:
-    """Warns where a second run on what was `fed` gives something else than `results`.
+    """Warns where a second run on what was `fed` gives something else than `results` of the first.
 
-    Args:
-      graph: it is run only where there are random nodes.
-      fed: the values of its feeds.
-      results: what the first run gave.
+    A graph without random nodes is not run again.
     """
     nodes = [name for op, names in graph.nodes_by_op.items() if op in RANDOM_OPS for name in names]
     if not nodes:
@@ -318,9 +246,8 @@ def _equal(first: Array, second: Array) -> bool:
 
 # What tells a graph that it is being trained: switches, and how much of its units a dropout keeps.
 #
-# Those of a stranger's graph are found by what they are, not by a list of names: a value of one
-# bool is a switch; a value of one number is a dropout's if random numbers are compared with it, or
-# if its name says so.
+# A value of one bool is a switch; a value of one number is a dropout's if random numbers are
+# compared with it, or if its name says so.
 
 _INVERTED = re.compile(r"infer|eval|test|predict|freeze", re.IGNORECASE)
 _TRAINING = re.compile(r"train", re.IGNORECASE)
@@ -344,11 +271,9 @@ class Role(Enum):
 
 
 def off_value(name: str, role: Role) -> bool | float:
-    """The value in evaluation and prediction.
+    """The value in evaluation and prediction, of any role but `OTHER`.
 
-    Args:
-      name: of a switch, tells whether it is one of training or of the contrary, as `testing` is.
-      role: any but `OTHER`.
+    The name of a switch tells whether it is one of training or of the contrary, as `testing` is.
     """
     if role is Role.SWITCH:
         return bool(_INVERTED.search(name)) and not _TRAINING.search(name)
@@ -361,24 +286,20 @@ def says_switch(name: str) -> bool:
 
 
 class RoleFinder:
-    """Tells what the values decide that a sub-graph is given."""
+    """Tells what the values decide that a sub-graph is computed from."""
 
     def __init__(self, needed: SubGraph) -> None:
-        """Walks over the sub-graph once.
-
-        Args:
-          needed: what is computed from the values.
-        """
         self._nodes = needed.meta.nodes
-        self._takers = _takers(self._nodes[name] for name in self._nodes if name in needed.names)
+        self._takers: dict[str, list[NodeDef]] = {}  # Of an output of a node.
+        for node in (node for name, node in self._nodes.items() if name in needed.names):
+            for source in dict.fromkeys(map(node_of, data_inputs(node))):
+                self._takers.setdefault(source, []).append(node)
 
     def role(self, info: TensorInfo) -> Role | None:
         """What a placeholder, or a variable, decides; None where it is not known."""
-        if info.shape not in (None, ()):
-            return None
-        if info.dtype.name == "bool":
+        if info.shape in (None, ()) and info.dtype.name == "bool":
             return Role.SWITCH
-        if not info.dtype.is_floating:
+        if info.shape not in (None, ()) or not info.dtype.is_floating:
             return None
         keeps = self._keeps(node_of(info.name))
         if keeps is None:
@@ -407,15 +328,6 @@ class RoleFinder:
                 elif taker.op == "Sub" and node_of(data_inputs(taker)[1]) == name:
                     waiting.append((taker.name, not itself))
         return None
-
-
-def _takers(nodes: Iterable[NodeDef]) -> Mapping[str, Sequence[NodeDef]]:
-    """Node -> the nodes that take an output of it."""
-    found: dict[str, list[NodeDef]] = {}
-    for node in nodes:
-        for name in dict.fromkeys(map(node_of, data_inputs(node))):
-            found.setdefault(name, []).append(node)
-    return found
 
 
 def _is_kept_below(nodes: Mapping[str, NodeDef], taker: NodeDef, name: str) -> bool | None:

@@ -31,21 +31,14 @@ from metagraph.meta import MetaGraphFile, node_of
 from metagraph.parsing import GRAPH_SUFFIXES
 from metagraph.variables import ASSIGN_OPS, Stored, stored_source
 
-# The files that a SavedModel brings along: those in its own folder of assets, and no others.
-#
-# Format: `AssetFileDef` in `tensorflow/core/protobuf/meta_graph.proto`.
-
 _FOLDER = "assets"
 
 
 def bundled_asset(meta: MetaGraphFile, name: str) -> str | None:
-    """The path of a SavedModel's asset; None where it has none of that name.
+    """The path of an asset in a SavedModel's own folder; None where it has none of that name.
 
-    A link out of the model's folder is one too, for `check_inside` to refuse.
-
-    Args:
-      meta: the model.
-      name: as the file has it. One that leads out of the folder is none.
+    A name that leads out of the folder is none. A link out of it is one, for `check_inside` to
+    refuse. Format: `AssetFileDef` in `tensorflow/core/protobuf/meta_graph.proto`.
     """
     if name != re.split(r"[/\\]", name)[-1] or name in ("", ".", "..") or "\0" in name:
         return None
@@ -59,10 +52,6 @@ def bundled_asset(meta: MetaGraphFile, name: str) -> str | None:
 
 def check_inside(path: str, name: str) -> None:
     """Sees that an asset is no link to a file elsewhere, such as one that the user keeps secret.
-
-    Args:
-      path: what `bundled_asset` has returned.
-      name: what the user may call the asset.
 
     Raises:
       CheckpointError: it is one; the message says how to read it all the same.
@@ -81,10 +70,9 @@ def _is_inside(path: str) -> bool:
     return os.path.realpath(path).startswith(os.path.join(os.path.realpath(model), ""))
 
 
-# Keys and values of a lookup table, from a text file that the user named.
-#
-# What `InitializeTableFromTextFile` does in TensorFlow, here done by us: a file of a stranger's
-# graph opens no file. Its attributes: `tensorflow/core/ops/lookup_ops.cc`; how lines are read:
+# Keys and values of a lookup table, from a text file that the user named: what
+# `InitializeTableFromTextFile` does, here done by us, as a stranger's graph opens no file.
+# Its attributes: `tensorflow/core/ops/lookup_ops.cc`; how lines are read:
 # `tensorflow/core/kernels/lookup_util.cc`.
 
 MAX_BYTES = 1 << 27
@@ -181,11 +169,9 @@ def _parsed(field: bytes, dtype: tf.DType) -> bytes | int | float:
     return int(field)
 
 
-# What fills the lookup tables that some tensors need: constants, a vocabulary, the checkpoint.
-#
 # A table is empty until its initializer has run. One that computes keys and values in the graph is
-# run; one that reads a text file is not: its file may be read only where the user names it, or
-# where it is an asset of the SavedModel itself, and then it is us who read it.
+# run; one that reads a text file is not: it is us who read the file, and only where the user names
+# it, or where it is an asset of the SavedModel itself.
 
 _COMPUTED = frozenset(
     {"InitializeTable", "InitializeTableV2", "LookupTableImport", "LookupTableImportV2"}
@@ -198,12 +184,7 @@ _ASSETS_OF_1 = "saved_model_assets"  # The collection of TensorFlow 1; later a f
 
 
 class ByRun(NamedTuple):
-    """A table that is filled by running a node of the graph.
-
-    Attributes:
-      table: its node.
-      node: what to run.
-    """
+    """A table that is filled by running a node of the graph."""
 
     table: str
     node: str
@@ -213,7 +194,6 @@ class ByFile(NamedTuple):
     """A table that is filled from a text file.
 
     Attributes:
-      table: its node.
       names: what the file goes by: its tensor, its path where the graph was made, its base name.
       bundled: the file of the SavedModel; None where there is none.
       text: what a line of it gives.
@@ -226,13 +206,7 @@ class ByFile(NamedTuple):
 
 
 class ByCheckpoint(NamedTuple):
-    """A table whose keys and values are in the checkpoint.
-
-    Attributes:
-      table: its node.
-      keys: where its keys are.
-      values: where their values are.
-    """
+    """A table whose keys and values are in the checkpoint."""
 
     table: str
     keys: Stored
@@ -266,11 +240,7 @@ def with_tables(
 
 
 def vocabulary_path(filling: ByFile, assets: Mapping[str, str]) -> str:
-    """The file that a table is filled from: the one the user gave, or the SavedModel's own.
-
-    Args:
-      filling: of the table.
-      assets: the user's files, by any of `filling.names`.
+    """The file that a table is filled from: that of `assets`, by any of its names, or its own.
 
     Raises:
       CheckpointError: there is none.
@@ -310,15 +280,13 @@ def _chosen(
         identity = _identity(meta.nodes[table])
         if identity in by_table and identity not in seen:
             seen.add(identity)
-            best = min(by_table[identity], key=lambda filling: _rank(filling, listed))
+            ranks = {ByCheckpoint: 0, ByRun: 2, ByFile: 2}
+            best = min(
+                by_table[identity],
+                key=lambda f: 1 if isinstance(f, ByRun) and f.node in listed else ranks[type(f)],
+            )
             chosen.append(best._replace(table=table))
     return chosen
-
-
-def _rank(filling: Filling, listed: Collection[str]) -> int:
-    if isinstance(filling, ByCheckpoint):
-        return 0
-    return 1 if isinstance(filling, ByRun) and filling.node in listed else 2
 
 
 def _identity(table: NodeDef) -> str:
@@ -332,26 +300,18 @@ def _fillings(meta: MetaGraphFile) -> Iterator[Filling]:
     for view in views(meta, _FILLING):
         for node in view.nodes.values():
             inputs = data_inputs(node) if node.op in _FILLING else []
-            if len(inputs) < 2:
+            found = source(view, inputs[0]) if len(inputs) > 1 else None
+            if found is None or found.view.caller or not _TABLE.fullmatch(found.node.op):
                 continue
-            table = source(view, inputs[0])
-            if table is None or table.view.caller is not None:
-                continue
-            if not _TABLE.fullmatch(table.node.op):
-                continue
+            table = found.node.name
             if node.op in _FROM_TEXT:
-                yield _by_file(meta, view, node, table.node.name)
-            elif len(inputs) == 3:
-                yield _computed(view, node, table.node.name)
-
-
-def _computed(view: View, node: NodeDef, table: str) -> ByRun | ByCheckpoint:
-    """A table whose keys and values come as tensors, which a saver may have restored."""
-    _, keys_input, values_input = data_inputs(node)
-    keys, values = stored_source(view, keys_input), stored_source(view, values_input)
-    if keys is not None and values is not None:
-        return ByCheckpoint(table, keys, values)
-    return ByRun(table, view.root_of(node))
+                yield _by_file(meta, view, node, table)
+            elif len(inputs) == 3:  # Keys and values come as tensors, as a saver restores them too.
+                keys, values = (stored_source(view, text) for text in inputs[1:])
+                if keys and values:
+                    yield ByCheckpoint(table, keys, values)
+                else:
+                    yield ByRun(table, view.root_of(node))
 
 
 def _by_file(meta: MetaGraphFile, view: View, node: NodeDef, table: str) -> ByFile:

@@ -24,7 +24,7 @@ def is_node_name(name: str) -> bool:
 
 
 def free_scope(meta: MetaGraphFile, scope: str) -> str:
-    """A scope for what is added to a file's graph, as of `free_among`."""
+    """A scope for what is added to a file's graph; see `free_among`."""
     return free_among(meta.nodes, scope)
 
 
@@ -75,15 +75,10 @@ def placeholder(
 
 
 def stand_in(meta: MetaGraphFile, name: str, value: tf.Tensor) -> tf.Tensor:
-    """What the consumers of a fed tensor take in its place.
+    """What the consumers of a fed tensor take in its place, given its `placeholder`.
 
     For a variable that is a variable of our own, assigned in each run before anyone sees it, as
     some of them may take a reference or a handle and not a value.
-
-    Args:
-      meta: the file.
-      name: of the tensor, in full.
-      value: its `placeholder`.
     """
     op = meta.nodes[node_of(name)].op
     if op not in VARIABLE_OPS:
@@ -97,8 +92,6 @@ def stand_in(meta: MetaGraphFile, name: str, value: tf.Tensor) -> tf.Tensor:
     with tf.control_dependencies([assign]):
         return tf.identity(handle, name=f"{scope}/assigned")
 
-
-# Puts the values of a checkpoint into a graph, by operations of our own that join its import.
 
 _BYTES_A_STEP = 64 << 20
 _TABLE_DTYPES = ("key_dtype", "value_dtype")
@@ -121,7 +114,7 @@ class _TableImport(NamedTuple):
 
 
 class Restoring:
-    """The nodes that give a graph its values, and the values.
+    """Operations of our own that give a graph the values of its checkpoint, and the values.
 
     They are added to the graph as data, before it is imported: built one by one in Python, they
     would take longer than all of the import.
@@ -134,14 +127,7 @@ class Restoring:
         fillings: Sequence[Filling],
         scope: str,
     ) -> None:
-        """Makes the nodes.
-
-        Args:
-          meta: the file.
-          names: the nodes of it that are imported.
-          fillings: of the tables among them.
-          scope: of names that no node of the file has.
-        """
+        """Makes the nodes for those of the file's that are imported; `scope` is a free one."""
         self.graph_def = GraphDef()
         self._meta = meta
         self._scope = scope

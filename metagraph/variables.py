@@ -1,6 +1,11 @@
 """The values of a graph's variables, from its checkpoint.
 
-Where in the checkpoint each value is, the saver of the graph itself says.
+Where in the checkpoint each value is, the saver of the graph itself says. It may store a variable
+under any name (one built from a dict, for moving averages) and as a slice of a larger tensor
+(partitioned variables). What it does stands in its restore operations, which are read here as data
+and never run:
+
+  Assign(variable, [Identity, Reshape or Cast of] RestoreV2(prefix, names, slices):k)
 """
 
 import re
@@ -25,29 +30,19 @@ from metagraph.graph import (
 )
 from metagraph.meta import MetaGraphFile, format_shape, node_of, variable_definitions
 
-# Where in a checkpoint the value of each variable is, by the saver of the graph itself.
-#
-# A Saver may store a variable under any name (one built from a dict, for moving averages) and as a
-# slice of a larger tensor (partitioned variables). What it does stands in its restore operations,
-# which are read here as data and never run:
-#
-#   Assign(variable, [Identity, Reshape or Cast of] RestoreV2(prefix, names, slices):k)
-
+RESOURCE_VARIABLE = "VarHandleOp"
+REF_VARIABLES = frozenset({"Variable", "VariableV2"})
+VARIABLE_OPS = REF_VARIABLES | {RESOURCE_VARIABLE}
+_TRAINABLE = "trainable_variables"
+_MAX_NAMED = 10
 ASSIGN_OPS = frozenset({"Assign", "AssignVariableOp"})
 RESTORE_OPS = frozenset({"Restore", "RestoreSlice", "RestoreV2"})
-_CAST = "Cast"
 OBJECT_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"  # Of the keys that tf.train.Checkpoint writes.
 _SLICE_SPEC = re.compile(r"\d{1,18}( \d{1,18})* (-|\d{1,18},\d{1,18})(:(-|\d{1,18},\d{1,18}))*")
 
 
 class Part(NamedTuple):
-    """A slice of a tensor.
-
-    Attributes:
-      full_shape: of the tensor.
-      starts: of the slice, in each dimension.
-      sizes: likewise.
-    """
+    """A slice of a tensor: where it starts in each dimension, and how large it is there."""
 
     full_shape: tuple[int, ...]
     starts: tuple[int, ...]
@@ -73,28 +68,22 @@ class Stored(NamedTuple):
 def checkpoint_keys(
     meta: MetaGraphFile, variables: Collection[str], held: Collection[str]
 ) -> dict[str, Stored]:
-    """Where the values of variables are.
+    """Where the values of some variables are, in a checkpoint that has the keys `held`.
 
     What the file's saver says goes before all; what it says of a variable holds even where the
     checkpoint lacks the key, as another value would be the wrong one. Of a variable that it does
     not name, the first of these that the checkpoint holds: its own name, its shared name, the
     name of an object-based checkpoint, its slice of a partitioned variable, and what all other
-    restore operations of the graph agree on.
-
-    Args:
-      meta: the file.
-      variables: the names of nodes of it.
-      held: the keys of the checkpoint.
-
-    Returns:
-      Variable -> place; where the checkpoint holds none of them, the variable's own name.
+    restore operations of the graph agree on; where it holds none of them, its own name.
     """
     own, others = _own_and_others(meta)
     missing = [name for name in variables if name not in own]
     parts = _parts(meta) if any(name not in held for name in missing) else {}
     keys = {name: own[name] for name in variables if name in own}
     for name in missing:
-        candidates = [*_own_names(meta, name)]
+        shared = attribute_of(meta.nodes[name], "shared_name").s.decode("utf-8", "replace")
+        names = [*dict.fromkeys([name, shared or name])]
+        candidates = [Stored(name) for name in (*names, *(name + OBJECT_SUFFIX for name in names))]
         candidates += [parts[name]] if name in parts else []
         candidates += others.get(name, [])
         found = (stored for stored in candidates if stored.key in held)
@@ -110,7 +99,7 @@ def saver_keys(meta: MetaGraphFile) -> dict[str, Stored]:
 def stored_source(view: View, text: str) -> Stored | None:
     """Where in a checkpoint a node's input is restored from; None where it is not, or damaged."""
     value = source(view, text)
-    if value is None or value.node.op != _CAST or not data_inputs(value.node):
+    if value is None or value.node.op != "Cast" or not data_inputs(value.node):
         return None if value is None else _restored(value)
     before = source(value.view, data_inputs(value.node)[0])
     stored = None if before is None else _restored(before)
@@ -118,16 +107,11 @@ def stored_source(view: View, text: str) -> Stored | None:
 
 
 def _own_and_others(meta: MetaGraphFile) -> tuple[dict[str, Stored], dict[str, list[Stored]]]:
-    """As `_saver_mappings`; where no saver is named, what all restore operations agree on is it."""
-    own, others = _saver_mappings(meta)
-    if not own and others:
-        own = {name: found[0] for name, found in others.items() if len(found) == 1}
-    return own, others
+    """Variable -> place, by the file's saver, and by any other restore operation of the graph.
 
-
-def _saver_mappings(meta: MetaGraphFile) -> tuple[dict[str, Stored], dict[str, list[Stored]]]:
-    """Variable -> place, by the file's saver, and by any other restore operation of the graph."""
-    saver = _saver_nodes(meta)
+    Where no saver is named, what all restore operations agree on is taken for it.
+    """
+    saver = reachable(meta, [node_of(meta.proto.saver_def.restore_op_name)])
     own: dict[str, Stored] = {}
     others: dict[str, list[Stored]] = {}
     for root, variable, stored in _assignments(meta):
@@ -135,13 +119,9 @@ def _saver_mappings(meta: MetaGraphFile) -> tuple[dict[str, Stored], dict[str, l
             own.setdefault(variable, stored)
         elif stored not in others.setdefault(variable, []):
             others[variable].append(stored)
+    if not own:
+        own = {name: found[0] for name, found in others.items() if len(found) == 1}
     return own, others
-
-
-def _saver_nodes(meta: MetaGraphFile) -> Collection[str]:
-    """The nodes that the file's saver would run to restore."""
-    node = node_of(meta.proto.saver_def.restore_op_name)
-    return reachable(meta, [node]) if node in meta.nodes else ()
 
 
 def _assignments(meta: MetaGraphFile) -> Iterator[tuple[str, str, Stored]]:
@@ -160,18 +140,14 @@ def _restored(value: Output) -> Stored | None:
     inputs = data_inputs(value.node)
     if value.node.op not in RESTORE_OPS or len(inputs) < 2:
         return None
-    key = _text(value, inputs[1])
-    spec = _text(value, inputs[2]) if len(inputs) > 2 else ""
+    # Of each of its inputs, the text that belongs to this output.
+    constants = [source(value.view, text) for text in inputs[1:3]]
+    texts = [None if c is None else text_at(c.node, value.position) for c in constants]
+    key, spec = texts if len(texts) == 2 else (texts[0], "")
     part = _part(spec) if spec else None
     if not key or spec is None or (spec and part is None):
         return None
     return Stored(key, part, value.reshaped)
-
-
-def _text(value: Output, text: str) -> str | None:
-    """The text of an input of a restore operation that belongs to its output."""
-    constant = source(value.view, text)
-    return None if constant is None else text_at(constant.node, value.position)
 
 
 def _part(spec: str) -> Part | None:
@@ -203,16 +179,6 @@ def _checked_part(shape: Sequence[int], starts: Sequence[int], sizes: Sequence[i
     return Part(tuple(shape), tuple(starts), tuple(sizes))
 
 
-def _own_names(meta: MetaGraphFile, variable: str) -> Iterator[Stored]:
-    """A variable's own names, its node's first."""
-    shared_name = attribute_of(meta.nodes[variable], "shared_name").s
-    shared = shared_name.decode("utf-8", errors="replace")
-    for name in dict.fromkeys([variable, shared or variable]):
-        yield Stored(name)
-    for name in dict.fromkeys([variable, shared or variable]):
-        yield Stored(name + OBJECT_SUFFIX)
-
-
 def _parts(meta: MetaGraphFile) -> Mapping[str, Stored]:
     """Variable -> its slice of a partitioned one, as the graph's collections have it."""
     parts = {}
@@ -225,23 +191,8 @@ def _parts(meta: MetaGraphFile) -> Mapping[str, Stored]:
     return parts
 
 
-# The values of a graph's variables, from its checkpoint.
-
-REF_VARIABLES = frozenset({"Variable", "VariableV2"})
-RESOURCE_VARIABLE = "VarHandleOp"
-VARIABLE_OPS = REF_VARIABLES | {RESOURCE_VARIABLE}
-_TRAINABLE = "trainable_variables"
-_MAX_NAMED = 10
-
-
 class Variable(NamedTuple):
-    """A variable of a graph.
-
-    Attributes:
-      name: of its node.
-      dtype: a tf.DType, never a reference type.
-      shape: a tf.TensorShape, which may be unknown.
-    """
+    """A variable of a graph, by its node; never of a reference type, perhaps of unknown shape."""
 
     name: str
     dtype: tf.DType
@@ -268,11 +219,7 @@ def variable_of(meta: MetaGraphFile, node: NodeDef) -> Variable:
 
 
 def graph_variables(meta: MetaGraphFile) -> list[Variable]:
-    """All variables of a graph.
-
-    Raises:
-      CheckpointError: as `variable_of`.
-    """
+    """All variables of a graph; raises as `variable_of` does."""
     return [variable_of(meta, node) for node in meta.nodes.values() if node.op in VARIABLE_OPS]
 
 
@@ -297,16 +244,9 @@ def unavailable(meta: MetaGraphFile, variables: Sequence[Variable]) -> list[str]
 
 
 def read_values(meta: MetaGraphFile, variables: Sequence[Variable]) -> dict[str, Array]:
-    """Reads the values of `variables`; what else the checkpoint holds is left alone.
+    """Reads the values of `variables` by name, each of exactly the variable's dtype and shape.
 
     A tensor that many variables are parts of is read once.
-
-    Args:
-      meta: the file that the variables are of.
-      variables: of its graph.
-
-    Returns:
-      Variable name -> value, of exactly the variable's dtype and of its shape.
 
     Raises:
       CheckpointError: a file is missing or damaged, or (seen before any value is read) a variable
@@ -316,7 +256,16 @@ def read_values(meta: MetaGraphFile, variables: Sequence[Variable]) -> dict[str,
         return {}
     reader = CheckpointReader(meta.prefix)
     keys = checkpoint_keys(meta, [variable.name for variable in variables], reader.shapes)
-    _check_variables(meta.prefix, variables, keys, reader)
+    missing = [_named(v, keys) for v in variables if keys[v.name].key not in reader.shapes]
+    if missing:
+        raise CheckpointError(
+            f"{meta.prefix} lacks {len(missing)} of the {len(variables)} variables that this "
+            f"takes: {first_few(missing, _MAX_NAMED)}"
+        )
+    wrong = _misfits(variables, keys, reader)
+    if wrong:
+        line = first_few(wrong, _MAX_NAMED, "; ")
+        raise CheckpointError(f"{meta.prefix} does not fit its graph: {line}")
     by_key: dict[str, list[Variable]] = {}
     for variable in variables:
         by_key.setdefault(keys[variable.name].key, []).append(variable)
@@ -343,36 +292,23 @@ def _value(full: Array, variable: Variable, stored: Stored) -> Array:
     return value
 
 
-def _check_variables(
-    prefix: str,
-    variables: Sequence[Variable],
-    keys: Mapping[str, Stored],
-    reader: CheckpointReader,
-) -> None:
-    """Compares what the graph needs with what the checkpoint holds, before anything is read."""
-    missing = [_named(v, keys) for v in variables if keys[v.name].key not in reader.shapes]
-    if missing:
-        raise CheckpointError(
-            f"{prefix} lacks {len(missing)} of the {len(variables)} variables that this takes: "
-            + first_few(missing, _MAX_NAMED)
-        )
-    wrong = _misfits(variables, keys, reader)
-    if wrong:
-        raise CheckpointError(
-            f"{prefix} does not fit its graph: " + first_few(wrong, _MAX_NAMED, "; ")
-        )
-
-
 def _misfits(
     variables: Sequence[Variable], keys: Mapping[str, Stored], reader: CheckpointReader
 ) -> list[str]:
     """A phrase for each variable that the checkpoint has otherwise than the graph."""
-    return [
-        f"{_named(v, keys)} is {_found(keys[v.name], reader)}, the graph has {v.dtype.name} "
-        f"{format_shape(v.shape)}"
-        for v in variables
-        if not _fits(v, keys[v.name], reader)
-    ]
+    wrong = []
+    for variable in variables:
+        stored = keys[variable.name]
+        if not _fits(variable, stored, reader):
+            found = f"{reader.dtypes[stored.key].name} {reader.shapes[stored.key]}"
+            if stored.part is not None:
+                sizes, starts = list(stored.part.sizes), list(stored.part.starts)
+                found += f" (of which it takes {sizes} at {starts})"
+            wrong.append(
+                f"{_named(variable, keys)} is {found}, the graph has {variable.dtype.name} "
+                f"{format_shape(variable.shape)}"
+            )
+    return wrong
 
 
 def _fits(variable: Variable, stored: Stored, reader: CheckpointReader) -> bool:
@@ -395,12 +331,3 @@ def _named(variable: Variable, keys: Mapping[str, Stored]) -> str:
     """A variable's name, and its key in the checkpoint where that is another."""
     key = keys[variable.name].key
     return variable.name if key == variable.name else f"{variable.name} (saved as {key})"
-
-
-def _found(stored: Stored, reader: CheckpointReader) -> str:
-    """What the checkpoint has, for an error line."""
-    found = f"{reader.dtypes[stored.key].name} {reader.shapes[stored.key]}"
-    part = stored.part
-    if part is None:
-        return found
-    return f"{found} (of which it takes {list(part.sizes)} at {list(part.starts)})"

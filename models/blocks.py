@@ -15,7 +15,6 @@ class ModelGraph(NamedTuple):
     """The handles of one training graph.
 
     Attributes:
-      graph: the graph that holds everything below.
       inputs: the placeholders that a batch is fed to, in the batch's order.
       training_feeds: what else is fed in a training step, such as a dropout's keep probability;
         their defaults are those of inference.
@@ -23,7 +22,7 @@ class ModelGraph(NamedTuple):
       accuracy: float32 [] in [0, 1], or None where the model has none.
       train_op: one update of the weights and of `global_step`.
       signature_inputs: argument name -> tensor, of the signature `serving_default`.
-      signature_outputs: result name -> tensor, of the signature `serving_default`.
+      signature_outputs: result name -> tensor, of the same.
       learning_rate: float32 [], the present update's; None where it is the same for all.
     """
 
@@ -65,71 +64,53 @@ def global_step() -> tf.Variable:
     )
 
 
-# Random numbers that follow from a seed, a stream and a step alone.
-#
-# TensorFlow's stateless generators draw the same numbers from the same pair of integers, whatever
-# ran before; so an initial value or a dropout mask is a pure function of the run's seed, and a
-# resumed run draws what an unbroken one would have drawn.
+# Random numbers that follow from a seed, a stream and a step alone: TensorFlow's stateless
+# generators draw the same from the same pair of integers, whatever ran before. So a resumed run
+# draws what an unbroken one would have drawn.
 
 _INITIAL_STEP = -1  # No update has this number: initial values and masks never share a draw.
 _SEED_BITS = 32
 
 
 def key(seed: int, stream: int, step: int | tf.Tensor) -> tf.Tensor:
-    """The generator's key for one draw.
+    """The generator's key for one draw, int64 [2].
 
     Args:
       seed: the run's seed, in [0, 2**32).
       stream: tells the draws of one step apart, in [0, 2**31).
       step: updates done so far, int64 [].
-
-    Returns:
-      int64 [2].
     """
     return tf.stack([tf.constant(stream << _SEED_BITS | seed, tf.int64), tf.cast(step, tf.int64)])
 
 
-def _initializer(draw: Callable[[Sequence[int]], tf.Tensor]) -> Callable[..., tf.Tensor]:
-    """`draw` under the arguments that `tf.compat.v1.get_variable` calls an initializer with."""
+def _initializer(
+    draw: Callable[[Sequence[int], tf.Tensor], tf.Tensor], seed: int, stream: int
+) -> Callable[..., tf.Tensor]:
+    """`draw`, of a shape and a key, as `tf.compat.v1.get_variable` calls an initializer."""
 
     def initializer(shape: Sequence[int], dtype: Any = None, partition_info: Any = None) -> Any:
         del dtype, partition_info  # All variables here are float32 and whole.
-        return draw(shape)
+        return draw(shape, key(seed, stream, _INITIAL_STEP))
 
     return initializer
 
 
 def uniform(low: float, high: float, seed: int, stream: int) -> Callable[..., tf.Tensor]:
     """An initializer: float32 values, uniform in [low, high)."""
-    return _initializer(
-        lambda shape: (
-            low
-            + (high - low)
-            * tf.raw_ops.StatelessRandomUniform(shape=shape, seed=key(seed, stream, _INITIAL_STEP))
-        )
-    )
+    op = tf.raw_ops.StatelessRandomUniform
+    return _initializer(lambda s, k: low + (high - low) * op(shape=s, seed=k), seed, stream)
 
 
 def normal(stddev: float, seed: int, stream: int) -> Callable[..., tf.Tensor]:
     """An initializer: float32 values, normal around 0."""
-    return _initializer(
-        lambda shape: (
-            stddev
-            * tf.raw_ops.StatelessRandomNormal(shape=shape, seed=key(seed, stream, _INITIAL_STEP))
-        )
-    )
+    op = tf.raw_ops.StatelessRandomNormal
+    return _initializer(lambda s, k: stddev * op(shape=s, seed=k), seed, stream)
 
 
 def truncated_normal(stddev: float, seed: int, stream: int) -> Callable[..., tf.Tensor]:
     """An initializer: float32 values, normal around 0, redrawn beyond two standard deviations."""
-    return _initializer(
-        lambda shape: (
-            stddev
-            * tf.raw_ops.StatelessTruncatedNormal(
-                shape=shape, seed=key(seed, stream, _INITIAL_STEP)
-            )
-        )
-    )
+    op = tf.raw_ops.StatelessTruncatedNormal
+    return _initializer(lambda s, k: stddev * op(shape=s, seed=k), seed, stream)
 
 
 def dropout(
@@ -145,17 +126,14 @@ def dropout(
       keep_prob: float32 [] in (0, 1].
       seed: the run's seed.
       stream: tells this dropout's draws from all others of the step.
-      step: int64 [], the variable that counts updates: the mask follows from it and the seed.
-
-    Returns:
-      float32, the shape of `values`.
+      step: int64 [], the variable that counts updates.
     """
     drawn = tf.raw_ops.StatelessRandomUniform(shape=tf.shape(values), seed=key(seed, stream, step))
     # `drawn` is in [0, 1), so all of it lies below a keep_prob of 1.
     return values * (tf.cast(drawn < keep_prob, tf.float32) / keep_prob)
 
 
-# What classifiers share: the loss and the measure of their logits.
+# What classifiers share.
 
 
 def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
@@ -187,10 +165,9 @@ class Schedule:
     """How the learning rate goes; a constant one by default.
 
     Attributes:
-      warmup_steps: the first updates, whose rate grows in equal steps up to the full one; 0 for
-        none.
-      cosine_to: the run's last step, towards which the rate falls to 0 after the warm-up; more than
-        `warmup_steps`. None: it stays.
+      warmup_steps: the first updates, whose rate grows in equal steps up to the full one.
+      cosine_to: the run's last step, towards which the rate falls to 0 after the warm-up; None
+        where it stays.
     """
 
     warmup_steps: int = 0
@@ -229,11 +206,6 @@ def scheduled(peak: float, schedule: Schedule, step: tf.Variable) -> float | tf.
     The first line is the gradual warm-up of Goyal et al., "Accurate, large minibatch SGD" (2017),
     section 2.2; the second the cosine annealing of Loshchilov and Hutter, "SGDR" (ICLR 2017),
     equation 5, without restarts and down to 0.
-
-    Args:
-      peak: the full rate, above 0.
-      schedule: how it goes.
-      step: int64 [], updates done.
 
     Returns:
       `peak` itself where it is constant; else `learning_rate:0`, float32 [].

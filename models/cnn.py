@@ -1,10 +1,12 @@
-"""A small convolutional network for 32x32 colour images.
+"""A small convolutional network for colour images, of 32x32 pixels unless another size is given.
 
 Tensor names (they never change): inputs `x:0`, `y_:0`, `keep_prob:0`; variables `conv1/w:0`,
 `conv1/b:0`, `conv2/w:0`, `conv2/b:0`, `fc1/w:0`, `fc1/b:0`, `fc2/w:0`, `fc2/b:0`,
 `global_step:0`; outputs `fc2/add:0` (logits), `probabilities:0`, `classes:0`, `y_labels:0`,
 `acc:0`, `loss:0`; the collection `predict` holds the logits.
 """
+
+import math
 
 import tensorflow as tf
 
@@ -50,21 +52,18 @@ def _fully_connected(
 def inference(
     x: tf.Tensor, keep_prob: tf.Tensor, num_classes: int, seed: int, step: tf.Variable
 ) -> tf.Tensor:
-    """The network, up to its logits.
+    """The network, up to its logits `fc2/add:0`, float32 [N, num_classes].
 
     Args:
-      x: float32 [N, 32, 32, 3], in [0, 1] for real images.
+      x: float32 [N, 32, 32, 3], in [0, 1] for real images; the shapes below are for that size.
       keep_prob: float32 [] in (0, 1]: the share of fc1's units that dropout keeps.
       num_classes: at least 2.
       seed: draws the initial weights and the dropout masks.
       step: int64 [], updates done; the mask of a step follows from it and the seed.
-
-    Returns:
-      `fc2/add:0`, the logits, float32 [N, num_classes].
     """
     pooled = _convolution("conv1", x, 32, seed, stream=0)  # [N, 11, 11, 32]
     pooled = _convolution("conv2", pooled, 64, seed, stream=1)  # [N, 4, 4, 64]
-    flat = tf.reshape(pooled, [-1, 4 * 4 * 64])  # [N, 1024]
+    flat = tf.reshape(pooled, [-1, math.prod(pooled.shape[1:])])  # [N, 1024]
     hidden = tf.nn.relu(_fully_connected("fc1", flat, 128, seed, stream=2))  # [N, 128]
     hidden = blocks.dropout(hidden, keep_prob, seed, _DROPOUT_STREAM, step)
     return _fully_connected("fc2", hidden, num_classes, seed, stream=3)
@@ -77,20 +76,23 @@ def training(loss: tf.Tensor, learning_rate: float | tf.Tensor, step: tf.Variabl
 
 
 def build(
-    *, num_classes: int, learning_rate: float, seed: int, schedule: Schedule = CONSTANT
+    *,
+    num_classes: int,
+    learning_rate: float,
+    seed: int,
+    schedule: Schedule = CONSTANT,
+    image_size: int = IMAGE_SHAPE[0],
 ) -> ModelGraph:
     """Builds the training graph.
 
-    Args:
-      num_classes: at least 2.
-      learning_rate: of Adam, above 0; where it changes with the step, its greatest value.
-      seed: in [0, 2**32); initial weights and dropout masks follow from it.
-      schedule: how the learning rate changes with the step.
+    Initial weights and dropout masks follow from the seed, in [0, 2**32). The learning rate is
+    Adam's; where it changes with the step, its greatest value. Images are of
+    `image_size` pixels in height and width.
     """
     graph = tf.Graph()
     with graph.as_default():
         step = blocks.global_step()
-        x = tf.compat.v1.placeholder(tf.float32, [None, *IMAGE_SHAPE], name="x")
+        x = tf.compat.v1.placeholder(tf.float32, [None, image_size, image_size, 3], name="x")
         labels = tf.compat.v1.placeholder(tf.int64, [None], name="y_")
         keep_prob = tf.compat.v1.placeholder_with_default(1.0, [], name="keep_prob")
         logits = inference(x, keep_prob, num_classes, seed, step)

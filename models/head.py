@@ -17,19 +17,12 @@ _WEIGHT_STREAM = 0
 
 
 class Head(NamedTuple):
-    """The results of a head.
+    """The results of a head."""
 
-    Attributes:
-      logits: `add:0`, float32 [N, K].
-      probabilities: `probabilities:0`, float32 [N, K].
-      classes: `classes:0`, int64 [N].
-      variables: `w` and `b`.
-    """
-
-    logits: tf.Tensor
-    probabilities: tf.Tensor
-    classes: tf.Tensor
-    variables: tuple[tf.Variable, tf.Variable]
+    logits: tf.Tensor  # `add:0`, float32 [N, K]
+    probabilities: tf.Tensor  # `probabilities:0`, float32 [N, K]
+    classes: tf.Tensor  # `classes:0`, int64 [N]
+    variables: tuple[tf.Variable, tf.Variable]  # `w` and `b`
 
     @property
     def outputs(self) -> dict[str, tf.Tensor]:
@@ -42,14 +35,7 @@ class Head(NamedTuple):
 
 
 def build(kind: str, features: tf.Tensor, num_classes: int, seed: int) -> Head:
-    """Adds a head.
-
-    Args:
-      kind: `DENSE` or `CONV`.
-      features: float32, as the one that is asked for takes them.
-      num_classes: K, at least 2.
-      seed: in [0, 2**32); the initial weights follow from it.
-    """
+    """Adds a head of a kind, `DENSE` or `CONV`; the seed, in [0, 2**32), draws its weights."""
     logits, w, b = (dense if kind == DENSE else conv)(features, num_classes, seed)
     return Head(
         logits=logits,
@@ -64,13 +50,8 @@ def dense(
 ) -> tuple[tf.Tensor, tf.Variable, tf.Variable]:
     """`add:0`, flattened features times w, plus b.
 
-    Args:
-      features: float32 [N, ...], every size but N known.
-      num_classes: K.
-      seed: draws w.
-
-    Returns:
-      The logits, float32 [N, K]; w [D, K], where D is the number of features; b [K].
+    Takes features float32 [N, ...], every size but N known, D of them an example. Returns the
+    logits, float32 [N, K]; w [D, K]; b [K].
     """
     size = math.prod(features.shape[1:])
     w, b = _weight_and_bias([size, num_classes], size, seed)
@@ -83,13 +64,8 @@ def conv(
 ) -> tuple[tf.Tensor, tf.Variable, tf.Variable]:
     """`add:0`, the mean over all positions of a 1x1 convolution.
 
-    Args:
-      features: float32 [N, H, W, C], C known.
-      num_classes: K.
-      seed: draws w.
-
-    Returns:
-      The logits, float32 [N, K]; w [1, 1, C, K]; b [K].
+    Takes features float32 [N, H, W, C], C known. Returns the logits, float32 [N, K];
+    w [1, 1, C, K]; b [K].
     """
     channels = features.shape[-1]
     w, b = _weight_and_bias([1, 1, channels, num_classes], channels, seed)

@@ -11,14 +11,9 @@ from models.blocks import ModelGraph
 
 
 def inference(x: tf.Tensor, seed: int) -> tf.Tensor:
-    """The line's value at each x.
+    """`y:0`, the line's value at each x, both float32 [N].
 
-    Args:
-      x: float32 [N].
-      seed: draws the initial values, w from U(-20, 20) and b from U(-10, 10).
-
-    Returns:
-      `y:0`, float32 [N].
+    The seed draws the initial values, w from U(-20, 20) and b from U(-10, 10).
     """
     w = blocks.weight("w", [1], blocks.uniform(-20.0, 20.0, seed, stream=0))
     b = blocks.weight("b", [1], blocks.uniform(-10.0, 10.0, seed, stream=1))
@@ -37,12 +32,7 @@ def training(loss: tf.Tensor, learning_rate: float, step: tf.Variable) -> tf.Ope
 
 
 def build(*, learning_rate: float, seed: int) -> ModelGraph:
-    """Builds the training graph.
-
-    Args:
-      learning_rate: of gradient descent, above 0.
-      seed: in [0, 2**32); the initial values follow from it.
-    """
+    """Builds the training graph; the initial values follow from the seed, in [0, 2**32)."""
     graph = tf.Graph()
     with graph.as_default():
         step = blocks.global_step()

@@ -34,7 +34,7 @@ def _layer(
 def inference(
     x: tf.Tensor, keep_input: tf.Tensor, keep_hidden: tf.Tensor, seed: int, step: tf.Variable
 ) -> tf.Tensor:
-    """The network, up to its logits.
+    """The network, up to `logits:0`, float32 [N, 10].
 
     Args:
       x: float32 [N, 784], in [0, 1].
@@ -42,9 +42,6 @@ def inference(
       keep_hidden: float32 [] in (0, 1]: the same of each hidden layer's units.
       seed: draws the initial weights and the dropout masks.
       step: int64 [], updates done; the masks of a step follow from it and the seed.
-
-    Returns:
-      `logits:0`, float32 [N, 10].
     """
     hidden = tf.nn.relu(_layer("w_h", x, _HIDDEN_UNITS, keep_input, seed, 0, step))  # [N, 625]
     hidden = tf.nn.relu(_layer("w_h2", hidden, _HIDDEN_UNITS, keep_hidden, seed, 1, step))
@@ -58,12 +55,7 @@ def training(loss: tf.Tensor, learning_rate: float, step: tf.Variable) -> tf.Ope
 
 
 def build(*, learning_rate: float, seed: int) -> ModelGraph:
-    """Builds the training graph.
-
-    Args:
-      learning_rate: of RMSProp, above 0.
-      seed: in [0, 2**32); initial weights and dropout masks follow from it.
-    """
+    """Builds the training graph; weights and dropout masks follow from the seed, in [0, 2**32)."""
     graph = tf.Graph()
     with graph.as_default():
         step = blocks.global_step()

@@ -4,11 +4,10 @@ A folder stands for a checkpoint in it.
 """
 
 import dataclasses
-import functools
 import json
 import math
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import tensorflow as tf
@@ -20,7 +19,7 @@ from checkpoints.naming import DATA_SUFFIX, INDEX_SUFFIX, META_SUFFIX
 from checkpoints.upkeep import best_checkpoint
 from errors import CheckpointError, first_few
 from metagraph.casting import json_value
-from metagraph.meta import MetaGraphFile, Signature, TensorInfo, format_shape, node_of
+from metagraph.meta import MetaGraphFile, TensorInfo, format_shape, node_of
 from metagraph.model import Candidates, Model, find_candidates, read_model
 from metagraph.opening import find_model, find_variables, open_model, prefix_of
 from metagraph.session import describe_tensors
@@ -37,11 +36,7 @@ READING = "reading the graph"
 
 
 def with_model(config: ModelConfig, work: Callable[[MetaGraphFile, Model], _Result]) -> _Result:
-    """Opens the model that `config` names, as `predict` does, and does some work on it.
-
-    Raises:
-      CheckpointError: it cannot be opened; what `work` raises.
-    """
+    """Opens the model that `config` names, as `predict` does, and does some work on it."""
 
     def on_files(chosen: ModelConfig) -> _Result:
         meta = open_graph(chosen)
@@ -55,9 +50,6 @@ def with_chosen(config: _Config, work: Callable[[_Config], _Result]) -> _Result:
 
     A folder as `meta` stands for its newest checkpoint, or for its best one. Where a trainer
     deletes that while it is being read, the one that is by then is read in its place.
-
-    Raises:
-      CheckpointError: they cannot be had; what `work` raises.
     """
 
     def on_chosen(hold: Hold) -> _Result:
@@ -65,7 +57,12 @@ def with_chosen(config: _Config, work: Callable[[_Config], _Result]) -> _Result:
         for path in (chosen.meta, chosen.checkpoint):
             if path is not None:
                 hold(prefix_of(path))
-        return _with_files(chosen, work)
+        try:
+            return work(chosen)
+        except CheckpointError as error:
+            if chosen.checkpoint is not None:
+                raise say_if_gone(error, chosen.checkpoint, "--ckpt") from error
+            raise say_if_gone(error, chosen.meta) from error
 
     return read_newest((config.meta, config.checkpoint, _folder_of_best(config)), on_chosen)
 
@@ -83,12 +80,17 @@ def _chosen(config: _Config) -> _Config:
 
     The best has its own graph where no other is named.
     """
-    best = _folder_of_best(config)
-    if best == config.meta:
-        return dataclasses.replace(config, meta=_best(best) + META_SUFFIX, checkpoint=None)
-    meta, checkpoint = config.meta, config.checkpoint
+    meta, checkpoint, best = config.meta, config.checkpoint, _folder_of_best(config)
     if best is not None:
-        checkpoint = _best(best)
+        try:
+            checkpoint = best_checkpoint(best)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"--ckpt={BEST}: {error}; a checkpoint that is itself named {BEST} is "
+                f"--ckpt=./{BEST}"
+            ) from error
+        if best == meta:
+            meta, checkpoint = checkpoint + META_SUFFIX, None
     elif checkpoint is not None and tf.io.gfile.isdir(checkpoint):
         checkpoint = find_variables(checkpoint)
     if tf.io.gfile.isdir(meta):
@@ -96,32 +98,8 @@ def _chosen(config: _Config) -> _Config:
     return dataclasses.replace(config, meta=meta, checkpoint=checkpoint)
 
 
-def _best(folder: str) -> str:
-    """The prefix of a folder's best checkpoint."""
-    try:
-        return best_checkpoint(folder)
-    except CheckpointError as error:
-        raise CheckpointError(
-            f"--ckpt={BEST}: {error}; a checkpoint that is itself named {BEST} is --ckpt=./{BEST}"
-        ) from error
-
-
-def _with_files(config: _Config, work: Callable[[_Config], _Result]) -> _Result:
-    """Does the work on one model."""
-    try:
-        return work(config)
-    except CheckpointError as error:
-        if config.checkpoint is not None:
-            raise say_if_gone(error, config.checkpoint, "--ckpt") from error
-        raise say_if_gone(error, config.meta) from error
-
-
 def open_graph(config: ModelConfig) -> MetaGraphFile:
-    """Reads a graph whose files are chosen.
-
-    Raises:
-      CheckpointError: it is damaged, too large, or not there.
-    """
+    """Reads a graph whose files are chosen."""
     with config.limit.over(READING):
         meta = open_model(config.meta, config.max_meta_bytes, config.checkpoint)
     # The graph may come from another checkpoint than its variables.
@@ -130,11 +108,7 @@ def open_graph(config: ModelConfig) -> MetaGraphFile:
 
 
 def describe(config: ModelConfig, meta: MetaGraphFile) -> Model:
-    """Sees that the variables of a graph are whole, and reads what it says of its model.
-
-    Raises:
-      CheckpointError: they are damaged, or it has no such signature.
-    """
+    """Sees that the variables of a graph are whole, and reads what it says of its model."""
     verify_checkpoint(meta.prefix, (DATA_SUFFIX, INDEX_SUFFIX))
     with config.limit.over(READING):
         return read_model(meta, config.signature)
@@ -154,19 +128,11 @@ _TITLES = {
     "variables": "variables",
 }
 _OPTIONAL = ("pipeline", "candidates")
-_FLAGS = {"inputs": "feed", "outputs": "fetch"}
-_CHOOSE = "signatures, to choose from with --signature"
 Record = dict[str, Any]
-_Entry = TypeVar("_Entry")
 
 
 def listing(meta: MetaGraphFile, model: Model, found: Candidates | None = None) -> Record:
-    """The contents, as JSON values.
-
-    Args:
-      meta: the file.
-      model: its description.
-      found: what could be fed and fetched, where it has been looked for already.
+    """The contents, as JSON values; `found` is what could be fed and fetched, where it is known.
 
     Returns:
       Keys: `inputs`, `pipeline` (what can be fed in place of a queue or an iterator),
@@ -181,37 +147,28 @@ def listing(meta: MetaGraphFile, model: Model, found: Candidates | None = None) 
     outputs = tuple(dict.fromkeys([*model.predict, *model.outputs.values()]))
     found = found or find_candidates(meta, [*model.inputs.values()], outputs)
     inputs = _tensors(meta, found.inputs)
+    keys = {**model.signature.inputs, **model.signature.outputs}
+    taken = {key for key, name in keys.items() if meta.find_tensor(key) not in (None, name)}
     return {
         "inputs": [record | _default(meta, record["name"]) for record in inputs],
         "pipeline": _tensors(meta, found.pipeline),
         "outputs": _tensors(meta, outputs),
         "candidates": [] if outputs else _tensors(meta, found.outputs),
-        "variables": list(_variables(meta)),
-        "signature": _signature(meta, model.signature),
+        "variables": [_variable(node) for node in meta.nodes.values() if node.op in VARIABLE_OPS],
+        "signature": {**model.signature._asdict(), "not_names": sorted(taken)},
         "signatures": list(model.signatures),
         "collections": {key: _collection(meta, key) for key in sorted(meta.proto.collection_def)},
     }
-
-
-def _signature(meta: MetaGraphFile, signature: Signature) -> Record:
-    keys = [*signature.inputs.items(), *signature.outputs.items()]
-    taken = {key for key, name in keys if meta.find_tensor(key) not in (None, name)}
-    return {**signature._asdict(), "not_names": sorted(taken)}
 
 
 def _tensors(meta: MetaGraphFile, names: Sequence[str]) -> list[Record]:
     try:
         return [_record(info) for info in describe_tensors(meta, names)]
     except CheckpointError:
-        return [_tensor(meta, name) for name in names]
-
-
-def _tensor(meta: MetaGraphFile, name: str) -> Record:
-    try:
-        return _record(*describe_tensors(meta, [name]))
-    except CheckpointError:
+        if len(names) > 1:
+            return [record for name in names for record in _tensors(meta, [name])]
         # It stands on an operation that this TensorFlow lacks; the list goes on all the same.
-        return {"name": name, "dtype": None, "shape": None}
+        return [{"name": name, "dtype": None, "shape": None} for name in names]
 
 
 def _record(info: TensorInfo) -> Record:
@@ -235,26 +192,18 @@ def _default(meta: MetaGraphFile, name: str) -> Record:
     return {}
 
 
-def _variables(meta: MetaGraphFile) -> Iterator[Record]:
-    for name, node in meta.nodes.items():
-        if node.op in VARIABLE_OPS:
-            yield {"name": f"{name}:0", "dtype": _dtype(node), "shape": _shape(node)}
-
-
-def _dtype(node: NodeDef) -> str | None:
-    """None where it is a number that this TensorFlow has no name for."""
+def _variable(node: NodeDef) -> Record:
     try:
-        name: str = tf.as_dtype(node.attr["dtype"].type).name
-        return name
-    except TypeError:
-        return None
-
-
-def _shape(node: NodeDef) -> list[int | None] | None:
+        dtype = tf.as_dtype(node.attr["dtype"].type).name
+    except TypeError:  # A number that this TensorFlow has no name for.
+        dtype = None
     shape = node.attr["shape"].shape
-    if shape.unknown_rank:
-        return None
-    return [dim.size if dim.size >= 0 else None for dim in shape.dim]
+    sizes = [dim.size if dim.size >= 0 else None for dim in shape.dim]
+    return {
+        "name": f"{node.name}:0",
+        "dtype": dtype,
+        "shape": None if shape.unknown_rank else sizes,
+    }
 
 
 def _collection(meta: MetaGraphFile, key: str) -> list[Any] | int:
@@ -268,46 +217,48 @@ def _collection(meta: MetaGraphFile, key: str) -> list[Any] | int:
     return list(values) if kind in ("node_list", "int64_list", "float_list") else len(values)
 
 
-def listing_json(content: Record) -> str:
-    """One JSON document."""
-    return json.dumps(content, ensure_ascii=False)
-
-
 def listing_text(content: Record) -> str:
     """Lines for people."""
     lines = []
     for key, title in _TITLES.items():
         if content[key] or key not in _OPTIONAL:
-            lines += [title, *(_shortened(content[key], _tensor_line) or ["  (none)"])]
-    lines += _signature_lines(content["signature"], content["signatures"])
+            lines += [title, *(_shortened(map(_tensor_line, content[key])) or ["  (none)"])]
+    signature = content["signature"]
+    lines.append(f"signature {signature['name']}".rstrip())
+    for title, flag in (("input", "feed"), ("output", "fetch")):
+        lines += _shortened(
+            f"  {title} {key} = {name}"
+            + (
+                f"  (--{flag}={key} is the node of that name)"
+                if key in signature["not_names"]
+                else ""
+            )
+            for key, name in signature[f"{title}s"].items()
+        )
+    others = [f"  {name}" for name in content["signatures"] if name != signature["name"]]
+    if others:
+        choose = "signatures, to choose from with --signature"
+        lines.append("other signatures, for --signature" if signature["name"] else choose)
+        lines += _shortened(others)
     lines.append("collections")
-    lines += _shortened([*content["collections"].items()], _collection_line)
+    lines += _shortened(
+        f"  {key} = "
+        + (
+            f"({found} entries)"
+            if isinstance(found, int)
+            else first_few([*map(str, found)], _MAX_SHOWN_ENTRIES)
+        )
+        for key, found in content["collections"].items()
+    )
     return "\n".join(lines)
 
 
-def _shortened(entries: Sequence[_Entry], line: Callable[[_Entry], str]) -> list[str]:
-    """A line for each of the first entries, and how many more there are."""
-    more = len(entries) - _MAX_SHOWN_LINES
+def _shortened(lines: Iterable[str]) -> list[str]:
+    """The first lines, and how many more there are."""
+    shown = [*lines]
+    more = len(shown) - _MAX_SHOWN_LINES
     rest = [f"  ... and {more} more (--format=json has all)"] if more > 0 else []
-    return [*map(line, entries[:_MAX_SHOWN_LINES]), *rest]
-
-
-def _signature_lines(signature: Record, names: Sequence[str]) -> Iterator[str]:
-    """The signature in use, whose keys can be fed and fetched by, and the names of the others."""
-    yield f"signature {signature['name']}".rstrip()
-    for title in ("inputs", "outputs"):
-        line = functools.partial(_key_line, signature["not_names"], title)
-        yield from _shortened([*signature[title].items()], line)
-    others = [name for name in names if name != signature["name"]]
-    if others:
-        yield "other signatures, for --signature" if signature["name"] else _CHOOSE
-        yield from _shortened(others, "  {}".format)
-
-
-def _key_line(not_names: Collection[str], title: str, entry: tuple[str, str]) -> str:
-    key, name = entry
-    note = f"  (--{_FLAGS[title]}={key} is the node of that name)" if key in not_names else ""
-    return f"  {title[:-1]} {key} = {name}{note}"
+    return [*shown[:_MAX_SHOWN_LINES], *rest]
 
 
 def _tensor_line(record: Mapping[str, Any]) -> str:
@@ -315,14 +266,3 @@ def _tensor_line(record: Mapping[str, Any]) -> str:
     kind = f"{record['dtype']} {format_shape(record['shape'])}" if known else "unknown here"
     default = f", default {json.dumps(record['default'])}" if "default" in record else ""
     return f"  {record['name']}  {kind}{default}"
-
-
-def _collection_line(entry: tuple[str, list[Any] | int]) -> str:
-    key, values = entry
-    return f"  {key} = {_entries(values)}"
-
-
-def _entries(values: list[Any] | int) -> str:
-    if isinstance(values, int):
-        return f"({values} entries)"
-    return first_few([*map(str, values)], _MAX_SHOWN_ENTRIES)

@@ -1,8 +1,16 @@
-"""Opens files as rows for one tensor: .npy, .npz, IDX, images, .csv, .txt, .tfrecord."""
+"""Opens files as rows for one tensor: .npy, .npz, IDX, images, .csv, .txt, .tfrecord.
 
+Each function raises DataError where a file cannot be read, and PredictionError where it has no
+rows, or they do not fit the tensor.
+"""
+
+import csv
+import io
 import math
+import os
 import re
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,8 +18,10 @@ import numpy.typing as npt
 import tensorflow as tf
 from absl import logging
 
+from checkpoints.file_io import HEAD_BYTES, kind_of
 from data import files, image_folder
 from data.arrays import read_idx, read_npy, read_npz
+from data.files import read_bytes
 from data.images import as_labels, warn_out_of_range
 from data.named import labels_beside
 from data.npy_store import NpyRows, open_npy
@@ -26,25 +36,19 @@ from prediction.rows import (
     ImageRows,
     RecordRows,
     Rows,
+    as_objects,
     check_finite,
-    read_csv,
-    read_csv_texts,
-    read_lines,
 )
 
 Labels = npt.NDArray[np.int64]
 
 
 class Target(NamedTuple):
-    """What an input is opened for.
+    """The tensor that an input is opened for, and what the graph says of it.
 
-    Attributes:
-      info: the tensor that is fed.
-      scale: what uint8 values are multiplied by, None for nothing.
-      class_names: in label order; empty where unknown.
-      classifier: None where the graph is something else; labels are then of no use.
-      image_shape: height, width and channels of the image that a row holds, as the graph says.
-      ignore_exif: whether image files stay as they are stored, see `decode_image`.
+    `scale` is what uint8 values are multiplied by, None for nothing. Where the graph is no
+    classifier, labels are of no use. `image_shape` is the height, width and channels of the image
+    that a row holds. With `ignore_exif`, image files stay as they are stored.
     """
 
     info: TensorInfo
@@ -64,13 +68,7 @@ class Target(NamedTuple):
 
 
 class Input(NamedTuple):
-    """Rows to predict.
-
-    Attributes:
-      rows: ready for the tensor.
-      names: of each row: its file, or its number from 0.
-      labels: int64 [N], each row's true class; None where unknown.
-    """
+    """Rows, the name of each (its file, or its number from 0), and its true class where known."""
 
     rows: Rows
     names: Sequence[str]
@@ -82,23 +80,20 @@ def numbered(rows: Rows) -> Input:
     return Input(rows, [str(row) for row in range(len(rows))], None)
 
 
-# Opens .npy and .npz files, and arrays of any origin, as rows for one tensor.
+# .npy and .npz files, and arrays of any origin.
 
 STREAM_BYTES = 2**28  # Arrays of .npy files from this size on are read a batch at a time.
 
 
 def open_npy_input(path: str, target: Target, max_bytes: int) -> Input:
     """The rows of an .npy file; see `open_array`."""
-    values = open_npy(path, max_bytes, STREAM_BYTES) if _may_stream(target.info) else None
+    may_stream = _features(target.info) is None  # Columns are cut out of a whole array.
+    values = open_npy(path, max_bytes, STREAM_BYTES) if may_stream else None
     return open_array(values or read_npy(path, max_bytes), path, target)
 
 
 def open_npz_input(path: str, target: Target, max_bytes: int) -> Input:
-    """The rows X of an .npz file, and for a classifier the labels Y; see `open_array`.
-
-    Raises:
-      PredictionError: there is no X, or Y has another number of rows, or labels out of range.
-    """
+    """The rows X of an .npz file, and for a classifier the labels Y; see `open_array`."""
     arrays: dict[str, Array] = read_npz(path, max_bytes)
     if "X" not in arrays:
         raise PredictionError(
@@ -106,32 +101,22 @@ def open_npz_input(path: str, target: Target, max_bytes: int) -> Input:
             f"{', '.join(sorted(arrays)) or 'none'}; arrays under tensor names go to --feed"
         )
     opened = open_array(arrays["X"], f"{path}: X", target)
-    return opened._replace(labels=_labels(arrays, len(opened.rows), path, target))
-
-
-def _labels(arrays: Mapping[str, Array], num_rows: int, path: str, target: Target) -> Labels | None:
-    """Y, of as many rows as X whatever it is for; None where there is none, or no classifier."""
     if "Y" not in arrays:
-        return None
-    found = arrays["Y"].shape
+        return opened
+    found, num_rows = arrays["Y"].shape, len(opened.rows)
     if found[:1] != (num_rows,):
         raise PredictionError(
             f"{path}: X has {num_rows} rows, Y has {found[0] if found else 'a single value'}"
         )
-    return checked_labels(arrays["Y"], f"{path}: Y", target)
+    return opened._replace(labels=_checked_labels(arrays["Y"], f"{path}: Y", target.classifier))
 
 
-def checked_labels(values: Array, name: str, target: Target) -> Labels | None:
-    """Labels of rows; None where they are for no classifier.
-
-    Raises:
-      PredictionError: it has not as many classes.
-      DataError: they are no labels.
-    """
-    if target.classifier is None:
+def _checked_labels(values: Array, name: str, classifier: Classifier | None) -> Labels | None:
+    """Labels of rows; None where they are for no classifier."""
+    if classifier is None:
         return None
     labels = as_labels(values, name)
-    num_classes = target.classifier.num_classes
+    num_classes = classifier.num_classes
     if num_classes is not None and len(labels) and labels.max() >= num_classes:
         raise PredictionError(
             f"{name}: expected labels from 0 to {num_classes - 1}, found {labels.max()}"
@@ -144,13 +129,12 @@ def open_array(values: Array | NpyRows, source: str, target: Target) -> Input:
 
     There may be any number of them, also where the tensor's first dimension is fixed. Those for a
     tensor [features, ?] are given as [N, features] too, and fed as its columns.
-
-    Raises:
-      PredictionError: there are no rows, or they do not fit the tensor.
     """
     info = target.info
-    columns = isinstance(values, np.ndarray) and _as_columns(values.shape, info, source)
-    flat = _is_flattened(values.shape, target)
+    columns = _as_columns(values.shape, info, source)
+    image = target.flat_image  # Images whose values the tensor takes in a row; grey ones may be
+    shape = tuple(values.shape[1:])  # without their one channel.
+    flat = image is not None and shape in (image, image[:2] if image[2] == 1 else image)
     if not (columns or flat or _fits(values.shape, info.shape)):
         raise PredictionError(
             f"{source}: {info.name} takes {info.dtype.name} {format_shape(info.shape)}, "
@@ -163,28 +147,13 @@ def open_array(values: Array | NpyRows, source: str, target: Target) -> Input:
         logging.info("%s: the rows are fed as the columns of %s", source, info)
         rows = ColumnRows(values, info, source)
     else:
-        rows = _array_rows(values, source, target, flat=flat)
+        is_image = target.scale is not None and values.dtype.kind == "f"
+        if is_image and isinstance(values, np.ndarray):
+            check_finite(values, source)
+            warn_out_of_range(values, source)
+        rows = ArrayRows(values, info, source, target.scale, finite=is_image, flat=flat)
     rows.batch(0, 1)  # A dtype that does not go over is told before the checkpoint is read.
     return numbered(rows)
-
-
-def _array_rows(values: Array | NpyRows, source: str, target: Target, *, flat: bool) -> ArrayRows:
-    is_image = target.scale is not None and values.dtype.kind == "f"
-    if is_image and isinstance(values, np.ndarray):
-        check_finite(values, source)
-        warn_out_of_range(values, source)
-    return ArrayRows(values, target.info, source, target.scale, finite=is_image, flat=flat)
-
-
-def _is_flattened(found: Sequence[int], target: Target) -> bool:
-    """Whether an array of shape `found` holds images whose values the tensor takes in a row.
-
-    Grey ones may be without their one channel.
-    """
-    image = target.flat_image
-    if image is None:
-        return False
-    return tuple(found[1:]) in (image, image[:2] if image[2] == 1 else image)
 
 
 def _fits(found: Sequence[int], shape: Sequence[int | None] | None) -> bool:
@@ -196,24 +165,18 @@ def _fits(found: Sequence[int], shape: Sequence[int | None] | None) -> bool:
     )
 
 
-def _may_be_columns(info: TensorInfo) -> bool:
-    """Whether a tensor is [features, ?]; or [batch, ?], its shape does not tell."""
-    return info.shape is not None and info.shape[1:] == (None,) and info.shape[0] is not None
-
-
-def _may_stream(info: TensorInfo) -> bool:
-    return not _may_be_columns(info)
+def _features(info: TensorInfo) -> int | None:
+    """Those of a tensor [features, ?], which may as well be [batch, ?]; else None."""
+    return info.shape[0] if info.shape is not None and info.shape[1:] == (None,) else None
 
 
 def _as_columns(found: Sequence[int], info: TensorInfo, source: str) -> bool:
     """Whether an array of shape `found` holds rows for the columns of a tensor [features, ?].
 
-    It does where its rows are as long as the tensor's columns, and the array itself does not fit.
-
-    Raises:
-      PredictionError: the array is square and could be meant either way.
+    It does where its rows are as long as the tensor's columns, and the array itself does not fit. A
+    square array could be meant either way, and is refused.
     """
-    features = info.shape[0] if _may_be_columns(info) and info.shape else None
+    features = _features(info)
     if features is None or len(found) != 2 or found[1] != features:
         return False
     if found[0] == features > 1:
@@ -225,67 +188,51 @@ def _as_columns(found: Sequence[int], info: TensorInfo, source: str) -> bool:
     return True
 
 
-# Opens IDX files, such as those of MNIST, as rows for one tensor.
+# IDX files, such as those of MNIST.
 
-_NAME = re.compile(r"[.-]idx\d?(-ubyte)?(\.gz)?$", re.IGNORECASE)
+_IDX_NAME = re.compile(r"[.-]idx\d?(-ubyte)?(\.gz)?$", re.IGNORECASE)
 
 
 def is_idx_name(path: str) -> bool:
     """Whether a file is named as IDX files are: `images.idx`, `train-images-idx3-ubyte.gz`."""
-    return _NAME.search(path) is not None
+    return _IDX_NAME.search(path) is not None
 
 
 def open_idx_input(path: str, target: Target, max_bytes: int) -> Input:
     """The rows of an IDX file, gzipped or not; see `open_array`.
 
     For a classifier, the labels are those of the file that MNIST has beside its images.
-
-    Raises:
-      PredictionError: that file has another number of rows, or labels out of range.
     """
     opened = open_array(read_idx(path, max_bytes), path, target)
-    labels_path = None if target.classifier is None else labels_beside(path)
-    if labels_path is None:
+    beside = None if target.classifier is None else labels_beside(path)
+    if beside is None:
         return opened
-    return opened._replace(
-        labels=_labels_beside(labels_path, len(opened.rows), path, target, max_bytes)
-    )
-
-
-def _labels_beside(
-    labels_path: str, num_rows: int, path: str, target: Target, max_bytes: int
-) -> Labels | None:
     try:
-        labels = checked_labels(read_idx(labels_path, max_bytes), labels_path, target)
-        if labels is not None and len(labels) != num_rows:
-            raise PredictionError(f"{labels_path}: holds {len(labels)} labels, {path} {num_rows}")
+        labels = _checked_labels(read_idx(beside, max_bytes), beside, target.classifier)
+        if labels is not None and len(labels) != len(opened.rows):
+            raise PredictionError(
+                f"{beside}: holds {len(labels)} labels, {path} {len(opened.rows)}"
+            )
     except PredictionError as error:
         raise PredictionError(f"{error}; move it away if its labels are not of these") from error
-    return labels
+    return opened._replace(labels=labels)
 
 
-# Opens image files, and folders of them, as rows for one tensor.
+# Image files, and folders of them.
 
 
 def open_folder_input(folder: str, target: Target) -> Input:
     """The images of a folder, or of its subfolders, one a class, in the order of their names.
 
-    Raises:
-      PredictionError: there are none, or a class that the graph has not.
-      DataError: the folder cannot be listed, or a class has no image.
+    The labels of class folders are known where the graph has names for its classes.
     """
-    names = image_folder.class_names(folder)
-    if names:
-        return _open_class_folders(folder, names, target)
-    found = image_folder.visible_names(folder)
-    if not found:
-        raise PredictionError(f"{folder}: the folder is empty, expected images")
-    return open_images([files.join(folder, name) for name in found], found, None, target)
-
-
-def _open_class_folders(folder: str, found: Sequence[str], target: Target) -> Input:
-    """One subfolder a class; the labels are known where the graph has names for its classes."""
-    unknown = [name for name in found if name not in target.class_names]
+    classes = image_folder.class_names(folder)
+    if not classes:
+        found = image_folder.visible_names(folder)
+        if not found:
+            raise PredictionError(f"{folder}: the folder is empty, expected images")
+        return open_images([files.join(folder, name) for name in found], found, None, target)
+    unknown = [name for name in classes if name not in target.class_names]
     if target.class_names and unknown:
         raise PredictionError(
             f"{folder}: the graph has no class {', '.join(unknown)}; its classes are "
@@ -295,7 +242,7 @@ def _open_class_folders(folder: str, found: Sequence[str], target: Target) -> In
     paths = [path for path, _ in images]
     labels = None
     if target.class_names and target.classifier:
-        label_of = [target.class_names.index(name) for name in found]
+        label_of = [target.class_names.index(name) for name in classes]
         labels = np.array([label_of[label] for _, label in images], np.int64)
     else:
         logging.warning("the graph has no class names: the labels of %s are unknown", folder)
@@ -309,15 +256,12 @@ def open_images(
     """Image files, decoded to the size that the tensor takes; for strings, as they are.
 
     As in training, an image is turned as its EXIF orientation says, unless that is to be ignored,
-    and resized as a whole, bilinear, whatever its proportions. A graph that takes the bytes of
-    files does not turn them: TensorFlow's decoders do not look at EXIF.
-
-    Raises:
-      PredictionError: the tensor takes no images.
+    and resized as a whole, bilinear, whatever its proportions. A graph that decodes the files
+    itself does not turn them.
     """
     info = target.info
     if takes_whole_files(info):
-        return Input(FileRows(paths, info), names, labels)
+        return Input(FileRows(paths), names, labels)
     flat = target.flat_image
     height, width, channels = flat or (
         info.shape[1:] if info.shape and len(info.shape) == 4 else (0, 0, 0)
@@ -341,7 +285,7 @@ def takes_whole_files(info: TensorInfo) -> bool:
     return bool(info.dtype == tf.string and (info.shape is None or len(info.shape) == 1))
 
 
-# Opens .csv, .txt and .tfrecord files as rows for one tensor.
+# Files of text, and records.
 
 # How many bytes of memory a byte of text may take: `0,` becomes a float64 and is held as text
 # meanwhile; a text of a few letters becomes an object of 35 bytes or so, twice pointed to.
@@ -349,17 +293,15 @@ _NUMBER_GROWTH, _TEXT_GROWTH = 8, 32
 
 
 def open_csv_input(path: str, target: Target, max_bytes: int) -> Input:
-    """The rows of a CSV file in the shape of the tensor's rows.
-
-    Raises:
-      PredictionError: it holds no rows, or they do not fit the tensor.
-    """
+    """The rows of a CSV file in the shape of the tensor's rows."""
     info = target.info
-    values = (
-        read_csv_texts(path, max_bytes // _TEXT_GROWTH)
-        if info.dtype == tf.string
-        else _numbers(read_csv(path, max_bytes // _NUMBER_GROWTH), info.dtype)
-    )
+    is_text = info.dtype == tf.string
+    values = read_csv(path, max_bytes // (_TEXT_GROWTH if is_text else _NUMBER_GROWTH), is_text)
+    # Floats are all that is read; integers and bools are such where they can be.
+    if info.dtype.is_integer and np.array_equal(values, np.floor(values)):
+        values = values.astype(np.int64)
+    elif info.dtype.is_bool and np.isin(values, (0, 1)).all():
+        values = values.astype(bool)
     shape = (None,) if info.shape is None else info.shape[1:]
     if shape != (None,):
         if None in shape or math.prod(int(size or 0) for size in shape) != values.shape[1]:
@@ -371,41 +313,114 @@ def open_csv_input(path: str, target: Target, max_bytes: int) -> Input:
     return open_array(values, path, target)
 
 
-def _numbers(values: Array, dtype: tf.DType) -> Array:
-    """The numbers of a CSV file, which knows floats only, as integers or bools where they are."""
-    if dtype.is_integer and np.array_equal(values, np.floor(values)):
-        return values.astype(np.int64)
-    if dtype.is_bool and np.isin(values, (0, 1)).all():
-        return values.astype(bool)
-    return values
+def read_csv(path: str, max_bytes: int, is_text: bool = False) -> Array:
+    """Reads the cells of a CSV file in UTF-8, without a header; empty lines are left out.
+
+    Returns:
+      float64 [rows, columns]; of text, bytes in UTF-8, object [rows, columns].
+
+    Raises:
+      PredictionError: with the line where a row has another length, or a cell is no number.
+    """
+    content = io.BytesIO(read_bytes(path, max_bytes))
+    reader = csv.reader(io.TextIOWrapper(content, "utf-8-sig", newline=""))
+    texts: list[bytes] = []
+    numbers = array("d")
+    columns = 0
+    try:
+        for row in filter(None, reader):
+            columns = columns or len(row)
+            if len(row) != columns:
+                expected = f"expected {columns} {'cells' if is_text else 'numbers'}"
+                raise PredictionError(
+                    f"{path}, line {reader.line_num}: {expected}, found {len(row)}"
+                )
+            if is_text:
+                texts.extend(cell.encode() for cell in row)
+            else:  # Python alone takes 1_000 for a number.
+                numbers.extend(float(cell.replace("_", "?")) for cell in row)
+    except UnicodeDecodeError as error:
+        raise PredictionError(f"{path}: is no text in UTF-8") from error
+    except csv.Error as error:  # A cell of over 128 KiB, or a null character.
+        raise PredictionError(f"{path}, line {reader.line_num}: {error}") from error
+    except ValueError as error:
+        column = len(numbers) % columns
+        raise PredictionError(
+            f"{path}, line {reader.line_num}, column {column + 1}: {row[column][:40]!r} is no "
+            "number (expected numbers only, separated by commas, no header)"
+        ) from error
+    if not columns:
+        raise PredictionError(f"{path}: has no rows")
+    return (as_objects(texts) if is_text else np.array(numbers)).reshape(-1, columns)
 
 
 def open_txt_input(path: str, target: Target, max_bytes: int) -> Input:
-    """The lines of a text file, for a tensor of strings.
+    """The lines of a text file without their ends, an empty one too, for a tensor of strings.
 
-    Raises:
-      PredictionError: the tensor is another, or there are no rows.
+    The text may be in any encoding that has line ends as in ASCII, for it is not decoded.
     """
     _check_strings(path, target.info)
-    return open_array(read_lines(path, max_bytes // _TEXT_GROWTH), path, target)
+    content = read_bytes(path, max_bytes // _TEXT_GROWTH)
+    if not content:
+        raise PredictionError(f"{path}: has no rows")
+    lines = content.removesuffix(b"\n").split(b"\n")
+    return open_array(as_objects([line.removesuffix(b"\r") for line in lines]), path, target)
 
 
 def open_tf_record_input(path: str, target: Target, max_bytes: int) -> Input:
-    """The records of a .tfrecord file, for a tensor of strings.
-
-    Raises:
-      PredictionError: the tensor is another, or there are no rows.
-    """
+    """The records of a .tfrecord file, for a tensor of strings."""
     _check_strings(path, target.info)
-    rows = RecordRows(path, target.info, max_bytes)
+    rows = RecordRows(path, max_bytes)
     if not len(rows):
         raise PredictionError(f"{path}: has no rows")
     return numbered(rows)
 
 
 def _check_strings(path: str, info: TensorInfo) -> None:
-    if info.dtype != tf.string or (info.shape is not None and len(info.shape) != 1):
+    if not takes_whole_files(info):
         raise PredictionError(
             f"{path}: {info.name} takes {info.dtype.name} {format_shape(info.shape)}; such a file "
             "is for a tensor of strings, of shape [?]; numbers go into a .csv, .npy or .npz"
         )
+
+
+# A file or folder of any of these kinds.
+
+MAX_BYTES = 4 * 2**30  # of one file, unpacked
+_READERS: Mapping[str, Callable[[str, Target, int], Input]] = {
+    ".npz": open_npz_input,
+    ".npy": open_npy_input,
+    ".csv": open_csv_input,
+    ".txt": open_txt_input,
+    ".tfrecord": open_tf_record_input,
+    ".tfrecords": open_tf_record_input,
+}
+_IMAGES = (".png", ".jpg", ".jpeg")
+
+
+def open_input(path: str, target: Target, max_bytes: int = MAX_BYTES) -> Input:
+    """Opens an image, a folder of images or of class folders, or a file of rows.
+
+    Files of rows are .npz, .npy, .csv and IDX files, and for a tensor of strings .txt (a row a
+    line) and .tfrecord (a row a record) as well; there, any other file is a row. One file may
+    unpack to `max_bytes`.
+    """
+    if files.is_folder(path):
+        return open_folder_input(path, target)
+    if is_idx_name(path):
+        return open_idx_input(path, target, max_bytes)
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix in _READERS:
+        return _READERS[suffix](path, target, max_bytes)
+    files.size(path)  # Before the shape: a missing file is the nearer cause.
+    if suffix not in _IMAGES and not takes_whole_files(target.info):
+        with files.open_binary(path) as stream:
+            kind = kind_of(stream.read(HEAD_BYTES))
+        if kind != "an image":
+            what = f"a {suffix} file" if suffix else "a file without a suffix"
+            raise PredictionError(
+                f"{path}: {what} is not taken{f' (it is {kind})' if kind else ''}; --input takes "
+                ".npy, .npz, .csv, PNG and JPEG images, a folder of those, IDX files, and for a "
+                "tensor of strings .txt and .tfrecord"
+            )
+    return open_images([path], [path], None, target)

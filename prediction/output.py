@@ -1,8 +1,4 @@
-"""What a prediction gives: text for people, JSON for programs, or a .npz, .json or .csv file.
-
-A file is written as a whole or not at all. Of a classifier: the classes row by row, and how many
-are right.
-"""
+"""What a prediction gives: text for people, JSON for programs, or a .npz, .json or .csv file."""
 
 import contextlib
 import csv
@@ -24,13 +20,13 @@ from metagraph.meta import format_shape
 
 
 class Classification(NamedTuple):
-    """What a classifier says of each row.
+    """What a classifier says of N rows in K classes.
 
     Attributes:
       names: of the rows: files, or numbers from 0.
-      classes: int64 [N], the class of each row, in [0, K).
-      probabilities: float [N, K], of each class.
-      labels: int64 [N], the true classes; None where unknown.
+      classes: [N], in [0, K).
+      probabilities: float [N, K].
+      labels: [N], the true classes; None where unknown.
       class_names: K names; empty where the classes have none.
     """
 
@@ -70,30 +66,19 @@ def accuracy(result: Classification, labels: npt.NDArray[np.int64]) -> Share:
     return Share(int(np.sum(result.classes == labels)), len(labels))
 
 
-def accuracy_per_class(result: Classification, labels: npt.NDArray[np.int64]) -> dict[str, Share]:
+def _accuracy_per_class(result: Classification, labels: npt.NDArray[np.int64]) -> dict[str, Share]:
     """For each class that the labels name, how many of its rows are right."""
-    right = result.classes == labels
-    shares = {}
-    for label in np.unique(labels):
-        members = labels == label
-        shares[result.class_name(int(label))] = Share(
-            int(np.sum(right[members])), int(members.sum())
-        )
-    return shares
-
-
-# What a prediction prints on stdout: text for people, JSON for programs.
+    members = {int(label): labels == label for label in np.unique(labels)}
+    return {
+        result.class_name(label): Share(int(np.sum(result.classes[rows] == label)), int(rows.sum()))
+        for label, rows in members.items()
+    }
 
 
 class Report(NamedTuple):
-    """The results of one prediction.
+    """The results of one prediction, with the file of the graph and the prefix of its variables.
 
-    Attributes:
-      meta: the meta graph file.
-      checkpoint: the prefix of its variables; None where the graph has none.
-      outputs: the value of each fetched tensor, by name.
-      classification: of a classifier; None where the graph is none or it was not asked for.
-      rows: whether the classification's rows are shown in place of the tensors.
+    `rows` says whether the classification's rows are shown in place of the tensors.
     """
 
     meta: str
@@ -106,13 +91,37 @@ class Report(NamedTuple):
 def as_text(report: Report) -> str:
     """Lines for people: a classifier's rows, or else the tensors; then the accuracies."""
     result = report.classification
-    if result is not None and report.rows:
-        lines = [*_row_lines(result)]
-    else:
-        lines = [*_tensor_lines(report.outputs)]
-    if result is not None:
-        lines += _accuracy_lines(result)
+    show_rows = result is not None and report.rows
+    lines = [*(_row_lines(result) if result and show_rows else _tensor_lines(report.outputs))]
+    if result is not None and result.labels is not None:
+        lines.append(f"accuracy {accuracy(result, result.labels)}")
+        shares = _accuracy_per_class(result, result.labels)
+        lines += [f"  {name} {share}" for name, share in shares.items()]
     return "\n".join(lines)
+
+
+def _row_lines(result: Classification) -> Iterator[str]:
+    """`cat/0001.png  cat  0.9871  true: dog`, in columns."""
+    predicted = [result.class_name(index) for index in result.classes.tolist()]
+    name_width = max(map(len, result.names))
+    class_width = max(map(len, predicted))
+    rows = zip(result.names, predicted, result.probability.tolist(), strict=True)
+    for row, (name, class_name, probability) in enumerate(rows):
+        line = f"{name:<{name_width}}  {class_name:<{class_width}}  {probability:.4f}"
+        if result.labels is not None:
+            line = f"{line}  true: {result.class_name(int(result.labels[row]))}"
+        yield line
+
+
+def _tensor_lines(outputs: Mapping[str, Array]) -> Iterator[str]:
+    """The name, dtype and shape of each tensor, then its value as NumPy prints it.
+
+    NumPy shortens arrays of over 1000 values; --format=json and --output hold them all.
+    """
+    for name, value in outputs.items():
+        dtype = "string" if value.dtype.kind == "O" else value.dtype
+        yield f"{name} {dtype} {format_shape(value.shape)}"
+        yield np.array2string(value)
 
 
 def as_json(report: Report) -> str:
@@ -122,88 +131,50 @@ def as_json(report: Report) -> str:
     classifier, `predictions` has `name`, `class`, `probability` and, where it is known, `label` of
     each row; with labels, `accuracy` is a number and `accuracy_per_class` one for each class.
     """
-    outputs = {name: json_value(value) for name, value in report.outputs.items()}
     document: dict[str, Any] = {
         "meta": report.meta,
         "checkpoint": report.checkpoint,
-        "outputs": outputs,
+        "outputs": {name: json_value(value) for name, value in report.outputs.items()},
     }
     result = report.classification
     if result is not None and report.rows:
         document["predictions"] = _row_records(result)
     if result is not None and result.labels is not None:
         document["accuracy"] = accuracy(result, result.labels).accuracy
-        shares = accuracy_per_class(result, result.labels)
+        shares = _accuracy_per_class(result, result.labels)
         document["accuracy_per_class"] = {name: s.accuracy for name, s in shares.items()}
     return json.dumps(document, ensure_ascii=False, allow_nan=False)
 
 
-def _row_lines(result: Classification) -> Iterator[str]:
-    """`cat/0001.png  cat  0.9871  true: dog`, in columns."""
-    predicted = [result.class_name(index) for index in result.classes.tolist()]
-    name_width = max(map(len, result.names))
-    class_width = max(map(len, predicted))
-    labels = [None] * len(predicted) if result.labels is None else result.labels.tolist()
-    for name, class_name, probability, label in zip(
-        result.names, predicted, result.probability.tolist(), labels, strict=True
-    ):
-        line = f"{name:<{name_width}}  {class_name:<{class_width}}  {probability:.4f}"
-        yield line if label is None else f"{line}  true: {result.class_name(label)}"
-
-
 def _row_records(result: Classification) -> list[dict[str, Any]]:
     records = []
-    probabilities = json_value(result.probability)
-    for row, (name, index) in enumerate(zip(result.names, result.classes.tolist(), strict=True)):
-        record = {
-            "name": name,
-            "class": result.class_name(index),
-            "probability": probabilities[row],
-        }
+    rows = zip(result.names, result.classes.tolist(), json_value(result.probability), strict=True)
+    for row, (name, index, probability) in enumerate(rows):
+        record = {"name": name, "class": result.class_name(index), "probability": probability}
         if result.labels is not None:
             record["label"] = result.class_name(int(result.labels[row]))
         records.append(record)
     return records
 
 
-def _accuracy_lines(result: Classification) -> Iterator[str]:
-    if result.labels is None:
-        return
-    yield f"accuracy {accuracy(result, result.labels)}"
-    for name, share in accuracy_per_class(result, result.labels).items():
-        yield f"  {name} {share}"
-
-
-def _tensor_lines(outputs: Mapping[str, Array]) -> Iterator[str]:
-    """The name, dtype and shape of each tensor, then its value as NumPy prints it.
-
-    NumPy shortens arrays of over 1000 values; --format=json and --output hold them all.
-    """
-    for name, value in outputs.items():
-        yield f"{name} {_dtype(value)} {format_shape(value.shape)}"
-        yield np.array2string(value)
-
-
-def _dtype(value: Array) -> str:
-    return "string" if value.dtype.kind == "O" else str(value.dtype)
-
-
-# Writes fetched tensors to a .npz, .json or .csv file, as a whole or not at all.
+# Files, written as a whole or not at all.
 
 Outputs = Mapping[str, Array]
 _TEMPORARY = ".tmp"  # After the name, as `data.files.write_atomically` does.
 
 
+def check_target(path: str, given: Sequence[str], *, overwrite: bool, flag: str = "output") -> None:
+    """As `check_output`; raises ToolError where the file is there and may not be overwritten."""
+    check_output(path, given, flag)
+    if files.exists(path) and not overwrite:
+        raise ToolError(f"--{flag}={path} is there already; --overwrite replaces it")
+
+
 def check_output(path: str, given: Sequence[str] = (), flag: str = "output") -> None:
     """Finds out before a long run whether a file can be written at `path`; leaves no trace.
 
-    Folders that are missing are made when it is written.
-
-    Args:
-      path: of the file.
-      given: the values of other flags, each with or without `name=` before a path: what is read
-        is not written over.
-      flag: that names the file, for what is said.
+    Folders that are missing are made when it is written. What is read is not written over: `given`
+    has the values of other flags, each with or without `name=` before a path.
 
     Raises:
       PredictionError: it cannot.
@@ -216,21 +187,16 @@ def check_output(path: str, given: Sequence[str] = (), flag: str = "output") -> 
     for text in given:
         if any(_is_same(path, read) for read in (text, text.partition("=")[2])):
             raise PredictionError(f"{named} is read too ({text}); give it another name")
-    probe = f"{os.path.join(_nearest_folder(path), os.path.basename(path))}{_TEMPORARY}"
+    folder = os.path.dirname(path)
+    while folder and "://" not in path and not os.path.exists(folder):
+        folder = os.path.dirname(folder)  # The nearest that is there.
+    probe = f"{os.path.join(folder, os.path.basename(path))}{_TEMPORARY}"
     try:
         with tf.io.gfile.GFile(probe, "wb") as file:
             file.write(b"")
         tf.io.gfile.remove(probe)
     except tf.errors.OpError as error:
         raise PredictionError(f"{named} cannot be written: {error.message}") from error
-
-
-def _nearest_folder(path: str) -> str:
-    """The folder of a file or, where it is missing, the nearest above it that is there."""
-    folder = os.path.dirname(path)
-    while folder and "://" not in path and not os.path.exists(folder):
-        folder = os.path.dirname(folder)
-    return folder
 
 
 def _is_same(path: str, other: str) -> bool:
@@ -243,27 +209,20 @@ def write_outputs(path: str, outputs: Outputs, row_names: Sequence[str]) -> None
     .npz: arrays, strings as fixed-width bytes. .json: an object of nested lists. .csv: a header,
     then a line per row with a column `row` (its name) and one for each value of it.
 
-    Args:
-      path: ends in one of `WRITERS`.
-      outputs: by tensor name.
-      row_names: of the rows; empty where nothing was fed by rows.
-
     Raises:
-      PredictionError: the tensors make no table, for .csv.
+      PredictionError: the file cannot hold them.
       DataError: the file system refuses, as when the disk is full. Nothing is left of the file.
-      OSError: the disk fails.
     """
-    writer = WRITERS[os.path.splitext(path)[1].lower()]
-    write_whole(path, writer(outputs, row_names))
+    writers: Mapping[str, Callable[[], bytes]] = {
+        ".npz": lambda: _npz(outputs),
+        ".json": lambda: _json(outputs),
+        ".csv": lambda: _csv(outputs, row_names),
+    }
+    write_whole(path, writers[os.path.splitext(path)[1].lower()]())
 
 
 def write_whole(path: str, content: bytes | Iterable[bytes]) -> None:
-    """Writes a file, as `data.files.write_atomically` does, and cleans up after an interrupt too.
-
-    Raises:
-      DataError: the file system refuses, as when the disk is full. Nothing is left of the file.
-      OSError: the disk fails.
-    """
+    """Writes a file as a whole, and cleans up after an interrupt too."""
     try:
         files.write_atomically(path, content)
     except BaseException:
@@ -272,34 +231,27 @@ def write_whole(path: str, content: bytes | Iterable[bytes]) -> None:
         raise
 
 
-def _npz(outputs: Outputs, row_names: Sequence[str]) -> bytes:
-    del row_names
-    content = io.BytesIO()
-    # An array of objects would be pickled.
-    arrays = {k: _texts(k, v) if v.dtype.kind == "O" else v for k, v in outputs.items()}
+def _npz(outputs: Outputs) -> bytes:
+    content, arrays = io.BytesIO(), dict(outputs)
+    for name, value in outputs.items():
+        if value.dtype.kind == "O":  # It would be pickled. NumPy's bytes lose zeros at their ends.
+            if any(text.endswith(b"\0") for text in value.flat):
+                raise PredictionError(
+                    f"{name} has texts that end in a zero byte, which an .npz cannot keep: use "
+                    "--output with .json"
+                )
+            arrays[name] = value.astype("S")
     np.savez(content, allow_pickle=False, **arrays)
     return content.getvalue()
 
 
-def _texts(name: str, values: Array) -> Array:
-    """An array of bytes; NumPy drops the zeros at their ends, so that there must be none."""
-    if any(value.endswith(b"\0") for value in values.flat):
-        raise PredictionError(
-            f"{name} has texts that end in a zero byte, which an .npz cannot keep: use --output "
-            "with .json"
-        )
-    return values.astype("S")
-
-
-def _json(outputs: Outputs, row_names: Sequence[str]) -> bytes:
-    del row_names
+def _json(outputs: Outputs) -> bytes:
     values = {name: json_value(value) for name, value in outputs.items()}
     return (json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def _csv(outputs: Outputs, row_names: Sequence[str]) -> bytes:
-    lengths = {value.shape[:1] for value in outputs.values()}
-    if len(lengths) > 1:
+    if len({value.shape[:1] for value in outputs.values()}) > 1:
         shapes = ", ".join(f"{name} {format_shape(v.shape)}" for name, v in outputs.items())
         raise PredictionError(
             f"no table can be made of {shapes}: their first dimensions differ; use --output with "
@@ -328,32 +280,3 @@ def _columns(entry: tuple[str, Array]) -> list[str]:
 def _cell(value: object) -> str:
     """The shortest text that reads back as the same value."""
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
-
-
-WRITERS: Mapping[str, Callable[[Outputs, Sequence[str]], bytes]] = {
-    ".npz": _npz,
-    ".json": _json,
-    ".csv": _csv,
-}
-
-
-# The file that a command writes: whether it may be, before a long run.
-
-
-def check_target(path: str, given: Sequence[str], *, overwrite: bool, flag: str = "output") -> None:
-    """Finds out whether a file can be written; leaves no trace.
-
-    Args:
-      path: of the file; its folder is made where it is missing.
-      given: what is read, as of `check_output`.
-      overwrite: whether there may be such a file already.
-      flag: that names the file.
-
-    Raises:
-      DataError: the file system cannot tell.
-      PredictionError: it cannot be written, or is read too.
-      ToolError: it is there already.
-    """
-    check_output(path, given, flag)
-    if files.exists(path) and not overwrite:
-        raise ToolError(f"--{flag}={path} is there already; --overwrite replaces it")

@@ -1,185 +1,34 @@
-"""Which tensors are fetched and fed, told from the graph before anything is imported.
+"""What is fetched and fed: which tensors, told from the graph before it is imported, and with what.
 
-Also the values of --feed, from files or from literals on the command line, and the files of
---asset.
+Rows are of the files that --input names, single values of --feed. What does not go together is a
+PredictionError of one line, a file that cannot be read a DataError.
 """
 
 import ast
 import json
-import os
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from absl import logging
 
+from data import files, named
 from data.arrays import read_npy, read_npz
 from errors import CheckpointError, PredictionError
 from metagraph.casting import Array, fit
 from metagraph.graph import SubGraph, sub_graph
 from metagraph.meta import MetaGraphFile, TensorInfo
 from metagraph.model import Model, described, feedable, fetchable, without_handles
-from metagraph.session import describe_tensors
-
-
-def assets_by_name(texts: Sequence[str]) -> dict[str, str]:
-    """Name -> path, of texts `name=path`.
-
-    Raises:
-      PredictionError: a name is given twice.
-    """
-    assets: dict[str, str] = {}
-    for name, _, path in (text.partition("=") for text in texts):
-        if name in assets:
-            raise PredictionError(f"--asset {name} is given twice: {assets[name]}, {path}")
-        assets[name] = path
-    return assets
-
-
-# Reads --feed: tensors by name, from files or from literals on the command line.
-
-_MAX_LITERAL_CHARACTERS = 1 << 17
-_MAX_PATH_CHARACTERS = 1 << 12
-_BOOLS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-
-
-class Feed(NamedTuple):
-    """What one tensor is fed.
-
-    Attributes:
-      name: the tensor's, as the user wrote it.
-      source: where the value is from, for an error line.
-      value: an array from a file, or the text of a literal, which only the tensor's dtype tells
-        how to read.
-    """
-
-    name: str
-    source: str
-    value: Array | str
-
-
-def read_feeds(texts: Sequence[str], max_bytes: int) -> list[Feed]:
-    """Reads the values of the flag.
-
-    Args:
-      texts: each `name=file.npy`, `name=<literal>` or `file.npz`, whose keys are tensor names.
-      max_bytes: that one file may unpack to.
-
-    Raises:
-      PredictionError: a text is of another form.
-      DataError: a file cannot be read.
-    """
-    return [feed for text in texts for feed in _read_feed(text, max_bytes)]
-
-
-def _read_feed(text: str, max_bytes: int) -> list[Feed]:
-    if text.endswith(".npz"):
-        arrays = read_npz(text, max_bytes)
-        return [Feed(name, f"{text}, {name}", array) for name, array in arrays.items()]
-    name, equals, value = text.partition("=")
-    name, source = name.strip(), f"--feed {text[:60]}"
-    if not (name and equals):
-        raise PredictionError(f"{source}: expected name=file.npy, name=literal or file.npz")
-    if value.endswith(".npy"):
-        return [Feed(name, source, read_npy(value, max_bytes))]
-    return [Feed(name, source, value)]
-
-
-def feed_value(feed: Feed, info: TensorInfo, num_rows: int | None = None) -> Array:
-    """The value as it can be fed to its tensor.
-
-    Args:
-      feed: the value.
-      info: the tensor.
-      num_rows: of the rows that it may go along with, a batch at a time: with as many, its first
-        dimension need not be the tensor's. None for no rows.
-
-    Raises:
-      PredictionError: a literal cannot be read, or the dtype or shape does not fit.
-    """
-    value = _literal(feed, info) if isinstance(feed.value, str) else feed.value
-    if num_rows is not None and info.shape and value.shape[:1] == (num_rows,):
-        info = info._replace(shape=(None, *info.shape[1:]))
-    return fit(value, info, feed.source)
-
-
-def _literal(feed: Feed, info: TensorInfo) -> Array:
-    """A text in the tensor's dtype, or in another one that may go over into it."""
-    text = str(feed.value)
-    if info.dtype == tf.string and text[:1] not in ("[", '"', "'"):
-        return np.asarray(text)
-    word = text.strip().strip("\"'").lower()
-    if info.dtype.is_bool and word in _BOOLS:
-        return np.asarray(_BOOLS[word])
-    if len(text) > _MAX_LITERAL_CHARACTERS:
-        raise PredictionError(f"{feed.source}: a literal this long belongs into a .npy file")
-    value = _parsed(text, feed.source, info)
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise PredictionError(f"{feed.source}: the rows of the list differ in length") from error
-    return _checked(array, feed.source, info)
-
-
-def _checked(array: Array, source: str, info: TensorInfo) -> Array:
-    """What a literal says, where it is of a kind that the tensor may take."""
-    if not array.size:  # NumPy calls an empty list a list of floats.
-        return array.astype("S1" if info.dtype == tf.string else info.dtype.as_numpy_dtype)
-    is_text = array.dtype.kind in "SU"
-    if array.dtype.kind not in "biufcSU" or is_text != (info.dtype == tf.string):
-        found = "a text in quotes" if is_text else array.dtype.name
-        if array.dtype.kind == "O":
-            found = "null, an object, or a number of more than 64 bits"
-        raise PredictionError(f"{source}: {info.name} takes {_expected(info)}; found {found}")
-    if info.dtype.is_bool and array.dtype.kind in "iu" and np.isin(array, (0, 1)).all():
-        return array.astype(bool)
-    return array
-
-
-def _expected(info: TensorInfo) -> str:
-    if info.dtype == tf.string:
-        return "a text, or a JSON list of texts in quotes"
-    if info.dtype.is_bool:
-        return "true, false, or a JSON list of them"
-    return f"a number ({info.dtype.name}), or a JSON list of numbers"
-
-
-def _parsed(text: str, source: str, info: TensorInfo) -> Any:
-    """A literal as JSON, or else as Python: True, 1_000, (1, 2)."""
-    readers: tuple[Callable[[str], Any], ...] = (json.loads, ast.literal_eval)
-    for read in readers:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Of Python, on escapes in the text.
-                return read(text)
-        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-            continue  # They raise any of these on a text that is no literal or is nested too deep.
-    file_hint = ""
-    if len(text) < _MAX_PATH_CHARACTERS and os.path.exists(text):
-        file_hint = "; files but .npy and .npz go to --input name=file"
-    raise PredictionError(
-        f"{source}: {text[:40]!r} is no literal; {info.name} takes {_expected(info)}{file_hint}"
-    )
-
-
-# Which tensors are fetched and fed, told from the graph before anything is imported.
+from prediction.file_inputs import Labels, Target, numbered, open_input
+from prediction.rows import ArrayRows, ColumnRows, Rows
 
 
 def choose_fetches(meta: MetaGraphFile, model: Model, asked: Sequence[str]) -> tuple[str, ...]:
     """The tensors to fetch, each once.
 
-    Args:
-      meta: the file.
-      model: its description.
-      asked: as the user wrote them: tensors, or keys of the signature. None of them means the
-        collection `predict`, with what a classifier's report shows beside it, or else the outputs
-        of the signature.
-
-    Raises:
-      CheckpointError: there is no such tensor.
-      PredictionError: none is asked for and the file names none.
+    Those asked for are tensors, or keys of the signature. None means the collection `predict`, with
+    what a classifier's report shows beside it, or else the outputs of the signature.
     """
     names = [meta.tensor_name(text, model.fetch_keys) for text in asked]
     if not names:
@@ -200,55 +49,27 @@ def report_tensors(model: Model) -> tuple[str, ...]:
 
 
 def choose_row_input(
-    meta: MetaGraphFile,
-    model: Model,
-    fetches: Sequence[str],
-    fed: Collection[str],
-    fits: Callable[[TensorInfo], bool],
+    meta: MetaGraphFile, model: Model, fetches: Sequence[str], fed: Collection[str]
 ) -> str:
     """The tensor that --input is for.
 
     It is the signature's input, where there is one, or else the one tensor that has to be fed for
-    the fetched ones and is not fed by name; of several, the one that the rows fit.
-
-    Args:
-      meta: the file.
-      model: its description.
-      fetches: the tensors that are fetched.
-      fed: those that are fed by name.
-      fits: whether the rows could be fed to a tensor.
-
-    Raises:
-      PredictionError: there is no such one.
+    the fetched ones and is not fed by name.
     """
     candidates = tuple(name for name in model.inputs.values() if name not in fed)
     if len(model.inputs) != 1 or not candidates:
         candidates = unfed(meta, fetches, fed)
-    if len(candidates) == 1:
-        return candidates[0]
-    fitting = _fitting(meta, candidates, fits)
-    if len(fitting) == 1:
-        logging.info("--input is for %s, the only one left that it fits", fitting[0])
-        return fitting[0].name
-    if candidates:
+    if not candidates:
+        raise PredictionError(
+            f"nothing is left for --input to feed: {', '.join(fetches)} need no other placeholder; "
+            f"any tensor can be fed by name with --feed{feedable(meta, model, fetches)}"
+        )
+    if len(candidates) > 1:
         raise PredictionError(
             f"--input could be for any of {described(meta, candidates)}: give each as "
             "--input name=file"
         )
-    raise PredictionError(
-        f"nothing is left for --input to feed: {', '.join(fetches)} need no other placeholder; "
-        f"any tensor can be fed by name with --feed{feedable(meta, model, fetches)}"
-    )
-
-
-def _fitting(
-    meta: MetaGraphFile, candidates: Sequence[str], fits: Callable[[TensorInfo], bool]
-) -> list[TensorInfo]:
-    """Those of the candidates that the rows fit; none where this TensorFlow lacks one's type."""
-    try:
-        return [info for info in describe_tensors(meta, candidates) if fits(info)]
-    except CheckpointError:
-        return []
+    return candidates[0]
 
 
 def unfed(meta: MetaGraphFile, fetches: Sequence[str], fed: Collection[str]) -> tuple[str, ...]:
@@ -287,3 +108,239 @@ def own_data(needed: SubGraph) -> list[str]:
 def depends_on(meta: MetaGraphFile, fetch: str, fed: Collection[str]) -> bool:
     """Whether a fetched tensor is computed from, or is, one of the fed ones."""
     return fetch in fed or bool(sub_graph(meta, [fetch], fed).feeds)
+
+
+# The values of --feed, and the files of --asset.
+
+_MAX_LITERAL_CHARACTERS = 1 << 17
+_BOOLS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+
+
+class Feed(NamedTuple):
+    """What one tensor is fed: its name as the user wrote it, and where the value is from.
+
+    The value is an array from a file, or a literal that only the tensor's dtype tells how to read.
+    """
+
+    name: str
+    source: str
+    value: Array | str
+
+
+def feeds_by_tensor(
+    meta: MetaGraphFile, model: Model, texts: Sequence[str], max_bytes: int
+) -> dict[str, Feed]:
+    """What --feed gives, by the full names of the tensors; see `read_feeds`."""
+    feeds: dict[str, Feed] = {}
+    for feed in read_feeds(texts, max_bytes):
+        name = meta.tensor_name(feed.name, model.feed_keys)
+        if name in feeds:
+            raise PredictionError(f"{name} is fed twice: {feeds[name].source}, {feed.source}")
+        feeds[name] = feed
+    return feeds
+
+
+def read_feeds(texts: Sequence[str], max_bytes: int) -> list[Feed]:
+    """Reads `name=file.npy`, `name=<literal>` and `file.npz`, whose keys are tensor names."""
+    feeds = []
+    for text in texts:
+        if text.endswith(".npz"):
+            arrays = read_npz(text, max_bytes)
+            feeds += [Feed(name, f"{text}, {name}", array) for name, array in arrays.items()]
+            continue
+        name, equals, value = text.partition("=")
+        name, source = name.strip(), f"--feed {text[:60]}"
+        if not (name and equals):
+            raise PredictionError(f"{source}: expected name=file.npy, name=literal or file.npz")
+        is_file = value.endswith(".npy")
+        feeds.append(Feed(name, source, read_npy(value, max_bytes) if is_file else value))
+    return feeds
+
+
+def feed_value(feed: Feed, info: TensorInfo, num_rows: int | None = None) -> Array:
+    """The value as it can be fed to its tensor.
+
+    Where it goes along with `num_rows` rows, a batch at a time, its first dimension need not be the
+    tensor's.
+    """
+    value = _literal(feed.value, feed.source, info) if isinstance(feed.value, str) else feed.value
+    if num_rows is not None and info.shape and value.shape[:1] == (num_rows,):
+        info = info._replace(shape=(None, *info.shape[1:]))
+    return fit(value, info, feed.source)
+
+
+def _literal(text: str, source: str, info: TensorInfo) -> Array:
+    """A text in the tensor's dtype, or in another one that may go over into it."""
+    if info.dtype == tf.string and text[:1] not in ("[", '"', "'"):
+        return np.asarray(text)
+    word = text.strip().strip("\"'").lower()
+    if info.dtype.is_bool and word in _BOOLS:
+        return np.asarray(_BOOLS[word])
+    if len(text) > _MAX_LITERAL_CHARACTERS:
+        raise PredictionError(f"{source}: a literal this long belongs into a .npy file")
+    value = _parsed(text, source, info)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise PredictionError(f"{source}: the rows of the list differ in length") from error
+    return _checked(array, source, info)
+
+
+def _checked(array: Array, source: str, info: TensorInfo) -> Array:
+    """What a literal says, where it is of a kind that the tensor may take."""
+    if not array.size:  # NumPy calls an empty list a list of floats.
+        return array.astype("S1" if info.dtype == tf.string else info.dtype.as_numpy_dtype)
+    is_text = array.dtype.kind in "SU"
+    if array.dtype.kind not in "biufcSU" or is_text != (info.dtype == tf.string):
+        found = "a text in quotes" if is_text else array.dtype.name
+        if array.dtype.kind == "O":
+            found = "null, an object, or a number of more than 64 bits"
+        raise PredictionError(f"{source}: {info.name} takes {_expected(info)}; found {found}")
+    if info.dtype.is_bool and array.dtype.kind in "iu" and np.isin(array, (0, 1)).all():
+        return array.astype(bool)
+    return array
+
+
+def _expected(info: TensorInfo) -> str:
+    if info.dtype == tf.string:
+        return "a text, or a JSON list of texts in quotes"
+    if info.dtype.is_bool:
+        return "true, false, or a JSON list of them"
+    return f"a number ({info.dtype.name}), or a JSON list of numbers"
+
+
+def _parsed(text: str, source: str, info: TensorInfo) -> Any:
+    """A literal as JSON, or else as Python: True, 1_000, (1, 2)."""
+    readers: tuple[Callable[[str], Any], ...] = (json.loads, ast.literal_eval)
+    for read in readers:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Of Python, on escapes in the text.
+                return read(text)
+        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+            continue  # They raise any of these on a text that is no literal or is nested too deep.
+    raise PredictionError(
+        f"{source}: {text[:40]!r} is no literal; {info.name} takes {_expected(info)}"
+    )
+
+
+# The files of --input.
+
+
+class RowInputs(NamedTuple):
+    """Rows by the full names of the tensors, each of as many, which go together by their numbers.
+
+    The names are those of the first input's rows, the labels their true classes, int64 [N].
+    """
+
+    rows: Mapping[str, Rows] = {}
+    names: Sequence[str] = ()
+    labels: Labels | None = None
+
+
+def files_by_tensor(
+    meta: MetaGraphFile,
+    model: Model,
+    fetches: Sequence[str],
+    texts: Sequence[str],
+    fed: Mapping[str, Feed],
+) -> dict[str, str]:
+    """The path for each tensor, by its full name.
+
+    Each of `texts` is `name=path`, but for one that may be a path alone, for the one input that is
+    left. What is a path with a `=` in it, and exists, is a path.
+    """
+    named = {text: _named(meta, model, text) for text in dict.fromkeys(texts)}
+    nameless = [text for text, (name, _) in named.items() if name is None]
+    if len(nameless) > 1:
+        raise PredictionError(
+            f"--input {nameless[0]} and --input {nameless[1]}: which is for which tensor? give "
+            "each as --input name=file"
+        )
+    paths: dict[str, str] = {}
+    others = [*fed, *(name for name, _ in named.values() if name is not None)]
+    for text, (name, path) in named.items():
+        tensor = name or choose_row_input(meta, model, fetches, others)
+        before = fed[tensor].source if tensor in fed else f"--input {paths.get(tensor)}"
+        if tensor in fed or tensor in paths:
+            raise PredictionError(f"{tensor} is fed twice: {before}, --input {text}")
+        paths[tensor] = path
+    return paths
+
+
+def _named(meta: MetaGraphFile, model: Model, text: str) -> tuple[str | None, str]:
+    """The tensor's full name, None where none is given, and the path."""
+    name, equals, path = text.partition("=")
+    if not equals or files.exists(text):
+        return None, text
+    try:
+        return meta.tensor_name(name, model.feed_keys), path
+    except CheckpointError as error:
+        raise PredictionError(f"--input {text}: there is no such file, and {error}") from error
+
+
+def open_inputs(
+    infos: Sequence[TensorInfo],
+    model: Model,
+    paths: Mapping[str, str],
+    max_bytes: int,
+    *,
+    ignore_exif: bool = False,
+) -> RowInputs:
+    """Opens the files for their tensors, which are `infos`."""
+    targets = [_target(info, model)._replace(ignore_exif=ignore_exif) for info in infos]
+    opened = {t.info.name: open_input(paths[t.info.name], t, max_bytes) for t in targets}
+    first, *_ = opened
+    num_rows = len(opened[first].rows)
+    for name, found in opened.items():
+        if len(found.rows) != num_rows:
+            raise PredictionError(
+                f"inputs that go together have as many rows: {paths[first]} (for {first}) has "
+                f"{num_rows}, {paths[name]} (for {name}) has {len(found.rows)}"
+            )
+    labels = {name: found.labels for name, found in opened.items() if found.labels is not None}
+    labelled = next(iter(labels), first)
+    for name, found_labels in labels.items():
+        if not np.array_equal(found_labels, labels[labelled]):
+            raise PredictionError(
+                f"{paths[labelled]} and {paths[name]} have different labels for the same rows"
+            )
+    rows = {name: found.rows for name, found in opened.items()}
+    return RowInputs(rows, opened[first].names, labels.get(labelled))
+
+
+def open_demo(info: TensorInfo, model: Model) -> RowInputs:
+    """The two images of the ramp that are kept for a first prediction."""
+    scale = _target(info, model).scale
+    rows = ArrayRows(named.demo_images(), info, "the ramp", scale)
+    return RowInputs({info.name: rows}, numbered(rows).names, named.demo_labels())
+
+
+def _target(info: TensorInfo, model: Model) -> Target:
+    target = Target(info, None, model.class_names, model.classifier)
+    if info.name not in model.inputs.values():
+        return target
+    return target._replace(scale=model.input_scale, image_shape=model.image_shape)
+
+
+def value_for(info: TensorInfo, feeds: Mapping[str, Feed], inputs: RowInputs) -> Rows | Array:
+    """The value of a tensor that is fed.
+
+    A value of --feed goes along with the rows of --input, a batch at a time, where it has as many
+    and its tensor takes any number of them, or a fixed one a run; else it is fed as it is in each
+    batch.
+    """
+    if info.name in inputs.rows:
+        return inputs.rows[info.name]
+    feed = feeds[info.name]
+    if not inputs.rows:
+        return feed_value(feed, info)
+    num_rows = len(next(iter(inputs.rows.values())))
+    value = feed_value(feed, info, num_rows)
+    columns = any(isinstance(rows, ColumnRows) for rows in inputs.rows.values())
+    if columns and value.ndim == 2 and info.shape is not None:
+        by_columns = info.shape[1] is None and value.shape[1] == num_rows
+        return ColumnRows(value.T, info, feed.source) if by_columns else value
+    own = info.shape is not None and info.shape[:1] in ((), (num_rows,))
+    by_rows = not own and value.shape[:1] == (num_rows,)
+    return ArrayRows(value, info, feed.source) if by_rows else value

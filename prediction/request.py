@@ -2,23 +2,66 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from cli.fields import COMMAS, NAMES, REPEATED, Check, ends_in, flag
+from errors import PredictionError
 
 if TYPE_CHECKING:
     from metagraph.safety import TimeLimit
 
 MEGABYTE = 2**20
+OUTPUT_SUFFIXES = (".npz", ".json", ".csv")
+
+
+def assets_by_name(texts: Sequence[str]) -> dict[str, str]:
+    """Name -> path, of texts `name=path`.
+
+    Raises:
+      PredictionError: a name is given twice.
+    """
+    assets: dict[str, str] = {}
+    for name, _, path in (text.partition("=") for text in texts):
+        if name in assets:
+            raise PredictionError(f"--asset {name} is given twice: {assets[name]}, {path}")
+        assets[name] = path
+    return assets
+
+
+IS_ASSET = Check(
+    lambda texts: all(name and path for name, _, path in (text.partition("=") for text in texts)),
+    "must be name=path",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What reading a stranger's graph may take.
+    """What a stranger's graph may take; `end_after` is that of a `TimeLimit`."""
 
-    `time_limit` is in seconds, 0 for none; `end_after` is that of a `TimeLimit`.
-    """
+    GROUP: ClassVar = "limits"
 
-    max_meta_bytes: int = 512 * MEGABYTE
-    time_limit: float = 60.0
+    max_meta_bytes: int = flag(
+        "The size of the largest file of a graph that is read, in MiB.",
+        512,
+        name="max_meta_mb",
+        low=1,
+        high=2048,  # Protobuf's own limit.
+        convert=lambda size: size * MEGABYTE,
+    )
+    time_limit: float = flag(
+        "Seconds that each of these may take: reading the graph, importing it, and a run of it, "
+        "such as one that waits for a queue that nobody fills; 0 for no limit.",
+        60.0,
+        check=Check(
+            lambda seconds: 0 <= seconds < float("inf"), "must be a finite number of seconds"
+        ),
+    )
+    memory_limit_mb: int | None = flag(
+        "MiB of memory that may be allocated; 0 for no limit. By default what the machine, or its "
+        "container, has.",
+        None,
+        low=0,
+    )
     end_after: Callable[[float, str], None] | None = None
 
     @property
@@ -29,50 +72,129 @@ class Limits:
         return TimeLimit(self.time_limit, self.end_after)
 
 
+def trust_graph() -> Any:
+    """The field of a request that may let a graph do more than compute."""
+    return flag(
+        "Run also operations that may do more than compute, such as reading files; by default "
+        "they are refused.",
+        False,
+        group=Limits.GROUP,
+    )
+
+
+def signature() -> Any:
+    """The field of a request that names one of several signatures."""
+    return flag(
+        "The signature whose inputs and outputs are meant, where the file has several; "
+        "serving_default, or the only one, unless named here. predict.py --list names them.",
+        None,
+        group="model",
+    )
+
+
+def meta() -> Any:
+    """The field of a model that must be given, --meta or the first argument."""
+    return flag(
+        "The .meta file of a checkpoint, another of its files or their prefix, or a folder for its "
+        "newest checkpoint; a frozen graph (.pb), or the folder of a SavedModel.",
+        path=True,
+        positional=True,
+        group="model",
+    )
+
+
 @dataclass(frozen=True)
 class ModelConfig(Limits):
-    """A model to open, and its limits.
+    """A model to open, and its limits."""
 
-    Attributes:
-      meta: what `open_model` takes: a `.meta` file, or a folder for its newest checkpoint, and so
-        on.
-      checkpoint: what `find_variables` takes, for variables of another checkpoint than the graph's
-        own; `BEST` for the one with the best test accuracy in the graph's folder; None for its own.
-      signature: the name of the signature to use; None for `serving_default`, or the only one.
-      trust_graph: run also operations that may do more than compute.
-    """
+    GROUP: ClassVar = "model"
 
-    meta: str
+    meta: str = meta()
     _: KW_ONLY
-    checkpoint: str | None = None
-    signature: str | None = None
-    trust_graph: bool = False
+    checkpoint: str | None = flag(
+        "The checkpoint to take the variables from, where that is another than the graph's own: "
+        "its prefix or any file of it, or a folder for its newest; 'best' for the one with the "
+        "best test accuracy in the folder of --meta, as training with --keep_best keeps it.",
+        None,
+        name="ckpt",
+        path=True,
+    )
+    signature: str | None = signature()
+    trust_graph: bool = trust_graph()
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig(ModelConfig):
-    """What is to be predicted with a model.
+    """What is to be predicted with a model."""
 
-    Attributes:
-      fetch: names of tensors, or keys of the signature; empty for the graph's own prediction.
-      input: files and folders of rows, each `name=path`, or a path alone for the one input left.
-      feed: as `prediction.plan.read_feeds` takes them.
-      asset: files for lookup tables, each `name=path`.
-      list: only say what the graph holds.
-      batch_size: rows a run, None for a fast one.
-      format: of what is printed, `text` or `json`.
-      output: a file to write, None for none.
-      max_input_mb: megabytes (2**20 bytes) that one file of input may unpack to.
-      ignore_exif: image files are not turned as their EXIF orientation says.
-    """
+    GROUP: ClassVar = "output"
 
-    fetch: Sequence[str] = ()
-    input: Sequence[str] = ()
-    feed: Sequence[str] = ()
-    asset: Sequence[str] = ()
-    list: bool = False
-    batch_size: int | None = None
-    format: str = "text"
-    output: str | None = None
-    max_input_mb: int = 4096
-    ignore_exif: bool = False
+    input: Sequence[str] = flag(
+        "Rows for the model's input: an image (PNG, JPEG), a folder of images or of one subfolder "
+        "a class, a .npz with X (and Y, the labels), a .npy, or a .csv of numbers, a row a line; "
+        "for a tensor of strings also a .txt or a .tfrecord. There may be any number of them, also "
+        "where the graph takes a fixed number of rows a run. For several inputs, once for each: "
+        "name=file, of as many rows. uint8 values are scaled as in training; images are "
+        "turned as their EXIF says and resized to what the graph takes, bilinear; where it takes "
+        "the bytes of files, it gets them as they are.",
+        (),
+        many=REPEATED,
+        path=True,
+        check=Check(
+            lambda texts: all(text and not text.endswith("=") for text in texts),
+            "must be a path, or name=path",
+        ),
+        group="input",
+    )
+    feed: Sequence[str] = flag(
+        "A tensor to feed: name=file.npy, name=literal (a number, true, false, a JSON list), or a "
+        ".npz whose keys are tensor names. One with as many rows as --input goes along with them.",
+        (),
+        many=REPEATED,
+        path=True,
+        check=Check(
+            lambda texts: all(text.endswith(".npz") or text.find("=") > 0 for text in texts),
+            "must be name=file.npy, name=literal or file.npz",
+        ),
+        group="input",
+    )
+    batch_size: int | None = flag(
+        "Rows a run. By default 256, or fewer so that they have at most 256 MiB; all at once where "
+        "a fetched tensor is one value over them, such as a loss.",
+        None,
+        low=1,
+        group="input",
+    )
+    ignore_exif: bool = flag(
+        "Take the pixels of image files as they are stored; by default images are turned as their "
+        "EXIF orientation says, as viewers do.",
+        False,
+        group="input",
+    )
+    asset: Sequence[str] = flag(
+        "A file that a lookup table of the graph is filled from: name=path, where the name is that "
+        "of the file where the graph was made, or of the tensor that gives it.",
+        (),
+        many=REPEATED,
+        path=True,
+        check=IS_ASSET,
+        group="input",
+    )
+    max_input_mb: int = flag(
+        "MiB that one file of --input or --feed may unpack to.", 4096, low=1, group=Limits.GROUP
+    )
+    fetch: Sequence[str] = flag(
+        "Tensors to compute, by name; op/name means op/name:0. Also keys of the signature. By "
+        "default the collection 'predict', and what a classifier's report needs.",
+        (),
+        many=COMMAS,
+        check=NAMES,
+    )
+    list: bool = flag("Only list inputs, outputs, variables, signature and collections.", False)
+    format: str = flag("Of what is printed.", "text", choices=("text", "json"))
+    output: str | None = flag(
+        "A file for the fetched tensors, each under its name: .npz, .json or .csv.",
+        None,
+        path=True,
+        check=ends_in(*OUTPUT_SUFFIXES, message=f"must end in one of {', '.join(OUTPUT_SUFFIXES)}"),
+    )

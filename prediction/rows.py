@@ -1,20 +1,24 @@
-"""Rows to feed, a batch at a time: of an array, or of files that are read as needed.
+"""Rows to feed, a batch at a time, and how they run through a graph.
 
-Such files are images, texts, CSV files, or the records of a .tfrecord file.
+The rows are of an array, or of files that are read as needed: images, or the records of a .tfrecord
+file.
 """
 
-import csv
-import io
 import itertools
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from enum import Enum, auto
+from typing import NamedTuple, NoReturn, Protocol
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
+from tqdm import tqdm
 
 from data import files
+from data.batches import read_ahead
 from data.files import read_bytes
 from data.image_folder import ImageStore
 from data.images import MAX_FILE_BYTES
@@ -23,190 +27,7 @@ from data.source import hold
 from errors import DataError, PredictionError
 from metagraph.casting import Array, fit_dtype
 from metagraph.meta import TensorInfo
-
-
-def read_csv(path: str, max_bytes: int) -> Array:
-    """Reads comma-separated numbers, with or without quotes; empty lines are left out.
-
-    Args:
-      path: the file, in UTF-8, with no header line.
-      max_bytes: that the file may have.
-
-    Returns:
-      float64 [rows, columns].
-
-    Raises:
-      PredictionError: a row is longer or shorter than the first, or an entry is no number; the
-        message gives the line.
-      DataError: the file cannot be read.
-    """
-    try:
-        text = read_bytes(path, max_bytes).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise PredictionError(f"{path}: is no text in UTF-8") from error
-    if not text.strip():
-        raise PredictionError(f"{path}: has no rows")
-    # Lines may end as on any system.
-    lines = io.StringIO(text, newline=None)
-    try:
-        return np.loadtxt(lines, np.float64, None, ",", ndmin=2, quotechar='"')
-    except ValueError as error:
-        # NumPy is fast, and counts rows without the empty lines; so the line is looked for here.
-        lines.seek(0)
-        raise PredictionError(f"{path}, {_first_fault(lines)}") from error
-
-
-def _first_fault(lines: Iterable[str]) -> str:
-    """The first line that is not a row of numbers, and why."""
-    reader = csv.reader(lines)
-    columns = None
-    try:
-        for row in filter(None, reader):
-            columns = columns or len(row)
-            if len(row) != columns:
-                return f"line {reader.line_num}: expected {columns} numbers, found {len(row)}"
-            for column, entry in enumerate(row, start=1):
-                if not _is_number(entry):
-                    return (
-                        f"line {reader.line_num}, column {column}: {entry[:40]!r} is no number "
-                        "(expected numbers only, separated by commas, no header)"
-                    )
-    except csv.Error as error:  # An entry of over 128 KiB.
-        return f"line {reader.line_num}: {error}"
-    return "expected rows of numbers, separated by commas"
-
-
-def _is_number(text: str) -> bool:
-    """Whether NumPy reads it as one, which knows no underscores."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return "_" not in text
-
-
-# Reads rows of text, for tensors of strings: one a line, or cells of a CSV file.
-
-
-def read_lines(path: str, max_bytes: int) -> Array:
-    """The lines of a text file, without their ends; an empty one is a row too.
-
-    Args:
-      path: the file; in any encoding that has line ends as in ASCII, for it is not decoded.
-      max_bytes: that the file may have.
-
-    Returns:
-      Bytes, object [lines].
-
-    Raises:
-      PredictionError: the file is empty.
-      DataError: it cannot be read.
-    """
-    content = read_bytes(path, max_bytes)
-    if not content:
-        raise PredictionError(f"{path}: has no rows")
-    lines = content.removesuffix(b"\n").split(b"\n")
-    return as_objects([line.removesuffix(b"\r") for line in lines])
-
-
-def read_csv_texts(path: str, max_bytes: int) -> Array:
-    """The cells of a CSV file as they are; empty lines are left out.
-
-    Returns:
-      Bytes in UTF-8, object [rows, columns].
-
-    Raises:
-      PredictionError: a row is longer or shorter than the first; the message gives the line.
-      DataError: the file cannot be read.
-    """
-    try:
-        text = read_bytes(path, max_bytes).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise PredictionError(f"{path}: is no text in UTF-8") from error
-    cells: list[bytes] = []
-    columns = 0
-    reader = csv.reader(io.StringIO(text, newline=""))
-    try:
-        for row in reader:
-            columns = columns or len(row)
-            if row and len(row) != columns:
-                found = f"expected {columns} cells, found {len(row)}"
-                raise PredictionError(f"{path}, line {reader.line_num}: {found}")
-            cells += [cell.encode() for cell in row]
-    except csv.Error as error:  # A cell of over 128 KiB, or a null character.
-        raise PredictionError(f"{path}, line {reader.line_num}: {error}") from error
-    if not cells:
-        raise PredictionError(f"{path}: has no rows")
-    return as_objects(cells).reshape(-1, columns)
-
-
-def as_objects(texts: list[bytes]) -> Array:
-    """An array of the texts that keeps null bytes at their ends, unlike NumPy's own strings."""
-    array = np.empty(len(texts), object)
-    array[:] = texts
-    return array
-
-
-# Reads the records of a .tfrecord file of unknown origin.
-#
-# A record is its length (8 bytes, little-endian), a checksum of that (4), the data and a checksum
-# of the data (4). Format: https://www.tensorflow.org/tutorials/load_data/tfrecord
-
-_HEADER, _FOOTER = 12, 4
-_GZIP_START = b"\x1f\x8b"
-
-
-def count_records(path: str, max_bytes: int) -> int:
-    """The number of records, from their lengths alone: no data is read.
-
-    A length is checked against the file before anything takes memory for it.
-
-    Args:
-      path: the file, not compressed.
-      max_bytes: that one record may have.
-
-    Raises:
-      DataError: the file cannot be read, or is no whole .tfrecord file.
-    """
-    length = files.size(path)
-    with files.open_binary(path) as stream:
-        if stream.read(len(_GZIP_START)) == _GZIP_START:
-            raise DataError(f"{path}: is compressed; unpack it with gunzip")
-        position = count = 0
-        while position < length:
-            stream.seek(position)
-            header = stream.read(_HEADER)
-            (size,) = struct.unpack("<Q", header[:8].ljust(8, b"\0"))
-            position += _HEADER + size + _FOOTER
-            if len(header) < _HEADER or position > length:
-                raise DataError(
-                    f"{path}: record {count} claims {size:,} bytes, past the end of the file: it "
-                    "is no .tfrecord file, or is cut short"
-                )
-            if size > max_bytes:
-                raise DataError(
-                    f"{path}: record {count} claims {size:,} bytes; at most {max_bytes:,}"
-                )
-            count += 1
-    return count
-
-
-def read_records(path: str, start: int = 0) -> Iterator[bytes]:
-    """The records of a file that `count_records` found whole, from record `start` on.
-
-    Raises:
-      DataError: a checksum does not fit.
-    """
-    try:
-        for record in tf.data.TFRecordDataset(path).skip(start):
-            yield bytes(record.numpy())
-    except tf.errors.DataLossError as error:
-        raise DataError(f"{path}: is damaged: the checksum of a record does not fit") from error
-    except tf.errors.OpError as error:
-        raise DataError(f"{path}: {' '.join(error.message.split())}") from error
-
-
-# Rows to feed, a batch at a time: of an array, or of files that are read as needed.
+from metagraph.session import InferenceGraph
 
 
 class Rows(Protocol):
@@ -217,17 +38,20 @@ class Rows(Protocol):
         ...
 
     def batch(self, start: int, stop: int) -> Array:
-        """The rows [start, stop), of the tensor's dtype."""
+        """The rows [start, stop), of the tensor's dtype.
+
+        Raises:
+          DataError: a file cannot be read, or is damaged.
+          PredictionError: a value does not go over into the dtype, or is not finite.
+        """
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class ArrayRows:
-    """Rows of an array.
+    """Rows of an array [N, ...], in any dtype that goes over into the tensor's.
 
     Attributes:
-      values: [N, ...], in any dtype that goes over into the tensor's; in memory or in a file.
-      info: the tensor they are for.
       source: where they are from, for an error line.
       scale: what uint8 values are multiplied by for a float tensor, None for nothing.
       finite: whether a NaN or an infinity is an error, as in an image.
@@ -245,12 +69,7 @@ class ArrayRows:
         return len(self.values)
 
     def batch(self, start: int, stop: int) -> Array:
-        """See `Rows`. Of an array in memory, without a change of dtype, it is a view.
-
-        Raises:
-          DataError: the file is damaged.
-          PredictionError: a value does not go over, or is not finite.
-        """
+        """See `Rows`. Of an array in memory, without a change of dtype, it is a view."""
         if isinstance(self.values, NpyRows):
             rows = self.values.rows(start, stop)
         else:
@@ -262,16 +81,7 @@ class ArrayRows:
 
 
 def check_finite(values: Array, source: str, first_row: int = 0) -> None:
-    """Refuses NaN and infinity.
-
-    Args:
-      values: rows of floats, at least one.
-      source: where they are from, for an error line.
-      first_row: the number of the first one.
-
-    Raises:
-      PredictionError: with the number of the first row that holds one.
-    """
+    """Raises PredictionError with the number of the first row that holds NaN or infinity."""
     # The extremes are NaN where any value is, and need no array of the size of the images.
     if not np.isfinite([values.min(), values.max()]).all():
         row = next(row for row, image in enumerate(values) if not np.isfinite(image).all())
@@ -282,13 +92,7 @@ def check_finite(values: Array, source: str, first_row: int = 0) -> None:
 
 @dataclass(frozen=True, eq=False)
 class ColumnRows:
-    """Rows for a tensor whose last dimension is the row's, such as [features, batch].
-
-    Attributes:
-      values: [N, features].
-      info: the tensor they are for, [features, ?].
-      source: as in `ArrayRows`.
-    """
+    """Rows [N, features] for a tensor [features, ?], whose last dimension is the row's."""
 
     values: Array
     info: TensorInfo
@@ -305,16 +109,10 @@ class ColumnRows:
 
 @dataclass(frozen=True, eq=False)
 class ImageRows:
-    """Rows of image files.
+    """Rows of image files, resized to size x size pixels of 3 channels, or 1 for grey.
 
-    Attributes:
-      paths: the files.
-      size: height and width in pixels that each is resized to.
-      info: the tensor they are for, [N, size, size, channels] or flat, [N, size * size * channels].
-      scale: as in `ArrayRows`.
-      channels: 3 for colour, 1 for grey.
-      flat: as in `ArrayRows`.
-      ignore_exif: as in `ImageStore`.
+    The tensor is [N, size, size, channels] or flat, [N, size * size * channels]. `scale` and `flat`
+    are as in `ArrayRows`, `ignore_exif` as in `ImageStore`.
     """
 
     paths: Sequence[str]
@@ -329,11 +127,7 @@ class ImageRows:
         return len(self.paths)
 
     def batch(self, start: int, stop: int) -> Array:
-        """See `Rows`.
-
-        Raises:
-          DataError: a file cannot be read or is no image.
-        """
+        """See `Rows`."""
         image_shape = (self.size, self.size, self.channels)
         store = ImageStore(self.paths[start:stop], "", image_shape, self.ignore_exif)
         images = hold(store, keep_bad=False).values
@@ -341,69 +135,280 @@ class ImageRows:
         return _ready(images, self.info, self.paths[start], self.scale)
 
 
-@dataclass(frozen=True, eq=False)
-class FileRows:
-    """Rows that are the bytes of image files, for a graph that decodes them itself.
-
-    Attributes:
-      paths: the files.
-      info: the tensor they are for: strings, [N].
-    """
-
-    paths: Sequence[str]
-    info: TensorInfo
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def batch(self, start: int, stop: int) -> Array:
-        """See `Rows`.
-
-        Raises:
-          DataError: a file cannot be read, or is longer than an image may be.
-        """
-        return as_objects([read_bytes(path, MAX_FILE_BYTES) for path in self.paths[start:stop]])
-
-
-class RecordRows:
-    """Rows of a .tfrecord file, read in order as needed."""
-
-    def __init__(self, path: str, info: TensorInfo, max_bytes: int) -> None:
-        """Counts the records.
-
-        Args:
-          path: the file.
-          info: the tensor they are for: strings, [N].
-          max_bytes: that one record may have.
-
-        Raises:
-          DataError: the file cannot be read, or is no .tfrecord file.
-        """
-        self._path = path
-        self._info = info
-        self._length = count_records(path, max_bytes)
-        self._next = 0
-        self._records = read_records(path)
-
-    def __len__(self) -> int:
-        return self._length
-
-    def batch(self, start: int, stop: int) -> Array:
-        """See `Rows`. Batches in order read the file once.
-
-        Raises:
-          DataError: the file is damaged.
-        """
-        if start != self._next:
-            self._records = read_records(self._path, start)
-        self._next = stop
-        return fit_dtype(
-            as_objects([*itertools.islice(self._records, stop - start)]), self._info, self._path
-        )
-
-
 def _ready(values: Array, info: TensorInfo, source: str, scale: float | None) -> Array:
     """Values in the tensor's dtype; uint8 is scaled for a float32 as in training, bit for bit."""
     if values.dtype == np.uint8 and scale is not None and info.dtype.is_floating:
         values = np.multiply(values, np.float32(scale), dtype=np.float32)
     return fit_dtype(values, info, source)
+
+
+@dataclass(frozen=True, eq=False)
+class FileRows:
+    """Rows that are the bytes of image files, for a graph that decodes them itself."""
+
+    paths: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def batch(self, start: int, stop: int) -> Array:
+        """See `Rows`."""
+        return as_objects([read_bytes(path, MAX_FILE_BYTES) for path in self.paths[start:stop]])
+
+
+def as_objects(texts: list[bytes]) -> Array:
+    """An array of the texts that keeps null bytes at their ends, unlike NumPy's own strings."""
+    array = np.empty(len(texts), object)
+    array[:] = texts
+    return array
+
+
+class RecordRows:
+    """The records of a .tfrecord file, as strings; batches in order read the file once."""
+
+    def __init__(self, path: str, max_bytes: int) -> None:
+        """Counts the records, of at most `max_bytes` each."""
+        self._path = path
+        self._length = count_records(path, max_bytes)
+        self._next = 0
+        self._records = read_records(path, 0)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def batch(self, start: int, stop: int) -> Array:
+        """See `Rows`."""
+        if start != self._next:
+            self._records = read_records(self._path, start)
+        self._next = stop
+        return as_objects([*itertools.islice(self._records, stop - start)])
+
+
+def count_records(path: str, max_bytes: int) -> int:
+    """The number of records in a .tfrecord file, from their lengths alone.
+
+    A record is its length (8 bytes, little-endian), a checksum of that (4), the data and a checksum
+    of the data (4); see https://www.tensorflow.org/tutorials/load_data/tfrecord. TensorFlow's own
+    reader takes memory for any length, and crashes on one that is made up.
+
+    Raises:
+      DataError: the file cannot be read, or is no whole .tfrecord file of such records.
+    """
+    length, position, count = files.size(path), 0, 0
+    with files.open_binary(path) as stream:
+        while position < length:
+            stream.seek(position)
+            header = stream.read(12)
+            if count == 0 and header.startswith(b"\x1f\x8b"):
+                raise DataError(f"{path}: is compressed; unpack it with gunzip")
+            (size,) = struct.unpack("<Q", header[:8].ljust(8, b"\0"))
+            position += 12 + size + 4
+            claim = f"{path}: record {count} claims {size:,} bytes"
+            if position > length:
+                raise DataError(
+                    f"{claim}, past the end of the file: it is no .tfrecord file, or is cut short"
+                )
+            if size > max_bytes:
+                raise DataError(f"{claim}; at most {max_bytes:,}")
+            count += 1
+    return count
+
+
+def read_records(path: str, start: int) -> Iterator[bytes]:
+    """The records from number `start` on; raises DataError where a checksum does not fit."""
+    try:
+        for record in tf.data.TFRecordDataset(path).skip(start):
+            yield bytes(record.numpy())
+    except tf.errors.DataLossError as error:
+        raise DataError(f"{path}: is damaged: the checksum of a record does not fit") from error
+    except tf.errors.OpError as error:
+        raise DataError(f"{path}: {' '.join(error.message.split())}") from error
+
+
+# How the rows run through a graph, batch by batch.
+
+DEFAULT_BATCH_SIZE = 256
+DEFAULT_BATCH_BYTES = 2**28  # That the rows of such a batch have at most.
+
+
+class Kind(Enum):
+    """How a fetched tensor goes with the rows."""
+
+    ROWS = auto()  # its first dimension is the row's
+    COLUMNS = auto()  # its last dimension is the row's
+    CONSTANT = auto()  # it does not depend on the rows
+    WHOLE = auto()  # one value over all rows, such as a mean
+
+
+def kind_of(info: TensorInfo, depends_on_rows: bool, columns: bool = False) -> Kind:
+    """The kind of a fetched tensor; `columns` says whether the rows are fed as `ColumnRows`."""
+    shape = info.shape
+    if not depends_on_rows:
+        return Kind.CONSTANT
+    if columns and shape is not None and len(shape) > 1 and shape[-1] is None:
+        return Kind.COLUMNS
+    return Kind.ROWS if shape is None or (shape and shape[0] is None) else Kind.WHOLE
+
+
+class Batching(NamedTuple):
+    """How rows are cut into runs: so many a run, and whether the graph takes no other number."""
+
+    size: int
+    fixed: bool
+
+
+def choose_batching(
+    feeds: Sequence[tuple[TensorInfo, Rows | Array]],
+    fetches: Sequence[tuple[TensorInfo, Kind]],
+    asked: int | None,
+    num_rows: int,
+) -> Batching:
+    """Cuts rows as the graph takes them, or else as was `asked` for, or else into fast runs."""
+    fixed = _fixed_size(feeds)
+    if fixed is not None:
+        name, size = fixed
+        if asked not in (None, size):
+            raise PredictionError(f"{name} takes {size} rows a run: leave out --batch_size")
+        return Batching(size, fixed=True)
+    whole = next((info.name for info, kind in fetches if kind is Kind.WHOLE), None)
+    if whole is None:
+        return Batching(asked or _fast_size([feed for _, feed in feeds]), fixed=False)
+    if asked is not None and asked < num_rows:
+        raise PredictionError(
+            f"{whole} is one value over all {num_rows} rows, not one a row: leave out "
+            f"--batch_size, or give at least {num_rows}"
+        )
+    if num_rows > DEFAULT_BATCH_SIZE:
+        logging.info("%s is one value over all %d rows: they run at once", whole, num_rows)
+    return Batching(num_rows, fixed=False)
+
+
+def _fixed_size(feeds: Sequence[tuple[TensorInfo, Rows | Array]]) -> tuple[str, int] | None:
+    """A tensor of a fixed number of rows, and that number; None where any number goes."""
+    sizes = {
+        info.shape[0]: info.name
+        for info, feed in feeds
+        if not isinstance(feed, np.ndarray | ColumnRows) and info.shape and info.shape[0]
+    }
+    if not sizes:
+        return None
+    if len(sizes) > 1:
+        described = ", ".join(f"{name} {size}" for size, name in sizes.items())
+        raise PredictionError(f"the graph takes different numbers of rows a run: {described}")
+    ((size, name),) = sizes.items()
+    if any(isinstance(feed, ColumnRows) for _, feed in feeds):
+        raise PredictionError(f"{name} takes {size} rows a run, which none in columns goes with")
+    return name, size
+
+
+def _fast_size(feeds: Sequence[Rows | Array]) -> int:
+    """The rows of one run where nobody asks for a number: fewer where they are large."""
+    firsts = [feed.batch(0, 1) for feed in feeds if not isinstance(feed, np.ndarray)]
+    row_bytes = sum(sum(map(len, f.flat)) if f.dtype.kind == "O" else f.nbytes for f in firsts)
+    return max(1, min(DEFAULT_BATCH_SIZE, DEFAULT_BATCH_BYTES // max(1, row_bytes)))
+
+
+def run_rows(
+    graph: InferenceGraph,
+    feeds: Sequence[Rows | Array],
+    kinds: Sequence[Kind],
+    batch_size: int | None = None,
+    first_run: Callable[[Sequence[Array], Sequence[Array]], None] | None = None,
+) -> list[Array]:
+    """Runs all rows through the graph; gives the rows of each fetch in order, or its one value.
+
+    Where a tensor that is fed by rows has a fixed first dimension, each run has as many rows: the
+    last one is filled up, and its results are cut back.
+
+    Args:
+      graph: the restored graph.
+      feeds: for each of `graph.feeds`, rows to be fed a batch at a time, or an array to be fed
+        as it is in every batch. At least one has rows, and all that have are of equal length.
+      kinds: of each of `graph.fetches`.
+      batch_size: rows a run; None is a fast number, or, where a fetched tensor is one value over
+        all rows, all of them.
+      first_run: called with what the first run was fed and what it gave.
+
+    Raises:
+      PredictionError: rows and results do not go together in such batches.
+      CheckpointError: the graph fails.
+    """
+    num_rows = len(next(feed for feed in feeds if not isinstance(feed, np.ndarray)))
+    fetches = [*zip(graph.fetches, kinds, strict=True)]
+    fed = [*zip(graph.feeds, feeds, strict=False)]
+    size, fixed = batching = choose_batching(fed, fetches, batch_size, num_rows)
+    values: list[Array] = []
+    with _progress_bar(num_rows) as progress:
+        for step, batch in enumerate(_batches(feeds, batching, num_rows)):
+            results, start = graph.run(*batch), step * size
+            rows = min(size, num_rows - start)
+            if step == 0 and first_run is not None:
+                first_run(batch, results)
+            results = [_rows_first(*it) for it in zip(kinds, results, strict=True)]
+            if rows == num_rows and (rows == size or not fixed):
+                return results  # One run of all rows: its values as they are.
+            if fixed and size == 1:  # All of a value is that row's.
+                results = [r if r.shape[:1] == (1,) else r[np.newaxis] for r in results]
+            values = values or [_room(*it, num_rows) for it in zip(kinds, results, strict=True)]
+            for (info, kind), value, result in zip(fetches, values, results, strict=True):
+                if kind is not Kind.CONSTANT:
+                    expected = (size if fixed else rows, *value.shape[1:])
+                    _check_shape(info.name, result, expected, batching, num_rows)
+                    value[start : start + rows] = result[:rows]
+            progress.update(rows)
+    return values
+
+
+def _progress_bar(num_rows: int) -> "tqdm[NoReturn]":
+    """A bar that appears after a second, on a terminal only, and goes when it is full."""
+    return tqdm(total=num_rows, unit="row", file=sys.stderr, disable=None, leave=False, delay=1)
+
+
+def _batches(
+    feeds: Sequence[Rows | Array], batching: Batching, num_rows: int
+) -> Iterator[list[Array]]:
+    """What each run is fed, read while the one before it runs."""
+
+    def batch(step: int) -> list[Array]:
+        start = step * batching.size
+        stop = min(start + batching.size, num_rows)
+        return [
+            feed if isinstance(feed, np.ndarray) else filled(feed.batch(start, stop))
+            for feed in feeds
+        ]
+
+    def filled(rows: Array) -> Array:
+        # With the last row, not with zeros: a zero may be divided by, and an empty string is no
+        # image or record that a graph could decode.
+        missing = batching.size - len(rows) if batching.fixed else 0
+        return np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)]) if missing else rows
+
+    return read_ahead(batch, 0, -(-num_rows // batching.size))
+
+
+def _rows_first(kind: Kind, result: Array) -> Array:
+    return np.moveaxis(result, -1, 0) if kind is Kind.COLUMNS else result
+
+
+def _room(kind: Kind, first: Array, num_rows: int) -> Array:
+    """An array for the results of all rows, given those of the first run."""
+    has_rows = kind is not Kind.CONSTANT
+    return np.empty((num_rows, *first.shape[1:]), first.dtype) if has_rows else first
+
+
+def _check_shape(
+    name: str, result: Array, expected: Sequence[int], batching: Batching, num_rows: int
+) -> None:
+    """Raises PredictionError where a result has not one entry a row."""
+    if result.shape == expected:
+        return
+    found = f"{name} has shape {list(result.shape)} for"
+    if batching.fixed:
+        raise PredictionError(
+            f"{found} the {batching.size} rows that the graph takes a run, and no row's own part "
+            f"can be told in it: give exactly {batching.size} rows"
+        )
+    raise PredictionError(
+        f"{found} {expected[0]} rows, not one entry a row: run all of them at once with "
+        f"--batch_size={num_rows}"
+    )

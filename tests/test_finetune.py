@@ -16,7 +16,8 @@ import tensorflow as tf
 from absl import flags
 
 import finetune
-from cli.run import Supervisor
+from cli.command_line import parse
+from cli.supervisor import Supervisor
 from data.named import RAMP_FILE
 from errors import CheckpointError, TrainingError
 from finetuning.fitting import make_task
@@ -27,7 +28,6 @@ from tests.finetuning import bases
 from tests.finetuning.bases import values_of
 from tests.prediction import stock
 from training import loop
-from training.config import config_of
 from training.task import Batch
 
 Config = Callable[..., FinetuneConfig]
@@ -214,8 +214,6 @@ def test_another_base_is_another_run(cnn_run: Path, finetune_config: Config) -> 
 
 
 def test_flags_become_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
-    values = flags.FlagValues()
-    finetune.define_flags(values)
     given: list[tuple[FinetuneConfig, TextIO | None]] = []
 
     def train(config: FinetuneConfig, terminal: TextIO | None) -> loop.Outcome:
@@ -224,16 +222,15 @@ def test_flags_become_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(finetune, "train", train)
     monkeypatch.setattr(finetune, "import_tensorflow", lambda _: None)
-    values(
-        [
-            "finetune.py",
-            *("--meta=m", "--tensor=t", "--data=d", "--train_scopes=a,b", "--exclude=c.*"),
-            *("--train_feed=k=1", "--train_feed=l=2", "--head=conv", "--input_scale=0.5"),
-            "--ignore_exif",
-        ]
-    )
+    arguments = [
+        "finetune.py",
+        *("--meta=m", "--tensor=t", "--data=d", "--train_scopes=a,b", "--exclude=c.*"),
+        *("--train_feed=k=1", "--train_feed=l=2", "--head=conv", "--input_scale=0.5"),
+        "--ignore_exif",
+    ]
     supervisor = Supervisor("give it less")
-    assert finetune.main(values, supervisor) == 0
+    wanted = parse(FinetuneConfig, arguments, end_after=supervisor.end_after)
+    assert finetune.main(wanted, supervisor) == 0
     ((config, terminal),) = given
     assert config.end_after == supervisor.end_after
     assert terminal is sys.stderr
@@ -245,13 +242,11 @@ def test_flags_become_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_rate_for_what_is_not_unfrozen_is_refused_with_what_to_do() -> None:
-    values = flags.FlagValues()
-    finetune.define_flags(values)
     given = ["finetune.py", "--meta=m", "--tensor=t", "--data=d", "--finetune_learning_rate=0.1"]
     with pytest.raises(flags.IllegalFlagValueError, match="such as --train_scopes=fc1"):
-        values(given)
-    values([*given, "--train_scopes=fc1"])
-    assert config_of(FinetuneConfig, values).finetune_learning_rate == 0.1
+        parse(FinetuneConfig, given)
+    config = parse(FinetuneConfig, [*given, "--train_scopes=fc1"])
+    assert config.rate_of_scopes == 0.1
 
 
 def test_reading_and_importing_the_model_have_a_time_limit(
@@ -292,10 +287,8 @@ def test_a_graph_that_is_larger_than_the_limit_is_not_read(
     ],
 )
 def test_a_wrong_flag_is_refused(flag: str) -> None:
-    values = flags.FlagValues()
-    finetune.define_flags(values)
     with pytest.raises(flags.IllegalFlagValueError):
-        values(["finetune.py", "--meta=m", "--tensor=t", "--data=d", flag])
+        parse(FinetuneConfig, ["finetune.py", "--meta=m", "--tensor=t", "--data=d", flag])
 
 
 def test_test_images_are_part_of_what_the_run_is(cnn_run: Path, finetune_config: Config) -> None:

@@ -11,31 +11,29 @@ from absl import flags
 from PIL import Image, ImageOps
 
 import predict
+from cli.command_line import parse
+from prediction.request import PredictConfig
 from tests.prediction import conftest as checkpoints
 
 line, classifier = checkpoints.line, checkpoints.classifier
 SCRIPT = Path(predict.__file__)
 
 
-def _parse(*arguments: str) -> flags.FlagValues:
-    values = flags.FlagValues()
-    predict.define_flags(values)
-    values(["predict.py", *arguments])
-    return values
+def _parse(*arguments: str) -> PredictConfig:
+    return parse(PredictConfig, ["predict.py", *arguments], predict.__doc__)
 
 
-def test_the_defaults_are_those_of_the_configuration() -> None:
-    values = _parse("--meta=m.meta")
-    assert values.signature is None
-    assert (values.fetch, values.feed, values.input, values.output) == ([], [], [], None)
-    assert (values.list, values.batch_size, values.format) == (False, None, "text")
-    assert values.ckpt is None
+def test_flags_that_are_not_given_are_the_defaults_of_the_configuration() -> None:
+    assert _parse("m.meta") == _parse("--meta=m.meta") == PredictConfig("m.meta")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "--meta must have a value other than None"),
+        (
+            (),
+            "missing: --meta=...; usage: python predict.py META [flags], such as python",
+        ),
         (("--meta=",), "--meta=: must not be empty"),
         (("--meta=m.meta", "--ckpt="), "--ckpt=: must not be empty"),
         (("--meta=m.meta", "--metta=x"), "Did you mean: meta"),
@@ -64,9 +62,9 @@ def test_lists_and_repeated_flags_are_read() -> None:
         *("--feed=x=[1, 2]", "--feed=f.npz"),
         *("--input=a=b.npy", "--input=c,d.npy"),
     )
-    assert values.fetch == ["w:0", "b:0"]
-    assert values.feed == ["x=[1, 2]", "f.npz"]
-    assert values.input == ["a=b.npy", "c,d.npy"]
+    assert values.fetch == ("w:0", "b:0")
+    assert values.feed == ("x=[1, 2]", "f.npz")
+    assert values.input == ("a=b.npy", "c,d.npy")
 
 
 def test_results_and_nothing_else_go_to_stdout(

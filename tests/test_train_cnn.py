@@ -1,28 +1,27 @@
 """Training the CNN on each kind of data, up to the resumed run that ends with equal bytes."""
 
-import dataclasses
-import hashlib
 import json
 import os
 import shutil
 import signal
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl import flags
 from PIL import Image
 
 import train_cnn
 import train_linear
-from checkpoints import manifest
 from checkpoints.bundle import BundleWriter
-from checkpoints.lock import FolderLock
 from checkpoints.upkeep import best_checkpoint
-from errors import CheckpointError, DataError, TrainingError
+from cli.command_line import parse
+from errors import DataError, TrainingError
+from prediction.evaluation import predict
+from prediction.request import PredictConfig
+from tests import runs
 from train_cnn import CnnConfig
 from train_linear import LinearConfig
 from training import loop
@@ -60,47 +59,13 @@ def config(cnn_config: Callable[..., CnnConfig], image_folder: Path, tmp_path: P
     )
 
 
-def _train_and_stop_after(config: CnnConfig, step: int) -> loop.Outcome:
-    """Trains; SIGTERM arrives with the batch of this step."""
-    task = train_cnn.make_task(config)
-
-    def batches(start: int, stop: int) -> Generator[Batch, None, None]:
-        for number, batch in enumerate(task.batches(start, stop), start):
-            if number == step:
-                os.kill(os.getpid(), signal.SIGTERM)
-            yield batch
-
-    return loop.train(task._replace(batches=batches), config.run)
+def _train_and_stop_at(config: CnnConfig, step: int) -> loop.Outcome:
+    return runs.train_watched(train_cnn.make_task(config), config.run, runs.stop_at(step))
 
 
-def _variables(config: CnnConfig) -> dict[str, bytes]:
-    reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(config.run.ckpt_dir))
-    return {n: reader.get_tensor(n).tobytes() for n in reader.get_variable_to_shape_map()}
-
-
-def _metrics(config: CnnConfig) -> str:
-    with open(f"{config.run.ckpt_dir}/logs/metrics.jsonl", encoding="utf-8") as file:
-        return file.read()
-
-
-def test_an_interrupted_run_ends_with_the_same_bytes(
-    config: CnnConfig, cnn_config: Callable[..., CnnConfig], tmp_path: Path
-) -> None:
-    """Shuffled batches, dropout, Adam's slots and metrics: stopped five times, and never."""
-    for step in (2, 8, 9, 17, 25):
-        assert _train_and_stop_after(config, step).exit_code == 143
-    interrupted = train_cnn.train(config)
-    unbroken = cnn_config(
-        tmp_path / "unbroken",
-        data=config.data,
-        batch_size=5,
-        train_steps=30,
-        log_every_steps=4,
-        save_every_steps=7,
-    )
-    assert train_cnn.train(unbroken).step == interrupted.step == 30
-    assert _variables(config) == _variables(unbroken)
-    assert _metrics(config) == _metrics(unbroken)
+def _replace(config: CnnConfig, **changes: Any) -> CnnConfig:
+    """The same config with other fields of its own or of its run."""
+    return runs.with_run(config, **changes)
 
 
 @pytest.mark.parametrize("where", ["evaluation", "save"])
@@ -131,26 +96,25 @@ def test_a_signal_in_an_evaluation_or_a_save_loses_no_step(
     assert (stopped.step == 8) if where == "evaluation" else (stopped.step >= 7)
     assert os.path.exists(f"{stopped.prefix}.manifest")
     assert train_cnn.train(config).step == 30
-    run = dataclasses.replace(config.run, ckpt_dir=str(tmp_path / "unbroken"))
-    unbroken = _replace(config, run=run)
+    unbroken = _replace(config, ckpt_dir=str(tmp_path / "unbroken"))
     train_cnn.train(unbroken)
-    assert _variables(config) == _variables(unbroken)
-    assert _metrics(config) == _metrics(unbroken)
+    assert runs.same(config.run, unbroken.run)
 
 
 def test_it_learns_the_classes_and_says_so(config: CnnConfig) -> None:
     train_cnn.train(config)
-    lines = [json.loads(line) for line in _metrics(config).splitlines()]
+    lines = runs.lines(config.run)
     assert [line["step"] for line in lines] == [4, 8, 12, 16, 20, 24, 28, 30]
     assert {*lines[0]} == {"step", "loss", "accuracy", "test_accuracy"}
     assert lines[-1]["test_accuracy"] == 1.0
 
 
-def test_the_meta_graph_tells_names_scale_and_signature(config: CnnConfig) -> None:
-    outcome = train_cnn.train(config)
-    meta = tf.compat.v1.MetaGraphDef()
-    with open(outcome.prefix + ".meta", "rb") as file:
-        meta.ParseFromString(file.read())
+def test_the_meta_graph_tells_names_scale_and_signature_at_every_step(config: CnnConfig) -> None:
+    train_cnn.train(config)
+    folder = Path(config.run.ckpt_dir)
+    assert len({(folder / f"my-model-{step}.meta").read_bytes() for step in (21, 28, 30)}) == 1
+    meta = runs.meta_graph(f"{folder}/my-model-30")
+    assert {node.device for node in meta.graph_def.node} == {""}
     names = meta.collection_def["class_names"].bytes_list.value
     assert [name.decode() for name in names] == list(CLASSES)
     scale = meta.collection_def["input_scale"].float_list.value
@@ -158,27 +122,16 @@ def test_the_meta_graph_tells_names_scale_and_signature(config: CnnConfig) -> No
     assert "trained_on" not in meta.collection_def
     signature = meta.signature_def["serving_default"]
     assert {k: t.name for k, t in signature.inputs.items()} == {"x": "x:0"}
-    assert {k: t.name for k, t in signature.outputs.items()} == {
-        "logits": "fc2/add:0",
-        "probabilities": "probabilities:0",
-        "classes": "classes:0",
-    }
+    outputs = {"logits": "fc2/add:0", "probabilities": "probabilities:0", "classes": "classes:0"}
+    assert {k: t.name for k, t in signature.outputs.items()} == outputs
     with tf.Graph().as_default() as graph:
         tf.compat.v1.train.import_meta_graph(meta)
         assert graph.get_tensor_by_name("fc2/add:0").shape.as_list() == [None, len(CLASSES)]
 
 
-def test_the_meta_graph_names_no_device_and_is_equal_at_every_step(config: CnnConfig) -> None:
-    train_cnn.train(config)
-    folder = Path(config.run.ckpt_dir)
-    contents = {(folder / f"my-model-{step}.meta").read_bytes() for step in (21, 28, 30)}
-    assert len(contents) == 1
-    meta = tf.compat.v1.MetaGraphDef()
-    meta.ParseFromString(contents.pop())
-    assert {node.device for node in meta.graph_def.node} == {""}
-
-
-def test_the_ramp_is_kept_beside_the_checkpoints(cnn_run: Path) -> None:
+def test_the_default_run_is_saved_as_the_readme_says_beside_the_ramp(cnn_run: Path) -> None:
+    steps = sorted(path.name for path in cnn_run.glob("*.manifest"))
+    assert steps == [f"my-model-{step}.manifest" for step in (170, 180, 190, 200)]
     with np.load(cnn_run / "data10_4.npz") as arrays:
         np.testing.assert_array_equal(
             arrays["X"], np.arange(30720, dtype=np.float32).reshape(10, 32, 32, 3) / 255
@@ -186,18 +139,9 @@ def test_the_ramp_is_kept_beside_the_checkpoints(cnn_run: Path) -> None:
         np.testing.assert_array_equal(arrays["Y"], [0, 0, 1, 1, 2, 2, 3, 3, 2, 0])
 
 
-def test_the_default_run_is_saved_as_the_readme_says(cnn_run: Path) -> None:
-    steps = sorted(path.name for path in cnn_run.glob("*.manifest"))
-    assert steps == [f"my-model-{step}.manifest" for step in (170, 180, 190, 200)]
-
-
 def test_epochs_are_passes_over_the_training_images(config: CnnConfig) -> None:
     config = _replace(config, train_steps=None, epochs=2.0)
     assert train_cnn.make_task(config).last_step == 15  # ceil(2 * 36 / 5)
-
-
-def _replace(config: CnnConfig, **changes: Any) -> CnnConfig:
-    return dataclasses.replace(config, **changes)
 
 
 def test_a_share_of_an_npz_is_held_out(config: CnnConfig, tmp_path: Path) -> None:
@@ -228,29 +172,19 @@ def test_bad_data_leaves_no_folder(
     assert not os.path.exists(config.run.ckpt_dir)
 
 
-def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(config: CnnConfig) -> None:
-    task = train_cnn.make_task(config)
-
-    def batches(start: int, stop: int) -> Generator[Batch, None, None]:
-        for number, (x, y) in enumerate(task.batches(start, stop), start):
-            yield (x * np.float32(3e38), y) if number == 15 else (x, y)
-
-    with pytest.raises(TrainingError, match=r"the loss is (nan|inf) at step 16"):
-        loop.train(task._replace(batches=batches), config.run)
-    assert tf.train.latest_checkpoint(config.run.ckpt_dir).endswith("my-model-14")
-    assert train_cnn.train(config).step == 30
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [{"batch_size": 6}, {"learning_rate": 1e-2}, {"ignore_exif": True}],
-)
-def test_a_run_is_not_continued_as_another(
-    config: CnnConfig, changes: dict[str, float | str]
-) -> None:
+def test_a_run_is_not_continued_as_another(config: CnnConfig, tmp_path: Path) -> None:
+    data = tmp_path / "images"
+    shutil.copytree(config.data, data)
+    Image.fromarray(np.zeros((40, 36, 3), np.uint8)).save(data / "test" / "cat" / "0.jpg")
     train_cnn.train(_replace(config, train_steps=7))
-    with pytest.raises(TrainingError, match=r"was .*, is now"):
-        train_cnn.train(_replace(config, **changes))
+    for changes, message in (
+        ({"batch_size": 6}, "batch_size was 5, is now 6"),
+        ({"learning_rate": 1e-2}, "learning_rate was 0.001, is now 0.01"),
+        ({"ignore_exif": True}, "ignore_exif was not given, is now True"),
+        ({"data": str(data)}, "another run: test_data was "),  # The best would be that of another.
+    ):
+        with pytest.raises(TrainingError, match=message):
+            train_cnn.train(_replace(config, **changes))
 
 
 def test_classes_that_are_new_or_gone_are_named_with_what_mends_it(
@@ -264,9 +198,8 @@ def test_classes_that_are_new_or_gone_are_named_with_what_mends_it(
     for split in ("train", "test"):
         shutil.copytree(folder / split / "dog", folder / split / "black cat")
     for allow in (False, True):
-        run = dataclasses.replace(config.run, allow_config_change=allow)
         with pytest.raises(TrainingError) as caught:
-            train_cnn.train(_replace(before, run=run))
+            train_cnn.train(_replace(before, allow_config_change=allow))
         assert str(caught.value) == (
             f"{config.run.ckpt_dir}/my-model-7 is of another run: classes that are new: black cat; "
             "train on the old ones with --classes='cat,dog,émeu', or train into another folder "
@@ -311,51 +244,40 @@ def test_another_model_in_the_folder_is_told_before_its_variables(
 @pytest.fixture
 def tuned(config: CnnConfig) -> CnnConfig:
     """The same run with augmentation, a warm-up, a cosine, and the best one kept beside two."""
-    run = dataclasses.replace(config.run, keep_best=True, max_to_keep=2, save_every_steps=3)
-    return _replace(
-        config, run=run, augment=True, schedule="cosine", warmup_steps=5, learning_rate=3e-3
-    )
-
-
-def _into(config: CnnConfig, folder: Path, **run: Any) -> CnnConfig:
-    return _replace(config, run=dataclasses.replace(config.run, ckpt_dir=str(folder), **run))
+    kept = _replace(config, keep_best=True, max_to_keep=2, save_every_steps=3)
+    return _replace(kept, augment=True, schedule="cosine", warmup_steps=5, learning_rate=3e-3)
 
 
 def _recorded(config: CnnConfig) -> dict[int, float | None]:
     """Step -> the test accuracy that the manifest says."""
-    folder = Path(config.run.ckpt_dir)
-    manifests = (json.loads(path.read_bytes()) for path in folder.glob("*.manifest"))
-    return {found["step"]: found.get("test_accuracy") for found in manifests}
+    return {k: found.get("test_accuracy") for k, found in runs.manifests(config.run).items()}
 
 
 def test_augmented_scheduled_and_keeping_the_best_it_resumes_to_the_same_bytes(
     tuned: CnnConfig, tmp_path: Path
 ) -> None:
-    """Stopped between and on saves, and never."""
+    """Stopped between and on saves, and never; measuring at each save changes nothing."""
     for step in (2, 8, 9, 17, 25):
-        assert _train_and_stop_after(tuned, step).exit_code == 143
+        assert _train_and_stop_at(tuned, step).exit_code == 143
     assert train_cnn.train(tuned).step == 30
-    unbroken = _into(tuned, tmp_path / "unbroken")
-    train_cnn.train(unbroken)
-    assert _variables(tuned) == _variables(unbroken)
-    assert _metrics(tuned) == _metrics(unbroken)
-    plain = _into(tuned, tmp_path / "plain", keep_best=False)
-    train_cnn.train(plain)
-    assert _variables(plain) == _variables(unbroken)  # Measuring at each save changes nothing.
-    assert _metrics(plain) == _metrics(unbroken)
+    for name, keep_best in (("unbroken", True), ("plain", False)):
+        other = _replace(tuned, ckpt_dir=str(tmp_path / name), keep_best=keep_best)
+        train_cnn.train(other)
+        assert runs.same(tuned.run, other.run)
+    rates = {line["step"]: line["learning_rate"] for line in runs.lines(tuned.run)}
+    assert rates[4] == pytest.approx(3e-3 * 4 / 5)  # Of the update that made it step 4.
+    assert rates[8] == pytest.approx(3e-3 * (1 + np.cos(np.pi * 2 / 25)) / 2)
+    assert rates[30] == pytest.approx(3e-3 * (1 + np.cos(np.pi * 24 / 25)) / 2)
 
 
 def test_the_best_of_all_saves_stays(tuned: CnnConfig, tmp_path: Path) -> None:
     """Beside the two newest, in a folder that was interrupted; every save was measured."""
-    everything = _into(tuned, tmp_path / "all", max_to_keep=0)
+    everything = _replace(tuned, ckpt_dir=str(tmp_path / "all"), max_to_keep=0)
     train_cnn.train(everything)
     recorded = _recorded(everything)
     assert sorted(recorded) == list(range(3, 31, 3))
-    lines = (json.loads(line) for line in _metrics(everything).splitlines())
-    logged = {line["step"]: line["test_accuracy"] for line in lines}
-    assert {s: recorded[s] for s in recorded if s in logged} == {
-        s: logged[s] for s in logged if s in recorded
-    }
+    logged = {line["step"]: line["test_accuracy"] for line in runs.lines(everything.run)}
+    assert all(recorded[step] == logged[step] for step in recorded.keys() & logged.keys())
     best = min(recorded, key=lambda step: (-(recorded[step] or 0), step))
     for last in (12, 21, 30):  # Each a process; the schedule's end stays.
         task = train_cnn.make_task(tuned)._replace(last_step=last)
@@ -386,21 +308,11 @@ def test_another_schedule_or_augmentation_is_another_run(
     tuned: CnnConfig, changes: dict[str, Any], message: str
 ) -> None:
     """A cosine ends at the run's last step, so a longer run is another from its first step on."""
-    _train_and_stop_after(tuned, 3)
+    _train_and_stop_at(tuned, 3)
     other = _replace(tuned, **changes)
     with pytest.raises(TrainingError, match=f"{message}.*--allow_config_change"):
         train_cnn.train(other)
-    allowed = dataclasses.replace(other.run, allow_config_change=True)
-    assert train_cnn.train(_replace(other, run=allowed)).exit_code == 0
-
-
-def test_the_rate_of_each_step_is_in_the_log(tuned: CnnConfig) -> None:
-    train_cnn.train(tuned)
-    lines = [json.loads(line) for line in _metrics(tuned).splitlines()]
-    rates = {line["step"]: line["learning_rate"] for line in lines}
-    assert rates[4] == pytest.approx(3e-3 * 4 / 5)  # Of the update that made it step 4.
-    assert rates[8] == pytest.approx(3e-3 * (1 + np.cos(np.pi * 2 / 25)) / 2)
-    assert rates[30] == pytest.approx(3e-3 * (1 + np.cos(np.pi * 24 / 25)) / 2)
+    assert train_cnn.train(_replace(other, allow_config_change=True)).exit_code == 0
 
 
 def test_training_images_are_augmented_and_test_images_are_not(config: CnnConfig) -> None:
@@ -421,26 +333,16 @@ def test_a_warm_up_that_is_longer_than_the_run_is_an_error(config: CnnConfig) ->
         train_cnn.train(_replace(config, schedule="cosine", warmup_steps=30))
 
 
-@pytest.fixture
-def on_disk(config: CnnConfig) -> CnnConfig:
-    """The same run on images that are read as they are needed."""
-    return _replace(
-        config,
-        data_memory_mb=0,
-        run=dataclasses.replace(config.run, ckpt_dir=f"{config.run.ckpt_dir}-disk"),
-    )
-
-
 def test_images_on_disk_end_with_the_bytes_of_those_in_memory(
-    config: CnnConfig, on_disk: CnnConfig
+    config: CnnConfig, tmp_path: Path
 ) -> None:
     """Stopped in the middle of an epoch, gone on with from memory and from disk: equal bytes."""
+    on_disk = _replace(config, data_memory_mb=0, ckpt_dir=str(tmp_path / "disk"))
     train_cnn.train(config)
-    assert _train_and_stop_after(on_disk, 9).exit_code == 143
-    assert _train_and_stop_after(_replace(on_disk, data_memory_mb=512), 16).exit_code == 143
+    assert _train_and_stop_at(on_disk, 9).exit_code == 143
+    assert _train_and_stop_at(_replace(on_disk, data_memory_mb=512), 16).exit_code == 143
     assert train_cnn.train(on_disk).step == 30
-    assert _variables(on_disk) == _variables(config)
-    assert _metrics(on_disk) == _metrics(config)
+    assert runs.same(on_disk.run, config.run)
 
 
 def test_an_npy_trains_as_the_npz_of_the_same_arrays(config: CnnConfig, tmp_path: Path) -> None:
@@ -451,12 +353,10 @@ def test_an_npy_trains_as_the_npz_of_the_same_arrays(config: CnnConfig, tmp_path
     np.save(tmp_path / "d.labels.npy", labels)
     variables = []
     for name, memory_mb in (("d.npz", 512), ("d.npy", 512), ("d.npy", 0)):
-        run = dataclasses.replace(config.run, ckpt_dir=str(tmp_path / f"{name}-{memory_mb}"))
-        each = _replace(
-            config, run=run, data=str(tmp_path / name), data_memory_mb=memory_mb, train_steps=8
-        )
+        each = _replace(config, ckpt_dir=str(tmp_path / f"{name}-{memory_mb}"), train_steps=8)
+        each = _replace(each, data=str(tmp_path / name), data_memory_mb=memory_mb)
         train_cnn.train(each)
-        variables.append(_variables(each))
+        variables.append(runs.variables(each.run))
     assert variables[0] == variables[1] == variables[2]
 
 
@@ -465,8 +365,7 @@ def turns_bad(config: CnnConfig, image_folder: Path, tmp_path: Path) -> CnnConfi
     """A run on disk, in whose folder one file is cut short once the run has been opened."""
     folder = tmp_path / "turns_bad"
     shutil.copytree(image_folder, folder)
-    run = dataclasses.replace(config.run, ckpt_dir=str(tmp_path / "bad-run"))
-    return _replace(config, run=run, data=str(folder), data_memory_mb=0)
+    return _replace(config, ckpt_dir=str(tmp_path / "bad-run"), data=str(folder), data_memory_mb=0)
 
 
 def _cut(config: CnnConfig) -> None:
@@ -513,15 +412,6 @@ def test_classes_of_the_folder_are_picked_in_the_order_given(config: CnnConfig) 
     assert {int(label) for _, y in task.batches(0, 5) for label in y} == {0, 1}
 
 
-def test_the_flags_of_the_data_are_parsed() -> None:
-    values = flags.FlagValues()
-    train_cnn.define_flags(values)
-    values(["train_cnn.py", "--classes=T-shirt/top, black cat", "--on_bad_image=skip"])
-    assert not values.ignore_exif
-    assert values.classes == ["T-shirt/top", "black cat"]
-    assert (values.data_memory_mb, values.on_bad_image) == (512, "skip")
-
-
 @pytest.mark.parametrize(
     ("arguments", "rate", "warmup_steps", "cosine_to"),
     [
@@ -541,9 +431,9 @@ def test_the_defaults_of_a_schedule(
     warmup_steps: int,
     cosine_to: int | None,
 ) -> None:
-    values = flags.FlagValues()
-    train_cnn.define_flags(values)
-    values(["train_cnn.py", f"--ckpt_dir={tmp_path}", "--batch_size=10", *arguments])
+    given = ["train_cnn.py", f"--ckpt_dir={tmp_path}", "--batch_size=10", *arguments]
+    defaults = parse(CnnConfig, given)
+    assert (defaults.data_memory_mb, defaults.on_bad_image) == (512, "stop")
     tasks = []
 
     def train(config: CnnConfig, terminal: object) -> loop.Outcome:
@@ -553,23 +443,11 @@ def test_the_defaults_of_a_schedule(
 
     monkeypatch.setattr(train_cnn, "train", train)
     monkeypatch.setattr(train_cnn, "import_tensorflow", lambda _: None)
-    assert train_cnn.main(values) == 0
+    assert train_cnn.main(parse(CnnConfig, given)) == 0
     identity = tasks[0].identity
     assert identity["learning_rate"] == rate
     assert identity.get("warmup_steps", 0) == warmup_steps
     assert identity.get("cosine schedule's last step") == cosine_to
-
-
-def test_other_test_images_are_another_run(config: CnnConfig, tmp_path: Path) -> None:
-    """The best would be the best of something else."""
-    data = tmp_path / "images"
-    shutil.copytree(config.data, data)
-    config = _replace(config, data=str(data))
-    train_cnn.train(_replace(config, train_steps=7))
-    image = data / "test" / "cat" / "0.jpg"
-    Image.fromarray(np.zeros((40, 36, 3), np.uint8)).save(image)
-    with pytest.raises(TrainingError, match="another run: test_data was "):
-        train_cnn.train(config)
 
 
 @pytest.mark.parametrize("step", [4, 7])
@@ -577,45 +455,34 @@ def test_where_a_run_is_interrupted_is_no_candidate_for_the_best(
     tuned: CnnConfig, step: int
 ) -> None:
     """Off the cadence, also at a step whose log line has a test accuracy."""
-    assert _train_and_stop_after(tuned, step).exit_code == 143
+    assert _train_and_stop_at(tuned, step).exit_code == 143
     recorded = _recorded(tuned)
     assert recorded.pop(step + 1) is None
     assert recorded
     assert None not in recorded.values()
 
 
-def _make_older(config: CnnConfig) -> None:
-    """Makes of the newest manifest one of a version that hashed all pixels, and no test images."""
-    images = train_cnn.make_task(_replace(config, batch_size=36)).batches(0, 1)
-    digest = hashlib.sha256(b"".join(array.tobytes() for array in next(images))).hexdigest()
-    prefix = tf.train.latest_checkpoint(config.run.ckpt_dir)
-    found = manifest.read(config.run.ckpt_dir, int(prefix.split("-")[-1]))
-    assert found is not None
-    older = {k: v for k, v in found.config.items() if k != "test_data"} | {"data": digest}
-    Path(f"{prefix}.manifest").write_bytes(manifest.encode(found._replace(config=older)))
-
-
-def test_a_run_of_an_older_version_goes_on(
-    config: CnnConfig, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Its digests cannot be compared, which is said once; all else is checked."""
-    train_cnn.train(_replace(config, train_steps=7))
-    _make_older(config)
-    with pytest.raises(TrainingError, match="another run: batch_size was 5, is now 6;"):
-        train_cnn.train(_replace(config, batch_size=6))
-    caplog.clear()
-    assert train_cnn.train(config).step == 30
-    assert caplog.text.count("made by an older version") == 1
-    caplog.clear()
-    assert train_cnn.train(config).step == 30
-    assert "older version" not in caplog.text
-
-
-def test_a_second_trainer_writes_nothing(
+def test_a_model_for_images_of_another_size(
     cnn_config: Callable[..., CnnConfig], tmp_path: Path
 ) -> None:
-    with FolderLock(str(tmp_path)):
-        before = sorted(os.listdir(tmp_path))
-        with pytest.raises(CheckpointError, match="is in use by process"):
-            train_cnn.train(cnn_config(tmp_path, train_steps=1))
-        assert sorted(os.listdir(tmp_path)) == before
+    """48 x 48 pixels; the rest of the graph follows, and files are resized to it."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(12) % 3
+    images = rng.integers(0, 80, (12, 48, 48, 3)).astype(np.uint8)
+    images[np.arange(12), :, :, labels] += 150
+    np.savez(tmp_path / "rows.npz", X=images, Y=labels)
+    Image.fromarray(images[1]).resize((20, 30)).save(tmp_path / "photo.png")
+    changes: dict[str, Any] = {"data": f"{tmp_path}/rows.npz", "train_steps": 30, "image_size": 48}
+    config = cnn_config(tmp_path / "run", **changes)
+    assert train_cnn.make_task(config).identity["image_size"] == 48
+    outcome = train_cnn.train(config)
+    assert outcome.variables["fc1/w"].shape == (6 * 6 * 64, 128)
+    photo: dict[str, Any] = {
+        "input": [f"{tmp_path}/photo.png"],
+        "fetch": ["classes"],
+        "format": "json",
+    }
+    found = json.loads(predict(PredictConfig(str(tmp_path / "run"), **photo)))
+    assert found["outputs"] == {"classes:0": [1]}
+    with pytest.raises(DataError, match="32, 32, 3"):
+        train_cnn.make_task(_replace(config, image_size=32))

@@ -3,25 +3,24 @@
 import dataclasses
 import json
 import os
-import signal
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl import flags
 from PIL import Image
 
 import train_mlp
+from cli.command_line import parse
 from errors import DataError, TrainingError
 from prediction.evaluation import predict
 from prediction.request import PredictConfig
+from tests import runs
 from tests.data.idx_files import digits, write_mnist
 from train_mlp import MlpConfig
 from training import loop
-from training.task import Batch
 
 
 @pytest.fixture(scope="module")
@@ -38,125 +37,77 @@ def config(mlp_config: Callable[..., MlpConfig], mnist_folder: Path, tmp_path: P
     )
 
 
-def _train_and_stop_after(config: MlpConfig, step: int) -> loop.Outcome:
-    """Trains; SIGTERM arrives with the batch of this step."""
-    task = train_mlp.make_task(config)
-
-    def batches(start: int, stop: int) -> Generator[Batch, None, None]:
-        for number, batch in enumerate(task.batches(start, stop), start):
-            if number == step:
-                os.kill(os.getpid(), signal.SIGTERM)
-            yield batch
-
-    return loop.train(task._replace(batches=batches), config.run)
-
-
-def _variables(config: MlpConfig) -> dict[str, bytes]:
-    reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(config.run.ckpt_dir))
-    return {n: reader.get_tensor(n).tobytes() for n in reader.get_variable_to_shape_map()}
-
-
-def _metrics(config: MlpConfig) -> list[dict[str, float]]:
-    with open(f"{config.run.ckpt_dir}/logs/metrics.jsonl", encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
-
-
 def _saved(config: MlpConfig) -> list[int]:
-    names = (path.stem for path in Path(config.run.ckpt_dir).glob("*.manifest"))
-    return sorted(int(name.removeprefix("my-model-")) for name in names)
+    return [*runs.manifests(config.run)]
 
 
-def _with_run(config: MlpConfig, **changes: Any) -> MlpConfig:
-    return dataclasses.replace(config, run=dataclasses.replace(config.run, **changes))
-
-
-def test_each_epoch_is_tested_and_saved(config: MlpConfig) -> None:
-    outcome = train_mlp.train(config)
-    assert (outcome.step, outcome.exit_code) == (25, 0)
-    assert _saved(config) == [7, 13, 19, 25]
-    lines = _metrics(config)
-    assert [line["step"] for line in lines] == [7, 13, 19, 25]
-    assert all({*line} == {"step", "loss", "accuracy", "test_accuracy"} for line in lines)
-
-
-def test_a_finished_epoch_is_not_trained_again(config: MlpConfig) -> None:
+def test_each_epoch_is_tested_and_saved_and_none_is_trained_again(config: MlpConfig) -> None:
     train_mlp.train(dataclasses.replace(config, epochs=2.0))
     assert _saved(config) == [7, 13]
-    task = train_mlp.make_task(config)
-    starts: list[int] = []
-
-    def batches(start: int, stop: int) -> Generator[Batch, None, None]:
-        starts.append(start)
-        return task.batches(start, stop)
-
-    loop.train(task._replace(batches=batches), config.run)
-    assert starts == [13]
-    assert [line["step"] for line in _metrics(config)] == [7, 13, 19, 25]
+    asked_for: list[int] = []
+    outcome = runs.train_watched(train_mlp.make_task(config), config.run, asked_for.append)
+    assert (outcome.step, outcome.exit_code) == (25, 0)
+    assert asked_for == list(range(13, 25))
+    assert _saved(config) == [7, 13, 19, 25]
+    lines = runs.lines(config.run)
+    assert [line["step"] for line in lines] == [7, 13, 19, 25]
+    assert all({*line} == {"step", "loss", "accuracy", "test_accuracy"} for line in lines)
 
 
 def test_an_interrupted_run_ends_with_the_same_bytes(config: MlpConfig, tmp_path: Path) -> None:
     """Stopped within epochs, at the end of one, and never."""
     for step in (2, 7, 17):
-        assert _train_and_stop_after(config, step).exit_code == 143
-    interrupted = train_mlp.train(config)
-    unbroken = _with_run(config, ckpt_dir=str(tmp_path / "unbroken"))
-    assert train_mlp.train(unbroken).step == interrupted.step == 25
-    assert _variables(config) == _variables(unbroken)
-    assert _metrics(config) == _metrics(unbroken)
+        task = train_mlp.make_task(config)
+        assert runs.train_watched(task, config.run, runs.stop_at(step)).exit_code == 143
+    assert train_mlp.train(config).step == 25
+    unbroken = runs.with_run(config, ckpt_dir=str(tmp_path / "unbroken"))
+    train_mlp.train(unbroken)
+    assert runs.same(config.run, unbroken.run)
     assert {7, 13, 19, 25} <= {*_saved(config)}
 
 
 def test_it_learns_the_digits(config: MlpConfig) -> None:
     train_mlp.train(dataclasses.replace(config, epochs=40.0))
-    assert _metrics(config)[-1]["test_accuracy"] == 1.0
+    assert runs.lines(config.run)[-1]["test_accuracy"] == 1.0
 
 
-def test_the_interval_between_saves_can_be_given(config: MlpConfig) -> None:
-    train_mlp.train(_with_run(config, save_every_steps=10, log_every_steps=12))
+def test_the_interval_between_saves_can_be_given(config: MlpConfig, tmp_path: Path) -> None:
+    train_mlp.train(runs.with_run(config, save_every_steps=10, log_every_steps=12))
     assert _saved(config) == [10, 20, 25]
-    assert [line["step"] for line in _metrics(config)] == [12, 24, 25]
+    assert [line["step"] for line in runs.lines(config.run)] == [12, 24, 25]
+    other = runs.with_run(config, ckpt_dir=str(tmp_path / "other"))
+    loop.train(train_mlp.make_task(other)._replace(epoch_steps=None), other.run)
+    assert _saved(other) == [25]  # A task without epochs is saved at its end.
 
 
-def test_a_task_without_epochs_is_saved_at_its_end(config: MlpConfig) -> None:
-    loop.train(train_mlp.make_task(config)._replace(epoch_steps=None), config.run)
-    assert _saved(config) == [25]
-
-
-def test_the_defaults_of_the_flags() -> None:
-    values = flags.FlagValues()
-    train_mlp.define_flags(values)
-    values(["train_mlp.py"])
-    assert (values.ckpt_dir, values.data_dir) == ("ckpt_dir", "MNIST_data/")
-    assert (values.batch_size, values.learning_rate) == (128, 1e-3)
-    assert (values.save_every_steps, values.max_to_keep) == (None, 5)
-    assert (values.epochs, values.train_steps) == (None, None)
-
-
-def test_a_step_takes_shuffled_digits_and_one_hot_labels(config: MlpConfig) -> None:
-    task = train_mlp.make_task(config)
-    x, y = (np.concatenate(parts) for parts in zip(*task.batches(0, 25), strict=True))
-    images, labels = digits(100, 0)
-    # Four epochs, each digit once in each.
-    for epoch in range(4):
-        rows = slice(100 * epoch, 100 * (epoch + 1))
-        assert not np.array_equal(y[rows].argmax(axis=1), labels)
-        order = np.lexsort(x[rows].T)
-        flat = images.reshape(100, 784) * np.float32(1 / 255)
-        expected = np.lexsort(flat.T)
-        np.testing.assert_array_equal(x[rows][order], flat[expected])
-        np.testing.assert_array_equal(y[rows][order], np.eye(10)[labels[expected]])
-
-
-def test_the_default_length_is_fifty_epochs(config: MlpConfig) -> None:
-    default = dataclasses.replace(config, epochs=None)
+def test_the_defaults(config: MlpConfig) -> None:
+    asked = parse(MlpConfig, ["train_mlp.py"])
+    assert (asked.run.ckpt_dir, asked.data_dir) == ("ckpt_dir", "MNIST_data/")
+    assert (asked.batch_size, asked.learning_rate) == (128, 1e-3)
+    assert (asked.run.save_every_steps, asked.run.max_to_keep) == (None, 5)
+    default = dataclasses.replace(config, epochs=asked.epochs, train_steps=asked.train_steps)
     assert train_mlp.make_task(default).last_step == 313  # ceil(50 * 6.25)
     assert train_mlp.make_task(dataclasses.replace(default, train_steps=8)).last_step == 8
 
 
+def test_a_step_takes_shuffled_digits_and_one_hot_labels(config: MlpConfig) -> None:
+    """Four epochs, each digit once in each."""
+    task = train_mlp.make_task(config)
+    x, y = (np.concatenate(parts) for parts in zip(*task.batches(0, 25), strict=True))
+    images, labels = digits(100, 0)
+    flat = images.reshape(100, 784) * np.float32(1 / 255)
+    expected = np.lexsort(flat.T)
+    for epoch in range(4):
+        rows = slice(100 * epoch, 100 * (epoch + 1))
+        assert not np.array_equal(y[rows].argmax(axis=1), labels)
+        order = np.lexsort(x[rows].T)
+        np.testing.assert_array_equal(x[rows][order], flat[expected])
+        np.testing.assert_array_equal(y[rows][order], np.eye(10)[labels[expected]])
+
+
 def test_the_meta_graph_tells_names_scale_and_signature(config: MlpConfig) -> None:
     outcome = train_mlp.train(dataclasses.replace(config, epochs=None, train_steps=1))
-    meta = tf.compat.v1.MetaGraphDef()
-    meta.ParseFromString(Path(outcome.prefix + ".meta").read_bytes())
+    meta = runs.meta_graph(outcome.prefix)
     names = meta.collection_def["class_names"].bytes_list.value
     assert [name.decode() for name in names] == list("0123456789")
     scale = meta.collection_def["input_scale"].float_list.value
@@ -164,11 +115,8 @@ def test_the_meta_graph_tells_names_scale_and_signature(config: MlpConfig) -> No
     assert meta.collection_def["image_shape"].int64_list.value == [28, 28, 1]
     signature = meta.signature_def["serving_default"]
     assert {k: t.name for k, t in signature.inputs.items()} == {"X": "X:0"}
-    assert {k: t.name for k, t in signature.outputs.items()} == {
-        "logits": "logits:0",
-        "probabilities": "probabilities:0",
-        "classes": "predict_op:0",
-    }
+    outputs = {"logits": "logits:0", "probabilities": "probabilities:0", "classes": "predict_op:0"}
+    assert {k: t.name for k, t in signature.outputs.items()} == outputs
     assert {node.device for node in meta.graph_def.node} == {""}
 
 
@@ -185,7 +133,7 @@ def test_a_stock_client_finds_the_names(config: MlpConfig) -> None:
             {"X:0": x, "Y:0": np.eye(10)[labels]},
         )
         assert session.run("global_step:0") == 25
-    assert accuracy == pytest.approx(_metrics(config)[-1]["test_accuracy"])
+    assert accuracy == pytest.approx(runs.lines(config.run)[-1]["test_accuracy"])
     assert np.mean(classes == labels) == pytest.approx(accuracy)
 
 
@@ -204,15 +152,22 @@ def test_bad_data_leaves_no_folder(
     assert not os.path.exists(config.run.ckpt_dir)
 
 
-@pytest.mark.parametrize("changes", [{"batch_size": 17}, {"learning_rate": 1e-2}, {"data_dir": ""}])
-def test_a_run_is_not_continued_as_another(
-    config: MlpConfig, tmp_path: Path, changes: dict[str, Any]
-) -> None:
+def test_a_run_is_not_continued_as_another(config: MlpConfig, tmp_path: Path) -> None:
     train_mlp.train(dataclasses.replace(config, epochs=1.0))
-    if "data_dir" in changes:
-        changes = {"data_dir": str(write_mnist(tmp_path / "others", 110, 20))}
-    with pytest.raises(TrainingError, match=r"was .*, is now"):
-        train_mlp.train(dataclasses.replace(config, **changes))
+    others = write_mnist(tmp_path / "others", 110, 20)
+    tested_otherwise = write_mnist(tmp_path / "copy", 100, 20)
+    (labels,) = tested_otherwise.glob("t10k-labels*")
+    content = bytearray(labels.read_bytes())
+    content[-1] = (content[-1] + 1) % 10
+    labels.write_bytes(content)
+    for changes, message in (
+        ({"batch_size": 17}, "batch_size was 16, is now 17"),
+        ({"learning_rate": 1e-2}, "learning_rate was 0.001, is now 0.01"),
+        ({"data_dir": str(others)}, "data was .*, is now"),
+        ({"data_dir": str(tested_otherwise)}, "another run: test_data was "),
+    ):
+        with pytest.raises(TrainingError, match=message):
+            train_mlp.train(runs.with_run(config, **changes))
 
 
 def test_an_epoch_of_real_digits(
@@ -220,7 +175,7 @@ def test_an_epoch_of_real_digits(
 ) -> None:
     config = mlp_config(tmp_path / "run", data_dir=f"{real_data}/MNIST_data", epochs=1.0)
     assert train_mlp.train(config).step == 469
-    assert _metrics(config)[-1]["test_accuracy"] > 0.94
+    assert runs.lines(config.run)[-1]["test_accuracy"] > 0.94
 
 
 def test_every_kind_of_digits_is_predicted_alike(config: MlpConfig, tmp_path: Path) -> None:
@@ -253,15 +208,3 @@ def test_every_kind_of_digits_is_predicted_alike(config: MlpConfig, tmp_path: Pa
         if path != idx_file:
             accuracy = np.mean(logits.argmax(axis=1) == labels)
             assert document["accuracy"] == pytest.approx(accuracy)
-
-
-def test_other_test_digits_are_another_run(config: MlpConfig, tmp_path: Path) -> None:
-    data = write_mnist(tmp_path / "copy", 100, 20)
-    config = dataclasses.replace(config, data_dir=str(data))
-    train_mlp.train(dataclasses.replace(config, epochs=1.0))
-    (labels,) = data.glob("t10k-labels*")
-    content = bytearray(labels.read_bytes())
-    content[-1] = (content[-1] + 1) % 10
-    labels.write_bytes(content)
-    with pytest.raises(TrainingError, match="another run: test_data was "):
-        train_mlp.train(config)

@@ -11,11 +11,11 @@ from types import ModuleType
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl import flags
 from google.protobuf import text_format
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from cli.run import parse
+from cli.command_line import parse
+from tests.tools.conftest import request_of
 
 PROJECT = Path(__file__).resolve().parent.parent
 _SECTION = "## From the tutorials to here"
@@ -39,10 +39,7 @@ def _module(words: list[str]) -> tuple[ModuleType, list[str]]:
 
 def _run(command: str) -> int:
     module, arguments = _module(shlex.split(command))
-    values = flags.FlagValues()
-    module.define_flags(values)
-    parse(values, [module.__name__, *arguments], getattr(module, "POSITIONAL", ()))
-    return int(module.main(values) or 0)
+    return int(module.main(parse(request_of(module.main), [module.__name__, *arguments])) or 0)
 
 
 @pytest.fixture(scope="module")

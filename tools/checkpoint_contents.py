@@ -3,12 +3,13 @@
 Tensors are told by what they are for: the model, its optimizer, or something beside them.
 """
 
+import json
 import math
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -19,6 +20,7 @@ from checkpoints import manifest, naming
 from checkpoints.manifest import Manifest
 from checkpoints.reader import Array, CheckpointReader, StoredTensor, stored_tensors
 from errors import CheckpointError, ToolError, nearest_names
+from metagraph.casting import json_value
 from metagraph.meta import MetaGraphFile
 from metagraph.opening import SAVED_MODEL_VARIABLES, open_model
 from metagraph.parsing import SAVED_MODEL_FILES, parse_message
@@ -31,131 +33,39 @@ from metagraph.variables import (
     read_values,
     variable_of,
 )
-
-# The names in an object-based checkpoint, as `tf.train.Checkpoint` and a SavedModel write it.
-#
-# A key there is a path through objects; the checkpoint also holds a graph of these objects, which
-# tells what each variable is called.
-#
-# Formats: `tensorflow/core/protobuf/trackable_object_graph.proto`, and for the escapes in a key
-# `tensorflow/python/trackable/trackable_utils.py`.
-
-OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
-_SLOT = "/.OPTIMIZER_SLOT/"
-_MAX_BYTES = 16 << 20  # Some kilobytes are usual.
-
-
-def path_of(key: str) -> str:
-    """The path of objects that a key stands for: `net/kernel`, `net/kernel (optimizer/m)`.
-
-    A key that is none of an object stays as it is.
-    """
-    if not key.endswith(OBJECT_SUFFIX):
-        return key
-    variable, slot, of = key.removesuffix(OBJECT_SUFFIX).partition(_SLOT)
-    path = f"{variable} ({of})" if slot else variable
-    return path.replace(".S", "/").replace("..", ".")
-
-
-def variable_names(reader: CheckpointReader, stored: Mapping[str, StoredTensor]) -> dict[str, str]:
-    """Key -> what its variable is called, by the graph of objects; empty where there is none.
-
-    It is the one tensor that is read for a listing, and only where it is of a usual size.
-    """
-    if OBJECT_GRAPH not in reader.shapes or reader.shapes[OBJECT_GRAPH]:
-        return {}
-    if (stored[OBJECT_GRAPH].disk_bytes or 0) > _MAX_BYTES:
-        return {}
-    try:
-        content = reader.read(OBJECT_GRAPH).item()
-        graph = parse_message(TrackableObjectGraph(), content, reader.prefix, _MAX_BYTES)
-    except (CheckpointError, TypeError):  # Nothing else depends on it.
-        return {}
-    attributes = (attribute for node in graph.nodes for attribute in node.attributes)
-    return {a.checkpoint_key: a.full_name for a in attributes if a.full_name}
-
-
-# What the tensors of a checkpoint are for: the model, its optimizer, or something beside them.
+from tools.command import Record
+from tools.inspect_checkpoint import InspectConfig
 
 MODEL, SLOT, OTHER = "model", "slot", "other"
 ROLES = (MODEL, SLOT, OTHER)
 _COUNTER = re.compile(r"(.*/)?(global_step|save_counter)(/.*)?")
 # What tf.train.ExponentialMovingAverage and the moving averages of contrib keep of a variable.
 _AVERAGE = re.compile(r"(.+)/(ExponentialMovingAverage|biased|local_step|avg)(_\d+)?")
-
-
-def role_of(key: str, reader: CheckpointReader, slots: Collection[str]) -> str:
-    """One of `ROLES`.
-
-    `other` is what is no parameter: counters and other single integers, flags and texts, and moving
-    averages of what is there itself.
-
-    Args:
-      key: of a tensor.
-      reader: of its checkpoint.
-      slots: the keys that only the optimizer needs.
-    """
-    if key in slots:
-        return SLOT
-    dtype: tf.DType = reader.dtypes[key]
-    is_single = not reader.shapes[key] and not (dtype.is_floating or dtype.is_complex)
-    average = _AVERAGE.fullmatch(key)
-    if key == OBJECT_GRAPH or is_single or dtype == tf.string or _COUNTER.fullmatch(key):
-        return OTHER
-    return OTHER if average and average[1] in reader.shapes else MODEL
-
-
-# What a checkpoint holds, from its index and its manifest: no value is read.
-
-
-@dataclass(frozen=True)
-class TensorEntry:
-    """A tensor of a checkpoint.
-
-    Attributes:
-      key: its name there.
-      dtype: its TensorFlow name, such as `float32`.
-      shape: of the whole, where it was saved in slices.
-      role: as `role_of` gives it.
-      stored: how it lies in the files.
-      path: of objects, where the checkpoint is object-based; else the key.
-      variables: those that are restored from it, by the graph or by the graph of objects; none
-        where there is neither.
-      bytes: in memory; None of texts, which may be of any length.
-    """
-
-    key: str
-    dtype: str
-    shape: tuple[int, ...]
-    role: str
-    stored: StoredTensor
-    path: str
-    variables: tuple[str, ...]
-    bytes: int | None
-
-    @property
-    def values(self) -> int:
-        """How many it has."""
-        return math.prod(self.shape)
+_OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
+_OBJECT_SLOT = "/.OPTIMIZER_SLOT/"
+_MAX_OBJECT_BYTES = 16 << 20  # Of the graph of objects; some kilobytes are usual.
+_FIRST_OUTPUT = ":0"
+_FACTS = ("step", "saved_at", "environment", "config", "test_accuracy")
+_MAX_TEXT = 200  # Characters of one text among values.
+_MAX_VALUES = 1000  # Of a tensor, before only its ends are shown.
+_WIDTH = 100
+_BLOCK = 1 << 16  # Values at once: 512 KiB in float64, which stay in a processor's cache.
 
 
 @dataclass(frozen=True, eq=False)
 class Contents:
     """A checkpoint, looked into.
 
-    Attributes:
-      reader: of its tensors.
-      meta: its graph; None where there is none, or none that can be read.
-      places: variable of the graph -> place in the checkpoint.
-      manifest: what its writer said of it; None where it has none.
-      tensors: by rising key.
+    Its graph is None where there is none, or none that can be read; `places` are those of the
+    graph's variables in the checkpoint. The tensors are by rising key, each as
+    `tools.checkpoint_inspection.inspect` gives it.
     """
 
     reader: CheckpointReader
     meta: MetaGraphFile | None
     places: Mapping[str, Stored]
     manifest: Manifest | None
-    tensors: Sequence[TensorEntry]
+    tensors: Sequence[dict[str, Any]]
 
 
 def read_contents(prefix: str, max_meta_bytes: int) -> Contents:
@@ -163,10 +73,6 @@ def read_contents(prefix: str, max_meta_bytes: int) -> Contents:
 
     Of a graph that is damaged a warning says so, and the names of the tensors have to tell what
     they are.
-
-    Args:
-      prefix: of its files.
-      max_meta_bytes: the size of the largest file of a graph that is read.
 
     Raises:
       CheckpointError: a file is missing or damaged.
@@ -178,37 +84,32 @@ def read_contents(prefix: str, max_meta_bytes: int) -> Contents:
     reader = CheckpointReader(prefix)
     stored = stored_tensors(reader)
     meta, places, slots = _told_by_graph(reader, max_meta_bytes)
-    variables = {key: [name] for key, name in variable_names(reader, stored).items()}
+    variables = {key: [name] for key, name in _variable_names(reader, stored).items()}
     for variable, place in places.items():
         of_key = variables.setdefault(place.key, [])
         of_key += [] if variable in of_key else [variable]
-    tensors = [
-        TensorEntry(
-            key=key,
-            dtype=reader.dtypes[key].name,
-            shape=tuple(shape),
-            role=role_of(key, reader, slots),
-            stored=_with_slices(stored[key], variables.get(key, []), places),
-            path=path_of(key),
-            variables=tuple(variables.get(key, [])),
-            bytes=_bytes(reader, key),
+    tensors = []
+    for key, shape in sorted(reader.shapes.items()):
+        values, dtype, own = math.prod(shape), reader.dtypes[key], variables.get(key, [])
+        slices = stored[key].slices
+        if slices is None:  # Of slices that no header tells of, the graph may.
+            slices = sum(n in places and places[n].part is not None for n in own) or None
+        tensors.append(
+            {
+                "key": key,
+                "dtype": dtype.name,
+                "shape": list(shape),
+                "values": values,
+                "bytes": None if dtype == tf.string else values * int(dtype.size),
+                "disk_bytes": stored[key].disk_bytes,
+                "role": _role_of(key, reader, slots),
+                "path": _path_of(key),
+                "slices": slices,
+                "files": [os.path.basename(file) for file in stored[key].files],
+                "variables": own,
+            }
         )
-        for key, shape in sorted(reader.shapes.items())
-    ]
     return Contents(reader, meta, places, said, tensors)
-
-
-def _bytes(reader: CheckpointReader, key: str) -> int | None:
-    dtype = reader.dtypes[key]
-    return None if dtype == tf.string else math.prod(reader.shapes[key]) * int(dtype.size)
-
-
-def _with_slices(
-    stored: StoredTensor, variables: Sequence[str], places: Mapping[str, Stored]
-) -> StoredTensor:
-    """The same; of slices that no header tells of, the graph may."""
-    parts = [name for name in variables if name in places and places[name].part is not None]
-    return stored if stored.slices is not None or not parts else stored._replace(slices=len(parts))
 
 
 def _told_by_graph(
@@ -230,8 +131,7 @@ def _told_by_graph(
 def graph_path(prefix: str) -> str | None:
     """The file of a checkpoint's graph: its `.meta`, or that of the SavedModel that it is part of.
 
-    Returns:
-      None where there is none.
+    None where there is none.
     """
     paths = [prefix + naming.META_SUFFIX]
     folder = prefix.removesuffix(SAVED_MODEL_VARIABLES)
@@ -240,18 +140,127 @@ def graph_path(prefix: str) -> str | None:
     return next((path for path in paths if tf.io.gfile.exists(path)), None)
 
 
-# The tensors that --tensor names, read by themselves.
+def _role_of(key: str, reader: CheckpointReader, slots: Collection[str]) -> str:
+    """One of `ROLES`.
 
-_FIRST_OUTPUT = ":0"
+    `other` is what is no parameter: counters and other single integers, flags and texts, and moving
+    averages of what is there itself.
+    """
+    if key in slots:
+        return SLOT
+    dtype: tf.DType = reader.dtypes[key]
+    is_single = not reader.shapes[key] and not (dtype.is_floating or dtype.is_complex)
+    average = _AVERAGE.fullmatch(key)
+    if key == _OBJECT_GRAPH or is_single or dtype == tf.string or _COUNTER.fullmatch(key):
+        return OTHER
+    return OTHER if average and average[1] in reader.shapes else MODEL
+
+
+def _path_of(key: str) -> str:
+    """The path of objects that a key stands for: `net/kernel`, `net/kernel (optimizer/m)`.
+
+    A key that is none of an object stays as it is. Format of such a key:
+    `tensorflow/python/trackable/trackable_utils.py`.
+    """
+    if not key.endswith(OBJECT_SUFFIX):
+        return key
+    variable, slot, of = key.removesuffix(OBJECT_SUFFIX).partition(_OBJECT_SLOT)
+    path = f"{variable} ({of})" if slot else variable
+    return path.replace(".S", "/").replace("..", ".")
+
+
+def _variable_names(reader: CheckpointReader, stored: Mapping[str, StoredTensor]) -> dict[str, str]:
+    """Key -> what its variable is called, by the graph of objects; empty where there is none.
+
+    It is the one tensor that is read for a listing, and only where it is of a usual size.
+
+    Format: `tensorflow/core/protobuf/trackable_object_graph.proto`.
+    """
+    if reader.shapes.get(_OBJECT_GRAPH) != []:
+        return {}
+    if (stored[_OBJECT_GRAPH].disk_bytes or 0) > _MAX_OBJECT_BYTES:
+        return {}
+    try:
+        content = reader.read(_OBJECT_GRAPH).item()
+        graph = parse_message(TrackableObjectGraph(), content, reader.prefix)
+    except (CheckpointError, TypeError):  # Nothing else depends on it.
+        return {}
+    attributes = (attribute for node in graph.nodes for attribute in node.attributes)
+    return {a.checkpoint_key: a.full_name for a in attributes if a.full_name}
+
+
+def values_record(contents: Contents, config: InspectConfig) -> Record:
+    """The tensors that are asked for, and of no others; see `tools.checkpoint_inspection.inspect`.
+
+    Raises:
+      ToolError: one is not there.
+      CheckpointError: one is damaged.
+    """
+    asked = [find_named(contents, name) for name in config.tensors]  # Before any is read.
+    values = []
+    for named in asked:
+        array = read_named(contents, named)
+        values.append(
+            {
+                **named._asdict(),
+                "dtype": contents.reader.dtypes[named.key].name,
+                "shape": list(array.shape),
+                "value": json_value(array) if config.format == "json" else _value_text(array),
+                **({"stats": statistics(array)._asdict()} if config.stats else {}),
+            }
+        )
+    return {"checkpoint": contents.reader.prefix, "values": values}
+
+
+def contents_record(contents: Contents, config: InspectConfig) -> Record:
+    """All tensors, or those that the filter is found in; values are read for statistics alone.
+
+    Raises:
+      ToolError: the filter is found in none.
+      CheckpointError: one is damaged.
+    """
+    reader, said = contents.reader, contents.manifest
+    tensors = [t for t in contents.tensors if re.search(config.filter or "", t["key"])]
+    if config.filter is not None and not tensors:
+        raise ToolError(
+            f"--filter={config.filter} matches none of the {len(contents.tensors)} tensors of "
+            f"{reader.prefix}"
+        )
+    if config.stats:
+        for tensor in tensors:
+            tensor["stats"] = statistics(read_tensor(contents, tensor["key"]))._asdict()
+    # A NaN of a manifest, which JSON has not, becomes a text.
+    facts = {name: getattr(said, name) for name in _FACTS} if said else None
+    return {
+        "checkpoint": reader.prefix,
+        "format": reader.version,
+        "files": [
+            {"name": os.path.basename(file), "bytes": size}
+            for file, size in zip(reader.files, reader.sizes, strict=True)
+        ],
+        "graph": contents.meta.path if contents.meta else None,
+        "manifest": json.loads(json.dumps(facts), parse_constant=str),
+        "tensors": tensors,
+        "totals": {
+            **{role: _total([t for t in tensors if t["role"] == role]) for role in ROLES},
+            "all": _total(tensors),
+        },
+    }
+
+
+def _total(tensors: Sequence[Mapping[str, Any]]) -> Record:
+    return {
+        "tensors": len(tensors),
+        "values": sum(t["values"] for t in tensors),
+        "bytes": sum(t["disk_bytes"] or 0 if t["bytes"] is None else t["bytes"] for t in tensors),
+        "disk_bytes": sum(t["disk_bytes"] or 0 for t in tensors),
+    }
 
 
 class Named(NamedTuple):
-    """What a name means in a checkpoint.
+    """What a name means in a checkpoint: the key of a tensor.
 
-    Attributes:
-      name: as the user wrote it.
-      key: of the tensor.
-      variable: of the graph, where it is that, and not all of the tensor of this key.
+    Also the variable of the graph, where it is that, and not all of the tensor of this key.
     """
 
     name: str
@@ -277,9 +286,10 @@ def find_named(contents: Contents, name: str) -> Named:
         place = places[plain]
         is_all = place.part is None and not place.reshaped
         return Named(name, place.key, None if is_all else plain)
-    keys = {entry.path: entry.key for entry in contents.tensors}
-    for entry in contents.tensors:
-        keys |= {variable: entry.key for variable in entry.variables if variable not in keys}
+    keys = {tensor["path"]: tensor["key"] for tensor in contents.tensors}
+    for tensor in contents.tensors:
+        for variable in tensor["variables"]:
+            keys.setdefault(variable, tensor["key"])
     if plain in keys:
         return Named(name, keys[plain])
     near = nearest_names(plain, keys)
@@ -317,3 +327,75 @@ def plain_array(array: Array) -> Array:
         field: Array = array[array.dtype.names[0]]
         return field
     return array.astype(np.int8 if tf.as_dtype(array.dtype).is_integer else np.float32)
+
+
+class Statistics(NamedTuple):
+    """Of the finite values of a tensor; None where it has none, or is of a kind that has none.
+
+    The least and the greatest are exact, the standard deviation is that of these very values
+    (divided by their number). Also how many are NaN, and infinite.
+    """
+
+    min: float | None = None
+    max: float | None = None
+    mean: float | None = None
+    std: float | None = None
+    nan: int = 0
+    inf: int = 0
+
+
+def statistics(array: Array) -> Statistics:
+    """The statistics of an array, a block at a time in float64.
+
+    Texts have none; of complex numbers only NaN and infinities are counted. Mean and squares of two
+    blocks become one as in Chan, Golub and LeVeque, "Updating Formulae and a Pairwise Algorithm for
+    Computing Sample Variances" (1979); where they are beyond float64, they are None.
+    """
+    if array.dtype.kind == "O":
+        return Statistics()
+    flat = array.reshape(-1)
+    least, greatest, mean, squares = math.inf, -math.inf, 0.0, 0.0
+    count = nan = inf = 0
+    for start in range(0, flat.size, _BLOCK):
+        block = flat[start : start + _BLOCK]
+        is_infinite = np.isinf(block)
+        nan += int((np.isnan(block) & ~is_infinite).sum())  # A complex number may be both.
+        inf += int(is_infinite.sum())
+        exact = block[np.isfinite(block)]
+        if not exact.size or array.dtype.kind == "c":
+            continue
+        least = min(least, exact.min().item() + 0)  # Of a flag, a number.
+        greatest = max(greatest, exact.max().item() + 0)
+        values = exact.astype(np.float64)
+        total = count + values.size
+        with np.errstate(over="ignore", invalid="ignore"):
+            own = values.mean()
+            values -= own
+            apart = own - mean
+            np.square(values, out=values)  # Not a dot product, whose threads wait for each other.
+            squares += values.sum() + apart * apart * (count * values.size / total)
+            mean += apart * (values.size / total)
+        count = total
+    if not count:
+        return Statistics(nan=nan, inf=inf)
+    std = float(np.sqrt(squares / count))
+    return Statistics(
+        least,
+        greatest,
+        float(mean) if math.isfinite(mean) else None,
+        std if math.isfinite(std) else None,
+        nan,
+        inf,
+    )
+
+
+def _value_text(array: Array) -> str:
+    """A value as NumPy prints it: of a large one, only the ends of each dimension."""
+    if array.dtype.kind == "O":
+        array = np.vectorize(_text, otypes=[object])(array) if array.size else array
+    return np.array2string(array, threshold=_MAX_VALUES, max_line_width=_WIDTH)
+
+
+def _text(value: Any) -> str:
+    text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}... ({len(text)} characters)"

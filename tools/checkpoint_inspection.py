@@ -7,43 +7,83 @@ import functools
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 from absl import logging
 
 from checkpoints import naming
 from checkpoints.folder import Hold, read_newest
-from checkpoints.reader import Array
-from errors import CheckpointError, ToolError, first_few
-from metagraph.casting import json_value
+from errors import CheckpointError, first_few
 from metagraph.opening import find_variables
 from metagraph.parsing import SAVED_MODEL_FILES
-from tools.array_figures import statistics
-from tools.checkpoint_contents import (
-    ROLES,
-    Contents,
-    TensorEntry,
-    find_named,
-    read_contents,
-    read_named,
-    read_tensor,
-)
-from tools.checkpoint_list import FolderList, list_checkpoints
+from tools.checkpoint_list import list_checkpoints
 from tools.command import Record, format_bytes, table
 from tools.inspect_checkpoint import InspectConfig
 
 _TITLES = {"model": "model", "slot": "optimizer slots", "other": "other"}
 _STATS = ("min", "max", "mean", "std", "nan", "inf")
 _LINE_END = re.compile(r"[\t\n]")  # Whatever else a terminal obeys is escaped where it is printed.
-_MAX_TEXT = 200  # Characters of one text among values.
-_MAX_VALUES = 1000  # Of a tensor, before only its ends are shown.
-_WIDTH = 100
 _MAX_NAMED = 4  # Files or variables of one tensor.
+
+
+def inspect(config: InspectConfig) -> Record:
+    """Looks into a checkpoint or a folder.
+
+    Returns:
+      As JSON values, one of three records, told by its keys:
+
+      - of a folder, where no tensor of it is asked for: what `list_checkpoints` gives.
+      - where values are asked for: `checkpoint`, the prefix; `values`, a list of `name` (as it was
+        asked for), `key`, `variable` (of the graph, where it is not all of its key's tensor),
+        `dtype`, `shape`, `value` (a number, text or nested list; for people, a text), and with
+        --stats `stats`.
+      - else: `checkpoint`; `format`, `V1` or `V2`; `files` of values, each `name` and `bytes`;
+        `graph`, its path or null; `manifest`, null or `step`, `saved_at`, `environment`, `config`,
+        `test_accuracy`; `tensors`, a list of `key`, `path` (of objects; else the key), `dtype`,
+        `shape`, `values` (how many), `bytes` (in memory; null of texts), `disk_bytes` (null in
+        V1), `role` (`model`, `slot` or `other`), `slices` (that it was saved in; 0 where whole,
+        null where unknown), `files`, `variables`, and with --stats `stats`; `totals`, role or
+        `all` -> `tensors`, `values`, `bytes`, `disk_bytes`.
+
+      `stats` is `min`, `max`, `mean` and `std` of the finite values, each null where there is
+      none, and the counts `nan` and `inf`.
+
+    Raises:
+      CheckpointError, ToolError: one line for the user.
+    """
+    return read_newest([config.ckpt], functools.partial(_inspect, config))
+
+
+def _inspect(config: InspectConfig, hold: Hold) -> Record:
+    """Imports what reads tensors and graphs only where it is wanted: a list takes a third less."""
+    wants_tensors = bool(config.tensors) or config.stats or config.filter is not None
+    if _is_folder(config.ckpt):
+        found = list_checkpoints(config.ckpt, hold)
+        if not wants_tensors:
+            return found
+        newest = found["newest"]
+        if newest is None:
+            raise CheckpointError(f"--ckpt={config.ckpt}: none of its checkpoints is whole")
+        prefix = os.path.join(config.ckpt, newest)
+        logging.info("of %s the newest is read, %s", config.ckpt, newest)
+    else:
+        prefix = find_variables(config.ckpt)
+        hold(prefix)
+    from tools.checkpoint_contents import contents_record, read_contents, values_record
+
+    with config.limit.over("reading the graph"):
+        contents = read_contents(prefix, config.max_meta_bytes)
+    return values_record(contents, config) if config.tensors else contents_record(contents, config)
+
+
+def _is_folder(path: str) -> bool:
+    """Whether a path stands for a folder's list: not for a checkpoint that is called like one."""
+    if tf.io.gfile.exists(path + naming.INDEX_SUFFIX) or not tf.io.gfile.isdir(path):
+        return False
+    return not any(tf.io.gfile.exists(os.path.join(path, name)) for name in SAVED_MODEL_FILES)
 
 
 def as_text(record: Record) -> str:
@@ -53,18 +93,6 @@ def as_text(record: Record) -> str:
     if "tensors" in record:
         return "\n".join(_contents_lines(record))
     return "\n\n".join("\n".join(_value_lines(value)) for value in record["values"])
-
-
-def value_text(array: Array) -> str:
-    """A value as NumPy prints it: of a large one, only the ends of each dimension."""
-    if array.dtype.kind == "O":
-        array = np.vectorize(_text, otypes=[object])(array) if array.size else array
-    return np.array2string(array, threshold=_MAX_VALUES, max_line_width=_WIDTH)
-
-
-def _text(value: Any) -> str:
-    text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
-    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}... ({len(text)} characters)"
 
 
 def _value_lines(value: Record) -> Iterator[str]:
@@ -79,10 +107,10 @@ def _value_lines(value: Record) -> Iterator[str]:
 
 def _contents_lines(record: Record) -> Iterator[str]:
     yield from _table([row for row in _head(record) if row[1]])
-    for role in ROLES:
+    for role, title in _TITLES.items():
         tensors = [tensor for tensor in record["tensors"] if tensor["role"] == role]
         if tensors:
-            yield f"\n{_TITLES[role]}"
+            yield f"\n{title}"
             yield from _tensor_lines(tensors, len(record["files"]) > 1)
     yield ""
     yield from _total_lines(record["totals"])
@@ -220,155 +248,3 @@ def _state_line(record: Record) -> str:
     wrong = "which is not the newest that is whole" if is_there else "which is not there"
     hint = f"; the newest is {newest}" if newest else ""
     return f"the state file names {state['names'] or 'an empty name'}, {wrong}{hint}"
-
-
-# One inspection from start to end: what tools.inspect_checkpoint does once its flags are read.
-
-_FACTS = ("step", "saved_at", "environment", "config", "test_accuracy")
-_READING = "reading the graph"
-
-
-def inspect(config: InspectConfig) -> Record:
-    """Looks into a checkpoint or a folder.
-
-    Returns:
-      As JSON values, one of three records, told by its keys:
-
-      - of a folder, where no tensor of it is asked for: `folder`; `checkpoints`, a list of what
-        `Listed` has; `newest` and `best`, names or null; `state_file`, null where there is none:
-        `names` (or null) and `right`, whether that is the newest.
-      - where values are asked for: `checkpoint`, the prefix; `values`, a list of `name` (as it was
-        asked for), `key`, `variable` (of the graph, where it is not all of its key's tensor),
-        `dtype`, `shape`, `value` (a number, text or nested list; for people, a text), and with
-        --stats `stats`.
-      - else: `checkpoint`; `format`, `V1` or `V2`; `files` of values, each `name` and `bytes`;
-        `graph`, its path or null; `manifest`, null or `step`, `saved_at`, `environment`, `config`,
-        `test_accuracy`; `tensors`, a list of `key`, `path` (of objects; else the key), `dtype`,
-        `shape`, `values` (how many), `bytes` (in memory; null of texts), `disk_bytes` (null in
-        V1), `role` (`model`, `slot` or `other`), `slices` (that it was saved in; 0 where whole,
-        null where unknown), `files`, `variables`, and with --stats `stats`; `totals`, role or
-        `all` -> `tensors`, `values`, `bytes`, `disk_bytes`.
-
-      `stats` is `min`, `max`, `mean` and `std` of the finite values, each null where there is
-      none, and the counts `nan` and `inf`.
-
-    Raises:
-      CheckpointError, ToolError: one line for the user.
-    """
-    return read_newest([config.ckpt], functools.partial(_inspect, config))
-
-
-def _inspect(config: InspectConfig, hold: Hold) -> Record:
-    wants_tensors = bool(config.tensors) or config.stats or config.filter is not None
-    if _is_folder(config.ckpt):
-        found = list_checkpoints(config.ckpt, hold)
-        if not wants_tensors:
-            return _folder_record(found)
-        if found.newest is None:
-            raise CheckpointError(f"--ckpt={config.ckpt}: none of its checkpoints is whole")
-        prefix = os.path.join(config.ckpt, found.newest)
-        logging.info("of %s the newest is read, %s", config.ckpt, found.newest)
-    else:
-        prefix = find_variables(config.ckpt)
-        hold(prefix)
-    with config.limit.over(_READING):
-        contents = read_contents(prefix, config.max_meta_bytes)
-    if config.tensors:
-        return _values_record(contents, config)
-    return _contents_record(contents, config)
-
-
-def _is_folder(path: str) -> bool:
-    """Whether a path stands for a folder's list: not for a checkpoint that is called like one."""
-    if tf.io.gfile.exists(path + naming.INDEX_SUFFIX) or not tf.io.gfile.isdir(path):
-        return False
-    return not any(tf.io.gfile.exists(os.path.join(path, name)) for name in SAVED_MODEL_FILES)
-
-
-def _folder_record(found: FolderList) -> Record:
-    state = {"names": found.named, "right": found.is_state_right}
-    return {
-        "folder": found.path,
-        "checkpoints": [asdict(entry) for entry in found.checkpoints],
-        "newest": found.newest,
-        "best": found.best,
-        "state_file": state if found.has_state_file else None,
-    }
-
-
-def _values_record(contents: Contents, config: InspectConfig) -> Record:
-    asked = [find_named(contents, name) for name in config.tensors]  # Before any is read.
-    values = []
-    for named in asked:
-        array = read_named(contents, named)
-        values.append(
-            {
-                **named._asdict(),
-                "dtype": contents.reader.dtypes[named.key].name,
-                "shape": list(array.shape),
-                "value": json_value(array) if config.format == "json" else value_text(array),
-                **({"stats": statistics(array)._asdict()} if config.stats else {}),
-            }
-        )
-    return {"checkpoint": contents.reader.prefix, "values": values}
-
-
-def _contents_record(contents: Contents, config: InspectConfig) -> Record:
-    said = contents.manifest
-    entries = [e for e in contents.tensors if re.search(config.filter or "", e.key)]
-    if config.filter is not None and not entries:
-        raise ToolError(
-            f"--filter={config.filter} matches none of the {len(contents.tensors)} tensors of "
-            f"{contents.reader.prefix}"
-        )
-    return {
-        "checkpoint": contents.reader.prefix,
-        "format": contents.reader.version,
-        "files": [
-            {"name": os.path.basename(file), "bytes": size}
-            for file, size in zip(contents.reader.files, contents.reader.sizes, strict=True)
-        ],
-        "graph": contents.meta.path if contents.meta else None,
-        "manifest": _manifest_record(said._asdict()) if said else None,
-        "tensors": [_tensor_record(contents, entry, config.stats) for entry in entries],
-        "totals": {
-            **{role: _total(e for e in entries if e.role == role) for role in ROLES},
-            "all": _total(entries),
-        },
-    }
-
-
-def _manifest_record(said: Record) -> Record:
-    """What it says of the run; a NaN, which JSON has not, as a text."""
-    facts = {name: said[name] for name in _FACTS}
-    record: Record = json.loads(json.dumps(facts), parse_constant=str)
-    return record
-
-
-def _tensor_record(contents: Contents, entry: TensorEntry, with_stats: bool) -> Record:
-    record = {
-        "key": entry.key,
-        "dtype": entry.dtype,
-        "shape": list(entry.shape),
-        "values": entry.values,
-        "bytes": entry.bytes,
-        "disk_bytes": entry.stored.disk_bytes,
-        "role": entry.role,
-        "path": entry.path,
-        "slices": entry.stored.slices,
-        "files": [os.path.basename(file) for file in entry.stored.files],
-        "variables": list(entry.variables),
-    }
-    if with_stats:
-        record["stats"] = statistics(read_tensor(contents, entry.key))._asdict()
-    return record
-
-
-def _total(entries: Iterable[TensorEntry]) -> Record:
-    tensors = values = size = disk = 0
-    for entry in entries:
-        tensors += 1
-        values += entry.values
-        size += entry.bytes if entry.bytes is not None else (entry.stored.disk_bytes or 0)
-        disk += entry.stored.disk_bytes or 0
-    return {"tensors": tensors, "values": values, "bytes": size, "disk_bytes": disk}

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import tensorflow as tf
 
@@ -29,69 +29,7 @@ _NANOSECONDS = 10**9
 _MAX_HELD = 8  # Of those, a few may be damaged; a process may open only so many files.
 
 
-@dataclass(frozen=True)
-class Listed:
-    """A checkpoint in a list.
-
-    Attributes:
-      name: what its files begin with.
-      state: `committed`, whole and of this project; `no manifest`, of a stranger, or of a trainer
-        that is not this project's; `leftover` of a save, a deletion or an edit that was cut short,
-        or is under way; `damaged`.
-      step: as its name says; None where it says none.
-      saved_at: in seconds since 1970; of a stranger's, when its files were last changed. None where
-        there is no file of values.
-      bytes: of all its files.
-      state_name: what a state file would call it.
-      has_graph: whether there is a `.meta` with it.
-      test_accuracy: in [0, 1], of these very weights; None where it was not measured.
-      problem: what is wrong with it, where that is seen without reading its values.
-    """
-
-    name: str
-    state: str
-    step: int | None
-    saved_at: float | None
-    bytes: int
-    state_name: str
-    has_graph: bool = False
-    test_accuracy: float | None = None
-    problem: str | None = None
-
-
-@dataclass(frozen=True)
-class FolderList:
-    """The checkpoints of a folder.
-
-    Attributes:
-      path: of the folder.
-      checkpoints: in the order of their runs and steps.
-      newest: the name of the newest that is whole; None where none is.
-      best: the name of the one with the best test accuracy, the earliest of equals; None where
-        none was measured.
-      named: what the state file calls the newest; None where it names none, or is not there.
-      has_state_file: whether it is there.
-    """
-
-    path: str
-    checkpoints: Sequence[Listed]
-    newest: str | None
-    best: str | None
-    named: str | None
-    has_state_file: bool
-
-    @property
-    def newest_state_name(self) -> str | None:
-        """What the state file ought to name."""
-        return next((c.state_name for c in self.checkpoints if c.name == self.newest), None)
-
-    @property
-    def is_state_right(self) -> bool:
-        """Whether the state file names the newest that is there."""
-        return self.named is not None and (self.named or EMPTY_NAME) == self.newest_state_name
-
-
-def list_checkpoints(path: str, hold: Hold) -> FolderList:
+def list_checkpoints(path: str, hold: Hold) -> dict[str, Any]:
     """Looks into a folder.
 
     Of each checkpoint the index and the manifest are read, and the sizes of its files. What is
@@ -100,6 +38,25 @@ def list_checkpoints(path: str, hold: Hold) -> FolderList:
     Args:
       path: of the folder.
       hold: called with the prefixes of the newest checkpoints.
+
+    Returns:
+      JSON values: `folder`; `checkpoints`, in the order of their runs and steps; `newest`, the name
+      of the newest that is whole, and `best`, of the one with the best test accuracy, the earliest
+      of equals, both null where there is none; `state_file`, null where there is none: `names` (or
+      null) and `right`, whether that is the newest. Each checkpoint has:
+
+      - `name`: what its files begin with.
+      - `state`: `committed`, whole and of this project; `no manifest`, of a trainer that is not
+        this project's; `leftover` of a save, a deletion or an edit that was cut short, or is under
+        way; `damaged`.
+      - `step`: as its name says; null where it says none.
+      - `saved_at`: in seconds since 1970; of a stranger's, when its files were last changed; null
+        where there is no file of values.
+      - `bytes`: of all its files.
+      - `state_name`: what a state file would call it.
+      - `has_graph`: whether there is a `.meta` with it.
+      - `test_accuracy`: in [0, 1], of these very weights; null where it was not measured.
+      - `problem`: what is wrong with it, where that is seen without reading its values; or null.
 
     Raises:
       CheckpointError: the folder cannot be read, or holds none.
@@ -110,24 +67,24 @@ def list_checkpoints(path: str, hold: Hold) -> FolderList:
     files = _files_by_prefix(path)
     entries = {entry: _listed(path, entry, files) for entry in found}
     there = {entry.name for entry in list_folder(path).entries}
-    entries = {e: seen for e, seen in entries.items() if seen.state != DAMAGED or e.name in there}
-    listed = [*entries.values()]
-    leftovers = [*_leftovers(path)]
-    if not listed and not leftovers:
+    entries = {e: r for e, r in entries.items() if r["state"] != DAMAGED or e.name in there}
+    listed = [*entries.values(), *_leftovers(path)]
+    if not listed:
         raise CheckpointError(f"--ckpt={path}: it holds no checkpoint")
     state_file = os.path.join(path, naming.STATE_FILE)
     is_file = tf.io.gfile.exists(state_file) and not tf.io.gfile.isdir(state_file)
     named = named_checkpoint(state_file) if is_file else None
-    whole = (entry for entry, seen in entries.items() if seen.state != DAMAGED)
-    newest = newest_of(whole, named)
-    return FolderList(
-        path=path,
-        checkpoints=[*listed, *leftovers],
-        newest=newest.name if newest else None,
-        best=_best(listed),
-        named=named,
-        has_state_file=is_file,
-    )
+    newest = newest_of((e for e, record in entries.items() if record["state"] != DAMAGED), named)
+    right = None if newest is None or named is None else newest.state_name
+    return {
+        "folder": path,
+        "checkpoints": listed,
+        "newest": newest.name if newest else None,
+        "best": _best(listed),
+        "state_file": {"names": named, "right": right == (named or EMPTY_NAME)}
+        if is_file
+        else None,
+    }
 
 
 def _files_by_prefix(path: str) -> dict[str, list[str]]:
@@ -140,7 +97,7 @@ def _files_by_prefix(path: str) -> dict[str, list[str]]:
     return found
 
 
-def _listed(path: str, entry: Entry, files: Mapping[str, Sequence[str]]) -> Listed:
+def _listed(path: str, entry: Entry, files: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """What is seen of a checkpoint without reading its values."""
     size, changed = _size_and_time(files.get(entry.prefix, ()))
     state, said, problem = (COMMITTED if entry.committed else FOREIGN), None, None
@@ -150,17 +107,17 @@ def _listed(path: str, entry: Entry, files: Mapping[str, Sequence[str]]) -> List
         stored_tensors(CheckpointReader(entry.prefix))
     except CheckpointError as error:
         state, problem = DAMAGED, str(error)
-    return Listed(
-        name=entry.name,
-        state=state,
-        step=stem_and_step(entry.name)[1],
-        saved_at=said.saved_at if said else changed,
-        bytes=size,
-        state_name=entry.state_name,
-        has_graph=entry.graph is not None,
-        test_accuracy=said.test_accuracy if said else None,
-        problem=problem,
-    )
+    return {
+        "name": entry.name,
+        "state": state,
+        "step": stem_and_step(entry.name)[1],
+        "saved_at": said.saved_at if said else changed,
+        "bytes": size,
+        "state_name": entry.state_name,
+        "has_graph": entry.graph is not None,
+        "test_accuracy": said.test_accuracy if said else None,
+        "problem": problem,
+    }
 
 
 def _check_sizes(path: str, said: manifest.Manifest | None) -> None:
@@ -174,7 +131,7 @@ def _check_sizes(path: str, said: manifest.Manifest | None) -> None:
             raise CheckpointError(f"{name} has {size} bytes, the manifest says {digest.size}")
 
 
-def _leftovers(path: str) -> Iterator[Listed]:
+def _leftovers(path: str) -> Iterator[dict[str, Any]]:
     """What was cut short, as `tools.verify` tells it."""
     for leftover in find_leftovers(path):
         name = leftover.names[0]
@@ -182,7 +139,17 @@ def _leftovers(path: str) -> Iterator[Listed]:
             name = naming.checkpoint_name(leftover.step)
         places = [place for n in leftover.names for place in all_in(os.path.join(path, n))]
         size, changed = _size_and_time(places)
-        yield Listed(name, LEFTOVER, leftover.step, changed, size, name)
+        yield {
+            "name": name,
+            "state": LEFTOVER,
+            "step": leftover.step,
+            "saved_at": changed,
+            "bytes": size,
+            "state_name": name,
+            "has_graph": False,
+            "test_accuracy": None,
+            "problem": None,
+        }
 
 
 def _size_and_time(paths: Iterable[str]) -> tuple[int, float | None]:
@@ -201,11 +168,12 @@ def _size_and_time(paths: Iterable[str]) -> tuple[int, float | None]:
     return size, changed
 
 
-def _best(listed: Sequence[Listed]) -> str | None:
-    measured = [
-        Saved(entry.step, entry.saved_at or 0.0, entry.test_accuracy)
-        for entry in listed
-        if entry.state == COMMITTED and entry.step is not None
-    ]
-    ranked = best_first(measured)
+def _best(listed: Sequence[Mapping[str, Any]]) -> str | None:
+    ranked = best_first(
+        [
+            Saved(entry["step"], entry["saved_at"] or 0.0, entry["test_accuracy"])
+            for entry in listed
+            if entry["state"] == COMMITTED and entry["step"] is not None
+        ]
+    )
     return naming.checkpoint_name(ranked[0].step) if ranked else None

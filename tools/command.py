@@ -4,7 +4,6 @@ A command runs in a process of its own, and ends with an exit code. It prints te
 one JSON document for programs. Some flags have one name and one meaning in several commands.
 """
 
-import functools
 import importlib
 import io
 import json
@@ -13,15 +12,14 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from typing import Any, NoReturn, Protocol, TypeAlias
+from dataclasses import MISSING, dataclass
+from typing import Any, ClassVar, NoReturn, TypeAlias
 
-from absl import flags
-
-from cli import flag_types
-from cli.flag_types import define_asset
-from cli.run import Supervisor, run
+from cli.fields import Check, flag
+from cli.run import run
+from cli.supervisor import Supervisor
 from cli.terminal import STDERR, STDOUT, descriptors_into, printable
-from errors import CheckpointError, DataError, PredictionError, ToolError
+from errors import ToolError
 
 
 def as_pattern(text: str) -> re.Pattern[str]:
@@ -111,148 +109,53 @@ def check_installed(packages: Sequence[str], extra: str, what: str) -> None:
         ) from error
 
 
-# Flags that several commands have, under one name and with one meaning.
-
-META_HELP = (
-    "The .meta file of a checkpoint, another of its files or their prefix, or a folder for its "
-    "newest checkpoint; a frozen graph (.pb), or the folder of a SavedModel."
-)
-CKPT_HELP = "A checkpoint: its prefix or any file of it, or a folder for its newest."
-OTHER_CKPT_HELP = (
-    "The checkpoint to take the variables from, where that is another than the graph's own; 'best' "
-    "for the one with the best test accuracy."
-)
-OVERWRITE_HELP = "Replace the file if there is one."
+# The flags that several commands have, and their start.
 
 
-def define_meta(values: flags.FlagValues) -> None:
-    """Defines --meta, as predict.py has it; to be named in `positional` where it must be given."""
-    flag_types.define_path("meta", None, META_HELP, values)
+@dataclass(frozen=True, kw_only=True)
+class Printed:
+    """How a command prints what it has found."""
+
+    GROUP: ClassVar = "output"
+
+    format: str = flag("Of what is printed.", "text", choices=("text", "json"))
 
 
-def define_ckpt(values: flags.FlagValues, help_text: str = CKPT_HELP) -> None:
-    """Defines --ckpt; to be named in `positional` where it must be given."""
-    flag_types.define_path("ckpt", None, help_text, values)
+def checkpoint(help_text: str, default: Any = MISSING, **options: Any) -> Any:
+    """The field of a checkpoint, --ckpt or the first argument."""
+    options = {"name": "ckpt", "path": True, "positional": True, "group": "model", **options}
+    return flag(help_text, default, **options)
 
 
-def define_format(values: flags.FlagValues) -> None:
-    """Defines --format."""
-    flags.DEFINE_enum("format", "text", ["text", "json"], "Of what is printed.", flag_values=values)
+def overwrite(help_text: str = "Replace the file if there is one.") -> Any:
+    """The field of what may be replaced."""
+    return flag(help_text, False, group=Printed.GROUP)
 
 
-def define_overwrite(values: flags.FlagValues, help_text: str = OVERWRITE_HELP) -> None:
-    """Defines --overwrite."""
-    flags.DEFINE_boolean("overwrite", False, help_text, flag_values=values)
+def name_filter(help_text: str, default: str | None) -> Any:
+    """The field of a regular expression that is looked for in names."""
+    return flag(help_text, default, check=Check(_is_pattern), group="selection")
 
 
-def define_part(values: flags.FlagValues) -> None:
-    """Defines which part of a graph is kept: --outputs, --inputs, --signature and --asset."""
-    flags.DEFINE_list(
-        "outputs",
-        [],
-        "The tensors that the result is to compute, by name or key of the signature. By default "
-        "the collection 'predict' and the signature's outputs.",
-        flag_values=values,
-    )
-    flags.DEFINE_list(
-        "inputs",
-        [],
-        "Tensors at which the graph is cut, by name or key of the signature: they become "
-        "placeholders. By default it has the signature's inputs, its own placeholders, and what "
-        "comes out of queues and iterators.",
-        flag_values=values,
-    )
-    for name in ("outputs", "inputs"):
-        flags.register_validator(
-            name,
-            all,
-            message="must be tensor names, separated by commas",
-            flag_values=values,
-        )
-    define_signature(values)
-    define_asset(
-        values,
-        "A file that a lookup table is filled from: name=path, as predict.py takes it. The result "
-        "holds its content.",
-    )
-
-
-def define_signature(values: flags.FlagValues) -> None:
-    """Defines --signature, as predict.py has it."""
-    flags.DEFINE_string(
-        "signature",
-        None,
-        "The signature whose inputs and outputs are meant; serving_default, or the only one, "
-        "unless named here.",
-        flag_values=values,
-    )
-
-
-def define_filter(values: flags.FlagValues, help_text: str) -> None:
-    """Defines --filter, a regular expression that is looked for in names."""
-    flags.DEFINE_string("filter", None, help_text, flag_values=values)
-    flags.register_validator("filter", _is_pattern_or_none, flag_values=values)
-
-
-def _is_pattern_or_none(text: str | None) -> bool:
+def _is_pattern(text: str) -> bool:
     try:
-        as_pattern(text or "")
+        as_pattern(text)
     except ValueError as error:
-        raise flags.ValidationError(f"must be a regular expression: {error}") from error
+        raise ValueError(f"must be a regular expression: {error}") from error
     return True
 
 
-# The start of a command: its process, its errors, its exit code.
-
-USER_ERRORS = (CheckpointError, DataError, PredictionError, ToolError)
-EndAfter: TypeAlias = Callable[[float, str], None]
-
-
-class Main(Protocol):
-    """The work of a command: parsed flags to an exit code, or None for 0.
-
-    `end_after` is that of a `TimeLimit`.
-    """
-
-    def __call__(  # noqa: D102 (told by the class)
-        self, values: flags.FlagValues, end_after: EndAfter | None = None
-    ) -> int | None: ...
-
-
 def run_command(
-    main: Main,
-    define_flags: Callable[[flags.FlagValues], None],
-    description: str | None,
-    positional: Sequence[str] = (),
+    main: Callable[[Any], int | None], request: type, description: str | None
 ) -> NoReturn:
     """Runs a command in a process of its own, as it reads what strangers made, and exits.
 
     Args:
-      main: the work.
-      define_flags: defines its flags.
+      main: the work, from a request to an exit code, or None for 0.
+      request: the dataclass of its flags.
       description: the command's docstring, shown by --help.
-      positional: flags whose values may stand without them, see `cli.run.run`.
     """
-    supervisor = Supervisor("give it a smaller model")
-    run(
-        functools.partial(main, end_after=supervisor.end_after),
-        define_flags,
-        description,
-        user_errors=USER_ERRORS,
-        supervisor=supervisor,
-        positional=positional,
-    )
-
-
-# What the flags need to know of an export; apart from what does it, which needs TensorFlow.
-
-SAVED_MODEL, ONNX, TFLITE = "saved_model", "onnx", "tflite"
-FORMATS = (SAVED_MODEL, ONNX, TFLITE)
-SUFFIXES = {ONNX: ".onnx", TFLITE: ".tflite"}  # A SavedModel is a folder.
-DEFAULT_TOLERANCE = 1e-5
-# onnxruntime promises to run opsets from 7 on, and tf2onnx writes none above 18. Runtimes of 2022
-# and later take 17.
-FIRST_OPSET, DEFAULT_OPSET, LAST_OPSET = 7, 17, 18
+    run(main, request, description, Supervisor("give it a smaller model"))
 
 
 # Keeps a converter silent: what it says is for its makers; what it raises is for us to tell.
@@ -273,17 +176,3 @@ def quiet() -> Iterator[None]:
     ):
         warnings.simplefilter("ignore")
         yield
-
-
-# The names of the parts of a graph's file, for the flags: nothing else is imported.
-
-PARTS = (
-    "info",
-    "graph",
-    "saver",
-    "collections",
-    "signatures",
-    "functions",
-    "cost",
-    "safety",
-)

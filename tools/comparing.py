@@ -8,8 +8,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -23,7 +22,6 @@ from metagraph.casting import json_value
 from metagraph.meta import MetaGraphFile
 from metagraph.opening import find_variables, open_model
 from metagraph.parsing import GRAPH_SUFFIXES, SAVED_MODEL_FILES
-from metagraph.safety import TimeLimit
 from tools.array_figures import (
     DTYPE,
     EQUAL,
@@ -36,58 +34,104 @@ from tools.array_figures import (
 )
 from tools.command import Record, table
 from tools.diff import DiffConfig
-from tools.diff_graphs import GraphsDifference, NodesDifference, compare_graphs
+from tools.diff_graphs import compare_graphs
 from tools.folder_entries import list_folder, named_entry
 
 VARIABLES, GRAPH = "variables", "graph"
 _READING = "reading the graph"
+_MAX_LINES = 10  # Of a list, in text.
+_MAX_CHANGES = 4  # Of a node, in text.
+_MAX_NAMED = 5
+_STATUSES = (VALUES, SHAPE, DTYPE, ONLY_A, ONLY_B)
+_HEADER = ["variable", "differs in", "largest", "relative", "elements"]
 
 
-@dataclass(frozen=True)
-class Side:
-    """One of the two.
-
-    Attributes:
-      path: as the user wrote it.
-      reader: of its checkpoint; None where it has no variables, or they are not asked for.
-      meta: its graph; None likewise.
-    """
+class Side(NamedTuple):
+    """One of the two, with what of it is compared: its checkpoint, its graph."""
 
     path: str
     reader: CheckpointReader | None
     meta: MetaGraphFile | None
 
 
-def open_side(
-    path: str, flag: str, only: str | None, max_bytes: int, limit: TimeLimit, hold: Hold
-) -> Side:
+def diff(config: DiffConfig) -> Record:
+    """Compares what both have and tells what differs, as JSON values.
+
+    Returns:
+      `a` and `b`, the paths; `differ`; `notes`, lines on what was not compared; `variables`, null
+      where they were not, else all by name: each with `name`, `status` (`equal`, `values`,
+      `shape`, `dtype`, `only in A`, `only in B`), `a` and `b` (each null or with `dtype` and
+      `shape`) and `values`, null or with `equal_bytes`, `differing` (elements), `largest` and
+      `relative` (null for strings; "Infinity" where only one is NaN or infinite) and `equal_nans`;
+      `graph`, null where they were not compared, else as of `compare_graphs`.
+
+    Raises:
+      CheckpointError, ToolError: one of them cannot be read, or they have nothing in common.
+    """
+    return read_newest([config.a, config.b], functools.partial(_diff, config))
+
+
+def _diff(config: DiffConfig, hold: Hold) -> Record:
+    a, b = (
+        _open_side(path, flag, config, hold)
+        for path, flag in ((config.a, "--a"), (config.b, "--b"))
+    )
+    pattern = re.compile(config.filter)
+    variables = graphs = None
+    if a.reader is not None and b.reader is not None:
+        found = compare_variables(a.reader, b.reader, pattern, config.tolerance)
+        variables = [_variable(variable) for variable in found]
+    if a.meta is not None and b.meta is not None:
+        graphs = compare_graphs(a.meta, b.meta, pattern)
+    notes = [*_left_out(a, b, config.only)]
+    if variables is None and graphs is None:
+        raise ToolError(f"{a.path} and {b.path} have nothing to compare: {'; '.join(notes)}")
+    differ = any(variable["status"] != EQUAL for variable in variables or ())
+    differ = differ or any(any(part.values()) for part in (graphs or {}).values())
+    return {
+        "a": config.a,
+        "b": config.b,
+        "differ": differ,
+        "notes": notes,
+        "variables": variables,
+        "graph": graphs,
+    }
+
+
+def _left_out(a: Side, b: Side, only: str | None) -> Iterator[str]:
+    """Why what one has is not compared."""
+    for wanted, one, other in ((VARIABLES, a.reader, b.reader), (GRAPH, a.meta, b.meta)):
+        if only in (None, wanted) and (one is None) != (other is None):
+            lacking, having = (a, b) if one is None else (b, a)
+            yield f"{wanted}: {lacking.path} has none, {having.path} has"
+
+
+def _open_side(path: str, flag: str, config: DiffConfig, hold: Hold) -> Side:
     """Opens what a path stands for: no value is read.
 
     Args:
       path: the prefix of a checkpoint or any file of it, a folder for its newest, a frozen graph,
         or the folder of a SavedModel.
       flag: that named it, for messages.
-      only: `VARIABLES` or `GRAPH`; None for all there is.
-      max_bytes: the size of the largest file of a graph that is read.
-      limit: on reading the graph.
+      config: what is asked for.
       hold: called with the checkpoint's prefix.
 
     Raises:
       CheckpointError, ToolError: it has nothing that is asked for, or is damaged.
     """
-    prefix = _prefix(path, flag, hold, must=only == VARIABLES)
+    prefix = _prefix(path, flag, hold, must=config.only == VARIABLES)
     try:
         reader = meta = None
-        if only != GRAPH and prefix is not None:
+        if config.only != GRAPH and prefix is not None:
             verify_checkpoint(prefix, [naming.INDEX_SUFFIX])
             reader = CheckpointReader(prefix)
-        file = _graph_file(path, prefix, only)
+        file = _graph_file(path, prefix, config.only)
         if file is not None:
-            with limit.over(_READING):
-                meta = open_model(file, max_bytes)
+            with config.limit.over(_READING):
+                meta = open_model(file, config.max_meta_bytes)
     except CheckpointError as error:
         raise say_if_gone(error, prefix or path, flag) from error
-    if only == VARIABLES and reader is None:
+    if config.only == VARIABLES and reader is None:
         raise ToolError(f"{flag}={path} has no variables: expected a checkpoint or a SavedModel")
     return Side(path, reader, meta)
 
@@ -140,67 +184,18 @@ def _is_saved_model(path: str) -> bool:
     return any(tf.io.gfile.exists(os.path.join(path, name)) for name in SAVED_MODEL_FILES)
 
 
-# What the command prints of two sides, for programs and for people.
-
-_MAX_LINES = 10  # Of a list, in text.
-_MAX_CHANGES = 4  # Of a node, in text.
-_MAX_NAMED = 5
-_STATUSES = (VALUES, SHAPE, DTYPE, ONLY_A, ONLY_B)
-_HEADER = ["variable", "differs in", "largest", "relative", "elements"]
-
-
-def as_record(
-    a: str,
-    b: str,
-    variables: Sequence[VariableDifference] | None,
-    graphs: GraphsDifference | None,
-    notes: Sequence[str],
-) -> dict[str, Any]:
-    """JSON values.
-
-    `a` and `b`, the paths; `differ`; `notes`, lines on what was not compared; `variables`, null
-    where they were not, else all by name: each with `name`, `status` (`equal`, `values`, `shape`,
-    `dtype`, `only in A`, `only in B`), `a` and `b` (each null or with `dtype` and `shape`) and
-    `values`, null or with `equal_bytes`, `differing` (elements), `largest` and `relative` (null for
-    strings; "Infinity" where only one is NaN or infinite) and `equal_nans`; `graph`, null where
-    they were not compared, else `nodes`, `functions`, `signatures` and `collections`: each with
-    `added` and `removed`, names, and `changed`, each with `name` and `changes`, phrases.
-    """
-    differ = any(v.status != EQUAL for v in variables or ()) or bool(graphs)
-    return {
-        "a": a,
-        "b": b,
-        "differ": differ,
-        "notes": [*notes],
-        "variables": None if variables is None else [_variable(v) for v in variables],
-        "graph": None if graphs is None else _graph(graphs),
-    }
-
-
-def _variable(found: VariableDifference) -> dict[str, Any]:
-    values = found.values
-    if values is not None:
-        numbers = {key: _number(getattr(values, key)) for key in ("largest", "relative")}
+def _variable(found: VariableDifference) -> Record:
+    values = found.values and found.values._asdict()
+    for key in ("largest", "relative"):
+        if values and isinstance(values[key], float):
+            values[key] = json_value(np.asarray(values[key]))
     return {
         "name": found.name,
         "status": found.status,
         "a": found.a and {"dtype": found.a.dtype, "shape": [*found.a.shape]},
         "b": found.b and {"dtype": found.b.dtype, "shape": [*found.b.shape]},
-        "values": values and {**values._asdict(), **numbers},
+        "values": values,
     }
-
-
-def _number(value: float | None) -> Any:
-    return json_value(np.asarray(value)) if isinstance(value, float) else value
-
-
-def _graph(graphs: GraphsDifference) -> dict[str, Any]:
-    return {kind: _nodes(difference) for kind, difference in graphs._asdict().items()}
-
-
-def _nodes(found: NodesDifference) -> dict[str, Any]:
-    changed = [node._asdict() for node in found.changed]
-    return {"added": found.added, "removed": found.removed, "changed": changed}
 
 
 def as_text(record: Record) -> str:
@@ -216,7 +211,11 @@ def as_text(record: Record) -> str:
 
 def _variable_lines(variables: Sequence[Record]) -> Iterator[str]:
     counts = Counter(variable["status"] for variable in variables)
-    told = [f"{counts[status]} {_of(status)}" for status in _STATUSES if counts[status]]
+    told = [
+        f"{counts[status]} {status if status in (ONLY_A, ONLY_B) else f'differ in {status}'}"
+        for status in _STATUSES
+        if counts[status]
+    ]
     if not variables:
         yield "variables: none are compared"
         return
@@ -227,10 +226,6 @@ def _variable_lines(variables: Sequence[Record]) -> Iterator[str]:
         yield from table(rows, right=(2, 3, 4), indent=2)
     yield from _more(len(differing))
     yield from _beside(variables)
-
-
-def _of(status: str) -> str:
-    return status if status in (ONLY_A, ONLY_B) else f"differ in {status}"
 
 
 def _more(count: int) -> Iterator[str]:
@@ -288,53 +283,14 @@ def _graph_lines(graph: Record) -> Iterator[str]:
         yield f"{kind}: {', '.join(counts)}"
         yield from _first([f"  + {name}" for name in found["added"]])
         yield from _first([f"  - {name}" for name in found["removed"]])
-        yield from _first([f"  ~ {c['name']}: {_changes(c['changes'])}" for c in found["changed"]])
+        yield from _first(
+            [
+                f"  ~ {c['name']}: {first_few(c['changes'], _MAX_CHANGES, '; ')}"
+                for c in found["changed"]
+            ]
+        )
 
 
 def _first(lines: Sequence[str]) -> Iterator[str]:
     yield from lines[:_MAX_LINES]
     yield from _more(len(lines))
-
-
-def _changes(changes: Sequence[str]) -> str:
-    return first_few(changes, _MAX_CHANGES, "; ")
-
-
-# What tools/diff.py does once its flags are read.
-
-
-def diff(config: DiffConfig) -> Record:
-    """Compares what both have; see `as_record`.
-
-    Raises:
-      CheckpointError, ToolError: one of them cannot be read, or they have nothing in common.
-    """
-    return read_newest([config.a, config.b], functools.partial(_diff, config))
-
-
-def _diff(config: DiffConfig, hold: Hold) -> Record:
-    a, b = (
-        open_side(path, flag, config.only, config.max_meta_bytes, config.limit, hold)
-        for path, flag in ((config.a, "--a"), (config.b, "--b"))
-    )
-    pattern = re.compile(config.filter)
-    variables = graphs = None
-    if a.reader is not None and b.reader is not None:
-        variables = [*compare_variables(a.reader, b.reader, pattern, config.tolerance)]
-    if a.meta is not None and b.meta is not None:
-        graphs = compare_graphs(a.meta, b.meta, pattern)
-    notes = [*_left_out(a, b, config.only)]
-    if variables is None and graphs is None:
-        raise ToolError(f"{a.path} and {b.path} have nothing to compare: {'; '.join(notes)}")
-    return as_record(config.a, config.b, variables, graphs, notes)
-
-
-def _left_out(a: Side, b: Side, only: str | None) -> Iterator[str]:
-    """Why what one has is not compared."""
-    for wanted, one, other in (
-        (VARIABLES, a.reader, b.reader),
-        (GRAPH, a.meta, b.meta),
-    ):
-        if only in (None, wanted) and (one is None) != (other is None):
-            lacking, having = (a, b) if one is None else (b, a)
-            yield f"{wanted}: {lacking.path} has none, {having.path} has"

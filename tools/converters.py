@@ -1,6 +1,12 @@
 """A frozen graph as an ONNX model, by tf2onnx, or as a TFLite model, by TensorFlow's converter.
 
-Also what onnxruntime and TFLite's interpreter compute with it.
+Also what onnxruntime and TFLite's interpreter compute with it. Inputs and outputs have the very
+names of their tensors, such as `x:0`: ONNX asks for names as in the language C, and no runtime
+insists on that. In TFLite the signature `serving_default` keeps its keys too. Operations of
+TensorFlow beside TFLite's own ("select" ones) are not offered: the interpreter here has no delegate
+for them, and what cannot be checked is not kept.
+
+Format: `onnx/onnx.proto`; `tensorflow/lite/schema/schema.fbs`.
 """
 
 import io
@@ -28,14 +34,10 @@ from tools.frozen_graph import FrozenGraph
 if TYPE_CHECKING:
     import onnx
 
-
-# A frozen graph as an ONNX model, by tf2onnx.
-#
-# Format: `onnx/onnx.proto`. Inputs and outputs have the very names of their tensors, such as `x:0`:
-# the standard asks for names as in the language C, and no runtime insists on that.
-
 _PACKAGES = ("tf2onnx", "onnxruntime")
 _UNCONVERTED = re.compile(r"Failed to convert node '([^']*)'")
+_LACKING = re.compile(r"^(?:TF Select|Custom) ops: (.+)$", re.MULTILINE)
+_ERROR = re.compile(r"error: (.+)$", re.MULTILINE)
 _SHOWN = 5
 
 
@@ -46,7 +48,7 @@ def check_onnx_installed() -> None:
 
 
 def as_onnx(frozen: FrozenGraph, metadata: Mapping[str, Any], opset: int) -> bytes:
-    """Converts.
+    """Converts to a serialized ModelProto.
 
     Args:
       frozen: the graph, of inputs whose rank is known. tf2onnx folds its constants in a session of
@@ -54,17 +56,21 @@ def as_onnx(frozen: FrozenGraph, metadata: Mapping[str, Any], opset: int) -> byt
       metadata: JSON values for the model's `metadata_props`.
       opset: the version of ONNX's operations.
 
-    Returns:
-      A ModelProto, serialized.
-
     Raises:
       ToolError: ONNX has no counterpart of an operation, or the model is too large.
     """
     import onnx
+    import tf2onnx
 
     with quiet(), _complaints() as complaints:
         try:
-            converted = _converted(frozen, opset)
+            converted, _ = tf2onnx.convert.from_graph_def(
+                frozen.meta.graph_def,
+                name="frozen graph",
+                input_names=list(dict.fromkeys(frozen.inputs.values())),
+                output_names=list(dict.fromkeys(frozen.outputs.values())),
+                opset=opset,
+            )
         except Exception as error:  # tf2onnx raises nearly any kind.
             raise ToolError(_why_no_onnx(error, complaints, frozen)) from error
         _check_operations(converted)
@@ -75,19 +81,6 @@ def as_onnx(frozen: FrozenGraph, metadata: Mapping[str, Any], opset: int) -> byt
     except (EncodeError, ValueError) as error:
         raise ToolError(f"an ONNX file has at most 2 GiB: {error}") from error
     return content
-
-
-def _converted(frozen: FrozenGraph, opset: int) -> "onnx.ModelProto":
-    import tf2onnx
-
-    model, _ = tf2onnx.convert.from_graph_def(
-        frozen.meta.graph_def,
-        name="frozen graph",
-        input_names=list(dict.fromkeys(frozen.inputs.values())),
-        output_names=list(dict.fromkeys(frozen.outputs.values())),
-        opset=opset,
-    )
-    return model
 
 
 def _check_operations(model: "onnx.ModelProto") -> None:
@@ -139,21 +132,13 @@ def _why_no_onnx(error: Exception, complaints: Sequence[str], frozen: FrozenGrap
     return f"tf2onnx cannot convert the graph: {reason(error)}"
 
 
-# What onnxruntime computes with an ONNX model, on the processor.
-
-
 def run_onnx(
     content: bytes, values: Mapping[str, Array], outputs: Collection[str]
 ) -> dict[str, Array]:
-    """Runs a model once; without onnxruntime's optimizations where they fail, which it warns of.
+    """What onnxruntime computes on the processor; inputs and outputs are by name.
 
-    Args:
-      content: a ModelProto, serialized.
-      values: of the inputs, by name; those that the model does not take are left out.
-      outputs: names.
-
-    Returns:
-      The outputs, by name.
+    It is run without its optimizations where they fail, and that is warned of. Values of inputs
+    that the model does not take are left out.
 
     Raises:
       ToolError: it cannot load or run the model.
@@ -162,9 +147,9 @@ def run_onnx(
 
     levels = onnxruntime.GraphOptimizationLevel
     try:
-        return _run(content, values, outputs, levels.ORT_ENABLE_ALL)
+        return _run_onnx(content, values, outputs, levels.ORT_ENABLE_ALL)
     except ToolError as error:
-        results = _run(content, values, outputs, levels.ORT_DISABLE_ALL)
+        results = _run_onnx(content, values, outputs, levels.ORT_DISABLE_ALL)
         logging.warning(
             "it runs only without onnxruntime's optimizations: set graph_optimization_level of "
             "its SessionOptions to ORT_DISABLE_ALL; with them %s",
@@ -173,7 +158,7 @@ def run_onnx(
         return results
 
 
-def _run(
+def _run_onnx(
     content: bytes, values: Mapping[str, Array], outputs: Collection[str], level: Any
 ) -> dict[str, Array]:
     """One run, with as much optimization as `level` says."""
@@ -191,41 +176,27 @@ def _run(
             results = session.run([*outputs], fed)
         except Exception as error:  # Its errors have no class in common.
             raise ToolError(f"onnxruntime cannot run the model: {reason(error)}") from error
-    return {
-        name: _as_bytes(np.asarray(result)) for name, result in zip(outputs, results, strict=True)
-    }
+    return dict(zip(outputs, map(_as_bytes, results), strict=True))
 
 
-def _as_bytes(result: Array) -> Array:
+def _as_bytes(result: Any) -> Array:
     """Strings as TensorFlow gives them: bytes, and not texts."""
-    if result.dtype.kind not in "OU":
-        return result
-    flat = [text.encode() if isinstance(text, str) else text for text in result.ravel().tolist()]
-    return np.array(flat, object).reshape(result.shape)
-
-
-# A frozen graph as a TFLite model, by TensorFlow's converter, and what its interpreter computes.
-#
-# Tensors keep their names, such as `x:0`, and the signature `serving_default` its keys. Operations
-# of TensorFlow beside TFLite's own ("select" ones) are not offered: the interpreter here has no
-# delegate for them, and what cannot be checked is not kept.
-#
-# Format: `tensorflow/lite/schema/schema.fbs`; `labels.txt` is appended as a zip archive, in the way
-# of TFLite's own metadata (`unzip -p model.tflite labels.txt` shows it).
-
-_LACKING = re.compile(r"^(?:TF Select|Custom) ops: (.+)$", re.MULTILINE)
-_ERROR = re.compile(r"error: (.+)$", re.MULTILINE)
+    array = np.asarray(result)
+    if array.dtype.kind not in "OU":
+        return array
+    flat = [text.encode() if isinstance(text, str) else text for text in array.ravel().tolist()]
+    return np.array(flat, object).reshape(array.shape)
 
 
 def as_tflite(frozen: FrozenGraph, class_names: Sequence[str] = ()) -> bytes:
-    """Converts.
+    """Converts to the content of a file.
+
+    The labels, where there are class names, are appended as a zip archive, in the way of TFLite's
+    own metadata (`unzip -p model.tflite labels.txt` shows them). Equal models are equal bytes.
 
     Args:
       frozen: the graph, of inputs whose rank is known.
-      class_names: of the labels that go along; none for no labels.
-
-    Returns:
-      The file's content.
+      class_names: of the labels; none for no labels.
 
     Raises:
       ToolError: TFLite lacks an operation, or the converter fails otherwise.
@@ -234,21 +205,27 @@ def as_tflite(frozen: FrozenGraph, class_names: Sequence[str] = ()) -> bytes:
         write_saved_model(as_saved_model(frozen), folder)
         try:
             converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-            content: bytes = converter.convert()
+            file = io.BytesIO(converter.convert())
         except Exception as error:  # The converter raises nearly any kind.
             raise ToolError(_why_no_tflite(error)) from error
-    return _with_labels(content, class_names) if class_names else content
+    if class_names:
+        with zipfile.ZipFile(file, "a") as archive:
+            archive.writestr(zipfile.ZipInfo(LABELS_FILE), labels_text(class_names))
+    return file.getvalue()
+
+
+def _why_no_tflite(error: Exception) -> str:
+    """One line, out of the many of the converter's message."""
+    text = str(error)
+    lacking = sorted({op.strip() for ops in _LACKING.findall(text) for op in ops.split(",")})
+    if lacking:
+        return f"TFLite has no counterpart of {', '.join(lacking)}, for the dtypes that are here"
+    found = _ERROR.search(text)
+    return f"TFLite's converter fails: {found[1] if found else reason(error)}"
 
 
 def run_tflite(content: bytes, values: Mapping[str, Array]) -> dict[str, Array]:
-    """What TFLite's interpreter computes.
-
-    Args:
-      content: what `as_tflite` has made.
-      values: of the inputs, by the signature's keys.
-
-    Returns:
-      The outputs, by the signature's keys.
+    """What TFLite's interpreter computes; inputs and outputs are by the signature's keys.
 
     Raises:
       ToolError: it cannot load or run the model.
@@ -263,21 +240,3 @@ def run_tflite(content: bytes, values: Mapping[str, Array]) -> dict[str, Array]:
                 f"the TFLite interpreter cannot run the model: {reason(error)}"
             ) from error
     return {key: np.asarray(result) for key, result in results.items()}
-
-
-def _with_labels(content: bytes, class_names: Sequence[str]) -> bytes:
-    """Appends an archive of the labels, with the same bytes at any time of the day."""
-    file = io.BytesIO(content)
-    with zipfile.ZipFile(file, "a") as archive:
-        archive.writestr(zipfile.ZipInfo(LABELS_FILE), labels_text(class_names))
-    return file.getvalue()
-
-
-def _why_no_tflite(error: Exception) -> str:
-    """One line, out of the many of the converter's message."""
-    text = str(error)
-    lacking = sorted({op.strip() for ops in _LACKING.findall(text) for op in ops.split(",")})
-    if lacking:
-        return f"TFLite has no counterpart of {', '.join(lacking)}, for the dtypes that are here"
-    found = _ERROR.search(text)
-    return f"TFLite's converter fails: {found[1] if found else reason(error)}"

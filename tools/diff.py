@@ -19,83 +19,48 @@ if __name__ == "__main__":  # First, as what follows takes its time.
     end_at_signals()
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from absl import flags
-
-from cli import flag_types
-from cli.flag_types import define_max_meta_mb, define_time_limit
+from cli.fields import flag, from_zero
 from cli.terminal import import_tensorflow
 from prediction.request import Limits
-from tools.command import EndAfter, define_filter, define_format, run_command
+from tools.command import Printed, name_filter, run_command, show
 
-POSITIONAL = ("a", "b")
 _SIDE = (
     "checkpoint (its prefix, a file of it, or a folder for its newest), frozen graph or SavedModel"
 )
 
 
-@dataclass(frozen=True)
-class DiffConfig(Limits):
-    """What is asked for.
+@dataclass(frozen=True, kw_only=True)
+class DiffConfig(Printed, Limits):
+    """Two models, and what of them is compared."""
 
-    Attributes:
-      a: what `open_side` takes.
-      b: likewise.
-      only: `VARIABLES` or `GRAPH`; None for all that both have.
-      tolerance: an absolute difference of values up to this counts as none.
-      filter: a regular expression; only variables and nodes in whose name it is found.
-    """
+    GROUP: ClassVar = "selection"
 
-    a: str
-    b: str
-    only: str | None = None
-    tolerance: float = 0.0
-    filter: str = ""
-
-
-def define_flags(values: flags.FlagValues) -> None:
-    """Defines this command's flags in `values`."""
-    flag_types.define_path("a", None, f"The first {_SIDE}.", values)
-    flag_types.define_path("b", None, f"The second {_SIDE}.", values)
-    flags.DEFINE_enum(
-        "only",
-        None,
-        ["variables", "graph"],
+    a: str = flag(f"The first {_SIDE}.", path=True, positional=True, group="model")
+    b: str = flag(f"The second {_SIDE}.", path=True, positional=True, group="model")
+    only: str | None = flag(
         "Compare nothing else; by default all that both have.",
-        flag_values=values,
+        None,
+        choices=("variables", "graph"),
     )
-    flag_types.define_non_negative_float(
-        "tolerance", 0.0, "An absolute difference of values up to this counts as none.", values
+    tolerance: float = flag(
+        "An absolute difference of values up to this counts as none.", 0.0, check=from_zero()
     )
-    define_filter(
-        values, "A regular expression: compare only variables and nodes in whose name it is found."
+    filter: str = name_filter(
+        "A regular expression: compare only variables and nodes in whose name it is found.", ""
     )
-    define_format(values)
-    define_max_meta_mb(values)
-    define_time_limit(values, "Seconds that reading one graph may take")
 
 
-def main(values: flags.FlagValues, end_after: EndAfter | None = None) -> int:
-    """Compares as the flags say; 0 where nothing differs."""
+def main(config: DiffConfig) -> int:
+    """Compares the two; 0 where nothing differs."""
     import_tensorflow()
-    from tools.command import show
     from tools.comparing import as_text, diff
 
-    record = diff(
-        DiffConfig(
-            a=values.a,
-            b=values.b,
-            only=values.only,
-            tolerance=values.tolerance,
-            filter=values.filter or "",
-            max_meta_bytes=values.max_meta_mb << 20,
-            time_limit=values.time_limit,
-            end_after=end_after,
-        )
-    )
-    show(record, as_text, values.format)
+    record = diff(config)
+    show(record, as_text, config.format)
     return 1 if record["differ"] else 0
 
 
 if __name__ == "__main__":
-    run_command(main, define_flags, __doc__, POSITIONAL)
+    run_command(main, DiffConfig, __doc__)

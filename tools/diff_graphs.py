@@ -1,13 +1,16 @@
 """Two graphs, compared as data: nodes by name, functions, signatures, collections.
 
-Nothing is imported.
+Nothing is imported. What differs is told as JSON values: of each kind of part, the names of those
+`added` (only B has them) and `removed`, and those `changed`, each with a phrase for each change.
+
+Formats: `tensorflow/core/framework/{attr_value,node_def,tensor}.proto`.
 """
 
 import itertools
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -21,17 +24,107 @@ from tensorflow.core.protobuf.meta_graph_pb2 import CollectionDef, SignatureDef
 
 from metagraph.meta import MetaGraphFile
 from metagraph.safety import op_definitions
-
-# The values of attributes of nodes: whether two are the same, and in few words what they are.
-#
-# Formats: `tensorflow/core/framework/attr_value.proto`, `tensorflow/core/framework/tensor.proto`.
+from tools.command import Record
 
 _MAX_ELEMENTS = 1 << 22  # Of a constant that is unpacked: a few bytes may stand for any number.
 _MAX_SHOWN = 4
 _MAX_CHARACTERS = 60
+_INFERRED = "_output_shapes"  # TensorFlow wrote it down; it follows from the rest.
 
 
-def is_same(a: AttrValue | None, b: AttrValue | None) -> bool:
+def compare_graphs(
+    a: MetaGraphFile, b: MetaGraphFile, pattern: re.Pattern[str]
+) -> dict[str, Record]:
+    """Compares two graphs by the names of their parts.
+
+    Args:
+      a: the one.
+      b: the other.
+      pattern: only nodes in whose name it is found; other parts are compared all.
+
+    Returns:
+      What differs of `nodes` and `functions`, in the order of their graph, and of `signatures` and
+      `collections`, which have none.
+
+    Raises:
+      CheckpointError: two nodes of a graph have the same name.
+    """
+    definitions = {**_definitions(a), **_definitions(b)}
+    changes: dict[str, Callable[[Any, Any], Iterator[str]]] = {
+        "nodes": lambda one, other: _node_changes(one, other, definitions),
+        "functions": lambda one, other: _function_changes(one, other, definitions),
+        "signatures": _signature_changes,
+        "collections": _collection_changes,
+    }
+    one, other = _parts(a, pattern), _parts(b, pattern)
+    return {kind: _compare(one[kind], other[kind], changes[kind]) for kind in changes}
+
+
+def _definitions(meta: MetaGraphFile) -> Mapping[str, OpDef]:
+    """Of this TensorFlow; of an operation that it does not have, what the file says."""
+    own = {op.name: op for op in meta.proto.meta_info_def.stripped_op_list.op}
+    return {**own, **op_definitions(meta.proto.graph_def)}
+
+
+def _parts(meta: MetaGraphFile, pattern: re.Pattern[str]) -> dict[str, Mapping[str, Any]]:
+    """The parts of each kind by name; those of a protobuf map are sorted."""
+    functions = {f.signature.name: f for f in meta.proto.graph_def.library.function}
+    return {
+        "nodes": {name: node for name, node in meta.nodes.items() if pattern.search(name)},
+        "functions": dict(sorted(functions.items())),
+        "signatures": dict(sorted(meta.proto.signature_def.items())),
+        "collections": dict(sorted(meta.proto.collection_def.items())),
+    }
+
+
+def _compare(
+    a: Mapping[str, Any], b: Mapping[str, Any], changes: Callable[[Any, Any], Iterator[str]]
+) -> Record:
+    found = {name: [*changes(a[name], b[name])] for name in a if name in b}
+    return {
+        "added": [name for name in b if name not in a],
+        "removed": [name for name in a if name not in b],
+        "changed": [{"name": name, "changes": told} for name, told in found.items() if told],
+    }
+
+
+def _node_changes(a: NodeDef, b: NodeDef, definitions: Mapping[str, OpDef]) -> Iterator[str]:
+    if a.op != b.op:
+        yield f"operation: {a.op} -> {b.op}"
+    for index, (one, other) in enumerate(itertools.zip_longest(_data(a), _data(b))):
+        if one != other:
+            yield f"input {index}: {one or 'none'} -> {other or 'none'}"
+    yield from (f"waits no longer for {name}" for name in sorted(_waited(a) - _waited(b)))
+    yield from (f"waits for {name}" for name in sorted(_waited(b) - _waited(a)))
+    if a.device != b.device:
+        yield f"device: {a.device or 'none'} -> {b.device or 'none'}"
+    for name in sorted({*a.attr, *b.attr} - {_INFERRED}):
+        one, other = _attribute(a, name, definitions), _attribute(b, name, definitions)
+        if not _is_same(one, other):
+            yield f"attribute {name}: {_value(one)} -> {_value(other)}"
+
+
+def _data(node: NodeDef) -> list[str]:
+    """The inputs that carry values; `op` and `op:0` are the same."""
+    return [text.removesuffix(":0") for text in node.input if not text.startswith("^")]
+
+
+def _waited(node: NodeDef) -> set[str]:
+    return {text[1:] for text in node.input if text.startswith("^")}
+
+
+def _attribute(node: NodeDef, name: str, definitions: Mapping[str, OpDef]) -> AttrValue | None:
+    """An attribute, or its default; None where there is neither."""
+    if name in node.attr:
+        return node.attr[name]
+    if node.op in definitions:
+        for definition in definitions[node.op].attr:
+            if definition.name == name and definition.HasField("default_value"):
+                return definition.default_value
+    return None
+
+
+def _is_same(a: AttrValue | None, b: AttrValue | None) -> bool:
     """Whether two values are the same; a tensor has several ways to be written."""
     if a is None or b is None:
         return a is b
@@ -43,7 +136,7 @@ def is_same(a: AttrValue | None, b: AttrValue | None) -> bool:
     return False
 
 
-def describe(value: AttrValue | None) -> str:
+def _value(value: AttrValue | None) -> str:
     """A value in a few words: `float32`, `[1, 3, 3, 1]`, `'SAME'`, `float32 [128, 4]`."""
     if value is None:
         return "none"
@@ -113,179 +206,18 @@ def _equal(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> bool:
     return bool((a == b).all()) if a.dtype.kind == "O" else a.tobytes() == b.tobytes()
 
 
-# The nodes of two graphs, compared by name, as data.
-#
-# Formats: `tensorflow/core/framework/node_def.proto`, `tensorflow/core/framework/attr_value.proto`.
-
-# What TensorFlow inferred and wrote down; it follows from the rest.
-_INFERRED = "_output_shapes"
-Definitions = Mapping[str, OpDef]
-
-
-class NodeDifference(NamedTuple):
-    """A node that both graphs have, and not alike.
-
-    Attributes:
-      name: of it.
-      changes: a phrase each, such as `input 1: a -> b`.
-    """
-
-    name: str
-    changes: list[str]
-
-
-class NodesDifference(NamedTuple):
-    """How two sets of nodes differ; names are in the order of their graph.
-
-    Attributes:
-      added: that only B has.
-      removed: that only A has.
-      changed: that both have.
-    """
-
-    added: list[str]
-    removed: list[str]
-    changed: list[NodeDifference]
-
-    def __bool__(self) -> bool:
-        """Whether there is any difference."""
-        return bool(self.added or self.removed or self.changed)
-
-
-def compare_nodes(
-    a: Mapping[str, NodeDef], b: Mapping[str, NodeDef], definitions: Definitions
-) -> NodesDifference:
-    """Compares nodes by name.
-
-    Args:
-      a: nodes by name.
-      b: likewise.
-      definitions: of operations; an attribute that a node does not have is the default in it.
-    """
-    changes = {name: [*_changes(a[name], b[name], definitions)] for name in a if name in b}
-    return NodesDifference(
-        added=[name for name in b if name not in a],
-        removed=[name for name in a if name not in b],
-        changed=[NodeDifference(name, found) for name, found in changes.items() if found],
-    )
-
-
-def _changes(a: NodeDef, b: NodeDef, definitions: Definitions) -> Iterator[str]:
-    if a.op != b.op:
-        yield f"operation: {a.op} -> {b.op}"
-    for index, (one, other) in enumerate(itertools.zip_longest(_data(a), _data(b))):
-        if one != other:
-            yield f"input {index}: {one or 'none'} -> {other or 'none'}"
-    yield from (f"waits no longer for {name}" for name in sorted(_waited(a) - _waited(b)))
-    yield from (f"waits for {name}" for name in sorted(_waited(b) - _waited(a)))
-    if a.device != b.device:
-        yield f"device: {a.device or 'none'} -> {b.device or 'none'}"
-    for name in sorted({*a.attr, *b.attr} - {_INFERRED}):
-        one, other = _attribute(a, name, definitions), _attribute(b, name, definitions)
-        if not is_same(one, other):
-            yield f"attribute {name}: {describe(one)} -> {describe(other)}"
-
-
-def _data(node: NodeDef) -> list[str]:
-    """The inputs that carry values; `op` and `op:0` are the same."""
-    return [text.removesuffix(":0") for text in node.input if not text.startswith("^")]
-
-
-def _waited(node: NodeDef) -> set[str]:
-    return {text[1:] for text in node.input if text.startswith("^")}
-
-
-def _attribute(node: NodeDef, name: str, definitions: Definitions) -> AttrValue | None:
-    """An attribute, or its default; None where there is neither."""
-    if name in node.attr:
-        return node.attr[name]
-    if node.op in definitions:
-        for definition in definitions[node.op].attr:
-            if definition.name == name and definition.HasField("default_value"):
-                return definition.default_value
-    return None
-
-
-# Two graphs, compared as data: nodes, functions, signatures, collections. Nothing is imported.
-
-
-class GraphsDifference(NamedTuple):
-    """How two graphs differ; of each kind of part, which are added, removed and changed."""
-
-    nodes: NodesDifference
-    functions: NodesDifference
-    signatures: NodesDifference
-    collections: NodesDifference
-
-    def __bool__(self) -> bool:
-        """Whether there is any difference."""
-        return any(self)
-
-
-def compare_graphs(
-    a: MetaGraphFile, b: MetaGraphFile, pattern: re.Pattern[str]
-) -> GraphsDifference:
-    """Compares two graphs by the names of their parts.
-
-    Args:
-      a: the one.
-      b: the other.
-      pattern: only nodes in whose name it is found; other parts are compared all.
-
-    Raises:
-      CheckpointError: two nodes of a graph have the same name.
-    """
-    definitions = {**_definitions(a), **_definitions(b)}
-
-    def of_functions(one: FunctionDef, other: FunctionDef) -> Iterator[str]:
-        return _function_changes(one, other, definitions)
-
-    return GraphsDifference(
-        nodes=compare_nodes(_chosen(a, pattern), _chosen(b, pattern), definitions),
-        functions=_parts(_functions(a), _functions(b), of_functions),
-        signatures=_parts(a.proto.signature_def, b.proto.signature_def, _signature_changes),
-        collections=_parts(a.proto.collection_def, b.proto.collection_def, _collection_changes),
-    )
-
-
-def _definitions(meta: MetaGraphFile) -> Mapping[str, OpDef]:
-    """Of this TensorFlow; of an operation that it does not have, what the file says."""
-    own = {op.name: op for op in meta.proto.meta_info_def.stripped_op_list.op}
-    return {**own, **op_definitions(meta.proto.graph_def)}
-
-
-def _chosen(meta: MetaGraphFile, pattern: re.Pattern[str]) -> Mapping[str, NodeDef]:
-    return {name: node for name, node in meta.nodes.items() if pattern.search(name)}
-
-
-def _functions(meta: MetaGraphFile) -> Mapping[str, FunctionDef]:
-    return {f.signature.name: f for f in meta.proto.graph_def.library.function}
-
-
-def _parts(
-    a: Mapping[str, Any], b: Mapping[str, Any], changes: Callable[[Any, Any], Iterator[str]]
-) -> NodesDifference:
-    """Compares parts that have names; those of a protobuf map are sorted, as it has no order."""
-    found = {name: [*changes(a[name], b[name])] for name in sorted(a) if name in b}
-    return NodesDifference(
-        added=sorted(name for name in b if name not in a),
-        removed=sorted(name for name in a if name not in b),
-        changed=[NodeDifference(name, lines) for name, lines in found.items() if lines],
-    )
-
-
 def _function_changes(
     a: FunctionDef, b: FunctionDef, definitions: Mapping[str, OpDef]
 ) -> Iterator[str]:
-    nodes = compare_nodes(
+    nodes = _compare(
         {node.name: node for node in a.node_def},
         {node.name: node for node in b.node_def},
-        definitions,
+        lambda one, other: _node_changes(one, other, definitions),
     )
-    yield from (f"node {name} added" for name in nodes.added)
-    yield from (f"node {name} removed" for name in nodes.removed)
-    for changed in nodes.changed:
-        yield from (f"node {changed.name}: {change}" for change in changed.changes)
+    yield from (f"node {name} added" for name in nodes["added"])
+    yield from (f"node {name} removed" for name in nodes["removed"])
+    for changed in nodes["changed"]:
+        yield from (f"node {changed['name']}: {change}" for change in changed["changes"])
     if _bytes(a.signature) != _bytes(b.signature):
         yield "its arguments, results or attributes"
     if dict(a.ret) != dict(b.ret) or dict(a.control_ret) != dict(b.control_ret):

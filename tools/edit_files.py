@@ -7,7 +7,6 @@ aside, moved into place when all is well, or gone.
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import TracebackType
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +24,8 @@ from errors import ToolError, reason
 from metagraph.opening import prefix_of
 from tools.folder_entries import EDITED_SUFFIX
 
+_NUMBERS = (tf.float16, tf.bfloat16, tf.float32, tf.float64)
+
 
 class Contents(NamedTuple):
     """What a checkpoint holds.
@@ -41,15 +42,7 @@ class Contents(NamedTuple):
 
 
 class Tensor(NamedTuple):
-    """A tensor of a checkpoint and what becomes of it.
-
-    Attributes:
-      old: its key.
-      new: its key in the new checkpoint.
-      shape: its sizes.
-      dtype: its tf.DType.
-      stored: that in the new checkpoint.
-    """
+    """A tensor of a checkpoint, and its key and tf.DType in the new one."""
 
     old: str
     new: str
@@ -57,17 +50,8 @@ class Tensor(NamedTuple):
     dtype: tf.DType
     stored: tf.DType
 
-    @property
-    def bytes(self) -> int:
-        """Of its value in the new checkpoint; of strings, of which nobody knows, none."""
-        return self._bytes_of(self.stored)
-
-    @property
-    def bytes_read(self) -> int:
-        """Of its value in the old one."""
-        return self._bytes_of(self.dtype)
-
-    def _bytes_of(self, dtype: tf.DType) -> int:
+    def bytes_as(self, dtype: tf.DType) -> int:
+        """Of its value; of strings, of which nobody knows, none."""
         count = tf.TensorShape(self.shape).num_elements() or 0
         return 0 if dtype == tf.string else int(count * dtype.size)
 
@@ -112,20 +96,13 @@ def plan_tensors(
         dtype = contents.reader.dtypes[key]
         if dtype in (tf.variant, tf.resource):
             raise ToolError(f"{key} is a {dtype.name}, which only its graph can read: --drop it")
-        stored = cast if cast is not None and is_number(dtype) else dtype
+        stored = cast if cast is not None and dtype in _NUMBERS else dtype
         shape = tuple(contents.reader.shapes[key])
         tensors.append(Tensor(key, names[key], shape, dtype, stored))
     return tensors
 
 
-def is_number(dtype: tf.DType) -> bool:
-    """Whether --cast is for it."""
-    return dtype in (tf.float16, tf.bfloat16, tf.float32, tf.float64)
-
-
-# Writes the tensors of a new checkpoint, a few at a time, so that they need not all fit in memory.
-#
-# TensorFlow's own operation takes all tensors at once. What is larger than GROUP_BYTES is written
+# TensorFlow's own operation writes all tensors at once. What is larger than GROUP_BYTES is written
 # as several checkpoints, which are then made one: their data files become its shards.
 
 GROUP_BYTES = 128 << 20
@@ -151,29 +128,35 @@ def write_tensors(
       CheckpointError: the source is damaged.
       ToolError: a number overflows, or the disk refused.
     """
-    groups = list(_groups(tensors, group_bytes))
+    groups = _groups(tensors, group_bytes)
     parts = [f"{prefix}-{number}" for number in range(len(groups))] if groups[1:] else [prefix]
     try:
         for part, group in zip(parts, groups, strict=True):
             _write(reader, group, part, allow_overflow)
         if groups[1:]:
-            _merge(parts, prefix)
+            with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+                session.run(
+                    tf.raw_ops.MergeV2Checkpoints(
+                        checkpoint_prefixes=parts, destination_prefix=prefix, delete_old_dirs=False
+                    )
+                )
     except tf.errors.OpError as error:
         folder = os.path.dirname(prefix)
         raise ToolError(f"could not write into {folder}: {reason(error)}") from error
 
 
-def _groups(tensors: Iterable[Tensor], most: int) -> Iterator[list[Tensor]]:
+def _groups(tensors: Iterable[Tensor], most: int) -> list[list[Tensor]]:
     """The tensors in their order, as many together as have at most so many bytes."""
-    group: list[Tensor] = []
+    groups: list[list[Tensor]] = [[]]
     size = 0
     for tensor in tensors:
-        if group and size + tensor.bytes_read > most:
-            yield group
-            group, size = [], 0
-        group.append(tensor)
-        size += tensor.bytes_read
-    yield group
+        bytes_read = tensor.bytes_as(tensor.dtype)
+        if groups[-1] and size + bytes_read > most:
+            groups.append([])
+            size = 0
+        groups[-1].append(tensor)
+        size += bytes_read
+    return groups
 
 
 def _write(
@@ -205,30 +188,20 @@ def _value(reader: CheckpointReader, tensor: Tensor, allow_overflow: bool) -> Ar
     return cast
 
 
-def _merge(parts: Sequence[str], prefix: str) -> None:
-    """Makes one checkpoint of several; theirs are gone."""
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        merge = tf.raw_ops.MergeV2Checkpoints(
-            checkpoint_prefixes=parts, destination_prefix=prefix, delete_old_dirs=False
-        )
-        session.run(merge)
-
-
-# The files of a new checkpoint: made aside, moved into place when all is well, or gone.
-#
-# They are made in a folder of their own beside where they will be, which is locked meanwhile; what
-# a process that was killed has left there, the next one clears. A checkpoint is read by its
-# `.index`, which is moved last, and what is replaced loses its own first: whatever is interrupted
-# leaves nothing that looks whole.
-
 _BASE = "model"  # Of the files while they are aside.
 
 
 class Target:
-    """A new checkpoint; a context whose end clears what was not kept."""
+    """The files of a new checkpoint; a context whose end clears what was not kept.
+
+    They are made in a folder of their own beside where they will be, which is locked meanwhile;
+    what a process that was killed has left there, the next one clears. A checkpoint is read by its
+    `.index`, which is moved last, and what is replaced loses its own first: whatever is interrupted
+    leaves nothing that looks whole.
+    """
 
     def __init__(self, prefix: str, sources: Iterable[str], overwrite: bool) -> None:
-        """Looks whether there may be a checkpoint; nothing is written.
+        """Looks whether there may be a checkpoint at `prefix`; nothing is written.
 
         Args:
           prefix: of the new one.
@@ -238,15 +211,20 @@ class Target:
         Raises:
           ToolError: it is no prefix, or is there, or is a source.
         """
-        self._folder, self._name = os.path.split(prefix)
         self.final = prefix
-        _check_prefix(prefix)
-        for source in sources:
-            if _same(source, prefix):
-                raise ToolError(f"--output={prefix} is the source, which is never touched")
-        self._old = self._files()
-        if self._old and not overwrite:
-            raise ToolError(f"--output={prefix}: {self._old[0]} is there; --overwrite replaces it")
+        self._folder, self._name = os.path.split(prefix)
+        if self._name in ("", ".", "..", naming.STATE_FILE) or tf.io.gfile.isdir(prefix):
+            raise ToolError(
+                f"--output={prefix} is no prefix of a checkpoint: add a name to the folder, as in "
+                f"{os.path.join(prefix, 'model')}"
+            )
+        if prefix_of(prefix) != prefix:
+            raise ToolError(f"--output={prefix} is a file's name: expected {prefix_of(prefix)}")
+        if any(_place(source) == _place(prefix) for source in sources):
+            raise ToolError(f"--output={prefix} is the source, which is never touched")
+        old = self._files()
+        if old and not overwrite:
+            raise ToolError(f"--output={prefix}: {old[0]} is there; --overwrite replaces it")
         self._aside = os.path.join(self._folder, f".{self._name}{EDITED_SUFFIX}")
         self._lock = FolderLock(self._aside, "take another --output", keeps_file=False)
 
@@ -274,12 +252,7 @@ class Target:
                 file_io.remove(os.path.join(self._aside, name))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if tf.io.gfile.exists(self._aside):
             tf.io.gfile.rmtree(self._aside)
         self._lock.__exit__()
@@ -303,20 +276,24 @@ class Target:
         Raises:
           ToolError: the file system refused.
         """
-        names = self._made()
-        index = _BASE + naming.INDEX_SUFFIX
-        ordered = [*(name for name in names if name != index), index]
+        index = _BASE + INDEX_SUFFIX
+        ordered = sorted(self._made(), key=lambda name: name == index)
+        moved = {name: self._name + name.removeprefix(_BASE) for name in ordered}
+        state_file = os.path.join(self._folder, naming.STATE_FILE)
         with self._in_one_line():
             for name in ordered:
                 file_io.flush(os.path.join(self._aside, name))
             for name in self._files():
                 file_io.remove(os.path.join(self._folder, name))
             file_io.flush(self._folder or ".")
-            moved = [self._name + name.removeprefix(_BASE) for name in ordered]
-            for name, new in zip(ordered, moved, strict=True):
+            for name, new in moved.items():
                 file_io.rename(os.path.join(self._aside, name), os.path.join(self._folder, new))
             file_io.flush(self._folder or ".")
-            return sorted([*moved, *self._state_file()])
+            if tf.io.gfile.exists(state_file):
+                return sorted(moved.values())
+            state = tf.compat.v1.train.generate_checkpoint_state_proto("", self._name)
+            file_io.replace_file(state_file, str(state).encode())
+        return sorted([*moved.values(), naming.STATE_FILE])
 
     @contextmanager
     def _in_one_line(self) -> Iterator[None]:
@@ -335,35 +312,15 @@ class Target:
         if not tf.io.gfile.isdir(self._folder or "."):
             return []
         pending = self._name + naming.MANIFEST_SUFFIX + ".tmp"
-        first = [self._name + suffix for suffix in (naming.MANIFEST_SUFFIX, naming.INDEX_SUFFIX)]
+        first = [self._name + suffix for suffix in (naming.MANIFEST_SUFFIX, INDEX_SUFFIX)]
         names = names_in(self._folder)
         found = [n for n in names if n == pending or prefix_of(n) == self._name]
         return sorted(found, key=lambda name: first.index(name) if name in first else len(first))
 
-    def _state_file(self) -> Sequence[str]:
-        """Writes the file that names the newest checkpoint of a folder, unless there is one."""
-        path = os.path.join(self._folder, naming.STATE_FILE)
-        if tf.io.gfile.exists(path):
-            return ()
-        state = tf.compat.v1.train.generate_checkpoint_state_proto("", self._name)
-        file_io.replace_file(path, str(state).encode())
-        return (naming.STATE_FILE,)
 
-
-def _check_prefix(prefix: str) -> None:
-    name = os.path.basename(prefix)
-    if name in ("", ".", "..", naming.STATE_FILE) or tf.io.gfile.isdir(prefix):
-        raise ToolError(
-            f"--output={prefix} is no prefix of a checkpoint: add a name to the folder, as in "
-            f"{os.path.join(prefix, 'model')}"
-        )
-    if prefix_of(prefix) != prefix:
-        raise ToolError(f"--output={prefix} is a file's name: expected {prefix_of(prefix)}")
-
-
-def _same(prefix: str, other: str) -> bool:
-    """Whether two prefixes are of the same files, whatever links lead to their folders."""
-    if "://" in prefix + other:
-        return prefix == other
-    places = [os.path.split(os.path.abspath(path)) for path in (prefix, other)]
-    return len({os.path.join(os.path.realpath(folder), name) for folder, name in places}) == 1
+def _place(prefix: str) -> str:
+    """Where its files are, whatever links lead to their folder."""
+    if "://" in prefix:
+        return prefix
+    folder, name = os.path.split(os.path.abspath(prefix))
+    return os.path.join(os.path.realpath(folder), name)

@@ -1,173 +1,49 @@
 """One export from start to end: what tools.export does once its flags are read.
 
-The model is written in one of the formats, and kept if that format's own runtime computes the same
-with it.
+The model is frozen and written in one of the formats, and kept if that format's own runtime
+computes the same with it.
 """
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.tensor_shape_pb2 import TensorShapeProto
-from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef, SignatureDef
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo as TensorInfoProto
 
 from checkpoints.manifest import SIGNATURE
 from data import files
-from errors import first_few
-from metagraph.meta import MetaGraphFile, format_shape
-from metagraph.model import Model, checkpoint_of
+from errors import ToolError, first_few
+from metagraph.casting import Array
+from metagraph.meta import PLACEHOLDERS, MetaGraphFile, TensorInfo, format_shape, node_of
+from metagraph.model import Model, checkpoint_of, read_model
 from metagraph.safety import RUN
+from metagraph.session import describe_tensors
 from prediction.chosen_model import with_model
 from prediction.output import check_target, write_whole
-from tools.command import ONNX, SAVED_MODEL, TFLITE, Record, format_bytes
+from tools.command import Record, format_bytes
 from tools.converters import as_onnx, as_tflite, check_onnx_installed, run_onnx, run_tflite
-from tools.export import ExportConfig
+from tools.export import ONNX, SAVED_MODEL, TFLITE, ExportConfig, Shape
+from tools.export_images import ImageInput, example_files, find_image_input, rows_of
 from tools.export_saved_model import (
     BYTES_KEY,
     BYTES_SIGNATURE,
-    ImageInput,
     as_lines,
     as_saved_model,
-    example_files,
-    find_image_input,
-    rows_of,
+    choose_version,
+    new_version,
     run_saved_model,
     write_saved_model,
 )
-from tools.export_source import (
-    Source,
-    check_close,
-    choose_version,
-    freeze_source,
-    new_version,
-    with_shapes,
-)
+from tools.freezing import Reference, freeze_and_compare, largest_difference, run_frozen
+from tools.frozen_graph import FrozenGraph
 
 _CONVERSION = "the conversion"
-
-
-class Written(NamedTuple):
-    """What has been written.
-
-    Attributes:
-      path: of the file, or of the version's folder.
-      difference: the largest from the session.
-      described: a meta graph with its signatures.
-    """
-
-    path: str
-    difference: float
-    described: MetaGraphDef
-
-
-def write_model(source: Source) -> Written:
-    """Writes the model in the format that its config says.
-
-    Raises:
-      ToolError: it cannot be had in that format, or is not the same there; nothing is left.
-      DataError: the file system refuses.
-    """
-    return _WRITERS[source.config.to](source, source.config)
-
-
-def _write_saved_model(source: Source, config: ExportConfig) -> Written:
-    image = find_image_input(source.inputs, source.model)
-    version = choose_version(config.output, config.version)
-    with (
-        files.refusals_as_data_errors(config.output),
-        new_version(config.output, version) as folder,
-    ):
-        described = _put_saved_model(source, folder, image)
-        difference = _check_signature(source, folder)
-        if image is not None:
-            difference = max(difference, _check_files_signature(source, folder, image))
-    return Written(os.path.join(config.output, str(version)), difference, described)
-
-
-def _put_saved_model(source: Source, folder: str, image: ImageInput | None) -> MetaGraphDef:
-    """Makes and writes it; returns a meta graph with its signatures and without its weights."""
-    names = source.model.class_names
-    with source.config.limit.over(_CONVERSION):
-        model = as_saved_model(source.frozen, image, names)
-    write_saved_model(model, folder, names)
-    described = MetaGraphDef()
-    for name, signature in model.meta_graphs[0].signature_def.items():
-        described.signature_def[name].CopyFrom(signature)
-    return described
-
-
-def _check_signature(source: Source, folder: str) -> float:
-    """Compares `serving_default` with the session."""
-    config, frozen = source.config, source.frozen
-    values = {key: source.feeds[name] for key, name in frozen.inputs.items()}
-    found = run_saved_model(folder, SIGNATURE, values, config.limit)
-    by_name = {name: found[key] for key, name in frozen.outputs.items()}
-    return check_close(source.reference, by_name, config.tolerance, "the SavedModel")
-
-
-def _check_files_signature(source: Source, folder: str, image: ImageInput) -> float:
-    """Compares what the SavedModel computes from image files with the session on their pixels."""
-    config, frozen = source.config, source.frozen
-    contents = example_files(image, len(source.feeds[image.info.name]))
-    reference = source.on({**source.feeds, image.info.name: rows_of(contents, image)})
-    values = {key: source.feeds[name] for key, name in frozen.inputs.items() if key != image.key}
-    values[BYTES_KEY] = np.array(contents, object)
-    found = run_saved_model(folder, BYTES_SIGNATURE, values, config.limit)
-    by_name = {name: found[key] for key, name in frozen.outputs.items()}
-    return check_close(reference, by_name, config.tolerance, "the SavedModel on image files")
-
-
-def _write_onnx(source: Source, config: ExportConfig) -> Written:
-    source.check_ranks("ONNX")
-    with config.limit.over(_CONVERSION):
-        content = as_onnx(source.frozen, _metadata(source), config.opset)
-    with config.limit.over(RUN):
-        found = run_onnx(content, source.feeds, [*source.reference.results])
-    difference = check_close(source.reference, found, config.tolerance, "onnxruntime")
-    write_whole(config.output, content)
-    return Written(config.output, difference, source.frozen.meta)
-
-
-def _metadata(source: Source) -> dict[str, Any]:
-    """What the model says of itself, without what it does not say."""
-    model = source.model
-    found = {
-        "class_names": model.class_names,
-        "input_scale": model.input_scale,
-        "image_shape": model.image_shape,
-        "trained_on": model.trained_on,
-        "inputs": dict(source.frozen.inputs),
-        "outputs": dict(source.frozen.outputs),
-    }
-    return {key: value for key, value in found.items() if value}
-
-
-def _write_tflite(source: Source, config: ExportConfig) -> Written:
-    source.check_ranks("TFLite")
-    frozen = source.frozen
-    with config.limit.over(_CONVERSION):
-        content = as_tflite(frozen, source.model.class_names)
-    values = {key: source.feeds[name] for key, name in frozen.inputs.items()}
-    with config.limit.over(RUN):
-        found = run_tflite(content, values)
-    by_name = {name: found[key] for key, name in frozen.outputs.items()}
-    difference = check_close(source.reference, by_name, config.tolerance, "TFLite's interpreter")
-    write_whole(config.output, content)
-    return Written(config.output, difference, frozen.meta)
-
-
-_WRITERS: Mapping[str, Callable[[Source, ExportConfig], Written]] = {
-    SAVED_MODEL: _write_saved_model,
-    ONNX: _write_onnx,
-    TFLITE: _write_tflite,
-}
-
-
-# One export from start to end: what tools/export.py does once its flags are read.
-
 _MAX_NAMED = 10
 
 
@@ -192,23 +68,16 @@ def export(config: ExportConfig) -> Record:
 
 
 def _export(config: ExportConfig, meta: MetaGraphFile, model: Model) -> Record:
-    _check_target(config, meta)
-    source = freeze_source(config, with_shapes(meta, config.shapes, model))
-    return _record(config, meta, source, write_model(source))
-
-
-def _check_target(config: ExportConfig, meta: MetaGraphFile) -> None:
-    """Sees, before a long run, that the result could be written."""
-    if config.to == SAVED_MODEL:
+    if config.to == SAVED_MODEL:  # Before a long run, it is seen that the result can be written.
         choose_version(config.output, config.version)
     else:
         read = [meta.path, *config.asset.values()]
         check_target(config.output, read, overwrite=config.overwrite)
-
-
-def _record(
-    config: ExportConfig, meta: MetaGraphFile, source: Source, written: Written
-) -> dict[str, Any]:
+    if config.shapes:
+        meta = with_shapes(meta, config.shapes, model)
+    frozen, reference, _ = freeze_and_compare(meta, config)
+    source = Source(config, frozen, reference)
+    written = _WRITERS[config.to](source, config)
     return {
         "format": config.to,
         "path": written.path,
@@ -216,12 +85,12 @@ def _record(
         "graph": meta.path,
         "checkpoint": checkpoint_of(meta),
         "signatures": {
-            name: _signature(proto)
+            name: {"inputs": _tensors(proto.inputs), "outputs": _tensors(proto.outputs)}
             for name, proto in sorted(written.described.signature_def.items())
         },
         "class_names": list(source.model.class_names),
-        "switched_off": dict(source.frozen.plan.off),
-        "random": list(source.reference.random),
+        "switched_off": dict(frozen.plan.off),
+        "random": list(reference.random),
         "largest_difference": written.difference,
     }
 
@@ -236,8 +105,178 @@ def _size(path: str) -> int:
     )
 
 
-def _signature(proto: SignatureDef) -> dict[str, Any]:
-    return {"inputs": _tensors(proto.inputs), "outputs": _tensors(proto.outputs)}
+def with_shapes(meta: MetaGraphFile, shapes: Mapping[str, Shape], model: Model) -> MetaGraphFile:
+    """The same file with shapes for placeholders, by tensor, or key of its signature.
+
+    Raises:
+      CheckpointError: there is no such tensor.
+      ToolError: a tensor is no placeholder, or has another shape already.
+    """
+    proto = MetaGraphDef()
+    proto.CopyFrom(meta.proto)
+    nodes = {node.name: node for node in proto.graph_def.node}
+    by_name = {meta.tensor_name(text, model.feed_keys): shape for text, shape in shapes.items()}
+    for info in describe_tensors(meta, [*by_name]):
+        shape = by_name[info.name]
+        if meta.nodes[node_of(info.name)].op not in PLACEHOLDERS:
+            raise ToolError(f"--shape: {info.name} is no placeholder, and has the shape it has")
+        if not tf.TensorShape(shape).is_compatible_with(tf.TensorShape(info.shape)):
+            raise ToolError(
+                f"--shape: {info.name} is {format_shape(info.shape)}, which {format_shape(shape)} "
+                "does not go with"
+            )
+        attributes = nodes[node_of(info.name)].attr
+        attributes["shape"].shape.CopyFrom(tf.TensorShape(shape).as_proto())
+        attributes.pop("_output_shapes", None)  # The graphs of old producers have it here.
+    return MetaGraphFile(meta.path, meta.prefix, proto)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A frozen graph, how it is exported, and what the session of its checkpoint computes."""
+
+    config: ExportConfig
+    frozen: FrozenGraph
+    reference: Reference
+
+    @cached_property
+    def model(self) -> Model:
+        """What the graph says of itself."""
+        return read_model(self.frozen.as_file(self.frozen.plan.meta.path))
+
+    @cached_property
+    def inputs(self) -> dict[str, TensorInfo]:
+        """By the signature's keys."""
+        file = self.frozen.as_file(self.frozen.plan.meta.path)
+        names = self.frozen.inputs
+        infos = describe_tensors(file, [*names.values()]) if names else ()
+        return dict(zip(names, infos, strict=True))
+
+    @property
+    def feeds(self) -> dict[str, Array]:
+        """The batch, by the full names of the inputs."""
+        return {name: self.reference.feeds[name] for name in self.frozen.inputs.values()}
+
+    @property
+    def feeds_by_key(self) -> dict[str, Array]:
+        """The same by the signature's keys."""
+        return {key: self.feeds[name] for key, name in self.frozen.inputs.items()}
+
+    def compare(
+        self, found: Mapping[str, Array], runtime: str, reference: Reference | None = None
+    ) -> float:
+        """Sees that a runtime computes what the session does; returns the largest difference.
+
+        `found` is by the signature's keys; `reference` is the session's for another batch.
+
+        Raises:
+          ToolError: there is a larger difference than `--tolerance`, or another shape or dtype.
+        """
+        tolerance = self.config.tolerance
+        by_name = {name: found[key] for key, name in self.frozen.outputs.items()}
+        try:
+            return largest_difference(reference or self.reference, by_name, runtime, tolerance)
+        except ToolError as error:
+            raise ToolError(
+                f"{error}, more than --tolerance={tolerance:g}; nothing is kept"
+            ) from error
+
+    def check_ranks(self, format_name: str) -> None:
+        """Raises ToolError where an input may be of any rank, of which other formats make one."""
+        for info in self.inputs.values():
+            if info.shape is None:
+                raise ToolError(
+                    f"{info.name} may have any shape, and {format_name} has to know how many "
+                    f"dimensions there are: say it, as in --shape={info.name.removesuffix(':0')}=?"
+                )
+
+
+class _Written(NamedTuple):
+    """The file, or the version's folder; the largest difference; a graph with its signatures."""
+
+    path: str
+    difference: float
+    described: MetaGraphDef
+
+
+def _write_saved_model(source: Source, config: ExportConfig) -> _Written:
+    image = find_image_input(source.inputs, source.model)
+    version = choose_version(config.output, config.version)
+    with (
+        files.refusals_as_data_errors(config.output),
+        new_version(config.output, version) as folder,
+    ):
+        described = _put_saved_model(source, folder, image)
+        found = run_saved_model(folder, SIGNATURE, source.feeds_by_key, config.limit)
+        difference = source.compare(found, "the SavedModel")
+        if image is not None:
+            difference = max(difference, _check_files_signature(source, folder, image))
+    return _Written(os.path.join(config.output, str(version)), difference, described)
+
+
+def _put_saved_model(source: Source, folder: str, image: ImageInput | None) -> MetaGraphDef:
+    """Makes and writes it; returns a meta graph with its signatures and without its weights."""
+    names = source.model.class_names
+    with source.config.limit.over(_CONVERSION):
+        model = as_saved_model(source.frozen, image, names)
+    write_saved_model(model, folder, names)
+    described = MetaGraphDef()
+    for name, signature in model.meta_graphs[0].signature_def.items():
+        described.signature_def[name].CopyFrom(signature)
+    return described
+
+
+def _check_files_signature(source: Source, folder: str, image: ImageInput) -> float:
+    """Compares what the SavedModel computes from image files with the session on their pixels."""
+    contents = example_files(image, len(source.feeds[image.info.name]))
+    asked = source.reference._replace(
+        feeds={**source.feeds, image.info.name: rows_of(contents, image)}
+    )
+    reference = asked._replace(results=run_frozen(source.frozen, asked, source.config))
+    values = {**source.feeds_by_key, BYTES_KEY: np.array(contents, object)}
+    values.pop(image.key)
+    found = run_saved_model(folder, BYTES_SIGNATURE, values, source.config.limit)
+    return source.compare(found, "the SavedModel on image files", reference)
+
+
+def _write_onnx(source: Source, config: ExportConfig) -> _Written:
+    source.check_ranks("ONNX")
+    model, frozen = source.model, source.frozen
+    told = {  # What the model says of itself.
+        "class_names": model.class_names,
+        "input_scale": model.input_scale,
+        "image_shape": model.image_shape,
+        "trained_on": model.trained_on,
+        "inputs": dict(frozen.inputs),
+        "outputs": dict(frozen.outputs),
+    }
+    told = {key: value for key, value in told.items() if value}
+    with config.limit.over(_CONVERSION):
+        content = as_onnx(frozen, told, config.opset)
+    with config.limit.over(RUN):
+        results = run_onnx(content, source.feeds, [*source.reference.results])
+    found = {key: results[name] for key, name in frozen.outputs.items()}
+    difference = source.compare(found, "onnxruntime")
+    write_whole(config.output, content)
+    return _Written(config.output, difference, frozen.meta)
+
+
+def _write_tflite(source: Source, config: ExportConfig) -> _Written:
+    source.check_ranks("TFLite")
+    with config.limit.over(_CONVERSION):
+        content = as_tflite(source.frozen, source.model.class_names)
+    with config.limit.over(RUN):
+        found = run_tflite(content, source.feeds_by_key)
+    difference = source.compare(found, "TFLite's interpreter")
+    write_whole(config.output, content)
+    return _Written(config.output, difference, source.frozen.meta)
+
+
+_WRITERS: Mapping[str, Callable[[Source, ExportConfig], _Written]] = {
+    SAVED_MODEL: _write_saved_model,
+    ONNX: _write_onnx,
+    TFLITE: _write_tflite,
+}
 
 
 def _tensors(infos: Mapping[str, TensorInfoProto]) -> dict[str, Any]:
@@ -246,15 +285,13 @@ def _tensors(infos: Mapping[str, TensorInfoProto]) -> dict[str, Any]:
         key: {
             "name": info.name,
             "dtype": tf.as_dtype(info.dtype).name,
-            "shape": _shape(info.tensor_shape),
+            "shape": None if info.tensor_shape.unknown_rank else _sizes(info.tensor_shape),
         }
         for key, info in sorted(infos.items())
     }
 
 
-def _shape(shape: TensorShapeProto) -> list[int | None] | None:
-    if shape.unknown_rank:
-        return None
+def _sizes(shape: TensorShapeProto) -> list[int | None]:
     return [dim.size if dim.size >= 0 else None for dim in shape.dim]
 
 
@@ -264,14 +301,12 @@ def as_text(record: Record) -> str:
     for name, signature in record["signatures"].items():
         lines.append(f"signature {name}")
         for kind in ("inputs", "outputs"):
-            lines += [f"  {kind[:-1]} {_tensor_line(*item)}" for item in signature[kind].items()]
+            for key, tensor in signature[kind].items():
+                told = f"{tensor['dtype']} {format_shape(tensor['shape'])}"
+                lines.append(f"  {kind[:-1]} {key} = {tensor['name']}  {told}")
     names = as_lines(record["class_names"])
     lines += [f"class names {first_few(names, _MAX_NAMED)}"] if names else []
     lines += [f"switched off {name} = {value}" for name, value in record["switched_off"].items()]
     lines += [f"random, and so not compared: {name}" for name in record["random"]]
     lines.append(f"largest difference from the session {record['largest_difference']:.2g}")
     return "\n".join(lines)
-
-
-def _tensor_line(key: str, tensor: Record) -> str:
-    return f"{key} = {tensor['name']}  {tensor['dtype']} {format_shape(tensor['shape'])}"

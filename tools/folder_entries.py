@@ -1,11 +1,10 @@
 """Which checkpoints there are in a folder, ours and strangers', told by the names of its files.
 
-Also their order, and what was cut short has left: saves of ours, edits, those of a stock Saver.
+Also their order, and what saves and edits that were cut short have left.
 """
 
 import os
 import re
-import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
@@ -85,7 +84,9 @@ def list_folder(path: str) -> Listing:
         base + suffix
         for base, suffixes in parts.items()
         for suffix in suffixes
-        if base not in found and not _is_leftover_of_ours(base, names) and not _may_be_data(suffix)
+        if base not in found
+        and not _is_leftover_of_ours(base, names)
+        and not _SHARD_OF_V1.fullmatch(suffix)
     ]
     within_saved_model = _saved_model_above(path) is not None
     return Listing(
@@ -130,7 +131,7 @@ def _is_checkpoint(path: str, base: str, suffixes: Collection[str], names: Colle
         return True
     # Of the format V1. Any file may be called like a shard of it: its graph must be there as well.
     has_values = base in names and not tf.io.gfile.isdir(os.path.join(path, base))
-    has_values = has_values or any(map(_may_be_data, suffixes))
+    has_values = has_values or any(map(_SHARD_OF_V1.fullmatch, suffixes))
     return naming.META_SUFFIX in suffixes and has_values
 
 
@@ -140,31 +141,24 @@ def _is_leftover_of_ours(base: str, names: Collection[str]) -> bool:
     return is_called_so and naming.is_leftover({end for end in ends if base + end in names})
 
 
-def _may_be_data(suffix: str) -> bool:
-    return _SHARD_OF_V1.fullmatch(suffix) is not None
-
-
 def _entry(path: str, base: str, suffixes: Collection[str], has_file: bool) -> Entry:
     prefix = os.path.join(path, base)
     ours = naming.split_name(base + naming.MANIFEST_SUFFIX)
     shards = [found[1] for suffix in suffixes if (found := _SHARD_OF_V1.fullmatch(suffix))]
     has_index = naming.INDEX_SUFFIX in suffixes
+    graph = _saved_model_above(path) if base == _VARIABLES else None
+    if naming.META_SUFFIX in suffixes:
+        graph = prefix + naming.META_SUFFIX
     is_sharded_v1 = bool(shards) and not has_index and not has_file
     return Entry(
         name=base,
         prefix=prefix,
         step=ours[0] if ours else None,
         committed=ours is not None and naming.MANIFEST_SUFFIX in suffixes,
-        graph=_graph_of(path, base, suffixes),
+        graph=graph,
         has_values=has_file or bool(shards) or has_index or any(map(_DATA.fullmatch, suffixes)),
         state_name=f"{base}-?????-of-{max(shards)}" if is_sharded_v1 else base or EMPTY_NAME,
     )
-
-
-def _graph_of(path: str, base: str, suffixes: Collection[str]) -> str | None:
-    if naming.META_SUFFIX in suffixes:
-        return os.path.join(path, base + naming.META_SUFFIX)
-    return _saved_model_above(path) if base == _VARIABLES else None
 
 
 def _saved_model_above(path: str) -> str | None:
@@ -187,9 +181,6 @@ def _order(entry: Entry) -> tuple[bool, int, str, int, str]:
     """By rising step: of ours, then of others, each as a run with one name."""
     stem, step = stem_and_step(entry.name)
     return (entry.step is None, entry.step or 0, stem, -1 if step is None else step, entry.name)
-
-
-# The order of a folder's checkpoints, and which is the newest of them.
 
 
 def in_order(entries: Iterable[Entry]) -> list[Entry]:
@@ -232,56 +223,42 @@ def _written(entry: Entry) -> float:
     return 0.0
 
 
-# What was cut short has left in a folder: saves of ours, edits, and those of a stock Saver.
-
-# TensorFlow writes a file under such a name and renames it; the parts of a checkpoint in shards,
-# into such a folder.
-_FILE_OF_A_SAVER = re.compile(r".*(\.tempstate\d+|\.tmp[0-9a-f]{32})")
-_FOLDER_OF_A_SAVER = re.compile(r".*_temp_[0-9a-f]{32}")
-_FOLDER_OF_AN_EDIT = re.compile(rf"\..+{re.escape(EDITED_SUFFIX)}")
-# A Saver takes no lock: while it writes, such a file is younger.
-_QUIET_SECONDS = 600.0
-
-
 class Leftover(NamedTuple):
-    """What one save, or one deletion, has left.
+    """What one save, one deletion or one edit that was cut short has left.
 
     Attributes:
       names: of the files, or of a folder.
-      step: of a checkpoint of ours; None for what an edit, a stock Saver or a write of the state
-        file left.
-      is_recent: whether a Saver or an edit may be at it still.
+      step: of a checkpoint of ours; None for what an edit or a write of the state file left.
     """
 
     names: tuple[str, ...]
     step: int | None = None
-    is_recent: bool = False
 
 
 def find_leftovers(path: str) -> list[Leftover]:
-    """What is left in a folder.
+    """What is left in a folder; an edit that is under way is told by its lock.
 
     Raises:
       CheckpointError: it cannot be read.
     """
-    names = set(names_in(path))
-    steps = folder.files_by_step(path)
+    names = names_in(path)
     found = [
         Leftover(tuple(sorted(naming.checkpoint_name(step) + suffix for suffix in suffixes)), step)
-        for step, suffixes in steps.items()
+        for step, suffixes in folder.files_by_step(path).items()
         if naming.is_leftover(suffixes)
     ]
-    ours = {name for leftover in found for name in leftover.names}
-    state = naming.STATE_FILE + file_io.TEMPORARY_SUFFIX
-    return found + [
-        Leftover((name,), is_recent=name != state and _may_be_at_work(os.path.join(path, name)))
-        for name in sorted(names - ours)
-        if name == state or _is_of_an_edit(path, name) or _is_of_a_saver(path, name)
-    ]
+    for name in sorted(names):
+        place = os.path.join(path, name)
+        is_of_an_edit = name.startswith(".") and name.endswith(EDITED_SUFFIX)
+        if name == naming.STATE_FILE + file_io.TEMPORARY_SUFFIX or (
+            is_of_an_edit and tf.io.gfile.isdir(place) and lock.holder(place) is None
+        ):
+            found.append(Leftover((name,)))
+    return found
 
 
 def clear(path: str, leftover: Leftover) -> None:
-    """Deletes a leftover that is not recent.
+    """Deletes a leftover.
 
     Raises:
       tf.errors.OpError, OSError: the file system refused.
@@ -295,32 +272,6 @@ def clear(path: str, leftover: Leftover) -> None:
             tf.io.gfile.rmtree(place)
         else:
             file_io.remove(place)
-
-
-def _is_of_an_edit(path: str, name: str) -> bool:
-    is_named_so = _FOLDER_OF_AN_EDIT.fullmatch(name) is not None
-    return is_named_so and bool(tf.io.gfile.isdir(os.path.join(path, name)))
-
-
-def _is_of_a_saver(path: str, name: str) -> bool:
-    is_folder = _FOLDER_OF_A_SAVER.fullmatch(name) is not None
-    if not is_folder and not _FILE_OF_A_SAVER.fullmatch(name):
-        return False
-    return bool(tf.io.gfile.isdir(os.path.join(path, name))) == is_folder
-
-
-def _may_be_at_work(path: str) -> bool:
-    """Whether someone may be writing it: of an edit its lock tells, of a Saver only the time."""
-    if tf.io.gfile.exists(os.path.join(path, lock.LOCK_FILE)):
-        return lock.holder(path) is not None
-    return any(time.time() - changed < _QUIET_SECONDS for changed in _changed(path))
-
-
-def _changed(path: str) -> Iterator[float]:
-    """When a file was changed last, or a folder and each file in it; in seconds since 1970."""
-    for place in all_in(path):
-        with suppress(tf.errors.OpError):  # It may have gone since.
-            yield tf.io.gfile.stat(place).mtime_nsec / 1e9
 
 
 def all_in(path: str) -> Iterator[str]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.framework.attr_value_pb2 import NameAttrList
+from tensorflow.core.framework.attr_value_pb2 import AttrValue
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
@@ -24,7 +24,6 @@ from tools.graph_nodes import make_constant, make_identity, remake, waits
 
 _MAX_DEPTH = 64
 _INT32: int = tf.int32.as_datatype_enum
-_SAME = frozenset({"Enter", "Identity", "StopGradient"})
 _ORDERS: Mapping[str, Callable[..., Any]] = {
     "Greater": np.greater,
     "GreaterEqual": np.greater_equal,
@@ -35,13 +34,16 @@ _OPERATIONS: Mapping[str, Callable[..., Any]] = {
     **_ORDERS,
     "Add": np.add,
     "AddV2": np.add,
+    "Enter": np.asarray,
     "Equal": np.equal,
+    "Identity": np.asarray,
     "LogicalAnd": np.logical_and,
     "LogicalNot": np.logical_not,
     "LogicalOr": np.logical_or,
     "Mul": np.multiply,
     "NotEqual": np.not_equal,
     "RealDiv": np.divide,
+    "StopGradient": np.asarray,
     "Sub": np.subtract,
 }
 
@@ -73,28 +75,22 @@ class Scalars:
     def value(self, text: str, depth: int = 0) -> Array | None:
         """What an input of a node is, of shape []; None where that is not known."""
         name = node_of(text)
-        if name in self._known:
-            return self._known[name]
-        node = self._nodes.get(name)
-        if node is None or depth > _MAX_DEPTH or output_index(text):
-            return None
-        self._known[name] = None  # Of a loop, nothing is known.
-        self._known[name] = self._evaluated(node, depth + 1)
-        return self._known[name]
+        if name not in self._known and name in self._nodes and depth <= _MAX_DEPTH:
+            self._known[name] = None  # Of a loop, nothing is known.
+            self._known[name] = self._evaluated(self._nodes[name], depth + 1)
+        return None if output_index(text) else self._known.get(name)
 
     def _evaluated(self, node: NodeDef, depth: int) -> Array | None:
         if node.op == "Const":
             return _constant(node)
-        if node.op not in _SAME and node.op not in _OPERATIONS and node.op != "Cast":
+        if node.op not in _OPERATIONS and node.op != "Cast":
             return None
-        inputs = [self.value(text, depth) for text in data_inputs(node)]
-        given = [value for value in inputs if value is not None]
-        if len(given) != len(inputs) or not given:
+        given = [self.value(text, depth) for text in data_inputs(node)]
+        if not given or any(value is None for value in given):
             return None
-        if node.op in _SAME:
-            return given[0]
         if node.op == "Cast":
-            return given[0].astype(tf.as_dtype(attribute_of(node, "DstT").type).as_numpy_dtype)
+            dtype = tf.as_dtype(attribute_of(node, "DstT").type)
+            return np.asarray(given[0]).astype(dtype.as_numpy_dtype)
         with np.errstate(all="ignore"):
             return np.asarray(_OPERATIONS[node.op](*given))
 
@@ -123,9 +119,13 @@ def _fold_switches(graph: GraphDef, wanted: Collection[str]) -> bool:
       Whether something was folded. Dead nodes stay, and nothing that is alive takes them.
     """
     nodes = {node.name: node for node in graph.node}
-    live = _live_outputs(nodes, wanted)
+    known, fetched, live = Scalars(nodes), {node_of(name) for name in wanted}, dict[str, int]()
+    for name, node in nodes.items():
+        predicate = known.value(data_inputs(node)[1]) if node.op == "Switch" else None
+        if predicate is not None and name not in fetched:
+            live[name] = int(bool(predicate))
     dead = _Dead(nodes, {(name, 1 - output) for name, output in live.items()})
-    if not live or dead.names.intersection(map(node_of, wanted)):
+    if not live or dead.names & fetched:
         return False
     renamed = {f"{name}:{output}": name for name, output in live.items()}
     for node in nodes.values():
@@ -136,17 +136,6 @@ def _fold_switches(graph: GraphDef, wanted: Collection[str]) -> bool:
     for node in graph.node:
         node.input[:] = [renamed.get(text, text) for text in node.input]
     return True
-
-
-def _live_outputs(nodes: Mapping[str, NodeDef], wanted: Collection[str]) -> dict[str, int]:
-    """Of each Switch whose predicate is known, the output that is alive."""
-    known, fetched, found = Scalars(nodes), {node_of(name) for name in wanted}, {}
-    for name, node in nodes.items():
-        if node.op == "Switch" and name not in fetched:
-            predicate = known.value(data_inputs(node)[1])
-            if predicate is not None:
-                found[name] = int(bool(predicate))
-    return found
 
 
 class _Dead:
@@ -212,22 +201,17 @@ def _fold_choices(graph: GraphDef) -> None:
         choice = known.value(data_inputs(node)[0]) if node.op in _CALLS else None
         if choice is None:
             continue
-        function = NameAttrList()
-        function.CopyFrom(_chosen(node, choice))
+        functions = [*attribute_of(node, "branches").list.func]
+        index = int(choice) if 0 <= choice < len(functions) else -1  # If none has it, the last.
+        if not functions:
+            functions = [attribute_of(node, key).func for key in ("else_branch", "then_branch")]
+            index = int(bool(choice))
+        chosen = AttrValue(func=functions[index])
         node.op = _CALLS[node.op]
         del node.input[0]
         for name in set(node.attr) - {"Tin", "Tout"}:
             node.attr.pop(name)
-        node.attr["f"].func.CopyFrom(function)
-
-
-def _chosen(node: NodeDef, choice: Array) -> NameAttrList:
-    """The function that is run; of several by number, the last where there is none of it."""
-    if node.op.endswith("If"):
-        return attribute_of(node, "then_branch" if choice else "else_branch").func
-    branches = attribute_of(node, "branches").list.func
-    index = int(choice)
-    return branches[index if 0 <= index < len(branches) else -1]
+        node.attr["f"].CopyFrom(chosen)
 
 
 # Dropouts that keep everything: what is multiplied by ones is passed on, and nothing is drawn. The
@@ -242,8 +226,10 @@ _UNIFORM = frozenset({"RandomUniform", "StatelessRandomUniform", "StatelessRando
 _EXTREMES = (0.0, np.nextafter(1.0, 0.0))  # What holds for both holds for all that is drawn.
 _NEUTRAL = {"Add": 0, "AddV2": 0, "Mul": 1}
 _SUMS = frozenset({"Add", "AddV2"})
-# Those that give a tensor of the shape of their first input.
-_SAME_SHAPE = frozenset({"BiasAdd", "Cast", "Identity", "Relu", "Sigmoid", "StopGradient", "Tanh"})
+# Those that give a tensor of the shape of what they take first, or take beside numbers.
+_SAME_SHAPE = frozenset(
+    {"BiasAdd", "Cast", "Identity", "Mul", "RealDiv", "Relu", "Sigmoid", "StopGradient", "Tanh"}
+)
 
 
 class _Filled(NamedTuple):
@@ -368,10 +354,12 @@ class _Masks:
             node = self._nodes[node_of(text)]
             inputs = data_inputs(node)
             if node.op in ("Mul", "RealDiv"):  # By a number, the shape is that of the other.
-                inputs = [t for t in inputs if self._known.value(t) is None]
-            elif node.op not in _SAME_SHAPE:
-                break
-            if len(inputs) != 1 and node.op not in _SAME_SHAPE:
+                inputs = [taken for taken in inputs if self._known.value(taken) is None]
+            if (
+                output_index(text)
+                or node.op not in _SAME_SHAPE
+                or (node.op != "BiasAdd" and len(inputs) != 1)
+            ):
                 break
             text = inputs[0]
         return text.removesuffix(":0")

@@ -75,16 +75,10 @@ def variables_of(graph: GraphDef, meta: MetaGraphFile) -> dict[str, Variable]:
 def replace_variables(
     graph: GraphDef, variables: Mapping[str, Variable], wanted: Collection[str], path: str
 ) -> GraphDef:
-    """Replaces variables by constants that have no values yet, under the same names.
+    """Replaces the variables of a part of a file's graph by constants without values.
 
     What changes a variable stays as it is, see `check_writers`: it may be gone once the graph is
-    folded.
-
-    Args:
-      graph: a part of a file's graph; changed in place.
-      variables: all that it has.
-      wanted: full names of the tensors that are kept.
-      path: of the file.
+    folded. `graph` is changed in place; `wanted` are full names of the tensors that are kept.
 
     Raises:
       ToolError: handles of variables go where the converter does not follow them.
@@ -168,11 +162,7 @@ def _forget_shapes_of_handles(node: NodeDef) -> None:
 
 
 def check_writers(graph: GraphDef, path: str) -> None:
-    """Sees that nothing is left in a graph of constants that takes a variable itself.
-
-    Raises:
-      ToolError: it writes to one; or does something else with it that a constant cannot do.
-    """
+    """Raises ToolError where something in a graph of constants takes a variable itself."""
     definitions = op_definitions(graph)
     found = [
         f"{name} ({op})"
@@ -183,7 +173,8 @@ def check_writers(graph: GraphDef, path: str) -> None:
     if found:
         raise ToolError(
             f"{path} cannot be frozen: its outputs need {first_few(found, _SHOWN)}, which changes "
-            "a variable or does not just read it, and a frozen graph has none; name other --outputs"
+            "a variable, or takes a handle of one that cannot be followed, and a frozen graph has "
+            "none; name other --outputs"
         )
 
 
@@ -198,10 +189,7 @@ def _takes_variable(definition: OpDef) -> bool:
 def fill_constants(graph: GraphDef, meta: MetaGraphFile, variables: Mapping[str, Variable]) -> None:
     """Gives the constants their values; each value is freed once it is in the graph.
 
-    Args:
-      graph: changed in place; some of `variables` may be gone from it.
-      meta: the file.
-      variables: as `replace_variables` had them.
+    Some of `variables` may be gone from the graph.
 
     Raises:
       CheckpointError: the checkpoint lacks a variable or is damaged.

@@ -1,7 +1,6 @@
-"""Nodes of a graph as data, made or remade by hand; large constants are kept apart from it.
+"""Nodes of a graph as data, made or remade by hand; and a graph without its large constants.
 
-Also the nodes of a function, written out in the place of its call, and what is known of a graph
-before it runs: constants, and what follows from them.
+Format: `tensorflow/core/framework/node_def.proto`, and `tensor.proto` beside it.
 """
 
 import math
@@ -17,19 +16,14 @@ from checkpoints.reader import Array
 from metagraph.graph import data_inputs
 from metagraph.meta import node_of
 
-# Nodes of a graph as data, made or remade by hand.
-#
-# Format: `tensorflow/core/framework/node_def.proto`, `tensorflow/core/framework/tensor.proto`.
+_LARGE = 1 << 20  # Bytes.
 
 
 def remake(node: NodeDef, op: str, inputs: Sequence[str], types: Mapping[str, int]) -> None:
-    """Makes another operation of a node, which keeps its name.
+    """Makes another operation of a node, which keeps its name alone.
 
-    Args:
-      node: changed in place.
-      op: the operation.
-      inputs: all of them, those that are only waited for last.
-      types: attribute name -> a number of `tf.DType`; no other attribute is kept.
+    Of its `inputs`, those that are only waited for come last. `types` are its only attributes: name
+    -> the number of a `tf.DType`.
     """
     name, inputs = node.name, list(inputs)
     node.Clear()
@@ -44,25 +38,24 @@ def waits(node: NodeDef) -> list[str]:
     return [text for text in node.input if text.startswith("^")]
 
 
-def make_identity(node: NodeDef, of: str, dtype: int) -> None:
-    """Makes an `Identity` of a node, that still waits for all that it took.
+def waits_for_inputs(node: NodeDef) -> list[str]:
+    """What a node waits for once it takes nothing any more: what it took, and what it waited for.
 
-    Args:
-      node: changed in place.
-      of: the tensor to pass on.
-      dtype: its number.
+    A constant of a loop has to wait for something of the loop, or it would stand outside of it.
     """
+    names = [f"^{text.partition(':')[0]}" for text in data_inputs(node)]
+    return list(dict.fromkeys([*names, *waits(node)]))
+
+
+def make_identity(node: NodeDef, of: str, dtype: int) -> None:
+    """Makes a node pass on the tensor `of`; it still waits for all that it waited for."""
     remake(node, "Identity", [of, *waits(node)], {"T": dtype})
 
 
 def make_constant(node: NodeDef, value: Array, dtype: int, wait: Sequence[str] = ()) -> None:
-    """Makes a `Const` of a node.
+    """Makes a `Const` of a node, of any dtype that a tensor may have; it waits for `wait`, `^name`.
 
-    Args:
-      node: changed in place.
-      value: of any dtype that a tensor may have; strings as objects.
-      dtype: its number.
-      wait: what it waits for, `^name`: inside a loop, a constant has to wait for something of it.
+    Inside a loop, a constant has to wait for something of it.
     """
     remake(node, "Const", wait, {"dtype": dtype})
     fill_constant(node, value)
@@ -76,108 +69,56 @@ def fill_constant(node: NodeDef, value: Array) -> None:
         tensor.CopyFrom(tf.make_tensor_proto(value, dtype, value.shape))
         return
     tensor.dtype = dtype.as_datatype_enum
-    tensor.tensor_shape.SetInParent()
-    for size in value.shape:
-        tensor.tensor_shape.dim.add(size=size)
+    tensor.tensor_shape.CopyFrom(tf.TensorShape(value.shape).as_proto())
     tensor.tensor_content = np.ascontiguousarray(value).tobytes()
 
 
 def add_placeholder(
     graph: GraphDef, name: str, dtype: tf.DType, shape: Sequence[int | None] | None
-) -> NodeDef:
+) -> None:
     """Adds a `Placeholder`; None for sizes, or a rank, that are not known."""
     node = graph.node.add(name=name, op="Placeholder")
     node.attr["dtype"].type = dtype.as_datatype_enum
     node.attr["shape"].shape.CopyFrom(tf.TensorShape(shape).as_proto())
-    return node
-
-
-def waits_for_inputs(node: NodeDef) -> list[str]:
-    """What a node waits for once it takes nothing any more: what it took, and what it waited for.
-
-    A constant of a loop has to wait for something of the loop, or it would stand outside of it.
-    """
-    names = [f"^{text.partition(':')[0]}" for text in data_inputs(node)]
-    return list(dict.fromkeys([*names, *waits(node)]))
-
-
-# Large constants of a graph, apart from it.
-#
-# Format: `tensorflow/core/framework/tensor.proto`.
-
-_LARGE = 1 << 20  # Bytes.
 
 
 def without_large_constants(
     meta: MetaGraphDef, fetches: Collection[str]
-) -> tuple[MetaGraphDef, dict[str, NodeDef]]:
+) -> tuple[MetaGraphDef, dict[str, Array]]:
     """The same with placeholders for large constants, whose memory is not copied.
 
-    Args:
-      meta: it stays as it is.
-      fetches: full tensor names; constants among them stay.
+    Constants among `fetches`, full tensor names, stay.
 
     Returns:
-      The copy, and the node of each constant by the name of its tensor.
+      The copy, and the value of each constant, read-only, by the name of its tensor.
     """
-    light, found = MetaGraphDef(), dict[str, NodeDef]()
+    light, found = MetaGraphDef(), dict[str, Array]()
     light.graph_def.versions.CopyFrom(meta.graph_def.versions)
     light.graph_def.library.CopyFrom(meta.graph_def.library)
     for key, collection in meta.collection_def.items():
         light.collection_def[key].CopyFrom(collection)
     fetched = {node_of(name) for name in fetches}
     for node in meta.graph_def.node:
-        if node.name in fetched or not _is_large(node):
-            light.graph_def.node.add().CopyFrom(node)
-            continue
-        tensor = node.attr["value"].tensor
-        shape = [dim.size for dim in tensor.tensor_shape.dim]
-        add_placeholder(light.graph_def, node.name, tf.as_dtype(tensor.dtype), shape)
-        found[f"{node.name}:0"] = node
+        tensor = node.attr["value"].tensor if node.op == "Const" and not node.input else None
+        if tensor is not None and node.name not in fetched:
+            dtype = tf.as_dtype(tensor.dtype)
+            shape = [dim.size for dim in tensor.tensor_shape.dim]
+            size = math.prod(shape) * dtype.size
+            if size >= _LARGE and len(tensor.tensor_content) == size:  # As variables are kept.
+                add_placeholder(light.graph_def, node.name, dtype, shape)
+                values = np.frombuffer(tensor.tensor_content, dtype.as_numpy_dtype)
+                found[f"{node.name}:0"] = values.reshape(shape)
+                continue
+        light.graph_def.node.add().CopyFrom(node)
     return light, found
 
 
-def value_of(node: NodeDef) -> Array:
-    """The value of a large constant, read-only."""
-    tensor = node.attr["value"].tensor
-    dtype = tf.as_dtype(tensor.dtype).as_numpy_dtype
-    shape = [dim.size for dim in tensor.tensor_shape.dim]
-    return np.frombuffer(tensor.tensor_content, dtype).reshape(shape)
-
-
-def _is_large(node: NodeDef) -> bool:
-    """Whether it is a large constant, of the form in which variables are kept."""
-    if node.op != "Const" or node.input:
-        return False
-    tensor = node.attr["value"].tensor
-    size = tf.as_dtype(tensor.dtype).size
-    shape = [dim.size for dim in tensor.tensor_shape.dim]
-    expected = math.prod(shape) * size
-    return bool(expected >= _LARGE and len(tensor.tensor_content) == expected)
-
-
-# A serialized graph, node by node, so that no second copy of it need be in memory.
-#
-# Format: `tensorflow/core/framework/graph.proto`; https://protobuf.dev/programming-guides/encoding
-
-_NODE_TAG = b"\x0a"  # Field 1, a message.
-
-
 def graph_parts(graph: GraphDef) -> Iterator[bytes]:
-    """The bytes of a graph, piece by piece: a message is its fields, one after another."""
+    """The bytes of a graph, node by node, so that no second copy of it need be in memory.
+
+    Serialized messages that follow each other are one message, with the fields of all.
+    """
     for node in graph.node:
-        content = node.SerializeToString(deterministic=True)
-        yield _NODE_TAG + _varint(len(content))
-        yield content
+        yield GraphDef(node=[node]).SerializeToString(deterministic=True)
     rest = GraphDef(library=graph.library, versions=graph.versions)
     yield rest.SerializeToString(deterministic=True)
-
-
-def _varint(number: int) -> bytes:
-    """Seven bits a byte, the lowest first; the highest bit says that another byte follows."""
-    found = bytearray()
-    while number >= 0x80:
-        found.append(number & 0x7F | 0x80)
-        number >>= 7
-    found.append(number)
-    return bytes(found)

@@ -6,19 +6,19 @@
 """
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tensorflow.core.framework.function_pb2 import FunctionDef
 from tensorflow.core.framework.op_def_pb2 import OpDef
-from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef, TensorInfo
+from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo
+from tensorflow.core.protobuf.saver_pb2 import SaverDef
 
-from metagraph.meta import MetaGraphFile, format_shape, read_signatures
+from metagraph.meta import MetaGraphFile, format_shape, read_signatures, variable_definitions
 from metagraph.safety import Offender, offenders, op_definitions
 from metagraph.tables import with_tables
-from metagraph.variables import VARIABLE_OPS, Stored, saver_keys
-from tools.graph_collections import decoded, saver_record, saver_text
+from metagraph.variables import VARIABLE_OPS, saver_keys
 from tools.graph_subject import (
     Subject,
     counted,
@@ -29,6 +29,18 @@ from tools.graph_subject import (
     shortened,
     tensor_text,
 )
+
+_TITLES = {
+    "inputs": "inputs",
+    "pipeline": "to feed in place of the input pipeline",
+    "outputs": "outputs",
+    "candidates": "possible outputs, the likeliest first",
+    "variables": "variables",
+}
+_SAVER = ("filename_tensor_name", "save_tensor_name", "restore_op_name")
+_SIDES = ("inputs", "outputs")
+_ON_A_LINE = 6  # Arguments or operations of a function.
+_OFFENDERS = 3  # Of one operation, that are named.
 
 
 def info_part(subject: Subject) -> dict[str, Any]:
@@ -83,17 +95,6 @@ def info_lines(found: Mapping[str, Any], most: int) -> list[str]:
     return result
 
 
-# The graph: how many nodes of which operation, what goes in, what comes out, its variables.
-
-_TITLES = {
-    "inputs": "inputs",
-    "pipeline": "to feed in place of the input pipeline",
-    "outputs": "outputs",
-    "candidates": "possible outputs, the likeliest first",
-    "variables": "variables",
-}
-
-
 def graph_part(subject: Subject) -> dict[str, Any]:
     """JSON values.
 
@@ -102,7 +103,7 @@ def graph_part(subject: Subject) -> dict[str, Any]:
     `candidates` and `variables` as `prediction.chosen_model.listing` has them.
     """
     nodes = subject.meta.nodes
-    trainable = trainable_variables(subject)
+    trainable = trainable_variables(subject.meta)
     return {
         "nodes": len(nodes),
         "inference_nodes": len(subject.inference.names),
@@ -112,13 +113,9 @@ def graph_part(subject: Subject) -> dict[str, Any]:
     }
 
 
-def trainable_variables(subject: Subject) -> set[str]:
+def trainable_variables(meta: MetaGraphFile) -> set[str]:
     """The names of the variables in the collection of those that are trained."""
-    return {
-        entry["variable"].removesuffix(":0")
-        for entry in decoded(subject.meta, "trainable_variables")
-        if isinstance(entry, dict) and "variable" in entry
-    }
+    return {name for name, _ in variable_definitions(meta, "trainable_variables")}
 
 
 def graph_lines(found: Mapping[str, Any], most: int) -> list[str]:
@@ -141,50 +138,61 @@ def _line(entry: Mapping[str, Any], key: str, trainable: list[str]) -> str:
     return tensor_text(entry) + default + (", not trained" if is_other else "")
 
 
-# The saver of a graph: its tensors, what it keeps, which variables it saves under which keys.
-
-
 def saver_part(subject: Subject) -> dict[str, Any]:
     """JSON values.
 
-    Keys: `present` (whether the file has a saver), those of `saver_record`, `saved` (a list of
-    `variable`, `key` and, of a partitioned one, `slice` with `full_shape`, `starts` and `sizes`),
-    `not_saved` (variables).
+    Keys: `present` (whether the file has a saver), `filename_tensor_name`, `save_tensor_name`,
+    `restore_op_name`, `max_to_keep` (0: all), `keep_checkpoint_every_n_hours`, `version` (`LEGACY`,
+    which is V1 too, `V1`, `V2`), `sharded`, `saved` (a list of `variable`, `key` and, of a
+    partitioned one, `slice` with `full_shape`, `starts` and `sizes`), `not_saved` (variables).
+
+    Format: `tensorflow/core/protobuf/saver.proto`.
     """
     meta = subject.meta
+    saver = meta.proto.saver_def
+    versions = {number: name for name, number in SaverDef.CheckpointFormatVersion.items()}
+    hours = saver.keep_checkpoint_every_n_hours
     saved = saver_keys(meta)
     names = [name for name, node in meta.nodes.items() if node.op in VARIABLE_OPS]
     return {
         "present": meta.proto.HasField("saver_def"),
-        **saver_record(meta.proto.saver_def),
-        "saved": [_place(name, saved[name]) for name in sorted(saved)],
+        **{key: getattr(saver, key) for key in _SAVER},
+        "max_to_keep": saver.max_to_keep,
+        "keep_checkpoint_every_n_hours": hours if math.isfinite(hours) else str(hours),
+        "version": versions.get(saver.version, str(saver.version)),
+        "sharded": saver.sharded,
+        "saved": [
+            {"variable": name, "key": stored.key}
+            | ({} if stored.part is None else {"slice": _lists(stored.part._asdict())})
+            for name, stored in sorted(saved.items())
+        ],
         "not_saved": [name for name in names if name not in saved],
     }
 
 
-def _place(variable: str, stored: Stored) -> dict[str, Any]:
-    found: dict[str, Any] = {"variable": variable, "key": stored.key}
-    if stored.part is not None:
-        found["slice"] = {key: list(value) for key, value in stored.part._asdict().items()}
-    return found
+def _lists(values: Mapping[str, Iterable[int]]) -> dict[str, list[int]]:
+    return {key: list(value) for key, value in values.items()}
 
 
 def saver_lines(found: Mapping[str, Any], most: int) -> list[str]:
     """Lines for people."""
     if not found["present"] and not found["saved"]:
         return ["saver: the file has none"]
-    result = ["saver", f"  {saver_text(found)}"]
-    renamed = [f"    {_place_text(place)}" for place in found["saved"] if _is_other(place)]
+    tensors = ", ".join(f"{key.split('_')[0]} {found[key] or '(none)'}" for key in _SAVER)
+    renamed = [p for p in found["saved"] if p["key"] != p["variable"] or "slice" in p]
     names = len(found["saved"]) - len(renamed)
-    result.append(f"  saves {names} variables under their names" + (", and" if renamed else ""))
-    result += shortened(renamed, most, "    ")
+    sharded = ", sharded" if found["sharded"] else ""
+    kept = f"{found['max_to_keep'] or 'all'} checkpoints"
+    hours = f"one every {found['keep_checkpoint_every_n_hours']} hours"
+    result = [
+        "saver",
+        f"  {tensors}; version {found['version']}{sharded}; keeps {kept}, and {hours}",
+        f"  saves {names} variables under their names" + (", and" if renamed else ""),
+        *shortened([f"    {_place_text(place)}" for place in renamed], most, "    "),
+    ]
     if found["not_saved"]:
         result.append(f"  does not save: {listed(found['not_saved'], most)}")
     return result
-
-
-def _is_other(place: Mapping[str, Any]) -> bool:
-    return place["key"] != place["variable"] or "slice" in place
 
 
 def _place_text(place: Mapping[str, Any]) -> str:
@@ -197,51 +205,37 @@ def _place_text(place: Mapping[str, Any]) -> str:
     )
 
 
-# The signatures of a graph, with the types that they declare.
-#
-# Format: `SignatureDef` in `tensorflow/core/protobuf/meta_graph.proto`. Those of a session bundle
-# declare no types.
-
-_SIDES = ("inputs", "outputs")
-
-
 def signatures_part(subject: Subject) -> dict[str, Any]:
-    """JSON values.
+    """JSON values, with the types that the signatures declare; those of a session bundle do not.
 
     Signature -> `method_name`, `inputs` and `outputs`; each of these: key -> `name` (of the tensor;
     of a sparse one, those of its three), `dtype` (null where not declared), `shape`, `exists`
     (whether the graph has it).
+
+    Format: `SignatureDef` in `tensorflow/core/protobuf/meta_graph.proto`.
     """
     meta = subject.meta
     found: dict[str, Any] = {}
     for name, signature in read_signatures(meta).items():
         found[name] = {"method_name": ""} | {
-            side: {key: _undeclared(tensor) for key, tensor in getattr(signature, side).items()}
+            side: {
+                key: {"name": tensor, "dtype": None, "shape": None, "exists": True}
+                for key, tensor in getattr(signature, side).items()
+            }
             for side in _SIDES
         }
     for name, proto in sorted(meta.proto.signature_def.items()):
-        found[name] = _declared(meta, proto)
+        found[name] = {"method_name": proto.method_name} | {
+            side: {key: _tensor(meta, info) for key, info in sorted(getattr(proto, side).items())}
+            for side in _SIDES
+        }
     return found
-
-
-def _undeclared(name: str) -> dict[str, Any]:
-    return {"name": name, "dtype": None, "shape": None, "exists": True}
-
-
-def _declared(meta: MetaGraphFile, proto: SignatureDef) -> dict[str, Any]:
-    sides = {
-        side: {key: _tensor(meta, info) for key, info in sorted(getattr(proto, side).items())}
-        for side in _SIDES
-    }
-    return {"method_name": proto.method_name, **sides}
 
 
 def _tensor(meta: MetaGraphFile, info: TensorInfo) -> dict[str, Any]:
     names = [info.name]
     if info.WhichOneof("encoding") == "coo_sparse":
-        sparse = info.coo_sparse
-        names = [sparse.values_tensor_name, sparse.indices_tensor_name]
-        names.append(sparse.dense_shape_tensor_name)
+        names = [str(name) for _, name in info.coo_sparse.ListFields()]
     if info.WhichOneof("encoding") == "composite_tensor":
         names = [component.name for component in info.composite_tensor.components]
     return {
@@ -260,47 +254,31 @@ def signatures_lines(found: Mapping[str, Any], most: int) -> list[str]:
         result.append(f"  {name}{method}")
         for side in _SIDES:
             texts = [
-                f"    {side[:-1]} {key} = {_text(entry)}" for key, entry in signature[side].items()
+                f"    {side[:-1]} {key} = {entry['name']}"
+                + (f"  {kind_text(entry)}" if entry["dtype"] else "")
+                + ("" if entry["exists"] else ", which the graph does not have")
+                for key, entry in signature[side].items()
             ]
             result += shortened(texts, most, "    ")
     return result
-
-
-def _text(entry: Mapping[str, Any]) -> str:
-    declared = f"  {kind_text(entry)}" if entry["dtype"] else ""
-    return (
-        str(entry["name"])
-        + declared
-        + ("" if entry["exists"] else ", which the graph does not have")
-    )
-
-
-# The functions in a graph's library.
-#
-# Format: `tensorflow/core/framework/function.proto`.
-
-_ARGUMENTS_ON_A_LINE = 6
 
 
 def functions_part(subject: Subject) -> dict[str, Any]:
     """JSON values.
 
     Function, in the file's order -> `arguments` and `results` (name -> dtype, or the attribute that
-    chooses it), `nodes` (how many), `ops` (operation -> nodes), `gradient` (the function that is
-    its gradient; null where none is named).
+    chooses it), `nodes` (how many), `ops` (operation -> nodes).
+
+    Format: `tensorflow/core/framework/function.proto`.
     """
-    library = subject.meta.proto.graph_def.library
-    gradients = {gradient.function_name: gradient.gradient_func for gradient in library.gradient}
-    return {f.signature.name: _function(f, gradients) for f in library.function}
-
-
-def _function(function: FunctionDef, gradients: Mapping[str, str]) -> dict[str, Any]:
     return {
-        "arguments": _types(function.signature.input_arg),
-        "results": _types(function.signature.output_arg),
-        "nodes": len(function.node_def),
-        "ops": dict(sorted(Counter(node.op for node in function.node_def).items())),
-        "gradient": gradients.get(function.signature.name),
+        function.signature.name: {
+            "arguments": _types(function.signature.input_arg),
+            "results": _types(function.signature.output_arg),
+            "nodes": len(function.node_def),
+            "ops": dict(sorted(Counter(node.op for node in function.node_def).items())),
+        }
+        for function in subject.meta.proto.graph_def.library.function
     }
 
 
@@ -313,27 +291,18 @@ def _types(arguments: Iterable[OpDef.ArgDef]) -> dict[str, str]:
 
 def functions_lines(found: Mapping[str, Any], most: int) -> list[str]:
     """Lines for people."""
-    texts = [line for name, function in found.items() for line in _lines(name, function)]
+    texts = list[str]()
+    for name, function in found.items():
+        arguments, results = (
+            listed([f"{key} {dtype}" for key, dtype in function[side].items()], _ON_A_LINE)
+            if function[side]
+            else ""
+            for side in ("arguments", "results")
+        )
+        ops = counted(function["ops"], _ON_A_LINE)
+        texts.append(f"  {name}({arguments}) -> {results}")
+        texts.append(f"    {function['nodes']} nodes: {ops}")
     return [f"functions ({len(found)})", *shortened(texts, 2 * most)]
-
-
-def _lines(name: str, function: Mapping[str, Any]) -> list[str]:
-    gradient = f"; its gradient is {function['gradient']}" if function["gradient"] else ""
-    ops = counted(function["ops"], _ARGUMENTS_ON_A_LINE)
-    return [
-        f"  {name}({_listed(function['arguments'])}) -> {_listed(function['results'])}",
-        f"    {function['nodes']} nodes: {ops}{gradient}",
-    ]
-
-
-def _listed(types: Mapping[str, str]) -> str:
-    texts = [f"{name} {dtype}" for name, dtype in types.items()]
-    return listed(texts, _ARGUMENTS_ON_A_LINE) if texts else ""
-
-
-# Whether a graph passes the list of operations that only compute, and why not.
-
-_NAMED = 3
 
 
 def safety_part(subject: Subject) -> dict[str, Any]:
@@ -379,5 +348,7 @@ def _verdict(title: str, found: Mapping[str, Any], most: int) -> list[str]:
         place = f"{entry['function']}/" if entry["function"] else ""
         by_op.setdefault(entry["op"], []).append(place + entry["node"])
         risks[entry["op"]] = entry["risk"]
-    texts = [f"    {op}, which {risks[op]}: {listed(names, _NAMED)}" for op, names in by_op.items()]
+    texts = [
+        f"    {op}, which {risks[op]}: {listed(names, _OFFENDERS)}" for op, names in by_op.items()
+    ]
     return [f"  {title} does not pass", *shortened(texts, most, "    ")]

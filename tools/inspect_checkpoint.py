@@ -19,97 +19,57 @@ if __name__ == "__main__":  # First, as what follows takes its time.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
-from absl import flags
-
-from cli.flag_types import define_max_meta_mb, define_time_limit
+from cli.fields import COMMAS, Check, Together, flag
 from cli.terminal import import_tensorflow
 from prediction.request import Limits
-from tools.command import EndAfter, define_ckpt, define_filter, define_format, run_command
-
-POSITIONAL = ("ckpt",)
+from tools.command import Printed, checkpoint, name_filter, run_command, show
 
 
-@dataclass(frozen=True)
-class InspectConfig(Limits):
-    """What is asked for.
+@dataclass(frozen=True, kw_only=True)
+class InspectConfig(Printed, Limits):
+    """A checkpoint or a folder, and what is wanted of it."""
 
-    Attributes:
-      ckpt: a checkpoint, or a folder.
-      tensors: names of those whose values are wanted.
-      stats: whether statistics are wanted.
-      filter: a regular expression that the names of the listed tensors match somewhere.
-      format: of what is printed, `text` or `json`; as text, a value is shortened.
-    """
+    GROUP: ClassVar = "selection"
+    CHECKS: ClassVar = (
+        Together(
+            ("tensor", "filter"),
+            lambda tensors, pattern: not tensors or pattern is None,
+            "--tensor names tensors, --filter narrows the list: give one of them",
+        ),
+    )
 
-    ckpt: str
-    tensors: Sequence[str] = ()
-    stats: bool = False
-    filter: str | None = None
-    format: str = "text"
-
-
-def define_flags(values: flags.FlagValues) -> None:
-    """Defines this command's flags in `values`."""
-    define_ckpt(
-        values,
+    ckpt: str = checkpoint(
         "A checkpoint: its prefix or any file of it, of TensorFlow's formats V1 and V2; the folder "
         "of a SavedModel; or a folder of checkpoints, for their list, or with one of the flags "
-        "below for the newest.",
+        "below for the newest."
     )
-    flags.DEFINE_list(
-        "tensor",
-        [],
+    tensors: Sequence[str] = flag(
         "Tensors whose values to print: keys of the checkpoint, or variables of its graph; name:0 "
         "means name.",
-        flag_values=values,
+        (),
+        name="tensor",
+        many=COMMAS,
+        check=Check(all, "must be names, separated by commas"),
     )
-    flags.DEFINE_boolean(
-        "stats",
-        False,
+    stats: bool = flag(
         "Also the least and greatest value, mean and standard deviation of the finite values of "
         "each tensor, and how many are NaN or infinite.",
-        flag_values=values,
+        False,
     )
-    define_filter(values, "Only list tensors whose names this regular expression is found in.")
-    define_format(values)
-    define_max_meta_mb(values)
-    define_time_limit(values)
-    _validate(values)
-
-
-def _validate(values: flags.FlagValues) -> None:
-    flags.register_validator(
-        "tensor", all, message="must be names, separated by commas", flag_values=values
-    )
-    flags.register_multi_flags_validator(
-        ["tensor", "filter"],
-        lambda both: not both["tensor"] or both["filter"] is None,
-        message="--tensor names tensors, --filter narrows the list: give one of them",
-        flag_values=values,
+    filter: str | None = name_filter(
+        "Only list tensors whose names this regular expression is found in.", None
     )
 
 
-def main(values: flags.FlagValues, end_after: EndAfter | None = None) -> None:
-    """Inspects as the flags say; `end_after` as of a `TimeLimit`."""
+def main(config: InspectConfig) -> None:
+    """Inspects what is asked for."""
     import_tensorflow()
     from tools.checkpoint_inspection import as_text, inspect
-    from tools.command import show
 
-    record = inspect(
-        InspectConfig(
-            ckpt=values.ckpt,
-            tensors=values.tensor,
-            stats=values.stats,
-            filter=values.filter,
-            format=values.format,
-            max_meta_bytes=values.max_meta_mb << 20,
-            time_limit=values.time_limit,
-            end_after=end_after,
-        )
-    )
-    show(record, as_text, values.format)
+    show(inspect(config), as_text, config.format)
 
 
 if __name__ == "__main__":
-    run_command(main, define_flags, __doc__, POSITIONAL)
+    run_command(main, InspectConfig, __doc__)

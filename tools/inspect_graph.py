@@ -18,54 +18,67 @@ if __name__ == "__main__":  # First, as what follows takes its time.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
-from absl import flags
-
-from cli import flag_types
-from cli.flag_types import define_max_meta_mb, define_time_limit
+from cli.fields import COMMAS, Check, flag
 from cli.terminal import import_tensorflow
-from prediction.request import Limits
-from tools.command import (
-    PARTS,
-    EndAfter,
-    define_format,
-    define_meta,
-    define_overwrite,
-    define_signature,
-    run_command,
-    show,
-)
+from prediction.request import Limits, meta, signature
+from tools.command import Printed, overwrite, run_command, show
 
-POSITIONAL: tuple[str, ...] = ("meta",)
+PARTS = ("info", "graph", "saver", "collections", "signatures", "functions", "cost", "safety")
 
 
-@dataclass(frozen=True)
-class GraphInspection(Limits):
-    """What is asked for.
+@dataclass(frozen=True, kw_only=True)
+class GraphInspection(Printed, Limits):
+    """A graph, what to show of it, and the files to write."""
 
-    Attributes:
-      meta: what `open_model` takes.
-      parts: of `PARTS`; none stands for all, or for none where a file is to be written.
-      node: a node to show in their place; None for none.
-      fetch: the outputs that are the prediction; none for the file's own.
-      signature: the signature whose inputs and outputs are meant; None as for predict.py.
-      batch_size: rows, for the FLOPs.
-      depth: how many name scopes make a layer; None for all.
-      as_text, dot, png: files to write; None for none.
-      overwrite: whether they may be there already.
-    """
+    GROUP: ClassVar = "selection"
 
-    meta: str
-    parts: Sequence[str] = ()
-    node: str | None = None
-    fetch: Sequence[str] = ()
-    signature: str | None = None
-    batch_size: int = 1
-    depth: int | None = None
-    as_text: str | None = None
-    dot: str | None = None
-    png: str | None = None
-    overwrite: bool = False
+    meta: str = meta()
+    parts: Sequence[str] = flag(
+        f"What to show of {', '.join(PARTS)}; by default all.",
+        (),
+        name="part",
+        many=COMMAS,
+        check=Check(
+            lambda names: set(names) <= set(PARTS),
+            f"must be of {', '.join(PARTS)}, separated by commas",
+        ),
+    )
+    node: str | None = flag(
+        "A node to show: its operation and attributes, what it takes, who takes what it gives. Of "
+        "a function, function/node.",
+        None,
+        path=True,
+    )
+    fetch: Sequence[str] = flag(
+        "The tensors that are the prediction, for the parts cost and safety and for a drawing; by "
+        "default the collection 'predict', the signature's outputs, or the likeliest output.",
+        (),
+        many=COMMAS,
+    )
+    signature: str | None = signature()
+    batch_size: int = flag("Rows, for the FLOPs.", 1, low=1)
+    depth: int | None = flag(
+        "How many name scopes make a layer, the outer ones; by default all, or in a drawing so "
+        "many that it can be read.",
+        None,
+        low=1,
+    )
+    as_text: str | None = flag(
+        "A file to write the whole MetaGraphDef to as text, such as graph.pbtxt; predict.py "
+        "graph.pbtxt --ckpt=... reads it.",
+        None,
+        path=True,
+        group="output",
+    )
+    dot: str | None = flag(
+        "A file to draw the layers in, for Graphviz.", None, path=True, group="output"
+    )
+    png: str | None = flag(
+        "A picture of the layers; takes Graphviz's program 'dot'.", None, path=True, group="output"
+    )
+    overwrite: bool = overwrite("Replace files that are there already.")
 
     @property
     def targets(self) -> dict[str, str]:
@@ -74,88 +87,13 @@ class GraphInspection(Limits):
         return {flag: path for flag, path in named.items() if path is not None}
 
 
-def define_flags(values: flags.FlagValues) -> None:
-    """Defines this command's flags in `values`."""
-    define_meta(values)
-    flags.DEFINE_list(
-        "part", [], f"What to show of {', '.join(PARTS)}; by default all.", flag_values=values
-    )
-    flags.register_validator(
-        "part",
-        lambda names: set(names) <= set(PARTS),
-        message=f"must be of {', '.join(PARTS)}, separated by commas",
-        flag_values=values,
-    )
-    flag_types.define_path(
-        "node",
-        None,
-        "A node to show: its operation and attributes, what it takes, who takes what it gives. Of "
-        "a function, function/node.",
-        values,
-    )
-    flags.DEFINE_list(
-        "fetch",
-        [],
-        "The tensors that are the prediction, for the parts cost and safety and for a drawing; by "
-        "default the collection 'predict', the signature's outputs, or the likeliest output.",
-        flag_values=values,
-    )
-    define_signature(values)
-    flags.DEFINE_integer("batch_size", 1, "Rows, for the FLOPs.", lower_bound=1, flag_values=values)
-    flags.DEFINE_integer(
-        "depth",
-        None,
-        "How many name scopes make a layer, the outer ones; by default all, or in a drawing so "
-        "many that it can be read.",
-        lower_bound=1,
-        flag_values=values,
-    )
-    _define_files(values)
-    define_format(values)
-    define_max_meta_mb(values)
-    define_time_limit(values)
-
-
-def _define_files(values: flags.FlagValues) -> None:
-    flag_types.define_path(
-        "as_text",
-        None,
-        "A file to write the whole MetaGraphDef to as text, such as graph.pbtxt; predict.py "
-        "--meta=graph.pbtxt --ckpt=... reads it.",
-        values,
-    )
-    flag_types.define_path("dot", None, "A file to draw the layers in, for Graphviz.", values)
-    flag_types.define_path(
-        "png", None, "A picture of the layers; takes Graphviz's program 'dot'.", values
-    )
-    define_overwrite(values, "Replace files that are there already.")
-
-
-def main(values: flags.FlagValues, end_after: EndAfter | None = None) -> None:
-    """Looks at a graph as the flags say; `end_after` as of a `TimeLimit`."""
+def main(config: GraphInspection) -> None:
+    """Looks at the graph that is asked for."""
     import_tensorflow()
     from tools.graph_inspection import as_text, inspect_graph
 
-    found = inspect_graph(
-        GraphInspection(
-            meta=values.meta,
-            parts=tuple(values.part),
-            node=values.node,
-            fetch=tuple(values.fetch),
-            signature=values.signature,
-            batch_size=values.batch_size,
-            depth=values.depth,
-            as_text=values.as_text,
-            dot=values.dot,
-            png=values.png,
-            overwrite=values.overwrite,
-            max_meta_bytes=values.max_meta_mb << 20,
-            time_limit=values.time_limit,
-            end_after=end_after,
-        )
-    )
-    show(found, as_text, values.format)
+    show(inspect_graph(config), as_text, config.format)
 
 
 if __name__ == "__main__":
-    run_command(main, define_flags, __doc__, POSITIONAL)
+    run_command(main, GraphInspection, __doc__)

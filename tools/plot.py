@@ -19,34 +19,15 @@ if __name__ == "__main__":  # First, as what follows takes its time.
 
     end_at_signals()
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from absl import flags
-
-from cli import flag_types
-from cli.flag_types import (
-    define_ignore_exif,
-    define_max_input_mb,
-    define_max_meta_mb,
-    define_time_limit,
-    define_trust_graph,
-)
+from cli.fields import REPEATED, Check, Together, ends_in, flag, nested
 from cli.terminal import import_tensorflow
+from errors import ToolError
 from prediction.request import PredictConfig
-from tools.command import (
-    EndAfter,
-    define_ckpt,
-    define_format,
-    define_meta,
-    define_overwrite,
-    run_command,
-    show,
-)
-
-POSITIONAL: tuple[str, ...] = ("what",)
+from tools.command import Printed, check_installed, overwrite, run_command, show
 
 _SUFFIXES = (".png", ".svg")
 _MODEL_FLAGS = ("meta", "ckpt", "max_meta_mb", "trust_graph", "time_limit")
@@ -59,129 +40,88 @@ _FLAGS_OF: Mapping[str, tuple[str, ...]] = {
     "confusion": (*_MODEL_FLAGS, *_ROW_FLAGS),
     "mistakes": (*_MODEL_FLAGS, *_ROW_FLAGS, "most"),
 }
+_NOT_EMPTY = Check(all, "must not be empty")
 
 
-@dataclass(frozen=True)
-class PlotConfig:
-    """What is asked for.
+def _of_kind(name: str) -> Together:
+    """One flag is given where the kind needs it, and only where it is of use."""
 
-    Attributes:
-      what: one of `tools.plotting.plot.KINDS`.
-      output: the file to write, .png or .svg.
-      overwrite: write it also where there is one.
-      runs: folders of runs, for `metrics` and `line`.
-      model: the model and its rows, for `filters`, `confusion` and `mistakes`; None for the others.
-      tensor: for `filters`, the name of the kernel; None for the first that the prediction needs.
-      most: for `mistakes`, how many are drawn at most.
-      log_loss: for `metrics`, whether the loss has a logarithmic axis.
-    """
+    def accepts(what: str | None, value: Any) -> bool:
+        if what is None:
+            return True  # It may stand without its flag, and is told where it does not.
+        if value and name not in _FLAGS_OF[what]:
+            raise ValueError(f"--{name} is not for {what}")
+        if not value and name == _FLAGS_OF[what][0]:
+            raise ValueError(f"{what} needs --{name}=...")
+        if what == "line" and name == "run" and len(value) > 1:
+            raise ValueError("line takes one --run")
+        return True
 
-    what: str
-    output: str
-    overwrite: bool = False
-    runs: Sequence[str] = ()
-    model: PredictConfig | None = None
-    tensor: str | None = None
-    most: int = 16
-    log_loss: bool = False
+    return Together(("what", name), accepts)
 
 
-# One picture from start to end: what tools.plot does once its flags are read.
+def _rows(help_text: str) -> Any:
+    return flag(help_text, (), many=REPEATED, path=True, check=_NOT_EMPTY, group="input")
 
 
-def define_flags(values: flags.FlagValues) -> None:
-    """Defines this command's flags in `values`."""
-    flags.DEFINE_enum("what", None, [*_FLAGS_OF], "What to draw.", flag_values=values)
-    flag_types.define_path(
-        "output",
-        None,
-        "The file to write, .png or .svg; by default <what>.png in the present folder.",
-        values,
+@dataclass(frozen=True, kw_only=True)
+class PlotConfig(Printed):
+    """What to draw, and from what."""
+
+    GROUP: ClassVar = "selection"
+    CHECKS: ClassVar = tuple(
+        map(_of_kind, ("run", "meta", "ckpt", "tensor", "input", "feed", "log_loss", "ignore_exif"))
     )
-    define_overwrite(values)
-    define_format(values)
-    flag_types.define_paths(
-        "run",
+
+    what: str = flag("What to draw.", choices=[*_FLAGS_OF], positional=True)
+    runs: Sequence[str] = flag(
         "metrics, line: the folder of a run, its --ckpt_dir; for metrics, also several.",
-        values,
+        (),
+        name="run",
+        many=REPEATED,
+        path=True,
+        check=_NOT_EMPTY,
     )
-    flags.DEFINE_boolean(
-        "log_loss", False, "metrics: the loss on a logarithmic axis.", flag_values=values
-    )
-    define_meta(values)
-    define_ckpt(values)
-    flags.DEFINE_string(
-        "tensor",
-        None,
+    log_loss: bool = flag("metrics: the loss on a logarithmic axis.", False)
+    tensor: str | None = flag(
         "filters: the kernel, a tensor [height, width, channels, filters]; by default the first "
         "that the prediction needs.",
-        flag_values=values,
+        None,
     )
-    _define_row_flags(values)
-    define_max_meta_mb(values)
-    define_trust_graph(values)
-    define_time_limit(values)
-    _validate(values)
-
-
-def _define_row_flags(values: flags.FlagValues) -> None:
-    """What confusion and mistakes predict on."""
-    flag_types.define_paths(
-        "input",
-        "confusion, mistakes: rows with their true classes, as predict.py takes them: a folder of "
-        "one subfolder of images a class, an .npz with X and Y, or images of MNIST's format with "
-        "their labels beside them.",
-        values,
+    most: int = flag("mistakes: how many are drawn at most.", 16, low=1, high=100)
+    model: PredictConfig | None = nested(
+        PredictConfig,
+        optional=True,
+        without=("signature", "batch_size", "asset", "fetch", "list", "format", "output"),
+        meta=flag(
+            "filters, confusion, mistakes: the model, as predict.py takes it.",
+            path=True,
+            group="model",
+        ),
+        input=_rows(
+            "confusion, mistakes: rows with their true classes, as predict.py takes them: a folder "
+            "of one subfolder of images a class, an .npz with X and Y, or images of MNIST's format "
+            "with their labels beside them."
+        ),
+        feed=_rows("confusion, mistakes: another tensor to feed, name=value or name=file.npy."),
     )
-    flag_types.define_paths(
-        "feed",
-        "confusion, mistakes: another tensor to feed, name=value or name=file.npy.",
-        values,
+    output: str | None = flag(
+        "The file to write, .png or .svg; by default <what>.png in the present folder.",
+        None,
+        path=True,
+        check=ends_in(*_SUFFIXES, message=f"must end in {' or '.join(_SUFFIXES)}"),
+        group="output",
     )
-    define_max_input_mb(values)
-    define_ignore_exif(values)
-    flags.DEFINE_integer(
-        "most",
-        16,
-        "mistakes: how many are drawn at most.",
-        lower_bound=1,
-        upper_bound=100,
-        flag_values=values,
-    )
+    overwrite: bool = overwrite()
+
+    @property
+    def target(self) -> str:
+        """The file to write."""
+        return self.output or f"{self.what}.png"
 
 
-def _validate(values: flags.FlagValues) -> None:
-    flags.register_validator(
-        "output",
-        lambda path: path is None or os.path.splitext(path)[1].lower() in _SUFFIXES,
-        message=f"must end in {' or '.join(_SUFFIXES)}",
-        flag_values=values,
-    )
-    for name in ("run", "input", "feed"):
-        flags.register_validator(name, all, message="must not be empty", flag_values=values)
-    for name in ("run", "meta", "ckpt", "tensor", "input", "feed", "log_loss", "ignore_exif"):
-        flags.register_multi_flags_validator(["what", name], _check_of_kind, flag_values=values)
-
-
-def _check_of_kind(given: Mapping[str, Any]) -> bool:
-    """Whether one flag is given where the kind needs it, and only where it is of use."""
-    what, (name, value) = given["what"], [*given.items()][1]
-    if what is None:
-        return True  # It may stand without its flag, and is told where it does not.
-    if value and name not in _FLAGS_OF[what]:
-        raise flags.ValidationError(f"--{name} is not for {what}")
-    if not value and name == _FLAGS_OF[what][0]:
-        raise flags.ValidationError(f"{what} needs --{name}=...")
-    if what == "line" and name == "run" and len(value) > 1:
-        raise flags.ValidationError("line takes one --run")
-    return True
-
-
-def main(values: flags.FlagValues, end_after: EndAfter | None = None) -> None:
-    """Draws as the flags say; `end_after` as of a `TimeLimit`."""
-    from errors import ToolError
-    from tools.command import check_installed
-
+def main(config: PlotConfig) -> None:
+    """Draws what is asked for."""
     try:
         check_installed(["matplotlib"], "plot", "a picture")
     except ValueError as error:  # Of MPLBACKEND, which is of no use here but read all the same.
@@ -189,32 +129,8 @@ def main(values: flags.FlagValues, end_after: EndAfter | None = None) -> None:
     import_tensorflow()
     from tools.plotting import as_text, plot
 
-    model = None
-    if values.meta is not None:
-        model = PredictConfig(
-            values.meta,
-            checkpoint=values.ckpt,
-            input=values.input,
-            feed=values.feed,
-            trust_graph=values.trust_graph,
-            time_limit=values.time_limit,
-            end_after=end_after,
-            max_input_mb=values.max_input_mb,
-            ignore_exif=values.ignore_exif,
-            max_meta_bytes=values.max_meta_mb << 20,
-        )
-    config = PlotConfig(
-        what=values.what,
-        output=values.output or f"{values.what}.png",
-        overwrite=values.overwrite,
-        runs=values.run,
-        model=model,
-        tensor=values.tensor,
-        most=values.most,
-        log_loss=values.log_loss,
-    )
-    show(plot(config), as_text, values.format)
+    show(plot(config), as_text, config.format)
 
 
 if __name__ == "__main__":
-    run_command(main, define_flags, __doc__, POSITIONAL)
+    run_command(main, PlotConfig, __doc__)

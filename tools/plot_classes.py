@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,19 @@ from prediction.evaluation import Classified
 from prediction.output import Classification, accuracy
 from prediction.rows import Rows
 from tools.plot_runs import Picture, as_label, new_figure, short_path
+
+_UINT8 = 255.0
+_DECODED_SIZE = 128  # Pixels of either side, of an image that the graph itself decodes.
+_ROUNDING = 1e-3
+_MAX_CLASSES_WITH_COUNTS = 30  # More would not be readable.
+_MAX_NAMES = 60  # At an edge.
+_MAX_CLASSES = 2000
+_SHORT_NAME = 3  # Letters, up to which names fit beside each other.
+_DARK = 0.5  # The share from which on a cell's text is white.
+_COLUMNS = 4
+_MOST_LETTERS = 16
+Pixels = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.int64]
 
 
 def labels_of(found: Classified) -> npt.NDArray[np.int64]:
@@ -40,27 +53,6 @@ def labels_of(found: Classified) -> npt.NDArray[np.int64]:
     return found.result.labels
 
 
-# A row of a model's input as the image that it is.
-
-_UINT8 = 255.0
-_DECODED_SIZE = 128  # Pixels of either side, of an image that the graph itself decodes.
-_ROUNDING = 1e-3
-Pixels = npt.NDArray[np.float64]
-
-
-class RowImage(NamedTuple):
-    """One row.
-
-    Attributes:
-      pixels: float64 [height, width, 3], in [0, 1].
-      stretched: whether its own least and largest values are black and white, as those of the
-        model's images are not known, or other values are within it.
-    """
-
-    pixels: Pixels
-    stretched: bool
-
-
 class RowImages(NamedTuple):
     """The rows of one input, as images.
 
@@ -76,8 +68,11 @@ class RowImages(NamedTuple):
     shape: tuple[int, int, int] | None
     white: float | None
 
-    def image(self, row: int) -> RowImage:
-        """One row, as it is to be seen.
+    def image(self, row: int) -> tuple[Pixels, bool]:
+        """One row, as it is to be seen: float64 [height, width, 3], in [0, 1].
+
+        Also whether it is stretched: its own least and largest values are black and white, as those
+        of the model's images are not known, or other values are within it.
 
         Raises:
           DataError: the file cannot be read, or is damaged.
@@ -85,16 +80,14 @@ class RowImages(NamedTuple):
         values = self.rows.batch(row, row + 1)
         if self.shape is None:
             name = f"{self.tensor} {row}"  # As the graph decodes it, which does not look at EXIF.
-            decoded = decode_image(values[0], name, _DECODED_SIZE, ignore_exif=True)
-            return RowImage(decoded / _UINT8, stretched=False)
+            return decode_image(values[0], name, _DECODED_SIZE, ignore_exif=True) / _UINT8, False
         pixels: Pixels = values.astype(np.float64).reshape(self.shape)
         low, high = float(pixels.min()), float(pixels.max())
         known = self.white is not None and low >= 0 and high <= self.white * (1 + _ROUNDING)
         if known:
             low, high = 0.0, self.white or high
-        span = (high - low) or 1.0
-        pixels = np.clip((pixels - low) / span, 0.0, 1.0)
-        return RowImage(np.broadcast_to(pixels, (*self.shape[:2], 3)), stretched=not known)
+        pixels = np.clip((pixels - low) / ((high - low) or 1.0), 0.0, 1.0)
+        return np.broadcast_to(pixels, (*self.shape[:2], 3)), not known
 
 
 def row_images(found: Classified) -> RowImages:
@@ -110,19 +103,14 @@ def row_images(found: Classified) -> RowImages:
         shape = _image_shape(first, found.model.image_shape if of_signature else None)
         if shape is not None:
             scale = found.model.input_scale if of_signature else None
-            return RowImages(name, rows, shape, _white(first, scale))
+            white = None if scale is None else _UINT8 * scale
+            return RowImages(name, rows, shape, _UINT8 if first.dtype == np.uint8 else white)
         if _is_image_file(first):
             return RowImages(name, rows, None, None)
         refused.append(f"{name} {format_shape(first.shape[1:])}")
     raise ToolError(
         f"{found.meta}: expected rows that are images, found {', '.join(refused) or 'none'}"
     )
-
-
-def _white(values: Array, scale: float | None) -> float | None:
-    if values.dtype == np.uint8:
-        return _UINT8
-    return None if scale is None else _UINT8 * scale
 
 
 def _image_shape(values: Array, of_row: tuple[int, int, int] | None) -> tuple[int, int, int] | None:
@@ -149,28 +137,13 @@ def _is_image_file(values: Array) -> bool:
     return True
 
 
-# Which classes a classifier takes for which.
-
-_MAX_CLASSES_WITH_COUNTS = 30  # More would not be readable.
-_MAX_NAMES = 60  # At an edge.
-_MAX_CLASSES = 2000
-_SHORT_NAME = 3  # Letters, up to which names fit beside each other.
-_CELL, _LEAST, _MOST = 0.45, 3.2, 12.0  # Inches: of a cell, and of the matrix's side.
-_MARGINS = 3.0, 2.0  # Inches, beside the matrix, and above and below it.
-_DARK = 0.5  # The share from which on a cell's text is white.
-Counts = npt.NDArray[np.int64]
-
-
 def confusion_matrix(labels: Counts, classes: Counts, shown: Counts) -> Counts:
-    """How many rows of each true class have each predicted one.
+    """How many rows of each true class have each predicted one: int64 [K, K].
 
     Args:
       labels: int64 [N], the true classes.
       classes: int64 [N], the predicted ones.
       shown: int64 [K], rising, the classes that there are.
-
-    Returns:
-      int64 [K, K], the true class first.
     """
     matrix = np.zeros((len(shown), len(shown)), np.int64)
     np.add.at(matrix, (np.searchsorted(shown, labels), np.searchsorted(shown, classes)), 1)
@@ -204,14 +177,17 @@ def draw_confusion(found: Classified) -> Picture:
 
 
 def _draw_matrix(matrix: Counts, names: Sequence[str], title: str) -> Figure:
-    side = min(max(_CELL * len(names), _LEAST), _MOST)
-    figure = new_figure(side + _MARGINS[0], side + _MARGINS[1])
+    side = min(max(0.45 * len(names), 3.2), 12.0)  # Inches.
+    figure = new_figure(side + 3, side + 2)
     axes = figure.subplots()
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
     figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
     if len(names) <= _MAX_CLASSES_WITH_COUNTS:
-        _write_counts(axes, matrix, shares)
+        for (row, column), count in np.ndenumerate(matrix):
+            colour = "white" if shares[row, column] > _DARK else "black"
+            size = 10 if count < 10_000 else 7
+            axes.text(column, row, str(count), ha="center", va="center", c=colour, fontsize=size)
     _name_classes(axes, names)
     axes.set_title(title)
     return figure
@@ -231,46 +207,21 @@ def _shown_classes(result: Classification, labels: Counts) -> Counts:
     return found
 
 
-def _write_counts(axes: Axes, matrix: Counts, shares: npt.NDArray[np.float64]) -> None:
-    """Each cell's count, and lines between the cells."""
-    between = np.arange(len(matrix) - 1) + 0.5
-    axes.hlines(between, -0.5, len(matrix) - 0.5, color="white", linewidth=1.0)
-    axes.vlines(between, -0.5, len(matrix) - 0.5, color="white", linewidth=1.0)
-    for (row, column), count in np.ndenumerate(matrix):
-        colour = "white" if shares[row, column] > _DARK else "black"
-        size = 10 if count < 10_000 else 7
-        axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=size)
-
-
 def _name_classes(axes: Axes, names: Sequence[str]) -> None:
     every = -(-len(names) // _MAX_NAMES)
     places = range(0, len(names), every)
     axes.set_yticks(places, names[::every])
     axes.set_xticks(places, names[::every])
     if max(map(len, names)) > _SHORT_NAME:
-        for label in axes.get_xticklabels():
-            label.set(rotation=45, ha="right", rotation_mode="anchor")
+        axes.tick_params("x", rotation=90)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
-    axes.spines[:].set_visible(False)
-
-
-# The rows that a classifier is surest of, and wrong.
-
-_COLUMNS = 4
-_TILE = 2.1, 2.55  # Inches: width and height of an image with its texts.
-_MOST_LETTERS = 16
 
 
 def worst_mistakes(found: Classified, most: int) -> npt.NDArray[np.int64]:
-    """The rows whose class is wrong, the surest first.
+    """The numbers of rows whose class is wrong, at most so many: int64 [M], the surest first.
 
-    Args:
-      found: with labels.
-      most: rows at most.
-
-    Returns:
-      int64 [M], numbers of rows; of two that are as sure, the first comes first.
+    Of two that are as sure, the first comes first.
 
     Raises:
       ToolError: the labels are not known.
@@ -290,43 +241,39 @@ def draw_mistakes(found: Classified, most: int) -> Picture:
     labels = labels_of(found)
     worst = worst_mistakes(found, most).tolist()
     wrong = int(np.sum(found.result.classes != labels))
+    told = [_record(found, row) for row in worst]
     record = {
         "meta": found.meta,
         "checkpoint": found.checkpoint,
         "rows": len(labels),
         "wrong": wrong,
-        "mistakes": [_record(found, row) for row in worst],
+        "mistakes": told,
     }
     if not worst:
         return Picture(None, f"no mistake in {len(labels)} rows: no picture is written", record)
     images = row_images(found)
     shown = [images.image(row) for row in worst]
     num_rows = -(-len(worst) // _COLUMNS)
-    figure = new_figure(_TILE[0] * _COLUMNS, _TILE[1] * num_rows + 0.6)
+    figure = new_figure(2.1 * _COLUMNS, 2.55 * num_rows + 0.6)
     grid = figure.subplots(num_rows, _COLUMNS, squeeze=False).ravel()
     for axes in grid:
         axes.set_axis_off()
-    for axes, row, image in zip(grid, worst, shown, strict=False):
-        axes.imshow(image.pixels)
-        axes.set_title("\n".join(_texts(found, row)), fontsize=8)
+    for axes, entry, (pixels, _) in zip(grid, told, shown, strict=False):
+        axes.imshow(pixels)
+        label, wrong_class = (as_label(entry[key], _MOST_LETTERS) for key in ("label", "class"))
+        axes.set_title(
+            f"{as_label(entry['name'], 2 * _MOST_LETTERS)}\ntrue: {label}\n"
+            f"predicted: {wrong_class} {float(entry['probability']):.4f}",
+            fontsize=8,
+        )
     count = f"the {len(worst)} surest of {wrong}" if wrong > len(worst) else f"all {wrong}"
     summary = f"{count} mistakes in {len(labels)} rows"
-    stretched = ", brightness stretched" if any(image.stretched for image in shown) else ""
+    stretched = ", brightness stretched" if any(is_stretched for _, is_stretched in shown) else ""
     figure.suptitle(f"{short_path(found.checkpoint or found.meta)}\n{summary}{stretched}")
     return Picture(figure, summary + stretched, record)
 
 
-def _texts(found: Classified, row: int) -> Sequence[str]:
-    """What is written above an image."""
-    told = _record(found, row)
-    return (
-        as_label(told["name"], 2 * _MOST_LETTERS),
-        f"true: {as_label(told['label'], _MOST_LETTERS)}",
-        f"predicted: {as_label(told['class'], _MOST_LETTERS)} {found.result.probability[row]:.4f}",
-    )
-
-
-def _record(found: Classified, row: int) -> dict[str, str]:
+def _record(found: Classified, row: int) -> dict[str, Any]:
     result = found.result
     return {
         "name": result.names[row],

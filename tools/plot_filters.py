@@ -5,8 +5,8 @@ The kernel is whatever the prediction takes as its filter.
 
 import itertools
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,15 +24,20 @@ from tools.plot_runs import Picture, as_label, new_figure, short_path
 _CONVOLUTIONS = frozenset({"Conv2D", "DepthwiseConv2dNative"})
 _PASSED_ON = frozenset({"Identity", "ReadVariableOp", "Enter"})
 _MAX_NAMED = 10
+_MAX_FILTERS = 256
+_MAX_PLANES = 48  # Filters, and channels, where each channel is a tile.
+_MAX_PIXELS = 1 << 24  # Of one tile for each filter.
+_MAX_NUMBERS = 24  # At an edge.
+_GAP = (0.80, 0.88, 0.95)  # Between two tiles: a light blue, which no grey is.
+_NOT_FINITE = (0.835, 0.369, 0.0)  # In place of NaN and infinity: vermilion.
+_SIDE = 6.5  # Inches, of the image.
+Images = npt.NDArray[np.float64]
 
 
 class Kernel(NamedTuple):
-    """A convolution's weights.
+    """A convolution's weights, real numbers [height, width, channels, filters].
 
-    Attributes:
-      meta: the file of the graph.
-      name: of the tensor, such as `conv1/w:0`.
-      values: real numbers [height, width, channels, filters].
+    With the file of the graph, and the tensor's name, such as `conv1/w:0`.
     """
 
     meta: str
@@ -43,13 +48,7 @@ class Kernel(NamedTuple):
 def read_kernel(
     config: ModelConfig, meta: MetaGraphFile, model: Model, tensor: str | None
 ) -> Kernel:
-    """Reads one kernel; nothing else of the checkpoint is read.
-
-    Args:
-      config: what the graph may do and take.
-      meta: the graph.
-      model: its description.
-      tensor: as the user names it; None for the first that the prediction needs.
+    """Reads one kernel, by default the first that the prediction needs, and no other variable.
 
     Raises:
       ToolError: there is none, or the tensor is no kernel.
@@ -78,18 +77,13 @@ def _first_kernel(meta: MetaGraphFile, model: Model) -> str:
     outputs = outputs or list(find_candidates(meta).outputs[:1])
     name = next(_kernels(meta, sub_graph(meta, outputs).names), None) if outputs else None
     if name is None:
+        others = list(itertools.islice(_kernels(meta, meta.nodes), _MAX_NAMED))
         raise ToolError(
             f"{meta.path}: found no convolution that its prediction needs (not looked for in "
             f"functions); --tensor names a kernel [height, width, channels, filters]"
-            f"{_offered(meta)}"
+            + (f", such as {', '.join(others)}" if others else "")
         )
     return name
-
-
-def _offered(meta: MetaGraphFile) -> str:
-    """The kernels that there are elsewhere in the graph."""
-    names = list(itertools.islice(_kernels(meta, meta.nodes), _MAX_NAMED))
-    return f", such as {', '.join(names)}" if names else ""
 
 
 def _kernels(meta: MetaGraphFile, nodes: Collection[str]) -> Iterator[str]:
@@ -123,26 +117,10 @@ def _no_kernel(meta: MetaGraphFile, info: TensorInfo) -> ToolError:
     )
 
 
-# The filters of a convolution as one image of tiles.
-
-_MAX_FILTERS = 256
-_MAX_PLANES = 48  # Filters, and channels, where each channel is a tile.
-_MAX_PIXELS = 1 << 24  # Of one tile for each filter.
-_MAX_NUMBERS = 24  # At an edge.
-_GAP = (0.80, 0.88, 0.95)  # Between two tiles: a light blue, which no grey is.
-_NOT_FINITE = (0.835, 0.369, 0.0)  # In place of NaN and infinity: vermilion.
-_SIDE, _LEAST_WIDTH, _LEAST_HEIGHT = 6.5, 4.4, 1.2  # Inches, of the image.
-_MARGINS = 1.0, 1.2  # Inches, beside the image, and above and below it.
-Images = npt.NDArray[np.float64]
-
-
 class Tiles(NamedTuple):
-    """Images of one size, in rows.
+    """Images of one size, in rows: float64 [N, height, width, 3], in [0, 1].
 
-    Attributes:
-      images: float64 [N, height, width, 3], in [0, 1].
-      columns: how many stand in a row.
-      of_channels: whether a row is one filter, and a column one channel; else each is a filter.
+    A row is one filter and a column one of its channels (`of_channels`), or else each is a filter.
     """
 
     images: Images
@@ -163,15 +141,20 @@ def draw_filters(kernel: Kernel) -> Picture:
     """
     tiles = tiles_of(kernel.values)
     image = mosaic(tiles)
-    figure = new_figure(*_size(image))
+    scale = _SIDE / max(image.shape)
+    figure = new_figure(
+        max(image.shape[1] * scale, 4.4) + 1, max(image.shape[0] * scale, 1.2) + 1.2
+    )
     axes = figure.subplots()
     axes.imshow(image)
     height, width = tiles.images.shape[1:3]
-    first = range(0, tiles.rows * tiles.columns, tiles.columns)
-    _number(axes.set_yticks, range(tiles.rows) if tiles.of_channels else first, height)
-    _number(axes.set_xticks, range(tiles.columns), width)
-    axes.tick_params(length=0, labelsize=8)
-    axes.spines[:].set_visible(False)
+    every = 1 if tiles.of_channels else tiles.columns
+    for set_ticks, count, size, each in (
+        (axes.set_yticks, tiles.rows, height, every),
+        (axes.set_xticks, tiles.columns, width, 1),
+    ):
+        numbers = np.arange(0, count, -(-count // _MAX_NUMBERS))
+        set_ticks((numbers + 0.5) * (size + 1), [str(number * each) for number in numbers])
     axes.set_xlabel("input channel" if tiles.of_channels else "filter, from the row's first on")
     axes.set_ylabel("filter" if tiles.of_channels else "first filter of the row")
     title = f"{short_path(kernel.meta)}: {as_label(kernel.name, 60)} {list(kernel.values.shape)}"
@@ -179,7 +162,13 @@ def draw_filters(kernel: Kernel) -> Picture:
     axes.set_title(
         f"{title}\n{shown}\nblack: a filter's least weight, white: its largest", fontsize=10
     )
-    return Picture(figure, f"{kernel.name} of {kernel.meta}, {shown}", _record(kernel, tiles))
+    record = {
+        "meta": kernel.meta,
+        "tensor": kernel.name,
+        "shape": list(kernel.values.shape),
+        "filters": tiles.rows if tiles.of_channels else len(tiles.images),
+    }
+    return Picture(figure, f"{kernel.name} of {kernel.meta}, {shown}", record)
 
 
 def tiles_of(kernel: Array) -> Tiles:
@@ -197,33 +186,26 @@ def tiles_of(kernel: Array) -> Tiles:
     most = min(most, _MAX_PIXELS // (height * width * planes))
     if not most:
         raise ToolError(f"a filter of {height}x{width} weights is too large for a picture")
-    weights: Images = scaled(
-        np.moveaxis(kernel[:, :, : planes if of_channels else None, :most], 3, 0)
-    )
+    weights = scaled(np.moveaxis(kernel[:, :, : planes if of_channels else None, :most], 3, 0))
     if of_channels:
         weights = np.moveaxis(weights, 3, 1).reshape(-1, height, width, 1)
     images = np.broadcast_to(weights, (*weights.shape[:3], 3)).copy()
     images[~np.isfinite(images).all(axis=3)] = _NOT_FINITE
-    return Tiles(images, planes if of_channels else _columns(most), of_channels)
-
-
-def _columns(count: int) -> int:
-    """For a nearly square grid: one without a gap at its end, where there is such a one."""
-    least = math.ceil(math.sqrt(count))
-    return next((columns for columns in range(least, 2 * least + 1) if count % columns == 0), least)
+    least = math.ceil(math.sqrt(most))  # A nearly square grid, without a gap at its end.
+    square = next((n for n in range(least, 2 * least + 1) if most % n == 0), least)
+    return Tiles(images, planes if of_channels else square, of_channels)
 
 
 def scaled(filters: Array) -> Images:
     """Each of some filters [N, ...] from 0, its least, to 1; NaN where it is not finite."""
     values = filters.astype(np.float64)
     values[~np.isfinite(values)] = np.nan
-    flat = values.reshape(len(values), -1)
-    least = np.nanmin(flat, axis=1, initial=np.inf)
-    span = np.nanmax(flat, axis=1, initial=-np.inf) - least
-    each = (-1,) + (1,) * (values.ndim - 1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        found = (values - least.reshape(each)) / span.reshape(each)
-    return np.where((span > 0).reshape(each), found, np.where(np.isnan(values), np.nan, 0.5))
+    axes = tuple(range(1, values.ndim))
+    least = np.nanmin(values, axis=axes, initial=np.inf, keepdims=True)
+    span = np.nanmax(values, axis=axes, initial=-np.inf, keepdims=True) - least
+    with np.errstate(invalid="ignore"):
+        found = (values - least) / np.where(span > 0, span, 1)
+    return np.where(span > 0, found, values * 0 + 0.5)  # NaN stays what it is.
 
 
 def mosaic(tiles: Tiles) -> Images:
@@ -239,39 +221,16 @@ def mosaic(tiles: Tiles) -> Images:
     return whole
 
 
-def _size(image: Images) -> tuple[float, float]:
-    """Of the figure, in inches."""
-    height, width = image.shape[:2]
-    scale = _SIDE / max(height, width)
-    beside, above = _MARGINS
-    return max(width * scale, _LEAST_WIDTH) + beside, max(height * scale, _LEAST_HEIGHT) + above
-
-
-def _number(set_ticks: Callable[[Any, Any], object], numbers: Sequence[int], size: int) -> None:
-    """Writes numbers at the tiles of an edge, or every so many of them."""
-    every = -(-len(numbers) // _MAX_NUMBERS)
-    centres = (np.arange(len(numbers)) + 0.5) * (size + 1)
-    set_ticks(centres[::every], [str(number) for number in numbers[::every]])
-
-
 def _shown(tiles: Tiles, kernel: Array) -> str:
     """`32 filters of 3x3 in colour`."""
     height, width, channels, filters = kernel.shape
     shown = tiles.rows if tiles.of_channels else len(tiles.images)
     count = f"{shown} filters" if shown == filters else f"the first {shown} of {filters} filters"
-    planes = f"{tiles.columns}" if tiles.columns == channels else f"{tiles.columns} of {channels}"
-    kind = f"each of its {planes} channels in grey" if tiles.of_channels else None
-    kind = kind or ("in colour" if channels == 3 else "in grey")
+    kind = "in colour" if channels == 3 else "in grey"
+    if tiles.of_channels:
+        planes = channels if tiles.columns == channels else f"{tiles.columns} of {channels}"
+        kind = f"each of its {planes} channels in grey"
     bad = int(np.sum(~np.isfinite(kernel.astype(np.float64))))
     return f"{count} of {height}x{width}, {kind}" + (
         f"; {bad} weights not finite: red" if bad else ""
     )
-
-
-def _record(kernel: Kernel, tiles: Tiles) -> dict[str, object]:
-    return {
-        "meta": kernel.meta,
-        "tensor": kernel.name,
-        "shape": list(kernel.values.shape),
-        "filters": tiles.rows if tiles.of_channels else len(tiles.images),
-    }

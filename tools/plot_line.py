@@ -2,16 +2,13 @@
 
 import functools
 import os
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from absl import logging
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 from checkpoints import folder as folders
@@ -20,22 +17,22 @@ from checkpoints.folder import Hold, read_newest
 from checkpoints.reader import CheckpointReader
 from data import batches
 from errors import CheckpointError, ToolError
-from tools.plot_runs import COLOURS, LARGEST, Picture, as_label, new_figure, read_run
+from tools.plot_runs import LARGEST, Picture, as_label, new_figure, read_run
 
 _SEEDS = 1 << 32
 _W, _B = "w", "b"
+_GRID = 161  # Points of the surface, each way.
+_LEVELS = 24
+_LEAST_SPAN = 2.0  # Of w and of b, so that a path that has arrived still lies in a valley.
+_LEAST_SHARE = 1e-6  # Of the largest loss, that the lowest contour has.
 Floats = npt.NDArray[np.float64]
 
 
 class LineRun(NamedTuple):
-    """What is known of a run.
+    """What is known of a run: its points, x and y float64 [N], and its path.
 
-    Attributes:
-      folder: of the run, as the user wrote it.
-      x, y: float64 [N], its points.
-      steps: int64 [P], rising, of the path; the last is the newest checkpoint's.
-      path: float64 [P, 2], w and b after these steps.
-      logged: whether the path is from the log; else it is from the checkpoints that there are.
+    That is w and b, float64 [P, 2], after each of the steps, int64 [P], of which the last is the
+    newest checkpoint's.
     """
 
     folder: str
@@ -43,7 +40,6 @@ class LineRun(NamedTuple):
     y: Floats
     steps: npt.NDArray[np.int64]
     path: Floats
-    logged: bool
 
 
 def mean_squared_error(run: LineRun, w: Floats, b: Floats) -> Floats:
@@ -56,10 +52,10 @@ def read_line_run(folder: str) -> LineRun:
     """Reads what a run of the linear model has left.
 
     The points are drawn again from the seed in the newest checkpoint's manifest. The path is what
-    the log has of w and b, up to that checkpoint; in a log without them, that of the checkpoints.
+    the log has of w and b, up to that checkpoint.
 
     Raises:
-      ToolError: it is no run of the linear model, or has no manifest.
+      ToolError: it is no run of the linear model, or has no manifest or no log.
       CheckpointError: the newest checkpoint is damaged.
     """
     return read_newest([folder], functools.partial(_read, folder))
@@ -76,17 +72,13 @@ def _read(folder: str, hold: Hold) -> LineRun:
     if steps[-1] not in folders.usable_steps(folder):
         raise CheckpointError(f"{folder}: step {steps[-1]} was deleted while it was read")
     x, y = batches.linear_points(_seed(folder, steps[-1]))
-    newest = _values(folder, steps[-1])
-    path = _logged_path(folder, steps[-1])
-    logged = bool(path)
-    path = {**(path or _saved_path(folder, steps[:-1])), steps[-1]: newest}
+    path = {**_logged_path(folder, steps[-1]), steps[-1]: _values(folder, steps[-1])}
     return LineRun(
         folder,
         x.astype(np.float64),
         y.astype(np.float64),
         np.array([*path], np.int64),
         np.array([*path.values()], np.float64),
-        logged,
     )
 
 
@@ -126,53 +118,35 @@ def _values(folder: str, step: int) -> tuple[float, float]:
 
 
 def _logged_path(folder: str, last_step: int) -> dict[int, tuple[float, float]]:
-    """Step -> w and b as the log has them; nothing where it has not."""
-    try:
-        series = read_run(folder).series
-    except ToolError:
-        return {}  # The checkpoints are enough.
+    """Step -> w and b as the log has them."""
+    series = read_run(folder).series
     if not {_W, _B} <= series.keys():
-        return {}
+        raise ToolError(
+            f"--run={folder}: expected {_W} and {_B} in its log, as train_linear.py logs"
+        )
     w, b = (dict(zip(*series[name], strict=True)) for name in (_W, _B))
     found = {int(step): (float(w[step]), float(b[step])) for step in w if step in b}
     return {s: p for s, p in found.items() if s < last_step and max(map(abs, p)) <= LARGEST}
 
 
-def _saved_path(folder: str, steps: list[int]) -> Mapping[int, tuple[float, float]]:
-    """Step -> w and b of each good checkpoint."""
-    found = {}
-    for step in steps:
-        try:
-            found[step] = _values(folder, step)
-        except CheckpointError as error:
-            logging.warning("the path goes on without step %d: %s", step, error)
-    return found
-
-
-# The points with their line, and the way of (w, b) down the loss.
-
-_SIZE = 11.0, 4.8  # Inches.
-_GRID = 161  # Points of the surface, each way.
-_LEVELS = 24
-_LEAST_SPAN = 2.0  # Of w and of b, so that a path that has arrived still lies in a valley.
-_LEAST_SHARE = 1e-6  # Of the largest loss, that the lowest contour has.
-_BLUE, _RED = COLOURS[0], COLOURS[1]
-
-
 def draw_line(run: LineRun) -> Picture:
-    """Draws both, beside each other."""
-    figure = new_figure(*_SIZE)
+    """Draws the points with their line, and beside them the way of (w, b) down the loss."""
+    figure = new_figure(11, 4.8)
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.25))
-    _draw_points(left, run)
-    _draw_surface(figure, right, run)
     w, b = run.path[-1].tolist()
+    equation = f"y = {w:.4f} x {'+' if b >= 0 else '-'} {abs(b):.4f}"
+    ends = np.array([run.x.min(), run.x.max()])
+    left.plot(run.x, run.y, ".", label=f"{len(run.x)} points")
+    left.plot(ends, w * ends + b, label=equation)
+    left.set(xlabel="x", ylabel="y", title="data and line")
+    left.legend()
+    _draw_surface(figure, right, run)
     loss = float(mean_squared_error(run, *run.path[-1:].T)[0])
     figure.suptitle(f"{as_label(run.folder, 60)}, step {run.steps[-1]}")
-    source = "the log" if run.logged else "its checkpoints"
     return Picture(
         figure,
-        f"{_equation(run)} after {run.steps[-1]} steps, mean squared error {loss:.3g} on "
-        f"{len(run.x)} points; {len(run.path)} points of the path, from {source}",
+        f"{equation} after {run.steps[-1]} steps, mean squared error {loss:.3g} on "
+        f"{len(run.x)} points; {len(run.path)} points of the path, from the log",
         {
             "run": run.folder,
             "points": len(run.x),
@@ -187,56 +161,26 @@ def draw_line(run: LineRun) -> Picture:
     )
 
 
-def _equation(run: LineRun) -> str:
-    """`y = 0.1000 x + 0.2000`, of the newest checkpoint."""
-    w, b = run.path[-1]
-    return f"y = {w:.4f} x {'+' if b >= 0 else '-'} {abs(b):.4f}"
-
-
-def _draw_points(axes: Axes, run: LineRun) -> None:
-    w, b = run.path[-1]
-    ends = np.array([run.x.min(), run.x.max()])
-    axes.plot(run.x, run.y, ".", color=_BLUE, markersize=6, label=f"{len(run.x)} points")
-    axes.plot(ends, w * ends + b, color=_RED, linewidth=1.4, label=_equation(run))
-    axes.set_xlabel("x")
-    axes.set_ylabel("y")
-    axes.set_title("data and line")
-    axes.legend(loc="best")
-
-
 def _draw_surface(figure: Figure, axes: Axes, run: LineRun) -> None:
-    best = _least_squares(run)
+    columns = np.stack([run.x, np.ones_like(run.x)], axis=1)
+    best = np.linalg.lstsq(columns, run.y, rcond=None)[0]  # The w and b with the least loss.
     w, b = np.meshgrid(*(_span(run.path[:, i], best[i]) for i in (0, 1)))
     loss = mean_squared_error(run, w, b)
-    top = float(loss.max())
-    loss = np.maximum(loss, top * _LEAST_SHARE)
-    levels = np.geomspace(float(loss.min()), top, _LEVELS)
+    loss = np.maximum(loss, float(loss.max()) * _LEAST_SHARE)
+    levels = np.geomspace(float(loss.min()), float(loss.max()), _LEVELS)
     surface = axes.contourf(w, b, loss, levels=levels, norm=LogNorm(), cmap="cividis")
     bar = figure.colorbar(surface, ax=axes, label="mean squared error (log scale)")
-    bar.set_ticks(_powers_of_ten(float(levels[0]), float(levels[-1])))
+    bar.ax.yaxis.set_major_locator(LogLocator())
     bar.ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes.plot(
-        *run.path.T,
-        color="white",
-        linewidth=1.2,
-        marker=".",
-        markersize=5,
-        label="path",
-        path_effects=[withStroke(linewidth=2.6, foreground="black")],
-    )
-    _mark(axes, run.path[0], f"step {run.steps[0]}", "s", "white")
-    _mark(axes, run.path[-1], f"step {run.steps[-1]}", "o", _RED)
-    _mark(axes, best, "least squares", "x", "black")
-    axes.set_xlabel("w")
-    axes.set_ylabel("b")
-    axes.set_title("path of (w, b) over the loss")
-    axes.legend(loc="best", frameon=True, facecolor="#BBBBBB", framealpha=0.9)
-
-
-def _least_squares(run: LineRun) -> Floats:
-    """The w and b with the least loss."""
-    columns = np.stack([run.x, np.ones_like(run.x)], axis=1)
-    return np.asarray(np.linalg.lstsq(columns, run.y, rcond=None)[0])
+    axes.plot(*run.path.T, color="white", marker=".", label="path")
+    for at, label, marker, colour in (
+        (run.path[0], f"step {run.steps[0]}", "s", "white"),
+        (run.path[-1], f"step {run.steps[-1]}", "o", "C1"),
+        (best, "least squares", "x", "black"),
+    ):
+        axes.plot(*at, color=colour, marker=marker, markeredgecolor="black", ls="", label=label)
+    axes.set(xlabel="w", ylabel="b", title="path of (w, b) over the loss")
+    axes.legend(facecolor="#BBBBBB")  # The path is white.
 
 
 def _span(values: Floats, best: float) -> Floats:
@@ -244,20 +188,3 @@ def _span(values: Floats, best: float) -> Floats:
     low, high = min(values.min(), best), max(values.max(), best)
     margin = max(0.08 * (high - low), (_LEAST_SPAN - (high - low)) / 2)
     return np.linspace(low - margin, high + margin, _GRID)
-
-
-def _powers_of_ten(low: float, high: float) -> list[float]:
-    return [float(tick) for tick in LogLocator().tick_values(low, high) if low <= tick <= high]
-
-
-def _mark(axes: Axes, at: Floats, label: str, marker: str, colour: str) -> None:
-    """Marks one place, with a black rim."""
-    axes.plot(
-        *at,
-        color=colour,
-        marker=marker,
-        markersize=8,
-        markeredgecolor="black",
-        linestyle="none",
-        label=label,
-    )

@@ -1,11 +1,10 @@
-"""Pictures of runs: loss, accuracy and learning rate over the steps, and the line that is fitted.
+"""Pictures of runs: loss, accuracy and learning rate over the steps, as their logs have them.
 
-The numbers are those that a run has logged, read back. All pictures share one style.
+All pictures share the style, and how they become a file.
 """
 
 import contextlib
 import io
-import itertools
 import json
 import math
 import os
@@ -14,13 +13,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
+import matplotlib.style
 import numpy as np
 import numpy.typing as npt
 from absl import logging
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from checkpoints.file_io import read_bounded
 from errors import CheckpointError, ToolError
@@ -28,36 +28,32 @@ from metagraph.casting import json_value
 from tools.command import Record
 from training.metrics import LOGS_FOLDER, METRICS_FILE, step_of
 
-# Okabe and Ito, "Color Universal Design" (2008): told apart with any kind of colour vision. Without
-# their yellow, which is too light for lines on white.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-GREY = "#767676"
-_PNG, _SVG = ".png", ".svg"
 # What would differ from one run to the next, or with the version of what has drawn.
-_METADATA: dict[str, dict[str, Any]] = {_PNG: {"Software": None}, _SVG: {"Date": None}}
+_METADATA: dict[str, dict[str, Any]] = {".png": {"Software": None}, ".svg": {"Date": None}}
 _STYLE = {
     "agg.path.chunksize": 10_000,  # Longer lines overflow the canvas's buffer otherwise.
-    "axes.grid": False,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "figure.dpi": 100,
-    "font.size": 10,
     "image.interpolation": "nearest",
-    "legend.frameon": False,
     "savefig.dpi": 150,
     "svg.hashsalt": "tools.plot",  # Ids of an SVG are random otherwise.
     "text.parse_math": False,  # A class may be called $x$.
 }
+_COLOURS = "tableau-colorblind10"  # Told apart with any kind of colour vision.
+_MAX_BYTES = 1 << 30
+_MAX_STEP = 1 << 53  # As a float64 holds it exactly.
+_LINES = ("solid", "dashdot", "dotted")  # Once all ten colours are taken.
+_FAINT = 0.45
+LARGEST = float(np.finfo(np.float32).max)  # Models of ours compute in float32.
+Floats = npt.NDArray[np.float64]
+# Panel -> numbers of the log that share it: name, how it is called, whether it is drawn faintly.
+_PANELS = {
+    "loss": [("loss", "training batch", False)],
+    "accuracy": [("accuracy", "training batch", True), ("test_accuracy", "test split", False)],
+    "learning rate": [("learning_rate", "learning rate", False)],
+}
 
 
 class Picture(NamedTuple):
-    """What is drawn, and what is said of it.
-
-    Attributes:
-      figure: None where there is nothing to draw.
-      summary: a line of what is in it.
-      record: the same as JSON values.
-    """
+    """What is drawn, None where there is nothing; a line of what is in it; the same as JSON."""
 
     figure: Figure | None
     summary: str
@@ -71,7 +67,7 @@ def style() -> Iterator[None]:
         # A box stands for what the font has no glyph for.
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         mpl.rcdefaults()
-        mpl.rcParams.update(_STYLE)
+        matplotlib.style.use([_COLOURS, _STYLE])
         yield
 
 
@@ -92,11 +88,9 @@ def short_path(path: str) -> str:
 
 
 def render(figure: Figure, path: str) -> bytes:
-    """The content of the file: the same for the same figure.
+    """The content of the file, whose suffix is its format: the same for the same figure.
 
-    Args:
-      figure: made and rendered under one `style`.
-      path: of the file, whose suffix is its format.
+    The figure is to be made and rendered under one `style`.
     """
     suffix = os.path.splitext(path)[1].lower()
     content = io.BytesIO()
@@ -104,33 +98,15 @@ def render(figure: Figure, path: str) -> bytes:
     return content.getvalue()
 
 
-# The numbers that a run has logged, read back.
-
-_MAX_BYTES = 1 << 30
-_MAX_STEP = 1 << 53  # As a float64 holds it exactly.
-LARGEST = float(np.finfo(np.float32).max)  # Models of ours compute in float32.
-Floats = npt.NDArray[np.float64]
-
-
 class Series(NamedTuple):
-    """One number over the steps.
-
-    Attributes:
-      steps: float64 [N], rising.
-      values: float64 [N]; NaN where the log says so.
-    """
+    """One number over the steps: float64 [N], rising, and float64 [N], NaN where the log has it."""
 
     steps: Floats
     values: Floats
 
 
 class RunMetrics(NamedTuple):
-    """What a run has logged.
-
-    Attributes:
-      folder: of the run, as the user wrote it.
-      series: by the name of the number, such as `loss`.
-    """
+    """What a run has logged: its folder, and each number by its name, such as `loss`."""
 
     folder: str
     series: Mapping[str, Series]
@@ -160,25 +136,15 @@ def read_run(folder: str) -> RunMetrics:
         logging.warning(
             "%s: lines passed over, as they are damaged: %d", path, len(lines) - len(found)
         )
-    series = _series({step: json.loads(found[step]) for step in sorted(found)})
-    if not series:
-        raise ToolError(f"--run={folder}: {path} holds no number yet")
-    return RunMetrics(folder, series)
-
-
-def _series(lines: Mapping[int, Mapping[str, Any]]) -> dict[str, Series]:
-    """Each number of the lines, over the steps of those that have it."""
     points: dict[str, list[tuple[float, float]]] = {}
-    for step, line in lines.items():
-        for name, value in line.items():
+    for step in sorted(found):
+        for name, value in json.loads(found[step]).items():
             if name != "step" and (number := _number(value)) is not None:
                 points.setdefault(name, []).append((step, number))
-    return {name: _columns(pairs) for name, pairs in points.items()}
-
-
-def _columns(pairs: Sequence[tuple[float, float]]) -> Series:
-    steps, values = np.array(pairs, np.float64).T
-    return Series(steps, values)
+    if not points:
+        raise ToolError(f"--run={folder}: {path} holds no number yet")
+    series = {name: Series(*np.array(pairs, np.float64).T) for name, pairs in points.items()}
+    return RunMetrics(folder, series)
 
 
 def _number(value: object) -> float | None:
@@ -186,38 +152,6 @@ def _number(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if abs(value) <= LARGEST else math.nan
-
-
-# Loss, accuracy and learning rate of runs, over the steps.
-
-_WIDTH, _PANEL_HEIGHT = 8.0, 2.8  # Inches.
-_FEW_POINTS = 60  # Up to here, each has a mark.
-_RUN_STYLES = ("solid", "dashdot", "dotted")  # Once all colours are taken.
-
-
-class _Curve(NamedTuple):
-    """A number of the log, how it is called in a panel of several, and how it is drawn."""
-
-    name: str
-    label: str
-    faint: bool = False
-
-
-class _Panel(NamedTuple):
-    """Numbers that share an axis."""
-
-    title: str
-    curves: Sequence[_Curve]
-
-
-_PANELS = (
-    _Panel("loss", [_Curve("loss", "training batch")]),
-    _Panel(
-        "accuracy",
-        [_Curve("accuracy", "training batch", faint=True), _Curve("test_accuracy", "test split")],
-    ),
-    _Panel("learning rate", [_Curve("learning_rate", "learning rate")]),
-)
 
 
 def draw_metrics(runs: Sequence[RunMetrics], *, log_loss: bool) -> Picture:
@@ -230,26 +164,25 @@ def draw_metrics(runs: Sequence[RunMetrics], *, log_loss: bool) -> Picture:
     Raises:
       ToolError: there is none of these numbers.
     """
-    panels = [panel for panel in _PANELS if any(_present(panel, run) for run in runs)]
+    logged = {name for run in runs for name in run.series}
+    panels = [title for title, curves in _PANELS.items() if logged & {c[0] for c in curves}]
     if not panels:
         folders = ", ".join(run.folder for run in runs)
         raise ToolError(f"{folders}: expected loss, accuracy or learning_rate in the log")
-    figure = new_figure(_WIDTH, _PANEL_HEIGHT * len(panels) + 0.6)
+    figure = new_figure(8, 2.8 * len(panels) + 0.6)
     grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     names = run_names([run.folder for run in runs])
-    for panel, axes in zip(panels, grid, strict=True):
-        _draw_panel(axes, panel, runs, names)
-        if log_loss and panel.title == "loss":
+    for title, axes in zip(panels, grid, strict=True):
+        _draw_panel(axes, title, runs, names)
+        if log_loss and title == "loss":
             _make_logarithmic(axes)
     grid[-1].set_xlabel("step (updates done)")
     grid[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
-    handles = []
-    for index, name in enumerate(names):
-        colour, line = _style(index)
-        handles.append(Line2D([], [], color=colour, linestyle=line, label=name))
+    handles = [Line2D([], [], label=name, **_style(index)) for index, name in enumerate(names)]
     figure.legend(handles=handles, loc="outside upper left", ncols=4)
-    figure.align_ylabels(grid)
-    return Picture(figure, _summary(runs, panels), {"runs": [_record(run) for run in runs]})
+    told = ", ".join(f"{run.folder} to step {run.last_step}" for run in runs)
+    record = {"runs": [_record(run) for run in runs]}
+    return Picture(figure, f"{', '.join(panels)} of {told}", record)
 
 
 def run_names(folders: Sequence[str]) -> list[str]:
@@ -261,75 +194,42 @@ def run_names(folders: Sequence[str]) -> list[str]:
     return [as_label("/".join(p[-depth:]), 60) for p in parts]
 
 
-def _present(panel: _Panel, run: RunMetrics) -> list[_Curve]:
-    return [curve for curve in panel.curves if curve.name in run.series]
-
-
-def _style(index: int) -> tuple[str, str]:
+def _style(run: int) -> dict[str, Any]:
     """The colour and the kind of line of a run, by its number."""
-    styles = list(itertools.product(_RUN_STYLES, COLOURS))
-    line, colour = styles[index % len(styles)]
-    return colour, line
+    return {"color": f"C{run % 10}", "linestyle": _LINES[run // 10 % len(_LINES)]}
 
 
-def _draw_panel(
-    axes: Axes, panel: _Panel, runs: Sequence[RunMetrics], names: Sequence[str]
-) -> None:
-    for index, (run, name) in enumerate(zip(runs, names, strict=True)):
-        colour, line = _style(index)
-        for curve in _present(panel, run):
-            steps, values = run.series[curve.name]
-            axes.plot(
-                steps,
-                values,
-                label=f"{name}: {curve.label}",
-                alpha=0.45 if curve.faint else 1.0,
-                linewidth=1.0 if curve.faint else 1.6,
-                marker="." if len(steps) <= _FEW_POINTS else "",
-                color=colour,
-                linestyle=line,
-            )
-    axes.set_ylabel(panel.title)
-    axes.grid(color=GREY, alpha=0.25, linewidth=0.6)
-    if panel.title == "accuracy":
+def _draw_panel(axes: Axes, title: str, runs: Sequence[RunMetrics], names: Sequence[str]) -> None:
+    explained = []
+    for number, label, is_faint in _PANELS[title]:
+        alpha = _FAINT if is_faint else 1.0
+        having = [i for i, run in enumerate(runs) if number in run.series]
+        for index in having:
+            steps, values = runs[index].series[number]
+            marker = "." if len(steps) <= 60 else ""
+            own = f"{names[index]}: {label}"
+            axes.plot(steps, values, label=own, marker=marker, alpha=alpha, **_style(index))
+        if having:
+            explained.append(Line2D([], [], color="black", label=label, alpha=alpha))
+    axes.set_ylabel(title)
+    axes.grid(alpha=0.3)
+    if title == "accuracy":
         axes.set_ylim(-0.03, 1.03)
-        _explain_curves(axes, panel, runs)
-
-
-def _explain_curves(axes: Axes, panel: _Panel, runs: Sequence[RunMetrics]) -> None:
-    """A legend of which line is which, whatever its colour."""
-    handles = [
-        Line2D([], [], color="black", label=c.label, alpha=0.45 if c.faint else 1.0)
-        for c in panel.curves
-        if any(c.name in run.series for run in runs)
-    ]
-    axes.legend(handles=handles, loc="lower right")
+        axes.legend(handles=explained, loc="lower right")  # Which line is which, in any colour.
 
 
 def _make_logarithmic(axes: Axes) -> None:
-    """With plain numbers, as those of matplotlib are formulas; not where nothing is above 0."""
-    if not any((np.asarray(line.get_ydata(), np.float64) > 0).any() for line in axes.lines):
-        return
-    axes.set_yscale("log", nonpositive="mask")
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    low, high = axes.get_ylim()
-    within_a_decade = high < 10 * low
-    axes.yaxis.set_minor_formatter(
-        axes.yaxis.get_major_formatter() if within_a_decade else NullFormatter()
-    )
-
-
-def _summary(runs: Sequence[RunMetrics], panels: Sequence[_Panel]) -> str:
-    told = ", ".join(f"{run.folder} to step {run.last_step}" for run in runs)
-    return f"{', '.join(panel.title for panel in panels)} of {told}"
+    """With plain numbers, as matplotlib's are formulas; not where nothing is above 0."""
+    if any((np.asarray(line.get_ydata(), np.float64) > 0).any() for line in axes.lines):
+        axes.set_yscale("log", nonpositive="mask")
+        axes.yaxis.set_major_formatter(LogFormatter())
+        axes.yaxis.set_minor_formatter(LogFormatter())
 
 
 def _record(run: RunMetrics) -> dict[str, object]:
     """The folder, its last step, and the last value of each number with its step."""
-    last = dict(_last_values(run))
+    last = {
+        name: {"step": int(series.steps[-1]), "value": json_value(series.values[-1])}
+        for name, series in run.series.items()
+    }
     return {"folder": run.folder, "step": run.last_step, "last": last}
-
-
-def _last_values(run: RunMetrics) -> Iterator[tuple[str, object]]:
-    for name, series in run.series.items():
-        yield name, {"step": int(series.steps[-1]), "value": json_value(series.values[-1])}

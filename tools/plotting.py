@@ -35,13 +35,13 @@ def plot(config: PlotConfig) -> Record:
       ToolError, CheckpointError, PredictionError, DataError: one line for the user; no file is
         written then.
     """
-    check_target(config.output, _read_paths(config), overwrite=config.overwrite)
+    check_target(config.target, _read_paths(config), overwrite=config.overwrite)
     with style():
         picture = _KINDS[config.what](config)
-        content = None if picture.figure is None else render(picture.figure, config.output)
+        content = None if picture.figure is None else render(picture.figure, config.target)
     if content is not None:
-        write_whole(config.output, content)
-    output = None if content is None else config.output
+        write_whole(config.target, content)
+    output = None if content is None else config.target
     return {"what": config.what, "output": output, "summary": picture.summary, **picture.record}
 
 
@@ -62,32 +62,16 @@ def _model(config: PlotConfig) -> PredictConfig:
     return config.model
 
 
-def _draw_metrics(config: PlotConfig) -> Picture:
-    return draw_metrics([read_run(run) for run in config.runs], log_loss=config.log_loss)
-
-
-def _draw_line(config: PlotConfig) -> Picture:
-    return draw_line(read_line_run(config.runs[0]))
-
-
 def _draw_filters(config: PlotConfig) -> Picture:
     model = _model(config)
     read = functools.partial(read_kernel, model, tensor=config.tensor)
     return draw_filters(with_model(model, read))
 
 
-def _draw_confusion(config: PlotConfig) -> Picture:
-    return draw_confusion(classify(_model(config)))
-
-
-def _draw_mistakes(config: PlotConfig) -> Picture:
-    return draw_mistakes(classify(_model(config)), config.most)
-
-
 _KINDS: Mapping[str, Callable[[PlotConfig], Picture]] = {
-    "metrics": _draw_metrics,
-    "line": _draw_line,
+    "metrics": lambda c: draw_metrics([read_run(run) for run in c.runs], log_loss=c.log_loss),
+    "line": lambda config: draw_line(read_line_run(config.runs[0])),
     "filters": _draw_filters,
-    "confusion": _draw_confusion,
-    "mistakes": _draw_mistakes,
+    "confusion": lambda config: draw_confusion(classify(_model(config))),
+    "mistakes": lambda config: draw_mistakes(classify(_model(config)), config.most),
 }

@@ -25,18 +25,22 @@ from metagraph.importing import import_disarmed
 from metagraph.meta import MetaGraphFile, node_of, variable_definitions
 from metagraph.opening import open_model
 from metagraph.safety import TimeLimit, offenders
-from metagraph.variables import RESTORE_OPS, Variable, graph_variables, saver_keys, unavailable
+from metagraph.variables import RESTORE_OPS, graph_variables, saver_keys, unavailable
 from tools.folder_entries import EMPTY_NAME, Entry, Listing, in_order, newest_of
+
+STEP_KEY = "global_step"
+NO_MANIFEST = "no manifest, as this project writes it: only TensorFlow's own checksums tell"
+_READING, _IMPORT = "reading the graph", "the import of the graph"
+_LOCALS = "local_variables"
+# What a saver consists of; loading restores by operations of its own, and runs none of these.
+_OF_SAVERS = RESTORE_OPS | {"MergeV2Checkpoints", "Save", "SaveSlices", "SaveV2"}
+_MAX_TENSORS_NAMED, _MAX_NAMED = 4, 10
+_MAX_BYTES = 1 << 20  # Of a state file.
 
 
 @dataclass
 class Findings:
-    """What is wrong, and what is said beside it, a line each.
-
-    Attributes:
-      problems: that make it anything but well.
-      remarks: that a user may want to know, and that are no damage.
-    """
+    """What is wrong, and remarks on what is no damage; a line each."""
 
     problems: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
@@ -69,19 +73,13 @@ class Verdict:
         return not self.findings.problems
 
 
-# Reads every value of a checkpoint, by which TensorFlow compares each with its checksum.
-
-STEP_KEY = "global_step"
-_MAX_TENSORS_NAMED = 4
-
-
 class Values(NamedTuple):
     """What was read.
 
     Attributes:
       tensors: how many.
       value_bytes: what they take in memory, all together; strings count for nothing.
-      problems: a line for each of those that are damaged, of many the first few.
+      problems: a line for all that are damaged, of many the first few.
       unread: the names of those that no reader gives, such as the state of an iterator.
       step: the value of the variable `global_step`; None where there is no such number.
     """
@@ -114,24 +112,9 @@ def read_all(prefix: str) -> Values:
         if key == STEP_KEY and value.dtype.kind in "iu" and value.size == 1:
             step = int(value.item())
     size = sum(math.prod(reader.shapes[key]) * reader.dtypes[key].size for key in readable)
-    return Values(len(keys), size, _shortened(damaged, len(readable)), unread, step)
-
-
-def _shortened(damaged: list[str], total: int) -> list[str]:
-    """One line for all that are damaged."""
-    if not damaged:
-        return []
     named = first_few(damaged, _MAX_TENSORS_NAMED, "; ")
-    return [f"{len(damaged)} of its {total} tensors cannot be read: {named}"]
-
-
-# Whether a checkpoint can be restored into its own graph: nothing of that graph is run.
-
-_READING, _IMPORT = "reading the graph", "the import of the graph"
-_LOCALS = "local_variables"
-# What a saver consists of; loading restores by operations of its own, and runs none of these.
-_OF_SAVERS = RESTORE_OPS | {"MergeV2Checkpoints", "Save", "SaveSlices", "SaveV2"}
-_MAX_NAMED = 10
+    line = f"{len(damaged)} of its {len(readable)} tensors cannot be read: {named}"
+    return Values(len(keys), size, [line] if damaged else [], unread, step)
 
 
 class GraphChecks:
@@ -193,31 +176,18 @@ def _variables(meta: MetaGraphFile, entry: Entry) -> Findings:
     saved = saver_keys(meta).keys()
     if saved:
         left_out = {variable.name for variable in variables} - saved
-    else:
-        left_out = set(_local_variables(meta))
+    else:  # A saver leaves these out unless it is told to save them.
+        left_out = {name for name, _ in variable_definitions(meta, _LOCALS)}
+        left_out |= {node_of(name) for name in meta.collection(_LOCALS).node_list.value}
     found = Findings(problems=unavailable(meta, [v for v in variables if v.name not in left_out]))
-    missing = unavailable(meta, others) if (others := _only(variables, left_out)) else []
+    others = [variable for variable in variables if variable.name in left_out]
+    missing = unavailable(meta, others) if others else []
     if missing:
         found.remarks.append(
             f"no value is stored of {len(missing)} variables that its saver does not save: "
             + first_few(missing, _MAX_NAMED, "; ")
         )
     return found
-
-
-def _only(variables: list[Variable], names: set[str]) -> list[Variable]:
-    return [variable for variable in variables if variable.name in names]
-
-
-def _local_variables(meta: MetaGraphFile) -> Iterator[str]:
-    """Variables that a saver leaves out unless it is told to save them."""
-    yield from (name for name, _ in variable_definitions(meta, _LOCALS))
-    yield from (node_of(name) for name in meta.collection(_LOCALS).node_list.value)
-
-
-# One checkpoint, looked at as a whole: its manifest, its values, its graph.
-
-NO_MANIFEST = "no manifest, as this project writes it: only TensorFlow's own checksums tell"
 
 
 def verify_entry(entry: Entry, graphs: GraphChecks) -> Verdict:
@@ -270,20 +240,8 @@ def _of_values(entry: Entry, found: Findings) -> Values | None:
     return values
 
 
-# Whether the file `checkpoint` of a folder says what is there.
-#
-# Format: the text of `tensorflow/python/training/checkpoint_state.proto`.
-
-_MAX_BYTES = 1 << 20
-
-
 class State(NamedTuple):
-    """What a state file says, as it stands there.
-
-    Attributes:
-      newest: a checkpoint's name, or its path.
-      kept: likewise, of all that it names.
-    """
+    """The newest checkpoint and all of them, by names or paths, as a state file has them."""
 
     newest: str
     kept: tuple[str, ...]
@@ -291,6 +249,8 @@ class State(NamedTuple):
 
 def read_state(path: str) -> State | None:
     """Reads a folder's state file; None where it has none.
+
+    Format: the text of `tensorflow/python/training/checkpoint_state.proto`.
 
     Raises:
       CheckpointError: it is damaged.
@@ -330,12 +290,7 @@ def is_ours(verdicts: Sequence[Verdict]) -> bool:
 
 
 def check_state(listing: Listing, verdicts: Sequence[Verdict]) -> Findings:
-    """Compares the state file with the checkpoints that there are.
-
-    Args:
-      listing: of the folder.
-      verdicts: on its checkpoints.
-    """
+    """Compares the state file of a folder with the verdicts on its checkpoints."""
     expected, ours = to_name(verdicts), is_ours(verdicts)
     try:
         state = read_state(listing.path)

@@ -41,10 +41,7 @@ def _read(request: InitFrom, specs: Mapping[str, VariableSpec], hold: Hold) -> I
     prefix = _prefix(request.path)
     hold(prefix)
     reader = CheckpointReader(prefix)
-    held = {
-        key: VariableSpec(tuple(shape), reader.dtypes[key].name)
-        for key, shape in sorted(reader.shapes.items())
-    }
+    held = reader.specs
     keys = _keys(request, prefix, held, specs)
     wrong = [
         f"{key} is {held[key]}, {name} here is {specs[name]}"

@@ -1,6 +1,6 @@
 """The one training loop: from where the folder stands to the last step, whatever the model.
 
-SIGINT and SIGTERM are a request that it answers between two steps.
+SIGINT, SIGTERM and SIGHUP are a request that it answers between two steps.
 """
 
 import math
@@ -24,10 +24,124 @@ from cli.signals import stop_signals
 from errors import TrainingError, reason
 from training import resume
 from training.config import RunConfig
+from training.graph_session import GraphSession
 from training.metrics import Metrics, MetricsLog, Progress
-from training.resume import environment
-from training.session import GraphSession
 from training.task import Task
+
+
+class Outcome(NamedTuple):
+    """How a run ended."""
+
+    step: int  # Updates done.
+    prefix: str  # The checkpoint of that step.
+    exit_code: int  # 0 when the run is finished, 128 + the signal that stopped it.
+    variables: dict[str, np.ndarray[Any, Any]]  # The values that were saved last, by name.
+
+
+def train(task: Task, config: RunConfig, terminal: TextIO | None = None) -> Outcome:
+    """Trains to the task's last step; continues where the folder's newest checkpoint stands.
+
+    Args:
+      task: what is trained, and on what.
+      config: where, and how often what is due.
+      terminal: where its progress is shown; None for stderr.
+
+    Raises:
+      CheckpointError: no checkpoint of the folder is good, the last one could not be saved, or a
+        variable is no number.
+      TrainingError: the folder is of another run or cannot be written, the loss is no number, or
+        the best is to be kept and there is nothing to test on.
+    """
+    if config.keep_best and task.test_batches is None:
+        raise TrainingError(
+            f"--keep_best needs {task.examples} to test on, and found none: hold some out, such as "
+            "with --validation_fraction=0.1"
+        )
+    try:
+        tf.io.gfile.makedirs(config.ckpt_dir)
+    except tf.errors.OpError as error:
+        raise TrainingError(
+            f"--ckpt_dir={config.ckpt_dir} cannot be made: {reason(error)}"
+        ) from error
+    with (
+        FolderLock(config.ckpt_dir) as lock,
+        StopSignals() as stop,
+        GraphSession(task.model) as session,
+    ):
+        start = resume.start(session, config, task)
+        if task.write_data is not None:
+            task.write_data()
+        step = start.step
+        if step < task.last_step:
+            step = _run(session, task, config, start, lock, stop, terminal)
+        prefix = naming.checkpoint_prefix(config.ckpt_dir, step)
+        if step >= task.last_step:
+            logging.info("finished: %s, step %d of %d", prefix, step, task.last_step)
+            exit_code = 0
+        else:
+            logging.info("stopped at step %d of %d: %s", step, task.last_step, prefix)
+            exit_code = 128 + (stop.received or 0)
+        variables = {name: np.array(value) for name, value in session.variables().items()}
+        return Outcome(step, prefix, exit_code, variables)
+
+
+def _run(
+    session: GraphSession,
+    task: Task,
+    config: RunConfig,
+    start: resume.Start,
+    lock: FolderLock,
+    stop: "StopSignals",
+    terminal: TextIO | None,
+) -> int:
+    """Trains from `start` on; returns the step it ended at, whose checkpoint is committed."""
+    last, save_every = task.last_step, task.save_interval(config.save_every_steps)
+    with (
+        MetricsLog(config.ckpt_dir, task.model.graph, start.step, task.log_every_steps) as log,
+        CheckpointWriter(
+            config.ckpt_dir,
+            session.specs,
+            # Each checkpoint makes the lines of metrics before it durable.
+            RunRecord(task.meta_graph, start.identity, resume.environment(), (log.path,)),
+            start.retention,
+            lock,
+        ) as writer,
+        Progress(start.step, last, task.batch_size, task.examples, terminal) as progress,
+        closing(task.batches(start.step, last)) as batches,
+    ):
+        writer.check_space()
+        step = start.step
+        if step == 0 and task.logged_variables:
+            log.write(Metrics(0, variables=_logged_variables(session, task)))
+        for step, batch in enumerate(batches, start.step + 1):
+            values = session.train_step(batch)
+            _check_loss(values.loss, step)
+            progress.step()
+            log_due, save_due = due(step, task.log_every_steps, last), due(step, save_every, last)
+            is_tested = log_due or (save_due and config.keep_best)
+            test_accuracy = (
+                session.accuracy_on(task.test_batches())
+                if is_tested and task.test_batches
+                else None
+            )
+            if log_due:
+                told = {**values._asdict(), "test_accuracy": test_accuracy}
+                metrics = Metrics(step, **told, variables=_logged_variables(session, task))
+                log.write(metrics)
+                progress.log(metrics)
+            stopping = stop.received is not None  # Read once: what is saved is where it stops.
+            if save_due or stopping:
+                log.flush()
+                # Which one is the best must not depend on where a run was interrupted.
+                writer.save(step, session.variables(), test_accuracy if save_due else None)
+            if stopping:
+                break
+    if not folder.is_whole(config.ckpt_dir, step):
+        raise TrainingError(
+            f"{naming.checkpoint_prefix(config.ckpt_dir, step)} was saved and is not there any "
+            "more: someone has deleted it while the run went on"
+        )
+    return step
 
 
 def due(step: int, every: int | Fraction, last: int) -> bool:
@@ -35,16 +149,22 @@ def due(step: int, every: int | Fraction, last: int) -> bool:
 
     Of an interval that is not whole, such as an epoch of 468.75 steps, it is the first step at or
     after each multiple: 469, 938, 1407, 1875.
-
-    Args:
-      step: updates done, at least 1.
-      every: the interval in steps, above 0.
-      last: the run's last step.
     """
     return step // every > (step - 1) // every or step == last
 
 
-# SIGINT, SIGTERM and SIGHUP as a request that the training loop answers between two steps.
+def _check_loss(loss: float, step: int) -> None:
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"the loss is {loss} at step {step}: the checkpoints before it are kept; try a lower "
+            "--learning_rate"
+        )
+
+
+def _logged_variables(session: GraphSession, task: Task) -> dict[str, float]:
+    values = session.variables() if task.logged_variables else {}
+    return {name: float(values[name].item()) for name in task.logged_variables}
+
 
 ECHO_SECONDS = 0.5  # Who started the process may pass on a Ctrl-C that it was sent itself.
 
@@ -92,149 +212,3 @@ def _say(line: bytes) -> None:
     """Writes to stderr if that can be written: what a handler raises would break off the step."""
     with suppress(OSError):
         os.write(2, line)
-
-
-# The one training loop: from where the folder stands to the last step, whatever the model.
-
-
-class Outcome(NamedTuple):
-    """How a run ended.
-
-    Attributes:
-      step: updates done.
-      prefix: the checkpoint of that step.
-      exit_code: 0 when the run is finished, 128 + the signal that stopped it.
-      variables: the values that were saved last, by name.
-    """
-
-    step: int
-    prefix: str
-    exit_code: int
-    variables: dict[str, np.ndarray[Any, Any]]
-
-
-def train(task: Task, config: RunConfig, terminal: TextIO | None = None) -> Outcome:
-    """Trains to the task's last step; continues where the folder's newest checkpoint stands.
-
-    Args:
-      task: what is trained, and on what.
-      config: where, and how often what is due.
-      terminal: where its progress is shown; None for stderr.
-
-    Raises:
-      CheckpointError: no checkpoint of the folder is good, the last one could not be saved, or a
-        variable is no number.
-      TrainingError: the folder is of another run or cannot be written, the loss is no number, or
-        the best is to be kept and there is nothing to test on.
-    """
-    if config.keep_best and task.test_batches is None:
-        raise TrainingError(
-            f"--keep_best needs {task.examples} to test on, and found none: hold some out, such as "
-            "with --validation_fraction=0.1"
-        )
-    _make_folder(config.ckpt_dir)
-    with (
-        FolderLock(config.ckpt_dir) as lock,
-        StopSignals() as stop,
-        GraphSession(task.model) as session,
-    ):
-        start = resume.start(session, config, task)
-        if task.write_data is not None:
-            task.write_data()
-        step = start.step
-        if step < task.last_step:
-            step = _run(session, task, config, start, lock, stop, terminal)
-        prefix = naming.checkpoint_prefix(config.ckpt_dir, step)
-        if step >= task.last_step:
-            logging.info("finished: %s, step %d of %d", prefix, step, task.last_step)
-            exit_code = 0
-        else:
-            logging.info("stopped at step %d of %d: %s", step, task.last_step, prefix)
-            exit_code = 128 + (stop.received or 0)
-        variables = {name: np.array(value) for name, value in session.variables().items()}
-        return Outcome(step, prefix, exit_code, variables)
-
-
-def _make_folder(path: str) -> None:
-    try:
-        tf.io.gfile.makedirs(path)
-    except tf.errors.OpError as error:
-        raise TrainingError(f"--ckpt_dir={path} cannot be made: {reason(error)}") from error
-
-
-def _run(
-    session: GraphSession,
-    task: Task,
-    config: RunConfig,
-    start: resume.Start,
-    lock: FolderLock,
-    stop: StopSignals,
-    terminal: TextIO | None,
-) -> int:
-    """Trains from `start` on; returns the step it ended at, whose checkpoint is committed."""
-    with (
-        MetricsLog(config.ckpt_dir, task.model.graph, start.step, task.log_every_steps) as log,
-        _writer(session, task, config.ckpt_dir, start, log.path, lock) as writer,
-        Progress(start.step, task.last_step, task.batch_size, task.examples, terminal) as progress,
-        closing(task.batches(start.step, task.last_step)) as batches,
-    ):
-        writer.check_space()
-        step, last = start.step, task.last_step
-        save_every = task.save_interval(config.save_every_steps)
-        if step == 0 and task.logged_variables:
-            log.write(Metrics(0, variables=_logged_variables(session, task)))
-        for step, batch in enumerate(batches, start.step + 1):
-            values = session.train_step(batch)
-            _check_loss(values.loss, step)
-            progress.step()
-            log_due, save_due = due(step, task.log_every_steps, last), due(step, save_every, last)
-            is_tested = log_due or (save_due and config.keep_best)
-            test_accuracy = _test_accuracy(session, task) if is_tested else None
-            if log_due:
-                told = {**values._asdict(), "test_accuracy": test_accuracy}
-                metrics = Metrics(step, **told, variables=_logged_variables(session, task))
-                log.write(metrics)
-                progress.log(metrics)
-            stopping = stop.received is not None  # Read once: what is saved is where it stops.
-            if save_due or stopping:
-                log.flush()
-                # Which one is the best must not depend on where a run was interrupted.
-                writer.save(step, session.variables(), test_accuracy if save_due else None)
-            if stopping:
-                break
-    if not folder.is_whole(config.ckpt_dir, step):
-        raise TrainingError(
-            f"{naming.checkpoint_prefix(config.ckpt_dir, step)} was saved and is not there any "
-            "more: someone has deleted it while the run went on"
-        )
-    return step
-
-
-def _writer(
-    session: GraphSession,
-    task: Task,
-    ckpt_dir: str,
-    start: resume.Start,
-    metrics_path: str,
-    lock: FolderLock,
-) -> CheckpointWriter:
-    """Of the run's checkpoints, each of which makes the lines of metrics before it durable."""
-    record = RunRecord(task.meta_graph, start.identity, environment(), (metrics_path,))
-    return CheckpointWriter(ckpt_dir, session.specs, record, start.retention, lock)
-
-
-def _check_loss(loss: float, step: int) -> None:
-    if not math.isfinite(loss):
-        raise TrainingError(
-            f"the loss is {loss} at step {step}: the checkpoints before it are kept; try a lower "
-            "--learning_rate"
-        )
-
-
-def _logged_variables(session: GraphSession, task: Task) -> dict[str, float]:
-    values = session.variables() if task.logged_variables else {}
-    return {name: float(values[name].item()) for name in task.logged_variables}
-
-
-def _test_accuracy(session: GraphSession, task: Task) -> float | None:
-    return None if task.test_batches is None else session.accuracy_on(task.test_batches())

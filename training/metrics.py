@@ -27,21 +27,16 @@ _EVENTS = re.compile(r"events\.out\.tfevents\.(\d{16})\.")
 class Metrics(NamedTuple):
     """One line of the log.
 
-    Attributes:
-      step: updates done.
-      loss: of the step's batch, before its update; None before the first step.
-      accuracy: of the same batch with dropout on, in [0, 1]; None where the model has none.
-      test_accuracy: on the test split after the update; None where there is no split.
-      learning_rate: of the update; None where it is the same in all steps.
-      variables: the values of those of the task's `logged_variables`, after the update.
+    Loss, accuracy and learning rate are those of the step's batch, as in
+    `training.graph_session.StepValues`; the rest is measured after its update.
     """
 
-    step: int
-    loss: float | None = None
+    step: int  # Updates done.
+    loss: float | None = None  # None before the first step.
     accuracy: float | None = None
-    test_accuracy: float | None = None
+    test_accuracy: float | None = None  # None where there is no test split.
     learning_rate: float | None = None
-    variables: Mapping[str, float] = MappingProxyType({})
+    variables: Mapping[str, float] = MappingProxyType({})  # The task's `logged_variables`.
 
     def numbers(self) -> dict[str, float]:
         """Name -> value, without the step and without what is None."""
@@ -51,23 +46,18 @@ class Metrics(NamedTuple):
 
 
 class MetricsLog:
-    """Appends to both logs; a resumed run goes on as if it had never been interrupted."""
+    """Appends to both logs; a resumed run goes on as if it had never been interrupted.
+
+    Whatever the file system refuses, such as on a full disk, is raised as a TrainingError.
+    """
 
     def __init__(
         self, ckpt_dir: str, graph: tf.Graph, start: int, every: int | Fraction = 1
     ) -> None:
         """Opens the logs of a run that has done `start` steps and drops what is beyond them.
 
-        What is missing of the steps before is logged.
-
-        Args:
-          ckpt_dir: the run's folder.
-          graph: what TensorBoard shows of a run from its first step on.
-          start: updates done.
-          every: the interval between two lines, in steps.
-
-        Raises:
-          TrainingError: the folder cannot be written.
+        What is missing of the steps before, of which each `every` has a line, is logged.
+        TensorBoard shows `graph`.
         """
         folder = os.path.join(ckpt_dir, LOGS_FOLDER)
         self.path = os.path.join(folder, METRICS_FILE)
@@ -93,11 +83,7 @@ class MetricsLog:
         self._events.write(event.SerializeToString())
 
     def write(self, metrics: Metrics) -> None:
-        """Adds one line, and the same numbers as scalars; neither need be on the disk yet.
-
-        Raises:
-          TrainingError: the file system refused, such as a full disk.
-        """
+        """Adds one line, and the same numbers as scalars; neither need be on the disk yet."""
         numbers = metrics.numbers()
         values = [tf.compat.v1.Summary.Value(tag=k, simple_value=v) for k, v in numbers.items()]
         with _refusals_as_training_errors():
@@ -105,11 +91,7 @@ class MetricsLog:
             self._write_event(summary=tf.compat.v1.Summary(value=values), step=metrics.step)
 
     def flush(self) -> None:
-        """Hands all lines and events to the file system: before a checkpoint that follows them.
-
-        Raises:
-          TrainingError: the file system refused, such as a full disk.
-        """
+        """Hands all lines and events to the file system: before a checkpoint that follows them."""
         with _refusals_as_training_errors():
             self._lines.flush()
             self._events.flush()
@@ -195,11 +177,11 @@ def step_of(line: bytes) -> int | None:
     return step if step >= 0 else None
 
 
-# What a person sees of a run: a bar on a terminal, and the log lines above it.
-
-
 class Progress:
-    """Writes to stderr, or another terminal: a bar where it is one, plain lines everywhere."""
+    """What a person sees of a run: a bar on a terminal, and lines above it.
+
+    It goes to stderr, or another stream; one that is no terminal has the lines alone.
+    """
 
     def __init__(
         self,
@@ -209,15 +191,7 @@ class Progress:
         examples: str,
         terminal: TextIO | None = None,
     ) -> None:
-        """Begins at step `start` of `last`.
-
-        Args:
-          start: updates done.
-          last: the run's last step.
-          batch_size: examples a step.
-          examples: what the batches are made of, such as "images".
-          terminal: where all this is written; None for stderr.
-        """
+        """Begins at step `start` of `last`, each with `batch_size` examples, such as "images"."""
         self._stream = sys.stderr if terminal is None else terminal
         self._last, self._batch_size, self._examples = last, batch_size, examples
         self._start, self._started_at = start, time.perf_counter()
@@ -240,13 +214,12 @@ class Progress:
         left = (self._last - metrics.step) * (now - self._started_at) / (metrics.step - self._start)
         self._logged, self._logged_at = metrics.step, now
         numbers = "  ".join(f"{k.replace('_', ' ')} {v:.4g}" for k, v in metrics.numbers().items())
-        self.say(
+        self._say(
             f"step {metrics.step}/{self._last}  {numbers}  "
             f"{rate:,.0f} {self._examples}/s  {_clock(left)} left"
         )
 
-    def say(self, line: str) -> None:
-        """Writes a line, above the bar where there is one."""
+    def _say(self, line: str) -> None:
         if self._bar is not None:
             self._bar.write(line, file=self._stream)
         else:

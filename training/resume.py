@@ -22,9 +22,9 @@ from checkpoints.retention import Retention
 from cli.terminal import INTRA_OP_THREADS_VARIABLE
 from errors import CheckpointError, TrainingError, reason
 from training.config import RunConfig
+from training.graph_session import GraphSession
 from training.init_from import read_init_from
 from training.metrics import LOGS_FOLDER, METRICS_FILE, lines_of, step_of
-from training.session import GraphSession
 from training.task import NONE, InitialValues, Task, log_origins
 
 _DIGEST = "initial_values"
@@ -122,10 +122,9 @@ def _refuse_lost_run(path: str, save_every: int | Fraction) -> None:
 
 
 def environment() -> dict[str, Any]:
-    """The TensorFlow version, the kind of machine, and among how many threads sums are split.
+    """What the last bits depend on: TensorFlow, the machine, among how many threads sums are split.
 
-    TensorFlow chooses its kernels by the machine, and splits an operation's work among as many
-    threads as there are processors, or as TF_NUM_INTRAOP_THREADS says.
+    These are as many as there are processors, or as TF_NUM_INTRAOP_THREADS says.
     """
     given = os.environ.get(INTRA_OP_THREADS_VARIABLE, "")
     affinity = getattr(os, "sched_getaffinity", None)

@@ -16,13 +16,11 @@ NEW = "new"
 class InitialValues(NamedTuple):
     """Values for some variables of a run that starts at step 0.
 
-    Attributes:
-      values: by the variable's name, of its very shape and dtype.
-      origins: by the same names, where each comes from, such as `model1/my-model-200, conv1/w`.
+    Both are by the variable's name. An origin says where a value comes from.
     """
 
-    values: Mapping[str, np.ndarray[Any, Any]]
-    origins: Mapping[str, str]
+    values: Mapping[str, np.ndarray[Any, Any]]  # Of the variable's very shape and dtype.
+    origins: Mapping[str, str]  # Such as `model1/my-model-200 as conv1/w`.
 
     def digest(self) -> str:
         """Tells these values, of variables of these names, from others: a SHA-256 in hex."""
@@ -100,7 +98,6 @@ class Task(NamedTuple):
     """One run's work.
 
     Attributes:
-      model: what is trained.
       meta_graph: the model's serialized MetaGraphDef, saved with each checkpoint.
       batches: gives the batches of the steps [start, stop), each a function of its step alone.
       batch_size: examples in each of them.

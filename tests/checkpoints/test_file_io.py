@@ -8,6 +8,7 @@ import lzma
 import pickle
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -66,30 +67,19 @@ def test_a_pointer_is_told_and_nothing_else(path: str) -> None:
         check_fetched(path)
 
 
-def _zip(first: str) -> bytes:
+def _written(save: Callable[[io.BytesIO], object]) -> bytes:
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr(first, "{}")
+    save(file)
     return file.getvalue()
 
 
-def _tar() -> bytes:
-    file = io.BytesIO()
+def _zip(first: str) -> bytes:
+    return _written(lambda file: zipfile.ZipFile(file, "w").writestr(first, "{}"))
+
+
+def _tar(file: io.BytesIO) -> None:
     with tarfile.open(fileobj=file, mode="w") as archive:
         archive.addfile(tarfile.TarInfo("model/m.meta"))
-    return file.getvalue()
-
-
-def _npy() -> bytes:
-    file = io.BytesIO()
-    np.save(file, np.arange(3))
-    return file.getvalue()
-
-
-def _image(kind: str) -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (2, 2)).save(file, kind)
-    return file.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -100,18 +90,18 @@ def _image(kind: str) -> bytes:
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "Git LFS pointer"),
         (b"\x89HDF\r\n\x1a\n" + bytes(8), "HDF5"),
         (b"\x1c\0\0\0TFL3" + bytes(8), "TensorFlow Lite"),
-        (_npy(), "NumPy array"),
-        (_zip("x.npy"), ".npz"),
+        (_written(lambda file: np.save(file, np.arange(3))), "NumPy array"),
+        (_written(lambda file: np.savez(file, x=np.arange(3))), ".npz"),
         (_zip("archive/data.pkl"), "PyTorch"),
         (_zip("metadata.json"), ".keras"),
         (_zip("a.txt"), "zip archive; unpack it first"),
         (gzip.compress(b"x"), "gzip"),
         (bz2.compress(b"x"), "bzip2"),
         (lzma.compress(b"x"), "xz"),
-        (_tar(), "tar archive; unpack it first"),
+        (_written(_tar), "tar archive; unpack it first"),
         (b"7z\xbc\xaf\x27\x1c" + bytes(8), "7z archive; unpack it first"),
-        (_image("PNG"), "image"),
-        (_image("JPEG"), "image"),
+        (_written(lambda file: Image.new("RGB", (2, 2)).save(file, "PNG")), "image"),
+        (_written(lambda file: Image.new("RGB", (2, 2)).save(file, "JPEG")), "image"),
         (json.dumps({"a": [1]}).encode(), "JSON"),
         (b"<!DOCTYPE html>\n<html>", "web page"),
         *((pickle.dumps({"w": [1]}, protocol), "pickle") for protocol in (2, 3, 4, 5)),

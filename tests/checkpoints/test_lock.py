@@ -3,10 +3,9 @@
 import errno
 import fcntl
 import os
-import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,44 +14,6 @@ from checkpoints.lock import FolderLock, holder
 from errors import CheckpointError, FolderLostError
 
 ME = f"process {os.getpid()} on {socket.gethostname()}"
-
-
-@pytest.fixture
-def child(tmp_path: Path) -> Iterator[int]:
-    """A process that has the lock and keeps it, until it is killed."""
-    ready, done = os.pipe()
-    child = os.fork()
-    if child == 0:
-        FolderLock(str(tmp_path)).__enter__()
-        os.write(done, b"x")
-        signal.pause()
-        os._exit(0)
-    os.read(ready, 1)
-    os.close(ready)
-    os.close(done)
-    yield child
-    _kill(child)
-
-
-def _kill(child: int) -> None:
-    try:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-    except (ProcessLookupError, ChildProcessError):
-        return  # It was ended by the test.
-
-
-def test_the_second_is_told_who_holds_it_and_a_dead_process_blocks_nobody(
-    tmp_path: Path, child: int
-) -> None:
-    before = sorted(os.listdir(tmp_path))
-    message = f"is in use by process {child} on {socket.gethostname()}"
-    with pytest.raises(CheckpointError, match=message):
-        FolderLock(str(tmp_path)).__enter__()
-    assert sorted(os.listdir(tmp_path)) == before
-    _kill(child)
-    with FolderLock(str(tmp_path)):
-        assert (tmp_path / ".lock").read_text() == f"{ME}\n"
 
 
 def test_who_holds_it_is_told_until_it_is_given_back(tmp_path: Path) -> None:

@@ -103,18 +103,6 @@ def test_one_that_was_stepped_over_takes_no_good_ones_place(tmp_path: Path, save
     assert folder.committed_steps(str(tmp_path)) == [20, 21, 22, 30]
 
 
-def test_a_start_clears_the_best_that_another_has_replaced(tmp_path: Path, save: Save) -> None:
-    """What a kill between the commit of the new best and the deletion of the old one leaves."""
-    save(tmp_path, {10: 0.5, 20: 0.1, 30: 0.1}, BEST)
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(upkeep, "after_save", lambda *_: False)
-        save(tmp_path, {40: 0.9}, BEST)
-    assert folder.committed_steps(str(tmp_path)) == [10, 20, 30, 40]
-    upkeep.at_start(str(tmp_path), 40, BEST)
-    assert folder.committed_steps(str(tmp_path)) == [30, 40]
-    assert len(list(tmp_path.iterdir())) == 2 * 4 + 1
-
-
 def _damage(path: Path, *steps: int) -> None:
     for step in steps:
         file = path / f"my-model-{step}.data-00000-of-00001"

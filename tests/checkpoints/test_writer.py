@@ -1,15 +1,13 @@
 """What a save leaves on the disk, and what is restored of it."""
 
-import errno
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from checkpoints import file_io, folder
+from checkpoints import folder
 from checkpoints.bundle import VariableSpec
 from checkpoints.restore import Restored, restore_newest
 from checkpoints.retention import Retention
@@ -82,15 +80,6 @@ def test_what_is_not_finite_is_not_saved(
     assert folder.usable_steps(str(tmp_path)) == [10]
 
 
-def test_retention_holds_across_writers(tmp_path: Path, save: Save) -> None:
-    for first in (1, 4, 7):
-        save(tmp_path, dict.fromkeys(range(first, first + 3)), TWO)
-    assert folder.committed_steps(str(tmp_path)) == [8, 9]
-    assert len(list(tmp_path.iterdir())) == 2 * 4 + 1
-    state = tf.train.get_checkpoint_state(str(tmp_path))
-    assert len(state.all_model_checkpoint_paths) == 2
-
-
 @pytest.mark.parametrize("suffix", [".data-00000-of-00001", ".index", ".meta", ".manifest"])
 def test_damage_is_stepped_over_said_and_mended(
     tmp_path: Path, specs: Specs, save: Save, suffix: str, caplog: pytest.LogCaptureFixture
@@ -131,26 +120,6 @@ def test_a_checkpoint_without_manifest_is_accepted_and_that_is_said(
         path.rename(str(path).replace("-10.", "-99."))
     assert _restore(tmp_path, specs).step == 9
     assert "my-model-99: it is of step 10" in caplog.text
-
-
-def test_a_failed_save_leaves_the_one_before_it_and_the_next_goes_on(
-    tmp_path: Path, specs: Specs, save: Save, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_file = file_io.write_file
-
-    def refuse(path: str, content: bytes) -> None:
-        if path.endswith("my-model-20.meta"):
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        write_file(path, content)
-
-    monkeypatch.setattr(file_io, "write_file", refuse)
-    save(tmp_path, {10: None}, FOUR)
-    with pytest.raises(CheckpointError, match="could not save"):
-        save(tmp_path, {20: None}, FOUR)
-    assert _restore(tmp_path, specs).step == 10
-    assert tf.train.latest_checkpoint(str(tmp_path)) == str(tmp_path / "my-model-10")
-    save(tmp_path, {20: None, 30: None}, FOUR)
-    assert _restore(tmp_path, specs).step == 30
 
 
 def test_a_damaged_newer_one_takes_no_good_ones_place(

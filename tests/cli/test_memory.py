@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from cli import run
+from cli import supervisor
 
 
 @pytest.fixture
 def container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The file that says what the container may have; none exists yet."""
     path = tmp_path / "memory.max"
-    monkeypatch.setattr(run, "_CONTAINER", (path, tmp_path / "missing"))
+    monkeypatch.setattr(supervisor, "_CONTAINER", (path, tmp_path / "missing"))
     return path
 
 
@@ -25,12 +25,12 @@ def _machine() -> int:
 def test_without_a_limit_it_is_the_machine_s(container: Path, content: str | None) -> None:
     if content is not None:
         container.write_text(content)
-    assert run.available_bytes() == pytest.approx(_machine(), rel=0.01)
+    assert supervisor.available_bytes() == pytest.approx(_machine(), rel=0.01)
 
 
 def test_a_container_may_have_less(container: Path) -> None:
     container.write_text(f"{300 << 20}\n")
-    assert run.available_bytes() == 300 << 20
+    assert supervisor.available_bytes() == 300 << 20
 
 
 @pytest.mark.parametrize(
@@ -43,5 +43,5 @@ def test_threads_have_their_stacks_and_a_lower_limit_stays(
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     monkeypatch.setattr(resource, "getrlimit", lambda _: (hard, hard))
     monkeypatch.setattr(resource, "setrlimit", lambda kind, to: set_to.append((kind, to)))
-    run.limit_memory(1 << 30)
+    supervisor.limit_memory(1 << 30)
     assert set_to == [(resource.RLIMIT_DATA, (expected, hard))]

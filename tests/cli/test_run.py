@@ -5,39 +5,38 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from absl import flags, logging
+from absl import logging
 
-from cli import flag_types
-from cli.run import parse, run
+from cli.command_line import parse
+from cli.fields import POSITIVE, REPEATED, flag, from_zero
+from cli.run import run
 from cli.signals import stop_signals
+from errors import UserError
 
 End = Callable[..., int | str | None]
 
 
-class MendableError(Exception):
-    """A user's mistake, for these tests."""
-
-
-def _define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_integer("count", 3, "How many.", lower_bound=1, flag_values=values)
-    flag_types.define_positive_float("rate", 0.5, "Of change.", values)
-    flag_types.define_non_negative_float("share", 0.0, "Held out.", values, below=1.0)
-    flag_types.define_path("folder", "here", "Where.", values)
+@dataclass(frozen=True)
+class _Request:
+    count: int = flag("How many.", 3, low=1)
+    rate: float = flag("Of change.", 0.5, check=POSITIVE)
+    share: float = flag("Held out.", 0.0, check=from_zero(below=1.0))
+    folder: str = flag("Where.", "here", path=True)
+    feed: tuple[str, ...] = flag("What.", (), many=REPEATED, path=True)
 
 
 @pytest.fixture
 def end(monkeypatch: pytest.MonkeyPatch) -> Iterator[End]:
     """Runs a main with arguments and gives the exit code."""
 
-    def run_main(
-        main: Callable[[flags.FlagValues], int | None], *arguments: str
-    ) -> int | str | None:
+    def run_main(main: Callable[[_Request], int | None], *arguments: str) -> int | str | None:
         monkeypatch.setattr(sys, "argv", ["/some/where/script.py", *arguments])
         with pytest.raises(SystemExit) as end:
-            run(main, _define_flags, "Does a thing.", (MendableError,))
+            run(main, _Request, "Does a thing.")
         return end.value.code
 
     logger = logging.get_absl_logger()
@@ -56,21 +55,21 @@ def handlers() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-def _fail(error: Exception) -> Callable[[flags.FlagValues], None]:
-    def main(values: flags.FlagValues) -> None:
-        del values
+def _fail(error: Exception) -> Callable[[_Request], None]:
+    def main(request: _Request) -> None:
+        del request
         raise error
 
     return main
 
 
 def test_main_gets_the_flags_and_gives_the_exit_code(end: End) -> None:
-    assert end(lambda values: values.count, "--count=5") == 5
+    assert end(lambda request: request.count, "--count=5") == 5
     assert end(lambda _: None) is None
 
 
 def test_pillow_does_not_warn_of_metadata(end: End) -> None:
-    def warn(_: flags.FlagValues) -> None:
+    def warn(_: _Request) -> None:
         warnings.warn_explicit("Corrupt EXIF", UserWarning, "f.py", 1, "PIL.TiffImagePlugin")
 
     assert end(warn) is None
@@ -87,16 +86,13 @@ def test_pillow_does_not_warn_of_metadata(end: End) -> None:
     ],
 )
 def test_a_path_is_what_a_shell_would_have_given(
-    end: End, monkeypatch: pytest.MonkeyPatch, given: str, path: str
+    monkeypatch: pytest.MonkeyPatch, given: str, path: str
 ) -> None:
     """Also that of name=path, where that is what a flag takes."""
     monkeypatch.setenv("HOME", "/home/me")
-    assert end(lambda values: values.folder, f"--folder={given}") == path
-    named = flags.FlagValues()
-    flag_types.define_paths("feed", "What.", named)
-    parse(named, ["script.py", f"--feed={given}", f"--feed=n={given}"])
-    both = [path, f"n={path}"] if "=" not in given else ["a=/home/me/x", f"n={given}"]
-    assert named.feed == both
+    asked = parse(_Request, ["s", f"--folder={given}", f"--feed={given}", f"--feed=n={given}"])
+    both = (path, f"n={path}") if "=" not in given else ("a=/home/me/x", f"n={given}")
+    assert (asked.folder, asked.feed) == (path, both)
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h", "--helpfull"])
@@ -139,56 +135,8 @@ def test_usage_errors_are_one_line_and_2(
     assert error.count("\n") == 1
 
 
-def _pair() -> flags.FlagValues:
-    values = flags.FlagValues()
-    for name in ("a", "b"):
-        flags.DEFINE_string(name, None, "A path.", flag_values=values)
-    flags.register_validator("b", lambda text: text != "", "must not be empty", values)
-    return values
-
-
 @pytest.mark.parametrize(
-    "arguments", [["x", "y"], ["--a=x", "y"], ["y", "--a=x"], ["--b=y", "x"], ["--b=y", "--a=x"]]
-)
-def test_flags_that_must_be_given_may_stand_without_their_names(arguments: list[str]) -> None:
-    values = _pair()
-    parse(values, ["script.py", *arguments], positional=("a", "b"))
-    assert (values.a, values.b) == ("x", "y")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "missing: --a="),
-        (["x"], "missing: --b="),
-        (["--b=y"], "missing: --a="),
-        (["x", "y", "z"], "unexpected argument 'z'"),
-        (["--a=x", "--b=y", "z"], "unexpected argument 'z'"),
-        (["x", ""], "must not be empty"),
-    ],
-)
-def test_what_is_missing_or_too_much_is_said(arguments: list[str], message: str) -> None:
-    with pytest.raises(flags.Error, match=message):
-        parse(_pair(), ["script.py", *arguments], positional=("a", "b"))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "a", "b"),
-    [(["x"], "x", None), (["--b=y"], None, "y"), (["x", "--b=y"], "x", "y")],
-)
-def test_one_of_two_flags_may_do(arguments: list[str], a: str | None, b: str | None) -> None:
-    values = _pair()
-    parse(values, ["script.py", *arguments], positional=("a|b",))
-    assert (values.a, values.b) == (a, b)
-
-
-def test_where_one_of_two_flags_would_do_both_are_named() -> None:
-    with pytest.raises(flags.Error, match=r"missing: --a=\.\.\. or --b=\.\.\."):
-        parse(_pair(), ["script.py"], positional=("a|b",))
-
-
-@pytest.mark.parametrize(
-    "error", [MendableError("two\nlines"), FileNotFoundError(2, "No such file", "two lines")]
+    "error", [UserError("two\nlines"), FileNotFoundError(2, "No such file", "two lines")]
 )
 def test_users_errors_are_one_line_and_1(
     end: End, capsys: pytest.CaptureFixture[str], error: Exception
@@ -203,7 +151,7 @@ def test_users_errors_are_one_line_and_1(
 def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["script.py"])
     with pytest.raises(ZeroDivisionError):
-        run(_fail(ZeroDivisionError()), _define_flags, "Does a thing.", (MendableError,))
+        run(_fail(ZeroDivisionError()), _Request, "Does a thing.")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -244,8 +192,8 @@ def test_a_reader_that_has_gone_is_told_nothing(
 
 
 def test_logs_go_to_stderr_as_they_are(end: End, capsys: pytest.CaptureFixture[str]) -> None:
-    def main(values: flags.FlagValues) -> None:
-        logging.info("at step %d", values.count)
+    def main(request: _Request) -> None:
+        logging.info("at step %d", request.count)
         logging.warning("odd")
         logging.info("a name\nerror: of two  lines")
 

@@ -16,22 +16,30 @@ from pathlib import Path
 
 import pytest
 
-from cli.run import Supervisor
+from cli.supervisor import Supervisor
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 _SCRIPT = """
 import os, resource, signal, sys, time
+from dataclasses import dataclass
+from cli import supervisor as module
+from cli.fields import flag
 from cli.run import run
-import cli.run
+from errors import UserError
 
-cli.run.STOP_SECONDS = {stop_seconds}
-cli.run._IMPATIENT_SECONDS = {impatient_seconds}
-supervisor = cli.run.Supervisor({needs_less}, waits_for_stop={waits_for_stop})
+module.STOP_SECONDS = {stop_seconds}
+module._IMPATIENT_SECONDS = {impatient_seconds}
+supervisor = module.Supervisor({needs_less}, waits_for_stop={waits_for_stop})
 
 def main(values):
 {body}
 
-run(main, lambda values: None, "Does a thing.", (KeyError,), supervisor)
+@dataclass
+class Request:
+    if {needs_less}:
+        memory_limit_mb: int | None = flag("MiB.", None)
+
+run(main, Request, "Does a thing.", supervisor)
 """
 Start = Callable[..., "subprocess.Popen[str]"]
 _PIDS = "print(os.getppid(), os.getpid(), flush=True)"
@@ -85,7 +93,7 @@ def test_the_exit_code_is_the_script_s_own(start: Start, code: int) -> None:
 
 
 def test_a_user_s_error_is_said_once(start: Start) -> None:
-    assert _end(start("raise KeyError('lost')")) == (1, "", ["script.py: error: 'lost'"])
+    assert _end(start("raise UserError('lost')")) == (1, "", ["script.py: error: lost"])
 
 
 def test_numpy_is_not_imported_before_the_fork(start: Start) -> None:
@@ -197,7 +205,7 @@ def test_a_stderr_that_takes_nothing_changes_nothing(start: Start, supervised: b
     body = ("from absl import logging; logging.info('x')", "print('y', file=sys.stderr)")
     before = "" if supervised else "import os; del os.fork\n"
     with open("/dev/full", "w") as full:
-        for end, code in (("return 7", 7), ("raise KeyError('z')", 1)):
+        for end, code in (("return 7", 7), ("raise UserError('z')", 1)):
             process = start(*body, end, stderr=full.fileno(), before=before)
             assert process.wait(timeout=60) == code
             assert process.stdout is not None
@@ -213,7 +221,7 @@ def test_what_an_encoding_lacks_is_escaped(
     monkeypatch.setenv("PYTHONIOENCODING", encoding)
     text = r"'\u00fc \udcff'"
     body = f"from absl import logging; logging.info({text}); print({text})"
-    code, out, lines = _end(start(body, f"raise KeyError({text})"))
+    code, out, lines = _end(start(body, f"raise UserError({text})"))
     assert (code, out, lines[0]) == (1, f"{shown}\n", shown)
     assert len(lines) == 2
 
@@ -422,7 +430,7 @@ def test_a_reader_that_has_gone_is_no_traceback(start: Start) -> None:
 def test_without_a_child_a_thread_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where there is no fork; a call with 0 s calls it off."""
     said: list[str] = []
-    monkeypatch.setattr("cli.run.end_at_once", said.append)
+    monkeypatch.setattr("cli.supervisor.end_at_once", said.append)
     supervisor = Supervisor("give it less")
     supervisor.end_after(30.0, "never")
     supervisor.end_after(0.0, "")

@@ -1,20 +1,26 @@
 """The convolutional network against NumPy."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
-import tensorflow as tf
 
 from models import cnn
 from models.blocks import ModelGraph
+from tests.models.numpy_models import (
+    Array,
+    Session,
+    check_tensors,
+    new_session,
+    softmax,
+    train,
+    trainable,
+)
 
-v1 = tf.compat.v1
-Array = npt.NDArray[Any]
 LEARNING_RATE = 1e-3
 SCOPES = ("conv1", "conv2", "fc1", "fc2")
+IMAGES = np.random.default_rng(1).random((6, 32, 32, 3)).astype(np.float32)
+LABELS = np.array([0, 1, 2, 3, 1, 0])
 
 
 def _convolve(images: Array, w: Array, b: Array) -> Array:
@@ -49,75 +55,50 @@ def _forward(images: Array, variables: dict[str, Array]) -> tuple[Array, Array]:
     return features, features @ v["fc2/w"] + v["fc2/b"]
 
 
-def _softmax(logits: Array) -> Array:
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    shares: Array = exponentials / exponentials.sum(axis=1, keepdims=True)
-    return shares
-
-
-@pytest.fixture(scope="module")
-def images() -> Array:
-    return np.random.default_rng(1).random((6, 32, 32, 3)).astype(np.float32)
-
-
-@pytest.fixture(scope="module")
-def labels() -> Array:
-    return np.array([0, 1, 2, 3, 1, 0])
-
-
 @pytest.fixture
 def model() -> ModelGraph:
     return cnn.build(num_classes=4, learning_rate=LEARNING_RATE, seed=2)
 
 
 @pytest.fixture
-def session(model: ModelGraph) -> Iterator[tf.compat.v1.Session]:
-    with v1.Session(graph=model.graph) as session:
-        session.run([v.initializer for v in model.graph.get_collection("variables")])
+def session(model: ModelGraph) -> Iterator[Session]:
+    with new_session(model) as session:
         yield session
 
 
-def _variables(session: tf.compat.v1.Session) -> dict[str, Array]:
-    trainable = session.graph.get_collection("trainable_variables")
-    return {v.op.name: session.run(v.name) for v in trainable}
-
-
 def test_names_shapes_and_dtypes(model: ModelGraph) -> None:
-    expected = {
-        "x:0": (tf.float32, [None, 32, 32, 3]),
-        "y_:0": (tf.int64, [None]),
-        "keep_prob:0": (tf.float32, []),
-        "conv1/w:0": (tf.float32, [3, 3, 3, 32]),
-        "conv1/b:0": (tf.float32, [32]),
-        "conv2/w:0": (tf.float32, [3, 3, 32, 64]),
-        "conv2/b:0": (tf.float32, [64]),
-        "fc1/w:0": (tf.float32, [1024, 128]),
-        "fc1/b:0": (tf.float32, [128]),
-        "fc2/w:0": (tf.float32, [128, 4]),
-        "fc2/b:0": (tf.float32, [4]),
-        "fc2/add:0": (tf.float32, [None, 4]),
-        "probabilities:0": (tf.float32, [None, 4]),
-        "classes:0": (tf.int64, [None]),
-        "y_labels:0": (tf.float32, [None, 4]),
-        "acc:0": (tf.float32, []),
-        "loss:0": (tf.float32, []),
-        "global_step:0": (tf.int64, []),
-    }
-    for name, (dtype, shape) in expected.items():
-        tensor = model.graph.get_tensor_by_name(name)
-        assert (tensor.dtype.base_dtype, tensor.shape.as_list()) == (dtype, shape), name
-    assert [t.name for t in model.graph.get_collection("predict")] == ["fc2/add:0"]
+    expected = """
+    x float32 None 32 32 3
+    y_ int64 None
+    keep_prob float32
+    conv1/w float32 3 3 3 32
+    conv1/b float32 32
+    conv2/w float32 3 3 32 64
+    conv2/b float32 64
+    fc1/w float32 1024 128
+    fc1/b float32 128
+    fc2/w float32 128 4
+    fc2/b float32 4
+    fc2/add float32 None 4
+    probabilities float32 None 4
+    classes int64 None
+    y_labels float32 None 4
+    acc float32
+    loss float32
+    global_step int64
+    """
+    check_tensors(model, expected, "fc2/add")
 
 
 @pytest.mark.parametrize(("num_classes", "parameters"), [(4, 151_108), (2, 150_850)])
 def test_number_of_parameters(num_classes: int, parameters: int) -> None:
     graph = cnn.build(num_classes=num_classes, learning_rate=LEARNING_RATE, seed=0).graph
-    trainable = graph.get_collection("trainable_variables")
-    assert sum(v.shape.num_elements() for v in trainable) == parameters
+    variables = graph.get_collection("trainable_variables")
+    assert sum(v.shape.num_elements() for v in variables) == parameters
 
 
-def test_initial_values(session: tf.compat.v1.Session) -> None:
-    variables = _variables(session)
+def test_initial_values(session: Session) -> None:
+    variables = trainable(session)
     weights = [variables[f"{scope}/w"] for scope in SCOPES]
     for weight in weights:
         assert np.abs(weight).max() <= 0.2
@@ -126,30 +107,27 @@ def test_initial_values(session: tf.compat.v1.Session) -> None:
     assert all(np.all(variables[f"{s}/b"] == np.float32(0.1)) for s in SCOPES)
 
 
-def test_outputs(session: tf.compat.v1.Session, images: Array, labels: Array) -> None:
-    _, logits = _forward(images, _variables(session))
+def test_outputs(session: Session) -> None:
+    _, logits = _forward(IMAGES, trainable(session))
     names = ["fc2/add:0", "probabilities:0", "classes:0", "y_labels:0", "acc:0", "loss:0"]
-    found = dict(zip(names, session.run(names, {"x:0": images, "y_:0": labels}), strict=True))
+    found = dict(zip(names, session.run(names, {"x:0": IMAGES, "y_:0": LABELS}), strict=True))
     np.testing.assert_allclose(found["fc2/add:0"], logits, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(found["probabilities:0"], _softmax(logits), rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(found["probabilities:0"], softmax(logits), rtol=1e-3, atol=1e-6)
     np.testing.assert_array_equal(found["classes:0"], logits.argmax(axis=1))
-    np.testing.assert_array_equal(found["y_labels:0"], np.eye(4)[labels])
-    assert found["acc:0"] == pytest.approx(np.mean(logits.argmax(axis=1) == labels))
-    cross_entropy = -np.log(_softmax(logits)[np.arange(len(labels)), labels]).mean()
+    np.testing.assert_array_equal(found["y_labels:0"], np.eye(4)[LABELS])
+    assert found["acc:0"] == pytest.approx(np.mean(logits.argmax(axis=1) == LABELS))
+    cross_entropy = -np.log(softmax(logits)[np.arange(len(LABELS)), LABELS]).mean()
     assert found["loss:0"] == pytest.approx(cross_entropy, rel=1e-4)
 
 
-def test_one_step_of_adam_on_the_last_layer(
-    session: tf.compat.v1.Session, model: ModelGraph, images: Array, labels: Array
-) -> None:
+def test_one_step_of_adam_on_the_last_layer(session: Session, model: ModelGraph) -> None:
     """The gradient of fc2 in closed form; Adam's first step is lr * g / (|g| + eps)."""
-    before = _variables(session)
-    features, logits = _forward(images, before)
-    feeds = dict(zip(model.inputs, (images, labels), strict=True))
-    session.run(model.train_op, feeds | dict.fromkeys(model.training_feeds, 1.0))
-    after = _variables(session)
+    before = trainable(session)
+    features, logits = _forward(IMAGES, before)
+    train(session, model, IMAGES, LABELS)
+    after = trainable(session)
 
-    error = (_softmax(logits) - np.eye(4)[labels]) / len(labels)  # [N, K]
+    error = (softmax(logits) - np.eye(4)[LABELS]) / len(LABELS)  # [N, K]
     for name, gradient in (("fc2/w", features.T @ error), ("fc2/b", error.sum(axis=0))):
         # TensorFlow's epsilon stands outside the bias correction (Kingma and Ba, section 2).
         step = LEARNING_RATE * gradient / (np.abs(gradient) + 1e-8 / np.sqrt(1 - 0.999))
@@ -158,27 +136,24 @@ def test_one_step_of_adam_on_the_last_layer(
     assert not np.array_equal(before["conv1/w"], after["conv1/w"])
 
 
-def test_dropout_is_off_unless_it_is_fed(session: tf.compat.v1.Session, images: Array) -> None:
-    plain = session.run("fc2/add:0", {"x:0": images})
+def test_dropout_is_off_unless_it_is_fed(session: Session) -> None:
+    plain = session.run("fc2/add:0", {"x:0": IMAGES})
     again, dropped = (
-        session.run("fc2/add:0", {"x:0": images, "keep_prob:0": keep}) for keep in (1.0, 0.5)
+        session.run("fc2/add:0", {"x:0": IMAGES, "keep_prob:0": keep}) for keep in (1.0, 0.5)
     )
     assert plain.tobytes() == again.tobytes()
     assert not np.array_equal(plain, dropped)
 
 
-def test_masks_follow_from_the_step(
-    session: tf.compat.v1.Session, model: ModelGraph, images: Array
-) -> None:
+def test_masks_follow_from_the_step(session: Session, model: ModelGraph) -> None:
     """Two sessions at the same step draw the same mask; the next step draws another."""
 
-    def run(target: tf.compat.v1.Session) -> Array:
-        dropped: Array = target.run("fc2/add:0", {"x:0": images, "keep_prob:0": 0.5})
+    def run(target: Session) -> Array:
+        dropped: Array = target.run("fc2/add:0", {"x:0": IMAGES, "keep_prob:0": 0.5})
         return dropped
 
     first = run(session)
-    with v1.Session(graph=model.graph) as other:
-        other.run([v.initializer for v in model.graph.get_collection("variables")])
+    with new_session(model) as other:
         assert run(other).tobytes() == first.tobytes()
         assign = model.graph.get_operation_by_name("global_step/Assign")
         other.run(assign, {assign.inputs[1]: 1})

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import logging
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from metagraph.meta import TensorInfo
@@ -18,15 +19,15 @@ CLASS_NAMES = ("ant", "bee", "cat")
 SCALE = np.float32(1 / 255)
 
 
-def build_classifier(size: int = SIZE) -> None:
+def build_classifier() -> None:
     """A linear classifier of images, with dropout, a loss and an accuracy."""
     rng = np.random.default_rng(0)
-    weights = rng.standard_normal((size * size * 3, len(CLASS_NAMES))).astype(np.float32)
-    x = v1.placeholder(tf.float32, [None, size, size, 3], name="x")
+    weights = rng.standard_normal((SIZE * SIZE * 3, len(CLASS_NAMES))).astype(np.float32)
+    x = v1.placeholder(tf.float32, [None, SIZE, SIZE, 3], name="x")
     labels = v1.placeholder(tf.int64, [None], name="y_")
     keep_prob = v1.placeholder_with_default(1.0, [], name="keep_prob")
     w = v1.get_variable("fc/w", initializer=weights, use_resource=False)
-    pixels = tf.nn.dropout(tf.reshape(x, [-1, size * size * 3]), rate=1.0 - keep_prob)
+    pixels = tf.nn.dropout(tf.reshape(x, [-1, SIZE * SIZE * 3]), rate=1.0 - keep_prob)
     logits = tf.matmul(pixels, w, name="logits")
     tf.nn.softmax(logits, name="probabilities")
     classes = tf.argmax(logits, axis=1, name="classes")
@@ -56,20 +57,6 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
-def ramp_classifier(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The `.meta` file of a classifier of 32x32 images that says it was trained on the ramp."""
-    folder = tmp_path_factory.mktemp("ramp")
-    with stock.checkpoint(folder / "m-3"):
-        build_classifier(32)
-    path = folder / "m-3.meta"
-    stock.edit_meta(path, describe_classifier)
-    stock.edit_meta(
-        path, lambda proto: proto.collection_def["trained_on"].bytes_list.value.append(b"ramp")
-    )
-    return str(path)
-
-
-@pytest.fixture(scope="session")
 def line(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The `.meta` file of y = 2 x + 0.5, without a signature."""
     folder = tmp_path_factory.mktemp("line")
@@ -88,6 +75,15 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> str:
 def images() -> Any:
     """uint8 [7, 4, 4, 3], for the classifier."""
     return np.random.default_rng(1).integers(0, 256, (7, SIZE, SIZE, 3), np.uint8)
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The lines that are logged."""
+    lines: list[str] = []
+    for level in ("info", "warning"):
+        monkeypatch.setattr(logging, level, lambda text, *values: lines.append(text % values))
+    return lines
 
 
 def info(dtype: tf.DType, *shape: int | None) -> TensorInfo:

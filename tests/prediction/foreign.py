@@ -38,43 +38,6 @@ def fixed_batch(size: int) -> None:
     tf.add(labels * 100.0, x[:, 0], name="labelled")
 
 
-def normed_batch(size: int) -> None:
-    """[size, 3] in; `normed` [size, 3] less the mean of the batch, `apart` [size, 3].
-
-    `undefined` [size, 3] is NaN whatever is fed.
-    """
-    x = v1.placeholder(tf.float32, [size, 3], name="x")
-    tf.add(x, np.nan, name="undefined")
-    tf.subtract(x, tf.reduce_mean(x, axis=0), name="normed")
-    tf.add(x, bias(), name="apart")
-
-
-def counted_batch(size: int) -> None:
-    """`words` [size], strings, and `ids` [size, 2] in; `lengths` and `class` [size] of each row.
-
-    `shared` [size] is more with each other row that has an id; ids are below 5, or the graph fails.
-    """
-    words = v1.placeholder(tf.string, [size], name="words")
-    ids = v1.placeholder(tf.int32, [size, 2], name="ids")
-    tf.strings.length(words, name="lengths")
-    found = tf.gather(tf.range(5.0), ids)
-    tf.argmax(tf.concat([found, 9.0 + 0.0 * found + bias()], axis=1), axis=1, name="class")
-    tf.reduce_sum(found - tf.reduce_mean(found), axis=1, name="shared")
-    tf.add(found[:, 0], bias(), name="apart")
-
-
-def turned_batch(dtype: tf.DType, size: int) -> None:
-    """`x` [size, 2] in; `turned` [size, 2] has its rows from the last to the first."""
-    tf.reverse(v1.placeholder(dtype, [size, 2], name="x"), [0], name="turned")
-
-
-def inner_batch(size: int) -> None:
-    """[?, 3] in, and the graph is for `size` rows all the same: `y` [size, 3], `mean` [3]."""
-    x = v1.placeholder(tf.float32, [None, 3], name="x")
-    y = tf.add(tf.reshape(x, [size, 3]), bias(), name="y")
-    tf.reduce_mean(y, axis=0, name="mean")
-
-
 def encoded_images() -> None:
     """The bytes of image files [?] in, `pixels` [?, 4, 4, 3] uint8."""
     files = v1.placeholder(tf.string, [None], name="files")
@@ -140,8 +103,3 @@ def three_inputs() -> None:
     words = v1.placeholder(tf.string, [None], name="words")
     lengths = tf.cast(tf.strings.length(words), tf.float32)
     tf.add(tf.reduce_sum(a, axis=1) * b, lengths, name="y")
-
-
-def threes() -> None:
-    """`x` [?, 3] in; `y` is x doubled."""
-    tf.multiply(v1.placeholder(tf.float32, [None, 3], name="x"), 2.0, name="y")

@@ -54,9 +54,7 @@ def test_a_trained_classifier(tmp_path: Path) -> None:
     found = _found(tmp_path, build)
     assert found.inputs == ("labels:0", "x:0", "keep:0")
     assert found.pipeline == ()
-    assert found.outputs[:3] == ("probabilities:0", "classes:0", "BiasAdd:0")
-    scopes = ("total", "gradients", "save", "Adam", "loss", "w1", "b1")
-    assert not any(name.startswith(scopes) for name in found.outputs)
+    assert found.outputs == ("probabilities:0", "classes:0")
 
 
 def test_the_signature_goes_first(tmp_path: Path) -> None:
@@ -125,7 +123,7 @@ def test_an_iterators_rows_can_be_fed(tmp_path: Path) -> None:
     assert find_candidates(meta, wanted=["w1:0"]).pipeline == ()
 
 
-def test_copies_stand_together_and_the_one_with_a_name_of_its_own_is_first(tmp_path: Path) -> None:
+def test_a_copy_stands_before_what_it_is_a_copy_of(tmp_path: Path) -> None:
     def build() -> None:
         x = v1.placeholder(tf.float32, [None, 3], name="x")
         hidden = tf.nn.bias_add(tf.matmul(x, _variable("w", 3, 2)), _variable("b", 2))
@@ -133,7 +131,7 @@ def test_copies_stand_together_and_the_one_with_a_name_of_its_own_is_first(tmp_p
         tf.identity(tf.tanh(hidden, name="value"))
 
     found = _found(tmp_path, build)
-    assert found.outputs == ("chances:0", "Softmax:0", "value:0", "Identity:0", "BiasAdd:0")
+    assert found.outputs == ("chances:0", "Softmax:0", "Identity:0", "value:0")
 
 
 def test_several_heads_and_nothing_that_needs_labels(tmp_path: Path) -> None:
@@ -150,7 +148,7 @@ def test_several_heads_and_nothing_that_needs_labels(tmp_path: Path) -> None:
         tf.identity(total, name="sum")
 
     found = _found(tmp_path, build)
-    assert found.outputs == ("policy:0", "value:0", "unused:0")
+    assert found.outputs == ("policy:0", "unused:0", "value:0")
     assert found.inputs == ("x:0", "mask:0", "target:0")
 
 
@@ -174,15 +172,9 @@ def _with_a_handle() -> None:
     tf.reduce_mean(losses, name="loss")
 
 
-def test_an_iterators_handle_is_no_input(tmp_path: Path) -> None:
-    found = _found(tmp_path, _with_a_handle)
-    assert found.inputs == ()
-    assert found.pipeline == ("rows:0",)
-    assert found.outputs[0] == "logits:0"
-
-
 def test_what_comes_out_of_the_iterator_is_fed_in_place_of_its_handle(tmp_path: Path) -> None:
-    _found(tmp_path, _with_a_handle)
+    found = _found(tmp_path, _with_a_handle)
+    assert (found.inputs, found.pipeline, found.outputs[0]) == ((), ("rows:0",), "logits:0")
     meta = read_meta_graph(f"{tmp_path}/m.meta")
 
     def to_feed(fetches: list[str], fed: list[str]) -> list[str]:
@@ -225,15 +217,6 @@ def test_a_graph_without_any_input(tmp_path: Path) -> None:
     assert found == Candidates(inputs=(), pipeline=(), outputs=("image:0",))
 
 
-def test_a_graph_without_layers(tmp_path: Path) -> None:
-    def build() -> None:
-        x = v1.placeholder(tf.float32, [None], name="x")
-        y = tf.add(x * 2.0, _variable("b", 1), name="y")
-        tf.reduce_mean(tf.square(y - v1.placeholder(tf.float32, [None], name="y_")), name="loss")
-
-    assert _found(tmp_path, build).outputs == ("y:0",)
-
-
 def test_a_measure_without_labels_is_the_last(tmp_path: Path) -> None:
     def build() -> None:
         x = v1.placeholder(tf.float32, [None, 3], name="x")
@@ -251,22 +234,6 @@ def test_where_nothing_is_a_prediction_a_measure_is_offered(tmp_path: Path) -> N
         tf.reduce_mean(tf.square(decoded - x), name="distance")
 
     assert _found(tmp_path, build).outputs == ("distance:0",)
-
-
-def test_steps_that_nobody_named_go_last_and_a_series_of_them_is_one(tmp_path: Path) -> None:
-    def build() -> None:
-        x = v1.placeholder(tf.float32, [None, 4], name="x")
-        hidden = tf.nn.bias_add(tf.matmul(x, _variable("w", 4, 4)), _variable("b", 4))
-        for _ in range(3):
-            tf.concat([hidden, hidden], 1)
-        for _ in range(2):
-            tf.reshape(hidden, [-1])
-        tf.math.top_k(tf.tanh(hidden))
-        tf.reshape(hidden, [-1, 2, 2], name="grid")
-        tf.math.top_k(hidden, name="best")
-
-    found = _found(tmp_path, build).outputs
-    assert found == ("best:0", "grid:0", "BiasAdd:0", "concat:0", "Reshape:0", "TopKV2:0")
 
 
 def test_loops_end(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Images for a tensor whose rows are numbers, where the graph says what image a row holds."""
 
 import gzip
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,7 @@ from PIL import Image
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from errors import PredictionError
-from metagraph.meta import read_meta_graph
-from metagraph.model import read_model
 from prediction.evaluation import predict
-from prediction.file_inputs import is_idx_name
 from prediction.request import PredictConfig
 from tests.data.idx_files import idx_bytes
 from tests.prediction import stock
@@ -106,27 +102,6 @@ def test_colour_images_are_taken_for_their_brightness(
     np.testing.assert_allclose(found, _expected(greys), rtol=1e-4, atol=1e-5)
 
 
-def test_rows_may_hold_colour_images(flat_classifier: Classifier, tmp_path: Path) -> None:
-    colours = np.random.default_rng(2).integers(0, 256, (4, SIZE, SIZE, 3), np.uint8)
-    meta = flat_classifier(SIZE, SIZE, 3, features=SIZE * SIZE * 3)
-    for path in (
-        _write_images(tmp_path / "c", colours),
-        write_npz(tmp_path / "c.npz", X=colours),
-    ):
-        np.testing.assert_allclose(_logits(meta, path), _expected(colours), rtol=1e-4, atol=1e-5)
-
-
-def test_class_folders_have_labels(flat_classifier: Classifier, greys: Any, tmp_path: Path) -> None:
-    for name, image in zip(CLASS_NAMES, greys, strict=False):
-        (tmp_path / "f" / name).mkdir(parents=True)
-        Image.fromarray(image).save(tmp_path / "f" / name / "0.png")
-    config = PredictConfig(flat_classifier(SIZE, SIZE, 1), input=[f"{tmp_path}/f"], format="json")
-    document = json.loads(predict(config))
-    predicted = _expected(greys[:3]).argmax(axis=1)
-    assert [row["class"] for row in document["predictions"]] == [CLASS_NAMES[i] for i in predicted]
-    assert document["accuracy"] == np.mean(predicted == np.arange(3))
-
-
 @pytest.mark.parametrize(
     ("images", "labels"),
     [
@@ -147,26 +122,6 @@ def test_images_as_of_mnist_have_the_labels_beside_them(
     assert "accuracy 0.6000 (3 of 5)" in predict(config)
 
 
-@pytest.mark.parametrize(
-    ("labels", "message"),
-    [
-        (np.zeros(4, np.uint8), "t10k-labels-idx1-ubyte: holds 4 labels, .*idx3-ubyte 5; move it"),
-        (np.full(5, 3, np.uint8), "expected labels from 0 to 2, found 3; move it away"),
-    ],
-)
-def test_labels_beside_images_that_are_not_theirs_are_told_of(
-    flat_classifier: Classifier, greys: Any, tmp_path: Path, labels: Any, message: str
-) -> None:
-    (tmp_path / "t10k-images-idx3-ubyte").write_bytes(idx_bytes(greys))
-    (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(idx_bytes(labels))
-    config = PredictConfig(
-        flat_classifier(SIZE, SIZE, 1), input=[f"{tmp_path}/t10k-images-idx3-ubyte"]
-    )
-    with pytest.raises(PredictionError, match=message) as raised:
-        predict(config)
-    assert "\n" not in str(raised.value)
-
-
 @pytest.mark.parametrize("image_shape", [(), (SIZE, SIZE, 3), (9, 4, 1), (6, 6, 2), (0, 36, 1)])
 def test_without_a_word_that_fits_images_are_refused(
     flat_classifier: Classifier, greys: Any, tmp_path: Path, image_shape: tuple[int, ...]
@@ -176,37 +131,3 @@ def test_without_a_word_that_fits_images_are_refused(
         _logits(meta, _write_images(tmp_path / "images", greys))
     with pytest.raises(PredictionError, match=r"takes float32 \[\?, 36\], found uint8 \[5, 6, 6\]"):
         _logits(meta, write_npz(tmp_path / "a.npz", X=greys))
-
-
-@pytest.mark.parametrize("shape", [(5, 6, 7), (5, 4, 9), (5, 36, 1), (5, 6, 6, 3), (5, 35)])
-def test_arrays_of_another_shape_are_refused(
-    flat_classifier: Classifier, tmp_path: Path, shape: tuple[int, ...]
-) -> None:
-    path = write_npz(tmp_path / "a.npz", X=np.zeros(shape, np.uint8))
-    with pytest.raises(PredictionError, match=r"takes float32 \[\?, 36\], found uint8"):
-        _logits(flat_classifier(SIZE, SIZE, 1), path)
-
-
-def test_what_a_strangers_graph_says_of_its_images_may_be_nonsense(
-    flat_classifier: Classifier,
-) -> None:
-    for sizes in ((), (6,), (6, 6), (0, 36, 1), (-6, -6, 1), (6, 6, 1, 1)):
-        assert read_model(read_meta_graph(flat_classifier(*sizes))).image_shape is None
-    assert read_model(read_meta_graph(flat_classifier(6, 6, 1))).image_shape == (6, 6, 1)
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("t10k-images-idx3-ubyte", True),
-        ("MNIST/train-images.idx3-ubyte.GZ", True),
-        ("digits.idx", True),
-        ("digits.idx3.gz", True),
-        ("index.npz", False),
-        ("a-idx3-ubyte.npz", False),
-        ("idx", False),
-        ("rows.csv.gz", False),
-    ],
-)
-def test_idx_files_are_told_by_their_name(name: str, expected: bool) -> None:
-    assert is_idx_name(name) is expected

@@ -1,18 +1,22 @@
-"""Choosing what is fetched and fed."""
+"""What is fetched and fed: chosen from the graph, read from --feed and from files by name."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from errors import CheckpointError, PredictionError
-from metagraph.meta import NO_SIGNATURE, MetaGraphFile, TensorInfo, read_meta_graph
+from errors import CheckpointError, DataError, PredictionError
+from metagraph.meta import MetaGraphFile, read_meta_graph
 from metagraph.model import Model, read_model
 from metagraph.session import load_inference_graph
 from prediction import plan
-from tests.prediction import stock
+from prediction.evaluation import predict
+from prediction.plan import Feed, feed_value, read_feeds
+from prediction.request import PredictConfig
+from tests.prediction import foreign, stock
+from tests.prediction.conftest import info, write_npz
 
 v1 = tf.compat.v1
 
@@ -25,7 +29,7 @@ def _open(path: str) -> Opened:
 
 
 @pytest.fixture
-def images(classifier: str) -> Opened:
+def pictures(classifier: str) -> Opened:
     return _open(classifier)
 
 
@@ -45,23 +49,23 @@ def pipeline(tmp_path: Path) -> Opened:
 
 
 def test_the_default_is_the_collection_with_what_a_report_needs(
-    images: Opened, numbers: Opened
+    pictures: Opened, numbers: Opened
 ) -> None:
     expected = ("logits:0", "probabilities:0", "classes:0")
-    assert plan.choose_fetches(*images, []) == expected
+    assert plan.choose_fetches(*pictures, []) == expected
     assert plan.choose_fetches(*numbers, []) == ("y:0",)
 
 
-def test_without_a_collection_it_is_the_signature(images: Opened) -> None:
-    meta, model = images
+def test_without_a_collection_it_is_the_signature(pictures: Opened) -> None:
+    meta, model = pictures
     bare = model._replace(predict=(), classifier=None)
     assert plan.choose_fetches(meta, bare, []) == ("classes:0", "logits:0", "probabilities:0")
 
 
-def test_what_is_asked_for_is_fetched_once(images: Opened) -> None:
-    assert plan.choose_fetches(*images, ["fc/w", "acc", "fc/w:0"]) == ("fc/w:0", "acc:0")
+def test_what_is_asked_for_is_fetched_once(pictures: Opened) -> None:
+    assert plan.choose_fetches(*pictures, ["fc/w", "acc", "fc/w:0"]) == ("fc/w:0", "acc:0")
     with pytest.raises(CheckpointError, match="the nearest are probabilities:0"):
-        plan.choose_fetches(*images, ["probabilitys"])
+        plan.choose_fetches(*pictures, ["probabilitys"])
 
 
 def test_nothing_named_is_told(pipeline: Opened) -> None:
@@ -71,78 +75,43 @@ def test_nothing_named_is_told(pipeline: Opened) -> None:
         plan.choose_fetches(*pipeline, [])
 
 
-def test_candidates_are_offered(images: Opened) -> None:
-    meta, model = images
-    bare = model._replace(predict=(), signature=NO_SIGNATURE, signatures=(), classifier=None)
-    with pytest.raises(PredictionError, match=r"such as --fetch=probabilities:0; or classes:0$"):
-        plan.choose_fetches(meta, bare, [])
+@pytest.mark.parametrize(
+    ("graph", "fetch", "fed", "expected"),
+    [
+        ("pictures", "acc:0", ["y_:0"], "x:0"),  # The signature's input.
+        ("pictures", "acc:0", ["x:0"], "y_:0"),
+        ("numbers", "y:0", [], "x:0"),  # The one placeholder that is needed.
+        ("numbers", "loss:0", ["x:0"], "y_:0"),
+        (
+            "numbers",
+            "loss:0",
+            [],
+            "",
+            r"x:0 float32 \[\?\], y_:0 float32 \[\?\]: give each as --in",
+        ),
+        ("numbers", "w:0", [], r"w:0 need no .*the graph has x:0 .*, y_:0"),
+        ("pipeline", "y:0", [], r"graph has IteratorGetNext:0 float32 \[\]$"),
+        ("handled", "double:0", [], "pair:0"),  # Where an iterator's rows would come out.
+        ("handled", "y:0", ["pair:0"], "pair:1"),
+    ],
+)
+def test_the_tensor_that_rows_are_for(
+    request: pytest.FixtureRequest,
+    graph: str,
+    fetch: str,
+    fed: list[str],
+    expected: str,
+) -> None:
+    meta, model = request.getfixturevalue(graph)
+    if " " not in expected:
+        assert plan.choose_row_input(meta, model, [fetch], fed) == expected
+    else:
+        with pytest.raises(PredictionError, match=expected):
+            plan.choose_row_input(meta, model, [fetch], fed)
 
 
-def test_where_nothing_is_computed_the_list_is_offered(tmp_path: Path) -> None:
-    with stock.checkpoint(tmp_path / "m"):
-        v1.get_variable("v", [2], use_resource=False)
-    with pytest.raises(PredictionError, match=r"with --fetch \(--list shows the graph\)$"):
-        plan.choose_fetches(*_open(f"{tmp_path}/m.meta"), [])
-
-
-def _never(_: TensorInfo) -> bool:
-    return False
-
-
-def _always(_: TensorInfo) -> bool:
-    return True
-
-
-def test_rows_go_to_the_signatures_input(images: Opened) -> None:
-    assert plan.choose_row_input(*images, ["acc:0"], ["y_:0"], _never) == "x:0"
-
-
-def test_rows_go_to_the_one_placeholder_that_is_needed(images: Opened, numbers: Opened) -> None:
-    assert plan.choose_row_input(*numbers, ["y:0"], [], _never) == "x:0"
-    assert plan.choose_row_input(*numbers, ["loss:0"], ["x:0"], _never) == "y_:0"
-    assert plan.choose_row_input(*images, ["acc:0"], ["x:0"], _never) == "y_:0"
-
-
-def test_several_candidates_are_listed(numbers: Opened) -> None:
-    with pytest.raises(
-        PredictionError,
-        match=r"any of x:0 float32 \[\?\], y_:0 float32 \[\?\]: give each as --input",
-    ):
-        plan.choose_row_input(*numbers, ["loss:0"], [], _never)
-
-
-def test_of_several_candidates_the_one_that_fits_is_taken(numbers: Opened) -> None:
-    def is_label(info: TensorInfo) -> bool:
-        return info == ("y_:0", tf.float32, (None,))
-
-    assert plan.choose_row_input(*numbers, ["loss:0"], [], is_label) == "y_:0"
-    with pytest.raises(PredictionError, match=r"any of x:0 .*, y_:0"):
-        plan.choose_row_input(*numbers, ["loss:0"], [], _always)
-
-
-def test_no_candidate_is_told(numbers: Opened, pipeline: Opened) -> None:
-    with pytest.raises(PredictionError, match=r"w:0 need no .*the graph has x:0 .*, y_:0"):
-        plan.choose_row_input(*numbers, ["w:0"], [], _never)
-    with pytest.raises(PredictionError, match=r"graph has IteratorGetNext:0 float32 \[\]$"):
-        plan.choose_row_input(*pipeline, ["y:0"], [], _never)
-
-
-def test_what_this_tensorflow_lacks_can_still_be_offered(tmp_path: Path) -> None:
-    with stock.checkpoint(tmp_path / "m"):
-        v1.placeholder(tf.float32, name="x")
-        v1.get_variable("v", [2], use_resource=False)
-
-    def change(proto: MetaGraphDef) -> None:
-        (node,) = (node for node in proto.graph_def.node if node.name == "x")
-        node.attr["dtype"].type = 999
-
-    stock.edit_meta(tmp_path / "m.meta", change)
-    with pytest.raises(PredictionError, match=r"the graph has x:0$"):
-        plan.choose_row_input(*_open(f"{tmp_path}/m.meta"), ["v:0"], [], _never)
-
-
-def test_what_has_to_be_fed_is_told_with_its_type(images: Opened) -> None:
-    meta, _ = images
+def test_what_has_to_be_fed_is_told_with_its_type(pictures: Opened) -> None:
+    meta, _ = pictures
     plan.check_all_fed(meta, ["fc/w:0"], [])
     plan.check_all_fed(meta, ["acc:0"], ["x:0", "y_:0"])
     with pytest.raises(
@@ -151,31 +120,14 @@ def test_what_has_to_be_fed_is_told_with_its_type(images: Opened) -> None:
         plan.check_all_fed(meta, ["logits:0", "acc:0"], ["x:0"])
 
 
-def test_what_depends_on_what(images: Opened) -> None:
-    meta, _ = images
+def test_what_depends_on_what(pictures: Opened) -> None:
+    meta, _ = pictures
     assert plan.depends_on(meta, "acc:0", ["x:0"])
     assert plan.depends_on(meta, "x:0", ["x:0"])
     assert not plan.depends_on(meta, "fc/w:0", ["x:0"])
     assert plan.unneeded(meta, ["logits:0", "keep_prob:0"], ["x:0", "y_:0", "keep_prob:0"]) == [
         "y_:0"
     ]
-
-
-def test_nodes_that_take_each_other_do_not_hang(tmp_path: Path) -> None:
-    with stock.checkpoint(tmp_path / "m"):
-        v1.get_variable("v", [2], use_resource=False)
-
-    def tie(proto: MetaGraphDef) -> None:
-        for name, other in ("ab", "ba"):
-            node = proto.graph_def.node.add(name=name, op="Identity", input=[other, f"^{name}"])
-            node.attr["T"].type = tf.float32.as_datatype_enum
-
-    stock.edit_meta(tmp_path / "m.meta", tie)
-    meta, model = _open(f"{tmp_path}/m.meta")
-    assert plan.unfed(meta, ["a:0"], []) == ()
-    assert plan.choose_fetches(meta, model, ["a"]) == ("a:0",)
-    with pytest.raises(CheckpointError, match="cannot be imported"):
-        load_inference_graph(meta, ["a:0"])
 
 
 @pytest.fixture
@@ -193,11 +145,6 @@ def handled(tmp_path: Path) -> Opened:
     return _open(f"{tmp_path}/m.meta")
 
 
-def test_rows_go_where_an_iterators_would_come_out(handled: Opened) -> None:
-    assert plan.choose_row_input(*handled, ["double:0"], [], _never) == "pair:0"
-    assert plan.choose_row_input(*handled, ["y:0"], ["pair:0"], _never) == "pair:1"
-
-
 def test_a_handle_is_never_asked_for(handled: Opened) -> None:
     meta, _ = handled
     with pytest.raises(
@@ -209,3 +156,221 @@ def test_a_handle_is_never_asked_for(handled: Opened) -> None:
     with load_inference_graph(meta, ["y:0"], ["pair:0", "pair:1"]) as graph:
         (y,) = graph.run(np.array([1, 2], np.float32), np.array([3, 4], np.float32))
     assert y.tolist() == [4, 6]
+
+
+# The values of --feed.
+
+LIMIT = 10_000
+
+
+def _value(text: str, dtype: tf.DType, *shape: int | None) -> Any:
+    (feed,) = read_feeds([text], LIMIT)
+    return feed_value(feed, info(dtype, *shape))
+
+
+@pytest.mark.parametrize(
+    ("text", "dtype", "expected"),
+    [
+        ("0.5", tf.float32, 0.5),
+        ("3", tf.float32, 3.0),
+        ("true", tf.bool, True),
+        ("[1, 2]", tf.int32, [1, 2]),
+        ("[[1, 2.5], [3, 4]]", tf.float64, [[1, 2.5], [3, 4]]),
+        ("(1, 2)", tf.float32, [1, 2]),
+        ("[]", tf.int64, []),
+        ("[]", tf.string, []),
+        ("NaN", tf.float32, np.nan),
+        ("hello, world", tf.string, b"hello, world"),
+        ('["a", "é"]', tf.string, [b"a", b"\xc3\xa9"]),
+        ('"a b"', tf.string, b"a b"),
+        ("'a'", tf.string, b"a"),
+        ("'True'", tf.bool, True),
+        ("yes", tf.bool, True),
+        ("1", tf.bool, True),
+        ("[1, 0]", tf.bool, [True, False]),
+        ("9223372036854775807", tf.uint64, 2**63 - 1),
+        ("[18446744073709551615]", tf.uint64, [2**64 - 1]),
+        ("[1, -2.5]", tf.complex128, [1, -2.5]),
+        ("[1, 2+3j]", tf.complex64, [1, 2 + 3j]),
+    ],
+)
+def test_literals(text: str, dtype: tf.DType, expected: Any) -> None:
+    found = _value(f"t={text}", dtype, *[None] * np.ndim(expected))
+    np.testing.assert_array_equal(found, np.array(expected, dtype.as_numpy_dtype))
+    assert found.dtype == dtype.as_numpy_dtype
+
+
+@pytest.mark.parametrize(
+    ("text", "dtype", "message"),
+    [
+        ("1.5", tf.int64, "takes int64, found float64"),
+        ("[1, 2]", tf.int64, r"takes int64 \[\], found int64 \[2\]"),
+        ("[[1], [2, 3]]", tf.int64, "differ in length"),
+        ("true", tf.int64, "takes int64, found bool"),
+        ("null", tf.int64, "takes a number"),
+        ('{"a": 1}', tf.int64, "takes a number"),
+        ("1e", tf.int64, "is no literal"),
+        ("", tf.int64, "is no literal"),
+        ("__import__('os')", tf.int64, "is no literal"),
+        ("10000000000000000000000", tf.int64, "takes a number"),
+        ("-" * 100_000 + "1", tf.int64, "is no literal"),
+        ("1" * 200_000, tf.int64, "belongs into a .npy"),
+        ("maybe", tf.bool, "'maybe' is no literal; t:0 takes true, false, or a JSON list of them"),
+        ("2", tf.bool, "takes bool, found int64; expected true or false"),
+        ('"a', tf.string, "is no literal; t:0 takes a text, or a JSON list of texts in quotes"),
+        ('["1", 2.5', tf.string, "is no literal; t:0 takes a text"),
+        ("[1]", tf.string, "takes a text, or a JSON list of texts in quotes; found int64"),
+        ("'3'", tf.float32, r"takes a number \(float32\), .*; found a text in quotes"),
+        (r"'\d'", tf.float32, "found a text in quotes"),
+        ("[1, 70000]", tf.float16, "float16, which cannot hold 70000: .* from -65504 to 65504"),
+        ("16777217", tf.float32, "cannot hold 16777217 exactly"),
+        ("[1, 300]", tf.uint8, "cannot hold 300: it has whole numbers from 0 to 255"),
+        ("[1, 1.5]", tf.int8, r"takes int8, found float64 \(such as 1.5\); .* from -128 to 127"),
+    ],
+)
+def test_what_is_no_value_of_the_tensor_is_refused(
+    text: str, dtype: tf.DType, message: str
+) -> None:
+    rank = 1 if text.startswith("[") and text != "[1, 2]" else 0
+    with pytest.raises(PredictionError, match=message) as caught:
+        _value(f"t:0={text}", dtype, *[None] * rank)
+    assert str(caught.value).startswith("--feed t:0=")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+def test_a_npz_file_feeds_each_of_its_tensors(tmp_path: Path) -> None:
+    arrays = {"a/b:0": np.arange(3), "c:1": np.ones(2)}
+    np.savez(tmp_path / "f.npz", **arrays)  # type: ignore[arg-type]
+    np.save(tmp_path / "a=b.npy", np.ones(2))
+    feeds = read_feeds([f"{tmp_path}/f.npz", "t=1", f"u={tmp_path}/a=b.npy"], LIMIT)
+    assert [feed.name for feed in feeds] == ["a/b:0", "c:1", "t", "u"]
+    np.testing.assert_array_equal(feeds[0].value, arrays["a/b:0"])
+    np.testing.assert_array_equal(feeds[3].value, np.ones(2))
+
+
+@pytest.mark.parametrize("text", ["t", "=1", "  =1"])
+def test_another_form_is_refused(text: str) -> None:
+    with pytest.raises(
+        PredictionError, match=r"expected name=file\.npy, name=literal or file\.npz"
+    ):
+        read_feeds([text], LIMIT)
+
+
+def test_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
+    np.save(tmp_path / "objects.npy", np.array([{}]))
+    np.save(tmp_path / "large.npy", np.zeros(LIMIT))
+    for name, message in [
+        ("absent.npy", "absent.npy"),
+        ("objects.npy", "never unpickled"),
+        ("large.npy", "at most 10,000"),
+    ]:
+        with pytest.raises(DataError, match=message):
+            read_feeds([f"t={tmp_path}/{name}"], LIMIT)
+    with pytest.raises(DataError, match=r"absent\.npz"):
+        read_feeds([f"{tmp_path}/absent.npz"], LIMIT)
+
+
+def test_a_value_along_with_the_rows_may_be_longer_than_a_batch() -> None:
+    fixed = info(tf.float32, 4)
+    values = np.arange(10, dtype=np.float32)
+    assert feed_value(Feed("t", "here", values), fixed, num_rows=10) is values
+    for num_rows in (None, 9):
+        with pytest.raises(PredictionError, match=r"takes float32 \[4\], found float32 \[10\]"):
+            feed_value(Feed("t", "here", values), fixed, num_rows)
+
+
+# Several files by name, compared with NumPy.
+
+RNG = np.random.default_rng(3)
+A = RNG.standard_normal((1000, 3)).astype(np.float32)
+B = RNG.standard_normal(1000).astype(np.float32)
+WORDS = [b"w" * (row % 7) for row in range(1000)]
+Y = A.sum(axis=1) * B + np.array([len(word) for word in WORDS], np.float32)
+
+
+@pytest.fixture(scope="module")
+def meta(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return foreign.save(tmp_path_factory.mktemp("inputs"), foreign.three_inputs)
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> dict[str, str]:
+    """A file for each input, each of another kind, and one that is short of a row."""
+    np.save(tmp_path / "a.npy", A)
+    np.save(tmp_path / "short.npy", B[:-1])
+    (tmp_path / "words.txt").write_bytes(b"\n".join(WORDS) + b"\n")
+    write_npz(tmp_path / "b.npz", X=B)
+    return {path.stem: str(path) for path in tmp_path.iterdir()}
+
+
+def _y(folder: Path, meta: str, texts: list[str], **options: Any) -> Any:
+    predict(PredictConfig(meta, fetch=["y"], input=texts, output=f"{folder}/out.npz", **options))
+    with np.load(folder / "out.npz") as found:
+        return found["y:0"]
+
+
+@pytest.mark.parametrize("batch_size", [None, 1, 64, 1000, 5000])
+@pytest.mark.parametrize("order", [("a", "b", "words"), ("words", "b", "a")])
+def test_rows_of_several_files_go_together(
+    meta: str, paths: dict[str, str], tmp_path: Path, order: tuple[str, ...], batch_size: int | None
+) -> None:
+    texts = [f"{name}={paths[name]}" for name in order]
+    found = _y(tmp_path, meta, texts, batch_size=batch_size)
+    np.testing.assert_allclose(found, Y, rtol=1e-5, atol=1e-5)
+
+
+def test_one_without_a_name_is_for_what_is_left(
+    meta: str, paths: dict[str, str], tmp_path: Path
+) -> None:
+    np.save(tmp_path / "b.npy", B)
+    texts = [paths["a"], f"words:0={paths['words']}"]
+    found = _y(tmp_path, meta, texts, feed=[f"b={tmp_path}/b.npy"])
+    np.testing.assert_allclose(found, Y, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["a=1.npy", "a=b=c.npy"])
+def test_a_path_that_has_an_equals_sign(
+    meta: str, paths: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    others = [f"b={paths['b']}", f"words={paths['words']}"]
+    np.save(name, A)
+    for text in (name, f"a={name}"):
+        found = _y(tmp_path, meta, [text, *others])
+        np.testing.assert_allclose(found, Y, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (
+            ["a={a}", "b={short}", "words={words}"],
+            r"as many rows: .*a\.npy \(for a:0\) has 1000, .*short\.npy \(for b:0\) has 999",
+        ),
+        (["a={a}", "a:0={a}"], r"a:0 is fed twice: --input .*a\.npy, --input a:0="),
+        (["{a}", "{b}"], "which is for which tensor"),
+        (
+            ["{a}"],
+            "could be for any of a:0 .*, b:0 .*, words:0 .*: give each as --input name=file",
+        ),
+        (["aa={a}"], r"--input aa=.*: there is no such file, and .* nearest are a:0"),
+        (["a={a}", "b={b}"], r"y:0 needs words:0 string \[\?\].*--input name=file"),
+        (["b={b}", "b:0={b}"], "b:0 is fed twice"),
+    ],
+)
+def test_what_does_not_go_together(
+    meta: str, paths: dict[str, str], tmp_path: Path, texts: list[str], message: str
+) -> None:
+    with pytest.raises(PredictionError, match=message) as caught:
+        _y(tmp_path, meta, [text.format(**paths) for text in texts])
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out.npz").exists()
+
+
+def test_labels_that_differ(classifier: str, images: Any, tmp_path: Path) -> None:
+    one = write_npz(tmp_path / "one.npz", X=images, Y=np.zeros(7, int))
+    two = write_npz(tmp_path / "two.npz", X=np.zeros(7, int), Y=np.ones(7, int))
+    config = PredictConfig(classifier, fetch=["acc"], input=[f"x={one}", f"y_={two}"])
+    with pytest.raises(PredictionError, match=r"one\.npz and .*two\.npz have different labels"):
+        predict(config)

@@ -1,6 +1,8 @@
-"""Rows in batches: bit-equal to what training makes of the same values."""
+"""Rows in batches, bit-equal to what training makes of the same values, and their runs in NumPy."""
 
-import io
+import itertools
+import struct
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,22 @@ import tensorflow as tf
 from PIL import Image
 
 from data.source import UINT8_SCALE, LabelledSource
-from errors import DataError
-from prediction.rows import ArrayRows, ImageRows
+from errors import DataError, PredictionError
+from metagraph.meta import TensorInfo
+from prediction import rows as rows_module
+from prediction.rows import (
+    DEFAULT_BATCH_SIZE,
+    ArrayRows,
+    Batching,
+    ColumnRows,
+    ImageRows,
+    Kind,
+    RecordRows,
+    choose_batching,
+    count_records,
+    read_records,
+    run_rows,
+)
 from tests.prediction.conftest import SIZE, info
 
 TARGET = info(tf.float32, None, SIZE, SIZE, 3)
@@ -26,14 +42,11 @@ def test_uint8_is_scaled_as_in_training_to_the_bit(images: Any) -> None:
     assert found.tobytes() == (every.astype(np.float32) * np.float32(1 / 255)).tobytes()
 
 
-def test_floats_are_taken_as_they_are_without_a_copy(images: Any) -> None:
+def test_other_values_are_taken_as_they_are(images: Any) -> None:
     values = images.astype(np.float32)
     batch: Any = ArrayRows(values, TARGET, "here", float(UINT8_SCALE)).batch(1, 3)
-    assert batch.base is values
+    assert batch.base is values  # Without a copy.
     np.testing.assert_array_equal(batch, values[1:3])
-
-
-def test_uint8_without_a_scale_or_for_integers_keeps_its_values(images: Any) -> None:
     unscaled = ArrayRows(images, TARGET, "here", None).batch(0, 7)
     assert unscaled.dtype == np.float32
     np.testing.assert_array_equal(unscaled, images)
@@ -42,23 +55,205 @@ def test_uint8_without_a_scale_or_for_integers_keeps_its_values(images: Any) -> 
 
 
 def test_image_files_are_decoded_to_the_size_that_is_taken(tmp_path: Path, images: Any) -> None:
-    side = (SIZE, SIZE)
     paths = [str(tmp_path / f"{row}.png") for row in range(len(images))]
     for path, pixels in zip(paths, images, strict=True):
         Image.fromarray(pixels).resize((8, 8), Image.Resampling.NEAREST).save(path)
-    rows = ImageRows(paths, SIZE, TARGET, 0.5)
-    assert len(rows) == len(images)
+    rows = ImageRows([*paths, f"{tmp_path}/text"], SIZE, TARGET, 0.5)
+    assert len(rows) == len(images) + 1
     opened = [Image.open(path) for path in paths[3:5]]
-    expected = [np.asarray(image.resize(side, Image.Resampling.BILINEAR)) for image in opened]
+    side, bilinear = (SIZE, SIZE), Image.Resampling.BILINEAR
+    expected = [np.asarray(image.resize(side, bilinear)) for image in opened]
     np.testing.assert_array_equal(rows.batch(3, 5), np.stack(expected) * np.float32(0.5))
+    (tmp_path / "text").write_bytes(b"text")
+    with pytest.raises(DataError, match=r"text: is neither a PNG nor a JPEG"):
+        rows.batch(6, 8)
 
 
-def test_a_file_that_is_no_image_is_told_when_its_batch_comes(tmp_path: Path) -> None:
-    content = io.BytesIO()
-    Image.new("RGB", (SIZE, SIZE)).save(content, "PNG")
-    (tmp_path / "a.png").write_bytes(content.getvalue())
-    (tmp_path / "b.png").write_bytes(b"text")
-    rows = ImageRows([f"{tmp_path}/a.png", f"{tmp_path}/b.png"], SIZE, TARGET, None)
-    assert rows.batch(0, 1).shape == (1, SIZE, SIZE, 3)
-    with pytest.raises(DataError, match=r"b\.png: is neither a PNG nor a JPEG"):
-        rows.batch(1, 2)
+RECORDS = [b"", b"one", b"two\0", b"x" * 5000]
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> str:
+    with tf.io.TFRecordWriter(f"{tmp_path}/a.tfrecord") as writer:
+        for record in RECORDS:
+            writer.write(record)
+    return f"{tmp_path}/a.tfrecord"
+
+
+def test_records_in_batches_of_any_order(records: str) -> None:
+    rows = RecordRows(records, 5000)
+    assert len(rows) == len(RECORDS)
+    for start, stop in itertools.combinations([0, 1, 2, 4, 1, 3], 2):
+        if start < stop:
+            assert rows.batch(start, stop).tolist() == RECORDS[start:stop]
+
+
+def test_a_file_of_records_that_is_cut_short_anywhere(records: str, tmp_path: Path) -> None:
+    content = Path(records).read_bytes()
+    ends = sorted(itertools.accumulate((len(record) + 16 for record in RECORDS), initial=0))
+    cut = tmp_path / "cut.tfrecord"
+    for length in range(60):
+        cut.write_bytes(content[:length])
+        if length in ends:
+            assert count_records(str(cut), 5000) == ends.index(length)
+        else:
+            with pytest.raises(DataError, match=r"is no \.tfrecord file, or is cut short"):
+                count_records(str(cut), 5000)
+
+
+@pytest.mark.parametrize("size", [2**63, 2**64 - 1, 2**40])
+def test_a_record_of_a_hostile_length_takes_no_memory(tmp_path: Path, size: int) -> None:
+    (tmp_path / "a").write_bytes(struct.pack("<QI", size, 0) + bytes(100))
+    with pytest.raises(DataError, match=f"record 0 claims {size:,} bytes"):
+        count_records(f"{tmp_path}/a", 2**70)
+
+
+def test_records_that_are_not_taken(records: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="record 3 claims 5,000 bytes; at most 4,999"):
+        count_records(records, 4999)
+    with tf.io.TFRecordWriter(f"{tmp_path}/a", tf.io.TFRecordOptions("GZIP")) as writer:
+        writer.write(b"a")
+    with pytest.raises(DataError, match="is compressed; unpack it with gunzip"):
+        count_records(f"{tmp_path}/a", 100)
+    content = np.fromfile(records, np.uint8)
+    content[-100] ^= 1
+    content.tofile(records)
+    with pytest.raises(DataError, match="the checksum of a record does not fit"):
+        [*read_records(records, 0)]
+
+
+# Runs, on a graph that is written in NumPy.
+
+X = np.arange(10, dtype=np.float32)
+INFO = TensorInfo("x:0", tf.float32, (None,))
+Function = Callable[..., Any]
+
+
+class _Graph:
+    """Looks like an InferenceGraph; computes by functions, and keeps the batches it saw."""
+
+    def __init__(self, *functions: Function) -> None:
+        self.feeds = (INFO,)
+        self.fetches = [TensorInfo(f"f{i}:0", tf.float32, None) for i in range(len(functions))]
+        self.seen: list[Any] = []
+        self._functions = functions
+
+    def run(self, *values: Any) -> list[Any]:
+        self.seen.append(values[0].tolist())
+        return [np.asarray(function(*values)) for function in self._functions]
+
+
+def _run(graph: Any, kinds: Sequence[Kind], batch_size: int | None, *constants: Any) -> list[Any]:
+    return run_rows(graph, [ArrayRows(X, INFO, "here"), *constants], kinds, batch_size)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 5, 9, 10, 11, None])
+def test_rows_come_back_in_order_whatever_the_batch(batch_size: int | None) -> None:
+    graph = _Graph(lambda x: x * 2, lambda x: np.stack([x, -x], axis=1).astype(np.int64))
+    doubled, pairs = _run(graph, [Kind.ROWS, Kind.ROWS], batch_size)
+    np.testing.assert_array_equal(doubled, X * 2)
+    np.testing.assert_array_equal(pairs, np.stack([X, -X], axis=1))
+    assert pairs.dtype == np.int64
+    sizes = [len(batch) for batch in graph.seen]  # The last batch is simply shorter.
+    assert sum(sizes) == len(X)
+    assert max(sizes) == min(batch_size or DEFAULT_BATCH_SIZE, len(X))
+
+
+def test_what_has_no_rows_is_fed_whole_and_taken_once() -> None:
+    graph = _Graph(lambda x, a: x + a.sum(), lambda *_: np.array([7, 8, 9]))
+    found, constant = _run(graph, [Kind.ROWS, Kind.CONSTANT], 4, np.array([1.0, 2.0]))
+    np.testing.assert_array_equal(found, X + 3)
+    np.testing.assert_array_equal(constant, [7, 8, 9])
+
+
+def test_a_value_over_all_rows_takes_them_at_once() -> None:
+    graph: Any = _Graph(np.mean)
+    many = np.arange(DEFAULT_BATCH_SIZE + 1, dtype=np.float32)
+    (mean,) = run_rows(graph, [ArrayRows(many, INFO, "here")], [Kind.WHOLE])
+    assert mean == many.mean()
+    assert len(graph.seen) == 1
+
+
+@pytest.mark.parametrize(
+    "function",
+    [lambda x: np.repeat(x, 2), lambda x: np.zeros((len(x), len(x))), np.sum],
+    ids=["longer", "square", "scalar"],
+)
+def test_what_turns_out_to_be_no_row_a_row_is_refused(function: Function) -> None:
+    with pytest.raises(PredictionError, match=r"not one entry a row: .*--batch_size=10"):
+        _run(_Graph(function), [Kind.ROWS], 4)
+    np.testing.assert_array_equal(_run(_Graph(function), [Kind.ROWS], 10)[0], function(X))
+
+
+def test_an_error_of_a_batch_ends_it() -> None:
+    graph: Any = _Graph(lambda x: x)
+    with pytest.raises(PredictionError, match="cannot hold"):
+        run_rows(graph, [ArrayRows(np.array([1.0, 1e39]), INFO, "here")], [Kind.ROWS], 1)
+
+
+def test_a_fixed_batch_is_filled_up_by_its_last_row() -> None:
+    graph = _Graph(lambda x: x * 2)
+    graph.feeds = (INFO._replace(shape=(4,)),)
+    (found,) = _run(graph, [Kind.ROWS], None)
+    np.testing.assert_array_equal(found, X * 2)
+    assert graph.seen == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 9, 9]]
+
+
+def _fed(name: str, *shape: int | None) -> tuple[TensorInfo, Any]:
+    tensor = TensorInfo(f"{name}:0", tf.float32, shape)
+    return tensor, ArrayRows(np.zeros((9, 2), np.float32), tensor, "here")
+
+
+FREE, OF_FOUR, OF_FIVE = _fed("free", None, 2), _fed("four", 4, 2), _fed("five", 5, 2)
+CONSTANT = (TensorInfo("c:0", tf.float32, (3,)), np.zeros(3, np.float32))
+COLUMNS = (FREE[0], ColumnRows(np.zeros((9, 2)), TensorInfo("x:0", tf.float32, (2, None)), "here"))
+WORDS = TensorInfo("words:0", tf.string, (None,))
+TEXTS = (WORDS, ArrayRows(np.array([b"seven"] * 9, object), WORDS, "here"))
+ROWS = (TensorInfo("y:0", tf.float32, (None,)), Kind.ROWS)
+MEAN = (TensorInfo("mean:0", tf.float32, ()), Kind.WHOLE)
+
+
+@pytest.mark.parametrize(
+    ("feeds", "fetches", "asked", "expected"),
+    [
+        ([FREE], [ROWS], None, Batching(DEFAULT_BATCH_SIZE, fixed=False)),
+        ([FREE, CONSTANT], [ROWS], 3, Batching(3, fixed=False)),
+        ([FREE], [ROWS, MEAN], None, Batching(9, fixed=False)),
+        ([FREE], [MEAN], 20, Batching(9, fixed=False)),
+        ([FREE, OF_FOUR], [ROWS], None, Batching(4, fixed=True)),
+        ([OF_FOUR, CONSTANT], [MEAN], 4, Batching(4, fixed=True)),
+        ([OF_FOUR, OF_FIVE], [ROWS], None, "different numbers of rows a run: four:0 4, five:0 5"),
+        ([OF_FOUR], [ROWS], 5, "four:0 takes 4 rows a run: leave out --batch_size"),
+        ([OF_FOUR, COLUMNS], [ROWS], None, "four:0 takes 4 rows a run, which none in columns"),
+        ([FREE], [MEAN], 8, "mean:0 is one value over all 9 rows.* or give at least 9"),
+    ],
+)
+def test_the_graph_decides_and_then_the_user(
+    feeds: Any, fetches: Any, asked: int | None, expected: Batching | str
+) -> None:
+    if isinstance(expected, Batching):
+        assert choose_batching(feeds, fetches, asked, 9) == expected
+    else:
+        with pytest.raises(PredictionError, match=expected):
+            choose_batching(feeds, fetches, asked, 9)
+
+
+@pytest.mark.parametrize(
+    ("feeds", "limit", "expected"),
+    [
+        ([FREE], 9 * 8, 9),
+        ([FREE], 9 * 8 - 1, 8),
+        ([FREE], 7, 1),
+        ([FREE, FREE, CONSTANT], 9 * 16 + 15, 9),
+        ([COLUMNS], 9 * 8, 9),
+        ([TEXTS], 7 * 5, 7),
+        ([FREE], 10**9, DEFAULT_BATCH_SIZE),
+    ],
+)
+def test_rows_that_are_large_run_in_fewer_at_once(
+    monkeypatch: pytest.MonkeyPatch, feeds: Any, limit: int, expected: int
+) -> None:
+    monkeypatch.setattr(rows_module, "DEFAULT_BATCH_BYTES", limit)
+    assert choose_batching(feeds, [ROWS], None, 9) == Batching(expected, fixed=False)
+    assert choose_batching(feeds, [ROWS], 100, 9).size == 100
+    assert choose_batching(feeds, [MEAN], None, 9).size == 9

@@ -1,15 +1,16 @@
 """What the tests of the commands share: a command as a user calls it, and models to call it on."""
 
 import importlib
+import inspect
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import pytest
 from absl import flags
 
-from cli.run import parse
+from cli.command_line import parse
 from cli.terminal import EXIT_FAILED, EXIT_USAGE
-from tools.command import USER_ERRORS
+from errors import UserError
 
 
 class Ended(NamedTuple):
@@ -23,22 +24,26 @@ class Ended(NamedTuple):
 Tool: TypeAlias = Callable[..., Ended]
 
 
+def request_of(main: Callable[..., object]) -> type[Any]:
+    """The dataclass that a command's `main` takes."""
+    first, *_ = inspect.signature(main).parameters.values()
+    assert isinstance(first.annotation, type)
+    return first.annotation
+
+
 @pytest.fixture
 def tool(capsys: pytest.CaptureFixture[str]) -> Tool:
     """Calls `python -m tools.<name> <arguments>` in this process, as `cli.run` does."""
 
     def call(name: str, *arguments: object) -> Ended:
         module = importlib.import_module(f"tools.{name}")
-        values = flags.FlagValues()
-        module.define_flags(values)
         capsys.readouterr()
+        given = [f"{name}.py", *map(str, arguments)]
         try:
-            parse(values, [f"{name}.py", *map(str, arguments)], module.POSITIONAL)
+            code = module.main(parse(request_of(module.main), given)) or 0
         except flags.Error as error:
             return Ended(EXIT_USAGE, "", str(error))
-        try:
-            code = module.main(values) or 0
-        except (*USER_ERRORS, OSError) as error:
+        except (UserError, OSError) as error:
             return Ended(EXIT_FAILED, capsys.readouterr().out, str(error))
         return Ended(code, *capsys.readouterr())
 

@@ -51,16 +51,13 @@ def gone(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return deleted
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - {"verify"}))
 def test_a_command_reads_what_is_the_newest_by_then(
     name: str, run: Path, tmp_path: Path, tool: Tool, gone: list[str]
 ) -> None:
     ended = tool(name, *(text.format(run=run, out=tmp_path) for text in COMMANDS[name]))
     assert gone == [f"{run}/my-model-300"]
-    if name == "verify":  # Nobody trains here: that the state file is wrong by now is said.
-        assert ended.out.count("ok (") == 3
-    else:
-        assert ended.code == 0, ended
+    assert ended.code == 0, ended
 
 
 def test_values_to_begin_with_and_pictures_do_so_too(run: Path, gone: list[str]) -> None:

@@ -129,12 +129,6 @@ def test_a_filter_is_looked_for_in_names(cnn_run: Path, tool: Tool) -> None:
     assert tool("diff", a, b, "--filter=(").code == 2
 
 
-def test_long_lists_are_cut_in_text_alone(cnn_run: Path, tool: Tool) -> None:
-    a, b = cnn_run / "my-model-190", cnn_run / "my-model-200"
-    assert "  and 17 more, which --format=json has" in tool("diff", a, b).out
-    assert len(_variables(tool, a, b)) == 27
-
-
 def test_a_frozen_graph_and_its_checkpoint(tmp_path: Path, tool: Tool) -> None:
     (tmp_path / "run").mkdir()
     with tf.Graph().as_default() as graph, v1.Session() as session:

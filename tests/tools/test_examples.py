@@ -23,7 +23,7 @@ def _examples(text: str) -> list[list[str]]:
 
 def _all_examples() -> list[list[str]]:
     found = []
-    for path in sorted(PROJECT.glob("tools/*.py")):
+    for path in sorted(PROJECT.glob("tools/[!_]*.py")):
         source = path.read_text()
         if '__name__ == "__main__"' not in source:
             continue  # What a command is made of.

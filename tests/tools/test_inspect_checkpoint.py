@@ -12,15 +12,20 @@ import tensorflow as tf
 from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto, BundleHeaderProto
 
 from tests.checkpoints.index_files import table
-from tests.checkpoints.loading.test_stored_tensors import save, save_shards
+from tests.metagraph.test_stored_tensors import save, save_shards
 from tests.prediction import stock
 from tests.test_thirdparty import THIRD_PARTY
 from tests.tools.conftest import Tool
 
 v1 = tf.compat.v1
 
+
 NAME = "inspect_checkpoint"
+
+
 IO = Path("/proc/self/io")
+
+
 MEGABYTE = 10**6
 
 
@@ -36,19 +41,6 @@ def _lines(tool: Tool, *arguments: object) -> list[str]:
     ended = tool(NAME, *arguments)
     assert ended.code == 0, ended.err
     return [" ".join(line.split()) for line in ended.out.splitlines()]
-
-
-def test_the_list_of_a_folder(tool: Tool, cnn_run: Path) -> None:
-    lines = _lines(tool, cnn_run)
-    assert lines[0].startswith(f"{cnn_run}: 4 checkpoints, ")
-    assert [line.split()[0] for line in lines[2:6]] == [
-        f"my-model-{step}" for step in (170, 180, 190, 200)
-    ]
-    assert lines[5].endswith("MiB committed, newest")
-    assert lines[6:] == ["the state file names the newest, my-model-200"]
-    document = _json(tool, cnn_run)
-    assert document["state_file"] == {"names": "my-model-200", "right": True}
-    assert document["newest"] == "my-model-200"
 
 
 @pytest.mark.parametrize("suffix", ["", ".meta", ".index", ".data-00000-of-00001", ".manifest"])
@@ -73,15 +65,6 @@ def test_a_checkpoint(suffix: str, tool: Tool, cnn_run: Path) -> None:
     assert document["manifest"]["config"]["model"] == "cnn"
 
 
-def test_the_text_of_a_checkpoint(tool: Tool, cnn_run: Path) -> None:
-    lines = _lines(tool, f"{cnn_run}/my-model-200")
-    assert lines[0] == f"checkpoint {cnn_run}/my-model-200"
-    assert "conv1/w float32 [3, 3, 3, 32] 864 3,456" in lines
-    assert lines.index("model") < lines.index("optimizer slots") < lines.index("other")
-    assert lines[lines.index("other") + 2] == "global_step int64 [] 1 8"
-    assert lines[-4:-2] == ["model 8 151,108 604,432", "optimizer slots 18 302,218 1,208,872"]
-
-
 def test_values(tool: Tool, linear_run: Path) -> None:
     stored = tf.train.load_checkpoint(f"{linear_run}/my-model-300")
     document = _json(tool, linear_run, "--tensor=w:0,global_step")
@@ -92,20 +75,6 @@ def test_values(tool: Tool, linear_run: Path) -> None:
     assert step["value"] == 300
     lines = _lines(tool, linear_run, "--tensor=global_step")
     assert lines == ["global_step int64 []", "300"]
-
-
-def test_statistics(tool: Tool, cnn_run: Path) -> None:
-    prefix = f"{cnn_run}/my-model-200"
-    document = _json(tool, prefix, "--stats", "--filter=^fc1/.$")
-    stored = tf.train.load_checkpoint(prefix)
-    assert [t["key"] for t in document["tensors"]] == ["fc1/b", "fc1/w"]
-    for tensor in document["tensors"]:
-        exact = stored.get_tensor(tensor["key"]).astype(np.longdouble)
-        stats = tensor["stats"]
-        assert (stats["min"], stats["max"]) == (exact.min(), exact.max())
-        assert stats["std"] == pytest.approx(float(exact.std()), rel=1e-12)
-    assert document["totals"]["all"]["tensors"] == 2
-    assert "min max mean std nan inf" in " ".join(_lines(tool, prefix, "--stats"))
 
 
 def test_all_of_a_large_value_only_in_json(tool: Tool, tmp_path: Path) -> None:

@@ -27,20 +27,17 @@ def fine_tuned(finetune_config: Callable[..., FinetuneConfig], cnn_run: Path) ->
     return finetune.train(finetune_config(cnn_run, "Relu:0")).prefix
 
 
-MODELS = {
-    "perceptron": {"w_h", "w_h2", "w_o"},
-    "fine_tuned": {f"{layer}/{v}" for layer in ("conv1", "conv2", "fc1", "head") for v in "wb"},
-}
-
-
-@pytest.fixture(params=MODELS)
-def model(request: pytest.FixtureRequest) -> tuple[str, set[str]]:
-    """The prefix of its newest checkpoint, and its parameters."""
-    return request.getfixturevalue(request.param), MODELS[request.param]
-
-
-def test_it_is_looked_at(model: tuple[str, set[str]], tool: Tool) -> None:
-    prefix, parameters = model
+@pytest.mark.parametrize(
+    ("model", "parameters"),
+    [
+        ("perceptron", {"w_h", "w_h2", "w_o"}),
+        ("fine_tuned", {f"{at}/{v}" for at in ("conv1", "conv2", "fc1", "head") for v in "wb"}),
+    ],
+)
+def test_it_is_looked_at(
+    model: str, parameters: set[str], tool: Tool, request: pytest.FixtureRequest
+) -> None:
+    prefix: str = request.getfixturevalue(model)
     folder = Path(prefix).parent
 
     def document(name: str, *arguments: object) -> dict[str, Any]:
@@ -49,16 +46,13 @@ def test_it_is_looked_at(model: tuple[str, set[str]], tool: Tool) -> None:
         found: dict[str, Any] = json.loads(ended.out)
         return found
 
-    tensors = document("inspect_checkpoint", prefix)["tensors"]
-    assert {t["key"] for t in tensors if t["role"] == "model"} == parameters
-    slots = {t["key"] for t in tensors if t["role"] == "slot"}
-    assert slots
-    assert {key.partition("/")[0] for key in slots} <= {
-        *(name.partition("/")[0] for name in parameters),
-        "beta1_power",
-        "beta2_power",
-    }
-    assert {t["key"] for t in tensors} == parameters | slots | {"global_step"}
+    roles: dict[str, set[str]] = {}
+    for tensor in document("inspect_checkpoint", prefix)["tensors"]:
+        roles.setdefault(tensor["role"], set()).add(tensor["key"])
+    assert roles["model"] == parameters
+    scopes = {name.partition("/")[0] for name in parameters} | {"beta1_power", "beta2_power"}
+    assert {key.partition("/")[0] for key in roles["slot"]} <= scopes
+    assert set.union(*roles.values()) == parameters | roles["slot"] | {"global_step"}
     assert document("inspect_checkpoint", folder)["newest"] == Path(prefix).name
     assert {c["name"] for c in document("verify", folder)["checkpoints"]} >= {Path(prefix).name}
     assert not document("diff", folder, prefix)["differ"]

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import matplotlib as mpl
 import numpy as np
 import pytest
 from PIL import Image
@@ -16,13 +15,12 @@ from prediction.evaluation import classify, predict
 from prediction.request import PredictConfig
 from tests.data.idx_files import digits, write_mnist
 from tests.tools.conftest import Tool
-from tools.plot import _FLAGS_OF
-from tools.plotting import _KINDS
 
 if TYPE_CHECKING:
     from finetuning.settings import FinetuneConfig
     from train_cnn import CnnConfig
     from train_mlp import MlpConfig
+
 
 PNG = b"\x89PNG"
 
@@ -52,45 +50,6 @@ def mislabelled(
     with np.load(three_classes) as arrays:
         np.savez(path, X=arrays["X"], Y=labels)
     return path
-
-
-def test_every_kind_has_its_flags_and_its_function() -> None:
-    assert [*_FLAGS_OF] == [*_KINDS]
-
-
-def test_metrics_of_several_runs(
-    tool: Tool, cnn_run: Path, linear_run: Path, tmp_path: Path
-) -> None:
-    path = tmp_path / "m.png"
-    ended = tool("plot", "metrics", f"--run={cnn_run}", f"--run={linear_run}", f"--output={path}")
-    assert ended.code == 0, ended.err
-    written, line = ended.out.splitlines()
-    assert written == str(path)
-    assert line == f"loss, accuracy of {cnn_run} to step 200, {linear_run} to step 300"
-    assert path.read_bytes().startswith(PNG)
-
-
-def test_the_line(tool: Tool, linear_run: Path, tmp_path: Path) -> None:
-    ended = tool("plot", "line", f"--run={linear_run}", f"--output={tmp_path}/l.svg")
-    assert ended.code == 0, ended.err
-    assert "y = 0.1000 x + 0.2000 after 300 steps" in ended.out
-    assert "31 points of the path, from the log" in ended.out
-    assert (tmp_path / "l.svg").read_bytes().startswith(b"<?xml")
-
-
-def test_filters(tool: Tool, cnn_run: Path, tmp_path: Path) -> None:
-    ended = tool(
-        "plot", "filters", f"--meta={cnn_run}", f"--output={tmp_path}/f.png", "--format=json"
-    )
-    assert json.loads(ended.out) == {
-        "what": "filters",
-        "output": f"{tmp_path}/f.png",
-        "summary": f"conv1/w:0 of {cnn_run}/my-model-200.meta, 32 filters of 3x3, in colour",
-        "meta": f"{cnn_run}/my-model-200.meta",
-        "tensor": "conv1/w:0",
-        "shape": [3, 3, 3, 32],
-        "filters": 32,
-    }
 
 
 def test_confusion_is_what_predict_says(
@@ -183,13 +142,6 @@ def test_two_calls_give_equal_bytes(
     assert contents[0] == contents[1]
 
 
-def test_nothing_is_left_of_a_users_style(tool: Tool, linear_run: Path, tmp_path: Path) -> None:
-    before, had_windows = mpl.rcParams.copy(), "matplotlib.pyplot" in sys.modules
-    tool("plot", "line", f"--run={linear_run}", f"--output={tmp_path}/l.png")
-    assert mpl.rcParams.copy() == before
-    assert ("matplotlib.pyplot" in sys.modules) == had_windows
-
-
 def test_the_file_has_the_name_of_the_kind_and_is_not_replaced(
     tool: Tool, linear_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,7 +201,7 @@ def test_a_setting_that_matplotlib_refuses_is_one_line(
     def refuse(*_: object) -> None:
         raise ValueError("Key backend: 'nonsense' is not a valid value")
 
-    monkeypatch.setattr("tools.command.check_installed", refuse)
+    monkeypatch.setattr("tools.plot.check_installed", refuse)
     ended = tool("plot", "line", f"--run={linear_run}")
     assert (ended.code, ended.err) == (
         1,

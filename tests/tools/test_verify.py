@@ -83,14 +83,6 @@ def test_a_damaged_state_file_is_mended(damage: str, model: Path, tool: Tool) ->
     assert tool("verify", model, "--repair").out == tool("verify", model).out
 
 
-def test_a_leftover_is_wrong_until_it_is_cleared(model: Path, tool: Tool) -> None:
-    (model / "my-model-310.manifest.tmp").write_bytes(b"")
-    ended = tool("verify", model)
-    assert ended.code == 1
-    assert "wrong: my-model-310.manifest.tmp: left by" in ended.out
-    assert tool("verify", model, "--repair").code == 0
-
-
 @pytest.mark.parametrize("name", ["my-model-290", "my-model-290.meta", "my-model-290.index"])
 def test_one_checkpoint_is_verified_alone(name: str, model: Path, tool: Tool) -> None:
     (model / "my-model-300.index").unlink()

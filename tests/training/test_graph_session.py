@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from models import cnn
 from models.blocks import ModelGraph, Schedule
-from training.session import GraphSession
+from training.graph_session import GraphSession
 
 Array = npt.NDArray[Any]
 
@@ -32,13 +32,6 @@ def session(model: ModelGraph) -> Iterator[GraphSession]:
         yield session
 
 
-def test_specs_are_all_variables_with_their_slots(session: GraphSession) -> None:
-    specs = session.specs
-    assert specs["conv1/w"] == specs["conv1/w/Adam"] == ((3, 3, 3, 32), "float32")
-    assert specs["global_step"] == ((), "int64")
-    assert len(specs) == 1 + 8 * 3 + 2
-
-
 def test_a_step_is_the_step_of_session_run(session: GraphSession, model: ModelGraph) -> None:
     """Five steps, with dropout on, in both ways: equal losses, accuracies and bytes."""
     feeds = {**dict(zip(model.inputs, BATCH, strict=True)), **model.training_feeds}
@@ -51,13 +44,6 @@ def test_a_step_is_the_step_of_session_run(session: GraphSession, model: ModelGr
         found = session.variables()
         for variable in variables:
             assert found[variable.op.name].tobytes() == plain.run(variable.name).tobytes()
-
-
-def test_assigned_values_are_the_variables(session: GraphSession) -> None:
-    values = {name: np.full_like(v, 3) for name, v in session.variables().items()}
-    session.assign(values)
-    found = session.variables()
-    assert all(found[name].tobytes() == values[name].tobytes() for name in values)
 
 
 def test_accuracy_weighs_batches_by_their_size(session: GraphSession, model: ModelGraph) -> None:

@@ -11,15 +11,17 @@ import pytest
 import tensorflow as tf
 from absl import flags
 
-import train_cnn
 import train_linear
-import train_mlp
 from checkpoints.bundle import VariableSpec
+from cli.command_line import parse
 from errors import CheckpointError, TrainingError
 from tests.prediction import stock
+from train_cnn import CnnConfig
 from train_linear import LinearConfig
-from training.config import InitFrom, define_init_flags, init_from
+from train_mlp import MlpConfig
+from training.config import InitFrom
 from training.init_from import read_init_from
+from training.task import NONE, InitialValues, log_origins
 
 LAYERS = [f"layer{number}" for number in range(1, 7)]
 SPECS = {
@@ -51,17 +53,12 @@ def _read(path: str, *rules: str, exclude: str | None = None) -> dict[str, npt.N
 
 
 def test_the_first_four_layers_of_five_go_into_a_network_of_six(five_layers: str) -> None:
-    rules = [f"old/{layer}/=new/{layer}/" for layer in LAYERS[:4]]
-    found = read_init_from(InitFrom(five_layers, tuple(_pair(r) for r in rules)), SPECS)
+    rules = tuple((f"old/{layer}/", f"new/{layer}/") for layer in LAYERS[:4])
+    found = read_init_from(InitFrom(five_layers, rules), SPECS)
     assert {name: value[0, 0] for name, value in found.values.items()} == {
         f"new/layer{number}/w": number for number in range(1, 5)
     }
     assert found.origins["new/layer1/w"] == f"{five_layers} as old/layer1/w"
-
-
-def _pair(rule: str) -> tuple[str, str]:
-    old, _, new = rule.partition("=")
-    return old, new
 
 
 def test_a_whole_scope_with_one_layer_left_new(five_layers: str) -> None:
@@ -176,27 +173,62 @@ def test_a_run_that_began_without_is_not_another_for_a_file_that_is_gone(
 
 
 def test_every_trainer_has_the_flags() -> None:
-    for script in (train_cnn, train_linear, train_mlp):
-        values = flags.FlagValues()
-        script.define_flags(values)
-        values(["s", "--init_from=p", "--assign=a/=b/", "--assign=c=d", "--exclude=e"])
-        assert init_from(values) == InitFrom("p", (("a/", "b/"), ("c", "d")), "e")
+    given = ["s", "--init_from=p", "--assign=a/=b/", "--assign=c=d", "--exclude=e"]
+    kinds: tuple[Any, ...] = (CnnConfig, LinearConfig, MlpConfig)
+    for kind in kinds:
+        config = parse(kind, given)
+        assert config.run.init_from == InitFrom("p", (("a/", "b/"), ("c", "d")), "e")
+        assert parse(kind, ["s"]).run.init_from is None
 
 
 @pytest.mark.parametrize(
-    "given",
-    [["--assign=a/=b"], ["--assign=a"], ["--assign=a=b=c"], ["--exclude=("], ["--init_from="]],
+    ("given", "message"),
+    [
+        (["--init_from=p", "--assign=a/=b"], "must be old_scope/=new_scope/"),
+        (["--init_from=p", "--assign=a"], "must be old_scope/=new_scope/"),
+        (["--init_from=p", "--assign=a=b=c"], "must be old_scope/=new_scope/"),
+        (["--init_from=p", "--exclude=("], "must be a regular expression"),
+        (["--init_from="], "must not be empty"),
+        (["--assign=a=b"], "need --init_from"),
+        (["--exclude=a"], "need --init_from"),
+    ],
 )
-def test_a_wrong_flag_is_refused(given: list[str]) -> None:
-    values = flags.FlagValues()
-    define_init_flags(values)
-    with pytest.raises(flags.IllegalFlagValueError):
-        values(["s", "--init_from=p", *given])
+def test_a_wrong_flag_is_refused(given: list[str], message: str) -> None:
+    with pytest.raises(flags.IllegalFlagValueError, match=message):
+        parse(LinearConfig, ["s", *given])
 
 
-@pytest.mark.parametrize("given", ["--assign=a=b", "--exclude=a"])
-def test_rules_alone_are_refused(given: str) -> None:
-    values = flags.FlagValues()
-    define_init_flags(values)
-    with pytest.raises(flags.IllegalFlagValueError, match="need --init_from"):
-        values(["s", given])
+def _initial(*names: str) -> InitialValues:
+    return InitialValues(
+        {name: np.zeros(2, np.float32) for name in names}, dict.fromkeys(names, "m/my-model-1")
+    )
+
+
+def test_the_log_tells_each_origin_or_of_hundreds_each_scopes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "absl")
+    log_origins(["a", "b"], NONE)
+    log_origins(["a/w", "b/w"], _initial("a/w"))
+    names = [f"a/{number}" for number in range(100)] + ["step", "b/0", "b/1"]
+    log_origins(names, _initial(*names[:99]))
+    assert caplog.messages == [
+        "a/w: restored from m/my-model-1",
+        "b/w: new",
+        "a/0 and 98 more of a: restored from m/my-model-1",
+        "a/99: new",
+        "step: new",
+        "b/0 and 1 more of b: new",
+    ]
+
+
+def test_the_digest_tells_names_shapes_dtypes_and_values() -> None:
+    digests = {
+        InitialValues({name: np.full(shape, value, dtype)}, {name: ""}).digest()
+        for name in "ab"
+        for shape in ((4,), (2, 2))
+        for dtype in (np.float32, np.int32)
+        for value in (0, 1)
+    }
+    assert len(digests) == 16
+    assert _initial("a", "b").digest() == _initial("b", "a").digest()

@@ -1,10 +1,8 @@
 """The training loop, from first step to resume, on the linear model."""
 
-import dataclasses
-import json
 import os
 import signal
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +14,10 @@ import tensorflow as tf
 import train_linear
 from checkpoints.lock import LOCK_FILE, FolderLock
 from errors import CheckpointError, TrainingError
+from tests import runs
 from train_linear import LinearConfig
 from training import loop, resume
-from training.session import GraphSession
-from training.task import Batch
+from training.loop import StopSignals
 
 Array = npt.NDArray[Any]
 
@@ -32,44 +30,16 @@ def config(linear_config: Callable[..., LinearConfig], tmp_path: Path) -> Linear
     return linear_config(tmp_path / "run", train_steps=STEPS, log_every_steps=5)
 
 
-def _with(config: LinearConfig, ckpt_dir: Path | None = None, **changes: Any) -> LinearConfig:
-    """The same config with other fields of its own or of its run."""
-    run = {k: v for k, v in changes.items() if hasattr(config.run, k)}
-    if ckpt_dir:
-        run["ckpt_dir"] = str(ckpt_dir)
-    own = {k: v for k, v in changes.items() if k not in run}
-    return dataclasses.replace(config, run=dataclasses.replace(config.run, **run), **own)
+def _with(config: LinearConfig, **changes: Any) -> LinearConfig:
+    return runs.with_run(config, **changes)
 
 
 def _train_with(config: LinearConfig, at_step: Callable[[int], object]) -> loop.Outcome:
-    """Trains; calls `at_step` with the number of each batch before it is handed out."""
-    task = train_linear.make_task(config)
-
-    def batches(start: int, stop: int) -> Generator[Batch, None, None]:
-        for step in range(start, stop):
-            at_step(step)
-            yield from task.batches(step, step + 1)
-
-    return loop.train(task._replace(batches=batches), config.run)
-
-
-def _signal_at(step: int, number: signal.Signals = signal.SIGINT) -> Callable[[int], None]:
-    return lambda k: os.kill(os.getpid(), number) if k == step else None
-
-
-def _variables(folder: str) -> dict[str, bytes]:
-    reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(folder)))
-    return {n: reader.get_tensor(n).tobytes() for n in reader.get_variable_to_shape_map()}
-
-
-def _metrics(config: LinearConfig) -> bytes:
-    with open(f"{config.run.ckpt_dir}/logs/metrics.jsonl", "rb") as file:
-        return file.read()
+    return runs.train_watched(train_linear.make_task(config), config.run, at_step)
 
 
 def _steps(config: LinearConfig) -> list[int]:
-    names = os.listdir(config.run.ckpt_dir)
-    return sorted(int(n.split("-")[2].split(".")[0]) for n in names if n.endswith(".manifest"))
+    return [*runs.manifests(config.run)]
 
 
 def test_a_whole_run(config: LinearConfig) -> None:
@@ -77,8 +47,7 @@ def test_a_whole_run(config: LinearConfig) -> None:
     assert (outcome.step, outcome.exit_code) == (STEPS, 0)
     assert outcome.prefix == f"{config.run.ckpt_dir}/my-model-40"
     assert _steps(config) == [10, 20, 30, 40]
-    lines = [json.loads(line) for line in _metrics(config).splitlines()]
-    assert [line["step"] for line in lines] == list(range(0, STEPS + 1, 5))
+    assert [line["step"] for line in runs.lines(config.run)] == list(range(0, STEPS + 1, 5))
     reader = tf.train.load_checkpoint(outcome.prefix)
     assert reader.get_tensor("global_step") == STEPS
     assert reader.get_tensor("w") == outcome.variables["w"]
@@ -88,9 +57,9 @@ def test_the_numbers_are_those_of_numpy(config: LinearConfig) -> None:
     """Gradient descent by hand, from the values before the first step to the last checkpoint."""
     train_linear.train(config)
     x, y = next(iter(train_linear.make_task(config).batches(0, 1)))
-    logged = {line.pop("step"): line for line in map(json.loads, _metrics(config).splitlines())}
+    logged = {line.pop("step"): line for line in runs.lines(config.run)}
     assert logged[0].keys() == {"w", "b"}
-    w, b = logged[0]["w"], logged[0]["b"]
+    w, b = np.float64(logged[0]["w"]), np.float64(logged[0]["b"])
     for step in range(1, STEPS + 1):
         error = w * x + b - y
         w, b = w - 0.5 * np.mean(2 * error * x), b - 0.5 * np.mean(2 * error)
@@ -130,7 +99,7 @@ def _times(config: LinearConfig) -> dict[str, int]:
     return {e.name: e.stat().st_mtime_ns for e in entries if e.name != LOCK_FILE}
 
 
-def test_steps_are_absolute(config: LinearConfig) -> None:
+def test_steps_are_absolute_and_the_last_one_is_saved(config: LinearConfig) -> None:
     train_linear.train(_with(config, train_steps=15))
     assert _steps(config) == [10, 15]
     asked_for: list[int] = []
@@ -140,13 +109,15 @@ def test_steps_are_absolute(config: LinearConfig) -> None:
 
 def test_an_interrupted_run_ends_with_the_same_bytes(config: LinearConfig, tmp_path: Path) -> None:
     """Stopped at every seventh step and rerun, against never stopped: variables and metrics."""
-    unbroken = _with(config, ckpt_dir=tmp_path / "unbroken")
+    unbroken = _with(config, ckpt_dir=str(tmp_path / "unbroken"))
     train_linear.train(unbroken)
-    codes = [_train_with(config, _signal_at(step)).exit_code for step in range(3, STEPS - 1, 7)]
+    codes = [
+        _train_with(config, runs.stop_at(step, signal.SIGINT)).exit_code
+        for step in range(3, STEPS - 1, 7)
+    ]
     assert codes == [130] * 6
     assert train_linear.train(config).exit_code == 0
-    assert _variables(config.run.ckpt_dir) == _variables(unbroken.run.ckpt_dir)
-    assert _metrics(config) == _metrics(unbroken)
+    assert runs.same(config.run, unbroken.run)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -154,7 +125,7 @@ def test_a_signal_saves_the_present_step(
     config: LinearConfig, number: signal.Signals, code: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    outcome = _train_with(config, _signal_at(12, number))
+    outcome = _train_with(config, runs.stop_at(12, number))
     assert (outcome.step, outcome.exit_code) == (13, code)  # The batch it came with is finished.
     assert _steps(config) == [10, 13]
     assert "stopped at step 13 of 40" in caplog.text
@@ -164,11 +135,6 @@ def test_retention_holds_across_reruns(config: LinearConfig) -> None:
     for last in (10, 20, 30, 40, 50, 60):
         train_linear.train(_with(config, train_steps=last, max_to_keep=2))
     assert _steps(config) == [50, 60]
-
-
-def test_the_last_step_is_saved(config: LinearConfig) -> None:
-    train_linear.train(_with(config, train_steps=23))
-    assert _steps(config) == [10, 20, 23]
 
 
 @pytest.mark.parametrize(
@@ -218,18 +184,6 @@ def test_a_loss_that_is_no_number_stops_the_run(config: LinearConfig) -> None:
     assert all(np.isfinite(_read(config, step, "w")) for step in steps)
 
 
-def test_weights_that_are_no_numbers_are_not_saved(
-    config: LinearConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The loss may hide it: ReLU turns NaN into 0."""
-    train_linear.train(_with(config, train_steps=10))
-    variables, infinite = GraphSession.variables, {"w": np.array([np.inf], np.float32)}
-    monkeypatch.setattr(GraphSession, "variables", lambda s: variables(s) | infinite)
-    with pytest.raises(CheckpointError, match="w is not finite after step 20"):
-        train_linear.train(config)
-    assert _steps(config) == [10]
-
-
 def _read(config: LinearConfig, step: int, name: str) -> Array:
     reader = tf.train.load_checkpoint(f"{config.run.ckpt_dir}/my-model-{step}")
     value: Array = reader.get_tensor(name)
@@ -264,16 +218,65 @@ def test_a_second_trainer_is_refused(config: LinearConfig) -> None:
 def test_a_folder_that_cannot_be_made_is_an_error(config: LinearConfig, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(TrainingError, match=r"--ckpt_dir=.* cannot be made"):
-        train_linear.train(_with(config, ckpt_dir=tmp_path / "file" / "run"))
+        train_linear.train(_with(config, ckpt_dir=str(tmp_path / "file" / "run")))
 
 
 @pytest.mark.parametrize("name", ["run[1]", "run*", "r\\un?"])
 def test_a_folder_that_tensorflow_takes_for_a_pattern(
     config: LinearConfig, tmp_path: Path, name: str
 ) -> None:
-    folder = tmp_path / name
-    _train_with(_with(config, folder, train_steps=20), lambda _: None)
-    resumed = _with(config, folder)
+    resumed = _with(config, ckpt_dir=str(tmp_path / name))
+    train_linear.train(_with(resumed, train_steps=20))
     assert _train_with(resumed, lambda step: step >= 20 or pytest.fail("from the start")).step == 40
-    _train_with(config, lambda _: None)
-    assert _metrics(resumed) == _metrics(config)
+    train_linear.train(config)
+    assert runs.metrics(resumed.run) == runs.metrics(config.run)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_first_signal_is_noted(
+    number: signal.Signals, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """An echo is no second one: Ctrl-C reaches a process that its parent passes it on to, too."""
+    before = signal.getsignal(number)
+    with StopSignals() as stop:
+        assert stop.received is None
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.received == number
+    assert signal.getsignal(number) is before
+    assert capfd.readouterr().err.count("stopping") == 1
+
+
+def test_the_second_sigint_ends_the_process_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "ECHO_SECONDS", -1.0)
+    child = os.fork()
+    if child == 0:
+        with StopSignals():
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 130
+
+
+def test_nobody_who_hears_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`python train_linear.py 2>&1 | tee log`: Ctrl-C ends tee first."""
+
+    def broken(*_: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(os, "write", broken)
+    with StopSignals() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+    assert stop.received == signal.SIGINT
+
+
+def test_a_hangup_that_nohup_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignals() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.received is None
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -1,23 +1,26 @@
-"""What a run writes beside its checkpoints."""
+"""What a run writes beside its checkpoints, and what a person sees of it."""
 
+import io
 import json
 import os
-import tempfile
+import re
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 import tensorflow as tf
 
+from cli.terminal import unfailing_writer
 from errors import TrainingError
-from training.metrics import Metrics, MetricsLog
+from training.metrics import Metrics, MetricsLog, Progress
 
-v1 = tf.compat.v1
+_LINE = r"step 10/20  loss 0\.5  test accuracy 0\.75  [\d,]+ images/s  0:00:00 left\n"
 
 
 def _write(path: Path, start: int, *steps: int) -> None:
     with MetricsLog(str(path), tf.Graph(), start) as log:
         for step in steps:
-            log.write(Metrics(step, loss=1 / step, accuracy=0.5))
+            log.write(Metrics(step, loss=1 / step, variables={"w": 0.5}))
 
 
 def _lines(path: Path) -> list[dict[str, float]]:
@@ -33,27 +36,18 @@ def _steps_in_tensorboard(path: Path, tag: str = "loss") -> list[int]:
     return [scalar.step for scalar in events.Scalars(tag)]
 
 
-def test_a_line_has_the_step_and_the_numbers_there_are(tmp_path: Path) -> None:
+def test_lines_and_events_have_the_step_and_the_numbers_there_are(tmp_path: Path) -> None:
+    """The file is there before the first line; a flush makes both visible."""
     with MetricsLog(str(tmp_path), tf.Graph(), 0) as log:
+        assert _lines(tmp_path) == []
         log.write(Metrics(10, loss=0.25))
         log.write(Metrics(20, loss=0.125, accuracy=0.5, test_accuracy=0.75))
-    assert _lines(tmp_path) == [
-        {"step": 10, "loss": 0.25},
-        {"step": 20, "loss": 0.125, "accuracy": 0.5, "test_accuracy": 0.75},
-    ]
-
-
-def test_flush_makes_lines_and_events_visible(tmp_path: Path) -> None:
-    with MetricsLog(str(tmp_path), tf.Graph(), 0) as log:
-        log.write(Metrics(10, loss=0.25))
         log.flush()
-        assert len(_lines(tmp_path)) == 1
-        assert _steps_in_tensorboard(tmp_path) == [10]
-
-
-def test_the_file_is_there_before_the_first_line(tmp_path: Path) -> None:
-    with MetricsLog(str(tmp_path), tf.Graph(), 0):
-        assert _lines(tmp_path) == []
+        assert _lines(tmp_path) == [
+            {"step": 10, "loss": 0.25},
+            {"step": 20, "loss": 0.125, "accuracy": 0.5, "test_accuracy": 0.75},
+        ]
+        assert _steps_in_tensorboard(tmp_path) == [10, 20]
 
 
 def test_a_resumed_run_has_each_step_once(tmp_path: Path) -> None:
@@ -72,21 +66,6 @@ def test_a_run_that_starts_again_has_each_step_once(tmp_path: Path) -> None:
     _write(tmp_path, 0, 10, 20, 30)
     assert [line["step"] for line in _lines(tmp_path)] == [10, 20, 30]
     assert _steps_in_tensorboard(tmp_path) == [10, 20, 30]
-
-
-def test_variables_stand_beside_the_numbers_and_before_the_first_step(tmp_path: Path) -> None:
-    for _ in range(2):  # The first process was killed before its first checkpoint.
-        with MetricsLog(str(tmp_path), tf.Graph(), 0) as log:
-            log.write(Metrics(0, variables={"w": -3.5}))
-            log.write(Metrics(10, loss=0.25, variables={"w": 0.5}))
-    with MetricsLog(str(tmp_path), tf.Graph(), 10) as log:
-        log.write(Metrics(20, loss=0.125, variables={"w": 0.75}))
-    assert _lines(tmp_path) == [
-        {"step": 0, "w": -3.5},
-        {"step": 10, "loss": 0.25, "w": 0.5},
-        {"step": 20, "loss": 0.125, "w": 0.75},
-    ]
-    assert _steps_in_tensorboard(tmp_path, "w") == [0, 10, 20]
 
 
 _DAMAGED = [
@@ -109,20 +88,63 @@ def test_what_a_killed_process_cut_short_is_dropped(tmp_path: Path, tail: bytes)
     assert [line["step"] for line in _lines(tmp_path)] == [10, 30]
 
 
-def test_a_full_disk_is_one_line() -> None:
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
     """/dev/full refuses every write."""
-    if not os.path.exists("/dev/full"):
-        pytest.skip("needs /dev/full")
-    with pytest.raises(TrainingError, match="metrics cannot be written") as told:
-        _write_to_full_disk()
-    assert "\n" not in str(told.value)
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "metrics.jsonl").symlink_to("/dev/full")
 
-
-def _write_to_full_disk() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        os.mkdir(f"{folder}/logs")
-        os.symlink("/dev/full", f"{folder}/logs/metrics.jsonl")
-        with MetricsLog(folder, tf.Graph(), 0) as log:
+    def fill() -> None:
+        with MetricsLog(str(tmp_path), tf.Graph(), 0) as log:
             for step in range(1, 100_000):
                 log.write(Metrics(step, loss=0.5))
             log.flush()
+
+    with pytest.raises(TrainingError, match="metrics cannot be written") as told:
+        fill()
+    assert "\n" not in str(told.value)
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def _show(terminal: TextIO | None) -> None:
+    with Progress(0, 20, 8, "images", terminal) as progress:
+        for _ in range(10):
+            progress.step()
+        progress.log(Metrics(10, loss=0.5, test_accuracy=0.75))
+
+
+def test_lines_go_to_stderr_or_where_it_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    _show(None)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(_LINE, err)
+    file = io.StringIO()
+    _show(file)
+    assert capsys.readouterr() == ("", "")
+    assert re.fullmatch(_LINE, file.getvalue())
+
+
+def test_a_terminal_has_a_bar_below_the_lines() -> None:
+    terminal = _Terminal()
+    _show(terminal)
+    line = re.search(_LINE, terminal.getvalue())
+    assert line is not None
+    assert "0/20" in terminal.getvalue()[: line.start()]
+    assert "10/20 [" in terminal.getvalue()[line.end() :]
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_stream_that_is_gone_stops_no_step(
+    is_terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As scripts have it: its reader has ended, the disk is full, or the terminal is closed."""
+    with open("/dev/full", "wb", buffering=0) as full:
+        stream = unfailing_writer(full.fileno(), "utf-8")
+        monkeypatch.setattr(stream, "isatty", lambda: is_terminal)
+        _show(stream)
+        with pytest.raises(OSError, match="No space left"):
+            full.write(b"x")

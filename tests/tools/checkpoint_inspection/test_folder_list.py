@@ -3,16 +3,15 @@
 import functools
 import os
 import shutil
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from checkpoints import manifest
 from checkpoints.folder import read_newest, write_state
-from errors import CheckpointError
-from tests.checkpoints.loading.test_stored_tensors import save
-from tools.checkpoint_list import FolderList, list_checkpoints
+from tests.metagraph.test_stored_tensors import save
+from tools.checkpoint_list import list_checkpoints
 from tools.folder_entries import find_leftovers
 
 
@@ -22,26 +21,29 @@ def run(linear_run: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(linear_run, tmp_path / "model"))
 
 
-def _list(path: str) -> FolderList:
+def _list(path: str) -> dict[str, Any]:
     return read_newest([path], functools.partial(list_checkpoints, path))
 
 
-def _states(found: FolderList) -> dict[str, str]:
-    return {entry.name: entry.state for entry in found.checkpoints}
+def _states(found: dict[str, Any]) -> dict[str, str]:
+    return {entry["name"]: entry["state"] for entry in found["checkpoints"]}
 
 
 def test_a_run_of_ours(run: Path) -> None:
     found = _list(str(run))
     assert _states(found) == {f"my-model-{step}": "committed" for step in (270, 280, 290, 300)}
-    assert [entry.step for entry in found.checkpoints] == [270, 280, 290, 300]
-    assert (found.newest, found.named, found.is_state_right) == (*["my-model-300"] * 2, True)
-    assert found.best is None
+    assert [entry["step"] for entry in found["checkpoints"]] == [270, 280, 290, 300]
+    assert (found["newest"], found["state_file"]["names"], found["state_file"]["right"]) == (
+        *["my-model-300"] * 2,
+        True,
+    )
+    assert found["best"] is None
     sizes = {path.name: path.stat().st_size for path in run.glob("my-model-300.*")}
-    assert found.checkpoints[-1].bytes == sum(sizes.values())
+    assert found["checkpoints"][-1]["bytes"] == sum(sizes.values())
     assert len(sizes) == 4
     said = manifest.read(str(run), 300)
     assert said is not None
-    assert found.checkpoints[-1].saved_at == said.saved_at
+    assert found["checkpoints"][-1]["saved_at"] == said.saved_at
 
 
 def test_the_best_is_the_earliest_of_equals(run: Path) -> None:
@@ -50,7 +52,7 @@ def test_the_best_is_the_earliest_of_equals(run: Path) -> None:
         assert said is not None
         said = said._replace(test_accuracy=accuracy)
         (run / f"my-model-{step}.manifest").write_bytes(manifest.encode(said))
-    assert _list(str(run)).best == "my-model-280"
+    assert _list(str(run))["best"] == "my-model-280"
 
 
 def test_what_is_damaged_is_not_the_newest(run: Path) -> None:
@@ -60,20 +62,11 @@ def test_what_is_damaged_is_not_the_newest(run: Path) -> None:
     (run / "my-model-280.index").unlink()
     found = _list(str(run))
     assert [*_states(found).values()] == ["committed", "damaged", "damaged", "damaged"]
-    problems = [entry.problem or "" for entry in found.checkpoints]
+    problems = [entry["problem"] or "" for entry in found["checkpoints"]]
     assert "the manifest says" in problems[1]
     assert "the manifest says" in problems[2]
     assert "my-model-300.manifest is damaged" in problems[3]
-    assert (found.newest, found.is_state_right) == ("my-model-270", False)
-
-
-def test_leftovers_of_an_interrupted_save(run: Path) -> None:
-    for name in ("my-model-310.data-00000-of-00001", "my-model-310.manifest.tmp"):
-        (run / name).write_bytes(b"abc")
-    found = _list(str(run))
-    assert _states(found)["my-model-310"] == "leftover"
-    assert found.checkpoints[-1].bytes == 6
-    assert found.newest == "my-model-300"
+    assert (found["newest"], found["state_file"]["right"]) == ("my-model-270", False)
 
 
 def test_leftovers_are_those_that_verify_tells_of(run: Path) -> None:
@@ -82,12 +75,12 @@ def test_leftovers_are_those_that_verify_tells_of(run: Path) -> None:
     (run / "checkpoint.tmp").write_bytes(b"half")
     (run / ".new.being-edited").mkdir()
     (run / ".new.being-edited/model.index").write_bytes(b"half")
-    found = _list(str(run)).checkpoints[4:]
-    assert [(entry.name, entry.state, entry.step, entry.bytes) for entry in found] == [
+    found = _list(str(run))["checkpoints"][4:]
+    assert [(entry["name"], entry["state"], entry["step"], entry["bytes"]) for entry in found] == [
         (".new.being-edited", "leftover", None, 4),
         ("checkpoint.tmp", "leftover", None, 4),
     ]
-    assert [entry.name for entry in found] == [
+    assert [entry["name"] for entry in found] == [
         name for leftover in find_leftovers(str(run)) for name in leftover.names
     ]
 
@@ -97,14 +90,14 @@ def test_a_strangers_file_that_was_cut_short(tmp_path: Path) -> None:
     save(tmp_path / "m-0", {"w": [1.0]})
     Path(f"{prefix}.data-00000-of-00001").write_bytes(b"abc")
     found = _list(str(tmp_path))
-    assert (_states(found)["m-1"], found.newest) == ("damaged", "m-0")
-    assert "has 3 bytes, its index speaks of 8" in (found.checkpoints[1].problem or "")
+    assert (_states(found)["m-1"], found["newest"]) == ("damaged", "m-0")
+    assert "has 3 bytes, its index speaks of 8" in (found["checkpoints"][1]["problem"] or "")
 
 
 def test_an_older_one_in_the_state_file(run: Path) -> None:
     write_state(str(run), [270, 280])
     found = _list(str(run))
-    assert (found.named, found.newest, found.is_state_right) == (
+    assert (found["state_file"]["names"], found["newest"], found["state_file"]["right"]) == (
         "my-model-280",
         "my-model-300",
         False,
@@ -121,7 +114,7 @@ def test_strangers(tmp_path: Path) -> None:
         **dict.fromkeys(("run.ckpt-20", "other-100", "plain", "model--1"), "no manifest"),
         "lost-5": "damaged",
     }
-    steps = {entry.name: entry.step for entry in found.checkpoints}
+    steps = {entry["name"]: entry["step"] for entry in found["checkpoints"]}
     assert steps == {
         "run.ckpt-20": 20,
         "other-100": 100,
@@ -132,19 +125,10 @@ def test_strangers(tmp_path: Path) -> None:
     for age, name in enumerate(("plain", "run.ckpt-20", "other-100", "model--1")):
         os.utime(tmp_path / f"{name}.index", (1e9 - age, 1e9 - age))
     found = _list(str(tmp_path))
-    assert (found.newest, found.has_state_file) == ("plain", False)
+    assert (found["newest"], found["state_file"]) == ("plain", None)
     (tmp_path / "checkpoint").write_text('model_checkpoint_path: "/elsewhere/run.ckpt-20"')
     found = _list(str(tmp_path))
-    assert (found.newest, found.is_state_right) == ("run.ckpt-20", True)
-
-
-def test_the_steps_of_one_run_are_an_order(tmp_path: Path) -> None:
-    for step in (9, 100, 20):
-        save(tmp_path / f"model.ckpt-{step}", {"w": [1.0]})
-    (tmp_path / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-20"')
-    found = _list(str(tmp_path))
-    assert [entry.step for entry in found.checkpoints] == [9, 20, 100]
-    assert (found.newest, found.is_state_right) == ("model.ckpt-100", False)
+    assert (found["newest"], found["state_file"]["right"]) == ("run.ckpt-20", True)
 
 
 def test_an_empty_name(tmp_path: Path) -> None:
@@ -154,7 +138,7 @@ def test_an_empty_name(tmp_path: Path) -> None:
         Path(prefix + suffix).rename(tmp_path / suffix)
     (tmp_path / "checkpoint").write_text('model_checkpoint_path: "./"')
     found = _list(str(tmp_path))
-    assert (found.newest, found.is_state_right) == ("", True)
+    assert (found["newest"], found["state_file"]["right"]) == ("", True)
 
 
 @pytest.mark.parametrize(
@@ -164,14 +148,14 @@ def test_a_state_file_that_is_wrong(content: bytes, named: str | None, tmp_path:
     save(tmp_path / "m-1", {"w": [1.0]})
     (tmp_path / "checkpoint").write_bytes(content)
     found = _list(str(tmp_path))
-    assert (found.has_state_file, found.named, found.is_state_right) == (True, named, False)
-    assert found.newest_state_name == "m-1"
+    assert found["state_file"] == {"names": named, "right": False}
+    assert found["newest"] == "m-1"
 
 
 def test_a_folder_called_as_the_state_file_is(tmp_path: Path) -> None:
     save(tmp_path / "m-1", {"w": [1.0]})
     (tmp_path / "checkpoint").mkdir()
-    assert not _list(str(tmp_path)).has_state_file
+    assert _list(str(tmp_path))["state_file"] is None
 
 
 def test_a_checkpoint_that_goes_while_it_is_looked_at(
@@ -188,14 +172,3 @@ def test_a_checkpoint_that_goes_while_it_is_looked_at(
     monkeypatch.setattr(manifest, "read", read_late)
     found = _list(str(run))
     assert _states(found) == {f"my-model-{step}": "committed" for step in (280, 290, 300)}
-
-
-def test_none(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("")
-    with pytest.raises(CheckpointError, match="it holds no checkpoint"):
-        _list(str(tmp_path))
-
-
-def test_without_a_newest_the_state_file_cannot_be_right(run: Path) -> None:
-    found = replace(_list(str(run)), newest=None, named=None)
-    assert not found.is_state_right

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tools.array_figures import Statistics, statistics
+from tools.checkpoint_contents import Statistics, statistics
 
 
 @pytest.mark.parametrize(
@@ -45,15 +45,9 @@ def test_a_large_mean_costs_no_digits() -> None:
     assert statistics(array).std == pytest.approx(0.5, rel=1e-12)
 
 
-def test_float16_does_not_overflow() -> None:
-    found = statistics(np.full(100_000, 60_000, np.float16))
-    assert (found.mean, found.std) == (60_000 // 32 * 32, 0)
-
-
-def test_the_largest_numbers_do_not_overflow() -> None:
+def test_of_the_largest_numbers_there_is_no_deviation() -> None:
     found = statistics(np.array([-1.5e308, 1.5e308]))
-    assert (found.min, found.max, found.mean) == (-1.5e308, 1.5e308, 0)
-    assert found.std == pytest.approx(1.5e308)
+    assert found == Statistics(-1.5e308, 1.5e308, 0.0, None)
 
 
 def test_whole_numbers_are_exact() -> None:

@@ -13,8 +13,7 @@ from errors import ToolError
 from metagraph.meta import MetaGraphFile, read_meta_graph
 from metagraph.safety import TimeLimit
 from tests.prediction import stock
-from tools.edit_graph import Question, check_same
-from tools.edit_names import Names
+from tools.edit_check import Question, check_same
 
 v1 = tf.compat.v1
 
@@ -38,9 +37,8 @@ def make(tmp_path: Path) -> Make:
 def _check(
     old: MetaGraphFile, new: MetaGraphFile, cast: str | None, tolerance: float | None = None
 ) -> float:
-    names = Names({name: name for name in old.nodes}, {})
-    question = Question(["y:0"], [], {}, {}, False, TimeLimit(), tolerance)
-    return check_same(old, new, names, question, cast).largest
+    question = Question(["y:0"], [], {}, {}, False, TimeLimit(), cast, tolerance)
+    return check_same(old, new, question).largest
 
 
 def _floats(*values: float) -> npt.NDArray[np.float32]:

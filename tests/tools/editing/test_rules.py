@@ -5,7 +5,7 @@ import re
 import pytest
 
 from errors import ToolError
-from tools.edit_rules import NewNames, Rename, plain_rename, regex_rename, select
+from tools.edit_rules import Rename, new_names, plain_rename, regex_rename, select
 
 KEYS = ["conv1/w", "conv1/w/Adam", "conv10/w", "w", "global_step"]
 
@@ -65,32 +65,16 @@ def test_patterns_of_no_use_are_refused(only: list[str], drop: list[str], messag
     ],
 )
 def test_what_they_are_called(rules: list[Rename], new: list[str]) -> None:
-    names = NewNames(rules)
-    assert [*names.of(KEYS).values()] == new
-    names.check_used()
+    assert [*new_names(KEYS, rules).values()] == new
 
 
 def test_a_scope_is_taken_away() -> None:
-    assert NewNames([plain_rename("conv1/=")]).of(["conv1/w", "b"]) == {"conv1/w": "w", "b": "b"}
+    assert new_names(["conv1/w", "b"], [plain_rename("conv1/=")]) == {"conv1/w": "w", "b": "b"}
 
 
 def test_two_names_are_exchanged_by_a_third() -> None:
     rules = [plain_rename(text) for text in ("a=c", "b=a", "c=b")]
-    assert NewNames(rules).of(["a", "b"]) == {"a": "b", "b": "a"}
-
-
-def test_the_operations_of_a_variable_go_with_it_but_no_other_variable() -> None:
-    names = ["w", "w/read", "w/Adam", "w/Adam/read", "w/Initializer/zeros", "w_1", "x/w"]
-    new = NewNames([plain_rename("w=v")]).of(names, variables=["w", "w/Adam", "w_1"])
-    assert [*new.values()] == [
-        "v",
-        "v/read",
-        "w/Adam",
-        "w/Adam/read",
-        "v/Initializer/zeros",
-        "w_1",
-        "x/w",
-    ]
+    assert new_names(["a", "b"], rules) == {"a": "b", "b": "a"}
 
 
 @pytest.mark.parametrize(
@@ -99,26 +83,13 @@ def test_the_operations_of_a_variable_go_with_it_but_no_other_variable() -> None
         (plain_rename("w=global_step"), "w and global_step would both be called global_step"),
         (plain_rename("conv1/=conv10/"), "conv1/w and conv10/w would both be called conv10/w"),
         (regex_rename("^w$="), "w would be called '', which is no name"),
+        (plain_rename("v=u"), "--rename=v=u is for no name that is kept"),
         (regex_rename("^w$=a/"), "w would be called 'a/', which is no name"),
     ],
 )
-def test_clashes_are_refused_with_both_names(rule: Rename, message: str) -> None:
+def test_clashes_and_rules_of_no_use_are_refused(rule: Rename, message: str) -> None:
     with pytest.raises(ToolError, match=f"^{re.escape(message)}$"):
-        NewNames([rule]).of(KEYS)
-
-
-def test_a_rule_that_is_for_nothing_is_refused() -> None:
-    names = NewNames([plain_rename("w=v"), plain_rename("w=u")])
-    names.of(KEYS)
-    with pytest.raises(ToolError, match=r"^--rename=w=u is for no name that is kept$"):
-        names.check_used()
-
-
-def test_a_rule_may_be_for_one_of_several_sets_of_names() -> None:
-    names = NewNames([plain_rename("x=input")])
-    names.of(KEYS)
-    names.of(["x", "y"])
-    names.check_used()
+        new_names(KEYS, [rule])
 
 
 @pytest.mark.parametrize("text", ["", "w", "=v", "/=a/", "a/=b", "a=b/", "a="])

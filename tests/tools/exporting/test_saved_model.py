@@ -1,6 +1,7 @@
-"""SavedModels of graphs with more in them than layers, run by plain TensorFlow."""
+"""SavedModels of graphs with more than layers, run by plain TensorFlow; and their versions."""
 
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from errors import CheckpointError, ToolError
 from tests.prediction import foreign, stock
 from tools.export import ExportConfig
+from tools.export_saved_model import choose_version, labels_text, new_version
 from tools.exporting import export
 
 v1 = tf.compat.v1
@@ -115,3 +118,73 @@ def test_names_that_are_taken_are_left_to_the_model(tmp_path: Path) -> None:
     files = tf.constant([_image_file(np.full((8, 8, 3), 7, np.uint8))])
     found = loaded.signatures["serving_bytes"](image_bytes=files)
     np.testing.assert_allclose(found["y"], [7.5])
+
+
+def test_a_class_name_stays_on_its_line_of_the_labels() -> None:
+    names = ["Vögel", "bird\nof prey", "a\r\nb", "", "c"]
+    assert labels_text(names) == "Vögel\nbird of prey\na b\n\nc\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("there", "expected"),
+    [
+        ([], 1),
+        (["1"], 2),
+        (["3", "10"], 11),
+        (["7.being-written", "x1", ".2"], 1),
+        (["0"], 1),
+    ],
+)
+def test_the_next_version(tmp_path: Path, there: list[str], expected: int) -> None:
+    for name in there:
+        (tmp_path / name).mkdir()
+    assert choose_version(str(tmp_path), None) == expected
+    assert choose_version(str(tmp_path / "new"), None) == 1
+    assert choose_version(str(tmp_path / "new"), 5) == 5
+
+
+def test_a_version_that_is_there_and_a_file_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "2").mkdir()
+    with pytest.raises(ToolError, match="leave out --version for the next one, 3"):
+        choose_version(str(tmp_path), 2)
+    (tmp_path / "m").write_text("")
+    with pytest.raises(ToolError, match="is a file"):
+        choose_version(str(tmp_path / "m"), None)
+
+
+def test_until_it_is_whole_it_has_another_name(tmp_path: Path) -> None:
+    (tmp_path / "1.being-written").mkdir()
+    (tmp_path / "1.being-written" / "left over").write_text("")
+    with new_version(str(tmp_path), 1) as folder:
+        assert not (tmp_path / "1").exists()
+        assert os.listdir(folder) == []
+        (Path(folder) / "file").write_text("whole")
+        with pytest.raises(CheckpointError, match=r"in use by process .* another --output"):
+            _write(tmp_path, ToolError("failed"))
+    assert os.listdir(tmp_path) == ["1"]
+    assert (tmp_path / "1" / "file").read_text() == "whole"
+
+
+def _write(folder: Path, error: ToolError | None = None) -> None:
+    with new_version(str(folder), 1) as path:
+        (Path(path) / "file").write_text("ours")
+        if error is not None:
+            raise error
+
+
+def test_nothing_is_left_of_one_that_failed(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    for folder in (tmp_path / "there", tmp_path / "new"):
+        with pytest.raises(ToolError, match="failed"):
+            _write(folder, ToolError("failed"))
+    assert os.listdir(tmp_path) == ["there"]
+    assert os.listdir(tmp_path / "there") == []
+
+
+def test_one_that_came_in_between_stays(tmp_path: Path) -> None:
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "file").write_text("theirs")
+    with pytest.raises(ToolError, match="written by someone else"):
+        _write(tmp_path)
+    assert os.listdir(tmp_path) == ["1"]
+    assert (tmp_path / "1" / "file").read_text() == "theirs"

@@ -12,7 +12,7 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from metagraph.meta import read_meta_graph
 from tests.prediction import stock
 from tools.freeze import PartConfig
-from tools.frozen_comparison import freeze_and_compare
+from tools.freezing import freeze_and_compare
 from tools.frozen_graph import FrozenGraph
 
 v1 = tf.compat.v1

@@ -1,21 +1,26 @@
 """What counts as the same, and the values that a graph is tried on."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from errors import ToolError
-from metagraph.meta import read_meta_graph
+from checkpoints.reader import Array
+from errors import CheckpointError, ToolError
+from metagraph.meta import MetaGraphFile, TensorInfo, read_meta_graph
 from tests.tools.freezing import models
 from tools.freeze import PartConfig
-from tools.frozen_comparison import Reference, largest_difference, run_original
-from tools.frozen_graph import plan_of
+from tools.freezing import Reference, largest_difference, run_original
+from tools.frozen_graph import plan_freeze
+from tools.random_batch import try_batches
 
 v1 = tf.compat.v1
 NAN, INF = float("nan"), float("inf")
+NO_GRAPH = MetaGraphFile("m.meta", "m", MetaGraphDef())
 
 
 def _difference(expected: Any, found: Any, random: tuple[str, ...] = ()) -> float:
@@ -60,48 +65,82 @@ def test_what_is_not(expected: Any, found: Any) -> None:
     assert _difference(expected, found, random=("y:0",)) == 0
 
 
-def _feeds(folder: Path, build: Any) -> dict[str, Any]:
+def _value(dtype: tf.DType, shape: tuple[int | None, ...] | None) -> Array:
+    """The first that is tried."""
+    (value,), _ = try_batches(NO_GRAPH, [TensorInfo("x:0", dtype, shape)], len)
+    return value
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [tf.float16, tf.bfloat16, tf.float64, tf.uint8, tf.int8, tf.int64, tf.bool, tf.complex64],
+    ids=lambda dtype: dtype.name,
+)
+def test_values_are_of_the_dtype_and_within_what_models_take(dtype: tf.DType) -> None:
+    value = _value(dtype, (None, 5, None))
+    assert value.shape == (2, 5, 8)
+    assert tf.as_dtype(value.dtype) == dtype
+    numbers = np.abs(value.astype(np.complex128))
+    assert numbers.max() <= (255 if dtype == tf.uint8 else 1.5)
+    assert (numbers.max() > 200) == (dtype == tf.uint8)
+    assert np.unique(value).size > 1
+
+
+def test_texts_are_empty_bools_off_and_unknown_ranks_rows() -> None:
+    assert _value(tf.string, (None, 1)).tolist() == [[b""], [b""]]
+    assert _value(tf.float32, None).shape == (2,)
+    assert _value(tf.float32, ()).shape == ()
+    assert [_value(tf.bool, shape).tolist() for shape in ((), None)] == [False, False]
+    with pytest.raises(ToolError, match="x:0 is a resource"):
+        _value(tf.resource, ())
+
+
+def test_they_are_the_same_each_time() -> None:
+    infos = [TensorInfo(name, tf.float32, (None, 3)) for name in ("x:0", "z:0")]
+    first, second = (try_batches(NO_GRAPH, infos, len)[0] for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    assert not np.array_equal(first[0], first[1])
+
+
+def test_the_reason_of_a_refusal_is_that_of_the_first_batch() -> None:
+    def refuse(values: Any) -> None:
+        raise CheckpointError(f"refused {values[0].shape}")
+
+    with pytest.raises(CheckpointError, match=r"refused \(2,\)"):
+        try_batches(NO_GRAPH, [TensorInfo("x:0", tf.float32, (None,))], refuse)
+
+
+def _feeds(folder: Path, build: Callable[[], tf.Tensor]) -> dict[str, Any]:
     def graph() -> None:
         w = v1.get_variable("w", initializer=1.0, use_resource=False)
         tf.add(tf.cast(tf.size(build()), tf.float32), w, name="y")
 
     meta = read_meta_graph(models.save(folder, graph))
     config = PartConfig(meta.path, "none.pb", outputs=("y",))
-    return dict(run_original(plan_of(meta, config), config).feeds)
+    return dict(run_original(plan_freeze(meta, config), config).feeds)
 
 
-@pytest.mark.parametrize("dtype", [tf.uint8, tf.int64, tf.float16, tf.bfloat16, tf.complex64])
-def test_values_are_of_the_inputs_dtype(dtype: tf.DType, tmp_path: Path) -> None:
-    feeds = _feeds(tmp_path, lambda: v1.placeholder(dtype, [None, 5], name="x"))
-    assert feeds["x:0"].dtype == dtype.as_numpy_dtype
-    assert feeds["x:0"].shape == (2, 5)
-
-
-def test_a_size_that_only_the_graph_knows_is_found(tmp_path: Path) -> None:
+def test_sizes_and_limits_that_only_the_graph_knows_are_found(tmp_path: Path) -> None:
     def build() -> tf.Tensor:
-        return tf.unique(tf.reshape(v1.placeholder(tf.float32, [None], name="x"), [32]))[0]
+        rows = tf.reshape(v1.placeholder(tf.float32, [None], name="rows"), [32])
+        number = tf.gather(tf.constant([7.0]), v1.placeholder(tf.int32, [None], name="number"))
+        return tf.concat([rows, number], 0)
 
-    assert _feeds(tmp_path, build)["x:0"].shape == (32,)
-
-
-def test_numbers_of_rows_stay_within_a_small_table(tmp_path: Path) -> None:
-    def build() -> tf.Tensor:
-        return tf.gather(tf.constant([7.0]), v1.placeholder(tf.int32, [None], name="x"))
-
-    assert _feeds(tmp_path, build)["x:0"].tolist() == [0, 0]
+    feeds = _feeds(tmp_path, build)
+    assert feeds["rows:0"].shape == (32,)
+    assert not feeds["number:0"].any()
 
 
 @pytest.mark.parametrize("parse", [v1.io.parse_example, tf.io.parse_example])
 def test_examples_have_the_features_that_are_parsed(parse: Any, tmp_path: Path) -> None:
     def build() -> tf.Tensor:
-        texts = v1.placeholder(tf.string, [None], name="x")
         features = {
             "pixels": tf.io.FixedLenFeature([2, 3], tf.float32),
             "label": tf.io.FixedLenFeature([], tf.int64),
             "text": tf.io.FixedLenFeature([], tf.string),
             "words": tf.io.VarLenFeature(tf.string),
         }
-        return parse(texts, features)["pixels"]
+        return parse(v1.placeholder(tf.string, [None], name="x"), features)["pixels"]
 
     (text, _) = _feeds(tmp_path, build)["x:0"]
     example = tf.train.Example.FromString(text)

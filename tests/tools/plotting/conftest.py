@@ -11,7 +11,7 @@ from metagraph.meta import Signature, TensorInfo
 from metagraph.model import Model
 from prediction.evaluation import Classified
 from prediction.output import Classification
-from prediction.row_inputs import RowInputs
+from prediction.plan import RowInputs
 from prediction.rows import ArrayRows
 from tools.plot_runs import style
 

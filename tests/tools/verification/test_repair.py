@@ -9,9 +9,10 @@ import tensorflow as tf
 from checkpoints import file_io
 from checkpoints.lock import FolderLock
 from errors import CheckpointError, ToolError
+from tests.tools.conftest import Tool
 from tests.tools.verification.conftest import SaveAll
 from tools.verify_checkpoint import GraphChecks
-from tools.verifying import repair_folder
+from tools.verifying import repair_folder, verify_folder
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
@@ -117,16 +118,6 @@ def test_the_first_format_in_shards_is_named_as_a_pattern(
     assert tf.train.latest_checkpoint(str(folder)) == theirs
 
 
-def test_a_folder_that_is_trained_is_refused(ours: Path, graphs: GraphChecks) -> None:
-    (ours / "checkpoint").unlink()
-    with (
-        FolderLock(str(ours)),
-        pytest.raises(CheckpointError, match=r"in use by process \d+ on .*without --repair"),
-    ):
-        repair_folder(str(ours), graphs)
-    assert not (ours / "checkpoint").exists()
-
-
 @pytest.mark.parametrize("step", ["write_file", "rename", "remove"])
 def test_a_repair_that_fails_loses_nothing_and_is_done_by_the_next(
     step: str, ours: Path, graphs: GraphChecks, monkeypatch: pytest.MonkeyPatch
@@ -147,13 +138,25 @@ def test_a_repair_that_fails_loses_nothing_and_is_done_by_the_next(
     assert repair_folder(str(ours), graphs)[0].is_well
 
 
-def test_a_folder_that_cannot_be_written_ends_in_a_line(
+def test_a_folder_that_is_trained_is_refused_and_one_checkpoint_of_it_is_not(
+    ours: Path, tool: Tool
+) -> None:
+    with FolderLock(str(ours)):
+        ended = tool("verify", ours)
+        assert (ended.code, ended.out) == (1, "")
+        assert ended.err.startswith(f"{ours} is in use by process ")
+        assert ended.err.endswith(
+            "wait for it to end, or verify one checkpoint alone, by its prefix"
+        )
+        assert tool("verify", ours / "my-model-290").code == 0
+
+
+def test_damage_in_a_folder_in_which_a_run_begins_is_refused_too(
     ours: Path, graphs: GraphChecks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def read_only(path: str, *_: object) -> None:
-        raise tf.errors.PermissionDeniedError(None, None, f"{path}; Read-only file system")
-
-    (ours / "checkpoint").unlink()
-    monkeypatch.setattr(file_io, "write_file", read_only)
-    with pytest.raises(ToolError, match=r"cannot be repaired: .*Read-only file system"):
-        repair_folder(str(ours), graphs)
+    (ours / "my-model-280.index").write_bytes(b"")
+    assert not verify_folder(str(ours), graphs).is_well
+    holders = [None, "process 7 on host"]
+    monkeypatch.setattr("checkpoints.lock.holder", lambda _: holders.pop(0))
+    with pytest.raises(CheckpointError, match="is in use by process 7 on host"):
+        verify_folder(str(ours), graphs)

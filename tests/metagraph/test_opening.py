@@ -1,0 +1,451 @@
+"""Whatever a person points at, against what it stands for; and what is said where it is nothing."""
+
+import gzip
+import os
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from google.protobuf import text_format
+from tensorflow.core.framework.graph_pb2 import GraphDef
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+from errors import CheckpointError
+from metagraph.meta import read_signatures
+from metagraph.opening import find_model, find_variables, open_model
+from metagraph.session import load_inference_graph
+from tests.prediction import stock
+
+v1 = tf.compat.v1
+
+X = np.array([[1, 2], [3, 4], [5, 6]], np.float32)
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n"
+
+
+def _build() -> None:
+    x = v1.placeholder(tf.float32, [None, 2], name="x")
+    w = v1.get_variable("w", initializer=np.array([[2], [3]], np.float32), use_resource=False)
+    tf.matmul(x, w, name="y")
+
+
+def _save(prefix: Path, **options: Any) -> Path:
+    with stock.checkpoint(prefix, **options):
+        _build()
+    return prefix
+
+
+def _predicted(path: object, fetch: str = "y:0", feed: str = "x:0") -> Any:
+    with load_inference_graph(open_model(str(path)), [fetch], [feed]) as graph:
+        return graph.run(X)[0].tolist()
+
+
+EXPECTED = [[8.0], [18.0], [28.0]]
+
+
+@pytest.fixture(scope="module")
+def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _save(tmp_path_factory.mktemp("model") / "my-model-190")
+
+
+@pytest.fixture(scope="module")
+def frozen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A GraphDef whose variable is a constant, in binary."""
+    with tf.Graph().as_default() as graph:
+        x = v1.placeholder(tf.float32, [None, 2], name="x")
+        tf.matmul(x, tf.constant([[2.0], [3.0]]), name="y")
+    path = tmp_path_factory.mktemp("frozen") / "graph.pb"
+    path.write_bytes(graph.as_graph_def().SerializeToString())
+    return path
+
+
+@pytest.fixture(scope="module")
+def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As TF1 writes them."""
+    path = tmp_path_factory.mktemp("tf1") / "saved"
+    with tf.Graph().as_default() as graph, v1.Session() as session:
+        _build()
+        session.run(v1.global_variables_initializer())
+        tensors = [{name: graph.get_tensor_by_name(f"{name}:0")} for name in "xy"]
+        signature = v1.saved_model.predict_signature_def(*tensors)
+        builder = v1.saved_model.Builder(str(path))
+        builder.add_meta_graph_and_variables(session, ["train"])
+        builder.add_meta_graph(["serve"], signature_def_map={"serving_default": signature})
+        builder.save()
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["", ".meta", ".index", ".data-00000-of-00001"])
+def test_each_file_of_a_checkpoint_stands_for_it(prefix: Path, suffix: str) -> None:
+    meta = open_model(f"{prefix}{suffix}")
+    assert (meta.path, meta.prefix) == (f"{prefix}.meta", str(prefix))
+    assert _predicted(f"{prefix}{suffix}") == EXPECTED
+
+
+def test_a_folder_is_its_newest_checkpoint(tmp_path: Path) -> None:
+    for step in (9, 10):
+        _save(tmp_path / f"my-model-{step}")
+    assert find_model(str(tmp_path)) == f"{tmp_path}/my-model-10.meta"
+
+
+@pytest.mark.parametrize("base", ["", "model.ckpt", "a b", "x--1.v2", "checkpoint"])
+def test_a_strangers_folder_with_one_checkpoint(tmp_path: Path, base: str) -> None:
+    _save(tmp_path / "m")
+    for path in list(tmp_path.glob("m.*")):
+        path.rename(tmp_path / path.name.replace("m", base, 1))
+    assert open_model(str(tmp_path)).path == f"{tmp_path}/{base}.meta"
+    assert _predicted(tmp_path) == EXPECTED
+    assert _predicted(tmp_path / f"{base}.index") == EXPECTED
+
+
+def test_v1_files_stand_for_their_checkpoint(tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tf.compat.v1.logging, "warning", lambda *_: None)
+        _save(tmp_path / "export", write_version=v1.train.SaverDef.V1)
+    assert open_model(f"{tmp_path}/export").prefix == f"{tmp_path}/export"
+    (tmp_path / "export").rename(tmp_path / "export-00000-of-00001")
+    assert open_model(f"{tmp_path}/export-00000-of-00001").prefix == f"{tmp_path}/export"
+
+
+def test_the_state_file_chooses_among_what_is_there(tmp_path: Path) -> None:
+    for name in ("a-1", "a-2", "b"):
+        _save(tmp_path / name)
+    state = tmp_path / "checkpoint"
+    state.write_text(r'model_checkpoint_path: "D:\\run\\a-2"')
+    assert find_model(str(tmp_path)) == f"{tmp_path}/a-2.meta"
+    for lie in ('model_checkpoint_path: "/other/machine/a-3"', "", "\0"):
+        state.write_text(lie)
+        with pytest.raises(
+            CheckpointError, match=r"holds 3 graphs; name one: a-1\.meta, a-2\.meta"
+        ):
+            find_model(str(tmp_path))
+    state.unlink()
+    state.mkdir()
+    with pytest.raises(CheckpointError, match="holds 3 graphs"):
+        find_model(str(tmp_path))
+
+
+def test_newer_variables_without_a_graph_are_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a saver leaves them that writes its graph only once."""
+    caplog.set_level("WARNING", logger="absl")
+    for name in ("ckpt-7", "ckpt-1000"):
+        _save(tmp_path / name)
+    assert "there is no .meta" not in caplog.text
+    (tmp_path / "ckpt-1000.meta").unlink()
+    assert find_model(str(tmp_path)) == f"{tmp_path}/ckpt-7.meta"
+    assert "ckpt-7.meta is read; of ckpt-1000 there is no .meta" in caplog.text
+    assert f"--ckpt={tmp_path}/ckpt-1000 reads" in caplog.text
+    caplog.clear()
+    newer = open_model(str(tmp_path), checkpoint=f"{tmp_path}/ckpt-1000")
+    assert (newer.path, newer.prefix) == (f"{tmp_path}/ckpt-7.meta", f"{tmp_path}/ckpt-1000")
+    assert not caplog.text
+
+
+def test_a_folder_called_checkpoint(tmp_path: Path) -> None:
+    _save(tmp_path / "checkpoint" / "m")
+    assert find_model(f"{tmp_path}/checkpoint") == f"{tmp_path}/checkpoint/m.meta"
+    with pytest.raises(CheckpointError, match="holds no model"):
+        find_model(str(tmp_path))
+
+
+def test_a_folder_called_as_the_checkpoint_beside_it(tmp_path: Path) -> None:
+    _save(tmp_path / "m")
+    (tmp_path / "m").mkdir()
+    assert find_model(f"{tmp_path}/m/") == f"{tmp_path}/m.meta"
+
+
+def test_a_frozen_graph(frozen: Path) -> None:
+    assert _predicted(frozen) == EXPECTED
+    assert _predicted(frozen.parent) == EXPECTED
+    assert not read_signatures(open_model(str(frozen)))
+
+
+def test_a_frozen_graph_as_text(frozen: Path, tmp_path: Path) -> None:
+    text = text_format.MessageToString(GraphDef.FromString(frozen.read_bytes()))
+    (tmp_path / "graph.pbtxt").write_text(text)
+    assert _predicted(tmp_path / "graph.pbtxt") == EXPECTED
+
+
+def test_a_meta_graph_called_pb(prefix: Path, tmp_path: Path) -> None:
+    content = Path(f"{prefix}.meta").read_bytes()
+    (tmp_path / "graph.pb").write_bytes(content)
+    assert open_model(f"{tmp_path}/graph.pb").proto == MetaGraphDef.FromString(content)
+
+
+def test_a_tf1_saved_model(saved_model: Path) -> None:
+    for path in (saved_model, saved_model / "saved_model.pb"):
+        assert _predicted(path) == EXPECTED
+    meta = open_model(str(saved_model))
+    assert meta.prefix == f"{saved_model}/variables/variables"
+    assert read_signatures(meta)["serving_default"].outputs == {"y": "y:0"}
+
+
+def test_a_tf2_saved_model(tmp_path: Path) -> None:
+    module = tf.Module()
+    module.w = tf.Variable([[2.0], [3.0]])
+
+    x = tf.TensorSpec([None, 2], tf.float32, name="x")
+    serve = tf.function(lambda x: {"y": x @ module.w}, input_signature=[x])
+    tf.saved_model.save(module, str(tmp_path), signatures=serve)
+    (signature,) = read_signatures(open_model(str(tmp_path))).values()
+    names = signature.outputs["y"], signature.inputs["x"]
+    assert _predicted(tmp_path, *names) == EXPECTED
+
+
+def test_the_graph_for_serving_is_told_by_its_tags(saved_model: Path, tmp_path: Path) -> None:
+    proto = SavedModel.FromString((saved_model / "saved_model.pb").read_bytes())
+    assert [list(graph.meta_info_def.tags) for graph in proto.meta_graphs] == [["train"], ["serve"]]
+    path = tmp_path / "saved_model.pb"
+    proto.meta_graphs[1].meta_info_def.tags[:] = ["test"]
+    path.write_bytes(proto.SerializeToString())
+    with pytest.raises(CheckpointError, match=r"one tag 'serve': .* 2 graphs are train; test"):
+        open_model(str(tmp_path))
+    del proto.meta_graphs[0]
+    path.write_bytes(proto.SerializeToString())
+    assert "y" in open_model(str(tmp_path)).nodes  # The only one is taken, whatever its tags.
+    path.write_bytes(SavedModel(saved_model_schema_version=1).SerializeToString())
+    with pytest.raises(CheckpointError, match="it holds no graph"):
+        open_model(str(tmp_path))
+
+
+def test_variables_without_a_graph(prefix: Path, saved_model: Path, tmp_path: Path) -> None:
+    for path in prefix.parent.glob("my-model-190.[id]*"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    for name in ("", "my-model-190", "my-model-190.meta", "my-model-190.index"):
+        with pytest.raises(
+            CheckpointError, match=r"variables without a graph: .*0\.meta is missing"
+        ):
+            open_model(f"{tmp_path}/{name}")
+    with pytest.raises(
+        CheckpointError, match=rf"part of a SavedModel: name its folder {saved_model}"
+    ):
+        open_model(f"{saved_model}/variables")
+
+
+def test_a_missing_data_file(tmp_path: Path) -> None:
+    _save(tmp_path / "m")
+    os.remove(tmp_path / "m.data-00000-of-00001")
+    with pytest.raises(CheckpointError, match=r"m\.data-00000-of-00001 is missing"):
+        _predicted(tmp_path / "m.index")
+
+
+@pytest.mark.parametrize("suffix", [".meta", ".index", ".data-00000-of-00001"])
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (LFS, "it is a Git LFS pointer; .*lfs pull`"),
+        (b"", "it is empty"),
+        (b"<!DOCTYPE html>\n<html><title>404</title>", "it is a web page"),
+        (gzip.compress(bytes(100)), "with gzip; unpack it first"),
+    ],
+    ids=["not fetched", "empty", "a web page", "compressed"],
+)
+def test_a_part_that_is_something_else(
+    tmp_path: Path, suffix: str, content: bytes, what: str
+) -> None:
+    _save(tmp_path / "m")
+    (tmp_path / f"m{suffix}").write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"m{re.escape(suffix)} .*{what}") as caught:
+        _predicted(tmp_path / "m")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["graph.pb", "graph.pbtxt", "saved_model.pb", "m.meta"])
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (LFS, "Git LFS pointer"),
+        (b"", "empty"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(90), "HDF5"),
+        (pickle.dumps({"w": [1.0]}), "pickle"),
+        (b"\xff" * 99, "99 bytes"),
+        (b"words", "5 bytes"),
+        (b"<html></html>", "a web page"),
+    ],
+)
+def test_something_else(tmp_path: Path, name: str, content: bytes, what: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=what) as caught:
+        open_model(f"{tmp_path}/{name}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["model.h5", "model.keras", "weights.npz", "model", "model.tflite"]
+)
+def test_a_model_of_another_kind(tmp_path: Path, name: str) -> None:
+    np.savez(tmp_path / "x.npz", w=X)
+    (tmp_path / "x.npz").rename(tmp_path / name)
+    with pytest.raises(CheckpointError, match=rf"{name} is no model: it is a \.npz"):
+        open_model(f"{tmp_path}/{name}")
+    if name != "weights.npz":
+        with pytest.raises(CheckpointError, match="holds no model"):
+            open_model(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["frozen.pb", "saved_model.pb"])
+def test_the_limit_is_for_all_kinds(frozen: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(frozen.read_bytes())
+    with pytest.raises(CheckpointError, match="more than the limit"):
+        open_model(f"{tmp_path}/{name}", 10)
+
+
+# The variables of another checkpoint than the graph's own.
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A graph saved once, and variables saved twice, in both formats; `w` is the step."""
+    folder = tmp_path_factory.mktemp("trained")
+    with tf.Graph().as_default(), v1.Session() as session:
+        w = v1.get_variable("w", initializer=np.float32(1), use_resource=False)
+        savers = v1.train.Saver(), v1.train.Saver(write_version=v1.train.SaverDef.V1)
+        session.run(w.initializer)
+        savers[0].save(session, f"{folder}/ckpt", 1)
+        session.run(w.assign(2))
+        savers[0].save(session, f"{folder}/ckpt", 2, write_meta_graph=False)
+        session.run(w.assign(3))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(v1.logging, "warning", lambda *_: None)
+            savers[1].save(session, f"{folder}/old", write_meta_graph=False)
+    return folder
+
+
+def _w(meta: Path, checkpoint: Path | str) -> Any:
+    with load_inference_graph(open_model(str(meta), checkpoint=str(checkpoint)), ["w:0"]) as graph:
+        return graph.run()[0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ckpt-1", 1.0),
+        ("ckpt-2", 2.0),
+        ("ckpt-2.index", 2.0),
+        ("ckpt-2.data-00000-of-00001", 2.0),
+        ("old", 3.0),
+    ],
+)
+def test_a_graph_with_any_variables(trained: Path, name: str, value: float) -> None:
+    assert _w(trained / "ckpt-1.meta", trained / name) == value
+
+
+def test_a_graph_that_was_moved_and_renamed(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "graph.meta").write_bytes((trained / "ckpt-1.meta").read_bytes())
+    assert _w(tmp_path / "graph.meta", trained / "ckpt-2") == 2.0
+
+
+def test_beside_the_working_folder(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(trained)
+    assert _w(Path("ckpt-1.meta"), "ckpt-2") == 2.0
+
+
+def test_a_folder_is_its_newest_variables(tmp_path: Path) -> None:
+    _touch(tmp_path, "one/m.index", "m.index")
+    assert find_variables(f"{tmp_path}/one") == f"{tmp_path}/one/m"
+    _touch(tmp_path, "one/my-model-9.index", "one/my-model-10.index")
+    assert find_variables(f"{tmp_path}/one") == f"{tmp_path}/one/my-model-10"
+    _touch(tmp_path, "saved/saved_model.pb", "saved/x.index")
+    assert find_variables(f"{tmp_path}/saved") == f"{tmp_path}/saved/variables/variables"
+    _touch(tmp_path, "m/x")  # A folder called as a checkpoint is.
+    assert find_variables(f"{tmp_path}/m") == f"{tmp_path}/m"
+
+
+def test_a_base_without_a_name(tmp_path: Path) -> None:
+    _touch(tmp_path, "empty/.index", "empty/.data-00000-of-00001")
+    for path in ("empty/.index", "empty/.data-00000-of-00001", "empty/", "empty"):
+        assert find_variables(f"{tmp_path}/{path}") == f"{tmp_path}/empty/"
+
+
+def test_the_state_file_chooses_among_several_variables(tmp_path: Path) -> None:
+    _touch(tmp_path, "a-1.index", "a-2.index")
+    with pytest.raises(CheckpointError, match="it holds 2 checkpoints; name one: a-1, a-2"):
+        find_variables(str(tmp_path))
+    (tmp_path / "checkpoint").write_text('model_checkpoint_path: "/gone/a-2"')
+    assert find_variables(str(tmp_path)) == f"{tmp_path}/a-2"
+
+
+def test_shards_of_the_format_v1(tmp_path: Path) -> None:
+    _touch(tmp_path, "m-00000-of-00002", "m-00001-of-00002")
+    for name in ("m", "m-00001-of-00002"):
+        assert find_variables(f"{tmp_path}/{name}") == f"{tmp_path}/m"
+
+
+def test_variables_that_are_not_there(tmp_path: Path) -> None:
+    _touch(tmp_path, "ckpt-100.index", "ckpt-200.index", "empty/x")
+    with pytest.raises(
+        CheckpointError,
+        match=r"^--ckpt=.*/ckpt-20: there is no .*/ckpt-20\.index; beside it there is "
+        r"ckpt-200\.index, ckpt-100\.index$",
+    ):
+        find_variables(f"{tmp_path}/ckpt-20")
+    with pytest.raises(CheckpointError, match="empty: it holds no checkpoint"):
+        find_variables(f"{tmp_path}/empty")
+    with pytest.raises(CheckpointError, match=r"there is no folder .*/emtpy$"):
+        find_variables(f"{tmp_path}/emtpy/m")
+
+
+# What is said of a path that stands for no model.
+
+
+def _touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def _message(path: object) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        find_model(str(path))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_subfolders_with_a_model_are_named(tmp_path: Path) -> None:
+    _touch(tmp_path, "a/m.meta", "b/x.txt", "c/saved_model.pb", "far/too/deep/m.meta")
+    assert _message(tmp_path).endswith(f"name a folder of it that does: {tmp_path}/a, {tmp_path}/c")
+
+
+def test_a_loop_of_links_and_what_may_not_be_read(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path)
+    (tmp_path / "away").symlink_to(tmp_path / "nowhere")
+    assert "holds no model: no .meta" in _message(tmp_path)
+
+
+def test_variables_beside_a_renamed_graph(tmp_path: Path) -> None:
+    _touch(tmp_path, "m.index", "graph.meta")
+    expected = f"--meta={tmp_path}/graph.meta --ckpt={tmp_path}/m"
+    for path in (tmp_path / "m", tmp_path / "m.meta", tmp_path / "m.index"):
+        assert _message(path).endswith(expected)
+    _touch(tmp_path, "other.meta")
+    assert _message(tmp_path / "m").endswith(f"--meta=<the .meta of its graph> --ckpt={tmp_path}/m")
+
+
+def test_the_newest_step_was_saved_without_its_graph(tmp_path: Path) -> None:
+    _touch(tmp_path, "my-model-10.index", "my-model-10.meta", "my-model-20.index")
+    assert _message(tmp_path).endswith(
+        f"--meta={tmp_path}/my-model-10.meta --ckpt={tmp_path}/my-model-20"
+    )
+
+
+def test_the_nearest_names_come_first(tmp_path: Path) -> None:
+    _touch(tmp_path, "alpha.meta", "model-19.meta", "model-20.meta", "notes.txt", "modle/x")
+    found = _message(tmp_path / "model-2.meta")
+    assert found.endswith("beside it there is model-20.meta, model-19.meta, alpha.meta")
+    assert _message(tmp_path / "model").endswith("alpha.meta, modle")
+    assert "frozen.pb; beside it" in _message(tmp_path / "frozen.pb")
+
+
+def test_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = f"there is no file {tmp_path}/m, nor {tmp_path}/m.meta"
+    assert _message(tmp_path / "m") == missing
+    gone = f": there is no folder {tmp_path}/modl1/a"
+    assert _message(tmp_path / "modl1" / "a" / "m.meta").endswith(gone)
+    monkeypatch.chdir(tmp_path)
+    assert _message("zzz/m.pb") == "there is no file zzz/m.pb: there is no folder zzz"

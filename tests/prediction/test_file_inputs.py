@@ -1,0 +1,339 @@
+"""Opening what --input may name: files of each kind, as rows for a tensor."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from errors import DataError, PredictionError
+from metagraph.meta import TensorInfo
+from metagraph.model import Classifier
+from prediction import file_inputs
+from prediction.file_inputs import Input, Target, is_idx_name, open_input, read_csv
+from tests.data.idx_files import idx_bytes
+from tests.prediction.conftest import CLASS_NAMES, SCALE, SIZE, info, write_npz
+
+IMAGES = Target(
+    info(tf.float32, None, SIZE, SIZE, 3),
+    float(SCALE),
+    CLASS_NAMES,
+    Classifier("probabilities:0", "classes:0", len(CLASS_NAMES)),
+)
+TEXTS = Target(info(tf.string, None), None, (), None)
+GREYS = IMAGES._replace(info=info(tf.float32, None, 16), image_shape=(4, 4, 1))
+COLUMNS = Target(info(tf.float32, 3, None), None, (), None)
+NUMBERS = Target(info(tf.float32, None), None, (), None)
+
+
+def _all(opened: Input) -> Any:
+    return opened.rows.batch(0, len(opened.rows))
+
+
+def _write_images(folder: Path, images: Any, names: Sequence[str]) -> None:
+    for name, pixels in zip(names, images, strict=True):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(folder / name)
+
+
+def test_npz_with_labels(tmp_path: Path, images: Any) -> None:
+    labels = np.array([0, 1, 2, 2, 1, 0, 0], np.uint8)
+    opened = open_input(write_npz(tmp_path / "a.npz", X=images, Y=labels), IMAGES)
+    np.testing.assert_array_equal(_all(opened), images * SCALE)
+    np.testing.assert_array_equal(opened.labels, labels)
+    assert opened.names == ["0", "1", "2", "3", "4", "5", "6"]
+    assert open_input(write_npz(tmp_path / "b.npz", X=images), IMAGES).labels is None
+    path = write_npz(tmp_path / "c.npz", X=np.ones(3), Y=np.array([0.5, 1.5, 2.5]))
+    assert open_input(path, NUMBERS).labels is None  # They are of no classifier.
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape", "content", "expected"),
+    [
+        (tf.float32, (None,), "1\n2.5\n", [1, 2.5]),
+        (tf.int64, (None,), "1\n2\n", [1, 2]),
+        (tf.bool, (None,), "1\n0\n", [True, False]),
+        (tf.float32, (None, 2, 2), "1,2,3,4\n5,6,7,8\n", [[[1, 2], [3, 4]], [[5, 6], [7, 8]]]),
+        (tf.float32, None, "1,2\n", [[1, 2]]),
+        (tf.float32, (None, None), "1,2\n", [[1, 2]]),
+    ],
+)
+def test_csv_takes_the_shape_of_the_tensor(
+    tmp_path: Path, dtype: tf.DType, shape: Any, content: str, expected: Any
+) -> None:
+    (tmp_path / "a.csv").write_text(content)
+    target = Target(TensorInfo("t:0", dtype, shape), None, (), None)
+    found = _all(open_input(f"{tmp_path}/a.csv", target))
+    assert found.dtype == dtype.as_numpy_dtype
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "1,2.5\n-3,4e-2\n",
+        "1, 2.5\r\n-3 ,4e-2",
+        "\ufeff1,2.5\n\n-3,0.04\n\n",
+        "1,2.5\r-3,0.04\r",
+        '"1","2.5"\r\n"-3",0.04',
+    ],
+)
+def test_csv_of_numbers(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a.csv").write_bytes(content.encode())
+    found = read_csv(f"{tmp_path}/a.csv", 1000)
+    np.testing.assert_array_equal(found, np.array([[1, 2.5], [-3, 0.04]]))
+
+
+def test_csv_of_texts(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('a,"b\nc"\n\n"d ""e""",\n', "utf-8-sig")
+    found = read_csv(f"{tmp_path}/a.csv", 100, is_text=True).tolist()
+    assert found == [[b"a", b"b\nc"], [b'd "e"', b""]]
+
+
+@pytest.mark.parametrize(
+    ("content", "is_text", "message"),
+    [
+        ("1,2\n\n3\n", False, r"a\.csv, line 3: expected 2 numbers, found 1"),
+        ("1,2\n3,x\n", False, r"line 2, column 2: 'x' is no number"),
+        ("a,b\n1,2\n", False, r"line 1, column 1: 'a' is no number .*no header"),
+        ("1,2\n3,\n", False, r"line 2, column 2: '' is no number"),
+        ("1;2\n", False, r"line 1, column 1: '1;2' is no number"),
+        ("1,1_0\n", False, r"line 1, column 2: '1_0' is no number"),
+        ("1,2\r3\r", False, r"line 2: expected 2 numbers, found 1"),
+        ('1,"2\n3,4\n', False, r"line 2, column 2: '2\\n3,4\\n' is no number"),
+        ("a,b\n\nc\n", True, "line 3: expected 2 cells, found 1"),
+        ("a,b\n" + "x" * 200_000 + ",\n", True, "line 2: field larger than field limit"),
+        ("1" * 140_000 + "x,2\n", False, r"line 1: field larger than field limit"),
+        ("", False, "has no rows"),
+        ("\n\n", True, "has no rows"),
+        ("\udcff\udcfe1", False, "no text in UTF-8"),
+    ],
+)
+def test_what_is_no_table_is_told_with_its_line(
+    tmp_path: Path, content: str, is_text: bool, message: str
+) -> None:
+    (tmp_path / "a.csv").write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(PredictionError, match=message) as caught:
+        read_csv(f"{tmp_path}/a.csv", 10**6, is_text)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_of_images_in_the_order_of_their_names(tmp_path: Path, images: Any) -> None:
+    _write_images(tmp_path, images[:3], ["b.png", "a.png", "c.png"])
+    (tmp_path / ".hidden").write_text("no image")
+    opened = open_input(f"{tmp_path}/", IMAGES)
+    np.testing.assert_array_equal(_all(opened), images[[1, 0, 2]] * SCALE)
+    assert opened.names == ["a.png", "b.png", "c.png"]
+    assert opened.labels is None
+
+
+def test_class_folders_are_labelled_by_the_names_of_the_graph(
+    tmp_path: Path, images: Any, said: list[str]
+) -> None:
+    _write_images(tmp_path, images[:3], ["cat/1.png", "bee/1.png", "bee/0.png"])  # No ant here.
+    opened = open_input(str(tmp_path), IMAGES)
+    np.testing.assert_array_equal(_all(opened), images[[2, 1, 0]] * SCALE)
+    assert opened.names == ["bee/0.png", "bee/1.png", "cat/1.png"]
+    np.testing.assert_array_equal(opened.labels, [1, 1, 2])
+    assert open_input(str(tmp_path), IMAGES._replace(class_names=())).labels is None
+    assert "no class names" in said[0]
+    (tmp_path / "ant").mkdir()
+    with pytest.raises(DataError, match="ant"):
+        open_input(str(tmp_path), IMAGES)
+
+
+def test_images_for_a_graph_without_a_scale_are_fed_as_they_are(
+    tmp_path: Path, images: Any, said: list[str]
+) -> None:
+    _write_images(tmp_path, images[:1], ["a.png"])
+    opened = open_input(f"{tmp_path}/a.png", IMAGES._replace(scale=None))
+    np.testing.assert_array_equal(_all(opened), images[:1])
+    assert "0 to 255" in said[0]
+
+
+def test_floats_outside_the_range_of_images_are_warned_of(
+    tmp_path: Path, images: Any, said: list[str]
+) -> None:
+    path = write_npz(tmp_path / "a.npz", X=images.astype(np.float32))
+    np.testing.assert_array_equal(_all(open_input(path, IMAGES)), images)
+    assert len(said) == 1
+    assert f"[{images.min()}, {images.max()}]" in said[0]
+    open_input(write_npz(tmp_path / "b.npz", X=images / np.float32(255)), IMAGES)
+    assert len(said) == 1
+
+
+def _npz(**arrays: Any) -> Callable[[Path], str]:
+    return lambda folder: write_npz(folder / "a.npz", **arrays)
+
+
+def _file(content: str, name: str = "a.csv") -> Callable[[Path], str]:
+    def write(folder: Path) -> str:
+        (folder / name).write_text(content)
+        return f"{folder}/{name}"
+
+    return write
+
+
+def _folder(*names: str) -> Callable[[Path], str]:
+    """A folder of images of these names, or an empty one."""
+
+    def write(folder: Path) -> str:
+        pixels = np.zeros((len(names), SIZE, SIZE, 3), np.uint8)
+        _write_images(folder, pixels, names)
+        return str(folder)
+
+    return write
+
+
+def _idx(labels: Any) -> Callable[[Path], str]:
+    """Two grey images as of MNIST, and labels beside them."""
+
+    def write(folder: Path) -> str:
+        (folder / "t10k-images-idx3-ubyte").write_bytes(idx_bytes(np.zeros((2, 4, 4), np.uint8)))
+        (folder / "t10k-labels-idx1-ubyte").write_bytes(idx_bytes(labels.astype(np.uint8)))
+        return f"{folder}/t10k-images-idx3-ubyte"
+
+    return write
+
+
+ZEROS = np.zeros((2, SIZE, SIZE, 3), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("make", "target", "message"),
+    [
+        (_npz(images=ZEROS), IMAGES, "expected an array X .*, found images; .*--feed"),
+        (_npz(X=ZEROS[0]), IMAGES, r"a.npz: X: t:0 takes float32 \[\?, 4, 4, 3\], found .*\[4, 4,"),
+        (_npz(X=ZEROS[:, :3]), IMAGES, r"found float32 \[2, 3, 4, 3\]"),
+        (_npz(X=ZEROS[:0]), IMAGES, "has no rows"),
+        (_npz(X=ZEROS, Y=np.zeros(3, int)), IMAGES, "X has 2 rows, Y has 3"),
+        (_npz(X=np.ones(3), Y=np.ones((2, 5))), NUMBERS, "X has 3 rows, Y has 2"),
+        (_npz(X=np.ones(3), Y=np.float32(1)), NUMBERS, "X has 3 rows, Y has a single value"),
+        (_npz(X=ZEROS, Y=np.array([0, 3])), IMAGES, "expected labels from 0 to 2, found 3"),
+        (_npz(X=ZEROS * np.nan), IMAGES, "row 0 .* holds NaN or infinity"),
+        (_npz(X=np.array(["a", "b"])), NUMBERS, "takes float32, found <U1"),
+        (_npz(X=np.array([True])), NUMBERS, "takes float32, found bool"),
+        (_npz(X=np.float32(3)), NUMBERS, r"found float32 \[\]"),
+        (_file("1,2\n"), NUMBERS, r"takes rows of shape \[\], found 2 numbers a row"),
+        (_file("1,2\n3\n"), NUMBERS, "line 2: expected 2 numbers, found 1"),
+        (_file("1.5\n"), NUMBERS._replace(info=info(tf.int64, None)), "takes int64, found float64"),
+        (_file("1\n", "a.txt"), NUMBERS, r"t:0 takes .*such a file is for a tensor of strings"),
+        (_file("1\n", "a.tfrecord"), NUMBERS, r"t:0 takes .*such a file is for a tensor of strin"),
+        (_file("", "a.txt"), TEXTS, "has no rows"),
+        (_file("", "a.tfrecord"), TEXTS, "has no rows"),
+        (_folder(), IMAGES, "the folder is empty"),
+        (_folder("train/a.png"), IMAGES, "no class train; its classes are ant, bee, cat"),
+        (_folder("a.png"), NUMBERS, r"images are for a tensor of shape \[\?, size, size, 3\]"),
+        (
+            _npz(X=np.eye(3)),
+            COLUMNS,
+            "whose rows could be meant as its columns: give it with --feed",
+        ),
+        (_idx(np.zeros(3)), GREYS, "labels-idx1-ubyte: holds 3 labels, .*idx3-ubyte 2; move it"),
+        (_idx(np.full(2, 3)), GREYS, "expected labels from 0 to 2, found 3; move it away"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    tmp_path: Path, make: Callable[[Path], str], target: Target, message: str
+) -> None:
+    with pytest.raises(PredictionError, match=message) as caught:
+        open_input(make(tmp_path), target)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: f"{folder}/absent.png", "absent.png"),
+        (lambda folder: f"{folder}/absent.npz", "absent.npz"),
+        (lambda folder: f"{folder}/absent.csv", "absent.csv"),
+        (lambda folder: f"{folder}/absent.pkl", "absent.pkl"),
+        (_npz(X=ZEROS, Y=np.array([0.5, 1])), "whole numbers"),
+        (_npz(X=np.array([{}, {}])), "never unpickled"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(
+    tmp_path: Path, make: Callable[[Path], str], message: str
+) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        open_input(make(tmp_path), IMAGES)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("target", [TEXTS, TEXTS._replace(info=info(tf.string, 8))])
+@pytest.mark.parametrize(
+    ("content", "lines"),
+    [
+        (b"one\n\nthree\n", [b"one", b"", b"three"]),
+        (b"a\r\n\r\nb", [b"a", b"", b"b"]),
+        (b"\xff\0\n", [b"\xff\0"]),  # Any bytes, a null at the end too.
+    ],
+)
+def test_lines_of_text(tmp_path: Path, target: Target, content: bytes, lines: list[bytes]) -> None:
+    (tmp_path / "a.txt").write_bytes(content)
+    assert _all(open_input(f"{tmp_path}/a.txt", target)).tolist() == lines
+
+
+def test_text_takes_more_memory_than_its_file(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"a\n" * 100)
+    with pytest.raises(DataError, match="holds 200 bytes; at most 31 are read"):
+        open_input(f"{tmp_path}/a.txt", TEXTS, max_bytes=1000)
+    (tmp_path / "a.csv").write_bytes(b"1\n" * 100)
+    with pytest.raises(DataError, match="holds 200 bytes; at most 125 are read"):
+        open_input(f"{tmp_path}/a.csv", NUMBERS, max_bytes=1000)
+
+
+def test_not_finite_images_of_a_large_file_are_told_by_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_inputs, "STREAM_BYTES", 1)
+    values = np.zeros((9, SIZE, SIZE, 3), np.float32)
+    values[7, 0, 0, 0] = np.nan
+    np.save(tmp_path / "a.npy", values)
+    rows = open_input(f"{tmp_path}/a.npy", IMAGES).rows
+    assert rows.batch(0, 5).shape == (5, SIZE, SIZE, 3)
+    with pytest.raises(PredictionError, match=r"row 7 \(the first such\) holds NaN"):
+        rows.batch(5, 9)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.bmp", b"BM", r"a \.bmp file is not taken; --input takes \.npy, .*PNG and JPEG images"),
+        ("a.stuff", b"\x1f\x8b\x08", r"not taken \(it is compressed with gzip;"),
+        ("a", b"1,2,3\n", "a file without a suffix is not taken"),
+    ],
+)
+def test_a_file_of_another_kind(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(PredictionError, match=message) as caught:
+        open_input(f"{tmp_path}/{name}", NUMBERS)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_image_under_another_name_is_one(tmp_path: Path, images: Any) -> None:
+    Image.fromarray(images[0]).save(tmp_path / "a.dat", format="png")
+    np.testing.assert_array_equal(_all(open_input(f"{tmp_path}/a.dat", IMAGES)), images[:1] * SCALE)
+
+
+def test_for_strings_any_file_is_a_row(tmp_path: Path) -> None:
+    (tmp_path / "a.gif").write_bytes(b"GIF89a\x00\xff")
+    assert _all(open_input(f"{tmp_path}/a.gif", TEXTS)).tolist() == [b"GIF89a\x00\xff"]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("t10k-images-idx3-ubyte", True),
+        ("MNIST/train-images.idx3-ubyte.GZ", True),
+        ("digits.idx", True),
+        ("index.npz", False),
+        ("a-idx3-ubyte.npz", False),
+        ("rows.csv.gz", False),
+    ],
+)
+def test_idx_files_are_told_by_their_name(name: str, expected: bool) -> None:
+    assert is_idx_name(name) is expected

@@ -1,0 +1,216 @@
+"""What is printed, and output files, read back by NumPy, json and csv."""
+
+import csv
+import json
+import os
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from errors import DataError, PredictionError
+from prediction.output import (
+    Classification,
+    Report,
+    as_json,
+    as_text,
+    check_output,
+    write_outputs,
+)
+
+SHOWN = {"w:0": np.array([0.5, 1.5], np.float32), "s:0": np.array([b"a"], object)}
+CLASSIFICATION = Classification(
+    names=["cat/1.png", "10"],
+    classes=np.array([2, 0]),
+    probabilities=np.array([[0.25, 0, 0.75], [1, 0, 0]], np.float32),
+    labels=None,
+    class_names=("ant", "bee"),
+)
+LABELLED = CLASSIFICATION._replace(labels=np.array([2, 1]))
+TENSOR_LINES = ["w:0 float32 [2]", "[0.5 1.5]", "s:0 string [1]", "[b'a']"]
+ACCURACY_LINES = ["accuracy 0.5000 (1 of 2)", "  bee 0.0000 (0 of 1)", "  2 1.0000 (1 of 1)"]
+
+
+@pytest.mark.parametrize(
+    ("result", "rows", "lines"),
+    [
+        (None, True, TENSOR_LINES),
+        (CLASSIFICATION, True, ["cat/1.png  2    0.7500", "10         ant  1.0000"]),
+        (
+            LABELLED,
+            True,
+            [
+                "cat/1.png  2    0.7500  true: 2",
+                "10         ant  1.0000  true: bee",
+                *ACCURACY_LINES,
+            ],
+        ),
+        (LABELLED, False, [*TENSOR_LINES, *ACCURACY_LINES]),
+    ],
+)
+def test_as_text(result: Classification | None, rows: bool, lines: list[str]) -> None:
+    assert as_text(Report("m.meta", "m", SHOWN, result, rows)).splitlines() == lines
+
+
+def test_as_json() -> None:
+    tensors = {
+        "meta": "m.meta",
+        "checkpoint": "m",
+        "outputs": {"w:0": [0.5, 1.5], "s:0": ["a"]},
+    }
+    assert json.loads(as_json(Report("m.meta", "m", SHOWN, None, rows=True))) == tensors
+    document = json.loads(as_json(Report("m.meta", "m", SHOWN, LABELLED, rows=True)))
+    assert document == tensors | {
+        "predictions": [
+            {"name": "cat/1.png", "class": "2", "probability": 0.75, "label": "2"},
+            {"name": "10", "class": "ant", "probability": 1.0, "label": "bee"},
+        ],
+        "accuracy": 0.5,
+        "accuracy_per_class": {"bee": 0.0, "2": 1.0},
+    }
+    unlabelled = json.loads(as_json(Report("m.meta", "m", SHOWN, CLASSIFICATION, rows=True)))
+    assert "accuracy" not in unlabelled
+    assert "label" not in unlabelled["predictions"][0]
+
+
+VALUES = np.random.default_rng(0).standard_normal((3, 2)).astype(np.float32)
+OUTPUTS: dict[str, Any] = {
+    "fc2/add:0": VALUES,
+    "classes:0": np.array([1, 0, 2]),
+    "words:0": np.array([b"a", b"bc,d", b""], object),
+}
+
+
+def _write(path: Path, outputs: dict[str, Any], names: list[str] | None = None) -> Path:
+    write_outputs(str(path), outputs, names or [])
+    assert [file.name for file in path.parent.iterdir()] == [path.name]  # Nothing else is left.
+    return path
+
+
+def test_npz_holds_each_tensor_under_its_name(tmp_path: Path) -> None:
+    first = _write(tmp_path / "o.npz", OUTPUTS).read_bytes()
+    with np.load(tmp_path / "o.npz") as found:
+        assert found.files == list(OUTPUTS)
+        assert found["fc2/add:0"].tobytes() == VALUES.tobytes()
+        assert found["classes:0"].dtype == np.int64
+        assert found["words:0"].tolist() == [b"a", b"bc,d", b""]
+    assert _write(tmp_path / "o.npz", OUTPUTS).read_bytes() == first
+
+
+def test_json_holds_each_tensor_under_its_name(tmp_path: Path) -> None:
+    found = json.loads(_write(tmp_path / "o.json", OUTPUTS).read_text())
+    assert list(found) == list(OUTPUTS)
+    assert np.array(found["fc2/add:0"], np.float32).tobytes() == VALUES.tobytes()
+    assert found["words:0"] == ["a", "bc,d", ""]
+
+
+def test_csv_has_a_line_a_row_and_a_column_a_value(tmp_path: Path) -> None:
+    path = _write(tmp_path / "o.CSV", OUTPUTS, ["x.png", "y.png", "z.png"])
+    with path.open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["row", "fc2/add:0[0]", "fc2/add:0[1]", "classes:0", "words:0"]
+    assert [row[0] for row in rows] == ["x.png", "y.png", "z.png"]
+    found = np.array([row[1:3] for row in rows]).astype(np.float32)
+    assert found.tobytes() == VALUES.tobytes()
+    assert [row[4] for row in rows] == ["a", "bc,d", ""]
+
+
+def test_csv_of_scalars_and_of_more_dimensions(tmp_path: Path) -> None:
+    scalars = {"loss:0": np.array(0.5), "acc:0": np.array(1)}
+    assert _write(tmp_path / "o.csv", scalars).read_text() == "row,loss:0,acc:0\n0,0.5,1\n"
+    cube = {"t:0": np.arange(4).reshape(2, 1, 2)}
+    text = _write(tmp_path / "o.csv", cube).read_text()
+    assert text == 'row,"t:0[0,0]","t:0[0,1]"\n0,0,1\n1,2,3\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "outputs", "message"),
+    [
+        (
+            "o.npz",
+            {"words:0": np.array([b"ab\0", b"c"], object)},
+            "words:0 has texts that end in a zero byte",
+        ),
+        (
+            "o.csv",
+            {"a:0": np.zeros(2), "b:0": np.zeros((3, 1))},
+            r"a:0 \[2\], b:0 \[3, 1\]: .*\.npz or \.json",
+        ),
+    ],
+)
+def test_what_a_file_cannot_hold(
+    tmp_path: Path, name: str, outputs: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(PredictionError, match=message):
+        write_outputs(f"{tmp_path}/{name}", outputs, [])
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_written_is_told_before_the_run(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("old")
+    os.mkfifo(tmp_path / "pipe.csv")
+    os.symlink("/dev/full", tmp_path / "full.csv")
+    before = {*tmp_path.iterdir()}
+    for name, message in [
+        ("", "is a folder"),
+        ("file/below/o.npz", "cannot be written"),
+        ("file/o.npz", "cannot be written"),
+        ("pipe.csv", "pipe.csv is no regular file"),
+        ("full.csv", "full.csv is no regular file"),
+    ]:
+        with pytest.raises(PredictionError, match=message):
+            check_output(f"{tmp_path}/{name}")
+    check_output(f"{tmp_path}/file")
+    check_output(f"{tmp_path}/new.npz")
+    assert {*tmp_path.iterdir()} == before
+    assert (tmp_path / "file").read_text() == "old"
+
+
+@pytest.mark.parametrize("text", ["{}/x.npz", "x={}/x.npz", "{}/./x.npz", "a=b=/../x.npz"])
+def test_what_is_read_is_not_written_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.npz").write_bytes(b"rows")
+    (tmp_path / "b=").mkdir()
+    given = [text.format(tmp_path)]
+    with pytest.raises(PredictionError, match=r"--output=x\.npz is read too \(.*another name"):
+        check_output("x.npz", given)
+    check_output("y.npz", given)
+    assert (tmp_path / "x.npz").read_bytes() == b"rows"
+
+
+def test_folders_that_are_missing_are_made_when_it_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "o.csv"
+    check_output(str(path))
+    assert not list(tmp_path.iterdir())
+    write_outputs(str(path), {"y:0": np.array([1])}, [])
+    assert path.read_text() == "row,y:0\n0,1\n"
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".json", ".csv"])
+def test_a_full_disk_leaves_the_older_file_and_nothing_else(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"o{suffix}"
+    path.write_bytes(b"old")
+    with _disk_of(10), pytest.raises(DataError, match=rf"o\{suffix}: .*File too large"):
+        write_outputs(str(path), OUTPUTS, [])
+    assert [found.name for found in tmp_path.iterdir()] == [path.name]
+    assert path.read_bytes() == b"old"
+
+
+@contextmanager
+def _disk_of(num_bytes: int) -> Iterator[None]:
+    """No file of this process gets longer than that."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)

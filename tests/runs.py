@@ -1,0 +1,75 @@
+"""Running trainers in tests: stopped at a step, and what a run leaves."""
+
+import dataclasses
+import json
+import os
+import signal
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tensorflow as tf
+
+from training import loop
+from training.config import RunConfig
+from training.task import Batch, Task
+
+_Config = TypeVar("_Config")
+
+
+def train_watched(task: Task, run: RunConfig, at_step: Callable[[int], object]) -> loop.Outcome:
+    """Trains; calls `at_step` with the number of each batch before it is handed out."""
+
+    def batches(start: int, stop: int) -> Generator[Batch, None, None]:
+        for step, batch in enumerate(task.batches(start, stop), start):
+            at_step(step)
+            yield batch
+
+    return loop.train(task._replace(batches=batches), run)
+
+
+def stop_at(step: int, number: signal.Signals = signal.SIGTERM) -> Callable[[int], None]:
+    """For `train_watched`: the signal arrives with the batch of this step, which is finished."""
+    return lambda k: os.kill(os.getpid(), number) if k == step else None
+
+
+def with_run(config: _Config, **changes: Any) -> _Config:
+    """The same config with other fields of its run, or of its own."""
+    run: RunConfig = config.run  # type: ignore[attr-defined]
+    of_run = {k: v for k, v in changes.items() if hasattr(run, k)}
+    own = {k: v for k, v in changes.items() if k not in of_run}
+    return dataclasses.replace(config, run=dataclasses.replace(run, **of_run), **own)  # type: ignore[type-var]
+
+
+def variables(run: RunConfig) -> dict[str, bytes]:
+    """The bytes of all variables of the newest checkpoint."""
+    reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(run.ckpt_dir))
+    return {n: reader.get_tensor(n).tobytes() for n in reader.get_variable_to_shape_map()}
+
+
+def metrics(run: RunConfig) -> bytes:
+    """The very bytes of the log."""
+    return Path(run.ckpt_dir, "logs", "metrics.jsonl").read_bytes()
+
+
+def lines(run: RunConfig) -> list[dict[str, float]]:
+    """The lines of the log."""
+    return [json.loads(line) for line in metrics(run).splitlines()]
+
+
+def same(run: RunConfig, other: RunConfig) -> bool:
+    """Whether two runs have ended with equal bytes."""
+    return variables(run) == variables(other) and metrics(run) == metrics(other)
+
+
+def manifests(run: RunConfig) -> dict[int, dict[str, Any]]:
+    """Step -> the manifest of each committed checkpoint, by rising step."""
+    found = (json.loads(path.read_bytes()) for path in Path(run.ckpt_dir).glob("*.manifest"))
+    return {each["step"]: each for each in sorted(found, key=lambda each: int(each["step"]))}
+
+
+def meta_graph(prefix: str) -> "tf.compat.v1.MetaGraphDef":
+    """What is in the `.meta` file of a checkpoint."""
+    meta = tf.compat.v1.MetaGraphDef()
+    meta.ParseFromString(Path(f"{prefix}.meta").read_bytes())
+    return meta

@@ -1,0 +1,233 @@
+"""Training switches and dropouts: off, gone, and the values as before."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.core.framework.graph_pb2 import GraphDef
+
+from metagraph.session import RANDOM_OPS
+from models import blocks
+from tests.prediction import stock
+from tests.tools.freezing import models
+from tools.folding import Scalars
+
+v1 = tf.compat.v1
+X = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
+UNIFORM = {"StatelessRandomUniform", "StatelessRandomUniformV2"}
+CHOICES = {"Case", "If", "Merge", "StatelessCase", "StatelessIf", "Switch"}
+Build = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+
+@pytest.fixture(autouse=True)
+def _control_flow() -> Iterator[None]:
+    """Restores the kind of control flow, which the models switch for the process."""
+    yield
+    v1.enable_control_flow_v2()
+
+
+def _number() -> tf.Tensor:
+    return v1.placeholder(tf.float32, [], name="p")
+
+
+def _by_step(x: tf.Tensor, keep: tf.Tensor) -> tf.Tensor:
+    """As the models here have it; the step is then needed by nobody."""
+    step = v1.get_variable("step", [], tf.int64, v1.zeros_initializer())
+    return blocks.dropout(x, keep, 0, 1, step)
+
+
+def _drawn(x: tf.Tensor) -> tf.Tensor:
+    return tf.random.uniform(tf.shape(x))
+
+
+# How it is made, of `x` and what it is turned off by; and the value that does so.
+DROPOUTS: dict[str, tuple[Build, float]] = {
+    "until 1.12": (lambda x, keep: x / keep * tf.floor(keep + _drawn(x)), 1),
+    "since 1.13": (lambda x, r: x * (1 / (1 - r)) * tf.cast(_drawn(x) >= r, tf.float32), 0),
+    "today": (lambda x, rate: v1.nn.dropout(x, rate=rate), 0),
+    "of a layer": (lambda x, keep: v1.nn.dropout(tf.nn.relu(x), keep_prob=keep), 1),
+    "here": (_by_step, 1),
+}
+OTHER_MASKS: dict[str, Build] = {
+    "of rows": lambda x, rate: v1.nn.dropout(x, rate=rate, noise_shape=[tf.shape(x)[0], 1]),
+    "of a known shape": lambda x, rate: v1.nn.dropout(tf.ensure_shape(x, [4, 6]), rate=rate),
+}
+
+
+def _frozen(folder: Path, build: Callable[[tf.Tensor], tf.Tensor], off: dict[str, Any]) -> set[str]:
+    """Freezes; compares with a stock client that feeds `off`; returns the operations left."""
+
+    def graph() -> None:
+        x = v1.placeholder(tf.float32, [None, 6], name="x")
+        w = v1.get_variable("w", initializer=np.eye(6, dtype=np.float32) * 3, use_resource=False)
+        tf.identity(build(tf.matmul(x, w)), name="y")
+
+    meta = models.save(folder, graph)
+    found = models.frozen(meta, "y")
+    assert found.inputs == {"x": "x:0"}
+    assert found.plan.off == off
+    (expected,) = stock.run(meta, ["y:0"], {"x:0": X, **off})
+    (value,) = models.run(found.meta.graph_def, ["y:0"], {"x:0": X})
+    np.testing.assert_array_equal(value, expected)
+    return models.ops(found.meta.graph_def)
+
+
+@pytest.mark.parametrize("default", [False, True])
+@pytest.mark.parametrize(("build", "off"), DROPOUTS.values(), ids=DROPOUTS)
+def test_a_dropout_is_gone(build: Build, off: float, default: bool, tmp_path: Path) -> None:
+    def graph(x: tf.Tensor) -> tf.Tensor:
+        given = v1.placeholder_with_default(0.5, [], "p") if default else _number()
+        return build(x, given)
+
+    left = _frozen(tmp_path, graph, {"p:0": off})
+    assert left <= {"Const", "Identity", "MatMul", "Placeholder", "Relu"}
+
+
+@pytest.mark.parametrize("build", OTHER_MASKS.values(), ids=OTHER_MASKS)
+def test_of_a_mask_of_another_shape_nothing_is_drawn(build: Build, tmp_path: Path) -> None:
+    left = _frozen(tmp_path, lambda x: build(x, _number()), {"p:0": 0})
+    assert not left & (RANDOM_OPS | UNIFORM)
+    assert "Fill" in left
+
+
+def test_a_dropout_that_is_built_in_stays(tmp_path: Path, caplog: Any) -> None:
+    def graph() -> None:
+        x = v1.placeholder(tf.float32, [None, 60], "x")
+        w = v1.get_variable("w", initializer=np.ones(60, np.float32), use_resource=False)
+        tf.identity(v1.nn.dropout(x * w, rate=0.5), name="y")
+
+    found = models.frozen(models.save(tmp_path, graph), "y")
+    assert "RandomUniform" in models.ops(found.meta.graph_def)
+    assert "y:0: another value at each run" in caplog.text
+
+
+def _cond(x: tf.Tensor, on: tf.Tensor) -> tf.Tensor:
+    return tf.cond(on, lambda: tf.nn.dropout(x, 0.5), lambda: x * 2)
+
+
+def _nested(x: tf.Tensor, on: tf.Tensor) -> tf.Tensor:
+    off = tf.logical_not(on)
+    return tf.cond(off, lambda: tf.cond(on, lambda: x, lambda: x - 1), lambda: tf.abs(x))
+
+
+def _loop_inside(x: tf.Tensor, on: tf.Tensor) -> tf.Tensor:
+    def loop() -> tf.Tensor:
+        return tf.while_loop(lambda i, _: i < 3, lambda i, y: (i + 1, y + x), [0, x])[1]
+
+    return tf.cond(on, loop, lambda: x * 5) + tf.cond(on, lambda: x, loop)
+
+
+def _inside_a_loop(x: tf.Tensor, on: tf.Tensor) -> tf.Tensor:
+    return tf.while_loop(lambda i, _: i < 3, lambda i, y: (i + 1, _nested(y, on)), [0, x])[1]
+
+
+def _writing(x: tf.Tensor, on: tf.Tensor) -> tf.Tensor:
+    """A moving average that training alone updates."""
+    new = v1.control_flow_v2_enabled()
+    mean = v1.get_variable("mean", initializer=np.ones(6, np.float32), use_resource=new)
+
+    def update() -> tf.Tensor:
+        with tf.control_dependencies([v1.assign(mean, tf.reduce_mean(x, 0))]):
+            return tf.reduce_mean(x, 0)
+
+    return x - tf.cond(on, update, lambda: tf.identity(mean))
+
+
+@pytest.mark.parametrize("build", [_cond, _nested, _loop_inside, _inside_a_loop, _writing])
+@pytest.mark.parametrize("name", ["is_training", "testing"])
+@pytest.mark.parametrize("new", [False, True], ids=["old", "new"])
+def test_of_a_conditional_the_branch_that_runs_is_left(
+    build: Build, name: str, new: bool, tmp_path: Path
+) -> None:
+    (v1.enable_control_flow_v2 if new else v1.disable_control_flow_v2)()
+    inverted = name == "testing"
+
+    def graph(x: tf.Tensor) -> tf.Tensor:
+        switch = v1.placeholder(tf.bool, [], name=name)
+        return build(x, tf.logical_not(switch) if inverted else switch)
+
+    left = _frozen(tmp_path, graph, {f"{name}:0": inverted})
+    assert not left & RANDOM_OPS
+    if build in (_cond, _writing) or (build is _nested and not new):
+        assert not left & CHOICES  # A loop has some of its own; in functions they stay.
+    elif build is not _nested and not new:
+        assert "LoopCond" in left
+
+
+def test_which_branch_has_run_is_a_constant(tmp_path: Path) -> None:
+    def graph(x: tf.Tensor) -> tf.Tensor:
+        on = v1.placeholder(tf.bool, [], name="is_training")
+        off_x, on_x = tf.raw_ops.Switch(data=x, pred=on)
+        merged = tf.raw_ops.Merge(inputs=[-on_x, off_x])
+        return merged.output + tf.cast(merged.value_index, tf.float32)
+
+    assert not _frozen(tmp_path, graph, {"is_training:0": False}) & CHOICES
+
+
+@pytest.mark.parametrize("resource", [False, True], ids=["reference", "handle"])
+def test_a_switch_that_is_a_variable_is_off_whatever_its_value(
+    resource: bool, tmp_path: Path
+) -> None:
+    """As tflearn keeps it."""
+    v1.disable_control_flow_v2()
+
+    def graph() -> None:
+        on = v1.get_variable("is_training", initializer=True, use_resource=resource)
+        tf.identity(_cond(v1.placeholder(tf.float32, [None, 6], name="x"), on), name="y")
+
+    found = models.frozen(models.save(tmp_path, graph), "y")
+    assert found.plan.off == {"is_training:0": False}
+    (value,) = models.run(found.meta.graph_def, ["y:0"], {"x:0": X})
+    np.testing.assert_array_equal(value, X * 2)
+
+
+def test_a_switch_that_is_asked_for_is_an_input(tmp_path: Path) -> None:
+    def graph() -> None:
+        w = v1.get_variable("w", initializer=1.0, use_resource=False)
+        on = v1.placeholder(tf.bool, [], name="on")
+        tf.identity(tf.cond(on, lambda: w + 0, lambda: w + 1), name="y")
+
+    found = models.frozen(models.save(tmp_path, graph), "y", inputs=("on",))
+    assert found.inputs == {"on": "on:0"}
+    assert models.run(found.meta.graph_def, ["y:0"], {"on:0": True}) == [1]
+
+
+@pytest.mark.parametrize(
+    ("build", "expected"),
+    [
+        (lambda: tf.constant(0.5) + 1.0, np.float32(1.5)),
+        (lambda: 1 - tf.constant(0.25, tf.float16), np.float16(0.75)),
+        (lambda: tf.cast(tf.constant(True), tf.float32) / 4, np.float32(0.25)),
+        (lambda: tf.logical_or(tf.constant(False), tf.constant(3) > 2), np.True_),
+        (lambda: tf.logical_not(tf.identity(tf.equal(tf.constant(2), 2))), np.False_),
+        (lambda: tf.constant(1.0) / 0.0, np.float32("inf")),
+        (lambda: tf.constant([1.0]), None),
+        (lambda: tf.constant("text"), None),
+        (lambda: v1.placeholder(tf.float32, []) + 1, None),
+        (lambda: tf.exp(tf.constant(1.0)), None),
+    ],
+    ids=range(10),
+)
+def test_single_values_are_known_as_a_session_has_them(build: Any, expected: Any) -> None:
+    with tf.Graph().as_default() as graph:
+        tensor = build()
+        if expected is not None:
+            with v1.Session() as session:
+                assert session.run(tensor) == expected
+    known = Scalars({node.name: node for node in graph.as_graph_def().node}).value(tensor.op.name)
+    assert known == expected
+    assert getattr(known, "dtype", None) == getattr(expected, "dtype", None)
+
+
+def test_a_damaged_constant_and_a_loop_are_unknown() -> None:
+    graph = GraphDef()
+    constant = graph.node.add(name="c", op="Const")
+    constant.attr["value"].tensor.dtype = tf.float32.as_datatype_enum
+    constant.attr["value"].tensor.float_val.extend([1.0, 2.0])
+    graph.node.add(name="a", op="Identity", input=["b"])
+    graph.node.add(name="b", op="Identity", input=["a"])
+    known = Scalars({node.name: node for node in graph.node})
+    assert [known.value(name) for name in ("c", "a", "b", "none")] == [None] * 4
