@@ -5,9 +5,7 @@ Each file is read and decoded when it is asked for. Some of the classes may be p
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -64,47 +62,39 @@ def pick(source: LabelledSource, choice: Sequence[int], names: Sequence[str]) ->
     return Subset(dataclasses.replace(source, labels=labels, class_names=tuple(names)), members)
 
 
-@dataclass(frozen=True, eq=False)
 class ImageStore:
-    """PNG and JPEG files as a store: each is read and decoded when it is asked for.
+    """PNG and JPEG files as a store: each is read and decoded when it is asked for."""
 
-    Attributes:
-      paths: of N files.
-      folder: what they all are in; their names in it are part of the digest, it itself is not.
-      image_shape: [S, S, C] of each, C 3, or 1 for grey.
-      ignore_exif: whether they stay as they are stored, see `decode_image`.
-    """
+    def __init__(
+        self,
+        paths: Sequence[str],
+        folder: str,
+        image_shape: tuple[int, ...] = IMAGE_SHAPE,
+        ignore_exif: bool = False,
+    ) -> None:
+        """Takes N files, of which nothing is read yet.
 
-    paths: Sequence[str]
-    folder: str
-    image_shape: tuple[int, ...] = IMAGE_SHAPE
-    ignore_exif: bool = False
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """See `Store.shape`: [N, S, S, C]."""
-        return len(self.paths), *self.image_shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """See `Store.dtype`."""
-        return np.dtype(np.uint8)
-
-    @property
-    def workers(self) -> int:
-        """See `Store.workers`."""
-        return decoding_workers(self.paths)
+        Args:
+          paths: of the files.
+          folder: what they all are in; their names in it are part of the digest, it itself is not.
+          image_shape: [S, S, C] of each, C 3, or 1 for grey.
+          ignore_exif: whether they stay as they are stored, see `decode_image`.
+        """
+        self.paths = paths
+        self.shape = (len(paths), *image_shape)
+        self.dtype = np.dtype(np.uint8)
+        self.workers = decoding_workers(paths)
+        self._folder = folder
+        self._read = partial(read_image, size=image_shape[0], ignore_exif=ignore_exif)
 
     def take(self, indices: Indices) -> Array:
         """See `Store.take`; UnreachableError where the folder of an image stays away."""
-        size, _, channels = self.image_shape
-        read = partial(read_image, size=size, ignore_exif=self.ignore_exif)
-        images = np.empty((len(indices), *self.image_shape), np.uint8)
+        images = np.empty((len(indices), *self.shape[1:]), np.uint8)
         errors: dict[int, DataError] = {}
         for position, index in enumerate(indices.tolist()):
             try:
-                image = files.patiently(read, self.paths[index])
-                images[position] = to_grey(image) if channels == 1 else image
+                image = files.patiently(self._read, self.paths[index])
+                images[position] = to_grey(image) if self.shape[-1] == 1 else image
             except UnreachableError:
                 raise
             except DataError as error:
@@ -115,7 +105,7 @@ class ImageStore:
 
     def digest(self) -> str:
         """See `Store.digest`."""
-        names = [path.removeprefix(self.folder).lstrip("/") for path in self.paths]
+        names = [path.removeprefix(self._folder).lstrip("/") for path in self.paths]
         return files.digest_of_files(self.paths, names)
 
 

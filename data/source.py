@@ -138,40 +138,20 @@ def _digest_of(arrays: Iterable[Array], before: bytes = b"") -> str:
     return digest.hexdigest()
 
 
-@dataclass(frozen=True, eq=False)
 class Subset:
-    """Some examples of another source, without a copy of them.
+    """Some examples of another source, without a copy of them, in its place."""
 
-    Attributes:
-      source: where they are.
-      members: int64 [M], their numbers in `source`; example i of the subset is members[i].
-    """
-
-    source: "Source"
-    members: Indices
+    def __init__(self, source: "Source", members: Indices) -> None:
+        """Takes their numbers in the source, int64 [M]; example i is then members[i]."""
+        self.source = source
+        self.members = members
+        self.specs: tuple[RowSpec, ...] = source.specs
+        self.class_names: tuple[str, ...] = source.class_names
+        self.workers: int = source.workers
+        self.labels: Array = source.labels.take(members, axis=0)
 
     def __len__(self) -> int:
         return len(self.members)
-
-    @property
-    def specs(self) -> tuple[RowSpec, ...]:
-        """See `LabelledSource.specs`."""
-        return self.source.specs
-
-    @property
-    def labels(self) -> Array:
-        """See `LabelledSource.labels`."""
-        return self.source.labels.take(self.members, axis=0)
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """See `LabelledSource.class_names`."""
-        return self.source.class_names
-
-    @property
-    def workers(self) -> int:
-        """See `LabelledSource.workers`."""
-        return self.source.workers
 
     def rows(self, indices: Indices) -> tuple[Array, ...]:
         """See `LabelledSource.rows`."""

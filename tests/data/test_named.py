@@ -1,23 +1,16 @@
-"""Data sets by name: out of Keras's cache and a local server, MNIST's four files, and the ramp."""
+"""Data sets by name: out of Keras's cache, MNIST's four files, and the ramp."""
 
-import functools
-import gc
 import gzip
-import hashlib
 import importlib
 import io
 import os
 import shutil
 import struct
 import tarfile
-import threading
-import warnings
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.error import URLError
-from urllib.request import urlretrieve
 
 import numpy as np
 import numpy.typing as npt
@@ -137,117 +130,6 @@ def test_a_file_cut_short_in_the_cache_is_named(fashion: Path) -> None:
     os.truncate(path, path.stat().st_size // 2)
     with error_line(rf"--data=fashion_mnist: .*end-of-stream.*; remove {path}, .*anew"):
         load_named("fashion_mnist")
-
-
-class Server(NamedTuple):
-    """Where data sets are downloaded from in a test."""
-
-    contents: dict[str, bytes]  # Of its files, by name; what it has not is 404.
-    asked_for: list[str]  # The names, one for each request.
-
-
-CUT_SHORT = b"cut short: "  # Before a content of which half is sent.
-
-
-@pytest.fixture
-def server(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A server on this machine in place of those that Keras downloads from."""
-    from keras.src.utils import file_utils
-
-    del cache  # Patched before: what is undone last must be its own.
-    served = Server({}, [])
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            name = self.path.rpartition("/")[2]
-            served.asked_for.append(name)
-            content = served.contents.get(name)
-            if content is None:
-                self.send_error(404)
-                return
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            half = content.startswith(CUT_SHORT)
-            self.wfile.write(content[: len(content) // 2] if half else content)
-
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the library's name)
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as listening:
-        thread = threading.Thread(target=listening.serve_forever, args=(0.01,))
-        thread.start()
-        here = f"http://127.0.0.1:{listening.server_port}/"
-        monkeypatch.setenv("no_proxy", "127.0.0.1")
-        monkeypatch.setattr(
-            file_utils, "urlretrieve", lambda url, *rest: urlretrieve(here + url, *rest)
-        )
-        yield served
-        listening.shutdown()
-        thread.join(300)
-    with warnings.catch_warnings():  # Of what a failed download leaves open, as urllib does.
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
-
-
-@pytest.fixture
-def mnist(monkeypatch: pytest.MonkeyPatch) -> bytes:
-    """The file of a small MNIST, whose checksum Keras takes for that of the real one."""
-    content = io.BytesIO()
-    np.savez(content, x_train=GREY[6], y_train=LABELS[6], x_test=GREY[3], y_test=LABELS[3])
-    names = importlib.import_module("keras.datasets.mnist").load_data.__globals__
-    digest = hashlib.sha256(content.getvalue()).hexdigest()
-    monkeypatch.setitem(names, "get_file", functools.partial(_get_file, names["get_file"], digest))
-    return content.getvalue()
-
-
-def _get_file(real: Callable[..., str], digest: str, **arguments: str) -> str:
-    assert len(arguments["file_hash"]) == len(digest)
-    return real(**{**arguments, "file_hash": digest})
-
-
-def test_what_is_downloaded_stays_in_the_cache(
-    cache: Path, server: Server, mnist: bytes, capsys: pytest.CaptureFixture[str]
-) -> None:
-    server.contents["mnist.npz"] = mnist
-    for _ in range(2):
-        (images, _), (_, labels) = load_named("mnist")
-        assert np.array_equal(images, GREY[6])
-        assert labels.tolist() == LABELS[3].tolist()
-    assert server.asked_for == ["mnist.npz"]
-    assert (cache / "mnist.npz").read_bytes() == mnist
-    assert capsys.readouterr().out == ""
-
-
-def test_a_download_with_another_checksum_is_refused_and_done_anew(
-    server: Server, mnist: bytes
-) -> None:
-    server.contents["mnist.npz"] = mnist[:-1] + b"?"
-    for _ in range(2):
-        with error_line("--data=mnist: Incomplete or corrupted file detected"):
-            load_named("mnist")
-    server.contents["mnist.npz"] = mnist
-    assert len(load_named("mnist")[0][1]) == 6
-    assert len(server.asked_for) == 3
-
-
-@pytest.mark.parametrize("content", [None, CUT_SHORT + bytes(1000)])
-def test_a_download_that_ends_early_leaves_nothing_behind(
-    cache: Path, server: Server, content: bytes | None
-) -> None:
-    if content is not None:
-        server.contents["mnist.npz"] = content
-    with error_line("--data=mnist: URL fetch failure .*; without a network, put "):
-        load_named("mnist")
-    assert list(cache.iterdir()) == []
-
-
-def test_a_damaged_file_without_a_checksum_is_to_be_removed(cache: Path, server: Server) -> None:
-    for file in NAMED["fashion_mnist"].files:
-        server.contents[os.path.basename(file)] = gzip.compress(bytes(1000))[:-9]
-    with error_line(r"--data=fashion_mnist: .*; remove .*, .*downloaded anew, or, without"):
-        load_named("fashion_mnist")
-    assert len(list((cache / "fashion-mnist").iterdir())) == 4
 
 
 def test_an_archive_with_another_checksum_is_refused(cache: Path) -> None:
