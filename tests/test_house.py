@@ -1,0 +1,59 @@
+"""The house stays one that can be read: files, lines, names. What grows makes room elsewhere."""
+
+import ast
+from collections import Counter
+from pathlib import Path
+from statistics import median
+
+PROJECT = Path(__file__).resolve().parent.parent
+MOST_FILES, MOST_LINES, MOST_TEST_LINES = 138, 27_200, 26_600
+LONGEST, SHORTEST = 450, 60  # Lines of a file.
+MEDIAN_FUNCTION = 20
+# What is short because it is imported before all else, or is a script.
+SHORT = {"cli/signals.py", "data/options.py", "models/linear.py", "predict.py"}
+SHORT |= {"tools/__main__.py", "tools/verify.py"}
+
+
+def _lines(path: Path) -> int:
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(PROJECT).as_posix()
+
+
+TESTS = sorted(PROJECT.glob("tests/**/*.py"))
+PRODUCT = [
+    path
+    for path in sorted([*PROJECT.glob("*.py"), *PROJECT.glob("[!.]*/**/*.py")])
+    if not _name(path).startswith(("tests/", "venv/", "build/"))
+]
+
+
+def test_there_are_no_more_files_and_lines_than_can_be_read() -> None:
+    assert len(PRODUCT) <= MOST_FILES
+    assert sum(map(_lines, PRODUCT)) <= MOST_LINES
+    assert sum(map(_lines, TESTS)) <= MOST_TEST_LINES
+
+
+def test_a_file_is_one_job() -> None:
+    files = {_name(path): _lines(path) for path in PRODUCT if path.name != "__init__.py"}
+    assert {name: n for name, n in files.items() if n > LONGEST} == {}
+    assert {name for name, n in files.items() if n < SHORTEST} <= SHORT
+    assert {*files} >= SHORT
+
+
+def test_a_name_is_one_file() -> None:
+    names = Counter(path.name for path in PRODUCT if path.name != "__init__.py")
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_functions_are_of_one_screen() -> None:
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    lengths = [
+        (node.end_lineno or 0) - node.lineno + 1
+        for path in PRODUCT
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, functions)
+    ]
+    assert median(lengths) < MEDIAN_FUNCTION
