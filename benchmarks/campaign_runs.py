@@ -1,7 +1,10 @@
-"""What the campaigns of kills and of damage share: runs of the trainers, and what lasts of them."""
+"""What the campaigns share: processes, runs of the trainers, and what lasts of these."""
 
+import os
+import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +29,29 @@ def report(count: int, name: str, seed: int, run: "Callable[..., Counter[str]]")
     for finding, times in sorted(found.items()):
         print(f"  {finding}: {times}")
     return 1 if any(finding.startswith("LOST") for finding in found) else 0
+
+
+def fork(work: Callable[[], object], log: str = os.devnull) -> int:
+    """Starts a process that does some work, with its output in a file; returns its number.
+
+    No session may exist in this process yet: a fork has none of its threads.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child:
+        return child
+    try:
+        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(file, 1)
+        os.dup2(file, 2)
+        work()
+        os._exit(0)
+    except BaseException:  # noqa: BLE001 (the process ends here; the log tells its parent why)
+        traceback.print_exc()
+        sys.stderr.flush()
+    finally:
+        os._exit(1)  # Whatever happens, the child does not go on as its parent.
 
 
 def config(path: str, save_every: int, log_every: int, *, keep_best: bool = False) -> RunConfig:

@@ -15,7 +15,6 @@ import resource
 import select
 import shutil
 import signal
-import sys
 import tempfile
 import time
 import traceback
@@ -29,6 +28,7 @@ from typing import NamedTuple
 
 from absl import logging
 
+from benchmarks.campaign_runs import fork
 from cli.fields import flag
 from cli.run import run
 from cli.terminal import import_tensorflow
@@ -120,25 +120,15 @@ def _prepare(folder: Path) -> Place:
 
 def _start(place: Place, work: Callable[[int], None]) -> tuple[int, int]:
     """Starts a process, whose stderr goes to the log; returns its number and a pipe from it."""
-    sys.stdout.flush()
-    sys.stderr.flush()
     read_end, write_end = os.pipe()
-    child = os.fork()
-    if child:
-        os.close(write_end)
-        return child, read_end
-    try:
-        log = os.open(place.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
+
+    def work_there() -> None:
         os.chdir(place.cwd)
         work(write_end)
-        os._exit(0)
-    except BaseException:  # noqa: BLE001 (the process ends here; the log tells its parent why)
-        traceback.print_exc()
-        sys.stderr.flush()
-    finally:
-        os._exit(1)
+
+    child = fork(work_there, str(place.log))
+    os.close(write_end)
+    return child, read_end
 
 
 def run_batch(place: Place, numbers: range, attempt: Callable[[int], str], results: Results) -> int:

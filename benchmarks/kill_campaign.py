@@ -12,7 +12,6 @@ import os
 import random
 import shutil
 import signal
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -25,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import campaign_runs
-from benchmarks.campaign_runs import KEEP, cnn_on_ramp, config, linear
+from benchmarks.campaign_runs import KEEP, cnn_on_ramp, config, fork, linear
 from cli.fields import flag
 from cli.run import run
 from cli.terminal import import_tensorflow
@@ -118,25 +117,8 @@ def _unbroken(train: Trainer, path: Path) -> tuple[dict[str, object], float]:
     return _finished(path), time.monotonic() - started
 
 
-def _start_child(train: Trainer, path: Path) -> int:
-    """Starts a process that trains into `path`, silently; returns its number."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    child = os.fork()
-    if child:
-        return child
-    try:
-        silence = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(silence, 1)
-        os.dup2(silence, 2)
-        train(str(path))
-        os._exit(0)
-    finally:
-        os._exit(1)  # Whatever happens, the child does not go on as its parent.
-
-
 def _train_in_child(train: Trainer, path: Path) -> None:
-    child = _start_child(train, path)
+    child = fork(lambda: train(str(path)))
     _, status = os.waitpid(child, 0)
     if os.waitstatus_to_exitcode(status) != 0:
         raise RuntimeError(f"the run in {path} did not train to its end")
@@ -144,7 +126,7 @@ def _train_in_child(train: Trainer, path: Path) -> None:
 
 def _kill_once(train: Trainer, path: Path, after_seconds: float) -> bool:
     """Trains and kills; False where the run was over before its time came."""
-    child = _start_child(train, path)
+    child = fork(lambda: train(str(path)))
     time.sleep(after_seconds)
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)

@@ -31,12 +31,9 @@ from metagraph.parsing import DEFAULT_MAX_BYTES, MAX_META_FLAG, parse_message, w
 
 
 class TensorInfo(NamedTuple):
-    """What is known of a tensor before anything runs.
+    """What is known of a tensor such as `x:0` before anything runs; it has no reference type.
 
-    Attributes:
-      name: in full, such as `x:0`.
-      dtype: a tf.DType, never a reference type.
-      shape: None for each dimension that is not known; None where the rank is not known.
+    A dimension that is not known is None, and so is the shape where its rank is not known.
     """
 
     name: str
@@ -109,11 +106,7 @@ class MetaGraphFile:
         return name if known else None
 
     def tensor_name(self, text: str, keys: Mapping[str, str] = MappingProxyType({})) -> str:
-        """As `find_tensor`.
-
-        Args:
-          text: a tensor, or one of `keys`; what is both is the tensor.
-          keys: other names of some tensors, such as those of a signature.
+        """As `find_tensor`; tensors may have other names too, such as the keys of a signature.
 
         Raises:
           CheckpointError: there is no such node; the message offers the nearest names.
@@ -172,38 +165,28 @@ def variable_definitions(meta: MetaGraphFile, collection: str) -> Iterator[tuple
 COLLECTION = "serving_signatures"
 _PACKAGE = "tensorflow.serving"
 _MAX_BYTES = 1 << 20  # Some hundred are usual; what is small takes little memory once parsed.
-# The fields of each message by number; of another type than a text where that is named.
-_MESSAGES: Mapping[str, Mapping[int, tuple[str, str | None]]] = {
-    "TensorBinding": {1: ("tensor_name", None)},
-    "RegressionSignature": {1: ("input", "TensorBinding"), 2: ("output", "TensorBinding")},
-    "ClassificationSignature": {
-        1: ("input", "TensorBinding"),
-        2: ("classes", "TensorBinding"),
-        3: ("scores", "TensorBinding"),
-    },
-    # On the wire, a map is a repeated message of a key and a value.
-    "Binding": {1: ("key", None), 2: ("value", "TensorBinding")},
-    "GenericSignature": {1: ("map", "Binding")},
-    "Signature": {
-        1: ("regression_signature", "RegressionSignature"),
-        2: ("classification_signature", "ClassificationSignature"),
-        3: ("generic_signature", "GenericSignature"),
-    },
-    "NamedSignature": {1: ("key", None), 2: ("value", "Signature")},
-    "Signatures": {
-        1: ("default_signature", "Signature"),
-        2: ("named_signatures", "NamedSignature"),
-    },
+# The fields of each message, numbered from 1: texts, or messages; those with a star are repeated.
+# On the wire, a map is a repeated message of a key and a value.
+_MESSAGES: Mapping[str, Sequence[str]] = {
+    "TensorBinding": ["tensor_name"],
+    "RegressionSignature": ["input TensorBinding", "output TensorBinding"],
+    "ClassificationSignature": [f"{name} TensorBinding" for name in ("input", "classes", "scores")],
+    "Binding": ["key", "value TensorBinding"],
+    "GenericSignature": ["map Binding*"],
+    "Signature": [
+        "regression_signature RegressionSignature",
+        "classification_signature ClassificationSignature",
+        "generic_signature GenericSignature",
+    ],
+    "NamedSignature": ["key", "value Signature"],
+    "Signatures": ["default_signature Signature", "named_signatures NamedSignature*"],
 }
-_REPEATED = ("map", "named_signatures")
 # The tensors of a kind of signature, under the keys that TensorFlow gives them when it turns a
 # bundle into a SavedModel. A classifier may have classes or scores only.
+_INPUTS = {"inputs": "input"}
 _KINDS: Mapping[str, tuple[Mapping[str, str], Mapping[str, str]]] = {
-    "regression_signature": ({"inputs": "input"}, {"outputs": "output"}),
-    "classification_signature": (
-        {"inputs": "input"},
-        {"classes": "classes", "scores": "scores"},
-    ),
+    "regression_signature": (_INPUTS, {"outputs": "output"}),
+    "classification_signature": (_INPUTS, {"classes": "classes", "scores": "scores"}),
 }
 _NAMED = "named"  # The pair of generic signatures that most bundles have, `inputs` and `outputs`.
 
@@ -272,15 +255,15 @@ def signatures_message() -> Any:
     file = FileDescriptorProto(name="manifest.proto", package=_PACKAGE, syntax="proto3")
     for name, fields in _MESSAGES.items():
         message = file.message_type.add(name=name)
-        for number, (field, kind) in fields.items():
-            label = "LABEL_REPEATED" if field in _REPEATED else "LABEL_OPTIONAL"
-            added = message.field.add(name=field, number=number)
+        for number, field in enumerate(fields, 1):
+            field_name, _, kind = field.partition(" ")
+            label = "LABEL_REPEATED" if kind.endswith("*") else "LABEL_OPTIONAL"
+            added = message.field.add(name=field_name, number=number)
             added.label = FieldDescriptorProto.Label.Value(label)
-            if kind is None:
-                added.type = FieldDescriptorProto.TYPE_STRING
-            else:
+            added.type = FieldDescriptorProto.TYPE_STRING
+            if kind:
                 added.type = FieldDescriptorProto.TYPE_MESSAGE
-                added.type_name = f".{_PACKAGE}.{kind}"
+                added.type_name = f".{_PACKAGE}.{kind.rstrip('*')}"
     pool = DescriptorPool()
     pool.Add(file)
     return GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.Signatures"))()

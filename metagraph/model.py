@@ -101,13 +101,7 @@ def _taken_of(wiring: Wiring, name: str, takers: Collection[str]) -> list[str]:
 def without_handles(
     needed: SubGraph, unfed: Sequence[str], fetches: Sequence[str]
 ) -> Iterator[str]:
-    """Placeholders to feed; in place of an iterator's handle, what comes out of the iterator.
-
-    Args:
-      needed: what the fetched tensors need.
-      unfed: the placeholders among it.
-      fetches: the fetched tensors.
-    """
+    """The unfed placeholders; in place of an iterator's handle, what comes out of the iterator."""
     if not unfed:
         return
     wiring = wiring_of(needed.meta)
@@ -147,7 +141,6 @@ class Model(NamedTuple):
 
     Attributes:
       signature: the one in use, NO_SIGNATURE where there is none.
-      signatures: the names of all there are.
       predict: the tensors of the collection `predict`, the prediction first; none where a
         signature was asked for, as then its outputs are the prediction.
       class_names: in label order.
@@ -189,11 +182,9 @@ class Model(NamedTuple):
 
 
 def read_model(meta: MetaGraphFile, signature: str | None = None) -> Model:
-    """Reads the signatures and the collections; entries that name no tensor are left out.
+    """Reads the collections and the signatures, of which `choose_signature` takes one.
 
-    Args:
-      meta: the file.
-      signature: which one to use; None for `serving_default`, or else the only one.
+    Entries that name no tensor are left out.
 
     Raises:
       CheckpointError: there is no such signature.
@@ -254,22 +245,21 @@ def feedable(meta: MetaGraphFile, model: Model, fetches: Sequence[str]) -> str:
     return f", and the graph has {described(meta, names)}" if names else ""
 
 
-def fetchable(meta: MetaGraphFile, model: Model, flag: str = "--fetch") -> str:
-    """What could be fetched, the likeliest as a flag, as the end of a line."""
+def fetchable(meta: MetaGraphFile, model: Model) -> str:
+    """What could be fetched, the likeliest as --fetch has it, as the end of a line."""
     if model.signatures and not model.signature.name:
         return f", or a signature with --signature: {first_few(model.signatures, _MAX_NAMED)}"
     names = find_candidates(meta).outputs
     if not names:
         return " (--list shows the graph)"
     others = f"; or {', '.join(names[1:_MAX_NAMED])}" if names[1:] else ""
-    return f", such as {flag}={names[0]}{others}"
+    return f", such as --fetch={names[0]}{others}"
 
 
 class CheckpointState(NamedTuple):
     """What is known of a checkpoint before any value is read.
 
     Attributes:
-      prefix: of its files.
       problems: a line for each variable without a value, or one for all of them.
       unneeded: a line for each further one that no output needs, such as an optimizer's.
     """
@@ -287,10 +277,7 @@ def checkpoint_of(meta: MetaGraphFile) -> str | None:
 def checkpoint_state(meta: MetaGraphFile, outputs: Sequence[str]) -> CheckpointState | None:
     """Looks into the checkpoint's index, and at the sizes of its files; None without variables.
 
-    Args:
-      meta: the graph.
-      outputs: the tensors that are its predictions, or may be; none where that is not known, and
-        then each variable is needed.
+    Where no outputs are known that are predictions, or may be, each variable is needed.
     """
     if checkpoint_of(meta) is None:
         return None

@@ -104,11 +104,14 @@ def load_inference_graph(
 ) -> InferenceGraph:
     """Imports what `fetches` need when `feeds` are fed, and restores its variables.
 
+    Both are full tensor names. Any tensor can be fed, not only a placeholder; a fed variable has
+    the fed value in each run, and is not read from the checkpoint. In place of the handle of a
+    resource variable, its value is fetched.
+
     Args:
       meta: the file; its checkpoint is the one at `meta.prefix`.
-      fetches: full tensor names. The handle of a resource variable gives the variable's value.
-      feeds: full tensor names; any tensor can be fed, not only a placeholder. A fed variable has
-        the fed value in each run, and is not read from the checkpoint.
+      fetches: what a run returns.
+      feeds: what a run takes.
       trust_graph: run also what may do more than compute, naming it in a warning.
       assets: files that lookup tables are filled from, by the name of the tensor that the graph
         takes the file's name from, or by the file's name there.

@@ -37,7 +37,7 @@ _FOLDER = "assets"
 def bundled_asset(meta: MetaGraphFile, name: str) -> str | None:
     """The path of an asset in a SavedModel's own folder; None where it has none of that name.
 
-    A name that leads out of the folder is none. A link out of it is one, for `check_inside` to
+    A name that leads out of the folder is none. A link out of it is one, for `vocabulary_path` to
     refuse. Format: `AssetFileDef` in `tensorflow/core/protobuf/meta_graph.proto`.
     """
     if name != re.split(r"[/\\]", name)[-1] or name in ("", ".", "..") or "\0" in name:
@@ -48,20 +48,6 @@ def bundled_asset(meta: MetaGraphFile, name: str) -> str | None:
         return None
     # Of a file that a link leads to elsewhere, not even whether it exists is asked.
     return path if not _is_inside(path) or tf.io.gfile.exists(path) else None
-
-
-def check_inside(path: str, name: str) -> None:
-    """Sees that an asset is no link to a file elsewhere, such as one that the user keeps secret.
-
-    Raises:
-      CheckpointError: it is one; the message says how to read it all the same.
-    """
-    if not _is_inside(path):
-        target = os.path.realpath(path)
-        raise CheckpointError(
-            f"{path} is a link out of the model's folder, to {target}: if that is the file, name "
-            f"it with --asset {name}={target}"
-        )
 
 
 def _is_inside(path: str) -> bool:
@@ -83,14 +69,9 @@ Array = np.ndarray[Any, Any]
 
 
 class TextFormat(NamedTuple):
-    """What a line of the file gives.
+    """What a line of the file gives: by index, -2 all of it, -1 its number, else a column.
 
-    Attributes:
-      key_index: -2 the whole line, -1 the line's number, else the column.
-      value_index: likewise.
-      vocab_size: how many lines; -1 for all there are.
-      delimiter: between columns.
-      offset: added to the line's number.
+    There are `vocab_size` lines, -1 for all; the offset is added to a line's number.
     """
 
     key_index: int
@@ -173,11 +154,10 @@ def _parsed(field: bytes, dtype: tf.DType) -> bytes | int | float:
 # run; one that reads a text file is not: it is us who read the file, and only where the user names
 # it, or where it is an asset of the SavedModel itself.
 
-_COMPUTED = frozenset(
-    {"InitializeTable", "InitializeTableV2", "LookupTableImport", "LookupTableImportV2"}
-)
 _FROM_TEXT = frozenset({"InitializeTableFromTextFile", "InitializeTableFromTextFileV2"})
-_FILLING = _COMPUTED | _FROM_TEXT
+_FILLING = _FROM_TEXT | {
+    *("InitializeTable", "InitializeTableV2", "LookupTableImport", "LookupTableImportV2")
+}
 _TABLE = re.compile(r"(Mutable|MutableDense)?HashTable(OfTensors)?(V2)?")
 _READS = frozenset({"ReadVariableOp", "VarHandleOp", "Variable", "VariableV2"})
 _ASSETS_OF_1 = "saved_model_assets"  # The collection of TensorFlow 1; later a field of its own.
@@ -224,34 +204,37 @@ def with_tables(
     Raises:
       CheckpointError: a node's input does not exist.
     """
-    needed = sub_graph(meta, fetches, feeds)
-    tables = _tables(meta, needed)
-    if not tables:
-        return needed, []
-    all_fillings = list(_fillings(meta))
-    while True:
+    needed, fillings = sub_graph(meta, fetches, feeds), list[Filling]()
+    tables, before = _tables(meta, needed), set[str]()
+    all_fillings = list(_fillings(meta)) if tables else []
+    while tables != before:
         fillings = _chosen(meta, all_fillings, tables)
         runs = [f"{filling.node}:0" for filling in fillings if isinstance(filling, ByRun)]
         needed = sub_graph(meta, [*fetches, *runs], feeds)
-        more = _tables(meta, needed)
-        if more == tables:
-            return needed, fillings
-        tables = more
+        tables, before = _tables(meta, needed), tables
+    return needed, fillings
 
 
 def vocabulary_path(filling: ByFile, assets: Mapping[str, str]) -> str:
     """The file that a table is filled from: that of `assets`, by any of its names, or its own.
 
     Raises:
-      CheckpointError: there is none.
+      CheckpointError: there is none, or its own is a link to a file elsewhere, such as one that the
+        user keeps secret.
     """
     for name in filling.names:
         if name in assets:
             return assets[name]
     names = filling.names or [filling.table]
-    if filling.bundled is not None:
-        check_inside(filling.bundled, names[-1])
-        return filling.bundled
+    bundled = filling.bundled
+    if bundled is not None and not _is_inside(bundled):
+        target = os.path.realpath(bundled)
+        raise CheckpointError(
+            f"{bundled} is a link out of the model's folder, to {target}: if that is the file, "
+            f"name it with --asset {names[-1]}={target}"
+        )
+    if bundled is not None:
+        return bundled
     raise CheckpointError(
         f"table {filling.table} needs its vocabulary file, {names[0]} where the graph was made: "
         f"name it with --asset {names[-1]}=<path>"

@@ -97,6 +97,7 @@ _FILLED_PARTS = ("Enqueue", "Dataset", "Iterator")
 _SOURCE_STARTS = ("IteratorGetNext", "OneShotIteratorGetNext")
 _SOURCE_PARTS = ("Dequeue", "ParseExample", "ParseSingleExample", "ParseSequenceExample")
 _HANDLED = "IteratorFromStringHandle"
+_GRADIENT = re.compile(r"(^|/)gradients")  # A scope of tf.gradients.
 
 
 def plumbing(meta: MetaGraphFile, wiring: Wiring) -> set[str]:
@@ -105,8 +106,8 @@ def plumbing(meta: MetaGraphFile, wiring: Wiring) -> set[str]:
     A loss that goes to a summary or a gradient is a result all the same, as is a head that goes
     nowhere but to a metric's variable; a placeholder that goes only there is no input.
     """
-    watching = {n.name for n in meta.nodes.values() if "Summary" in n.op or _is_gradient(n)}
-    found = _filled(meta, wiring) | watching
+    found = _filled(meta, wiring)
+    found |= {n.name for n in meta.nodes.values() if "Summary" in n.op or _GRADIENT.search(n.name)}
     return found | {
         name
         for name, node in meta.nodes.items()
@@ -141,10 +142,6 @@ def _is_filled(node: NodeDef) -> bool:
 
 def _scope_of(node: NodeDef) -> str:
     return str(node.name).rpartition("/")[0]
-
-
-def _is_gradient(node: NodeDef) -> bool:
-    return any(part.startswith("gradients") for part in node.name.split("/"))
 
 
 def is_source(node: NodeDef) -> bool:

@@ -13,7 +13,13 @@ from errors import CheckpointError
 from metagraph.graph import attribute_of
 from metagraph.meta import PLACEHOLDERS, PLACEHOLDERS_WITH_DEFAULT, MetaGraphFile, node_of
 from metagraph.tables import ByCheckpoint, ByFile, ByRun, Filling, read_vocabulary, vocabulary_path
-from metagraph.variables import RESOURCE_VARIABLE, VARIABLE_OPS, read_values, variable_of
+from metagraph.variables import (
+    RESOURCE_VARIABLE,
+    VARIABLE_OPS,
+    dtype_of,
+    read_values,
+    variable_of,
+)
 
 _NAME = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*")  # As tf.Operation has it.
 
@@ -49,15 +55,9 @@ def placeholder(
     scope: str,
     default: tf.Tensor | None = None,
 ) -> tf.Tensor:
-    """A placeholder to feed a tensor of the file by, in the default graph.
+    """A placeholder in the default graph to feed a tensor of the file by, perhaps with a default.
 
-    Args:
-      meta: the file.
-      name: of the tensor, in full.
-      dtype: no reference type.
-      shape: None for sizes, or a rank, that are not known.
-      scope: a `free_scope`, for what cannot have the tensor's own name.
-      default: its value where it is not fed; None where it has to be.
+    What cannot have the tensor's own name is put into `scope`, a free one.
 
     Raises:
       CheckpointError: it is a resource or a variant, of which there are no values to feed.
@@ -178,9 +178,9 @@ class Restoring:
     def _check_assets(self, assets: Mapping[str, str]) -> None:
         files = [table.filling for table in self._imports if isinstance(table.filling, ByFile)]
         known = {name: None for file in files for name in file.names}
+        taken = f"it takes {', '.join(known)}" if known else "it takes no file"
         for name in assets:
             if name not in known:
-                taken = f"it takes {', '.join(known)}" if known else "it takes no file"
                 raise CheckpointError(
                     f"--asset {name}: {self._meta.path} has no such file; {taken}"
                 )
@@ -227,7 +227,7 @@ class Restoring:
     ) -> tuple[Array, Array]:
         """The keys and values of a table."""
         table = self._meta.nodes[filling.table]
-        dtypes = [_dtype(self._meta, attribute_of(table, name).type) for name in _TABLE_DTYPES]
+        dtypes = [dtype_of(self._meta, attribute_of(table, name).type) for name in _TABLE_DTYPES]
         if isinstance(filling, ByFile):
             return read_vocabulary(vocabulary_path(filling, assets), filling.text, *dtypes)
         reader = CheckpointReader(self._meta.prefix)
@@ -239,10 +239,3 @@ class Restoring:
                 )
         reader.check_sizes(keys)
         return reader.read(keys[0]), reader.read(keys[1])
-
-
-def _dtype(meta: MetaGraphFile, number: int) -> tf.DType:
-    try:
-        return tf.as_dtype(number)
-    except TypeError as error:
-        raise CheckpointError(f"{meta.path} is damaged: there is no dtype {number}") from error

@@ -206,16 +206,20 @@ def variable_of(meta: MetaGraphFile, node: NodeDef) -> Variable:
       CheckpointError: no variable can be so.
     """
     shape = attribute_of(node, "shape").shape
-    number = attribute_of(node, "dtype").type
-    try:
-        dtype = tf.as_dtype(number)
-    except TypeError as error:
-        raise CheckpointError(f"{meta.path} is damaged: there is no dtype {number}") from error
+    dtype = dtype_of(meta, attribute_of(node, "dtype").type)
     if min((dim.size for dim in shape.dim), default=0) < -1:
         raise CheckpointError(f"{meta.path} is damaged: the shape of {node.name} is negative")
     # The oldest kind cannot tell a scalar from a shape that is not known.
     unknown = shape.unknown_rank or (node.op == "Variable" and not shape.dim)
     return Variable(node.name, dtype, tf.TensorShape(None if unknown else shape))
+
+
+def dtype_of(meta: MetaGraphFile, number: int) -> tf.DType:
+    """The dtype of a number in the file, which may be damaged."""
+    try:
+        return tf.as_dtype(number)
+    except TypeError as error:
+        raise CheckpointError(f"{meta.path} is damaged: there is no dtype {number}") from error
 
 
 def graph_variables(meta: MetaGraphFile) -> list[Variable]:

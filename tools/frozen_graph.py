@@ -125,7 +125,7 @@ def _outputs(meta: MetaGraphFile, model: Model, asked: Sequence[str]) -> list[st
     if not names:
         raise ToolError(
             f"{meta.path} has neither a collection 'predict' nor a signature that names an "
-            f"output: name what to keep with --outputs{fetchable(meta, model, '--outputs')}"
+            f"output: name what to keep with --fetch{fetchable(meta, model)}"
         )
     return list(dict.fromkeys(names))
 

@@ -115,7 +115,7 @@ def _convert_handles(
     except (AssertionError, KeyError, TypeError, ValueError) as error:
         raise ToolError(
             f"{path} cannot be frozen: TensorFlow's converter does not follow the handles of its "
-            f"variables ({reason(error)}); name other --outputs"
+            f"variables ({reason(error)}); name others with --fetch"
         ) from error
     for node in frozen.node:
         node.input.extend(waiting.get(node.name, ()))  # The converter has dropped them.
@@ -174,7 +174,7 @@ def check_writers(graph: GraphDef, path: str) -> None:
         raise ToolError(
             f"{path} cannot be frozen: its outputs need {first_few(found, _SHOWN)}, which changes "
             "a variable, or takes a handle of one that cannot be followed, and a frozen graph has "
-            "none; name other --outputs"
+            "none; name others with --fetch"
         )
 
 
@@ -201,7 +201,7 @@ def fill_constants(graph: GraphDef, meta: MetaGraphFile, variables: Mapping[str,
     if size > _MOST_BYTES:
         raise ToolError(
             f"{meta.path} with its variables takes {size} bytes, and a file of one graph holds at "
-            f"most {_MOST_BYTES}: keep fewer --outputs, or export a SavedModel, whose variables "
+            f"most {_MOST_BYTES}: give --fetch fewer, or export a SavedModel, whose variables "
             "are in files of their own"
         )
     for node in nodes:

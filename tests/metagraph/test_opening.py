@@ -1,7 +1,6 @@
 """Whatever a person points at, against what it stands for; and what is said where it is nothing."""
 
 import gzip
-import os
 import pickle
 import re
 from pathlib import Path
@@ -10,8 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from google.protobuf import text_format
-from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
@@ -166,12 +163,6 @@ def test_a_frozen_graph(frozen: Path) -> None:
     assert not read_signatures(open_model(str(frozen)))
 
 
-def test_a_frozen_graph_as_text(frozen: Path, tmp_path: Path) -> None:
-    text = text_format.MessageToString(GraphDef.FromString(frozen.read_bytes()))
-    (tmp_path / "graph.pbtxt").write_text(text)
-    assert _predicted(tmp_path / "graph.pbtxt") == EXPECTED
-
-
 def test_a_meta_graph_called_pb(prefix: Path, tmp_path: Path) -> None:
     content = Path(f"{prefix}.meta").read_bytes()
     (tmp_path / "graph.pb").write_bytes(content)
@@ -226,13 +217,6 @@ def test_variables_without_a_graph(prefix: Path, saved_model: Path, tmp_path: Pa
         CheckpointError, match=rf"part of a SavedModel: name its folder {saved_model}"
     ):
         open_model(f"{saved_model}/variables")
-
-
-def test_a_missing_data_file(tmp_path: Path) -> None:
-    _save(tmp_path / "m")
-    os.remove(tmp_path / "m.data-00000-of-00001")
-    with pytest.raises(CheckpointError, match=r"m\.data-00000-of-00001 is missing"):
-        _predicted(tmp_path / "m.index")
 
 
 @pytest.mark.parametrize("suffix", [".meta", ".index", ".data-00000-of-00001"])
@@ -339,11 +323,6 @@ def test_a_graph_with_any_variables(trained: Path, name: str, value: float) -> N
 def test_a_graph_that_was_moved_and_renamed(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "graph.meta").write_bytes((trained / "ckpt-1.meta").read_bytes())
     assert _w(tmp_path / "graph.meta", trained / "ckpt-2") == 2.0
-
-
-def test_beside_the_working_folder(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(trained)
-    assert _w(Path("ckpt-1.meta"), "ckpt-2") == 2.0
 
 
 def test_a_folder_is_its_newest_variables(tmp_path: Path) -> None:

@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 from google.protobuf import text_format
+from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from errors import CheckpointError
 from metagraph.meta import MetaGraphFile, read_meta_graph
+from metagraph.opening import open_model
+from metagraph.parsing import NODE, add_description, take_description
 from tests.prediction import stock
 
 v1 = tf.compat.v1
@@ -32,11 +35,6 @@ def prefix(tmp_path: Path) -> Path:
 @pytest.fixture
 def meta(prefix: Path) -> MetaGraphFile:
     return read_meta_graph(f"{prefix}.meta")
-
-
-def test_the_prefix_is_that_of_the_file(meta: MetaGraphFile, prefix: Path) -> None:
-    assert meta.prefix == str(prefix)
-    assert meta.path == f"{prefix}.meta"
 
 
 def test_nodes_are_those_of_the_graph(meta: MetaGraphFile) -> None:
@@ -64,12 +62,6 @@ def test_what_is_no_tensor_name_is_refused(meta: MetaGraphFile, text: str) -> No
         meta.tensor_name(text)
 
 
-def test_absent_collections_are_empty(meta: MetaGraphFile) -> None:
-    assert list(meta.collection("predict").node_list.value) == ["net/y:0"]
-    assert not meta.collection("nothing").ListFields()
-    assert "nothing" not in meta.proto.collection_def  # Looking adds no entry.
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -92,34 +84,12 @@ def test_what_is_no_meta_graph_is_refused(tmp_path: Path, content: bytes, messag
     assert "\n" not in str(caught.value)
 
 
-def test_a_weights_file_is_no_meta_graph(prefix: Path, tmp_path: Path) -> None:
-    data = Path(f"{prefix}.data-00000-of-00001").read_bytes()
-    (tmp_path / "d.meta").write_bytes(data)
-    with pytest.raises(CheckpointError, match="no meta graph"):
-        read_meta_graph(f"{tmp_path}/d.meta")
-
-
 def test_a_missing_file_or_folder_is_told(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"there is no file .*/m\.meta"):
         read_meta_graph(f"{tmp_path}/m.meta")
     (tmp_path / "f.meta").mkdir()
     with pytest.raises(CheckpointError, match=r"f\.meta cannot be read: it is no regular file"):
         read_meta_graph(f"{tmp_path}/f.meta")
-
-
-def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "m.meta")
-    with pytest.raises(CheckpointError, match="no regular file"):
-        read_meta_graph(f"{tmp_path}/m.meta")
-
-
-def test_a_large_file_is_refused_unread(tmp_path: Path) -> None:
-    with (tmp_path / "m.meta").open("wb") as file:
-        file.truncate(1 << 40)  # A hole: it takes no room.
-    with pytest.raises(
-        CheckpointError, match=r"1,048,576\.0 MiB.*limit of 512\.0 MiB; --max_meta_mb"
-    ):
-        read_meta_graph(f"{tmp_path}/m.meta")
 
 
 def test_the_limit_is_on_the_bytes(prefix: Path) -> None:
@@ -199,3 +169,90 @@ def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "m.meta").write_bytes(_bytes_field(2, _bytes_field(1, node)))
     with pytest.raises(CheckpointError, match="a name in it is no UTF-8"):
         read_meta_graph(f"{tmp_path}/m.meta")
+
+
+# What a graph says of its model, in a file that any client reads as a graph.
+
+
+def _described() -> MetaGraphDef:
+    meta = MetaGraphDef()
+    meta.graph_def.node.add(name="x", op="Placeholder").attr["dtype"].type = 1
+    meta.signature_def["serving_default"].inputs["x"].name = "x:0"
+    meta.collection_def["class_names"].bytes_list.value.extend([b"cat", b"\xff"])
+    return meta
+
+
+def test_it_is_read_as_it_was_and_its_node_is_gone(tmp_path: Path) -> None:
+    meta = _described()
+    add_description(meta)
+    (tmp_path / "m.pb").write_bytes(meta.graph_def.SerializeToString())
+    assert open_model(f"{tmp_path}/m.pb").proto == _described()
+
+
+def test_a_stock_client_reads_the_file_as_a_graph() -> None:
+    meta = _described()
+    add_description(meta)
+    graph_def = tf.compat.v1.GraphDef.FromString(meta.graph_def.SerializeToString())
+    with tf.Graph().as_default() as graph:
+        tf.import_graph_def(graph_def, name="in")
+        assert [op.name for op in graph.get_operations()] == ["in/x", f"in/{NODE}"]
+        exported = graph.as_graph_def()
+    exported.node[1].name = NODE
+    assert take_description(exported).signature_def == _described().signature_def
+
+
+def test_a_graph_may_have_a_node_of_its_name() -> None:
+    meta = _described()
+    meta.graph_def.node.add(name=NODE, op="NoOp")
+    add_description(meta)
+    assert [node.name for node in meta.graph_def.node] == ["x", NODE, f"{NODE}_"]
+    assert take_description(meta.graph_def).signature_def == meta.signature_def
+    assert [node.name for node in meta.graph_def.node] == ["x", NODE]
+
+
+@pytest.mark.parametrize("content", [b"", b"no message", b"\x0a\xff\xff"])
+def test_what_only_looks_like_one_stays(content: bytes) -> None:
+    graph = GraphDef()
+    node = graph.node.add(name=NODE, op="Const")
+    if content:
+        node.attr["value"].tensor.string_val.append(content)
+    assert take_description(graph) == MetaGraphDef()
+    assert [node.name for node in graph.node] == [NODE]
+
+
+def test_no_graph_comes_in_by_it() -> None:
+    """What is checked and run is the file's graph alone."""
+    hostile = _described()
+    hostile.saver_def.restore_op_name = "evil"
+    hostile.meta_info_def.stripped_op_list.op.add(name="Evil")
+    graph = GraphDef()
+    node = graph.node.add(name=NODE, op="Const")
+    node.attr["value"].tensor.string_val.append(hostile.SerializeToString())
+    found = take_description(graph)
+    assert {field.name for field, _ in found.ListFields()} == {"signature_def", "collection_def"}
+
+
+def _two_nodes(scopes: tuple[str, str]) -> GraphDef:
+    """A described graph, imported under a name; and a node of another scope."""
+    meta = _described()
+    meta.collection_def["predict"].node_list.value.append("x:0")
+    add_description(meta)
+    with tf.Graph().as_default() as graph:
+        tf.import_graph_def(meta.graph_def, name=scopes[0])
+        tf.constant(1.0, name=f"{scopes[1]}/other")
+        return graph.as_graph_def()
+
+
+def test_its_names_are_those_of_a_graph_that_was_imported_under_a_name() -> None:
+    graph = _two_nodes(("a/b", "a/b"))
+    found = take_description(graph)
+    assert found.signature_def["serving_default"].inputs["x"].name == "a/b/x:0"
+    assert [*found.collection_def["predict"].node_list.value] == ["a/b/x:0"]
+    assert found.collection_def["class_names"] == _described().collection_def["class_names"]
+    assert [node.name for node in graph.node] == ["a/b/x", "a/b/other"]
+
+
+def test_that_of_a_part_is_not_that_of_the_graph() -> None:
+    graph = _two_nodes(("a/b", "a/c"))
+    assert take_description(graph) == MetaGraphDef()
+    assert len(graph.node) == 3

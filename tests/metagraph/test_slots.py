@@ -72,12 +72,6 @@ def test_as_the_optimizer_says(make: Callable[..., Any], resource: bool, with_gr
     assert slot_names(keys, meta if with_graph else None) == expected
 
 
-def test_within_a_scope() -> None:
-    _, keys, expected = _trained(OPTIMIZERS["adam"], resource=False, scope="train")
-    assert "train/net/w/Adam" in expected
-    assert slot_names(keys) == expected
-
-
 @KINDS
 def test_the_graph_knows_slots_of_any_name(resource: bool) -> None:
     meta, keys, expected = _trained(OPTIMIZERS["adam"], resource, name="Nobody")
@@ -186,13 +180,6 @@ def test_object_based(kind: str, tmp_path: Path) -> None:
 )
 def test_other_names(key: str, expected: bool) -> None:
     assert (key in slot_names({"w", key})) == expected
-
-
-def test_a_collection_of_anything_is_no_error() -> None:
-    meta, keys, expected = _trained(OPTIMIZERS["adam"], resource=False)
-    meta.proto.collection_def["trainable_variables"].bytes_list.value.append(b"\xff\xff")
-    meta.proto.collection_def["trainable_variables"].bytes_list.value.append(b"\n\x04gone")
-    assert slot_names(keys, meta) == expected
 
 
 def test_of_third_parties() -> None:

@@ -86,7 +86,6 @@ def test_nothing_named_is_told(pipeline: Opened) -> None:
             "numbers",
             "loss:0",
             [],
-            "",
             r"x:0 float32 \[\?\], y_:0 float32 \[\?\]: give each as --in",
         ),
         ("numbers", "w:0", [], r"w:0 need no .*the graph has x:0 .*, y_:0"),

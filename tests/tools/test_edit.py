@@ -13,6 +13,8 @@ import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from checkpoints import file_io
+from checkpoints.bundle import VariableSpec
+from checkpoints.restore import restore_newest
 from cli.terminal import EXIT_FAILED, EXIT_USAGE
 from prediction.evaluation import predict
 from prediction.request import PredictConfig
@@ -299,6 +301,31 @@ def test_a_saver_that_stores_under_names_of_its_own_is_followed(edit: Edit, tmp_
     np.testing.assert_array_equal(stock.run(f"{tmp_path}/new.meta", ["y:0"]), [[4, 6]])
 
 
+def test_tables_are_filled_as_before(edit: Edit, tmp_path: Path) -> None:
+    """One that is computed, one whose content is in the checkpoint, beside a dropped variable."""
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.int64, [None], "x")
+        keys, numbers = tf.constant([0, 1], tf.int64), v1.get_variable("n", initializer=[5.0, 6])
+        v1.get_variable("unused", initializer=1.0)
+        table = tf.lookup.StaticHashTable(
+            tf.lookup.KeyValueTensorInitializer(keys, tf.constant([3.0, 4])), -1.0
+        )
+        saved = tf.lookup.experimental.MutableHashTable(tf.int64, tf.float32, -1.0, name="saved")
+        y = tf.add(table.lookup(x) + saved.lookup(x), tf.reduce_sum(numbers), name="y")
+        v1.add_to_collection("predict", y)
+        session.run([v1.global_variables_initializer(), v1.tables_initializer()])
+        session.run(saved.insert(keys, tf.constant([7.0, 8])))
+        v1.train.Saver().save(session, f"{tmp_path}/old")
+    arguments = [f"--meta={tmp_path}/old", f"--output={tmp_path}/new", "--drop=unused"]
+    edit(*arguments, "--rename_regex=^=net/", "--feed=x=[1, 0, 5]")
+    with tf.Graph().as_default(), v1.Session() as session:
+        saver = v1.train.import_meta_graph(f"{tmp_path}/new.meta")
+        saver.restore(session, f"{tmp_path}/new")
+        session.run(v1.tables_initializer())
+        found = session.run("y:0", {"x:0": [1, 0, 5]})
+    np.testing.assert_array_equal(found, [4 + 8 + 11, 3 + 7 + 11, -1 - 1 + 11])
+
+
 def test_a_vocabulary_is_named_as_for_predict(tool: Tool, tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text("a\nb\n")
     with stock.checkpoint(tmp_path / "old"):
@@ -369,27 +396,18 @@ def test_what_fetch_names_may_need_less(cnn_run: Path, edit: Edit, tmp_path: Pat
     assert one.tobytes() == other.tobytes()
 
 
-def test_the_variables_may_be_another_checkpoints(
-    linear_run: Path, edit: Edit, tmp_path: Path
-) -> None:
-    edit(f"--meta={linear_run}", f"--ckpt={linear_run}/my-model-270", f"--output={tmp_path}/new")
-    _assert_same(_values(tmp_path / "new"), _values(linear_run / "my-model-270"))
-
-
-def test_the_graph_of_a_checkpoint_that_a_trainer_reads_is_resumed_from(
+def test_another_checkpoints_variables_are_resumed_from(
     linear_run: Path, edit: Edit, tmp_path: Path
 ) -> None:
     """Without a manifest, as anyone else's: its names are what counts."""
-    edit(f"--meta={linear_run}", f"--output={tmp_path}/run/my-model-300")
-    assert not (tmp_path / "run/my-model-300.manifest").exists()
-    from checkpoints.bundle import VariableSpec
-    from checkpoints.restore import restore_newest
-
-    values = _values(linear_run / "my-model-300")
+    output = tmp_path / "run/my-model-270"
+    edit(f"--meta={linear_run}", f"--ckpt={linear_run}/my-model-270", f"--output={output}")
+    values = _values(linear_run / "my-model-270")
+    _assert_same(_values(output), values)
     specs = {key: VariableSpec(value.shape, value.dtype.name) for key, value in values.items()}
     restored = restore_newest(str(tmp_path / "run"), specs)
     assert restored is not None
-    assert (restored.step, restored.manifest) == (300, None)
+    assert (restored.step, restored.manifest) == (270, None)
 
 
 @pytest.mark.parametrize(

@@ -237,7 +237,7 @@ def _spoil(graph: GraphDef, *_: object) -> None:
         (
             "frozen_variables._MOST_BYTES",
             600_000,
-            "and a file of one graph holds at most 600000: keep fewer --outputs",
+            "and a file of one graph holds at most 600000: give --fetch fewer",
         ),
     ],
     ids=["difference", "size"],
@@ -286,7 +286,7 @@ def test_no_output_is_the_models_own(tool: Tool, cnn_run: Path, tmp_path: Path) 
     meta = models.save(tmp_path, lambda: v1.get_variable("w", initializer=1.0, use_resource=False))
     ended = tool("freeze", meta, f"--output={tmp_path}/none.pb")
     assert ended.code == 1
-    assert "name what to keep with --outputs" in ended.err
+    assert "name what to keep with --fetch" in ended.err
 
 
 class _Module(tf.Module):  # type: ignore[misc]

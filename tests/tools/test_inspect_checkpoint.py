@@ -12,7 +12,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto, BundleHeaderProto
 
 from tests.checkpoints.index_files import table
-from tests.metagraph.test_stored_tensors import save, save_shards
+from tests.checkpoints.test_stored_tensors import save, save_shards
 from tests.prediction import stock
 from tests.test_thirdparty import THIRD_PARTY
 from tests.tools.conftest import Tool

@@ -15,7 +15,7 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from checkpoints import manifest
 from errors import CheckpointError
 from metagraph.parsing import DEFAULT_MAX_BYTES
-from tests.metagraph.test_stored_tensors import save
+from tests.checkpoints.test_stored_tensors import save
 from tests.prediction import stock
 from tests.tools.conftest import Tool
 from tools.checkpoint_contents import Contents, read_contents

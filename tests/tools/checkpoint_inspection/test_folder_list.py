@@ -10,8 +10,8 @@ import pytest
 
 from checkpoints import manifest
 from checkpoints.folder import read_newest, write_state
-from tests.metagraph.test_stored_tensors import save
-from tools.checkpoint_list import list_checkpoints
+from tests.checkpoints.test_stored_tensors import save
+from tools.checkpoint_inspection import list_checkpoints
 from tools.folder_entries import find_leftovers
 
 

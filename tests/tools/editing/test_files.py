@@ -54,17 +54,6 @@ def test_a_state_file_that_is_there_stays(tmp_path: Path) -> None:
     assert (tmp_path / "checkpoint").read_text() == "mine"
 
 
-def test_what_is_not_committed_is_gone(tmp_path: Path) -> None:
-    def interrupted() -> None:
-        with Target(f"{tmp_path}/m", [], overwrite=False) as target:
-            _fill(target)
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert _names(tmp_path) == set()
-
-
 @pytest.mark.parametrize("suffix", [".index", ".data-00000-of-00002", ".meta", ".manifest", ""])
 def test_what_is_there_is_replaced_only_if_asked_for(tmp_path: Path, suffix: str) -> None:
     (tmp_path / f"model{suffix}").write_text("old")
@@ -258,9 +247,3 @@ def test_what_overflows_is_refused_by_name_unless_it_is_allowed(tmp_path: Path) 
     _write(prefix, f"{tmp_path}/newer", tf.float16, allow_overflow=True)
     value = tf.train.load_checkpoint(f"{tmp_path}/newer").get_tensor("n/large")
     np.testing.assert_array_equal(value, [1, -np.inf, np.inf])
-
-
-def test_a_folder_that_cannot_be_written_is_one_line(prefix: str, tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(ToolError, match="could not write into"):
-        _write(prefix, f"{tmp_path}/file/new")

@@ -156,7 +156,7 @@ def test_what_does_not_just_read_a_variable_cannot_be_frozen(
     build: Build, resource: bool, named: str, tmp_path: Path
 ) -> None:
     meta = _save(tmp_path, build, resource)
-    with pytest.raises(ToolError, match=rf"cannot be frozen: .*\({named}\), which ch.*--outputs$"):
+    with pytest.raises(ToolError, match=rf"cannot be frozen: .*\({named}\), which ch.*--fetch$"):
         models.frozen(meta, "y")
     models.frozen(meta, "w")
 

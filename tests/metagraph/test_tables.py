@@ -8,12 +8,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import tensorflow as tf
-from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
+from tensorflow.core.protobuf.meta_graph_pb2 import AssetFileDef, MetaGraphDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from errors import CheckpointError
+from metagraph import tables
 from metagraph.meta import MetaGraphFile, read_meta_graph
+from metagraph.opening import open_model
 from metagraph.session import load_inference_graph
+from metagraph.tables import TextFormat, read_vocabulary
 from tests.prediction import stock
 
 v1 = tf.compat.v1
@@ -115,11 +118,6 @@ def test_a_path_of_windows_has_a_base_name(vocabulary: Path) -> None:
     assert _look_up(vocabulary, {"words.txt": str(vocabulary.parent / "elsewhere")})[0] == 1
 
 
-def test_a_vocabulary_that_is_missing_is_named(vocabulary: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"there is no file .*/absent"):
-        _look_up(vocabulary, {"words.txt": f"{vocabulary.parent}/absent"})
-
-
 def test_equal_keys_of_a_vocabulary_are_one_line(vocabulary: Path) -> None:
     (vocabulary.parent / "elsewhere").write_text("a\nb\na\n")
     with pytest.raises(CheckpointError, match=r"cannot be run") as caught:
@@ -215,10 +213,197 @@ def test_a_saved_model_reads_its_own_assets(tmp_path: Path) -> None:
     assert _serve(meta, {"words.txt": str(other)}) == [20 - 1 + 100, -10 + 100, 10 - 1 + 100]
 
 
-@pytest.mark.parametrize("name", ["../../secret", "/etc/passwd", "..", "a\\b", ""])
-def test_an_asset_outside_of_its_folder_is_not_read(tmp_path: Path, name: str) -> None:
-    meta = _saved_model(tmp_path / "model")
-    (tmp_path / "secret").write_text("a\n")
-    meta.proto.asset_file_def[0].filename = name
-    with pytest.raises(CheckpointError, match="needs its vocabulary file"):
-        _serve(meta)
+# Only what lies in a SavedModel's own folder of assets is read without being asked for.
+
+
+SECRET = "root:x:0:0\n"
+
+
+def _save(folder: Path, name: str) -> Path:
+    """A SavedModel with a table of words, whose file goes by `name` in the graph."""
+    (folder / "words.txt").write_text("zero\none\n")
+    path = folder / "saved"
+    with tf.Graph().as_default(), v1.Session() as session:
+        words = v1.placeholder(tf.string, [None], name="words")
+        index = v1.lookup.TextFileIndex
+        table = v1.lookup.StaticHashTable(
+            v1.lookup.TextFileInitializer(
+                f"{folder}/words.txt", tf.string, index.WHOLE_LINE, tf.int64, index.LINE_NUMBER
+            ),
+            -1,
+        )
+        tf.identity(table.lookup(words), name="ids")
+        session.run(v1.tables_initializer())
+        builder = v1.saved_model.Builder(str(path))
+        builder.add_meta_graph_and_variables(
+            session,
+            ["serve"],
+            assets_collection=v1.get_collection(v1.GraphKeys.ASSET_FILEPATHS),
+            main_op=v1.tables_initializer(),
+        )
+        builder.save()
+    proto = SavedModel.FromString((path / "saved_model.pb").read_bytes())
+    (entry,) = proto.meta_graphs[0].collection_def["saved_model_assets"].any_list.value
+    asset = AssetFileDef.FromString(entry.value)
+    asset.filename = name
+    entry.value = asset.SerializeToString()
+    (path / "saved_model.pb").write_bytes(proto.SerializeToString())
+    return path
+
+
+def _ids(path: Path, words: list[bytes], assets: Mapping[str, str] | None = None) -> list[int]:
+    meta = open_model(str(path))
+    with load_inference_graph(meta, ["ids:0"], ["words:0"], assets=assets or {}) as graph:
+        found: list[int] = graph.run(np.array(words, object))[0].tolist()
+        return found
+
+
+def test_an_asset_in_the_folder_is_read(tmp_path: Path) -> None:
+    path = _save(tmp_path, "words.txt")
+    (tmp_path / "words.txt").unlink()
+    assert _ids(path, [b"one", b"two"]) == [1, -1]
+    renamed = tmp_path / "model"
+    path.rename(renamed)
+    moved = tmp_path / "link"
+    moved.symlink_to(renamed)  # All of the model may be elsewhere.
+    assert _ids(moved, [b"one"]) == [1]
+
+
+@pytest.mark.parametrize(
+    "name", ["{secret}", "../secret.txt", "../../secret.txt", "a/../../../secret.txt", "..", "."]
+)
+def test_a_name_that_leads_out_is_no_asset(tmp_path: Path, name: str) -> None:
+    (tmp_path / "secret.txt").write_text(SECRET)
+    path = _save(tmp_path, name.format(secret=tmp_path / "secret.txt"))
+    (path / "secret.txt").write_text(SECRET)
+    with pytest.raises(CheckpointError, match=r"needs its vocabulary file.*--asset"):
+        _ids(path, [SECRET.strip().encode()])
+
+
+def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.txt"
+    secret.write_text(SECRET)
+    path = _save(tmp_path, "words.txt")
+    (path / "assets" / "words.txt").unlink()
+    (path / "assets" / "words.txt").symlink_to("../../secret.txt")
+    line = SECRET.strip().encode()
+    with pytest.raises(
+        CheckpointError, match=rf"link out of .* to {secret}: .* --asset words\.txt={secret}$"
+    ):
+        _ids(path, [line])
+    assert _ids(path, [line], assets={"words.txt": str(secret)}) == [0]
+
+
+def test_nothing_is_asked_of_a_file_that_a_link_leads_to(tmp_path: Path) -> None:
+    """The answer would tell a stranger what there is: both end in the same words."""
+    path = _save(tmp_path, "words.txt")
+    (path / "assets" / "words.txt").unlink()
+    (path / "assets" / "words.txt").symlink_to(tmp_path / "absent.txt")
+    with pytest.raises(CheckpointError, match=r"is a link out of the model's folder"):
+        _ids(path, [b"one"])
+
+
+def test_the_folder_of_assets_as_a_link(tmp_path: Path) -> None:
+    path = _save(tmp_path, "words.txt")
+    (path / "assets").rename(tmp_path / "elsewhere")
+    (path / "assets").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CheckpointError, match="is a link out of the model's folder"):
+        _ids(path, [b"one"])
+
+
+# Vocabulary files, read as TensorFlow's own text initializer reads them.
+
+
+WHOLE, NUMBER = -2, -1
+
+
+def _stock(
+    path: Path, text: TextFormat, key_dtype: tf.DType, value_dtype: tf.DType
+) -> dict[object, object]:
+    """What a table holds that TensorFlow has filled from the file."""
+    with tf.Graph().as_default(), v1.Session() as session:
+        table = tf.raw_ops.HashTableV2(key_dtype=key_dtype, value_dtype=value_dtype)
+        fill = tf.raw_ops.InitializeTableFromTextFileV2(
+            table_handle=table, filename=str(path), **text._asdict()
+        )
+        session.run(fill)
+        exported = tf.raw_ops.LookupTableExportV2(
+            table_handle=table, Tkeys=key_dtype, Tvalues=value_dtype
+        )
+        keys, values = session.run(exported)
+        return dict(zip(keys.tolist(), values.tolist(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("content", "text", "key_dtype", "value_dtype"),
+    [
+        (b"a\nb\nc\n", TextFormat(WHOLE, NUMBER), tf.string, tf.int64),
+        (b"a\r\nb\r\nc", TextFormat(WHOLE, NUMBER), tf.string, tf.int64),
+        (b"a\nb\nc\n", TextFormat(NUMBER, WHOLE, 2), tf.int64, tf.string),
+        (b"a\nb\n", TextFormat(WHOLE, NUMBER, offset=5), tf.string, tf.int64),
+        (b"x\t1\ny\t-22\n", TextFormat(0, 1), tf.string, tf.int64),
+        (b"x,1.5,p q\ny,2,\n", TextFormat(2, 1, delimiter=","), tf.string, tf.float32),
+        (b"7 a\n8 b\n", TextFormat(0, 1, delimiter=" "), tf.int64, tf.string),
+        (b"\xff\xfe \xc3\xa9\n", TextFormat(WHOLE, NUMBER), tf.string, tf.int64),
+    ],
+)
+def test_keys_and_values_are_those_of_tensorflow(
+    tmp_path: Path, content: bytes, text: TextFormat, key_dtype: tf.DType, value_dtype: tf.DType
+) -> None:
+    path = tmp_path / "vocabulary.txt"
+    path.write_bytes(content)
+    keys, values = read_vocabulary(str(path), text, key_dtype, value_dtype)
+    assert (keys.dtype, values.dtype) == (key_dtype.as_numpy_dtype, value_dtype.as_numpy_dtype)
+    found = dict(zip(keys.tolist(), values.tolist(), strict=True))
+    assert found == _stock(path, text, key_dtype, value_dtype)
+
+
+@pytest.mark.parametrize("content", [b"", b"\r\r"])
+def test_an_empty_file_is_refused_as_tensorflow_refuses_it(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "vocabulary.txt"
+    path.write_bytes(content)
+    text = TextFormat(WHOLE, NUMBER)
+    if not content:
+        with pytest.raises(tf.errors.OpError):
+            _stock(path, text, tf.string, tf.int64)
+    with pytest.raises(CheckpointError, match=r"vocabulary\.txt is empty: .* at least one line"):
+        read_vocabulary(str(path), text, tf.string, tf.int64)
+
+
+@pytest.mark.parametrize(
+    ("content", "text", "message"),
+    [
+        (b"a\n\nb\n", TextFormat(WHOLE, NUMBER), r"line 2: it is empty"),
+        (b"a\n", TextFormat(WHOLE, NUMBER, 2), r"has 1 lines, its table is made for 2"),
+        (b"a\t1\nb\n", TextFormat(0, 1), r"line 2: expected int64 in column 1 .* found b'b'"),
+        (b"a\tx\n", TextFormat(0, 1), r"line 1: expected int64 in column 1"),
+        (b"a\t99999999999999999999\n", TextFormat(0, 1), r"line 1: expected int64"),
+        (b"a\n", TextFormat(WHOLE, WHOLE), r"cannot give int64 values by the index -2"),
+        (b"a\n", TextFormat(-3, NUMBER), r"cannot give string values by the index -3"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused(
+    tmp_path: Path, content: bytes, text: TextFormat, message: str
+) -> None:
+    path = tmp_path / "vocabulary.txt"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        read_vocabulary(str(path), text, tf.string, tf.int64)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = TextFormat(WHOLE, NUMBER)
+    with pytest.raises(CheckpointError, match="there is no file"):
+        read_vocabulary(str(tmp_path / "absent"), text, tf.string, tf.int64)
+    with pytest.raises(CheckpointError, match="no regular file"):
+        read_vocabulary(str(tmp_path), text, tf.string, tf.int64)
+    with pytest.raises(CheckpointError, match="no regular file"):
+        read_vocabulary("/dev/zero", text, tf.string, tf.int64)
+    path = tmp_path / "long"
+    path.write_bytes(b"0123456789")
+    monkeypatch.setattr(tables, "MAX_BYTES", 9)
+    with pytest.raises(CheckpointError, match="more than the limit"):
+        read_vocabulary(str(path), text, tf.string, tf.int64)

@@ -1,0 +1,358 @@
+"""A graph as data: looked back through, cut to what is needed, and made silent."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.core.framework.graph_pb2 import GraphDef
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
+
+from errors import CheckpointError
+from metagraph.graph import (
+    SubGraph,
+    View,
+    nodes_by_op,
+    reachable,
+    silence,
+    silent_inputs,
+    source,
+    sub_graph,
+    text_at,
+    views,
+)
+from metagraph.meta import MetaGraphFile, read_meta_graph
+from metagraph.session import load_inference_graph
+from tests.prediction import stock
+
+v1 = tf.compat.v1
+
+Cut = Callable[..., SubGraph]
+
+
+@pytest.fixture
+def graph() -> tf.Graph:
+    graph = tf.Graph()
+    with graph.as_default():
+        x = v1.placeholder(tf.float32, [None], name="x")
+        left, right = tf.unstack(tf.stack([x, x], name="both"), name="halves")
+        with tf.control_dependencies([left]):
+            tf.add(right, 1.0, name="y")
+        tf.negative(left, name="other")
+    return graph
+
+
+@pytest.fixture
+def cut(graph: tf.Graph) -> Cut:
+    """`sub_graph` of the graph as it is when it is called."""
+    return lambda *arguments: sub_graph(_meta(graph), *arguments)
+
+
+def _meta(graph: tf.Graph) -> MetaGraphFile:
+    return MetaGraphFile("m.meta", "m", MetaGraphDef(graph_def=graph.as_graph_def()))
+
+
+def _names(part: SubGraph) -> set[str]:
+    return {node.name for node in part.graph_def.node}
+
+
+def test_all_that_is_needed_stays_and_nothing_else(cut: Cut) -> None:
+    part = cut(["y:0"])
+    assert _names(part) == {"x", "both", "halves", "y/y", "y"}
+    assert part.unfed == ("x:0",)
+    assert part.feeds == frozenset()
+
+
+def test_a_fed_node_is_not_waited_for(cut: Cut) -> None:
+    part = cut(["y:0"], ["halves:0", "halves:1"])
+    assert _names(part) == {"y/y", "y"}
+    assert part.feeds == {"halves:1"}  # halves:0 was only waited for.
+    (y,) = (node for node in part.graph_def.node if node.name == "y")
+    assert list(y.input) == ["halves:1", "y/y"]
+
+
+def test_a_node_that_is_fed_in_part_stays(cut: Cut) -> None:
+    part = cut(["y:0", "other:0"], ["halves:1"])
+    assert _names(part) == {"x", "both", "halves", "y/y", "y", "other"}
+    assert part.feeds == {"halves:1"}
+
+
+def test_functions_that_are_called_come_along_through_other_functions() -> None:
+    def inner(x: tf.Tensor) -> tf.Tensor:
+        return x + 1.0
+
+    def outer(x: tf.Tensor) -> tf.Tensor:
+        return tf.function(inner)(x) * 2.0
+
+    def unused(x: tf.Tensor) -> tf.Tensor:
+        return x - 1.0
+
+    with tf.Graph().as_default() as graph:
+        x = v1.placeholder(tf.float32, [], name="x")
+        tf.identity(tf.function(outer)(x), name="y")
+        tf.identity(tf.function(unused)(x), name="z")
+    part = sub_graph(_meta(graph), ["y:0"])
+    names = (function.signature.name for function in part.graph_def.library.function)
+    assert sorted(name.removeprefix("__inference_")[:5] for name in names) == ["inner", "outer"]
+
+
+def test_what_ties_a_node_to_its_origin_is_dropped(graph: tf.Graph) -> None:
+    with graph.as_default(), tf.device("/job:ps/task:3"):
+        x = graph.get_tensor_by_name("x:0")
+        with v1.colocate_with(x):
+            tf.negative(x, name="pinned")
+    meta = _meta(graph)
+    for node in meta.proto.graph_def.node:
+        node.attr["_output_shapes"].list.shape.add()
+    part = sub_graph(meta, ["pinned:0"])
+    nodes = {node.name: node for node in part.graph_def.node}
+    assert [node.device for node in nodes.values()] == ["", ""]
+    assert not {"_class", "_output_shapes"} & set(nodes["pinned"].attr)
+    assert "_output_shapes" in nodes["x"].attr  # An old placeholder's shape is only there.
+
+
+def test_an_input_that_does_not_exist_is_damage(graph: tf.Graph) -> None:
+    meta = _meta(graph)
+    meta.nodes["other"].input[0] = "gone:0"
+    with pytest.raises(CheckpointError, match=r"m\.meta is damaged: other has an unknown input"):
+        sub_graph(meta, ["other:0"])
+
+
+def test_the_file_is_not_changed(graph: tf.Graph) -> None:
+    meta = _meta(graph)
+    before = meta.proto.SerializeToString(deterministic=True)
+    sub_graph(meta, ["y:0"], ["halves:0"])
+    assert meta.proto.SerializeToString(deterministic=True) == before
+
+
+def _chain(length: int, first_input: str) -> MetaGraphFile:
+    proto = MetaGraphDef()
+    for number in range(length):
+        text = f"n{number - 1}" if number else first_input
+        proto.graph_def.node.add(name=f"n{number}", op="Identity", input=[text])
+    return MetaGraphFile("m.meta", "m", proto)
+
+
+@pytest.mark.parametrize("first_input", ["n49999", "n0", "^n7", "n25000:3"])
+def test_long_cycles_that_no_tensorflow_has_made_end(first_input: str) -> None:
+    meta = _chain(50_000, first_input)
+    part = sub_graph(meta, ["n49999:0"], ["n10:1"])
+    assert len(part.names) == len(part.graph_def.node) == 50_000
+    assert reachable(meta, ["n49999"]) == part.names
+
+
+def test_recursive_functions_end() -> None:
+    proto = MetaGraphDef()
+    proto.graph_def.node.add(name="y", op="f")
+    for name, other in (("f", "g"), ("g", "f")):
+        function = proto.graph_def.library.function.add()
+        function.signature.name = name
+        function.node_def.add(name="call", op=other)
+    part = sub_graph(MetaGraphFile("m.meta", "m", proto), ["y:0"])
+    assert {f.signature.name for f in part.graph_def.library.function} == {"f", "g"}
+
+
+def test_nodes_are_found_by_their_operation_in_functions_too() -> None:
+    graph_def = GraphDef()
+    graph_def.node.add(name="a", op="RandomUniform")
+    graph_def.node.add(name="b", op="Add")
+    function = graph_def.library.function.add()
+    function.signature.name = "f"
+    function.node_def.add(name="c", op="RandomUniform")
+    assert nodes_by_op(graph_def) == {"RandomUniform": ["a", "f/c"], "Add": ["b"]}
+
+
+# Looking back through a graph and its functions, hostile ones included.
+
+
+def _function(proto: MetaGraphDef, name: str, calls: list[str], wanted: bool = False) -> None:
+    function = proto.graph_def.library.function.add()
+    function.signature.name = name
+    function.signature.input_arg.add(name="handle")
+    for number, other in enumerate(calls):
+        function.node_def.add(name=f"call{number}", op=other, input=["handle"])
+    if wanted:
+        function.node_def.add(name="copy", op="Identity", input=["handle"])
+        function.node_def.add(name="found", op="Wanted", input=["copy:output:0"])
+
+
+def _found(proto: MetaGraphDef) -> list[View]:
+    return list(views(MetaGraphFile("m.meta", "m", proto), {"Wanted"}))
+
+
+def test_arguments_are_seen_through_at_any_depth() -> None:
+    proto = MetaGraphDef()
+    proto.graph_def.node.add(name="table", op="HashTableV2")
+    proto.graph_def.node.add(name="init", op="outer", input=["table", "^table"])
+    _function(proto, "outer", ["inner"])
+    _function(proto, "inner", [], wanted=True)
+    _function(proto, "other", [])
+    graph, outer, inner = _found(proto)
+    assert (graph.root, outer.root, inner.root) == (None, "init", "init")
+    found = source(inner, inner.nodes["found"].input[0])
+    assert found is not None
+    assert (found.name, found.node.op, found.reshaped) == ("table:0", "HashTableV2", False)
+
+
+def test_functions_without_what_is_wanted_are_left_out() -> None:
+    proto = MetaGraphDef()
+    proto.graph_def.node.add(name="call", op="other", input=["call"])
+    _function(proto, "other", [])
+    assert len(_found(proto)) == 1
+
+
+def test_calls_that_multiply_or_recur_end() -> None:
+    proto = MetaGraphDef()
+    proto.graph_def.node.add(name="call", op="f0", input=["call"])
+    for depth in range(40):
+        _function(proto, f"f{depth}", [f"f{depth + 1}"] * 10)
+    _function(proto, "f40", ["f40", "f0"], wanted=True)
+    assert len(_found(proto)) <= 1000
+
+
+def test_endless_chains_end() -> None:
+    proto = MetaGraphDef()
+    proto.graph_def.node.add(name="a", op="Identity", input=["b"])
+    proto.graph_def.node.add(name="b", op="Reshape", input=["a", "a"])
+    proto.graph_def.node.add(name="c", op="Const")
+    (graph,) = _found(proto)
+    assert source(graph, "a") is None
+    assert source(graph, "gone") is None
+    assert source(graph, "c:x") is None
+    assert source(graph, "c:999999999999") is None
+
+
+# Texts of constants, compared with what TensorFlow says that they are.
+
+
+def _const(*texts: bytes, shape: tuple[int, ...]) -> NodeDef:
+    node = NodeDef(name="c", op="Const")
+    node.attr["dtype"].type = tf.string.as_datatype_enum
+    tensor = node.attr["value"].tensor
+    tensor.dtype = tf.string.as_datatype_enum
+    tensor.string_val.extend(texts)
+    for size in shape:
+        tensor.tensor_shape.dim.add(size=size)
+    return node
+
+
+@pytest.mark.parametrize(
+    ("texts", "shape"),
+    [
+        ((b"a",), ()),
+        ((b"a", b"b", b"c", b"d"), (2, 2)),
+        ((b"a", b"b"), (5,)),
+        ((b"\xc3\xbc",), (2, 1)),
+        ((b"",), (1,)),
+    ],
+)
+def test_each_text_is_where_tensorflow_has_it(
+    texts: tuple[bytes, ...], shape: tuple[int, ...]
+) -> None:
+    node = _const(*texts, shape=shape)
+    expected = [bytes(t) for t in tf.make_ndarray(node.attr["value"].tensor).reshape(-1)]
+    found = [text_at(node, index) for index in range(len(expected))]
+    assert [text and text.encode() for text in found] == [
+        text.decode() and text for text in expected
+    ]
+    assert text_at(node, len(expected)) is None
+    assert text_at(node, -1) is None
+
+
+def test_a_hostile_shape_costs_no_memory() -> None:
+    node = _const(b"a", b"b", shape=(2**40, 2**20))
+    assert text_at(node, 2**59) == "b"
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        NodeDef(name="p", op="Placeholder"),
+        NodeDef(name="c", op="Const"),
+        _const(shape=(1,)),
+        _const(b"a", b"b", shape=(1,)),
+        _const(b"a", shape=(-1,)),
+        _const(b"a", shape=(0,)),
+        _const(b"\xff", shape=()),
+    ],
+    ids=["no constant", "no value", "no text", "too many", "negative", "empty", "no UTF-8"],
+)
+def test_what_has_no_such_text_gives_none(node: NodeDef) -> None:
+    assert text_at(node, 0) is None
+
+
+# What a graph prints reaches nobody; what it computes stays.
+
+
+raw = tf.raw_ops
+
+LOUD = "\x1b[31mFORGED"
+
+
+def _printed(x: tf.Tensor) -> tf.Tensor:
+    """Twice x, by way of both operations, which print before it comes."""
+    x = raw.Print(input=x, data=[tf.constant(LOUD), x], message=LOUD, first_n=9)
+    with tf.control_dependencies([raw.PrintV2(input=LOUD, output_stream="stdout")]):
+        return tf.add(x, x)
+
+
+def _in_a_dataset(x: tf.Tensor) -> tf.Tensor:
+    data = tf.data.Dataset.range(1).map(lambda i: _printed(tf.cast(i + 2, tf.float32)))
+    return tf.add(v1.data.make_one_shot_iterator(data).get_next(), x - x)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [_printed, tf.function(_printed), _in_a_dataset],
+    ids=["graph", "function", "dataset"],
+)
+def test_nothing_is_printed_and_the_values_stay(
+    build: Callable[[tf.Tensor], tf.Tensor], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with stock.checkpoint(tmp_path / "m"):
+        x = v1.placeholder(tf.float32, [], name="x")
+        scale = v1.get_variable("scale", initializer=3.0, use_resource=False)
+        tf.multiply(build(x), scale, name="y")
+    capfd.readouterr()
+    two = np.asarray(2, np.float32)
+    assert stock.run(tmp_path / "m.meta", ["y:0"], {"x:0": two})[0] == 12
+    loud = capfd.readouterr()
+    assert "FORGED" in loud.out  # A stock client prints.
+    assert "FORGED" in loud.err
+    with load_inference_graph(read_meta_graph(str(tmp_path / "m.meta")), ["y:0"], ["x:0"]) as graph:
+        assert graph.run(two)[0] == 12
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_is_only_printed_needs_no_value(tmp_path: Path) -> None:
+    with stock.checkpoint(tmp_path / "m"):
+        weight = v1.get_variable("weight", initializer=3.0, use_resource=False)
+        told = v1.placeholder(tf.float32, [], name="told")
+        raw.Print(input=weight, data=[told], name="y")
+    meta = read_meta_graph(str(tmp_path / "m.meta"))
+    for feeds in ([], ["told:0"]):
+        with load_inference_graph(meta, ["y:0"], feeds) as graph:
+            assert graph.run(*(np.asarray(1, np.float32) for _ in feeds))[0] == 3
+
+
+def _node(op: str, *inputs: str) -> NodeDef:
+    return NodeDef(name="n", op=op, input=inputs)
+
+
+def test_only_control_inputs_and_the_value_that_is_passed_on_stay() -> None:
+    passing, ending = _node("Print", "a:1", "b", "^c"), _node("PrintV2", "b", "^c")
+    for name in ("T", "message", "_grappler:x"):
+        passing.attr[name].s = b""
+        ending.attr[name].s = b""
+    inputs = [list(silent_inputs(node)) for node in (passing, ending)]
+    silence(passing)
+    silence(ending)
+    assert (passing.op, list(passing.input), sorted(passing.attr)) == (
+        "Identity",
+        ["a:1", "^c"],
+        ["T", "_grappler:x"],
+    )
+    assert (ending.op, list(ending.input), sorted(ending.attr)) == ("NoOp", ["^c"], ["_grappler:x"])
+    assert inputs == [["a:1", "^c"], ["^c"]]
