@@ -25,7 +25,7 @@ from cli.fields import POSITIVE, flag, nested
 from cli.run import run
 from cli.supervisor import Supervisor
 from cli.terminal import import_tensorflow, print_result
-from data.options import RAMP
+from data import RAMP
 from errors import TrainingError
 from training.config import (
     CONSTANT,

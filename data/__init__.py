@@ -1,1 +1,10 @@
-"""Sources of arrays, and batches by (seed, step). No graph, no sessions."""
+"""Sources of arrays, and batches by (seed, step). No graph, no sessions.
+
+Here is what the flags of the data may say, apart from what reads it, which needs TensorFlow.
+"""
+
+RAMP = "ramp"  # The data set that is built in, see `data/named.py`.
+
+STOP, SKIP = "stop", "skip"  # What a row that cannot be read does.
+
+DEFAULT_MEMORY_MB = 512  # Images on disk that take no more are read into memory.

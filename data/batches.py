@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from absl import logging
 
-from data.options import SKIP, STOP
+from data import SKIP, STOP
 from data.source import Array, Indices, Source
 from errors import BadRowsError, DataError, RefusedError
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import logging
 
-from data import files
+from data import DEFAULT_MEMORY_MB, RAMP, SKIP, STOP, files
 from data.arrays import read_npz
 from data.batches import split_rows, stopped_by
 from data.image_folder import choose, open_labelled_folder, pick
@@ -25,7 +25,6 @@ from data.images import (
 )
 from data.named import NAMED, RAMP_CLASSES, load_named, open_ramp, write_ramp
 from data.npy_store import LABELS_SUFFIX, SUFFIX, open_labelled_npy
-from data.options import DEFAULT_MEMORY_MB, RAMP, SKIP, STOP
 from data.source import UINT8_SCALE, Array, HeldStore, LabelledSource, Source, Store, Subset, hold
 from errors import BadRowsError, DataError
 

@@ -12,8 +12,6 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from functools import partial
-from typing import BinaryIO
 
 import numpy as np
 
@@ -45,25 +43,18 @@ class NpyRows:
         self.dtype = header.dtype
         self._start = start
         self._row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
-        self._read_at = self._open()
+        self._descriptor: int | None = None
+        if "://" not in path and hasattr(os, "preadv"):  # Threads read at once, without a lock.
+            self._descriptor = os.open(path, os.O_RDONLY)
+            weakref.finalize(self, os.close, self._descriptor)
+            return
+        self._lock = threading.Lock()
+        with ExitStack() as stack:
+            self._stream = stack.enter_context(files.open_binary(path))
+            weakref.finalize(self, stack.pop_all().close)
 
     def __len__(self) -> int:
         return self.shape[0]
-
-    def _open(self) -> Callable[[Sequence[Array], int], int]:
-        """Opens the file for several threads; they need no lock where the system reads by position.
-
-        Returns:
-          What fills the one array of a list from a position on and tells how many bytes it read.
-        """
-        if "://" not in self.path and hasattr(os, "preadv"):
-            descriptor = os.open(self.path, os.O_RDONLY)
-            weakref.finalize(self, os.close, descriptor)
-            return partial(os.preadv, descriptor)
-        with ExitStack() as stack:
-            stream = stack.enter_context(files.open_binary(self.path))
-            weakref.finalize(self, stack.pop_all().close)
-        return partial(_seek_and_read, self.path, stream, threading.Lock())
 
     def read(self, indices: Indices) -> tuple[Array, dict[int, DataError]]:
         """The rows of these numbers as they are stored, and what is missing, by its position.
@@ -83,9 +74,8 @@ class NpyRows:
         else:
             places, firsts = np.split(memory, breaks), indices[[0, *breaks]]
         starts = (self._start + firsts * self._row_bytes).tolist()
-        read = self._read_at
         try:
-            if sum([read((p,), s) for p, s in zip(places, starts, strict=True)]) == memory.nbytes:
+            if self._read_each(places, starts) == memory.nbytes:
                 return rows, {}
             # A read may have been interrupted, or the file may be shorter than it was.
             return rows, {
@@ -99,10 +89,25 @@ class NpyRows:
         except OSError as error:
             raise DataError(f"{self.path}: {error.strerror or error}") from error
 
+    def _read_each(self, places: Sequence[Array], starts: Sequence[int]) -> int:
+        """Reads each place from its position on, once; tells how many bytes there were in all."""
+        descriptor = self._descriptor
+        if descriptor is not None:
+            read: Callable[..., int] = os.preadv
+            return sum([read(descriptor, (p,), s) for p, s in zip(places, starts, strict=True)])
+        total = 0
+        for place, start in zip(places, starts, strict=True):
+            with self._lock, files.refusals_as_data_errors(self.path):
+                self._stream.seek(start)
+                content = self._stream.read(place.nbytes)
+            place.reshape(-1)[: len(content)] = np.frombuffer(content, np.uint8)
+            total += len(content)
+        return total
+
     def _fills(self, row: Array, start: int) -> bool:
         """Reads a row in as many parts as the system gives; whether all of it is there."""
         count = 0
-        while count < row.nbytes and (got := self._read_at((row[count:],), start + count)):
+        while count < row.nbytes and (got := self._read_each([row[count:]], [start + count])):
             count += got
         return count == row.nbytes
 
@@ -187,18 +192,6 @@ class NpyStore:
     def digest(self) -> str:
         """See `Store.digest`."""
         return files.digest_of_file(self.path)
-
-
-def _seek_and_read(
-    path: str, stream: BinaryIO, lock: threading.Lock, places: Sequence[Array], start: int
-) -> int:
-    """What `os.preadv` does, of a file that only one thread can read at a time."""
-    (place,) = places
-    with lock, files.refusals_as_data_errors(path):
-        stream.seek(start)
-        content = stream.read(place.nbytes)
-    place.reshape(-1)[: len(content)] = np.frombuffer(content, np.uint8)
-    return len(content)
 
 
 def open_labelled_npy(

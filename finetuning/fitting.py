@@ -14,11 +14,11 @@ from absl import logging
 from checkpoints.folder import Hold, read_newest
 from checkpoints.manifest import Description, export_meta_graph, verify_checkpoint
 from checkpoints.reader import CheckpointReader
+from data import RAMP
 from data.batches import BadSoFar, ShuffledBatches, TrainingBatches, read_ahead, row_batches
 from data.image_data import ImageData, ReadOptions, open_image_data
 from data.images import IMAGE_SHAPE
 from data.named import RAMP_FILE
-from data.options import RAMP
 from data.source import UINT8_SCALE, Array, Source
 from errors import CheckpointError, TrainingError, first_few
 from finetuning import base
@@ -219,7 +219,15 @@ def make_task(config: FinetuneConfig) -> Task:
     order = ShuffledBatches(num_images, batch_size, config.run.seed)
     examples = TrainingBatches(source, order, config.on_bad_image)
     with limit.over(IMPORT):
-        graph = _build(config, plan, images)
+        graph = base.build(
+            plan,
+            config.head,
+            images.data.num_classes,
+            (config.learning_rate, config.rate_of_scopes),
+            images.shape,
+            config.input_offset,
+            config.run.seed,
+        )
     return Task(
         model=graph,
         meta_graph=_meta_graph(config, graph, images),
@@ -249,18 +257,6 @@ def _plan(config: FinetuneConfig, limit: TimeLimit, hold: Hold) -> tuple[BasePla
     for setting in plan.settings:
         logging.info("in training, %s", setting)
     return plan, values
-
-
-def _build(config: FinetuneConfig, plan: BasePlan, images: Images) -> ModelGraph:
-    return base.build(
-        plan,
-        config.head,
-        images.data.num_classes,
-        (config.learning_rate, config.rate_of_scopes),
-        images.shape,
-        config.input_offset,
-        config.run.seed,
-    )
 
 
 def _meta_graph(config: FinetuneConfig, graph: ModelGraph, images: Images) -> bytes:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from absl import logging
 
-from data.options import RAMP
+from data import RAMP
 from errors import PredictionError
 from metagraph.casting import Array, as_numpy_dtype
 from metagraph.graph import sub_graph

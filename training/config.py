@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from checkpoints.retention import Retention
 from cli.fields import COMMAS, REPEATED, Check, Together, flag, from_zero, nested
 from cli.terminal import INTRA_OP_THREADS_VARIABLE, MOST_THREADS
-from data.options import DEFAULT_MEMORY_MB, RAMP, SKIP, STOP
+from data import DEFAULT_MEMORY_MB, RAMP, SKIP, STOP
 
 CONSTANT, COSINE = "constant", "cosine"
 _LOG_EVERY_STEPS = 10  # unless an epoch is longer

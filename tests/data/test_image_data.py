@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data import SKIP
 from data.batches import ShuffledBatches, TrainingBatches
 from data.image_data import ALL_CLASSES, ImageData, ReadOptions, open_image_data
-from data.options import SKIP
 from data.source import Array, Source
 from errors import BadRowsError
 from tests.data.conftest import MakeFolder, encode, error_line

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import files, images
+from data import SKIP, files, images
 from data.batches import ShuffledBatches, TrainingBatches
 from data.image_folder import (
     ImageStore,
@@ -18,7 +18,6 @@ from data.image_folder import (
     pick,
 )
 from data.images import decoding_workers
-from data.options import SKIP
 from data.source import LabelledSource, hold
 from errors import BadRowsError
 from tests.data.conftest import MakeFolder, encode, error_line
