@@ -41,8 +41,12 @@ def names_in(path: str) -> list[str]:
 
 def files_by_step(folder: str) -> dict[int, set[str]]:
     """The suffixes of the files of each step, by rising step; empty where there is no folder."""
+    place = folder or "."
+    # Not `isdir`, to which a folder that cannot be reached for a moment is none.
+    if not tf.io.gfile.exists(place) or (file_io.is_local(place) and os.path.isfile(place)):
+        return {}
     suffixes: dict[int, set[str]] = defaultdict(set)
-    for name in names_in(folder) if tf.io.gfile.isdir(folder or ".") else ():
+    for name in names_in(place):
         if found := naming.split_name(name):
             suffixes[found[0]].add(found[1])
     return dict(sorted(suffixes.items()))

@@ -18,7 +18,7 @@ from errors import CheckpointError, FolderLostError, NotFiniteError, reason
 
 Values = Mapping[str, np.ndarray[Any, Any]]
 # Saves in a row: a disk that is full for a while is told from one that stays so.
-_MOST_FAILURES = 3
+MOST_FAILURES = 3
 _MOST_TRIED_BYTES = 64 << 20
 
 
@@ -97,10 +97,10 @@ class CheckpointWriter:
             raise
         except CheckpointError as error:
             self._failures += 1
-            if self._failures == _MOST_FAILURES:
+            if self._failures == MOST_FAILURES:
                 raise CheckpointError(
-                    f"{error}; so did the {_MOST_FAILURES - 1} saves before it: the newest "
-                    "checkpoint before them is whole, and the same command goes on from it"
+                    f"{error}; so did the {MOST_FAILURES - 1} saves before it: what was saved "
+                    "before them is whole, and the same command goes on from there"
                 ) from error
             logging.warning("%s; training goes on", error)
         for name, copy in self._values.items():

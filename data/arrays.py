@@ -5,6 +5,7 @@ than a given number of bytes is unpacked.
 """
 
 import gzip
+import io
 import math
 import struct
 import textwrap
@@ -24,6 +25,7 @@ from errors import DataError
 # .npz and .npy. Format: https://numpy.org/neps/nep-0001-npy-format.html
 
 _SUFFIX = ".npy"
+_MAX_HEADER_BYTES = 1 << 16  # NumPy takes 10,000 characters.
 _ZIP_START = b"PK\x03\x04"
 # Other methods unpack a block of any length at once.
 _BOUNDED_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -93,8 +95,11 @@ def read_npy(path: str, max_bytes: int) -> Array:
 
 def read_npy_header(stream: BinaryIO, path: str, max_bytes: int) -> Header:
     """Checks the header of an .npy file as `read_npy` does; the stream is then at the values."""
+    length = files.size(path)
     with _damage_as_data_error(path):
-        return _read_header(stream, files.size(path), path, max_bytes)
+        header = _read_header(stream, length, path, max_bytes)
+        stream.seek(length - header.num_bytes)
+        return header
 
 
 @contextmanager
@@ -145,25 +150,29 @@ def _check_member(
 
 
 def _read_header(stream: IO[bytes], length: int, name: str, max_bytes: int) -> Header:
-    """Reads and checks the header of a stream of `length` bytes."""
-    version = np.lib.format.read_magic(stream)
+    """Reads and checks the header of a stream of `length` bytes; it is somewhere in it then."""
+    # NumPy would read a header of up to 4 GiB before it refuses it.
+    head = io.BytesIO(stream.read(_MAX_HEADER_BYTES))
+    version = np.lib.format.read_magic(head)
     if version == (1, 0):
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(head)
     elif version == (2, 0):
-        shape, fortran, dtype = np.lib.format.read_array_header_2_0(stream)
+        shape, fortran, dtype = np.lib.format.read_array_header_2_0(head)
     else:
         raise DataError(f"{name}: has the .npy version {version}; expected (1, 0) or (2, 0)")
     if dtype.hasobject:
         raise DataError(f"{name}: is an array of objects, which are never unpickled")
     if any(dimension < 0 for dimension in shape):
         raise DataError(f"{name}: its header claims the shape {list(shape)}")
+    if not dtype.itemsize:
+        raise DataError(f"{name}: its values are of no bytes ({dtype})")
     # Python's integers: the product of a hostile shape may pass 64 bits.
-    num_bytes = math.prod(shape) * max(dtype.itemsize, 1)
+    num_bytes = math.prod(shape) * dtype.itemsize
     _check_size(num_bytes, max_bytes, name)
-    if stream.tell() + num_bytes != length:
+    if head.tell() + num_bytes != length:
         raise DataError(
             f"{name}: its header claims {num_bytes:,} bytes of {dtype} {list(shape)}, "
-            f"but it holds {length - stream.tell():,}"
+            f"but it holds {length - head.tell():,}"
         )
     return Header(shape, fortran, dtype, num_bytes)
 

@@ -153,7 +153,7 @@ MAX_SHIFT = 4  # pixels
 
 
 def augment(images: Array, seed: int, step: int) -> Array:
-    """Shifts each image by up to `MAX_SHIFT` pixels along both axes, and mirrors every other one.
+    """Shifts each image by up to `MAX_SHIFT` pixels along both axes, and mirrors some of them.
 
     The shifts are uniform in [-MAX_SHIFT, MAX_SHIFT] and the mirroring, left to right, has
     probability 1/2, all independent: the augmentation of He et al., "Deep residual learning for

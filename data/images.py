@@ -33,7 +33,8 @@ _BYTES_THAT_PAY = 8192
 _FILES_LOOKED_AT = 16
 _MOST_WORKERS = 8
 # These classes, and not `Image.open`, which also tries formats that nobody checked, and measures
-# an image against a limit that is global to the process.
+# an image against a limit that is global to the process. Another format goes here, among the
+# suffixes in `prediction/file_inputs.py`, and into `tools/export_images.py` (decoding in a graph).
 _DECODERS: dict[bytes, type[ImageFile]] = {
     b"\x89PNG\r\n\x1a\n": PngImageFile,
     b"\xff\xd8\xff": JpegImageFile,

@@ -22,7 +22,7 @@ from metagraph.meta import MetaGraphFile, node_of
 from metagraph.safety import disarm, op_definitions
 
 MAX_BYTES = 1 << 30  # Of all constants together, beyond what the file holds of them.
-_VALUE_BYTES = 4  # Of one value of a constant, in most of the dtypes there are.
+_TEXT_BYTES = 8  # Of one text in memory, at least.
 _MAX_DEPTH = 100  # Functions within functions.
 _MAX_NODES = 1_000_000  # Of a function with all that it calls, as often as it does.
 # The number of an output beyond 32 bits becomes another one, which no operation has.
@@ -70,7 +70,7 @@ def _check_constants(nodes: Iterable[NodeDef], where: str) -> None:
     """
     total = 0
     for node in nodes:
-        if node.op != "Const":
+        if node.op not in ("Const", "HostConst"):
             continue
         tensor, dtype = attribute_of(node, "value").tensor, attribute_of(node, "dtype").type
         if tensor.dtype != dtype:
@@ -80,12 +80,21 @@ def _check_constants(nodes: Iterable[NodeDef], where: str) -> None:
             )
         sizes = [dim.size for dim in tensor.tensor_shape.dim]
         held = len(tensor.tensor_content)
-        total += max(0, math.prod(max(0, size) for size in sizes) * _VALUE_BYTES - held)
+        total += max(0, math.prod(max(0, size) for size in sizes) * _value_bytes(dtype) - held)
         if total > MAX_BYTES:
             raise CheckpointError(
                 f"{where} is refused: with the constant {node.name} of shape {sizes}, its "
                 f"constants take more than {MAX_BYTES >> 20} MiB of memory"
             )
+
+
+def _value_bytes(dtype: int) -> int:
+    """The bytes of one value of a dtype, by its number in `types.proto`; of an unknown one, 8."""
+    try:
+        known = tf.dtypes.as_dtype(dtype)
+    except TypeError:
+        return _TEXT_BYTES
+    return _TEXT_BYTES if known == tf.string else max(1, known.size)
 
 
 def _check_calls(graph_def: GraphDef, where: str) -> None:

@@ -1,6 +1,7 @@
-"""Refuses what is no mere computation in a stranger's graph, before anything of it is imported.
+"""Refuses operations of a stranger's graph that do more than compute, before they can run.
 
-What every operation may do to whoever runs it, the table `operations.txt` says. Here is also how
+The table `operations.txt` says what each operation may do. To learn dtypes and shapes a copy is
+imported first, in which operations that are not pure have no kernel (`disarm`). Here is also how
 long a graph may take.
 """
 
@@ -91,10 +92,10 @@ class Offender(NamedTuple):
 
 
 def check_operations(graph_def: GraphDef, where: str, trust_graph: bool) -> None:
-    """Sees that a graph, without the nodes of fed tensors, only computes; with trust, only warns.
+    """Checks that every operation of a graph only computes; with trust, warns in place of raising.
 
     Args:
-      graph_def: what is to be imported and run, with its library functions.
+      graph_def: what will be run, already cut at the fed tensors, with its library functions.
       where: the file it came from, for the message.
       trust_graph: whether to warn in place of an error.
 

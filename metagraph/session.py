@@ -127,7 +127,7 @@ def load_inference_graph(
         is damaged.
     """
     with time_limit.over("the import of the graph"):
-        infos = describe_tensors(meta, feeds)
+        infos = describe_tensors(meta, feeds)  # Of a disarmed copy: nothing of it can run.
         needed, fillings = with_tables(meta, fetches, feeds)
         check_operations(needed.graph_def, meta.path, trust_graph)
         nodes = nodes_by_op(needed.graph_def)

@@ -157,7 +157,8 @@ def accuracy(classes: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     return tf.reduce_mean(tf.cast(tf.equal(classes, labels), tf.float32), name="acc")
 
 
-# The learning rate as a function of `global_step` alone.
+# The learning rate as a function of `global_step` alone. Another schedule is a field of `Schedule`,
+# an entry of its identity, a line of `scheduled`, and a choice of --schedule in train_cnn.py.
 
 
 @dataclass(frozen=True)

@@ -272,6 +272,8 @@ def _write_tflite(source: Source, config: ExportConfig) -> _Written:
     return _Written(config.output, difference, source.frozen.meta)
 
 
+# Another format is a writer here, its name and suffix in `tools/export.py`, and what runs it in
+# `tools/converters.py`.
 _WRITERS: Mapping[str, Callable[[Source, ExportConfig], _Written]] = {
     SAVED_MODEL: _write_saved_model,
     ONNX: _write_onnx,

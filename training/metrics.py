@@ -17,6 +17,7 @@ from absl import logging
 from tqdm import tqdm
 
 from checkpoints import file_io
+from checkpoints.folder import names_in
 from errors import TrainingError, reason
 
 LOGS_FOLDER = "logs"
@@ -126,7 +127,7 @@ def _events_name(folder: str, start: int) -> str:
 
     TensorBoard reads the files in that order. The clock alone would not do: it may have been ahead.
     """
-    found = map(_EVENTS.match, tf.io.gfile.listdir(folder))
+    found = map(_EVENTS.match, names_in(folder))
     times = [int(match[1]) + 1 for match in found if match]
     unique = f"{socket.gethostname()}.{os.getpid()}.{start:010d}"
     return f"events.out.tfevents.{max([time.time_ns() // 1000, *times]):016d}.{unique}"
@@ -147,7 +148,7 @@ def _say_what_is_missing(path: str, start: int, every: int | Fraction) -> None:
             f"ends at step {last}" if steps else "is missing or empty",
             start,
         )
-    if not any(map(_EVENTS.match, tf.io.gfile.listdir(os.path.dirname(path)))):
+    if not any(map(_EVENTS.match, names_in(os.path.dirname(path)))):
         logging.warning("%s has no events of the steps up to %d", os.path.dirname(path), start)
 
 

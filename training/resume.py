@@ -8,7 +8,8 @@ import functools
 import os
 import platform
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from checkpoints import folder, naming, upkeep
 from checkpoints.manifest import Manifest
 from checkpoints.restore import Restored, restore_newest
 from checkpoints.retention import Retention
+from checkpoints.writer import MOST_FAILURES
 from cli.terminal import INTRA_OP_THREADS_VARIABLE
 from errors import CheckpointError, TrainingError, reason
 from training.config import RunConfig
@@ -50,15 +52,17 @@ def start(session: GraphSession, config: RunConfig, task: Task) -> Start:
       TrainingError: the newest good one is of another run, there is none although the folder tells
         of some, or the folder cannot be written.
     """
+    with _refusals_as_training_errors(f"{config.ckpt_dir} cannot be read"):
+        _say_what_is_gone(config.ckpt_dir)
     read_initial = task.initial_values
-    _say_what_is_gone(config.ckpt_dir)
     if config.init_from is not None:
         read_initial = functools.partial(read_init_from, config.init_from, session.specs)
-    check = functools.partial(_check_before, task.identity, config.allow_config_change)
+    check = functools.partial(_refuse_other_run, task.identity, config.allow_config_change)
     restored = restore_newest(config.ckpt_dir, session.specs, check)
     if restored is None:
         if not config.start_anew:
-            _refuse_lost_run(config.ckpt_dir, task.save_interval(config.save_every_steps))
+            with _refusals_as_training_errors(f"{config.ckpt_dir} cannot be read"):
+                _refuse_lost_run(config.ckpt_dir, task.save_interval(config.save_every_steps))
         initial = NONE if read_initial is None else read_initial()
         session.initialize(initial.values)
         identity = _with_digest(task.identity, initial)
@@ -70,18 +74,24 @@ def start(session: GraphSession, config: RunConfig, task: Task) -> Start:
         session.assign(restored.values)
         logging.info("resuming %s", restored.prefix)
     step = restored.step if restored else None
-    try:
+    with _refusals_as_training_errors(f"{config.ckpt_dir} cannot be written"):
         retention = upkeep.at_start(config.ckpt_dir, step, config.retention)
-    except tf.errors.OpError as error:
-        raise TrainingError(f"{config.ckpt_dir} cannot be written: {reason(error)}") from error
     return Start(step or 0, identity, retention)
+
+
+@contextmanager
+def _refusals_as_training_errors(what: str) -> Iterator[None]:
+    try:
+        yield
+    except tf.errors.OpError as error:
+        raise TrainingError(f"{what}: {reason(error)}") from error
 
 
 # A run that is lost is not begun anew in silence.
 
 
 def _say_what_is_gone(path: str) -> None:
-    """Logs that the state file names a checkpoint of ours that is not there, but an older one."""
+    """Warns where a checkpoint that the state file names is gone, and an older one is there."""
     state = os.path.join(path, naming.STATE_FILE)
     named = folder.named_checkpoint(state)
     found = naming.split_name((named or "") + naming.MANIFEST_SUFFIX)
@@ -98,8 +108,8 @@ def _say_what_is_gone(path: str) -> None:
 def _refuse_lost_run(path: str, save_every: int | Fraction) -> None:
     """TrainingError where a folder without a checkpoint tells of some: they are lost.
 
-    A run that was killed before its first checkpoint tells of none. It may have written metrics,
-    but not of twice the steps between two saves: the second one waits for the first.
+    A run that never had one tells of none. It may have written metrics, but not of more steps than
+    there are until its third save in a row has failed, which the fourth finds.
     """
     state = os.path.join(path, naming.STATE_FILE)
     metrics = os.path.join(path, LOGS_FOLDER, METRICS_FILE)
@@ -108,7 +118,7 @@ def _refuse_lost_run(path: str, save_every: int | Fraction) -> None:
         told = f"{path} has {remains[-1]} without its .index and its manifest"
     elif tf.io.gfile.exists(state):
         told = f"{state} names {folder.named_checkpoint(state) or 'a checkpoint'}"
-    elif last > 2 * save_every:
+    elif last > (MOST_FAILURES + 1) * save_every:
         told = f"{metrics} has steps up to {last}"
     else:
         return
@@ -174,7 +184,7 @@ def _resumed_identity(
         return {**identity, _DIGEST: saved}
 
 
-def _check_before(
+def _refuse_other_run(
     identity: Mapping[str, Any], allow_change: bool, prefix: str, manifest: Manifest
 ) -> None:
     """Refuses a checkpoint of another run before its variables, which might not fit, are compared.

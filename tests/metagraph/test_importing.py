@@ -112,6 +112,28 @@ def test_calls_that_are_too_deep_or_too_many() -> None:
         check_well_formed(_calls(*chain[:40], *chain[:40]), "m.meta")
 
 
+@pytest.mark.parametrize(
+    ("op", "dtype", "size"),
+    [
+        ("HostConst", tf.float32, 1 << 29),
+        ("Const", tf.complex128, 1 << 27),
+        ("Const", tf.string, 1 << 28),
+        ("Const", tf.uint8, (1 << 30) + 1),
+    ],
+)
+def test_constants_are_counted_as_they_lie_in_memory(op: str, dtype: tf.DType, size: int) -> None:
+    def constant(size: int) -> GraphDef:
+        node = _constant(size)
+        node.op = op
+        node.attr["dtype"].type = dtype.as_datatype_enum
+        node.attr["value"].tensor.dtype = dtype.as_datatype_enum
+        return GraphDef(node=[node])
+
+    check_well_formed(constant(size // 2), "m.meta")
+    with pytest.raises(CheckpointError, match="its constants take more than 1024 MiB"):
+        check_well_formed(constant(size), "m.meta")
+
+
 @pytest.mark.parametrize("sizes", [[], [0, 1 << 62], [-1], [1 << 28], [3]])
 def test_constants_of_sizes_that_can_be_held_pass(sizes: list[int]) -> None:
     check_well_formed(GraphDef(node=[_constant(*sizes)]), "m.meta")

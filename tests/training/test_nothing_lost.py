@@ -332,3 +332,50 @@ def test_tensorboard_keeps_a_rerun_whose_clock_is_behind(
     events = EventAccumulator(str(folder / "logs"))
     events.Reload()
     assert [scalar.step for scalar in events.Scalars("loss")] == [*range(10, 101, 10)]
+
+
+def test_a_run_whose_saves_all_failed_may_begin_again(
+    config: LinearConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has written metrics, and never had a checkpoint."""
+
+    def refuse(*_: object) -> None:
+        raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(BundleWriter, "write", refuse)
+        with pytest.raises(CheckpointError, match="so did the 2 saves"):
+            _train(config)
+    assert _train(config).step == STEPS
+
+
+def test_metrics_that_cannot_be_read_are_one_line(config: LinearConfig, folder: Path) -> None:
+    (folder / "logs" / "metrics.jsonl").mkdir(parents=True)
+    with pytest.raises(TrainingError, match=f"^{folder} cannot be read: "):
+        _train(config)
+
+
+def test_a_name_in_the_logs_that_is_not_utf_8_is_passed_over(
+    config: LinearConfig, folder: Path
+) -> None:
+    (folder / "logs").mkdir(parents=True)
+    Path(os.fsdecode(os.fsencode(folder / "logs") + b"/caf\xe9.txt")).touch()
+    assert _train(config).step == STEPS
+
+
+def test_a_folder_that_cannot_be_reached_is_not_an_empty_one(
+    config: LinearConfig, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even for a run that may begin anew: what is there would be saved over."""
+    _train(config)
+    before = _content(folder)
+    anew = dataclasses.replace(config, run=dataclasses.replace(config.run, start_anew=True))
+
+    def refuse(_: str) -> list[str]:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "listdir", refuse)
+        with pytest.raises(CheckpointError, match="cannot be read: Input/output error"):
+            _train(anew)
+    assert _content(folder) == before
