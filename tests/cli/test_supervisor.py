@@ -174,8 +174,8 @@ def test_a_signal_before_the_work_or_after_it_is_no_traceback(
 
 def test_a_terminal_that_closes_stops_it_unless_that_is_ignored(start: Start) -> None:
     body = (_PIDS, "time.sleep(1.5)", "print('lived on')")
-    ignored = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)"
-    for before, code, out in (("", 129, ""), (ignored, 0, "lived on\n")):
+    for handler, code, out in (("SIG_DFL", 129, ""), ("SIG_IGN", 0, "lived on\n")):
+        before = f"import signal; signal.signal(signal.SIGHUP, signal.{handler})"
         process = start(*body, before=before)
         assert process.stdout is not None
         process.stdout.readline()
