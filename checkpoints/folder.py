@@ -87,7 +87,10 @@ def delete_checkpoint(folder: str, step: int) -> None:
 
 
 def delete_files(folder: str, step: int, suffixes: set[str]) -> None:
-    """Deletes a step's files, in an order that never leaves a part that looks whole."""
+    """Deletes a step's files, in an order that never leaves a part that looks whole.
+
+    The manifest first becomes `.manifest.tmp`, which makes leftovers of the rest, and goes last.
+    """
     prefix = naming.checkpoint_prefix(folder, step)
     if naming.is_committed(suffixes):
         file_io.rename(prefix + naming.MANIFEST_SUFFIX, prefix + naming.PENDING_SUFFIX)

@@ -228,7 +228,7 @@ def read_records(path: str, start: int) -> Iterator[bytes]:
 # How the rows run through a graph, batch by batch.
 
 DEFAULT_BATCH_SIZE = 256
-DEFAULT_BATCH_BYTES = 2**28  # That the rows of such a batch have at most.
+DEFAULT_BATCH_BYTES = 2**28  # The most of a batch whose size is not given.
 
 
 class Kind(Enum):
@@ -349,7 +349,10 @@ def run_rows(
                 return results  # One run of all rows: its values as they are.
             if fixed and size == 1:  # All of a value is that row's.
                 results = [r if r.shape[:1] == (1,) else r[np.newaxis] for r in results]
-            values = values or [_room(*it, num_rows) for it in zip(kinds, results, strict=True)]
+            values = values or [
+                _for_all_rows(kind, first, num_rows)
+                for kind, first in zip(kinds, results, strict=True)
+            ]
             for (info, kind), value, result in zip(fetches, values, results, strict=True):
                 if kind is not Kind.CONSTANT:
                     expected = (size if fixed else rows, *value.shape[1:])
@@ -390,7 +393,7 @@ def _rows_first(kind: Kind, result: Array) -> Array:
     return np.moveaxis(result, -1, 0) if kind is Kind.COLUMNS else result
 
 
-def _room(kind: Kind, first: Array, num_rows: int) -> Array:
+def _for_all_rows(kind: Kind, first: Array, num_rows: int) -> Array:
     """An array for the results of all rows, given those of the first run."""
     has_rows = kind is not Kind.CONSTANT
     return np.empty((num_rows, *first.shape[1:]), first.dtype) if has_rows else first

@@ -6,9 +6,9 @@ from pathlib import Path
 from statistics import median
 
 PROJECT = Path(__file__).resolve().parent.parent
-MOST_FILES, MOST_LINES, MOST_TEST_LINES = 138, 27_200, 26_600
+MOST_FILES, MOST_LINES, MOST_TEST_LINES = 137, 27_250, 26_650
 LONGEST, SHORTEST = 450, 60  # Lines of a file.
-MEDIAN_FUNCTION = 20
+LONGEST_FUNCTION, MEDIAN_FUNCTION = 62, 20  # Lines, docstrings included.
 # What is short because it is imported before all else, or is a script.
 SHORT = {"cli/signals.py", "models/linear.py", "predict.py"}
 SHORT |= {"tools/__main__.py", "tools/verify.py"}
@@ -49,11 +49,11 @@ def test_a_name_is_one_file() -> None:
 
 
 def test_functions_are_of_one_screen() -> None:
-    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
-    lengths = [
-        (node.end_lineno or 0) - node.lineno + 1
+    lengths = {
+        f"{_name(path)}:{node.lineno} {node.name}": (node.end_lineno or 0) - node.lineno + 1
         for path in PRODUCT
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, functions)
-    ]
-    assert median(lengths) < MEDIAN_FUNCTION
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    assert median(lengths.values()) < MEDIAN_FUNCTION
+    assert {name: n for name, n in lengths.items() if n > LONGEST_FUNCTION} == {}

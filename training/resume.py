@@ -132,9 +132,9 @@ def _refuse_lost_run(path: str, save_every: int | Fraction) -> None:
 
 
 def environment() -> dict[str, Any]:
-    """What the last bits depend on: TensorFlow, the machine, among how many threads sums are split.
+    """What the last bits depend on: TensorFlow, the machine, and the threads of an operation.
 
-    These are as many as there are processors, or as TF_NUM_INTRAOP_THREADS says.
+    The threads are TF_NUM_INTRAOP_THREADS if that is set, else the number of processors.
     """
     given = os.environ.get(INTRA_OP_THREADS_VARIABLE, "")
     affinity = getattr(os, "sched_getaffinity", None)
@@ -192,7 +192,7 @@ def _refuse_other_run(
     What the run began with is not compared yet.
     """
     saved = {name: value for name, value in manifest.config.items() if name != _DIGEST}
-    _allowed_changes(prefix, saved, identity, allow_change)
+    _changes_or_refusal(prefix, saved, identity, allow_change)
 
 
 def _check_identity(restored: Restored, identity: Mapping[str, Any], allow_change: bool) -> None:
@@ -200,16 +200,16 @@ def _check_identity(restored: Restored, identity: Mapping[str, Any], allow_chang
     if restored.manifest is None:
         return
     saved = restored.manifest.config
-    if changes := _allowed_changes(restored.prefix, saved, identity, allow_change):
+    if changes := _changes_or_refusal(restored.prefix, saved, identity, allow_change):
         logging.warning("continuing another run: %s", ", ".join(changes))
     if moves := differences(restored.manifest.environment, environment()):
         logging.warning("the last bits of the numbers may differ: %s", ", ".join(moves))
 
 
-def _allowed_changes(
+def _changes_or_refusal(
     prefix: str, saved: Mapping[str, Any], identity: Mapping[str, Any], allow_change: bool
 ) -> list[str]:
-    """What is another than it was; TrainingError where that may not be.
+    """Lists what is another than it was; raises TrainingError where that may not be.
 
     Another model, or another number of classes, has other variables: that may never be.
     """
