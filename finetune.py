@@ -17,8 +17,7 @@ if __name__ == "__main__":  # First, as what follows takes its time.
 import functools
 from typing import TYPE_CHECKING, TextIO
 
-from cli.run import run
-from cli.supervisor import Supervisor
+from cli.run import Supervisor, run
 from cli.terminal import import_tensorflow, print_result
 from errors import TrainingError
 from finetuning.settings import FinetuneConfig

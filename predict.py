@@ -17,8 +17,7 @@ if __name__ == "__main__":  # First, as what follows takes its time.
 
     end_at_signals()
 
-from cli.run import run
-from cli.supervisor import Supervisor
+from cli.run import Supervisor, run
 from cli.terminal import import_tensorflow, printable
 from prediction.request import PredictConfig
 

@@ -22,8 +22,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
 from cli.fields import POSITIVE, flag, nested
-from cli.run import run
-from cli.supervisor import Supervisor
+from cli.run import Supervisor, run
 from cli.terminal import import_tensorflow, print_result
 from data import RAMP
 from errors import TrainingError

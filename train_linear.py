@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, TextIO
 
 from cli.fields import POSITIVE, flag, nested
-from cli.run import run
-from cli.supervisor import Supervisor
+from cli.run import Supervisor, run
 from cli.terminal import import_tensorflow, print_result
 from training.config import RunConfig, log_interval, train_steps
 

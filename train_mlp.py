@@ -19,8 +19,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
 from cli.fields import POSITIVE, flag, nested
-from cli.run import run
-from cli.supervisor import Supervisor
+from cli.run import Supervisor, run
 from cli.terminal import import_tensorflow, print_result
 from training.config import Length, RunConfig, last_step, train_steps
 

@@ -1,6 +1,8 @@
 """Tensors of a checkpoint of any format that a Saver has written, read with bounds.
 
 Also how they lie in its files: their sizes there, their shards, their slices.
+
+`restore_newest` finds and reads the newest checkpoint of a folder that is whole and fits a model.
 """
 
 import math
@@ -8,15 +10,17 @@ import os
 import re
 import struct
 import weakref
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto
 
+from checkpoints import folder, manifest, naming
 from checkpoints.bundle import MAX_BYTES, VariableSpec, check_index, table_entries
 from checkpoints.file_io import (
     HEAD_BYTES,
@@ -27,8 +31,9 @@ from checkpoints.file_io import (
     readable_prefix,
 )
 from checkpoints.folder import names_in
+from checkpoints.manifest import Manifest
 from checkpoints.naming import INDEX_SUFFIX
-from errors import CheckpointError, reason
+from errors import CheckpointError, LaterVersionError, reason
 
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})")
 # The format of 2016 compresses its values with Snappy (at most 64 bytes out of 3) and writes
@@ -275,3 +280,91 @@ def _shard_files(
                 f"speaks of {end}"
             )
     return shards
+
+
+# The newest checkpoint of a folder that is whole and fits the model.
+
+_MOST_NAMED = 4
+
+
+class Restored(NamedTuple):
+    """A checkpoint that has passed every check; `manifest` is None where it has none."""
+
+    step: int
+    prefix: str
+    values: Mapping[str, np.ndarray[Any, Any]]
+    manifest: Manifest | None
+
+
+def restore_newest(
+    path: str,
+    expected: Mapping[str, VariableSpec],
+    check: Callable[[str, Manifest], None] = lambda _, __: None,
+) -> Restored | None:
+    """Reads the newest checkpoint that is complete, undamaged and fits.
+
+    What is stepped over is logged, a line each.
+
+    Args:
+      path: the folder; where it has no checkpoint, the result is None.
+      expected: name -> shape and dtype of every variable of the model.
+      check: is given the prefix and the manifest, where there is one, of an undamaged checkpoint
+        before its variables are looked at; what it raises ends the search.
+
+    Raises:
+      CheckpointError: there are checkpoints and none of them is good.
+      LaterVersionError: a later version made the newest.
+    """
+    reasons = []
+    for step in reversed(folder.usable_steps(path)):
+        prefix = naming.checkpoint_prefix(path, step)
+        try:
+            found = manifest.read(path, step)
+            if found is None:
+                logging.warning("%s has no manifest: TensorFlow's own checksums have to do", prefix)
+            else:
+                manifest.verify_files(path, found)
+                check(prefix, found)
+            values = read_variables(prefix, expected)
+            if values.get("global_step", step) != step:
+                raise CheckpointError(
+                    f"it is of step {values['global_step']}, whatever its name says"
+                )
+            return Restored(step, prefix, values, found)
+        except LaterVersionError:
+            raise
+        except CheckpointError as error:
+            logging.warning("stepping over %s: %s", prefix, error)
+            reasons.append(str(error))
+    if reasons:
+        raise CheckpointError(
+            f"none of the {len(reasons)} checkpoints in {path} fits this model (the newest: "
+            f"{reasons[0]}): train into another folder with --ckpt_dir"
+        )
+    return None
+
+
+def read_variables(
+    prefix: str, expected: Mapping[str, VariableSpec]
+) -> dict[str, np.ndarray[Any, Any]]:
+    """Reads exactly the expected variables, each checked before any is read.
+
+    Raises:
+      CheckpointError: a file is missing or damaged, a variable is missing or is one too many, or
+        its shape or dtype is another; the first such variables are named.
+    """
+    reader = CheckpointReader(prefix)
+    found = reader.specs
+    differences = [f"{name} is missing" for name in expected if name not in found]
+    differences += [f"{name} is not in this model" for name in found if name not in expected]
+    differences += [
+        f"{name} is {found[name]}, this model has {spec}"
+        for name, spec in expected.items()
+        if name in found and found[name] != spec
+    ]
+    if differences:
+        more = len(differences) - _MOST_NAMED
+        raise CheckpointError(
+            "; ".join(differences[:_MOST_NAMED]) + (f"; and {more} more" if more > 0 else "")
+        )
+    return {name: reader.read(name) for name in expected}

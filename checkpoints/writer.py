@@ -13,7 +13,7 @@ from absl import logging
 from checkpoints import file_io, folder, manifest, naming, upkeep
 from checkpoints.bundle import BundleWriter, VariableSpec
 from checkpoints.lock import FolderLock
-from checkpoints.retention import Retention
+from checkpoints.upkeep import Retention
 from errors import CheckpointError, FolderLostError, NotFiniteError, reason
 
 Values = Mapping[str, np.ndarray[Any, Any]]

@@ -1,27 +1,261 @@
-"""Runs a script: parses its flags, prints errors as one line, ends with the right exit code."""
+"""Runs a script: parses its flags, prints errors as one line, ends with the right exit code.
 
+The script works in a process of its own, so that whatever ends it is told in one line. TensorFlow
+ends the process where a graph makes it fail a check of its own, and the system where a graph takes
+all memory: nothing in that process can say so. The process that was started forks before anything
+large is imported, which takes a millisecond; the child does the work, and the parent waits, passes
+signals on and ends with the child's exit code. The child's stderr goes through the parent, since
+libraries write there what they have from a stranger's file, as it is.
+"""
+
+import codecs
 import logging as standard_logging
+import mmap
 import os
+import re
+import signal
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Callable
-from typing import Any, NoReturn
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn, TextIO
 
 from absl import flags, logging
 
-from cli.command_line import CommandLine
-from cli.signals import end_at_signals, exit_at_signals
-from cli.supervisor import MEMORY_FLAG, Supervisor
+from cli.fields import CommandLine
+from cli.signals import end_at_signals, exit_at_signals, stop_signals
 from cli.terminal import (
     EXIT_FAILED,
     EXIT_USAGE,
+    end_at_once,
     exit_with_error,
     prepare_streams,
     printable,
     stdout_written_out,
     thread_variables_error,
+    unfailing_writer,
 )
 from errors import UserError
+
+MEMORY_FLAG = "memory_limit_mb"
+STOP_SECONDS = 3  # What a child is given to end itself once it has been told to.
+_IMPATIENT_SECONDS = 0.5  # From one Ctrl-C to another that is no echo of it.
+_LAST_WORDS_BYTES = 4096
+_CHUNK_BYTES = 1 << 16
+# What TensorFlow 2.21 writes when it fails a check of its own: why, then a line for each caller.
+_FATAL = re.compile(r"^(?:F\d{4} [^]]*\] (.*)|\*\*\* Check failure .*| +@ +0x.*)\n", re.MULTILINE)
+# The container's own limit, in versions 2 and 1 of Linux's control groups. Format: the kernel's
+# Documentation/admin-guide/cgroup-v2.rst.
+_CONTAINER = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+# The stacks of TensorFlow's threads count, used or not: four threads a processor of 8 MiB, twice.
+_STACKS_BYTES = 64 << 20
+
+
+def available_bytes() -> int:
+    """Bytes of the machine's memory, or of its container's where that has less."""
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for path in _CONTAINER:
+        with suppress(OSError, ValueError):  # No such file; `max`, for no limit.
+            limits.append(int(path.read_text()))
+    return min(limits)
+
+
+def limit_memory(size: int) -> None:
+    """Lets this process allocate so many bytes beside its stacks, or what a lower limit says.
+
+    Files that are mapped, programs and what is only reserved do not count.
+    """
+    import resource  # Not on Windows.
+
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = size + _STACKS_BYTES * (os.cpu_count() or 1)
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
+
+
+class Supervisor:
+    """Starts a script's own process and says how it ended. Where there is no fork, it does not.
+
+    Make one before the script runs, and hand it to `cli.run.run`.
+    """
+
+    def __init__(self, needs_less: str | None = None, *, waits_for_stop: bool = False) -> None:
+        """Makes one.
+
+        Args:
+          needs_less: how the script is made to need less memory, such as `give it less at a time`;
+            None for one without a limit on memory, as it reads nothing of strangers.
+          waits_for_stop: whether it is a trainer, which at a signal may take its time to save what
+            it has; a second SIGINT gives it `STOP_SECONDS`.
+        """
+        self._needs_less = needs_less
+        self._waits_for_stop = waits_for_stop
+        # Shared with the child: what to say of it when time is up.
+        self._last_words = mmap.mmap(-1, _LAST_WORDS_BYTES)
+        self._timer: threading.Timer | None = None
+        self._is_child = False
+        self._terminal: TextIO | None = None
+
+    def start(self, memory_limit_mb: int | None) -> None:
+        """Forks, and returns in the child only: the parent exits when the child has ended.
+
+        The child may allocate `memory_limit_mb` MiB; 0 is no limit, None what memory there is.
+
+        Raises:
+          OSError: the system starts no further process.
+        """
+        if hasattr(os, "fork"):
+            self._fork()
+        if self._is_child and memory_limit_mb != 0:
+            limit_memory(memory_limit_mb << 20 if memory_limit_mb else available_bytes())
+        if self._needs_less is not None or not self._waits_for_stop:
+            exit_at_signals()  # What reads a model may have temporary files.
+
+    def _fork(self) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        read_end, write_end = os.pipe()
+        stderr_read, stderr_write = os.pipe()
+        try:
+            child = os.fork()
+        except OSError as error:
+            reason = f"the system starts no more processes, as where `ulimit -u` is low: {error}"
+            raise OSError(reason) from error
+        if child:
+            os.close(read_end)
+            os.close(stderr_write)
+            self._wait(child, stderr_read)
+        os.close(write_end)
+        os.close(stderr_read)
+        if os.isatty(2):
+            self._terminal = unfailing_writer(os.dup(2), sys.stderr.encoding)
+        os.dup2(stderr_write, 2)
+        os.close(stderr_write)
+        sys.stderr = unfailing_writer(2, "utf-8")  # What the parent expects, whatever it writes.
+        self._is_child = True
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        threading.Thread(target=_end_with_parent, args=(read_end,), daemon=True).start()
+
+    def end_after(self, seconds: float, line: str) -> None:
+        """Ends the process with an error line in so many seconds, whatever it does; 0 for never.
+
+        Each call stands in place of the one before. TensorFlow may keep all of Python from running
+        while it computes: in a child the system ends it, and the parent says the line.
+        """
+        if not self._is_child:
+            self._end_in_a_thread(seconds, line)
+            return
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        if seconds:
+            words = line.encode(errors="backslashreplace")[: _LAST_WORDS_BYTES - 1] + b"\0"
+            self._last_words[: len(words)] = words
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+
+    def terminal(self) -> TextIO:
+        """Where a progress bar goes: the terminal that stderr is to the parent, or else stderr.
+
+        A bar moves the cursor, which nothing may that goes through the parent. Nothing that comes
+        from a stranger's file is to take this way.
+        """
+        return self._terminal or sys.stderr
+
+    def _end_in_a_thread(self, seconds: float, line: str) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if seconds:
+            self._timer = threading.Timer(seconds, end_at_once, [line])
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _wait(self, child: int, stderr: int) -> NoReturn:
+        """Passes on what the child writes to `stderr` until it ends, and ends as it did."""
+        stopped_by: list[int] = []
+        impatient_from = 0.0
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            """Passes a signal on. Ctrl-C reaches the child too, which then heeds the first."""
+            nonlocal impatient_from
+            del frame
+            stopped_by.append(number)
+            now = time.monotonic()
+            if len(stopped_by) == 1:
+                impatient_from = now + _IMPATIENT_SECONDS
+            is_impatient = now > impatient_from
+            if self._waits_for_stop:
+                kill, hurry = False, is_impatient and number == signal.SIGINT
+            else:
+                kill, hurry = is_impatient, len(stopped_by) == 1
+            if hurry:
+                signal.alarm(STOP_SECONDS)
+            with suppress(ProcessLookupError):  # It has ended in the meantime.
+                os.kill(child, signal.SIGKILL if kill else number)
+
+        signal.signal(signal.SIGALRM, lambda *_: os.kill(child, signal.SIGKILL))
+        for number in stop_signals():
+            signal.signal(number, stop)
+        reason = _pass_on(stderr)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        signal.alarm(0)
+        if status >= 0 or stopped_by:
+            # Not by the end of Python, which gives signals back: one more would be another code.
+            os._exit(status if status >= 0 else 128 + stopped_by[0])
+        exit_with_error(self._said_of(signal.Signals(-status)) + reason, EXIT_FAILED)
+
+    def _said_of(self, number: signal.Signals) -> str:
+        """What to say of a child that a signal has ended."""
+        words = self._last_words[:].partition(b"\0")[0]
+        if number == signal.SIGALRM and words:
+            return words.decode(errors="replace")
+        if number == signal.SIGKILL:
+            said = "killed by SIGKILL, as the system does when there is no memory left"
+            less = f": {self._needs_less}, or allow it less with --{MEMORY_FLAG}"
+        else:
+            said = f"TensorFlow crashed ({number.name})"
+            less = (
+                ": what it was given is damaged, or needs more memory than there is or than "
+                f"--{MEMORY_FLAG} allows: if so, {self._needs_less}"
+            )
+            if self._needs_less is None:
+                said += ", such as where the system gives it no more memory or threads"
+        kept = "; the checkpoints stay, and the same command goes on from the newest"
+        return said + (less if self._needs_less else "") + (kept if self._waits_for_stop else "")
+
+
+def _pass_on(stderr: int) -> str:
+    """Writes to stderr what comes from a pipe, fit for a terminal, until its writers have ended.
+
+    Returns:
+      Why TensorFlow ended the process, in brackets, where it has said so; that is not written.
+    """
+    reason = ""
+    decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
+    chunk = b"begun"
+    while chunk:
+        chunk = os.read(stderr, _CHUNK_BYTES)
+        text = decoder.decode(chunk, final=not chunk)
+        for line in _FATAL.finditer(text):
+            reason = f" [{line[1]}]" if line[1] else reason
+        sys.stderr.write(printable(_FATAL.sub("", text)))
+        sys.stderr.flush()
+    return reason
+
+
+def _end_with_parent(read_end: int) -> None:
+    """Waits for the parent's end, which closes the other end of the pipe, and ends this process."""
+    os.read(read_end, 1)
+    os._exit(EXIT_FAILED)
+
+
+# The start and the end of a script.
 
 _HELP_FLAGS = frozenset({"-h", "-help", "--help", "--helpfull", "--helpshort"})
 

@@ -16,8 +16,8 @@ import tensorflow as tf
 from absl import flags
 
 import finetune
-from cli.command_line import parse
-from cli.supervisor import Supervisor
+from cli.fields import parse
+from cli.run import Supervisor
 from data.named import RAMP_FILE
 from errors import CheckpointError, TrainingError
 from finetuning.fitting import make_task

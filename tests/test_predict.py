@@ -11,7 +11,7 @@ from absl import flags
 from PIL import Image, ImageOps
 
 import predict
-from cli.command_line import parse
+from cli.fields import parse
 from prediction.request import PredictConfig
 from tests.prediction import conftest as checkpoints
 

@@ -17,7 +17,7 @@ import train_cnn
 import train_linear
 from checkpoints.bundle import BundleWriter
 from checkpoints.upkeep import best_checkpoint
-from cli.command_line import parse
+from cli.fields import parse
 from errors import DataError, TrainingError
 from prediction.evaluation import predict
 from prediction.request import PredictConfig

@@ -13,7 +13,7 @@ import tensorflow as tf
 from PIL import Image
 
 import train_mlp
-from cli.command_line import parse
+from cli.fields import parse
 from errors import DataError, TrainingError
 from prediction.evaluation import predict
 from prediction.request import PredictConfig

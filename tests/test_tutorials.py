@@ -14,7 +14,7 @@ import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from cli.command_line import parse
+from cli.fields import parse
 from tests.tools.conftest import request_of
 
 PROJECT = Path(__file__).resolve().parent.parent

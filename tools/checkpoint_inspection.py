@@ -18,7 +18,7 @@ from absl import logging
 from checkpoints import manifest, naming
 from checkpoints.folder import Hold, named_checkpoint, names_in, read_newest
 from checkpoints.reader import CheckpointReader, stored_tensors
-from checkpoints.retention import Saved, best_first
+from checkpoints.upkeep import Saved, best_first
 from errors import CheckpointError, first_few
 from metagraph.opening import find_variables, prefix_of
 from metagraph.parsing import SAVED_MODEL_FILES

@@ -16,8 +16,7 @@ from dataclasses import MISSING, dataclass
 from typing import Any, ClassVar, NoReturn, TypeAlias
 
 from cli.fields import Check, flag
-from cli.run import run
-from cli.supervisor import Supervisor
+from cli.run import Supervisor, run
 from cli.terminal import STDERR, STDOUT, descriptors_into, printable
 from errors import ToolError
 

@@ -8,7 +8,6 @@ from dataclasses import MISSING, dataclass
 from fractions import Fraction
 from typing import Any, ClassVar
 
-from checkpoints.retention import Retention
 from cli.fields import COMMAS, REPEATED, Check, Together, flag, from_zero, nested
 from cli.terminal import INTRA_OP_THREADS_VARIABLE, MOST_THREADS
 from data import DEFAULT_MEMORY_MB, RAMP, SKIP, STOP
@@ -141,11 +140,6 @@ class RunConfig:
         low=1,
         high=MOST_THREADS,
     )
-
-    @property
-    def retention(self) -> Retention:
-        """Which checkpoints stay."""
-        return Retention(self.max_to_keep, self.keep_checkpoint_every_n_hours, self.keep_best)
 
     def threads(self, *, small_steps: bool) -> int | None:
         """The threads for `import_tensorflow`; None leaves them to the environment."""

@@ -24,9 +24,8 @@ from cli.signals import stop_signals
 from errors import TrainingError, reason
 from training import resume
 from training.config import RunConfig
-from training.graph_session import GraphSession
 from training.metrics import Metrics, MetricsLog, Progress
-from training.task import Task
+from training.task import GraphSession, Task
 
 
 class Outcome(NamedTuple):

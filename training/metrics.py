@@ -29,7 +29,7 @@ class Metrics(NamedTuple):
     """One line of the log.
 
     Loss, accuracy and learning rate are those of the step's batch, as in
-    `training.graph_session.StepValues`; the rest is measured after its update.
+    `training.task.StepValues`; the rest is measured after its update.
     """
 
     step: int  # Updates done.

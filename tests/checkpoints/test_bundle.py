@@ -27,8 +27,7 @@ from checkpoints.bundle import (
     table_entries,
 )
 from checkpoints.file_io import readable_prefix
-from checkpoints.reader import CheckpointReader
-from checkpoints.restore import read_variables, restore_newest
+from checkpoints.reader import CheckpointReader, read_variables, restore_newest
 from errors import CheckpointError
 from tests.checkpoints.index_files import MAGIC, block, number, table
 

@@ -17,9 +17,8 @@ import tensorflow as tf
 
 from checkpoints import file_io, folder, manifest, upkeep
 from checkpoints.bundle import BundleWriter, VariableSpec
-from checkpoints.restore import restore_newest
-from checkpoints.retention import Retention
-from checkpoints.upkeep import best_checkpoint
+from checkpoints.reader import restore_newest
+from checkpoints.upkeep import Retention, best_checkpoint
 from checkpoints.writer import CheckpointWriter, RunRecord
 from errors import CheckpointError
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from checkpoints import folder, naming, upkeep
 from checkpoints.folder import Hold, newest_meta_graph, read_newest, say_if_gone
-from checkpoints.retention import Retention
+from checkpoints.upkeep import Retention
 from errors import CheckpointError
 
 OTHERS = (

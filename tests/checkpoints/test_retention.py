@@ -7,8 +7,7 @@ import pytest
 import tensorflow as tf
 
 from checkpoints import folder, manifest, upkeep
-from checkpoints.retention import Retention, Saved, best_first, steps_to_delete
-from checkpoints.upkeep import best_checkpoint
+from checkpoints.upkeep import Retention, Saved, best_checkpoint, best_first, steps_to_delete
 from errors import CheckpointError
 from tests.checkpoints.conftest import Save
 

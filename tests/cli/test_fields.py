@@ -6,8 +6,7 @@ from typing import ClassVar
 import pytest
 from absl import flags
 
-from cli.command_line import CommandLine, parse
-from cli.fields import COMMAS, REPEATED, Together, each, flag, needs, nested
+from cli.fields import COMMAS, REPEATED, CommandLine, Together, each, flag, needs, nested, parse
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cli import supervisor
+from cli import run as supervisor
 
 
 @pytest.fixture

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 from absl import logging
 
-from cli.command_line import parse
-from cli.fields import POSITIVE, REPEATED, flag, from_zero
+from cli.fields import POSITIVE, REPEATED, flag, from_zero, parse
 from cli.run import run
 from cli.signals import stop_signals
 from errors import UserError

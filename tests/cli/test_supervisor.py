@@ -16,13 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from cli.supervisor import Supervisor
+from cli.run import Supervisor
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 _SCRIPT = """
 import os, resource, signal, sys, time
 from dataclasses import dataclass
-from cli import supervisor as module
+from cli import run as module
 from cli.fields import flag
 from cli.run import run
 from errors import UserError
@@ -430,7 +430,7 @@ def test_a_reader_that_has_gone_is_no_traceback(start: Start) -> None:
 def test_without_a_child_a_thread_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where there is no fork; a call with 0 s calls it off."""
     said: list[str] = []
-    monkeypatch.setattr("cli.supervisor.end_at_once", said.append)
+    monkeypatch.setattr("cli.run.end_at_once", said.append)
     supervisor = Supervisor("give it less")
     supervisor.end_after(30.0, "never")
     supervisor.end_after(0.0, "")

@@ -27,7 +27,7 @@ _SCRIPT = """
 import os, sys
 from dataclasses import dataclass
 from cli.run import run
-from cli.supervisor import Supervisor
+from cli.run import Supervisor
 
 def main(values):
     with open(sys.argv[0] + ".txt", "w") as file:

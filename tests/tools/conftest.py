@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 import pytest
 from absl import flags
 
-from cli.command_line import parse
+from cli.fields import parse
 from cli.terminal import EXIT_FAILED, EXIT_USAGE
 from errors import UserError
 

@@ -16,7 +16,7 @@ from prediction.request import PredictConfig
 from tests.tools.conftest import Tool
 from tools.plot_line import read_line_run
 from training.config import InitFrom
-from training.init_from import read_init_from
+from training.resume import read_init_from
 
 COMMANDS = {
     "diff": ["{run}", "{run}"],

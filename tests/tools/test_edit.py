@@ -14,7 +14,7 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from checkpoints import file_io
 from checkpoints.bundle import VariableSpec
-from checkpoints.restore import restore_newest
+from checkpoints.reader import restore_newest
 from cli.terminal import EXIT_FAILED, EXIT_USAGE
 from prediction.evaluation import predict
 from prediction.request import PredictConfig

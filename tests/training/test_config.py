@@ -6,7 +6,7 @@ from fractions import Fraction
 import pytest
 import tensorflow as tf
 
-from cli.command_line import parse
+from cli.fields import parse
 from cli.terminal import INTRA_OP_THREADS_VARIABLE
 from train_linear import LinearConfig
 from training import resume

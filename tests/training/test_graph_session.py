@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from models import cnn
 from models.blocks import ModelGraph, Schedule
-from training.graph_session import GraphSession
+from training.task import GraphSession
 
 Array = npt.NDArray[Any]
 

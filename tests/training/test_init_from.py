@@ -13,14 +13,14 @@ from absl import flags
 
 import train_linear
 from checkpoints.bundle import VariableSpec
-from cli.command_line import parse
+from cli.fields import parse
 from errors import CheckpointError, TrainingError
 from tests.prediction import stock
 from train_cnn import CnnConfig
 from train_linear import LinearConfig
 from train_mlp import MlpConfig
 from training.config import InitFrom
-from training.init_from import read_init_from
+from training.resume import read_init_from
 from training.task import NONE, InitialValues, log_origins
 
 LAYERS = [f"layer{number}" for number in range(1, 7)]
