@@ -37,7 +37,6 @@ _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![\w.]*\w)")
 
 
 def _commands(transcript: str) -> list[str]:
-    """The command lines of a transcript."""
     found: list[str] = []
     for line in transcript.splitlines():
         if line.startswith("$ "):
@@ -60,7 +59,6 @@ def _transcript(command: str, code: int, out: str, err: str, folder: str) -> str
 
 
 def _short(number: str) -> str:
-    """A number with a fraction in three digits; any other as it is."""
     return number if number.lstrip("-").isdigit() else f"{float(number):.3g}"
 
 
@@ -121,7 +119,6 @@ def test_each_command_says_what_it_said(name: str, played: dict[str, str]) -> No
         path.write_text(played[name], "utf-8")
     expected, found = (text.splitlines() for text in (path.read_text("utf-8"), played[name]))
     if len(expected) != len(found) or not all(map(_same, expected, found)):
-        kept = [*expected]
-        for number, (old, new) in enumerate(zip(expected, found, strict=False)):
-            kept[number] = new if _same(old, new) else old
+        pairs = zip(expected, found, strict=False)
+        kept = [new if _same(old, new) else old for old, new in pairs] + expected[len(found) :]
         pytest.fail("\n".join(difflib.unified_diff(kept, found, f"{path.name}, committed", "now")))
