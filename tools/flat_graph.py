@@ -36,8 +36,6 @@ _CALLS: Mapping[str, tuple[tuple[str, ...], int]] = {
 _INPUTS = PLACEHOLDERS | PLACEHOLDERS_WITH_DEFAULT
 _SERVED = frozenset({"IteratorGetNext", "IteratorV2", "Iterator", "OneShotIterator"})
 
-Sizes = tuple[int | None, ...]
-
 
 def full_name(text: str) -> str:
     """`node:0` of `node`."""
