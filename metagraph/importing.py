@@ -17,12 +17,13 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.framework.op_def_pb2 import OpDef
 
 from errors import CheckpointError, reason
-from metagraph.graph import attribute_of, called, sub_graph
+from metagraph.graph import attribute_of, called, data_inputs, sub_graph
 from metagraph.meta import MetaGraphFile, node_of
 from metagraph.safety import disarm, op_definitions
 
 MAX_BYTES = 1 << 30  # Of all constants together, beyond what the file holds of them.
 _TEXT_BYTES = 8  # Of one text in memory, at least.
+_MAX_WIDTH = 1000  # Characters of a number as text: it is filled up with spaces.
 _MAX_DEPTH = 100  # Functions within functions.
 _MAX_NODES = 1_000_000  # Of a function with all that it calls, as often as it does.
 # The number of an output beyond 32 bits becomes another one, which no operation has.
@@ -45,7 +46,8 @@ def check_well_formed(graph_def: GraphDef, where: str) -> None:
 
     Raises:
       CheckpointError: a constant's value has another dtype, or all constants take more than
-        MAX_BYTES; a node takes an output that there cannot be; a function calls itself, or others
+        MAX_BYTES; a node takes an output that there cannot be, merges another number of inputs
+        than it has, or writes numbers of thousands of digits; a function calls itself, or others
         many thousand times over; an attribute in a function does not fit its operation.
     """
     definitions = op_definitions(graph_def)
@@ -53,13 +55,24 @@ def check_well_formed(graph_def: GraphDef, where: str) -> None:
     nodes = [*graph_def.node, *(node for f in functions for node in f.node_def)]
     _check_constants(nodes, where)
     for node in nodes:
-        for text in node.input:
-            if _NO_OUTPUT.fullmatch(text):
-                raise CheckpointError(f"{where} is damaged: node {node.name} has the input {text}")
+        if mistake := _mistake(node):
+            raise CheckpointError(f"{where} is damaged: node {node.name} has {mistake}")
     _check_calls(graph_def, where)
     for node in nodes[len(graph_def.node) :]:
         if node.op in definitions:
             _check_attributes(node, definitions[node.op], where)
+
+
+def _mistake(node: NodeDef) -> str | None:
+    """What of a node TensorFlow takes as it is: it would look beyond all, or never end."""
+    for text in node.input:
+        if _NO_OUTPUT.fullmatch(text):
+            return f"the input {text}"
+    if node.op in ("Merge", "RefMerge") and node.attr["N"].i != len(data_inputs(node)):
+        return f"{len(data_inputs(node))} inputs, where it says {node.attr['N'].i}"
+    if node.op == "AsString" and node.attr["width"].i > _MAX_WIDTH:
+        return f"width {node.attr['width'].i}"
+    return None
 
 
 def _check_constants(nodes: Iterable[NodeDef], where: str) -> None:

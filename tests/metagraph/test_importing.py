@@ -72,6 +72,14 @@ def _output_of_a_number_beyond_all(graph_def: GraphDef) -> None:
     graph_def.node.add(name="a", op="Identity", input=["zeros:9223372036854775807"])
 
 
+def _merge_of_more_than_there_are(graph_def: GraphDef) -> None:
+    graph_def.node.add(name="m", op="Merge", input=["zeros", "^zeros"]).attr["N"].i = 2**31 - 1
+
+
+def _text_beyond_all(graph_def: GraphDef) -> None:
+    graph_def.node.add(name="t", op="AsString", input=["zeros"]).attr["width"].i = 2**31 - 1
+
+
 def _constant_beyond_all(graph_def: GraphDef) -> None:
     graph_def.library.function[0].node_def.append(_constant(10**12))
 
@@ -83,6 +91,8 @@ def _constant_beyond_all(graph_def: GraphDef) -> None:
         (_attribute_of_another_type, "the attribute transpose_b of MatMul .* is no bool"),
         (_attribute_missing, "the attribute T of MatMul .* is no type"),
         (_output_of_a_number_beyond_all, "node a has the input zeros:9223372036854775807"),
+        (_merge_of_more_than_there_are, "1 inputs, where it says 2147483647"),
+        (_text_beyond_all, "width 2147483647"),
         (_constant_beyond_all, r"the constant c of shape \[10+\], its constants take more than"),
     ],
 )
