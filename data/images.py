@@ -161,11 +161,17 @@ def as_images(array: Array, name: str, image_shape: tuple[int, ...] = IMAGE_SHAP
         raise DataError(f"{name}: expected uint8 in 0..255 or float in [0, 1], found {array.dtype}")
     with np.errstate(over="ignore", invalid="ignore"):  # Found by the check that follows.
         images = np.ascontiguousarray(array, np.float32)
-    # The extremes are NaN where any value is; and they need no array of the size of the images.
-    if not np.isfinite([images.min(), images.max()]).all():
-        row = next(row for row, image in enumerate(images) if not np.isfinite(image).all())
+    if (row := first_not_finite(images)) is not None:
         raise DataError(f"{name}: row {row} (the first such) holds NaN or infinity as float32")
     return images
+
+
+def first_not_finite(rows: Array) -> int | None:
+    """The number of the first row that holds NaN or infinity; None where all are finite."""
+    # The extremes are NaN where any value is; and they need no array of the size of the rows.
+    if np.isfinite([rows.min(), rows.max()]).all():
+        return None
+    return next(number for number, row in enumerate(rows) if not np.isfinite(row).all())
 
 
 def check_image_shape(

@@ -21,7 +21,7 @@ from data import files
 from data.batches import read_ahead
 from data.files import read_bytes
 from data.image_folder import ImageStore
-from data.images import MAX_FILE_BYTES
+from data.images import MAX_FILE_BYTES, first_not_finite
 from data.npy_store import NpyRows
 from data.source import hold
 from errors import DataError, PredictionError
@@ -82,9 +82,7 @@ class ArrayRows:
 
 def check_finite(values: Array, source: str, first_row: int = 0) -> None:
     """Raises PredictionError with the number of the first row that holds NaN or infinity."""
-    # The extremes are NaN where any value is, and need no array of the size of the images.
-    if not np.isfinite([values.min(), values.max()]).all():
-        row = next(row for row, image in enumerate(values) if not np.isfinite(image).all())
+    if (row := first_not_finite(values)) is not None:
         raise PredictionError(
             f"{source}: row {first_row + row} (the first such) holds NaN or infinity"
         )

@@ -154,9 +154,7 @@ def test_a_run_whose_checkpoints_are_gone_does_not_begin_in_silence(
     with pytest.raises(TrainingError, match=line):
         _train(config)
     assert _content(folder) == before
-    anew = LinearConfig(
-        config.run.__class__(**{**vars(config.run), "start_anew": True}), STEPS, 0.5
-    )
+    anew = dataclasses.replace(config, run=dataclasses.replace(config.run, start_anew=True))
     assert _train(anew).step == STEPS
 
 
@@ -229,13 +227,14 @@ def test_a_format_that_is_damaged_is_no_later_version(config: LinearConfig, fold
     assert manifest.read(str(folder), 60) is not None
 
 
+def _full_disk(*_: object) -> None:
+    raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+
+
 def test_saves_that_never_succeed_end_the_run(
     config: LinearConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> None:
-        raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
-
-    monkeypatch.setattr(BundleWriter, "write", refuse)
+    monkeypatch.setattr(BundleWriter, "write", _full_disk)
     steps = itertools.count()
     with pytest.raises(CheckpointError, match=r"No space left on device; so did the 2 saves"):
         _train(config, lambda _: next(steps))
@@ -339,11 +338,8 @@ def test_a_run_whose_saves_all_failed_may_begin_again(
 ) -> None:
     """It has written metrics, and never had a checkpoint."""
 
-    def refuse(*_: object) -> None:
-        raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
-
     with monkeypatch.context() as patched:
-        patched.setattr(BundleWriter, "write", refuse)
+        patched.setattr(BundleWriter, "write", _full_disk)
         with pytest.raises(CheckpointError, match="so did the 2 saves"):
             _train(config)
     assert _train(config).step == STEPS
