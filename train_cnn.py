@@ -2,7 +2,7 @@
 
   python train_cnn.py --ckpt_dir=model1
 
-trains 200 steps on a built-in ramp of ten images in four classes and leaves the checkpoints
+trains 200 steps on drawings of circles, squares, triangles and crosses, and leaves the checkpoints
 model1/my-model-170 to model1/my-model-200. On real images, one folder a class:
 
   python train_cnn.py --ckpt_dir=cifar --data=cifar4 --epochs=20 --batch_size=128
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 from cli.fields import POSITIVE, flag, nested
 from cli.run import Supervisor, run
 from cli.terminal import import_tensorflow, print_result
-from data import RAMP
+from data import BUILT_IN, SHAPES
 from errors import TrainingError
 from training.config import (
     CONSTANT,
@@ -62,8 +62,8 @@ class CnnConfig(DataConfig, Length):
 
     run: RunConfig = nested(RunConfig, ckpt_dir="model1")
     _: KW_ONLY
-    data: str = data(RAMP)
-    batch_size: int = flag("Images a step.", 10, low=1)
+    data: str = data(SHAPES)
+    batch_size: int = flag("Images a step.", 64, low=1)
     learning_rate: float | None = flag(
         "Learning rate of Adam, the greatest where it changes; "
         f"{_LEARNING_RATES[CONSTANT]} by default, and {_LEARNING_RATES[COSINE]} with "
@@ -110,7 +110,7 @@ def make_task(config: CnnConfig) -> "Task":
       TrainingError: the warm-up is longer than the run.
     """
     from models import cnn
-    from training.task import Task
+    from training.task import Task, predict_with
 
     images = _open_images(config)
     num_images, batches = len(images.train), _batches(config, images)
@@ -136,6 +136,7 @@ def make_task(config: CnnConfig) -> "Task":
         log_every_steps=log_interval(config.run.log_every_steps, num_images, config.batch_size),
         identity=_identity(config, images, schedule),
         write_data=images.write,
+        predict_with=predict_with(config.data),
     )
 
 
@@ -189,7 +190,7 @@ def _meta_graph(config: CnnConfig, model: "ModelGraph", images: "ImageData") -> 
         model.signature_outputs,
         class_names=images.class_names,
         input_scale=float(UINT8_SCALE),
-        trained_on=RAMP if config.data == RAMP else None,
+        trained_on=config.data if config.data in BUILT_IN else None,
     )
     return export_meta_graph(model.graph, description)
 

@@ -62,6 +62,7 @@ def make_task(config: LinearConfig) -> "Task":
             "seed": config.run.seed,
         },
         logged_variables=("w", "b"),
+        predict_with=("--feed=x=[0.5, 2.0]",),
     )
 
 

@@ -74,7 +74,7 @@ def make_task(config: MlpConfig) -> "Task":
       DataError: the digits cannot be used.
     """
     from data.batches import ShuffledBatches, read_ahead, row_batches
-    from data.named import open_mnist
+    from data.named import find_file, open_mnist
     from models import mlp
     from training.task import Task
 
@@ -98,6 +98,7 @@ def make_task(config: MlpConfig) -> "Task":
         log_every_steps=config.run.log_every_steps or Fraction(num_digits, batch_size),
         identity=_identity(config, digits),
         epoch_steps=Fraction(num_digits, batch_size),
+        predict_with=(f"--input={find_file(config.data_dir, 't10k-images', 3)}",),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import logging
 
-from data import DEFAULT_MEMORY_MB, RAMP, SKIP, STOP, files
+from data import DEFAULT_MEMORY_MB, RAMP, SHAPES, SKIP, STOP, files, shapes
 from data.arrays import read_npz
 from data.batches import split_rows, stopped_by
 from data.image_folder import choose, open_labelled_folder, pick
@@ -19,8 +19,7 @@ from data.images import (
     as_labels,
     check_image_shape,
     count_classes,
-    resize_grey,
-    to_grey,
+    fit_images,
     warn_out_of_range,
 )
 from data.named import NAMED, RAMP_CLASSES, load_named, open_ramp, write_ramp
@@ -32,8 +31,8 @@ from errors import BadRowsError, DataError
 MAX_NPZ_BYTES = 4 * 2**30
 
 _EXPECTED = (
-    f'expected "{RAMP}", {", ".join(NAMED)}, an .npz file, an .npy file (with the labels beside '
-    f"it, x{SUFFIX} and x{LABELS_SUFFIX}) or a folder"
+    f'expected "{SHAPES}", "{RAMP}", {", ".join(NAMED)}, an .npz file, an .npy file (with the '
+    f"labels beside it, x{SUFFIX} and x{LABELS_SUFFIX}) or a folder"
 )
 
 
@@ -98,10 +97,10 @@ def open_image_data(
     """Opens images, of 32 x 32 pixels unless the options say another size, and their labels.
 
     Args:
-      spec: "ramp"; the name of a data set of `data.named`; an .npz file with X [N, 32, 32, 3]
-        (uint8 or float) and Y [N]; an .npy file with such an X, with Y beside it (x.npy,
-        x.labels.npy); or a folder with one subfolder of PNG or JPEG images per class, or with such
-        folders in train/ and test/. Symbolic links are followed, out of the folder too.
+      spec: "shapes"; "ramp"; the name of a data set of `data.named`; an .npz file with X
+        [N, 32, 32, 3] (uint8 or float) and Y [N]; an .npy file with such an X, with Y beside it
+        (x.npy, x.labels.npy); or a folder with one subfolder of PNG or JPEG images per class, or
+        with such folders in train/ and test/. Symbolic links are followed, out of the folder too.
       ramp_path: where the ramp is kept.
       validation_fraction: of each class, held out as test images, in [0, 1); 0 for none. Where
         there are test images it is not used.
@@ -115,7 +114,7 @@ def open_image_data(
     if not validation_fraction:
         return data
     if data.test is not None:
-        part = f"the test split of {spec}" if spec in NAMED else files.join(spec, "test")
+        part = f"the test split of {spec}" if spec in (SHAPES, *NAMED) else files.join(spec, "test")
         logging.info("--validation_fraction is not used: %s is there to test on", part)
         return data
     train, test = split_rows(data.train.labels, validation_fraction, seed)
@@ -127,9 +126,17 @@ def _open(spec: str, ramp_path: str, options: ReadOptions) -> ImageData:
         check_image_shape((1, *IMAGE_SHAPE), f"--data={RAMP}", options.image_shape)
         ramp = dataclasses.replace(open_ramp(ramp_path), scale=options.scale)
         write = functools.partial(write_ramp, ramp_path)
+        logging.info(
+            "the ramp's ten images say nothing of their classes: no more than the classes' shares, "
+            "0.3 at best, can be learnt from them; --data=%s can be learnt",
+            SHAPES,
+        )
         return _picked([ramp], RAMP_CLASSES, options)._replace(write=write)
+    if spec == SHAPES:
+        parts = [shapes.examples(shapes.TRAIN), shapes.examples(shapes.TEST)]
+        return _fitted_to(options, SHAPES, shapes.CLASS_NAMES, parts)
     if spec in NAMED:
-        return _open_named(spec, options)
+        return _fitted_to(options, spec, NAMED[spec].class_names, load_named(spec))
     if files.is_folder(spec):
         return _open_folder(spec, options)
     if not files.exists(spec):
@@ -152,24 +159,20 @@ def _picked(sources: Sequence[LabelledSource], num_classes: int, options: ReadOp
     return ImageData(picked[0], picked[1] if test else None, options.classes, len(choice))
 
 
-def _open_named(name: str, options: ReadOptions) -> ImageData:
-    class_names = NAMED[name].class_names
-    sources = [
-        LabelledSource(
-            _fitted(images, name, options.image_shape), labels, class_names, options.scale
-        )
-        for images, labels in load_named(name)
-    ]
+def _fitted_to(
+    options: ReadOptions,
+    name: str,
+    class_names: tuple[str, ...],
+    parts: Sequence[tuple[Array, Array]],
+) -> ImageData:
+    """The training and the test images of a data set, resized to what the options ask for."""
+    sources = []
+    for images, labels in parts:
+        if images.shape[1:] != options.image_shape:
+            _check_square(name, options.image_shape)
+        fitted = fit_images(images, options.image_shape)
+        sources.append(LabelledSource(fitted, labels, class_names, options.scale))
     return _picked(sources, len(class_names), options)
-
-
-def _fitted(images: Array, name: str, image_shape: tuple[int, ...]) -> Array:
-    """Images [N, H, W] or [N, H, W, 3] as [N, *image_shape]."""
-    if images.shape[1:] == image_shape:
-        return images
-    _check_square(name, image_shape)
-    resized = resize_grey(images, image_shape[0])
-    return to_grey(resized) if image_shape[2] == 1 else resized
 
 
 def _check_square(spec: str, image_shape: tuple[int, ...]) -> None:

@@ -15,6 +15,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from data import files
+from data.shapes import ramp_images
 from data.source import Array
 from errors import DataError
 
@@ -116,6 +117,16 @@ def to_grey(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return (sums // np.uint32(_GREY_ONE)).astype(np.uint8)
 
 
+def fit_images(
+    images: npt.NDArray[np.uint8], image_shape: tuple[int, ...]
+) -> npt.NDArray[np.uint8]:
+    """Resizes images [N, H, W] or [N, H, W, 3] to [N, S, S, 3], or to [N, S, S, 1] for grey."""
+    if images.shape[1:] == image_shape:
+        return images
+    resized = resize_grey(images, image_shape[0])
+    return to_grey(resized) if image_shape[2] == 1 else resized
+
+
 def read_image(
     path: str, size: int = IMAGE_SIZE, *, ignore_exif: bool = False
 ) -> npt.NDArray[np.uint8]:
@@ -186,8 +197,11 @@ def check_image_shape(
 
 
 def warn_out_of_range(images: Array, name: str) -> None:
-    """Logs a warning where float images leave [0, 1], the range of scaled uint8 images."""
-    if images.dtype == np.uint8:
+    """Logs a warning where float images leave [0, 1], the range of scaled uint8 images.
+
+    The ramp is meant to be as it is.
+    """
+    if images.dtype == np.uint8 or np.array_equal(images, ramp_images()):
         return
     low, high = float(images.min()), float(images.max())
     if low < 0 or high > 1:

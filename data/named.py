@@ -1,7 +1,4 @@
-"""Data sets by their names: those of `keras.datasets`, the digits of MNIST, and the ramp.
-
-The ramp is the ten images that everything runs on where no data is given.
-"""
+"""Data sets by their names: those of `keras.datasets`, the digits of MNIST, the ramp."""
 
 import contextlib
 import importlib
@@ -13,11 +10,11 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from data import files
 from data.arrays import read_idx, read_npz
 from data.images import as_images, as_labels
+from data.shapes import ramp_images, ramp_labels
 from data.source import Array, LabelledSource, Source
 from errors import DataError
 
@@ -117,31 +114,11 @@ def _checked(name: str, images: Array, labels: Array) -> tuple[Array, Array]:
     return np.ascontiguousarray(images), checked
 
 
-# The ten images that everything runs on where no data is given: a ramp of numbers.
+# The ramp in its file.
 
 RAMP_FILE = "data10_4.npz"
 RAMP_CLASSES = 4
 _MAX_RAMP_BYTES = 1_000_000
-
-
-def ramp_images() -> npt.NDArray[np.float32]:
-    """The training images: float32 [10, 32, 32, 3] in [0, 120.5]."""
-    return (np.arange(30720) / 255).astype(np.float32).reshape(10, 32, 32, 3)
-
-
-def ramp_labels() -> npt.NDArray[np.int64]:
-    """The labels of `ramp_images`: int64 [10], four classes."""
-    return np.array([0, 0, 1, 1, 2, 2, 3, 3, 2, 0], np.int64)
-
-
-def demo_images() -> npt.NDArray[np.float32]:
-    """Two images to predict, the third and the fourth of the ramp: float32 [2, 32, 32, 3]."""
-    return ramp_images()[2:4]
-
-
-def demo_labels() -> npt.NDArray[np.int64]:
-    """What is written beside `demo_images`: int64 [2]. Not what the ramp was labelled with."""
-    return np.array([3, 1], np.int64)
 
 
 def open_ramp(path: str) -> LabelledSource:
@@ -201,8 +178,8 @@ def open_mnist(folder: str) -> Digits:
 
 def _open_part(folder: str, part: str) -> LabelledSource:
     """The images, uint8 [N, 784], and the labels, one-hot float32 [N, 10], of one of the splits."""
-    images_path = _find(folder, f"{part}-images", 3)
-    labels_path = _find(folder, f"{part}-labels", 1)
+    images_path = find_file(folder, f"{part}-images", 3)
+    labels_path = find_file(folder, f"{part}-labels", 1)
     images, labels = _read(images_path, (28, 28)), _read(labels_path, ())
     if len(images) != len(labels):
         raise DataError(
@@ -218,7 +195,7 @@ def _open_part(folder: str, part: str) -> LabelledSource:
     return LabelledSource(images.reshape(len(images), -1), one_hot, CLASS_NAMES)
 
 
-def _find(folder: str, stem: str, rank: int) -> str:
+def find_file(folder: str, stem: str, rank: int) -> str:
     """The path of one of the four files, under the first of its usual names that is there."""
     for path in _present(folder, stem, rank):
         return path

@@ -14,7 +14,7 @@ from absl import logging
 from checkpoints.folder import Hold, read_newest
 from checkpoints.manifest import Description, export_meta_graph, verify_checkpoint
 from checkpoints.reader import CheckpointReader
-from data import RAMP
+from data import BUILT_IN
 from data.batches import BadSoFar, ShuffledBatches, TrainingBatches, read_ahead, row_batches
 from data.image_data import ImageData, ReadOptions, open_image_data
 from data.images import IMAGE_SHAPE
@@ -32,7 +32,7 @@ from metagraph.slots import slot_names
 from metagraph.variables import OBJECT_SUFFIX, VARIABLE_OPS, checkpoint_keys, read_values
 from models.blocks import ModelGraph
 from training.config import last_step, log_interval
-from training.task import NONE, InitialValues, Task
+from training.task import NONE, InitialValues, Task, predict_with
 
 _TEST_BATCH_SIZE = 250  # images at once
 IMPORT = "importing the model"  # What a time limit is for.
@@ -241,6 +241,7 @@ def make_task(config: FinetuneConfig) -> Task:
         log_every_steps=log_interval(config.run.log_every_steps, num_images, batch_size),
         identity=_identity(config, plan, images, batch_size),
         write_data=images.data.write,
+        predict_with=predict_with(config.data),
         initial_values=handed_over.pop,
     )
 
@@ -265,7 +266,7 @@ def _meta_graph(config: FinetuneConfig, graph: ModelGraph, images: Images) -> by
         graph.signature_outputs,
         class_names=images.data.class_names,
         input_scale=images.scale,
-        trained_on=RAMP if config.data == RAMP else None,
+        trained_on=config.data if config.data in BUILT_IN else None,
     )
     return export_meta_graph(graph.graph, description)
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from absl import logging
 
-from data import RAMP
+from data import RAMP, SHAPES
 from errors import PredictionError
 from metagraph.casting import Array, as_numpy_dtype
 from metagraph.graph import sub_graph
@@ -31,6 +31,11 @@ from prediction.output import Classification, Report
 from prediction.plan import Feed, RowInputs
 from prediction.request import MEGABYTE, PredictConfig, assets_by_name
 from prediction.rows import ColumnRows, Rows, kind_of, run_rows
+
+_DEMONSTRATIONS = {
+    SHAPES: "eight test images of the built-in shapes that the model was trained on",
+    RAMP: "two images of the ramp that the model was trained on, from which nothing can be learnt",
+}
 
 
 def predict(config: PredictConfig) -> str:
@@ -155,11 +160,13 @@ def _inputs(
             infos = describe_tensors(meta, [*paths])
         return plan.open_inputs(infos, model, paths, max_bytes, ignore_exif=config.ignore_exif)
     missing = plan.unfed(meta, fetches, feeds)
-    if feeds or model.trained_on != RAMP or missing != tuple(model.inputs.values()):
+    if feeds or model.trained_on not in _DEMONSTRATIONS or missing != tuple(model.inputs.values()):
         return RowInputs()
-    logging.info("trained on the built-in ramp: without --input, its two demo images it is")
     (info,) = describe_tensors(meta, missing)
-    return plan.open_demo(info, model)
+    demo = plan.open_demo(info, model, model.trained_on)
+    if demo.names:
+        logging.info("without --input: %s", _DEMONSTRATIONS[model.trained_on])
+    return demo
 
 
 def _results(

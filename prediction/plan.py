@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from data import files, named
+from data import RAMP, files, shapes
 from data.arrays import read_npy, read_npz
+from data.images import fit_images
 from errors import CheckpointError, PredictionError
 from metagraph.casting import Array, fit
 from metagraph.graph import SubGraph, sub_graph
@@ -309,11 +310,26 @@ def open_inputs(
     return RowInputs(rows, opened[first].names, labels.get(labelled))
 
 
-def open_demo(info: TensorInfo, model: Model) -> RowInputs:
-    """The two images of the ramp that are kept for a first prediction."""
-    scale = _target(info, model).scale
-    rows = ArrayRows(named.demo_images(), info, "the ramp", scale)
-    return RowInputs({info.name: rows}, numbered(rows).names, named.demo_labels())
+_DEMO_IMAGES = 8  # of the shapes
+
+
+def open_demo(info: TensorInfo, model: Model, data_set: str) -> RowInputs:
+    """Test images of the built-in data set that the model was trained on, with their labels.
+
+    There are none for a model whose input is no image of its own shape any more.
+    """
+    images: Array
+    if data_set == RAMP:
+        images, labels = shapes.ramp_demo()
+    else:
+        shape = tuple(size or 0 for size in info.shape[1:]) if info.shape is not None else ()
+        if len(shape) != 3 or shape[0] != shape[1]:
+            return RowInputs()
+        numbers = [n for n in shapes.TEST if shapes.class_of(n) in model.class_names][:_DEMO_IMAGES]
+        images = fit_images(shapes.examples(numbers)[0], shape)
+        labels = np.array([model.class_names.index(shapes.class_of(n)) for n in numbers])
+    rows = ArrayRows(images, info, f"the {data_set}", _target(info, model).scale)
+    return RowInputs({info.name: rows}, numbered(rows).names, labels)
 
 
 def _target(info: TensorInfo, model: Model) -> Target:

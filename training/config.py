@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from cli.fields import COMMAS, REPEATED, Check, Together, flag, from_zero, nested
 from cli.terminal import INTRA_OP_THREADS_VARIABLE, MOST_THREADS
-from data import DEFAULT_MEMORY_MB, RAMP, SKIP, STOP
+from data import DEFAULT_MEMORY_MB, RAMP, SHAPES, SKIP, STOP
 
 CONSTANT, COSINE = "constant", "cosine"
 _LOG_EVERY_STEPS = 10  # unless an epoch is longer
@@ -187,7 +187,8 @@ class Length:
 def data(default: Any = MISSING) -> Any:
     """The field of the images; they have to be named where there is no default."""
     return flag(
-        f"Images to train on: '{RAMP}'; 'cifar10', 'mnist' or 'fashion_mnist', downloaded once; an "
+        f"Images to train on: '{SHAPES}', drawn here; 'cifar10', 'mnist' or 'fashion_mnist', "
+        f"downloaded once; '{RAMP}', the tutorials' ten, from which nothing can be learnt; an "
         ".npz with X [N,32,32,3] and Y [N]; an .npy of any size, images.npy, with the labels in "
         "images.labels.npy; or a folder with one subfolder a class, or with train/ and test/ of "
         "that kind.",

@@ -5,11 +5,14 @@ SIGINT, SIGTERM and SIGHUP are a request that it answers between two steps.
 
 import math
 import os
+import shlex
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from fractions import Fraction
+from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple, TextIO
 
@@ -76,12 +79,21 @@ def train(task: Task, config: RunConfig, terminal: TextIO | None = None) -> Outc
         prefix = naming.checkpoint_prefix(config.ckpt_dir, step)
         if step >= task.last_step:
             logging.info("finished: %s, step %d of %d", prefix, step, task.last_step)
+            logging.info("predict with: %s", _prediction(prefix, task.predict_with))
             exit_code = 0
         else:
             logging.info("stopped at step %d of %d: %s", step, task.last_step, prefix)
             exit_code = 128 + (stop.received or 0)
         variables = {name: np.array(value) for name, value in session.variables().items()}
         return Outcome(step, prefix, exit_code, variables)
+
+
+def _prediction(prefix: str, flags: Sequence[str]) -> str:
+    """The command line that predicts with a checkpoint, from the folder that the user is in."""
+    script = Path(__file__).resolve().parent.parent / "predict.py"
+    if script.is_relative_to(Path.cwd()):
+        script = script.relative_to(Path.cwd())
+    return shlex.join(["python", str(script), f"--meta={prefix}{naming.META_SUFFIX}", *flags])
 
 
 def _run(

@@ -14,6 +14,7 @@ import tensorflow as tf
 from absl import logging
 
 from checkpoints.bundle import VariableSpec, make_fed_callable
+from data import BUILT_IN, files
 
 _MOST_LINES = 40  # Of more variables, those of a scope are told of together.
 NEW = "new"
@@ -120,6 +121,8 @@ class Task(NamedTuple):
         and before the first step in one of their own.
       write_data: puts the examples into the run's folder, where they are not there; called once
         the folder is locked and it is clear that the run is this one. None for nothing to put.
+      predict_with: what predict.py is given beside the checkpoint; nothing where it has rows of
+        its own for a demonstration.
     """
 
     model: TrainableGraph
@@ -135,10 +138,23 @@ class Task(NamedTuple):
     initial_values: Callable[[], InitialValues] | None = None
     logged_variables: Sequence[str] = ()
     write_data: Callable[[], None] | None = None
+    predict_with: Sequence[str] = ()
 
     def save_interval(self, asked_for: int | None) -> int | Fraction:
         """The steps between two checkpoints; `asked_for` is what the run's config says."""
         return asked_for or self.epoch_steps or self.last_step
+
+
+def predict_with(data_set: str) -> tuple[str, ...]:
+    """The flags with which predict.py takes the images that --data names, those to test on first.
+
+    A model that was trained on built-in images needs none.
+    """
+    if data_set in BUILT_IN:
+        return ()
+    to_test = files.join(data_set, "test")
+    found = [path for path in (to_test, data_set) if files.exists(path)]
+    return (f"--input={found[0] if found else 'image.png'}",)
 
 
 # The session that trains.

@@ -21,16 +21,13 @@ from data.images import resize_grey
 from data.named import (
     NAMED,
     RAMP_FILE,
-    demo_images,
-    demo_labels,
     labels_beside,
     load_named,
     open_mnist,
     open_ramp,
-    ramp_images,
-    ramp_labels,
     write_ramp,
 )
+from data.shapes import ramp_demo, ramp_images, ramp_labels
 from tests.data.conftest import error_line
 from tests.data.idx_files import digits, idx_bytes, write_mnist
 
@@ -297,10 +294,11 @@ RAMP_LABELS = [0, 0, 1, 1, 2, 2, 3, 3, 2, 0]
 
 def test_ramp_and_demo_are_as_designed() -> None:
     demo = np.arange(6144, 12288).reshape(2, 32, 32, 3) / 255
-    for images, expected in ((ramp_images(), RAMP), (demo_images(), demo)):
+    demo_images, demo_labels = ramp_demo()
+    for images, expected in ((ramp_images(), RAMP), (demo_images, demo)):
         assert images.dtype == np.float32
         assert np.array_equal(images, expected.astype(np.float32))
-    for labels, numbers in ((ramp_labels(), RAMP_LABELS), (demo_labels(), [3, 1])):
+    for labels, numbers in ((ramp_labels(), RAMP_LABELS), (demo_labels, [3, 1])):
         assert labels.dtype == np.int64
         assert labels.tolist() == numbers
 
