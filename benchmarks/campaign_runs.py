@@ -75,7 +75,8 @@ def linear(path: str, steps: int, save_every: int, log_every: int) -> None:
 
 def cnn_on_ramp(path: str, steps: int, save_every: int, log_every: int) -> None:
     """Trains the CNN on ten images."""
-    train_cnn(CnnConfig(config(path, save_every, log_every), train_steps=steps))
+    run = config(path, save_every, log_every)
+    train_cnn(CnnConfig(run, data="ramp", batch_size=10, train_steps=steps))
 
 
 def lasting(path: Path) -> dict[str, bytes]:

@@ -1,4 +1,4 @@
-"""The shortest TF1 script for the default CNN: what `train_cnn.py` is timed against.
+"""The shortest TF1 script for the CNN on the ramp: what `train_cnn.py` is timed against.
 
 It does the same 200 steps on the ramp and saves every ten with a stock Saver, and has none of the
 rest: no resume, no metrics, no progress, no flush to the disk, no checks.

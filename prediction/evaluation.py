@@ -32,9 +32,10 @@ from prediction.plan import Feed, RowInputs
 from prediction.request import MEGABYTE, PredictConfig, assets_by_name
 from prediction.rows import ColumnRows, Rows, kind_of, run_rows
 
+_SHOWN = 8
 _DEMONSTRATIONS = {
-    SHAPES: "eight test images of the built-in shapes that the model was trained on",
-    RAMP: "two images of the ramp that the model was trained on, from which nothing can be learnt",
+    SHAPES: "%d test images of the built-in shapes that the model was trained on",
+    RAMP: "%d images of the ramp that the model was trained on, from which nothing can be learnt",
 }
 
 
@@ -89,7 +90,11 @@ class Classified(NamedTuple):
 
 
 def classify(config: PredictConfig) -> Classified:
-    """Predicts with a classifier; fetches, format and output of `config` are left alone."""
+    """Predicts with a classifier; fetches, format and output of `config` are left alone.
+
+    Without rows, a model that was trained on the built-in shapes is tested on all of their test
+    images.
+    """
     return chosen_model.with_model(config, functools.partial(_classify, config))
 
 
@@ -100,7 +105,7 @@ def _classify(config: PredictConfig, meta: MetaGraphFile, model: Model) -> Class
             "results 'probabilities' [?, classes] and 'classes' [?]; predict.py --list shows what "
             "it has"
         )
-    found, inputs = evaluate(dataclasses.replace(config, fetch=()), meta, model)
+    found, inputs = evaluate(dataclasses.replace(config, fetch=()), meta, model, shown=None)
     if found.classification is None:
         raise PredictionError(
             f"{meta.path}: its {model.classifier.probabilities} and {model.classifier.classes} "
@@ -112,11 +117,17 @@ def _classify(config: PredictConfig, meta: MetaGraphFile, model: Model) -> Class
 # The run itself: what is fetched, what is fed, and what comes of it.
 
 
-def evaluate(config: PredictConfig, meta: MetaGraphFile, model: Model) -> tuple[Report, RowInputs]:
-    """The results, and the rows that they are for."""
+def evaluate(
+    config: PredictConfig, meta: MetaGraphFile, model: Model, shown: int | None = _SHOWN
+) -> tuple[Report, RowInputs]:
+    """The results, and the rows that they are for.
+
+    Where no rows are given to a model of the built-in shapes, they are the first `shown` of the
+    test images, None for all.
+    """
     fetches = plan.choose_fetches(meta, model, config.fetch)
     feeds = plan.feeds_by_tensor(meta, model, config.feed, config.max_input_mb * MEGABYTE)
-    inputs = _inputs(config, meta, model, fetches, feeds)
+    inputs = _inputs(config, meta, model, fetches, feeds, shown)
     fed = [*feeds, *inputs.rows]
     is_report = not config.fetch or inputs.labels is not None
     wanted = list(dict.fromkeys([*fetches, *(plan.report_tensors(model) if is_report else ())]))
@@ -141,8 +152,8 @@ def evaluate(config: PredictConfig, meta: MetaGraphFile, model: Model) -> tuple[
         results = _results(graph, values, meta, config.batch_size)
     outputs = {name: results[name] for name in fetches}
     classification = _classification(results, model, inputs) if is_report else None
-    shown = Report(meta.path, checkpoint_of(meta), outputs, classification, rows=not config.fetch)
-    return shown, inputs
+    report = Report(meta.path, checkpoint_of(meta), outputs, classification, rows=not config.fetch)
+    return report, inputs
 
 
 def _inputs(
@@ -151,6 +162,7 @@ def _inputs(
     model: Model,
     fetches: Sequence[str],
     feeds: Mapping[str, Feed],
+    shown: int | None,
 ) -> RowInputs:
     """The rows of --input, or those for a demonstration; none of either."""
     if config.input:
@@ -163,9 +175,9 @@ def _inputs(
     if feeds or model.trained_on not in _DEMONSTRATIONS or missing != tuple(model.inputs.values()):
         return RowInputs()
     (info,) = describe_tensors(meta, missing)
-    demo = plan.open_demo(info, model, model.trained_on)
+    demo = plan.open_demo(info, model, model.trained_on, shown)
     if demo.names:
-        logging.info("without --input: %s", _DEMONSTRATIONS[model.trained_on])
+        logging.info("without --input: %s", _DEMONSTRATIONS[model.trained_on] % len(demo.names))
     return demo
 
 

@@ -310,13 +310,11 @@ def open_inputs(
     return RowInputs(rows, opened[first].names, labels.get(labelled))
 
 
-_DEMO_IMAGES = 8  # of the shapes
-
-
-def open_demo(info: TensorInfo, model: Model, data_set: str) -> RowInputs:
+def open_demo(info: TensorInfo, model: Model, data_set: str, shown: int | None) -> RowInputs:
     """Test images of the built-in data set that the model was trained on, with their labels.
 
-    There are none for a model whose input is no image of its own shape any more.
+    Of the shapes they are the first `shown`, None for all; of the ramp there are two. There are
+    none for a model whose input is no image of its own shape any more.
     """
     images: Array
     if data_set == RAMP:
@@ -325,7 +323,7 @@ def open_demo(info: TensorInfo, model: Model, data_set: str) -> RowInputs:
         shape = tuple(size or 0 for size in info.shape[1:]) if info.shape is not None else ()
         if len(shape) != 3 or shape[0] != shape[1]:
             return RowInputs()
-        numbers = [n for n in shapes.TEST if shapes.class_of(n) in model.class_names][:_DEMO_IMAGES]
+        numbers = [n for n in shapes.TEST if shapes.class_of(n) in model.class_names][:shown]
         images = fit_images(shapes.examples(numbers)[0], shape)
         labels = np.array([model.class_names.index(shapes.class_of(n)) for n in numbers])
     rows = ArrayRows(images, info, f"the {data_set}", _target(info, model).scale)

@@ -1,4 +1,4 @@
-"""The README's table of what the classic tutorials show: each command runs, one after another."""
+"""The tutorials in docs/: each command of a page runs as it stands there, one after another."""
 
 import importlib
 import io
@@ -18,15 +18,14 @@ from cli.fields import parse
 from tests.tools.conftest import request_of
 
 PROJECT = Path(__file__).resolve().parent.parent
-_SECTION = "## From the tutorials to here"
-_ROW = re.compile(r"^\| (?P<shown>[^|]+) \| `(?P<command>python [^`]+)` \|$", re.MULTILINE)
-_TOPICS = 13
+_TOPICS = 13  # of the classic tutorials
+_COMMAND = re.compile(r"^ *(python (?!-m pytest).*)$", re.MULTILINE)
 
 
-def _rows() -> dict[str, str]:
-    """What a tutorial shows -> the command."""
-    section = (PROJECT / "README.md").read_text(encoding="utf-8").split(_SECTION)[1]
-    return {row["shown"]: row["command"] for row in _ROW.finditer(section.split("\n## ")[0])}
+def _commands(page: str) -> list[str]:
+    """The command lines in a page's fenced blocks."""
+    text = (PROJECT / "docs" / page).read_text(encoding="utf-8")
+    return [line for block in text.split("```")[1::2] for line in _COMMAND.findall(block)]
 
 
 def _module(words: list[str]) -> tuple[ModuleType, list[str]]:
@@ -42,21 +41,33 @@ def _run(command: str) -> int:
     return int(module.main(parse(request_of(module.main), [module.__name__, *arguments])) or 0)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where all commands have run, one after another; each has printed something and ended well."""
-    folder = tmp_path_factory.mktemp("tutorials")
+def _run_all(page: str, folder: Path) -> Path:
+    """Runs a page's commands in a folder; each has to print something and end well."""
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(folder)
-        for command in _rows().values():
+        for command in _commands(page):
             with redirect_stdout(io.StringIO()) as out:
                 assert _run(command) == 0, command
             assert out.getvalue().strip(), command
     return folder
 
 
-def test_each_topic_has_a_row() -> None:
-    assert len(_rows()) == _TOPICS
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the commands for the topics of the classic tutorials have run."""
+    return _run_all("from_tf1_tutorials.md", tmp_path_factory.mktemp("tutorials"))
+
+
+def test_each_topic_has_a_command() -> None:
+    assert len(_commands("from_tf1_tutorials.md")) == _TOPICS
+
+
+def test_the_tutorial_runs_as_it_stands(tmp_path: Path) -> None:
+    assert len(_commands("tutorial.md")) == 15
+    _run_all("tutorial.md", tmp_path)
+    assert tf.train.latest_checkpoint(str(tmp_path / "model1")) == f"{tmp_path}/model1/my-model-200"
+    saved = tf.saved_model.load(str(tmp_path / "exported/1"))
+    assert {*saved.signatures} == {"serving_default", "serving_bytes"}
 
 
 def test_training_was_resumed(folder: Path) -> None:

@@ -1,0 +1,139 @@
+"""Makes the pictures of the documents anew, in docs/pictures.
+
+    python -m benchmarks.pictures --kills=20
+
+The loss of a run that nothing disturbs and of the same run, killed so many times; the path of
+(w, b) over the loss of the line; the confusion and the worst mistakes of the default run.
+"""
+
+import functools
+import os
+import signal
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from cli.fields import flag, parse
+from cli.run import run
+from cli.terminal import import_tensorflow
+
+_FOLDER = Path(__file__).resolve().parent.parent / "docs" / "pictures"
+
+
+@dataclass(frozen=True)
+class Request:
+    """How often a run is killed, and where the pictures go."""
+
+    kills: int = flag("How often the run of the second curve is killed.", 20, low=1)
+    output: str = flag("The folder of the pictures.", str(_FOLDER), path=True)
+
+
+def main(request: Request) -> int:
+    """Trains, in processes of their own, and draws; 1 if the killed run is not the unbroken one."""
+    import_tensorflow()
+    from benchmarks.campaign_runs import fork, metrics
+
+    folder = Path(request.output).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    before = os.getcwd()
+    with tempfile.TemporaryDirectory() as runs:
+        os.chdir(runs)  # So that the pictures name no folder but the runs'.
+        try:
+            for work in (functools.partial(_line, "model"), functools.partial(_cnn, "model1")):
+                os.waitpid(fork(work), 0)
+            steps = _kill("killed", request.kills)
+            if metrics(Path("model1")) != metrics(Path("killed")):
+                print("LOST: the killed run has another loss than the unbroken one")
+                return 1
+            _draw_losses("model1", "killed", steps, folder / "killed.png")
+            _plot("line", "--run=model", f"--output={folder}/line.png")
+            _plot("confusion", "--meta=model1", f"--output={folder}/confusion.png")
+            _plot("mistakes", "--meta=model1", "--most=4", f"--output={folder}/mistakes.png")
+        finally:
+            os.chdir(before)
+    for picture in folder.glob("*.png"):
+        Image.open(picture).convert("RGB").quantize(128).save(picture, optimize=True)
+    return 0
+
+
+def _line(path: str) -> None:
+    from train_linear import LinearConfig, train
+
+    train(parse(LinearConfig, ["train_linear.py", f"--ckpt_dir={path}"]))
+
+
+def _cnn(path: str) -> None:
+    """The default run, with a log line and a checkpoint often enough to see where it was killed."""
+    from train_cnn import CnnConfig, train
+
+    given = [f"--ckpt_dir={path}", "--log_every_steps=2", "--save_every_steps=2"]
+    train(parse(CnnConfig, ["train_cnn.py", *given]))
+
+
+def _steps(path: str) -> list[int]:
+    """The steps that a run's log has."""
+    from training.metrics import step_of
+
+    try:
+        lines = Path(path, "logs", "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    except FileNotFoundError:
+        return []
+    return [step for line in lines if (step := step_of(line)) is not None]
+
+
+def _kill(path: str, kills: int) -> list[int]:
+    """Trains, kills the run so many times on its way, and trains it to its end.
+
+    Returns:
+      The last step in the log at each kill.
+    """
+    from benchmarks.campaign_runs import fork
+
+    draw, found = np.random.default_rng(0), list[int]()
+    for number in range(kills):
+        child = fork(functools.partial(_cnn, path))
+        due = 200 * (number + draw.random()) / (kills + 1)
+        while max(_steps(path), default=0) < due:
+            time.sleep(0.01)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        found.append(max(_steps(path), default=0))
+    os.waitpid(fork(functools.partial(_cnn, path)), 0)
+    return found
+
+
+def _draw_losses(unbroken: str, killed: str, kills: list[int], output: Path) -> None:
+    from tools.plot_runs import new_figure, read_run, render, style
+
+    with style():
+        figure = new_figure(8, 3)
+        axes = figure.subplots()
+        for path, label, width, alpha in (
+            (unbroken, "never interrupted", 5.0, 0.4),
+            (killed, f"killed {len(kills)} times with SIGKILL", 1.2, 1.0),
+        ):
+            steps, values = read_run(path).series["loss"]
+            axes.plot(steps, values, label=label, linewidth=width, alpha=alpha)
+        for step in kills:
+            axes.axvline(step, color="grey", alpha=0.3, linewidth=0.8)
+        axes.plot([], [], color="grey", alpha=0.3, linewidth=0.8, label="a kill")
+        axes.set_xlabel("step (updates done)")
+        axes.set_ylabel("loss")
+        axes.set_ylim(0, None)
+        axes.set_title("The same loss, to the last bit")
+        axes.legend()
+        output.write_bytes(render(figure, str(output)))
+
+
+def _plot(*arguments: str) -> None:
+    from tools import plot
+
+    plot.main(parse(plot.PlotConfig, ["plot", *arguments, "--overwrite"], plot.__doc__))
+
+
+if __name__ == "__main__":
+    run(main, Request, __doc__)
