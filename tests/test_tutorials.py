@@ -2,11 +2,15 @@
 
 import importlib
 import io
+import json
 import re
 import shlex
+import sys
+import tempfile
 from contextlib import redirect_stdout
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -101,3 +105,22 @@ def test_the_head_on_an_inner_layer_was_trained(folder: Path) -> None:
     base = tf.train.load_checkpoint(str(folder / "model1"))
     assert "head/w" in saved.get_variable_to_shape_map()
     assert saved.get_tensor("conv1/w").tobytes() == base.get_tensor("conv1/w").tobytes()
+
+
+def test_the_notebook_runs_as_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its cells one after another, and their output but for digits that a processor may change."""
+    cells = json.loads((PROJECT / "docs/tour.ipynb").read_text(encoding="utf-8"))["cells"]
+    monkeypatch.chdir(PROJECT / "docs")
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda: str(tmp_path))
+    monkeypatch.setattr("sys.path", [*sys.path])
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "2")
+    space: dict[str, Any] = {}
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            capsys.readouterr()
+            exec("".join(cell["source"]), space)
+            told = "".join(text for output in cell["outputs"] for text in output["text"])
+            digits = re.compile(r"\d+\.\d+")
+            assert digits.sub("0", capsys.readouterr().out) == digits.sub("0", told)
