@@ -274,7 +274,9 @@ class CommandLine(Generic[_Request]):
     def take(self, arguments: Sequence[str]) -> None:
         """Has the flags take a command line; errors as of `parse`."""
         stray = self.values(arguments)[1:]
-        waiting = [x for x in self._flags if x.positional and self._is_missing(x.name)]
+        waiting = [x for x in self._flags if x.positional and (x.many or self._is_missing(x.name))]
+        if waiting and waiting[-1].many:  # It takes all that are left.
+            waiting += [waiting[-1]] * (len(stray) - len(waiting))
         if len(stray) > len(waiting):
             raise flags.Error(f"unexpected argument {stray[len(waiting)]!r}")
         for one, value in zip(waiting, stray, strict=False):
@@ -357,7 +359,8 @@ def _define(one: Flag, values: flags.FlagValues) -> None:
     options: dict[str, Any] = {"flag_values": values}
     if one.path and one.many:
         serializer = flags.ArgumentSerializer[str]()
-        flags.DEFINE_multi(_NamedPathParser(), serializer, name, [*default], text, **options)
+        given = None if default is None else [*default]
+        flags.DEFINE_multi(_NamedPathParser(), serializer, name, given, text, **options)
     elif one.path:
         flags.DEFINE(_PathParser(), name, default, text, **options)
     elif one.many:

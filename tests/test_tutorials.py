@@ -67,7 +67,7 @@ def test_each_topic_has_a_command() -> None:
 
 
 def test_the_tutorial_runs_as_it_stands(tmp_path: Path) -> None:
-    assert len(_commands("tutorial.md")) == 15
+    assert len(_commands("tutorial.md")) == 16
     _run_all("tutorial.md", tmp_path)
     assert tf.train.latest_checkpoint(str(tmp_path / "model1")) == f"{tmp_path}/model1/my-model-200"
     saved = tf.saved_model.load(str(tmp_path / "exported/1"))

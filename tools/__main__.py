@@ -11,6 +11,7 @@ TOOLS = (
     "export",
     "edit",
     "plot",
+    "report",
 )
 
 

@@ -1,0 +1,156 @@
+"""The report: what stands in it, that no name is markup, and that a browser shows it."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from tests.tools.conftest import Tool
+from train_cnn import CnnConfig, train
+
+CLASSES = ["<script>alert(1)<b>", "a&b", "\"quoted'"]
+_ALLOWED = {"html", "head", "meta", "title", "style", "body", "main", "article", "section", "nav"}
+_ALLOWED |= {"h1", "h2", "h3", "h4", "p", "ul", "ol", "li", "a", "div", "span", "strong", "img"}
+_ALLOWED |= {"table", "caption", "thead", "tbody", "tr", "th", "td", "figure", "figcaption"}
+_ALLOWED |= {"svg", "line", "text", "polyline", "circle", "rect"}
+
+
+class _Page(HTMLParser):
+    """The tags of a page, its headings and all of its text."""
+
+    def __init__(self, content: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+        self.text = ""
+        self.feed(content)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def run(cnn_config: Callable[..., CnnConfig], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on images of classes whose names are markup."""
+    folder = tmp_path_factory.mktemp("report")
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 3, 32, 32, 3), np.uint8)
+    for number, name in enumerate(CLASSES):
+        (folder / "images" / name).mkdir(parents=True)
+        for row in range(6):
+            Image.fromarray(pixels[row, number]).save(folder / "images" / name / f"{row}.png")
+    given = {"data": str(folder / "images"), "batch_size": 4, "train_steps": 8}
+    train(cnn_config(folder / "run", log_every_steps=2, save_every_steps=4, **given))
+    return folder
+
+
+def test_it_has_every_section_and_no_name_is_markup(tool: Tool, run: Path) -> None:
+    output = run / "report.html"
+    images = f"--input={run}/images"
+    ended = tool(
+        "report", run / "run", images, f"--output={output}", "--format=json", "--overwrite"
+    )
+    assert ended.code == 0, ended.err
+    content = output.read_bytes()
+    record = json.loads(ended.out)
+    assert record == {
+        "output": str(output),
+        "bytes": len(content),
+        "runs": [{"path": str(run / "run"), "failed": {}}],
+    }
+    assert len(content) < 2_000_000
+    page = _Page(content.decode())
+    assert page.tags <= _ALLOWED
+    assert not [name for name in page.attributes if name.startswith("on")]
+    for name in CLASSES:
+        assert name in page.text
+    for said in ("Progress", "my-model-8", "taken for", "conv1/w:0", "fc2/w/Adam", "learning_rate"):
+        assert said in page.text
+    assert b"http://" not in content.replace(b"http://www.w3.org", b"")
+    assert b"https://" not in content
+
+
+def test_a_strangers_checkpoint_is_told_of_without_data(tool: Tool, tmp_path: Path) -> None:
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        x = tf.compat.v1.placeholder(tf.float32, [None, 2], name="x")
+        w = tf.compat.v1.get_variable("w", [2, 3])
+        tf.matmul(x, w, name="y")
+        session.run(tf.compat.v1.global_variables_initializer())
+        saver = tf.compat.v1.train.Saver({"<script>": w})
+        saver.save(session, str(tmp_path / "theirs"))
+    ended = tool("report", tmp_path / "theirs", f"--output={tmp_path}/r.html", "--format=json")
+    assert ended.code == 0, ended.err
+    (found,) = json.loads(ended.out)["runs"]
+    assert {*found["failed"]} == {"progress", "configuration", "accuracy", "filters"}
+    page = _Page((tmp_path / "r.html").read_text(encoding="utf-8"))
+    assert "<script>" in page.text
+    assert "script" not in page.tags
+    assert "What predicts only computes." in page.text
+    assert page.text.count("Not known: ") == 4
+
+
+def test_two_runs_stand_together(tool: Tool, run: Path, linear_run: Path, tmp_path: Path) -> None:
+    ended = tool("report", run / "run", linear_run, f"--output={tmp_path}/r.html")
+    assert ended.code == 0, ended.err
+    text = _Page((tmp_path / "r.html").read_text(encoding="utf-8")).text
+    assert "The runs together" in text
+    assert "run: training batch" in text
+    assert "model: training batch" in text
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ((), "missing: --run"),
+        (("nowhere",), "nothing can be told of nowhere"),
+        (("model", "--output=r.txt"), "must end in .html"),
+        (("model", "--output=model/checkpoint.html"), None),
+    ],
+)
+def test_mistakes_are_one_line(
+    tool: Tool,
+    given: tuple[str, ...],
+    said: str | None,
+    linear_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shutil.copytree(linear_run, tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    ended = tool("report", *given)
+    assert (ended.code == 0) == (said is None)
+    assert said is None or said in ended.err
+    assert (tmp_path / "report.html").exists() is False
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Debian's chromium")
+@pytest.mark.parametrize("width", [1200, 360])
+def test_a_browser_shows_it_without_a_complaint(
+    tool: Tool, run: Path, tmp_path: Path, width: int
+) -> None:
+    output = tmp_path / "report.html"
+    assert tool("report", run / "run", f"--output={output}").code == 0
+    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
+    flags += "--disable-background-networking --disable-component-update --disable-sync "
+    flags += f"--enable-logging=stderr --dump-dom --window-size={width},900"
+    ended = subprocess.run(
+        ["chromium", *flags.split(), f"--user-data-dir={tmp_path}/user", output.as_uri()],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    assert "CONSOLE" not in ended.stderr
+    shown = _Page(ended.stdout)
+    for title in ("Progress", "Configuration", "Checkpoints", "Filters", "Graph", "Variables"):
+        assert title in shown.text

@@ -1,0 +1,206 @@
+"""The elements of a report: HTML and SVG that hold any text as text.
+
+Everything is built as elements and serialized once, so no name from a file can become markup.
+Charts are drawn without scripts; each has a title to point at and a table or a label to read.
+"""
+
+import base64
+import io
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+_WIDTH, _HEIGHT = 640, 220  # of a chart, in units of its own; it is scaled to the page
+_LEFT, _BOTTOM, _TOP, _RIGHT = 56, 32, 12, 12
+_TICKS = 4
+STYLE = """
+:root { color-scheme: light dark; --line: #8884; --soft: #8882; --ink: light-dark(#1b1f24, #e6e6e6);
+  --paper: light-dark(#fff, #16181c); --c0: light-dark(#0b6fb8, #5ab0f0);
+  --c1: light-dark(#c75000, #ff9a4d); --c2: light-dark(#2d7d32, #6fcf75);
+  --c3: light-dark(#8a3ab9, #c98af0); --good: light-dark(#1e7b34, #6fcf75);
+  --bad: light-dark(#b3261e, #ff8a80); }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 68rem; padding: 1rem; font: 1rem/1.5 system-ui, sans-serif;
+  color: var(--ink); background: var(--paper); }
+h1, h2, h3 { line-height: 1.2; } h2 { border-top: 1px solid var(--line); padding-top: 1rem; }
+nav ul { display: flex; flex-wrap: wrap; gap: .25rem 1rem; list-style: none; padding: 0; }
+a { color: var(--c0); } :focus-visible { outline: 3px solid var(--c1); outline-offset: 2px; }
+.wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+caption { text-align: left; padding: .3rem .6rem; } figure { margin: 1rem 0; }
+th, td { padding: .2rem .6rem; border-bottom: 1px solid var(--line); text-align: left; }
+td.number { text-align: right; } code { overflow-wrap: anywhere; }
+svg { width: 100%; height: auto; display: block; } svg text { fill: var(--ink); font-size: 12px; }
+.good { color: var(--good); } .bad { color: var(--bad); font-weight: bold; }
+.pictures { display: flex; flex-wrap: wrap; gap: 1rem; padding: 0; list-style: none; }
+.pictures li { max-width: 12rem; font-size: .9rem; } .small img { width: 48px; height: 48px; }
+.pictures img { width: 96px; height: 96px; image-rendering: pixelated; display: block; }
+ol.layers { list-style: none; padding: 0; } ol.layers li { border: 1px solid var(--line);
+  border-radius: .4rem; padding: .3rem .6rem; margin: .3rem 0; background: var(--soft); }
+.key { display: inline-block; width: 1.4rem; height: .25rem; vertical-align: middle; }
+"""
+
+
+def clean(text: object) -> str:
+    """A text without characters that no page may hold."""
+    return "".join(
+        letter if letter.isprintable() or letter == "\n" else "\ufffd" for letter in str(text)
+    )
+
+
+def element(name: str, *children: Any, **attributes: Any) -> ET.Element:
+    """An element; a text or a number as a child is its text, None nothing. `class_` is class."""
+    made = ET.Element(
+        name, {key.rstrip("_").replace("_", "-"): clean(v) for key, v in attributes.items()}
+    )
+    for child in children:
+        if isinstance(child, ET.Element):
+            made.append(child)
+        elif child is not None:
+            last = made[-1] if len(made) else None
+            if last is None:
+                made.text = (made.text or "") + clean(child)
+            else:
+                last.tail = (last.tail or "") + clean(child)
+    return made
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[Any]], caption: str) -> ET.Element:
+    """A table that can be scrolled sideways, by keyboard too; numbers stand to the right."""
+    body = [element("tr", *map(_cell, row)) for row in rows]
+    made = element(
+        "table",
+        element("caption", caption),
+        element("thead", element("tr", *(element("th", text, scope="col") for text in head))),
+        element("tbody", *body),
+    )
+    return element("div", made, class_="wide", tabindex=0, role="region", aria_label=caption)
+
+
+def _cell(value: Any) -> ET.Element:
+    if isinstance(value, ET.Element):
+        return element("td", value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return element("td", "" if value is None else value)
+    return element("td", number(value), class_="number")
+
+
+def number(value: float) -> str:
+    """A number for people."""
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def picture(pixels: npt.NDArray[np.float64], description: str) -> ET.Element:
+    """An image, float64 [height, width, 3] in [0, 1], within the page."""
+    content = io.BytesIO()
+    Image.fromarray(np.round(pixels * 255).astype(np.uint8)).save(content, "PNG", optimize=True)
+    encoded = base64.b64encode(content.getvalue()).decode()
+    return element("img", src=f"data:image/png;base64,{encoded}", alt=description)
+
+
+def legend(names: Sequence[str]) -> ET.Element:
+    """Which colour is which."""
+    keys = []
+    for index, name in enumerate(names):
+        key = element("span", class_="key", style=f"background: var(--c{index % 4})")
+        keys.append(element("li", key, " ", name))
+    return element("ul", *keys, class_="pictures")
+
+
+Points = Sequence[tuple[float, float]]  # Steps and values; NaN where there is no value.
+
+
+def curves(title: str, lines: Sequence[tuple[str, Points]]) -> ET.Element:
+    """Lines over the steps, with a point for each value that says what it is when pointed at."""
+    finite = [(x, y) for _, points in lines for x, y in points if math.isfinite(y)]
+    if not finite:
+        return element("p", f"{title}: no number to draw.")
+    x_low, x_high = _range([x for x, _ in finite])
+    y_low, y_high = _range([y for _, y in finite])
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        across = (x - x_low) / (x_high - x_low) * (_WIDTH - _LEFT - _RIGHT)
+        up = (y - y_low) / (y_high - y_low) * (_HEIGHT - _BOTTOM - _TOP)
+        return round(_LEFT + across, 1), round(_HEIGHT - _BOTTOM - up, 1)
+
+    drawn = [*_axes(x_low, x_high, y_low, y_high, place)]
+    for index, (name, points) in enumerate(lines):
+        places = [(*place(x, y), x, y) for x, y in points if math.isfinite(y)]
+        colour = f"var(--c{index % 4})"
+        path = " ".join(f"{left},{top}" for left, top, _, _ in places)
+        look = {"fill": "none", "stroke": colour, "stroke_width": 2}
+        drawn.append(element("polyline", points=path, **look))
+        for left, top, x, y in places:
+            said = element("title", f"{name}, step {x:,.0f}: {y:.6g}")
+            drawn.append(element("circle", said, cx=left, cy=top, r=3, fill=colour))
+    view = f"0 0 {_WIDTH} {_HEIGHT}"
+    names = [name for name, _ in lines]
+    svg = element("svg", *drawn, viewBox=view, role="img", aria_label=f"{title} over the steps")
+    return element("figure", element("figcaption", title), legend(names), svg)
+
+
+def _axes(x_low: float, x_high: float, y_low: float, y_high: float, place: Any) -> list[ET.Element]:
+    """Lines and numbers at the edges."""
+    drawn = []
+    for part in range(_TICKS + 1):
+        y = y_low + (y_high - y_low) * part / _TICKS
+        left, top = place(x_low, y)
+        right, _ = place(x_high, y)
+        line = {"x1": left, "x2": right, "y1": top, "y2": top, "stroke": "var(--line)"}
+        drawn.append(element("line", **line))
+        drawn.append(element("text", f"{y:.3g}", x=left - 6, y=top + 4, text_anchor="end"))
+        x = x_low + (x_high - x_low) * part / _TICKS
+        left, _ = place(x, y_low)
+        drawn.append(
+            element("text", f"{x:,.0f}", x=left, y=_HEIGHT - _BOTTOM + 16, text_anchor="middle")
+        )
+    middle = (_WIDTH + _LEFT) / 2
+    drawn.append(element("text", "step", x=middle, y=_HEIGHT - 2, text_anchor="middle"))
+    return drawn
+
+
+def _range(values: Sequence[float]) -> tuple[float, float]:
+    low, high = min(values), max(values)
+    return (low, high) if low < high else (low - 0.5, high + 0.5)
+
+
+def histogram(counts: Sequence[int], low: float, high: float) -> ET.Element:
+    """A small histogram of equal bins from `low` to `high`."""
+    most, width = max([*counts, 1]), 120 / max(len(counts), 1)
+    bars = [
+        element(
+            "rect",
+            x=round(width * place, 2),
+            y=round(24 * (1 - count / most), 2),
+            width=round(width * 0.9, 2),
+            height=round(24 * count / most, 2),
+            fill="var(--c0)",
+        )
+        for place, count in enumerate(counts)
+    ]
+    said = f"histogram from {low:.3g} to {high:.3g}"
+    svg = element("svg", element("title", said), *bars, viewBox="0 0 120 24", role="img")
+    svg.set("aria-label", said)
+    svg.set("style", "width: 120px")
+    return svg
+
+
+def page(title: str, body: Sequence[ET.Element]) -> bytes:
+    """The whole file, UTF-8; it needs nothing but itself."""
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", http_equiv="Content-Security-Policy", content=policy),
+        element("meta", name_="viewport", content="width=device-width, initial-scale=1"),
+        element("title", title),
+    )
+    style = ET.SubElement(head, "style")
+    style.text = STYLE
+    html = element("html", head, element("body", element("main", *body)), lang="en")
+    text: bytes = ET.tostring(html, encoding="utf-8", method="html")
+    return b"<!DOCTYPE html>\n" + text + b"\n"

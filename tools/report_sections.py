@@ -1,0 +1,316 @@
+"""What a report tells of a run or a checkpoint, section by section.
+
+Each section asks the tool whose work it is. Where that fails, its line stands in the section.
+"""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+from xml.etree import ElementTree as ET
+
+import numpy as np
+
+from checkpoints.reader import CheckpointReader
+from errors import CheckpointError, UserError
+from metagraph.casting import as_numpy_dtype
+from metagraph.model import read_model
+from metagraph.opening import find_variables
+from prediction.chosen_model import open_graph, with_chosen, with_model
+from prediction.evaluation import Classified, classify
+from prediction.request import ModelConfig, PredictConfig
+from tools.checkpoint_inspection import inspect
+from tools.command import Record
+from tools.graph_drawing import layer_graph
+from tools.graph_inspection import inspect_graph
+from tools.graph_subject import Subject
+from tools.inspect_checkpoint import InspectConfig
+from tools.inspect_graph import GraphInspection
+from tools.plot_classes import labels_of, row_images
+from tools.plot_filters import read_kernel
+from tools.plot_runs import RunMetrics, read_run, run_names
+from tools.report import ReportConfig
+from tools.report_html import curves, element, histogram, page, picture, table
+from tools.verify import VerifyConfig
+from tools.verifying import verify
+
+_MOST_MISTAKES, _MOST_FILTERS, _MOST_ROWS, _MOST_VARIABLES = 12, 32, 200, 300
+_MOST_POINTS = 400  # of a curve
+_BINS = 24
+_CURVES = {
+    "loss": {"loss": "training batch"},
+    "accuracy": {"accuracy": "training batch", "test_accuracy": "test split"},
+    "learning rate": {"learning_rate": "learning rate"},
+}
+
+
+class _Told(NamedTuple):
+    """What is reported on, and within which limits."""
+
+    config: ReportConfig
+    path: str
+
+    def limits(self) -> dict[str, Any]:
+        """The limits on reading a stranger's graph."""
+        names = [field.name for field in dataclasses.fields(self.config)]
+        limits = ("max_meta_bytes", "time_limit", "memory_limit_mb", "end_after")
+        return {name: getattr(self.config, name) for name in limits if name in names}
+
+
+_Section = Callable[[_Told], Iterator[ET.Element]]
+
+
+def report(config: ReportConfig, most_bytes: int) -> tuple[bytes, Record]:
+    """The page, and what is in it: `runs`, of each its `path` and the `failed` sections, with why.
+
+    Raises:
+      CheckpointError: nothing can be told of one of the runs.
+    """
+    names = run_names(config.runs)
+    title = f"Report of {', '.join(names)}"
+    items = [element("li", element("a", name, href=f"#run-{n}")) for n, name in enumerate(names)]
+    body = [element("h1", title), element("nav", element("ul", *items), aria_label="runs")]
+    body += _together(config, names)
+    runs = []
+    for number, (name, path) in enumerate(zip(names, config.runs, strict=True)):
+        failed: dict[str, str] = {}
+        sections = [*_sections(_Told(config, path), number, failed)]
+        if len(failed) == len(SECTIONS):
+            raise CheckpointError(f"nothing can be told of {path}: {next(iter(failed.values()))}")
+        body.append(element("article", element("h2", name, id=f"run-{number}"), *sections))
+        runs.append({"path": path, "failed": failed})
+    content = page(title, body)
+    if len(content) > most_bytes:
+        raise CheckpointError(
+            f"the report has {len(content):,} bytes, expected at most {most_bytes:,}: report on "
+            "fewer runs at a time"
+        )
+    return content, {"runs": runs}
+
+
+def as_text(record: Record) -> str:
+    """The file, and what could not be told."""
+    lines = [f"{record['output']}: {record['bytes']:,} bytes"]
+    for run in record["runs"]:
+        lines += [f"  {run['path']}: no {title}: {why}" for title, why in run["failed"].items()]
+    return "\n".join(lines)
+
+
+def _sections(told: _Told, number: int, failed: dict[str, str]) -> Iterator[ET.Element]:
+    """Each section with its heading; one that fails has the reason as its text."""
+    for title, make in SECTIONS.items():
+        identity = f"{title.replace(' ', '-')}-{number}"
+        heading = element("h3", title.capitalize(), id=identity)
+        try:
+            content = [*make(told)]
+        except (UserError, OSError) as error:
+            failed[title] = str(error)
+            content = [element("p", f"Not known: {error}")]
+        yield element("section", heading, *content, aria_labelledby=identity)
+
+
+def _together(config: ReportConfig, names: Sequence[str]) -> Iterator[ET.Element]:
+    """The curves of several runs, one over the other."""
+    found = []
+    for name, path in zip(names, config.runs, strict=True):
+        try:
+            found.append((name, read_run(path)))
+        except UserError:
+            continue  # The run's own section says why.
+    if len(found) > 1:
+        yield element("h2", "The runs together")
+        yield from _curves(found)
+
+
+def _curves(runs: Sequence[tuple[str, RunMetrics]]) -> Iterator[ET.Element]:
+    for title, numbers in _CURVES.items():
+        lines = []
+        for name, run in runs:
+            for key, label in numbers.items():
+                if key in run.series:
+                    series = run.series[key]
+                    every = -(-len(series.steps) // _MOST_POINTS)
+                    points = zip(series.steps[::every], series.values[::every], strict=True)
+                    own = f"{name}: {label}" if len(runs) > 1 else label
+                    lines.append((own, [(float(x), float(y)) for x, y in points]))
+        if lines:
+            yield curves(title, lines)
+
+
+def _progress(told: _Told) -> Iterator[ET.Element]:
+    run = read_run(told.path)
+    yield from _curves([("", run)])
+    last = [[name, float(series.values[-1])] for name, series in run.series.items()]
+    yield table(["number", f"at step {run.last_step:,}"], last, "Last values")
+
+
+def _configuration(told: _Told) -> Iterator[ET.Element]:
+    found = inspect(InspectConfig(ckpt=_newest(told), **told.limits()))
+    if found["manifest"] is None:
+        raise CheckpointError("the checkpoint has no manifest, as another trainer wrote it")
+    for part in ("config", "environment"):
+        rows = [[name, _plain(value)] for name, value in sorted(found["manifest"][part].items())]
+        yield table([part, "value"], rows, f"What the manifest says: {part}")
+
+
+def _plain(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _newest(told: _Told) -> str:
+    """The prefix of the checkpoint that is looked at."""
+    if not os.path.isdir(told.path):
+        return find_variables(told.path)
+    newest = inspect(InspectConfig(ckpt=told.path, **told.limits()))["newest"]
+    if newest is None:
+        raise CheckpointError(f"none of the checkpoints of {told.path} is whole")
+    return os.path.join(told.path, newest)
+
+
+def _checkpoints(told: _Told) -> Iterator[ET.Element]:
+    verified = verify(VerifyConfig(path=told.path, **told.limits()))
+    listed: Mapping[str, Any] = {}
+    if os.path.isdir(told.path):
+        found = inspect(InspectConfig(ckpt=told.path, **told.limits()))
+        listed = {entry["name"]: entry for entry in found["checkpoints"]}
+    rows = []
+    for entry in verified["checkpoints"]:
+        name = entry["name"]
+        facts = listed.get(name, {})
+        verdict = element("span", "yes", class_="good") if entry["ok"] else None
+        wrong = element("span", "; ".join(map(str, entry["problems"])), class_="bad")
+        accuracy = facts.get("test_accuracy")
+        rows.append([name, verdict if entry["ok"] else wrong, accuracy, facts.get("bytes")])
+    yield table(["checkpoint", "verifies", "test accuracy", "bytes"], rows, "Checkpoints")
+
+
+def _classified(told: _Told) -> Classified:
+    return classify(PredictConfig(told.path, input=told.config.input, **told.limits()))
+
+
+def _accuracy(told: _Told) -> Iterator[ET.Element]:
+    found = _classified(told)
+    labels, classes = labels_of(found), found.result.classes
+    count = found.result.probabilities.shape[1]
+    names = [found.result.class_name(index) for index in range(count)]
+    right = int((labels == classes).sum())
+    yield element("p", f"{right:,} of {len(labels):,} rows are right: {right / len(labels):.4f}.")
+    counts = np.zeros((count, count), np.int64)
+    np.add.at(counts, (labels, classes), 1)
+    rows = [
+        [name, *map(int, row), float(row[i] / row.sum()) if row.sum() else None]
+        for i, (name, row) in enumerate(zip(names, counts, strict=True))
+    ]
+    head = ["true class", *names, "accuracy"]
+    yield table(head, rows[:_MOST_ROWS], "Which class is taken for which")
+    yield from _mistakes(found)
+
+
+def _mistakes(found: Classified) -> Iterator[ET.Element]:
+    result, labels = found.result, labels_of(found)
+    (wrong,) = np.nonzero(result.classes != labels)
+    worst = wrong[np.argsort(-result.probability[wrong], kind="stable")][:_MOST_MISTAKES]
+    yield element("h4", "Worst mistakes")
+    if not len(worst):
+        yield element("p", "There is none.")
+        return
+    images, shown = row_images(found), []
+    for row in map(int, worst):
+        said = (
+            f"{result.names[row]}: {result.class_name(int(labels[row]))}, taken for "
+            f"{result.class_name(int(result.classes[row]))} at {result.probability[row]:.4f}"
+        )
+        shown.append(element("li", picture(images.image(row)[0], said), said))
+    yield element("ul", *shown, class_="pictures")
+
+
+def _filters(told: _Told) -> Iterator[ET.Element]:
+    model = PredictConfig(told.path, **told.limits())
+    kernel = with_model(model, functools.partial(read_kernel, model, tensor=None))
+    values = kernel.values[..., :_MOST_FILTERS]
+    shown = []
+    for index in range(values.shape[-1]):
+        one = values[..., index] if values.shape[2] == 3 else values[..., :1, index]
+        low, high = float(one.min()), float(one.max())
+        pixels = (one - low) / ((high - low) or 1.0)
+        said = f"filter {index}, from {low:.3g} to {high:.3g}"
+        pixels = np.broadcast_to(pixels, (*one.shape[:2], 3)).astype(np.float64)
+        shown.append(element("li", picture(pixels, said)))
+    yield element("p", f"{kernel.name}, of shape {list(kernel.values.shape)}.")
+    yield element("ul", *shown, class_="pictures small")
+
+
+def _graph(told: _Told) -> Iterator[ET.Element]:
+    parts = ("info", "graph", "signatures", "cost", "safety")
+    found = inspect_graph(GraphInspection(meta=told.path, parts=parts, **told.limits()))
+    graph, info = found["graph"], found["info"]
+    yield element(
+        "p",
+        f"{graph['nodes']:,} nodes, {graph['inference_nodes']:,} of them to predict; written by "
+        f"TensorFlow {info['tensorflow_version'] or 'of a version that it does not say'}.",
+    )
+    for key in ("inputs", "outputs"):
+        rows = [[t["name"], t["dtype"], str(t["shape"])] for t in graph[key][:_MOST_ROWS]]
+        yield table(["tensor", "dtype", "shape"], rows, key.capitalize())
+    safety = found["safety"]["inference"] or found["safety"]["whole"]
+    offenders = [[o["node"], o["op"], o["risk"]] for o in safety["offenders"][:_MOST_ROWS]]
+    if offenders:
+        yield table(["node", "operation", "it"], offenders, "What does more than compute")
+    else:
+        yield element("p", "What predicts only computes.", class_="good")
+    layers = [
+        [entry["layer"] or "(no scope)", entry["inference"]["parameters"], entry["total"]["flops"]]
+        for entry in found["cost"]["layers"][:_MOST_ROWS]
+    ]
+    yield table(["layer", "parameters", "FLOPs of one row, training too"], layers, "Cost")
+
+
+def _layers(told: _Told) -> Iterator[ET.Element]:
+    meta = with_chosen(ModelConfig(told.path, **told.limits()), open_graph)
+    found = layer_graph(Subject(meta, read_model(meta, None)))
+    items = []
+    for name, ops in found.layers.items():
+        givers = [
+            f"{giver} ({', '.join([*types][:2])})"
+            for (giver, taker), types in found.edges.items()
+            if taker == name
+        ]
+        told_ops = ", ".join(f"{op} {count}" for op, count in ops.most_common(4))
+        is_output = " (a prediction)" if name in found.outputs else ""
+        takes = element("div", f"takes {'; '.join(givers)}") if givers else None
+        items.append(element("li", element("strong", name), f"{is_output}: {told_ops}", takes))
+    yield element("ol", *items, class_="layers")
+
+
+def _variables(told: _Told) -> Iterator[ET.Element]:
+    prefix = _newest(told)
+    found = inspect(InspectConfig(ckpt=prefix, stats=True, **told.limits()))
+    reader = CheckpointReader(prefix)
+    rows = []
+    for tensor in found["tensors"][:_MOST_VARIABLES]:
+        stats = tensor["stats"]
+        bars = None
+        if stats["min"] is not None and tensor["values"] > 1:
+            values = as_numpy_dtype(reader.read(tensor["key"])).astype(np.float64)
+            counts, edges = np.histogram(values[np.isfinite(values)], _BINS)
+            bars = histogram(counts.tolist(), float(edges[0]), float(edges[-1]))
+        shape = f"{tensor['dtype']} {tensor['shape']}"
+        numbers = [stats[key] for key in ("min", "max", "mean", "std")]
+        rows.append([tensor["key"], tensor["role"], shape, bars, *numbers, stats["nan"]])
+    head = ["variable", "role", "kind", "histogram", "min", "max", "mean", "std", "NaN"]
+    yield table(head, rows, f"Variables of {os.path.basename(prefix)}")
+    if len(found["tensors"]) > len(rows):
+        yield element("p", f"and {len(found['tensors']) - len(rows):,} more")
+
+
+SECTIONS: Mapping[str, _Section] = {
+    "progress": _progress,
+    "configuration": _configuration,
+    "checkpoints": _checkpoints,
+    "accuracy": _accuracy,
+    "filters": _filters,
+    "graph": _graph,
+    "layers": _layers,
+    "variables": _variables,
+}
