@@ -104,13 +104,6 @@ def test_large_constants_and_odd_texts_stay_whole(tool: Tool, tmp_path: Path) ->
     )
 
 
-def test_a_text_that_predict_does_not_read_is_said(
-    linear_run: Path, tool: Tool, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    assert tool("inspect_graph", linear_run, f"--as_text={tmp_path}/graph.txt").code == 0
-    assert "reads graphs from .pbtxt, .pb and .meta files" in caplog.text
-
-
 def test_what_is_there_is_kept_unless_asked(linear_run: Path, tool: Tool, tmp_path: Path) -> None:
     target = tmp_path / "there"
     target.write_text("mine")
