@@ -116,11 +116,9 @@ def dot_text(graph: LayerGraph) -> str:
         bold = ", penwidth=2" if is_output else ""
         lines.append(f"  {ids[name]} [label={label}, shape={shape}{bold}];")
     for (giver, taker), types in graph.edges.items():
-        more = len(types) - _MOST_TYPES
-        rest = [f"and {more} more"] if more > 0 else []
-        texts = [
-            f" {text}" for text in (*[*types][:_MOST_TYPES], *rest)
-        ]  # Spaces keep off the line.
+        texts = [f" {text}" for text in [*types][:_MOST_TYPES]]  # A space keeps off the line.
+        if len(types) > _MOST_TYPES:
+            texts.append(f" and {len(types) - _MOST_TYPES} more")
         lines.append(f"  {ids[giver]} -> {ids[taker]} [label={_quoted(texts)}];")
     return "\n".join([*lines, "}\n"])
 

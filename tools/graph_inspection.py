@@ -3,21 +3,17 @@
 Only the file of the graph is read, never the variables' data: its parts, or one node of it.
 """
 
-import functools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from google.protobuf import text_format
 
-from checkpoints.folder import Hold, read_newest, say_if_gone
-from checkpoints.manifest import verify_checkpoint
-from checkpoints.naming import META_SUFFIX
-from errors import CheckpointError, ToolError
-from metagraph.meta import MetaGraphFile
+from errors import ToolError
 from metagraph.model import read_model
-from metagraph.opening import find_model, open_model, prefix_of
+from prediction.chosen_model import open_graph, with_chosen
 from prediction.output import check_target, write_whole
+from prediction.request import ModelConfig
 from tools import graph_cost, graph_parts
 from tools.command import format_bytes
 from tools.graph_drawing import dot_text, draw_png, layer_graph
@@ -53,7 +49,8 @@ def inspect_graph(config: GraphInspection) -> dict[str, Any]:
     """
     for flag, path in config.targets.items():
         check_target(path, [], overwrite=config.overwrite, flag=flag)
-    meta = read_newest([config.meta], functools.partial(_open, config))
+    limits = {key: getattr(config, key) for key in ("max_meta_bytes", "time_limit", "end_after")}
+    meta = with_chosen(ModelConfig(config.meta, **limits), open_graph)
     _check_others(config.targets, meta.path)
     found: dict[str, Any] = {}
     written = []
@@ -74,18 +71,6 @@ def inspect_graph(config: GraphInspection) -> dict[str, Any]:
                 found[name] = _PARTS[name][0](subject)
         written += _draw(config, subject)
     return found | ({"written": written} if written else {})
-
-
-def _open(config: GraphInspection, hold: Hold) -> MetaGraphFile:
-    try:
-        file = find_model(config.meta)
-        hold(prefix_of(file))
-        with config.limit.over("reading the graph"):
-            meta = open_model(file, config.max_meta_bytes)
-        verify_checkpoint(meta.path.removesuffix(META_SUFFIX), [META_SUFFIX])
-    except CheckpointError as error:
-        raise say_if_gone(error, config.meta) from error
-    return meta
 
 
 def _check_others(targets: Mapping[str, str], source: str) -> None:

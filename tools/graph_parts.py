@@ -15,12 +15,10 @@ from typing import Any
 
 import numpy as np
 from google.protobuf.message import DecodeError
-from tensorflow.core.framework.op_def_pb2 import OpDef
 from tensorflow.core.framework.variable_pb2 import VariableDef
 from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo
 from tensorflow.core.protobuf.saver_pb2 import SaverDef
 
-from errors import first_few
 from metagraph.casting import json_value
 from metagraph.meta import MetaGraphFile, format_shape, node_of, read_signatures
 from metagraph.safety import Offender, offenders, op_definitions
@@ -40,7 +38,7 @@ _TITLES = {
 _SAVER = ("filename_tensor_name", "save_tensor_name", "restore_op_name")
 _SIDES = ("inputs", "outputs")
 _ENTRIES = 10  # Of a collection, on its line.
-_ON_A_LINE = 6  # Arguments or operations of a function.
+_OPS = 6  # Of a function.
 _OFFENDERS = 3  # Of one operation, that are named.
 
 
@@ -154,15 +152,11 @@ def saver_part(subject: Subject) -> dict[str, Any]:
         "sharded": saver.sharded,
         "saved": [
             {"variable": name, "key": stored.key}
-            | ({"slice": _lists(stored.part._asdict())} if stored.part is not None else {})
+            | ({"slice": stored.part._asdict()} if stored.part is not None else {})
             for name, stored in sorted(saved.items())
         ],
         "not_saved": [name for name in names if name not in saved],
     }
-
-
-def _lists(values: Mapping[str, Iterable[int]]) -> dict[str, list[int]]:
-    return {key: list(value) for key, value in values.items()}
 
 
 def saver_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
@@ -310,40 +304,20 @@ def signatures_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
 
 
 def functions_part(subject: Subject) -> dict[str, Any]:
-    """JSON values.
-
-    Function, in the file's order -> `arguments` and `results` (name -> dtype, or the attribute that
-    chooses it), `nodes` (how many), `ops` (operation -> nodes).
-    """
+    """JSON values: function, in the file's order -> operation -> nodes."""
     return {
-        function.signature.name: {
-            "arguments": _types(function.signature.input_arg),
-            "results": _types(function.signature.output_arg),
-            "nodes": len(function.node_def),
-            "ops": dict(sorted(Counter(node.op for node in function.node_def).items())),
-        }
+        function.signature.name: dict(sorted(Counter(n.op for n in function.node_def).items()))
         for function in subject.meta.proto.graph_def.library.function
     }
 
 
-def _types(arguments: Iterable[OpDef.ArgDef]) -> dict[str, str]:
-    return {
-        arg.name: dtype_name(arg.type) if arg.type else arg.type_attr or arg.type_list_attr
-        for arg in arguments
-    }
-
-
-def functions_lines(found: Mapping[str, Any], most: int) -> list[str]:
+def functions_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
     """Lines for people."""
-    texts = list[str]()
-    for name, function in found.items():
-        arguments, results = (
-            first_few([f"{key} {dtype}" for key, dtype in function[side].items()], _ON_A_LINE)
-            for side in ("arguments", "results")
-        )
-        texts.append(f"  {name}({arguments}) -> {results}")
-        texts.append(f"    {function['nodes']} nodes: {counted(function['ops'], _ON_A_LINE)}")
-    return [f"functions ({len(found)})", *shortened(texts, 2 * most)]
+    yield f"functions ({len(found)})"
+    texts = [
+        f"  {name}, {sum(ops.values())} nodes: {counted(ops, _OPS)}" for name, ops in found.items()
+    ]
+    yield from shortened(texts, most)
 
 
 def safety_part(subject: Subject) -> dict[str, Any]:

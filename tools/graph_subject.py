@@ -20,8 +20,9 @@ from metagraph.meta import PLACEHOLDERS, PLACEHOLDERS_WITH_DEFAULT, MetaGraphFil
 from metagraph.model import Candidates, Model, find_candidates
 
 HINT = "--format=json has all"
-_INPUTS = PLACEHOLDERS | PLACEHOLDERS_WITH_DEFAULT
-_SERVED = frozenset({"IteratorGetNext", "IteratorV2", "Iterator", "OneShotIterator"})
+_ITERATORS = frozenset({"IteratorGetNext", "IteratorV2", "Iterator", "OneShotIterator"})
+_SOURCES = PLACEHOLDERS | PLACEHOLDERS_WITH_DEFAULT | _ITERATORS
+_SHAPES = ("shape", "_output_shapes", "output_shapes")  # Their attributes.
 _PARTITION = re.compile(r"/part_\d+$")  # Of a partitioned variable.
 
 
@@ -75,14 +76,14 @@ def full_name(text: str) -> str:
 def type_of(graph: tf.Graph | None, name: str) -> tuple[str, list[int | None] | None] | None:
     """The dtype's name and the sizes of a tensor; None where the graph does not have it."""
     try:
-        tensor = graph and graph.get_tensor_by_name(name)
+        tensor = graph.get_tensor_by_name(name) if graph is not None else None
     except (KeyError, ValueError):
         return None
     if tensor is None:
         return None
+    sizes = None if tensor.shape.rank is None else tensor.shape.as_list()
     # A damaged file may have a size below -1.
-    sizes = tensor.shape.as_list() if tensor.shape.rank is not None else None
-    whole = sizes and [s if s is not None and s >= 0 else None for s in sizes]
+    whole = sizes and [size if (size or 0) >= 0 else None for size in sizes]
     return tensor.dtype.base_dtype.name, whole
 
 
@@ -116,15 +117,11 @@ def static_graph(
 def _set_batch_size(graph_def: GraphDef, size: int) -> None:
     """Gives what is fed, or comes out of an iterator, a first size where it is not known."""
     for node in graph_def.node:
-        shapes = []
-        if node.op in _INPUTS:
-            declared = attribute_of(node, "_output_shapes").list.shape
-            shapes = [attribute_of(node, "shape").shape, *declared]
-        elif node.op in _SERVED:
-            shapes = list(attribute_of(node, "output_shapes").list.shape)
-        for shape in shapes:
-            if shape.dim and shape.dim[0].size == -1:
-                shape.dim[0].size = size
+        for key in _SHAPES if node.op in _SOURCES else ():
+            value = attribute_of(node, key)
+            for shape in (value.shape, *value.list.shape):
+                if shape.dim and shape.dim[0].size == -1:
+                    shape.dim[0].size = size
 
 
 @dataclass(frozen=True, eq=False)
