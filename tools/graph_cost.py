@@ -18,12 +18,11 @@ from tools.command import quiet, table
 from tools.graph_subject import (
     Subject,
     counted,
-    full_name,
     layer_of,
     listed,
     shortened,
     static_graph,
-    type_of,
+    tensor_record,
 )
 
 _TOP = "(no scope)"
@@ -130,8 +129,8 @@ def _profiled(graph: tf.Graph | None) -> tuple[Mapping[str, int], str]:
 
 def _has_shapes(graph: tf.Graph | None, node: NodeDef) -> bool:
     """Whether the profiler can count a node: not those of unknown shapes, nor all in NCHW."""
-    found = [type_of(graph, full_name(text)) for text in [*data_inputs(node), node.name]]
-    known = all(kind is not None and kind[1] is not None and None not in kind[1] for kind in found)
+    shapes = [tensor_record(graph, text)["shape"] for text in [*data_inputs(node), node.name]]
+    known = all(shape is not None and None not in shape for shape in shapes)
     return known and attribute_of(node, "data_format").s != b"NCHW"
 
 

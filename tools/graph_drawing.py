@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from cli.terminal import printable
 from errors import ToolError
 from metagraph.graph import data_inputs, sub_graph
-from metagraph.meta import PLACEHOLDERS, PLACEHOLDERS_WITH_DEFAULT, format_shape, node_of
-from tools.graph_subject import Subject, full_name, layer_of, static_graph, type_of
+from metagraph.meta import PLACEHOLDERS, PLACEHOLDERS_WITH_DEFAULT, node_of
+from tools.graph_subject import Subject, kind_text, layer_of, static_graph, tensor_record
 
 MAX_LAYERS = 250  # Of a drawing that can still be read.
 _INPUTS = PLACEHOLDERS | PLACEHOLDERS_WITH_DEFAULT
@@ -67,16 +67,14 @@ def layer_graph(subject: Subject) -> LayerGraph:
             found.inputs.add(layer)
         if node.name in map(node_of, subject.outputs):
             found.outputs.add(layer)
-        for tensor in map(full_name, data_inputs(node)):
-            giver = names.get(node_of(tensor), tensor)
+        for tensor in (tensor_record(graph, text) for text in data_inputs(node)):
+            giver = names.get(node_of(tensor["name"]), tensor["name"])
             found.layers.setdefault(giver, Counter())
-            if giver == tensor:  # It is fed.
-                found.layers[tensor]["fed"] = 1
-                found.inputs.add(tensor)
+            if giver == tensor["name"]:  # It is fed.
+                found.layers[giver]["fed"] = 1
+                found.inputs.add(giver)
             if giver != layer:
-                kind = type_of(graph, tensor)
-                text = f"{kind[0]} {format_shape(kind[1])}" if kind is not None else ""
-                found.edges.setdefault((giver, layer), {})[text] = None
+                found.edges.setdefault((giver, layer), {})[kind_text(tensor)] = None
     # Layers of constants alone, or that do nothing, say nothing.
     found.layers = {name: ops for name, ops in found.layers.items() if not set(ops) <= _SILENT}
     found.edges = {e: t for e, t in found.edges.items() if found.layers.keys() >= set(e)}

@@ -7,6 +7,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import tensorflow as tf
@@ -20,7 +21,7 @@ from metagraph.graph import attribute_of, data_inputs
 from metagraph.importing import disarmed_graph
 from metagraph.meta import MetaGraphFile, format_shape, node_of
 from metagraph.safety import offenders
-from tools.graph_subject import full_name, kind_text, listed, shortened, tensor_text, type_of
+from tools.graph_subject import listed, shortened, tensor_record, tensor_text
 
 _COLOCATED = b"loc:@"
 _CLASS = "_class"
@@ -45,7 +46,9 @@ def node_record(meta: MetaGraphFile, text: str) -> dict[str, Any]:
         hint = f"the nearest are {', '.join(near)}" if near else "--part=graph shows its inputs"
         raise ToolError(f"{meta.path} has no node {text!r}; {hint}")
     node = meta.nodes[name]
-    graph = _imported(meta, name)
+    graph = None
+    with suppress(CheckpointError):  # TensorFlow cannot import what the node needs.
+        graph = disarmed_graph(meta, [f"{name}:0"])
     takers = _takers(meta, name)
     outputs = [] if graph is None else [t.name for t in graph.get_operation_by_name(name).outputs]
     outputs += sorted(taken for taken in takers if taken not in outputs)
@@ -57,8 +60,8 @@ def node_record(meta: MetaGraphFile, text: str) -> dict[str, Any]:
         "attributes": {
             key: attribute_text(node.attr[key]) for key in sorted(node.attr) if key != _CLASS
         },
-        "inputs": [_typed(graph, full_name(text)) for text in data_inputs(node)],
-        "outputs": [{**_typed(graph, text), "takers": takers.get(text, [])} for text in outputs],
+        "inputs": [tensor_record(graph, text) for text in data_inputs(node)],
+        "outputs": [tensor_record(graph, out) | {"takers": takers.get(out, [])} for out in outputs],
         "control_inputs": [text[1:] for text in node.input if text.startswith("^")],
         "control_outputs": [o.name for o in meta.nodes.values() if f"^{name}" in o.input],
         "colocated_with": [
@@ -70,26 +73,14 @@ def node_record(meta: MetaGraphFile, text: str) -> dict[str, Any]:
     }
 
 
-def _imported(meta: MetaGraphFile, name: str) -> tf.Graph | None:
-    """What a node needs, with the types that TensorFlow infers; None where it cannot import it."""
-    try:
-        return disarmed_graph(meta, [f"{name}:0"])
-    except CheckpointError:
-        return None
-
-
-def _typed(graph: tf.Graph | None, name: str) -> dict[str, Any]:
-    dtype, shape = type_of(graph, name) or (None, None)
-    return {"name": name, "dtype": dtype, "shape": shape}
-
-
 def _takers(meta: MetaGraphFile, name: str) -> dict[str, list[dict[str, Any]]]:
     """Who takes the outputs of a node, by the output's name."""
     found = defaultdict[str, list[dict[str, Any]]](list)
     for other in meta.nodes.values():
         for position, text in enumerate(data_inputs(other)):
             if node_of(text) == name:
-                found[full_name(text)].append({"node": other.name, "input": position})
+                output = text if ":" in text else f"{text}:0"
+                found[output].append({"node": other.name, "input": position})
     return found
 
 
@@ -118,7 +109,7 @@ def node_lines(found: Mapping[str, Any], most: int) -> list[str]:
 
 
 def _output_lines(output: Mapping[str, Any], most: int) -> Iterator[str]:
-    yield f"    {output['name']}  {kind_text(output)}"
+    yield f"    {tensor_text(output)}"
     texts = [f"      taken by {t['node']} as input {t['input']}" for t in output["takers"]]
     yield from shortened(texts or ["      taken by no node"], most, "      ")
 

@@ -279,9 +279,9 @@ def signatures_part(subject: Subject) -> dict[str, Any]:
 
 
 def _tensor(meta: MetaGraphFile, info: TensorInfo) -> dict[str, Any]:
-    encoding = info.WhichOneof("encoding")
+    encoding = info.WhichOneof("encoding") or "name"
     return {
-        "name": info.name or f"({encoding})",
+        "name": info.name if encoding == "name" else f"({encoding})",
         "dtype": dtype_name(info.dtype) if info.dtype else None,  # Of an operation, none.
         "shape": shape_sizes(info.tensor_shape),
         "exists": encoding != "name" or meta.find_tensor(info.name) is not None,

@@ -68,23 +68,19 @@ def layer_of(path: str, nodes: Container[str], depth: int | None = None) -> str:
     return scope if depth is None else "/".join(scope.split("/")[:depth])
 
 
-def full_name(text: str) -> str:
-    """`node:0` of `node`."""
-    return text if ":" in text else f"{text}:0"
-
-
-def type_of(graph: tf.Graph | None, name: str) -> tuple[str, list[int | None] | None] | None:
-    """The dtype's name and the sizes of a tensor; None where the graph does not have it."""
+def tensor_record(graph: tf.Graph | None, text: str) -> dict[str, Any]:
+    """JSON values of `node` or `node:index`: `name`, `dtype` and `shape`, null where not known."""
+    name = text if ":" in text else f"{text}:0"
     try:
         tensor = graph.get_tensor_by_name(name) if graph is not None else None
     except (KeyError, ValueError):
-        return None
+        tensor = None
     if tensor is None:
-        return None
+        return {"name": name, "dtype": None, "shape": None}
     sizes = None if tensor.shape.rank is None else tensor.shape.as_list()
     # A damaged file may have a size below -1.
-    whole = sizes and [size if (size or 0) >= 0 else None for size in sizes]
-    return tensor.dtype.base_dtype.name, whole
+    shape = sizes and [size if (size or 0) >= 0 else None for size in sizes]
+    return {"name": name, "dtype": tensor.dtype.base_dtype.name, "shape": shape}
 
 
 def static_graph(
