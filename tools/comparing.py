@@ -104,13 +104,15 @@ def _open_side(path: str, flag: str, config: DiffConfig, hold: Hold) -> Side:
     Raises:
       CheckpointError, ToolError: it has nothing that is asked for, or is damaged.
     """
-    prefix = _prefix(path, flag, config.only, hold)
+    is_file = os.path.basename(path) in SAVED_MODEL_FILES
+    place = os.path.dirname(path) or "." if is_file else path
+    prefix = _prefix(place, flag, config.only, hold)
     try:
         reader = meta = None
         if config.only != GRAPH and prefix is not None:
             verify_checkpoint(prefix, [naming.INDEX_SUFFIX])
             reader = CheckpointReader(prefix)
-        file = _graph_file(path, prefix, config.only)
+        file = _graph_file(place, prefix, config.only)
         if file is not None:
             with config.limit.over("reading the graph"):
                 meta = open_model(file, config.max_meta_bytes)
@@ -127,8 +129,6 @@ def _prefix(path: str, flag: str, only: str | None, hold: Hold) -> str | None:
     Raises:
       ToolError: there is none, or not one alone, and only variables are asked for.
     """
-    if os.path.basename(path) in SAVED_MODEL_FILES:
-        path = os.path.dirname(path) or "."
     is_folder = tf.io.gfile.isdir(path)
     if path.endswith(GRAPH_SUFFIXES) and not is_folder:
         return None
