@@ -1,6 +1,6 @@
-"""What tools.diff does once its flags are read: it opens both sides, compares, prints.
+"""What tools.diff does once its flags are read, and what it prints of the two sides.
 
-Each side has variables, or a graph, or both. Variables are compared a pair at a time, in pieces.
+Each side has variables, or a graph, or both.
 """
 
 import functools
@@ -16,26 +16,29 @@ import tensorflow as tf
 from checkpoints import naming
 from checkpoints.folder import Hold, read_newest, say_if_gone
 from checkpoints.manifest import verify_checkpoint
-from checkpoints.reader import Array, CheckpointReader
+from checkpoints.reader import CheckpointReader
 from errors import CheckpointError, ToolError, first_few
-from metagraph.casting import json_value
 from metagraph.meta import MetaGraphFile
 from metagraph.opening import find_variables, open_model
 from metagraph.parsing import GRAPH_SUFFIXES, SAVED_MODEL_FILES
-from tools.checkpoint_contents import plain_array
+from tools.array_figures import (
+    DTYPE,
+    EQUAL,
+    ONLY_A,
+    ONLY_B,
+    SHAPE,
+    VALUES,
+    compare_variables,
+)
 from tools.command import Record, table
 from tools.diff import DiffConfig
 from tools.diff_graphs import compare_graphs
 from tools.folder_entries import named_entry
 
 VARIABLES, GRAPH = "variables", "graph"
-ONLY_A, ONLY_B = "only in A", "only in B"
-SHAPE, DTYPE, VALUES = "shape", "dtype", "values"
-EQUAL = "equal"
 _STATUSES = {key: f"differ in {key}" for key in (VALUES, SHAPE, DTYPE)}
 _STATUSES |= {key: key for key in (ONLY_A, ONLY_B)}
 _HEADER = ["variable", "differs in", "largest", "relative", "elements"]
-_PIECE = 1 << 15  # Elements: what is worked out of them at once stays in a processor's cache.
 _MAX_LINES = 10  # Of a list, in text.
 _MAX_CHANGES = 4  # Of a node, in text.
 _MAX_NAMED = 5
@@ -72,7 +75,7 @@ def _diff(config: DiffConfig, hold: Hold) -> Record:
     pattern = re.compile(config.filter)
     variables = graphs = None
     if a.reader is not None and b.reader is not None:
-        variables = _compare_variables(a.reader, b.reader, pattern, config.tolerance)
+        variables = compare_variables(a.reader, b.reader, pattern, config.tolerance)
     if a.meta is not None and b.meta is not None:
         graphs = compare_graphs(a.meta, b.meta, pattern)
     notes = [*_left_out(a, b, config.only)]
@@ -159,120 +162,6 @@ def _graph_file(path: str, prefix: str | None, only: str | None) -> str | None:
 
 def _is_saved_model(path: str) -> bool:
     return any(tf.io.gfile.exists(os.path.join(path, name)) for name in SAVED_MODEL_FILES)
-
-
-def _compare_variables(
-    a: CheckpointReader, b: CheckpointReader, pattern: re.Pattern[str], tolerance: float
-) -> list[Record]:
-    """Compares the variables in whose names a pattern is found, by rising name; equal ones too.
-
-    Raises:
-      CheckpointError: a value is damaged.
-    """
-    names = [name for name in sorted({*a.shapes, *b.shapes}) if pattern.search(name)]
-    for reader in (a, b):
-        reader.check_sizes([name for name in names if name in reader.shapes])
-    return [_compare_variable(name, a, b, tolerance) for name in names]
-
-
-def _compare_variable(
-    name: str, a: CheckpointReader, b: CheckpointReader, tolerance: float
-) -> Record:
-    one, other = _spec(a, name), _spec(b, name)
-    values = None
-    if one is None or other is None:
-        status = ONLY_B if one is None else ONLY_A
-    elif one["shape"] != other["shape"]:
-        status = SHAPE
-    else:
-        if tf.variant.name not in (one["dtype"], other["dtype"]):  # No reader gives their values.
-            values = compare(a.read(name), b.read(name), tolerance)
-        differs = VALUES if values is not None and values.differing else EQUAL
-        status = DTYPE if one["dtype"] != other["dtype"] else differs
-    record = values and {
-        key: json_value(np.asarray(value)) if isinstance(value, float) else value
-        for key, value in values._asdict().items()
-    }
-    return {"name": name, "status": status, "a": one, "b": other, "values": record}
-
-
-def _spec(reader: CheckpointReader, name: str) -> Record | None:
-    if name not in reader.shapes:
-        return None
-    return {"dtype": reader.dtypes[name].name, "shape": [*reader.shapes[name]]}
-
-
-class Difference(NamedTuple):
-    """How two arrays differ.
-
-    Attributes:
-      equal_bytes: whether they are the same in memory; of strings, whether all are equal.
-      differing: the elements whose difference is above the tolerance, or where one is a NaN.
-      largest: the largest |a - b|, exact for integers; infinite where an element is NaN or infinite
-        on one side only; None for strings, which have no distance.
-      relative: the largest |a - b| / max(|a|, |b|), from 0 to 2, infinite likewise.
-      equal_nans: the places where both are NaN, which counts as equal.
-    """
-
-    equal_bytes: bool
-    differing: int
-    largest: int | float | None
-    relative: float | None
-    equal_nans: int
-
-
-def compare(a: Array, b: Array, tolerance: float = 0.0) -> Difference:
-    """Compares two arrays of one shape, of whatever dtypes.
-
-    An absolute difference up to the tolerance counts as none.
-    """
-    a, b = np.ascontiguousarray(a).reshape(-1), np.ascontiguousarray(b).reshape(-1)
-    if "O" in (a.dtype.kind, b.dtype.kind):
-        differing = int(np.count_nonzero(a != b))
-        return Difference(differing == 0, differing, None, None, 0)
-    pieces = [
-        _compare_piece(a[start : start + _PIECE], b[start : start + _PIECE], tolerance)
-        for start in range(0, max(a.size, 1), _PIECE)
-    ]
-    return Difference(
-        equal_bytes=all(piece.equal_bytes for piece in pieces),
-        differing=sum(piece.differing for piece in pieces),
-        largest=max(piece.largest or 0 for piece in pieces),
-        relative=max(piece.relative or 0.0 for piece in pieces),
-        equal_nans=sum(piece.equal_nans for piece in pieces),
-    )
-
-
-def _compare_piece(a: Array, b: Array, tolerance: float) -> Difference:
-    equal_bytes = a.dtype == b.dtype and a.tobytes() == b.tobytes()
-    a, b = plain_array(a), plain_array(b)
-    common = np.result_type(a, b)
-    both_nan = np.zeros(a.shape, bool)
-    if common.kind in "biu":
-        a, b = a.astype(common), b.astype(common)
-        # Two's complement: what wraps around is the true distance, from the smaller to the larger.
-        distance = np.maximum(a, b).astype(np.uint64) - np.minimum(a, b).astype(np.uint64)
-        sizes = np.maximum(np.abs(a.astype(np.float64)), np.abs(b.astype(np.float64)))
-        relative = distance / np.where(sizes == 0, 1.0, sizes)
-    else:
-        wide = np.complex128 if common.kind == "c" else np.float64
-        a, b = a.astype(wide), b.astype(wide)
-        both_nan = np.isnan(a) & np.isnan(b)
-        same = (a == b) | both_nan
-        endless = ~same & ~(np.isfinite(a) & np.isfinite(b))
-        with np.errstate(all="ignore"):
-            sizes = np.maximum(np.abs(a), np.abs(b))
-            distance, relative = np.abs(a - b), np.abs(a / sizes - b / sizes)
-        for found in (distance, relative):
-            found[endless] = np.inf
-            found[same] = 0.0
-    return Difference(
-        equal_bytes,
-        differing=int(np.count_nonzero(distance > tolerance)),
-        largest=distance.max(initial=0).item(),
-        relative=float(relative.max(initial=0)),
-        equal_nans=int(np.count_nonzero(both_nan)),
-    )
 
 
 def as_text(record: Record) -> str:

@@ -12,7 +12,7 @@ from metagraph.safety import TimeLimit
 from metagraph.session import InferenceGraph, load_inference_graph
 from metagraph.variables import graph_variables, unavailable
 from prediction.plan import Feed, feed_value
-from tools.comparing import compare
+from tools.array_figures import compare
 from tools.random_batch import try_batches
 
 # The distance from 1 to the next number, by the name of a dtype.

@@ -1,6 +1,6 @@
-"""Nodes of a graph as data, made or remade; and a graph without its large constants.
+"""Nodes of a graph as data, made or remade by hand; and a graph without its large constants.
 
-Formats: `tensorflow/core/framework/{node_def,tensor}.proto`.
+Format: `tensorflow/core/framework/node_def.proto`, and `tensor.proto` beside it.
 """
 
 import math
@@ -22,12 +22,15 @@ _LARGE = 1 << 20  # Bytes.
 def remake(node: NodeDef, op: str, inputs: Sequence[str], types: Mapping[str, int]) -> None:
     """Makes another operation of a node, which keeps its name alone.
 
-    `types` are its only attributes: name -> the number of a `tf.DType`.
+    Of its `inputs`, those that are only waited for come last. `types` are its only attributes: name
+    -> the number of a `tf.DType`.
     """
-    made = NodeDef(name=node.name, op=op, input=inputs)
+    name, inputs = node.name, list(inputs)
+    node.Clear()
+    node.name, node.op = name, op
+    node.input.extend(inputs)
     for key, number in types.items():
-        made.attr[key].type = number
-    node.CopyFrom(made)
+        node.attr[key].type = number
 
 
 def waits(node: NodeDef) -> list[str]:
@@ -36,7 +39,7 @@ def waits(node: NodeDef) -> list[str]:
 
 
 def waits_for_inputs(node: NodeDef) -> list[str]:
-    """What a node waits for once it takes nothing: what it took, and what it waited for.
+    """What a node waits for once it takes nothing any more: what it took, and what it waited for.
 
     A constant of a loop has to wait for something of the loop, or it would stand outside of it.
     """
@@ -50,7 +53,10 @@ def make_identity(node: NodeDef, of: str, dtype: int) -> None:
 
 
 def make_constant(node: NodeDef, value: Array, dtype: int, wait: Sequence[str] = ()) -> None:
-    """Makes a `Const` of a node, of any dtype that a tensor may have; `wait` has texts `^name`."""
+    """Makes a `Const` of a node, of any dtype that a tensor may have; it waits for `wait`, `^name`.
+
+    Inside a loop, a constant has to wait for something of it.
+    """
     remake(node, "Const", wait, {"dtype": dtype})
     fill_constant(node, value)
 
