@@ -16,7 +16,8 @@ from metagraph.meta import PLACEHOLDERS, PLACEHOLDERS_WITH_DEFAULT, node_of
 from tools.graph_subject import Subject, kind_text, layer_of, static_graph, tensor_record
 
 MAX_LAYERS = 250  # Of a drawing that can still be read.
-_INPUTS = PLACEHOLDERS | PLACEHOLDERS_WITH_DEFAULT
+_FED = "fed"
+_INPUTS = PLACEHOLDERS | PLACEHOLDERS_WITH_DEFAULT | {_FED}
 _SILENT = frozenset({"Const", "NoOp"})
 _DEPTHS = (None, 6, 5, 4, 3, 2, 1)
 _MOST_OPS = 4
@@ -36,14 +37,12 @@ class LayerGraph:
       title: what it is a drawing of.
       layers: by name, how many nodes of each operation.
       edges: giver and taker -> the types of the tensors between them, as keys.
-      inputs: the layers with a placeholder, or fed.
       outputs: the layers with a prediction.
     """
 
     title: str
     layers: dict[str, Counter[str]] = field(default_factory=dict)
     edges: dict[tuple[str, str], dict[str, None]] = field(default_factory=dict)
-    inputs: set[str] = field(default_factory=set)
     outputs: set[str] = field(default_factory=set)
 
 
@@ -60,19 +59,15 @@ def layer_graph(subject: Subject) -> LayerGraph:
     drawn = subject.needed if subject.outputs else sub_graph(meta, [f"{n}:0" for n in meta.nodes])
     names = _layers(subject, drawn.names)
     found = LayerGraph(", ".join(subject.outputs) or "the whole graph")
+    found.outputs = {names[node_of(name)] for name in subject.outputs}
     for node in drawn.graph_def.node:
         layer = names[node.name]
         found.layers.setdefault(layer, Counter())[node.op] += 1
-        if node.op in _INPUTS:
-            found.inputs.add(layer)
-        if node.name in map(node_of, subject.outputs):
-            found.outputs.add(layer)
         for tensor in (tensor_record(graph, text) for text in data_inputs(node)):
             giver = names.get(node_of(tensor["name"]), tensor["name"])
             found.layers.setdefault(giver, Counter())
-            if giver == tensor["name"]:  # It is fed.
-                found.layers[giver]["fed"] = 1
-                found.inputs.add(giver)
+            if giver == tensor["name"]:
+                found.layers[giver][_FED] = 1
             if giver != layer:
                 found.edges.setdefault((giver, layer), {})[kind_text(tensor)] = None
     # Layers of constants alone, or that do nothing, say nothing.
@@ -110,7 +105,7 @@ def dot_text(graph: LayerGraph) -> str:
     for name, ops in graph.layers.items():
         label = _quoted(dict.fromkeys([name, _ops_text(ops)]))  # Once, of a node named as it does.
         is_output = name in graph.outputs
-        shape = "ellipse" if name in graph.inputs and not is_output else "box"
+        shape = "ellipse" if ops.keys() & _INPUTS and not is_output else "box"
         bold = ", penwidth=2" if is_output else ""
         lines.append(f"  {ids[name]} [label={label}, shape={shape}{bold}];")
     for (giver, taker), types in graph.edges.items():

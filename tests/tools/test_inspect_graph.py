@@ -14,8 +14,6 @@ from google.protobuf import text_format
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from cli.terminal import EXIT_FAILED, EXIT_USAGE
-from data import files
-from errors import DataError
 from metagraph.meta import MetaGraphFile
 from metagraph.parsing import parse_graph_file
 from prediction.evaluation import predict
@@ -126,22 +124,6 @@ def test_what_is_read_is_not_written_over(linear_run: Path, tool: Tool, tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["a.meta"]
 
 
-@pytest.mark.parametrize("flag", ["as_text", "dot"])
-def test_a_full_disk_leaves_what_was_there_and_nothing_else(
-    flag: str, linear_run: Path, tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(path: str, content: bytes) -> None:
-        Path(f"{path}.tmp").write_bytes(content[:1])
-        raise DataError(f"{path}: no space left on device")
-
-    target = tmp_path / "there"
-    target.write_text("mine")
-    monkeypatch.setattr(files, "write_atomically", full)
-    ended = tool("inspect_graph", linear_run, f"--{flag}={target}", "--overwrite")
-    assert (ended.code, ended.err) == (EXIT_FAILED, f"{target}: no space left on device")
-    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
-
-
 @pytest.mark.skipif(shutil.which("dot") is None, reason="needs Graphviz's dot")
 def test_a_picture(cnn_run: Path, tool: Tool, tmp_path: Path) -> None:
     found = _json(tool, cnn_run, f"--png={tmp_path}/a.png", "--part=info")
@@ -165,12 +147,9 @@ def test_without_graphviz_nothing_is_left(
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        ([], EXIT_USAGE, "missing: --meta=..."),
-        (["{run}", "--part=infos"], EXIT_USAGE, "must be of info, graph"),
         (["{run}", "--batch_size=0"], EXIT_USAGE, "lower|positive|between|at least"),
         (["{run}", "--depth=0"], EXIT_USAGE, "lower|positive|between|at least"),
         (["{run}", "more"], EXIT_USAGE, "unexpected argument 'more'"),
-        (["{run}/none.meta"], EXIT_FAILED, "there is no|is not there|no file"),
         (["{run}", "--fetch=fc2/addd"], EXIT_FAILED, "no tensor 'fc2/addd'; the nearest are"),
         (["{run}", "--signature=none"], EXIT_FAILED, "no signature 'none'; there is serving_"),
         (["{run}", "--dot={run}"], EXIT_FAILED, "is a folder; expected the name of a file"),
