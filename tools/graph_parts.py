@@ -51,10 +51,9 @@ def info_part(subject: Subject) -> dict[str, Any]:
     functions included), `unknown_ops` (those that this TensorFlow does not have).
     """
     info, graph = subject.meta.proto.meta_info_def, subject.meta.proto.graph_def
-    functions = {function.signature.name: function for function in graph.library.function}
-    ops = Counter(node.op for node in graph.node)
-    for function in functions.values():
-        ops.update(node.op for node in function.node_def)
+    functions = {function.signature.name: function.node_def for function in graph.library.function}
+    inner = [node for body in functions.values() for node in body]
+    ops = Counter(node.op for node in (*graph.node, *inner))
     known = op_definitions(graph)
     return {
         "file": subject.meta.path,
@@ -68,7 +67,7 @@ def info_part(subject: Subject) -> dict[str, Any]:
         "bad_consumers": list(graph.versions.bad_consumers),
         "nodes": len(graph.node),
         "functions": len(functions),
-        "function_nodes": sum(len(function.node_def) for function in functions.values()),
+        "function_nodes": len(inner),
         "ops": dict(sorted(ops.items())),
         "unknown_ops": sorted(op for op in ops if op not in known and op not in functions),
     }
