@@ -10,37 +10,31 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
+from google.protobuf.message import Message
 from tensorflow.core.framework.attr_value_pb2 import AttrValue
 from tensorflow.core.framework.function_pb2 import FunctionDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.framework.op_def_pb2 import OpDef
-from tensorflow.core.framework.tensor_pb2 import TensorProto
-from tensorflow.core.framework.tensor_shape_pb2 import TensorShapeProto
 from tensorflow.core.protobuf.meta_graph_pb2 import CollectionDef, SignatureDef
 
 from metagraph.meta import MetaGraphFile
 from metagraph.safety import op_definitions
 from tools.command import Record
+from tools.graph_node import attribute_text
 
 _MAX_ELEMENTS = 1 << 22  # Of a constant that is unpacked: a few bytes may stand for any number.
-_MAX_SHOWN = 4
-_MAX_CHARACTERS = 60
+_LONGEST = 60  # Characters of a value.
 _INFERRED = "_output_shapes"  # TensorFlow wrote it down; it follows from the rest.
 
 
 def compare_graphs(
     a: MetaGraphFile, b: MetaGraphFile, pattern: re.Pattern[str]
 ) -> dict[str, Record]:
-    """Compares two graphs by the names of their parts.
-
-    Args:
-      a: the one.
-      b: the other.
-      pattern: only nodes in whose name it is found; other parts are compared all.
+    """Compares two graphs by the names of their parts; of nodes only those that a pattern is in.
 
     Returns:
       What differs of `nodes` and `functions`, in the order of their graph, and of `signatures` and
@@ -99,9 +93,9 @@ def _node_changes(a: NodeDef, b: NodeDef, definitions: Mapping[str, OpDef]) -> I
     if a.device != b.device:
         yield f"device: {a.device or 'none'} -> {b.device or 'none'}"
     for name in sorted({*a.attr, *b.attr} - {_INFERRED}):
-        one, other = _attribute(a, name, definitions), _attribute(b, name, definitions)
-        if not _is_same(one, other):
-            yield f"attribute {name}: {_value(one)} -> {_value(other)}"
+        old, new = _attribute(a, name, definitions), _attribute(b, name, definitions)
+        if _bytes(old) != _bytes(new) and _unpacked(old) != _unpacked(new):
+            yield f"attribute {name}: {_value(old)} -> {_value(new)}"
 
 
 def _data(node: NodeDef) -> list[str]:
@@ -117,93 +111,28 @@ def _attribute(node: NodeDef, name: str, definitions: Mapping[str, OpDef]) -> At
     """An attribute, or its default; None where there is neither."""
     if name in node.attr:
         return node.attr[name]
-    if node.op in definitions:
-        for definition in definitions[node.op].attr:
-            if definition.name == name and definition.HasField("default_value"):
-                return definition.default_value
+    for definition in definitions[node.op].attr if node.op in definitions else ():
+        if definition.name == name and definition.HasField("default_value"):
+            return definition.default_value
     return None
 
 
-def _is_same(a: AttrValue | None, b: AttrValue | None) -> bool:
-    """Whether two values are the same; a tensor has several ways to be written."""
-    if a is None or b is None:
-        return a is b
-    if a.SerializeToString(deterministic=True) == b.SerializeToString(deterministic=True):
-        return True
-    if a.WhichOneof("value") == b.WhichOneof("value") == "tensor":
-        one, other = _array(a.tensor), _array(b.tensor)
-        return one is not None and other is not None and _equal(one, other)
-    return False
+def _unpacked(value: AttrValue | None) -> bytes | None:
+    """The bytes of a value; of a small tensor, which may be written in several ways, in one."""
+    sizes = [] if value is None else [dim.size for dim in value.tensor.tensor_shape.dim]
+    if value is not None and value.HasField("tensor") and math.prod(sizes) <= _MAX_ELEMENTS:
+        with suppress(KeyError, TypeError, ValueError):  # It has no such values.
+            return _bytes(tf.make_tensor_proto(tf.make_ndarray(value.tensor)))
+    return _bytes(value)
+
+
+def _bytes(message: Message | None) -> bytes | None:
+    return None if message is None else message.SerializeToString(deterministic=True)
 
 
 def _value(value: AttrValue | None) -> str:
-    """A value in a few words: `float32`, `[1, 3, 3, 1]`, `'SAME'`, `float32 [128, 4]`."""
-    if value is None:
-        return "none"
-    kind = value.WhichOneof("value")
-    if kind is None:
-        return "empty"
-    if kind == "list":
-        fields = value.list.ListFields()
-        parts = [_described(field.name, item) for field, items in fields for item in items]
-        return _short(f"[{', '.join(parts)}]")
-    return _described(kind, getattr(value, kind))
-
-
-def _described(kind: str, value: Any) -> str:
-    if kind == "type":
-        return _dtype(value)
-    if kind == "shape":
-        return _shape(value)
-    if kind == "tensor":
-        return _tensor(value)
-    if kind == "func":
-        return f"function {value.name}"
-    if kind == "s":
-        return _short(repr(value.decode("utf-8", "backslashreplace")))
-    return _short(str(value))
-
-
-def _tensor(tensor: TensorProto) -> str:
-    array = _array(tensor)
-    told = f"{_dtype(tensor.dtype)} {_shape(tensor.tensor_shape)}"
-    if array is None or array.size > _MAX_SHOWN:
-        return told
-    return _short(f"{told} {array.tolist()}")
-
-
-def _dtype(number: int) -> str:
-    try:
-        return str(tf.as_dtype(number).name)
-    except TypeError:
-        return f"dtype {number}"
-
-
-def _shape(shape: TensorShapeProto) -> str:
-    if shape.unknown_rank:
-        return "of any shape"
-    return "[" + ", ".join("?" if dim.size < 0 else str(dim.size) for dim in shape.dim) + "]"
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _MAX_CHARACTERS else f"{text[: _MAX_CHARACTERS - 3]}..."
-
-
-def _array(tensor: TensorProto) -> np.ndarray[Any, Any] | None:
-    """A constant's value; None where it is too large, or is none."""
-    sizes = [dim.size for dim in tensor.tensor_shape.dim]
-    if min(sizes, default=0) < 0 or math.prod(sizes) > _MAX_ELEMENTS:
-        return None
-    try:
-        return np.asarray(tf.make_ndarray(tensor))
-    except (TypeError, ValueError):
-        return None
-
-
-def _equal(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> bool:
-    if a.dtype != b.dtype or a.shape != b.shape:
-        return False
-    return bool((a == b).all()) if a.dtype.kind == "O" else a.tobytes() == b.tobytes()
+    text = "none" if value is None else attribute_text(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
 def _function_changes(
@@ -227,10 +156,8 @@ def _function_changes(
 def _signature_changes(a: SignatureDef, b: SignatureDef) -> Iterator[str]:
     for what, one, other in (("input", a.inputs, b.inputs), ("output", a.outputs, b.outputs)):
         for key in sorted({*one, *other}):
-            if key not in other:
-                yield f"{what} {key} removed"
-            elif key not in one:
-                yield f"{what} {key} added"
+            if key not in one or key not in other:
+                yield f"{what} {key} {'added' if key in other else 'removed'}"
             elif one[key].name != other[key].name:
                 yield f"{what} {key}: {one[key].name or '?'} -> {other[key].name or '?'}"
             elif _bytes(one[key]) != _bytes(other[key]):
@@ -249,8 +176,3 @@ def _collection_changes(a: CollectionDef, b: CollectionDef) -> Iterator[str]:
 def _size(collection: CollectionDef) -> int:
     kind = collection.WhichOneof("kind")
     return 0 if kind is None else len(getattr(collection, kind).value)
-
-
-def _bytes(message: Any) -> bytes:
-    content: bytes = message.SerializeToString(deterministic=True)
-    return content

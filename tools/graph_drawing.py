@@ -1,36 +1,23 @@
-"""What is written of a graph: all of it as text, or its layers as a drawing, each scope one node.
+"""The layers of a graph as a drawing, each scope one node.
 
-A drawing is written in the language of Graphviz, whose program `dot` makes a PNG of it.
+It is written in the language of Graphviz, whose program `dot` makes a PNG of it.
 """
 
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
-from absl import logging
-from google.protobuf import text_format
-from tensorflow.core.framework.node_def_pb2 import NodeDef
-
-from checkpoints.naming import META_SUFFIX
 from cli.terminal import printable
 from errors import ToolError
-from metagraph.graph import data_inputs
-from metagraph.meta import (
-    PLACEHOLDERS,
-    PLACEHOLDERS_WITH_DEFAULT,
-    MetaGraphFile,
-    format_shape,
-    node_of,
-)
-from metagraph.parsing import GRAPH_SUFFIXES, MAX_TEXT_BYTES
-from tools.flat_graph import Origin, StaticGraph, static_graph
-from tools.graph_subject import Subject, layer_of
+from metagraph.graph import data_inputs, sub_graph
+from metagraph.meta import PLACEHOLDERS, PLACEHOLDERS_WITH_DEFAULT, node_of
+from tools.graph_subject import Subject, kind_text, layer_of, static_graph, tensor_record
 
 MAX_LAYERS = 250  # Of a drawing that can still be read.
-_INPUTS = PLACEHOLDERS | PLACEHOLDERS_WITH_DEFAULT
+_FED = "fed"
+_INPUTS = PLACEHOLDERS | PLACEHOLDERS_WITH_DEFAULT | {_FED}
 _SILENT = frozenset({"Const", "NoOp"})
 _DEPTHS = (None, 6, 5, 4, 3, 2, 1)
 _MOST_OPS = 4
@@ -40,51 +27,23 @@ _PLUMBING = frozenset({"Const", "Identity", "NoOp", "ReadVariableOp", "Shape", "
 _PROGRAM = "dot"
 _SECONDS = 120.0
 _PNG = b"\x89PNG\r\n\x1a\n"
-Naming: TypeAlias = Callable[[str], str]
-
-
-def meta_graph_text(meta: MetaGraphFile, path: str) -> bytes:
-    """All of a meta graph as text, constants included; predict.py reads it as the binary form.
-
-    A warning says where it cannot be read back from `path`, where it will be.
-
-    Format: https://protobuf.dev/reference/protobuf/textformat-spec/.
-    """
-    content = text_format.MessageToString(meta.proto, use_short_repeated_primitives=True).encode()
-    if len(content) > MAX_TEXT_BYTES:
-        logging.warning(
-            "%s has %d bytes; predict.py reads back a text of at most %d",
-            path,
-            len(content),
-            MAX_TEXT_BYTES,
-        )
-    if not path.endswith((*GRAPH_SUFFIXES, META_SUFFIX)):
-        logging.warning("%s: predict.py reads graphs from .pbtxt, .pb and .meta files", path)
-    return content
 
 
 @dataclass
-class Layer:
-    """A layer of the drawing: a scope or a node outside all scopes, and how many nodes of each op.
-
-    Its kind is `input`, `output` or `layer`.
-    """
-
-    name: str
-    ops: Counter[str] = field(default_factory=Counter)
-    kind: str = "layer"
-
-
-@dataclass(frozen=True)
 class LayerGraph:
-    """Layers by name, and giver and taker by name -> the types of the tensors between, each once.
+    """What is drawn. A layer is a scope, or a node or a fed tensor outside of all scopes.
 
-    The title is what it is a drawing of.
+    Attributes:
+      title: what it is a drawing of.
+      layers: by name, how many nodes of each operation.
+      edges: giver and taker -> the types of the tensors between them, as keys.
+      outputs: the layers with a prediction.
     """
 
     title: str
-    layers: Mapping[str, Layer]
-    edges: Mapping[tuple[str, str], list[str]]
+    layers: dict[str, Counter[str]] = field(default_factory=dict)
+    edges: dict[tuple[str, str], dict[str, None]] = field(default_factory=dict)
+    outputs: set[str] = field(default_factory=set)
 
 
 def layer_graph(subject: Subject) -> LayerGraph:
@@ -95,80 +54,40 @@ def layer_graph(subject: Subject) -> LayerGraph:
     Raises:
       ToolError: there are too many even so.
     """
-    static = static_graph(subject.meta, subject.inference.outputs, None)
-    names = subject.inference.names
-    kept = {
-        name: origin
-        for name, origin in static.flat.origins.items()
-        if not names or origin.root in names
-    }
-    work = _Collapsing(static, kept, _naming(subject, static, kept.values()))
-    outputs = {node_of(static.flat.source(name)) for name in subject.inference.outputs}
-    for node in static.flat.graph_def.node:
-        if node.name in kept:
-            work.add(node, is_output=node.name in outputs)
+    meta = subject.meta
+    graph, _ = static_graph(meta, subject.outputs, None)
+    drawn = subject.needed if subject.outputs else sub_graph(meta, [f"{n}:0" for n in meta.nodes])
+    names = _layers(subject, drawn.names)
+    found = LayerGraph(", ".join(subject.outputs) or "the whole graph")
+    found.outputs = {names[node_of(name)] for name in subject.outputs}
+    for node in drawn.graph_def.node:
+        layer = names[node.name]
+        found.layers.setdefault(layer, Counter())[node.op] += 1
+        for tensor in (tensor_record(graph, text) for text in data_inputs(node)):
+            giver = names.get(node_of(tensor["name"]), tensor["name"])
+            found.layers.setdefault(giver, Counter())
+            if giver == tensor["name"]:
+                found.layers[giver][_FED] = 1
+            if giver != layer:
+                found.edges.setdefault((giver, layer), {})[kind_text(tensor)] = None
     # Layers of constants alone, or that do nothing, say nothing.
-    layers = {name: layer for name, layer in work.layers.items() if not set(layer.ops) <= _SILENT}
-    edges = {ends: types for ends, types in work.edges.items() if layers.keys() >= set(ends)}
-    return LayerGraph(", ".join(subject.inference.outputs) or "the whole graph", layers, edges)
+    found.layers = {name: ops for name, ops in found.layers.items() if not set(ops) <= _SILENT}
+    found.edges = {e: t for e, t in found.edges.items() if found.layers.keys() >= set(e)}
+    return found
 
 
-def _naming(subject: Subject, static: StaticGraph, origins: Iterable[Origin]) -> Naming:
-    """The first depth of scopes that gives few enough layers; nodes outside of all stand alone."""
-    paths = {origin.path for origin in origins}
-    names = set[str]()
+def _layers(subject: Subject, drawn: Iterable[str]) -> dict[str, str]:
+    """The layer of each node that is drawn, by the first depth of scopes that gives few enough."""
+    nodes, found = subject.meta.nodes, dict[str, str]()
     for depth in _DEPTHS if subject.depth is None else (subject.depth,):
-
-        def naming(path: str, depth: int | None = depth) -> str:
-            return layer_of(path, static.paths, depth) or path.partition("/")[0]
-
-        names = {*map(naming, paths)}
-        if len(names) <= MAX_LAYERS:
-            return naming
+        found = {n: layer_of(n, nodes, depth) or n.partition("/")[0] for n in drawn}
+        if len({*found.values()}) <= MAX_LAYERS:
+            return found
     raise ToolError(
-        f"{subject.meta.path} has {len(names)} layers to draw, expected at most {MAX_LAYERS}: "
-        "--fetch=<an inner tensor> draws what that needs"
+        f"{subject.meta.path} has {len({*found.values()})} layers to draw, expected at most "
+        f"{MAX_LAYERS}: --fetch=<an inner tensor> draws what that needs"
         + (", --depth=1 the outer scopes alone" if subject.depth not in (None, 1) else "")
     )
-
-
-class _Collapsing:
-    """The work of `layer_graph`: layers by name, and the types of the tensors between two."""
-
-    def __init__(self, static: StaticGraph, origins: Mapping[str, Origin], naming: Naming) -> None:
-        self.layers: dict[str, Layer] = {}
-        self.edges: dict[tuple[str, str], list[str]] = {}
-        self._static = static
-        self._origins = origins
-        self._naming = naming
-
-    def add(self, node: NodeDef, is_output: bool) -> None:
-        """Adds a node to its layer, and what it takes from others."""
-        layer = self._layer(node.name)
-        layer.ops[node.op] += 1
-        if node.op in _INPUTS:
-            layer.kind = "input"
-        if is_output:
-            layer.kind = "output"
-        for tensor in data_inputs(node):
-            if node_of(tensor) in self._static.flat.origins:
-                self._connect(tensor, layer.name)
-
-    def _layer(self, node: str) -> Layer:
-        name = self._naming(self._origins[node].path)
-        return self.layers.setdefault(name, Layer(name))
-
-    def _connect(self, tensor: str, taker: str) -> None:
-        if node_of(tensor) in self._origins:
-            giver = self._layer(node_of(tensor))
-        else:  # It is fed.
-            giver = self.layers.setdefault(tensor, Layer(tensor, Counter(["fed"]), "input"))
-        if giver.name != taker:
-            types = self.edges.setdefault((giver.name, taker), [])
-            found = self._static.tensor(tensor)
-            text = "" if found is None else f"{found[0]} {format_shape(found[1])}"
-            if text not in types:
-                types.append(text)
 
 
 def dot_text(graph: LayerGraph) -> str:
@@ -183,25 +102,26 @@ def dot_text(graph: LayerGraph) -> str:
         "  node [fontname=Helvetica, fontsize=11, style=filled, fillcolor=white];",
         "  edge [fontname=Helvetica, fontsize=9];",
     ]
-    for name, layer in graph.layers.items():
-        label = _quoted(dict.fromkeys([name, _ops(layer)]))  # Once, of a node named as it does.
-        shape = "ellipse" if layer.kind == "input" else "box"
-        bold = ", penwidth=2" if layer.kind == "output" else ""
+    for name, ops in graph.layers.items():
+        label = _quoted(dict.fromkeys([name, _ops_text(ops)]))  # Once, of a node named as it does.
+        is_output = name in graph.outputs
+        shape = "ellipse" if ops.keys() & _INPUTS and not is_output else "box"
+        bold = ", penwidth=2" if is_output else ""
         lines.append(f"  {ids[name]} [label={label}, shape={shape}{bold}];")
     for (giver, taker), types in graph.edges.items():
-        more = len(types) - _MOST_TYPES
-        rest = [f"and {more} more"] if more > 0 else []
-        texts = [f" {text}" for text in (*types[:_MOST_TYPES], *rest)]  # Spaces keep off the line.
+        texts = [f" {text}" for text in [*types][:_MOST_TYPES]]  # A space keeps off the line.
+        if len(types) > _MOST_TYPES:
+            texts.append(f" and {len(types) - _MOST_TYPES} more")
         lines.append(f"  {ids[giver]} -> {ids[taker]} [label={_quoted(texts)}];")
     return "\n".join([*lines, "}\n"])
 
 
-def _ops(layer: Layer) -> str:
+def _ops_text(ops: Mapping[str, int]) -> str:
     """The operations that tell the most, with their numbers."""
-    telling = {op: count for op, count in layer.ops.items() if op not in _PLUMBING} or layer.ops
+    telling = {op: count for op, count in ops.items() if op not in _PLUMBING} or ops
     ordered = sorted(telling.items(), key=lambda item: (-item[1], item[0]))
     texts = [op if count == 1 else f"{op} x{count}" for op, count in ordered[:_MOST_OPS]]
-    more = sum(layer.ops.values()) - sum(count for _, count in ordered[:_MOST_OPS])
+    more = sum(ops.values()) - sum(count for _, count in ordered[:_MOST_OPS])
     return ", ".join(texts) + (f" + {more}" if more > 0 else "")
 
 

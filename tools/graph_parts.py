@@ -1,34 +1,32 @@
 """The parts of a graph that are looked at one by one, each as JSON values and as lines for people.
 
 `info` is what the file says of itself, `graph` its operations, inputs, outputs and variables,
-`saver` what is saved under which keys; `signatures` and `functions` are those of the graph, and
-`safety` says whether it only computes.
+`saver` what is saved under which keys, `safety` whether it only computes.
+
+Formats: `meta_graph.proto`, `saver.proto` in `tensorflow/core/protobuf`, `function.proto`,
+`variable.proto` in `tensorflow/core/framework`.
 """
 
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from tensorflow.core.framework.op_def_pb2 import OpDef
+import numpy as np
+from google.protobuf.message import DecodeError
+from tensorflow.core.framework.variable_pb2 import VariableDef
 from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo
 from tensorflow.core.protobuf.saver_pb2 import SaverDef
 
-from metagraph.meta import MetaGraphFile, format_shape, read_signatures, variable_definitions
+from metagraph.casting import json_value
+from metagraph.meta import MetaGraphFile, format_shape, node_of, read_signatures
 from metagraph.safety import Offender, offenders, op_definitions
 from metagraph.tables import with_tables
-from metagraph.variables import VARIABLE_OPS, saver_keys
-from tools.graph_subject import (
-    Subject,
-    counted,
-    dtype_name,
-    kind_text,
-    listed,
-    shape_sizes,
-    shortened,
-    tensor_text,
-)
+from metagraph.variables import VARIABLE_OPS, saver_keys, trainable_names
+from prediction.chosen_model import listing
+from tools.graph_node import dtype_name, shape_sizes
+from tools.graph_subject import Subject, counted, kind_text, listed, shortened, tensor_text
 
 _TITLES = {
     "inputs": "inputs",
@@ -39,7 +37,8 @@ _TITLES = {
 }
 _SAVER = ("filename_tensor_name", "save_tensor_name", "restore_op_name")
 _SIDES = ("inputs", "outputs")
-_ON_A_LINE = 6  # Arguments or operations of a function.
+_ENTRIES = 10  # Of a collection, on its line.
+_OPS = 6  # Of a function.
 _OFFENDERS = 3  # Of one operation, that are named.
 
 
@@ -52,10 +51,9 @@ def info_part(subject: Subject) -> dict[str, Any]:
     functions included), `unknown_ops` (those that this TensorFlow does not have).
     """
     info, graph = subject.meta.proto.meta_info_def, subject.meta.proto.graph_def
-    functions = {function.signature.name: function for function in graph.library.function}
-    ops = Counter(node.op for node in graph.node)
-    for function in functions.values():
-        ops.update(node.op for node in function.node_def)
+    functions = {function.signature.name: function.node_def for function in graph.library.function}
+    inner = [node for body in functions.values() for node in body]
+    ops = Counter(node.op for node in (*graph.node, *inner))
     known = op_definitions(graph)
     return {
         "file": subject.meta.path,
@@ -69,30 +67,28 @@ def info_part(subject: Subject) -> dict[str, Any]:
         "bad_consumers": list(graph.versions.bad_consumers),
         "nodes": len(graph.node),
         "functions": len(functions),
-        "function_nodes": sum(len(function.node_def) for function in functions.values()),
+        "function_nodes": len(inner),
         "ops": dict(sorted(ops.items())),
         "unknown_ops": sorted(op for op in ops if op not in known and op not in functions),
     }
 
 
-def info_lines(found: Mapping[str, Any], most: int) -> list[str]:
+def info_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
     """Lines for people."""
     git = f" ({found['tensorflow_git_version']})" if found["tensorflow_git_version"] else ""
-    stripped = "left out" if found["stripped_default_attrs"] else "written out"
-    result = [
-        f"file {found['file']}",
-        f"  TensorFlow {found['tensorflow_version'] or '(not said)'}{git}",
-        f"  graph version: producer {found['producer']}, min consumer {found['min_consumer']}",
-        f"  attributes with their default: {stripped}",
-        f"  operations: {counted(found['ops'], most)}",
-    ]
-    if found["bad_consumers"]:
-        result.insert(3, f"  bad consumers {listed(found['bad_consumers'], most)}")
+    yield f"file {found['file']}"
+    yield f"  TensorFlow {found['tensorflow_version'] or '(not said)'}{git}"
     if found["tags"]:
-        result.insert(2, f"  tags {listed(found['tags'], most)}")
+        yield f"  tags {listed(found['tags'], most)}"
+    if found["bad_consumers"]:
+        yield f"  bad consumers {listed(found['bad_consumers'], most)}"
+    producer, consumer = found["producer"], found["min_consumer"]
+    yield f"  graph version: producer {producer}, min consumer {consumer}"
+    stripped = "left out" if found["stripped_default_attrs"] else "written out"
+    yield f"  attributes with their default: {stripped}"
+    yield f"  operations: {counted(found['ops'], most)}"
     if found["unknown_ops"]:
-        result.append(f"  not in this TensorFlow: {listed(found['unknown_ops'], most)}")
-    return result
+        yield f"  not in this TensorFlow: {listed(found['unknown_ops'], most)}"
 
 
 def graph_part(subject: Subject) -> dict[str, Any]:
@@ -103,33 +99,27 @@ def graph_part(subject: Subject) -> dict[str, Any]:
     `candidates` and `variables` as `prediction.chosen_model.listing` has them.
     """
     nodes = subject.meta.nodes
-    trainable = trainable_variables(subject.meta)
+    # It looks for candidates itself where those of the subject are of a prediction asked for.
+    candidates = None if subject.fetch else subject.candidates
+    contents = listing(subject.meta, subject.model, candidates)
     return {
         "nodes": len(nodes),
-        "inference_nodes": len(subject.inference.names),
+        "inference_nodes": len(subject.needed.names),
         "ops": dict(sorted(Counter(node.op for node in nodes.values()).items())),
-        "trainable": sorted(trainable),
-        **{key: subject.contents[key] for key in _TITLES},
+        "trainable": sorted(trainable_names(subject.meta)),
+        **{key: contents[key] for key in _TITLES},
     }
 
 
-def trainable_variables(meta: MetaGraphFile) -> set[str]:
-    """The names of the variables in the collection of those that are trained."""
-    return {name for name, _ in variable_definitions(meta, "trainable_variables")}
-
-
-def graph_lines(found: Mapping[str, Any], most: int) -> list[str]:
+def graph_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
     """Lines for people."""
-    result = [
-        f"graph of {found['nodes']} nodes, {found['inference_nodes']} of them to predict",
-        f"  nodes by operation: {counted(found['ops'], most)}",
-    ]
+    yield f"graph of {found['nodes']} nodes, {found['inference_nodes']} of them to predict"
+    yield f"  nodes by operation: {counted(found['ops'], most)}"
     for key, title in _TITLES.items():
         if found[key] or key in ("inputs", "variables"):
-            number = f" ({len(found[key])})" if key == "variables" else ""
+            yield f"  {title}" + (f" ({len(found[key])})" if key == "variables" else "")
             texts = [f"    {_line(entry, key, found['trainable'])}" for entry in found[key]]
-            result += [f"  {title}{number}", *(shortened(texts, most, "    ") or ["    (none)"])]
-    return result
+            yield from shortened(texts, most, "    ") or ["    (none)"]
 
 
 def _line(entry: Mapping[str, Any], key: str, trainable: list[str]) -> str:
@@ -145,8 +135,6 @@ def saver_part(subject: Subject) -> dict[str, Any]:
     `restore_op_name`, `max_to_keep` (0: all), `keep_checkpoint_every_n_hours`, `version` (`LEGACY`,
     which is V1 too, `V1`, `V2`), `sharded`, `saved` (a list of `variable`, `key` and, of a
     partitioned one, `slice` with `full_shape`, `starts` and `sizes`), `not_saved` (variables).
-
-    Format: `tensorflow/core/protobuf/saver.proto`.
     """
     meta = subject.meta
     saver = meta.proto.saver_def
@@ -163,56 +151,113 @@ def saver_part(subject: Subject) -> dict[str, Any]:
         "sharded": saver.sharded,
         "saved": [
             {"variable": name, "key": stored.key}
-            | ({} if stored.part is None else {"slice": _lists(stored.part._asdict())})
+            | ({"slice": stored.part._asdict()} if stored.part is not None else {})
             for name, stored in sorted(saved.items())
         ],
         "not_saved": [name for name in names if name not in saved],
     }
 
 
-def _lists(values: Mapping[str, Iterable[int]]) -> dict[str, list[int]]:
-    return {key: list(value) for key, value in values.items()}
-
-
-def saver_lines(found: Mapping[str, Any], most: int) -> list[str]:
+def saver_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
     """Lines for people."""
     if not found["present"] and not found["saved"]:
-        return ["saver: the file has none"]
+        yield "saver: the file has none"
+        return
     tensors = ", ".join(f"{key.split('_')[0]} {found[key] or '(none)'}" for key in _SAVER)
-    renamed = [p for p in found["saved"] if p["key"] != p["variable"] or "slice" in p]
-    names = len(found["saved"]) - len(renamed)
     sharded = ", sharded" if found["sharded"] else ""
     kept = f"{found['max_to_keep'] or 'all'} checkpoints"
     hours = f"one every {found['keep_checkpoint_every_n_hours']} hours"
-    result = [
-        "saver",
-        f"  {tensors}; version {found['version']}{sharded}; keeps {kept}, and {hours}",
-        f"  saves {names} variables under their names" + (", and" if renamed else ""),
-        *shortened([f"    {_place_text(place)}" for place in renamed], most, "    "),
-    ]
+    renamed = [p for p in found["saved"] if p["key"] != p["variable"] or "slice" in p]
+    names = len(found["saved"]) - len(renamed)
+    yield "saver"
+    yield f"  {tensors}; version {found['version']}{sharded}; keeps {kept}, and {hours}"
+    yield f"  saves {names} variables under their names" + (", and" if renamed else "")
+    yield from shortened([f"    {_place_text(place)}" for place in renamed], most, "    ")
     if found["not_saved"]:
-        result.append(f"  does not save: {listed(found['not_saved'], most)}")
-    return result
+        yield f"  does not save: {listed(found['not_saved'], most)}"
 
 
 def _place_text(place: Mapping[str, Any]) -> str:
     if "slice" not in place:
         return f"{place['variable']} as {place['key']}"
-    part = place["slice"]
-    return (
-        f"{place['variable']} as {format_shape(part['sizes'])} of {place['key']} "
-        f"{format_shape(part['full_shape'])} from {format_shape(part['starts'])}"
+    sizes, full, starts = (
+        format_shape(place["slice"][key]) for key in ("sizes", "full_shape", "starts")
     )
+    return f"{place['variable']} as {sizes} of {place['key']} {full} from {starts}"
+
+
+def collections_part(subject: Subject) -> dict[str, Any]:
+    """Collection -> its entries as JSON values.
+
+    Names, texts and numbers are themselves. Others are objects whose key `kind` is `variable`, or
+    `bytes` for whatever else a collection may hold.
+    """
+    meta = subject.meta
+    return {key: _entries(meta, key) for key in sorted(meta.proto.collection_def)}
+
+
+def _entries(meta: MetaGraphFile, key: str) -> list[Any]:
+    collection = meta.collection(key)
+    kind = collection.WhichOneof("kind")
+    values = getattr(collection, kind).value if kind is not None else []
+    if kind == "bytes_list":
+        return [_from_bytes(meta, value) for value in values]
+    if kind == "any_list":
+        names = [value.type_url.rpartition("/")[2] for value in values]
+        sizes = [len(value.value) for value in values]
+        return [{"kind": "bytes", "type": n, "bytes": b} for n, b in zip(names, sizes, strict=True)]
+    if kind == "float_list":
+        return list(json_value(np.array(values, np.float32).astype(np.float64)))
+    return list(values)
+
+
+def _from_bytes(meta: MetaGraphFile, value: bytes) -> dict[str, Any] | str:
+    """A variable, a text, or neither: nothing in the file says which."""
+    try:
+        found = VariableDef.FromString(value)
+        node = meta.nodes.get(node_of(found.variable_name))
+        if node is not None and node.op in VARIABLE_OPS:
+            return {
+                "kind": "variable",
+                "variable": found.variable_name,
+                "initializer": found.initializer_name,
+                "snapshot": found.snapshot_name,
+                "initial_value": found.initial_value_name,
+                "is_resource": found.is_resource,
+            }
+    except DecodeError:
+        pass  # It is something else.
+    text = value.decode("utf-8", "replace")
+    is_text = all(character.isprintable() or character in "\t\n" for character in text)
+    return text if is_text and "\ufffd" not in text else {"kind": "bytes", "bytes": len(value)}
+
+
+def collections_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
+    """Lines for people."""
+    yield f"collections ({len(found)})"
+    for key, entries in found.items():
+        if any(isinstance(entry, dict) for entry in entries):
+            yield f"  {key} ({len(entries)})"
+            yield from shortened([f"    {_entry_text(entry)}" for entry in entries], most, "    ")
+        else:
+            yield f"  {key} = {listed(entries, _ENTRIES)}"
+
+
+def _entry_text(entry: dict[str, Any] | str) -> str:
+    if isinstance(entry, str):
+        return entry
+    if entry["kind"] == "bytes":
+        return f"{entry['bytes']} bytes" + (f" of {entry['type']}" if "type" in entry else "")
+    kind = "resource" if entry["is_resource"] else "ref"
+    return f"{entry['variable']} ({kind}), set by {entry['initializer']}"
 
 
 def signatures_part(subject: Subject) -> dict[str, Any]:
     """JSON values, with the types that the signatures declare; those of a session bundle do not.
 
     Signature -> `method_name`, `inputs` and `outputs`; each of these: key -> `name` (of the tensor;
-    of a sparse one, those of its three), `dtype` (null where not declared), `shape`, `exists`
+    `(coo_sparse)` of one that has several), `dtype` (null where not declared), `shape`, `exists`
     (whether the graph has it).
-
-    Format: `SignatureDef` in `tensorflow/core/protobuf/meta_graph.proto`.
     """
     meta = subject.meta
     found: dict[str, Any] = {}
@@ -233,25 +278,20 @@ def signatures_part(subject: Subject) -> dict[str, Any]:
 
 
 def _tensor(meta: MetaGraphFile, info: TensorInfo) -> dict[str, Any]:
-    names = [info.name]
-    if info.WhichOneof("encoding") == "coo_sparse":
-        names = [str(name) for _, name in info.coo_sparse.ListFields()]
-    if info.WhichOneof("encoding") == "composite_tensor":
-        names = [component.name for component in info.composite_tensor.components]
+    encoding = info.WhichOneof("encoding") or "name"
     return {
-        "name": ", ".join(names),
+        "name": info.name if encoding == "name" else f"({encoding})",
         "dtype": dtype_name(info.dtype) if info.dtype else None,  # Of an operation, none.
         "shape": shape_sizes(info.tensor_shape),
-        "exists": all(meta.find_tensor(name) is not None for name in names),
+        "exists": encoding != "name" or meta.find_tensor(info.name) is not None,
     }
 
 
-def signatures_lines(found: Mapping[str, Any], most: int) -> list[str]:
+def signatures_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
     """Lines for people."""
-    result = [f"signatures ({len(found)})"]
+    yield f"signatures ({len(found)})"
     for name, signature in found.items():
-        method = f" ({signature['method_name']})" if signature["method_name"] else ""
-        result.append(f"  {name}{method}")
+        yield f"  {name}" + (f" ({signature['method_name']})" if signature["method_name"] else "")
         for side in _SIDES:
             texts = [
                 f"    {side[:-1]} {key} = {entry['name']}"
@@ -259,50 +299,24 @@ def signatures_lines(found: Mapping[str, Any], most: int) -> list[str]:
                 + ("" if entry["exists"] else ", which the graph does not have")
                 for key, entry in signature[side].items()
             ]
-            result += shortened(texts, most, "    ")
-    return result
+            yield from shortened(texts, most, "    ")
 
 
 def functions_part(subject: Subject) -> dict[str, Any]:
-    """JSON values.
-
-    Function, in the file's order -> `arguments` and `results` (name -> dtype, or the attribute that
-    chooses it), `nodes` (how many), `ops` (operation -> nodes).
-
-    Format: `tensorflow/core/framework/function.proto`.
-    """
+    """JSON values: function, in the file's order -> operation -> nodes."""
     return {
-        function.signature.name: {
-            "arguments": _types(function.signature.input_arg),
-            "results": _types(function.signature.output_arg),
-            "nodes": len(function.node_def),
-            "ops": dict(sorted(Counter(node.op for node in function.node_def).items())),
-        }
+        function.signature.name: dict(sorted(Counter(n.op for n in function.node_def).items()))
         for function in subject.meta.proto.graph_def.library.function
     }
 
 
-def _types(arguments: Iterable[OpDef.ArgDef]) -> dict[str, str]:
-    return {
-        arg.name: dtype_name(arg.type) if arg.type else arg.type_attr or arg.type_list_attr
-        for arg in arguments
-    }
-
-
-def functions_lines(found: Mapping[str, Any], most: int) -> list[str]:
+def functions_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
     """Lines for people."""
-    texts = list[str]()
-    for name, function in found.items():
-        arguments, results = (
-            listed([f"{key} {dtype}" for key, dtype in function[side].items()], _ON_A_LINE)
-            if function[side]
-            else ""
-            for side in ("arguments", "results")
-        )
-        ops = counted(function["ops"], _ON_A_LINE)
-        texts.append(f"  {name}({arguments}) -> {results}")
-        texts.append(f"    {function['nodes']} nodes: {ops}")
-    return [f"functions ({len(found)})", *shortened(texts, 2 * most)]
+    yield f"functions ({len(found)})"
+    texts = [
+        f"  {name}, {sum(ops.values())} nodes: {counted(ops, _OPS)}" for name, ops in found.items()
+    ]
+    yield from shortened(texts, most)
 
 
 def safety_part(subject: Subject) -> dict[str, Any]:
@@ -312,15 +326,14 @@ def safety_part(subject: Subject) -> dict[str, Any]:
     `whole` (all that is in the file); each has `passes` and `offenders`, a list of `node`,
     `function` (empty for the graph itself), `op` and `risk` (as in `can read or write files`).
     """
-    inference = subject.inference
     found = None
-    if inference.needed is not None:
-        needed, _ = with_tables(subject.meta, inference.outputs, inference.feeds)
-        found = _found(offenders(needed.graph_def))
-    return {"inference": found, "whole": _found(offenders(subject.meta.proto.graph_def))}
+    if subject.outputs:
+        needed, _ = with_tables(subject.meta, subject.outputs, subject.feeds)
+        found = _verdict(offenders(needed.graph_def))
+    return {"inference": found, "whole": _verdict(offenders(subject.meta.proto.graph_def))}
 
 
-def _found(found: Iterable[Offender]) -> dict[str, Any]:
+def _verdict(found: Iterable[Offender]) -> dict[str, Any]:
     entries = [
         {"node": o.node.name, "function": o.function, "op": o.node.op, "risk": o.risk}
         for o in found
@@ -328,27 +341,23 @@ def _found(found: Iterable[Offender]) -> dict[str, Any]:
     return {"passes": not entries, "offenders": entries}
 
 
-def safety_lines(found: Mapping[str, Any], most: int) -> list[str]:
+def safety_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
     """Lines for people."""
-    result = ["safety: the list of operations that only compute"]
+    yield "safety: the list of operations that only compute"
     if found["inference"] is None:
-        result.append("  nothing to predict is known: --fetch names it")
+        yield "  nothing to predict is known: --fetch names it"
     for key, title in {"inference": "what predicts", "whole": "the whole file"}.items():
         if found[key] is not None:
-            result += _verdict(title, found[key], most)
-    return result
+            yield f"  {title} {'passes' if found[key]['passes'] else 'does not pass'}"
+            yield from shortened(_offender_lines(found[key]["offenders"]), most, "    ")
 
 
-def _verdict(title: str, found: Mapping[str, Any], most: int) -> list[str]:
-    if found["passes"]:
-        return [f"  {title} passes"]
-    by_op: dict[str, list[str]] = {}
-    risks = {}
-    for entry in found["offenders"]:
+def _offender_lines(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    by_op: dict[tuple[str, str], list[str]] = {}
+    for entry in found:
         place = f"{entry['function']}/" if entry["function"] else ""
-        by_op.setdefault(entry["op"], []).append(place + entry["node"])
-        risks[entry["op"]] = entry["risk"]
-    texts = [
-        f"    {op}, which {risks[op]}: {listed(names, _OFFENDERS)}" for op, names in by_op.items()
+        by_op.setdefault((entry["op"], entry["risk"]), []).append(place + entry["node"])
+    return [
+        f"    {op}, which {risk}: {listed(names, _OFFENDERS)}"
+        for (op, risk), names in by_op.items()
     ]
-    return [f"  {title} does not pass", *shortened(texts, most, "    ")]

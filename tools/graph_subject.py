@@ -1,4 +1,7 @@
-"""The graph that is looked at, its layers, and how the parts of the look write lines for people."""
+"""The graph that is looked at: what predicts in it, its layers, the static shapes of its tensors.
+
+Also how the parts of the look write lines for people.
+"""
 
 import posixpath
 import re
@@ -8,15 +11,18 @@ from functools import cached_property
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.core.framework.tensor_shape_pb2 import TensorShapeProto
+from tensorflow.core.framework.graph_pb2 import GraphDef
 
-from metagraph.graph import SubGraph, sub_graph
-from metagraph.meta import MetaGraphFile, format_shape
+from errors import CheckpointError, first_few
+from metagraph.graph import SubGraph, attribute_of, sub_graph
+from metagraph.importing import import_disarmed
+from metagraph.meta import PLACEHOLDERS, PLACEHOLDERS_WITH_DEFAULT, MetaGraphFile, format_shape
 from metagraph.model import Candidates, Model, find_candidates
-from prediction.chosen_model import listing
-from tools.flat_graph import StaticGraph, static_graph
 
 HINT = "--format=json has all"
+_ITERATORS = frozenset({"IteratorGetNext", "IteratorV2", "Iterator", "OneShotIterator"})
+_SOURCES = PLACEHOLDERS | PLACEHOLDERS_WITH_DEFAULT | _ITERATORS
+_SHAPES = ("shape", "_output_shapes", "output_shapes")  # Their attributes.
 _PARTITION = re.compile(r"/part_\d+$")  # Of a partitioned variable.
 
 
@@ -35,9 +41,7 @@ def counted(counts: Mapping[str, int], most: int) -> str:
 
 def listed(values: Iterable[Any], most: int) -> str:
     """`a, b, c`; then how many more there are."""
-    texts = [str(value) for value in values]
-    more = len(texts) - most
-    return (", ".join(texts[:most]) or "(none)") + (f" and {more} more" if more > 0 else "")
+    return first_few([str(value) for value in values], most) or "(none)"
 
 
 def tensor_text(record: Mapping[str, Any]) -> str:
@@ -52,21 +56,6 @@ def kind_text(record: Mapping[str, Any]) -> str:
     return f"{record['dtype']} {format_shape(record['shape'])}"
 
 
-def dtype_name(number: int) -> str:
-    """`float32` of 1; `dtype 99` of a number that this TensorFlow has no name for."""
-    try:
-        return str(tf.as_dtype(number).name)
-    except TypeError:
-        return f"dtype {number}"
-
-
-def shape_sizes(shape: TensorShapeProto) -> list[int | None] | None:
-    """Sizes as JSON has them: null where one is not known, and for a shape without a rank."""
-    if shape.unknown_rank:
-        return None
-    return [dim.size if dim.size >= 0 else None for dim in shape.dim]
-
-
 def layer_of(path: str, nodes: Container[str], depth: int | None = None) -> str:
     """The scope that a node belongs to; empty for the top.
 
@@ -79,23 +68,56 @@ def layer_of(path: str, nodes: Container[str], depth: int | None = None) -> str:
     return scope if depth is None else "/".join(scope.split("/")[:depth])
 
 
-@dataclass(frozen=True)
-class Inference:
-    """The part of a graph that predicts.
+def tensor_record(graph: tf.Graph | None, text: str) -> dict[str, Any]:
+    """JSON values of `node` or `node:index`: `name`, `dtype` and `shape`, null where not known."""
+    name = text if ":" in text else f"{text}:0"
+    try:
+        tensor = graph.get_tensor_by_name(name) if graph is not None else None
+    except (KeyError, ValueError):
+        tensor = None
+    if tensor is None:
+        return {"name": name, "dtype": None, "shape": None}
+    sizes = None if tensor.shape.rank is None else tensor.shape.as_list()
+    # A damaged file may have a size below -1.
+    shape = sizes and [size if (size or 0) >= 0 else None for size in sizes]
+    return {"name": name, "dtype": tensor.dtype.base_dtype.name, "shape": shape}
 
-    Its outputs are the prediction, the likeliest where the file does not say. It is cut off at its
-    feeds: the inputs of the signature, and what can be fed in place of a pipeline. No nodes are
-    needed where the graph has no output.
+
+def static_graph(
+    meta: MetaGraphFile, outputs: Sequence[str], batch_size: int | None
+) -> tuple[tf.Graph | None, str]:
+    """Imports as much of a graph as this TensorFlow can: the whole, or what some outputs need.
+
+    Inputs whose first size is not known get the batch size, where there is one and the graph
+    allows.
+
+    Returns:
+      The graph, disarmed, None where nothing can be imported; and why it is not the whole.
+
+    Raises:
+      CheckpointError: a node's input does not exist.
     """
+    problem = ""
+    for names in ([f"{name}:0" for name in meta.nodes], outputs):
+        for size in dict.fromkeys([batch_size, None]):
+            graph_def = sub_graph(meta, names).graph_def
+            if size is not None:
+                _set_batch_size(graph_def, size)
+            try:
+                return import_disarmed(meta, graph_def), problem
+            except CheckpointError as error:
+                problem = problem or str(error)
+    return None, problem
 
-    outputs: tuple[str, ...]
-    feeds: tuple[str, ...]
-    needed: SubGraph | None
 
-    @property
-    def names(self) -> frozenset[str]:
-        """The names of its nodes."""
-        return frozenset() if self.needed is None else self.needed.names
+def _set_batch_size(graph_def: GraphDef, size: int) -> None:
+    """Gives what is fed, or comes out of an iterator, a first size where it is not known."""
+    for node in graph_def.node:
+        for key in _SHAPES if node.op in _SOURCES else ():
+            value = attribute_of(node, key)
+            for shape in (value.shape, *value.list.shape):
+                if shape.dim and shape.dim[0].size == -1:
+                    shape.dim[0].size = size
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,30 +131,6 @@ class Subject:
     depth: int | None = None
 
     @cached_property
-    def contents(self) -> dict[str, Any]:
-        """Inputs, outputs and variables as `prediction.chosen_model.listing` has them."""
-        return listing(self.meta, self.model, None if self.fetch else self._candidates)
-
-    @cached_property
-    def inference(self) -> Inference:
-        """The part that predicts.
-
-        Raises:
-          CheckpointError: there is no such tensor, or a node's input does not exist.
-        """
-        found = self._candidates
-        outputs = tuple(dict.fromkeys(self._named or found.outputs[:1]))
-        feeds = tuple(dict.fromkeys([*self.model.inputs.values(), *found.pipeline]))
-        feeds = tuple(name for name in feeds if name not in outputs)
-        needed = sub_graph(self.meta, outputs, feeds) if outputs else None
-        return Inference(outputs, feeds, needed)
-
-    @cached_property
-    def static(self) -> StaticGraph:
-        """The whole graph with its static shapes, for the batch size."""
-        return static_graph(self.meta, self.inference.outputs, self.batch_size)
-
-    @cached_property
     def _named(self) -> Sequence[str]:
         """The prediction as whoever asks names it, or else the file."""
         model = self.model
@@ -140,5 +138,26 @@ class Subject:
         return asked or [*model.predict, *model.outputs.values()]
 
     @cached_property
-    def _candidates(self) -> Candidates:
+    def candidates(self) -> Candidates:
+        """What could be fed for the prediction, or fetched as one."""
         return find_candidates(self.meta, [*self.model.inputs.values()], self._named)
+
+    @cached_property
+    def outputs(self) -> tuple[str, ...]:
+        """The prediction; the likeliest output where neither who asks nor the file says it."""
+        return tuple(dict.fromkeys(self._named or self.candidates.outputs[:1]))
+
+    @cached_property
+    def feeds(self) -> tuple[str, ...]:
+        """The inputs of the signature, and what can be fed in place of a pipeline."""
+        feeds = dict.fromkeys([*self.model.inputs.values(), *self.candidates.pipeline])
+        return tuple(name for name in feeds if name not in self.outputs)
+
+    @cached_property
+    def needed(self) -> SubGraph:
+        """What predicts, cut off at the feeds; empty where the graph has no output.
+
+        Raises:
+          CheckpointError: there is no such tensor, or a node's input does not exist.
+        """
+        return sub_graph(self.meta, self.outputs, self.feeds)

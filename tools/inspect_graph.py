@@ -46,8 +46,7 @@ class GraphInspection(Printed, Limits):
         ),
     )
     node: str | None = flag(
-        "A node to show: its operation and attributes, what it takes, who takes what it gives. Of "
-        "a function, function/node.",
+        "A node to show: its operation and attributes, what it takes, who takes what it gives.",
         None,
         path=True,
     )

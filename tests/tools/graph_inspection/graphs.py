@@ -1,4 +1,4 @@
-"""Graphs for the tests: from plain TensorFlow to what the parts look at."""
+"""Graphs for the tests: from plain TensorFlow to what is looked at."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,15 +13,18 @@ from tools.graph_subject import Subject
 v1 = tf.compat.v1
 
 
-def meta_of(build: Callable[[], Any]) -> MetaGraphFile:
-    """The meta graph of what is built."""
+def meta_of(build: Callable[[], Any], **options: Any) -> MetaGraphFile:
+    """The meta graph of what is built; where that gives a Saver, with it."""
     with tf.Graph().as_default() as graph:
-        build()
-        return MetaGraphFile("model.meta", "model", v1.train.export_meta_graph(graph=graph))
+        saver = build()
+        saver_def = saver.as_saver_def() if isinstance(saver, v1.train.Saver) else None
+        proto = v1.train.export_meta_graph(graph=graph, saver_def=saver_def, **options)
+        return MetaGraphFile("model.meta", "model", proto)
 
 
-def subject_of(build: Callable[[], Any], *fetch: str, **options: Any) -> Subject:
-    meta = meta_of(build)
+def subject_of(meta: MetaGraphFile | Callable[[], Any], *fetch: str, **options: Any) -> Subject:
+    """What is looked at of a meta graph, or of what is built."""
+    meta = meta if isinstance(meta, MetaGraphFile) else meta_of(meta)
     return Subject(meta, read_model(meta), fetch, **options)
 
 

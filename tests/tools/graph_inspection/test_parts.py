@@ -1,7 +1,6 @@
-"""The parts that tell what stands in a file: info, graph, saver, collections, signatures, ..."""
+"""The parts that tell what stands in a file: info, saver, collections, signatures, safety, ..."""
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,108 +8,62 @@ import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from metagraph.meta import MetaGraphFile
-from metagraph.model import read_model
-from tests.tools.graph_inspection.graphs import meta_of, variable
-from tools import graph_collections, graph_parts
-from tools.graph_subject import Subject
+from tests.tools.graph_inspection.graphs import meta_of, subject_of, variable
+from tools import graph_parts
 
 v1 = tf.compat.v1
-
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # TensorFlow's, of the format V1.
 
 
-def _subject(meta: MetaGraphFile, *fetch: str) -> Subject:
-    return Subject(meta, read_model(meta), fetch)
+def _look(part: str, meta: MetaGraphFile, *fetch: str) -> tuple[dict[str, Any], str]:
+    """A part as JSON and as text."""
+    found = getattr(graph_parts, f"{part}_part")(subject_of(meta, *fetch))
+    lines = getattr(graph_parts, f"{part}_lines")(found, 10)
+    return json.loads(json.dumps(found, allow_nan=False)), "\n".join(lines)
 
 
-def _collections(build: Callable[[], Any]) -> dict[str, Any]:
-    found = graph_collections.collections_part(_subject(meta_of(build)))
-    json.dumps(found, allow_nan=False)
-    graph_collections.collections_lines(found, 10)
-    return found
-
-
-def test_variables_are_decoded() -> None:
+def test_variables_in_collections() -> None:
     def build() -> None:
         variable("w", [3], resource=False)
         v1.get_variable("step", initializer=0, trainable=False, use_resource=True)
         v1.get_variable("p", [4, 2], partitioner=v1.fixed_size_partitioner(2))
 
-    found = _collections(build)
-    assert [entry["variable"] for entry in found["trainable_variables"]] == [
-        "w:0",
-        "p/part_0:0",
-        "p/part_1:0",
-    ]
+    found, _ = _look("collections", meta_of(build))
+    trainable = [entry["variable"] for entry in found["trainable_variables"]]
+    assert trainable == ["w:0", "p/part_0:0", "p/part_1:0"]
     by_name = {entry["variable"]: entry for entry in found["variables"]}
     assert by_name["w:0"]["initializer"] == "w/Assign"
     assert (by_name["w:0"]["is_resource"], by_name["step:0"]["is_resource"]) == (False, True)
 
 
-def test_other_messages_have_the_names_of_protobuf() -> None:
+def test_whatever_a_collection_holds() -> None:
     def build() -> None:
-        x = v1.placeholder(tf.float32, [], "x")
-        v1.cond(x > 0, lambda: x + 1, lambda: x - 1, name="choice")
-        v1.while_loop(lambda i: i < 5, lambda i: i + 1, [0], parallel_iterations=7, name="loop")
+        variable("w", [2])
         queue = tf.queue.FIFOQueue(5, [tf.float32], [[]], name="rows")
         v1.train.add_queue_runner(v1.train.QueueRunner(queue, [queue.enqueue([1.0], name="fill")]))
 
-    v1.disable_control_flow_v2()
-    try:
-        found = _collections(build)
-    finally:
-        v1.enable_control_flow_v2()
-    names = [entry["context_name"] for entry in found["cond_context"]]
-    assert names == ["choice/cond_text", "choice/cond_text_1"]
-    (loop,) = found["while_context"]
-    assert (loop["kind"], loop["loop_exit_names"]) == ("while_context", ["loop/Exit:0"])
-    (runner,) = found["queue_runners"]
-    assert (runner["queue_name"], runner["enqueue_op_name"]) == ("rows", ["fill"])
-
-
-def test_names_texts_numbers_and_what_is_none_of_these() -> None:
-    meta = meta_of(lambda: variable("w", [2]))
+    meta = meta_of(build)
     collections = meta.proto.collection_def
     collections["names"].node_list.value.append("w:0")
     collections["texts"].bytes_list.value.extend([b"cat", "Hund\u00e9".encode()])
     collections["ints"].int64_list.value.extend([1, -2])
     collections["floats"].float_list.value.extend([0.5, float("inf")])
-    collections["blobs"].bytes_list.value.extend([b"\xff\x00\x01", b"\xfe"])
+    collections["blobs"].bytes_list.value.extend([b"\xff\x00\x01", b"\x0a\xff"])
     collections["mine"].bytes_list.value.extend(collections["variables"].bytes_list.value)
     collections["nothing"].SetInParent()
     collections["any"].any_list.value.add(type_url="type.googleapis.com/x.Y", value=b"123")
-    found = graph_collections.collections_part(_subject(meta))
-    json.dumps(found, allow_nan=False)
+    found, text = _look("collections", meta)
     assert found["names"] == ["w:0"]
     assert found["texts"] == ["cat", "Hund\u00e9"]
     assert found["ints"] == [1, -2]
     assert found["floats"] == [0.5, "Infinity"]
-    assert found["blobs"] == [{"kind": "bytes", "bytes": 3}, {"kind": "bytes", "bytes": 1}]
+    assert found["blobs"] == [{"kind": "bytes", "bytes": 3}, {"kind": "bytes", "bytes": 2}]
     assert found["mine"][0]["variable"] == "w:0"
     assert found["nothing"] == []
     assert found["any"] == [{"kind": "bytes", "type": "x.Y", "bytes": 3}]
-    text = "\n".join(graph_collections.collections_lines(found, 10))
+    assert found["queue_runners"][0]["kind"] == "bytes"  # It begins with the name of a node too.
     assert "3 bytes of x.Y" in text
-
-
-def test_damaged_entries_are_bytes() -> None:
-    meta = meta_of(lambda: variable("w", [2]))
-    meta.proto.collection_def["while_context"].bytes_list.value.append(b"\x0a\xff")
-    meta.proto.collection_def["variables"].bytes_list.value.append(b"\xff")
-    found = graph_collections.collections_part(_subject(meta))
-    assert found["while_context"] == [{"kind": "bytes", "bytes": 2}]
-    assert found["variables"][-1] == {"kind": "bytes", "bytes": 1}
-    assert "1 bytes" in "\n".join(graph_collections.collections_lines(found, 10))
-
-
-def _saver(build: Callable[[], Any]) -> dict[str, Any]:
-    with tf.Graph().as_default() as graph:
-        saver = build().as_saver_def()
-        proto = v1.train.export_meta_graph(graph=graph, saver_def=saver)
-    found = graph_parts.saver_part(_subject(MetaGraphFile("model.meta", "model", proto)))
-    json.dumps(found, allow_nan=False)
-    return found
 
 
 def test_a_saver_under_other_names_with_its_retention() -> None:
@@ -118,13 +71,12 @@ def test_a_saver_under_other_names_with_its_retention() -> None:
         w, _ = variable("w", [3]), variable("left", [2])
         return v1.train.Saver({"elsewhere/w": w}, max_to_keep=7, keep_checkpoint_every_n_hours=2)
 
-    found = _saver(build)
+    found, text = _look("saver", meta_of(build))
     assert found["saved"] == [{"variable": "w", "key": "elsewhere/w"}]
     assert found["not_saved"] == ["left"]
     assert (found["max_to_keep"], found["keep_checkpoint_every_n_hours"]) == (7, 2)
     assert (found["version"], found["sharded"]) == ("V2", False)
     assert found["restore_op_name"] == "save/restore_all"
-    text = "\n".join(graph_parts.saver_lines(found, 10))
     assert "w as elsewhere/w" in text
     assert "does not save: left" in text
 
@@ -134,33 +86,27 @@ def test_a_sharded_saver_of_the_format_v1_and_partitions() -> None:
         v1.get_variable("p", [5, 2], partitioner=v1.fixed_size_partitioner(2), use_resource=True)
         return v1.train.Saver(sharded=True, write_version=v1.train.SaverDef.V1)
 
-    found = _saver(build)
+    found, text = _look("saver", meta_of(build))
     assert (found["version"], found["sharded"]) == ("V1", True)
     assert [place["slice"]["sizes"] for place in found["saved"]] == [[3, 2], [2, 2]]
-    text = "\n".join(graph_parts.saver_lines(found, 10))
     assert "p/part_1 as [2, 2] of p [5, 2] from [3, 0]" in text
 
 
 def test_no_saver() -> None:
-    found = graph_parts.saver_part(_subject(meta_of(lambda: variable("w", [2]))))
+    found, text = _look("saver", meta_of(lambda: variable("w", [2])))
     assert not found["present"]
-    assert graph_parts.saver_lines(found, 10) == ["saver: the file has none"]
+    assert text == "saver: the file has none"
 
 
 def test_sparse_and_lost_tensors_of_a_signature() -> None:
     meta = meta_of(lambda: v1.placeholder(tf.float32, [2], "x"))
     inputs = meta.proto.signature_def["mine"].inputs
     inputs["sparse"].coo_sparse.values_tensor_name = "x:0"
-    inputs["sparse"].coo_sparse.indices_tensor_name = "x:0"
-    inputs["sparse"].coo_sparse.dense_shape_tensor_name = "x:0"
     inputs["lost"].name = "gone:0"
-    found = graph_parts.signatures_part(_subject(meta))["mine"]["inputs"]
-    assert (found["sparse"]["name"], found["sparse"]["exists"]) == ("x:0, x:0, x:0", True)
-    assert not found["lost"]["exists"]
-    lines = graph_parts.signatures_lines(
-        {"mine": {"method_name": "", "inputs": found, "outputs": {}}}, 9
-    )
-    assert any("gone:0, which the graph does not have" in line for line in lines)
+    found, text = _look("signatures", meta)
+    sparse = found["mine"]["inputs"]["sparse"]
+    assert (sparse["name"], sparse["exists"]) == ("(coo_sparse)", True)
+    assert "gone:0, which the graph does not have" in text
 
 
 def test_an_unknown_operation_and_tags_are_told() -> None:
@@ -168,48 +114,38 @@ def test_an_unknown_operation_and_tags_are_told() -> None:
     meta.nodes["c"].op = "NoSuchOperation"
     meta.proto.meta_info_def.tags.extend(["serve", "gpu"])
     meta.proto.graph_def.versions.bad_consumers.append(5)
-    found = graph_parts.info_part(_subject(meta))
+    found, text = _look("info", meta)
     assert found["unknown_ops"] == ["NoSuchOperation"]
-    text = "\n".join(graph_parts.info_lines(found, 10))
-    assert "not in this TensorFlow: NoSuchOperation" in text
-    assert "tags serve, gpu" in text
-    assert "bad consumers 5" in text
+    for told in ("not in this TensorFlow: NoSuchOperation", "tags serve, gpu", "bad consumers 5"):
+        assert told in text
 
 
 def test_functions() -> None:
-    @tf.function  # type: ignore[untyped-decorator]
-    def double(x: tf.Tensor) -> tf.Tensor:
-        return x + x
-
+    double = tf.function(lambda x: x + x, autograph=False)
     meta = meta_of(lambda: double(v1.placeholder(tf.float32, [2])))
-    ((name, found),) = graph_parts.functions_part(_subject(meta)).items()
     (function,) = meta.proto.graph_def.library.function
-    assert name == function.signature.name
-    assert list(found["arguments"].values()) == list(found["results"].values()) == ["float32"]
-    assert found["nodes"] == len(function.node_def)
-    assert found["ops"]["AddV2"] == 1
-    assert f"  {name}(" in graph_parts.functions_lines({name: found}, 5)[1]
+    found, text = _look("functions", meta)
+    assert found == {function.signature.name: {"AddV2": 1, "Identity": 1}}
+    told = f"  {function.signature.name}, 2 nodes: AddV2 1, Identity 1"
+    assert text.splitlines() == ["functions (1)", told]
 
 
 def test_safety_of_a_graph_with_files() -> None:
     def build() -> None:
-        x = v1.placeholder(tf.float32, [2], "x")
-        tf.identity(x, name="y")
+        tf.identity(v1.placeholder(tf.float32, [2], "x"), name="y")
         tf.io.write_file("target", tf.io.read_file("secret", name="read"), name="write")
 
-    meta = meta_of(build)
-    found = graph_parts.safety_part(_subject(meta, "y"))
+    found, text = _look("safety", meta_of(build), "y")
     assert found["inference"] == {"passes": True, "offenders": []}
     assert {entry["node"] for entry in found["whole"]["offenders"]} == {"read", "write"}
-    text = "\n".join(graph_parts.safety_lines(found, 10))
     assert "ReadFile, which can read or write files: read" in text
-    found = graph_parts.safety_part(_subject(meta, "read"))
+    found, _ = _look("safety", meta_of(build), "read")
     assert [entry["node"] for entry in found["inference"]["offenders"]] == ["read"]
 
 
 def test_nothing_to_predict() -> None:
     meta = MetaGraphFile("model.meta", "model", MetaGraphDef())
     meta.proto.graph_def.node.add(name="n", op="NoOp")
-    found = graph_parts.safety_part(_subject(meta))
+    found, text = _look("safety", meta)
     assert found["inference"] is None
-    assert "--fetch" in "\n".join(graph_parts.safety_lines(found, 10))
+    assert "--fetch" in text
