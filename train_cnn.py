@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 from cli.fields import POSITIVE, flag, nested
 from cli.run import Supervisor, run
 from cli.terminal import import_tensorflow, print_result
-from data import BUILT_IN, SHAPES
+from data import BUILT_IN, RAMP, SHAPES
 from errors import TrainingError
 from training.config import (
     CONSTANT,
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 DEFAULT_STEPS = 200
 IMAGE_SIZE = 32
+_BATCH_SIZE, _RAMP_IMAGES = 64, 10
 _SMALL_BATCH = 32  # images; below it one thread trains faster than two (python -m benchmarks.speed)
 _LEARNING_RATES = {CONSTANT: 1e-3, COSINE: 4e-3}  # by default; the README says how they were found
 _COSINE_WARMUP_STEPS = 500  # by default, in a run of twice as many or more
@@ -63,7 +64,9 @@ class CnnConfig(DataConfig, Length):
     run: RunConfig = nested(RunConfig, ckpt_dir="model1")
     _: KW_ONLY
     data: str = data(SHAPES)
-    batch_size: int = flag("Images a step.", 64, low=1)
+    batch_size: int | None = flag(
+        f"Images a step; {_BATCH_SIZE} by default, and all {_RAMP_IMAGES} of the ramp.", None, low=1
+    )
     learning_rate: float | None = flag(
         "Learning rate of Adam, the greatest where it changes; "
         f"{_LEARNING_RATES[CONSTANT]} by default, and {_LEARNING_RATES[COSINE]} with "
@@ -97,6 +100,11 @@ class CnnConfig(DataConfig, Length):
     )
 
     @property
+    def batch(self) -> int:
+        """The images a step, as many as fit the data where it is not asked for."""
+        return self.batch_size or (_RAMP_IMAGES if self.data == RAMP else _BATCH_SIZE)
+
+    @property
     def rate(self) -> float:
         """The learning rate, the schedule's own where none is asked for."""
         return self.learning_rate or _LEARNING_RATES[self.schedule]
@@ -114,9 +122,7 @@ def make_task(config: CnnConfig) -> "Task":
 
     images = _open_images(config)
     num_images, batches = len(images.train), _batches(config, images)
-    last = last_step(
-        config.train_steps, config.epochs, DEFAULT_STEPS, num_images, config.batch_size
-    )
+    last = last_step(config.train_steps, config.epochs, DEFAULT_STEPS, num_images, config.batch)
     schedule = _schedule(config, last)
     model = cnn.build(
         num_classes=images.num_classes,
@@ -129,11 +135,11 @@ def make_task(config: CnnConfig) -> "Task":
         model=model,
         meta_graph=_meta_graph(config, model, images),
         batches=batches,
-        batch_size=config.batch_size,
+        batch_size=config.batch,
         examples="images",
         test_batches=_test_batches(config, images),
         last_step=last,
-        log_every_steps=log_interval(config.run.log_every_steps, num_images, config.batch_size),
+        log_every_steps=log_interval(config.run.log_every_steps, num_images, config.batch),
         identity=_identity(config, images, schedule),
         write_data=images.write,
         predict_with=predict_with(config.data),
@@ -164,7 +170,7 @@ def _batches(
 ) -> "Callable[[int, int], Generator[tuple[Array, ...], None, None]]":
     from data.batches import ShuffledBatches, TrainingBatches, read_ahead
 
-    order = ShuffledBatches(len(images.train), config.batch_size, config.run.seed)
+    order = ShuffledBatches(len(images.train), config.batch, config.run.seed)
     examples = TrainingBatches(images.train, order, config.on_bad_image)
     batch_of_step = functools.partial(_batch, examples, config)
     return functools.partial(read_ahead, batch_of_step, workers=images.train.workers)
@@ -200,7 +206,7 @@ def _identity(config: CnnConfig, images: "ImageData", schedule: "Schedule") -> M
     return {
         "model": "cnn",
         **images.identity(),
-        "batch_size": config.batch_size,
+        "batch_size": config.batch,
         "learning_rate": config.rate,
         "seed": config.run.seed,
         **schedule.identity(),
@@ -244,7 +250,7 @@ def train(config: CnnConfig, terminal: TextIO | None = None) -> "Outcome":
 
 def main(config: CnnConfig, supervisor: Supervisor | None = None) -> int:
     """Trains as the config says."""
-    import_tensorflow(config.run.threads(small_steps=config.batch_size < _SMALL_BATCH))
+    import_tensorflow(config.run.threads(small_steps=config.batch < _SMALL_BATCH))
     outcome = train(config, supervisor.terminal() if supervisor else None)
     return print_result(f"step {outcome.step}: {outcome.prefix}", outcome.exit_code)
 
