@@ -1,10 +1,10 @@
 """What the training loop is given: a graph, its batches, what it begins with, where it ends.
 
-`GraphSession` runs it: steps in, losses and copies of the variables out.
+`GraphSession` runs the graph: batches in, losses and the values of variables out.
 """
 
 import hashlib
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from fractions import Fraction
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -16,20 +16,16 @@ from absl import logging
 from checkpoints.bundle import VariableSpec, make_fed_callable
 
 _MOST_LINES = 40  # Of more variables, those of a scope are told of together.
-NEW = "new"
 
 
 class InitialValues(NamedTuple):
-    """Values for some variables of a run that starts at step 0.
-
-    Both are by the variable's name. An origin says where a value comes from.
-    """
+    """Values for some variables of a run that starts at step 0, by the variable's name."""
 
     values: Mapping[str, np.ndarray[Any, Any]]  # Of the variable's very shape and dtype.
-    origins: Mapping[str, str]  # Such as `model1/my-model-200 as conv1/w`.
+    origins: Mapping[str, str]  # Where each comes from, as `model1/my-model-200 as conv1/w`.
 
     def digest(self) -> str:
-        """Tells these values, of variables of these names, from others: a SHA-256 in hex."""
+        """A SHA-256 of all names and values, in hex."""
         digest = hashlib.sha256()
         for name, value in sorted(self.values.items()):
             digest.update(f"{name} {value.dtype.str} {value.shape} ".encode())
@@ -40,28 +36,21 @@ class InitialValues(NamedTuple):
 NONE = InitialValues({}, {})
 
 
-def log_origins(variables: Iterable[str], initial: InitialValues) -> None:
-    """Logs where each variable's value comes from: `conv1/w: restored from ...` or `w: new`.
+def log_origins(variables: Collection[str], initial: InitialValues) -> None:
+    """Logs where each variable's value comes from, unless all are new.
 
-    Where all are new, there is nothing to tell.
+    A line is `conv1/w: restored from ...` or `w: new`.
     """
     if not initial.values:
         return
-    origins = {name: _origin(name, initial) for name in variables}
-    if len(origins) <= _MOST_LINES:
-        for name, origin in origins.items():
-            logging.info("%s: %s", name, origin)
-        return
-    scopes: dict[tuple[str, bool], list[str]] = {}
-    for name in origins:
-        scopes.setdefault((name.partition("/")[0], name in initial.values), []).append(name)
-    for (scope, _), names in scopes.items():
-        more = f" and {len(names) - 1} more of {scope}" if len(names) > 1 else ""
-        logging.info("%s%s: %s", names[0], more, origins[names[0]])
-
-
-def _origin(name: str, initial: InitialValues) -> str:
-    return f"restored from {initial.origins[name]}" if name in initial.values else NEW
+    told_together: dict[tuple[str, bool], list[str]] = {}
+    for name in variables:
+        told_as = name if len(variables) <= _MOST_LINES else name.partition("/")[0]
+        told_together.setdefault((told_as, name in initial.values), []).append(name)
+    for (told_as, is_restored), (name, *others) in told_together.items():
+        more = f" and {len(others)} more of {told_as}" if others else ""
+        origin = f"restored from {initial.origins[name]}" if is_restored else "new"
+        logging.info("%s%s: %s", name, more, origin)
 
 
 # The arrays that the graph's inputs are fed, in their order, each with the batch first.
@@ -114,8 +103,7 @@ class Task(NamedTuple):
       identity: what the run's numbers follow from (model, data, seed, ...); JSON values.
       epoch_steps: the interval between two checkpoints where the run's config leaves it open, the
         steps of one pass over the examples; None saves only at the end then.
-      initial_values: reads the values that variables begin with in place of initial ones; None
-        where there are none.
+      initial_values: reads the values that variables begin with in place of initial ones.
       logged_variables: names of variables of one number each, whose values stand in each log line,
         and before the first step in one of their own.
       write_data: puts the examples into the run's folder, where they are not there; called once
@@ -132,7 +120,7 @@ class Task(NamedTuple):
     log_every_steps: int | Fraction
     identity: Mapping[str, Any]
     epoch_steps: Fraction | None = None
-    initial_values: Callable[[], InitialValues] | None = None
+    initial_values: Callable[[], InitialValues] = lambda: NONE
     logged_variables: Sequence[str] = ()
     write_data: Callable[[], None] | None = None
 
@@ -160,8 +148,8 @@ class GraphSession:
         self._variables: list[tf.Variable] = model.graph.get_collection(
             tf.compat.v1.GraphKeys.GLOBAL_VARIABLES
         )
-        # Operations one after another in the calling thread: handing them to other threads gains
-        # nothing here, and waits where a save keeps a processor busy.
+        # -1 runs the operations in the calling thread. Other threads gain nothing here, and are
+        # waited for where a save keeps a processor busy.
         config = tf.compat.v1.ConfigProto(inter_op_parallelism_threads=-1)
         self._session = tf.compat.v1.Session(graph=model.graph, config=config)
         told = StepValues(model.loss, model.accuracy, model.learning_rate)._asdict()
@@ -201,26 +189,15 @@ class GraphSession:
         }
 
     def initialize(self, given: Mapping[str, np.ndarray[Any, Any]] = MappingProxyType({})) -> None:
-        """Gives every variable the value under its name, or, where there is none, its initial one.
-
-        No initializer runs of a variable whose value is given.
-        """
-        self._session.run(
-            [v.initializer for v in self._variables],
-            # An initializer is an assignment; its second input is the value.
-            {
-                v.initializer.inputs[1]: given[v.op.name]
-                for v in self._variables
-                if v.op.name in given
-            },
-        )
-
-    def assign(self, values: Mapping[str, np.ndarray[Any, Any]]) -> None:
-        """Gives every variable the value under its name, in place of its initial one."""
-        self.initialize({v.op.name: values[v.op.name] for v in self._variables})
+        """Gives every variable the value under its name, or where there is none its initial one."""
+        # An initializer is an assignment; its second input is the value, which is fed.
+        feeds = {
+            v.initializer.inputs[1]: given[v.op.name] for v in self._variables if v.op.name in given
+        }
+        self._session.run([v.initializer for v in self._variables], feeds)
 
     def variables(self) -> dict[str, np.ndarray[Any, Any]]:
-        """Every variable by name, good until the next step: the arrays are its very memory."""
+        """Every variable by name, until the next step: the arrays are the graph's own memory."""
         return dict(zip(self._names, self._read_variables(), strict=True))
 
     def train_step(self, batch: Batch) -> StepValues:
@@ -239,7 +216,8 @@ class GraphSession:
         correct, count = 0, 0
         for batch in batches:
             (accuracy,) = self._accuracy(*batch)
-            correct += round(float(accuracy) * len(batch[0]))  # Whole, so that equals are equal.
+            # A whole number, so that the result does not depend on the size of batches.
+            correct += round(float(accuracy) * len(batch[0]))
             count += len(batch[0])
         if count == 0:
             raise ValueError("there is no example to take the accuracy of")

@@ -87,24 +87,30 @@ def _end(process: "subprocess.Popen[str]") -> tuple[int, str, list[str]]:
     return process.returncode, out, err.splitlines()
 
 
-@pytest.mark.parametrize("code", [0, 3])
-def test_the_exit_code_is_the_script_s_own(start: Start, code: int) -> None:
-    assert _end(start("print('done')", f"return {code}")) == (code, "done\n", [])
+def _line(process: "subprocess.Popen[str]") -> str:
+    """What the script prints next: with its first line, it has begun."""
+    assert process.stdout is not None
+    return process.stdout.readline()
 
 
-def test_a_user_s_error_is_said_once(start: Start) -> None:
-    assert _end(start("raise UserError('lost')")) == (1, "", ["script.py: error: lost"])
-
-
-def test_numpy_is_not_imported_before_the_fork(start: Start) -> None:
-    body = "print([name for name in ('numpy', 'tensorflow') if name in sys.modules])"
-    assert _end(start(body)) == (0, "[]\n", [])
+@pytest.mark.parametrize(
+    ("body", "ended"),
+    [
+        ("return print('done')", (0, "done\n", [])),
+        ("return 3", (3, "", [])),
+        ("raise UserError('lost')", (1, "", ["script.py: error: lost"])),
+        ("print({'numpy', 'tensorflow'} & {*sys.modules})", (0, "set()\n", [])),  # They come later.
+    ],
+)
+def test_a_script_ends_as_its_main_does(
+    start: Start, body: str, ended: tuple[int, str, list[str]]
+) -> None:
+    assert _end(start(body)) == ended
 
 
 @pytest.mark.parametrize(
     ("number", "said"),
     [
-        (signal.SIGABRT, "TensorFlow crashed (SIGABRT)"),
         (signal.SIGSEGV, "TensorFlow crashed (SIGSEGV)"),
         (signal.SIGFPE, "TensorFlow crashed (SIGFPE)"),
         (signal.SIGKILL, "killed by SIGKILL, as the system does when there is no memory left"),
@@ -177,8 +183,7 @@ def test_a_terminal_that_closes_stops_it_unless_that_is_ignored(start: Start) ->
     for handler, code, out in (("SIG_DFL", 129, ""), ("SIG_IGN", 0, "lived on\n")):
         before = f"import signal; signal.signal(signal.SIGHUP, signal.{handler})"
         process = start(*body, before=before)
-        assert process.stdout is not None
-        process.stdout.readline()
+        _line(process)
         process.send_signal(signal.SIGHUP)
         assert _end(process) == (code, out, [])
 
@@ -191,12 +196,16 @@ def test_a_stopped_trainer_whose_reader_has_gone_keeps_its_code(
     monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     body = f"from cli.terminal import print_result; return print_result('x', {given})"
     process = start("print('go', flush=True)", "time.sleep(0.5)", body, waits_for_stop=True)
+    _line(process)
+    assert _end_unread(process) == (code, "")
+
+
+def _end_unread(process: "subprocess.Popen[str]") -> tuple[int, str]:
+    """The exit code and stderr of one whose stdout nobody reads any more."""
     assert process.stdout is not None
-    process.stdout.readline()
     process.stdout.close()
-    assert process.stderr is not None
-    assert (process.stderr.read(), process.wait(timeout=60)) == ("", code)
-    process.stderr.close()
+    _, errors = process.communicate(timeout=300)
+    return process.returncode, errors
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
@@ -234,8 +243,7 @@ def test_a_signal_to_the_parent_alone_stops_the_child(
     process = start(
         "try:", f"    {_PIDS}", "    time.sleep(300)", "finally:", "    print('tidied')"
     )
-    assert process.stdout is not None
-    process.stdout.readline()
+    _line(process)
     process.send_signal(number)
     assert _end(process) == (code, "tidied\n", [])
 
@@ -250,8 +258,7 @@ def test_a_signal_to_both_is_heeded_once(start: Start) -> None:
         "    time.sleep(0.5)",
         "    print('tidied')",
     )
-    assert process.stdout is not None
-    for pid in reversed(process.stdout.readline().split()):
+    for pid in reversed(_line(process).split()):
         os.kill(int(pid), signal.SIGINT)
     assert _end(process) == (130, "tidied\n", [])
 
@@ -263,8 +270,7 @@ def test_a_child_that_does_not_heed_a_signal_is_killed(start: Start) -> None:
         "time.sleep(300)",
         stop_seconds=1,
     )
-    assert process.stdout is not None
-    process.stdout.readline()
+    _line(process)
     process.send_signal(signal.SIGTERM)
     assert _end(process) == (143, "", [])
 
@@ -277,56 +283,47 @@ def test_a_second_signal_that_is_no_echo_kills_it_at_once(start: Start) -> None:
         "print('lived on')",
         impatient_seconds=0.0,
     )
-    assert process.stdout is not None
-    process.stdout.readline()
+    _line(process)
     while process.poll() is None:  # Two that come at once are one to the system.
         process.send_signal(signal.SIGINT)
         time.sleep(0.1)
     assert _end(process) == (130, "", [])
 
 
-def _start_saving(
-    start: Start, seconds: float, impatient_seconds: float
-) -> "subprocess.Popen[str]":
-    """A script that tells of each signal it hears, and takes its time from the second one on."""
-    return start(
+@pytest.mark.parametrize(
+    ("number", "impatient_seconds", "saving_seconds", "ended"),
+    [
+        (signal.SIGTERM, 0.0, 1.5, (7, "saved\n", [])),
+        (signal.SIGINT, 300.0, 1.5, (7, "saved\n", [])),  # The second is an echo.
+        (signal.SIGINT, 0.0, 120.0, (130, "", [])),
+    ],
+)
+def test_a_trainer_is_waited_for_unless_a_second_sigint_hurries_it(
+    start: Start,
+    number: signal.Signals,
+    impatient_seconds: float,
+    saving_seconds: float,
+    ended: tuple[int, str, list[str]],
+) -> None:
+    """It tells of each signal it hears, and takes its time from the second one on."""
+    process = start(
         "heard = []",
         "def hear(*_): heard.append(print('heard', flush=True))",
-        "signal.signal(signal.SIGTERM, hear)",
-        "signal.signal(signal.SIGINT, hear)",
+        f"signal.signal({int(number)}, hear)",
         _PIDS,
         "while len(heard) < 2: time.sleep(0.01)",
-        f"time.sleep({seconds})",
+        f"time.sleep({saving_seconds})",
         "print('saved')",
         "return 7",
         waits_for_stop=True,
         stop_seconds=1,
         impatient_seconds=impatient_seconds,
     )
-
-
-def _signal_twice(process: "subprocess.Popen[str]", number: signal.Signals) -> None:
-    """The second once the child has heard the first, and so the parent, too."""
-    assert process.stdout is not None
-    process.stdout.readline()
-    for _ in range(2):
+    _line(process)
+    for _ in range(2):  # The second once the child has heard the first, and so the parent, too.
         process.send_signal(number)
-        assert process.stdout.readline() == "heard\n"
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_one_that_saves_first_is_waited_for(start: Start, number: signal.Signals) -> None:
-    """Longer than others; a second SIGTERM changes nothing, nor does an echo of SIGINT."""
-    impatient_seconds = 0.0 if number == signal.SIGTERM else 300.0
-    process = _start_saving(start, 1.5, impatient_seconds)
-    _signal_twice(process, number)
-    assert _end(process) == (7, "saved\n", [])
-
-
-def test_a_second_sigint_leaves_one_that_saves_little_time(start: Start) -> None:
-    process = _start_saving(start, 120.0, 0.0)
-    _signal_twice(process, signal.SIGINT)
-    assert _end(process) == (130, "", [])
+        assert _line(process) == "heard\n"
+    assert _end(process) == ended
 
 
 def test_what_a_library_writes_to_stderr_is_no_command_to_a_terminal(start: Start) -> None:
@@ -337,6 +334,25 @@ def test_what_a_library_writes_to_stderr_is_no_command_to_a_terminal(start: Star
         "    time.sleep(0.05)",
     )
     assert _end(start(*body)) == (0, "", ["\\u001b[31mgrün\\xff\\xc3"])
+
+
+@pytest.mark.parametrize(("level", "shown"), [(None, 0), ("2", 0), ("0", 4)])
+def test_tensorflow_s_chatter_is_dropped_unless_asked_for_and_errors_pass(
+    start: Start, monkeypatch: pytest.MonkeyPatch, level: str | None, shown: int
+) -> None:
+    stamp = "0000 00:00:1795168632.307581    2020"
+    chatter = [
+        "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR",
+        f"I{stamp} port.cc:153] oneDNN custom operations are on.",
+        f"W{stamp} some.cc:1] A warning.",
+        f"E{stamp} cuda_platform.cc:52] failed call to cuInit: none",
+    ]
+    errors = [f"E{stamp} other.cc:52] the disk is on fire", "Plain words"]
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+    if level:
+        monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", level)
+    written = "".join(f"{line}\n" for line in chatter + errors).encode()
+    assert _end(start(f"os.write(2, {written!r})")) == (0, "", chatter[:shown] + errors)
 
 
 _SHOWS = (
@@ -367,8 +383,7 @@ def test_without_a_terminal_a_bar_is_text_as_any_other(start: Start) -> None:
 
 def test_the_child_does_not_outlive_its_parent(start: Start) -> None:
     process = start(_PIDS, "time.sleep(300)")
-    assert process.stdout is not None
-    _, child = process.stdout.readline().split()
+    _, child = _line(process).split()
     process.kill()
     code, out, lines = _end(process)  # Both have closed the pipes: both have ended.
     assert (code, out, lines) == (-signal.SIGKILL, "", [])
@@ -420,11 +435,8 @@ def test_a_limit_of_0_is_none(start: Start, flag: str, expected: str) -> None:
 
 def test_a_reader_that_has_gone_is_no_traceback(start: Start) -> None:
     process = start("while True:", "    print('x' * 1000)")
-    assert process.stdout is not None
-    process.stdout.readline()
-    process.stdout.close()
-    _, errors = process.communicate(timeout=300)
-    assert (process.returncode, errors) == (1, "")
+    _line(process)
+    assert _end_unread(process) == (1, "")
 
 
 def test_without_a_child_a_thread_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:

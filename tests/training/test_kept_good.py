@@ -5,7 +5,7 @@ import resource
 import shutil
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -18,25 +18,20 @@ from train_linear import LinearConfig
 Make = Callable[..., LinearConfig]
 
 
-def _lock_and_stay(folder: Path, told: int) -> None:
-    """In a process of its own: tries to take the lock, writes whether it has it, and stays."""
-    try:
-        FolderLock(str(folder)).__enter__()
-        os.write(told, b"1")
-    except CheckpointError:
-        os.write(told, b"0")
-    signal.pause()
-
-
 @contextmanager
 def _processes(folder: Path, count: int) -> Iterator[tuple[list[int], list[bytes]]]:
-    """Starts processes that all try to lock a folder; their numbers, and what each of them got."""
+    """Starts processes that all try to lock a folder and stay; their numbers, and who has it."""
     told, tells = os.pipe()
     children = []
     for _ in range(count):
         child = os.fork()
         if child == 0:
-            _lock_and_stay(folder, tells)
+            has_it = False
+            with suppress(CheckpointError):
+                FolderLock(str(folder)).__enter__()
+                has_it = True
+            os.write(tells, b"1" if has_it else b"0")
+            signal.pause()
         children.append(child)
     try:
         yield children, [os.read(told, 1) for _ in children]
