@@ -1,6 +1,7 @@
 """What every test has: a time limit, the real data, configs, and a finished run of each model."""
 
 import faulthandler
+import importlib
 import signal
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -111,28 +112,21 @@ def mlp_config() -> "Callable[..., MlpConfig]":
     return _maker(MlpConfig)
 
 
+def _finished(trainer: str, config: Any) -> Path:
+    assert importlib.import_module(trainer).train(config).exit_code == 0
+    return Path(config.run.ckpt_dir)
+
+
 @pytest.fixture(scope="session")
-def linear_run(
-    linear_config: "Callable[..., LinearConfig]", tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def linear_run(linear_config: Callable[..., Any], tmp_path_factory: Any) -> Path:
     """The folder of a default run of train_linear.py."""
-    from train_linear import train
-
-    folder = tmp_path_factory.mktemp("linear") / "model"
-    assert train(linear_config(folder)).exit_code == 0
-    return folder
+    return _finished("train_linear", linear_config(tmp_path_factory.mktemp("linear") / "model"))
 
 
 @pytest.fixture(scope="session")
-def cnn_run(
-    cnn_config: "Callable[..., CnnConfig]", tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """The folder of a default run of train_cnn.py."""
-    from train_cnn import train
-
-    folder = tmp_path_factory.mktemp("cnn") / "model1"
-    assert train(cnn_config(folder)).exit_code == 0
-    return folder
+def cnn_run(cnn_config: Callable[..., Any], tmp_path_factory: Any) -> Path:
+    """The folder of a default run of train_cnn.py, but on the ramp."""
+    return _finished("train_cnn", cnn_config(tmp_path_factory.mktemp("cnn") / "model1"))
 
 
 @pytest.fixture(scope="session")

@@ -101,7 +101,7 @@ def _run(
             start.retention,
             lock,
         ) as writer,
-        Progress(start.step, last, task.batch_size, task.examples, terminal) as progress,
+        Progress(task, start.step, terminal) as progress,
         closing(task.batches(start.step, last)) as batches,
     ):
         writer.check_space()

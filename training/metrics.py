@@ -19,6 +19,7 @@ from tqdm import tqdm
 from checkpoints import file_io
 from checkpoints.folder import names_in
 from errors import TrainingError, reason
+from training.task import Task
 
 LOGS_FOLDER = "logs"
 METRICS_FILE = "metrics.jsonl"
@@ -172,25 +173,13 @@ class Progress:
     A stream that is no terminal has the lines alone.
     """
 
-    def __init__(
-        self,
-        start: int,
-        last: int,
-        batch_size: int,
-        examples: str,
-        terminal: TextIO | None = None,
-    ) -> None:
-        """Begins at step `start` of `last`, each with `batch_size` examples, such as "images".
-
-        All goes to `terminal`, by default stderr.
-        """
-        self._stream = sys.stderr if terminal is None else terminal
-        self._last, self._batch_size, self._examples = last, batch_size, examples
-        self._start, self._started_at = start, time.perf_counter()
-        self._logged, self._logged_at = start, self._started_at
+    def __init__(self, task: Task, start: int, terminal: TextIO | None = None) -> None:
+        """Begins at step `start` of a task; all goes to `terminal`, by default stderr."""
+        self._task, self._stream = task, sys.stderr if terminal is None else terminal
+        self._begun = self._logged = (start, time.perf_counter())
         self._bar = tqdm(
             initial=start,
-            total=last,
+            total=task.last_step,
             unit="step",
             dynamic_ncols=True,
             file=self._stream,
@@ -203,15 +192,16 @@ class Progress:
 
     def log(self, metrics: Metrics) -> None:
         """Writes the line of a step: its metrics, examples a second since the last, time left."""
-        now = time.perf_counter()
-        rate = (metrics.step - self._logged) * self._batch_size / (now - self._logged_at)
-        left = (self._last - metrics.step) * (now - self._started_at) / (metrics.step - self._start)
-        self._logged, self._logged_at = metrics.step, now
-        numbers = "  ".join(f"{k.replace('_', ' ')} {v:.4g}" for k, v in metrics.numbers().items())
+        step, now = metrics.step, time.perf_counter()
+        (first_step, begun), (last_step, last_time) = self._begun, self._logged
+        self._logged = (step, now)
+        rate = (step - last_step) * self._task.batch_size / (now - last_time)
+        left = (self._task.last_step - step) * (now - begun) / (step - first_step)
         minutes, seconds = divmod(round(left), 60)
         hours, minutes = divmod(minutes, 60)
+        numbers = "  ".join(f"{k.replace('_', ' ')} {v:.4g}" for k, v in metrics.numbers().items())
         self._bar.write(
-            f"step {metrics.step}/{self._last}  {numbers}  {rate:,.0f} {self._examples}/s  "
+            f"step {step}/{self._task.last_step}  {numbers}  {rate:,.0f} {self._task.examples}/s  "
             f"{hours}:{minutes:02d}:{seconds:02d} left",
             file=self._stream,
         )

@@ -155,7 +155,7 @@ def _resumed_identity(
 def _refuse_other_run(
     identity: Mapping[str, Any], allow_change: bool, prefix: str, manifest: Manifest
 ) -> None:
-    """Refuses a checkpoint of another run before its variables, which might not fit, are compared.
+    """Refuses a checkpoint of another run, before its variables are compared, which may not fit.
 
     What the run began with is not compared yet.
     """
@@ -204,8 +204,7 @@ def _changes(saved: Mapping[str, Any], identity: Mapping[str, Any]) -> list[str]
     told = []
     for what, names, others in (("new", now, before), ("gone", before, now)):
         if only := [name for name in names if name not in others]:
-            more = ", ..." if len(only) > _SHOWN else ""
-            told.append(f"classes that are {what}: {', '.join(only[:_SHOWN])}{more}")
+            told.append(f"classes that are {what}: {first_few(only, _SHOWN)}")
     return told + _differences(saved, identity, {"data", "test_data", "images", "classes"})
 
 

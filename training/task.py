@@ -101,13 +101,13 @@ class Task(NamedTuple):
       last_step: updates done when the run is finished.
       log_every_steps: the interval between two log lines; a part of a step is rounded up.
       identity: what the run's numbers follow from (model, data, seed, ...); JSON values.
-      epoch_steps: the interval between two checkpoints where the run's config leaves it open, the
-        steps of one pass over the examples; None saves only at the end then.
+      epoch_steps: steps of one pass over the examples, after each of which a run is saved whose
+        config does not say when; None saves such a run only at its end.
       initial_values: reads the values that variables begin with in place of initial ones.
       logged_variables: names of variables of one number each, whose values stand in each log line,
         and before the first step in one of their own.
-      write_data: puts the examples into the run's folder, where they are not there; called once
-        the folder is locked and it is clear that the run is this one. None for nothing to put.
+      write_data: puts the examples into the run's folder, once that is locked and known to be of
+        this run; None for nothing to put.
     """
 
     model: TrainableGraph
@@ -127,9 +127,6 @@ class Task(NamedTuple):
     def save_interval(self, asked_for: int | None) -> int | Fraction:
         """The steps between two checkpoints; `asked_for` is what the run's config says."""
         return asked_for or self.epoch_steps or self.last_step
-
-
-# The session that trains.
 
 
 class StepValues(NamedTuple):

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -51,7 +51,7 @@ def start(tmp_path: Path) -> Start:
 
     def start_script(
         *body: str,
-        flags: tuple[str, ...] = (),
+        flags: Sequence[str] = (),
         waits_for_stop: bool = False,
         needs_less: str | None = "give it less",
         before: str = "",
@@ -93,19 +93,50 @@ def _line(process: "subprocess.Popen[str]") -> str:
     return process.stdout.readline()
 
 
+_SHOWS = (
+    "supervisor.terminal().write('\\r50%')",
+    "supervisor.terminal().flush()",
+    "os.write(2, b'\\x1b[31m')",
+)
+_TIME_LEFT = "print(round(signal.getitimer(signal.ITIMER_REAL)[0], -4))"
+_NO_LIMIT = "print(resource.getrlimit(resource.RLIMIT_DATA)[0] == resource.RLIM_INFINITY)"
+
+
 @pytest.mark.parametrize(
-    ("body", "ended"),
+    ("body", "flags", "ended"),
     [
-        ("return print('done')", (0, "done\n", [])),
-        ("return 3", (3, "", [])),
-        ("raise UserError('lost')", (1, "", ["script.py: error: lost"])),
-        ("print({'numpy', 'tensorflow'} & {*sys.modules})", (0, "set()\n", [])),  # They come later.
+        (["return print('done')"], [], (0, "done\n", [])),
+        (["return 3"], [], (3, "", [])),
+        (["raise UserError('lost')"], [], (1, "", ["lost"])),
+        # What takes its time is imported after the fork.
+        (["print({'numpy', 'tensorflow'} & {*sys.modules})"], [], (0, "set()\n", [])),
+        # A bar is text as any other, without a terminal.
+        (_SHOWS, [], (0, "", ["\\u000d50%\\u001b[31m"])),
+        # The time is up; a later call stands in place of the one before.
+        (
+            ["supervisor.end_after(0.1, 'too long\\n\\u00fc')", "time.sleep(300)"],
+            [],
+            (1, "", ["too long ü"]),
+        ),
+        (
+            [f"supervisor.end_after({n}, 'x'); {_TIME_LEFT}" for n in (50_000, 90_000, 0)],
+            [],
+            (0, "50000.0\n90000.0\n0.0\n", []),
+        ),
+        (
+            ["bytearray(4 << 30)"],
+            ["--memory_limit_mb=200"],
+            (1, "", ["out of memory, or more than --memory_limit_mb allows"]),
+        ),
+        ([_NO_LIMIT], ["--memory_limit_mb=0"], (0, "True\n", [])),
+        ([_NO_LIMIT], ["--memory_limit_mb=100000"], (0, "False\n", [])),
     ],
 )
 def test_a_script_ends_as_its_main_does(
-    start: Start, body: str, ended: tuple[int, str, list[str]]
+    start: Start, body: list[str], flags: list[str], ended: tuple[int, str, list[str]]
 ) -> None:
-    assert _end(start(body)) == ended
+    code, out, lines = _end(start(*body, flags=flags))
+    assert (code, out, [line.removeprefix("script.py: error: ") for line in lines]) == ended
 
 
 @pytest.mark.parametrize(
@@ -235,32 +266,20 @@ def test_what_an_encoding_lacks_is_escaped(
     assert len(lines) == 2
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_to_the_parent_alone_stops_the_child(
-    start: Start, number: signal.Signals, code: int
+@pytest.mark.parametrize(
+    ("number", "code", "to_both"),
+    [(signal.SIGINT, 130, False), (signal.SIGTERM, 143, False), (signal.SIGINT, 130, True)],
+)
+def test_a_signal_is_heeded_once_be_it_to_the_parent_or_to_both(
+    start: Start, number: signal.Signals, code: int, to_both: bool
 ) -> None:
-    """The child tidies up, and is heard to."""
-    process = start(
-        "try:", f"    {_PIDS}", "    time.sleep(300)", "finally:", "    print('tidied')"
-    )
-    _line(process)
-    process.send_signal(number)
+    """As Ctrl-C is to both; the child is not interrupted while it tidies up."""
+    tidied = ("finally:", "    time.sleep(0.5)", "    print('tidied')")
+    process = start("try:", f"    {_PIDS}", "    time.sleep(300)", *tidied)
+    parent, child = map(int, _line(process).split())
+    for pid in (child, parent) if to_both else (parent,):
+        os.kill(pid, number)
     assert _end(process) == (code, "tidied\n", [])
-
-
-def test_a_signal_to_both_is_heeded_once(start: Start) -> None:
-    """As Ctrl-C does it; the child is not interrupted while it tidies up."""
-    process = start(
-        "try:",
-        f"    {_PIDS}",
-        "    time.sleep(300)",
-        "finally:",
-        "    time.sleep(0.5)",
-        "    print('tidied')",
-    )
-    for pid in reversed(_line(process).split()):
-        os.kill(int(pid), signal.SIGINT)
-    assert _end(process) == (130, "tidied\n", [])
 
 
 def test_a_child_that_does_not_heed_a_signal_is_killed(start: Start) -> None:
@@ -355,13 +374,6 @@ def test_tensorflow_s_chatter_is_dropped_unless_asked_for_and_errors_pass(
     assert _end(start(f"os.write(2, {written!r})")) == (0, "", chatter[:shown] + errors)
 
 
-_SHOWS = (
-    "supervisor.terminal().write('\\r50%')",
-    "supervisor.terminal().flush()",
-    "os.write(2, b'\\x1b[31m')",
-)
-
-
 def test_a_bar_reaches_the_terminal_and_a_library_does_not(start: Start) -> None:
     leader, follower = pty.openpty()
     process = start(*_SHOWS, stderr=follower)
@@ -375,10 +387,6 @@ def test_a_bar_reaches_the_terminal_and_a_library_does_not(start: Start) -> None
     assert process.stdout is not None
     process.stdout.close()
     assert shown.replace(b"\\u001b[31m", b"") == b"\r50%"
-
-
-def test_without_a_terminal_a_bar_is_text_as_any_other(start: Start) -> None:
-    assert _end(start(*_SHOWS)) == (0, "", ["\\u000d50%\\u001b[31m"])
 
 
 def test_the_child_does_not_outlive_its_parent(start: Start) -> None:
@@ -399,38 +407,6 @@ def _is_running(pid: int) -> bool:
     except OSError:
         return False
     return stat.rpartition(")")[2].split()[0] != "Z"
-
-
-def test_time_that_is_up_ends_it_with_the_line(start: Start) -> None:
-    body = ("supervisor.end_after(0.1, 'took too long\\n\\u00fc')", "time.sleep(300)")
-    assert _end(start(*body)) == (1, "", ["script.py: error: took too long ü"])
-
-
-def test_a_later_call_stands_in_place_of_the_one_before(start: Start) -> None:
-    left = "print(round(signal.getitimer(signal.ITIMER_REAL)[0], -4))"
-    body = (
-        *("supervisor.end_after(50_000, 'one')", left),
-        *("supervisor.end_after(90_000, 'two')", left),
-        *("supervisor.end_after(0.0, '')", left),
-    )
-    assert _end(start(*body)) == (0, "50000.0\n90000.0\n0.0\n", [])
-
-
-def test_memory_beyond_the_limit_is_one_line(start: Start) -> None:
-    code, out, lines = _end(start("bytearray(4 << 30)", flags=("--memory_limit_mb=200",)))
-    assert (code, out) == (1, "")
-    assert lines == ["script.py: error: out of memory, or more than --memory_limit_mb allows"]
-
-
-@pytest.mark.parametrize(
-    ("flag", "expected"), [("--memory_limit_mb=0", "True"), ("--memory_limit_mb=100000", "False")]
-)
-def test_a_limit_of_0_is_none(start: Start, flag: str, expected: str) -> None:
-    body = (
-        "limit, _ = resource.getrlimit(resource.RLIMIT_DATA)",
-        "print(limit == resource.RLIM_INFINITY)",
-    )
-    assert _end(start(*body, flags=(flag,))) == (0, f"{expected}\n", [])
 
 
 def test_a_reader_that_has_gone_is_no_traceback(start: Start) -> None:

@@ -6,7 +6,8 @@ import os
 import re
 import time
 from pathlib import Path
-from typing import TextIO
+from types import SimpleNamespace
+from typing import Any, TextIO
 
 import pytest
 import tensorflow as tf
@@ -134,7 +135,8 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
 
 
 def _show(terminal: TextIO | None) -> None:
-    with Progress(0, 20, 8, "images", terminal) as progress:
+    task: Any = SimpleNamespace(last_step=20, batch_size=8, examples="images")
+    with Progress(task, 0, terminal) as progress:
         for _ in range(10):
             progress.step()
         progress.log(Metrics(10, loss=0.5, test_accuracy=0.75))
