@@ -90,8 +90,7 @@ def test_help_lists_the_flags_and_runs_nothing(
 ) -> None:
     assert end(_fail(AssertionError()), flag, "--count=nonsense") == 0
     output = capsys.readouterr().out
-    assert "Does a thing." in output
-    assert "--count: How many." in output
+    assert output.startswith("Does a thing.")
     assert "--rate: Of change. Above 0." in output
 
 

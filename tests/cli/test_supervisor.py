@@ -5,6 +5,8 @@ The scripts here import no TensorFlow, and run as a user runs them.
 
 import os
 import pty
+import re
+import resource
 import signal
 import subprocess
 import sys
@@ -13,9 +15,11 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from cli import run as module
 from cli.run import Supervisor
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
@@ -139,61 +143,58 @@ def test_a_script_ends_as_its_main_does(
     assert (code, out, [line.removeprefix("script.py: error: ") for line in lines]) == ended
 
 
-@pytest.mark.parametrize(
-    ("number", "said"),
-    [
-        (signal.SIGSEGV, "TensorFlow crashed (SIGSEGV)"),
-        (signal.SIGFPE, "TensorFlow crashed (SIGFPE)"),
-        (signal.SIGKILL, "killed by SIGKILL, as the system does when there is no memory left"),
-    ],
-)
-def test_a_crash_is_one_line(start: Start, number: signal.Signals, said: str) -> None:
-    code, out, lines = _end(start("print('begun', flush=True)", f"os.kill(os.getpid(), {number})"))
-    assert (code, out, len(lines)) == (1, "begun\n", 1)
-    assert lines[0].startswith(f"script.py: error: {said}")
-    assert "--memory_limit_mb" in lines[0]
-    assert "give it less" in lines[0]
-
-
 _CHECK = (
     "F0000 00:00:1.1 17 env.cc:84] Check failed: ret == 0",
     "*** Check failure stack trace: ***",
     "    @     0x7f86831a62cd  tsl::thread::ThreadPool::ThreadPool()",
 )
-
-
-def test_a_trainer_s_crash_says_why_and_what_is_left(start: Start) -> None:
-    """It has no limit on memory."""
-    body = (*(f"os.write(2, b'{line}\\n')" for line in _CHECK), "os.abort()")
-    code, _, lines = _end(start(*body, waits_for_stop=True, needs_less=None))
-    said = (
-        "script.py: error: TensorFlow crashed (SIGABRT), such as where the system gives it no more "
-        "memory or threads; the checkpoints stay, and the same command goes on from the newest "
-        "[Check failed: ret == 0]"
-    )
-    assert (code, lines) == (1, [said])
-    code, _, lines = _end(start("pass", needs_less=None, flags=("--memory_limit_mb=9",)))
-    assert (code, len(lines)) == (2, 1)
+_FAILED_CHECK = (*(f"os.write(2, b'{line}\\n')" for line in _CHECK), "os.abort()")
+_NO_FORK = "import os\ndef fork(): raise BlockingIOError(11, 'no')\nos.fork = fork\n"
+_TRAINER: dict[str, Any] = {"needs_less": None, "waits_for_stop": True}
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "options", "said"),
     [
-        ('raise RuntimeError("can\'t start new thread")', "the system starts no more threads"),
-        ("raise MemoryError", "out of memory"),
+        (
+            ["os.kill(os.getpid(), signal.SIGSEGV)"],
+            {},
+            r"TensorFlow crashed \(SIGSEGV\): .*--memory_limit_mb allows: if so, give it less",
+        ),
+        (
+            ["os.kill(os.getpid(), signal.SIGKILL)"],
+            {},
+            "killed by SIGKILL, as the system does when .*: give it less, .* --memory_limit_mb",
+        ),
+        (
+            _FAILED_CHECK,
+            _TRAINER,
+            (
+                r"TensorFlow crashed \(SIGABRT\), such as where the system gives it no more memory "
+                "or threads; the checkpoints stay, and the same command goes on from the newest "
+                r"\[Check failed: ret == 0\]"
+            ),
+        ),
+        (
+            ['raise RuntimeError("can\'t start new thread")'],
+            {},
+            "the system starts no more threads.*",
+        ),
+        (["raise MemoryError"], _TRAINER, "out of memory"),
+        (["pass"], {"before": _NO_FORK}, "the system starts no more processes.*"),
     ],
 )
-def test_what_the_system_does_not_give_is_one_line(start: Start, body: str, said: str) -> None:
-    code, _, lines = _end(start(body, needs_less=None))
-    assert (code, len(lines)) == (1, 1)
-    assert said in lines[0]
+def test_a_crash_is_one_line(
+    start: Start, body: Sequence[str], options: dict[str, Any], said: str
+) -> None:
+    code, _, (line,) = _end(start(*body, **options))
+    assert code == 1
+    assert re.fullmatch(f"script.py: error: {said}", line)
 
 
-def test_a_process_that_cannot_be_forked_is_one_line(start: Start) -> None:
-    before = "import os\ndef fork(): raise BlockingIOError(11, 'no')\nos.fork = fork\n"
-    code, _, lines = _end(start("pass", before=before))
-    assert (code, len(lines)) == (1, 1)
-    assert "the system starts no more processes" in lines[0]
+def test_a_script_without_a_limit_on_memory_has_no_flag_for_it(start: Start) -> None:
+    code, _, lines = _end(start("pass", flags=("--memory_limit_mb=9",), **_TRAINER))
+    assert (code, len(lines)) == (2, 1)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -282,31 +283,24 @@ def test_a_signal_is_heeded_once_be_it_to_the_parent_or_to_both(
     assert _end(process) == (code, "tidied\n", [])
 
 
-def test_a_child_that_does_not_heed_a_signal_is_killed(start: Start) -> None:
-    process = start(
-        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])",
-        _PIDS,
-        "time.sleep(300)",
-        stop_seconds=1,
-    )
+@pytest.mark.parametrize(
+    ("number", "code", "options"),
+    [
+        (signal.SIGTERM, 143, {"stop_seconds": 1}),
+        (signal.SIGINT, 130, {"impatient_seconds": 0.0}),  # Those after the first are no echo.
+    ],
+)
+def test_a_child_that_does_not_heed_a_signal_is_killed_in_time_or_at_the_second(
+    start: Start, number: signal.Signals, code: int, options: dict[str, Any]
+) -> None:
+    blocked = f"signal.pthread_sigmask(signal.SIG_BLOCK, [{int(number)}])"
+    process = start(blocked, _PIDS, "time.sleep(120)", "print('lived on')", **options)
     _line(process)
-    process.send_signal(signal.SIGTERM)
-    assert _end(process) == (143, "", [])
-
-
-def test_a_second_signal_that_is_no_echo_kills_it_at_once(start: Start) -> None:
-    process = start(
-        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])",
-        _PIDS,
-        "time.sleep(120)",
-        "print('lived on')",
-        impatient_seconds=0.0,
-    )
-    _line(process)
-    while process.poll() is None:  # Two that come at once are one to the system.
-        process.send_signal(signal.SIGINT)
-        time.sleep(0.1)
-    assert _end(process) == (130, "", [])
+    process.send_signal(number)
+    while process.poll() is None and "impatient_seconds" in options:
+        time.sleep(0.1)  # Two that come at once are one to the system.
+        process.send_signal(number)
+    assert _end(process) == (code, "", [])
 
 
 @pytest.mark.parametrize(
@@ -420,10 +414,41 @@ def test_without_a_child_a_thread_ends_it(monkeypatch: pytest.MonkeyPatch) -> No
     said: list[str] = []
     monkeypatch.setattr("cli.run.end_at_once", said.append)
     supervisor = Supervisor("give it less")
-    supervisor.end_after(30.0, "never")
-    supervisor.end_after(0.0, "")
-    supervisor.end_after(0.02, "late")
+    for seconds, line in ((30.0, "never"), (0.0, ""), (0.02, "late")):
+        supervisor.end_after(seconds, line)
     for thread in threading.enumerate():
         if isinstance(thread, threading.Timer):
             thread.join(300)
     assert said == ["late"]
+
+
+# How much memory there is, and limits on it.
+
+
+@pytest.mark.parametrize(
+    ("content", "limit"),
+    [(None, None), ("max\n", None), (f"{1 << 60}\n", None), (f"{300 << 20}\n", 300 << 20)],
+)
+def test_memory_is_the_machine_s_or_less_in_a_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None, limit: int | None
+) -> None:
+    path = tmp_path / "memory.max"
+    monkeypatch.setattr(module, "_CONTAINER", (path, tmp_path / "missing"))
+    if content is not None:
+        path.write_text(content)
+    (total,) = re.findall(r"MemTotal: +(\d+) kB", Path("/proc/meminfo").read_text())
+    assert module.available_bytes() == (limit or pytest.approx(int(total) * 1024, rel=0.01))
+
+
+@pytest.mark.parametrize(
+    ("hard", "expected"), [(resource.RLIM_INFINITY, (1 << 30) + (128 << 20)), (1 << 20, 1 << 20)]
+)
+def test_threads_have_their_stacks_and_a_lower_limit_stays(
+    monkeypatch: pytest.MonkeyPatch, hard: int, expected: int
+) -> None:
+    set_to: list[tuple[int, tuple[int, int]]] = []
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (hard, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda kind, to: set_to.append((kind, to)))
+    module.limit_memory(1 << 30)
+    assert set_to == [(resource.RLIMIT_DATA, (expected, hard))]
