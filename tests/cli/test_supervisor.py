@@ -33,18 +33,24 @@ from errors import UserError
 
 module.STOP_SECONDS = {stop_seconds}
 module._IMPATIENT_SECONDS = {impatient_seconds}
-supervisor = module.Supervisor({needs_less}, waits_for_stop={waits_for_stop})
+supervisor = module.Supervisor({needs_less!r}, waits_for_stop={waits_for_stop})
 
 def main(values):
 {body}
 
 @dataclass
 class Request:
-    if {needs_less}:
+    if {needs_less!r}:
         memory_limit_mb: int | None = flag("MiB.", None)
 
 run(main, Request, "Does a thing.", supervisor)
 """
+_OPTIONS: dict[str, Any] = {
+    "needs_less": "give it less",
+    "waits_for_stop": False,
+    "stop_seconds": 300,
+    "impatient_seconds": 0.5,
+}
 Start = Callable[..., "subprocess.Popen[str]"]
 _PIDS = "print(os.getppid(), os.getpid(), flush=True)"
 
@@ -56,24 +62,13 @@ def start(tmp_path: Path) -> Start:
     def start_script(
         *body: str,
         flags: Sequence[str] = (),
-        waits_for_stop: bool = False,
-        needs_less: str | None = "give it less",
         before: str = "",
-        stop_seconds: int = 300,
-        impatient_seconds: float = 0.5,
         stderr: int = subprocess.PIPE,
+        **options: Any,
     ) -> "subprocess.Popen[str]":
+        options = {**_OPTIONS, **options, "body": "\n".join(f"    {line}" for line in body)}
         script = tmp_path / "script.py"
-        script.write_text(
-            before
-            + _SCRIPT.format(
-                body="\n".join(f"    {line}" for line in body),
-                needs_less=repr(needs_less),
-                waits_for_stop=waits_for_stop,
-                stop_seconds=stop_seconds,
-                impatient_seconds=impatient_seconds,
-            )
-        )
+        script.write_text(before + _SCRIPT.format(**options))
         return subprocess.Popen(
             [sys.executable, str(script), *flags],
             stdout=subprocess.PIPE,

@@ -91,12 +91,14 @@ def test_it_finds_the_line_from_any_seed(config: LinearConfig, seed: int) -> Non
     assert abs(found["b"][0] - 0.2) < 1e-4
 
 
-def test_steps_are_absolute_and_the_last_one_is_saved(config: LinearConfig) -> None:
+def test_steps_are_absolute_and_what_only_extends_a_run_may_change(config: LinearConfig) -> None:
     train_linear.train(with_run(config, train_steps=15))
-    assert _steps(config) == [10, 15]
+    assert _steps(config) == [10, 15]  # The last one is saved.
     asked_for: list[int] = []
-    _train_with(config, at_step=asked_for.append)
+    changed = with_run(config, save_every_steps=7, max_to_keep=9, log_every_steps=3)
+    _train_with(changed, at_step=asked_for.append)
     assert asked_for == list(range(15, STEPS))
+    assert _steps(config) == [10, 15, 21, 28, 35, 40]
 
 
 def test_an_interrupted_run_ends_with_the_same_bytes(
@@ -135,13 +137,6 @@ def test_another_machine_is_said(
     assert train_linear.train(config).step == STEPS
     line = r"the last bits of the numbers may differ: tensorflow was '2\..*, is now 999"
     assert re.search(line, caplog.text)
-
-
-def test_what_only_extends_a_run_may_change(config: LinearConfig) -> None:
-    train_linear.train(with_run(config, train_steps=20))
-    changed = with_run(config, save_every_steps=7, max_to_keep=9, log_every_steps=3)
-    assert train_linear.train(changed).step == STEPS
-    assert _steps(config) == [10, 20, 21, 28, 35, 40]
 
 
 def test_a_loss_that_is_no_number_stops_the_run(config: LinearConfig) -> None:
