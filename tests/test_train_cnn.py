@@ -121,19 +121,6 @@ def test_the_ramp_is_kept_beside_the_checkpoints(cnn_run: Path) -> None:
         np.testing.assert_array_equal(arrays["Y"], [0, 0, 1, 1, 2, 2, 3, 3, 2, 0])
 
 
-def test_a_share_of_an_npz_is_held_out(config: CnnConfig, tmp_path: Path) -> None:
-    images = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), np.uint8)
-    np.savez(tmp_path / "d.npz", X=images, Y=np.arange(20) % 2)
-    task = train_cnn.make_task(
-        with_run(config, data=str(tmp_path / "d.npz"), validation_fraction=0.3)
-    )
-    assert task.test_batches is not None
-    assert sum(len(x) for x, _ in task.test_batches()) == 6
-    batch, labels = next(task.batches(0, 1))
-    assert (batch.dtype, batch.shape, labels.shape) == (np.float32, (5, 32, 32, 3), (5,))
-    assert batch.max() <= 1.0
-
-
 @pytest.mark.parametrize("changes", [{"data": "nowhere"}, {"batch_size": 37}])
 def test_bad_data_leaves_no_folder(config: CnnConfig, changes: dict[str, Any]) -> None:
     with pytest.raises(DataError):
@@ -297,21 +284,6 @@ def test_images_on_disk_end_with_the_bytes_of_those_in_memory(
     assert runs.same(on_disk.run, config.run)
 
 
-def test_an_npy_trains_as_the_npz_of_the_same_arrays(config: CnnConfig, tmp_path: Path) -> None:
-    images = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), np.uint8)
-    labels = np.arange(20) % 3
-    np.savez(tmp_path / "d.npz", X=images, Y=labels)
-    np.save(tmp_path / "d.npy", images)
-    np.save(tmp_path / "d.labels.npy", labels)
-    variables = []
-    for name, memory_mb in (("d.npz", 512), ("d.npy", 512), ("d.npy", 0)):
-        each = with_run(config, ckpt_dir=str(tmp_path / f"{name}-{memory_mb}"), train_steps=8)
-        each = with_run(each, data=str(tmp_path / name), data_memory_mb=memory_mb)
-        train_cnn.train(each)
-        variables.append(runs.variables(each.run))
-    assert variables[0] == variables[1] == variables[2]
-
-
 @pytest.fixture
 def turns_bad(config: CnnConfig, image_folder: Path, tmp_path: Path) -> CnnConfig:
     """A run on disk, in whose folder one file is cut short once the run has been opened."""
@@ -335,30 +307,18 @@ def test_a_file_that_turns_bad_stops_the_run_and_is_named(turns_bad: CnnConfig) 
 
 
 def test_a_file_that_turns_bad_can_be_skipped(
-    turns_bad: CnnConfig, config: CnnConfig, caplog: pytest.LogCaptureFixture
+    turns_bad: CnnConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
     skipping = with_run(turns_bad, on_bad_image="skip")
     task = train_cnn.make_task(skipping)
-    whole = list(train_cnn.make_task(config).batches(0, 30))
     assert "on_bad_image" not in str(task.identity)
     _cut(skipping)
-    found = list(task.batches(0, 30))
-    pairs = zip(found, whole, strict=True)
-    differing = sum(not np.array_equal(mine[0], other[0]) for mine, other in pairs)
-    assert 3 <= differing <= 5  # One example, in each of four epochs and a bit.
-    assert {x.shape for x, _ in found} == {(5, 32, 32, 3)}
+    assert {x.shape for x, _ in task.batches(0, 30)} == {(5, 32, 32, 3)}
     outcome = loop.train(task, skipping.run)
     assert (outcome.step, outcome.exit_code) == (30, 0)
     skipped = [message for message in caplog.messages if message.startswith("skipped: ")]
     for name in ("train/dog/3.png", "test/cat/2.jpg"):
         assert sum(name in message for message in skipped) == 1
-
-
-def test_classes_of_the_folder_are_picked_in_the_order_given(config: CnnConfig) -> None:
-    task = train_cnn.make_task(with_run(config, classes=("émeu", "cat")))
-    assert task.identity["classes"] == ["émeu", "cat"]
-    assert task.identity["images"] == 24
-    assert {int(label) for _, y in task.batches(0, 5) for label in y} == {0, 1}
 
 
 @pytest.mark.parametrize(

@@ -1,20 +1,16 @@
 """Training the perceptron: an epoch a save, and the resumed run that ends with equal bytes."""
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
 
 import train_mlp
 from cli.fields import parse
 from errors import TrainingError
-from prediction.evaluation import predict
-from prediction.request import PredictConfig
 from tests import runs
 from tests.data.idx_files import digits, write_mnist
 from train_mlp import MlpConfig
@@ -141,35 +137,3 @@ def test_an_epoch_of_real_digits(
     config = mlp_config(tmp_path / "run", data_dir=f"{real_data}/MNIST_data", epochs=1.0)
     assert train_mlp.train(config).step == 469
     assert runs.lines(config.run)[-1]["test_accuracy"] > 0.94
-
-
-def test_every_kind_of_digits_is_predicted_alike(config: MlpConfig, tmp_path: Path) -> None:
-    """PNG files by class, arrays of either shape and IDX files, against NumPy on the checkpoint."""
-    prefix = train_mlp.train(config).prefix
-    images, labels = digits(20, 1)
-    for row, (image, label) in enumerate(zip(images, labels, strict=True)):
-        (tmp_path / "folders" / str(label)).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(tmp_path / "folders" / str(label) / f"{row:02d}.png")
-    np.savez(tmp_path / "square.npz", X=images, Y=labels)
-    np.savez(tmp_path / "flat.npz", X=images.reshape(20, 784), Y=labels)
-    reader = tf.train.load_checkpoint(prefix)
-    hidden = images.reshape(20, 784) / 255.0
-    for name in ("w_h", "w_h2"):
-        hidden = np.maximum(hidden @ reader.get_tensor(name).astype(np.float64), 0)
-    logits = hidden @ reader.get_tensor("w_o").astype(np.float64)
-    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-
-    by_class = np.argsort(labels, kind="stable")
-    inputs = {"square.npz": slice(None), "flat.npz": slice(None), "folders": by_class}
-    idx_file = f"{config.data_dir}/t10k-images-idx3-ubyte"
-    for path, order in {idx_file: slice(None), **inputs}.items():
-        asked = PredictConfig(prefix + ".meta", input=[str(tmp_path / path)], format="json")
-        document = json.loads(predict(asked))
-        rows = document["predictions"]
-        assert [int(row["class"]) for row in rows] == logits[order].argmax(axis=1).tolist()
-        np.testing.assert_allclose(
-            [row["probability"] for row in rows], probabilities[order].max(axis=1), rtol=1e-4
-        )
-        if path != idx_file:
-            accuracy = np.mean(logits.argmax(axis=1) == labels)
-            assert document["accuracy"] == pytest.approx(accuracy)
