@@ -110,9 +110,9 @@ def _run(
             log.write(Metrics(0, variables=_logged_variables(session, task)))
         for step, batch in enumerate(batches, start.step + 1):
             values = session.train_step(batch)
-            if not math.isfinite(values.loss):
+            if not math.isfinite(values["loss"]):
                 raise TrainingError(
-                    f"the loss is {values.loss} at step {step}: the checkpoints before it are "
+                    f"the loss is {values['loss']} at step {step}: the checkpoints before it are "
                     "kept; try a lower --learning_rate"
                 )
             progress.step()
@@ -124,8 +124,8 @@ def _run(
                 else None
             )
             if log_due:
-                told = {**values._asdict(), "test_accuracy": test_accuracy}
-                metrics = Metrics(step, **told, variables=_logged_variables(session, task))
+                variables = _logged_variables(session, task)
+                metrics = Metrics(step, **values, test_accuracy=test_accuracy, variables=variables)
                 log.write(metrics)
                 progress.log(metrics)
             stopping = stop.received is not None  # Read once: what is saved is where it stops.

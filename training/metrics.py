@@ -36,13 +36,13 @@ def refusals_told(what: str, mend: str = "") -> Iterator[None]:
 
 
 class Metrics(NamedTuple):
-    """One line of the log: a step's `training.task.StepValues`, and what its update led to."""
+    """One line of the log; None is what there is not."""
 
     step: int  # Updates done.
-    loss: float | None = None  # None before the first step.
-    accuracy: float | None = None
-    test_accuracy: float | None = None  # None where there is no test split.
-    learning_rate: float | None = None
+    loss: float | None = None  # Of the batch, before the update and with dropout on.
+    accuracy: float | None = None  # In [0, 1]; as the loss.
+    test_accuracy: float | None = None  # After the update, with dropout off.
+    learning_rate: float | None = None  # Of the update, where it changes.
     variables: Mapping[str, float] = MappingProxyType({})  # The task's `logged_variables`.
 
     def numbers(self) -> dict[str, float]:

@@ -6,7 +6,6 @@
 import hashlib
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from fractions import Fraction
-from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -129,40 +128,32 @@ class Task(NamedTuple):
         return asked_for or self.epoch_steps or self.last_step
 
 
-class StepValues(NamedTuple):
-    """What a training step tells of its batch, before the update and with dropout on."""
-
-    loss: float
-    accuracy: float | None = None  # In [0, 1]; None where the model has none.
-    learning_rate: float | None = None  # Of the update; None where it is the same in all steps.
-
-
 class GraphSession:
     """Runs a training graph; after `__init__` the graph is final, so that no loop makes it grow."""
 
     def __init__(self, model: TrainableGraph) -> None:
         """Opens a session on the model's graph; the variables have no value yet."""
-        self._variables: list[tf.Variable] = model.graph.get_collection(
-            tf.compat.v1.GraphKeys.GLOBAL_VARIABLES
-        )
+        found = model.graph.get_collection(tf.compat.v1.GraphKeys.GLOBAL_VARIABLES)
+        self._variables: dict[str, tf.Variable] = {v.op.name: v for v in found}
         # -1 runs the operations in the calling thread. Other threads gain nothing here, and are
         # waited for where a save keeps a processor busy.
         config = tf.compat.v1.ConfigProto(inter_op_parallelism_threads=-1)
         self._session = tf.compat.v1.Session(graph=model.graph, config=config)
-        told = StepValues(model.loss, model.accuracy, model.learning_rate)._asdict()
-        self._told = [name for name, tensor in told.items() if tensor is not None]
+        told = {
+            "loss": model.loss,
+            "accuracy": model.accuracy,
+            "learning_rate": model.learning_rate,
+        }
+        self._told = {name: tensor for name, tensor in told.items() if tensor is not None}
+        feeds = [*model.inputs, *model.training_feeds]
         self._train_step = make_fed_callable(
-            self._session,
-            [*model.inputs, *model.training_feeds],
-            [told[name] for name in self._told],
-            [model.train_op],
+            self._session, feeds, [*self._told.values()], [model.train_op]
         )
         self._training_values = [
             np.asarray(value, tensor.dtype.as_numpy_dtype)
             for tensor, value in model.training_feeds.items()
         ]
-        self._names = [v.op.name for v in self._variables]
-        values = [_value_of(variable) for variable in self._variables]
+        values = [_value_of(variable) for variable in self._variables.values()]
         self._read_variables = make_fed_callable(self._session, [], values)
         self._accuracy = (
             None
@@ -181,26 +172,25 @@ class GraphSession:
     def specs(self) -> dict[str, VariableSpec]:
         """Name -> shape and dtype of every variable, optimizer slots included."""
         return {
-            v.op.name: VariableSpec(tuple(v.shape), v.dtype.base_dtype.name)
-            for v in self._variables
+            name: VariableSpec(tuple(v.shape), v.dtype.base_dtype.name)
+            for name, v in self._variables.items()
         }
 
-    def initialize(self, given: Mapping[str, np.ndarray[Any, Any]] = MappingProxyType({})) -> None:
+    def initialize(self, given: Mapping[str, np.ndarray[Any, Any]]) -> None:
         """Gives every variable the value under its name, or where there is none its initial one."""
         # An initializer is an assignment; its second input is the value, which is fed.
-        feeds = {
-            v.initializer.inputs[1]: given[v.op.name] for v in self._variables if v.op.name in given
-        }
-        self._session.run([v.initializer for v in self._variables], feeds)
+        initializers = {name: v.initializer for name, v in self._variables.items()}
+        feeds = {op.inputs[1]: given[name] for name, op in initializers.items() if name in given}
+        self._session.run([*initializers.values()], feeds)
 
     def variables(self) -> dict[str, np.ndarray[Any, Any]]:
         """Every variable by name, until the next step: the arrays are the graph's own memory."""
-        return dict(zip(self._names, self._read_variables(), strict=True))
+        return dict(zip(self._variables, self._read_variables(), strict=True))
 
-    def train_step(self, batch: Batch) -> StepValues:
-        """One update."""
+    def train_step(self, batch: Batch) -> dict[str, float]:
+        """One update; returns what `Metrics` has of the batch, before it and with dropout on."""
         values = self._train_step(*batch, *self._training_values)
-        return StepValues(**dict(zip(self._told, map(float, values), strict=True)))
+        return dict(zip(self._told, map(float, values), strict=True))
 
     def accuracy_on(self, batches: Iterable[Batch]) -> float:
         """The accuracy over all examples of `batches`, with dropout off; in [0, 1].
