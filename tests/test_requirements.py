@@ -54,12 +54,8 @@ def _pins_for(name: str, python: str) -> dict[str, Pin]:
 
 
 @pytest.mark.parametrize("name", [RUNTIME, DEV])
-def test_names_no_address_and_no_path_of_a_machine(name: str) -> None:
+def test_every_pin_is_exact_and_hashed_and_of_no_address_or_path_of_a_machine(name: str) -> None:
     assert [line for line in _lines(name) if ADDRESS_OR_PATH.search(line)] == []
-
-
-@pytest.mark.parametrize("name", [RUNTIME, DEV])
-def test_every_pin_is_exact_and_hashed(name: str) -> None:
     pins = _pins(name)
     assert pins
     for pin in pins:

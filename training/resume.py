@@ -122,13 +122,13 @@ def environment() -> dict[str, Any]:
 
     The threads are TF_NUM_INTRAOP_THREADS if that is set, else the number of processors.
     """
-    given = os.environ.get(INTRA_OP_THREADS_VARIABLE, "")
+    given = int(os.environ.get(INTRA_OP_THREADS_VARIABLE) or 0)
     affinity = getattr(os, "sched_getaffinity", None)  # Not on every system.
     processors = len(affinity(0)) if affinity else os.cpu_count() or 1
     return {
         "tensorflow": tf.version.VERSION,
         "machine": platform.machine(),
-        "threads": int(given) if given.isdecimal() and int(given) > 0 else processors,
+        "threads": given or processors,
     }
 
 
