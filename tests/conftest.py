@@ -7,20 +7,14 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
 from absl import logging
 
-if TYPE_CHECKING:
-    from finetuning.settings import FinetuneConfig
-    from train_cnn import CnnConfig
-    from train_linear import LinearConfig
-    from train_mlp import MlpConfig
-
 PROJECT = Path(__file__).resolve().parent.parent
-
+Make = Callable[..., Any]
 
 LIMIT_SECONDS = 1200  # of a test's set-up, of itself, of what comes after: many times the slowest
 
@@ -76,7 +70,7 @@ def real_data() -> Path:
     return folder
 
 
-def _maker(request: type, /, **defaults: Any) -> Callable[..., Any]:
+def _maker(request: type, /, **defaults: Any) -> Make:
     """Makes the config that a script has by default, for a folder and with changes by name."""
     from cli.fields import parse
     from tests import runs
@@ -89,7 +83,7 @@ def _maker(request: type, /, **defaults: Any) -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="session")
-def linear_config() -> "Callable[..., LinearConfig]":
+def linear_config() -> Make:
     """Makes the default config of train_linear.py, for a folder and with changes by name."""
     from train_linear import LinearConfig
 
@@ -97,7 +91,7 @@ def linear_config() -> "Callable[..., LinearConfig]":
 
 
 @pytest.fixture(scope="session")
-def cnn_config() -> "Callable[..., CnnConfig]":
+def cnn_config() -> Make:
     """Makes a config of train_cnn.py that trains on the ramp, for a folder and with changes."""
     from train_cnn import CnnConfig
 
@@ -105,7 +99,7 @@ def cnn_config() -> "Callable[..., CnnConfig]":
 
 
 @pytest.fixture(scope="session")
-def mlp_config() -> "Callable[..., MlpConfig]":
+def mlp_config() -> Make:
     """Makes the default config of train_mlp.py, for a folder and with changes by name."""
     from train_mlp import MlpConfig
 
@@ -118,13 +112,13 @@ def _finished(trainer: str, config: Any) -> Path:
 
 
 @pytest.fixture(scope="session")
-def linear_run(linear_config: Callable[..., Any], tmp_path_factory: Any) -> Path:
+def linear_run(linear_config: Make, tmp_path_factory: Any) -> Path:
     """The folder of a default run of train_linear.py."""
     return _finished("train_linear", linear_config(tmp_path_factory.mktemp("linear") / "model"))
 
 
 @pytest.fixture(scope="session")
-def cnn_run(cnn_config: Callable[..., Any], tmp_path_factory: Any) -> Path:
+def cnn_run(cnn_config: Make, tmp_path_factory: Any) -> Path:
     """The folder of a default run of train_cnn.py, but on the ramp."""
     return _finished("train_cnn", cnn_config(tmp_path_factory.mktemp("cnn") / "model1"))
 
@@ -142,7 +136,7 @@ def three_classes(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def finetune_config(three_classes: str, tmp_path: Path) -> "Callable[..., FinetuneConfig]":
+def finetune_config(three_classes: str, tmp_path: Path) -> Make:
     """Makes the config of twelve steps of five images on a model, with changes by name."""
     from finetuning.settings import FinetuneConfig
     from tests import runs
@@ -150,7 +144,7 @@ def finetune_config(three_classes: str, tmp_path: Path) -> "Callable[..., Finetu
 
     defaults: dict[str, Any] = {"save_every_steps": 4, "train_steps": 12, "batch_size": 5}
 
-    def make(meta: str | Path, tensor: str, **changes: Any) -> FinetuneConfig:
+    def make(meta: str | Path, tensor: str, **changes: Any) -> Any:
         given = {"ckpt_dir": tmp_path / "finetuned", "data": three_classes, **defaults, **changes}
         run = RunConfig(str(given.pop("ckpt_dir")))
         config = FinetuneConfig(run=run, meta=str(meta), tensor=tensor, data=given.pop("data"))
