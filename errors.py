@@ -6,7 +6,7 @@ Also how such a line names a few of many, or what a person may have meant.
 import difflib
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 
 class UserError(Exception):
@@ -42,14 +42,11 @@ class UnreachableError(DataError):
 
 
 class BadRowsError(DataError):
-    """Some of the rows that were asked for cannot be given; the message is the first one's.
-
-    `errors` is what is wrong with each, by its position in the indices asked for.
-    """
+    """Some of the rows that were asked for cannot be given; the message is the first one's."""
 
     def __init__(self, errors: Mapping[int, DataError]) -> None:
         super().__init__(str(errors[min(errors)]))
-        self.errors = errors
+        self.errors = errors  # By position in the indices that were asked for.
 
 
 class PredictionError(UserError):
@@ -86,7 +83,7 @@ def nearest_names(text: str, names: Iterable[str], most: int = _MAX_NAMES) -> li
     """At most so many of `names` that are near to `text`, which is none of them; likeliest first.
 
     Those that differ in no more than case, the number of an output, or scopes in front
-    (`import/x`, `x`); where there is none, those that look alike.
+    (`import/x`, `x`), fewest first; where there is none, those that look alike.
     """
     by_plain: dict[str, list[str]] = {}
     for name in names:
@@ -94,24 +91,14 @@ def nearest_names(text: str, names: Iterable[str], most: int = _MAX_NAMES) -> li
     plain = _plain(text)
     if not plain:
         return []
-    alike = [key for key in (plain, *_scoped(plain, by_plain)) if key in by_plain]
+    whole, depth = f"/{plain}", plain.count("/")
+    alike = [k for k in by_plain if f"/{k}".endswith(whole) or (k and whole.endswith(f"/{k}"))]
+    alike.sort(key=lambda key: (abs(key.count("/") - depth), -key.count("/")))
     if not alike:
         some = itertools.islice(by_plain, _MAX_COMPARED)
         alike = difflib.get_close_matches(plain, some, most, cutoff=0.5)
-    found = (name for key in alike for name in by_plain[key])
-    return [name for name, _ in zip(found, range(most), strict=False)]
+    return [name for key in alike for name in by_plain[key]][:most]
 
 
 def _plain(name: str) -> str:
     return _OUTPUT.sub("", name.strip()).lower()
-
-
-def _scoped(plain: str, names: Iterable[str]) -> Iterator[str]:
-    """Those that are `plain` with further scopes in front, or without some of its own.
-
-    The fewer scopes they differ in, the earlier they are.
-    """
-    inner = [name for name in names if name.endswith(f"/{plain}")]
-    outer = [name for name in names if name and plain.endswith(f"/{name}")]
-    distances = {name: abs(name.count("/") - plain.count("/")) for name in (*inner, *outer)}
-    yield from sorted(distances, key=lambda name: distances[name])

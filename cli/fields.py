@@ -4,8 +4,8 @@
     class Request:
         batch_size: int = flag("Images a step.", 10, low=1)
 
-A field's help, range and default are written once; `parse` makes flags of the fields, and an
-instance of the dataclass of what is given.
+A field's help, range and default are written once: `parse` makes flags of the fields, and a
+request of the flags that are given.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from types import UnionType
-from typing import Any, Generic, NamedTuple, TypeVar, get_args
+from typing import Any, NamedTuple, TypeVar, get_args
 
 from absl import flags
 
@@ -28,18 +28,15 @@ _KEY = "flag"
 
 
 class Check(NamedTuple):
-    """What a flag's value must be; `help` is added to the flag's own.
+    """What a flag's value must be."""
 
-    `accepts` may also raise a ValueError, whose message is then the one that is shown.
-    """
-
-    accepts: Callable[[Any], object]
+    accepts: Callable[[Any], object]  # Or raises a ValueError, whose message is shown.
     message: str = ""
-    help: str = ""
+    help: str = ""  # Added to the flag's own.
 
 
 class Together(NamedTuple):
-    """What the values of several flags must be, in a request's `CHECKS`; `accepts` as of Check."""
+    """What the values of several flags must be, in a request's `CHECKS`."""
 
     names: tuple[str, ...]
     accepts: Callable[..., object]
@@ -97,65 +94,65 @@ def each(parse: Callable[[str], object]) -> Check:
 
 @dataclass(frozen=True)
 class Flag:
-    """The flag of a field; what the field itself says is filled in by `flags_of`.
-
-    Attributes:
-      default: of the flag; MISSING for one that must be given.
-      name: by default the field's.
-      low, high: of an integer.
-      choices: the only values.
-      many: `COMMAS` or `REPEATED`, for a tuple of texts.
-      path: whether it is a path, or with `REPEATED` also name=path; `~` is expanded.
-      check: a further condition; a value of None passes it.
-      convert: makes the field's value of the flag's, where that is not None.
-      positional: whether its value may stand without the flag's name.
-      instead: a flag of which one or this has to be given.
-      alias: another name for it.
-      group: under which --help shows it; by default the `GROUP` of the field's class.
-      kind: the field's type, without None.
-      required: whether it, or the flag `instead`, must be given.
-    """
+    """The flag of a field; `flags_of` fills in what the field itself says."""
 
     help: str
-    default: Any = MISSING
-    name: str = ""
-    low: int | None = None
+    default: Any = MISSING  # A flag without one must be given.
+    name: str = ""  # By default the field's.
+    low: int | None = None  # Of an integer.
     high: int | None = None
-    choices: Sequence[str] = ()
-    many: str = ""
-    path: bool = False
-    check: Check = _ANYTHING
-    convert: Callable[[Any], Any] = lambda value: value
-    positional: bool = False
-    instead: str = ""
-    alias: str = ""
-    group: str = ""
-    kind: Any = None
-    required: bool = False
+    choices: Sequence[str] = ()  # The only values.
+    many: str = ""  # `COMMAS` or `REPEATED`, for a tuple of texts.
+    path: bool = False  # Whether it is a path, or with `many` also name=path; `~` is expanded.
+    check: Check = _ANYTHING  # A further condition; a value of None passes it.
+    convert: Callable[[Any], Any] = lambda value: value  # From the flag's value to the field's.
+    positional: bool = False  # Whether its value may stand without the flag's name.
+    instead: str = ""  # A flag of which one or this has to be given.
+    alias: str = ""  # Another name for it.
+    group: str = ""  # Of --help; by default the `GROUP` of the field's class.
+    kind: Any = None  # The field's type, without None.
+    required: bool = False  # Whether it, or the flag `instead`, must be given.
 
     def value(self, parsed: Any) -> Any:
-        """The field's value, of the flag's."""
-        value = tuple(parsed) if isinstance(parsed, list) else parsed
-        return None if value is None else self.convert(value)
+        """The field's value, of the flag's; None stays None."""
+        if parsed is None:
+            return None
+        if self.many:
+            return self.convert(tuple(map(_named_path, parsed) if self.path else parsed))
+        return self.convert(_path(parsed) if self.path else parsed)
+
+
+def _path(text: str) -> str:
+    """Expands `~` and `~user`, which a shell does not after `=`, and file:///path to /path."""
+    return os.path.expanduser(text.removeprefix("file://") if _is_file_url(text) else text)
+
+
+def _named_path(text: str) -> str:
+    """Does so for a path, and for that of `name=path`."""
+    name, equals, path = text.partition("=")
+    is_path = name.startswith("~") or _is_file_url(name)
+    return _path(text) if is_path else name + equals + _path(path)
+
+
+def _is_file_url(text: str) -> bool:
+    return text.startswith("file:///")
 
 
 @dataclass(frozen=True)
 class Nested:
-    """The field is a dataclass whose fields are flags of their own; see `nested`."""
+    """The field is a dataclass whose fields have flags of their own."""
 
-    kind: Any
-    optional: bool = False
-    without: Sequence[str] = ()
+    kind: Any  # The dataclass.
+    optional: bool = False  # Whether the field is None where a flag that it needs is not given.
+    without: Sequence[str] = ()  # Fields that have no flags here.
+    # Other defaults, or `flag`s, by field.
     changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def flag(help_text: str, default: Any = MISSING, **options: Any) -> Any:
-    """A field with a flag: one that must be given, where there is no default.
+    """A field with a flag, which must be given where there is no default; `options` of a `Flag`.
 
-    Args:
-      help_text: of the flag.
-      default: of the flag; the field's is what the flag's is converted to.
-      options: of a `Flag`.
+    The field's default is what the flag's is converted to.
     """
     spec = Flag(help_text, default, **options)
     if default is MISSING:
@@ -166,14 +163,7 @@ def flag(help_text: str, default: Any = MISSING, **options: Any) -> Any:
 def nested(
     kind: type, *, optional: bool = False, without: Sequence[str] = (), **changes: Any
 ) -> Any:
-    """A field that is a dataclass with flags.
-
-    Args:
-      kind: the dataclass.
-      optional: whether the field is None where a flag of it that must be given is not.
-      without: fields that have no flags here.
-      changes: other defaults, or other `flag`s, by field.
-    """
+    """A field that is a dataclass with flags; see `Nested`."""
     metadata = {_KEY: Nested(kind, optional, without, changes)}
     return dataclasses.field(default=None if optional else MISSING, metadata=metadata)
 
@@ -238,26 +228,24 @@ _Request = TypeVar("_Request")
 def parse(
     request: type[_Request], arguments: Sequence[str], description: str | None = None, **others: Any
 ) -> _Request:
-    """Makes a request of a command line, the command's name first; `others` as of `read`.
+    """Makes a request of a command line, the command's name first; `others` are without a flag.
 
     Raises:
       flags.Error: a flag is wrong, or missing, or there is an argument too many.
     """
     line = CommandLine(request, description)
     line.take(arguments)
-    return line.read(**others)
+    made: _Request = line.read(others)
+    return made
 
 
-class CommandLine(Generic[_Request]):
-    """The flags of a request: the command's own, not absl's global ones.
+class CommandLine:
+    """The flags of a request: not absl's global ones, so that importing a script has no effect."""
 
-    So importing a script has no effect.
-    """
-
-    def __init__(self, request: type[_Request], description: str | None = None) -> None:
+    def __init__(self, request: type, description: str | None = None) -> None:
         """Defines the flags; `description` is the docstring, None under `python -OO`."""
         self.values = flags.FlagValues()
-        self._request = request
+        self._request = Nested(request)
         self._flags = [*flags_of(request)]
         self._description = (description or "").strip()
         for one in self._flags:
@@ -292,17 +280,14 @@ class CommandLine(Generic[_Request]):
     def _is_missing(self, name: str) -> bool:
         return self.values[name].value is None
 
-    def read(self, **others: Any) -> _Request:
+    def read(self, others: Mapping[str, Any], asked: Nested | None = None) -> Any:
         """Makes a request of what was taken; `others` are values of fields without a flag."""
-        made: _Request = self._read(Nested(self._request), others)
-        return made
-
-    def _read(self, asked: Nested, others: Mapping[str, Any]) -> Any:
+        asked = asked or self._request
         names = {field.name for field in dataclasses.fields(asked.kind)}
         given = {name: value for name, value in others.items() if name in names}
         for field, spec in specs_of(asked):
             if isinstance(spec, Nested):
-                given[field.name] = self._read(spec, others)
+                given[field.name] = self.read(others, spec)
                 continue
             value = spec.value(self.values[spec.name or field.name].value)
             if asked.optional and value is None and spec.default is MISSING:
@@ -339,7 +324,6 @@ class CommandLine(Generic[_Request]):
 
 
 def _notes(one: Flag) -> Iterator[str]:
-    """What a flag's help does not say itself."""
     if one.required and not one.instead:
         yield "required, or the first argument" if one.positional else "required"
     if one.choices:
@@ -355,28 +339,21 @@ def _notes(one: Flag) -> Iterator[str]:
 
 
 def _define(one: Flag, values: flags.FlagValues) -> None:
-    name, default, text = one.name, one.default, one.help + one.check.help
+    name, default, text = one.name, one.default, one.help
     options: dict[str, Any] = {"flag_values": values}
-    if one.path and one.many:
-        serializer = flags.ArgumentSerializer[str]()
-        given = None if default is None else [*default]
-        flags.DEFINE_multi(_NamedPathParser(), serializer, name, given, text, **options)
-    elif one.path:
-        flags.DEFINE(_PathParser(), name, default, text, **options)
-    elif one.many:
+    if one.many:
         listing = flags.DEFINE_multi_string if one.many == REPEATED else flags.DEFINE_list
-        listing(name, [*default], text, **options)
+        listing(name, None if default is None else [*default], text, **options)
     elif one.choices:
         flags.DEFINE_enum(name, default, [*one.choices], text, **options)
     elif one.kind is int:
         flags.DEFINE_integer(name, default, text, one.low, one.high, **options)
+    elif one.kind is bool:
+        flags.DEFINE_boolean(name, default, text, **options)
+    elif one.kind is float:
+        flags.DEFINE_float(name, default, text, **options)
     else:
-        plain: dict[Any, Callable[..., object]] = {
-            bool: flags.DEFINE_boolean,
-            float: flags.DEFINE_float,
-            str: flags.DEFINE_string,
-        }
-        plain[one.kind](name, default, text, **options)
+        flags.DEFINE_string(name, default, text, **options)
 
 
 def _check(
@@ -384,32 +361,15 @@ def _check(
 ) -> None:
     """Has one flag checked where it is given, or several together."""
 
-    def accepts_all(given: Mapping[str, Any]) -> bool:
+    def is_accepted(*given: Any) -> bool:
         try:
-            return bool(accepts(*(given[name] for name in names)))
+            return given == (None,) or bool(accepts(*given))
         except ValueError as error:
             raise flags.ValidationError(str(error)) from error
 
-    def accepts_one(value: Any) -> bool:
-        return value is None or accepts_all({names[0]: value})
-
     if len(names) == 1:
-        flags.register_validator(names[0], accepts_one, message, values)
+        flags.register_validator(names[0], is_accepted, message, values)
     else:
-        flags.register_multi_flags_validator(names, accepts_all, message, values)
-
-
-class _PathParser(flags.ArgumentParser[str]):
-    def parse(self, argument: str) -> str:
-        """Expands `~` and `~user`, which a shell does not after `=`, and file:///path to /path."""
-        is_url = argument.startswith("file:///")
-        return os.path.expanduser(argument.removeprefix("file://") if is_url else argument)
-
-
-class _NamedPathParser(_PathParser):
-    def parse(self, argument: str) -> str:
-        """Does so for a path, and for that of `name=path`."""
-        name, equals, path = argument.partition("=")
-        if name.startswith(("~", "file:///")):
-            return super().parse(argument)
-        return name + equals + super().parse(path)
+        flags.register_multi_flags_validator(
+            names, lambda given: is_accepted(*(given[name] for name in names)), message, values
+        )

@@ -1,14 +1,11 @@
 """Runs a script: parses its flags, prints errors as one line, ends with the right exit code.
 
-The script works in a process of its own, so that whatever ends it is told in one line. TensorFlow
-ends the process where a graph makes it fail a check of its own, and the system where a graph takes
-all memory: nothing in that process can say so. The process that was started forks before anything
-large is imported, which takes a millisecond; the child does the work, and the parent waits, passes
-signals on and ends with the child's exit code. The child's stderr goes through the parent, since
-libraries write there what they have from a stranger's file, as it is.
+The script works in a child process, as TensorFlow ends its process where it fails a check of its
+own, and the system where memory runs out: only the parent can tell that in a line. It forks before
+anything large is imported, passes signals on, and ends with the child's exit code. The child's
+stderr goes through it, since libraries write there what they have from a stranger's file.
 """
 
-import codecs
 import logging as standard_logging
 import mmap
 import os
@@ -33,6 +30,7 @@ from cli.terminal import (
     EXIT_USAGE,
     end_at_once,
     exit_with_error,
+    flush_streams,
     prepare_streams,
     printable,
     stdout_written_out,
@@ -45,9 +43,13 @@ MEMORY_FLAG = "memory_limit_mb"
 STOP_SECONDS = 3  # What a child is given to end itself once it has been told to.
 _IMPATIENT_SECONDS = 0.5  # From one Ctrl-C to another that is no echo of it.
 _LAST_WORDS_BYTES = 4096
-_CHUNK_BYTES = 1 << 16
+_MOST_OF_A_LINE = 1 << 16  # Characters that are passed on at once.
 # What TensorFlow 2.21 writes when it fails a check of its own: why, then a line for each caller.
-_FATAL = re.compile(r"^(?:F\d{4} [^]]*\] (.*)|\*\*\* Check failure .*| +@ +0x.*)\n", re.MULTILINE)
+_FATAL = re.compile(r"F\d{4} [^]]*\] (.*)|\*\*\* Check failure | +@ +0x")
+# What it prints on every machine while it is imported and looks for devices: information, warnings,
+# the notice that they come early, the failed search for a GPU driver. Whoever asks for a lower
+# TF_CPP_MIN_LOG_LEVEL than 2 is shown it.
+_CHATTER = re.compile(r"[IW]\d{4} |WARNING: All log messages before absl::Init|E\d{4} .*\bcuInit\b")
 # The container's own limit, in versions 2 and 1 of Linux's control groups. Format: the kernel's
 # Documentation/admin-guide/cgroup-v2.rst.
 _CONTAINER = (
@@ -82,13 +84,10 @@ def limit_memory(size: int) -> None:
 
 
 class Supervisor:
-    """Starts a script's own process and says how it ended. Where there is no fork, it does not.
-
-    Make one before the script runs, and hand it to `cli.run.run`.
-    """
+    """Starts a script's own process, where the system can fork, and says how it ended."""
 
     def __init__(self, needs_less: str | None = None, *, waits_for_stop: bool = False) -> None:
-        """Makes one.
+        """Prepares one for `run`.
 
         Args:
           needs_less: how the script is made to need less memory, such as `give it less at a time`;
@@ -120,9 +119,8 @@ class Supervisor:
             exit_at_signals()  # What reads a model may have temporary files.
 
     def _fork(self) -> None:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        read_end, write_end = os.pipe()
+        flush_streams()
+        parent_read, parent_write = os.pipe()  # Ends when the parent does.
         stderr_read, stderr_write = os.pipe()
         try:
             child = os.fork()
@@ -130,10 +128,10 @@ class Supervisor:
             reason = f"the system starts no more processes, as where `ulimit -u` is low: {error}"
             raise OSError(reason) from error
         if child:
-            os.close(read_end)
+            os.close(parent_read)
             os.close(stderr_write)
             self._wait(child, stderr_read)
-        os.close(write_end)
+        os.close(parent_write)
         os.close(stderr_read)
         if os.isatty(2):
             self._terminal = unfailing_writer(os.dup(2), sys.stderr.encoding)
@@ -142,7 +140,7 @@ class Supervisor:
         sys.stderr = unfailing_writer(2, "utf-8")  # What the parent expects, whatever it writes.
         self._is_child = True
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        threading.Thread(target=_end_with_parent, args=(read_end,), daemon=True).start()
+        threading.Thread(target=_end_with_parent, args=(parent_read,), daemon=True).start()
 
     def end_after(self, seconds: float, line: str) -> None:
         """Ends the process with an error line in so many seconds, whatever it does; 0 for never.
@@ -150,50 +148,38 @@ class Supervisor:
         Each call stands in place of the one before. TensorFlow may keep all of Python from running
         while it computes: in a child the system ends it, and the parent says the line.
         """
-        if not self._is_child:
-            self._end_in_a_thread(seconds, line)
-            return
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        if seconds:
+        if self._is_child:
+            signal.setitimer(signal.ITIMER_REAL, 0)
             words = line.encode(errors="backslashreplace")[: _LAST_WORDS_BYTES - 1] + b"\0"
             self._last_words[: len(words)] = words
             signal.setitimer(signal.ITIMER_REAL, seconds)
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = threading.Timer(seconds, end_at_once, [line])
+        self._timer.daemon = True
+        if seconds:
+            self._timer.start()
 
     def terminal(self) -> TextIO:
         """Where a progress bar goes: the terminal that stderr is to the parent, or else stderr.
 
-        A bar moves the cursor, which nothing may that goes through the parent. Nothing that comes
-        from a stranger's file is to take this way.
+        Only here the cursor may be moved. Nothing from a stranger's file is to take this way.
         """
         return self._terminal or sys.stderr
 
-    def _end_in_a_thread(self, seconds: float, line: str) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if seconds:
-            self._timer = threading.Timer(seconds, end_at_once, [line])
-            self._timer.daemon = True
-            self._timer.start()
-
     def _wait(self, child: int, stderr: int) -> NoReturn:
         """Passes on what the child writes to `stderr` until it ends, and ends as it did."""
-        stopped_by: list[int] = []
-        impatient_from = 0.0
+        came: list[tuple[int, float]] = []  # The signals, and when.
 
-        def stop(number: int, frame: FrameType | None) -> None:
+        def stop(number: int, _: FrameType | None) -> None:
             """Passes a signal on. Ctrl-C reaches the child too, which then heeds the first."""
-            nonlocal impatient_from
-            del frame
-            stopped_by.append(number)
-            now = time.monotonic()
-            if len(stopped_by) == 1:
-                impatient_from = now + _IMPATIENT_SECONDS
-            is_impatient = now > impatient_from
+            came.append((number, time.monotonic()))
+            is_impatient = came[-1][1] > came[0][1] + _IMPATIENT_SECONDS
             if self._waits_for_stop:
                 kill, hurry = False, is_impatient and number == signal.SIGINT
             else:
-                kill, hurry = is_impatient, len(stopped_by) == 1
+                kill, hurry = is_impatient, len(came) == 1
             if hurry:
                 signal.alarm(STOP_SECONDS)
             with suppress(ProcessLookupError):  # It has ended in the meantime.
@@ -205,9 +191,9 @@ class Supervisor:
         reason = _pass_on(stderr)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         signal.alarm(0)
-        if status >= 0 or stopped_by:
+        if status >= 0 or came:
             # Not by the end of Python, which gives signals back: one more would be another code.
-            os._exit(status if status >= 0 else 128 + stopped_by[0])
+            os._exit(status if status >= 0 else 128 + came[0][0])
         exit_with_error(self._said_of(signal.Signals(-status)) + reason, EXIT_FAILED)
 
     def _said_of(self, number: signal.Signals) -> str:
@@ -217,17 +203,20 @@ class Supervisor:
             return words.decode(errors="replace")
         if number == signal.SIGKILL:
             said = "killed by SIGKILL, as the system does when there is no memory left"
-            less = f": {self._needs_less}, or allow it less with --{MEMORY_FLAG}"
-        else:
-            said = f"TensorFlow crashed ({number.name})"
-            less = (
-                ": what it was given is damaged, or needs more memory than there is or than "
-                f"--{MEMORY_FLAG} allows: if so, {self._needs_less}"
+            if self._needs_less:
+                said += f": {self._needs_less}, or allow it less with --{MEMORY_FLAG}"
+        elif self._needs_less:
+            said = (
+                f"TensorFlow crashed ({number.name}): what it was given is damaged, or needs more "
+                f"memory than there is or than --{MEMORY_FLAG} allows: if so, {self._needs_less}"
             )
-            if self._needs_less is None:
-                said += ", such as where the system gives it no more memory or threads"
+        else:
+            said = (
+                f"TensorFlow crashed ({number.name}), such as where the system gives it no more "
+                "memory or threads"
+            )
         kept = "; the checkpoints stay, and the same command goes on from the newest"
-        return said + (less if self._needs_less else "") + (kept if self._waits_for_stop else "")
+        return said + (kept if self._waits_for_stop else "")
 
 
 def _pass_on(stderr: int) -> str:
@@ -237,15 +226,14 @@ def _pass_on(stderr: int) -> str:
       Why TensorFlow ended the process, in brackets, where it has said so; that is not written.
     """
     reason = ""
-    decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
-    chunk = b"begun"
-    while chunk:
-        chunk = os.read(stderr, _CHUNK_BYTES)
-        text = decoder.decode(chunk, final=not chunk)
-        for line in _FATAL.finditer(text):
-            reason = f" [{line[1]}]" if line[1] else reason
-        sys.stderr.write(printable(_FATAL.sub("", text)))
-        sys.stderr.flush()
+    is_quiet = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2") not in ("0", "1")
+    with open(stderr, encoding="utf-8", errors="backslashreplace", newline="\n") as pipe:
+        while line := pipe.readline(_MOST_OF_A_LINE):
+            if fatal := _FATAL.match(line):
+                reason = f" [{fatal[1]}]" if fatal[1] else reason
+            elif not (is_quiet and _CHATTER.match(line)):
+                sys.stderr.write(printable(line))
+                sys.stderr.flush()
     return reason
 
 
@@ -277,56 +265,48 @@ def run(
       request: a dataclass of flags, see `cli.fields`; where it has a field `end_after`, that is the
         supervisor's.
       description: the script's docstring, shown by --help; None under `python -OO`.
-      supervisor: has `main` run in a process of its own, so that a crash is one line as well. All
-        scripts have one; a benchmark has none, which starts processes itself.
+      supervisor: has `main` run in a process of its own. All scripts have one; a benchmark has
+        none, as it starts processes itself.
     """
     prepare_streams()
-    line: CommandLine[Any] = CommandLine(request, description)
+    line = CommandLine(request, description)
+    is_limited = MEMORY_FLAG in line.values
     try:
         with stdout_written_out():
             _take(line)
             _log_plain_lines_to_stderr()
             # Of damaged metadata in an image, whose pixels are told of where they are damaged.
             warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-            end_after = None
             if supervisor is None:
                 exit_at_signals()
             else:
-                is_limited = MEMORY_FLAG in line.values
                 supervisor.start(line.values[MEMORY_FLAG].value if is_limited else 0)
-                end_after = supervisor.end_after
-            sys.exit(main(line.read(end_after=end_after)))
+            sys.exit(main(line.read({"end_after": supervisor and supervisor.end_after})))
     except BrokenPipeError:
         # The reader of our output has gone (`predict.py | head`): nobody is left to be told.
         sys.exit(EXIT_FAILED)
-    except (MemoryError, RuntimeError) as error:
-        exit_with_error(_shortage(error, is_limited=MEMORY_FLAG in line.values), EXIT_FAILED)
+    except MemoryError as error:
+        allowed = f", or more than --{MEMORY_FLAG} allows" if is_limited else ""
+        exit_with_error(f"out of memory{allowed}: {error}".rstrip(": "), EXIT_FAILED)
+    except RuntimeError as error:
+        if str(error) != "can't start new thread":  # Python has no type for it.
+            raise
+        less = "is it limited, as by `ulimit -u` or `ulimit -v`?"
+        exit_with_error(f"the system starts no more threads: {less}", EXIT_FAILED)
     except (UserError, OSError) as error:
         exit_with_error(str(error), EXIT_FAILED)
     finally:
         end_at_signals()
 
 
-def _shortage(error: MemoryError | RuntimeError, *, is_limited: bool) -> str:
-    """What the system did not give; raises an error again that is of something else."""
-    if isinstance(error, MemoryError):
-        allowed = f", or more than --{MEMORY_FLAG} allows" if is_limited else ""
-        return f"out of memory{allowed}: {error}".rstrip(": ")
-    if str(error) != "can't start new thread":  # Python has no type for it.
-        raise error
-    return "the system starts no more threads: is it limited, as by `ulimit -u` or `ulimit -v`?"
-
-
-def _take(line: CommandLine[Any]) -> None:
+def _take(line: CommandLine) -> None:
     """Takes the flags from `sys.argv`; exits where help is asked for, or something is wrong."""
     for argument in sys.argv[1:]:
         raw = os.fsencode(argument)
         if raw.decode(errors="ignore") != argument:
-            escaped = raw.decode(errors="backslashreplace")
-            exit_with_error(
-                f"the argument {escaped} must be UTF-8, and the locale too, such as LC_ALL=C.UTF-8",
-                EXIT_USAGE,
-            )
+            given = raw.decode(errors="backslashreplace")
+            mend = "must be UTF-8, and the locale too, such as LC_ALL=C.UTF-8"
+            exit_with_error(f"the argument {given} {mend}", EXIT_USAGE)
     if _HELP_FLAGS.intersection(sys.argv[1:]):  # Before a check complains of a missing flag.
         print(line.help())
         sys.exit(0)

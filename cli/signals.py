@@ -1,7 +1,6 @@
 """The signals that ask a process to stop, and what they do outside of a script's own work.
 
-Imports next to nothing: a script imports it first, as Python turns a SIGINT into a traceback until
-a handler of ours is there.
+A script imports this first, as Python makes a traceback of a SIGINT until there is a handler.
 """
 
 import os
@@ -20,18 +19,14 @@ def stop_signals() -> tuple[signal.Signals, ...]:
 def end_at_signals() -> None:
     """From now on a signal ends the process, with the exit code 128 + its number.
 
-    For where nothing is begun that would need tidying. An exception would not do: raised in the
-    midst of an import it may be swallowed there, and at the end of Python it is a traceback.
+    An exception would not do: an import may swallow it, and at the end of Python it is a traceback.
     """
     for number in stop_signals():
         signal.signal(number, lambda number, _: os._exit(128 + number))
 
 
 def exit_at_signals() -> None:
-    """From now on the first signal raises SystemExit, and none disturbs the tidying up.
-
-    Whoever started this process passes on what it may have got already, such as a Ctrl-C.
-    """
+    """From now on the first signal raises SystemExit, and none disturbs the tidying up."""
 
     def exit_once(number: int, _: object) -> None:
         for other in stop_signals():

@@ -1,7 +1,6 @@
 """What a script puts on the terminal: text that it shows and does not obey, and one error line.
 
-TensorFlow is imported without its start-up chatter. The three standard streams are there, also
-where whoever started the process has closed one.
+Also the import of TensorFlow.
 """
 
 import io
@@ -9,7 +8,6 @@ import os
 import re
 import signal
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, NoReturn, TextIO
@@ -26,17 +24,13 @@ _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 def printable(text: str) -> str:
     r"""The text with each character that a terminal would obey as its escape, such as `\u001b`.
 
-    Names in a file may be anything: those of a stranger's file could hide or forge a line. JSON
-    stays JSON.
+    So names in a stranger's file hide and forge no line. JSON stays JSON.
     """
     return _OBEYED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
-# The three standard streams: never closed, never in want of a character, stderr never failing.
-
-
 def prepare_streams() -> None:
-    """Makes the three streams fit for whatever is read and printed.
+    """Makes the three standard streams fit for whatever is read and printed.
 
     The null device stands in for each that is closed: else the next file that is opened gets its
     number, and what is printed goes into that. What an encoding lacks is escaped.
@@ -89,13 +83,30 @@ def stdout_written_out() -> Iterator[None]:
         try:
             sys.stdout.flush()
         except OSError as error:
-            drop_stdout()
+            _drop_stdout()
             raise OSError(error.errno, error.strerror, "stdout") from error
 
 
-def drop_stdout() -> None:
-    """Leads stdout nowhere, and with it what Python holds for it."""
+def _drop_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def print_result(line: str, exit_code: int) -> int:
+    """Prints a trainer's result and returns its exit code.
+
+    Of a run that a signal has stopped, the code is what counts: the same Ctrl-C may have ended the
+    reader, as of `train_cnn.py | tee log`.
+
+    Raises:
+      OSError: the run is finished, and its result cannot be printed.
+    """
+    try:
+        print(line, flush=True)
+    except OSError:
+        if not exit_code:
+            raise
+        _drop_stdout()
+    return exit_code
 
 
 # How a script says what went wrong, and ends: one line on stderr and an exit code.
@@ -116,69 +127,47 @@ def end_at_once(message: str) -> NoReturn:
     os._exit(EXIT_FAILED)
 
 
-def print_result(line: str, exit_code: int) -> int:
-    """Prints a trainer's result and returns its exit code.
-
-    Of a run that a signal has stopped, the code is what counts: the same Ctrl-C may have ended the
-    reader, as of `train_cnn.py | tee log`.
-
-    Raises:
-      OSError: the run is finished, and its result cannot be printed.
-    """
-    try:
-        print(line, flush=True)
-    except OSError:
-        if not exit_code:
-            raise
-        drop_stdout()
-    return exit_code
-
-
 def _print_error(message: str) -> None:
     line = printable(" ".join(message.split()))
     print(f"{os.path.basename(sys.argv[0])}: error: {line}", file=sys.stderr, flush=True)
 
-
-# Catches what is written to stdout and stderr beneath Python, as C++ code does.
 
 STDOUT, STDERR = 1, 2
 
 
 @contextmanager
 def descriptors_into(file: IO[bytes], descriptors: Sequence[int]) -> Iterator[None]:
-    """Leads `STDOUT`, `STDERR` or both into a file, and gives them back."""
-    _flush()
+    """Leads `STDOUT`, `STDERR` or both into a file, and gives them back.
+
+    So it catches what is written beneath Python, as by C++ code.
+    """
+    flush_streams()
     kept = [os.dup(descriptor) for descriptor in descriptors]
     for descriptor in descriptors:
         os.dup2(file.fileno(), descriptor)
     try:
         yield
     finally:
-        _flush()
+        flush_streams()
         for descriptor, original in zip(descriptors, kept, strict=True):
             os.dup2(original, descriptor)
             os.close(original)
 
 
-def _flush() -> None:
+def flush_streams() -> None:
     """Writes out what Python holds, so that it goes where it was meant to go."""
     sys.stdout.flush()
     sys.stderr.flush()
 
 
-# Imports TensorFlow without its start-up chatter.
+# The import of TensorFlow.
 
 INTRA_OP_THREADS_VARIABLE = "TF_NUM_INTRAOP_THREADS"
 MOST_THREADS = 1024
-# What TensorFlow 2.21 prints on stderr on every machine while it is imported and looks for devices:
-# information and warnings, the notice that they come early, the failed search for a GPU driver.
-_CHATTER = re.compile(
-    rb"^(?:[IW]\d{4} |WARNING: All log messages before absl::InitializeLog|E\d{4} .*\bcuInit\b)"
-)
 
 
 def import_tensorflow(intra_op_threads: int | None = None) -> None:
-    """Imports TensorFlow and looks for its devices; its errors are printed, its chatter is not.
+    """Imports TensorFlow and looks for its devices, which makes it print its start-up chatter.
 
     Call it once, first in a script's `main`. An operation may split its work among so many threads;
     None leaves it to TF_NUM_INTRAOP_THREADS or, without that, to the number of processors.
@@ -192,12 +181,17 @@ def import_tensorflow(intra_op_threads: int | None = None) -> None:
     if intra_op_threads is not None:
         # A ConfigProto would not do: all sessions of a process share the threads of its first.
         os.environ[INTRA_OP_THREADS_VARIABLE] = str(intra_op_threads)
-    with _signals_end_the_process(), _without_chatter():
-        try:
-            import tensorflow as tf
-        except ImportError as error:  # Such as of a library that finds no memory.
-            raise OSError(f"TensorFlow cannot be imported: {error}") from error
+    handlers = {number: signal.getsignal(number) for number in stop_signals()}
+    end_at_signals()  # An exception of a handler could be swallowed by the import.
+    try:
+        import tensorflow as tf
+
         tf.config.list_physical_devices()
+    except ImportError as error:  # Such as of a library that finds no memory.
+        raise OSError(f"TensorFlow cannot be imported: {error}") from error
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     tf.get_logger().setLevel("ERROR")
 
 
@@ -211,32 +205,3 @@ def thread_variables_error() -> str | None:
         if not (text.isascii() and text.isdecimal() and int(text) <= MOST_THREADS):
             return f"the environment's {name}={text} must be a number from 0 to {MOST_THREADS}"
     return None
-
-
-@contextmanager
-def _signals_end_the_process() -> Iterator[None]:
-    """Ends the process at the first signal, whatever handlers there are before and after."""
-    before = {number: signal.getsignal(number) for number in stop_signals()}
-    end_at_signals()
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _without_chatter() -> Iterator[None]:
-    """Passes on what C++ code writes to stderr, but for the chatter.
-
-    It logs before any log level can be set, so the descriptor itself has to be caught.
-    """
-    with tempfile.TemporaryFile() as held:
-        try:
-            with descriptors_into(held, [STDERR]):
-                yield
-        finally:
-            held.seek(0)
-            for line in held:
-                if not _CHATTER.match(line):
-                    os.write(STDERR, line)

@@ -1,26 +1,20 @@
-"""What every test may use: the real data, and a finished run of each model. And its time limit."""
+"""What every test has: a time limit, the real data, configs, and a finished run of each model."""
 
 import faulthandler
+import importlib
 import signal
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
 from absl import logging
 
-if TYPE_CHECKING:
-    from finetuning.settings import FinetuneConfig
-    from train_cnn import CnnConfig
-    from train_linear import LinearConfig
-    from train_mlp import MlpConfig
-    from training.config import RunConfig
-
 PROJECT = Path(__file__).resolve().parent.parent
-
+Make = Callable[..., Any]
 
 LIMIT_SECONDS = 1200  # of a test's set-up, of itself, of what comes after: many times the slowest
 
@@ -51,21 +45,12 @@ def _time_limit(item: pytest.Item) -> Iterator[None]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
+def _limited(item: pytest.Item) -> Generator[None, None, None]:
     with _time_limit(item):
         return (yield)
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
-    with _time_limit(item):
-        return (yield)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
-    with _time_limit(item):
-        return (yield)
+pytest_runtest_setup = pytest_runtest_call = pytest_runtest_teardown = _limited
 
 
 @pytest.fixture(autouse=True)
@@ -85,99 +70,57 @@ def real_data() -> Path:
     return folder
 
 
-def _run_config(ckpt_dir: Path, changes: dict[str, Any]) -> "RunConfig":
-    from training.config import RunConfig
+def _maker(request: type, /, **defaults: Any) -> Make:
+    """Makes the config that a script has by default, for a folder and with changes by name."""
+    from cli.fields import parse
+    from tests import runs
 
-    defaults: dict[str, Any] = {
-        "ckpt_dir": str(ckpt_dir),
-        "seed": 0,
-        "save_every_steps": 10,
-        "max_to_keep": 4,
-        "keep_checkpoint_every_n_hours": 0.0,
-        "log_every_steps": None,
-        "allow_config_change": False,
-        "keep_best": False,
-        "init_from": None,
-    }
-    return RunConfig(**{k: changes.pop(k, v) for k, v in defaults.items()})
+    def make(ckpt_dir: Path, **changes: Any) -> Any:
+        config: Any = parse(request, ["script", f"--ckpt_dir={ckpt_dir}"])
+        return runs.with_run(config, **{**defaults, **changes})
+
+    return make
 
 
 @pytest.fixture(scope="session")
-def linear_config() -> "Callable[..., LinearConfig]":
+def linear_config() -> Make:
     """Makes the default config of train_linear.py, for a folder and with changes by name."""
     from train_linear import LinearConfig
 
-    def make(ckpt_dir: Path, **changes: Any) -> LinearConfig:
-        run = _run_config(ckpt_dir, changes)
-        return LinearConfig(run, **{"train_steps": 300, "learning_rate": 0.5, **changes})
-
-    return make
+    return _maker(LinearConfig)
 
 
 @pytest.fixture(scope="session")
-def cnn_config() -> "Callable[..., CnnConfig]":
-    """Makes the default config of train_cnn.py, for a folder and with changes by name."""
+def cnn_config() -> Make:
+    """Makes a config of train_cnn.py that trains on the ramp, for a folder and with changes."""
     from train_cnn import CnnConfig
 
-    defaults: dict[str, Any] = {
-        "data": "ramp",
-        "validation_fraction": 0.0,
-        "train_steps": None,
-        "epochs": None,
-        "batch_size": 10,
-        "learning_rate": 1e-3,
-    }
-
-    def make(ckpt_dir: Path, **changes: Any) -> CnnConfig:
-        run = _run_config(ckpt_dir, changes)
-        return CnnConfig(run, **{**defaults, **changes})
-
-    return make
+    return _maker(CnnConfig, data="ramp", batch_size=10, learning_rate=1e-3)
 
 
 @pytest.fixture(scope="session")
-def mlp_config() -> "Callable[..., MlpConfig]":
+def mlp_config() -> Make:
     """Makes the default config of train_mlp.py, for a folder and with changes by name."""
     from train_mlp import MlpConfig
 
-    defaults: dict[str, Any] = {
-        "data_dir": "MNIST_data/",
-        "train_steps": None,
-        "epochs": None,
-        "batch_size": 128,
-        "learning_rate": 1e-3,
-    }
+    return _maker(MlpConfig)
 
-    def make(ckpt_dir: Path, **changes: Any) -> MlpConfig:
-        changes = {"save_every_steps": None, "max_to_keep": 5, **changes}
-        run = _run_config(ckpt_dir, changes)
-        return MlpConfig(run, **{**defaults, **changes})
 
-    return make
+def _finished(trainer: str, config: Any) -> Path:
+    assert importlib.import_module(trainer).train(config).exit_code == 0
+    return Path(config.run.ckpt_dir)
 
 
 @pytest.fixture(scope="session")
-def linear_run(
-    linear_config: "Callable[..., LinearConfig]", tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def linear_run(linear_config: Make, tmp_path_factory: Any) -> Path:
     """The folder of a default run of train_linear.py."""
-    from train_linear import train
-
-    folder = tmp_path_factory.mktemp("linear") / "model"
-    assert train(linear_config(folder)).exit_code == 0
-    return folder
+    return _finished("train_linear", linear_config(tmp_path_factory.mktemp("linear") / "model"))
 
 
 @pytest.fixture(scope="session")
-def cnn_run(
-    cnn_config: "Callable[..., CnnConfig]", tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """The folder of a default run of train_cnn.py."""
-    from train_cnn import train
-
-    folder = tmp_path_factory.mktemp("cnn") / "model1"
-    assert train(cnn_config(folder)).exit_code == 0
-    return folder
+def cnn_run(cnn_config: Make, tmp_path_factory: Any) -> Path:
+    """The folder of a default run of train_cnn.py, but on the ramp."""
+    return _finished("train_cnn", cnn_config(tmp_path_factory.mktemp("cnn") / "model1"))
 
 
 @pytest.fixture(scope="session")
@@ -193,22 +136,19 @@ def three_classes(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def finetune_config(three_classes: str, tmp_path: Path) -> "Callable[..., FinetuneConfig]":
+def finetune_config(three_classes: str, tmp_path: Path) -> Make:
     """Makes the config of twelve steps of five images on a model, with changes by name."""
     from finetuning.settings import FinetuneConfig
+    from tests import runs
+    from training.config import RunConfig
 
-    defaults: dict[str, Any] = {
-        "ckpt_dir": tmp_path / "finetuned",
-        "save_every_steps": 4,
-        "data": three_classes,
-        "train_steps": 12,
-        "batch_size": 5,
-    }
+    defaults: dict[str, Any] = {"save_every_steps": 4, "train_steps": 12, "batch_size": 5}
 
-    def make(meta: str | Path, tensor: str, **changes: Any) -> FinetuneConfig:
-        given = {**defaults, **changes}
-        run = _run_config(given.pop("ckpt_dir"), given)
-        return FinetuneConfig(run=run, meta=str(meta), tensor=tensor, **given)
+    def make(meta: str | Path, tensor: str, **changes: Any) -> Any:
+        given = {"ckpt_dir": tmp_path / "finetuned", "data": three_classes, **defaults, **changes}
+        run = RunConfig(str(given.pop("ckpt_dir")))
+        config = FinetuneConfig(run=run, meta=str(meta), tensor=tensor, data=given.pop("data"))
+        return runs.with_run(config, **given)
 
     return make
 

@@ -4,10 +4,11 @@ import dataclasses
 import json
 import os
 import signal
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import tensorflow as tf
 
 from training import loop
@@ -72,4 +73,20 @@ def meta_graph(prefix: str) -> "tf.compat.v1.MetaGraphDef":
     """What is in the `.meta` file of a checkpoint."""
     meta = tf.compat.v1.MetaGraphDef()
     meta.ParseFromString(Path(f"{prefix}.meta").read_bytes())
+    return meta
+
+
+def check_description(
+    prefix: str, class_names: Sequence[str], inputs: Mapping[str, str], outputs: Mapping[str, str]
+) -> "tf.compat.v1.MetaGraphDef":
+    """What whoever predicts needs to know of a classifier of uint8 pixels, as its file tells it."""
+    meta = meta_graph(prefix)
+    names = meta.collection_def["class_names"].bytes_list.value
+    assert [name.decode() for name in names] == list(class_names)
+    scale = meta.collection_def["input_scale"].float_list.value
+    assert np.array(scale, np.float32) == np.float32(1 / 255)
+    signature = meta.signature_def["serving_default"]
+    assert {k: t.name for k, t in signature.inputs.items()} == inputs
+    assert {k: t.name for k, t in signature.outputs.items()} == outputs
+    assert {node.device for node in meta.graph_def.node} == {""}
     return meta

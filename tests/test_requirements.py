@@ -31,13 +31,11 @@ def _lines(name: str) -> list[str]:
 
 def _pins(name: str) -> list[Pin]:
     """The pins of a file; a line of any other kind is an error."""
-    pins = []
-    for line in _lines(name):
-        if line.startswith("#") or (name == DEV and line == f"-r {RUNTIME}"):
-            continue
-        requirement, *hashes = re.split(r"\s+(?=--)", line)
-        pins.append(Pin(Requirement(requirement), frozenset(hashes)))
-    return pins
+    lines = [line for line in _lines(name) if not line.startswith("#")]
+    if name == DEV:
+        lines.remove(f"-r {RUNTIME}")
+    split = [re.split(r"\s+(?=--)", line) for line in lines]
+    return [Pin(Requirement(asked), frozenset(hashes)) for asked, *hashes in split]
 
 
 def _pins_for(name: str, python: str) -> dict[str, Pin]:
@@ -48,21 +46,16 @@ def _pins_for(name: str, python: str) -> dict[str, Pin]:
         "sys_platform": "linux",
         "platform_python_implementation": "CPython",
     }
-    chosen: dict[str, Pin] = {}
-    for pin in _pins(name):
-        if pin.requirement.marker is None or pin.requirement.marker.evaluate(environment):
-            assert pin.requirement.name not in chosen, "a package is pinned twice"
-            chosen[pin.requirement.name] = pin
-    return chosen
+    markers = [(pin, pin.requirement.marker) for pin in _pins(name)]
+    chosen = [pin for pin, marker in markers if marker is None or marker.evaluate(environment)]
+    by_name = {pin.requirement.name: pin for pin in chosen}
+    assert len(by_name) == len(chosen), "a package is pinned twice"
+    return by_name
 
 
 @pytest.mark.parametrize("name", [RUNTIME, DEV])
-def test_names_no_address_and_no_path_of_a_machine(name: str) -> None:
+def test_every_pin_is_exact_and_hashed_and_of_no_address_or_path_of_a_machine(name: str) -> None:
     assert [line for line in _lines(name) if ADDRESS_OR_PATH.search(line)] == []
-
-
-@pytest.mark.parametrize("name", [RUNTIME, DEV])
-def test_every_pin_is_exact_and_hashed(name: str) -> None:
     pins = _pins(name)
     assert pins
     for pin in pins:
@@ -76,10 +69,6 @@ def test_dev_file_agrees_with_runtime_file(python: str) -> None:
     runtime, dev = _pins_for(RUNTIME, python), _pins_for(DEV, python)
     shared = runtime.keys() & dev.keys()
     assert {name: runtime[name] for name in shared} == {name: dev[name] for name in shared}
-
-
-def test_dev_file_includes_runtime_file() -> None:
-    assert f"-r {RUNTIME}" in _read(DEV).splitlines()
 
 
 @pytest.mark.parametrize("python", PYTHONS)

@@ -1,5 +1,7 @@
 """Training the CNN on each kind of data, up to the resumed run that ends with equal bytes."""
 
+import dataclasses
+import itertools
 import json
 import os
 import shutil
@@ -14,7 +16,6 @@ import tensorflow as tf
 from PIL import Image
 
 import train_cnn
-import train_linear
 from checkpoints.bundle import BundleWriter
 from checkpoints.upkeep import best_checkpoint
 from cli.fields import parse
@@ -22,8 +23,8 @@ from errors import DataError, TrainingError
 from prediction.evaluation import predict
 from prediction.request import PredictConfig
 from tests import runs
+from tests.runs import with_run
 from train_cnn import CnnConfig
-from train_linear import LinearConfig
 from training import loop
 from training.task import Batch
 
@@ -35,14 +36,13 @@ def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three classes of twelve training and four test images, of any size."""
     folder = tmp_path_factory.mktemp("images")
     generator = np.random.default_rng(0)
-    for split, count in (("train", 12), ("test", 4)):
-        for label, name in enumerate(CLASSES):
-            (folder / split / name).mkdir(parents=True)
-            for number in range(count):
-                noise = generator.integers(0, 60, (40, 36, 3))
-                pixels = (noise + np.eye(3, dtype=np.int64)[label] * 190).astype(np.uint8)
-                suffix = "png" if number % 2 else "jpg"
-                Image.fromarray(pixels).save(folder / split / name / f"{number}.{suffix}")
+    for split, label, number in itertools.product(("train", "test"), range(3), range(12)):
+        if split == "train" or number < 4:
+            noise = generator.integers(0, 60, (40, 36, 3))
+            pixels = (noise + np.eye(3, dtype=np.int64)[label] * 190).astype(np.uint8)
+            path = folder / split / CLASSES[label] / f"{number}.{'png' if number % 2 else 'jpg'}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
     return folder
 
 
@@ -59,13 +59,10 @@ def config(cnn_config: Callable[..., CnnConfig], image_folder: Path, tmp_path: P
     )
 
 
-def _train_and_stop_at(config: CnnConfig, step: int) -> loop.Outcome:
-    return runs.train_watched(train_cnn.make_task(config), config.run, runs.stop_at(step))
-
-
-def _replace(config: CnnConfig, **changes: Any) -> CnnConfig:
-    """The same config with other fields of its own or of its run."""
-    return runs.with_run(config, **changes)
+def _train_and_stop_at(config: CnnConfig, step: int) -> int:
+    """The exit code."""
+    task = train_cnn.make_task(config)
+    return runs.train_watched(task, config.run, runs.stop_at(step)).exit_code
 
 
 @pytest.mark.parametrize("where", ["evaluation", "save"])
@@ -74,12 +71,11 @@ def test_a_signal_in_an_evaluation_or_a_save_loses_no_step(
 ) -> None:
     """SIGTERM in the test of step 8, or while step 7 is being written beside the next steps."""
     task = train_cnn.make_task(config)
-    evaluations: list[int] = []
+    evaluations = itertools.count(1)
     write = BundleWriter.write
 
     def test_batches() -> Iterable[Batch]:
-        evaluations.append(len(evaluations))
-        if where == "evaluation" and len(evaluations) == 2:
+        if next(evaluations) == 2 and where == "evaluation":
             os.kill(os.getpid(), signal.SIGTERM)
         assert task.test_batches is not None
         return task.test_batches()
@@ -96,42 +92,28 @@ def test_a_signal_in_an_evaluation_or_a_save_loses_no_step(
     assert (stopped.step == 8) if where == "evaluation" else (stopped.step >= 7)
     assert os.path.exists(f"{stopped.prefix}.manifest")
     assert train_cnn.train(config).step == 30
-    unbroken = _replace(config, ckpt_dir=str(tmp_path / "unbroken"))
+    unbroken = with_run(config, ckpt_dir=str(tmp_path / "unbroken"))
     train_cnn.train(unbroken)
     assert runs.same(config.run, unbroken.run)
 
 
-def test_it_learns_the_classes_and_says_so(config: CnnConfig) -> None:
-    train_cnn.train(config)
+def test_it_learns_the_classes_and_says_so_in_the_log_and_the_meta_graph(config: CnnConfig) -> None:
+    outcome = train_cnn.train(config)
     lines = runs.lines(config.run)
     assert [line["step"] for line in lines] == [4, 8, 12, 16, 20, 24, 28, 30]
     assert {*lines[0]} == {"step", "loss", "accuracy", "test_accuracy"}
     assert lines[-1]["test_accuracy"] == 1.0
 
-
-def test_the_meta_graph_tells_names_scale_and_signature_at_every_step(config: CnnConfig) -> None:
-    train_cnn.train(config)
-    folder = Path(config.run.ckpt_dir)
-    assert len({(folder / f"my-model-{step}.meta").read_bytes() for step in (21, 28, 30)}) == 1
-    meta = runs.meta_graph(f"{folder}/my-model-30")
-    assert {node.device for node in meta.graph_def.node} == {""}
-    names = meta.collection_def["class_names"].bytes_list.value
-    assert [name.decode() for name in names] == list(CLASSES)
-    scale = meta.collection_def["input_scale"].float_list.value
-    assert np.array(scale, np.float32) == np.float32(1 / 255)
-    assert "trained_on" not in meta.collection_def
-    signature = meta.signature_def["serving_default"]
-    assert {k: t.name for k, t in signature.inputs.items()} == {"x": "x:0"}
+    assert len({path.read_bytes() for path in Path(config.run.ckpt_dir).glob("*.meta")}) == 1
     outputs = {"logits": "fc2/add:0", "probabilities": "probabilities:0", "classes": "classes:0"}
-    assert {k: t.name for k, t in signature.outputs.items()} == outputs
+    meta = runs.check_description(outcome.prefix, CLASSES, {"x": "x:0"}, outputs)
+    assert "trained_on" not in meta.collection_def
     with tf.Graph().as_default() as graph:
         tf.compat.v1.train.import_meta_graph(meta)
         assert graph.get_tensor_by_name("fc2/add:0").shape.as_list() == [None, len(CLASSES)]
 
 
-def test_the_default_run_is_saved_as_the_readme_says_beside_the_ramp(cnn_run: Path) -> None:
-    steps = sorted(path.name for path in cnn_run.glob("*.manifest"))
-    assert steps == [f"my-model-{step}.manifest" for step in (170, 180, 190, 200)]
+def test_the_ramp_is_kept_beside_the_checkpoints(cnn_run: Path) -> None:
     with np.load(cnn_run / "data10_4.npz") as arrays:
         np.testing.assert_array_equal(
             arrays["X"], np.arange(30720, dtype=np.float32).reshape(10, 32, 32, 3) / 255
@@ -139,36 +121,10 @@ def test_the_default_run_is_saved_as_the_readme_says_beside_the_ramp(cnn_run: Pa
         np.testing.assert_array_equal(arrays["Y"], [0, 0, 1, 1, 2, 2, 3, 3, 2, 0])
 
 
-def test_epochs_are_passes_over_the_training_images(config: CnnConfig) -> None:
-    config = _replace(config, train_steps=None, epochs=2.0)
-    assert train_cnn.make_task(config).last_step == 15  # ceil(2 * 36 / 5)
-
-
-def test_a_share_of_an_npz_is_held_out(config: CnnConfig, tmp_path: Path) -> None:
-    images = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), np.uint8)
-    np.savez(tmp_path / "d.npz", X=images, Y=np.arange(20) % 2)
-    task = train_cnn.make_task(
-        _replace(config, data=str(tmp_path / "d.npz"), validation_fraction=0.3)
-    )
-    assert task.test_batches is not None
-    assert sum(len(x) for x, _ in task.test_batches()) == 6
-    batch, labels = next(task.batches(0, 1))
-    assert (batch.dtype, batch.shape, labels.shape) == (np.float32, (5, 32, 32, 3), (5,))
-    assert batch.max() <= 1.0
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"data": "nowhere"}, "nowhere"),
-        ({"batch_size": 37}, "--batch_size=37 is more than the 36"),
-    ],
-)
-def test_bad_data_leaves_no_folder(
-    config: CnnConfig, changes: dict[str, str | int], message: str
-) -> None:
-    with pytest.raises(DataError, match=message):
-        train_cnn.train(_replace(config, **changes))
+@pytest.mark.parametrize("changes", [{"data": "nowhere"}, {"batch_size": 37}])
+def test_bad_data_leaves_no_folder(config: CnnConfig, changes: dict[str, Any]) -> None:
+    with pytest.raises(DataError):
+        train_cnn.train(with_run(config, **changes))
     assert not os.path.exists(config.run.ckpt_dir)
 
 
@@ -176,7 +132,7 @@ def test_a_run_is_not_continued_as_another(config: CnnConfig, tmp_path: Path) ->
     data = tmp_path / "images"
     shutil.copytree(config.data, data)
     Image.fromarray(np.zeros((40, 36, 3), np.uint8)).save(data / "test" / "cat" / "0.jpg")
-    train_cnn.train(_replace(config, train_steps=7))
+    train_cnn.train(with_run(config, train_steps=7))
     for changes, message in (
         ({"batch_size": 6}, "batch_size was 5, is now 6"),
         ({"learning_rate": 1e-2}, "learning_rate was 0.001, is now 0.01"),
@@ -184,7 +140,7 @@ def test_a_run_is_not_continued_as_another(config: CnnConfig, tmp_path: Path) ->
         ({"data": str(data)}, "another run: test_data was "),  # The best would be that of another.
     ):
         with pytest.raises(TrainingError, match=message):
-            train_cnn.train(_replace(config, **changes))
+            train_cnn.train(with_run(config, **changes))
 
 
 def test_classes_that_are_new_or_gone_are_named_with_what_mends_it(
@@ -193,27 +149,23 @@ def test_classes_that_are_new_or_gone_are_named_with_what_mends_it(
     """Before any variable is spoken of; with the old classes, the run goes on."""
     folder = tmp_path / "images"
     shutil.copytree(config.data, folder)
-    before = _replace(config, data=str(folder), train_steps=7)
+    before = with_run(config, data=str(folder), train_steps=7)
     train_cnn.train(before)
     for split in ("train", "test"):
         shutil.copytree(folder / split / "dog", folder / split / "black cat")
+    line = (
+        "/my-model-7 is of another run: classes that are new: black cat; train on the old ones "
+        "with --classes='cat,dog,émeu', or train into another folder with --ckpt_dir"
+    )
     for allow in (False, True):
-        with pytest.raises(TrainingError) as caught:
-            train_cnn.train(_replace(before, allow_config_change=allow))
-        assert str(caught.value) == (
-            f"{config.run.ckpt_dir}/my-model-7 is of another run: classes that are new: black cat; "
-            "train on the old ones with --classes='cat,dog,émeu', or train into another folder "
-            "with --ckpt_dir"
-        )
-    again = _replace(before, classes=CLASSES, train_steps=8)
-    assert train_cnn.train(again).step == 8
+        with pytest.raises(TrainingError, match=f"{line}$"):
+            train_cnn.train(with_run(before, allow_config_change=allow))
+    assert train_cnn.train(with_run(before, classes=CLASSES, train_steps=8)).step == 8
     for split in ("train", "test"):
         shutil.rmtree(folder / split / "dog")
-    with pytest.raises(
-        TrainingError, match="new: black cat, classes that are gone: dog; train"
-    ) as caught:
+    line = "new: black cat, classes that are gone: dog; train into another folder with --ckpt_dir, "
+    with pytest.raises(TrainingError, match=line):
         train_cnn.train(before)
-    assert "--classes" not in str(caught.value)
 
 
 def test_another_number_of_classes_without_names_is_told(config: CnnConfig, tmp_path: Path) -> None:
@@ -221,22 +173,16 @@ def test_another_number_of_classes_without_names_is_told(config: CnnConfig, tmp_
     for labels in (4, 5):
         np.savez(path, X=images, Y=np.arange(8) % labels)
         if labels == 4:
-            train_cnn.train(_replace(config, data=path, train_steps=7))
+            train_cnn.train(with_run(config, data=path, train_steps=7))
     with pytest.raises(TrainingError, match=r"another run: classes that are new: 4; train into an"):
-        train_cnn.train(_replace(config, data=path))
+        train_cnn.train(with_run(config, data=path))
 
 
 def test_another_model_in_the_folder_is_told_before_its_variables(
-    cnn_run: Path,
-    linear_run: Path,
-    cnn_config: Callable[..., CnnConfig],
-    linear_config: Callable[..., LinearConfig],
-    caplog: pytest.LogCaptureFixture,
+    linear_run: Path, cnn_config: Callable[..., CnnConfig], caplog: pytest.LogCaptureFixture
 ) -> None:
-    line = r"my-model-{} is of another run: model was '{}', is now '{}'; train into another [^,]*$"
-    with pytest.raises(TrainingError, match=line.format(200, "cnn", "linear")):
-        train_linear.train(linear_config(cnn_run))
-    with pytest.raises(TrainingError, match=line.format(300, "linear", "cnn")):
+    line = "300 is of another run: model was 'linear', is now 'cnn'; train into another [^,]*$"
+    with pytest.raises(TrainingError, match=line):
         train_cnn.train(cnn_config(linear_run, allow_config_change=True))
     assert "stepping over" not in caplog.text
 
@@ -244,8 +190,8 @@ def test_another_model_in_the_folder_is_told_before_its_variables(
 @pytest.fixture
 def tuned(config: CnnConfig) -> CnnConfig:
     """The same run with augmentation, a warm-up, a cosine, and the best one kept beside two."""
-    kept = _replace(config, keep_best=True, max_to_keep=2, save_every_steps=3)
-    return _replace(kept, augment=True, schedule="cosine", warmup_steps=5, learning_rate=3e-3)
+    kept = with_run(config, keep_best=True, max_to_keep=2, save_every_steps=3)
+    return with_run(kept, augment=True, schedule="cosine", warmup_steps=5, learning_rate=3e-3)
 
 
 def _recorded(config: CnnConfig) -> dict[int, float | None]:
@@ -256,12 +202,19 @@ def _recorded(config: CnnConfig) -> dict[int, float | None]:
 def test_augmented_scheduled_and_keeping_the_best_it_resumes_to_the_same_bytes(
     tuned: CnnConfig, tmp_path: Path
 ) -> None:
-    """Stopped between and on saves, and never; measuring at each save changes nothing."""
-    for step in (2, 8, 9, 17, 25):
-        assert _train_and_stop_at(tuned, step).exit_code == 143
+    """Stopped between and on saves, and never; measuring at each save changes nothing.
+
+    Off the cadence, where it was stopped is no candidate for the best, also at step 8, whose log
+    line has a test accuracy.
+    """
+    for step in (3, 8, 10, 18, 26):
+        assert _train_and_stop_at(tuned, step - 1) == 143
+        recorded = _recorded(tuned)
+        assert step in recorded
+        assert all((found is None) == (at % 3 != 0) for at, found in recorded.items())
     assert train_cnn.train(tuned).step == 30
     for name, keep_best in (("unbroken", True), ("plain", False)):
-        other = _replace(tuned, ckpt_dir=str(tmp_path / name), keep_best=keep_best)
+        other = with_run(tuned, ckpt_dir=str(tmp_path / name), keep_best=keep_best)
         train_cnn.train(other)
         assert runs.same(tuned.run, other.run)
     rates = {line["step"]: line["learning_rate"] for line in runs.lines(tuned.run)}
@@ -272,7 +225,7 @@ def test_augmented_scheduled_and_keeping_the_best_it_resumes_to_the_same_bytes(
 
 def test_the_best_of_all_saves_stays(tuned: CnnConfig, tmp_path: Path) -> None:
     """Beside the two newest, in a folder that was interrupted; every save was measured."""
-    everything = _replace(tuned, ckpt_dir=str(tmp_path / "all"), max_to_keep=0)
+    everything = with_run(tuned, ckpt_dir=str(tmp_path / "all"), max_to_keep=0)
     train_cnn.train(everything)
     recorded = _recorded(everything)
     assert sorted(recorded) == list(range(3, 31, 3))
@@ -284,15 +237,6 @@ def test_the_best_of_all_saves_stays(tuned: CnnConfig, tmp_path: Path) -> None:
         loop.train(task, tuned.run)
     assert sorted(_recorded(tuned)) == sorted({best, 27, 30})
     assert best_checkpoint(tuned.run.ckpt_dir).endswith(f"my-model-{best}")
-
-
-def test_the_best_needs_images_to_test_on(
-    cnn_config: Callable[..., CnnConfig], tmp_path: Path
-) -> None:
-    with pytest.raises(TrainingError, match=r"--keep_best .*--validation_fraction") as told:
-        train_cnn.train(cnn_config(tmp_path / "run", keep_best=True))
-    assert "\n" not in str(told.value)
-    assert not list(tmp_path.glob("run/*.manifest"))
 
 
 @pytest.mark.parametrize(
@@ -309,15 +253,15 @@ def test_another_schedule_or_augmentation_is_another_run(
 ) -> None:
     """A cosine ends at the run's last step, so a longer run is another from its first step on."""
     _train_and_stop_at(tuned, 3)
-    other = _replace(tuned, **changes)
+    other = with_run(tuned, **changes)
     with pytest.raises(TrainingError, match=f"{message}.*--allow_config_change"):
         train_cnn.train(other)
-    assert train_cnn.train(_replace(other, allow_config_change=True)).exit_code == 0
+    assert train_cnn.train(with_run(other, allow_config_change=True)).exit_code == 0
 
 
 def test_training_images_are_augmented_and_test_images_are_not(config: CnnConfig) -> None:
     plain, augmented = (
-        train_cnn.make_task(_replace(config, augment=augment)) for augment in (False, True)
+        train_cnn.make_task(with_run(config, augment=augment)) for augment in (False, True)
     )
     for (x, y), (z, labels) in zip(plain.batches(0, 3), augmented.batches(0, 3), strict=True):
         assert not np.array_equal(x, z)
@@ -328,36 +272,16 @@ def test_training_images_are_augmented_and_test_images_are_not(config: CnnConfig
         assert x.tobytes() == z.tobytes()
 
 
-def test_a_warm_up_that_is_longer_than_the_run_is_an_error(config: CnnConfig) -> None:
-    with pytest.raises(TrainingError, match=r"--warmup_steps=30 .* run's 30 .*--warmup_steps=29"):
-        train_cnn.train(_replace(config, schedule="cosine", warmup_steps=30))
-
-
 def test_images_on_disk_end_with_the_bytes_of_those_in_memory(
     config: CnnConfig, tmp_path: Path
 ) -> None:
     """Stopped in the middle of an epoch, gone on with from memory and from disk: equal bytes."""
-    on_disk = _replace(config, data_memory_mb=0, ckpt_dir=str(tmp_path / "disk"))
+    on_disk = with_run(config, data_memory_mb=0, ckpt_dir=str(tmp_path / "disk"))
     train_cnn.train(config)
-    assert _train_and_stop_at(on_disk, 9).exit_code == 143
-    assert _train_and_stop_at(_replace(on_disk, data_memory_mb=512), 16).exit_code == 143
+    assert _train_and_stop_at(on_disk, 9) == 143
+    assert _train_and_stop_at(with_run(on_disk, data_memory_mb=512), 16) == 143
     assert train_cnn.train(on_disk).step == 30
     assert runs.same(on_disk.run, config.run)
-
-
-def test_an_npy_trains_as_the_npz_of_the_same_arrays(config: CnnConfig, tmp_path: Path) -> None:
-    images = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), np.uint8)
-    labels = np.arange(20) % 3
-    np.savez(tmp_path / "d.npz", X=images, Y=labels)
-    np.save(tmp_path / "d.npy", images)
-    np.save(tmp_path / "d.labels.npy", labels)
-    variables = []
-    for name, memory_mb in (("d.npz", 512), ("d.npy", 512), ("d.npy", 0)):
-        each = _replace(config, ckpt_dir=str(tmp_path / f"{name}-{memory_mb}"), train_steps=8)
-        each = _replace(each, data=str(tmp_path / name), data_memory_mb=memory_mb)
-        train_cnn.train(each)
-        variables.append(runs.variables(each.run))
-    assert variables[0] == variables[1] == variables[2]
 
 
 @pytest.fixture
@@ -365,7 +289,7 @@ def turns_bad(config: CnnConfig, image_folder: Path, tmp_path: Path) -> CnnConfi
     """A run on disk, in whose folder one file is cut short once the run has been opened."""
     folder = tmp_path / "turns_bad"
     shutil.copytree(image_folder, folder)
-    return _replace(config, ckpt_dir=str(tmp_path / "bad-run"), data=str(folder), data_memory_mb=0)
+    return with_run(config, ckpt_dir=str(tmp_path / "bad-run"), data=str(folder), data_memory_mb=0)
 
 
 def _cut(config: CnnConfig) -> None:
@@ -383,33 +307,18 @@ def test_a_file_that_turns_bad_stops_the_run_and_is_named(turns_bad: CnnConfig) 
 
 
 def test_a_file_that_turns_bad_can_be_skipped(
-    turns_bad: CnnConfig, config: CnnConfig, caplog: pytest.LogCaptureFixture
+    turns_bad: CnnConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
-    skipping = _replace(turns_bad, on_bad_image="skip")
+    skipping = with_run(turns_bad, on_bad_image="skip")
     task = train_cnn.make_task(skipping)
-    whole = list(train_cnn.make_task(config).batches(0, 30))
     assert "on_bad_image" not in str(task.identity)
     _cut(skipping)
-    found = list(task.batches(0, 30))
-    differing = [
-        step
-        for step, (mine, other) in enumerate(zip(found, whole, strict=True))
-        if not np.array_equal(mine[0], other[0])
-    ]
-    assert 3 <= len(differing) <= 5  # One example, in each of four epochs and a bit.
-    assert {x.shape for x, _ in found} == {(5, 32, 32, 3)}
+    assert {x.shape for x, _ in task.batches(0, 30)} == {(5, 32, 32, 3)}
     outcome = loop.train(task, skipping.run)
     assert (outcome.step, outcome.exit_code) == (30, 0)
     skipped = [message for message in caplog.messages if message.startswith("skipped: ")]
     for name in ("train/dog/3.png", "test/cat/2.jpg"):
         assert sum(name in message for message in skipped) == 1
-
-
-def test_classes_of_the_folder_are_picked_in_the_order_given(config: CnnConfig) -> None:
-    task = train_cnn.make_task(_replace(config, classes=("émeu", "cat")))
-    assert task.identity["classes"] == ["émeu", "cat"]
-    assert task.identity["images"] == 24
-    assert {int(label) for _, y in task.batches(0, 5) for label in y} == {0, 1}
 
 
 @pytest.mark.parametrize(
@@ -425,41 +334,16 @@ def test_classes_of_the_folder_are_picked_in_the_order_given(config: CnnConfig) 
 )
 def test_the_defaults_of_a_schedule(
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     arguments: tuple[str, ...],
     rate: float,
     warmup_steps: int,
     cosine_to: int | None,
 ) -> None:
-    given = ["train_cnn.py", f"--ckpt_dir={tmp_path}", "--batch_size=10", *arguments]
-    defaults = parse(CnnConfig, given)
-    assert (defaults.data_memory_mb, defaults.on_bad_image) == (512, "stop")
-    tasks = []
-
-    def train(config: CnnConfig, terminal: object) -> loop.Outcome:
-        assert terminal is None
-        tasks.append(train_cnn.make_task(config))
-        return loop.Outcome(0, "", 0, {})
-
-    monkeypatch.setattr(train_cnn, "train", train)
-    monkeypatch.setattr(train_cnn, "import_tensorflow", lambda _: None)
-    assert train_cnn.main(parse(CnnConfig, given)) == 0
-    identity = tasks[0].identity
+    given = ["train_cnn.py", f"--ckpt_dir={tmp_path}", "--data=ramp", "--batch_size=10", *arguments]
+    identity = train_cnn.make_task(parse(CnnConfig, given)).identity
     assert identity["learning_rate"] == rate
     assert identity.get("warmup_steps", 0) == warmup_steps
     assert identity.get("cosine schedule's last step") == cosine_to
-
-
-@pytest.mark.parametrize("step", [4, 7])
-def test_where_a_run_is_interrupted_is_no_candidate_for_the_best(
-    tuned: CnnConfig, step: int
-) -> None:
-    """Off the cadence, also at a step whose log line has a test accuracy."""
-    assert _train_and_stop_at(tuned, step).exit_code == 143
-    recorded = _recorded(tuned)
-    assert recorded.pop(step + 1) is None
-    assert recorded
-    assert None not in recorded.values()
 
 
 def test_a_model_for_images_of_another_size(
@@ -477,12 +361,8 @@ def test_a_model_for_images_of_another_size(
     assert train_cnn.make_task(config).identity["image_size"] == 48
     outcome = train_cnn.train(config)
     assert outcome.variables["fc1/w"].shape == (6 * 6 * 64, 128)
-    photo: dict[str, Any] = {
-        "input": [f"{tmp_path}/photo.png"],
-        "fetch": ["classes"],
-        "format": "json",
-    }
-    found = json.loads(predict(PredictConfig(str(tmp_path / "run"), **photo)))
+    photo = PredictConfig(outcome.prefix, input=[f"{tmp_path}/photo.png"], fetch=["classes"])
+    found = json.loads(predict(dataclasses.replace(photo, format="json")))
     assert found["outputs"] == {"classes:0": [1]}
     with pytest.raises(DataError, match="32, 32, 3"):
-        train_cnn.make_task(_replace(config, image_size=32))
+        train_cnn.make_task(with_run(config, image_size=32))

@@ -32,7 +32,7 @@ def _rules(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
 
 def _is_pattern(text: str) -> bool:
     try:
-        return bool(text) and re.compile(text) is not None
+        return re.compile(text).pattern != ""
     except re.error:
         return False
 
@@ -50,9 +50,8 @@ def exclude(help_text: str) -> Any:
 class InitFrom:
     """Whose values a run begins with.
 
-    A rule (old, new) of `assign` gives what begins with `old` in the checkpoint to what begins with
-    `new` here. Both end in a slash, or are whole names, or are empty for everything. No rule at all
-    is the same as one of two empty ones.
+    A rule (old, new) of `assign` gives the scope `old` of the checkpoint, or the variable, to `new`
+    here. Without a rule everything is given to its own name, as by a rule of two empty texts.
     """
 
     GROUP: ClassVar = "run"
@@ -238,14 +237,9 @@ class DataConfig:
 def last_step(
     train_steps: int | None, epochs: float | None, default: int, num_examples: int, batch_size: int
 ) -> int:
-    """The step a run ends at.
+    """The step a run ends at: as asked for, else `default`.
 
-    Args:
-      train_steps: the step itself, or None.
-      epochs: passes over the training examples, or None; the last batch may reach beyond.
-      default: the step where both are None.
-      num_examples: in one epoch.
-      batch_size: examples a step.
+    The last batch of an epoch of `num_examples` may reach into the next one.
     """
     if train_steps is not None:
         return train_steps

@@ -24,10 +24,10 @@ from checkpoints import folder, naming
 from checkpoints.lock import FolderLock
 from checkpoints.writer import CheckpointWriter, RunRecord
 from cli.signals import stop_signals
-from errors import TrainingError, reason
+from errors import TrainingError
 from training import resume
 from training.config import RunConfig
-from training.metrics import Metrics, MetricsLog, Progress
+from training.metrics import Metrics, MetricsLog, Progress, refusals_told
 from training.task import GraphSession, Task
 
 
@@ -59,12 +59,8 @@ def train(task: Task, config: RunConfig, terminal: TextIO | None = None) -> Outc
             f"--keep_best needs {task.examples} to test on, and found none: hold some out, such as "
             "with --validation_fraction=0.1"
         )
-    try:
+    with refusals_told(f"--ckpt_dir={config.ckpt_dir} cannot be made"):
         tf.io.gfile.makedirs(config.ckpt_dir)
-    except tf.errors.OpError as error:
-        raise TrainingError(
-            f"--ckpt_dir={config.ckpt_dir} cannot be made: {reason(error)}"
-        ) from error
     with (
         FolderLock(config.ckpt_dir) as lock,
         StopSignals() as stop,
@@ -112,12 +108,12 @@ def _run(
         CheckpointWriter(
             config.ckpt_dir,
             session.specs,
-            # Each checkpoint makes the lines of metrics before it durable.
+            # The lines of metrics before a checkpoint are made durable with it.
             RunRecord(task.meta_graph, start.identity, resume.environment(), (log.path,)),
             start.retention,
             lock,
         ) as writer,
-        Progress(start.step, last, task.batch_size, task.examples, terminal) as progress,
+        Progress(task, start.step, terminal) as progress,
         closing(task.batches(start.step, last)) as batches,
     ):
         writer.check_space()
@@ -126,7 +122,11 @@ def _run(
             log.write(Metrics(0, variables=_logged_variables(session, task)))
         for step, batch in enumerate(batches, start.step + 1):
             values = session.train_step(batch)
-            _check_loss(values.loss, step)
+            if not math.isfinite(values["loss"]):
+                raise TrainingError(
+                    f"the loss is {values['loss']} at step {step}: the checkpoints before it are "
+                    "kept; try a lower --learning_rate"
+                )
             progress.step()
             log_due, save_due = due(step, task.log_every_steps, last), due(step, save_every, last)
             is_tested = log_due or (save_due and config.keep_best)
@@ -136,8 +136,8 @@ def _run(
                 else None
             )
             if log_due:
-                told = {**values._asdict(), "test_accuracy": test_accuracy}
-                metrics = Metrics(step, **told, variables=_logged_variables(session, task))
+                variables = _logged_variables(session, task)
+                metrics = Metrics(step, **values, test_accuracy=test_accuracy, variables=variables)
                 log.write(metrics)
                 progress.log(metrics)
             stopping = stop.received is not None  # Read once: what is saved is where it stops.
@@ -164,14 +164,6 @@ def due(step: int, every: int | Fraction, last: int) -> bool:
     return step // every > (step - 1) // every or step == last
 
 
-def _check_loss(loss: float, step: int) -> None:
-    if not math.isfinite(loss):
-        raise TrainingError(
-            f"the loss is {loss} at step {step}: the checkpoints before it are kept; try a lower "
-            "--learning_rate"
-        )
-
-
 def _logged_variables(session: GraphSession, task: Task) -> dict[str, float]:
     values = session.variables() if task.logged_variables else {}
     return {name: float(values[name].item()) for name in task.logged_variables}
@@ -184,14 +176,10 @@ class StopSignals:
     """While entered, the first signal is noted and the second SIGINT ends the process at once.
 
     One that comes within `ECHO_SECONDS` of the first counts as the same.
-
-    Attributes:
-      received: the first signal's number; None while there was none.
     """
 
     def __init__(self) -> None:
-        """Notes nothing yet: signals are caught from `__enter__` on."""
-        self.received: int | None = None
+        self.received: int | None = None  # The first signal's number.
         self._received_at = 0.0
         self._previous: dict[int, Any] = {}
 

@@ -7,7 +7,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from fractions import Fraction
 from types import MappingProxyType
 from typing import Any, NamedTuple, TextIO
@@ -19,37 +19,47 @@ from tqdm import tqdm
 from checkpoints import file_io
 from checkpoints.folder import names_in
 from errors import TrainingError, reason
+from training.task import Task
 
 LOGS_FOLDER = "logs"
 METRICS_FILE = "metrics.jsonl"
 _EVENTS = re.compile(r"events\.out\.tfevents\.(\d{16})\.")
 
 
-class Metrics(NamedTuple):
-    """One line of the log.
+@contextmanager
+def refusals_told(what: str, mend: str = "") -> Iterator[None]:
+    """Makes a TrainingError of what the file system refuses: `what`, why, and what mends it."""
+    try:
+        yield
+    except (tf.errors.OpError, OSError) as error:
+        raise TrainingError(f"{what}: {reason(error)}{mend}") from error
 
-    Loss, accuracy and learning rate are those of the step's batch, as in
-    `training.task.StepValues`; the rest is measured after its update.
-    """
+
+class Metrics(NamedTuple):
+    """One line of the log; None is what there is not."""
 
     step: int  # Updates done.
-    loss: float | None = None  # None before the first step.
-    accuracy: float | None = None
-    test_accuracy: float | None = None  # None where there is no test split.
-    learning_rate: float | None = None
+    loss: float | None = None  # Of the batch, before the update and with dropout on.
+    accuracy: float | None = None  # In [0, 1]; as the loss.
+    test_accuracy: float | None = None  # After the update, with dropout off.
+    learning_rate: float | None = None  # Of the update, where it changes.
     variables: Mapping[str, float] = MappingProxyType({})  # The task's `logged_variables`.
 
     def numbers(self) -> dict[str, float]:
         """Name -> value, without the step and without what is None."""
-        told = self._asdict()
-        del told["step"], told["variables"]
-        return {**{k: v for k, v in told.items() if v is not None}, **self.variables}
+        own = {name: getattr(self, name) for name in self._fields[1:-1]}
+        return {**{k: v for k, v in own.items() if v is not None}, **self.variables}
+
+
+def _writing() -> AbstractContextManager[None]:
+    mend = "; the checkpoints stay, and the same command goes on from the newest"
+    return refusals_told("the metrics cannot be written", mend)
 
 
 class MetricsLog:
     """Appends to both logs; a resumed run goes on as if it had never been interrupted.
 
-    Whatever the file system refuses, such as on a full disk, is raised as a TrainingError.
+    What the file system refuses, such as on a full disk, is raised as a TrainingError.
     """
 
     def __init__(
@@ -57,15 +67,14 @@ class MetricsLog:
     ) -> None:
         """Opens the logs of a run that has done `start` steps and drops what is beyond them.
 
-        What is missing of the steps before, of which each `every` has a line, is logged.
-        TensorBoard shows `graph`.
+        What is missing of the steps before, a line each `every` steps, is said. TensorBoard shows
+        `graph`.
         """
         folder = os.path.join(ckpt_dir, LOGS_FOLDER)
         self.path = os.path.join(folder, METRICS_FILE)
-        with _refusals_as_training_errors():
+        with _writing():
             tf.io.gfile.makedirs(folder)
-            _say_what_is_missing(self.path, start, every)
-            _drop_lines_after(self.path, start)
+            _cut(self.path, start, every)
             self._lines = tf.io.gfile.GFile(self.path, "a")
             self._lines.write("")  # A GFile makes its file with the first write.
             self._lines.flush()
@@ -87,13 +96,13 @@ class MetricsLog:
         """Adds one line, and the same numbers as scalars; neither need be on the disk yet."""
         numbers = metrics.numbers()
         values = [tf.compat.v1.Summary.Value(tag=k, simple_value=v) for k, v in numbers.items()]
-        with _refusals_as_training_errors():
+        with _writing():
             self._lines.write(json.dumps({"step": metrics.step, **numbers}) + "\n")
             self._write_event(summary=tf.compat.v1.Summary(value=values), step=metrics.step)
 
     def flush(self) -> None:
-        """Hands all lines and events to the file system: before a checkpoint that follows them."""
-        with _refusals_as_training_errors():
+        """Hands all lines and events to the file system; a checkpoint after them needs them."""
+        with _writing():
             self._lines.flush()
             self._events.flush()
 
@@ -102,24 +111,10 @@ class MetricsLog:
 
     def __exit__(self, kind: object, *error: object) -> None:
         """Closes; an error that is already on its way is not replaced by one of the files."""
-        try:
-            with _refusals_as_training_errors():
-                self._lines.close()
-                self._events.close()
-        except TrainingError:
-            if kind is None:
-                raise
-
-
-@contextmanager
-def _refusals_as_training_errors() -> Iterator[None]:
-    try:
-        yield
-    except (tf.errors.OpError, OSError) as error:
-        raise TrainingError(
-            f"the metrics cannot be written: {reason(error)}; the checkpoints stay, and the same "
-            "command goes on from the newest"
-        ) from error
+        lesser = (TrainingError,) if kind else ()
+        with suppress(*lesser), _writing():
+            self._lines.close()
+            self._events.close()
 
 
 def _events_name(folder: str, start: int) -> str:
@@ -133,35 +128,29 @@ def _events_name(folder: str, start: int) -> str:
     return f"events.out.tfevents.{max([time.time_ns() // 1000, *times]):016d}.{unique}"
 
 
-def _say_what_is_missing(path: str, start: int, every: int | Fraction) -> None:
-    """Logs which lines and events of the steps up to `start` are not there any more."""
-    if start == 0:
-        return
-    steps = [step_of(line) for line in lines_of(path)]
-    last = max((step for step in steps if step is not None and step <= start), default=0)
-    if None in steps[:-1]:
-        logging.warning("%s: %d lines are damaged and left out", path, steps[:-1].count(None))
-    if start - last >= every:
-        logging.warning(
-            "%s %s: of the steps from there to %d there is none",
-            path,
-            f"ends at step {last}" if steps else "is missing or empty",
-            start,
-        )
-    if not any(map(_EVENTS.match, names_in(os.path.dirname(path)))):
-        logging.warning("%s has no events of the steps up to %d", os.path.dirname(path), start)
+def _cut(path: str, start: int, every: int | Fraction) -> None:
+    """Keeps the whole lines of the steps up to `start`; a process that was killed wrote more.
 
-
-def _drop_lines_after(path: str, step: int) -> None:
-    """Keeps the whole lines up to `step`; a process that was killed may have written more.
-
-    A run at step 0 keeps none: it writes that one anew.
+    Logs which lines and events of those steps are missing. A run at step 0 keeps no line: it writes
+    that of step 0 anew.
     """
     lines = lines_of(path)
-    found = [(step_of(line), line) for line in lines]
-    kept = [line for at, line in found if step and at is not None and at <= step]
+    steps = [step_of(line) for line in lines]
+    is_kept = [start > 0 and step is not None and step <= start for step in steps]
+    kept = [line for line, stays in zip(lines, is_kept, strict=True) if stays]
     if kept != lines:
         file_io.replace_file(path, b"".join(kept))
+    if start == 0:
+        return
+    if None in steps[:-1]:
+        logging.warning("%s: %d lines are damaged and left out", path, steps[:-1].count(None))
+    last = max((step_of(line) or 0 for line in kept), default=0)
+    if start - last >= every:
+        found = f"ends at step {last}" if lines else "is missing or empty"
+        logging.warning("%s %s: of the steps from there to %d there is none", path, found, start)
+    folder = os.path.dirname(path)
+    if not any(map(_EVENTS.match, names_in(folder))):
+        logging.warning("%s has no events of the steps up to %d", folder, start)
 
 
 def lines_of(path: str) -> list[bytes]:
@@ -181,61 +170,44 @@ def step_of(line: bytes) -> int | None:
 class Progress:
     """What a person sees of a run: a bar on a terminal, and lines above it.
 
-    It goes to stderr, or another stream; one that is no terminal has the lines alone.
+    A stream that is no terminal has the lines alone.
     """
 
-    def __init__(
-        self,
-        start: int,
-        last: int,
-        batch_size: int,
-        examples: str,
-        terminal: TextIO | None = None,
-    ) -> None:
-        """Begins at step `start` of `last`, each with `batch_size` examples, such as "images"."""
-        self._stream = sys.stderr if terminal is None else terminal
-        self._last, self._batch_size, self._examples = last, batch_size, examples
-        self._start, self._started_at = start, time.perf_counter()
-        self._logged, self._logged_at = start, self._started_at
-        self._bar = None
-        if self._stream.isatty():
-            self._bar = tqdm(
-                initial=start, total=last, unit="step", dynamic_ncols=True, file=self._stream
-            )
+    def __init__(self, task: Task, start: int, terminal: TextIO | None = None) -> None:
+        """Begins at step `start` of a task; all goes to `terminal`, by default stderr."""
+        self._task, self._stream = task, sys.stderr if terminal is None else terminal
+        self._begun = self._logged = (start, time.perf_counter())
+        self._bar = tqdm(
+            initial=start,
+            total=task.last_step,
+            unit="step",
+            dynamic_ncols=True,
+            file=self._stream,
+            disable=not self._stream.isatty(),
+        )
 
     def step(self) -> None:
         """One more step is done."""
-        if self._bar is not None:
-            self._bar.update()
+        self._bar.update()
 
     def log(self, metrics: Metrics) -> None:
         """Writes the line of a step: its metrics, examples a second since the last, time left."""
-        now = time.perf_counter()
-        rate = (metrics.step - self._logged) * self._batch_size / (now - self._logged_at)
-        left = (self._last - metrics.step) * (now - self._started_at) / (metrics.step - self._start)
-        self._logged, self._logged_at = metrics.step, now
+        step, now = metrics.step, time.perf_counter()
+        (first_step, begun), (last_step, last_time) = self._begun, self._logged
+        self._logged = (step, now)
+        rate = (step - last_step) * self._task.batch_size / (now - last_time)
+        left = (self._task.last_step - step) * (now - begun) / (step - first_step)
+        minutes, seconds = divmod(round(left), 60)
+        hours, minutes = divmod(minutes, 60)
         numbers = "  ".join(f"{k.replace('_', ' ')} {v:.4g}" for k, v in metrics.numbers().items())
-        self._say(
-            f"step {metrics.step}/{self._last}  {numbers}  "
-            f"{rate:,.0f} {self._examples}/s  {_clock(left)} left"
+        self._bar.write(
+            f"step {step}/{self._task.last_step}  {numbers}  {rate:,.0f} {self._task.examples}/s  "
+            f"{hours}:{minutes:02d}:{seconds:02d} left",
+            file=self._stream,
         )
-
-    def _say(self, line: str) -> None:
-        if self._bar is not None:
-            self._bar.write(line, file=self._stream)
-        else:
-            print(line, file=self._stream)
 
     def __enter__(self) -> "Progress":
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-
-def _clock(seconds: float) -> str:
-    """`h:mm:ss`."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}"
+        self._bar.close()

@@ -1,11 +1,7 @@
 """Where a run starts: at the newest good checkpoint of its folder, or at step 0.
 
-A checkpoint of another run is refused. Which run it is of, its manifest tells: the run's identity
-is what its numbers follow from, its environment what their last bits depend on.
-
-With --init_from a run begins with the values of another model's checkpoint, by name. It is strict:
-each variable of a scope that is asked for has to be there, of the same shape and dtype, and each
-one that is there has to have its place, unless --exclude names it.
+A checkpoint of another run is refused. Its manifest tells which run it is of: the run's identity is
+what its numbers follow from, its environment what their last bits depend on.
 """
 
 import functools
@@ -13,8 +9,7 @@ import os
 import platform
 import re
 import shlex
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -29,18 +24,16 @@ from checkpoints.reader import CheckpointReader, Restored, restore_newest
 from checkpoints.upkeep import Retention
 from checkpoints.writer import MOST_FAILURES
 from cli.terminal import INTRA_OP_THREADS_VARIABLE
-from errors import CheckpointError, TrainingError, first_few, reason
+from errors import CheckpointError, TrainingError, first_few
 from training.config import InitFrom, RunConfig
-from training.metrics import LOGS_FOLDER, METRICS_FILE, lines_of, step_of
-from training.task import NONE, GraphSession, InitialValues, Task, log_origins
+from training.metrics import LOGS_FOLDER, METRICS_FILE, lines_of, refusals_told, step_of
+from training.task import GraphSession, InitialValues, Task, log_origins
 
 STEP = "global_step"
 _MAX_NAMED = 5
 _OF_ADAM = re.compile(r"(.*/)?beta[12]_power(_\d+)?")
 _PART = re.compile(r"\.(index|meta|manifest|data-\d{5}-of-\d{5})$")
-
-
-_DIGEST = "initial_values"
+_DIGEST = "initial_values"  # The identity's entry for what a run began with.
 _SHOWN = 20  # classes in an error
 
 
@@ -63,76 +56,54 @@ def start(session: GraphSession, config: RunConfig, task: Task) -> Start:
       TrainingError: the newest good one is of another run, there is none although the folder tells
         of some, or the folder cannot be written.
     """
-    with _refusals_as_training_errors(f"{config.ckpt_dir} cannot be read"):
-        _say_what_is_gone(config.ckpt_dir)
     read_initial = task.initial_values
     if config.init_from is not None:
         read_initial = functools.partial(read_init_from, config.init_from, session.specs)
+    with refusals_told(f"{config.ckpt_dir} cannot be read"):
+        _check_nothing_is_lost(config, task.save_interval(config.save_every_steps))
     check = functools.partial(_refuse_other_run, task.identity, config.allow_config_change)
     restored = restore_newest(config.ckpt_dir, session.specs, check)
-    if restored is None:
-        if not config.start_anew:
-            with _refusals_as_training_errors(f"{config.ckpt_dir} cannot be read"):
-                _refuse_lost_run(config.ckpt_dir, task.save_interval(config.save_every_steps))
-        initial = NONE if read_initial is None else read_initial()
-        session.initialize(initial.values)
+    if restored is not None:
+        identity = _resumed_identity(task.identity, read_initial, restored)
+        if restored.manifest is not None:
+            _say_changes(restored.prefix, restored.manifest, identity, config.allow_config_change)
+        session.initialize(restored.values)
+        logging.info("resuming %s", restored.prefix)
+    else:
+        initial = read_initial()
         identity = _with_digest(task.identity, initial)
+        session.initialize(initial.values)
         logging.info("starting %s at step 0", config.ckpt_dir)
         log_origins(session.specs, initial)
-    else:
-        identity = _resumed_identity(task.identity, read_initial, restored)
-        _check_identity(restored, identity, config.allow_config_change)
-        session.assign(restored.values)
-        logging.info("resuming %s", restored.prefix)
     step = restored.step if restored else None
-    with _refusals_as_training_errors(f"{config.ckpt_dir} cannot be written"):
-        retention = upkeep.at_start(config.ckpt_dir, step, _retention(config))
-    return Start(step or 0, identity, retention)
+    wanted = Retention(config.max_to_keep, config.keep_checkpoint_every_n_hours, config.keep_best)
+    with refusals_told(f"{config.ckpt_dir} cannot be written"):
+        return Start(step or 0, identity, upkeep.at_start(config.ckpt_dir, step, wanted))
 
 
-def _retention(config: RunConfig) -> Retention:
-    return Retention(config.max_to_keep, config.keep_checkpoint_every_n_hours, config.keep_best)
+def _check_nothing_is_lost(config: RunConfig, save_every: int | Fraction) -> None:
+    """Warns where the newest checkpoint is gone; TrainingError where all are, unless that is meant.
 
-
-@contextmanager
-def _refusals_as_training_errors(what: str) -> Iterator[None]:
-    try:
-        yield
-    except tf.errors.OpError as error:
-        raise TrainingError(f"{what}: {reason(error)}") from error
-
-
-# A run that is lost is not begun anew in silence.
-
-
-def _say_what_is_gone(path: str) -> None:
-    """Warns where a checkpoint that the state file names is gone, and an older one is there."""
+    A run that never had one may have written metrics, but not of more steps than there are until
+    its third save in a row has failed, which the fourth finds.
+    """
+    path = config.ckpt_dir
     state = os.path.join(path, naming.STATE_FILE)
     named = folder.named_checkpoint(state)
-    found = naming.split_name((named or "") + naming.MANIFEST_SUFFIX)
-    steps = folder.usable_steps(path)
-    if found and steps and found[0] not in steps:
-        logging.warning(
-            "%s names %s, which is not there: its steps since step %d are done again",
-            state,
-            named,
-            steps[-1],
-        )
-
-
-def _refuse_lost_run(path: str, save_every: int | Fraction) -> None:
-    """TrainingError where a folder without a checkpoint tells of some: they are lost.
-
-    A run that never had one tells of none. It may have written metrics, but not of more steps than
-    there are until its third save in a row has failed, which the fourth finds.
-    """
-    state = os.path.join(path, naming.STATE_FILE)
+    if steps := folder.usable_steps(path):
+        found = naming.split_name((named or "") + naming.MANIFEST_SUFFIX)
+        if found and found[0] not in steps:
+            gone = f"{state} names {named}, which is not there"
+            logging.warning("%s: its steps since step %d are done again", gone, steps[-1])
+        return
+    if config.start_anew:
+        return
     metrics = os.path.join(path, LOGS_FOLDER, METRICS_FILE)
     last = max((step_of(line) or 0 for line in lines_of(metrics)), default=0)
     if remains := folder.remains(path):
         told = f"{path} has {remains[-1]} without its .index and its manifest"
     elif tf.io.gfile.exists(state):
-        told = f"{state} names {folder.named_checkpoint(state) or 'a checkpoint'}"
+        told = f"{state} names {named or 'a checkpoint'}"
     elif last > (MOST_FAILURES + 1) * save_every:
         told = f"{metrics} has steps up to {last}"
     else:
@@ -151,27 +122,14 @@ def environment() -> dict[str, Any]:
 
     The threads are TF_NUM_INTRAOP_THREADS if that is set, else the number of processors.
     """
-    given = os.environ.get(INTRA_OP_THREADS_VARIABLE, "")
-    affinity = getattr(os, "sched_getaffinity", None)
+    given = int(os.environ.get(INTRA_OP_THREADS_VARIABLE) or 0)
+    affinity = getattr(os, "sched_getaffinity", None)  # Not on every system.
     processors = len(affinity(0)) if affinity else os.cpu_count() or 1
     return {
         "tensorflow": tf.version.VERSION,
         "machine": platform.machine(),
-        "threads": int(given) if given.isdecimal() and int(given) > 0 else processors,
+        "threads": given or processors,
     }
-
-
-def differences(saved: Mapping[str, Any], present: Mapping[str, Any]) -> list[str]:
-    """`name was A, is now B` for each entry that differs."""
-
-    def value(entries: Mapping[str, Any], name: str) -> str:
-        return repr(entries[name]) if name in entries else "not given"
-
-    return [
-        f"{name} was {value(saved, name)}, is now {value(present, name)}"
-        for name in sorted({*saved, *present})
-        if saved.get(name) != present.get(name)
-    ]
 
 
 def _with_digest(identity: Mapping[str, Any], initial: InitialValues) -> Mapping[str, Any]:
@@ -180,15 +138,10 @@ def _with_digest(identity: Mapping[str, Any], initial: InitialValues) -> Mapping
 
 def _resumed_identity(
     identity: Mapping[str, Any],
-    read_initial: Callable[[], InitialValues] | None,
+    read_initial: Callable[[], InitialValues],
     restored: Restored,
 ) -> Mapping[str, Any]:
-    """The identity of a run that goes on: with what it began with, if that is still there.
-
-    What is gone by now cannot be compared, and is not needed either.
-    """
-    if read_initial is None:
-        return identity
+    """The identity with what the run began with, which is not compared where it is gone by now."""
     try:
         return _with_digest(identity, read_initial())
     except CheckpointError as error:
@@ -202,7 +155,7 @@ def _resumed_identity(
 def _refuse_other_run(
     identity: Mapping[str, Any], allow_change: bool, prefix: str, manifest: Manifest
 ) -> None:
-    """Refuses a checkpoint of another run before its variables, which might not fit, are compared.
+    """Refuses a checkpoint of another run, before its variables are compared, which may not fit.
 
     What the run began with is not compared yet.
     """
@@ -210,14 +163,13 @@ def _refuse_other_run(
     _changes_or_refusal(prefix, saved, identity, allow_change)
 
 
-def _check_identity(restored: Restored, identity: Mapping[str, Any], allow_change: bool) -> None:
-    """Refuses a checkpoint of another run, unless that is allowed; says what is another."""
-    if restored.manifest is None:
-        return
-    saved = restored.manifest.config
-    if changes := _changes_or_refusal(restored.prefix, saved, identity, allow_change):
+def _say_changes(
+    prefix: str, manifest: Manifest, identity: Mapping[str, Any], allow_change: bool
+) -> None:
+    """Says what is another than it was; raises TrainingError where that may not be."""
+    if changes := _changes_or_refusal(prefix, manifest.config, identity, allow_change):
         logging.warning("continuing another run: %s", ", ".join(changes))
-    if moves := differences(restored.manifest.environment, environment()):
+    if moves := _differences(manifest.environment, environment()):
         logging.warning("the last bits of the numbers may differ: %s", ", ".join(moves))
 
 
@@ -244,18 +196,28 @@ def _changes_or_refusal(
 
 def _changes(saved: Mapping[str, Any], identity: Mapping[str, Any]) -> list[str]:
     """What is another than it was, without what only follows from another model or class."""
-    left_out, told = set[str](), []
     before, now = _class_names(saved), _class_names(identity)
     if saved.get("model") != identity.get("model"):
-        left_out = {*saved, *identity} - {"model"}
-    elif {*before} != {*now}:
-        left_out = {"data", "test_data", "images", "classes"}
-        for what, names, others in (("new", now, before), ("gone", before, now)):
-            if only := [name for name in names if name not in others]:
-                more = ", ..." if len(only) > _SHOWN else ""
-                told.append(f"classes that are {what}: {', '.join(only[:_SHOWN])}{more}")
-    kept = [{k: v for k, v in e.items() if k not in left_out} for e in (saved, identity)]
-    return told + differences(*kept)
+        return _differences(saved, identity, left_out={*saved, *identity} - {"model"})
+    if {*before} == {*now}:
+        return _differences(saved, identity)
+    told = []
+    for what, names, others in (("new", now, before), ("gone", before, now)):
+        if only := [name for name in names if name not in others]:
+            told.append(f"classes that are {what}: {first_few(only, _SHOWN)}")
+    return told + _differences(saved, identity, {"data", "test_data", "images", "classes"})
+
+
+def _differences(
+    saved: Mapping[str, Any], present: Mapping[str, Any], left_out: Collection[str] = ()
+) -> list[str]:
+    """`name was A, is now B` for each entry that differs."""
+    saved_texts, texts = ({k: repr(v) for k, v in each.items()} for each in (saved, present))
+    return [
+        f"{k} was {saved_texts.get(k, 'not given')}, is now {texts.get(k, 'not given')}"
+        for k in sorted({*saved, *present} - {*left_out})
+        if saved.get(k) != present.get(k)
+    ]
 
 
 def _class_names(identity: Mapping[str, Any]) -> list[str]:
@@ -264,14 +226,15 @@ def _class_names(identity: Mapping[str, Any]) -> list[str]:
     return classes if isinstance(classes, list) else [str(number) for number in range(classes)]
 
 
-# --init_from: the values of another model's checkpoint, by name.
+# --init_from: the values of another model's checkpoint, by name. It is strict: each variable of a
+# scope that is asked for has to be there, of the same shape and dtype, and each one that is there
+# has to have its place, unless --exclude names it.
 
 
 def read_init_from(request: InitFrom, specs: Mapping[str, VariableSpec]) -> InitialValues:
     """Reads the values that are asked for, of a run whose variables are `specs`.
 
-    What belongs to an optimizer stays new, unless a rule names it in full; the step always does,
-    as the run counts its own.
+    What belongs to an optimizer stays new, unless a rule names it in full; the step always does.
 
     Raises:
       CheckpointError: a rule matches nothing, a variable is missing, has no place or does not fit,
@@ -325,11 +288,10 @@ def _keys(
       CheckpointError: a rule or --exclude matches nothing, two rules give one variable, or a
         variable is missing or has no place.
     """
-    keys: dict[str, str] = {}
-    missing, extra = [], []
+    keys, missing, extra = dict[str, str](), dict[str, str](), dict[str, str]()
     for old, new in request.assign or (("", ""),):
         taken = {new + key[len(old) :]: key for key in _chosen(old, held)}
-        wanted = _chosen(new, specs)
+        wanted = {name: old + name[len(new) :] for name in _chosen(new, specs)}
         if not taken:
             raise CheckpointError(
                 f"--assign={old}={new}: {prefix} has nothing of {old or 'its own'}"
@@ -338,17 +300,26 @@ def _keys(
             why = "the run counts its own steps" if name == STEP else "another rule gives it, too"
             raise CheckpointError(f"--assign={old}={new}: {name} cannot be assigned, as {why}")
         keys |= {name: taken[name] for name in wanted if name in taken}
-        missing += [(name, old + name[len(new) :]) for name in wanted if name not in taken]
-        extra += [(name, key) for name, key in taken.items() if name not in specs]
-    kept = _kept(request.exclude, [*keys, *(name for name, _ in (*missing, *extra))])
-    _check_complete(
-        prefix, [m for m in missing if m[0] in kept], [e for e in extra if e[0] in kept]
-    )
-    return {name: key for name, key in keys.items() if name in kept}
+        missing |= {name: key for name, key in wanted.items() if name not in taken}
+        extra |= {name: key for name, key in taken.items() if name not in specs}
+    if request.exclude is not None:
+        names = [*keys, *missing, *extra]
+        kept = {name for name in names if not re.fullmatch(request.exclude, name)}
+        if len(kept) == len({*names}):
+            raise CheckpointError(
+                f"--exclude={request.exclude} matches none of the variables: "
+                f"{first_few(names, _MAX_NAMED)}"
+            )
+        keys, missing, extra = (
+            {name: key for name, key in found.items() if name in kept}
+            for found in (keys, missing, extra)
+        )
+    _check_complete(prefix, missing, extra)
+    return keys
 
 
 def _chosen(rule: str, names: Collection[str]) -> list[str]:
-    """The names that one side of a rule means."""
+    """The names that one side of a rule means: one, or those of a scope but for an optimizer's."""
     if rule and not rule.endswith("/"):
         return [rule] if rule in names else []
     return [n for n in names if n.startswith(rule) and not _is_of_optimizer(n, names)]
@@ -362,33 +333,12 @@ def _is_of_optimizer(name: str, names: Collection[str]) -> bool:
     return any("/".join(parts[:count]) in names for count in range(1, len(parts)))
 
 
-def _kept(exclude: str | None, names: Sequence[str]) -> set[str]:
-    """The names that --exclude does not match.
-
-    Raises:
-      CheckpointError: it matches none.
-    """
-    if exclude is None:
-        return {*names}
-    kept = {name for name in names if not re.fullmatch(exclude, name)}
-    if len(kept) == len({*names}):
-        raise CheckpointError(
-            f"--exclude={exclude} matches none of the variables: {first_few(names, _MAX_NAMED)}"
-        )
-    return kept
-
-
-def _check_complete(
-    prefix: str, missing: Sequence[tuple[str, str]], extra: Sequence[tuple[str, str]]
-) -> None:
-    """Each entry is the name of a variable here, and its key there."""
-    found = []
-    if missing:
-        lacking = [name if name == key else f"{key} for {name}" for name, key in missing]
-        found.append(f"it lacks {first_few(lacking, _MAX_NAMED)}")
-    if extra:
-        over = [key if name == key else f"{key} as {name}" for name, key in extra]
-        found.append(f"there is no place here for its {first_few(over, _MAX_NAMED)}")
+def _check_complete(prefix: str, missing: Mapping[str, str], extra: Mapping[str, str]) -> None:
+    """CheckpointError where a variable here has none there, or one there has no place here."""
+    lacking = [name if name == key else f"{key} for {name}" for name, key in missing.items()]
+    over = [key if name == key else f"{key} as {name}" for name, key in extra.items()]
+    found = [f"it lacks {first_few(lacking, _MAX_NAMED)}"] if lacking else []
+    found += [f"there is no place here for its {first_few(over, _MAX_NAMED)}"] if over else []
     if found:
         raise CheckpointError(
             f"--init_from={prefix}: {'; '.join(found)} (--assign=old/=new/ takes a part, --exclude "

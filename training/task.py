@@ -1,12 +1,11 @@
 """What the training loop is given: a graph, its batches, what it begins with, where it ends.
 
-`GraphSession` runs it: steps in, losses and copies of the variables out.
+`GraphSession` runs the graph: batches in, losses and the values of variables out.
 """
 
 import hashlib
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from fractions import Fraction
-from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -17,20 +16,16 @@ from checkpoints.bundle import VariableSpec, make_fed_callable
 from data import BUILT_IN, files
 
 _MOST_LINES = 40  # Of more variables, those of a scope are told of together.
-NEW = "new"
 
 
 class InitialValues(NamedTuple):
-    """Values for some variables of a run that starts at step 0.
-
-    Both are by the variable's name. An origin says where a value comes from.
-    """
+    """Values for some variables of a run that starts at step 0, by the variable's name."""
 
     values: Mapping[str, np.ndarray[Any, Any]]  # Of the variable's very shape and dtype.
-    origins: Mapping[str, str]  # Such as `model1/my-model-200 as conv1/w`.
+    origins: Mapping[str, str]  # Where each comes from, as `model1/my-model-200 as conv1/w`.
 
     def digest(self) -> str:
-        """Tells these values, of variables of these names, from others: a SHA-256 in hex."""
+        """A SHA-256 of all names and values, in hex."""
         digest = hashlib.sha256()
         for name, value in sorted(self.values.items()):
             digest.update(f"{name} {value.dtype.str} {value.shape} ".encode())
@@ -41,28 +36,21 @@ class InitialValues(NamedTuple):
 NONE = InitialValues({}, {})
 
 
-def log_origins(variables: Iterable[str], initial: InitialValues) -> None:
-    """Logs where each variable's value comes from: `conv1/w: restored from ...` or `w: new`.
+def log_origins(variables: Collection[str], initial: InitialValues) -> None:
+    """Logs where each variable's value comes from, unless all are new.
 
-    Where all are new, there is nothing to tell.
+    A line is `conv1/w: restored from ...` or `w: new`.
     """
     if not initial.values:
         return
-    origins = {name: _origin(name, initial) for name in variables}
-    if len(origins) <= _MOST_LINES:
-        for name, origin in origins.items():
-            logging.info("%s: %s", name, origin)
-        return
-    scopes: dict[tuple[str, bool], list[str]] = {}
-    for name in origins:
-        scopes.setdefault((name.partition("/")[0], name in initial.values), []).append(name)
-    for (scope, _), names in scopes.items():
-        more = f" and {len(names) - 1} more of {scope}" if len(names) > 1 else ""
-        logging.info("%s%s: %s", names[0], more, origins[names[0]])
-
-
-def _origin(name: str, initial: InitialValues) -> str:
-    return f"restored from {initial.origins[name]}" if name in initial.values else NEW
+    told_together: dict[tuple[str, bool], list[str]] = {}
+    for name in variables:
+        told_as = name if len(variables) <= _MOST_LINES else name.partition("/")[0]
+        told_together.setdefault((told_as, name in initial.values), []).append(name)
+    for (told_as, is_restored), (name, *others) in told_together.items():
+        more = f" and {len(others)} more of {told_as}" if others else ""
+        origin = f"restored from {initial.origins[name]}" if is_restored else "new"
+        logging.info("%s%s: %s", name, more, origin)
 
 
 # The arrays that the graph's inputs are fed, in their order, each with the batch first.
@@ -113,14 +101,13 @@ class Task(NamedTuple):
       last_step: updates done when the run is finished.
       log_every_steps: the interval between two log lines; a part of a step is rounded up.
       identity: what the run's numbers follow from (model, data, seed, ...); JSON values.
-      epoch_steps: the interval between two checkpoints where the run's config leaves it open, the
-        steps of one pass over the examples; None saves only at the end then.
-      initial_values: reads the values that variables begin with in place of initial ones; None
-        where there are none.
+      epoch_steps: steps of one pass over the examples, after each of which a run is saved whose
+        config does not say when; None saves such a run only at its end.
+      initial_values: reads the values that variables begin with in place of initial ones.
       logged_variables: names of variables of one number each, whose values stand in each log line,
         and before the first step in one of their own.
-      write_data: puts the examples into the run's folder, where they are not there; called once
-        the folder is locked and it is clear that the run is this one. None for nothing to put.
+      write_data: puts the examples into the run's folder, once that is locked and known to be of
+        this run; None for nothing to put.
       predict_with: what predict.py is given beside the checkpoint; nothing where it has rows of
         its own for a demonstration.
     """
@@ -135,7 +122,7 @@ class Task(NamedTuple):
     log_every_steps: int | Fraction
     identity: Mapping[str, Any]
     epoch_steps: Fraction | None = None
-    initial_values: Callable[[], InitialValues] | None = None
+    initial_values: Callable[[], InitialValues] = lambda: NONE
     logged_variables: Sequence[str] = ()
     write_data: Callable[[], None] | None = None
     predict_with: Sequence[str] = ()
@@ -157,43 +144,32 @@ def predict_with(data_set: str) -> tuple[str, ...]:
     return (f"--input={found[0] if found else 'image.png'}",)
 
 
-# The session that trains.
-
-
-class StepValues(NamedTuple):
-    """What a training step tells of its batch, before the update and with dropout on."""
-
-    loss: float
-    accuracy: float | None = None  # In [0, 1]; None where the model has none.
-    learning_rate: float | None = None  # Of the update; None where it is the same in all steps.
-
-
 class GraphSession:
     """Runs a training graph; after `__init__` the graph is final, so that no loop makes it grow."""
 
     def __init__(self, model: TrainableGraph) -> None:
         """Opens a session on the model's graph; the variables have no value yet."""
-        self._variables: list[tf.Variable] = model.graph.get_collection(
-            tf.compat.v1.GraphKeys.GLOBAL_VARIABLES
-        )
-        # Operations one after another in the calling thread: handing them to other threads gains
-        # nothing here, and waits where a save keeps a processor busy.
+        found = model.graph.get_collection(tf.compat.v1.GraphKeys.GLOBAL_VARIABLES)
+        self._variables: dict[str, tf.Variable] = {v.op.name: v for v in found}
+        # -1 runs the operations in the calling thread. Other threads gain nothing here, and are
+        # waited for where a save keeps a processor busy.
         config = tf.compat.v1.ConfigProto(inter_op_parallelism_threads=-1)
         self._session = tf.compat.v1.Session(graph=model.graph, config=config)
-        told = StepValues(model.loss, model.accuracy, model.learning_rate)._asdict()
-        self._told = [name for name, tensor in told.items() if tensor is not None]
+        told = {
+            "loss": model.loss,
+            "accuracy": model.accuracy,
+            "learning_rate": model.learning_rate,
+        }
+        self._told = {name: tensor for name, tensor in told.items() if tensor is not None}
+        feeds = [*model.inputs, *model.training_feeds]
         self._train_step = make_fed_callable(
-            self._session,
-            [*model.inputs, *model.training_feeds],
-            [told[name] for name in self._told],
-            [model.train_op],
+            self._session, feeds, [*self._told.values()], [model.train_op]
         )
         self._training_values = [
             np.asarray(value, tensor.dtype.as_numpy_dtype)
             for tensor, value in model.training_feeds.items()
         ]
-        self._names = [v.op.name for v in self._variables]
-        values = [_value_of(variable) for variable in self._variables]
+        values = [_value_of(variable) for variable in self._variables.values()]
         self._read_variables = make_fed_callable(self._session, [], values)
         self._accuracy = (
             None
@@ -212,37 +188,25 @@ class GraphSession:
     def specs(self) -> dict[str, VariableSpec]:
         """Name -> shape and dtype of every variable, optimizer slots included."""
         return {
-            v.op.name: VariableSpec(tuple(v.shape), v.dtype.base_dtype.name)
-            for v in self._variables
+            name: VariableSpec(tuple(v.shape), v.dtype.base_dtype.name)
+            for name, v in self._variables.items()
         }
 
-    def initialize(self, given: Mapping[str, np.ndarray[Any, Any]] = MappingProxyType({})) -> None:
-        """Gives every variable the value under its name, or, where there is none, its initial one.
-
-        No initializer runs of a variable whose value is given.
-        """
-        self._session.run(
-            [v.initializer for v in self._variables],
-            # An initializer is an assignment; its second input is the value.
-            {
-                v.initializer.inputs[1]: given[v.op.name]
-                for v in self._variables
-                if v.op.name in given
-            },
-        )
-
-    def assign(self, values: Mapping[str, np.ndarray[Any, Any]]) -> None:
-        """Gives every variable the value under its name, in place of its initial one."""
-        self.initialize({v.op.name: values[v.op.name] for v in self._variables})
+    def initialize(self, given: Mapping[str, np.ndarray[Any, Any]]) -> None:
+        """Gives every variable the value under its name, or where there is none its initial one."""
+        # An initializer is an assignment; its second input is the value, which is fed.
+        initializers = {name: v.initializer for name, v in self._variables.items()}
+        feeds = {op.inputs[1]: given[name] for name, op in initializers.items() if name in given}
+        self._session.run([*initializers.values()], feeds)
 
     def variables(self) -> dict[str, np.ndarray[Any, Any]]:
-        """Every variable by name, good until the next step: the arrays are its very memory."""
-        return dict(zip(self._names, self._read_variables(), strict=True))
+        """Every variable by name, until the next step: the arrays are the graph's own memory."""
+        return dict(zip(self._variables, self._read_variables(), strict=True))
 
-    def train_step(self, batch: Batch) -> StepValues:
-        """One update."""
+    def train_step(self, batch: Batch) -> dict[str, float]:
+        """One update; returns what `Metrics` has of the batch, before it and with dropout on."""
         values = self._train_step(*batch, *self._training_values)
-        return StepValues(**dict(zip(self._told, map(float, values), strict=True)))
+        return dict(zip(self._told, map(float, values), strict=True))
 
     def accuracy_on(self, batches: Iterable[Batch]) -> float:
         """The accuracy over all examples of `batches`, with dropout off; in [0, 1].
@@ -255,7 +219,8 @@ class GraphSession:
         correct, count = 0, 0
         for batch in batches:
             (accuracy,) = self._accuracy(*batch)
-            correct += round(float(accuracy) * len(batch[0]))  # Whole, so that equals are equal.
+            # A whole number, so that the result does not depend on the size of batches.
+            correct += round(float(accuracy) * len(batch[0]))
             count += len(batch[0])
         if count == 0:
             raise ValueError("there is no example to take the accuracy of")

@@ -6,7 +6,6 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from absl import logging
@@ -30,7 +29,7 @@ class _Request:
 
 @pytest.fixture
 def end(monkeypatch: pytest.MonkeyPatch) -> Iterator[End]:
-    """Runs a main with arguments and gives the exit code."""
+    """Runs a main with arguments and gives the exit code; then logs and signals are as before."""
 
     def run_main(main: Callable[[_Request], int | None], *arguments: str) -> int | str | None:
         monkeypatch.setattr(sys, "argv", ["/some/where/script.py", *arguments])
@@ -39,17 +38,10 @@ def end(monkeypatch: pytest.MonkeyPatch) -> Iterator[End]:
         return end.value.code
 
     logger = logging.get_absl_logger()
-    state = (list(logger.handlers), logger.level, logger.propagate)
-    yield run_main
-    logger.handlers, logger.propagate = state[0], state[2]
-    logger.setLevel(state[1])
-
-
-@pytest.fixture(autouse=True)
-def handlers() -> Iterator[None]:
-    """Gives the handlers of signals back, which `run` leaves as they fit the end of a process."""
+    handlers, propagate = list(logger.handlers), logger.propagate
     before = {number: signal.getsignal(number) for number in stop_signals()}
-    yield
+    yield run_main
+    logger.handlers, logger.propagate = handlers, propagate
     for number, handler in before.items():
         signal.signal(number, handler)
 
@@ -68,10 +60,8 @@ def test_main_gets_the_flags_and_gives_the_exit_code(end: End) -> None:
 
 
 def test_pillow_does_not_warn_of_metadata(end: End) -> None:
-    def warn(_: _Request) -> None:
-        warnings.warn_explicit("Corrupt EXIF", UserWarning, "f.py", 1, "PIL.TiffImagePlugin")
-
-    assert end(warn) is None
+    warn, about = warnings.warn_explicit, ("Corrupt EXIF", UserWarning, "f.py", 1)
+    assert end(lambda _: warn(*about, "PIL.TiffImagePlugin")) is None
 
 
 @pytest.mark.parametrize(
@@ -100,15 +90,13 @@ def test_help_lists_the_flags_and_runs_nothing(
 ) -> None:
     assert end(_fail(AssertionError()), flag, "--count=nonsense") == 0
     output = capsys.readouterr().out
-    assert "Does a thing." in output
-    assert "--count: How many." in output
+    assert output.startswith("Does a thing.")
     assert "--rate: Of change. Above 0." in output
 
 
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("--cuont=1", "Did you mean: count"),
         ("--count=0", "--count=0"),
         ("--count=x", "--count=x"),
         ("--rate=nan", "--rate=nan: must be a finite number above 0"),
@@ -119,8 +107,6 @@ def test_help_lists_the_flags_and_runs_nothing(
         ("--rate=1.1e-38", "--rate=1.1e-38: must be"),
         ("--share=1", "must be a number from 0 and below 1"),
         ("--share=nan", "--share=nan"),
-        ("--folder=", "must not be empty"),
-        ("stray", "unexpected argument 'stray'"),
         ("--folder=m\udcff", r"--folder=m\xff must be UTF-8"),
     ],
 )
@@ -141,16 +127,15 @@ def test_users_errors_are_one_line_and_1(
     end: End, capsys: pytest.CaptureFixture[str], error: Exception
 ) -> None:
     assert end(_fail(error)) == 1
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1
-    assert lines[0].startswith("script.py: error: ")
-    assert "two lines" in lines[0]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("script.py: error: ")
+    assert "two lines" in line
 
 
-def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["script.py"])
-    with pytest.raises(ZeroDivisionError):
-        run(_fail(ZeroDivisionError()), _Request, "Does a thing.")
+@pytest.mark.parametrize("error", [ZeroDivisionError(), RuntimeError("ours")])
+def test_a_defect_keeps_its_traceback(end: End, error: Exception) -> None:
+    with pytest.raises(type(error)):
+        end(_fail(error))
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -158,36 +143,37 @@ def test_signals_end_it_with_their_code(end: End, number: signal.Signals, code: 
     assert end(lambda _: os.kill(os.getpid(), number)) == code
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
-@pytest.mark.parametrize("arguments", [[], ["--help"]])
-def test_output_that_cannot_be_written_is_one_line(
-    end: End,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    arguments: list[str],
-) -> None:
-    """It is short enough to be held back until the end."""
-    with open("/dev/full", "w") as full:  # Its end would raise, were anything still held then.
-        monkeypatch.setattr(sys, "stdout", full)
-        assert end(lambda _: print("done"), *arguments) == 1
-    assert capsys.readouterr().err == (
-        "script.py: error: [Errno 28] No space left on device: 'stdout'\n"
-    )
+def _full() -> int:
+    return os.open("/dev/full", os.O_WRONLY)
 
 
-@pytest.mark.parametrize("arguments", [[], ["--help"]])
-def test_a_reader_that_has_gone_is_told_nothing(
-    end: End,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    arguments: list[str],
-) -> None:
+def _without_reader() -> int:
     read_end, write_end = os.pipe()
     os.close(read_end)
-    with open(write_end, "w") as pipe:
-        monkeypatch.setattr(sys, "stdout", pipe)
+    return write_end
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"]])
+@pytest.mark.parametrize(
+    ("stdout", "said"),
+    [
+        (_full, "script.py: error: [Errno 28] No space left on device: 'stdout'\n"),
+        (_without_reader, ""),
+    ],
+)
+def test_output_that_cannot_be_written_is_one_line_unless_nobody_reads_it(
+    end: End,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    stdout: Callable[[], int],
+    said: str,
+) -> None:
+    """It is short enough to be held back until the end."""
+    with open(stdout(), "w") as file:  # Its end would raise, were anything still held then.
+        monkeypatch.setattr(sys, "stdout", file)
         assert end(lambda _: print("done"), *arguments) == 1
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().err == said
 
 
 def test_logs_go_to_stderr_as_they_are(end: End, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,17 +5,21 @@ The scripts here import no TensorFlow, and run as a user runs them.
 
 import os
 import pty
+import re
+import resource
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from cli import run as module
 from cli.run import Supervisor
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
@@ -29,18 +33,24 @@ from errors import UserError
 
 module.STOP_SECONDS = {stop_seconds}
 module._IMPATIENT_SECONDS = {impatient_seconds}
-supervisor = module.Supervisor({needs_less}, waits_for_stop={waits_for_stop})
+supervisor = module.Supervisor({needs_less!r}, waits_for_stop={waits_for_stop})
 
 def main(values):
 {body}
 
 @dataclass
 class Request:
-    if {needs_less}:
+    if {needs_less!r}:
         memory_limit_mb: int | None = flag("MiB.", None)
 
 run(main, Request, "Does a thing.", supervisor)
 """
+_OPTIONS: dict[str, Any] = {
+    "needs_less": "give it less",
+    "waits_for_stop": False,
+    "stop_seconds": 300,
+    "impatient_seconds": 0.5,
+}
 Start = Callable[..., "subprocess.Popen[str]"]
 _PIDS = "print(os.getppid(), os.getpid(), flush=True)"
 
@@ -51,25 +61,14 @@ def start(tmp_path: Path) -> Start:
 
     def start_script(
         *body: str,
-        flags: tuple[str, ...] = (),
-        waits_for_stop: bool = False,
-        needs_less: str | None = "give it less",
+        flags: Sequence[str] = (),
         before: str = "",
-        stop_seconds: int = 300,
-        impatient_seconds: float = 0.5,
         stderr: int = subprocess.PIPE,
+        **options: Any,
     ) -> "subprocess.Popen[str]":
+        options = {**_OPTIONS, **options, "body": "\n".join(f"    {line}" for line in body)}
         script = tmp_path / "script.py"
-        script.write_text(
-            before
-            + _SCRIPT.format(
-                body="\n".join(f"    {line}" for line in body),
-                needs_less=repr(needs_less),
-                waits_for_stop=waits_for_stop,
-                stop_seconds=stop_seconds,
-                impatient_seconds=impatient_seconds,
-            )
-        )
+        script.write_text(before + _SCRIPT.format(**options))
         return subprocess.Popen(
             [sys.executable, str(script), *flags],
             stdout=subprocess.PIPE,
@@ -87,35 +86,56 @@ def _end(process: "subprocess.Popen[str]") -> tuple[int, str, list[str]]:
     return process.returncode, out, err.splitlines()
 
 
-@pytest.mark.parametrize("code", [0, 3])
-def test_the_exit_code_is_the_script_s_own(start: Start, code: int) -> None:
-    assert _end(start("print('done')", f"return {code}")) == (code, "done\n", [])
+def _line(process: "subprocess.Popen[str]") -> str:
+    """What the script prints next: with its first line, it has begun."""
+    assert process.stdout is not None
+    return process.stdout.readline()
 
 
-def test_a_user_s_error_is_said_once(start: Start) -> None:
-    assert _end(start("raise UserError('lost')")) == (1, "", ["script.py: error: lost"])
-
-
-def test_numpy_is_not_imported_before_the_fork(start: Start) -> None:
-    body = "print([name for name in ('numpy', 'tensorflow') if name in sys.modules])"
-    assert _end(start(body)) == (0, "[]\n", [])
+_SHOWS = (
+    "supervisor.terminal().write('\\r50%')",
+    "supervisor.terminal().flush()",
+    "os.write(2, b'\\x1b[31m')",
+)
+_TIME_LEFT = "print(round(signal.getitimer(signal.ITIMER_REAL)[0], -4))"
+_NO_LIMIT = "print(resource.getrlimit(resource.RLIMIT_DATA)[0] == resource.RLIM_INFINITY)"
 
 
 @pytest.mark.parametrize(
-    ("number", "said"),
+    ("body", "flags", "ended"),
     [
-        (signal.SIGABRT, "TensorFlow crashed (SIGABRT)"),
-        (signal.SIGSEGV, "TensorFlow crashed (SIGSEGV)"),
-        (signal.SIGFPE, "TensorFlow crashed (SIGFPE)"),
-        (signal.SIGKILL, "killed by SIGKILL, as the system does when there is no memory left"),
+        (["return print('done')"], [], (0, "done\n", [])),
+        (["return 3"], [], (3, "", [])),
+        (["raise UserError('lost')"], [], (1, "", ["lost"])),
+        # What takes its time is imported after the fork.
+        (["print({'numpy', 'tensorflow'} & {*sys.modules})"], [], (0, "set()\n", [])),
+        # A bar is text as any other, without a terminal.
+        (_SHOWS, [], (0, "", ["\\u000d50%\\u001b[31m"])),
+        # The time is up; a later call stands in place of the one before.
+        (
+            ["supervisor.end_after(0.1, 'too long\\n\\u00fc')", "time.sleep(300)"],
+            [],
+            (1, "", ["too long ü"]),
+        ),
+        (
+            [f"supervisor.end_after({n}, 'x'); {_TIME_LEFT}" for n in (50_000, 90_000, 0)],
+            [],
+            (0, "50000.0\n90000.0\n0.0\n", []),
+        ),
+        (
+            ["bytearray(4 << 30)"],
+            ["--memory_limit_mb=200"],
+            (1, "", ["out of memory, or more than --memory_limit_mb allows"]),
+        ),
+        ([_NO_LIMIT], ["--memory_limit_mb=0"], (0, "True\n", [])),
+        ([_NO_LIMIT], ["--memory_limit_mb=100000"], (0, "False\n", [])),
     ],
 )
-def test_a_crash_is_one_line(start: Start, number: signal.Signals, said: str) -> None:
-    code, out, lines = _end(start("print('begun', flush=True)", f"os.kill(os.getpid(), {number})"))
-    assert (code, out, len(lines)) == (1, "begun\n", 1)
-    assert lines[0].startswith(f"script.py: error: {said}")
-    assert "--memory_limit_mb" in lines[0]
-    assert "give it less" in lines[0]
+def test_a_script_ends_as_its_main_does(
+    start: Start, body: list[str], flags: list[str], ended: tuple[int, str, list[str]]
+) -> None:
+    code, out, lines = _end(start(*body, flags=flags))
+    assert (code, out, [line.removeprefix("script.py: error: ") for line in lines]) == ended
 
 
 _CHECK = (
@@ -123,40 +143,53 @@ _CHECK = (
     "*** Check failure stack trace: ***",
     "    @     0x7f86831a62cd  tsl::thread::ThreadPool::ThreadPool()",
 )
-
-
-def test_a_trainer_s_crash_says_why_and_what_is_left(start: Start) -> None:
-    """It has no limit on memory."""
-    body = (*(f"os.write(2, b'{line}\\n')" for line in _CHECK), "os.abort()")
-    code, _, lines = _end(start(*body, waits_for_stop=True, needs_less=None))
-    said = (
-        "script.py: error: TensorFlow crashed (SIGABRT), such as where the system gives it no more "
-        "memory or threads; the checkpoints stay, and the same command goes on from the newest "
-        "[Check failed: ret == 0]"
-    )
-    assert (code, lines) == (1, [said])
-    code, _, lines = _end(start("pass", needs_less=None, flags=("--memory_limit_mb=9",)))
-    assert (code, len(lines)) == (2, 1)
+_FAILED_CHECK = (*(f"os.write(2, b'{line}\\n')" for line in _CHECK), "os.abort()")
+_NO_FORK = "import os\ndef fork(): raise BlockingIOError(11, 'no')\nos.fork = fork\n"
+_TRAINER: dict[str, Any] = {"needs_less": None, "waits_for_stop": True}
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "options", "said"),
     [
-        ('raise RuntimeError("can\'t start new thread")', "the system starts no more threads"),
-        ("raise MemoryError", "out of memory"),
+        (
+            ["os.kill(os.getpid(), signal.SIGSEGV)"],
+            {},
+            r"TensorFlow crashed \(SIGSEGV\): .*--memory_limit_mb allows: if so, give it less",
+        ),
+        (
+            ["os.kill(os.getpid(), signal.SIGKILL)"],
+            {},
+            "killed by SIGKILL, as the system does when .*: give it less, .* --memory_limit_mb",
+        ),
+        (
+            _FAILED_CHECK,
+            _TRAINER,
+            (
+                r"TensorFlow crashed \(SIGABRT\), such as where the system gives it no more memory "
+                "or threads; the checkpoints stay, and the same command goes on from the newest "
+                r"\[Check failed: ret == 0\]"
+            ),
+        ),
+        (
+            ['raise RuntimeError("can\'t start new thread")'],
+            {},
+            "the system starts no more threads.*",
+        ),
+        (["raise MemoryError"], _TRAINER, "out of memory"),
+        (["pass"], {"before": _NO_FORK}, "the system starts no more processes.*"),
     ],
 )
-def test_what_the_system_does_not_give_is_one_line(start: Start, body: str, said: str) -> None:
-    code, _, lines = _end(start(body, needs_less=None))
-    assert (code, len(lines)) == (1, 1)
-    assert said in lines[0]
+def test_a_crash_is_one_line(
+    start: Start, body: Sequence[str], options: dict[str, Any], said: str
+) -> None:
+    code, _, (line,) = _end(start(*body, **options))
+    assert code == 1
+    assert re.fullmatch(f"script.py: error: {said}", line)
 
 
-def test_a_process_that_cannot_be_forked_is_one_line(start: Start) -> None:
-    before = "import os\ndef fork(): raise BlockingIOError(11, 'no')\nos.fork = fork\n"
-    code, _, lines = _end(start("pass", before=before))
-    assert (code, len(lines)) == (1, 1)
-    assert "the system starts no more processes" in lines[0]
+def test_a_script_without_a_limit_on_memory_has_no_flag_for_it(start: Start) -> None:
+    code, _, lines = _end(start("pass", flags=("--memory_limit_mb=9",), **_TRAINER))
+    assert (code, len(lines)) == (2, 1)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -177,8 +210,7 @@ def test_a_terminal_that_closes_stops_it_unless_that_is_ignored(start: Start) ->
     for handler, code, out in (("SIG_DFL", 129, ""), ("SIG_IGN", 0, "lived on\n")):
         before = f"import signal; signal.signal(signal.SIGHUP, signal.{handler})"
         process = start(*body, before=before)
-        assert process.stdout is not None
-        process.stdout.readline()
+        _line(process)
         process.send_signal(signal.SIGHUP)
         assert _end(process) == (code, out, [])
 
@@ -191,12 +223,16 @@ def test_a_stopped_trainer_whose_reader_has_gone_keeps_its_code(
     monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     body = f"from cli.terminal import print_result; return print_result('x', {given})"
     process = start("print('go', flush=True)", "time.sleep(0.5)", body, waits_for_stop=True)
+    _line(process)
+    assert _end_unread(process) == (code, "")
+
+
+def _end_unread(process: "subprocess.Popen[str]") -> tuple[int, str]:
+    """The exit code and stderr of one whose stdout nobody reads any more."""
     assert process.stdout is not None
-    process.stdout.readline()
     process.stdout.close()
-    assert process.stderr is not None
-    assert (process.stderr.read(), process.wait(timeout=60)) == ("", code)
-    process.stderr.close()
+    _, errors = process.communicate(timeout=300)
+    return process.returncode, errors
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
@@ -226,107 +262,76 @@ def test_what_an_encoding_lacks_is_escaped(
     assert len(lines) == 2
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_to_the_parent_alone_stops_the_child(
-    start: Start, number: signal.Signals, code: int
+@pytest.mark.parametrize(
+    ("number", "code", "to_both"),
+    [(signal.SIGINT, 130, False), (signal.SIGTERM, 143, False), (signal.SIGINT, 130, True)],
+)
+def test_a_signal_is_heeded_once_be_it_to_the_parent_or_to_both(
+    start: Start, number: signal.Signals, code: int, to_both: bool
 ) -> None:
-    """The child tidies up, and is heard to."""
-    process = start(
-        "try:", f"    {_PIDS}", "    time.sleep(300)", "finally:", "    print('tidied')"
-    )
-    assert process.stdout is not None
-    process.stdout.readline()
-    process.send_signal(number)
+    """As Ctrl-C is to both; the child is not interrupted while it tidies up."""
+    tidied = ("finally:", "    time.sleep(0.5)", "    print('tidied')")
+    process = start("try:", f"    {_PIDS}", "    time.sleep(300)", *tidied)
+    parent, child = map(int, _line(process).split())
+    for pid in (child, parent) if to_both else (parent,):
+        os.kill(pid, number)
     assert _end(process) == (code, "tidied\n", [])
 
 
-def test_a_signal_to_both_is_heeded_once(start: Start) -> None:
-    """As Ctrl-C does it; the child is not interrupted while it tidies up."""
+@pytest.mark.parametrize(
+    ("number", "code", "options"),
+    [
+        (signal.SIGTERM, 143, {"stop_seconds": 1}),
+        (signal.SIGINT, 130, {"impatient_seconds": 0.0}),  # Those after the first are no echo.
+    ],
+)
+def test_a_child_that_does_not_heed_a_signal_is_killed_in_time_or_at_the_second(
+    start: Start, number: signal.Signals, code: int, options: dict[str, Any]
+) -> None:
+    blocked = f"signal.pthread_sigmask(signal.SIG_BLOCK, [{int(number)}])"
+    process = start(blocked, _PIDS, "time.sleep(120)", "print('lived on')", **options)
+    _line(process)
+    process.send_signal(number)
+    while process.poll() is None and "impatient_seconds" in options:
+        time.sleep(0.1)  # Two that come at once are one to the system.
+        process.send_signal(number)
+    assert _end(process) == (code, "", [])
+
+
+@pytest.mark.parametrize(
+    ("number", "impatient_seconds", "saving_seconds", "ended"),
+    [
+        (signal.SIGTERM, 0.0, 1.5, (7, "saved\n", [])),
+        (signal.SIGINT, 300.0, 1.5, (7, "saved\n", [])),  # The second is an echo.
+        (signal.SIGINT, 0.0, 120.0, (130, "", [])),
+    ],
+)
+def test_a_trainer_is_waited_for_unless_a_second_sigint_hurries_it(
+    start: Start,
+    number: signal.Signals,
+    impatient_seconds: float,
+    saving_seconds: float,
+    ended: tuple[int, str, list[str]],
+) -> None:
+    """It tells of each signal it hears, and takes its time from the second one on."""
     process = start(
-        "try:",
-        f"    {_PIDS}",
-        "    time.sleep(300)",
-        "finally:",
-        "    time.sleep(0.5)",
-        "    print('tidied')",
-    )
-    assert process.stdout is not None
-    for pid in reversed(process.stdout.readline().split()):
-        os.kill(int(pid), signal.SIGINT)
-    assert _end(process) == (130, "tidied\n", [])
-
-
-def test_a_child_that_does_not_heed_a_signal_is_killed(start: Start) -> None:
-    process = start(
-        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])",
-        _PIDS,
-        "time.sleep(300)",
-        stop_seconds=1,
-    )
-    assert process.stdout is not None
-    process.stdout.readline()
-    process.send_signal(signal.SIGTERM)
-    assert _end(process) == (143, "", [])
-
-
-def test_a_second_signal_that_is_no_echo_kills_it_at_once(start: Start) -> None:
-    process = start(
-        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])",
-        _PIDS,
-        "time.sleep(120)",
-        "print('lived on')",
-        impatient_seconds=0.0,
-    )
-    assert process.stdout is not None
-    process.stdout.readline()
-    while process.poll() is None:  # Two that come at once are one to the system.
-        process.send_signal(signal.SIGINT)
-        time.sleep(0.1)
-    assert _end(process) == (130, "", [])
-
-
-def _start_saving(
-    start: Start, seconds: float, impatient_seconds: float
-) -> "subprocess.Popen[str]":
-    """A script that tells of each signal it hears, and takes its time from the second one on."""
-    return start(
         "heard = []",
         "def hear(*_): heard.append(print('heard', flush=True))",
-        "signal.signal(signal.SIGTERM, hear)",
-        "signal.signal(signal.SIGINT, hear)",
+        f"signal.signal({int(number)}, hear)",
         _PIDS,
         "while len(heard) < 2: time.sleep(0.01)",
-        f"time.sleep({seconds})",
+        f"time.sleep({saving_seconds})",
         "print('saved')",
         "return 7",
         waits_for_stop=True,
         stop_seconds=1,
         impatient_seconds=impatient_seconds,
     )
-
-
-def _signal_twice(process: "subprocess.Popen[str]", number: signal.Signals) -> None:
-    """The second once the child has heard the first, and so the parent, too."""
-    assert process.stdout is not None
-    process.stdout.readline()
-    for _ in range(2):
+    _line(process)
+    for _ in range(2):  # The second once the child has heard the first, and so the parent, too.
         process.send_signal(number)
-        assert process.stdout.readline() == "heard\n"
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_one_that_saves_first_is_waited_for(start: Start, number: signal.Signals) -> None:
-    """Longer than others; a second SIGTERM changes nothing, nor does an echo of SIGINT."""
-    impatient_seconds = 0.0 if number == signal.SIGTERM else 300.0
-    process = _start_saving(start, 1.5, impatient_seconds)
-    _signal_twice(process, number)
-    assert _end(process) == (7, "saved\n", [])
-
-
-def test_a_second_sigint_leaves_one_that_saves_little_time(start: Start) -> None:
-    process = _start_saving(start, 120.0, 0.0)
-    _signal_twice(process, signal.SIGINT)
-    assert _end(process) == (130, "", [])
+        assert _line(process) == "heard\n"
+    assert _end(process) == ended
 
 
 def test_what_a_library_writes_to_stderr_is_no_command_to_a_terminal(start: Start) -> None:
@@ -339,11 +344,23 @@ def test_what_a_library_writes_to_stderr_is_no_command_to_a_terminal(start: Star
     assert _end(start(*body)) == (0, "", ["\\u001b[31mgrün\\xff\\xc3"])
 
 
-_SHOWS = (
-    "supervisor.terminal().write('\\r50%')",
-    "supervisor.terminal().flush()",
-    "os.write(2, b'\\x1b[31m')",
-)
+@pytest.mark.parametrize(("level", "shown"), [(None, 0), ("2", 0), ("0", 4)])
+def test_tensorflow_s_chatter_is_dropped_unless_asked_for_and_errors_pass(
+    start: Start, monkeypatch: pytest.MonkeyPatch, level: str | None, shown: int
+) -> None:
+    stamp = "0000 00:00:1795168632.307581    2020"
+    chatter = [
+        "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR",
+        f"I{stamp} port.cc:153] oneDNN custom operations are on.",
+        f"W{stamp} some.cc:1] A warning.",
+        f"E{stamp} cuda_platform.cc:52] failed call to cuInit: none",
+    ]
+    errors = [f"E{stamp} other.cc:52] the disk is on fire", "Plain words"]
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+    if level:
+        monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", level)
+    written = "".join(f"{line}\n" for line in chatter + errors).encode()
+    assert _end(start(f"os.write(2, {written!r})")) == (0, "", chatter[:shown] + errors)
 
 
 def test_a_bar_reaches_the_terminal_and_a_library_does_not(start: Start) -> None:
@@ -361,14 +378,9 @@ def test_a_bar_reaches_the_terminal_and_a_library_does_not(start: Start) -> None
     assert shown.replace(b"\\u001b[31m", b"") == b"\r50%"
 
 
-def test_without_a_terminal_a_bar_is_text_as_any_other(start: Start) -> None:
-    assert _end(start(*_SHOWS)) == (0, "", ["\\u000d50%\\u001b[31m"])
-
-
 def test_the_child_does_not_outlive_its_parent(start: Start) -> None:
     process = start(_PIDS, "time.sleep(300)")
-    assert process.stdout is not None
-    _, child = process.stdout.readline().split()
+    _, child = _line(process).split()
     process.kill()
     code, out, lines = _end(process)  # Both have closed the pipes: both have ended.
     assert (code, out, lines) == (-signal.SIGKILL, "", [])
@@ -386,45 +398,10 @@ def _is_running(pid: int) -> bool:
     return stat.rpartition(")")[2].split()[0] != "Z"
 
 
-def test_time_that_is_up_ends_it_with_the_line(start: Start) -> None:
-    body = ("supervisor.end_after(0.1, 'took too long\\n\\u00fc')", "time.sleep(300)")
-    assert _end(start(*body)) == (1, "", ["script.py: error: took too long ü"])
-
-
-def test_a_later_call_stands_in_place_of_the_one_before(start: Start) -> None:
-    left = "print(round(signal.getitimer(signal.ITIMER_REAL)[0], -4))"
-    body = (
-        *("supervisor.end_after(50_000, 'one')", left),
-        *("supervisor.end_after(90_000, 'two')", left),
-        *("supervisor.end_after(0.0, '')", left),
-    )
-    assert _end(start(*body)) == (0, "50000.0\n90000.0\n0.0\n", [])
-
-
-def test_memory_beyond_the_limit_is_one_line(start: Start) -> None:
-    code, out, lines = _end(start("bytearray(4 << 30)", flags=("--memory_limit_mb=200",)))
-    assert (code, out) == (1, "")
-    assert lines == ["script.py: error: out of memory, or more than --memory_limit_mb allows"]
-
-
-@pytest.mark.parametrize(
-    ("flag", "expected"), [("--memory_limit_mb=0", "True"), ("--memory_limit_mb=100000", "False")]
-)
-def test_a_limit_of_0_is_none(start: Start, flag: str, expected: str) -> None:
-    body = (
-        "limit, _ = resource.getrlimit(resource.RLIMIT_DATA)",
-        "print(limit == resource.RLIM_INFINITY)",
-    )
-    assert _end(start(*body, flags=(flag,))) == (0, f"{expected}\n", [])
-
-
 def test_a_reader_that_has_gone_is_no_traceback(start: Start) -> None:
     process = start("while True:", "    print('x' * 1000)")
-    assert process.stdout is not None
-    process.stdout.readline()
-    process.stdout.close()
-    _, errors = process.communicate(timeout=300)
-    assert (process.returncode, errors) == (1, "")
+    _line(process)
+    assert _end_unread(process) == (1, "")
 
 
 def test_without_a_child_a_thread_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -432,10 +409,41 @@ def test_without_a_child_a_thread_ends_it(monkeypatch: pytest.MonkeyPatch) -> No
     said: list[str] = []
     monkeypatch.setattr("cli.run.end_at_once", said.append)
     supervisor = Supervisor("give it less")
-    supervisor.end_after(30.0, "never")
-    supervisor.end_after(0.0, "")
-    supervisor.end_after(0.02, "late")
+    for seconds, line in ((30.0, "never"), (0.0, ""), (0.02, "late")):
+        supervisor.end_after(seconds, line)
     for thread in threading.enumerate():
         if isinstance(thread, threading.Timer):
             thread.join(300)
     assert said == ["late"]
+
+
+# How much memory there is, and limits on it.
+
+
+@pytest.mark.parametrize(
+    ("content", "limit"),
+    [(None, None), ("max\n", None), (f"{1 << 60}\n", None), (f"{300 << 20}\n", 300 << 20)],
+)
+def test_memory_is_the_machine_s_or_less_in_a_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None, limit: int | None
+) -> None:
+    path = tmp_path / "memory.max"
+    monkeypatch.setattr(module, "_CONTAINER", (path, tmp_path / "missing"))
+    if content is not None:
+        path.write_text(content)
+    (total,) = re.findall(r"MemTotal: +(\d+) kB", Path("/proc/meminfo").read_text())
+    assert module.available_bytes() == (limit or pytest.approx(int(total) * 1024, rel=0.01))
+
+
+@pytest.mark.parametrize(
+    ("hard", "expected"), [(resource.RLIM_INFINITY, (1 << 30) + (128 << 20)), (1 << 20, 1 << 20)]
+)
+def test_threads_have_their_stacks_and_a_lower_limit_stays(
+    monkeypatch: pytest.MonkeyPatch, hard: int, expected: int
+) -> None:
+    set_to: list[tuple[int, tuple[int, int]]] = []
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (hard, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda kind, to: set_to.append((kind, to)))
+    module.limit_memory(1 << 30)
+    assert set_to == [(resource.RLIMIT_DATA, (expected, hard))]

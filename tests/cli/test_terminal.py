@@ -1,6 +1,5 @@
 """What of a script reaches the terminal, and what does not."""
 
-import contextlib
 import itertools
 import json
 import os
@@ -8,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,13 +16,6 @@ from cli import terminal
 from cli.terminal import STDERR, STDOUT, descriptors_into, printable
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
-CHATTER = (
-    b"WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\n"
-    b"I0000 00:00:1795168632.307581    2020 port.cc:153] oneDNN custom operations are on.\n"
-    b"W0000 00:00:1795168632.307581    2020 some.cc:1] A warning.\n"
-    b"E0000 00:00:1795168639.297549    2020 cuda_platform.cc:52] failed call to cuInit: none\n"
-)
-ERRORS = b"E0000 00:00:1795168639.297549    2020 other.cc:52] the disk is on fire\nPlain words\n"
 _SCRIPT = """
 import os, sys
 from dataclasses import dataclass
@@ -51,42 +44,26 @@ _CLOSED = [
         ("a\rforged", "a\\u000dforged"),
         ("\x9b2J\x7f", "\\u009b2J\\u007f"),
         ("abc\u202edef", "abc\\u202edef"),
+        ("class\tKätzchen 猫\n[0.1, 0.2] \\x1b\n", "class\tKätzchen 猫\n[0.1, 0.2] \\x1b\n"),
     ],
 )
-def test_what_it_would_obey_is_escaped(text: str, shown: str) -> None:
+def test_what_it_would_obey_is_escaped_and_json_stays_json(text: str, shown: str) -> None:
     assert printable(text) == shown
+    assert json.loads(printable(json.dumps(text, ensure_ascii=False))) == text
 
 
-def test_json_stays_json() -> None:
-    names = ["\x9b", "\x7f", "\u202e", "\x1b"]
-    assert json.loads(printable(json.dumps(names, ensure_ascii=False))) == names
-
-
-def test_all_else_stays() -> None:
-    text = "class\tKätzchen 猫\n[0.1, 0.2] \\x1b\n"
-    assert printable(text) == text
-
-
-def test_only_the_named_descriptors_are_led_away(capfd: pytest.CaptureFixture[str]) -> None:
+def test_only_the_named_descriptors_are_led_away_and_given_back(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     with tempfile.TemporaryFile() as file:
-        with descriptors_into(file, [STDERR]):
+        with suppress(ZeroDivisionError), descriptors_into(file, [STDERR]):
             os.write(STDOUT, b"out\n")
             os.write(STDERR, b"held\n")
+            raise ZeroDivisionError
         os.write(STDERR, b"err\n")
         file.seek(0)
         assert file.read() == b"held\n"
     assert capfd.readouterr() == ("out\n", "err\n")
-
-
-def test_an_error_gives_them_back(capfd: pytest.CaptureFixture[str]) -> None:
-    with (
-        tempfile.TemporaryFile() as file,
-        pytest.raises(ZeroDivisionError),
-        descriptors_into(file, [STDERR]),
-    ):
-        raise ZeroDivisionError
-    os.write(STDERR, b"back\n")
-    assert capfd.readouterr().err == "back\n"
 
 
 @pytest.mark.parametrize("supervisor", [None, "Supervisor('give it less')"])
@@ -111,27 +88,6 @@ def test_a_closed_stream_is_empty_and_the_work_is_done(
     assert (tmp_path / "script.py.txt").read_text() == "True"
 
 
-def test_chatter_is_dropped_and_errors_pass(capfd: pytest.CaptureFixture[str]) -> None:
-    with terminal._without_chatter():
-        os.write(2, CHATTER + ERRORS)
-    assert capfd.readouterr().err.encode() == ERRORS
-
-
-def _end_with(error: BaseException) -> None:
-    with terminal._without_chatter():
-        os.write(2, CHATTER + ERRORS)
-        raise error
-
-
-@pytest.mark.parametrize("error", [ImportError("no memory"), SystemExit(143)])
-def test_an_end_inside_changes_nothing(
-    capfd: pytest.CaptureFixture[str], error: BaseException
-) -> None:
-    with pytest.raises(type(error)):
-        _end_with(error)
-    assert capfd.readouterr().err.encode() == ERRORS
-
-
 def test_a_tensorflow_that_cannot_be_imported_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     with pytest.raises(OSError, match="TensorFlow cannot be imported: "):
@@ -152,19 +108,18 @@ def test_a_number_of_threads_that_tensorflow_does_not_survive_is_named(
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_no_import_swallows_a_signal(number: int, code: int) -> None:
+def test_no_import_swallows_a_signal(tmp_path: Path, number: int, code: int) -> None:
     """As a module does that tries to import another, and goes on without it."""
-    child = os.fork()
-    if child == 0:
-        with terminal._signals_end_the_process(), contextlib.suppress(BaseException):
-            os.kill(os.getpid(), number)
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == code
+    lines = ("import contextlib, os", "with contextlib.suppress(BaseException):")
+    kill = f"    os.kill(os.getpid(), {int(number)})"
+    (tmp_path / "tensorflow.py").write_text("\n".join((*lines, kill)))
+    imported = "from cli.terminal import import_tensorflow; import_tensorflow()"
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{PROJECT}"}
+    command = [sys.executable, "-c", imported]
+    assert subprocess.run(command, check=False, env=environment, timeout=300).returncode == code
 
 
-def test_the_handlers_are_given_back() -> None:
+def test_the_handlers_of_before_the_import_are_given_back() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with terminal._signals_end_the_process():
-        assert signal.getsignal(signal.SIGTERM) is not before
+    terminal.import_tensorflow()
     assert signal.getsignal(signal.SIGTERM) is before

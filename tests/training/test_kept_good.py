@@ -5,7 +5,7 @@ import resource
 import shutil
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -18,25 +18,20 @@ from train_linear import LinearConfig
 Make = Callable[..., LinearConfig]
 
 
-def _lock_and_stay(folder: Path, told: int) -> None:
-    """In a process of its own: tries to take the lock, writes whether it has it, and stays."""
-    try:
-        FolderLock(str(folder)).__enter__()
-        os.write(told, b"1")
-    except CheckpointError:
-        os.write(told, b"0")
-    signal.pause()
-
-
 @contextmanager
 def _processes(folder: Path, count: int) -> Iterator[tuple[list[int], list[bytes]]]:
-    """Starts processes that all try to lock a folder; their numbers, and what each of them got."""
+    """Starts processes that all try to lock a folder and stay; their numbers, and who has it."""
     told, tells = os.pipe()
     children = []
     for _ in range(count):
         child = os.fork()
         if child == 0:
-            _lock_and_stay(folder, tells)
+            has_it = False
+            with suppress(CheckpointError):
+                FolderLock(str(folder)).__enter__()
+                has_it = True
+            os.write(tells, b"1" if has_it else b"0")
+            signal.pause()
         children.append(child)
     try:
         yield children, [os.read(told, 1) for _ in children]
@@ -78,25 +73,20 @@ def test_a_path_as_long_as_the_system_allows(linear_config: Make, tmp_path: Path
         train_linear.train(linear_config(folder / ("y" * 255) / ("z" * 255), train_steps=20))
 
 
-def test_a_strict_umask(linear_config: Make, tmp_path: Path) -> None:
-    before = os.umask(0o077)
-    try:
-        assert train_linear.train(linear_config(tmp_path / "run", train_steps=20)).step == 20
-        assert train_linear.train(linear_config(tmp_path / "run", train_steps=30)).step == 30
-    finally:
-        os.umask(before)
-    assert all(p.stat().st_mode & 0o077 == 0 for p in (tmp_path / "run").glob("my-model-*"))
-
-
-def test_few_file_descriptors(linear_config: Make, tmp_path: Path) -> None:
+def test_few_file_descriptors_and_a_strict_umask(linear_config: Make, tmp_path: Path) -> None:
     train_linear.train(linear_config(tmp_path / "first", train_steps=10))  # What stays open, is.
     used = max(map(int, os.listdir("/proc/self/fd")))
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (used + 16, limits[1]))
+    umask = os.umask(0o077)
     try:
-        assert train_linear.train(linear_config(tmp_path / "run", train_steps=50)).step == 50
+        for last in (20, 50):
+            config = linear_config(tmp_path / "run", train_steps=last)
+            assert train_linear.train(config).step == last
     finally:
+        os.umask(umask)
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert all(p.stat().st_mode & 0o077 == 0 for p in (tmp_path / "run").glob("my-model-*"))
 
 
 def test_a_folder_of_fifty_thousand_files(linear_config: Make, tmp_path: Path) -> None:

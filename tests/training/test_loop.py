@@ -1,13 +1,13 @@
 """The training loop, from first step to resume, on the linear model."""
 
+import itertools
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
@@ -15,11 +15,10 @@ import train_linear
 from checkpoints.lock import LOCK_FILE, FolderLock
 from errors import CheckpointError, TrainingError
 from tests import runs
+from tests.runs import with_run
 from train_linear import LinearConfig
 from training import loop, resume
 from training.loop import StopSignals
-
-Array = npt.NDArray[Any]
 
 STEPS = 40
 
@@ -30,10 +29,6 @@ def config(linear_config: Callable[..., LinearConfig], tmp_path: Path) -> Linear
     return linear_config(tmp_path / "run", train_steps=STEPS, log_every_steps=5)
 
 
-def _with(config: LinearConfig, **changes: Any) -> LinearConfig:
-    return runs.with_run(config, **changes)
-
-
 def _train_with(config: LinearConfig, at_step: Callable[[int], object]) -> loop.Outcome:
     return runs.train_watched(train_linear.make_task(config), config.run, at_step)
 
@@ -42,7 +37,9 @@ def _steps(config: LinearConfig) -> list[int]:
     return [*runs.manifests(config.run)]
 
 
-def test_a_whole_run(config: LinearConfig) -> None:
+def test_a_whole_run_and_a_rerun_that_does_nothing_and_says_so(
+    config: LinearConfig, caplog: pytest.LogCaptureFixture
+) -> None:
     outcome = train_linear.train(config)
     assert (outcome.step, outcome.exit_code) == (STEPS, 0)
     assert outcome.prefix == f"{config.run.ckpt_dir}/my-model-40"
@@ -51,6 +48,19 @@ def test_a_whole_run(config: LinearConfig) -> None:
     reader = tf.train.load_checkpoint(outcome.prefix)
     assert reader.get_tensor("global_step") == STEPS
     assert reader.get_tensor("w") == outcome.variables["w"]
+
+    before = _times(config)
+    caplog.set_level("INFO")
+    again = _train_with(config, at_step=lambda step: pytest.fail(f"trained step {step}"))
+    assert (again.step, again.exit_code) == (STEPS, 0)
+    assert "finished" in caplog.text
+    assert _times(config) == before
+
+
+def _times(config: LinearConfig) -> dict[str, int]:
+    """When each file but the lock was written."""
+    entries = os.scandir(config.run.ckpt_dir)
+    return {e.name: e.stat().st_mtime_ns for e in entries if e.name != LOCK_FILE}
 
 
 def test_the_numbers_are_those_of_numpy(config: LinearConfig) -> None:
@@ -74,120 +84,69 @@ def test_the_numbers_are_those_of_numpy(config: LinearConfig) -> None:
     }
 
 
-@pytest.mark.parametrize("seed", [0, 1, 7, 2**32 - 1])
+@pytest.mark.parametrize("seed", [1, 2**32 - 1])
 def test_it_finds_the_line_from_any_seed(config: LinearConfig, seed: int) -> None:
-    found = train_linear.train(_with(config, seed=seed, train_steps=300)).variables
+    found = train_linear.train(with_run(config, seed=seed, train_steps=300)).variables
     assert abs(found["w"][0] - 0.1) < 1e-4
     assert abs(found["b"][0] - 0.2) < 1e-4
 
 
-def test_a_finished_run_does_nothing_and_says_so(
-    config: LinearConfig, caplog: pytest.LogCaptureFixture
-) -> None:
-    train_linear.train(config)
-    before = _times(config)
-    caplog.set_level("INFO")
-    outcome = _train_with(config, at_step=lambda step: pytest.fail(f"trained step {step}"))
-    assert (outcome.step, outcome.exit_code) == (STEPS, 0)
-    assert "finished" in caplog.text
-    assert _times(config) == before
-
-
-def _times(config: LinearConfig) -> dict[str, int]:
-    """When each file but the lock was written."""
-    entries = os.scandir(config.run.ckpt_dir)
-    return {e.name: e.stat().st_mtime_ns for e in entries if e.name != LOCK_FILE}
-
-
-def test_steps_are_absolute_and_the_last_one_is_saved(config: LinearConfig) -> None:
-    train_linear.train(_with(config, train_steps=15))
-    assert _steps(config) == [10, 15]
+def test_steps_are_absolute_and_what_only_extends_a_run_may_change(config: LinearConfig) -> None:
+    train_linear.train(with_run(config, train_steps=15))
+    assert _steps(config) == [10, 15]  # The last one is saved.
     asked_for: list[int] = []
-    _train_with(config, at_step=asked_for.append)
+    changed = with_run(config, save_every_steps=7, max_to_keep=9, log_every_steps=3)
+    _train_with(changed, at_step=asked_for.append)
     assert asked_for == list(range(15, STEPS))
+    assert _steps(config) == [10, 15, 21, 28, 35, 40]
 
 
-def test_an_interrupted_run_ends_with_the_same_bytes(config: LinearConfig, tmp_path: Path) -> None:
+def test_an_interrupted_run_ends_with_the_same_bytes(
+    config: LinearConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Stopped at every seventh step and rerun, against never stopped: variables and metrics."""
-    unbroken = _with(config, ckpt_dir=str(tmp_path / "unbroken"))
+    caplog.set_level("INFO")
+    unbroken = with_run(config, ckpt_dir=str(tmp_path / "unbroken"))
     train_linear.train(unbroken)
-    codes = [
-        _train_with(config, runs.stop_at(step, signal.SIGINT)).exit_code
-        for step in range(3, STEPS - 1, 7)
-    ]
-    assert codes == [130] * 6
+    stops = itertools.cycle([(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    for step, (number, code) in zip(range(3, STEPS - 1, 7), stops, strict=False):
+        outcome = _train_with(config, runs.stop_at(step, number))
+        # The batch that the signal came with is finished, and saved beside what is due.
+        assert (outcome.step, outcome.exit_code) == (step + 1, code)
+        assert _steps(config)[-1] == step + 1
+        assert f"stopped at step {step + 1} of 40" in caplog.text
     assert train_linear.train(config).exit_code == 0
     assert runs.same(config.run, unbroken.run)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_saves_the_present_step(
-    config: LinearConfig, number: signal.Signals, code: int, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level("INFO")
-    outcome = _train_with(config, runs.stop_at(12, number))
-    assert (outcome.step, outcome.exit_code) == (13, code)  # The batch it came with is finished.
-    assert _steps(config) == [10, 13]
-    assert "stopped at step 13 of 40" in caplog.text
-
-
 def test_retention_holds_across_reruns(config: LinearConfig) -> None:
     for last in (10, 20, 30, 40, 50, 60):
-        train_linear.train(_with(config, train_steps=last, max_to_keep=2))
+        train_linear.train(with_run(config, train_steps=last, max_to_keep=2))
     assert _steps(config) == [50, 60]
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [({"seed": 1}, "seed was 0, is now 1"), ({"learning_rate": 0.1}, "learning_rate was 0.5")],
-)
-def test_another_config_is_refused_unless_allowed(
-    config: LinearConfig, changes: dict[str, Any], message: str
-) -> None:
-    train_linear.train(_with(config, train_steps=20))
-    with pytest.raises(TrainingError, match=message):
-        train_linear.train(_with(config, **changes))
-    assert _steps(config) == [10, 20]
-    assert train_linear.train(_with(config, **changes, allow_config_change=True)).step == STEPS
 
 
 def test_another_machine_is_said(
     config: LinearConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Bits are promised for as many threads and the same TensorFlow only."""
-    train_linear.train(_with(config, train_steps=20))
-    assert train_linear.train(_with(config, train_steps=30)).step == 30
+    train_linear.train(with_run(config, train_steps=20))
+    assert train_linear.train(with_run(config, train_steps=30)).step == 30
     assert "last bits" not in caplog.text
-    present = resume.environment()
-    monkeypatch.setattr(
-        resume, "environment", lambda: present | {"threads": 999, "tensorflow": "3.0"}
-    )
+    other = resume.environment() | {"threads": 999, "tensorflow": "3.0"}
+    monkeypatch.setattr(resume, "environment", lambda: other)
     assert train_linear.train(config).step == STEPS
-    assert "the last bits of the numbers may differ:" in caplog.text
-    assert "tensorflow was '2." in caplog.text
-    assert ", is now 999" in caplog.text
-
-
-def test_what_only_extends_a_run_may_change(config: LinearConfig) -> None:
-    train_linear.train(_with(config, train_steps=20))
-    changed = _with(config, save_every_steps=7, max_to_keep=9, log_every_steps=3)
-    assert train_linear.train(changed).step == STEPS
-    assert _steps(config) == [10, 20, 21, 28, 35, 40]
+    line = r"the last bits of the numbers may differ: tensorflow was '2\..*, is now 999"
+    assert re.search(line, caplog.text)
 
 
 def test_a_loss_that_is_no_number_stops_the_run(config: LinearConfig) -> None:
     """A learning rate too large by a little; what was saved before the overflow stays."""
     with pytest.raises(TrainingError, match=r"the loss is (nan|inf) at step \d+"):
-        train_linear.train(_with(config, learning_rate=1.0, train_steps=1000))
+        train_linear.train(with_run(config, learning_rate=1.0, train_steps=1000))
     steps = _steps(config)
     assert len(steps) == config.run.max_to_keep
-    assert all(np.isfinite(_read(config, step, "w")) for step in steps)
-
-
-def _read(config: LinearConfig, step: int, name: str) -> Array:
-    reader = tf.train.load_checkpoint(f"{config.run.ckpt_dir}/my-model-{step}")
-    value: Array = reader.get_tensor(name)
-    return value
+    for step in steps:
+        assert np.isfinite(tf.train.load_variable(f"{config.run.ckpt_dir}/my-model-{step}", "w"))
 
 
 def test_a_checkpoint_of_another_model_is_refused(config: LinearConfig) -> None:
@@ -198,16 +157,14 @@ def test_a_checkpoint_of_another_model_is_refused(config: LinearConfig) -> None:
         tf.compat.v1.get_variable("other", [2], use_resource=False)
         session.run(tf.compat.v1.global_variables_initializer())
         tf.compat.v1.train.Saver().save(session, str(folder / "my-model"), global_step=10)
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    before = _times(config)
     with pytest.raises(CheckpointError, match="the newest: global_step is missing"):
         train_linear.train(config)
-    after = {path.name: path.read_bytes() for path in folder.iterdir()}
-    assert after.keys() - before.keys() == {".lock"}
-    assert {name: after[name] for name in before} == before
+    assert _times(config) == before
 
 
 def test_a_second_trainer_is_refused(config: LinearConfig) -> None:
-    train_linear.train(_with(config, train_steps=10))
+    train_linear.train(with_run(config, train_steps=10))
     with FolderLock(config.run.ckpt_dir):
         before = sorted(os.listdir(config.run.ckpt_dir))
         with pytest.raises(CheckpointError, match=f"process {os.getpid()} on "):
@@ -215,21 +172,18 @@ def test_a_second_trainer_is_refused(config: LinearConfig) -> None:
         assert sorted(os.listdir(config.run.ckpt_dir)) == before
 
 
-def test_a_folder_that_cannot_be_made_is_an_error(config: LinearConfig, tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(TrainingError, match=r"--ckpt_dir=.* cannot be made"):
-        train_linear.train(_with(config, ckpt_dir=str(tmp_path / "file" / "run")))
-
-
 @pytest.mark.parametrize("name", ["run[1]", "run*", "r\\un?"])
 def test_a_folder_that_tensorflow_takes_for_a_pattern(
     config: LinearConfig, tmp_path: Path, name: str
 ) -> None:
-    resumed = _with(config, ckpt_dir=str(tmp_path / name))
-    train_linear.train(_with(resumed, train_steps=20))
+    resumed = with_run(config, ckpt_dir=str(tmp_path / name))
+    train_linear.train(with_run(resumed, train_steps=20))
     assert _train_with(resumed, lambda step: step >= 20 or pytest.fail("from the start")).step == 40
     train_linear.train(config)
     assert runs.metrics(resumed.run) == runs.metrics(config.run)
+
+
+# Signals.
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -4,8 +4,10 @@ import io
 import json
 import os
 import re
+import time
 from pathlib import Path
-from typing import TextIO
+from types import SimpleNamespace
+from typing import Any, TextIO
 
 import pytest
 import tensorflow as tf
@@ -18,7 +20,8 @@ _LINE = r"step 10/20  loss 0\.5  test accuracy 0\.75  [\d,]+ images/s  0:00:00 l
 
 
 def _write(path: Path, start: int, *steps: int) -> None:
-    with MetricsLog(str(path), tf.Graph(), start) as log:
+    """A run from step `start` on, with a line every ten steps."""
+    with MetricsLog(str(path), tf.Graph(), start, 10) as log:
         for step in steps:
             log.write(Metrics(step, loss=1 / step, variables={"w": 0.5}))
 
@@ -50,36 +53,62 @@ def test_lines_and_events_have_the_step_and_the_numbers_there_are(tmp_path: Path
         assert _steps_in_tensorboard(tmp_path) == [10, 20]
 
 
-def test_a_resumed_run_has_each_step_once(tmp_path: Path) -> None:
-    """The first process got to step 40 but its newest checkpoint is of step 20."""
+@pytest.mark.parametrize("newest", [0, 20])
+@pytest.mark.parametrize("seconds", [3600, -3600])
+def test_a_run_that_goes_on_has_each_step_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, newest: int, seconds: int
+) -> None:
+    """A process got to step 40; its newest checkpoint is of step 20, or it had none.
+
+    The next one starts an hour later, or on a machine whose clock is an hour behind.
+    """
+    now = time.time_ns()
     _write(tmp_path, 0, 10, 20, 30, 40)
-    _write(tmp_path, 20, 30, 40, 50)
+    monkeypatch.setattr(time, "time_ns", lambda: now + seconds * 10**9)
+    _write(tmp_path, newest, *range(newest + 10, 60, 10))
     assert [line["step"] for line in _lines(tmp_path)] == [10, 20, 30, 40, 50]
     assert _steps_in_tensorboard(tmp_path) == [10, 20, 30, 40, 50]
 
 
-def test_a_run_that_starts_again_has_each_step_once(tmp_path: Path) -> None:
-    """The first process was killed before its first checkpoint, an hour ago."""
-    _write(tmp_path, 0, 10, 20)
-    (events,) = (tmp_path / "logs").glob("events.*")
-    events.rename(events.with_name("events.out.tfevents.0000000000000001.host"))
-    _write(tmp_path, 0, 10, 20, 30)
-    assert [line["step"] for line in _lines(tmp_path)] == [10, 20, 30]
-    assert _steps_in_tensorboard(tmp_path) == [10, 20, 30]
+@pytest.mark.parametrize(
+    ("file", "damage", "line"),
+    [
+        ("metrics.jsonl", None, "metrics.jsonl is missing or empty: of the steps .* to 60"),
+        ("metrics.jsonl", (b"}", b""), "ends at step 0: of the steps from there to 60"),
+        ("metrics.jsonl", (b": 30", b":\xff"), "metrics.jsonl: 1 lines are damaged and left out"),
+        ("events*", None, "has no events of the steps up to 60"),
+    ],
+)
+def test_a_gap_is_said(
+    tmp_path: Path,
+    file: str,
+    damage: tuple[bytes, bytes] | None,
+    line: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    _write(tmp_path, 0, *range(10, 70, 10))
+    (path,) = tmp_path.glob(f"logs/{file}")
+    content = path.read_bytes()
+    path.unlink()
+    if damage:
+        path.write_bytes(content.replace(*damage))
+    _write(tmp_path, 60, 70)
+    assert _lines(tmp_path)[-1]["step"] == 70
+    assert re.search(line, caplog.text)
 
 
-_DAMAGED = [
-    b'{"step": 20, "lo',
-    b'{"step": 20}',
-    b"\x00\xff\n",
-    b"[]\n",
-    b'{"step": -1}\n',
-    b'{"step": Infinity}\n',
-    b"[" * 100_000 + b"\n",
-]
-
-
-@pytest.mark.parametrize("tail", _DAMAGED, ids=range(len(_DAMAGED)))
+@pytest.mark.parametrize(
+    "tail",
+    [
+        b'{"step": 20, "lo',
+        b'{"step": 20}',
+        b"\x00\xff\n",
+        b"[]\n",
+        b'{"step": -1}\n',
+        b'{"step": Infinity}\n',
+        pytest.param(b"[" * 100_000 + b"\n", id="deep"),
+    ],
+)
 def test_what_a_killed_process_cut_short_is_dropped(tmp_path: Path, tail: bytes) -> None:
     _write(tmp_path, 0, 10)
     with open(tmp_path / "logs/metrics.jsonl", "ab") as file:
@@ -105,13 +134,9 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(told.value)
 
 
-class _Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
 def _show(terminal: TextIO | None) -> None:
-    with Progress(0, 20, 8, "images", terminal) as progress:
+    task: Any = SimpleNamespace(last_step=20, batch_size=8, examples="images")
+    with Progress(task, 0, terminal) as progress:
         for _ in range(10):
             progress.step()
         progress.log(Metrics(10, loss=0.5, test_accuracy=0.75))
@@ -128,8 +153,9 @@ def test_lines_go_to_stderr_or_where_it_is_said(capsys: pytest.CaptureFixture[st
     assert re.fullmatch(_LINE, file.getvalue())
 
 
-def test_a_terminal_has_a_bar_below_the_lines() -> None:
-    terminal = _Terminal()
+def test_a_terminal_has_a_bar_below_the_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
     _show(terminal)
     line = re.search(_LINE, terminal.getvalue())
     assert line is not None
