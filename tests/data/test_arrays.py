@@ -85,19 +85,16 @@ def test_bytes_of_the_npy_format(put: Put) -> None:
         read_npy(put(npy(claim("(0,)"), version=b"\x03\x00")), LIMIT)
 
 
-def test_required_keys_are_read_alone(tmp_path: Path) -> None:
+def test_required_keys_are_read_alone(tmp_path: Path, put: Put) -> None:
     path = f"{tmp_path}/a.npz"
     np.savez(path, X=np.zeros(2), Y=np.ones(2), other=np.array([{}], object))
     arrays = read_npz(path, LIMIT, required=("Y", "X"))
     assert {key: array.tolist() for key, array in arrays.items()} == {"X": [0, 0], "Y": [1, 1]}
     with error_line(r"a\.npz: holds no array Z; it holds X, Y, other"):
         read_npz(path, LIMIT, required=("X", "Z"))
-
-
-def test_members_that_are_no_arrays_are_left_out(put: Put) -> None:
-    path = put(npz({"readme.txt": b"hello", "X.npy": npy(claim("(1,)"), b"\x05")}))
+    path = put(npz({"readme.txt": b"no array", "X.npy": npy(claim("(1,)"), b"\x05")}))
     assert {key: array.tolist() for key, array in read_npz(path, LIMIT).items()} == {"X": [5]}
-    path = put(npz({"readme.txt": b"hello"}))
+    path = put(npz({"readme.txt": b"no array"}))
     assert read_npz(path, LIMIT) == {}
     with error_line("holds no array X and no Y; it holds none"):
         read_npz(path, LIMIT, required=("X", "Y"))
@@ -179,17 +176,16 @@ ONE = npy(claim("(1,)"), b"a")
 LARGE = npy(claim("(4,)"), bytes(10**6))
 PLAIN = npz({"X.npy": ONE})
 FLAGS = PLAIN.index(b"PK\x01\x02") + 8  # Of the member, in the directory.
-TWICE = npz({"X.npy": ONE, "Y.npy": ONE}).replace(b"Y.npy", b"X.npy")
+PACKED_OTHERWISE = "X: is encrypted, or packed in a way that np.savez does not use"
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (claiming_less(npz({"X.npy": LARGE}), len(LARGE), len(LARGE) - 10**6 + 4), "unpacked.*CRC"),
-        (npz({"X.npy": ONE}, zipfile.ZIP_BZIP2), "X: is packed in a way that np.savez does not"),
-        (npz({"X.npy": ONE}, zipfile.ZIP_LZMA), "X: is packed in a way that np.savez does not"),
-        (PLAIN[:FLAGS] + b"\x01" + PLAIN[FLAGS + 1 :], "X: is encrypted"),
-        (TWICE, "holds the array X twice"),
+        (npz({"X.npy": ONE}, zipfile.ZIP_BZIP2), PACKED_OTHERWISE),
+        (npz({"X.npy": ONE}, zipfile.ZIP_LZMA), PACKED_OTHERWISE),
+        (PLAIN[:FLAGS] + b"\x01" + PLAIN[FLAGS + 1 :], PACKED_OTHERWISE),
         *((content, r"file: is no \.npz file") for content in [b"", b"PK", npz({}), b"no archive"]),
     ],
 )
@@ -276,10 +272,10 @@ def header(*dimensions: int, kind: int = 8) -> bytes:
         (b"\x08\x03\0\0" + CONTENT[4:], "is no IDX file.* found 08 03 00 00"),
         (b"\0\0\x0a\x03" + CONTENT[4:], "is no IDX file.* found 00 00 0a 03"),
         (b"\0\0\x08\x00" + CONTENT[4:], "is no IDX file.* found 00 00 08 00"),
-        (b"\0\0\x08\xff" + bytes(4 * 255), "is no IDX file.* found 00 00 08 ff"),
+        (b"\0\0\x08\xff" + bytes(4 * 255), "cannot be unpacked"),
         (b"<!DOCTYPE html>", "is no IDX file.* found 3c 21 44 4f"),
         (gzip.compress(b"<!DOCTYPE html>"), "is no IDX file.* found 3c 21 44 4f"),
-        (CONTENT[:15], "is cut short: its header claims 3 dimensions"),
+        (CONTENT[:15], "cannot be unpacked, is it damaged or cut short"),
         (CONTENT[:-1], r"is cut short: its header claims 12 bytes, \[2, 2, 3\], but it holds 11"),
         (CONTENT + b"\0", "12 bytes.* but it holds more"),
         (gzip.compress(CONTENT + b"\0"), "12 bytes.* but it holds more"),
@@ -290,7 +286,7 @@ def header(*dimensions: int, kind: int = 8) -> bytes:
         (PACKED[:20] + b"\xff\xff" + PACKED[22:], "cannot be unpacked, is it damaged"),
         (PACKED[:-8] + bytes(4) + PACKED[-4:], "cannot be unpacked.*CRC"),
         (PACKED + b"more", "cannot be unpacked, is it damaged"),
-        (header(10_001), "claims 10,001 bytes, .10001.; at most 10,000 are unpacked"),
+        (header(10_001), "claims 10,001 bytes; at most 10,000 are unpacked"),
         (header(*[2**32 - 1] * 32, kind=14), "at most 10,000 are unpacked"),
     ],
 )
