@@ -37,7 +37,7 @@ class RefusedError(DataError):
     """The file system refuses a file that may be good: no permission, or a disk that fails."""
 
 
-class UnreachableError(DataError):
+class UnreachableError(UserError):
     """The folder of a file cannot be reached, which tells nothing of the file."""
 
 

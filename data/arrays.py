@@ -114,8 +114,7 @@ def _member_header(
 def read_npy(path: str, max_bytes: int) -> Array:
     """The array of an .npy file.
 
-    Raises:
-      DataError: no such file, no whole .npy file, an array of objects, or more than max_bytes.
+    Raises DataError where it is no whole one, holds objects, or more than `max_bytes`.
     """
     read_npy_header(path, max_bytes)
     with _open(path) as stream:
@@ -129,7 +128,7 @@ def read_npy_header(path: str, max_bytes: int) -> Header:
 
 
 def _read_header(stream: IO[bytes], length: int, name: str, max_bytes: int) -> Header:
-    """Reads and checks the header of a stream of `length` bytes; it is somewhere in it then."""
+    """Reads and checks the header of a stream of `length` bytes; leaves it somewhere in it."""
     # NumPy would read a header of up to 4 GiB before it refuses it.
     head = io.BytesIO(stream.read(_MAX_HEADER_BYTES))
     version = np.lib.format.read_magic(head)
@@ -196,10 +195,7 @@ class NpyRows:
     def read(self, indices: Indices) -> tuple[Array, dict[int, DataError]]:
         """The rows of these numbers as they are stored, and what is missing, by its position.
 
-        Rows that follow each other are read at once.
-
-        Raises:
-          DataError: the disk fails.
+        Rows that follow each other are read at once. Raises DataError where the disk fails.
         """
         rows: Array = np.empty((len(indices), *self.shape[1:]), self.dtype)
         if not len(indices):
@@ -269,11 +265,7 @@ class NpyStore:
     """The images of an .npy file as a store, see `data.source.Store`; floats become float32."""
 
     def __init__(self, path: str, image_shape: tuple[int, ...]) -> None:
-        """Reads the header.
-
-        Raises:
-          DataError: no whole .npy file, no images of this shape, or in Fortran's order.
-        """
+        """Reads the header; DataError where it is not one of such images."""
         header = read_npy_header(path, _NO_LIMIT)
         check_images(header.shape, header.dtype, path, image_shape)
         if header.fortran:

@@ -262,7 +262,7 @@ class TrainingBatches:
         Raises:
           DataError: an example is bad, under STOP; or none is good.
         """
-        return self._bad.read(self._source, functools.partial(self._good_indices, step))
+        return self._bad.read(self._source, lambda: self._good_indices(step))
 
     def _good_indices(self, step: int) -> Indices:
         indices = self._order.indices(step)
@@ -295,13 +295,10 @@ def row_batches(
       DataError: a row is bad, under STOP; or none is good.
     """
 
-    def good_indices(number: int) -> Indices:
+    def batch(number: int) -> tuple[Array, ...]:
         first = number * batch_size
         indices = np.arange(first, min(first + batch_size, len(source)))
-        return np.delete(indices, bad.positions(indices))
-
-    def batch(number: int) -> tuple[Array, ...]:
-        return bad.read(source, functools.partial(good_indices, number))
+        return bad.read(source, lambda: np.delete(indices, bad.positions(indices)))
 
     found_any = False
     count = -(-len(source) // batch_size)

@@ -6,7 +6,7 @@ What the file system refuses (missing, no permission, no such scheme) becomes a 
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import BinaryIO, TypeVar, cast
 
 import numpy as np
@@ -32,9 +32,8 @@ def refusals_as_data_errors(path: str) -> Iterator[None]:
 def open_binary(path: str) -> Iterator[BinaryIO]:
     """Opens a file for reading bytes.
 
-    Raises:
-      DataError: it cannot be opened, is no regular file (a pipe or a device may never end), or a
-        read or a seek in it fails.
+    Raises DataError where that, a read or a seek fails, and where it is no regular file: a pipe or
+    a device may never end.
     """
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
         raise DataError(f"{path}: is no regular file")
@@ -72,8 +71,7 @@ def retried(read: Callable[[str], T], path: str) -> T:
         return read(path)
     except DataError as error:
         folder = os.path.dirname(path) or "."
-        is_here = is_folder(folder) and ("://" in folder or os.access(folder, os.R_OK | os.X_OK))
-        if not is_here:
+        if not is_folder(folder) or not ("://" in folder or os.access(folder, os.R_OK | os.X_OK)):
             raise UnreachableError(
                 f"{error}: its folder cannot be reached; see to its disk, mount or permissions, "
                 "then run the same line again"
@@ -174,9 +172,6 @@ def _start(path: str) -> bytes:
 
 
 def _or_none(read: Callable[[str], T], path: str) -> T | None:
-    try:
+    with suppress(DataError):
         return retried(read, path)
-    except UnreachableError:
-        raise
-    except DataError:
-        return None
+    return None

@@ -75,8 +75,8 @@ class ReadOptions(NamedTuple):
         number; () takes all.
       memory_mb: images on disk that take no more, decoded, training and test ones together, are
         read into memory at once; more of them each time they are needed.
-      on_bad: STOP refuses images that cannot be read when they are opened; SKIP leaves that to who
-        asks for them.
+      on_bad: whether images that cannot be read are refused as they are read into memory, STOP, or
+        only where they are asked for, SKIP.
       image_shape: of each, as the model takes it; [S, S, C] with C 3, or 1 for grey, where it is
         an image. Images in files are made to fit; arrays have to.
       scale: what uint8 is multiplied by.
@@ -91,16 +91,13 @@ class ReadOptions(NamedTuple):
     ignore_exif: bool = False
 
 
-ALL_CLASSES = ReadOptions()
-
-
 def open_image_data(
     spec: str,
     *,
     ramp_path: str,
     validation_fraction: float,
     seed: int,
-    options: ReadOptions = ALL_CLASSES,
+    options: ReadOptions,
 ) -> ImageData:
     """Opens images and their labels.
 
@@ -135,9 +132,8 @@ def _open(spec: str, ramp_path: str, options: ReadOptions) -> ImageData:
         ramp = _image_data([(images, named.ramp_labels())], named.RAMP_CLASSES, options)
         return ramp._replace(write=functools.partial(named.write_ramp, ramp_path))
     if spec in named.NAMED:
-        shape, names = options.image_shape, named.NAMED[spec].class_names
-        splits = [(_fitted(x, spec, shape), labels) for x, labels in named.load_named(spec)]
-        return _image_data(splits, len(names), options, names)
+        class_names = named.NAMED[spec].class_names
+        return _open_arrays(spec, named.load_named(spec), class_names, options)
     if files.is_folder(spec):
         return _open_folder(spec, options)
     if not files.exists(spec):
@@ -173,12 +169,18 @@ def _pick(source: LabelledSource, choice: Sequence[int], num_classes: int) -> Su
     return Subset(dataclasses.replace(source, labels=labels), np.flatnonzero(labels >= 0))
 
 
-def _fitted(images: Array, name: str, image_shape: tuple[int, ...]) -> Array:
-    """Images [N, H, W] or [N, H, W, 3] as [N, *image_shape]."""
-    if images.shape[1:] == image_shape:
-        return images
-    _check_square(name, image_shape)
-    return fit_images(images, image_shape[0], image_shape[2])
+def _open_arrays(
+    spec: str,
+    splits: Sequence[tuple[Array, Indices]],
+    class_names: tuple[str, ...],
+    options: ReadOptions,
+) -> ImageData:
+    """Images that are at hand, uint8 [N, H, W] or [N, H, W, 3], which are made to fit."""
+    shape = options.image_shape
+    if splits[0][0].shape[1:] != shape:
+        _check_square(spec, shape)
+        splits = [(fit_images(images, shape[0], shape[2]), labels) for images, labels in splits]
+    return _image_data(splits, len(class_names), options, class_names)
 
 
 def _check_square(spec: str, image_shape: tuple[int, ...]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from data import files
 from data.images import IMAGE_SHAPE, MAX_FILE_BYTES, decode_image, decoding_workers
 from data.source import Array, Indices
-from errors import BadRowsError, DataError, UnreachableError
+from errors import BadRowsError, DataError
 
 _SHOWN = 20  # class names in an error
 _TRAIN, _TEST = "train", "test"
@@ -117,11 +117,8 @@ class ImageStore:
     ) -> None:
         """Takes N files, of which nothing is read yet.
 
-        Args:
-          paths: of the files.
-          folder: what they all are in; their names in it are part of the digest, it itself is not.
-          image_shape: [S, S, C] of each, C 3, or 1 for grey.
-          ignore_exif: whether they stay as they are stored, see `decode_image`.
+        Their names in the folder are part of the digest, it itself is not. The images are made
+        [S, S, C], C 3, or 1 for grey; for `ignore_exif` see `decode_image`.
         """
         self.paths = paths
         self.shape = (len(paths), *image_shape)
@@ -136,8 +133,6 @@ class ImageStore:
         for position, index in enumerate(indices.tolist()):
             try:
                 images[position] = files.retried(self._image, self.paths[index])
-            except UnreachableError:
-                raise
             except DataError as error:
                 errors[position] = error
         if errors:

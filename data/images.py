@@ -19,8 +19,7 @@ from data import files
 from data.source import Array
 from errors import DataError
 
-IMAGE_SIZE = 32  # Pixels, of either side.
-IMAGE_SHAPE = (IMAGE_SIZE, IMAGE_SIZE, 3)
+IMAGE_SHAPE = (32, 32, 3)  # Height and width in pixels, and channels.
 MAX_PIXELS = 64_000_000
 # Enough for any image of MAX_PIXELS with four bytes per pixel, even without compression.
 MAX_FILE_BYTES = 4 * MAX_PIXELS + 1_000_000
@@ -38,12 +37,7 @@ _DECODERS: dict[bytes, type[ImageFile]] = {
 
 
 def decode_image(
-    content: bytes,
-    name: str,
-    size: int = IMAGE_SIZE,
-    channels: int = 3,
-    *,
-    ignore_exif: bool = False,
+    content: bytes, name: str, size: int = 32, channels: int = 3, *, ignore_exif: bool = False
 ) -> npt.NDArray[np.uint8]:
     """Decodes a PNG or JPEG image, turns it as viewers do, and resizes it to a square, bilinear.
 

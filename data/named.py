@@ -159,11 +159,8 @@ class Digits(NamedTuple):
 def open_mnist(folder: str) -> Digits:
     """Reads the training and the test digits of a folder into memory, as uint8.
 
-    It holds train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and
-    t10k-labels-idx1-ubyte, with or without .gz, or with a dot before `idx`.
-
-    Raises:
-      DataError: a file is missing, or does not hold what its name says.
+    Its files are train-images-idx3-ubyte, train-labels-idx1-ubyte and the same of t10k, with or
+    without .gz, or with a dot before `idx`. Raises DataError where one is missing or no such file.
     """
     return Digits(_open_part(folder, "train"), _open_part(folder, "t10k"))
 
@@ -213,10 +210,9 @@ def _find(folder: str, stem: str, rank: int) -> str | None:
 
 
 def labels_beside(images_path: str) -> str | None:
-    """The file with the labels of a file of images that is named as those of MNIST are.
+    """The file with the labels of images whose file is named as those of MNIST are.
 
-    Of `t10k-images-idx3-ubyte`, that is `t10k-labels-idx1-ubyte` beside it, each with or without
-    .gz; None where there is none.
+    Beside `t10k-images-idx3-ubyte`, that is `t10k-labels-idx1-ubyte`; None where there is none.
     """
     folder, name = os.path.split(images_path)
     found = _IMAGES.fullmatch(name)

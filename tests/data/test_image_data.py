@@ -15,7 +15,7 @@ from PIL import Image
 
 from data import SKIP
 from data.batches import ShuffledBatches, TrainingBatches
-from data.image_data import ALL_CLASSES, ImageData, ReadOptions, open_image_data
+from data.image_data import ImageData, ReadOptions, open_image_data
 from data.image_folder import ImageStore
 from data.source import Array, HeldStore, LabelledSource, Source
 from errors import BadRowsError
@@ -25,19 +25,19 @@ from tests.data.test_images import png
 PIXELS = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
 LABELS = np.array([0, 1, 2, 0, 1, 2, 0, 1])
 WITH_NAN = np.where(np.arange(8)[:, np.newaxis, np.newaxis, np.newaxis] == 5, np.nan, PIXELS / 255)
-AS_NEEDED = ReadOptions(memory_mb=0)
-HELD_OR_NOT = pytest.mark.parametrize("options", [ReadOptions(), AS_NEEDED], ids=["held", "not"])
+HELD, AS_NEEDED = ReadOptions(), ReadOptions(memory_mb=0)
+HELD_OR_NOT = pytest.mark.parametrize("options", [HELD, AS_NEEDED], ids=["held", "not"])
 
 
 def open_data(
-    spec: Path | str, fraction: float = 0.0, seed: int = 0, options: ReadOptions = ALL_CLASSES
+    spec: Path | str,
+    fraction: float = 0.0,
+    seed: int = 0,
+    options: ReadOptions = HELD,
+    ramp_path: str = "not used",
 ) -> ImageData:
     return open_image_data(
-        str(spec),
-        ramp_path="not used",
-        validation_fraction=fraction,
-        seed=seed,
-        options=options,
+        str(spec), ramp_path=ramp_path, validation_fraction=fraction, seed=seed, options=options
     )
 
 
@@ -71,7 +71,7 @@ def save_npy(tmp_path: Path) -> Callable[[Any, Any], Path]:
 
 def test_ramp(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "new" / "data10_4.npz"
-    data = open_image_data("ramp", ramp_path=str(path), validation_fraction=0, seed=0)
+    data = open_data("ramp", ramp_path=str(path))
     x, y = all_rows(data.train)
     assert np.array_equal(x, (np.arange(30720).reshape(10, 32, 32, 3) / 255).astype(np.float32))
     assert y.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 2, 0]
@@ -81,7 +81,7 @@ def test_ramp(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     data.write()
     with np.load(path) as kept:
         assert np.array_equal(kept["X"], x)
-    again = open_image_data("ramp", ramp_path=str(path), validation_fraction=0, seed=0)
+    again = open_data("ramp", ramp_path=str(path))
     assert again.identity() == data.identity()
     assert not caplog.messages  # Of its range.
 
@@ -286,9 +286,7 @@ def test_classes_without_names_are_picked_by_number(
         assert data[2:4] == (("2", "0"), 2)
         assert np.array_equal(x, PIXELS[[0, 2, 3, 5, 6]] * np.float32(1 / 255))
         assert y.tolist() == [1, 0, 1, 0, 1]
-    ramp = open_image_data(
-        "ramp", ramp_path=str(tmp_path / "r"), validation_fraction=0, seed=0, options=options
-    )
+    ramp = open_data("ramp", options=options, ramp_path=str(tmp_path / "r"))
     assert all_rows(ramp.train)[1].tolist() == [1, 1, 0, 0, 0, 1]
     data = open_data(path, 0.5, options=ReadOptions(classes=("1", "0")))
     assert np.bincount(all_rows(data.train)[1]).tolist() == [1, 1]

@@ -11,7 +11,7 @@ from data.batches import ShuffledBatches, TrainingBatches
 from data.image_folder import ImageStore, choose, class_names, find_parts, list_images
 from data.images import decoding_workers
 from data.source import HeldStore, LabelledSource
-from errors import BadRowsError, DataError
+from errors import BadRowsError, DataError, UnreachableError
 from tests.data.conftest import MakeFolder, encode, error_line
 
 
@@ -199,7 +199,7 @@ def test_a_folder_that_is_away_ends_the_run_instead_of_skipping_its_images(
         lambda: HeldStore(store, keep_bad=True),
         store.digest,
     ):
-        with error_line(r"\.png: .*: its folder cannot be reached; see to its disk"):
+        with pytest.raises(UnreachableError, match=r"\.png: .*: its folder cannot be reached; see"):
             look()
 
 
