@@ -1,17 +1,14 @@
 """What `--data` may name: images, labels and classes as they come to training, and bad ones."""
 
-import io
 import logging
 import os
 import re
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from data import SKIP
 from data.batches import ShuffledBatches, TrainingBatches
@@ -173,19 +170,26 @@ def test_arrays_that_are_missing_or_claim_too_much_are_refused(
         ("none.npz", 'expected "ramp", .*, an .npz file, .* or a folder; found nothing'),
         ("images.txt", 'expected "ramp", .*, an .npz file, .* or a folder$'),
         ("text.npz", "is no .npz file"),
-        ("empty", "expected one .*, found an empty folder"),
+        ("empty", "expected one subfolder of images per class, found an empty folder"),
+        ("flat", r"expected one subfolder .*, found none \(but a\.png\)"),
     ],
 )
 def test_path_that_is_no_data_is_named(name: str, message: str, tmp_path: Path) -> None:
     for file in ("images.txt", "text.npz"):
         (tmp_path / file).write_text("text")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "flat").mkdir()
+    (tmp_path / "flat" / "a.png").touch()
     with error_line(f"{re.escape(name)}: {message}"):
         open_data(tmp_path / name)
 
 
 def test_folder_of_classes(make_folder: MakeFolder) -> None:
-    data = open_data(make_folder({"zoo animal": 2, "Ähre": 1, "apple": 3}))
+    folder = make_folder({"zoo animal": 2, "Ähre": 1, "apple": 3, ".git": 1})
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini", "._0000.png"):
+        Path(folder, "apple", name).write_bytes(b"not an image")
+    Path(folder, "notes.txt").write_text("files beside the classes are nobody's images")
+    data = open_data(folder)
     assert data[1:4] == (None, ("apple", "zoo animal", "Ähre"), 3)
     x, y = all_rows(data.train)
     assert x.dtype == np.float32
@@ -212,15 +216,36 @@ def test_folder_of_train_and_test(
     ]
 
 
-def test_folder_that_is_none_of_classes_is_named(make_folder: MakeFolder, tmp_path: Path) -> None:
-    for name, counts, message in (
-        ("1", {"only": 3}, "expected two classes or more, found only only"),
-        ("2", {"train/only": 3}, "expected two classes or more, found only only"),
-        ("3", {"a": 2, "b/deeper": 2}, "images/b/deeper: Is a directory"),
-    ):
-        folder = Path(make_folder(counts)).rename(tmp_path / name)
-        with error_line(message.replace("images", name)):
-            open_data(folder)
+@pytest.mark.parametrize("names", [("train/a", "train/b"), ("car", "train")])
+def test_a_folder_may_have_no_test_and_a_class_named_train(
+    names: tuple[str, str], make_folder: MakeFolder
+) -> None:
+    data = open_data(make_folder(dict.fromkeys(names, 1)))
+    assert data.class_names == tuple(name.removeprefix("train/") for name in names)
+    assert data.test is None
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ({"only": 3}, "expected two classes or more, found only only"),
+        ({"train/only": 3}, "train: expected two classes or more, found only only"),
+        ({"a": 2, "b/deeper": 2}, "b/deeper: Is a directory"),
+        ({"a": 1, "b": 0}, "b: the class b has no image"),
+        ({"test/a": 1, "test/b": 1}, "expected train/ with or without test/, found test/"),
+        ({"train/a": 1, "test/a": 1, "val/a": 1}, "train/ .*, found test/, train/, val/"),
+        ({"train/a": 1, "train/b": 1, "test/a": 1}, "same classes; only in one of them: b"),
+        (
+            {"train/a": 1, "train/b": 1, "test/b": 1, "test/c": 1},
+            "same classes; only in one of them: a, c",
+        ),
+    ],
+)
+def test_folder_that_is_none_of_classes_is_named(
+    counts: dict[str, int], message: str, make_folder: MakeFolder
+) -> None:
+    with error_line(f"images.*{message}"):
+        open_data(make_folder(counts))
 
 
 @HELD_OR_NOT
@@ -288,16 +313,11 @@ def test_classes_without_names_are_picked_by_number(
         assert y.tolist() == [1, 0, 1, 0, 1]
     ramp = open_data("ramp", options=options, ramp_path=str(tmp_path / "r"))
     assert all_rows(ramp.train)[1].tolist() == [1, 1, 0, 0, 0, 1]
+    with error_line("--classes=0,3: there is no class '3'; the classes are 0, 1, 2"):
+        open_data(path, options=ReadOptions(classes=("0", "3")))
     data = open_data(path, 0.5, options=ReadOptions(classes=("1", "0")))
     assert np.bincount(all_rows(data.train)[1]).tolist() == [1, 1]
     assert np.bincount(all_rows(data.test)[1]).tolist() == [2, 2]
-
-
-def test_unknown_classes_are_refused(save: Any, make_folder: MakeFolder) -> None:
-    with error_line("--classes=0,3: there is no class '3'; the classes are 0, 1, 2"):
-        open_data(save(X=PIXELS, Y=LABELS), options=ReadOptions(classes=("0", "3")))
-    with error_line("there is no class 'c'; the classes are a, b"):
-        open_data(make_folder({"a": 1, "b": 1}), options=ReadOptions(classes=("a", "c")))
 
 
 def test_a_folder_whose_parts_are_links_is_read(make_folder: MakeFolder, tmp_path: Path) -> None:
@@ -354,22 +374,3 @@ def test_an_image_shape_and_a_scale_hold_for_every_kind(
     images, _ = all_rows(open_data(make_folder({"a": 1, "b": 1}), options=options).train)
     assert images.shape == (2, *shape)
     np.testing.assert_array_equal(images[1, 0, 0], [2, 0, 0] if shape[2] == 3 else [0])
-
-
-def test_real_images(real_data: Path, tmp_path: Path) -> None:
-    """The first 40 images of each class of train/ and test/: 320 files."""
-    with tarfile.open(real_data / "cifar4.tar.gz") as archive:
-        for member in archive:
-            content = archive.extractfile(member)
-            if content is not None and re.search(r"/00[0-3]\d\.jpg$", member.name):
-                path = tmp_path / member.name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content.read())
-    data = open_data(tmp_path)
-    assert data[2:4] == (("airplane", "automobile", "bird", "cat"), 4)
-    for source, part in ((data.train, "train"), (data.test, "test")):
-        x, y = all_rows(source)
-        assert y.tolist() == np.repeat(range(4), 40).tolist()
-        paths = sorted((tmp_path / part).glob("*/*.jpg"))
-        expected = np.stack([np.asarray(Image.open(io.BytesIO(p.read_bytes()))) for p in paths])
-        assert np.array_equal(x, expected * np.float32(1 / 255))

@@ -1,4 +1,4 @@
-"""Folders of images: which files are whose, and the store that decodes them when asked."""
+"""The classes that are chosen, and the store that decodes images when they are asked for."""
 
 import os
 from pathlib import Path
@@ -8,73 +8,11 @@ import pytest
 
 from data import SKIP, files, images
 from data.batches import ShuffledBatches, TrainingBatches
-from data.image_folder import ImageStore, choose, class_names, find_parts, list_images
+from data.image_folder import ImageStore, choose
 from data.images import decoding_workers
 from data.source import HeldStore, LabelledSource
 from errors import BadRowsError, DataError, UnreachableError
-from tests.data.conftest import MakeFolder, encode, error_line
-
-
-def test_classes_and_files_are_sorted_without_hidden_ones(make_folder: MakeFolder) -> None:
-    folder = make_folder({"zebra": 1, "Ähre": 2, "black cat": 1, "Zoo": 1, ".git": 1})
-    for name in (".DS_Store", "Thumbs.db", "desktop.ini", "._0000.png"):
-        (Path(folder) / "Zoo" / name).write_bytes(b"not an image")
-    (Path(folder) / "notes.txt").write_text("files beside the classes are nobody's images")
-    assert class_names(folder) == ("Zoo", "black cat", "zebra", "Ähre")
-    assert list_images(folder) == [
-        (f"{folder}/Zoo/0000.png", 0),
-        (f"{folder}/black cat/0000.png", 1),
-        (f"{folder}/zebra/0000.png", 2),
-        (f"{folder}/Ähre/0000.png", 3),
-        (f"{folder}/Ähre/0001.png", 3),
-    ]
-
-
-def test_what_is_no_folder_of_classes_is_named(make_folder: MakeFolder, tmp_path: Path) -> None:
-    folder = make_folder({"a": 1, "b": 0})
-    (Path(folder) / "b" / ".hidden.png").touch()
-    with error_line("images/b: the class b has no image"):
-        list_images(folder)
-    with error_line("expected one subfolder of images per class, found an empty folder"):
-        list_images(f"{folder}/b")
-    with error_line(r"one subfolder of images per class, found none \(but 0000\.png\)"):
-        list_images(f"{folder}/a")
-    with error_line("none: "):
-        list_images(str(tmp_path / "none"))
-
-
-@pytest.mark.parametrize(
-    ("subfolders", "parts", "classes"),
-    [
-        (["b", "a"], [""], ("a", "b")),
-        (["train/b", "train/a", "test/a", "test/b"], ["/train", "/test"], ("a", "b")),
-        (["train/b", "train/a"], ["/train"], ("a", "b")),
-        (["car", "train"], [""], ("car", "train")),  # A class may be called so.
-    ],
-)
-def test_layouts(
-    subfolders: list[str], parts: list[str], classes: tuple[str, ...], make_folder: MakeFolder
-) -> None:
-    folder = make_folder(dict.fromkeys(subfolders, 1))
-    assert find_parts(folder) == ([folder + part for part in parts], classes)
-
-
-@pytest.mark.parametrize(
-    ("subfolders", "message"),
-    [
-        (["test/a", "test/b"], "expected train/ with or without test/, found test/"),
-        (["train/a", "test/a", "val/a"], "expected train/ .*, found test/, train/, val/"),
-        (["train/a", "train/b", "test/a"], "same classes; only in one of them: b"),
-        (["train/a", "train/b", "test/b", "test/c"], "same classes; only in one of them: a, c"),
-    ],
-)
-def test_bad_layout_is_refused(
-    subfolders: list[str], message: str, make_folder: MakeFolder
-) -> None:
-    folder = make_folder(dict.fromkeys(subfolders, 1))
-    with error_line(f"images: .*{message}"):
-        find_parts(folder)
-
+from tests.data.conftest import encode, error_line
 
 KNOWN = ("ant", "bee", "T-shirt/top", "Ähre two")
 
@@ -159,16 +97,6 @@ def test_every_bad_file_of_a_batch_is_told(paths: list[str], tmp_path: Path) -> 
     assert "no regular file" in messages[4]
     with error_line(r"003\.png: is neither"):  # The first of all.
         HeldStore(store, keep_bad=False)
-
-
-def test_links_are_followed_out_of_the_folder(paths: list[str], tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    for name, target in (("0.png", paths[7]), ("1.png", "/nowhere/at/all.png")):
-        (tmp_path / "data" / name).symlink_to(target)
-    store = ImageStore([str(tmp_path / "data" / f"{i}.png") for i in (0, 1)], str(tmp_path))
-    assert (store.take(np.array([0])) == 7).all()
-    with error_line(r"data/1\.png: .*No such file"):
-        store.take(np.array([1]))
 
 
 def test_the_digest_does_not_depend_on_the_place(paths: list[str], tmp_path: Path) -> None:

@@ -79,19 +79,14 @@ def test_modes_become_rgb(mode: str) -> None:
     assert np.array_equal(decode_image(encode(image, **options), "a.png"), expected)
 
 
-@pytest.mark.parametrize(("mode", "expected"), [("L", (124, 124, 124)), ("CMYK", (200, 100, 50))])
-def test_jpeg_modes_become_rgb(mode: str, expected: tuple[int, ...]) -> None:
-    content = encode(Image.new("RGB", (32, 32), (200, 100, 50)).convert(mode), "JPEG", quality=100)
-    assert np.abs(decode_image(content, "a.jpg").astype(int) - expected).max() <= 2
-
-
-def test_upper_bits_of_16_bit_grey_are_taken() -> None:
+def test_jpeg_modes_16_bits_and_animations_become_rgb() -> None:
+    image = Image.new("RGB", (32, 32), (200, 100, 50))
+    for mode, colour in (("L", (124, 124, 124)), ("CMYK", (200, 100, 50))):
+        content = encode(image.convert(mode), "JPEG", quality=100)
+        assert np.abs(decode_image(content, "a.jpg").astype(int) - colour).max() <= 2
     grey = np.random.default_rng(0).integers(0, 2**16, (32, 32), np.uint16)
     decoded = decode_image(encode(Image.fromarray(grey)), "a.png")
     assert np.array_equal(decoded, np.repeat(grey[..., np.newaxis] >> 8, 3, axis=2))
-
-
-def test_first_image_of_an_animation_is_taken() -> None:
     first, second = (Image.fromarray(random_pixels(32, 32, seed)) for seed in (0, 1))
     content = encode(first, save_all=True, append_images=[second])
     assert np.array_equal(decode_image(content, "a.png"), random_pixels(32, 32, 0))
@@ -109,8 +104,7 @@ def test_other_formats_are_refused(content: bytes) -> None:
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG"])
 def test_every_cut_is_an_error_or_harmless(file_format: str) -> None:
     content = encode(random_pixels(32, 32), file_format)
-    whole = decode_image(content, "a")
-    harmless = 0
+    whole, harmless = decode_image(content, "a"), 0
     for length in range(len(content)):
         try:
             decoded = decode_image(content[:length], "a")
@@ -119,13 +113,10 @@ def test_every_cut_is_an_error_or_harmless(file_format: str) -> None:
         assert np.array_equal(decoded, whole)
         harmless += 1
     assert harmless < 24  # The last bytes of a PNG are checksums and the end mark.
-
-
-def test_damaged_png_is_refused() -> None:
-    content = bytearray(encode(random_pixels(32, 32)))
-    content[content.index(b"IDAT") + 100] ^= 1
+    damaged = bytearray(encode(random_pixels(32, 32)))
+    damaged[damaged.index(b"IDAT") + 100] ^= 1
     with error_line(r"a\.png: is damaged or cut short"):
-        decode_image(bytes(content), "a.png")
+        decode_image(bytes(damaged), "a.png")
 
 
 # Around the sizes where Pillow warns (89 million) and where it raises (twice that).
@@ -213,19 +204,16 @@ def test_broken_exif_says_nothing(file_format: str) -> None:
         assert np.array_equal(decode_image(content, "a"), plain)
 
 
-def test_images_of_the_right_dtype_are_taken_as_they_are() -> None:
-    for given in (np.ones(SHAPE, np.uint8), np.ones(SHAPE, np.float32)):
-        assert as_images(given, "X") is given
-    fortran = np.asfortranarray(np.ones(SHAPE, np.float32))
-    assert as_images(fortran, "X").flags.c_contiguous
-
-
-@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f2", "<f8", "g"])
-def test_float_images_become_float32(dtype: str) -> None:
-    values = np.random.default_rng(0).random(SHAPE).astype(dtype)
-    found = as_images(values, "X")
-    assert found.dtype == np.float32
-    assert np.array_equal(found, values.astype(np.float32))
+@pytest.mark.parametrize("dtype", ["u1", "<f4", ">f4", "<f2", "<f8", "g"])
+def test_images_are_uint8_or_become_float32(dtype: str) -> None:
+    values = (np.random.default_rng(0).random(SHAPE) * 9).astype(dtype)
+    for given in (values, np.asfortranarray(values)):
+        found = as_images(given, "X")
+        assert found.dtype == (np.uint8 if dtype == "u1" else np.float32)
+        assert np.array_equal(found, values.astype(found.dtype))
+        assert found.flags.c_contiguous
+    if dtype in ("u1", "<f4"):
+        assert as_images(values, "X") is values
 
 
 def with_at(value: float) -> npt.NDArray[np.float64]:
@@ -257,21 +245,14 @@ def test_arrays_that_are_no_images_are_refused(array: npt.NDArray[Any], message:
         as_images(array, "X")
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "dtype", "warning"),
-    [
-        (0, 1, "f4", None),
-        (0, 255, "u1", None),
-        (0, 255, "f4", "a.npz: X: values in [0, 255]; expected [0, 1], or uint8"),
-        (-0.5, 0.5, "f4", "a.npz: X: values in [-0.5, 0.5]; expected [0, 1], or uint8"),
-    ],
-)
-def test_values_outside_the_unit_range_are_warned_of(
-    low: float, high: float, dtype: str, warning: str | None, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_values_outside_the_unit_range_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "absl"):
-        warn_out_of_range(np.linspace(low, high, 4 * 3072).astype(dtype), "a.npz: X")
-    assert caplog.messages == ([warning] if warning else [])
+        for low, high, dtype in ((0, 1, "f4"), (0, 255, "u1"), (0, 255, "f4"), (-0.5, 0.5, "f4")):
+            warn_out_of_range(np.linspace(low, high, 4 * 3072).astype(dtype), "a.npz: X")
+    assert caplog.messages == [
+        "a.npz: X: values in [0, 255]; expected [0, 1], or uint8",
+        "a.npz: X: values in [-0.5, 0.5]; expected [0, 1], or uint8",
+    ]
 
 
 @pytest.mark.parametrize("dtype", ["u1", "i1", ">u2", "i4", "i8", "u8", "f2", "f4", ">f8"])

@@ -57,14 +57,15 @@ def _forward_mlp(images: Array, v: dict[str, Array]) -> tuple[Array, Array]:
 
 
 def _adam(gradient: Array) -> Array:
-    # The first step; TensorFlow's epsilon stands outside the bias correction (Kingma and Ba,
-    # section 2).
-    return LEARNING_RATE * gradient / (np.abs(gradient) + 1e-8 / np.sqrt(1 - 0.999))
+    # TensorFlow's epsilon stands outside the bias correction (Kingma and Ba, section 2).
+    step: Array = LEARNING_RATE * gradient / (np.abs(gradient) + 1e-8 / np.sqrt(1 - 0.999))
+    return step
 
 
 def _rms_prop(gradient: Array) -> Array:
-    # The first step; TensorFlow's mean square starts at one.
-    return LEARNING_RATE * gradient / np.sqrt(0.9 * 1.0 + 0.1 * gradient**2 + 1e-10)
+    # TensorFlow's mean square starts at one.
+    step: Array = LEARNING_RATE * gradient / np.sqrt(0.9 * 1.0 + 0.1 * gradient**2 + 1e-10)
+    return step
 
 
 class Case(NamedTuple):
