@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 
 from data.arrays import read_idx, read_npy, read_npz
-from errors import DataError
 from tests.data.conftest import error_line
 from tests.data.idx_files import TYPES, idx_bytes
 
@@ -145,18 +144,6 @@ def test_hostile_header_is_refused_before_memory_is_taken(
         read_npz(put(npz({"X.npy": npy(header, data)})), LIMIT)
 
 
-def test_a_header_of_megabytes_is_not_unpacked(put: Put) -> None:
-    header = b"\x93NUMPY\x02\x00" + struct.pack("<I", 64 << 20) + b" " * (64 << 20)
-    path = put(npz({"X.npy": header}))
-    tracemalloc.start()
-    try:
-        with error_line("cannot be unpacked"):
-            read_npz(path, 1000)
-        assert tracemalloc.get_traced_memory()[1] < 4 << 20
-    finally:
-        tracemalloc.stop()
-
-
 def test_limit_is_for_all_arrays_together(tmp_path: Path) -> None:
     path = str(tmp_path / "a.npz")
     np.savez(path, X=np.zeros(600, np.uint8), Y=np.zeros(400, np.uint8))
@@ -202,25 +189,6 @@ def test_every_cut_is_an_error(save: Callable[..., None], put: Put) -> None:
     for length in range(len(content.getvalue())):
         with error_line("damaged|cut short|no .npz file|but it holds"):
             read(put(content.getvalue()[:length]), LIMIT)
-
-
-@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_flipped_bits_give_an_error_or_the_same_arrays(save: Callable[..., None], put: Put) -> None:
-    content = io.BytesIO()
-    save(content, X=np.arange(5))
-    whole = content.getvalue()
-    # A member's header: 30 bytes, its name, and 20 bytes for sizes beyond 32 bits.
-    member_start, member_end = 30 + len("X.npy") + 20, whole.index(b"PK\x01\x02")
-    for place in range(member_start, member_end):
-        damaged = bytearray(whole)
-        damaged[place] ^= 0x10
-        try:
-            arrays = read_npz(put(bytes(damaged)), LIMIT)
-        except DataError:
-            continue
-        # A bit that fills up the last byte of packed data means nothing.
-        assert place == member_end - 1
-        assert arrays["X"].tolist() == list(range(5))
 
 
 @pytest.mark.parametrize("read", [read_npz, read_npy, read_idx])
@@ -295,27 +263,29 @@ def test_a_bad_idx_file_is_one_line(put: Put, content: bytes, message: str) -> N
         read_idx(put(content), LIMIT)
 
 
-@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+LONG = b"\x93NUMPY\x02\x00" + struct.pack("<I", 64 << 20) + b" " * (64 << 20)
+
+
+@pytest.mark.parametrize(
+    ("read", "content", "message"),
+    [
+        (read_npz, npz({"X.npy": LONG}), "cannot be unpacked"),
+        *((read_idx, pack(header(2**30)), "is cut short") for pack in (bytes, gzip.compress)),
+        *(
+            (read_idx, pack(header(5) + bytes(2**26)), "but it holds more")
+            for pack in (bytes, gzip.compress)
+        ),
+    ],
+)
 def test_memory_follows_what_is_there_and_not_what_is_claimed(
-    put: Put, pack: Callable[[bytes], bytes]
+    read: Callable[[str, int], Any], content: bytes, message: str, put: Put
 ) -> None:
-    """A header that claims a gigabyte, and five values with 64 megabytes behind them."""
-    for content, message in (
-        (header(2**30), "is cut short"),
-        (header(5) + bytes(2**26), "but it holds more"),
-    ):
-        path = put(pack(content))
-        tracemalloc.start()
+    """Headers of 64 megabytes or of a gigabyte of values, and 64 megabytes after five values."""
+    path = put(content)
+    tracemalloc.start()
+    try:
         with error_line(message):
-            read_idx(path, 2**31)
-        peak = tracemalloc.get_traced_memory()[1]
+            read(path, 2**31)
+        assert tracemalloc.get_traced_memory()[1] < 2**22
+    finally:
         tracemalloc.stop()
-        assert peak < 2**22
-
-
-def test_no_byte_of_the_header_can_be_another(put: Put) -> None:
-    """But for the type: signed bytes are as long as unsigned ones."""
-    for position in range(16):
-        for byte in {0x00, 0x01, 0x7F, 0xFF, CONTENT[position] ^ 0x02} - {CONTENT[position]}:
-            with pytest.raises(DataError):
-                read_idx(put(CONTENT[:position] + bytes([byte]) + CONTENT[position + 1 :]), LIMIT)

@@ -92,6 +92,7 @@ def test_grey_images_of_the_cache_become_colour_images_of_32_pixels(
     assert data.num_classes == len(data.class_names) == (len(classes) or 10)
     assert data.class_names[-1] == ("Dress" if classes else "Ankle boot")
     for source, count, kept, numbers in zip(data[:2], (6, 3), rows, labels, strict=True):
+        assert source is not None
         x, y = source.rows(np.arange(len(source)))
         assert np.array_equal(x, fit_images(GREY[count][kept], 32, 3) * np.float32(1 / 255))
         assert y.dtype == np.int64
