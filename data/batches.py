@@ -19,7 +19,7 @@ from absl import logging
 
 from data import SKIP, STOP
 from data.source import Array, Indices, Source
-from errors import BadRowsError, DataError, RefusedError
+from errors import BadRowsError, DataError
 
 # Random numbers that follow from (seed, stream, index) alone, whatever was drawn before: the raw
 # output of Philox, a counter-based generator (Salmon et al., "Parallel random numbers: as easy as
@@ -188,8 +188,6 @@ def read_ahead(
 
 # What becomes of a batch when some of its examples cannot be read.
 
-_MOST_REFUSED = 32  # With so many, it is no longer the files that are at fault.
-
 
 def stopped_by(bad: BadRowsError) -> DataError:
     """What the user is told of a bad row: with the flag that goes on without it."""
@@ -203,7 +201,6 @@ class BadSoFar:
         """Takes what the first one does: STOP or SKIP."""
         self.rows: set[int] = set()
         self._on_bad = on_bad
-        self._refused = 0
         self._lock = threading.Lock()
 
     def positions(self, indices: Indices) -> list[int]:
@@ -216,8 +213,7 @@ class BadSoFar:
         Those that are new are logged.
 
         Raises:
-          DataError: under STOP, what was raised and the flag that goes on without it; under SKIP,
-            the file system refuses too many files.
+          DataError: under STOP, what was raised and the flag that goes on without it.
         """
         while True:
             indices = good_indices()
@@ -228,19 +224,9 @@ class BadSoFar:
                     raise stopped_by(bad) from bad
                 with self._lock:
                     for position, error in sorted(bad.errors.items()):
-                        self._note(int(indices[position]), error)
-
-    def _note(self, row: int, error: DataError) -> None:
-        if row in self.rows:
-            return
-        self._refused += isinstance(error, RefusedError)
-        if self._refused >= _MOST_REFUSED:
-            raise DataError(
-                f"{error}; {_MOST_REFUSED} files cannot be opened: see to the permissions or the "
-                "disk, then run the same line again"
-            ) from error
-        self.rows.add(row)
-        logging.warning("skipped: %s", error)
+                        if indices[position] not in self.rows:
+                            self.rows.add(int(indices[position]))
+                            logging.warning("skipped: %s", error)
 
 
 class TrainingBatches:

@@ -1,25 +1,25 @@
 """Files and folders, local or not, through `tf.io.gfile`: all that data/ uses of TensorFlow.
 
-What the file system refuses (missing, no permission, no such scheme) becomes a `DataError`.
+What is missing becomes a `DataError`, what the file system refuses a `RefusedError`.
 """
 
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import BinaryIO, TypeVar, cast
 
 import numpy as np
 import tensorflow as tf
 
-from errors import DataError, RefusedError, UnreachableError
+from errors import DataError, RefusedError
 
 T = TypeVar("T")
 
 
 @contextmanager
 def refusals_as_data_errors(path: str) -> Iterator[None]:
-    """Raises DataError for what is missing, RefusedError for what else the file system refuses."""
+    """Raises DataError for what is missing, RefusedError for what else is refused."""
     try:
         yield
     except tf.errors.OpError as error:
@@ -30,11 +30,7 @@ def refusals_as_data_errors(path: str) -> Iterator[None]:
 
 @contextmanager
 def open_binary(path: str) -> Iterator[BinaryIO]:
-    """Opens a file for reading bytes.
-
-    Raises DataError where that, a read or a seek fails, and where it is no regular file: a pipe or
-    a device may never end.
-    """
+    """Opens a file for reading bytes; also no pipe or device, which may never end, is opened."""
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
         raise DataError(f"{path}: is no regular file")
     with refusals_as_data_errors(path), tf.io.gfile.GFile(path, "rb") as stream:
@@ -63,16 +59,14 @@ def read_bytes(path: str, max_bytes: int) -> bytes:
 def retried(read: Callable[[str], T], path: str) -> T:
     """What `read` gives for a file, where need be the second time: its folder may have been away.
 
-    Raises:
-      UnreachableError: the folder is away, such as a network mount; the file may be good.
-      DataError: what `read` raised twice.
+    RefusedError where it is still away, such as a network mount.
     """
     try:
         return read(path)
     except DataError as error:
         folder = os.path.dirname(path) or "."
         if not is_folder(folder) or not ("://" in folder or os.access(folder, os.R_OK | os.X_OK)):
-            raise UnreachableError(
+            raise RefusedError(
                 f"{error}: its folder cannot be reached; see to its disk, mount or permissions, "
                 "then run the same line again"
             ) from error
@@ -98,7 +92,7 @@ def is_folder(path: str) -> bool:
 
 
 def exists(path: str) -> bool:
-    """Whether there is a file or a folder; DataError where the file system cannot tell."""
+    """Whether there is a file or a folder."""
     with refusals_as_data_errors(path):
         return bool(tf.io.gfile.exists(path))
 
@@ -111,8 +105,7 @@ def join(folder: str, name: str) -> str:
 def write_atomically(path: str, content: bytes | Iterable[bytes]) -> None:
     """Writes a file that is there as a whole or not at all, and makes its folder where needed.
 
-    The content may come in parts. Raises DataError where the file system refuses, OSError where the
-    disk fails to flush.
+    The content may come in parts. OSError where the disk fails to flush.
     """
     temporary = f"{path}.tmp"
     with refusals_as_data_errors(path):
@@ -155,7 +148,7 @@ def digest_of_files(paths: Sequence[str], names: Sequence[str]) -> str:
     """Of all files' names and sizes, and of the first 64 KB of 1,024 evenly spaced files.
 
     The names are relative to what holds all files. One that cannot be read is told from one that
-    can; UnreachableError where its folder is away.
+    can; RefusedError where its folder is away.
     """
     digest = hashlib.sha256()
     for path, name in zip(paths, names, strict=True):
@@ -172,6 +165,9 @@ def _start(path: str) -> bytes:
 
 
 def _or_none(read: Callable[[str], T], path: str) -> T | None:
-    with suppress(DataError):
+    try:
         return retried(read, path)
-    return None
+    except RefusedError:
+        raise
+    except DataError:
+        return None

@@ -10,7 +10,7 @@ import numpy as np
 from data import files
 from data.images import IMAGE_SHAPE, MAX_FILE_BYTES, decode_image, decoding_workers
 from data.source import Array, Indices
-from errors import BadRowsError, DataError
+from errors import BadRowsError, DataError, RefusedError
 
 _SHOWN = 20  # class names in an error
 _TRAIN, _TEST = "train", "test"
@@ -127,12 +127,14 @@ class ImageStore:
         self._folder, self._ignore_exif = folder, ignore_exif
 
     def take(self, indices: Indices) -> Array:
-        """See `Store.take`; UnreachableError where the folder of an image is away."""
+        """See `Store.take`; RefusedError where a file is refused, or its folder is away."""
         images = np.empty((len(indices), *self.shape[1:]), np.uint8)
         errors: dict[int, DataError] = {}
         for position, index in enumerate(indices.tolist()):
             try:
                 images[position] = files.retried(self._image, self.paths[index])
+            except RefusedError:
+                raise
             except DataError as error:
                 errors[position] = error
         if errors:

@@ -28,19 +28,13 @@ def error_line(pattern: str) -> Iterator[None]:
 class BadRows:
     """A store of an array in which some rows are bad."""
 
-    def __init__(
-        self,
-        values: Array,
-        bad: Collection[int] = (),
-        workers: int = 1,
-        error: type[DataError] = DataError,
-    ) -> None:
-        self.values, self.bad, self.workers, self.error = values, bad, workers, error
+    def __init__(self, values: Array, bad: Collection[int] = (), workers: int = 1) -> None:
+        self.values, self.bad, self.workers = values, bad, workers
         self.shape, self.dtype = values.shape, values.dtype
 
     def take(self, indices: Indices) -> Array:
         numbers = enumerate(indices.tolist())
-        errors = {at: self.error(f"{row}.png: is bad") for at, row in numbers if row in self.bad}
+        errors = {at: DataError(f"{row}.png: is bad") for at, row in numbers if row in self.bad}
         if errors:
             raise BadRowsError(errors)
         return self.values[indices]

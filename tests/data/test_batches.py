@@ -29,7 +29,7 @@ from data.batches import (
     split_rows,
 )
 from data.source import Array, Indices, LabelledSource
-from errors import DataError, RefusedError
+from errors import DataError
 from tests.data.conftest import BadRows, error_line
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -301,9 +301,7 @@ def test_an_error_comes_at_its_step(workers: int) -> None:
 COUNT, SEED = 11, 3
 
 
-def numbers(
-    bad: Collection[int] = (), count: int = COUNT, error: type[DataError] = DataError
-) -> LabelledSource:
+def numbers(bad: Collection[int] = ()) -> LabelledSource:
     """Row i holds the number i; some rows are bad, and reading takes a random time."""
 
     class Numbers(BadRows):
@@ -311,8 +309,8 @@ def numbers(
             time.sleep(random.random() / 500)
             return super().take(indices)
 
-    store = Numbers(np.arange(count, dtype=np.float32), bad, error=error)
-    return LabelledSource(store, np.arange(count))
+    store = Numbers(np.arange(COUNT, dtype=np.float32), bad)
+    return LabelledSource(store, np.arange(COUNT))
 
 
 def batches(bad: frozenset[int], on_bad: str = SKIP) -> TrainingBatches:
@@ -388,24 +386,3 @@ def test_evaluation_has_every_row_once_in_order(batch_size: int) -> None:
     source = LabelledSource(np.zeros((5, 2), np.float32), np.arange(5))
     rows = [y.tolist() for _, y in row_batches(source, batch_size)]
     assert rows == [[*range(5)][at : at + batch_size] for at in range(0, 5, batch_size)]
-
-
-@pytest.mark.parametrize("batch_size", [1, 7, 80])
-def test_too_many_files_that_are_refused_stop_the_run(
-    batch_size: int, caplog: pytest.LogCaptureFixture
-) -> None:
-    """By the file system: they may be good, so that none but a few are skipped."""
-
-    def first_batch(bad: range, error: type[DataError] = RefusedError) -> tuple[Array, ...]:
-        order = ShuffledBatches(80, batch_size, SEED)
-        return TrainingBatches(numbers(bad, 80, error), order, SKIP).batch(0)
-
-    with error_line(r"^\d+\.png: is bad; 32 files cannot be opened: see to the permissions"):
-        first_batch(range(80))
-    assert len(caplog.messages) == 31
-    with error_line("none of the 80 training examples can be read"):
-        first_batch(range(80), DataError)  # Each seen, and no image.
-    with error_line(r"^41\.png: is bad; 32 files cannot be opened"):
-        list(row_batches(numbers(range(10, 50), 80, RefusedError), 60, BadSoFar(SKIP)))
-    _, y = first_batch(range(31))
-    assert {*y.tolist()} <= {*range(31, 80)}
