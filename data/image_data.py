@@ -118,7 +118,8 @@ def open_image_data(
     if not validation_fraction:
         return data
     if data.test is not None:
-        part = f"the test split of {spec}" if spec in named.NAMED else files.join(spec, "test")
+        is_folder = files.is_folder(spec) and spec not in named.NAMED
+        part = files.join(spec, "test") if is_folder else f"the test split of {spec}"
         logging.info("--validation_fraction is not used: %s is there to test on", part)
         return data
     train, test = split_rows(data.train.labels, validation_fraction, seed)

@@ -2,13 +2,10 @@
 
 import gc
 import random
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,8 +28,6 @@ from data.batches import (
 from data.source import Array, Indices, LabelledSource
 from errors import DataError
 from tests.data.conftest import BadRows, error_line
-
-PROJECT = Path(__file__).resolve().parents[2]
 
 
 def test_what_is_drawn_never_changes() -> None:
@@ -65,21 +60,12 @@ def test_seed_stream_and_index_all_matter() -> None:
         raw_bits(1, seed=-1, stream=Stream.EPOCH)
 
 
-def test_a_permutation_has_each_number_once_at_any_place() -> None:
-    """Of 4,000 of 4 numbers, each is at each place 1,000 times, give or take 5 sigma."""
-    for count in (1, 2, 1000):
-        assert sorted(permutation(count, 7, Stream.EPOCH, 3).tolist()) == list(range(count))
-    drawn = np.stack([permutation(4, 0, Stream.EPOCH, epoch) for epoch in range(4000)])
-    counts = np.stack([np.bincount(drawn[:, place], minlength=4) for place in range(4)])
-    assert np.abs(counts - 1000).max() < 5 * np.sqrt(4000 * 1 / 4 * 3 / 4)
-
-
 def test_points_lie_on_the_line_and_follow_from_the_seed() -> None:
     x, y = linear_points(seed=0)
     assert x.dtype == y.dtype == np.float32
     assert x.shape == y.shape == (100,)
     np.testing.assert_allclose(y, 0.1 * x.astype(np.float64) + 0.2, rtol=1e-6)
-    assert np.array_equal(linear_points(5)[0], linear_points(5)[0])
+    assert np.array_equal(linear_points(0)[0], x)
     x = np.concatenate([linear_points(seed)[0] for seed in range(1000)])
     assert 0 <= x.min() <= x.max() < 1
     counts, _ = np.histogram(x, bins=10, range=(0, 1))
@@ -269,18 +255,6 @@ def test_threads_begin_with_the_first_batch_and_end_with_a_forgotten_generator()
     assert len(reading_threads()) == 1
     del batches
     gc.collect()
-
-
-def test_process_exits_while_a_generator_is_open() -> None:
-    program = (
-        "from data.batches import read_ahead\n"
-        "batches = read_ahead(str, 0, 1000)\n"
-        "print(next(batches))\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=PROJECT, capture_output=True, timeout=300, check=True
-    )
-    assert (done.stdout.decode().split(), done.stderr) == (["0"], b"")
 
 
 @pytest.mark.parametrize("workers", [1, 3])

@@ -246,39 +246,34 @@ def test_folder_that_is_none_of_classes_is_named(
         open_data(make_folder(counts))
 
 
-@HELD_OR_NOT
 @pytest.mark.parametrize("images", [PIXELS, PIXELS / 255])
-def test_npy_gives_what_npz_does(
-    images: Any, options: ReadOptions, save: Any, save_npy: Any
+def test_npy_gives_what_npz_does_held_or_read_as_needed(
+    images: Any, save: Any, save_npy: Any
 ) -> None:
     npz = open_data(save(X=images, Y=LABELS), 0.4, 3)
-    npy = open_data(save_npy(images, LABELS.astype(np.uint8)), 0.4, 3, options)
-    for ours, theirs in ((npy.train, npz.train), (npy.test, npz.test)):
-        for mine, other in zip(all_rows(ours), all_rows(theirs), strict=True):
-            assert mine.dtype == other.dtype
-            assert np.array_equal(mine, other)
-    assert npy[2:4] == npz[2:4] == ((), 3)
-
-
-def test_what_is_read_as_needed_has_the_digest_of_what_is_held(
-    save_npy: Any, make_folder: MakeFolder
-) -> None:
-    for spec in (save_npy(PIXELS, LABELS), make_folder({"a": 5, "b": 3})):
-        held, needed = (open_data(spec, 0.3, 1, options) for options in (ReadOptions(), AS_NEEDED))
-        assert held.train.digest() == needed.train.digest()
-        assert held.train.digest().startswith("sampled:")  # Of a part of them, too.
-        for ours, theirs in zip(all_rows(held.train), all_rows(needed.train), strict=True):
-            assert np.array_equal(ours, theirs)
+    path = save_npy(images, LABELS.astype(np.uint8))
+    held, needed = (open_data(path, 0.4, 3, options) for options in (HELD, AS_NEEDED))
+    for npy in (held, needed):
+        for ours, theirs in ((npy.train, npz.train), (npy.test, npz.test)):
+            for mine, other in zip(all_rows(ours), all_rows(theirs), strict=True):
+                assert mine.dtype == other.dtype
+                assert np.array_equal(mine, other)
+        assert npy[2:4] == npz[2:4] == ((), 3)
+    assert held.identity() == needed.identity()
+    assert held.train.digest().startswith("sampled:")  # Of a part of them, too.
 
 
 def test_training_and_test_images_count_together(make_folder: MakeFolder) -> None:
     """Of 163 + 163 images of 3,072 bytes, both are held or none."""
     folder = make_folder({"train/a": 100, "train/b": 63, "test/a": 100, "test/b": 63})
+    identities = []
     for memory_mb, store in ((1, ImageStore), (2, HeldStore)):
         data = open_data(folder, options=ReadOptions(memory_mb=memory_mb))
         for source in (data.train, data.test):
             assert isinstance(source, LabelledSource)
             assert type(source.features) is store
+        identities.append(data.identity())
+    assert identities[0] == identities[1]
 
 
 @HELD_OR_NOT
