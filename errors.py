@@ -34,11 +34,7 @@ class DataError(UserError, ValueError):
 
 
 class RefusedError(DataError):
-    """The file system refuses a file that may be good: no permission, or a disk that fails."""
-
-
-class UnreachableError(DataError):
-    """The folder of a file cannot be reached, which tells nothing of the file."""
+    """The file system refuses a file that may be good, or its folder is away."""
 
 
 class BadRowsError(DataError):

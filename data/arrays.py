@@ -1,28 +1,53 @@
-"""Reads .npz, .npy and IDX files of unknown origin.
+"""Reads .npz, .npy and IDX files of unknown origin; an .npy also by rows, as a store.
 
 A header is checked before memory is taken for its array, objects are never unpickled, and no more
 than a given number of bytes is unpacked.
 """
 
+import functools
 import gzip
 import io
 import math
+import os
 import struct
 import textwrap
-import tokenize
+import threading
+import weakref
 import zipfile
-import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import IO, Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 
 from data import files
-from data.source import Array
-from errors import DataError
+from data.images import check_images, not_finite
+from data.source import Array, Indices
+from errors import BadRowsError, DataError
 
-# .npz and .npy. Format: https://numpy.org/neps/nep-0001-npy-format.html
+
+@contextmanager
+def _open(path: str) -> Iterator[BinaryIO]:
+    """Opens a file for reading; whatever its bytes lead to becomes a DataError."""
+    try:
+        with files.open_binary(path) as stream:
+            yield stream
+    except DataError:
+        raise
+    except Exception as error:  # zipfile, zlib, NumPy and Python's parser raise nearly any kind.
+        # NumPy quotes the header it could not parse, up to 10,000 characters.
+        reason = textwrap.shorten(str(error) or type(error).__name__, width=200)
+        raise DataError(
+            f"{path}: cannot be unpacked, is it damaged or cut short? ({reason})"
+        ) from error
+
+
+def _check_size(num_bytes: int, max_bytes: int, name: str) -> None:
+    if num_bytes > max_bytes:
+        raise DataError(f"{name}: claims {num_bytes:,} bytes; at most {max_bytes:,} are unpacked")
+
+
+# .npz and .npy as a whole. Format: https://numpy.org/neps/nep-0001-npy-format.html
 
 _SUFFIX = ".npy"
 _MAX_HEADER_BYTES = 1 << 16  # NumPy takes 10,000 characters.
@@ -30,21 +55,6 @@ _ZIP_START = b"PK\x03\x04"
 # Other methods unpack a block of any length at once.
 _BOUNDED_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED = 1
-# What zipfile raises for damaged bytes, and NumPy where a header is no Python literal.
-_DAMAGE = (
-    EOFError,
-    MemoryError,
-    NotImplementedError,
-    OverflowError,
-    RecursionError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-    tokenize.TokenError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 class Header(NamedTuple):
@@ -53,104 +63,72 @@ class Header(NamedTuple):
     shape: tuple[int, ...]
     fortran: bool  # Whether it is in Fortran's order.
     dtype: np.dtype[Any]
-    num_bytes: int  # Of its values.
+    start: int  # Where its values begin.
+
+    @property
+    def num_bytes(self) -> int:
+        """Of the values. In Python's integers: those of a hostile shape may pass 64 bits."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 def read_npz(path: str, max_bytes: int, required: Sequence[str] = ()) -> dict[str, Array]:
-    """The arrays of an .npz file by their keys, or the `required` ones; other members are left out.
+    """The arrays of an .npz file by their keys, or the `required` ones alone.
 
     Raises:
       DataError: no such file, no whole .npz file, a required key is missing, an array of objects,
         or more than max_bytes for all of them together, unpacked.
     """
-    with files.open_binary(path) as stream, _damage_as_data_error(path):
+    with _open(path) as stream:
         if stream.read(len(_ZIP_START)) != _ZIP_START:
             raise DataError(f"{path}: is no .npz file (a zip archive of arrays, see np.savez)")
         with zipfile.ZipFile(stream) as archive:
-            members = _members(archive, path, required)
-            total = sum(
-                _check_member(archive, member, f"{path}: {key}", max_bytes)
+            members = {
+                member.filename.removesuffix(_SUFFIX): member
+                for member in archive.infolist()
+                if member.filename.endswith(_SUFFIX)
+            }
+            missing = [key for key in required if key not in members]
+            if missing:
+                raise DataError(
+                    f"{path}: holds no array {' and no '.join(missing)}; "
+                    f"it holds {', '.join(sorted(members)) or 'none'}"
+                )
+            members = {key: members[key] for key in required or members}
+            headers = [
+                _member_header(archive, member, f"{path}: {key}", max_bytes)
                 for key, member in members.items()
-            )
-            _check_size(total, max_bytes, path)
-            arrays = {}
-            for key, member in members.items():
-                with archive.open(member) as content:
-                    arrays[key] = _read_array(content)
-            return arrays
+            ]
+            _check_size(sum(header.num_bytes for header in headers), max_bytes, path)
+            return {key: _read_array(archive.open(member)) for key, member in members.items()}
+
+
+def _member_header(
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, max_bytes: int
+) -> Header:
+    if member.flag_bits & _ENCRYPTED or member.compress_type not in _BOUNDED_METHODS:
+        raise DataError(f"{name}: is encrypted, or packed in a way that np.savez does not use")
+    with archive.open(member) as stream:
+        return _read_header(stream, member.file_size, name, max_bytes)
 
 
 def read_npy(path: str, max_bytes: int) -> Array:
     """The array of an .npy file.
 
-    Raises:
-      DataError: no such file, no whole .npy file, an array of objects, or more than max_bytes.
+    Raises DataError where it is no whole one, holds objects, or more than `max_bytes`.
     """
-    length = files.size(path)
-    with files.open_binary(path) as stream, _damage_as_data_error(path):
-        _read_header(stream, length, path, max_bytes)
-        stream.seek(0)
+    read_npy_header(path, max_bytes)
+    with _open(path) as stream:
         return _read_array(stream)
 
 
-def read_npy_header(stream: BinaryIO, path: str, max_bytes: int) -> Header:
-    """Checks the header of an .npy file as `read_npy` does; the stream is then at the values."""
-    length = files.size(path)
-    with _damage_as_data_error(path):
-        header = _read_header(stream, length, path, max_bytes)
-        stream.seek(length - header.num_bytes)
-        return header
-
-
-@contextmanager
-def _damage_as_data_error(path: str) -> Iterator[None]:
-    try:
-        yield
-    except DataError:
-        raise
-    except _DAMAGE as error:
-        # NumPy quotes the header it could not parse, up to 10,000 characters.
-        reason = textwrap.shorten(str(error) or type(error).__name__, width=200)
-        raise DataError(
-            f"{path}: cannot be unpacked, is it damaged or cut short? ({reason})"
-        ) from error
-
-
-def _members(
-    archive: zipfile.ZipFile, path: str, required: Sequence[str]
-) -> dict[str, zipfile.ZipInfo]:
-    """The members that are to be read, by key."""
-    members: dict[str, zipfile.ZipInfo] = {}
-    for member in archive.infolist():
-        if not member.filename.endswith(_SUFFIX):
-            continue
-        key = member.filename.removesuffix(_SUFFIX)
-        if key in members:
-            raise DataError(f"{path}: holds the array {key} twice")
-        members[key] = member
-    missing = [key for key in required if key not in members]
-    if missing:
-        raise DataError(
-            f"{path}: holds no array {' and no '.join(missing)}; "
-            f"it holds {', '.join(sorted(members)) or 'none'}"
-        )
-    return {key: members[key] for key in required} if required else members
-
-
-def _check_member(
-    archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, max_bytes: int
-) -> int:
-    """Checks a member's header before it is read; returns the bytes of its array."""
-    if member.flag_bits & _ENCRYPTED:
-        raise DataError(f"{name}: is encrypted; save it without a password")
-    if member.compress_type not in _BOUNDED_METHODS:
-        raise DataError(f"{name}: is packed in a way that np.savez does not use")
-    with archive.open(member) as stream:
-        return _read_header(stream, member.file_size, name, max_bytes).num_bytes
+def read_npy_header(path: str, max_bytes: int) -> Header:
+    """The header of an .npy file; raises what `read_npy` does."""
+    with _open(path) as stream:
+        return _read_header(stream, files.size(path), path, max_bytes)
 
 
 def _read_header(stream: IO[bytes], length: int, name: str, max_bytes: int) -> Header:
-    """Reads and checks the header of a stream of `length` bytes; it is somewhere in it then."""
+    """Reads and checks the header of a stream of `length` bytes; leaves it somewhere in it."""
     # NumPy would read a header of up to 4 GiB before it refuses it.
     head = io.BytesIO(stream.read(_MAX_HEADER_BYTES))
     version = np.lib.format.read_magic(head)
@@ -160,30 +138,161 @@ def _read_header(stream: IO[bytes], length: int, name: str, max_bytes: int) -> H
         shape, fortran, dtype = np.lib.format.read_array_header_2_0(head)
     else:
         raise DataError(f"{name}: has the .npy version {version}; expected (1, 0) or (2, 0)")
+    header = Header(shape, fortran, dtype, head.tell())
     if dtype.hasobject:
         raise DataError(f"{name}: is an array of objects, which are never unpickled")
     if any(dimension < 0 for dimension in shape):
         raise DataError(f"{name}: its header claims the shape {list(shape)}")
     if not dtype.itemsize:
         raise DataError(f"{name}: its values are of no bytes ({dtype})")
-    # Python's integers: the product of a hostile shape may pass 64 bits.
-    num_bytes = math.prod(shape) * dtype.itemsize
-    _check_size(num_bytes, max_bytes, name)
-    if head.tell() + num_bytes != length:
+    _check_size(header.num_bytes, max_bytes, name)
+    if header.start + header.num_bytes != length:
         raise DataError(
-            f"{name}: its header claims {num_bytes:,} bytes of {dtype} {list(shape)}, "
-            f"but it holds {length - head.tell():,}"
+            f"{name}: its header claims {header.num_bytes:,} bytes of {dtype} {list(shape)}, "
+            f"but it holds {length - header.start:,}"
         )
-    return Header(shape, fortran, dtype, num_bytes)
-
-
-def _check_size(num_bytes: int, max_bytes: int, name: str) -> None:
-    if num_bytes > max_bytes:
-        raise DataError(f"{name}: claims {num_bytes:,} bytes; at most {max_bytes:,} are unpacked")
+    return header
 
 
 def _read_array(stream: IO[bytes]) -> Array:
     return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
+
+
+# .npy by rows: of an array larger than memory, only the rows asked for are read.
+#
+# They are read by their position and not through a memory map: a map of a file that is cut short in
+# the middle of a run ends the process by SIGBUS, without a word, and its pages count as the
+# process's memory. What is read stays in the system's page cache either way.
+
+_NO_LIMIT = 2**63  # Nothing of the size of the array is ever allocated.
+
+
+class NpyRows:
+    """The rows of an .npy file, which stays open as long as the object lives.
+
+    `shape` is that of the whole array, [N, ...], `dtype` that of its values in the file.
+    """
+
+    def __init__(self, path: str, header: Header) -> None:
+        """Takes the header that was read of the file."""
+        self.path, self.shape, self.dtype = path, header.shape, header.dtype
+        self._start = header.start
+        self._row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
+        self._read_at: Callable[[Sequence[Array], int], int]  # As `os.preadv` of one file.
+        with ExitStack() as stack:
+            if "://" not in path and hasattr(os, "preadv"):  # Threads read at once, without a lock.
+                descriptor = os.open(path, os.O_RDONLY)
+                stack.callback(os.close, descriptor)
+                self._read_at = functools.partial(os.preadv, descriptor)
+            else:
+                stream = stack.enter_context(files.open_binary(path))
+                self._read_at = functools.partial(_seek_and_read, path, stream, threading.Lock())
+            weakref.finalize(self, stack.pop_all().close)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def read(self, indices: Indices) -> tuple[Array, dict[int, DataError]]:
+        """The rows of these numbers as they are stored, and what is missing, by its position.
+
+        Rows that follow each other are read at once. Raises DataError where the disk fails.
+        """
+        rows: Array = np.empty((len(indices), *self.shape[1:]), self.dtype)
+        if not len(indices):
+            return rows, {}
+        memory: Array = rows.view(np.uint8).reshape(len(rows), self._row_bytes)
+        breaks = np.flatnonzero(np.diff(indices) != 1) + 1
+        if len(breaks) == len(indices) - 1:  # Each by itself, as in a shuffled batch.
+            places, firsts = [*memory], indices
+        else:
+            places, firsts = np.split(memory, breaks), indices[[0, *breaks]]
+        starts = (self._start + firsts * self._row_bytes).tolist()
+        try:
+            counts = [self._read_at((p,), s) for p, s in zip(places, starts, strict=True)]
+            if sum(counts) == memory.nbytes:
+                return rows, {}
+            # A read may have been interrupted, or the file may be shorter than it was.
+            return rows, {
+                position: DataError(
+                    f"{self.path}: row {index} is not there any more; "
+                    "the file was cut short after it was opened"
+                )
+                for position, (index, row) in enumerate(zip(indices.tolist(), memory, strict=True))
+                if not self._fills(row, self._start + index * self._row_bytes)
+            }
+        except OSError as error:
+            raise DataError(f"{self.path}: {error.strerror or error}") from error
+
+    def _fills(self, row: Array, start: int) -> bool:
+        """Reads a row in as many parts as the system gives; whether all of it is there."""
+        while len(row) and (count := self._read_at((row,), start)):
+            row, start = row[count:], start + count
+        return not len(row)
+
+    def rows(self, start: int, stop: int) -> Array:
+        """The rows [start, stop); DataError where one of them is not there."""
+        rows, errors = self.read(np.arange(start, stop))
+        if errors:
+            raise BadRowsError(errors)
+        return rows
+
+
+def _seek_and_read(
+    path: str, stream: BinaryIO, lock: threading.Lock, places: Sequence[Array], start: int
+) -> int:
+    """Reads as `os.preadv` does, where the file or the system has no such thing."""
+    (place,) = places
+    with lock, files.refusals_as_data_errors(path):
+        stream.seek(start)
+        content = stream.read(place.nbytes)
+    place.reshape(-1)[: len(content)] = np.frombuffer(content, np.uint8)
+    return len(content)
+
+
+def open_npy(path: str, max_bytes: int, min_bytes: int) -> NpyRows | None:
+    """Opens an .npy file of at least `min_bytes`; None where it should rather be read as a whole.
+
+    So should a smaller one, one value, and an array in Fortran's order, in which a row's values are
+    all over the file. Raises what `read_npy` does.
+    """
+    header = read_npy_header(path, max_bytes)
+    if header.num_bytes < min_bytes or not header.shape or header.fortran:
+        return None
+    return NpyRows(path, header)
+
+
+class NpyStore:
+    """The images of an .npy file as a store, see `data.source.Store`; floats become float32."""
+
+    def __init__(self, path: str, image_shape: tuple[int, ...]) -> None:
+        """Reads the header; DataError where it is not one of such images."""
+        header = read_npy_header(path, _NO_LIMIT)
+        check_images(header.shape, header.dtype, path, image_shape)
+        if header.fortran:
+            raise DataError(
+                f"{path}: is in Fortran's order, in which a row lies all over the file; "
+                "save np.ascontiguousarray of it"
+            )
+        self.shape, self.workers = header.shape, 1
+        self.dtype = np.dtype(np.uint8 if header.dtype == np.uint8 else np.float32)
+        self._rows = NpyRows(path, header)
+
+    def take(self, indices: Indices) -> Array:
+        """See `Store.take`."""
+        rows, errors = self._rows.read(indices)
+        if self.dtype != np.uint8:
+            with np.errstate(over="ignore", invalid="ignore"):  # Found by the check that follows.
+                rows = rows.astype(np.float32, copy=False)
+            for position in not_finite(rows):
+                message = f"row {indices[position]} holds NaN or infinity as float32"
+                errors.setdefault(position, DataError(f"{self._rows.path}: {message}"))
+        if errors:
+            raise BadRowsError(errors)
+        return rows
+
+    def digest(self) -> str:
+        """See `Store.digest`."""
+        return files.digest_of_file(self._rows.path)
 
 
 # IDX, plain or gzipped.
@@ -193,71 +302,48 @@ def _read_array(stream: IO[bytes]) -> Array:
 # four bytes, the highest first; then the values, the last dimension's next to each other.
 
 _GZIP_START = b"\x1f\x8b"
-_PLAIN_START = b"\0\0"
-_DTYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
-_MAX_RANK = 32  # NumPy 1 holds no more; the format has a byte for it.
+_IDX_START = b"\0\0"
+_IDX_DTYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 _CHUNK_BYTES = 2**20  # Read at once, so that memory follows what is there, not what is claimed.
 
 
 def read_idx(path: str, max_bytes: int) -> Array:
-    """The array of an IDX file; whether it is gzipped is told by its content.
+    """The array of an IDX file, gzipped or not: of one dimension or more, perhaps without a value.
 
-    Returns:
-      One dimension or more of uint8, int8, int16, int32, float32 or float64, in the machine's byte
-      order. It may hold no value.
+    The dtype is uint8, int8, int16, int32, float32 or float64, in the machine's byte order.
 
     Raises:
       DataError: no such file, no whole IDX file, bytes after its values, or more than max_bytes for
         them, unpacked.
     """
-    with _open_unpacked(path) as stream:
-        shape, dtype = _read_idx_header(stream, path)
-        # Python's integers: the product of a hostile shape may pass 64 bits.
-        num_bytes = math.prod(shape) * dtype.itemsize
-        claim = f"its header claims {num_bytes:,} bytes, {list(shape)}"
-        if num_bytes > max_bytes:
-            raise DataError(f"{path}: {claim}; at most {max_bytes:,} are unpacked")
-        content = bytearray()
-        while chunk := stream.read(min(num_bytes + 1 - len(content), _CHUNK_BYTES)):
-            content += chunk
-    if len(content) < num_bytes:
-        raise DataError(f"{path}: is cut short: {claim}, but it holds {len(content):,}")
-    if len(content) > num_bytes:
-        raise DataError(f"{path}: {claim}, but it holds more")
-    values = np.frombuffer(content, dtype).reshape(shape)
-    return values.astype(dtype.newbyteorder("="), copy=False)
-
-
-@contextmanager
-def _open_unpacked(path: str) -> Iterator[BinaryIO]:
-    """Opens a file for reading its bytes, those inside where it is gzipped."""
-    with files.open_binary(path) as stream:
+    with _open(path) as stream:
         packed = stream.read(len(_GZIP_START)) == _GZIP_START
         stream.seek(0)
-        if not packed:
-            yield stream
-            return
-        with gzip.GzipFile(fileobj=stream, mode="rb") as unpacked:
-            try:
-                yield cast(BinaryIO, unpacked)
-            except (EOFError, OSError, zlib.error) as error:
-                # `EOFError` is a file that ends too early, the others bytes that are no gzip.
-                raise DataError(
-                    f"{path}: cannot be unpacked, is it damaged or cut short? ({error})"
-                ) from error
+        unpacked = cast("IO[bytes]", gzip.GzipFile(fileobj=stream) if packed else stream)
+        shape, dtype = _read_idx_header(unpacked, path)
+        # Python's integers: the product of a hostile shape may pass 64 bits.
+        num_bytes = math.prod(shape) * dtype.itemsize
+        _check_size(num_bytes, max_bytes, path)
+        content = bytearray()
+        while chunk := unpacked.read(min(num_bytes + 1 - len(content), _CHUNK_BYTES)):
+            content += chunk
+        claim = f"its header claims {num_bytes:,} bytes, {list(shape)}, but it holds"
+        if len(content) < num_bytes:
+            raise DataError(f"{path}: is cut short: {claim} {len(content):,}")
+        if len(content) > num_bytes:
+            raise DataError(f"{path}: {claim} more")
+        values = np.frombuffer(content, dtype).reshape(shape)
+        return values.astype(dtype.newbyteorder("="), copy=False)
 
 
-def _read_idx_header(stream: BinaryIO, path: str) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
+def _read_idx_header(stream: IO[bytes], path: str) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
     """The shape and the dtype as they are in the file; the stream is then at the values."""
     start = stream.read(4)
-    is_idx = len(start) == 4 and start.startswith(_PLAIN_START) and start[2] in _DTYPES
-    if not (is_idx and 1 <= start[3] <= _MAX_RANK):
+    is_idx = len(start) == 4 and start.startswith(_IDX_START) and start[2] in _IDX_DTYPES
+    if not is_idx or not start[3]:
         raise DataError(
             f"{path}: is no IDX file: expected to begin with two zero bytes, a type and a number "
             f"of dimensions, such as 00 00 08 03; found {start.hex(' ') or 'an empty file'}"
         )
     rank = start[3]
-    dimensions = stream.read(4 * rank)
-    if len(dimensions) < 4 * rank:
-        raise DataError(f"{path}: is cut short: its header claims {rank} dimensions")
-    return struct.unpack(f">{rank}I", dimensions), np.dtype(_DTYPES[start[2]])
+    return struct.unpack(f">{rank}I", stream.read(4 * rank)), np.dtype(_IDX_DTYPES[start[2]])

@@ -1,17 +1,16 @@
 """Which examples a step is given, and how: a pure function of (seed, step).
 
-Examples are held out, drawn, shifted and mirrored by random numbers that follow from the seed and
-the step alone; batches are assembled ahead, and rows that cannot be read are skipped or stop the
-run. The points of the linear regression are drawn in the same way.
+First what is drawn: what is held out, the order of the examples, their augmentation, and the points
+of the linear regression. Then how batches are read: ahead, and past examples that are bad.
 """
 
+import functools
+import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from enum import IntEnum
-from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -20,15 +19,12 @@ from absl import logging
 
 from data import SKIP, STOP
 from data.source import Array, Indices, Source
-from errors import BadRowsError, DataError, RefusedError
+from errors import BadRowsError, DataError
 
-# Random numbers that follow from (seed, stream, index) alone, whatever was drawn before.
-#
-# They are the raw output of Philox, a counter-based generator (Salmon et al., "Parallel random
-# numbers: as easy as 1, 2, 3", SC 2011). NumPy keeps the raw output of a bit generator the same
-# from version to version; of the methods of `np.random.Generator` it promises that only within one
-# version (https://numpy.org/doc/stable/reference/random/compatibility.html), so a run resumed after
-# an update would see other batches.
+# Random numbers that follow from (seed, stream, index) alone, whatever was drawn before: the raw
+# output of Philox, a counter-based generator (Salmon et al., "Parallel random numbers: as easy as
+# 1, 2, 3", SC 2011). NumPy keeps it the same from version to version, unlike what the methods of
+# `np.random.Generator` give (https://numpy.org/doc/stable/reference/random/compatibility.html).
 
 
 class Stream(IntEnum):
@@ -74,17 +70,12 @@ def linear_points(seed: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.fl
 def split_rows(labels: Indices, fraction: float, seed: int) -> tuple[Indices, Indices]:
     """Holds out the same fraction, in (0, 1), of each class, to the nearest whole example.
 
-    Each class keeps at least one example for training. A greater fraction holds out those of a
-    smaller one and more.
-
-    Returns:
-      The numbers of the examples to train on and of those held out, int64, both ascending.
+    Gives the numbers of the examples to train on, at least one of each class, and of those held
+    out, int64, both ascending. A greater fraction holds out those of a smaller one and more.
 
     Raises:
       DataError: the fraction holds out nothing.
     """
-    if not 0 < fraction < 1:
-        raise ValueError(f"the fraction must lie between 0 and 1, not {fraction}")
     shuffled = permutation(len(labels), seed, Stream.HELD_OUT)
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
     _, counts = np.unique(labels, return_counts=True)
@@ -100,34 +91,25 @@ def split_rows(labels: Indices, fraction: float, seed: int) -> tuple[Indices, In
     return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
 
 
-@dataclass(frozen=True)
 class ShuffledBatches:
     """Batches of shuffled examples without end: which examples step k trains on.
 
     The stream of examples is a permutation of all for epoch 0, then another for epoch 1, and so
     on; batch k is its slice [k * batch_size, (k + 1) * batch_size). So each epoch has each example
     once, and a batch may hold the end of one epoch and the start of the next. The permutation of
-    an epoch follows from (seed, epoch).
-
-    Raises:
-      DataError: batch_size is more than num_examples.
+    an epoch follows from (seed, epoch). Several threads may ask at once.
     """
 
-    num_examples: int
-    batch_size: int
-    seed: int
-    _permutation: Callable[[int], Indices] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        if self.num_examples < 1 or self.batch_size < 1 or self.seed < 0:
-            raise ValueError(f"needs examples, a batch size above 0 and a seed from 0: {self}")
-        if self.batch_size > self.num_examples:
+    def __init__(self, num_examples: int, batch_size: int, seed: int) -> None:
+        """Takes the run's seed, 0 or more; DataError where a batch is more than all examples."""
+        if batch_size > num_examples:
             raise DataError(
-                f"--batch_size={self.batch_size} is more than the {self.num_examples} training "
-                f"examples; give --batch_size={self.num_examples} or less"
+                f"--batch_size={batch_size} is more than the {num_examples} training "
+                f"examples; give --batch_size={num_examples} or less"
             )
-        # The two epochs that a batch may span; safe to call from several threads.
-        object.__setattr__(self, "_permutation", lru_cache(maxsize=2)(self._draw_permutation))
+        self.num_examples, self.batch_size, self.seed = num_examples, batch_size, seed
+        # The two epochs that a batch may span.
+        self._permutation = functools.lru_cache(maxsize=2)(self._draw_permutation)
 
     def indices(self, step: int) -> Indices:
         """The numbers of the examples of a batch, int64 [batch_size]; they may be read-only."""
@@ -160,10 +142,7 @@ def augment(images: Array, seed: int, step: int) -> Array:
     image recognition", CVPR 2016, section 4.2, with the image's edge repeated in place of zeros.
     What happens to image i follows from (seed, step, i).
 
-    Args:
-      images: [B, H, W, C] of any dtype; not changed.
-      seed: the run's seed, 0 or more.
-      step: of the batch, 0 or more.
+    Takes [B, H, W, C] of any dtype, and gives new ones.
     """
     count, height, width, channels = images.shape
     bits = raw_bits(count, seed, Stream.AUGMENTATION, step)
@@ -186,38 +165,22 @@ T = TypeVar("T")
 
 
 def read_ahead(
-    batch_of_step: Callable[[int], T],
-    start: int,
-    stop: int,
-    depth: int | None = None,
-    workers: int = 1,
+    batch_of_step: Callable[[int], T], start: int, stop: int, workers: int = 1
 ) -> Generator[T, None, None]:
     """Yields batch_of_step(k) for k in [start, stop), in this order, assembled in other threads.
 
-    The threads start with the first batch that is asked for and end with the last one, with an
-    exception, or when the generator is closed; a batch in the making is waited for, one that is
-    not begun is dropped. An interpreter that exits ends them too.
-
-    Args:
-      batch_of_step: what it raises is raised at its step.
-      start: the first step.
-      stop: one more than the last step.
-      depth: how many batches are in memory or in the making besides the one that was yielded last;
-        None for one more than there are workers.
-      workers: how many threads; more than `depth` of them never work at once.
+    What it raises is raised at its step. Besides the batch that was yielded last, one more than
+    there are threads is in memory or in the making. The threads start with the first batch that is
+    asked for and end with the last one, with an exception, or when the generator is closed; a batch
+    in the making is waited for, one that is not begun is dropped.
     """
-    if depth is None:
-        depth = workers + 1
-    if depth < 1:
-        raise ValueError(f"depth must be 1 or more, not {depth}")
-    executor = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="read-ahead")
+    executor = ThreadPoolExecutor(workers, thread_name_prefix="read-ahead")
     try:
-        first_ones = range(start, min(start + depth, stop))
-        pending = deque(executor.submit(batch_of_step, step) for step in first_ones)
-        for step in range(start + depth, stop + depth):
+        batches = (executor.submit(batch_of_step, step) for step in range(start, stop))
+        pending = deque(itertools.islice(batches, workers + 1))
+        while pending:
             batch = pending.popleft().result()
-            if step < stop:
-                pending.append(executor.submit(batch_of_step, step))
+            pending.extend(itertools.islice(batches, 1))
             yield batch
     finally:
         executor.shutdown(cancel_futures=True)
@@ -225,7 +188,10 @@ def read_ahead(
 
 # What becomes of a batch when some of its examples cannot be read.
 
-_MOST_REFUSED = 32  # In a row: with so many, it is no longer the files that are at fault.
+
+def stopped_by(bad: BadRowsError) -> DataError:
+    """What the user is told of a bad row: with the flag that goes on without it."""
+    return DataError(f"{bad}; --on_bad_image={SKIP} goes on without it")
 
 
 class BadSoFar:
@@ -233,73 +199,41 @@ class BadSoFar:
 
     def __init__(self, on_bad: str) -> None:
         """Takes what the first one does: STOP or SKIP."""
+        self.rows: set[int] = set()
         self._on_bad = on_bad
-        self._rows: set[int] = set()
-        self._refused_in_a_row = 0
         self._lock = threading.Lock()
 
-    def rows(self, source: Source, indices: Indices) -> tuple[Array, ...] | None:
-        """The rows; None where some are bad, which `positions` tells from then on.
+    def positions(self, indices: Indices) -> list[int]:
+        """Where in `indices` the bad ones are."""
+        return [position for position, row in enumerate(indices.tolist()) if row in self.rows]
+
+    def read(self, source: Source, good_indices: Callable[[], Indices]) -> tuple[Array, ...]:
+        """The rows of good indices, which are asked for anew each time that some prove to be bad.
 
         Those that are new are logged.
 
         Raises:
-          DataError: under STOP, what was raised and the flag that goes on without it; under SKIP,
-            the file system refuses one file after the other.
+          DataError: under STOP, what was raised and the flag that goes on without it.
         """
-        try:
-            rows = source.rows(indices)
-        except BadRowsError as bad:
-            if self._on_bad != SKIP:
-                raise stopped_by(bad) from bad
-            self._note(indices, bad)
-            return None
-        if len(indices):
-            self._refused_in_a_row = 0
-        return rows
-
-    def _note(self, indices: Indices, bad: BadRowsError) -> None:
-        with self._lock:
-            for position, row in enumerate(indices.tolist()):
-                error = bad.errors.get(position)
-                if error is None:
-                    self._refused_in_a_row = 0
-                elif row not in self._rows:
-                    self._count_refused(error)
-                    self._rows.add(row)
-                    logging.warning("skipped: %s", error)
-
-    def _count_refused(self, error: DataError) -> None:
-        refused = isinstance(error, RefusedError)
-        self._refused_in_a_row = self._refused_in_a_row + 1 if refused else 0
-        if self._refused_in_a_row >= _MOST_REFUSED:
-            raise DataError(
-                f"{error}; {_MOST_REFUSED} in a row cannot be opened: see to the permissions or "
-                "the disk, then run the same line again"
-            ) from error
-
-    def has(self, row: int) -> bool:
-        """Whether this row was found bad."""
-        return row in self._rows
-
-    def positions(self, indices: Indices) -> list[int]:
-        """Where in `indices` the bad ones are."""
-        if not self._rows:
-            return []
-        return [position for position, row in enumerate(indices.tolist()) if row in self._rows]
-
-
-def stopped_by(bad: BadRowsError) -> DataError:
-    """What the user is told of a bad row: with the flag that goes on without it."""
-    return DataError(f"{bad}; --on_bad_image={SKIP} goes on without it")
+        while True:
+            indices = good_indices()
+            try:
+                return source.rows(indices)
+            except BadRowsError as bad:
+                if self._on_bad != SKIP:
+                    raise stopped_by(bad) from bad
+                with self._lock:
+                    for position, error in sorted(bad.errors.items()):
+                        if indices[position] not in self.rows:
+                            self.rows.add(int(indices[position]))
+                            logging.warning("skipped: %s", error)
 
 
 class TrainingBatches:
     """The batches of a source, shuffled, with a good example in place of each bad one.
 
-    A bad example is replaced by the next good one in the order of the examples
-    (`ShuffledBatches`): all others stay where they are, the batch has its size, and a batch is
-    still a pure function of (seed, step), given the data. Each bad one is logged once.
+    That is the next good one in the order of the examples: all others stay where they are, and a
+    batch is still a pure function of (seed, step), given the data.
     """
 
     def __init__(self, source: Source, order: ShuffledBatches, on_bad: str = STOP) -> None:
@@ -314,59 +248,47 @@ class TrainingBatches:
         Raises:
           DataError: an example is bad, under STOP; or none is good.
         """
-        rows = None
-        while rows is None:
-            rows = self._bad.rows(self._source, self._good_indices(step))
-        return rows
+        return self._bad.read(self._source, lambda: self._good_indices(step))
 
     def _good_indices(self, step: int) -> Indices:
         indices = self._order.indices(step)
         bad = self._bad.positions(indices)
-        if not bad:
-            return indices
-        indices = indices.copy()
-        for position in bad:
-            indices[position] = self._next_good(step * len(indices) + position)
+        if bad:
+            indices = indices.copy()
+            indices[bad] = [self._next_good(step * len(indices) + position) for position in bad]
         return indices
 
     def _next_good(self, place: int) -> int:
         # Two epochs from here hold each example, wherever it is in them.
         for later in range(place + 1, place + 2 * len(self._source)):
             index = self._order.example(later)
-            if not self._bad.has(index):
+            if index not in self._bad.rows:
                 return index
         raise DataError(f"none of the {len(self._source)} training examples can be read")
 
 
+_NONE_IS_BAD = BadSoFar(STOP)
+
+
 def row_batches(
-    source: Source, batch_size: int, bad: BadSoFar | None = None, workers: int = 1
+    source: Source, batch_size: int, bad: BadSoFar = _NONE_IS_BAD, workers: int = 1
 ) -> Iterator[tuple[Array, ...]]:
     """Yields the rows [0, B), [B, 2B), ... of a source; the last batch may be shorter.
 
-    Args:
-      source: where the rows are.
-      batch_size: B, 1 or more.
-      bad: the rows found bad so far, kept for the next time; under SKIP they are left out, so that
-        any batch may be shorter. None is STOP.
-      workers: threads that read ahead.
+    So may any other under SKIP, where bad rows are left out; `bad` keeps them for the next time.
 
     Raises:
       DataError: a row is bad, under STOP; or none is good.
     """
-    bad_so_far = BadSoFar(STOP) if bad is None else bad
 
     def batch(number: int) -> tuple[Array, ...]:
         first = number * batch_size
         indices = np.arange(first, min(first + batch_size, len(source)))
-        rows = None
-        while rows is None:
-            indices = np.delete(indices, bad_so_far.positions(indices))
-            rows = bad_so_far.rows(source, indices)
-        return rows
+        return bad.read(source, lambda: np.delete(indices, bad.positions(indices)))
 
     found_any = False
     count = -(-len(source) // batch_size)
-    for arrays in read_ahead(batch, 0, count, workers=workers):
+    for arrays in read_ahead(batch, 0, count, workers):
         if len(arrays[0]):
             found_any = True
             yield arrays

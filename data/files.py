@@ -1,29 +1,25 @@
 """Files and folders, local or not, through `tf.io.gfile`: all that data/ uses of TensorFlow.
 
-What the file system refuses (missing, no permission, no such scheme) becomes a `DataError`. Of
-files too many or too large to be read each time a run starts, a digest of samples is taken.
+What is missing becomes a `DataError`, what the file system refuses a `RefusedError`.
 """
 
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from time import sleep
 from typing import BinaryIO, TypeVar, cast
 
 import numpy as np
 import tensorflow as tf
-from absl import logging
 
-from errors import DataError, RefusedError, UnreachableError
+from errors import DataError, RefusedError
 
 T = TypeVar("T")
-_WAITS = (1, 3, 6)  # Seconds between looking for a folder that is away and looking again.
 
 
 @contextmanager
 def refusals_as_data_errors(path: str) -> Iterator[None]:
-    """Raises DataError for what is missing, RefusedError for what else the file system refuses."""
+    """Raises DataError for what is missing, RefusedError for what else is refused."""
     try:
         yield
     except tf.errors.OpError as error:
@@ -34,12 +30,7 @@ def refusals_as_data_errors(path: str) -> Iterator[None]:
 
 @contextmanager
 def open_binary(path: str) -> Iterator[BinaryIO]:
-    """Opens a file for reading bytes.
-
-    Raises:
-      DataError: it cannot be opened, is no regular file (a pipe or a device may never end), or a
-        read or a seek in it fails.
-    """
+    """Opens a file for reading bytes; also no pipe or device, which may never end, is opened."""
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
         raise DataError(f"{path}: is no regular file")
     with refusals_as_data_errors(path), tf.io.gfile.GFile(path, "rb") as stream:
@@ -65,43 +56,25 @@ def read_bytes(path: str, max_bytes: int) -> bytes:
         return stream.read()
 
 
-def patiently(read: Callable[[str], T], path: str) -> T:
-    """What `read` gives for a file; waits where its folder is away, such as a network mount.
+def retried(read: Callable[[str], T], path: str) -> T:
+    """What `read` gives for a file, where need be the second time: its folder may have been away.
 
-    Raises:
-      UnreachableError: the folder stays away.
-      DataError: what `read` raised twice: the folder may have come back just after the first time.
+    RefusedError where it is still away, such as a network mount.
     """
     try:
         return read(path)
     except DataError as error:
-        _wait_for(os.path.dirname(path) or ".", error)
+        folder = os.path.dirname(path) or "."
+        if not is_folder(folder) or not ("://" in folder or os.access(folder, os.R_OK | os.X_OK)):
+            raise RefusedError(
+                f"{error}: its folder cannot be reached; see to its disk, mount or permissions, "
+                "then run the same line again"
+            ) from error
     return read(path)
 
 
-def _wait_for(folder: str, error: DataError) -> None:
-    for seconds in _WAITS:
-        if _is_reachable(folder):
-            return
-        logging.warning("%s: its folder cannot be reached; trying again in %d s", error, seconds)
-        sleep(seconds)
-    if not _is_reachable(folder):
-        raise UnreachableError(
-            f"{error}: its folder could not be reached for {sum(_WAITS)} s; see to its disk, mount "
-            "or permissions, then run the same line again"
-        ) from error
-
-
-def _is_reachable(folder: str) -> bool:
-    return is_folder(folder) and ("://" in folder or os.access(folder, os.R_OK | os.X_OK))
-
-
 def list_folder(path: str) -> list[str]:
-    """The names in a folder, sorted, without their path.
-
-    Raises:
-      DataError: the folder cannot be listed, or holds a name that is not UTF-8.
-    """
+    """The names in a folder, sorted, without their path; DataError where one is not UTF-8, too."""
     with refusals_as_data_errors(path):
         try:
             # Object stores mark their folders with a trailing slash.
@@ -119,7 +92,7 @@ def is_folder(path: str) -> bool:
 
 
 def exists(path: str) -> bool:
-    """Whether there is a file or a folder; DataError where the file system cannot tell."""
+    """Whether there is a file or a folder."""
     with refusals_as_data_errors(path):
         return bool(tf.io.gfile.exists(path))
 
@@ -132,11 +105,7 @@ def join(folder: str, name: str) -> str:
 def write_atomically(path: str, content: bytes | Iterable[bytes]) -> None:
     """Writes a file that is there as a whole or not at all, and makes its folder where needed.
 
-    The parts of the content need not be in memory together.
-
-    Raises:
-      DataError: the file system refuses.
-      OSError: the disk fails to flush.
+    The content may come in parts. OSError where the disk fails to flush.
     """
     temporary = f"{path}.tmp"
     with refusals_as_data_errors(path):
@@ -144,24 +113,18 @@ def write_atomically(path: str, content: bytes | Iterable[bytes]) -> None:
         with tf.io.gfile.GFile(temporary, "wb") as stream:
             for part in [content] if isinstance(content, bytes) else content:
                 stream.write(part)
-        _flush_to_disk(temporary)
+        if "://" not in path:  # Else a power cut after the rename may leave an empty file.
+            descriptor = os.open(temporary, os.O_RDWR)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
         tf.io.gfile.rename(temporary, path, overwrite=True)
 
 
-def _flush_to_disk(path: str) -> None:
-    """Without it, a power cut after the rename may leave an empty file; local disks only."""
-    if "://" in path:
-        return
-    descriptor = os.open(path, os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-# Digests of samples: they tell data sets apart by names, sizes and evenly spaced pieces of the
-# content, which takes a bounded number of bytes. A change of a few bytes that no sample meets, and
-# that leaves all sizes as they were, goes unseen.
+# Digests of files too many or too large to be read each time a run starts: they tell data sets
+# apart by names, sizes and evenly spaced pieces of the content. A change of a few bytes that no
+# sample meets, and that leaves all sizes as they were, goes unseen.
 
 _SAMPLE_BYTES = 2**16
 _SAMPLES_OF_A_FILE = 256  # 16 MB; a shorter file is read as a whole.
@@ -185,7 +148,7 @@ def digest_of_files(paths: Sequence[str], names: Sequence[str]) -> str:
     """Of all files' names and sizes, and of the first 64 KB of 1,024 evenly spaced files.
 
     The names are relative to what holds all files. One that cannot be read is told from one that
-    can; UnreachableError where its folder cannot be reached.
+    can; RefusedError where its folder is away.
     """
     digest = hashlib.sha256()
     for path, name in zip(paths, names, strict=True):
@@ -203,8 +166,8 @@ def _start(path: str) -> bytes:
 
 def _or_none(read: Callable[[str], T], path: str) -> T | None:
     try:
-        return patiently(read, path)
-    except UnreachableError:
+        return retried(read, path)
+    except RefusedError:
         raise
     except DataError:
         return None

@@ -9,30 +9,38 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import logging
 
-from data import DEFAULT_MEMORY_MB, RAMP, SHAPES, SKIP, STOP, files, shapes
-from data.arrays import read_npz
+from data import DEFAULT_MEMORY_MB, RAMP, SHAPES, SKIP, STOP, files, named, shapes
+from data.arrays import NpyStore, read_npy, read_npz
 from data.batches import split_rows, stopped_by
-from data.image_folder import choose, open_labelled_folder, pick
+from data.image_folder import ImageStore, choose, find_parts, list_images
 from data.images import (
     IMAGE_SHAPE,
     as_images,
     as_labels,
-    check_image_shape,
     count_classes,
     fit_images,
     warn_out_of_range,
 )
-from data.named import NAMED, RAMP_CLASSES, load_named, open_ramp, write_ramp
-from data.npy_store import LABELS_SUFFIX, SUFFIX, open_labelled_npy
-from data.source import UINT8_SCALE, Array, HeldStore, LabelledSource, Source, Store, Subset, hold
+from data.source import (
+    UINT8_SCALE,
+    Array,
+    HeldStore,
+    Indices,
+    LabelledSource,
+    Source,
+    Store,
+    Subset,
+)
 from errors import BadRowsError, DataError
 
 # 1.4 million images of uint8, or a quarter of that of float32.
 MAX_NPZ_BYTES = 4 * 2**30
+_MAX_LABEL_BYTES = 2**30
+_NPY, _LABELS = ".npy", ".labels.npy"
 
 _EXPECTED = (
-    f'expected "{SHAPES}", "{RAMP}", {", ".join(NAMED)}, an .npz file, an .npy file (with the '
-    f"labels beside it, x{SUFFIX} and x{LABELS_SUFFIX}) or a folder"
+    f'expected "{SHAPES}", "{RAMP}", {", ".join(named.NAMED)}, an .npz file, an .npy file (with '
+    f"the labels beside it, x{_NPY} and x{_LABELS}) or a folder"
 )
 
 
@@ -67,8 +75,8 @@ class ReadOptions(NamedTuple):
         number; () takes all.
       memory_mb: images on disk that take no more, decoded, training and test ones together, are
         read into memory at once; more of them each time they are needed.
-      on_bad: STOP refuses images that cannot be read when they are opened; SKIP leaves that to who
-        asks for them.
+      on_bad: whether images that cannot be read are refused as they are read into memory, STOP, or
+        only where they are asked for, SKIP.
       image_shape: of each, as the model takes it; [S, S, C] with C 3, or 1 for grey, where it is
         an image. Images in files are made to fit; arrays have to.
       scale: what uint8 is multiplied by.
@@ -83,18 +91,15 @@ class ReadOptions(NamedTuple):
     ignore_exif: bool = False
 
 
-ALL_CLASSES = ReadOptions()
-
-
 def open_image_data(
     spec: str,
     *,
     ramp_path: str,
     validation_fraction: float,
     seed: int,
-    options: ReadOptions = ALL_CLASSES,
+    options: ReadOptions,
 ) -> ImageData:
-    """Opens images, of 32 x 32 pixels unless the options say another size, and their labels.
+    """Opens images and their labels.
 
     Args:
       spec: "shapes"; "ramp"; the name of a data set of `data.named`; an .npz file with X
@@ -102,9 +107,8 @@ def open_image_data(
         (x.npy, x.labels.npy); or a folder with one subfolder of PNG or JPEG images per class, or
         with such folders in train/ and test/. Symbolic links are followed, out of the folder too.
       ramp_path: where the ramp is kept.
-      validation_fraction: of each class, held out as test images, in [0, 1); 0 for none. Where
-        there are test images it is not used.
-      seed: the run's seed, 0 or more: tells which images are held out.
+      validation_fraction: of each class, held out as test images where there are none, in [0, 1).
+      seed: the run's seed, which tells the images that are held out.
       options: how they are read.
 
     Raises:
@@ -114,7 +118,8 @@ def open_image_data(
     if not validation_fraction:
         return data
     if data.test is not None:
-        part = f"the test split of {spec}" if spec in (SHAPES, *NAMED) else files.join(spec, "test")
+        is_folder = files.is_folder(spec) and spec not in (SHAPES, *named.NAMED)
+        part = files.join(spec, "test") if is_folder else f"the test split of {spec}"
         logging.info("--validation_fraction is not used: %s is there to test on", part)
         return data
     train, test = split_rows(data.train.labels, validation_fraction, seed)
@@ -123,56 +128,68 @@ def open_image_data(
 
 def _open(spec: str, ramp_path: str, options: ReadOptions) -> ImageData:
     if spec == RAMP:
-        check_image_shape((1, *IMAGE_SHAPE), f"--data={RAMP}", options.image_shape)
-        ramp = dataclasses.replace(open_ramp(ramp_path), scale=options.scale)
-        write = functools.partial(write_ramp, ramp_path)
+        named.check_ramp(ramp_path)
+        images = as_images(shapes.ramp_images(), f"--data={RAMP}", options.image_shape)
+        ramp = _image_data([(images, shapes.ramp_labels())], named.RAMP_CLASSES, options)
         logging.info(
             "the ramp's ten images say nothing of their classes: no more than the classes' shares, "
             "0.3 at best, can be learnt from them; --data=%s can be learnt",
             SHAPES,
         )
-        return _picked([ramp], RAMP_CLASSES, options)._replace(write=write)
+        return ramp._replace(write=functools.partial(named.write_ramp, ramp_path))
     if spec == SHAPES:
         parts = [shapes.examples(shapes.TRAIN), shapes.examples(shapes.TEST)]
-        return _fitted_to(options, SHAPES, shapes.CLASS_NAMES, parts)
-    if spec in NAMED:
-        return _fitted_to(options, spec, NAMED[spec].class_names, load_named(spec))
+        return _open_arrays(spec, parts, shapes.CLASS_NAMES, options)
+    if spec in named.NAMED:
+        class_names = named.NAMED[spec].class_names
+        return _open_arrays(spec, named.load_named(spec), class_names, options)
     if files.is_folder(spec):
         return _open_folder(spec, options)
     if not files.exists(spec):
         raise DataError(f"--data={spec}: {_EXPECTED}; found nothing")
     if spec.endswith(".npz"):
         return _open_npz(spec, options)
-    if spec.endswith(SUFFIX):
+    if spec.endswith(_NPY):
         return _open_npy(spec, options)
     raise DataError(f"--data={spec}: {_EXPECTED}")
 
 
-def _picked(sources: Sequence[LabelledSource], num_classes: int, options: ReadOptions) -> ImageData:
-    """The images of one source or two, of all classes or those of the options."""
-    train, test = sources[0], sources[1] if len(sources) > 1 else None
-    names = train.class_names
-    if not options.classes:
-        return ImageData(train, test, names, num_classes)
-    choice = choose(options.classes, names or tuple(map(str, range(num_classes))))
-    picked = [pick(source, choice, options.classes) for source in sources]
-    return ImageData(picked[0], picked[1] if test else None, options.classes, len(choice))
-
-
-def _fitted_to(
+def _image_data(
+    splits: Sequence[tuple[Array | Store, Indices]],
+    num_classes: int,
     options: ReadOptions,
-    name: str,
-    class_names: tuple[str, ...],
-    parts: Sequence[tuple[Array, Array]],
+    class_names: tuple[str, ...] = (),
 ) -> ImageData:
-    """The training and the test images of a data set, resized to what the options ask for."""
-    sources = []
-    for images, labels in parts:
-        if images.shape[1:] != options.image_shape:
-            _check_square(name, options.image_shape)
-        fitted = fit_images(images, options.image_shape)
-        sources.append(LabelledSource(fitted, labels, class_names, options.scale))
-    return _picked(sources, len(class_names), options)
+    """Images with their labels, to train on and perhaps to test on, of the options' classes."""
+    choice = choose(options.classes, class_names or tuple(map(str, range(num_classes))))
+    sources: list[Source] = []
+    for images, labels in splits:
+        source = LabelledSource(images, labels, options.scale)
+        sources.append(_pick(source, choice, num_classes) if options.classes else source)
+    train, *rest = sources
+    return ImageData(train, rest[0] if rest else None, options.classes or class_names, len(choice))
+
+
+def _pick(source: LabelledSource, choice: Sequence[int], num_classes: int) -> Subset:
+    """The examples of the chosen labels, in the order of the source; choice[i] becomes i."""
+    renumbered = np.full(num_classes, -1, np.int64)
+    renumbered[list(choice)] = np.arange(len(choice))
+    labels = renumbered[source.labels]
+    return Subset(dataclasses.replace(source, labels=labels), np.flatnonzero(labels >= 0))
+
+
+def _open_arrays(
+    spec: str,
+    splits: Sequence[tuple[Array, Indices]],
+    class_names: tuple[str, ...],
+    options: ReadOptions,
+) -> ImageData:
+    """Images that are at hand, uint8 [N, H, W] or [N, H, W, 3], which are made to fit."""
+    shape = options.image_shape
+    if splits[0][0].shape[1:] != shape:
+        _check_square(spec, shape)
+        splits = [(fit_images(images, shape[0], shape[2]), labels) for images, labels in splits]
+    return _image_data(splits, len(class_names), options, class_names)
 
 
 def _check_square(spec: str, image_shape: tuple[int, ...]) -> None:
@@ -191,30 +208,46 @@ def _open_npz(path: str, options: ReadOptions) -> ImageData:
     if len(images) != len(labels):
         raise DataError(f"{path}: X holds {len(images)} images, but Y {len(labels)} labels")
     warn_out_of_range(images, f"{path}: X")
-    num_classes = count_classes(labels, f"{path}: Y")
-    return _picked([LabelledSource(images, labels, scale=options.scale)], num_classes, options)
+    return _image_data([(images, labels)], count_classes(labels, f"{path}: Y"), options)
 
 
 def _open_npy(path: str, options: ReadOptions) -> ImageData:
-    images, labels = open_labelled_npy(path, options.image_shape)
-    num_classes = count_classes(labels, path.removesuffix(SUFFIX) + LABELS_SUFFIX)
+    """Images in x.npy, and labels in x.labels.npy."""
+    images = NpyStore(path, options.image_shape)
+    labels_path = path.removesuffix(_NPY) + _LABELS
+    if not files.exists(labels_path):
+        raise DataError(
+            f"--data={path}: expected the labels, whole numbers [N], beside it in {labels_path}; "
+            "found no such file"
+        )
+    labels = as_labels(read_npy(labels_path, _MAX_LABEL_BYTES), labels_path)
+    if len(labels) != images.shape[0]:
+        raise DataError(
+            f"{path}: holds {images.shape[0]} images, but {labels_path} {len(labels)} labels"
+        )
+    num_classes = count_classes(labels, labels_path)
     (store,) = _read_if_small([images], options)
     if isinstance(store, HeldStore):
         warn_out_of_range(store.values, path)
-    return _picked([LabelledSource(store, labels, scale=options.scale)], num_classes, options)
+    return _image_data([(store, labels)], num_classes, options)
 
 
 def _open_folder(folder: str, options: ReadOptions) -> ImageData:
     _check_square(folder, options.image_shape)
-    parts, names = open_labelled_folder(
-        folder, options.classes, options.image_shape, ignore_exif=options.ignore_exif
-    )
-    stores = _read_if_small([store for store, _ in parts], options)
-    sources = [
-        LabelledSource(store, labels, names, options.scale)
-        for store, (_, labels) in zip(stores, parts, strict=True)
-    ]
-    return _picked(sources, len(names), options._replace(classes=()))  # Picked already.
+    folders, names = find_parts(folder)
+    if len(names) == 1:
+        raise DataError(f"{folders[0]}: expected two classes or more, found {names[0]} only")
+    choice = choose(options.classes, names)
+    label_of = {label: place for place, label in enumerate(choice)}
+    stores, labels = [], []
+    for part in folders:
+        chosen = [image for image in list_images(part) if image[1] in label_of]
+        paths = [path for path, _ in chosen]
+        stores.append(ImageStore(paths, folder, options.image_shape, options.ignore_exif))
+        labels.append(np.array([label_of[label] for _, label in chosen], np.int64))
+    splits = [*zip(_read_if_small(stores, options), labels, strict=True)]
+    taken = options.classes or names
+    return _image_data(splits, len(taken), options._replace(classes=()), taken)  # Chosen already.
 
 
 def _read_if_small(stores: Sequence[Store], options: ReadOptions) -> Sequence[Store]:
@@ -222,6 +255,6 @@ def _read_if_small(stores: Sequence[Store], options: ReadOptions) -> Sequence[St
     if sum(math.prod(s.shape) * s.dtype.itemsize for s in stores) > options.memory_mb * 10**6:
         return stores
     try:
-        return [hold(s, keep_bad=options.on_bad == SKIP) for s in stores]
+        return [HeldStore(s, keep_bad=options.on_bad == SKIP) for s in stores]
     except BadRowsError as bad:
         raise stopped_by(bad) from bad

@@ -4,10 +4,9 @@ The features may be kept in an array or in a store: on disk, or read from there 
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -23,27 +22,18 @@ SAMPLED = "sampled:"  # Before a digest that takes samples: it compares with no 
 _ROWS_PER_TASK = 64
 
 
-class RowSpec(NamedTuple):
-    """What one array of `Source.rows` holds for each example."""
+class Store(Protocol):
+    """The features of N examples, outside of memory; several threads may call `take` at once.
+
+    Attributes:
+      shape: [N, ...].
+      dtype: as they are kept, uint8 or float32.
+      workers: how many threads that call `take` get the most examples a second.
+    """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-
-
-class Store(Protocol):
-    """The features of N examples, outside of memory; several threads may call `take` at once."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """[N, ...]."""
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """As they are kept: uint8 or float32."""
-
-    @property
-    def workers(self) -> int:
-        """How many threads that call `take` get the most examples a second."""
+    workers: int
 
     def take(self, indices: Indices) -> Array:
         """The features of these examples, [B, ...], new.
@@ -63,13 +53,11 @@ class LabelledSource:
     Attributes:
       features: uint8 or float32 [N, ...]; uint8 comes out as float32, times `scale`.
       labels: [N, ...], in the dtype that the model takes; not to be changed.
-      class_names: in the order of the labels; () where there are none.
       scale: what uint8 is multiplied by.
     """
 
     features: Array | Store
     labels: Array
-    class_names: tuple[str, ...] = ()
     scale: np.float32 = UINT8_SCALE
 
     def __post_init__(self) -> None:
@@ -80,21 +68,13 @@ class LabelledSource:
         return len(self.labels)
 
     @property
-    def specs(self) -> tuple[RowSpec, ...]:
-        """Of each array that `rows` gives."""
-        kept = self.features.dtype
-        given = np.dtype(np.float32) if kept == np.uint8 else kept
-        return (
-            RowSpec(self.features.shape[1:], given),
-            RowSpec(self.labels.shape[1:], self.labels.dtype),
-        )
+    def row_shape(self) -> tuple[int, ...]:
+        """The shape of one example's features."""
+        return self.features.shape[1:]
 
     @property
     def workers(self) -> int:
-        """How many threads that call `rows` get the most examples a second.
-
-        For an array it is one, as copying memory gains nothing from more.
-        """
+        """As of the store; one for an array, as copying memory gains nothing from more."""
         return 1 if isinstance(self.features, np.ndarray) else self.features.workers
 
     def rows(self, indices: Indices) -> tuple[Array, ...]:
@@ -125,11 +105,11 @@ class LabelledSource:
         same wherever the store is, and whether it is held in memory or not.
         """
         if isinstance(self.features, np.ndarray):
-            return _digest_of([self.features, self.labels])
-        return SAMPLED + _digest_of([self.labels], before=self.features.digest().encode())
+            return _digest_of(b"", self.features, self.labels)
+        return SAMPLED + _digest_of(self.features.digest().encode(), self.labels)
 
 
-def _digest_of(arrays: Iterable[Array], before: bytes = b"") -> str:
+def _digest_of(before: bytes, *arrays: Array) -> str:
     """A SHA-256 in hex of some bytes, then of arrays: their dtypes, shapes and values."""
     digest = hashlib.sha256(before)
     for array in arrays:
@@ -145,8 +125,7 @@ class Subset:
         """Takes their numbers in the source, int64 [M]; example i is then members[i]."""
         self.source = source
         self.members = members
-        self.specs: tuple[RowSpec, ...] = source.specs
-        self.class_names: tuple[str, ...] = source.class_names
+        self.row_shape: tuple[int, ...] = source.row_shape
         self.workers: int = source.workers
         self.labels: Array = source.labels.take(members, axis=0)
 
@@ -168,64 +147,46 @@ Source: TypeAlias = LabelledSource | Subset
 
 
 class HeldStore:
-    """What another store has, in memory.
+    """What another store has, read into memory.
 
     Attributes:
       values: its features, [N, ...]; those of bad rows are zeros.
-      shape: of `values`.
-      dtype: of `values`.
-      workers: see `Store.workers`.
     """
 
-    def __init__(self, values: Array, errors: Mapping[int, DataError], origin: Store) -> None:
-        """Takes the features, what is wrong with bad rows, by number, and the other store."""
-        self.values = values
-        self.shape, self.dtype, self.workers = values.shape, values.dtype, 1
-        self._errors = errors
-        self._origin = origin
+    def __init__(self, store: Store, *, keep_bad: bool) -> None:
+        """Reads all rows.
+
+        Raises:
+          BadRowsError: of the first bad row; where they are kept, `take` raises it instead.
+        """
+        self.values: Array = np.zeros(store.shape, store.dtype)
+        self.shape, self.dtype, self.workers = store.shape, store.dtype, 1
+        self._errors: dict[int, DataError] = {}
+        self._store, self._keep_bad = store, keep_bad
+        firsts = range(0, len(self.values), _ROWS_PER_TASK)
+        with ThreadPoolExecutor(store.workers, thread_name_prefix="hold") as executor:
+            for _ in executor.map(self._read, firsts):
+                pass  # In order, so that the error is of the first bad row.
+
+    def _read(self, first: int) -> None:
+        rows = np.arange(first, min(first + _ROWS_PER_TASK, len(self.values)))
+        try:
+            self.values[rows] = self._store.take(rows)
+        except BadRowsError as bad:
+            if not self._keep_bad:
+                raise
+            self._errors.update({int(rows[place]): bad.errors[place] for place in bad.errors})
+            good = np.delete(rows, list(bad.errors))
+            self.values[good] = self._store.take(good)
 
     def take(self, indices: Indices) -> Array:
         """See `Store.take`."""
-        if self._errors:
-            numbers = enumerate(indices.tolist())
-            bad = {place: self._errors[row] for place, row in numbers if row in self._errors}
-            if bad:
-                raise BadRowsError(bad)
+        numbers = enumerate(indices.tolist())
+        bad = {place: self._errors[row] for place, row in numbers if row in self._errors}
+        if bad:
+            raise BadRowsError(bad)
         return self.values.take(indices, axis=0)
 
     def digest(self) -> str:
         """See `Store.digest`."""
-        return self._origin.digest()
-
-
-def hold(store: Store, *, keep_bad: bool) -> HeldStore:
-    """Reads a store into memory.
-
-    Args:
-      store: what is read.
-      keep_bad: bad rows are raised when they are asked for, not at once.
-
-    Raises:
-      BadRowsError: the first bad row, unless keep_bad.
-    """
-    values = np.zeros(store.shape, store.dtype)
-    errors: dict[int, DataError] = {}
-
-    def read_some(first: int) -> None:
-        rows = np.arange(first, min(first + _ROWS_PER_TASK, len(values)))
-        try:
-            values[rows] = store.take(rows)
-        except BadRowsError as bad:
-            if not keep_bad:
-                raise
-            errors.update({int(rows[position]): bad.errors[position] for position in bad.errors})
-            good = np.delete(rows, list(bad.errors))
-            values[good] = store.take(good)
-
-    executor = ThreadPoolExecutor(store.workers, thread_name_prefix="hold")
-    try:
-        for _ in executor.map(read_some, range(0, len(values), _ROWS_PER_TASK)):
-            pass  # In order, so that the error is of the first bad row.
-    finally:
-        executor.shutdown(cancel_futures=True)
-    return HeldStore(values, errors, store)
+        return self._store.digest()

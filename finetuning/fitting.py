@@ -77,7 +77,7 @@ def open_images(plan: BasePlan, config: FinetuneConfig, limit: TimeLimit) -> Ima
             config.ignore_exif,
         ),
     )
-    return Images(data, scale, (batch, *data.train.specs[0].shape))
+    return Images(data, scale, (batch, *data.train.row_shape))
 
 
 def _image_shape(plan: BasePlan) -> tuple[int, ...]:

@@ -65,8 +65,7 @@ def global_step() -> tf.Variable:
 
 
 # Random numbers that follow from a seed, a stream and a step alone: TensorFlow's stateless
-# generators draw the same from the same pair of integers, whatever ran before. So a resumed run
-# draws what an unbroken one would have drawn.
+# generators draw the same from the same pair of integers, whatever ran before.
 
 _INITIAL_STEP = -1  # No update has this number: initial values and masks never share a draw.
 _SEED_BITS = 32
@@ -75,10 +74,8 @@ _SEED_BITS = 32
 def key(seed: int, stream: int, step: int | tf.Tensor) -> tf.Tensor:
     """The generator's key for one draw, int64 [2].
 
-    Args:
-      seed: the run's seed, in [0, 2**32).
-      stream: tells the draws of one step apart, in [0, 2**31).
-      step: updates done so far, int64 [].
+    From the run's seed, in [0, 2**32), a stream in [0, 2**31), which tells the draws of one step
+    apart, and the updates done so far, int64 [].
     """
     return tf.stack([tf.constant(stream << _SEED_BITS | seed, tf.int64), tf.cast(step, tf.int64)])
 
@@ -119,14 +116,8 @@ def dropout(
     """Keeps each value with probability `keep_prob`, scaled by 1 / keep_prob; else 0.
 
     Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting",
-    JMLR 15 (2014), in its inverted form. At keep_prob 1.0 the values pass unchanged, to the bit.
-
-    Args:
-      values: float32 [N, ...].
-      keep_prob: float32 [] in (0, 1].
-      seed: the run's seed.
-      stream: tells this dropout's draws from all others of the step.
-      step: int64 [], the variable that counts updates.
+    JMLR 15 (2014), in its inverted form. Takes values float32 [N, ...] and keep_prob float32 [] in
+    (0, 1]; at 1.0 the values pass unchanged, to the bit. What is drawn is as of `key`.
     """
     drawn = tf.raw_ops.StatelessRandomUniform(shape=tf.shape(values), seed=key(seed, stream, step))
     # `drawn` is in [0, 1), so all of it lies below a keep_prob of 1.
@@ -137,12 +128,10 @@ def dropout(
 
 
 def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """`loss:0`, float32 []: the mean softmax cross entropy.
+    """`loss:0`, float32 []: the mean softmax cross entropy of logits, float32 [N, K].
 
-    Args:
-      logits: float32 [N, K].
-      labels: int64 [N], in [0, K); or float32 [N, K], each row the shares of the classes, such as
-        one-hot.
+    Labels are int64 [N], in [0, K); or float32 [N, K], each row the shares of the classes, such as
+    one-hot.
     """
     losses = (
         tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)

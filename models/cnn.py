@@ -69,12 +69,6 @@ def inference(
     return _fully_connected("fc2", hidden, num_classes, seed, stream=3)
 
 
-def training(loss: tf.Tensor, learning_rate: float | tf.Tensor, step: tf.Variable) -> tf.Operation:
-    """One step of Adam on `loss`, which also counts `step` up."""
-    optimizer = tf.compat.v1.train.AdamOptimizer(learning_rate)
-    return optimizer.minimize(loss, global_step=step, name="train")
-
-
 def build(
     *,
     num_classes: int,
@@ -83,11 +77,10 @@ def build(
     schedule: Schedule = CONSTANT,
     image_size: int = IMAGE_SHAPE[0],
 ) -> ModelGraph:
-    """Builds the training graph.
+    """Builds the training graph, for images of `image_size` pixels in height and width.
 
     Initial weights and dropout masks follow from the seed, in [0, 2**32). The learning rate is
-    Adam's; where it changes with the step, its greatest value. Images are of
-    `image_size` pixels in height and width.
+    Adam's; where it changes with the step, its greatest value.
     """
     graph = tf.Graph()
     with graph.as_default():
@@ -102,13 +95,14 @@ def build(
         loss = blocks.cross_entropy(logits, labels)
         tf.compat.v1.add_to_collection("predict", logits)
         rate = scheduled(learning_rate, schedule, step)
+        optimizer = tf.compat.v1.train.AdamOptimizer(rate)
         return ModelGraph(
             graph=graph,
             inputs=(x, labels),
             training_feeds={keep_prob: KEEP_PROB},
             loss=loss,
             accuracy=blocks.accuracy(classes, labels),
-            train_op=training(loss, rate, step),
+            train_op=optimizer.minimize(loss, global_step=step, name="train"),
             signature_inputs={"x": x},
             signature_outputs={
                 "logits": logits,

@@ -27,11 +27,7 @@ class Head(NamedTuple):
     @property
     def outputs(self) -> dict[str, tf.Tensor]:
         """The results by the names of the signature."""
-        return {
-            "logits": self.logits,
-            "probabilities": self.probabilities,
-            "classes": self.classes,
-        }
+        return {"logits": self.logits, "probabilities": self.probabilities, "classes": self.classes}
 
 
 def build(kind: str, features: tf.Tensor, num_classes: int, seed: int) -> Head:
@@ -48,10 +44,9 @@ def build(kind: str, features: tf.Tensor, num_classes: int, seed: int) -> Head:
 def dense(
     features: tf.Tensor, num_classes: int, seed: int
 ) -> tuple[tf.Tensor, tf.Variable, tf.Variable]:
-    """`add:0`, flattened features times w, plus b.
+    """Flattened features, float32 [N, ...] of known sizes but N, times w [D, K], plus b [K].
 
-    Takes features float32 [N, ...], every size but N known, D of them an example. Returns the
-    logits, float32 [N, K]; w [D, K]; b [K].
+    Gives the logits `add:0`, float32 [N, K]; w; b.
     """
     size = math.prod(features.shape[1:])
     w, b = _weight_and_bias([size, num_classes], size, seed)
@@ -62,10 +57,9 @@ def dense(
 def conv(
     features: tf.Tensor, num_classes: int, seed: int
 ) -> tuple[tf.Tensor, tf.Variable, tf.Variable]:
-    """`add:0`, the mean over all positions of a 1x1 convolution.
+    """The mean over all positions of a 1x1 convolution of features, float32 [N, H, W, C], C known.
 
-    Takes features float32 [N, H, W, C], C known. Returns the logits, float32 [N, K];
-    w [1, 1, C, K]; b [K].
+    Gives the logits `add:0`, float32 [N, K]; w [1, 1, C, K]; b [K].
     """
     channels = features.shape[-1]
     w, b = _weight_and_bias([1, 1, channels, num_classes], channels, seed)

@@ -20,17 +20,6 @@ def inference(x: tf.Tensor, seed: int) -> tf.Tensor:
     return tf.add(w * x, b, name="y")  # [1] * [N] + [1] -> [N]
 
 
-def squared_error(prediction: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
-    """`loss:0`, float32 []: the mean squared difference of two float32 [N]."""
-    return tf.reduce_mean(tf.square(prediction - target), name="loss")
-
-
-def training(loss: tf.Tensor, learning_rate: float, step: tf.Variable) -> tf.Operation:
-    """One step of gradient descent on `loss`, which also counts `step` up."""
-    optimizer = tf.compat.v1.train.GradientDescentOptimizer(learning_rate)
-    return optimizer.minimize(loss, global_step=step, name="train")
-
-
 def build(*, learning_rate: float, seed: int) -> ModelGraph:
     """Builds the training graph; the initial values follow from the seed, in [0, 2**32)."""
     graph = tf.Graph()
@@ -39,15 +28,16 @@ def build(*, learning_rate: float, seed: int) -> ModelGraph:
         x = tf.compat.v1.placeholder(tf.float32, [None], name="x")
         target = tf.compat.v1.placeholder(tf.float32, [None], name="y_")
         y = inference(x, seed)
-        loss = squared_error(y, target)
+        loss = tf.reduce_mean(tf.square(y - target), name="loss")  # float32 []
         tf.compat.v1.add_to_collection("predict", y)
+        optimizer = tf.compat.v1.train.GradientDescentOptimizer(learning_rate)
         return ModelGraph(
             graph=graph,
             inputs=(x, target),
             training_feeds={},
             loss=loss,
             accuracy=None,
-            train_op=training(loss, learning_rate, step),
+            train_op=optimizer.minimize(loss, global_step=step, name="train"),
             signature_inputs={"x": x},
             signature_outputs={"y": y},
         )

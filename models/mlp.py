@@ -48,12 +48,6 @@ def inference(
     return tf.identity(_layer("w_o", hidden, NUM_CLASSES, keep_hidden, seed, 2, step), "logits")
 
 
-def training(loss: tf.Tensor, learning_rate: float, step: tf.Variable) -> tf.Operation:
-    """One step of RMSProp on `loss`, which also counts `step` up."""
-    optimizer = tf.compat.v1.train.RMSPropOptimizer(learning_rate, decay=_RMS_DECAY)
-    return optimizer.minimize(loss, global_step=step, name="train")
-
-
 def build(*, learning_rate: float, seed: int) -> ModelGraph:
     """Builds the training graph; weights and dropout masks follow from the seed, in [0, 2**32)."""
     graph = tf.Graph()
@@ -68,13 +62,14 @@ def build(*, learning_rate: float, seed: int) -> ModelGraph:
         classes = tf.argmax(logits, axis=1, name="predict_op")
         loss = blocks.cross_entropy(logits, labels)
         tf.compat.v1.add_to_collection("predict", logits)
+        optimizer = tf.compat.v1.train.RMSPropOptimizer(learning_rate, decay=_RMS_DECAY)
         return ModelGraph(
             graph=graph,
             inputs=(x, labels),
             training_feeds={keep_input: KEEP_INPUT, keep_hidden: KEEP_HIDDEN},
             loss=loss,
             accuracy=blocks.accuracy(classes, tf.argmax(labels, axis=1)),
-            train_op=training(loss, learning_rate, step),
+            train_op=optimizer.minimize(loss, global_step=step, name="train"),
             signature_inputs={"X": x},
             signature_outputs={
                 "logits": logits,

@@ -20,11 +20,10 @@ from absl import logging
 
 from checkpoints.file_io import HEAD_BYTES, kind_of
 from data import files, image_folder
-from data.arrays import read_idx, read_npy, read_npz
+from data.arrays import NpyRows, open_npy, read_idx, read_npy, read_npz
 from data.files import read_bytes
 from data.images import as_labels, warn_out_of_range
 from data.named import labels_beside
-from data.npy_store import NpyRows, open_npy
 from errors import PredictionError
 from metagraph.casting import Array
 from metagraph.meta import TensorInfo, format_shape

@@ -324,7 +324,7 @@ def open_demo(info: TensorInfo, model: Model, data_set: str, shown: int | None) 
         if len(shape) != 3 or shape[0] != shape[1]:
             return RowInputs()
         numbers = [n for n in shapes.TEST if shapes.class_of(n) in model.class_names][:shown]
-        images = fit_images(shapes.examples(numbers)[0], shape)
+        images = fit_images(shapes.examples(numbers)[0], shape[0], shape[2])
         labels = np.array([model.class_names.index(shapes.class_of(n)) for n in numbers])
     rows = ArrayRows(images, info, f"the {data_set}", _target(info, model).scale)
     return RowInputs({info.name: rows}, numbered(rows).names, labels)

@@ -18,12 +18,12 @@ from absl import logging
 from tqdm import tqdm
 
 from data import files
+from data.arrays import NpyRows
 from data.batches import read_ahead
 from data.files import read_bytes
 from data.image_folder import ImageStore
-from data.images import MAX_FILE_BYTES, first_not_finite
-from data.npy_store import NpyRows
-from data.source import hold
+from data.images import MAX_FILE_BYTES, not_finite
+from data.source import HeldStore
 from errors import DataError, PredictionError
 from metagraph.casting import Array, fit_dtype
 from metagraph.meta import TensorInfo
@@ -82,9 +82,9 @@ class ArrayRows:
 
 def check_finite(values: Array, source: str, first_row: int = 0) -> None:
     """Raises PredictionError with the number of the first row that holds NaN or infinity."""
-    if (row := first_not_finite(values)) is not None:
+    if bad := not_finite(values):
         raise PredictionError(
-            f"{source}: row {first_row + row} (the first such) holds NaN or infinity"
+            f"{source}: row {first_row + bad[0]} (the first such) holds NaN or infinity"
         )
 
 
@@ -128,7 +128,7 @@ class ImageRows:
         """See `Rows`."""
         image_shape = (self.size, self.size, self.channels)
         store = ImageStore(self.paths[start:stop], "", image_shape, self.ignore_exif)
-        images = hold(store, keep_bad=False).values
+        images = HeldStore(store, keep_bad=False).values
         images = images.reshape(len(images), -1) if self.flat else images
         return _ready(images, self.info, self.paths[start], self.scale)
 

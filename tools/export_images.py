@@ -20,7 +20,7 @@ import tensorflow as tf
 from absl import logging
 from PIL import Image
 
-from data.images import decode_image, to_grey
+from data.images import decode_image
 from metagraph.casting import Array
 from metagraph.meta import TensorInfo
 from metagraph.model import Model
@@ -29,7 +29,7 @@ from prediction.rows import ArrayRows
 
 _PRECISION_BITS = 32 - 8 - 2  # Of a weight, as Pillow has it.
 _ONE = 2.0**_PRECISION_BITS
-# As `data.images.to_grey` has them: the weights of ITU-R BT.601 in 16 bits.
+# The weights of ITU-R BT.601 in 16 bits, as Pillow's conversion to its mode "L" has them.
 _GREY_WEIGHTS = (19595, 38470, 7471)
 _GREY_ONE, _GREY_HALF = 1 << 16, 1 << 15
 
@@ -164,7 +164,6 @@ def example_files(image: ImageInput, rows: int) -> list[bytes]:
 
 def rows_of(files: list[bytes], image: ImageInput) -> Array:
     """What predict.py would feed for image files; of the dtype and shape of `image.info`."""
-    pixels = np.stack([decode_image(content, "example", image.size) for content in files])
-    pixels = to_grey(pixels) if image.channels == 1 else pixels
+    pixels = np.stack([decode_image(f, "example", image.size, image.channels) for f in files])
     rows = pixels if len(image.info.shape or ()) == 4 else pixels.reshape(len(files), -1)
     return ArrayRows(rows, image.info, "example", image.scale).batch(0, len(files))

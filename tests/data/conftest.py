@@ -1,7 +1,7 @@
-"""What the tests of data/ share: small image files, folders of them, and the errors expected."""
+"""What the tests of data/ share: small image files, folders of them, bad rows, error lines."""
 
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from errors import DataError
+from data.source import Array, Indices
+from errors import BadRowsError, DataError
 
 MakeFolder = Callable[[Mapping[str, int]], str]
 
@@ -22,6 +23,24 @@ def error_line(pattern: str) -> Iterator[None]:
     with pytest.raises(DataError, match=pattern) as caught:
         yield
     assert "\n" not in str(caught.value)
+
+
+class BadRows:
+    """A store of an array in which some rows are bad."""
+
+    def __init__(self, values: Array, bad: Collection[int] = (), workers: int = 1) -> None:
+        self.values, self.bad, self.workers = values, bad, workers
+        self.shape, self.dtype = values.shape, values.dtype
+
+    def take(self, indices: Indices) -> Array:
+        numbers = enumerate(indices.tolist())
+        errors = {at: DataError(f"{row}.png: is bad") for at, row in numbers if row in self.bad}
+        if errors:
+            raise BadRowsError(errors)
+        return self.values[indices]
+
+    def digest(self) -> str:
+        return "digest of the values"
 
 
 def encode(

@@ -26,9 +26,8 @@ def test_what_is_missing_is_not_what_is_refused(tmp_path: Path) -> None:
         (tmp_path / "none.png", DataError, r"none\.png: No such file"),
         (tmp_path, RefusedError, "s a directory"),
     ):
-        with pytest.raises(DataError, match=message) as caught:
+        with pytest.raises(kind, match=message):
             files.read_bytes(str(path), max_bytes=10**6)
-        assert type(caught.value) is kind
     with error_line(r"none\.png: .*No such file"), files.open_binary(f"{tmp_path}/none.png") as s:
         s.read()
     with error_line("none: "):
@@ -69,7 +68,7 @@ def small_samples(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small_samples")
-@pytest.mark.parametrize("length", [1, 9, 10, 11, 29, 30, 110])
+@pytest.mark.parametrize("length", [0, 1, 9, 10, 11, 29, 30, 110])
 def test_three_pieces_are_sampled_and_a_short_file_as_a_whole(length: int, tmp_path: Path) -> None:
     path, seen = tmp_path / "a", []
     path.write_bytes(bytes(length))
@@ -79,14 +78,9 @@ def test_three_pieces_are_sampled_and_a_short_file_as_a_whole(length: int, tmp_p
         seen += [position] if digest_of_file(str(path)) != digest else []
     pieces = [*range(10), *range(50, 60), *range(100, 110)]
     assert seen == (pieces if length == 110 else [*range(length)])
-
-
-@pytest.mark.parametrize("length", [0, 1, 100, 200_000])
-def test_length_and_not_place_tells_files_apart(length: int, tmp_path: Path) -> None:
-    for name, size in (("a", length), ("b", length), ("longer", length + 1)):
+    for name, size in (("b", length), ("c", length + 1)):  # Its place is no part of it.
         (tmp_path / name).write_bytes(bytes(size))
-    first, second, longer = (digest_of_file(f"{tmp_path}/{n}") for n in ("a", "b", "longer"))
-    assert first == second != longer
+        assert (digest_of_file(str(tmp_path / name)) == digest) == (size == length)
 
 
 NAMES = [f"{letter}/{number}" for letter in "ab" for number in range(4)]
@@ -96,38 +90,28 @@ def digest_in(folder: Path) -> str:
     return digest_of_files([str(folder / name) for name in NAMES], NAMES)
 
 
-@pytest.fixture
-def eight_files(tmp_path: Path) -> Path:
-    for name in NAMES:
-        (tmp_path / "here" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "here" / name).write_bytes(name.encode() * 5)
-    return tmp_path / "here"
-
-
-def test_files_may_move_together(eight_files: Path) -> None:
-    digest = digest_in(eight_files)
-    moved = eight_files.parent / "there"
-    shutil.copytree(eight_files, moved)
-    os.utime(moved / NAMES[0], (0, 0))
-    assert digest_in(moved) == digest
-
-
 @pytest.mark.usefixtures("small_samples")
-def test_names_sizes_and_some_starts_tell_folders_apart(eight_files: Path) -> None:
-    digest, noticed = digest_in(eight_files), []
+def test_names_sizes_and_some_starts_tell_folders_apart(tmp_path: Path) -> None:
+    here = tmp_path / "here"
     for name in NAMES:
-        path = eight_files / name
+        (here / name).parent.mkdir(parents=True, exist_ok=True)
+        (here / name).write_bytes(name.encode() * 5)
+    digest, noticed = digest_in(here), []
+    shutil.copytree(here, tmp_path / "there")
+    os.utime(tmp_path / "there" / NAMES[0], (0, 0))
+    assert digest_in(tmp_path / "there") == digest
+    for name in NAMES:
+        path = here / name
         content = path.read_bytes()
         path.write_bytes(b"?" + content[1:])
-        noticed.append(digest_in(eight_files) != digest)
+        noticed.append(digest_in(here) != digest)
         path.write_bytes(content + b"?")
-        assert digest_in(eight_files) != digest
+        assert digest_in(here) != digest
         path.write_bytes(content)
     assert np.flatnonzero(noticed).tolist() == [0, 3, 7]
-    assert digest_in(eight_files) == digest
-    paths = [str(eight_files / name) for name in NAMES]
-    assert digest_of_files(paths, [*NAMES[:-1], "b/9"]) != digest
-    (eight_files / NAMES[2]).write_bytes(b"")
-    empty = digest_in(eight_files)
-    (eight_files / NAMES[2]).unlink()
-    assert digest_in(eight_files) not in (empty, digest)
+    assert digest_in(here) == digest
+    assert digest_of_files([str(here / name) for name in NAMES], [*NAMES[:-1], "b/9"]) != digest
+    (here / NAMES[2]).write_bytes(b"")
+    empty = digest_in(here)
+    (here / NAMES[2]).unlink()
+    assert digest_in(here) not in (empty, digest)

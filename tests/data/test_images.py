@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import ExifTags, Image, ImageOps
-from PIL.PngImagePlugin import PngInfo
 
 from data import images
 from data.images import (
@@ -21,8 +20,7 @@ from data.images import (
     as_labels,
     count_classes,
     decode_image,
-    resize_grey,
-    to_grey,
+    fit_images,
     warn_out_of_range,
 )
 from errors import DataError
@@ -45,20 +43,6 @@ def png(width: int, height: int, rows: bytes) -> bytes:
     )
 
 
-def bilinear(pixels: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.float64]:
-    """Resizes by a triangle filter as wide as the scale (1 or more), along each side."""
-
-    def weights(length: int) -> npt.NDArray[np.float64]:
-        scale = length / size
-        centres = (np.arange(size) + 0.5) * scale
-        distances = np.abs(np.arange(length) + 0.5 - centres[:, np.newaxis])
-        triangle = np.maximum(0, 1 - distances / max(scale, 1))
-        return np.asarray(triangle / triangle.sum(axis=1, keepdims=True))
-
-    rows, columns = weights(pixels.shape[0]), weights(pixels.shape[1])
-    return np.asarray(np.einsum("hH,wW,HWc->hwc", rows, columns, pixels.astype(np.float64)))
-
-
 def test_png_bytes_come_out_exactly() -> None:
     pixels = random_pixels(32, 32)
     decoded = decode_image(png(32, 32, b"".join(b"\x00" + row.tobytes() for row in pixels)), "a")
@@ -75,10 +59,16 @@ def test_jpeg_is_what_pillow_decodes(options: dict[str, int]) -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (100, 37), (16, 20), (1, 1), (33, 31)])
-def test_other_sizes_are_resized_bilinear(height: int, width: int) -> None:
-    pixels = random_pixels(height, width)
-    # Pillow rounds to whole numbers after each of the two sides.
-    assert np.abs(decode_image(encode(pixels), "a.png") - bilinear(pixels, 32)).max() <= 1
+def test_other_sizes_are_resized_bilinear_and_grey_is_the_brightness(
+    height: int, width: int
+) -> None:
+    image = Image.fromarray(random_pixels(height, width))
+    resized = image.resize((32, 32), Image.Resampling.BILINEAR)
+    assert np.array_equal(decode_image(encode(image), "a.png"), np.asarray(resized))
+    grey = decode_image(encode(image), "a.png", channels=1)
+    assert np.array_equal(grey[..., 0], np.asarray(resized.convert("L")))
+    luma = np.asarray(resized) @ np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+    assert np.abs(grey[..., 0] - luma).max() <= 0.6
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGBA"])
@@ -89,19 +79,14 @@ def test_modes_become_rgb(mode: str) -> None:
     assert np.array_equal(decode_image(encode(image, **options), "a.png"), expected)
 
 
-@pytest.mark.parametrize(("mode", "expected"), [("L", (124, 124, 124)), ("CMYK", (200, 100, 50))])
-def test_jpeg_modes_become_rgb(mode: str, expected: tuple[int, ...]) -> None:
-    content = encode(Image.new("RGB", (32, 32), (200, 100, 50)).convert(mode), "JPEG", quality=100)
-    assert np.abs(decode_image(content, "a.jpg").astype(int) - expected).max() <= 2
-
-
-def test_upper_bits_of_16_bit_grey_are_taken() -> None:
+def test_jpeg_modes_16_bits_and_animations_become_rgb() -> None:
+    image = Image.new("RGB", (32, 32), (200, 100, 50))
+    for mode, colour in (("L", (124, 124, 124)), ("CMYK", (200, 100, 50))):
+        content = encode(image.convert(mode), "JPEG", quality=100)
+        assert np.abs(decode_image(content, "a.jpg").astype(int) - colour).max() <= 2
     grey = np.random.default_rng(0).integers(0, 2**16, (32, 32), np.uint16)
     decoded = decode_image(encode(Image.fromarray(grey)), "a.png")
     assert np.array_equal(decoded, np.repeat(grey[..., np.newaxis] >> 8, 3, axis=2))
-
-
-def test_first_image_of_an_animation_is_taken() -> None:
     first, second = (Image.fromarray(random_pixels(32, 32, seed)) for seed in (0, 1))
     content = encode(first, save_all=True, append_images=[second])
     assert np.array_equal(decode_image(content, "a.png"), random_pixels(32, 32, 0))
@@ -119,8 +104,7 @@ def test_other_formats_are_refused(content: bytes) -> None:
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG"])
 def test_every_cut_is_an_error_or_harmless(file_format: str) -> None:
     content = encode(random_pixels(32, 32), file_format)
-    whole = decode_image(content, "a")
-    harmless = 0
+    whole, harmless = decode_image(content, "a"), 0
     for length in range(len(content)):
         try:
             decoded = decode_image(content[:length], "a")
@@ -129,13 +113,10 @@ def test_every_cut_is_an_error_or_harmless(file_format: str) -> None:
         assert np.array_equal(decoded, whole)
         harmless += 1
     assert harmless < 24  # The last bytes of a PNG are checksums and the end mark.
-
-
-def test_damaged_png_is_refused() -> None:
-    content = bytearray(encode(random_pixels(32, 32)))
-    content[content.index(b"IDAT") + 100] ^= 1
+    damaged = bytearray(encode(random_pixels(32, 32)))
+    damaged[damaged.index(b"IDAT") + 100] ^= 1
     with error_line(r"a\.png: is damaged or cut short"):
-        decode_image(bytes(content), "a.png")
+        decode_image(bytes(damaged), "a.png")
 
 
 # Around the sizes where Pillow warns (89 million) and where it raises (twice that).
@@ -150,20 +131,14 @@ def test_too_many_pixels_are_refused_by_the_header(width: int) -> None:
         decode_image(large, "a.jpg")
 
 
-def test_every_grey_value_is_pillows() -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (3, 50, 40, 3), np.uint8)
-    pixels[0, 0, :3] = [[0, 0, 0], [255, 255, 255], [255, 0, 0]]
-    expected = np.stack([np.asarray(Image.fromarray(image).convert("L")) for image in pixels])
-    assert to_grey(pixels).dtype == np.uint8
-    np.testing.assert_array_equal(to_grey(pixels), expected[..., np.newaxis])
-    grey = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
-    np.testing.assert_array_equal(to_grey(np.repeat(grey, 3, axis=2)), grey)
-
-
-def test_grey_arrays_become_what_their_files_do() -> None:
-    grey = np.random.default_rng(0).integers(0, 256, (3, 28, 28), np.uint8)
-    expected = [decode_image(encode(Image.fromarray(image)), "a.png") for image in grey]
-    assert np.array_equal(resize_grey(grey), np.stack(expected))
+def test_arrays_become_what_their_files_do() -> None:
+    rng = np.random.default_rng(0)
+    for shape in ((3, 28, 28), (3, 40, 28, 3)):
+        given = rng.integers(0, 256, shape, np.uint8)
+        for size, channels in ((32, 3), (20, 1)):
+            files = [encode(Image.fromarray(image)) for image in given]
+            expected = [decode_image(content, "a.png", size, channels) for content in files]
+            assert np.array_equal(fit_images(given, size, channels), np.stack(expected))
 
 
 @pytest.mark.parametrize(("limit", "together"), [(15, 1), (16, 2)])
@@ -174,13 +149,13 @@ def test_large_images_are_decoded_one_at_a_time(
     pixels, inside, most = images._pixels, [0], [0]
     both = threading.Barrier(2)
 
-    def slow_pixels(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:
+    def slow_pixels(image: Image.Image, size: int, channels: int) -> npt.NDArray[np.uint8]:
         inside[0] += 1
         most[0] = max(most[0], inside[0])
         with contextlib.suppress(threading.BrokenBarrierError):
             both.wait(0.3 if together == 1 else 300)
         inside[0] -= 1
-        return pixels(image, size)
+        return pixels(image, size, channels)
 
     monkeypatch.setattr(images, "_pixels", slow_pixels)
     monkeypatch.setattr(images, "_SHARED_PIXELS", limit)
@@ -229,37 +204,16 @@ def test_broken_exif_says_nothing(file_format: str) -> None:
         assert np.array_equal(decode_image(content, "a"), plain)
 
 
-@pytest.mark.parametrize("kept_as", ["xmp", "XML:com.adobe.xmp", "Raw profile type exif"])
-def test_an_orientation_is_found_wherever_pillow_finds_it(kept_as: str) -> None:
-    image, text, exif = Image.fromarray(random_pixels(40, 25)), PngInfo(), Image.Exif()
-    exif[ExifTags.Base.Orientation] = 8
-    raw = f"\nexif\n{len(exif.tobytes())}\n{exif.tobytes().hex()}"
-    text.add_text(kept_as, 'tiff:Orientation="8"' if "xmp" in kept_as else raw)
-    if kept_as == "xmp":
-        content = encode(image, "JPEG", xmp=b'tiff:Orientation="8"')
-    else:
-        content = encode(image, pnginfo=text)
-    with Image.open(io.BytesIO(content)) as stored:
-        stored.load()
-        assert kept_as in stored.info
-        upright = np.asarray(ImageOps.exif_transpose(stored))
-    assert upright.shape == (25, 40, 3)
-    assert np.array_equal(decode_image(content, "a"), decode_image(encode(upright), "upright"))
-
-
-def test_images_of_the_right_dtype_are_taken_as_they_are() -> None:
-    for given in (np.ones(SHAPE, np.uint8), np.ones(SHAPE, np.float32)):
-        assert as_images(given, "X") is given
-    fortran = np.asfortranarray(np.ones(SHAPE, np.float32))
-    assert as_images(fortran, "X").flags.c_contiguous
-
-
-@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f2", "<f8", "g"])
-def test_float_images_become_float32(dtype: str) -> None:
-    values = np.random.default_rng(0).random(SHAPE).astype(dtype)
-    found = as_images(values, "X")
-    assert found.dtype == np.float32
-    assert np.array_equal(found, values.astype(np.float32))
+@pytest.mark.parametrize("dtype", ["u1", "<f4", ">f4", "<f2", "<f8", "g"])
+def test_images_are_uint8_or_become_float32(dtype: str) -> None:
+    values = (np.random.default_rng(0).random(SHAPE) * 9).astype(dtype)
+    for given in (values, np.asfortranarray(values)):
+        found = as_images(given, "X")
+        assert found.dtype == (np.uint8 if dtype == "u1" else np.float32)
+        assert np.array_equal(found, values.astype(found.dtype))
+        assert found.flags.c_contiguous
+    if dtype in ("u1", "<f4"):
+        assert as_images(values, "X") is values
 
 
 def with_at(value: float) -> npt.NDArray[np.float64]:
@@ -291,21 +245,14 @@ def test_arrays_that_are_no_images_are_refused(array: npt.NDArray[Any], message:
         as_images(array, "X")
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "dtype", "warning"),
-    [
-        (0, 1, "f4", None),
-        (0, 255, "u1", None),
-        (0, 255, "f4", "a.npz: X: values in [0, 255]; expected [0, 1], or uint8"),
-        (-0.5, 0.5, "f4", "a.npz: X: values in [-0.5, 0.5]; expected [0, 1], or uint8"),
-    ],
-)
-def test_values_outside_the_unit_range_are_warned_of(
-    low: float, high: float, dtype: str, warning: str | None, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_values_outside_the_unit_range_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "absl"):
-        warn_out_of_range(np.linspace(low, high, 4 * 3072).astype(dtype), "a.npz: X")
-    assert caplog.messages == ([warning] if warning else [])
+        for low, high, dtype in ((0, 1, "f4"), (0, 255, "u1"), (0, 255, "f4"), (-0.5, 0.5, "f4")):
+            warn_out_of_range(np.linspace(low, high, 4 * 3072).astype(dtype), "a.npz: X")
+    assert caplog.messages == [
+        "a.npz: X: values in [0, 255]; expected [0, 1], or uint8",
+        "a.npz: X: values in [-0.5, 0.5]; expected [0, 1], or uint8",
+    ]
 
 
 @pytest.mark.parametrize("dtype", ["u1", "i1", ">u2", "i4", "i8", "u8", "f2", "f4", ">f8"])

@@ -43,11 +43,18 @@ def test_draws_have_their_distributions() -> None:
     assert np.mean(np.abs(normal) > 0.2) == pytest.approx(0.0455, rel=0.1)
 
 
-@pytest.mark.parametrize(("seed", "stream"), [(3, 1), (4, 0)])
-def test_initial_values_differ_by_seed_and_stream(seed: int, stream: int) -> None:
-    first, again = (_draw(blocks.uniform(0.0, 1.0, seed=3, stream=0), 10) for _ in range(2))
+def test_draws_differ_by_seed_and_stream_and_masks_by_step_too() -> None:
+    first, again, *others = (
+        _draw(blocks.uniform(0.0, 1.0, seed, stream), 10)
+        for seed, stream in ((3, 0), (3, 0), (3, 1), (4, 0))
+    )
     assert np.array_equal(first, again)
-    assert not np.array_equal(first, _draw(blocks.uniform(0.0, 1.0, seed, stream), 10))
+    assert not any(np.array_equal(first, other) for other in others)
+    first, again, *others = (
+        _dropout(0.5, **changed) for changed in ({}, {}, {"seed": 1}, {"stream": 1}, {"step": 1})
+    )
+    assert np.array_equal(first, again)
+    assert not any(np.array_equal(first, other) for other in others)
 
 
 def test_the_largest_seed_and_a_stream_keep_their_bits() -> None:
@@ -65,12 +72,6 @@ def test_dropout_keeps_a_share_and_scales_it_or_changes_no_bit() -> None:
         values = np.random.default_rng(0).normal(size=(50, 50)).astype(np.float32)
         out = blocks.dropout(tf.constant(values), tf.constant(1.0), 0, 0, tf.constant(0))
         assert session.run(out).tobytes() == values.tobytes()
-
-
-@pytest.mark.parametrize("other", [{"seed": 1}, {"stream": 1}, {"step": 1}])
-def test_dropout_masks_differ_by_seed_stream_and_step(other: dict[str, int]) -> None:
-    assert np.array_equal(_dropout(0.5), _dropout(0.5))
-    assert not np.array_equal(_dropout(0.5), _dropout(0.5, **other))
 
 
 def _rates(schedule: Schedule, steps: list[int]) -> list[float]:

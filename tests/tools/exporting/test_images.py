@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from data.images import decode_image, to_grey
+from data.images import decode_image
 from metagraph.meta import NO_SIGNATURE, TensorInfo
 from metagraph.model import Model
 from tools.export_images import ImageInput, find_image_input, resize_bilinear, rows_from_files
@@ -84,7 +84,8 @@ def test_every_kind_is_decoded_as_predict_does() -> None:
     for name, ours, theirs in zip(files, rows, expected, strict=True):
         np.testing.assert_array_equal(ours, theirs, err_msg=name)
     grey = _rows(contents, (None, 24, 24, 1), channels=1)
-    np.testing.assert_array_equal(grey, to_grey(pixels))
+    brightness = [decode_image(content, "file", 24, 1) for content in contents]
+    np.testing.assert_array_equal(grey, np.stack(brightness))
     flat = _rows(contents, (None, 24 * 24 * 3), dtype=tf.float16)
     np.testing.assert_array_equal(flat, pixels.reshape(len(files), -1))
     with pytest.raises(tf.errors.InvalidArgumentError):
