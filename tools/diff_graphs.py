@@ -119,10 +119,11 @@ def _attribute(node: NodeDef, name: str, definitions: Mapping[str, OpDef]) -> At
 
 def _unpacked(value: AttrValue | None) -> bytes | None:
     """The bytes of a value; of a small tensor, which may be written in several ways, in one."""
-    sizes = [] if value is None else [dim.size for dim in value.tensor.tensor_shape.dim]
-    if value is not None and value.HasField("tensor") and math.prod(sizes) <= _MAX_ELEMENTS:
-        with suppress(KeyError, TypeError, ValueError):  # It has no such values.
-            return _bytes(tf.make_tensor_proto(tf.make_ndarray(value.tensor)))
+    if value is not None and value.HasField("tensor"):
+        sizes = [dim.size for dim in value.tensor.tensor_shape.dim]
+        if min(sizes, default=0) >= 0 and math.prod(sizes) <= _MAX_ELEMENTS:
+            with suppress(KeyError, TypeError, ValueError):  # It has no such values.
+                return _bytes(tf.make_tensor_proto(tf.make_ndarray(value.tensor)))
     return _bytes(value)
 
 

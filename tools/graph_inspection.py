@@ -103,7 +103,7 @@ def as_text(found: Mapping[str, Any]) -> str:
     """What `inspect_graph` returns as lines for people."""
     names = [name for name in PARTS if name in found]
     most = _LINES_OF_ALL if len(names) == len(PARTS) else _LINES_OF_ONE
-    lines = node_lines(found["node"], most) if "node" in found else []
+    lines = [*node_lines(found["node"], most)] if "node" in found else []
     for name in names:
         lines += _PARTS[name][1](found[name], most)
     for entry in found.get("written", ()):

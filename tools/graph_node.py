@@ -84,56 +84,49 @@ def _takers(meta: MetaGraphFile, name: str) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def node_lines(found: Mapping[str, Any], most: int) -> list[str]:
+def node_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
     """Lines for people."""
-    result = [f"node {found['node']}", f"  operation {found['op']}"]
+    yield f"node {found['node']}"
+    yield f"  operation {found['op']}"
     if found["device"]:
-        result.append(f"  device {found['device']}")
+        yield f"  device {found['device']}"
     if found["colocated_with"]:
-        result.append(f"  on the device of {listed(found['colocated_with'], most)}")
+        yield f"  on the device of {listed(found['colocated_with'], most)}"
     if found["risk"]:
-        result.append(f"  is refused in a run: it {found['risk']}")
+        yield f"  is refused in a run: it {found['risk']}"
     if found["attributes"]:
-        result.append("  attributes")
-        texts = [f"    {key} = {cut(text, _LONGEST)}" for key, text in found["attributes"].items()]
-        result += shortened(texts, most, "    ")
-    result.append("  inputs" if found["inputs"] else "  no inputs")
-    result += shortened([f"    {tensor_text(x)}" for x in found["inputs"]], most, "    ")
+        yield "  attributes"
+        texts = [f"    {key} = {_cut(text)}" for key, text in found["attributes"].items()]
+        yield from shortened(texts, most, "    ")
+    yield "  inputs" if found["inputs"] else "  no inputs"
+    yield from shortened([f"    {tensor_text(x)}" for x in found["inputs"]], most, "    ")
     for key, title in {"control_inputs": "waits for", "control_outputs": "waited for by"}.items():
         if found[key]:
-            result.append(f"  {title} {listed(found[key], most)}")
-    result.append("  outputs" if found["outputs"] else "  no outputs")
+            yield f"  {title} {listed(found[key], most)}"
+    yield "  outputs" if found["outputs"] else "  no outputs"
     for output in found["outputs"]:
-        result += _output_lines(output, most)
-    return result
+        yield f"    {tensor_text(output)}"
+        texts = [f"      taken by {t['node']} as input {t['input']}" for t in output["takers"]]
+        yield from shortened(texts or ["      taken by no node"], most, "      ")
 
 
-def _output_lines(output: Mapping[str, Any], most: int) -> Iterator[str]:
-    yield f"    {tensor_text(output)}"
-    texts = [f"      taken by {t['node']} as input {t['input']}" for t in output["takers"]]
-    yield from shortened(texts or ["      taken by no node"], most, "      ")
+def _cut(text: str) -> str:
+    more = len(text) - _LONGEST
+    return f"{text[:_LONGEST]}... ({more} characters more)" if more > 0 else text
 
 
 def attribute_text(value: AttrValue) -> str:
     """An attribute as text: `float32`, `[1, 2, 2, 1]`, `float32 [4] = 0.1, 0.2, 0.3, 0.4`."""
     kind = value.WhichOneof("value")
     if kind == "list":
-        fields = value.list.ListFields()
-        return (
-            f"[{', '.join(_text(field.name, item) for field, items in fields for item in items)}]"
-        )
+        pairs = [(field.name, item) for field, items in value.list.ListFields() for item in items]
+        return f"[{', '.join(_text(field, item) for field, item in pairs)}]"
     return "?" if kind is None else _text(kind, getattr(value, kind))
 
 
 def _text(kind: str, value: Any) -> str:
     """One value of the field `kind` of an AttrValue."""
     return _TEXTS[kind](value) if kind in _TEXTS else str(value)
-
-
-def cut(text: str, longest: int) -> str:
-    """A text that may be long; cut, it says how much there is more."""
-    more = len(text) - longest
-    return f"{text[:longest]}... ({more} characters more)" if more > 0 else text
 
 
 def dtype_name(number: int) -> str:

@@ -80,10 +80,10 @@ def info_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
     yield f"  TensorFlow {found['tensorflow_version'] or '(not said)'}{git}"
     if found["tags"]:
         yield f"  tags {listed(found['tags'], most)}"
-    if found["bad_consumers"]:
-        yield f"  bad consumers {listed(found['bad_consumers'], most)}"
     producer, consumer = found["producer"], found["min_consumer"]
     yield f"  graph version: producer {producer}, min consumer {consumer}"
+    if found["bad_consumers"]:
+        yield f"  bad consumers {listed(found['bad_consumers'], most)}"
     stripped = "left out" if found["stripped_default_attrs"] else "written out"
     yield f"  attributes with their default: {stripped}"
     yield f"  operations: {counted(found['ops'], most)}"

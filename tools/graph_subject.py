@@ -19,7 +19,7 @@ from metagraph.importing import import_disarmed
 from metagraph.meta import PLACEHOLDERS, PLACEHOLDERS_WITH_DEFAULT, MetaGraphFile, format_shape
 from metagraph.model import Candidates, Model, find_candidates
 
-HINT = "--format=json has all"
+_HINT = "--format=json has all"
 _ITERATORS = frozenset({"IteratorGetNext", "IteratorV2", "Iterator", "OneShotIterator"})
 _SOURCES = PLACEHOLDERS | PLACEHOLDERS_WITH_DEFAULT | _ITERATORS
 _SHAPES = ("shape", "_output_shapes", "output_shapes")  # Their attributes.
@@ -29,14 +29,14 @@ _PARTITION = re.compile(r"/part_\d+$")  # Of a partitioned variable.
 def shortened(lines: Sequence[str], most: int, indent: str = "  ") -> list[str]:
     """The first lines, and how many more there are."""
     more = len(lines) - most
-    return [*lines[:most], *([f"{indent}... and {more} more ({HINT})"] if more > 0 else [])]
+    return [*lines[:most], *([f"{indent}... and {more} more ({_HINT})"] if more > 0 else [])]
 
 
 def counted(counts: Mapping[str, int], most: int) -> str:
     """`Const 14, MatMul 2`, the most frequent first; then how many more kinds there are."""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     text = listed([f"{name} {count}" for name, count in ordered], most)
-    return text + (f" ({HINT})" if len(ordered) > most else "")
+    return text + (f" ({_HINT})" if len(ordered) > most else "")
 
 
 def listed(values: Iterable[Any], most: int) -> str:

@@ -32,6 +32,13 @@ def _variables(tool: Tool, *arguments: object) -> dict[str, dict[str, Any]]:
     return {variable["name"]: variable for variable in record["variables"]}
 
 
+def test_a_checkpoint_does_not_differ_from_itself(cnn_run: Path, tool: Tool) -> None:
+    for a, b in [("my-model-200", "my-model-200.index"), ("", "my-model-200.meta")]:
+        ended = tool("diff", cnn_run / a, cnn_run / b)
+        assert ended.code == 0
+        assert "variables: 27 equal\ngraphs: equal" in ended.out
+
+
 def test_two_steps_differ_as_numpy_says(cnn_run: Path, tool: Tool) -> None:
     a, b = (f"{cnn_run}/my-model-{step}" for step in (190, 200))
     found = _variables(tool, a, b)
@@ -85,6 +92,7 @@ def test_every_kind_of_value_in_every_format(tmp_path: Path, tool: Tool) -> None
     kinds = {"text": ["a", "b"], "flag": [True, False], "half": half, "number": [2**62, 0]}
     kinds |= {"brain": half.astype(tf.bfloat16.as_numpy_dtype)}
     a = _save(tmp_path / "a", kinds)
+    assert tool("diff", a, _save(tmp_path / "b", kinds)).code == 0
     others = {name: np.asarray(value)[::-1] for name, value in kinds.items()}
     found = _variables(tool, a, _save(tmp_path / "b", others))
     largest = {"text": None, "flag": 1, "half": 1.0, "brain": 1.0, "number": 2**62}
