@@ -19,7 +19,7 @@ import finetune
 from cli.fields import parse
 from cli.run import Supervisor
 from data.named import RAMP_FILE
-from errors import CheckpointError, TrainingError
+from errors import CheckpointError, PredictionError, TrainingError
 from finetuning.fitting import make_task
 from finetuning.settings import FinetuneConfig
 from prediction.evaluation import predict
@@ -173,8 +173,8 @@ def test_the_result_can_be_fine_tuned_again(
         ({"head": "conv"}, "--head=conv takes"),
         ({"train_scopes": ("fc9",)}, "--train_scopes=fc9.*it has conv1, conv2, fc1, fc2"),
         ({"exclude": "fc9"}, "--exclude=fc9: it matches none"),
-        ({"train_feed": ("keep_prob=high",)}, "expected float32"),
-        ({"train_feed": ("keep_prob=[1]",)}, "does not fit"),
+        ({"train_feed": ("keep_prob=high",)}, "--train_feed=keep_prob=high: .* a number"),
+        ({"train_feed": ("keep_prob=[1]",)}, r"takes float32 \[\], found int64 \[1\]"),
         ({"train_feed": ("fc1/w=0.5",)}, "no such setting; it has keep_prob:0"),
         ({"train_feed": ("keep_prob=1", "keep_prob:0=0.5")}, "keep_prob:0 is given twice"),
         ({"meta": "nowhere"}, "there is no file nowhere"),
@@ -184,7 +184,7 @@ def test_what_does_not_go_together_is_one_line(
     cnn_run: Path, finetune_config: Config, changes: dict[str, Any], message: str
 ) -> None:
     given = {"meta": cnn_run, "tensor": LAST_LAYER, **changes}
-    with pytest.raises((CheckpointError, TrainingError), match=message) as raised:
+    with pytest.raises((CheckpointError, PredictionError, TrainingError), match=message) as raised:
         make_task(finetune_config(**given))
     assert "\n" not in str(raised.value)
 

@@ -1,9 +1,10 @@
 """Kinds of models as a base: what of them runs, draws, changes and stays in training."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import tensorflow as tf
 
 import finetune
 from errors import TrainingError
-from finetuning.base import free_batch, make_stateless, still_random, stream_of
+from finetuning.base import free_batch, import_base, make_stateless, still_random, stream_of
 from finetuning.base_plan import plan_base
 from finetuning.fitting import make_task
 from finetuning.settings import BaseRequest, FinetuneConfig
@@ -213,3 +214,96 @@ def test_streams_lie_beyond_those_of_our_models() -> None:
     streams = [stream_of(f"node{number}") for number in range(1000)]
     assert len({*streams}) > 990
     assert all(2**30 <= stream < 2**31 for stream in streams)
+
+
+# Conditionals and loops of TensorFlow 1.
+
+Body = Callable[[tf.Tensor, tf.Tensor, tf.Variable, tf.Variable], tf.Tensor]
+
+
+@pytest.fixture
+def old_control_flow() -> Iterator[None]:
+    v1.disable_control_flow_v2()
+    yield
+    v1.enable_control_flow_v2()
+
+
+def _loop(x: tf.Tensor, w: tf.Variable) -> tf.Tensor:
+    def body(i: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return i + 1, tf.ensure_shape(y * w, [None, 3])
+
+    _, y = v1.while_loop(lambda i, _: i < 3, body, [0, x])
+    return y
+
+
+BODIES: dict[str, Body] = {
+    "in the branches": lambda x, on, w, u: v1.cond(on, lambda: x * w * w, lambda: x * u),
+    "before and in one": lambda x, on, w, u: v1.cond(on, lambda: tf.sin(x * w) * w, lambda: x * u),
+    "an average": lambda x, on, w, u: (
+        (x * w - v1.cond(on, lambda: tf.reduce_mean(x * w, axis=0), lambda: tf.identity(u))) * u
+    ),
+    "in a loop": lambda x, on, w, u: _loop(x, w) * tf.where(on, u, u),
+}
+
+
+def _conditional(body: Body, *, resource: bool) -> None:
+    """`features` [N, 3] of `x`, with the switch `is_training` and the variables s/w and s/u."""
+    x, on = bases.colours(), v1.placeholder(tf.bool, [], name="is_training")
+    with v1.variable_scope("s", use_resource=resource):
+        w, u = (
+            v1.get_variable(name, [3], initializer=v1.constant_initializer(value))
+            for name, value in (("w", 0.9), ("u", 0.7))
+        )
+    tf.ensure_shape(body(x, on, w, u), [None, 3], name="features")
+
+
+@pytest.mark.usefixtures("old_control_flow")
+@pytest.mark.parametrize("name", ["in the branches", "before and in one", "an average"])
+def test_gradients_through_conditionals_are_those_of_plain_tensorflow(
+    tmp_path: Path, name: str
+) -> None:
+    images = np.random.default_rng(0).random((4, 32, 32, 3), np.float32)
+    build = partial(_conditional, BODIES[name], resource=False)
+    plan = plan_base(
+        read_meta_graph(bases.save(tmp_path, build)), BaseRequest("features", train_scopes=("s",))
+    )
+
+    def gradients(make: Callable[[], object], on: bool) -> Any:
+        with tf.Graph().as_default() as graph, v1.Session() as session:
+            make()
+            assert {op.type for op in graph.get_operations()} & {"Merge", "RefMerge"}
+            loss = tf.reduce_sum(graph.get_tensor_by_name("features:0") ** 2)
+            found = tf.gradients(loss, v1.trainable_variables(), unconnected_gradients="zero")
+            session.run(v1.global_variables_initializer())
+            return session.run(found, {"x:0": images, "is_training:0": on})
+
+    for on in (True, False):
+        ours = gradients(lambda: import_base(plan, (None, 32, 32, 3), 0.0, 0), on)
+        for found, expected in zip(ours, gradients(build, on), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.usefixtures("old_control_flow")
+@pytest.mark.parametrize(
+    ("name", "resource"), [("in a loop", False), ("in a loop", True), ("in the branches", True)]
+)
+def test_what_no_gradient_passes_can_be_taken_as_it_is(
+    finetune_config: Config, tmp_path: Path, name: str, resource: bool
+) -> None:
+    meta = bases.save(tmp_path, partial(_conditional, BODIES[name], resource=resource))
+    behind = ("s/u",) if name == "in a loop" else ()
+    finetune.train(finetune_config(meta, "features", train_scopes=behind, train_steps=1))
+    with pytest.raises(TrainingError, match=r"--train_scopes: .*a loop of TensorFlow 1") as raised:
+        make_task(finetune_config(meta, "features", train_scopes=("s/w",)))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.usefixtures("old_control_flow")
+def test_a_tensor_inside_of_a_loop_is_one_line(finetune_config: Config, tmp_path: Path) -> None:
+    meta = bases.save(tmp_path, partial(_conditional, BODIES["in a loop"], resource=False))
+    for name in ("while/mul", "while/EnsureShape"):
+        with pytest.raises(
+            TrainingError, match=r"floats with a row|cannot be trained on"
+        ) as raised:
+            finetune.train(finetune_config(meta, name))
+        assert "\n" not in str(raised.value)

@@ -1,5 +1,6 @@
-"""What is refused or left out of a base, told from the file alone."""
+"""What is refused or left out of a base, and what it is told in training, from the file alone."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,10 @@ import pytest
 import tensorflow as tf
 
 import finetune
-from errors import CheckpointError, TrainingError
-from finetuning.base_plan import BasePlan, plan_base
+from errors import CheckpointError, PredictionError, TrainingError
+from finetuning.base_plan import BasePlan, Setting, find_settings, plan_base
 from finetuning.settings import BaseRequest, FinetuneConfig
+from metagraph.graph import sub_graph
 from metagraph.meta import MetaGraphFile, read_meta_graph
 from tests.finetuning import bases
 from tests.finetuning.bases import v1
@@ -117,4 +119,68 @@ def test_an_operation_that_fails_in_training_is_one_line(
 
     with pytest.raises(TrainingError, match="cannot be trained on") as raised:
         finetune.train(finetune_config(bases.save(tmp_path, build), "y"))
+    assert "\n" not in str(raised.value)
+
+
+# What it is told in training.
+
+
+def _settings(folder: Path, build: Callable[[tf.Tensor], tf.Tensor], *given: str) -> list[Setting]:
+    def graph() -> None:
+        tf.identity(build(v1.placeholder(tf.float32, [None, 4], name="x")), name="y")
+
+    needed = sub_graph(read_meta_graph(bases.save(folder, graph)), ["y:0"], ["x:0"])
+    return find_settings(needed, "x:0", given, switched_on=True)
+
+
+def _number(name: str) -> tf.Tensor:
+    return v1.placeholder(tf.float32, [], name=name)
+
+
+def _by_floor(x: tf.Tensor) -> tf.Tensor:
+    """As TensorFlow had it until 1.12."""
+    keep = _number("p")
+    return x / keep * tf.floor(keep + tf.random.uniform(tf.shape(x)))
+
+
+def _by_rate(x: tf.Tensor) -> tf.Tensor:
+    return v1.nn.dropout(x, rate=_number("p"))
+
+
+@pytest.mark.parametrize(
+    ("build", "training", "otherwise"),
+    [
+        (_by_floor, 0.5, 1.0),
+        (lambda x: v1.nn.dropout(x, rate=1 - _number("p")), 0.5, 1.0),
+        (_by_rate, 0.5, 0.0),
+        (lambda x: x * _number("dropout_keep_prob"), 0.5, 1.0),
+        (lambda x: x * _number("Dropout"), 0.5, 0.0),
+        (lambda x: x * v1.placeholder_with_default(1.0, [], "keep"), 0.5, 1.0),
+        *(
+            (lambda x, n=name: tf.where(v1.placeholder(tf.bool, [], name=n), x, -x), on, not on)
+            for name, on in [("is_training", True), ("phase", True), ("testing", False)]
+        ),
+    ],
+    ids=itertools.count(),
+)
+def test_dropouts_and_switches_in_training_and_otherwise(
+    tmp_path: Path, build: Callable[[tf.Tensor], tf.Tensor], training: Any, otherwise: Any
+) -> None:
+    (setting,) = _settings(tmp_path, build)
+    assert (setting.training, setting.otherwise) == (training, otherwise)
+
+
+def test_what_is_given_goes_before_all_and_a_setting_says_what_it_is(tmp_path: Path) -> None:
+    (setting,) = _settings(tmp_path, _by_rate, "p=0.25")
+    assert str(setting) == "p:0 (the share that a dropout drops) 0.25, otherwise 0.0"
+    with pytest.raises(TrainingError, match=r"takes heat:0 float32 \[\] .*--train_feed=heat="):
+        _settings(tmp_path, lambda x: x * _number("heat"))
+    (setting,) = _settings(tmp_path, lambda x: x * _number("heat"), "heat=2")
+    assert (setting.training, setting.otherwise) == (2.0, 2.0)
+
+
+@pytest.mark.parametrize("text", ["much", "[0.5]", "true", "{}", "1", "-0.5", "1e999", "1e39"])
+def test_a_value_that_does_not_fit_is_one_line(tmp_path: Path, text: str) -> None:
+    with pytest.raises((PredictionError, TrainingError), match="--train_feed=p=") as raised:
+        _settings(tmp_path, _by_rate, f"p={text}")
     assert "\n" not in str(raised.value)
