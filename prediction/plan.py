@@ -4,11 +4,9 @@ Rows are of the files that --input names, single values of --feed. What does not
 PredictionError of one line, a file that cannot be read a DataError.
 """
 
-import ast
 import json
-import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -20,8 +18,7 @@ from metagraph.casting import Array, fit
 from metagraph.graph import SubGraph, sub_graph
 from metagraph.meta import MetaGraphFile, TensorInfo
 from metagraph.model import Model, described, feedable, fetchable, without_handles
-from prediction.file_inputs import Labels, Target, numbered, open_input
-from prediction.rows import ArrayRows, ColumnRows, Rows
+from prediction.file_inputs import Labels, Rows, Target, array_rows, numbered, open_input
 
 
 def choose_fetches(meta: MetaGraphFile, model: Model, asked: Sequence[str]) -> tuple[str, ...]:
@@ -113,7 +110,6 @@ def depends_on(meta: MetaGraphFile, fetch: str, fed: Collection[str]) -> bool:
 # The values of --feed, and the files of --asset.
 
 _MAX_LITERAL_CHARACTERS = 1 << 17
-_BOOLS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
 class Feed(NamedTuple):
@@ -170,15 +166,19 @@ def feed_value(feed: Feed, info: TensorInfo, num_rows: int | None = None) -> Arr
 
 
 def _literal(text: str, source: str, info: TensorInfo) -> Array:
-    """A text in the tensor's dtype, or in another one that may go over into it."""
-    if info.dtype == tf.string and text[:1] not in ("[", '"', "'"):
+    """A text as it is, or JSON in the tensor's dtype or in another one that may go over into it."""
+    if info.dtype == tf.string and text[:1] not in ("[", '"'):
         return np.asarray(text)
-    word = text.strip().strip("\"'").lower()
-    if info.dtype.is_bool and word in _BOOLS:
-        return np.asarray(_BOOLS[word])
+    if info.dtype.is_bool:
+        text = text.lower()
     if len(text) > _MAX_LITERAL_CHARACTERS:
         raise PredictionError(f"{source}: a literal this long belongs into a .npy file")
-    value = _parsed(text, source, info)
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise PredictionError(
+            f"{source}: {text[:40]!r} is no literal; {info.name} takes {_expected(info)}"
+        ) from error
     try:
         array = np.asarray(value)
     except ValueError as error:
@@ -207,21 +207,6 @@ def _expected(info: TensorInfo) -> str:
     if info.dtype.is_bool:
         return "true, false, or a JSON list of them"
     return f"a number ({info.dtype.name}), or a JSON list of numbers"
-
-
-def _parsed(text: str, source: str, info: TensorInfo) -> Any:
-    """A literal as JSON, or else as Python: True, 1_000, (1, 2)."""
-    readers: tuple[Callable[[str], Any], ...] = (json.loads, ast.literal_eval)
-    for read in readers:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Of Python, on escapes in the text.
-                return read(text)
-        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-            continue  # They raise any of these on a text that is no literal or is nested too deep.
-    raise PredictionError(
-        f"{source}: {text[:40]!r} is no literal; {info.name} takes {_expected(info)}"
-    )
 
 
 # The files of --input.
@@ -298,21 +283,19 @@ def open_inputs(
                 f"inputs that go together have as many rows: {paths[first]} (for {first}) has "
                 f"{num_rows}, {paths[name]} (for {name}) has {len(found.rows)}"
             )
-    labels = {name: found.labels for name, found in opened.items() if found.labels is not None}
-    labelled = next(iter(labels), first)
-    for name, found_labels in labels.items():
-        if not np.array_equal(found_labels, labels[labelled]):
-            raise PredictionError(
-                f"{paths[labelled]} and {paths[name]} have different labels for the same rows"
-            )
+    labels = [found.labels for found in opened.values() if found.labels is not None]
+    if any(not np.array_equal(labels[0], others) for others in labels[1:]):
+        raise PredictionError(
+            f"{', '.join(paths.values())} have different labels for the same rows"
+        )
     rows = {name: found.rows for name, found in opened.items()}
-    return RowInputs(rows, opened[first].names, labels.get(labelled))
+    return RowInputs(rows, opened[first].names, labels[0] if labels else None)
 
 
 def open_demo(info: TensorInfo, model: Model) -> RowInputs:
     """The two images of the ramp that are kept for a first prediction."""
     scale = _target(info, model).scale
-    rows = ArrayRows(named.demo_images(), info, "the ramp", scale)
+    rows = array_rows(named.demo_images(), info, "the ramp", scale)
     return RowInputs({info.name: rows}, numbered(rows).names, named.demo_labels())
 
 
@@ -337,10 +320,6 @@ def value_for(info: TensorInfo, feeds: Mapping[str, Feed], inputs: RowInputs) ->
         return feed_value(feed, info)
     num_rows = len(next(iter(inputs.rows.values())))
     value = feed_value(feed, info, num_rows)
-    columns = any(isinstance(rows, ColumnRows) for rows in inputs.rows.values())
-    if columns and value.ndim == 2 and info.shape is not None:
-        by_columns = info.shape[1] is None and value.shape[1] == num_rows
-        return ColumnRows(value.T, info, feed.source) if by_columns else value
     own = info.shape is not None and info.shape[:1] in ((), (num_rows,))
     by_rows = not own and value.shape[:1] == (num_rows,)
-    return ArrayRows(value, info, feed.source) if by_rows else value
+    return array_rows(value, info, feed.source) if by_rows else value

@@ -24,8 +24,7 @@ from data.images import decode_image, to_grey
 from metagraph.casting import Array
 from metagraph.meta import TensorInfo
 from metagraph.model import Model
-from prediction.file_inputs import Target
-from prediction.rows import ArrayRows
+from prediction.file_inputs import Target, array_rows
 
 _PRECISION_BITS = 32 - 8 - 2  # Of a weight, as Pillow has it.
 _ONE = 2.0**_PRECISION_BITS
@@ -167,4 +166,4 @@ def rows_of(files: list[bytes], image: ImageInput) -> Array:
     pixels = np.stack([decode_image(content, "example", image.size) for content in files])
     pixels = to_grey(pixels) if image.channels == 1 else pixels
     rows = pixels if len(image.info.shape or ()) == 4 else pixels.reshape(len(files), -1)
-    return ArrayRows(rows, image.info, "example", image.scale).batch(0, len(files))
+    return array_rows(rows, image.info, "example", image.scale).batch(0, len(files))

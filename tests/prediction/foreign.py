@@ -46,16 +46,6 @@ def encoded_images() -> None:
     tf.cast(bias(), tf.uint8)
 
 
-def columns() -> None:
-    """[3, ?] in; `scores` [2, ?], `best` [?]."""
-    x = v1.placeholder(tf.float32, [3, None], name="x")
-    w = tf.constant([[1.0, -2.0, 3.0], [0.5, 1.0, -1.0]])
-    scores = tf.add(tf.matmul(w, x), bias(), name="scores")
-    tf.argmax(scores, axis=0, name="best")
-    offsets = v1.placeholder(tf.float32, [1, None], name="offsets")
-    tf.add(scores, offsets, name="shifted")
-
-
 def waiting() -> None:
     """`out` needs a batch of a queue that nobody fills; `loop` is a loop without an end."""
     queue = v1.FIFOQueue(10, [tf.float32], [[2]], name="queue")

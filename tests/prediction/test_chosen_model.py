@@ -20,12 +20,9 @@ from prediction.chosen_model import Record, listing, listing_text
 from prediction.evaluation import predict
 from prediction.request import PredictConfig
 from tests.prediction import stock
+from tests.prediction.conftest import document
 
 v1 = tf.compat.v1
-
-
-def _json(meta: str, **options: Any) -> Any:
-    return json.loads(predict(PredictConfig(meta, format="json", **options)))
 
 
 @pytest.mark.parametrize("suffix", [".meta", ".index", ".data-00000-of-00001", ".manifest"])
@@ -57,7 +54,7 @@ def test_what_is_deleted_while_it_is_read_is_read_anew(
 ) -> None:
     path = shutil.copytree(linear_run, tmp_path / "model")
     _delete_when_read(monkeypatch, [300, 290])
-    found = _json(str(path), fetch=["global_step:0"])
+    found = document(str(path), fetch=["global_step:0"])
     assert found["outputs"]["global_step:0"] == 280
 
 
@@ -96,7 +93,7 @@ def _trained(folder: Path) -> Path:
 
 def test_variables_of_another_checkpoint(tmp_path: Path) -> None:
     folder = _trained(tmp_path)
-    found = _json(f"{folder}/ckpt-1.meta", fetch=["w"], checkpoint=f"{folder}/ckpt-2")
+    found = document(f"{folder}/ckpt-1.meta", fetch=["w"], checkpoint=f"{folder}/ckpt-2")
     assert found["outputs"] == {"w:0": 2.0}
     assert (found["meta"], found["checkpoint"]) == (f"{folder}/ckpt-1.meta", f"{folder}/ckpt-2")
     with pytest.raises(
@@ -142,8 +139,8 @@ def test_what_is_read_is_said(linear_run: Path, said: list[str], list_only: bool
     predict(PredictConfig(str(linear_run), fetch=["w"], list=list_only))
     prefix = f"{linear_run}/my-model-300"
     assert said == [f"graph {prefix}.meta, variables {prefix}"]
-    document = _json(str(linear_run), fetch=["w"], list=list_only)
-    assert (document["meta"], document["checkpoint"]) == (f"{prefix}.meta", prefix)
+    shown = document(str(linear_run), fetch=["w"], list=list_only)
+    assert (shown["meta"], shown["checkpoint"]) == (f"{prefix}.meta", prefix)
 
 
 def test_a_model_without_variables_has_no_checkpoint(tmp_path: Path) -> None:
@@ -151,9 +148,9 @@ def test_a_model_without_variables_has_no_checkpoint(tmp_path: Path) -> None:
         tf.constant(1.0, name="y")
     path = tmp_path / "frozen.pb"
     path.write_bytes(graph.as_graph_def().SerializeToString())
-    assert _json(str(path), fetch=["y"])["checkpoint"] is None
-    document = _json(str(path), list=True)
-    assert (document["checkpoint"], document["problems"]) == (None, [])
+    assert document(str(path), fetch=["y"])["checkpoint"] is None
+    shown = document(str(path), list=True)
+    assert (shown["checkpoint"], shown["problems"]) == (None, [])
     assert "checkpoint" not in predict(PredictConfig(str(path), list=True))
 
 
@@ -163,8 +160,8 @@ def test_folders_that_tensorflow_takes_for_patterns(
 ) -> None:
     folder = shutil.copytree(linear_run, tmp_path / name)
     for path in (str(folder), f"{folder}/my-model-300"):
-        assert _json(path, fetch=["global_step"])["outputs"] == {"global_step:0": 300}
-    assert _json(str(folder), list=True)["problems"] == []
+        assert document(path, fetch=["global_step"])["outputs"] == {"global_step:0": 300}
+    assert document(str(folder), list=True)["problems"] == []
 
 
 def _measured(linear_run: Path, path: Path, accuracies: dict[int, float]) -> Path:
@@ -181,11 +178,11 @@ def _measured(linear_run: Path, path: Path, accuracies: dict[int, float]) -> Pat
 def test_the_best_of_a_folder(linear_run: Path, tmp_path: Path) -> None:
     """With its own graph, or with the one that is named."""
     path = _measured(linear_run, tmp_path / "m", {270: 0.1, 280: 0.9, 290: 0.9, 300: 0.5})
-    found = _json(str(path), checkpoint="best", fetch=["global_step"])
+    found = document(str(path), checkpoint="best", fetch=["global_step"])
     assert found["outputs"] == {"global_step:0": 280}
     best = f"{path}/my-model-280"
     assert (found["meta"], found["checkpoint"]) == (f"{best}.meta", best)
-    named = _json(f"{path}/my-model-300.meta", checkpoint="best", fetch=["global_step"])
+    named = document(f"{path}/my-model-300.meta", checkpoint="best", fetch=["global_step"])
     assert named["outputs"] == {"global_step:0": 280}
     assert (named["meta"], named["checkpoint"]) == (f"{path}/my-model-300.meta", best)
 
@@ -202,7 +199,7 @@ def test_the_best_that_is_deleted_while_it_is_read(
     """As a trainer does that has found a better one."""
     path = _measured(linear_run, tmp_path / "model", {280: 0.9, 290: 0.8})
     _delete_when_read(monkeypatch, [280])
-    found = _json(str(path), checkpoint="best", fetch=["global_step"])
+    found = document(str(path), checkpoint="best", fetch=["global_step"])
     assert found["outputs"] == {"global_step:0": 290}
 
 
@@ -302,14 +299,13 @@ def test_signatures_to_choose_from(tmp_path: Path) -> None:
         "name": "b",
         "inputs": {"x": "x:0"},
         "outputs": {"sum": "z:0", "y": "z:0"},
-        "not_names": ["y"],
     }
     lines = listing_text(chosen).splitlines()
     assert lines[lines.index("signature b") :][:6] == [
         "signature b",
         "  input x = x:0",
         "  output sum = z:0",
-        "  output y = z:0  (--fetch=y is the node of that name)",
+        "  output y = z:0",
         "other signatures, for --signature",
         "  a",
     ]

@@ -16,7 +16,13 @@ from prediction.evaluation import predict
 from prediction.request import PredictConfig
 from tests.data.idx_files import idx_bytes
 from tests.prediction import stock
-from tests.prediction.conftest import CLASS_NAMES, SCALE, describe_classifier, write_npz
+from tests.prediction.conftest import (
+    CLASS_NAMES,
+    SCALE,
+    describe_classifier,
+    outputs,
+    write_npz,
+)
 
 v1 = tf.compat.v1
 SIZE = 6
@@ -54,10 +60,7 @@ def greys() -> Any:
 
 
 def _logits(meta: str, path: str) -> Any:
-    output = f"{Path(meta).parent}/out.npz"
-    predict(PredictConfig(meta, input=[path], fetch=["logits"], output=output))
-    with np.load(output) as found:
-        return found["logits:0"]
+    return outputs(Path(meta).parent, meta, "logits", input=[path])[0]
 
 
 def _expected(images: Any) -> Any:

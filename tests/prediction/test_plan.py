@@ -16,7 +16,7 @@ from prediction.evaluation import predict
 from prediction.plan import Feed, feed_value, read_feeds
 from prediction.request import PredictConfig
 from tests.prediction import foreign, stock
-from tests.prediction.conftest import info, write_npz
+from tests.prediction.conftest import info, outputs, write_npz
 
 v1 = tf.compat.v1
 
@@ -172,25 +172,20 @@ def _value(text: str, dtype: tf.DType, *shape: int | None) -> Any:
     [
         ("0.5", tf.float32, 0.5),
         ("3", tf.float32, 3.0),
-        ("true", tf.bool, True),
+        ("True", tf.bool, True),
         ("[1, 2]", tf.int32, [1, 2]),
         ("[[1, 2.5], [3, 4]]", tf.float64, [[1, 2.5], [3, 4]]),
-        ("(1, 2)", tf.float32, [1, 2]),
         ("[]", tf.int64, []),
         ("[]", tf.string, []),
         ("NaN", tf.float32, np.nan),
         ("hello, world", tf.string, b"hello, world"),
         ('["a", "é"]', tf.string, [b"a", b"\xc3\xa9"]),
         ('"a b"', tf.string, b"a b"),
-        ("'a'", tf.string, b"a"),
-        ("'True'", tf.bool, True),
-        ("yes", tf.bool, True),
         ("1", tf.bool, True),
         ("[1, 0]", tf.bool, [True, False]),
         ("9223372036854775807", tf.uint64, 2**63 - 1),
         ("[18446744073709551615]", tf.uint64, [2**64 - 1]),
         ("[1, -2.5]", tf.complex128, [1, -2.5]),
-        ("[1, 2+3j]", tf.complex64, [1, 2 + 3j]),
     ],
 )
 def test_literals(text: str, dtype: tf.DType, expected: Any) -> None:
@@ -219,8 +214,7 @@ def test_literals(text: str, dtype: tf.DType, expected: Any) -> None:
         ('"a', tf.string, "is no literal; t:0 takes a text, or a JSON list of texts in quotes"),
         ('["1", 2.5', tf.string, "is no literal; t:0 takes a text"),
         ("[1]", tf.string, "takes a text, or a JSON list of texts in quotes; found int64"),
-        ("'3'", tf.float32, r"takes a number \(float32\), .*; found a text in quotes"),
-        (r"'\d'", tf.float32, "found a text in quotes"),
+        ('"3"', tf.float32, r"takes a number \(float32\), .*; found a text in quotes"),
         ("[1, 70000]", tf.float16, "float16, which cannot hold 70000: .* from -65504 to 65504"),
         ("16777217", tf.float32, "cannot hold 16777217 exactly"),
         ("[1, 300]", tf.uint8, "cannot hold 300: it has whole numbers from 0 to 255"),
@@ -304,12 +298,10 @@ def paths(tmp_path: Path) -> dict[str, str]:
 
 
 def _y(folder: Path, meta: str, texts: list[str], **options: Any) -> Any:
-    predict(PredictConfig(meta, fetch=["y"], input=texts, output=f"{folder}/out.npz", **options))
-    with np.load(folder / "out.npz") as found:
-        return found["y:0"]
+    return outputs(folder, meta, "y", input=texts, **options)[0]
 
 
-@pytest.mark.parametrize("batch_size", [None, 1, 64, 1000, 5000])
+@pytest.mark.parametrize("batch_size", [None, 1, 64, 1000])
 @pytest.mark.parametrize("order", [("a", "b", "words"), ("words", "b", "a")])
 def test_rows_of_several_files_go_together(
     meta: str, paths: dict[str, str], tmp_path: Path, order: tuple[str, ...], batch_size: int | None
@@ -371,5 +363,5 @@ def test_labels_that_differ(classifier: str, images: Any, tmp_path: Path) -> Non
     one = write_npz(tmp_path / "one.npz", X=images, Y=np.zeros(7, int))
     two = write_npz(tmp_path / "two.npz", X=np.zeros(7, int), Y=np.ones(7, int))
     config = PredictConfig(classifier, fetch=["acc"], input=[f"x={one}", f"y_={two}"])
-    with pytest.raises(PredictionError, match=r"one\.npz and .*two\.npz have different labels"):
+    with pytest.raises(PredictionError, match=r"one\.npz, .*two\.npz have different labels"):
         predict(config)
