@@ -1,7 +1,6 @@
 """What is fetched and fed: which tensors, told from the graph before it is imported, and with what.
 
-Rows are of the files that --input names, single values of --feed. What does not go together is a
-PredictionError of one line, a file that cannot be read a DataError.
+What does not go together is a PredictionError of one line, a file that cannot be read a DataError.
 """
 
 import json
@@ -22,10 +21,10 @@ from prediction.file_inputs import Labels, Rows, Target, array_rows, numbered, o
 
 
 def choose_fetches(meta: MetaGraphFile, model: Model, asked: Sequence[str]) -> tuple[str, ...]:
-    """The tensors to fetch, each once.
+    """The tensors to fetch, each once: those asked for, by name or key of the signature.
 
-    Those asked for are tensors, or keys of the signature. None means the collection `predict`, with
-    what a classifier's report shows beside it, or else the outputs of the signature.
+    By default it is the collection `predict`, with what a classifier's report shows beside it, or
+    else the outputs of the signature.
     """
     names = [meta.tensor_name(text, model.fetch_keys) for text in asked]
     if not names:
@@ -48,11 +47,7 @@ def report_tensors(model: Model) -> tuple[str, ...]:
 def choose_row_input(
     meta: MetaGraphFile, model: Model, fetches: Sequence[str], fed: Collection[str]
 ) -> str:
-    """The tensor that --input is for.
-
-    It is the signature's input, where there is one, or else the one tensor that has to be fed for
-    the fetched ones and is not fed by name.
-    """
+    """The tensor that --input is for: the signature's one input, or what alone has to be fed."""
     candidates = tuple(name for name in model.inputs.values() if name not in fed)
     if len(model.inputs) != 1 or not candidates:
         candidates = unfed(meta, fetches, fed)
@@ -70,9 +65,9 @@ def choose_row_input(
 
 
 def unfed(meta: MetaGraphFile, fetches: Sequence[str], fed: Collection[str]) -> tuple[str, ...]:
-    """What `fetches` need beside what is fed: placeholders without a default.
+    """The placeholders that `fetches` need beside what is fed.
 
-    In place of one that is an iterator's handle, it is what comes out of the iterator.
+    In place of an iterator's handle, it is what comes out of the iterator.
     """
     needed = sub_graph(meta, fetches, fed)
     return tuple(dict.fromkeys(without_handles(needed, needed.unfed, fetches)))
@@ -107,20 +102,15 @@ def depends_on(meta: MetaGraphFile, fetch: str, fed: Collection[str]) -> bool:
     return fetch in fed or bool(sub_graph(meta, [fetch], fed).feeds)
 
 
-# The values of --feed, and the files of --asset.
-
-_MAX_LITERAL_CHARACTERS = 1 << 17
+# The values of --feed.
 
 
 class Feed(NamedTuple):
-    """What one tensor is fed: its name as the user wrote it, and where the value is from.
+    """What one tensor is fed."""
 
-    The value is an array from a file, or a literal that only the tensor's dtype tells how to read.
-    """
-
-    name: str
-    source: str
-    value: Array | str
+    name: str  # As the user wrote it.
+    source: str  # Of the value, for an error line.
+    value: Array | str  # From a file, or a literal that only the tensor's dtype tells how to read.
 
 
 def feeds_by_tensor(
@@ -144,12 +134,9 @@ def read_feeds(texts: Sequence[str], max_bytes: int) -> list[Feed]:
             arrays = read_npz(text, max_bytes)
             feeds += [Feed(name, f"{text}, {name}", array) for name, array in arrays.items()]
             continue
-        name, equals, value = text.partition("=")
-        name, source = name.strip(), f"--feed {text[:60]}"
-        if not (name and equals):
-            raise PredictionError(f"{source}: expected name=file.npy, name=literal or file.npz")
-        is_file = value.endswith(".npy")
-        feeds.append(Feed(name, source, read_npy(value, max_bytes) if is_file else value))
+        name, _, value = text.partition("=")
+        is_file, source = value.endswith(".npy"), f"--feed {text[:60]}"
+        feeds.append(Feed(name.strip(), source, read_npy(value, max_bytes) if is_file else value))
     return feeds
 
 
@@ -171,8 +158,6 @@ def _literal(text: str, source: str, info: TensorInfo) -> Array:
         return np.asarray(text)
     if info.dtype.is_bool:
         text = text.lower()
-    if len(text) > _MAX_LITERAL_CHARACTERS:
-        raise PredictionError(f"{source}: a literal this long belongs into a .npy file")
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -213,14 +198,11 @@ def _expected(info: TensorInfo) -> str:
 
 
 class RowInputs(NamedTuple):
-    """Rows by the full names of the tensors, each of as many, which go together by their numbers.
+    """Rows of several inputs, which go together by their numbers."""
 
-    The names are those of the first input's rows, the labels their true classes, int64 [N].
-    """
-
-    rows: Mapping[str, Rows] = {}
-    names: Sequence[str] = ()
-    labels: Labels | None = None
+    rows: Mapping[str, Rows] = {}  # By the full names of the tensors, each of as many.
+    names: Sequence[str] = ()  # Of the first input's rows.
+    labels: Labels | None = None  # Their true classes, int64 [N].
 
 
 def files_by_tensor(
@@ -232,8 +214,8 @@ def files_by_tensor(
 ) -> dict[str, str]:
     """The path for each tensor, by its full name.
 
-    Each of `texts` is `name=path`, but for one that may be a path alone, for the one input that is
-    left. What is a path with a `=` in it, and exists, is a path.
+    Each of `texts` is `name=path`; one may be a path alone, for the input that is left. What exists
+    with a `=` in it is a path.
     """
     named = {text: _named(meta, model, text) for text in dict.fromkeys(texts)}
     nameless = [text for text, (name, _) in named.items() if name is None]
@@ -309,9 +291,8 @@ def _target(info: TensorInfo, model: Model) -> Target:
 def value_for(info: TensorInfo, feeds: Mapping[str, Feed], inputs: RowInputs) -> Rows | Array:
     """The value of a tensor that is fed.
 
-    A value of --feed goes along with the rows of --input, a batch at a time, where it has as many
-    and its tensor takes any number of them, or a fixed one a run; else it is fed as it is in each
-    batch.
+    A value of --feed with as many rows as --input goes along with them, unless its tensor takes
+    just so many; else it is fed as it is in each batch.
     """
     if info.name in inputs.rows:
         return inputs.rows[info.name]

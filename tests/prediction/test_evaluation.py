@@ -129,15 +129,9 @@ def test_a_file_may_call_any_two_tensors_a_classifier(tmp_path: Path, of_rows: b
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({}, PredictionError, r"y:0 needs x:0 float32 \[\?\]: feed it with"),
-        ({"fetch": ["lost"]}, CheckpointError, r"no tensor 'lost'; the nearest are loss:0"),
-        ({"fetch": ["w:7"]}, CheckpointError, r"no tensor w:7 \(outputs of w: 1\)"),
-        ({"feed": ["xx=1"]}, CheckpointError, r"no tensor 'xx'; the nearest are x:0"),
-        ({"feed": ["x=1"]}, PredictionError, r"takes float32 \[\?\], found int64 \[\]"),
         ({"feed": ["x=[true]"]}, PredictionError, "takes float32, found bool"),
         ({"feed": ["x=[1]", "x:0=[2]"]}, PredictionError, "x:0 is fed twice"),
         ({"feed": ["x=absent.npy"]}, DataError, "absent.npy"),
-        ({"input": ["absent.npz"]}, DataError, "absent.npz"),
         ({"input": ["absent"], "feed": ["x=[1]"]}, PredictionError, "nothing is left for --input"),
         ({"input": ["absent"], "fetch": ["loss"]}, PredictionError, "--input could be for any of"),
         ({"feed": ["x=[1]"], "output": "/dev/null/o.npz"}, PredictionError, "cannot be written"),
@@ -199,8 +193,6 @@ def test_the_signature_is_chosen(signed: str) -> None:
     assert found["outputs"] == {"twice:0": [2], "mul:0": [3]}
     found = document(signed, signature="other", fetch=["twice"], feed=["numbers=[1]"])
     assert found["outputs"] == {"twice:0": [2]}  # A node's name goes before a key.
-    with pytest.raises(CheckpointError, match="no signature 'Other'; there is other"):
-        document(signed, signature="Other")
     with pytest.raises(CheckpointError, match="no tensor 'numbers'"):
         document(signed, feed=["numbers=[1]"])
     with pytest.raises(CheckpointError, match="no tensor 'Scores'; the nearest are scores"):
