@@ -109,7 +109,6 @@ def test_colour_images_are_taken_for_their_brightness(
     ("images", "labels"),
     [
         ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
-        ("images.idx3-ubyte", "labels-idx1-ubyte.gz"),
         ("train-images-idx3-ubyte.gz", "train-labels.idx1-ubyte"),
     ],
 )
@@ -125,7 +124,7 @@ def test_images_as_of_mnist_have_the_labels_beside_them(
     assert "accuracy 0.6000 (3 of 5)" in predict(config)
 
 
-@pytest.mark.parametrize("image_shape", [(), (SIZE, SIZE, 3), (9, 4, 1), (6, 6, 2), (0, 36, 1)])
+@pytest.mark.parametrize("image_shape", [(), (SIZE, SIZE, 3), (9, 4, 1)])
 def test_without_a_word_that_fits_images_are_refused(
     flat_classifier: Classifier, greys: Any, tmp_path: Path, image_shape: tuple[int, ...]
 ) -> None:
