@@ -1,5 +1,6 @@
 """Opening what --input may name: files of each kind, as rows for a tensor."""
 
+import gzip
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,48 @@ def test_class_folders_are_labelled_by_the_names_of_the_graph(
         open_input(str(tmp_path), IMAGES)
 
 
+def test_arrays_and_files_of_images_that_are_rows(tmp_path: Path, images: Any) -> None:
+    """Grey ones in any form are the same rows; colours are taken for their brightness."""
+    (tmp_path / "greys").mkdir()
+    greys = images[..., 0]
+    _write_images(tmp_path / "greys", greys, [f"{row}.png" for row in range(7)])
+    np.save(tmp_path / "a.npy", greys)
+    (tmp_path / "a-idx3-ubyte").write_bytes(idx_bytes(greys))
+    for path in (
+        write_npz(tmp_path / "flat.npz", X=greys.reshape(7, -1)),
+        write_npz(tmp_path / "channel.npz", X=greys[..., np.newaxis]),
+        write_npz(tmp_path / "floats.npz", X=greys * SCALE),
+        f"{tmp_path}/greys",
+        f"{tmp_path}/a.npy",
+        f"{tmp_path}/a-idx3-ubyte",
+    ):
+        rows = _all(open_input(path, GREYS))
+        np.testing.assert_array_equal(rows, greys.reshape(7, -1) * SCALE)
+    _write_images(tmp_path / "colours", images, [f"{row}.png" for row in range(7)])
+    brightness = [np.asarray(Image.fromarray(image).convert("L")) for image in images]
+    found = _all(open_input(f"{tmp_path}/colours", GREYS))
+    np.testing.assert_array_equal(found, np.stack(brightness).reshape(7, -1) * SCALE)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+        ("train-images-idx3-ubyte.gz", "train-labels.idx1-ubyte"),
+        ("digits.IDX", None),
+    ],
+)
+def test_images_as_of_mnist_have_the_labels_beside_them(
+    tmp_path: Path, images: str, labels: str | None
+) -> None:
+    content = idx_bytes(np.zeros((2, 4, 4), np.uint8))
+    (tmp_path / images).write_bytes(gzip.compress(content) if images.endswith("gz") else content)
+    if labels is not None:
+        (tmp_path / labels).write_bytes(idx_bytes(np.array([2, 1], np.uint8)))
+    found = open_input(f"{tmp_path}/{images}", GREYS).labels
+    assert (None if found is None else found.tolist()) == (labels and [2, 1])
+
+
 def test_images_for_a_graph_without_a_scale_are_fed_as_they_are(
     tmp_path: Path, images: Any, said: list[str]
 ) -> None:
@@ -214,6 +257,14 @@ ZEROS = np.zeros((2, SIZE, SIZE, 3), np.float32)
         (_folder(), IMAGES, "the folder is empty"),
         (_folder("train/a.png"), IMAGES, "no class train; its classes are ant, bee, cat"),
         (_folder("a.png"), NUMBERS, r"images are for a tensor of shape \[\?, size, size, 3\]"),
+        *(
+            (make, GREYS._replace(image_shape=shape), message)
+            for shape in (None, (4, 4, 3), (8, 2, 1))
+            for make, message in [
+                (_folder("a.png"), "images are for a tensor of shape"),
+                (_npz(X=ZEROS[..., 0]), r"takes float32 \[\?, 16\], found float32 \[2, 4, 4\]"),
+            ]
+        ),
         (_npz(X=np.eye(3)), COLUMNS, "rows could be meant as columns: use --feed, or fewer rows"),
         (_idx(np.zeros(3)), GREYS, r"labels-idx1-ubyte \(move it .*expected 2 labels, .*found 3"),
         (_idx(np.full(2, 3)), GREYS, "move it away .*: expected labels from 0 to 2, found 3"),
