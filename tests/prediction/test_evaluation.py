@@ -89,9 +89,9 @@ def test_a_feed_with_as_many_rows_goes_along_with_them(line: str, tmp_path: Path
     np.save(tmp_path / "x.npy", x)
     np.save(tmp_path / "y.npy", y)
     options = {"input": [f"{tmp_path}/x.npy"], "feed": [f"y_={tmp_path}/y.npy"]}
-    found = document(line, fetch=["sub"], batch_size=2, **options)
+    found = document(line, fetch=["sub", "w"], batch_size=2, **options)
     (expected,) = stock.run(line, ["sub:0"], {"x:0": x, "y_:0": y})
-    assert found["outputs"]["sub:0"] == expected.tolist()
+    assert found["outputs"] == {"sub:0": expected.tolist(), "w:0": [2]}
     loss = document(line, fetch=["loss"], **options)
     np.testing.assert_allclose(loss["outputs"]["loss:0"], np.mean((2 * x + 0.5 - y) ** 2))
 

@@ -100,16 +100,6 @@ def test_the_tensor_that_rows_are_for(
             plan.choose_row_input(meta, model, [fetch], fed)
 
 
-def test_what_depends_on_what(pictures: Opened) -> None:
-    meta, _ = pictures
-    assert plan.depends_on(meta, "acc:0", ["x:0"])
-    assert plan.depends_on(meta, "x:0", ["x:0"])
-    assert not plan.depends_on(meta, "fc/w:0", ["x:0"])
-    assert plan.unneeded(meta, ["logits:0", "keep_prob:0"], ["x:0", "y_:0", "keep_prob:0"]) == [
-        "y_:0"
-    ]
-
-
 @pytest.fixture
 def handled(tmp_path: Path) -> Opened:
     """Rows `pair` [?], [?] of an iterator that a placeholder names; `y` needs both."""
