@@ -138,10 +138,9 @@ def test_batches(
 def without_place(meta: MetaGraphFile, taken: Collection[str], held: Collection[str]) -> list[str]:
     """The keys of a checkpoint that should have a place in what is taken, and have none; sorted.
 
-    Most of what a checkpoint holds beside what is taken is as it should be. But graph and
-    checkpoint do not belong together where it has a tensor right beside those that are taken, such
-    as `conv1/gamma` beside `conv1/w`, that is no optimizer's slot and that the whole graph has no
-    variable for. What is in no scope at all is not told from the rest.
+    Graph and checkpoint do not belong together where it has a tensor right beside those that are
+    taken, such as `conv1/gamma` beside `conv1/w`, that is no optimizer's slot and that the whole
+    graph has no variable for. What is in no scope at all is not told from the rest.
 
     `taken` are variables of the graph of `meta`, `held` the keys of its checkpoint.
     """

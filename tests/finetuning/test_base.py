@@ -48,22 +48,15 @@ def test_it_computes_the_features_that_plain_tensorflow_computes(
     np.testing.assert_allclose(logits, by_hand, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("batch", "tensor", "free"),
-    [(None, "features", True), (6, "features", True), (6, "batched", False)],
-)
-def test_a_batch_size_that_only_the_placeholder_says_does_not_bind(
-    tmp_path: Path, batch: int | None, tensor: str, free: bool
-) -> None:
-    meta = read_meta_graph(bases.save(tmp_path, partial(bases.small, batch=batch)))
-    assert free_batch(plan_base(meta, BaseRequest(tensor))) == free
-
-
 def test_a_batch_size_that_binds_is_taken_or_asked_for(
     finetune_config: Config, tmp_path: Path
 ) -> None:
-    meta = bases.save(tmp_path, partial(bases.small, batch=6))
-    config = finetune_config(meta, "batched", batch_size=None, validation_fraction=0.5)
+    """One that only the placeholder says, as of `features`, does not bind."""
+    path = bases.save(tmp_path, partial(bases.small, batch=6))
+    meta = read_meta_graph(path)
+    assert free_batch(plan_base(meta, BaseRequest("features")))
+    assert not free_batch(plan_base(meta, BaseRequest("batched")))
+    config = finetune_config(path, "batched", batch_size=None, validation_fraction=0.5)
     task = make_task(config)
     assert task.batch_size == 6
     assert task.test_batches is not None
@@ -75,8 +68,15 @@ def test_a_batch_size_that_binds_is_taken_or_asked_for(
 def test_frozen_averages_stay_and_unfrozen_ones_follow_the_images(
     finetune_config: Config, three_classes: str, tmp_path: Path
 ) -> None:
-    """After one step, the mean has come a tenth of the way to that of the batch."""
+    """After one step, the mean has come a tenth of the way to that of the batch.
+
+    The switch is on only where something is unfrozen.
+    """
     meta = bases.save(tmp_path, bases.normed)
+    for scopes in ((), ("norm",)):
+        request = BaseRequest("features", train_scopes=scopes)
+        (switch,) = plan_base(read_meta_graph(meta), request).settings
+        assert (switch.training, switch.otherwise) == (bool(scopes), False)
     frozen = finetune_config(meta, "features", train_steps=1, batch_size=24)
     assert values_of(finetune.train(frozen).prefix)["norm/moving_mean"].tolist() == [0, 0, 0]
     more = {"train_steps": 1, "batch_size": 24, "train_scopes": ("norm",)}
@@ -93,14 +93,6 @@ def test_frozen_averages_stay_and_unfrozen_ones_follow_the_images(
     again = finetune_config(first.prefix, "features", ckpt_dir=tmp_path / "second", **more)
     after = values_of(finetune.train(again).prefix)
     np.testing.assert_allclose(after["norm/moving_mean"], mean * 0.19, rtol=1e-4)
-
-
-def test_a_switch_is_on_only_where_something_is_unfrozen(tmp_path: Path) -> None:
-    meta = read_meta_graph(bases.save(tmp_path, bases.normed))
-    (frozen,) = plan_base(meta, BaseRequest("features")).settings
-    (free,) = plan_base(meta, BaseRequest("features", train_scopes=("norm",))).settings
-    assert (frozen.training, frozen.otherwise) == (False, False)
-    assert (free.training, free.otherwise) == (True, False)
 
 
 def test_a_graph_that_writes_while_it_computes_does_not_change_what_is_frozen(
@@ -122,23 +114,21 @@ def test_an_operation_without_gradient_is_named(finetune_config: Config, tmp_pat
     make_task(finetune_config(meta, "whole"))
 
 
-def test_a_frozen_graph_is_a_base_without_variables(
+def test_a_frozen_graph_or_the_images_themselves_are_a_base(
     finetune_config: Config, tmp_path: Path
 ) -> None:
+    """Without variables; but for the head, there is nothing to be restored."""
     with tf.Graph().as_default() as graph:
         tf.multiply(bases.colours(), [1.0, 2.0, 3.0], name="features")
     (tmp_path / "frozen.pb").write_bytes(graph.as_graph_def().SerializeToString())
-    config = finetune_config(tmp_path / "frozen.pb", "features")
-    finetune.train(dataclasses.replace(config, train_steps=5))
-    ours = values_of(finetune.train(config).prefix)
-    own = {name for name in ours if "Adam" not in name and "power" not in name}
-    assert own == {"global_step", "head/w", "head/b"}
-
-
-def test_a_head_on_the_images_themselves(finetune_config: Config, tmp_path: Path) -> None:
-    meta = bases.save(tmp_path, bases.small)
-    outcome = finetune.train(finetune_config(meta, "x", head="conv", learning_rate=0.1))
-    assert values_of(outcome.prefix)["head/w"].shape == (1, 1, 3, 3)
+    for tensor, head, shape in (("features", "dense", (3, 3)), ("x", "conv", (1, 1, 3, 3))):
+        folder = tmp_path / tensor
+        config = finetune_config(tmp_path / "frozen.pb", tensor, head=head, ckpt_dir=folder)
+        finetune.train(dataclasses.replace(config, train_steps=5))
+        ours = values_of(finetune.train(config).prefix)
+        own = {name for name in ours if "Adam" not in name and "power" not in name}
+        assert own == {"global_step", "head/w", "head/b"}
+        assert ours["head/w"].shape == shape
 
 
 @BOTH_KINDS
@@ -211,9 +201,9 @@ def test_what_has_no_stateless_kin_is_named_also_in_functions() -> None:
 
 
 def test_streams_lie_beyond_those_of_our_models() -> None:
-    streams = [stream_of(f"node{number}") for number in range(1000)]
-    assert len({*streams}) > 990
-    assert all(2**30 <= stream < 2**31 for stream in streams)
+    streams = {stream_of(f"node{number}") for number in range(1000)}
+    assert len(streams) > 990
+    assert 2**30 <= min(streams) <= max(streams) < 2**31
 
 
 # Conditionals and loops of TensorFlow 1.
