@@ -40,11 +40,11 @@ def test_a_classifiers_rows_are_those_of_a_stock_client(
             assert found[name].tobytes() == value.tobytes()
 
 
-def test_the_report_is_right(classifier: str, labelled: str, images: Any) -> None:
+def test_the_report_is_right(classifier: str, line: str, labelled: str, images: Any) -> None:
+    """In predict.py, and for the pictures of it."""
     classes = _stock_classes(classifier, images)
     shown = document(classifier, input=[labelled])
-    predicted = [row["class"] for row in shown["predictions"]]
-    assert predicted == [CLASS_NAMES[index] for index in classes]
+    assert [row["class"] for row in shown["predictions"]] == [CLASS_NAMES[i] for i in classes]
     assert [row["label"] for row in shown["predictions"]] == [CLASS_NAMES[i] for i in LABELS]
     assert shown["accuracy"] == np.mean(classes == LABELS)
     for label, name in enumerate(CLASS_NAMES):
@@ -54,16 +54,10 @@ def test_the_report_is_right(classifier: str, labelled: str, images: Any) -> Non
     assert list(asked["outputs"]) == ["logits:0"]
     assert "predictions" not in asked
     assert asked["accuracy"] == shown["accuracy"]
-
-
-def test_what_is_classified_is_what_is_predicted(
-    classifier: str, line: str, labelled: str, images: Any
-) -> None:
     found = classify(PredictConfig(classifier, input=[labelled], fetch=["logits"]))
-    np.testing.assert_array_equal(found.result.classes, _stock_classes(classifier, images))
+    np.testing.assert_array_equal(found.result.classes, classes)
     np.testing.assert_array_equal(found.result.labels, LABELS)
     assert (found.meta, found.checkpoint) == (classifier, classifier.removesuffix(".meta"))
-    assert found.model.class_names == CLASS_NAMES
     np.testing.assert_array_equal(found.inputs.rows["x:0"].batch(0, 7), images * SCALE)
     with pytest.raises(PredictionError, match="does not say that it is a classifier"):
         classify(PredictConfig(line))
