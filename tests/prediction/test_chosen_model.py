@@ -237,20 +237,16 @@ def test_signatures_to_choose_from(tmp_path: Path) -> None:
         x = v1.placeholder(tf.float32, [None], name="x")
         tf.add(x, v1.get_variable("v", initializer=2.0, use_resource=False), name="y")
 
-    def sign(proto: MetaGraphDef) -> None:
-        for name in ("b", "a"):
-            proto.signature_def[name].inputs["x"].name = "x:0"
-            proto.signature_def[name].outputs["sum"].name = "y:0"
-
-    stock.edit_meta(tmp_path / "m.meta", sign)
+    signature = ({"x": "x:0"}, {"sum": "y:0"})
+    stock.sign(tmp_path / "m.meta", b=signature, a=signature)
     content = _listing(f"{tmp_path}/m.meta")
     assert (content["signatures"], content["signature"]["name"]) == (["a", "b"], "")
     text = listing_text(content)
     assert "signature\nsignatures, to choose from with --signature\n  a\n  b\n" in text
     meta = read_meta_graph(f"{tmp_path}/m.meta")
     chosen = listing(meta, read_model(meta, "b"))
-    signature = {"name": "b", "inputs": {"x": "x:0"}, "outputs": {"sum": "y:0"}}
-    assert chosen["signature"] == signature
+    expected = {"name": "b", "inputs": {"x": "x:0"}, "outputs": {"sum": "y:0"}}
+    assert chosen["signature"] == expected
     lines = listing_text(chosen).splitlines()
     assert lines[lines.index("signature b") :][:5] == [
         "signature b",

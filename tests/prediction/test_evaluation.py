@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from errors import CheckpointError, DataError, PredictionError
 from prediction.evaluation import classify, predict
@@ -107,13 +106,8 @@ def test_a_file_may_call_any_two_tensors_a_classifier(tmp_path: Path, of_rows: b
         classes = tf.reduce_sum(x, axis=1) if of_rows else tf.constant([1, 2, 0])
         tf.cast(classes, tf.int64, name="classes")
 
-    def describe(proto: MetaGraphDef) -> None:
-        signature = proto.signature_def["serving_default"]
-        signature.inputs["x"].name = "x:0"
-        for name in ("probabilities", "classes"):
-            signature.outputs[name].name = f"{name}:0"
-
-    stock.edit_meta(tmp_path / "m.meta", describe)
+    results = {name: f"{name}:0" for name in ("probabilities", "classes")}
+    stock.sign(tmp_path / "m.meta", serving_default=({"x": "x:0"}, results))
     config = PredictConfig(f"{tmp_path}/m.meta", feed=["x=[[1, 1, 1]]"])
     assert "classes:0 int64 " in predict(config)
     with pytest.raises(PredictionError, match="do not fit the rows, or each other"):
@@ -156,17 +150,11 @@ def signed(tmp_path: Path) -> str:
         double, triple = tf.multiply(a, 2.0, name="twice"), tf.multiply(a, v, name="mul")
         tf.add_n([double, triple], name="unsigned")
 
-    def sign(proto: Any) -> None:
-        for name, inputs, outputs in (
-            ("serving_default", {"rows": "a:0"}, {"scores": "mul:0"}),
-            ("other", {"numbers": "a:0"}, {"twice": "mul:0", "d": "twice:0"}),
-        ):
-            for key, tensor in inputs.items():
-                proto.signature_def[name].inputs[key].name = tensor
-            for key, tensor in outputs.items():
-                proto.signature_def[name].outputs[key].name = tensor
-
-    stock.edit_meta(tmp_path / "m.meta", sign)
+    stock.sign(
+        tmp_path / "m.meta",
+        serving_default=({"rows": "a:0"}, {"scores": "mul:0"}),
+        other=({"numbers": "a:0"}, {"twice": "mul:0", "d": "twice:0"}),
+    )
     return str(tmp_path / "m.meta")
 
 
