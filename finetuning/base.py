@@ -195,8 +195,7 @@ def _draw_by_keys(
         name: blocks.key(seed, stream_of(node), _INITIAL_STEP if node in initial else step)
         for node, name in make_stateless(graph_def).items()
     }
-    left = still_random(graph_def)
-    if left:
+    if left := still_random(graph_def):
         logging.warning(
             "%s draws anew whenever it runs: %s; an interrupted run will not end as an unbroken "
             "one, and predictions may differ",

@@ -4,7 +4,7 @@ Also what it is told in training, which of its variables are trained, restored a
 """
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,10 +51,8 @@ class Setting(NamedTuple):
 
     def __str__(self) -> str:
         """As in the log: `keep_prob:0 (the share that a dropout keeps) 0.5, otherwise 1.0`."""
-        training, otherwise = np.asarray(self.training), np.asarray(self.otherwise)
-        return (
-            f"{self.name} ({self.role.value}) {training.tolist()}, otherwise {otherwise.tolist()}"
-        )
+        training, otherwise = (np.asarray(v).tolist() for v in (self.training, self.otherwise))
+        return f"{self.name} ({self.role.value}) {training}, otherwise {otherwise}"
 
 
 class BasePlan(NamedTuple):
@@ -177,8 +175,8 @@ def _step(needed: SubGraph) -> list[str]:
     )
 
 
-def _check_tables(meta: MetaGraphFile, tensor: str, cuts: Iterable[str]) -> None:
-    _, fillings = with_tables(meta, [tensor], list(cuts))
+def _check_tables(meta: MetaGraphFile, tensor: str, cuts: list[str]) -> None:
+    _, fillings = with_tables(meta, [tensor], cuts)
     if fillings:
         tables = ", ".join(filling.table for filling in fillings)
         raise TrainingError(
@@ -246,11 +244,11 @@ def find_settings(
                 f"--train_feed={node_of(info.name)}=..."
             )
     taken = [setting.name for setting in found]
-    for name in (name for name in feeds if name not in taken):
+    unknown = [feed.source for name, feed in feeds.items() if name not in taken]
+    if unknown:
         known = f"it has {', '.join(taken)}" if taken else "there is none"
         raise TrainingError(
-            f"{feeds[name].source}: the part of {meta.path} that is taken has no such setting; "
-            f"{known}"
+            f"{unknown[0]}: the part of {meta.path} that is taken has no such setting; {known}"
         )
     return found
 

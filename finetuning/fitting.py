@@ -22,7 +22,7 @@ from data.named import RAMP_FILE
 from data.source import UINT8_SCALE, Array, Source
 from errors import CheckpointError, TrainingError, first_few
 from finetuning import base
-from finetuning.base_plan import BasePlan, plan_base
+from finetuning.base_plan import BasePlan, is_in, plan_base
 from finetuning.settings import DEFAULT_BATCH_SIZE, DEFAULT_STEPS, FinetuneConfig
 from metagraph.meta import MetaGraphFile
 from metagraph.opening import find_model, open_model, prefix_of
@@ -138,22 +138,27 @@ def test_batches(
 def without_place(meta: MetaGraphFile, taken: Collection[str], held: Collection[str]) -> list[str]:
     """The keys of a checkpoint that should have a place in what is taken, and have none; sorted.
 
-    Graph and checkpoint do not belong together where it has a tensor right beside those that are
-    taken, such as `conv1/gamma` beside `conv1/w`, that is no optimizer's slot and that the whole
-    graph has no variable for. What is in no scope at all is not told from the rest.
+    Graph and checkpoint do not belong together where it has a tensor in a scope that is taken, such
+    as `conv1/gamma` beside `conv1/w`, that the whole graph has no variable for: what was trained
+    computed with it. An optimizer's slots are none of these, nor what goes with another tensor, as
+    `w/ExponentialMovingAverage` with `w`. What is in no scope at all is not told from the rest.
 
     `taken` are variables of the graph of `meta`, `held` the keys of its checkpoint.
     """
     variables = [name for name, node in meta.nodes.items() if node.op in VARIABLE_OPS]
     places = checkpoint_keys(meta, variables, held)
-    scopes = {_scope(places[name].key) for name in taken} - {""}
     unknown = {*held} - {place.key for place in places.values()}
-    unknown = {key for key in unknown if _scope(key) in scopes}
+    keys = (places[name].key.removesuffix(OBJECT_SUFFIX) for name in taken)
+    scopes = tuple({key.rpartition("/")[0] for key in keys} - {""})
+    unknown = {key for key in unknown if is_in(key, scopes) and not _goes_with(key, held)}
     return sorted(unknown - slot_names(held, meta)) if unknown else []
 
 
-def _scope(key: str) -> str:
-    return key.removesuffix(OBJECT_SUFFIX).rpartition("/")[0]
+def _goes_with(key: str, held: Collection[str]) -> bool:
+    """Whether a tensor is named after another one that the checkpoint holds."""
+    name = key.removesuffix(OBJECT_SUFFIX)
+    stems = [name[:end] for end, letter in enumerate(name) if letter == "/"]
+    return any(stem in held or stem + OBJECT_SUFFIX in held for stem in stems)
 
 
 def restored_values(plan: BasePlan, exclude: str | None) -> InitialValues:

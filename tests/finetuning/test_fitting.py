@@ -20,6 +20,7 @@ from prediction.evaluation import predict
 from prediction.request import PredictConfig
 from tests.finetuning import bases
 from tests.finetuning.bases import v1
+from tests.prediction.conftest import outputs
 
 Config = Callable[..., FinetuneConfig]
 
@@ -86,12 +87,10 @@ def test_scale_and_offset_are_those_that_predict_uses(
     )
     ((images, _),) = make_task(config).batches(0, 1)
     assert images.max() == np.float32(250 / 128)
-    meta, output = finetune.train(config).prefix + ".meta", f"{tmp_path}/out.npz"
-    predict(PredictConfig(meta, input=[str(folder)], fetch=["features"], output=output))
-    with np.load(output) as found:
-        brightest = found["features:0"][:, 1]
-    np.testing.assert_allclose(brightest[:4], -127.5 / 128)
-    np.testing.assert_allclose(brightest[4:], (250 - 127.5) / 128)
+    meta = finetune.train(config).prefix + ".meta"
+    (features,) = outputs(tmp_path, meta, "features", input=[str(folder)])
+    np.testing.assert_allclose(features[:4, 1], -127.5 / 128)
+    np.testing.assert_allclose(features[4:, 1], (250 - 127.5) / 128)
 
 
 def test_arrays_of_the_model_s_own_shape_go_as_they_are(
@@ -155,7 +154,7 @@ def _with_more(folder: Path, *extra: str) -> str:
     return meta
 
 
-@pytest.mark.parametrize("extra", ["first/gamma", "second/w2"])
+@pytest.mark.parametrize("extra", ["first/gamma", "first/norm/gamma", "second/w2"])
 def test_a_tensor_in_a_scope_that_is_taken_stops_the_run_unless_it_is_excluded(
     tmp_path: Path, finetune_config: Config, extra: str
 ) -> None:

@@ -60,7 +60,7 @@ def test_npz_with_labels(tmp_path: Path, images: Any) -> None:
         (tf.float32, (None, 2, 2), "1,2,3,4\n5,6,7,8\n", [[[1, 2], [3, 4]], [[5, 6], [7, 8]]]),
         (tf.float32, None, "1,2\n", [[1, 2]]),
         *(
-            (tf.float32, (None, None), content, np.float32([[1, 2.5], [-3, 0.04]]))
+            (tf.float32, (None, None), content, np.array([[1, 2.5], [-3, 0.04]], np.float32))
             for content in [
                 "1, 2.5\r\n-3 ,4e-2",
                 "\ufeff1,2.5\n\n-3,0.04\n\n",
