@@ -162,7 +162,7 @@ def _literal(text: str, source: str, info: TensorInfo) -> Array:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise PredictionError(
-            f"{source}: {text[:40]!r} is no literal; {info.name} takes {_expected(info)}"
+            f"{source}: {text[:40]!r} is no JSON; {info.name} takes {_expected(info)}"
         ) from error
     try:
         array = np.asarray(value)

@@ -15,7 +15,6 @@ from errors import DataError, PredictionError
 from prediction.output import (
     Classification,
     Report,
-    as_json,
     as_text,
     check_output,
     write_outputs,
@@ -44,24 +43,6 @@ ACCURACY_LINES = ["accuracy 0.5000 (1 of 2)", "  bee 0.0000 (0 of 1)", "  2 1.00
 )
 def test_as_text(result: Classification | None, rows: bool, lines: list[str]) -> None:
     assert as_text(Report("m.meta", "m", SHOWN, result, rows)).splitlines() == lines
-
-
-def test_as_json() -> None:
-    document = json.loads(as_json(Report("m.meta", "m", SHOWN, LABELLED, rows=True)))
-    assert document == {
-        "meta": "m.meta",
-        "checkpoint": "m",
-        "outputs": {"w:0": [0.5, 1.5], "s:0": ["a"]},
-        "predictions": [
-            {"name": "cat/1.png", "class": "2", "probability": 0.75, "label": "2"},
-            {"name": "10", "class": "ant", "probability": 1.0, "label": "bee"},
-        ],
-        "accuracy": 0.5,
-        "accuracy_per_class": {"bee": 0.0, "2": 1.0},
-    }
-    unlabelled = json.loads(as_json(Report("m.meta", "m", SHOWN, CLASSIFICATION, rows=True)))
-    assert "accuracy" not in unlabelled
-    assert "label" not in unlabelled["predictions"][0]
 
 
 VALUES = np.random.default_rng(0).standard_normal((3, 2)).astype(np.float32)
