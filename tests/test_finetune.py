@@ -21,10 +21,9 @@ from data.named import RAMP_FILE
 from errors import CheckpointError, PredictionError, TrainingError
 from finetuning.fitting import make_task
 from finetuning.settings import FinetuneConfig
-from prediction.evaluation import predict
-from prediction.request import PredictConfig
 from tests.finetuning import bases
 from tests.finetuning.bases import values_of
+from tests.prediction import conftest as predict_tests
 from tests.prediction import stock
 from training import loop
 from training.task import Batch
@@ -130,35 +129,22 @@ def test_a_dropout_of_tensorflow_1_draws_the_same_masks_after_an_interrupt(
     assert _bytes(config) != _bytes(without)
 
 
-def test_predict_needs_nothing_but_the_checkpoint(
+def test_predict_needs_nothing_but_the_checkpoint_and_so_does_another_run(
     cnn_run: Path, finetune_config: Config, three_classes: str, tmp_path: Path
 ) -> None:
     """Its results are those of a stock client, and the new head has learnt the classes."""
-    outcome = finetune.train(
-        finetune_config(
-            cnn_run, "conv2/MaxPool2d", head="conv", train_steps=150, learning_rate=0.05
-        )
-    )
-    text = predict(
-        PredictConfig(outcome.prefix + ".meta", input=[three_classes], output=f"{tmp_path}/out.npz")
-    )
-    assert "accuracy 1.0000 (24 of 24)" in text
-    with np.load(three_classes) as arrays, np.load(tmp_path / "out.npz") as found:
+    changes = {"head": "conv", "train_steps": 150, "learning_rate": 0.05}
+    prefix = finetune.train(finetune_config(cnn_run, "conv2/MaxPool2d", **changes)).prefix
+    document = predict_tests.document(f"{prefix}.meta", input=[three_classes])
+    assert document["accuracy"] == 1.0
+    with np.load(three_classes) as arrays:
         images = arrays["X"] * np.float32(1 / 255)
-        (logits,) = stock.run(outcome.prefix + ".meta", ["head/add:0"], {"x:0": images})
-        np.testing.assert_allclose(found["head/add:0"], logits, rtol=1e-5, atol=1e-6)
-
-
-def test_the_result_can_be_fine_tuned_again(
-    cnn_run: Path, finetune_config: Config, tmp_path: Path
-) -> None:
-    first = finetune.train(finetune_config(cnn_run, LAST_LAYER, train_scopes=("fc2",)))
-    config = finetune_config(
-        first.prefix, "head/add", ckpt_dir=tmp_path / "again", train_scopes=("head",)
-    )
-    again = values_of(finetune.train(config).prefix)
-    before = values_of(first.prefix)
-    assert again["fc2/w"].tobytes() == before["fc2/w"].tobytes()
+    (logits,) = stock.run(f"{prefix}.meta", ["head/add:0"], {"x:0": images})
+    np.testing.assert_allclose(document["outputs"]["head/add:0"], logits, rtol=1e-5, atol=1e-6)
+    scopes = {"train_scopes": ("head",), "ckpt_dir": tmp_path / "again"}
+    again = values_of(finetune.train(finetune_config(prefix, "head/add", **scopes)).prefix)
+    before = values_of(prefix)
+    assert again["conv2/w"].tobytes() == before["conv2/w"].tobytes()
     assert again["head/w"].tobytes() != before["head/w"].tobytes()
     assert again["head_1/w"].shape == (3, 3)
 
