@@ -26,10 +26,9 @@ def bias() -> tf.Tensor:
 
 
 def fixed_batch(size: int) -> None:
-    """[size, 3] in; per row `y` [size, 2] and `sum` [size]; `flat` [2 * size]; `mean` over all."""
+    """[size, 3] in; per row `y` [size, 2]; `flat` [2 * size]; `mean` over all."""
     x = v1.placeholder(tf.float32, [size, 3], name="x")
     y = tf.add(tf.stack([x[:, 0] * x[:, 1], x[:, 2] ** 2], axis=1), bias(), name="y")
-    tf.reduce_sum(x, axis=1, name="sum")
     tf.reshape(y, [2 * size], name="flat")
     tf.reshape(tf.transpose(y), [2 * size], name="interleaved")
     tf.reduce_mean(y, name="mean")
