@@ -214,13 +214,10 @@ _KEPT = 0.5  # In training, of the units of a dropout.
 def find_settings(
     needed: SubGraph, rows: str, given: Sequence[str], *, switched_on: bool
 ) -> list[Setting]:
-    """The settings among the placeholders of a sub-graph.
+    """The settings among the placeholders of what the features need, but for `rows`, the images.
 
-    Args:
-      needed: what the features are computed from.
-      rows: the tensor that the images go to.
-      given: `name=value` of --train_feed, the values in training.
-      switched_on: whether switches say in training that it is training.
+    `given` are `name=value` of --train_feed, for training. With `switched_on`, switches say then
+    that it is training.
 
     Raises:
       PredictionError: a value is none of its placeholder's dtype and shape.
