@@ -151,9 +151,10 @@ def _prediction(folder: Path, x: "Array", y: "Array") -> Iterator[str]:
 
 
 def _run_ours(graph: "InferenceGraph", x: "Array", batch_size: int) -> None:
-    from prediction.rows import ArrayRows, Kind, run_rows
+    from prediction.evaluation import Kind, run_rows
+    from prediction.file_inputs import array_rows
 
-    run_rows(graph, [ArrayRows(x, graph.feeds[0], "rows")], [Kind.ROWS], batch_size)
+    run_rows(graph, [array_rows(x, graph.feeds[0], "rows")], [Kind.ROWS], batch_size)
 
 
 def _rows_a_second(x: "Array", work: Callable[[], object]) -> float:

@@ -10,13 +10,15 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 from absl import logging
 from tensorflow.core.framework.graph_pb2 import GraphDef
+from tensorflow.core.framework.variable_pb2 import VariableDef
 
 from errors import CheckpointError, TrainingError, first_few
-from finetuning.base_plan import STEP, BasePlan, adopt
-from finetuning.graph_changes import OLD_CONTROL_FLOW, add_contexts
+from finetuning.base_plan import STEP, BasePlan
+from metagraph.graph import nodes_by_op, sub_graph
 from metagraph.importing import import_graph, tensor_of
 from metagraph.meta import format_shape, node_of
 from metagraph.session import RANDOM_OPS
@@ -25,11 +27,8 @@ from metagraph.variables import RESOURCE_VARIABLE
 from models import blocks, head
 from models.blocks import ModelGraph
 
-# Random operations of a graph become functions of a key: what they draw can be drawn again.
-#
-# A stateful operation draws from a generator of the session, whose place nobody saves: a run that
-# is resumed would draw other dropout masks than an unbroken one. Its stateless kin draws the same
-# kind of numbers from a key of two integers.
+# Random operations become functions of a key of two integers. A stateful one draws from a generator
+# of the session, whose place nobody saves: a resumed run would draw other masks.
 #
 # Operations: `tensorflow/core/ops/random_ops.cc`, `stateless_random_ops.cc`.
 
@@ -49,8 +48,7 @@ _STATELESS = {
 def make_stateless(graph_def: GraphDef) -> dict[str, str]:
     """Rewrites the random nodes of a graph, in place, but for those of its functions.
 
-    Returns:
-      Node -> the name of the tensor that is its key from then on, int64 [2].
+    Gives, by node, the name of the tensor that is its key from then on, int64 [2].
     """
     keys = {}
     for node in graph_def.node:
@@ -72,13 +70,8 @@ def make_stateless(graph_def: GraphDef) -> dict[str, str]:
 
 def still_random(graph_def: GraphDef) -> list[str]:
     """The random nodes of a graph with the operation of each, those of functions included."""
-    named = [(str(node.name), node) for node in graph_def.node]
-    named += [
-        (f"{function.signature.name}/{node.name}", node)
-        for function in graph_def.library.function
-        for node in function.node_def
-    ]
-    return [f"{name} ({node.op})" for name, node in named if node.op in RANDOM_OPS]
+    found = nodes_by_op(graph_def).items()
+    return [f"{name} ({op})" for op, names in found if op in RANDOM_OPS for name in names]
 
 
 def stream_of(node: str) -> int:
@@ -92,23 +85,14 @@ _BASE_SCOPE = "base"  # Of what is added; all of the part keeps its own names.
 
 
 class Base(NamedTuple):
-    """What is built on.
+    """What is built on."""
 
-    Attributes:
-      images: the placeholder that images are fed to.
-      features: what the head takes, [N, ...].
-      variables: of the part, by name, but for the step.
-      step: int [], updates done.
-      training_feeds: what is fed in a training step beside the batch.
-      updates: what runs with each step.
-    """
-
-    images: tf.Tensor
-    features: tf.Tensor
-    variables: Mapping[str, tf.Variable]
-    step: tf.Variable
-    training_feeds: Mapping[tf.Tensor, Any]
-    updates: Sequence[tf.Operation]
+    images: tf.Tensor  # The placeholder that images are fed to.
+    features: tf.Tensor  # What the head takes, [N, ...].
+    variables: Mapping[str, tf.Variable]  # Of the part, by name, but for the step.
+    step: tf.Variable  # int [], updates done.
+    training_feeds: Mapping[tf.Tensor, Any]  # Beside the batch.
+    updates: Sequence[tf.Operation]  # What runs with each step.
 
 
 def free_batch(plan: BasePlan) -> bool:
@@ -161,7 +145,6 @@ def import_base(plan: BasePlan, shape: Sequence[int | None], offset: float, seed
     with tf.compat.v1.name_scope(f"{scope}/"):
         keys = _draw_by_keys(plan, graph_def, seed, step)
     import_graph(plan.meta, graph_def, {**mapped, **keys})
-    add_contexts(plan.meta)
     return Base(
         images=images,
         features=stand_in if plan.tensor == plan.rows.name else tensor_of(graph, plan.tensor),
@@ -207,13 +190,12 @@ def _draw_by_keys(
     plan: BasePlan, graph_def: tf.compat.v1.GraphDef, seed: int, step: tf.Variable
 ) -> dict[str, tf.Tensor]:
     """Makes random operations stateless, in place; returns their keys, by the names they have."""
-    initial = plan.initial_nodes
+    initial = sub_graph(plan.meta, list(plan.initial.values())).names
     keys = {
         name: blocks.key(seed, stream_of(node), _INITIAL_STEP if node in initial else step)
         for node, name in make_stateless(graph_def).items()
     }
-    left = still_random(graph_def)
-    if left:
+    if left := still_random(graph_def):
         logging.warning(
             "%s draws anew whenever it runs: %s; an interrupted run will not end as an unbroken "
             "one, and predictions may differ",
@@ -239,9 +221,48 @@ def _adopted(plan: BasePlan, graph: tf.Graph, scope: str) -> Iterator[tuple[str,
         yield name, adopt(node, initial, scope, trainable=name in plan.trainable)
 
 
+def adopt(
+    node: tf.Operation, initial: tf.Tensor | None, scope: str, *, trainable: bool
+) -> tf.Variable:
+    """Makes a variable of TensorFlow's own, which can be trained and saved, of an imported node.
+
+    The node is a VariableV2 or VarHandleOp of known shape. What gives it a value and reads it is
+    ours, in `scope`. Without an initial value, its initializer gives NaN, or 0 to integers: it is
+    to be restored. It goes into the graph's collections.
+    """
+    is_resource = node.outputs[0].dtype == tf.resource
+    dtype = tf.as_dtype(node.get_attr("dtype")).base_dtype
+    shape = tf.TensorShape(node.get_attr("shape"))
+    with tf.compat.v1.name_scope(f"{scope}/"):
+        if initial is None:
+            nothing = np.nan if dtype.is_floating or dtype.is_complex else 0
+            initial = tf.fill(shape.as_list(), tf.constant(nothing, dtype))
+        value = tf.identity(initial)  # A tensor of its own: whoever assigns a variable feeds it.
+        if is_resource:
+            assign = tf.raw_ops.AssignVariableOp(resource=node.outputs[0], value=value)
+            read = tf.raw_ops.ReadVariableOp(resource=node.outputs[0], dtype=dtype)
+        else:
+            assign = tf.raw_ops.Assign(ref=node.outputs[0], value=value).op
+            read = tf.identity(node.outputs[0])
+    definition = VariableDef(
+        variable_name=node.outputs[0].name,
+        initial_value_name=value.name,
+        initializer_name=assign.name,
+        snapshot_name=read.name,
+        is_resource=is_resource,
+        trainable=trainable,
+    )
+    variable = tf.compat.v1.Variable(variable_def=definition, use_resource=is_resource)
+    keys = [tf.compat.v1.GraphKeys.GLOBAL_VARIABLES]
+    keys += [tf.compat.v1.GraphKeys.TRAINABLE_VARIABLES] if trainable else []
+    node.graph.add_to_collections(keys, variable)
+    return variable
+
+
 # The head and the update.
 
 _HEAD_SCOPE = "head"
+_OLD_CONTROL_FLOW = frozenset({"Enter", "RefEnter", "RefSwitch", "Switch"})
 
 
 def build(
@@ -340,11 +361,12 @@ def _gradients(loss: tf.Tensor, trained: Sequence[tf.Variable]) -> list[tf.Tenso
             "choose scopes behind it"
         ) from error
     except (AttributeError, TypeError, ValueError) as error:
-        if not any(op.type in OLD_CONTROL_FLOW for op in loss.graph.get_operations()):
+        if not any(op.type in _OLD_CONTROL_FLOW for op in loss.graph.get_operations()):
             raise
         raise TrainingError(
-            "--train_scopes: between them and the loss is a conditional or a loop of TensorFlow 1, "
-            "of which the model's file does not tell what a gradient needs; choose scopes behind it"
+            "--train_scopes: between them and the loss is a loop of TensorFlow 1, or a conditional "
+            "of it that reads resource variables, and no gradient passes one; choose scopes behind "
+            "it"
         ) from error
     missing = [v.op.name for v, gradient in zip(trained, found, strict=True) if gradient is None]
     if missing:

@@ -1,21 +1,21 @@
 """Which part of a model is built on, told from the file alone: nothing is imported yet.
 
-Also which of its variables are trained and which are restored, as variables of TensorFlow's own.
+Also what it is told in training, which of its variables are trained, restored and held.
 """
 
 import re
-from collections.abc import Collection, Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
 from tensorflow.core.framework.graph_pb2 import GraphDef
+from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.framework.variable_pb2 import VariableDef
 
 from checkpoints.reader import CheckpointReader
 from errors import CheckpointError, TrainingError, first_few
-from finetuning.graph_changes import Setting, find_settings, hold, is_in_loop, pivots, written
 from finetuning.settings import BaseRequest
 from metagraph.graph import SubGraph, data_inputs, sub_graph
 from metagraph.meta import (
@@ -29,30 +29,42 @@ from metagraph.meta import (
 )
 from metagraph.model import Model, read_model
 from metagraph.safety import PURE, check_operations, offenders
-from metagraph.session import describe_tensors
+from metagraph.session import Role, RoleFinder, describe_tensors, off_value
 from metagraph.tables import with_tables
 from metagraph.variables import VARIABLE_OPS, Variable, trainable_names, variable_of
+from prediction.plan import Feed, feed_value
 
 STEP = "global_step"
-UPDATES = "update_ops"
+_UPDATES = "update_ops"
 _INPUTS = PLACEHOLDERS | PLACEHOLDERS_WITH_DEFAULT
 _MAX_NAMED = 10
+
+
+class Setting(NamedTuple):
+    """A value that the graph is given in training beside its images, and the one otherwise."""
+
+    name: str
+    dtype: tf.DType
+    role: Role
+    training: Any
+    otherwise: Any
+
+    def __str__(self) -> str:
+        """As in the log: `keep_prob:0 (the share that a dropout keeps) 0.5, otherwise 1.0`."""
+        training, otherwise = (np.asarray(v).tolist() for v in (self.training, self.otherwise))
+        return f"{self.name} ({self.role.value}) {training}, otherwise {otherwise}"
 
 
 class BasePlan(NamedTuple):
     """A part of a model that can be imported and built on.
 
     Attributes:
-      meta: the file.
-      model: what it says of itself.
       tensor: what the head takes.
       rows: where the images go.
-      settings: what it is told in training.
       needed: the part; it is cut at `rows`, at the settings and at the global step.
       graph_def: its nodes, none of which writes what is frozen.
       variables: of the part, by name.
       restored: those of them that are read from the checkpoint.
-      exclude: as it was asked for.
       trainable: those of them that could be trained.
       unfrozen: those of them that are.
       initial: variable -> the tensor of its initial value, where the file has one.
@@ -68,7 +80,6 @@ class BasePlan(NamedTuple):
     graph_def: GraphDef
     variables: Mapping[str, Variable]
     restored: tuple[str, ...]
-    exclude: str | None
     trainable: frozenset[str]
     unfrozen: tuple[str, ...]
     initial: Mapping[str, str]
@@ -81,11 +92,6 @@ class BasePlan(NamedTuple):
             return None
         return variable_of(self.meta, self.meta.nodes[STEP])
 
-    @property
-    def initial_nodes(self) -> frozenset[str]:
-        """The nodes that initial values are computed by."""
-        return sub_graph(self.meta, list(self.initial.values())).names
-
 
 def plan_base(meta: MetaGraphFile, request: BaseRequest) -> BasePlan:
     """Finds the part, what is fed to it, and what becomes of its variables.
@@ -93,13 +99,10 @@ def plan_base(meta: MetaGraphFile, request: BaseRequest) -> BasePlan:
     Raises:
       CheckpointError: there is no such tensor, the graph is damaged, or it may do more than
         compute.
-      TrainingError: the part needs what fine-tuning cannot give it, or the request does not fit.
+      PredictionError, TrainingError: the part needs what fine-tuning cannot give it, or the request
+        does not fit.
     """
     tensor, model = meta.tensor_name(request.tensor), read_model(meta)
-    if is_in_loop(meta, tensor):
-        raise TrainingError(
-            f"{tensor} of {meta.path} is inside of a loop; a head takes what comes out of it"
-        )
     whole = sub_graph(meta, [tensor])
     rows = _rows(meta, tensor, whole, model)
     settings = find_settings(
@@ -110,17 +113,21 @@ def plan_base(meta: MetaGraphFile, request: BaseRequest) -> BasePlan:
     )
     cuts = [rows.name, *(setting.name for setting in settings), *_step(whole)]
     _check_tables(meta, tensor, cuts)
-    trainable = _trainable(meta, sub_graph(meta, [tensor], cuts))
     updates = _updates(meta, cuts, request)
-    outputs = _with_pivots(meta, [tensor, *updates], cuts)
-    variables = _variables(meta, sub_graph(meta, outputs, cuts))
+    variables = _variables(meta, sub_graph(meta, [tensor, *updates], cuts))
+    forward, told = sub_graph(meta, [tensor], cuts), trainable_names(meta)
+    trainable = [
+        name
+        for name, variable in variables.items()
+        if name in forward.names and variable.dtype.is_floating and (name in told or not told)
+    ]
     initial = _initial_tensors(meta, variables)
     excluded = _excluded(variables, initial, request.exclude, meta)
-    needed = sub_graph(meta, [*outputs, *initial.values()], cuts)
+    needed = sub_graph(meta, [tensor, *updates, *initial.values()], cuts)
     check_operations(needed.graph_def, meta.path, request.trust_graph)
     graph_def = GraphDef()
     graph_def.CopyFrom(needed.graph_def)
-    hold(graph_def, {name for name in variables if is_in(name, request.train_scopes)})
+    _hold(graph_def, {name for name in variables if is_in(name, request.train_scopes)})
     return BasePlan(
         meta=meta,
         model=model,
@@ -131,7 +138,6 @@ def plan_base(meta: MetaGraphFile, request: BaseRequest) -> BasePlan:
         graph_def=graph_def,
         variables=variables,
         restored=tuple(name for name in variables if name not in excluded),
-        exclude=request.exclude,
         trainable=frozenset(trainable),
         unfrozen=tuple(_in_scopes(trainable, request.train_scopes, meta)),
         initial=initial,
@@ -169,8 +175,8 @@ def _step(needed: SubGraph) -> list[str]:
     )
 
 
-def _check_tables(meta: MetaGraphFile, tensor: str, cuts: Iterable[str]) -> None:
-    _, fillings = with_tables(meta, [tensor], list(cuts))
+def _check_tables(meta: MetaGraphFile, tensor: str, cuts: list[str]) -> None:
+    _, fillings = with_tables(meta, [tensor], cuts)
     if fillings:
         tables = ", ".join(filling.table for filling in fillings)
         raise TrainingError(
@@ -179,27 +185,18 @@ def _check_tables(meta: MetaGraphFile, tensor: str, cuts: Iterable[str]) -> None
         )
 
 
-def _with_pivots(meta: MetaGraphFile, outputs: list[str], cuts: list[str]) -> list[str]:
-    """The outputs, and what gradients through them need of conditionals and loops.
-
-    Unless that takes more than the outputs do.
-    """
-    more = [*outputs, *pivots(meta, sub_graph(meta, outputs, cuts))]
-    return outputs if sub_graph(meta, more, cuts).unfed else more
-
-
 def _updates(meta: MetaGraphFile, cuts: list[str], request: BaseRequest) -> list[str]:
     """Those of the file's update operations that write variables of the scopes.
 
     One that needs more than the images, or may do more than compute, is left out with a warning.
     """
     found = []
-    for text in meta.collection(UPDATES).node_list.value:
+    for text in meta.collection(_UPDATES).node_list.value:
         name = meta.find_tensor(text)
         if name is None:
             continue
         part = sub_graph(meta, [name], cuts)
-        targets = {written(meta.nodes, node) for node in part.names} - {None}
+        targets = {_written(meta.nodes, node) for node in part.names} - {None}
         if not any(is_in(target, request.train_scopes) for target in targets if target):
             continue
         if part.unfed or any(offenders(part.graph_def)):
@@ -207,6 +204,77 @@ def _updates(meta: MetaGraphFile, cuts: list[str], request: BaseRequest) -> list
             continue
         found.append(name)
     return found
+
+
+# What the part is given in training beside its images. `metagraph.session` finds what it decides.
+
+_KEPT = 0.5  # In training, of the units of a dropout.
+
+
+def find_settings(
+    needed: SubGraph, rows: str, given: Sequence[str], *, switched_on: bool
+) -> list[Setting]:
+    """The settings among the placeholders of what the features need, but for `rows`, the images.
+
+    `given` are `name=value` of --train_feed, for training. With `switched_on`, switches say then
+    that it is training.
+
+    Raises:
+      PredictionError: a value is none of its placeholder's dtype and shape.
+      TrainingError: a placeholder is none of these and has no value; a value is out of range, is
+        given twice, or is that of no such placeholder.
+    """
+    meta, feeds = needed.meta, _train_feeds(needed.meta, given)
+    names = [f"{name}:0" for name, node in meta.nodes.items() if node.op in _INPUTS]
+    names = [name for name in names if node_of(name) in needed.names and name != rows]
+    found, finder = [], RoleFinder(needed)
+    for info in describe_tensors(meta, names) if names else ():
+        role, feed = finder.role(info), feeds.get(info.name)
+        value = None if feed is None else feed_value(feed, info)
+        if role is not None:
+            found.append(_known(info, role, value, switched_on))
+        elif value is not None:
+            found.append(Setting(info.name, info.dtype, Role.OTHER, value, value))
+        elif meta.nodes[node_of(info.name)].op in PLACEHOLDERS:
+            raise TrainingError(
+                f"{meta.path} takes {info} beside its images: give its value with "
+                f"--train_feed={node_of(info.name)}=..."
+            )
+    taken = [setting.name for setting in found]
+    unknown = [feed.source for name, feed in feeds.items() if name not in taken]
+    if unknown:
+        known = f"it has {', '.join(taken)}" if taken else "there is none"
+        raise TrainingError(
+            f"{unknown[0]}: the part of {meta.path} that is taken has no such setting; {known}"
+        )
+    return found
+
+
+def _train_feeds(meta: MetaGraphFile, given: Sequence[str]) -> dict[str, Feed]:
+    feeds: dict[str, Feed] = {}
+    for text in given:
+        name, _, value = text.partition("=")
+        tensor = meta.tensor_name(name)
+        if tensor in feeds:
+            raise TrainingError(f"--train_feed={name}: {tensor} is given twice")
+        feeds[tensor] = Feed(name, f"--train_feed={text}", value)
+    return feeds
+
+
+def _known(info: TensorInfo, role: Role, given: Any | None, switched_on: bool) -> Setting:
+    """The setting of a known role; a value that is given goes before all."""
+    otherwise = off_value(info.name, role)
+    training = given
+    if given is None:
+        training = switched_on != otherwise if role is Role.SWITCH else _KEPT
+    elif role is not Role.SWITCH:
+        kept = given if role is Role.KEEP else 1.0 - given
+        if not np.all((kept > 0) & (kept <= 1)):
+            raise TrainingError(
+                f"--train_feed={node_of(info.name)}={given}: it is {role.value}; expected one "
+                "from 0 to 1 that leaves something"
+            )
+    return Setting(info.name, info.dtype, role, training, otherwise)
 
 
 # Which variables of a base are trained, and which are restored.
@@ -228,16 +296,6 @@ def _variables(meta: MetaGraphFile, needed: SubGraph) -> dict[str, Variable]:
                 )
             found[name] = variable
     return found
-
-
-def _trainable(meta: MetaGraphFile, forward: SubGraph) -> list[str]:
-    """The variables of a part that could be trained; where the file tells of none, all numbers."""
-    told = trainable_names(meta)
-    return [
-        name
-        for name, variable in _variables(meta, forward).items()
-        if variable.dtype.is_floating and (name in told or not told)
-    ]
 
 
 def _in_scopes(trainable: list[str], scopes: tuple[str, ...], meta: MetaGraphFile) -> list[str]:
@@ -312,44 +370,55 @@ def _stands_alone(meta: MetaGraphFile, tensor: str) -> bool:
     return operations <= PURE and not operations & (VARIABLE_OPS | _INPUTS)
 
 
-def adopt(
-    node: tf.Operation, initial: tf.Tensor | None, scope: str, *, trainable: bool
-) -> tf.Variable:
-    """Makes a variable of TensorFlow's own, which can be trained and saved, of an imported node.
+# Where a graph writes its own variables while it computes, such as moving averages.
+#
+# A part that is frozen stays as it is: what would write it is put out of action. An operation that
+# writes through a reference gives that reference; in its place stands one that only passes it on.
+# One that writes through a handle gives nothing; in its place stands one that does nothing.
 
-    The operations that give it a value and read it are ours. It goes into the graph's collections.
+_BY_HANDLE = re.compile(r"Assign\w*VariableOp|Resource(Apply|Scatter|SparseApply)\w*")
+_BY_REFERENCE = re.compile(
+    r"(Assign|Apply|SparseApply)\w*|Scatter(Nd)?(Add|Div|Max|Min|Mul|Sub|Update)"
+)
+_PASS_ON = frozenset({"Enter", "Identity", "RefEnter", "RefIdentity", "RefSwitch", "Switch"})
 
-    Args:
-      node: of the operation VariableV2 or VarHandleOp, its shape known.
-      initial: its initial value; without, its initializer gives NaN, or 0 to integers: it is to be
-        restored.
-      scope: of what is added.
-      trainable: whether it goes into the collection of trainable variables, too.
+
+def _written(nodes: Mapping[str, NodeDef], name: str) -> str | None:
+    """The variable that a node writes; None where it writes none, or nobody can tell which."""
+    node = nodes[name]
+    if not (_BY_HANDLE.fullmatch(node.op) or _BY_REFERENCE.fullmatch(node.op)):
+        return None
+    for _ in range(len(nodes)):
+        inputs = data_inputs(node)
+        if not inputs or node_of(inputs[0]) not in nodes:
+            return None
+        node = nodes[node_of(inputs[0])]
+        if node.op in VARIABLE_OPS:
+            return str(node.name)
+        if node.op not in _PASS_ON:
+            return None
+    return None
+
+
+def _hold(graph_def: GraphDef, free: Collection[str]) -> None:
+    """Puts out of action, in place, what writes any other variable than those of `free`.
+
+    What a library function writes is held in any case: its variables are arguments.
     """
-    is_resource = node.outputs[0].dtype == tf.resource
-    dtype = tf.as_dtype(node.get_attr("dtype")).base_dtype
-    shape = tf.TensorShape(node.get_attr("shape"))
-    with tf.compat.v1.name_scope(f"{scope}/"):
-        if initial is None:
-            nothing = np.nan if dtype.is_floating or dtype.is_complex else 0
-            initial = tf.fill(shape.as_list(), tf.constant(nothing, dtype))
-        value = tf.identity(initial)  # A tensor of its own: whoever assigns a variable feeds it.
-        if is_resource:
-            assign = tf.raw_ops.AssignVariableOp(resource=node.outputs[0], value=value)
-            read = tf.raw_ops.ReadVariableOp(resource=node.outputs[0], dtype=dtype)
+    nodes = {node.name: node for node in graph_def.node}
+    held = [node for name, node in nodes.items() if _written(nodes, name) not in free]
+    held += [node for function in graph_def.library.function for node in function.node_def]
+    for node in held:
+        inputs = [text for text in node.input if text.startswith("^")]
+        if _BY_HANDLE.fullmatch(node.op):
+            node.op = "NoOp"
+            node.attr.clear()
+        elif _BY_REFERENCE.fullmatch(node.op) and data_inputs(node):
+            dtype = node.attr["T"].type
+            inputs.insert(0, data_inputs(node)[0])
+            node.op = "RefIdentity"
+            node.attr.clear()
+            node.attr["T"].type = dtype
         else:
-            assign = tf.raw_ops.Assign(ref=node.outputs[0], value=value).op
-            read = tf.identity(node.outputs[0])
-    definition = VariableDef(
-        variable_name=node.outputs[0].name,
-        initial_value_name=value.name,
-        initializer_name=assign.name,
-        snapshot_name=read.name,
-        is_resource=is_resource,
-        trainable=trainable,
-    )
-    variable = tf.compat.v1.Variable(variable_def=definition, use_resource=is_resource)
-    keys = [tf.compat.v1.GraphKeys.GLOBAL_VARIABLES]
-    keys += [tf.compat.v1.GraphKeys.TRAINABLE_VARIABLES] if trainable else []
-    node.graph.add_to_collections(keys, variable)
-    return variable
+            continue
+        node.input[:] = inputs

@@ -22,7 +22,6 @@ from data.named import RAMP_FILE
 from data.source import UINT8_SCALE, Array, Source
 from errors import CheckpointError, TrainingError, first_few
 from finetuning import base
-from finetuning.base import free_batch
 from finetuning.base_plan import BasePlan, is_in, plan_base
 from finetuning.settings import DEFAULT_BATCH_SIZE, DEFAULT_STEPS, FinetuneConfig
 from metagraph.meta import MetaGraphFile
@@ -40,17 +39,11 @@ _SHOWN = 5
 
 
 class Images(NamedTuple):
-    """What is trained on.
-
-    Attributes:
-      data: the images.
-      scale: what uint8 pixels have been multiplied by.
-      shape: [N, ...] of a batch as the model takes it; N None for any number.
-    """
+    """What is trained on."""
 
     data: ImageData
-    scale: float
-    shape: tuple[int | None, ...]
+    scale: float  # What uint8 pixels have been multiplied by.
+    shape: tuple[int | None, ...]  # [N, ...] of a batch as the model takes it; N None for any.
 
 
 def open_images(plan: BasePlan, config: FinetuneConfig, limit: TimeLimit) -> Images:
@@ -110,7 +103,7 @@ def _scale(plan: BasePlan, config: FinetuneConfig) -> float:
 
 def _batch(plan: BasePlan, config: FinetuneConfig) -> int | None:
     """The only number of images that the model takes at once; None where it takes any."""
-    if free_batch(plan):
+    if base.free_batch(plan):
         return None
     size = plan.rows.shape[0] if plan.rows.shape else None
     if config.batch_size not in (None, size):
@@ -143,14 +136,12 @@ def test_batches(
 
 
 def without_place(meta: MetaGraphFile, taken: Collection[str], held: Collection[str]) -> list[str]:
-    """The tensors of a checkpoint that should have a place in what is taken, and have none; sorted.
+    """The keys of a checkpoint that should have a place in what is taken, and have none; sorted.
 
-    Most of what a checkpoint holds beside what is taken is as it should be. But a graph and a
-    checkpoint that do not belong together are told by a tensor in a scope that is taken, such as
-    `conv1/gamma` beside `conv1/w`, that the whole graph has no variable for: what was trained
-    computed with it, and what is imported does not. An optimizer's slots are none of these, nor
-    what goes with another tensor, as `w/ExponentialMovingAverage` does with `w`; what is in no
-    scope at all is not told from the rest of the checkpoint.
+    Graph and checkpoint do not belong together where it has a tensor in a scope that is taken, such
+    as `conv1/gamma` beside `conv1/w`, that the whole graph has no variable for: what was trained
+    computed with it. An optimizer's slots are none of these, nor what goes with another tensor, as
+    `w/ExponentialMovingAverage` with `w`. What is in no scope at all is not told from the rest.
 
     `taken` are variables of the graph of `meta`, `held` the keys of its checkpoint.
     """
@@ -165,17 +156,17 @@ def without_place(meta: MetaGraphFile, taken: Collection[str], held: Collection[
 
 def _goes_with(key: str, held: Collection[str]) -> bool:
     """Whether a tensor is named after another one that the checkpoint holds."""
-    parts = key.removesuffix(OBJECT_SUFFIX).split("/")
-    stems = ["/".join(parts[:count]) for count in range(1, len(parts))]
+    name = key.removesuffix(OBJECT_SUFFIX)
+    stems = [name[:end] for end, letter in enumerate(name) if letter == "/"]
     return any(stem in held or stem + OBJECT_SUFFIX in held for stem in stems)
 
 
-def restored_values(plan: BasePlan) -> InitialValues:
+def restored_values(plan: BasePlan, exclude: str | None) -> InitialValues:
     """Reads what is restored, and nothing else; logs which of the checkpoint's tensors that leaves.
 
     Raises:
-      CheckpointError: a variable is missing or does not fit, the checkpoint has one in a scope of
-        theirs that the graph has no place for (see `without_place`), or it is damaged.
+      CheckpointError: a variable is missing or does not fit, the checkpoint has one that the graph
+        has no place for (see `without_place`), or it is damaged.
     """
     if not plan.restored:
         return NONE
@@ -186,8 +177,8 @@ def restored_values(plan: BasePlan) -> InitialValues:
         raise CheckpointError(f"{error} (--exclude leaves variables new)") from error
     held = CheckpointReader(prefix).shapes
     extra = without_place(plan.meta, plan.restored, held)
-    if plan.exclude is not None:
-        extra = [key for key in extra if not re.fullmatch(plan.exclude, key)]
+    if exclude is not None:
+        extra = [key for key in extra if not re.fullmatch(exclude, key)]
     if extra:
         raise CheckpointError(
             f"{prefix} holds {first_few(extra, _SHOWN)} beside what is taken, and the graph of "
@@ -254,7 +245,7 @@ def _plan(config: FinetuneConfig, limit: TimeLimit, hold: Hold) -> tuple[BasePla
         meta = open_model(file, config.max_meta_bytes)
         verify_checkpoint(meta.prefix)
         plan = plan_base(meta, config)
-    values = restored_values(plan)
+    values = restored_values(plan, config.exclude)
     for setting in plan.settings:
         logging.info("in training, %s", setting)
     return plan, values

@@ -1,7 +1,4 @@
-"""The model that is asked for: opened, and listed for --list.
-
-A folder stands for a checkpoint in it.
-"""
+"""The model that is asked for: opened, where a folder stands for a checkpoint in it, and listed."""
 
 import dataclasses
 import json
@@ -27,12 +24,9 @@ from metagraph.variables import VARIABLE_OPS
 from prediction.request import ModelConfig
 
 BEST = "best"
-
-# The model that is asked for, opened: also where a folder stands for a checkpoint of it.
-
+READING = "reading the graph"
 _Config = TypeVar("_Config", bound=ModelConfig)
 _Result = TypeVar("_Result")
-READING = "reading the graph"
 
 
 def with_model(config: ModelConfig, work: Callable[[MetaGraphFile, Model], _Result]) -> _Result:
@@ -135,27 +129,23 @@ def listing(meta: MetaGraphFile, model: Model, found: Candidates | None = None) 
     """The contents, as JSON values; `found` is what could be fed and fetched, where it is known.
 
     Returns:
-      Keys: `inputs`, `pipeline` (what can be fed in place of a queue or an iterator),
-      `outputs`, `candidates` (what may be an output, where the file names none) and
-      `variables`, each a list of `name`, `dtype` and `shape` (null where unknown; null sizes
-      too), an input's `default` where it has one; `signature`, the one in use, with `name`
-      (empty where there is none), `inputs`, `outputs` (key -> tensor name) and `not_names`,
-      the keys that do not name their tensors, as a node has that name; `signatures`, the
-      names of all; `collections` (key -> a list of names, texts or numbers, or the number of
-      entries of another kind).
+      Keys: `inputs`, `pipeline` (what can be fed in place of a queue or an iterator), `outputs`,
+      `candidates` (what may be an output, where the file names none) and `variables`, each a list
+      of `name`, `dtype` and `shape` (null where unknown; null sizes too), an input's `default`
+      where it has one; `signature`, the one in use, with `name` (empty where there is none),
+      `inputs` and `outputs` (key -> tensor name); `signatures`, the names of all; `collections`
+      (key -> a list of names, texts or numbers, or the number of entries of another kind).
     """
     outputs = tuple(dict.fromkeys([*model.predict, *model.outputs.values()]))
     found = found or find_candidates(meta, [*model.inputs.values()], outputs)
     inputs = _tensors(meta, found.inputs)
-    keys = {**model.signature.inputs, **model.signature.outputs}
-    taken = {key for key, name in keys.items() if meta.find_tensor(key) not in (None, name)}
     return {
         "inputs": [record | _default(meta, record["name"]) for record in inputs],
         "pipeline": _tensors(meta, found.pipeline),
         "outputs": _tensors(meta, outputs),
         "candidates": [] if outputs else _tensors(meta, found.outputs),
         "variables": [_variable(node) for node in meta.nodes.values() if node.op in VARIABLE_OPS],
-        "signature": {**model.signature._asdict(), "not_names": sorted(taken)},
+        "signature": model.signature._asdict(),
         "signatures": list(model.signatures),
         "collections": {key: _collection(meta, key) for key in sorted(meta.proto.collection_def)},
     }
@@ -225,16 +215,9 @@ def listing_text(content: Record) -> str:
             lines += [title, *(_shortened(map(_tensor_line, content[key])) or ["  (none)"])]
     signature = content["signature"]
     lines.append(f"signature {signature['name']}".rstrip())
-    for title, flag in (("input", "feed"), ("output", "fetch")):
-        lines += _shortened(
-            f"  {title} {key} = {name}"
-            + (
-                f"  (--{flag}={key} is the node of that name)"
-                if key in signature["not_names"]
-                else ""
-            )
-            for key, name in signature[f"{title}s"].items()
-        )
+    for title in ("input", "output"):
+        named = signature[f"{title}s"].items()
+        lines += _shortened(f"  {title} {key} = {name}" for key, name in named)
     others = [f"  {name}" for name in content["signatures"] if name != signature["name"]]
     if others:
         choose = "signatures, to choose from with --signature"

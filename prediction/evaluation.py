@@ -6,17 +6,21 @@ Whatever a user can mend is a CheckpointError, DataError or PredictionError of o
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum, auto
 from typing import NamedTuple
 
 import numpy as np
 from absl import logging
+from tqdm import tqdm
 
 from data import RAMP, SHAPES
+from data.batches import read_ahead
 from errors import PredictionError
 from metagraph.casting import Array, as_numpy_dtype
 from metagraph.graph import sub_graph
-from metagraph.meta import MetaGraphFile
+from metagraph.meta import MetaGraphFile, TensorInfo
 from metagraph.model import (
     Model,
     checkpoint_of,
@@ -27,10 +31,10 @@ from metagraph.model import (
 )
 from metagraph.session import InferenceGraph, describe_tensors, load_inference_graph, warn_if_random
 from prediction import chosen_model, output, plan
+from prediction.file_inputs import Rows
 from prediction.output import Classification, Report
 from prediction.plan import Feed, RowInputs
 from prediction.request import MEGABYTE, PredictConfig, assets_by_name
-from prediction.rows import ColumnRows, Rows, kind_of, run_rows
 
 _SHOWN = 8
 _DEMONSTRATIONS = {
@@ -188,20 +192,18 @@ def _results(
     batch_size: int | None,
 ) -> dict[str, Array]:
     """The value of each fetched tensor, by name."""
-    arrays = [value for value in values if isinstance(value, np.ndarray)]
-    first_run = functools.partial(warn_if_random, graph)
-    if len(arrays) == len(values):
-        results = graph.run(*arrays)
-        first_run(arrays, results)
+    fed = {i.name: v for i, v in zip(graph.feeds, values, strict=True) if isinstance(v, Rows)}
+    if fed:
+        kinds = [kind_of(i, plan.depends_on(meta, i.name, fed)) for i in graph.fetches]
+        results = run_rows(graph, values, kinds, batch_size)
+        if any(rows.columns for rows in fed.values()):
+            for number, (info, kind) in enumerate(zip(graph.fetches, kinds, strict=True)):
+                if kind is not Kind.CONSTANT and info.shape and info.shape[-1] is None:
+                    results[number] = np.moveaxis(results[number], -1, 0)
     else:
-        fed = zip(graph.feeds, values, strict=True)
-        by_rows = [info.name for info, value in fed if not isinstance(value, np.ndarray)]
-        columns = any(isinstance(value, ColumnRows) for value in values)
-        kinds = [
-            kind_of(info, plan.depends_on(meta, info.name, by_rows), columns)
-            for info in graph.fetches
-        ]
-        results = run_rows(graph, values, kinds, batch_size, first_run)
+        arrays = [value for value in values if not isinstance(value, Rows)]
+        results = graph.run(*arrays)
+        warn_if_random(graph, arrays, results)
     names = [info.name for info in graph.fetches]
     return {name: _plain(name, value) for name, value in zip(names, results, strict=True)}
 
@@ -227,3 +229,163 @@ def _classification(
     if classes.min() < 0 or classes.max() >= probabilities.shape[1]:
         return None  # Nor with each other.
     return Classification(names, classes, probabilities, inputs.labels, model.class_names)
+
+
+# How rows run through a graph, batch by batch.
+
+DEFAULT_BATCH_SIZE = 256
+DEFAULT_BATCH_BYTES = 2**28  # The most of a batch whose size is not given.
+
+
+class Kind(Enum):
+    """How a fetched tensor goes with the rows."""
+
+    ROWS = auto()  # its first dimension is the row's
+    CONSTANT = auto()  # it does not depend on the rows
+    WHOLE = auto()  # one value over all rows, such as a mean
+
+
+def kind_of(info: TensorInfo, depends_on_rows: bool) -> Kind:
+    """The kind of a fetched tensor."""
+    if not depends_on_rows:
+        return Kind.CONSTANT
+    shape = info.shape
+    return Kind.ROWS if shape is None or (shape and shape[0] is None) else Kind.WHOLE
+
+
+class Batching(NamedTuple):
+    """How rows are cut into runs: so many a run, and whether the graph takes no other number."""
+
+    size: int
+    fixed: bool
+
+
+def choose_batching(
+    feeds: Sequence[tuple[TensorInfo, Rows | Array]],
+    fetches: Sequence[tuple[TensorInfo, Kind]],
+    asked: int | None,
+    num_rows: int,
+) -> Batching:
+    """Cuts rows as the graph takes them, or else as was `asked` for, or else into fast runs."""
+    rows = [(info, feed) for info, feed in feeds if isinstance(feed, Rows)]
+    if any(feed.columns for _, feed in rows):
+        return Batching(num_rows, fixed=False)
+    sizes = {info.shape[0]: info.name for info, _ in rows if info.shape and info.shape[0]}
+    if len(sizes) > 1:
+        described = ", ".join(f"{name} {size}" for size, name in sizes.items())
+        raise PredictionError(f"the graph takes different numbers of rows a run: {described}")
+    for size, name in sizes.items():
+        if asked not in (None, size):
+            raise PredictionError(f"{name} takes {size} rows a run: leave out --batch_size")
+        return Batching(size, fixed=True)
+    whole = next((info.name for info, kind in fetches if kind is Kind.WHOLE), None)
+    if whole is None:
+        return Batching(asked or _fast_size([feed for _, feed in rows]), fixed=False)
+    if asked is not None and asked < num_rows:
+        raise PredictionError(
+            f"{whole} is one value over all {num_rows} rows, not one a row: leave out "
+            f"--batch_size, or give at least {num_rows}"
+        )
+    if num_rows > DEFAULT_BATCH_SIZE:
+        logging.info("%s is one value over all %d rows: they run at once", whole, num_rows)
+    return Batching(num_rows, fixed=False)
+
+
+def _fast_size(feeds: Sequence[Rows]) -> int:
+    """The rows of one run where nobody asks for a number: fewer where they are large."""
+    firsts = [feed.batch(0, 1) for feed in feeds]
+    row_bytes = sum(sum(map(len, f.flat)) if f.dtype.kind == "O" else f.nbytes for f in firsts)
+    return max(1, min(DEFAULT_BATCH_SIZE, DEFAULT_BATCH_BYTES // max(1, row_bytes)))
+
+
+def run_rows(
+    graph: InferenceGraph,
+    feeds: Sequence[Rows | Array],
+    kinds: Sequence[Kind],
+    batch_size: int | None = None,
+) -> list[Array]:
+    """Runs all rows through the graph; gives the rows of each fetch in order, or its one value.
+
+    Where a tensor that is fed by rows has a fixed first dimension, each run has as many rows: the
+    last one is filled up, and its results are cut back.
+
+    Args:
+      graph: the restored graph.
+      feeds: for each of `graph.feeds`, rows to be fed a batch at a time, or an array to be fed
+        as it is in every batch. At least one has rows, and all that have are of equal length.
+      kinds: of each of `graph.fetches`.
+      batch_size: rows a run; None is a fast number, or, where a fetched tensor is one value over
+        all rows, all of them.
+
+    Raises:
+      PredictionError: rows and results do not go together in such batches.
+      CheckpointError: the graph fails.
+    """
+    num_rows = len(next(feed for feed in feeds if isinstance(feed, Rows)))
+    fetches = [*zip(graph.fetches, kinds, strict=True)]
+    fed = [*zip(graph.feeds, feeds, strict=False)]
+    size, fixed = batching = choose_batching(fed, fetches, batch_size, num_rows)
+    values: list[Array] = []
+    # The bar appears after a second, on a terminal only, and goes when it is full.
+    with tqdm(
+        total=num_rows, unit="row", file=sys.stderr, disable=None, leave=False, delay=1
+    ) as progress:
+        for step, batch in enumerate(_batches(feeds, batching, num_rows)):
+            results, start = graph.run(*batch), step * size
+            rows = min(size, num_rows - start)
+            if step == 0:
+                warn_if_random(graph, batch, results)
+            if rows == num_rows and (rows == size or not fixed):
+                return results  # One run of all rows: its values as they are.
+            if fixed and size == 1:  # All of a value is that row's.
+                results = [r if r.shape[:1] == (1,) else r[np.newaxis] for r in results]
+            values = values or [
+                first
+                if kind is Kind.CONSTANT
+                else np.empty((num_rows, *first.shape[1:]), first.dtype)
+                for kind, first in zip(kinds, results, strict=True)
+            ]
+            for (info, kind), value, result in zip(fetches, values, results, strict=True):
+                if kind is not Kind.CONSTANT:
+                    expected = (size if fixed else rows, *value.shape[1:])
+                    _check_shape(info.name, result, expected, batching, num_rows)
+                    value[start : start + rows] = result[:rows]
+            progress.update(rows)
+    return values
+
+
+def _batches(
+    feeds: Sequence[Rows | Array], batching: Batching, num_rows: int
+) -> Iterator[list[Array]]:
+    """What each run is fed, read while the one before it runs."""
+
+    def batch(step: int) -> list[Array]:
+        start = step * batching.size
+        stop = min(start + batching.size, num_rows)
+        return [filled(f.batch(start, stop)) if isinstance(f, Rows) else f for f in feeds]
+
+    def filled(rows: Array) -> Array:
+        # With the last row, not with zeros: a zero may be divided by, and an empty string is no
+        # image or record that a graph could decode.
+        missing = batching.size - len(rows) if batching.fixed else 0
+        return np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)]) if missing else rows
+
+    return read_ahead(batch, 0, -(-num_rows // batching.size))
+
+
+def _check_shape(
+    name: str, result: Array, expected: Sequence[int], batching: Batching, num_rows: int
+) -> None:
+    """Raises PredictionError where a result has not one entry a row."""
+    if result.shape == expected:
+        return
+    found = f"{name} has shape {list(result.shape)} for"
+    if batching.fixed:
+        raise PredictionError(
+            f"{found} the {batching.size} rows that the graph takes a run, and no row's own part "
+            f"can be told in it: give exactly {batching.size} rows"
+        )
+    raise PredictionError(
+        f"{found} {expected[0]} rows, not one entry a row: run all of them at once with "
+        f"--batch_size={num_rows}"
+    )

@@ -5,10 +5,12 @@ rows, or they do not fit the tensor.
 """
 
 import csv
+import dataclasses
 import io
 import math
 import os
 import re
+import struct
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -18,28 +20,75 @@ import numpy.typing as npt
 import tensorflow as tf
 from absl import logging
 
-from checkpoints.file_io import HEAD_BYTES, kind_of
 from data import files, image_folder
 from data.arrays import NpyRows, open_npy, read_idx, read_npy, read_npz
 from data.files import read_bytes
-from data.images import as_labels, warn_out_of_range
+from data.images import MAX_FILE_BYTES, as_labels, not_finite, warn_out_of_range
 from data.named import labels_beside
-from errors import PredictionError
-from metagraph.casting import Array
+from data.source import HeldStore
+from errors import DataError, PredictionError
+from metagraph.casting import Array, fit_dtype
 from metagraph.meta import TensorInfo, format_shape
 from metagraph.model import Classifier
-from prediction.rows import (
-    ArrayRows,
-    ColumnRows,
-    FileRows,
-    ImageRows,
-    RecordRows,
-    Rows,
-    as_objects,
-    check_finite,
-)
 
 Labels = npt.NDArray[np.int64]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Rows:
+    """Values whose first dimension is the row, for one tensor, read a batch at a time.
+
+    Attributes:
+      length: the number of rows.
+      read: gives the rows [start, stop) in any dtype that goes over into the tensor's.
+      info: the tensor.
+      source: where they are from, for an error line.
+      scale: what uint8 values are multiplied by for a float tensor, None for nothing.
+      finite: whether a NaN or an infinity is an error, as in an image.
+      flat: whether each row is laid out as one dimension for the tensor.
+      columns: whether the tensor takes them as its columns, all at once.
+    """
+
+    length: int
+    read: Callable[[int, int], Array]
+    info: TensorInfo
+    source: str
+    scale: float | None = None
+    finite: bool = False
+    flat: bool = False
+    columns: bool = False
+
+    def __len__(self) -> int:
+        return self.length
+
+    def batch(self, start: int, stop: int) -> Array:
+        """The rows [start, stop) in the tensor's dtype; uint8 is scaled as in training, to the bit.
+
+        Raises:
+          DataError: a file cannot be read, or is damaged.
+          PredictionError: a value does not go over into the dtype, or is not finite.
+        """
+        values = self.read(start, stop)
+        if self.finite and (bad := not_finite(values)):
+            raise PredictionError(
+                f"{self.source}: row {start + bad[0]} (the first such) holds NaN or infinity"
+            )
+        values = values.reshape(len(values), -1) if self.flat else values
+        values = np.ascontiguousarray(values.T) if self.columns else values
+        if values.dtype == np.uint8 and self.scale is not None and self.info.dtype.is_floating:
+            values = np.multiply(values, np.float32(self.scale), dtype=np.float32)
+        return fit_dtype(values, self.info, self.source)
+
+
+def array_rows(
+    values: Array | NpyRows, info: TensorInfo, source: str, scale: float | None = None
+) -> Rows:
+    """The rows of an array [N, ...], in memory or not."""
+
+    def read(start: int, stop: int) -> Array:
+        return values.rows(start, stop) if isinstance(values, NpyRows) else values[start:stop]
+
+    return Rows(len(values), read, info, source, scale)
 
 
 class Target(NamedTuple):
@@ -71,24 +120,24 @@ class Input(NamedTuple):
 
     rows: Rows
     names: Sequence[str]
-    labels: Labels | None
+    labels: Labels | None = None
 
 
 def numbered(rows: Rows) -> Input:
     """Rows that are named by their numbers, without labels."""
-    return Input(rows, [str(row) for row in range(len(rows))], None)
+    return Input(rows, [str(row) for row in range(len(rows))])
 
 
-# .npy and .npz files, and arrays of any origin.
+# Arrays, of .npy, .npz and IDX files, or of any origin.
 
 STREAM_BYTES = 2**28  # Arrays of .npy files from this size on are read a batch at a time.
+_IDX_NAME = re.compile(r"[.-]idx\d?(-ubyte)?(\.gz)?$", re.IGNORECASE)  # train-images-idx3-ubyte.gz
 
 
 def open_npy_input(path: str, target: Target, max_bytes: int) -> Input:
     """The rows of an .npy file; see `open_array`."""
-    may_stream = _features(target.info) is None  # Columns are cut out of a whole array.
-    values = open_npy(path, max_bytes, STREAM_BYTES) if may_stream else None
-    return open_array(values or read_npy(path, max_bytes), path, target)
+    values = open_npy(path, max_bytes, STREAM_BYTES) or read_npy(path, max_bytes)
+    return open_array(values, path, target)
 
 
 def open_npz_input(path: str, target: Target, max_bytes: int) -> Input:
@@ -100,101 +149,7 @@ def open_npz_input(path: str, target: Target, max_bytes: int) -> Input:
             f"{', '.join(sorted(arrays)) or 'none'}; arrays under tensor names go to --feed"
         )
     opened = open_array(arrays["X"], f"{path}: X", target)
-    if "Y" not in arrays:
-        return opened
-    found, num_rows = arrays["Y"].shape, len(opened.rows)
-    if found[:1] != (num_rows,):
-        raise PredictionError(
-            f"{path}: X has {num_rows} rows, Y has {found[0] if found else 'a single value'}"
-        )
-    return opened._replace(labels=_checked_labels(arrays["Y"], f"{path}: Y", target.classifier))
-
-
-def _checked_labels(values: Array, name: str, classifier: Classifier | None) -> Labels | None:
-    """Labels of rows; None where they are for no classifier."""
-    if classifier is None:
-        return None
-    labels = as_labels(values, name)
-    num_classes = classifier.num_classes
-    if num_classes is not None and len(labels) and labels.max() >= num_classes:
-        raise PredictionError(
-            f"{name}: expected labels from 0 to {num_classes - 1}, found {labels.max()}"
-        )
-    return labels
-
-
-def open_array(values: Array | NpyRows, source: str, target: Target) -> Input:
-    """Rows of an array, whose shape is checked here and whose dtype goes over batch by batch.
-
-    There may be any number of them, also where the tensor's first dimension is fixed. Those for a
-    tensor [features, ?] are given as [N, features] too, and fed as its columns.
-    """
-    info = target.info
-    columns = _as_columns(values.shape, info, source)
-    image = target.flat_image  # Images whose values the tensor takes in a row; grey ones may be
-    shape = tuple(values.shape[1:])  # without their one channel.
-    flat = image is not None and shape in (image, image[:2] if image[2] == 1 else image)
-    if not (columns or flat or _fits(values.shape, info.shape)):
-        raise PredictionError(
-            f"{source}: {info.name} takes {info.dtype.name} {format_shape(info.shape)}, "
-            f"found {values.dtype} {format_shape(values.shape)}"
-        )
-    if not len(values):
-        raise PredictionError(f"{source}: has no rows")
-    rows: ColumnRows | ArrayRows
-    if columns and isinstance(values, np.ndarray):
-        logging.info("%s: the rows are fed as the columns of %s", source, info)
-        rows = ColumnRows(values, info, source)
-    else:
-        is_image = target.scale is not None and values.dtype.kind == "f"
-        if is_image and isinstance(values, np.ndarray):
-            check_finite(values, source)
-            warn_out_of_range(values, source)
-        rows = ArrayRows(values, info, source, target.scale, finite=is_image, flat=flat)
-    rows.batch(0, 1)  # A dtype that does not go over is told before the checkpoint is read.
-    return numbered(rows)
-
-
-def _fits(found: Sequence[int], shape: Sequence[int | None] | None) -> bool:
-    """Whether rows of an array of shape `found` can be fed to a tensor of `shape`."""
-    if shape is None or not found:
-        return bool(found)
-    return len(shape) == len(found) and all(
-        size in (None, other) for size, other in zip(shape[1:], found[1:], strict=True)
-    )
-
-
-def _features(info: TensorInfo) -> int | None:
-    """Those of a tensor [features, ?], which may as well be [batch, ?]; else None."""
-    return info.shape[0] if info.shape is not None and info.shape[1:] == (None,) else None
-
-
-def _as_columns(found: Sequence[int], info: TensorInfo, source: str) -> bool:
-    """Whether an array of shape `found` holds rows for the columns of a tensor [features, ?].
-
-    It does where its rows are as long as the tensor's columns, and the array itself does not fit. A
-    square array could be meant either way, and is refused.
-    """
-    features = _features(info)
-    if features is None or len(found) != 2 or found[1] != features:
-        return False
-    if found[0] == features > 1:
-        raise PredictionError(
-            f"{source}: {info.name} takes {info.dtype.name} {format_shape(info.shape)}, found "
-            f"{format_shape(found)}, whose rows could be meant as its columns: give it with "
-            f"--feed, just as it is to be fed, or give fewer rows"
-        )
-    return True
-
-
-# IDX files, such as those of MNIST.
-
-_IDX_NAME = re.compile(r"[.-]idx\d?(-ubyte)?(\.gz)?$", re.IGNORECASE)
-
-
-def is_idx_name(path: str) -> bool:
-    """Whether a file is named as IDX files are: `images.idx`, `train-images-idx3-ubyte.gz`."""
-    return _IDX_NAME.search(path) is not None
+    return _labelled(opened, arrays["Y"], f"{path}: Y", target) if "Y" in arrays else opened
 
 
 def open_idx_input(path: str, target: Target, max_bytes: int) -> Input:
@@ -206,15 +161,62 @@ def open_idx_input(path: str, target: Target, max_bytes: int) -> Input:
     beside = None if target.classifier is None else labels_beside(path)
     if beside is None:
         return opened
-    try:
-        labels = _checked_labels(read_idx(beside, max_bytes), beside, target.classifier)
-        if labels is not None and len(labels) != len(opened.rows):
-            raise PredictionError(
-                f"{beside}: holds {len(labels)} labels, {path} {len(opened.rows)}"
-            )
-    except PredictionError as error:
-        raise PredictionError(f"{error}; move it away if its labels are not of these") from error
+    source = f"{beside} (move it away if its labels are not of these)"
+    return _labelled(opened, read_idx(beside, max_bytes), source, target)
+
+
+def _labelled(opened: Input, values: Array, source: str, target: Target) -> Input:
+    """The rows with their labels, where these are of a classifier."""
+    num_rows = len(opened.rows)
+    if values.shape[:1] != (num_rows,):
+        found = f"{values.shape[0]}" if values.shape else "a single value"
+        raise PredictionError(f"{source}: expected {num_rows} labels, one a row, found {found}")
+    if target.classifier is None:
+        return opened
+    labels, num_classes = as_labels(values, source), target.classifier.num_classes
+    if num_classes is not None and len(labels) and labels.max() >= num_classes:
+        raise PredictionError(
+            f"{source}: expected labels from 0 to {num_classes - 1}, found {labels.max()}"
+        )
     return opened._replace(labels=labels)
+
+
+def open_array(values: Array | NpyRows, source: str, target: Target) -> Input:
+    """Rows of an array, whose shape is checked here and whose dtype goes over batch by batch.
+
+    There may be any number of them, also where the tensor's first dimension is fixed. Those for a
+    tensor [features, ?] are fed as its columns; a square array could be meant either way.
+    """
+    info, shape, image = target.info, tuple(values.shape[1:]), target.flat_image
+    # Images whose values the tensor takes in a row; grey ones may be without their one channel.
+    flat = image is not None and shape in (image, image[:2] if image[2] == 1 else image)
+    columns = len(shape) == 1 and info.shape == (*shape, None)
+    square = columns and values.shape[0] == shape[0] > 1
+    if square or not (flat or _fits(values.shape, info.shape)):
+        hint = ", whose rows could be meant as columns: use --feed, or fewer rows" if square else ""
+        raise PredictionError(
+            f"{source}: {info.name} takes {info.dtype.name} {format_shape(info.shape)}, "
+            f"found {values.dtype} {format_shape(values.shape)}{hint}"
+        )
+    if not len(values):
+        raise PredictionError(f"{source}: has no rows")
+    is_image = target.scale is not None and values.dtype.kind == "f"
+    rows = dataclasses.replace(
+        array_rows(values, info, source, target.scale), finite=is_image, flat=flat, columns=columns
+    )
+    rows.batch(0, 1)  # A dtype that does not go over is told before the checkpoint is read.
+    if is_image and isinstance(values, np.ndarray):
+        warn_out_of_range(values, source)
+    return numbered(rows)
+
+
+def _fits(found: Sequence[int], shape: Sequence[int | None] | None) -> bool:
+    """Whether rows of an array of shape `found` can be fed to a tensor of `shape`."""
+    if shape is None or not found:
+        return bool(found)
+    return len(shape) == len(found) and all(
+        size in (None, other) for size, other in zip(shape[1:], found[1:], strict=True)
+    )
 
 
 # Image files, and folders of them.
@@ -259,8 +261,12 @@ def open_images(
     itself does not turn them.
     """
     info = target.info
-    if takes_whole_files(info):
-        return Input(FileRows(paths), names, labels)
+
+    def as_they_are(start: int, stop: int) -> Array:
+        return as_objects([read_bytes(path, MAX_FILE_BYTES) for path in paths[start:stop]])
+
+    if takes_strings(info):
+        return Input(Rows(len(paths), as_they_are, info, paths[0]), names, labels)
     flat = target.flat_image
     height, width, channels = flat or (
         info.shape[1:] if info.shape and len(info.shape) == 4 else (0, 0, 0)
@@ -273,15 +279,14 @@ def open_images(
         )
     if target.scale is None and info.dtype.is_floating:
         logging.warning("the graph records no scale for images: they are fed as 0 to 255")
-    rows = ImageRows(
-        paths, height, info, target.scale, channels, flat is not None, target.ignore_exif
-    )
+    shape = (height, width, channels)
+
+    def decoded(start: int, stop: int) -> Array:
+        store = image_folder.ImageStore(paths[start:stop], "", shape, target.ignore_exif)
+        return HeldStore(store, keep_bad=False).values
+
+    rows = Rows(len(paths), decoded, info, paths[0], target.scale, flat=flat is not None)
     return Input(rows, names, labels)
-
-
-def takes_whole_files(info: TensorInfo) -> bool:
-    """Whether a row of the tensor is a string, such as the bytes of a file to be decoded."""
-    return bool(info.dtype == tf.string and (info.shape is None or len(info.shape) == 1))
 
 
 # Files of text, and records.
@@ -292,10 +297,9 @@ _NUMBER_GROWTH, _TEXT_GROWTH = 8, 32
 
 
 def open_csv_input(path: str, target: Target, max_bytes: int) -> Input:
-    """The rows of a CSV file in the shape of the tensor's rows."""
+    """The rows of a CSV file of numbers, in the shape of the tensor's rows."""
     info = target.info
-    is_text = info.dtype == tf.string
-    values = read_csv(path, max_bytes // (_TEXT_GROWTH if is_text else _NUMBER_GROWTH), is_text)
+    values = read_csv(path, max_bytes // _NUMBER_GROWTH)
     # Floats are all that is read; integers and bools are such where they can be.
     if info.dtype.is_integer and np.array_equal(values, np.floor(values)):
         values = values.astype(np.int64)
@@ -312,32 +316,24 @@ def open_csv_input(path: str, target: Target, max_bytes: int) -> Input:
     return open_array(values, path, target)
 
 
-def read_csv(path: str, max_bytes: int, is_text: bool = False) -> Array:
-    """Reads the cells of a CSV file in UTF-8, without a header; empty lines are left out.
+def read_csv(path: str, max_bytes: int) -> Array:
+    """The numbers of a CSV file in UTF-8 without a header: float64 [rows, columns].
 
-    Returns:
-      float64 [rows, columns]; of text, bytes in UTF-8, object [rows, columns].
-
-    Raises:
-      PredictionError: with the line where a row has another length, or a cell is no number.
+    Empty lines are left out. PredictionError has the line where a row is of another length, or a
+    cell is no number.
     """
     content = io.BytesIO(read_bytes(path, max_bytes))
     reader = csv.reader(io.TextIOWrapper(content, "utf-8-sig", newline=""))
-    texts: list[bytes] = []
-    numbers = array("d")
-    columns = 0
+    numbers, columns = array("d"), 0
     try:
         for row in filter(None, reader):
             columns = columns or len(row)
             if len(row) != columns:
-                expected = f"expected {columns} {'cells' if is_text else 'numbers'}"
                 raise PredictionError(
-                    f"{path}, line {reader.line_num}: {expected}, found {len(row)}"
+                    f"{path}, line {reader.line_num}: expected {columns} numbers, found {len(row)}"
                 )
-            if is_text:
-                texts.extend(cell.encode() for cell in row)
-            else:  # Python alone takes 1_000 for a number.
-                numbers.extend(float(cell.replace("_", "?")) for cell in row)
+            # Python alone takes 1_000 for a number.
+            numbers.extend(float(cell.replace("_", "?")) for cell in row)
     except UnicodeDecodeError as error:
         raise PredictionError(f"{path}: is no text in UTF-8") from error
     except csv.Error as error:  # A cell of over 128 KiB, or a null character.
@@ -350,37 +346,69 @@ def read_csv(path: str, max_bytes: int, is_text: bool = False) -> Array:
         ) from error
     if not columns:
         raise PredictionError(f"{path}: has no rows")
-    return (as_objects(texts) if is_text else np.array(numbers)).reshape(-1, columns)
+    return np.array(numbers).reshape(-1, columns)
 
 
-def open_txt_input(path: str, target: Target, max_bytes: int) -> Input:
-    """The lines of a text file without their ends, an empty one too, for a tensor of strings.
+def takes_strings(info: TensorInfo) -> bool:
+    """Whether a row of the tensor is a string, such as the bytes of a file to be decoded."""
+    return bool(info.dtype == tf.string and (info.shape is None or len(info.shape) == 1))
 
-    The text may be in any encoding that has line ends as in ASCII, for it is not decoded.
+
+def open_strings_input(path: str, target: Target, max_bytes: int) -> Input:
+    """The lines of a .txt file without their ends, or the records of a .tfrecord file.
+
+    Text may be in any encoding that has line ends as in ASCII, for it is not decoded.
     """
-    _check_strings(path, target.info)
-    content = read_bytes(path, max_bytes // _TEXT_GROWTH)
-    if not content:
-        raise PredictionError(f"{path}: has no rows")
-    lines = content.removesuffix(b"\n").split(b"\n")
-    return open_array(as_objects([line.removesuffix(b"\r") for line in lines]), path, target)
-
-
-def open_tf_record_input(path: str, target: Target, max_bytes: int) -> Input:
-    """The records of a .tfrecord file, for a tensor of strings."""
-    _check_strings(path, target.info)
-    rows = RecordRows(path, max_bytes)
-    if not len(rows):
-        raise PredictionError(f"{path}: has no rows")
-    return numbered(rows)
-
-
-def _check_strings(path: str, info: TensorInfo) -> None:
-    if not takes_whole_files(info):
+    info = target.info
+    if not takes_strings(info):
         raise PredictionError(
             f"{path}: {info.name} takes {info.dtype.name} {format_shape(info.shape)}; such a file "
             "is for a tensor of strings, of shape [?]; numbers go into a .csv, .npy or .npz"
         )
+    if path.lower().endswith(".txt"):
+        texts = read_bytes(path, max_bytes // _TEXT_GROWTH).splitlines()
+    else:
+        texts = read_records(path, max_bytes)
+    return open_array(as_objects(texts), path, target)
+
+
+def as_objects(texts: Sequence[bytes]) -> Array:
+    """An array of the texts that keeps null bytes at their ends, unlike NumPy's own strings."""
+    found = np.empty(len(texts), object)
+    found[:] = texts
+    return found
+
+
+def read_records(path: str, max_bytes: int) -> list[bytes]:
+    """The records of a .tfrecord file of at most `max_bytes`.
+
+    A record is its length (8 bytes, little-endian), a checksum of that (4), the data and a checksum
+    of the data (4); see https://www.tensorflow.org/tutorials/load_data/tfrecord. TensorFlow's own
+    reader takes memory for any length, and crashes on one that is made up: all are read before.
+
+    Raises:
+      DataError: the file cannot be read, is longer, or is no whole .tfrecord file.
+    """
+    length, position, count = files.size(path), 0, 0
+    if length > max_bytes:
+        raise DataError(f"{path}: holds {length:,} bytes; at most {max_bytes:,} are read")
+    with files.open_binary(path) as stream:
+        while position < length:
+            stream.seek(position)
+            (size,) = struct.unpack("<Q", stream.read(8).ljust(8, b"\0"))
+            position += 8 + 4 + size + 4
+            if position > length:
+                raise DataError(
+                    f"{path}: record {count} claims {size:,} bytes, past the end of the file: it "
+                    "is no .tfrecord file, or is cut short or compressed"
+                )
+            count += 1
+    try:
+        return [*tf.data.TFRecordDataset(path).as_numpy_iterator()]
+    except tf.errors.DataLossError as error:
+        raise DataError(f"{path}: is damaged: the checksum of a record does not fit") from error
+    except tf.errors.OpError as error:
+        raise DataError(f"{path}: {' '.join(error.message.split())}") from error
 
 
 # A file or folder of any of these kinds.
@@ -390,9 +418,9 @@ _READERS: Mapping[str, Callable[[str, Target, int], Input]] = {
     ".npz": open_npz_input,
     ".npy": open_npy_input,
     ".csv": open_csv_input,
-    ".txt": open_txt_input,
-    ".tfrecord": open_tf_record_input,
-    ".tfrecords": open_tf_record_input,
+    ".txt": open_strings_input,
+    ".tfrecord": open_strings_input,
+    ".tfrecords": open_strings_input,
 }
 _IMAGES = (".png", ".jpg", ".jpeg")
 
@@ -400,26 +428,21 @@ _IMAGES = (".png", ".jpg", ".jpeg")
 def open_input(path: str, target: Target, max_bytes: int = MAX_BYTES) -> Input:
     """Opens an image, a folder of images or of class folders, or a file of rows.
 
-    Files of rows are .npz, .npy, .csv and IDX files, and for a tensor of strings .txt (a row a
-    line) and .tfrecord (a row a record) as well; there, any other file is a row. One file may
-    unpack to `max_bytes`.
+    For a tensor of strings, any file that is of no other kind is a row. One file may unpack to
+    `max_bytes`.
     """
     if files.is_folder(path):
         return open_folder_input(path, target)
-    if is_idx_name(path):
+    if _IDX_NAME.search(path):
         return open_idx_input(path, target, max_bytes)
     suffix = os.path.splitext(path)[1].lower()
     if suffix in _READERS:
         return _READERS[suffix](path, target, max_bytes)
     files.size(path)  # Before the shape: a missing file is the nearer cause.
-    if suffix not in _IMAGES and not takes_whole_files(target.info):
-        with files.open_binary(path) as stream:
-            kind = kind_of(stream.read(HEAD_BYTES))
-        if kind != "an image":
-            what = f"a {suffix} file" if suffix else "a file without a suffix"
-            raise PredictionError(
-                f"{path}: {what} is not taken{f' (it is {kind})' if kind else ''}; --input takes "
-                ".npy, .npz, .csv, PNG and JPEG images, a folder of those, IDX files, and for a "
-                "tensor of strings .txt and .tfrecord"
-            )
+    if suffix not in _IMAGES and not takes_strings(target.info):
+        what = f"a {suffix} file" if suffix else "a file without a suffix"
+        raise PredictionError(
+            f"{path}: {what} is not taken; --input takes .npy, .npz, .csv, PNG and JPEG images, a "
+            "folder of those, IDX files, and for a tensor of strings .txt and .tfrecord"
+        )
     return open_images([path], [path], None, target)

@@ -3,10 +3,9 @@
 import contextlib
 import csv
 import io
-import itertools
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,21 +19,13 @@ from metagraph.meta import format_shape
 
 
 class Classification(NamedTuple):
-    """What a classifier says of N rows in K classes.
+    """What a classifier says of N rows in K classes."""
 
-    Attributes:
-      names: of the rows: files, or numbers from 0.
-      classes: [N], in [0, K).
-      probabilities: float [N, K].
-      labels: [N], the true classes; None where unknown.
-      class_names: K names; empty where the classes have none.
-    """
-
-    names: Sequence[str]
-    classes: npt.NDArray[np.int64]
-    probabilities: Array
-    labels: npt.NDArray[np.int64] | None
-    class_names: Sequence[str]
+    names: Sequence[str]  # Of the rows: files, or numbers from 0.
+    classes: npt.NDArray[np.int64]  # [N], in [0, K).
+    probabilities: Array  # Float [N, K].
+    labels: npt.NDArray[np.int64] | None  # [N], the true classes; None where unknown.
+    class_names: Sequence[str]  # K, or empty where the classes have none.
 
     def class_name(self, index: int) -> str:
         """The name of a class; its number where it has none."""
@@ -76,16 +67,13 @@ def _accuracy_per_class(result: Classification, labels: npt.NDArray[np.int64]) -
 
 
 class Report(NamedTuple):
-    """The results of one prediction, with the file of the graph and the prefix of its variables.
+    """The results of one prediction."""
 
-    `rows` says whether the classification's rows are shown in place of the tensors.
-    """
-
-    meta: str
-    checkpoint: str | None
+    meta: str  # The file of the graph.
+    checkpoint: str | None  # The prefix of its variables.
     outputs: Mapping[str, Array]
     classification: Classification | None
-    rows: bool
+    rows: bool  # Whether the classification's rows are shown in place of the tensors.
 
 
 def as_text(report: Report) -> str:
@@ -213,12 +201,12 @@ def write_outputs(path: str, outputs: Outputs, row_names: Sequence[str]) -> None
       PredictionError: the file cannot hold them.
       DataError: the file system refuses, as when the disk is full. Nothing is left of the file.
     """
-    writers: Mapping[str, Callable[[], bytes]] = {
-        ".npz": lambda: _npz(outputs),
-        ".json": lambda: _json(outputs),
-        ".csv": lambda: _csv(outputs, row_names),
-    }
-    write_whole(path, writers[os.path.splitext(path)[1].lower()]())
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix == ".csv":
+        content = _csv(outputs, row_names)
+    else:
+        content = _npz(outputs) if suffix == ".npz" else _json(outputs)
+    write_whole(path, content)
 
 
 def write_whole(path: str, content: bytes | Iterable[bytes]) -> None:
@@ -260,21 +248,18 @@ def _csv(outputs: Outputs, row_names: Sequence[str]) -> bytes:
     num_rows = max((value.shape[0] for value in outputs.values() if value.ndim), default=1)
     names = row_names if len(row_names) == num_rows else [str(row) for row in range(num_rows)]
     columns = [value.reshape(num_rows, -1) for value in outputs.values()]
+    header = ["row"]  # `y:0` for one value a row, `logits:0[0]`, `logits:0[1]`, ... for several.
+    for name, value in outputs.items():
+        indices = np.ndindex(value.shape[1:])
+        header += [name + (f"[{','.join(map(str, at))}]" if at else "") for at in indices]
     content = io.BytesIO()  # The text is encoded as it grows: it is never there as a whole.
     table = io.TextIOWrapper(content, encoding="utf-8", newline="")
     writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["row", *itertools.chain.from_iterable(map(_columns, outputs.items()))])
+    writer.writerow(header)
     for row, name in enumerate(names):
         writer.writerow([name, *(_cell(v) for column in columns for v in column[row])])
     table.flush()
     return content.getvalue()
-
-
-def _columns(entry: tuple[str, Array]) -> list[str]:
-    """`y:0` for one value a row, `logits:0[0]`, `logits:0[1]`, ... for several."""
-    name, value = entry
-    indices = np.ndindex(value.shape[1:])
-    return [name + (f"[{','.join(map(str, index))}]" if index else "") for index in indices]
 
 
 def _cell(value: object) -> str:

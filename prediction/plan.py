@@ -1,14 +1,11 @@
 """What is fetched and fed: which tensors, told from the graph before it is imported, and with what.
 
-Rows are of the files that --input names, single values of --feed. What does not go together is a
-PredictionError of one line, a file that cannot be read a DataError.
+What does not go together is a PredictionError of one line, a file that cannot be read a DataError.
 """
 
-import ast
 import json
-import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -21,15 +18,14 @@ from metagraph.casting import Array, fit
 from metagraph.graph import SubGraph, sub_graph
 from metagraph.meta import MetaGraphFile, TensorInfo
 from metagraph.model import Model, described, feedable, fetchable, without_handles
-from prediction.file_inputs import Labels, Target, numbered, open_input
-from prediction.rows import ArrayRows, ColumnRows, Rows
+from prediction.file_inputs import Labels, Rows, Target, array_rows, numbered, open_input
 
 
 def choose_fetches(meta: MetaGraphFile, model: Model, asked: Sequence[str]) -> tuple[str, ...]:
-    """The tensors to fetch, each once.
+    """The tensors to fetch, each once: those asked for, by name or key of the signature.
 
-    Those asked for are tensors, or keys of the signature. None means the collection `predict`, with
-    what a classifier's report shows beside it, or else the outputs of the signature.
+    By default it is the collection `predict`, with what a classifier's report shows beside it, or
+    else the outputs of the signature.
     """
     names = [meta.tensor_name(text, model.fetch_keys) for text in asked]
     if not names:
@@ -52,11 +48,7 @@ def report_tensors(model: Model) -> tuple[str, ...]:
 def choose_row_input(
     meta: MetaGraphFile, model: Model, fetches: Sequence[str], fed: Collection[str]
 ) -> str:
-    """The tensor that --input is for.
-
-    It is the signature's input, where there is one, or else the one tensor that has to be fed for
-    the fetched ones and is not fed by name.
-    """
+    """The tensor that --input is for: the signature's one input, or what alone has to be fed."""
     candidates = tuple(name for name in model.inputs.values() if name not in fed)
     if len(model.inputs) != 1 or not candidates:
         candidates = unfed(meta, fetches, fed)
@@ -74,9 +66,9 @@ def choose_row_input(
 
 
 def unfed(meta: MetaGraphFile, fetches: Sequence[str], fed: Collection[str]) -> tuple[str, ...]:
-    """What `fetches` need beside what is fed: placeholders without a default.
+    """The placeholders that `fetches` need beside what is fed.
 
-    In place of one that is an iterator's handle, it is what comes out of the iterator.
+    In place of an iterator's handle, it is what comes out of the iterator.
     """
     needed = sub_graph(meta, fetches, fed)
     return tuple(dict.fromkeys(without_handles(needed, needed.unfed, fetches)))
@@ -111,21 +103,15 @@ def depends_on(meta: MetaGraphFile, fetch: str, fed: Collection[str]) -> bool:
     return fetch in fed or bool(sub_graph(meta, [fetch], fed).feeds)
 
 
-# The values of --feed, and the files of --asset.
-
-_MAX_LITERAL_CHARACTERS = 1 << 17
-_BOOLS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+# The values of --feed.
 
 
 class Feed(NamedTuple):
-    """What one tensor is fed: its name as the user wrote it, and where the value is from.
+    """What one tensor is fed."""
 
-    The value is an array from a file, or a literal that only the tensor's dtype tells how to read.
-    """
-
-    name: str
-    source: str
-    value: Array | str
+    name: str  # As the user wrote it.
+    source: str  # Of the value, for an error line.
+    value: Array | str  # From a file, or a literal that only the tensor's dtype tells how to read.
 
 
 def feeds_by_tensor(
@@ -149,12 +135,9 @@ def read_feeds(texts: Sequence[str], max_bytes: int) -> list[Feed]:
             arrays = read_npz(text, max_bytes)
             feeds += [Feed(name, f"{text}, {name}", array) for name, array in arrays.items()]
             continue
-        name, equals, value = text.partition("=")
-        name, source = name.strip(), f"--feed {text[:60]}"
-        if not (name and equals):
-            raise PredictionError(f"{source}: expected name=file.npy, name=literal or file.npz")
-        is_file = value.endswith(".npy")
-        feeds.append(Feed(name, source, read_npy(value, max_bytes) if is_file else value))
+        name, _, value = text.partition("=")
+        is_file, source = value.endswith(".npy"), f"--feed {text[:60]}"
+        feeds.append(Feed(name.strip(), source, read_npy(value, max_bytes) if is_file else value))
     return feeds
 
 
@@ -171,15 +154,17 @@ def feed_value(feed: Feed, info: TensorInfo, num_rows: int | None = None) -> Arr
 
 
 def _literal(text: str, source: str, info: TensorInfo) -> Array:
-    """A text in the tensor's dtype, or in another one that may go over into it."""
-    if info.dtype == tf.string and text[:1] not in ("[", '"', "'"):
+    """A text as it is, or JSON in the tensor's dtype or in another one that may go over into it."""
+    if info.dtype == tf.string and text[:1] not in ("[", '"'):
         return np.asarray(text)
-    word = text.strip().strip("\"'").lower()
-    if info.dtype.is_bool and word in _BOOLS:
-        return np.asarray(_BOOLS[word])
-    if len(text) > _MAX_LITERAL_CHARACTERS:
-        raise PredictionError(f"{source}: a literal this long belongs into a .npy file")
-    value = _parsed(text, source, info)
+    if info.dtype.is_bool:
+        text = text.lower()
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise PredictionError(
+            f"{source}: {text[:40]!r} is no JSON; {info.name} takes {_expected(info)}"
+        ) from error
     try:
         array = np.asarray(value)
     except ValueError as error:
@@ -210,33 +195,15 @@ def _expected(info: TensorInfo) -> str:
     return f"a number ({info.dtype.name}), or a JSON list of numbers"
 
 
-def _parsed(text: str, source: str, info: TensorInfo) -> Any:
-    """A literal as JSON, or else as Python: True, 1_000, (1, 2)."""
-    readers: tuple[Callable[[str], Any], ...] = (json.loads, ast.literal_eval)
-    for read in readers:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Of Python, on escapes in the text.
-                return read(text)
-        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-            continue  # They raise any of these on a text that is no literal or is nested too deep.
-    raise PredictionError(
-        f"{source}: {text[:40]!r} is no literal; {info.name} takes {_expected(info)}"
-    )
-
-
 # The files of --input.
 
 
 class RowInputs(NamedTuple):
-    """Rows by the full names of the tensors, each of as many, which go together by their numbers.
+    """Rows of several inputs, which go together by their numbers."""
 
-    The names are those of the first input's rows, the labels their true classes, int64 [N].
-    """
-
-    rows: Mapping[str, Rows] = {}
-    names: Sequence[str] = ()
-    labels: Labels | None = None
+    rows: Mapping[str, Rows] = {}  # By the full names of the tensors, each of as many.
+    names: Sequence[str] = ()  # Of the first input's rows.
+    labels: Labels | None = None  # Their true classes, int64 [N].
 
 
 def files_by_tensor(
@@ -248,8 +215,8 @@ def files_by_tensor(
 ) -> dict[str, str]:
     """The path for each tensor, by its full name.
 
-    Each of `texts` is `name=path`, but for one that may be a path alone, for the one input that is
-    left. What is a path with a `=` in it, and exists, is a path.
+    Each of `texts` is `name=path`; one may be a path alone, for the input that is left. What exists
+    with a `=` in it is a path.
     """
     named = {text: _named(meta, model, text) for text in dict.fromkeys(texts)}
     nameless = [text for text, (name, _) in named.items() if name is None]
@@ -299,15 +266,13 @@ def open_inputs(
                 f"inputs that go together have as many rows: {paths[first]} (for {first}) has "
                 f"{num_rows}, {paths[name]} (for {name}) has {len(found.rows)}"
             )
-    labels = {name: found.labels for name, found in opened.items() if found.labels is not None}
-    labelled = next(iter(labels), first)
-    for name, found_labels in labels.items():
-        if not np.array_equal(found_labels, labels[labelled]):
-            raise PredictionError(
-                f"{paths[labelled]} and {paths[name]} have different labels for the same rows"
-            )
+    labels = [found.labels for found in opened.values() if found.labels is not None]
+    if any(not np.array_equal(labels[0], others) for others in labels[1:]):
+        raise PredictionError(
+            f"{', '.join(paths.values())} have different labels for the same rows"
+        )
     rows = {name: found.rows for name, found in opened.items()}
-    return RowInputs(rows, opened[first].names, labels.get(labelled))
+    return RowInputs(rows, opened[first].names, labels[0] if labels else None)
 
 
 def open_demo(info: TensorInfo, model: Model, data_set: str, shown: int | None) -> RowInputs:
@@ -326,7 +291,7 @@ def open_demo(info: TensorInfo, model: Model, data_set: str, shown: int | None) 
         numbers = [n for n in shapes.TEST if shapes.class_of(n) in model.class_names][:shown]
         images = fit_images(shapes.examples(numbers)[0], shape[0], shape[2])
         labels = np.array([model.class_names.index(shapes.class_of(n)) for n in numbers])
-    rows = ArrayRows(images, info, f"the {data_set}", _target(info, model).scale)
+    rows = array_rows(images, info, f"the {data_set}", _target(info, model).scale)
     return RowInputs({info.name: rows}, numbered(rows).names, labels)
 
 
@@ -340,9 +305,8 @@ def _target(info: TensorInfo, model: Model) -> Target:
 def value_for(info: TensorInfo, feeds: Mapping[str, Feed], inputs: RowInputs) -> Rows | Array:
     """The value of a tensor that is fed.
 
-    A value of --feed goes along with the rows of --input, a batch at a time, where it has as many
-    and its tensor takes any number of them, or a fixed one a run; else it is fed as it is in each
-    batch.
+    A value of --feed with as many rows as --input goes along with them, unless its tensor takes
+    just so many; else it is fed as it is in each batch.
     """
     if info.name in inputs.rows:
         return inputs.rows[info.name]
@@ -351,10 +315,6 @@ def value_for(info: TensorInfo, feeds: Mapping[str, Feed], inputs: RowInputs) ->
         return feed_value(feed, info)
     num_rows = len(next(iter(inputs.rows.values())))
     value = feed_value(feed, info, num_rows)
-    columns = any(isinstance(rows, ColumnRows) for rows in inputs.rows.values())
-    if columns and value.ndim == 2 and info.shape is not None:
-        by_columns = info.shape[1] is None and value.shape[1] == num_rows
-        return ColumnRows(value.T, info, feed.source) if by_columns else value
     own = info.shape is not None and info.shape[:1] in ((), (num_rows,))
     by_rows = not own and value.shape[:1] == (num_rows,)
-    return ArrayRows(value, info, feed.source) if by_rows else value
+    return array_rows(value, info, feed.source) if by_rows else value

@@ -4,8 +4,7 @@ They are at ../shared/thirdparty; its index.json names inputs and an output of e
 """
 
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,8 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from metagraph.meta import read_meta_graph
 from metagraph.model import find_candidates
-from metagraph.session import load_inference_graph
-from prediction.evaluation import predict
-from prediction.request import PredictConfig
 from tests.prediction import stock
+from tests.prediction.conftest import document, outputs
 
 Array = npt.NDArray[Any]
 
@@ -74,67 +71,37 @@ def _by_stock(entry: dict[str, Any], feeds: Mapping[str, Array], folder: Path) -
     return value
 
 
-@every_entry
-def test_loaded_as_data_it_computes_what_a_stock_client_computes(
-    entry: dict[str, Any], tmp_path: Path
-) -> None:
-    feeds = _feeds(entry)
-    meta = read_meta_graph(str(THIRD_PARTY / entry["meta"]))
-    with load_inference_graph(meta, [entry["suggested_output"]], list(feeds)) as graph:
-        (ours,) = graph.run(*feeds.values())
-    assert list(ours.shape) == entry["out_shape"]
-    theirs = _by_stock(entry, feeds, tmp_path)
-    assert ours.dtype == theirs.dtype
-    np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+def _predicted(entry: dict[str, Any], feeds: Mapping[str, Array], folder: Path) -> Array:
+    np.savez(folder / "feeds.npz", **feeds)  # type: ignore[arg-type]
+    meta, feed = str(THIRD_PARTY / entry["meta"]), [f"{folder}/feeds.npz"]
+    (found,) = outputs(folder, meta, entry["suggested_output"].removesuffix(":0"), feed=feed)
+    return np.asarray(found)
 
 
 @every_entry
 def test_predict_writes_what_a_stock_client_computes(entry: dict[str, Any], tmp_path: Path) -> None:
     feeds = _feeds(entry)
-    np.savez(tmp_path / "feeds.npz", **feeds)  # type: ignore[arg-type]
-    predict(
-        PredictConfig(
-            str(THIRD_PARTY / entry["meta"]),
-            fetch=[entry["suggested_output"]],
-            feed=[f"{tmp_path}/feeds.npz"],
-            output=f"{tmp_path}/out.npz",
-        )
-    )
-    with np.load(tmp_path / "out.npz") as found:
-        ours = found[entry["suggested_output"]]
-    np.testing.assert_allclose(ours, _by_stock(entry, feeds, tmp_path), rtol=1e-6)
-
-
-def _listed(entry: dict[str, Any]) -> dict[str, Any]:
-    config = PredictConfig(str(THIRD_PARTY / entry["meta"]), list=True, format="json")
-    document: dict[str, Any] = json.loads(predict(config))
-    return document
-
-
-def _names(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [record["name"] for record in records]
+    ours, theirs = _predicted(entry, feeds, tmp_path), _by_stock(entry, feeds, tmp_path)
+    assert list(ours.shape) == entry["out_shape"]
+    assert ours.dtype == theirs.dtype
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6)
 
 
 @every_entry
-def test_the_listing_names_the_inputs_first(entry: dict[str, Any]) -> None:
-    """Where the rows come from a pipeline, it is its outputs that are fed."""
-    document = _listed(entry)
+def test_the_listing_names_the_inputs_first_and_the_likeliest_outputs(
+    entry: dict[str, Any],
+) -> None:
+    """Where the rows come from a pipeline, it is its outputs that are fed, and nothing else.
+
+    Most of them read labels or other rows from a pipeline that no prediction stands on.
+    """
+    meta = str(THIRD_PARTY / entry["meta"])
+    listed = document(meta, list=True)
+    names = {key: [record["name"] for record in listed[key]] for key in ("inputs", "pipeline")}
     inputs = [tensor["name"] for tensor in entry["inputs"]]
-    listed = [_names(document[key])[: len(inputs)] for key in ("inputs", "pipeline")]
-    assert inputs in listed
-
-
-@every_entry
-def test_the_likeliest_outputs_are_the_true_ones(entry: dict[str, Any]) -> None:
-    found = find_candidates(read_meta_graph(str(THIRD_PARTY / entry["meta"])))
-    assert entry["suggested_output"] in found.outputs[:2]
-
-
-@every_entry
-def test_only_what_a_prediction_needs_is_to_be_fed(entry: dict[str, Any]) -> None:
-    """Most of them read labels or other rows from a pipeline that no prediction stands on."""
-    inputs = [tensor["name"] for tensor in entry["inputs"]]
-    assert set(_names(_listed(entry)["pipeline"])) <= set(inputs)
+    assert inputs in [found[: len(inputs)] for found in names.values()]
+    assert set(names["pipeline"]) <= set(inputs)
+    assert entry["suggested_output"] in find_candidates(read_meta_graph(meta)).outputs[:2]
 
 
 @pytest.mark.parametrize("signature", [None, "named"])
@@ -144,42 +111,25 @@ def test_a_session_bundles_signatures(signature: str | None, tmp_path: Path) -> 
     keys = {None: ("ParseExample/ParseExample", "outputs"), "named": ("x", "y")}
     fed, fetched = keys[signature]
     np.save(tmp_path / "rows.npy", rows)
-    text = predict(
-        PredictConfig(
-            str(THIRD_PARTY / entry["meta"]),
-            signature=signature,
-            fetch=[fetched],
-            feed=[f"{fed}={tmp_path}/rows.npy"],
-            format="json",
-        )
+    found = document(
+        str(THIRD_PARTY / entry["meta"]),
+        signature=signature,
+        fetch=[fetched],
+        feed=[f"{fed}={tmp_path}/rows.npy"],
     )
-    (value,) = json.loads(text)["outputs"].values()
+    (value,) = found["outputs"].values()
     assert value == (rows / 2 + 2).tolist()
 
 
-@pytest.mark.parametrize("rows", [600, 3])
-def test_any_number_of_rows_goes_through_a_graph_of_a_fixed_batch(
-    rows: int, tmp_path: Path
-) -> None:
+def test_any_number_of_rows_goes_through_a_graph_of_a_fixed_batch(tmp_path: Path) -> None:
     (entry,) = (e for e in _entries() if e["meta"].endswith("PNet-18.meta"))
     (tensor,) = entry["inputs"]
-    size = tensor["shape"][0]
-    images = np.random.default_rng(0).random((rows, *tensor["shape"][1:]), np.float32)
+    size, *shape = tensor["shape"]
+    images = np.random.default_rng(0).random((size + 3, *shape), np.float32)
     np.save(tmp_path / "images.npy", images)
-    predict(
-        PredictConfig(
-            str(THIRD_PARTY / entry["meta"]),
-            fetch=[entry["suggested_output"]],
-            input=[f"{tmp_path}/images.npy"],
-            output=f"{tmp_path}/out.npz",
-        )
-    )
-    with np.load(tmp_path / "out.npz") as found:
-        ours = found[entry["suggested_output"]]
-    padded = np.zeros((math.ceil(rows / size) * size, *images.shape[1:]), np.float32)
-    padded[:rows] = images
-    theirs = [
-        _by_stock(entry, {tensor["name"]: batch}, tmp_path)
-        for batch in np.split(padded, len(padded) // size)
-    ]
-    np.testing.assert_allclose(ours, np.concatenate(theirs)[:rows], rtol=1e-6)
+    meta, name = str(THIRD_PARTY / entry["meta"]), entry["suggested_output"].removesuffix(":0")
+    (ours,) = outputs(tmp_path, meta, name, input=[f"{tmp_path}/images.npy"])
+    assert len(ours) == size + 3
+    for rows in (slice(size), slice(3, None)):
+        theirs = _by_stock(entry, {tensor["name"]: images[rows]}, tmp_path)
+        np.testing.assert_allclose(ours[rows], theirs, rtol=1e-6)

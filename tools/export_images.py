@@ -24,8 +24,7 @@ from data.images import decode_image
 from metagraph.casting import Array
 from metagraph.meta import TensorInfo
 from metagraph.model import Model
-from prediction.file_inputs import Target
-from prediction.rows import ArrayRows
+from prediction.file_inputs import Target, array_rows
 
 _PRECISION_BITS = 32 - 8 - 2  # Of a weight, as Pillow has it.
 _ONE = 2.0**_PRECISION_BITS
@@ -166,4 +165,4 @@ def rows_of(files: list[bytes], image: ImageInput) -> Array:
     """What predict.py would feed for image files; of the dtype and shape of `image.info`."""
     pixels = np.stack([decode_image(f, "example", image.size, image.channels) for f in files])
     rows = pixels if len(image.info.shape or ()) == 4 else pixels.reshape(len(files), -1)
-    return ArrayRows(rows, image.info, "example", image.scale).batch(0, len(files))
+    return array_rows(rows, image.info, "example", image.scale).batch(0, len(files))

@@ -14,8 +14,8 @@ from errors import DataError, ToolError
 from metagraph.casting import Array, json_value
 from metagraph.meta import format_shape
 from prediction.evaluation import Classified
+from prediction.file_inputs import Rows
 from prediction.output import Classification, accuracy
-from prediction.rows import Rows
 from tools.plot_runs import Picture, as_label, new_figure, short_path
 
 _UINT8 = 255.0

@@ -1,9 +1,10 @@
 """Kinds of models as a base: what of them runs, draws, changes and stays in training."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import tensorflow as tf
 
 import finetune
 from errors import TrainingError
-from finetuning.base import free_batch, make_stateless, still_random, stream_of
+from finetuning.base import free_batch, import_base, make_stateless, still_random, stream_of
 from finetuning.base_plan import plan_base
 from finetuning.fitting import make_task
 from finetuning.settings import BaseRequest, FinetuneConfig
@@ -47,22 +48,15 @@ def test_it_computes_the_features_that_plain_tensorflow_computes(
     np.testing.assert_allclose(logits, by_hand, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("batch", "tensor", "free"),
-    [(None, "features", True), (6, "features", True), (6, "batched", False)],
-)
-def test_a_batch_size_that_only_the_placeholder_says_does_not_bind(
-    tmp_path: Path, batch: int | None, tensor: str, free: bool
-) -> None:
-    meta = read_meta_graph(bases.save(tmp_path, partial(bases.small, batch=batch)))
-    assert free_batch(plan_base(meta, BaseRequest(tensor))) == free
-
-
 def test_a_batch_size_that_binds_is_taken_or_asked_for(
     finetune_config: Config, tmp_path: Path
 ) -> None:
-    meta = bases.save(tmp_path, partial(bases.small, batch=6))
-    config = finetune_config(meta, "batched", batch_size=None, validation_fraction=0.5)
+    """One that only the placeholder says, as of `features`, does not bind."""
+    path = bases.save(tmp_path, partial(bases.small, batch=6))
+    meta = read_meta_graph(path)
+    assert free_batch(plan_base(meta, BaseRequest("features")))
+    assert not free_batch(plan_base(meta, BaseRequest("batched")))
+    config = finetune_config(path, "batched", batch_size=None, validation_fraction=0.5)
     task = make_task(config)
     assert task.batch_size == 6
     assert task.test_batches is not None
@@ -74,8 +68,15 @@ def test_a_batch_size_that_binds_is_taken_or_asked_for(
 def test_frozen_averages_stay_and_unfrozen_ones_follow_the_images(
     finetune_config: Config, three_classes: str, tmp_path: Path
 ) -> None:
-    """After one step, the mean has come a tenth of the way to that of the batch."""
+    """After one step, the mean has come a tenth of the way to that of the batch.
+
+    The switch is on only where something is unfrozen.
+    """
     meta = bases.save(tmp_path, bases.normed)
+    for scopes in ((), ("norm",)):
+        request = BaseRequest("features", train_scopes=scopes)
+        (switch,) = plan_base(read_meta_graph(meta), request).settings
+        assert (switch.training, switch.otherwise) == (bool(scopes), False)
     frozen = finetune_config(meta, "features", train_steps=1, batch_size=24)
     assert values_of(finetune.train(frozen).prefix)["norm/moving_mean"].tolist() == [0, 0, 0]
     more = {"train_steps": 1, "batch_size": 24, "train_scopes": ("norm",)}
@@ -92,14 +93,6 @@ def test_frozen_averages_stay_and_unfrozen_ones_follow_the_images(
     again = finetune_config(first.prefix, "features", ckpt_dir=tmp_path / "second", **more)
     after = values_of(finetune.train(again).prefix)
     np.testing.assert_allclose(after["norm/moving_mean"], mean * 0.19, rtol=1e-4)
-
-
-def test_a_switch_is_on_only_where_something_is_unfrozen(tmp_path: Path) -> None:
-    meta = read_meta_graph(bases.save(tmp_path, bases.normed))
-    (frozen,) = plan_base(meta, BaseRequest("features")).settings
-    (free,) = plan_base(meta, BaseRequest("features", train_scopes=("norm",))).settings
-    assert (frozen.training, frozen.otherwise) == (False, False)
-    assert (free.training, free.otherwise) == (True, False)
 
 
 def test_a_graph_that_writes_while_it_computes_does_not_change_what_is_frozen(
@@ -121,23 +114,21 @@ def test_an_operation_without_gradient_is_named(finetune_config: Config, tmp_pat
     make_task(finetune_config(meta, "whole"))
 
 
-def test_a_frozen_graph_is_a_base_without_variables(
+def test_a_frozen_graph_or_the_images_themselves_are_a_base(
     finetune_config: Config, tmp_path: Path
 ) -> None:
+    """Without variables; but for the head, there is nothing to be restored."""
     with tf.Graph().as_default() as graph:
         tf.multiply(bases.colours(), [1.0, 2.0, 3.0], name="features")
     (tmp_path / "frozen.pb").write_bytes(graph.as_graph_def().SerializeToString())
-    config = finetune_config(tmp_path / "frozen.pb", "features")
-    finetune.train(dataclasses.replace(config, train_steps=5))
-    ours = values_of(finetune.train(config).prefix)
-    own = {name for name in ours if "Adam" not in name and "power" not in name}
-    assert own == {"global_step", "head/w", "head/b"}
-
-
-def test_a_head_on_the_images_themselves(finetune_config: Config, tmp_path: Path) -> None:
-    meta = bases.save(tmp_path, bases.small)
-    outcome = finetune.train(finetune_config(meta, "x", head="conv", learning_rate=0.1))
-    assert values_of(outcome.prefix)["head/w"].shape == (1, 1, 3, 3)
+    for tensor, head, shape in (("features", "dense", (3, 3)), ("x", "conv", (1, 1, 3, 3))):
+        folder = tmp_path / tensor
+        config = finetune_config(tmp_path / "frozen.pb", tensor, head=head, ckpt_dir=folder)
+        finetune.train(dataclasses.replace(config, train_steps=5))
+        ours = values_of(finetune.train(config).prefix)
+        own = {name for name in ours if "Adam" not in name and "power" not in name}
+        assert own == {"global_step", "head/w", "head/b"}
+        assert ours["head/w"].shape == shape
 
 
 @BOTH_KINDS
@@ -210,6 +201,99 @@ def test_what_has_no_stateless_kin_is_named_also_in_functions() -> None:
 
 
 def test_streams_lie_beyond_those_of_our_models() -> None:
-    streams = [stream_of(f"node{number}") for number in range(1000)]
-    assert len({*streams}) > 990
-    assert all(2**30 <= stream < 2**31 for stream in streams)
+    streams = {stream_of(f"node{number}") for number in range(1000)}
+    assert len(streams) > 990
+    assert 2**30 <= min(streams) <= max(streams) < 2**31
+
+
+# Conditionals and loops of TensorFlow 1.
+
+Body = Callable[[tf.Tensor, tf.Tensor, tf.Variable, tf.Variable], tf.Tensor]
+
+
+@pytest.fixture
+def old_control_flow() -> Iterator[None]:
+    v1.disable_control_flow_v2()
+    yield
+    v1.enable_control_flow_v2()
+
+
+def _loop(x: tf.Tensor, w: tf.Variable) -> tf.Tensor:
+    def body(i: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return i + 1, tf.ensure_shape(y * w, [None, 3])
+
+    _, y = v1.while_loop(lambda i, _: i < 3, body, [0, x])
+    return y
+
+
+BODIES: dict[str, Body] = {
+    "in the branches": lambda x, on, w, u: v1.cond(on, lambda: x * w * w, lambda: x * u),
+    "before and in one": lambda x, on, w, u: v1.cond(on, lambda: tf.sin(x * w) * w, lambda: x * u),
+    "an average": lambda x, on, w, u: (
+        (x * w - v1.cond(on, lambda: tf.reduce_mean(x * w, axis=0), lambda: tf.identity(u))) * u
+    ),
+    "in a loop": lambda x, on, w, u: _loop(x, w) * tf.where(on, u, u),
+}
+
+
+def _conditional(body: Body, *, resource: bool) -> None:
+    """`features` [N, 3] of `x`, with the switch `is_training` and the variables s/w and s/u."""
+    x, on = bases.colours(), v1.placeholder(tf.bool, [], name="is_training")
+    with v1.variable_scope("s", use_resource=resource):
+        w, u = (
+            v1.get_variable(name, [3], initializer=v1.constant_initializer(value))
+            for name, value in (("w", 0.9), ("u", 0.7))
+        )
+    tf.ensure_shape(body(x, on, w, u), [None, 3], name="features")
+
+
+@pytest.mark.usefixtures("old_control_flow")
+@pytest.mark.parametrize("name", ["in the branches", "before and in one", "an average"])
+def test_gradients_through_conditionals_are_those_of_plain_tensorflow(
+    tmp_path: Path, name: str
+) -> None:
+    images = np.random.default_rng(0).random((4, 32, 32, 3), np.float32)
+    build = partial(_conditional, BODIES[name], resource=False)
+    plan = plan_base(
+        read_meta_graph(bases.save(tmp_path, build)), BaseRequest("features", train_scopes=("s",))
+    )
+
+    def gradients(make: Callable[[], object], on: bool) -> Any:
+        with tf.Graph().as_default() as graph, v1.Session() as session:
+            make()
+            assert {op.type for op in graph.get_operations()} & {"Merge", "RefMerge"}
+            loss = tf.reduce_sum(graph.get_tensor_by_name("features:0") ** 2)
+            found = tf.gradients(loss, v1.trainable_variables(), unconnected_gradients="zero")
+            session.run(v1.global_variables_initializer())
+            return session.run(found, {"x:0": images, "is_training:0": on})
+
+    for on in (True, False):
+        ours = gradients(lambda: import_base(plan, (None, 32, 32, 3), 0.0, 0), on)
+        for found, expected in zip(ours, gradients(build, on), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.usefixtures("old_control_flow")
+@pytest.mark.parametrize(
+    ("name", "resource"), [("in a loop", False), ("in a loop", True), ("in the branches", True)]
+)
+def test_what_no_gradient_passes_can_be_taken_as_it_is(
+    finetune_config: Config, tmp_path: Path, name: str, resource: bool
+) -> None:
+    meta = bases.save(tmp_path, partial(_conditional, BODIES[name], resource=resource))
+    behind = ("s/u",) if name == "in a loop" else ()
+    finetune.train(finetune_config(meta, "features", train_scopes=behind, train_steps=1))
+    with pytest.raises(TrainingError, match=r"--train_scopes: .*a loop of TensorFlow 1") as raised:
+        make_task(finetune_config(meta, "features", train_scopes=("s/w",)))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.usefixtures("old_control_flow")
+def test_a_tensor_inside_of_a_loop_is_one_line(finetune_config: Config, tmp_path: Path) -> None:
+    meta = bases.save(tmp_path, partial(_conditional, BODIES["in a loop"], resource=False))
+    for name in ("while/mul", "while/EnsureShape"):
+        with pytest.raises(
+            TrainingError, match=r"floats with a row|cannot be trained on"
+        ) as raised:
+            finetune.train(finetune_config(meta, name))
+        assert "\n" not in str(raised.value)

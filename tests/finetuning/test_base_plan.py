@@ -1,5 +1,6 @@
-"""What is refused or left out of a base, told from the file alone."""
+"""What is refused or left out of a base, and what it is told in training, from the file alone."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,10 @@ import pytest
 import tensorflow as tf
 
 import finetune
-from errors import CheckpointError, TrainingError
-from finetuning.base_plan import BasePlan, plan_base
+from errors import CheckpointError, PredictionError, TrainingError
+from finetuning.base_plan import BasePlan, Setting, find_settings, plan_base
 from finetuning.settings import BaseRequest, FinetuneConfig
+from metagraph.graph import sub_graph
 from metagraph.meta import MetaGraphFile, read_meta_graph
 from tests.finetuning import bases
 from tests.finetuning.bases import v1
@@ -33,24 +35,29 @@ def _variable(name: str, **options: Any) -> tf.Variable:
     return v1.get_variable(name, [3], initializer=v1.ones_initializer(), **options)
 
 
-def test_a_lookup_table_is_refused(tmp_path: Path) -> None:
-    def build(x: tf.Tensor) -> tf.Tensor:
-        table = tf.lookup.StaticHashTable(
-            tf.lookup.KeyValueTensorInitializer([1], [2.0], tf.int64, tf.float32), 0.0
-        )
-        v1.tables_initializer()
-        return x * table.lookup(tf.constant(1, tf.int64))
-
-    with pytest.raises(TrainingError, match=r"y:0 of .* needs the lookup table hash_table"):
-        _plan(tmp_path, build)
+def _by_a_table(x: tf.Tensor) -> tf.Tensor:
+    rows = tf.lookup.KeyValueTensorInitializer([1], [2.0], tf.int64, tf.float32)
+    table = tf.lookup.StaticHashTable(rows, 0.0)
+    v1.tables_initializer()
+    return x * table.lookup(tf.constant(1, tf.int64))
 
 
-def test_what_may_do_more_than_compute_is_refused(tmp_path: Path) -> None:
-    def build(x: tf.Tensor) -> tf.Tensor:
-        with tf.control_dependencies([tf.io.write_file("/nowhere/f", "text")]):
-            return tf.identity(x)
+def _writes_a_file(x: tf.Tensor) -> tf.Tensor:
+    with tf.control_dependencies([tf.io.write_file("/nowhere/f", "text")]):
+        return tf.identity(x)
 
-    with pytest.raises(CheckpointError, match=r"WriteFile, which can .*--trust_graph"):
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (_by_a_table, r"y:0 of .* needs the lookup table hash_table"),
+        (_writes_a_file, r"WriteFile, which can .*--trust_graph"),
+    ],
+)
+def test_what_is_refused(
+    tmp_path: Path, build: Callable[[tf.Tensor], tf.Tensor], message: str
+) -> None:
+    with pytest.raises((CheckpointError, TrainingError), match=message):
         _plan(tmp_path, build)
 
 
@@ -117,4 +124,68 @@ def test_an_operation_that_fails_in_training_is_one_line(
 
     with pytest.raises(TrainingError, match="cannot be trained on") as raised:
         finetune.train(finetune_config(bases.save(tmp_path, build), "y"))
+    assert "\n" not in str(raised.value)
+
+
+# What it is told in training.
+
+
+def _settings(folder: Path, build: Callable[[tf.Tensor], tf.Tensor], *given: str) -> list[Setting]:
+    def graph() -> None:
+        tf.identity(build(v1.placeholder(tf.float32, [None, 4], name="x")), name="y")
+
+    needed = sub_graph(read_meta_graph(bases.save(folder, graph)), ["y:0"], ["x:0"])
+    return find_settings(needed, "x:0", given, switched_on=True)
+
+
+def _number(name: str) -> tf.Tensor:
+    return v1.placeholder(tf.float32, [], name=name)
+
+
+def _by_floor(x: tf.Tensor) -> tf.Tensor:
+    """As TensorFlow had it until 1.12."""
+    keep = _number("p")
+    return x / keep * tf.floor(keep + tf.random.uniform(tf.shape(x)))
+
+
+def _by_rate(x: tf.Tensor) -> tf.Tensor:
+    return v1.nn.dropout(x, rate=_number("p"))
+
+
+@pytest.mark.parametrize(
+    ("build", "training", "otherwise"),
+    [
+        (_by_floor, 0.5, 1.0),
+        (lambda x: v1.nn.dropout(x, rate=1 - _number("p")), 0.5, 1.0),
+        (_by_rate, 0.5, 0.0),
+        (lambda x: x * _number("dropout_keep_prob"), 0.5, 1.0),
+        (lambda x: x * _number("Dropout"), 0.5, 0.0),
+        (lambda x: x * v1.placeholder_with_default(1.0, [], "keep"), 0.5, 1.0),
+        *(
+            (lambda x, n=name: tf.where(v1.placeholder(tf.bool, [], name=n), x, -x), on, not on)
+            for name, on in [("is_training", True), ("phase", True), ("testing", False)]
+        ),
+    ],
+    ids=itertools.count(),
+)
+def test_dropouts_and_switches_in_training_and_otherwise(
+    tmp_path: Path, build: Callable[[tf.Tensor], tf.Tensor], training: Any, otherwise: Any
+) -> None:
+    (setting,) = _settings(tmp_path, build)
+    assert (setting.training, setting.otherwise) == (training, otherwise)
+
+
+def test_what_is_given_goes_before_all_and_a_setting_says_what_it_is(tmp_path: Path) -> None:
+    (setting,) = _settings(tmp_path, _by_rate, "p=0.25")
+    assert str(setting) == "p:0 (the share that a dropout drops) 0.25, otherwise 0.0"
+    with pytest.raises(TrainingError, match=r"takes heat:0 float32 \[\] .*--train_feed=heat="):
+        _settings(tmp_path, lambda x: x * _number("heat"))
+    (setting,) = _settings(tmp_path, lambda x: x * _number("heat"), "heat=2")
+    assert (setting.training, setting.otherwise) == (2.0, 2.0)
+
+
+@pytest.mark.parametrize("text", ["much", "[0.5]", "true", "{}", "1", "-0.5", "1e999", "1e39"])
+def test_a_value_that_does_not_fit_is_one_line(tmp_path: Path, text: str) -> None:
+    with pytest.raises((PredictionError, TrainingError), match="--train_feed=p=") as raised:
+        _settings(tmp_path, _by_rate, f"p={text}")
     assert "\n" not in str(raised.value)

@@ -3,10 +3,9 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
@@ -14,29 +13,15 @@ import finetune
 from finetuning.settings import FinetuneConfig
 from prediction.evaluation import predict
 from prediction.request import PredictConfig
+from tests.finetuning.bases import values_of
 from tests.prediction import stock
 
 THIRD_PARTY = Path(__file__).resolve().parents[3] / "shared" / "thirdparty"
 
 
-class Real(NamedTuple):
-    """A checkpoint, and how it is built on.
-
-    Attributes:
-      prefix: of the checkpoint, in the folder.
-      tensor: what the head takes.
-      changes: of the config.
-      image: the shape of an image.
-    """
-
-    prefix: str
-    tensor: str
-    changes: dict[str, Any]
-    image: tuple[int, ...]
-
-
-REAL = {
-    "P-Net": Real(
+# The checkpoint's prefix, what the head takes, changes of the config, the shape of an image.
+REAL: dict[str, tuple[str, str, dict[str, Any], tuple[int, ...]]] = {
+    "P-Net": (
         "AITTSMD__MTCNN-Tensorflow/data/MTCNN_model/PNet_landmark/PNet-18",
         "conv3/add",
         {
@@ -47,13 +32,13 @@ REAL = {
         },
         (12, 12, 3),
     ),
-    "batch-norm CNN": Real(
+    "batch-norm CNN": (
         "hardmaru__batchnorm-convnet-mnist-tensorflow/save/model.ckpt-4",
         "Softmax",
         {"batch_size": None, "train_scopes": ("d_h2_lin", "d_bn2")},
         (26, 26, 1),
     ),
-    "resource variables": Real(
+    "resource variables": (
         "WilsonCWu__open_spiel/save/checkpoint--1",
         "policy_dense/BiasAdd",
         {"train_scopes": ("torso_9_dense",)},
@@ -62,48 +47,27 @@ REAL = {
 }
 
 
-@pytest.fixture(params=list(REAL.values()), ids=list(REAL))
-def real(request: pytest.FixtureRequest) -> Real:
-    if not THIRD_PARTY.is_dir():
-        pytest.skip("needs the checkpoints of public projects at ../shared/thirdparty")
-    found: Real = request.param
-    return found
-
-
-@pytest.fixture
-def config(
-    real: Real, finetune_config: Callable[..., FinetuneConfig], tmp_path: Path
-) -> FinetuneConfig:
-    rng = np.random.default_rng(0)
-    labels = np.arange(200) % 2
-    images = rng.integers(0, 200, (200, *real.image)) + 50 * labels.reshape(
-        -1, *[1] * len(real.image)
-    )
-    np.savez(tmp_path / "rows.npz", X=images.astype(np.uint8), Y=labels)
-    return finetune_config(
-        f"{THIRD_PARTY / real.prefix}.meta",
-        real.tensor,
-        **{"data": f"{tmp_path}/rows.npz", "batch_size": 20, "train_steps": 9, **real.changes},
-    )
-
-
-def _values(prefix: str) -> dict[str, npt.NDArray[Any]]:
-    reader = tf.compat.v1.train.NewCheckpointReader(prefix)
-    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
-
-
+@pytest.mark.skipif(not THIRD_PARTY.is_dir(), reason="needs ../shared/thirdparty")
+@pytest.mark.parametrize("name", REAL)
 def test_it_is_fine_tuned_resumed_exactly_and_predicted_with(
-    real: Real, config: FinetuneConfig, tmp_path: Path
+    name: str, finetune_config: Callable[..., FinetuneConfig], tmp_path: Path
 ) -> None:
+    checkpoint, tensor, changes, image = REAL[name]
+    labels = np.arange(200) % 2
+    noise = np.random.default_rng(0).integers(0, 200, (200, *image))
+    images = noise + 50 * labels.reshape(-1, *[1] * len(image))
+    np.savez(tmp_path / "rows.npz", X=images.astype(np.uint8), Y=labels)
+    given = {"data": f"{tmp_path}/rows.npz", "batch_size": 20, "train_steps": 9, **changes}
+    config = finetune_config(f"{THIRD_PARTY / checkpoint}.meta", tensor, **given)
     finetune.train(dataclasses.replace(config, train_steps=4))
     prefix = finetune.train(config).prefix
     run = dataclasses.replace(config.run, ckpt_dir=str(tmp_path / "unbroken"))
-    unbroken = _values(finetune.train(dataclasses.replace(config, run=run)).prefix)
-    ours = _values(prefix)
+    unbroken = values_of(finetune.train(dataclasses.replace(config, run=run)).prefix)
+    ours = values_of(prefix)
     assert {n: v.tobytes() for n, v in ours.items()} == {
         n: v.tobytes() for n, v in unbroken.items()
     }
-    theirs = _values(str(THIRD_PARTY / real.prefix))
+    theirs = values_of(str(THIRD_PARTY / checkpoint))
     scopes = tuple(f"{scope}/" for scope in config.train_scopes)
     counters = ("global_step", "beta1_power", "beta2_power")  # new, of the same names
     base = [name for name in ours if name in theirs and not name.startswith(counters)]
@@ -115,7 +79,7 @@ def test_it_is_fine_tuned_resumed_exactly_and_predicted_with(
         logits = found["head/add:0"]
         fed = rows["X"][:100] * np.float32(config.input_scale or 1 / 255)
     assert logits.shape == (200, 2)
-    name = tf.compat.v1.MetaGraphDef.FromString(Path(prefix + ".meta").read_bytes())
-    (x,) = name.signature_def["serving_default"].inputs.values()
+    proto = tf.compat.v1.MetaGraphDef.FromString(Path(prefix + ".meta").read_bytes())
+    (x,) = proto.signature_def["serving_default"].inputs.values()
     (expected,) = stock.run(prefix + ".meta", ["head/add:0"], {x.name: fed})
     np.testing.assert_allclose(logits[:100], expected, rtol=1e-4, atol=1e-5)

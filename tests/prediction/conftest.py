@@ -1,5 +1,6 @@
 """What the tests of prediction/ share: two checkpoints, made by plain TensorFlow."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from absl import logging
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from metagraph.meta import TensorInfo
+from prediction.evaluation import predict
+from prediction.request import PredictConfig
 from tests.prediction import stock
 
 v1 = tf.compat.v1
@@ -94,3 +97,15 @@ def info(dtype: tf.DType, *shape: int | None) -> TensorInfo:
 def write_npz(path: Path, **arrays: Any) -> str:
     np.savez(path, **arrays)
     return str(path)
+
+
+def document(meta: str, **options: Any) -> Any:
+    """What predict.py prints as JSON."""
+    return json.loads(predict(PredictConfig(meta, format="json", **options)))
+
+
+def outputs(folder: Path, meta: str, *fetch: str, **options: Any) -> list[Any]:
+    """What predict.py writes for each of the fetched tensors."""
+    predict(PredictConfig(meta, fetch=fetch, output=f"{folder}/out.npz", **options))
+    with np.load(folder / "out.npz") as found:
+        return [found[f"{name}:0"] for name in fetch]

@@ -26,10 +26,9 @@ def bias() -> tf.Tensor:
 
 
 def fixed_batch(size: int) -> None:
-    """[size, 3] in; per row `y` [size, 2] and `sum` [size]; `flat` [2 * size]; `mean` over all."""
+    """[size, 3] in; per row `y` [size, 2]; `flat` [2 * size]; `mean` over all."""
     x = v1.placeholder(tf.float32, [size, 3], name="x")
     y = tf.add(tf.stack([x[:, 0] * x[:, 1], x[:, 2] ** 2], axis=1), bias(), name="y")
-    tf.reduce_sum(x, axis=1, name="sum")
     tf.reshape(y, [2 * size], name="flat")
     tf.reshape(tf.transpose(y), [2 * size], name="interleaved")
     tf.reduce_mean(y, name="mean")
@@ -46,41 +45,15 @@ def encoded_images() -> None:
     tf.cast(bias(), tf.uint8)
 
 
-def columns() -> None:
-    """[3, ?] in; `scores` [2, ?], `best` [?]."""
-    x = v1.placeholder(tf.float32, [3, None], name="x")
-    w = tf.constant([[1.0, -2.0, 3.0], [0.5, 1.0, -1.0]])
-    scores = tf.add(tf.matmul(w, x), bias(), name="scores")
-    tf.argmax(scores, axis=0, name="best")
-    offsets = v1.placeholder(tf.float32, [1, None], name="offsets")
-    tf.add(scores, offsets, name="shifted")
-
-
-def waiting() -> None:
-    """`out` needs a batch of a queue that nobody fills; `loop` is a loop without an end."""
-    queue = v1.FIFOQueue(10, [tf.float32], [[2]], name="queue")
-    tf.multiply(queue.dequeue_many(3, name="batch"), 2.0 + bias(), name="out")
+def endless() -> None:
+    """`loop` is a loop without an end."""
     end = v1.while_loop(lambda i: i >= 0, lambda i: tf.nn.relu(i * 0.5), [bias()], name="while")
     tf.identity(end, name="loop")
 
 
-def dropout() -> None:
-    """`y` is x with dropout that cannot be turned off, `z` is x doubled."""
-    x = v1.placeholder(tf.float32, [None, 50], name="x")
-    tf.identity(v1.nn.dropout(x + bias(), keep_prob=0.5, name="drop"), name="y")
-    tf.multiply(x, 2.0, name="z")
-
-
-def examples() -> None:
-    """Serialized tf.Examples [?] in, with `a`, 2 floats; `total` of each."""
-    serialized = v1.placeholder(tf.string, [None], name="serialized")
-    parsed = v1.io.parse_example(serialized, {"a": v1.io.FixedLenFeature([2], tf.float32)})
-    tf.add(tf.reduce_sum(parsed["a"], axis=1), bias(), name="total")
-
-
-def typed(dtype: tf.DType) -> None:
+def bfloat16() -> None:
     """`x` [?, 2] in, `y` is x doubled, of the same dtype."""
-    x = v1.placeholder(dtype, [None, 2], name="x")
+    x = v1.placeholder(tf.bfloat16, [None, 2], name="x")
     tf.add(x, x, name="y")
 
 
@@ -92,7 +65,6 @@ def mixed() -> None:
     text = v1.placeholder(tf.string, [], name="text")
     factor = tf.cast(times + tf.strings.length(text), tf.float32, name="factor")
     hidden = tf.multiply(x, factor, name="hidden")
-    tf.cond(training, lambda: hidden, lambda: -hidden, name="cond")
     tf.add(tf.where(training, hidden, -hidden), bias(), name="y")
 
 

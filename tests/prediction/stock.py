@@ -31,6 +31,19 @@ def edit_meta(path: Path, edit: Callable[[MetaGraphDef], object]) -> None:
     path.write_bytes(proto.SerializeToString())
 
 
+def sign(path: Path, **signatures: tuple[Mapping[str, str], Mapping[str, str]]) -> None:
+    """Adds signatures to a `.meta` file: inputs and outputs, each by key -> tensor."""
+
+    def edit(proto: MetaGraphDef) -> None:
+        for name, (inputs, outputs) in signatures.items():
+            for key, tensor in inputs.items():
+                proto.signature_def[name].inputs[key].name = tensor
+            for key, tensor in outputs.items():
+                proto.signature_def[name].outputs[key].name = tensor
+
+    edit_meta(path, edit)
+
+
 def run(
     meta: str | Path,
     fetches: Sequence[str],

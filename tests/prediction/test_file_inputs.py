@@ -1,5 +1,6 @@
 """Opening what --input may name: files of each kind, as rows for a tensor."""
 
+import gzip
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from errors import DataError, PredictionError
 from metagraph.meta import TensorInfo
 from metagraph.model import Classifier
 from prediction import file_inputs
-from prediction.file_inputs import Input, Target, is_idx_name, open_input, read_csv
+from prediction.file_inputs import Input, Target, open_input
 from tests.data.idx_files import idx_bytes
 from tests.prediction.conftest import CLASS_NAMES, SCALE, SIZE, info, write_npz
 
@@ -58,67 +59,25 @@ def test_npz_with_labels(tmp_path: Path, images: Any) -> None:
         (tf.bool, (None,), "1\n0\n", [True, False]),
         (tf.float32, (None, 2, 2), "1,2,3,4\n5,6,7,8\n", [[[1, 2], [3, 4]], [[5, 6], [7, 8]]]),
         (tf.float32, None, "1,2\n", [[1, 2]]),
-        (tf.float32, (None, None), "1,2\n", [[1, 2]]),
+        *(
+            (tf.float32, (None, None), content, np.array([[1, 2.5], [-3, 0.04]], np.float32))
+            for content in [
+                "1, 2.5\r\n-3 ,4e-2",
+                "\ufeff1,2.5\n\n-3,0.04\n\n",
+                "1,2.5\r-3,0.04\r",
+                '"1","2.5"\r\n"-3",0.04',
+            ]
+        ),
     ],
 )
 def test_csv_takes_the_shape_of_the_tensor(
     tmp_path: Path, dtype: tf.DType, shape: Any, content: str, expected: Any
 ) -> None:
-    (tmp_path / "a.csv").write_text(content)
+    (tmp_path / "a.csv").write_bytes(content.encode())
     target = Target(TensorInfo("t:0", dtype, shape), None, (), None)
     found = _all(open_input(f"{tmp_path}/a.csv", target))
     assert found.dtype == dtype.as_numpy_dtype
     np.testing.assert_array_equal(found, expected)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        "1,2.5\n-3,4e-2\n",
-        "1, 2.5\r\n-3 ,4e-2",
-        "\ufeff1,2.5\n\n-3,0.04\n\n",
-        "1,2.5\r-3,0.04\r",
-        '"1","2.5"\r\n"-3",0.04',
-    ],
-)
-def test_csv_of_numbers(tmp_path: Path, content: str) -> None:
-    (tmp_path / "a.csv").write_bytes(content.encode())
-    found = read_csv(f"{tmp_path}/a.csv", 1000)
-    np.testing.assert_array_equal(found, np.array([[1, 2.5], [-3, 0.04]]))
-
-
-def test_csv_of_texts(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text('a,"b\nc"\n\n"d ""e""",\n', "utf-8-sig")
-    found = read_csv(f"{tmp_path}/a.csv", 100, is_text=True).tolist()
-    assert found == [[b"a", b"b\nc"], [b'd "e"', b""]]
-
-
-@pytest.mark.parametrize(
-    ("content", "is_text", "message"),
-    [
-        ("1,2\n\n3\n", False, r"a\.csv, line 3: expected 2 numbers, found 1"),
-        ("1,2\n3,x\n", False, r"line 2, column 2: 'x' is no number"),
-        ("a,b\n1,2\n", False, r"line 1, column 1: 'a' is no number .*no header"),
-        ("1,2\n3,\n", False, r"line 2, column 2: '' is no number"),
-        ("1;2\n", False, r"line 1, column 1: '1;2' is no number"),
-        ("1,1_0\n", False, r"line 1, column 2: '1_0' is no number"),
-        ("1,2\r3\r", False, r"line 2: expected 2 numbers, found 1"),
-        ('1,"2\n3,4\n', False, r"line 2, column 2: '2\\n3,4\\n' is no number"),
-        ("a,b\n\nc\n", True, "line 3: expected 2 cells, found 1"),
-        ("a,b\n" + "x" * 200_000 + ",\n", True, "line 2: field larger than field limit"),
-        ("1" * 140_000 + "x,2\n", False, r"line 1: field larger than field limit"),
-        ("", False, "has no rows"),
-        ("\n\n", True, "has no rows"),
-        ("\udcff\udcfe1", False, "no text in UTF-8"),
-    ],
-)
-def test_what_is_no_table_is_told_with_its_line(
-    tmp_path: Path, content: str, is_text: bool, message: str
-) -> None:
-    (tmp_path / "a.csv").write_bytes(content.encode(errors="surrogateescape"))
-    with pytest.raises(PredictionError, match=message) as caught:
-        read_csv(f"{tmp_path}/a.csv", 10**6, is_text)
-    assert "\n" not in str(caught.value)
 
 
 def test_a_folder_of_images_in_the_order_of_their_names(tmp_path: Path, images: Any) -> None:
@@ -143,6 +102,48 @@ def test_class_folders_are_labelled_by_the_names_of_the_graph(
     (tmp_path / "ant").mkdir()
     with pytest.raises(DataError, match="ant"):
         open_input(str(tmp_path), IMAGES)
+
+
+def test_arrays_and_files_of_images_that_are_rows(tmp_path: Path, images: Any) -> None:
+    """Grey ones in any form are the same rows; colours are taken for their brightness."""
+    (tmp_path / "greys").mkdir()
+    greys = images[..., 0]
+    _write_images(tmp_path / "greys", greys, [f"{row}.png" for row in range(7)])
+    np.save(tmp_path / "a.npy", greys)
+    (tmp_path / "a-idx3-ubyte").write_bytes(idx_bytes(greys))
+    for path in (
+        write_npz(tmp_path / "flat.npz", X=greys.reshape(7, -1)),
+        write_npz(tmp_path / "channel.npz", X=greys[..., np.newaxis]),
+        write_npz(tmp_path / "floats.npz", X=greys * SCALE),
+        f"{tmp_path}/greys",
+        f"{tmp_path}/a.npy",
+        f"{tmp_path}/a-idx3-ubyte",
+    ):
+        rows = _all(open_input(path, GREYS))
+        np.testing.assert_array_equal(rows, greys.reshape(7, -1) * SCALE)
+    _write_images(tmp_path / "colours", images, [f"{row}.png" for row in range(7)])
+    brightness = [np.asarray(Image.fromarray(image).convert("L")) for image in images]
+    found = _all(open_input(f"{tmp_path}/colours", GREYS))
+    np.testing.assert_array_equal(found, np.stack(brightness).reshape(7, -1) * SCALE)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+        ("train-images-idx3-ubyte.gz", "train-labels.idx1-ubyte"),
+        ("digits.IDX", None),
+    ],
+)
+def test_images_as_of_mnist_have_the_labels_beside_them(
+    tmp_path: Path, images: str, labels: str | None
+) -> None:
+    content = idx_bytes(np.zeros((2, 4, 4), np.uint8))
+    (tmp_path / images).write_bytes(gzip.compress(content) if images.endswith("gz") else content)
+    if labels is not None:
+        (tmp_path / labels).write_bytes(idx_bytes(np.array([2, 1], np.uint8)))
+    found = open_input(f"{tmp_path}/{images}", GREYS).labels
+    assert (None if found is None else found.tolist()) == (labels and [2, 1])
 
 
 def test_images_for_a_graph_without_a_scale_are_fed_as_they_are(
@@ -171,7 +172,7 @@ def _npz(**arrays: Any) -> Callable[[Path], str]:
 
 def _file(content: str, name: str = "a.csv") -> Callable[[Path], str]:
     def write(folder: Path) -> str:
-        (folder / name).write_text(content)
+        (folder / name).write_bytes(content.encode(errors="surrogateescape"))
         return f"{folder}/{name}"
 
     return write
@@ -209,16 +210,26 @@ ZEROS = np.zeros((2, SIZE, SIZE, 3), np.float32)
         (_npz(X=ZEROS[0]), IMAGES, r"a.npz: X: t:0 takes float32 \[\?, 4, 4, 3\], found .*\[4, 4,"),
         (_npz(X=ZEROS[:, :3]), IMAGES, r"found float32 \[2, 3, 4, 3\]"),
         (_npz(X=ZEROS[:0]), IMAGES, "has no rows"),
-        (_npz(X=ZEROS, Y=np.zeros(3, int)), IMAGES, "X has 2 rows, Y has 3"),
-        (_npz(X=np.ones(3), Y=np.ones((2, 5))), NUMBERS, "X has 3 rows, Y has 2"),
-        (_npz(X=np.ones(3), Y=np.float32(1)), NUMBERS, "X has 3 rows, Y has a single value"),
+        (_npz(X=ZEROS, Y=np.zeros(3, int)), IMAGES, "Y: expected 2 labels, one a row, found 3"),
+        (_npz(X=np.ones(3), Y=np.ones((2, 5))), NUMBERS, "expected 3 labels, one a row, found 2"),
+        (_npz(X=np.ones(3), Y=np.float32(1)), NUMBERS, "one a row, found a single value"),
         (_npz(X=ZEROS, Y=np.array([0, 3])), IMAGES, "expected labels from 0 to 2, found 3"),
         (_npz(X=ZEROS * np.nan), IMAGES, "row 0 .* holds NaN or infinity"),
         (_npz(X=np.array(["a", "b"])), NUMBERS, "takes float32, found <U1"),
         (_npz(X=np.array([True])), NUMBERS, "takes float32, found bool"),
         (_npz(X=np.float32(3)), NUMBERS, r"found float32 \[\]"),
         (_file("1,2\n"), NUMBERS, r"takes rows of shape \[\], found 2 numbers a row"),
-        (_file("1,2\n3\n"), NUMBERS, "line 2: expected 2 numbers, found 1"),
+        (_file("1,2\n\n3\n"), NUMBERS, r"a\.csv, line 3: expected 2 numbers, found 1"),
+        (_file("1,2\n3,x\n"), NUMBERS, "line 2, column 2: 'x' is no number"),
+        (_file("a,b\n1,2\n"), NUMBERS, "line 1, column 1: 'a' is no number .*no header"),
+        (_file("1,2\n3,\n"), NUMBERS, "line 2, column 2: '' is no number"),
+        (_file("1,1_0\n"), NUMBERS, "line 1, column 2: '1_0' is no number"),
+        (_file('1,"2\n3,4\n'), NUMBERS, r"line 2, column 2: '2\\n3,4\\n' is no number"),
+        (_file("1" * 140_000 + "x,2\n"), NUMBERS, "line 1: field larger than field limit"),
+        (_file("\n\n"), NUMBERS, "has no rows"),
+        (_file("\udcff\udcfe1"), NUMBERS, "no text in UTF-8"),
+        (_file("BM", "a.bmp"), NUMBERS, r"a \.bmp file is not taken; --input takes \.npy, .*PNG"),
+        (_file("1,2,3\n", "a"), NUMBERS, "a file without a suffix is not taken"),
         (_file("1.5\n"), NUMBERS._replace(info=info(tf.int64, None)), "takes int64, found float64"),
         (_file("1\n", "a.txt"), NUMBERS, r"t:0 takes .*such a file is for a tensor of strings"),
         (_file("1\n", "a.tfrecord"), NUMBERS, r"t:0 takes .*such a file is for a tensor of strin"),
@@ -227,39 +238,28 @@ ZEROS = np.zeros((2, SIZE, SIZE, 3), np.float32)
         (_folder(), IMAGES, "the folder is empty"),
         (_folder("train/a.png"), IMAGES, "no class train; its classes are ant, bee, cat"),
         (_folder("a.png"), NUMBERS, r"images are for a tensor of shape \[\?, size, size, 3\]"),
-        (
-            _npz(X=np.eye(3)),
-            COLUMNS,
-            "whose rows could be meant as its columns: give it with --feed",
+        *(
+            (make, GREYS._replace(image_shape=shape), message)
+            for shape in (None, (4, 4, 3), (8, 2, 1))
+            for make, message in [
+                (_folder("a.png"), "images are for a tensor of shape"),
+                (_npz(X=ZEROS[..., 0]), r"takes float32 \[\?, 16\], found float32 \[2, 4, 4\]"),
+            ]
         ),
-        (_idx(np.zeros(3)), GREYS, "labels-idx1-ubyte: holds 3 labels, .*idx3-ubyte 2; move it"),
-        (_idx(np.full(2, 3)), GREYS, "expected labels from 0 to 2, found 3; move it away"),
+        (_npz(X=np.eye(3)), COLUMNS, "rows could be meant as columns: use --feed, or fewer rows"),
+        (_idx(np.zeros(3)), GREYS, r"labels-idx1-ubyte \(move it .*expected 2 labels, .*found 3"),
+        (_idx(np.full(2, 3)), GREYS, "move it away .*: expected labels from 0 to 2, found 3"),
+        (lambda folder: f"{folder}/absent.npz", IMAGES, "absent.npz: No such file"),
+        (lambda folder: f"{folder}/absent.pkl", IMAGES, "absent.pkl: No such file"),
+        (_npz(X=ZEROS, Y=np.array([0.5, 1])), IMAGES, "whole numbers"),
+        (_npz(X=np.array([{}, {}])), IMAGES, "never unpickled"),
     ],
 )
 def test_what_does_not_fit_is_refused(
     tmp_path: Path, make: Callable[[Path], str], target: Target, message: str
 ) -> None:
-    with pytest.raises(PredictionError, match=message) as caught:
+    with pytest.raises((DataError, PredictionError), match=message) as caught:
         open_input(make(tmp_path), target)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda folder: f"{folder}/absent.png", "absent.png"),
-        (lambda folder: f"{folder}/absent.npz", "absent.npz"),
-        (lambda folder: f"{folder}/absent.csv", "absent.csv"),
-        (lambda folder: f"{folder}/absent.pkl", "absent.pkl"),
-        (_npz(X=ZEROS, Y=np.array([0.5, 1])), "whole numbers"),
-        (_npz(X=np.array([{}, {}])), "never unpickled"),
-    ],
-)
-def test_what_cannot_be_read_is_refused(
-    tmp_path: Path, make: Callable[[Path], str], message: str
-) -> None:
-    with pytest.raises(DataError, match=message) as caught:
-        open_input(make(tmp_path), IMAGES)
     assert "\n" not in str(caught.value)
 
 
@@ -299,41 +299,6 @@ def test_not_finite_images_of_a_large_file_are_told_by_row(
         rows.batch(5, 9)
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("a.bmp", b"BM", r"a \.bmp file is not taken; --input takes \.npy, .*PNG and JPEG images"),
-        ("a.stuff", b"\x1f\x8b\x08", r"not taken \(it is compressed with gzip;"),
-        ("a", b"1,2,3\n", "a file without a suffix is not taken"),
-    ],
-)
-def test_a_file_of_another_kind(tmp_path: Path, name: str, content: bytes, message: str) -> None:
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(PredictionError, match=message) as caught:
-        open_input(f"{tmp_path}/{name}", NUMBERS)
-    assert "\n" not in str(caught.value)
-
-
-def test_an_image_under_another_name_is_one(tmp_path: Path, images: Any) -> None:
-    Image.fromarray(images[0]).save(tmp_path / "a.dat", format="png")
-    np.testing.assert_array_equal(_all(open_input(f"{tmp_path}/a.dat", IMAGES)), images[:1] * SCALE)
-
-
 def test_for_strings_any_file_is_a_row(tmp_path: Path) -> None:
     (tmp_path / "a.gif").write_bytes(b"GIF89a\x00\xff")
     assert _all(open_input(f"{tmp_path}/a.gif", TEXTS)).tolist() == [b"GIF89a\x00\xff"]
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("t10k-images-idx3-ubyte", True),
-        ("MNIST/train-images.idx3-ubyte.GZ", True),
-        ("digits.idx", True),
-        ("index.npz", False),
-        ("a-idx3-ubyte.npz", False),
-        ("rows.csv.gz", False),
-    ],
-)
-def test_idx_files_are_told_by_their_name(name: str, expected: bool) -> None:
-    assert is_idx_name(name) is expected

@@ -2,7 +2,7 @@
 
 import itertools
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,51 +14,41 @@ from PIL import Image
 from data.source import UINT8_SCALE, LabelledSource
 from errors import DataError, PredictionError
 from metagraph.meta import TensorInfo
-from prediction import rows as rows_module
-from prediction.rows import (
-    DEFAULT_BATCH_SIZE,
-    ArrayRows,
-    Batching,
-    ColumnRows,
-    ImageRows,
-    Kind,
-    RecordRows,
-    choose_batching,
-    count_records,
-    read_records,
-    run_rows,
-)
+from prediction import evaluation
+from prediction.evaluation import DEFAULT_BATCH_SIZE, Batching, Kind, choose_batching, run_rows
+from prediction.file_inputs import Target, array_rows, open_images, read_records
 from tests.prediction.conftest import SIZE, info
 
 TARGET = info(tf.float32, None, SIZE, SIZE, 3)
 
 
 def test_uint8_is_scaled_as_in_training_to_the_bit(images: Any) -> None:
-    rows = ArrayRows(images, TARGET, "here", float(UINT8_SCALE))
+    rows = array_rows(images, TARGET, "here", float(UINT8_SCALE))
     trained, _ = LabelledSource(images, np.zeros(len(images))).rows(np.arange(2, 5))
     assert rows.batch(2, 5).tobytes() == trained.tobytes()
     every = np.arange(256, dtype=np.uint8)
-    found = ArrayRows(every, info(tf.float32, None), "here", float(UINT8_SCALE)).batch(0, 256)
+    found = array_rows(every, info(tf.float32, None), "here", float(UINT8_SCALE)).batch(0, 256)
     assert found.tobytes() == (every.astype(np.float32) * np.float32(1 / 255)).tobytes()
 
 
 def test_other_values_are_taken_as_they_are(images: Any) -> None:
     values = images.astype(np.float32)
-    batch: Any = ArrayRows(values, TARGET, "here", float(UINT8_SCALE)).batch(1, 3)
+    batch: Any = array_rows(values, TARGET, "here", float(UINT8_SCALE)).batch(1, 3)
     assert batch.base is values  # Without a copy.
     np.testing.assert_array_equal(batch, values[1:3])
-    unscaled = ArrayRows(images, TARGET, "here", None).batch(0, 7)
+    unscaled = array_rows(images, TARGET, "here").batch(0, 7)
     assert unscaled.dtype == np.float32
     np.testing.assert_array_equal(unscaled, images)
     integers = info(tf.uint8, None, SIZE, SIZE, 3)
-    assert ArrayRows(images, integers, "here", 0.5).batch(0, 7).dtype == np.uint8
+    assert array_rows(images, integers, "here", 0.5).batch(0, 7).dtype == np.uint8
 
 
 def test_image_files_are_decoded_to_the_size_that_is_taken(tmp_path: Path, images: Any) -> None:
     paths = [str(tmp_path / f"{row}.png") for row in range(len(images))]
     for path, pixels in zip(paths, images, strict=True):
         Image.fromarray(pixels).resize((8, 8), Image.Resampling.NEAREST).save(path)
-    rows = ImageRows([*paths, f"{tmp_path}/text"], SIZE, TARGET, 0.5)
+    paths.append(f"{tmp_path}/text")
+    rows = open_images(paths, paths, None, Target(TARGET, 0.5, (), None)).rows
     assert len(rows) == len(images) + 1
     opened = [Image.open(path) for path in paths[3:5]]
     side, bilinear = (SIZE, SIZE), Image.Resampling.BILINEAR
@@ -80,46 +70,31 @@ def records(tmp_path: Path) -> str:
     return f"{tmp_path}/a.tfrecord"
 
 
-def test_records_in_batches_of_any_order(records: str) -> None:
-    rows = RecordRows(records, 5000)
-    assert len(rows) == len(RECORDS)
-    for start, stop in itertools.combinations([0, 1, 2, 4, 1, 3], 2):
-        if start < stop:
-            assert rows.batch(start, stop).tolist() == RECORDS[start:stop]
-
-
-def test_a_file_of_records_that_is_cut_short_anywhere(records: str, tmp_path: Path) -> None:
+def test_records_of_a_file_that_is_whole_or_cut_short_anywhere(records: str) -> None:
     content = Path(records).read_bytes()
+    assert read_records(records, len(content)) == RECORDS
     ends = sorted(itertools.accumulate((len(record) + 16 for record in RECORDS), initial=0))
-    cut = tmp_path / "cut.tfrecord"
     for length in range(60):
-        cut.write_bytes(content[:length])
+        Path(records).write_bytes(content[:length])
         if length in ends:
-            assert count_records(str(cut), 5000) == ends.index(length)
+            assert read_records(records, 60) == RECORDS[: ends.index(length)]
         else:
             with pytest.raises(DataError, match=r"is no \.tfrecord file, or is cut short"):
-                count_records(str(cut), 5000)
-
-
-@pytest.mark.parametrize("size", [2**63, 2**64 - 1, 2**40])
-def test_a_record_of_a_hostile_length_takes_no_memory(tmp_path: Path, size: int) -> None:
-    (tmp_path / "a").write_bytes(struct.pack("<QI", size, 0) + bytes(100))
-    with pytest.raises(DataError, match=f"record 0 claims {size:,} bytes"):
-        count_records(f"{tmp_path}/a", 2**70)
+                read_records(records, 60)
 
 
 def test_records_that_are_not_taken(records: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="record 3 claims 5,000 bytes; at most 4,999"):
-        count_records(records, 4999)
-    with tf.io.TFRecordWriter(f"{tmp_path}/a", tf.io.TFRecordOptions("GZIP")) as writer:
-        writer.write(b"a")
-    with pytest.raises(DataError, match="is compressed; unpack it with gunzip"):
-        count_records(f"{tmp_path}/a", 100)
+    for size in (2**40, 2**63, 2**64 - 1):  # It takes no memory.
+        (tmp_path / "a").write_bytes(struct.pack("<QI", size, 0) + bytes(100))
+        with pytest.raises(DataError, match=f"record 0 claims {size:,} bytes"):
+            read_records(f"{tmp_path}/a", 200)
     content = np.fromfile(records, np.uint8)
+    with pytest.raises(DataError, match="holds 5,071 bytes; at most 5,070 are read"):
+        read_records(records, 5070)
     content[-100] ^= 1
     content.tofile(records)
     with pytest.raises(DataError, match="the checksum of a record does not fit"):
-        [*read_records(records, 0)]
+        read_records(records, 5071)
 
 
 # Runs, on a graph that is written in NumPy.
@@ -135,6 +110,7 @@ class _Graph:
     def __init__(self, *functions: Function) -> None:
         self.feeds = (INFO,)
         self.fetches = [TensorInfo(f"f{i}:0", tf.float32, None) for i in range(len(functions))]
+        self.nodes_by_op: Mapping[str, Sequence[str]] = {}
         self.seen: list[Any] = []
         self._functions = functions
 
@@ -144,7 +120,7 @@ class _Graph:
 
 
 def _run(graph: Any, kinds: Sequence[Kind], batch_size: int | None, *constants: Any) -> list[Any]:
-    return run_rows(graph, [ArrayRows(X, INFO, "here"), *constants], kinds, batch_size)
+    return run_rows(graph, [array_rows(X, INFO, "here"), *constants], kinds, batch_size)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 5, 9, 10, 11, None])
@@ -164,14 +140,14 @@ def test_what_has_no_rows_is_fed_whole_and_taken_once() -> None:
     found, constant = _run(graph, [Kind.ROWS, Kind.CONSTANT], 4, np.array([1.0, 2.0]))
     np.testing.assert_array_equal(found, X + 3)
     np.testing.assert_array_equal(constant, [7, 8, 9])
+    assert len(graph.seen) == 3
 
 
 def test_a_value_over_all_rows_takes_them_at_once() -> None:
     graph: Any = _Graph(np.mean)
     many = np.arange(DEFAULT_BATCH_SIZE + 1, dtype=np.float32)
-    (mean,) = run_rows(graph, [ArrayRows(many, INFO, "here")], [Kind.WHOLE])
-    assert mean == many.mean()
-    assert len(graph.seen) == 1
+    (mean,) = run_rows(graph, [array_rows(many, INFO, "here")], [Kind.WHOLE])
+    assert (mean, len(graph.seen)) == (many.mean(), 1)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +164,7 @@ def test_what_turns_out_to_be_no_row_a_row_is_refused(function: Function) -> Non
 def test_an_error_of_a_batch_ends_it() -> None:
     graph: Any = _Graph(lambda x: x)
     with pytest.raises(PredictionError, match="cannot hold"):
-        run_rows(graph, [ArrayRows(np.array([1.0, 1e39]), INFO, "here")], [Kind.ROWS], 1)
+        run_rows(graph, [array_rows(np.array([1.0, 1e39]), INFO, "here")], [Kind.ROWS], 1)
 
 
 def test_a_fixed_batch_is_filled_up_by_its_last_row() -> None:
@@ -201,14 +177,13 @@ def test_a_fixed_batch_is_filled_up_by_its_last_row() -> None:
 
 def _fed(name: str, *shape: int | None) -> tuple[TensorInfo, Any]:
     tensor = TensorInfo(f"{name}:0", tf.float32, shape)
-    return tensor, ArrayRows(np.zeros((9, 2), np.float32), tensor, "here")
+    return tensor, array_rows(np.zeros((9, 2), np.float32), tensor, "here")
 
 
 FREE, OF_FOUR, OF_FIVE = _fed("free", None, 2), _fed("four", 4, 2), _fed("five", 5, 2)
 CONSTANT = (TensorInfo("c:0", tf.float32, (3,)), np.zeros(3, np.float32))
-COLUMNS = (FREE[0], ColumnRows(np.zeros((9, 2)), TensorInfo("x:0", tf.float32, (2, None)), "here"))
 WORDS = TensorInfo("words:0", tf.string, (None,))
-TEXTS = (WORDS, ArrayRows(np.array([b"seven"] * 9, object), WORDS, "here"))
+TEXTS = (WORDS, array_rows(np.array([b"seven"] * 9, object), WORDS, "here"))
 ROWS = (TensorInfo("y:0", tf.float32, (None,)), Kind.ROWS)
 MEAN = (TensorInfo("mean:0", tf.float32, ()), Kind.WHOLE)
 
@@ -224,7 +199,6 @@ MEAN = (TensorInfo("mean:0", tf.float32, ()), Kind.WHOLE)
         ([OF_FOUR, CONSTANT], [MEAN], 4, Batching(4, fixed=True)),
         ([OF_FOUR, OF_FIVE], [ROWS], None, "different numbers of rows a run: four:0 4, five:0 5"),
         ([OF_FOUR], [ROWS], 5, "four:0 takes 4 rows a run: leave out --batch_size"),
-        ([OF_FOUR, COLUMNS], [ROWS], None, "four:0 takes 4 rows a run, which none in columns"),
         ([FREE], [MEAN], 8, "mean:0 is one value over all 9 rows.* or give at least 9"),
     ],
 )
@@ -245,7 +219,6 @@ def test_the_graph_decides_and_then_the_user(
         ([FREE], 9 * 8 - 1, 8),
         ([FREE], 7, 1),
         ([FREE, FREE, CONSTANT], 9 * 16 + 15, 9),
-        ([COLUMNS], 9 * 8, 9),
         ([TEXTS], 7 * 5, 7),
         ([FREE], 10**9, DEFAULT_BATCH_SIZE),
     ],
@@ -253,7 +226,7 @@ def test_the_graph_decides_and_then_the_user(
 def test_rows_that_are_large_run_in_fewer_at_once(
     monkeypatch: pytest.MonkeyPatch, feeds: Any, limit: int, expected: int
 ) -> None:
-    monkeypatch.setattr(rows_module, "DEFAULT_BATCH_BYTES", limit)
+    monkeypatch.setattr(evaluation, "DEFAULT_BATCH_BYTES", limit)
     assert choose_batching(feeds, [ROWS], None, 9) == Batching(expected, fixed=False)
     assert choose_batching(feeds, [ROWS], 100, 9).size == 100
     assert choose_batching(feeds, [MEAN], None, 9).size == 9

@@ -10,9 +10,9 @@ import tensorflow as tf
 from metagraph.meta import Signature, TensorInfo
 from metagraph.model import Model
 from prediction.evaluation import Classified
+from prediction.file_inputs import array_rows
 from prediction.output import Classification
 from prediction.plan import RowInputs
-from prediction.rows import ArrayRows
 from tools.plot_runs import style
 
 MakeClassified: TypeAlias = Callable[..., Classified]
@@ -54,7 +54,7 @@ def classified() -> MakeClassified:
             "run/my-model-3.meta",
             "run/my-model-3",
             Model(signature, (), (), tuple(class_names), scale, None, None, image_shape),
-            RowInputs({"x:0": ArrayRows(rows, info, "rows")}, numbers, result.labels),
+            RowInputs({"x:0": array_rows(rows, info, "rows")}, numbers, result.labels),
             result,
         )
 
