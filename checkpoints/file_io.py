@@ -1,24 +1,16 @@
-"""Files on disk: written so that they are whole or absent, read up to a limit.
+"""Files on disk: written so that they are whole or absent, listed, read up to a limit.
 
-Also what a file is by its first bytes, and paths that TensorFlow's readers take for a pattern.
+All that changes a folder of checkpoints goes through here, but for the tensors themselves.
 """
 
 import errno
-import itertools
 import os
 import re
-import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 
 import tensorflow as tf
 from absl import logging
 
 from errors import CheckpointError, reason
-
-# A local file counts once it and its folder are flushed (fsync); where `tf.io.gfile` reaches
-# something else (`gs://` and friends), the service's own commit has to do. All that changes a
-# checkpoint's folder goes through here, but for the tensors themselves.
 
 TEMPORARY_SUFFIX = ".tmp"
 # What file systems answer, some network mounts among them, that cannot do what is asked of them.
@@ -31,7 +23,7 @@ def is_local(path: str) -> bool:
 
 
 def flush(path: str) -> None:
-    """Flushes a file or a folder to the local disk, if it is on one.
+    """Flushes a file or a folder to the local disk; elsewhere the service's own commit has to do.
 
     Where a file system cannot flush folders, that is logged once.
     """
@@ -61,23 +53,17 @@ def write_file(path: str, content: bytes) -> None:
     flush(path)
 
 
-def create_empty(path: str) -> None:
-    """Makes a new file that says all by its name; its folder is left to the caller's own flush."""
-    with tf.io.gfile.GFile(path, "wb") as file:
-        file.write(b"")
-
-
 def rename(path: str, new_path: str) -> None:
-    """Renames a file over whatever is there, in one step; the folder is the caller's to flush."""
+    """Renames a file over whatever is there, in one step; its folder is left to the caller."""
     tf.io.gfile.rename(path, new_path, overwrite=True)
 
 
-def set_aside(path: str, suffix: str) -> str:
-    """Gives a file another name, one that nothing has yet; returns the new path."""
-    for count in itertools.count(1):
-        new_path = f"{path}{suffix}" + (f"-{count}" if count > 1 else "")
-        if not tf.io.gfile.exists(new_path):
-            break
+def set_aside(path: str) -> str:
+    """Gives a file a name that nothing has yet, `<path>.set-aside` or `-2`; returns its path."""
+    new_path, count = f"{path}.set-aside", 1
+    while tf.io.gfile.exists(new_path):
+        count += 1
+        new_path = f"{path}.set-aside-{count}"
     rename(path, new_path)
     return new_path
 
@@ -93,7 +79,7 @@ def content_of(path: str) -> bytes | None:
 
 
 def remove(path: str) -> None:
-    """Deletes a file; the folder is the caller's to flush."""
+    """Deletes a file; its folder is left to the caller."""
     tf.io.gfile.remove(path)
 
 
@@ -109,6 +95,21 @@ def remove_leftover(path: str) -> None:
     """Deletes what a `replace_file` of `path` that was cut short has left."""
     if tf.io.gfile.exists(path + TEMPORARY_SUFFIX):
         remove(path + TEMPORARY_SUFFIX)
+
+
+def names_in(path: str) -> list[str]:
+    """The names of a folder's entries, sorted; CheckpointError where it cannot be listed.
+
+    One that is not UTF-8 is left out: it is no checkpoint's, and TensorFlow cannot open it.
+    """
+    try:
+        if is_local(path):
+            names = os.listdir(path or ".")
+            return sorted(name for name in names if name == name.encode(errors="ignore").decode())
+        return sorted(name.rstrip("/") for name in tf.io.gfile.listdir(path))
+    except (OSError, tf.errors.OpError) as error:
+        why = error.strerror if isinstance(error, OSError) else reason(error)
+        raise CheckpointError(f"{path} cannot be read: {why}") from error
 
 
 # What a file is by its first bytes, for the error line where another kind was expected.
@@ -151,11 +152,11 @@ _MIB = 1 << 20
 
 
 def read_bounded(path: str, max_bytes: int, flag: str | None = None) -> bytes:
-    """The content of a file; `flag` is the user's for another limit, in MiB.
+    """The content of a file of at most `max_bytes`; `flag` sets another limit, in MiB.
 
     Raises:
-      CheckpointError: it is not there, cannot be read, is no regular file (a pipe or a device may
-        never end), or has more than `max_bytes` bytes.
+      CheckpointError: it is larger, not there, cannot be read, or is no regular file: a pipe or a
+        device may never end.
     """
     _check_regular(path)
     try:
@@ -191,10 +192,7 @@ def read_head(path: str, count: int) -> bytes:
 
 
 def check_fetched(path: str) -> None:
-    """Raises CheckpointError where in place of a file there is a Git LFS pointer, or a pipe.
-
-    For a file of values, of which any first bytes are as good as others.
-    """
+    """CheckpointError where a Git LFS pointer or a pipe is in place of a file of values."""
     _check_regular(path)
     if read_head(path, len(LFS_POINTER)) == LFS_POINTER:
         raise CheckpointError(f"{path} cannot be read: it is {kind_of(LFS_POINTER)}")
@@ -210,42 +208,15 @@ def _check_regular(path: str) -> None:
         raise CheckpointError(f"{path} cannot be read: it is no regular file")
 
 
-# Checkpoints whose path has characters that TensorFlow's readers take for a pattern.
+# What TensorFlow looks for `<prefix>.index` by is a pattern, and no escaping suits it. On Windows,
+# a backslash is none.
+_OF_A_PATTERN = re.compile(r"[*?\[]" if os.name == "nt" else r"[*?\[\\]")
 
-_OF_A_PATTERN = re.compile(r"[*?\[\\]")
-_TAKEN_FOR_A_PATTERN = "TensorFlow takes *, ?, [ and \\ in a path for a pattern"
 
-
-@contextmanager
-def readable_prefix(prefix: str) -> Iterator[str]:
-    """A prefix by which TensorFlow reads the checkpoint at `prefix`, as long as the context lasts.
-
-    TensorFlow looks for `<prefix>.index` as for a pattern, and then opens the files by their very
-    names: no way of escaping suits both. So it is given links in a folder of their own, where
-    `prefix` itself will not do.
-
-    Raises:
-      CheckpointError: it is not on a local disk, or no link can be made.
-    """
-    if not _OF_A_PATTERN.search(prefix):
-        yield prefix
-        return
-    if not is_local(prefix):
+def check_plain(path: str) -> None:
+    """CheckpointError over the path of a checkpoint, or its folder, that TensorFlow cannot read."""
+    if _OF_A_PATTERN.search(path):
         raise CheckpointError(
-            f"{prefix} cannot be read: {_TAKEN_FOR_A_PATTERN}; name it without them"
+            f"{path} cannot be read: TensorFlow takes *, ?, [ and \\ in a path for a pattern; "
+            "give it a path without them"
         )
-    with ExitStack() as stack:
-        try:
-            place = stack.enter_context(tempfile.TemporaryDirectory(prefix="checkpoint-"))
-            plain = os.path.join(place, "model")
-            folder, base = os.path.split(os.path.abspath(prefix))
-            for name in os.listdir(folder):
-                suffix = name.removeprefix(base)
-                if name.startswith(base) and suffix[:1] in ("", ".", "-"):
-                    os.symlink(os.path.join(folder, name), plain + suffix)
-        except OSError as error:
-            raise CheckpointError(
-                f"{prefix} cannot be read: {_TAKEN_FOR_A_PATTERN}, and links to its files cannot "
-                f"be made: {reason(error)}"
-            ) from error
-        yield plain

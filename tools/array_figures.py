@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from checkpoints.bundle import VariableSpec
 from checkpoints.reader import Array, CheckpointReader
-from tools.checkpoint_contents import plain_array
+from metagraph.casting import as_numpy_dtype
 
 _PIECE = 1 << 15  # Elements: what is worked out of them at once stays in a processor's cache.
 
@@ -62,7 +62,7 @@ def compare(a: Array, b: Array, tolerance: float = 0.0) -> Difference:
 
 def _compare_piece(a: Array, b: Array, tolerance: float) -> Difference:
     equal_bytes = a.dtype == b.dtype and a.tobytes() == b.tobytes()
-    a, b = plain_array(a), plain_array(b)
+    a, b = as_numpy_dtype(a), as_numpy_dtype(b)
     common = np.result_type(a, b)
     if common.kind in "biu":
         a, b = a.astype(common), b.astype(common)

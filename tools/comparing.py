@@ -14,7 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 from checkpoints import naming
-from checkpoints.folder import Hold, read_newest, say_if_gone
+from checkpoints.folder import explain_if_gone
+from checkpoints.lock import Hold, read_newest
 from checkpoints.manifest import verify_checkpoint
 from checkpoints.reader import CheckpointReader
 from errors import CheckpointError, ToolError, first_few
@@ -130,7 +131,7 @@ def _open_side(path: str, flag: str, config: DiffConfig, hold: Hold) -> Side:
             with config.limit.over(_READING):
                 meta = open_model(file, config.max_meta_bytes)
     except CheckpointError as error:
-        raise say_if_gone(error, prefix or path, flag) from error
+        raise explain_if_gone(error, prefix or path, flag) from error
     if config.only == VARIABLES and reader is None:
         raise ToolError(f"{flag}={path} has no variables: expected a checkpoint or a SavedModel")
     return Side(path, reader, meta)
@@ -150,7 +151,7 @@ def _prefix(path: str, flag: str, hold: Hold, must: bool) -> str | None:
     try:
         prefix = find_variables(path)
     except CheckpointError as error:
-        alone = list_folder(path).entries if _is_folder(path) else ()
+        alone = list_folder(path) if _is_folder(path) else ()
         if len(alone) == 1:
             return alone[0].prefix  # Of the format V1, which has no index to be found by.
         if must:

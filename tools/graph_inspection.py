@@ -8,7 +8,8 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from checkpoints.folder import Hold, read_newest, say_if_gone
+from checkpoints.folder import explain_if_gone
+from checkpoints.lock import Hold, read_newest
 from checkpoints.manifest import verify_checkpoint
 from checkpoints.naming import META_SUFFIX
 from errors import CheckpointError, ToolError
@@ -64,7 +65,7 @@ def _open(config: GraphInspection, hold: Hold) -> MetaGraphFile:
             meta = open_model(file, config.max_meta_bytes)
         verify_checkpoint(meta.path.removesuffix(META_SUFFIX), [META_SUFFIX])
     except CheckpointError as error:
-        raise say_if_gone(error, config.meta) from error
+        raise explain_if_gone(error, config.meta) from error
     return meta
 
 

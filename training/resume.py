@@ -21,12 +21,12 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 from absl import logging
 
-from checkpoints import folder, naming, upkeep
+from checkpoints import folder, naming
 from checkpoints.bundle import VariableSpec
-from checkpoints.folder import Hold, read_newest
+from checkpoints.folder import Retention
+from checkpoints.lock import Hold, read_newest
 from checkpoints.manifest import Manifest
 from checkpoints.reader import CheckpointReader, Restored, restore_newest
-from checkpoints.upkeep import Retention
 from checkpoints.writer import MOST_FAILURES
 from cli.terminal import INTRA_OP_THREADS_VARIABLE
 from errors import CheckpointError, TrainingError, first_few, reason
@@ -86,7 +86,7 @@ def start(session: GraphSession, config: RunConfig, task: Task) -> Start:
         logging.info("resuming %s", restored.prefix)
     step = restored.step if restored else None
     with _refusals_as_training_errors(f"{config.ckpt_dir} cannot be written"):
-        retention = upkeep.at_start(config.ckpt_dir, step, _retention(config))
+        retention = folder.at_start(config.ckpt_dir, step, _retention(config))
     return Start(step or 0, identity, retention)
 
 

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from checkpoints.bundle import VariableSpec
-from checkpoints.upkeep import Retention
+from checkpoints.folder import Retention
 from checkpoints.writer import CheckpointWriter, RunRecord
 
 Array = npt.NDArray[Any]

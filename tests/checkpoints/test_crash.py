@@ -15,10 +15,10 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
-from checkpoints import file_io, folder, manifest, upkeep
+from checkpoints import file_io, folder, manifest
 from checkpoints.bundle import BundleWriter, VariableSpec
+from checkpoints.folder import Retention, best_checkpoint
 from checkpoints.reader import restore_newest
-from checkpoints.upkeep import Retention, best_checkpoint
 from checkpoints.writer import CheckpointWriter, RunRecord
 from errors import CheckpointError
 
@@ -27,7 +27,7 @@ Specs = dict[str, VariableSpec]
 
 KEEP = 2
 RETENTION = Retention(KEEP)
-_CALLS = ("create_empty", "write_file", "flush", "rename", "remove")
+_CALLS = ("write_file", "flush", "rename", "remove")
 
 
 class PowerCutError(BaseException):
@@ -134,7 +134,7 @@ def _check_restart(path: Path, specs: Specs, values: Values, steps: Mapping[int,
     assert found.step in steps, steps
     for name, value in _values(values, found.step).items():
         assert found.values[name].tobytes() == value.tobytes()
-    upkeep.at_start(str(path), found.step, RETENTION)
+    folder.at_start(str(path), found.step, RETENTION)
     leftovers = [n for n in _names(path) if n.endswith(".tmp") or "tempstate" in n]
     assert leftovers == []
     newest = tf.train.latest_checkpoint(str(path))
@@ -323,7 +323,7 @@ def test_a_process_that_ends_at_any_call_keeps_a_best(
         committed = folder.committed_steps(str(path))
         states.add(tuple(committed))
         _check_best(path, best if 30 in committed else 10)
-        upkeep.at_start(str(path), committed[-1], KEEPING_BEST)
+        folder.at_start(str(path), committed[-1], KEEPING_BEST)
         after = kept if 30 in committed else [10, 20, 25]
         assert folder.committed_steps(str(path)) == after
         assert len(_names(path)) == 4 * len(after) + 1

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from checkpoints import folder, naming, upkeep
-from checkpoints.folder import Hold, newest_meta_graph, read_newest, say_if_gone
-from checkpoints.upkeep import Retention
+from checkpoints import folder, naming
+from checkpoints.folder import Retention, explain_if_gone, newest_meta_graph
+from checkpoints.lock import Hold, read_newest
 from errors import CheckpointError
 
 OTHERS = (
@@ -70,7 +70,7 @@ def test_a_name_that_is_not_utf_8_is_passed_over(path: Path) -> None:
     for name in strange:
         Path(os.fsdecode(name)).touch()
     assert folder.files_by_step(str(path)) == before
-    assert upkeep.after_save(str(path), 100, Retention(max_to_keep=1))
+    assert folder.after_save(str(path), 100, Retention(max_to_keep=1))
     assert all(map(os.path.exists, strange))
 
 
@@ -109,7 +109,7 @@ def test_delete_leaves_nothing_of_a_step(path: Path, step: int) -> None:
 
 
 def test_state_is_read_by_tensorflow_wherever_the_folder_is(path: Path) -> None:
-    folder.write_state(str(path), [20, 100])
+    folder.write_state(str(path), ["my-model-20", "my-model-100"])
     moved = path.rename(path.with_name("elsewhere"))
     state = tf.train.get_checkpoint_state(str(moved))
     assert state.model_checkpoint_path == str(moved / "my-model-100")
@@ -119,8 +119,8 @@ def test_state_is_read_by_tensorflow_wherever_the_folder_is(path: Path) -> None:
 
 def test_names_of_any_kind_stand_in_a_state_file(tmp_path: Path) -> None:
     names = ['quote"d', "größe", "new\nline", "m-?????-of-00002"]
-    assert folder.write_state_of(str(tmp_path), names)
-    assert not folder.write_state_of(str(tmp_path), names)
+    assert folder.write_state(str(tmp_path), names)
+    assert not folder.write_state(str(tmp_path), names)
     state = tf.train.get_checkpoint_state(str(tmp_path))
     assert [*state.all_model_checkpoint_paths] == [f"{tmp_path}/{name}" for name in names]
 
@@ -142,17 +142,17 @@ def test_an_error_tells_when_the_checkpoint_has_gone(tmp_path: Path) -> None:
     _checkpoint(tmp_path, 10)
     error = CheckpointError("odd")
     for name in ("my-model-5.meta", "my-model-5"):
-        gone = str(say_if_gone(error, str(tmp_path / name)))
+        gone = str(explain_if_gone(error, str(tmp_path / name)))
         assert f"{name} is not there, or was deleted" in gone
         assert "the newest is my-model-10.meta" in gone
     for name in ("my-model-10.meta", "other.meta", "nowhere/my-model-1.meta"):
-        assert say_if_gone(error, str(tmp_path / name)) is error
+        assert explain_if_gone(error, str(tmp_path / name)) is error
 
 
 def _save(path: Path, step: int) -> None:
     """As a trainer that keeps the newest one alone."""
     _checkpoint(path, step)
-    upkeep.after_save(str(path), step, Retention(max_to_keep=1))
+    folder.after_save(str(path), step, Retention(max_to_keep=1))
 
 
 def test_what_is_held_goes_with_a_later_save(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from checkpoints import folder, manifest, upkeep
-from checkpoints.upkeep import Retention, Saved, best_checkpoint, best_first, steps_to_delete
+from checkpoints import folder, manifest
+from checkpoints.folder import Retention, Saved, best_checkpoint, best_first, steps_to_delete
 from errors import CheckpointError
 from tests.checkpoints.conftest import Save
 
@@ -131,7 +131,7 @@ def test_a_damaged_best_is_no_longer_kept_after_a_start(
     """Beyond the newest it goes; among them it stays until they are others."""
     save(tmp_path, {10: 0.9, 20: 0.5, 30: 0.8, 40: 0.1}, BEST)
     _damage(tmp_path, 10, 30)
-    stays = upkeep.at_start(str(tmp_path), 40, BEST)
+    stays = folder.at_start(str(tmp_path), 40, BEST)
     assert caplog.text.count("not kept as the best") == 2
     assert folder.committed_steps(str(tmp_path)) == [30, 40]
     save(tmp_path, {50: 0.05, 60: 0.05}, stays)
@@ -149,6 +149,6 @@ def test_a_lost_or_wrong_state_file_is_written_anew(
     state.unlink()
     if content is not None:
         state.write_bytes(content)
-    upkeep.at_start(str(tmp_path), 10, Retention(4))
+    folder.at_start(str(tmp_path), 10, Retention(4))
     assert state.read_bytes() == before
     assert "rewrote the state file" in caplog.text

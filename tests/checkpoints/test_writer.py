@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from checkpoints import folder
 from checkpoints.bundle import VariableSpec
+from checkpoints.folder import Retention
 from checkpoints.reader import Restored, restore_newest
-from checkpoints.upkeep import Retention
 from checkpoints.writer import CheckpointWriter
 from errors import CheckpointError, NotFiniteError
 from tests.checkpoints.conftest import RECORD, Array, Save
