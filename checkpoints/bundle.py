@@ -193,7 +193,7 @@ def _handle(content: bytes, position: int) -> tuple[int, int, int]:
 
 
 def _varint(content: bytes, position: int) -> tuple[int, int]:
-    """A number of a variable count of bytes, and where what follows starts."""
+    """A number of up to ten bytes, and where what follows starts."""
     number = 0
     for shift in range(0, 70, 7):
         byte = content[position]
@@ -219,7 +219,6 @@ class BundleWriter:
     """Writes the values of a fixed set of variables, from any thread, in a session of its own."""
 
     def __init__(self, specs: Mapping[str, VariableSpec]) -> None:
-        """Prepares to write variables of these names, shapes and dtypes."""
         self._names = list(specs)
         graph = tf.Graph()
         with graph.as_default():

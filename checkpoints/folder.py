@@ -36,7 +36,7 @@ def files_by_step(folder: str) -> dict[int, set[str]]:
 
 
 def usable_steps(folder: str) -> list[int]:
-    """The steps that have a checkpoint, by rising step: ours and others'."""
+    """The steps that have a checkpoint, ours or not, by rising step."""
     return [step for step, found in files_by_step(folder).items() if naming.is_usable(found)]
 
 
@@ -148,8 +148,8 @@ def write_state(folder: str, names: Sequence[str]) -> bool:
     return True
 
 
-def read_state(path: str) -> tuple[str, list[str]]:
-    """The newest checkpoint and all of them, by names or paths, as a state file has them.
+def read_state(path: str) -> str:
+    """The path of the newest checkpoint, as a state file has it.
 
     Raises:
       CheckpointError: it is not there, or damaged.
@@ -165,17 +165,13 @@ def read_state(path: str) -> tuple[str, list[str]]:
         raise CheckpointError(f"it is damaged: {line}") from error
     if not state.model_checkpoint_path:
         raise CheckpointError("it is damaged: it names no newest checkpoint")
-    return state.model_checkpoint_path, [*state.all_model_checkpoint_paths]
+    return str(state.model_checkpoint_path)
 
 
 def named_checkpoint(path: str) -> str | None:
-    """The base name of the newest checkpoint that a state file names; None where it names none.
-
-    A stranger's file often has paths of another machine: their folder is left out, be it of
-    Windows or not.
-    """
+    """Its base name, as the folder is often one of another machine; None where it has none."""
     try:
-        return ntpath.basename(read_state(path)[0])
+        return ntpath.basename(read_state(path))
     except CheckpointError:
         return None
 

@@ -15,13 +15,7 @@ from absl import logging
 
 from checkpoints import file_io, manifest, naming
 from checkpoints.bundle import BundleWriter, VariableSpec
-from checkpoints.folder import (
-    Retention,
-    after_save,
-    delete_checkpoint,
-    files_by_step,
-    make_way,
-)
+from checkpoints.folder import Retention, after_save, delete_checkpoint, files_by_step, make_way
 from checkpoints.lock import FolderLock
 from errors import CheckpointError, FolderLostError, NotFiniteError, reason
 
@@ -74,19 +68,15 @@ def export_meta_graph(graph: tf.Graph, description: Description) -> bytes:
         inputs, outputs, saved_model.signature_constants.PREDICT_METHOD_NAME
     )
     meta_graph.signature_def[naming.SIGNATURE].CopyFrom(signature)
-    collections = meta_graph.collection_def
-    if description.class_names:
-        names = [name.encode() for name in description.class_names]
-        collections[naming.CLASS_NAMES_COLLECTION].bytes_list.value.extend(names)
-    if description.input_scale is not None:
-        scale = collections[naming.INPUT_SCALE_COLLECTION].float_list
-        scale.value.append(description.input_scale)
-    if description.image_shape is not None:
-        shape = collections[naming.IMAGE_SHAPE_COLLECTION].int64_list
-        shape.value.extend(description.image_shape)
-    if description.trained_on is not None:
-        trained_on = collections[naming.TRAINED_ON_COLLECTION].bytes_list
-        trained_on.value.append(description.trained_on.encode())
+    scale, data = description.input_scale, description.trained_on
+    for name, kind, values in (
+        (naming.CLASS_NAMES_COLLECTION, "bytes_list", [*map(str.encode, description.class_names)]),
+        (naming.INPUT_SCALE_COLLECTION, "float_list", [] if scale is None else [scale]),
+        (naming.IMAGE_SHAPE_COLLECTION, "int64_list", description.image_shape),
+        (naming.TRAINED_ON_COLLECTION, "bytes_list", [] if data is None else [data.encode()]),
+    ):
+        if values:
+            getattr(meta_graph.collection_def[name], kind).value.extend(values)
     content: bytes = meta_graph.SerializeToString(deterministic=True)
     return content
 
@@ -105,9 +95,9 @@ class CheckpointWriter:
     """Writes one checkpoint at a time in a thread of its own.
 
     A save that fails, such as on a full disk, is logged and leaves the checkpoints before it as
-    they were; the next save tries again, and the third failure in a row is raised. `close` raises
-    if the last one failed. Values that are not finite are not saved, and nothing is written into a
-    folder that is no longer ours: the next call raises.
+    they were; the next tries again, and the third failure in a row is raised, or that of the last
+    save. Values that are not finite are not saved, and nothing is written into a folder that is no
+    longer ours: the next call raises.
     """
 
     def __init__(

@@ -7,7 +7,8 @@ its graph is run. A folder may be put right around its checkpoints; they are nev
 import hashlib
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -44,15 +45,18 @@ _MAX_TENSORS_NAMED, _MAX_NAMED = 4, 10
 def verify(config: VerifyConfig) -> Record:
     """Verifies, and repairs where that is asked for.
 
+    A repair clears leftovers and writes the state file anew where it is lost or damaged. Each is
+    one step that is done or not, so that a repair that is cut short is begun again by the next.
+
     Returns:
       JSON values: `folder`; `ok`, whether all is well; `repaired`, what --repair did, lines;
       `checkpoints`, each as of `verify_entry`; `state`, null where one checkpoint is verified
-      alone, else with `path`, `exists`, `ok`, `problems` and `remarks`; `leftovers`, each with
-      `files`.
+      alone, else as of `check_state`; `leftovers`, each with `files`.
 
     Raises:
-      CheckpointError, ToolError: there is no such folder or checkpoint, or it cannot be read, or
-        not repaired.
+      CheckpointError, ToolError: there is no such folder or checkpoint, it cannot be read or not
+        repaired, or someone else writes into it.
+      OSError: a folder that is to be repaired cannot be locked.
     """
     place, name = os.path.split(config.path)
     path = place or "." if name in SAVED_MODEL_FILES else config.path
@@ -63,43 +67,28 @@ def verify(config: VerifyConfig) -> Record:
         if path.endswith(GRAPH_SUFFIXES):
             raise ToolError(f"{path} is no checkpoint: a graph that stands alone has no variables")
         prefix = find_variables(path)
-        alone = verify_entry(named_entry(prefix), graphs)
-        return _record(os.path.dirname(prefix), [alone], None, [])
-    found = repair_folder(path, graphs) if config.repair else verify_folder(path, graphs)
-    if not (found["checkpoints"] or found["leftovers"] or found["repaired"]):
-        raise ToolError(f"{path} holds no checkpoint")
-    return found
-
-
-def _record(
-    path: str,
-    checkpoints: Sequence[Record],
-    state: Record | None,
-    leftovers: Sequence[Sequence[str]],
-    repaired: Sequence[str] = (),
-) -> Record:
-    is_tidy = not leftovers and (state is None or state["ok"])
-    return {
-        "folder": path,
-        "ok": is_tidy and bool(checkpoints) and all(found["ok"] for found in checkpoints),
-        "repaired": [*repaired],
-        "checkpoints": [*checkpoints],
-        "state": state,
-        "leftovers": [{"files": [*names]} for names in leftovers],
-    }
-
-
-def verify_folder(path: str, graphs: "GraphChecks") -> Record:
-    """Verifies each checkpoint of a folder, its state file, and what else is in it.
-
-    Raises:
-      CheckpointError: the folder cannot be read, or somebody trains into it.
-    """
-    _check_unused(path)
-    found = _judge(path, {entry: verify_entry(entry, graphs) for entry in list_folder(path)})
-    if not found["ok"]:
+        alone = {named_entry(prefix): verify_entry(named_entry(prefix), graphs)}
+        return _record(os.path.dirname(prefix), alone, None)
+    done: list[str] = []
+    with _locked(path) if config.repair else nullcontext():
+        if not config.repair:
+            _check_unused(path)
+        found = {entry: verify_entry(entry, graphs) for entry in list_folder(path)}
+        if config.repair:
+            _repair(path, found, done)
+        leftovers = [names for _, names in find_leftovers(path)]
+        record = _record(path, found, check_state(path, found), leftovers, done)
+    if not (config.repair or record["ok"]):
         _check_unused(path)  # A run that has begun since changes the folder.
-    return found
+    if not (found or leftovers or done):
+        raise ToolError(f"{path} holds no checkpoint")
+    return record
+
+
+def _locked(path: str) -> lock.FolderLock:
+    """A stranger's folder is left without the lock's file."""
+    is_trained_in = tf.io.gfile.exists(os.path.join(path, lock.LOCK_FILE))
+    return lock.FolderLock(path, _OTHERWISE, keeps_file=is_trained_in)
 
 
 def _check_unused(path: str) -> None:
@@ -108,55 +97,52 @@ def _check_unused(path: str) -> None:
         raise CheckpointError(f"{path} is in use by {user}: wait for it to end, or {_OTHERWISE}")
 
 
-def _judge(path: str, found: Mapping[Entry, Record], repaired: Sequence[str] = ()) -> Record:
+def _record(
+    path: str,
+    found: Mapping[Entry, Record],
+    state: Record | None,
+    leftovers: Sequence[Sequence[str]] = (),
+    repaired: Sequence[str] = (),
+) -> Record:
     """What there is to say of a folder, given what was found of its checkpoints."""
-    leftovers = [names for _, names in find_leftovers(path)]
-    return _record(path, [*found.values()], check_state(path, found), leftovers, repaired)
+    is_tidy = not leftovers and (state is None or state["ok"])
+    return {
+        "folder": path,
+        "ok": is_tidy and bool(found) and all(checkpoint["ok"] for checkpoint in found.values()),
+        "repaired": [*repaired],
+        "checkpoints": [*found.values()],
+        "state": state,
+        "leftovers": [{"files": [*names]} for names in leftovers],
+    }
 
 
-def repair_folder(path: str, graphs: "GraphChecks") -> Record:
-    """Clears leftovers, writes the state file anew where it is lost or damaged, and verifies.
-
-    Each is one step that is done or not, so that a repair that is cut short is begun again by the
-    next. A checkpoint that is damaged stays as it is, and is not named in the state file.
+def _repair(path: str, found: Mapping[Entry, Record], done: list[str]) -> None:
+    """Puts right what is around checkpoints, and adds to `done` what was done, a line each.
 
     Raises:
-      CheckpointError: someone else writes into the folder, or it cannot be read.
-      ToolError: it cannot be written; what was done until then is said.
-      OSError: it cannot be locked.
+      ToolError: the file system refused; what was done until then is said.
     """
-    done: list[str] = []
-    is_trained_in = tf.io.gfile.exists(os.path.join(path, lock.LOCK_FILE))  # No stranger's is.
-    with lock.FolderLock(path, _OTHERWISE, keeps_file=is_trained_in):
-        found = {entry: verify_entry(entry, graphs) for entry in list_folder(path)}
-        try:
-            for line in _repair(path, found):
-                done.append(line)  # noqa: PERF402 (what was done before an error counts)
-        except (tf.errors.OpError, OSError) as error:
-            before = f"; done until then: {'; '.join(done)}" if done else ""
-            raise ToolError(f"{path} cannot be repaired: {reason(error)}{before}") from error
-        return _judge(path, found, done)
-
-
-def _repair(path: str, found: Mapping[Entry, Record]) -> Iterator[str]:
-    """Does one thing at a time and says what; the first of it frees space."""
-    for step, names in find_leftovers(path):
-        if step is None:
-            file_io.remove(os.path.join(path, names[0]))
-        else:
-            folder.delete_checkpoint(path, step)
-        told = first_few(names, _MAX_NAMED)
-        yield f"cleared {told}, left by a save or a deletion that was cut short"
-    state = check_state(path, found)
-    if state["exists"] and state["ok"]:
-        return
-    named = [entry.state_name for entry in to_name(found)]
-    if not named:
-        yield f"left {state['path']} as it is: none is whole to name"
-        return
-    folder.write_state(path, named)
-    told = first_few(named, _MAX_NAMED)
-    yield f"wrote {state['path']}: it names {told}; the newest is {named[-1]}"
+    try:
+        for step, names in find_leftovers(path):  # First, as that frees space.
+            if step is None:
+                file_io.remove(os.path.join(path, names[0]))
+            else:
+                folder.delete_checkpoint(path, step)
+            told = first_few(names, _MAX_NAMED)
+            done.append(f"cleared {told}, left by a save or a deletion that was cut short")
+        state = check_state(path, found)
+        if state["exists"] and state["ok"]:
+            return
+        named = [entry.state_name for entry in to_name(found)]
+        if not named:
+            done.append(f"left {state['path']} as it is: none is whole to name")
+            return
+        folder.write_state(path, named)
+        told = first_few(named, _MAX_NAMED)
+        done.append(f"wrote {state['path']}: it names {told}; the newest is {named[-1]}")
+    except (tf.errors.OpError, OSError) as error:
+        before = f"; done until then: {'; '.join(done)}" if done else ""
+        raise ToolError(f"{path} cannot be repaired: {reason(error)}{before}") from error
 
 
 # One checkpoint.
@@ -323,7 +309,11 @@ def to_name(found: Mapping[Entry, Record]) -> list[Entry]:
 
 
 def check_state(path: str, found: Mapping[Entry, Record]) -> Record:
-    """Compares the state file of a folder with what was found of its checkpoints."""
+    """Compares the state file of a folder with what was found of its checkpoints.
+
+    Returns:
+      JSON values: its `path`; whether it `exists` and is `ok`; `problems` and `remarks`, lines.
+    """
     file = os.path.join(path, naming.STATE_FILE)
     exists = tf.io.gfile.exists(file) and not tf.io.gfile.isdir(file)
     said, expected = Findings([], []), to_name(found)
@@ -331,13 +321,13 @@ def check_state(path: str, found: Mapping[Entry, Record]) -> Record:
     lines = said.problems if is_ours else said.remarks
     if exists:
         try:
-            newest, kept = folder.read_state(file)
+            newest = folder.read_state(file)
+            if problem := _misnamed(path, newest, found):
+                said.problems.append(problem)
+            else:
+                lines += _not_the_newest(os.path.basename(newest) or EMPTY_NAME, expected)
         except CheckpointError as error:
             said.problems.append(str(error))
-        else:
-            said.problems.extend(_misnamed(path, dict.fromkeys([*kept, newest]), found))
-            if not said.problems:
-                lines += _not_the_newest(os.path.basename(newest) or EMPTY_NAME, expected)
     else:
         lines = lines if expected else said.remarks
         lines.append("not there, so that tf.train.latest_checkpoint finds nothing")
@@ -350,23 +340,18 @@ def check_state(path: str, found: Mapping[Entry, Record]) -> Record:
     }
 
 
-def _misnamed(path: str, names: Iterable[str], found: Mapping[Entry, Record]) -> Iterator[str]:
-    """What is wrong with the names in a state file, which may lead out of its folder."""
+def _misnamed(path: str, name: str, found: Mapping[Entry, Record]) -> str | None:
+    """What is wrong with the path of the newest in a state file, which may lead elsewhere."""
     is_whole = {entry.state_name: record["ok"] for entry, record in found.items()}
-    gone, damaged = [], []
-    for name in names:
-        place, base = os.path.split(os.path.join(os.path.abspath(path), name))
-        if os.path.normpath(place) == os.path.abspath(path):
-            is_there = (base or EMPTY_NAME) in is_whole
-            damaged += [name] if is_there and not is_whole[base or EMPTY_NAME] else []
-        else:
-            prefix = os.path.join(place, base)
-            is_there = any(os.path.exists(prefix + end) for end in (naming.INDEX_SUFFIX, ""))
-        gone += [] if is_there else [name]
-    if gone:
-        yield f"it names {first_few(gone, _MAX_NAMED)}: not there"
-    if damaged:
-        yield f"it names {first_few(damaged, _MAX_NAMED)}: not whole"
+    place, base = os.path.split(os.path.join(os.path.abspath(path), name))
+    if os.path.normpath(place) == os.path.abspath(path):
+        is_there = (base or EMPTY_NAME) in is_whole
+        if is_there and not is_whole[base or EMPTY_NAME]:
+            return f"it names {name}: not whole"
+    else:
+        prefix = os.path.join(place, base)
+        is_there = any(os.path.exists(prefix + suffix) for suffix in (naming.INDEX_SUFFIX, ""))
+    return None if is_there else f"it names {name}: not there"
 
 
 def _not_the_newest(named: str, expected: Sequence[Entry]) -> Iterator[str]:

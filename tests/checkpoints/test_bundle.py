@@ -8,10 +8,8 @@ import struct
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto, BundleHeaderProto
@@ -26,54 +24,52 @@ from checkpoints.bundle import (
 )
 from checkpoints.reader import CheckpointReader, read_variables, restore_newest
 from errors import CheckpointError
+from tests.checkpoints.conftest import SPECS, values_at
 from tests.checkpoints.index_files import MAGIC, block, number, table
 
 v1 = tf.compat.v1
-Values = dict[str, npt.NDArray[Any]]
-Specs = dict[str, VariableSpec]
+VALUES = values_at(7)
 
 
-def _write(prefix: Path, values: Values, specs: Specs) -> str:
-    writer = BundleWriter(specs)
-    writer.write(str(prefix), values)
+def _write(prefix: Path) -> str:
+    writer = BundleWriter(SPECS)
+    writer.write(str(prefix), VALUES)
     writer.close()
     return str(prefix)
 
 
 @pytest.fixture
-def prefix(tmp_path: Path, values: Values, specs: Specs) -> str:
-    """The prefix of a bundle that holds `values`."""
-    return _write(tmp_path / "b", values, specs)
+def prefix(tmp_path: Path) -> str:
+    """The prefix of a bundle that holds `VALUES`."""
+    return _write(tmp_path / "b")
 
 
-def test_what_is_written_is_read_by_tensorflow_and_here(
-    prefix: str, values: Values, specs: Specs
-) -> None:
+def test_what_is_written_is_read_by_tensorflow_and_here(prefix: str) -> None:
     reader = tf.train.load_checkpoint(prefix)
-    assert {*reader.get_variable_to_shape_map()} == {*values}
-    found = read_variables(prefix, specs)
-    for name, value in values.items():
+    assert {*reader.get_variable_to_shape_map()} == {*VALUES}
+    found = read_variables(prefix, SPECS)
+    for name, value in VALUES.items():
         assert reader.get_tensor(name).dtype == value.dtype
         assert found[name].tobytes() == value.tobytes() == reader.get_tensor(name).tobytes()
 
 
 def test_a_stock_savers_checkpoints_are_read_and_stepped_over_where_cut_short(
-    values: Values, specs: Specs, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     """By TensorFlow's reader, whose errors are of many kinds, wherever the cut is."""
     with tf.Graph().as_default(), v1.Session() as session:
-        for name, value in values.items():
+        for name, value in VALUES.items():
             v1.get_variable(name, initializer=value, use_resource=False)
         session.run(v1.global_variables_initializer())
         for step in (7, 8):
             v1.train.Saver().save(session, f"{tmp_path}/my-model", global_step=step)
-    found = read_variables(f"{tmp_path}/my-model-8", specs)
-    assert all(found[name].tobytes() == values[name].tobytes() for name in values)
+    found = read_variables(f"{tmp_path}/my-model-8", SPECS)
+    assert all(found[name].tobytes() == VALUES[name].tobytes() for name in VALUES)
     data = tmp_path / "my-model-8.data-00000-of-00001"
     content = data.read_bytes()
     for size in range(len(content)):
         data.write_bytes(content[:size])
-        restored = restore_newest(str(tmp_path), specs)
+        restored = restore_newest(str(tmp_path), SPECS)
         assert restored is not None
         assert restored.step == 7
         with pytest.raises(CheckpointError):
@@ -102,23 +98,23 @@ def _read_all(reader: CheckpointReader) -> None:
     ],
 )
 def test_each_difference_is_named(
-    prefix: str, specs: Specs, change: dict[str, VariableSpec | None], message: str
+    prefix: str, change: dict[str, VariableSpec | None], message: str
 ) -> None:
-    expected = {name: spec for name, spec in (specs | change).items() if spec}
+    expected = {name: spec for name, spec in (SPECS | change).items() if spec}
     with pytest.raises(CheckpointError, match=message):
         read_variables(prefix, expected)
 
 
 @pytest.mark.parametrize("suffix", [".index", ".data-00000-of-00001"])
-def test_a_missing_or_damaged_file_is_an_error(prefix: str, specs: Specs, suffix: str) -> None:
+def test_a_missing_or_damaged_file_is_an_error(prefix: str, suffix: str) -> None:
     with open(prefix + suffix, "r+b") as file:
         file.seek(3)
         file.write(b"\x55")
     with pytest.raises(CheckpointError):
-        read_variables(prefix, specs)
+        read_variables(prefix, SPECS)
     tf.io.gfile.remove(prefix + suffix)
     with pytest.raises(CheckpointError, match=r"is missing|has no variables"):
-        read_variables(prefix, specs)
+        read_variables(prefix, SPECS)
 
 
 # The short way into a session, against `Session.run`.
@@ -141,13 +137,11 @@ def test_a_fed_callable_does_what_run_does() -> None:
 
 
 @pytest.mark.parametrize("name", ["a[b]/m", "a*/m", "a?/m", "a\\b/m"])
-def test_a_path_that_tensorflow_takes_for_a_pattern_is_refused(
-    name: str, tmp_path: Path, values: Values, specs: Specs
-) -> None:
+def test_a_path_that_tensorflow_takes_for_a_pattern_is_refused(name: str, tmp_path: Path) -> None:
     """TensorFlow would find the index of another, and read the files of neither."""
     (tmp_path / name).parent.mkdir(parents=True)
-    prefix = _write(tmp_path / name, values, specs)
-    for read in (lambda: CheckpointReader(prefix), lambda: restore_newest(prefix, specs)):
+    prefix = _write(tmp_path / name)
+    for read in (lambda: CheckpointReader(prefix), lambda: restore_newest(prefix, SPECS)):
         with pytest.raises(CheckpointError, match=r"for a pattern; give it a path without them$"):
             read()
 

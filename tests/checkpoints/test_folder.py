@@ -108,21 +108,48 @@ def test_delete_leaves_nothing_of_a_step(path: Path, step: int) -> None:
     assert {*OTHERS} <= {p.name for p in path.iterdir()}
 
 
-def test_state_is_read_by_tensorflow_wherever_the_folder_is(path: Path) -> None:
-    folder.write_state(str(path), ["my-model-20", "my-model-100"])
+# The state file, against what TensorFlow reads and writes, and what others have left.
+
+
+def test_a_state_file_is_read_by_tensorflow_wherever_the_folder_is(path: Path) -> None:
+    names = ['quote"d', "größe", "new\nline", "m-?????-of-00002", "my-model-100"]
+    assert folder.write_state(str(path), names)
+    assert not folder.write_state(str(path), names)
+    assert folder.read_state(f"{path}/checkpoint") == "my-model-100"
     moved = path.rename(path.with_name("elsewhere"))
     state = tf.train.get_checkpoint_state(str(moved))
     assert state.model_checkpoint_path == str(moved / "my-model-100")
-    expected = [str(moved / f"my-model-{step}") for step in (20, 100)]
-    assert [*state.all_model_checkpoint_paths] == expected
+    assert [*state.all_model_checkpoint_paths] == [f"{moved}/{name}" for name in names]
 
 
-def test_names_of_any_kind_stand_in_a_state_file(tmp_path: Path) -> None:
-    names = ['quote"d', "größe", "new\nline", "m-?????-of-00002"]
-    assert folder.write_state(str(tmp_path), names)
-    assert not folder.write_state(str(tmp_path), names)
-    state = tf.train.get_checkpoint_state(str(tmp_path))
-    assert [*state.all_model_checkpoint_paths] == [f"{tmp_path}/{name}" for name in names]
+def test_what_tensorflow_writes_is_read(tmp_path: Path) -> None:
+    for name in ("m-7", "a b.ckpt--1", "gr\u00fcn", ""):
+        tf.compat.v1.train.update_checkpoint_state(
+            str(tmp_path), f"/elsewhere/{name}", all_model_checkpoint_paths=["/elsewhere/m-6"]
+        )
+        assert folder.named_checkpoint(f"{tmp_path}/checkpoint") == name
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (r'model_checkpoint_path: "C:\\work\\model.ckpt-3"', "model.ckpt-3"),
+        ('all_model_checkpoint_paths: "a"\nmodel_checkpoint_path: "../b"\n', "b"),
+        ('all_model_checkpoint_paths: "a"\n', None),
+        ("no such thing", None),
+        (r'model_checkpoint_path: "\777\x"', None),
+        ("", None),
+        ("\x00\x80" * 100, None),
+    ],
+)
+def test_what_others_have_left_in_a_state_file(tmp_path: Path, text: str, name: str | None) -> None:
+    state = tmp_path / "checkpoint"
+    assert folder.named_checkpoint(str(state)) is None
+    state.mkdir()
+    assert folder.named_checkpoint(str(state)) is None
+    state.rmdir()
+    state.write_text(text)
+    assert folder.named_checkpoint(str(state)) == name
 
 
 def _checkpoint(path: Path, step: int, manifest: str = ".manifest") -> None:

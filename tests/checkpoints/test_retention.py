@@ -9,7 +9,7 @@ import tensorflow as tf
 from checkpoints import folder, manifest
 from checkpoints.folder import Retention, Saved, best_checkpoint, best_first, steps_to_delete
 from errors import CheckpointError
-from tests.checkpoints.conftest import Save
+from tests.checkpoints.conftest import save
 
 HOUR = 3600.0
 HOURLY, BEST = Retention(1, every_n_hours=1), Retention(2, keep_best=True)
@@ -67,7 +67,7 @@ def test_the_best_is_the_earliest_of_the_most_accurate() -> None:
     assert [s.step for s in best_first(_measured(0.5, None, 0.9, 0.0, 0.9))] == [3, 5, 1, 4]
 
 
-def test_the_best_stays_and_is_found(tmp_path: Path, save: Save) -> None:
+def test_the_best_stays_and_is_found(tmp_path: Path) -> None:
     """Across processes; ties go to the earliest, and the state file names the newest."""
     path = str(tmp_path)
     save(path, {10: 0.5, 20: 0.8, 30: 0.7}, BEST)
@@ -84,7 +84,7 @@ def test_the_best_stays_and_is_found(tmp_path: Path, save: Save) -> None:
     assert folder.committed_steps(path) == [90, 100]
 
 
-def test_those_that_say_nothing_are_not_the_best(tmp_path: Path, save: Save) -> None:
+def test_those_that_say_nothing_are_not_the_best(tmp_path: Path) -> None:
     save(tmp_path, {10: None, 20: None}, BEST)
     for path in (tmp_path, tmp_path / "absent"):
         with pytest.raises(CheckpointError, match=r"no checkpoint that says its test accuracy"):
@@ -94,7 +94,7 @@ def test_those_that_say_nothing_are_not_the_best(tmp_path: Path, save: Save) -> 
     assert best_checkpoint(str(tmp_path)).endswith("my-model-30")
 
 
-def test_one_that_was_stepped_over_takes_no_good_ones_place(tmp_path: Path, save: Save) -> None:
+def test_one_that_was_stepped_over_takes_no_good_ones_place(tmp_path: Path) -> None:
     """Step 30 is damaged, so training goes on from 20; the best up to there is 10."""
     save(tmp_path, {10: 0.5, 15: 0.1, 20: 0.2, 30: 0.9}, BEST)
     assert folder.committed_steps(str(tmp_path)) == [20, 30]
@@ -111,7 +111,7 @@ def _damage(path: Path, *steps: int) -> None:
 
 
 def test_a_damaged_best_is_stepped_over_with_a_line(
-    tmp_path: Path, save: Save, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     save(tmp_path, {10: 0.9, 20: 0.5, 30: 0.1, 40: 0.1}, Retention(0))
     (tmp_path / "my-model-40.manifest").write_bytes(b"damage")
@@ -126,7 +126,7 @@ def test_a_damaged_best_is_stepped_over_with_a_line(
 
 
 def test_a_damaged_best_is_no_longer_kept_after_a_start(
-    tmp_path: Path, save: Save, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Beyond the newest it goes; among them it stays until they are others."""
     save(tmp_path, {10: 0.9, 20: 0.5, 30: 0.8, 40: 0.1}, BEST)
@@ -140,7 +140,7 @@ def test_a_damaged_best_is_no_longer_kept_after_a_start(
 
 @pytest.mark.parametrize("content", [None, b"", b"\xff\xff", b'model_checkpoint_path: "gone-7"\n'])
 def test_a_lost_or_wrong_state_file_is_written_anew(
-    tmp_path: Path, save: Save, content: bytes | None, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, content: bytes | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
     save(tmp_path, {9: None, 10: None}, Retention(4))

@@ -318,7 +318,7 @@ def test_a_damaged_state_file_is_written_as_a_trainer_writes_it(
     ("newest", "kept", "problems"),
     [
         (NAMES[2], NAMES, ["its newest is my-model-290, that of the folder is my-model-300"]),
-        (NAMES[3], [*NAMES, "my-model-310"], ["it names my-model-310: not there"]),
+        ("my-model-310", NAMES, ["it names my-model-310: not there"]),
         ("/elsewhere/my-model-300", NAMES, ["it names /elsewhere/my-model-300: not there"]),
         (r"C:\\run\\my-model-300", NAMES, [r"it names C:\run\my-model-300: not there"]),
         ("../model/my-model-300", NAMES, []),
