@@ -24,7 +24,6 @@ from tools.command import Record, format_bytes, table
 from tools.folder_entries import (
     EMPTY_NAME,
     Entry,
-    find_leftovers,
     is_folder,
     list_folder,
     newest_of,
@@ -36,7 +35,7 @@ _TITLES = {"model": "model", "slot": "optimizer slots", "other": "other"}
 _COUNTS = ("tensors", "values", "bytes")
 _STATS = ("min", "max", "mean", "std", "nan", "inf")
 _MAX_NAMED = 4  # Variables of one tensor.
-_COMMITTED, _FOREIGN, _LEFTOVER, _DAMAGED = "committed", "no manifest", "leftover", "damaged"
+_COMMITTED, _FOREIGN, _DAMAGED = "committed", "no manifest", "damaged"
 _NANOSECONDS = 10**9
 _MAX_HELD = 8  # Of those, a few may be damaged; a process may open only so many files.
 
@@ -103,7 +102,7 @@ def list_checkpoints(path: str, hold: Hold) -> dict[str, Any]:
 
       - `name`, what its files begin with; `step`, as the name says, or null.
       - `state`: `committed`, whole and of this project; `no manifest`, of another trainer;
-        `leftover` of a save or a deletion that was cut short, or is under way; `damaged`.
+        `damaged`.
       - `problem`: what is wrong with it, where that is seen without reading its values; or null.
       - `saved_at`: in seconds since 1970; of a stranger's, when its files were last changed; null
         where there is no file of values.
@@ -120,8 +119,7 @@ def list_checkpoints(path: str, hold: Hold) -> dict[str, Any]:
     rows = {entry: _listed(path, entry, files) for entry in found}
     there = {entry.name for entry in list_folder(path)}
     rows = {e: row for e, row in rows.items() if row["state"] != _DAMAGED or e.name in there}
-    listed = [*rows.values(), *_leftovers(path)]
-    if not listed:
+    if not rows:
         raise CheckpointError(f"--ckpt={path}: it holds no checkpoint")
     state_file = os.path.join(path, naming.STATE_FILE)
     is_file = tf.io.gfile.exists(state_file) and not tf.io.gfile.isdir(state_file)
@@ -131,12 +129,12 @@ def list_checkpoints(path: str, hold: Hold) -> dict[str, Any]:
     right = named is not None and called == (named or EMPTY_NAME)
     best = best_first(
         Saved(row["step"], test_accuracy=row["test_accuracy"])
-        for row in listed
+        for row in rows.values()
         if row["state"] == _COMMITTED
     )
     return {
         "folder": path,
-        "checkpoints": listed,
+        "checkpoints": [*rows.values()],
         "newest": newest.name if newest else None,
         "best": naming.checkpoint_name(best[0].step) if best else None,
         "state_file": {"names": named, "right": right} if is_file else None,
@@ -176,23 +174,6 @@ def _listed(path: str, entry: Entry, files: Mapping[str, Sequence[str]]) -> dict
         "test_accuracy": said.test_accuracy if said else None,
         "problem": problem,
     }
-
-
-def _leftovers(path: str) -> Iterator[dict[str, Any]]:
-    """What was cut short, as `tools.verify` tells it."""
-    for step, names in find_leftovers(path):
-        name = names[0] if step is None else naming.checkpoint_name(step)
-        size, changed = _size_and_time([os.path.join(path, name) for name in names])
-        yield {
-            "name": name,
-            "state": _LEFTOVER,
-            "step": step,
-            "saved_at": changed,
-            "bytes": size,
-            "has_graph": False,
-            "test_accuracy": None,
-            "problem": None,
-        }
 
 
 def _size_and_time(paths: Iterable[str]) -> tuple[int, float | None]:
@@ -322,7 +303,7 @@ def _listed_row(record: Record, entry: Record) -> list[str]:
     accuracy = entry["test_accuracy"]
     notes = [entry["state"]]
     notes += [note for note in ("newest", "best") if record[note] == entry["name"]]
-    notes += [] if entry["has_graph"] or entry["state"] == _LEFTOVER else ["no .meta"]
+    notes += [] if entry["has_graph"] else ["no .meta"]
     notes += [entry["problem"]] if entry["problem"] else []
     return [
         entry["name"],

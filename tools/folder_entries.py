@@ -1,7 +1,4 @@
-"""Which checkpoints there are in a folder, ours and strangers', told by the names of its files.
-
-Also what saves that were cut short have left there.
-"""
+"""Which checkpoints there are in a folder, ours and strangers', told by the names of its files."""
 
 import os
 import re
@@ -11,7 +8,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from checkpoints import file_io, folder, naming
+from checkpoints import naming
+from checkpoints.file_io import names_in
 from metagraph.opening import SAVED_MODEL_VARIABLES, prefix_of
 from metagraph.parsing import SAVED_MODEL_FILES
 
@@ -102,7 +100,7 @@ def graph_path(prefix: str) -> str | None:
 def _parts(path: str) -> dict[str, set[str]]:
     """Base name -> the suffixes of the files that a checkpoint of that name would have."""
     parts: dict[str, set[str]] = {}
-    for name in file_io.names_in(path):
+    for name in names_in(path):
         base = prefix_of(name)
         parts.setdefault(base, set()).add(name[len(base) :])
     return parts
@@ -146,20 +144,3 @@ def _written(entry: Entry) -> float:
         with suppress(tf.errors.OpError):
             return float(tf.io.gfile.stat(entry.prefix + suffix).mtime_nsec / 1e9)
     return 0.0
-
-
-def find_leftovers(path: str) -> list[tuple[int | None, list[str]]]:
-    """The step and the files of each save and deletion that was cut short, or is under way.
-
-    Of a write of the state file there is no step.
-
-    Raises:
-      CheckpointError: the folder cannot be read.
-    """
-    found: list[tuple[int | None, list[str]]] = [
-        (step, sorted(naming.checkpoint_name(step) + suffix for suffix in suffixes))
-        for step, suffixes in folder.files_by_step(path).items()
-        if naming.is_leftover(suffixes)
-    ]
-    state = naming.STATE_FILE + file_io.TEMPORARY_SUFFIX
-    return [*found, (None, [state])] if tf.io.gfile.exists(os.path.join(path, state)) else found

@@ -28,7 +28,6 @@ from tools.command import Record, format_bytes
 from tools.folder_entries import (
     EMPTY_NAME,
     Entry,
-    find_leftovers,
     is_folder,
     list_folder,
     named_entry,
@@ -76,7 +75,7 @@ def verify(config: VerifyConfig) -> Record:
         found = {entry: verify_entry(entry, graphs) for entry in list_folder(path)}
         if config.repair:
             _repair(path, found, done)
-        leftovers = [names for _, names in find_leftovers(path)]
+        leftovers = [names for _, names in _leftovers(path)]
         record = _record(path, found, check_state(path, found), leftovers, done)
     if not (config.repair or record["ok"]):
         _check_unused(path)  # A run that has begun since changes the folder.
@@ -116,6 +115,20 @@ def _record(
     }
 
 
+def _leftovers(path: str) -> list[tuple[int | None, list[str]]]:
+    """The step and the files of each save and deletion that was cut short.
+
+    Of a write of the state file there is no step.
+    """
+    found: list[tuple[int | None, list[str]]] = [
+        (step, sorted(naming.checkpoint_name(step) + suffix for suffix in suffixes))
+        for step, suffixes in folder.files_by_step(path).items()
+        if naming.is_leftover(suffixes)
+    ]
+    state = naming.STATE_FILE + file_io.TEMPORARY_SUFFIX
+    return [*found, (None, [state])] if tf.io.gfile.exists(os.path.join(path, state)) else found
+
+
 def _repair(path: str, found: Mapping[Entry, Record], done: list[str]) -> None:
     """Puts right what is around checkpoints, and adds to `done` what was done, a line each.
 
@@ -123,7 +136,7 @@ def _repair(path: str, found: Mapping[Entry, Record], done: list[str]) -> None:
       ToolError: the file system refused; what was done until then is said.
     """
     try:
-        for step, names in find_leftovers(path):  # First, as that frees space.
+        for step, names in _leftovers(path):  # First, as that frees space.
             if step is None:
                 file_io.remove(os.path.join(path, names[0]))
             else:
