@@ -193,8 +193,11 @@ def test_what_can_be_passes(tmp_path: Path, entry: BundleEntryProto) -> None:
         (_sliced((0, -1)), "a slice is not inside"),
         (_sliced((2, 3)), "a slice is not inside"),
         (_sliced(), "a slice has 0 dimensions, its tensor 1"),
+        (BundleEntryProto(dtype=1, size=-4), "a place in its files is negative"),
+        (BundleEntryProto(dtype=1, size=4, offset=-4), "a place in its files is negative"),
+        (BundleEntryProto(dtype=1, size=4, shard_id=-1), "a place in its files is negative"),
     ],
-    ids=range(11),
+    ids=range(14),
 )
 def test_what_cannot_be_is_refused(tmp_path: Path, entry: BundleEntryProto, message: str) -> None:
     """By every reader, that of a resumed run too."""
@@ -265,7 +268,7 @@ def _one_block(entries: bytes, kind: bytes, index: bytes) -> bytes:
 
 
 def test_other_tables_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One block that is read many times, one that is packed, a pipe, a long file, none."""
+    """A block that is read many times or packed, a key that comes twice, a pipe, a long file."""
     path = tmp_path / "m.index"
     entries = block({b"": b"", b"w": _entry([1]).SerializeToString()})
     handle = number(0) + number(len(entries))
@@ -274,6 +277,12 @@ def test_other_tables_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         read_index(str(path))
     path.write_bytes(_one_block(entries, b"\1", block({b"\xff": handle})))
     with pytest.raises(CheckpointError, match="a block is compressed"):
+        read_index(str(path))
+    impossible, possible = (_entry(sizes).SerializeToString() for sizes in ([-5], [1]))
+    twice = _rows((0, b"", b""), (0, b"w", impossible), (0, b"w", possible))
+    handle = number(0) + number(len(twice))
+    path.write_bytes(_one_block(twice, b"\0", block({b"\xff": handle})))
+    with pytest.raises(CheckpointError, match="no tensor has the shape"):
         read_index(str(path))
     path.unlink()
     with pytest.raises(CheckpointError, match="there is no file"):

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from checkpoints import folder, manifest
-from checkpoints.folder import Retention, Saved, best_checkpoint, best_first, steps_to_delete
+from checkpoints.folder import Retention, Saved, best_checkpoint, steps_to_delete
 from errors import CheckpointError
 from tests.checkpoints.conftest import save
 
@@ -63,10 +63,6 @@ def test_deleting_step_by_step_ends_where_deleting_at_once_does(keep_best: bool)
     assert [c.step for c in present] == [c.step for c in saved if c.step not in at_once]
 
 
-def test_the_best_is_the_earliest_of_the_most_accurate() -> None:
-    assert [s.step for s in best_first(_measured(0.5, None, 0.9, 0.0, 0.9))] == [3, 5, 1, 4]
-
-
 def test_the_best_stays_and_is_found(tmp_path: Path) -> None:
     """Across processes; ties go to the earliest, and the state file names the newest."""
     path = str(tmp_path)
@@ -92,14 +88,6 @@ def test_those_that_say_nothing_are_not_the_best(tmp_path: Path) -> None:
     save(tmp_path, {30: 0.1, 40: None, 50: None}, BEST)
     assert folder.committed_steps(str(tmp_path)) == [30, 40, 50]
     assert best_checkpoint(str(tmp_path)).endswith("my-model-30")
-
-
-def test_one_that_was_stepped_over_takes_no_good_ones_place(tmp_path: Path) -> None:
-    """Step 30 is damaged, so training goes on from 20; the best up to there is 10."""
-    save(tmp_path, {10: 0.5, 15: 0.1, 20: 0.2, 30: 0.9}, BEST)
-    assert folder.committed_steps(str(tmp_path)) == [20, 30]
-    save(tmp_path, {21: 0.1, 22: 0.1}, BEST)
-    assert folder.committed_steps(str(tmp_path)) == [20, 21, 22, 30]
 
 
 def _damage(path: Path, *steps: int) -> None:

@@ -81,3 +81,10 @@ def test_a_file_that_is_too_short(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(CheckpointError, match="has 39 bytes, its index speaks of 40"):
         stored_tensors(CheckpointReader(prefix))
+
+
+def test_a_shard_that_there_is_none_of(tmp_path: Path) -> None:
+    reader = CheckpointReader(save(tmp_path / "m", {"x": np.zeros(5)}))
+    reader.index[b"x"].shard_id = 1
+    with pytest.raises(CheckpointError, match="m is damaged: it has no shard 1"):
+        stored_tensors(reader)

@@ -14,7 +14,7 @@ from checkpoints.writer import CheckpointWriter
 from errors import CheckpointError, NotFiniteError
 from tests.checkpoints.conftest import RECORD, SPECS, save, values_at
 
-FOUR, TWO = Retention(4), Retention(2)
+FOUR, TWO, BEST = Retention(4), Retention(2), Retention(2, keep_best=True)
 
 
 def _restore(path: Path) -> Restored:
@@ -76,32 +76,25 @@ def test_what_is_not_finite_is_not_saved(tmp_path: Path, bad: float) -> None:
     assert folder.usable_steps(str(tmp_path)) == [10]
 
 
-@pytest.mark.parametrize("suffix", [".data-00000-of-00001", ".index", ".meta", ".manifest"])
-def test_damage_is_stepped_over_said_and_mended(
-    tmp_path: Path, suffix: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    save(tmp_path, {9: None, 10: None}, FOUR)
-    path = tmp_path / f"my-model-10{suffix}"
-    path.write_bytes(path.read_bytes()[:-3])
-    assert _restore(tmp_path).step == 9
-    assert f"my-model-10{suffix} is damaged" in caplog.text
-    save(tmp_path, {10: None}, FOUR)
-    assert _restore(tmp_path).step == 10
-
-
 def test_of_several_damaged_ones_the_newest_good_one_is_found(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Damage of another kind to each of the newest; where none is left, that is an error."""
-    save(tmp_path, dict.fromkeys((10, 20, 30, 40)), FOUR)
-    for step, suffix in ((40, ".index"), (30, ".meta"), (20, ".manifest")):
-        (tmp_path / f"my-model-{step}{suffix}").write_bytes(b"damage")
+    save(tmp_path, dict.fromkeys((10, 20, 30, 40, 50)), Retention(5))
+    suffixes = {50: ".index", 40: ".meta", 30: ".manifest", 20: ".data-00000-of-00001"}
+    for step, suffix in suffixes.items():
+        path = tmp_path / f"my-model-{step}{suffix}"
+        path.write_bytes(path.read_bytes()[:-3])
         caplog.clear()
         assert _restore(tmp_path).step == step - 10
-        assert caplog.text.count("stepping over") == (50 - step) / 10
+        assert caplog.text.count("stepping over") == (60 - step) / 10
+        assert f"{path.name} is damaged" in caplog.text
     (tmp_path / "my-model-10.index").write_bytes(b"")
-    with pytest.raises(CheckpointError, match=r"none of the 4 checkpoints .*my-model-40\.index is"):
+    with pytest.raises(CheckpointError, match=r"none of the 5 checkpoints .*my-model-50\.index is"):
         restore_newest(str(tmp_path), SPECS)
+    for step in (20, 30, 40, 50):  # A save mends each.
+        save(tmp_path, {step: None}, Retention(5))
+        assert _restore(tmp_path).step == step
 
 
 def test_a_checkpoint_without_manifest_is_accepted_and_that_is_said(
@@ -128,3 +121,8 @@ def test_a_damaged_newer_one_takes_no_good_ones_place(tmp_path: Path) -> None:
     save(tmp_path, {40: None}, TWO)
     assert folder.committed_steps(str(tmp_path)) == [31, 40]
     assert _restore(tmp_path).step == 40
+    # Nor does the best: step 90 is damaged, so training goes on from 80, whose best is 70.
+    save(tmp_path, {70: 0.5, 75: 0.1, 80: 0.2, 90: 0.9}, BEST)
+    assert folder.committed_steps(str(tmp_path)) == [80, 90]
+    save(tmp_path, {81: 0.1, 82: 0.1}, BEST)
+    assert folder.committed_steps(str(tmp_path)) == [80, 81, 82, 90]
