@@ -16,16 +16,8 @@ import tensorflow as tf
 from absl import logging
 from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto
 
-from checkpoints import manifest, naming
+from checkpoints import file_io, manifest, naming
 from checkpoints.bundle import VariableSpec, read_index
-from checkpoints.file_io import (
-    HEAD_BYTES,
-    check_fetched,
-    check_plain,
-    kind_of,
-    names_in,
-    read_head,
-)
 from checkpoints.folder import usable_steps
 from checkpoints.manifest import Manifest
 from checkpoints.naming import INDEX_SUFFIX
@@ -61,16 +53,16 @@ class CheckpointReader:
         Raises:
           CheckpointError: a file is missing or damaged.
         """
-        check_plain(prefix)
+        file_io.check_plain(prefix)
         self.prefix = prefix
         tail, files = _files(prefix)
         self.files: Sequence[str] = files
         self.version = "V1" if tail is not None else "V2"
         for file in files:
-            check_fetched(file)
+            file_io.check_fetched(file)
         self.index: Mapping[bytes, BundleEntryProto] = {}
         if tail is None:
-            check_fetched(prefix + INDEX_SUFFIX)
+            file_io.check_fetched(prefix + INDEX_SUFFIX)
             self.index = read_index(prefix + INDEX_SUFFIX)
         try:
             self.sizes = [int(tf.io.gfile.stat(file).length) for file in files]
@@ -127,7 +119,7 @@ class CheckpointReader:
     def _damage(self, line: str) -> CheckpointError:
         """What to say of values that make no sense: that they are none, where they look so."""
         for file in self.files:
-            if kind := kind_of(read_head(file, HEAD_BYTES)):
+            if kind := file_io.kind_of(file_io.read_head(file, file_io.HEAD_BYTES)):
                 return CheckpointError(f"{file} holds no values: it is {kind}")
         return CheckpointError(f"{self.prefix} is damaged: {line}")
 
@@ -148,7 +140,7 @@ def _files(prefix: str) -> tuple[str | None, list[str]]:
     file at the prefix itself, or shards beside it. The shards are checked to be all there.
     """
     folder, base = os.path.split(prefix)
-    names = set(names_in(folder))
+    names = set(file_io.names_in(folder))
     if base + INDEX_SUFFIX in names:
         shards = _shards(prefix, f"{base}.data", names)
         if not shards:
@@ -262,7 +254,7 @@ def restore_newest(
       CheckpointError: there are checkpoints and none of them is good.
       LaterVersionError: a later version made the newest.
     """
-    check_plain(folder)
+    file_io.check_plain(folder)
     reasons = []
     for step in reversed(usable_steps(folder)):
         prefix = naming.checkpoint_prefix(folder, step)

@@ -6,7 +6,7 @@ What one checkpoint holds is in `checkpoint_contents.py`.
 import functools
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
@@ -14,12 +14,11 @@ import tensorflow as tf
 from absl import logging
 
 from checkpoints import manifest, naming
-from checkpoints.file_io import names_in
 from checkpoints.folder import Saved, best_first, named_checkpoint
 from checkpoints.lock import Hold, read_newest
 from checkpoints.reader import CheckpointReader, stored_tensors
 from errors import CheckpointError, first_few
-from metagraph.opening import find_variables, prefix_of
+from metagraph.opening import find_variables
 from tools.command import Record, format_bytes, table
 from tools.folder_entries import (
     EMPTY_NAME,
@@ -115,8 +114,7 @@ def list_checkpoints(path: str, hold: Hold) -> dict[str, Any]:
     found = list_folder(path)
     for entry in found[: -_MAX_HELD - 1 : -1]:
         hold(entry.prefix)
-    files = _files_by_prefix(path)
-    rows = {entry: _listed(path, entry, files) for entry in found}
+    rows = {entry: _listed(path, entry) for entry in found}
     there = {entry.name for entry in list_folder(path)}
     rows = {e: row for e, row in rows.items() if row["state"] != _DAMAGED or e.name in there}
     if not rows:
@@ -141,19 +139,9 @@ def list_checkpoints(path: str, hold: Hold) -> dict[str, Any]:
     }
 
 
-def _files_by_prefix(path: str) -> dict[str, list[str]]:
-    """Prefix -> the files that a checkpoint of that prefix would have."""
-    found: dict[str, list[str]] = {}
-    for name in names_in(path):
-        of_ours = naming.split_name(name)
-        base = naming.checkpoint_name(of_ours[0]) if of_ours else prefix_of(name)
-        found.setdefault(os.path.join(path, base), []).append(os.path.join(path, name))
-    return found
-
-
-def _listed(path: str, entry: Entry, files: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def _listed(path: str, entry: Entry) -> dict[str, Any]:
     """What is seen of a checkpoint without reading its values."""
-    size, changed = _size_and_time(files.get(entry.prefix, ()))
+    size, changed = _size_and_time(entry.files)
     state, said, problem = (_COMMITTED if entry.committed else _FOREIGN), None, None
     try:
         said = manifest.read_of(entry.prefix)

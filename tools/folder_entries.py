@@ -24,6 +24,7 @@ class Entry(NamedTuple):
 
     name: str  # What its files begin with.
     prefix: str  # The same with its folder.
+    files: tuple[str, ...]  # Their paths.
     step: int | None  # Of the name `my-model-<step>`, None for any other.
     committed: bool  # Whether it has a manifest, as those of ours do.
     graph: str | None  # The file of its graph.
@@ -130,6 +131,7 @@ def _entry(path: str, base: str, suffixes: Collection[str]) -> Entry:
     return Entry(
         name=base,
         prefix=prefix,
+        files=tuple(sorted(prefix + suffix for suffix in suffixes)),
         step=ours[0] if ours else None,
         committed=ours is not None and naming.MANIFEST_SUFFIX in suffixes,
         graph=graph_path(prefix),

@@ -75,7 +75,7 @@ def verify(config: VerifyConfig) -> Record:
         found = {entry: verify_entry(entry, graphs) for entry in list_folder(path)}
         if config.repair:
             _repair(path, found, done)
-        leftovers = [names for _, names in _leftovers(path)]
+        leftovers = _leftovers(path)
         record = _record(path, found, check_state(path, found), leftovers, done)
     if not (config.repair or record["ok"]):
         _check_unused(path)  # A run that has begun since changes the folder.
@@ -115,18 +115,15 @@ def _record(
     }
 
 
-def _leftovers(path: str) -> list[tuple[int | None, list[str]]]:
-    """The step and the files of each save and deletion that was cut short.
-
-    Of a write of the state file there is no step.
-    """
-    found: list[tuple[int | None, list[str]]] = [
-        (step, sorted(naming.checkpoint_name(step) + suffix for suffix in suffixes))
+def _leftovers(path: str) -> list[list[str]]:
+    """The files of each save and deletion, or write of the state file, that was cut short."""
+    found = [
+        sorted(naming.checkpoint_name(step) + suffix for suffix in suffixes)
         for step, suffixes in folder.files_by_step(path).items()
         if naming.is_leftover(suffixes)
     ]
     state = naming.STATE_FILE + file_io.TEMPORARY_SUFFIX
-    return [*found, (None, [state])] if tf.io.gfile.exists(os.path.join(path, state)) else found
+    return [*found, [state]] if tf.io.gfile.exists(os.path.join(path, state)) else found
 
 
 def _repair(path: str, found: Mapping[Entry, Record], done: list[str]) -> None:
@@ -136,11 +133,9 @@ def _repair(path: str, found: Mapping[Entry, Record], done: list[str]) -> None:
       ToolError: the file system refused; what was done until then is said.
     """
     try:
-        for step, names in _leftovers(path):  # First, as that frees space.
-            if step is None:
-                file_io.remove(os.path.join(path, names[0]))
-            else:
-                folder.delete_checkpoint(path, step)
+        leftovers = _leftovers(path)
+        folder.delete_leftovers(path)  # First, as that frees space.
+        for names in leftovers:
             told = first_few(names, _MAX_NAMED)
             done.append(f"cleared {told}, left by a save or a deletion that was cut short")
         state = check_state(path, found)
@@ -178,7 +173,7 @@ def verify_entry(entry: Entry, graphs: "GraphChecks") -> dict[str, Any]:
       lines.
     """
     found = Findings([], [])
-    _compare_files(entry, found)
+    _compare_files(entry.prefix, found)
     tensors = size = None
     if entry.has_values or entry.graph is None:  # Else the graph says whether any is missing.
         try:
@@ -201,23 +196,19 @@ def verify_entry(entry: Entry, graphs: "GraphChecks") -> dict[str, Any]:
     }
 
 
-def _compare_files(entry: Entry, found: Findings) -> None:
+def _compare_files(prefix: str, found: Findings) -> None:
     """Compares each file with what the manifest says, where there is one."""
-    if entry.step is None or not entry.committed:
-        found.remarks.append(NO_MANIFEST)
-        return
-    path = os.path.dirname(entry.prefix)
     try:
-        said = manifest.read(path, entry.step)
+        said = manifest.read_of(prefix)
     except CheckpointError as error:
         found.problems.append(str(error))
         return
     if said is None:
-        found.problems.append("its manifest was taken away")
+        found.remarks.append(NO_MANIFEST)
         return
     for suffix in naming.CONTENT_SUFFIXES:
         try:
-            manifest.verify_files(path, said, [suffix])
+            manifest.verify_files(os.path.dirname(prefix), said, [suffix])
         except CheckpointError as error:
             found.problems.append(str(error))
 
@@ -331,19 +322,18 @@ def check_state(path: str, found: Mapping[Entry, Record]) -> Record:
     exists = tf.io.gfile.exists(file) and not tf.io.gfile.isdir(file)
     said, expected = Findings([], []), to_name(found)
     is_ours = any(entry.committed for entry in found)
-    lines = said.problems if is_ours else said.remarks
-    if exists:
+    lines = said.problems if is_ours and expected else said.remarks
+    if not exists:
+        lines.append("not there, so that tf.train.latest_checkpoint finds nothing")
+    else:
         try:
             newest = folder.read_state(file)
-            if problem := _misnamed(path, newest, found):
-                said.problems.append(problem)
-            else:
-                lines += _not_the_newest(os.path.basename(newest) or EMPTY_NAME, expected)
+            if wrong := _misnamed(path, newest, found):
+                said.problems.append(wrong)
+            elif wrong := _not_the_newest(os.path.basename(newest) or EMPTY_NAME, expected):
+                lines.append(wrong)
         except CheckpointError as error:
             said.problems.append(str(error))
-    else:
-        lines = lines if expected else said.remarks
-        lines.append("not there, so that tf.train.latest_checkpoint finds nothing")
     return {
         "path": file,
         "exists": exists,
@@ -367,12 +357,13 @@ def _misnamed(path: str, name: str, found: Mapping[Entry, Record]) -> str | None
     return None if is_there else f"it names {name}: not there"
 
 
-def _not_the_newest(named: str, expected: Sequence[Entry]) -> Iterator[str]:
+def _not_the_newest(named: str, expected: Sequence[Entry]) -> str | None:
     newest = newest_of(expected, named)
     # A trainer of ours names the newest that has a manifest.
     committed = [entry.state_name for entry in expected if entry.committed]
-    if newest is not None and named not in (newest.state_name, *committed[-1:]):
-        yield f"its newest is {named}, that of the folder is {newest.state_name}"
+    if newest is None or named in (newest.state_name, *committed[-1:]):
+        return None
+    return f"its newest is {named}, that of the folder is {newest.state_name}"
 
 
 # What is printed.
