@@ -79,7 +79,7 @@ def explain_if_gone(error: CheckpointError, file: str, flag: str = "--meta") -> 
     steps = usable_steps(folder) if named else []
     if not named or not steps or named[0] in steps:
         return error
-    newest = os.path.basename(newest_meta_graph(folder))
+    newest = naming.checkpoint_name(steps[-1]) + naming.META_SUFFIX
     return CheckpointError(
         f"{file} is not there, or was deleted while it was read, as those that train do with older "
         f"checkpoints; the newest is {newest} ({flag}={folder or '.'} always reads the newest)"

@@ -7,6 +7,7 @@ import functools
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any
 
@@ -114,7 +115,7 @@ def list_checkpoints(path: str, hold: Hold) -> dict[str, Any]:
     found = list_folder(path)
     for entry in found[: -_MAX_HELD - 1 : -1]:
         hold(entry.prefix)
-    rows = {entry: _listed(path, entry) for entry in found}
+    rows = {entry: _listed(entry) for entry in found}
     there = {entry.name for entry in list_folder(path)}
     rows = {e: row for e, row in rows.items() if row["state"] != _DAMAGED or e.name in there}
     if not rows:
@@ -139,15 +140,14 @@ def list_checkpoints(path: str, hold: Hold) -> dict[str, Any]:
     }
 
 
-def _listed(path: str, entry: Entry) -> dict[str, Any]:
+def _listed(entry: Entry) -> dict[str, Any]:
     """What is seen of a checkpoint without reading its values."""
-    size, changed = _size_and_time(entry.files)
+    sizes, changed = _sizes_and_time(entry.files)
     state, said, problem = (_COMMITTED if entry.committed else _FOREIGN), None, None
     try:
         said = manifest.read_of(entry.prefix)
         for name, digest in said.files.items() if said else ():
-            found, _ = _size_and_time([os.path.join(path, os.path.basename(name))])
-            if found != digest.size:
+            if (found := sizes.get(name, 0)) != digest.size:
                 raise CheckpointError(f"{name} has {found} bytes, the manifest says {digest.size}")
         stored_tensors(CheckpointReader(entry.prefix))
     except CheckpointError as error:
@@ -157,27 +157,25 @@ def _listed(path: str, entry: Entry) -> dict[str, Any]:
         "state": state,
         "step": stem_and_step(entry.name)[1],
         "saved_at": said.saved_at if said else changed,
-        "bytes": size,
+        "bytes": sum(sizes.values()),
         "has_graph": entry.graph is not None,
         "test_accuracy": said.test_accuracy if said else None,
         "problem": problem,
     }
 
 
-def _size_and_time(paths: Iterable[str]) -> tuple[int, float | None]:
-    """The bytes of all files that there are, and when the last was changed.
+def _sizes_and_time(paths: Iterable[str]) -> tuple[dict[str, int], float | None]:
+    """Name -> bytes of the files that there are, and when the last was changed.
 
     Those that train delete older checkpoints at any time: what has gone is left out.
     """
-    size, changed = 0, None
+    sizes, changed = {}, None
     for path in paths:
-        try:
+        with suppress(tf.errors.NotFoundError):
             found = tf.io.gfile.stat(path)
-        except tf.errors.NotFoundError:
-            continue
-        size += 0 if found.is_directory else int(found.length)
-        changed = max(changed or 0.0, found.mtime_nsec / _NANOSECONDS)
-    return size, changed
+            sizes[os.path.basename(path)] = 0 if found.is_directory else int(found.length)
+            changed = max(changed or 0.0, found.mtime_nsec / _NANOSECONDS)
+    return sizes, changed
 
 
 def as_text(record: Record) -> str:
