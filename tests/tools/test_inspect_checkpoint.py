@@ -116,6 +116,13 @@ def test_a_variable_that_is_saved_under_another_name(tool: Tool, tmp_path: Path)
     assert "b float32 [] 1 4 is the variable a" in _lines(tool, tmp_path / "m")
 
 
+def test_a_part_of_a_variable_is_read_as_a_part_of_its_whole(tool: Tool, tmp_path: Path) -> None:
+    with stock.checkpoint(tmp_path / "m"):
+        v1.get_variable("w", [4, 3], partitioner=v1.fixed_size_partitioner(2), use_resource=False)
+    assert "w float32 [4, 3] 12 48 in 2 slices" in _lines(tool, tmp_path / "m")
+    assert "has no tensor 'w/part_1'" in tool(NAME, tmp_path / "m", "--tensor=w/part_1").err
+
+
 def _roles(tool: Tool, prefix: object) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for tensor in _json(tool, prefix)["tensors"]:
