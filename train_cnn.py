@@ -188,7 +188,7 @@ def _test_batches(
 
 
 def _meta_graph(config: CnnConfig, model: "ModelGraph", images: "ImageData") -> bytes:
-    from checkpoints.manifest import Description, export_meta_graph
+    from checkpoints.writer import Description, export_meta_graph
     from data.source import UINT8_SCALE
 
     description = Description(

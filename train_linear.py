@@ -38,7 +38,7 @@ class LinearConfig:
 
 def make_task(config: LinearConfig) -> "Task":
     """Draws the points and builds the graph; each step is on all points."""
-    from checkpoints.manifest import Description, export_meta_graph
+    from checkpoints.writer import Description, export_meta_graph
     from data import batches
     from models import linear
     from training.task import Task

@@ -103,7 +103,7 @@ def make_task(config: MlpConfig) -> "Task":
 
 
 def _meta_graph(model: "ModelGraph") -> bytes:
-    from checkpoints.manifest import Description, export_meta_graph
+    from checkpoints.writer import Description, export_meta_graph
     from data.named import CLASS_NAMES, IMAGE_SHAPE
     from data.source import UINT8_SCALE
 

@@ -1,6 +1,7 @@
 """The variables of a checkpoint: the `.index` and `.data` files, TensorFlow's tensor bundle.
 
-Writes them, and checks the entries of an index before TensorFlow reads it.
+They are written here, and the entries of an index are checked before TensorFlow reads it. Format
+of both files: `tensorflow/core/util/tensor_bundle/tensor_bundle.h`.
 """
 
 import math
@@ -11,7 +12,6 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
-from tensorflow.core.framework.tensor_slice_pb2 import TensorSliceProto
 from tensorflow.core.protobuf import config_pb2
 from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto
 
@@ -32,8 +32,7 @@ def make_fed_callable(
 
     `Session.make_callable`, the public way, hands every call with a feed to `Session.run`, which
     works out feeds and fetches anew: 144 microseconds a call of the linear model's step, against
-    19 in this way. Hence a private method here, and only here; tests/checkpoints/test_bundle.py
-    notices when it goes.
+    19 in this way. Hence a private method here, and only here; its test notices when it goes.
 
     Args:
       session: where it runs.
@@ -57,7 +56,7 @@ def make_fed_callable(
 # TensorFlow aborts the process over an index that declares an impossible shape, such as one with a
 # negative size: there is no error to catch. Hence a look at the file first.
 #
-# Format: the table of `tensorflow/core/lib/io/format.cc` (that of LevelDB), not compressed, whose
+# It is the table of `tensorflow/core/lib/io/format.cc` (that of LevelDB), not compressed, whose
 # values are of `tensorflow/core/protobuf/tensor_bundle.proto`.
 
 MAX_BYTES = 1 << 28
@@ -70,22 +69,25 @@ _MAX_ELEMENTS = 2**63 - 1
 _FIRST_REF_DTYPE = 100
 
 
-def check_index(path: str) -> None:
-    """Sees that each entry of an `.index` file has a dtype and a shape that can be.
+def read_index(path: str) -> dict[bytes, BundleEntryProto]:
+    """Key -> entry of an `.index` file, each with a dtype, a shape and a place that can be.
 
     Raises:
       CheckpointError: one has not, or the file is damaged or longer than MAX_BYTES.
     """
     content = read_bounded(path, MAX_BYTES)
+    entries: dict[bytes, BundleEntryProto] = {}
     try:
-        for _, value in table_entries(content):
-            _check_entry(BundleEntryProto.FromString(value))
+        for key, value in table_entries(content):
+            entries[key] = BundleEntryProto.FromString(value)
+            _check_entry(entries[key])
     except (DecodeError, ValueError, IndexError, struct.error) as error:
         if kind := kind_of(content[:HEAD_BYTES]):
             raise CheckpointError(f"{path} is no index of a checkpoint: it is {kind}") from error
         raise CheckpointError(
             f"{path.removesuffix('.index')} is damaged: its index cannot be read: {error}"
         ) from error
+    return entries
 
 
 def _check_entry(entry: BundleEntryProto) -> None:
@@ -104,18 +106,20 @@ def _check_entry(entry: BundleEntryProto) -> None:
         or math.prod(size or 1 for size in sizes) > _MAX_ELEMENTS
     ):
         raise ValueError(f"no tensor has the shape {sizes[:8]}")
-    for part in entry.slices:
-        _check_slice(part, sizes)
+    if min(entry.offset, entry.size, entry.shard_id) < 0:
+        raise ValueError("a place in its files is negative")
+    _check_slices(entry, sizes)
 
 
-def _check_slice(part: TensorSliceProto, sizes: Sequence[int]) -> None:
+def _check_slices(entry: BundleEntryProto, sizes: Sequence[int]) -> None:
     """Raises ValueError over a slice that is not one of a tensor of these sizes."""
-    if len(part.extent) != len(sizes):
-        raise ValueError(f"a slice has {len(part.extent)} dimensions, its tensor {len(sizes)}")
-    for extent, size in zip(part.extent, sizes, strict=True):
-        length = extent.length if extent.HasField("length") else 0
-        if extent.start < 0 or length < 0 or extent.start + length > size:
-            raise ValueError(f"a slice is not inside of its tensor {sizes[:8]}")
+    for part in entry.slices:
+        if len(part.extent) != len(sizes):
+            raise ValueError(f"a slice has {len(part.extent)} dimensions, its tensor {len(sizes)}")
+        for extent, size in zip(part.extent, sizes, strict=True):
+            length = extent.length if extent.HasField("length") else 0
+            if extent.start < 0 or length < 0 or extent.start + length > size:
+                raise ValueError(f"a slice is not inside of its tensor {sizes[:8]}")
 
 
 def table_entries(content: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -189,7 +193,7 @@ def _handle(content: bytes, position: int) -> tuple[int, int, int]:
 
 
 def _varint(content: bytes, position: int) -> tuple[int, int]:
-    """A number of a variable count of bytes, and where what follows starts."""
+    """A number of up to ten bytes, and where what follows starts."""
     number = 0
     for shift in range(0, 70, 7):
         byte = content[position]
@@ -198,9 +202,6 @@ def _varint(content: bytes, position: int) -> tuple[int, int]:
         if byte < 0x80:
             return number, position
     raise ValueError("a number is too long")
-
-
-# Format of both files: `tensorflow/core/util/tensor_bundle/tensor_bundle.h`.
 
 
 class VariableSpec(NamedTuple):
@@ -218,7 +219,6 @@ class BundleWriter:
     """Writes the values of a fixed set of variables, from any thread, in a session of its own."""
 
     def __init__(self, specs: Mapping[str, VariableSpec]) -> None:
-        """Prepares to write variables of these names, shapes and dtypes."""
         self._names = list(specs)
         graph = tf.Graph()
         with graph.as_default():

@@ -1,10 +1,9 @@
-"""Files on disk: written so that they are whole or absent, read up to a limit.
+"""Files on disk: written so that they are whole or absent, listed, read up to a limit.
 
-Also what a file is by its first bytes, and paths that TensorFlow's readers take for a pattern.
+All that changes a folder of checkpoints goes through here, but for the tensors themselves.
 """
 
 import errno
-import itertools
 import os
 import re
 import tempfile
@@ -15,10 +14,6 @@ import tensorflow as tf
 from absl import logging
 
 from errors import CheckpointError, reason
-
-# A local file counts once it and its folder are flushed (fsync); where `tf.io.gfile` reaches
-# something else (`gs://` and friends), the service's own commit has to do. All that changes a
-# checkpoint's folder goes through here, but for the tensors themselves.
 
 TEMPORARY_SUFFIX = ".tmp"
 # What file systems answer, some network mounts among them, that cannot do what is asked of them.
@@ -31,7 +26,7 @@ def is_local(path: str) -> bool:
 
 
 def flush(path: str) -> None:
-    """Flushes a file or a folder to the local disk, if it is on one.
+    """Flushes a file or a folder to the local disk; elsewhere the service's own commit has to do.
 
     Where a file system cannot flush folders, that is logged once.
     """
@@ -61,23 +56,17 @@ def write_file(path: str, content: bytes) -> None:
     flush(path)
 
 
-def create_empty(path: str) -> None:
-    """Makes a new file that says all by its name; its folder is left to the caller's own flush."""
-    with tf.io.gfile.GFile(path, "wb") as file:
-        file.write(b"")
-
-
 def rename(path: str, new_path: str) -> None:
-    """Renames a file over whatever is there, in one step; the folder is the caller's to flush."""
+    """Renames a file over whatever is there, in one step; its folder is left to the caller."""
     tf.io.gfile.rename(path, new_path, overwrite=True)
 
 
-def set_aside(path: str, suffix: str) -> str:
-    """Gives a file another name, one that nothing has yet; returns the new path."""
-    for count in itertools.count(1):
-        new_path = f"{path}{suffix}" + (f"-{count}" if count > 1 else "")
-        if not tf.io.gfile.exists(new_path):
-            break
+def set_aside(path: str) -> str:
+    """Gives a file a name that nothing has yet, `<path>.set-aside` or `-2`; returns its path."""
+    new_path, count = f"{path}.set-aside", 1
+    while tf.io.gfile.exists(new_path):
+        count += 1
+        new_path = f"{path}.set-aside-{count}"
     rename(path, new_path)
     return new_path
 
@@ -93,7 +82,7 @@ def content_of(path: str) -> bytes | None:
 
 
 def remove(path: str) -> None:
-    """Deletes a file; the folder is the caller's to flush."""
+    """Deletes a file; its folder is left to the caller."""
     tf.io.gfile.remove(path)
 
 
@@ -109,6 +98,21 @@ def remove_leftover(path: str) -> None:
     """Deletes what a `replace_file` of `path` that was cut short has left."""
     if tf.io.gfile.exists(path + TEMPORARY_SUFFIX):
         remove(path + TEMPORARY_SUFFIX)
+
+
+def names_in(path: str) -> list[str]:
+    """The names of a folder's entries, sorted; CheckpointError where it cannot be listed.
+
+    One that is not UTF-8 is left out: it is no checkpoint's, and TensorFlow cannot open it.
+    """
+    try:
+        if is_local(path):
+            names = os.listdir(path or ".")
+            return sorted(name for name in names if name == name.encode(errors="ignore").decode())
+        return sorted(name.rstrip("/") for name in tf.io.gfile.listdir(path))
+    except (OSError, tf.errors.OpError) as error:
+        why = error.strerror if isinstance(error, OSError) else reason(error)
+        raise CheckpointError(f"{path} cannot be read: {why}") from error
 
 
 # What a file is by its first bytes, for the error line where another kind was expected.
@@ -151,11 +155,11 @@ _MIB = 1 << 20
 
 
 def read_bounded(path: str, max_bytes: int, flag: str | None = None) -> bytes:
-    """The content of a file; `flag` is the user's for another limit, in MiB.
+    """The content of a file of at most `max_bytes`; `flag` sets another limit, in MiB.
 
     Raises:
-      CheckpointError: it is not there, cannot be read, is no regular file (a pipe or a device may
-        never end), or has more than `max_bytes` bytes.
+      CheckpointError: it is larger, not there, cannot be read, or is no regular file: a pipe or a
+        device may never end.
     """
     _check_regular(path)
     try:
@@ -191,10 +195,7 @@ def read_head(path: str, count: int) -> bytes:
 
 
 def check_fetched(path: str) -> None:
-    """Raises CheckpointError where in place of a file there is a Git LFS pointer, or a pipe.
-
-    For a file of values, of which any first bytes are as good as others.
-    """
+    """CheckpointError where a Git LFS pointer or a pipe is in place of a file of values."""
     _check_regular(path)
     if read_head(path, len(LFS_POINTER)) == LFS_POINTER:
         raise CheckpointError(f"{path} cannot be read: it is {kind_of(LFS_POINTER)}")
@@ -210,9 +211,9 @@ def _check_regular(path: str) -> None:
         raise CheckpointError(f"{path} cannot be read: it is no regular file")
 
 
-# Checkpoints whose path has characters that TensorFlow's readers take for a pattern.
-
-_OF_A_PATTERN = re.compile(r"[*?\[\\]")
+# What TensorFlow looks for `<prefix>.index` by is a pattern, and no escaping suits it. On Windows,
+# a backslash is none.
+_OF_A_PATTERN = re.compile(r"[*?\[]" if os.name == "nt" else r"[*?\[\\]")
 _TAKEN_FOR_A_PATTERN = "TensorFlow takes *, ?, [ and \\ in a path for a pattern"
 
 

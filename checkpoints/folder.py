@@ -1,42 +1,25 @@
-"""A folder of checkpoints: which there are, how one is deleted, how one is read beside a training.
+"""A folder of checkpoints: which there are, which stay, which is the best.
 
-The file `checkpoint` names them, by which `tf.train.latest_checkpoint` finds the newest.
+All follows from what the folder holds, not from what a process remembers. The file `checkpoint`
+names them, by which `tf.train.latest_checkpoint` finds the newest.
 """
 
+import math
 import ntpath
 import os
-import re
-import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack, suppress
-from typing import TypeAlias, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import tensorflow as tf
 from absl import logging
-from google.protobuf import text_encoding
+from google.protobuf import text_encoding, text_format
 
-from checkpoints import file_io, naming
-from errors import CheckpointError, reason
+from checkpoints import file_io, lock, manifest, naming
+from errors import CheckpointError
 
-if sys.platform != "win32":
-    import fcntl
-SET_ASIDE_SUFFIX = ".set-aside"
-
-
-def names_in(path: str) -> list[str]:
-    """The names of a folder's entries, sorted; CheckpointError where it cannot be listed.
-
-    One that is not UTF-8 is left out: it is no checkpoint's, and TensorFlow cannot open it.
-    """
-    try:
-        if file_io.is_local(path):
-            names = os.listdir(path or ".")
-            return sorted(name for name in names if name == name.encode(errors="ignore").decode())
-        return sorted(name.rstrip("/") for name in tf.io.gfile.listdir(path))
-    except (OSError, tf.errors.OpError) as error:
-        why = error.strerror if isinstance(error, OSError) else reason(error)
-        raise CheckpointError(f"{path} cannot be read: {why}") from error
+_SECONDS_PER_HOUR = 3600.0
+_MAX_STATE_BYTES = 1 << 20
 
 
 def files_by_step(folder: str) -> dict[int, set[str]]:
@@ -46,14 +29,14 @@ def files_by_step(folder: str) -> dict[int, set[str]]:
     if not tf.io.gfile.exists(place) or (file_io.is_local(place) and os.path.isfile(place)):
         return {}
     suffixes: dict[int, set[str]] = defaultdict(set)
-    for name in names_in(place):
+    for name in file_io.names_in(place):
         if found := naming.split_name(name):
             suffixes[found[0]].add(found[1])
     return dict(sorted(suffixes.items()))
 
 
 def usable_steps(folder: str) -> list[int]:
-    """The steps that have a checkpoint, by rising step: ours and others'."""
+    """The steps that have a checkpoint, ours or not, by rising step."""
     return [step for step, found in files_by_step(folder).items() if naming.is_usable(found)]
 
 
@@ -78,19 +61,40 @@ def remains(folder: str) -> list[str]:
     ]
 
 
+def newest_meta_graph(folder: str) -> str:
+    """The `.meta` file of the newest checkpoint in a folder; CheckpointError where it has none."""
+    steps = usable_steps(folder)
+    if not steps:
+        raise CheckpointError(f"{folder} has no checkpoint {naming.BASENAME}-<step>")
+    return naming.checkpoint_prefix(folder, steps[-1]) + naming.META_SUFFIX
+
+
+def explain_if_gone(error: CheckpointError, file: str, flag: str = "--meta") -> CheckpointError:
+    """The same error, or where the checkpoint is no longer there, one that names the newest.
+
+    Reading `file`, its `.meta` file or its prefix, which `flag` named, ended with `error`.
+    """
+    folder, name = os.path.split(file)
+    named = naming.split_name(name) or naming.split_name(name + naming.META_SUFFIX)
+    steps = usable_steps(folder) if named else []
+    if not named or not steps or named[0] in steps:
+        return error
+    newest = naming.checkpoint_name(steps[-1]) + naming.META_SUFFIX
+    return CheckpointError(
+        f"{file} is not there, or was deleted while it was read, as those that train do with older "
+        f"checkpoints; the newest is {newest} ({flag}={folder or '.'} always reads the newest)"
+    )
+
+
 # Deleting; whatever the file system refuses is raised as tf.errors.OpError or OSError.
 
 
 def delete_checkpoint(folder: str, step: int) -> None:
-    """Deletes what there is of a step; see `delete_files`."""
-    delete_files(folder, step, files_by_step(folder).get(step, set()))
-
-
-def delete_files(folder: str, step: int, suffixes: set[str]) -> None:
     """Deletes a step's files, in an order that never leaves a part that looks whole.
 
     The manifest first becomes `.manifest.tmp`, which makes leftovers of the rest, and goes last.
     """
+    suffixes = files_by_step(folder).get(step, set())
     prefix = naming.checkpoint_prefix(folder, step)
     if naming.is_committed(suffixes):
         file_io.rename(prefix + naming.MANIFEST_SUFFIX, prefix + naming.PENDING_SUFFIX)
@@ -109,34 +113,26 @@ def make_way(folder: str, step: int) -> list[str]:
     """
     suffixes = files_by_step(folder).get(step, set())
     if suffixes & {naming.MANIFEST_SUFFIX, naming.PENDING_SUFFIX}:
-        delete_files(folder, step, suffixes)
+        delete_checkpoint(folder, step)
         return []
     prefix = naming.checkpoint_prefix(folder, step)
-    return [file_io.set_aside(prefix + suffix, SET_ASIDE_SUFFIX) for suffix in sorted(suffixes)]
+    return [file_io.set_aside(prefix + suffix) for suffix in sorted(suffixes)]
 
 
 def delete_leftovers(folder: str) -> list[int]:
     """Clears what saves and deletions that were cut short have left; returns their steps."""
-    found = files_by_step(folder)
-    leftover = [step for step, suffixes in found.items() if naming.is_leftover(suffixes)]
+    found = files_by_step(folder).items()
+    leftover = [step for step, suffixes in found if naming.is_leftover(suffixes)]
     for step in leftover:
-        delete_files(folder, step, found[step])
+        delete_checkpoint(folder, step)
     file_io.remove_leftover(os.path.join(folder, naming.STATE_FILE))
     return leftover
 
 
 # The state file. Format: the text of `tensorflow/python/training/checkpoint_state.proto`.
 
-_MAX_STATE_BYTES = 1 << 16
-_NEWEST = re.compile(r'^\s*model_checkpoint_path:\s*"((?:[^"\\]|\\.)*)"', re.MULTILINE)
 
-
-def write_state(folder: str, steps: Iterable[int]) -> bool:
-    """As `write_state_of`, for checkpoints of ours, by rising step."""
-    return write_state_of(folder, [naming.checkpoint_name(step) for step in steps])
-
-
-def write_state_of(folder: str, names: Sequence[str]) -> bool:
+def write_state(folder: str, names: Sequence[str]) -> bool:
     """Writes the state file if it differs, of names of which the newest is the last; returns so.
 
     The paths are relative, so that the folder can be moved.
@@ -152,127 +148,167 @@ def write_state_of(folder: str, names: Sequence[str]) -> bool:
     return True
 
 
-def named_checkpoint(path: str) -> str | None:
-    """The base name of the newest checkpoint that a state file names; None where it names none.
-
-    A stranger's file often has paths of another machine: their folder is left out, be it of
-    Windows or not. It does not matter what `path` is.
-    """
-    text = file_io.read_head(path, _MAX_STATE_BYTES).decode("utf-8", errors="replace")
-    found = _NEWEST.search(text)
-    if found is None:
-        return None
-    try:
-        name = text_encoding.CUnescape(found[1]).decode("utf-8", errors="replace")
-    except ValueError:
-        return None
-    return ntpath.basename(name)
-
-
-# Reading while another process trains into the folder.
-
-_Result = TypeVar("_Result")
-Hold: TypeAlias = Callable[[str], None]
-_TRIES = 20
-_LISTED = (naming.INDEX_SUFFIX, naming.META_SUFFIX, naming.MANIFEST_SUFFIX)
-
-
-def read_newest(folders: Iterable[str | None], work: Callable[[Hold], _Result]) -> _Result:
-    """Does some work on what is in folders, and anew where that is deleted meanwhile.
-
-    Args:
-      folders: what may stand for a checkpoint in it; what is no folder is left out.
-      work: chooses checkpoints, calls what it is given with the prefix of each, and reads them.
-        From that call on, a training of this project does not delete the checkpoint.
+def read_state(path: str) -> str:
+    """The path of the newest checkpoint, as a state file has it.
 
     Raises:
-      CheckpointError: checkpoints are deleted faster than they are read; what `work` raises.
+      CheckpointError: it is not there, or damaged.
     """
-    paths = [path for path in folders if path and tf.io.gfile.isdir(path)]
-    for _ in range(_TRIES):
-        before = [_listed(path) for path in paths]
-        with _Holds() as holds:
-            try:
-                return work(holds.hold)
-            except CheckpointError as error:
-                is_same = [_listed(path) for path in paths] == before
-                if is_same or (holds.prefixes and not any(map(_is_gone, holds.prefixes))):
-                    raise
-                logging.warning("%s; reading what is the newest by now", error)
+    content = file_io.read_bounded(path, _MAX_STATE_BYTES)
+    # The public way to an empty message of this kind.
+    state = tf.compat.v1.train.generate_checkpoint_state_proto(".", ".")
+    state.Clear()
+    try:
+        text_format.Parse(content.decode(), state)
+    except (text_format.ParseError, ValueError) as error:
+        line = str(error).partition("\n")[0]
+        raise CheckpointError(f"it is damaged: {line}") from error
+    if not state.model_checkpoint_path:
+        raise CheckpointError("it is damaged: it names no newest checkpoint")
+    return str(state.model_checkpoint_path)
+
+
+def named_checkpoint(path: str) -> str | None:
+    """Its base name, as the folder is often one of another machine; None where it has none."""
+    try:
+        return ntpath.basename(read_state(path))
+    except CheckpointError:
+        return None
+
+
+# Which checkpoints stay.
+
+
+class Retention(NamedTuple):
+    """How many checkpoints stay."""
+
+    max_to_keep: int  # The newest that stay, at least 1; 0 keeps all.
+    every_n_hours: float = 0.0  # Beside them, the first of each such span; 0 keeps none.
+    keep_best: bool = False  # Beside them, the one with the best test accuracy stays.
+    damaged: frozenset[int] = frozenset()  # Not kept as the best, whatever their manifests say.
+
+
+class Saved(NamedTuple):
+    """What decides about a checkpoint: its step, when it was saved, and how good it is."""
+
+    step: int
+    saved_at: float = -math.inf  # Seconds since 1970; as the oldest where that is not known.
+    test_accuracy: float | None = None  # In [0, 1]; None where it was not measured.
+
+
+def best_first(saved: Iterable[Saved]) -> list[Saved]:
+    """Those that have a test accuracy, the best first, the earliest of equals first."""
+    measured = [(-s.test_accuracy, s.step, s) for s in saved if s.test_accuracy is not None]
+    return [s for _, _, s in sorted(measured)]
+
+
+def steps_to_delete(saved: Sequence[Saved], retention: Retention) -> list[int]:
+    """The steps that go of a folder's committed checkpoints, both by rising step."""
+    if retention.max_to_keep == 0:
+        return []
+    older = saved[: -retention.max_to_keep]
+    kept = _first_of_each_span(older, retention.every_n_hours) if retention.every_n_hours else set()
+    if retention.keep_best:
+        ranked = best_first(s for s in saved if s.step not in retention.damaged)
+        kept.update(best.step for best in ranked[:1])
+    return [checkpoint.step for checkpoint in older if checkpoint.step not in kept]
+
+
+def _first_of_each_span(saved: Sequence[Saved], hours: float) -> set[int]:
+    """The steps of those that lie at least so many hours apart."""
+    last_kept, kept = None, set()
+    for checkpoint in saved:
+        elapsed = math.inf if last_kept is None else checkpoint.saved_at - last_kept
+        # One before the last was saved under another clock: neither span tells of the other.
+        is_earlier = -math.inf < elapsed < 0
+        if elapsed >= hours * _SECONDS_PER_HOUR or is_earlier:
+            last_kept = checkpoint.saved_at
+            kept.add(checkpoint.step)
+    return kept
+
+
+def _saved(folder: str, step: int) -> Saved:
+    """What the manifest of a checkpoint says, unless it is damaged."""
+    try:
+        found = manifest.read(folder, step)
+    except CheckpointError:
+        found = None
+    return Saved(step, found.saved_at, found.test_accuracy) if found else Saved(step)
+
+
+def after_save(folder: str, newest: int, retention: Retention) -> bool:
+    """Writes the state file, then lets the oldest checkpoints go; returns whether it was another.
+
+    A checkpoint of a later step than `newest` has been stepped over as damaged. It counts for
+    nothing here: it neither takes the place of a good one nor goes before it is written again. One
+    that another process is reading goes with a later save.
+
+    Raises:
+      tf.errors.OpError, OSError: the file system refused.
+    """
+    steps = [step for step in committed_steps(folder) if step <= newest]
+    # Where the order alone decides, no manifest has to be read.
+    by_manifest = retention.every_n_hours or retention.keep_best
+    saved = [_saved(folder, step) if by_manifest else Saved(step) for step in steps]
+    doomed = steps_to_delete(saved, retention)
+    kept = [naming.checkpoint_name(step) for step in steps if step not in doomed]
+    rewritten = bool(kept) and write_state(folder, kept)
+    for step in doomed:
+        if not lock.is_held(naming.checkpoint_prefix(folder, step)):
+            delete_checkpoint(folder, step)
+    return rewritten
+
+
+def at_start(folder: str, newest: int | None, retention: Retention) -> Retention:
+    """Puts right what a run that was cut short, or damage, has left.
+
+    Returns what stays from here on: a best that is damaged is not kept as such. `newest` is the
+    step that was restored; None where there was no checkpoint.
+    """
+    for step in delete_leftovers(folder):
+        logging.info("cleared what was left of an interrupted save of step %d", step)
+    if newest is None:
+        return retention
+    if retention.keep_best:
+        steps = [step for step in committed_steps(folder) if step <= newest]
+        _, damaged = _best(folder, steps, "not kept as the best: %s")
+        retention = retention._replace(damaged=frozenset(damaged))
+    if after_save(folder, newest, retention):
+        logging.info("rewrote the state file of %s, which did not name what is there", folder)
+    return retention
+
+
+def best_checkpoint(folder: str) -> str:
+    """The prefix of the checkpoint with the best test accuracy, the earliest of equals.
+
+    What is damaged is stepped over, with a line each.
+
+    Raises:
+      CheckpointError: no checkpoint says its test accuracy, or all that do are damaged.
+    """
+    best, damaged = _best(folder, committed_steps(folder), "stepping over the best: %s")
+    if best is not None:
+        return naming.checkpoint_prefix(folder, best)
+    if damaged:
+        raise CheckpointError(
+            f"{folder}: each of the {len(damaged)} checkpoints that say their test accuracy is "
+            "damaged"
+        )
     raise CheckpointError(
-        f"{' and '.join(paths)}: checkpoints are deleted faster than they can be read: train with "
-        "a larger --max_to_keep, or copy a checkpoint elsewhere and name that"
+        f"{folder} has no checkpoint that says its test accuracy, as those of a training with "
+        "--keep_best do"
     )
 
 
-class _Holds(ExitStack):
-    """Holds checkpoints by shared locks on their manifests, which end with the process.
-
-    What has none, as a stranger's, or is on no local disk, may go meanwhile.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.prefixes: list[str] = []
-
-    def hold(self, prefix: str) -> None:
-        """Holds the checkpoint at a prefix until the context ends."""
-        self.prefixes.append(prefix)
-        if sys.platform != "win32":
-            with suppress(OSError):
-                self.callback(os.close, descriptor := _open_manifest(prefix))
-                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-
-
-def is_held(prefix: str) -> bool:
-    """Whether somebody reads the checkpoint and asks that it stays; see `read_newest`."""
-    if sys.platform != "win32":
-        with suppress(OSError), ExitStack() as stack:
-            stack.callback(os.close, descriptor := _open_manifest(prefix))
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-    return False
-
-
-def _open_manifest(prefix: str) -> int:
-    """Opens a manifest, or a stranger's pipe of its name, without waiting."""
-    return os.open(prefix + naming.MANIFEST_SUFFIX, os.O_RDONLY | os.O_NONBLOCK)
-
-
-def _listed(path: str) -> list[str]:
-    """What tells whether a checkpoint has come or gone."""
-    return [name for name in names_in(path) if name.endswith(_LISTED)]
-
-
-def _is_gone(prefix: str) -> bool:
-    path, name = os.path.split(prefix)
-    if named := naming.split_name(name + naming.INDEX_SUFFIX):
-        return named[0] not in usable_steps(path)
-    return not tf.io.gfile.exists(prefix + naming.INDEX_SUFFIX)
-
-
-def newest_meta_graph(path: str) -> str:
-    """The `.meta` file of the newest checkpoint in a folder; CheckpointError where it has none."""
-    steps = usable_steps(path)
-    if not steps:
-        raise CheckpointError(f"{path} has no checkpoint {naming.BASENAME}-<step>")
-    return naming.checkpoint_prefix(path, steps[-1]) + naming.META_SUFFIX
-
-
-def say_if_gone(error: CheckpointError, file: str, flag: str = "--meta") -> CheckpointError:
-    """The same error, or where the checkpoint is no longer there, one that names the newest.
-
-    Reading `file`, its `.meta` file or its prefix, which `flag` named, ended with `error`.
-    """
-    path, name = os.path.split(file)
-    named = naming.split_name(name) or naming.split_name(name + naming.META_SUFFIX)
-    steps = usable_steps(path) if named and tf.io.gfile.isdir(path or ".") else []
-    if not named or not steps or named[0] in steps:
-        return error
-    newest = os.path.basename(newest_meta_graph(path))
-    return CheckpointError(
-        f"{file} is not there, or was deleted while it was read, as those that train do with older "
-        f"checkpoints; the newest is {newest} ({flag}={path or '.'} always reads the newest)"
-    )
+def _best(folder: str, steps: Iterable[int], warning: str) -> tuple[int | None, list[int]]:
+    """The best undamaged one of these steps, and those that would be better if they were whole."""
+    damaged: list[int] = []
+    for found in best_first(_saved(folder, step) for step in steps):
+        try:
+            manifest.verify_checkpoint(naming.checkpoint_prefix(folder, found.step))
+        except CheckpointError as error:
+            logging.warning(warning, error)
+            damaged.append(found.step)
+        else:
+            return found.step, damaged
+    return None, damaged

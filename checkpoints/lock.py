@@ -1,21 +1,27 @@
-"""The lock of a folder: one process at a time changes what is in it."""
+"""Who may change a folder of checkpoints, and how others read it meanwhile: flock on its files.
 
-import errno
+One process at a time holds the lock of a folder. Who reads a checkpoint shares a lock on its
+manifest, which whoever trains respects.
+"""
+
+import functools
 import os
 import socket
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, suppress
+from typing import TypeAlias, TypeVar
 
+import tensorflow as tf
 from absl import logging
 
-from checkpoints import file_io
+from checkpoints import file_io, naming
 from errors import CheckpointError, FolderLostError
 
 if sys.platform != "win32":
     import fcntl
 LOCK_FILE = ".lock"
-_TRAIN_ELSEWHERE = "train into another folder with --ckpt_dir"
 _LOOK_SECONDS = 0.05  # Longer than `holder` takes for its look.
 
 
@@ -25,20 +31,14 @@ def holder(folder: str) -> str | None:
     Nothing but the lock itself tells, so it is shared for an instant: whoever wants it in that
     instant tries again.
     """
-    if sys.platform == "win32" or not file_io.is_local(folder):
-        return None
-    try:
-        descriptor = os.open(os.path.join(folder, LOCK_FILE), os.O_RDONLY)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return _told(descriptor)
-    except OSError:  # A file system without locks.
-        return None
-    finally:
-        os.close(descriptor)
+    if sys.platform != "win32" and file_io.is_local(folder):
+        with suppress(OSError), ExitStack() as stack:
+            descriptor = os.open(os.path.join(folder, LOCK_FILE), os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return _told(descriptor)
     return None
 
 
@@ -50,13 +50,17 @@ def _told(descriptor: int) -> str:
 class FolderLock:
     """Held from `__enter__` to `__exit__`, or to the end of the process, however it ends.
 
-    It is the system's lock on `<folder>/.lock` (flock): the file that a dead process leaves behind
-    blocks nobody. Where there is no such lock, as on `gs://`, on Windows and on some network
-    mounts, that is logged and nothing is locked.
+    It is the system's lock on `<folder>/.lock`: the file that a dead process leaves behind blocks
+    nobody. Where there is no such lock, as on `gs://`, on Windows and on some network mounts, that
+    is logged and nothing is locked.
     """
 
     def __init__(
-        self, folder: str, otherwise: str = _TRAIN_ELSEWHERE, *, keeps_file: bool = True
+        self,
+        folder: str,
+        otherwise: str = "train into another folder with --ckpt_dir",
+        *,
+        keeps_file: bool = True,
     ) -> None:
         """Locks nothing yet; the folder must exist by `__enter__`.
 
@@ -73,8 +77,8 @@ class FolderLock:
         """Takes the lock, and writes into the file who has it.
 
         Raises:
-          CheckpointError: another process holds it, or the lock's file is a link.
-          OSError: the file cannot be opened or written.
+          CheckpointError: another process holds it.
+          OSError: the file cannot be opened or written, or is a link, which could name any file.
         """
         if sys.platform != "win32" and file_io.is_local(self._folder):
             self._descriptor = self._locked()
@@ -110,43 +114,27 @@ class FolderLock:
             )
 
     def _locked(self) -> int | None:
-        """Opens the file and takes its lock; None where the file system has no such locks.
-
-        It does so anew where the last holder has removed the file in between.
-        """
-        while True:
-            descriptor = self._open()
-            is_ours = False
-            try:
-                _take(descriptor)
-                is_ours = os.fstat(descriptor).st_nlink > 0
-            except BlockingIOError as error:
-                raise CheckpointError(
-                    f"{self._folder} is in use by {_told(descriptor)}: wait for it, "
-                    f"or {self._otherwise}"
-                ) from error
-            except OSError as error:
-                if error.errno not in file_io.NOT_SUPPORTED:
-                    raise
-                if not self._keeps_file:
-                    os.remove(self._path)
-                return None
-            finally:
-                if not is_ours:
-                    os.close(descriptor)
-            if is_ours:
-                return descriptor
-
-    def _open(self) -> int:
-        """Opens the lock's own file: a link would have another file written over."""
-        try:
-            return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-        except OSError as error:
-            if error.errno != errno.ELOOP:
-                raise
-            raise CheckpointError(
-                f"{self._path} is a link, which could name any file: remove it"
-            ) from error
+        """Opens the file and takes its lock; None where the file system has no such locks."""
+        while True:  # Anew where the last holder has removed the file in between.
+            with ExitStack() as stack:
+                descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+                stack.callback(os.close, descriptor)
+                try:
+                    _take(descriptor)
+                except BlockingIOError as error:
+                    raise CheckpointError(
+                        f"{self._folder} is in use by {_told(descriptor)}: wait for it, "
+                        f"or {self._otherwise}"
+                    ) from error
+                except OSError as error:
+                    if error.errno not in file_io.NOT_SUPPORTED:
+                        raise
+                    if not self._keeps_file:
+                        os.remove(self._path)
+                    return None
+                if os.fstat(descriptor).st_nlink > 0:
+                    stack.pop_all()
+                    return descriptor
 
     def __exit__(self, *error: object) -> None:
         """Gives the lock back; where the file goes, it does so while it is held."""
@@ -166,3 +154,77 @@ def _take(descriptor: int) -> None:
     except BlockingIOError:
         time.sleep(_LOOK_SECONDS)
         fcntl.flock(descriptor, wanted)
+
+
+# Reading while another process trains into the folder.
+
+_Result = TypeVar("_Result")
+Hold: TypeAlias = Callable[[str], None]
+_TRIES = 20
+_LISTED = (naming.INDEX_SUFFIX, naming.META_SUFFIX, naming.MANIFEST_SUFFIX)
+
+
+def read_newest(folders: Iterable[str | None], work: Callable[[Hold], _Result]) -> _Result:
+    """Does some work on what is in folders, and anew where that is deleted meanwhile.
+
+    Args:
+      folders: what may stand for a checkpoint in it; what is no folder is left out.
+      work: chooses checkpoints, calls what it is given with the prefix of each, and reads them.
+        From that call on, a training of this project does not delete the checkpoint. What has no
+        manifest, as a stranger's, or is on no local disk, may go all the same.
+
+    Raises:
+      CheckpointError: checkpoints are deleted faster than they are read; what `work` raises.
+    """
+    paths = [path for path in folders if path and tf.io.gfile.isdir(path)]
+    for _ in range(_TRIES):
+        before = _listed(paths)
+        held: list[str] = []
+        with ExitStack() as locks:
+            try:
+                return work(functools.partial(_hold, locks, held))
+            except CheckpointError as error:
+                if _listed(paths) == before or (held and not any(map(_is_gone, held))):
+                    raise
+                logging.warning("%s; reading what is the newest by now", error)
+    raise CheckpointError(
+        f"{' and '.join(paths)}: checkpoints are deleted faster than they can be read: train with "
+        "a larger --max_to_keep, or copy a checkpoint elsewhere and name that"
+    )
+
+
+def _listed(paths: Iterable[str]) -> list[list[str]]:
+    """What tells whether a checkpoint has come or gone."""
+    return [[name for name in file_io.names_in(path) if name.endswith(_LISTED)] for path in paths]
+
+
+def _is_gone(prefix: str) -> bool:
+    """Whether a checkpoint is deleted, or is just being deleted."""
+    is_there = tf.io.gfile.exists(prefix + naming.INDEX_SUFFIX)
+    return not is_there or tf.io.gfile.exists(prefix + naming.PENDING_SUFFIX)
+
+
+def _hold(locks: ExitStack, held: list[str], prefix: str) -> None:
+    """Holds a checkpoint as long as `locks`: where it has a manifest, on a local disk."""
+    held.append(prefix)
+    if sys.platform != "win32":
+        with suppress(OSError):
+            locks.callback(os.close, descriptor := _open_manifest(prefix))
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
+def is_held(prefix: str) -> bool:
+    """Whether somebody reads the checkpoint and asks that it stays; see `read_newest`."""
+    if sys.platform != "win32":
+        with suppress(OSError), ExitStack() as stack:
+            stack.callback(os.close, descriptor := _open_manifest(prefix))
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+    return False
+
+
+def _open_manifest(prefix: str) -> int:
+    """Opens a manifest, or a stranger's pipe of its name, without waiting."""
+    return os.open(prefix + naming.MANIFEST_SUFFIX, os.O_RDONLY | os.O_NONBLOCK)

@@ -1,12 +1,12 @@
-"""The names of a checkpoint's files, `<folder>/my-model-<step>.<suffix>`, and the state they tell.
+"""The names of a checkpoint: of its files, and of what its meta graph says beside the graph.
 
-Each step's files tell its state, whatever was interrupted:
+The files are `<folder>/my-model-<step>.<suffix>`. Which there are tells a step's state, whatever
+was interrupted:
 
 - `.manifest`: committed. It is renamed into place last, and away first.
 - `.manifest.tmp` alone: being written or deleted; the rest of its files are leftovers.
 - neither, but an `.index`: written by someone else, such as a stock Saver.
-- neither, and no `.index`: what is left of a checkpoint that someone has deleted or damaged. It is
-  no checkpoint, and nothing of it is deleted.
+- neither, and no `.index`: what someone has left of a checkpoint. Nothing of it is deleted.
 """
 
 import os
@@ -26,6 +26,14 @@ STATE_FILE = "checkpoint"
 _SUFFIXES = "|".join(map(re.escape, (*CONTENT_SUFFIXES, MANIFEST_SUFFIX, PENDING_SUFFIX)))
 _UNFINISHED = rf"(?:{re.escape(DATA_SUFFIX)}|{re.escape(INDEX_SUFFIX)})\.tempstate\d+"
 _CHECKPOINT_FILE = re.compile(rf"{BASENAME}-(0|[1-9]\d*)({_SUFFIXES}|{_UNFINISHED})", re.ASCII)
+
+# Of a meta graph: its collections and its signature.
+PREDICT_COLLECTION = "predict"
+CLASS_NAMES_COLLECTION = "class_names"
+INPUT_SCALE_COLLECTION = "input_scale"
+IMAGE_SHAPE_COLLECTION = "image_shape"
+TRAINED_ON_COLLECTION = "trained_on"
+SIGNATURE = "serving_default"
 
 
 def checkpoint_name(step: int) -> str:
@@ -55,8 +63,5 @@ def is_leftover(suffixes: set[str]) -> bool:
 
 
 def is_usable(suffixes: set[str]) -> bool:
-    """Whether files with these suffixes are a checkpoint, ours or someone else's.
-
-    What is in them is not looked at.
-    """
+    """Whether files with these suffixes are a checkpoint, ours or not, whatever is in them."""
     return is_committed(suffixes) or (INDEX_SUFFIX in suffixes and PENDING_SUFFIX not in suffixes)

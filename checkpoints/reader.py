@@ -1,15 +1,13 @@
 """Tensors of a checkpoint of any format that a Saver has written, read with bounds.
 
-Also how they lie in its files: their sizes there, their shards, their slices.
-
-`restore_newest` finds and reads the newest checkpoint of a folder that is whole and fits a model.
+Also how they lie in its files, and the newest checkpoint of a folder that fits a model.
 """
 
 import math
 import os
 import re
-import struct
 import weakref
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
@@ -17,23 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 from absl import logging
-from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto
 
-from checkpoints import folder, manifest, naming
-from checkpoints.bundle import MAX_BYTES, VariableSpec, check_index, table_entries
-from checkpoints.file_io import (
-    HEAD_BYTES,
-    check_fetched,
-    kind_of,
-    read_bounded,
-    read_head,
-    readable_prefix,
-)
-from checkpoints.folder import names_in
+from checkpoints import file_io, manifest, naming
+from checkpoints.bundle import VariableSpec, read_index
+from checkpoints.folder import usable_steps
 from checkpoints.manifest import Manifest
 from checkpoints.naming import INDEX_SUFFIX
-from errors import CheckpointError, LaterVersionError, reason
+from errors import CheckpointError, LaterVersionError, first_few
 
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})")
 # The format of 2016 compresses its values with Snappy (at most 64 bytes out of 3) and writes
@@ -54,6 +43,7 @@ class CheckpointReader:
     Attributes:
       version: of its format, `V1` or `V2`.
       files: the paths of those that hold values, by rising number; `sizes` has their bytes.
+      index: key -> entry of its index; empty in the format V1, which has none.
       shapes: key -> shape of each tensor; of one that was saved in slices, that of the whole.
       dtypes: key -> tf.DType.
     """
@@ -64,21 +54,24 @@ class CheckpointReader:
         Raises:
           CheckpointError: a file is missing or damaged.
         """
-        found = _files(prefix)
         self.prefix = prefix
-        self.files: Sequence[str] = found.values
-        self.version = "V2" if found.ratio == 1 else "V1"
-        for file in self.files:
-            check_fetched(file)
+        tail, files = _files(prefix)
+        self.files: Sequence[str] = files
+        self.version = "V1" if tail is not None else "V2"
+        for file in files:
+            file_io.check_fetched(file)
+        self.index: Mapping[bytes, BundleEntryProto] = {}
+        if tail is None:
+            file_io.check_fetched(prefix + INDEX_SUFFIX)
+            self.index = read_index(prefix + INDEX_SUFFIX)
         try:
-            self.sizes = [int(tf.io.gfile.stat(file).length) for file in self.files]
+            self.sizes = [int(tf.io.gfile.stat(file).length) for file in files]
         except tf.errors.OpError as error:
             raise CheckpointError(f"a checkpoint's file cannot be read: {error.message}") from error
-        self._max_bytes = found.ratio * sum(self.sizes)
         links = ExitStack()
-        self._readable = links.enter_context(readable_prefix(prefix))
+        self._readable = links.enter_context(file_io.readable_prefix(prefix))
         weakref.finalize(self, links.close)
-        self._pattern = self._readable + found.tail
+        self._pattern = self._readable + (tail or "")
         with self._one_line():
             # Not tf.train.load_checkpoint: given a folder of that name, it follows the state file.
             self._reader = tf.compat.v1.train.NewCheckpointReader(self._pattern)
@@ -96,7 +89,8 @@ class CheckpointReader:
     def check_sizes(self, keys: Collection[str]) -> None:
         """CheckpointError where files are too small for the tensors that the index tells of."""
         sizes = {key: math.prod(self.shapes[key]) * self.dtypes[key].size for key in keys}
-        if sum(sizes.values()) > self._max_bytes:
+        ratio = _MAX_RATIO_OF_V1 if self.version == "V1" else 1
+        if sum(sizes.values()) > ratio * sum(self.sizes):
             key = max(sizes, key=lambda key: sizes[key])
             raise self._damage(
                 "its files are smaller than the values that its index speaks of, such as "
@@ -129,7 +123,7 @@ class CheckpointReader:
     def _damage(self, line: str) -> CheckpointError:
         """What to say of values that make no sense: that they are none, where they look so."""
         for file in self.files:
-            if kind := kind_of(read_head(file, HEAD_BYTES)):
+            if kind := file_io.kind_of(file_io.read_head(file, file_io.HEAD_BYTES)):
                 return CheckpointError(f"{file} holds no values: it is {kind}")
         return CheckpointError(f"{self.prefix} is damaged: {line}")
 
@@ -143,143 +137,92 @@ def _restored(pattern: str, key: str, dtype: tf.DType) -> Array:
         return np.asarray(session.run(value))
 
 
-class _Files(NamedTuple):
-    """The files of a checkpoint."""
+def _files(prefix: str) -> tuple[str | None, list[str]]:
+    """What follows the prefix in what TensorFlow opens a checkpoint by, and its files of values.
 
-    tail: str  # What comes after the prefix in what TensorFlow opens it by.
-    values: list[str]  # Those that hold values.
-    ratio: int  # The most bytes of values that a byte of them can hold.
-
-
-def _files(prefix: str) -> _Files:
-    """The files of the checkpoint at `prefix`.
-
-    An index makes it the present format, whose data files are checked to be all there. Without
-    one, it is the format V1: a file at the prefix itself, or shards beside it.
+    An index makes it the present format, whose tail is None. Without one, it is the format V1: a
+    file at the prefix itself, or shards beside it. The shards are checked to be all there.
     """
     folder, base = os.path.split(prefix)
-    names = set(names_in(folder))
+    names = set(file_io.names_in(folder))
     if base + INDEX_SUFFIX in names:
-        shards = _shards(names, f"{base}.data")
-        _check_shards(prefix, shards)
-        check_fetched(prefix + INDEX_SUFFIX)
-        check_index(prefix + INDEX_SUFFIX)
-        return _Files("", [f"{prefix}.data-{n}-of-{of}" for n, of in shards], 1)
+        shards = _shards(prefix, f"{base}.data", names)
+        if not shards:
+            raise CheckpointError(
+                f"{prefix}.index is there, its data file {prefix}.data-00000-of-00001 is missing"
+            )
+        return None, [f"{prefix}.data{shard}" for shard in shards]
     if base in names and not tf.io.gfile.isdir(prefix):
-        return _Files("", [prefix], _MAX_RATIO_OF_V1)
-    shards = _shards(names, base)
+        return "", [prefix]
+    shards = _shards(prefix, base, names)
     if not shards:
         raise CheckpointError(
             f"{prefix} has no variables: expected {prefix}.index and {prefix}.data-00000-of-00001"
         )
-    _check_shards(prefix, shards)
-    files = [f"{prefix}-{n}-of-{of}" for n, of in shards]
-    return _Files(f"-?????-of-{shards[0][1]}", files, _MAX_RATIO_OF_V1)
+    return shards[0].replace("00000", "?????", 1), [f"{prefix}{shard}" for shard in shards]
 
 
-def _shards(names: set[str], stem: str) -> list[tuple[str, str]]:
-    """The numbers (shard, shards) of the files `<stem>-00000-of-00001` and so on, sorted."""
+def _shards(prefix: str, stem: str, names: set[str]) -> list[str]:
+    """What follows `stem` in the names of its shards: `-00000-of-00001` and so on, all there."""
     tails = (name.removeprefix(stem) for name in names if name.startswith(stem))
-    return sorted((m[1], m[2]) for tail in tails if (m := _SHARD.fullmatch(tail)))
-
-
-def _check_shards(prefix: str, shards: list[tuple[str, str]]) -> None:
-    """Raises CheckpointError unless each shard of one set is there."""
-    if not shards:
-        raise CheckpointError(
-            f"{prefix}.index is there, its data file {prefix}.data-00000-of-00001 is missing"
-        )
-    total = shards[-1][1]
-    have = {number for number, of in shards if of == total}
-    missing = [n for n in range(int(total)) if f"{n:05d}" not in have]
+    found = sorted((m[1], m[2]) for tail in tails if (m := _SHARD.fullmatch(tail)))
+    if not found:
+        return []
+    _, of = found[-1]
+    missing = [n for n in range(int(of)) if (f"{n:05d}", of) not in found]
     if missing:
-        raise CheckpointError(
-            f"{prefix} lacks shard {missing[0]:05d} of its {int(total)} data files"
-        )
+        raise CheckpointError(f"{prefix} lacks shard {missing[0]:05d} of its {int(of)} data files")
+    return [f"-{number:05d}-of-{of}" for number in range(int(of))]
 
 
-# How the tensors of a checkpoint lie in its files, as the index tells. The format is that of
-# `tensorflow/core/util/tensor_bundle/tensor_bundle.h`, whose slices have keys of
-# `tensorflow/core/util/saved_tensor_slice_util.cc`.
+# How the tensors of a checkpoint lie in its files, as the index tells. Slices have entries of their
+# own, whose keys are of `tensorflow/core/util/saved_tensor_slice_util.cc`: a zero byte, the name,
+# and an end after which come their starts and lengths.
 
 _OF_A_SLICE, _END_OF_NAME = b"\0", b"\0\1"
-_ESCAPES = {b"\0\xff": b"\0", b"\xff\0": b"\xff"}
 
 
 class StoredTensor(NamedTuple):
-    """Where a tensor is."""
+    """How a tensor is stored; in the format V1, which compresses, neither is known."""
 
-    files: tuple[str, ...]  # The paths of those that hold values of it.
-    slices: int | None  # It was saved in; 0 where it was saved whole, None where that is unknown.
-    disk_bytes: int | None  # It takes in the files; None in the format V1, which compresses.
+    slices: int | None = None  # It was saved in; 0 where it was saved whole.
+    disk_bytes: int | None = None  # It takes in the files.
 
 
 def stored_tensors(reader: CheckpointReader) -> dict[str, StoredTensor]:
-    """How each tensor of a checkpoint lies in its files; of the format V1, little is known.
+    """How each tensor of a checkpoint lies in its files.
 
     Raises:
-      CheckpointError: the index is damaged, or a file is shorter than the index says.
+      CheckpointError: a file is shorter than the index says.
     """
-    found = _of_index(reader) if reader.version == "V2" else {}
-    files = tuple(reader.files) if len(reader.files) == 1 else ()
-    return {key: found.get(key, StoredTensor(files, None, None)) for key in reader.shapes}
-
-
-def _of_index(reader: CheckpointReader) -> dict[str, StoredTensor]:
-    try:
-        content = read_bounded(reader.prefix + INDEX_SUFFIX, MAX_BYTES)
-        entries = {k: BundleEntryProto.FromString(v) for k, v in table_entries(content)}
-    except (DecodeError, ValueError, IndexError, struct.error) as error:
-        raise CheckpointError(f"{reader.prefix} is damaged: {error}") from error
-    parts: dict[str, list[BundleEntryProto]] = {}
-    for key, entry in entries.items():
-        if key.startswith(_OF_A_SLICE):
-            parts.setdefault(_sliced_name(key), []).append(entry)
-        elif not entry.slices:
-            parts[key.decode(errors="replace")] = [entry]
-    slices = {k.decode(errors="replace"): len(entry.slices) for k, entry in entries.items()}
-    shards = _shard_files(reader, entries.values())
+    sizes: dict[str, int] = defaultdict(int)
+    slices: dict[str, int] = {}
+    for key, entry in reader.index.items():
+        _check_place(reader, entry)
+        is_slice = key.startswith(_OF_A_SLICE)
+        stored = key[1:].partition(_END_OF_NAME)[0] if is_slice else key
+        name = stored.decode(errors="replace")
+        sizes[name] += entry.size
+        if not is_slice:
+            slices[name] = len(entry.slices)
     return {
-        name: StoredTensor(
-            files=tuple(sorted({shards[entry.shard_id] for entry in held})),
-            slices=slices.get(name),
-            disk_bytes=sum(entry.size for entry in held),
-        )
-        for name, held in parts.items()
+        key: StoredTensor(slices[key], sizes[key]) if key in slices else StoredTensor()
+        for key in reader.shapes
     }
 
 
-def _sliced_name(key: bytes) -> str:
-    """The tensor that a slice's key is of; after its name come its starts and its lengths."""
-    name = key[len(_OF_A_SLICE) :].partition(_END_OF_NAME)[0]
-    for escape, byte in _ESCAPES.items():
-        name = name.replace(escape, byte)
-    return name.decode(errors="replace")
-
-
-def _shard_files(
-    reader: CheckpointReader, entries: Collection[BundleEntryProto]
-) -> Mapping[int, str]:
-    """Shard number -> data file, of those that have values; CheckpointError if one is too short."""
-    ends: dict[int, int] = {}
-    for entry in entries:
-        if entry.offset < 0 or entry.size < 0:
-            raise CheckpointError(f"{reader.prefix} is damaged: a place in its files is negative")
-        end = entry.offset + entry.size if entry.size else 0
-        ends[entry.shard_id] = max(ends.get(entry.shard_id, 0), end)
-    of = reader.files[-1].rpartition("-")[2]
-    shards = {number: f"{reader.prefix}.data-{number:05d}-of-{of}" for number in ends}
-    for number, end in ends.items():
-        try:
-            length = int(tf.io.gfile.stat(shards[number]).length)
-        except tf.errors.OpError as error:
-            raise CheckpointError(f"{shards[number]} cannot be read: {reason(error)}") from error
-        if length < end:
-            raise CheckpointError(
-                f"{reader.prefix} is damaged: {shards[number]} has {length} bytes, its index "
-                f"speaks of {end}"
-            )
-    return shards
+def _check_place(reader: CheckpointReader, entry: BundleEntryProto) -> None:
+    """CheckpointError where an entry's values are not inside of the file that it names."""
+    if not entry.size:
+        return
+    if entry.shard_id >= len(reader.files):
+        raise CheckpointError(f"{reader.prefix} is damaged: it has no shard {entry.shard_id}")
+    size, end = reader.sizes[entry.shard_id], entry.offset + entry.size
+    if size < end:
+        raise CheckpointError(
+            f"{reader.prefix} is damaged: {reader.files[entry.shard_id]} has {size} bytes, its "
+            f"index speaks of {end}"
+        )
 
 
 # The newest checkpoint of a folder that is whole and fits the model.
@@ -297,7 +240,7 @@ class Restored(NamedTuple):
 
 
 def restore_newest(
-    path: str,
+    folder: str,
     expected: Mapping[str, VariableSpec],
     check: Callable[[str, Manifest], None] = lambda _, __: None,
 ) -> Restored | None:
@@ -306,7 +249,7 @@ def restore_newest(
     What is stepped over is logged, a line each.
 
     Args:
-      path: the folder; where it has no checkpoint, the result is None.
+      folder: where it has no checkpoint, the result is None.
       expected: name -> shape and dtype of every variable of the model.
       check: is given the prefix and the manifest, where there is one, of an undamaged checkpoint
         before its variables are looked at; what it raises ends the search.
@@ -316,14 +259,14 @@ def restore_newest(
       LaterVersionError: a later version made the newest.
     """
     reasons = []
-    for step in reversed(folder.usable_steps(path)):
-        prefix = naming.checkpoint_prefix(path, step)
+    for step in reversed(usable_steps(folder)):
+        prefix = naming.checkpoint_prefix(folder, step)
         try:
-            found = manifest.read(path, step)
+            found = manifest.read(folder, step)
             if found is None:
                 logging.warning("%s has no manifest: TensorFlow's own checksums have to do", prefix)
             else:
-                manifest.verify_files(path, found)
+                manifest.verify_files(folder, found)
                 check(prefix, found)
             values = read_variables(prefix, expected)
             if values.get("global_step", step) != step:
@@ -338,7 +281,7 @@ def restore_newest(
             reasons.append(str(error))
     if reasons:
         raise CheckpointError(
-            f"none of the {len(reasons)} checkpoints in {path} fits this model (the newest: "
+            f"none of the {len(reasons)} checkpoints in {folder} fits this model (the newest: "
             f"{reasons[0]}): train into another folder with --ckpt_dir"
         )
     return None
@@ -363,8 +306,5 @@ def read_variables(
         if name in found and found[name] != spec
     ]
     if differences:
-        more = len(differences) - _MOST_NAMED
-        raise CheckpointError(
-            "; ".join(differences[:_MOST_NAMED]) + (f"; and {more} more" if more > 0 else "")
-        )
+        raise CheckpointError(first_few(differences, _MOST_NAMED, "; "))
     return {name: reader.read(name) for name in expected}

@@ -1,4 +1,7 @@
-"""Saves checkpoints beside the training: copied values in, a committed checkpoint on disk out."""
+"""Saves checkpoints beside the training: copied values in, a committed checkpoint on disk out.
+
+Also the meta graph that goes with them. Format: `tensorflow/core/protobuf/meta_graph.proto`.
+"""
 
 import os
 import time
@@ -10,16 +13,72 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from checkpoints import file_io, folder, manifest, naming, upkeep
+from checkpoints import file_io, manifest, naming
 from checkpoints.bundle import BundleWriter, VariableSpec
+from checkpoints.folder import Retention, after_save, delete_checkpoint, files_by_step, make_way
 from checkpoints.lock import FolderLock
-from checkpoints.upkeep import Retention
 from errors import CheckpointError, FolderLostError, NotFiniteError, reason
 
 Values = Mapping[str, np.ndarray[Any, Any]]
 # Saves in a row: a disk that is full for a while is told from one that stays so.
 MOST_FAILURES = 3
 _MOST_TRIED_BYTES = 64 << 20
+
+
+class Description(NamedTuple):
+    """What a meta graph says of its model beside the graph.
+
+    Attributes:
+      inputs: argument name -> tensor, of the signature `serving_default`; so are the `outputs`.
+      class_names: in label order; empty where there are none.
+      input_scale: what uint8 values are multiplied by before they are fed to the signature's
+        input; None where the input is no image.
+      trained_on: the name of a built-in data set, where the model was trained on one.
+      image_shape: height, width and channels (1 or 3) of the image that a row of the input holds,
+        where that is a row of numbers.
+    """
+
+    inputs: Mapping[str, tf.Tensor]
+    outputs: Mapping[str, tf.Tensor]
+    class_names: Sequence[str] = ()
+    input_scale: float | None = None
+    trained_on: str | None = None
+    image_shape: tuple[int, int, int] | None = None
+
+
+def export_meta_graph(graph: tf.Graph, description: Description) -> bytes:
+    """Adds a stock Saver to `graph`, for stock clients, and returns its MetaGraphDef, serialized.
+
+    The bytes are the same at every call with an equal graph, and hold no device.
+    """
+    with graph.as_default():
+        saver = tf.compat.v1.train.Saver()
+        meta_graph = tf.compat.v1.train.export_meta_graph(
+            graph=graph,
+            saver_def=saver.as_saver_def(),
+            clear_devices=True,
+            strip_default_attrs=True,
+        )
+        saved_model = tf.compat.v1.saved_model
+        inputs, outputs = (
+            {name: saved_model.build_tensor_info(tensor) for name, tensor in tensors.items()}
+            for tensors in (description.inputs, description.outputs)
+        )
+    signature = saved_model.build_signature_def(  # As TensorFlow Serving reads it.
+        inputs, outputs, saved_model.signature_constants.PREDICT_METHOD_NAME
+    )
+    meta_graph.signature_def[naming.SIGNATURE].CopyFrom(signature)
+    scale, data = description.input_scale, description.trained_on
+    for name, kind, values in (
+        (naming.CLASS_NAMES_COLLECTION, "bytes_list", [*map(str.encode, description.class_names)]),
+        (naming.INPUT_SCALE_COLLECTION, "float_list", [] if scale is None else [scale]),
+        (naming.IMAGE_SHAPE_COLLECTION, "int64_list", description.image_shape),
+        (naming.TRAINED_ON_COLLECTION, "bytes_list", [] if data is None else [data.encode()]),
+    ):
+        if values:
+            getattr(meta_graph.collection_def[name], kind).value.extend(values)
+    content: bytes = meta_graph.SerializeToString(deterministic=True)
+    return content
 
 
 class RunRecord(NamedTuple):
@@ -36,21 +95,21 @@ class CheckpointWriter:
     """Writes one checkpoint at a time in a thread of its own.
 
     A save that fails, such as on a full disk, is logged and leaves the checkpoints before it as
-    they were; the next save tries again, and the third failure in a row is raised. `close` raises
-    if the last one failed. Values that are not finite are not saved, and nothing is written into a
-    folder that is no longer ours: the next call raises.
+    they were; the next tries again, and the third failure in a row is raised, or that of the last
+    save. Values that are not finite are not saved, and nothing is written into a folder that is no
+    longer ours: the next call raises.
     """
 
     def __init__(
         self,
-        path: str,
+        folder: str,
         specs: Mapping[str, VariableSpec],
         record: RunRecord,
         retention: Retention,
         lock: FolderLock | None = None,
     ) -> None:
-        """Prepares to save into the existing folder `path`, whose lock is `lock`."""
-        self._folder = path
+        """Prepares to save into an existing folder, whose lock is `lock`."""
+        self._folder = folder
         self._lock = lock
         self._failures = 0
         self._record = record
@@ -134,7 +193,12 @@ class CheckpointWriter:
 
     def _commit(self, step: int, test_accuracy: float | None) -> None:
         """Writes, flushes and commits one checkpoint, then lets the oldest go."""
-        self._check_finite(step)
+        for name, value in self._values.items():
+            if not np.isfinite(value).all():
+                raise NotFiniteError(
+                    f"{name} is not finite after step {step}: the checkpoints before it are kept; "
+                    "try a lower --learning_rate"
+                )
         prefix = naming.checkpoint_prefix(self._folder, step)
         self._check_lock()
         try:
@@ -145,7 +209,7 @@ class CheckpointWriter:
             raise CheckpointError(f"could not save {prefix}: {reason(error)}") from error
         self._check_lock()
         try:
-            upkeep.after_save(self._folder, step, self._retention)
+            after_save(self._folder, step, self._retention)
         except (tf.errors.OpError, OSError) as error:
             raise CheckpointError(
                 f"{prefix} is saved, but older ones could not be deleted: {reason(error)}"
@@ -155,20 +219,11 @@ class CheckpointWriter:
         if self._lock is not None:
             self._lock.check()
 
-    def _check_finite(self, step: int) -> None:
-        for name, value in self._values.items():
-            if not np.isfinite(value).all():
-                raise NotFiniteError(
-                    f"{name} is not finite after step {step}: the checkpoints before it are kept; "
-                    "try a lower --learning_rate"
-                )
-
     def _discard(self, step: int) -> None:
         """Frees the space of a save that failed, as far as the file system lets us."""
         try:
-            suffixes = folder.files_by_step(self._folder).get(step, set())
-            if naming.is_leftover(suffixes):
-                folder.delete_files(self._folder, step, suffixes)
+            if naming.is_leftover(files_by_step(self._folder).get(step, set())):
+                delete_checkpoint(self._folder, step)
         except (tf.errors.OpError, OSError, CheckpointError) as error:
             logging.warning(
                 "leftovers of step %d stay until the next start: %s", step, reason(error)
@@ -178,9 +233,9 @@ class CheckpointWriter:
         """Puts a step's files on the disk; its manifest, which commits them, last."""
         prefix = naming.checkpoint_prefix(self._folder, step)
         pending = prefix + naming.PENDING_SUFFIX
-        for path in folder.make_way(self._folder, step):
+        for path in make_way(self._folder, step):
             logging.warning("%s was in the way of a save, and is not ours: it stays", path)
-        file_io.create_empty(pending)  # Whatever is written from here on is a leftover,
+        file_io.write_file(pending, b"")  # Whatever is written from here on is a leftover,
         file_io.flush(self._folder)  # until the manifest is complete and renamed.
         self._bundle.write(prefix, self._values)
         file_io.write_file(prefix + naming.META_SUFFIX, self._record.meta_graph)

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import logging
 
-from checkpoints.folder import Hold, read_newest
-from checkpoints.manifest import Description, export_meta_graph, verify_checkpoint
+from checkpoints.lock import Hold, read_newest
+from checkpoints.manifest import verify_checkpoint
 from checkpoints.reader import CheckpointReader
+from checkpoints.writer import Description, export_meta_graph
 from data import BUILT_IN
 from data.batches import BadSoFar, ShuffledBatches, TrainingBatches, read_ahead, row_batches
 from data.image_data import ImageData, ReadOptions, open_image_data

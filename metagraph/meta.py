@@ -24,8 +24,7 @@ from tensorflow.core.framework.variable_pb2 import VariableDef
 from tensorflow.core.protobuf.meta_graph_pb2 import CollectionDef, MetaGraphDef
 
 from checkpoints.file_io import read_bounded
-from checkpoints.manifest import SIGNATURE
-from checkpoints.naming import META_SUFFIX
+from checkpoints.naming import META_SUFFIX, SIGNATURE
 from errors import CheckpointError, first_few, nearest_names
 from metagraph.parsing import DEFAULT_MAX_BYTES, MAX_META_FLAG, parse_message, what_it_is
 

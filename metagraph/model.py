@@ -7,15 +7,15 @@ too. Also which checkpoint the variables are in, and whether it has a value for 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from checkpoints.manifest import (
+from checkpoints.manifest import verify_checkpoint
+from checkpoints.naming import (
     CLASS_NAMES_COLLECTION,
     IMAGE_SHAPE_COLLECTION,
+    INDEX_SUFFIX,
     INPUT_SCALE_COLLECTION,
     PREDICT_COLLECTION,
     TRAINED_ON_COLLECTION,
-    verify_checkpoint,
 )
-from checkpoints.naming import INDEX_SUFFIX
 from errors import CheckpointError, first_few
 from metagraph.graph import SubGraph, reachable
 from metagraph.meta import (

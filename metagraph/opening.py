@@ -17,15 +17,9 @@ from absl import logging
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from checkpoints import folder
-from checkpoints.file_io import HEAD_BYTES, kind_of, read_bounded, read_head
-from checkpoints.folder import named_checkpoint, names_in, newest_meta_graph
-from checkpoints.naming import (
-    BASENAME,
-    INDEX_SUFFIX,
-    META_SUFFIX,
-    STATE_FILE,
-    checkpoint_prefix,
-)
+from checkpoints.file_io import HEAD_BYTES, kind_of, names_in, read_bounded, read_head
+from checkpoints.folder import named_checkpoint, newest_meta_graph
+from checkpoints.naming import BASENAME, INDEX_SUFFIX, META_SUFFIX, STATE_FILE, checkpoint_prefix
 from errors import CheckpointError, first_few, nearest_names
 from metagraph.meta import MetaGraphFile, read_meta_graph
 from metagraph.parsing import (

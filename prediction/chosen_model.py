@@ -10,10 +10,16 @@ from typing import Any, TypeVar
 import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from checkpoints.folder import Hold, read_newest, say_if_gone
-from checkpoints.manifest import CLASS_NAMES_COLLECTION, TRAINED_ON_COLLECTION, verify_checkpoint
-from checkpoints.naming import DATA_SUFFIX, INDEX_SUFFIX, META_SUFFIX
-from checkpoints.upkeep import best_checkpoint
+from checkpoints.folder import best_checkpoint, explain_if_gone
+from checkpoints.lock import Hold, read_newest
+from checkpoints.manifest import verify_checkpoint
+from checkpoints.naming import (
+    CLASS_NAMES_COLLECTION,
+    DATA_SUFFIX,
+    INDEX_SUFFIX,
+    META_SUFFIX,
+    TRAINED_ON_COLLECTION,
+)
 from errors import CheckpointError, first_few
 from metagraph.casting import json_value
 from metagraph.meta import MetaGraphFile, TensorInfo, format_shape, node_of
@@ -55,8 +61,8 @@ def with_chosen(config: _Config, work: Callable[[_Config], _Result]) -> _Result:
             return work(chosen)
         except CheckpointError as error:
             if chosen.checkpoint is not None:
-                raise say_if_gone(error, chosen.checkpoint, "--ckpt") from error
-            raise say_if_gone(error, chosen.meta) from error
+                raise explain_if_gone(error, chosen.checkpoint, "--ckpt") from error
+            raise explain_if_gone(error, chosen.meta) from error
 
     return read_newest((config.meta, config.checkpoint, _folder_of_best(config)), on_chosen)
 

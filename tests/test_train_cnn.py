@@ -17,7 +17,7 @@ from PIL import Image
 
 import train_cnn
 from checkpoints.bundle import BundleWriter
-from checkpoints.upkeep import best_checkpoint
+from checkpoints.folder import best_checkpoint
 from cli.fields import parse
 from errors import DataError, TrainingError
 from prediction.evaluation import predict

@@ -7,8 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from checkpoints.reader import Array, CheckpointReader
-from metagraph.casting import json_value
-from tools.checkpoint_contents import plain_array
+from metagraph.casting import as_numpy_dtype, json_value
 from tools.command import Record
 
 ONLY_A, ONLY_B = "only in A", "only in B"
@@ -60,7 +59,7 @@ def compare(a: Array, b: Array, tolerance: float = 0.0) -> Difference:
 
 def _compare_piece(a: Array, b: Array, tolerance: float) -> Difference:
     equal_bytes = a.dtype == b.dtype and a.tobytes() == b.tobytes()
-    a, b = plain_array(a), plain_array(b)
+    a, b = as_numpy_dtype(a), as_numpy_dtype(b)
     common = np.result_type(a, b)
     both_nan = np.zeros(a.shape, bool)
     if common.kind in "biu":

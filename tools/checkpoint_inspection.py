@@ -1,14 +1,13 @@
-"""One inspection from start to end: what tools.inspect_checkpoint does once its flags are read.
+"""What tools.inspect_checkpoint does once its flags are read: a folder's list, and all its texts.
 
-The checkpoints of a folder are listed here, and all that is found is told as lines for people; what
-one checkpoint holds is in `checkpoint_contents.py`.
+What one checkpoint holds is in `checkpoint_contents.py`.
 """
 
 import functools
 import json
 import os
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any
 
@@ -16,19 +15,16 @@ import tensorflow as tf
 from absl import logging
 
 from checkpoints import manifest, naming
-from checkpoints.folder import Hold, named_checkpoint, names_in, read_newest
+from checkpoints.folder import Saved, best_first, named_checkpoint
+from checkpoints.lock import Hold, read_newest
 from checkpoints.reader import CheckpointReader, stored_tensors
-from checkpoints.upkeep import Saved, best_first
 from errors import CheckpointError, first_few
-from metagraph.opening import find_variables, prefix_of
-from metagraph.parsing import SAVED_MODEL_FILES
+from metagraph.opening import find_variables
 from tools.command import Record, format_bytes, table
 from tools.folder_entries import (
     EMPTY_NAME,
     Entry,
-    all_in,
-    find_leftovers,
-    in_order,
+    is_folder,
     list_folder,
     newest_of,
     stem_and_step,
@@ -36,10 +32,10 @@ from tools.folder_entries import (
 from tools.inspect_checkpoint import InspectConfig
 
 _TITLES = {"model": "model", "slot": "optimizer slots", "other": "other"}
+_COUNTS = ("tensors", "values", "bytes")
 _STATS = ("min", "max", "mean", "std", "nan", "inf")
-_LINE_END = re.compile(r"[\t\n]")  # Whatever else a terminal obeys is escaped where it is printed.
-_MAX_NAMED = 4  # Files or variables of one tensor.
-_COMMITTED, _FOREIGN, _LEFTOVER, _DAMAGED = "committed", "no manifest", "leftover", "damaged"
+_MAX_NAMED = 4  # Variables of one tensor.
+_COMMITTED, _FOREIGN, _DAMAGED = "committed", "no manifest", "damaged"
 _NANOSECONDS = 10**9
 _MAX_HELD = 8  # Of those, a few may be damaged; a process may open only so many files.
 
@@ -48,20 +44,19 @@ def inspect(config: InspectConfig) -> Record:
     """Looks into a checkpoint or a folder.
 
     Returns:
-      As JSON values, one of three records, told by its keys:
+      JSON values. Of a folder, where no tensor of it is asked for, what `list_checkpoints` gives;
+      where --tensor names some, `checkpoint` (the prefix) and `values`, a list of `name` (as it was
+      given), `key`, `dtype`, `shape`, `value` (a number, text or nested list; for people, a text)
+      and `stats` (with --stats). Else:
 
-      - of a folder, where no tensor of it is asked for: what `list_checkpoints` gives.
-      - where values are asked for: `checkpoint`, the prefix; `values`, a list of `name` (as it was
-        asked for), `key`, `variable` (of the graph, where it is not all of its key's tensor),
-        `dtype`, `shape`, `value` (a number, text or nested list; for people, a text), and with
-        --stats `stats`.
-      - else: `checkpoint`; `format`, `V1` or `V2`; `files` of values, each `name` and `bytes`;
-        `graph`, its path or null; `manifest`, null or `step`, `saved_at`, `environment`, `config`,
-        `test_accuracy`; `tensors`, a list of `key`, `path` (of objects; else the key), `dtype`,
-        `shape`, `values` (how many), `bytes` (in memory; null of texts), `disk_bytes` (null in
-        V1), `role` (`model`, `slot` or `other`), `slices` (that it was saved in; 0 where whole,
-        null where unknown), `files`, `variables`, and with --stats `stats`; `totals`, role or
-        `all` -> `tensors`, `values`, `bytes`, `disk_bytes`.
+      - `checkpoint`; `format`, `V1` or `V2`; `files` of values, each `name` and `bytes`; `graph`,
+        its path or null; `manifest`, null or `step`, `saved_at`, `environment`, `config` and
+        `test_accuracy`.
+      - `tensors`, each `key`, `path` (of objects; else the key), `dtype`, `shape`, `values` (how
+        many), `bytes` (in memory; null of texts), `disk_bytes` (null in V1), `role` (`model`,
+        `slot` or `other`), `slices` (it was saved in; 0 where whole, null in V1), `variables` (of
+        the graph), and with --stats `stats`.
+      - `totals`, role or `all` -> `tensors`, `values`, `bytes`, `disk_bytes`.
 
       `stats` is `min`, `max`, `mean` and `std` of the finite values, each null where there is
       none, and the counts `nan` and `inf`.
@@ -73,11 +68,9 @@ def inspect(config: InspectConfig) -> Record:
 
 
 def _inspect(config: InspectConfig, hold: Hold) -> Record:
-    """Imports what reads tensors and graphs only where it is wanted: a list takes a third less."""
-    wants_tensors = bool(config.tensors) or config.stats or config.filter is not None
-    if _is_folder(config.ckpt):
+    if is_folder(config.ckpt):
         found = list_checkpoints(config.ckpt, hold)
-        if not wants_tensors:
+        if not (config.tensors or config.stats or config.filter is not None):
             return found
         newest = found["newest"]
         if newest is None:
@@ -87,6 +80,7 @@ def _inspect(config: InspectConfig, hold: Hold) -> Record:
     else:
         prefix = find_variables(config.ckpt)
         hold(prefix)
+    # Imported where it is wanted: it reads graphs, and a list takes a third less without.
     from tools.checkpoint_contents import contents_record, read_contents, values_record
 
     with config.limit.over("reading the graph"):
@@ -94,88 +88,67 @@ def _inspect(config: InspectConfig, hold: Hold) -> Record:
     return values_record(contents, config) if config.tensors else contents_record(contents, config)
 
 
-def _is_folder(path: str) -> bool:
-    """Whether a path stands for a folder's list: not for a checkpoint that is called like one."""
-    if tf.io.gfile.exists(path + naming.INDEX_SUFFIX) or not tf.io.gfile.isdir(path):
-        return False
-    return not any(tf.io.gfile.exists(os.path.join(path, name)) for name in SAVED_MODEL_FILES)
-
-
 def list_checkpoints(path: str, hold: Hold) -> dict[str, Any]:
-    """Looks into a folder.
+    """Looks into a folder, and calls `hold` with the prefixes of its newest checkpoints.
 
-    Of each checkpoint the index and the manifest are read, and the sizes of its files. What is
-    deleted meanwhile is left out.
-
-    Args:
-      path: of the folder.
-      hold: called with the prefixes of the newest checkpoints.
+    Of each the index and the manifest are read, and the sizes of its files. What is deleted
+    meanwhile is left out.
 
     Returns:
-      JSON values: `folder`; `checkpoints`, in the order of their runs and steps; `newest`, the name
-      of the newest that is whole, and `best`, of the one with the best test accuracy, the earliest
-      of equals, both null where there is none; `state_file`, null where there is none: `names` (or
-      null) and `right`, whether that is the newest. Each checkpoint has:
+      JSON values: `folder`; `checkpoints` by age, the newest last; `newest`, the name of the newest
+      that is whole, and `best`, of the one with the best test accuracy, the earliest of equals,
+      both null where there is none; `state_file`, null where there is none: `names` (or null) and
+      `right`, whether that is the newest. Each checkpoint has:
 
-      - `name`: what its files begin with.
-      - `state`: `committed`, whole and of this project; `no manifest`, of a trainer that is not
-        this project's; `leftover` of a save, a deletion or an edit that was cut short, or is under
-        way; `damaged`.
-      - `step`: as its name says; null where it says none.
+      - `name`, what its files begin with; `step`, as the name says, or null.
+      - `state`: `committed`, whole and of this project; `no manifest`, of another trainer;
+        `damaged`.
+      - `problem`: what is wrong with it, where that is seen without reading its values; or null.
       - `saved_at`: in seconds since 1970; of a stranger's, when its files were last changed; null
         where there is no file of values.
-      - `bytes`: of all its files.
-      - `state_name`: what a state file would call it.
-      - `has_graph`: whether there is a `.meta` with it.
+      - `bytes`, of all its files; `has_graph`, whether there is a `.meta` with it.
       - `test_accuracy`: in [0, 1], of these very weights; null where it was not measured.
-      - `problem`: what is wrong with it, where that is seen without reading its values; or null.
 
     Raises:
       CheckpointError: the folder cannot be read, or holds none.
     """
-    found = list_folder(path).entries
-    for entry in in_order(found)[: -_MAX_HELD - 1 : -1]:
+    found = list_folder(path)
+    for entry in found[: -_MAX_HELD - 1 : -1]:
         hold(entry.prefix)
-    files = _files_by_prefix(path)
-    entries = {entry: _listed(path, entry, files) for entry in found}
-    there = {entry.name for entry in list_folder(path).entries}
-    entries = {e: r for e, r in entries.items() if r["state"] != _DAMAGED or e.name in there}
-    listed = [*entries.values(), *_leftovers(path)]
-    if not listed:
+    rows = {entry: _listed(entry) for entry in found}
+    there = {entry.name for entry in list_folder(path)}
+    rows = {e: row for e, row in rows.items() if row["state"] != _DAMAGED or e.name in there}
+    if not rows:
         raise CheckpointError(f"--ckpt={path}: it holds no checkpoint")
     state_file = os.path.join(path, naming.STATE_FILE)
     is_file = tf.io.gfile.exists(state_file) and not tf.io.gfile.isdir(state_file)
     named = named_checkpoint(state_file) if is_file else None
-    newest = newest_of((e for e, record in entries.items() if record["state"] != _DAMAGED), named)
-    right = None if newest is None or named is None else newest.state_name
+    newest = newest_of([e for e, row in rows.items() if row["state"] != _DAMAGED], named)
+    called = None if newest is None else newest.state_name
+    right = named is not None and called == (named or EMPTY_NAME)
+    best = best_first(
+        Saved(row["step"], test_accuracy=row["test_accuracy"])
+        for row in rows.values()
+        if row["state"] == _COMMITTED
+    )
     return {
         "folder": path,
-        "checkpoints": listed,
+        "checkpoints": [*rows.values()],
         "newest": newest.name if newest else None,
-        "best": _best(listed),
-        "state_file": {"names": named, "right": right == (named or EMPTY_NAME)}
-        if is_file
-        else None,
+        "best": naming.checkpoint_name(best[0].step) if best else None,
+        "state_file": {"names": named, "right": right} if is_file else None,
     }
 
 
-def _files_by_prefix(path: str) -> dict[str, list[str]]:
-    """Prefix -> the files that a checkpoint of that prefix would have."""
-    found: dict[str, list[str]] = {}
-    for name in names_in(path):
-        of_ours = naming.split_name(name)
-        base = naming.checkpoint_name(of_ours[0]) if of_ours else prefix_of(name)
-        found.setdefault(os.path.join(path, base), []).append(os.path.join(path, name))
-    return found
-
-
-def _listed(path: str, entry: Entry, files: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def _listed(entry: Entry) -> dict[str, Any]:
     """What is seen of a checkpoint without reading its values."""
-    size, changed = _size_and_time(files.get(entry.prefix, ()))
+    sizes, changed = _sizes_and_time(entry.files)
     state, said, problem = (_COMMITTED if entry.committed else _FOREIGN), None, None
     try:
-        said = manifest.read(path, entry.step) if entry.step is not None else None
-        _check_sizes(path, said)
+        said = manifest.read_of(entry.prefix)
+        for name, digest in said.files.items() if said else ():
+            if (found := sizes.get(name, 0)) != digest.size:
+                raise CheckpointError(f"{name} has {found} bytes, the manifest says {digest.size}")
         stored_tensors(CheckpointReader(entry.prefix))
     except CheckpointError as error:
         state, problem = _DAMAGED, str(error)
@@ -184,71 +157,25 @@ def _listed(path: str, entry: Entry, files: Mapping[str, Sequence[str]]) -> dict
         "state": state,
         "step": stem_and_step(entry.name)[1],
         "saved_at": said.saved_at if said else changed,
-        "bytes": size,
-        "state_name": entry.state_name,
+        "bytes": sum(sizes.values()),
         "has_graph": entry.graph is not None,
         "test_accuracy": said.test_accuracy if said else None,
         "problem": problem,
     }
 
 
-def _check_sizes(path: str, said: manifest.Manifest | None) -> None:
-    """Raises CheckpointError where a file is missing, or has another size than the manifest says.
-
-    Whether its content is another, `tools.verify` tells, which reads it.
-    """
-    for name, digest in said.files.items() if said else ():
-        size, _ = _size_and_time([os.path.join(path, os.path.basename(name))])
-        if size != digest.size:
-            raise CheckpointError(f"{name} has {size} bytes, the manifest says {digest.size}")
-
-
-def _leftovers(path: str) -> Iterator[dict[str, Any]]:
-    """What was cut short, as `tools.verify` tells it."""
-    for leftover in find_leftovers(path):
-        name = leftover.names[0]
-        if leftover.step is not None:
-            name = naming.checkpoint_name(leftover.step)
-        places = [place for n in leftover.names for place in all_in(os.path.join(path, n))]
-        size, changed = _size_and_time(places)
-        yield {
-            "name": name,
-            "state": _LEFTOVER,
-            "step": leftover.step,
-            "saved_at": changed,
-            "bytes": size,
-            "state_name": name,
-            "has_graph": False,
-            "test_accuracy": None,
-            "problem": None,
-        }
-
-
-def _size_and_time(paths: Iterable[str]) -> tuple[int, float | None]:
-    """The bytes of all files that there are, and when the last was changed.
+def _sizes_and_time(paths: Iterable[str]) -> tuple[dict[str, int], float | None]:
+    """Name -> bytes of the files that there are, and when the last was changed.
 
     Those that train delete older checkpoints at any time: what has gone is left out.
     """
-    size, changed = 0, None
+    sizes, changed = {}, None
     for path in paths:
-        try:
+        with suppress(tf.errors.NotFoundError):
             found = tf.io.gfile.stat(path)
-        except tf.errors.NotFoundError:
-            continue
-        size += 0 if found.is_directory else int(found.length)
-        changed = max(changed or 0.0, found.mtime_nsec / _NANOSECONDS)
-    return size, changed
-
-
-def _best(listed: Sequence[Mapping[str, Any]]) -> str | None:
-    ranked = best_first(
-        [
-            Saved(entry["step"], entry["saved_at"] or 0.0, entry["test_accuracy"])
-            for entry in listed
-            if entry["state"] == _COMMITTED and entry["step"] is not None
-        ]
-    )
-    return naming.checkpoint_name(ranked[0].step) if ranked else None
+            sizes[os.path.basename(path)] = 0 if found.is_directory else int(found.length)
+            changed = max(changed or 0.0, found.mtime_nsec / _NANOSECONDS)
+    return sizes, changed
 
 
 def as_text(record: Record) -> str:
@@ -261,9 +188,8 @@ def as_text(record: Record) -> str:
 
 
 def _value_lines(value: Record) -> Iterator[str]:
-    saved_as = (
-        "" if value["name"].removesuffix(":0") == value["key"] else f", saved as {value['key']}"
-    )
+    is_key = value["name"].removesuffix(":0") == value["key"]
+    saved_as = "" if is_key else f", saved as {value['key']}"
     yield f"{value['name']}  {value['dtype']} {value['shape']}{saved_as}"
     yield value["value"]
     if "stats" in value:
@@ -271,14 +197,20 @@ def _value_lines(value: Record) -> Iterator[str]:
 
 
 def _contents_lines(record: Record) -> Iterator[str]:
-    yield from _table([row for row in _head(record) if row[1]])
+    yield from table([row for row in _head(record) if row[1]])
     for role, title in _TITLES.items():
         tensors = [tensor for tensor in record["tensors"] if tensor["role"] == role]
         if tensors:
             yield f"\n{title}"
-            yield from _tensor_lines(tensors, len(record["files"]) > 1)
+            stats = _STATS if "stats" in tensors[0] else ()
+            head = ["name", "dtype", "shape", "values", "bytes", *stats, ""]
+            rows = [head, *map(_tensor_row, tensors)]
+            yield from table(rows, right=range(3, len(head) - 1), indent=2)
     yield ""
-    yield from _total_lines(record["totals"])
+    rows = [["", *_COUNTS]]
+    for role, title in (*_TITLES.items(), ("all", "all")):
+        rows.append([title, *(f"{record['totals'][role][count]:,}" for count in _COUNTS)])
+    yield from table(rows, right=(1, 2, 3))
 
 
 def _head(record: Record) -> Iterator[tuple[str, str]]:
@@ -316,16 +248,13 @@ def _time(seconds: float | None) -> str:
         return str(seconds)
 
 
-def _tensor_lines(tensors: Sequence[Record], has_shards: bool) -> list[str]:
-    with_stats = "stats" in tensors[0]
-    head = ["name", "dtype", "shape", "values", "bytes", *(_STATS if with_stats else ()), ""]
-    rows = [_tensor_row(tensor, has_shards) for tensor in tensors]
-    return _table([head, *rows], right=range(3, len(head) - 1), indent=2)
-
-
-def _tensor_row(tensor: Record, has_shards: bool) -> list[str]:
-    size = tensor["bytes"] if tensor["bytes"] is not None else tensor["disk_bytes"]
+def _tensor_row(tensor: Record) -> list[str]:
+    size = tensor["disk_bytes"] if tensor["bytes"] is None else tensor["bytes"]
     stats = tensor.get("stats", {})
+    note = f"in {tensor['slices']} slices" if tensor["slices"] else ""
+    others = [name for name in tensor["variables"] if name != tensor["path"]]
+    if others and not note:
+        note = f"is the variable {first_few(others, _MAX_NAMED)}"
     return [
         tensor["path"],
         tensor["dtype"],
@@ -333,43 +262,14 @@ def _tensor_row(tensor: Record, has_shards: bool) -> list[str]:
         f"{tensor['values']:,}",
         "" if size is None else f"{size:,}",
         *(_number(stats[name]) for name in _STATS if stats),
-        "; ".join(_notes(tensor, has_shards)),
+        note,
     ]
-
-
-def _notes(tensor: Record, has_shards: bool) -> Iterator[str]:
-    if tensor["slices"]:
-        yield f"in {tensor['slices']} slices"
-    if has_shards and tensor["files"]:
-        files = [file.rpartition(".")[2] for file in tensor["files"]]
-        yield "in " + first_few(files, _MAX_NAMED)
-    others = [name for name in tensor["variables"] if name != tensor["path"]]
-    if others and not tensor["slices"]:
-        yield f"is the variable {first_few(others, _MAX_NAMED)}"
 
 
 def _number(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
-
-
-def _total_lines(totals: Record) -> list[str]:
-    rows = [["", "tensors", "values", "bytes"]]
-    for role, title in (*_TITLES.items(), ("all", "all")):
-        total = totals[role]
-        size = f"{total['bytes']:,}"
-        rows.append([title, f"{total['tensors']:,}", f"{total['values']:,}", size])
-    return _table(rows, right=(1, 2, 3))
-
-
-def _table(rows: Sequence[Sequence[str]], right: Sequence[int] = (), indent: int = 0) -> list[str]:
-    """As `table`, for names from a file: a line end in one would begin a line of its own."""
-    return table([[_LINE_END.sub(_escaped, cell) for cell in row] for row in rows], right, indent)
-
-
-def _escaped(match: re.Match[str]) -> str:
-    return f"\\u{ord(match[0]):04x}"
 
 
 def _folder_lines(record: Record) -> Iterator[str]:
@@ -381,7 +281,7 @@ def _folder_lines(record: Record) -> Iterator[str]:
     measured = any(entry["test_accuracy"] is not None for entry in entries)
     rows = [head, *(_listed_row(record, entry) for entry in entries)]
     shown = rows if measured else [[*row[:4], row[5]] for row in rows]
-    yield from _table(shown, right=(1, 3, 4) if measured else (1, 3), indent=2)
+    yield from table(shown, right=(1, 3, 4) if measured else (1, 3), indent=2)
     yield _state_line(record)
 
 
@@ -389,7 +289,7 @@ def _listed_row(record: Record, entry: Record) -> list[str]:
     accuracy = entry["test_accuracy"]
     notes = [entry["state"]]
     notes += [note for note in ("newest", "best") if record[note] == entry["name"]]
-    notes += [] if entry["has_graph"] or entry["state"] == _LEFTOVER else ["no .meta"]
+    notes += [] if entry["has_graph"] else ["no .meta"]
     notes += [entry["problem"]] if entry["problem"] else []
     return [
         entry["name"],

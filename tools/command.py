@@ -1,7 +1,6 @@
-"""What all commands share: their start, their flags, their output on stdout.
+"""What all commands share: their start, their flags, and their output on stdout.
 
-A command runs in a process of its own, and ends with an exit code. It prints text for people, or
-one JSON document for programs. Some flags have one name and one meaning in several commands.
+That is text for people, or one JSON document for programs.
 """
 
 import importlib
@@ -22,56 +21,42 @@ from errors import ToolError
 
 
 def as_pattern(text: str) -> re.Pattern[str]:
-    """Compiles it.
-
-    Raises:
-      ValueError: it is none of Python's, or more than its compiler takes.
-    """
+    """The regular expression; ValueError where it is none, or more than the compiler takes."""
     try:
         return re.compile(text)
     except (re.error, RecursionError, OverflowError) as error:
         raise ValueError(str(error)) from error
 
 
-# What a command prints on stdout: text for people, one JSON document for programs.
-
 Record: TypeAlias = Mapping[str, Any]
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _STEP = 1024
+_LINE_END = re.compile(r"[\t\n]")
 
 
 def show(record: Record, as_text: Callable[[Record], str], kind: str) -> None:
-    """Prints what a command has found.
+    """Prints JSON values, or the same as lines for people, as --format says (`kind`).
 
-    Args:
-      record: JSON values; NaN and infinities as `metagraph.casting.json_value` gives them.
-      as_text: the same as lines for people.
-      kind: `text` or `json`, as --format says.
-
-    Raises:
-      ValueError: the record holds a NaN, which is not JSON: a defect of the command.
+    NaN and infinities are as `metagraph.casting.json_value` gives them; else a ValueError.
     """
-    if kind == "json":
-        print(printable(json.dumps(record, ensure_ascii=False, allow_nan=False)))
-    else:
-        print(printable(as_text(record)))
+    is_json = kind == "json"
+    text = json.dumps(record, ensure_ascii=False, allow_nan=False) if is_json else as_text(record)
+    print(printable(text))
 
 
 def table(rows: Sequence[Sequence[str]], right: Sequence[int] = (), indent: int = 0) -> list[str]:
-    """Lines of columns, two spaces apart.
+    """Lines of columns, two spaces apart, of rows of as many cells each.
 
-    Args:
-      rows: the cells, each row as many.
-      right: the columns whose cells stand at the right, as numbers do.
-      indent: spaces before each line.
+    The cells of the columns `right` stand at the right, as numbers do.
     """
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [" " * indent + "  ".join(_cells(row, widths, right)).rstrip() for row in rows]
-
-
-def _cells(row: Sequence[str], widths: Sequence[int], right: Sequence[int]) -> Iterator[str]:
-    for index, (cell, width) in enumerate(zip(row, widths, strict=True)):
-        yield cell.rjust(width) if index in right else cell.ljust(width)
+    columns = []
+    for index, column in enumerate(zip(*rows, strict=True)):
+        # A line end in a name from a file would begin a line of its own. What else a terminal
+        # obeys, `printable` escapes.
+        cells = [_LINE_END.sub(lambda end: f"\\u{ord(end[0]):04x}", cell) for cell in column]
+        width = max(map(len, cells))
+        columns.append([c.rjust(width) if index in right else c.ljust(width) for c in cells])
+    return [" " * indent + "  ".join(row).rstrip() for row in zip(*columns, strict=True)]
 
 
 def format_bytes(size: int) -> str:
@@ -84,19 +69,10 @@ def format_bytes(size: int) -> str:
     return f"{size} B" if unit == "B" else f"{value:.1f} {unit}"
 
 
-# Packages that only some commands need, and that need not be installed.
-
-
 def check_installed(packages: Sequence[str], extra: str, what: str) -> None:
-    """Sees that packages can be imported.
+    """ToolError, with the command that mends it, unless the packages of an extra can be imported.
 
-    Args:
-      packages: their names, under which they are also installed.
-      extra: of `pyproject.toml`, that names them.
-      what: needs them, such as `an export to ONNX`.
-
-    Raises:
-      ToolError: one cannot; the message says how to install them.
+    `extra` names them in `pyproject.toml`; `what` needs them, such as `an export to ONNX`.
     """
     try:
         for package in packages:
@@ -149,22 +125,17 @@ def run_command(
 ) -> NoReturn:
     """Runs a command in a process of its own, as it reads what strangers made, and exits.
 
-    Args:
-      main: the work, from a request to an exit code, or None for 0.
-      request: the dataclass of its flags.
-      description: the command's docstring, shown by --help.
+    `main` makes an exit code of a request, the dataclass of its flags; None is 0. The description
+    is the command's docstring, which --help shows.
     """
     run(main, request, description, Supervisor("give it a smaller model"))
 
 
-# Keeps a converter silent: what it says is for its makers; what it raises is for us to tell.
-
-
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Drops what is written to stdout and stderr, by Python and beneath it, and all warnings.
+    """Drops what a converter writes to stdout and stderr, by Python and beneath it, and warns of.
 
-    Warnings go too, as the packages warn of each other: none of them is about the user's model.
+    What it says is for its makers; what it raises is for us to tell.
     """
     with (
         tempfile.TemporaryFile() as said,

@@ -14,7 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 from checkpoints import naming
-from checkpoints.folder import Hold, read_newest, say_if_gone
+from checkpoints.folder import explain_if_gone
+from checkpoints.lock import Hold, read_newest
 from checkpoints.manifest import verify_checkpoint
 from checkpoints.reader import CheckpointReader
 from errors import CheckpointError, ToolError, first_few
@@ -120,7 +121,7 @@ def _open_side(path: str, flag: str, config: DiffConfig, hold: Hold) -> Side:
             with config.limit.over("reading the graph"):
                 meta = open_model(file, config.max_meta_bytes)
     except CheckpointError as error:
-        raise say_if_gone(error, prefix or path, flag) from error
+        raise explain_if_gone(error, prefix or path, flag) from error
     if config.only == VARIABLES and reader is None:
         raise ToolError(f"{flag}={path} has no variables: expected a checkpoint or a SavedModel")
     return Side(path, reader, meta)

@@ -24,7 +24,7 @@ import tensorflow as tf
 from absl import logging
 from google.protobuf.message import EncodeError
 
-from checkpoints.manifest import SIGNATURE
+from checkpoints.naming import SIGNATURE
 from errors import ToolError, first_few, reason
 from metagraph.casting import Array
 from tools.command import check_installed, quiet

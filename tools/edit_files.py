@@ -15,14 +15,12 @@ from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto
 
 from checkpoints import file_io, naming
 from checkpoints.bundle import MAX_BYTES, BundleWriter, VariableSpec, table_entries
-from checkpoints.file_io import read_bounded
-from checkpoints.folder import names_in
+from checkpoints.file_io import names_in, read_bounded
 from checkpoints.lock import FolderLock
 from checkpoints.naming import INDEX_SUFFIX
 from checkpoints.reader import Array, CheckpointReader
 from errors import ToolError, reason
 from metagraph.opening import prefix_of
-from tools.folder_entries import EDITED_SUFFIX
 
 _NUMBERS = (tf.float16, tf.bfloat16, tf.float32, tf.float64)
 
@@ -225,7 +223,7 @@ class Target:
         old = self._files()
         if old and not overwrite:
             raise ToolError(f"--output={prefix}: {old[0]} is there; --overwrite replaces it")
-        self._aside = os.path.join(self._folder, f".{self._name}{EDITED_SUFFIX}")
+        self._aside = os.path.join(self._folder, f".{self._name}.being-edited")
         self._lock = FolderLock(self._aside, "take another --output", keeps_file=False)
 
     @property

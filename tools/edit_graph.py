@@ -21,7 +21,7 @@ from tensorflow.core.framework.variable_pb2 import VariableDef
 from tensorflow.core.protobuf.meta_graph_pb2 import CollectionDef, MetaGraphDef
 from tensorflow.core.protobuf.saver_pb2 import SaverDef
 
-from checkpoints.manifest import PREDICT_COLLECTION
+from checkpoints.naming import PREDICT_COLLECTION
 from errors import ToolError, first_few
 from metagraph.graph import View, attribute_of, data_inputs, reachable, source, text_at
 from metagraph.meta import MetaGraphFile, node_of, variable_definitions

@@ -9,7 +9,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from checkpoints.folder import Hold, read_newest, say_if_gone
+from checkpoints.folder import explain_if_gone
+from checkpoints.lock import Hold, read_newest
 from checkpoints.manifest import verify_checkpoint
 from checkpoints.naming import DATA_SUFFIX, INDEX_SUFFIX, META_SUFFIX
 from errors import CheckpointError, ToolError, first_few
@@ -64,7 +65,7 @@ def _edit_newest(config: EditConfig, hold: Hold) -> Record:
         return _edit(config, meta, read_contents(prefix), target)
     except CheckpointError as error:
         flag = "--meta" if config.checkpoint is None else "--ckpt"
-        raise say_if_gone(error, prefix, flag) from error
+        raise explain_if_gone(error, prefix, flag) from error
 
 
 def _open_graph(config: EditConfig, path: str, checkpoint: str | None) -> MetaGraphFile:

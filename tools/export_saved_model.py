@@ -18,9 +18,9 @@ from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from checkpoints import file_io
-from checkpoints.folder import names_in
+from checkpoints.file_io import names_in
 from checkpoints.lock import FolderLock
-from checkpoints.manifest import SIGNATURE
+from checkpoints.naming import SIGNATURE
 from errors import ToolError
 from metagraph.casting import Array
 from metagraph.graph import data_inputs

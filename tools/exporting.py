@@ -16,7 +16,7 @@ from tensorflow.core.framework.tensor_shape_pb2 import TensorShapeProto
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo as TensorInfoProto
 
-from checkpoints.manifest import SIGNATURE
+from checkpoints.naming import SIGNATURE
 from data import files
 from errors import ToolError, first_few
 from metagraph.casting import Array

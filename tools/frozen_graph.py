@@ -13,7 +13,7 @@ from absl import logging
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from checkpoints.manifest import (
+from checkpoints.naming import (
     CLASS_NAMES_COLLECTION,
     IMAGE_SHAPE_COLLECTION,
     INPUT_SCALE_COLLECTION,

@@ -46,8 +46,8 @@ class InspectConfig(Printed, Limits):
         "below for the newest."
     )
     tensors: Sequence[str] = flag(
-        "Tensors whose values to print: keys of the checkpoint, or variables of its graph; name:0 "
-        "means name.",
+        "Tensors whose values to print: keys of the checkpoint, or variables of its graph that are "
+        "saved whole; name:0 means name.",
         (),
         name="tensor",
         many=COMMAS,

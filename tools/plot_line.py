@@ -13,7 +13,7 @@ from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 from checkpoints import folder as folders
 from checkpoints import manifest, naming
-from checkpoints.folder import Hold, read_newest
+from checkpoints.lock import Hold, read_newest
 from checkpoints.reader import CheckpointReader
 from data import batches
 from errors import CheckpointError, ToolError

@@ -1,97 +1,93 @@
 """What tools.verify does once its flags are read, and what it prints.
 
-One checkpoint is verified, or a whole folder, which may be put right around its checkpoints; they
-themselves are never touched.
+Every value of a checkpoint is read, by which TensorFlow compares it with its checksum; nothing of
+its graph is run. A folder may be put right around its checkpoints; they are never touched.
 """
 
+import hashlib
+import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from checkpoints import folder, lock, naming
-from checkpoints.lock import LOCK_FILE, FolderLock
-from checkpoints.naming import INDEX_SUFFIX
+from checkpoints import file_io, folder, lock, manifest, naming
+from checkpoints.reader import CheckpointReader
 from errors import CheckpointError, ToolError, first_few, reason
-from metagraph.opening import beside, find_variables, prefix_of
+from metagraph.graph import sub_graph
+from metagraph.importing import import_disarmed
+from metagraph.meta import MetaGraphFile, node_of, variable_definitions
+from metagraph.opening import find_variables, open_model
 from metagraph.parsing import GRAPH_SUFFIXES, SAVED_MODEL_FILES
+from metagraph.safety import TimeLimit
+from metagraph.variables import graph_variables, saver_keys, unavailable
 from tools.command import Record, format_bytes
-from tools.folder_entries import Leftover, clear, find_leftovers, list_folder, named_entry
-from tools.verify import VerifyConfig
-from tools.verify_checkpoint import (
-    Findings,
-    GraphChecks,
-    Verdict,
-    check_state,
-    is_ours,
-    to_name,
-    verify_entry,
+from tools.folder_entries import (
+    EMPTY_NAME,
+    Entry,
+    is_folder,
+    list_folder,
+    named_entry,
+    newest_of,
 )
+from tools.verify import VerifyConfig
 
+NO_MANIFEST = "no manifest, as this project writes it: only TensorFlow's own checksums tell"
 _OTHERWISE = "verify one checkpoint alone, by its prefix"
-_MAX_NAMED = 10
+_LOCALS = "local_variables"
+_MAX_TENSORS_NAMED, _MAX_NAMED = 4, 10
 
 
-class FolderVerdict(NamedTuple):
-    """What is known of a folder.
+def verify(config: VerifyConfig) -> Record:
+    """Verifies, and repairs where that is asked for.
 
-    Attributes:
-      path: its own.
-      checkpoints: the verdict on each.
-      state: on the state file; None where there is none to be expected.
-      leftovers: of saves that were cut short.
-      strays: names of files that look like a part of a checkpoint, and are of none.
-    """
+    A repair clears leftovers and writes the state file anew where it is lost or damaged. Each is
+    one step that is done or not, so that a repair that is cut short is begun again by the next.
 
-    path: str
-    checkpoints: tuple[Verdict, ...]
-    state: Findings | None = None
-    leftovers: tuple[Leftover, ...] = ()
-    strays: tuple[str, ...] = ()
-
-    @property
-    def is_well(self) -> bool:
-        """Whether there is a checkpoint, and nothing is wrong."""
-        whole = bool(self.checkpoints) and all(verdict.is_whole for verdict in self.checkpoints)
-        return whole and self.is_tidy
-
-    @property
-    def is_tidy(self) -> bool:
-        """Whether the state file is right, and nothing is left of a save."""
-        return not self.leftovers and not (self.state and self.state.problems)
-
-
-def verify_folder(path: str, graphs: GraphChecks, *, is_locked: bool = False) -> FolderVerdict:
-    """Verifies each checkpoint of a folder, its state file, and what else is in it.
-
-    Args:
-      path: of the folder.
-      graphs: looks into the graphs.
-      is_locked: whether the caller holds the folder's lock.
+    Returns:
+      JSON values: `folder`; `ok`, whether all is well; `repaired`, what --repair did, lines;
+      `checkpoints`, each as of `verify_entry`; `state`, null where one checkpoint is verified
+      alone, else as of `check_state`; `leftovers`, each with `files`.
 
     Raises:
-      CheckpointError: the folder cannot be read, or somebody trains into it.
+      CheckpointError, ToolError: there is no such folder or checkpoint, it cannot be read or not
+        repaired, or someone else writes into it.
+      OSError: a folder that is to be repaired cannot be locked.
     """
-    if not is_locked:
-        _check_unused(path)
-    verdicts = [verify_entry(entry, graphs) for entry in list_folder(path).entries]
-    found = _judge(path, verdicts)
-    if not (found.is_well or is_locked):
+    place, name = os.path.split(config.path)
+    path = place or "." if name in SAVED_MODEL_FILES else config.path
+    graphs = GraphChecks(config.max_meta_bytes, config.limit)
+    if not is_folder(path):
+        if config.repair:
+            raise ToolError(f"--repair is of a folder, not of {path} alone: name its folder")
+        if path.endswith(GRAPH_SUFFIXES):
+            raise ToolError(f"{path} is no checkpoint: a graph that stands alone has no variables")
+        prefix = find_variables(path)
+        alone = {named_entry(prefix): verify_entry(named_entry(prefix), graphs)}
+        return _record(os.path.dirname(prefix), alone, None)
+    done: list[str] = []
+    with _locked(path) if config.repair else nullcontext():
+        if not config.repair:
+            _check_unused(path)
+        found = {entry: verify_entry(entry, graphs) for entry in list_folder(path)}
+        if config.repair:
+            _repair(path, found, done)
+        leftovers = _leftovers(path)
+        record = _record(path, found, check_state(path, found), leftovers, done)
+    if not (config.repair or record["ok"]):
         _check_unused(path)  # A run that has begun since changes the folder.
-    return found
+    if not (found or leftovers or done):
+        raise ToolError(f"{path} holds no checkpoint")
+    return record
 
 
-def _judge(path: str, verdicts: Sequence[Verdict]) -> FolderVerdict:
-    """What there is to say of a folder, given the verdicts on its checkpoints."""
-    listing = list_folder(path)
-    return FolderVerdict(
-        path=path,
-        checkpoints=tuple(verdicts),
-        state=None if listing.is_saved_model else check_state(listing, verdicts),
-        leftovers=tuple(find_leftovers(path)),
-        strays=listing.strays,
-    )
+def _locked(path: str) -> lock.FolderLock:
+    """A stranger's folder is left without the lock's file."""
+    is_trained_in = tf.io.gfile.exists(os.path.join(path, lock.LOCK_FILE))
+    return lock.FolderLock(path, _OTHERWISE, keeps_file=is_trained_in)
 
 
 def _check_unused(path: str) -> None:
@@ -100,144 +96,277 @@ def _check_unused(path: str) -> None:
         raise CheckpointError(f"{path} is in use by {user}: wait for it to end, or {_OTHERWISE}")
 
 
-def repair_folder(path: str, graphs: GraphChecks) -> tuple[FolderVerdict, list[str]]:
-    """Clears leftovers, and writes the state file anew where it is lost or damaged.
+def _record(
+    path: str,
+    found: Mapping[Entry, Record],
+    state: Record | None,
+    leftovers: Sequence[Sequence[str]] = (),
+    repaired: Sequence[str] = (),
+) -> Record:
+    """What there is to say of a folder, given what was found of its checkpoints."""
+    is_tidy = not leftovers and (state is None or state["ok"])
+    return {
+        "folder": path,
+        "ok": is_tidy and bool(found) and all(checkpoint["ok"] for checkpoint in found.values()),
+        "repaired": [*repaired],
+        "checkpoints": [*found.values()],
+        "state": state,
+        "leftovers": [{"files": [*names]} for names in leftovers],
+    }
 
-    Each is one step that is done or not, so that a repair that is cut short is begun again by the
-    next. A checkpoint that is damaged stays as it is, and is not named in the state file.
 
-    Args:
-      path: of the folder; its lock is held meanwhile.
-      graphs: looks into the graphs.
+def _leftovers(path: str) -> list[list[str]]:
+    """The files of each save and deletion, or write of the state file, that was cut short."""
+    found = [
+        sorted(naming.checkpoint_name(step) + suffix for suffix in suffixes)
+        for step, suffixes in folder.files_by_step(path).items()
+        if naming.is_leftover(suffixes)
+    ]
+    state = naming.STATE_FILE + file_io.TEMPORARY_SUFFIX
+    return [*found, [state]] if tf.io.gfile.exists(os.path.join(path, state)) else found
+
+
+def _repair(path: str, found: Mapping[Entry, Record], done: list[str]) -> None:
+    """Puts right what is around checkpoints, and adds to `done` what was done, a line each.
+
+    Raises:
+      ToolError: the file system refused; what was done until then is said.
+    """
+    try:
+        leftovers = _leftovers(path)
+        folder.delete_leftovers(path)  # First, as that frees space.
+        for names in leftovers:
+            told = first_few(names, _MAX_NAMED)
+            done.append(f"cleared {told}, left by a save or a deletion that was cut short")
+        state = check_state(path, found)
+        if state["exists"] and state["ok"]:
+            return
+        named = [entry.state_name for entry in to_name(found)]
+        if not named:
+            done.append(f"left {state['path']} as it is: none is whole to name")
+            return
+        folder.write_state(path, named)
+        told = first_few(named, _MAX_NAMED)
+        done.append(f"wrote {state['path']}: it names {told}; the newest is {named[-1]}")
+    except (tf.errors.OpError, OSError) as error:
+        before = f"; done until then: {'; '.join(done)}" if done else ""
+        raise ToolError(f"{path} cannot be repaired: {reason(error)}{before}") from error
+
+
+# One checkpoint.
+
+
+class Findings(NamedTuple):
+    """What is wrong, and remarks on what is no damage; a line each."""
+
+    problems: list[str]
+    remarks: list[str]
+
+
+def verify_entry(entry: Entry, graphs: "GraphChecks") -> dict[str, Any]:
+    """Reads all there is of a checkpoint; whatever is wrong is in what is returned.
 
     Returns:
-      The verdict on the folder as it is then, and what was done, a line each.
-
-    Raises:
-      CheckpointError: someone else writes into the folder, or it cannot be read.
-      ToolError: it cannot be written; what was done until then is said.
-      OSError: it cannot be locked.
+      JSON values: `name`; `prefix`; `step` (null for a name that is not `my-model-<step>`); `ok`;
+      `manifest`, whether it has one; `graph`, a path or null; `tensors` and `bytes` in memory, in
+      which texts count for nothing (null where they cannot be read); `problems` and `remarks`,
+      lines.
     """
-    done: list[str] = []
-    is_trained_in = tf.io.gfile.exists(os.path.join(path, LOCK_FILE))  # No stranger's folder is.
-    with FolderLock(path, _OTHERWISE, keeps_file=is_trained_in):
-        found = verify_folder(path, graphs, is_locked=True)
+    found = Findings([], [])
+    _compare_files(entry.prefix, found)
+    tensors = size = None
+    if entry.has_values or entry.graph is None:  # Else the graph says whether any is missing.
         try:
-            for line in _repair(found):
-                done.append(line)  # noqa: PERF402 (what was done before an error counts)
-        except (tf.errors.OpError, OSError) as error:
-            before = f"; done until then: {'; '.join(done)}" if done else ""
-            raise ToolError(f"{path} cannot be repaired: {reason(error)}{before}") from error
-        return _judge(path, found.checkpoints), done
-
-
-def _repair(found: FolderVerdict) -> Iterator[str]:
-    """Does one thing at a time and says what; the first of it frees space."""
-    for leftover in found.leftovers:
-        clear(found.path, leftover)
-        names = first_few(leftover.names, _MAX_NAMED)
-        yield f"cleared {names}, left by a save or a deletion that was cut short"
-    state_file = os.path.join(found.path, naming.STATE_FILE)
-    if found.state is None or (tf.io.gfile.exists(state_file) and not found.state.problems):
-        return
-    whole = to_name(found.checkpoints)
-    if not whole:
-        yield f"left {state_file} as it is: none is whole to name"
-        return
-    named = [verdict.entry.state_name for verdict in whole]
-    if is_ours(found.checkpoints):
-        folder.write_state(found.path, [verdict.entry.step or 0 for verdict in whole])
-    else:
-        folder.write_state_of(found.path, named)
-    yield f"wrote {state_file}: it names {first_few(named, _MAX_NAMED)}; the newest is {named[-1]}"
-
-
-def verify(config: VerifyConfig) -> Record:
-    """Verifies, and repairs where that is asked for; see `as_record`.
-
-    Raises:
-      CheckpointError, ToolError: there is no such folder or checkpoint, or it cannot be read, or
-        not repaired.
-    """
-    place, name = os.path.split(config.path)
-    path = place or "." if name in SAVED_MODEL_FILES else config.path
-    graphs = GraphChecks(config.max_meta_bytes, config.limit)
-    # A folder may be called as a checkpoint is.
-    is_checkpoint = not path.endswith("/") and tf.io.gfile.exists(prefix_of(path) + INDEX_SUFFIX)
-    if is_checkpoint or not tf.io.gfile.isdir(path):
-        if config.repair:
-            raise ToolError(f"--repair is of a folder, not of {path} alone: name its folder")
-        prefix = _prefix(path)
-        verdict = verify_entry(named_entry(prefix), graphs)
-        return as_record(FolderVerdict(os.path.dirname(prefix), (verdict,)))
-    repaired: list[str] = []
-    if config.repair:
-        found, repaired = repair_folder(path, graphs)
-    else:
-        found = verify_folder(path, graphs)
-    if not (found.checkpoints or found.leftovers or repaired):
-        strays = f"; of none is {', '.join(found.strays[:3])}" if found.strays else ""
-        raise ToolError(f"{found.path} holds no checkpoint{strays}")
-    return as_record(found, repaired)
-
-
-def _prefix(path: str) -> str:
-    """The prefix of the checkpoint that a path which is no folder stands for."""
-    if path.endswith(GRAPH_SUFFIXES):
-        raise ToolError(f"{path} is no checkpoint: a graph that stands alone has no variables")
-    try:
-        return find_variables(path)
-    except CheckpointError as error:
-        prefix = prefix_of(path)
-        near = beside(prefix, (INDEX_SUFFIX,))
-        raise ToolError(
-            f"there is no folder {path}, and no {prefix}{INDEX_SUFFIX}{near}"
-        ) from error
-
-
-def as_record(found: FolderVerdict, repaired: Sequence[str] = ()) -> Record:
-    """JSON values.
-
-    `folder`; `ok`, whether all is well; `repaired`, what --repair did, lines; `checkpoints`, each
-    with `name`, `prefix`, `step` (null for a name that is not `my-model-<step>`), `ok`, `manifest`
-    (whether it has one), `graph` (a path or null), `tensors` and `bytes` (null where they cannot be
-    read), `problems` and `remarks`, lines; `state`, null where none is to be expected, else with
-    `path`, `exists`, `ok`, `problems` and `remarks`; `leftovers`, each with `files`; `strays`,
-    names of files that are of no checkpoint.
-    """
-    state_file = os.path.join(found.path, naming.STATE_FILE)
-    state = found.state and {
-        "path": state_file,
-        "exists": tf.io.gfile.exists(state_file),
-        "ok": not found.state.problems,
-        "problems": [*found.state.problems],
-        "remarks": [*found.state.remarks],
-    }
-    return {
-        "folder": found.path,
-        "ok": found.is_well,
-        "repaired": [*repaired],
-        "checkpoints": [_checkpoint(verdict) for verdict in found.checkpoints],
-        "state": state,
-        "leftovers": [{"files": [*leftover.names]} for leftover in found.leftovers],
-        "strays": [*found.strays],
-    }
-
-
-def _checkpoint(verdict: Verdict) -> dict[str, Any]:
-    entry = verdict.entry
+            tensors, size = _read_all(entry, found)
+        except CheckpointError as error:
+            found.problems.append(str(error))
+    if entry.graph is not None or not entry.committed:  # Else the manifest says what is missing.
+        graphs.check(entry, found)
     return {
         "name": entry.name,
         "prefix": entry.prefix,
         "step": entry.step,
-        "ok": verdict.is_whole,
+        "ok": not found.problems,
         "manifest": entry.committed,
         "graph": entry.graph,
-        "tensors": verdict.tensors,
-        "bytes": verdict.value_bytes,
-        "problems": [*verdict.findings.problems],
-        "remarks": [*verdict.findings.remarks],
+        "tensors": tensors,
+        "bytes": size,
+        "problems": list(dict.fromkeys(found.problems)),
+        "remarks": found.remarks,
     }
+
+
+def _compare_files(prefix: str, found: Findings) -> None:
+    """Compares each file with what the manifest says, where there is one."""
+    try:
+        said = manifest.read_of(prefix)
+    except CheckpointError as error:
+        found.problems.append(str(error))
+        return
+    if said is None:
+        found.remarks.append(NO_MANIFEST)
+        return
+    for suffix in naming.CONTENT_SUFFIXES:
+        try:
+            manifest.verify_files(os.path.dirname(prefix), said, [suffix])
+        except CheckpointError as error:
+            found.problems.append(str(error))
+
+
+def _read_all(entry: Entry, found: Findings) -> tuple[int, int]:
+    """Reads the tensors one at a time, and adds to `found` what is wrong; their count and bytes.
+
+    Raises:
+      CheckpointError: a file is missing, or so damaged that no tensor can be read.
+    """
+    reader = CheckpointReader(entry.prefix)
+    readable = [key for key, dtype in sorted(reader.dtypes.items()) if dtype != tf.variant]
+    unread = sorted(reader.dtypes.keys() - {*readable})  # Such as the state of an iterator.
+    reader.check_sizes(readable)
+    damaged, step = [], entry.step
+    for key in readable:
+        try:
+            value = reader.read(key)
+        except CheckpointError as error:
+            damaged.append(f"{key}: {error}")
+            continue
+        if key == "global_step" and value.dtype.kind in "iu" and value.size == 1:
+            step = int(value.item())
+    if damaged:
+        named = first_few(damaged, _MAX_TENSORS_NAMED, "; ")
+        found.problems.append(
+            f"{len(damaged)} of its {len(readable)} tensors cannot be read: {named}"
+        )
+    if unread:
+        found.remarks.append(f"not read, as no reader can: {first_few(unread, _MAX_TENSORS_NAMED)}")
+    if entry.step not in (None, step):
+        line = f"it is of step {step}, whatever its name says"
+        (found.problems if entry.committed else found.remarks).append(line)
+    sizes = [math.prod(reader.shapes[key]) * reader.dtypes[key].size for key in readable]
+    return len(reader.shapes), sum(sizes)
+
+
+class GraphChecks:
+    """Looks into the graphs of checkpoints; a graph that many have is imported once."""
+
+    def __init__(self, max_bytes: int, time_limit: TimeLimit) -> None:
+        """Prepares to read files of at most `max_bytes`."""
+        self._max_bytes = max_bytes
+        self._time_limit = time_limit
+        self._imported: dict[str, str | None] = {}
+
+    def check(self, entry: Entry, found: Findings) -> None:
+        """Adds what there is to say of a checkpoint's graph, and of the variables that it has."""
+        if entry.graph is None:
+            found.remarks.append("it has no .meta: only its values could be looked at")
+            return
+        try:
+            with self._time_limit.over("reading the graph"):
+                meta = replace(open_model(entry.graph, self._max_bytes), prefix=entry.prefix)
+            digest = hashlib.sha256(meta.proto.SerializeToString(deterministic=True)).hexdigest()
+            if digest not in self._imported:
+                self._imported[digest] = self._import(meta)
+            problem = self._imported[digest]
+            found.problems.extend(_unavailable(meta) if problem is None else [problem])
+        except CheckpointError as error:
+            found.problems.append(str(error))
+
+    def _import(self, meta: MetaGraphFile) -> str | None:
+        """Imports a graph, all of it; why it cannot be, if so."""
+        graph_def = sub_graph(meta, [f"{name}:0" for name in meta.nodes]).graph_def
+        try:
+            with self._time_limit.over("the import of the graph"):
+                import_disarmed(meta, graph_def)
+        except CheckpointError as error:
+            return str(error).replace(meta.path, "its graph")
+        return None
+
+
+def _unavailable(meta: MetaGraphFile) -> list[str]:
+    """What the checkpoint lacks of the graph's variables; no value is read."""
+    saved = saver_keys(meta).keys()
+    left_out = {node_of(name) for name in meta.collection(_LOCALS).node_list.value}
+    left_out |= {name for name, _ in variable_definitions(meta, _LOCALS)}
+    wanted = [
+        variable
+        for variable in graph_variables(meta)
+        # Without a saver, those that one leaves out unless it is told to save them.
+        if (variable.name in saved if saved else variable.name not in left_out)
+    ]
+    return unavailable(meta, wanted) if wanted else []
+
+
+# The state file.
+
+
+def to_name(found: Mapping[Entry, Record]) -> list[Entry]:
+    """The checkpoints that a state file should name, the newest last: whole ones alone.
+
+    In a folder of ours, those called `my-model-<step>`; elsewhere all.
+    """
+    ours = any(entry.committed for entry in found)
+    return [
+        entry
+        for entry, record in found.items()
+        if record["ok"] and (entry.step is not None or not ours)
+    ]
+
+
+def check_state(path: str, found: Mapping[Entry, Record]) -> Record:
+    """Compares the state file of a folder with what was found of its checkpoints.
+
+    Returns:
+      JSON values: its `path`; whether it `exists` and is `ok`; `problems` and `remarks`, lines.
+    """
+    file = os.path.join(path, naming.STATE_FILE)
+    exists = tf.io.gfile.exists(file) and not tf.io.gfile.isdir(file)
+    said, expected = Findings([], []), to_name(found)
+    is_ours = any(entry.committed for entry in found)
+    lines = said.problems if is_ours and expected else said.remarks
+    if not exists:
+        lines.append("not there, so that tf.train.latest_checkpoint finds nothing")
+    else:
+        try:
+            newest = folder.read_state(file)
+            if wrong := _misnamed(path, newest, found):
+                said.problems.append(wrong)
+            elif wrong := _not_the_newest(os.path.basename(newest) or EMPTY_NAME, expected):
+                lines.append(wrong)
+        except CheckpointError as error:
+            said.problems.append(str(error))
+    return {
+        "path": file,
+        "exists": exists,
+        "ok": not said.problems,
+        "problems": said.problems,
+        "remarks": said.remarks,
+    }
+
+
+def _misnamed(path: str, name: str, found: Mapping[Entry, Record]) -> str | None:
+    """What is wrong with the path of the newest in a state file, which may lead elsewhere."""
+    is_whole = {entry.state_name: record["ok"] for entry, record in found.items()}
+    place, base = os.path.split(os.path.join(os.path.abspath(path), name))
+    if os.path.normpath(place) == os.path.abspath(path):
+        is_there = (base or EMPTY_NAME) in is_whole
+        if is_there and not is_whole[base or EMPTY_NAME]:
+            return f"it names {name}: not whole"
+    else:
+        prefix = os.path.join(place, base)
+        is_there = any(os.path.exists(prefix + suffix) for suffix in (naming.INDEX_SUFFIX, ""))
+    return None if is_there else f"it names {name}: not there"
+
+
+def _not_the_newest(named: str, expected: Sequence[Entry]) -> str | None:
+    newest = newest_of(expected, named)
+    # A trainer of ours names the newest that has a manifest.
+    committed = [entry.state_name for entry in expected if entry.committed]
+    if newest is None or named in (newest.state_name, *committed[-1:]):
+        return None
+    return f"its newest is {named}, that of the folder is {newest.state_name}"
+
+
+# What is printed.
 
 
 def as_text(record: Record) -> str:
@@ -260,8 +389,6 @@ def _lines(record: Record) -> Iterator[str]:
     for leftover in record["leftovers"]:
         names = first_few(leftover["files"], _MAX_NAMED)
         yield f"wrong: {names}: left by a save or a deletion that was cut short"
-    if record["strays"]:
-        yield f"remark: of no checkpoint: {first_few(record['strays'], _MAX_NAMED)}"
 
 
 def _verdict_lines(name: str, record: Record, told: str = "") -> Iterator[str]:

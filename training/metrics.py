@@ -17,7 +17,7 @@ from absl import logging
 from tqdm import tqdm
 
 from checkpoints import file_io
-from checkpoints.folder import names_in
+from checkpoints.file_io import names_in
 from errors import TrainingError, reason
 from training.task import Task
 

@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 from absl import logging
 
-from checkpoints import folder, naming, upkeep
+from checkpoints import folder, naming
 from checkpoints.bundle import VariableSpec
-from checkpoints.folder import Hold, read_newest
+from checkpoints.folder import Retention
+from checkpoints.lock import Hold, read_newest
 from checkpoints.manifest import Manifest
 from checkpoints.reader import CheckpointReader, Restored, restore_newest
-from checkpoints.upkeep import Retention
 from checkpoints.writer import MOST_FAILURES
 from cli.terminal import INTRA_OP_THREADS_VARIABLE
 from errors import CheckpointError, TrainingError, first_few
@@ -78,7 +78,7 @@ def start(session: GraphSession, config: RunConfig, task: Task) -> Start:
     step = restored.step if restored else None
     wanted = Retention(config.max_to_keep, config.keep_checkpoint_every_n_hours, config.keep_best)
     with refusals_told(f"{config.ckpt_dir} cannot be written"):
-        return Start(step or 0, identity, upkeep.at_start(config.ckpt_dir, step, wanted))
+        return Start(step or 0, identity, folder.at_start(config.ckpt_dir, step, wanted))
 
 
 def _check_nothing_is_lost(config: RunConfig, save_every: int | Fraction) -> None:

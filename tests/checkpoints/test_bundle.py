@@ -10,10 +10,8 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto, BundleHeaderProto
@@ -22,61 +20,59 @@ from checkpoints import bundle
 from checkpoints.bundle import (
     BundleWriter,
     VariableSpec,
-    check_index,
     make_fed_callable,
+    read_index,
     table_entries,
 )
 from checkpoints.file_io import readable_prefix
 from checkpoints.reader import CheckpointReader, read_variables, restore_newest
 from errors import CheckpointError
+from tests.checkpoints.conftest import SPECS, values_at
 from tests.checkpoints.index_files import MAGIC, block, number, table
 
 v1 = tf.compat.v1
-Values = dict[str, npt.NDArray[Any]]
-Specs = dict[str, VariableSpec]
+VALUES = values_at(7)
 
 
-def _write(prefix: Path, values: Values, specs: Specs) -> str:
-    writer = BundleWriter(specs)
-    writer.write(str(prefix), values)
+def _write(prefix: Path) -> str:
+    writer = BundleWriter(SPECS)
+    writer.write(str(prefix), VALUES)
     writer.close()
     return str(prefix)
 
 
 @pytest.fixture
-def prefix(tmp_path: Path, values: Values, specs: Specs) -> str:
-    """The prefix of a bundle that holds `values`."""
-    return _write(tmp_path / "b", values, specs)
+def prefix(tmp_path: Path) -> str:
+    """The prefix of a bundle that holds `VALUES`."""
+    return _write(tmp_path / "b")
 
 
-def test_what_is_written_is_read_by_tensorflow_and_here(
-    prefix: str, values: Values, specs: Specs
-) -> None:
+def test_what_is_written_is_read_by_tensorflow_and_here(prefix: str) -> None:
     reader = tf.train.load_checkpoint(prefix)
-    assert {*reader.get_variable_to_shape_map()} == {*values}
-    found = read_variables(prefix, specs)
-    for name, value in values.items():
+    assert {*reader.get_variable_to_shape_map()} == {*VALUES}
+    found = read_variables(prefix, SPECS)
+    for name, value in VALUES.items():
         assert reader.get_tensor(name).dtype == value.dtype
         assert found[name].tobytes() == value.tobytes() == reader.get_tensor(name).tobytes()
 
 
 def test_a_stock_savers_checkpoints_are_read_and_stepped_over_where_cut_short(
-    values: Values, specs: Specs, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     """By TensorFlow's reader, whose errors are of many kinds, wherever the cut is."""
     with tf.Graph().as_default(), v1.Session() as session:
-        for name, value in values.items():
+        for name, value in VALUES.items():
             v1.get_variable(name, initializer=value, use_resource=False)
         session.run(v1.global_variables_initializer())
         for step in (7, 8):
             v1.train.Saver().save(session, f"{tmp_path}/my-model", global_step=step)
-    found = read_variables(f"{tmp_path}/my-model-8", specs)
-    assert all(found[name].tobytes() == values[name].tobytes() for name in values)
+    found = read_variables(f"{tmp_path}/my-model-8", SPECS)
+    assert all(found[name].tobytes() == VALUES[name].tobytes() for name in VALUES)
     data = tmp_path / "my-model-8.data-00000-of-00001"
     content = data.read_bytes()
     for size in range(len(content)):
         data.write_bytes(content[:size])
-        restored = restore_newest(str(tmp_path), specs)
+        restored = restore_newest(str(tmp_path), SPECS)
         assert restored is not None
         assert restored.step == 7
         with pytest.raises(CheckpointError):
@@ -105,23 +101,23 @@ def _read_all(reader: CheckpointReader) -> None:
     ],
 )
 def test_each_difference_is_named(
-    prefix: str, specs: Specs, change: dict[str, VariableSpec | None], message: str
+    prefix: str, change: dict[str, VariableSpec | None], message: str
 ) -> None:
-    expected = {name: spec for name, spec in (specs | change).items() if spec}
+    expected = {name: spec for name, spec in (SPECS | change).items() if spec}
     with pytest.raises(CheckpointError, match=message):
         read_variables(prefix, expected)
 
 
 @pytest.mark.parametrize("suffix", [".index", ".data-00000-of-00001"])
-def test_a_missing_or_damaged_file_is_an_error(prefix: str, specs: Specs, suffix: str) -> None:
+def test_a_missing_or_damaged_file_is_an_error(prefix: str, suffix: str) -> None:
     with open(prefix + suffix, "r+b") as file:
         file.seek(3)
         file.write(b"\x55")
     with pytest.raises(CheckpointError):
-        read_variables(prefix, specs)
+        read_variables(prefix, SPECS)
     tf.io.gfile.remove(prefix + suffix)
     with pytest.raises(CheckpointError, match=r"is missing|has no variables"):
-        read_variables(prefix, specs)
+        read_variables(prefix, SPECS)
 
 
 # The short way into a session, against `Session.run`.
@@ -143,12 +139,6 @@ def test_a_fed_callable_does_what_run_does() -> None:
                 call(value)
 
 
-# Paths that TensorFlow takes for patterns.
-
-SPECS = {"w": VariableSpec((2,), "float32")}
-ONE_TWO = {"w": np.array([1, 2], np.float32)}
-
-
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where links are made."""
@@ -163,16 +153,20 @@ def test_a_path_that_looks_like_a_pattern(
     tmp_path: Path, temporary: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / name).parent.mkdir(parents=True)
-    prefix = _write(tmp_path / name, ONE_TWO, SPECS)
-    assert read_variables(prefix, SPECS)["w"].tolist() == [1, 2]
+    prefix = _write(tmp_path / name)
+    assert read_variables(prefix, SPECS)["layer/w"].tolist() == VALUES["layer/w"].tolist()
     monkeypatch.chdir(tmp_path)
     reader = CheckpointReader(name)
-    assert reader.read("w").tolist() == [1, 2]
+    assert reader.read("layer/w").tolist() == VALUES["layer/w"].tolist()
     del reader
     gc.collect()
     assert not list(temporary.iterdir())
-    Path(f"{prefix}.data-00000-of-00001").write_bytes(bytes(8))
-    for read in (lambda: CheckpointReader(prefix).read("w"), lambda: read_variables(prefix, SPECS)):
+    data = Path(f"{prefix}.data-00000-of-00001")
+    data.write_bytes(bytes(data.stat().st_size))
+    for read in (
+        lambda: CheckpointReader(prefix).read("layer/w"),
+        lambda: read_variables(prefix, SPECS),
+    ):
         with pytest.raises(CheckpointError, match="Checksum does not match") as caught:
             read()
         assert str(temporary) not in str(caught.value)
@@ -182,7 +176,7 @@ def test_no_other_folder_is_taken_for_it(tmp_path: Path) -> None:
     """TensorFlow would find the other's index, and read the files of neither."""
     (tmp_path / "ab").mkdir()
     (tmp_path / "a[b]").mkdir()
-    _write(tmp_path / "ab" / "m", ONE_TWO, SPECS)
+    _write(tmp_path / "ab" / "m")
     with pytest.raises(CheckpointError, match=r"a\[b\]/m has no variables"):
         CheckpointReader(f"{tmp_path}/a[b]/m")
 
@@ -199,7 +193,7 @@ def test_where_no_links_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         raise PermissionError(13, "not permitted")
 
     monkeypatch.setattr(os, "symlink", refuse)
-    prefix = _write(tmp_path / "a[b]" / "m", ONE_TWO, SPECS)
+    prefix = _write(tmp_path / "a[b]" / "m")
     with pytest.raises(CheckpointError, match=r"a\[b\]/m cannot be read: .* links .* permitted"):
         CheckpointReader(prefix)
 
@@ -234,7 +228,7 @@ def _index(path: Path, entry: BundleEntryProto) -> str:
     ids=["scalar", "empty", "slice", "whole"],
 )
 def test_what_can_be_passes(tmp_path: Path, entry: BundleEntryProto) -> None:
-    check_index(_index(tmp_path / "m.index", entry))
+    read_index(_index(tmp_path / "m.index", entry))
 
 
 @pytest.mark.parametrize(
@@ -251,8 +245,11 @@ def test_what_can_be_passes(tmp_path: Path, entry: BundleEntryProto) -> None:
         (_sliced((0, -1)), "a slice is not inside"),
         (_sliced((2, 3)), "a slice is not inside"),
         (_sliced(), "a slice has 0 dimensions, its tensor 1"),
+        (BundleEntryProto(dtype=1, size=-4), "a place in its files is negative"),
+        (BundleEntryProto(dtype=1, size=4, offset=-4), "a place in its files is negative"),
+        (BundleEntryProto(dtype=1, size=4, shard_id=-1), "a place in its files is negative"),
     ],
-    ids=range(11),
+    ids=range(14),
 )
 def test_what_cannot_be_is_refused(tmp_path: Path, entry: BundleEntryProto, message: str) -> None:
     """By every reader, that of a resumed run too."""
@@ -275,11 +272,11 @@ def test_any_change_of_a_byte_ends_in_time_and_in_one_line(tmp_path: Path) -> No
         changed[position] = int(rng.integers(256))
         path.write_bytes(changed)
         with suppress(CheckpointError):  # Some leave an index that can be.
-            check_index(str(path))
+            read_index(str(path))
     for length in range(len(content)):
         path.write_bytes(content[:length])
         with pytest.raises(CheckpointError):
-            check_index(str(path))
+            read_index(str(path))
 
 
 def _rows(*rows: tuple[int, bytes, bytes], restart: int = 0) -> bytes:
@@ -323,23 +320,29 @@ def _one_block(entries: bytes, kind: bytes, index: bytes) -> bytes:
 
 
 def test_other_tables_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One block that is read many times, one that is packed, a pipe, a long file, none."""
+    """A block that is read many times or packed, a key that comes twice, a pipe, a long file."""
     path = tmp_path / "m.index"
     entries = block({b"": b"", b"w": _entry([1]).SerializeToString()})
     handle = number(0) + number(len(entries))
     path.write_bytes(_one_block(entries, b"\0", block({bytes([i]): handle for i in range(100)})))
     with pytest.raises(CheckpointError, match="its blocks overlap"):
-        check_index(str(path))
+        read_index(str(path))
     path.write_bytes(_one_block(entries, b"\1", block({b"\xff": handle})))
     with pytest.raises(CheckpointError, match="a block is compressed"):
-        check_index(str(path))
+        read_index(str(path))
+    impossible, possible = (_entry(sizes).SerializeToString() for sizes in ([-5], [1]))
+    twice = _rows((0, b"", b""), (0, b"w", impossible), (0, b"w", possible))
+    handle = number(0) + number(len(twice))
+    path.write_bytes(_one_block(twice, b"\0", block({b"\xff": handle})))
+    with pytest.raises(CheckpointError, match="no tensor has the shape"):
+        read_index(str(path))
     path.unlink()
     with pytest.raises(CheckpointError, match="there is no file"):
-        check_index(str(path))
+        read_index(str(path))
     os.mkfifo(path)
     with pytest.raises(CheckpointError, match="no regular file"):
-        check_index(str(path))
+        read_index(str(path))
     path.unlink()
     monkeypatch.setattr(bundle, "MAX_BYTES", 9)
     with pytest.raises(CheckpointError, match=r"more than the limit of 0\.0 MiB$"):
-        check_index(_index(path, _entry([])))
+        read_index(_index(path, _entry([])))

@@ -6,28 +6,25 @@ a process can be made to end, or the disk to refuse, before or after each single
 
 import errno
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
-from checkpoints import file_io, folder, manifest, upkeep
-from checkpoints.bundle import BundleWriter, VariableSpec
+from checkpoints import file_io, folder, manifest
+from checkpoints.bundle import BundleWriter
+from checkpoints.folder import Retention, best_checkpoint
 from checkpoints.reader import restore_newest
-from checkpoints.upkeep import Retention, best_checkpoint
-from checkpoints.writer import CheckpointWriter, RunRecord
 from errors import CheckpointError
-
-Values = dict[str, npt.NDArray[Any]]
-Specs = dict[str, VariableSpec]
+from tests.checkpoints.conftest import SPECS, save, values_at
 
 KEEP = 2
-RETENTION = Retention(KEEP)
-_CALLS = ("create_empty", "write_file", "flush", "rename", "remove")
+RETENTION, KEEPING_BEST = Retention(KEEP), Retention(KEEP, keep_best=True)
+_CALLS = ("write_file", "flush", "rename", "remove")
+DATA, INDEX = ".data-00000-of-00001", ".index"
 
 
 class PowerCutError(BaseException):
@@ -65,16 +62,13 @@ class Disk:
             if name == "write_file":
                 self._unflushed.add(path)
             call(path, *arguments)
-            self._note(name, path)
+            if name == "bundle":
+                self._unflushed |= {path + INDEX, path + DATA}
+            elif name == "flush":
+                self._unflushed.discard(path)
             self.after(number)
 
         return watched
-
-    def _note(self, name: str, path: str) -> None:
-        if name == "bundle":
-            self._unflushed |= {path + ".index", path + ".data-00000-of-00001"}
-        elif name == "flush":
-            self._unflushed.discard(path)
 
     def lose_what_was_not_flushed(self) -> None:
         """What a power cut does: a file's name is there, its content is not."""
@@ -84,62 +78,63 @@ class Disk:
 
 
 @pytest.fixture
-def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
-    with monkeypatch.context() as patched:
-        yield Disk(patched)
-
-
-def _values(values: Values, step: int) -> Values:
-    return values | {
-        "global_step": np.array(step, np.int64),
-        "layer/b": np.array([step, -step], np.float32),
-    }
-
-
-def _save(path: Path, specs: Specs, values: Values, *steps: int) -> None:
-    record = RunRecord(b"a meta graph", {}, {})
-    with CheckpointWriter(str(path), specs, record, RETENTION) as writer:
-        for step in steps:
-            writer.save(step, _values(values, step))
-
-
-@pytest.fixture
-def present(tmp_path: Path, specs: Specs, values: Values) -> Path:
+def present(tmp_path: Path) -> Path:
     """A folder that holds all that is kept, the steps 10 and 20."""
     path = tmp_path / "present"
     path.mkdir()
-    _save(path, specs, values, 10, 20)
+    save(path, {10: None, 20: None}, RETENTION)
     return path
 
 
+def _save_30(path: Path) -> None:
+    save(path, {30: None}, RETENTION)
+
+
 @pytest.fixture
-def num_calls(present: Path, specs: Specs, values: Values, tmp_path: Path) -> int:
+def num_calls(present: Path, tmp_path: Path) -> int:
     """How many calls a save of step 30 makes."""
     path = Path(shutil.copytree(present, tmp_path / "counted"))
     with pytest.MonkeyPatch.context() as patched:
         disk = Disk(patched)
-        _save(path, specs, values, 30)
+        _save_30(path)
     assert {name for name, _ in disk.calls} == {*_CALLS, "bundle"}
     return len(disk.calls)
+
+
+def _cut_short(work: Callable[[], None], moment: str, power: str, last: int) -> bool:
+    """Does it in a process that ends at the call number `last`; whether it makes as many."""
+    with pytest.MonkeyPatch.context() as patched:
+        disk = Disk(patched)
+
+        def end(number: int) -> None:
+            if number >= last:
+                raise PowerCutError
+
+        setattr(disk, moment, end)
+        try:
+            work()
+        except PowerCutError:
+            if power == "cut":
+                disk.lose_what_was_not_flushed()
+            return True
+    return False
 
 
 def _names(path: Path) -> set[str]:
     return {file.name for file in path.iterdir()}
 
 
-def _check_restart(path: Path, specs: Specs, values: Values, steps: Mapping[int, str]) -> int:
+def _check_restart(path: Path) -> int:
     """Restarts as training does, then saves on; returns the step that was found."""
-    found = restore_newest(str(path), specs)
+    found = restore_newest(str(path), SPECS)
     assert found is not None
-    assert found.step in steps, steps
-    for name, value in _values(values, found.step).items():
+    for name, value in values_at(found.step).items():
         assert found.values[name].tobytes() == value.tobytes()
-    upkeep.at_start(str(path), found.step, RETENTION)
+    folder.at_start(str(path), found.step, RETENTION)
     leftovers = [n for n in _names(path) if n.endswith(".tmp") or "tempstate" in n]
     assert leftovers == []
-    newest = tf.train.latest_checkpoint(str(path))
-    assert newest == str(path / f"my-model-{found.step}")
-    _save(path, specs, values, 30, 40)
+    assert tf.train.latest_checkpoint(str(path)) == str(path / f"my-model-{found.step}")
+    save(path, {30: None, 40: None}, RETENTION)
     assert folder.committed_steps(str(path)) == [30, 40]
     assert len(_names(path)) == 4 * KEEP + 1
     return found.step
@@ -148,50 +143,30 @@ def _check_restart(path: Path, specs: Specs, values: Values, steps: Mapping[int,
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("power", ["kept", "cut"])
 def test_a_process_that_ends_at_any_call_loses_nothing(
-    present: Path,
-    specs: Specs,
-    values: Values,
-    tmp_path: Path,
-    num_calls: int,
-    moment: str,
-    power: str,
+    present: Path, tmp_path: Path, num_calls: int, moment: str, power: str
 ) -> None:
     found = []
     for last in range(num_calls):
         path = Path(shutil.copytree(present, tmp_path / f"{last}"))
-        with pytest.MonkeyPatch.context() as patched:
-            disk = Disk(patched)
-
-            def end(number: int, last: int = last) -> None:
-                if number >= last:
-                    raise PowerCutError
-
-            setattr(disk, moment, end)
-            with pytest.raises(PowerCutError):
-                _save(path, specs, values, 30)
-            if power == "cut":
-                disk.lose_what_was_not_flushed()
-        found.append(_check_restart(path, specs, values, {20: "before", 30: "saved"}))
+        assert _cut_short(partial(_save_30, path), moment, power, last)
+        found.append(_check_restart(path))
     assert found == sorted(found)  # From the commit on, it is there.
     assert {*found} == {20, 30}
 
 
 @pytest.mark.parametrize("state", ["tempstate", "data", "data and index"])
-def test_a_process_that_ends_while_the_tensors_are_written(
-    present: Path, specs: Specs, values: Values, state: str
-) -> None:
+def test_a_process_that_ends_while_the_tensors_are_written(present: Path, state: str) -> None:
     """TensorFlow writes a temporary file, renames it to .data, then writes .index."""
-    _save(present, specs, values, 30)
-    prefix = present / "my-model-30"
+    _save_30(present)
     for suffix in (".manifest", ".meta"):
-        prefix.with_name(prefix.name + suffix).unlink()
-    prefix.with_name(prefix.name + ".manifest.tmp").touch()
-    data = prefix.with_name(prefix.name + ".data-00000-of-00001")
+        (present / f"my-model-30{suffix}").unlink()
+    (present / "my-model-30.manifest.tmp").touch()
     if state != "data and index":
-        prefix.with_name(prefix.name + ".index").unlink()
+        (present / f"my-model-30{INDEX}").unlink()
     if state == "tempstate":
-        data.rename(data.with_name(data.name + ".tempstate123"))
-    assert _check_restart(present, specs, values, {20: "before"}) == 20
+        data = present / f"my-model-30{DATA}"
+        data.rename(f"{data}.tempstate123")
+    assert _check_restart(present) == 20
 
 
 @pytest.mark.parametrize(
@@ -205,13 +180,7 @@ def test_a_process_that_ends_while_the_tensors_are_written(
 )
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "from then on"])
 def test_a_disk_that_refuses_any_call_costs_no_checkpoint(
-    present: Path,
-    specs: Specs,
-    values: Values,
-    tmp_path: Path,
-    num_calls: int,
-    error: Exception,
-    lasting: bool,
+    present: Path, tmp_path: Path, num_calls: int, error: Exception, lasting: bool
 ) -> None:
     for first in range(num_calls):
         path = Path(shutil.copytree(present, tmp_path / f"{first}"))
@@ -224,13 +193,13 @@ def test_a_disk_that_refuses_any_call_costs_no_checkpoint(
 
             disk.before = refuse
             with pytest.raises(CheckpointError, match=r"my-model-30( is saved|: )") as told:
-                _save(path, specs, values, 30)
+                _save_30(path)
             assert "\n" not in str(told.value)
-        _check_restart(path, specs, values, {20: "before", 30: "saved"})
+        assert _check_restart(path) in (20, 30)
 
 
 def test_training_goes_on_where_space_returns(
-    present: Path, specs: Specs, values: Values, caplog: pytest.LogCaptureFixture
+    present: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The save of step 30 is refused, that of step 40 is not."""
     with pytest.MonkeyPatch.context() as patched:
@@ -241,21 +210,22 @@ def test_training_goes_on_where_space_returns(
                 raise OSError(errno.ENOSPC, "No space left on device")
 
         disk.before = refuse
-        _save(present, specs, values, 30, 40)
+        save(present, {30: None, 40: None}, RETENTION)
     assert "could not save" in caplog.text
     assert "training goes on" in caplog.text
     assert folder.committed_steps(str(present)) == [20, 40]
 
 
 def test_everything_is_flushed_before_it_counts(
-    present: Path, specs: Specs, values: Values, disk: Disk
+    present: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The order that a power cut asks for, whatever the file system reorders."""
-    _save(present, specs, values, 30)
+    disk = Disk(monkeypatch)
+    _save_30(present)
     prefix = str(present / "my-model-30")
     calls = disk.calls
     commit = calls.index(("rename", prefix + ".manifest.tmp"))
-    for suffix in (".data-00000-of-00001", ".index", ".meta", ".manifest.tmp"):
+    for suffix in (DATA, INDEX, ".meta", ".manifest.tmp"):
         assert ("flush", prefix + suffix) in calls[:commit]
     folder_flush = ("flush", str(present))
     assert folder_flush in calls[calls.index(("bundle", prefix)) : commit]
@@ -265,69 +235,32 @@ def test_everything_is_flushed_before_it_counts(
     assert folder_flush in calls[state:first_removal]
 
 
-KEEPING_BEST = Retention(KEEP, keep_best=True)
-
-
-def _save_measured(path: Path, specs: Specs, values: Values, accuracies: dict[int, float]) -> None:
-    record = RunRecord(b"a meta graph", {}, {})
-    with CheckpointWriter(str(path), specs, record, KEEPING_BEST) as writer:
-        for step, accuracy in accuracies.items():
-            writer.save(step, _values(values, step), accuracy)
-
-
-def _cut_short(
-    path: Path, specs: Specs, values: Values, accuracy: float, moment: str, power: str, last: int
-) -> bool:
-    """Saves step 30 in a process that ends at call `last`; whether it has as many."""
-    with pytest.MonkeyPatch.context() as patched:
-        disk = Disk(patched)
-
-        def end(number: int) -> None:
-            if number >= last:
-                raise PowerCutError
-
-        setattr(disk, moment, end)
-        try:
-            _save_measured(path, specs, values, {30: accuracy})
-        except PowerCutError:
-            if power == "cut":
-                disk.lose_what_was_not_flushed()
-            return True
-    return False
-
-
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("power", ["kept", "cut"])
 @pytest.mark.parametrize(
     ("accuracy", "best", "kept"), [(0.9, 30, [25, 30]), (0.2, 10, [10, 25, 30])]
 )
 def test_a_process_that_ends_at_any_call_keeps_a_best(
-    specs: Specs,
-    values: Values,
-    tmp_path: Path,
-    moment: str,
-    power: str,
-    accuracy: float,
-    best: int,
-    kept: list[int],
+    tmp_path: Path, moment: str, power: str, accuracy: float, best: int, kept: list[int]
 ) -> None:
     """The best so far, of step 10, goes after a better one is committed, else not at all."""
     present = tmp_path / "present"
     present.mkdir()
-    _save_measured(present, specs, values, {10: 0.5, 20: 0.1, 25: 0.1})
-    states, short, last = set(), True, 0
-    while short:
+    save(present, {10: 0.5, 20: 0.1, 25: 0.1}, KEEPING_BEST)
+    states, is_short, last = set(), True, 0
+    while is_short:
         path = Path(shutil.copytree(present, tmp_path / f"{last}"))
-        short = _cut_short(path, specs, values, accuracy, moment, power, last)
-        last += 1
+        save_30 = partial(save, path, {30: accuracy}, KEEPING_BEST)
+        is_short = _cut_short(save_30, moment, power, last)
         committed = folder.committed_steps(str(path))
         states.add(tuple(committed))
         _check_best(path, best if 30 in committed else 10)
-        upkeep.at_start(str(path), committed[-1], KEEPING_BEST)
+        folder.at_start(str(path), committed[-1], KEEPING_BEST)
         after = kept if 30 in committed else [10, 20, 25]
         assert folder.committed_steps(str(path)) == after
         assert len(_names(path)) == 4 * len(after) + 1
         assert tf.train.latest_checkpoint(str(path)) == str(path / f"my-model-{after[-1]}")
+        last += 1
     assert {(10, 20, 25), (10, 20, 25, 30), tuple(kept)} <= states
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from checkpoints import folder, naming, upkeep
-from checkpoints.folder import Hold, newest_meta_graph, read_newest, say_if_gone
-from checkpoints.upkeep import Retention
+from checkpoints import folder, naming
+from checkpoints.folder import Retention, explain_if_gone, newest_meta_graph
+from checkpoints.lock import Hold, read_newest
 from errors import CheckpointError
 
 OTHERS = (
@@ -70,7 +70,7 @@ def test_a_name_that_is_not_utf_8_is_passed_over(path: Path) -> None:
     for name in strange:
         Path(os.fsdecode(name)).touch()
     assert folder.files_by_step(str(path)) == before
-    assert upkeep.after_save(str(path), 100, Retention(max_to_keep=1))
+    assert folder.after_save(str(path), 100, Retention(max_to_keep=1))
     assert all(map(os.path.exists, strange))
 
 
@@ -108,21 +108,48 @@ def test_delete_leaves_nothing_of_a_step(path: Path, step: int) -> None:
     assert {*OTHERS} <= {p.name for p in path.iterdir()}
 
 
-def test_state_is_read_by_tensorflow_wherever_the_folder_is(path: Path) -> None:
-    folder.write_state(str(path), [20, 100])
+# The state file, against what TensorFlow reads and writes, and what others have left.
+
+
+def test_a_state_file_is_read_by_tensorflow_wherever_the_folder_is(path: Path) -> None:
+    names = ['quote"d', "größe", "new\nline", "m-?????-of-00002", "my-model-100"]
+    assert folder.write_state(str(path), names)
+    assert not folder.write_state(str(path), names)
+    assert folder.read_state(f"{path}/checkpoint") == "my-model-100"
     moved = path.rename(path.with_name("elsewhere"))
     state = tf.train.get_checkpoint_state(str(moved))
     assert state.model_checkpoint_path == str(moved / "my-model-100")
-    expected = [str(moved / f"my-model-{step}") for step in (20, 100)]
-    assert [*state.all_model_checkpoint_paths] == expected
+    assert [*state.all_model_checkpoint_paths] == [f"{moved}/{name}" for name in names]
 
 
-def test_names_of_any_kind_stand_in_a_state_file(tmp_path: Path) -> None:
-    names = ['quote"d', "größe", "new\nline", "m-?????-of-00002"]
-    assert folder.write_state_of(str(tmp_path), names)
-    assert not folder.write_state_of(str(tmp_path), names)
-    state = tf.train.get_checkpoint_state(str(tmp_path))
-    assert [*state.all_model_checkpoint_paths] == [f"{tmp_path}/{name}" for name in names]
+def test_what_tensorflow_writes_is_read(tmp_path: Path) -> None:
+    for name in ("m-7", "a b.ckpt--1", "gr\u00fcn", ""):
+        tf.compat.v1.train.update_checkpoint_state(
+            str(tmp_path), f"/elsewhere/{name}", all_model_checkpoint_paths=["/elsewhere/m-6"]
+        )
+        assert folder.named_checkpoint(f"{tmp_path}/checkpoint") == name
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (r'model_checkpoint_path: "C:\\work\\model.ckpt-3"', "model.ckpt-3"),
+        ('all_model_checkpoint_paths: "a"\nmodel_checkpoint_path: "../b"\n', "b"),
+        ('all_model_checkpoint_paths: "a"\n', None),
+        ("no such thing", None),
+        (r'model_checkpoint_path: "\777\x"', None),
+        ("", None),
+        ("\x00\x80" * 100, None),
+    ],
+)
+def test_what_others_have_left_in_a_state_file(tmp_path: Path, text: str, name: str | None) -> None:
+    state = tmp_path / "checkpoint"
+    assert folder.named_checkpoint(str(state)) is None
+    state.mkdir()
+    assert folder.named_checkpoint(str(state)) is None
+    state.rmdir()
+    state.write_text(text)
+    assert folder.named_checkpoint(str(state)) == name
 
 
 def _checkpoint(path: Path, step: int, manifest: str = ".manifest") -> None:
@@ -142,17 +169,17 @@ def test_an_error_tells_when_the_checkpoint_has_gone(tmp_path: Path) -> None:
     _checkpoint(tmp_path, 10)
     error = CheckpointError("odd")
     for name in ("my-model-5.meta", "my-model-5"):
-        gone = str(say_if_gone(error, str(tmp_path / name)))
+        gone = str(explain_if_gone(error, str(tmp_path / name)))
         assert f"{name} is not there, or was deleted" in gone
         assert "the newest is my-model-10.meta" in gone
     for name in ("my-model-10.meta", "other.meta", "nowhere/my-model-1.meta"):
-        assert say_if_gone(error, str(tmp_path / name)) is error
+        assert explain_if_gone(error, str(tmp_path / name)) is error
 
 
 def _save(path: Path, step: int) -> None:
     """As a trainer that keeps the newest one alone."""
     _checkpoint(path, step)
-    upkeep.after_save(str(path), step, Retention(max_to_keep=1))
+    folder.after_save(str(path), step, Retention(max_to_keep=1))
 
 
 def test_what_is_held_goes_with_a_later_save(tmp_path: Path) -> None:

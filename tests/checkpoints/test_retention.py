@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from checkpoints import folder, manifest, upkeep
-from checkpoints.upkeep import Retention, Saved, best_checkpoint, best_first, steps_to_delete
+from checkpoints import folder, manifest
+from checkpoints.folder import Retention, Saved, best_checkpoint, steps_to_delete
 from errors import CheckpointError
-from tests.checkpoints.conftest import Save
+from tests.checkpoints.conftest import save
 
 HOUR = 3600.0
 HOURLY, BEST = Retention(1, every_n_hours=1), Retention(2, keep_best=True)
@@ -63,11 +63,7 @@ def test_deleting_step_by_step_ends_where_deleting_at_once_does(keep_best: bool)
     assert [c.step for c in present] == [c.step for c in saved if c.step not in at_once]
 
 
-def test_the_best_is_the_earliest_of_the_most_accurate() -> None:
-    assert [s.step for s in best_first(_measured(0.5, None, 0.9, 0.0, 0.9))] == [3, 5, 1, 4]
-
-
-def test_the_best_stays_and_is_found(tmp_path: Path, save: Save) -> None:
+def test_the_best_stays_and_is_found(tmp_path: Path) -> None:
     """Across processes; ties go to the earliest, and the state file names the newest."""
     path = str(tmp_path)
     save(path, {10: 0.5, 20: 0.8, 30: 0.7}, BEST)
@@ -84,7 +80,7 @@ def test_the_best_stays_and_is_found(tmp_path: Path, save: Save) -> None:
     assert folder.committed_steps(path) == [90, 100]
 
 
-def test_those_that_say_nothing_are_not_the_best(tmp_path: Path, save: Save) -> None:
+def test_those_that_say_nothing_are_not_the_best(tmp_path: Path) -> None:
     save(tmp_path, {10: None, 20: None}, BEST)
     for path in (tmp_path, tmp_path / "absent"):
         with pytest.raises(CheckpointError, match=r"no checkpoint that says its test accuracy"):
@@ -92,14 +88,6 @@ def test_those_that_say_nothing_are_not_the_best(tmp_path: Path, save: Save) -> 
     save(tmp_path, {30: 0.1, 40: None, 50: None}, BEST)
     assert folder.committed_steps(str(tmp_path)) == [30, 40, 50]
     assert best_checkpoint(str(tmp_path)).endswith("my-model-30")
-
-
-def test_one_that_was_stepped_over_takes_no_good_ones_place(tmp_path: Path, save: Save) -> None:
-    """Step 30 is damaged, so training goes on from 20; the best up to there is 10."""
-    save(tmp_path, {10: 0.5, 15: 0.1, 20: 0.2, 30: 0.9}, BEST)
-    assert folder.committed_steps(str(tmp_path)) == [20, 30]
-    save(tmp_path, {21: 0.1, 22: 0.1}, BEST)
-    assert folder.committed_steps(str(tmp_path)) == [20, 21, 22, 30]
 
 
 def _damage(path: Path, *steps: int) -> None:
@@ -111,7 +99,7 @@ def _damage(path: Path, *steps: int) -> None:
 
 
 def test_a_damaged_best_is_stepped_over_with_a_line(
-    tmp_path: Path, save: Save, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     save(tmp_path, {10: 0.9, 20: 0.5, 30: 0.1, 40: 0.1}, Retention(0))
     (tmp_path / "my-model-40.manifest").write_bytes(b"damage")
@@ -126,12 +114,12 @@ def test_a_damaged_best_is_stepped_over_with_a_line(
 
 
 def test_a_damaged_best_is_no_longer_kept_after_a_start(
-    tmp_path: Path, save: Save, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Beyond the newest it goes; among them it stays until they are others."""
     save(tmp_path, {10: 0.9, 20: 0.5, 30: 0.8, 40: 0.1}, BEST)
     _damage(tmp_path, 10, 30)
-    stays = upkeep.at_start(str(tmp_path), 40, BEST)
+    stays = folder.at_start(str(tmp_path), 40, BEST)
     assert caplog.text.count("not kept as the best") == 2
     assert folder.committed_steps(str(tmp_path)) == [30, 40]
     save(tmp_path, {50: 0.05, 60: 0.05}, stays)
@@ -140,7 +128,7 @@ def test_a_damaged_best_is_no_longer_kept_after_a_start(
 
 @pytest.mark.parametrize("content", [None, b"", b"\xff\xff", b'model_checkpoint_path: "gone-7"\n'])
 def test_a_lost_or_wrong_state_file_is_written_anew(
-    tmp_path: Path, save: Save, content: bytes | None, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, content: bytes | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
     save(tmp_path, {9: None, 10: None}, Retention(4))
@@ -149,6 +137,6 @@ def test_a_lost_or_wrong_state_file_is_written_anew(
     state.unlink()
     if content is not None:
         state.write_bytes(content)
-    upkeep.at_start(str(tmp_path), 10, Retention(4))
+    folder.at_start(str(tmp_path), 10, Retention(4))
     assert state.read_bytes() == before
     assert "rewrote the state file" in caplog.text

@@ -8,27 +8,29 @@ import pytest
 import tensorflow as tf
 
 from checkpoints import folder
-from checkpoints.bundle import VariableSpec
+from checkpoints.folder import Retention
 from checkpoints.reader import Restored, restore_newest
-from checkpoints.upkeep import Retention
 from checkpoints.writer import CheckpointWriter
 from errors import CheckpointError, NotFiniteError
-from tests.checkpoints.conftest import RECORD, Array, Save
+from tests.checkpoints.conftest import RECORD, SPECS, save, values_at
 
-Values = dict[str, Array]
-Specs = dict[str, VariableSpec]
-FOUR, TWO = Retention(4), Retention(2)
+FOUR, TWO, BEST = Retention(4), Retention(2), Retention(2, keep_best=True)
 
 
-def _restore(path: Path, specs: Specs) -> Restored:
-    found = restore_newest(str(path), specs)
+def _restore(path: Path) -> Restored:
+    found = restore_newest(str(path), SPECS)
     assert found is not None
     return found
 
 
-def test_a_checkpoint_is_whole(tmp_path: Path, specs: Specs, values: Values, save: Save) -> None:
-    assert restore_newest(str(tmp_path), specs) is None
-    assert restore_newest(str(tmp_path / "absent"), specs) is None
+def _check_values(found: Restored, step: int) -> None:
+    expected = {name: value.tobytes() for name, value in values_at(step).items()}
+    assert {name: value.tobytes() for name, value in found.values.items()} == expected
+
+
+def test_a_checkpoint_is_whole(tmp_path: Path) -> None:
+    assert restore_newest(str(tmp_path), SPECS) is None
+    assert restore_newest(str(tmp_path / "absent"), SPECS) is None
     save(tmp_path, {9: None, 10: None}, Retention(1))
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "checkpoint",
@@ -40,91 +42,76 @@ def test_a_checkpoint_is_whole(tmp_path: Path, specs: Specs, values: Values, sav
     assert (tmp_path / "my-model-10.meta").read_bytes() == b"a meta graph"
     assert json.loads((tmp_path / "my-model-10.manifest").read_bytes())["config"] == {"seed": 3}
     assert tf.train.latest_checkpoint(str(tmp_path)) == str(tmp_path / "my-model-10")
-    found = _restore(tmp_path, specs)
+    found = _restore(tmp_path)
     assert (found.step, found.prefix) == (10, str(tmp_path / "my-model-10"))
     assert found.manifest is not None
     assert found.manifest.config == {"seed": 3}
-    assert found.values["layer/w"].tobytes() == values["layer/w"].tobytes()
+    _check_values(found, 10)
 
 
-def test_values_may_change_while_they_are_written(
-    tmp_path: Path, specs: Specs, values: Values
-) -> None:
+def test_values_may_change_while_they_are_written(tmp_path: Path) -> None:
     """A save has its copies, as the training's own memory changes with the next step."""
-    saved = values | {"global_step": np.array(10, np.int64)}
-    live = {name: np.array(value) for name, value in saved.items()}
-    with CheckpointWriter(str(tmp_path), specs, RECORD, FOUR) as writer:
+    live = values_at(10)
+    with CheckpointWriter(str(tmp_path), SPECS, RECORD, FOUR) as writer:
         writer.save(10, live)
         for value in live.values():
             value.fill(3)
-    found = _restore(tmp_path, specs).values
-    assert {n: v.tobytes() for n, v in found.items()} == {n: v.tobytes() for n, v in saved.items()}
+    _check_values(_restore(tmp_path), 10)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_is_not_saved(
-    tmp_path: Path, specs: Specs, values: Values, bad: float
-) -> None:
+def test_what_is_not_finite_is_not_saved(tmp_path: Path, bad: float) -> None:
     """The next save says so, or the end."""
-    broken = values | {"layer/b": np.array([1, bad], np.float32)}
-    with CheckpointWriter(str(tmp_path), specs, RECORD, FOUR) as writer:
-        writer.save(10, values | {"global_step": np.array(10, np.int64)})
+    broken = values_at(20) | {"layer/b": np.array([1, bad], np.float32)}
+    with CheckpointWriter(str(tmp_path), SPECS, RECORD, FOUR) as writer:
+        writer.save(10, values_at(10))
         writer.save(20, broken)
         with pytest.raises(NotFiniteError, match="layer/b is not finite after step 20"):
-            writer.save(30, values)
+            writer.save(30, values_at(30))
     with (
         pytest.raises(NotFiniteError, match="step 40"),
-        CheckpointWriter(str(tmp_path), specs, RECORD, FOUR) as writer,
+        CheckpointWriter(str(tmp_path), SPECS, RECORD, FOUR) as writer,
     ):
         writer.save(40, broken)
     assert folder.usable_steps(str(tmp_path)) == [10]
 
 
-@pytest.mark.parametrize("suffix", [".data-00000-of-00001", ".index", ".meta", ".manifest"])
-def test_damage_is_stepped_over_said_and_mended(
-    tmp_path: Path, specs: Specs, save: Save, suffix: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    save(tmp_path, {9: None, 10: None}, FOUR)
-    path = tmp_path / f"my-model-10{suffix}"
-    path.write_bytes(path.read_bytes()[:-3])
-    assert _restore(tmp_path, specs).step == 9
-    assert f"my-model-10{suffix} is damaged" in caplog.text
-    save(tmp_path, {10: None}, FOUR)
-    assert _restore(tmp_path, specs).step == 10
-
-
 def test_of_several_damaged_ones_the_newest_good_one_is_found(
-    tmp_path: Path, specs: Specs, save: Save, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Damage of another kind to each of the newest; where none is left, that is an error."""
-    save(tmp_path, dict.fromkeys((10, 20, 30, 40)), FOUR)
-    for step, suffix in ((40, ".index"), (30, ".meta"), (20, ".manifest")):
-        (tmp_path / f"my-model-{step}{suffix}").write_bytes(b"damage")
+    save(tmp_path, dict.fromkeys((10, 20, 30, 40, 50)), Retention(5))
+    suffixes = {50: ".index", 40: ".meta", 30: ".manifest", 20: ".data-00000-of-00001"}
+    for step, suffix in suffixes.items():
+        path = tmp_path / f"my-model-{step}{suffix}"
+        path.write_bytes(path.read_bytes()[:-3])
         caplog.clear()
-        assert _restore(tmp_path, specs).step == step - 10
-        assert caplog.text.count("stepping over") == (50 - step) / 10
+        assert _restore(tmp_path).step == step - 10
+        assert caplog.text.count("stepping over") == (60 - step) / 10
+        assert f"{path.name} is damaged" in caplog.text
     (tmp_path / "my-model-10.index").write_bytes(b"")
-    with pytest.raises(CheckpointError, match=r"none of the 4 checkpoints .*my-model-40\.index is"):
-        restore_newest(str(tmp_path), specs)
+    with pytest.raises(CheckpointError, match=r"none of the 5 checkpoints .*my-model-50\.index is"):
+        restore_newest(str(tmp_path), SPECS)
+    for step in (20, 30, 40, 50):  # A save mends each.
+        save(tmp_path, {step: None}, Retention(5))
+        assert _restore(tmp_path).step == step
 
 
 def test_a_checkpoint_without_manifest_is_accepted_and_that_is_said(
-    tmp_path: Path, specs: Specs, save: Save, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     save(tmp_path, {9: None, 10: None}, FOUR)
     (tmp_path / "my-model-10.manifest").unlink()
-    found = _restore(tmp_path, specs)
+    found = _restore(tmp_path)
     assert (found.step, found.manifest) == (10, None)
     assert "has no manifest" in caplog.text
     for path in sorted(tmp_path.glob("my-model-10.*")):  # A stranger's, under another number.
         path.rename(str(path).replace("-10.", "-99."))
-    assert _restore(tmp_path, specs).step == 9
+    assert _restore(tmp_path).step == 9
     assert "my-model-99: it is of step 10" in caplog.text
 
 
-def test_a_damaged_newer_one_takes_no_good_ones_place(
-    tmp_path: Path, specs: Specs, save: Save
-) -> None:
+def test_a_damaged_newer_one_takes_no_good_ones_place(tmp_path: Path) -> None:
     """Step 40 is damaged and two are kept: 20 and 30 stay until 40 has been written again."""
     save(tmp_path, {20: None, 30: None, 40: None}, Retention(3))
     (tmp_path / "my-model-40.index").write_bytes(b"damage")
@@ -133,4 +120,9 @@ def test_a_damaged_newer_one_takes_no_good_ones_place(
     assert tf.train.latest_checkpoint(str(tmp_path)) == str(tmp_path / "my-model-31")
     save(tmp_path, {40: None}, TWO)
     assert folder.committed_steps(str(tmp_path)) == [31, 40]
-    assert _restore(tmp_path, specs).step == 40
+    assert _restore(tmp_path).step == 40
+    # Nor does the best: step 90 is damaged, so training goes on from 80, whose best is 70.
+    save(tmp_path, {70: 0.5, 75: 0.1, 80: 0.2, 90: 0.9}, BEST)
+    assert folder.committed_steps(str(tmp_path)) == [80, 90]
+    save(tmp_path, {81: 0.1, 82: 0.1}, BEST)
+    assert folder.committed_steps(str(tmp_path)) == [80, 81, 82, 90]

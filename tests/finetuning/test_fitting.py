@@ -10,7 +10,7 @@ import tensorflow as tf
 from PIL import Image
 
 import finetune
-from checkpoints.manifest import Description, export_meta_graph
+from checkpoints.writer import Description, export_meta_graph
 from errors import CheckpointError, DataError, TrainingError
 from finetuning.fitting import make_task, without_place
 from finetuning.settings import FinetuneConfig

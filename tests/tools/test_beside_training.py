@@ -3,11 +3,12 @@
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from checkpoints import folder
+from checkpoints import folder, lock
 from checkpoints.bundle import VariableSpec
 from finetuning.fitting import make_task
 from finetuning.settings import FinetuneConfig
@@ -38,16 +39,16 @@ def run(linear_run: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def gone(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The prefix of the checkpoint that is deleted just before a reader holds it."""
-    hold, deleted = folder._Holds.hold, list[str]()
+    hold, deleted = lock._hold, list[str]()
 
-    def too_late(self: folder._Holds, prefix: str) -> None:
+    def too_late(locks: ExitStack, held: list[str], prefix: str) -> None:
         if not deleted:
             deleted.append(prefix)
             path, name = os.path.split(prefix)
             folder.delete_checkpoint(path, int(name.rpartition("-")[2]))
-        hold(self, prefix)
+        hold(locks, held, prefix)
 
-    monkeypatch.setattr(folder._Holds, "hold", too_late)
+    monkeypatch.setattr(lock, "_hold", too_late)
     return deleted
 
 

@@ -19,7 +19,7 @@ import tensorflow as tf
 from PIL import Image
 
 import finetune
-from checkpoints.manifest import CLASS_NAMES_COLLECTION
+from checkpoints.naming import CLASS_NAMES_COLLECTION
 from cli.terminal import EXIT_FAILED, EXIT_USAGE
 from errors import ToolError
 from finetuning.settings import FinetuneConfig

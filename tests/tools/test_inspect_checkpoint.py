@@ -1,6 +1,8 @@
 """tools.inspect_checkpoint as a user calls it."""
 
 import json
+import math
+import os
 import re
 import shutil
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto, BundleHeaderProto
 
+from checkpoints import manifest
 from tests.checkpoints.index_files import table
 from tests.checkpoints.test_stored_tensors import save, save_shards
 from tests.prediction import stock
@@ -18,14 +21,8 @@ from tests.test_thirdparty import THIRD_PARTY
 from tests.tools.conftest import Tool
 
 v1 = tf.compat.v1
-
-
 NAME = "inspect_checkpoint"
-
-
 IO = Path("/proc/self/io")
-
-
 MEGABYTE = 10**6
 
 
@@ -103,21 +100,9 @@ def test_shards_and_slices(tool: Tool, tmp_path: Path) -> None:
     prefix = save_shards(tmp_path / "m")
     tensors = {tensor["key"]: tensor for tensor in _json(tool, prefix)["tensors"]}
     assert tensors["w"]["slices"] == 2
-    assert tensors["w"]["files"] == [f"m.data-0000{n}-of-00002" for n in (0, 1)]
-    note = "in 2 slices; in data-00000-of-00002, data-00001-of-00002"
-    assert f"w float32 [4, 3] 12 48 {note}" in _lines(tool, prefix)
+    assert "w float32 [4, 3] 12 48 in 2 slices" in _lines(tool, prefix)
     (value,) = _json(tool, prefix, "--tensor=w")["values"]
     assert value["value"] == [[1.0] * 3] * 4
-
-
-def test_a_part_by_its_variable(tool: Tool, tmp_path: Path) -> None:
-    with stock.checkpoint(tmp_path / "m"):
-        splits = v1.fixed_size_partitioner(2)
-        v1.get_variable("w", [4, 3], partitioner=splits, use_resource=False)
-    (part,) = _json(tool, tmp_path / "m", "--tensor=w/part_1:0")["values"]
-    stored = tf.train.load_checkpoint(str(tmp_path / "m")).get_tensor("w")
-    assert part["value"] == stored[2:].tolist()
-    assert (part["key"], part["variable"]) == ("w", "w/part_1")
 
 
 def test_a_variable_that_is_saved_under_another_name(tool: Tool, tmp_path: Path) -> None:
@@ -131,6 +116,119 @@ def test_a_variable_that_is_saved_under_another_name(tool: Tool, tmp_path: Path)
     assert "b float32 [] 1 4 is the variable a" in _lines(tool, tmp_path / "m")
 
 
+def test_a_part_of_a_variable_is_read_as_a_part_of_its_whole(tool: Tool, tmp_path: Path) -> None:
+    with stock.checkpoint(tmp_path / "m"):
+        v1.get_variable("w", [4, 3], partitioner=v1.fixed_size_partitioner(2), use_resource=False)
+    assert "w float32 [4, 3] 12 48 in 2 slices" in _lines(tool, tmp_path / "m")
+    assert "has no tensor 'w/part_1'" in tool(NAME, tmp_path / "m", "--tensor=w/part_1").err
+
+
+def _roles(tool: Tool, prefix: object) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for tensor in _json(tool, prefix)["tensors"]:
+        found.setdefault(tensor["role"], set()).add(tensor["path"])
+    return found
+
+
+def test_roles_by_the_graph(tool: Tool, tmp_path: Path) -> None:
+    with stock.checkpoint(tmp_path / "m"):
+        w = v1.get_variable("w", [3, 2], use_resource=False)
+        v1.get_variable("bn/moving_mean", [2], trainable=False, use_resource=False)
+        v1.get_variable("is_training", initializer=True, trainable=False, use_resource=False)
+        step = v1.train.get_or_create_global_step()
+        v1.get_variable("w/ExponentialMovingAverage", [3, 2], trainable=False, use_resource=False)
+        v1.train.MomentumOptimizer(0.1, 0.9, name="M").minimize(tf.reduce_sum(w), step)
+    assert _roles(tool, tmp_path / "m") == {
+        "model": {"w", "bn/moving_mean"},
+        "slot": {"w/M"},
+        "other": {"is_training", "global_step", "w/ExponentialMovingAverage"},
+    }
+
+
+def test_roles_and_sizes_by_the_names(tool: Tool, tmp_path: Path) -> None:
+    """An average alone is the model; nobody knows the size of texts in memory."""
+    average = "w/ExponentialMovingAverage"
+    values = {"t": tf.constant(["abc", ""]), "x": np.zeros([3, 0, 2]), average: np.zeros(4, "f2")}
+    prefix = save(tmp_path / "m", values)
+    assert _roles(tool, prefix) == {"model": {average, "x"}, "other": {"t"}}
+    sizes = {t["key"]: (t["values"], t["bytes"]) for t in _json(tool, prefix)["tensors"]}
+    assert sizes == {"t": (2, None), "x": (0, 0), average: (4, 8)}
+
+
+@pytest.mark.parametrize("keras", [False, True], ids=["v1", "keras"])
+def test_objects_go_by_their_paths(keras: bool, tool: Tool, tmp_path: Path) -> None:
+    variable = tf.Variable([1.0, 2.0], name="weights")
+    kind = tf.keras.optimizers.SGD if keras else v1.train.MomentumOptimizer
+    optimizer = kind(0.1, momentum=0.9)
+    optimizer.apply_gradients([(tf.zeros([2]), variable)])
+    checkpoint = tf.train.Checkpoint(net={"a/b.c": variable}, optimizer=optimizer)
+    prefix = checkpoint.save(str(tmp_path / "c"))
+    roles = _roles(tool, prefix)
+    slots = (
+        {"optimizer/_iterations", "optimizer/_learning_rate", "optimizer/_variables/2"}
+        if keras
+        else {"net/a/b.c (optimizer/momentum)"}
+    )
+    own = "optimizer/_trainable_variables/0" if keras else "net/a/b.c"
+    assert roles == {
+        "model": {own if own in roles["model"] else "net/a/b.c"},
+        "slot": slots,
+        "other": {"_CHECKPOINTABLE_OBJECT_GRAPH", "save_counter"},
+    }
+    (path,) = roles["model"]
+    (found,) = _json(tool, prefix, f"--tensor={path}")["values"]
+    assert found["value"] == [1.0, 2.0]
+
+
+def test_a_damaged_graph_is_said_and_done_without(
+    tool: Tool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with stock.checkpoint(tmp_path / "m"):
+        v1.get_variable("w", [3], use_resource=False)
+    (tmp_path / "m.meta").write_bytes(b"\xff\xff\xff")
+    found = _json(tool, tmp_path / "m")
+    assert found["graph"] is None
+    assert [tensor["key"] for tensor in found["tensors"]] == ["w"]
+    assert "read without its graph" in caplog.text
+
+
+def test_a_saved_model_has_its_graph(tool: Tool, tmp_path: Path) -> None:
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [2], name="x")
+        y = x * v1.get_variable("scope/w", [2], use_resource=True)
+        session.run(v1.global_variables_initializer())
+        v1.saved_model.simple_save(session, str(tmp_path / "s"), {"x": x}, {"y": y})
+    for path in (tmp_path / "s", tmp_path / "s" / "variables" / "variables"):
+        found = _json(tool, path)
+        assert found["graph"] == f"{tmp_path}/s/saved_model.pb"
+        assert [tensor["variables"] for tensor in found["tensors"]] == [["scope/w"]]
+
+
+def test_hostile_facts_of_a_manifest(tool: Tool, run: Path) -> None:
+    """What JSON has not becomes text; a time that no clock has, its number."""
+    hostile = {"rate": math.nan, "more": [math.inf, "a\nb"]}
+    _change_manifest(run, 300, saved_at=1e300, config=hostile)
+    found = _json(tool, run / "my-model-300")["manifest"]["config"]
+    assert found == {"rate": "NaN", "more": ["Infinity", "a\nb"]}
+    lines = _lines(tool, run / "my-model-300")
+    assert r'config more ["Infinity", "a\nb"], rate NaN' in lines
+    assert "step 300, saved 1e+300" in lines
+    assert "1e+300" in tool(NAME, run).out
+
+
+def _change_manifest(run: Path, step: int, **changes: Any) -> None:
+    said = manifest.read(str(run), step)
+    assert said is not None
+    content = manifest.encode(said._replace(**changes))
+    (run / f"my-model-{step}.manifest").write_bytes(content)
+
+
+@pytest.fixture
+def run(linear_run: Path, tmp_path: Path) -> Path:
+    """A copy of a default run: my-model-270 to 300."""
+    return Path(shutil.copytree(linear_run, tmp_path / "model"))
+
+
 @pytest.mark.parametrize("name", [".index", ".data-00000-of-00001", ""])
 def test_an_empty_name(name: str, tool: Tool, tmp_path: Path) -> None:
     prefix = save(tmp_path / "m", {"w": [1.0]})
@@ -138,13 +236,8 @@ def test_an_empty_name(name: str, tool: Tool, tmp_path: Path) -> None:
         Path(prefix + suffix).rename(tmp_path / suffix)
     (value,) = _json(tool, f"{tmp_path}/{name}", "--tensor=w")["values"]
     assert value["value"] == [1.0]
-
-
-def test_objects_by_path_and_by_name(tool: Tool, tmp_path: Path) -> None:
-    variable = tf.Variable([1.0, 2.0], name="weights")
-    prefix = tf.train.Checkpoint(net={"a/b": variable}).save(str(tmp_path / "c"))
-    found = _json(tool, prefix, "--tensor=net/a/b,weights")["values"]
-    assert [value["value"] for value in found] == [[1.0, 2.0]] * 2
+    (tmp_path / "checkpoint").write_text('model_checkpoint_path: "./"')
+    assert _newest_and_named(_json(tool, tmp_path)) == ("", "", True)
 
 
 def _bytes_read(tool: Tool, *arguments: str) -> int:
@@ -196,6 +289,8 @@ def test_what_is_larger_than_memory_is_listed(tool: Tool, tmp_path: Path) -> Non
     [
         (["{run}", "--tensor=ww"], r"has no tensor 'ww'; the nearest are w"),
         (["{run}", "--tensor=w:1"], r"has no tensor 'w:1'"),
+        (["{tmp}/index/my-model-300"], r"my-model-300\.index is damaged"),
+        (["{tmp}/manifest/my-model-300"], r"my-model-300\.manifest is damaged"),
         (["{run}", "--filter=zzz"], r"--filter=zzz matches none of the 3 tensors of"),
         (["{run}/my-model-310"], r"there is no .*my-model-310\.index; beside it there is"),
         (["{tmp}/nothing"], r"there is no .*nothing\.index"),
@@ -211,6 +306,9 @@ def test_errors_are_one_line(
 ) -> None:
     if "{tmp}" not in arguments:
         _damaged(tmp_path)
+        for name in ("index", "manifest"):
+            shutil.copytree(linear_run, tmp_path / name)
+            (tmp_path / name / f"my-model-300.{name}").write_bytes(b"{}")
     places = {"run": linear_run, "tmp": tmp_path}
     ended = tool(NAME, *(argument.format(**places) for argument in arguments))
     assert (ended.code, ended.out) == (1, "")
@@ -253,15 +351,125 @@ def test_usage(arguments: list[str], expected: str, tool: Tool) -> None:
     assert expected in ended.err
 
 
-def test_a_folder_of_which_nothing_is_whole(tool: Tool, linear_run: Path, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(linear_run, tmp_path / "model"))
-    for path in folder.glob("*.manifest"):
-        path.write_text("{}")
-    lines = _lines(tool, folder)
-    assert lines[2].endswith("damaged, my-model-270.manifest is damaged: 'sha256'")
-    assert "the newest is" not in lines[-1]
-    ended = tool(NAME, folder, "--stats")
-    assert (ended.code, ended.err) == (1, f"--ckpt={folder}: none of its checkpoints is whole")
+# The list of a folder.
+
+
+def _states(found: dict[str, Any]) -> dict[str, str]:
+    return {entry["name"]: entry["state"] for entry in found["checkpoints"]}
+
+
+def _newest_and_named(found: dict[str, Any]) -> tuple[str | None, str | None, bool]:
+    state = found["state_file"]
+    return found["newest"], state["names"], state["right"]
+
+
+def test_a_run_of_ours(tool: Tool, run: Path) -> None:
+    found = _json(tool, run)
+    assert _states(found) == {f"my-model-{step}": "committed" for step in (270, 280, 290, 300)}
+    assert [entry["step"] for entry in found["checkpoints"]] == [270, 280, 290, 300]
+    assert _newest_and_named(found) == ("my-model-300", "my-model-300", True)
+    assert found["best"] is None
+    sizes = {path.name: path.stat().st_size for path in run.glob("my-model-300.*")}
+    assert found["checkpoints"][-1]["bytes"] == sum(sizes.values())
+    assert len(sizes) == 4
+    said = manifest.read(str(run), 300)
+    assert said is not None
+    assert found["checkpoints"][-1]["saved_at"] == said.saved_at
+
+
+def test_the_best_is_the_earliest_of_equals(tool: Tool, run: Path) -> None:
+    for step, accuracy in ((270, 0.5), (280, 0.75), (290, 0.75)):
+        _change_manifest(run, step, test_accuracy=accuracy)
+    assert _json(tool, run)["best"] == "my-model-280"
+
+
+def test_what_is_damaged_is_not_the_newest(tool: Tool, run: Path) -> None:
+    (run / "my-model-300.manifest").write_text("{}")
+    with open(run / "my-model-290.data-00000-of-00001", "ab") as file:
+        file.write(b"x")
+    (run / "my-model-280.index").unlink()
+    found = _json(tool, run)
+    assert [*_states(found).values()] == ["committed", "damaged", "damaged", "damaged"]
+    problems = [entry["problem"] or "" for entry in found["checkpoints"]]
+    assert "the manifest says" in problems[1]
+    assert "the manifest says" in problems[2]
+    assert problems[3] == "my-model-300.manifest is damaged: 'sha256'"
+    assert _newest_and_named(found) == ("my-model-270", "my-model-300", False)
+    (run / "my-model-270.manifest").write_text("{}")
+    assert "the newest is" not in _lines(tool, run)[-1]
+    ended = tool(NAME, run, "--stats")
+    assert (ended.code, ended.err) == (1, f"--ckpt={run}: none of its checkpoints is whole")
+
+
+def test_what_was_cut_short_is_no_checkpoint(tool: Tool, run: Path) -> None:
+    """Nor is a graph that lost its values, which may be a stranger's."""
+    expected = _json(tool, run)
+    (run / "my-model-310.meta").write_bytes(b"graph")
+    (run / "checkpoint.tmp").write_bytes(b"half")
+    (run / "my-model-320.manifest.tmp").write_bytes(b"half")
+    assert _json(tool, run) == expected
+
+
+def test_a_strangers_file_that_was_cut_short(tool: Tool, tmp_path: Path) -> None:
+    prefix = save(tmp_path / "m-1", {"w": [1.0, 2.0]})
+    save(tmp_path / "m-0", {"w": [1.0]})
+    Path(f"{prefix}.data-00000-of-00001").write_bytes(b"abc")
+    found = _json(tool, tmp_path)
+    assert (_states(found)["m-1"], found["newest"]) == ("damaged", "m-0")
+    assert "has 3 bytes, its index speaks of 8" in found["checkpoints"][1]["problem"]
+
+
+def test_strangers(tool: Tool, tmp_path: Path) -> None:
+    """Of several runs in a folder, no step is the newest but by the state file."""
+    names = ("model--1", "other-100", "run.ckpt-20", "plain")
+    for age, name in enumerate(names):
+        save(tmp_path / name, {"w": [1.0]})
+        os.utime(tmp_path / f"{name}.index", (1e9 + age, 1e9 + age))
+    (tmp_path / "lost-5.data-00000-of-00002").write_bytes(b"")
+    found = _json(tool, tmp_path)
+    assert _states(found) == {**dict.fromkeys(names, "no manifest"), "lost-5": "damaged"}
+    steps = {entry["name"]: entry["step"] for entry in found["checkpoints"]}
+    assert [steps[name] for name in (*names, "lost-5")] == [1, 100, 20, None, 5]
+    assert (found["newest"], found["state_file"]) == ("plain", None)
+    (tmp_path / "checkpoint").write_text('model_checkpoint_path: "/elsewhere/run.ckpt-20"')
+    assert _newest_and_named(_json(tool, tmp_path)) == ("run.ckpt-20", "run.ckpt-20", True)
+
+
+@pytest.mark.parametrize(
+    ("content", "named", "right"),
+    [
+        (b"\xff\0", None, False),
+        (b'model_checkpoint_path: "gone-1"', "gone-1", False),
+        (b'model_checkpoint_path: "m-1"', "m-1", False),
+        (b'model_checkpoint_path: "m-2"', "m-2", True),
+    ],
+)
+def test_what_a_state_file_names(
+    content: bytes, named: str | None, right: bool, tool: Tool, tmp_path: Path
+) -> None:
+    for name in ("m-1", "m-2"):
+        save(tmp_path / name, {"w": [1.0]})
+    (tmp_path / "checkpoint").mkdir()
+    assert _json(tool, tmp_path)["state_file"] is None
+    (tmp_path / "checkpoint").rmdir()
+    (tmp_path / "checkpoint").write_bytes(content)
+    assert _newest_and_named(_json(tool, tmp_path)) == ("m-2", named, right)
+
+
+def test_a_checkpoint_that_goes_while_it_is_looked_at(
+    tool: Tool, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those that train delete older ones."""
+    read = manifest.read
+
+    def read_late(folder: str, step: int) -> manifest.Manifest | None:
+        for path in run.glob("my-model-270.*"):
+            path.unlink()
+        return read(folder, step)
+
+    monkeypatch.setattr(manifest, "read", read_late)
+    found = _json(tool, run)
+    assert _states(found) == {f"my-model-{step}": "committed" for step in (280, 290, 300)}
 
 
 def _third_parties() -> list[Path]:

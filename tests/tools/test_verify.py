@@ -1,17 +1,27 @@
-"""`python -m tools.verify`: its lines, its JSON and its exit code, over damage of every file."""
+"""`python -m tools.verify`: its lines, JSON and exit code; what --repair does and leaves."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeAlias
 
+import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
+from checkpoints import file_io
+from checkpoints.lock import FolderLock
+from tests.prediction import stock
 from tests.test_thirdparty import THIRD_PARTY
 from tests.tools.conftest import Tool
 
+v1 = tf.compat.v1
 SUFFIXES = ("data-00000-of-00001", "index", "meta", "manifest")
+NAMES = [f"my-model-{step}" for step in (270, 280, 290, 300)]
+Verify: TypeAlias = Callable[..., dict[str, Any]]
 
 
 def _flip(path: Path) -> None:
@@ -30,8 +40,29 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.fixture
+def verify(tool: Tool) -> Verify:
+    """What the command finds, as JSON; its exit code says whether all is well."""
+
+    def run(*arguments: object) -> dict[str, Any]:
+        ended = tool("verify", *arguments, "--format=json")
+        assert ended.code in (0, 1), ended
+        record: dict[str, Any] = json.loads(ended.out)
+        assert record["ok"] == (ended.code == 0)
+        return record
+
+    return run
+
+
+@pytest.fixture
 def model(linear_run: Path, tmp_path: Path) -> Path:
+    """A copy of the folder of a run: my-model-270 to my-model-300."""
     return Path(shutil.copytree(linear_run, tmp_path / "model"))
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    """Of the files of checkpoints."""
+    files = (path for path in folder.iterdir() if path.is_file() and "-" in path.name)
+    return {path.name: path.read_bytes() for path in files}
 
 
 @pytest.mark.parametrize("run", ["linear_run", "cnn_run"])
@@ -47,7 +78,7 @@ def test_a_fresh_run_is_well(run: str, tool: Tool, request: pytest.FixtureReques
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_damage_is_named_and_survives_a_repair(
-    suffix: str, damage: str, model: Path, tool: Tool
+    suffix: str, damage: str, model: Path, tool: Tool, verify: Verify
 ) -> None:
     file = model / f"my-model-300.{suffix}"
     DAMAGES[damage](file)
@@ -55,32 +86,20 @@ def test_damage_is_named_and_survives_a_repair(
         assert tool("verify", model).code == 0  # own checksums tell.
         assert "no manifest" in tool("verify", model).out
         return
-    ended = tool("verify", model, "--format=json")
-    record = json.loads(ended.out)
-    assert (ended.code, record["ok"]) == (1, False)
-    wrong = [found for found in record["checkpoints"] if not found["ok"]]
+    wrong = [found for found in verify(model)["checkpoints"] if not found["ok"]]
     assert [found["name"] for found in wrong] == ["my-model-300"]
     assert any(file.name in problem for problem in wrong[0]["problems"])
-    left = file.read_bytes() if file.exists() else None
-    repaired = tool("verify", model, "--repair")
-    assert repaired.code == 1
-    assert (file.read_bytes() if file.exists() else None) == left
+    before = _contents(model)
+    repaired = verify(model, "--repair")
+    assert len(repaired["repaired"]) == 1
+    assert (repaired["state"]["ok"], repaired["leftovers"]) == (True, [])
+    assert _contents(model) == before
     assert tf.train.latest_checkpoint(str(model)) == f"{model}/my-model-290"
+    kept = tf.train.get_checkpoint_state(str(model)).all_model_checkpoint_paths
+    assert [os.path.basename(path) for path in kept] == NAMES[:3]
+    assert verify(model, "--repair")["repaired"] == []
     assert tool("verify", model / "my-model-300").code == 1
     assert tool("verify", model / "my-model-290").code == 0
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_state_file_is_mended(damage: str, model: Path, tool: Tool) -> None:
-    state = model / "checkpoint"
-    original = state.read_bytes()
-    DAMAGES[damage](state)
-    assert tool("verify", model).code == 1
-    ended = tool("verify", model, "--repair")
-    assert ended.code == 0
-    assert ended.out.startswith(f"wrote {state}: it names my-model-270, ")
-    assert state.read_bytes() == original
-    assert tool("verify", model, "--repair").out == tool("verify", model).out
 
 
 @pytest.mark.parametrize("name", ["my-model-290", "my-model-290.meta", "my-model-290.index"])
@@ -104,7 +123,7 @@ def test_what_is_no_checkpoint_ends_in_a_line(model: Path, tmp_path: Path, tool:
     (tmp_path / "empty").mkdir()
     (tmp_path / "frozen.pb").write_bytes(b"x")
     for path, line in [
-        ("nowhere", f"there is no folder {tmp_path}/nowhere, and no {tmp_path}/nowhere.index"),
+        ("nowhere", f"--ckpt={tmp_path}/nowhere: there is no {tmp_path}/nowhere.index"),
         ("empty", f"{tmp_path}/empty holds no checkpoint"),
         ("frozen.pb", "is no checkpoint"),
     ]:
@@ -128,17 +147,325 @@ def test_a_saved_model_is_verified_by_its_variables(tmp_path: Path, tool: Tool) 
     assert tool("verify", tmp_path / "saved").code == 1
 
 
-def test_checkpoints_of_public_projects_are_whole(tmp_path: Path, tool: Tool) -> None:
+def test_checkpoints_of_public_projects_are_whole(tmp_path: Path, verify: Verify) -> None:
     """Of most, the state file names what was not published; a repaired copy is well."""
     if not THIRD_PARTY.is_dir():
         pytest.skip("needs the checkpoints of public projects at ../shared/thirdparty")
     for number, meta in enumerate(sorted(THIRD_PARTY.rglob("*.meta"))):
-        ended = tool("verify", meta)
-        assert ended.code == 0, ended
-        assert "no manifest" in ended.out
+        (found,) = verify(meta)["checkpoints"]
+        assert found["ok"], found
+        assert "no manifest" in found["remarks"][0]
         copy = Path(shutil.copytree(meta.parent, tmp_path / str(number)))
-        record = json.loads(tool("verify", copy, "--repair", "--format=json").out)
-        assert record["ok"], record
+        assert verify(copy, "--repair")["ok"]
         newest = tf.train.latest_checkpoint(str(copy))
         assert newest is not None
         assert newest.startswith(f"{copy}/{meta.stem}")
+
+
+# A checkpoint and its graph.
+
+
+def _variable(name: str, size: int) -> tf.Variable:
+    return v1.get_variable(name, initializer=[0.0] * size, use_resource=False)
+
+
+@pytest.mark.parametrize(
+    ("held", "problems"),
+    [
+        ({"a": 1, "b": 1}, []),
+        ({"a": 1}, ["b is missing"]),
+        ({"a": 2, "b": 1}, ["a is float32 [2], the graph has float32 [1]"]),
+    ],
+)
+def test_what_the_saver_saves_has_to_be_there(
+    held: dict[str, int], problems: list[str], tmp_path: Path, verify: Verify
+) -> None:
+    for name, sizes in (("graph", {"a": 1, "b": 1}), ("held", held)):
+        with stock.checkpoint(tmp_path / name):
+            for variable, size in sizes.items():
+                _variable(variable, size)
+    shutil.copy(tmp_path / "graph.meta", tmp_path / "held.meta")
+    assert verify(tmp_path / "held")["checkpoints"][0]["problems"] == problems
+
+
+def test_variables_that_no_saver_saves_may_be_missing(tmp_path: Path, verify: Verify) -> None:
+    """Those that it leaves out; without a saver, the local ones."""
+    with tf.Graph().as_default(), v1.Session() as session:
+        kept, _ = _variable("kept", 1), _variable("dropped", 2)
+        saver = v1.train.Saver([kept])
+        session.run(v1.global_variables_initializer())
+        saver.save(session, f"{tmp_path}/m")
+    assert verify(tmp_path / "m")["ok"]
+    with stock.checkpoint(tmp_path / "n"):
+        _variable("a", 1)
+        v1.get_variable("counted", initializer=[0.0], collections=["local_variables"])
+        alone = v1.train.export_meta_graph(graph=v1.get_default_graph())
+    (tmp_path / "n.meta").write_bytes(alone.SerializeToString())
+    assert verify(tmp_path / "n")["ok"]
+
+
+def _rename_op(meta: MetaGraphDef) -> None:
+    for node in meta.graph_def.node:
+        if node.name == "y":
+            node.op = "NobodyHasThis"
+
+
+def test_an_operation_that_is_not_here_cannot_be_imported(tmp_path: Path, verify: Verify) -> None:
+    with stock.checkpoint(tmp_path / "m"):
+        tf.square(_variable("a", 1), name="y")
+    stock.edit_meta(tmp_path / "m.meta", _rename_op)
+    (problem,) = verify(tmp_path / "m")["checkpoints"][0]["problems"]
+    assert problem.startswith("its graph cannot be imported")
+    assert "NobodyHasThis" in problem
+
+
+def test_nothing_of_a_graph_is_run(tmp_path: Path, verify: Verify) -> None:
+    with stock.checkpoint(tmp_path / "m"):
+        _variable("a", 1)
+        tf.io.write_file(f"{tmp_path}/written", "x")
+        tf.raw_ops.DebugIdentity(input=[1.0], debug_urls=[f"file://{tmp_path}/debug"])
+    assert verify(tmp_path / "m")["ok"]
+    assert not {"written", "debug"} & {path.name for path in tmp_path.iterdir()}
+
+
+def test_without_a_meta_only_the_values_are_looked_at(tmp_path: Path, verify: Verify) -> None:
+    with stock.checkpoint(tmp_path / "m"):
+        _variable("a", 1)
+    (tmp_path / "m.meta").unlink()
+    (found,) = verify(tmp_path / "m")["checkpoints"]
+    assert found["ok"]
+    assert "it has no .meta: only its values could be looked at" in found["remarks"]
+
+
+def test_an_equal_graph_is_imported_once(
+    model: Path, verify: Verify, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    imported = []
+    monkeypatch.setattr(
+        "tools.verifying.import_disarmed", lambda meta, _: imported.append(meta.path)
+    )
+    assert verify(model)["ok"]
+    assert imported == [f"{model}/my-model-270.meta"]
+
+
+def _several(path: Path, **saver_options: object) -> Path:
+    with stock.checkpoint(path / "m", **saver_options):
+        v1.get_variable("a", initializer=np.arange(1000.0), use_resource=False)
+        v1.get_variable("b", initializer=np.arange(6).reshape(2, 3), use_resource=False)
+        v1.get_variable("words", initializer=["x", "yy"], use_resource=False)
+    return path / "m"
+
+
+@pytest.mark.parametrize("version", [v1.train.SaverDef.V1, v1.train.SaverDef.V2])
+@pytest.mark.parametrize("sharded", [False, True])
+def test_it_counts_what_it_reads(
+    version: int, sharded: bool, tmp_path: Path, verify: Verify
+) -> None:
+    prefix = _several(tmp_path, write_version=version, sharded=sharded)
+    (found,) = verify(prefix)["checkpoints"]
+    assert (found["ok"], found["tensors"], found["bytes"]) == (True, 3, 1000 * 8 + 6 * 8)
+
+
+def test_one_damaged_tensor_is_named_and_the_others_are_read(
+    tmp_path: Path, verify: Verify
+) -> None:
+    prefix = _several(tmp_path)
+    data = prefix.with_name("m.data-00000-of-00001")
+    content = bytearray(data.read_bytes())
+    content[100] ^= 1
+    data.write_bytes(content)
+    (found,) = verify(prefix)["checkpoints"]
+    assert found["tensors"] == 3
+    (line,) = found["problems"]
+    assert line.startswith("1 of its 3 tensors cannot be read: a: ")
+    assert "hecksum" in line
+
+
+# The state file.
+
+
+def _write(folder: Path, newest: str, *kept: str) -> None:
+    lines = [f'model_checkpoint_path: "{newest}"']
+    lines += [f'all_model_checkpoint_paths: "{name}"' for name in kept]
+    (folder / "checkpoint").write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [None, b"", b"\0" * 64, b'model_checkpoint_path "x"', b"\xff\xfe", b'model_checkpoint_pb: "x"'],
+)
+def test_a_damaged_state_file_is_written_as_a_trainer_writes_it(
+    content: bytes | None, model: Path, verify: Verify
+) -> None:
+    state = model / "checkpoint"
+    original, before = state.read_bytes(), _contents(model)
+    state.unlink()
+    if content is not None:
+        state.write_bytes(content)
+    (problem,) = verify(model)["state"]["problems"]
+    assert "not there" in problem if content is None else "it is damaged" in problem
+    found = verify(model, "--repair")
+    assert found["ok"]
+    assert [line.partition(",")[0] for line in found["repaired"]] == [
+        f"wrote {state}: it names my-model-270"
+    ]
+    assert state.read_bytes() == original
+    assert _contents(model) == before
+    assert verify(model, "--repair")["repaired"] == []
+
+
+@pytest.mark.parametrize(
+    ("newest", "kept", "problems"),
+    [
+        (NAMES[2], NAMES, ["its newest is my-model-290, that of the folder is my-model-300"]),
+        ("my-model-310", NAMES, ["it names my-model-310: not there"]),
+        ("/elsewhere/my-model-300", NAMES, ["it names /elsewhere/my-model-300: not there"]),
+        (r"C:\\run\\my-model-300", NAMES, [r"it names C:\run\my-model-300: not there"]),
+        ("../model/my-model-300", NAMES, []),
+    ],
+)
+def test_what_a_state_file_says_wrongly(
+    newest: str, kept: list[str], problems: list[str], model: Path, verify: Verify
+) -> None:
+    _write(model, newest, *kept)
+    assert verify(model)["state"]["problems"] == problems
+
+
+def test_a_trainer_does_not_name_what_has_no_manifest(model: Path, verify: Verify) -> None:
+    (model / "my-model-300.manifest").unlink()
+    assert verify(model)["state"]["ok"]
+    _write(model, NAMES[2], *NAMES[:3])
+    assert verify(model)["state"]["ok"]
+
+
+SaveAll: TypeAlias = Callable[..., Path]
+
+
+@pytest.fixture
+def save_all(tmp_path: Path) -> SaveAll:
+    """Saves a variable `w` under some names with a stock Saver; returns the folder."""
+
+    def save(*names: str, **saver_options: object) -> Path:
+        (tmp_path / "stock").mkdir(exist_ok=True)
+        with tf.Graph().as_default(), v1.Session() as session:
+            _variable("w", 2)
+            saver = v1.train.Saver(**saver_options)
+            session.run(v1.global_variables_initializer())
+            for name in names:
+                saver.save(session, f"{tmp_path}/stock/{name}")
+        return tmp_path / "stock"
+
+    return save
+
+
+def test_a_strangers_names_what_it_likes_if_it_is_there(save_all: SaveAll, verify: Verify) -> None:
+    folder = save_all("a-1", "a-2")
+    _write(folder, "a-1", "a-1")
+    found = verify(folder)
+    assert found["ok"]
+    assert found["state"]["remarks"] == ["its newest is a-1, that of the folder is a-2"]
+
+
+def test_a_strangers_state_file_is_made_from_what_is_there(
+    save_all: SaveAll, verify: Verify
+) -> None:
+    folder = save_all("a-9", "a-10")
+    before = {*folder.iterdir()}
+    (folder / "checkpoint").unlink()
+    assert verify(folder, "--repair")["ok"]
+    assert {*folder.iterdir()} == before
+    assert tf.train.latest_checkpoint(str(folder)) == f"{folder}/a-10"
+    folder.rename(folder.parent / "moved")
+    assert tf.train.latest_checkpoint(f"{folder.parent}/moved") == f"{folder.parent}/moved/a-10"
+
+
+@pytest.mark.parametrize("name", ['quote"d', "größe", "new\nline", ""])
+def test_any_name_can_stand_in_it(name: str, save_all: SaveAll, verify: Verify) -> None:
+    folder = save_all("plain")
+    for file in folder.glob("plain.*"):
+        file.rename(folder / file.name.replace("plain", name, 1))
+    (folder / "checkpoint").write_bytes(b"")
+    assert verify(folder, "--repair")["ok"]
+    newest = tf.train.latest_checkpoint(str(folder))
+    assert newest == f"{folder}/{name or './'}"
+
+
+def test_the_first_format_in_shards_is_named_as_a_pattern(
+    save_all: SaveAll, verify: Verify
+) -> None:
+    folder = save_all("m", write_version=v1.train.SaverDef.V1, sharded=True)
+    theirs = tf.train.latest_checkpoint(str(folder))
+    (folder / "checkpoint").unlink()
+    assert verify(folder, "--repair")["ok"]
+    assert tf.train.latest_checkpoint(str(folder)) == theirs
+
+
+# Other repairs, and those who train meanwhile.
+
+
+def test_leftovers_go_and_nothing_else(model: Path, verify: Verify) -> None:
+    (model / "my-model-310.manifest.tmp").write_bytes(b"")
+    (model / "my-model-310.data-00000-of-00001").write_bytes(b"half")
+    (model / "checkpoint.tmp").write_bytes(b"half")
+    (model / "my-model-320.data-00000-of-00001").write_bytes(b"of a checkpoint without its index")
+    (model / "notes.txt").write_text("mine")
+    before = {path.name for path in model.iterdir()}
+    gone = ["my-model-310.data-00000-of-00001", "my-model-310.manifest.tmp", "checkpoint.tmp"]
+    assert [{"files": gone[:2]}, {"files": gone[2:]}] == verify(model)["leftovers"]
+    found = verify(model, "--repair")
+    assert before - {path.name for path in model.iterdir()} == {*gone}
+    assert len(found["repaired"]) == 2
+    assert all(line.startswith("cleared ") for line in found["repaired"])
+    assert [c["name"] for c in found["checkpoints"] if not c["ok"]] == ["my-model-320"]
+
+
+def test_where_none_is_whole_the_state_file_stays(model: Path, verify: Verify) -> None:
+    for index in model.glob("*.index"):
+        index.write_bytes(b"")
+    before = (model / "checkpoint").read_bytes()
+    done = verify(model, "--repair")["repaired"]
+    assert done == [f"left {model}/checkpoint as it is: none is whole to name"]
+    assert (model / "checkpoint").read_bytes() == before
+
+
+@pytest.mark.parametrize("step", ["write_file", "rename", "remove"])
+def test_a_repair_that_fails_loses_nothing_and_is_done_by_the_next(
+    step: str, model: Path, tool: Tool, verify: Verify, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (model / "checkpoint").write_bytes(b"damaged")
+    (model / "my-model-310.manifest.tmp").write_bytes(b"")
+    before = _contents(model)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(file_io, step, full)
+        ended = tool("verify", model, "--repair")
+    assert ended.code == 1
+    assert "cannot be repaired: " in ended.err
+    assert "No space left" in ended.err
+    del before["my-model-310.manifest.tmp"]
+    assert before.items() <= _contents(model).items()
+    assert verify(model, "--repair")["ok"]
+
+
+def test_a_folder_that_is_trained_is_refused_and_one_checkpoint_of_it_is_not(
+    model: Path, tool: Tool
+) -> None:
+    with FolderLock(str(model)):
+        for arguments in ([], ["--repair"]):
+            ended = tool("verify", model, *arguments)
+            assert (ended.code, ended.out) == (1, "")
+            assert ended.err.startswith(f"{model} is in use by process ")
+            assert ended.err.endswith(" or verify one checkpoint alone, by its prefix")
+        assert tool("verify", model / "my-model-290").code == 0
+
+
+def test_damage_in_a_folder_in_which_a_run_begins_is_refused_too(
+    model: Path, tool: Tool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (model / "my-model-280.index").write_bytes(b"")
+    holders = [None, "process 7 on host"]
+    monkeypatch.setattr("checkpoints.lock.holder", lambda _: holders.pop(0))
+    assert "is in use by process 7 on host" in tool("verify", model).err
