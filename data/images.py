@@ -35,6 +35,8 @@ _DECODERS: dict[bytes, type[ImageFile]] = {
     b"\x89PNG\r\n\x1a\n": PngImageFile,
     b"\xff\xd8\xff": JpegImageFile,
 }
+# Where Pillow looks for the orientation of an image; most have none of it, and are not asked.
+_ORIENTED = frozenset({"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"})
 
 
 def decode_image(
@@ -63,7 +65,7 @@ def decode_image(
             )
         with _LARGE if image.width * image.height > _SHARED_PIXELS else nullcontext():
             image.load()
-            if not ignore_exif:
+            if not ignore_exif and not _ORIENTED.isdisjoint(image.info):
                 with suppress(Exception):  # Of hostile EXIF, nearly any kind: it says nothing.
                     ImageOps.exif_transpose(image, in_place=True)
             return _pixels(image, size, channels)
@@ -80,7 +82,8 @@ def _pixels(image: Image.Image, size: int, channels: int) -> npt.NDArray[np.uint
     image.info.pop("transparency", None)  # `convert` warns that it is lost.
     if image.mode != "RGB":
         image = image.convert("RGB")
-    image = image.resize((size, size), Image.Resampling.BILINEAR)
+    if image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.BILINEAR)
     pixels = np.asarray(image if channels == 3 else image.convert("L"))
     return pixels.reshape(size, size, channels)
 

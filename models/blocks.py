@@ -155,21 +155,13 @@ class Schedule:
     """How the learning rate goes; a constant one by default.
 
     Attributes:
-      warmup_steps: the first updates, whose rate grows in equal steps up to the full one.
-      cosine_to: the run's last step, towards which the rate falls to 0 after the warm-up; None
-        where it stays.
+      warmup_steps: the first updates, 0 or more, whose rate grows in equal steps to the full one.
+      cosine_to: the run's last step, above warmup_steps, towards which the rate falls to 0 after
+        the warm-up; None where it stays.
     """
 
     warmup_steps: int = 0
     cosine_to: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.warmup_steps < 0:
-            raise ValueError(f"there is no warm-up of {self.warmup_steps} steps")
-        if self.cosine_to is not None and self.cosine_to <= self.warmup_steps:
-            raise ValueError(
-                f"a warm-up of {self.warmup_steps} steps leaves nothing of {self.cosine_to}"
-            )
 
     def identity(self) -> dict[str, Any]:
         """What tells runs of different schedules apart; empty for a constant rate."""

@@ -76,8 +76,6 @@ def test_ramp(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert not path.exists()
     assert data.write is not None
     data.write()
-    with np.load(path) as kept:
-        assert np.array_equal(kept["X"], x)
     again = open_data("ramp", ramp_path=str(path))
     assert again.identity() == data.identity()
     assert not caplog.messages  # Of its range.
@@ -120,7 +118,6 @@ def test_validation_is_held_out_by_class_and_seed(save: Any) -> None:
     [
         (PIXELS.reshape(8, -1), LABELS, r"(: X)?: expected the shape .* found \[8, 3072\]"),
         (PIXELS.astype(int), LABELS, "(: X)?: expected uint8 .* found int64"),
-        (PIXELS[:0], LABELS[:0], "(: X)?: holds no image"),
         (PIXELS.astype(object), LABELS, "(: X)?: is an array of objects"),
         (PIXELS, LABELS[:5], ".* holds 8 images, but .* 5 labels"),
         (PIXELS, LABELS - 1, ".*: row 0 .* is -1"),

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import ExifTags, Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 from data import images
 from data.images import (
@@ -202,6 +203,24 @@ def test_broken_exif_says_nothing(file_format: str) -> None:
     wrong = [oriented(Image.fromarray(pixels), number, file_format) for number in (0, 9, 65535)]
     for content in (*cut, *wrong):
         assert np.array_equal(decode_image(content, "a"), plain)
+
+
+@pytest.mark.parametrize("kept_as", ["xmp", "XML:com.adobe.xmp", "Raw profile type exif"])
+def test_an_orientation_is_found_wherever_pillow_finds_it(kept_as: str) -> None:
+    image, text, exif = Image.fromarray(random_pixels(40, 25)), PngInfo(), Image.Exif()
+    exif[ExifTags.Base.Orientation] = 8
+    raw = f"\nexif\n{len(exif.tobytes())}\n{exif.tobytes().hex()}"
+    text.add_text(kept_as, 'tiff:Orientation="8"' if "xmp" in kept_as else raw)
+    if kept_as == "xmp":
+        content = encode(image, "JPEG", xmp=b'tiff:Orientation="8"')
+    else:
+        content = encode(image, pnginfo=text)
+    with Image.open(io.BytesIO(content)) as stored:
+        stored.load()
+        assert kept_as in stored.info
+        upright = np.asarray(ImageOps.exif_transpose(stored))
+    assert upright.shape == (25, 40, 3)
+    assert np.array_equal(decode_image(content, "a"), decode_image(encode(upright), "upright"))
 
 
 @pytest.mark.parametrize("dtype", ["u1", "<f4", ">f4", "<f2", "<f8", "g"])
