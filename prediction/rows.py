@@ -311,7 +311,7 @@ def run_rows(
     feeds: Sequence[Rows | Array],
     kinds: Sequence[Kind],
     batch_size: int | None = None,
-    first_run: Callable[[Sequence[Array], Sequence[Array]], None] | None = None,
+    first_run: Callable[[Sequence[Array], Sequence[Array]], object] | None = None,
 ) -> list[Array]:
     """Runs all rows through the graph; gives the rows of each fetch in order, or its one value.
 

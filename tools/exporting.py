@@ -6,22 +6,19 @@ computes the same with it.
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.framework.tensor_shape_pb2 import TensorShapeProto
-from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef, SignatureDef
 from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo as TensorInfoProto
 
 from checkpoints.manifest import SIGNATURE
 from data import files
 from errors import ToolError, first_few
 from metagraph.casting import Array
-from metagraph.meta import PLACEHOLDERS, MetaGraphFile, TensorInfo, format_shape, node_of
-from metagraph.model import Model, checkpoint_of, read_model
+from metagraph.meta import PLACEHOLDERS, MetaGraphFile, format_shape, node_of
+from metagraph.model import Model, checkpoint_of
 from metagraph.safety import RUN
 from metagraph.session import describe_tensors
 from prediction.chosen_model import with_model
@@ -35,8 +32,8 @@ from tools.export_saved_model import (
     BYTES_SIGNATURE,
     as_lines,
     as_saved_model,
-    choose_version,
     new_version,
+    next_version,
     run_saved_model,
     write_saved_model,
 )
@@ -45,6 +42,8 @@ from tools.frozen_graph import FrozenGraph
 
 _CONVERSION = "the conversion"
 _MAX_NAMED = 10
+# The path that is written, its signatures, and the largest difference from the session.
+_Written: TypeAlias = tuple[str, Mapping[str, SignatureDef], float]
 
 
 def export(config: ExportConfig) -> Record:
@@ -69,29 +68,28 @@ def export(config: ExportConfig) -> Record:
 
 def _export(config: ExportConfig, meta: MetaGraphFile, model: Model) -> Record:
     if config.to == SAVED_MODEL:  # Before a long run, it is seen that the result can be written.
-        choose_version(config.output, config.version)
+        next_version(config.output)
     else:
         read = [meta.path, *config.asset.values()]
         check_target(config.output, read, overwrite=config.overwrite)
     if config.shapes:
         meta = with_shapes(meta, config.shapes, model)
     frozen, reference, _ = freeze_and_compare(meta, config)
-    source = Source(config, frozen, reference)
-    written = _WRITERS[config.to](source, config)
+    path, signatures, difference = _WRITERS[config.to](config, frozen, reference)
     return {
         "format": config.to,
-        "path": written.path,
-        "bytes": _size(written.path),
+        "path": path,
+        "bytes": _size(path),
         "graph": meta.path,
         "checkpoint": checkpoint_of(meta),
         "signatures": {
             name: {"inputs": _tensors(proto.inputs), "outputs": _tensors(proto.outputs)}
-            for name, proto in sorted(written.described.signature_def.items())
+            for name, proto in sorted(signatures.items())
         },
-        "class_names": list(source.model.class_names),
-        "switched_off": dict(frozen.plan.off),
+        "class_names": list(model.class_names),
+        "switched_off": frozen.plan.off_values,
         "random": list(reference.random),
-        "largest_difference": written.difference,
+        "largest_difference": difference,
     }
 
 
@@ -103,6 +101,16 @@ def _size(path: str) -> int:
     return sum(
         files.size(files.join(folder, name)) for folder, _, names in walked for name in names
     )
+
+
+def _tensors(infos: Mapping[str, TensorInfoProto]) -> dict[str, Any]:
+    """By key, sorted, as protobuf maps have no order of their own."""
+    found = {}
+    for key, info in sorted(infos.items()):
+        shape = tf.TensorShape(info.tensor_shape)
+        sizes = None if shape.rank is None else shape.as_list()
+        found[key] = {"name": info.name, "dtype": tf.as_dtype(info.dtype).name, "shape": sizes}
+    return found
 
 
 def with_shapes(meta: MetaGraphFile, shapes: Mapping[str, Shape], model: Model) -> MetaGraphFile:
@@ -117,184 +125,117 @@ def with_shapes(meta: MetaGraphFile, shapes: Mapping[str, Shape], model: Model) 
     nodes = {node.name: node for node in proto.graph_def.node}
     by_name = {meta.tensor_name(text, model.feed_keys): shape for text, shape in shapes.items()}
     for info in describe_tensors(meta, [*by_name]):
-        shape = by_name[info.name]
-        if meta.nodes[node_of(info.name)].op not in PLACEHOLDERS:
+        shape, node = by_name[info.name], nodes[node_of(info.name)]
+        if node.op not in PLACEHOLDERS:
             raise ToolError(f"--shape: {info.name} is no placeholder, and has the shape it has")
         if not tf.TensorShape(shape).is_compatible_with(tf.TensorShape(info.shape)):
             raise ToolError(
                 f"--shape: {info.name} is {format_shape(info.shape)}, which {format_shape(shape)} "
                 "does not go with"
             )
-        attributes = nodes[node_of(info.name)].attr
-        attributes["shape"].shape.CopyFrom(tf.TensorShape(shape).as_proto())
-        attributes.pop("_output_shapes", None)  # The graphs of old producers have it here.
+        node.attr["shape"].shape.CopyFrom(tf.TensorShape(shape).as_proto())
+        node.attr.pop("_output_shapes", None)  # The graphs of old producers have it here.
     return MetaGraphFile(meta.path, meta.prefix, proto)
 
 
-@dataclass(frozen=True)
-class Source:
-    """A frozen graph, how it is exported, and what the session of its checkpoint computes."""
-
-    config: ExportConfig
-    frozen: FrozenGraph
-    reference: Reference
-
-    @cached_property
-    def model(self) -> Model:
-        """What the graph says of itself."""
-        return read_model(self.frozen.as_file(self.frozen.plan.meta.path))
-
-    @cached_property
-    def inputs(self) -> dict[str, TensorInfo]:
-        """By the signature's keys."""
-        file = self.frozen.as_file(self.frozen.plan.meta.path)
-        names = self.frozen.inputs
-        infos = describe_tensors(file, [*names.values()]) if names else ()
-        return dict(zip(names, infos, strict=True))
-
-    @property
-    def feeds(self) -> dict[str, Array]:
-        """The batch, by the full names of the inputs."""
-        return {name: self.reference.feeds[name] for name in self.frozen.inputs.values()}
-
-    @property
-    def feeds_by_key(self) -> dict[str, Array]:
-        """The same by the signature's keys."""
-        return {key: self.feeds[name] for key, name in self.frozen.inputs.items()}
-
-    def compare(
-        self, found: Mapping[str, Array], runtime: str, reference: Reference | None = None
-    ) -> float:
-        """Sees that a runtime computes what the session does; returns the largest difference.
-
-        `found` is by the signature's keys; `reference` is the session's for another batch.
-
-        Raises:
-          ToolError: there is a larger difference than `--tolerance`, or another shape or dtype.
-        """
-        tolerance = self.config.tolerance
-        by_name = {name: found[key] for key, name in self.frozen.outputs.items()}
-        try:
-            return largest_difference(reference or self.reference, by_name, runtime, tolerance)
-        except ToolError as error:
-            raise ToolError(
-                f"{error}, more than --tolerance={tolerance:g}; nothing is kept"
-            ) from error
-
-    def check_ranks(self, format_name: str) -> None:
-        """Raises ToolError where an input may be of any rank, of which other formats make one."""
-        for info in self.inputs.values():
-            if info.shape is None:
-                raise ToolError(
-                    f"{info.name} may have any shape, and {format_name} has to know how many "
-                    f"dimensions there are: say it, as in --shape={info.name.removesuffix(':0')}=?"
-                )
+def _feeds(frozen: FrozenGraph, reference: Reference) -> dict[str, Array]:
+    """The batch, by the signature's keys."""
+    return {key: reference.feeds[info.name] for key, info in frozen.inputs.items()}
 
 
-class _Written(NamedTuple):
-    """The file, or the version's folder; the largest difference; a graph with its signatures."""
-
-    path: str
-    difference: float
-    described: MetaGraphDef
+def _by_name(frozen: FrozenGraph, found: Mapping[str, Array]) -> dict[str, Array]:
+    """What was found for the outputs, by the signature's keys, by the names of the tensors."""
+    return {info.name: found[key] for key, info in frozen.plan.outputs.items()}
 
 
-def _write_saved_model(source: Source, config: ExportConfig) -> _Written:
-    image = find_image_input(source.inputs, source.model)
-    version = choose_version(config.output, config.version)
-    with (
-        files.refusals_as_data_errors(config.output),
-        new_version(config.output, version) as folder,
-    ):
-        described = _put_saved_model(source, folder, image)
-        found = run_saved_model(folder, SIGNATURE, source.feeds_by_key, config.limit)
-        difference = source.compare(found, "the SavedModel")
+def _write_saved_model(config: ExportConfig, frozen: FrozenGraph, reference: Reference) -> _Written:
+    names = frozen.plan.model.class_names
+    image = find_image_input(frozen.inputs, frozen.plan.model)
+    with config.limit.over(_CONVERSION):
+        model = as_saved_model(frozen, image, names)
+    signatures = dict(model.meta_graphs[0].signature_def)
+    path = os.path.join(config.output, str(next_version(config.output)))
+    with files.refusals_as_data_errors(config.output), new_version(path) as folder:
+        write_saved_model(model, folder, names)
+        del model  # It holds the weights.
+        feeds = _feeds(frozen, reference)
+        found = run_saved_model(folder, SIGNATURE, feeds, config.limit)
+        found = _by_name(frozen, found)
+        difference = largest_difference(reference, found, "the SavedModel", config.tolerance)
         if image is not None:
-            difference = max(difference, _check_files_signature(source, folder, image))
-    return _Written(os.path.join(config.output, str(version)), difference, described)
+            on_files = _compare_on_files(config, frozen, reference, folder, image)
+            difference = max(difference, on_files)
+    return path, signatures, difference
 
 
-def _put_saved_model(source: Source, folder: str, image: ImageInput | None) -> MetaGraphDef:
-    """Makes and writes it; returns a meta graph with its signatures and without its weights."""
-    names = source.model.class_names
-    with source.config.limit.over(_CONVERSION):
-        model = as_saved_model(source.frozen, image, names)
-    write_saved_model(model, folder, names)
-    described = MetaGraphDef()
-    for name, signature in model.meta_graphs[0].signature_def.items():
-        described.signature_def[name].CopyFrom(signature)
-    return described
-
-
-def _check_files_signature(source: Source, folder: str, image: ImageInput) -> float:
+def _compare_on_files(
+    config: ExportConfig,
+    frozen: FrozenGraph,
+    reference: Reference,
+    folder: str,
+    image: ImageInput,
+) -> float:
     """Compares what the SavedModel computes from image files with the session on their pixels."""
-    contents = example_files(image, len(source.feeds[image.info.name]))
-    asked = source.reference._replace(
-        feeds={**source.feeds, image.info.name: rows_of(contents, image)}
-    )
-    reference = asked._replace(results=run_frozen(source.frozen, asked, source.config))
-    values = {**source.feeds_by_key, BYTES_KEY: np.array(contents, object)}
-    values.pop(image.key)
-    found = run_saved_model(folder, BYTES_SIGNATURE, values, source.config.limit)
-    return source.compare(found, "the SavedModel on image files", reference)
+    contents = example_files(image, len(reference.feeds[image.info.name]))
+    rows = {image.info.name: rows_of(contents, image)}
+    asked = reference._replace(feeds={**reference.feeds, **rows})
+    asked = asked._replace(results=run_frozen(frozen, asked, config))
+    values = _feeds(frozen, reference)
+    del values[image.key]
+    values[BYTES_KEY] = np.array(contents, object)
+    found = run_saved_model(folder, BYTES_SIGNATURE, values, config.limit)
+    found = _by_name(frozen, found)
+    return largest_difference(asked, found, "the SavedModel on image files", config.tolerance)
 
 
-def _write_onnx(source: Source, config: ExportConfig) -> _Written:
-    source.check_ranks("ONNX")
-    model, frozen = source.model, source.frozen
+def _write_onnx(config: ExportConfig, frozen: FrozenGraph, reference: Reference) -> _Written:
+    _check_ranks(frozen, "ONNX")
+    model, outputs = frozen.plan.model, frozen.plan.outputs
     told = {  # What the model says of itself.
         "class_names": model.class_names,
         "input_scale": model.input_scale,
         "image_shape": model.image_shape,
         "trained_on": model.trained_on,
-        "inputs": dict(frozen.inputs),
-        "outputs": dict(frozen.outputs),
+        "inputs": {key: info.name for key, info in frozen.inputs.items()},
+        "outputs": {key: info.name for key, info in outputs.items()},
     }
-    told = {key: value for key, value in told.items() if value}
     with config.limit.over(_CONVERSION):
-        content = as_onnx(frozen, told, config.opset)
+        content = as_onnx(frozen, {k: v for k, v in told.items() if v}, config.opset)
     with config.limit.over(RUN):
-        results = run_onnx(content, source.feeds, [*source.reference.results])
-    found = {key: results[name] for key, name in frozen.outputs.items()}
-    difference = source.compare(found, "onnxruntime")
+        found = run_onnx(content, reference.feeds, [*reference.results])
+    difference = largest_difference(reference, found, "onnxruntime", config.tolerance)
     write_whole(config.output, content)
-    return _Written(config.output, difference, frozen.meta)
+    return config.output, frozen.meta.signature_def, difference
 
 
-def _write_tflite(source: Source, config: ExportConfig) -> _Written:
-    source.check_ranks("TFLite")
+def _write_tflite(config: ExportConfig, frozen: FrozenGraph, reference: Reference) -> _Written:
+    _check_ranks(frozen, "TFLite")
     with config.limit.over(_CONVERSION):
-        content = as_tflite(source.frozen, source.model.class_names)
+        content = as_tflite(frozen, frozen.plan.model.class_names)
     with config.limit.over(RUN):
-        found = run_tflite(content, source.feeds_by_key)
-    difference = source.compare(found, "TFLite's interpreter")
+        found = _by_name(frozen, run_tflite(content, _feeds(frozen, reference)))
+    difference = largest_difference(reference, found, "TFLite's interpreter", config.tolerance)
     write_whole(config.output, content)
-    return _Written(config.output, difference, source.frozen.meta)
+    return config.output, frozen.meta.signature_def, difference
+
+
+def _check_ranks(frozen: FrozenGraph, format_name: str) -> None:
+    """Raises ToolError where an input may be of any rank, of which other formats make one."""
+    for info in frozen.inputs.values():
+        if info.shape is None:
+            raise ToolError(
+                f"{info.name} may have any shape, and {format_name} has to know how many "
+                f"dimensions there are: say it, as in --shape={info.name.removesuffix(':0')}=?"
+            )
 
 
 # Another format is a writer here, its name and suffix in `tools/export.py`, and what runs it in
 # `tools/converters.py`.
-_WRITERS: Mapping[str, Callable[[Source, ExportConfig], _Written]] = {
+_WRITERS: Mapping[str, Callable[[ExportConfig, FrozenGraph, Reference], _Written]] = {
     SAVED_MODEL: _write_saved_model,
     ONNX: _write_onnx,
     TFLITE: _write_tflite,
 }
-
-
-def _tensors(infos: Mapping[str, TensorInfoProto]) -> dict[str, Any]:
-    """By key, sorted, as protobuf maps have no order of their own."""
-    return {
-        key: {
-            "name": info.name,
-            "dtype": tf.as_dtype(info.dtype).name,
-            "shape": None if info.tensor_shape.unknown_rank else _sizes(info.tensor_shape),
-        }
-        for key, info in sorted(infos.items())
-    }
-
-
-def _sizes(shape: TensorShapeProto) -> list[int | None]:
-    return [dim.size if dim.size >= 0 else None for dim in shape.dim]
 
 
 def as_text(record: Record) -> str:

@@ -21,16 +21,9 @@ from errors import ToolError, first_few, reason
 from metagraph.graph import attribute_of, data_inputs, nodes_by_op
 from metagraph.meta import MetaGraphFile, node_of
 from metagraph.safety import op_definitions
-from metagraph.variables import (
-    REF_VARIABLES,
-    RESOURCE_VARIABLE,
-    VARIABLE_OPS,
-    Variable,
-    read_values,
-    variable_of,
-)
+from metagraph.variables import REF_VARIABLES, RESOURCE_VARIABLE, Variable, read_values
 from tools.command import quiet
-from tools.graph_nodes import fill_constant, make_constant, remake, waits, waits_for_inputs
+from tools.graph_nodes import make_constant, remake, waits
 
 _MOST_BYTES = 2**31 - 1  # Of one protobuf message.
 _SHOWN = 3
@@ -43,11 +36,15 @@ _BY_VALUE = {  # What passes a reference on -> the same for a value.
     "RefSwitch": "Switch",
 }
 _IS_INITIALIZED = frozenset({"IsVariableInitialized", "VarIsInitializedOp"})
-_LOOKUPS = {"ResourceGather": "GatherV2", "ResourceGatherNd": "GatherNd"}
 _LOOPS = frozenset({"StatelessWhile", "While"})
 _SHAPES = ("_handle_dtypes", "_handle_shapes", "_input_shapes", "_output_shapes")
 _TAKES_HANDLE = re.compile("^Resource|Var(iable|IsInit)")  # Names of operations.
 _READ = "/Read/ReadVariableOp"
+
+
+def _empty(variable: Variable) -> Array:
+    """What stands for a variable's value; as it is no scalar, nothing is folded by it."""
+    return np.empty([0], variable.dtype.as_numpy_dtype)
 
 
 class _EmptyValues:
@@ -57,19 +54,7 @@ class _EmptyValues:
         self._variables = variables
 
     def run(self, names: Sequence[str]) -> list[Array]:
-        """A single zero, or an empty text, in the place of each variable's value."""
-        found = [self._variables[node_of(name).removesuffix(_READ)].dtype for name in names]
-        return [np.asarray(b"" if d == tf.string else 0).astype(d.as_numpy_dtype) for d in found]
-
-
-def variables_of(graph: GraphDef, meta: MetaGraphFile) -> dict[str, Variable]:
-    """The variables of a part of a file's graph, by name.
-
-    Raises:
-      CheckpointError: a variable is damaged.
-    """
-    nodes = [meta.nodes[node.name] for node in graph.node if node.op in VARIABLE_OPS]
-    return {node.name: variable_of(meta, node) for node in nodes}
+        return [_empty(self._variables[node_of(name).removesuffix(_READ)]) for name in names]
 
 
 def replace_variables(
@@ -86,17 +71,13 @@ def replace_variables(
     for node in graph.node:
         node.op = _BY_VALUE.get(node.op, node.op)
         if node.op in REF_VARIABLES:
-            _make_empty(node, variables)
-        elif node.op in _IS_INITIALIZED:
-            wait = waits_for_inputs(node)
-            make_constant(node, np.asarray(True), tf.bool.as_datatype_enum, wait)
-    if not any(node.op == RESOURCE_VARIABLE for node in graph.node):
-        return graph
-    frozen = _convert_handles(graph, variables, wanted, path)
-    for node in frozen.node:
-        if node.name in variables:
-            _make_empty(node, variables)
-    return frozen
+            make_constant(node, _empty(variables[node.name]))
+        elif node.op in _IS_INITIALIZED:  # In a loop it waits for something of the loop.
+            wait = [f"^{node_of(text)}" for text in data_inputs(node)]
+            make_constant(node, np.asarray(True), list(dict.fromkeys([*wait, *waits(node)])))
+    if any(node.op == RESOURCE_VARIABLE for node in graph.node):
+        return _convert_handles(graph, variables, wanted, path)
+    return graph
 
 
 def _convert_handles(
@@ -122,16 +103,13 @@ def _convert_handles(
     return frozen
 
 
-def _make_empty(node: NodeDef, variables: Mapping[str, Variable]) -> None:
-    remake(node, "Const", (), {"dtype": variables[node.name].dtype.as_datatype_enum})
-
-
 def _read_before_lookups(nodes: Any, *, in_function: bool) -> None:
     """Makes lookups of rows read the value first: the converter knows them in few places only."""
-    for node in [node for node in nodes if node.op in _LOOKUPS]:
+    for node in [node for node in nodes if node.op in ("ResourceGather", "ResourceGatherNd")]:
+        if attribute_of(node, "batch_dims").i:
+            continue  # This it refuses.
         handle, indices = data_inputs(node)
         dtype = attribute_of(node, "dtype").type
-        batched = attribute_of(node, "batch_dims").i
         types = {"Tparams": dtype, "Tindices": attribute_of(node, "Tindices").type}
         read = nodes.add(name=f"{node.name}{_READ}", op="ReadVariableOp", input=[handle])
         read.attr["dtype"].type = dtype
@@ -139,13 +117,13 @@ def _read_before_lookups(nodes: Any, *, in_function: bool) -> None:
         if node.op == "ResourceGather":
             axis = nodes.add(name=f"{node.name}/axis")
             # In a loop of the old kind a constant has to wait for something of it.
-            wait = [] if in_function else [f"^{node_of(indices)}"]
-            number = types["Taxis"] = tf.int32.as_datatype_enum
-            make_constant(axis, np.asarray(batched, np.int32), number, wait)
+            make_constant(
+                axis, np.zeros([], np.int32), [] if in_function else [f"^{node_of(indices)}"]
+            )
+            types["Taxis"] = tf.int32.as_datatype_enum
             inputs.append(f"{axis.name}:output:0" if in_function else axis.name)
-        remake(node, _LOOKUPS[node.op], [*inputs, *waits(node)], types)
-        if batched:
-            node.attr["batch_dims"].i = batched
+        op = "GatherV2" if node.op == "ResourceGather" else "GatherNd"
+        remake(node, op, [*inputs, *waits(node)], types)
 
 
 def _forget_shapes_of_handles(node: NodeDef) -> None:
@@ -201,8 +179,7 @@ def fill_constants(graph: GraphDef, meta: MetaGraphFile, variables: Mapping[str,
     if size > _MOST_BYTES:
         raise ToolError(
             f"{meta.path} with its variables takes {size} bytes, and a file of one graph holds at "
-            f"most {_MOST_BYTES}: give --fetch fewer, or export a SavedModel, whose variables "
-            "are in files of their own"
+            f"most {_MOST_BYTES}: give --fetch fewer"
         )
     for node in nodes:
-        fill_constant(node, values.pop(node.name))
+        make_constant(node, values.pop(node.name))

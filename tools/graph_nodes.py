@@ -13,7 +13,6 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from checkpoints.reader import Array
-from metagraph.graph import data_inputs
 from metagraph.meta import node_of
 
 _LARGE = 1 << 20  # Bytes.
@@ -38,33 +37,14 @@ def waits(node: NodeDef) -> list[str]:
     return [text for text in node.input if text.startswith("^")]
 
 
-def waits_for_inputs(node: NodeDef) -> list[str]:
-    """What a node waits for once it takes nothing any more: what it took, and what it waited for.
+def make_constant(node: NodeDef, value: Array, wait: Sequence[str] = ()) -> None:
+    """Makes a node a `Const`, with a single copy of a large value.
 
-    A constant of a loop has to wait for something of the loop, or it would stand outside of it.
+    Inside a loop of the old kind it has to `wait` for something of it, `^name`.
     """
-    names = [f"^{text.partition(':')[0]}" for text in data_inputs(node)]
-    return list(dict.fromkeys([*names, *waits(node)]))
-
-
-def make_identity(node: NodeDef, of: str, dtype: int) -> None:
-    """Makes a node pass on the tensor `of`; it still waits for all that it waited for."""
-    remake(node, "Identity", [of, *waits(node)], {"T": dtype})
-
-
-def make_constant(node: NodeDef, value: Array, dtype: int, wait: Sequence[str] = ()) -> None:
-    """Makes a `Const` of a node, of any dtype that a tensor may have; it waits for `wait`, `^name`.
-
-    Inside a loop, a constant has to wait for something of it.
-    """
-    remake(node, "Const", wait, {"dtype": dtype})
-    fill_constant(node, value)
-
-
-def fill_constant(node: NodeDef, value: Array) -> None:
-    """Gives a `Const` that has its dtype its value, with a single copy of a large one."""
+    dtype = tf.as_dtype(value.dtype)
+    remake(node, "Const", wait, {"dtype": dtype.as_datatype_enum})
     tensor = node.attr["value"].tensor
-    dtype = tf.as_dtype(node.attr["dtype"].type)
     if dtype == tf.string:
         tensor.CopyFrom(tf.make_tensor_proto(value, dtype, value.shape))
         return
@@ -73,12 +53,9 @@ def fill_constant(node: NodeDef, value: Array) -> None:
     tensor.tensor_content = np.ascontiguousarray(value).tobytes()
 
 
-def add_placeholder(
-    graph: GraphDef, name: str, dtype: tf.DType, shape: Sequence[int | None] | None
-) -> None:
-    """Adds a `Placeholder`; None for sizes, or a rank, that are not known."""
-    node = graph.node.add(name=name, op="Placeholder")
-    node.attr["dtype"].type = dtype.as_datatype_enum
+def make_placeholder(node: NodeDef, dtype: tf.DType, shape: Sequence[int | None] | None) -> None:
+    """Makes a node a `Placeholder`; None for sizes, or a rank, that are not known."""
+    remake(node, "Placeholder", (), {"dtype": dtype.as_datatype_enum})
     node.attr["shape"].shape.CopyFrom(tf.TensorShape(shape).as_proto())
 
 
@@ -92,20 +69,17 @@ def without_large_constants(
     Returns:
       The copy, and the value of each constant, read-only, by the name of its tensor.
     """
-    light, found = MetaGraphDef(), dict[str, Array]()
+    light, found = MetaGraphDef(collection_def=meta.collection_def), dict[str, Array]()
     light.graph_def.versions.CopyFrom(meta.graph_def.versions)
     light.graph_def.library.CopyFrom(meta.graph_def.library)
-    for key, collection in meta.collection_def.items():
-        light.collection_def[key].CopyFrom(collection)
     fetched = {node_of(name) for name in fetches}
     for node in meta.graph_def.node:
-        tensor = node.attr["value"].tensor if node.op == "Const" and not node.input else None
-        if tensor is not None and node.name not in fetched:
-            dtype = tf.as_dtype(tensor.dtype)
-            shape = [dim.size for dim in tensor.tensor_shape.dim]
+        if node.op == "Const" and not node.input and node.name not in fetched:
+            tensor = node.attr["value"].tensor
+            dtype, shape = tf.as_dtype(tensor.dtype), [d.size for d in tensor.tensor_shape.dim]
             size = math.prod(shape) * dtype.size
             if size >= _LARGE and len(tensor.tensor_content) == size:  # As variables are kept.
-                add_placeholder(light.graph_def, node.name, dtype, shape)
+                make_placeholder(light.graph_def.node.add(name=node.name), dtype, shape)
                 values = np.frombuffer(tensor.tensor_content, dtype.as_numpy_dtype)
                 found[f"{node.name}:0"] = values.reshape(shape)
                 continue

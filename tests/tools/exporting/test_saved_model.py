@@ -12,10 +12,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from errors import CheckpointError, ToolError
+from errors import ToolError
 from tests.prediction import foreign, stock
 from tools.export import ExportConfig
-from tools.export_saved_model import choose_version, labels_text, new_version
+from tools.export_saved_model import labels_text, new_version, next_version
 from tools.exporting import export
 
 v1 = tf.compat.v1
@@ -131,43 +131,24 @@ def test_a_class_name_stays_on_its_line_of_the_labels() -> None:
         ([], 1),
         (["1"], 2),
         (["3", "10"], 11),
-        (["7.being-written", "x1", ".2"], 1),
+        (["7.f0.being-written", "x1", ".2"], 1),
         (["0"], 1),
     ],
 )
 def test_the_next_version(tmp_path: Path, there: list[str], expected: int) -> None:
     for name in there:
         (tmp_path / name).mkdir()
-    assert choose_version(str(tmp_path), None) == expected
-    assert choose_version(str(tmp_path / "new"), None) == 1
-    assert choose_version(str(tmp_path / "new"), 5) == 5
-
-
-def test_a_version_that_is_there_and_a_file_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "2").mkdir()
-    with pytest.raises(ToolError, match="leave out --version for the next one, 3"):
-        choose_version(str(tmp_path), 2)
-    (tmp_path / "m").write_text("")
+    assert next_version(str(tmp_path)) == expected
+    assert next_version(str(tmp_path / "new")) == 1
+    (tmp_path / "file").write_text("")
     with pytest.raises(ToolError, match="is a file"):
-        choose_version(str(tmp_path / "m"), None)
+        next_version(str(tmp_path / "file"))
 
 
-def test_until_it_is_whole_it_has_another_name(tmp_path: Path) -> None:
-    (tmp_path / "1.being-written").mkdir()
-    (tmp_path / "1.being-written" / "left over").write_text("")
-    with new_version(str(tmp_path), 1) as folder:
-        assert not (tmp_path / "1").exists()
-        assert os.listdir(folder) == []
-        (Path(folder) / "file").write_text("whole")
-        with pytest.raises(CheckpointError, match=r"in use by process .* another --output"):
-            _write(tmp_path, ToolError("failed"))
-    assert os.listdir(tmp_path) == ["1"]
-    assert (tmp_path / "1" / "file").read_text() == "whole"
-
-
-def _write(folder: Path, error: ToolError | None = None) -> None:
-    with new_version(str(folder), 1) as path:
-        (Path(path) / "file").write_text("ours")
+def _write(path: Path, text: str, error: Exception | None = None) -> None:
+    with new_version(str(path)) as folder:
+        (Path(folder) / "file").write_text(text)
+        assert not path.exists()
         if error is not None:
             raise error
 
@@ -176,15 +157,13 @@ def test_nothing_is_left_of_one_that_failed(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     for folder in (tmp_path / "there", tmp_path / "new"):
         with pytest.raises(ToolError, match="failed"):
-            _write(folder, ToolError("failed"))
+            _write(folder / "1", "ours", ToolError("failed"))
     assert os.listdir(tmp_path) == ["there"]
     assert os.listdir(tmp_path / "there") == []
 
 
-def test_one_that_came_in_between_stays(tmp_path: Path) -> None:
-    (tmp_path / "1").mkdir()
-    (tmp_path / "1" / "file").write_text("theirs")
-    with pytest.raises(ToolError, match="written by someone else"):
-        _write(tmp_path)
+def test_of_two_at_once_the_first_stays(tmp_path: Path) -> None:
+    with pytest.raises(tf.errors.OpError), new_version(str(tmp_path / "1")):
+        _write(tmp_path / "1", "theirs")
     assert os.listdir(tmp_path) == ["1"]
     assert (tmp_path / "1" / "file").read_text() == "theirs"

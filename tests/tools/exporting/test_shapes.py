@@ -8,7 +8,7 @@ from metagraph.meta import MetaGraphFile, read_meta_graph
 from metagraph.model import read_model
 from metagraph.session import describe_tensors
 from tests.prediction import foreign
-from tools.export import Shape, parse_shape
+from tools.export import Shape, parse_shapes
 from tools.exporting import with_shapes
 
 v1 = tf.compat.v1
@@ -17,14 +17,14 @@ v1 = tf.compat.v1
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("x=?,3", ("x", (None, 3))),
-        ("x:0=2", ("x:0", (2,))),
-        ("x=", ("x", ())),
-        ("a=b=?", ("a=b", (None,))),
+        ("x=?,3", {"x": (None, 3)}),
+        ("x:0=2", {"x:0": (2,)}),
+        ("x=", {"x": ()}),
+        ("a=b=?", {"a=b": (None,)}),
     ],
 )
-def test_a_shape_is_parsed(text: str, expected: tuple[str, Shape]) -> None:
-    assert parse_shape(text) == expected
+def test_a_shape_is_parsed(text: str, expected: dict[str, Shape]) -> None:
+    assert parse_shapes([text]) == expected
 
 
 def _open_graph() -> None:

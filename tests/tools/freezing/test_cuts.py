@@ -30,7 +30,7 @@ def parts(tmp_path: Path) -> str:
 def test_several_outputs_of_one_node(parts: str) -> None:
     found = models.frozen(parts, "ends", inputs=("parts:0", "parts:2"))
     graph = found.meta.graph_def
-    assert found.inputs == {"parts": "parts:0", "parts:2": "parts:2"}
+    assert models.fed(found) == {"parts": "parts:0", "parts:2": "parts:2"}
     placeholders = sorted(f"{n.name}:0" for n in graph.node if n.op == "Placeholder")
     for names in (("parts:0", "parts:2"), placeholders):
         fed = dict(zip(names, (X[:, :2], X[:, 2:4]), strict=True))
@@ -58,6 +58,6 @@ def test_a_queue_is_cut_by_itself(tmp_path: Path) -> None:
         tf.identity(labels, name="labels")
 
     found = models.frozen(models.save(tmp_path, build), "y")
-    assert found.inputs == {"batch": "batch:0"}
+    assert models.fed(found) == {"batch": "batch:0"}
     (value,) = models.run(found.meta.graph_def, ["y:0"], {"batch:0": X[:, :2]})
     np.testing.assert_array_equal(value, X[:, :2] * 3)

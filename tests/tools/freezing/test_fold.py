@@ -9,11 +9,12 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
+from errors import ToolError
 from metagraph.session import RANDOM_OPS
 from models import blocks
 from tests.prediction import stock
 from tests.tools.freezing import models
-from tools.folding import Scalars
+from tools.folding import Known
 
 v1 = tf.compat.v1
 X = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
@@ -67,8 +68,8 @@ def _frozen(folder: Path, build: Callable[[tf.Tensor], tf.Tensor], off: dict[str
 
     meta = models.save(folder, graph)
     found = models.frozen(meta, "y")
-    assert found.inputs == {"x": "x:0"}
-    assert found.plan.off == off
+    assert models.fed(found) == {"x": "x:0"}
+    assert found.plan.off_values == off
     (expected,) = stock.run(meta, ["y:0"], {"x:0": X, **off})
     (value,) = models.run(found.meta.graph_def, ["y:0"], {"x:0": X})
     np.testing.assert_array_equal(value, expected)
@@ -136,25 +137,38 @@ def _writing(x: tf.Tensor, on: tf.Tensor) -> tf.Tensor:
     return x - tf.cond(on, update, lambda: tf.identity(mean))
 
 
-@pytest.mark.parametrize("build", [_cond, _nested, _loop_inside, _inside_a_loop, _writing])
-@pytest.mark.parametrize("name", ["is_training", "testing"])
-@pytest.mark.parametrize("new", [False, True], ids=["old", "new"])
-def test_of_a_conditional_the_branch_that_runs_is_left(
-    build: Build, name: str, new: bool, tmp_path: Path
-) -> None:
-    (v1.enable_control_flow_v2 if new else v1.disable_control_flow_v2)()
-    inverted = name == "testing"
-
+def _switched(build: Build, name: str) -> Callable[[tf.Tensor], tf.Tensor]:
     def graph(x: tf.Tensor) -> tf.Tensor:
         switch = v1.placeholder(tf.bool, [], name=name)
-        return build(x, tf.logical_not(switch) if inverted else switch)
+        return build(x, tf.logical_not(switch) if name == "testing" else switch)
 
-    left = _frozen(tmp_path, graph, {f"{name}:0": inverted})
+    return graph
+
+
+@pytest.mark.parametrize("build", [_cond, _nested, _loop_inside, _inside_a_loop, _writing])
+@pytest.mark.parametrize("name", ["is_training", "testing"])
+def test_of_a_conditional_the_branch_that_runs_is_left(
+    build: Build, name: str, tmp_path: Path
+) -> None:
+    v1.disable_control_flow_v2()
+    left = _frozen(tmp_path, _switched(build, name), {f"{name}:0": name == "testing"})
     assert not left & RANDOM_OPS
-    if build in (_cond, _writing) or (build is _nested and not new):
-        assert not left & CHOICES  # A loop has some of its own; in functions they stay.
-    elif build is not _nested and not new:
+    if build in (_loop_inside, _inside_a_loop):  # A loop has some of its own.
         assert "LoopCond" in left
+    else:
+        assert not left & CHOICES
+
+
+@pytest.mark.parametrize("build", [_cond, _nested, _loop_inside, _inside_a_loop])
+def test_of_a_choice_of_functions_both_are_left(build: Build, tmp_path: Path) -> None:
+    v1.enable_control_flow_v2()
+    assert _frozen(tmp_path, _switched(build, "testing"), {"testing:0": True}) & CHOICES
+
+
+def test_a_choice_of_functions_one_of_which_writes_cannot_be_frozen(tmp_path: Path) -> None:
+    v1.enable_control_flow_v2()
+    with pytest.raises(ToolError, match=r"cannot be frozen: .*\(AssignVariableOp\)"):
+        _frozen(tmp_path, _switched(_writing, "is_training"), {"is_training:0": False})
 
 
 def test_which_branch_has_run_is_a_constant(tmp_path: Path) -> None:
@@ -179,7 +193,7 @@ def test_a_switch_that_is_a_variable_is_off_whatever_its_value(
         tf.identity(_cond(v1.placeholder(tf.float32, [None, 6], name="x"), on), name="y")
 
     found = models.frozen(models.save(tmp_path, graph), "y")
-    assert found.plan.off == {"is_training:0": False}
+    assert found.plan.off_values == {"is_training:0": False}
     (value,) = models.run(found.meta.graph_def, ["y:0"], {"x:0": X})
     np.testing.assert_array_equal(value, X * 2)
 
@@ -191,7 +205,7 @@ def test_a_switch_that_is_asked_for_is_an_input(tmp_path: Path) -> None:
         tf.identity(tf.cond(on, lambda: w + 0, lambda: w + 1), name="y")
 
     found = models.frozen(models.save(tmp_path, graph), "y", inputs=("on",))
-    assert found.inputs == {"on": "on:0"}
+    assert models.fed(found) == {"on": "on:0"}
     assert models.run(found.meta.graph_def, ["y:0"], {"on:0": True}) == [1]
 
 
@@ -217,7 +231,7 @@ def test_single_values_are_known_as_a_session_has_them(build: Any, expected: Any
         if expected is not None:
             with v1.Session() as session:
                 assert session.run(tensor) == expected
-    known = Scalars({node.name: node for node in graph.as_graph_def().node}).value(tensor.op.name)
+    known = Known({node.name: node for node in graph.as_graph_def().node}).value(tensor.op.name)
     assert known == expected
     assert getattr(known, "dtype", None) == getattr(expected, "dtype", None)
 
@@ -229,5 +243,5 @@ def test_a_damaged_constant_and_a_loop_are_unknown() -> None:
     constant.attr["value"].tensor.float_val.extend([1.0, 2.0])
     graph.node.add(name="a", op="Identity", input=["b"])
     graph.node.add(name="b", op="Identity", input=["a"])
-    known = Scalars({node.name: node for node in graph.node})
+    known = Known({node.name: node for node in graph.node})
     assert [known.value(name) for name in ("c", "a", "b", "none")] == [None] * 4

@@ -163,7 +163,7 @@ def test_what_does_not_just_read_a_variable_cannot_be_frozen(
 
 def test_a_variable_can_be_cut_out(tmp_path: Path) -> None:
     found = models.frozen(_save(tmp_path, tf.matmul, resource=True), "y", "w", inputs=("w",))
-    assert found.inputs == {"w": "w:0", "x": "x:0"}
+    assert models.fed(found) == {"w": "w:0", "x": "x:0"}
     (value,) = models.run(found.meta.graph_def, ["y:0"], {"x:0": X, "w:0": 2 * np.eye(3)})
     np.testing.assert_array_equal(value, 2 * X)
 
