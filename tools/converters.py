@@ -12,8 +12,7 @@ import json
 import re
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -23,31 +22,24 @@ from google.protobuf.message import EncodeError
 from checkpoints.manifest import SIGNATURE
 from errors import ToolError, reason
 from metagraph.casting import Array
-from tools.command import check_installed, quiet
+from tools.command import quiet
 from tools.export_saved_model import LABELS_FILE, as_saved_model, labels_text, write_saved_model
 from tools.frozen_graph import FrozenGraph
 
-_PACKAGES = ("tf2onnx", "onnxruntime")
 _UNKNOWN = re.compile(r"No Op registered for (\S+)")
 _LACKING = re.compile(r"^(?:TF Select|Custom) ops: (.+)$", re.MULTILINE)
 _ERROR = re.compile(r"error: (.+)$", re.MULTILINE)
 
 
-def check_onnx_installed() -> None:
-    """Raises ToolError, saying what to install, where tf2onnx or onnxruntime is not there."""
-    with quiet():
-        check_installed(_PACKAGES, "onnx", "an export to ONNX")
+def as_onnx(frozen: FrozenGraph, opset: int) -> bytes:
+    """Converts to a serialized ModelProto; its `metadata_props` say what the model says of itself.
 
-
-def as_onnx(frozen: FrozenGraph, metadata: Mapping[str, Any], opset: int) -> bytes:
-    """Converts to a serialized ModelProto.
-
-    tf2onnx leaves operations that it does not know as they are, which onnxruntime then refuses.
+    tf2onnx folds constants in a session of its own, so that only a graph may come here whose
+    operations have been checked; those that it does not know stay as they are, and onnxruntime
+    refuses them.
 
     Args:
-      frozen: the graph, of inputs whose rank is known. tf2onnx folds its constants in a session of
-        its own, so that only a graph may come here whose operations have been checked.
-      metadata: JSON values for the model's `metadata_props`.
+      frozen: the graph, of inputs whose rank is known.
       opset: the version of ONNX's operations.
 
     Raises:
@@ -56,18 +48,23 @@ def as_onnx(frozen: FrozenGraph, metadata: Mapping[str, Any], opset: int) -> byt
     import onnx
     import tf2onnx
 
+    inputs = {key: info.name for key, info in frozen.inputs.items()}
+    outputs = {key: info.name for key, info in frozen.plan.outputs.items()}
     with quiet():
         try:
             converted, _ = tf2onnx.convert.from_graph_def(
                 frozen.meta.graph_def,
                 name="frozen graph",
-                input_names=list(dict.fromkeys(info.name for info in frozen.inputs.values())),
-                output_names=list(dict.fromkeys(i.name for i in frozen.plan.outputs.values())),
+                input_names=list(dict.fromkeys(inputs.values())),
+                output_names=list(dict.fromkeys(outputs.values())),
                 opset=opset,
             )
         except Exception as error:  # tf2onnx raises nearly any kind.
             raise ToolError(f"tf2onnx cannot convert the graph: {reason(error)}") from error
-        texts = {key: json.dumps(value) for key, value in metadata.items()}
+        told = {"inputs": inputs, "outputs": outputs}
+        for key in ("class_names", "input_scale", "image_shape", "trained_on"):
+            told[key] = getattr(frozen.plan.model, key)
+        texts = {key: json.dumps(value) for key, value in told.items() if value}
         onnx.helper.set_model_props(converted, texts)
     try:
         content: bytes = converted.SerializeToString(deterministic=True)
@@ -77,9 +74,9 @@ def as_onnx(frozen: FrozenGraph, metadata: Mapping[str, Any], opset: int) -> byt
 
 
 def run_onnx(
-    content: bytes, values: Mapping[str, Array], outputs: Sequence[str], *, optimize: bool = True
+    content: bytes, frozen: FrozenGraph, values: Mapping[str, Array], *, optimize: bool = True
 ) -> dict[str, Array]:
-    """What onnxruntime computes on the processor; inputs and outputs are by name.
+    """What onnxruntime computes on the processor; values and results are by the tensors' names.
 
     It is run without its optimizations where they fail, and that is warned of. Values of inputs
     that the model does not take are left out. Texts are bytes, as TensorFlow has them.
@@ -89,6 +86,7 @@ def run_onnx(
     """
     import onnxruntime
 
+    outputs = list(dict.fromkeys(info.name for info in frozen.plan.outputs.values()))
     options, levels = onnxruntime.SessionOptions(), onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
     try:
@@ -104,7 +102,7 @@ def run_onnx(
             raise ToolError(f"ONNX has no counterpart of {unknown[1]}") from error
         if not optimize:
             raise ToolError(f"onnxruntime cannot run the model: {reason(error)}") from error
-        plain = run_onnx(content, values, outputs, optimize=False)
+        plain = run_onnx(content, frozen, values, optimize=False)
         logging.warning(
             "it runs only without onnxruntime's optimizations: set graph_optimization_level of "
             "its SessionOptions to ORT_DISABLE_ALL; with them %s",
@@ -117,7 +115,7 @@ def run_onnx(
     return dict(zip(outputs, results, strict=True))
 
 
-def as_tflite(frozen: FrozenGraph, class_names: Sequence[str] = ()) -> bytes:
+def as_tflite(frozen: FrozenGraph) -> bytes:
     """Converts to the content of a file; equal models are equal bytes.
 
     The labels, where there are class names, are appended as a zip archive, in the way of TFLite's
@@ -134,7 +132,7 @@ def as_tflite(frozen: FrozenGraph, class_names: Sequence[str] = ()) -> bytes:
             file = io.BytesIO(converter.convert())
         except Exception as error:  # The converter raises nearly any kind.
             raise ToolError(_why_no_tflite(error)) from error
-    if class_names:
+    if class_names := frozen.plan.model.class_names:
         with zipfile.ZipFile(file, "a") as archive:
             archive.writestr(zipfile.ZipInfo(LABELS_FILE), labels_text(class_names))
     return file.getvalue()
@@ -150,8 +148,10 @@ def _why_no_tflite(error: Exception) -> str:
     return f"TFLite's converter fails: {found[1] if found else reason(error)}"
 
 
-def run_tflite(content: bytes, values: Mapping[str, Array]) -> dict[str, Array]:
-    """What TFLite's interpreter computes; inputs and outputs are by the signature's keys.
+def run_tflite(
+    content: bytes, frozen: FrozenGraph, values: Mapping[str, Array]
+) -> dict[str, Array]:
+    """What TFLite's interpreter computes; values and results are by the tensors' names.
 
     Raises:
       ToolError: it cannot load or run the model.
@@ -160,9 +160,10 @@ def run_tflite(content: bytes, values: Mapping[str, Array]) -> dict[str, Array]:
         try:
             runner = tf.lite.Interpreter(model_content=content).get_signature_runner(SIGNATURE)
             taken = runner.get_input_details()
-            results = runner(**{key: value for key, value in values.items() if key in taken})
+            inputs = {k: values[i.name] for k, i in frozen.inputs.items() if k in taken}
+            results = runner(**inputs)
         except Exception as error:  # A ValueError, a RuntimeError or others, as it comes.
             raise ToolError(
                 f"the TFLite interpreter cannot run the model: {reason(error)}"
             ) from error
-    return {key: np.asarray(result) for key, result in results.items()}
+    return {info.name: np.asarray(results[key]) for key, info in frozen.plan.outputs.items()}

@@ -113,8 +113,8 @@ def run_saved_model(
 ) -> dict[str, Array]:
     """What a SavedModel computes, loaded from the folder of a version, as a server does.
 
-    Inputs and outputs are by the keys of the signature. The folder may hold only what has been
-    checked.
+    The folder may hold only what has been checked. Both are by the names of tensors; of `values`,
+    the signature's inputs are fed.
 
     Raises:
       ToolError: it cannot be loaded or run.
@@ -132,14 +132,14 @@ def run_saved_model(
         try:
             meta = tf.compat.v1.saved_model.load(session, [SERVE], folder)
             found = meta.signature_def[signature]
-            fetches = {key: info.name for key, info in found.outputs.items()}
-            feeds = {found.inputs[key].name: value for key, value in values.items()}
-            results: dict[str, Array | bytes] = session.run(fetches, feeds)
+            names = {info.name for info in found.outputs.values()}
+            feeds = {info.name: values[info.name] for info in found.inputs.values()}
+            results = session.run({name: name for name in names}, feeds)
         except tf.errors.OpError as error:
             raise ToolError(f"the SavedModel does not run{reason_of_run(error)}") from error
-    return {
-        key: np.asarray(result, object if isinstance(result, bytes) else None)
-        for key, result in results.items()
+    return {  # A single text comes as bytes, not as an array.
+        name: np.asarray(result, object if isinstance(result, bytes) else None)
+        for name, result in results.items()
     }
 
 

@@ -5,7 +5,7 @@ computes the same with it.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,17 +16,16 @@ from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo as TensorInfoProt
 from checkpoints.manifest import SIGNATURE
 from data import files
 from errors import ToolError, first_few
-from metagraph.casting import Array
 from metagraph.meta import PLACEHOLDERS, MetaGraphFile, format_shape, node_of
 from metagraph.model import Model, checkpoint_of
 from metagraph.safety import RUN
 from metagraph.session import describe_tensors
 from prediction.chosen_model import with_model
 from prediction.output import check_target, write_whole
-from tools.command import Record, format_bytes
-from tools.converters import as_onnx, as_tflite, check_onnx_installed, run_onnx, run_tflite
-from tools.export import ONNX, SAVED_MODEL, TFLITE, ExportConfig, Shape
-from tools.export_images import ImageInput, example_files, find_image_input, rows_of
+from tools.command import Record, check_installed, format_bytes, quiet
+from tools.converters import as_onnx, as_tflite, run_onnx, run_tflite
+from tools.export import ONNX, SAVED_MODEL, ExportConfig, Shape
+from tools.export_images import example_files, find_image_input, rows_of
 from tools.export_saved_model import (
     BYTES_KEY,
     BYTES_SIGNATURE,
@@ -62,7 +61,8 @@ def export(config: ExportConfig) -> Record:
         left of what was begun.
     """
     if config.to == ONNX:
-        check_onnx_installed()
+        with quiet():
+            check_installed(("tf2onnx", "onnxruntime"), "onnx", "an export to ONNX")
     return with_model(config, lambda meta, model: _export(config, meta, model))
 
 
@@ -75,7 +75,8 @@ def _export(config: ExportConfig, meta: MetaGraphFile, model: Model) -> Record:
     if config.shapes:
         meta = with_shapes(meta, config.shapes, model)
     frozen, reference, _ = freeze_and_compare(meta, config)
-    path, signatures, difference = _WRITERS[config.to](config, frozen, reference)
+    write = _write_saved_model if config.to == SAVED_MODEL else _write_file
+    path, signatures, difference = write(config, frozen, reference)
     return {
         "format": config.to,
         "path": path,
@@ -138,104 +139,46 @@ def with_shapes(meta: MetaGraphFile, shapes: Mapping[str, Shape], model: Model) 
     return MetaGraphFile(meta.path, meta.prefix, proto)
 
 
-def _feeds(frozen: FrozenGraph, reference: Reference) -> dict[str, Array]:
-    """The batch, by the signature's keys."""
-    return {key: reference.feeds[info.name] for key, info in frozen.inputs.items()}
-
-
-def _by_name(frozen: FrozenGraph, found: Mapping[str, Array]) -> dict[str, Array]:
-    """What was found for the outputs, by the signature's keys, by the names of the tensors."""
-    return {info.name: found[key] for key, info in frozen.plan.outputs.items()}
-
-
 def _write_saved_model(config: ExportConfig, frozen: FrozenGraph, reference: Reference) -> _Written:
-    names = frozen.plan.model.class_names
+    names, limit = frozen.plan.model.class_names, config.limit
     image = find_image_input(frozen.inputs, frozen.plan.model)
-    with config.limit.over(_CONVERSION):
+    with limit.over(_CONVERSION):
         model = as_saved_model(frozen, image, names)
     signatures = dict(model.meta_graphs[0].signature_def)
     path = os.path.join(config.output, str(next_version(config.output)))
     with files.refusals_as_data_errors(config.output), new_version(path) as folder:
         write_saved_model(model, folder, names)
         del model  # It holds the weights.
-        feeds = _feeds(frozen, reference)
-        found = run_saved_model(folder, SIGNATURE, feeds, config.limit)
-        found = _by_name(frozen, found)
+        found = run_saved_model(folder, SIGNATURE, reference.feeds, limit)
         difference = largest_difference(reference, found, "the SavedModel", config.tolerance)
         if image is not None:
-            on_files = _compare_on_files(config, frozen, reference, folder, image)
+            name, contents = image.info.name, example_files(image, reference.feeds)
+            asked = reference._replace(feeds={**reference.feeds, name: rows_of(contents, image)})
+            asked = asked._replace(results=run_frozen(frozen, asked, config))
+            fed = {signatures[BYTES_SIGNATURE].inputs[BYTES_KEY].name: np.array(contents, object)}
+            found = run_saved_model(folder, BYTES_SIGNATURE, {**reference.feeds, **fed}, limit)
+            what = "the SavedModel on image files"
+            on_files = largest_difference(asked, found, what, config.tolerance)
             difference = max(difference, on_files)
     return path, signatures, difference
 
 
-def _compare_on_files(
-    config: ExportConfig,
-    frozen: FrozenGraph,
-    reference: Reference,
-    folder: str,
-    image: ImageInput,
-) -> float:
-    """Compares what the SavedModel computes from image files with the session on their pixels."""
-    contents = example_files(image, len(reference.feeds[image.info.name]))
-    rows = {image.info.name: rows_of(contents, image)}
-    asked = reference._replace(feeds={**reference.feeds, **rows})
-    asked = asked._replace(results=run_frozen(frozen, asked, config))
-    values = _feeds(frozen, reference)
-    del values[image.key]
-    values[BYTES_KEY] = np.array(contents, object)
-    found = run_saved_model(folder, BYTES_SIGNATURE, values, config.limit)
-    found = _by_name(frozen, found)
-    return largest_difference(asked, found, "the SavedModel on image files", config.tolerance)
-
-
-def _write_onnx(config: ExportConfig, frozen: FrozenGraph, reference: Reference) -> _Written:
-    _check_ranks(frozen, "ONNX")
-    model, outputs = frozen.plan.model, frozen.plan.outputs
-    told = {  # What the model says of itself.
-        "class_names": model.class_names,
-        "input_scale": model.input_scale,
-        "image_shape": model.image_shape,
-        "trained_on": model.trained_on,
-        "inputs": {key: info.name for key, info in frozen.inputs.items()},
-        "outputs": {key: info.name for key, info in outputs.items()},
-    }
-    with config.limit.over(_CONVERSION):
-        content = as_onnx(frozen, {k: v for k, v in told.items() if v}, config.opset)
-    with config.limit.over(RUN):
-        found = run_onnx(content, reference.feeds, [*reference.results])
-    difference = largest_difference(reference, found, "onnxruntime", config.tolerance)
-    write_whole(config.output, content)
-    return config.output, frozen.meta.signature_def, difference
-
-
-def _write_tflite(config: ExportConfig, frozen: FrozenGraph, reference: Reference) -> _Written:
-    _check_ranks(frozen, "TFLite")
-    with config.limit.over(_CONVERSION):
-        content = as_tflite(frozen, frozen.plan.model.class_names)
-    with config.limit.over(RUN):
-        found = _by_name(frozen, run_tflite(content, _feeds(frozen, reference)))
-    difference = largest_difference(reference, found, "TFLite's interpreter", config.tolerance)
-    write_whole(config.output, content)
-    return config.output, frozen.meta.signature_def, difference
-
-
-def _check_ranks(frozen: FrozenGraph, format_name: str) -> None:
-    """Raises ToolError where an input may be of any rank, of which other formats make one."""
+def _write_file(config: ExportConfig, frozen: FrozenGraph, reference: Reference) -> _Written:
     for info in frozen.inputs.values():
         if info.shape is None:
             raise ToolError(
-                f"{info.name} may have any shape, and {format_name} has to know how many "
+                f"{info.name} may have any shape, and {config.to} has to know how many "
                 f"dimensions there are: say it, as in --shape={info.name.removesuffix(':0')}=?"
             )
-
-
-# Another format is a writer here, its name and suffix in `tools/export.py`, and what runs it in
-# `tools/converters.py`.
-_WRITERS: Mapping[str, Callable[[ExportConfig, FrozenGraph, Reference], _Written]] = {
-    SAVED_MODEL: _write_saved_model,
-    ONNX: _write_onnx,
-    TFLITE: _write_tflite,
-}
+    is_onnx = config.to == ONNX
+    with config.limit.over(_CONVERSION):
+        content = as_onnx(frozen, config.opset) if is_onnx else as_tflite(frozen)
+    with config.limit.over(RUN):
+        found = (run_onnx if is_onnx else run_tflite)(content, frozen, reference.feeds)
+    runtime = "onnxruntime" if is_onnx else "TFLite's interpreter"
+    difference = largest_difference(reference, found, runtime, config.tolerance)
+    write_whole(config.output, content)
+    return config.output, frozen.meta.signature_def, difference
 
 
 def as_text(record: Record) -> str:

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.framework.attr_value_pb2 import AttrValue
 from tensorflow.core.framework.graph_pb2 import GraphDef
-from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.framework.op_def_pb2 import OpDef
 
 from checkpoints.reader import Array
@@ -37,7 +37,6 @@ _BY_VALUE = {  # What passes a reference on -> the same for a value.
 }
 _IS_INITIALIZED = frozenset({"IsVariableInitialized", "VarIsInitializedOp"})
 _LOOPS = frozenset({"StatelessWhile", "While"})
-_SHAPES = ("_handle_dtypes", "_handle_shapes", "_input_shapes", "_output_shapes")
 _TAKES_HANDLE = re.compile("^Resource|Var(iable|IsInit)")  # Names of operations.
 _READ = "/Read/ReadVariableOp"
 
@@ -86,7 +85,8 @@ def _convert_handles(
     for nodes in (graph.node, *(function.node_def for function in graph.library.function)):
         _read_before_lookups(nodes, in_function=nodes is not graph.node)
         for node in nodes:
-            _forget_shapes_of_handles(node)
+            if node.op in _LOOPS:  # The shapes that it would have are those of the empty values.
+                node.attr["output_shapes"].CopyFrom(AttrValue(list=AttrValue.ListValue()))
     waiting = {node.name: waits(node) for node in graph.node if node.op == "ReadVariableOp"}
     try:
         with quiet():  # It warns of its age.
@@ -124,19 +124,6 @@ def _read_before_lookups(nodes: Any, *, in_function: bool) -> None:
             inputs.append(f"{axis.name}:output:0" if in_function else axis.name)
         op = "GatherV2" if node.op == "ResourceGather" else "GatherNd"
         remake(node, op, [*inputs, *waits(node)], types)
-
-
-def _forget_shapes_of_handles(node: NodeDef) -> None:
-    """A handle is a scalar, and the value that a call or a loop gets in its place may be none."""
-    types = [type_ for key in ("T", "Tin") for type_ in attribute_of(node, key).list.type]
-    types.append(attribute_of(node, "T").type)
-    if tf.resource.as_datatype_enum not in types:
-        return
-    for key in _SHAPES:
-        node.attr.pop(key, None)
-    if node.op in _LOOPS:
-        node.attr["output_shapes"].list.Clear()
-        node.attr["output_shapes"].list.SetInParent()
 
 
 def check_writers(graph: GraphDef, path: str) -> None:
