@@ -37,12 +37,9 @@ _SHOWN = 3
 
 
 class Reference(NamedTuple):
-    """What a graph computes before anything is made of it.
+    """What a graph computes before anything is made of it, by full tensor names.
 
-    Attributes:
-      feeds: tensor -> its value, of each input.
-      results: tensor -> its value, of each output.
-      random: the outputs with another value at each run on the same input; not to be compared.
+    The outputs that are `random`, another at each run on the same input, are not to be compared.
     """
 
     feeds: Mapping[str, Array]
@@ -117,10 +114,7 @@ def put_in_scope(meta: MetaGraphDef, prefix: str) -> None:
 def freeze_and_compare(
     meta: MetaGraphFile, config: PartConfig
 ) -> tuple[FrozenGraph, Reference, float]:
-    """Freezes, and sees that the result is the same.
-
-    Returns:
-      The graph, what the original computes with a batch, and the largest difference from that.
+    """Freezes; the graph, what the original computes with a batch, the largest difference.
 
     Raises:
       CheckpointError, ToolError: it cannot be frozen or run, or is not the same.
@@ -168,9 +162,7 @@ def run_frozen(frozen: FrozenGraph, reference: Reference, config: PartConfig) ->
     """The outputs of the frozen graph, by name, on the values of the reference.
 
     Large constants are fed, each as its node has it: TensorFlow would make several copies of them.
-
-    Raises:
-      CheckpointError: the graph cannot be imported, or fails.
+    Raises CheckpointError where the graph cannot be imported, or fails.
     """
     light, constants = without_large_constants(frozen.meta, [*reference.results])
     feeds = {info.name: reference.feeds[info.name] for info in frozen.inputs.values()} | constants

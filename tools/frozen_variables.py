@@ -7,7 +7,8 @@ Operations: `tensorflow/core/ops/resource_variable_ops.cc`, `state_ops.cc`, `con
 """
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,6 @@ _BY_VALUE = {  # What passes a reference on -> the same for a value.
     "RefNextIteration": "NextIteration",
     "RefSwitch": "Switch",
 }
-_IS_INITIALIZED = frozenset({"IsVariableInitialized", "VarIsInitializedOp"})
 _LOOPS = frozenset({"StatelessWhile", "While"})
 _TAKES_HANDLE = re.compile("^Resource|Var(iable|IsInit)")  # Names of operations.
 _READ = "/Read/ReadVariableOp"
@@ -44,16 +44,6 @@ _READ = "/Read/ReadVariableOp"
 def _empty(variable: Variable) -> Array:
     """What stands for a variable's value; as it is no scalar, nothing is folded by it."""
     return np.empty([0], variable.dtype.as_numpy_dtype)
-
-
-class _EmptyValues:
-    """In the place of the session that the converter reads the variables from."""
-
-    def __init__(self, variables: Mapping[str, Variable]) -> None:
-        self._variables = variables
-
-    def run(self, names: Sequence[str]) -> list[Array]:
-        return [_empty(self._variables[node_of(name).removesuffix(_READ)]) for name in names]
 
 
 def replace_variables(
@@ -71,9 +61,6 @@ def replace_variables(
         node.op = _BY_VALUE.get(node.op, node.op)
         if node.op in REF_VARIABLES:
             make_constant(node, _empty(variables[node.name]))
-        elif node.op in _IS_INITIALIZED:  # In a loop it waits for something of the loop.
-            wait = [f"^{node_of(text)}" for text in data_inputs(node)]
-            make_constant(node, np.asarray(True), list(dict.fromkeys([*wait, *waits(node)])))
     if any(node.op == RESOURCE_VARIABLE for node in graph.node):
         return _convert_handles(graph, variables, wanted, path)
     return graph
@@ -87,11 +74,15 @@ def _convert_handles(
         for node in nodes:
             if node.op in _LOOPS:  # The shapes that it would have are those of the empty values.
                 node.attr["output_shapes"].CopyFrom(AttrValue(list=AttrValue.ListValue()))
+    # In the place of the session that the converter reads the variables from.
+    values = SimpleNamespace(
+        run=lambda names: [_empty(variables[node_of(name).removesuffix(_READ)]) for name in names]
+    )
     waiting = {node.name: waits(node) for node in graph.node if node.op == "ReadVariableOp"}
     try:
         with quiet():  # It warns of its age.
             frozen: GraphDef = tf.compat.v1.graph_util.convert_variables_to_constants(
-                _EmptyValues(variables), graph, sorted({node_of(name) for name in wanted})
+                values, graph, sorted({node_of(name) for name in wanted})
             )
     except (AssertionError, KeyError, TypeError, ValueError) as error:
         raise ToolError(

@@ -4,7 +4,6 @@ import io
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -19,7 +18,6 @@ import tensorflow as tf
 from PIL import Image
 
 import finetune
-from checkpoints.manifest import CLASS_NAMES_COLLECTION
 from cli.terminal import EXIT_FAILED, EXIT_USAGE
 from errors import ToolError
 from finetuning.settings import FinetuneConfig
@@ -28,7 +26,7 @@ from prediction.request import PredictConfig
 from tests.data.idx_files import write_mnist
 from tests.prediction import foreign, stock
 from tests.test_thirdparty import THIRD_PARTY, _entries
-from tests.tools.conftest import Tool
+from tests.tools.conftest import NAMES, Tool
 from tools.export import FORMATS, SUFFIXES, ExportConfig, Shape
 from tools.exporting import export
 from tools.freezing import Reference, largest_difference
@@ -38,7 +36,6 @@ from train_mlp import train as train_mlp
 v1 = tf.compat.v1
 Array = npt.NDArray[Any]
 
-NAMES = ["plane", "car", "bird", "cat"]
 TENSORS = {"logits": "fc2/add:0", "probabilities": "probabilities:0", "classes": "classes:0"}
 # Placeholders of unknown rank in the models of others, and the shapes that are fed there.
 OPEN_SHAPES: Mapping[str, Mapping[str, Shape]] = {
@@ -57,20 +54,6 @@ def _export(meta: object, folder: Path, to: str, **asked: Any) -> Any:
     record = export(ExportConfig(str(meta), to=to, output=_output(folder, to), **asked))
     assert record["largest_difference"] <= 1e-5
     return record
-
-
-@pytest.fixture(scope="session")
-def named(cnn_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The `.meta` of a default CNN whose classes have names."""
-    folder = tmp_path_factory.mktemp("named")
-    for suffix in (".meta", ".index", ".data-00000-of-00001"):
-        shutil.copyfile(f"{cnn_run}/my-model-200{suffix}", f"{folder}/named{suffix}")
-    names = [name.encode() for name in NAMES]
-    stock.edit_meta(
-        folder / "named.meta",
-        lambda m: m.collection_def[CLASS_NAMES_COLLECTION].bytes_list.value.extend(names),
-    )
-    return folder / "named.meta"
 
 
 @pytest.fixture(scope="session")
