@@ -38,12 +38,8 @@ def as_onnx(frozen: FrozenGraph, opset: int) -> bytes:
     operations have been checked; those that it does not know stay as they are, and onnxruntime
     refuses them.
 
-    Args:
-      frozen: the graph, of inputs whose rank is known.
-      opset: the version of ONNX's operations.
-
-    Raises:
-      ToolError: tf2onnx fails, or the model is too large.
+    The rank of the inputs has to be known. Raises ToolError where tf2onnx fails, or the model is
+    too large.
     """
     import onnx
     import tf2onnx
@@ -79,10 +75,8 @@ def run_onnx(
     """What onnxruntime computes on the processor; values and results are by the tensors' names.
 
     It is run without its optimizations where they fail, and that is warned of. Values of inputs
-    that the model does not take are left out. Texts are bytes, as TensorFlow has them.
-
-    Raises:
-      ToolError: it has no counterpart of an operation, or cannot load or run the model otherwise.
+    that the model does not take are left out. Texts are bytes, as TensorFlow has them. Raises
+    ToolError where it lacks an operation, or cannot load or run the model otherwise.
     """
     import onnxruntime
 
@@ -119,11 +113,8 @@ def as_tflite(frozen: FrozenGraph) -> bytes:
     """Converts to the content of a file; equal models are equal bytes.
 
     The labels, where there are class names, are appended as a zip archive, in the way of TFLite's
-    own metadata (`unzip -p model.tflite labels.txt` shows them). `frozen` has inputs whose rank is
-    known.
-
-    Raises:
-      ToolError: TFLite lacks an operation, or the converter fails otherwise.
+    own metadata (`unzip -p model.tflite labels.txt` shows them). The rank of the inputs has to be
+    known. Raises ToolError where TFLite lacks an operation, or the converter fails otherwise.
     """
     with tempfile.TemporaryDirectory() as folder, quiet():
         write_saved_model(as_saved_model(frozen), folder)
@@ -151,11 +142,7 @@ def _why_no_tflite(error: Exception) -> str:
 def run_tflite(
     content: bytes, frozen: FrozenGraph, values: Mapping[str, Array]
 ) -> dict[str, Array]:
-    """What TFLite's interpreter computes; values and results are by the tensors' names.
-
-    Raises:
-      ToolError: it cannot load or run the model.
-    """
+    """What TFLite's interpreter computes; values and results are by the tensors' names."""
     with quiet():  # TensorFlow warns that its interpreter will be a package of its own some day.
         try:
             runner = tf.lite.Interpreter(model_content=content).get_signature_runner(SIGNATURE)

@@ -41,14 +41,14 @@ _ASSETS = "assets"
 _SCHEMA_VERSION = 1  # `saved_model_schema_version`: the only one there has been.
 
 
-def labels_text(class_names: Sequence[str]) -> bytes:
-    """The file's content in UTF-8."""
-    return "".join(f"{line}\n" for line in as_lines(class_names)).encode()
-
-
 def as_lines(class_names: Sequence[str]) -> list[str]:
     """Each name on one line: a line break inside of one, were there any, is a space."""
     return [" ".join(name.splitlines()) for name in class_names]
+
+
+def labels_text(class_names: Sequence[str]) -> bytes:
+    """The file's content in UTF-8."""
+    return "".join(f"{line}\n" for line in as_lines(class_names)).encode()
 
 
 def as_saved_model(
@@ -96,11 +96,7 @@ def as_saved_model(
 
 
 def write_saved_model(model: SavedModel, folder: str, class_names: Sequence[str] = ()) -> None:
-    """Writes what `as_saved_model` has made of the same class names into an empty folder.
-
-    Raises:
-      tf.errors.OpError, OSError: the disk refused.
-    """
+    """Writes what `as_saved_model` has made of the same class names into an empty folder."""
     if class_names:
         tf.io.gfile.makedirs(os.path.join(folder, _ASSETS))
         file_io.write_file(os.path.join(folder, _ASSETS, LABELS_FILE), labels_text(class_names))
@@ -113,11 +109,8 @@ def run_saved_model(
 ) -> dict[str, Array]:
     """What a SavedModel computes, loaded from the folder of a version, as a server does.
 
-    The folder may hold only what has been checked. Both are by the names of tensors; of `values`,
-    the signature's inputs are fed.
-
-    Raises:
-      ToolError: it cannot be loaded or run.
+    Values and results are by the names of tensors. The folder may hold only what has been checked.
+    Raises ToolError where it cannot be loaded or run.
     """
     config = tf.compat.v1.ConfigProto(allow_soft_placement=True)
     # Each step of the rewriting of graphs would take a copy of all weights.
@@ -144,11 +137,7 @@ def run_saved_model(
 
 
 def next_version(folder: str) -> int:
-    """The version to write into a model's folder, which need not exist: one above the highest.
-
-    Raises:
-      ToolError: the folder is a file.
-    """
+    """The version to write into a model's folder, which need not exist: one above the highest."""
     if not tf.io.gfile.exists(folder):
         return 1
     if not tf.io.gfile.isdir(folder):

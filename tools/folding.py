@@ -53,14 +53,11 @@ _OPERATIONS: Mapping[str, Callable[..., Any]] = {
 
 
 def fold(graph: GraphDef, wanted: Collection[str]) -> None:
-    """Folds conditionals of known predicates, and dropouts that keep everything.
+    """Folds conditionals of known predicates, and dropouts that keep everything, in place.
 
-    All is done within the graph itself; the functions that it calls stay as they are.
-
-    Args:
-      graph: changed in place, without variables; what never runs any more is still there, and
-        nothing that `wanted` needs takes it.
-      wanted: full names of the tensors that are fetched; they keep their values and names.
+    The graph has no variables; the functions that it calls stay as they are. What never runs any
+    more is still there, and nothing takes it that is needed for `wanted`, full tensor names, which
+    keep their values.
     """
     _fold_switches(graph, {node_of(name) for name in wanted})
     _fold_dropouts(graph)
@@ -81,7 +78,6 @@ class Known:
     """What is known of tensors; the nodes may change meanwhile, as long as they give the same."""
 
     def __init__(self, nodes: Mapping[str, NodeDef]) -> None:
-        """Takes the nodes by name."""
         self._nodes = nodes
         self._bounds: dict[str, Bounds | None] = {}
 

@@ -129,9 +129,8 @@ def freeze_and_compare(
 def run_original(plan: FreezePlan, config: PartConfig) -> Reference:
     """Runs the graph with its own checkpoint on a made-up batch, what is off fed with its value.
 
-    Raises:
-      CheckpointError: the graph cannot be loaded.
-      ToolError: it takes none of the batches that are tried.
+    Raises CheckpointError where it cannot be loaded, ToolError where it takes none of the batches
+    that are tried.
     """
     infos = list(dict.fromkeys(plan.inputs.values()))
     with load_inference_graph(
@@ -183,14 +182,9 @@ def largest_difference(
 ) -> float:
     """The largest absolute difference of results, by tensor, from the reference's.
 
-    Args:
-      reference: of the original.
-      results: tensor -> value.
-      what: has given them, for the error line.
-      tolerance: what the user allows, absolute and relative; by default 1e-6.
-
-    Raises:
-      ToolError: a value differs by more than the tolerance, or is of another shape or dtype.
+    `what` has given them, for the error line; the tolerance, absolute and relative, is what the
+    user allows, by default 1e-6. Raises ToolError where a value differs by more, or is of another
+    shape or dtype.
     """
     allowed = TOLERANCE if tolerance is None else tolerance
     hint = "" if tolerance is None else f", more than --tolerance={tolerance:g}; nothing is kept"

@@ -6,6 +6,7 @@ the graph is worked on as data, and nothing of it runs. What fills its lookup ta
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import tensorflow as tf
@@ -39,7 +40,7 @@ from metagraph.session import Role, RoleFinder, describe_tensors, off_value, say
 from metagraph.tables import Filling, with_tables
 from metagraph.usage import is_source, output_index
 from metagraph.values import Restoring, free_scope
-from metagraph.variables import VARIABLE_OPS, variable_of
+from metagraph.variables import VARIABLE_OPS, Variable, variable_of
 from prediction.chosen_model import READING
 from tools.folding import fold
 from tools.freeze import PartConfig
@@ -62,12 +63,9 @@ _GIVEN = PLACEHOLDERS | PLACEHOLDERS_WITH_DEFAULT
 class FreezePlan:
     """What is frozen of the file `meta`, which says `model` of itself.
 
-    Attributes:
-      outputs: what is kept, by the signature's keys; what has none by its own name.
-      inputs: the same of what is fed; some may turn out not to be needed.
-      off: full names of training switches and dropouts -> their values.
-      needed: what the outputs need, cut at the inputs and at what is off, but not at variables.
-      fillings: of the lookup tables among it.
+    Outputs and inputs are by the signature's keys, or by their own names where they have none; some
+    inputs may turn out not to be needed. What is `off`, by full name, has its value for good. What
+    the outputs need is cut at the inputs and at what is off, but not at variables.
     """
 
     meta: MetaGraphFile
@@ -78,7 +76,7 @@ class FreezePlan:
     needed: SubGraph
     fillings: Sequence[Filling]
 
-    @property
+    @cached_property
     def given(self) -> dict[str, TensorInfo | Array]:
         """By full name, what is fed, and the value of what is off."""
         return {**{info.name: info for info in self.inputs.values()}, **self.off}
@@ -108,23 +106,11 @@ def plan_freeze(meta: MetaGraphFile, config: PartConfig) -> FreezePlan:
         fed = [n for n in (*cuts, *off) if meta.nodes[node_of(n)].op not in VARIABLE_OPS]
         needed, fillings = with_tables(meta, wanted, fed)
         check_operations(needed.graph_def, meta.path, config.trust_graph)
-        kept = (name for name in needed.names if meta.nodes[name].op in VARIABLE_OPS)
-        taken = needed.feeds | {f"{name}:0" for name in kept}
-        given = [name for name in cuts if name in taken or name in wanted]
-        given += [name for name in needed.unfed if name not in given]
+        given = list(dict.fromkeys([*cuts, *needed.unfed]))
         infos = {info.name: info for info in describe_tensors(meta, [*wanted, *given])}
-    for name in named:
-        if name not in given:
-            logging.warning("%s is no input: none of %s needs it", name, ", ".join(wanted))
-    return FreezePlan(
-        meta=meta,
-        model=model,
-        outputs=_by_key([infos[name] for name in wanted], model.outputs),
-        inputs=_by_key([infos[name] for name in given], model.inputs),
-        off={name: value for name, value in off.items() if name in taken},
-        needed=needed,
-        fillings=fillings,
-    )
+    outputs = _by_key([infos[name] for name in wanted], model.outputs)
+    inputs = _by_key([infos[name] for name in given], model.inputs)
+    return FreezePlan(meta, model, outputs, inputs, off, needed, fillings)
 
 
 def _outputs(meta: MetaGraphFile, model: Model, asked: Sequence[str]) -> list[str]:
@@ -189,13 +175,11 @@ def _by_key(infos: Sequence[TensorInfo], keys: Mapping[str, str]) -> dict[str, T
 
 @dataclass(frozen=True)
 class FrozenGraph:
-    """A graph without variables, made by a plan.
+    """A graph without variables, made by a plan, which has its outputs.
 
-    Attributes:
-      meta: the graph, nothing but what the outputs need; the signature `serving_default`; the
-        collections that predict.py uses, and `table_initializer`, what a session has to run first.
-      inputs: those of the plan that are still needed.
-      plan: what was frozen; it has the outputs.
+    `meta` is nothing but what they need, with the signature `serving_default`, the collections that
+    predict.py uses, and `table_initializer`, what a session has to run first. Of the plan's inputs,
+    those are here that are still needed.
     """
 
     meta: MetaGraphDef
@@ -207,33 +191,22 @@ def freeze_plan(plan: FreezePlan, config: PartConfig) -> FrozenGraph:
     """Freezes; no file is written, and nothing of the graph runs.
 
     Raises:
-      CheckpointError: the graph cannot be imported, or the checkpoint lacks a variable or is
-        damaged.
+      CheckpointError: the checkpoint lacks a variable or is damaged, or a table's file is.
       ToolError: the graph writes to its variables, cannot be cut where it is asked to, or is too
         large.
     """
-    source, wanted = plan.meta, [info.name for info in plan.outputs.values()]
+    source, meta = plan.meta, MetaGraphDef()
+    wanted = [info.name for info in plan.outputs.values()]
     with config.limit.over(READING):
-        graph = plan.needed.graph_def
-        _add_cuts(graph, plan)
-        tables = _add_table_values(graph, source, plan.fillings, config.asset)
-        wanted += [f"{name}:0" for name in tables]
-        nodes = [source.nodes[node.name] for node in graph.node if node.op in VARIABLE_OPS]
-        variables = {node.name: variable_of(source, node) for node in nodes}
-        graph = replace_variables(graph, variables, wanted, source.path)
-        given = plan.given
-        for node in graph.node:
-            if node.name in variables and f"{node.name}:0" in given:
-                _make_given(node, given[f"{node.name}:0"])
-                del variables[node.name]
-        fold(graph, wanted)
-        meta = MetaGraphDef(graph_def=graph)
-        kept = sub_graph(MetaGraphFile(source.path, source.prefix, meta), wanted).graph_def
-        check_writers(kept, source.path)
-        meta.graph_def.CopyFrom(kept)
+        graph, variables, tables = _without_variables(plan, wanted, config.asset)
+        meta.graph_def.CopyFrom(graph)
     fill_constants(meta.graph_def, source, variables)  # In its place: it may fill the memory.
     left = {node.name for node in meta.graph_def.node}
     inputs = {key: info for key, info in plan.inputs.items() if node_of(info.name) in left}
+    for text in config.inputs:
+        name = source.tensor_name(text, plan.model.feed_keys)
+        if node_of(name) not in left:
+            logging.warning("%s is no input: none of %s needs it", name, ", ".join(wanted))
     meta.signature_def[SIGNATURE].CopyFrom(signature_of(inputs, plan.outputs))
     predict = [name for name in plan.model.predict if name in wanted]
     for key, names in ((PREDICT_COLLECTION, predict), (TABLE_INITIALIZERS, tables)):
@@ -243,6 +216,29 @@ def freeze_plan(plan: FreezePlan, config: PartConfig) -> FrozenGraph:
         if key in source.proto.collection_def:
             meta.collection_def[key].CopyFrom(source.collection(key))
     return FrozenGraph(meta, inputs, plan)
+
+
+def _without_variables(
+    plan: FreezePlan, outputs: Sequence[str], assets: Mapping[str, str]
+) -> tuple[GraphDef, dict[str, Variable], list[str]]:
+    """The graph with all but the values; the variables that they are of; what fills tables."""
+    source, graph = plan.meta, plan.needed.graph_def
+    _add_cuts(graph, plan)
+    tables = _add_table_values(graph, source, plan.fillings, assets)
+    wanted = [*outputs, *(f"{name}:0" for name in tables)]
+    nodes = [source.nodes[node.name] for node in graph.node if node.op in VARIABLE_OPS]
+    variables = {node.name: variable_of(source, node) for node in nodes}
+    graph = replace_variables(graph, variables, wanted, source.path)
+    for node in graph.node:
+        given = plan.given.get(f"{node.name}:0")
+        if node.name in variables and given is not None:
+            _make_given(node, given)
+            del variables[node.name]
+    fold(graph, wanted)
+    folded = MetaGraphFile(source.path, source.prefix, MetaGraphDef(graph_def=graph))
+    kept = sub_graph(folded, wanted).graph_def
+    check_writers(kept, source.path)
+    return kept, variables, tables
 
 
 def signature_of(
@@ -266,14 +262,13 @@ def _add_cuts(graph: GraphDef, plan: FreezePlan) -> None:
     output that nobody takes passes on what the last one does.
 
     Raises:
-      ToolError: a cut has no dtype that can be fed; or another output of a cut node is needed too,
-        so that it has to stay.
+      ToolError: another output of a cut node is needed too, so that it has to stay.
     """
     needed, cuts = plan.needed, dict[str, dict[int, TensorInfo | Array]]()
     for name, what in plan.given.items():
         if node_of(name) not in needed.names:
             cuts.setdefault(node_of(name), {})[output_index(name)] = what
-        elif name in needed.feeds:
+        elif needed.meta.nodes[node_of(name)].op not in PLACEHOLDERS | VARIABLE_OPS:
             raise ToolError(
                 f"the graph cannot be cut at {name} alone, as it needs other outputs of "
                 f"{node_of(name)} too: name all that it takes of it with --inputs"
@@ -282,10 +277,8 @@ def _add_cuts(graph: GraphDef, plan: FreezePlan) -> None:
         if [*outputs] == [0]:
             _make_given(graph.node.add(name=name), outputs[0])
             continue
-        scope = f"{name}/{_CUT_SCOPE}"
-        while any(node == scope or node.startswith(f"{scope}_") for node in needed.meta.nodes):
-            scope += "_"
-        made = {i: graph.node.add(name=f"{scope}_{i}") for i in outputs}
+        scope = free_scope(needed.meta, _CUT_SCOPE)
+        made = {i: graph.node.add(name=f"{scope}/{name}_{i}") for i in outputs}
         for index, what in outputs.items():
             _make_given(made[index], what)
         passed = [made.get(i, made[max(made)]) for i in range(max(made) + 1)]
@@ -296,8 +289,6 @@ def _add_cuts(graph: GraphDef, plan: FreezePlan) -> None:
 def _make_given(node: NodeDef, what: TensorInfo | Array) -> None:
     """Makes a node a placeholder, or the constant of what is off."""
     if isinstance(what, TensorInfo):
-        if what.dtype in (tf.resource, tf.variant):
-            raise ToolError(f"{what.name} cannot be an input: it is a {what.dtype.name}")
         make_placeholder(node, what.dtype, what.shape)
     else:
         make_constant(node, what)
@@ -310,9 +301,6 @@ def _add_table_values(
 
     A table is no constant: each session has to fill it. predict.py does so by itself, as the
     collection `table_initializer` names the nodes; another client has to.
-
-    Raises:
-      CheckpointError: a file is not named, or is damaged; or no table takes an asset.
     """
     restoring = Restoring(meta, (), fillings, free_scope(meta, _TABLES_SCOPE))
     steps = restoring.steps(assets)
