@@ -23,19 +23,21 @@ from metagraph.session import describe_tensors
 from prediction.chosen_model import with_model
 from prediction.output import check_target, write_whole
 from tools.command import Record, check_installed, format_bytes, quiet
-from tools.converters import as_onnx, as_tflite, run_onnx, run_tflite
 from tools.export import ONNX, SAVED_MODEL, ExportConfig, Shape
-from tools.export_images import example_files, find_image_input, rows_of
-from tools.export_saved_model import (
+from tools.export_formats import (
     BYTES_KEY,
     BYTES_SIGNATURE,
     as_lines,
-    as_saved_model,
+    as_onnx,
+    as_tflite,
     new_version,
     next_version,
+    run_onnx,
     run_saved_model,
+    run_tflite,
     write_saved_model,
 )
+from tools.export_images import example_files, find_image_input, rows_of
 from tools.freezing import Reference, freeze_and_compare, largest_difference, run_frozen
 from tools.frozen_graph import FrozenGraph
 
@@ -140,15 +142,11 @@ def with_shapes(meta: MetaGraphFile, shapes: Mapping[str, Shape], model: Model) 
 
 
 def _write_saved_model(config: ExportConfig, frozen: FrozenGraph, reference: Reference) -> _Written:
-    names, limit = frozen.plan.model.class_names, config.limit
-    image = find_image_input(frozen.inputs, frozen.plan.model)
-    with limit.over(_CONVERSION):
-        model = as_saved_model(frozen, image, names)
-    signatures = dict(model.meta_graphs[0].signature_def)
+    limit, image = config.limit, find_image_input(frozen.inputs, frozen.plan.model)
     path = os.path.join(config.output, str(next_version(config.output)))
     with files.refusals_as_data_errors(config.output), new_version(path) as folder:
-        write_saved_model(model, folder, names)
-        del model  # It holds the weights.
+        with limit.over(_CONVERSION):
+            signatures = write_saved_model(frozen, folder, image)
         found = run_saved_model(folder, SIGNATURE, reference.feeds, limit)
         difference = largest_difference(reference, found, "the SavedModel", config.tolerance)
         if image is not None:

@@ -19,7 +19,7 @@ from checkpoints.reader import Array
 from metagraph.graph import attribute_of, data_inputs
 from metagraph.meta import node_of
 from metagraph.usage import output_index
-from tools.graph_nodes import make_constant, remake, waits
+from tools.frozen_variables import make_constant, remake, waits
 
 _MAX_DEPTH = 64
 _INT32: int = tf.int32.as_datatype_enum
@@ -123,13 +123,8 @@ class Known:
 def _single(node: NodeDef) -> Array | None:
     """A constant of one number or bool; one that waits for its value is not known."""
     tensor = attribute_of(node, "value").tensor
-    if tensor.tensor_shape.dim or tensor.tensor_shape.unknown_rank or not tensor.dtype:
-        return None
-    try:
-        value: Array = tf.make_ndarray(tensor)
-    except (ValueError, TypeError):  # More values than one, or of no dtype: TensorFlow refuses it.
-        return None
-    return value if value.dtype.kind in "biuf" and value.size == 1 else None
+    value = None if tensor.tensor_shape.dim else tf.make_ndarray(tensor)
+    return value if value is not None and value.dtype.kind in "biuf" else None
 
 
 def _drawn(node: NodeDef) -> Bounds | None:

@@ -5,16 +5,19 @@ it makes of constants it does not make of variables, and the last bits of a resu
 apart.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from checkpoints.reader import Array
 from data import files
 from errors import CheckpointError, ToolError, first_few
-from metagraph.meta import MetaGraphFile, TensorInfo, format_shape
+from metagraph.meta import MetaGraphFile, TensorInfo, format_shape, node_of
 from metagraph.model import checkpoint_of
 from metagraph.parsing import add_description
 from metagraph.session import load_inference_graph, warn_if_random
@@ -29,11 +32,12 @@ from tools.frozen_graph import (
     freeze_plan,
     plan_freeze,
 )
-from tools.graph_nodes import graph_parts, without_large_constants
+from tools.frozen_variables import make_placeholder
 from tools.random_batch import try_batches
 
 TOLERANCE = 1e-6  # Absolute and relative: |a - b| <= TOLERANCE + TOLERANCE |a|.
 _SHOWN = 3
+_LARGE = 1 << 20  # Bytes.
 
 
 class Reference(NamedTuple):
@@ -72,7 +76,7 @@ def _freeze(config: FreezeConfig, meta: MetaGraphFile) -> Record:
     if prefix:
         put_in_scope(frozen.meta, prefix)
     add_description(frozen.meta, prefix)
-    write_whole(config.output, graph_parts(frozen.meta.graph_def))
+    write_whole(config.output, _graph_parts(frozen.meta.graph_def))
     return {
         "output": config.output,
         "meta": meta.path,
@@ -86,6 +90,17 @@ def _freeze(config: FreezeConfig, meta: MetaGraphFile) -> Record:
         "largest_difference": difference,
         "random": list(reference.random),
     }
+
+
+def _graph_parts(graph: GraphDef) -> Iterator[bytes]:
+    """The bytes of a graph, node by node, so that no second copy of it need be in memory.
+
+    Serialized messages that follow each other are one message, with the fields of all.
+    """
+    for node in graph.node:
+        yield GraphDef(node=[node]).SerializeToString(deterministic=True)
+    rest = GraphDef(library=graph.library, versions=graph.versions)
+    yield rest.SerializeToString(deterministic=True)
 
 
 def _tensors(infos: Mapping[str, TensorInfo], prefix: str) -> Record:
@@ -163,7 +178,7 @@ def run_frozen(frozen: FrozenGraph, reference: Reference, config: PartConfig) ->
     Large constants are fed, each as its node has it: TensorFlow would make several copies of them.
     Raises CheckpointError where the graph cannot be imported, or fails.
     """
-    light, constants = without_large_constants(frozen.meta, [*reference.results])
+    light, constants = _without_large_constants(frozen.meta, [*reference.results])
     feeds = {info.name: reference.feeds[info.name] for info in frozen.inputs.values()} | constants
     path = frozen.plan.meta.path
     with load_inference_graph(
@@ -175,6 +190,34 @@ def run_frozen(frozen: FrozenGraph, reference: Reference, config: PartConfig) ->
         optimize=False,
     ) as graph:
         return dict(zip(reference.results, graph.run(*feeds.values()), strict=True))
+
+
+def _without_large_constants(
+    meta: MetaGraphDef, fetches: Collection[str]
+) -> tuple[MetaGraphDef, dict[str, Array]]:
+    """The same with placeholders for large constants, whose memory is not copied.
+
+    Constants among `fetches`, full tensor names, stay.
+
+    Returns:
+      The copy, and the value of each constant, read-only, by the name of its tensor.
+    """
+    light, found = MetaGraphDef(collection_def=meta.collection_def), dict[str, Array]()
+    light.graph_def.versions.CopyFrom(meta.graph_def.versions)
+    light.graph_def.library.CopyFrom(meta.graph_def.library)
+    fetched = {node_of(name) for name in fetches}
+    for node in meta.graph_def.node:
+        if node.op == "Const" and not node.input and node.name not in fetched:
+            tensor = node.attr["value"].tensor
+            dtype, shape = tf.as_dtype(tensor.dtype), [d.size for d in tensor.tensor_shape.dim]
+            size = math.prod(shape) * dtype.size
+            if size >= _LARGE and len(tensor.tensor_content) == size:  # As variables are kept.
+                make_placeholder(light.graph_def.node.add(name=node.name), dtype, shape)
+                values = np.frombuffer(tensor.tensor_content, dtype.as_numpy_dtype)
+                found[f"{node.name}:0"] = values.reshape(shape)
+                continue
+        light.graph_def.node.add().CopyFrom(node)
+    return light, found
 
 
 def largest_difference(

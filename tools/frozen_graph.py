@@ -44,8 +44,13 @@ from metagraph.variables import VARIABLE_OPS, Variable, variable_of
 from prediction.chosen_model import READING
 from tools.folding import fold
 from tools.freeze import PartConfig
-from tools.frozen_variables import check_writers, fill_constants, replace_variables
-from tools.graph_nodes import make_constant, make_placeholder
+from tools.frozen_variables import (
+    check_writers,
+    fill_constants,
+    make_constant,
+    make_placeholder,
+    replace_variables,
+)
 
 TABLE_INITIALIZERS = "table_initializer"
 _TABLES_SCOPE = "tables"

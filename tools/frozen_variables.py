@@ -7,7 +7,7 @@ Operations: `tensorflow/core/ops/resource_variable_ops.cc`, `state_ops.cc`, `con
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.attr_value_pb2 import AttrValue
 from tensorflow.core.framework.graph_pb2 import GraphDef
+from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.framework.op_def_pb2 import OpDef
 
 from checkpoints.reader import Array
@@ -24,7 +25,6 @@ from metagraph.meta import MetaGraphFile, node_of
 from metagraph.safety import op_definitions
 from metagraph.variables import REF_VARIABLES, RESOURCE_VARIABLE, Variable, read_values
 from tools.command import quiet
-from tools.graph_nodes import make_constant, remake, waits
 
 _MOST_BYTES = 2**31 - 1  # Of one protobuf message.
 _SHOWN = 3
@@ -161,3 +161,48 @@ def fill_constants(graph: GraphDef, meta: MetaGraphFile, variables: Mapping[str,
         )
     for node in nodes:
         make_constant(node, values.pop(node.name))
+
+
+# Nodes of a graph as data, made or remade by hand.
+# Format: `tensorflow/core/framework/node_def.proto`, and `tensor.proto` beside it.
+
+
+def remake(node: NodeDef, op: str, inputs: Sequence[str], types: Mapping[str, int]) -> None:
+    """Makes another operation of a node, which keeps its name alone.
+
+    Of its `inputs`, those that are only waited for come last. `types` are its only attributes: name
+    -> the number of a `tf.DType`.
+    """
+    name, inputs = node.name, list(inputs)
+    node.Clear()
+    node.name, node.op = name, op
+    node.input.extend(inputs)
+    for key, number in types.items():
+        node.attr[key].type = number
+
+
+def waits(node: NodeDef) -> list[str]:
+    """The inputs of a node that are only waited for, `^name`."""
+    return [text for text in node.input if text.startswith("^")]
+
+
+def make_constant(node: NodeDef, value: Array, wait: Sequence[str] = ()) -> None:
+    """Makes a node a `Const`, with a single copy of a large value.
+
+    Inside a loop of the old kind it has to `wait` for something of it, `^name`.
+    """
+    dtype = tf.as_dtype(value.dtype)
+    remake(node, "Const", wait, {"dtype": dtype.as_datatype_enum})
+    tensor = node.attr["value"].tensor
+    if dtype == tf.string:
+        tensor.CopyFrom(tf.make_tensor_proto(value, dtype, value.shape))
+        return
+    tensor.dtype = dtype.as_datatype_enum
+    tensor.tensor_shape.CopyFrom(tf.TensorShape(value.shape).as_proto())
+    tensor.tensor_content = np.ascontiguousarray(value).tobytes()
+
+
+def make_placeholder(node: NodeDef, dtype: tf.DType, shape: Sequence[int | None] | None) -> None:
+    """Makes a node a `Placeholder`; None for sizes, or a rank, that are not known."""
+    remake(node, "Placeholder", (), {"dtype": dtype.as_datatype_enum})
+    node.attr["shape"].shape.CopyFrom(tf.TensorShape(shape).as_proto())

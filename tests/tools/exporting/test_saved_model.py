@@ -15,7 +15,7 @@ from PIL import Image
 from errors import ToolError
 from tests.prediction import foreign
 from tools.export import ExportConfig
-from tools.export_saved_model import labels_text, new_version, next_version
+from tools.export_formats import labels_text, new_version, next_version
 from tools.exporting import export
 
 v1 = tf.compat.v1
