@@ -17,7 +17,7 @@ import tempfile
 import uuid
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import numpy as np
 import tensorflow as tf
@@ -167,25 +167,23 @@ def next_version(folder: str) -> int:
 def new_version(path: str) -> Iterator[str]:
     """A folder to write a version into, which is at `path` where no error comes, or gone.
 
-    A server loads a folder with the name of a number as soon as it is there: it is written under
-    another name and renamed.
+    A server loads a folder with the name of a number as soon as it is there: it is written beside
+    the model's folder, and moved into that.
 
     Raises:
       tf.errors.OpError: the disk refused, or another has written this version in the meantime.
     """
-    folder, temporary = os.path.dirname(path), f"{path}.{uuid.uuid4().hex}.being-written"
-    is_new = not tf.io.gfile.isdir(folder)
+    folder = os.path.dirname(path).rstrip("/")
+    temporary = f"{folder}.{uuid.uuid4().hex}.being-written"
     try:
         tf.io.gfile.makedirs(temporary)
         yield temporary
         file_io.flush(temporary)
+        tf.io.gfile.makedirs(folder)
         tf.io.gfile.rename(temporary, path)
     except BaseException:
         if tf.io.gfile.exists(temporary):
             tf.io.gfile.rmtree(temporary)
-        with suppress(OSError):  # There is something in it.
-            if is_new:
-                os.rmdir(folder)
         raise
     file_io.flush(folder)
 

@@ -137,7 +137,13 @@ def freeze_and_compare(
     plan = plan_freeze(meta, config)
     reference = run_original(plan, config)  # Its values are freed before others are read.
     frozen = freeze_plan(plan, config)
-    results = run_frozen(frozen, reference, config)
+    try:
+        results = run_frozen(frozen, reference, config)
+    except CheckpointError as error:
+        raise ToolError(
+            f"frozen, {error}; a frozen graph has no variable that something could change or pass "
+            "on: name others with --fetch"
+        ) from error
     return frozen, reference, largest_difference(reference, results, "the frozen graph")
 
 

@@ -45,7 +45,6 @@ from prediction.chosen_model import READING
 from tools.folding import fold
 from tools.freeze import PartConfig
 from tools.frozen_variables import (
-    check_writers,
     fill_constants,
     make_constant,
     make_placeholder,
@@ -197,8 +196,8 @@ def freeze_plan(plan: FreezePlan, config: PartConfig) -> FrozenGraph:
 
     Raises:
       CheckpointError: the checkpoint lacks a variable or is damaged, or a table's file is.
-      ToolError: the graph writes to its variables, cannot be cut where it is asked to, or is too
-        large.
+      ToolError: handles of variables cannot be followed, the graph cannot be cut where it is asked
+        to, or is too large.
     """
     source, meta = plan.meta, MetaGraphDef()
     wanted = [info.name for info in plan.outputs.values()]
@@ -241,9 +240,7 @@ def _without_variables(
             del variables[node.name]
     fold(graph, wanted)
     folded = MetaGraphFile(source.path, source.prefix, MetaGraphDef(graph_def=graph))
-    kept = sub_graph(folded, wanted).graph_def
-    check_writers(kept, source.path)
-    return kept, variables, tables
+    return sub_graph(folded, wanted).graph_def, variables, tables
 
 
 def signature_of(

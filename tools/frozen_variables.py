@@ -6,7 +6,6 @@ ones, and those of the checkpoint are put in the finished graph, where each is i
 Operations: `tensorflow/core/ops/resource_variable_ops.cc`, `state_ops.cc`, `control_flow_ops.cc`.
 """
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -16,18 +15,15 @@ import tensorflow as tf
 from tensorflow.core.framework.attr_value_pb2 import AttrValue
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
-from tensorflow.core.framework.op_def_pb2 import OpDef
 
 from checkpoints.reader import Array
-from errors import ToolError, first_few, reason
-from metagraph.graph import attribute_of, data_inputs, nodes_by_op
+from errors import ToolError, reason
+from metagraph.graph import attribute_of, data_inputs
 from metagraph.meta import MetaGraphFile, node_of
-from metagraph.safety import op_definitions
 from metagraph.variables import REF_VARIABLES, RESOURCE_VARIABLE, Variable, read_values
 from tools.command import quiet
 
 _MOST_BYTES = 2**31 - 1  # Of one protobuf message.
-_SHOWN = 3
 _BY_VALUE = {  # What passes a reference on -> the same for a value.
     "RefEnter": "Enter",
     "RefExit": "Exit",
@@ -37,7 +33,6 @@ _BY_VALUE = {  # What passes a reference on -> the same for a value.
     "RefSwitch": "Switch",
 }
 _LOOPS = frozenset({"StatelessWhile", "While"})
-_TAKES_HANDLE = re.compile("^Resource|Var(iable|IsInit)")  # Names of operations.
 _READ = "/Read/ReadVariableOp"
 
 
@@ -51,8 +46,8 @@ def replace_variables(
 ) -> GraphDef:
     """Replaces the variables of a part of a file's graph by constants without values.
 
-    What changes a variable stays as it is, see `check_writers`: it may be gone once the graph is
-    folded. `graph` is changed in place; `wanted` are full names of the tensors that are kept.
+    What changes a variable stays as it is: it may be gone once the graph is folded, and cannot be
+    imported otherwise. `graph` is changed in place; `wanted` are full names of what is kept.
 
     Raises:
       ToolError: handles of variables go where the converter does not follow them.
@@ -115,31 +110,6 @@ def _read_before_lookups(nodes: Any, *, in_function: bool) -> None:
             inputs.append(f"{axis.name}:output:0" if in_function else axis.name)
         op = "GatherV2" if node.op == "ResourceGather" else "GatherNd"
         remake(node, op, [*inputs, *waits(node)], types)
-
-
-def check_writers(graph: GraphDef, path: str) -> None:
-    """Raises ToolError where something in a graph of constants takes a variable itself."""
-    definitions = op_definitions(graph)
-    found = [
-        f"{name} ({op})"
-        for op, names in nodes_by_op(graph).items()
-        for name in names
-        if op in definitions and _takes_variable(definitions[op])
-    ]
-    if found:
-        raise ToolError(
-            f"{path} cannot be frozen: its outputs need {first_few(found, _SHOWN)}, which changes "
-            "a variable, or takes a handle of one that cannot be followed, and a frozen graph has "
-            "none; name others with --fetch"
-        )
-
-
-def _takes_variable(definition: OpDef) -> bool:
-    """Whether an operation takes one; old tables and queues are references to a text."""
-    if any(arg.is_ref and arg.type != tf.string for arg in definition.input_arg):
-        return True
-    handles = any(arg.type == tf.resource for arg in definition.input_arg)
-    return handles and _TAKES_HANDLE.search(definition.name) is not None
 
 
 def fill_constants(graph: GraphDef, meta: MetaGraphFile, variables: Mapping[str, Variable]) -> None:

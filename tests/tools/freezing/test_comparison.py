@@ -63,10 +63,9 @@ def test_what_is_not(expected: Any, found: Any) -> None:
     assert _difference(expected, found, random=("y:0",)) == 0
 
 
-def _value(dtype: tf.DType, shape: tuple[int | None, ...] | None) -> Array:
-    """The first that is tried."""
-    (value,), _ = try_batches([TensorInfo("x:0", dtype, shape)], len)
-    return value
+def _values(*infos: TensorInfo) -> list[Array]:
+    """The first that are tried."""
+    return try_batches(infos, len)[0]
 
 
 @pytest.mark.parametrize(
@@ -75,7 +74,7 @@ def _value(dtype: tf.DType, shape: tuple[int | None, ...] | None) -> Array:
     ids=lambda dtype: dtype.name,
 )
 def test_values_are_of_the_dtype_and_within_what_models_take(dtype: tf.DType) -> None:
-    value = _value(dtype, (None, 5, None))
+    (value,) = _values(TensorInfo("x:0", dtype, (None, 5, None)))
     assert value.shape == (2, 5, 8)
     assert tf.as_dtype(value.dtype) == dtype
     numbers = np.abs(value.astype(np.complex128))
@@ -85,17 +84,22 @@ def test_values_are_of_the_dtype_and_within_what_models_take(dtype: tf.DType) ->
 
 
 def test_texts_are_empty_bools_off_and_unknown_ranks_rows() -> None:
-    assert _value(tf.string, (None, 1)).tolist() == [[b""], [b""]]
-    assert _value(tf.float32, None).shape == (2,)
-    assert _value(tf.float32, ()).shape == ()
-    assert [_value(tf.bool, shape).tolist() for shape in ((), None)] == [False, False]
+    text, row, one, *switches = _values(
+        TensorInfo("a:0", tf.string, (None, 1)),
+        TensorInfo("b:0", tf.float32, None),
+        TensorInfo("c:0", tf.float32, ()),
+        *(TensorInfo("d:0", tf.bool, shape) for shape in ((), None)),
+    )
+    assert text.tolist() == [[b""], [b""]]
+    assert (row.shape, one.shape) == ((2,), ())
+    assert [switch.tolist() for switch in switches] == [False, False]
     with pytest.raises(ToolError, match="x:0 is a resource"):
-        _value(tf.resource, ())
+        _values(TensorInfo("x:0", tf.resource, ()))
 
 
 def test_they_are_the_same_each_time() -> None:
     infos = [TensorInfo(name, tf.float32, (None, 3)) for name in ("x:0", "z:0")]
-    first, second = (try_batches(infos, len)[0] for _ in range(2))
+    first, second = _values(*infos), _values(*infos)
     np.testing.assert_array_equal(first, second)
     assert not np.array_equal(first[0], first[1])
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
@@ -16,51 +17,42 @@ v1 = tf.compat.v1
 lookup = tf.lookup
 
 
-def _look_up(initializer: Any) -> None:
-    table = lookup.StaticHashTable(initializer, -1)
-    v1.get_variable("w", initializer=1.0, use_resource=False)
-    tf.identity(table.lookup(v1.placeholder(tf.string, [None], name="words")), name="ids")
-
-
-def _check(file: Path, out: str) -> None:
-    """A stock client has to run what the report names; predict.py does so by itself."""
-    run_first = [line.split()[1] for line in out.splitlines() if line.startswith("  table")]
-    assert run_first
-    words = np.array(["dog", "cat", "?"], object)
-    with tf.Graph().as_default(), v1.Session() as session:
-        tf.import_graph_def(GraphDef.FromString(file.read_bytes()), name="")
-        session.run(run_first)
-        assert session.run("ids:0", {"words:0": words}).tolist() == [5, 3, -1]
-    text = predict(PredictConfig(str(file), feed=['words=["dog", "cat", "?"]'], format="json"))
-    assert '"ids:0": [5, 3, -1]' in text
-
-
-def test_constants_stay(tool: Tool, tmp_path: Path) -> None:
-    def build() -> None:
-        _look_up(lookup.KeyValueTensorInitializer(["cat", "dog"], tf.constant([3, 5], tf.int64)))
-
-    file = tmp_path / "m.pb"
-    ended = tool("freeze", models.save(tmp_path, build), "--outputs=ids", f"--output={file}")
-    assert ended.code == 0, ended.err
-    _check(file, ended.out)
-
-
-def test_a_vocabulary_file_becomes_constants(tool: Tool, tmp_path: Path) -> None:
-    words = tmp_path / "words.txt"
-    words.write_text("a\nb\nc\ncat\nd\ndog\n")
-
+def _saved(folder: Path, words: Path | None) -> str:
     def build() -> None:
         index = lookup.TextFileIndex
         kinds = (tf.string, index.WHOLE_LINE, tf.int64, index.LINE_NUMBER)
-        _look_up(lookup.TextFileInitializer(str(words), *kinds))
+        if words:
+            filled: Any = lookup.TextFileInitializer(str(words), *kinds)
+        else:
+            numbers = tf.constant([3, 5], tf.int64)
+            filled = lookup.KeyValueTensorInitializer(["cat", "dog"], numbers)
+        table = lookup.StaticHashTable(filled, -1)
+        v1.get_variable("w", initializer=1.0, use_resource=False)
+        tf.identity(table.lookup(v1.placeholder(tf.string, [None], name="words")), name="ids")
 
-    meta, file = models.save(tmp_path, build), tmp_path / "m.pb"
+    return models.save(folder, build)
+
+
+@pytest.mark.parametrize("from_file", [False, True], ids=["constants", "vocabulary"])
+def test_it_is_filled(tool: Tool, tmp_path: Path, from_file: bool) -> None:
+    """A stock client has to run what the report names; predict.py does so by itself."""
+    words, file = tmp_path / "words.txt", tmp_path / "m.pb"
+    words.write_text("a\nb\nc\ncat\nd\ndog\n")
+    meta = _saved(tmp_path, words if from_file else None)
+    arguments = ["--outputs=ids", f"--output={file}"]
     moved = words.rename(tmp_path / "moved.txt")
-    ended = tool("freeze", meta, "--outputs=ids", f"--output={file}")
-    assert ended.code == 1
-    assert "--asset words.txt=<path>" in ended.err
-    asset = f"--asset=words.txt={moved}"
-    ended = tool("freeze", meta, "--outputs=ids", f"--output={file}", asset)
+    if from_file:
+        assert "--asset words.txt=<path>" in tool("freeze", meta, *arguments).err
+        arguments.append(f"--asset=words.txt={moved}")
+    ended = tool("freeze", meta, *arguments)
     assert ended.code == 0, ended.err
     moved.unlink()
-    _check(file, ended.out)
+    run_first = [line.split()[1] for line in ended.out.splitlines() if line.startswith("  table")]
+    assert run_first
+    with tf.Graph().as_default(), v1.Session() as session:
+        tf.import_graph_def(GraphDef.FromString(file.read_bytes()), name="")
+        session.run(run_first)
+        asked = np.array(["dog", "cat", "?"], object)
+        assert session.run("ids:0", {"words:0": asked}).tolist() == [5, 3, -1]
+    text = predict(PredictConfig(str(file), feed=['words=["dog", "cat", "?"]'], format="json"))
+    assert '"ids:0": [5, 3, -1]' in text
