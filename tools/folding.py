@@ -153,29 +153,16 @@ def _fold_switches(graph: GraphDef, fetched: Collection[str]) -> None:
         if predicate is not None and name not in fetched:
             live[name] = int(bool(predicate))
     dead = _dead(nodes, [f"{name}:{1 - output}" for name, output in live.items()])
-    if dead.intersection(fetched):  # The session will say so.
-        return
     renamed = {f"{name}:{output}": name for name, output in live.items()}
     for name, node in nodes.items():
-        if node.op == "Merge" and name not in dead:
-            renamed |= _fold_merge(graph, node, dead)
-        elif name in live:
+        alive = [text for text in data_inputs(node) if not _gives(text, dead)]
+        if name in live:
             _make_identity(node, node.input[0])
+        elif node.op == "Merge" and name not in dead and len(alive) == 1:
+            node.input[:] = [wait for wait in waits(node) if not _gives(wait, dead)]
+            _make_identity(node, alive[0])
     for node in graph.node:
         node.input[:] = [renamed.get(text, text) for text in node.input]
-
-
-def _fold_merge(graph: GraphDef, node: NodeDef, dead: Collection[str]) -> dict[str, str]:
-    """Leaves the one live input of a Merge, and makes a constant of what says which one it was."""
-    alive = {text: i for i, text in enumerate(data_inputs(node)) if not _gives(text, dead)}
-    if len(alive) != 1:
-        return {}
-    ((text, number),) = alive.items()
-    node.input[:] = [wait for wait in waits(node) if not _gives(wait, dead)]
-    _make_identity(node, text)
-    index = graph.node.add(name=f"{node.name}/value_index")
-    make_constant(index, np.asarray(number, np.int32), [f"^{node.name}"])
-    return {f"{node.name}:1": index.name}
 
 
 def _dead(nodes: Mapping[str, NodeDef], outputs: Collection[str]) -> set[str]:

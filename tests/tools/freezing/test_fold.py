@@ -165,16 +165,6 @@ def test_a_choice_of_functions_one_of_which_writes_cannot_be_frozen(tmp_path: Pa
         _frozen(tmp_path, _switched(_writing, "is_training"), {"is_training:0": False})
 
 
-def test_which_branch_has_run_is_a_constant(tmp_path: Path) -> None:
-    def graph(x: tf.Tensor) -> tf.Tensor:
-        on = v1.placeholder(tf.bool, [], name="is_training")
-        off_x, on_x = tf.raw_ops.Switch(data=x, pred=on)
-        merged = tf.raw_ops.Merge(inputs=[-on_x, off_x])
-        return merged.output + tf.cast(merged.value_index, tf.float32)
-
-    assert not _frozen(tmp_path, graph, {"is_training:0": False}) & CHOICES
-
-
 @pytest.mark.parametrize("resource", [False, True], ids=["reference", "handle"])
 def test_a_switch_that_is_a_variable_is_off_whatever_its_value(
     resource: bool, tmp_path: Path
