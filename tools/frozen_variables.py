@@ -99,17 +99,8 @@ def _read_before_lookups(nodes: Any, *, in_function: bool) -> None:
         types = {"Tparams": dtype, "Tindices": attribute_of(node, "Tindices").type}
         read = nodes.add(name=f"{node.name}{_READ}", op="ReadVariableOp", input=[handle])
         read.attr["dtype"].type = dtype
-        inputs = [f"{read.name}:value:0" if in_function else read.name, indices]
-        if node.op == "ResourceGather":
-            axis = nodes.add(name=f"{node.name}/axis")
-            # In a loop of the old kind a constant has to wait for something of it.
-            make_constant(
-                axis, np.zeros([], np.int32), [] if in_function else [f"^{node_of(indices)}"]
-            )
-            types["Taxis"] = tf.int32.as_datatype_enum
-            inputs.append(f"{axis.name}:output:0" if in_function else axis.name)
-        op = "GatherV2" if node.op == "ResourceGather" else "GatherNd"
-        remake(node, op, [*inputs, *waits(node)], types)
+        value = f"{read.name}:value:0" if in_function else read.name
+        remake(node, node.op.removeprefix("Resource"), [value, indices, *waits(node)], types)
 
 
 def fill_constants(graph: GraphDef, meta: MetaGraphFile, variables: Mapping[str, Variable]) -> None:
@@ -140,8 +131,7 @@ def fill_constants(graph: GraphDef, meta: MetaGraphFile, variables: Mapping[str,
 def remake(node: NodeDef, op: str, inputs: Sequence[str], types: Mapping[str, int]) -> None:
     """Makes another operation of a node, which keeps its name alone.
 
-    Of its `inputs`, those that are only waited for come last. `types` are its only attributes: name
-    -> the number of a `tf.DType`.
+    Its only attributes are `types`: name -> the number of a `tf.DType`.
     """
     name, inputs = node.name, list(inputs)
     node.Clear()
