@@ -67,9 +67,6 @@ def write_saved_model(
 
     With an `image`, there is a signature `BYTES_SIGNATURE` too: where this input is not fed, it is
     computed from image files. Class names are an asset.
-
-    Raises:
-      tf.errors.OpError, OSError: the disk refused.
     """
     names = frozen.plan.model.class_names
     meta = _serving_graph(frozen, image)
@@ -168,10 +165,8 @@ def new_version(path: str) -> Iterator[str]:
     """A folder to write a version into, which is at `path` where no error comes, or gone.
 
     A server loads a folder with the name of a number as soon as it is there: it is written beside
-    the model's folder, and moved into that.
-
-    Raises:
-      tf.errors.OpError: the disk refused, or another has written this version in the meantime.
+    the model's folder, and moved into that. Raises tf.errors.OpError where the disk refuses, or
+    another has written this version in the meantime.
     """
     folder = os.path.dirname(path).rstrip("/")
     temporary = f"{folder}.{uuid.uuid4().hex}.being-written"

@@ -58,9 +58,7 @@ def export(config: ExportConfig) -> Record:
       that are constants now -> their values; `random`, the outputs that are another at each run and
       were not compared; `largest_difference` of the others from the session.
 
-    Raises:
-      CheckpointError, DataError, PredictionError, ToolError: one line for the user; nothing is
-        left of what was begun.
+    Where it fails, nothing is left of what was begun.
     """
     if config.to == ONNX:
         with quiet():
@@ -119,9 +117,7 @@ def _tensors(infos: Mapping[str, TensorInfoProto]) -> dict[str, Any]:
 def with_shapes(meta: MetaGraphFile, shapes: Mapping[str, Shape], model: Model) -> MetaGraphFile:
     """The same file with shapes for placeholders, by tensor, or key of its signature.
 
-    Raises:
-      CheckpointError: there is no such tensor.
-      ToolError: a tensor is no placeholder, or has another shape already.
+    Raises ToolError where a tensor is no placeholder, or has another shape already.
     """
     proto = MetaGraphDef()
     proto.CopyFrom(meta.proto)

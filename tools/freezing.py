@@ -62,9 +62,6 @@ def freeze_to_file(config: FreezeConfig) -> Record:
       there are; `size`, bytes of the file; `tables`, the nodes that fill lookup tables, to be run
       first in a session; `largest_difference` from the original on the same batch; `random`, the
       outputs of the original that are random, and were not compared.
-
-    Raises:
-      CheckpointError, DataError, PredictionError, ToolError: one line for the user.
     """
     return with_model(config, lambda meta, _: _freeze(config, meta))
 
@@ -129,10 +126,9 @@ def put_in_scope(meta: MetaGraphDef, prefix: str) -> None:
 def freeze_and_compare(
     meta: MetaGraphFile, config: PartConfig
 ) -> tuple[FrozenGraph, Reference, float]:
-    """Freezes; the graph, what the original computes with a batch, the largest difference.
+    """The frozen graph, what the original computes with a batch, the largest difference.
 
-    Raises:
-      CheckpointError, ToolError: it cannot be frozen or run, or is not the same.
+    Raises CheckpointError, ToolError where it cannot be frozen or run, or is not the same.
     """
     plan = plan_freeze(meta, config)
     reference = run_original(plan, config)  # Its values are freed before others are read.
@@ -201,12 +197,9 @@ def run_frozen(frozen: FrozenGraph, reference: Reference, config: PartConfig) ->
 def _without_large_constants(
     meta: MetaGraphDef, fetches: Collection[str]
 ) -> tuple[MetaGraphDef, dict[str, Array]]:
-    """The same with placeholders for large constants, whose memory is not copied.
+    """The same with placeholders for large constants but `fetches`, and their values by name.
 
-    Constants among `fetches`, full tensor names, stay.
-
-    Returns:
-      The copy, and the value of each constant, read-only, by the name of its tensor.
+    Their memory is not copied: the values are read-only.
     """
     light, found = MetaGraphDef(collection_def=meta.collection_def), dict[str, Array]()
     light.graph_def.versions.CopyFrom(meta.graph_def.versions)

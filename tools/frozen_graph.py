@@ -94,10 +94,8 @@ class FreezePlan:
 def plan_freeze(meta: MetaGraphFile, config: PartConfig) -> FreezePlan:
     """Finds out what is frozen of a file; values are not read, and nothing of the graph runs.
 
-    Raises:
-      CheckpointError: there is no such tensor or signature, the graph is damaged, or an operation
-        may do more than compute.
-      ToolError: nothing is to be frozen.
+    Raises CheckpointError where there is no such tensor or signature, the graph is damaged, or an
+    operation may do more than compute; ToolError where nothing is to be frozen.
     """
     with config.limit.over(READING):
         model = read_model(meta, config.signature)
@@ -194,10 +192,9 @@ class FrozenGraph:
 def freeze_plan(plan: FreezePlan, config: PartConfig) -> FrozenGraph:
     """Freezes; no file is written, and nothing of the graph runs.
 
-    Raises:
-      CheckpointError: the checkpoint lacks a variable or is damaged, or a table's file is.
-      ToolError: handles of variables cannot be followed, the graph cannot be cut where it is asked
-        to, or is too large.
+    Raises CheckpointError where the checkpoint lacks a variable or is damaged, or a table's file
+    is; ToolError where handles of variables cannot be followed, the graph cannot be cut where it is
+    asked to, or is too large.
     """
     source, meta = plan.meta, MetaGraphDef()
     wanted = [info.name for info in plan.outputs.values()]
@@ -261,10 +258,8 @@ def _add_cuts(graph: GraphDef, plan: FreezePlan) -> None:
     """Adds what the nodes of a cut graph take, under the names that they take it by.
 
     A node of which an output but the first is taken becomes an `IdentityN` of placeholders; an
-    output that nobody takes passes on what the last one does.
-
-    Raises:
-      ToolError: another output of a cut node is needed too, so that it has to stay.
+    output that nobody takes passes on what the last one does. Raises ToolError where another output
+    of a cut node is needed too, so that it has to stay.
     """
     needed, cuts = plan.needed, dict[str, dict[int, TensorInfo | Array]]()
     for name, what in plan.given.items():

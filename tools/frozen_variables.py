@@ -47,10 +47,8 @@ def replace_variables(
     """Replaces the variables of a part of a file's graph by constants without values.
 
     What changes a variable stays as it is: it may be gone once the graph is folded, and cannot be
-    imported otherwise. `graph` is changed in place; `wanted` are full names of what is kept.
-
-    Raises:
-      ToolError: handles of variables go where the converter does not follow them.
+    imported otherwise. `graph` is changed in place; `wanted` are full names of what is kept. Raises
+    ToolError where handles of variables go where the converter does not follow them.
     """
     for node in graph.node:
         node.op = _BY_VALUE.get(node.op, node.op)
@@ -106,11 +104,8 @@ def _read_before_lookups(nodes: Any, *, in_function: bool) -> None:
 def fill_constants(graph: GraphDef, meta: MetaGraphFile, variables: Mapping[str, Variable]) -> None:
     """Gives the constants their values; each value is freed once it is in the graph.
 
-    Some of `variables` may be gone from the graph.
-
-    Raises:
-      CheckpointError: the checkpoint lacks a variable or is damaged.
-      ToolError: the graph would be larger than a protobuf message can be.
+    Some of `variables` may be gone from the graph. Raises CheckpointError where one is missing or
+    damaged, ToolError where the graph would be larger than a protobuf message can be.
     """
     nodes = [node for node in graph.node if node.name in variables]
     values = read_values(meta, [variables[node.name] for node in nodes])

@@ -33,12 +33,8 @@ def try_batches(
       infos: the inputs. Sizes that are not known are guessed.
       run: runs the graph with a value for each input, in their order.
 
-    Returns:
-      The values, and what the graph has made of them.
-
-    Raises:
-      CheckpointError: it takes none of the batches that are tried; the reason is that of the first.
-      ToolError: there are no values of an input's dtype.
+    Returns the values, and what the graph has made of them. Raises CheckpointError, with the reason
+    of the first, where it takes none of the batches; ToolError where a dtype has no values.
     """
     first, tried = CheckpointError("there is nothing to try"), set[object]()
     counts = any(info.dtype.is_integer for info in infos)
@@ -49,9 +45,8 @@ def try_batches(
             continue
         tried.add(trial)
         rng = np.random.default_rng(_SEED)
-        values = [
-            _value(info, shape, below, rng) for info, shape in zip(infos, shapes, strict=True)
-        ]
+        pairs = zip(infos, shapes, strict=True)
+        values = [_value(info, shape, below, rng) for info, shape in pairs]
         try:
             return values, run(values)
         except CheckpointError as refused:
