@@ -121,10 +121,13 @@ class Known:
 
 
 def _single(node: NodeDef) -> Array | None:
-    """A constant of one number or bool; one that waits for its value is not known."""
+    """A constant of one number or bool."""
     tensor = attribute_of(node, "value").tensor
-    value = None if tensor.tensor_shape.dim else tf.make_ndarray(tensor)
-    return value if value is not None and value.dtype.kind in "biuf" else None
+    dtype = tf.as_dtype(tensor.dtype)
+    if tensor.tensor_shape.dim or not (dtype.is_bool or dtype.is_integer or dtype.is_floating):
+        return None
+    value: Array = tf.make_ndarray(tensor)
+    return value
 
 
 def _drawn(node: NodeDef) -> Bounds | None:

@@ -206,8 +206,14 @@ def test_a_switch_that_is_asked_for_is_an_input(tmp_path: Path) -> None:
         (lambda: tf.constant("text"), None),
         (lambda: v1.placeholder(tf.float32, []) + 1, None),
         (lambda: tf.exp(tf.constant(1.0)), None),
+        (lambda: tf.floor(1.0 + tf.random.uniform([], 0.0, 1.0)), np.float32(1)),
+        (lambda: tf.random.uniform([], dtype=tf.float16) < 1.0, np.True_),
+        (lambda: tf.random.uniform([]) < 0.9, None),
+        (lambda: tf.equal(tf.random.uniform([]), 0.5), None),
+        (lambda: tf.random.uniform([]) < tf.random.uniform([]), None),
+        (lambda: 1.0 / (tf.random.uniform([]) - 0.5) < 3.0, None),
     ],
-    ids=range(10),
+    ids=range(16),
 )
 def test_single_values_are_known_as_a_session_has_them(build: Any, expected: Any) -> None:
     with tf.Graph().as_default() as graph:
