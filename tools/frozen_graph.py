@@ -16,14 +16,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef, SignatureDef
 from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo as TensorInfoProto
 
-from checkpoints.manifest import (
-    CLASS_NAMES_COLLECTION,
-    IMAGE_SHAPE_COLLECTION,
-    INPUT_SCALE_COLLECTION,
-    PREDICT_COLLECTION,
-    SIGNATURE,
-    TRAINED_ON_COLLECTION,
-)
+from checkpoints import manifest
 from errors import ToolError
 from metagraph.casting import Array
 from metagraph.graph import SubGraph, sub_graph
@@ -55,10 +48,10 @@ TABLE_INITIALIZERS = "table_initializer"
 _TABLES_SCOPE = "tables"
 _CUT_SCOPE = "cut"
 _KEPT = (
-    CLASS_NAMES_COLLECTION,
-    IMAGE_SHAPE_COLLECTION,
-    INPUT_SCALE_COLLECTION,
-    TRAINED_ON_COLLECTION,
+    manifest.CLASS_NAMES_COLLECTION,
+    manifest.IMAGE_SHAPE_COLLECTION,
+    manifest.INPUT_SCALE_COLLECTION,
+    manifest.TRAINED_ON_COLLECTION,
 )
 _GIVEN = PLACEHOLDERS | PLACEHOLDERS_WITH_DEFAULT
 
@@ -208,9 +201,9 @@ def freeze_plan(plan: FreezePlan, config: PartConfig) -> FrozenGraph:
         name = source.tensor_name(text, plan.model.feed_keys)
         if node_of(name) not in left:
             logging.warning("%s is no input: none of %s needs it", name, ", ".join(wanted))
-    meta.signature_def[SIGNATURE].CopyFrom(signature_of(inputs, plan.outputs))
+    meta.signature_def[manifest.SIGNATURE].CopyFrom(signature_of(inputs, plan.outputs))
     predict = [name for name in plan.model.predict if name in wanted]
-    for key, names in ((PREDICT_COLLECTION, predict), (TABLE_INITIALIZERS, tables)):
+    for key, names in ((manifest.PREDICT_COLLECTION, predict), (TABLE_INITIALIZERS, tables)):
         if names:
             meta.collection_def[key].node_list.value.extend(names)
     for key in _KEPT:
