@@ -164,21 +164,22 @@ def next_version(folder: str) -> int:
 def new_version(path: str) -> Iterator[str]:
     """A folder to write a version into, which is at `path` where no error comes, or gone.
 
-    A server loads a folder with the name of a number as soon as it is there: it is written beside
-    the model's folder, and moved into that. Raises tf.errors.OpError where the disk refuses, or
-    another has written this version in the meantime.
+    A server loads a folder with the name of a number as soon as it is there: it is written under
+    another name and renamed. Raises tf.errors.OpError where the disk refuses, or another has
+    written this version in the meantime.
     """
-    folder = os.path.dirname(path).rstrip("/")
-    temporary = f"{folder}.{uuid.uuid4().hex}.being-written"
+    folder, temporary = os.path.dirname(path), f"{path}.{uuid.uuid4().hex}.being-written"
+    is_new = not tf.io.gfile.isdir(folder)
     try:
         tf.io.gfile.makedirs(temporary)
         yield temporary
         file_io.flush(temporary)
-        tf.io.gfile.makedirs(folder)
         tf.io.gfile.rename(temporary, path)
     except BaseException:
         if tf.io.gfile.exists(temporary):
             tf.io.gfile.rmtree(temporary)
+            if is_new and not tf.io.gfile.listdir(folder):
+                tf.io.gfile.rmtree(folder)
         raise
     file_io.flush(folder)
 
