@@ -71,7 +71,7 @@ def _freeze(config: FreezeConfig, meta: MetaGraphFile) -> Record:
     frozen, reference, difference = freeze_and_compare(meta, config)
     prefix = f"{config.scope}/" if config.scope else ""
     if prefix:
-        put_in_scope(frozen.meta, prefix)
+        _put_in_scope(frozen.meta, prefix)
     add_description(frozen.meta, prefix)
     write_whole(config.output, _graph_parts(frozen.meta.graph_def))
     return {
@@ -107,7 +107,7 @@ def _tensors(infos: Mapping[str, TensorInfo], prefix: str) -> Record:
     }
 
 
-def put_in_scope(meta: MetaGraphDef, prefix: str) -> None:
+def _put_in_scope(meta: MetaGraphDef, prefix: str) -> None:
     """Puts `prefix` before all names of nodes, as `tf.import_graph_def` under a name does."""
     for node in meta.graph_def.node:
         node.name = prefix + node.name

@@ -97,19 +97,17 @@ def test_texts_are_empty_bools_off_and_unknown_ranks_rows() -> None:
         _values(TensorInfo("x:0", tf.resource, ()))
 
 
-def test_they_are_the_same_each_time() -> None:
+def test_they_are_the_same_each_time_and_the_first_refusal_is_the_reason() -> None:
     infos = [TensorInfo(name, tf.float32, (None, 3)) for name in ("x:0", "z:0")]
     first, second = _values(*infos), _values(*infos)
     np.testing.assert_array_equal(first, second)
     assert not np.array_equal(first[0], first[1])
 
-
-def test_the_reason_of_a_refusal_is_that_of_the_first_batch() -> None:
     def refuse(values: Any) -> None:
         raise CheckpointError(f"refused {values[0].shape}")
 
-    with pytest.raises(CheckpointError, match=r"refused \(2,\)"):
-        try_batches([TensorInfo("x:0", tf.float32, (None,))], refuse)
+    with pytest.raises(CheckpointError, match=r"refused \(2, 3\)"):
+        try_batches(infos, refuse)
 
 
 def _feeds(folder: Path, build: Callable[[], tf.Tensor]) -> dict[str, Any]:
