@@ -96,12 +96,9 @@ def _export(config: ExportConfig, meta: MetaGraphFile, model: Model) -> Record:
 
 def _size(path: str) -> int:
     """Bytes of a file, or of all files in a folder."""
-    if not files.is_folder(path):
-        return files.size(path)
-    walked = tf.io.gfile.walk(path)
-    return sum(
-        files.size(files.join(folder, name)) for folder, _, names in walked for name in names
-    )
+    walked = tf.io.gfile.walk(path)  # It finds nothing in a file.
+    found = [files.join(folder, name) for folder, _, names in walked for name in names]
+    return sum(map(files.size, found or [path]))
 
 
 def _tensors(infos: Mapping[str, TensorInfoProto]) -> dict[str, Any]:

@@ -203,6 +203,13 @@ def _gives(text: str, dead: Collection[str]) -> bool:
 #   select(drawn >= rate, x * (1 / (1 - rate)), 0)      since 2.9
 #   x * (cast(drawn < keep) / keep)                     here
 
+_PASSED = {  # Of a product, quotient or choice: which input may be passed on, and by which mask.
+    "Mul": ((0, 1), (1, 0)),
+    "RealDiv": ((0, 1),),
+    "Select": ((1, 0),),
+    "SelectV2": ((1, 0),),
+}
+
 
 def _fold_dropouts(graph: GraphDef) -> None:
     """Makes dropouts that keep everything identities, in place.
@@ -232,24 +239,17 @@ def _fold_dropouts(graph: GraphDef) -> None:
 def _passed_on(node: NodeDef, nodes: Mapping[str, NodeDef], known: Known) -> str | None:
     """The input that a node gives unchanged, if that is known."""
     inputs = data_inputs(node)
-    if node.op == "Mul":
-        pairs = [(inputs[0], inputs[1]), (inputs[1], inputs[0])]
-    elif node.op == "RealDiv":
-        pairs = [(inputs[0], inputs[1])]
-    elif node.op in ("Select", "SelectV2") and known.value(inputs[2]) is not None:
-        pairs = [(inputs[1], inputs[0])]  # A third of a larger shape would make it as large.
-    else:
-        return None
-    for passed, mask in pairs:
-        bounds = known.bounds(mask)
+    if any(known.value(other) is None for other in inputs[2:]):
+        return None  # A third of a larger shape would make the result as large.
+    for passed, mask in _PASSED.get(node.op, ()):
+        bounds = known.bounds(inputs[mask])
         if bounds is None or not bounds.first == bounds.last == 1:
             continue
         if bounds.drawn is None:
-            return passed
-        shape = nodes[node_of(bounds.drawn.input[0])]
-        base = _base(passed, nodes, known)
+            return inputs[passed]
+        shape, base = nodes[node_of(bounds.drawn.input[0])], _base(inputs[passed], nodes, known)
         if shape.op == "Shape" and _base(shape.input[0], nodes, known) == base:
-            return passed
+            return inputs[passed]
     return None
 
 
