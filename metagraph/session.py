@@ -221,17 +221,19 @@ RANDOM_OPS = frozenset([*OPERATIONS["computes: random numbers"], "FixedUnigramCa
 _SHOWN = 3
 
 
-def warn_if_random(graph: InferenceGraph, fed: Sequence[Array], results: Sequence[Array]) -> None:
+def warn_if_random(
+    graph: InferenceGraph, fed: Sequence[Array], results: Sequence[Array]
+) -> tuple[str, ...]:
     """Warns where a second run on what was `fed` gives something else than `results` of the first.
 
-    A graph without random nodes is not run again.
+    A graph without random nodes is not run again. Returns the fetched tensors that differ.
     """
     nodes = [name for op, names in graph.nodes_by_op.items() if op in RANDOM_OPS for name in names]
     if not nodes:
-        return
+        return ()
     again = graph.run(*fed)
     pairs = zip(graph.fetches, results, again, strict=True)
-    differing = [info.name for info, first, second in pairs if not _equal(first, second)]
+    differing = tuple(info.name for info, first, second in pairs if not _equal(first, second))
     if differing:
         logging.warning(
             "%s: another value at each run on the same input; random: %s. If it is dropout, feed "
@@ -239,6 +241,7 @@ def warn_if_random(graph: InferenceGraph, fed: Sequence[Array], results: Sequenc
             ", ".join(differing),
             first_few(nodes, _SHOWN),
         )
+    return differing
 
 
 def _equal(first: Array, second: Array) -> bool:

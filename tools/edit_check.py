@@ -123,7 +123,7 @@ def _ask_original(meta: MetaGraphFile, question: Question) -> tuple[dict[str, Ar
             return ordered, graph.run(*ordered.values())
 
         try:
-            _, (values, expected) = try_batches(meta, unfed, run)
+            _, (values, expected) = try_batches(unfed, run)
         except CheckpointError as error:
             raise ToolError(
                 f"the original cannot be run, to compare with: {error}; {_FEED}"

@@ -39,15 +39,14 @@ _SHAPE = re.compile(r".+=(?:(?:[0-9]{1,9}|\?)(?:,(?:[0-9]{1,9}|\?))*)?")
 Shape = tuple[int | None, ...]
 
 
-def parse_shape(text: str) -> tuple[str, Shape]:
-    """A value of --shape, `x=?,3`, of which `x=` is a scalar: the name and the sizes."""
-    name, _, sizes = text.rpartition("=")
-    parts = sizes.split(",") if sizes else []
-    return name, tuple(None if part == "?" else int(part) for part in parts)
-
-
-def _shapes(texts: Sequence[str]) -> dict[str, Shape]:
-    return dict(map(parse_shape, texts))
+def parse_shapes(texts: Sequence[str]) -> dict[str, Shape]:
+    """The values of --shape by name: `x=?,3` is (None, 3), `x=` a scalar."""
+    shapes = {}
+    for text in texts:
+        name, _, sizes = text.rpartition("=")
+        parts = sizes.split(",") if sizes else []
+        shapes[name] = tuple(None if part == "?" else int(part) for part in parts)
+    return shapes
 
 
 def _is_named_well(to: str | None, output: str | None) -> bool:
@@ -63,18 +62,11 @@ class ExportConfig(PartConfig):
     """What is to be exported, and what becomes of it."""
 
     GROUP: ClassVar = "output"
-    CHECKS: ClassVar = (
-        Together(("to", "output"), _is_named_well),
-        Together(
-            ("to", "version"),
-            lambda to, version: version is None or to == SAVED_MODEL,
-            f"--version is for --to={SAVED_MODEL}",
-        ),
-    )
+    CHECKS: ClassVar = (Together(("to", "output"), _is_named_well),)
 
     output: str = flag(
         "What to write: of a SavedModel the folder of the model, in which each version has a "
-        "folder; else the file, .onnx or .tflite.",
+        "folder, numbered one above the highest there; else the file, .onnx or .tflite.",
         path=True,
     )
     _: KW_ONLY
@@ -88,13 +80,8 @@ class ExportConfig(PartConfig):
         check=Check(
             lambda texts: all(map(_SHAPE.fullmatch, texts)), "must be name=sizes, such as x=?,3"
         ),
-        convert=_shapes,
+        convert=parse_shapes,
         group="selection",
-    )
-    version: int | None = flag(
-        "saved_model: the number of the version; by default one above the highest there.",
-        None,
-        low=0,
     )
     opset: int = flag(
         "onnx: the version of its operations.", _DEFAULT_OPSET, low=_FIRST_OPSET, high=_LAST_OPSET

@@ -34,14 +34,10 @@ _GREY_ONE, _GREY_HALF = 1 << 16, 1 << 15
 
 
 class ImageInput(NamedTuple):
-    """An input of a model that takes images.
+    """An input of a model that takes images, by the key of the signature.
 
-    Attributes:
-      key: of the signature.
-      info: its tensor, [N, size, size, channels], or flat, [N, size * size * channels].
-      size: pixels of either side.
-      channels: 3 for colour, 1 for grey.
-      scale: what uint8 values are multiplied by; None for nothing.
+    Its tensor `info` is [N, size, size, channels], or flat, [N, size * size * channels]; there are
+    3 channels for colour, 1 for grey. `scale` is what uint8 values are multiplied by, if anything.
     """
 
     key: str
@@ -56,7 +52,14 @@ def find_image_input(inputs: Mapping[str, TensorInfo], model: Model) -> ImageInp
 
     None where not one alone does.
     """
-    found = [image for key in inputs if (image := _as_image(key, inputs[key], model)) is not None]
+    found = []
+    for key, info in inputs.items():
+        flat = Target(info, None, (), None, model.image_shape).flat_image
+        shape = flat or (info.shape[1:] if info.shape and len(info.shape) == 4 else ())
+        if info.dtype.is_floating and len(shape) == 3:
+            height, width, channels = shape
+            if height and height == width and channels in (1, 3):
+                found.append(ImageInput(key, info, height, channels, model.input_scale))
     if len(found) != 1:
         return None
     if found[0].scale is None:
@@ -66,17 +69,6 @@ def find_image_input(inputs: Mapping[str, TensorInfo], model: Model) -> ImageInp
             found[0].info.name,
         )
     return found[0]
-
-
-def _as_image(key: str, info: TensorInfo, model: Model) -> ImageInput | None:
-    flat = Target(info, None, (), None, model.image_shape).flat_image
-    shape = flat or (info.shape[1:] if info.shape and len(info.shape) == 4 else ())
-    if not info.dtype.is_floating or len(shape) != 3:
-        return None
-    height, width, channels = shape
-    if not height or height != width or channels not in (1, 3):
-        return None
-    return ImageInput(key, info, height, channels, model.input_scale)
 
 
 def rows_from_files(files: tf.Tensor, image: ImageInput) -> tf.Tensor:
@@ -150,10 +142,10 @@ def _rounded(sums: tf.Tensor) -> tf.Tensor:
     return tf.clip_by_value(tf.floor(sums / _ONE + 0.5), 0.0, 255.0)
 
 
-def example_files(image: ImageInput, rows: int) -> list[bytes]:
-    """So many image files of noise, neither of the model's size nor square."""
+def example_files(image: ImageInput, batch: Mapping[str, Array]) -> list[bytes]:
+    """As many image files of noise as a batch has rows, neither of the model's size nor square."""
     rng, files = np.random.default_rng(0), []
-    for _ in range(rows):
+    for _ in batch[image.info.name]:
         pixels = rng.integers(0, 256, (image.size + 5, 2 * image.size + 3, 3), np.uint8)
         content = io.BytesIO()
         Image.fromarray(pixels).save(content, "PNG")

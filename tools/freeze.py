@@ -51,7 +51,7 @@ class PartConfig(ModelConfig, Printed):
     inputs: tuple[str, ...] = flag(
         "Tensors at which the graph is cut, by name or key of the signature: they become "
         "placeholders. By default it has the signature's inputs, its own placeholders, and what "
-        "comes out of queues and iterators.",
+        "comes out of queues, iterators and parsers of tf.Examples.",
         (),
         many=COMMAS,
         check=NAMES,

@@ -5,19 +5,22 @@ it makes of constants it does not make of variables, and the last bits of a resu
 apart.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
-from absl import logging
+import tensorflow as tf
+from tensorflow.core.framework.graph_pb2 import GraphDef
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from checkpoints.reader import Array
 from data import files
 from errors import CheckpointError, ToolError, first_few
-from metagraph.meta import MetaGraphFile, format_shape
+from metagraph.meta import MetaGraphFile, TensorInfo, format_shape, node_of
 from metagraph.model import checkpoint_of
 from metagraph.parsing import add_description
-from metagraph.session import RANDOM_OPS, InferenceGraph, describe_tensors, load_inference_graph
+from metagraph.session import load_inference_graph, warn_if_random
 from prediction.chosen_model import with_model
 from prediction.output import check_target, write_whole
 from tools.command import Record, format_bytes, table
@@ -29,20 +32,18 @@ from tools.frozen_graph import (
     freeze_plan,
     plan_freeze,
 )
-from tools.graph_nodes import graph_parts, without_large_constants
+from tools.frozen_variables import make_placeholder
 from tools.random_batch import try_batches
 
 TOLERANCE = 1e-6  # Absolute and relative: |a - b| <= TOLERANCE + TOLERANCE |a|.
 _SHOWN = 3
+_LARGE = 1 << 20  # Bytes.
 
 
 class Reference(NamedTuple):
-    """What a graph computes before anything is made of it.
+    """What a graph computes before anything is made of it, by full tensor names.
 
-    Attributes:
-      feeds: tensor -> its value, of each input.
-      results: tensor -> its value, of each output.
-      random: the outputs with another value at each run on the same input; not to be compared.
+    The outputs that are `random`, another at each run on the same input, are not to be compared.
     """
 
     feeds: Mapping[str, Array]
@@ -61,25 +62,25 @@ def freeze_to_file(config: FreezeConfig) -> Record:
       there are; `size`, bytes of the file; `tables`, the nodes that fill lookup tables, to be run
       first in a session; `largest_difference` from the original on the same batch; `random`, the
       outputs of the original that are random, and were not compared.
-
-    Raises:
-      CheckpointError, DataError, PredictionError, ToolError: one line for the user.
     """
     return with_model(config, lambda meta, _: _freeze(config, meta))
 
 
 def _freeze(config: FreezeConfig, meta: MetaGraphFile) -> Record:
     check_target(config.output, [meta.path, *config.asset.values()], overwrite=config.overwrite)
-    frozen, reference, difference = freeze_and_compare(meta, config, config.scope)
-    add_description(frozen.meta, frozen.scope)
-    write_whole(config.output, graph_parts(frozen.meta.graph_def))
+    frozen, reference, difference = freeze_and_compare(meta, config)
+    prefix = f"{config.scope}/" if config.scope else ""
+    if prefix:
+        _put_in_scope(frozen.meta, prefix)
+    add_description(frozen.meta, prefix)
+    write_whole(config.output, _graph_parts(frozen.meta.graph_def))
     return {
         "output": config.output,
         "meta": meta.path,
         "checkpoint": checkpoint_of(meta),
-        "inputs": _tensors(frozen.plan.inputs, frozen.inputs, meta),
-        "outputs": _tensors(frozen.plan.outputs, frozen.outputs, meta),
-        "off": dict(frozen.plan.off),
+        "inputs": _tensors(frozen.inputs, prefix),
+        "outputs": _tensors(frozen.plan.outputs, prefix),
+        "off": frozen.plan.off_values,
         "nodes": len(frozen.meta.graph_def.node),
         "size": files.size(config.output),
         "tables": [*frozen.meta.collection_def[TABLE_INITIALIZERS].node_list.value],
@@ -88,162 +89,176 @@ def _freeze(config: FreezeConfig, meta: MetaGraphFile) -> Record:
     }
 
 
-def _tensors(names: Mapping[str, str], kept: Mapping[str, str], meta: MetaGraphFile) -> Record:
-    """The tensors that are `kept` by their keys, as those called `names` are in the file."""
-    infos = describe_tensors(meta, [names[key] for key in kept]) if kept else ()
+def _graph_parts(graph: GraphDef) -> Iterator[bytes]:
+    """The bytes of a graph, node by node, so that no second copy of it need be in memory.
+
+    Serialized messages that follow each other are one message, with the fields of all.
+    """
+    for node in graph.node:
+        yield GraphDef(node=[node]).SerializeToString(deterministic=True)
+    rest = GraphDef(library=graph.library, versions=graph.versions)
+    yield rest.SerializeToString(deterministic=True)
+
+
+def _tensors(infos: Mapping[str, TensorInfo], prefix: str) -> Record:
     return {
-        key: {"name": name, "dtype": info.dtype.name, "shape": info.shape}
-        for (key, name), info in zip(kept.items(), infos, strict=True)
+        key: {"name": prefix + info.name, "dtype": info.dtype.name, "shape": info.shape}
+        for key, info in infos.items()
     }
 
 
+def _put_in_scope(meta: MetaGraphDef, prefix: str) -> None:
+    """Puts `prefix` before all names of nodes, as `tf.import_graph_def` under a name does."""
+    for node in meta.graph_def.node:
+        node.name = prefix + node.name
+        node.input[:] = [
+            f"^{prefix}{text[1:]}" if text.startswith("^") else prefix + text for text in node.input
+        ]
+    for signature in meta.signature_def.values():
+        for info in (*signature.inputs.values(), *signature.outputs.values()):
+            info.name = prefix + info.name
+    for collection in meta.collection_def.values():
+        if collection.WhichOneof("kind") == "node_list":
+            names = collection.node_list.value
+            names[:] = [prefix + name for name in names]
+
+
 def freeze_and_compare(
-    meta: MetaGraphFile, config: PartConfig, scope: str = ""
+    meta: MetaGraphFile, config: PartConfig
 ) -> tuple[FrozenGraph, Reference, float]:
-    """Freezes, and sees that the result is the same; `scope` is that of `freeze_plan`.
+    """The frozen graph, what the original computes with a batch, the largest difference.
 
-    Returns:
-      The graph, what the original computes with a batch, and the largest difference from that.
-
-    Raises:
-      CheckpointError, ToolError: it cannot be frozen or run, or is not the same.
+    Raises CheckpointError, ToolError where it cannot be frozen or run, or is not the same.
     """
     plan = plan_freeze(meta, config)
     reference = run_original(plan, config)  # Its values are freed before others are read.
-    frozen = freeze_plan(plan, config, scope)
-    results = run_frozen(frozen, reference, config)
+    frozen = freeze_plan(plan, config)
+    try:
+        results = run_frozen(frozen, reference, config)
+    except CheckpointError as error:
+        raise ToolError(
+            f"frozen, {error}; a frozen graph has no variable that something could change or pass "
+            "on: name others with --fetch"
+        ) from error
     return frozen, reference, largest_difference(reference, results, "the frozen graph")
 
 
 def run_original(plan: FreezePlan, config: PartConfig) -> Reference:
     """Runs the graph with its own checkpoint on a made-up batch, what is off fed with its value.
 
-    Raises:
-      CheckpointError: the graph cannot be loaded.
-      ToolError: it takes none of the batches that are tried.
+    Raises CheckpointError where it cannot be loaded, ToolError where it takes none of the batches
+    that are tried.
     """
-    inputs = list(dict.fromkeys(plan.inputs.values()))
+    infos = list(dict.fromkeys(plan.inputs.values()))
     with load_inference_graph(
         plan.meta,
-        list(dict.fromkeys(plan.outputs.values())),
-        [*inputs, *plan.off],
+        list(dict.fromkeys(info.name for info in plan.outputs.values())),
+        [*(info.name for info in infos), *plan.off],
         trust_graph=config.trust_graph,
         assets=config.asset,
         time_limit=config.limit,
         optimize=False,
     ) as graph:
-        infos = graph.feeds[: len(inputs)]
-        off = [
-            np.asarray(value, info.dtype.as_numpy_dtype)
-            for value, info in zip(plan.off.values(), graph.feeds[len(inputs) :], strict=True)
-        ]
+        off = plan.off.values()
         try:
-            values, results = try_batches(plan.meta, infos, lambda v: graph.run(*v, *off))
+            values, results = try_batches(infos, lambda v: graph.run(*v, *off))
         except CheckpointError as error:
             raise ToolError(
                 f"{plan.meta.path} takes no values that could be made up for "
                 f"{first_few([*map(str, infos)], _SHOWN)} ({error}): cut it at an inner tensor "
                 "with --inputs"
             ) from error
-        random = _random(graph, [*values, *off], results)
+        random = warn_if_random(graph, [*values, *off], results)
     feeds = {info.name: value for info, value in zip(infos, values, strict=True)}
     names = [info.name for info in graph.fetches]
     return Reference(feeds, dict(zip(names, results, strict=True)), random)
 
 
-def _random(
-    graph: InferenceGraph, fed: Sequence[Array], results: Sequence[Array]
-) -> tuple[str, ...]:
-    """The outputs that another run gives another value; they are warned of."""
-    nodes = [name for op, found in graph.nodes_by_op.items() if op in RANDOM_OPS for name in found]
-    if not nodes:
-        return ()
-    triples = zip(graph.fetches, results, graph.run(*fed), strict=True)
-    random = tuple(info.name for info, one, two in triples if _difference(one, two) != 0)
-    if random:
-        logging.warning(
-            "%s: another value at each run on the same input, so that it cannot be compared; "
-            "random: %s",
-            ", ".join(random),
-            first_few(nodes, _SHOWN),
-        )
-    return random
-
-
 def run_frozen(frozen: FrozenGraph, reference: Reference, config: PartConfig) -> dict[str, Array]:
-    """The outputs of the frozen graph, by the original's names, on the values of the reference.
+    """The outputs of the frozen graph, by name, on the values of the reference.
 
     Large constants are fed, each as its node has it: TensorFlow would make several copies of them.
-
-    Raises:
-      CheckpointError: the graph cannot be imported, or fails.
+    Raises CheckpointError where the graph cannot be imported, or fails.
     """
-    inputs = {name: frozen.plan.inputs[key] for key, name in frozen.inputs.items()}
-    outputs = {name: frozen.plan.outputs[key] for key, name in frozen.outputs.items()}
-    light, constants = without_large_constants(frozen.meta, outputs)
+    light, constants = _without_large_constants(frozen.meta, [*reference.results])
+    feeds = {info.name: reference.feeds[info.name] for info in frozen.inputs.values()} | constants
     path = frozen.plan.meta.path
     with load_inference_graph(
         MetaGraphFile(path, path, light),
-        [*outputs],
-        [*inputs, *constants],
+        [*reference.results],
+        [*feeds],
         trust_graph=config.trust_graph,
         time_limit=config.limit,
         optimize=False,
     ) as graph:
-        values = [reference.feeds[name] for name in inputs.values()]
-        results = graph.run(*values, *constants.values())
-    return dict(zip(outputs.values(), results, strict=True))
+        return dict(zip(reference.results, graph.run(*feeds.values()), strict=True))
+
+
+def _without_large_constants(
+    meta: MetaGraphDef, fetches: Collection[str]
+) -> tuple[MetaGraphDef, dict[str, Array]]:
+    """The same with placeholders for large constants but `fetches`, and their values by name.
+
+    Their memory is not copied: the values are read-only.
+    """
+    light, found = MetaGraphDef(collection_def=meta.collection_def), dict[str, Array]()
+    light.graph_def.versions.CopyFrom(meta.graph_def.versions)
+    light.graph_def.library.CopyFrom(meta.graph_def.library)
+    fetched = {node_of(name) for name in fetches}
+    for node in meta.graph_def.node:
+        if node.op == "Const" and not node.input and node.name not in fetched:
+            tensor = node.attr["value"].tensor
+            dtype, shape = tf.as_dtype(tensor.dtype), [d.size for d in tensor.tensor_shape.dim]
+            size = math.prod(shape) * dtype.size
+            if size >= _LARGE and len(tensor.tensor_content) == size:  # As variables are kept.
+                make_placeholder(light.graph_def.node.add(name=node.name), dtype, shape)
+                values = np.frombuffer(tensor.tensor_content, dtype.as_numpy_dtype)
+                found[f"{node.name}:0"] = values.reshape(shape)
+                continue
+        light.graph_def.node.add().CopyFrom(node)
+    return light, found
 
 
 def largest_difference(
-    reference: Reference, results: Mapping[str, Array], what: str, tolerance: float = TOLERANCE
+    reference: Reference, results: Mapping[str, Array], what: str, tolerance: float | None = None
 ) -> float:
-    """The largest absolute difference of results from the reference's.
+    """The largest absolute difference of results, by tensor, from the reference's.
 
-    Args:
-      reference: of the original.
-      results: tensor -> value.
-      what: has given them, for the error line.
-      tolerance: absolute and relative.
-
-    Raises:
-      ToolError: a value differs by more than the tolerance, or is of another shape or dtype.
+    `what` has given them, for the error line; the tolerance, absolute and relative, is what the
+    user allows, by default 1e-6. Raises ToolError where a value differs by more, or is of another
+    shape or dtype.
     """
+    allowed = TOLERANCE if tolerance is None else tolerance
+    hint = "" if tolerance is None else f", more than --tolerance={tolerance:g}; nothing is kept"
     largest = 0.0
     for name, expected in reference.results.items():
         if name in reference.random:
             continue
         found = results[name]
-        difference = _difference(expected, found)
-        if difference is None or not _is_close(expected, found, tolerance):
-            told = "of another shape or kind" if difference is None else f"by {difference:g}"
-            raise ToolError(f"{what} gives another {name} than the original: it differs {told}")
-        largest = max(largest, difference)
+        told = "of another shape or kind"
+        if expected.shape == found.shape and expected.dtype == found.dtype:
+            difference, is_close = _difference(expected, found, allowed)
+            if is_close:
+                largest = max(largest, difference)
+                continue
+            told = f"by {difference:g}"
+        raise ToolError(f"{what} gives another {name} than the original: it differs {told}{hint}")
     return largest
 
 
-def _is_close(expected: Array, found: Array, tolerance: float) -> bool:
-    if expected.dtype.kind not in "fcV":
-        return bool(np.array_equal(expected, found))
-    one, two = _wide(expected), _wide(found)
-    return bool(np.allclose(two, one, rtol=tolerance, atol=tolerance, equal_nan=True))
-
-
-def _difference(expected: Array, found: Array) -> float | None:
-    """The largest absolute difference; None for another shape or dtype."""
-    if expected.shape != found.shape or expected.dtype != found.dtype:
-        return None
+def _difference(expected: Array, found: Array, tolerance: float) -> tuple[float, bool]:
+    """The largest absolute difference, and whether it is within the tolerance."""
     if expected.dtype.kind not in "iufcV":
-        return 0.0 if np.array_equal(expected, found) else 1.0
-    one, two = _wide(expected), _wide(found)
+        is_equal = np.array_equal(expected, found)
+        return float(not is_equal), is_equal
+    is_whole = expected.dtype.kind in "iu"
+    kind = np.complex128 if expected.dtype.kind == "c" else np.float64  # bfloat16 is "V".
+    one, two = expected.astype(kind), found.astype(kind)
     with np.errstate(invalid="ignore"):
-        differences = np.where((one == two) | (np.isnan(one) & np.isnan(two)), 0, abs(one - two))
-    return float(np.max(differences, initial=0.0))
-
-
-def _wide(value: Array) -> Array:
-    """In a dtype that NumPy calculates with: bfloat16 and its kin are none."""
-    return value.astype(np.complex128 if value.dtype.kind == "c" else np.float64)
+        apart = np.where((one == two) | (np.isnan(one) & np.isnan(two)), 0, abs(one - two))
+    is_close = np.allclose(two, one, rtol=tolerance, atol=tolerance, equal_nan=True)
+    largest = float(np.max(apart, initial=0.0))
+    return largest, np.array_equal(expected, found) if is_whole else is_close
 
 
 def as_text(frozen: Record) -> str:

@@ -1,29 +1,25 @@
 """A model and its checkpoint as one graph of constants, for inference, under the same names.
 
-First a plan is told from the file alone: the outputs, where the graph is cut, and what is off. Then
+First a plan is made from the file alone: the outputs, where the graph is cut, and what is off. Then
 the graph is worked on as data, and nothing of it runs. What fills its lookup tables comes with it.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
 from tensorflow.core.framework.graph_pb2 import GraphDef
-from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef, SignatureDef
+from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo as TensorInfoProto
 
-from checkpoints.naming import (
-    CLASS_NAMES_COLLECTION,
-    IMAGE_SHAPE_COLLECTION,
-    INPUT_SCALE_COLLECTION,
-    PREDICT_COLLECTION,
-    SIGNATURE,
-    TRAINED_ON_COLLECTION,
-)
+from checkpoints import naming
 from errors import ToolError
+from metagraph.casting import Array
 from metagraph.graph import SubGraph, sub_graph
-from metagraph.importing import import_disarmed
 from metagraph.meta import (
     PLACEHOLDERS,
     PLACEHOLDERS_WITH_DEFAULT,
@@ -37,86 +33,79 @@ from metagraph.session import Role, RoleFinder, describe_tensors, off_value, say
 from metagraph.tables import Filling, with_tables
 from metagraph.usage import is_source, output_index
 from metagraph.values import Restoring, free_scope
-from metagraph.variables import VARIABLE_OPS, Variable
+from metagraph.variables import VARIABLE_OPS, Variable, variable_of
 from prediction.chosen_model import READING
 from tools.folding import fold
 from tools.freeze import PartConfig
-from tools.frozen_variables import check_writers, fill_constants, replace_variables, variables_of
-from tools.graph_nodes import add_placeholder, make_constant
+from tools.frozen_variables import (
+    fill_constants,
+    make_constant,
+    make_placeholder,
+    replace_variables,
+)
 
 TABLE_INITIALIZERS = "table_initializer"
 _TABLES_SCOPE = "tables"
+_CUT_SCOPE = "cut"
 _KEPT = (
-    CLASS_NAMES_COLLECTION,
-    IMAGE_SHAPE_COLLECTION,
-    INPUT_SCALE_COLLECTION,
-    TRAINED_ON_COLLECTION,
+    naming.CLASS_NAMES_COLLECTION,
+    naming.IMAGE_SHAPE_COLLECTION,
+    naming.INPUT_SCALE_COLLECTION,
+    naming.TRAINED_ON_COLLECTION,
 )
 _GIVEN = PLACEHOLDERS | PLACEHOLDERS_WITH_DEFAULT
-_PARSES = "Parse"  # An operation that takes serialized examples apart, and takes them from a feed.
-_CUT_SCOPE = "cut"
 
 
 @dataclass(frozen=True)
 class FreezePlan:
     """What is frozen of the file `meta`, which says `model` of itself.
 
-    Attributes:
-      outputs: full tensor names, by the signature's keys where it has them.
-      inputs: those of the tensors that are fed; some may turn out not to be needed.
-      off: names of training switches and dropouts -> their values.
-      needed: what the outputs need, cut at the inputs and at what is off.
-      fillings: of the lookup tables among it.
+    Outputs and inputs are by the signature's keys, or by their own names where they have none; some
+    inputs may turn out not to be needed. What is `off`, by full name, has its value for good. What
+    the outputs need is cut at the inputs and at what is off, but not at variables.
     """
 
     meta: MetaGraphFile
     model: Model
-    outputs: Mapping[str, str]
-    inputs: Mapping[str, str]
-    off: Mapping[str, bool | float]
+    outputs: Mapping[str, TensorInfo]
+    inputs: Mapping[str, TensorInfo]
+    off: Mapping[str, Array]
     needed: SubGraph
     fillings: Sequence[Filling]
+
+    @cached_property
+    def given(self) -> dict[str, TensorInfo | Array]:
+        """By full name, what is fed, and the value of what is off."""
+        return {**{info.name: info for info in self.inputs.values()}, **self.off}
+
+    @property
+    def off_values(self) -> dict[str, bool | float]:
+        """What is off, as JSON values."""
+        return {name: value.item() for name, value in self.off.items()}
 
 
 def plan_freeze(meta: MetaGraphFile, config: PartConfig) -> FreezePlan:
     """Finds out what is frozen of a file; values are not read, and nothing of the graph runs.
 
-    Raises:
-      CheckpointError: there is no such tensor or signature, the graph is damaged, or an operation
-        may do more than compute.
-      ToolError: nothing is to be frozen.
+    Raises CheckpointError where there is no such tensor or signature, the graph is damaged, or an
+    operation may do more than compute; ToolError where nothing is to be frozen.
     """
     with config.limit.over(READING):
-        plan = _plan(meta, config)
-        check_operations(plan.needed.graph_def, meta.path, config.trust_graph)
-    return plan
-
-
-def _plan(meta: MetaGraphFile, config: PartConfig) -> FreezePlan:
-    model = read_model(meta, config.signature)
-    wanted = _outputs(meta, model, config.outputs)
-    named = [meta.tensor_name(text, model.feed_keys) for text in config.inputs]
-    signed = list(dict.fromkeys(model.inputs.values()))
-    taken = sub_graph(meta, wanted, [*named, *signed]).feeds
-    cuts = list(dict.fromkeys([*named, *(name for name in signed if name in taken)]))
-    cuts += _pipeline(meta, wanted, cuts)
-    off = _off(meta, model, wanted, [name for name in cuts if name in named or name not in signed])
-    cuts = [name for name in cuts if name not in off]
-    needed, fillings = with_tables(meta, wanted, [*cuts, *off])
-    given = [name for name in cuts if name in needed.feeds or name in wanted]
-    given += [name for name in needed.unfed if name not in given]
-    for name in cuts:
-        if name not in given and named:
-            logging.warning("%s is no input: none of %s needs it", name, ", ".join(wanted))
-    return FreezePlan(
-        meta=meta,
-        model=model,
-        outputs=_by_key(wanted, model.outputs),
-        inputs=_by_key(given, model.inputs),
-        off={name: value for name, value in off.items() if name in needed.feeds},
-        needed=needed,
-        fillings=fillings,
-    )
+        model = read_model(meta, config.signature)
+        wanted = _outputs(meta, model, config.outputs)
+        named = [meta.tensor_name(text, model.feed_keys) for text in config.inputs]
+        cuts = _cuts(meta, model, wanted, named)
+        unsigned = [name for name in cuts if name in named or name not in model.inputs.values()]
+        off = _off(meta, model, wanted, unsigned)
+        cuts = [name for name in cuts if name not in off]
+        fed = [n for n in (*cuts, *off) if meta.nodes[node_of(n)].op not in VARIABLE_OPS]
+        needed, fillings = with_tables(meta, wanted, fed)
+        check_operations(needed.graph_def, meta.path, config.trust_graph)
+        given = list(dict.fromkeys([*cuts, *needed.unfed]))
+        infos = {info.name: info for info in describe_tensors(meta, [*wanted, *given])}
+    outputs = _by_key([infos[name] for name in wanted], model.outputs)
+    inputs = _by_key([infos[name] for name in given], model.inputs)
+    return FreezePlan(meta, model, outputs, inputs, off, needed, fillings)
 
 
 def _outputs(meta: MetaGraphFile, model: Model, asked: Sequence[str]) -> list[str]:
@@ -130,20 +119,26 @@ def _outputs(meta: MetaGraphFile, model: Model, asked: Sequence[str]) -> list[st
     return list(dict.fromkeys(names))
 
 
-def _pipeline(meta: MetaGraphFile, wanted: Sequence[str], cuts: Sequence[str]) -> list[str]:
-    """Where rows come from a queue or an iterator, what comes out of it is fed in its place."""
-    needed = sub_graph(meta, wanted, cuts)
-    nodes = (meta.nodes[name] for name in needed.names)
-    if not any(is_source(node) and _PARSES not in node.op for node in nodes):
-        return []
-    found = find_candidates(meta, wanted=wanted).pipeline
-    taken = sub_graph(meta, wanted, [*cuts, *found]).feeds
-    return [name for name in found if name in taken and name not in cuts]
+def _cuts(
+    meta: MetaGraphFile, model: Model, wanted: Sequence[str], named: Sequence[str]
+) -> list[str]:
+    """The tensors that are fed: `named` ones, those of the signature that are needed.
+
+    Where rows come from a queue, an iterator or a parser of examples, what comes out of it too.
+    """
+    signed = list(dict.fromkeys(model.inputs.values()))
+    taken = sub_graph(meta, wanted, [*named, *signed]).feeds
+    cuts = list(dict.fromkeys([*named, *(name for name in signed if name in taken)]))
+    if any(is_source(meta.nodes[name]) for name in sub_graph(meta, wanted, cuts).names):
+        found = find_candidates(meta, wanted=wanted).pipeline
+        taken = sub_graph(meta, wanted, [*cuts, *found]).feeds
+        cuts += [name for name in found if name in taken and name not in cuts]
+    return cuts
 
 
 def _off(
     meta: MetaGraphFile, model: Model, wanted: Sequence[str], cuts: Sequence[str]
-) -> dict[str, bool | float]:
+) -> dict[str, Array]:
     """The training switches and dropouts before `cuts`, with their values when off.
 
     They are placeholders, or variables of one bool. A bool that the signature has as an input is a
@@ -159,169 +154,134 @@ def _off(
         unsure = info.name in model.inputs.values() or info.shape is None
         if role is None or (role is Role.SWITCH and unsure and not says_switch(info.name)):
             continue
-        found[info.name] = off_value(info.name, role)
+        found[info.name] = np.asarray(off_value(info.name, role), info.dtype.as_numpy_dtype)
     return found
 
 
-def _by_key(names: Sequence[str], keys: Mapping[str, str]) -> dict[str, str]:
+def _by_key(infos: Sequence[TensorInfo], keys: Mapping[str, str]) -> dict[str, TensorInfo]:
     """Tensors by the signature's keys; those that have none by their own names, `:0` left out."""
-    found: dict[str, str] = {}
-    for name in names:
-        own = [key for key, tensor in keys.items() if tensor == name]
-        for key in own or [name.removesuffix(":0")]:
-            found[key if key not in found else name] = name
+    found: dict[str, TensorInfo] = {}
+    for info in infos:
+        own = [key for key, tensor in keys.items() if tensor == info.name]
+        for key in own or [info.name.removesuffix(":0")]:
+            found[key if key not in found else info.name] = info
     return found
 
 
 @dataclass(frozen=True)
 class FrozenGraph:
-    """A graph without variables.
+    """A graph without variables, made by a plan, which has its outputs.
 
-    Attributes:
-      meta: the graph, nothing but what the outputs need; the signature `serving_default`; the
-        collections that predict.py uses, and `table_initializer`, what a session has to run first.
-      inputs: signature key -> full tensor name, of what is still to be fed; a tensor without a key
-        has its own name as its key.
-      outputs: the same of what is kept.
-      plan: what was frozen, by the original's names.
-      scope: what all names of `meta` begin with, such as `imported/`; empty for the original's.
+    `meta` is nothing but what they need, with the signature `serving_default`, the collections that
+    predict.py uses, and `table_initializer`, what a session has to run first. Of the plan's inputs,
+    those are here that are still needed.
     """
 
     meta: MetaGraphDef
-    inputs: Mapping[str, str]
-    outputs: Mapping[str, str]
+    inputs: Mapping[str, TensorInfo]
     plan: FreezePlan
-    scope: str = ""
-
-    def as_file(self, path: str) -> MetaGraphFile:
-        """The same as what a file at `path` would be read as."""
-        return MetaGraphFile(path, path, self.meta)
 
 
-def freeze_plan(plan: FreezePlan, config: PartConfig, scope: str = "") -> FrozenGraph:
+def freeze_plan(plan: FreezePlan, config: PartConfig) -> FrozenGraph:
     """Freezes; no file is written, and nothing of the graph runs.
 
-    Args:
-      plan: what `plan_freeze` has told.
-      config: the same as it took.
-      scope: what all names of the result begin with, without the last `/`, as if it had been
-        imported by `tf.import_graph_def(graph_def, name=scope)`; empty for none.
-
-    Raises:
-      CheckpointError: the graph cannot be imported, or the checkpoint lacks a variable or is
-        damaged.
-      ToolError: the graph writes to its variables, cannot be cut where it is asked to, or is too
-        large.
+    Raises CheckpointError where the checkpoint lacks a variable or is damaged, or a table's file
+    is; ToolError where handles of variables cannot be followed, the graph cannot be cut where it is
+    asked to, or is too large.
     """
+    source, meta = plan.meta, MetaGraphDef()
+    wanted = [info.name for info in plan.outputs.values()]
     with config.limit.over(READING):
-        meta, variables = _without_variables(plan, config.asset)
-    fill_constants(meta.graph_def, plan.meta, variables)  # In its place: it may fill the memory.
+        graph, variables, tables = _without_variables(plan, wanted, config.asset)
+        meta.graph_def.CopyFrom(graph)
+    fill_constants(meta.graph_def, source, variables)  # In its place: it may fill the memory.
     left = {node.name for node in meta.graph_def.node}
-    inputs = {key: name for key, name in plan.inputs.items() if node_of(name) in left}
-    prefix = f"{scope}/" if scope else ""
-    _describe(meta, plan, inputs, prefix)
-    if scope:
-        _put_in_scope(meta.graph_def, prefix)
-    return FrozenGraph(
-        meta,
-        {key: prefix + name for key, name in inputs.items()},
-        {key: prefix + name for key, name in plan.outputs.items()},
-        plan,
-        prefix,
-    )
+    inputs = {key: info for key, info in plan.inputs.items() if node_of(info.name) in left}
+    for text in config.inputs:
+        name = source.tensor_name(text, plan.model.feed_keys)
+        if node_of(name) not in left:
+            logging.warning("%s is no input: none of %s needs it", name, ", ".join(wanted))
+    meta.signature_def[naming.SIGNATURE].CopyFrom(signature_of(inputs, plan.outputs))
+    predict = [name for name in plan.model.predict if name in wanted]
+    for key, names in ((naming.PREDICT_COLLECTION, predict), (TABLE_INITIALIZERS, tables)):
+        if names:
+            meta.collection_def[key].node_list.value.extend(names)
+    for key in _KEPT:
+        if key in source.proto.collection_def:
+            meta.collection_def[key].CopyFrom(source.collection(key))
+    return FrozenGraph(meta, inputs, plan)
 
 
 def _without_variables(
-    plan: FreezePlan, assets: Mapping[str, str]
-) -> tuple[MetaGraphDef, Mapping[str, Variable]]:
-    """The graph with all but the values, and the variables whose values its constants wait for."""
-    meta, graph = plan.meta, plan.needed.graph_def
-    cuts = {**dict.fromkeys(plan.inputs.values()), **plan.off}
-    late = {name: v for name, v in cuts.items() if meta.nodes[node_of(name)].op in VARIABLE_OPS}
-    _add_cuts(graph, plan.needed, {name: v for name, v in cuts.items() if name not in late})
-    for name in late:  # What takes a variable takes its value only once that is a constant.
-        if node_of(name) not in plan.needed.names:
-            graph.node.add().CopyFrom(meta.nodes[node_of(name)])
-            graph.node[-1].ClearField("device")
-    copy = GraphDef()
-    copy.CopyFrom(graph)
-    import_disarmed(meta, copy)  # What follows takes the graph as sound.
-    tables = _add_table_values(graph, meta, plan.fillings, assets)
-    wanted = [*plan.outputs.values(), *(f"{name}:0" for name in tables)]
-    variables = variables_of(graph, meta)
-    graph = replace_variables(graph, variables, wanted, meta.path)
-    for name in late:
-        variables.pop(node_of(name), None)
-    for node in [node for node in graph.node if f"{node.name}:0" in late]:
-        graph.node.remove(node)
-    _add_cuts(graph, plan.needed, late)
+    plan: FreezePlan, outputs: Sequence[str], assets: Mapping[str, str]
+) -> tuple[GraphDef, dict[str, Variable], list[str]]:
+    """The graph with all but the values; the variables that they are of; what fills tables."""
+    source, graph = plan.meta, plan.needed.graph_def
+    _add_cuts(graph, plan)
+    tables = _add_table_values(graph, source, plan.fillings, assets)
+    wanted = [*outputs, *(f"{name}:0" for name in tables)]
+    nodes = [source.nodes[node.name] for node in graph.node if node.op in VARIABLE_OPS]
+    variables = {node.name: variable_of(source, node) for node in nodes}
+    graph = replace_variables(graph, variables, wanted, source.path)
+    for node in graph.node:
+        given = plan.given.get(f"{node.name}:0")
+        if node.name in variables and given is not None:
+            _make_given(node, given)
+            del variables[node.name]
     fold(graph, wanted)
-    frozen = MetaGraphDef(graph_def=graph)
-    kept = sub_graph(MetaGraphFile(meta.path, meta.prefix, frozen), wanted).graph_def
-    check_writers(kept, meta.path)
-    frozen.graph_def.CopyFrom(kept)
-    if tables:
-        frozen.collection_def[TABLE_INITIALIZERS].node_list.value.extend(tables)
-    return frozen, variables
+    folded = MetaGraphFile(source.path, source.prefix, MetaGraphDef(graph_def=graph))
+    return sub_graph(folded, wanted).graph_def, variables, tables
 
 
-def _add_cuts(graph: GraphDef, needed: SubGraph, cuts: Mapping[str, bool | float | None]) -> None:
+def signature_of(
+    inputs: Mapping[str, TensorInfo], outputs: Mapping[str, TensorInfo]
+) -> SignatureDef:
+    """One that TensorFlow Serving predicts by."""
+    method = tf.compat.v1.saved_model.signature_constants.PREDICT_METHOD_NAME
+    signature = SignatureDef(method_name=method)
+    for protos, infos in ((signature.inputs, inputs), (signature.outputs, outputs)):
+        for key, info in infos.items():
+            shape = tf.TensorShape(info.shape).as_proto()
+            dtype = info.dtype.as_datatype_enum
+            protos[key].CopyFrom(TensorInfoProto(name=info.name, dtype=dtype, tensor_shape=shape))
+    return signature
+
+
+def _add_cuts(graph: GraphDef, plan: FreezePlan) -> None:
     """Adds what the nodes of a cut graph take, under the names that they take it by.
 
-    Args:
-      graph: the graph of `needed`; nodes are added to it.
-      needed: where the graph comes from, and where it is cut.
-      cuts: full tensor names -> their constant values; None for placeholders.
-
-    Raises:
-      CheckpointError: a cut has no dtype that can be fed.
-      ToolError: another output of a cut node is needed too, so that it has to stay.
+    A node of which an output but the first is taken becomes an `IdentityN` of placeholders; an
+    output that nobody takes passes on what the last one does. Raises ToolError where another output
+    of a cut node is needed too, so that it has to stay.
     """
-    by_node: dict[str, dict[int, TensorInfo]] = {}
-    names = [name for name in cuts if node_of(name) not in needed.names]
-    for name in cuts.keys() - names:
-        if name in needed.feeds:
+    needed, cuts = plan.needed, dict[str, dict[int, TensorInfo | Array]]()
+    for name, what in plan.given.items():
+        if node_of(name) not in needed.names:
+            cuts.setdefault(node_of(name), {})[output_index(name)] = what
+        elif needed.meta.nodes[node_of(name)].op not in PLACEHOLDERS | VARIABLE_OPS:
             raise ToolError(
                 f"the graph cannot be cut at {name} alone, as it needs other outputs of "
                 f"{node_of(name)} too: name all that it takes of it with --inputs"
             )
-    for info in describe_tensors(needed.meta, names) if names else ():
-        by_node.setdefault(node_of(info.name), {})[output_index(info.name)] = info
-    for node, outputs in by_node.items():
+    for name, outputs in cuts.items():
         if [*outputs] == [0]:
-            _add(graph, node, outputs[0], cuts[outputs[0].name])
-        else:
-            _add_several(graph, node, outputs, needed)
+            _make_given(graph.node.add(name=name), outputs[0])
+            continue
+        scope = free_scope(needed.meta, _CUT_SCOPE)
+        made = {i: graph.node.add(name=f"{scope}/{name}_{i}") for i in outputs}
+        for index, what in outputs.items():
+            _make_given(made[index], what)
+        passed = [made.get(i, made[max(made)]) for i in range(max(made) + 1)]
+        node = graph.node.add(name=name, op="IdentityN", input=[taken.name for taken in passed])
+        node.attr["T"].list.type.extend(taken.attr["dtype"].type for taken in passed)
 
 
-def _add(graph: GraphDef, name: str, info: TensorInfo, value: bool | float | None) -> None:
-    """Adds a node of one output."""
-    if info.dtype in (tf.resource, tf.variant):
-        raise ToolError(f"{info.name} cannot be an input: it is a {info.dtype.name}")
-    if value is None:
-        add_placeholder(graph, name, info.dtype, info.shape)
+def _make_given(node: NodeDef, what: TensorInfo | Array) -> None:
+    """Makes a node a placeholder, or the constant of what is off."""
+    if isinstance(what, TensorInfo):
+        make_placeholder(node, what.dtype, what.shape)
     else:
-        array = np.asarray(value, info.dtype.as_numpy_dtype)
-        make_constant(graph.node.add(name=name), array, info.dtype.as_datatype_enum)
-
-
-def _add_several(
-    graph: GraphDef, name: str, outputs: Mapping[int, TensorInfo], needed: SubGraph
-) -> None:
-    """Adds a node with as many outputs as are taken, each of which passes on a placeholder.
-
-    An output before the last that nobody takes passes on what the last one does.
-    """
-    scope = f"{name}/{_CUT_SCOPE}"
-    while any(node == scope or node.startswith(f"{scope}_") for node in needed.meta.nodes):
-        scope += "_"
-    last = max(outputs)
-    for index, info in outputs.items():
-        _add(graph, f"{scope}_{index}", info, None)
-    passed = [index if index in outputs else last for index in range(last + 1)]
-    node = graph.node.add(name=name, op="IdentityN")
-    node.input.extend(f"{scope}_{index}" for index in passed)
-    node.attr["T"].list.type.extend(outputs[index].dtype.as_datatype_enum for index in passed)
+        make_constant(node, what)
 
 
 def _add_table_values(
@@ -331,9 +291,6 @@ def _add_table_values(
 
     A table is no constant: each session has to fill it. predict.py does so by itself, as the
     collection `table_initializer` names the nodes; another client has to.
-
-    Raises:
-      CheckpointError: a file is not named, or is damaged; or no table takes an asset.
     """
     restoring = Restoring(meta, (), fillings, free_scope(meta, _TABLES_SCOPE))
     steps = restoring.steps(assets)
@@ -341,35 +298,5 @@ def _add_table_values(
     nodes = {node.name: node for node in graph.node}
     for step in steps:
         for tensor, value in step.feeds.items():
-            node = nodes[node_of(tensor)]
-            make_constant(node, value, node.attr["dtype"].type)
+            make_constant(nodes[node_of(tensor)], value)
     return [name for step in steps for name in step.targets]
-
-
-def _put_in_scope(graph: GraphDef, prefix: str) -> None:
-    for node in graph.node:
-        node.name = prefix + node.name
-        node.input[:] = [
-            f"^{prefix}{text[1:]}" if text.startswith("^") else prefix + text for text in node.input
-        ]
-
-
-def _describe(meta: MetaGraphDef, plan: FreezePlan, inputs: Mapping[str, str], prefix: str) -> None:
-    """Adds the signature and the collections, with `prefix` before all names in them."""
-    names = [*inputs.values(), *plan.outputs.values()]
-    infos = {info.name: info for info in describe_tensors(plan.meta, names)}
-    signature = meta.signature_def[SIGNATURE]
-    signature.method_name = tf.compat.v1.saved_model.signature_constants.PREDICT_METHOD_NAME
-    for protos, by_key in ((signature.inputs, inputs), (signature.outputs, plan.outputs)):
-        for key, name in by_key.items():
-            protos[key].name = prefix + name
-            protos[key].dtype = infos[name].dtype.as_datatype_enum
-            protos[key].tensor_shape.CopyFrom(tf.TensorShape(infos[name].shape).as_proto())
-    predict = [name for name in plan.model.predict if name in plan.outputs.values()]
-    if predict:
-        meta.collection_def[PREDICT_COLLECTION].node_list.value.extend(predict)
-    for collection in meta.collection_def.values():
-        collection.node_list.value[:] = [prefix + name for name in collection.node_list.value]
-    for key in _KEPT:
-        if key in plan.meta.proto.collection_def:
-            meta.collection_def[key].CopyFrom(plan.meta.collection(key))

@@ -6,34 +6,24 @@ ones, and those of the checkpoint are put in the finished graph, where each is i
 Operations: `tensorflow/core/ops/resource_variable_ops.cc`, `state_ops.cc`, `control_flow_ops.cc`.
 """
 
-import re
 from collections.abc import Collection, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.framework.attr_value_pb2 import AttrValue
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
-from tensorflow.core.framework.op_def_pb2 import OpDef
 
 from checkpoints.reader import Array
-from errors import ToolError, first_few, reason
-from metagraph.graph import attribute_of, data_inputs, nodes_by_op
+from errors import ToolError, reason
+from metagraph.graph import attribute_of, data_inputs
 from metagraph.meta import MetaGraphFile, node_of
-from metagraph.safety import op_definitions
-from metagraph.variables import (
-    REF_VARIABLES,
-    RESOURCE_VARIABLE,
-    VARIABLE_OPS,
-    Variable,
-    read_values,
-    variable_of,
-)
+from metagraph.variables import REF_VARIABLES, RESOURCE_VARIABLE, Variable, read_values
 from tools.command import quiet
-from tools.graph_nodes import fill_constant, make_constant, remake, waits, waits_for_inputs
 
 _MOST_BYTES = 2**31 - 1  # Of one protobuf message.
-_SHOWN = 3
 _BY_VALUE = {  # What passes a reference on -> the same for a value.
     "RefEnter": "Enter",
     "RefExit": "Exit",
@@ -42,34 +32,13 @@ _BY_VALUE = {  # What passes a reference on -> the same for a value.
     "RefNextIteration": "NextIteration",
     "RefSwitch": "Switch",
 }
-_IS_INITIALIZED = frozenset({"IsVariableInitialized", "VarIsInitializedOp"})
-_LOOKUPS = {"ResourceGather": "GatherV2", "ResourceGatherNd": "GatherNd"}
 _LOOPS = frozenset({"StatelessWhile", "While"})
-_SHAPES = ("_handle_dtypes", "_handle_shapes", "_input_shapes", "_output_shapes")
-_TAKES_HANDLE = re.compile("^Resource|Var(iable|IsInit)")  # Names of operations.
 _READ = "/Read/ReadVariableOp"
 
 
-class _EmptyValues:
-    """In the place of the session that the converter reads the variables from."""
-
-    def __init__(self, variables: Mapping[str, Variable]) -> None:
-        self._variables = variables
-
-    def run(self, names: Sequence[str]) -> list[Array]:
-        """A single zero, or an empty text, in the place of each variable's value."""
-        found = [self._variables[node_of(name).removesuffix(_READ)].dtype for name in names]
-        return [np.asarray(b"" if d == tf.string else 0).astype(d.as_numpy_dtype) for d in found]
-
-
-def variables_of(graph: GraphDef, meta: MetaGraphFile) -> dict[str, Variable]:
-    """The variables of a part of a file's graph, by name.
-
-    Raises:
-      CheckpointError: a variable is damaged.
-    """
-    nodes = [meta.nodes[node.name] for node in graph.node if node.op in VARIABLE_OPS]
-    return {node.name: variable_of(meta, node) for node in nodes}
+def _empty(variable: Variable) -> Array:
+    """What stands for a variable's value; as it is no scalar, nothing is folded by it."""
+    return np.empty([0], variable.dtype.as_numpy_dtype)
 
 
 def replace_variables(
@@ -77,26 +46,17 @@ def replace_variables(
 ) -> GraphDef:
     """Replaces the variables of a part of a file's graph by constants without values.
 
-    What changes a variable stays as it is, see `check_writers`: it may be gone once the graph is
-    folded. `graph` is changed in place; `wanted` are full names of the tensors that are kept.
-
-    Raises:
-      ToolError: handles of variables go where the converter does not follow them.
+    What changes a variable stays as it is: it may be gone once the graph is folded, and cannot be
+    imported otherwise. `graph` is changed in place; `wanted` are full names of what is kept. Raises
+    ToolError where handles of variables go where the converter does not follow them.
     """
     for node in graph.node:
         node.op = _BY_VALUE.get(node.op, node.op)
         if node.op in REF_VARIABLES:
-            _make_empty(node, variables)
-        elif node.op in _IS_INITIALIZED:
-            wait = waits_for_inputs(node)
-            make_constant(node, np.asarray(True), tf.bool.as_datatype_enum, wait)
-    if not any(node.op == RESOURCE_VARIABLE for node in graph.node):
-        return graph
-    frozen = _convert_handles(graph, variables, wanted, path)
-    for node in frozen.node:
-        if node.name in variables:
-            _make_empty(node, variables)
-    return frozen
+            make_constant(node, _empty(variables[node.name]))
+    if any(node.op == RESOURCE_VARIABLE for node in graph.node):
+        return _convert_handles(graph, variables, wanted, path)
+    return graph
 
 
 def _convert_handles(
@@ -105,12 +65,17 @@ def _convert_handles(
     for nodes in (graph.node, *(function.node_def for function in graph.library.function)):
         _read_before_lookups(nodes, in_function=nodes is not graph.node)
         for node in nodes:
-            _forget_shapes_of_handles(node)
+            if node.op in _LOOPS:  # The shapes that it would have are those of the empty values.
+                node.attr["output_shapes"].CopyFrom(AttrValue(list=AttrValue.ListValue()))
+    # In the place of the session that the converter reads the variables from.
+    values = SimpleNamespace(
+        run=lambda names: [_empty(variables[node_of(name).removesuffix(_READ)]) for name in names]
+    )
     waiting = {node.name: waits(node) for node in graph.node if node.op == "ReadVariableOp"}
     try:
         with quiet():  # It warns of its age.
             frozen: GraphDef = tf.compat.v1.graph_util.convert_variables_to_constants(
-                _EmptyValues(variables), graph, sorted({node_of(name) for name in wanted})
+                values, graph, sorted({node_of(name) for name in wanted})
             )
     except (AssertionError, KeyError, TypeError, ValueError) as error:
         raise ToolError(
@@ -122,78 +87,25 @@ def _convert_handles(
     return frozen
 
 
-def _make_empty(node: NodeDef, variables: Mapping[str, Variable]) -> None:
-    remake(node, "Const", (), {"dtype": variables[node.name].dtype.as_datatype_enum})
-
-
 def _read_before_lookups(nodes: Any, *, in_function: bool) -> None:
     """Makes lookups of rows read the value first: the converter knows them in few places only."""
-    for node in [node for node in nodes if node.op in _LOOKUPS]:
+    for node in [node for node in nodes if node.op in ("ResourceGather", "ResourceGatherNd")]:
+        if attribute_of(node, "batch_dims").i:
+            continue  # This it refuses.
         handle, indices = data_inputs(node)
         dtype = attribute_of(node, "dtype").type
-        batched = attribute_of(node, "batch_dims").i
         types = {"Tparams": dtype, "Tindices": attribute_of(node, "Tindices").type}
         read = nodes.add(name=f"{node.name}{_READ}", op="ReadVariableOp", input=[handle])
         read.attr["dtype"].type = dtype
-        inputs = [f"{read.name}:value:0" if in_function else read.name, indices]
-        if node.op == "ResourceGather":
-            axis = nodes.add(name=f"{node.name}/axis")
-            # In a loop of the old kind a constant has to wait for something of it.
-            wait = [] if in_function else [f"^{node_of(indices)}"]
-            number = types["Taxis"] = tf.int32.as_datatype_enum
-            make_constant(axis, np.asarray(batched, np.int32), number, wait)
-            inputs.append(f"{axis.name}:output:0" if in_function else axis.name)
-        remake(node, _LOOKUPS[node.op], [*inputs, *waits(node)], types)
-        if batched:
-            node.attr["batch_dims"].i = batched
-
-
-def _forget_shapes_of_handles(node: NodeDef) -> None:
-    """A handle is a scalar, and the value that a call or a loop gets in its place may be none."""
-    types = [type_ for key in ("T", "Tin") for type_ in attribute_of(node, key).list.type]
-    types.append(attribute_of(node, "T").type)
-    if tf.resource.as_datatype_enum not in types:
-        return
-    for key in _SHAPES:
-        node.attr.pop(key, None)
-    if node.op in _LOOPS:
-        node.attr["output_shapes"].list.Clear()
-        node.attr["output_shapes"].list.SetInParent()
-
-
-def check_writers(graph: GraphDef, path: str) -> None:
-    """Raises ToolError where something in a graph of constants takes a variable itself."""
-    definitions = op_definitions(graph)
-    found = [
-        f"{name} ({op})"
-        for op, names in nodes_by_op(graph).items()
-        for name in names
-        if op in definitions and _takes_variable(definitions[op])
-    ]
-    if found:
-        raise ToolError(
-            f"{path} cannot be frozen: its outputs need {first_few(found, _SHOWN)}, which changes "
-            "a variable, or takes a handle of one that cannot be followed, and a frozen graph has "
-            "none; name others with --fetch"
-        )
-
-
-def _takes_variable(definition: OpDef) -> bool:
-    """Whether an operation takes one; old tables and queues are references to a text."""
-    if any(arg.is_ref and arg.type != tf.string for arg in definition.input_arg):
-        return True
-    handles = any(arg.type == tf.resource for arg in definition.input_arg)
-    return handles and _TAKES_HANDLE.search(definition.name) is not None
+        value = f"{read.name}:value:0" if in_function else read.name
+        remake(node, node.op.removeprefix("Resource"), [value, indices, *waits(node)], types)
 
 
 def fill_constants(graph: GraphDef, meta: MetaGraphFile, variables: Mapping[str, Variable]) -> None:
     """Gives the constants their values; each value is freed once it is in the graph.
 
-    Some of `variables` may be gone from the graph.
-
-    Raises:
-      CheckpointError: the checkpoint lacks a variable or is damaged.
-      ToolError: the graph would be larger than a protobuf message can be.
+    Some of `variables` may be gone from the graph. Raises CheckpointError where one is missing or
+    damaged, ToolError where the graph would be larger than a protobuf message can be.
     """
     nodes = [node for node in graph.node if node.name in variables]
     values = read_values(meta, [variables[node.name] for node in nodes])
@@ -201,8 +113,51 @@ def fill_constants(graph: GraphDef, meta: MetaGraphFile, variables: Mapping[str,
     if size > _MOST_BYTES:
         raise ToolError(
             f"{meta.path} with its variables takes {size} bytes, and a file of one graph holds at "
-            f"most {_MOST_BYTES}: give --fetch fewer, or export a SavedModel, whose variables "
-            "are in files of their own"
+            f"most {_MOST_BYTES}: give --fetch fewer"
         )
     for node in nodes:
-        fill_constant(node, values.pop(node.name))
+        make_constant(node, values.pop(node.name))
+
+
+# Nodes of a graph as data, made or remade by hand.
+# Format: `tensorflow/core/framework/node_def.proto`, and `tensor.proto` beside it.
+
+
+def remake(node: NodeDef, op: str, inputs: Sequence[str], types: Mapping[str, int]) -> None:
+    """Makes another operation of a node, which keeps its name alone.
+
+    Its only attributes are `types`: name -> the number of a `tf.DType`.
+    """
+    name, inputs = node.name, list(inputs)
+    node.Clear()
+    node.name, node.op = name, op
+    node.input.extend(inputs)
+    for key, number in types.items():
+        node.attr[key].type = number
+
+
+def waits(node: NodeDef) -> list[str]:
+    """The inputs of a node that are only waited for, `^name`."""
+    return [text for text in node.input if text.startswith("^")]
+
+
+def make_constant(node: NodeDef, value: Array, wait: Sequence[str] = ()) -> None:
+    """Makes a node a `Const`, with a single copy of a large value.
+
+    Inside a loop of the old kind it has to `wait` for something of it, `^name`.
+    """
+    dtype = tf.as_dtype(value.dtype)
+    remake(node, "Const", wait, {"dtype": dtype.as_datatype_enum})
+    tensor = node.attr["value"].tensor
+    if dtype == tf.string:
+        tensor.CopyFrom(tf.make_tensor_proto(value, dtype, value.shape))
+        return
+    tensor.dtype = dtype.as_datatype_enum
+    tensor.tensor_shape.CopyFrom(tf.TensorShape(value.shape).as_proto())
+    tensor.tensor_content = np.ascontiguousarray(value).tobytes()
+
+
+def make_placeholder(node: NodeDef, dtype: tf.DType, shape: Sequence[int | None] | None) -> None:
+    """Makes a node a `Placeholder`; None for sizes, or a rank, that are not known."""
+    remake(node, "Placeholder", (), {"dtype": dtype.as_datatype_enum})
+    node.attr["shape"].shape.CopyFrom(tf.TensorShape(shape).as_proto())

@@ -2,15 +2,21 @@
 
 import importlib
 import inspect
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import pytest
 from absl import flags
 
+from checkpoints.naming import CLASS_NAMES_COLLECTION
 from cli.fields import parse
 from cli.terminal import EXIT_FAILED, EXIT_USAGE
 from errors import UserError
+from tests.prediction import stock
+
+NAMES = ["plane", "car", "bird", "cat"]
 
 
 class Ended(NamedTuple):
@@ -48,3 +54,17 @@ def tool(capsys: pytest.CaptureFixture[str]) -> Tool:
         return Ended(code, *capsys.readouterr())
 
     return call
+
+
+@pytest.fixture(scope="session")
+def named(cnn_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The `.meta` of a default CNN whose classes have names."""
+    folder = tmp_path_factory.mktemp("named")
+    for suffix in (".meta", ".index", ".data-00000-of-00001"):
+        shutil.copyfile(f"{cnn_run}/my-model-200{suffix}", f"{folder}/named{suffix}")
+    names = [name.encode() for name in NAMES]
+    stock.edit_meta(
+        folder / "named.meta",
+        lambda m: m.collection_def[CLASS_NAMES_COLLECTION].bytes_list.value.extend(names),
+    )
+    return folder / "named.meta"

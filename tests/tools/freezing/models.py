@@ -35,6 +35,11 @@ def frozen(meta: str, *outputs: str, **asked: Any) -> FrozenGraph:
     return found
 
 
+def fed(found: FrozenGraph) -> dict[str, str]:
+    """The names of its inputs by their keys."""
+    return {key: info.name for key, info in found.inputs.items()}
+
+
 def ops(graph: GraphDef) -> set[str]:
     """All operations of a graph and of its functions."""
     functions = graph.library.function

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from checkpoints.reader import Array
 from errors import CheckpointError, ToolError
-from metagraph.meta import MetaGraphFile, TensorInfo, read_meta_graph
+from metagraph.meta import TensorInfo, read_meta_graph
 from tests.tools.freezing import models
 from tools.freeze import PartConfig
 from tools.freezing import Reference, largest_difference, run_original
@@ -20,7 +19,6 @@ from tools.random_batch import try_batches
 
 v1 = tf.compat.v1
 NAN, INF = float("nan"), float("inf")
-NO_GRAPH = MetaGraphFile("m.meta", "m", MetaGraphDef())
 
 
 def _difference(expected: Any, found: Any, random: tuple[str, ...] = ()) -> float:
@@ -65,10 +63,9 @@ def test_what_is_not(expected: Any, found: Any) -> None:
     assert _difference(expected, found, random=("y:0",)) == 0
 
 
-def _value(dtype: tf.DType, shape: tuple[int | None, ...] | None) -> Array:
-    """The first that is tried."""
-    (value,), _ = try_batches(NO_GRAPH, [TensorInfo("x:0", dtype, shape)], len)
-    return value
+def _values(*infos: TensorInfo) -> list[Array]:
+    """The first that are tried."""
+    return try_batches(infos, len)[0]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +74,7 @@ def _value(dtype: tf.DType, shape: tuple[int | None, ...] | None) -> Array:
     ids=lambda dtype: dtype.name,
 )
 def test_values_are_of_the_dtype_and_within_what_models_take(dtype: tf.DType) -> None:
-    value = _value(dtype, (None, 5, None))
+    (value,) = _values(TensorInfo("x:0", dtype, (None, 5, None)))
     assert value.shape == (2, 5, 8)
     assert tf.as_dtype(value.dtype) == dtype
     numbers = np.abs(value.astype(np.complex128))
@@ -87,27 +84,30 @@ def test_values_are_of_the_dtype_and_within_what_models_take(dtype: tf.DType) ->
 
 
 def test_texts_are_empty_bools_off_and_unknown_ranks_rows() -> None:
-    assert _value(tf.string, (None, 1)).tolist() == [[b""], [b""]]
-    assert _value(tf.float32, None).shape == (2,)
-    assert _value(tf.float32, ()).shape == ()
-    assert [_value(tf.bool, shape).tolist() for shape in ((), None)] == [False, False]
+    text, row, one, *switches = _values(
+        TensorInfo("a:0", tf.string, (None, 1)),
+        TensorInfo("b:0", tf.float32, None),
+        TensorInfo("c:0", tf.float32, ()),
+        *(TensorInfo("d:0", tf.bool, shape) for shape in ((), None)),
+    )
+    assert text.tolist() == [[b""], [b""]]
+    assert (row.shape, one.shape) == ((2,), ())
+    assert [switch.tolist() for switch in switches] == [False, False]
     with pytest.raises(ToolError, match="x:0 is a resource"):
-        _value(tf.resource, ())
+        _values(TensorInfo("x:0", tf.resource, ()))
 
 
-def test_they_are_the_same_each_time() -> None:
+def test_they_are_the_same_each_time_and_the_first_refusal_is_the_reason() -> None:
     infos = [TensorInfo(name, tf.float32, (None, 3)) for name in ("x:0", "z:0")]
-    first, second = (try_batches(NO_GRAPH, infos, len)[0] for _ in range(2))
+    first, second = _values(*infos), _values(*infos)
     np.testing.assert_array_equal(first, second)
     assert not np.array_equal(first[0], first[1])
 
-
-def test_the_reason_of_a_refusal_is_that_of_the_first_batch() -> None:
     def refuse(values: Any) -> None:
         raise CheckpointError(f"refused {values[0].shape}")
 
-    with pytest.raises(CheckpointError, match=r"refused \(2,\)"):
-        try_batches(NO_GRAPH, [TensorInfo("x:0", tf.float32, (None,))], refuse)
+    with pytest.raises(CheckpointError, match=r"refused \(2, 3\)"):
+        try_batches(infos, refuse)
 
 
 def _feeds(folder: Path, build: Callable[[], tf.Tensor]) -> dict[str, Any]:
@@ -129,22 +129,6 @@ def test_sizes_and_limits_that_only_the_graph_knows_are_found(tmp_path: Path) ->
     feeds = _feeds(tmp_path, build)
     assert feeds["rows:0"].shape == (32,)
     assert not feeds["number:0"].any()
-
-
-@pytest.mark.parametrize("parse", [v1.io.parse_example, tf.io.parse_example])
-def test_examples_have_the_features_that_are_parsed(parse: Any, tmp_path: Path) -> None:
-    def build() -> tf.Tensor:
-        features = {
-            "pixels": tf.io.FixedLenFeature([2, 3], tf.float32),
-            "label": tf.io.FixedLenFeature([], tf.int64),
-            "text": tf.io.FixedLenFeature([], tf.string),
-            "words": tf.io.VarLenFeature(tf.string),
-        }
-        return parse(v1.placeholder(tf.string, [None], name="x"), features)["pixels"]
-
-    (text, _) = _feeds(tmp_path, build)["x:0"]
-    example = tf.train.Example.FromString(text)
-    assert sorted(example.features.feature) == ["label", "pixels", "text"]
 
 
 def test_a_graph_that_takes_no_values_is_said(tmp_path: Path) -> None:

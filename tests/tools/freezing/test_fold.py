@@ -9,11 +9,12 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
+from errors import ToolError
 from metagraph.session import RANDOM_OPS
 from models import blocks
 from tests.prediction import stock
 from tests.tools.freezing import models
-from tools.folding import Scalars
+from tools.folding import Known
 
 v1 = tf.compat.v1
 X = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
@@ -27,10 +28,6 @@ def _control_flow() -> Iterator[None]:
     """Restores the kind of control flow, which the models switch for the process."""
     yield
     v1.enable_control_flow_v2()
-
-
-def _number() -> tf.Tensor:
-    return v1.placeholder(tf.float32, [], name="p")
 
 
 def _by_step(x: tf.Tensor, keep: tf.Tensor) -> tf.Tensor:
@@ -51,9 +48,10 @@ DROPOUTS: dict[str, tuple[Build, float]] = {
     "of a layer": (lambda x, keep: v1.nn.dropout(tf.nn.relu(x), keep_prob=keep), 1),
     "here": (_by_step, 1),
 }
-OTHER_MASKS: dict[str, Build] = {
-    "of rows": lambda x, rate: v1.nn.dropout(x, rate=rate, noise_shape=[tf.shape(x)[0], 1]),
-    "of a known shape": lambda x, rate: v1.nn.dropout(tf.ensure_shape(x, [4, 6]), rate=rate),
+# Of these the mask is not known to have the shape of `x`.
+OTHER_MASKS: dict[str, tuple[Build, float]] = {
+    "of rows": (lambda x, r: v1.nn.dropout(x, rate=r, noise_shape=[tf.shape(x)[0], 1]), 0),
+    "of a known shape": (lambda x, r: v1.nn.dropout(tf.ensure_shape(x, [4, 6]), rate=r), 0),
 }
 
 
@@ -67,8 +65,8 @@ def _frozen(folder: Path, build: Callable[[tf.Tensor], tf.Tensor], off: dict[str
 
     meta = models.save(folder, graph)
     found = models.frozen(meta, "y")
-    assert found.inputs == {"x": "x:0"}
-    assert found.plan.off == off
+    assert models.fed(found) == {"x": "x:0"}
+    assert found.plan.off_values == off
     (expected,) = stock.run(meta, ["y:0"], {"x:0": X, **off})
     (value,) = models.run(found.meta.graph_def, ["y:0"], {"x:0": X})
     np.testing.assert_array_equal(value, expected)
@@ -76,21 +74,18 @@ def _frozen(folder: Path, build: Callable[[tf.Tensor], tf.Tensor], off: dict[str
 
 
 @pytest.mark.parametrize("default", [False, True])
-@pytest.mark.parametrize(("build", "off"), DROPOUTS.values(), ids=DROPOUTS)
-def test_a_dropout_is_gone(build: Build, off: float, default: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [*DROPOUTS, *OTHER_MASKS])
+def test_a_dropout_is_gone(kind: str, default: bool, tmp_path: Path) -> None:
+    build, off = (DROPOUTS | OTHER_MASKS)[kind]
+
     def graph(x: tf.Tensor) -> tf.Tensor:
-        given = v1.placeholder_with_default(0.5, [], "p") if default else _number()
-        return build(x, given)
+        given = v1.placeholder_with_default(0.5, [], "p") if default else None
+        return build(x, v1.placeholder(tf.float32, [], "p") if given is None else given)
 
     left = _frozen(tmp_path, graph, {"p:0": off})
-    assert left <= {"Const", "Identity", "MatMul", "Placeholder", "Relu"}
-
-
-@pytest.mark.parametrize("build", OTHER_MASKS.values(), ids=OTHER_MASKS)
-def test_of_a_mask_of_another_shape_nothing_is_drawn(build: Build, tmp_path: Path) -> None:
-    left = _frozen(tmp_path, lambda x: build(x, _number()), {"p:0": 0})
     assert not left & (RANDOM_OPS | UNIFORM)
-    assert "Fill" in left
+    if kind in DROPOUTS:
+        assert left <= {"Const", "Identity", "MatMul", "Placeholder", "Relu"}
 
 
 def test_a_dropout_that_is_built_in_stays(tmp_path: Path, caplog: Any) -> None:
@@ -136,35 +131,38 @@ def _writing(x: tf.Tensor, on: tf.Tensor) -> tf.Tensor:
     return x - tf.cond(on, update, lambda: tf.identity(mean))
 
 
-@pytest.mark.parametrize("build", [_cond, _nested, _loop_inside, _inside_a_loop, _writing])
-@pytest.mark.parametrize("name", ["is_training", "testing"])
-@pytest.mark.parametrize("new", [False, True], ids=["old", "new"])
-def test_of_a_conditional_the_branch_that_runs_is_left(
-    build: Build, name: str, new: bool, tmp_path: Path
-) -> None:
-    (v1.enable_control_flow_v2 if new else v1.disable_control_flow_v2)()
-    inverted = name == "testing"
-
+def _switched(build: Build, name: str) -> Callable[[tf.Tensor], tf.Tensor]:
     def graph(x: tf.Tensor) -> tf.Tensor:
         switch = v1.placeholder(tf.bool, [], name=name)
-        return build(x, tf.logical_not(switch) if inverted else switch)
+        return build(x, tf.logical_not(switch) if name == "testing" else switch)
 
-    left = _frozen(tmp_path, graph, {f"{name}:0": inverted})
+    return graph
+
+
+@pytest.mark.parametrize("build", [_cond, _nested, _loop_inside, _inside_a_loop, _writing])
+@pytest.mark.parametrize("name", ["is_training", "testing"])
+def test_of_a_conditional_the_branch_that_runs_is_left(
+    build: Build, name: str, tmp_path: Path
+) -> None:
+    v1.disable_control_flow_v2()
+    left = _frozen(tmp_path, _switched(build, name), {f"{name}:0": name == "testing"})
     assert not left & RANDOM_OPS
-    if build in (_cond, _writing) or (build is _nested and not new):
-        assert not left & CHOICES  # A loop has some of its own; in functions they stay.
-    elif build is not _nested and not new:
+    if build in (_loop_inside, _inside_a_loop):  # A loop has some of its own.
         assert "LoopCond" in left
+    else:
+        assert not left & CHOICES
 
 
-def test_which_branch_has_run_is_a_constant(tmp_path: Path) -> None:
-    def graph(x: tf.Tensor) -> tf.Tensor:
-        on = v1.placeholder(tf.bool, [], name="is_training")
-        off_x, on_x = tf.raw_ops.Switch(data=x, pred=on)
-        merged = tf.raw_ops.Merge(inputs=[-on_x, off_x])
-        return merged.output + tf.cast(merged.value_index, tf.float32)
+@pytest.mark.parametrize("build", [_cond, _nested, _loop_inside, _inside_a_loop])
+def test_of_a_choice_of_functions_both_are_left(build: Build, tmp_path: Path) -> None:
+    v1.enable_control_flow_v2()
+    assert _frozen(tmp_path, _switched(build, "testing"), {"testing:0": True}) & CHOICES
 
-    assert not _frozen(tmp_path, graph, {"is_training:0": False}) & CHOICES
+
+def test_a_choice_of_functions_one_of_which_writes_cannot_be_frozen(tmp_path: Path) -> None:
+    v1.enable_control_flow_v2()
+    with pytest.raises(ToolError, match=r"^frozen, .* at AssignVariableOp: "):
+        _frozen(tmp_path, _switched(_writing, "is_training"), {"is_training:0": False})
 
 
 @pytest.mark.parametrize("resource", [False, True], ids=["reference", "handle"])
@@ -179,7 +177,7 @@ def test_a_switch_that_is_a_variable_is_off_whatever_its_value(
         tf.identity(_cond(v1.placeholder(tf.float32, [None, 6], name="x"), on), name="y")
 
     found = models.frozen(models.save(tmp_path, graph), "y")
-    assert found.plan.off == {"is_training:0": False}
+    assert found.plan.off_values == {"is_training:0": False}
     (value,) = models.run(found.meta.graph_def, ["y:0"], {"x:0": X})
     np.testing.assert_array_equal(value, X * 2)
 
@@ -191,7 +189,7 @@ def test_a_switch_that_is_asked_for_is_an_input(tmp_path: Path) -> None:
         tf.identity(tf.cond(on, lambda: w + 0, lambda: w + 1), name="y")
 
     found = models.frozen(models.save(tmp_path, graph), "y", inputs=("on",))
-    assert found.inputs == {"on": "on:0"}
+    assert models.fed(found) == {"on": "on:0"}
     assert models.run(found.meta.graph_def, ["y:0"], {"on:0": True}) == [1]
 
 
@@ -208,8 +206,14 @@ def test_a_switch_that_is_asked_for_is_an_input(tmp_path: Path) -> None:
         (lambda: tf.constant("text"), None),
         (lambda: v1.placeholder(tf.float32, []) + 1, None),
         (lambda: tf.exp(tf.constant(1.0)), None),
+        (lambda: tf.floor(1.0 + tf.random.uniform([], 0.0, 1.0)), np.float32(1)),
+        (lambda: tf.random.uniform([], dtype=tf.float16) < 1.0, np.True_),
+        (lambda: tf.random.uniform([]) < 0.9, None),
+        (lambda: tf.equal(tf.random.uniform([]), 0.5), None),
+        (lambda: tf.random.uniform([]) < tf.random.uniform([]), None),
+        (lambda: 1.0 / (tf.random.uniform([]) - 0.5) < 3.0, None),
     ],
-    ids=range(10),
+    ids=range(16),
 )
 def test_single_values_are_known_as_a_session_has_them(build: Any, expected: Any) -> None:
     with tf.Graph().as_default() as graph:
@@ -217,17 +221,14 @@ def test_single_values_are_known_as_a_session_has_them(build: Any, expected: Any
         if expected is not None:
             with v1.Session() as session:
                 assert session.run(tensor) == expected
-    known = Scalars({node.name: node for node in graph.as_graph_def().node}).value(tensor.op.name)
+    known = Known({node.name: node for node in graph.as_graph_def().node}).value(tensor.op.name)
     assert known == expected
     assert getattr(known, "dtype", None) == getattr(expected, "dtype", None)
 
 
-def test_a_damaged_constant_and_a_loop_are_unknown() -> None:
+def test_of_a_loop_nothing_is_known() -> None:
     graph = GraphDef()
-    constant = graph.node.add(name="c", op="Const")
-    constant.attr["value"].tensor.dtype = tf.float32.as_datatype_enum
-    constant.attr["value"].tensor.float_val.extend([1.0, 2.0])
     graph.node.add(name="a", op="Identity", input=["b"])
     graph.node.add(name="b", op="Identity", input=["a"])
-    known = Scalars({node.name: node for node in graph.node})
-    assert [known.value(name) for name in ("c", "a", "b", "none")] == [None] * 4
+    known = Known({node.name: node for node in graph.node})
+    assert [known.value(name) for name in ("a", "b", "none")] == [None] * 3

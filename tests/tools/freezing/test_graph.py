@@ -1,4 +1,4 @@
-"""Each way in which graphs take their variables, by reference and by handle."""
+"""Each way in which graphs take their variables, by reference and by handle; and their cuts."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,8 +15,8 @@ from tests.tools.freezing import models
 
 v1 = tf.compat.v1
 X = np.array([[1, 2, 3], [4, 5, 6]], np.float32)
-BY_HANDLE = {"ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VarIsInitializedOp"}
-REFERENCES = {"RefSwitch", "RefMerge", "RefIdentity", "IsVariableInitialized"}
+BY_HANDLE = {"ReadVariableOp", "ResourceGather", "ResourceGatherNd"}
+REFERENCES = {"RefSwitch", "RefMerge", "RefIdentity"}
 Build = Callable[[tf.Tensor, tf.Variable], tf.Tensor]
 
 
@@ -74,14 +74,8 @@ def _function(x: tf.Tensor, w: tf.Variable) -> tf.Tensor:
     return tf.concat([outer(x), inner(x)], axis=0)
 
 
-def _rows_by_batch(x: tf.Tensor, w: tf.Variable) -> tf.Tensor:
-    return tf.gather(w, tf.stack([tf.range(2)] * 3), batch_dims=1) + tf.reduce_sum(x)
-
-
 def _initialised(x: tf.Tensor, w: tf.Variable) -> tf.Tensor:
-    """As `tf.Variable.initialized_value` has it."""
-    known = v1.is_variable_initialized(w)
-    return tf.matmul(x, tf.cond(known, w.read_value, lambda: tf.zeros([3, 3])))
+    return tf.where(v1.is_variable_initialized(w), tf.matmul(x, w), x)
 
 
 def _writing(x: tf.Tensor, w: tf.Variable) -> tf.Tensor:
@@ -105,8 +99,6 @@ def _save(folder: Path, build: Build, resource: bool, new: bool = True) -> str:
         (_conditional, False),
         (_switch_case, True),
         (_function, True),
-        (_rows_by_batch, True),
-        (_initialised, False),
     ],
 )
 def test_they_become_constants(build: Build, new: bool, resource: bool, tmp_path: Path) -> None:
@@ -125,7 +117,7 @@ def test_references_are_seen_through(tmp_path: Path) -> None:
         raw.RefIdentity(input=ref)
         chosen = raw.RefSwitch(data=ref, pred=tf.reduce_sum(x) > 0)
         merged = raw.RefMerge(inputs=[chosen.output_true, chosen.output_false])
-        return tf.where(raw.IsVariableInitialized(ref=ref), tf.matmul(x, merged.output), -1.0)
+        return tf.matmul(x, merged.output)
 
     def make_older(proto: MetaGraphDef) -> None:
         for node in proto.graph_def.node:
@@ -147,23 +139,25 @@ def _out_of_a_function(x: tf.Tensor, w: tf.Variable) -> tf.Tensor:
 @pytest.mark.parametrize(
     ("build", "resource", "named"),
     [
-        (_writing, False, "AssignAdd"),
+        (_writing, False, "count"),
         (_writing, True, "AssignAddVariableOp"),
-        (_out_of_a_function, True, "ReadVariableOp"),
+        (_out_of_a_function, True, "ret types identity"),
+        (_initialised, False, "IsVariableInitialized"),
+        (_initialised, True, "VarIsInitializedOp"),
     ],
 )
 def test_what_does_not_just_read_a_variable_cannot_be_frozen(
     build: Build, resource: bool, named: str, tmp_path: Path
 ) -> None:
     meta = _save(tmp_path, build, resource)
-    with pytest.raises(ToolError, match=rf"cannot be frozen: .*\({named}\), which ch.*--fetch$"):
+    with pytest.raises(ToolError, match=rf"^frozen, .*{named}.*; a frozen graph has .*--fetch$"):
         models.frozen(meta, "y")
     models.frozen(meta, "w")
 
 
 def test_a_variable_can_be_cut_out(tmp_path: Path) -> None:
     found = models.frozen(_save(tmp_path, tf.matmul, resource=True), "y", "w", inputs=("w",))
-    assert found.inputs == {"w": "w:0", "x": "x:0"}
+    assert models.fed(found) == {"w": "w:0", "x": "x:0"}
     (value,) = models.run(found.meta.graph_def, ["y:0"], {"x:0": X, "w:0": 2 * np.eye(3)})
     np.testing.assert_array_equal(value, 2 * X)
 
@@ -189,3 +183,59 @@ def test_values_of_every_dtype(tmp_path: Path) -> None:
     for name, value in zip(values, results, strict=True):
         assert value.dtype == values[name].dtype
         np.testing.assert_array_equal(value, values[name])
+
+
+# Where a graph is cut, it keeps the names that it takes its inputs by.
+
+ROWS = np.arange(12, dtype=np.float32).reshape(2, 6)
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> str:
+    """The `.meta` of a split in three, and two sums of parts."""
+
+    def build() -> None:
+        w = v1.get_variable("w", initializer=np.full(6, 2, np.float32), use_resource=False)
+        x = v1.placeholder(tf.float32, [None, 6], name="x")
+        first, second, third = tf.split(x * w, 3, axis=1, name="parts")
+        tf.add(first, third, name="ends")
+        tf.add(first, second, name="starts")
+
+    return models.save(tmp_path, build)
+
+
+def test_several_outputs_of_one_node(parts: str) -> None:
+    found = models.frozen(parts, "ends", inputs=("parts:0", "parts:2"))
+    graph = found.meta.graph_def
+    assert models.fed(found) == {"parts": "parts:0", "parts:2": "parts:2"}
+    placeholders = sorted(f"{n.name}:0" for n in graph.node if n.op == "Placeholder")
+    for names in (("parts:0", "parts:2"), placeholders):
+        fed = dict(zip(names, (ROWS[:, :2], ROWS[:, 2:4]), strict=True))
+        (value,) = models.run(graph, ["ends:0"], fed)
+        np.testing.assert_array_equal(value, ROWS[:, :2] + ROWS[:, 2:4])
+
+
+def test_an_output_may_be_an_input(parts: str) -> None:
+    found = models.frozen(parts, "parts:1", "starts", inputs=("parts:0", "parts:1"))
+    fed = {"parts:0": ROWS[:, :2], "parts:1": ROWS[:, 2:4]}
+    (value,) = models.run(found.meta.graph_def, ["starts:0"], fed)
+    np.testing.assert_array_equal(value, ROWS[:, :2] + ROWS[:, 2:4])
+
+
+def test_a_node_cannot_be_cut_at_some_of_its_outputs(parts: str) -> None:
+    with pytest.raises(ToolError, match=r"cut at parts:0 alone, as it needs other outputs of part"):
+        models.frozen(parts, "ends", inputs=("parts:0",))
+
+
+def test_a_queue_is_cut_by_itself(tmp_path: Path) -> None:
+    def build() -> None:
+        w = v1.get_variable("w", initializer=np.float32(3), use_resource=False)
+        queue = tf.queue.FIFOQueue(4, [tf.float32, tf.int64], [[2], []], name="rows")
+        images, labels = queue.dequeue_many(2, name="batch")
+        tf.multiply(images, w, name="y")
+        tf.identity(labels, name="labels")
+
+    found = models.frozen(models.save(tmp_path, build), "y")
+    assert models.fed(found) == {"batch": "batch:0"}
+    (value,) = models.run(found.meta.graph_def, ["y:0"], {"batch:0": ROWS[:, :2]})
+    np.testing.assert_array_equal(value, ROWS[:, :2] * 3)
