@@ -11,9 +11,9 @@ import tensorflow as tf
 
 from errors import ToolError
 from metagraph.meta import MetaGraphFile, read_meta_graph
-from metagraph.safety import TimeLimit
 from tests.prediction import stock
-from tools.edit_check import Question, check_same
+from tools.edit import EditConfig
+from tools.editing import check_same
 
 v1 = tf.compat.v1
 
@@ -37,8 +37,8 @@ def make(tmp_path: Path) -> Make:
 def _check(
     old: MetaGraphFile, new: MetaGraphFile, cast: str | None, tolerance: float | None = None
 ) -> float:
-    question = Question(["y:0"], [], {}, {}, False, TimeLimit(), cast, tolerance)
-    return check_same(old, new, question).largest
+    config = EditConfig(output="", cast=cast, tolerance=tolerance)
+    return check_same(old, new, ["y:0"], config)
 
 
 def _floats(*values: float) -> npt.NDArray[np.float32]:
