@@ -13,7 +13,7 @@ from prediction.evaluation import Classified
 from prediction.output import Classification
 from prediction.plan import RowInputs
 from prediction.rows import ArrayRows
-from tools.plot_runs import style
+from tools.plotting import style
 
 MakeClassified: TypeAlias = Callable[..., Classified]
 
