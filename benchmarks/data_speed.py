@@ -23,7 +23,14 @@ from pathlib import Path
 
 from absl import logging
 
-from benchmarks.measuring import MemoryMeter, compare, training_config, training_speed
+from benchmarks.measuring import (
+    NUM_CLASSES,
+    MemoryMeter,
+    compare,
+    training_config,
+    training_speed,
+    write_image_files,
+)
 from cli.fields import flag
 from cli.run import run
 from cli.terminal import import_tensorflow
@@ -34,7 +41,6 @@ _ON_DISK, _IN_MEMORY, _FOLDER = "on_disk.npy", "in_memory.npy", "files"
 _IMAGES_IN_MEMORY = 20_000
 _HELD_MB = 512  # enough for each of these
 _BLOCK = 10_000  # images made at once
-_CLASSES = 4
 
 
 def main(request: "Request") -> int:
@@ -50,7 +56,7 @@ def main(request: "Request") -> int:
             return 1
         make_images(Path(folder) / _ON_DISK, request.images)
         make_images(Path(folder) / _IN_MEMORY, min(_IMAGES_IN_MEMORY, request.images))
-        make_files(Path(folder) / _FOLDER, request.files)
+        write_image_files(Path(folder) / _FOLDER, request.files)
         print(f"{'':<58} {'on disk':>10} {'in memory':>10}", flush=True)
         numbers = [f"--{name}={getattr(request, name)}" for name in _NUMBERS]
         for name in _PARTS:
@@ -71,20 +77,7 @@ def make_images(path: Path, count: int) -> None:
             generator.bytes(min(_BLOCK, count - first) * _IMAGE_BYTES)
             for first in range(0, count, _BLOCK)
         )
-    np.save(path.with_suffix(".labels.npy"), np.arange(count) % _CLASSES)
-
-
-def make_files(folder: Path, count: int) -> None:
-    """Writes random images as PNG files in a folder a class."""
-    import numpy as np
-    from PIL import Image
-
-    generator = np.random.default_rng(0)
-    for label in range(_CLASSES):
-        (folder / f"class {label}").mkdir(parents=True)
-    for number in range(count):
-        pixels = generator.integers(0, 256, (32, 32, 3), np.uint8)
-        Image.fromarray(pixels).save(folder / f"class {number % _CLASSES}" / f"{number:06d}.png")
+    np.save(path.with_suffix(".labels.npy"), np.arange(count) % NUM_CLASSES)
 
 
 def _memory(folder: Path, request: "Request") -> None:

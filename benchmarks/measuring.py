@@ -1,4 +1,7 @@
-"""How benchmarks measure: memory, two ways to do one work in turn, training after a warm-up."""
+"""How benchmarks measure: memory, two ways to do one work in turn, training after a warm-up.
+
+Also the image files that they train on.
+"""
 
 import os
 import statistics
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from train_cnn import CnnConfig
     from training.task import Batch
 
+NUM_CLASSES = 4
 _INTERVAL_SECS = 0.02
 _STATUS = Path("/proc/self/status")
 _WARM_UP_STEPS = 20
@@ -91,6 +95,20 @@ def compare(
     return f"{name:<58} {mine:>10,.2f} {other:>10,.2f} {unit:<9} ratio {ratio:.3f} ({bound})"
 
 
+def write_image_files(folder: Path, count: int) -> None:
+    """Writes random images as PNG files in a folder a class."""
+    import numpy as np
+    from PIL import Image
+
+    generator = np.random.default_rng(0)
+    for label in range(NUM_CLASSES):
+        (folder / f"class {label}").mkdir(parents=True)
+    for number in range(count):
+        pixels = generator.integers(0, 256, (32, 32, 3), np.uint8)
+        label = number % NUM_CLASSES
+        Image.fromarray(pixels).save(folder / f"class {label}" / f"{number:06d}.png")
+
+
 def training_config(
     data: str,
     ckpt_dir: str,
@@ -106,21 +124,11 @@ def training_config(
     from training.config import RunConfig
 
     return CnnConfig(
-        run=RunConfig(
-            ckpt_dir=ckpt_dir,
-            seed=0,
-            save_every_steps=save_every_steps,
-            max_to_keep=4,
-            keep_checkpoint_every_n_hours=0.0,
-            log_every_steps=10,
-            allow_config_change=False,
-        ),
+        RunConfig(ckpt_dir, save_every_steps=save_every_steps, log_every_steps=10),
         data=data,
         validation_fraction=0.0,
         train_steps=steps,
-        epochs=None,
         batch_size=batch_size,
-        learning_rate=1e-3,
         data_memory_mb=data_memory_mb,
         augment=augment,
     )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import data_speed
-from benchmarks.measuring import MemoryMeter, memory_now
+from benchmarks.measuring import MemoryMeter, memory_now, write_image_files
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data_speed")
     for name in ("on_disk.npy", "in_memory.npy"):
         data_speed.make_images(folder / name, 300)
-    data_speed.make_files(folder / "files", 160)
+    write_image_files(folder / "files", 160)
     return folder
 
 
