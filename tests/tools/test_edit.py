@@ -415,18 +415,17 @@ def test_wrong_flags_are_usage(tool: Tool, arguments: list[str], message: str) -
     assert message in ended.err
 
 
-def test_a_graph_without_a_saver_is_given_one(edit: Edit, linear_run: Path, tmp_path: Path) -> None:
+def test_a_graph_without_a_saver_is_given_one(
+    edit: Edit, tool: Tool, linear_run: Path, tmp_path: Path
+) -> None:
+    """A graph that is no .meta is none that can be edited."""
     old = _copy(linear_run / "my-model-300", tmp_path / "copy")
     stock.edit_meta(Path(f"{old}.meta"), lambda proto: proto.ClearField("saver_def"))
     edit(f"--meta={old}", f"--output={tmp_path}/new", "--cast=float64", "--rename=w=v")
     (found,) = stock.run(f"{tmp_path}/new.meta", ["w:0"])
     assert found.tobytes() == _values(old)["w"].tobytes()
-
-
-def test_a_frozen_graph_has_nothing_to_edit(tool: Tool, linear_run: Path, tmp_path: Path) -> None:
-    graph_def = _proto(linear_run / "my-model-300").graph_def
-    (tmp_path / "frozen.pb").write_bytes(graph_def.SerializeToString())
-    ended = tool("edit", f"--meta={tmp_path}/frozen.pb", f"--output={tmp_path}/new")
+    (tmp_path / "frozen.pb").write_bytes(_proto(old).graph_def.SerializeToString())
+    ended = tool("edit", f"--meta={tmp_path}/frozen.pb", f"--output={tmp_path}/newer")
     assert "is no .meta file" in ended.err
 
 

@@ -33,28 +33,6 @@ def _all_examples() -> list[list[str]]:
     return found
 
 
-def test_the_examples_of_a_help() -> None:
-    text = """Does things.
-
-  python -m tools.one a --flag="b c"
-
-also over lines, and two together:
-
-  python -m tools.two a \\
-    --flag=b \\
-    c
-  python -m tools.three d
-
-python -m tools.no example, nor is
-    python -m tools.no
-"""
-    assert _examples(text) == [
-        ["one", "a", "--flag=b c"],
-        ["two", "a", "--flag=b", "c"],
-        ["three", "d"],
-    ]
-
-
 @pytest.fixture
 def fresh(cnn_run: Path, linear_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The working directory of a user who has just trained `model` and `model1`."""
