@@ -5,10 +5,12 @@ Also the image files that they train on.
 
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from training.task import Batch
 
 NUM_CLASSES = 4
+PROJECT = Path(__file__).resolve().parent.parent
 _INTERVAL_SECS = 0.02
 _STATUS = Path("/proc/self/status")
 _WARM_UP_STEPS = 20
@@ -93,6 +96,13 @@ def compare(
     mine, other = (statistics.median(column) for column in zip(*figures, strict=True))
     ratio = statistics.median(one / two for one, two in figures)
     return f"{name:<58} {mine:>10,.2f} {other:>10,.2f} {unit:<9} ratio {ratio:.3f} ({bound})"
+
+
+def run_parts(module: str, parts: Iterable[str], *arguments: str) -> None:
+    """Runs each part of a benchmark in a process of its own."""
+    for name in parts:
+        command = [sys.executable, "-m", f"benchmarks.{module}", f"--part={name}", *arguments]
+        subprocess.run(command, cwd=PROJECT, check=True)
 
 
 def write_image_files(folder: Path, count: int) -> None:

@@ -22,7 +22,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from absl import logging
 
-from benchmarks.measuring import NUM_CLASSES, compare, training_config, training_speed
+from benchmarks.measuring import (
+    NUM_CLASSES,
+    PROJECT,
+    compare,
+    run_parts,
+    training_config,
+    training_speed,
+)
 from cli.fields import flag
 from cli.run import run
 from cli.terminal import import_tensorflow
@@ -35,7 +42,6 @@ if TYPE_CHECKING:
 
     Array: TypeAlias = np.ndarray[Any, Any]
 
-_PROJECT = Path(__file__).resolve().parent.parent
 _NUM_IMAGES = 20_000
 _IMAGES = "images.npz"
 _STEPS_BY_BATCH_SIZE = {10: 1000, 128: 200}  # about two seconds each
@@ -51,9 +57,7 @@ def main(request: "Request") -> None:
     """Prints all comparisons, each as soon as it is measured."""
     if request.part is None:
         print(f"{'':<58} {'ours':>10} {'theirs':>10}", flush=True)
-        for name in _PARTS:
-            command = [sys.executable, "-m", "benchmarks.speed", f"--part={name}"]
-            subprocess.run(command, cwd=_PROJECT, check=True)
+        run_parts("speed", _PARTS)
         return
     import_tensorflow(1 if request.part == "train-10" else None)  # As train_cnn.py does.
     import numpy as np
@@ -77,7 +81,7 @@ def _process(folder: Path, x: "Array", y: "Array") -> Iterator[str]:
             started = time.perf_counter()
             subprocess.run(
                 [sys.executable, *(part.format(run=run) for part in command)],
-                cwd=_PROJECT,
+                cwd=PROJECT,
                 check=True,
                 capture_output=True,
             )

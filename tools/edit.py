@@ -20,7 +20,7 @@ anything is kept, the old and the new one run on the same random batch: without 
 give the same bytes.
 
 The new checkpoint has no manifest, as no trainer wrote it: whoever continues from it compares names
-and shapes. Partitioned variables are written whole.
+and shapes. Partitioned variables are written whole. What is kept has to fit into memory.
 """
 
 if __name__ == "__main__":  # First, as what follows takes its time.

@@ -3,6 +3,7 @@
 The files are made aside, moved into place when all is well, or gone.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
@@ -34,10 +35,10 @@ class Tensor(NamedTuple):
     dtype: tf.DType
     stored: tf.DType
 
-    def bytes_as(self, dtype: tf.DType) -> int:
-        """Of its value; of strings, of which nobody knows, none."""
-        count = tf.TensorShape(self.shape).num_elements() or 0
-        return 0 if dtype == tf.string else int(count * dtype.size)
+    @property
+    def size(self) -> int:
+        """The bytes of its new value; 0 of strings, of which nobody knows them."""
+        return 0 if self.stored == tf.string else math.prod(self.shape) * int(self.stored.size)
 
 
 def keys_in_order(reader: CheckpointReader) -> list[str]:

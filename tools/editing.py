@@ -120,7 +120,7 @@ def _edit(config: EditConfig, meta: MetaGraphFile | None, reader: CheckpointRead
                 "dtype": tensor.stored.name,
                 "was_dtype": tensor.dtype.name,
                 "shape": list(tensor.shape),
-                "bytes": tensor.bytes_as(tensor.stored),
+                "bytes": tensor.size,
             }
             for tensor in tensors
         ],

@@ -4,7 +4,7 @@ A filter is of any convolution, out of any graph: the kernel is whatever the con
 """
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -260,23 +260,12 @@ def read_kernel(
 
 
 def _first_kernel(meta: MetaGraphFile, model: Model) -> str:
-    """The first kernel, in the file's order, that the prediction needs."""
+    """The first kernel that the prediction needs, by its variable where it is one."""
     outputs = [*model.predict, *model.outputs.values()] or find_candidates(meta).outputs[:1]
-    name = next(_kernels(meta, sub_graph(meta, outputs).names), None)
-    if name is None:
-        raise ToolError(
-            f"{meta.path}: found no convolution that its prediction needs (not looked for in "
-            "functions); --tensor names a kernel [height, width, channels, filters]"
-        )
-    return name
-
-
-def _kernels(meta: MetaGraphFile, nodes: Collection[str]) -> Iterator[str]:
-    """The weights of each convolution among some nodes, by their variables where they are these."""
-    view = View(meta.nodes)
+    needed, view = sub_graph(meta, outputs).names, View(meta.nodes)
     for name, node in meta.nodes.items():
         inputs = data_inputs(node)
-        if name not in nodes or node.op not in _CONVOLUTIONS or len(inputs) < 2:
+        if name not in needed or node.op not in _CONVOLUTIONS or len(inputs) < 2:
             continue
         tensor, found = meta.find_tensor(inputs[1]), source(view, inputs[1])
         if found is not None and found.node.op == "ReadVariableOp" and not found.reshaped:
@@ -284,7 +273,11 @@ def _kernels(meta: MetaGraphFile, nodes: Collection[str]) -> Iterator[str]:
         if found is not None and found.node.op in VARIABLE_OPS and not found.reshaped:
             tensor = f"{found.node.name}:0"
         if tensor is not None and not sub_graph(meta, [tensor]).unfed:
-            yield tensor
+            return tensor
+    raise ToolError(
+        f"{meta.path}: found no convolution that its prediction needs (not looked for in "
+        "functions); --tensor names a kernel [height, width, channels, filters]"
+    )
 
 
 def _no_kernel(meta: MetaGraphFile, info: TensorInfo) -> ToolError:

@@ -26,7 +26,7 @@ from checkpoints.folder import Hold, read_newest, usable_steps
 from data import batches
 from errors import CheckpointError, ToolError
 from metagraph.casting import json_value
-from tools.plotting import Picture, as_label, new_figure
+from tools.plotting import Picture, as_label, new_figure, short_path
 from training.metrics import LOGS_FOLDER, METRICS_FILE, step_of
 
 _MAX_BYTES = 1 << 30
@@ -117,27 +117,17 @@ def draw_metrics(runs: Sequence[RunMetrics], *, log_loss: bool) -> Picture:
         raise ToolError(f"{folders}: expected loss, accuracy or learning_rate in the log")
     figure = new_figure(8, 2.8 * len(panels) + 0.6)
     grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
-    names = run_names([run.folder for run in runs])
     for title, axes in zip(panels, grid, strict=True):
-        _draw_panel(axes, title, runs, names)
+        _draw_panel(axes, title, runs)
         if log_loss and title == "loss":
             _make_logarithmic(axes)
     grid[-1].set_xlabel("step (updates done)")
     grid[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
-    handles = [Line2D([], [], label=name, **_style(index)) for index, name in enumerate(names)]
+    styles = [_style(index) | {"label": short_path(run.folder)} for index, run in enumerate(runs)]
+    handles = [Line2D([], [], **style) for style in styles]
     figure.legend(handles=handles, loc="outside upper left", ncols=4)
     told = ", ".join(f"{run.folder} to step {run.last_step}" for run in runs)
-    record = {"runs": [_record(run) for run in runs]}
-    return Picture(figure, f"{', '.join(panels)} of {told}", record)
-
-
-def run_names(folders: Sequence[str]) -> list[str]:
-    """The last part of each folder's path; as many parts as tell those apart that differ."""
-    parts = [os.path.abspath(folder).split(os.sep) for folder in folders]
-    depth = 1
-    while len({tuple(p[-depth:]) for p in parts}) < len({tuple(p) for p in parts}):
-        depth += 1
-    return [as_label("/".join(p[-depth:]), 60) for p in parts]
+    return Picture(figure, f"{', '.join(panels)} of {told}", {"runs": [*map(_record, runs)]})
 
 
 def _style(run: int) -> dict[str, Any]:
@@ -145,7 +135,7 @@ def _style(run: int) -> dict[str, Any]:
     return {"color": f"C{run % 10}", "linestyle": _LINES[run // 10 % len(_LINES)]}
 
 
-def _draw_panel(axes: Axes, title: str, runs: Sequence[RunMetrics], names: Sequence[str]) -> None:
+def _draw_panel(axes: Axes, title: str, runs: Sequence[RunMetrics]) -> None:
     explained = []
     for number, label, is_faint in _PANELS[title]:
         alpha = _FAINT if is_faint else 1.0
@@ -153,7 +143,7 @@ def _draw_panel(axes: Axes, title: str, runs: Sequence[RunMetrics], names: Seque
         for index in having:
             steps, values = runs[index].series[number]
             marker = "." if len(steps) <= 60 else ""
-            own = f"{names[index]}: {label}"
+            own = f"{short_path(runs[index].folder)}: {label}"
             axes.plot(steps, values, label=own, marker=marker, alpha=alpha, **_style(index))
         if having:
             explained.append(Line2D([], [], color="black", label=label, alpha=alpha))

@@ -45,16 +45,6 @@ def _one_hot(classes: npt.ArrayLike, count: int) -> Array:
     return np.asarray(np.eye(count)[np.asarray(classes)], np.float32)
 
 
-def test_the_counts_are_those_of_a_loop(classified: MakeClassified) -> None:
-    rng = np.random.default_rng(0)
-    labels, classes = rng.integers(0, 5, 100), rng.integers(0, 5, 100)
-    expected = [
-        [sum(1 for x, y in zip(labels, classes, strict=True) if (x, y) == (i, j)) for j in range(5)]
-        for i in range(5)
-    ]
-    assert draw_confusion(classified(_one_hot(classes, 5), labels)).record["counts"] == expected
-
-
 def test_what_is_drawn(classified: MakeClassified) -> None:
     """Colours are shares of the true class, texts are counts, the true class goes down."""
     found = classified(

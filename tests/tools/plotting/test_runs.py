@@ -28,7 +28,6 @@ from tools.plot_runs import (
     mean_squared_error,
     read_line_run,
     read_run,
-    run_names,
 )
 from tools.plotting import Picture, as_label, new_figure, render, style
 from training.metrics import Metrics, MetricsLog
@@ -93,9 +92,9 @@ def _run(folder: str, series: Mapping[str, Sequence[float]]) -> RunMetrics:
     return RunMetrics(folder, {k: np.array([_STEPS[: len(v)], v]) for k, v in series.items()})
 
 
-ONE = _run("runs/one", {"loss": [4.0, 1e-3, math.nan], "w": [1.0, 2.0, 3.0]})
+ONE = _run("a/one", {"loss": [4.0, 1e-3, math.nan], "w": [1.0, 2.0, 3.0]})
 ACCURACIES = {"accuracy": [0.25, 0.5], "test_accuracy": [0.5, 0.75]}
-TWO = _run("runs/two", {"loss": [3.0, 2.0], **ACCURACIES, "learning_rate": [1e-3, 2e-3]})
+TWO = _run("b/two", {"loss": [3.0, 2.0], **ACCURACIES, "learning_rate": [1e-3, 2e-3]})
 
 
 def _drawn(picture: Picture) -> Figure:
@@ -107,11 +106,11 @@ def test_each_line_is_what_the_log_says() -> None:
     """A run has one colour everywhere, and its name in the legend."""
     figure = _drawn(draw_metrics([ONE, TWO], log_loss=False))
     expected = {
-        ("loss", "one: training batch"): ONE.series["loss"],
-        ("loss", "two: training batch"): TWO.series["loss"],
-        ("accuracy", "two: training batch"): TWO.series["accuracy"],
-        ("accuracy", "two: test split"): TWO.series["test_accuracy"],
-        ("learning rate", "two: learning rate"): TWO.series["learning_rate"],
+        ("loss", "a/one: training batch"): ONE.series["loss"],
+        ("loss", "b/two: training batch"): TWO.series["loss"],
+        ("accuracy", "b/two: training batch"): TWO.series["accuracy"],
+        ("accuracy", "b/two: test split"): TWO.series["test_accuracy"],
+        ("learning rate", "b/two: learning rate"): TWO.series["learning_rate"],
     }
     lines = [(axes.get_ylabel(), line) for axes in figure.axes for line in axes.lines]
     found = {(panel, str(line.get_label())): line for panel, line in lines}
@@ -119,7 +118,7 @@ def test_each_line_is_what_the_log_says() -> None:
     for key, series in expected.items():
         np.testing.assert_array_equal(found[key].get_xydata(), series.T)
     (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["one", "two"]
+    assert [text.get_text() for text in legend.get_texts()] == ["a/one", "b/two"]
     colours = [line.get_color() for line in legend.get_lines()]
     assert len({*colours}) == 2
     assert {line.get_color() for (_, name), line in found.items() if "two" in name} == {colours[1]}
@@ -140,19 +139,6 @@ def test_the_loss_can_be_logarithmic(values: list[float]) -> None:
     assert axes.get_yscale() == "log"
     labels = [*axes.get_yticklabels(), *axes.get_yticklabels(minor=True)]
     assert not any("$" in label.get_text() for label in labels)
-
-
-@pytest.mark.parametrize(
-    ("folders", "names"),
-    [
-        (["/a/model", "/b/model"], ["a/model", "b/model"]),
-        (["/a/model/", "/a/other"], ["model", "other"]),
-        (["/a/$x$"], ["$x$"]),
-        (["/a/m", "/a/m"], ["m", "m"]),
-    ],
-)
-def test_names_tell_folders_apart(folders: list[str], names: list[str]) -> None:
-    assert run_names(folders) == names
 
 
 @pytest.mark.parametrize("log_loss", [False, True])
