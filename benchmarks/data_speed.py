@@ -38,7 +38,6 @@ _ON_DISK, _IN_MEMORY, _FOLDER = "on_disk.npy", "in_memory.npy", "files"
 _IMAGES, _IMAGES_IN_MEMORY = 1_000_000, 20_000
 _FILES = 20_000
 _STEPS, _MEMORY_STEPS = 200, 2000  # of batch 128, and ten times as many of batch 10
-_PAIRS = 5
 _HELD_MB = 512  # enough for each of these
 _BLOCK = 10_000  # images made at once
 
@@ -102,9 +101,8 @@ def _training(batch_size: int, folder: Path) -> None:
             f"training, batch {batch_size}, {data}",
             partial(speed, data, 0),
             partial(speed, held, _HELD_MB),
-            pairs=_PAIRS,
-            unit="images/s",
-            bound=bound,
+            "images/s",
+            bound,
         )
         print(line, flush=True)
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from training.task import Batch
 
 NUM_CLASSES = 4
+PAIRS = 5  # Measurements of each of two that are compared.
 PROJECT = Path(__file__).resolve().parent.parent
 _INTERVAL_SECS = 0.02
 _STATUS = Path("/proc/self/status")
@@ -72,8 +73,6 @@ def compare(
     name: str,
     ours: Callable[[], float],
     theirs: Callable[[], float],
-    *,
-    pairs: int,
     unit: str,
     bound: str,
 ) -> str:
@@ -83,7 +82,6 @@ def compare(
       name: what is compared.
       ours: returns our figure.
       theirs: returns the other's.
-      pairs: how often.
       unit: of both figures.
       bound: what the ratio is held to, such as "at least 0.97".
 
@@ -92,7 +90,7 @@ def compare(
     """
     ours()
     theirs()
-    figures = [(ours(), theirs()) for _ in range(pairs)]
+    figures = [(ours(), theirs()) for _ in range(PAIRS)]
     mine, other = (statistics.median(column) for column in zip(*figures, strict=True))
     ratio = statistics.median(one / two for one, two in figures)
     return f"{name:<58} {mine:>10,.2f} {other:>10,.2f} {unit:<9} ratio {ratio:.3f} ({bound})"

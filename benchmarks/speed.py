@@ -47,7 +47,6 @@ _IMAGES = "images.npz"
 _STEPS_BY_BATCH_SIZE = {10: 1000, 128: 200}  # about two seconds each
 _PREDICT_BATCH_SIZES = (32, 256)  # the defaults of Keras and of predict.py
 _NODES = 12_000
-_PAIRS = 5
 _LEARNING_RATE = 1e-3
 _WARM_UP_STEPS = 20
 _TRAINING_NODES = 2.6  # With gradients, slots and saver, to each node of a layer.
@@ -60,21 +59,25 @@ def main(request: "Request") -> None:
         run_parts("speed", _PARTS)
         return
     import_tensorflow(1 if request.part == "train-10" else None)  # As train_cnn.py does.
-    import numpy as np
-
     logging.get_absl_logger().setLevel("ERROR")
-    generator = np.random.default_rng(0)
-    x = generator.random((_NUM_IMAGES, 32, 32, 3), np.float32)
-    y = generator.integers(0, NUM_CLASSES, _NUM_IMAGES)
     with tempfile.TemporaryDirectory() as folder:
-        np.savez(Path(folder) / _IMAGES, X=x, Y=y)
-        for line in _PARTS[request.part](Path(folder), x, y):
+        for line in _PARTS[request.part](Path(folder)):
             print(line, flush=True)
 
 
-def _process(folder: Path, x: "Array", y: "Array") -> Iterator[str]:
+def _images(folder: Path) -> tuple["Array", "Array"]:
+    """Makes random images, x float32 [N, 32, 32, 3] in [0, 1), y int64 [N], and a file of them."""
+    import numpy as np
+
+    generator = np.random.default_rng(0)
+    x = generator.random((_NUM_IMAGES, 32, 32, 3), np.float32)
+    y = generator.integers(0, NUM_CLASSES, _NUM_IMAGES)
+    np.savez(folder / _IMAGES, X=x, Y=y)
+    return x, y
+
+
+def _process(folder: Path) -> Iterator[str]:
     """The default run of train_cnn.py against the shortest script for it."""
-    del x, y
 
     def seconds(*command: str) -> float:
         with tempfile.TemporaryDirectory(dir=folder) as run:
@@ -91,16 +94,16 @@ def _process(folder: Path, x: "Array", y: "Array") -> Iterator[str]:
         "train_cnn.py as a process / minimal TF1 script",
         lambda: seconds("train_cnn.py", "--ckpt_dir={run}/ours"),
         lambda: seconds("benchmarks/minimal_tf1.py", "{run}/theirs"),
-        pairs=_PAIRS,
-        unit="s",
-        bound="at most 1.05",
+        "s",
+        "at most 1.05",
     )
 
 
-def _training(batch_size: int, folder: Path, x: "Array", y: "Array") -> Iterator[str]:
+def _training(batch_size: int, folder: Path) -> Iterator[str]:
     """Training against a bare loop, against Keras, and against itself with less to do."""
     steps = _STEPS_BY_BATCH_SIZE[batch_size]
     ours = partial(training_speed, str(folder / _IMAGES), folder, batch_size, steps)
+    x, y = _images(folder)
     bare, model = _bare_loop(x, y, batch_size), _keras_model()
 
     def fit() -> float:
@@ -120,17 +123,17 @@ def _training(batch_size: int, folder: Path, x: "Array", y: "Array") -> Iterator
     )
     for name, one, other, bound in sides:
         title = f"training, batch {batch_size}{name}"
-        yield compare(title, one, other, pairs=_PAIRS, unit="images/s", bound=bound)
+        yield compare(title, one, other, "images/s", bound)
 
 
-def _prediction(folder: Path, x: "Array", y: "Array") -> Iterator[str]:
+def _prediction(folder: Path) -> Iterator[str]:
     """predict.py's own loop against Keras, and against a stock client's `session.run`."""
-    del y
     import numpy as np
 
     from metagraph.meta import read_meta_graph
     from metagraph.session import load_inference_graph
 
+    x, _ = _images(folder)
     model, meta = _keras_model(), _trained_meta(folder)
 
     def run_stock(batch_size: int) -> None:
@@ -151,9 +154,8 @@ def _prediction(folder: Path, x: "Array", y: "Array") -> Iterator[str]:
                     f"predict, {len(x):,} images, batch {batch_size} / {name}",
                     partial(_rows_a_second, x, partial(_run_ours, graph, x, batch_size)),
                     partial(_rows_a_second, x, partial(work, batch_size)),
-                    pairs=_PAIRS,
-                    unit="images/s",
-                    bound="at least 1.0",
+                    "images/s",
+                    "at least 1.0",
                 )
 
 
@@ -178,9 +180,8 @@ def _trained_meta(folder: Path) -> str:
         return train(config).prefix + ".meta"
 
 
-def _start(folder: Path, x: "Array", y: "Array") -> Iterator[str]:
+def _start(folder: Path) -> Iterator[str]:
     """Seconds from the file to the first row of a graph with some 12,000 nodes."""
-    del x, y
     import numpy as np
 
     from metagraph.meta import read_meta_graph
@@ -202,7 +203,7 @@ def _start(folder: Path, x: "Array", y: "Array") -> Iterator[str]:
             return time.perf_counter() - started
 
     name = f"ready to run and one row, {nodes:,} nodes / plain import"
-    yield compare(name, ours, theirs, pairs=_PAIRS, unit="s", bound="at most 1.0")
+    yield compare(name, ours, theirs, "s", "at most 1.0")
 
 
 # What is measured against.
@@ -297,7 +298,7 @@ def _restored(path: str) -> "tf.compat.v1.Session":
     return session
 
 
-_PARTS: dict[str, Callable[[Path, "Array", "Array"], Iterator[str]]] = {
+_PARTS: dict[str, Callable[[Path], Iterator[str]]] = {
     "process": _process,
     "train-10": partial(_training, 10),
     "train-128": partial(_training, 128),

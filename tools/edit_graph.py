@@ -49,9 +49,10 @@ class Saved(NamedTuple):
     place: Stored
 
     @property
-    def is_as_stored(self) -> bool:
-        """Whether the variable has the dtype of the tensor; else a `Cast` stands between them."""
-        return bool(self.variable.dtype == self.tensor.stored)
+    def is_cast(self) -> bool:
+        """Whether a `Cast` stands between the variable and the tensor: both are floating."""
+        dtypes = {self.variable.dtype, self.tensor.stored}
+        return len(dtypes) == 2 and all(dtype.is_floating for dtype in dtypes)
 
 
 def edit_graph(
@@ -254,7 +255,7 @@ def _read(graph: tf.Graph, saved: Saved) -> tf.Tensor:
     value = graph.get_tensor_by_name(f"{saved.variable.name}:0")
     if value.op.type == RESOURCE_VARIABLE:
         value = tf.raw_ops.ReadVariableOp(resource=value, dtype=saved.variable.dtype)
-    return value if saved.is_as_stored else tf.cast(value, saved.tensor.stored)
+    return tf.cast(value, saved.tensor.stored) if saved.is_cast else value
 
 
 def _assign(graph: tf.Graph, saved: Saved, value: tf.Tensor) -> tf.Operation:
@@ -262,7 +263,7 @@ def _assign(graph: tf.Graph, saved: Saved, value: tf.Tensor) -> tf.Operation:
     variable = graph.get_tensor_by_name(f"{saved.variable.name}:0")
     shape = saved.variable.shape
     is_known = shape.is_fully_defined()
-    if not saved.is_as_stored:
+    if saved.is_cast:
         value = tf.cast(value, saved.variable.dtype)
     if saved.place.reshaped and is_known:
         value = tf.reshape(value, shape)

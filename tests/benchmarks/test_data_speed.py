@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import data_speed
+from benchmarks import data_speed, measuring
 from benchmarks.measuring import MemoryMeter, memory_now, write_image_files
 
 
@@ -46,9 +46,10 @@ def test_every_part_reports(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(data_speed, "import_tensorflow", lambda _: None)  # It is imported.
-    small = {"_IMAGES": 300, "_FILES": 160, "_STEPS": 1, "_MEMORY_STEPS": 2, "_PAIRS": 1}
+    small = {"_IMAGES": 300, "_FILES": 160, "_STEPS": 1, "_MEMORY_STEPS": 2}
     for name, number in small.items():
         monkeypatch.setattr(data_speed, name, number)
+    monkeypatch.setattr(measuring, "PAIRS", 1)
     data_speed._PARTS[part](folder)
     found = capsys.readouterr().out.splitlines()
     for line, pattern in zip(found, lines, strict=True):

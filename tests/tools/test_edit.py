@@ -371,6 +371,18 @@ def test_another_checkpoints_variables_are_resumed_from(
     assert (restored.step, restored.manifest) == (270, None)
 
 
+def test_a_checkpoint_of_other_kinds_of_numbers_is_refused(
+    tool: Tool, linear_run: Path, tmp_path: Path
+) -> None:
+    with stock.checkpoint(tmp_path / "whole"):
+        for name in "wb":
+            v1.get_variable(name, initializer=[1])
+    given = (f"--meta={linear_run}", f"--ckpt={tmp_path}/whole", "--fetch=x")
+    ended = tool("edit", *given, f"--output={tmp_path}/new")
+    assert "no saver can be made for it" in ended.err
+    assert len(ended.err.splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
