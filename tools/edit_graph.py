@@ -213,23 +213,25 @@ def _add_saver(
     Raises:
       CheckpointError, ToolError: a variable or its value cannot be restored so.
     """
-    names = [each.tensor.new for each in saved]
-    parts = ["" if each.place.part is None else _slice_spec(each.place.part) for each in saved]
+    places = [(each.tensor.new, _slice_spec(each.place.part)) for each in saved]
+    written = dict(zip(places, saved, strict=True))  # Of variables that share a place, one.
     graph = disarmed_graph(meta, [f"{each.variable.name}:0" for each in saved])
     try:
         with graph.as_default(), tf.name_scope(f"{scope}/"):
             default = v1.placeholder_with_default("model", [], "filename")
             file = v1.placeholder_with_default(default, [], "Const")
-            tensors = [_read(graph, each) for each in saved]
             save = tf.raw_ops.SaveV2(
-                prefix=file, tensor_names=names, shape_and_slices=parts, tensors=tensors
+                prefix=file,
+                tensor_names=[name for name, _ in written],
+                shape_and_slices=[part for _, part in written],
+                tensors=[_read(graph, each) for each in written.values()],
             )
             with tf.control_dependencies([save]):
                 done = tf.identity(file, "control_dependency")
             values = tf.raw_ops.RestoreV2(
                 prefix=file,
-                tensor_names=names,
-                shape_and_slices=parts,
+                tensor_names=[name for name, _ in places],
+                shape_and_slices=[part for _, part in places],
                 dtypes=[each.tensor.stored for each in saved],
             )
             assigned = [_assign(graph, *pair) for pair in zip(saved, values, strict=True)]
@@ -244,8 +246,10 @@ def _add_saver(
     saver_def.version, saver_def.sharded = SaverDef.V2, False
 
 
-def _slice_spec(part: Part) -> str:
-    """`10 4 0,5:0,4`: the full shape, then start and size in each dimension."""
+def _slice_spec(part: Part | None) -> str:
+    """`10 4 0,5:0,4`: the full shape, then start and size in each dimension; all is empty."""
+    if part is None:
+        return ""
     extents = (f"{start},{size}" for start, size in zip(part.starts, part.sizes, strict=True))
     return " ".join([*map(str, part.full_shape), ":".join(extents)])
 

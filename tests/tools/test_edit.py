@@ -61,6 +61,14 @@ def _assert_same(one: Mapping[str, Array], other: Mapping[str, Array]) -> None:
         assert value.tobytes() == other[key].tobytes()
 
 
+def _saved_again(prefix: Path) -> dict[str, Array]:
+    """What a stock client saves that has restored it."""
+    with tf.Graph().as_default(), v1.Session() as session:
+        saver = v1.train.import_meta_graph(f"{prefix}.meta", clear_devices=True)
+        saver.restore(session, str(prefix))
+        return _values(saver.save(session, f"{prefix}-again"))
+
+
 def _proto(prefix: str | Path) -> MetaGraphDef:
     return MetaGraphDef.FromString(Path(f"{prefix}.meta").read_bytes())
 
@@ -194,11 +202,7 @@ def test_a_cast_is_saved_as_it_was_and_can_be_taken_back(
     linear_run: Path, edit: Edit, tmp_path: Path
 ) -> None:
     edit(f"--meta={linear_run}", f"--output={tmp_path}/half", "--cast=float16", "--rename=w=v")
-    with tf.Graph().as_default(), v1.Session() as session:
-        saver = v1.train.import_meta_graph(f"{tmp_path}/half.meta")
-        saver.restore(session, f"{tmp_path}/half")
-        saver.save(session, f"{tmp_path}/again")
-    _assert_same(_values(tmp_path / "half"), _values(tmp_path / "again"))
+    _assert_same(_values(tmp_path / "half"), _saved_again(tmp_path / "half"))
     edit(f"--meta={tmp_path}/half", f"--output={tmp_path}/back", "--cast=float32")
     w = _values(linear_run / "my-model-300")["w"].astype(np.float16).astype(np.float32)
     assert _values(tmp_path / "back")["v"].tobytes() == w.tobytes()
@@ -261,10 +265,7 @@ def test_any_format_a_saver_has_written_becomes_the_present_one(
     np.testing.assert_array_equal(values["u"], RAMP)
     np.testing.assert_array_equal(values["c"], [1, 2, 3, 4])
     assert (values.keys() == {"u", "c"}) == bool(slots)
-    with tf.Graph().as_default(), v1.Session() as session:  # What it saves is whole, too.
-        saver = v1.train.import_meta_graph(f"{tmp_path}/new.meta", clear_devices=True)
-        saver.restore(session, f"{tmp_path}/new")
-        _assert_same(_values(saver.save(session, f"{tmp_path}/again")), values)
+    _assert_same(_saved_again(tmp_path / "new"), values)
 
 
 def test_a_saver_that_stores_under_names_of_its_own_is_followed(edit: Edit, tmp_path: Path) -> None:
@@ -277,6 +278,19 @@ def test_a_saver_that_stores_under_names_of_its_own_is_followed(edit: Edit, tmp_
     edit(f"--meta={tmp_path}/old", f"--output={tmp_path}/new", "--rename=value=v")
     assert _values(f"{tmp_path}/new").keys() == {"v"}
     np.testing.assert_array_equal(stock.run(f"{tmp_path}/new.meta", ["y:0"]), [[4, 6]])
+
+
+def test_variables_of_one_key_are_all_restored_and_one_is_saved(edit: Edit, tmp_path: Path) -> None:
+    """All are restored: the second, which is in no saver, by its shared name."""
+    with tf.Graph().as_default(), v1.Session() as session:
+        w = v1.get_variable("w", initializer=[2.0, 3])
+        other = tf.raw_ops.VariableV2(shape=[2], dtype=tf.float32, shared_name="w", name="other")
+        v1.add_to_collection("predict", tf.add(w, other, "y"))
+        session.run(w.initializer)
+        v1.train.Saver([w]).save(session, f"{tmp_path}/old")
+    edit(f"--meta={tmp_path}/old", f"--output={tmp_path}/new", "--rename=w=v")
+    np.testing.assert_array_equal(stock.run(f"{tmp_path}/new.meta", ["y:0"]), [[4, 6]])
+    assert _saved_again(tmp_path / "new").keys() == {"v"}
 
 
 def test_a_graph_whose_table_is_in_the_checkpoint_is_refused(tool: Tool, tmp_path: Path) -> None:
