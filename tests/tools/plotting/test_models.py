@@ -1,6 +1,7 @@
 """The confusion matrix, the worst mistakes, and the filters of a kernel out of any graph."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from errors import ToolError
+from metagraph.meta import Signature, TensorInfo
+from metagraph.model import Model
 from prediction.chosen_model import with_model
+from prediction.evaluation import Classified
+from prediction.output import Classification
+from prediction.plan import RowInputs
 from prediction.request import PredictConfig
+from prediction.rows import ArrayRows
 from tests.prediction import stock
-from tests.tools.plotting.conftest import MakeClassified
 from tools.plot_models import (
     Kernel,
     Pixels,
@@ -35,6 +41,38 @@ Array = npt.NDArray[np.float32]
 THIRD_PARTY = Path(__file__).resolve().parents[4] / "shared" / "thirdparty"
 
 
+def classified(
+    probabilities: Any,
+    labels: Any,
+    *,
+    class_names: Sequence[str] = (),
+    images: Any = None,
+    scale: float | None = None,
+    image_shape: tuple[int, int, int] | None = None,
+    names: Sequence[str] | None = None,
+) -> Classified:
+    """What a classifier has said of some rows."""
+    found = np.asarray(probabilities, np.float32)
+    rows = np.zeros((len(found), 2, 2, 3), np.float32) if images is None else images
+    info = TensorInfo("x:0", tf.as_dtype(rows.dtype), (None, *rows.shape[1:]))
+    signature = Signature("serving_default", {"x": "x:0"}, {})
+    numbers = names or [str(row) for row in range(len(found))]
+    result = Classification(
+        numbers,
+        found.argmax(axis=1),
+        found,
+        None if labels is None else np.asarray(labels, np.int64),
+        class_names,
+    )
+    return Classified(
+        "run/my-model-3.meta",
+        "run/my-model-3",
+        Model(signature, (), (), tuple(class_names), scale, None, None, image_shape),
+        RowInputs({"x:0": ArrayRows(rows, info, "rows")}, numbers, result.labels),
+        result,
+    )
+
+
 def _figure(picture: Picture) -> Figure:
     assert picture.figure is not None
     render(picture.figure, "p.svg")
@@ -45,7 +83,7 @@ def _one_hot(classes: npt.ArrayLike, count: int) -> Array:
     return np.asarray(np.eye(count)[np.asarray(classes)], np.float32)
 
 
-def test_what_is_drawn(classified: MakeClassified) -> None:
+def test_what_is_drawn() -> None:
     """Colours are shares of the true class, texts are counts, the true class goes down."""
     found = classified(
         _one_hot([0, 1, 1, 1, 2], 3), [0, 0, 1, 1, 1], class_names=["$a$", "bee", "c" * 50]
@@ -65,7 +103,7 @@ def test_what_is_drawn(classified: MakeClassified) -> None:
     assert picture.summary == "5 rows of 3 classes, accuracy 0.6000 (3 of 5)"
 
 
-def test_of_many_classes_those_that_occur_are_shown(classified: MakeClassified) -> None:
+def test_of_many_classes_those_that_occur_are_shown() -> None:
     picture = draw_confusion(classified(_one_hot([7, 500, 7], 1000), [7, 7, 999]))
     assert picture.record["classes"] == ["7", "500", "999"]
     assert picture.record["counts"] == [[1, 1, 0], [0, 0, 0], [1, 0, 0]]
@@ -84,7 +122,7 @@ def test_of_many_classes_those_that_occur_are_shown(classified: MakeClassified) 
     ],
 )
 def test_labels_that_cannot_be_drawn_are_one_line(
-    classified: MakeClassified, labels: npt.ArrayLike, count: int, message: str
+    labels: npt.ArrayLike, count: int, message: str
 ) -> None:
     with pytest.raises(ToolError, match=message):
         draw_confusion(classified(_one_hot(np.arange(np.size(labels)), count), labels))
@@ -96,12 +134,12 @@ LABELS = [0, 0, 0, 1, 0, 1]
 WORST_FIRST = [3, 2, 1, 4]
 
 
-def test_a_probability_that_is_none_comes_last(classified: MakeClassified) -> None:
+def test_a_probability_that_is_none_comes_last() -> None:
     found = draw_mistakes(classified([[np.nan, 0.0], [0.0, 0.6]], [1, 0]), 4).record["mistakes"]
     assert [row["name"] for row in found] == ["1", "0"]
 
 
-def test_each_image_has_its_texts(classified: MakeClassified) -> None:
+def test_each_image_has_its_texts() -> None:
     images = np.random.default_rng(0).integers(0, 256, (6, 5, 4, 3)).astype(np.uint8)
     names = [f"dir/$_{row}$.png" for row in range(6)]
     found = classified(
@@ -124,7 +162,7 @@ def test_each_image_has_its_texts(classified: MakeClassified) -> None:
 
 
 @pytest.mark.parametrize(("kind", "said"), [(np.uint8, ""), (np.float32, ", brightness stretched")])
-def test_all_of_them(classified: MakeClassified, kind: type, said: str) -> None:
+def test_all_of_them(kind: type, said: str) -> None:
     images: npt.NDArray[Any] = np.full((6, 2, 2, 1), 100, kind)
     picture = draw_mistakes(classified(PROBABILITIES, LABELS, images=images, scale=1 / 255), 16)
     assert picture.summary == f"all 4 mistakes in 6 rows{said}"
@@ -134,21 +172,19 @@ def test_all_of_them(classified: MakeClassified, kind: type, said: str) -> None:
 RGB = np.random.default_rng(0).integers(0, 256, (4, 6, 3)).astype(np.uint8)
 
 
-def _seen(make: MakeClassified, rows: npt.NDArray[Any], **options: Any) -> tuple[Pixels, bool]:
-    found = make([[1.0, 0.0]], [1], images=rows[np.newaxis], **options)
+def _seen(rows: npt.NDArray[Any], **options: Any) -> tuple[Pixels, bool]:
+    found = classified([[1.0, 0.0]], [1], images=rows[np.newaxis], **options)
     (image,), is_stretched = row_images(found, [0])
     return image, is_stretched
 
 
 @pytest.mark.parametrize("scale", [1 / 255, 1.0, 2 / 255])
 @pytest.mark.parametrize("image", [RGB, RGB[..., :1]])
-def test_pixels_are_unscaled(
-    classified: MakeClassified, scale: float, image: npt.NDArray[np.uint8]
-) -> None:
+def test_pixels_are_unscaled(scale: float, image: npt.NDArray[np.uint8]) -> None:
     """Those of flat rows too, whose graph says their shape."""
     rows = (image * scale).astype(np.float32)
     for row, shape in ((rows, None), (rows.reshape(-1), image.shape)):
-        found, is_stretched = _seen(classified, row, scale=scale, image_shape=shape)
+        found, is_stretched = _seen(row, scale=scale, image_shape=shape)
         np.testing.assert_allclose(found, np.broadcast_to(image / 255, (4, 6, 3)), atol=1e-6)
         assert not is_stretched
 
@@ -157,10 +193,8 @@ def test_pixels_are_unscaled(
     ("rows", "scale"),
     [(RGB.astype(np.float32), None), (RGB.astype(np.float32), 1 / 255), (RGB / 255 - 0.5, 1 / 255)],
 )
-def test_what_has_no_known_white_is_stretched(
-    classified: MakeClassified, rows: npt.NDArray[Any], scale: float | None
-) -> None:
-    found = _seen(classified, rows.astype(np.float32), scale=scale)
+def test_what_has_no_known_white_is_stretched(rows: npt.NDArray[Any], scale: float | None) -> None:
+    found = _seen(rows.astype(np.float32), scale=scale)
     low, high = rows.min(), rows.max()
     np.testing.assert_allclose(found[0], (rows - low) / (high - low), atol=1e-6)
     assert found[1]
@@ -170,9 +204,9 @@ def test_what_has_no_known_white_is_stretched(
     "row",
     [np.zeros(12, np.float32), np.zeros((4, 4, 2), np.float32), np.array(b"an image", object)],
 )
-def test_what_is_no_image_is_one_line(classified: MakeClassified, row: npt.NDArray[Any]) -> None:
+def test_what_is_no_image_is_one_line(row: npt.NDArray[Any]) -> None:
     with pytest.raises(ToolError, match="expected rows that are images, found x:0"):
-        _seen(classified, row)
+        _seen(row)
 
 
 def _kernel(meta: object, tensor: str | None = None) -> Kernel:
