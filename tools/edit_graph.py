@@ -16,7 +16,7 @@ from tensorflow.core.protobuf.meta_graph_pb2 import CollectionDef, MetaGraphDef
 from tensorflow.core.protobuf.saver_pb2 import SaverDef
 
 from checkpoints.manifest import PREDICT_COLLECTION
-from errors import ToolError, first_few
+from errors import ToolError, first_few, reason
 from metagraph.graph import reachable
 from metagraph.importing import disarmed_graph
 from metagraph.meta import MetaGraphFile, node_of, variable_definitions
@@ -238,7 +238,7 @@ def _add_saver(
             restore = tf.group(*assigned, name="restore_all")
             made = v1.train.export_meta_graph(strip_default_attrs=True).graph_def.node
     except (TypeError, ValueError) as error:
-        raise ToolError(f"{meta.path}: no saver can be made for it: {error}") from error
+        raise ToolError(f"{meta.path}: no saver can be made for it: {reason(error)}") from error
     proto.graph_def.node.extend(node for node in made if node.name.startswith(f"{scope}/"))
     saver_def = proto.saver_def
     saver_def.filename_tensor_name, saver_def.save_tensor_name = file.name, done.name
