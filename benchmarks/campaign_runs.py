@@ -54,36 +54,29 @@ def fork(work: Callable[[], object], log: str = os.devnull) -> int:
         os._exit(1)  # Whatever happens, the child does not go on as its parent.
 
 
-def config(path: str, save_every: int, log_every: int, *, keep_best: bool = False) -> RunConfig:
+def run_config(path: str, save_every: int, log_every: int, *, keep_best: bool = False) -> RunConfig:
     """A run in `path` that keeps KEEP checkpoints, and saves and logs every so many steps."""
     return RunConfig(
         path,
-        seed=0,
         save_every_steps=save_every,
-        max_to_keep=KEEP,
-        keep_checkpoint_every_n_hours=0.0,
         log_every_steps=log_every,
-        allow_config_change=False,
+        max_to_keep=KEEP,
         keep_best=keep_best,
     )
 
 
 def linear(path: str, steps: int, save_every: int, log_every: int) -> None:
     """Trains the line."""
-    train_linear(LinearConfig(config(path, save_every, log_every), steps, 0.5))
+    train_linear(LinearConfig(run_config(path, save_every, log_every), steps))
 
 
 def cnn_on_ramp(path: str, steps: int, save_every: int, log_every: int) -> None:
     """Trains the CNN on ten images."""
-    run = config(path, save_every, log_every)
-    train_cnn(CnnConfig(run, data="ramp", batch_size=10, train_steps=steps))
+    run = run_config(path, save_every, log_every)
+    train_cnn(CnnConfig(run, data="ramp", train_steps=steps))
 
 
 def lasting(path: Path) -> dict[str, bytes]:
-    """Name -> content of the files of checkpoints that must be equal at the end."""
-    return {p.name: p.read_bytes() for p in path.iterdir() if p.name.endswith(LASTING)}
-
-
-def metrics(path: Path) -> bytes:
-    """The content of a run's metrics."""
-    return (path / "logs" / "metrics.jsonl").read_bytes()
+    """Name -> content of the files of a run that must be equal at the end."""
+    files = {p.name: p.read_bytes() for p in path.iterdir() if p.name.endswith(LASTING)}
+    return files | {"metrics": (path / "logs" / "metrics.jsonl").read_bytes()}

@@ -7,7 +7,6 @@ flipped, is cut short, is overwritten with zeros in a part, or is deleted; then 
 to its end and compared with one that was never stopped. Exits 1 when anything wrong was not found.
 """
 
-import logging
 import os
 import random
 import shutil
@@ -17,9 +16,9 @@ from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
+from unittest import TestCase
 
-from benchmarks import campaign_runs
-from benchmarks.campaign_runs import LASTING, cnn_on_ramp, linear
+from benchmarks.campaign_runs import LASTING, cnn_on_ramp, lasting, linear, report
 from cli.fields import flag
 from cli.run import run
 from cli.terminal import import_tensorflow
@@ -54,7 +53,7 @@ class Request:
 def main(request: Request) -> int:
     """Runs the campaign and prints what was found."""
     import_tensorflow()
-    return campaign_runs.report(request.damages, "damages", request.seed, run_campaign)
+    return report(request.damages, "damages", request.seed, run_campaign)
 
 
 def run_campaign(folder: Path, damages: int, seed: int) -> Counter[str]:
@@ -65,8 +64,7 @@ def run_campaign(folder: Path, damages: int, seed: int) -> Counter[str]:
     """
     draw = random.Random(seed)  # noqa: S311 (damage, not secrets)
     found: Counter[str] = Counter()
-    # What is logged is what is looked at; the log lines of the steps are not.
-    with open(os.devnull, "w") as silence, redirect_stderr(silence), _Log() as log:
+    with open(os.devnull, "w") as silence, redirect_stderr(silence):
         runs = [prepare(folder, name) for name in _TRAINERS]
         for number in range(damages):
             each = runs[number % len(runs)]
@@ -74,9 +72,8 @@ def run_campaign(folder: Path, damages: int, seed: int) -> Counter[str]:
             shutil.copytree(each.stopped, path)
             kind, name = _damage(path, draw)
             found[f"{kind} {_part(name)}"] += 1
-            log.lines.clear()
             lost_manifest = kind == "delete" and _part(name) == "manifest"
-            found.update(go_on(each, path, name, log.lines, lost_manifest=lost_manifest))
+            found[go_on(each, path, name, lost_manifest=lost_manifest)] += 1
             shutil.rmtree(path)
     return found
 
@@ -87,11 +84,7 @@ def prepare(folder: Path, name: str) -> Run:
     unbroken, stopped = folder / f"{name}-unbroken", folder / f"{name}-stopped"
     train(str(unbroken), _WHOLE, *_EVERY)
     train(str(stopped), _HALF, *_EVERY)
-    return Run(train, stopped, _lasting(unbroken))
-
-
-def _lasting(path: Path) -> dict[str, bytes]:
-    return campaign_runs.lasting(path) | {"metrics": campaign_runs.metrics(path)}
+    return Run(train, stopped, lasting(unbroken))
 
 
 def _damage(path: Path, draw: random.Random) -> tuple[str, str]:
@@ -120,28 +113,26 @@ def _part(name: str) -> str:
     return Path(name).suffix.split("-")[0].lstrip(".") or "state"
 
 
-def go_on(
-    each: Run, path: Path, damaged: str, log: list[str], *, lost_manifest: bool
-) -> Counter[str]:
+def go_on(each: Run, path: Path, damaged: str, *, lost_manifest: bool) -> str:
     """Continues a run in `path`, a damaged copy of where it stopped, to its end.
 
-    `log` is where the lines that are logged arrive; `lost_manifest` says whether the damage is that
-    a manifest was deleted. Returns one entry: what was seen.
+    `lost_manifest` says whether the damage is that a manifest was deleted. Returns what was seen.
     """
     from errors import CheckpointError, TrainingError
 
     try:
-        each.train(str(path), _WHOLE, *_EVERY)
+        with TestCase().assertLogs("absl") as log:  # A run always logs where it begins.
+            each.train(str(path), _WHOLE, *_EVERY)
     except (CheckpointError, TrainingError):
-        return Counter({"LOST: the run does not go on": 1})
-    text = "\n".join(log)
+        return "LOST: the run does not go on"
+    text = "\n".join(log.output)
     if "at step 0" in text:
-        return Counter({"LOST: the run started over": 1})
-    if not _equal(_lasting(path), each.expected, lost_manifest=lost_manifest):
-        return Counter({f"LOST: wrong bytes after damage to {_part(damaged)}": 1})
+        return "LOST: the run started over"
+    if not _equal(lasting(path), each.expected, lost_manifest=lost_manifest):
+        return f"LOST: wrong bytes after damage to {_part(damaged)}"
     if "stepping over" in text:
-        return Counter({"found, said and stepped over": 1})
-    return Counter({"harmless: every byte as if there had been no damage": 1})
+        return "found, said and stepped over"
+    return "harmless: every byte as if there had been no damage"
 
 
 def _equal(found: dict[str, bytes], expected: dict[str, bytes], *, lost_manifest: bool) -> bool:
@@ -155,29 +146,6 @@ def _equal(found: dict[str, bytes], expected: dict[str, bytes], *, lost_manifest
     names = [n for n in expected if n in found and n != "checkpoint"]
     newest = {f"my-model-{_WHOLE}{suffix}" for suffix in LASTING[:3]}
     return newest <= {*names} and all(found[n] == expected[n] for n in names)
-
-
-class _Log(logging.Handler):
-    """Keeps what is logged while it is entered, in place of showing it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(record.getMessage())
-
-    def __enter__(self) -> "_Log":
-        logger = logging.getLogger("absl")
-        self._before = (logger.handlers, logger.level, logger.propagate)
-        logger.handlers, logger.propagate = [self], False
-        logger.setLevel(logging.INFO)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        logger = logging.getLogger("absl")
-        logger.handlers, level, logger.propagate = self._before
-        logger.setLevel(level)
 
 
 if __name__ == "__main__":

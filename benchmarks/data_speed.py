@@ -9,9 +9,6 @@ was imported. Training from disk and training from memory are measured in turn, 
 """
 
 import os
-import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,40 +20,39 @@ from pathlib import Path
 
 from absl import logging
 
-from benchmarks.measuring import MemoryMeter, compare, training_config, training_speed
+from benchmarks.measuring import (
+    NUM_CLASSES,
+    MemoryMeter,
+    compare,
+    run_parts,
+    training_config,
+    training_speed,
+    write_image_files,
+)
 from cli.fields import flag
 from cli.run import run
 from cli.terminal import import_tensorflow
 
-_PROJECT = Path(__file__).resolve().parent.parent
 _IMAGE_BYTES = 32 * 32 * 3
 _ON_DISK, _IN_MEMORY, _FOLDER = "on_disk.npy", "in_memory.npy", "files"
-_IMAGES_IN_MEMORY = 20_000
+_IMAGES, _IMAGES_IN_MEMORY = 1_000_000, 20_000
+_FILES = 20_000
+_STEPS, _MEMORY_STEPS = 200, 2000  # of batch 128, and ten times as many of batch 10
 _HELD_MB = 512  # enough for each of these
 _BLOCK = 10_000  # images made at once
-_CLASSES = 4
 
 
-def main(request: "Request") -> int:
+def main(request: "Request") -> None:
     """Prints all figures, each as soon as it is measured."""
     if request.part is not None:
-        _PARTS[request.part](Path(request.folder), request)
-        return 0
+        _PARTS[request.part](Path(request.folder))
+        return
     with tempfile.TemporaryDirectory() as folder:
-        needed = int(1.1 * request.images * _IMAGE_BYTES) + 10**8 + request.files * 8192
-        free = shutil.disk_usage(folder).free
-        if free < needed:
-            print(f"{folder}: {free:,} bytes are free, {needed:,} needed", file=sys.stderr)
-            return 1
-        make_images(Path(folder) / _ON_DISK, request.images)
-        make_images(Path(folder) / _IN_MEMORY, min(_IMAGES_IN_MEMORY, request.images))
-        make_files(Path(folder) / _FOLDER, request.files)
+        make_images(Path(folder) / _ON_DISK, _IMAGES)
+        make_images(Path(folder) / _IN_MEMORY, _IMAGES_IN_MEMORY)
+        write_image_files(Path(folder) / _FOLDER, _FILES)
         print(f"{'':<58} {'on disk':>10} {'in memory':>10}", flush=True)
-        numbers = [f"--{name}={getattr(request, name)}" for name in _NUMBERS]
-        for name in _PARTS:
-            command = ["-m", "benchmarks.data_speed", f"--part={name}", f"--folder={folder}"]
-            subprocess.run([sys.executable, *command, *numbers], cwd=_PROJECT, check=True)
-    return 0
+        run_parts("data_speed", _PARTS, f"--folder={folder}")
 
 
 def make_images(path: Path, count: int) -> None:
@@ -71,23 +67,10 @@ def make_images(path: Path, count: int) -> None:
             generator.bytes(min(_BLOCK, count - first) * _IMAGE_BYTES)
             for first in range(0, count, _BLOCK)
         )
-    np.save(path.with_suffix(".labels.npy"), np.arange(count) % _CLASSES)
+    np.save(path.with_suffix(".labels.npy"), np.arange(count) % NUM_CLASSES)
 
 
-def make_files(folder: Path, count: int) -> None:
-    """Writes random images as PNG files in a folder a class."""
-    import numpy as np
-    from PIL import Image
-
-    generator = np.random.default_rng(0)
-    for label in range(_CLASSES):
-        (folder / f"class {label}").mkdir(parents=True)
-    for number in range(count):
-        pixels = generator.integers(0, 256, (32, 32, 3), np.uint8)
-        Image.fromarray(pixels).save(folder / f"class {number % _CLASSES}" / f"{number:06d}.png")
-
-
-def _memory(folder: Path, request: "Request") -> None:
+def _memory(folder: Path) -> None:
     """The most memory while training at batch 128 on images that are read as they are needed."""
     with MemoryMeter() as meter:
         import_tensorflow(None)
@@ -96,17 +79,17 @@ def _memory(folder: Path, request: "Request") -> None:
         logging.get_absl_logger().setLevel("ERROR")
         with redirect_stderr(StringIO()):
             data, run_folder = str(folder / _ON_DISK), str(folder / "run")
-            train(training_config(data, run_folder, 128, request.memory_steps, data_memory_mb=0))
+            train(training_config(data, run_folder, 128, _MEMORY_STEPS, data_memory_mb=0))
     own, mapped = (most - first for most, first in zip(meter.peak, meter.start, strict=True))
-    print(_line(f"{request.images:,} images, memory above the start", own, "MB (below 600)"))
+    print(_line(f"{_IMAGES:,} images, memory above the start", own, "MB (below 600)"))
     print(_line("beside it, files mapped: the code of TensorFlow", mapped, "MB"), flush=True)
 
 
-def _training(batch_size: int, folder: Path, request: "Request") -> None:
+def _training(batch_size: int, folder: Path) -> None:
     """Training from disk against training from memory."""
     import_tensorflow(1 if batch_size == 10 else None)  # as train_cnn.py does
     logging.get_absl_logger().setLevel("ERROR")
-    steps = request.steps * (10 if batch_size == 10 else 1)
+    steps = _STEPS * (10 if batch_size == 10 else 1)
 
     def speed(data: str, data_memory_mb: int) -> float:
         path = str(folder / data)
@@ -118,14 +101,13 @@ def _training(batch_size: int, folder: Path, request: "Request") -> None:
             f"training, batch {batch_size}, {data}",
             partial(speed, data, 0),
             partial(speed, held, _HELD_MB),
-            pairs=request.pairs,
-            unit="images/s",
-            bound=bound,
+            "images/s",
+            bound,
         )
         print(line, flush=True)
 
 
-def _opening(folder: Path, request: "Request") -> None:
+def _opening(folder: Path) -> None:
     """Opening the folder of files, the first time with none of them in the page cache."""
     import_tensorflow(None)
     from data.image_data import ReadOptions, open_image_data
@@ -145,7 +127,7 @@ def _opening(folder: Path, request: "Request") -> None:
     for memory_mb, how in ((_HELD_MB, "read into memory"), (0, "read as needed")):
         _drop_from_page_cache(folder / _FOLDER)
         for time_of, bound in (("first", ""), ("second", " (at most 2)")):
-            name = f"opening {request.files:,} files, {how}, the {time_of} time"
+            name = f"opening {_FILES:,} files, {how}, the {time_of} time"
             print(_line(name, seconds(memory_mb), f"s{bound}"), flush=True)
 
 
@@ -161,14 +143,12 @@ def _line(name: str, value: float, unit: str) -> str:
     return f"{name:<58} {value:>10,.2f} {unit}"
 
 
-_PARTS: dict[str, Callable[[Path, "Request"], None]] = {
+_PARTS: dict[str, Callable[[Path], None]] = {
     "memory": _memory,
     "train-128": partial(_training, 128),
     "train-10": partial(_training, 10),
     "opening": _opening,
 }
-
-_NUMBERS = ("images", "files", "steps", "memory_steps", "pairs")
 
 
 @dataclass(frozen=True)
@@ -177,13 +157,6 @@ class Request:
 
     part: str | None = flag("Measures this alone, in --folder.", None, choices=[*_PARTS])
     folder: str = flag("Where the images are; for --part.", "")
-    images: int = flag("Images on disk; 3 GB for a million.", 1_000_000, low=1)
-    files: int = flag("PNG files in the folder.", 20_000, low=1)
-    steps: int = flag(
-        "Steps of batch 128 in each measurement of speed; ten times those of 10.", 200, low=1
-    )
-    memory_steps: int = flag("Steps of batch 128 while the memory is measured.", 2000, low=1)
-    pairs: int = flag("Measurements of each.", 5, low=1)
 
 
 if __name__ == "__main__":

@@ -47,21 +47,13 @@ class Results(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a campaign works.
+    """Where a campaign works."""
 
-    Attributes:
-      models: the whole checkpoints.
-      work: the checkpoint that a mutation is tried on.
-      cwd: an empty folder to be in.
-      rows: a .npy file for --input.
-      log: what the processes write to stderr.
-    """
-
-    models: Path
-    work: Path
-    cwd: Path
-    rows: Path
-    log: Path
+    models: Path  # The whole checkpoints.
+    work: Path  # The checkpoint that a mutation is tried on.
+    cwd: Path  # An empty folder to be in.
+    rows: Path  # A .npy file for --input.
+    log: Path  # What the processes write to stderr.
 
 
 @dataclass(frozen=True)
@@ -106,7 +98,7 @@ def _prepare(folder: Path) -> Place:
     """The models are written by a process of their own, as that takes sessions."""
     import numpy as np
 
-    from benchmarks.fuzz_models import ROWS, write_models
+    from benchmarks.graph_mutations import ROWS, write_models
 
     place = Place(*(folder / name for name in ("models", "work", "cwd", "rows.npy", "log")))
     place.cwd.mkdir()
@@ -239,18 +231,10 @@ def _outcome(done: str, config: object) -> str:
 
 
 def snapshot(place: Place) -> dict[str, tuple[int, int]]:
-    """Every file near the checkpoint, with its size in bytes and its time in nanoseconds."""
+    """Every file near the checkpoint but the log, with its bytes and its time in nanoseconds."""
     folders = (place.work.parent, place.work, place.cwd)
-    return {
-        file.path: (0, 0) if file.path == str(place.log) else _state(file)
-        for folder in folders
-        for file in os.scandir(folder)
-    }
-
-
-def _state(file: "os.DirEntry[str]") -> tuple[int, int]:
-    status = file.stat()
-    return status.st_size, status.st_mtime_ns
+    files = (file for folder in folders for file in folder.iterdir() if file != place.log)
+    return {str(f): (f.stat().st_size, f.stat().st_mtime_ns) for f in files}
 
 
 if __name__ == "__main__":

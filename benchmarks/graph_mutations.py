@@ -1,44 +1,158 @@
-"""Damages meta graphs: their bytes, as an accident does, or their structure, as a stranger may.
+"""What the fuzz campaign damages, and how: small checkpoints, and mutations of their meta graphs.
 
-Every mutation is drawn by a random.Random, so that its seed makes it again.
+Bytes are changed, as an accident does, or the structure, as a stranger may. Every mutation is drawn
+by a random.Random, so that its seed makes it again.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from random import Random
+from typing import TypeAlias
 
+import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.attr_value_pb2 import AttrValue, NameAttrList
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.framework.tensor_shape_pb2 import TensorShapeProto
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
+v1 = tf.compat.v1
+Build: TypeAlias = Callable[[tf.Tensor], tf.Tensor]
+
+# One checkpoint for each thing that a graph may be made of. Each takes `x:0` float32 [?, 4] and
+# computes `y:0` float32 [?, 2] of it.
+
+ROWS = np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4)
+
+
+def write_models(folder: Path) -> None:
+    """Writes `<folder>/<name>/m.{meta,index,data-*}` of every model. It runs sessions."""
+    for name, build in MODELS.items():
+        (folder / name).mkdir(parents=True)
+        with tf.Graph().as_default(), v1.Session() as session:
+            x = v1.placeholder(tf.float32, [None, 4], name="x")
+            v1.add_to_collection("predict", tf.identity(build(x), name="y"))
+            saver = v1.train.Saver()
+            session.run(v1.global_variables_initializer())
+            saver.save(session, str(folder / name / "m"))
+
+
+def _weights() -> tf.Tensor:
+    initial = np.linspace(0.5, 1.5, 8, dtype=np.float32).reshape(4, 2)
+    return v1.get_variable("w", initializer=initial, use_resource=False)
+
+
+def _linear(x: tf.Tensor) -> tf.Tensor:
+    """With a loss and the optimizer that trains it."""
+    y = tf.matmul(x, _weights())
+    v1.train.MomentumOptimizer(0.1, 0.9).minimize(tf.reduce_mean(tf.square(y)))
+    return y
+
+
+def _cnn(x: tf.Tensor) -> tf.Tensor:
+    """With batch normalization, dropout and a summary."""
+    kernel = v1.get_variable("kernel", initializer=np.ones((2, 2, 1, 3), np.float32))
+    images = tf.reshape(x, [-1, 2, 2, 1])
+    hidden = tf.nn.relu(tf.nn.conv2d(images, kernel, strides=1, padding="SAME"))
+    ones, zeros = tf.ones([3]), tf.zeros([3])
+    normal, *_ = v1.nn.fused_batch_norm(hidden, ones, zeros, zeros, ones, is_training=False)
+    pooled = tf.nn.max_pool2d(normal, 2, 2, "SAME")
+    dropped = tf.nn.dropout(tf.reshape(pooled, [-1, 3]), rate=v1.placeholder_with_default(0.0, []))
+    v1.summary.histogram("dropped", dropped)
+    return tf.nn.softmax(dropped[:, :2])
+
+
+def _old_control_flow(build: Build) -> Build:
+    """The same with Switch, Merge, Enter and so on in place of functions."""
+
+    def built(x: tf.Tensor) -> tf.Tensor:
+        v1.disable_control_flow_v2()
+        try:
+            return build(x)
+        finally:
+            v1.enable_control_flow_v2()
+
+    return built
+
+
+def _loop(x: tf.Tensor) -> tf.Tensor:
+    w = _weights()
+    _, y = tf.while_loop(
+        lambda i, _: i < 3,
+        lambda i, y: (i + 1, y + tf.matmul(x, w)),
+        (tf.constant(0), tf.matmul(x, w)),
+        maximum_iterations=10,
+    )
+    return y
+
+
+def _condition(x: tf.Tensor) -> tf.Tensor:
+    w = v1.get_variable("w", initializer=np.ones((4, 2), np.float32), use_resource=True)
+    return tf.cond(tf.reduce_sum(x) > 0, lambda: tf.matmul(x, w), lambda: tf.matmul(-x, w) + 1.0)
+
+
+def _functions(x: tf.Tensor) -> tf.Tensor:
+    """A function that calls another."""
+    inner = tf.function(lambda a, b: tf.matmul(a, b) * 2.0)
+    outer = tf.function(lambda a, b: inner(a, b) - inner(-a, b))
+    return outer(x, _weights())
+
+
+def _partitioned(x: tf.Tensor) -> tf.Tensor:
+    w = v1.get_variable(
+        "w",
+        initializer=lambda shape, **_: tf.ones(shape),
+        shape=[4, 2],
+        partitioner=v1.fixed_size_partitioner(2),
+        use_resource=False,
+    )
+    return tf.matmul(x, tf.convert_to_tensor(w))
+
+
+def _texts(x: tf.Tensor) -> tf.Tensor:
+    """A table, and numbers that go through text."""
+    numbers = tf.strings.to_number(tf.strings.as_string(x))
+    initial = tf.lookup.KeyValueTensorInitializer(
+        tf.constant([b"a", b"b"]), tf.constant([1.0, 2.0])
+    )
+    table = tf.lookup.StaticHashTable(initial, 0.0)
+    v1.add_to_collection(v1.GraphKeys.TABLE_INITIALIZERS, table._initializer)  # noqa: SLF001
+    return tf.matmul(numbers, _weights()) + v1.placeholder_with_default(0.0, [])
+
+
+def _pipeline(x: tf.Tensor) -> tf.Tensor:
+    """An iterator and a queue, on the side."""
+    data = tf.data.Dataset.from_tensors(np.ones((1, 2), np.float32)).repeat()
+    pulled = v1.data.make_initializable_iterator(data).get_next()
+    queue = v1.FIFOQueue(4, [tf.float32], shapes=[[2]])
+    tf.reduce_sum(queue.dequeue_many(2) + pulled, name="training_only")
+    return tf.matmul(x, _weights())
+
+
+MODELS: Mapping[str, Build] = {
+    "linear": _linear,
+    "cnn": _cnn,
+    "while": _loop,
+    "while_v1": _old_control_flow(_loop),
+    "cond": _condition,
+    "cond_v1": _old_control_flow(_condition),
+    "functions": _functions,
+    "partitioned": _partitioned,
+    "texts": _texts,
+    "pipeline": _pipeline,
+}
+
+# The mutations.
+
 NUMBERS = (-(2**63), -(2**31), -2, -1, 0, 1, 2, 7, 1000, 2**31 - 1, 2**31, 2**40, 2**63 - 1)
 FLOATS = (0.0, -1.0, 1e-45, 3e38, float("inf"), float("nan"))
-TEXTS = (
-    "",
-    "x",
-    "y",
-    "w",
-    "no/such",
-    "../up",
-    "a" * 5000,
-    "\u00e9 \n",
-    "^x",
-    "x:1",
-    "SAME",
-    "NHWC",
-)
-REGISTERED = tuple(sorted(name for name in dir(tf.raw_ops) if name[:1].isupper()))
+_LONG = "a" * 5000
+TEXTS = ("", "x", "y", "w", "no/such", "../up", _LONG, "\u00e9 \n", "^x", "x:1", "SAME", "NHWC")
+REGISTERED = [name for name in dir(tf.raw_ops) if name[:1].isupper()]
 
 
 def mutate(content: bytes, draw: Random, victim: str) -> bytes:
-    """A damaged copy of a `.meta` file's content.
-
-    Args:
-      content: of a whole file.
-      draw: decides what is done.
-      victim: a path that poisoned graphs try to write to.
-    """
+    """A damaged copy of a `.meta` file's content; poisoned graphs try to write to `victim`."""
     if draw.random() < 0.3:
         return _change_bytes(content, draw)
     proto = MetaGraphDef.FromString(content)
@@ -47,8 +161,7 @@ def mutate(content: bytes, draw: Random, victim: str) -> bytes:
             _poison(proto, draw, victim)
         else:
             draw.choice(_OF_STRUCTURE)(proto, draw)
-    mutated: bytes = proto.SerializeToString(deterministic=True)
-    return mutated
+    return bytes(proto.SerializeToString(deterministic=True))
 
 
 def _change_bytes(content: bytes, draw: Random) -> bytes:
@@ -72,8 +185,7 @@ def _change_bytes(content: bytes, draw: Random) -> bytes:
 
 def _some_node(proto: MetaGraphDef, draw: Random) -> NodeDef:
     """A node of the graph or, less often, of a library function."""
-    bodies = [function.node_def for function in proto.graph_def.library.function]
-    bodies = [body for body in bodies if body]
+    bodies = [f.node_def for f in proto.graph_def.library.function if f.node_def]
     if bodies and draw.random() < 0.4:
         return draw.choice(draw.choice(bodies))
     if not proto.graph_def.node:
@@ -89,8 +201,11 @@ def _shape(draw: Random) -> TensorShapeProto:
 
 
 def _dtype(draw: Random) -> int:
-    number: int = draw.choice((-1, 2**31 - 1, 99, *range(33), *range(100, 133)))
-    return number
+    return int(draw.choice((-1, 2**31 - 1, 99, *range(33), *range(100, 133))))
+
+
+def _text(draw: Random) -> bytes:
+    return draw.choice(TEXTS).encode()
 
 
 def _random_value(proto: MetaGraphDef, draw: Random) -> AttrValue:
@@ -99,7 +214,7 @@ def _random_value(proto: MetaGraphDef, draw: Random) -> AttrValue:
         lambda: AttrValue(i=draw.choice(NUMBERS)),
         lambda: AttrValue(f=draw.choice(FLOATS)),
         lambda: AttrValue(b=draw.random() < 0.5),
-        lambda: AttrValue(s=draw.choice(TEXTS).encode()),
+        lambda: AttrValue(s=_text(draw)),
         lambda: AttrValue(type=_dtype(draw)),
         lambda: AttrValue(shape=_shape(draw)),
         lambda: AttrValue(func=NameAttrList(name=_function_name(proto, draw))),
@@ -116,15 +231,14 @@ def _random_list(draw: Random) -> AttrValue.ListValue:
         lambda: AttrValue.ListValue(i=[draw.choice(NUMBERS) for _ in count]),
         lambda: AttrValue.ListValue(type=[_dtype(draw) for _ in count]),
         lambda: AttrValue.ListValue(shape=[_shape(draw) for _ in count]),
-        lambda: AttrValue.ListValue(s=[draw.choice(TEXTS).encode() for _ in count]),
+        lambda: AttrValue.ListValue(s=[_text(draw) for _ in count]),
     )
     return draw.choice(lists)()
 
 
 def _function_name(proto: MetaGraphDef, draw: Random) -> str:
     names = [function.signature.name for function in proto.graph_def.library.function]
-    name: str = draw.choice([*names, "no_such_function"])
-    return name
+    return str(draw.choice([*names, "no_such_function"]))
 
 
 def _change_attribute(proto: MetaGraphDef, draw: Random) -> None:
@@ -137,22 +251,23 @@ def _change_in_kind(proto: MetaGraphDef, draw: Random) -> None:
     """Another value of an attribute, of the type that it has."""
     node = _some_node(proto, draw)
     for key in draw.sample(sorted(node.attr), len(node.attr)):
-        kind = node.attr[key].WhichOneof("value")
-        if kind in _IN_KIND:
-            node.attr[key].CopyFrom(_IN_KIND[kind](proto, draw, node.attr[key]))
-            return
-
-
-_IN_KIND: dict[str, Callable[[MetaGraphDef, Random, AttrValue], AttrValue]] = {
-    "type": lambda _, draw, __: AttrValue(type=_dtype(draw)),
-    "shape": lambda _, draw, __: AttrValue(shape=_shape(draw)),
-    "i": lambda _, draw, __: AttrValue(i=draw.choice(NUMBERS)),
-    "s": lambda _, draw, __: AttrValue(s=draw.choice(TEXTS).encode()),
-    "func": lambda proto, draw, old: AttrValue(
-        func=NameAttrList(name=_function_name(proto, draw), attr=old.func.attr)
-    ),
-    "b": lambda _, __, old: AttrValue(b=not old.b),
-}
+        value = node.attr[key]
+        kind = value.WhichOneof("value")
+        if kind == "type":
+            value.type = _dtype(draw)
+        elif kind == "shape":
+            value.shape.CopyFrom(_shape(draw))
+        elif kind == "i":
+            value.i = draw.choice(NUMBERS)
+        elif kind == "s":
+            value.s = _text(draw)
+        elif kind == "func":
+            value.func.name = _function_name(proto, draw)
+        elif kind == "b":
+            value.b = not value.b
+        else:
+            continue
+        return
 
 
 def _drop_attribute(proto: MetaGraphDef, draw: Random) -> None:
@@ -193,8 +308,7 @@ def _change_input(proto: MetaGraphDef, draw: Random) -> None:
         del inputs[draw.randrange(len(inputs))]
     else:
         draw.shuffle(inputs)
-    del node.input[:]
-    node.input.extend(inputs)
+    node.input[:] = inputs
 
 
 def _make_cycle(proto: MetaGraphDef, draw: Random) -> None:
@@ -202,8 +316,7 @@ def _make_cycle(proto: MetaGraphDef, draw: Random) -> None:
     consumers = [node for node in proto.graph_def.node if node.input]
     if not consumers:
         return
-    node = draw.choice(consumers)
-    below = node
+    node = below = draw.choice(consumers)
     for _ in range(draw.randrange(4)):
         after = [n for n in consumers if below.name in n.input]
         below = draw.choice(after) if after else below
@@ -328,21 +441,8 @@ def _poison(proto: MetaGraphDef, draw: Random, victim: str) -> None:
 
 
 _OF_STRUCTURE: Sequence[Callable[[MetaGraphDef, Random], None]] = (
-    _change_attribute,
-    _change_in_kind,
-    _change_in_kind,
-    _drop_attribute,
-    _change_constant,
-    _change_input,
-    _change_input,
-    _make_cycle,
-    _change_op,
-    _change_op,
-    _change_name,
-    _drop_or_double_node,
-    _change_function,
-    _change_collection,
-    _change_signature,
-    _change_header,
-    _strip_list,
+    *(_change_attribute, _change_in_kind, _change_in_kind, _drop_attribute, _change_constant),
+    *(_change_input, _change_input, _make_cycle, _change_op, _change_op, _change_name),
+    *(_drop_or_double_node, _change_function, _change_collection, _change_signature),
+    *(_change_header, _strip_list),
 )

@@ -20,11 +20,16 @@ from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
-import numpy as np
-from PIL import Image
-
-from benchmarks import campaign_runs
-from benchmarks.campaign_runs import KEEP, cnn_on_ramp, config, fork, linear
+from benchmarks.campaign_runs import (
+    KEEP,
+    cnn_on_ramp,
+    fork,
+    lasting,
+    linear,
+    report,
+    run_config,
+)
+from benchmarks.measuring import write_image_files
 from cli.fields import flag
 from cli.run import run
 from cli.terminal import import_tensorflow
@@ -46,7 +51,7 @@ def main(request: Request) -> int:
     """Runs the campaign and prints what was found."""
     import_tensorflow(intra_op_threads=1)  # As train_linear.py and train_cnn.py have them.
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # It tells of every restart.
-    return campaign_runs.report(request.kills, "kills", request.seed, run_campaign)
+    return report(request.kills, "kills", request.seed, run_campaign)
 
 
 def run_campaign(folder: Path, kills: int, seed: int) -> Counter[str]:
@@ -75,19 +80,18 @@ def run_campaign(folder: Path, kills: int, seed: int) -> Counter[str]:
 def make_trainers(folder: Path) -> list[tuple[str, Trainer]]:
     """The line, the CNN on the ramp, and the CNN on images with all that can be switched on."""
     images = folder / "images"
-    _write_images(images)
+    write_image_files(images, 32)
 
     def everything_on(path: str) -> None:
         train_cnn(
             CnnConfig(
-                config(path, 3, 4, keep_best=True),
+                run_config(path, 3, 4, keep_best=True),
                 data=str(images),
                 validation_fraction=0.2,
                 train_steps=100,
-                epochs=None,
                 batch_size=7,
-                learning_rate=1e-3,
                 schedule="cosine",
+                learning_rate=1e-3,
                 warmup_steps=10,
                 augment=True,
             )
@@ -98,16 +102,6 @@ def make_trainers(folder: Path) -> list[tuple[str, Trainer]]:
         ("cnn on the ramp", partial(cnn_on_ramp, steps=120, save_every=5, log_every=4)),
         ("cnn on images", everything_on),
     ]
-
-
-def _write_images(folder: Path) -> None:
-    """Three classes of ten images."""
-    generator = np.random.default_rng(0)
-    for name in ("a", "b", "c"):
-        (folder / name).mkdir(parents=True)
-        for number in range(10):
-            pixels = generator.integers(0, 256, (32, 32, 3), np.uint8)
-            Image.fromarray(pixels).save(folder / name / f"{number}.png")
 
 
 def _unbroken(train: Trainer, path: Path) -> tuple[dict[str, object], float]:
@@ -162,8 +156,7 @@ def _finished(path: Path) -> dict[str, object]:
     events = EventAccumulator(str(path / "logs"))
     events.Reload()
     return {
-        **campaign_runs.lasting(path),
-        "metrics": campaign_runs.metrics(path),
+        **lasting(path),
         "events": [scalar.step for scalar in events.Scalars("loss")],
         "names of files": sorted(file.name for file in path.iterdir()),
     }

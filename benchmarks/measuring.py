@@ -1,11 +1,16 @@
-"""How benchmarks measure: memory, two ways to do one work in turn, training after a warm-up."""
+"""How benchmarks measure: memory, two ways to do one work in turn, training after a warm-up.
+
+Also the image files that they train on.
+"""
 
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,6 +21,9 @@ if TYPE_CHECKING:
     from train_cnn import CnnConfig
     from training.task import Batch
 
+NUM_CLASSES = 4
+PAIRS = 5  # Measurements of each of two that are compared.
+PROJECT = Path(__file__).resolve().parent.parent
 _INTERVAL_SECS = 0.02
 _STATUS = Path("/proc/self/status")
 _WARM_UP_STEPS = 20
@@ -65,8 +73,6 @@ def compare(
     name: str,
     ours: Callable[[], float],
     theirs: Callable[[], float],
-    *,
-    pairs: int,
     unit: str,
     bound: str,
 ) -> str:
@@ -76,7 +82,6 @@ def compare(
       name: what is compared.
       ours: returns our figure.
       theirs: returns the other's.
-      pairs: how often.
       unit: of both figures.
       bound: what the ratio is held to, such as "at least 0.97".
 
@@ -85,10 +90,31 @@ def compare(
     """
     ours()
     theirs()
-    figures = [(ours(), theirs()) for _ in range(pairs)]
+    figures = [(ours(), theirs()) for _ in range(PAIRS)]
     mine, other = (statistics.median(column) for column in zip(*figures, strict=True))
     ratio = statistics.median(one / two for one, two in figures)
     return f"{name:<58} {mine:>10,.2f} {other:>10,.2f} {unit:<9} ratio {ratio:.3f} ({bound})"
+
+
+def run_parts(module: str, parts: Iterable[str], *arguments: str) -> None:
+    """Runs each part of a benchmark in a process of its own."""
+    for name in parts:
+        command = [sys.executable, "-m", f"benchmarks.{module}", f"--part={name}", *arguments]
+        subprocess.run(command, cwd=PROJECT, check=True)
+
+
+def write_image_files(folder: Path, count: int) -> None:
+    """Writes random images as PNG files in a folder a class."""
+    import numpy as np
+    from PIL import Image
+
+    generator = np.random.default_rng(0)
+    for label in range(NUM_CLASSES):
+        (folder / f"class {label}").mkdir(parents=True)
+    for number in range(count):
+        pixels = generator.integers(0, 256, (32, 32, 3), np.uint8)
+        label = number % NUM_CLASSES
+        Image.fromarray(pixels).save(folder / f"class {label}" / f"{number:06d}.png")
 
 
 def training_config(
@@ -106,21 +132,11 @@ def training_config(
     from training.config import RunConfig
 
     return CnnConfig(
-        run=RunConfig(
-            ckpt_dir=ckpt_dir,
-            seed=0,
-            save_every_steps=save_every_steps,
-            max_to_keep=4,
-            keep_checkpoint_every_n_hours=0.0,
-            log_every_steps=10,
-            allow_config_change=False,
-        ),
+        RunConfig(ckpt_dir, save_every_steps=save_every_steps, log_every_steps=10),
         data=data,
         validation_fraction=0.0,
         train_steps=steps,
-        epochs=None,
         batch_size=batch_size,
-        learning_rate=1e-3,
         data_memory_mb=data_memory_mb,
         augment=augment,
     )

@@ -6,7 +6,6 @@ rest: no resume, no metrics, no progress, no flush to the disk, no checks.
 
 import os
 import sys
-from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -14,28 +13,22 @@ import tensorflow as tf
 v1 = tf.compat.v1
 
 
-def _layer(
-    name: str,
-    inputs: tf.Tensor,
-    shape: list[int],
-    apply: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
-) -> tf.Tensor:
-    with v1.variable_scope(name):
-        w = v1.get_variable(
-            "w",
-            shape,
-            initializer=v1.truncated_normal_initializer(stddev=0.1),
-            use_resource=False,
-        )
-        b = v1.get_variable(
-            "b", shape[-1:], initializer=v1.constant_initializer(0.1), use_resource=False
-        )
-        return tf.add(apply(inputs, w), b, name="add")
+def _variables(layer: str, shape: list[int]) -> tuple[tf.Tensor, tf.Tensor]:
+    with v1.variable_scope(layer, use_resource=False):
+        w = v1.get_variable("w", shape, initializer=v1.truncated_normal_initializer(stddev=0.1))
+        b = v1.get_variable("b", shape[-1:], initializer=v1.constant_initializer(0.1))
+    return w, b
 
 
-def _convolution(name: str, inputs: tf.Tensor, shape: list[int]) -> tf.Tensor:
-    features = _layer(name, inputs, shape, lambda x, w: tf.nn.conv2d(x, w, 1, "SAME"))
-    return tf.nn.max_pool2d(tf.nn.relu(features), 3, 3, "SAME")
+def _convolution(layer: str, inputs: tf.Tensor, shape: list[int]) -> tf.Tensor:
+    w, b = _variables(layer, shape)
+    features = tf.nn.relu(tf.nn.conv2d(inputs, w, 1, "SAME") + b)
+    return tf.nn.max_pool2d(features, 3, 3, "SAME")
+
+
+def _dense(layer: str, inputs: tf.Tensor, shape: list[int]) -> tf.Tensor:
+    w, b = _variables(layer, shape)
+    return tf.add(tf.matmul(inputs, w), b, name=f"{layer}/add")
 
 
 def main(folder: str) -> None:
@@ -46,9 +39,9 @@ def main(folder: str) -> None:
     keep_prob = v1.placeholder_with_default(1.0, [], name="keep_prob")
     hidden = _convolution("conv1", x, [3, 3, 3, 32])
     hidden = tf.reshape(_convolution("conv2", hidden, [3, 3, 32, 64]), [-1, 1024])
-    hidden = tf.nn.relu(_layer("fc1", hidden, [1024, 128], tf.matmul))
+    hidden = tf.nn.relu(_dense("fc1", hidden, [1024, 128]))
     hidden = v1.nn.dropout(hidden, rate=1 - keep_prob)
-    logits = _layer("fc2", hidden, [128, 4], tf.matmul)
+    logits = _dense("fc2", hidden, [128, 4])
     loss = tf.reduce_mean(
         tf.nn.sparse_softmax_cross_entropy_with_logits(labels=y, logits=logits), name="loss"
     )

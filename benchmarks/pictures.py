@@ -35,7 +35,7 @@ class Request:
 def main(request: Request) -> int:
     """Trains, in processes of their own, and draws; 1 if the killed run is not the unbroken one."""
     import_tensorflow()
-    from benchmarks.campaign_runs import fork, metrics
+    from benchmarks.campaign_runs import fork
 
     folder = Path(request.output).resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -46,7 +46,7 @@ def main(request: Request) -> int:
             for work in (functools.partial(_line, "model"), functools.partial(_cnn, "model1")):
                 os.waitpid(fork(work), 0)
             steps = _kill("killed", request.kills)
-            if metrics(Path("model1")) != metrics(Path("killed")):
+            if _metrics("model1") != _metrics("killed"):
                 print("LOST: the killed run has another loss than the unbroken one")
                 return 1
             _draw_losses("model1", "killed", steps, folder / "killed.png")
@@ -74,14 +74,17 @@ def _cnn(path: str) -> None:
     train(parse(CnnConfig, ["train_cnn.py", *given]))
 
 
+def _metrics(path: str) -> bytes:
+    """What a run has logged so far."""
+    log = Path(path, "logs", "metrics.jsonl")
+    return log.read_bytes() if log.exists() else b""
+
+
 def _steps(path: str) -> list[int]:
     """The steps that a run's log has."""
     from training.metrics import step_of
 
-    try:
-        lines = Path(path, "logs", "metrics.jsonl").read_bytes().splitlines(keepends=True)
-    except FileNotFoundError:
-        return []
+    lines = _metrics(path).splitlines(keepends=True)
     return [step for line in lines if (step := step_of(line)) is not None]
 
 
@@ -107,7 +110,8 @@ def _kill(path: str, kills: int) -> list[int]:
 
 
 def _draw_losses(unbroken: str, killed: str, kills: list[int], output: Path) -> None:
-    from tools.plot_runs import new_figure, read_run, render, style
+    from tools.plot_runs import read_run
+    from tools.plotting import new_figure, render, style
 
     with style():
         figure = new_figure(8, 3)

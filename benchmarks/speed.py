@@ -18,60 +18,73 @@ from contextlib import closing, redirect_stderr
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from absl import logging
 
-from benchmarks.measuring import compare, training_config, training_speed
+from benchmarks.measuring import (
+    NUM_CLASSES,
+    PROJECT,
+    compare,
+    run_parts,
+    training_config,
+    training_speed,
+)
 from cli.fields import flag
 from cli.run import run
 from cli.terminal import import_tensorflow
 
 if TYPE_CHECKING:
-    from benchmarks.reference import Array
+    import numpy as np
+    import tensorflow as tf
+
     from metagraph.session import InferenceGraph
 
-_PROJECT = Path(__file__).resolve().parent.parent
+    Array: TypeAlias = np.ndarray[Any, Any]
+
 _NUM_IMAGES = 20_000
 _IMAGES = "images.npz"
 _STEPS_BY_BATCH_SIZE = {10: 1000, 128: 200}  # about two seconds each
 _PREDICT_BATCH_SIZES = (32, 256)  # the defaults of Keras and of predict.py
 _NODES = 12_000
-_RAMP = ("--data=ramp", "--batch_size=10")
-_PAIRS = 5
+_LEARNING_RATE = 1e-3
+_WARM_UP_STEPS = 20
+_TRAINING_NODES = 2.6  # With gradients, slots and saver, to each node of a layer.
 
 
 def main(request: "Request") -> None:
     """Prints all comparisons, each as soon as it is measured."""
     if request.part is None:
         print(f"{'':<58} {'ours':>10} {'theirs':>10}", flush=True)
-        for name in _PARTS:
-            command = [sys.executable, "-m", "benchmarks.speed", f"--part={name}"]
-            subprocess.run(command, cwd=_PROJECT, check=True)
+        run_parts("speed", _PARTS)
         return
     import_tensorflow(1 if request.part == "train-10" else None)  # As train_cnn.py does.
-    import numpy as np
-
-    from benchmarks.reference import random_images
-
     logging.get_absl_logger().setLevel("ERROR")
-    x, y = random_images(_NUM_IMAGES)
     with tempfile.TemporaryDirectory() as folder:
-        np.savez(Path(folder) / _IMAGES, X=x, Y=y)
-        for line in _PARTS[request.part](Path(folder), x, y):
+        for line in _PARTS[request.part](Path(folder)):
             print(line, flush=True)
 
 
-def _process(folder: Path, x: "Array", y: "Array") -> Iterator[str]:
+def _images(folder: Path) -> tuple["Array", "Array"]:
+    """Makes random images, x float32 [N, 32, 32, 3] in [0, 1), y int64 [N], and a file of them."""
+    import numpy as np
+
+    generator = np.random.default_rng(0)
+    x = generator.random((_NUM_IMAGES, 32, 32, 3), np.float32)
+    y = generator.integers(0, NUM_CLASSES, _NUM_IMAGES)
+    np.savez(folder / _IMAGES, X=x, Y=y)
+    return x, y
+
+
+def _process(folder: Path) -> Iterator[str]:
     """A run of train_cnn.py on the ramp against the shortest script for it."""
-    del x, y
 
     def seconds(*command: str) -> float:
         with tempfile.TemporaryDirectory(dir=folder) as run:
             started = time.perf_counter()
             subprocess.run(
                 [sys.executable, *(part.format(run=run) for part in command)],
-                cwd=_PROJECT,
+                cwd=PROJECT,
                 check=True,
                 capture_output=True,
             )
@@ -79,21 +92,19 @@ def _process(folder: Path, x: "Array", y: "Array") -> Iterator[str]:
 
     yield compare(
         "train_cnn.py as a process / minimal TF1 script",
-        lambda: seconds("train_cnn.py", *_RAMP, "--ckpt_dir={run}/ours"),
+        lambda: seconds("train_cnn.py", "--data=ramp", "--ckpt_dir={run}/ours"),
         lambda: seconds("benchmarks/minimal_tf1.py", "{run}/theirs"),
-        pairs=_PAIRS,
-        unit="s",
-        bound="at most 1.05",
+        "s",
+        "at most 1.05",
     )
 
 
-def _training(batch_size: int, folder: Path, x: "Array", y: "Array") -> Iterator[str]:
+def _training(batch_size: int, folder: Path) -> Iterator[str]:
     """Training against a bare loop, against Keras, and against itself with less to do."""
-    from benchmarks.reference import BareLoop, keras_model
-
     steps = _STEPS_BY_BATCH_SIZE[batch_size]
     ours = partial(training_speed, str(folder / _IMAGES), folder, batch_size, steps)
-    bare, model = BareLoop(x, y, batch_size), keras_model()
+    x, y = _images(folder)
+    bare, model = _bare_loop(x, y, batch_size), _keras_model()
 
     def fit() -> float:
         count = batch_size * steps
@@ -105,33 +116,32 @@ def _training(batch_size: int, folder: Path, x: "Array", y: "Array") -> Iterator
     every, once = partial(ours, save_every_steps=10), partial(ours, save_every_steps=10**9)
     dense = "at least 0.9" if batch_size == 10 else "not asked for"
     sides: tuple[tuple[str, Callable[[], float], Callable[[], float], str], ...] = (
-        (" / bare session.run", ours, partial(bare.images_per_second, steps), "at least 0.97"),
+        (" / bare session.run", ours, partial(bare, steps), "at least 0.97"),
         (" / Keras fit", ours, fit, "at least 1.1"),
         (", save every 10 / only at the end", every, once, dense),
         (", augmented / not", partial(ours, augment=True), ours, "not asked for"),
     )
     for name, one, other, bound in sides:
         title = f"training, batch {batch_size}{name}"
-        yield compare(title, one, other, pairs=_PAIRS, unit="images/s", bound=bound)
+        yield compare(title, one, other, "images/s", bound)
 
 
-def _prediction(folder: Path, x: "Array", y: "Array") -> Iterator[str]:
+def _prediction(folder: Path) -> Iterator[str]:
     """predict.py's own loop against Keras, and against a stock client's `session.run`."""
-    del y
     import numpy as np
 
-    from benchmarks.reference import keras_model, restored
     from metagraph.meta import read_meta_graph
     from metagraph.session import load_inference_graph
 
-    model, meta = keras_model(), _trained_meta(folder)
+    x, _ = _images(folder)
+    model, meta = _keras_model(), _trained_meta(folder)
 
     def run_stock(batch_size: int) -> None:
         starts = range(0, len(x), batch_size)
         np.concatenate([session.run("fc2/add:0", {"x:0": x[i : i + batch_size]}) for i in starts])
 
     with (
-        closing(restored(meta)) as session,  # To enter it would end eager mode, as Keras needs it.
+        closing(_restored(meta)) as session,  # To enter it would end eager mode, as Keras needs it.
         load_inference_graph(read_meta_graph(meta), ["fc2/add:0"], ["x:0"]) as graph,
     ):
         sides: dict[str, Callable[[int], object]] = {
@@ -144,9 +154,8 @@ def _prediction(folder: Path, x: "Array", y: "Array") -> Iterator[str]:
                     f"predict, {len(x):,} images, batch {batch_size} / {name}",
                     partial(_rows_a_second, x, partial(_run_ours, graph, x, batch_size)),
                     partial(_rows_a_second, x, partial(work, batch_size)),
-                    pairs=_PAIRS,
-                    unit="images/s",
-                    bound="at least 1.0",
+                    "images/s",
+                    "at least 1.0",
                 )
 
 
@@ -172,16 +181,14 @@ def _trained_meta(folder: Path) -> str:
         return train(config).prefix + ".meta"
 
 
-def _start(folder: Path, x: "Array", y: "Array") -> Iterator[str]:
+def _start(folder: Path) -> Iterator[str]:
     """Seconds from the file to the first row of a graph with some 12,000 nodes."""
-    del x, y
     import numpy as np
 
-    from benchmarks.reference import restored, write_deep
     from metagraph.meta import read_meta_graph
     from metagraph.session import load_inference_graph
 
-    path, row = write_deep(folder, _NODES), np.ones((1, 16), np.float32)
+    path, row = _write_deep(folder), np.ones((1, 16), np.float32)
     nodes = len(read_meta_graph(path).proto.graph_def.node)
 
     def ours() -> float:
@@ -192,15 +199,107 @@ def _start(folder: Path, x: "Array", y: "Array") -> Iterator[str]:
 
     def theirs() -> float:
         started = time.perf_counter()
-        with restored(path) as session:
+        with _restored(path) as session:
             session.run("y:0", {"x:0": row})
             return time.perf_counter() - started
 
     name = f"ready to run and one row, {nodes:,} nodes / plain import"
-    yield compare(name, ours, theirs, pairs=_PAIRS, unit="s", bound="at most 1.0")
+    yield compare(name, ours, theirs, "s", "at most 1.0")
 
 
-_PARTS: dict[str, Callable[[Path, "Array", "Array"], Iterator[str]]] = {
+# What is measured against.
+
+
+def _bare_loop(x: "Array", y: "Array", batch_size: int) -> Callable[[int], float]:
+    """`session.run` over the project's own graph with a feed_dict, and nothing else.
+
+    Returns:
+      Trains for so many steps; images a second.
+    """
+    import tensorflow as tf
+
+    from models import cnn
+
+    model = cnn.build(num_classes=NUM_CLASSES, learning_rate=_LEARNING_RATE, seed=0)
+    session = tf.compat.v1.Session(graph=model.graph)
+    session.run([v.initializer for v in model.graph.get_collection("variables")])
+
+    def images_per_second(steps: int) -> float:
+        started = time.perf_counter()
+        for step in range(steps):
+            first = step * batch_size % (len(x) - batch_size)
+            batch = (x[first : first + batch_size], y[first : first + batch_size])
+            feeds = {**dict(zip(model.inputs, batch, strict=True)), **model.training_feeds}
+            session.run([model.loss, model.train_op], feeds)
+        return steps * batch_size / (time.perf_counter() - started)
+
+    images_per_second(_WARM_UP_STEPS)
+    return images_per_second
+
+
+def _keras_model() -> Any:
+    """The same architecture, optimizer and loss as a compiled Keras model."""
+    import keras
+    from keras import layers
+
+    from models import cnn
+
+    model = keras.Sequential(
+        [
+            layers.Input(cnn.IMAGE_SHAPE),
+            layers.Conv2D(32, 3, padding="same", activation="relu"),
+            layers.MaxPool2D(3, 3, padding="same"),
+            layers.Conv2D(64, 3, padding="same", activation="relu"),
+            layers.MaxPool2D(3, 3, padding="same"),
+            layers.Flatten(),
+            layers.Dense(128, activation="relu"),
+            layers.Dropout(1 - cnn.KEEP_PROB),
+            layers.Dense(NUM_CLASSES),
+        ]
+    )
+    model.compile(
+        keras.optimizers.Adam(_LEARNING_RATE),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    return model
+
+
+def _write_deep(folder: Path) -> str:
+    """Saves a training graph of about _NODES nodes, as plain TensorFlow does.
+
+    Its layers y = tanh(x w + b) take `x:0` float32 [N, 16] to `y:0` float32 [N, 16].
+
+    Returns:
+      The path of the `.meta` file.
+    """
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    with tf.Graph().as_default() as graph, v1.Session() as session:
+        y, layer = v1.placeholder(tf.float32, [None, 16], name="x"), 0
+        while len(graph.get_operations()) * _TRAINING_NODES < _NODES:
+            with v1.variable_scope(f"layer{layer}", use_resource=False):
+                w, b = v1.get_variable("w", [16, 16]), v1.get_variable("b", [16])
+            y = tf.tanh(tf.matmul(y, w) + b)
+            layer += 1
+        v1.train.AdamOptimizer().minimize(tf.reduce_mean(tf.square(tf.identity(y, name="y"))))
+        session.run(v1.global_variables_initializer())
+        return f"{v1.train.Saver().save(session, str(folder / 'deep'))}.meta"
+
+
+def _restored(path: str) -> "tf.compat.v1.Session":
+    """A session as a stock client makes it: import_meta_graph and Saver.restore."""
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    session = v1.Session(graph=tf.Graph())
+    with session.graph.as_default():
+        v1.train.import_meta_graph(path).restore(session, path.removesuffix(".meta"))
+    return session
+
+
+_PARTS: dict[str, Callable[[Path], Iterator[str]]] = {
     "process": _process,
     "train-10": partial(_training, 10),
     "train-128": partial(_training, 128),

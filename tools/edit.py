@@ -20,8 +20,7 @@ anything is kept, the old and the new one run on the same random batch: without 
 give the same bytes.
 
 The new checkpoint has no manifest, as no trainer wrote it: whoever continues from it compares names
-and shapes. Partitioned variables are written whole. One of more than 128 MiB has several data
-files.
+and shapes. Partitioned variables are written whole. What is kept has to fit into memory.
 """
 
 if __name__ == "__main__":  # First, as what follows takes its time.
@@ -29,15 +28,71 @@ if __name__ == "__main__":  # First, as what follows takes its time.
 
     end_at_signals()
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from cli.fields import COMMAS, POSITIVE, REPEATED, each, flag, needs
 from cli.terminal import import_tensorflow
+from errors import ToolError
 from prediction.request import IS_ASSET, Limits, assets_by_name, trust_graph
 from tools.command import Printed, as_pattern, checkpoint, overwrite, run_command, show
-from tools.edit_rules import Rename, plain_rename, regex_rename
+
+
+class Rename(NamedTuple):
+    """A pattern that is replaced wherever it is found in a name, as `re.sub` does it.
+
+    `flag` is the rule as the user wrote it, for an error line.
+    """
+
+    flag: str
+    pattern: re.Pattern[str]
+    replacement: str
+
+
+def plain_rename(text: str) -> Rename:
+    """A rule `old=new`: for one name or, where both end in `/`, for all in a scope.
+
+    `new` may be empty for a scope that is taken away. Raises ValueError where it is no such rule.
+    """
+    old, equals, new = text.partition("=")
+    is_scope = old.endswith("/")
+    is_new_scope = not new or new.endswith("/")
+    if not equals or not old.strip("/") or is_scope != is_new_scope:
+        raise ValueError("expected old=new for a name, old/=new/ or old/= for a scope")
+    pattern = re.compile(rf"\A{re.escape(old)}" + ("" if is_scope else r"\Z"))
+    return Rename(f"--rename={text}", pattern, new.replace("\\", r"\\"))
+
+
+def regex_rename(text: str) -> Rename:
+    r"""A rule `pattern=replacement`, such as `^conv(\d)/=layer\1/`; the last `=` divides it.
+
+    Raises ValueError where it is no such rule.
+    """
+    old, equals, new = text.rpartition("=")
+    if not equals or not old:
+        raise ValueError("expected pattern=replacement")
+    pattern = as_pattern(old)
+    try:
+        pattern.sub(new, "")  # What the replacement takes has to be there.
+    except (re.error, IndexError) as error:
+        raise ValueError(str(error)) from error
+    return Rename(f"--rename_regex={text}", pattern, new)
+
+
+def _rules(help_text: str, parse: Callable[[str], Rename]) -> Any:
+    return flag(
+        help_text,
+        (),
+        many=REPEATED,
+        check=each(parse),
+        convert=lambda texts: tuple(map(parse, texts)),
+    )
+
+
+def _patterns(help_text: str) -> Any:
+    return flag(help_text, (), many=REPEATED, check=each(as_pattern))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +102,7 @@ class EditConfig(Printed, Limits):
     GROUP: ClassVar = "selection"
     CHECKS: ClassVar = (
         *(needs(name, "meta") for name in ("fetch", "feed", "asset", "tolerance")),
-        *(needs(name, "cast") for name in ("tolerance", "allow_overflow")),
+        needs("tolerance", "cast"),
     )
 
     checkpoint: str | None = checkpoint(
@@ -66,45 +121,29 @@ class EditConfig(Printed, Limits):
         "The prefix of the new checkpoint; its folder is made.", path=True, group="output"
     )
     overwrite: bool = overwrite("Replace a checkpoint that is at --output.")
-    only: Sequence[str] = flag(
-        "Keep only names in which this pattern is found. Several: any of them.",
-        (),
-        many=REPEATED,
-        check=each(as_pattern),
+    only: Sequence[str] = _patterns(
+        "Keep only names in which this pattern is found. Several: any of them."
     )
-    drop: Sequence[str] = flag(
-        "Drop names in which this pattern is found. Several: any of them.",
-        (),
-        many=REPEATED,
-        check=each(as_pattern),
+    drop: Sequence[str] = _patterns(
+        "Drop names in which this pattern is found. Several: any of them."
     )
     without_slots: bool = flag(
         "Drop what only an optimizer needs, such as w/Adam and beta1_power.", False
     )
-    rename: tuple[Rename, ...] = flag(
+    rename: tuple[Rename, ...] = _rules(
         "old=new for one name, old/=new/ for all in a scope (old/= takes the scope away). Several "
         "are applied in their order.",
-        (),
-        many=REPEATED,
-        check=each(plain_rename),
-        convert=lambda texts: tuple(map(plain_rename, texts)),
+        plain_rename,
     )
-    rename_regex: tuple[Rename, ...] = flag(
+    rename_regex: tuple[Rename, ...] = _rules(
         r"pattern=replacement, as in '^conv(\d)/=layer\1/', wherever it is found in a name. They "
         "come after all of --rename; the last = divides.",
-        (),
-        many=REPEATED,
-        check=each(regex_rename),
-        convert=lambda texts: tuple(map(regex_rename, texts)),
+        regex_rename,
     )
     cast: str | None = flag(
         "Store floating numbers of any of these kinds in this one, rounded to the nearest.",
         None,
         choices=("float16", "bfloat16", "float32", "float64"),
-    )
-    allow_overflow: bool = flag(
-        "Make infinities of numbers that are too large for --cast; by default they are an error.",
-        False,
     )
     fetch: Sequence[str] = flag(
         "With --meta, the tensors that the new graph has to compute, by name. Also keys of the "
@@ -139,10 +178,50 @@ class EditConfig(Printed, Limits):
     )
     trust_graph: bool = trust_graph()
 
-    @property
-    def renames(self) -> tuple[Rename, ...]:
-        """In the order in which they are applied."""
-        return (*self.rename, *self.rename_regex)
+
+def select(config: EditConfig, keys: Sequence[str], slots: Collection[str]) -> list[str]:
+    """The keys of a checkpoint that are kept, in their order: none of the slots.
+
+    Raises:
+      ToolError: a pattern is found in no key, or nothing is left.
+    """
+    for name, patterns in (("only", config.only), ("drop", config.drop)):
+        for pattern in patterns:
+            if not any(re.search(pattern, key) for key in keys):
+                raise ToolError(
+                    f"--{name}={pattern} is found in no name of the {len(keys)} in the checkpoint, "
+                    "which python -m tools.inspect_checkpoint lists"
+                )
+
+    def is_in(patterns: Sequence[str], key: str) -> bool:
+        return any(re.search(pattern, key) for pattern in patterns)
+
+    kept = [k for k in keys if (not config.only or is_in(config.only, k)) and k not in slots]
+    kept = [key for key in kept if not is_in(config.drop, key)]
+    if not kept:
+        raise ToolError(f"nothing is left of the {len(keys)} variables in the checkpoint")
+    return kept
+
+
+def new_names(names: Sequence[str], rules: Sequence[Rename]) -> dict[str, str]:
+    """Old name -> new name, by all rules one after the other.
+
+    Raises:
+      ToolError: a rule is for none of them, two would be called the same, or one is given no name.
+    """
+    new = {name: name for name in names}
+    for rule in rules:
+        if not any(rule.pattern.search(name) for name in new.values()):
+            raise ToolError(f"{rule.flag} is for no name that is kept")
+        new = {old: rule.pattern.sub(rule.replacement, name) for old, name in new.items()}
+    taken: dict[str, str] = {}
+    for old, name in new.items():
+        if not name.strip("/") or name != name.strip("/"):
+            raise ToolError(f"{old} would be called {name!r}, which is no name")
+        if name in taken:
+            raise ToolError(f"{taken[name]} and {old} would both be called {name}")
+        taken[name] = old
+    return new
 
 
 def main(config: EditConfig) -> None:

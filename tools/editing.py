@@ -1,35 +1,51 @@
 """One edit from start to end: what tools.edit does once its flags are read.
 
-What has been done is told as JSON values, and as lines for people.
+A graph that goes along is kept only if it predicts what the original does.
 """
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
+from checkpoints.file_io import write_file
 from checkpoints.folder import explain_if_gone
 from checkpoints.lock import Hold, read_newest
 from checkpoints.manifest import verify_checkpoint
 from checkpoints.naming import DATA_SUFFIX, INDEX_SUFFIX, META_SUFFIX
+from checkpoints.reader import Array, CheckpointReader
 from errors import CheckpointError, ToolError, first_few
-from metagraph.meta import MetaGraphFile, read_meta_graph
+from metagraph.meta import MetaGraphFile, node_of, read_meta_graph
 from metagraph.model import read_model
 from metagraph.opening import find_model, find_variables, open_model, prefix_of
+from metagraph.session import InferenceGraph, load_inference_graph
 from metagraph.slots import slot_names
+from metagraph.variables import graph_variables, unavailable
 from prediction import plan
 from prediction.file_inputs import MAX_BYTES
-from prediction.plan import read_feeds
+from prediction.plan import feed_value
+from tools.array_figures import compare
 from tools.command import Record, format_bytes
-from tools.edit import EditConfig
-from tools.edit_check import Question, check_same
-from tools.edit_files import Contents, Target, Tensor, plan_tensors, read_contents, write_tensors
+from tools.edit import EditConfig, new_names, select
+from tools.edit_files import (
+    Tensor,
+    check_prefix,
+    commit,
+    keys_in_order,
+    plan_tensors,
+    write_tensors,
+)
 from tools.edit_graph import edit_graph
-from tools.edit_rules import new_names, select
+from tools.random_batch import try_batches
 
 _READING = "reading the graph"
 _SHOWN, _FILES = 4, 5
+_FEED = "--feed gives inputs of your own in place of random ones"
+# 16 times the distance from 1 to the next number: how far the numbers of an output may be apart by
+# default after a cast, as a part of the largest of them.
+_TOLERANCES = {"bfloat16": 2**-3, "float16": 2**-6, "float32": 2**-19, "float64": 2**-48}
 
 
 def edit(config: EditConfig) -> Record:
@@ -38,10 +54,10 @@ def edit(config: EditConfig) -> Record:
     Returns:
       `source`, `output`: the prefixes. `files`: the names of what was written. `variables`: in the
       order of their values in the files, of each `name`, `was` (its old name), `dtype`,
-      `was_dtype`, `shape`, `bytes` and `in_slices`, whether the old checkpoint had it in slices;
-      the new one never does. `dropped`: the names of those that were left out. `graph`: null where
-      none goes along, or `file` (the old one), `nodes`, `nodes_before`, `outputs`,
-      `largest_difference` and `tolerance`, see `tools.edit_check.Answer`.
+      `was_dtype`, `shape` and `bytes`. `dropped`: the names of those that were left out. `graph`:
+      null where none goes along, or `file` (the old one), `nodes`, `nodes_before`, `outputs`,
+      `largest_difference` (as a part of the largest number of an output) and `tolerance`, the
+      largest that is allowed (0 where the bytes have to be equal).
 
     Raises:
       CheckpointError, DataError, PredictionError, ToolError: one line for the user; nothing is
@@ -59,10 +75,10 @@ def _edit_newest(config: EditConfig, hold: Hold) -> Record:
     meta = None if file is None else _open_graph(config, file, prefix)
     prefix = meta.prefix if meta is not None else prefix or ""
     sources = [prefix] if meta is None else [prefix, meta.path.removesuffix(META_SUFFIX)]
-    target = Target(config.output, sources, config.overwrite)
+    check_prefix(config.output, sources, config.overwrite)
     try:
         verify_checkpoint(prefix, (DATA_SUFFIX, INDEX_SUFFIX))
-        return _edit(config, meta, read_contents(prefix), target)
+        return _edit(config, meta, CheckpointReader(prefix))
     except CheckpointError as error:
         flag = "--meta" if config.checkpoint is None else "--ckpt"
         raise explain_if_gone(error, prefix, flag) from error
@@ -81,83 +97,163 @@ def _open_graph(config: EditConfig, path: str, checkpoint: str | None) -> MetaGr
     return meta
 
 
-def _edit(
-    config: EditConfig, meta: MetaGraphFile | None, contents: Contents, target: Target
-) -> Record:
+def _edit(config: EditConfig, meta: MetaGraphFile | None, reader: CheckpointReader) -> Record:
     """Makes all files aside, has them checked, and moves them into place."""
-    slots = slot_names(contents.keys, meta) if config.without_slots else frozenset[str]()
-    names = new_names(select(contents.keys, config.only, config.drop, slots), config.renames)
-    cast = None if config.cast is None else tf.as_dtype(config.cast)
-    tensors = plan_tensors(contents, names, cast)
-    make_graph = None if meta is None else _graph_maker(config, meta, contents, tensors)
-    with target:
-        write_tensors(contents.reader, tensors, target.prefix, config.allow_overflow)
-        graph = None if make_graph is None else make_graph(target)
-        files = target.commit()
+    keys = keys_in_order(reader)
+    slots = slot_names(keys, meta) if config.without_slots else frozenset[str]()
+    names = new_names(select(config, keys, slots), [*config.rename, *config.rename_regex])
+    tensors = plan_tensors(reader, names, None if config.cast is None else tf.as_dtype(config.cast))
+    make_graph = None if meta is None else _graph_maker(config, meta, keys, tensors)
+
+    def make(prefix: str) -> Record | None:
+        write_tensors(reader, tensors, prefix)
+        return None if make_graph is None else make_graph(prefix)
+
+    graph, files = commit(config.output, make)
     return {
-        "source": contents.reader.prefix,
-        "output": target.final,
+        "source": reader.prefix,
+        "output": config.output,
         "files": files,
-        "variables": [_variable(tensor, contents) for tensor in tensors],
-        "dropped": [key for key in contents.keys if key not in names],
+        "variables": [
+            {
+                "name": tensor.new,
+                "was": tensor.old,
+                "dtype": tensor.stored.name,
+                "was_dtype": tensor.dtype.name,
+                "shape": list(tensor.shape),
+                "bytes": tensor.size,
+            }
+            for tensor in tensors
+        ],
+        "dropped": [key for key in keys if key not in names],
         "graph": graph,
     }
 
 
-def _variable(tensor: Tensor, contents: Contents) -> Record:
-    return {
-        "name": tensor.new,
-        "was": tensor.old,
-        "dtype": tensor.stored.name,
-        "was_dtype": tensor.dtype.name,
-        "shape": list(tensor.shape),
-        "bytes": tensor.bytes_as(tensor.stored),
-        "in_slices": tensor.old in contents.in_slices,
-    }
-
-
 def _graph_maker(
-    config: EditConfig, meta: MetaGraphFile, contents: Contents, tensors: Sequence[Tensor]
-) -> Callable[[Target], Record]:
+    config: EditConfig, meta: MetaGraphFile, keys: Sequence[str], tensors: Sequence[Tensor]
+) -> Callable[[str], Record]:
     """Edits the graph; what it returns writes and checks it once the tensors are there."""
     with config.limit.over(_READING):
-        question = _question(config, meta)
-        proto = edit_graph(meta, contents.keys, tensors, question.outputs)
+        outputs = _outputs(config, meta)
+        proto = edit_graph(meta, keys, tensors, outputs)
 
-    def make(target: Target) -> Record:
-        path = target.write_graph(proto.SerializeToString(deterministic=True))
-        new = read_meta_graph(path, config.max_meta_bytes)
-        answer = check_same(meta, new, question)
+    def make(prefix: str) -> Record:
+        write_file(prefix + META_SUFFIX, proto.SerializeToString(deterministic=True))
+        new = read_meta_graph(prefix + META_SUFFIX, config.max_meta_bytes)
         return {
             "file": meta.path,
-            "nodes": len(proto.graph_def.node),
+            "nodes": len(new.nodes),
             "nodes_before": len(meta.nodes),
-            "outputs": [*question.outputs],
-            "largest_difference": answer.largest,
-            "tolerance": answer.tolerance,
+            "outputs": outputs,
+            "largest_difference": check_same(meta, new, outputs, config),
+            "tolerance": _tolerance(config),
         }
 
     return make
 
 
-def _question(config: EditConfig, meta: MetaGraphFile) -> Question:
-    """What the graph predicts, and from what."""
+def _outputs(config: EditConfig, meta: MetaGraphFile) -> list[str]:
+    """What the new graph has to compute: what is asked for, or all that is known to predict."""
     model = read_model(meta)
-    outputs = [*plan.choose_fetches(meta, model, config.fetch)]
-    if not config.fetch:
-        outputs = [*dict.fromkeys([*outputs, *model.outputs.values()])]
-    given = read_feeds(config.feed, MAX_BYTES)
-    feeds = {meta.tensor_name(feed.name, model.feed_keys): feed for feed in given}
-    return Question(
-        outputs=outputs,
-        inputs=[*feeds, *plan.unfed(meta, outputs, feeds)],
-        feeds=feeds,
-        assets=config.asset,
+    outputs = plan.choose_fetches(meta, model, config.fetch)
+    return [*dict.fromkeys([*outputs, *(() if config.fetch else model.outputs.values())])]
+
+
+def _tolerance(config: EditConfig) -> float:
+    return 0.0 if config.cast is None else config.tolerance or _TOLERANCES[config.cast]
+
+
+def check_same(
+    old: MetaGraphFile, new: MetaGraphFile, outputs: Sequence[str], config: EditConfig
+) -> float:
+    """Runs the original and the edited one, as it was written, on the same values.
+
+    Without a cast, each output has to have the very same bytes. With one, its numbers may be apart
+    by a part of the largest of them; whole numbers, such as classes, may be any, as what was nearly
+    the largest may become the largest.
+
+    Returns:
+      How far they are apart at most, as such a part.
+
+    Raises:
+      CheckpointError, PredictionError: the original cannot be run.
+      ToolError: the other cannot, or they differ.
+    """
+    lost = unavailable(new, graph_variables(new))
+    if len(lost) > len(unavailable(old, graph_variables(old))):
+        raise ToolError(f"nothing is written, as the result could not be restored: {lost[0]}")
+    values, expected = _ask_original(old, outputs, config)
+    # An input that no output needs may be gone.
+    fed = {name: value for name, value in values.items() if node_of(name) in new.nodes}
+    try:
+        with _load(new, outputs, [*fed], config) as graph:
+            found = graph.run(*fed.values())
+    except CheckpointError as error:
+        raise ToolError(f"nothing is written, as the result does not run: {error}") from error
+    tolerance, largest = _tolerance(config), 0.0
+    for name, one, other in zip(outputs, expected, found, strict=True):
+        apart = _apart(one, other, is_cast=config.cast is not None)
+        if not apart <= tolerance:
+            hint = " (--tolerance allows another part)" if tolerance else ""
+            raise ToolError(
+                f"nothing is written, as {name} would be another: it differs by {apart:.3g} of its "
+                f"largest number, more than {tolerance:.3g}{hint}"
+            )
+        largest = max(largest, apart)
+    return largest
+
+
+def _load(
+    meta: MetaGraphFile, outputs: Sequence[str], inputs: Sequence[str], config: EditConfig
+) -> InferenceGraph:
+    return load_inference_graph(
+        meta,
+        outputs,
+        inputs,
         trust_graph=config.trust_graph,
+        assets=config.asset,
         time_limit=config.limit,
-        cast=config.cast,
-        tolerance=config.tolerance,
     )
+
+
+def _ask_original(
+    meta: MetaGraphFile, outputs: Sequence[str], config: EditConfig
+) -> tuple[dict[str, Array], list[Array]]:
+    """The values of the inputs, given or made up; and what it computes, which has to be certain."""
+    feeds = plan.feeds_by_tensor(meta, read_model(meta), config.feed, MAX_BYTES)
+    with _load(meta, outputs, [*feeds, *plan.unfed(meta, outputs, feeds)], config) as graph:
+        values = {i.name: feed_value(feeds[i.name], i) for i in graph.feeds if i.name in feeds}
+        unfed = graph.feeds[len(values) :]
+        try:
+            made_up, expected = try_batches(unfed, lambda v: graph.run(*values.values(), *v))
+        except CheckpointError as error:
+            raise ToolError(
+                f"the original cannot be run, to compare with: {error}; {_FEED}"
+            ) from error
+        values |= {info.name: value for info, value in zip(unfed, made_up, strict=True)}
+        again = graph.run(*values.values())
+    for name, first, second in zip(outputs, expected, again, strict=True):
+        if not compare(first, second).equal_bytes:
+            raise ToolError(
+                f"{name} of {meta.path} is another at each run on the same input, so that nothing "
+                f"can be compared: {_FEED}, such as for what switches dropout off"
+            )
+    return values, expected
+
+
+def _apart(one: Array, other: Array, *, is_cast: bool) -> float:
+    """The largest difference by the largest number; infinity where they may not differ at all."""
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return float("inf")
+    found = compare(one, other)
+    if found.equal_bytes or (is_cast and one.dtype.kind in "biu"):
+        return 0.0
+    if not is_cast or found.largest is None:
+        return float("inf")
+    finite = np.abs(one[np.isfinite(one)])
+    largest = float(finite.max(initial=0)) or float("nan")
+    return float(found.largest) / largest if found.largest else 0.0
 
 
 def as_text(record: Record) -> str:
@@ -177,9 +273,6 @@ def as_text(record: Record) -> str:
     if cast:
         names = first_few([f"{v['name']} {v['was_dtype']}" for v in cast], _SHOWN)
         lines.append(f"cast {len(cast)} to {cast[0]['dtype']}: {names}")
-    whole = [variable["name"] for variable in variables if variable["in_slices"]]
-    if whole:
-        lines.append(f"whole, was in slices: {first_few(whole, _SHOWN)}")
     lines += _graph_lines(record["graph"])
     return "\n".join([*lines, f"wrote {record['output']}: {first_few(record['files'], _FILES)}"])
 

@@ -19,15 +19,19 @@ if __name__ == "__main__":  # First, as what follows takes its time.
 
     end_at_signals()
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from cli.fields import REPEATED, Check, Together, ends_in, flag, nested
 from cli.terminal import import_tensorflow
 from errors import ToolError
 from prediction.request import PredictConfig
-from tools.command import Printed, check_installed, overwrite, run_command, show
+from tools.command import Printed, Record, check_installed, overwrite, run_command, show
+
+if TYPE_CHECKING:
+    from tools.plotting import Picture
 
 _SUFFIXES = (".png", ".svg")
 _MODEL_FLAGS = ("meta", "ckpt", "max_meta_mb", "trust_graph", "time_limit")
@@ -119,6 +123,13 @@ class PlotConfig(Printed):
         """The file to write."""
         return self.output or f"{self.what}.png"
 
+    @property
+    def read_paths(self) -> Sequence[str]:
+        """What is read, each maybe with `name=` before a path."""
+        if self.model is None:
+            return self.runs
+        return [self.model.meta, *self.model.input, *self.model.feed]
+
 
 def main(config: PlotConfig) -> None:
     """Draws what is asked for."""
@@ -127,9 +138,65 @@ def main(config: PlotConfig) -> None:
     except ValueError as error:  # Of MPLBACKEND, which is of no use here but read all the same.
         raise ToolError(f"matplotlib cannot be imported: {error}") from error
     import_tensorflow()
-    from tools.plotting import as_text, plot
-
     show(plot(config), as_text, config.format)
+
+
+def plot(config: PlotConfig) -> Record:
+    """Draws a picture, writes it, and returns what is in it.
+
+    Keys: `what`; `output`, the file, null where nothing was to be drawn; `summary`, a line; and of
+    each kind:
+
+    - metrics: `runs`, of each its `folder`, its last `step` and for each number the `last` value,
+      as `step` and `value`.
+    - line: `run`, `points` (how many), `w`, `b` and `loss` at the end, and the `path`, a list of
+      `step`, `w` and `b`.
+    - filters: `meta`, `tensor`, its `shape`, and how many `filters` are shown.
+    - confusion: `meta`, `checkpoint`, `rows`, `accuracy`, `classes` (names) and `counts`, a list of
+      rows by true class, each a list by predicted class.
+    - mistakes: `meta`, `checkpoint`, `rows`, `wrong` (how many), and the `mistakes` shown: `name`,
+      `label`, `class` and `probability`.
+
+    Raises:
+      ToolError, CheckpointError, PredictionError, DataError: one line for the user; no file is
+        written then.
+    """
+    from prediction.output import check_target, write_whole
+    from tools.plotting import render, style
+
+    check_target(config.target, config.read_paths, overwrite=config.overwrite)
+    with style():
+        picture = _draw(config)
+        content = None if picture.figure is None else render(picture.figure, config.target)
+    if content is not None:
+        write_whole(config.target, content)
+    output = None if content is None else config.target
+    return {"what": config.what, "output": output, "summary": picture.summary, **picture.record}
+
+
+def _draw(config: PlotConfig) -> "Picture":
+    from prediction.chosen_model import with_model
+    from prediction.evaluation import classify
+    from tools import plot_models, plot_runs
+
+    model = config.model
+    if model is None:
+        if config.what == "line":
+            return plot_runs.draw_line(plot_runs.read_line_run(config.runs[0]))
+        runs = [plot_runs.read_run(run) for run in config.runs]
+        return plot_runs.draw_metrics(runs, log_loss=config.log_loss)
+    if config.what == "filters":
+        read = functools.partial(plot_models.read_kernel, model, tensor=config.tensor)
+        return plot_models.draw_filters(with_model(model, read))
+    found = classify(model)
+    if config.what == "confusion":
+        return plot_models.draw_confusion(found)
+    return plot_models.draw_mistakes(found, config.most)
+
+
+def as_text(record: Record) -> str:
+    """The path of the file, where there is one, and the line of what is in it."""
+    return "\n".join(filter(None, [record["output"], record["summary"]]))
 
 
 if __name__ == "__main__":

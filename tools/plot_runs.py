@@ -1,120 +1,68 @@
-"""Pictures of runs: loss, accuracy and learning rate over the steps, as their logs have them.
+"""Pictures of runs, as their logs have them: `logs/metrics.jsonl`.
 
-All pictures share the style, and how they become a file.
+Loss, accuracy and learning rate over the steps; of the linear model, its points with the line that
+it has found, and the way of (w, b) there.
 """
 
-import contextlib
-import io
+import functools
 import json
 import math
 import os
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import matplotlib as mpl
-import matplotlib.style
 import numpy as np
 import numpy.typing as npt
 from absl import logging
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogFormatter, MaxNLocator
+from matplotlib.ticker import LogFormatter, LogLocator, MaxNLocator, StrMethodFormatter
 
+from checkpoints import manifest, naming
 from checkpoints.file_io import read_bounded
+from checkpoints.folder import usable_steps
+from checkpoints.lock import Hold, read_newest
+from data import batches
 from errors import CheckpointError, ToolError
 from metagraph.casting import json_value
-from tools.command import Record
+from tools.plotting import Picture, as_label, new_figure, short_path
 from training.metrics import LOGS_FOLDER, METRICS_FILE, step_of
 
-# What would differ from one run to the next, or with the version of what has drawn.
-_METADATA: dict[str, dict[str, Any]] = {".png": {"Software": None}, ".svg": {"Date": None}}
-_STYLE = {
-    "agg.path.chunksize": 10_000,  # Longer lines overflow the canvas's buffer otherwise.
-    "image.interpolation": "nearest",
-    "savefig.dpi": 150,
-    "svg.hashsalt": "tools.plot",  # Ids of an SVG are random otherwise.
-    "text.parse_math": False,  # A class may be called $x$.
-}
-_COLOURS = "tableau-colorblind10"  # Told apart with any kind of colour vision.
 _MAX_BYTES = 1 << 30
 _MAX_STEP = 1 << 53  # As a float64 holds it exactly.
+_LARGEST = float(np.finfo(np.float32).max)  # Models of ours compute in float32.
 _LINES = ("solid", "dashdot", "dotted")  # Once all ten colours are taken.
 _FAINT = 0.45
-LARGEST = float(np.finfo(np.float32).max)  # Models of ours compute in float32.
-Floats = npt.NDArray[np.float64]
 # Panel -> numbers of the log that share it: name, how it is called, whether it is drawn faintly.
 _PANELS = {
     "loss": [("loss", "training batch", False)],
     "accuracy": [("accuracy", "training batch", True), ("test_accuracy", "test split", False)],
     "learning rate": [("learning_rate", "learning rate", False)],
 }
-
-
-class Picture(NamedTuple):
-    """What is drawn, None where there is nothing; a line of what is in it; the same as JSON."""
-
-    figure: Figure | None
-    summary: str
-    record: Record
-
-
-@contextlib.contextmanager
-def style() -> Iterator[None]:
-    """Draws with the style of this project, whatever the user's matplotlibrc says."""
-    with mpl.rc_context(), warnings.catch_warnings():
-        # A box stands for what the font has no glyph for.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
-        mpl.rcdefaults()
-        matplotlib.style.use([_COLOURS, _STYLE])
-        yield
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of a size in inches; it belongs to nobody else, and needs no display."""
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def as_label(text: str, most: int = 32) -> str:
-    """A text from a file as one short line that any font and any SVG can take."""
-    line = "".join(c if c.isprintable() else " " if c.isspace() else "\ufffd" for c in text)
-    return line if len(line) <= most else f"{line[: most - 1]}\u2026"
-
-
-def short_path(path: str) -> str:
-    """The last two parts of a path, for a title."""
-    return as_label("/".join(os.path.abspath(path).split(os.sep)[-2:]), 60)
-
-
-def render(figure: Figure, path: str) -> bytes:
-    """The content of the file, whose suffix is its format: the same for the same figure.
-
-    The figure is to be made and rendered under one `style`.
-    """
-    suffix = os.path.splitext(path)[1].lower()
-    content = io.BytesIO()
-    figure.savefig(content, format=suffix.removeprefix("."), metadata=_METADATA[suffix])
-    return content.getvalue()
-
-
-class Series(NamedTuple):
-    """One number over the steps: float64 [N], rising, and float64 [N], NaN where the log has it."""
-
-    steps: Floats
-    values: Floats
+_SEEDS = 1 << 32
+_GRID = 161  # Points of the surface, each way.
+_LEVELS = 24
+_LEAST_SPAN = 2.0  # Of w and of b, so that a path that has arrived still lies in a valley.
+_LEAST_SHARE = 1e-6  # Of the largest loss, that the lowest contour has.
+Floats = npt.NDArray[np.float64]
 
 
 class RunMetrics(NamedTuple):
-    """What a run has logged: its folder, and each number by its name, such as `loss`."""
+    """What a run has logged.
+
+    `series` has each number by its name, such as `loss`: float64 [2, N], the rising steps and the
+    values, NaN where the log has it.
+    """
 
     folder: str
-    series: Mapping[str, Series]
+    series: Mapping[str, Floats]
 
     @property
     def last_step(self) -> int:
         """The last step of any number."""
-        return int(max(series.steps[-1] for series in self.series.values()))
+        return int(max(steps[-1] for steps, _ in self.series.values()))
 
 
 def read_run(folder: str) -> RunMetrics:
@@ -143,15 +91,14 @@ def read_run(folder: str) -> RunMetrics:
                 points.setdefault(name, []).append((step, number))
     if not points:
         raise ToolError(f"--run={folder}: {path} holds no number yet")
-    series = {name: Series(*np.array(pairs, np.float64).T) for name, pairs in points.items()}
-    return RunMetrics(folder, series)
+    return RunMetrics(folder, {name: np.array(pairs).T for name, pairs in points.items()})
 
 
 def _number(value: object) -> float | None:
     """A JSON number, NaN where no float32 holds it; None where it is none."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if abs(value) <= LARGEST else math.nan
+    return float(value) if abs(value) <= _LARGEST else math.nan
 
 
 def draw_metrics(runs: Sequence[RunMetrics], *, log_loss: bool) -> Picture:
@@ -171,27 +118,17 @@ def draw_metrics(runs: Sequence[RunMetrics], *, log_loss: bool) -> Picture:
         raise ToolError(f"{folders}: expected loss, accuracy or learning_rate in the log")
     figure = new_figure(8, 2.8 * len(panels) + 0.6)
     grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
-    names = run_names([run.folder for run in runs])
     for title, axes in zip(panels, grid, strict=True):
-        _draw_panel(axes, title, runs, names)
+        _draw_panel(axes, title, runs)
         if log_loss and title == "loss":
             _make_logarithmic(axes)
     grid[-1].set_xlabel("step (updates done)")
     grid[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
-    handles = [Line2D([], [], label=name, **_style(index)) for index, name in enumerate(names)]
+    styles = [_style(index) | {"label": short_path(run.folder)} for index, run in enumerate(runs)]
+    handles = [Line2D([], [], **style) for style in styles]
     figure.legend(handles=handles, loc="outside upper left", ncols=4)
     told = ", ".join(f"{run.folder} to step {run.last_step}" for run in runs)
-    record = {"runs": [_record(run) for run in runs]}
-    return Picture(figure, f"{', '.join(panels)} of {told}", record)
-
-
-def run_names(folders: Sequence[str]) -> list[str]:
-    """The last part of each folder's path; as many parts as tell those apart that differ."""
-    parts = [os.path.abspath(folder).split(os.sep) for folder in folders]
-    depth = 1
-    while len({tuple(p[-depth:]) for p in parts}) < len({tuple(p) for p in parts}):
-        depth += 1
-    return [as_label("/".join(p[-depth:]), 60) for p in parts]
+    return Picture(figure, f"{', '.join(panels)} of {told}", {"runs": [*map(_record, runs)]})
 
 
 def _style(run: int) -> dict[str, Any]:
@@ -199,7 +136,7 @@ def _style(run: int) -> dict[str, Any]:
     return {"color": f"C{run % 10}", "linestyle": _LINES[run // 10 % len(_LINES)]}
 
 
-def _draw_panel(axes: Axes, title: str, runs: Sequence[RunMetrics], names: Sequence[str]) -> None:
+def _draw_panel(axes: Axes, title: str, runs: Sequence[RunMetrics]) -> None:
     explained = []
     for number, label, is_faint in _PANELS[title]:
         alpha = _FAINT if is_faint else 1.0
@@ -207,7 +144,7 @@ def _draw_panel(axes: Axes, title: str, runs: Sequence[RunMetrics], names: Seque
         for index in having:
             steps, values = runs[index].series[number]
             marker = "." if len(steps) <= 60 else ""
-            own = f"{names[index]}: {label}"
+            own = f"{short_path(runs[index].folder)}: {label}"
             axes.plot(steps, values, label=own, marker=marker, alpha=alpha, **_style(index))
         if having:
             explained.append(Line2D([], [], color="black", label=label, alpha=alpha))
@@ -229,7 +166,130 @@ def _make_logarithmic(axes: Axes) -> None:
 def _record(run: RunMetrics) -> dict[str, object]:
     """The folder, its last step, and the last value of each number with its step."""
     last = {
-        name: {"step": int(series.steps[-1]), "value": json_value(series.values[-1])}
-        for name, series in run.series.items()
+        name: {"step": int(steps[-1]), "value": json_value(values[-1])}
+        for name, (steps, values) in run.series.items()
     }
     return {"folder": run.folder, "step": run.last_step, "last": last}
+
+
+class LineRun(NamedTuple):
+    """A run of the linear model: its points, x and y float64 [N], and its path.
+
+    That is w and b, float64 [P, 2], after each of the steps, int64 [P].
+    """
+
+    folder: str
+    x: Floats
+    y: Floats
+    steps: npt.NDArray[np.int64]
+    path: Floats
+
+
+def mean_squared_error(run: LineRun, w: Floats, b: Floats) -> Floats:
+    """The loss at each pair of `w` and `b`, which are arrays of one shape, on all points."""
+    error = w[..., np.newaxis] * run.x + b[..., np.newaxis] - run.y  # [..., N]
+    return np.asarray(np.mean(error**2, axis=-1))
+
+
+def read_line_run(folder: str) -> LineRun:
+    """Reads what a run of the linear model has left.
+
+    The points are drawn again from the seed in the newest checkpoint's manifest. The path is what
+    the log has of w and b, up to that checkpoint.
+
+    Raises:
+      ToolError: it is no run of the linear model, or has no log.
+      CheckpointError: the newest checkpoint has no manifest, or a damaged one.
+    """
+    return read_newest([folder], functools.partial(_read_line, folder))
+
+
+def _read_line(folder: str, hold: Hold) -> LineRun:
+    saved = usable_steps(folder)
+    if not saved:
+        raise ToolError(
+            f"--run={folder}: expected the folder of a run of train_linear.py, found no checkpoint "
+            f"{naming.BASENAME}-<step> in it"
+        )
+    hold(naming.checkpoint_prefix(folder, saved[-1]))
+    points = batches.linear_points(_seed(folder, saved[-1]))
+    x, y = (values.astype(np.float64) for values in points)
+    series = read_run(folder).series
+    empty = np.empty((2, 0))
+    (w_steps, w), (b_steps, b) = series.get("w", empty), series.get("b", empty)
+    steps, of_w, of_b = np.intersect1d(w_steps, b_steps, return_indices=True)
+    path = np.stack([w[of_w], b[of_b]], axis=1)
+    kept = (steps <= saved[-1]) & np.isfinite(path).all(axis=1)
+    if not kept.any():
+        raise ToolError(f"--run={folder}: expected w and b in its log, as train_linear.py logs")
+    return LineRun(folder, x, y, steps[kept].astype(np.int64), path[kept])
+
+
+def _seed(folder: str, step: int) -> int:
+    """The seed that the run's points follow from."""
+    found = manifest.read(folder, step)
+    name = os.path.join(folder, naming.checkpoint_name(step))
+    if found is None:
+        raise CheckpointError(
+            f"{name} has no {naming.MANIFEST_SUFFIX}: the points follow from the seed in it, which "
+            "only a run of train_linear.py has"
+        )
+    model, seed = found.config.get("model"), found.config.get("seed")
+    if model != "linear":
+        raise ToolError(f"{name}: expected a run of train_linear.py, found the model {model!r}")
+    if not isinstance(seed, int) or not 0 <= seed < _SEEDS:
+        raise ToolError(f"{name}: expected a seed from 0 to {_SEEDS - 1}, found {seed!r}")
+    return seed
+
+
+def draw_line(run: LineRun) -> Picture:
+    """Draws the points with their line, and beside them the way of (w, b) down the loss."""
+    figure = new_figure(11, 4.8)
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1.25))
+    w, b = run.path[-1].tolist()
+    equation = f"y = {w:.4f} x {'+' if b >= 0 else '-'} {abs(b):.4f}"
+    ends = np.array([run.x.min(), run.x.max()])
+    left.plot(run.x, run.y, ".", label=f"{len(run.x)} points")
+    left.plot(ends, w * ends + b, label=equation)
+    left.set(xlabel="x", ylabel="y", title="data and line")
+    left.legend()
+    _draw_surface(figure, right, run)
+    loss = float(mean_squared_error(run, *run.path[-1:].T)[0])
+    figure.suptitle(f"{as_label(run.folder, 60)}, step {run.steps[-1]}")
+    summary = (
+        f"{equation} after {run.steps[-1]} steps, mean squared error {loss:.3g} on "
+        f"{len(run.x)} points; {len(run.path)} points of the path, from the log"
+    )
+    pairs = zip(run.steps.tolist(), run.path.tolist(), strict=True)
+    path = [{"step": step, "w": w_then, "b": b_then} for step, (w_then, b_then) in pairs]
+    record = {"run": run.folder, "points": len(run.x), "w": w, "b": b, "loss": loss, "path": path}
+    return Picture(figure, summary, record)
+
+
+def _draw_surface(figure: Figure, axes: Axes, run: LineRun) -> None:
+    columns = np.stack([run.x, np.ones_like(run.x)], axis=1)
+    best = np.linalg.lstsq(columns, run.y, rcond=None)[0]  # The w and b with the least loss.
+    w, b = np.meshgrid(*(_span(run.path[:, i], best[i]) for i in (0, 1)))
+    loss = mean_squared_error(run, w, b)
+    loss = np.maximum(loss, float(loss.max()) * _LEAST_SHARE)
+    levels = np.geomspace(float(loss.min()), float(loss.max()), _LEVELS)
+    surface = axes.contourf(w, b, loss, levels=levels, norm=LogNorm(), cmap="cividis")
+    bar = figure.colorbar(surface, ax=axes, label="mean squared error (log scale)")
+    bar.ax.yaxis.set_major_locator(LogLocator())
+    bar.ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.plot(*run.path.T, color="white", marker=".", label="path")
+    for at, label, marker, colour in (
+        (run.path[0], f"step {run.steps[0]}", "s", "white"),
+        (run.path[-1], f"step {run.steps[-1]}", "o", "C1"),
+        (best, "least squares", "x", "black"),
+    ):
+        axes.plot(*at, color=colour, marker=marker, markeredgecolor="black", ls="", label=label)
+    axes.set(xlabel="w", ylabel="b", title="path of (w, b) over the loss")
+    axes.legend(facecolor="#BBBBBB")  # The path is white.
+
+
+def _span(values: Floats, best: float) -> Floats:
+    """An axis that has all of the path, the best value and a margin."""
+    low, high = min(values.min(), best), max(values.max(), best)
+    margin = max(0.08 * (high - low), (_LEAST_SPAN - (high - low)) / 2)
+    return np.linspace(low - margin, high + margin, _GRID)

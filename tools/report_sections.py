@@ -27,9 +27,9 @@ from tools.graph_inspection import inspect_graph
 from tools.graph_subject import Subject
 from tools.inspect_checkpoint import InspectConfig
 from tools.inspect_graph import GraphInspection
-from tools.plot_classes import labels_of, row_images
-from tools.plot_filters import read_kernel
-from tools.plot_runs import RunMetrics, read_run, run_names
+from tools.plot_models import labels_of, read_kernel, row_images
+from tools.plot_runs import RunMetrics, read_run
+from tools.plotting import short_path
 from tools.report import ReportConfig
 from tools.report_html import curves, element, histogram, page, picture, table
 from tools.verify import VerifyConfig
@@ -67,7 +67,7 @@ def report(config: ReportConfig, most_bytes: int) -> tuple[bytes, Record]:
     Raises:
       CheckpointError: nothing can be told of one of the runs.
     """
-    names = run_names(config.runs)
+    names = [*map(short_path, config.runs)]
     title = f"Report of {', '.join(names)}"
     items = [element("li", element("a", name, href=f"#run-{n}")) for n, name in enumerate(names)]
     body = [element("h1", title), element("nav", element("ul", *items), aria_label="runs")]
@@ -129,9 +129,9 @@ def _curves(runs: Sequence[tuple[str, RunMetrics]]) -> Iterator[ET.Element]:
         for name, run in runs:
             for key, label in numbers.items():
                 if key in run.series:
-                    series = run.series[key]
-                    every = -(-len(series.steps) // _MOST_POINTS)
-                    points = zip(series.steps[::every], series.values[::every], strict=True)
+                    steps, values = run.series[key]
+                    every = -(-len(steps) // _MOST_POINTS)
+                    points = zip(steps[::every], values[::every], strict=True)
                     own = f"{name}: {label}" if len(runs) > 1 else label
                     lines.append((own, [(float(x), float(y)) for x, y in points]))
         if lines:
@@ -141,7 +141,7 @@ def _curves(runs: Sequence[tuple[str, RunMetrics]]) -> Iterator[ET.Element]:
 def _progress(told: _Told) -> Iterator[ET.Element]:
     run = read_run(told.path)
     yield from _curves([("", run)])
-    last = [[name, float(series.values[-1])] for name, series in run.series.items()]
+    last = [[name, float(values[-1])] for name, (_, values) in run.series.items()]
     yield table(["number", f"at step {run.last_step:,}"], last, "Last values")
 
 
@@ -215,13 +215,14 @@ def _mistakes(found: Classified) -> Iterator[ET.Element]:
     if not len(worst):
         yield element("p", "There is none.")
         return
-    images, shown = row_images(found), []
-    for row in map(int, worst):
+    images, _ = row_images(found, worst.tolist())
+    shown = []
+    for row, image in zip(map(int, worst), images, strict=True):
         said = (
             f"{result.names[row]}: {result.class_name(int(labels[row]))}, taken for "
             f"{result.class_name(int(result.classes[row]))} at {result.probability[row]:.4f}"
         )
-        shown.append(element("li", picture(images.image(row)[0], said), said))
+        shown.append(element("li", picture(image, said), said))
     yield element("ul", *shown, class_="pictures")
 
 

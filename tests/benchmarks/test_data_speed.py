@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import data_speed
-from benchmarks.measuring import MemoryMeter, memory_now
+from benchmarks import data_speed, measuring
+from benchmarks.measuring import MemoryMeter, memory_now, write_image_files
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data_speed")
     for name in ("on_disk.npy", "in_memory.npy"):
         data_speed.make_images(folder / name, 300)
-    data_speed.make_files(folder / "files", 160)
+    write_image_files(folder / "files", 160)
     return folder
 
 
@@ -46,8 +46,11 @@ def test_every_part_reports(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(data_speed, "import_tensorflow", lambda _: None)  # It is imported.
-    asked = data_speed.Request(images=300, files=160, steps=1, memory_steps=2, pairs=1)
-    data_speed._PARTS[part](folder, asked)
+    small = {"_IMAGES": 300, "_FILES": 160, "_STEPS": 1, "_MEMORY_STEPS": 2}
+    for name, number in small.items():
+        monkeypatch.setattr(data_speed, name, number)
+    monkeypatch.setattr(measuring, "PAIRS", 1)
+    data_speed._PARTS[part](folder)
     found = capsys.readouterr().out.splitlines()
     for line, pattern in zip(found, lines, strict=True):
         assert re.search(pattern, line)

@@ -12,7 +12,6 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from checkpoints import file_io
 from checkpoints.bundle import VariableSpec
 from checkpoints.reader import restore_newest
 from cli.terminal import EXIT_FAILED, EXIT_USAGE
@@ -25,8 +24,10 @@ from tests.tools.conftest import Tool
 from tools import edit_files, editing
 
 v1 = tf.compat.v1
+V1 = v1.train.SaverDef.V1
 Array = npt.NDArray[Any]
 
+NEED_META = ("fetch", "feed", "asset")
 SUFFIXES = (".data-00000-of-00001", ".index", ".meta")
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # TensorFlow's, of the format V1.
@@ -58,6 +59,14 @@ def _assert_same(one: Mapping[str, Array], other: Mapping[str, Array]) -> None:
     for key, value in one.items():
         assert (value.dtype, value.shape) == (other[key].dtype, other[key].shape)
         assert value.tobytes() == other[key].tobytes()
+
+
+def _saved_again(prefix: Path) -> dict[str, Array]:
+    """What a stock client saves that has restored it."""
+    with tf.Graph().as_default(), v1.Session() as session:
+        saver = v1.train.import_meta_graph(f"{prefix}.meta", clear_devices=True)
+        saver.restore(session, str(prefix))
+        return _values(saver.save(session, f"{prefix}-again"))
 
 
 def _proto(prefix: str | Path) -> MetaGraphDef:
@@ -92,23 +101,14 @@ def test_a_subset_under_other_names_restores_into_a_graph_of_those_names(
     assert before == {path.name: path.read_bytes() for path in cnn_run.glob("my-model-*")}
 
 
-def test_without_slots_an_inference_graph_of_the_models_own_names_restores(
-    linear_run: Path, cnn_run: Path, edit: Edit, tmp_path: Path
-) -> None:
-    edit(cnn_run, f"--output={tmp_path}/cnn", "--without_slots")
-    layers = {f"{layer}/{v}" for layer in ("conv1", "conv2", "fc1", "fc2") for v in "wb"}
-    assert _values(f"{tmp_path}/cnn").keys() == layers | {"global_step"}
-    edit(linear_run / "my-model-300.meta", f"--output={tmp_path}/linear", "--without_slots")
-    _assert_same(_values(f"{tmp_path}/linear"), _values(linear_run / "my-model-300"))
-
-
 def test_the_graph_goes_along_and_restores_the_new_names(
     cnn_run: Path, edit: Edit, tmp_path: Path
 ) -> None:
     rules = ["--without_slots", "--rename=fc2/=head/", "--rename=conv1/w=f"]
     record = edit(f"--meta={cnn_run}", f"--output={tmp_path}/new", *rules)
     old, new = cnn_run / "my-model-200", tmp_path / "new"
-    assert {"head/w", "head/b", "f", "conv1/b"} < _values(new).keys()
+    layers = {f"{layer}/{v}" for layer in ("conv1", "conv2", "fc1", "head") for v in "wb"}
+    assert _values(new).keys() == layers - {"conv1/w"} | {"f", "global_step"}
     tensors, feeds = ["fc2/add:0", "conv1/w/read:0"], {"x:0": _rows()}
     expected = stock.run(f"{old}.meta", tensors, feeds)
     for one, other in zip(expected, stock.run(f"{new}.meta", tensors, feeds), strict=True):
@@ -198,27 +198,16 @@ def test_cast_values_are_restored_in_the_graphs_own_dtype(
     np.testing.assert_allclose(values, logits, rtol=1e-5)
 
 
-def test_a_stock_client_saves_a_cast_checkpoint_as_it_was(
+def test_a_cast_is_saved_as_it_was_and_can_be_taken_back(
     linear_run: Path, edit: Edit, tmp_path: Path
 ) -> None:
-    edit(f"--meta={linear_run}", f"--output={tmp_path}/new", "--cast=float16", "--rename=w=v")
-    with tf.Graph().as_default(), v1.Session() as session:
-        saver = v1.train.import_meta_graph(f"{tmp_path}/new.meta")
-        saver.restore(session, f"{tmp_path}/new")
-        saver.save(session, f"{tmp_path}/again")
-    _assert_same(_values(tmp_path / "new"), _values(tmp_path / "again"))
-
-
-def test_a_cast_there_and_back_is_restored(linear_run: Path, edit: Edit, tmp_path: Path) -> None:
-    edit(f"--meta={linear_run}", f"--output={tmp_path}/half", "--cast=float16")
+    edit(f"--meta={linear_run}", f"--output={tmp_path}/half", "--cast=float16", "--rename=w=v")
+    _assert_same(_values(tmp_path / "half"), _saved_again(tmp_path / "half"))
     edit(f"--meta={tmp_path}/half", f"--output={tmp_path}/back", "--cast=float32")
     w = _values(linear_run / "my-model-300")["w"].astype(np.float16).astype(np.float32)
-    assert _values(tmp_path / "back")["w"].tobytes() == w.tobytes()
+    assert _values(tmp_path / "back")["v"].tobytes() == w.tobytes()
     (found,) = stock.run(tmp_path / "back.meta", ["w:0"])
     assert found.tobytes() == w.tobytes()
-
-
-V1, V2 = v1.train.SaverDef.V1, v1.train.SaverDef.V2
 
 
 RAMP = np.linspace(0, 1, 24, dtype=np.float32).reshape(6, 4)
@@ -251,7 +240,7 @@ def sliced(request: pytest.FixtureRequest) -> Callable[[], None]:
     return build
 
 
-@pytest.mark.parametrize("version", [V1, V2], ids=["V1", "V2"])
+@pytest.mark.parametrize("version", [V1, v1.train.SaverDef.V2], ids=["V1", "V2"])
 @pytest.mark.parametrize("sharded", [False, True])
 @pytest.mark.parametrize("slots", ["", "--without_slots"])
 def test_any_format_a_saver_has_written_becomes_the_present_one(
@@ -264,13 +253,8 @@ def test_any_format_a_saver_has_written_becomes_the_present_one(
 ) -> None:
     with stock.checkpoint(tmp_path / "old", write_version=version, sharded=sharded):
         sliced()
-    record = edit(
-        f"--meta={tmp_path}/old.meta",
-        f"--output={tmp_path}/new",
-        "--rename=b=c",
-        "--rename_regex=^w=u",
-        *([slots] if slots else []),
-    )
+    given = ["--rename=b=c", "--rename_regex=^w=u", *([slots] if slots else [])]
+    edit(f"--meta={tmp_path}/old.meta", f"--output={tmp_path}/new", *given)
     assert {path.name for path in tmp_path.glob("new.*")} == {f"new{s}" for s in SUFFIXES}
     feeds = {"x:0": _rows((5, 6))}
     suffix = "-?????-of-00001" if sharded and version == V1 else ""
@@ -281,12 +265,7 @@ def test_any_format_a_saver_has_written_becomes_the_present_one(
     np.testing.assert_array_equal(values["u"], RAMP)
     np.testing.assert_array_equal(values["c"], [1, 2, 3, 4])
     assert (values.keys() == {"u", "c"}) == bool(slots)
-    if version == V2:
-        assert {v["name"] for v in record["variables"] if v["in_slices"]} >= {"u"}
-    with tf.Graph().as_default(), v1.Session() as session:  # What it saves is whole, too.
-        saver = v1.train.import_meta_graph(f"{tmp_path}/new.meta", clear_devices=True)
-        saver.restore(session, f"{tmp_path}/new")
-        _assert_same(_values(saver.save(session, f"{tmp_path}/again")), values)
+    _assert_same(_saved_again(tmp_path / "new"), values)
 
 
 def test_a_saver_that_stores_under_names_of_its_own_is_followed(edit: Edit, tmp_path: Path) -> None:
@@ -301,29 +280,30 @@ def test_a_saver_that_stores_under_names_of_its_own_is_followed(edit: Edit, tmp_
     np.testing.assert_array_equal(stock.run(f"{tmp_path}/new.meta", ["y:0"]), [[4, 6]])
 
 
-def test_tables_are_filled_as_before(edit: Edit, tmp_path: Path) -> None:
-    """One that is computed, one whose content is in the checkpoint, beside a dropped variable."""
+def test_variables_of_one_key_are_all_restored_and_one_is_saved(edit: Edit, tmp_path: Path) -> None:
+    """All are restored: the second, which is in no saver, by its shared name."""
     with tf.Graph().as_default(), v1.Session() as session:
-        x = v1.placeholder(tf.int64, [None], "x")
-        keys, numbers = tf.constant([0, 1], tf.int64), v1.get_variable("n", initializer=[5.0, 6])
-        v1.get_variable("unused", initializer=1.0)
-        table = tf.lookup.StaticHashTable(
-            tf.lookup.KeyValueTensorInitializer(keys, tf.constant([3.0, 4])), -1.0
-        )
+        w = v1.get_variable("w", initializer=[2.0, 3])
+        other = tf.raw_ops.VariableV2(shape=[2], dtype=tf.float32, shared_name="w", name="other")
+        v1.add_to_collection("predict", tf.add(w, other, "y"))
+        session.run(w.initializer)
+        v1.train.Saver([w]).save(session, f"{tmp_path}/old")
+    edit(f"--meta={tmp_path}/old", f"--output={tmp_path}/new", "--rename=w=v")
+    np.testing.assert_array_equal(stock.run(f"{tmp_path}/new.meta", ["y:0"]), [[4, 6]])
+    assert _saved_again(tmp_path / "new").keys() == {"v"}
+
+
+def test_a_graph_whose_table_is_in_the_checkpoint_is_refused(tool: Tool, tmp_path: Path) -> None:
+    with tf.Graph().as_default(), v1.Session() as session:
+        x, n = v1.placeholder(tf.int64, [None], "x"), v1.get_variable("n", initializer=1.0)
         saved = tf.lookup.experimental.MutableHashTable(tf.int64, tf.float32, -1.0, name="saved")
-        y = tf.add(table.lookup(x) + saved.lookup(x), tf.reduce_sum(numbers), name="y")
-        v1.add_to_collection("predict", y)
-        session.run([v1.global_variables_initializer(), v1.tables_initializer()])
-        session.run(saved.insert(keys, tf.constant([7.0, 8])))
+        v1.add_to_collection("predict", tf.add(saved.lookup(x), n, name="y"))
+        session.run(v1.global_variables_initializer())
         v1.train.Saver().save(session, f"{tmp_path}/old")
-    arguments = [f"--meta={tmp_path}/old", f"--output={tmp_path}/new", "--drop=unused"]
-    edit(*arguments, "--rename_regex=^=net/", "--feed=x=[1, 0, 5]")
-    with tf.Graph().as_default(), v1.Session() as session:
-        saver = v1.train.import_meta_graph(f"{tmp_path}/new.meta")
-        saver.restore(session, f"{tmp_path}/new")
-        session.run(v1.tables_initializer())
-        found = session.run("y:0", {"x:0": [1, 0, 5]})
-    np.testing.assert_array_equal(found, [4 + 8 + 11, 3 + 7 + 11, -1 - 1 + 11])
+    ended = tool("edit", f"--meta={tmp_path}/old", f"--output={tmp_path}/new")
+    assert "fills a lookup table from the checkpoint" in ended.err
+    assert ended.err.endswith("leave out --meta")
+    assert tool("edit", f"{tmp_path}/old", f"--output={tmp_path}/new").code == 0
 
 
 def test_a_vocabulary_is_named_as_for_predict(tool: Tool, tmp_path: Path) -> None:
@@ -379,13 +359,8 @@ def test_loops_and_conditionals_are_pruned(edit: Edit, tmp_path: Path) -> None:
 
 
 def test_what_fetch_names_may_need_less(cnn_run: Path, edit: Edit, tmp_path: Path) -> None:
-    record = edit(
-        f"--meta={cnn_run}",
-        f"--output={tmp_path}/new",
-        "--only=^conv",
-        "--without_slots",
-        "--fetch=conv2/MaxPool2d",
-    )
+    given = ["--only=^conv", "--without_slots", "--fetch=conv2/MaxPool2d"]
+    record = edit(f"--meta={cnn_run}", f"--output={tmp_path}/new", *given)
     assert record["graph"]["outputs"] == ["conv2/MaxPool2d:0"]
     proto = _proto(tmp_path / "new")
     assert list(proto.collection_def["predict"].node_list.value) == ["conv2/MaxPool2d:0"]
@@ -410,27 +385,33 @@ def test_another_checkpoints_variables_are_resumed_from(
     assert (restored.step, restored.manifest) == (270, None)
 
 
+def test_a_checkpoint_of_other_kinds_of_numbers_is_refused(
+    tool: Tool, linear_run: Path, tmp_path: Path
+) -> None:
+    with stock.checkpoint(tmp_path / "whole"):
+        for name in "wb":
+            v1.get_variable(name, initializer=[1])
+    given = (f"--meta={linear_run}", f"--ckpt={tmp_path}/whole", "--fetch=x")
+    ended = tool("edit", *given, f"--output={tmp_path}/new")
+    assert "no saver can be made for it" in ended.err
+    assert len(ended.err.splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
-            ["--output={out}", "--drop=fc1"],
-            "fc2/add:0 needs fc1/b, fc1/w, which the new checkpoint would lack",
-        ),
-        (["--output={out}", "--rename=nothing=x"], "--rename=nothing=x is for no name that is"),
-        (["--output={out}", "--rename=x=y"], "--rename=x=y is for no name that is"),
-        (["--output={out}", "--fetch=nothing"], "has no tensor 'nothing'"),
-        (["--output={out}", "--feed=x=[1.0]"], "x:0 takes float32 [?, 32, 32, 3], found"),
-        (["--output={run}/my-model-190"], "is there; --overwrite replaces it"),
+        (["--rename=x=y"], "--rename=x=y is for no name that is"),
+        (["--fetch=nothing"], "has no tensor 'nothing'"),
+        (["--feed=x=[1.0]"], "x:0 takes float32 [?, 32, 32, 3], found"),
         (["--output={run}"], "is no prefix of a checkpoint"),
-        (["--output={out}", "--ckpt=nowhere"], "--ckpt=nowhere: there is no nowhere.index"),
+        (["--ckpt=nowhere"], "--ckpt=nowhere: there is no nowhere.index"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_leaves_nothing(
     cnn_run: Path, tool: Tool, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
-    texts = [text.format(out=tmp_path / "a/new", run=cnn_run) for text in arguments]
     before = {*os.listdir(cnn_run)}
+    texts = [text.format(run=cnn_run) for text in (f"--output={tmp_path}/a/new", *arguments)]
     ended = tool("edit", f"--meta={cnn_run}", *texts)
     assert ended.code == EXIT_FAILED
     assert message in ended.err
@@ -442,21 +423,15 @@ def test_what_cannot_be_done_is_one_line_and_leaves_nothing(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "--output"),
         (["--output=a"], "missing: --ckpt=... or --meta=..."),
-        (["m", "--output=a", "--only=("], "'(': missing )"),
         (["m", "--output=a", "--rename=a"], "'a': expected old=new"),
         (["m", "--output=a", r"--rename_regex=a=\1"], "invalid group reference"),
-        (["m", "--output=a", "--cast=int8"], "--cast"),
         (["m", "--output=a", "--max_meta_mb=0"], "--max_meta_mb=0: 0 is not an integer"),
         (["m", "--output=a", "--drop=a{99999999999}"], "the repetition number is too large"),
         (["m", "--output=a", "--only=" + 9999 * "(" + 9999 * ")"], "recursion"),
         (["m", "--output=a", r"--rename_regex=a=\g<b>"], "unknown group name"),
-        (["m", "--output=a", "--fetch=y"], "--fetch needs --meta"),
-        (["m", "--output=a", "--feed=x=1"], "--feed needs --meta"),
-        (["m", "--output=a", "--asset=a=b"], "--asset needs --meta"),
+        *((["m", "--output=a", f"--{flag}=a=b"], f"--{flag} needs --meta") for flag in NEED_META),
         (["--meta=m", "--output=a", "--tolerance=1"], "--tolerance needs --cast"),
-        (["m", "--output=a", "--allow_overflow"], "--allow_overflow needs --cast"),
         (["m", "n", "--output=a"], "unexpected argument 'n'"),
     ],
 )
@@ -466,17 +441,17 @@ def test_wrong_flags_are_usage(tool: Tool, arguments: list[str], message: str) -
     assert message in ended.err
 
 
-def test_a_graph_without_its_variables_or_a_saver_is_refused(
-    tool: Tool, linear_run: Path, tmp_path: Path
+def test_a_graph_without_a_saver_is_given_one(
+    edit: Edit, tool: Tool, linear_run: Path, tmp_path: Path
 ) -> None:
+    """A graph that is no .meta is none that can be edited."""
     old = _copy(linear_run / "my-model-300", tmp_path / "copy")
     stock.edit_meta(Path(f"{old}.meta"), lambda proto: proto.ClearField("saver_def"))
-    output = f"--output={tmp_path}/new"
-    ended = tool("edit", f"--meta={old}", output, "--cast=float16")
-    assert "has no saver, which would have to restore other names or dtypes" in ended.err
-    assert tool("edit", f"--meta={old}", output).code == 0
+    edit(f"--meta={old}", f"--output={tmp_path}/new", "--cast=float64", "--rename=w=v")
+    (found,) = stock.run(f"{tmp_path}/new.meta", ["w:0"])
+    assert found.tobytes() == _values(old)["w"].tobytes()
     (tmp_path / "frozen.pb").write_bytes(_proto(old).graph_def.SerializeToString())
-    ended = tool("edit", f"--meta={tmp_path}/frozen.pb", f"{output}2")
+    ended = tool("edit", f"--meta={tmp_path}/frozen.pb", f"--output={tmp_path}/newer")
     assert "is no .meta file" in ended.err
 
 
@@ -507,7 +482,7 @@ def test_a_disk_that_is_full_before_the_graph_is_one_line_and_leaves_nothing(
     def full(path: str, *_: object) -> None:
         raise tf.errors.ResourceExhaustedError(None, None, f"{path}; No space left on device")
 
-    monkeypatch.setattr(file_io, "write_file", full)
+    monkeypatch.setattr(editing, "write_file", full)
     ended = tool("edit", f"--meta={linear_run}", f"--output={tmp_path}/new")
     assert ended.code == EXIT_FAILED
     assert ended.err.startswith(f"--output={tmp_path}/new: ")
@@ -521,11 +496,8 @@ def test_a_graph_that_is_random_cannot_be_compared(tool: Tool, tmp_path: Path) -
         rate = v1.placeholder_with_default(0.5, [], "rate")
         w = v1.get_variable("w", initializer=2.0)
         v1.add_to_collection("predict", tf.identity(tf.nn.dropout(x * w, rate=rate), "y"))
-    arguments = [
-        f"--meta={tmp_path}/old",
-        f"--output={tmp_path}/new",
-        f"--feed=x={[*range(1, 60)]}",
-    ]
+    arguments = [f"--meta={tmp_path}/old", f"--output={tmp_path}/new"]
+    arguments += [f"--feed=x={[*range(1, 60)]}"]
     ended = tool("edit", *arguments)
     assert "y:0 of" in ended.err
     assert "is another at each run on the same input" in ended.err
@@ -542,15 +514,9 @@ def test_checkpoints_of_public_projects_predict_the_same(
     feeds, output = feeds_of(entry), entry["suggested_output"]
     np.savez(tmp_path / "feeds.npz", **feeds)  # type: ignore[arg-type]
     old, new = THIRD_PARTY / entry["meta"], tmp_path / "new"
-    ended = tool(
-        "edit",
-        f"--meta={old}",
-        f"--output={new}",
-        "--without_slots",
-        "--rename_regex=^=net/",
-        f"--fetch={output}",
-        f"--feed={tmp_path}/feeds.npz",
-    )
+    given = ["--without_slots", "--rename_regex=^=net/", f"--fetch={output}"]
+    given += [f"--meta={old}", f"--output={new}", f"--feed={tmp_path}/feeds.npz"]
+    ended = tool("edit", *given)
     assert ended.code == 0, ended.err
     proto = _proto(new)
     nodes = {node.name for node in proto.graph_def.node}

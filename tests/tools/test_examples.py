@@ -12,47 +12,20 @@ import pytest
 from tests.tools.conftest import Tool
 
 PROJECT = Path(__file__).resolve().parents[2]
-_COMMAND = re.compile(r"^  python -m tools\.(\w+) ((?:.*\\\n)*.*)$", re.MULTILINE)
-
-
-def _examples(text: str) -> list[list[str]]:
-    """Each example of a help: the tool's name and its arguments. A backslash goes on below."""
-    commands = _COMMAND.findall(text)
-    return [[name, *shlex.split(rest.replace("\\\n", " "))] for name, rest in commands]
+_COMMAND = re.compile(r"^  python -m tools\.(\w+) (.*)$", re.MULTILINE)
 
 
 def _all_examples() -> list[list[str]]:
+    """Each example of a help: the tool's name and its arguments."""
     found = []
     for path in sorted(PROJECT.glob("tools/[!_]*.py")):
         source = path.read_text()
         if '__name__ == "__main__"' not in source:
             continue  # What a command is made of.
-        examples = _examples(ast.get_docstring(ast.parse(source)) or "")
+        examples = _COMMAND.findall(ast.get_docstring(ast.parse(source)) or "")
         assert examples, f"{path.name} has no example"
-        found += examples
+        found += [[name, *shlex.split(rest)] for name, rest in examples]
     return found
-
-
-def test_the_examples_of_a_help() -> None:
-    text = """Does things.
-
-  python -m tools.one a --flag="b c"
-
-also over lines, and two together:
-
-  python -m tools.two a \\
-    --flag=b \\
-    c
-  python -m tools.three d
-
-python -m tools.no example, nor is
-    python -m tools.no
-"""
-    assert _examples(text) == [
-        ["one", "a", "--flag=b c"],
-        ["two", "a", "--flag=b", "c"],
-        ["three", "d"],
-    ]
 
 
 @pytest.fixture

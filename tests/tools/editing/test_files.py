@@ -12,24 +12,19 @@ import pytest
 import tensorflow as tf
 
 from checkpoints import file_io
+from checkpoints.reader import CheckpointReader
 from errors import CheckpointError, ToolError
 from tests.prediction import stock
-from tools.edit_files import (
-    GROUP_BYTES,
-    Target,
-    plan_tensors,
-    read_contents,
-    write_tensors,
-)
+from tools.edit_files import check_prefix, commit, keys_in_order, plan_tensors, write_tensors
 
 v1 = tf.compat.v1
 
 SUFFIXES = (".data-00000-of-00001", ".index", ".meta")
 
 
-def _fill(target: Target, text: str = "new") -> None:
+def _fill(prefix: str, text: str = "new") -> None:
     for suffix in SUFFIXES:
-        Path(target.prefix + suffix).write_text(text)
+        Path(prefix + suffix).write_text(text)
 
 
 def _names(folder: Path) -> set[str]:
@@ -37,9 +32,7 @@ def _names(folder: Path) -> set[str]:
 
 
 def test_files_are_moved_into_a_folder_that_is_made(tmp_path: Path) -> None:
-    with Target(f"{tmp_path}/a/b/model", [], overwrite=False) as target:
-        _fill(target)
-        names = target.commit()
+    _, names = commit(f"{tmp_path}/a/b/model", _fill)
     assert names == sorted(["checkpoint", *(f"model{s}" for s in SUFFIXES)])
     assert _names(tmp_path / "a/b") == {*names}
     assert tf.train.latest_checkpoint(f"{tmp_path}/a/b") == f"{tmp_path}/a/b/model"
@@ -48,9 +41,7 @@ def test_files_are_moved_into_a_folder_that_is_made(tmp_path: Path) -> None:
 
 def test_a_state_file_that_is_there_stays(tmp_path: Path) -> None:
     (tmp_path / "checkpoint").write_text("mine")
-    with Target(f"{tmp_path}/model", [], overwrite=False) as target:
-        _fill(target)
-        assert "checkpoint" not in target.commit()
+    assert "checkpoint" not in commit(f"{tmp_path}/model", _fill)[1]
     assert (tmp_path / "checkpoint").read_text() == "mine"
 
 
@@ -59,10 +50,9 @@ def test_what_is_there_is_replaced_only_if_asked_for(tmp_path: Path, suffix: str
     (tmp_path / f"model{suffix}").write_text("old")
     (tmp_path / "model-2.index").write_text("another")
     with pytest.raises(ToolError, match=f"model{suffix} is there; --overwrite replaces it"):
-        Target(f"{tmp_path}/model", [], overwrite=False)
-    with Target(f"{tmp_path}/model", [], overwrite=True) as target:
-        _fill(target)
-        target.commit()
+        check_prefix(f"{tmp_path}/model", [], overwrite=False)
+    check_prefix(f"{tmp_path}/model", [], overwrite=True)
+    commit(f"{tmp_path}/model", _fill)
     assert _names(tmp_path) == {"checkpoint", "model-2.index", *(f"model{s}" for s in SUFFIXES)}
     assert (tmp_path / "model.index").read_text() == "new"
 
@@ -83,28 +73,19 @@ def _interrupt_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(file_io, "remove", stopping(os.remove))
 
 
-def _replace(folder: Path) -> None:
-    """Puts a new checkpoint in the place of an old one."""
-    folder.mkdir()
-    for suffix in (*SUFFIXES, ".manifest"):
-        (folder / f"my-model-3{suffix}").write_text("old")
-    with (
-        contextlib.suppress(KeyboardInterrupt),
-        Target(f"{folder}/my-model-3", [], overwrite=True) as target,
-    ):
-        _fill(target)
-        target.commit()
-
-
 def test_wherever_it_is_interrupted_an_index_has_its_own_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
     for steps in range(9):  # Four files to remove, three and the state file to rename.
-        with monkeypatch.context() as patch:
+        folder = tmp_path / str(steps)
+        folder.mkdir()
+        for suffix in (*SUFFIXES, ".manifest"):
+            (folder / f"my-model-3{suffix}").write_text("old")
+        with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
             _interrupt_after(steps, patch)
-            _replace(tmp_path / str(steps))
-        files = {p.suffix: p for p in (tmp_path / str(steps)).glob("my-model-3.*")}
+            commit(f"{folder}/my-model-3", _fill)
+        files = {p.suffix: p for p in folder.glob("my-model-3.*")}
         if ".index" not in files:
             seen.append("")
             continue
@@ -117,21 +98,20 @@ def test_wherever_it_is_interrupted_an_index_has_its_own_files(
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("output", ["{}/model", "model", "./model", "link/model"])
 def test_the_source_is_never_touched(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str, overwrite: bool
 ) -> None:
     (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)
     monkeypatch.chdir(tmp_path)
-    for output in (f"{tmp_path}/model", "model", "./model", "link/model"):
-        with pytest.raises(ToolError, match="is the source, which is never touched"):
-            Target(output, ["other", f"{tmp_path}/model"], overwrite)
+    with pytest.raises(ToolError, match="is the source, which is never touched"):
+        check_prefix(output.format(tmp_path), ["other", f"{tmp_path}/model"], overwrite)
 
 
 @pytest.mark.parametrize(
     ("output", "message"),
     [
-        *((text, "is no prefix of a checkpoint: add a name") for text in ("", ".", "folder/")),
-        ("folder", "is no prefix of a checkpoint: add a name"),
+        *((name, "is no prefix of a checkpoint: add") for name in ("", ".", "folder/", "folder")),
         ("checkpoint", "is no prefix of a checkpoint: add a name"),
         ("a/model.meta", "is a file's name: expected a/model$"),
     ],
@@ -142,43 +122,40 @@ def test_what_is_no_prefix_is_refused(
     (tmp_path / "folder").mkdir()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ToolError, match=message):
-        Target(output, [], overwrite=True)
+        check_prefix(output, [], overwrite=True)
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ToolError, match="--output="), Target(f"{tmp_path}/file/m", [], False):
-        pass
+    with pytest.raises(ToolError, match=r"^--output=.*file is not a directory$"):
+        commit(f"{tmp_path}/file/m", _fill)
 
 
 def test_what_a_killed_process_left_is_cleared_by_the_next(tmp_path: Path) -> None:
+    def killed(prefix: str) -> None:
+        _fill(prefix, "half")
+        os.kill(os.getpid(), signal.SIGKILL)
+
     child = os.fork()
     if child == 0:
-        _fill(Target(f"{tmp_path}/model", [], overwrite=False).__enter__(), "half")
-        os.kill(os.getpid(), signal.SIGKILL)
+        commit(f"{tmp_path}/model", killed)
     os.waitpid(child, 0)
     aside = tmp_path / ".model.being-edited"
     assert _names(aside) == {".lock", *(f"model{suffix}" for suffix in SUFFIXES)}
     (aside / "model.data-00001-of-00002").touch()
-    with Target(f"{tmp_path}/model", [], overwrite=False) as target:
-        assert _names(aside) == {".lock"}
-        _fill(target)
-        target.commit()
+    commit(f"{tmp_path}/model", _fill)
     assert _names(tmp_path) == {"checkpoint", *(f"model{suffix}" for suffix in SUFFIXES)}
+    assert (tmp_path / "model.index").read_text() == "new"
 
 
 def test_two_at_once_do_not_mix(tmp_path: Path) -> None:
-    with Target(f"{tmp_path}/model", [], overwrite=False) as first:
-        _fill(first)
-        with (
-            pytest.raises(CheckpointError, match=r"is in use by process \d+ .* another --output$"),
-            Target(f"{tmp_path}/model", [], overwrite=False),
-        ):
-            pass
-        with Target(f"{tmp_path}/other", [], overwrite=False) as other:
-            _fill(other, "other")
-            other.commit()
-        first.commit()
+    def meanwhile(prefix: str) -> None:
+        _fill(prefix)
+        with pytest.raises(CheckpointError, match=r"is in use by process \d+ .* another --output$"):
+            commit(f"{tmp_path}/model", _fill)
+        commit(f"{tmp_path}/other", lambda other: _fill(other, "other"))
+
+    commit(f"{tmp_path}/model", meanwhile)
     assert (tmp_path / "model.index").read_text() == "new"
     assert (tmp_path / "other.index").read_text() == "other"
 
@@ -190,53 +167,36 @@ def test_a_disk_without_a_place_for_the_lock_is_left_as_it_was(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "pwrite", full)
-    with (
-        pytest.raises(ToolError, match=f"--output={tmp_path}/m: .*No space left"),
-        Target(f"{tmp_path}/m", [], overwrite=False),
-    ):
-        pass
+    with pytest.raises(ToolError, match=f"--output={tmp_path}/m: .*No space left"):
+        commit(f"{tmp_path}/m", _fill)
     assert _names(tmp_path) == set()
 
 
-@pytest.fixture
-def prefix(tmp_path: Path) -> str:
-    """A stock checkpoint of three kinds of values; `b` was made, and so lies, before `a`."""
+def _write(prefix: str, target: str, cast: tf.DType | None = None) -> None:
+    reader = CheckpointReader(prefix)
+    names = {key: f"n/{key}" for key in keys_in_order(reader)}
+    write_tensors(reader, plan_tensors(reader, names, cast), target)
+
+
+def test_values_are_the_same_and_in_the_same_order(tmp_path: Path) -> None:
+    """Of three kinds; `b` was made, and so lies, before `a`."""
     with stock.checkpoint(tmp_path / "model"):
         v1.get_variable("b", initializer=np.linspace(-3, 3, 20, dtype=np.float32))
         v1.get_variable("a", initializer=np.arange(6).reshape(2, 3))
         v1.get_variable("text", initializer=np.array([b"x", b"", b"long"], object))
-    return str(tmp_path / "model")
-
-
-def _write(
-    prefix: str,
-    target: str,
-    cast: tf.DType | None = None,
-    allow_overflow: bool = False,
-    group_bytes: int = GROUP_BYTES,
-) -> None:
-    contents = read_contents(prefix)
-    tensors = plan_tensors(contents, {key: f"n/{key}" for key in contents.keys}, cast)
-    write_tensors(contents.reader, tensors, target, allow_overflow, group_bytes)
-
-
-@pytest.mark.parametrize(("group_bytes", "shards"), [(1 << 20, 1), (1, 3), (100, 2)])
-def test_values_are_the_same_however_many_are_written_at_once(
-    prefix: str, tmp_path: Path, group_bytes: int, shards: int
-) -> None:
-    (tmp_path / "out").mkdir()
-    _write(prefix, f"{tmp_path}/out/new", group_bytes=group_bytes)
-    files = {path.name for path in (tmp_path / "out").iterdir()}
-    assert files == {"new.index"} | {f"new.data-{n:05d}-of-{shards:05d}" for n in range(shards)}
-    old, new = tf.train.load_checkpoint(prefix), tf.train.load_checkpoint(f"{tmp_path}/out/new")
+    prefix, target = f"{tmp_path}/model", f"{tmp_path}/new"
+    _write(prefix, target)
+    old, new = tf.train.load_checkpoint(prefix), tf.train.load_checkpoint(target)
     assert new.get_variable_to_shape_map() == {"n/a": [2, 3], "n/b": [20], "n/text": [3]}
     for key in ("a", "b", "text"):
         one, other = old.get_tensor(key), new.get_tensor(f"n/{key}")
         assert one.dtype == other.dtype
         np.testing.assert_array_equal(one, other)
+    data = [Path(f"{path}.data-00000-of-00001").read_bytes() for path in (prefix, target)]
+    assert data[0] == data[1]
 
 
-def test_what_overflows_is_refused_by_name_unless_it_is_allowed(tmp_path: Path) -> None:
+def test_what_overflows_is_refused_by_name(tmp_path: Path) -> None:
     prefix = f"{tmp_path}/model"
     with stock.checkpoint(Path(prefix)):
         v1.get_variable("small", initializer=np.array([65504, np.inf, np.nan], np.float32))
@@ -244,6 +204,6 @@ def test_what_overflows_is_refused_by_name_unless_it_is_allowed(tmp_path: Path) 
     with pytest.raises(ToolError, match=r"large holds -70000, too large for float16 \(2 such of 3"):
         _write(prefix, f"{tmp_path}/new", tf.float16)
     _write(prefix, f"{tmp_path}/new", tf.bfloat16)
-    _write(prefix, f"{tmp_path}/newer", tf.float16, allow_overflow=True)
-    value = tf.train.load_checkpoint(f"{tmp_path}/newer").get_tensor("n/large")
-    np.testing.assert_array_equal(value, [1, -np.inf, np.inf])
+    value = tf.train.load_checkpoint(f"{tmp_path}/new").get_tensor("n/small")
+    assert [float(number) for number in value[:2]] == [65536, np.inf]
+    assert np.isnan(value[2])

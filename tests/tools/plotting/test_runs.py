@@ -1,9 +1,11 @@
-"""The log of a run, its curves, and what all pictures share."""
+"""The log of a run and its curves, the line of the linear model, and what all pictures share."""
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 import matplotlib as mpl
@@ -11,23 +13,28 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from absl import logging
+from matplotlib.axes import Axes
+from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from errors import ToolError
+from errors import CheckpointError, ToolError
+from tests.prediction import stock
 from tools.plot_runs import (
-    Picture,
+    LineRun,
     RunMetrics,
-    Series,
-    as_label,
+    draw_line,
     draw_metrics,
-    new_figure,
+    mean_squared_error,
+    read_line_run,
     read_run,
-    render,
-    run_names,
-    style,
 )
+from tools.plotting import Picture, as_label, new_figure, render, style
 from training.metrics import Metrics, MetricsLog
+
+if TYPE_CHECKING:
+    from train_linear import LinearConfig
+v1 = tf.compat.v1
 
 
 def _write(folder: Path, content: bytes) -> str:
@@ -42,41 +49,34 @@ def test_it_reads_what_the_trainer_writes(tmp_path: Path) -> None:
         log.write(Metrics(10, loss=0.5, accuracy=0.25))
         log.write(Metrics(20, loss=0.25, accuracy=0.75, test_accuracy=0.5))
     run = read_run(str(tmp_path))
-    assert {name: (s.steps.tolist(), s.values.tolist()) for name, s in run.series.items()} == {
-        "w": ([0], [2.0]),
-        "loss": ([10, 20], [0.5, 0.25]),
-        "accuracy": ([10, 20], [0.25, 0.75]),
-        "test_accuracy": ([20], [0.5]),
+    assert {name: series.tolist() for name, series in run.series.items()} == {
+        "w": [[0], [2.0]],
+        "loss": [[10, 20], [0.5, 0.25]],
+        "accuracy": [[10, 20], [0.25, 0.75]],
+        "test_accuracy": [[20], [0.5]],
     }
     assert run.last_step == 20
 
 
 def test_damaged_lines_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps rise, and of two lines of one the later counts."""
     said: list[str] = []
     monkeypatch.setattr(logging, "warning", lambda text, *values: said.append(text % values))
-    good = b'{"step": 10, "loss": 1}\n'
+    good = b'{"step": 20, "loss": 3}\n{"step": 10, "loss": 1}\n'
     damaged = [b"\xff\x00\n", b"[1]\n", b'{"step": -4}\n', b'{"step": 1e999, "loss": 1}\n']
     tail = b'{"step": 20, "loss": 2}\n{"step": 30, "lo'
     run = read_run(_write(tmp_path, good + b"".join(damaged) + tail))
-    assert run.series["loss"].steps.tolist() == [10, 20]
-    assert len(said) == 1
-    assert said[0].endswith("damaged: 5")
-
-
-def test_steps_rise_and_the_later_of_two_lines_counts(tmp_path: Path) -> None:
-    lines = [(20, 2.0), (10, 1.0), (20, 3.0)]
-    content = b"".join(json.dumps({"step": s, "loss": v}).encode() + b"\n" for s, v in lines)
-    found = read_run(_write(tmp_path, content)).series["loss"]
-    assert (found.steps.tolist(), found.values.tolist()) == ([10, 20], [1.0, 3.0])
+    assert run.series["loss"].tolist() == [[10, 20], [1, 2]]
+    (line,) = said
+    assert line.endswith("damaged: 6")
 
 
 def test_what_is_no_finite_number_is_a_gap_or_nothing(tmp_path: Path) -> None:
     values = ["NaN", "Infinity", "1" + "0" * 400, "-4e38", '"text"', "true", "null", "[1]"]
     content = "".join(f'{{"step": {i}, "loss": {v}}}\n' for i, v in enumerate(values)).encode()
-    found = read_run(_write(tmp_path, content)).series["loss"]
-    assert found.steps.tolist() == [0, 1, 2, 3]
-    assert all(map(math.isnan, found.values))
-    assert found.values.dtype == np.float64
+    steps, found = read_run(_write(tmp_path, content)).series["loss"]
+    assert steps.tolist() == [0, 1, 2, 3]
+    assert all(map(math.isnan, found))
 
 
 @pytest.mark.parametrize("content", [b"", b'{"step": 10}\n', b'{"step": 10, "loss": 1}'])
@@ -89,24 +89,12 @@ _STEPS = [10.0, 20.0, 30.0]
 
 
 def _run(folder: str, series: Mapping[str, Sequence[float]]) -> RunMetrics:
-    steps = np.array(_STEPS)
-    return RunMetrics(
-        folder, {name: Series(steps[: len(v)], np.array(v)) for name, v in series.items()}
-    )
+    return RunMetrics(folder, {k: np.array([_STEPS[: len(v)], v]) for k, v in series.items()})
 
 
-ONE = _run("runs/one", {"loss": [4.0, 1e-3, math.nan], "w": [1.0, 2.0, 3.0]})
-
-
-TWO = _run(
-    "runs/two",
-    {
-        "loss": [3.0, 2.0],
-        "accuracy": [0.25, 0.5],
-        "test_accuracy": [0.5, 0.75],
-        "learning_rate": [1e-3, 2e-3],
-    },
-)
+ONE = _run("a/one", {"loss": [4.0, 1e-3, math.nan], "w": [1.0, 2.0, 3.0]})
+ACCURACIES = {"accuracy": [0.25, 0.5], "test_accuracy": [0.5, 0.75]}
+TWO = _run("b/two", {"loss": [3.0, 2.0], **ACCURACIES, "learning_rate": [1e-3, 2e-3]})
 
 
 def _drawn(picture: Picture) -> Figure:
@@ -114,55 +102,32 @@ def _drawn(picture: Picture) -> Figure:
     return picture.figure
 
 
-def _lines(figure: Figure) -> dict[str, dict[str, Line2D]]:
-    """Panel -> label -> line."""
-    return {
-        axes.get_ylabel(): {str(line.get_label()): line for line in axes.lines}
-        for axes in figure.axes
-    }
-
-
 def test_each_line_is_what_the_log_says() -> None:
-    found = _lines(_drawn(draw_metrics([ONE, TWO], log_loss=False)))
-    expected = {
-        "loss": {
-            "one: training batch": ONE.series["loss"],
-            "two: training batch": TWO.series["loss"],
-        },
-        "accuracy": {
-            "two: training batch": TWO.series["accuracy"],
-            "two: test split": TWO.series["test_accuracy"],
-        },
-        "learning rate": {"two: learning rate": TWO.series["learning_rate"]},
-    }
-    assert {panel: {*lines} for panel, lines in found.items()} == {
-        panel: {*lines} for panel, lines in expected.items()
-    }
-    for panel, lines in expected.items():
-        for label, series in lines.items():
-            np.testing.assert_array_equal(
-                found[panel][label].get_xydata(), np.stack(series, axis=1)
-            )
-
-
-def test_a_run_has_one_colour_and_its_name_in_the_legend() -> None:
+    """A run has one colour everywhere, and its name in the legend."""
     figure = _drawn(draw_metrics([ONE, TWO], log_loss=False))
+    expected = {
+        ("loss", "a/one: training batch"): ONE.series["loss"],
+        ("loss", "b/two: training batch"): TWO.series["loss"],
+        ("accuracy", "b/two: training batch"): TWO.series["accuracy"],
+        ("accuracy", "b/two: test split"): TWO.series["test_accuracy"],
+        ("learning rate", "b/two: learning rate"): TWO.series["learning_rate"],
+    }
+    lines = [(axes.get_ylabel(), line) for axes in figure.axes for line in axes.lines]
+    found = {(panel, str(line.get_label())): line for panel, line in lines}
+    assert found.keys() == expected.keys()
+    for key, series in expected.items():
+        np.testing.assert_array_equal(found[key].get_xydata(), series.T)
     (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["one", "two"]
+    assert [text.get_text() for text in legend.get_texts()] == ["a/one", "b/two"]
     colours = [line.get_color() for line in legend.get_lines()]
     assert len({*colours}) == 2
-    of_two = [
-        line for panel in _lines(figure).values() for label, line in panel.items() if "two" in label
-    ]
-    assert {line.get_color() for line in of_two} == {colours[1]}
+    assert {line.get_color() for (_, name), line in found.items() if "two" in name} == {colours[1]}
 
 
 def test_many_runs_are_told_apart() -> None:
-    figure = _drawn(
-        draw_metrics([_run(f"r{i}", {"loss": [1.0]}) for i in range(20)], log_loss=False)
-    )
-    styles = {(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines}
-    assert len(styles) == 20
+    runs = [_run(f"r{i}", {"loss": [1.0]}) for i in range(20)]
+    (axes,) = _drawn(draw_metrics(runs, log_loss=False)).axes
+    assert len({(line.get_color(), line.get_linestyle()) for line in axes.lines}) == 20
 
 
 @pytest.mark.parametrize("values", [[4.0, 1e-3, 0.0], [0.5, 0.6, 0.7]])
@@ -176,30 +141,14 @@ def test_the_loss_can_be_logarithmic(values: list[float]) -> None:
     assert not any("$" in label.get_text() for label in labels)
 
 
-@pytest.mark.parametrize(
-    ("folders", "names"),
-    [
-        (["/a/model", "/b/model"], ["a/model", "b/model"]),
-        (["/a/model/", "/a/other"], ["model", "other"]),
-        (["/a/$x$"], ["$x$"]),
-        (["/a/m", "/a/m"], ["m", "m"]),
-    ],
-)
-def test_names_tell_folders_apart(folders: list[str], names: list[str]) -> None:
-    assert run_names(folders) == names
-
-
-@pytest.mark.parametrize("suffix", ["png", "svg"])
 @pytest.mark.parametrize("log_loss", [False, True])
 @pytest.mark.parametrize(
     "values", [[3.4e38, -3.4e38, 0.0], [5e-324, 5e-324], [math.nan, math.nan], [1.0]]
 )
-def test_any_numbers_can_be_drawn(values: list[float], log_loss: bool, suffix: str) -> None:
-    picture = draw_metrics([_run("one", {"loss": values})], log_loss=log_loss)
-    render(_drawn(picture), f"p.{suffix}")
-
-
-ODD = "$x_{1}$ <&> \u732b \ufffe \x1b[31m \udc80"
+def test_any_numbers_can_be_drawn(values: list[float], log_loss: bool) -> None:
+    figure = _drawn(draw_metrics([_run("one", {"loss": values})], log_loss=log_loss))
+    for suffix in ("png", "svg"):
+        render(figure, f"p.{suffix}")
 
 
 def _figure(title: str = "a title") -> Figure:
@@ -212,23 +161,15 @@ def _figure(title: str = "a title") -> Figure:
     return figure
 
 
-@pytest.mark.parametrize("suffix", ["png", "svg"])
-def test_any_text_is_drawn_as_it_stands(suffix: str) -> None:
-    """Neither as a formula, nor with a warning of missing glyphs, nor as XML."""
-    label = as_label(ODD)
+def test_any_text_is_drawn_as_it_stands() -> None:
+    """As one printable line: neither a formula, nor XML, nor with a warning of missing glyphs."""
+    label = as_label("$x_{1}$ <&>\n\u732b\t\ufffe \x1b[31m \udc80")
+    assert label == "$x_{1}$ <&> \u732b \ufffd \ufffd[31m \ufffd"
     with style():
-        content = render(_figure(label), f"p.{suffix}")
-    if suffix == "svg":
-        ET.fromstring(content)
-        assert "$x_{1}$" in content.decode()
-
-
-@pytest.mark.parametrize(
-    ("text", "label"),
-    [("a b", "a b"), ("a\nb\tc", "a b c"), ("\x1b[0m", "\ufffd[0m"), ("\udc80", "\ufffd")],
-)
-def test_labels_are_one_printable_line(text: str, label: str) -> None:
-    assert as_label(text) == label
+        render(_figure(label), "p.png")
+        content = render(_figure(label), "p.svg")
+    ET.fromstring(content)
+    assert "$x_{1}$" in content.decode()
 
 
 def test_the_users_own_style_changes_nothing_and_is_kept() -> None:
@@ -237,3 +178,120 @@ def test_the_users_own_style_changes_nothing_and_is_kept() -> None:
         with style():
             assert render(_figure(), "p.png") == plain
         assert mpl.rcParams["font.size"] == 20
+
+
+@pytest.fixture
+def run(linear_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(linear_run, tmp_path / "model"))
+
+
+def _log(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / "logs/metrics.jsonl").read_text().splitlines()]
+
+
+def test_the_path_is_that_of_the_log(run: Path) -> None:
+    found = read_line_run(str(run))
+    lines = _log(run)
+    assert found.steps.tolist() == [line["step"] for line in lines] == [*range(0, 301, 10)]
+    np.testing.assert_array_equal(found.path, [(line["w"], line["b"]) for line in lines])
+
+
+def test_the_points_are_those_of_the_training(
+    linear_config: "Callable[..., LinearConfig]", tmp_path: Path
+) -> None:
+    """The loss that was logged for the first step is that of the values before it."""
+    from train_linear import train
+
+    train(linear_config(tmp_path / "run", seed=7, train_steps=3, log_every_steps=1))
+    found = read_line_run(str(tmp_path / "run"))
+    losses = mean_squared_error(found, *found.path.T)
+    logged = [line["loss"] for line in _log(tmp_path / "run")[1:]]
+    np.testing.assert_allclose(losses[:-1], logged, rtol=1e-5)
+
+
+def test_the_path_ends_at_the_newest_checkpoint(run: Path) -> None:
+    """Of a process that was killed, the log may be ahead."""
+    for path in run.glob("my-model-300.*"):
+        path.unlink()
+    found = read_line_run(str(run))
+    assert found.steps[-1] == 290
+    assert found.steps.tolist() == [*range(0, 291, 10)]
+
+
+@pytest.mark.parametrize("gone", ["a log", "w and b"])
+def test_without_a_log_is_one_line(run: Path, gone: str) -> None:
+    log = run / "logs/metrics.jsonl"
+    said = r"there is no .*metrics\.jsonl; expected the folder of"
+    if gone == "a log":
+        log.unlink()
+    else:
+        log.write_text('{"step": 10, "loss": 1, "w": 1}\n')
+        said = "expected w and b in its log"
+    with pytest.raises(ToolError, match=said):
+        read_line_run(str(run))
+
+
+def test_a_strangers_line_has_no_points(tmp_path: Path) -> None:
+    with stock.checkpoint(tmp_path / "my-model-3"):
+        v1.get_variable("w", initializer=np.array([2], np.float32), use_resource=False)
+        v1.get_variable("b", initializer=np.array([1], np.float32), use_resource=False)
+    with pytest.raises(CheckpointError, match=r"has no \.manifest: the points follow from"):
+        read_line_run(str(tmp_path))
+
+
+def test_a_folder_without_checkpoints_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ToolError, match="found no checkpoint my-model-<step>"):
+        read_line_run(str(tmp_path))
+
+
+_RNG = np.random.default_rng(0)
+_X = _RNG.random(30)
+_Y = 0.5 * _X - 0.25 + 0.01 * _RNG.standard_normal(30)
+
+
+def _line_run(path: list[tuple[float, float]]) -> LineRun:
+    return LineRun("$m$", _X, _Y, np.arange(len(path)) * 10, np.array(path))
+
+
+RUN = _line_run([(3.0, -2.0), (1.0, 0.0), (0.5, -0.25)])
+
+
+def _panels(run: LineRun) -> tuple[Axes, Axes]:
+    picture = draw_line(run)
+    assert picture.figure is not None
+    render(picture.figure, "p.png")
+    left, right, _ = picture.figure.axes
+    return left, right
+
+
+def _line(axes: Axes, label: str) -> Line2D:
+    return next(line for line in axes.lines if label in str(line.get_label()))
+
+
+def test_what_is_drawn_of_a_line() -> None:
+    left, right = _panels(RUN)
+    np.testing.assert_array_equal(_line(left, "points").get_xydata(), np.stack([_X, _Y], axis=1))
+    ends = np.array([_X.min(), _X.max()])
+    line = np.asarray(_line(left, "y = 0.5000 x - 0.2500").get_xydata())
+    np.testing.assert_allclose(line, np.stack([ends, 0.5 * ends - 0.25], axis=1))
+    for label, path in (("path", RUN.path), ("step 0", RUN.path[:1]), ("step 20", RUN.path[-1:])):
+        np.testing.assert_array_equal(_line(right, label).get_xydata(), path)
+    found = np.asarray(_line(right, "least squares").get_xydata())
+    np.testing.assert_allclose(found[0], np.polyfit(_X, _Y, 1))
+
+
+@pytest.mark.parametrize("path", [RUN.path.tolist(), [(0.5, -0.25)]])
+def test_contours_lie_where_the_loss_is_theirs(path: list[tuple[float, float]]) -> None:
+    """The path and the best values are within; a path that has not moved lies in a valley."""
+    run = _line_run(path)
+    _, right = _panels(run)
+    (contours,) = (c for c in right.collections if isinstance(c, QuadContourSet))
+    levels, outlines = np.asarray(contours.levels), contours.get_paths()
+    assert len(outlines) == len(levels) - 1
+    for index in range(len(outlines) // 2, len(outlines)):  # Below, the grid is coarse.
+        loss = mean_squared_error(run, *np.asarray(outlines[index].vertices).T)
+        assert levels[index] * 0.98 <= loss.min() <= loss.max() <= levels[index + 1] * 1.02
+    (w_low, w_high), (b_low, b_high) = right.get_xlim(), right.get_ylim()
+    assert w_low < min(w for w, _ in path) <= max(w for w, _ in path) < w_high
+    assert b_low < min(b for _, b in path) <= max(b for _, b in path) < b_high
+    assert min(w_high - w_low, b_high - b_low) >= 2 * (1 - 1e-9)
