@@ -19,7 +19,7 @@ from finetuning.base_plan import STEP, BasePlan, adopt
 from finetuning.graph_changes import OLD_CONTROL_FLOW, add_contexts
 from metagraph.importing import import_graph, tensor_of
 from metagraph.meta import format_shape, node_of
-from metagraph.session import RANDOM_OPS
+from metagraph.safety import RANDOM_OPS
 from metagraph.values import free_among, free_scope, placeholder
 from metagraph.variables import RESOURCE_VARIABLE
 from models import blocks, head

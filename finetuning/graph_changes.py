@@ -31,7 +31,8 @@ from metagraph.meta import (
     TensorInfo,
     node_of,
 )
-from metagraph.session import Role, RoleFinder, describe_tensors, off_value
+from metagraph.session import describe_tensors
+from metagraph.switches import Role, RoleFinder, off_value
 from metagraph.variables import VARIABLE_OPS
 
 # Conditionals and loops as TensorFlow 1 made them: what a gradient through them needs.

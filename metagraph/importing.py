@@ -7,7 +7,7 @@ are far larger in memory than in their file. A part may also be imported only to
 import itertools
 import math
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
 
 import tensorflow as tf
@@ -243,38 +243,25 @@ def declared(meta: MetaGraphFile, name: str) -> tuple[tf.DType, tf.TensorShape] 
     """A tensor's dtype and shape as its file declares them, where TensorFlow cannot infer them.
 
     A graph may compute a tensor by operations that this TensorFlow does not have. Fed, it needs
-    none of them: its node, and the definitions that the file brings along, say enough.
-
-    Format: `tensorflow/core/framework/op_def.proto`. Its `_output_shapes` are what was inferred
-    when it was written.
+    none of them: the definitions that the file brings along say enough, and the shapes that were
+    inferred when it was written. Format: `tensorflow/core/framework/op_def.proto`.
 
     Returns:
       None where the file does not tell. The shape may be unknown.
     """
-    node_name, _, index = name.partition(":")
-    node = meta.nodes[node_name]
-    for definition in meta.proto.meta_info_def.stripped_op_list.op:
-        if definition.name == node.op:
-            dtypes = list(_dtypes(node, definition))
-            if int(index) < len(dtypes):
-                try:
-                    return tf.as_dtype(dtypes[int(index)]).base_dtype, _shape(node, int(index))
-                except (TypeError, ValueError):
-                    return None
-    return None
-
-
-def _dtypes(node: NodeDef, definition: OpDef) -> Iterator[int]:
-    """The number of the dtype of each output."""
-    for output in definition.output_arg:
+    node, index = meta.nodes[node_of(name)], int(name.rpartition(":")[2])
+    definitions = {op.name: op for op in meta.proto.meta_info_def.stripped_op_list.op}
+    dtypes: list[int] = []
+    for output in definitions[node.op].output_arg if node.op in definitions else ():
         if output.type_list_attr:
-            yield from attribute_of(node, output.type_list_attr).list.type[:_MAX_DECLARED]
-            continue
-        dtype = attribute_of(node, output.type_attr).type if output.type_attr else output.type
-        count = attribute_of(node, output.number_attr).i if output.number_attr else 1
-        yield from [dtype] * min(count, _MAX_DECLARED)
-
-
-def _shape(node: NodeDef, index: int) -> tf.TensorShape:
+            dtypes += attribute_of(node, output.type_list_attr).list.type[:_MAX_DECLARED]
+        else:
+            dtype = attribute_of(node, output.type_attr).type or output.type
+            count = attribute_of(node, output.number_attr).i if output.number_attr else 1
+            dtypes += [dtype] * min(count, _MAX_DECLARED)
     shapes = attribute_of(node, "_output_shapes").list.shape
-    return tf.TensorShape(shapes[index] if index < len(shapes) else None)
+    try:
+        shape = tf.TensorShape(shapes[index] if index < len(shapes) else None)
+        return (tf.as_dtype(dtypes[index]).base_dtype, shape)
+    except (IndexError, TypeError, ValueError):
+        return None

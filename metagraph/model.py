@@ -30,8 +30,8 @@ from metagraph.meta import (
 from metagraph.session import describe_tensors
 from metagraph.usage import (
     Wiring,
+    behind_handle,
     dependence,
-    handled_iterators,
     is_source,
     likely_outputs,
     plumbing,
@@ -75,12 +75,8 @@ def find_candidates(
     plain = [f"{name}:0" for name, node in own.items() if node.op in PLACEHOLDERS]
     optional = [f"{name}:0" for name, node in own.items() if node.op in PLACEHOLDERS_WITH_DEFAULT]
     inputs = tuple(dict.fromkeys([*signed, *plain, *optional]))
-    pipeline = [
-        tensor
-        for name, node in wiring.nodes.items()
-        if is_source(node)
-        for tensor in _taken_of(wiring, name, set(wiring.takers.get(name, ())) & own.keys())
-    ]
+    sources = [name for name, node in wiring.nodes.items() if is_source(node)]
+    pipeline = [tensor for name in sources for tensor in _taken_of(wiring, name, own)]
     needs = dependence(wiring, (*pipeline, *inputs), left_out)
     outputs = likely_outputs(wiring, needs)
     predicted = [node_of(name) for name in wanted] or outputs
@@ -93,8 +89,9 @@ def find_candidates(
 
 
 def _taken_of(wiring: Wiring, name: str, takers: Collection[str]) -> list[str]:
-    """The outputs of a node that some of its takers take, in order."""
-    tensors = set[str]().union(*(wiring.tensors_taken(taker, name) for taker in takers))
+    """The outputs of a node that some nodes take, in order."""
+    found = (taker for taker in wiring.takers.get(name, ()) if taker in takers)
+    tensors = set[str]().union(*(wiring.tensors_taken(taker, name) for taker in found))
     return sorted(tensors, key=lambda tensor: int(tensor.rpartition(":")[2]))
 
 
@@ -106,21 +103,13 @@ def without_handles(
         return
     wiring = wiring_of(needed.meta)
     for placeholder in unfed:
-        tensors = list(_from_handle(wiring, needed, node_of(placeholder), fetches))
-        yield from tensors or [placeholder]
-
-
-def _from_handle(
-    wiring: Wiring, needed: SubGraph, placeholder: str, fetches: Sequence[str]
-) -> Iterator[str]:
-    for iterator in handled_iterators(wiring, placeholder):
-        for source in dict.fromkeys(wiring.takers.get(iterator, ())):
-            if source in needed.names and is_source(wiring.nodes[source]):
-                taken = _taken_of(
-                    wiring, source, needed.names.intersection(wiring.takers.get(source, ()))
-                )
+        tensors = list[str]()
+        for source in behind_handle(wiring, node_of(placeholder)):
+            if source in needed.names:
+                taken = _taken_of(wiring, source, needed.names)
                 asked = [name for name in fetches if node_of(name) == source]
-                yield from (n for n in dict.fromkeys([*asked, *taken]) if n not in needed.feeds)
+                tensors += [name for name in (*asked, *taken) if name not in needed.feeds]
+        yield from dict.fromkeys(tensors or [placeholder])
 
 
 class Classifier(NamedTuple):
@@ -141,14 +130,13 @@ class Model(NamedTuple):
 
     Attributes:
       signature: the one in use, NO_SIGNATURE where there is none.
+      signatures: the names of all.
       predict: the tensors of the collection `predict`, the prediction first; none where a
         signature was asked for, as then its outputs are the prediction.
       class_names: in label order.
-      input_scale: what uint8 values are multiplied by before they are fed to the signature's
-        input.
+      input_scale: what uint8 values are multiplied by for the signature's input.
       trained_on: the name of a built-in data set.
-      image_shape: height, width and channels of the image that a row of the signature's input
-        holds, where the graph says so.
+      image_shape: height, width and channels of the image in a row of the signature's input.
     """
 
     signature: Signature
@@ -285,22 +273,20 @@ def checkpoint_state(meta: MetaGraphFile, outputs: Sequence[str]) -> CheckpointS
         verify_checkpoint(meta.prefix, [INDEX_SUFFIX])
         variables = graph_variables(meta)
         taken = reachable(meta, map(node_of, outputs)) if outputs else meta.nodes.keys()
-        needed = [variable for variable in variables if variable.name in taken]
-        others = [variable for variable in variables if variable.name not in taken]
-        problems = unavailable(meta, needed)
-        return CheckpointState(meta.prefix, problems, unavailable(meta, others))
+        problems, unneeded = (
+            unavailable(meta, [v for v in variables if (v.name in taken) is is_taken])
+            for is_taken in (True, False)
+        )
+        return CheckpointState(meta.prefix, problems, unneeded)
     except CheckpointError as error:
         return CheckpointState(meta.prefix, [str(error)])
 
 
 def state_record(meta: MetaGraphFile, state: CheckpointState | None) -> dict[str, Any]:
     """For JSON: `meta`, `checkpoint` (null without variables), `problems` and `unneeded`, lines."""
-    return {
-        "meta": meta.path,
-        "checkpoint": state and state.prefix,
-        "problems": [] if state is None else [*state.problems],
-        "unneeded": [] if state is None else [*state.unneeded],
-    }
+    prefix, problems, unneeded = state or (None, (), ())
+    lines = {"problems": [*problems], "unneeded": [*unneeded]}
+    return {"meta": meta.path, "checkpoint": prefix, **lines}
 
 
 def state_text(state: CheckpointState | None) -> str:

@@ -56,6 +56,8 @@ _TABLE = {op: section for section, ops in OPERATIONS.items() for op in ops}
 PURE = frozenset(op for op, section in _TABLE.items() if section.startswith(_COMPUTES))
 # Written as the end of "..., which can read or write files".
 RISKS: Mapping[str, str] = {op: risk for op, risk in _TABLE.items() if op not in PURE}
+# Those that draw from a generator whose state goes on from run to run, a fixed seed or not.
+RANDOM_OPS = frozenset([*OPERATIONS["computes: random numbers"], "FixedUnigramCandidateSampler"])
 
 # Harmless where the attribute, or its default where the node has none, matches in full.
 HARMLESS_ATTRIBUTE: Mapping[str, tuple[str, re.Pattern[bytes]]] = {

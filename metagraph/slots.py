@@ -1,9 +1,7 @@
 """Which tensors of a checkpoint only an optimizer needs: its slots, powers and counters.
 
-A graph that trains says so itself: its training operations take a variable and its slots as inputs
-of their own, whatever they are called. Of what no graph tells, the name has to tell, as the
-optimizers of TensorFlow and of Keras make it, and Adafactor and AdamW as they have been copied from
-project to project:
+The name tells, as the optimizers of TensorFlow and of Keras make it, and Adafactor and AdamW as
+they have been copied from project to project:
 
   conv1/w/Adam, train/conv1/w/Adam_1    slots of conv1/w
   beta1_power, train/beta2_power_1      of Adam and its kin
@@ -18,16 +16,9 @@ Sources: `tensorflow/python/training/slot_creator.py`,
 """
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
-from tensorflow.core.framework.graph_pb2 import GraphDef
-from tensorflow.core.framework.node_def_pb2 import NodeDef
-from tensorflow.core.framework.op_def_pb2 import OpDef
-from tensorflow.core.framework.types_pb2 import DT_RESOURCE
-
-from metagraph.graph import View, data_inputs, nodes_by_op, source, views
 from metagraph.meta import MetaGraphFile
-from metagraph.safety import op_definitions
 from metagraph.variables import OBJECT_SUFFIX, VARIABLE_OPS, checkpoint_keys, trainable_names
 
 _MAX_LENGTH = 1000  # Of a name that is looked into; a hostile one may have any.
@@ -53,85 +44,28 @@ _SLOT_OF_KERAS = re.compile(
 )
 
 
-_TRAINING_OP = re.compile(r"(Resource)?(Sparse)?Apply[A-Z]")
-_READS = frozenset({"ReadVariableOp", "Enter", "RefEnter", "Switch", "RefSwitch", "Cast"})
-_MAX_READS = 8  # Between a variable and what uses it, even in a loop of a conditional.
-_POWER = "_power"  # The end of the names of the inputs that only accumulate: beta1_power.
-
-
 def slot_names(keys: Collection[str], meta: MetaGraphFile | None = None) -> frozenset[str]:
-    """Which of all keys of a checkpoint only an optimizer needs; its graph goes before the names.
+    """Which of all keys of a checkpoint only an optimizer needs.
+
+    Where there is a graph, its variables may be saved under other keys than their names; and none
+    that it says is to be trained is a slot, whatever it is called.
 
     Raises:
       CheckpointError: the graph is damaged.
     """
     held = frozenset(keys)
-    slots = {key for key in held if _is_slot_by_name(key, held)}
+    slots = {key for key in held if _is_slot(key, held)}
     if meta is not None:
-        trained, own = _told_by_graph(meta)
+        variables = {name for name, node in meta.nodes.items() if node.op in VARIABLE_OPS}
+        trained = trainable_names(meta)
+        own = {name for name in variables if _is_slot(name, variables)} - trained
         places = checkpoint_keys(meta, trained | own, held)
         slots |= {places[name].key for name in own}
         slots -= {places[name].key for name in trained}
     return held & slots
 
 
-def _told_by_graph(meta: MetaGraphFile) -> tuple[set[str], set[str]]:
-    """The variables that are trained, and those of their optimizer."""
-    ops = {op for op in nodes_by_op(meta.proto.graph_def) if _TRAINING_OP.match(op)}
-    definitions = op_definitions(GraphDef(node=[NodeDef(name=op, op=op) for op in sorted(ops)]))
-    trained, slots = trainable_names(meta), set[str]()
-    for view in views(meta, definitions) if definitions else ():
-        for node in view.nodes.values():
-            if node.op in definitions:
-                changed, beside = _written(node, definitions[node.op])
-                trained.update(_variables(view, changed))
-                slots.update(_variables(view, beside))
-    variables = {name for name, node in meta.nodes.items() if node.op in VARIABLE_OPS}
-    slots |= _called_alike(variables, trained, slots)
-    slots |= {name for name in variables if _is_slot_by_name(name, variables)}
-    return trained, slots - trained
-
-
-def _called_alike(
-    variables: Collection[str], trained: Collection[str], slots: Collection[str]
-) -> set[str]:
-    """The variables that are to a trained one, by name, what one of `slots` is to another.
-
-    Of a variable of which only some rows are trained, no training operation may have the slots.
-    """
-    beside: dict[str, set[str]] = {}  # Of a trained one: `Adam`, `Adam_1`, and what else there is.
-    for name in variables:
-        variable, _, last = name.rpartition("/")
-        if variable in trained:
-            beside.setdefault(last, set()).add(name)
-    return {name for names in beside.values() if not names.isdisjoint(slots) for name in names}
-
-
-def _written(node: NodeDef, definition: OpDef) -> tuple[list[str], list[str]]:
-    """The inputs that a training operation changes: its variable, and what it keeps beside it.
-
-    By its definition: of those that it writes to, the first is the variable. Powers that it only
-    reads are the optimizer's as well; a learning rate is not.
-    """
-    arguments = [*zip(definition.input_arg, data_inputs(node), strict=False)]
-    written = [text for arg, text in arguments if arg.is_ref or arg.type == DT_RESOURCE]
-    powers = [text for arg, text in arguments if arg.name.endswith(_POWER)]
-    return written[:1], [*written[1:], *powers]
-
-
-def _variables(view: View, texts: Collection[str]) -> Iterator[str]:
-    """The names of the variables of the graph that some inputs stand for."""
-    for text in texts:
-        found = source(view, text)
-        for _ in range(_MAX_READS):
-            if found is None or found.node.op not in _READS or not data_inputs(found.node):
-                break
-            found = source(found.view, data_inputs(found.node)[0])
-        if found is not None and found.view.caller is None and found.node.op in VARIABLE_OPS:
-            yield found.node.name
-
-
-def _is_slot_by_name(key: str, held: Collection[str]) -> bool:
+def _is_slot(key: str, held: Collection[str]) -> bool:
     """Whether a key, one of those that are held, is an optimizer's by its name."""
     if len(key) > _MAX_LENGTH:
         return False

@@ -8,11 +8,17 @@ import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from checkpoints.reader import Array, CheckpointReader
 from errors import CheckpointError
 from metagraph.graph import attribute_of
 from metagraph.meta import PLACEHOLDERS, PLACEHOLDERS_WITH_DEFAULT, MetaGraphFile, node_of
-from metagraph.tables import ByCheckpoint, ByFile, ByRun, Filling, read_vocabulary, vocabulary_path
+from metagraph.tables import (
+    Array,
+    ByFile,
+    ByRun,
+    Filling,
+    read_vocabulary,
+    vocabulary_path,
+)
 from metagraph.variables import (
     RESOURCE_VARIABLE,
     VARIABLE_OPS,
@@ -107,7 +113,7 @@ class Step(NamedTuple):
 class _TableImport(NamedTuple):
     """Puts what is fed to `keys` and `values` into the table of `filling`."""
 
-    filling: ByFile | ByCheckpoint
+    filling: ByFile
     keys: str
     values: str
     op: str
@@ -133,7 +139,7 @@ class Restoring:
         self._scope = scope
         found = [n for name, n in meta.nodes.items() if name in names and n.op in VARIABLE_OPS]
         self._assigned = [(variable_of(meta, node), *self._assign(node)) for node in found]
-        self._imports = [self._fill(f) for f in fillings if not isinstance(f, ByRun)]
+        self._imports = [self._fill(f) for f in fillings if isinstance(f, ByFile)]
         self._runs = [f.node for f in fillings if isinstance(f, ByRun)]
 
     @property
@@ -150,7 +156,10 @@ class Restoring:
         self._check_assets(assets)
         filled: dict[str, Array] = {}
         for table in self._imports:
-            filled[table.keys], filled[table.values] = self._contents(table.filling, assets)
+            node, file = self._meta.nodes[table.filling.table], table.filling
+            kinds = (dtype_of(self._meta, attribute_of(node, k).type) for k in _TABLE_DTYPES)
+            read = read_vocabulary(vocabulary_path(file, assets), file.text, *kinds)
+            filled[table.keys], filled[table.values] = read
         steps = [
             *self._assignments(),
             Step([table.op for table in self._imports], filled),
@@ -176,8 +185,7 @@ class Restoring:
         yield Step(targets, feeds)
 
     def _check_assets(self, assets: Mapping[str, str]) -> None:
-        files = [table.filling for table in self._imports if isinstance(table.filling, ByFile)]
-        known = {name: None for file in files for name in file.names}
+        known = {name: None for table in self._imports for name in table.filling.names}
         taken = f"it takes {', '.join(known)}" if known else "it takes no file"
         for name in assets:
             if name not in known:
@@ -198,19 +206,14 @@ class Restoring:
             assign.attr["validate_shape"].b = False  # The shape has been compared already.
         return f"{value}:0", assign.name
 
-    def _fill(self, filling: ByFile | ByCheckpoint) -> _TableImport:
+    def _fill(self, filling: ByFile) -> _TableImport:
         """Adds what fills a table."""
         table = self._meta.nodes[filling.table]
         dtypes = [attribute_of(table, name).type for name in _TABLE_DTYPES]
         keys, values = (self._placeholder(dtype) for dtype in dtypes)
-        is_file = isinstance(filling, ByFile)
-        op = "InitializeTable" if is_file else "LookupTableImport"
         version = "V2" if table.op.endswith("V2") else ""
-        fill = self._node(op + version, [table.name, keys, values])
-        for name, dtype in zip(
-            ("Tkey", "Tval") if is_file else ("Tin", "Tout"), dtypes, strict=True
-        ):
-            fill.attr[name].type = dtype
+        fill = self._node(f"InitializeTable{version}", [table.name, keys, values])
+        fill.attr["Tkey"].type, fill.attr["Tval"].type = dtypes
         return _TableImport(filling, f"{keys}:0", f"{values}:0", fill.name)
 
     def _placeholder(self, dtype: int) -> str:
@@ -221,21 +224,3 @@ class Restoring:
     def _node(self, op: str, inputs: Sequence[str]) -> NodeDef:
         name = f"{self._scope}/{len(self.graph_def.node)}"
         return self.graph_def.node.add(name=name, op=op, input=inputs)
-
-    def _contents(
-        self, filling: ByFile | ByCheckpoint, assets: Mapping[str, str]
-    ) -> tuple[Array, Array]:
-        """The keys and values of a table."""
-        table = self._meta.nodes[filling.table]
-        dtypes = [dtype_of(self._meta, attribute_of(table, name).type) for name in _TABLE_DTYPES]
-        if isinstance(filling, ByFile):
-            return read_vocabulary(vocabulary_path(filling, assets), filling.text, *dtypes)
-        reader = CheckpointReader(self._meta.prefix)
-        keys = (filling.keys.key, filling.values.key)
-        for key, dtype in zip(keys, dtypes, strict=True):
-            if reader.dtypes.get(key) != dtype:
-                raise CheckpointError(
-                    f"{self._meta.prefix} lacks {key}, {dtype.name} of the table {filling.table}"
-                )
-        reader.check_sizes(keys)
-        return reader.read(keys[0]), reader.read(keys[1])

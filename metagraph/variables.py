@@ -1,9 +1,8 @@
 """The values of a graph's variables, from its checkpoint.
 
-Where in the checkpoint each value is, the saver of the graph itself says. It may store a variable
-under any name (one built from a dict, for moving averages) and as a slice of a larger tensor
-(partitioned variables). What it does stands in its restore operations, which are read here as data
-and never run:
+Where each value is, the saver of the graph says. It may store a variable under any name (of a dict,
+for moving averages) and as a slice of a larger tensor (partitioned variables). What it does stands
+in its restore operations, which are read here as data and never run:
 
   Assign(variable, [Identity, Reshape or Cast of] RestoreV2(prefix, names, slices):k)
 """
@@ -70,11 +69,11 @@ def checkpoint_keys(
 ) -> dict[str, Stored]:
     """Where the values of some variables are, in a checkpoint that has the keys `held`.
 
-    What the file's saver says goes before all; what it says of a variable holds even where the
-    checkpoint lacks the key, as another value would be the wrong one. Of a variable that it does
-    not name, the first of these that the checkpoint holds: its own name, its shared name, the
-    name of an object-based checkpoint, its slice of a partitioned variable, and what all other
-    restore operations of the graph agree on; where it holds none of them, its own name.
+    What the file's saver says of a variable holds even where the checkpoint lacks the key, as
+    another value would be the wrong one. Of a variable that it does not name, the first of these
+    that the checkpoint holds: its own name, its shared name, both as an object-based checkpoint has
+    them, its slice of a partitioned variable, and what all other restore operations of the graph
+    agree on; where it holds none of them, its own name.
     """
     own, others = _own_and_others(meta)
     missing = [name for name in variables if name not in own]
@@ -96,7 +95,7 @@ def saver_keys(meta: MetaGraphFile) -> dict[str, Stored]:
     return _own_and_others(meta)[0]
 
 
-def stored_source(view: View, text: str) -> Stored | None:
+def _stored(view: View, text: str) -> Stored | None:
     """Where in a checkpoint a node's input is restored from; None where it is not, or damaged."""
     value = source(view, text)
     if value is None or value.node.op != "Cast" or not data_inputs(value.node):
@@ -129,7 +128,7 @@ def _assignments(meta: MetaGraphFile) -> Iterator[tuple[str, str, Stored]]:
     for view in views(meta, RESTORE_OPS):
         for node in view.nodes.values():
             inputs = data_inputs(node) if node.op in ASSIGN_OPS else []
-            stored = stored_source(view, inputs[1]) if len(inputs) == 2 else None
+            stored = _stored(view, inputs[1]) if len(inputs) == 2 else None
             variable = source(view, inputs[0]) if stored else None
             if stored and variable and variable.view.caller is None:
                 yield view.root_of(node), variable.node.name, stored
@@ -239,12 +238,9 @@ def unavailable(meta: MetaGraphFile, variables: Sequence[Variable]) -> list[str]
     Raises:
       CheckpointError: a file is missing or damaged, so that none can.
     """
-    reader = CheckpointReader(meta.prefix)
-    keys = checkpoint_keys(meta, [variable.name for variable in variables], reader.shapes)
-    found = {v.name for v in variables if keys[v.name].key in reader.shapes}
-    reader.check_sizes({keys[name].key for name in found})
-    missing = [f"{_named(v, keys)} is missing" for v in variables if v.name not in found]
-    return missing + _misfits([v for v in variables if v.name in found], keys, reader)
+    reader, keys, missing, wrong = _looked_up(meta, variables)
+    reader.check_sizes({stored.key for stored in keys.values() if stored.key in reader.shapes})
+    return [f"{name} is missing" for name in missing] + wrong
 
 
 def read_values(meta: MetaGraphFile, variables: Sequence[Variable]) -> dict[str, Array]:
@@ -258,15 +254,12 @@ def read_values(meta: MetaGraphFile, variables: Sequence[Variable]) -> dict[str,
     """
     if not variables:
         return {}
-    reader = CheckpointReader(meta.prefix)
-    keys = checkpoint_keys(meta, [variable.name for variable in variables], reader.shapes)
-    missing = [_named(v, keys) for v in variables if keys[v.name].key not in reader.shapes]
+    reader, keys, missing, wrong = _looked_up(meta, variables)
     if missing:
         raise CheckpointError(
             f"{meta.prefix} lacks {len(missing)} of the {len(variables)} variables that this "
             f"takes: {first_few(missing, _MAX_NAMED)}"
         )
-    wrong = _misfits(variables, keys, reader)
     if wrong:
         line = first_few(wrong, _MAX_NAMED, "; ")
         raise CheckpointError(f"{meta.prefix} does not fit its graph: {line}")
@@ -280,6 +273,30 @@ def read_values(meta: MetaGraphFile, variables: Sequence[Variable]) -> dict[str,
         for variable in sharing:
             values[variable.name] = _value(full, variable, keys[variable.name])
     return values
+
+
+def _looked_up(
+    meta: MetaGraphFile, variables: Sequence[Variable]
+) -> tuple[CheckpointReader, dict[str, Stored], list[str], list[str]]:
+    """The checkpoint, the places in it, who is missing, and a phrase for each that does not fit."""
+    reader = CheckpointReader(meta.prefix)
+    keys = checkpoint_keys(meta, [variable.name for variable in variables], reader.shapes)
+    missing, wrong = [], []
+    for variable in variables:
+        stored = keys[variable.name]
+        named = variable.name
+        if stored.key != named:
+            named += f" (saved as {stored.key})"
+        if stored.key not in reader.shapes:
+            missing.append(named)
+        elif not _fits(variable, stored, reader):
+            found = f"{reader.dtypes[stored.key].name} {reader.shapes[stored.key]}"
+            if stored.part is not None:
+                sizes, starts = list(stored.part.sizes), list(stored.part.starts)
+                found += f" (of which it takes {sizes} at {starts})"
+            has = f"{variable.dtype.name} {format_shape(variable.shape)}"
+            wrong.append(f"{named} is {found}, the graph has {has}")
+    return reader, keys, missing, wrong
 
 
 def _value(full: Array, variable: Variable, stored: Stored) -> Array:
@@ -296,25 +313,6 @@ def _value(full: Array, variable: Variable, stored: Stored) -> Array:
     return value
 
 
-def _misfits(
-    variables: Sequence[Variable], keys: Mapping[str, Stored], reader: CheckpointReader
-) -> list[str]:
-    """A phrase for each variable that the checkpoint has otherwise than the graph."""
-    wrong = []
-    for variable in variables:
-        stored = keys[variable.name]
-        if not _fits(variable, stored, reader):
-            found = f"{reader.dtypes[stored.key].name} {reader.shapes[stored.key]}"
-            if stored.part is not None:
-                sizes, starts = list(stored.part.sizes), list(stored.part.starts)
-                found += f" (of which it takes {sizes} at {starts})"
-            wrong.append(
-                f"{_named(variable, keys)} is {found}, the graph has {variable.dtype.name} "
-                f"{format_shape(variable.shape)}"
-            )
-    return wrong
-
-
 def _fits(variable: Variable, stored: Stored, reader: CheckpointReader) -> bool:
     """Whether the checkpoint's tensor gives a value of the variable's dtype and shape."""
     shape = reader.shapes[stored.key]
@@ -329,9 +327,3 @@ def _fits(variable: Variable, stored: Stored, reader: CheckpointReader) -> bool:
     if stored.reshaped and variable.shape.is_fully_defined():
         return bool(np.prod(shape, dtype=object) == variable.shape.num_elements())
     return bool(variable.shape.is_compatible_with(shape))
-
-
-def _named(variable: Variable, keys: Mapping[str, Stored]) -> str:
-    """A variable's name, and its key in the checkpoint where that is another."""
-    key = keys[variable.name].key
-    return variable.name if key == variable.name else f"{variable.name} (saved as {key})"

@@ -137,19 +137,15 @@ def test_only_what_a_prediction_needs_is_to_be_fed(entry: dict[str, Any]) -> Non
     assert set(_names(_listed(entry)["pipeline"])) <= set(inputs)
 
 
-@pytest.mark.parametrize("signature", [None, "named"])
-def test_a_session_bundles_signatures(signature: str | None, tmp_path: Path) -> None:
+def test_a_session_bundles_signature(tmp_path: Path) -> None:
     (entry,) = (e for e in _entries() if "/half_plus_two/" in e["meta"])
     rows = np.array([[1], [3]], np.float32)
-    keys = {None: ("ParseExample/ParseExample", "outputs"), "named": ("x", "y")}
-    fed, fetched = keys[signature]
     np.save(tmp_path / "rows.npy", rows)
     text = predict(
         PredictConfig(
             str(THIRD_PARTY / entry["meta"]),
-            signature=signature,
-            fetch=[fetched],
-            feed=[f"{fed}={tmp_path}/rows.npy"],
+            fetch=["outputs"],
+            feed=[f"ParseExample/ParseExample={tmp_path}/rows.npy"],
             format="json",
         )
     )

@@ -17,7 +17,8 @@ from errors import CheckpointError, ToolError, first_few
 from metagraph.meta import MetaGraphFile, format_shape
 from metagraph.model import checkpoint_of
 from metagraph.parsing import add_description
-from metagraph.session import RANDOM_OPS, InferenceGraph, describe_tensors, load_inference_graph
+from metagraph.safety import RANDOM_OPS
+from metagraph.session import InferenceGraph, describe_tensors, load_inference_graph
 from prediction.chosen_model import with_model
 from prediction.output import check_target, write_whole
 from tools.command import Record, format_bytes, table

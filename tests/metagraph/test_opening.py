@@ -151,12 +151,6 @@ def test_a_folder_called_checkpoint(tmp_path: Path) -> None:
         find_model(str(tmp_path))
 
 
-def test_a_folder_called_as_the_checkpoint_beside_it(tmp_path: Path) -> None:
-    _save(tmp_path / "m")
-    (tmp_path / "m").mkdir()
-    assert find_model(f"{tmp_path}/m/") == f"{tmp_path}/m.meta"
-
-
 def test_a_frozen_graph(frozen: Path) -> None:
     assert _predicted(frozen) == EXPECTED
     assert _predicted(frozen.parent) == EXPECTED
@@ -384,17 +378,6 @@ def _message(path: object) -> str:
         find_model(str(path))
     assert "\n" not in str(caught.value)
     return str(caught.value)
-
-
-def test_subfolders_with_a_model_are_named(tmp_path: Path) -> None:
-    _touch(tmp_path, "a/m.meta", "b/x.txt", "c/saved_model.pb", "far/too/deep/m.meta")
-    assert _message(tmp_path).endswith(f"name a folder of it that does: {tmp_path}/a, {tmp_path}/c")
-
-
-def test_a_loop_of_links_and_what_may_not_be_read(tmp_path: Path) -> None:
-    (tmp_path / "loop").symlink_to(tmp_path)
-    (tmp_path / "away").symlink_to(tmp_path / "nowhere")
-    assert "holds no model: no .meta" in _message(tmp_path)
 
 
 def test_variables_beside_a_renamed_graph(tmp_path: Path) -> None:

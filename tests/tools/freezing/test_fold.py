@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
-from metagraph.session import RANDOM_OPS
+from metagraph.safety import RANDOM_OPS
 from models import blocks
 from tests.prediction import stock
 from tests.tools.freezing import models
