@@ -5,7 +5,7 @@ too. Also which checkpoint the variables are in, and whether it has a value for 
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from checkpoints.manifest import (
     CLASS_NAMES_COLLECTION,
@@ -244,64 +244,33 @@ def fetchable(meta: MetaGraphFile, model: Model) -> str:
     return f", such as --fetch={names[0]}{others}"
 
 
-class CheckpointState(NamedTuple):
-    """What is known of a checkpoint before any value is read.
-
-    Attributes:
-      problems: a line for each variable without a value, or one for all of them.
-      unneeded: a line for each further one that no output needs, such as an optimizer's.
-    """
-
-    prefix: str
-    problems: Sequence[str]
-    unneeded: Sequence[str] = ()
-
-
 def checkpoint_of(meta: MetaGraphFile) -> str | None:
     """The prefix of the checkpoint that a graph's variables are in; None where it has none."""
     return meta.prefix if any(n.op in VARIABLE_OPS for n in meta.nodes.values()) else None
 
 
-def checkpoint_state(meta: MetaGraphFile, outputs: Sequence[str]) -> CheckpointState | None:
-    """Looks into the checkpoint's index, and at the sizes of its files; None without variables.
+def missing_values(meta: MetaGraphFile, outputs: Sequence[str]) -> list[str]:
+    """A line for each variable that `outputs` need and that has no value, or one for all of them.
 
-    Where no outputs are known that are predictions, or may be, each variable is needed.
+    It takes a look into the checkpoint's index, and at the sizes of its files. Where no outputs are
+    known that are predictions, or may be, each variable is needed.
     """
     if checkpoint_of(meta) is None:
-        return None
+        return []
     try:
         verify_checkpoint(meta.prefix, [INDEX_SUFFIX])
-        variables = graph_variables(meta)
         taken = reachable(meta, map(node_of, outputs)) if outputs else meta.nodes.keys()
-        problems, unneeded = (
-            unavailable(meta, [v for v in variables if (v.name in taken) is is_taken])
-            for is_taken in (True, False)
-        )
-        return CheckpointState(meta.prefix, problems, unneeded)
+        return unavailable(meta, [v for v in graph_variables(meta) if v.name in taken])
     except CheckpointError as error:
-        return CheckpointState(meta.prefix, [str(error)])
+        return [str(error)]
 
 
-def state_record(meta: MetaGraphFile, state: CheckpointState | None) -> dict[str, Any]:
-    """For JSON: `meta`, `checkpoint` (null without variables), `problems` and `unneeded`, lines."""
-    prefix, problems, unneeded = state or (None, (), ())
-    lines = {"problems": [*problems], "unneeded": [*unneeded]}
-    return {"meta": meta.path, "checkpoint": prefix, **lines}
-
-
-def state_text(state: CheckpointState | None) -> str:
-    """Lines for people, for the end of a list; empty without variables."""
-    if state is None:
+def state_text(meta: MetaGraphFile, problems: Sequence[str]) -> str:
+    """What `missing_values` found, for the end of a list; empty without variables."""
+    prefix = checkpoint_of(meta)
+    if prefix is None:
         return ""
-    text = f"\ncheckpoint\n  {state.prefix} "
-    if state.problems:
-        text += "lacks values" + _lines(state.problems)
-    else:
-        text += "has a value for each variable" + (" that is needed" if state.unneeded else "")
-    if state.unneeded:
-        text += "\nno value is stored, and no output needs it" + _lines(state.unneeded)
-    return text
-
-
-def _lines(texts: Sequence[str]) -> str:
-    return first_few([f"\n  {text}" for text in texts], _MAX_SHOWN, "")
+    if not problems:
+        return f"\ncheckpoint\n  {prefix} has a value for each variable that is needed"
+    lines = first_few([f"\n  {text}" for text in problems], _MAX_SHOWN, "")
+    return f"\ncheckpoint\n  {prefix} lacks values{lines}"

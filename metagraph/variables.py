@@ -4,14 +4,13 @@ Where each value is, the saver of the graph says. It may store a variable under 
 for moving averages) and as a slice of a larger tensor (partitioned variables). What it does stands
 in its restore operations, which are read here as data and never run:
 
-  Assign(variable, [Identity, Reshape or Cast of] RestoreV2(prefix, names, slices):k)
+  Assign(variable, [Identity or Cast of] RestoreV2(prefix, names, slices):k)
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
@@ -54,13 +53,11 @@ class Stored(NamedTuple):
     Attributes:
       key: of the tensor.
       part: the slice of it; None for all of it.
-      reshaped: whether the saver gives it the variable's shape, whatever its own.
       cast: whether the saver gives it the variable's dtype, whatever its own.
     """
 
     key: str
     part: Part | None = None
-    reshaped: bool = False
     cast: bool = False
 
 
@@ -71,56 +68,32 @@ def checkpoint_keys(
 
     What the file's saver says of a variable holds even where the checkpoint lacks the key, as
     another value would be the wrong one. Of a variable that it does not name, the first of these
-    that the checkpoint holds: its own name, its shared name, both as an object-based checkpoint has
-    them, its slice of a partitioned variable, and what all other restore operations of the graph
-    agree on; where it holds none of them, its own name.
+    that the checkpoint holds: its own name, its shared name, and both as an object-based checkpoint
+    has them; where it holds none of them, its own name.
     """
-    own, others = _own_and_others(meta)
-    missing = [name for name in variables if name not in own]
-    parts = _parts(meta) if any(name not in held for name in missing) else {}
-    keys = {name: own[name] for name in variables if name in own}
-    for name in missing:
+    own, keys = saver_keys(meta), dict[str, Stored]()
+    for name in variables:
         shared = attribute_of(meta.nodes[name], "shared_name").s.decode("utf-8", "replace")
-        names = [*dict.fromkeys([name, shared or name])]
-        candidates = [Stored(name) for name in (*names, *(name + OBJECT_SUFFIX for name in names))]
-        candidates += [parts[name]] if name in parts else []
-        candidates += others.get(name, [])
-        found = (stored for stored in candidates if stored.key in held)
-        keys[name] = next(found, candidates[0])
+        names = [name, shared or name]
+        candidates = [*names, *(candidate + OBJECT_SUFFIX for candidate in names)]
+        found = next((key for key in candidates if key in held), name)
+        keys[name] = own.get(name, Stored(found))
     return keys
 
 
 def saver_keys(meta: MetaGraphFile) -> dict[str, Stored]:
-    """The variables that the file's saver stores, each with its place; no other variable."""
-    return _own_and_others(meta)[0]
+    """The variables that the file's saver stores, each with its place; no other variable.
 
-
-def _stored(view: View, text: str) -> Stored | None:
-    """Where in a checkpoint a node's input is restored from; None where it is not, or damaged."""
-    value = source(view, text)
-    if value is None or value.node.op != "Cast" or not data_inputs(value.node):
-        return None if value is None else _restored(value)
-    before = source(value.view, data_inputs(value.node)[0])
-    stored = None if before is None else _restored(before)
-    return stored and stored._replace(cast=True, reshaped=stored.reshaped or value.reshaped)
-
-
-def _own_and_others(meta: MetaGraphFile) -> tuple[dict[str, Stored], dict[str, list[Stored]]]:
-    """Variable -> place, by the file's saver, and by any other restore operation of the graph.
-
-    Where no saver is named, what all restore operations agree on is taken for it.
+    Where no saver is named, what all restore operations of the graph agree on is taken for it.
     """
     saver = reachable(meta, [node_of(meta.proto.saver_def.restore_op_name)])
     own: dict[str, Stored] = {}
-    others: dict[str, list[Stored]] = {}
+    others: dict[str, set[Stored]] = {}
     for root, variable, stored in _assignments(meta):
         if root in saver:
             own.setdefault(variable, stored)
-        elif stored not in others.setdefault(variable, []):
-            others[variable].append(stored)
-    if not own:
-        own = {name: found[0] for name, found in others.items() if len(found) == 1}
-    return own, others
+        others.setdefault(variable, set()).add(stored)
+    return own or {name: found.pop() for name, found in others.items() if len(found) == 1}
 
 
 def _assignments(meta: MetaGraphFile) -> Iterator[tuple[str, str, Stored]]:
@@ -132,6 +105,16 @@ def _assignments(meta: MetaGraphFile) -> Iterator[tuple[str, str, Stored]]:
             variable = source(view, inputs[0]) if stored else None
             if stored and variable and variable.view.caller is None:
                 yield view.root_of(node), variable.node.name, stored
+
+
+def _stored(view: View, text: str) -> Stored | None:
+    """Where in a checkpoint a node's input is restored from; None where it is not, or damaged."""
+    value = source(view, text)
+    if value is None or value.node.op != "Cast" or not data_inputs(value.node):
+        return value and _restored(value)
+    before = source(value.view, data_inputs(value.node)[0])
+    stored = before and _restored(before)
+    return stored and stored._replace(cast=True)
 
 
 def _restored(value: Output) -> Stored | None:
@@ -146,12 +129,13 @@ def _restored(value: Output) -> Stored | None:
     part = _part(spec) if spec else None
     if not key or spec is None or (spec and part is None):
         return None
-    return Stored(key, part, value.reshaped)
+    return Stored(key, part)
 
 
 def _part(spec: str) -> Part | None:
     """Parses `10 4 0,5:-`: the full shape, then start and size in each dimension, `-` for all.
 
+    It gives None for a slice that is not inside of the tensor.
     Format: `TensorShape` and `TensorSlice` in `tensorflow/core/util/saved_tensor_slice_util.cc`.
     """
     if not _SLICE_SPEC.fullmatch(spec):
@@ -165,29 +149,9 @@ def _part(spec: str) -> Part | None:
         (0, full) if extent == "-" else tuple(int(number) for number in extent.split(","))
         for extent, full in zip(extents, shape, strict=True)
     ]
-    return _checked_part(shape, [pair[0] for pair in pairs], [pair[1] for pair in pairs])
-
-
-def _checked_part(shape: Sequence[int], starts: Sequence[int], sizes: Sequence[int]) -> Part | None:
-    """The slice; None where it is not inside of the tensor."""
-    if not len(shape) == len(starts) == len(sizes) or min([*starts, *sizes], default=0) < 0:
+    if any(start + size > full for (start, size), full in zip(pairs, shape, strict=True)):
         return None
-    extents = zip(starts, sizes, shape, strict=True)
-    if any(start + size > full for start, size, full in extents):
-        return None
-    return Part(tuple(shape), tuple(starts), tuple(sizes))
-
-
-def _parts(meta: MetaGraphFile) -> Mapping[str, Stored]:
-    """Variable -> its slice of a partitioned one, as the graph's collections have it."""
-    parts = {}
-    for collection in meta.proto.collection_def:
-        for name, entry in variable_definitions(meta, collection):
-            info = entry.save_slice_info_def
-            part = _checked_part(info.full_shape, info.var_offset, info.var_shape)
-            if info.full_name and part is not None:
-                parts[name] = Stored(info.full_name, part)
-    return parts
+    return Part(shape, tuple(start for start, _ in pairs), tuple(size for _, size in pairs))
 
 
 class Variable(NamedTuple):
@@ -308,8 +272,6 @@ def _value(full: Array, variable: Variable, stored: Stored) -> Array:
         value = full[tuple(slice(start, start + size) for start, size in pairs)].copy()
     if stored.cast:
         value = value.astype(variable.dtype.as_numpy_dtype)
-    if stored.reshaped and variable.shape.is_fully_defined():
-        return value.reshape(variable.shape.as_list())
     return value
 
 
@@ -324,6 +286,4 @@ def _fits(variable: Variable, stored: Stored, reader: CheckpointReader) -> bool:
     is_cast = stored.cast and dtype.is_floating and variable.dtype.is_floating
     if dtype != variable.dtype and not is_cast:
         return False
-    if stored.reshaped and variable.shape.is_fully_defined():
-        return bool(np.prod(shape, dtype=object) == variable.shape.num_elements())
     return bool(variable.shape.is_compatible_with(shape))

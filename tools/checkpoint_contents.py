@@ -284,7 +284,7 @@ def find_named(contents: Contents, name: str) -> Named:
             return Named(name, key)
     if plain in places and places[plain].key in held:
         place = places[plain]
-        is_all = place.part is None and not place.reshaped
+        is_all = place.part is None
         return Named(name, place.key, None if is_all else plain)
     keys = {tensor["path"]: tensor["key"] for tensor in contents.tensors}
     for tensor in contents.tensors:
