@@ -19,7 +19,7 @@ from tensorflow.core.framework.types_pb2 import DT_STRING
 
 from errors import CheckpointError
 from metagraph.meta import PLACEHOLDERS, PLACEHOLDERS_WITH_DEFAULT, MetaGraphFile, node_of
-from metagraph.safety import is_harmless
+from metagraph.safety import only_prints
 
 _PASS_ON = frozenset({"Identity", "RefIdentity", "Reshape", "Snapshot"})
 _MAX_STEPS = 64  # From an operation to what feeds it: a hostile chain may be endless.
@@ -214,7 +214,6 @@ def text_at(node: NodeDef, index: int) -> str | None:
 # which a terminal obeys, between the lines of our own output. Old models are full of them.
 
 _PASSES_ON = "Print"  # Its first input; the others are printed.
-_ENDS = "PrintV2"  # It has no output.
 
 
 def silent_inputs(node: NodeDef) -> Sequence[str]:
@@ -237,7 +236,7 @@ def silence(node: NodeDef) -> None:
 
 
 def _prints(node: NodeDef) -> bool:
-    return node.op == _PASSES_ON or (node.op == _ENDS and is_harmless(node, {}))
+    return node.op == _PASSES_ON or only_prints(node)
 
 
 @dataclass(frozen=True, eq=False)

@@ -117,7 +117,14 @@ def _filled(meta: MetaGraphFile, wiring: Wiring) -> set[str]:
     """What keeps values or hands them to others than its takers, and what goes nowhere else."""
     savers = {_scope_of(node) for node in meta.nodes.values() if node.op in _SAVER_OPS} - {""}
     filled = {node_of(meta.proto.saver_def.filename_tensor_name)} & meta.nodes.keys()
-    filled |= {n.name for n in meta.nodes.values() if _is_filled(n) or _scope_of(n) in savers}
+    filled |= {
+        node.name
+        for node in meta.nodes.values()
+        if node.op in _SAVER_OPS
+        or _scope_of(node) in savers
+        or node.op.startswith(_FILLED_STARTS)
+        or (any(part in node.op for part in _FILLED_PARTS) and not is_source(node))
+    }
     untold = {name: len(names) for name, names in wiring.takers.items()}
     waiting = list(filled)
     while waiting:
@@ -128,12 +135,6 @@ def _filled(meta: MetaGraphFile, wiring: Wiring) -> set[str]:
                 filled.add(name)
                 waiting.append(name)
     return filled
-
-
-def _is_filled(node: NodeDef) -> bool:
-    if node.op in _SAVER_OPS or node.op.startswith(_FILLED_STARTS):
-        return True
-    return not is_source(node) and any(part in node.op for part in _FILLED_PARTS)
 
 
 def _scope_of(node: NodeDef) -> str:

@@ -30,11 +30,6 @@ from metagraph.variables import (
 _NAME = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*")  # As tf.Operation has it.
 
 
-def is_node_name(name: str) -> bool:
-    """Whether TensorFlow takes it as the name of a new node."""
-    return _NAME.fullmatch(name) is not None
-
-
 def free_scope(meta: MetaGraphFile, scope: str) -> str:
     """A scope for what is added to a file's graph; see `free_among`."""
     return free_among(meta.nodes, scope)
@@ -73,7 +68,7 @@ def placeholder(
     node = node_of(name)
     # A fed placeholder is not imported: its name is free. Not all names of files are allowed here.
     own = PLACEHOLDERS if default is None else PLACEHOLDERS | PLACEHOLDERS_WITH_DEFAULT
-    if meta.nodes[node].op not in own or not is_node_name(node):
+    if meta.nodes[node].op not in own or not _NAME.fullmatch(node):
         node = f"{scope}/value"
     if default is not None:
         return tf.compat.v1.placeholder_with_default(default, shape, name=node)

@@ -5,17 +5,17 @@ from collections.abc import Callable
 
 import pytest
 import tensorflow as tf
+from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.framework.op_def_pb2 import OpDef, OpList
 from tensorflow.python.client import pywrap_tf_session
 
 from metagraph.safety import (
     GRACE_SECONDS,
-    HARMLESS_ATTRIBUTE,
-    HARMLESS_IF_EMPTY,
     OPERATIONS,
     PURE,
     RISKS,
     TimeLimit,
+    only_prints,
 )
 
 v1 = tf.compat.v1
@@ -69,16 +69,12 @@ def test_every_operation_that_a_file_can_hold_is_classified_once() -> None:
     assert counts.keys() == PURE | RISKS.keys()
 
 
-def test_what_is_harmless_under_a_condition_is_risky_without_it() -> None:
-    conditional = [*HARMLESS_ATTRIBUTE, *HARMLESS_IF_EMPTY]
-    assert set(conditional) <= RISKS.keys()
-    assert len(set(conditional)) == len(conditional)
-    operations = _registered()
-    for name, (attribute, pattern) in HARMLESS_ATTRIBUTE.items():
-        (found,) = [attr for attr in operations[name].attr if attr.name == attribute]
-        assert pattern.fullmatch(found.default_value.s)  # A node without it has its default.
-    for name, index in HARMLESS_IF_EMPTY.items():
-        assert operations[name].input_arg[index].name == "filename"
+def test_what_prints_to_a_stream_by_default() -> None:
+    (stream,) = [attr for attr in _registered()["PrintV2"].attr if attr.name == "output_stream"]
+    assert stream.default_value.s == b"stderr"
+    assert "PrintV2" in RISKS
+    assert only_prints(NodeDef(op="PrintV2"))
+    assert not only_prints(NodeDef(op="WriteFile"))
 
 
 # What is said of a run without an end; the limit itself is tested on whole predictions.
