@@ -430,24 +430,10 @@ def test_a_shape_that_is_not_known_takes_any(prefix: Path) -> None:
     assert read_values(_meta(prefix), [variable])["layer/w"].shape == (2, 3)
 
 
-@pytest.mark.parametrize("sharded", [False, True])
-@pytest.mark.filterwarnings("ignore::UserWarning")  # TensorFlow's, of the old format.
-def test_the_format_of_2016_is_read(tmp_path: Path, sharded: bool) -> None:
-    version = tf.compat.v1.train.SaverDef.V1
-    _save_values(tmp_path / "m", write_version=version, sharded=sharded)
-    assert not list(tmp_path.glob("*.index"))
-    _assert_read(tmp_path / "m")
-
-
 def test_the_state_file_and_folders_of_its_name_are_not_looked_at(prefix: Path) -> None:
     prefix.mkdir()  # tf.train.load_checkpoint would follow a state file in it.
     (prefix / "checkpoint").write_text('model_checkpoint_path: "other"\n')
     (prefix.parent / "checkpoint").write_text('model_checkpoint_path: "C:\\\\gone\\\\m-9"\n')
-    _assert_read(prefix)
-
-
-def test_a_file_at_the_bare_prefix_is_not_taken_for_the_old_format(prefix: Path) -> None:
-    prefix.write_bytes(b"\x80\x04 a pickle")
     _assert_read(prefix)
 
 
