@@ -105,20 +105,15 @@ class Step(NamedTuple):
     feeds: Mapping[str, Array]
 
 
-class _TableImport(NamedTuple):
-    """Puts what is fed to `keys` and `values` into the table of `filling`."""
-
-    filling: ByFile
-    keys: str
-    values: str
-    op: str
-
-
 class Restoring:
     """Operations of our own that give a graph the values of its checkpoint, and the values.
 
     They are added to the graph as data, before it is imported: built one by one in Python, they
     would take longer than all of the import.
+
+    Attributes:
+      graph_def: the nodes to add, in a scope that is free.
+      fills_tables: whether there are tables to fill, for which nodes of the graph may be run.
     """
 
     def __init__(
@@ -128,19 +123,15 @@ class Restoring:
         fillings: Sequence[Filling],
         scope: str,
     ) -> None:
-        """Makes the nodes for those of the file's that are imported; `scope` is a free one."""
+        """Makes the nodes for those of the file's that are imported."""
         self.graph_def = GraphDef()
+        self.fills_tables = bool(fillings)
         self._meta = meta
         self._scope = scope
         found = [n for name, n in meta.nodes.items() if name in names and n.op in VARIABLE_OPS]
         self._assigned = [(variable_of(meta, node), *self._assign(node)) for node in found]
-        self._imports = [self._fill(f) for f in fillings if isinstance(f, ByFile)]
+        self._filled = [(f, *self._fill(f)) for f in fillings if isinstance(f, ByFile)]
         self._runs = [f.node for f in fillings if isinstance(f, ByRun)]
-
-    @property
-    def fills_tables(self) -> bool:
-        """Whether there are tables to fill, for which operations of the graph may be run."""
-        return bool(self._imports or self._runs)
 
     def steps(self, assets: Mapping[str, str]) -> list[Step]:
         """Reads the values; the steps are to be run in this order.
@@ -148,18 +139,21 @@ class Restoring:
         Raises:
           CheckpointError: a value is missing, damaged or does not fit; no table takes an asset.
         """
-        self._check_assets(assets)
-        filled: dict[str, Array] = {}
-        for table in self._imports:
-            node, file = self._meta.nodes[table.filling.table], table.filling
+        known = {name: None for filling, *_ in self._filled for name in filling.names}
+        for name in assets:
+            if name not in known:
+                taken = f"it takes {', '.join(known)}" if known else "it takes no file"
+                raise CheckpointError(
+                    f"--asset {name}: {self._meta.path} has no such file; {taken}"
+                )
+        feeds: dict[str, Array] = {}
+        for filling, keys, values, _ in self._filled:
+            node = self._meta.nodes[filling.table]
             kinds = (dtype_of(self._meta, attribute_of(node, k).type) for k in _TABLE_DTYPES)
-            read = read_vocabulary(vocabulary_path(file, assets), file.text, *kinds)
-            filled[table.keys], filled[table.values] = read
-        steps = [
-            *self._assignments(),
-            Step([table.op for table in self._imports], filled),
-            Step(self._runs, {}),
-        ]
+            path = vocabulary_path(filling, assets)
+            feeds[keys], feeds[values] = read_vocabulary(path, filling.text, *kinds)
+        fill = Step([op for *_, op in self._filled], feeds)
+        steps = [*self._assignments(), fill, Step(self._runs, {})]
         return [step for step in steps if step.targets]
 
     def _assignments(self) -> Iterator[Step]:
@@ -179,15 +173,6 @@ class Restoring:
             size += value.nbytes
         yield Step(targets, feeds)
 
-    def _check_assets(self, assets: Mapping[str, str]) -> None:
-        known = {name: None for table in self._imports for name in table.filling.names}
-        taken = f"it takes {', '.join(known)}" if known else "it takes no file"
-        for name in assets:
-            if name not in known:
-                raise CheckpointError(
-                    f"--asset {name}: {self._meta.path} has no such file; {taken}"
-                )
-
     def _assign(self, variable: NodeDef) -> tuple[str, str]:
         """Adds an assignment; returns the tensor to feed and the operation to run."""
         dtype = attribute_of(variable, "dtype").type
@@ -201,15 +186,15 @@ class Restoring:
             assign.attr["validate_shape"].b = False  # The shape has been compared already.
         return f"{value}:0", assign.name
 
-    def _fill(self, filling: ByFile) -> _TableImport:
-        """Adds what fills a table."""
+    def _fill(self, filling: ByFile) -> tuple[str, str, str]:
+        """Adds what fills a table: the tensors of keys and values to feed, the operation to run."""
         table = self._meta.nodes[filling.table]
         dtypes = [attribute_of(table, name).type for name in _TABLE_DTYPES]
         keys, values = (self._placeholder(dtype) for dtype in dtypes)
         version = "V2" if table.op.endswith("V2") else ""
         fill = self._node(f"InitializeTable{version}", [table.name, keys, values])
         fill.attr["Tkey"].type, fill.attr["Tval"].type = dtypes
-        return _TableImport(filling, f"{keys}:0", f"{values}:0", fill.name)
+        return f"{keys}:0", f"{values}:0", fill.name
 
     def _placeholder(self, dtype: int) -> str:
         node = self._node("Placeholder", [])

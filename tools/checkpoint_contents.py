@@ -24,13 +24,13 @@ from metagraph.casting import json_value
 from metagraph.meta import MetaGraphFile
 from metagraph.opening import SAVED_MODEL_VARIABLES, open_model
 from metagraph.parsing import SAVED_MODEL_FILES, parse_message
-from metagraph.slots import slot_names
 from metagraph.variables import (
     OBJECT_SUFFIX,
     VARIABLE_OPS,
     Stored,
     checkpoint_keys,
     read_values,
+    slot_names,
     variable_of,
 )
 from tools.command import Record

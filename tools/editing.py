@@ -16,7 +16,7 @@ from errors import CheckpointError, ToolError, first_few
 from metagraph.meta import MetaGraphFile, read_meta_graph
 from metagraph.model import read_model
 from metagraph.opening import find_model, find_variables, open_model, prefix_of
-from metagraph.slots import slot_names
+from metagraph.variables import slot_names
 from prediction import plan
 from prediction.file_inputs import MAX_BYTES
 from prediction.plan import read_feeds

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from checkpoints.reader import CheckpointReader
 from metagraph.meta import read_meta_graph
-from metagraph.slots import slot_names
+from metagraph.variables import slot_names
 from tests.metagraph.made import of_graph, of_proto
 from tests.test_thirdparty import THIRD_PARTY
 
