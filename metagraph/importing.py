@@ -234,34 +234,3 @@ def import_disarmed(meta: MetaGraphFile, graph_def: GraphDef) -> tf.Graph:
     with graph.as_default():
         import_graph(meta, graph_def, {})
     return graph
-
-
-_MAX_DECLARED = 10_000  # Of a node; a hostile count would fill the memory.
-
-
-def declared(meta: MetaGraphFile, name: str) -> tuple[tf.DType, tf.TensorShape] | None:
-    """A tensor's dtype and shape as its file declares them, where TensorFlow cannot infer them.
-
-    A graph may compute a tensor by operations that this TensorFlow does not have. Fed, it needs
-    none of them: the definitions that the file brings along say enough, and the shapes that were
-    inferred when it was written. Format: `tensorflow/core/framework/op_def.proto`.
-
-    Returns:
-      None where the file does not tell. The shape may be unknown.
-    """
-    node, index = meta.nodes[node_of(name)], int(name.rpartition(":")[2])
-    definitions = {op.name: op for op in meta.proto.meta_info_def.stripped_op_list.op}
-    dtypes: list[int] = []
-    for output in definitions[node.op].output_arg if node.op in definitions else ():
-        if output.type_list_attr:
-            dtypes += attribute_of(node, output.type_list_attr).list.type[:_MAX_DECLARED]
-        else:
-            dtype = attribute_of(node, output.type_attr).type or output.type
-            count = attribute_of(node, output.number_attr).i if output.number_attr else 1
-            dtypes += [dtype] * min(count, _MAX_DECLARED)
-    shapes = attribute_of(node, "_output_shapes").list.shape
-    try:
-        shape = tf.TensorShape(shapes[index] if index < len(shapes) else None)
-        return (tf.as_dtype(dtypes[index]).base_dtype, shape)
-    except (IndexError, TypeError, ValueError):
-        return None

@@ -16,7 +16,7 @@ from checkpoints.bundle import make_fed_callable
 from errors import CheckpointError, first_few
 from metagraph.casting import Array, as_numpy_dtype
 from metagraph.graph import nodes_by_op
-from metagraph.importing import declared, disarmed_graph, import_graph, reason_of_run, tensor_of
+from metagraph.importing import disarmed_graph, import_graph, reason_of_run, tensor_of
 from metagraph.meta import MetaGraphFile, TensorInfo
 from metagraph.safety import RANDOM_OPS, RUN, TimeLimit, check_operations
 from metagraph.tables import with_tables
@@ -162,20 +162,11 @@ def load_inference_graph(
 def describe_tensors(meta: MetaGraphFile, names: Sequence[str]) -> tuple[TensorInfo, ...]:
     """The dtype and shape of tensors; nothing is restored, refused or run.
 
-    They are what TensorFlow infers, or, where it lacks an operation that a tensor is computed by,
-    what the file itself says.
-
     Raises:
       CheckpointError: a tensor does not exist, or the graph cannot be imported.
     """
-    try:
-        graph = disarmed_graph(meta, names)
-        return tuple(_info(name, tensor_of(graph, name)) for name in names)
-    except CheckpointError:
-        found = [(name, declared(meta, name)) for name in names]
-        if not all(kind for _, kind in found):
-            raise
-        return tuple(_tensor_info(name, *kind) for name, kind in found if kind)
+    graph = disarmed_graph(meta, names)
+    return tuple(_info(name, tensor_of(graph, name)) for name in names)
 
 
 def _value(tensor: tf.Tensor) -> tf.Tensor:
@@ -192,10 +183,6 @@ def _info(name: str, tensor: tf.Tensor) -> TensorInfo:
     if tensor.op.type == RESOURCE_VARIABLE:
         dtype = tensor.op.get_attr("dtype")
         shape = tf.TensorShape(tensor.op.get_attr("shape"))
-    return _tensor_info(name, dtype, shape)
-
-
-def _tensor_info(name: str, dtype: tf.DType, shape: tf.TensorShape) -> TensorInfo:
     if shape.rank is None:
         return TensorInfo(name, dtype, None)
     # A damaged file may have a size below -1; TensorFlow takes it in as it is.

@@ -1,20 +1,18 @@
 """What is refused before an import, as a stock client would crash on it; looking without a run."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import tensorflow as tf
-from tensorflow.core.framework.attr_value_pb2 import AttrValue
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.framework.types_pb2 import DT_FLOAT, DT_INT32
 
-from metagraph.importing import check_well_formed, declared, disarmed_graph
+from metagraph.importing import check_well_formed, disarmed_graph
 from metagraph.meta import MetaGraphFile
 from metagraph.session import load_inference_graph
-from tests.metagraph.made import of_graph, of_nodes, of_proto, refused, saved
+from tests.metagraph.made import of_graph, refused, saved
 
 v1 = tf.compat.v1
 
@@ -188,49 +186,3 @@ def test_what_cannot_be_imported_is_one_line(tmp_path: Path) -> None:
     meta.nodes["y"].op = "NoSuchOperation"
     with refused(r"m\.meta cannot be imported: .*NoSuchOperation"):
         disarmed_graph(meta, ["y:0"])
-
-
-# What a file itself says of its tensors, compared with what TensorFlow had inferred.
-
-
-@pytest.mark.parametrize("shapes", [True, False])
-def test_what_is_declared_is_what_was_inferred(shapes: bool) -> None:
-    with tf.Graph().as_default() as graph:
-        x = v1.placeholder(tf.float32, [None, 4], name="x")
-        tf.split(x, 2, axis=1, name="halves")  # As many outputs as a number says.
-        tf.unique(tf.constant([3, 3]), name="unique")  # Of two dtypes.
-        v1.placeholder(tf.int64, name="anything")
-        tf.raw_ops.IdentityN(input=[x, tf.constant(True)], name="both")  # Of a list of dtypes.
-        v1.get_variable("w", [2, 3], tf.float64, use_resource=False)  # A reference.
-        meta = of_proto(v1.train.export_meta_graph(graph=graph))
-    meta.proto.graph_def.CopyFrom(graph.as_graph_def(add_shapes=shapes))
-    names = ("x:0", "halves:0", "halves:1", "unique:0", "unique:1", "anything:0", "both:1", "w:0")
-    for name in names:
-        tensor = graph.get_tensor_by_name(name)
-        shape = tensor.shape if shapes else tf.TensorShape(None)
-        dtype, found = declared(meta, name) or (None, None)
-        assert (dtype, str(found)) == (tensor.dtype.base_dtype, str(shape))
-    assert declared(meta, "halves:2") is None
-
-
-@pytest.mark.parametrize(
-    ("output", "attribute", "name", "found"),
-    [
-        ({"type": DT_INT32, "number_attr": "N"}, {"i": 2**60}, "n:999999999", False),
-        ({"type": DT_INT32, "number_attr": "N"}, {"i": 2**60}, "n:0", True),
-        ({"type": DT_INT32, "number_attr": "N"}, {"i": 0}, "n:0", False),
-        ({"type": DT_INT32, "number_attr": "N"}, {"i": -5}, "n:0", False),
-        ({"type_attr": "N"}, {"type": 9999}, "n:0", False),
-        (None, {}, "n:0", False),
-    ],
-)
-def test_an_operation_that_only_the_file_defines(
-    output: Mapping[str, Any] | None, attribute: Mapping[str, int], name: str, found: bool
-) -> None:
-    """A hostile number of outputs costs no memory."""
-    meta = of_nodes(("n", "Foreign", []))
-    if output is not None:
-        definition = meta.proto.meta_info_def.stripped_op_list.op.add(name="Foreign")
-        definition.output_arg.add(name="out", **output)
-        meta.nodes["n"].attr["N"].CopyFrom(AttrValue(**attribute))
-    assert (declared(meta, name) is not None) == found
