@@ -57,7 +57,6 @@ PLACEHOLDERS_WITH_DEFAULT = frozenset({"PlaceholderWithDefault"})
 _NODE_NAME = re.compile(r"[^:^\s]+")
 _TENSOR_NAME = re.compile(r"[^:^]+:[0-9]{1,9}")
 _NO_HINT = "predict.py --list shows its inputs and outputs"
-_SUFFIX_OF_ANOTHER_FILE = re.compile(r"\.(index|manifest|data-\d{5}-of-\d{5})$")
 
 
 @dataclass(frozen=True)
@@ -129,15 +128,11 @@ def read_meta_graph(path: str, max_bytes: int = DEFAULT_MAX_BYTES) -> MetaGraphF
     Raises:
       CheckpointError: the file is missing, unreadable, larger than `max_bytes` or no meta graph.
     """
-    prefix = path.removesuffix(META_SUFFIX)
-    if prefix == path:
-        stem = _SUFFIX_OF_ANOTHER_FILE.sub("", path)
-        raise CheckpointError(f"{path} is no .meta file; expected one such as {stem}{META_SUFFIX}")
     content = read_bounded(path, max_bytes, MAX_META_FLAG)
     proto = parse_message(MetaGraphDef(), content, path)
     if not proto.graph_def.node:
         raise CheckpointError(f"{path} is no meta graph: {what_it_is(content)}")
-    return MetaGraphFile(path, prefix, proto)
+    return MetaGraphFile(path, path.removesuffix(META_SUFFIX), proto)
 
 
 def variable_definitions(meta: MetaGraphFile, collection: str) -> Iterator[tuple[str, VariableDef]]:

@@ -96,12 +96,6 @@ def test_text_is_read_as_well(prefix: Path, meta: MetaGraphFile) -> None:
     assert read_meta_graph(f"{prefix}.meta").proto == meta.proto
 
 
-@pytest.mark.parametrize("suffix", ["", ".index", ".data-00000-of-00001"])
-def test_another_file_of_the_checkpoint_is_told_apart(suffix: str) -> None:
-    with refused(r"expected one such as model/m-3\.meta$"):
-        read_meta_graph(f"model/m-3{suffix}")
-
-
 @pytest.mark.parametrize("name", ["x", "", "a:0", "^a", "a b", "a\n"])
 def test_a_name_that_is_taken_or_that_no_node_can_have_is_damage(
     meta: MetaGraphFile, name: str
