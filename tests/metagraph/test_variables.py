@@ -78,10 +78,6 @@ def _variable(name: str, value: Any, resource: bool = False) -> tf.Variable:
     return v1.get_variable(name, initializer=np.asarray(value), use_resource=resource)
 
 
-def _edit(path: Path, edit: Callable[[MetaGraphDef], object]) -> None:
-    stock.edit_meta(path, edit)
-
-
 @KINDS
 @FORMATS
 def test_moving_averages_are_restored_into_the_raw_weights(
@@ -128,23 +124,6 @@ def test_partitioned_variables_are_slices_of_one(
         assert np.concatenate(parts).tobytes() == full.tobytes()
 
 
-def test_parts_of_a_tensor_that_is_stored_whole(tmp_path: Path) -> None:
-    full = np.arange(40, dtype=np.float32).reshape(4, 10)
-    with stock.checkpoint(tmp_path / "m"):
-        _variable("w", full)
-    with tf.Graph().as_default():
-        v1.get_variable(
-            "w",
-            shape=[4, 10],
-            dtype=tf.float32,
-            partitioner=v1.fixed_size_partitioner(2, axis=1),
-            use_resource=False,
-        )
-        v1.train.Saver().export_meta_graph(str(tmp_path / "m.meta"))
-    ours = _assert_as_stock(tmp_path / "m.meta")
-    np.testing.assert_array_equal(ours["w/part_1:0"], full[:, 5:])
-
-
 @KINDS
 def test_shards_on_several_devices(tmp_path: Path, resource: bool) -> None:
     path = tmp_path / "m.meta"
@@ -182,7 +161,7 @@ def test_without_a_saver_what_the_graphs_restore_operations_agree_on_counts(
 ) -> None:
     path = tmp_path / "m.meta"
     _renamed(path)
-    _edit(path, lambda proto: proto.ClearField("saver_def"))
+    stock.edit_meta(path, lambda proto: proto.ClearField("saver_def"))
     assert _ours(path)["w:0"] == 5
 
 
@@ -196,7 +175,7 @@ def test_a_variable_under_its_own_name_needs_no_saver(tmp_path: Path) -> None:
         del proto.graph_def.node[:]
         proto.graph_def.node.extend(kept)
 
-    _edit(tmp_path / "m.meta", strip)
+    stock.edit_meta(tmp_path / "m.meta", strip)
     assert _ours(tmp_path / "m.meta")["w:0"] == 5
 
 
@@ -255,7 +234,7 @@ def test_a_damaged_saver_leaves_the_variables_own_names(
     tmp_path: Path, damage: Callable[[MetaGraphDef], None], message: str
 ) -> None:
     _renamed(tmp_path / "m.meta")
-    _edit(tmp_path / "m.meta", damage)
+    stock.edit_meta(tmp_path / "m.meta", damage)
     with refused(message):
         _ours(tmp_path / "m.meta")
 
@@ -268,7 +247,7 @@ def test_one_name_that_fills_a_whole_constant_costs_no_memory(tmp_path: Path) ->
         for part in ("tensor_names", "shape_and_slices"):
             _texts(proto, part).tensor_shape.dim[0].size = 1 << 60
 
-    _edit(path, widen)
+    stock.edit_meta(path, widen)
     assert _ours(path)["w:0"] == 5
 
 
@@ -373,7 +352,7 @@ def test_a_saver_may_cast_what_it_restores(
     with refused(rf"w is {stored.name} \[5\], the graph has float32"):
         _ours(path)
     types = stored.as_datatype_enum, tf.float32.as_datatype_enum
-    _edit(path, lambda proto: _cast_in_saver(proto, *types))
+    stock.edit_meta(path, lambda proto: _cast_in_saver(proto, *types))
     assert saver_keys(read_meta_graph(str(path))) == {"w": Stored("w", cast=True)}
     expected = value.astype(stored.as_numpy_dtype).astype(np.float32)
     assert _assert_as_stock(path)["w:0"].tobytes() == expected.tobytes()
@@ -382,7 +361,7 @@ def test_a_saver_may_cast_what_it_restores(
 def test_a_saver_that_casts_numbers_to_integers_is_not_followed(tmp_path: Path) -> None:
     path = _cast(tmp_path, (1.5, tf.float32), 1)
     types = tf.float32.as_datatype_enum, tf.int32.as_datatype_enum
-    _edit(path, lambda proto: _cast_in_saver(proto, *types))
+    stock.edit_meta(path, lambda proto: _cast_in_saver(proto, *types))
     with refused(r"w is float32 \[\], the graph has int32"):
         _ours(path)
 
@@ -503,17 +482,14 @@ def test_a_shape_that_the_files_are_too_small_for_takes_no_memory(tmp_path: Path
 def test_a_tensor_of_many_parts_is_read_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with tf.Graph().as_default(), v1.Session() as session:
-        v1.get_variable(
-            "w",
-            [10, 2],
-            initializer=v1.random_normal_initializer(),
-            partitioner=v1.fixed_size_partitioner(10),
-            use_resource=False,
-        )
-        saver = v1.train.Saver()
-        session.run(v1.global_variables_initializer())
-        saver.save(session, str(tmp_path / "m"))
+    """It is stored whole, and each part is a column of it."""
+    full = np.arange(40, dtype=np.float32).reshape(4, 10)
+    saved(tmp_path, lambda: _variable("w", full))
+    with tf.Graph().as_default():
+        columns = v1.fixed_size_partitioner(10, axis=1)
+        v1.get_variable("w", [4, 10], partitioner=columns, use_resource=False)
+        v1.train.Saver().export_meta_graph(f"{tmp_path}/m.meta")
+    _assert_as_stock(tmp_path / "m.meta")
     keys: list[str] = []
     read = CheckpointReader.read
 
@@ -523,7 +499,8 @@ def test_a_tensor_of_many_parts_is_read_once(
 
     monkeypatch.setattr(CheckpointReader, "read", counted)
     names = [f"w/part_{i}" for i in range(10)]
-    variables = [Variable(name, tf.float32, tf.TensorShape([1, 2])) for name in names]
+    variables = [Variable(name, tf.float32, tf.TensorShape([4, 1])) for name in names]
     values = read_values(read_meta_graph(str(tmp_path / "m.meta")), variables)
     assert keys == ["w"]
+    np.testing.assert_array_equal(np.hstack([values[name] for name in names]), full)
     assert all(value.base is None for value in values.values())  # None keeps all of `w` alive.
