@@ -28,8 +28,13 @@ from finetuning.settings import DEFAULT_BATCH_SIZE, DEFAULT_STEPS, FinetuneConfi
 from metagraph.meta import MetaGraphFile
 from metagraph.opening import find_model, open_model, prefix_of
 from metagraph.safety import TimeLimit
-from metagraph.slots import slot_names
-from metagraph.variables import OBJECT_SUFFIX, VARIABLE_OPS, checkpoint_keys, read_values
+from metagraph.variables import (
+    OBJECT_SUFFIX,
+    VARIABLE_OPS,
+    checkpoint_keys,
+    read_values,
+    slot_names,
+)
 from models.blocks import ModelGraph
 from training.config import last_step, log_interval
 from training.task import NONE, InitialValues, Task, predict_with

@@ -41,13 +41,21 @@ def fit_dtype(value: Array, info: TensorInfo, source: str) -> Array:
       PredictionError: the dtype, or a value, does not go over.
     """
     if info.dtype == tf.string:
-        return _strings(value, info, source)
+        if value.dtype.kind not in "SUO":  # Our own readers give nothing but bytes in objects.
+            raise PredictionError(f"{source}: {info.name} takes strings, found {value.dtype}")
+        texts = np.char.encode(value, "utf-8") if value.dtype.kind == "U" else value
+        return texts.astype(object, copy=False)
     if info.dtype in (tf.resource, tf.variant):
         raise PredictionError(f"{source}: {info.name} cannot be fed: it is a {info.dtype.name}")
-    dtype = np.dtype(info.dtype.as_numpy_dtype)
+    dtype, target, kind = np.dtype(info.dtype.as_numpy_dtype), info.dtype, value.dtype.kind
     if value.dtype == dtype:
         return value
-    if not _may_become(value.dtype, info.dtype):
+    goes_over = (
+        (target.is_complex and kind in "iufc")
+        or (target.is_floating and kind in "iuf")
+        or (target.is_integer and kind in "iu")
+    )
+    if not goes_over:
         raise PredictionError(
             f"{source}: {info.name} takes {info.dtype.name}, found {value.dtype}"
             f"{_instead(value, info.dtype)}"
@@ -75,14 +83,6 @@ def as_numpy_dtype(value: Array) -> Array:
     return value.astype(np.float32 if tf.as_dtype(value.dtype).is_floating else np.int8)
 
 
-def _may_become(dtype: np.dtype[Any], target: tf.DType) -> bool:
-    if dtype.kind == "f":
-        return bool(target.is_floating or target.is_complex)
-    if dtype.kind in "iu":
-        return bool(target.is_integer or target.is_floating or target.is_complex)
-    return dtype.kind == "c" and bool(target.is_complex)
-
-
 def _instead(value: Array, target: tf.DType) -> str:
     """What to give in place of a value whose dtype does not go over."""
     if target.is_bool:
@@ -96,14 +96,13 @@ def _instead(value: Array, target: tf.DType) -> str:
 
 def _limited(value: Any, dtype: tf.DType) -> str:
     """A value that is out of range, with the range; or within it, but lies between two floats."""
-    if dtype.is_complex:
-        return str(value)
     if dtype.is_integer:
         return f"{value}: it has {_range(dtype)}"
-    largest = float(dtype.max)
-    if abs(float(value)) <= largest:
+    if dtype.is_complex:
+        return str(value)
+    if abs(float(value)) <= float(dtype.max):
         return f"{value} exactly"
-    return f"{value}: it has numbers from {-largest:g} to {largest:g}"
+    return f"{value}: it has numbers from {float(dtype.min):g} to {float(dtype.max):g}"
 
 
 def _range(dtype: tf.DType) -> str:
@@ -127,17 +126,6 @@ def _lost(value: Array, cast: Array) -> Array:
     return np.asarray((back != value) | too_large | ((cast < 0) != (value < 0)))
 
 
-def _strings(value: Array, info: TensorInfo, source: str) -> Array:
-    """Bytes in an array of objects, as TensorFlow takes strings."""
-    if value.dtype.kind == "O":  # Our own readers give nothing else than bytes in objects.
-        return value
-    if value.dtype.kind not in "SU":
-        raise PredictionError(f"{source}: {info.name} takes strings, found {value.dtype}")
-    if value.dtype.kind == "U":
-        value = np.char.encode(value, "utf-8")
-    return value.astype(object)
-
-
 def json_value(array: Array) -> Any:
     """A number, text or nested list for an array.
 
@@ -156,6 +144,6 @@ def _json_scalar(value: Any) -> str | float:
         return value.decode("utf-8", "backslashreplace")
     if not isinstance(value, float):
         return str(value)
-    if np.isnan(value):
-        return "NaN"
-    return float(value) if np.isfinite(value) else "Infinity" if value > 0 else "-Infinity"
+    if np.isfinite(value):
+        return float(value)
+    return "NaN" if np.isnan(value) else "Infinity" if value > 0 else "-Infinity"

@@ -1,8 +1,7 @@
-"""A graph as data: looked into from an operation back to what feeds it, through functions too.
+"""A graph as data: looked into from an operation back to what feeds it, and cut to what is needed.
 
 A saver or a table's initializer may stand in the graph itself or, in the SavedModels of
 TensorFlow 2, in a function that the graph calls with the variables and tables as arguments.
-`sub_graph` cuts out the part that some tensors need.
 """
 
 import math
@@ -20,7 +19,7 @@ from tensorflow.core.framework.types_pb2 import DT_STRING
 
 from errors import CheckpointError
 from metagraph.meta import PLACEHOLDERS, PLACEHOLDERS_WITH_DEFAULT, MetaGraphFile, node_of
-from metagraph.safety import is_harmless
+from metagraph.safety import only_prints
 
 _PASS_ON = frozenset({"Identity", "RefIdentity", "Reshape", "Snapshot"})
 _MAX_STEPS = 64  # From an operation to what feeds it: a hostile chain may be endless.
@@ -48,12 +47,11 @@ class View:
 
 
 class Output(NamedTuple):
-    """The output of this position of a node, and whether it is reshaped on the way from there."""
+    """The output of this position of a node."""
 
     view: View
     node: NodeDef
     position: int
-    reshaped: bool
 
     @property
     def name(self) -> str | None:
@@ -62,7 +60,7 @@ class Output(NamedTuple):
 
 
 def data_inputs(node: NodeDef) -> list[str]:
-    """A node's inputs without those that are only waited for."""
+    """A node's inputs without control inputs, which are only waited for."""
     return [text for text in node.input if not text.startswith("^")]
 
 
@@ -80,7 +78,6 @@ def source(view: View, text: str) -> Output | None:
     The input is as it stands in the view: `op`, `op:1`, in a function `op:output:1`. It gives None
     where the graph ends before there is anything.
     """
-    reshaped = False
     for _ in range(_MAX_STEPS):
         name, _, rest = text.partition(":")
         if view.caller is not None and name in view.arguments:
@@ -93,8 +90,7 @@ def source(view: View, text: str) -> Output | None:
         if node.op not in _PASS_ON or not inputs:
             number = rest.rpartition(":")[2] or "0"
             known = number.isdecimal() and len(number) < 6
-            return Output(view, node, int(number), reshaped) if known else None
-        reshaped = reshaped or node.op == "Reshape"
+            return Output(view, node, int(number)) if known else None
         text = inputs[0]
     return None
 
@@ -137,17 +133,21 @@ def _worthwhile(library: Mapping[str, FunctionDef], wanted: Collection[str]) -> 
     callers: dict[str, list[str]] = {}
     waiting = []
     for name, function in library.items():
+        waiting += [name for node in function.node_def if node.op in wanted]
         for node in function.node_def:
-            if node.op in wanted:
-                waiting.append(name)
             for other in called(node, library):
                 callers.setdefault(other, []).append(name)
-    found = set[str]()
+    return _reached(waiting, lambda name: callers.get(name, []))
+
+
+def _reached(starts: Iterable[str], following: Callable[[str], Iterable[str]]) -> set[str]:
+    """Some names, and those that follow from them."""
+    found, waiting = set[str](), list(starts)
     while waiting:
         name = waiting.pop()
         if name not in found:
             found.add(name)
-            waiting += callers.get(name, [])
+            waiting += following(name)
     return found
 
 
@@ -192,9 +192,8 @@ def graph_tensor(text: str, body: Mapping[str, NodeDef], definition_of: Definiti
 def text_at(node: NodeDef, index: int) -> str | None:
     """The text at an index into the flattened value of a constant; None where there is none.
 
-    Only that one is looked at, so that a hostile shape costs no memory.
-    Format: `tensorflow/core/framework/tensor.proto`; where there are fewer texts than the shape
-    says, the last one fills the rest.
+    A hostile shape costs no memory. Where there are fewer texts than the shape says, the last one
+    fills the rest: `tensorflow/core/framework/tensor.proto`.
     """
     if node.op != "Const" or "value" not in node.attr:
         return None
@@ -215,7 +214,6 @@ def text_at(node: NodeDef, index: int) -> str | None:
 # which a terminal obeys, between the lines of our own output. Old models are full of them.
 
 _PASSES_ON = "Print"  # Its first input; the others are printed.
-_ENDS = "PrintV2"  # It has no output.
 
 
 def silent_inputs(node: NodeDef) -> Sequence[str]:
@@ -230,9 +228,7 @@ def silence(node: NodeDef) -> None:
     """Replaces a node that prints, in place; one that prints into a file is left to be refused."""
     if not _prints(node):
         return
-    inputs = list(silent_inputs(node))
-    del node.input[:]
-    node.input.extend(inputs)
+    node.input[:] = list(silent_inputs(node))
     kept = "T" if node.op == _PASSES_ON else ""
     for name in [name for name in node.attr if name != kept and not name.startswith("_")]:
         del node.attr[name]
@@ -240,7 +236,7 @@ def silence(node: NodeDef) -> None:
 
 
 def _prints(node: NodeDef) -> bool:
-    return node.op == _PASSES_ON or (node.op == _ENDS and is_harmless(node, {}))
+    return node.op == _PASSES_ON or only_prints(node)
 
 
 @dataclass(frozen=True, eq=False)
@@ -266,10 +262,7 @@ class SubGraph:
 
     @cached_property
     def graph_def(self) -> GraphDef:
-        """The nodes in the file's order and the library functions they need.
-
-        They are on no device, and print nothing.
-        """
+        """The nodes and the functions they need, in the file's order; on no device, and silent."""
         graph_def = GraphDef(versions=self.meta.proto.graph_def.versions)
         for name, node in self.meta.nodes.items():
             if name in self.names:
@@ -283,28 +276,23 @@ def sub_graph(
 ) -> SubGraph:
     """Keeps what `fetches` are computed from, control inputs included, and nothing else.
 
-    A fed tensor ends the walk: it is left in the inputs of its consumers, and the node that
-    computed it is dropped unless another of its outputs is needed. As a fed node does not run,
-    nothing waits for it either: control inputs from it are dropped. Both are full tensor names, of
-    nodes that exist.
+    A fed tensor ends the walk: it is left in the inputs of its consumers, and its node is dropped
+    unless another of its outputs is needed. As a fed node does not run, nothing waits for it
+    either. Both are full tensor names, of nodes that exist.
 
     Raises:
       CheckpointError: a node's input does not exist.
     """
     feeds = frozenset(feeds)
     fed_nodes = frozenset(node_of(name) for name in feeds)
-    kept, taken = set[str](), set[str]()
-    waiting = [node_of(name) for name in fetches if name not in feeds]
-    while waiting:
-        node = waiting.pop()
-        if node in kept:
-            continue
-        kept.add(node)
-        for name in _inputs(meta, node, fed_nodes):
-            if name in feeds:
-                taken.add(name)
-            else:
-                waiting.append(node_of(name))
+    taken = set[str]()
+
+    def inputs(node: str) -> list[str]:
+        names = list(_inputs(meta, node, fed_nodes))
+        taken.update(name for name in names if name in feeds)
+        return [node_of(name) for name in names if name not in feeds]
+
+    kept = _reached([node_of(name) for name in fetches if name not in feeds], inputs)
     return SubGraph(meta, frozenset(kept), frozenset(taken), fed_nodes)
 
 
@@ -321,14 +309,12 @@ def nodes_by_op(graph_def: GraphDef) -> dict[str, list[str]]:
 
 def reachable(meta: MetaGraphFile, nodes: Iterable[str]) -> set[str]:
     """The nodes that some nodes stand on, they included; inputs that do not exist are left out."""
-    found = set[str]()
-    waiting = list(nodes)
-    while waiting:
-        name = waiting.pop()
-        if name not in found and name in meta.nodes:
-            found.add(name)
-            waiting += [node_of(text.removeprefix("^")) for text in meta.nodes[name].input]
-    return found
+
+    def inputs(name: str) -> list[str]:
+        known = (node_of(text.removeprefix("^")) for text in meta.nodes[name].input)
+        return [source for source in known if source in meta.nodes]
+
+    return _reached([name for name in nodes if name in meta.nodes], inputs)
 
 
 def _inputs(meta: MetaGraphFile, node: str, fed_nodes: Collection[str]) -> Iterator[str]:
@@ -355,25 +341,23 @@ def _copy_cleaned(
     cleaned.attr.pop("_class", None)
     if node.op not in PLACEHOLDERS and node.op not in PLACEHOLDERS_WITH_DEFAULT:
         cleaned.attr.pop("_output_shapes", None)
-    if fed_nodes and any(text.startswith("^") and text[1:] in fed_nodes for text in cleaned.input):
+    if fed_nodes:
         kept = [n for n in cleaned.input if not (n.startswith("^") and n[1:] in fed_nodes)]
-        del cleaned.input[:]
-        cleaned.input.extend(kept)
+        cleaned.input[:] = kept
 
 
 def _add_functions(meta: MetaGraphFile, graph_def: GraphDef) -> None:
     """Adds the library functions that the nodes of `graph_def` call, and those they call."""
     library = {f.signature.name: f for f in meta.proto.graph_def.library.function}
-    added = set[str]()
-    waiting = [name for node in graph_def.node for name in called(node, library)]
-    while waiting:
-        name = waiting.pop()
-        if name in added:
-            continue
-        added.add(name)
-        waiting += [n for node in library[name].node_def for n in called(node, library)]
-        copy = graph_def.library.function.add()
-        copy.CopyFrom(library[name])
-        del copy.node_def[:]
-        for node in library[name].node_def:
-            _copy_cleaned(node, copy.node_def.add())
+
+    def calls(nodes: Iterable[NodeDef]) -> list[str]:
+        return [name for node in nodes for name in called(node, library)]
+
+    needed = _reached(calls(graph_def.node), lambda name: calls(library[name].node_def))
+    for name, function in library.items():
+        if name in needed:
+            copy = graph_def.library.function.add()
+            copy.CopyFrom(function)
+            del copy.node_def[:]
+            for node in function.node_def:
+                _copy_cleaned(node, copy.node_def.add())

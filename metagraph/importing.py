@@ -7,7 +7,7 @@ are far larger in memory than in their file. A part may also be imported only to
 import itertools
 import math
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
 
 import tensorflow as tf
@@ -234,47 +234,3 @@ def import_disarmed(meta: MetaGraphFile, graph_def: GraphDef) -> tf.Graph:
     with graph.as_default():
         import_graph(meta, graph_def, {})
     return graph
-
-
-_MAX_DECLARED = 10_000  # Of a node; a hostile count would fill the memory.
-
-
-def declared(meta: MetaGraphFile, name: str) -> tuple[tf.DType, tf.TensorShape] | None:
-    """A tensor's dtype and shape as its file declares them, where TensorFlow cannot infer them.
-
-    A graph may compute a tensor by operations that this TensorFlow does not have. Fed, it needs
-    none of them: its node, and the definitions that the file brings along, say enough.
-
-    Format: `tensorflow/core/framework/op_def.proto`. Its `_output_shapes` are what was inferred
-    when it was written.
-
-    Returns:
-      None where the file does not tell. The shape may be unknown.
-    """
-    node_name, _, index = name.partition(":")
-    node = meta.nodes[node_name]
-    for definition in meta.proto.meta_info_def.stripped_op_list.op:
-        if definition.name == node.op:
-            dtypes = list(_dtypes(node, definition))
-            if int(index) < len(dtypes):
-                try:
-                    return tf.as_dtype(dtypes[int(index)]).base_dtype, _shape(node, int(index))
-                except (TypeError, ValueError):
-                    return None
-    return None
-
-
-def _dtypes(node: NodeDef, definition: OpDef) -> Iterator[int]:
-    """The number of the dtype of each output."""
-    for output in definition.output_arg:
-        if output.type_list_attr:
-            yield from attribute_of(node, output.type_list_attr).list.type[:_MAX_DECLARED]
-            continue
-        dtype = attribute_of(node, output.type_attr).type if output.type_attr else output.type
-        count = attribute_of(node, output.number_attr).i if output.number_attr else 1
-        yield from [dtype] * min(count, _MAX_DECLARED)
-
-
-def _shape(node: NodeDef, index: int) -> tf.TensorShape:
-    shapes = attribute_of(node, "_output_shapes").list.shape
-    return tf.TensorShape(shapes[index] if index < len(shapes) else None)

@@ -1,7 +1,6 @@
 """A meta graph as data: a `.meta` file is parsed and looked into, nothing of it is run.
 
-Here are its tensors, its collections of variables, and its signatures: of a SavedModel, or of a
-session bundle, which TensorFlow exported to be served before the SavedModel.
+Here are its tensors, its collections of variables, and its signatures.
 
 Formats: `tensorflow/core/protobuf/meta_graph.proto`, `tensorflow/core/framework/variable.proto`.
 """
@@ -11,14 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import tensorflow as tf
 from absl import logging
-from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
-from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError
-from google.protobuf.message_factory import GetMessageClass
+from google.protobuf.unknown_fields import UnknownFieldSet
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.framework.variable_pb2 import VariableDef
 from tensorflow.core.protobuf.meta_graph_pb2 import CollectionDef, MetaGraphDef
@@ -58,7 +56,6 @@ PLACEHOLDERS_WITH_DEFAULT = frozenset({"PlaceholderWithDefault"})
 _NODE_NAME = re.compile(r"[^:^\s]+")
 _TENSOR_NAME = re.compile(r"[^:^]+:[0-9]{1,9}")
 _NO_HINT = "predict.py --list shows its inputs and outputs"
-_SUFFIX_OF_ANOTHER_FILE = re.compile(r"\.(index|manifest|data-\d{5}-of-\d{5})$")
 
 
 @dataclass(frozen=True)
@@ -130,15 +127,11 @@ def read_meta_graph(path: str, max_bytes: int = DEFAULT_MAX_BYTES) -> MetaGraphF
     Raises:
       CheckpointError: the file is missing, unreadable, larger than `max_bytes` or no meta graph.
     """
-    prefix = path.removesuffix(META_SUFFIX)
-    if prefix == path:
-        stem = _SUFFIX_OF_ANOTHER_FILE.sub("", path)
-        raise CheckpointError(f"{path} is no .meta file; expected one such as {stem}{META_SUFFIX}")
     content = read_bounded(path, max_bytes, MAX_META_FLAG)
     proto = parse_message(MetaGraphDef(), content, path)
     if not proto.graph_def.node:
         raise CheckpointError(f"{path} is no meta graph: {what_it_is(content)}")
-    return MetaGraphFile(path, prefix, proto)
+    return MetaGraphFile(path, path.removesuffix(META_SUFFIX), proto)
 
 
 def variable_definitions(meta: MetaGraphFile, collection: str) -> Iterator[tuple[str, VariableDef]]:
@@ -154,40 +147,6 @@ def variable_definitions(meta: MetaGraphFile, collection: str) -> Iterator[tuple
         name = node_of(found.variable_name)
         if name in meta.nodes:
             yield name, found
-
-
-# The signatures of a session bundle: a checkpoint whose meta graph has a message that TensorFlow no
-# longer has a class for, so that its few fields are declared here.
-#
-# Format: `tensorflow/contrib/session_bundle/manifest.proto` of TensorFlow 1.
-
-COLLECTION = "serving_signatures"
-_PACKAGE = "tensorflow.serving"
-_MAX_BYTES = 1 << 20  # Some hundred are usual; what is small takes little memory once parsed.
-# The fields of each message, numbered from 1: texts, or messages; those with a star are repeated.
-# On the wire, a map is a repeated message of a key and a value.
-_MESSAGES: Mapping[str, Sequence[str]] = {
-    "TensorBinding": ["tensor_name"],
-    "RegressionSignature": ["input TensorBinding", "output TensorBinding"],
-    "ClassificationSignature": [f"{name} TensorBinding" for name in ("input", "classes", "scores")],
-    "Binding": ["key", "value TensorBinding"],
-    "GenericSignature": ["map Binding*"],
-    "Signature": [
-        "regression_signature RegressionSignature",
-        "classification_signature ClassificationSignature",
-        "generic_signature GenericSignature",
-    ],
-    "NamedSignature": ["key", "value Signature"],
-    "Signatures": ["default_signature Signature", "named_signatures NamedSignature*"],
-}
-# The tensors of a kind of signature, under the keys that TensorFlow gives them when it turns a
-# bundle into a SavedModel. A classifier may have classes or scores only.
-_INPUTS = {"inputs": "input"}
-_KINDS: Mapping[str, tuple[Mapping[str, str], Mapping[str, str]]] = {
-    "regression_signature": (_INPUTS, {"outputs": "output"}),
-    "classification_signature": (_INPUTS, {"classes": "classes", "scores": "scores"}),
-}
-_NAMED = "named"  # The pair of generic signatures that most bundles have, `inputs` and `outputs`.
 
 
 class Signature(NamedTuple):
@@ -206,66 +165,45 @@ class Signature(NamedTuple):
 
 NO_SIGNATURE = Signature("", {}, {})
 
+# A session bundle, which TensorFlow exported to be served before the SavedModel, is a checkpoint
+# whose meta graph has a message that TensorFlow has no class for any longer. Of its signatures, the
+# default one is read, by the numbers of fields, under the keys that TensorFlow gives its tensors in
+# a SavedModel: that of a regression, or of a classifier with classes, scores or both.
+#
+# Format: `tensorflow/contrib/session_bundle/manifest.proto` of TensorFlow 1.
 
-def bundle_signatures(meta: MetaGraphFile) -> dict[str, Signature]:
-    """The signatures of a session bundle by name, none where the file is none.
+BUNDLE = "serving_signatures"
+_MAX_BYTES = 1 << 20  # Some hundred are usual; what is small takes little memory once parsed.
+_KINDS = {1: ("inputs", "outputs"), 2: ("inputs", "classes", "scores")}
+_BYTES = 2  # The wire type of texts and messages.
 
-    The default one is `serving_default`. A generic signature does not say which of its tensors are
-    inputs: each is both, but for the pair `inputs` and `outputs`, which is one here.
-    """
-    found: dict[str, Signature] = {}
-    for content in meta.collection(COLLECTION).any_list.value:
-        message = signatures_message()
+
+def bundle_signature(meta: MetaGraphFile) -> Signature:
+    """The default signature of a session bundle; NO_SIGNATURE where the file has none."""
+    for content in meta.collection(BUNDLE).any_list.value:
         try:
             if len(content.value) > _MAX_BYTES:
                 raise DecodeError
-            message.ParseFromString(content.value)
-        except DecodeError:
-            logging.warning("%s: its collection %s is damaged and left out", meta.path, COLLECTION)
-            continue
-        named = {
-            entry.key: _signature(entry.key, entry.value) for entry in message.named_signatures
-        }
-        generic = {e.key for e in message.named_signatures if e.value.HasField("generic_signature")}
-        if {"inputs", "outputs"} <= generic:
-            pair = named.pop("inputs").inputs, named.pop("outputs").outputs
-            named[_NAMED] = named.get(_NAMED) or Signature(_NAMED, *pair)
-        if message.HasField("default_signature"):
-            named[SIGNATURE] = _signature(SIGNATURE, message.default_signature)
-        found |= {name: one for name, one in named.items() if one.inputs or one.outputs}
-    return found
+            default = _fields(_fields(content.value).get(1, b""))
+            for kind in default.keys() & _KINDS.keys():
+                tensors = _fields(default[kind])
+                names = {
+                    key: _fields(tensors[number]).get(1, b"").decode()
+                    for number, key in enumerate(_KINDS[kind], 1)
+                    if number in tensors
+                }
+                inputs = {key: names.pop(key) for key in ("inputs",) if key in names}
+                return Signature(SIGNATURE, inputs, names)
+        except (DecodeError, UnicodeDecodeError):
+            logging.warning("%s: its collection %s is damaged and left out", meta.path, BUNDLE)
+    return NO_SIGNATURE
 
 
-def _signature(name: str, message: Any) -> Signature:
-    """Whichever of the three kinds of signature it is."""
-    for kind, parts in _KINDS.items():
-        if message.HasField(kind):
-            one = getattr(message, kind)
-            bound = (
-                {key: getattr(one, field).tensor_name for key, field in p.items()} for p in parts
-            )
-            return Signature(name, *({k: text for k, text in p.items() if text} for p in bound))
-    generic = {entry.key: entry.value.tensor_name for entry in message.generic_signature.map}
-    return Signature(name, generic, generic)
-
-
-def signatures_message() -> Any:
-    """An empty message `Signatures`, of a pool of its own: a newer TensorFlow may have one too."""
-    file = FileDescriptorProto(name="manifest.proto", package=_PACKAGE, syntax="proto3")
-    for name, fields in _MESSAGES.items():
-        message = file.message_type.add(name=name)
-        for number, field in enumerate(fields, 1):
-            field_name, _, kind = field.partition(" ")
-            label = "LABEL_REPEATED" if kind.endswith("*") else "LABEL_OPTIONAL"
-            added = message.field.add(name=field_name, number=number)
-            added.label = FieldDescriptorProto.Label.Value(label)
-            added.type = FieldDescriptorProto.TYPE_STRING
-            if kind:
-                added.type = FieldDescriptorProto.TYPE_MESSAGE
-                added.type_name = f".{_PACKAGE}.{kind.rstrip('*')}"
-    pool = DescriptorPool()
-    pool.Add(file)
-    return GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.Signatures"))()
+def _fields(message: bytes) -> dict[int, bytes]:
+    """The texts and messages that a message holds, by the numbers of their fields."""
+    fields = UnknownFieldSet(Empty.FromString(message))
+    found = (fields[index] for index in range(len(fields)))
+    return {field.field_number: field.data for field in found if field.wire_type == _BYTES}
 
 
 _OF_LOADERS = "__saved_model_"  # `__saved_model_init_op` and so on name no tensors to predict with.
@@ -274,7 +212,8 @@ _MAX_NAMED = 10
 
 def read_signatures(meta: MetaGraphFile) -> dict[str, Signature]:
     """All of them by name, sorted; what names no tensor of the graph is left out of them."""
-    found = bundle_signatures(meta)
+    bundled = bundle_signature(meta)
+    found = {bundled.name: bundled} if bundled.name else {}
     for name, proto in meta.proto.signature_def.items():
         if not name.startswith(_OF_LOADERS):
             inputs = {key: info.name for key, info in proto.inputs.items()}

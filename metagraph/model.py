@@ -5,7 +5,7 @@ too. Also which checkpoint the variables are in, and whether it has a value for 
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from checkpoints.manifest import verify_checkpoint
 from checkpoints.naming import (
@@ -30,8 +30,8 @@ from metagraph.meta import (
 from metagraph.session import describe_tensors
 from metagraph.usage import (
     Wiring,
+    behind_handle,
     dependence,
-    handled_iterators,
     is_source,
     likely_outputs,
     plumbing,
@@ -75,12 +75,8 @@ def find_candidates(
     plain = [f"{name}:0" for name, node in own.items() if node.op in PLACEHOLDERS]
     optional = [f"{name}:0" for name, node in own.items() if node.op in PLACEHOLDERS_WITH_DEFAULT]
     inputs = tuple(dict.fromkeys([*signed, *plain, *optional]))
-    pipeline = [
-        tensor
-        for name, node in wiring.nodes.items()
-        if is_source(node)
-        for tensor in _taken_of(wiring, name, set(wiring.takers.get(name, ())) & own.keys())
-    ]
+    sources = [name for name, node in wiring.nodes.items() if is_source(node)]
+    pipeline = [tensor for name in sources for tensor in _taken_of(wiring, name, own)]
     needs = dependence(wiring, (*pipeline, *inputs), left_out)
     outputs = likely_outputs(wiring, needs)
     predicted = [node_of(name) for name in wanted] or outputs
@@ -93,8 +89,9 @@ def find_candidates(
 
 
 def _taken_of(wiring: Wiring, name: str, takers: Collection[str]) -> list[str]:
-    """The outputs of a node that some of its takers take, in order."""
-    tensors = set[str]().union(*(wiring.tensors_taken(taker, name) for taker in takers))
+    """The outputs of a node that some nodes take, in order."""
+    found = (taker for taker in wiring.takers.get(name, ()) if taker in takers)
+    tensors = set[str]().union(*(wiring.tensors_taken(taker, name) for taker in found))
     return sorted(tensors, key=lambda tensor: int(tensor.rpartition(":")[2]))
 
 
@@ -106,21 +103,13 @@ def without_handles(
         return
     wiring = wiring_of(needed.meta)
     for placeholder in unfed:
-        tensors = list(_from_handle(wiring, needed, node_of(placeholder), fetches))
-        yield from tensors or [placeholder]
-
-
-def _from_handle(
-    wiring: Wiring, needed: SubGraph, placeholder: str, fetches: Sequence[str]
-) -> Iterator[str]:
-    for iterator in handled_iterators(wiring, placeholder):
-        for source in dict.fromkeys(wiring.takers.get(iterator, ())):
-            if source in needed.names and is_source(wiring.nodes[source]):
-                taken = _taken_of(
-                    wiring, source, needed.names.intersection(wiring.takers.get(source, ()))
-                )
+        tensors = list[str]()
+        for source in behind_handle(wiring, node_of(placeholder)):
+            if source in needed.names:
+                taken = _taken_of(wiring, source, needed.names)
                 asked = [name for name in fetches if node_of(name) == source]
-                yield from (n for n in dict.fromkeys([*asked, *taken]) if n not in needed.feeds)
+                tensors += [name for name in (*asked, *taken) if name not in needed.feeds]
+        yield from dict.fromkeys(tensors or [placeholder])
 
 
 class Classifier(NamedTuple):
@@ -141,14 +130,13 @@ class Model(NamedTuple):
 
     Attributes:
       signature: the one in use, NO_SIGNATURE where there is none.
+      signatures: the names of all.
       predict: the tensors of the collection `predict`, the prediction first; none where a
         signature was asked for, as then its outputs are the prediction.
       class_names: in label order.
-      input_scale: what uint8 values are multiplied by before they are fed to the signature's
-        input.
+      input_scale: what uint8 values are multiplied by for the signature's input.
       trained_on: the name of a built-in data set.
-      image_shape: height, width and channels of the image that a row of the signature's input
-        holds, where the graph says so.
+      image_shape: height, width and channels of the image in a row of the signature's input.
     """
 
     signature: Signature
@@ -256,66 +244,33 @@ def fetchable(meta: MetaGraphFile, model: Model) -> str:
     return f", such as --fetch={names[0]}{others}"
 
 
-class CheckpointState(NamedTuple):
-    """What is known of a checkpoint before any value is read.
-
-    Attributes:
-      problems: a line for each variable without a value, or one for all of them.
-      unneeded: a line for each further one that no output needs, such as an optimizer's.
-    """
-
-    prefix: str
-    problems: Sequence[str]
-    unneeded: Sequence[str] = ()
-
-
 def checkpoint_of(meta: MetaGraphFile) -> str | None:
     """The prefix of the checkpoint that a graph's variables are in; None where it has none."""
     return meta.prefix if any(n.op in VARIABLE_OPS for n in meta.nodes.values()) else None
 
 
-def checkpoint_state(meta: MetaGraphFile, outputs: Sequence[str]) -> CheckpointState | None:
-    """Looks into the checkpoint's index, and at the sizes of its files; None without variables.
+def missing_values(meta: MetaGraphFile, outputs: Sequence[str]) -> list[str]:
+    """A line for each variable that `outputs` need and that has no value, or one for all of them.
 
-    Where no outputs are known that are predictions, or may be, each variable is needed.
+    It takes a look into the checkpoint's index, and at the sizes of its files. Where no outputs are
+    known that are predictions, or may be, each variable is needed.
     """
     if checkpoint_of(meta) is None:
-        return None
+        return []
     try:
         verify_checkpoint(meta.prefix, [INDEX_SUFFIX])
-        variables = graph_variables(meta)
         taken = reachable(meta, map(node_of, outputs)) if outputs else meta.nodes.keys()
-        needed = [variable for variable in variables if variable.name in taken]
-        others = [variable for variable in variables if variable.name not in taken]
-        problems = unavailable(meta, needed)
-        return CheckpointState(meta.prefix, problems, unavailable(meta, others))
+        return unavailable(meta, [v for v in graph_variables(meta) if v.name in taken])
     except CheckpointError as error:
-        return CheckpointState(meta.prefix, [str(error)])
+        return [str(error)]
 
 
-def state_record(meta: MetaGraphFile, state: CheckpointState | None) -> dict[str, Any]:
-    """For JSON: `meta`, `checkpoint` (null without variables), `problems` and `unneeded`, lines."""
-    return {
-        "meta": meta.path,
-        "checkpoint": state and state.prefix,
-        "problems": [] if state is None else [*state.problems],
-        "unneeded": [] if state is None else [*state.unneeded],
-    }
-
-
-def state_text(state: CheckpointState | None) -> str:
-    """Lines for people, for the end of a list; empty without variables."""
-    if state is None:
+def state_text(meta: MetaGraphFile, problems: Sequence[str]) -> str:
+    """What `missing_values` found, for the end of a list; empty without variables."""
+    prefix = checkpoint_of(meta)
+    if prefix is None:
         return ""
-    text = f"\ncheckpoint\n  {state.prefix} "
-    if state.problems:
-        text += "lacks values" + _lines(state.problems)
-    else:
-        text += "has a value for each variable" + (" that is needed" if state.unneeded else "")
-    if state.unneeded:
-        text += "\nno value is stored, and no output needs it" + _lines(state.unneeded)
-    return text
-
-
-def _lines(texts: Sequence[str]) -> str:
-    return first_few([f"\n  {text}" for text in texts], _MAX_SHOWN, "")
+    if not problems:
+        return f"\ncheckpoint\n  {prefix} has a value for each variable that is needed"
+    lines = first_few([f"\n  {text}" for text in problems], _MAX_SHOWN, "")
+    return f"\ncheckpoint\n  {prefix} lacks values{lines}"

@@ -2,8 +2,7 @@
 
 A path is a `.meta` file, the prefix of a checkpoint or another of its files, a frozen graph, a
 SavedModel, or a folder that holds one of them. The state file `checkpoint` is never trusted: at
-most, it chooses among the files that are there. Where a path stands for none, the error line says
-what is there in its place, or beside it.
+most, it chooses among the files that are there.
 """
 
 import difflib
@@ -37,7 +36,6 @@ _SUFFIXES = (META_SUFFIX, *GRAPH_SUFFIXES)
 # `.index`, `.data-00000-of-00001`, and `-00000-of-00001` of the format V1.
 _PART = re.compile(r"(\.index|\.manifest|\.meta|(\.data)?-\d{5}-of-\d{5})$")
 _MAX_NAMED = 10
-_MAX_FOLDERS = 200  # That are looked into for a model; a home may hold any number.
 
 
 def open_model(
@@ -55,18 +53,16 @@ def open_model(
         something else.
     """
     file = find_model(path, warn=checkpoint is None)
-    read = _read_graph_file if file.endswith(GRAPH_SUFFIXES) else read_meta_graph
-    meta = read(file, max_bytes)
+    if file.endswith(GRAPH_SUFFIXES):
+        found = parse_graph_file(read_bounded(file, max_bytes, MAX_META_FLAG), file)
+        if isinstance(found, MetaGraphDef):  # A frozen graph, without variables.
+            meta = MetaGraphFile(file, os.path.splitext(file)[0], found)
+        else:  # A SavedModel by its content, whatever its name.
+            prefix = os.path.join(os.path.dirname(file), SAVED_MODEL_VARIABLES)
+            meta = MetaGraphFile(file, prefix, serving_graph(found, file))
+    else:
+        meta = read_meta_graph(file, max_bytes)
     return meta if checkpoint is None else replace(meta, prefix=find_variables(checkpoint))
-
-
-def _read_graph_file(path: str, max_bytes: int) -> MetaGraphFile:
-    """A frozen graph, without variables; what is a SavedModel by its content is read as one."""
-    found = parse_graph_file(read_bounded(path, max_bytes, MAX_META_FLAG), path)
-    if isinstance(found, MetaGraphDef):
-        return MetaGraphFile(path, os.path.splitext(path)[0], found)
-    prefix = os.path.join(os.path.dirname(path), SAVED_MODEL_VARIABLES)
-    return MetaGraphFile(path, prefix, serving_graph(found, path))
 
 
 def find_model(path: str, warn: bool = True) -> str:
@@ -100,26 +96,28 @@ def _in_folder(path: str, warn: bool) -> str:
         if tf.io.gfile.exists(meta):
             return meta
         raise _no_graph(meta, meta.removesuffix(META_SUFFIX))
-    found = _one_graph(path, names)
-    if found is not None:
-        if warn:
-            _warn_of_graphless(path, names, found)
-        return os.path.join(path, found)
-    called_alike = path.rstrip("/") + META_SUFFIX
-    if tf.io.gfile.exists(called_alike):
-        return called_alike
-    raise _nothing_in(path, names)
-
-
-def _one_graph(path: str, names: list[str]) -> str | None:
     found = [name for name in names if name.endswith(META_SUFFIX)]
     found = found or [name for name in names if name.endswith(GRAPH_SUFFIXES)]
     found = _of_state_file(path, found, META_SUFFIX)
     if len(found) > 1:
-        raise CheckpointError(
-            f"{path} holds {len(found)} graphs; name one: {first_few(found, _MAX_NAMED)}"
-        )
-    return found[0] if found else None
+        shown = first_few(found, _MAX_NAMED)
+        raise CheckpointError(f"{path} holds {len(found)} graphs; name one: {shown}")
+    if found:
+        if warn:
+            _warn_of_graphless(path, names, found[0])
+        return os.path.join(path, found[0])
+    raise _nothing_in(path, names)
+
+
+def _nothing_in(path: str, names: Sequence[str]) -> CheckpointError:
+    """What to say of a folder without a graph."""
+    parts = [name for name in names if name.endswith(INDEX_SUFFIX)]
+    if parts:
+        return _no_graph(path, os.path.join(path, parts[-1].removesuffix(INDEX_SUFFIX)))
+    return CheckpointError(
+        f"{path} holds no model: no .meta, .pb or saved_model.pb, and no checkpoint "
+        f"{BASENAME}-<step>"
+    )
 
 
 def _of_state_file(path: str, found: list[str], suffix: str) -> list[str]:
@@ -236,28 +234,3 @@ def beside(path: str, suffixes: Sequence[str]) -> str:
         folders = [other for other in names if tf.io.gfile.isdir(os.path.join(place, other))]
         near += nearest_names(name, folders)
     return f"; beside it there is {first_few(near, _MAX_NAMED)}" if near else ""
-
-
-def _nothing_in(path: str, names: Sequence[str]) -> CheckpointError:
-    """What to say of a folder without a graph."""
-    parts = [name for name in names if name.endswith(INDEX_SUFFIX)]
-    if parts:
-        return _no_graph(path, os.path.join(path, parts[-1].removesuffix(INDEX_SUFFIX)))
-    below = [os.path.join(path, name) for name in names[:_MAX_FOLDERS]]
-    models = [place for place in below if tf.io.gfile.isdir(place) and _holds_graph(place)]
-    if models:
-        return CheckpointError(
-            f"{path} holds no model itself; name a folder of it that does: "
-            f"{first_few(models, _MAX_NAMED)}"
-        )
-    return CheckpointError(
-        f"{path} holds no model: no .meta, .pb or saved_model.pb, and no checkpoint "
-        f"{BASENAME}-<step>"
-    )
-
-
-def _holds_graph(path: str) -> bool:
-    try:
-        return any(name.endswith(_SUFFIXES) for name in names_in(path))
-    except CheckpointError:
-        return False  # A folder that only others may read.

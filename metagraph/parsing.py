@@ -54,10 +54,10 @@ def parse_message(message: M, content: bytes, path: str) -> M:
     return message
 
 
-def what_it_is(content: bytes, otherwise: str = "hold no graph") -> str:
+def what_it_is(content: bytes) -> str:
     """What was found in place of a model, as the end of an error line."""
     kind = kind_of(content[:HEAD_BYTES])
-    return f"it is {kind}" if kind else f"its {len(content)} bytes {otherwise}"
+    return f"it is {kind}" if kind else f"its {len(content)} bytes hold no graph"
 
 
 def _not_a_model(message: Message, content: bytes, path: str, why: str = "") -> CheckpointError:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 from absl import logging
+from tensorflow.core.framework.attr_value_pb2 import AttrValue
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.framework.op_def_pb2 import OpDef
@@ -56,21 +57,11 @@ _TABLE = {op: section for section, ops in OPERATIONS.items() for op in ops}
 PURE = frozenset(op for op, section in _TABLE.items() if section.startswith(_COMPUTES))
 # Written as the end of "..., which can read or write files".
 RISKS: Mapping[str, str] = {op: risk for op, risk in _TABLE.items() if op not in PURE}
+# Those that draw from a generator whose state goes on from run to run, a fixed seed or not.
+RANDOM_OPS = frozenset([*OPERATIONS["computes: random numbers"], "FixedUnigramCandidateSampler"])
 
-# Harmless where the attribute, or its default where the node has none, matches in full.
-HARMLESS_ATTRIBUTE: Mapping[str, tuple[str, re.Pattern[bytes]]] = {
-    # Other streams are `file://` and a path.
-    "PrintV2": ("output_stream", re.compile(rb"stdout|stderr|log\((info|warning|error)\)")),
-    # Descriptors that are linked in, or that are in the attribute itself; else it is a file.
-    "DecodeProtoV2": ("descriptor_source", re.compile(rb"(local://|bytes://.*)?", re.DOTALL)),
-    "EncodeProto": ("descriptor_source", re.compile(rb"(local://|bytes://.*)?", re.DOTALL)),
-    # Without a file, the distribution is in the attribute `unigrams`.
-    "FixedUnigramCandidateSampler": ("vocab_file", re.compile(rb"")),
-}
-
-# Harmless where the input of this index is a constant empty text: a cache in memory.
-HARMLESS_IF_EMPTY: Mapping[str, int] = {"CacheDataset": 1, "CacheDatasetV2": 1}
-
+# Other streams are `file://` and a path.
+_STREAMS = re.compile(rb"stdout|stderr|log\((info|warning|error)\)")
 _UNKNOWN = "is not on the list of operations of this TensorFlow"
 _NAMED = 3  # Offenders that a message names; a hostile graph may have thousands.
 _LONGEST = 200  # Characters of a name in a message.
@@ -125,15 +116,13 @@ def offenders(graph_def: GraphDef) -> Iterator[Offender]:
     bodies = [("", graph_def.node)]
     bodies += [(f.signature.name, f.node_def) for f in graph_def.library.function]
     for function, nodes in bodies:
-        suspects = [node for node in nodes if node.op not in PURE]
-        by_name = {node.name: node for node in nodes} if suspects else {}
-        for node in suspects:
+        for node in (node for node in nodes if node.op not in PURE):
             risk = RISKS.get(node.op)
             if risk is None:
                 # Old graphs call a function by an operation of its name.
                 if node.op not in functions:
                     yield Offender(node, function, _UNKNOWN)
-            elif not is_harmless(node, by_name):
+            elif not only_prints(node):
                 yield Offender(node, function, risk)
 
 
@@ -182,22 +171,12 @@ def _shown(name: str) -> str:
     return name if name.isprintable() and len(name) <= _LONGEST else ascii(name[:_LONGEST])
 
 
-def is_harmless(node: NodeDef, body: Mapping[str, NodeDef]) -> bool:
-    """Whether a risky operation's attributes or inputs are such that it only computes."""
-    if node.op in HARMLESS_ATTRIBUTE:
-        name, pattern = HARMLESS_ATTRIBUTE[node.op]
-        if name not in node.attr:
-            return True
-        value = node.attr[name]  # A placeholder, filled in by whoever calls the function, is no s.
-        return value.HasField("s") and pattern.fullmatch(value.s) is not None
-    if node.op in HARMLESS_IF_EMPTY:
-        index = HARMLESS_IF_EMPTY[node.op]
-        source = body.get(node.input[index].partition(":")[0]) if index < len(node.input) else None
-        if source is None or source.op != "Const" or "value" not in source.attr:
-            return False
-        tensor = source.attr["value"].tensor
-        return list(tensor.string_val) == [b""] and not tensor.tensor_content
-    return False
+def only_prints(node: NodeDef) -> bool:
+    """Whether a node is a PrintV2 that does not print into a file; its default is stderr."""
+    stream = node.attr["output_stream"] if "output_stream" in node.attr else AttrValue(s=b"stderr")
+    # A placeholder, filled in by whoever calls the function, is no s.
+    known = stream.HasField("s") and _STREAMS.fullmatch(stream.s) is not None
+    return node.op == "PrintV2" and known
 
 
 GRACE_SECONDS = 5.0  # After the limit, for a session to end by itself.

@@ -2,32 +2,29 @@
 
 A file is data, never code. Only the nodes that the fetched tensors need are imported; the variables
 are read from the checkpoint and assigned by operations of our own; the file's own restore, save and
-initializer operations are never run. Here is also what tells such a graph that it is being trained,
-its switches and dropouts, and whether it gives something else when it is run again.
+initializer operations are never run.
 """
 
-import re
 from collections.abc import Mapping, Sequence
-from enum import Enum
 from types import MappingProxyType
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
-from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from checkpoints.bundle import make_fed_callable
 from errors import CheckpointError, first_few
-from metagraph.casting import Array
-from metagraph.graph import SubGraph, data_inputs, nodes_by_op
-from metagraph.importing import declared, disarmed_graph, import_graph, reason_of_run, tensor_of
-from metagraph.meta import MetaGraphFile, TensorInfo, node_of
-from metagraph.safety import OPERATIONS, RUN, TimeLimit, check_operations
+from metagraph.casting import Array, as_numpy_dtype
+from metagraph.graph import nodes_by_op
+from metagraph.importing import disarmed_graph, import_graph, reason_of_run, tensor_of
+from metagraph.meta import MetaGraphFile, TensorInfo
+from metagraph.safety import RANDOM_OPS, RUN, TimeLimit, check_operations
 from metagraph.tables import with_tables
 from metagraph.values import Restoring, Step, free_scope, placeholder, stand_in
 from metagraph.variables import RESOURCE_VARIABLE
 
 _START = "the start of the graph"
+_SHOWN = 3
 
 
 class InferenceGraph:
@@ -80,6 +77,12 @@ class InferenceGraph:
             np.asarray(result, info.dtype.as_numpy_dtype)
             for result, info in zip(results, self.fetches, strict=True)
         ]
+
+    @property
+    def random_nodes(self) -> list[str]:
+        """The nodes that draw anew in each run, a fixed seed or not."""
+        found = self.nodes_by_op.items()
+        return [name for op, names in found if op in RANDOM_OPS for name in names]
 
     def close(self) -> None:
         """Frees the session and with it the variables' memory."""
@@ -159,20 +162,11 @@ def load_inference_graph(
 def describe_tensors(meta: MetaGraphFile, names: Sequence[str]) -> tuple[TensorInfo, ...]:
     """The dtype and shape of tensors; nothing is restored, refused or run.
 
-    They are what TensorFlow infers, or, where it lacks an operation that a tensor is computed by,
-    what the file itself says.
-
     Raises:
       CheckpointError: a tensor does not exist, or the graph cannot be imported.
     """
-    try:
-        graph = disarmed_graph(meta, names)
-        return tuple(_info(name, tensor_of(graph, name)) for name in names)
-    except CheckpointError:
-        found = {name: declared(meta, name) for name in names}
-        if None in found.values():
-            raise
-        return tuple(_tensor_info(name, *kind) for name in names if (kind := found[name]))
+    graph = disarmed_graph(meta, names)
+    return tuple(_info(name, tensor_of(graph, name)) for name in names)
 
 
 def _value(tensor: tf.Tensor) -> tf.Tensor:
@@ -189,10 +183,6 @@ def _info(name: str, tensor: tf.Tensor) -> TensorInfo:
     if tensor.op.type == RESOURCE_VARIABLE:
         dtype = tensor.op.get_attr("dtype")
         shape = tf.TensorShape(tensor.op.get_attr("shape"))
-    return _tensor_info(name, dtype, shape)
-
-
-def _tensor_info(name: str, dtype: tf.DType, shape: tf.TensorShape) -> TensorInfo:
     if shape.rank is None:
         return TensorInfo(name, dtype, None)
     # A damaged file may have a size below -1; TensorFlow takes it in as it is.
@@ -216,144 +206,37 @@ def _restored_session(
     return session
 
 
-# Those that draw from a generator whose state goes on from run to run, a fixed seed or not.
-RANDOM_OPS = frozenset([*OPERATIONS["computes: random numbers"], "FixedUnigramCandidateSampler"])
-_SHOWN = 3
+def random_outputs(
+    graph: InferenceGraph, fed: Sequence[Array], results: Sequence[Array]
+) -> list[str]:
+    """The fetched tensors that a second run on what was `fed` gives another value of.
+
+    Args:
+      graph: not run again where no node of it is random.
+      fed: what `results` were computed from.
+      results: of the first run, in the order of `fetches`. NaN equals NaN.
+    """
+    if not graph.random_nodes:
+        return []
+    triples = zip(graph.fetches, results, graph.run(*fed), strict=True)
+    return [info.name for info, first, second in triples if not _equal(first, second)]
+
+
+def _equal(first: Array, second: Array) -> bool:
+    first, second = as_numpy_dtype(first), as_numpy_dtype(second)
+    return np.array_equal(first, second, equal_nan=first.dtype.kind in "fc")
 
 
 def warn_if_random(
     graph: InferenceGraph, fed: Sequence[Array], results: Sequence[Array]
-) -> tuple[str, ...]:
-    """Warns where a second run on what was `fed` gives something else than `results` of the first.
-
-    A graph without random nodes is not run again. Returns the fetched tensors that differ.
-    """
-    nodes = [name for op, names in graph.nodes_by_op.items() if op in RANDOM_OPS for name in names]
-    if not nodes:
-        return ()
-    again = graph.run(*fed)
-    pairs = zip(graph.fetches, results, again, strict=True)
-    differing = tuple(info.name for info, first, second in pairs if not _equal(first, second))
-    if differing:
+) -> list[str]:
+    """Warns of `random_outputs`, and returns them."""
+    found = random_outputs(graph, fed, results)
+    if found:
         logging.warning(
             "%s: another value at each run on the same input; random: %s. If it is dropout, feed "
             "its keep probability or its switch, or the tensor after it",
-            ", ".join(differing),
-            first_few(nodes, _SHOWN),
+            ", ".join(found),
+            first_few(graph.random_nodes, _SHOWN),
         )
-    return differing
-
-
-def _equal(first: Array, second: Array) -> bool:
-    if first.dtype.kind == "O":
-        return np.array_equal(first, second)
-    return first.shape == second.shape and first.tobytes() == second.tobytes()
-
-
-# What tells a graph that it is being trained: switches, and how much of its units a dropout keeps.
-#
-# A value of one bool is a switch; a value of one number is a dropout's if random numbers are
-# compared with it, or if its name says so.
-
-_INVERTED = re.compile(r"infer|eval|test|predict|freeze", re.IGNORECASE)
-_TRAINING = re.compile(r"train", re.IGNORECASE)
-_KEEP = re.compile(r"keep|retain", re.IGNORECASE)
-_DROP = re.compile(r"drop", re.IGNORECASE)
-_SAME = frozenset({"Cast", "Identity", "Reshape"})
-_BELOW = frozenset({"Less", "LessEqual"})  # What is drawn below a share is kept:
-_ABOVE = frozenset({"Greater", "GreaterEqual"})  # above a rate, likewise.
-_SUMS = frozenset({"Add", "AddV2"})  # floor(keep + drawn), as TensorFlow 1 had it until 1.12.
-_NEAR = 6  # Operations between random numbers and their comparison.
-_STATELESS = "StatelessRandom"
-
-
-class Role(Enum):
-    """What a value decides."""
-
-    SWITCH = "a switch"
-    KEEP = "the share that a dropout keeps"
-    RATE = "the share that a dropout drops"
-    OTHER = "a value"
-
-
-def off_value(name: str, role: Role) -> bool | float:
-    """The value in evaluation and prediction, of any role but `OTHER`.
-
-    The name of a switch tells whether it is one of training or of the contrary, as `testing` is.
-    """
-    if role is Role.SWITCH:
-        return bool(_INVERTED.search(name)) and not _TRAINING.search(name)
-    return 1.0 if role is Role.KEEP else 0.0
-
-
-def says_switch(name: str) -> bool:
-    """Whether a name speaks of training, or of its contrary."""
-    return bool(_INVERTED.search(name) or _TRAINING.search(name))
-
-
-class RoleFinder:
-    """Tells what the values decide that a sub-graph is computed from."""
-
-    def __init__(self, needed: SubGraph) -> None:
-        self._nodes = needed.meta.nodes
-        self._takers: dict[str, list[NodeDef]] = {}  # Of an output of a node.
-        for node in (node for name, node in self._nodes.items() if name in needed.names):
-            for source in dict.fromkeys(map(node_of, data_inputs(node))):
-                self._takers.setdefault(source, []).append(node)
-
-    def role(self, info: TensorInfo) -> Role | None:
-        """What a placeholder, or a variable, decides; None where it is not known."""
-        if info.shape in (None, ()) and info.dtype.name == "bool":
-            return Role.SWITCH
-        if info.shape not in (None, ()) or not info.dtype.is_floating:
-            return None
-        keeps = self._keeps(node_of(info.name))
-        if keeps is None:
-            keeps = bool(_KEEP.search(info.name))
-            if not keeps and not _DROP.search(info.name):
-                return None
-        return Role.KEEP if keeps else Role.RATE
-
-    def _keeps(self, node: str) -> bool | None:
-        """Whether a number is the share that a dropout keeps (or drops); None where it is neither.
-
-        It is found by what random numbers are compared with: the number, or one minus it.
-        """
-        waiting, seen = [(node, True)], set[str]()
-        while waiting:
-            name, itself = waiting.pop()
-            if name in seen:
-                continue
-            seen.add(name)
-            for taker in self._takers.get(name, ()):
-                kept = _is_kept_below(self._nodes, taker, name)
-                if kept is not None:
-                    return kept == itself
-                if taker.op in _SAME:
-                    waiting.append((taker.name, itself))
-                elif taker.op == "Sub" and node_of(data_inputs(taker)[1]) == name:
-                    waiting.append((taker.name, not itself))
-        return None
-
-
-def _is_kept_below(nodes: Mapping[str, NodeDef], taker: NodeDef, name: str) -> bool | None:
-    """Whether what is drawn below `name` is kept (or dropped); None where nothing is compared."""
-    inputs = [node_of(text) for text in data_inputs(taker)]
-    if len(inputs) != 2 or taker.op not in _SUMS | _BELOW | _ABOVE:
-        return None
-    second = inputs[1] == name
-    if not _is_random(nodes, inputs[0] if second else inputs[1]):
-        return None
-    if taker.op in _SUMS:
-        return True
-    return (taker.op in _BELOW) == second
-
-
-def _is_random(nodes: Mapping[str, NodeDef], name: str, near: int = _NEAR) -> bool:
-    """Whether a few operations at most lie between random numbers and a node."""
-    node = nodes.get(name)
-    if node is None or near == 0:
-        return False
-    if node.op in RANDOM_OPS or str(node.op).startswith(_STATELESS):
-        return True
-    return any(_is_random(nodes, node_of(text), near - 1) for text in data_inputs(node))
+    return found

@@ -1,6 +1,8 @@
-"""What fills the lookup tables that some tensors need: constants, a vocabulary, the checkpoint.
+"""What fills the lookup tables that some tensors need: constants of the graph, or a vocabulary.
 
-A vocabulary is a text file that the user named, or one that a SavedModel brings along.
+A table is empty until its initializer has run. One that computes keys and values in the graph is
+run; one that reads a text file is not: it is us who read the file, and only where the user names
+it, or where it is an asset of the SavedModel itself.
 """
 
 import os
@@ -15,7 +17,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf.meta_graph_pb2 import AssetFileDef
 
 from checkpoints.file_io import check_fetched, read_bounded
-from errors import CheckpointError
+from errors import CheckpointError, reason
 from metagraph.graph import (
     Output,
     SubGraph,
@@ -27,133 +29,14 @@ from metagraph.graph import (
     text_at,
     views,
 )
+from metagraph.importing import reason_of_run
 from metagraph.meta import MetaGraphFile, node_of
 from metagraph.parsing import GRAPH_SUFFIXES
-from metagraph.variables import ASSIGN_OPS, Stored, stored_source
+from metagraph.variables import ASSIGN_OPS
 
-_FOLDER = "assets"
-
-
-def bundled_asset(meta: MetaGraphFile, name: str) -> str | None:
-    """The path of an asset in a SavedModel's own folder; None where it has none of that name.
-
-    A name that leads out of the folder is none. A link out of it is one, for `vocabulary_path` to
-    refuse. Format: `AssetFileDef` in `tensorflow/core/protobuf/meta_graph.proto`.
-    """
-    if name != re.split(r"[/\\]", name)[-1] or name in ("", ".", "..") or "\0" in name:
-        return None
-    folder, file = os.path.split(meta.path)
-    path = os.path.join(folder, _FOLDER, name)
-    if not file.endswith(GRAPH_SUFFIXES):
-        return None
-    # Of a file that a link leads to elsewhere, not even whether it exists is asked.
-    return path if not _is_inside(path) or tf.io.gfile.exists(path) else None
-
-
-def _is_inside(path: str) -> bool:
-    """Whether an asset, with its links followed, is in the model's folder."""
-    model = os.path.dirname(os.path.dirname(path))
-    return os.path.realpath(path).startswith(os.path.join(os.path.realpath(model), ""))
-
-
-# Keys and values of a lookup table, from a text file that the user named: what
-# `InitializeTableFromTextFile` does, here done by us, as a stranger's graph opens no file.
-# Its attributes: `tensorflow/core/ops/lookup_ops.cc`; how lines are read:
-# `tensorflow/core/kernels/lookup_util.cc`.
-
-MAX_BYTES = 1 << 27
-_LINE_NUMBER = -1
-_WHOLE_LINE = -2
-_INTEGER = re.compile(rb"\s*[-+]?[0-9]{1,20}\s*")
+MAX_BYTES = 1 << 27  # Of a vocabulary.
 Array = np.ndarray[Any, Any]
-
-
-class TextFormat(NamedTuple):
-    """What a line of the file gives: by index, -2 all of it, -1 its number, else a column.
-
-    There are `vocab_size` lines, -1 for all; the offset is added to a line's number.
-    """
-
-    key_index: int
-    value_index: int
-    vocab_size: int = -1
-    delimiter: str = "\t"
-    offset: int = 0
-
-
-def read_vocabulary(
-    path: str, text: TextFormat, key_dtype: tf.DType, value_dtype: tf.DType
-) -> tuple[Array, Array]:
-    """Reads keys and values, [lines] each, of the dtypes asked for.
-
-    Raises:
-      CheckpointError: the file is missing, longer than MAX_BYTES, or does not fit the format; the
-        message names the line.
-    """
-    lines = _lines(path, text.vocab_size)
-    return (
-        _column(path, lines, text, text.key_index, key_dtype),
-        _column(path, lines, text, text.value_index, value_dtype),
-    )
-
-
-def _lines(path: str, vocab_size: int) -> list[bytes]:
-    """The lines, at least one; carriage returns are dropped wherever they stand."""
-    check_fetched(path)
-    lines = read_bounded(path, MAX_BYTES).replace(b"\r", b"").split(b"\n")
-    if not lines[-1]:
-        lines.pop()
-    if not lines:  # TensorFlow fills no table with nothing.
-        raise CheckpointError(f"{path} is empty: a vocabulary has at least one line")
-    if vocab_size >= 0:
-        if len(lines) < vocab_size:
-            raise CheckpointError(
-                f"{path} has {len(lines)} lines, its table is made for {vocab_size}"
-            )
-        del lines[vocab_size:]
-    if b"" in lines:
-        raise CheckpointError(f"{path}, line {lines.index(b'') + 1}: it is empty")
-    return lines
-
-
-def _column(
-    path: str, lines: Sequence[bytes], text: TextFormat, index: int, dtype: tf.DType
-) -> Array:
-    """What `index` means in each line, [lines]."""
-    if index == _LINE_NUMBER and dtype.is_integer:
-        return np.asarray(np.arange(len(lines)) + text.offset, dtype.as_numpy_dtype)
-    if index == _WHOLE_LINE and dtype == tf.string:
-        return np.array(lines, object)
-    if index < 0 or not (dtype == tf.string or dtype.is_integer or dtype.is_floating):
-        raise CheckpointError(f"{path} cannot give {dtype.name} values by the index {index}")
-    values = np.empty(len(lines), object if dtype == tf.string else dtype.as_numpy_dtype)
-    delimiter = text.delimiter.encode() or b"\t"
-    for row, line in enumerate(lines):
-        fields = line.split(delimiter)
-        try:
-            values[row] = _parsed(fields[index], dtype)
-        except (IndexError, ValueError, OverflowError) as error:
-            raise CheckpointError(
-                f"{path}, line {row + 1}: expected {dtype.name} in column {index} of those that "
-                f"{text.delimiter!r} parts, found {line[:80]!r}"
-            ) from error
-    return values
-
-
-def _parsed(field: bytes, dtype: tf.DType) -> bytes | int | float:
-    if dtype == tf.string:
-        return field
-    if dtype.is_floating:
-        return float(field)
-    if not _INTEGER.fullmatch(field):
-        raise ValueError(field)
-    return int(field)
-
-
-# A table is empty until its initializer has run. One that computes keys and values in the graph is
-# run; one that reads a text file is not: it is us who read the file, and only where the user names
-# it, or where it is an asset of the SavedModel itself.
-
+_FOLDER = "assets"
 _FROM_TEXT = frozenset({"InitializeTableFromTextFile", "InitializeTableFromTextFileV2"})
 _FILLING = _FROM_TEXT | {
     *("InitializeTable", "InitializeTableV2", "LookupTableImport", "LookupTableImportV2")
@@ -161,6 +44,20 @@ _FILLING = _FROM_TEXT | {
 _TABLE = re.compile(r"(Mutable|MutableDense)?HashTable(OfTensors)?(V2)?")
 _READS = frozenset({"ReadVariableOp", "VarHandleOp", "Variable", "VariableV2"})
 _ASSETS_OF_1 = "saved_model_assets"  # The collection of TensorFlow 1; later a field of its own.
+
+
+class TextFormat(NamedTuple):
+    """What a line of a vocabulary gives: by index, -2 all of it, -1 its number, else a column.
+
+    There are `vocab_size` lines, -1 for all; the offset is added to a line's number. It is what
+    `InitializeTableFromTextFile` has as attributes: `tensorflow/core/ops/lookup_ops.cc`.
+    """
+
+    key_index: int
+    value_index: int
+    vocab_size: int = -1
+    delimiter: str = "\t"
+    offset: int = 0
 
 
 class ByRun(NamedTuple):
@@ -185,15 +82,7 @@ class ByFile(NamedTuple):
     text: TextFormat
 
 
-class ByCheckpoint(NamedTuple):
-    """A table whose keys and values are in the checkpoint."""
-
-    table: str
-    keys: Stored
-    values: Stored
-
-
-Filling: TypeAlias = ByRun | ByFile | ByCheckpoint
+Filling: TypeAlias = ByRun | ByFile
 
 
 def with_tables(
@@ -241,6 +130,35 @@ def vocabulary_path(filling: ByFile, assets: Mapping[str, str]) -> str:
     )
 
 
+def read_vocabulary(
+    path: str, text: TextFormat, key_dtype: tf.DType, value_dtype: tf.DType
+) -> tuple[Array, Array]:
+    """Keys, sorted, and their values, of the dtypes asked for: as TensorFlow itself reads the file.
+
+    Raises:
+      CheckpointError: the file is missing, longer than MAX_BYTES, or does not fit the format.
+    """
+    check_fetched(path)
+    read_bounded(path, MAX_BYTES)
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        try:
+            table = tf.raw_ops.HashTableV2(key_dtype=key_dtype, value_dtype=value_dtype)
+            fill = tf.raw_ops.InitializeTableFromTextFileV2(
+                table_handle=table, filename=path, **text._asdict()
+            )
+            with tf.control_dependencies([fill]):
+                held = tf.raw_ops.LookupTableExportV2(
+                    table_handle=table, Tkeys=key_dtype, Tvalues=value_dtype
+                )
+            keys, values = session.run(held)
+        except tf.errors.OpError as error:
+            raise CheckpointError(f"{path} does not fit its table{reason_of_run(error)}") from error
+        except ValueError as error:
+            raise CheckpointError(f"{path} does not fit its table: {reason(error)}") from error
+    order = np.argsort(keys)
+    return keys[order], values[order]
+
+
 def _tables(meta: MetaGraphFile, needed: SubGraph) -> set[str]:
     return {name for name in needed.names if _TABLE.fullmatch(meta.nodes[name].op)}
 
@@ -248,28 +166,20 @@ def _tables(meta: MetaGraphFile, needed: SubGraph) -> set[str]:
 def _chosen(
     meta: MetaGraphFile, fillings: Iterable[Filling], tables: Collection[str]
 ) -> list[Filling]:
-    """One filling for each of the tables that has any.
+    """One filling for each of the tables that has any; two nodes of one shared name are one table.
 
-    The checkpoint goes first, then what the graph's collection of initializers names. Two nodes of
-    one shared name are one table.
+    What the graph's collection of initializers names goes first.
     """
     listed = set(meta.collection("table_initializer").node_list.value)
-    by_table: dict[str, list[Filling]] = {}
-    for filling in fillings:
-        by_table.setdefault(_identity(meta.nodes[filling.table]), []).append(filling)
-    chosen: list[Filling] = []
-    seen = set[str]()
-    for table in (name for name in meta.nodes if name in tables):
-        identity = _identity(meta.nodes[table])
-        if identity in by_table and identity not in seen:
-            seen.add(identity)
-            ranks = {ByCheckpoint: 0, ByRun: 2, ByFile: 2}
-            best = min(
-                by_table[identity],
-                key=lambda f: 1 if isinstance(f, ByRun) and f.node in listed else ranks[type(f)],
-            )
-            chosen.append(best._replace(table=table))
-    return chosen
+    by_table: dict[str, Filling] = {}
+    for filling in sorted(fillings, key=lambda f: not (isinstance(f, ByRun) and f.node in listed)):
+        by_table.setdefault(_identity(meta.nodes[filling.table]), filling)
+    found = (
+        (name, by_table.pop(_identity(meta.nodes[name]), None))
+        for name in meta.nodes
+        if name in tables
+    )
+    return [filling._replace(table=table) for table, filling in found if filling is not None]
 
 
 def _identity(table: NodeDef) -> str:
@@ -289,12 +199,8 @@ def _fillings(meta: MetaGraphFile) -> Iterator[Filling]:
             table = found.node.name
             if node.op in _FROM_TEXT:
                 yield _by_file(meta, view, node, table)
-            elif len(inputs) == 3:  # Keys and values come as tensors, as a saver restores them too.
-                keys, values = (stored_source(view, text) for text in inputs[1:])
-                if keys and values:
-                    yield ByCheckpoint(table, keys, values)
-                else:
-                    yield ByRun(table, view.root_of(node))
+            elif len(inputs) == 3:  # Keys and values come as tensors.
+                yield ByRun(table, view.root_of(node))
 
 
 def _by_file(meta: MetaGraphFile, view: View, node: NodeDef, table: str) -> ByFile:
@@ -343,3 +249,25 @@ def _assets(meta: MetaGraphFile) -> Iterator[AssetFileDef]:
             yield AssetFileDef.FromString(content.value)
         except DecodeError:
             continue
+
+
+def bundled_asset(meta: MetaGraphFile, name: str) -> str | None:
+    """The path of an asset in a SavedModel's own folder; None where it has none of that name.
+
+    A name that leads out of the folder is none. A link out of it is one, for `vocabulary_path` to
+    refuse. Format: `AssetFileDef` in `tensorflow/core/protobuf/meta_graph.proto`.
+    """
+    if name != re.split(r"[/\\]", name)[-1] or name in ("", ".", "..") or "\0" in name:
+        return None
+    folder, file = os.path.split(meta.path)
+    path = os.path.join(folder, _FOLDER, name)
+    if not file.endswith(GRAPH_SUFFIXES):
+        return None
+    # Of a file that a link leads to elsewhere, not even whether it exists is asked.
+    return path if not _is_inside(path) or tf.io.gfile.exists(path) else None
+
+
+def _is_inside(path: str) -> bool:
+    """Whether an asset, with its links followed, is in the model's folder."""
+    model = os.path.dirname(os.path.dirname(path))
+    return os.path.realpath(path).startswith(os.path.join(os.path.realpath(model), ""))

@@ -1,7 +1,7 @@
 """What a stranger's graph could be fed, and what it may predict, where it does not say so itself.
 
-Names of strangers' graphs mean nothing: operations tell, and who takes what of whom. Set aside is
-what serves a saver, a queue, a data set or the training.
+Names mean nothing there: operations tell, and who takes what of whom. Set aside is what serves a
+saver, a queue, a data set or the training.
 """
 
 import re
@@ -103,25 +103,28 @@ _GRADIENT = re.compile(r"(^|/)gradients")  # A scope of tf.gradients.
 def plumbing(meta: MetaGraphFile, wiring: Wiring) -> set[str]:
     """What is plumbing by its operation or scope, what only fills it, and what only looks on.
 
-    A loss that goes to a summary or a gradient is a result all the same, as is a head that goes
-    nowhere but to a metric's variable; a placeholder that goes only there is no input.
+    A loss that goes to a summary or a gradient is a result all the same, and so is a head that goes
+    only to a metric's variable; a placeholder that goes only there is no input.
     """
     found = _filled(meta, wiring)
     found |= {n.name for n in meta.nodes.values() if "Summary" in n.op or _GRADIENT.search(n.name)}
-    return found | {
-        name
-        for name, node in meta.nodes.items()
-        if node.op in PLACEHOLDERS | PLACEHOLDERS_WITH_DEFAULT
-        and wiring.takers.get(name)
-        and found.issuperset(wiring.takers[name])
-    }
+    placeholders = PLACEHOLDERS | PLACEHOLDERS_WITH_DEFAULT
+    taken = {n.name for n in meta.nodes.values() if n.op in placeholders} & wiring.takers.keys()
+    return found | {name for name in taken if found.issuperset(wiring.takers[name])}
 
 
 def _filled(meta: MetaGraphFile, wiring: Wiring) -> set[str]:
     """What keeps values or hands them to others than its takers, and what goes nowhere else."""
     savers = {_scope_of(node) for node in meta.nodes.values() if node.op in _SAVER_OPS} - {""}
     filled = {node_of(meta.proto.saver_def.filename_tensor_name)} & meta.nodes.keys()
-    filled |= {n.name for n in meta.nodes.values() if _is_filled(n) or _scope_of(n) in savers}
+    filled |= {
+        node.name
+        for node in meta.nodes.values()
+        if node.op in _SAVER_OPS
+        or _scope_of(node) in savers
+        or node.op.startswith(_FILLED_STARTS)
+        or (any(part in node.op for part in _FILLED_PARTS) and not is_source(node))
+    }
     untold = {name: len(names) for name, names in wiring.takers.items()}
     waiting = list(filled)
     while waiting:
@@ -134,12 +137,6 @@ def _filled(meta: MetaGraphFile, wiring: Wiring) -> set[str]:
     return filled
 
 
-def _is_filled(node: NodeDef) -> bool:
-    if node.op in _SAVER_OPS or node.op.startswith(_FILLED_STARTS):
-        return True
-    return not is_source(node) and any(part in node.op for part in _FILLED_PARTS)
-
-
 def _scope_of(node: NodeDef) -> str:
     return str(node.name).rpartition("/")[0]
 
@@ -149,15 +146,17 @@ def is_source(node: NodeDef) -> bool:
     return node.op.startswith(_SOURCE_STARTS) or any(part in node.op for part in _SOURCE_PARTS)
 
 
-def handled_iterators(wiring: Wiring, placeholder: str) -> list[str]:
-    """The iterators that a placeholder is the handle of; none where it is something else too.
+def behind_handle(wiring: Wiring, placeholder: str) -> list[str]:
+    """What hands out the rows of the iterators that a placeholder is the handle of.
 
-    Such a handle has a meaning in one session only: there is no value to feed.
+    Such a handle has a meaning in one session only: there is no value to feed. It is empty where
+    the placeholder is something else, or is that too.
     """
-    takers = wiring.takers.get(placeholder, ())
-    if all(wiring.nodes[taker].op.startswith(_HANDLED) for taker in takers):
-        return [*dict.fromkeys(takers)]
-    return []
+    iterators = dict.fromkeys(wiring.takers.get(placeholder, ()))
+    if not all(wiring.nodes[name].op.startswith(_HANDLED) for name in iterators):
+        return []
+    takers = dict.fromkeys(taker for name in iterators for taker in wiring.takers.get(name, ()))
+    return [taker for taker in takers if is_source(wiring.nodes[taker])]
 
 
 # Which nodes may be predictions: usual heads such as a softmax, and the ends of the graph.

@@ -8,11 +8,17 @@ import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from checkpoints.reader import Array, CheckpointReader
 from errors import CheckpointError
 from metagraph.graph import attribute_of
 from metagraph.meta import PLACEHOLDERS, PLACEHOLDERS_WITH_DEFAULT, MetaGraphFile, node_of
-from metagraph.tables import ByCheckpoint, ByFile, ByRun, Filling, read_vocabulary, vocabulary_path
+from metagraph.tables import (
+    Array,
+    ByFile,
+    ByRun,
+    Filling,
+    read_vocabulary,
+    vocabulary_path,
+)
 from metagraph.variables import (
     RESOURCE_VARIABLE,
     VARIABLE_OPS,
@@ -22,11 +28,6 @@ from metagraph.variables import (
 )
 
 _NAME = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*")  # As tf.Operation has it.
-
-
-def is_node_name(name: str) -> bool:
-    """Whether TensorFlow takes it as the name of a new node."""
-    return _NAME.fullmatch(name) is not None
 
 
 def free_scope(meta: MetaGraphFile, scope: str) -> str:
@@ -67,7 +68,7 @@ def placeholder(
     node = node_of(name)
     # A fed placeholder is not imported: its name is free. Not all names of files are allowed here.
     own = PLACEHOLDERS if default is None else PLACEHOLDERS | PLACEHOLDERS_WITH_DEFAULT
-    if meta.nodes[node].op not in own or not is_node_name(node):
+    if meta.nodes[node].op not in own or not _NAME.fullmatch(node):
         node = f"{scope}/value"
     if default is not None:
         return tf.compat.v1.placeholder_with_default(default, shape, name=node)
@@ -104,20 +105,15 @@ class Step(NamedTuple):
     feeds: Mapping[str, Array]
 
 
-class _TableImport(NamedTuple):
-    """Puts what is fed to `keys` and `values` into the table of `filling`."""
-
-    filling: ByFile | ByCheckpoint
-    keys: str
-    values: str
-    op: str
-
-
 class Restoring:
     """Operations of our own that give a graph the values of its checkpoint, and the values.
 
     They are added to the graph as data, before it is imported: built one by one in Python, they
     would take longer than all of the import.
+
+    Attributes:
+      graph_def: the nodes to add, in a scope that is free.
+      fills_tables: whether there are tables to fill, for which nodes of the graph may be run.
     """
 
     def __init__(
@@ -127,19 +123,15 @@ class Restoring:
         fillings: Sequence[Filling],
         scope: str,
     ) -> None:
-        """Makes the nodes for those of the file's that are imported; `scope` is a free one."""
+        """Makes the nodes for those of the file's that are imported."""
         self.graph_def = GraphDef()
+        self.fills_tables = bool(fillings)
         self._meta = meta
         self._scope = scope
         found = [n for name, n in meta.nodes.items() if name in names and n.op in VARIABLE_OPS]
         self._assigned = [(variable_of(meta, node), *self._assign(node)) for node in found]
-        self._imports = [self._fill(f) for f in fillings if not isinstance(f, ByRun)]
+        self._filled = [(f, *self._fill(f)) for f in fillings if isinstance(f, ByFile)]
         self._runs = [f.node for f in fillings if isinstance(f, ByRun)]
-
-    @property
-    def fills_tables(self) -> bool:
-        """Whether there are tables to fill, for which operations of the graph may be run."""
-        return bool(self._imports or self._runs)
 
     def steps(self, assets: Mapping[str, str]) -> list[Step]:
         """Reads the values; the steps are to be run in this order.
@@ -147,15 +139,21 @@ class Restoring:
         Raises:
           CheckpointError: a value is missing, damaged or does not fit; no table takes an asset.
         """
-        self._check_assets(assets)
-        filled: dict[str, Array] = {}
-        for table in self._imports:
-            filled[table.keys], filled[table.values] = self._contents(table.filling, assets)
-        steps = [
-            *self._assignments(),
-            Step([table.op for table in self._imports], filled),
-            Step(self._runs, {}),
-        ]
+        known = {name: None for filling, *_ in self._filled for name in filling.names}
+        for name in assets:
+            if name not in known:
+                taken = f"it takes {', '.join(known)}" if known else "it takes no file"
+                raise CheckpointError(
+                    f"--asset {name}: {self._meta.path} has no such file; {taken}"
+                )
+        feeds: dict[str, Array] = {}
+        for filling, keys, values, _ in self._filled:
+            node = self._meta.nodes[filling.table]
+            kinds = (dtype_of(self._meta, attribute_of(node, k).type) for k in _TABLE_DTYPES)
+            path = vocabulary_path(filling, assets)
+            feeds[keys], feeds[values] = read_vocabulary(path, filling.text, *kinds)
+        fill = Step([op for *_, op in self._filled], feeds)
+        steps = [*self._assignments(), fill, Step(self._runs, {})]
         return [step for step in steps if step.targets]
 
     def _assignments(self) -> Iterator[Step]:
@@ -175,16 +173,6 @@ class Restoring:
             size += value.nbytes
         yield Step(targets, feeds)
 
-    def _check_assets(self, assets: Mapping[str, str]) -> None:
-        files = [table.filling for table in self._imports if isinstance(table.filling, ByFile)]
-        known = {name: None for file in files for name in file.names}
-        taken = f"it takes {', '.join(known)}" if known else "it takes no file"
-        for name in assets:
-            if name not in known:
-                raise CheckpointError(
-                    f"--asset {name}: {self._meta.path} has no such file; {taken}"
-                )
-
     def _assign(self, variable: NodeDef) -> tuple[str, str]:
         """Adds an assignment; returns the tensor to feed and the operation to run."""
         dtype = attribute_of(variable, "dtype").type
@@ -198,20 +186,15 @@ class Restoring:
             assign.attr["validate_shape"].b = False  # The shape has been compared already.
         return f"{value}:0", assign.name
 
-    def _fill(self, filling: ByFile | ByCheckpoint) -> _TableImport:
-        """Adds what fills a table."""
+    def _fill(self, filling: ByFile) -> tuple[str, str, str]:
+        """Adds what fills a table: the tensors of keys and values to feed, the operation to run."""
         table = self._meta.nodes[filling.table]
         dtypes = [attribute_of(table, name).type for name in _TABLE_DTYPES]
         keys, values = (self._placeholder(dtype) for dtype in dtypes)
-        is_file = isinstance(filling, ByFile)
-        op = "InitializeTable" if is_file else "LookupTableImport"
         version = "V2" if table.op.endswith("V2") else ""
-        fill = self._node(op + version, [table.name, keys, values])
-        for name, dtype in zip(
-            ("Tkey", "Tval") if is_file else ("Tin", "Tout"), dtypes, strict=True
-        ):
-            fill.attr[name].type = dtype
-        return _TableImport(filling, f"{keys}:0", f"{values}:0", fill.name)
+        fill = self._node(f"InitializeTable{version}", [table.name, keys, values])
+        fill.attr["Tkey"].type, fill.attr["Tval"].type = dtypes
+        return f"{keys}:0", f"{values}:0", fill.name
 
     def _placeholder(self, dtype: int) -> str:
         node = self._node("Placeholder", [])
@@ -221,21 +204,3 @@ class Restoring:
     def _node(self, op: str, inputs: Sequence[str]) -> NodeDef:
         name = f"{self._scope}/{len(self.graph_def.node)}"
         return self.graph_def.node.add(name=name, op=op, input=inputs)
-
-    def _contents(
-        self, filling: ByFile | ByCheckpoint, assets: Mapping[str, str]
-    ) -> tuple[Array, Array]:
-        """The keys and values of a table."""
-        table = self._meta.nodes[filling.table]
-        dtypes = [dtype_of(self._meta, attribute_of(table, name).type) for name in _TABLE_DTYPES]
-        if isinstance(filling, ByFile):
-            return read_vocabulary(vocabulary_path(filling, assets), filling.text, *dtypes)
-        reader = CheckpointReader(self._meta.prefix)
-        keys = (filling.keys.key, filling.values.key)
-        for key, dtype in zip(keys, dtypes, strict=True):
-            if reader.dtypes.get(key) != dtype:
-                raise CheckpointError(
-                    f"{self._meta.prefix} lacks {key}, {dtype.name} of the table {filling.table}"
-                )
-        reader.check_sizes(keys)
-        return reader.read(keys[0]), reader.read(keys[1])

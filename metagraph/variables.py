@@ -1,18 +1,16 @@
-"""The values of a graph's variables, from its checkpoint.
+"""The values of a graph's variables, from its checkpoint; which of them only an optimizer needs.
 
-Where in the checkpoint each value is, the saver of the graph itself says. It may store a variable
-under any name (one built from a dict, for moving averages) and as a slice of a larger tensor
-(partitioned variables). What it does stands in its restore operations, which are read here as data
-and never run:
+Where each value is, the saver of the graph says. It may store a variable under any name (of a dict,
+for moving averages) and as a slice of a larger tensor (partitioned variables). What it does stands
+in its restore operations, which are read here as data and never run:
 
-  Assign(variable, [Identity, Reshape or Cast of] RestoreV2(prefix, names, slices):k)
+  Assign(variable, [Identity or Cast of] RestoreV2(prefix, names, slices):k)
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
@@ -55,13 +53,11 @@ class Stored(NamedTuple):
     Attributes:
       key: of the tensor.
       part: the slice of it; None for all of it.
-      reshaped: whether the saver gives it the variable's shape, whatever its own.
       cast: whether the saver gives it the variable's dtype, whatever its own.
     """
 
     key: str
     part: Part | None = None
-    reshaped: bool = False
     cast: bool = False
 
 
@@ -70,58 +66,34 @@ def checkpoint_keys(
 ) -> dict[str, Stored]:
     """Where the values of some variables are, in a checkpoint that has the keys `held`.
 
-    What the file's saver says goes before all; what it says of a variable holds even where the
-    checkpoint lacks the key, as another value would be the wrong one. Of a variable that it does
-    not name, the first of these that the checkpoint holds: its own name, its shared name, the
-    name of an object-based checkpoint, its slice of a partitioned variable, and what all other
-    restore operations of the graph agree on; where it holds none of them, its own name.
+    What the file's saver says of a variable holds even where the checkpoint lacks the key, as
+    another value would be the wrong one. Of a variable that it does not name, the first of these
+    that the checkpoint holds: its own name, its shared name, and both as an object-based checkpoint
+    has them; where it holds none of them, its own name.
     """
-    own, others = _own_and_others(meta)
-    missing = [name for name in variables if name not in own]
-    parts = _parts(meta) if any(name not in held for name in missing) else {}
-    keys = {name: own[name] for name in variables if name in own}
-    for name in missing:
+    own, keys = saver_keys(meta), dict[str, Stored]()
+    for name in variables:
         shared = attribute_of(meta.nodes[name], "shared_name").s.decode("utf-8", "replace")
-        names = [*dict.fromkeys([name, shared or name])]
-        candidates = [Stored(name) for name in (*names, *(name + OBJECT_SUFFIX for name in names))]
-        candidates += [parts[name]] if name in parts else []
-        candidates += others.get(name, [])
-        found = (stored for stored in candidates if stored.key in held)
-        keys[name] = next(found, candidates[0])
+        names = [name, shared or name]
+        candidates = [*names, *(candidate + OBJECT_SUFFIX for candidate in names)]
+        found = next((key for key in candidates if key in held), name)
+        keys[name] = own.get(name, Stored(found))
     return keys
 
 
 def saver_keys(meta: MetaGraphFile) -> dict[str, Stored]:
-    """The variables that the file's saver stores, each with its place; no other variable."""
-    return _own_and_others(meta)[0]
+    """The variables that the file's saver stores, each with its place; no other variable.
 
-
-def stored_source(view: View, text: str) -> Stored | None:
-    """Where in a checkpoint a node's input is restored from; None where it is not, or damaged."""
-    value = source(view, text)
-    if value is None or value.node.op != "Cast" or not data_inputs(value.node):
-        return None if value is None else _restored(value)
-    before = source(value.view, data_inputs(value.node)[0])
-    stored = None if before is None else _restored(before)
-    return stored and stored._replace(cast=True, reshaped=stored.reshaped or value.reshaped)
-
-
-def _own_and_others(meta: MetaGraphFile) -> tuple[dict[str, Stored], dict[str, list[Stored]]]:
-    """Variable -> place, by the file's saver, and by any other restore operation of the graph.
-
-    Where no saver is named, what all restore operations agree on is taken for it.
+    Where no saver is named, what all restore operations of the graph agree on is taken for it.
     """
     saver = reachable(meta, [node_of(meta.proto.saver_def.restore_op_name)])
     own: dict[str, Stored] = {}
-    others: dict[str, list[Stored]] = {}
+    others: dict[str, set[Stored]] = {}
     for root, variable, stored in _assignments(meta):
         if root in saver:
             own.setdefault(variable, stored)
-        elif stored not in others.setdefault(variable, []):
-            others[variable].append(stored)
-    if not own:
-        own = {name: found[0] for name, found in others.items() if len(found) == 1}
-    return own, others
+        others.setdefault(variable, set()).add(stored)
+    return own or {name: found.pop() for name, found in others.items() if len(found) == 1}
 
 
 def _assignments(meta: MetaGraphFile) -> Iterator[tuple[str, str, Stored]]:
@@ -129,10 +101,20 @@ def _assignments(meta: MetaGraphFile) -> Iterator[tuple[str, str, Stored]]:
     for view in views(meta, RESTORE_OPS):
         for node in view.nodes.values():
             inputs = data_inputs(node) if node.op in ASSIGN_OPS else []
-            stored = stored_source(view, inputs[1]) if len(inputs) == 2 else None
+            stored = _stored(view, inputs[1]) if len(inputs) == 2 else None
             variable = source(view, inputs[0]) if stored else None
             if stored and variable and variable.view.caller is None:
                 yield view.root_of(node), variable.node.name, stored
+
+
+def _stored(view: View, text: str) -> Stored | None:
+    """Where in a checkpoint a node's input is restored from; None where it is not, or damaged."""
+    value = source(view, text)
+    if value is None or value.node.op != "Cast" or not data_inputs(value.node):
+        return value and _restored(value)
+    before = source(value.view, data_inputs(value.node)[0])
+    stored = before and _restored(before)
+    return stored and stored._replace(cast=True)
 
 
 def _restored(value: Output) -> Stored | None:
@@ -147,12 +129,13 @@ def _restored(value: Output) -> Stored | None:
     part = _part(spec) if spec else None
     if not key or spec is None or (spec and part is None):
         return None
-    return Stored(key, part, value.reshaped)
+    return Stored(key, part)
 
 
 def _part(spec: str) -> Part | None:
     """Parses `10 4 0,5:-`: the full shape, then start and size in each dimension, `-` for all.
 
+    It gives None for a slice that is not inside of the tensor.
     Format: `TensorShape` and `TensorSlice` in `tensorflow/core/util/saved_tensor_slice_util.cc`.
     """
     if not _SLICE_SPEC.fullmatch(spec):
@@ -166,29 +149,9 @@ def _part(spec: str) -> Part | None:
         (0, full) if extent == "-" else tuple(int(number) for number in extent.split(","))
         for extent, full in zip(extents, shape, strict=True)
     ]
-    return _checked_part(shape, [pair[0] for pair in pairs], [pair[1] for pair in pairs])
-
-
-def _checked_part(shape: Sequence[int], starts: Sequence[int], sizes: Sequence[int]) -> Part | None:
-    """The slice; None where it is not inside of the tensor."""
-    if not len(shape) == len(starts) == len(sizes) or min([*starts, *sizes], default=0) < 0:
+    if any(start + size > full for (start, size), full in zip(pairs, shape, strict=True)):
         return None
-    extents = zip(starts, sizes, shape, strict=True)
-    if any(start + size > full for start, size, full in extents):
-        return None
-    return Part(tuple(shape), tuple(starts), tuple(sizes))
-
-
-def _parts(meta: MetaGraphFile) -> Mapping[str, Stored]:
-    """Variable -> its slice of a partitioned one, as the graph's collections have it."""
-    parts = {}
-    for collection in meta.proto.collection_def:
-        for name, entry in variable_definitions(meta, collection):
-            info = entry.save_slice_info_def
-            part = _checked_part(info.full_shape, info.var_offset, info.var_shape)
-            if info.full_name and part is not None:
-                parts[name] = Stored(info.full_name, part)
-    return parts
+    return Part(shape, tuple(start for start, _ in pairs), tuple(size for _, size in pairs))
 
 
 class Variable(NamedTuple):
@@ -239,12 +202,9 @@ def unavailable(meta: MetaGraphFile, variables: Sequence[Variable]) -> list[str]
     Raises:
       CheckpointError: a file is missing or damaged, so that none can.
     """
-    reader = CheckpointReader(meta.prefix)
-    keys = checkpoint_keys(meta, [variable.name for variable in variables], reader.shapes)
-    found = {v.name for v in variables if keys[v.name].key in reader.shapes}
-    reader.check_sizes({keys[name].key for name in found})
-    missing = [f"{_named(v, keys)} is missing" for v in variables if v.name not in found]
-    return missing + _misfits([v for v in variables if v.name in found], keys, reader)
+    reader, keys, missing, wrong = _looked_up(meta, variables)
+    reader.check_sizes({stored.key for stored in keys.values() if stored.key in reader.shapes})
+    return [f"{name} is missing" for name in missing] + wrong
 
 
 def read_values(meta: MetaGraphFile, variables: Sequence[Variable]) -> dict[str, Array]:
@@ -258,15 +218,12 @@ def read_values(meta: MetaGraphFile, variables: Sequence[Variable]) -> dict[str,
     """
     if not variables:
         return {}
-    reader = CheckpointReader(meta.prefix)
-    keys = checkpoint_keys(meta, [variable.name for variable in variables], reader.shapes)
-    missing = [_named(v, keys) for v in variables if keys[v.name].key not in reader.shapes]
+    reader, keys, missing, wrong = _looked_up(meta, variables)
     if missing:
         raise CheckpointError(
             f"{meta.prefix} lacks {len(missing)} of the {len(variables)} variables that this "
             f"takes: {first_few(missing, _MAX_NAMED)}"
         )
-    wrong = _misfits(variables, keys, reader)
     if wrong:
         line = first_few(wrong, _MAX_NAMED, "; ")
         raise CheckpointError(f"{meta.prefix} does not fit its graph: {line}")
@@ -282,6 +239,30 @@ def read_values(meta: MetaGraphFile, variables: Sequence[Variable]) -> dict[str,
     return values
 
 
+def _looked_up(
+    meta: MetaGraphFile, variables: Sequence[Variable]
+) -> tuple[CheckpointReader, dict[str, Stored], list[str], list[str]]:
+    """The checkpoint, the places in it, who is missing, and a phrase for each that does not fit."""
+    reader = CheckpointReader(meta.prefix)
+    keys = checkpoint_keys(meta, [variable.name for variable in variables], reader.shapes)
+    missing, wrong = [], []
+    for variable in variables:
+        stored = keys[variable.name]
+        named = variable.name
+        if stored.key != named:
+            named += f" (saved as {stored.key})"
+        if stored.key not in reader.shapes:
+            missing.append(named)
+        elif not _fits(variable, stored, reader):
+            found = f"{reader.dtypes[stored.key].name} {reader.shapes[stored.key]}"
+            if stored.part is not None:
+                sizes, starts = list(stored.part.sizes), list(stored.part.starts)
+                found += f" (of which it takes {sizes} at {starts})"
+            has = f"{variable.dtype.name} {format_shape(variable.shape)}"
+            wrong.append(f"{named} is {found}, the graph has {has}")
+    return reader, keys, missing, wrong
+
+
 def _value(full: Array, variable: Variable, stored: Stored) -> Array:
     """A variable's value out of the tensor that it is stored in."""
     value = full
@@ -291,28 +272,7 @@ def _value(full: Array, variable: Variable, stored: Stored) -> Array:
         value = full[tuple(slice(start, start + size) for start, size in pairs)].copy()
     if stored.cast:
         value = value.astype(variable.dtype.as_numpy_dtype)
-    if stored.reshaped and variable.shape.is_fully_defined():
-        return value.reshape(variable.shape.as_list())
     return value
-
-
-def _misfits(
-    variables: Sequence[Variable], keys: Mapping[str, Stored], reader: CheckpointReader
-) -> list[str]:
-    """A phrase for each variable that the checkpoint has otherwise than the graph."""
-    wrong = []
-    for variable in variables:
-        stored = keys[variable.name]
-        if not _fits(variable, stored, reader):
-            found = f"{reader.dtypes[stored.key].name} {reader.shapes[stored.key]}"
-            if stored.part is not None:
-                sizes, starts = list(stored.part.sizes), list(stored.part.starts)
-                found += f" (of which it takes {sizes} at {starts})"
-            wrong.append(
-                f"{_named(variable, keys)} is {found}, the graph has {variable.dtype.name} "
-                f"{format_shape(variable.shape)}"
-            )
-    return wrong
 
 
 def _fits(variable: Variable, stored: Stored, reader: CheckpointReader) -> bool:
@@ -326,12 +286,90 @@ def _fits(variable: Variable, stored: Stored, reader: CheckpointReader) -> bool:
     is_cast = stored.cast and dtype.is_floating and variable.dtype.is_floating
     if dtype != variable.dtype and not is_cast:
         return False
-    if stored.reshaped and variable.shape.is_fully_defined():
-        return bool(np.prod(shape, dtype=object) == variable.shape.num_elements())
     return bool(variable.shape.is_compatible_with(shape))
 
 
-def _named(variable: Variable, keys: Mapping[str, Stored]) -> str:
-    """A variable's name, and its key in the checkpoint where that is another."""
-    key = keys[variable.name].key
-    return variable.name if key == variable.name else f"{variable.name} (saved as {key})"
+# Which tensors of a checkpoint only an optimizer needs: its slots, powers and counters.
+#
+# The name tells, as the optimizers of TensorFlow and of Keras make it, and Adafactor and AdamW as
+# they have been copied from project to project:
+#
+#   conv1/w/Adam, train/conv1/w/Adam_1    slots of conv1/w
+#   beta1_power, train/beta2_power_1      of Adam and its kin
+#   training/Adam/conv1/w/m, Adam/iter    Keras in graph mode
+#   w/.OPTIMIZER_SLOT/optimizer/m/...     object-based, as is all of an object called optimizer
+#   w_slot_vr, w/adam_m                   Adafactor, AdamW
+#
+# A moving average of a variable (`w/ExponentialMovingAverage`) is none of these: it predicts.
+#
+# Sources: `tensorflow/python/training/slot_creator.py`,
+# `tensorflow/core/protobuf/trackable_object_graph.proto`.
+
+_MAX_LENGTH = 1000  # Of a name that is looked into; a hostile one may have any.
+_OPTIMIZER = re.compile(
+    r"ada(m|grad|delta|factor|shift|bound)|momentum|rms_?prop|ftrl|optimi[sz]er|nesterov|yogi"
+    r"|(power|add)sign|(^|_)(lamb|lars|sgd|lion|shampoo)(_|$)",
+    re.IGNORECASE,
+)
+_UNMISTAKABLE = re.compile(
+    r"(.+/)?beta[12]_power(_\d+)?"
+    r"|.+/(Adam|AdaMax|Nadam|Momentum|RMSProp|Adagrad|AdagradDA|Adadelta|Ftrl)(_\d+)?"
+    r"|.*/\.OPTIMIZER_SLOT/.*"
+)
+_OBJECT = re.compile(r"(.+/)?(\w*optimi[sz]er\w*|opt)/.+", re.IGNORECASE)
+# An optimizer of Keras 3 lists the model's variables too; the shortest path is what they go by.
+_TRAINED = re.compile(r"(.+/)?_trainable_variables/.+")
+_ADAFACTOR = re.compile(r"(.+)_slot_(v|vr|vc|m)")
+_OF_KERAS = re.compile(
+    r"(iter|iterations|beta_[12]|decay|learning_rate|lr|momentum|rho|Variable(_\d+)?)"
+)
+_SLOT_OF_KERAS = re.compile(
+    r"m|v|vhat|momentum|rms|mg|accumulator|accum_grad|accum_var|linear|velocity"
+)
+
+
+def slot_names(keys: Collection[str], meta: MetaGraphFile | None = None) -> frozenset[str]:
+    """Which of all keys of a checkpoint only an optimizer needs.
+
+    Where there is a graph, its variables may be saved under other keys than their names; and none
+    that it says is to be trained is a slot, whatever it is called.
+
+    Raises:
+      CheckpointError: the graph is damaged.
+    """
+    held = frozenset(keys)
+    slots = {key for key in held if _is_slot(key, held)}
+    if meta is not None:
+        variables = {name for name, node in meta.nodes.items() if node.op in VARIABLE_OPS}
+        trained = trainable_names(meta)
+        own = {name for name in variables if _is_slot(name, variables)} - trained
+        places = checkpoint_keys(meta, trained | own, held)
+        slots |= {places[name].key for name in own}
+        slots -= {places[name].key for name in trained}
+    return held & slots
+
+
+def _is_slot(key: str, held: Collection[str]) -> bool:
+    """Whether a key, one of those that are held, is an optimizer's by its name."""
+    if len(key) > _MAX_LENGTH:
+        return False
+    before, _, last = key.rpartition("/")
+    adafactor = _ADAFACTOR.fullmatch(key)
+    if (
+        _UNMISTAKABLE.fullmatch(key)
+        or (adafactor and adafactor[1] in held)
+        or (_OF_KERAS.fullmatch(last) and _is_optimizer(before))
+    ):
+        return True
+    if key.endswith(OBJECT_SUFFIX):
+        path = key.removesuffix(OBJECT_SUFFIX)
+        return bool(_OBJECT.fullmatch(path)) and not _TRAINED.fullmatch(path)
+    parts = before.split("/")  # Cut in two before each: the scopes in front, and a variable.
+    scopes = ["/".join(parts[:i]) for i in range(len(parts)) if "/".join(parts[i:]) in held]
+    if _OPTIMIZER.search(last):
+        return bool(scopes)
+    return bool(_SLOT_OF_KERAS.fullmatch(last)) and any(map(_is_optimizer, scopes))
+
+
+def _is_optimizer(scope: str) -> bool:
+    return _OPTIMIZER.search(scope.rpartition("/")[2]) is not None

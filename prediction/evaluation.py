@@ -21,14 +21,7 @@ from errors import PredictionError
 from metagraph.casting import Array, as_numpy_dtype
 from metagraph.graph import sub_graph
 from metagraph.meta import MetaGraphFile, TensorInfo
-from metagraph.model import (
-    Model,
-    checkpoint_of,
-    checkpoint_state,
-    read_model,
-    state_record,
-    state_text,
-)
+from metagraph.model import Model, checkpoint_of, missing_values, read_model, state_text
 from metagraph.session import InferenceGraph, describe_tensors, load_inference_graph, warn_if_random
 from prediction import chosen_model, output, plan
 from prediction.file_inputs import Rows
@@ -69,11 +62,12 @@ def _listing(config: PredictConfig, meta: MetaGraphFile) -> str:
     with config.limit.over("listing the graph"):
         content = chosen_model.listing(meta, read_model(meta, config.signature))
     outputs = [record["name"] for record in content["outputs"] or content["candidates"]]
-    state = checkpoint_state(meta, outputs)
+    problems = missing_values(meta, outputs)
     if config.format == "json":
-        return json.dumps(content | state_record(meta, state), ensure_ascii=False)
+        state = {"meta": meta.path, "checkpoint": checkpoint_of(meta), "problems": problems}
+        return json.dumps(content | state, ensure_ascii=False)
     _say_what_was_read(meta)
-    return chosen_model.listing_text(content) + state_text(state)
+    return chosen_model.listing_text(content) + state_text(meta, problems)
 
 
 def _say_what_was_read(meta: MetaGraphFile) -> None:

@@ -19,6 +19,7 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from errors import CheckpointError, PredictionError
 from prediction.evaluation import predict
 from prediction.request import PredictConfig
+from tests.metagraph.made import refused
 from tests.prediction import stock
 
 v1 = tf.compat.v1
@@ -81,26 +82,63 @@ def _assert_y(meta: Path, **options: Any) -> None:
     np.testing.assert_allclose(_predict(meta, feeds={"x:0": X}, **options)[0], X @ W, rtol=1e-6)
 
 
-@pytest.mark.parametrize("key", ["trainops", "saveable_objects"])
-def test_finding_01_a_collection_names_what_is_no_node(tmp_path: Path, key: str) -> None:
+def _names_no_node(key: str) -> Callable[[MetaGraphDef], object]:
+    return lambda proto: proto.collection_def[key].node_list.value.append("Adam")
+
+
+def _version_that_is_none(proto: MetaGraphDef) -> None:
+    proto.meta_info_def.tensorflow_version = "0.12.head"
+
+
+def _shapes_only_beside(proto: MetaGraphDef) -> None:
+    """As a producer before 24 wrote them: no `shape` that counts, but `_output_shapes`."""
+    proto.graph_def.versions.producer = 22
+    for node in proto.graph_def.node:
+        node.attr.pop("shape" if node.op == "Placeholder" else "_none", None)
+
+
+def _no_shapes(proto: MetaGraphDef) -> None:
+    _shapes_only_beside(proto)
+    proto.graph_def.versions.producer = 12
+    for node in proto.graph_def.node:
+        node.attr.pop("_output_shapes", None)
+
+
+def _pinned_to(device: str) -> Callable[[MetaGraphDef], None]:
+    def pin(proto: MetaGraphDef) -> None:
+        for node in proto.graph_def.node:
+            node.device = device
+
+    return pin
+
+
+@pytest.mark.parametrize(
+    ("edit", "stock_says", "listed"),
+    [
+        (_names_no_node("trainops"), "Adam", "trainops"),
+        (_names_no_node("saveable_objects"), "Adam", "saveable_objects"),
+        (_version_that_is_none, "Invalid version", ""),
+        (_shapes_only_beside, "", "x:0  float32 [?, 3]"),
+        (_no_shapes, "", ""),
+        (_pinned_to("/job:ps/task:0"), "", ""),
+        (_pinned_to("/job:worker/replica:0/task:3/cpu:0"), "", ""),
+        (_pinned_to("/device:GPU:0"), "", ""),
+    ],
+    ids=["01", "01 too", "02", "03", "04", "05 ps", "05 worker", "05 GPU"],
+)
+def test_findings_01_to_05_what_an_old_or_foreign_file_says(
+    tmp_path: Path, edit: Callable[[MetaGraphDef], object], stock_says: str, listed: str
+) -> None:
     path = _model(tmp_path / "m")
-    stock.edit_meta(path, lambda p: p.collection_def[key].node_list.value.append("Adam"))
-    with pytest.raises(KeyError, match="Adam"):
-        stock.run(path, ["y:0"], {"x:0": X})
+    stock.edit_meta(path, edit)
+    if stock_says:
+        with pytest.raises((KeyError, ValueError), match=stock_says):
+            stock.run(path, ["y:0"], {"x:0": X})
     _assert_y(path)
-    assert key in _listing(path)
-
-
-def test_finding_02_a_version_that_is_none(tmp_path: Path) -> None:
-    path = _model(tmp_path / "m")
-
-    def age(proto: MetaGraphDef) -> None:
-        proto.meta_info_def.tensorflow_version = "0.12.head"
-
-    stock.edit_meta(path, age)
-    with pytest.raises(ValueError, match="Invalid version"):
-        stock.run(path, ["y:0"], {"x:0": X})
-    _assert_y(path)
+    assert listed in _listing(path)
+    np.save(tmp_path / "x.npy", np.tile(X, (300, 1)))
+    (rows,) = _predict(path, input=[str(tmp_path / "x.npy")])
+    np.testing.assert_allclose(rows, np.tile(X @ W, (300, 1)), rtol=1e-6)
 
 
 def test_finding_03_shapes_of_an_older_tensorflow_on_a_gradient(tmp_path: Path) -> None:
@@ -129,77 +167,26 @@ def test_finding_03_shapes_of_an_older_tensorflow_on_a_gradient(tmp_path: Path) 
     np.testing.assert_allclose(ours[1], dx, rtol=1e-6, atol=1e-6)
 
 
-def _without_shapes(proto: MetaGraphDef, producer: int) -> None:
-    """As an old producer wrote them: no `shape` that counts, `_output_shapes` or nothing."""
-    proto.graph_def.versions.producer = producer
-    for node in proto.graph_def.node:
-        node.attr.pop("shape" if node.op == "Placeholder" else "_none", None)
-
-
-def test_finding_03_a_placeholder_whose_shape_is_only_there(tmp_path: Path) -> None:
-    path = _model(tmp_path / "m")
-    stock.edit_meta(path, lambda proto: _without_shapes(proto, 22))
-    assert "x:0  float32 [?, 3]" in _listing(path)
-    _assert_y(path)
-
-
-def test_finding_04_a_producer_that_knew_no_shapes(tmp_path: Path) -> None:
-    path = _model(tmp_path / "m")
-
-    def age(proto: MetaGraphDef) -> None:
-        _without_shapes(proto, 12)
-        for node in proto.graph_def.node:
-            node.attr.pop("_output_shapes", None)
-
-    stock.edit_meta(path, age)
-    _assert_y(path)
-    np.save(tmp_path / "x.npy", np.tile(X, (300, 1)))
-    (rows,) = _predict(path, input=[str(tmp_path / "x.npy")])
-    np.testing.assert_allclose(rows, np.tile(X @ W, (300, 1)), rtol=1e-6)
-
-
-@pytest.mark.parametrize(
-    "device", ["/job:ps/task:0", "/job:worker/replica:0/task:3/cpu:0", "/device:GPU:0"]
-)
-def test_finding_05_nodes_pinned_to_other_machines(tmp_path: Path, device: str) -> None:
-    path = _model(tmp_path / "m")
-
-    def pin(proto: MetaGraphDef) -> None:
-        for node in proto.graph_def.node:
-            node.device = device
-
-    stock.edit_meta(path, pin)
-    _assert_y(path)
-
-
 @pytest.mark.parametrize("suffix", ["meta", "index", "data-00000-of-00001"])
 def test_finding_06_a_git_lfs_pointer(tmp_path: Path, suffix: str) -> None:
     path = _model(tmp_path / "m")
     (tmp_path / f"m.{suffix}").write_bytes(LFS_POINTER)
-    with pytest.raises(CheckpointError, match=r"(?i)git.lfs") as caught:
+    with refused(rf"m\.{suffix} .*(?i:git.lfs)", CheckpointError):
         _predict(path, feeds={"x:0": X})
-    assert "\n" not in str(caught.value)
-    assert f"m.{suffix}" in str(caught.value)
 
 
 def test_finding_07_a_graph_of_many_thousand_nodes(tmp_path: Path) -> None:
     """Most of them beside the path to the output; 3,000 in one chain on it."""
-    with stock.checkpoint(tmp_path / "m"):
-        x = v1.placeholder(tf.float32, [None, 3], name="x")
-        y = _layer(x)
-        _ = tf.identity(y, name="z")
-    path = tmp_path / "m.meta"
+    path = _model(tmp_path / "m")
 
     def grow(proto: MetaGraphDef) -> None:
         before = "y"
         for i in range(12_000):
-            on_path = i % 4 == 0
-            node = proto.graph_def.node.add(name=f"n{i}", op="Neg")
+            node = proto.graph_def.node.add(name=f"n{i}", op="Neg", input=[before])
             node.attr["T"].type = tf.float32.as_datatype_enum
-            node.input.append(before if on_path else f"{before}")
-            before = node.name if on_path else before
-        (end,) = (node for node in proto.graph_def.node if node.name == "z")
-        end.input[0] = before
+            before = node.name if i % 4 == 0 else before
+        end = proto.graph_def.node.add(name="z", op="Identity", input=[before])
+        end.attr["T"].type = tf.float32.as_datatype_enum
 
     stock.edit_meta(path, grow)
     np.testing.assert_allclose(_predict(path, ["z:0"], {"x:0": X})[0], X @ W, rtol=1e-6)
@@ -252,16 +239,15 @@ def test_finding_11_a_pickle_at_the_bare_prefix(tmp_path: Path, whole: bool) -> 
         _assert_y(path)
     else:
         (tmp_path / "m.index").unlink()
-        with pytest.raises(CheckpointError, match=r"m\b") as caught:
+        with refused(r"m\b", CheckpointError):
             _predict(path, feeds={"x:0": X})
-        assert "\n" not in str(caught.value)
     assert not (tmp_path / "victim").exists()
 
 
 def test_finding_12_the_data_file_is_missing(tmp_path: Path) -> None:
     path = _model(tmp_path / "m")
     (tmp_path / "m.data-00000-of-00001").unlink()
-    with pytest.raises(CheckpointError, match=r"m\.data-00000-of-00001.* missing"):
+    with refused(r"m\.data-00000-of-00001.* missing", CheckpointError):
         _predict(path, feeds={"x:0": X})
 
 
@@ -275,7 +261,7 @@ def test_finding_13_a_saver_that_saved_some_variables_only(tmp_path: Path) -> No
             session, str(tmp_path / "m")
         )
     path = tmp_path / "m.meta"
-    with pytest.raises(CheckpointError, match=r"lacks 2 of the 3 variables.*: scale, shift"):
+    with refused(r"lacks 2 of the 3 variables.*: scale, shift", CheckpointError):
         _predict(path, ["z:0"], {"x:0": X})
     _assert_y(path)
     (z,) = _predict(path, ["z:0"], {"x:0": X, "scale:0": np.float32(2), "shift:0": np.float32(1)})
@@ -306,34 +292,22 @@ def _examples() -> tf.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("source", "tensor"),
+    ("source", "tensor", "unfed"),
     [
-        (_queue, "fifo_queue_DequeueMany:0"),
-        (_iterator, "IteratorGetNext:0"),
-        (_examples, "ParseExample/ParseExampleV2:0"),
+        (_queue, "fifo_queue_DequeueMany:0", "fifo_queue_DequeueMany"),
+        (_iterator, "IteratorGetNext:0", "IteratorGetNext"),
+        (_examples, "ParseExample/ParseExampleV2:0", "tf_example:0 string"),
     ],
     ids=["queue", "iterator", "examples"],
 )
 def test_finding_14_any_tensor_of_a_pipeline_is_fed(
-    tmp_path: Path, source: Callable[[], tf.Tensor], tensor: str
+    tmp_path: Path, source: Callable[[], tf.Tensor], tensor: str, unfed: str
 ) -> None:
     path = _pipeline(tmp_path, source)
     np.testing.assert_allclose(_predict(path, feeds={tensor: X})[0], X @ W, rtol=1e-6)
     assert tensor in _listing(path)
-
-
-@pytest.mark.parametrize(
-    ("source", "tensor"),
-    [(_queue, "fifo_queue_DequeueMany"), (_iterator, "IteratorGetNext")],
-    ids=["queue", "iterator"],
-)
-def test_finding_14_an_unfed_pipeline_is_one_line(
-    tmp_path: Path, source: Callable[[], tf.Tensor], tensor: str
-) -> None:
-    path = _pipeline(tmp_path, source)
-    with pytest.raises((CheckpointError, PredictionError), match=tensor) as caught:
+    with refused(unfed):
         _predict(path, time_limit=1.0)
-    assert "\n" not in str(caught.value)
 
 
 def test_finding_14_training_data_are_never_served_silently(
@@ -345,10 +319,7 @@ def test_finding_14_training_data_are_never_served_silently(
 
     path = _pipeline(tmp_path, one_shot)
     said = _said(monkeypatch)
-    try:
-        _predict(path)
-    except (CheckpointError, PredictionError) as error:
-        said.append(str(error))
+    _predict(path)
     assert any("OneShotIterator" in line or "IteratorGetNext" in line for line in said)
     np.testing.assert_allclose(_predict(path, feeds={"IteratorGetNext:0": X})[0], X @ W, rtol=1e-6)
 
@@ -374,18 +345,11 @@ def test_finding_15_a_vocabulary_at_another_machines_path(tmp_path: Path) -> Non
     gone, here = tmp_path / "gone" / "vocab.txt", tmp_path / "vocab.txt"
     gone.parent.mkdir()
     gone.write_text("a\nb\n")
-    path = _table(
-        tmp_path,
-        lambda: tf.lookup.TextFileInitializer(
-            str(gone),
-            tf.string,
-            tf.lookup.TextFileIndex.WHOLE_LINE,
-            tf.int64,
-            tf.lookup.TextFileIndex.LINE_NUMBER,
-        ),
-    )
+    index = tf.lookup.TextFileIndex
+    kinds = tf.string, index.WHOLE_LINE, tf.int64, index.LINE_NUMBER
+    path = _table(tmp_path, lambda: tf.lookup.TextFileInitializer(str(gone), *kinds))
     gone.rename(here)
-    with pytest.raises((CheckpointError, PredictionError), match=r"vocab\.txt.*--asset"):
+    with refused(r"vocab\.txt.*--asset"):
         _predict(path, feed=['words=["b"]'])
     (y,) = _predict(path, feed=['words=["b", "a", "c"]'], asset=[f"vocab.txt={here}"])
     assert y.tolist() == [10, 0, -10]
@@ -436,9 +400,8 @@ def test_finding_18_an_operation_without_a_kernel_here(tmp_path: Path) -> None:
     with pytest.raises(tf.errors.InvalidArgumentError, match="No OpKernel"):
         stock.run(path, ["y:0"], {"x:0": X})
     _assert_y(path)
-    with pytest.raises(CheckpointError, match="CudnnRNN") as caught:
+    with refused("CudnnRNN", CheckpointError):
         _predict(path, ["z:0"], {"x:0": X})
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("rows", [1, 4, 10])
@@ -507,7 +470,7 @@ def test_finding_19_unknown_rank_and_many_placeholders(tmp_path: Path) -> None:
     (y,) = _predict(tmp_path / "m.meta", feeds=feeds)
     assert y.tolist() == [[2.0 * sum(range(35))]] * 2
     del feeds["in34:0"]
-    with pytest.raises(PredictionError, match=r"y:0 needs in34:0 float32 of any shape"):
+    with refused(r"y:0 needs in34:0 float32 of any shape", PredictionError):
         _predict(tmp_path / "m.meta", feeds=feeds)
 
 

@@ -104,18 +104,14 @@ def test_the_listing_names_the_inputs_first_and_the_likeliest_outputs(
     assert entry["suggested_output"] in find_candidates(read_meta_graph(meta)).outputs[:2]
 
 
-@pytest.mark.parametrize("signature", [None, "named"])
-def test_a_session_bundles_signatures(signature: str | None, tmp_path: Path) -> None:
+def test_a_session_bundles_signature(tmp_path: Path) -> None:
     (entry,) = (e for e in _entries() if "/half_plus_two/" in e["meta"])
     rows = np.array([[1], [3]], np.float32)
-    keys = {None: ("ParseExample/ParseExample", "outputs"), "named": ("x", "y")}
-    fed, fetched = keys[signature]
     np.save(tmp_path / "rows.npy", rows)
     found = document(
         str(THIRD_PARTY / entry["meta"]),
-        signature=signature,
-        fetch=[fetched],
-        feed=[f"{fed}={tmp_path}/rows.npy"],
+        fetch=["outputs"],
+        feed=[f"ParseExample/ParseExample={tmp_path}/rows.npy"],
     )
     (value,) = found["outputs"].values()
     assert value == (rows / 2 + 2).tolist()

@@ -21,8 +21,7 @@ from errors import CheckpointError, ToolError, nearest_names
 from metagraph.casting import as_numpy_dtype, json_value
 from metagraph.meta import MetaGraphFile
 from metagraph.opening import open_model
-from metagraph.slots import slot_names
-from metagraph.variables import OBJECT_SUFFIX, VARIABLE_OPS, Stored, checkpoint_keys
+from metagraph.variables import OBJECT_SUFFIX, VARIABLE_OPS, Stored, checkpoint_keys, slot_names
 from tools.command import Record
 from tools.folder_entries import graph_path
 from tools.inspect_checkpoint import InspectConfig
@@ -207,7 +206,7 @@ def _key_of(contents: Contents, name: str) -> str:
     """
     keys: dict[str, str] = {tensor["key"]: tensor["key"] for tensor in contents.tensors}
     for variable, place in contents.places.items():
-        if place.part is None and not place.reshaped and place.key in keys:
+        if place.part is None and place.key in keys:
             keys.setdefault(variable, place.key)
     for tensor in contents.tensors:
         keys.setdefault(tensor["path"], tensor["key"])

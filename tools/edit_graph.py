@@ -265,12 +265,10 @@ def _read(graph: tf.Graph, saved: Saved) -> tf.Tensor:
 def _assign(graph: tf.Graph, saved: Saved, value: tf.Tensor) -> tf.Operation:
     """Gives a variable a value as it is stored."""
     variable = graph.get_tensor_by_name(f"{saved.variable.name}:0")
-    shape = saved.variable.shape
-    is_known = shape.is_fully_defined()
     if saved.is_cast:
         value = tf.cast(value, saved.variable.dtype)
-    if saved.place.reshaped and is_known:
-        value = tf.reshape(value, shape)
     if variable.op.type == RESOURCE_VARIABLE:
         return tf.raw_ops.AssignVariableOp(resource=variable, value=value)
-    return tf.raw_ops.Assign(ref=variable, value=value, validate_shape=is_known).op
+    return tf.raw_ops.Assign(
+        ref=variable, value=value, validate_shape=saved.variable.shape.is_fully_defined()
+    ).op

@@ -21,8 +21,7 @@ from metagraph.meta import MetaGraphFile, node_of, read_meta_graph
 from metagraph.model import read_model
 from metagraph.opening import find_model, find_variables, open_model, prefix_of
 from metagraph.session import InferenceGraph, load_inference_graph
-from metagraph.slots import slot_names
-from metagraph.variables import graph_variables, unavailable
+from metagraph.variables import graph_variables, slot_names, unavailable
 from prediction import plan
 from prediction.file_inputs import MAX_BYTES
 from prediction.plan import feed_value

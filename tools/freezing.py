@@ -48,7 +48,7 @@ class Reference(NamedTuple):
 
     feeds: Mapping[str, Array]
     results: Mapping[str, Array]
-    random: tuple[str, ...]
+    random: Sequence[str]
 
 
 def freeze_to_file(config: FreezeConfig) -> Record:

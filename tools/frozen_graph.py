@@ -29,7 +29,8 @@ from metagraph.meta import (
 )
 from metagraph.model import Model, fetchable, find_candidates, read_model
 from metagraph.safety import check_operations
-from metagraph.session import Role, RoleFinder, describe_tensors, off_value, says_switch
+from metagraph.session import describe_tensors
+from metagraph.switches import Role, RoleFinder, off_value, says_switch
 from metagraph.tables import Filling, with_tables
 from metagraph.usage import is_source, output_index
 from metagraph.values import Restoring, free_scope

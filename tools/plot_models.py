@@ -268,9 +268,9 @@ def _first_kernel(meta: MetaGraphFile, model: Model) -> str:
         if name not in needed or node.op not in _CONVOLUTIONS or len(inputs) < 2:
             continue
         tensor, found = meta.find_tensor(inputs[1]), source(view, inputs[1])
-        if found is not None and found.node.op == "ReadVariableOp" and not found.reshaped:
+        if found is not None and found.node.op == "ReadVariableOp":
             found = source(view, found.node.input[0])
-        if found is not None and found.node.op in VARIABLE_OPS and not found.reshaped:
+        if found is not None and found.node.op in VARIABLE_OPS:
             tensor = f"{found.node.name}:0"
         if tensor is not None and not sub_graph(meta, [tensor]).unfed:
             return tensor

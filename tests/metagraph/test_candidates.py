@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from metagraph.graph import sub_graph
-from metagraph.meta import MetaGraphFile, read_meta_graph
 from metagraph.model import Candidates, find_candidates, read_model, without_handles
-from tests.prediction import stock
+from metagraph.usage import behind_handle, dependence, is_source, output_index, plumbing, wiring_of
+from tests.metagraph.made import of_nodes, saved
 
 v1 = tf.compat.v1
 
@@ -21,15 +20,12 @@ def _variable(name: str, *shape: int) -> Any:
     return v1.get_variable(name, initializer=np.ones(shape, np.float32), use_resource=False)
 
 
-def _found(tmp_path: Path, build: Callable[[], object], **saver_options: Any) -> Candidates:
-    with stock.checkpoint(tmp_path / "m", **saver_options):
-        build()
-        if not v1.global_variables():
-            _variable("v", 1)
-    return find_candidates(read_meta_graph(f"{tmp_path}/m.meta"))
+def _x(shape: tuple[int | None, ...] = (None, 3)) -> tf.Tensor:
+    return v1.placeholder(tf.float32, shape, name="x")
 
 
-def _classifier(x: tf.Tensor) -> tf.Tensor:
+def _logits(x: tf.Tensor) -> tf.Tensor:
+    """Of a classifier of two layers."""
     hidden = tf.nn.relu(tf.matmul(x, _variable("w1", 3, 4)) + _variable("b1", 4))
     logits = tf.nn.bias_add(tf.matmul(hidden, _variable("w2", 4, 2)), _variable("b2", 2))
     tf.nn.softmax(logits, name="probabilities")
@@ -44,124 +40,99 @@ def _train(logits: tf.Tensor, labels: tf.Tensor) -> None:
     v1.train.AdamOptimizer().minimize(loss)
 
 
-def test_a_trained_classifier(tmp_path: Path) -> None:
-    def build() -> None:
-        rate = v1.placeholder_with_default(1.0, [], name="keep")
-        labels = v1.placeholder(tf.int64, [None], name="labels")
-        x = v1.placeholder(tf.float32, [None, 3], name="x")
-        _train(_classifier(x * rate), labels)
-
-    found = _found(tmp_path, build)
-    assert found.inputs == ("labels:0", "x:0", "keep:0")
-    assert found.pipeline == ()
-    assert found.outputs == ("probabilities:0", "classes:0")
+def _classifier() -> None:
+    rate = v1.placeholder_with_default(1.0, [], name="keep")
+    labels = v1.placeholder(tf.int64, [None], name="labels")
+    _train(_logits(_x() * rate), labels)
 
 
-def test_the_signature_goes_first(tmp_path: Path) -> None:
-    with stock.checkpoint(tmp_path / "m"):
-        for name in "abc":
-            v1.placeholder(tf.float32, name=name)
-        _variable("v", 1)
-
-    def sign(proto: MetaGraphDef) -> None:
-        inputs = proto.signature_def["serving_default"].inputs
-        inputs["x"].name = "c:0"
-        inputs["y"].name = "nowhere:0"
-
-    stock.edit_meta(tmp_path / "m.meta", sign)
-    meta = read_meta_graph(f"{tmp_path}/m.meta")
-    found = find_candidates(meta, read_model(meta).inputs.values())
-    assert found.inputs == ("c:0", "a:0", "b:0")
+def _queue() -> None:
+    queue = v1.FIFOQueue(9, [tf.float32, tf.int64], [[3], []])
+    rows = v1.placeholder(tf.float32, [None, 3], name="enqueue_input/Placeholder")
+    labels = v1.placeholder(tf.int64, [None], name="enqueue_input/Placeholder_1")
+    queue.enqueue_many([rows * 2.0, labels])
+    _train(_logits(queue.dequeue_many(5)[0]), queue.dequeue_many(5)[1])
 
 
-@pytest.mark.parametrize("name", [None, "outer/saver"])
-def test_the_savers_placeholders_are_no_inputs(tmp_path: Path, name: str | None) -> None:
-    found = _found(tmp_path, lambda: v1.placeholder(tf.float32, name="x"), name=name)
-    assert found.inputs == ("x:0",)
+def _set_variable_summary_and_data_set() -> None:
+    rate = _variable("rate", 1)
+    v1.assign(rate, v1.placeholder(tf.float32, [1], name="new_rate"))
+    v1.summary.scalar("reward", v1.placeholder(tf.float32, [], name="reward"))
+    v1.data.Dataset.from_tensor_slices(v1.placeholder(tf.float32, [None], name="rows"))
+    tf.multiply(_x((1,)), rate, name="y")
 
 
-def test_placeholders_that_fill_a_queue_are_no_inputs(tmp_path: Path) -> None:
-    def build() -> None:
-        queue = v1.FIFOQueue(9, [tf.float32, tf.int64], [[3], []])
-        rows = v1.placeholder(tf.float32, [None, 3], name="enqueue_input/Placeholder")
-        labels = v1.placeholder(tf.int64, [None], name="enqueue_input/Placeholder_1")
-        queue.enqueue_many([rows * 2.0, labels])
-        _train(_classifier(queue.dequeue_many(5)[0]), queue.dequeue_many(5)[1])
-
-    found = _found(tmp_path, build)
-    assert found.inputs == ()
-    assert found.pipeline == ("fifo_queue_DequeueMany:0",)  # No prediction needs the labels.
-    assert found.outputs[:2] == ("probabilities:0", "classes:0")
+def _iterator() -> None:
+    rows = np.ones((8, 3), np.float32), np.zeros(8, np.int64), np.zeros(8, np.int64)
+    data = v1.data.Dataset.from_tensor_slices(rows).batch(2)
+    x, _, labels = v1.data.make_initializable_iterator(data).get_next()
+    _train(_logits(x), labels)
 
 
-def test_placeholders_that_set_a_variable_or_a_summary_are_no_inputs(tmp_path: Path) -> None:
-    def build() -> None:
-        rate = _variable("rate", 1)
-        v1.assign(rate, v1.placeholder(tf.float32, [1], name="new_rate"))
-        v1.summary.scalar("reward", v1.placeholder(tf.float32, [], name="reward"))
-        v1.data.Dataset.from_tensor_slices(v1.placeholder(tf.float32, [None], name="rows"))
-        tf.multiply(v1.placeholder(tf.float32, [1], name="x"), rate, name="y")
-
-    found = _found(tmp_path, build)
-    assert found == Candidates(inputs=("x:0",), pipeline=(), outputs=("y:0",))
+def _copies() -> None:
+    hidden = tf.nn.bias_add(tf.matmul(_x(), _variable("w", 3, 2)), _variable("b", 2))
+    tf.identity(tf.nn.softmax(hidden), name="chances")
+    tf.identity(tf.tanh(hidden, name="value"))
 
 
-def test_an_iterators_rows_can_be_fed(tmp_path: Path) -> None:
-    def build() -> None:
-        rows = np.ones((8, 3), np.float32), np.zeros(8, np.int64), np.zeros(8, np.int64)
-        data = v1.data.Dataset.from_tensor_slices(rows).batch(2)
-        x, _, labels = v1.data.make_initializable_iterator(data).get_next()
-        _train(_classifier(x), labels)
-
-    found = _found(tmp_path, build)
-    assert found.inputs == ()
-    assert found.pipeline == ("IteratorGetNext:0",)
-    assert found.outputs[:2] == ("probabilities:0", "classes:0")
-    meta = read_meta_graph(f"{tmp_path}/m.meta")
-    of_loss = find_candidates(meta, wanted=["total:0"])
-    assert of_loss.pipeline == ("IteratorGetNext:0", "IteratorGetNext:2")
-    assert find_candidates(meta, wanted=["w1:0"]).pipeline == ()
+def _several_heads_and_labels() -> None:
+    x, mask = _x(), v1.placeholder(tf.bool, [None, 2], name="mask")
+    target = v1.placeholder(tf.float32, [None, 2], name="target")
+    hidden = tf.matmul(x, _variable("w", 3, 2))
+    tf.nn.softmax(tf.where(mask, hidden, -1e9 * tf.ones_like(hidden)), name="policy")
+    value = tf.tanh(tf.matmul(hidden, _variable("u", 2, 2)), name="value")
+    tf.stack([hidden, -hidden], name="unused")
+    hardest = tf.math.top_k(tf.square(value - target), name="hardest").values
+    total = tf.reduce_mean(hardest) / 2.0 + tf.nn.l2_loss(v1.global_variables()[0])
+    tf.identity(total, name="sum")
 
 
-def test_a_copy_stands_before_what_it_is_a_copy_of(tmp_path: Path) -> None:
-    def build() -> None:
-        x = v1.placeholder(tf.float32, [None, 3], name="x")
-        hidden = tf.nn.bias_add(tf.matmul(x, _variable("w", 3, 2)), _variable("b", 2))
-        tf.identity(tf.nn.softmax(hidden), name="chances")
-        tf.identity(tf.tanh(hidden, name="value"))
-
-    found = _found(tmp_path, build)
-    assert found.outputs == ("chances:0", "Softmax:0", "Identity:0", "value:0")
+def _of_a_shape_only() -> None:
+    x = _x()
+    tf.fill(tf.shape(x), 2.0, name="twos")
+    tf.add(x, _variable("b", 3), name="y")
 
 
-def test_several_heads_and_nothing_that_needs_labels(tmp_path: Path) -> None:
-    def build() -> None:
-        x = v1.placeholder(tf.float32, [None, 3], name="x")
-        mask = v1.placeholder(tf.bool, [None, 2], name="mask")
-        target = v1.placeholder(tf.float32, [None, 2], name="target")
-        hidden = tf.matmul(x, _variable("w", 3, 2))
-        tf.nn.softmax(tf.where(mask, hidden, -1e9 * tf.ones_like(hidden)), name="policy")
-        value = tf.tanh(tf.matmul(hidden, _variable("u", 2, 2)), name="value")
-        tf.stack([hidden, -hidden], name="unused")
-        hardest = tf.math.top_k(tf.square(value - target), name="hardest").values
-        total = tf.reduce_mean(hardest) / 2.0 + tf.nn.l2_loss(v1.global_variables()[0])
-        tf.identity(total, name="sum")
-
-    found = _found(tmp_path, build)
-    assert found.outputs == ("policy:0", "unused:0", "value:0")
-    assert found.inputs == ("x:0", "mask:0", "target:0")
+def _parser() -> None:
+    examples = v1.placeholder(tf.string, [None], name="examples")
+    _logits(v1.parse_example(examples, {"x": v1.FixedLenFeature([3], tf.float32)}, name="p")["x"])
 
 
-def test_what_depends_on_a_shape_only_is_no_output(tmp_path: Path) -> None:
-    def build() -> None:
-        x = v1.placeholder(tf.float32, [None, 3], name="x")
-        tf.fill(tf.shape(x), 2.0, name="twos")
-        tf.add(x, _variable("b", 3), name="y")
-
-    assert _found(tmp_path, build).outputs == ("y:0",)
+def _two_queues() -> None:
+    paths = v1.FIFOQueue(9, [tf.string], [[]], name="paths")
+    rows = v1.FIFOQueue(9, [tf.float32], [[3]], name="rows")
+    rows.enqueue(tf.stack(v1.decode_csv(paths.dequeue(), [[0.0]] * 3)))
+    _logits(rows.dequeue_many(4))
 
 
-def _with_a_handle() -> None:
+def _no_input() -> None:
+    tf.sigmoid(tf.matmul(tf.random.normal([4, 3]), _variable("w", 3, 2)), name="image")
+
+
+def _measure() -> None:
+    hidden = tf.matmul(_x(), _variable("w", 3, 3))
+    tf.reduce_mean(tf.square(hidden), name="size")
+    tf.nn.softmax(hidden, name="chances")
+
+
+def _only_a_measure() -> None:
+    x = _x()
+    decoded = tf.tanh(tf.matmul(x, _variable("w", 3, 3)))
+    tf.reduce_mean(tf.square(decoded - x), name="distance")
+
+
+def _loop() -> None:
+    v1.disable_control_flow_v2()
+    try:
+        x, w = _x((1, 3)), _variable("w", 3, 3)
+        v1.while_loop(
+            lambda i, _: i < 3, lambda i, s: (i + 1, tf.matmul(s, w)), (0, x), name="loop"
+        )
+    finally:
+        v1.enable_control_flow_v2()
+
+
+def _handle() -> None:
     """Rows and labels of whichever iterator a placeholder of its handle names."""
     handle = v1.placeholder(tf.string, [], name="handle")
     kinds, shapes = (tf.float32, tf.int64), ([None, 3], [None])
@@ -172,96 +143,98 @@ def _with_a_handle() -> None:
     tf.reduce_mean(losses, name="loss")
 
 
-def test_what_comes_out_of_the_iterator_is_fed_in_place_of_its_handle(tmp_path: Path) -> None:
-    found = _found(tmp_path, _with_a_handle)
-    assert (found.inputs, found.pipeline, found.outputs[0]) == ((), ("rows:0",), "logits:0")
-    meta = read_meta_graph(f"{tmp_path}/m.meta")
-
-    def to_feed(fetches: list[str], fed: list[str]) -> list[str]:
-        needed = sub_graph(meta, fetches, fed)
-        return list(without_handles(needed, needed.unfed, fetches))
-
-    assert to_feed(["logits:0"], []) == ["rows:0"]
-    assert to_feed(["loss:0"], []) == ["rows:0", "rows:1"]
-    assert to_feed(["loss:0"], ["rows:0"]) == ["rows:1"]
-    assert to_feed(["rows:1"], []) == ["rows:1"]
-    assert to_feed(["handle:0"], []) == ["handle:0"]  # What is asked for itself.
+_HEADS = ("probabilities:0", "classes:0")
 
 
-def test_a_parser_can_be_fed_instead(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("build", "inputs", "pipeline", "outputs"),
+    [
+        (_classifier, ("labels:0", "x:0", "keep:0"), (), _HEADS),
+        (_queue, (), ("fifo_queue_DequeueMany:0",), _HEADS),  # No prediction needs the labels.
+        (_set_variable_summary_and_data_set, ("x:0",), (), ("y:0",)),
+        (_iterator, (), ("IteratorGetNext:0",), _HEADS),
+        (_copies, ("x:0",), (), ("chances:0", "Softmax:0", "Identity:0", "value:0")),
+        (
+            _several_heads_and_labels,
+            ("x:0", "mask:0", "target:0"),
+            (),
+            ("policy:0", "unused:0", "value:0"),
+        ),
+        (_of_a_shape_only, ("x:0",), (), ("y:0",)),
+        (_parser, ("examples:0",), ("p/p:0",), _HEADS),
+        (_two_queues, (), ("rows_DequeueMany:0",), _HEADS),
+        (_no_input, (), (), ("image:0",)),
+        (_measure, ("x:0",), (), ("chances:0", "size:0")),
+        (_only_a_measure, ("x:0",), (), ("distance:0",)),
+        (_loop, ("x:0",), (), ("loop/Exit_1:0",)),
+        (_handle, (), ("rows:0",), ("logits:0",)),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_what_could_be_fed_and_fetched(
+    tmp_path: Path,
+    build: Callable[[], None],
+    inputs: tuple[str, ...],
+    pipeline: tuple[str, ...],
+    outputs: tuple[str, ...],
+) -> None:
+    found = find_candidates(saved(tmp_path, build))
+    assert found == Candidates(inputs, pipeline, outputs)
+
+
+@pytest.mark.parametrize("name", [None, "outer/saver"])
+def test_the_signature_goes_first_and_the_savers_placeholders_are_none(
+    tmp_path: Path, name: str | None
+) -> None:
+    meta = saved(tmp_path, lambda: [v1.placeholder(tf.float32, name=n) for n in "abc"], name=name)
+    signed = meta.proto.signature_def["serving_default"].inputs
+    signed["x"].name, signed["y"].name = "c:0", "nowhere:0"
+    found = find_candidates(meta, read_model(meta).inputs.values())
+    assert found.inputs == ("c:0", "a:0", "b:0")
+
+
+def test_what_is_wanted_decides_what_is_fed(tmp_path: Path) -> None:
+    meta = saved(tmp_path, _iterator)
+    of_loss = find_candidates(meta, wanted=["total:0"])
+    assert of_loss.pipeline == ("IteratorGetNext:0", "IteratorGetNext:2")
+    assert find_candidates(meta, wanted=["w1:0"]).pipeline == ()
+
+
+@pytest.mark.parametrize(
+    ("fetch", "fed", "expected"),
+    [
+        ("logits:0", [], ["rows:0"]),
+        ("loss:0", [], ["rows:0", "rows:1"]),
+        ("loss:0", ["rows:0"], ["rows:1"]),
+        ("rows:1", [], ["rows:1"]),
+        ("handle:0", [], ["handle:0"]),  # What is asked for itself.
+    ],
+)
+def test_what_comes_out_of_the_iterator_is_fed_in_place_of_its_handle(
+    tmp_path: Path, fetch: str, fed: list[str], expected: list[str]
+) -> None:
+    needed = sub_graph(saved(tmp_path, _handle), [fetch], fed)
+    assert list(without_handles(needed, needed.unfed, [fetch])) == expected
+
+
+def test_handles_of_iterators(tmp_path: Path) -> None:
     def build() -> None:
-        examples = v1.placeholder(tf.string, [None], name="examples")
-        parsed = v1.parse_example(examples, {"x": v1.FixedLenFeature([3], tf.float32)})
-        _classifier(parsed["x"])
+        for name in ("handle", "both"):
+            handle = v1.placeholder(tf.string, [], name=name)
+            v1.data.Iterator.from_string_handle(handle, tf.float32).get_next(name=f"of_{name}")
+        tf.identity(handle, name="text")
+        v1.placeholder(tf.string, [], name="untaken")
 
-    found = _found(tmp_path, build)
-    assert found.inputs == ("examples:0",)
-    assert [name.rpartition("/")[2] for name in found.pipeline] == ["ParseExampleV2:0"]
-
-
-def test_early_stages_of_a_pipeline_are_left_out(tmp_path: Path) -> None:
-    def build() -> None:
-        paths = v1.FIFOQueue(9, [tf.string], [[]], name="paths")
-        rows = v1.FIFOQueue(9, [tf.float32], [[3]], name="rows")
-        rows.enqueue(tf.stack(v1.decode_csv(paths.dequeue(), [[0.0]] * 3)))
-        _classifier(rows.dequeue_many(4))
-
-    assert _found(tmp_path, build).pipeline == ("rows_DequeueMany:0",)
-
-
-def test_a_graph_without_any_input(tmp_path: Path) -> None:
-    def build() -> None:
-        tf.sigmoid(tf.matmul(tf.random.normal([4, 3]), _variable("w", 3, 2)), name="image")
-
-    found = _found(tmp_path, build)
-    assert found == Candidates(inputs=(), pipeline=(), outputs=("image:0",))
-
-
-def test_a_measure_without_labels_is_the_last(tmp_path: Path) -> None:
-    def build() -> None:
-        x = v1.placeholder(tf.float32, [None, 3], name="x")
-        hidden = tf.matmul(x, _variable("w", 3, 3))
-        tf.reduce_mean(tf.square(hidden), name="size")
-        tf.nn.softmax(hidden, name="chances")
-
-    assert _found(tmp_path, build).outputs == ("chances:0", "size:0")
-
-
-def test_where_nothing_is_a_prediction_a_measure_is_offered(tmp_path: Path) -> None:
-    def build() -> None:
-        x = v1.placeholder(tf.float32, [None, 3], name="x")
-        decoded = tf.tanh(tf.matmul(x, _variable("w", 3, 3)))
-        tf.reduce_mean(tf.square(decoded - x), name="distance")
-
-    assert _found(tmp_path, build).outputs == ("distance:0",)
-
-
-def test_loops_end(tmp_path: Path) -> None:
-    def build() -> None:
-        v1.disable_control_flow_v2()
-        try:
-            x = v1.placeholder(tf.float32, [1, 3], name="x")
-            w = _variable("w", 3, 3)
-            v1.while_loop(
-                lambda i, _: i < 3, lambda i, s: (i + 1, tf.matmul(s, w)), (0, x), name="loop"
-            )
-        finally:
-            v1.enable_control_flow_v2()
-
-    found = _found(tmp_path, build)
-    assert found.inputs == ("x:0",)
-    assert "loop/Exit_1:0" in found.outputs
-
-
-def _meta(*nodes: tuple[str, str, list[str]]) -> MetaGraphFile:
-    proto = MetaGraphDef()
-    for name, op, inputs in nodes:
-        proto.graph_def.node.add(name=name, op=op, input=inputs)
-    return MetaGraphFile("m.meta", "m", proto)
+    meta = saved(tmp_path, build)
+    wiring = wiring_of(meta)
+    assert behind_handle(wiring, "handle") == ["of_handle"]
+    assert behind_handle(wiring, "both") == behind_handle(wiring, "untaken") == []
+    (iterator,) = wiring.takers["handle"]
+    assert not is_source(meta.nodes[iterator])
 
 
 def test_damaged_wiring_does_no_harm() -> None:
-    meta = _meta(
+    meta = of_nodes(
         ("x", "Placeholder", []),
         ("a", "Add", ["x", "b", "nowhere", "^c", "^"]),
         ("b", "Add", ["a:9999999999999999999", "a:", "b"]),
@@ -269,15 +242,67 @@ def test_damaged_wiring_does_no_harm() -> None:
         ("d", "SaveV2", ["d", "d"]),
     )
     found = find_candidates(meta)
-    assert found.inputs == ("x:0",)
-    assert found.pipeline == ()
+    assert (found.inputs, found.pipeline) == (("x:0",), ())
 
 
 def test_a_long_chain_and_many_inputs_take_no_recursion_and_little_time() -> None:
     chain = [(f"n{i}", "Identity", [f"n{i - 1}"]) for i in range(1, 20_000)]
     many: list[tuple[str, str, list[str]]] = [(f"p{i}", "Placeholder", []) for i in range(1000)]
     everything = ("all", "Pack", [name for name, _, _ in many])
-    meta = _meta(("n0", "Placeholder", []), *chain, *many, everything)
-    found = find_candidates(meta)
+    found = find_candidates(of_nodes(("n0", "Placeholder", []), *chain, *many, everything))
     assert found.outputs[0] in ("n19999:0", "all:0")
     assert len(found.inputs) == 1001
+
+
+# Who takes what of whom, and what serves no prediction.
+
+
+def test_control_inputs_and_what_does_not_exist_are_left_out() -> None:
+    wiring = wiring_of(of_nodes(("a", "Const", []), ("b", "Add", ["a", "a:1", "^a", "gone:0"])))
+    assert wiring.taken == {"a": [], "b": ["a", "a:1"]}
+    assert wiring.takers == {"a": ["b", "b"]}
+    assert wiring.tensors_taken("b", "a") == {"a:0", "a:1"}
+    texts = ("a", "a:0", "a:12", "a:", "a:x", "a:-1", "a:99999999999999")
+    assert [output_index(text) for text in texts] == [0, 0, 12, 0, 0, 0, 0]
+
+
+def test_what_depends_on_what() -> None:
+    wiring = wiring_of(
+        of_nodes(
+            ("rows", "IteratorGetNext", []),
+            ("x", "Identity", ["rows"]),
+            ("loss", "Sub", ["x", "rows:1"]),
+            ("other", "Identity", ["rows:2"]),
+            ("shape", "Shape", ["x"]),
+            ("zeros", "Fill", ["shape"]),
+            ("saved", "SaveV2", ["x"]),
+            ("late", "Identity", ["saved"]),
+        )
+    )
+    assert dependence(wiring, ["rows:0", "rows:1"], left_out={"saved"}) == {
+        "rows": {"rows:0", "rows:1"},
+        "x": {"rows:0"},
+        "loss": {"rows:0", "rows:1"},
+        "shape": {"rows:0"},
+    }
+    without_inputs = wiring_of(of_nodes(("a", "Const", []), ("b", "SaveV2", ["a"])))
+    assert dependence(without_inputs, [], left_out={"b"}) == {"a": set()}
+
+
+def test_savers_training_summaries_and_pipelines_are_plumbing(tmp_path: Path) -> None:
+    def build() -> None:
+        x, w = _x((None,)), _variable("w")
+        loss = tf.reduce_mean(tf.square(x * w, name="square"), name="loss")
+        v1.train.GradientDescentOptimizer(0.1).minimize(loss)
+        v1.summary.scalar("seen", loss)
+        queue = v1.FIFOQueue(9, [tf.float32], [[]], name="queue")
+        queue.enqueue(v1.placeholder(tf.float32, [], name="filling"), name="fill")
+        tf.argmax(x, output_type=tf.int32, name="head")
+        best = v1.get_variable("best", initializer=np.int32(0), use_resource=False)
+        v1.assign(best, tf.argmax(x, output_type=tf.int32, name="only_kept"), name="keep")
+
+    meta = saved(tmp_path, build)
+    found = plumbing(meta, wiring_of(meta))
+    assert not found & {"x", "square", "loss", "head", "only_kept", "w"}
+    assert {"save/Const", "save/SaveV2", "seen", "queue", "fill", "filling", "keep"} <= found
+    assert any(name.startswith("gradients/") for name in found)

@@ -10,9 +10,7 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from errors import CheckpointError
 from metagraph.graph import (
-    SubGraph,
     View,
     nodes_by_op,
     reachable,
@@ -23,60 +21,48 @@ from metagraph.graph import (
     text_at,
     views,
 )
-from metagraph.meta import MetaGraphFile, read_meta_graph
+from metagraph.meta import MetaGraphFile
 from metagraph.session import load_inference_graph
+from tests.metagraph.made import of_graph, of_nodes, of_proto, refused, saved
 from tests.prediction import stock
 
 v1 = tf.compat.v1
 
-Cut = Callable[..., SubGraph]
-
 
 @pytest.fixture
-def graph() -> tf.Graph:
-    graph = tf.Graph()
-    with graph.as_default():
+def meta() -> MetaGraphFile:
+    def build() -> None:
         x = v1.placeholder(tf.float32, [None], name="x")
         left, right = tf.unstack(tf.stack([x, x], name="both"), name="halves")
         with tf.control_dependencies([left]):
             tf.add(right, 1.0, name="y")
         tf.negative(left, name="other")
-    return graph
+
+    return of_graph(build)
 
 
-@pytest.fixture
-def cut(graph: tf.Graph) -> Cut:
-    """`sub_graph` of the graph as it is when it is called."""
-    return lambda *arguments: sub_graph(_meta(graph), *arguments)
-
-
-def _meta(graph: tf.Graph) -> MetaGraphFile:
-    return MetaGraphFile("m.meta", "m", MetaGraphDef(graph_def=graph.as_graph_def()))
-
-
-def _names(part: SubGraph) -> set[str]:
-    return {node.name for node in part.graph_def.node}
-
-
-def test_all_that_is_needed_stays_and_nothing_else(cut: Cut) -> None:
-    part = cut(["y:0"])
-    assert _names(part) == {"x", "both", "halves", "y/y", "y"}
-    assert part.unfed == ("x:0",)
-    assert part.feeds == frozenset()
-
-
-def test_a_fed_node_is_not_waited_for(cut: Cut) -> None:
-    part = cut(["y:0"], ["halves:0", "halves:1"])
-    assert _names(part) == {"y/y", "y"}
-    assert part.feeds == {"halves:1"}  # halves:0 was only waited for.
-    (y,) = (node for node in part.graph_def.node if node.name == "y")
-    assert list(y.input) == ["halves:1", "y/y"]
-
-
-def test_a_node_that_is_fed_in_part_stays(cut: Cut) -> None:
-    part = cut(["y:0", "other:0"], ["halves:1"])
-    assert _names(part) == {"x", "both", "halves", "y/y", "y", "other"}
-    assert part.feeds == {"halves:1"}
+@pytest.mark.parametrize(
+    ("fetches", "feeds", "names", "taken"),
+    [
+        (["y:0"], [], "x both halves y/y y", []),
+        # A fed node is not waited for: halves:0 is only that.
+        (["y:0"], ["halves:0", "halves:1"], "y/y y", ["halves:1"]),
+        # A node that is fed in part stays.
+        (["y:0", "other:0"], ["halves:1"], "x both halves y/y y other", ["halves:1"]),
+    ],
+)
+def test_all_that_is_needed_stays_and_nothing_else(
+    meta: MetaGraphFile, fetches: list[str], feeds: list[str], names: str, taken: list[str]
+) -> None:
+    before = meta.proto.SerializeToString(deterministic=True)
+    part = sub_graph(meta, fetches, feeds)
+    assert {node.name for node in part.graph_def.node} == set(names.split())
+    assert part.feeds == set(taken)
+    assert part.unfed == (("x:0",) if "x" in names.split() else ())
+    inputs = {node.name: list(node.input) for node in part.graph_def.node}
+    assert inputs["y"] == ["halves:1", "y/y"]
+    assert inputs["y/y"] == ([] if feeds else ["^halves"])
+    assert meta.proto.SerializeToString(deterministic=True) == before
 
 
 def test_functions_that_are_called_come_along_through_other_functions() -> None:
@@ -89,55 +75,37 @@ def test_functions_that_are_called_come_along_through_other_functions() -> None:
     def unused(x: tf.Tensor) -> tf.Tensor:
         return x - 1.0
 
-    with tf.Graph().as_default() as graph:
+    def build() -> None:
         x = v1.placeholder(tf.float32, [], name="x")
         tf.identity(tf.function(outer)(x), name="y")
         tf.identity(tf.function(unused)(x), name="z")
-    part = sub_graph(_meta(graph), ["y:0"])
+
+    part = sub_graph(of_graph(build), ["y:0"])
     names = (function.signature.name for function in part.graph_def.library.function)
     assert sorted(name.removeprefix("__inference_")[:5] for name in names) == ["inner", "outer"]
 
 
-def test_what_ties_a_node_to_its_origin_is_dropped(graph: tf.Graph) -> None:
-    with graph.as_default(), tf.device("/job:ps/task:3"):
-        x = graph.get_tensor_by_name("x:0")
-        with v1.colocate_with(x):
-            tf.negative(x, name="pinned")
-    meta = _meta(graph)
+def test_what_ties_a_node_to_its_origin_is_dropped(meta: MetaGraphFile) -> None:
     for node in meta.proto.graph_def.node:
+        node.device = "/job:ps/task:3"
+        node.attr["_class"].list.s.append(b"loc:@x")
         node.attr["_output_shapes"].list.shape.add()
-    part = sub_graph(meta, ["pinned:0"])
-    nodes = {node.name: node for node in part.graph_def.node}
-    assert [node.device for node in nodes.values()] == ["", ""]
-    assert not {"_class", "_output_shapes"} & set(nodes["pinned"].attr)
+    nodes = {node.name: node for node in sub_graph(meta, ["other:0"]).graph_def.node}
+    assert {node.device for node in nodes.values()} == {""}
+    assert not {"_class", "_output_shapes"} & set(nodes["other"].attr)
     assert "_output_shapes" in nodes["x"].attr  # An old placeholder's shape is only there.
 
 
-def test_an_input_that_does_not_exist_is_damage(graph: tf.Graph) -> None:
-    meta = _meta(graph)
+def test_an_input_that_does_not_exist_is_damage(meta: MetaGraphFile) -> None:
     meta.nodes["other"].input[0] = "gone:0"
-    with pytest.raises(CheckpointError, match=r"m\.meta is damaged: other has an unknown input"):
+    with refused(r"m\.meta is damaged: other has an unknown input"):
         sub_graph(meta, ["other:0"])
-
-
-def test_the_file_is_not_changed(graph: tf.Graph) -> None:
-    meta = _meta(graph)
-    before = meta.proto.SerializeToString(deterministic=True)
-    sub_graph(meta, ["y:0"], ["halves:0"])
-    assert meta.proto.SerializeToString(deterministic=True) == before
-
-
-def _chain(length: int, first_input: str) -> MetaGraphFile:
-    proto = MetaGraphDef()
-    for number in range(length):
-        text = f"n{number - 1}" if number else first_input
-        proto.graph_def.node.add(name=f"n{number}", op="Identity", input=[text])
-    return MetaGraphFile("m.meta", "m", proto)
 
 
 @pytest.mark.parametrize("first_input", ["n49999", "n0", "^n7", "n25000:3"])
 def test_long_cycles_that_no_tensorflow_has_made_end(first_input: str) -> None:
-    meta = _chain(50_000, first_input)
+    chain = [(f"n{i}", "Identity", [f"n{i - 1}" if i else first_input]) for i in range(50_000)]
+    meta = of_nodes(*chain)
     part = sub_graph(meta, ["n49999:0"], ["n10:1"])
     assert len(part.names) == len(part.graph_def.node) == 50_000
     assert reachable(meta, ["n49999"]) == part.names
@@ -150,7 +118,7 @@ def test_recursive_functions_end() -> None:
         function = proto.graph_def.library.function.add()
         function.signature.name = name
         function.node_def.add(name="call", op=other)
-    part = sub_graph(MetaGraphFile("m.meta", "m", proto), ["y:0"])
+    part = sub_graph(of_proto(proto), ["y:0"])
     assert {f.signature.name for f in part.graph_def.library.function} == {"f", "g"}
 
 
@@ -179,7 +147,7 @@ def _function(proto: MetaGraphDef, name: str, calls: list[str], wanted: bool = F
 
 
 def _found(proto: MetaGraphDef) -> list[View]:
-    return list(views(MetaGraphFile("m.meta", "m", proto), {"Wanted"}))
+    return list(views(of_proto(proto), {"Wanted"}))
 
 
 def test_arguments_are_seen_through_at_any_depth() -> None:
@@ -193,7 +161,7 @@ def test_arguments_are_seen_through_at_any_depth() -> None:
     assert (graph.root, outer.root, inner.root) == (None, "init", "init")
     found = source(inner, inner.nodes["found"].input[0])
     assert found is not None
-    assert (found.name, found.node.op, found.reshaped) == ("table:0", "HashTableV2", False)
+    assert (found.name, found.node.op) == ("table:0", "HashTableV2")
 
 
 def test_functions_without_what_is_wanted_are_left_out() -> None:
@@ -212,16 +180,11 @@ def test_calls_that_multiply_or_recur_end() -> None:
     assert len(_found(proto)) <= 1000
 
 
-def test_endless_chains_end() -> None:
-    proto = MetaGraphDef()
-    proto.graph_def.node.add(name="a", op="Identity", input=["b"])
-    proto.graph_def.node.add(name="b", op="Reshape", input=["a", "a"])
-    proto.graph_def.node.add(name="c", op="Const")
-    (graph,) = _found(proto)
-    assert source(graph, "a") is None
-    assert source(graph, "gone") is None
-    assert source(graph, "c:x") is None
-    assert source(graph, "c:999999999999") is None
+@pytest.mark.parametrize("text", ["a", "gone", "c:x", "c:999999999999"])
+def test_where_nothing_is_found_the_walk_ends(text: str) -> None:
+    meta = of_nodes(("a", "Identity", ["b"]), ("b", "Reshape", ["a", "a"]), ("c", "Const", []))
+    (graph,) = _found(meta.proto)
+    assert source(graph, text) is None
 
 
 # Texts of constants, compared with what TensorFlow says that they are.
@@ -311,48 +274,48 @@ def _in_a_dataset(x: tf.Tensor) -> tf.Tensor:
 def test_nothing_is_printed_and_the_values_stay(
     build: Callable[[tf.Tensor], tf.Tensor], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with stock.checkpoint(tmp_path / "m"):
+    def save() -> None:
         x = v1.placeholder(tf.float32, [], name="x")
         scale = v1.get_variable("scale", initializer=3.0, use_resource=False)
         tf.multiply(build(x), scale, name="y")
+
+    meta = saved(tmp_path, save)
     capfd.readouterr()
     two = np.asarray(2, np.float32)
     assert stock.run(tmp_path / "m.meta", ["y:0"], {"x:0": two})[0] == 12
     loud = capfd.readouterr()
     assert "FORGED" in loud.out  # A stock client prints.
     assert "FORGED" in loud.err
-    with load_inference_graph(read_meta_graph(str(tmp_path / "m.meta")), ["y:0"], ["x:0"]) as graph:
+    with load_inference_graph(meta, ["y:0"], ["x:0"]) as graph:
         assert graph.run(two)[0] == 12
     assert capfd.readouterr() == ("", "")
 
 
 def test_what_is_only_printed_needs_no_value(tmp_path: Path) -> None:
-    with stock.checkpoint(tmp_path / "m"):
+    def build() -> None:
         weight = v1.get_variable("weight", initializer=3.0, use_resource=False)
         told = v1.placeholder(tf.float32, [], name="told")
         raw.Print(input=weight, data=[told], name="y")
-    meta = read_meta_graph(str(tmp_path / "m.meta"))
+
+    meta = saved(tmp_path, build)
     for feeds in ([], ["told:0"]):
         with load_inference_graph(meta, ["y:0"], feeds) as graph:
             assert graph.run(*(np.asarray(1, np.float32) for _ in feeds))[0] == 3
 
 
-def _node(op: str, *inputs: str) -> NodeDef:
-    return NodeDef(name="n", op=op, input=inputs)
-
-
-def test_only_control_inputs_and_the_value_that_is_passed_on_stay() -> None:
-    passing, ending = _node("Print", "a:1", "b", "^c"), _node("PrintV2", "b", "^c")
+@pytest.mark.parametrize(
+    ("op", "inputs", "kept", "silent", "attributes"),
+    [
+        ("Print", ["a:1", "b", "^c"], ["a:1", "^c"], "Identity", ["T", "_grappler:x"]),
+        ("PrintV2", ["b", "^c"], ["^c"], "NoOp", ["_grappler:x"]),
+    ],
+)
+def test_only_control_inputs_and_the_value_that_is_passed_on_stay(
+    op: str, inputs: list[str], kept: list[str], silent: str, attributes: list[str]
+) -> None:
+    node = NodeDef(name="n", op=op, input=inputs)
     for name in ("T", "message", "_grappler:x"):
-        passing.attr[name].s = b""
-        ending.attr[name].s = b""
-    inputs = [list(silent_inputs(node)) for node in (passing, ending)]
-    silence(passing)
-    silence(ending)
-    assert (passing.op, list(passing.input), sorted(passing.attr)) == (
-        "Identity",
-        ["a:1", "^c"],
-        ["T", "_grappler:x"],
-    )
-    assert (ending.op, list(ending.input), sorted(ending.attr)) == ("NoOp", ["^c"], ["_grappler:x"])
-    assert inputs == [["a:1", "^c"], ["^c"]]
+        node.attr[name].s = b""
+    assert list(silent_inputs(node)) == kept
+    silence(node)
+    assert (node.op, list(node.input), sorted(node.attr)) == (silent, kept, attributes)

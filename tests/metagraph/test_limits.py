@@ -1,20 +1,21 @@
 """The table of operations, held against the installed TensorFlow, and the limit on time."""
 
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 import tensorflow as tf
+from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.framework.op_def_pb2 import OpDef, OpList
 from tensorflow.python.client import pywrap_tf_session
 
 from metagraph.safety import (
     GRACE_SECONDS,
-    HARMLESS_ATTRIBUTE,
-    HARMLESS_IF_EMPTY,
     OPERATIONS,
     PURE,
     RISKS,
     TimeLimit,
+    only_prints,
 )
 
 v1 = tf.compat.v1
@@ -52,47 +53,28 @@ def _public() -> set[str]:
     return {name for name in dir(tf.raw_ops) if not name.startswith("_")}
 
 
-def test_every_public_operation_is_classified() -> None:
-    """A release of TensorFlow that brings one has to be looked at."""
-    assert sorted(_public() - PURE - RISKS.keys()) == []
+def test_every_operation_that_a_file_can_hold_is_classified_once() -> None:
+    """One that a release brings has to be looked at; one that it drops leaves the lists.
 
-
-def test_every_other_operation_that_a_file_can_hold_is_classified_too() -> None:
-    """What starts with `_` is made by TensorFlow as it runs; most of it is refused as unknown."""
+    What starts with `_` is made by TensorFlow as it runs; most of it is refused as unknown.
+    """
     in_files = {name for name in _registered() if not name.startswith("_")}
+    public = {name for name in dir(tf.raw_ops) if not name.startswith("_")}
     of_tests = set(OPERATIONS_OF_TENSORFLOW_TESTS.split())
+    assert sorted(public - PURE - RISKS.keys()) == []
     assert sorted(in_files - PURE - RISKS.keys() - of_tests) == []
-
-
-def test_every_classified_operation_exists() -> None:
-    """One that a release drops leaves the lists."""
     assert sorted((PURE | RISKS.keys()) - _registered().keys()) == []
-
-
-def test_no_operation_is_classified_twice() -> None:
     counts = Counter(name for operations in OPERATIONS.values() for name in operations)
     assert [name for name, count in counts.items() if count > 1] == []
     assert counts.keys() == PURE | RISKS.keys()
 
 
-def test_what_is_harmless_under_a_condition_is_risky_without_it() -> None:
-    conditional = [*HARMLESS_ATTRIBUTE, *HARMLESS_IF_EMPTY]
-    assert set(conditional) <= RISKS.keys()
-    assert len(set(conditional)) == len(conditional)
-
-
-def test_the_defaults_of_the_attributes_that_decide_are_harmless() -> None:
-    """A node without the attribute has its default."""
-    operations = _registered()
-    for name, (attribute, pattern) in HARMLESS_ATTRIBUTE.items():
-        (found,) = [attr for attr in operations[name].attr if attr.name == attribute]
-        assert pattern.fullmatch(found.default_value.s)
-
-
-def test_the_inputs_that_decide_are_the_names_of_files() -> None:
-    operations = _registered()
-    for name, index in HARMLESS_IF_EMPTY.items():
-        assert operations[name].input_arg[index].name == "filename"
+def test_what_prints_to_a_stream_by_default() -> None:
+    (stream,) = [attr for attr in _registered()["PrintV2"].attr if attr.name == "output_stream"]
+    assert stream.default_value.s == b"stderr"
+    assert "PrintV2" in RISKS
+    assert only_prints(NodeDef(op="PrintV2"))
+    assert not only_prints(NodeDef(op="WriteFile"))
 
 
 # What is said of a run without an end; the limit itself is tested on whole predictions.
@@ -137,37 +119,36 @@ def test_without_a_limit_nothing_is_ended(seconds: float) -> None:
     assert _calls(seconds) == [(-1, "works")]
 
 
-def test_a_reader_waits_for_its_queue() -> None:
+def _reading() -> None:
+    v1.WholeFileReader().read(v1.FIFOQueue(1, [tf.string], [[]]), name="read")
+
+
+def _dequeuing() -> None:
+    v1.FIFOQueue(1, [tf.int32, tf.int32], [[], []]).dequeue(name="q")
+
+
+def _computing() -> None:
+    tf.constant(1)
+
+
+def _enqueuing() -> None:
+    queue = v1.FIFOQueue(1, [tf.int32], [[]])
+    for _ in range(9):
+        queue.enqueue(1)
+
+
+@pytest.mark.parametrize(
+    ("build", "end"),
+    [
+        (_reading, "it waits for read (ReaderReadV2), which nobody fills; feed read:0, read:1"),
+        (_dequeuing, "it waits for q (QueueDequeueV2), which nobody fills; feed q:0, q:1"),
+        (_enqueuing, "and 6 more, which nobody fills; feed what comes after it"),
+        (_computing, "give it more (0 is no limit), or fewer rows a run with --batch_size"),
+    ],
+)
+def test_what_waits_is_named_with_what_to_feed(build: Callable[[], object], end: str) -> None:
     with tf.Graph().as_default() as graph:
-        queue = v1.FIFOQueue(1, [tf.string], [[]])
-        v1.WholeFileReader().read(queue, name="read")
-    assert "it waits for read (ReaderReadV2)" in TimeLimit(1).overrun("one run", graph)
-
-
-def test_what_waits_is_named_with_what_to_feed() -> None:
-    with tf.Graph().as_default() as graph:
-        queue = v1.FIFOQueue(1, [tf.int32, tf.int32], [[], []])
-        queue.dequeue(name="first")
-    assert TimeLimit(1.5).overrun("one run", graph) == (
-        "one run took longer than --time_limit=1.5 seconds: it waits for first (QueueDequeueV2), "
-        "which nobody fills; feed first:0, first:1 in its place"
-    )
-
-
-def test_what_waits_is_not_listed_without_an_end() -> None:
-    with tf.Graph().as_default() as graph:
-        queue = v1.FIFOQueue(1, [tf.int32], [[]])
-        for _ in range(9):
-            queue.enqueue(1)
-    assert "and 6 more, which nobody fills; feed what comes after it" in TimeLimit(1).overrun(
-        "one run", graph
-    )
-
-
-def test_what_computes_is_not_said_to_wait() -> None:
-    with tf.Graph().as_default() as graph:
-        tf.constant(1)
-    assert TimeLimit(60).overrun("one run", graph) == (
-        "one run took longer than --time_limit=60 seconds: give it more (0 is no limit), or fewer "
-        "rows a run with --batch_size"
-    )
+        build()
+    line = TimeLimit(1.5).overrun("one run", graph)
+    assert line.startswith("one run took longer than --time_limit=1.5 seconds: ")
+    assert line.removesuffix(" in its place").endswith(end)

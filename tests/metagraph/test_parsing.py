@@ -10,10 +10,10 @@ from google.protobuf import text_format
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from errors import CheckpointError
 from metagraph.meta import MetaGraphFile, read_meta_graph
 from metagraph.opening import open_model
 from metagraph.parsing import NODE, add_description, take_description
+from tests.metagraph.made import refused
 from tests.prediction import stock
 
 v1 = tf.compat.v1
@@ -25,10 +25,8 @@ def prefix(tmp_path: Path) -> Path:
     path = tmp_path / "m.v1 -- x-7"  # Dots, dashes and spaces are all part of real names.
     with stock.checkpoint(path):
         x = v1.placeholder(tf.float32, [None, 3], name="x")
-        rate = v1.placeholder_with_default(0.5, [], name="drop/rate")
         w = v1.get_variable("w", [3, 1], use_resource=False)
-        y = tf.matmul(x * rate, w, name="net/y")
-        v1.add_to_collection("predict", y)
+        tf.matmul(x, w, name="net/y")
     return path
 
 
@@ -43,22 +41,17 @@ def test_nodes_are_those_of_the_graph(meta: MetaGraphFile) -> None:
     assert list(meta.nodes) == [operation.name for operation in graph.get_operations()]
 
 
-def test_an_operation_means_its_first_output(meta: MetaGraphFile) -> None:
-    assert meta.tensor_name("net/y") == "net/y:0"
-    assert meta.tensor_name("net/y:0") == "net/y:0"
-    assert meta.find_tensor("net/z") is None
-
-
-def test_an_unknown_name_gives_the_nearest(meta: MetaGraphFile) -> None:
-    with pytest.raises(CheckpointError, match=r"no tensor 'nett/y:0'; the nearest are net/y:0"):
-        meta.tensor_name("nett/y:0")
-    with pytest.raises(CheckpointError, match="--list"):
-        meta.tensor_name("qqqqqqqqqqqqqqqqqqqqqqqqqq")
-
-
-@pytest.mark.parametrize("text", ["x:", "x:a", "^x", "a:0:0", "", ":0"])
-def test_what_is_no_tensor_name_is_refused(meta: MetaGraphFile, text: str) -> None:
-    with pytest.raises(CheckpointError, match="has no tensor"):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nett/y:0", "no tensor 'nett/y:0'; the nearest are net/y:0"),
+        ("qqqqqqqqqqqqqqqqqqqqqqqqqq", "--list"),
+        *((text, "has no tensor") for text in ("x:", "x:a", "^x", "a:0:0", "", ":0")),
+    ],
+)
+def test_what_is_no_tensor_is_refused(meta: MetaGraphFile, text: str, message: str) -> None:
+    assert meta.tensor_name("net/y") == meta.tensor_name("net/y:0") == "net/y:0"
+    with refused(message):
         meta.tensor_name(text)
 
 
@@ -79,23 +72,22 @@ def test_what_is_no_tensor_name_is_refused(meta: MetaGraphFile, text: str) -> No
 def test_what_is_no_meta_graph_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "m.meta"
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=f"m.meta is no meta graph: .*{message}") as caught:
+    with refused(f"m.meta is no meta graph: .*{message}"):
         read_meta_graph(str(path))
-    assert "\n" not in str(caught.value)
 
 
 def test_a_missing_file_or_folder_is_told(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"there is no file .*/m\.meta"):
+    with refused(r"there is no file .*/m\.meta"):
         read_meta_graph(f"{tmp_path}/m.meta")
     (tmp_path / "f.meta").mkdir()
-    with pytest.raises(CheckpointError, match=r"f\.meta cannot be read: it is no regular file"):
+    with refused(r"f\.meta cannot be read: it is no regular file"):
         read_meta_graph(f"{tmp_path}/f.meta")
 
 
 def test_the_limit_is_on_the_bytes(prefix: Path) -> None:
     size = os.path.getsize(f"{prefix}.meta")
     assert read_meta_graph(f"{prefix}.meta", size).nodes
-    with pytest.raises(CheckpointError, match="more than the limit"):
+    with refused("more than the limit"):
         read_meta_graph(f"{prefix}.meta", size - 1)
 
 
@@ -104,26 +96,13 @@ def test_text_is_read_as_well(prefix: Path, meta: MetaGraphFile) -> None:
     assert read_meta_graph(f"{prefix}.meta").proto == meta.proto
 
 
-@pytest.mark.parametrize("suffix", ["", ".index", ".data-00000-of-00001"])
-def test_another_file_of_the_checkpoint_is_told_apart(suffix: str) -> None:
-    with pytest.raises(CheckpointError, match=r"expected one such as model/m-3\.meta$"):
-        read_meta_graph(f"model/m-3{suffix}")
-
-
-def test_two_nodes_of_one_name_are_damage(prefix: Path) -> None:
-    path = Path(f"{prefix}.meta")
-    stock.edit_meta(path, lambda proto: proto.graph_def.node.append(proto.graph_def.node[0]))
-    with pytest.raises(CheckpointError, match="damaged"):
-        read_meta_graph(str(path)).tensor_name("x")
-
-
-@pytest.mark.parametrize("name", ["", "a:0", "^a", "a b", "a\n"])
-def test_a_name_that_no_node_can_have_is_damage(prefix: Path, name: str) -> None:
-    path = Path(f"{prefix}.meta")
-    stock.edit_meta(path, lambda proto: proto.graph_def.node.add(name=name, op="NoOp"))
-    with pytest.raises(CheckpointError, match=r"is damaged: .* is no name of a node") as caught:
-        read_meta_graph(str(path)).tensor_name("x")
-    assert "\n" not in str(caught.value)
+@pytest.mark.parametrize("name", ["x", "", "a:0", "^a", "a b", "a\n"])
+def test_a_name_that_is_taken_or_that_no_node_can_have_is_damage(
+    meta: MetaGraphFile, name: str
+) -> None:
+    meta.proto.graph_def.node.add(name=name, op="NoOp")
+    with refused(r"is damaged: (two of its nodes have the same|.* is no) name"):
+        meta.tensor_name("x")
 
 
 def _bytes_field(number: int, content: bytes) -> bytes:
@@ -151,7 +130,7 @@ def test_absurd_nesting_is_refused(tmp_path: Path) -> None:
     assert read_meta_graph(str(path)).nodes["n"].attr["f"].func.attr["f"].WhichOneof("value")
     for depth in (50, 5000):
         path.write_bytes(_nested_functions(depth))
-        with pytest.raises(CheckpointError, match="nested more than 100 deep"):
+        with refused("nested more than 100 deep"):
             read_meta_graph(str(path))
 
 
@@ -160,14 +139,14 @@ def test_absurd_nesting_in_a_text_is_refused(tmp_path: Path, depth: int) -> None
     attribute = "attr { key: 'f' value { func { " * depth + "} } } " * depth
     text = f"graph_def {{ node {{ name: 'n' op: 'NoOp' {attribute} }} }}"
     (tmp_path / "m.meta").write_text(text)
-    with pytest.raises(CheckpointError, match="nested"):
+    with refused("nested"):
         read_meta_graph(f"{tmp_path}/m.meta")
 
 
 def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
     node = _bytes_field(1, b"\xff\xfe") + _bytes_field(2, b"NoOp")
     (tmp_path / "m.meta").write_bytes(_bytes_field(2, _bytes_field(1, node)))
-    with pytest.raises(CheckpointError, match="a name in it is no UTF-8"):
+    with refused("a name in it is no UTF-8"):
         read_meta_graph(f"{tmp_path}/m.meta")
 
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from errors import ToolError
-from metagraph.session import RANDOM_OPS
+from metagraph.safety import RANDOM_OPS
 from models import blocks
 from tests.prediction import stock
 from tests.tools.freezing import models
