@@ -2,7 +2,7 @@
 
 import itertools
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,7 @@ class _Graph:
     def __init__(self, *functions: Function) -> None:
         self.feeds = (INFO,)
         self.fetches = [TensorInfo(f"f{i}:0", tf.float32, None) for i in range(len(functions))]
-        self.nodes_by_op: Mapping[str, Sequence[str]] = {}
+        self.random_nodes: Sequence[str] = ()
         self.seen: list[Any] = []
         self._functions = functions
 

@@ -137,10 +137,10 @@ def test_roles_by_the_graph(tool: Tool, tmp_path: Path) -> None:
         v1.get_variable("is_training", initializer=True, trainable=False, use_resource=False)
         step = v1.train.get_or_create_global_step()
         v1.get_variable("w/ExponentialMovingAverage", [3, 2], trainable=False, use_resource=False)
-        v1.train.MomentumOptimizer(0.1, 0.9, name="M").minimize(tf.reduce_sum(w), step)
+        v1.train.MomentumOptimizer(0.1, 0.9).minimize(tf.reduce_sum(w), step)
     assert _roles(tool, tmp_path / "m") == {
         "model": {"w", "bn/moving_mean"},
-        "slot": {"w/M"},
+        "slot": {"w/Momentum"},
         "other": {"is_training", "global_step", "w/ExponentialMovingAverage"},
     }
 
