@@ -205,6 +205,8 @@ class BadSoFar:
 
     def positions(self, indices: Indices) -> list[int]:
         """Where in `indices` the bad ones are."""
+        if not self.rows:  # As nearly always, in each step.
+            return []
         return [position for position, row in enumerate(indices.tolist()) if row in self.rows]
 
     def read(self, source: Source, good_indices: Callable[[], Indices]) -> tuple[Array, ...]:

@@ -181,10 +181,11 @@ class HeldStore:
 
     def take(self, indices: Indices) -> Array:
         """See `Store.take`."""
-        numbers = enumerate(indices.tolist())
-        bad = {place: self._errors[row] for place, row in numbers if row in self._errors}
-        if bad:
-            raise BadRowsError(bad)
+        if self._errors:
+            numbers = enumerate(indices.tolist())
+            bad = {place: self._errors[row] for place, row in numbers if row in self._errors}
+            if bad:
+                raise BadRowsError(bad)
         return self.values.take(indices, axis=0)
 
     def digest(self) -> str:
