@@ -26,8 +26,7 @@ from tools.command import Record
 from tools.folder_entries import graph_path
 from tools.inspect_checkpoint import InspectConfig
 
-MODEL, SLOT, OTHER = "model", "slot", "other"
-ROLES = (MODEL, SLOT, OTHER)
+ROLES = ("model", "slot", "other")
 _COUNTER = re.compile(r"(.*/)?(global_step|save_counter)(/.*)?")
 # What tf.train.ExponentialMovingAverage and the moving averages of contrib keep of a variable.
 _AVERAGE = re.compile(r"(.+)/(ExponentialMovingAverage|biased|local_step|avg)(_\d+)?")
@@ -53,8 +52,7 @@ class Contents(NamedTuple):
 def read_contents(prefix: str, max_meta_bytes: int) -> Contents:
     """Looks into the checkpoint at a prefix.
 
-    Of a graph that is damaged a warning says so, and the names of the tensors have to tell what
-    they are.
+    Where its graph is damaged a warning says so, and names alone tell what the tensors are.
 
     Raises:
       CheckpointError: a file is missing or damaged.
@@ -109,13 +107,13 @@ def _role_of(key: str, reader: CheckpointReader, slots: Collection[str]) -> str:
     averages of what is there itself.
     """
     if key in slots:
-        return SLOT
+        return "slot"
     dtype: tf.DType = reader.dtypes[key]
     is_single = not reader.shapes[key] and not (dtype.is_floating or dtype.is_complex)
     average = _AVERAGE.fullmatch(key)
     if key == _OBJECT_GRAPH or is_single or dtype == tf.string or _COUNTER.fullmatch(key):
-        return OTHER
-    return OTHER if average and average[1] in reader.shapes else MODEL
+        return "other"
+    return "other" if average and average[1] in reader.shapes else "model"
 
 
 def _path_of(key: str) -> str:
@@ -204,12 +202,9 @@ def _key_of(contents: Contents, name: str) -> str:
     Raises:
       ToolError: there is none; the message offers the nearest names.
     """
-    keys: dict[str, str] = {tensor["key"]: tensor["key"] for tensor in contents.tensors}
-    for variable, place in contents.places.items():
-        if place.part is None and place.key in keys:
-            keys.setdefault(variable, place.key)
-    for tensor in contents.tensors:
-        keys.setdefault(tensor["path"], tensor["key"])
+    own: dict[str, str] = {tensor["key"]: tensor["key"] for tensor in contents.tensors}
+    whole = {v: p.key for v, p in contents.places.items() if p.part is None and p.key in own}
+    keys = {tensor["path"]: tensor["key"] for tensor in contents.tensors} | whole | own
     plain = name.removesuffix(":0")
     for known in (name, plain):
         if known in keys:

@@ -25,8 +25,16 @@ from metagraph.safety import Offender, offenders, op_definitions
 from metagraph.tables import with_tables
 from metagraph.variables import VARIABLE_OPS, saver_keys, trainable_names
 from prediction.chosen_model import listing
-from tools.graph_node import dtype_name, shape_sizes
-from tools.graph_subject import Subject, counted, kind_text, listed, shortened, tensor_text
+from tools.graph_subject import (
+    Subject,
+    counted,
+    dtype_name,
+    kind_text,
+    listed,
+    shape_sizes,
+    shortened,
+    tensor_text,
+)
 
 _TITLES = {
     "inputs": "inputs",
@@ -118,8 +126,8 @@ def graph_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
     for key, title in _TITLES.items():
         if found[key] or key in ("inputs", "variables"):
             yield f"  {title}" + (f" ({len(found[key])})" if key == "variables" else "")
-            texts = [f"    {_line(entry, key, found['trainable'])}" for entry in found[key]]
-            yield from shortened(texts, most, "    ") or ["    (none)"]
+            texts = [_line(entry, key, found["trainable"]) for entry in found[key]]
+            yield from shortened(texts or ["(none)"], most, "    ")
 
 
 def _line(entry: Mapping[str, Any], key: str, trainable: list[str]) -> str:
@@ -172,7 +180,7 @@ def saver_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
     yield "saver"
     yield f"  {tensors}; version {found['version']}{sharded}; keeps {kept}, and {hours}"
     yield f"  saves {names} variables under their names" + (", and" if renamed else "")
-    yield from shortened([f"    {_place_text(place)}" for place in renamed], most, "    ")
+    yield from shortened([_place_text(place) for place in renamed], most, "    ")
     if found["not_saved"]:
         yield f"  does not save: {listed(found['not_saved'], most)}"
 
@@ -203,9 +211,9 @@ def _entries(meta: MetaGraphFile, key: str) -> list[Any]:
     if kind == "bytes_list":
         return [_from_bytes(meta, value) for value in values]
     if kind == "any_list":
-        names = [value.type_url.rpartition("/")[2] for value in values]
+        types = [value.type_url.rpartition("/")[2] for value in values]
         sizes = [len(value.value) for value in values]
-        return [{"kind": "bytes", "type": n, "bytes": b} for n, b in zip(names, sizes, strict=True)]
+        return [{"kind": "bytes", "type": t, "bytes": b} for t, b in zip(types, sizes, strict=True)]
     if kind == "float_list":
         return list(json_value(np.array(values, np.float32).astype(np.float64)))
     return list(values)
@@ -238,7 +246,7 @@ def collections_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
     for key, entries in found.items():
         if any(isinstance(entry, dict) for entry in entries):
             yield f"  {key} ({len(entries)})"
-            yield from shortened([f"    {_entry_text(entry)}" for entry in entries], most, "    ")
+            yield from shortened([_entry_text(entry) for entry in entries], most, "    ")
         else:
             yield f"  {key} = {listed(entries, _ENTRIES)}"
 
@@ -294,7 +302,7 @@ def signatures_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
         yield f"  {name}" + (f" ({signature['method_name']})" if signature["method_name"] else "")
         for side in _SIDES:
             texts = [
-                f"    {side[:-1]} {key} = {entry['name']}"
+                f"{side[:-1]} {key} = {entry['name']}"
                 + (f"  {kind_text(entry)}" if entry["dtype"] else "")
                 + ("" if entry["exists"] else ", which the graph does not have")
                 for key, entry in signature[side].items()
@@ -313,9 +321,7 @@ def functions_part(subject: Subject) -> dict[str, Any]:
 def functions_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
     """Lines for people."""
     yield f"functions ({len(found)})"
-    texts = [
-        f"  {name}, {sum(ops.values())} nodes: {counted(ops, _OPS)}" for name, ops in found.items()
-    ]
+    texts = [f"{name}, {sum(o.values())} nodes: {counted(o, _OPS)}" for name, o in found.items()]
     yield from shortened(texts, most)
 
 
@@ -357,7 +363,4 @@ def _offender_lines(found: Sequence[Mapping[str, Any]]) -> list[str]:
     for entry in found:
         place = f"{entry['function']}/" if entry["function"] else ""
         by_op.setdefault((entry["op"], entry["risk"]), []).append(place + entry["node"])
-    return [
-        f"    {op}, which {risk}: {listed(names, _OFFENDERS)}"
-        for (op, risk), names in by_op.items()
-    ]
+    return [f"{op}, which {risk}: {listed(n, _OFFENDERS)}" for (op, risk), n in by_op.items()]

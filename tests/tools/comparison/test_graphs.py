@@ -11,7 +11,7 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from metagraph.meta import MetaGraphFile
 from tests.tools.graph_inspection.graphs import meta_of
-from tools.diff_graphs import compare_graphs
+from tools.differences import compare_graphs
 
 v1 = tf.compat.v1
 ALL = re.compile("")

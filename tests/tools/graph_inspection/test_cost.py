@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from metagraph.opening import open_model
 from tests.tools.graph_inspection.graphs import meta_of, subject_of, variable
-from tools.graph_cost import _COUNTED, cost_lines, cost_part
+from tools.graph_layers import _COUNTED, cost_lines, cost_part
 
 v1 = tf.compat.v1
 

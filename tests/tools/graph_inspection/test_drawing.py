@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from errors import ToolError
 from tests.tools.graph_inspection.graphs import subject_of
-from tools import graph_drawing
-from tools.graph_drawing import LayerGraph, dot_text, draw_png, layer_graph
+from tools import graph_layers
+from tools.graph_layers import LayerGraph, dot_text, draw_png, layer_graph
 
 v1 = tf.compat.v1
 # The language's own grammar: a quoted string, a name, or a mark. All else is no token.
@@ -36,9 +36,9 @@ def test_a_large_graph_is_drawn_by_its_outer_scopes(monkeypatch: pytest.MonkeyPa
             with v1.name_scope(f"block{number % 2}/inner{number}"):
                 x = x + 1.0
 
-    monkeypatch.setattr(graph_drawing, "MAX_LAYERS", 5)
+    monkeypatch.setattr(graph_layers, "MAX_LAYERS", 5)
     assert set(layer_graph(subject_of(build)).layers) == {"x", "block0", "block1"}
-    monkeypatch.setattr(graph_drawing, "MAX_LAYERS", 2)
+    monkeypatch.setattr(graph_layers, "MAX_LAYERS", 2)
     with pytest.raises(ToolError, match="has 3 layers to draw, expected at most 2: --fetch"):
         layer_graph(subject_of(build))
 

@@ -14,7 +14,8 @@ from errors import ToolError
 from metagraph.meta import MetaGraphFile
 from metagraph.opening import open_model
 from tests.tools.graph_inspection.graphs import meta_of
-from tools.graph_node import attribute_text, node_lines, node_record
+from tools.graph_inspection import node_lines, node_record
+from tools.graph_subject import attribute_text
 
 v1 = tf.compat.v1
 
