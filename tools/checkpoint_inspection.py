@@ -44,7 +44,7 @@ def inspect(config: InspectConfig) -> Record:
     """Looks into a checkpoint or a folder.
 
     Returns:
-      JSON values. Of a folder, where no tensor of it is asked for, what `list_checkpoints` gives;
+      JSON values. Of a folder, where no tensor of it is asked for, what `_list_checkpoints` gives;
       where --tensor names some, `checkpoint` (the prefix) and `values`, a list of `name` (as it was
       given), `key`, `dtype`, `shape`, `value` (a number, text or nested list; for people, a text)
       and `stats` (with --stats). Else:
@@ -69,7 +69,7 @@ def inspect(config: InspectConfig) -> Record:
 
 def _inspect(config: InspectConfig, hold: Hold) -> Record:
     if is_folder(config.ckpt):
-        found = list_checkpoints(config.ckpt, hold)
+        found = _list_checkpoints(config.ckpt, hold)
         if not (config.tensors or config.stats or config.filter is not None):
             return found
         newest = found["newest"]
@@ -81,14 +81,12 @@ def _inspect(config: InspectConfig, hold: Hold) -> Record:
         prefix = find_variables(config.ckpt)
         hold(prefix)
     # Imported where it is wanted: it reads graphs, and a list takes a third less without.
-    from tools.checkpoint_contents import contents_record, read_contents, values_record
+    from tools.checkpoint_contents import look_into
 
-    with config.limit.over("reading the graph"):
-        contents = read_contents(prefix, config.max_meta_bytes)
-    return values_record(contents, config) if config.tensors else contents_record(contents, config)
+    return look_into(prefix, config)
 
 
-def list_checkpoints(path: str, hold: Hold) -> dict[str, Any]:
+def _list_checkpoints(path: str, hold: Hold) -> dict[str, Any]:
     """Looks into a folder, and calls `hold` with the prefixes of its newest checkpoints.
 
     Of each the index and the manifest are read, and the sizes of its files. What is deleted

@@ -107,9 +107,7 @@ def tensor_record(graph: tf.Graph | None, text: str) -> dict[str, Any]:
         tensor = None
     if tensor is None:
         return {"name": name, "dtype": None, "shape": None}
-    sizes = None if tensor.shape.rank is None else tensor.shape.as_list()
-    # A damaged file may have a size below -1.
-    shape = sizes and [size if (size or 0) >= 0 else None for size in sizes]
+    shape = shape_sizes(tensor.shape.as_proto())
     return {"name": name, "dtype": tensor.dtype.base_dtype.name, "shape": shape}
 
 
