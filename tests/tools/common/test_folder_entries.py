@@ -10,11 +10,6 @@ from tools.folder_entries import list_folder, newest_of
 DATA = ".data-00000-of-00001"
 
 
-def _touch(folder: Path, *names: str) -> None:
-    for name in names:
-        (folder / name).write_bytes(b"")
-
-
 @pytest.mark.parametrize(
     ("names", "found"),
     [
@@ -24,25 +19,20 @@ def _touch(folder: Path, *names: str) -> None:
         (["m", "m.meta"], ["m"]),
         (["m-00000-of-00002", "m-00001-of-00002", "m.meta"], ["m-?????-of-00002"]),
         (["rows-00000-of-00002", "rows-00001-of-00002"], []),
-        (["m.meta"], []),
-        (["m.manifest"], []),
+        (["m.meta", "m/"], []),
+        (["m.manifest", "my-model-7.meta", "my-model-8.manifest.tmp"], []),
         (["my-model-7.manifest"], ["my-model-7"]),
         (["my-model-7.manifest.tmp", "my-model-7.index", f"my-model-7{DATA}"], []),
         ([f"my-model-7{DATA}", "my-model-7.meta"], ["my-model-7"]),
         ([".index", DATA, ".meta"], ["./"]),
-        (["readme.md", "checkpoint", ".lock", "events.out.tfevents.1"], []),
+        (["readme.md", "checkpoint", "checkpoint.tmp", ".lock", "events.out.tfevents.1"], []),
     ],
 )
 def test_what_counts_as_a_checkpoint(names: list[str], found: list[str], tmp_path: Path) -> None:
     """By the name that a state file calls it."""
-    _touch(tmp_path, *names)
+    for name in names:
+        (tmp_path / name).mkdir() if name.endswith("/") else (tmp_path / name).touch()
     assert [entry.state_name for entry in list_folder(str(tmp_path))] == found
-
-
-def test_a_folder_called_like_a_graph_has_no_values(tmp_path: Path) -> None:
-    _touch(tmp_path, "m.meta")
-    (tmp_path / "m").mkdir()
-    assert list_folder(str(tmp_path)) == []
 
 
 def _write(folder: Path, *names: str) -> None:

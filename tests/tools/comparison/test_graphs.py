@@ -45,10 +45,6 @@ def _changes(a: MetaGraphFile, b: MetaGraphFile) -> dict[str, list[str]]:
     return {node["name"]: node["changes"] for node in nodes["changed"]}
 
 
-def test_the_same_graph_does_not_differ() -> None:
-    assert not _differences(meta_of(_model), meta_of(_model))
-
-
 def test_an_attribute_left_out_is_its_default() -> None:
     def convolve() -> None:
         x = v1.placeholder(tf.float32, [1, 4, 4, 1])
@@ -95,8 +91,7 @@ def test_two_ways_to_write_one_constant_are_one() -> None:
         tensor.tensor_content = b""
         tensor.float_val.extend([1.0, 2.0])
 
-    a = meta_of(_model)
-    assert not _differences(a, _edited(a, edit))
+    assert not _differences(meta_of(_model), _edited(meta_of(_model), edit))
 
 
 @pytest.mark.parametrize(
@@ -136,7 +131,6 @@ def _function(value: float) -> MetaGraphFile:
 
 def test_functions() -> None:
     a, b = _function(2.0), _function(3.0)
-    assert not _differences(a, a)
     (changed,) = compare_graphs(a, b, ALL)["functions"]["changed"]
     assert changed["name"] == "doubled"
     (change,) = changed["changes"]
