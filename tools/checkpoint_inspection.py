@@ -6,7 +6,7 @@ What one checkpoint holds is in `checkpoint_contents.py`.
 import functools
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any
@@ -140,13 +140,18 @@ def _list_checkpoints(path: str, hold: Hold) -> dict[str, Any]:
 
 def _listed(entry: Entry) -> dict[str, Any]:
     """What is seen of a checkpoint without reading its values."""
-    sizes, changed = _sizes_and_time(entry.files)
+    sizes, changed = dict[str, int](), None
+    for path in entry.files:
+        with suppress(tf.errors.NotFoundError):  # Those that train delete older checkpoints.
+            found = tf.io.gfile.stat(path)
+            sizes[os.path.basename(path)] = 0 if found.is_directory else int(found.length)
+            changed = max(changed or 0.0, found.mtime_nsec / _NANOSECONDS)
     state, said, problem = (_COMMITTED if entry.committed else _FOREIGN), None, None
     try:
         said = manifest.read_of(entry.prefix)
         for name, digest in said.files.items() if said else ():
-            if (found := sizes.get(name, 0)) != digest.size:
-                raise CheckpointError(f"{name} has {found} bytes, the manifest says {digest.size}")
+            if (size := sizes.get(name, 0)) != digest.size:
+                raise CheckpointError(f"{name} has {size} bytes, the manifest says {digest.size}")
         stored_tensors(CheckpointReader(entry.prefix))
     except CheckpointError as error:
         state, problem = _DAMAGED, str(error)
@@ -160,20 +165,6 @@ def _listed(entry: Entry) -> dict[str, Any]:
         "test_accuracy": said.test_accuracy if said else None,
         "problem": problem,
     }
-
-
-def _sizes_and_time(paths: Iterable[str]) -> tuple[dict[str, int], float | None]:
-    """Name -> bytes of the files that there are, and when the last was changed.
-
-    Those that train delete older checkpoints at any time: what has gone is left out.
-    """
-    sizes, changed = {}, None
-    for path in paths:
-        with suppress(tf.errors.NotFoundError):
-            found = tf.io.gfile.stat(path)
-            sizes[os.path.basename(path)] = 0 if found.is_directory else int(found.length)
-            changed = max(changed or 0.0, found.mtime_nsec / _NANOSECONDS)
-    return sizes, changed
 
 
 def as_text(record: Record) -> str:

@@ -60,7 +60,10 @@ def verify(config: VerifyConfig) -> Record:
         alone = {entry: _verify_entry(entry, config, imported)}
         return _record(os.path.dirname(entry.prefix), alone, None)
     done: list[str] = []
-    with _locked(path) if config.repair else nullcontext():
+    # A stranger's folder is left without the lock's file.
+    is_trained_in = tf.io.gfile.exists(os.path.join(path, lock.LOCK_FILE))
+    locked = lock.FolderLock(path, _OTHERWISE, keeps_file=is_trained_in)
+    with locked if config.repair else nullcontext():
         if not config.repair:
             _check_unused(path)
         found = {entry: _verify_entry(entry, config, imported) for entry in list_folder(path)}
@@ -73,12 +76,6 @@ def verify(config: VerifyConfig) -> Record:
     if not (found or leftovers or done):
         raise ToolError(f"{path} holds no checkpoint")
     return record
-
-
-def _locked(path: str) -> lock.FolderLock:
-    """A stranger's folder is left without the lock's file."""
-    is_trained_in = tf.io.gfile.exists(os.path.join(path, lock.LOCK_FILE))
-    return lock.FolderLock(path, _OTHERWISE, keeps_file=is_trained_in)
 
 
 def _check_unused(path: str) -> None:
@@ -318,11 +315,15 @@ def _check_state(path: str, found: Mapping[Entry, Record]) -> Record:
         lines.append("not there, so that tf.train.latest_checkpoint finds nothing")
     else:
         try:
-            newest = folder.read_state(file)
-            if wrong := _misnamed(path, newest, found):
+            said_newest = folder.read_state(file)
+            named = os.path.basename(said_newest) or EMPTY_NAME
+            newest = newest_of(expected, named)
+            # A trainer of ours names the newest that has a manifest.
+            committed = [entry.state_name for entry in expected if entry.committed]
+            if wrong := _misnamed(path, said_newest, found):
                 said.problems.append(wrong)
-            elif wrong := _not_the_newest(os.path.basename(newest) or EMPTY_NAME, expected):
-                lines.append(wrong)
+            elif newest is not None and named not in (newest.state_name, *committed[-1:]):
+                lines.append(f"its newest is {named}, that of the folder is {newest.state_name}")
         except CheckpointError as error:
             said.problems.append(str(error))
     return {
@@ -346,15 +347,6 @@ def _misnamed(path: str, name: str, found: Mapping[Entry, Record]) -> str | None
         prefix = os.path.join(place, base)
         is_there = any(os.path.exists(prefix + suffix) for suffix in (naming.INDEX_SUFFIX, ""))
     return None if is_there else f"it names {name}: not there"
-
-
-def _not_the_newest(named: str, expected: Sequence[Entry]) -> str | None:
-    newest = newest_of(expected, named)
-    # A trainer of ours names the newest that has a manifest.
-    committed = [entry.state_name for entry in expected if entry.committed]
-    if newest is None or named in (newest.state_name, *committed[-1:]):
-        return None
-    return f"its newest is {named}, that of the folder is {newest.state_name}"
 
 
 # What is printed.

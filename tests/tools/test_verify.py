@@ -1,6 +1,7 @@
 """`python -m tools.verify`: its lines, JSON and exit code; what --repair does and leaves."""
 
 import os
+import re
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -115,9 +116,7 @@ def test_a_saved_model_is_verified_by_its_variables(tmp_path: Path, tool: Tool) 
     module.v = tf.Variable([1.0, 2.0])
     tf.saved_model.save(module, f"{tmp_path}/saved")
     for path in ("saved", "saved/variables", "saved/saved_model.pb", "saved/variables/variables"):
-        ended = tool("verify", tmp_path / path)
-        assert ended.code == 0
-        assert "ok (2 tensors, 8 B)" in ended.out
+        assert "ok (2 tensors, 8 B)" in tool("verify", tmp_path / path).out
     _flip(tmp_path / "saved/variables/variables.data-00000-of-00001")
     assert tool("verify", tmp_path / "saved").code == 1
 
@@ -165,11 +164,10 @@ def test_what_the_saver_saves_has_to_be_there(
 
 def test_variables_that_no_saver_saves_may_be_missing(tmp_path: Path, verify: Verify) -> None:
     """Those that it leaves out; without a saver, the local ones."""
-    with tf.Graph().as_default(), v1.Session() as session:
-        kept, _ = _variable("kept", 1), _variable("dropped", 2)
-        saver = v1.train.Saver([kept])
-        session.run(v1.global_variables_initializer())
-        saver.save(session, f"{tmp_path}/m")
+    kept = list[tf.Variable]()
+    with stock.checkpoint(tmp_path / "m", var_list=kept):
+        kept.append(_variable("kept", 1))
+        _variable("dropped", 2)
     assert verify(tmp_path / "m")["ok"]
     with stock.checkpoint(tmp_path / "n"):
         _variable("a", 1)
@@ -298,28 +296,17 @@ def test_a_trainer_does_not_name_what_has_no_manifest(run: Path, verify: Verify)
         assert verify(run)["state"]["ok"]
 
 
-SaveAll: TypeAlias = Callable[..., Path]
-
-
-@pytest.fixture
-def save_all(tmp_path: Path) -> SaveAll:
-    """Saves a variable `w` under some names with a stock Saver; returns the folder."""
-
-    def save(*names: str, **saver_options: object) -> Path:
-        (tmp_path / "stock").mkdir()
-        with tf.Graph().as_default(), v1.Session() as session:
+def _save_all(folder: Path, *names: str, **saver_options: object) -> Path:
+    """Saves a variable under some names with a stock Saver."""
+    folder.mkdir()
+    for name in names:
+        with stock.checkpoint(folder / name, **saver_options):
             _variable("w", 2)
-            saver = v1.train.Saver(**saver_options)
-            session.run(v1.global_variables_initializer())
-            for name in names:
-                saver.save(session, f"{tmp_path}/stock/{name}")
-        return tmp_path / "stock"
-
-    return save
+    return folder
 
 
-def test_a_strangers_names_what_it_likes_if_it_is_there(save_all: SaveAll, verify: Verify) -> None:
-    folder = save_all("a-1", "a-2")
+def test_a_strangers_names_what_it_likes_if_it_is_there(tmp_path: Path, verify: Verify) -> None:
+    folder = _save_all(tmp_path / "stock", "a-1", "a-2")
     _write(folder, "a-1", "a-1")
     found = verify(folder)
     assert found["ok"]
@@ -333,10 +320,10 @@ V1_IN_SHARDS = {"write_version": v1.train.SaverDef.V1, "sharded": True}
     ("names", "options"), [(["a-9", "a-10"], {}), (["m"], V1_IN_SHARDS)], ids=["", "v1"]
 )
 def test_a_strangers_state_file_is_made_from_what_is_there(
-    names: list[str], options: dict[str, object], save_all: SaveAll, verify: Verify
+    names: list[str], options: dict[str, object], tmp_path: Path, verify: Verify
 ) -> None:
     """The first format in shards is named as a pattern. A folder may move."""
-    folder = save_all(*names, **options)
+    folder = _save_all(tmp_path / "stock", *names, **options)
     before, theirs = {*folder.iterdir()}, tf.train.latest_checkpoint(str(folder))
     (folder / "checkpoint").unlink()
     assert verify(folder, "--repair")["ok"]
@@ -347,8 +334,8 @@ def test_a_strangers_state_file_is_made_from_what_is_there(
 
 
 @pytest.mark.parametrize("name", ['quote"d', "größe", "new\nline", ""])
-def test_any_name_can_stand_in_it(name: str, save_all: SaveAll, verify: Verify) -> None:
-    folder = save_all("plain")
+def test_any_name_can_stand_in_it(name: str, tmp_path: Path, verify: Verify) -> None:
+    folder = _save_all(tmp_path / "stock", "plain")
     for file in folder.glob("plain.*"):
         file.rename(folder / file.name.replace("plain", name, 1))
     (folder / "checkpoint").write_bytes(b"")
@@ -400,8 +387,7 @@ def test_a_repair_that_fails_loses_nothing_and_is_done_by_the_next(
         patch.setattr(file_io, step, full)
         ended = tool("verify", run, "--repair")
     assert ended.code == 1
-    assert "cannot be repaired: " in ended.err
-    assert "No space left" in ended.err
+    assert re.search("cannot be repaired: .*No space left", ended.err)
     del before["my-model-310.manifest.tmp"]
     assert before.items() <= _contents(run).items()
     assert verify(run, "--repair")["ok"]
@@ -414,7 +400,7 @@ def test_a_folder_that_is_trained_is_refused_and_one_checkpoint_of_it_is_not(
         for arguments in ([], ["--repair"]):
             ended = tool("verify", run, *arguments)
             assert (ended.code, ended.out) == (1, "")
-            assert ended.err.startswith(f"{run} is in use by process ")
+            assert f"{run} is in use by process " in ended.err
             assert ended.err.endswith(" or verify one checkpoint alone, by its prefix")
         assert tool("verify", run / "my-model-290").code == 0
 
