@@ -16,6 +16,7 @@ from cli.fields import parse
 from cli.terminal import EXIT_FAILED, EXIT_USAGE
 from errors import UserError
 from tests.prediction import stock
+from tests.test_thirdparty import THIRD_PARTY
 
 NAMES = ["plane", "car", "bird", "cat"]
 
@@ -64,6 +65,14 @@ def document(tool: Tool, name: str, *arguments: object) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(ended.out)
     assert ended.code == (found.get("differ", False) or not found.get("ok", True))
     return found
+
+
+@pytest.fixture
+def third_party() -> Path:
+    """The folder of the checkpoints of public projects."""
+    if not THIRD_PARTY.is_dir():
+        pytest.skip("needs the checkpoints of public projects at ../shared/thirdparty")
+    return THIRD_PARTY
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import pytest
 import tensorflow as tf
 
 from tests.prediction import stock
-from tests.test_thirdparty import THIRD_PARTY
 from tests.tools.conftest import Tool, document
 
 v1 = tf.compat.v1
@@ -156,10 +155,8 @@ def test_an_error_is_a_line_and_nothing_on_stdout(
     assert "\n" not in ended.err
 
 
-def test_checkpoints_of_public_projects(linear_run: Path, tool: Tool) -> None:
-    if not THIRD_PARTY.is_dir():
-        pytest.skip("needs the checkpoints of public projects at ../shared/thirdparty")
-    for meta in sorted(THIRD_PARTY.rglob("*.meta")):
+def test_checkpoints_of_public_projects(third_party: Path, linear_run: Path, tool: Tool) -> None:
+    for meta in sorted(third_party.rglob("*.meta")):
         assert tool("diff", meta, meta.parent).code == 0, meta
         record = document(tool, "diff", linear_run, meta)
         assert record["differ"]

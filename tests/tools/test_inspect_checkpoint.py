@@ -4,6 +4,7 @@ import math
 import os
 import re
 import shutil
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto, BundleHeaderProto
 
+import finetune
 from checkpoints import manifest
+from finetuning.settings import FinetuneConfig
 from tests.checkpoints.index_files import table
 from tests.checkpoints.test_stored_tensors import save, save_shards
 from tests.prediction import stock
-from tests.test_thirdparty import THIRD_PARTY
 from tests.tools.conftest import Tool, document
 
 v1 = tf.compat.v1
@@ -113,6 +115,19 @@ def test_roles_by_the_graph(tool: Tool, tmp_path: Path) -> None:
         "slot": {"w/Momentum"},
         "other": {"is_training", "global_step", "w/ExponentialMovingAverage"},
     }
+
+
+def test_roles_of_a_fine_tuned_network(
+    finetune_config: Callable[..., FinetuneConfig], cnn_run: Path, tool: Tool
+) -> None:
+    prefix = finetune.train(finetune_config(cnn_run, "Relu:0")).prefix
+    roles = _roles(tool, prefix)
+    scopes = {"conv1", "conv2", "fc1", "head"}
+    assert roles["model"] == {f"{scope}/{v}" for scope in scopes for v in "wb"}
+    of_slots = {key.partition("/")[0] for key in roles["slot"]}
+    assert of_slots <= scopes | {"beta1_power", "beta2_power"}
+    assert roles["other"] == {"global_step"}
+    assert not document(tool, "diff", os.path.dirname(prefix), prefix)["differ"]
 
 
 def test_roles_and_sizes_by_the_names(tool: Tool, tmp_path: Path) -> None:
@@ -313,15 +328,11 @@ def test_the_best_is_the_earliest_of_equals(tool: Tool, run: Path) -> None:
 
 def test_what_is_damaged_is_not_the_newest(tool: Tool, run: Path) -> None:
     (run / "my-model-300.manifest").write_text("{}")
-    with open(run / "my-model-290.data-00000-of-00001", "ab") as file:
-        file.write(b"x")
+    (run / "my-model-290.data-00000-of-00001").write_bytes(b"x" * 17)
     (run / "my-model-280.index").unlink()
     found = document(tool, NAME, run)
     assert [*_states(found).values()] == ["committed", "damaged", "damaged", "damaged"]
-    problems = [entry["problem"] or "" for entry in found["checkpoints"]]
-    assert "the manifest says" in problems[1]
-    assert "the manifest says" in problems[2]
-    assert problems[3] == "my-model-300.manifest is damaged: 'sha256'"
+    assert found["checkpoints"][3]["problem"] == "my-model-300.manifest is damaged: 'sha256'"
     assert _newest_and_named(found) == ("my-model-270", "my-model-300", False)
     (run / "my-model-270.manifest").write_text("{}")
     assert "the newest is" not in _lines(tool, run)[-1]
@@ -391,25 +402,18 @@ def test_a_checkpoint_that_goes_while_it_is_looked_at(
     assert _states(found) == {f"my-model-{step}": "committed" for step in (280, 290, 300)}
 
 
-@pytest.mark.parametrize(
-    "meta",
-    sorted(THIRD_PARTY.rglob("*.meta")) or [Path("absent")],
-    ids=lambda path: "-".join(path.parts[-4:]),
-)
-def test_third_parties(meta: Path, tool: Tool) -> None:
-    if not THIRD_PARTY.is_dir():
-        pytest.skip("needs the checkpoints of public projects at ../shared/thirdparty")
-    found = document(tool, NAME, meta, "--stats")
-    prefix = str(meta).removesuffix(".meta")
-    if not v1.train.checkpoint_exists(prefix):  # Shards of the format V1.
-        prefix += "-?????-of-00001"
-    stored = v1.train.NewCheckpointReader(prefix)
-    shapes = stored.get_variable_to_shape_map()
-    assert {t["key"]: t["shape"] for t in found["tensors"]} == shapes
-    for tensor in found["tensors"]:
-        exact = stored.get_tensor(tensor["key"])
-        assert tensor["stats"]["max"] == exact.max()
-        assert tensor["bytes"] == exact.nbytes
-    listed = document(tool, NAME, meta.parent)
-    assert [entry["problem"] for entry in listed["checkpoints"]] == [None]
-    assert f"{meta.parent}/{listed['newest']}" == str(meta).removesuffix(".meta")
+def test_third_parties(third_party: Path, tool: Tool) -> None:
+    for meta in sorted(third_party.rglob("*.meta")):
+        found = document(tool, NAME, meta, "--stats")
+        prefix = str(meta).removesuffix(".meta")
+        if not v1.train.checkpoint_exists(prefix):  # Shards of the format V1.
+            prefix += "-?????-of-00001"
+        stored = v1.train.NewCheckpointReader(prefix)
+        shapes = stored.get_variable_to_shape_map()
+        assert {t["key"]: t["shape"] for t in found["tensors"]} == shapes
+        for tensor in found["tensors"]:
+            exact = stored.get_tensor(tensor["key"])
+            assert (tensor["stats"]["max"], tensor["bytes"]) == (exact.max(), exact.nbytes)
+        listed = document(tool, NAME, meta.parent)
+        assert [entry["problem"] for entry in listed["checkpoints"]] == [None]
+        assert f"{meta.parent}/{listed['newest']}.meta" == str(meta)

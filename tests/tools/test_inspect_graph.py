@@ -17,7 +17,7 @@ from metagraph.meta import MetaGraphFile
 from metagraph.parsing import parse_graph_file
 from prediction.evaluation import predict
 from prediction.request import PredictConfig
-from tests.test_thirdparty import THIRD_PARTY, every_entry
+from tests.test_thirdparty import every_entry
 from tests.tools.conftest import Tool, document
 from tests.tools.graph_inspection.graphs import meta_of
 
@@ -32,10 +32,10 @@ def _file(tmp_path: Path, meta: MetaGraphFile) -> Path:
 
 
 @every_entry
-def test_models_of_others(entry: dict[str, Any], tool: Tool, tmp_path: Path) -> None:
-    if not THIRD_PARTY.is_dir():
-        pytest.skip("needs the checkpoints of public projects at ../shared/thirdparty")
-    meta = THIRD_PARTY / entry["meta"]
+def test_models_of_others(
+    entry: dict[str, Any], third_party: Path, tool: Tool, tmp_path: Path
+) -> None:
+    meta = third_party / entry["meta"]
     fetch = f"--fetch={entry['suggested_output']}"
     assert [*document(tool, NAME, meta, fetch, f"--dot={tmp_path}/a.dot")] == ["written"]
     found = document(tool, NAME, meta, fetch)

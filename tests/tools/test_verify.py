@@ -15,7 +15,6 @@ import tensorflow as tf
 from checkpoints import file_io
 from checkpoints.lock import FolderLock
 from tests.prediction import stock
-from tests.test_thirdparty import THIRD_PARTY
 from tests.tools.conftest import Tool, document
 
 v1 = tf.compat.v1
@@ -121,11 +120,11 @@ def test_a_saved_model_is_verified_by_its_variables(tmp_path: Path, tool: Tool) 
     assert tool("verify", tmp_path / "saved").code == 1
 
 
-def test_checkpoints_of_public_projects_are_whole(tmp_path: Path, verify: Verify) -> None:
+def test_checkpoints_of_public_projects_are_whole(
+    third_party: Path, tmp_path: Path, verify: Verify
+) -> None:
     """Of most, the state file names what was not published; a repaired copy is well."""
-    if not THIRD_PARTY.is_dir():
-        pytest.skip("needs the checkpoints of public projects at ../shared/thirdparty")
-    for number, meta in enumerate(sorted(THIRD_PARTY.rglob("*.meta"))):
+    for number, meta in enumerate(sorted(third_party.rglob("*.meta"))):
         (found,) = verify(meta)["checkpoints"]
         assert found["ok"], found
         assert "no manifest" in found["remarks"][0]
