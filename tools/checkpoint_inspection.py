@@ -93,19 +93,10 @@ def _list_checkpoints(path: str, hold: Hold) -> dict[str, Any]:
     meanwhile is left out.
 
     Returns:
-      JSON values: `folder`; `checkpoints` by age, the newest last; `newest`, the name of the newest
-      that is whole, and `best`, of the one with the best test accuracy, the earliest of equals,
-      both null where there is none; `state_file`, null where there is none: `names` (or null) and
-      `right`, whether that is the newest. Each checkpoint has:
-
-      - `name`, what its files begin with; `step`, as the name says, or null.
-      - `state`: `committed`, whole and of this project; `no manifest`, of another trainer;
-        `damaged`.
-      - `problem`: what is wrong with it, where that is seen without reading its values; or null.
-      - `saved_at`: in seconds since 1970; of a stranger's, when its files were last changed; null
-        where there is no file of values.
-      - `bytes`, of all its files; `has_graph`, whether there is a `.meta` with it.
-      - `test_accuracy`: in [0, 1], of these very weights; null where it was not measured.
+      JSON values: `checkpoints` by age, the newest last, each as of `_listed`; `newest`, the name
+      of the newest that is whole, and `best`, of the one with the best test accuracy, the earliest
+      of equals, both null where there is none; `state_file`, null where there is none: what it
+      `names` (or null) and whether that is the `right` one, the newest.
 
     Raises:
       CheckpointError: the folder cannot be read, or holds none.
@@ -139,7 +130,13 @@ def _list_checkpoints(path: str, hold: Hold) -> dict[str, Any]:
 
 
 def _listed(entry: Entry) -> dict[str, Any]:
-    """What is seen of a checkpoint without reading its values."""
+    """What is seen of a checkpoint without reading its values, as JSON values.
+
+    A `state` is `committed` (whole and of this project), `no manifest` (of another trainer) or
+    `damaged`. A time, in seconds since 1970, is of a stranger's when its files were last changed,
+    null where there is none. An accuracy, in [0, 1], is of these very weights, null where it was
+    not measured.
+    """
     sizes, changed = dict[str, int](), None
     for path in entry.files:
         with suppress(tf.errors.NotFoundError):  # Those that train delete older checkpoints.

@@ -128,10 +128,9 @@ def as_text(found: Mapping[str, Any]) -> str:
 def node_record(meta: MetaGraphFile, text: str) -> dict[str, Any]:
     """JSON values, of a node or of the node of a tensor.
 
-    Keys: `node`, `op`, `device`, `attributes` (see `attribute_text`), `inputs` and `outputs` (each
-    `name`, `dtype` and `shape`, null where not known; an output's `takers` too, a list of `node`
-    and `input`, the number of it there), `control_inputs` and `control_outputs` (nodes),
-    `colocated_with` (nodes), `risk` (what it may do beyond computing; null where it may not).
+    Its `inputs` and `outputs` are as of `tensor_record`; an output has `takers` too, a list of
+    `node` and `input`, the number of it there. `risk` is what the node may do beyond computing,
+    null where it may not.
 
     Raises:
       ToolError: there is no such node; the nearest names are in the message.

@@ -51,18 +51,12 @@ _OFFENDERS = 3  # Of one operation, that are named.
 
 
 def info_part(subject: Subject) -> dict[str, Any]:
-    """JSON values.
-
-    Keys: `file`, `tensorflow_version`, `tensorflow_git_version`, `meta_graph_version`, `tags`,
-    `stripped_default_attrs`, `producer`, `min_consumer`, `bad_consumers` (of the graph's format),
-    `nodes`, `functions` and `function_nodes` (how many), `ops` (operation -> nodes, those of
-    functions included), `unknown_ops` (those that this TensorFlow does not have).
-    """
+    """JSON values; `ops` is operation -> nodes, those of functions included."""
     info, graph = subject.meta.proto.meta_info_def, subject.meta.proto.graph_def
     functions = {function.signature.name: function.node_def for function in graph.library.function}
     inner = [node for body in functions.values() for node in body]
     ops = Counter(node.op for node in (*graph.node, *inner))
-    known = op_definitions(graph)
+    known = op_definitions(graph).keys() | functions.keys()
     return {
         "file": subject.meta.path,
         "tensorflow_version": info.tensorflow_version,
@@ -77,7 +71,7 @@ def info_part(subject: Subject) -> dict[str, Any]:
         "functions": len(functions),
         "function_nodes": len(inner),
         "ops": dict(sorted(ops.items())),
-        "unknown_ops": sorted(op for op in ops if op not in known and op not in functions),
+        "unknown_ops": sorted(ops.keys() - known),  # This TensorFlow does not have them.
     }
 
 
@@ -100,12 +94,7 @@ def info_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
 
 
 def graph_part(subject: Subject) -> dict[str, Any]:
-    """JSON values.
-
-    Keys: `nodes` and `inference_nodes` (how many, of the graph and of what predicts), `ops`
-    (operation -> nodes), `trainable` (names of variables); `inputs`, `pipeline`, `outputs`,
-    `candidates` and `variables` as `prediction.chosen_model.listing` has them.
-    """
+    """JSON values: some numbers, and what `prediction.chosen_model.listing` has of `_TITLES`."""
     nodes = subject.meta.nodes
     # It looks for candidates itself where those of the subject are of a prediction asked for.
     candidates = None if subject.fetch else subject.candidates
@@ -139,10 +128,9 @@ def _line(entry: Mapping[str, Any], key: str, trainable: list[str]) -> str:
 def saver_part(subject: Subject) -> dict[str, Any]:
     """JSON values.
 
-    Keys: `present` (whether the file has a saver), `filename_tensor_name`, `save_tensor_name`,
-    `restore_op_name`, `max_to_keep` (0: all), `keep_checkpoint_every_n_hours`, `version` (`LEGACY`,
-    which is V1 too, `V1`, `V2`), `sharded`, `saved` (a list of `variable`, `key` and, of a
-    partitioned one, `slice` with `full_shape`, `starts` and `sizes`), `not_saved` (variables).
+    `present` is whether the file has a saver, a `max_to_keep` of 0 is all, a `version` is `LEGACY`
+    (which is V1 too), `V1` or `V2`; in `saved`, a partitioned variable has `slice`, with
+    `full_shape`, `starts` and `sizes`.
     """
     meta = subject.meta
     saver = meta.proto.saver_def
@@ -328,9 +316,9 @@ def functions_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
 def safety_part(subject: Subject) -> dict[str, Any]:
     """JSON values.
 
-    Keys: `inference` (what predict.py would run for the outputs; null where there are none) and
-    `whole` (all that is in the file); each has `passes` and `offenders`, a list of `node`,
-    `function` (empty for the graph itself), `op` and `risk` (as in `can read or write files`).
+    `inference` is of what predict.py would run for the outputs, null where there are none, `whole`
+    of all that is in the file. An offender's `function` is empty for the graph itself, its `risk`
+    as in `can read or write files`.
     """
     found = None
     if subject.outputs:

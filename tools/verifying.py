@@ -154,13 +154,10 @@ class Findings(NamedTuple):
 def _verify_entry(
     entry: Entry, config: VerifyConfig, imported: dict[str, str | None]
 ) -> dict[str, Any]:
-    """Reads all there is of a checkpoint; whatever is wrong is in what is returned.
+    """Reads all there is of a checkpoint; whatever is wrong is in what is returned, JSON values.
 
-    Returns:
-      JSON values: `name`; `prefix`; `step` (null for a name that is not `my-model-<step>`); `ok`;
-      `manifest`, whether it has one; `graph`, a path or null; `tensors` and `bytes` in memory, in
-      which texts count for nothing (null where they cannot be read); `problems` and `remarks`,
-      lines.
+    Its `tensors` are their number, its `bytes` those in memory, in which texts count for nothing,
+    both null where they cannot be read.
     """
     found = Findings([], [])
     _compare_files(entry.prefix, found)
@@ -301,11 +298,7 @@ def _to_name(found: Mapping[Entry, Record]) -> list[Entry]:
 
 
 def _check_state(path: str, found: Mapping[Entry, Record]) -> Record:
-    """Compares the state file of a folder with what was found of its checkpoints.
-
-    Returns:
-      JSON values: its `path`; whether it `exists` and is `ok`; `problems` and `remarks`, lines.
-    """
+    """Compares the state file of a folder with what was found of its checkpoints: JSON values."""
     file = os.path.join(path, naming.STATE_FILE)
     exists = tf.io.gfile.exists(file) and not tf.io.gfile.isdir(file)
     said, expected = Findings([], []), _to_name(found)
