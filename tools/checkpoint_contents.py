@@ -15,7 +15,6 @@ import tensorflow as tf
 from absl import logging
 
 from checkpoints import manifest, naming
-from checkpoints.manifest import Manifest
 from checkpoints.reader import Array, CheckpointReader, stored_tensors
 from errors import CheckpointError, ToolError, nearest_names
 from metagraph.casting import as_numpy_dtype, json_value
@@ -26,8 +25,7 @@ from tools.command import Record
 from tools.folder_entries import graph_path
 from tools.inspect_checkpoint import InspectConfig
 
-MODEL, SLOT, OTHER = "model", "slot", "other"
-ROLES = (MODEL, SLOT, OTHER)
+ROLES = ("model", "slot", "other")
 _COUNTER = re.compile(r"(.*/)?(global_step|save_counter)(/.*)?")
 # What tf.train.ExponentialMovingAverage and the moving averages of contrib keep of a variable.
 _AVERAGE = re.compile(r"(.+)/(ExponentialMovingAverage|biased|local_step|avg)(_\d+)?")
@@ -40,29 +38,60 @@ _WIDTH = 100
 _BLOCK = 1 << 16  # Values at once: 512 KiB in float64, which stay in a processor's cache.
 
 
-class Contents(NamedTuple):
-    """A checkpoint, looked into."""
+def look_into(prefix: str, config: InspectConfig) -> Record:
+    """What is asked for of the checkpoint at a prefix.
 
-    reader: CheckpointReader
-    meta: MetaGraphFile | None  # None where there is none, or none that can be read.
-    places: Mapping[str, Stored]  # Of the graph's variables in the checkpoint.
-    manifest: Manifest | None
-    tensors: Sequence[dict[str, Any]]  # By rising key, each as `inspect` gives it.
+    Where its graph is damaged a warning says so, and names alone tell what the tensors are.
 
-
-def read_contents(prefix: str, max_meta_bytes: int) -> Contents:
-    """Looks into the checkpoint at a prefix.
-
-    Of a graph that is damaged a warning says so, and the names of the tensors have to tell what
-    they are.
+    Returns:
+      As `inspect`: the values that --tensor names; else all tensors, or those that --filter is
+      found in, of which values are read for statistics alone.
 
     Raises:
+      ToolError: there is no such tensor.
       CheckpointError: a file is missing or damaged.
     """
-    manifest.verify_checkpoint(prefix, [naming.INDEX_SUFFIX])
-    reader = CheckpointReader(prefix)
+    with config.limit.over("reading the graph"):
+        manifest.verify_checkpoint(prefix, [naming.INDEX_SUFFIX])
+        reader = CheckpointReader(prefix)
+        meta, places, slots = _told_by_graph(reader, config.max_meta_bytes)
+    tensors = _tensors(reader, places, slots)
+    if config.tensors:
+        keys = _keys(tensors, places)
+        wanted = {name: _key_of(name, keys, prefix) for name in config.tensors}
+        values = [_value(reader, name, key, config) for name, key in wanted.items()]
+        return {"checkpoint": prefix, "values": values}
+    shown = [tensor for tensor in tensors if re.search(config.filter or "", tensor["key"])]
+    if config.filter is not None and not shown:
+        raise ToolError(
+            f"--filter={config.filter} matches none of the {len(tensors)} tensors of {prefix}"
+        )
+    if config.stats:
+        for tensor in shown:
+            tensor["stats"] = statistics(_read(reader, tensor["key"]))._asdict()
+    said = manifest.read_of(prefix)
+    facts = {name: getattr(said, name) for name in _FACTS} if said else None
+    totals = {role: _total([t for t in shown if t["role"] == role]) for role in ROLES}
+    return {
+        "checkpoint": prefix,
+        "format": reader.version,
+        "files": [
+            {"name": os.path.basename(file), "bytes": size}
+            for file, size in zip(reader.files, reader.sizes, strict=True)
+        ],
+        "graph": meta.path if meta else None,
+        # A NaN of a manifest, which JSON has not, becomes a text.
+        "manifest": json.loads(json.dumps(facts), parse_constant=str),
+        "tensors": shown,
+        "totals": {**totals, "all": _total(shown)},
+    }
+
+
+def _tensors(
+    reader: CheckpointReader, places: Mapping[str, Stored], slots: Collection[str]
+) -> list[dict[str, Any]]:
+    """All tensors by rising key, each as `inspect` gives it."""
     stored = stored_tensors(reader)
-    meta, places, slots = _told_by_graph(reader, max_meta_bytes)
     variables: dict[str, list[str]] = {}
     for variable, place in places.items():
         variables.setdefault(place.key, []).append(variable)
@@ -83,7 +112,7 @@ def read_contents(prefix: str, max_meta_bytes: int) -> Contents:
                 "variables": variables.get(key, []),
             }
         )
-    return Contents(reader, meta, places, manifest.read_of(prefix), tensors)
+    return tensors
 
 
 def _told_by_graph(
@@ -109,13 +138,13 @@ def _role_of(key: str, reader: CheckpointReader, slots: Collection[str]) -> str:
     averages of what is there itself.
     """
     if key in slots:
-        return SLOT
+        return "slot"
     dtype: tf.DType = reader.dtypes[key]
     is_single = not reader.shapes[key] and not (dtype.is_floating or dtype.is_complex)
     average = _AVERAGE.fullmatch(key)
     if key == _OBJECT_GRAPH or is_single or dtype == tf.string or _COUNTER.fullmatch(key):
-        return OTHER
-    return OTHER if average and average[1] in reader.shapes else MODEL
+        return "other"
+    return "other" if average and average[1] in reader.shapes else "model"
 
 
 def _path_of(key: str) -> str:
@@ -131,40 +160,6 @@ def _path_of(key: str) -> str:
     return path.replace(".S", "/").replace("..", ".")
 
 
-def contents_record(contents: Contents, config: InspectConfig) -> Record:
-    """All tensors, or those that the filter is found in; values are read for statistics alone.
-
-    Raises:
-      ToolError: the filter is found in none.
-      CheckpointError: one is damaged.
-    """
-    reader, said = contents.reader, contents.manifest
-    tensors = [t for t in contents.tensors if re.search(config.filter or "", t["key"])]
-    if config.filter is not None and not tensors:
-        raise ToolError(
-            f"--filter={config.filter} matches none of the {len(contents.tensors)} tensors of "
-            f"{reader.prefix}"
-        )
-    if config.stats:
-        for tensor in tensors:
-            tensor["stats"] = statistics(_read(reader, tensor["key"]))._asdict()
-    # A NaN of a manifest, which JSON has not, becomes a text.
-    facts = {name: getattr(said, name) for name in _FACTS} if said else None
-    totals = {role: _total([t for t in tensors if t["role"] == role]) for role in ROLES}
-    return {
-        "checkpoint": reader.prefix,
-        "format": reader.version,
-        "files": [
-            {"name": os.path.basename(file), "bytes": size}
-            for file, size in zip(reader.files, reader.sizes, strict=True)
-        ],
-        "graph": contents.meta.path if contents.meta else None,
-        "manifest": json.loads(json.dumps(facts), parse_constant=str),
-        "tensors": tensors,
-        "totals": {**totals, "all": _total(tensors)},
-    }
-
-
 def _total(tensors: Sequence[Mapping[str, Any]]) -> Record:
     return {
         "tensors": len(tensors),
@@ -174,49 +169,34 @@ def _total(tensors: Sequence[Mapping[str, Any]]) -> Record:
     }
 
 
-def values_record(contents: Contents, config: InspectConfig) -> Record:
-    """The tensors that are asked for, and no others.
-
-    Raises:
-      ToolError: one is not there.
-      CheckpointError: one is damaged.
-    """
-    reader, values = contents.reader, []
-    keys = {name: _key_of(contents, name) for name in config.tensors}  # Before any is read.
-    for name, key in keys.items():
-        array = _read(reader, key)
-        values.append(
-            {
-                "name": name,
-                "key": key,
-                "dtype": reader.dtypes[key].name,
-                "shape": list(array.shape),
-                "value": json_value(array) if config.format == "json" else _value_text(array),
-                **({"stats": statistics(array)._asdict()} if config.stats else {}),
-            }
-        )
-    return {"checkpoint": reader.prefix, "values": values}
+def _keys(tensors: Sequence[Record], places: Mapping[str, Stored]) -> dict[str, str]:
+    """Name -> key, of keys themselves, whole variables of the graph, and paths of objects."""
+    own = {tensor["key"]: tensor["key"] for tensor in tensors}
+    whole = {v: place.key for v, place in places.items() if place.part is None}
+    keys = {tensor["path"]: tensor["key"] for tensor in tensors}
+    return keys | {v: key for v, key in whole.items() if key in own} | own
 
 
-def _key_of(contents: Contents, name: str) -> str:
-    """The key of the tensor that a name means: a key, the path of an object, a graph's variable.
-
-    Raises:
-      ToolError: there is none; the message offers the nearest names.
-    """
-    keys: dict[str, str] = {tensor["key"]: tensor["key"] for tensor in contents.tensors}
-    for variable, place in contents.places.items():
-        if place.part is None and place.key in keys:
-            keys.setdefault(variable, place.key)
-    for tensor in contents.tensors:
-        keys.setdefault(tensor["path"], tensor["key"])
+def _key_of(name: str, keys: Mapping[str, str], prefix: str) -> str:
     plain = name.removesuffix(":0")
     for known in (name, plain):
         if known in keys:
             return keys[known]
     near = nearest_names(plain, keys)
     hint = f"the nearest are {', '.join(near)}" if near else "without --tensor all are listed"
-    raise ToolError(f"{contents.reader.prefix} has no tensor {name!r}; {hint}")
+    raise ToolError(f"{prefix} has no tensor {name!r}; {hint}")
+
+
+def _value(reader: CheckpointReader, name: str, key: str, config: InspectConfig) -> Record:
+    array = _read(reader, key)
+    return {
+        "name": name,
+        "key": key,
+        "dtype": reader.dtypes[key].name,
+        "shape": list(array.shape),
+        "value": json_value(array) if config.format == "json" else _value_text(array),
+        **({"stats": statistics(array)._asdict()} if config.stats else {}),
+    }
 
 
 def _read(reader: CheckpointReader, key: str) -> Array:

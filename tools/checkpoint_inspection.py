@@ -6,7 +6,7 @@ What one checkpoint holds is in `checkpoint_contents.py`.
 import functools
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any
@@ -44,7 +44,7 @@ def inspect(config: InspectConfig) -> Record:
     """Looks into a checkpoint or a folder.
 
     Returns:
-      JSON values. Of a folder, where no tensor of it is asked for, what `list_checkpoints` gives;
+      JSON values. Of a folder, where no tensor of it is asked for, what `_list_checkpoints` gives;
       where --tensor names some, `checkpoint` (the prefix) and `values`, a list of `name` (as it was
       given), `key`, `dtype`, `shape`, `value` (a number, text or nested list; for people, a text)
       and `stats` (with --stats). Else:
@@ -69,7 +69,7 @@ def inspect(config: InspectConfig) -> Record:
 
 def _inspect(config: InspectConfig, hold: Hold) -> Record:
     if is_folder(config.ckpt):
-        found = list_checkpoints(config.ckpt, hold)
+        found = _list_checkpoints(config.ckpt, hold)
         if not (config.tensors or config.stats or config.filter is not None):
             return found
         newest = found["newest"]
@@ -81,33 +81,22 @@ def _inspect(config: InspectConfig, hold: Hold) -> Record:
         prefix = find_variables(config.ckpt)
         hold(prefix)
     # Imported where it is wanted: it reads graphs, and a list takes a third less without.
-    from tools.checkpoint_contents import contents_record, read_contents, values_record
+    from tools.checkpoint_contents import look_into
 
-    with config.limit.over("reading the graph"):
-        contents = read_contents(prefix, config.max_meta_bytes)
-    return values_record(contents, config) if config.tensors else contents_record(contents, config)
+    return look_into(prefix, config)
 
 
-def list_checkpoints(path: str, hold: Hold) -> dict[str, Any]:
+def _list_checkpoints(path: str, hold: Hold) -> dict[str, Any]:
     """Looks into a folder, and calls `hold` with the prefixes of its newest checkpoints.
 
     Of each the index and the manifest are read, and the sizes of its files. What is deleted
     meanwhile is left out.
 
     Returns:
-      JSON values: `folder`; `checkpoints` by age, the newest last; `newest`, the name of the newest
-      that is whole, and `best`, of the one with the best test accuracy, the earliest of equals,
-      both null where there is none; `state_file`, null where there is none: `names` (or null) and
-      `right`, whether that is the newest. Each checkpoint has:
-
-      - `name`, what its files begin with; `step`, as the name says, or null.
-      - `state`: `committed`, whole and of this project; `no manifest`, of another trainer;
-        `damaged`.
-      - `problem`: what is wrong with it, where that is seen without reading its values; or null.
-      - `saved_at`: in seconds since 1970; of a stranger's, when its files were last changed; null
-        where there is no file of values.
-      - `bytes`, of all its files; `has_graph`, whether there is a `.meta` with it.
-      - `test_accuracy`: in [0, 1], of these very weights; null where it was not measured.
+      JSON values: `checkpoints` by age, the newest last, each as of `_listed`; `newest`, the name
+      of the newest that is whole, and `best`, of the one with the best test accuracy, the earliest
+      of equals, both null where there is none; `state_file`, null where there is none: what it
+      `names` (or null) and whether that is the `right` one, the newest.
 
     Raises:
       CheckpointError: the folder cannot be read, or holds none.
@@ -141,14 +130,25 @@ def list_checkpoints(path: str, hold: Hold) -> dict[str, Any]:
 
 
 def _listed(entry: Entry) -> dict[str, Any]:
-    """What is seen of a checkpoint without reading its values."""
-    sizes, changed = _sizes_and_time(entry.files)
+    """What is seen of a checkpoint without reading its values, as JSON values.
+
+    A `state` is `committed` (whole and of this project), `no manifest` (of another trainer) or
+    `damaged`. A time, in seconds since 1970, is of a stranger's when its files were last changed,
+    null where there is none. An accuracy, in [0, 1], is of these very weights, null where it was
+    not measured.
+    """
+    sizes, changed = dict[str, int](), None
+    for path in entry.files:
+        with suppress(tf.errors.NotFoundError):  # Those that train delete older checkpoints.
+            found = tf.io.gfile.stat(path)
+            sizes[os.path.basename(path)] = 0 if found.is_directory else int(found.length)
+            changed = max(changed or 0.0, found.mtime_nsec / _NANOSECONDS)
     state, said, problem = (_COMMITTED if entry.committed else _FOREIGN), None, None
     try:
         said = manifest.read_of(entry.prefix)
         for name, digest in said.files.items() if said else ():
-            if (found := sizes.get(name, 0)) != digest.size:
-                raise CheckpointError(f"{name} has {found} bytes, the manifest says {digest.size}")
+            if (size := sizes.get(name, 0)) != digest.size:
+                raise CheckpointError(f"{name} has {size} bytes, the manifest says {digest.size}")
         stored_tensors(CheckpointReader(entry.prefix))
     except CheckpointError as error:
         state, problem = _DAMAGED, str(error)
@@ -162,20 +162,6 @@ def _listed(entry: Entry) -> dict[str, Any]:
         "test_accuracy": said.test_accuracy if said else None,
         "problem": problem,
     }
-
-
-def _sizes_and_time(paths: Iterable[str]) -> tuple[dict[str, int], float | None]:
-    """Name -> bytes of the files that there are, and when the last was changed.
-
-    Those that train delete older checkpoints at any time: what has gone is left out.
-    """
-    sizes, changed = {}, None
-    for path in paths:
-        with suppress(tf.errors.NotFoundError):
-            found = tf.io.gfile.stat(path)
-            sizes[os.path.basename(path)] = 0 if found.is_directory else int(found.length)
-            changed = max(changed or 0.0, found.mtime_nsec / _NANOSECONDS)
-    return sizes, changed
 
 
 def as_text(record: Record) -> str:

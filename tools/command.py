@@ -19,15 +19,6 @@ from cli.run import Supervisor, run
 from cli.terminal import STDERR, STDOUT, descriptors_into, printable
 from errors import ToolError
 
-
-def as_pattern(text: str) -> re.Pattern[str]:
-    """The regular expression; ValueError where it is none, or more than the compiler takes."""
-    try:
-        return re.compile(text)
-    except (re.error, RecursionError, OverflowError) as error:
-        raise ValueError(str(error)) from error
-
-
 Record: TypeAlias = Mapping[str, Any]
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _STEP = 1024
@@ -110,6 +101,14 @@ def overwrite(help_text: str = "Replace the file if there is one.") -> Any:
 def name_filter(help_text: str, default: str | None) -> Any:
     """The field of a regular expression that is looked for in names."""
     return flag(help_text, default, check=Check(_is_pattern), group="selection")
+
+
+def as_pattern(text: str) -> re.Pattern[str]:
+    """The regular expression; ValueError where it is none, or more than the compiler takes."""
+    try:
+        return re.compile(text)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(str(error)) from error
 
 
 def _is_pattern(text: str) -> bool:

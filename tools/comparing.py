@@ -22,19 +22,19 @@ from errors import CheckpointError, ToolError, first_few
 from metagraph.meta import MetaGraphFile
 from metagraph.opening import find_variables, open_model
 from metagraph.parsing import GRAPH_SUFFIXES, SAVED_MODEL_FILES
-from tools.array_figures import (
+from tools.command import Record, table
+from tools.diff import DiffConfig
+from tools.differences import (
     DTYPE,
     EQUAL,
     ONLY_A,
     ONLY_B,
     SHAPE,
     VALUES,
+    compare_graphs,
     compare_variables,
 )
-from tools.command import Record, table
-from tools.diff import DiffConfig
-from tools.diff_graphs import compare_graphs
-from tools.folder_entries import named_entry
+from tools.folder_entries import is_folder, named_entry
 
 VARIABLES, GRAPH = "variables", "graph"
 _STATUSES = {key: f"differ in {key}" for key in (VALUES, SHAPE, DTYPE)}
@@ -133,8 +133,7 @@ def _prefix(path: str, flag: str, only: str | None, hold: Hold) -> str | None:
     Raises:
       ToolError: there is none, or not one alone, and only variables are asked for.
     """
-    is_folder = tf.io.gfile.isdir(path)
-    if path.endswith(GRAPH_SUFFIXES) and not is_folder:
+    if path.endswith(GRAPH_SUFFIXES) and not tf.io.gfile.isdir(path):
         return None
     try:
         prefix = find_variables(path)
@@ -143,12 +142,10 @@ def _prefix(path: str, flag: str, only: str | None, hold: Hold) -> str | None:
             raise ToolError(str(error).replace("--ckpt=", f"{flag}=", 1)) from error
         return None  # It may have a graph all the same; if not, that is said.
     hold(prefix)
-    if is_folder and not _is_saved_model(path):
+    if is_folder(path):
         return prefix  # Its values were there a moment ago.
-    has_values = (
-        tf.io.gfile.isdir(os.path.dirname(prefix) or ".") and named_entry(prefix).has_values
-    )
-    return prefix if has_values else None
+    is_there = tf.io.gfile.isdir(os.path.dirname(prefix) or ".")
+    return prefix if is_there and named_entry(prefix).has_values else None
 
 
 def _graph_file(path: str, prefix: str | None, only: str | None) -> str | None:

@@ -25,8 +25,8 @@ from metagraph.variables import graph_variables, slot_names, unavailable
 from prediction import plan
 from prediction.file_inputs import MAX_BYTES
 from prediction.plan import feed_value
-from tools.array_figures import compare
 from tools.command import Record, format_bytes
+from tools.differences import compare
 from tools.edit import EditConfig, new_names, select
 from tools.edit_files import (
     Tensor,

@@ -4,21 +4,32 @@ Only the file of the graph is read, never the variables' data: its parts, or one
 """
 
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from google.protobuf import text_format
 
-from errors import ToolError
+from errors import CheckpointError, ToolError, nearest_names
+from metagraph.graph import attribute_of, data_inputs
+from metagraph.importing import disarmed_graph
+from metagraph.meta import MetaGraphFile, node_of
 from metagraph.model import read_model
+from metagraph.safety import offenders
 from prediction.chosen_model import open_graph, with_chosen
 from prediction.output import check_target, write_whole
 from prediction.request import ModelConfig
-from tools import graph_cost, graph_parts
+from tools import graph_layers, graph_parts
 from tools.command import format_bytes
-from tools.graph_drawing import dot_text, draw_png, layer_graph
-from tools.graph_node import node_lines, node_record
-from tools.graph_subject import Subject
+from tools.graph_subject import (
+    Subject,
+    attribute_text,
+    listed,
+    shortened,
+    tensor_record,
+    tensor_text,
+)
 from tools.inspect_graph import PARTS, GraphInspection
 
 # Of each part: what it is as JSON values, and those as lines for people.
@@ -31,17 +42,19 @@ _PARTS: Mapping[str, tuple[_Part, _Lines]] = {
     "collections": (graph_parts.collections_part, graph_parts.collections_lines),
     "signatures": (graph_parts.signatures_part, graph_parts.signatures_lines),
     "functions": (graph_parts.functions_part, graph_parts.functions_lines),
-    "cost": (graph_cost.cost_part, graph_cost.cost_lines),
+    "cost": (graph_layers.cost_part, graph_layers.cost_lines),
     "safety": (graph_parts.safety_part, graph_parts.safety_lines),
 }
 _LINES_OF_ALL, _LINES_OF_ONE = 10, 300  # Of a list, where all parts are shown, or chosen ones.
+_COLOCATED, _CLASS = b"loc:@", "_class"
+_LONGEST = 2000  # Characters of an attribute for people.
 
 
 def inspect_graph(config: GraphInspection) -> dict[str, Any]:
     """Looks at a graph, and writes the files that are asked for.
 
     Returns:
-      JSON values: the parts by their names, each as its module says; or `node`; and `written`, a
+      JSON values: the parts by their names, each as its function says; or `node`; and `written`, a
       list of `file` and `bytes`, where there are any.
 
     Raises:
@@ -53,11 +66,11 @@ def inspect_graph(config: GraphInspection) -> dict[str, Any]:
     meta = with_chosen(ModelConfig(config.meta, **limits), open_graph)
     _check_others(config.targets, meta.path)
     found: dict[str, Any] = {}
-    written = []
+    files: dict[str, bytes] = {}
     if config.as_text:  # Before anything looks at the graph, with all of its constants.
         with config.limit.over("writing the graph as text"):
             text = text_format.MessageToString(meta.proto, use_short_repeated_primitives=True)
-            written.append(_write(config.as_text, text.encode()))
+            files[config.as_text] = text.encode()
     if config.node is not None:
         with config.limit.over("looking at the node"):
             found["node"] = node_record(meta, config.node)
@@ -69,7 +82,10 @@ def inspect_graph(config: GraphInspection) -> dict[str, Any]:
         for name in names:
             with config.limit.over(f"looking at the graph for {name}"):
                 found[name] = _PARTS[name][0](subject)
-        written += _draw(config, subject)
+        files |= _drawings(config, subject)
+    for path, content in files.items():
+        write_whole(path, content)
+    written = [{"file": path, "bytes": len(content)} for path, content in files.items()]
     return found | ({"written": written} if written else {})
 
 
@@ -83,20 +99,17 @@ def _check_others(targets: Mapping[str, str], source: str) -> None:
         taken[place] = "is written by another flag too"
 
 
-def _draw(config: GraphInspection, subject: Subject) -> Iterator[dict[str, Any]]:
-    if config.dot is None and config.png is None:
-        return
-    with config.limit.over("drawing the graph"):
-        text = dot_text(layer_graph(subject))
-    if config.dot is not None:
-        yield _write(config.dot, text.encode())
-    if config.png is not None:
-        yield _write(config.png, draw_png(text))
-
-
-def _write(path: str, content: bytes) -> dict[str, Any]:
-    write_whole(path, content)
-    return {"file": path, "bytes": len(content)}
+def _drawings(config: GraphInspection, subject: Subject) -> dict[str, bytes]:
+    """The drawings that are asked for, by their files."""
+    files: dict[str, bytes] = {}
+    if config.dot or config.png:
+        with config.limit.over("drawing the graph"):
+            text = graph_layers.dot_text(graph_layers.layer_graph(subject))
+        if config.dot:
+            files[config.dot] = text.encode()
+        if config.png:
+            files[config.png] = graph_layers.draw_png(text)
+    return files
 
 
 def as_text(found: Mapping[str, Any]) -> str:
@@ -110,3 +123,88 @@ def as_text(found: Mapping[str, Any]) -> str:
         lines.append(f"wrote {entry['file']}, {format_bytes(entry['bytes'])}")
     # A newline in a name of the file could forge a line.
     return "\n".join(line.replace("\n", r"\n") for line in lines)
+
+
+def node_record(meta: MetaGraphFile, text: str) -> dict[str, Any]:
+    """JSON values, of a node or of the node of a tensor.
+
+    Its `inputs` and `outputs` are as of `tensor_record`; an output has `takers` too, a list of
+    `node` and `input`, the number of it there. `risk` is what the node may do beyond computing,
+    null where it may not.
+
+    Raises:
+      ToolError: there is no such node; the nearest names are in the message.
+    """
+    name = text.removeprefix("^").partition(":")[0]
+    if name not in meta.nodes:
+        near = nearest_names(name, meta.nodes)
+        hint = f"the nearest are {', '.join(near)}" if near else "--part=graph shows its inputs"
+        raise ToolError(f"{meta.path} has no node {text!r}; {hint}")
+    node = meta.nodes[name]
+    graph = None
+    with suppress(CheckpointError):  # TensorFlow cannot import what the node needs.
+        graph = disarmed_graph(meta, [f"{name}:0"])
+    takers = _takers(meta, name)
+    outputs = [] if graph is None else [t.name for t in graph.get_operation_by_name(name).outputs]
+    outputs += sorted(taken for taken in takers if taken not in outputs)
+    risks = {o.node.name: o.risk for o in offenders(meta.proto.graph_def) if not o.function}
+    return {
+        "node": name,
+        "op": node.op,
+        "device": node.device,
+        "attributes": {
+            key: attribute_text(node.attr[key]) for key in sorted(node.attr) if key != _CLASS
+        },
+        "inputs": [tensor_record(graph, text) for text in data_inputs(node)],
+        "outputs": [tensor_record(graph, out) | {"takers": takers.get(out, [])} for out in outputs],
+        "control_inputs": [text[1:] for text in node.input if text.startswith("^")],
+        "control_outputs": [o.name for o in meta.nodes.values() if f"^{name}" in o.input],
+        "colocated_with": [
+            value.removeprefix(_COLOCATED).decode("utf-8", "backslashreplace")
+            for value in attribute_of(node, _CLASS).list.s
+            if value.startswith(_COLOCATED) and value != _COLOCATED + name.encode()
+        ],
+        "risk": risks.get(name),
+    }
+
+
+def _takers(meta: MetaGraphFile, name: str) -> dict[str, list[dict[str, Any]]]:
+    """Who takes the outputs of a node, by the output's name."""
+    found = defaultdict[str, list[dict[str, Any]]](list)
+    for other in meta.nodes.values():
+        for position, text in enumerate(data_inputs(other)):
+            if node_of(text) == name:
+                output = text if ":" in text else f"{text}:0"
+                found[output].append({"node": other.name, "input": position})
+    return found
+
+
+def node_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
+    """Lines for people."""
+    yield f"node {found['node']}"
+    yield f"  operation {found['op']}"
+    if found["device"]:
+        yield f"  device {found['device']}"
+    if found["colocated_with"]:
+        yield f"  on the device of {listed(found['colocated_with'], most)}"
+    if found["risk"]:
+        yield f"  is refused in a run: it {found['risk']}"
+    if found["attributes"]:
+        yield "  attributes"
+        texts = [f"{key} = {_cut(text)}" for key, text in found["attributes"].items()]
+        yield from shortened(texts, most, "    ")
+    yield "  inputs" if found["inputs"] else "  no inputs"
+    yield from shortened([tensor_text(tensor) for tensor in found["inputs"]], most, "    ")
+    for key, title in {"control_inputs": "waits for", "control_outputs": "waited for by"}.items():
+        if found[key]:
+            yield f"  {title} {listed(found[key], most)}"
+    yield "  outputs" if found["outputs"] else "  no outputs"
+    for output in found["outputs"]:
+        yield f"    {tensor_text(output)}"
+        texts = [f"taken by {t['node']} as input {t['input']}" for t in output["takers"]]
+        yield from shortened(texts or ["taken by no node"], most, "      ")
+
+
+def _cut(text: str) -> str:
+    more = len(text) - _LONGEST
+    return f"{text[:_LONGEST]}... ({more} characters more)" if more > 0 else text

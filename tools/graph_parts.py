@@ -25,8 +25,16 @@ from metagraph.safety import Offender, offenders, op_definitions
 from metagraph.tables import with_tables
 from metagraph.variables import VARIABLE_OPS, saver_keys, trainable_names
 from prediction.chosen_model import listing
-from tools.graph_node import dtype_name, shape_sizes
-from tools.graph_subject import Subject, counted, kind_text, listed, shortened, tensor_text
+from tools.graph_subject import (
+    Subject,
+    counted,
+    dtype_name,
+    kind_text,
+    listed,
+    shape_sizes,
+    shortened,
+    tensor_text,
+)
 
 _TITLES = {
     "inputs": "inputs",
@@ -43,18 +51,12 @@ _OFFENDERS = 3  # Of one operation, that are named.
 
 
 def info_part(subject: Subject) -> dict[str, Any]:
-    """JSON values.
-
-    Keys: `file`, `tensorflow_version`, `tensorflow_git_version`, `meta_graph_version`, `tags`,
-    `stripped_default_attrs`, `producer`, `min_consumer`, `bad_consumers` (of the graph's format),
-    `nodes`, `functions` and `function_nodes` (how many), `ops` (operation -> nodes, those of
-    functions included), `unknown_ops` (those that this TensorFlow does not have).
-    """
+    """JSON values; `ops` is operation -> nodes, those of functions included."""
     info, graph = subject.meta.proto.meta_info_def, subject.meta.proto.graph_def
     functions = {function.signature.name: function.node_def for function in graph.library.function}
     inner = [node for body in functions.values() for node in body]
     ops = Counter(node.op for node in (*graph.node, *inner))
-    known = op_definitions(graph)
+    known = op_definitions(graph).keys() | functions.keys()
     return {
         "file": subject.meta.path,
         "tensorflow_version": info.tensorflow_version,
@@ -69,7 +71,7 @@ def info_part(subject: Subject) -> dict[str, Any]:
         "functions": len(functions),
         "function_nodes": len(inner),
         "ops": dict(sorted(ops.items())),
-        "unknown_ops": sorted(op for op in ops if op not in known and op not in functions),
+        "unknown_ops": sorted(ops.keys() - known),  # This TensorFlow does not have them.
     }
 
 
@@ -92,12 +94,7 @@ def info_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
 
 
 def graph_part(subject: Subject) -> dict[str, Any]:
-    """JSON values.
-
-    Keys: `nodes` and `inference_nodes` (how many, of the graph and of what predicts), `ops`
-    (operation -> nodes), `trainable` (names of variables); `inputs`, `pipeline`, `outputs`,
-    `candidates` and `variables` as `prediction.chosen_model.listing` has them.
-    """
+    """JSON values: some numbers, and what `prediction.chosen_model.listing` has of `_TITLES`."""
     nodes = subject.meta.nodes
     # It looks for candidates itself where those of the subject are of a prediction asked for.
     candidates = None if subject.fetch else subject.candidates
@@ -118,8 +115,8 @@ def graph_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
     for key, title in _TITLES.items():
         if found[key] or key in ("inputs", "variables"):
             yield f"  {title}" + (f" ({len(found[key])})" if key == "variables" else "")
-            texts = [f"    {_line(entry, key, found['trainable'])}" for entry in found[key]]
-            yield from shortened(texts, most, "    ") or ["    (none)"]
+            texts = [_line(entry, key, found["trainable"]) for entry in found[key]]
+            yield from shortened(texts or ["(none)"], most, "    ")
 
 
 def _line(entry: Mapping[str, Any], key: str, trainable: list[str]) -> str:
@@ -131,10 +128,9 @@ def _line(entry: Mapping[str, Any], key: str, trainable: list[str]) -> str:
 def saver_part(subject: Subject) -> dict[str, Any]:
     """JSON values.
 
-    Keys: `present` (whether the file has a saver), `filename_tensor_name`, `save_tensor_name`,
-    `restore_op_name`, `max_to_keep` (0: all), `keep_checkpoint_every_n_hours`, `version` (`LEGACY`,
-    which is V1 too, `V1`, `V2`), `sharded`, `saved` (a list of `variable`, `key` and, of a
-    partitioned one, `slice` with `full_shape`, `starts` and `sizes`), `not_saved` (variables).
+    `present` is whether the file has a saver, a `max_to_keep` of 0 is all, a `version` is `LEGACY`
+    (which is V1 too), `V1` or `V2`; in `saved`, a partitioned variable has `slice`, with
+    `full_shape`, `starts` and `sizes`.
     """
     meta = subject.meta
     saver = meta.proto.saver_def
@@ -172,7 +168,7 @@ def saver_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
     yield "saver"
     yield f"  {tensors}; version {found['version']}{sharded}; keeps {kept}, and {hours}"
     yield f"  saves {names} variables under their names" + (", and" if renamed else "")
-    yield from shortened([f"    {_place_text(place)}" for place in renamed], most, "    ")
+    yield from shortened([_place_text(place) for place in renamed], most, "    ")
     if found["not_saved"]:
         yield f"  does not save: {listed(found['not_saved'], most)}"
 
@@ -203,9 +199,9 @@ def _entries(meta: MetaGraphFile, key: str) -> list[Any]:
     if kind == "bytes_list":
         return [_from_bytes(meta, value) for value in values]
     if kind == "any_list":
-        names = [value.type_url.rpartition("/")[2] for value in values]
+        types = [value.type_url.rpartition("/")[2] for value in values]
         sizes = [len(value.value) for value in values]
-        return [{"kind": "bytes", "type": n, "bytes": b} for n, b in zip(names, sizes, strict=True)]
+        return [{"kind": "bytes", "type": t, "bytes": b} for t, b in zip(types, sizes, strict=True)]
     if kind == "float_list":
         return list(json_value(np.array(values, np.float32).astype(np.float64)))
     return list(values)
@@ -238,7 +234,7 @@ def collections_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
     for key, entries in found.items():
         if any(isinstance(entry, dict) for entry in entries):
             yield f"  {key} ({len(entries)})"
-            yield from shortened([f"    {_entry_text(entry)}" for entry in entries], most, "    ")
+            yield from shortened([_entry_text(entry) for entry in entries], most, "    ")
         else:
             yield f"  {key} = {listed(entries, _ENTRIES)}"
 
@@ -294,7 +290,7 @@ def signatures_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
         yield f"  {name}" + (f" ({signature['method_name']})" if signature["method_name"] else "")
         for side in _SIDES:
             texts = [
-                f"    {side[:-1]} {key} = {entry['name']}"
+                f"{side[:-1]} {key} = {entry['name']}"
                 + (f"  {kind_text(entry)}" if entry["dtype"] else "")
                 + ("" if entry["exists"] else ", which the graph does not have")
                 for key, entry in signature[side].items()
@@ -313,18 +309,16 @@ def functions_part(subject: Subject) -> dict[str, Any]:
 def functions_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
     """Lines for people."""
     yield f"functions ({len(found)})"
-    texts = [
-        f"  {name}, {sum(ops.values())} nodes: {counted(ops, _OPS)}" for name, ops in found.items()
-    ]
+    texts = [f"{name}, {sum(o.values())} nodes: {counted(o, _OPS)}" for name, o in found.items()]
     yield from shortened(texts, most)
 
 
 def safety_part(subject: Subject) -> dict[str, Any]:
     """JSON values.
 
-    Keys: `inference` (what predict.py would run for the outputs; null where there are none) and
-    `whole` (all that is in the file); each has `passes` and `offenders`, a list of `node`,
-    `function` (empty for the graph itself), `op` and `risk` (as in `can read or write files`).
+    `inference` is of what predict.py would run for the outputs, null where there are none, `whole`
+    of all that is in the file. An offender's `function` is empty for the graph itself, its `risk`
+    as in `can read or write files`.
     """
     found = None
     if subject.outputs:
@@ -357,7 +351,4 @@ def _offender_lines(found: Sequence[Mapping[str, Any]]) -> list[str]:
     for entry in found:
         place = f"{entry['function']}/" if entry["function"] else ""
         by_op.setdefault((entry["op"], entry["risk"]), []).append(place + entry["node"])
-    return [
-        f"    {op}, which {risk}: {listed(names, _OFFENDERS)}"
-        for (op, risk), names in by_op.items()
-    ]
+    return [f"{op}, which {risk}: {listed(n, _OFFENDERS)}" for (op, risk), n in by_op.items()]

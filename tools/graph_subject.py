@@ -1,123 +1,28 @@
-"""The graph that is looked at: what predicts in it, its layers, the static shapes of its tensors.
+"""The graph that is looked at, what predicts in it, and how its parts are written as text.
 
-Also how the parts of the look write lines for people.
+Formats of attributes: `tensorflow/core/framework/{attr_value,tensor}.proto`.
 """
 
-import posixpath
-import re
-from collections.abc import Container, Iterable, Mapping, Sequence
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.core.framework.graph_pb2 import GraphDef
+from tensorflow.core.framework.attr_value_pb2 import AttrValue, NameAttrList
+from tensorflow.core.framework.tensor_pb2 import TensorProto
+from tensorflow.core.framework.tensor_shape_pb2 import TensorShapeProto
 
-from errors import CheckpointError, first_few
-from metagraph.graph import SubGraph, attribute_of, sub_graph
-from metagraph.importing import import_disarmed
-from metagraph.meta import PLACEHOLDERS, PLACEHOLDERS_WITH_DEFAULT, MetaGraphFile, format_shape
+from errors import first_few
+from metagraph.casting import json_value
+from metagraph.graph import SubGraph, sub_graph
+from metagraph.meta import MetaGraphFile, format_shape
 from metagraph.model import Candidates, Model, find_candidates
 
 _HINT = "--format=json has all"
-_ITERATORS = frozenset({"IteratorGetNext", "IteratorV2", "Iterator", "OneShotIterator"})
-_SOURCES = PLACEHOLDERS | PLACEHOLDERS_WITH_DEFAULT | _ITERATORS
-_SHAPES = ("shape", "_output_shapes", "output_shapes")  # Their attributes.
-_PARTITION = re.compile(r"/part_\d+$")  # Of a partitioned variable.
-
-
-def shortened(lines: Sequence[str], most: int, indent: str = "  ") -> list[str]:
-    """The first lines, and how many more there are."""
-    more = len(lines) - most
-    return [*lines[:most], *([f"{indent}... and {more} more ({_HINT})"] if more > 0 else [])]
-
-
-def counted(counts: Mapping[str, int], most: int) -> str:
-    """`Const 14, MatMul 2`, the most frequent first; then how many more kinds there are."""
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    text = listed([f"{name} {count}" for name, count in ordered], most)
-    return text + (f" ({_HINT})" if len(ordered) > most else "")
-
-
-def listed(values: Iterable[Any], most: int) -> str:
-    """`a, b, c`; then how many more there are."""
-    return first_few([str(value) for value in values], most) or "(none)"
-
-
-def tensor_text(record: Mapping[str, Any]) -> str:
-    """`x:0  float32 [?, 4]`."""
-    return f"{record['name']}  {kind_text(record)}"
-
-
-def kind_text(record: Mapping[str, Any]) -> str:
-    """`float32 [?, 4]`, of the keys `dtype` (null where not known) and `shape`."""
-    if record["dtype"] is None:
-        return "unknown here"
-    return f"{record['dtype']} {format_shape(record['shape'])}"
-
-
-def layer_of(path: str, nodes: Container[str], depth: int | None = None) -> str:
-    """The scope that a node belongs to; empty for the top.
-
-    What TensorFlow puts into a scope named after a node, as `w/read` and `w/Assign`, belongs with
-    that node. Of a depth, only so many outer scopes are kept.
-    """
-    scope = posixpath.dirname(_PARTITION.sub("", path))
-    while scope and scope in nodes:
-        scope = posixpath.dirname(scope)
-    return scope if depth is None else "/".join(scope.split("/")[:depth])
-
-
-def tensor_record(graph: tf.Graph | None, text: str) -> dict[str, Any]:
-    """JSON values of `node` or `node:index`: `name`, `dtype` and `shape`, null where not known."""
-    name = text if ":" in text else f"{text}:0"
-    try:
-        tensor = graph.get_tensor_by_name(name) if graph is not None else None
-    except (KeyError, ValueError):
-        tensor = None
-    if tensor is None:
-        return {"name": name, "dtype": None, "shape": None}
-    sizes = None if tensor.shape.rank is None else tensor.shape.as_list()
-    # A damaged file may have a size below -1.
-    shape = sizes and [size if (size or 0) >= 0 else None for size in sizes]
-    return {"name": name, "dtype": tensor.dtype.base_dtype.name, "shape": shape}
-
-
-def static_graph(
-    meta: MetaGraphFile, outputs: Sequence[str], batch_size: int | None
-) -> tuple[tf.Graph | None, str]:
-    """Imports as much of a graph as this TensorFlow can: the whole, or what some outputs need.
-
-    Inputs whose first size is not known get the batch size, where there is one and the graph
-    allows.
-
-    Returns:
-      The graph, disarmed, None where nothing can be imported; and why it is not the whole.
-
-    Raises:
-      CheckpointError: a node's input does not exist.
-    """
-    problem = ""
-    for names in ([f"{name}:0" for name in meta.nodes], outputs):
-        for size in dict.fromkeys([batch_size, None]):
-            graph_def = sub_graph(meta, names).graph_def
-            if size is not None:
-                _set_batch_size(graph_def, size)
-            try:
-                return import_disarmed(meta, graph_def), problem
-            except CheckpointError as error:
-                problem = problem or str(error)
-    return None, problem
-
-
-def _set_batch_size(graph_def: GraphDef, size: int) -> None:
-    """Gives what is fed, or comes out of an iterator, a first size where it is not known."""
-    for node in graph_def.node:
-        for key in _SHAPES if node.op in _SOURCES else ():
-            value = attribute_of(node, key)
-            for shape in (value.shape, *value.list.shape):
-                if shape.dim and shape.dim[0].size == -1:
-                    shape.dim[0].size = size
+_SHOWN_VALUES = 8  # Of a constant.
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,3 +66,110 @@ class Subject:
           CheckpointError: there is no such tensor, or a node's input does not exist.
         """
         return sub_graph(self.meta, self.outputs, self.feeds)
+
+
+def shortened(lines: Sequence[str], most: int, indent: str = "  ") -> list[str]:
+    """The first lines, and how many more there are; all indented."""
+    rest = [f"... and {len(lines) - most} more ({_HINT})"] if len(lines) > most else []
+    return [indent + line for line in (*lines[:most], *rest)]
+
+
+def counted(counts: Mapping[str, int], most: int) -> str:
+    """`Const 14, MatMul 2`, the most frequent first; then how many more kinds there are."""
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    text = listed([f"{name} {count}" for name, count in ordered], most)
+    return text + (f" ({_HINT})" if len(ordered) > most else "")
+
+
+def listed(values: Iterable[Any], most: int) -> str:
+    """`a, b, c`; then how many more there are."""
+    return first_few([str(value) for value in values], most) or "(none)"
+
+
+def tensor_text(record: Mapping[str, Any]) -> str:
+    """`x:0  float32 [?, 4]`."""
+    return f"{record['name']}  {kind_text(record)}"
+
+
+def kind_text(record: Mapping[str, Any]) -> str:
+    """`float32 [?, 4]`, of the keys `dtype` (null where not known) and `shape`."""
+    if record["dtype"] is None:
+        return "unknown here"
+    return f"{record['dtype']} {format_shape(record['shape'])}"
+
+
+def tensor_record(graph: tf.Graph | None, text: str) -> dict[str, Any]:
+    """JSON values of `node` or `node:index`: `name`, `dtype` and `shape`, null where not known."""
+    name = text if ":" in text else f"{text}:0"
+    try:
+        tensor = graph.get_tensor_by_name(name) if graph is not None else None
+    except (KeyError, ValueError):
+        tensor = None
+    if tensor is None:
+        return {"name": name, "dtype": None, "shape": None}
+    shape = shape_sizes(tensor.shape.as_proto())
+    return {"name": name, "dtype": tensor.dtype.base_dtype.name, "shape": shape}
+
+
+def attribute_text(value: AttrValue) -> str:
+    """An attribute as text: `float32`, `[1, 2, 2, 1]`, `float32 [4] = 0.1, 0.2, 0.3, 0.4`."""
+    kind = value.WhichOneof("value")
+    if kind == "list":
+        pairs = [(field.name, item) for field, items in value.list.ListFields() for item in items]
+        return f"[{', '.join(_TEXTS.get(field, str)(item) for field, item in pairs)}]"
+    return "?" if kind is None else _TEXTS.get(kind, str)(getattr(value, kind))
+
+
+def dtype_name(number: int) -> str:
+    """`float32` of 1; `dtype 99` of a number that this TensorFlow has no name for."""
+    try:
+        return str(tf.as_dtype(number).name)
+    except TypeError:
+        return f"dtype {number}"
+
+
+def shape_sizes(shape: TensorShapeProto) -> list[int | None] | None:
+    """Sizes as JSON has them: null where one is not known, and for a shape without a rank."""
+    if shape.unknown_rank:
+        return None
+    return [dim.size if dim.size >= 0 else None for dim in shape.dim]
+
+
+def _tensor_text(tensor: TensorProto) -> str:
+    """The dtype, the shape and the first values, flattened.
+
+    Of equal values at its end a constant holds but one, which `tf.make_ndarray` repeats: it is
+    given a shape of a few, as what the file's own shape says may be any size.
+    """
+    kind = f"{dtype_name(tensor.dtype)} {format_shape(shape_sizes(tensor.tensor_shape))}"
+    sizes = [dim.size for dim in tensor.tensor_shape.dim]
+    count = min(_SHOWN_VALUES, math.prod(sizes))
+    try:
+        dtype = tf.as_dtype(tensor.dtype)
+        few = TensorProto(dtype=tensor.dtype)
+        few.tensor_shape.dim.add().size = count
+        few.tensor_content = tensor.tensor_content[: count * dtype.size]
+        for field, values in tensor.ListFields():
+            if field.name.endswith("_val"):
+                width = 2 if dtype.is_complex else 1
+                getattr(few, field.name).extend(values[: count * width])
+        found = json_value(tf.make_ndarray(few))
+    except (KeyError, TypeError, ValueError):  # A dtype without values, or too few of them.
+        return f"{kind}, which cannot be read"
+    rest = ["..."] if math.prod(sizes) > count else []
+    return f"{kind} = {', '.join([*(json.dumps(v, ensure_ascii=False) for v in found), *rest])}"
+
+
+def _function_text(value: NameAttrList) -> str:
+    texts = [f"{key}={attribute_text(value.attr[key])}" for key in sorted(value.attr)]
+    return f"{value.name}({', '.join(texts)})" if texts else str(value.name)
+
+
+_TEXTS: Mapping[str, Callable[[Any], str]] = {
+    "s": lambda value: value.decode("utf-8", "backslashreplace"),
+    "type": dtype_name,
+    "shape": lambda value: format_shape(shape_sizes(value)),
+    "tensor": _tensor_text,
+    "func": _function_text,
+    "placeholder": lambda value: f"as the caller's {value}",
+}

@@ -22,8 +22,8 @@ from prediction.evaluation import Classified, classify
 from prediction.request import ModelConfig, PredictConfig
 from tools.checkpoint_inspection import inspect
 from tools.command import Record
-from tools.graph_drawing import layer_graph
 from tools.graph_inspection import inspect_graph
+from tools.graph_layers import layer_graph
 from tools.graph_subject import Subject
 from tools.inspect_checkpoint import InspectConfig
 from tools.inspect_graph import GraphInspection

@@ -22,20 +22,12 @@ from metagraph.importing import import_disarmed
 from metagraph.meta import MetaGraphFile, node_of, variable_definitions
 from metagraph.opening import find_variables, open_model
 from metagraph.parsing import GRAPH_SUFFIXES, SAVED_MODEL_FILES
-from metagraph.safety import TimeLimit
 from metagraph.variables import graph_variables, saver_keys, unavailable
 from tools.command import Record, format_bytes
-from tools.folder_entries import (
-    EMPTY_NAME,
-    Entry,
-    is_folder,
-    list_folder,
-    named_entry,
-    newest_of,
-)
+from tools.folder_entries import EMPTY_NAME, Entry, is_folder, list_folder, named_entry, newest_of
 from tools.verify import VerifyConfig
 
-NO_MANIFEST = "no manifest, as this project writes it: only TensorFlow's own checksums tell"
+_NO_MANIFEST = "no manifest, as this project writes it: only TensorFlow's own checksums tell"
 _OTHERWISE = "verify one checkpoint alone, by its prefix"
 _LOCALS = "local_variables"
 _MAX_TENSORS_NAMED, _MAX_NAMED = 4, 10
@@ -44,13 +36,12 @@ _MAX_TENSORS_NAMED, _MAX_NAMED = 4, 10
 def verify(config: VerifyConfig) -> Record:
     """Verifies, and repairs where that is asked for.
 
-    A repair clears leftovers and writes the state file anew where it is lost or damaged. Each is
-    one step that is done or not, so that a repair that is cut short is begun again by the next.
+    A repair that is cut short is begun again by the next: each of its steps is done or not.
 
     Returns:
       JSON values: `folder`; `ok`, whether all is well; `repaired`, what --repair did, lines;
-      `checkpoints`, each as of `verify_entry`; `state`, null where one checkpoint is verified
-      alone, else as of `check_state`; `leftovers`, each with `files`.
+      `checkpoints`, each as of `_verify_entry`; `state`, null where one checkpoint is verified
+      alone, else as of `_check_state`; `leftovers`, each with `files`.
 
     Raises:
       CheckpointError, ToolError: there is no such folder or checkpoint, it cannot be read or not
@@ -59,35 +50,32 @@ def verify(config: VerifyConfig) -> Record:
     """
     place, name = os.path.split(config.path)
     path = place or "." if name in SAVED_MODEL_FILES else config.path
-    graphs = GraphChecks(config.max_meta_bytes, config.limit)
+    imported: dict[str, str | None] = {}
     if not is_folder(path):
         if config.repair:
             raise ToolError(f"--repair is of a folder, not of {path} alone: name its folder")
         if path.endswith(GRAPH_SUFFIXES):
             raise ToolError(f"{path} is no checkpoint: a graph that stands alone has no variables")
-        prefix = find_variables(path)
-        alone = {named_entry(prefix): verify_entry(named_entry(prefix), graphs)}
-        return _record(os.path.dirname(prefix), alone, None)
+        entry = named_entry(find_variables(path))
+        alone = {entry: _verify_entry(entry, config, imported)}
+        return _record(os.path.dirname(entry.prefix), alone, None)
     done: list[str] = []
-    with _locked(path) if config.repair else nullcontext():
+    # A stranger's folder is left without the lock's file.
+    is_trained_in = tf.io.gfile.exists(os.path.join(path, lock.LOCK_FILE))
+    locked = lock.FolderLock(path, _OTHERWISE, keeps_file=is_trained_in)
+    with locked if config.repair else nullcontext():
         if not config.repair:
             _check_unused(path)
-        found = {entry: verify_entry(entry, graphs) for entry in list_folder(path)}
+        found = {entry: _verify_entry(entry, config, imported) for entry in list_folder(path)}
         if config.repair:
             _repair(path, found, done)
         leftovers = _leftovers(path)
-        record = _record(path, found, check_state(path, found), leftovers, done)
+        record = _record(path, found, _check_state(path, found), leftovers, done)
     if not (config.repair or record["ok"]):
         _check_unused(path)  # A run that has begun since changes the folder.
     if not (found or leftovers or done):
         raise ToolError(f"{path} holds no checkpoint")
     return record
-
-
-def _locked(path: str) -> lock.FolderLock:
-    """A stranger's folder is left without the lock's file."""
-    is_trained_in = tf.io.gfile.exists(os.path.join(path, lock.LOCK_FILE))
-    return lock.FolderLock(path, _OTHERWISE, keeps_file=is_trained_in)
 
 
 def _check_unused(path: str) -> None:
@@ -138,10 +126,10 @@ def _repair(path: str, found: Mapping[Entry, Record], done: list[str]) -> None:
         for names in leftovers:
             told = first_few(names, _MAX_NAMED)
             done.append(f"cleared {told}, left by a save or a deletion that was cut short")
-        state = check_state(path, found)
+        state = _check_state(path, found)
         if state["exists"] and state["ok"]:
             return
-        named = [entry.state_name for entry in to_name(found)]
+        named = [entry.state_name for entry in _to_name(found)]
         if not named:
             done.append(f"left {state['path']} as it is: none is whole to name")
             return
@@ -163,14 +151,13 @@ class Findings(NamedTuple):
     remarks: list[str]
 
 
-def verify_entry(entry: Entry, graphs: "GraphChecks") -> dict[str, Any]:
-    """Reads all there is of a checkpoint; whatever is wrong is in what is returned.
+def _verify_entry(
+    entry: Entry, config: VerifyConfig, imported: dict[str, str | None]
+) -> dict[str, Any]:
+    """Reads all there is of a checkpoint; whatever is wrong is in what is returned, JSON values.
 
-    Returns:
-      JSON values: `name`; `prefix`; `step` (null for a name that is not `my-model-<step>`); `ok`;
-      `manifest`, whether it has one; `graph`, a path or null; `tensors` and `bytes` in memory, in
-      which texts count for nothing (null where they cannot be read); `problems` and `remarks`,
-      lines.
+    Its `tensors` are their number, its `bytes` those in memory, in which texts count for nothing,
+    both null where they cannot be read.
     """
     found = Findings([], [])
     _compare_files(entry.prefix, found)
@@ -181,7 +168,7 @@ def verify_entry(entry: Entry, graphs: "GraphChecks") -> dict[str, Any]:
         except CheckpointError as error:
             found.problems.append(str(error))
     if entry.graph is not None or not entry.committed:  # Else the manifest says what is missing.
-        graphs.check(entry, found)
+        _check_graph(entry, config, imported, found)
     return {
         "name": entry.name,
         "prefix": entry.prefix,
@@ -204,7 +191,7 @@ def _compare_files(prefix: str, found: Findings) -> None:
         found.problems.append(str(error))
         return
     if said is None:
-        found.remarks.append(NO_MANIFEST)
+        found.remarks.append(_NO_MANIFEST)
         return
     for suffix in naming.CONTENT_SUFFIXES:
         try:
@@ -246,40 +233,38 @@ def _read_all(entry: Entry, found: Findings) -> tuple[int, int]:
     return len(reader.shapes), sum(sizes)
 
 
-class GraphChecks:
-    """Looks into the graphs of checkpoints; a graph that many have is imported once."""
+def _check_graph(
+    entry: Entry, config: VerifyConfig, imported: dict[str, str | None], found: Findings
+) -> None:
+    """Adds what there is to say of a checkpoint's graph, and of the variables that it has.
 
-    def __init__(self, max_bytes: int, time_limit: TimeLimit) -> None:
-        """Prepares to read files of at most `max_bytes`."""
-        self._max_bytes = max_bytes
-        self._time_limit = time_limit
-        self._imported: dict[str, str | None] = {}
+    A graph that many checkpoints have is imported once: `imported` keeps, by digest, why one cannot
+    be, or None.
+    """
+    if entry.graph is None:
+        found.remarks.append("it has no .meta: only its values could be looked at")
+        return
+    try:
+        with config.limit.over("reading the graph"):
+            meta = replace(open_model(entry.graph, config.max_meta_bytes), prefix=entry.prefix)
+        digest = hashlib.sha256(meta.proto.SerializeToString(deterministic=True)).hexdigest()
+        if digest not in imported:
+            with config.limit.over("the import of the graph"):
+                imported[digest] = _import_problem(meta)
+        problem = imported[digest]
+        found.problems.extend(_unavailable(meta) if problem is None else [problem])
+    except CheckpointError as error:
+        found.problems.append(str(error))
 
-    def check(self, entry: Entry, found: Findings) -> None:
-        """Adds what there is to say of a checkpoint's graph, and of the variables that it has."""
-        if entry.graph is None:
-            found.remarks.append("it has no .meta: only its values could be looked at")
-            return
-        try:
-            with self._time_limit.over("reading the graph"):
-                meta = replace(open_model(entry.graph, self._max_bytes), prefix=entry.prefix)
-            digest = hashlib.sha256(meta.proto.SerializeToString(deterministic=True)).hexdigest()
-            if digest not in self._imported:
-                self._imported[digest] = self._import(meta)
-            problem = self._imported[digest]
-            found.problems.extend(_unavailable(meta) if problem is None else [problem])
-        except CheckpointError as error:
-            found.problems.append(str(error))
 
-    def _import(self, meta: MetaGraphFile) -> str | None:
-        """Imports a graph, all of it; why it cannot be, if so."""
-        graph_def = sub_graph(meta, [f"{name}:0" for name in meta.nodes]).graph_def
-        try:
-            with self._time_limit.over("the import of the graph"):
-                import_disarmed(meta, graph_def)
-        except CheckpointError as error:
-            return str(error).replace(meta.path, "its graph")
-        return None
+def _import_problem(meta: MetaGraphFile) -> str | None:
+    """Imports a graph, all of it; why it cannot be, if so."""
+    graph_def = sub_graph(meta, [f"{name}:0" for name in meta.nodes]).graph_def
+    try:
+        import_disarmed(meta, graph_def)
+    except CheckpointError as error:
+        return str(error).replace(meta.path, "its graph")
+    return None
 
 
 def _unavailable(meta: MetaGraphFile) -> list[str]:
@@ -299,7 +284,7 @@ def _unavailable(meta: MetaGraphFile) -> list[str]:
 # The state file.
 
 
-def to_name(found: Mapping[Entry, Record]) -> list[Entry]:
+def _to_name(found: Mapping[Entry, Record]) -> list[Entry]:
     """The checkpoints that a state file should name, the newest last: whole ones alone.
 
     In a folder of ours, those called `my-model-<step>`; elsewhere all.
@@ -312,26 +297,26 @@ def to_name(found: Mapping[Entry, Record]) -> list[Entry]:
     ]
 
 
-def check_state(path: str, found: Mapping[Entry, Record]) -> Record:
-    """Compares the state file of a folder with what was found of its checkpoints.
-
-    Returns:
-      JSON values: its `path`; whether it `exists` and is `ok`; `problems` and `remarks`, lines.
-    """
+def _check_state(path: str, found: Mapping[Entry, Record]) -> Record:
+    """Compares the state file of a folder with what was found of its checkpoints: JSON values."""
     file = os.path.join(path, naming.STATE_FILE)
     exists = tf.io.gfile.exists(file) and not tf.io.gfile.isdir(file)
-    said, expected = Findings([], []), to_name(found)
+    said, expected = Findings([], []), _to_name(found)
     is_ours = any(entry.committed for entry in found)
     lines = said.problems if is_ours and expected else said.remarks
     if not exists:
         lines.append("not there, so that tf.train.latest_checkpoint finds nothing")
     else:
         try:
-            newest = folder.read_state(file)
-            if wrong := _misnamed(path, newest, found):
+            said_newest = folder.read_state(file)
+            named = os.path.basename(said_newest) or EMPTY_NAME
+            newest = newest_of(expected, named)
+            # A trainer of ours names the newest that has a manifest.
+            committed = [entry.state_name for entry in expected if entry.committed]
+            if wrong := _misnamed(path, said_newest, found):
                 said.problems.append(wrong)
-            elif wrong := _not_the_newest(os.path.basename(newest) or EMPTY_NAME, expected):
-                lines.append(wrong)
+            elif newest is not None and named not in (newest.state_name, *committed[-1:]):
+                lines.append(f"its newest is {named}, that of the folder is {newest.state_name}")
         except CheckpointError as error:
             said.problems.append(str(error))
     return {
@@ -357,38 +342,26 @@ def _misnamed(path: str, name: str, found: Mapping[Entry, Record]) -> str | None
     return None if is_there else f"it names {name}: not there"
 
 
-def _not_the_newest(named: str, expected: Sequence[Entry]) -> str | None:
-    newest = newest_of(expected, named)
-    # A trainer of ours names the newest that has a manifest.
-    committed = [entry.state_name for entry in expected if entry.committed]
-    if newest is None or named in (newest.state_name, *committed[-1:]):
-        return None
-    return f"its newest is {named}, that of the folder is {newest.state_name}"
-
-
 # What is printed.
 
 
 def as_text(record: Record) -> str:
     """A line for each checkpoint, and one for each other thing there is to say."""
-    return "\n".join(_lines(record))
-
-
-def _lines(record: Record) -> Iterator[str]:
-    yield from record["repaired"]
+    lines = [*record["repaired"]]
     for checkpoint in record["checkpoints"]:
         count = checkpoint["tensors"] or 0
         tensors = f"{count} tensor{'' if count == 1 else 's'}"
         told = f" ({tensors}, {format_bytes(checkpoint['bytes'] or 0)})"
-        yield from _verdict_lines(checkpoint["prefix"], checkpoint, told)
+        lines += _verdict_lines(checkpoint["prefix"], checkpoint, told)
     state = record["state"]
     if state is not None and (state["exists"] or state["problems"]):
-        yield from _verdict_lines(state["path"], state)
+        lines += _verdict_lines(state["path"], state)
     elif state is not None:
-        yield from (f"remark: {state['path']}: {remark}" for remark in state["remarks"])
+        lines += [f"remark: {state['path']}: {remark}" for remark in state["remarks"]]
     for leftover in record["leftovers"]:
         names = first_few(leftover["files"], _MAX_NAMED)
-        yield f"wrong: {names}: left by a save or a deletion that was cut short"
+        lines.append(f"wrong: {names}: left by a save or a deletion that was cut short")
+    return "\n".join(lines)
 
 
 def _verdict_lines(name: str, record: Record, told: str = "") -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from cli.fields import parse
 from cli.terminal import EXIT_FAILED, EXIT_USAGE
 from errors import UserError
 from tests.prediction import stock
+from tests.test_thirdparty import THIRD_PARTY
 
 NAMES = ["plane", "car", "bird", "cat"]
 
@@ -54,6 +56,29 @@ def tool(capsys: pytest.CaptureFixture[str]) -> Tool:
         return Ended(code, *capsys.readouterr())
 
     return call
+
+
+def document(tool: Tool, name: str, *arguments: object) -> dict[str, Any]:
+    """What a command prints as JSON; its exit code is 1 where that tells of a difference."""
+    ended = tool(name, *arguments, "--format=json")
+    assert ended.out, ended
+    found: dict[str, Any] = json.loads(ended.out)
+    assert ended.code == (found.get("differ", False) or not found.get("ok", True))
+    return found
+
+
+@pytest.fixture
+def third_party() -> Path:
+    """The folder of the checkpoints of public projects."""
+    if not THIRD_PARTY.is_dir():
+        pytest.skip("needs the checkpoints of public projects at ../shared/thirdparty")
+    return THIRD_PARTY
+
+
+@pytest.fixture
+def run(linear_run: Path, tmp_path: Path) -> Path:
+    """A copy of a default run: my-model-270 to 300."""
+    return Path(shutil.copytree(linear_run, tmp_path / "model"))
 
 
 @pytest.fixture(scope="session")

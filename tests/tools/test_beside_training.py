@@ -31,12 +31,6 @@ SPECS = {name: VariableSpec((1,), "float32") for name in ("w", "b")}
 
 
 @pytest.fixture
-def run(linear_run: Path, tmp_path: Path) -> Path:
-    """A copy of a default run: my-model-270 to 300."""
-    return Path(shutil.copytree(linear_run, tmp_path / "model"))
-
-
-@pytest.fixture
 def gone(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The prefix of the checkpoint that is deleted just before a reader holds it."""
     hold, deleted = lock._hold, list[str]()

@@ -1,22 +1,21 @@
 """`python -m tools.verify`: its lines, JSON and exit code; what --repair does and leaves."""
 
-import json
 import os
+import re
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from checkpoints import file_io
 from checkpoints.lock import FolderLock
 from tests.prediction import stock
-from tests.test_thirdparty import THIRD_PARTY
-from tests.tools.conftest import Tool
+from tests.tools.conftest import Tool, document
 
 v1 = tf.compat.v1
 SUFFIXES = ("data-00000-of-00001", "index", "meta", "manifest")
@@ -41,22 +40,8 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 
 @pytest.fixture
 def verify(tool: Tool) -> Verify:
-    """What the command finds, as JSON; its exit code says whether all is well."""
-
-    def run(*arguments: object) -> dict[str, Any]:
-        ended = tool("verify", *arguments, "--format=json")
-        assert ended.code in (0, 1), ended
-        record: dict[str, Any] = json.loads(ended.out)
-        assert record["ok"] == (ended.code == 0)
-        return record
-
-    return run
-
-
-@pytest.fixture
-def model(linear_run: Path, tmp_path: Path) -> Path:
-    """A copy of the folder of a run: my-model-270 to my-model-300."""
-    return Path(shutil.copytree(linear_run, tmp_path / "model"))
+    """What the command finds, as JSON."""
+    return partial(document, tool, "verify")
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
@@ -65,74 +50,64 @@ def _contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in files}
 
 
-@pytest.mark.parametrize("run", ["linear_run", "cnn_run"])
-def test_a_fresh_run_is_well(run: str, tool: Tool, request: pytest.FixtureRequest) -> None:
-    folder = request.getfixturevalue(run)
-    ended = tool("verify", folder)
-    assert (ended.code, ended.err) == (0, "")
-    lines = ended.out.splitlines()
-    assert len(lines) == 5
-    assert all(": ok" in line for line in lines)
-
-
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_damage_is_named_and_survives_a_repair(
-    suffix: str, damage: str, model: Path, tool: Tool, verify: Verify
+    suffix: str, damage: str, run: Path, tool: Tool, verify: Verify
 ) -> None:
-    file = model / f"my-model-300.{suffix}"
+    file = run / f"my-model-300.{suffix}"
     DAMAGES[damage](file)
     if (suffix, damage) == ("manifest", "gone"):  # Then it is as a stranger's, and TensorFlow's
-        assert tool("verify", model).code == 0  # own checksums tell.
-        assert "no manifest" in tool("verify", model).out
+        assert tool("verify", run).code == 0  # own checksums tell.
+        assert "no manifest" in tool("verify", run).out
         return
-    wrong = [found for found in verify(model)["checkpoints"] if not found["ok"]]
-    assert [found["name"] for found in wrong] == ["my-model-300"]
-    assert any(file.name in problem for problem in wrong[0]["problems"])
-    before = _contents(model)
-    repaired = verify(model, "--repair")
+    (wrong,) = [found for found in verify(run)["checkpoints"] if not found["ok"]]
+    assert wrong["name"] == "my-model-300"
+    assert any(file.name in problem for problem in wrong["problems"])
+    before = _contents(run)
+    repaired = verify(run, "--repair")
     assert len(repaired["repaired"]) == 1
     assert (repaired["state"]["ok"], repaired["leftovers"]) == (True, [])
-    assert _contents(model) == before
-    assert tf.train.latest_checkpoint(str(model)) == f"{model}/my-model-290"
-    kept = tf.train.get_checkpoint_state(str(model)).all_model_checkpoint_paths
+    assert _contents(run) == before
+    assert tf.train.latest_checkpoint(str(run)) == f"{run}/my-model-290"
+    kept = tf.train.get_checkpoint_state(str(run)).all_model_checkpoint_paths
     assert [os.path.basename(path) for path in kept] == NAMES[:3]
-    assert verify(model, "--repair")["repaired"] == []
-    assert tool("verify", model / "my-model-300").code == 1
-    assert tool("verify", model / "my-model-290").code == 0
+    assert verify(run, "--repair")["repaired"] == []
+    assert tool("verify", run / "my-model-300").code == 1
+    assert tool("verify", run / "my-model-290").code == 0
 
 
 @pytest.mark.parametrize("name", ["my-model-290", "my-model-290.meta", "my-model-290.index"])
-def test_one_checkpoint_is_verified_alone(name: str, model: Path, tool: Tool) -> None:
-    (model / "my-model-300.index").unlink()
-    (model / "checkpoint").unlink()
-    ended = tool("verify", model / name)
-    assert (ended.code, ended.out) == (0, f"{model}/my-model-290: ok (3 tensors, 16 B)\n")
+def test_one_checkpoint_is_verified_alone(name: str, run: Path, tool: Tool) -> None:
+    (run / "my-model-300.index").unlink()
+    (run / "checkpoint").unlink()
+    ended = tool("verify", run / name)
+    assert (ended.code, ended.out) == (0, f"{run}/my-model-290: ok (3 tensors, 16 B)\n")
 
 
-def test_a_name_that_lies_about_the_step_is_wrong(model: Path, tool: Tool) -> None:
-    for file in model.glob("my-model-290.*"):
+def test_a_name_that_lies_about_the_step_is_wrong(run: Path, verify: Verify) -> None:
+    for file in run.glob("my-model-290.*"):
         if file.suffix != ".manifest":
-            shutil.copy(file, model / file.name.replace("290", "300"))
-    ended = tool("verify", model / "my-model-300")
-    assert ended.code == 1
-    assert "it is of step 290, whatever its name says" in ended.out
+            shutil.copy(file, run / file.name.replace("290", "300"))
+    (found,) = verify(run / "my-model-300")["checkpoints"]
+    assert "it is of step 290, whatever its name says" in found["problems"]
 
 
-def test_what_is_no_checkpoint_ends_in_a_line(model: Path, tmp_path: Path, tool: Tool) -> None:
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "frozen.pb").write_bytes(b"x")
-    for path, line in [
-        ("nowhere", f"--ckpt={tmp_path}/nowhere: there is no {tmp_path}/nowhere.index"),
-        ("empty", f"{tmp_path}/empty holds no checkpoint"),
-        ("frozen.pb", "is no checkpoint"),
-    ]:
-        ended = tool("verify", tmp_path / path)
-        assert (ended.code, ended.out) == (1, "")
-        assert line in ended.err
-        assert "\n" not in ended.err
-    assert "is of a folder" in tool("verify", model / "my-model-290", "--repair").err
-    assert tool("verify").code == 2
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["frozen.pb"], "is no checkpoint: a graph that stands alone has no variables"),
+        (["model/my-model-290", "--repair"], "--repair is of a folder, not of "),
+    ],
+)
+def test_what_is_no_checkpoint_or_no_folder_ends_in_a_line(
+    arguments: list[str], line: str, run: Path, tool: Tool
+) -> None:
+    (run.parent / "frozen.pb").write_bytes(b"x")
+    ended = tool("verify", run.parent / arguments[0], *arguments[1:])
+    assert (ended.code, ended.out) == (1, "")
+    assert line in ended.err
+    assert "\n" not in ended.err
 
 
 def test_a_saved_model_is_verified_by_its_variables(tmp_path: Path, tool: Tool) -> None:
@@ -140,18 +115,16 @@ def test_a_saved_model_is_verified_by_its_variables(tmp_path: Path, tool: Tool) 
     module.v = tf.Variable([1.0, 2.0])
     tf.saved_model.save(module, f"{tmp_path}/saved")
     for path in ("saved", "saved/variables", "saved/saved_model.pb", "saved/variables/variables"):
-        ended = tool("verify", tmp_path / path)
-        assert ended.code == 0
-        assert "ok (2 tensors, 8 B)" in ended.out
+        assert "ok (2 tensors, 8 B)" in tool("verify", tmp_path / path).out
     _flip(tmp_path / "saved/variables/variables.data-00000-of-00001")
     assert tool("verify", tmp_path / "saved").code == 1
 
 
-def test_checkpoints_of_public_projects_are_whole(tmp_path: Path, verify: Verify) -> None:
+def test_checkpoints_of_public_projects_are_whole(
+    third_party: Path, tmp_path: Path, verify: Verify
+) -> None:
     """Of most, the state file names what was not published; a repaired copy is well."""
-    if not THIRD_PARTY.is_dir():
-        pytest.skip("needs the checkpoints of public projects at ../shared/thirdparty")
-    for number, meta in enumerate(sorted(THIRD_PARTY.rglob("*.meta"))):
+    for number, meta in enumerate(sorted(third_party.rglob("*.meta"))):
         (found,) = verify(meta)["checkpoints"]
         assert found["ok"], found
         assert "no manifest" in found["remarks"][0]
@@ -190,11 +163,10 @@ def test_what_the_saver_saves_has_to_be_there(
 
 def test_variables_that_no_saver_saves_may_be_missing(tmp_path: Path, verify: Verify) -> None:
     """Those that it leaves out; without a saver, the local ones."""
-    with tf.Graph().as_default(), v1.Session() as session:
-        kept, _ = _variable("kept", 1), _variable("dropped", 2)
-        saver = v1.train.Saver([kept])
-        session.run(v1.global_variables_initializer())
-        saver.save(session, f"{tmp_path}/m")
+    kept = list[tf.Variable]()
+    with stock.checkpoint(tmp_path / "m", var_list=kept):
+        kept.append(_variable("kept", 1))
+        _variable("dropped", 2)
     assert verify(tmp_path / "m")["ok"]
     with stock.checkpoint(tmp_path / "n"):
         _variable("a", 1)
@@ -204,16 +176,12 @@ def test_variables_that_no_saver_saves_may_be_missing(tmp_path: Path, verify: Ve
     assert verify(tmp_path / "n")["ok"]
 
 
-def _rename_op(meta: MetaGraphDef) -> None:
-    for node in meta.graph_def.node:
-        if node.name == "y":
-            node.op = "NobodyHasThis"
-
-
 def test_an_operation_that_is_not_here_cannot_be_imported(tmp_path: Path, verify: Verify) -> None:
     with stock.checkpoint(tmp_path / "m"):
-        tf.square(_variable("a", 1), name="y")
-    stock.edit_meta(tmp_path / "m.meta", _rename_op)
+        _variable("a", 1)
+    stock.edit_meta(
+        tmp_path / "m.meta", lambda m: m.graph_def.node.add(name="y", op="NobodyHasThis")
+    )
     (problem,) = verify(tmp_path / "m")["checkpoints"][0]["problems"]
     assert problem.startswith("its graph cannot be imported")
     assert "NobodyHasThis" in problem
@@ -228,24 +196,15 @@ def test_nothing_of_a_graph_is_run(tmp_path: Path, verify: Verify) -> None:
     assert not {"written", "debug"} & {path.name for path in tmp_path.iterdir()}
 
 
-def test_without_a_meta_only_the_values_are_looked_at(tmp_path: Path, verify: Verify) -> None:
-    with stock.checkpoint(tmp_path / "m"):
-        _variable("a", 1)
-    (tmp_path / "m.meta").unlink()
-    (found,) = verify(tmp_path / "m")["checkpoints"]
-    assert found["ok"]
-    assert "it has no .meta: only its values could be looked at" in found["remarks"]
-
-
 def test_an_equal_graph_is_imported_once(
-    model: Path, verify: Verify, monkeypatch: pytest.MonkeyPatch
+    run: Path, verify: Verify, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     imported = []
     monkeypatch.setattr(
         "tools.verifying.import_disarmed", lambda meta, _: imported.append(meta.path)
     )
-    assert verify(model)["ok"]
-    assert imported == [f"{model}/my-model-270.meta"]
+    assert verify(run)["ok"]
+    assert imported == [f"{run}/my-model-270.meta"]
 
 
 def _several(path: Path, **saver_options: object) -> Path:
@@ -258,22 +217,21 @@ def _several(path: Path, **saver_options: object) -> Path:
 
 @pytest.mark.parametrize("version", [v1.train.SaverDef.V1, v1.train.SaverDef.V2])
 @pytest.mark.parametrize("sharded", [False, True])
-def test_it_counts_what_it_reads(
+def test_it_counts_what_it_reads_also_without_a_graph(
     version: int, sharded: bool, tmp_path: Path, verify: Verify
 ) -> None:
     prefix = _several(tmp_path, write_version=version, sharded=sharded)
+    prefix.with_suffix(".meta").unlink()
     (found,) = verify(prefix)["checkpoints"]
     assert (found["ok"], found["tensors"], found["bytes"]) == (True, 3, 1000 * 8 + 6 * 8)
+    assert "it has no .meta: only its values could be looked at" in found["remarks"]
 
 
 def test_one_damaged_tensor_is_named_and_the_others_are_read(
     tmp_path: Path, verify: Verify
 ) -> None:
     prefix = _several(tmp_path)
-    data = prefix.with_name("m.data-00000-of-00001")
-    content = bytearray(data.read_bytes())
-    content[100] ^= 1
-    data.write_bytes(content)
+    _flip(prefix.with_suffix(".data-00000-of-00001"))
     (found,) = verify(prefix)["checkpoints"]
     assert found["tensors"] == 3
     (line,) = found["problems"]
@@ -295,93 +253,88 @@ def _write(folder: Path, newest: str, *kept: str) -> None:
     [None, b"", b"\0" * 64, b'model_checkpoint_path "x"', b"\xff\xfe", b'model_checkpoint_pb: "x"'],
 )
 def test_a_damaged_state_file_is_written_as_a_trainer_writes_it(
-    content: bytes | None, model: Path, verify: Verify
+    content: bytes | None, run: Path, verify: Verify
 ) -> None:
-    state = model / "checkpoint"
-    original, before = state.read_bytes(), _contents(model)
+    state = run / "checkpoint"
+    original, before = state.read_bytes(), _contents(run)
     state.unlink()
     if content is not None:
         state.write_bytes(content)
-    (problem,) = verify(model)["state"]["problems"]
+    (problem,) = verify(run)["state"]["problems"]
     assert "not there" in problem if content is None else "it is damaged" in problem
-    found = verify(model, "--repair")
+    found = verify(run, "--repair")
     assert found["ok"]
-    assert [line.partition(",")[0] for line in found["repaired"]] == [
-        f"wrote {state}: it names my-model-270"
-    ]
+    (line,) = found["repaired"]
+    assert line.startswith(f"wrote {state}: it names my-model-270, ")
     assert state.read_bytes() == original
-    assert _contents(model) == before
-    assert verify(model, "--repair")["repaired"] == []
+    assert _contents(run) == before
+    assert verify(run, "--repair")["repaired"] == []
 
 
 @pytest.mark.parametrize(
-    ("newest", "kept", "problems"),
+    ("newest", "problems"),
     [
-        (NAMES[2], NAMES, ["its newest is my-model-290, that of the folder is my-model-300"]),
-        ("my-model-310", NAMES, ["it names my-model-310: not there"]),
-        ("/elsewhere/my-model-300", NAMES, ["it names /elsewhere/my-model-300: not there"]),
-        (r"C:\\run\\my-model-300", NAMES, [r"it names C:\run\my-model-300: not there"]),
-        ("../model/my-model-300", NAMES, []),
+        (NAMES[2], ["its newest is my-model-290, that of the folder is my-model-300"]),
+        ("my-model-310", ["it names my-model-310: not there"]),
+        ("/elsewhere/my-model-300", ["it names /elsewhere/my-model-300: not there"]),
+        (r"C:\\run\\my-model-300", [r"it names C:\run\my-model-300: not there"]),
+        ("../model/my-model-300", []),
     ],
 )
 def test_what_a_state_file_says_wrongly(
-    newest: str, kept: list[str], problems: list[str], model: Path, verify: Verify
+    newest: str, problems: list[str], run: Path, verify: Verify
 ) -> None:
-    _write(model, newest, *kept)
-    assert verify(model)["state"]["problems"] == problems
+    _write(run, newest, *NAMES)
+    assert verify(run)["state"]["problems"] == problems
 
 
-def test_a_trainer_does_not_name_what_has_no_manifest(model: Path, verify: Verify) -> None:
-    (model / "my-model-300.manifest").unlink()
-    assert verify(model)["state"]["ok"]
-    _write(model, NAMES[2], *NAMES[:3])
-    assert verify(model)["state"]["ok"]
+def test_a_trainer_does_not_name_what_has_no_manifest(run: Path, verify: Verify) -> None:
+    (run / "my-model-300.manifest").unlink()
+    for named in (NAMES, NAMES[:3]):
+        _write(run, named[-1], *named)
+        assert verify(run)["state"]["ok"]
 
 
-SaveAll: TypeAlias = Callable[..., Path]
-
-
-@pytest.fixture
-def save_all(tmp_path: Path) -> SaveAll:
-    """Saves a variable `w` under some names with a stock Saver; returns the folder."""
-
-    def save(*names: str, **saver_options: object) -> Path:
-        (tmp_path / "stock").mkdir(exist_ok=True)
-        with tf.Graph().as_default(), v1.Session() as session:
+def _save_all(folder: Path, *names: str, **saver_options: object) -> Path:
+    """Saves a variable under some names with a stock Saver."""
+    folder.mkdir()
+    for name in names:
+        with stock.checkpoint(folder / name, **saver_options):
             _variable("w", 2)
-            saver = v1.train.Saver(**saver_options)
-            session.run(v1.global_variables_initializer())
-            for name in names:
-                saver.save(session, f"{tmp_path}/stock/{name}")
-        return tmp_path / "stock"
-
-    return save
+    return folder
 
 
-def test_a_strangers_names_what_it_likes_if_it_is_there(save_all: SaveAll, verify: Verify) -> None:
-    folder = save_all("a-1", "a-2")
+def test_a_strangers_names_what_it_likes_if_it_is_there(tmp_path: Path, verify: Verify) -> None:
+    folder = _save_all(tmp_path / "stock", "a-1", "a-2")
     _write(folder, "a-1", "a-1")
     found = verify(folder)
     assert found["ok"]
     assert found["state"]["remarks"] == ["its newest is a-1, that of the folder is a-2"]
 
 
+V1_IN_SHARDS = {"write_version": v1.train.SaverDef.V1, "sharded": True}
+
+
+@pytest.mark.parametrize(
+    ("names", "options"), [(["a-9", "a-10"], {}), (["m"], V1_IN_SHARDS)], ids=["", "v1"]
+)
 def test_a_strangers_state_file_is_made_from_what_is_there(
-    save_all: SaveAll, verify: Verify
+    names: list[str], options: dict[str, object], tmp_path: Path, verify: Verify
 ) -> None:
-    folder = save_all("a-9", "a-10")
-    before = {*folder.iterdir()}
+    """The first format in shards is named as a pattern. A folder may move."""
+    folder = _save_all(tmp_path / "stock", *names, **options)
+    before, theirs = {*folder.iterdir()}, tf.train.latest_checkpoint(str(folder))
     (folder / "checkpoint").unlink()
     assert verify(folder, "--repair")["ok"]
     assert {*folder.iterdir()} == before
-    assert tf.train.latest_checkpoint(str(folder)) == f"{folder}/a-10"
-    folder.rename(folder.parent / "moved")
-    assert tf.train.latest_checkpoint(f"{folder.parent}/moved") == f"{folder.parent}/moved/a-10"
+    assert tf.train.latest_checkpoint(str(folder)) == theirs
+    moved = str(folder.rename(folder.parent / "moved"))
+    assert tf.train.latest_checkpoint(moved) == f"{moved}/{os.path.basename(theirs or '')}"
 
 
 @pytest.mark.parametrize("name", ['quote"d', "größe", "new\nline", ""])
-def test_any_name_can_stand_in_it(name: str, save_all: SaveAll, verify: Verify) -> None:
-    folder = save_all("plain")
+def test_any_name_can_stand_in_it(name: str, tmp_path: Path, verify: Verify) -> None:
+    folder = _save_all(tmp_path / "stock", "plain")
     for file in folder.glob("plain.*"):
         file.rename(folder / file.name.replace("plain", name, 1))
     (folder / "checkpoint").write_bytes(b"")
@@ -390,82 +343,71 @@ def test_any_name_can_stand_in_it(name: str, save_all: SaveAll, verify: Verify) 
     assert newest == f"{folder}/{name or './'}"
 
 
-def test_the_first_format_in_shards_is_named_as_a_pattern(
-    save_all: SaveAll, verify: Verify
-) -> None:
-    folder = save_all("m", write_version=v1.train.SaverDef.V1, sharded=True)
-    theirs = tf.train.latest_checkpoint(str(folder))
-    (folder / "checkpoint").unlink()
-    assert verify(folder, "--repair")["ok"]
-    assert tf.train.latest_checkpoint(str(folder)) == theirs
-
-
 # Other repairs, and those who train meanwhile.
 
 
-def test_leftovers_go_and_nothing_else(model: Path, verify: Verify) -> None:
-    (model / "my-model-310.manifest.tmp").write_bytes(b"")
-    (model / "my-model-310.data-00000-of-00001").write_bytes(b"half")
-    (model / "checkpoint.tmp").write_bytes(b"half")
-    (model / "my-model-320.data-00000-of-00001").write_bytes(b"of a checkpoint without its index")
-    (model / "notes.txt").write_text("mine")
-    before = {path.name for path in model.iterdir()}
+def test_leftovers_go_and_nothing_else(run: Path, verify: Verify) -> None:
+    (run / "my-model-310.manifest.tmp").write_bytes(b"")
+    (run / "my-model-310.data-00000-of-00001").write_bytes(b"half")
+    (run / "checkpoint.tmp").write_bytes(b"half")
+    (run / "my-model-320.data-00000-of-00001").write_bytes(b"of a checkpoint without its index")
+    (run / "notes.txt").write_text("mine")
+    before = {path.name for path in run.iterdir()}
     gone = ["my-model-310.data-00000-of-00001", "my-model-310.manifest.tmp", "checkpoint.tmp"]
-    assert [{"files": gone[:2]}, {"files": gone[2:]}] == verify(model)["leftovers"]
-    found = verify(model, "--repair")
-    assert before - {path.name for path in model.iterdir()} == {*gone}
+    assert [{"files": gone[:2]}, {"files": gone[2:]}] == verify(run)["leftovers"]
+    found = verify(run, "--repair")
+    assert before - {path.name for path in run.iterdir()} == {*gone}
     assert len(found["repaired"]) == 2
     assert all(line.startswith("cleared ") for line in found["repaired"])
     assert [c["name"] for c in found["checkpoints"] if not c["ok"]] == ["my-model-320"]
 
 
-def test_where_none_is_whole_the_state_file_stays(model: Path, verify: Verify) -> None:
-    for index in model.glob("*.index"):
+def test_where_none_is_whole_the_state_file_stays(run: Path, verify: Verify) -> None:
+    for index in run.glob("*.index"):
         index.write_bytes(b"")
-    before = (model / "checkpoint").read_bytes()
-    done = verify(model, "--repair")["repaired"]
-    assert done == [f"left {model}/checkpoint as it is: none is whole to name"]
-    assert (model / "checkpoint").read_bytes() == before
+    before = (run / "checkpoint").read_bytes()
+    done = verify(run, "--repair")["repaired"]
+    assert done == [f"left {run}/checkpoint as it is: none is whole to name"]
+    assert (run / "checkpoint").read_bytes() == before
 
 
 @pytest.mark.parametrize("step", ["write_file", "rename", "remove"])
 def test_a_repair_that_fails_loses_nothing_and_is_done_by_the_next(
-    step: str, model: Path, tool: Tool, verify: Verify, monkeypatch: pytest.MonkeyPatch
+    step: str, run: Path, tool: Tool, verify: Verify, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (model / "checkpoint").write_bytes(b"damaged")
-    (model / "my-model-310.manifest.tmp").write_bytes(b"")
-    before = _contents(model)
+    (run / "checkpoint").write_bytes(b"damaged")
+    (run / "my-model-310.manifest.tmp").write_bytes(b"")
+    before = _contents(run)
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr(file_io, step, full)
-        ended = tool("verify", model, "--repair")
+        ended = tool("verify", run, "--repair")
     assert ended.code == 1
-    assert "cannot be repaired: " in ended.err
-    assert "No space left" in ended.err
+    assert re.search("cannot be repaired: .*No space left", ended.err)
     del before["my-model-310.manifest.tmp"]
-    assert before.items() <= _contents(model).items()
-    assert verify(model, "--repair")["ok"]
+    assert before.items() <= _contents(run).items()
+    assert verify(run, "--repair")["ok"]
 
 
 def test_a_folder_that_is_trained_is_refused_and_one_checkpoint_of_it_is_not(
-    model: Path, tool: Tool
+    run: Path, tool: Tool
 ) -> None:
-    with FolderLock(str(model)):
+    with FolderLock(str(run)):
         for arguments in ([], ["--repair"]):
-            ended = tool("verify", model, *arguments)
+            ended = tool("verify", run, *arguments)
             assert (ended.code, ended.out) == (1, "")
-            assert ended.err.startswith(f"{model} is in use by process ")
+            assert f"{run} is in use by process " in ended.err
             assert ended.err.endswith(" or verify one checkpoint alone, by its prefix")
-        assert tool("verify", model / "my-model-290").code == 0
+        assert tool("verify", run / "my-model-290").code == 0
 
 
 def test_damage_in_a_folder_in_which_a_run_begins_is_refused_too(
-    model: Path, tool: Tool, monkeypatch: pytest.MonkeyPatch
+    run: Path, tool: Tool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (model / "my-model-280.index").write_bytes(b"")
+    (run / "my-model-280.index").write_bytes(b"")
     holders = [None, "process 7 on host"]
     monkeypatch.setattr("checkpoints.lock.holder", lambda _: holders.pop(0))
-    assert "is in use by process 7 on host" in tool("verify", model).err
+    assert "is in use by process 7 on host" in tool("verify", run).err

@@ -10,11 +10,6 @@ from tools.folder_entries import list_folder, newest_of
 DATA = ".data-00000-of-00001"
 
 
-def _touch(folder: Path, *names: str) -> None:
-    for name in names:
-        (folder / name).write_bytes(b"")
-
-
 @pytest.mark.parametrize(
     ("names", "found"),
     [
@@ -24,63 +19,51 @@ def _touch(folder: Path, *names: str) -> None:
         (["m", "m.meta"], ["m"]),
         (["m-00000-of-00002", "m-00001-of-00002", "m.meta"], ["m-?????-of-00002"]),
         (["rows-00000-of-00002", "rows-00001-of-00002"], []),
-        (["m.meta"], []),
-        (["m.manifest"], []),
+        (["m.meta", "m/"], []),
+        (["m.manifest", "my-model-7.meta", "my-model-8.manifest.tmp"], []),
         (["my-model-7.manifest"], ["my-model-7"]),
         (["my-model-7.manifest.tmp", "my-model-7.index", f"my-model-7{DATA}"], []),
         ([f"my-model-7{DATA}", "my-model-7.meta"], ["my-model-7"]),
         ([".index", DATA, ".meta"], ["./"]),
-        (["readme.md", "checkpoint", ".lock", "events.out.tfevents.1"], []),
+        (["readme.md", "checkpoint", "checkpoint.tmp", ".lock", "events.out.tfevents.1"], []),
     ],
 )
 def test_what_counts_as_a_checkpoint(names: list[str], found: list[str], tmp_path: Path) -> None:
     """By the name that a state file calls it."""
-    _touch(tmp_path, *names)
+    for name in names:
+        (tmp_path / name).mkdir() if name.endswith("/") else (tmp_path / name).touch()
     assert [entry.state_name for entry in list_folder(str(tmp_path))] == found
 
 
-def test_a_folder_called_like_a_graph_has_no_values(tmp_path: Path) -> None:
-    _touch(tmp_path, "m.meta")
-    (tmp_path / "m").mkdir()
-    assert list_folder(str(tmp_path)) == []
-
-
-def _write(folder: Path, *names: str) -> None:
-    """Indexes, each a second younger than the one before it."""
-    for age, name in enumerate(names):
-        (folder / f"{name}.index").write_bytes(b"")
-        os.utime(folder / f"{name}.index", (1e9 + age, 1e9 + age))
+AB, OURS = ["a-20", "b-9", "a-9"], ["b", "my-model-4", "my-model-30"]
 
 
 @pytest.mark.parametrize(
-    ("written", "ordered"),
+    ("written", "ordered", "named", "newest"),
     [
-        (["a-20", "a-100", "a-9"], ["a-9", "a-20", "a-100"]),
-        (["a-20", "b-9", "a-9"], ["a-20", "b-9", "a-9"]),
-        (["a-20", "a-9", "a"], ["a-20", "a-9", "a"]),
-        (["my-model-30", "my-model-4", "a-50", "b"], ["a-50", "b", "my-model-4", "my-model-30"]),
+        (["a-20", "a-100", "a-9"], ["a-9", "a-20", "a-100"], "a-9", "a-100"),
+        (["a-20", "a-9", "a"], ["a-20", "a-9", "a"], None, "a"),
+        (AB, AB, "b-9", "b-9"),
+        (AB, AB, "gone", "a-9"),
+        (AB, AB, None, "a-9"),
+        (
+            ["my-model-30", "my-model-4", "b"],
+            ["b", "my-model-4", "my-model-30"],
+            "b",
+            "my-model-30",
+        ),
+        ([], [], "a", None),
     ],
-    ids=["by step", "by time", "one without a step", "ours last"],
+    ids=["by step", "one without a step", "runs", "lost", "no state file", "ours last", "none"],
 )
-def test_the_order(written: list[str], ordered: list[str], tmp_path: Path) -> None:
-    _write(tmp_path, *written)
-    assert [entry.name for entry in list_folder(str(tmp_path))] == ordered
-
-
-@pytest.mark.parametrize(
-    ("written", "named", "newest"),
-    [
-        (["a-1", "a-2"], "a-1", "a-2"),
-        (["a-1", "b-2"], "a-1", "a-1"),
-        (["a-1", "b-2"], "gone", "b-2"),
-        (["a-1", "b-2"], None, "b-2"),
-        (["my-model-1", "b-2"], "b-2", "my-model-1"),
-        ([], "a", None),
-    ],
-)
-def test_several_runs_of_strangers_are_decided_by_the_state_file(
-    written: list[str], named: str | None, newest: str | None, tmp_path: Path
+def test_the_order_and_the_newest(
+    written: list[str], ordered: list[str], named: str | None, newest: str | None, tmp_path: Path
 ) -> None:
-    _write(tmp_path, *written)
-    found = newest_of(list_folder(str(tmp_path)), named)
+    """By time where there is no one run; then a state file decides, unless one is ours."""
+    for age, name in enumerate(written):
+        (tmp_path / f"{name}.index").touch()
+        os.utime(tmp_path / f"{name}.index", (1e9 + age, 1e9 + age))
+    entries = list_folder(str(tmp_path))
+    assert [entry.name for entry in entries] == ordered
+    found = newest_of(entries, named)
     assert (found and found.name) == newest

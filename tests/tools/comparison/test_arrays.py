@@ -6,8 +6,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from tools import array_figures
-from tools.array_figures import Difference, compare
+from tools import differences
+from tools.differences import Difference, compare
 
 NAN, INF = np.nan, np.inf
 QINT8 = np.dtype([("qint8", np.int8)])
@@ -84,6 +84,6 @@ def test_pieces_are_put_together(monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = rng.normal(size=(2, 1000))
     a[::7] = b[::7] = np.nan
     whole = compare(a, b, 1.0)
-    monkeypatch.setattr(array_figures, "_PIECE", 17)
+    monkeypatch.setattr(differences, "_PIECE", 17)
     assert compare(a, b, 1.0) == whole
     assert whole.equal_nans == 143

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from metagraph.opening import open_model
 from tests.tools.graph_inspection.graphs import meta_of, subject_of, variable
-from tools.graph_cost import _COUNTED, cost_lines, cost_part
+from tools.graph_layers import _COUNTED, cost_lines, cost_part
 
 v1 = tf.compat.v1
 
@@ -56,22 +56,16 @@ def test_depth_joins_scopes(depth: int, layer: str) -> None:
     assert _layers(found, "inference", "parameters") == {layer: 8}
 
 
-def test_parts_of_a_variable_are_of_its_layer() -> None:
-    def build() -> None:
-        with v1.variable_scope("p"):
-            parts = v1.fixed_size_partitioner(3)
-            v1.get_variable("w", [10, 4], partitioner=parts, use_resource=True)
-
-    assert _layers(cost_part(subject_of(build)), "total", "parameters") == {"p": 40}
-
-
-def test_a_frozen_graph_has_constants() -> None:
+def test_parts_of_a_variable_are_of_its_layer_and_constants_are_parameters() -> None:
     def build() -> None:
         x = v1.placeholder(tf.float32, [None, 4], "x")
         with v1.name_scope("fc"):
             tf.identity(x @ tf.ones([4, 2]) * 2.0, name="y")
+        with v1.variable_scope("p", partitioner=v1.fixed_size_partitioner(3)):
+            v1.get_variable("w", [10, 4], use_resource=True)
 
     found = cost_part(subject_of(build, "fc/y"))
+    assert _layers(found, "total", "parameters") == {"p": 40}
     assert _layers(found, "inference", "constants") == {"fc": 8}  # A scalar is no parameter.
     assert "constants" in "\n".join(cost_lines(found, 10))
 

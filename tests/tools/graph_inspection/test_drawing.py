@@ -11,22 +11,14 @@ import tensorflow as tf
 
 from errors import ToolError
 from tests.tools.graph_inspection.graphs import subject_of
-from tools import graph_drawing
-from tools.graph_drawing import LayerGraph, dot_text, draw_png, layer_graph
+from tools import graph_layers
+from tools.graph_layers import LayerGraph, dot_text, draw_png, layer_graph
 
 v1 = tf.compat.v1
 # The language's own grammar: a quoted string, a name, or a mark. All else is no token.
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[A-Za-z_0-9]+|->|[{}\[\]=,;]|\s+')
-HOSTILE = [
-    'a"]; evil [image="/etc/passwd"',
-    "a\\",
-    'a\\"',
-    "<b>html</b>",
-    "line\nbreak",
-    "\x1b[31m",
-    "\\N \\G",
-    "x" * 500,
-]
+HOSTILE = ['a"]; evil [image="/etc/passwd"', "a\\", 'a\\"', "<b>html</b>", "line\nbreak"]
+HOSTILE += ["\x1b[31m", "\\N \\G", "x" * 500]
 
 
 def test_a_large_graph_is_drawn_by_its_outer_scopes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,22 +28,11 @@ def test_a_large_graph_is_drawn_by_its_outer_scopes(monkeypatch: pytest.MonkeyPa
             with v1.name_scope(f"block{number % 2}/inner{number}"):
                 x = x + 1.0
 
-    monkeypatch.setattr(graph_drawing, "MAX_LAYERS", 5)
+    monkeypatch.setattr(graph_layers, "MAX_LAYERS", 5)
     assert set(layer_graph(subject_of(build)).layers) == {"x", "block0", "block1"}
-    monkeypatch.setattr(graph_drawing, "MAX_LAYERS", 2)
+    monkeypatch.setattr(graph_layers, "MAX_LAYERS", 2)
     with pytest.raises(ToolError, match="has 3 layers to draw, expected at most 2: --fetch"):
         layer_graph(subject_of(build))
-
-
-def _tokens(text: str) -> list[str]:
-    """The tokens; fails where something is none."""
-    found, position = [], 0
-    while position < len(text):
-        match = _TOKEN.match(text, position)
-        assert match, text[position : position + 50]
-        found.append(match[0])
-        position = match.end()
-    return [token for token in found if not token.isspace()]
 
 
 def _hostile() -> LayerGraph:
@@ -61,13 +42,15 @@ def _hostile() -> LayerGraph:
 
 
 def test_no_name_becomes_part_of_the_language() -> None:
-    tokens = _tokens(dot_text(_hostile()))
+    text = dot_text(_hostile())
+    tokens = _TOKEN.findall(text)
+    assert "".join(tokens) == text
     bare = {token for token in tokens if not token.startswith('"')}
     assert not bare & {"evil", "image", "html", "N", "G"}
     ids = {token for token in bare if re.fullmatch(r"n\d+", token)}
     assert len(ids) == len(HOSTILE)
     assert tokens.count("->") == len(HOSTILE) - 1
-    assert "\x1b" not in "".join(tokens)
+    assert "\x1b" not in text
     assert max(map(len, tokens)) < 500
 
 

@@ -14,7 +14,8 @@ from errors import ToolError
 from metagraph.meta import MetaGraphFile
 from metagraph.opening import open_model
 from tests.tools.graph_inspection.graphs import meta_of
-from tools.graph_node import attribute_text, node_lines, node_record
+from tools.graph_inspection import node_lines, node_record
+from tools.graph_subject import attribute_text
 
 v1 = tf.compat.v1
 
@@ -73,8 +74,7 @@ def test_attributes_device_colocation_and_control_edges(text: str) -> None:
     meta = meta_of(_placed)
     found = node_record(meta, text)
     assert found["node"] == "c"
-    assert found["colocated_with"] == ["x"]
-    assert found["control_inputs"] == ["x"]
+    assert found["colocated_with"] == found["control_inputs"] == ["x"]
     assert found["device"] == "/job:ps/task:3"
     lines = "\n".join(node_lines(found, 10))
     assert "value = float32 [2] = 1.0, 2.0" in lines
@@ -82,21 +82,15 @@ def test_attributes_device_colocation_and_control_edges(text: str) -> None:
     assert node_record(meta, "x")["control_outputs"] == ["c"]
 
 
-def test_what_it_may_do_beyond_computing() -> None:
-    assert node_record(meta_of(_placed), "read")["risk"] == "can read or write files"
-    assert node_record(meta_of(_placed), "read/filename")["risk"] is None
-
-
-def test_an_operation_that_tensorflow_lacks_leaves_the_types_open() -> None:
+def test_risks_unknown_operations_and_names() -> None:
     meta = meta_of(_placed)
+    assert node_record(meta, "read")["risk"] == "can read or write files"
+    assert node_record(meta, "read/filename")["risk"] is None
+    with pytest.raises(ToolError, match="no node 'reat'; the nearest are read"):
+        node_record(meta, "reat")
     meta.nodes["read"].op = "NoSuchOperation"
     (taken,) = node_record(meta, "read")["inputs"]
     assert taken == {"name": "read/filename:0", "dtype": None, "shape": None}
-
-
-def test_nearest_names() -> None:
-    with pytest.raises(ToolError, match="no node 'reat'; the nearest are read"):
-        node_record(meta_of(_placed), "reat")
 
 
 def _list(**fields: list[Any]) -> AttrValue:

@@ -1,18 +1,19 @@
-"""Two graphs, compared as data: nodes by name, functions, signatures, collections.
+"""What differs between two models: of their variables by value, of their graphs as data.
 
-Nothing is imported. What differs is told as JSON values: of each kind of part, the names of those
-`added` (only B has them) and `removed`, and those `changed`, each with a phrase for each change.
+Of variables, a pair of arrays is read at a time. Of graphs nothing is imported.
 
 Formats: `tensorflow/core/framework/{attr_value,node_def,tensor}.proto`.
 """
 
+import functools
 import itertools
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 from google.protobuf.message import Message
 from tensorflow.core.framework.attr_value_pb2 import AttrValue
@@ -21,14 +22,138 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.framework.op_def_pb2 import OpDef
 from tensorflow.core.protobuf.meta_graph_pb2 import CollectionDef, SignatureDef
 
+from checkpoints.reader import Array, CheckpointReader
+from metagraph.casting import as_numpy_dtype, json_value
 from metagraph.meta import MetaGraphFile
 from metagraph.safety import op_definitions
 from tools.command import Record
-from tools.graph_node import attribute_text
+from tools.graph_subject import attribute_text
 
+ONLY_A, ONLY_B = "only in A", "only in B"
+SHAPE, DTYPE, VALUES = "shape", "dtype", "values"
+EQUAL = "equal"
+_PIECE = 1 << 15  # Elements: what is worked out of them at once stays in a processor's cache.
 _MAX_ELEMENTS = 1 << 22  # Of a constant that is unpacked: a few bytes may stand for any number.
 _LONGEST = 60  # Characters of a value.
 _INFERRED = "_output_shapes"  # TensorFlow wrote it down; it follows from the rest.
+_Changes = Callable[[Any, Any], Iterator[str]]
+
+
+class Difference(NamedTuple):
+    """How two arrays differ.
+
+    Attributes:
+      equal_bytes: whether they are the same in memory; of strings, whether all are equal.
+      differing: the elements whose difference is above the tolerance, or where one is a NaN.
+      largest: the largest |a - b|, exact for integers; infinite where an element is NaN or infinite
+        on one side only; None for strings, which have no distance.
+      relative: the largest |a - b| / max(|a|, |b|), from 0 to 2, infinite likewise.
+      equal_nans: the places where both are NaN, which counts as equal.
+    """
+
+    equal_bytes: bool
+    differing: int
+    largest: int | float | None
+    relative: float | None
+    equal_nans: int
+
+
+def compare(a: Array, b: Array, tolerance: float = 0.0) -> Difference:
+    """Compares two arrays of one shape, of whatever dtypes.
+
+    An absolute difference up to the tolerance counts as none.
+    """
+    a, b = np.ascontiguousarray(a).reshape(-1), np.ascontiguousarray(b).reshape(-1)
+    if "O" in (a.dtype.kind, b.dtype.kind):
+        differing = int(np.count_nonzero(a != b))
+        return Difference(differing == 0, differing, None, None, 0)
+    pieces = [
+        _compare_piece(a[start : start + _PIECE], b[start : start + _PIECE], tolerance)
+        for start in range(0, max(a.size, 1), _PIECE)
+    ]
+    return Difference(
+        equal_bytes=all(piece.equal_bytes for piece in pieces),
+        differing=sum(piece.differing for piece in pieces),
+        largest=max(piece.largest or 0 for piece in pieces),
+        relative=max(piece.relative or 0.0 for piece in pieces),
+        equal_nans=sum(piece.equal_nans for piece in pieces),
+    )
+
+
+def _compare_piece(a: Array, b: Array, tolerance: float) -> Difference:
+    equal_bytes = a.dtype == b.dtype and a.tobytes() == b.tobytes()
+    a, b = as_numpy_dtype(a), as_numpy_dtype(b)
+    common = np.result_type(a, b)
+    both_nan = np.zeros(a.shape, bool)
+    if common.kind in "biu":
+        a, b = a.astype(common), b.astype(common)
+        # Two's complement: what wraps around is the true distance, from the smaller to the larger.
+        distance = np.maximum(a, b).astype(np.uint64) - np.minimum(a, b).astype(np.uint64)
+        sizes = np.maximum(np.abs(a.astype(np.float64)), np.abs(b.astype(np.float64)))
+        relative = distance / np.where(sizes == 0, 1.0, sizes)
+    else:
+        wide = np.complex128 if common.kind == "c" else np.float64
+        a, b = a.astype(wide), b.astype(wide)
+        both_nan = np.isnan(a) & np.isnan(b)
+        same = (a == b) | both_nan
+        endless = ~same & ~(np.isfinite(a) & np.isfinite(b))
+        with np.errstate(all="ignore"):
+            sizes = np.maximum(np.abs(a), np.abs(b))
+            distance, relative = np.abs(a - b), np.abs(a / sizes - b / sizes)
+        for found in (distance, relative):
+            found[endless] = np.inf
+            found[same] = 0.0
+    return Difference(
+        equal_bytes,
+        differing=int(np.count_nonzero(distance > tolerance)),
+        largest=distance.max(initial=0).item(),
+        relative=float(relative.max(initial=0)),
+        equal_nans=int(np.count_nonzero(both_nan)),
+    )
+
+
+def compare_variables(
+    a: CheckpointReader, b: CheckpointReader, pattern: re.Pattern[str], tolerance: float
+) -> list[Record]:
+    """Compares the variables in whose names a pattern is found, by rising name; equal ones too.
+
+    Raises:
+      CheckpointError: a value is damaged.
+    """
+    names = [name for name in sorted({*a.shapes, *b.shapes}) if pattern.search(name)]
+    for reader in (a, b):
+        reader.check_sizes([name for name in names if name in reader.shapes])
+    return [_compare_variable(name, a, b, tolerance) for name in names]
+
+
+def _compare_variable(
+    name: str, a: CheckpointReader, b: CheckpointReader, tolerance: float
+) -> Record:
+    one, other = _spec(a, name), _spec(b, name)
+    values = None
+    if one is None or other is None:
+        status = ONLY_B if one is None else ONLY_A
+    elif one["shape"] != other["shape"]:
+        status = SHAPE
+    else:
+        if tf.variant.name not in (one["dtype"], other["dtype"]):  # No reader gives their values.
+            values = compare(a.read(name), b.read(name), tolerance)
+        differs = VALUES if values is not None and values.differing else EQUAL
+        status = DTYPE if one["dtype"] != other["dtype"] else differs
+    record = values and {
+        key: json_value(np.asarray(value)) if isinstance(value, float) else value
+        for key, value in values._asdict().items()
+    }
+    return {"name": name, "status": status, "a": one, "b": other, "values": record}
+
+
+def _spec(reader: CheckpointReader, name: str) -> Record | None:
+    if name not in reader.shapes:
+        return None
+    return {"dtype": reader.dtypes[name].name, "shape": [*reader.shapes[name]]}
+
+
+# Graphs.
 
 
 def compare_graphs(
@@ -37,16 +162,17 @@ def compare_graphs(
     """Compares two graphs by the names of their parts; of nodes only those that a pattern is in.
 
     Returns:
-      What differs of `nodes` and `functions`, in the order of their graph, and of `signatures` and
-      `collections`, which have none.
+      Of `nodes` and `functions`, in the order of their graph, and of `signatures` and
+      `collections`, which have none, as JSON values: the names of those `added` (only B has them)
+      and `removed`, and those `changed`, each with `name` and `changes`, a phrase for each.
 
     Raises:
       CheckpointError: two nodes of a graph have the same name.
     """
-    definitions = {**_definitions(a), **_definitions(b)}
-    changes: dict[str, Callable[[Any, Any], Iterator[str]]] = {
-        "nodes": lambda one, other: _node_changes(one, other, definitions),
-        "functions": lambda one, other: _function_changes(one, other, definitions),
+    node_changes = functools.partial(_node_changes, {**_definitions(a), **_definitions(b)})
+    changes: dict[str, _Changes] = {
+        "nodes": node_changes,
+        "functions": functools.partial(_function_changes, node_changes),
         "signatures": _signature_changes,
         "collections": _collection_changes,
     }
@@ -71,9 +197,7 @@ def _parts(meta: MetaGraphFile, pattern: re.Pattern[str]) -> dict[str, Mapping[s
     }
 
 
-def _compare(
-    a: Mapping[str, Any], b: Mapping[str, Any], changes: Callable[[Any, Any], Iterator[str]]
-) -> Record:
+def _compare(a: Mapping[str, Any], b: Mapping[str, Any], changes: _Changes) -> Record:
     found = {name: [*changes(a[name], b[name])] for name in a if name in b}
     return {
         "added": [name for name in b if name not in a],
@@ -82,7 +206,7 @@ def _compare(
     }
 
 
-def _node_changes(a: NodeDef, b: NodeDef, definitions: Mapping[str, OpDef]) -> Iterator[str]:
+def _node_changes(definitions: Mapping[str, OpDef], a: NodeDef, b: NodeDef) -> Iterator[str]:
     if a.op != b.op:
         yield f"operation: {a.op} -> {b.op}"
     for index, (one, other) in enumerate(itertools.zip_longest(_data(a), _data(b))):
@@ -136,14 +260,9 @@ def _value(value: AttrValue | None) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
-def _function_changes(
-    a: FunctionDef, b: FunctionDef, definitions: Mapping[str, OpDef]
-) -> Iterator[str]:
-    nodes = _compare(
-        {node.name: node for node in a.node_def},
-        {node.name: node for node in b.node_def},
-        lambda one, other: _node_changes(one, other, definitions),
-    )
+def _function_changes(node_changes: _Changes, a: FunctionDef, b: FunctionDef) -> Iterator[str]:
+    one, other = ({node.name: node for node in body.node_def} for body in (a, b))
+    nodes = _compare(one, other, node_changes)
     yield from (f"node {name} added" for name in nodes["added"])
     yield from (f"node {name} removed" for name in nodes["removed"])
     for changed in nodes["changed"]:

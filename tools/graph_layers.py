@@ -1,0 +1,373 @@
+"""The layers of a graph, which are its name scopes: what each costs, and a drawing of them all.
+
+Floating-point operations are those that TensorFlow's own profiler counts for one run of each node.
+The drawing is in the language of Graphviz, whose program `dot` makes a PNG of it.
+"""
+
+import math
+import posixpath
+import re
+import shutil
+import subprocess
+from collections import Counter, defaultdict
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.core.framework.graph_pb2 import GraphDef
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+
+from cli.terminal import printable
+from errors import CheckpointError, ToolError
+from metagraph.graph import attribute_of, called, data_inputs, sub_graph
+from metagraph.importing import import_disarmed
+from metagraph.meta import PLACEHOLDERS, PLACEHOLDERS_WITH_DEFAULT, MetaGraphFile, node_of
+from metagraph.variables import VARIABLE_OPS, trainable_names
+from tools.command import quiet, table
+from tools.graph_subject import Subject, counted, kind_text, listed, shortened, tensor_record
+
+_PARTITION = re.compile(r"/part_\d+$")  # Of a partitioned variable.
+_INPUTS = PLACEHOLDERS | PLACEHOLDERS_WITH_DEFAULT
+_SOURCES = _INPUTS | {"IteratorGetNext", "IteratorV2", "Iterator", "OneShotIterator"}
+_SHAPES = ("shape", "_output_shapes", "output_shapes")  # Their attributes.
+_NUMBERS = ("parameters", "constants", "flops")
+_HEAD = ("layer", "parameters", "constants", "FLOPs")
+# The operations that the profiler has a formula for; whatever else there is costs it nothing.
+# Source: `tensorflow/python/profiler/internal/flops_registry.py`, `.../ops/nn_ops.py`.
+_COUNTED = frozenset(
+    (  # noqa: SIM905 (a line for each would be a page)
+        "Add AddN AddV2 ArgMax ArgMin AssignAdd AssignSub AvgPool AvgPoolGrad BatchMatMul "
+        "BatchMatMulV2 BatchMatMulV3 BiasAdd BiasAddGrad Conv2D Conv2DBackpropFilter "
+        "Conv2DBackpropInput Conv3D DepthwiseConv2dNative Dilation2D Equal Greater GreaterEqual "
+        "L2Loss Less LessEqual Log MatMul MaxPool MaxPoolGrad Maximum Mean Minimum Mul Neg "
+        "NotEqual Pow RealDiv Reciprocal Rsqrt RsqrtGrad Softmax Square SquaredDifference Sub Sum"
+    ).split()
+)
+MAX_LAYERS = 250  # Of a drawing that can still be read.
+_FED = "fed"
+_SILENT = frozenset({"Const", "NoOp"})
+_DEPTHS = (None, 6, 5, 4, 3, 2, 1)
+_MOST_OPS = 4
+_MOST_TYPES = 3
+_LONGEST = 60  # Characters of a name.
+_PLUMBING = frozenset({"Const", "Identity", "NoOp", "ReadVariableOp", "Shape", "VarHandleOp"})
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def layer_of(path: str, nodes: Container[str], depth: int | None = None) -> str:
+    """The scope that a node belongs to; empty for the top.
+
+    What TensorFlow puts into a scope named after a node, as `w/read` and `w/Assign`, belongs with
+    that node. Of a depth, only so many outer scopes are kept.
+    """
+    scope = posixpath.dirname(_PARTITION.sub("", path))
+    while scope and scope in nodes:
+        scope = posixpath.dirname(scope)
+    return scope if depth is None else "/".join(scope.split("/")[:depth])
+
+
+def static_graph(
+    meta: MetaGraphFile, outputs: Sequence[str], batch_size: int | None
+) -> tuple[tf.Graph | None, str]:
+    """Imports as much of a graph as this TensorFlow can: the whole, or what some outputs need.
+
+    Inputs whose first size is not known get the batch size, where there is one and the graph
+    allows.
+
+    Returns:
+      The graph, disarmed, None where nothing can be imported; and why it is not the whole.
+
+    Raises:
+      CheckpointError: a node's input does not exist.
+    """
+    problem = ""
+    for names in ([f"{name}:0" for name in meta.nodes], outputs):
+        for size in dict.fromkeys([batch_size, None]):
+            graph_def = sub_graph(meta, names).graph_def
+            if size is not None:
+                _set_batch_size(graph_def, size)
+            try:
+                return import_disarmed(meta, graph_def), problem
+            except CheckpointError as error:
+                problem = problem or str(error)
+    return None, problem
+
+
+def _set_batch_size(graph_def: GraphDef, size: int) -> None:
+    """Gives what is fed, or comes out of an iterator, a first size where it is not known."""
+    for node in graph_def.node:
+        for key in _SHAPES if node.op in _SOURCES else ():
+            value = attribute_of(node, key)
+            for shape in (value.shape, *value.list.shape):
+                if shape.dim and shape.dim[0].size == -1:
+                    shape.dim[0].size = size
+
+
+class _Part:
+    """A part of a graph: numbers by layer, FLOPs by operation, and nodes that are not counted."""
+
+    def __init__(self) -> None:
+        self.layers = defaultdict[str, Counter[str]](Counter)
+        self.by_op, self.not_counted = Counter[str](), Counter[str]()
+
+    def record(self) -> dict[str, Any]:
+        return {
+            **_numbers(sum(self.layers.values(), Counter())),
+            "by_op": dict(self.by_op),
+            "not_counted": dict(self.not_counted),
+        }
+
+
+def _numbers(tally: Mapping[str, int]) -> dict[str, int]:
+    return {key: tally.get(key, 0) for key in _NUMBERS}
+
+
+def cost_part(subject: Subject) -> dict[str, Any]:
+    """JSON values.
+
+    Keys: `batch_size`; `outputs` (what the inference part predicts); `inference` and `total`, each
+    with `parameters` (values of variables), `constants` (floating-point values of constants that
+    are no scalars: of a frozen graph, its parameters) and `flops`, those `by_op` (operation ->
+    FLOPs) and `not_counted` (operation -> nodes that call functions, or that have FLOPs, but not a
+    shape that the profiler counts); `trainable` (parameters; null where the file does not say);
+    `layers`, in the file's order, a list of `layer`, `inference` and `total` with those three
+    numbers; `problem` (why less than the whole graph is counted; empty where all is).
+    """
+    meta = subject.meta
+    library = {f.signature.name: f for f in meta.proto.graph_def.library.function}
+    graph, problem = static_graph(meta, subject.outputs, subject.batch_size)
+    flops, failure = _profiled(graph)
+    inference, total = _Part(), _Part()
+    trainable, trained = trainable_names(meta), 0
+    for name, node in meta.nodes.items():
+        own = flops.get(name, 0)
+        numbers = {"parameters": _parameters(node), "constants": _constants(node), "flops": own}
+        trained += numbers["parameters"] if name in trainable else 0
+        has_flops = node.op in _COUNTED
+        is_missing = has_flops and not own and not _has_shapes(graph, node)
+        is_missing = is_missing or any(called(node, library))
+        for part in (total, inference) if name in subject.needed.names else (total,):
+            part.layers[layer_of(name, meta.nodes, subject.depth)].update(numbers)
+            if is_missing:
+                part.not_counted[node.op] += 1
+            elif has_flops:
+                part.by_op[node.op] += own
+    return {
+        "batch_size": subject.batch_size,
+        "outputs": list(subject.outputs),
+        "inference": inference.record(),
+        "total": total.record(),
+        "trainable": trained if trainable else None,
+        "layers": [
+            {
+                "layer": layer,
+                "inference": _numbers(inference.layers.get(layer, {})),
+                "total": _numbers(tally),
+            }
+            for layer, tally in total.layers.items()
+            if any(tally.values())
+        ],
+        "problem": problem or failure,
+    }
+
+
+def _profiled(graph: tf.Graph | None) -> tuple[Mapping[str, int], str]:
+    """The operations of each node, and why there are none; what the profiler prints is dropped."""
+    profiler = tf.compat.v1.profiler
+    options = profiler.ProfileOptionBuilder.float_operation() | {"output": "none"}
+    if graph is None:
+        return {}, ""
+    try:
+        with quiet():
+            waiting = [profiler.profile(graph, cmd="scope", options=options)]
+    except (ValueError, OverflowError) as error:  # A number that 64 bits do not hold.
+        return {}, f"the profiler fails: {error}"
+    found = {}
+    for node in waiting:  # It grows as it goes.
+        found[node.name] = int(node.float_ops)
+        waiting += node.children
+    return found, ""
+
+
+def _has_shapes(graph: tf.Graph | None, node: NodeDef) -> bool:
+    """Whether the profiler can count a node: not those of unknown shapes, nor all in NCHW."""
+    shapes = [tensor_record(graph, text)["shape"] for text in [*data_inputs(node), node.name]]
+    known = all(shape is not None and None not in shape for shape in shapes)
+    return known and attribute_of(node, "data_format").s != b"NCHW"
+
+
+def _parameters(node: NodeDef) -> int:
+    """How many values a variable has; a size that is not known counts as 1."""
+    shape = attribute_of(node, "shape").shape if node.op in VARIABLE_OPS else None
+    return 0 if shape is None else math.prod(dim.size for dim in shape.dim if dim.size >= 0)
+
+
+def _constants(node: NodeDef) -> int:
+    """How many floating-point values a constant has that is no scalar."""
+    tensor = attribute_of(node, "value").tensor
+    sizes = [dim.size for dim in tensor.tensor_shape.dim]
+    try:
+        is_floating = node.op == "Const" and tf.as_dtype(tensor.dtype).is_floating
+    except TypeError:
+        return 0
+    return math.prod(sizes) if is_floating and sizes and min(sizes) >= 0 else 0
+
+
+def cost_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
+    """Lines for people."""
+    outputs = listed(found["outputs"], 3)
+    yield f"cost, to predict {outputs}; FLOPs of a batch of {found['batch_size']}"
+    rows = [_row(entry["layer"] or "(no scope)", entry["inference"]) for entry in found["layers"]]
+    sums = [_row("to predict", found["inference"]), _row("the whole graph", found["total"])]
+    rows = [_HEAD, *(row for row in rows if row[1:] != ("0", "0", "0")), *sums]
+    if not found["inference"]["constants"]:
+        rows = [(layer, parameters, flops) for layer, parameters, _, flops in rows]
+    drawn = table(rows, right=range(1, 4))
+    yield from (f"  {line}" for line in (drawn[0], *shortened(drawn[1:-2], most, ""), *drawn[-2:]))
+    if found["trainable"] is not None:
+        yield f"  {found['trainable']:,} of the parameters are in trainable_variables"
+    for key, title in {"inference": "to predict", "total": "the whole graph"}.items():
+        if ops := found[key]["not_counted"]:
+            yield f"  {title}: not counted by the profiler: {counted(ops, 10)}"
+    if found["problem"]:
+        yield f"  the whole graph cannot be counted: {found['problem']}"
+
+
+def _row(name: str, numbers: Mapping[str, int]) -> tuple[str, ...]:
+    return (name, *(f"{numbers[key]:,}" for key in _NUMBERS))
+
+
+@dataclass
+class LayerGraph:
+    """What is drawn. A layer is a scope, or a node or a fed tensor outside of all scopes.
+
+    Attributes:
+      title: what it is a drawing of.
+      layers: by name, how many nodes of each operation.
+      edges: giver and taker -> the types of the tensors between them, as keys.
+      outputs: the layers with a prediction.
+    """
+
+    title: str
+    layers: dict[str, Counter[str]] = field(default_factory=dict)
+    edges: dict[tuple[str, str], dict[str, None]] = field(default_factory=dict)
+    outputs: set[str] = field(default_factory=set)
+
+
+def layer_graph(subject: Subject) -> LayerGraph:
+    """Collapses what predicts, or, where that is not known, the whole graph.
+
+    Where there are more than `MAX_LAYERS`, only outer scopes are layers.
+
+    Raises:
+      ToolError: there are too many even so.
+    """
+    meta = subject.meta
+    graph, _ = static_graph(meta, subject.outputs, None)
+    drawn = subject.needed if subject.outputs else sub_graph(meta, [f"{n}:0" for n in meta.nodes])
+    names = _layers(subject, drawn.names)
+    found = LayerGraph(", ".join(subject.outputs) or "the whole graph")
+    found.outputs = {names[node_of(name)] for name in subject.outputs}
+    for node in drawn.graph_def.node:
+        layer = names[node.name]
+        found.layers.setdefault(layer, Counter())[node.op] += 1
+        for tensor in (tensor_record(graph, text) for text in data_inputs(node)):
+            giver = names.get(node_of(tensor["name"]), tensor["name"])
+            found.layers.setdefault(giver, Counter())
+            if giver == tensor["name"]:
+                found.layers[giver][_FED] = 1
+            if giver != layer:
+                found.edges.setdefault((giver, layer), {})[kind_text(tensor)] = None
+    # Layers of constants alone, or that do nothing, say nothing.
+    found.layers = {name: ops for name, ops in found.layers.items() if not set(ops) <= _SILENT}
+    found.edges = {e: t for e, t in found.edges.items() if found.layers.keys() >= set(e)}
+    return found
+
+
+def _layers(subject: Subject, drawn: Iterable[str]) -> dict[str, str]:
+    """The layer of each node that is drawn, by the first depth of scopes that gives few enough."""
+    nodes, found = subject.meta.nodes, dict[str, str]()
+    for depth in _DEPTHS if subject.depth is None else (subject.depth,):
+        found = {n: layer_of(n, nodes, depth) or n.partition("/")[0] for n in drawn}
+        if len({*found.values()}) <= MAX_LAYERS:
+            return found
+    raise ToolError(
+        f"{subject.meta.path} has {len({*found.values()})} layers to draw, expected at most "
+        f"{MAX_LAYERS}: --fetch=<an inner tensor> draws what that needs"
+        + (", --depth=1 the outer scopes alone" if subject.depth not in (None, 1) else "")
+    )
+
+
+def dot_text(graph: LayerGraph) -> str:
+    """The drawing as text. Names are quoted, and never more than a label.
+
+    Language: https://graphviz.org/doc/info/lang.html.
+    """
+    ids = {name: f"n{number}" for number, name in enumerate(graph.layers)}
+    lines = [
+        "digraph layers {",
+        f"  label={_quoted([graph.title])}; labelloc=t; rankdir=TB; fontname=Helvetica;",
+        "  node [fontname=Helvetica, fontsize=11, style=filled, fillcolor=white];",
+        "  edge [fontname=Helvetica, fontsize=9];",
+    ]
+    for name, ops in graph.layers.items():
+        label = _quoted(dict.fromkeys([name, _ops_text(ops)]))  # Once, of a node named as it does.
+        is_output = name in graph.outputs
+        shape = "ellipse" if ops.keys() & (_INPUTS | {_FED}) and not is_output else "box"
+        bold = ", penwidth=2" if is_output else ""
+        lines.append(f"  {ids[name]} [label={label}, shape={shape}{bold}];")
+    for (giver, taker), types in graph.edges.items():
+        texts = [f" {text}" for text in [*types][:_MOST_TYPES]]  # A space keeps off the line.
+        if len(types) > _MOST_TYPES:
+            texts.append(f" and {len(types) - _MOST_TYPES} more")
+        lines.append(f"  {ids[giver]} -> {ids[taker]} [label={_quoted(texts)}];")
+    return "\n".join([*lines, "}\n"])
+
+
+def _ops_text(ops: Mapping[str, int]) -> str:
+    """The operations that tell the most, with their numbers."""
+    telling = {op: count for op, count in ops.items() if op not in _PLUMBING} or ops
+    ordered = sorted(telling.items(), key=lambda item: (-item[1], item[0]))
+    texts = [op if count == 1 else f"{op} x{count}" for op, count in ordered[:_MOST_OPS]]
+    more = sum(ops.values()) - sum(count for _, count in ordered[:_MOST_OPS])
+    return ", ".join(texts) + (f" + {more}" if more > 0 else "")
+
+
+def _quoted(lines: Iterable[str]) -> str:
+    r"""A quoted string of the language; no name ends it, or is read as one of its escapes."""
+    shown = (text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..." for text in lines)
+    plain = (printable(text.replace("\n", " ")) for text in shown)
+    return '"' + r"\n".join(t.replace("\\", "\\\\").replace('"', '\\"') for t in plain) + '"'
+
+
+def draw_png(text: str, seconds: float = 120.0) -> bytes:
+    """Runs Graphviz's program `dot` on a graph, which comes in by a pipe, and names no file.
+
+    Raises:
+      ToolError: it is not installed, takes longer than so many seconds, or fails.
+    """
+    program = shutil.which("dot")
+    if program is None:
+        raise ToolError(
+            "--png needs Graphviz's program 'dot', which is not installed: get it with 'apt-get "
+            "install graphviz' or 'brew install graphviz', or write its text with --dot=file.dot"
+        )
+    try:
+        ended = subprocess.run(  # noqa: S603 (no shell, and no argument is of a file)
+            [program, "-Tpng"],
+            input=text.encode(),
+            capture_output=True,
+            timeout=seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ToolError(
+            f"dot takes longer than {seconds:g} seconds: draw fewer layers with --depth=1, or "
+            "write its text with --dot=file.dot"
+        ) from error
+    if ended.returncode or not ended.stdout.startswith(_PNG):
+        reason = ended.stderr.decode("utf-8", "backslashreplace").strip().partition("\n")[0]
+        reason = reason or "it wrote no PNG"
+        raise ToolError(f"dot fails with exit code {ended.returncode}: {reason}")
+    return ended.stdout
