@@ -27,14 +27,8 @@ from metagraph.variables import REF_VARIABLES, RESOURCE_VARIABLE, Variable, read
 from tools.command import quiet
 
 _MOST_BYTES = 2**31 - 1  # Of one protobuf message.
-_BY_VALUE = {  # What passes a reference on -> the same for a value.
-    "RefEnter": "Enter",
-    "RefExit": "Exit",
-    "RefIdentity": "Identity",
-    "RefMerge": "Merge",
-    "RefNextIteration": "NextIteration",
-    "RefSwitch": "Switch",
-}
+_PASSING = ("Enter", "Exit", "Identity", "Merge", "NextIteration", "Switch")
+_BY_VALUE = {f"Ref{op}": op for op in _PASSING}  # What passes on a reference, or a value.
 _LOOPS = frozenset({"StatelessWhile", "While"})
 _READ = "/Read/ReadVariableOp"
 

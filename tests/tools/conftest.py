@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -54,6 +55,21 @@ def tool(capsys: pytest.CaptureFixture[str]) -> Tool:
         return Ended(code, *capsys.readouterr())
 
     return call
+
+
+def refused(tool: Tool, *arguments: object, code: int = EXIT_FAILED) -> str:
+    """The one line with which a command has to fail."""
+    ended = tool(*arguments)
+    assert (ended.code, len(ended.err.splitlines())) == (code, 1), ended
+    return ended.err
+
+
+def report(tool: Tool, *arguments: object) -> dict[str, Any]:
+    """The JSON of a command, which has to succeed."""
+    ended = tool(*arguments, "--format=json")
+    assert ended.code == 0, ended.err
+    found: dict[str, Any] = json.loads(ended.out)
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """Edited checkpoints, read by stock clients: what they hold, restore and predict."""
 
+import functools
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -14,13 +15,13 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from checkpoints.bundle import VariableSpec
 from checkpoints.reader import restore_newest
-from cli.terminal import EXIT_FAILED, EXIT_USAGE
+from cli.terminal import EXIT_USAGE
 from prediction.evaluation import predict
 from prediction.request import PredictConfig
 from tests.prediction import stock
 from tests.test_thirdparty import THIRD_PARTY, _predicted, every_entry
 from tests.test_thirdparty import _feeds as feeds_of
-from tests.tools.conftest import Tool
+from tests.tools.conftest import Tool, refused, report
 from tools import edit_files, editing
 
 v1 = tf.compat.v1
@@ -37,13 +38,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # TensorFlow's, 
 def edit(tool: Tool) -> Callable[..., dict[str, Any]]:
     """Calls the tool, which has to succeed, and returns its JSON."""
 
-    def call(*arguments: object) -> dict[str, Any]:
-        ended = tool("edit", *arguments, "--format=json")
-        assert ended.code == 0, ended.err
-        record: dict[str, Any] = json.loads(ended.out)
-        return record
-
-    return call
+    return functools.partial(report, tool, "edit")
 
 
 Edit = Callable[..., dict[str, Any]]
@@ -292,9 +287,9 @@ def test_a_graph_whose_table_is_in_the_checkpoint_is_refused(tool: Tool, tmp_pat
         x, n = v1.placeholder(tf.int64, [None], "x"), v1.get_variable("n", initializer=1.0)
         saved = tf.lookup.experimental.MutableHashTable(tf.int64, tf.float32, -1.0, name="saved")
         v1.add_to_collection("predict", tf.add(saved.lookup(x), n, name="y"))
-    ended = tool("edit", f"--meta={tmp_path}/old", f"--output={tmp_path}/new")
-    assert "fills a lookup table from the checkpoint" in ended.err
-    assert ended.err.endswith("leave out --meta")
+    line = refused(tool, "edit", f"--meta={tmp_path}/old", f"--output={tmp_path}/new")
+    assert "fills a lookup table from the checkpoint" in line
+    assert line.endswith("leave out --meta")
     assert tool("edit", f"{tmp_path}/old", f"--output={tmp_path}/new").code == 0
 
 
@@ -311,7 +306,7 @@ def test_a_vocabulary_is_named_as_for_predict(tool: Tool, tmp_path: Path) -> Non
         v1.add_to_collection("predict", tf.identity(y, "y"))
     arguments = [f"--meta={tmp_path}/old", f"--output={tmp_path}/new", "--drop=unused"]
     arguments += ["--rename_regex=^=net/", '--feed=x=["a", "b", "c"]']
-    assert "name it with --asset words.txt=" in tool("edit", *arguments).err
+    assert "name it with --asset words.txt=" in refused(tool, "edit", *arguments)
     ended = tool("edit", *arguments, f"--asset=words.txt={tmp_path}/words.txt")
     assert ended.code == 0, ended.err
     with tf.Graph().as_default(), v1.Session() as session:
@@ -377,9 +372,8 @@ def test_a_checkpoint_of_other_kinds_of_numbers_is_refused(
         for name in "wb":
             v1.get_variable(name, initializer=[1])
     given = (f"--meta={linear_run}", f"--ckpt={tmp_path}/whole", "--fetch=x")
-    ended = tool("edit", *given, f"--output={tmp_path}/new")
-    assert "no saver can be made for it" in ended.err
-    assert len(ended.err.splitlines()) == 1
+    line = refused(tool, "edit", *given, f"--output={tmp_path}/new")
+    assert "no saver can be made for it" in line
 
 
 @pytest.mark.parametrize(
@@ -393,10 +387,8 @@ def test_a_checkpoint_of_other_kinds_of_numbers_is_refused(
 def test_what_cannot_be_done_is_one_line_and_leaves_nothing(
     cnn_run: Path, tool: Tool, tmp_path: Path, argument: str, message: str
 ) -> None:
-    ended = tool("edit", f"--meta={cnn_run}", f"--output={tmp_path}/a/new", argument)
-    assert ended.code == EXIT_FAILED
-    assert message in ended.err
-    assert len(ended.err.splitlines()) == 1
+    given = (f"--meta={cnn_run}", f"--output={tmp_path}/a/new", argument)
+    assert message in refused(tool, "edit", *given)
     assert not [name for _, _, names in os.walk(tmp_path) for name in names]
 
 
@@ -414,9 +406,7 @@ def test_what_cannot_be_done_is_one_line_and_leaves_nothing(
     ],
 )
 def test_wrong_flags_are_usage(tool: Tool, arguments: list[str], message: str) -> None:
-    ended = tool("edit", *arguments, "--output=a")
-    assert ended.code == EXIT_USAGE
-    assert message in ended.err
+    assert message in refused(tool, "edit", *arguments, "--output=a", code=EXIT_USAGE)
 
 
 def test_a_graph_without_a_saver_is_given_one(
@@ -429,8 +419,8 @@ def test_a_graph_without_a_saver_is_given_one(
     (found,) = stock.run(f"{tmp_path}/new.meta", ["w:0"])
     assert found.tobytes() == _values(old)["w"].tobytes()
     (tmp_path / "frozen.pb").write_bytes(_proto(old).graph_def.SerializeToString())
-    ended = tool("edit", f"--meta={tmp_path}/frozen.pb", f"--output={tmp_path}/newer")
-    assert "is no .meta file" in ended.err
+    given = (f"--meta={tmp_path}/frozen.pb", f"--output={tmp_path}/newer")
+    assert "is no .meta file" in refused(tool, "edit", *given)
 
 
 def test_a_result_that_predicts_otherwise_is_not_kept(
@@ -445,13 +435,13 @@ def test_a_result_that_predicts_otherwise_is_not_kept(
         real(reader, [swapped.get(t.old, t)._replace(new=t.new) for t in tensors], *rest)
 
     monkeypatch.setattr(editing, "write_tensors", write_another)
-    ended = tool("edit", f"--meta={linear_run}", f"--output={tmp_path}/new", "--rename=w=v")
-    assert ended.code == EXIT_FAILED
-    assert "nothing is written, as y:0 would be another: it differs by" in ended.err
-    assert not os.listdir(tmp_path)
-    ended = tool("edit", f"--meta={linear_run}", f"--output={tmp_path}/new", "--cast=float16")
-    assert "more than 0.0156 (--tolerance allows another part)" in ended.err
-    assert not os.listdir(tmp_path)
+    for flag, told in (
+        ("--rename=w=v", "nothing is written, as y:0 would be another: it differs by"),
+        ("--cast=float16", "more than 0.0156 (--tolerance allows another part)"),
+    ):
+        given = (f"--meta={linear_run}", f"--output={tmp_path}/new", flag)
+        assert told in refused(tool, "edit", *given)
+        assert not os.listdir(tmp_path)
 
 
 def test_a_disk_that_is_full_before_the_graph_is_one_line_and_leaves_nothing(
@@ -461,10 +451,9 @@ def test_a_disk_that_is_full_before_the_graph_is_one_line_and_leaves_nothing(
         raise tf.errors.ResourceExhaustedError(None, None, f"{path}; No space left on device")
 
     monkeypatch.setattr(editing, "write_file", full)
-    ended = tool("edit", f"--meta={linear_run}", f"--output={tmp_path}/new")
-    assert ended.code == EXIT_FAILED
-    assert ended.err.startswith(f"--output={tmp_path}/new: ")
-    assert ended.err.endswith("No space left on device")
+    line = refused(tool, "edit", f"--meta={linear_run}", f"--output={tmp_path}/new")
+    assert line.startswith(f"--output={tmp_path}/new: ")
+    assert line.endswith("No space left on device")
     assert not os.listdir(tmp_path)
 
 
@@ -477,7 +466,7 @@ def test_a_graph_that_is_random_cannot_be_compared(tool: Tool, tmp_path: Path) -
     arguments = [f"--meta={tmp_path}/old", f"--output={tmp_path}/new"]
     arguments += [f"--feed=x={[*range(1, 60)]}"]
     line = f"y:0 of {tmp_path}/old.meta is another at each run on the same input"
-    assert tool("edit", *arguments).err.startswith(line)
+    assert refused(tool, "edit", *arguments).startswith(line)
     assert tool("edit", *arguments, "--feed=rate=0").code == 0
 
 
