@@ -54,7 +54,7 @@ class Rename(NamedTuple):
 def plain_rename(text: str) -> Rename:
     """A rule `old=new`: for one name or, where both end in `/`, for all in a scope.
 
-    `new` may be empty for a scope that is taken away. Raises ValueError where it is no such rule.
+    `new` may be empty for a scope that is taken away; ValueError where it is no such rule.
     """
     old, equals, new = text.partition("=")
     is_scope = old.endswith("/")
@@ -66,10 +66,7 @@ def plain_rename(text: str) -> Rename:
 
 
 def regex_rename(text: str) -> Rename:
-    r"""A rule `pattern=replacement`, such as `^conv(\d)/=layer\1/`; the last `=` divides it.
-
-    Raises ValueError where it is no such rule.
-    """
+    r"""A rule such as `^conv(\d)/=layer\1/`, divided by the last `=`; ValueError for no rule."""
     old, equals, new = text.rpartition("=")
     if not equals or not old:
         raise ValueError("expected pattern=replacement")
@@ -182,22 +179,19 @@ class EditConfig(Printed, Limits):
 def select(config: EditConfig, keys: Sequence[str], slots: Collection[str]) -> list[str]:
     """The keys of a checkpoint that are kept, in their order: none of the slots.
 
-    Raises:
-      ToolError: a pattern is found in no key, or nothing is left.
+    Raises ToolError where a pattern is found in no key, or nothing is left.
     """
-    for name, patterns in (("only", config.only), ("drop", config.drop)):
+    left = set() if config.only else {*keys}
+    for flag_name, patterns in (("only", config.only), ("drop", config.drop)):
         for pattern in patterns:
-            if not any(re.search(pattern, key) for key in keys):
+            found = {key for key in keys if re.search(pattern, key)}
+            if not found:
                 raise ToolError(
-                    f"--{name}={pattern} is found in no name of the {len(keys)} in the checkpoint, "
-                    "which python -m tools.inspect_checkpoint lists"
+                    f"--{flag_name}={pattern} is found in no name of the {len(keys)} in the "
+                    "checkpoint, which python -m tools.inspect_checkpoint lists"
                 )
-
-    def is_in(patterns: Sequence[str], key: str) -> bool:
-        return any(re.search(pattern, key) for pattern in patterns)
-
-    kept = [k for k in keys if (not config.only or is_in(config.only, k)) and k not in slots]
-    kept = [key for key in kept if not is_in(config.drop, key)]
+            left = left | found if flag_name == "only" else left - found
+    kept = [key for key in keys if key in left and key not in slots]
     if not kept:
         raise ToolError(f"nothing is left of the {len(keys)} variables in the checkpoint")
     return kept
@@ -206,8 +200,7 @@ def select(config: EditConfig, keys: Sequence[str], slots: Collection[str]) -> l
 def new_names(names: Sequence[str], rules: Sequence[Rename]) -> dict[str, str]:
     """Old name -> new name, by all rules one after the other.
 
-    Raises:
-      ToolError: a rule is for none of them, two would be called the same, or one is given no name.
+    Raises ToolError where a rule is for none of them, two would be called the same, or one nothing.
     """
     new = {name: name for name in names}
     for rule in rules:

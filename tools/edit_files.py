@@ -14,7 +14,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto
 
 from checkpoints import file_io, folder, naming
-from checkpoints.bundle import MAX_BYTES, BundleWriter, VariableSpec, table_entries
+from checkpoints.bundle import BundleWriter, VariableSpec
 from checkpoints.file_io import names_in
 from checkpoints.lock import FolderLock
 from checkpoints.naming import INDEX_SUFFIX
@@ -43,31 +43,25 @@ class Tensor(NamedTuple):
 def keys_in_order(reader: CheckpointReader) -> list[str]:
     """The keys of a checkpoint, in the order in which their values are in its files.
 
-    Raises:
-      CheckpointError: the index cannot be read, or the sizes of the tensors cannot be.
+    Raises CheckpointError where the sizes of the tensors cannot be.
     """
     reader.check_sizes(reader.shapes)
-    places: dict[str, tuple[int, int]] = {}
-    if reader.version == "V2":
-        content = file_io.read_bounded(reader.prefix + INDEX_SUFFIX, MAX_BYTES)
-        for key, value in table_entries(content):
-            entry = BundleEntryProto.FromString(value)
-            places[key.decode("utf-8", errors="replace")] = (entry.shard_id, entry.offset)
-    return sorted(reader.shapes, key=lambda key: (places.get(key, (0, 0)), key))
+    unknown = BundleEntryProto()  # The format V1 has no index.
+
+    def place(key: str) -> tuple[int, int, str]:
+        entry = reader.index.get(key.encode(), unknown)
+        return entry.shard_id, entry.offset, key
+
+    return sorted(reader.shapes, key=place)
 
 
 def plan_tensors(
     reader: CheckpointReader, names: Mapping[str, str], cast: tf.DType | None
 ) -> list[Tensor]:
-    """What becomes of the tensors that are kept.
+    """What becomes of the tensors that are kept, whose new keys `names` has by the old ones.
 
-    Args:
-      reader: of the checkpoint.
-      names: old key -> new key, of those that are kept.
-      cast: what numbers of any floating type become; None where they stay.
-
-    Raises:
-      ToolError: one is of a kind that cannot be read as a value.
+    Numbers of any floating type become `cast`, if there is one. Raises ToolError where a tensor is
+    of a kind that cannot be read as a value.
     """
     tensors = []
     for key, name in names.items():
@@ -82,10 +76,8 @@ def plan_tensors(
 def write_tensors(reader: CheckpointReader, tensors: Sequence[Tensor], prefix: str) -> None:
     """Writes `<prefix>.index` and its data file, the tensors in their order.
 
-    Raises:
-      CheckpointError: the source is damaged.
-      ToolError: a number overflows.
-      tf.errors.OpError: the disk refused.
+    Raises CheckpointError where the source is damaged, ToolError where a number overflows,
+    tf.errors.OpError where the disk refuses.
     """
     specs = {tensor.new: VariableSpec(tensor.shape, tensor.stored.name) for tensor in tensors}
     with closing(BundleWriter(specs)) as writer:
@@ -118,15 +110,10 @@ _Made = TypeVar("_Made")
 
 
 def check_prefix(prefix: str, sources: Iterable[str], overwrite: bool) -> None:
-    """Looks whether a checkpoint may be written at `prefix`.
+    """ToolError unless a checkpoint may be written at `prefix`.
 
-    Args:
-      prefix: of the new one.
-      sources: the prefixes of those that it is made from.
-      overwrite: whether one that is there may be replaced.
-
-    Raises:
-      ToolError: it is no prefix, or is there, or is a source.
+    It has to be a prefix, none of those of the `sources`, and nothing may be there unless that is
+    to be overwritten.
     """
     name = os.path.basename(prefix)
     if name in ("", ".", "..", naming.STATE_FILE) or tf.io.gfile.isdir(prefix):
@@ -144,18 +131,11 @@ def check_prefix(prefix: str, sources: Iterable[str], overwrite: bool) -> None:
 
 
 def commit(prefix: str, make: Callable[[str], _Made]) -> tuple[_Made, list[str]]:
-    """Has the files of a checkpoint made, and moves them to where they are to be.
+    """Has `make` make the files of a checkpoint, and moves them to `prefix`, over what is there.
 
-    Args:
-      prefix: of the new checkpoint; one that is there is replaced.
-      make: makes the files, at the prefix that it is given.
-
-    Returns:
-      What `make` returns; the names of the files, a state file among them where there was none.
-
-    Raises:
-      CheckpointError: another process is making the same checkpoint.
-      ToolError: the file system refused.
+    Returns what `make` returns, given the prefix that it makes them at, and the names of the files,
+    a state file among them where there was none. Raises CheckpointError where another process is
+    making the same checkpoint, ToolError where the file system refuses.
     """
     place, name = os.path.split(prefix)
     aside = os.path.join(place, f".{name}.being-edited")

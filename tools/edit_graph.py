@@ -17,7 +17,7 @@ from tensorflow.core.protobuf.saver_pb2 import SaverDef
 
 from checkpoints.naming import PREDICT_COLLECTION
 from errors import ToolError, first_few, reason
-from metagraph.graph import reachable
+from metagraph.graph import attribute_of, reachable
 from metagraph.importing import disarmed_graph
 from metagraph.meta import MetaGraphFile, node_of, variable_definitions
 from metagraph.values import free_among
@@ -60,15 +60,9 @@ def edit_graph(
 ) -> MetaGraphDef:
     """The graph that goes with the new checkpoint; the file's own is left as it is.
 
-    Args:
-      meta: the file.
-      held: all keys of the old checkpoint.
-      tensors: those that the new one has.
-      outputs: what has to stay where the graph is pruned.
-
-    Raises:
-      CheckpointError: the graph is damaged.
-      ToolError: an output needs what is dropped, or the saver cannot be made anew.
+    The old checkpoint held the keys `held`, the new one has `tensors`; `outputs` have to stay where
+    the graph is pruned. Raises CheckpointError where the graph is damaged, ToolError where an
+    output needs what is dropped, or the saver cannot be made anew.
     """
     by_key = {tensor.old: tensor for tensor in tensors}
     variables = {variable.name: variable for variable in graph_variables(meta)}
@@ -83,7 +77,14 @@ def edit_graph(
     kept = [each.variable.name for each in saved]
     # A variable that no checkpoint of this graph ever had, as no saver saves it, is not lost.
     lost = {n for n, place in places.items() if n in named or place.key in held}.difference(kept)
-    _check_outputs(meta, outputs, lost)
+    for output in outputs:
+        needed = sorted(reachable(meta, [node_of(output)]).intersection(lost))
+        if needed:
+            raise ToolError(
+                f"{output} needs {first_few(needed, _SHOWN)}, which the new checkpoint would lack; "
+                "--fetch names other outputs to keep, and without --meta only the variables are "
+                "written"
+            )
     proto = MetaGraphDef()
     proto.CopyFrom(meta.proto)
     stays = _what_stays(meta, kept, lost, outputs)
@@ -94,24 +95,12 @@ def edit_graph(
     return proto
 
 
-def _check_outputs(meta: MetaGraphFile, outputs: Sequence[str], lost: Collection[str]) -> None:
-    for output in outputs:
-        needed = sorted(reachable(meta, [node_of(output)]).intersection(lost))
-        if needed:
-            raise ToolError(
-                f"{output} needs {first_few(needed, _SHOWN)}, which the new checkpoint would lack; "
-                "--fetch names other outputs to keep, and without --meta only the variables are "
-                "written"
-            )
-
-
 def _what_stays(
     meta: MetaGraphFile, kept: Sequence[str], lost: set[str], outputs: Sequence[str]
 ) -> set[str]:
     """The nodes of the new graph: without the old saver and, where variables are lost, pruned.
 
-    Raises:
-      ToolError: the saver restores a lookup table.
+    Raises ToolError where the saver restores a lookup table.
     """
     saver_def = meta.proto.saver_def
     saver = reachable(meta, map(node_of, (saver_def.save_tensor_name, saver_def.restore_op_name)))
@@ -135,12 +124,8 @@ def _what_stays(
 
 def _nodes_of_variable(entry: VariableDef) -> list[str]:
     """The nodes that an entry of a variable names; a client that imports it needs them all."""
-    names = (
-        entry.variable_name,
-        entry.initializer_name,
-        entry.initial_value_name,
-        entry.snapshot_name,
-    )
+    fields = ("variable_name", "initializer_name", "initial_value_name", "snapshot_name")
+    names = [getattr(entry, field) for field in fields]
     return [node_of(name) for name in names if name]
 
 
@@ -167,12 +152,10 @@ def _keep_only(proto: MetaGraphDef, meta: MetaGraphFile, stays: Collection[str])
 
 def _leave_places(node: NodeDef, gone: Collection[str]) -> None:
     """Takes out where a node is to be together with one that is gone."""
-    if "_class" in node.attr:
-        places = node.attr["_class"].list.s
-        texts = [place.decode(errors="replace") for place in places]
-        places[:] = [text.encode() for text in texts if text.removeprefix("loc:@") not in gone]
-        if not places:
-            del node.attr["_class"]
+    texts = [text.decode(errors="replace") for text in attribute_of(node, "_class").list.s]
+    node.attr.pop("_class", None)
+    if left := [text.encode() for text in texts if text.removeprefix("loc:@") not in gone]:
+        node.attr["_class"].list.s.extend(left)
 
 
 def _left_of_collection(collection: CollectionDef, gone: Collection[str]) -> bool:
@@ -210,8 +193,7 @@ def _add_saver(
 ) -> None:
     """Adds a saver to a copy of the file's graph, its nodes called as those of TensorFlow's own.
 
-    Raises:
-      CheckpointError, ToolError: a variable or its value cannot be restored so.
+    Raises ToolError where a variable or its value cannot be restored so.
     """
     places = [(each.tensor.new, _slice_spec(each.place.part)) for each in saved]
     written = dict(zip(places, saved, strict=True))  # Of variables that share a place, one.
@@ -250,8 +232,7 @@ def _slice_spec(part: Part | None) -> str:
     """`10 4 0,5:0,4`: the full shape, then start and size in each dimension; all is empty."""
     if part is None:
         return ""
-    extents = (f"{start},{size}" for start, size in zip(part.starts, part.sizes, strict=True))
-    return " ".join([*map(str, part.full_shape), ":".join(extents)])
+    return str(v1.Variable.SaveSliceInfo("", part.full_shape, part.starts, part.sizes).spec)
 
 
 def _read(graph: tf.Graph, saved: Saved) -> tf.Tensor:

@@ -4,8 +4,7 @@ A graph that goes along is kept only if it predicts what the original does.
 """
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -20,7 +19,7 @@ from errors import CheckpointError, ToolError, first_few
 from metagraph.meta import MetaGraphFile, node_of, read_meta_graph
 from metagraph.model import read_model
 from metagraph.opening import find_model, find_variables, open_model, prefix_of
-from metagraph.session import InferenceGraph, load_inference_graph
+from metagraph.session import InferenceGraph, load_inference_graph, random_outputs
 from metagraph.variables import graph_variables, slot_names, unavailable
 from prediction import plan
 from prediction.file_inputs import MAX_BYTES
@@ -37,7 +36,7 @@ from tools.edit_files import (
     write_tensors,
 )
 from tools.edit_graph import edit_graph
-from tools.random_batch import try_batches
+from tools.freezing import try_batches
 
 _READING = "reading the graph"
 _SHOWN, _FILES = 4, 5
@@ -58,9 +57,7 @@ def edit(config: EditConfig) -> Record:
       `largest_difference` (as a part of the largest number of an output) and `tolerance`, the
       largest that is allowed (0 where the bytes have to be equal).
 
-    Raises:
-      CheckpointError, DataError, PredictionError, ToolError: one line for the user; nothing is
-        written.
+    Where it fails, nothing is written.
     """
     return read_newest([config.meta, config.checkpoint], functools.partial(_edit_newest, config))
 
@@ -84,7 +81,6 @@ def _edit_newest(config: EditConfig, hold: Hold) -> Record:
 
 
 def _open_graph(config: EditConfig, path: str, checkpoint: str | None) -> MetaGraphFile:
-    """The graph that goes along, and where its variables are."""
     with config.limit.over(_READING):
         meta = open_model(path, config.max_meta_bytes, checkpoint)
     if not meta.path.endswith(META_SUFFIX):
@@ -134,7 +130,9 @@ def _graph_maker(
 ) -> Callable[[str], Record]:
     """Edits the graph; what it returns writes and checks it once the tensors are there."""
     with config.limit.over(_READING):
-        outputs = _outputs(config, meta)
+        model = read_model(meta)
+        known = () if config.fetch else model.outputs.values()
+        outputs = [*dict.fromkeys([*plan.choose_fetches(meta, model, config.fetch), *known])]
         proto = edit_graph(meta, keys, tensors, outputs)
 
     def make(prefix: str) -> Record:
@@ -152,15 +150,17 @@ def _graph_maker(
     return make
 
 
-def _outputs(config: EditConfig, meta: MetaGraphFile) -> list[str]:
-    """What the new graph has to compute: what is asked for, or all that is known to predict."""
-    model = read_model(meta)
-    outputs = plan.choose_fetches(meta, model, config.fetch)
-    return [*dict.fromkeys([*outputs, *(() if config.fetch else model.outputs.values())])]
-
-
 def _tolerance(config: EditConfig) -> float:
     return 0.0 if config.cast is None else config.tolerance or _TOLERANCES[config.cast]
+
+
+def _loader(config: EditConfig) -> Callable[..., InferenceGraph]:
+    return functools.partial(
+        load_inference_graph,
+        trust_graph=config.trust_graph,
+        assets=config.asset,
+        time_limit=config.limit,
+    )
 
 
 def check_same(
@@ -172,12 +172,8 @@ def check_same(
     by a part of the largest of them; whole numbers, such as classes, may be any, as what was nearly
     the largest may become the largest.
 
-    Returns:
-      How far they are apart at most, as such a part.
-
-    Raises:
-      CheckpointError, PredictionError: the original cannot be run.
-      ToolError: the other cannot, or they differ.
+    Returns how far they are apart at most, as such a part. Raises ToolError where they differ, or
+    one cannot be run.
     """
     lost = unavailable(new, graph_variables(new))
     if len(lost) > len(unavailable(old, graph_variables(old))):
@@ -186,7 +182,7 @@ def check_same(
     # An input that no output needs may be gone.
     fed = {name: value for name, value in values.items() if node_of(name) in new.nodes}
     try:
-        with _load(new, outputs, [*fed], config) as graph:
+        with _loader(config)(new, outputs, [*fed]) as graph:
             found = graph.run(*fed.values())
     except CheckpointError as error:
         raise ToolError(f"nothing is written, as the result does not run: {error}") from error
@@ -203,25 +199,13 @@ def check_same(
     return largest
 
 
-def _load(
-    meta: MetaGraphFile, outputs: Sequence[str], inputs: Sequence[str], config: EditConfig
-) -> InferenceGraph:
-    return load_inference_graph(
-        meta,
-        outputs,
-        inputs,
-        trust_graph=config.trust_graph,
-        assets=config.asset,
-        time_limit=config.limit,
-    )
-
-
 def _ask_original(
     meta: MetaGraphFile, outputs: Sequence[str], config: EditConfig
 ) -> tuple[dict[str, Array], list[Array]]:
-    """The values of the inputs, given or made up; and what it computes, which has to be certain."""
+    """The values of the inputs, given or made up, and what it computes, each time the same."""
     feeds = plan.feeds_by_tensor(meta, read_model(meta), config.feed, MAX_BYTES)
-    with _load(meta, outputs, [*feeds, *plan.unfed(meta, outputs, feeds)], config) as graph:
+    names = [*feeds, *plan.unfed(meta, outputs, feeds)]
+    with _loader(config)(meta, outputs, names) as graph:
         values = {i.name: feed_value(feeds[i.name], i) for i in graph.feeds if i.name in feeds}
         unfed = graph.feeds[len(values) :]
         try:
@@ -231,13 +215,12 @@ def _ask_original(
                 f"the original cannot be run, to compare with: {error}; {_FEED}"
             ) from error
         values |= {info.name: value for info, value in zip(unfed, made_up, strict=True)}
-        again = graph.run(*values.values())
-    for name, first, second in zip(outputs, expected, again, strict=True):
-        if not compare(first, second).equal_bytes:
-            raise ToolError(
-                f"{name} of {meta.path} is another at each run on the same input, so that nothing "
-                f"can be compared: {_FEED}, such as for what switches dropout off"
-            )
+        random = random_outputs(graph, [*values.values()], expected)
+    if random:
+        raise ToolError(
+            f"{random[0]} of {meta.path} is another at each run on the same input, so that nothing "
+            f"can be compared: {_FEED}, such as for what switches dropout off"
+        )
     return values, expected
 
 
@@ -272,20 +255,13 @@ def as_text(record: Record) -> str:
     if cast:
         names = first_few([f"{v['name']} {v['was_dtype']}" for v in cast], _SHOWN)
         lines.append(f"cast {len(cast)} to {cast[0]['dtype']}: {names}")
-    lines += _graph_lines(record["graph"])
+    if graph := record["graph"]:
+        same = "the same bytes as before on a random batch"
+        if graph["tolerance"]:
+            same = (
+                f"as before on a random batch but for {graph['largest_difference']:.2g} of the "
+                f"largest number (up to {graph['tolerance']:.2g} is allowed)"
+            )
+        lines.append(f"graph: {graph['nodes']} of {graph['nodes_before']} nodes")
+        lines.append(f"checked: {first_few(graph['outputs'], _SHOWN)}: {same}")
     return "\n".join([*lines, f"wrote {record['output']}: {first_few(record['files'], _FILES)}"])
-
-
-def _graph_lines(graph: Mapping[str, Any] | None) -> list[str]:
-    if graph is None:
-        return []
-    same = "the same bytes as before on a random batch"
-    if graph["tolerance"]:
-        same = (
-            f"as before on a random batch but for {graph['largest_difference']:.2g} of the largest "
-            f"number (up to {graph['tolerance']:.2g} is allowed)"
-        )
-    return [
-        f"graph: {graph['nodes']} of {graph['nodes_before']} nodes",
-        f"checked: {first_few(graph['outputs'], _SHOWN)}: {same}",
-    ]

@@ -14,7 +14,6 @@ import json
 import os
 import re
 import tempfile
-import uuid
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,11 +22,12 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 from google.protobuf.message import EncodeError
-from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef, SignatureDef
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from checkpoints import file_io
 from checkpoints.file_io import names_in
+from checkpoints.lock import FolderLock
 from checkpoints.naming import SIGNATURE
 from errors import ToolError, reason
 from metagraph.casting import Array
@@ -45,6 +45,8 @@ _SERVE = tf.compat.v1.saved_model.tag_constants.SERVING
 _START = tf.compat.v1.saved_model.constants.MAIN_OP_KEY
 _SCHEMA_VERSION = 1  # `saved_model_schema_version`: the only one there has been.
 _NUMBER = re.compile(r"[0-9]{1,18}")
+_BEING_WRITTEN = ".being-written"
+_LEFT = re.compile(rf"[0-9]+(\.[0-9a-f]+)?{re.escape(_BEING_WRITTEN)}")  # Some have had a number.
 _UNKNOWN = re.compile(r"No Op registered for (\S+)")
 _LACKING = re.compile(r"^(?:TF Select|Custom) ops: (.+)$", re.MULTILINE)
 _ERROR = re.compile(r"error: (.+)$", re.MULTILINE)
@@ -62,15 +64,14 @@ def labels_text(class_names: Sequence[str]) -> bytes:
 
 def write_saved_model(
     frozen: FrozenGraph, folder: str, image: ImageInput | None = None
-) -> dict[str, SignatureDef]:
-    """Writes a SavedModel into an empty folder; returns its signatures. Tensors keep their names.
+) -> dict[str, Mapping[str, TensorInfo]]:
+    """Writes a SavedModel into an empty folder; returns the inputs of its signatures.
 
-    With an `image`, there is a signature `BYTES_SIGNATURE` too: where this input is not fed, it is
-    computed from image files. Class names are an asset.
+    Tensors keep their names. With an `image`, there is a signature `BYTES_SIGNATURE` too: where
+    this input is not fed, it is computed from image files. Class names are an asset.
     """
-    names = frozen.plan.model.class_names
-    meta = _serving_graph(frozen, image)
-    if names:
+    meta, inputs = _serving_graph(frozen, image)
+    if names := frozen.plan.model.class_names:
         assets = os.path.join(folder, "assets")
         tf.io.gfile.makedirs(assets)
         file_io.write_file(os.path.join(assets, _LABELS_FILE), labels_text(names))
@@ -78,13 +79,14 @@ def write_saved_model(
     model = SavedModel(saved_model_schema_version=_SCHEMA_VERSION, meta_graphs=[meta])
     content = model.SerializeToString(deterministic=True)
     file_io.write_file(os.path.join(folder, "saved_model.pb"), content)
-    return dict(meta.signature_def)
+    return inputs
 
 
-def _serving_graph(frozen: FrozenGraph, image: ImageInput | None) -> MetaGraphDef:
-    """What a SavedModel holds."""
-    file, outputs = MetaGraphFile("", "", frozen.meta), frozen.plan.outputs
-    signatures = {SIGNATURE: signature_of(frozen.inputs, outputs)}
+def _serving_graph(
+    frozen: FrozenGraph, image: ImageInput | None
+) -> tuple[MetaGraphDef, dict[str, Mapping[str, TensorInfo]]]:
+    """What a SavedModel holds, and the inputs of its signatures."""
+    file, inputs = MetaGraphFile("", "", frozen.meta), {SIGNATURE: frozen.inputs}
     with tf.Graph().as_default() as graph:
         tf.import_graph_def(frozen.meta.graph_def, name="")
         if image is not None:
@@ -92,9 +94,9 @@ def _serving_graph(frozen: FrozenGraph, image: ImageInput | None) -> MetaGraphDe
             contents = tf.compat.v1.placeholder(tf.string, [rows], free_scope(file, BYTES_KEY))
             with tf.name_scope(f"{free_scope(file, BYTES_SIGNATURE)}/"):
                 values = rows_from_files(contents, image)
-            inputs = {BYTES_KEY: TensorInfo(contents.name, tf.string, (rows,)), **frozen.inputs}
-            del inputs[image.key]
-            signatures[BYTES_SIGNATURE] = signature_of(inputs, outputs)
+            others = {key: info for key, info in frozen.inputs.items() if key != image.key}
+            encoded = TensorInfo(contents.name, tf.string, (rows,))
+            inputs[BYTES_SIGNATURE] = {BYTES_KEY: encoded, **others}
         names = file.collection(TABLE_INITIALIZERS).node_list.value
         fill = [graph.get_operation_by_name(name) for name in names]
         start = tf.group(*fill, name=free_scope(file, "fill_tables")) if fill else None
@@ -110,13 +112,13 @@ def _serving_graph(frozen: FrozenGraph, image: ImageInput | None) -> MetaGraphDe
     meta.meta_info_def.tags[:] = [_SERVE]
     for key, collection in frozen.meta.collection_def.items():
         meta.collection_def[key].CopyFrom(collection)
-    for key, signature in signatures.items():
-        meta.signature_def[key].CopyFrom(signature)
+    for key, infos in inputs.items():
+        meta.signature_def[key].CopyFrom(signature_of(infos, frozen.plan.outputs))
     if start is not None:
         meta.collection_def[_START].node_list.value.append(start.name)
     if frozen.plan.model.class_names:
         meta.asset_file_def.add(filename=_LABELS_FILE).tensor_info.name = asset.name
-    return meta
+    return meta, inputs
 
 
 def run_saved_model(
@@ -165,23 +167,29 @@ def new_version(path: str) -> Iterator[str]:
     """A folder to write a version into, which is at `path` where no error comes, or gone.
 
     A server loads a folder with the name of a number as soon as it is there: it is written under
-    another name and renamed. Raises tf.errors.OpError where the disk refuses, or another has
-    written this version in the meantime.
+    another name and renamed. Meanwhile the model's folder is locked, so that what exports that were
+    killed have left there can go. Raises CheckpointError where another export has the lock, OSError
+    or tf.errors.OpError where the disk refuses.
     """
-    folder, temporary = os.path.dirname(path), f"{path}.{uuid.uuid4().hex}.being-written"
+    folder, temporary = os.path.dirname(path), path + _BEING_WRITTEN
     is_new = not tf.io.gfile.isdir(folder)
+    tf.io.gfile.makedirs(folder)
     try:
-        tf.io.gfile.makedirs(temporary)
-        yield temporary
-        file_io.flush(temporary)
-        tf.io.gfile.rename(temporary, path)
-    except BaseException:
-        if tf.io.gfile.exists(temporary):
-            tf.io.gfile.rmtree(temporary)
-            if is_new and not tf.io.gfile.listdir(folder):
-                tf.io.gfile.rmtree(folder)
-        raise
-    file_io.flush(folder)
+        with FolderLock(folder, "take another --output", keeps_file=False):
+            for left in filter(_LEFT.fullmatch, names_in(folder)):
+                tf.io.gfile.rmtree(os.path.join(folder, left))
+            try:
+                tf.io.gfile.makedirs(temporary)
+                yield temporary
+                file_io.flush(temporary)
+                tf.io.gfile.rename(temporary, path)
+            finally:
+                if tf.io.gfile.exists(temporary):
+                    tf.io.gfile.rmtree(temporary)
+            file_io.flush(folder)
+    finally:
+        if is_new and not names_in(folder):
+            tf.io.gfile.rmtree(folder)
 
 
 def as_onnx(frozen: FrozenGraph, opset: int) -> bytes:

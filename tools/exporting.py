@@ -6,17 +6,16 @@ computes the same with it.
 
 import os
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef, SignatureDef
-from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo as TensorInfoProto
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from checkpoints.naming import SIGNATURE
 from data import files
 from errors import ToolError, first_few
-from metagraph.meta import PLACEHOLDERS, MetaGraphFile, format_shape, node_of
+from metagraph.meta import PLACEHOLDERS, MetaGraphFile, TensorInfo, format_shape, node_of
 from metagraph.model import Model, checkpoint_of
 from metagraph.safety import RUN
 from metagraph.session import describe_tensors
@@ -38,13 +37,19 @@ from tools.export_formats import (
     write_saved_model,
 )
 from tools.export_images import example_files, find_image_input, rows_of
-from tools.freezing import Reference, freeze_and_compare, largest_difference, run_frozen
+from tools.freezing import (
+    Reference,
+    described,
+    freeze_and_compare,
+    largest_difference,
+    run_frozen,
+)
 from tools.frozen_graph import FrozenGraph
 
 _CONVERSION = "the conversion"
 _MAX_NAMED = 10
-# The path that is written, its signatures, and the largest difference from the session.
-_Written: TypeAlias = tuple[str, Mapping[str, SignatureDef], float]
+# The path that is written, its signatures' inputs, and the largest difference from the session.
+_Written: TypeAlias = tuple[str, Mapping[str, Mapping[str, TensorInfo]], float]
 
 
 def export(config: ExportConfig) -> Record:
@@ -77,6 +82,7 @@ def _export(config: ExportConfig, meta: MetaGraphFile, model: Model) -> Record:
     frozen, reference, _ = freeze_and_compare(meta, config)
     write = _write_saved_model if config.to == SAVED_MODEL else _write_file
     path, signatures, difference = write(config, frozen, reference)
+    outputs = described(dict(sorted(frozen.plan.outputs.items())))
     return {
         "format": config.to,
         "path": path,
@@ -84,8 +90,8 @@ def _export(config: ExportConfig, meta: MetaGraphFile, model: Model) -> Record:
         "graph": meta.path,
         "checkpoint": checkpoint_of(meta),
         "signatures": {
-            name: {"inputs": _tensors(proto.inputs), "outputs": _tensors(proto.outputs)}
-            for name, proto in sorted(signatures.items())
+            name: {"inputs": described(dict(sorted(inputs.items()))), "outputs": outputs}
+            for name, inputs in sorted(signatures.items())
         },
         "class_names": list(model.class_names),
         "switched_off": frozen.plan.off_values,
@@ -99,16 +105,6 @@ def _size(path: str) -> int:
     walked = tf.io.gfile.walk(path)  # It finds nothing in a file.
     found = [files.join(folder, name) for folder, _, names in walked for name in names]
     return sum(map(files.size, found or [path]))
-
-
-def _tensors(infos: Mapping[str, TensorInfoProto]) -> dict[str, Any]:
-    """By key, sorted, as protobuf maps have no order of their own."""
-    found = {}
-    for key, info in sorted(infos.items()):
-        shape = tf.TensorShape(info.tensor_shape)
-        sizes = None if shape.rank is None else shape.as_list()
-        found[key] = {"name": info.name, "dtype": tf.as_dtype(info.dtype).name, "shape": sizes}
-    return found
 
 
 def with_shapes(meta: MetaGraphFile, shapes: Mapping[str, Shape], model: Model) -> MetaGraphFile:
@@ -146,7 +142,7 @@ def _write_saved_model(config: ExportConfig, frozen: FrozenGraph, reference: Ref
             name, contents = image.info.name, example_files(image, reference.feeds)
             asked = reference._replace(feeds={**reference.feeds, name: rows_of(contents, image)})
             asked = asked._replace(results=run_frozen(frozen, asked, config))
-            fed = {signatures[BYTES_SIGNATURE].inputs[BYTES_KEY].name: np.array(contents, object)}
+            fed = {signatures[BYTES_SIGNATURE][BYTES_KEY].name: np.array(contents, object)}
             found = run_saved_model(folder, BYTES_SIGNATURE, {**reference.feeds, **fed}, limit)
             what = "the SavedModel on image files"
             on_files = largest_difference(asked, found, what, config.tolerance)
@@ -169,7 +165,7 @@ def _write_file(config: ExportConfig, frozen: FrozenGraph, reference: Reference)
     runtime = "onnxruntime" if is_onnx else "TFLite's interpreter"
     difference = largest_difference(reference, found, runtime, config.tolerance)
     write_whole(config.output, content)
-    return config.output, frozen.meta.signature_def, difference
+    return config.output, {SIGNATURE: frozen.inputs}, difference
 
 
 def as_text(record: Record) -> str:

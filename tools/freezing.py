@@ -5,9 +5,10 @@ it makes of constants it does not make of variables, and the last bits of a resu
 apart.
 """
 
+import itertools
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -23,7 +24,9 @@ from metagraph.parsing import add_description
 from metagraph.session import load_inference_graph, warn_if_random
 from prediction.chosen_model import with_model
 from prediction.output import check_target, write_whole
+from tools.array_figures import compare
 from tools.command import Record, format_bytes, table
+from tools.folding import make_placeholder
 from tools.freeze import FreezeConfig, PartConfig
 from tools.frozen_graph import (
     TABLE_INITIALIZERS,
@@ -32,8 +35,6 @@ from tools.frozen_graph import (
     freeze_plan,
     plan_freeze,
 )
-from tools.frozen_variables import make_placeholder
-from tools.random_batch import try_batches
 
 TOLERANCE = 1e-6  # Absolute and relative: |a - b| <= TOLERANCE + TOLERANCE |a|.
 _SHOWN = 3
@@ -78,8 +79,8 @@ def _freeze(config: FreezeConfig, meta: MetaGraphFile) -> Record:
         "output": config.output,
         "meta": meta.path,
         "checkpoint": checkpoint_of(meta),
-        "inputs": _tensors(frozen.inputs, prefix),
-        "outputs": _tensors(frozen.plan.outputs, prefix),
+        "inputs": described(frozen.inputs, prefix),
+        "outputs": described(frozen.plan.outputs, prefix),
         "off": frozen.plan.off_values,
         "nodes": len(frozen.meta.graph_def.node),
         "size": files.size(config.output),
@@ -100,7 +101,8 @@ def _graph_parts(graph: GraphDef) -> Iterator[bytes]:
     yield rest.SerializeToString(deterministic=True)
 
 
-def _tensors(infos: Mapping[str, TensorInfo], prefix: str) -> Record:
+def described(infos: Mapping[str, TensorInfo], prefix: str = "") -> Record:
+    """Tensors as JSON values, by the same keys; `prefix` comes before their names."""
     return {
         key: {"name": prefix + info.name, "dtype": info.dtype.name, "shape": info.shape}
         for key, info in infos.items()
@@ -231,14 +233,12 @@ def largest_difference(
     allowed = TOLERANCE if tolerance is None else tolerance
     hint = "" if tolerance is None else f", more than --tolerance={tolerance:g}; nothing is kept"
     largest = 0.0
-    for name, expected in reference.results.items():
-        if name in reference.random:
-            continue
-        found = results[name]
-        told = "of another shape or kind"
+    for name in [name for name in reference.results if name not in reference.random]:
+        expected, found, told = reference.results[name], results[name], "of another shape or kind"
         if expected.shape == found.shape and expected.dtype == found.dtype:
-            difference, is_close = _difference(expected, found, allowed)
-            if is_close:
+            apart = compare(expected, found)
+            difference = float(apart.differing > 0 if apart.largest is None else apart.largest)
+            if not apart.differing or _is_close(expected, found, allowed):
                 largest = max(largest, difference)
                 continue
             told = f"by {difference:g}"
@@ -246,19 +246,13 @@ def largest_difference(
     return largest
 
 
-def _difference(expected: Array, found: Array, tolerance: float) -> tuple[float, bool]:
-    """The largest absolute difference, and whether it is within the tolerance."""
-    if expected.dtype.kind not in "iufcV":
-        is_equal = np.array_equal(expected, found)
-        return float(not is_equal), is_equal
-    is_whole = expected.dtype.kind in "iu"
-    kind = np.complex128 if expected.dtype.kind == "c" else np.float64  # bfloat16 is "V".
+def _is_close(expected: Array, found: Array, tolerance: float) -> bool:
+    """Whether all numbers, none of them whole, are within the tolerance."""
+    if expected.dtype.kind not in "fcV":  # bfloat16 is "V".
+        return False
+    kind = np.complex128 if expected.dtype.kind == "c" else np.float64
     one, two = expected.astype(kind), found.astype(kind)
-    with np.errstate(invalid="ignore"):
-        apart = np.where((one == two) | (np.isnan(one) & np.isnan(two)), 0, abs(one - two))
-    is_close = np.allclose(two, one, rtol=tolerance, atol=tolerance, equal_nan=True)
-    largest = float(np.max(apart, initial=0.0))
-    return largest, np.array_equal(expected, found) if is_whole else is_close
+    return np.allclose(two, one, rtol=tolerance, atol=tolerance, equal_nan=True)
 
 
 def as_text(frozen: Record) -> str:
@@ -275,3 +269,64 @@ def as_text(frozen: Record) -> str:
     if len(frozen["random"]) < len({tensor["name"] for tensor in frozen["outputs"].values()}):
         lines.append(f"largest difference from the original: {frozen['largest_difference']:g}")
     return "\n".join(lines)
+
+
+# Values to try a graph on that nobody has given any data for, made up of its inputs' dtypes.
+
+_SEED = 0
+# Of integers the limit, as numbers of rows or words are below one that is not known; then what
+# stands for a first size, a rank and another size that are not known. The likeliest are first.
+_BELOW, _ROWS = (2, 1), (2, 1, 3, 4, 5, 8, 10, 16, 20, 32, 50, 64, 100, 128, 200, 256)
+_RANKS, _WIDTHS = (1, 2, 4, 0, 3), (8, 1, 28, 32, 64, 224, 256)
+_MOST = 300  # Trials.
+_LEVELS = 256  # Of a pixel.
+_Result = TypeVar("_Result")
+
+
+def try_batches(
+    infos: Sequence[TensorInfo], run: Callable[[Sequence[Array]], _Result]
+) -> tuple[list[Array], _Result]:
+    """A value for each input that `run`, which takes them in their order, runs with; its result.
+
+    They are the same each time: floating numbers in [0, 1), bytes in [0, 256), other integers 0 or
+    1, texts empty. A single bool is False, as it is most often a switch for training. Sizes that
+    are not known are guessed. Raises CheckpointError, the first one of `run`, where it takes none;
+    ToolError where a dtype has no values.
+    """
+    first: CheckpointError | None = None
+    limits = _BELOW if any(info.dtype.is_integer for info in infos) else _BELOW[:1]
+    guesses = itertools.product(limits, _ROWS, _RANKS, _WIDTHS)
+    trials = dict.fromkeys((n, tuple(_shape(i, *sizes) for i in infos)) for n, *sizes in guesses)
+    for below, shapes in itertools.islice(trials, _MOST):
+        rng, pairs = np.random.default_rng(_SEED), zip(infos, shapes, strict=True)
+        values = [_value(info, shape, below, rng) for info, shape in pairs]
+        try:
+            return values, run(values)
+        except CheckpointError as refused:
+            first = first or refused
+    raise first or CheckpointError("there is nothing to try")
+
+
+def _shape(info: TensorInfo, rows: int, rank: int, width: int) -> tuple[int, ...]:
+    """Of a bool that may have any shape, that of a single one."""
+    sizes = info.shape
+    if sizes is None:
+        sizes = () if info.dtype.is_bool else (None,) * rank
+    guessed = zip(sizes, [rows, *[width] * len(sizes)], strict=False)
+    return tuple(guess if size is None else size for size, guess in guessed)
+
+
+def _value(info: TensorInfo, shape: Sequence[int], below: int, rng: np.random.Generator) -> Array:
+    """A value of the tensor's very dtype."""
+    dtype = info.dtype
+    if dtype == tf.string:
+        return np.full(shape, b"", object)
+    if dtype.is_bool:
+        return np.asarray(rng.random(shape) < 0.5 if shape else False)
+    if dtype.is_integer:
+        most = _LEVELS if dtype == tf.uint8 and below > 1 else below
+        return np.asarray(rng.integers(0, most, shape)).astype(dtype.as_numpy_dtype)
+    if not (dtype.is_floating or dtype.is_complex):
+        raise ToolError(f"{info.name} is a {dtype.name}, of which no value can be made up")
+    numbers = rng.random(shape) + (1j * rng.random(shape) if dtype.is_complex else 0)
+    return np.asarray(numbers).astype(dtype.as_numpy_dtype)

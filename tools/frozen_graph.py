@@ -36,14 +36,14 @@ from metagraph.usage import is_source, output_index
 from metagraph.values import Restoring, free_scope
 from metagraph.variables import VARIABLE_OPS, Variable, variable_of
 from prediction.chosen_model import READING
-from tools.folding import fold
-from tools.freeze import PartConfig
-from tools.frozen_variables import (
+from tools.folding import (
     fill_constants,
+    fold,
     make_constant,
     make_placeholder,
     replace_variables,
 )
+from tools.freeze import PartConfig
 
 TABLE_INITIALIZERS = "table_initializer"
 _TABLES_SCOPE = "tables"

@@ -81,6 +81,13 @@ def run(linear_run: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(linear_run, tmp_path / "model"))
 
 
+def refused(tool: Tool, *arguments: object, code: int = EXIT_FAILED) -> str:
+    """The one line with which a command has to fail."""
+    ended = tool(*arguments)
+    assert (ended.code, len(ended.err.splitlines())) == (code, 1), ended
+    return ended.err
+
+
 @pytest.fixture(scope="session")
 def named(cnn_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The `.meta` of a default CNN whose classes have names."""

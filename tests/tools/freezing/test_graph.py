@@ -1,17 +1,22 @@
-"""Each way in which graphs take their variables, by reference and by handle; and their cuts."""
+"""Each way in which graphs take their variables; where they are cut; what is off in them."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from errors import ToolError
+from metagraph.safety import RANDOM_OPS
 from metagraph.variables import VARIABLE_OPS
+from models import blocks
 from tests.prediction import stock
 from tests.tools.freezing import models
+from tools.folding import Known
 
 v1 = tf.compat.v1
 X = np.array([[1, 2, 3], [4, 5, 6]], np.float32)
@@ -239,3 +244,214 @@ def test_a_queue_is_cut_by_itself(tmp_path: Path) -> None:
     assert models.fed(found) == {"batch": "batch:0"}
     (value,) = models.run(found.meta.graph_def, ["y:0"], {"batch:0": ROWS[:, :2]})
     np.testing.assert_array_equal(value, ROWS[:, :2] * 3)
+
+
+# Training switches and dropouts: off, gone, and the values as before.
+
+NOISE = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
+UNIFORM = {"StatelessRandomUniform", "StatelessRandomUniformV2"}
+CHOICES = {"Case", "If", "Merge", "StatelessCase", "StatelessIf", "Switch"}
+
+
+def _by_step(x: tf.Tensor, keep: tf.Tensor) -> tf.Tensor:
+    """As the models here have it; the step is then needed by nobody."""
+    step = v1.get_variable("step", [], tf.int64, v1.zeros_initializer())
+    return blocks.dropout(x, keep, 0, 1, step)
+
+
+def _drawn(x: tf.Tensor) -> tf.Tensor:
+    return tf.random.uniform(tf.shape(x))
+
+
+# How it is made, of `x` and what it is turned off by; and the value that does so.
+DROPOUTS: dict[str, tuple[Build, float]] = {
+    "until 1.12": (lambda x, keep: x / keep * tf.floor(keep + _drawn(x)), 1),
+    "since 1.13": (lambda x, r: x * (1 / (1 - r)) * tf.cast(_drawn(x) >= r, tf.float32), 0),
+    "today": (lambda x, rate: v1.nn.dropout(x, rate=rate), 0),
+    "of a layer": (lambda x, keep: v1.nn.dropout(tf.nn.relu(x), keep_prob=keep), 1),
+    "here": (_by_step, 1),
+}
+# Of these the mask is not known to have the shape of `x`.
+OTHER_MASKS: dict[str, tuple[Build, float]] = {
+    "of rows": (lambda x, r: v1.nn.dropout(x, rate=r, noise_shape=[tf.shape(x)[0], 1]), 0),
+    "of a known shape": (lambda x, r: v1.nn.dropout(tf.ensure_shape(x, [4, 6]), rate=r), 0),
+}
+
+
+def _frozen(folder: Path, build: Callable[[tf.Tensor], tf.Tensor], off: dict[str, Any]) -> set[str]:
+    """Freezes; compares with a stock client that feeds `off`; returns the operations left."""
+
+    def graph() -> None:
+        x = v1.placeholder(tf.float32, [None, 6], name="x")
+        w = v1.get_variable("w", initializer=np.eye(6, dtype=np.float32) * 3, use_resource=False)
+        tf.identity(build(tf.matmul(x, w)), name="y")
+
+    meta = models.save(folder, graph)
+    found = models.frozen(meta, "y")
+    assert models.fed(found) == {"x": "x:0"}
+    assert found.plan.off_values == off
+    (expected,) = stock.run(meta, ["y:0"], {"x:0": NOISE, **off})
+    (value,) = models.run(found.meta.graph_def, ["y:0"], {"x:0": NOISE})
+    np.testing.assert_array_equal(value, expected)
+    return models.ops(found.meta.graph_def)
+
+
+@pytest.mark.parametrize("default", [False, True])
+@pytest.mark.parametrize("kind", [*DROPOUTS, *OTHER_MASKS])
+def test_a_dropout_is_gone(kind: str, default: bool, tmp_path: Path) -> None:
+    build, off = (DROPOUTS | OTHER_MASKS)[kind]
+
+    def graph(x: tf.Tensor) -> tf.Tensor:
+        given = v1.placeholder_with_default(0.5, [], "p") if default else None
+        return build(x, v1.placeholder(tf.float32, [], "p") if given is None else given)
+
+    left = _frozen(tmp_path, graph, {"p:0": off})
+    assert not left & (RANDOM_OPS | UNIFORM)
+    if kind in DROPOUTS:
+        assert left <= {"Const", "Identity", "MatMul", "Placeholder", "Relu"}
+
+
+def test_a_dropout_that_is_built_in_stays(tmp_path: Path, caplog: Any) -> None:
+    def graph() -> None:
+        x = v1.placeholder(tf.float32, [None, 60], "x")
+        w = v1.get_variable("w", initializer=np.ones(60, np.float32), use_resource=False)
+        tf.identity(v1.nn.dropout(x * w, rate=0.5), name="y")
+
+    found = models.frozen(models.save(tmp_path, graph), "y")
+    assert "RandomUniform" in models.ops(found.meta.graph_def)
+    assert "y:0: another value at each run" in caplog.text
+
+
+def _cond(x: tf.Tensor, on: tf.Tensor) -> tf.Tensor:
+    return tf.cond(on, lambda: tf.nn.dropout(x, 0.5), lambda: x * 2)
+
+
+def _nested(x: tf.Tensor, on: tf.Tensor) -> tf.Tensor:
+    off = tf.logical_not(on)
+    return tf.cond(off, lambda: tf.cond(on, lambda: x, lambda: x - 1), lambda: tf.abs(x))
+
+
+def _loop_inside(x: tf.Tensor, on: tf.Tensor) -> tf.Tensor:
+    def loop() -> tf.Tensor:
+        return tf.while_loop(lambda i, _: i < 3, lambda i, y: (i + 1, y + x), [0, x])[1]
+
+    return tf.cond(on, loop, lambda: x * 5) + tf.cond(on, lambda: x, loop)
+
+
+def _inside_a_loop(x: tf.Tensor, on: tf.Tensor) -> tf.Tensor:
+    return tf.while_loop(lambda i, _: i < 3, lambda i, y: (i + 1, _nested(y, on)), [0, x])[1]
+
+
+def _averaging(x: tf.Tensor, on: tf.Tensor) -> tf.Tensor:
+    """A moving average that training alone updates."""
+    new = v1.control_flow_v2_enabled()
+    mean = v1.get_variable("mean", initializer=np.ones(6, np.float32), use_resource=new)
+
+    def update() -> tf.Tensor:
+        with tf.control_dependencies([v1.assign(mean, tf.reduce_mean(x, 0))]):
+            return tf.reduce_mean(x, 0)
+
+    return x - tf.cond(on, update, lambda: tf.identity(mean))
+
+
+def _switched(build: Build, name: str) -> Callable[[tf.Tensor], tf.Tensor]:
+    def graph(x: tf.Tensor) -> tf.Tensor:
+        switch = v1.placeholder(tf.bool, [], name=name)
+        return build(x, tf.logical_not(switch) if name == "testing" else switch)
+
+    return graph
+
+
+@pytest.mark.parametrize("build", [_cond, _nested, _loop_inside, _inside_a_loop, _averaging])
+@pytest.mark.parametrize("name", ["is_training", "testing"])
+def test_of_a_conditional_the_branch_that_runs_is_left(
+    build: Build, name: str, tmp_path: Path
+) -> None:
+    v1.disable_control_flow_v2()
+    left = _frozen(tmp_path, _switched(build, name), {f"{name}:0": name == "testing"})
+    assert not left & RANDOM_OPS
+    if build in (_loop_inside, _inside_a_loop):  # A loop has some of its own.
+        assert "LoopCond" in left
+    else:
+        assert not left & CHOICES
+
+
+@pytest.mark.parametrize("build", [_cond, _nested, _loop_inside, _inside_a_loop])
+def test_of_a_choice_of_functions_both_are_left(build: Build, tmp_path: Path) -> None:
+    v1.enable_control_flow_v2()
+    assert _frozen(tmp_path, _switched(build, "testing"), {"testing:0": True}) & CHOICES
+
+
+def test_a_choice_of_functions_one_of_which_writes_cannot_be_frozen(tmp_path: Path) -> None:
+    v1.enable_control_flow_v2()
+    with pytest.raises(ToolError, match=r"^frozen, .* at AssignVariableOp: "):
+        _frozen(tmp_path, _switched(_averaging, "is_training"), {"is_training:0": False})
+
+
+@pytest.mark.parametrize("resource", [False, True], ids=["reference", "handle"])
+def test_a_switch_that_is_a_variable_is_off_whatever_its_value(
+    resource: bool, tmp_path: Path
+) -> None:
+    """As tflearn keeps it."""
+    v1.disable_control_flow_v2()
+
+    def graph() -> None:
+        on = v1.get_variable("is_training", initializer=True, use_resource=resource)
+        tf.identity(_cond(v1.placeholder(tf.float32, [None, 6], name="x"), on), name="y")
+
+    found = models.frozen(models.save(tmp_path, graph), "y")
+    assert found.plan.off_values == {"is_training:0": False}
+    (value,) = models.run(found.meta.graph_def, ["y:0"], {"x:0": NOISE})
+    np.testing.assert_array_equal(value, NOISE * 2)
+
+
+def test_a_switch_that_is_asked_for_is_an_input(tmp_path: Path) -> None:
+    def graph() -> None:
+        w = v1.get_variable("w", initializer=1.0, use_resource=False)
+        on = v1.placeholder(tf.bool, [], name="on")
+        tf.identity(tf.cond(on, lambda: w + 0, lambda: w + 1), name="y")
+
+    found = models.frozen(models.save(tmp_path, graph), "y", inputs=("on",))
+    assert models.fed(found) == {"on": "on:0"}
+    assert models.run(found.meta.graph_def, ["y:0"], {"on:0": True}) == [1]
+
+
+@pytest.mark.parametrize(
+    ("build", "expected"),
+    [
+        (lambda: tf.constant(0.5) + 1.0, np.float32(1.5)),
+        (lambda: 1 - tf.constant(0.25, tf.float16), np.float16(0.75)),
+        (lambda: tf.cast(tf.constant(True), tf.float32) / 4, np.float32(0.25)),
+        (lambda: tf.logical_or(tf.constant(False), tf.constant(3) > 2), np.True_),
+        (lambda: tf.logical_not(tf.identity(tf.equal(tf.constant(2), 2))), np.False_),
+        (lambda: tf.constant(1.0) / 0.0, np.float32("inf")),
+        (lambda: tf.constant([1.0]), None),
+        (lambda: tf.constant("text"), None),
+        (lambda: v1.placeholder(tf.float32, []) + 1, None),
+        (lambda: tf.exp(tf.constant(1.0)), None),
+        (lambda: tf.floor(1.0 + tf.random.uniform([], 0.0, 1.0)), np.float32(1)),
+        (lambda: tf.random.uniform([], dtype=tf.float16) < 1.0, np.True_),
+        (lambda: tf.random.uniform([]) < 0.9, None),
+        (lambda: tf.equal(tf.random.uniform([]), 0.5), None),
+        (lambda: tf.random.uniform([]) < tf.random.uniform([]), None),
+        (lambda: 1.0 / (tf.random.uniform([]) - 0.5) < 3.0, None),
+    ],
+    ids=range(16),
+)
+def test_single_values_are_known_as_a_session_has_them(build: Any, expected: Any) -> None:
+    with tf.Graph().as_default() as graph:
+        tensor = build()
+        if expected is not None:
+            with v1.Session() as session:
+                assert session.run(tensor) == expected
+    known = Known({node.name: node for node in graph.as_graph_def().node}).value(tensor.op.name)
+    assert known == expected
+    assert getattr(known, "dtype", None) == getattr(expected, "dtype", None)
+
+
+def test_of_a_loop_nothing_is_known() -> None:
+    graph = GraphDef()
+    graph.node.add(name="a", op="Identity", input=["b"])
+    graph.node.add(name="b", op="Identity", input=["a"])
+    known = Known({node.name: node for node in graph.node})
+    assert [known.value(name) for name in ("a", "b", "none")] == [None] * 3
