@@ -24,8 +24,8 @@ from metagraph.parsing import add_description
 from metagraph.session import load_inference_graph, warn_if_random
 from prediction.chosen_model import with_model
 from prediction.output import check_target, write_whole
-from tools.array_figures import compare
 from tools.command import Record, format_bytes, table
+from tools.differences import compare
 from tools.folding import make_placeholder
 from tools.freeze import FreezeConfig, PartConfig
 from tools.frozen_graph import (

@@ -21,7 +21,7 @@ from prediction.request import PredictConfig
 from tests.prediction import stock
 from tests.test_thirdparty import THIRD_PARTY, _predicted, every_entry
 from tests.test_thirdparty import _feeds as feeds_of
-from tests.tools.conftest import Tool, refused, report
+from tests.tools.conftest import Tool, refused
 from tools import edit_files, editing
 
 v1 = tf.compat.v1
