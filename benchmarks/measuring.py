@@ -1,7 +1,4 @@
-"""How benchmarks measure: memory, two ways to do one work in turn, training after a warm-up.
-
-Also the image files that they train on.
-"""
+"""How benchmarks measure: memory, times, two ways to do one work, training after a warm-up."""
 
 import os
 import statistics
@@ -10,10 +7,15 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import redirect_stderr
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from absl import logging
+
+from cli.fields import parse
+from cli.terminal import import_tensorflow
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -26,7 +28,7 @@ PAIRS = 5  # Measurements of each of two that are compared.
 PROJECT = Path(__file__).resolve().parent.parent
 _INTERVAL_SECS = 0.02
 _STATUS = Path("/proc/self/status")
-_WARM_UP_STEPS = 20
+WARM_UP_STEPS = 20
 
 
 class Memory(NamedTuple):
@@ -69,6 +71,18 @@ class MemoryMeter:
             self.peak = Memory(max(self.peak.own, now.own), max(self.peak.mapped, now.mapped))
 
 
+def seconds(work: Callable[[], object]) -> float:
+    """How long a call takes."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def rate(count: int, work: Callable[[], object]) -> float:
+    """So many of something a second, as a call does them all."""
+    return count / seconds(work)
+
+
 def compare(
     name: str,
     ours: Callable[[], float],
@@ -96,11 +110,24 @@ def compare(
     return f"{name:<58} {mine:>10,.2f} {other:>10,.2f} {unit:<9} ratio {ratio:.3f} ({bound})"
 
 
-def run_parts(module: str, parts: Iterable[str], *arguments: str) -> None:
-    """Runs each part of a benchmark in a process of its own."""
+def run_parts(module: str, parts: Iterable[str], one: str, other: str, *arguments: str) -> None:
+    """Runs each part of a benchmark in a process of its own, under the heads of two columns."""
+    print(f"{'':<58} {one:>10} {other:>10}", flush=True)
     for name in parts:
         command = [sys.executable, "-m", f"benchmarks.{module}", f"--part={name}", *arguments]
         subprocess.run(command, cwd=PROJECT, check=True)
+
+
+def run_part(work: Callable[[Path], Iterator[str]], folder: Path) -> None:
+    """Prints the lines of a part, each as soon as it is measured."""
+    for line in work(folder):
+        print(line, flush=True)
+
+
+def start(batch_size: int = 0) -> None:
+    """Imports TensorFlow with as many threads as train_cnn.py has at a size, and no log lines."""
+    import_tensorflow(1 if batch_size == 10 else None)
+    logging.get_absl_logger().setLevel("ERROR")
 
 
 def write_image_files(folder: Path, count: int) -> None:
@@ -118,47 +145,33 @@ def write_image_files(folder: Path, count: int) -> None:
 
 
 def training_config(
-    data: str,
-    ckpt_dir: str,
-    batch_size: int,
-    steps: int,
-    *,
-    save_every_steps: int = 100,
-    data_memory_mb: int = 512,
-    augment: bool = False,
+    data: str, ckpt_dir: str, batch_size: int, steps: int, *more: str
 ) -> "CnnConfig":
-    """A run of train_cnn.py on the images of `data`, with log lines every ten steps."""
+    """A run of train_cnn.py on the images of `data`, with `more` of its flags."""
     from train_cnn import CnnConfig
-    from training.config import RunConfig
 
-    return CnnConfig(
-        RunConfig(ckpt_dir, save_every_steps=save_every_steps, log_every_steps=10),
-        data=data,
-        validation_fraction=0.0,
-        train_steps=steps,
-        batch_size=batch_size,
-        data_memory_mb=data_memory_mb,
-        augment=augment,
-    )
+    given = [f"--data={data}", f"--ckpt_dir={ckpt_dir}", f"--batch_size={batch_size}"]
+    given += [f"--train_steps={steps}", "--save_every_steps=100", "--log_every_steps=10"]
+    return parse(CnnConfig, ["train_cnn.py", *given, *more])
 
 
-def training_speed(data: str, folder: Path, batch_size: int, steps: int, **changes: Any) -> float:
+def training_speed(data: str, folder: Path, batch_size: int, steps: int, *more: str) -> float:
     """Trains in a folder of `folder`; images a second after the warm-up, the last save included.
 
-    `changes` are those of `training_config`.
+    `more` are flags of train_cnn.py.
     """
     from train_cnn import make_task
     from training import loop
 
     with tempfile.TemporaryDirectory(dir=folder) as ckpt_dir, open(os.devnull, "w") as log:
-        config = training_config(data, ckpt_dir, batch_size, _WARM_UP_STEPS + steps, **changes)
+        config = training_config(data, ckpt_dir, batch_size, WARM_UP_STEPS + steps, *more)
         task = make_task(config)
         clock: list[float] = []
 
         def batches(start: int, stop: int) -> "Generator[Batch, None, None]":
             """Notes when the warm-up is over."""
             for count, batch in enumerate(task.batches(start, stop)):
-                if count == _WARM_UP_STEPS:
+                if count == WARM_UP_STEPS:
                     clock.append(time.perf_counter())
                 yield batch
 

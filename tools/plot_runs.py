@@ -35,17 +35,16 @@ _MAX_STEP = 1 << 53  # As a float64 holds it exactly.
 _LARGEST = float(np.finfo(np.float32).max)  # Models of ours compute in float32.
 _MARKERS = "osv^DPX"  # With ten colours, 70 runs are told apart.
 _MOST_MARKERS = 30  # Of a line.
-# How each kind of number is drawn, of one run; of several, colour and marker are a run's.
-_TRAINING, _TEST = "training batch", "test split"
-_STYLES: Mapping[str, Mapping[str, Any]] = {
-    _TRAINING: {"color": "C0", "marker": ".", "ls": "solid", "lw": 1.2, "alpha": 0.6},
-    _TEST: {"color": "C1", "marker": "o", "ls": "dashed", "lw": 2.2},
+# Panel -> numbers of the log that share it, and how each is called.
+PANELS = {
+    "loss": {"loss": "training batch"},
+    "accuracy": {"accuracy": "training batch", "test_accuracy": "test split"},
+    "learning rate": {"learning_rate": "learning rate"},
 }
-# Panel -> numbers of the log that share it, each with its kind.
-_PANELS = {
-    "loss": {"loss": _TRAINING},
-    "accuracy": {"accuracy": _TRAINING, "test_accuracy": _TEST},
-    "learning rate": {"learning_rate": _TRAINING},
+# How they are drawn, of one run; of several, colour and marker are a run's.
+_STYLES: Mapping[str, dict[str, Any]] = {
+    "training batch": {"color": "C0", "marker": ".", "ls": "solid", "lw": 1.2, "alpha": 0.6},
+    "test split": {"color": "C1", "marker": "o", "ls": "dashed", "lw": 2.2},
 }
 _SEEDS = 1 << 32
 _GRID = 161  # Points of the surface, each way.
@@ -118,7 +117,7 @@ def draw_metrics(runs: Sequence[RunMetrics], *, log_loss: bool) -> Picture:
       ToolError: there is none of these numbers.
     """
     logged = {name for run in runs for name in run.series}
-    panels = [title for title, kinds in _PANELS.items() if logged & kinds.keys()]
+    panels = [title for title, kinds in PANELS.items() if logged & kinds.keys()]
     if not panels:
         folders = ", ".join(run.folder for run in runs)
         raise ToolError(f"{folders}: expected loss, accuracy or learning_rate in the log")
@@ -134,7 +133,7 @@ def draw_metrics(runs: Sequence[RunMetrics], *, log_loss: bool) -> Picture:
     figure.align_ylabels()
     whose = short_path(runs[0].folder) if len(runs) == 1 else f"{len(runs)} runs"
     figure.suptitle(f"{', '.join(panels).capitalize()} of {whose}")
-    shown = {_PANELS[panel][name] for panel in panels for name in logged & _PANELS[panel].keys()}
+    shown = {PANELS[panel][name] for panel in panels for name in logged & PANELS[panel].keys()}
     figure.legend(handles=_legend(runs, looks, shown), loc="outside lower center", ncols=4)
     told = ", ".join(f"{run.folder} to step {run.last_step}" for run in runs)
     summary = "; ".join([f"{', '.join(panels)} of {told}", *_left_out(runs, panels)])
@@ -148,15 +147,16 @@ def _look(run: int, count: int) -> dict[str, Any]:
 
 
 def _draw_panel(
-    axes: Axes, title: str, runs: Sequence[RunMetrics], looks: Sequence[Mapping[str, Any]]
+    axes: Axes, title: str, runs: Sequence[RunMetrics], looks: Sequence[dict[str, Any]]
 ) -> None:
-    for number, kind in _PANELS[title].items():
+    for number, kind in PANELS[title].items():
+        style = _STYLES.get(kind, _STYLES["training batch"])
         for run, look in zip(runs, looks, strict=True):
             if number in run.series:
                 steps, values = run.series[number]
                 every = -(-len(steps) // _MOST_MARKERS)
                 label = f"{short_path(run.folder)}: {number}"
-                axes.plot(steps, values, label=label, markevery=every, **_STYLES[kind] | look)
+                axes.plot(steps, values, label=label, markevery=every, **style | look)
     axes.set_ylabel(title)
     axes.grid(alpha=0.3)
     if title == "accuracy":
@@ -164,7 +164,7 @@ def _draw_panel(
 
 
 def _legend(
-    runs: Sequence[RunMetrics], looks: Sequence[Mapping[str, Any]], shown: Collection[str]
+    runs: Sequence[RunMetrics], looks: Sequence[dict[str, Any]], shown: Collection[str]
 ) -> list[Line2D]:
     """Of several runs, which is which; then the kinds of numbers that are shown."""
     named = list(zip(runs, looks, strict=True)) if len(runs) > 1 else []
@@ -178,7 +178,7 @@ def _legend(
 def _left_out(runs: Sequence[RunMetrics], panels: Sequence[str]) -> Iterator[str]:
     """Which runs have none of a panel's numbers."""
     for run in runs:
-        missing = [panel for panel in panels if not run.series.keys() & _PANELS[panel].keys()]
+        missing = [panel for panel in panels if not run.series.keys() & PANELS[panel].keys()]
         if missing:
             yield f"{run.folder} left out of {', '.join(missing)}: its log has none"
 

@@ -45,12 +45,12 @@ def test_every_part_reports(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(data_speed, "import_tensorflow", lambda _: None)  # It is imported.
+    monkeypatch.setattr(measuring, "import_tensorflow", lambda _: None)  # It is imported.
     small = {"_IMAGES": 300, "_FILES": 160, "_STEPS": 1, "_MEMORY_STEPS": 2}
     for name, number in small.items():
         monkeypatch.setattr(data_speed, name, number)
     monkeypatch.setattr(measuring, "PAIRS", 1)
-    data_speed._PARTS[part](folder)
+    data_speed.main(data_speed.Request(part, str(folder)))
     found = capsys.readouterr().out.splitlines()
     for line, pattern in zip(found, lines, strict=True):
         assert re.search(pattern, line)
