@@ -19,8 +19,8 @@ from pathlib import Path
 
 from benchmarks.measuring import (
     NUM_CLASSES,
-    MemoryMeter,
     compare,
+    memory_samples,
     run_part,
     run_parts,
     seconds,
@@ -70,14 +70,14 @@ def make_images(path: Path, count: int) -> None:
 
 def _memory(folder: Path) -> Iterator[str]:
     """The most memory while training at batch 128 on images that are read as they are needed."""
-    with MemoryMeter() as meter:
+    with memory_samples() as samples:
         start()
         from train_cnn import train
 
         with redirect_stderr(StringIO()):
             data, run_folder = str(folder / _ON_DISK), str(folder / "run")
             train(training_config(data, run_folder, 128, _MEMORY_STEPS, "--data_memory_mb=0"))
-    own, mapped = (most - first for most, first in zip(meter.peak, meter.start, strict=True))
+    own, mapped = (max(column) - column[0] for column in zip(*samples, strict=True))
     yield _line(f"{_IMAGES:,} images, memory above the start", own, "MB (below 600)")
     yield _line("beside it, files mapped: the code of TensorFlow", mapped, "MB")
 

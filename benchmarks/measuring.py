@@ -8,9 +8,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import redirect_stderr
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from absl import logging
 
@@ -49,26 +49,22 @@ def memory_now() -> Memory:
     return Memory(own, mapped)
 
 
-class MemoryMeter:
-    """Samples the memory in a thread: `start` is when it began, `peak` the most since."""
+@contextmanager
+def memory_samples() -> "Generator[list[Memory]]":
+    """Samples the memory in a thread, from the start to the end; the first is that of the start."""
+    samples, ended = [memory_now()], threading.Event()
 
-    def __init__(self) -> None:
-        self.start = self.peak = memory_now()
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._sample, name="memory-meter", daemon=True)
+    def sample() -> None:
+        while not ended.wait(_INTERVAL_SECS):
+            samples.append(memory_now())
 
-    def __enter__(self) -> "MemoryMeter":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _sample(self) -> None:
-        while not self._ended.wait(_INTERVAL_SECS):
-            now = memory_now()
-            self.peak = Memory(max(self.peak.own, now.own), max(self.peak.mapped, now.mapped))
+    thread = threading.Thread(target=sample, name="memory-meter", daemon=True)
+    thread.start()
+    try:
+        yield samples
+    finally:
+        ended.set()
+        thread.join()
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -83,24 +79,15 @@ def rate(count: int, work: Callable[[], object]) -> float:
     return count / seconds(work)
 
 
-def compare(
-    name: str,
-    ours: Callable[[], float],
-    theirs: Callable[[], float],
-    unit: str,
-    bound: str,
-) -> str:
-    """Calls both once to warm up, then in turn, so that a machine's mood falls on both alike.
+Figure: TypeAlias = Callable[[], float]
 
-    Args:
-      name: what is compared.
-      ours: returns our figure.
-      theirs: returns the other's.
-      unit: of both figures.
-      bound: what the ratio is held to, such as "at least 0.97".
+
+def compare(name: str, ours: Figure, theirs: Figure, unit: str, bound: str) -> str:
+    """Measures both once to warm up, then in turn, so that a machine's mood falls on both alike.
 
     Returns:
-      A line with the medians of both, and of their ratio, which is taken pair by pair.
+      A line with the medians of both, in `unit`, and of their ratio, which is taken pair by pair,
+      with what it is held to, such as "at least 0.97".
     """
     ours()
     theirs()

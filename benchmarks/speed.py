@@ -24,6 +24,7 @@ from benchmarks.measuring import (
     NUM_CLASSES,
     PROJECT,
     WARM_UP_STEPS,
+    Figure,
     compare,
     rate,
     run_part,
@@ -107,7 +108,7 @@ def _training(batch_size: int, folder: Path) -> Iterator[str]:
 
     every, once = (partial(ours, f"--save_every_steps={n}") for n in (10, 10**9))
     dense = "at least 0.9" if batch_size == 10 else "not asked for"
-    sides: tuple[tuple[str, Callable[[], float], Callable[[], float], str], ...] = (
+    sides: tuple[tuple[str, Figure, Figure, str], ...] = (
         (" / bare session.run", ours, partial(bare, steps), "at least 0.97"),
         (" / Keras fit", ours, fit, "at least 1.1"),
         (", save every 10 / only at the end", every, once, dense),
@@ -194,11 +195,7 @@ def _start(folder: Path) -> Iterator[str]:
 
 
 def _bare_loop(x: "Array", y: "Array", batch_size: int) -> Callable[[int], float]:
-    """`session.run` over the project's own graph with a feed_dict, and nothing else.
-
-    Returns:
-      Trains for so many steps; images a second.
-    """
+    """`session.run` over the project's own graph with a feed_dict: steps -> images a second."""
     import tensorflow as tf
 
     from models import cnn
@@ -247,12 +244,9 @@ def _keras_model() -> Any:
 
 
 def _write_deep(folder: Path) -> str:
-    """Saves a training graph of about _NODES nodes, as plain TensorFlow does.
+    """Saves a training graph of about _NODES nodes, as plain TensorFlow does; returns its `.meta`.
 
     Its layers y = tanh(x w + b) take `x:0` float32 [N, 16] to `y:0` float32 [N, 16].
-
-    Returns:
-      The path of the `.meta` file.
     """
     import tensorflow as tf
 

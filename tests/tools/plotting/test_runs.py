@@ -18,8 +18,7 @@ from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from errors import CheckpointError, ToolError
-from tests.prediction import stock
+from errors import ToolError, UserError
 from tools.plot_runs import (
     LineRun,
     RunMetrics,
@@ -34,7 +33,6 @@ from training.metrics import Metrics, MetricsLog
 
 if TYPE_CHECKING:
     from train_linear import LinearConfig
-v1 = tf.compat.v1
 
 
 def _write(folder: Path, content: bytes) -> str:
@@ -252,30 +250,25 @@ def test_the_path_ends_at_the_newest_checkpoint(run: Path) -> None:
     assert found.steps.tolist() == [*range(0, 291, 10)]
 
 
-@pytest.mark.parametrize("gone", ["a log", "w and b"])
-def test_without_a_log_is_one_line(run: Path, gone: str) -> None:
-    log = run / "logs/metrics.jsonl"
-    said = r"there is no .*metrics\.jsonl; expected the folder of"
-    if gone == "a log":
-        log.unlink()
-    else:
-        log.write_text('{"step": 10, "loss": 1, "w": 1}\n')
-        said = "expected w and b in its log"
-    with pytest.raises(ToolError, match=said):
+@pytest.mark.parametrize(
+    ("gone", "said"),
+    [
+        ("logs/metrics.jsonl", r"there is no .*metrics\.jsonl; expected the folder of"),
+        ("my-model-*", "found no checkpoint my-model-<step>"),
+        ("my-model-*.manifest", r"has no \.manifest: the points follow from"),
+    ],
+)
+def test_what_is_missing_is_one_line(run: Path, gone: str, said: str) -> None:
+    for path in run.glob(gone):
+        path.unlink()
+    with pytest.raises(UserError, match=said):
         read_line_run(str(run))
 
 
-def test_a_strangers_line_has_no_points(tmp_path: Path) -> None:
-    with stock.checkpoint(tmp_path / "my-model-3"):
-        v1.get_variable("w", initializer=np.array([2], np.float32), use_resource=False)
-        v1.get_variable("b", initializer=np.array([1], np.float32), use_resource=False)
-    with pytest.raises(CheckpointError, match=r"has no \.manifest: the points follow from"):
-        read_line_run(str(tmp_path))
-
-
-def test_a_folder_without_checkpoints_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ToolError, match="found no checkpoint my-model-<step>"):
-        read_line_run(str(tmp_path))
+def test_a_log_without_w_and_b_is_one_line(run: Path) -> None:
+    (run / "logs/metrics.jsonl").write_text('{"step": 10, "loss": 1, "w": 1}\n')
+    with pytest.raises(ToolError, match="expected w and b in its log"):
+        read_line_run(str(run))
 
 
 _RNG = np.random.default_rng(0)
