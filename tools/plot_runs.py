@@ -107,11 +107,7 @@ def _number(value: object) -> float | None:
 
 
 def draw_metrics(runs: Sequence[RunMetrics], *, log_loss: bool) -> Picture:
-    """Draws one panel for each kind of number that any of the runs has.
-
-    Args:
-      runs: at least one; their folders are the title or the legend.
-      log_loss: whether the loss has a logarithmic axis.
+    """Draws one panel for each kind of number that any of the runs has; of one run or of several.
 
     Raises:
       ToolError: there is none of these numbers.
@@ -142,8 +138,9 @@ def draw_metrics(runs: Sequence[RunMetrics], *, log_loss: bool) -> Picture:
 
 def _look(run: int, count: int) -> dict[str, Any]:
     """What a run's lines have in common, by its number among so many."""
-    look = {"color": f"C{run % 10}", "marker": _MARKERS[run % len(_MARKERS)]}
-    return {"markersize": 4} | (look if count > 1 else {})
+    if count == 1:
+        return {"markersize": 4}
+    return {"markersize": 4, "color": f"C{run % 10}", "marker": _MARKERS[run % len(_MARKERS)]}
 
 
 def _draw_panel(
