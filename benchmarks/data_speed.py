@@ -10,28 +10,27 @@ was imported. Training from disk and training from memory are measured in turn, 
 
 import os
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from functools import partial
 from io import StringIO
 from pathlib import Path
 
-from absl import logging
-
 from benchmarks.measuring import (
     NUM_CLASSES,
-    MemoryMeter,
     compare,
+    memory_samples,
+    run_part,
     run_parts,
+    seconds,
+    start,
     training_config,
     training_speed,
     write_image_files,
 )
 from cli.fields import flag
 from cli.run import run
-from cli.terminal import import_tensorflow
 
 _IMAGE_BYTES = 32 * 32 * 3
 _ON_DISK, _IN_MEMORY, _FOLDER = "on_disk.npy", "in_memory.npy", "files"
@@ -45,14 +44,13 @@ _BLOCK = 10_000  # images made at once
 def main(request: "Request") -> None:
     """Prints all figures, each as soon as it is measured."""
     if request.part is not None:
-        _PARTS[request.part](Path(request.folder))
+        run_part(_PARTS[request.part], Path(request.folder))
         return
     with tempfile.TemporaryDirectory() as folder:
         make_images(Path(folder) / _ON_DISK, _IMAGES)
         make_images(Path(folder) / _IN_MEMORY, _IMAGES_IN_MEMORY)
         write_image_files(Path(folder) / _FOLDER, _FILES)
-        print(f"{'':<58} {'on disk':>10} {'in memory':>10}", flush=True)
-        run_parts("data_speed", _PARTS, f"--folder={folder}")
+        run_parts("data_speed", _PARTS, "on disk", "in memory", f"--folder={folder}")
 
 
 def make_images(path: Path, count: int) -> None:
@@ -70,50 +68,42 @@ def make_images(path: Path, count: int) -> None:
     np.save(path.with_suffix(".labels.npy"), np.arange(count) % NUM_CLASSES)
 
 
-def _memory(folder: Path) -> None:
+def _memory(folder: Path) -> Iterator[str]:
     """The most memory while training at batch 128 on images that are read as they are needed."""
-    with MemoryMeter() as meter:
-        import_tensorflow(None)
+    with memory_samples() as samples:
+        start()
         from train_cnn import train
 
-        logging.get_absl_logger().setLevel("ERROR")
         with redirect_stderr(StringIO()):
             data, run_folder = str(folder / _ON_DISK), str(folder / "run")
-            train(training_config(data, run_folder, 128, _MEMORY_STEPS, data_memory_mb=0))
-    own, mapped = (most - first for most, first in zip(meter.peak, meter.start, strict=True))
-    print(_line(f"{_IMAGES:,} images, memory above the start", own, "MB (below 600)"))
-    print(_line("beside it, files mapped: the code of TensorFlow", mapped, "MB"), flush=True)
+            train(training_config(data, run_folder, 128, _MEMORY_STEPS, "--data_memory_mb=0"))
+    own, mapped = (max(column) - column[0] for column in zip(*samples, strict=True))
+    yield _line(f"{_IMAGES:,} images, memory above the start", own, "MB (below 600)")
+    yield _line("beside it, files mapped: the code of TensorFlow", mapped, "MB")
 
 
-def _training(batch_size: int, folder: Path) -> None:
+def _training(batch_size: int, folder: Path) -> Iterator[str]:
     """Training from disk against training from memory."""
-    import_tensorflow(1 if batch_size == 10 else None)  # as train_cnn.py does
-    logging.get_absl_logger().setLevel("ERROR")
+    start(batch_size)
     steps = _STEPS * (10 if batch_size == 10 else 1)
 
-    def speed(data: str, data_memory_mb: int) -> float:
-        path = str(folder / data)
-        return training_speed(path, folder, batch_size, steps, data_memory_mb=data_memory_mb)
+    def speed(data: str, memory_mb: int) -> float:
+        more = f"--data_memory_mb={memory_mb}"
+        return training_speed(str(folder / data), folder, batch_size, steps, more)
 
     sides = ((_ON_DISK, _IN_MEMORY, "at least 0.95"), (_FOLDER, _FOLDER, "not asked for"))
     for data, held, bound in sides:
-        line = compare(
-            f"training, batch {batch_size}, {data}",
-            partial(speed, data, 0),
-            partial(speed, held, _HELD_MB),
-            "images/s",
-            bound,
-        )
-        print(line, flush=True)
+        name = f"training, batch {batch_size}, {data}"
+        read, kept = partial(speed, data, 0), partial(speed, held, _HELD_MB)
+        yield compare(name, read, kept, "images/s", bound)
 
 
-def _opening(folder: Path) -> None:
+def _opening(folder: Path) -> Iterator[str]:
     """Opening the folder of files, the first time with none of them in the page cache."""
-    import_tensorflow(None)
+    start()
     from data.image_data import ReadOptions, open_image_data
 
-    def seconds(memory_mb: int) -> float:
-        started = time.perf_counter()
+    def read(memory_mb: int) -> None:
         data = open_image_data(
             str(folder / _FOLDER),
             ramp_path="",
@@ -122,13 +112,12 @@ def _opening(folder: Path) -> None:
             options=ReadOptions(memory_mb=memory_mb),
         )
         data.train.digest()
-        return time.perf_counter() - started
 
     for memory_mb, how in ((_HELD_MB, "read into memory"), (0, "read as needed")):
         _drop_from_page_cache(folder / _FOLDER)
         for time_of, bound in (("first", ""), ("second", " (at most 2)")):
             name = f"opening {_FILES:,} files, {how}, the {time_of} time"
-            print(_line(name, seconds(memory_mb), f"s{bound}"), flush=True)
+            yield _line(name, seconds(partial(read, memory_mb)), f"s{bound}")
 
 
 def _drop_from_page_cache(folder: Path) -> None:
@@ -143,7 +132,7 @@ def _line(name: str, value: float, unit: str) -> str:
     return f"{name:<58} {value:>10,.2f} {unit}"
 
 
-_PARTS: dict[str, Callable[[Path], None]] = {
+_PARTS: dict[str, Callable[[Path], Iterator[str]]] = {
     "memory": _memory,
     "train-128": partial(_training, 128),
     "train-10": partial(_training, 10),

@@ -94,14 +94,20 @@ def run_campaign(folder: Path, first: int, mutations: int, seed: int) -> Results
     return results
 
 
+def make_place(folder: Path) -> Place:
+    """A place in a folder, with nothing in it yet."""
+    place = Place(*(folder / name for name in ("models", "work", "cwd", "rows.npy", "log")))
+    place.cwd.mkdir()
+    return place
+
+
 def _prepare(folder: Path) -> Place:
     """The models are written by a process of their own, as that takes sessions."""
     import numpy as np
 
     from benchmarks.graph_mutations import ROWS, write_models
 
-    place = Place(*(folder / name for name in ("models", "work", "cwd", "rows.npy", "log")))
-    place.cwd.mkdir()
+    place = make_place(folder)
     np.save(place.rows, ROWS)
     child, read_end = _start(place, lambda _: write_models(place.models))
     os.close(read_end)

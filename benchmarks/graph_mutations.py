@@ -208,32 +208,32 @@ def _text(draw: Random) -> bytes:
     return draw.choice(TEXTS).encode()
 
 
+# Kind of an attribute's value -> one that is drawn.
+_DRAWN: Mapping[str, Callable[[Random], object]] = {
+    "i": lambda draw: draw.choice(NUMBERS),
+    "f": lambda draw: draw.choice(FLOATS),
+    "b": lambda draw: draw.random() < 0.5,
+    "s": _text,
+    "type": _dtype,
+    "shape": _shape,
+}
+
+
 def _random_value(proto: MetaGraphDef, draw: Random) -> AttrValue:
-    """An attribute's value of any type."""
-    values: Sequence[Callable[[], AttrValue]] = (
-        lambda: AttrValue(i=draw.choice(NUMBERS)),
-        lambda: AttrValue(f=draw.choice(FLOATS)),
-        lambda: AttrValue(b=draw.random() < 0.5),
-        lambda: AttrValue(s=_text(draw)),
-        lambda: AttrValue(type=_dtype(draw)),
-        lambda: AttrValue(shape=_shape(draw)),
-        lambda: AttrValue(func=NameAttrList(name=_function_name(proto, draw))),
-        lambda: AttrValue(placeholder=draw.choice(TEXTS)),
-        lambda: AttrValue(list=_random_list(draw)),
-    )
-    return draw.choice(values)()
-
-
-def _random_list(draw: Random) -> AttrValue.ListValue:
-    """A list of one kind, maybe an empty one."""
-    count = range(draw.choice((0, 1, 2, 5)))
-    lists: Sequence[Callable[[], AttrValue.ListValue]] = (
-        lambda: AttrValue.ListValue(i=[draw.choice(NUMBERS) for _ in count]),
-        lambda: AttrValue.ListValue(type=[_dtype(draw) for _ in count]),
-        lambda: AttrValue.ListValue(shape=[_shape(draw) for _ in count]),
-        lambda: AttrValue.ListValue(s=[_text(draw) for _ in count]),
-    )
-    return draw.choice(lists)()
+    """An attribute's value of any type; a list is of one kind, and maybe empty."""
+    kind = draw.choice((*_DRAWN, "func", "placeholder", "list"))
+    value: object
+    if kind == "func":
+        value = NameAttrList(name=_function_name(proto, draw))
+    elif kind == "placeholder":
+        value = draw.choice(TEXTS)
+    elif kind == "list":
+        count = draw.choice((0, 1, 2, 5))
+        of = draw.choice(("i", "type", "shape", "s"))
+        value = AttrValue.ListValue(**{of: [_DRAWN[of](draw) for _ in range(count)]})
+    else:
+        value = _DRAWN[kind](draw)
+    return AttrValue(**{kind: value})
 
 
 def _function_name(proto: MetaGraphDef, draw: Random) -> str:
@@ -253,14 +253,8 @@ def _change_in_kind(proto: MetaGraphDef, draw: Random) -> None:
     for key in draw.sample(sorted(node.attr), len(node.attr)):
         value = node.attr[key]
         kind = value.WhichOneof("value")
-        if kind == "type":
-            value.type = _dtype(draw)
-        elif kind == "shape":
-            value.shape.CopyFrom(_shape(draw))
-        elif kind == "i":
-            value.i = draw.choice(NUMBERS)
-        elif kind == "s":
-            value.s = _text(draw)
+        if kind in ("type", "shape", "i", "s"):
+            value.CopyFrom(AttrValue(**{kind: _DRAWN[kind](draw)}))
         elif kind == "func":
             value.func.name = _function_name(proto, draw)
         elif kind == "b":

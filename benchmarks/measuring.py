@@ -1,7 +1,4 @@
-"""How benchmarks measure: memory, two ways to do one work in turn, training after a warm-up.
-
-Also the image files that they train on.
-"""
+"""How benchmarks measure: memory, times, two ways to do one work, training after a warm-up."""
 
 import os
 import statistics
@@ -10,10 +7,15 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable
-from contextlib import redirect_stderr
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from absl import logging
+
+from cli.fields import parse
+from cli.terminal import import_tensorflow
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -26,7 +28,7 @@ PAIRS = 5  # Measurements of each of two that are compared.
 PROJECT = Path(__file__).resolve().parent.parent
 _INTERVAL_SECS = 0.02
 _STATUS = Path("/proc/self/status")
-_WARM_UP_STEPS = 20
+WARM_UP_STEPS = 20
 
 
 class Memory(NamedTuple):
@@ -47,46 +49,45 @@ def memory_now() -> Memory:
     return Memory(own, mapped)
 
 
-class MemoryMeter:
-    """Samples the memory in a thread: `start` is when it began, `peak` the most since."""
+@contextmanager
+def memory_samples() -> "Generator[list[Memory]]":
+    """Samples the memory in a thread, from the start to the end; the first is that of the start."""
+    samples, ended = [memory_now()], threading.Event()
 
-    def __init__(self) -> None:
-        self.start = self.peak = memory_now()
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._sample, name="memory-meter", daemon=True)
+    def sample() -> None:
+        while not ended.wait(_INTERVAL_SECS):
+            samples.append(memory_now())
 
-    def __enter__(self) -> "MemoryMeter":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _sample(self) -> None:
-        while not self._ended.wait(_INTERVAL_SECS):
-            now = memory_now()
-            self.peak = Memory(max(self.peak.own, now.own), max(self.peak.mapped, now.mapped))
+    thread = threading.Thread(target=sample, name="memory-meter", daemon=True)
+    thread.start()
+    try:
+        yield samples
+    finally:
+        ended.set()
+        thread.join()
 
 
-def compare(
-    name: str,
-    ours: Callable[[], float],
-    theirs: Callable[[], float],
-    unit: str,
-    bound: str,
-) -> str:
-    """Calls both once to warm up, then in turn, so that a machine's mood falls on both alike.
+def seconds(work: Callable[[], object]) -> float:
+    """How long a call takes."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
 
-    Args:
-      name: what is compared.
-      ours: returns our figure.
-      theirs: returns the other's.
-      unit: of both figures.
-      bound: what the ratio is held to, such as "at least 0.97".
+
+def rate(count: int, work: Callable[[], object]) -> float:
+    """So many of something a second, as a call does them all."""
+    return count / seconds(work)
+
+
+Figure: TypeAlias = Callable[[], float]
+
+
+def compare(name: str, ours: Figure, theirs: Figure, unit: str, bound: str) -> str:
+    """Measures both once to warm up, then in turn, so that a machine's mood falls on both alike.
 
     Returns:
-      A line with the medians of both, and of their ratio, which is taken pair by pair.
+      A line with the medians of both, in `unit`, and of their ratio, which is taken pair by pair,
+      with what it is held to, such as "at least 0.97".
     """
     ours()
     theirs()
@@ -96,11 +97,24 @@ def compare(
     return f"{name:<58} {mine:>10,.2f} {other:>10,.2f} {unit:<9} ratio {ratio:.3f} ({bound})"
 
 
-def run_parts(module: str, parts: Iterable[str], *arguments: str) -> None:
-    """Runs each part of a benchmark in a process of its own."""
+def run_parts(module: str, parts: Iterable[str], one: str, other: str, *arguments: str) -> None:
+    """Runs each part of a benchmark in a process of its own, under the heads of two columns."""
+    print(f"{'':<58} {one:>10} {other:>10}", flush=True)
     for name in parts:
         command = [sys.executable, "-m", f"benchmarks.{module}", f"--part={name}", *arguments]
         subprocess.run(command, cwd=PROJECT, check=True)
+
+
+def run_part(work: Callable[[Path], Iterator[str]], folder: Path) -> None:
+    """Prints the lines of a part, each as soon as it is measured."""
+    for line in work(folder):
+        print(line, flush=True)
+
+
+def start(batch_size: int = 0) -> None:
+    """Imports TensorFlow with as many threads as train_cnn.py has at a size, and no log lines."""
+    import_tensorflow(1 if batch_size == 10 else None)
+    logging.get_absl_logger().setLevel("ERROR")
 
 
 def write_image_files(folder: Path, count: int) -> None:
@@ -118,47 +132,33 @@ def write_image_files(folder: Path, count: int) -> None:
 
 
 def training_config(
-    data: str,
-    ckpt_dir: str,
-    batch_size: int,
-    steps: int,
-    *,
-    save_every_steps: int = 100,
-    data_memory_mb: int = 512,
-    augment: bool = False,
+    data: str, ckpt_dir: str, batch_size: int, steps: int, *more: str
 ) -> "CnnConfig":
-    """A run of train_cnn.py on the images of `data`, with log lines every ten steps."""
+    """A run of train_cnn.py on the images of `data`, with `more` of its flags."""
     from train_cnn import CnnConfig
-    from training.config import RunConfig
 
-    return CnnConfig(
-        RunConfig(ckpt_dir, save_every_steps=save_every_steps, log_every_steps=10),
-        data=data,
-        validation_fraction=0.0,
-        train_steps=steps,
-        batch_size=batch_size,
-        data_memory_mb=data_memory_mb,
-        augment=augment,
-    )
+    given = [f"--data={data}", f"--ckpt_dir={ckpt_dir}", f"--batch_size={batch_size}"]
+    given += [f"--train_steps={steps}", "--save_every_steps=100", "--log_every_steps=10"]
+    return parse(CnnConfig, ["train_cnn.py", *given, *more])
 
 
-def training_speed(data: str, folder: Path, batch_size: int, steps: int, **changes: Any) -> float:
+def training_speed(data: str, folder: Path, batch_size: int, steps: int, *more: str) -> float:
     """Trains in a folder of `folder`; images a second after the warm-up, the last save included.
 
-    `changes` are those of `training_config`.
+    `more` are flags of train_cnn.py.
     """
     from train_cnn import make_task
     from training import loop
 
     with tempfile.TemporaryDirectory(dir=folder) as ckpt_dir, open(os.devnull, "w") as log:
-        config = training_config(data, ckpt_dir, batch_size, _WARM_UP_STEPS + steps, **changes)
+        config = training_config(data, ckpt_dir, batch_size, WARM_UP_STEPS + steps, *more)
         task = make_task(config)
         clock: list[float] = []
 
         def batches(start: int, stop: int) -> "Generator[Batch, None, None]":
             """Notes when the warm-up is over."""
             for count, batch in enumerate(task.batches(start, stop)):
-                if count == _WARM_UP_STEPS:
+                if count == WARM_UP_STEPS:
                     clock.append(time.perf_counter())
                 yield batch
 

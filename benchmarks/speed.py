@@ -4,8 +4,8 @@
 
 prints, for each comparison, our figure, the other's and their ratio; about eight minutes. The
 figures are of this machine and this hour; the ratios are what to compare. Each part is a process
-of its own, as the number of threads is a process's: training has as many as train_cnn.py gives it,
-and so has what it is compared with.
+of its own, as the number of threads is: training has as many as train_cnn.py gives it, and so has
+what it is compared with.
 """
 
 import os
@@ -20,19 +20,22 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from absl import logging
-
 from benchmarks.measuring import (
     NUM_CLASSES,
     PROJECT,
+    WARM_UP_STEPS,
+    Figure,
     compare,
+    rate,
+    run_part,
     run_parts,
+    seconds,
+    start,
     training_config,
     training_speed,
 )
 from cli.fields import flag
 from cli.run import run
-from cli.terminal import import_tensorflow
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,21 +51,17 @@ _STEPS_BY_BATCH_SIZE = {10: 1000, 128: 200}  # about two seconds each
 _PREDICT_BATCH_SIZES = (32, 256)  # the defaults of Keras and of predict.py
 _NODES = 12_000
 _LEARNING_RATE = 1e-3
-_WARM_UP_STEPS = 20
 _TRAINING_NODES = 2.6  # With gradients, slots and saver, to each node of a layer.
 
 
 def main(request: "Request") -> None:
     """Prints all comparisons, each as soon as it is measured."""
     if request.part is None:
-        print(f"{'':<58} {'ours':>10} {'theirs':>10}", flush=True)
-        run_parts("speed", _PARTS)
+        run_parts("speed", _PARTS, "ours", "theirs")
         return
-    import_tensorflow(1 if request.part == "train-10" else None)  # As train_cnn.py does.
-    logging.get_absl_logger().setLevel("ERROR")
+    start(10 if request.part == "train-10" else 0)
     with tempfile.TemporaryDirectory() as folder:
-        for line in _PARTS[request.part](Path(folder)):
-            print(line, flush=True)
+        run_part(_PARTS[request.part], Path(folder))
 
 
 def _images(folder: Path) -> tuple["Array", "Array"]:
@@ -79,21 +78,16 @@ def _images(folder: Path) -> tuple["Array", "Array"]:
 def _process(folder: Path) -> Iterator[str]:
     """A run of train_cnn.py on the ramp against the shortest script for it."""
 
-    def seconds(*command: str) -> float:
+    def process(*command: str) -> float:
         with tempfile.TemporaryDirectory(dir=folder) as run:
-            started = time.perf_counter()
-            subprocess.run(
-                [sys.executable, *(part.format(run=run) for part in command)],
-                cwd=PROJECT,
-                check=True,
-                capture_output=True,
-            )
-            return time.perf_counter() - started
+            filled = [sys.executable, *(part.format(run=run) for part in command)]
+            options: Any = {"cwd": PROJECT, "capture_output": True}
+            return seconds(lambda: subprocess.run(filled, check=True, **options))
 
     yield compare(
         "train_cnn.py as a process / minimal TF1 script",
-        lambda: seconds("train_cnn.py", "--data=ramp", "--ckpt_dir={run}/ours"),
-        lambda: seconds("benchmarks/minimal_tf1.py", "{run}/theirs"),
+        lambda: process("train_cnn.py", "--data=ramp", "--ckpt_dir={run}/ours"),
+        lambda: process("benchmarks/minimal_tf1.py", "{run}/theirs"),
         "s",
         "at most 1.05",
     )
@@ -109,17 +103,16 @@ def _training(batch_size: int, folder: Path) -> Iterator[str]:
     def fit() -> float:
         count = batch_size * steps
         epochs, size = max(1, count // len(x)), min(count, len(x))
-        started = time.perf_counter()
-        model.fit(x[:size], y[:size], batch_size=batch_size, epochs=epochs, verbose=0)
-        return epochs * size / (time.perf_counter() - started)
+        given = {"batch_size": batch_size, "epochs": epochs, "verbose": 0}
+        return rate(epochs * size, partial(model.fit, x[:size], y[:size], **given))
 
-    every, once = partial(ours, save_every_steps=10), partial(ours, save_every_steps=10**9)
+    every, once = (partial(ours, f"--save_every_steps={n}") for n in (10, 10**9))
     dense = "at least 0.9" if batch_size == 10 else "not asked for"
-    sides: tuple[tuple[str, Callable[[], float], Callable[[], float], str], ...] = (
+    sides: tuple[tuple[str, Figure, Figure, str], ...] = (
         (" / bare session.run", ours, partial(bare, steps), "at least 0.97"),
         (" / Keras fit", ours, fit, "at least 1.1"),
         (", save every 10 / only at the end", every, once, dense),
-        (", augmented / not", partial(ours, augment=True), ours, "not asked for"),
+        (", augmented / not", partial(ours, "--augment"), ours, "not asked for"),
     )
     for name, one, other, bound in sides:
         title = f"training, batch {batch_size}{name}"
@@ -149,14 +142,11 @@ def _prediction(folder: Path) -> Iterator[str]:
             "session.run": run_stock,
         }
         for name, work in sides.items():
-            for batch_size in _PREDICT_BATCH_SIZES:
-                yield compare(
-                    f"predict, {len(x):,} images, batch {batch_size} / {name}",
-                    partial(_rows_a_second, x, partial(_run_ours, graph, x, batch_size)),
-                    partial(_rows_a_second, x, partial(work, batch_size)),
-                    "images/s",
-                    "at least 1.0",
-                )
+            for size in _PREDICT_BATCH_SIZES:
+                title = f"predict, {len(x):,} images, batch {size} / {name}"
+                ours = partial(rate, len(x), partial(_run_ours, graph, x, size))
+                theirs = partial(rate, len(x), partial(work, size))
+                yield compare(title, ours, theirs, "images/s", "at least 1.0")
 
 
 def _run_ours(graph: "InferenceGraph", x: "Array", batch_size: int) -> None:
@@ -164,12 +154,6 @@ def _run_ours(graph: "InferenceGraph", x: "Array", batch_size: int) -> None:
     from prediction.file_inputs import array_rows
 
     run_rows(graph, [array_rows(x, graph.feeds[0], "rows")], [Kind.ROWS], batch_size)
-
-
-def _rows_a_second(x: "Array", work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return len(x) / (time.perf_counter() - started)
 
 
 def _trained_meta(folder: Path) -> str:
@@ -211,11 +195,7 @@ def _start(folder: Path) -> Iterator[str]:
 
 
 def _bare_loop(x: "Array", y: "Array", batch_size: int) -> Callable[[int], float]:
-    """`session.run` over the project's own graph with a feed_dict, and nothing else.
-
-    Returns:
-      Trains for so many steps; images a second.
-    """
+    """`session.run` over the project's own graph with a feed_dict: steps -> images a second."""
     import tensorflow as tf
 
     from models import cnn
@@ -224,17 +204,15 @@ def _bare_loop(x: "Array", y: "Array", batch_size: int) -> Callable[[int], float
     session = tf.compat.v1.Session(graph=model.graph)
     session.run([v.initializer for v in model.graph.get_collection("variables")])
 
-    def images_per_second(steps: int) -> float:
-        started = time.perf_counter()
+    def train(steps: int) -> None:
         for step in range(steps):
             first = step * batch_size % (len(x) - batch_size)
             batch = (x[first : first + batch_size], y[first : first + batch_size])
             feeds = {**dict(zip(model.inputs, batch, strict=True)), **model.training_feeds}
             session.run([model.loss, model.train_op], feeds)
-        return steps * batch_size / (time.perf_counter() - started)
 
-    images_per_second(_WARM_UP_STEPS)
-    return images_per_second
+    train(WARM_UP_STEPS)
+    return lambda steps: rate(steps * batch_size, partial(train, steps))
 
 
 def _keras_model() -> Any:
@@ -266,12 +244,9 @@ def _keras_model() -> Any:
 
 
 def _write_deep(folder: Path) -> str:
-    """Saves a training graph of about _NODES nodes, as plain TensorFlow does.
+    """Saves a training graph of about _NODES nodes, as plain TensorFlow does; returns its `.meta`.
 
     Its layers y = tanh(x w + b) take `x:0` float32 [N, 16] to `y:0` float32 [N, 16].
-
-    Returns:
-      The path of the `.meta` file.
     """
     import tensorflow as tf
 

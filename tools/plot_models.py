@@ -57,10 +57,16 @@ def labels_of(found: Classified) -> Counts:
     return found.result.labels
 
 
-def draw_confusion(found: Classified) -> Picture:
-    """Draws the counts, each cell coloured by its share of the rows of its true class.
+def _subject(found: Classified) -> dict[str, Any]:
+    """What was classified, as JSON."""
+    rows = len(found.result.names)
+    return {"meta": found.meta, "checkpoint": found.checkpoint, "rows": rows}
 
-    Of many classes, those that occur are shown.
+
+def confusion(found: Classified) -> tuple[list[str], Counts]:
+    """The names of classes, and counts by true and predicted class, [classes, classes].
+
+    Of many classes, those that occur.
 
     Raises:
       ToolError: the labels are not known, or there are too many classes for a picture.
@@ -74,21 +80,29 @@ def draw_confusion(found: Classified) -> Picture:
             f"{len(shown)} classes are too many for a picture, expected at most {_MAX_CLASSES}: "
             "give --input fewer classes"
         )
-    matrix = np.zeros((len(shown), len(shown)), np.int64)  # By true and predicted class.
-    np.add.at(matrix, (np.searchsorted(shown, labels), np.searchsorted(shown, result.classes)), 1)
-    names = [result.class_name(index) for index in shown.tolist()]
-    share = accuracy(result, labels)
+    counts = np.zeros((len(shown), len(shown)), np.int64)
+    np.add.at(counts, (np.searchsorted(shown, labels), np.searchsorted(shown, result.classes)), 1)
+    return [result.class_name(index) for index in shown.tolist()], counts
+
+
+def draw_confusion(found: Classified) -> Picture:
+    """Draws the counts, each cell coloured by its share of the rows of its true class.
+
+    Raises:
+      ToolError: as `confusion`.
+    """
+    names, counts = confusion(found)
+    labels = labels_of(found)
+    share = accuracy(found.result, labels)
     title = f"{short_path(found.checkpoint or found.meta)}\n{len(labels)} rows, accuracy {share}"
     return Picture(
-        _draw_matrix(matrix, [*map(as_label, names)], title),
-        f"{len(labels)} rows of {len(shown)} classes, accuracy {share}",
+        _draw_matrix(counts, [*map(as_label, names)], title),
+        f"{len(labels)} rows of {len(names)} classes, accuracy {share}",
         {
-            "meta": found.meta,
-            "checkpoint": found.checkpoint,
-            "rows": len(labels),
+            **_subject(found),
             "accuracy": share.accuracy,
             "classes": names,
-            "counts": matrix.tolist(),
+            "counts": counts.tolist(),
         },
     )
 
@@ -115,12 +129,19 @@ def _draw_matrix(matrix: Counts, names: Sequence[str], title: str) -> Figure:
     return figure
 
 
-def draw_mistakes(found: Classified, most: int) -> Picture:
-    """Draws rows whose class is wrong as images, the surest first; no figure where there is none.
+class Mistakes(NamedTuple):
+    """How many rows have the wrong class; of the surest, the rows and what is told of each."""
+
+    number: int
+    rows: list[int]
+    told: list[dict[str, Any]]
+
+
+def worst_mistakes(found: Classified, most: int) -> Mistakes:
+    """The rows whose class is wrong, the surest first.
 
     Raises:
-      ToolError: the labels are not known, or the rows are no images.
-      DataError: an image can no longer be read.
+      ToolError: the labels are not known.
     """
     result, labels = found.result, labels_of(found)
     wrong = np.flatnonzero(result.classes != labels)
@@ -135,19 +156,24 @@ def draw_mistakes(found: Classified, most: int) -> Picture:
         }
         for row in worst
     ]
-    record = {
-        "meta": found.meta,
-        "checkpoint": found.checkpoint,
-        "rows": len(labels),
-        "wrong": len(wrong),
-        "mistakes": told,
-    }
-    if not worst:
-        return Picture(None, f"no mistake in {len(labels)} rows: no picture is written", record)
-    images, is_stretched = row_images(found, worst)
-    count = f"the {len(worst)} surest of {len(wrong)}" if len(wrong) > most else f"all {len(wrong)}"
-    summary = f"{count} mistakes in {len(labels)} rows"
-    summary += ", brightness stretched" if is_stretched else ""
+    return Mistakes(len(wrong), worst, told)
+
+
+def draw_mistakes(found: Classified, most: int) -> Picture:
+    """Draws rows whose class is wrong as images, the surest first; no figure where there is none.
+
+    Raises:
+      ToolError: the labels are not known, or the rows are no images.
+      DataError: an image can no longer be read.
+    """
+    wrong, rows, told = worst_mistakes(found, most)
+    among = f"in {len(found.result.names)} rows"
+    record = {**_subject(found), "wrong": wrong, "mistakes": told}
+    if not rows:
+        return Picture(None, f"no mistake {among}: no picture is written", record)
+    images, is_stretched = row_images(found, rows)
+    count = f"the {len(rows)} surest of {wrong}" if wrong > most else f"all {wrong}"
+    summary = f"{count} mistakes {among}{', brightness stretched' if is_stretched else ''}"
     title = f"{short_path(found.checkpoint or found.meta)}\n{summary}"
     return Picture(_draw_images(images, told, title), summary, record)
 
@@ -360,14 +386,11 @@ def _scaled(filters: Array) -> Pixels:
 def mosaic(tiles: Pixels) -> Pixels:
     """Tiles [rows, columns, height, width, 3] as one image [H, W, 3], with a pixel around each."""
     rows, columns, height, width, _ = tiles.shape
-    framed = np.empty((rows, columns, height + 1, width + 1, 3))
-    framed[:] = _GAP
-    framed[:, :, 1:, 1:] = tiles
-    image = framed.transpose(0, 2, 1, 3, 4).reshape(rows * (height + 1), columns * (width + 1), 3)
-    whole = np.empty((image.shape[0] + 1, image.shape[1] + 1, 3))
-    whole[:] = _GAP
-    whole[:-1, :-1] = image
-    return whole
+    image = np.full((rows * (height + 1) + 1, columns * (width + 1) + 1, 3), _GAP)
+    for row, column in np.ndindex(rows, columns):
+        top, left = row * (height + 1) + 1, column * (width + 1) + 1
+        image[top : top + height, left : left + width] = tiles[row, column]
+    return image
 
 
 def _shown(values: Array, shape: Sequence[int]) -> str:

@@ -8,7 +8,7 @@ import functools
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,13 +33,18 @@ from training.metrics import LOGS_FOLDER, METRICS_FILE, step_of
 _MAX_BYTES = 1 << 30
 _MAX_STEP = 1 << 53  # As a float64 holds it exactly.
 _LARGEST = float(np.finfo(np.float32).max)  # Models of ours compute in float32.
-_LINES = ("solid", "dashdot", "dotted")  # Once all ten colours are taken.
-_FAINT = 0.45
-# Panel -> numbers of the log that share it: name, how it is called, whether it is drawn faintly.
-_PANELS = {
-    "loss": [("loss", "training batch", False)],
-    "accuracy": [("accuracy", "training batch", True), ("test_accuracy", "test split", False)],
-    "learning rate": [("learning_rate", "learning rate", False)],
+_MARKERS = "osv^DPX"  # With ten colours, 70 runs are told apart.
+_MOST_MARKERS = 30  # Of a line.
+# Panel -> numbers of the log that share it, and how each is called.
+PANELS = {
+    "loss": {"loss": "training batch"},
+    "accuracy": {"accuracy": "training batch", "test_accuracy": "test split"},
+    "learning rate": {"learning_rate": "learning rate"},
+}
+# How they are drawn, of one run; of several, colour and marker are a run's.
+_STYLES: Mapping[str, dict[str, Any]] = {
+    "training batch": {"color": "C0", "marker": ".", "ls": "solid", "lw": 1.2, "alpha": 0.6},
+    "test split": {"color": "C1", "marker": "o", "ls": "dashed", "lw": 2.2},
 }
 _SEEDS = 1 << 32
 _GRID = 161  # Points of the surface, each way.
@@ -102,64 +107,84 @@ def _number(value: object) -> float | None:
 
 
 def draw_metrics(runs: Sequence[RunMetrics], *, log_loss: bool) -> Picture:
-    """Draws one panel for each kind of number that any of the runs has.
-
-    Args:
-      runs: at least one; their folders are the legend.
-      log_loss: whether the loss has a logarithmic axis.
+    """Draws one panel for each kind of number that any of the runs has; of one run or of several.
 
     Raises:
       ToolError: there is none of these numbers.
     """
     logged = {name for run in runs for name in run.series}
-    panels = [title for title, curves in _PANELS.items() if logged & {c[0] for c in curves}]
+    panels = [title for title, kinds in PANELS.items() if logged & kinds.keys()]
     if not panels:
         folders = ", ".join(run.folder for run in runs)
         raise ToolError(f"{folders}: expected loss, accuracy or learning_rate in the log")
-    figure = new_figure(8, 2.8 * len(panels) + 0.6)
+    looks = [_look(index, len(runs)) for index in range(len(runs))]
+    figure = new_figure(8, 2.8 * len(panels) + 1.0)
     grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for title, axes in zip(panels, grid, strict=True):
-        _draw_panel(axes, title, runs)
+        _draw_panel(axes, title, runs, looks)
         if log_loss and title == "loss":
             _make_logarithmic(axes)
     grid[-1].set_xlabel("step (updates done)")
     grid[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
-    styles = [_style(index) | {"label": short_path(run.folder)} for index, run in enumerate(runs)]
-    handles = [Line2D([], [], **style) for style in styles]
-    figure.legend(handles=handles, loc="outside upper left", ncols=4)
+    figure.align_ylabels()
+    whose = short_path(runs[0].folder) if len(runs) == 1 else f"{len(runs)} runs"
+    figure.suptitle(f"{', '.join(panels).capitalize()} of {whose}")
+    shown = {PANELS[panel][name] for panel in panels for name in logged & PANELS[panel].keys()}
+    figure.legend(handles=_legend(runs, looks, shown), loc="outside lower center", ncols=4)
     told = ", ".join(f"{run.folder} to step {run.last_step}" for run in runs)
-    return Picture(figure, f"{', '.join(panels)} of {told}", {"runs": [*map(_record, runs)]})
+    summary = "; ".join([f"{', '.join(panels)} of {told}", *_left_out(runs, panels)])
+    return Picture(figure, summary, {"runs": [*map(_record, runs)]})
 
 
-def _style(run: int) -> dict[str, Any]:
-    """The colour and the kind of line of a run, by its number."""
-    return {"color": f"C{run % 10}", "linestyle": _LINES[run // 10 % len(_LINES)]}
+def _look(run: int, count: int) -> dict[str, Any]:
+    """What a run's lines have in common, by its number among so many."""
+    if count == 1:
+        return {"markersize": 4}
+    return {"markersize": 4, "color": f"C{run % 10}", "marker": _MARKERS[run % len(_MARKERS)]}
 
 
-def _draw_panel(axes: Axes, title: str, runs: Sequence[RunMetrics]) -> None:
-    explained = []
-    for number, label, is_faint in _PANELS[title]:
-        alpha = _FAINT if is_faint else 1.0
-        having = [i for i, run in enumerate(runs) if number in run.series]
-        for index in having:
-            steps, values = runs[index].series[number]
-            marker = "." if len(steps) <= 60 else ""
-            own = f"{short_path(runs[index].folder)}: {label}"
-            axes.plot(steps, values, label=own, marker=marker, alpha=alpha, **_style(index))
-        if having:
-            explained.append(Line2D([], [], color="black", label=label, alpha=alpha))
+def _draw_panel(
+    axes: Axes, title: str, runs: Sequence[RunMetrics], looks: Sequence[dict[str, Any]]
+) -> None:
+    for number, kind in PANELS[title].items():
+        style = _STYLES.get(kind, _STYLES["training batch"])
+        for run, look in zip(runs, looks, strict=True):
+            if number in run.series:
+                steps, values = run.series[number]
+                every = -(-len(steps) // _MOST_MARKERS)
+                label = f"{short_path(run.folder)}: {number}"
+                axes.plot(steps, values, label=label, markevery=every, **style | look)
     axes.set_ylabel(title)
     axes.grid(alpha=0.3)
     if title == "accuracy":
         axes.set_ylim(-0.03, 1.03)
-        axes.legend(handles=explained, loc="lower right")  # Which line is which, in any colour.
+
+
+def _legend(
+    runs: Sequence[RunMetrics], looks: Sequence[dict[str, Any]], shown: Collection[str]
+) -> list[Line2D]:
+    """Of several runs, which is which; then the kinds of numbers that are shown."""
+    named = list(zip(runs, looks, strict=True)) if len(runs) > 1 else []
+    plain = {"color": "black", "marker": ""} if named else looks[0]
+    return [
+        *(Line2D([], [], label=short_path(run.folder), **look) for run, look in named),
+        *(Line2D([], [], label=kind, **_STYLES[kind] | plain) for kind in _STYLES if kind in shown),
+    ]
+
+
+def _left_out(runs: Sequence[RunMetrics], panels: Sequence[str]) -> Iterator[str]:
+    """Which runs have none of a panel's numbers."""
+    for run in runs:
+        missing = [panel for panel in panels if not run.series.keys() & PANELS[panel].keys()]
+        if missing:
+            yield f"{run.folder} left out of {', '.join(missing)}: its log has none"
 
 
 def _make_logarithmic(axes: Axes) -> None:
     """With plain numbers, as matplotlib's are formulas; not where nothing is above 0."""
     if any((np.asarray(line.get_ydata(), np.float64) > 0).any() for line in axes.lines):
         axes.set_yscale("log", nonpositive="mask")
-        axes.yaxis.set_major_formatter(LogFormatter())
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.yaxis.set_minor_formatter(LogFormatter())
 
 

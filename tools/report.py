@@ -20,7 +20,7 @@ from typing import ClassVar
 from cli.fields import REPEATED, Check, ends_in, flag
 from cli.terminal import import_tensorflow
 from prediction.request import Limits
-from tools.command import Printed, overwrite, run_command, show
+from tools.command import Printed, check_installed, overwrite, run_command, show
 
 _MOST_BYTES = 2_000_000  # of a report
 
@@ -59,6 +59,7 @@ class ReportConfig(Printed, Limits):
 
 def main(config: ReportConfig) -> None:
     """Writes the report and prints where it is."""
+    check_installed(["matplotlib"], "plot", "a report")
     import_tensorflow()
     from prediction.output import check_target, write_whole
     from tools.report_sections import as_text, report

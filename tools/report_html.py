@@ -8,7 +8,7 @@ import base64
 import io
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 from xml.etree import ElementTree as ET
 
 import numpy as np
@@ -17,7 +17,7 @@ from PIL import Image
 
 _WIDTH, _HEIGHT = 640, 220  # of a chart, in units of its own; it is scaled to the page
 _LEFT, _BOTTOM, _TOP, _RIGHT = 56, 32, 12, 12
-_TICKS = 4
+_TICKS = 5
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8882; --ink: light-dark(#1b1f24, #e6e6e6);
   --paper: light-dark(#fff, #16181c); --c0: light-dark(#0b6fb8, #5ab0f0);
@@ -60,12 +60,10 @@ def element(name: str, *children: Any, **attributes: Any) -> ET.Element:
     for child in children:
         if isinstance(child, ET.Element):
             made.append(child)
+        elif child is not None and len(made):
+            made[-1].tail = (made[-1].tail or "") + clean(child)
         elif child is not None:
-            last = made[-1] if len(made) else None
-            if last is None:
-                made.text = (made.text or "") + clean(child)
-            else:
-                last.tail = (last.tail or "") + clean(child)
+            made.text = (made.text or "") + clean(child)
     return made
 
 
@@ -82,16 +80,10 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]], caption: str) -> E
 
 
 def _cell(value: Any) -> ET.Element:
-    if isinstance(value, ET.Element):
-        return element("td", value)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return element("td", "" if value is None else value)
-    return element("td", number(value), class_="number")
-
-
-def number(value: float) -> str:
-    """A number for people."""
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+        return element("td", value)
+    shown = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+    return element("td", shown, class_="number")
 
 
 def picture(pixels: npt.NDArray[np.float64], description: str) -> ET.Element:
@@ -102,15 +94,6 @@ def picture(pixels: npt.NDArray[np.float64], description: str) -> ET.Element:
     return element("img", src=f"data:image/png;base64,{encoded}", alt=description)
 
 
-def legend(names: Sequence[str]) -> ET.Element:
-    """Which colour is which."""
-    keys = []
-    for index, name in enumerate(names):
-        key = element("span", class_="key", style=f"background: var(--c{index % 4})")
-        keys.append(element("li", key, " ", name))
-    return element("ul", *keys, class_="pictures")
-
-
 Points = Sequence[tuple[float, float]]  # Steps and values; NaN where there is no value.
 
 
@@ -119,18 +102,13 @@ def curves(title: str, lines: Sequence[tuple[str, Points]]) -> ET.Element:
     finite = [(x, y) for _, points in lines for x, y in points if math.isfinite(y)]
     if not finite:
         return element("p", f"{title}: no number to draw.")
-    x_low, x_high = _range([x for x, _ in finite])
-    y_low, y_high = _range([y for _, y in finite])
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        across = (x - x_low) / (x_high - x_low) * (_WIDTH - _LEFT - _RIGHT)
-        up = (y - y_low) / (y_high - y_low) * (_HEIGHT - _BOTTOM - _TOP)
-        return round(_LEFT + across, 1), round(_HEIGHT - _BOTTOM - up, 1)
-
-    drawn = [*_axes(x_low, x_high, y_low, y_high, place)]
+    steps, values = (_range(numbers) for numbers in zip(*finite, strict=True))
+    drawn, keys = _axes(steps, values), []
     for index, (name, points) in enumerate(lines):
-        places = [(*place(x, y), x, y) for x, y in points if math.isfinite(y)]
         colour = f"var(--c{index % 4})"
+        key = element("span", class_="key", style=f"background: {colour}")
+        keys.append(element("li", key, " ", name))
+        places = [(_across(x, steps), _up(y, values), x, y) for x, y in points if math.isfinite(y)]
         path = " ".join(f"{left},{top}" for left, top, _, _ in places)
         look = {"fill": "none", "stroke": colour, "stroke_width": 2}
         drawn.append(element("polyline", points=path, **look))
@@ -138,55 +116,54 @@ def curves(title: str, lines: Sequence[tuple[str, Points]]) -> ET.Element:
             said = element("title", f"{name}, step {x:,.0f}: {y:.6g}")
             drawn.append(element("circle", said, cx=left, cy=top, r=3, fill=colour))
     view = f"0 0 {_WIDTH} {_HEIGHT}"
-    names = [name for name, _ in lines]
     svg = element("svg", *drawn, viewBox=view, role="img", aria_label=f"{title} over the steps")
-    return element("figure", element("figcaption", title), legend(names), svg)
+    legend = element("ul", *keys, class_="pictures")
+    return element("figure", element("figcaption", title), legend, svg)
 
 
-def _axes(x_low: float, x_high: float, y_low: float, y_high: float, place: Any) -> list[ET.Element]:
-    """Lines and numbers at the edges."""
-    drawn = []
-    for part in range(_TICKS + 1):
-        y = y_low + (y_high - y_low) * part / _TICKS
-        left, top = place(x_low, y)
-        right, _ = place(x_high, y)
-        line = {"x1": left, "x2": right, "y1": top, "y2": top, "stroke": "var(--line)"}
-        drawn.append(element("line", **line))
-        drawn.append(element("text", f"{y:.3g}", x=left - 6, y=top + 4, text_anchor="end"))
-        x = x_low + (x_high - x_low) * part / _TICKS
-        left, _ = place(x, y_low)
-        drawn.append(
-            element("text", f"{x:,.0f}", x=left, y=_HEIGHT - _BOTTOM + 16, text_anchor="middle")
-        )
-    middle = (_WIDTH + _LEFT) / 2
-    drawn.append(element("text", "step", x=middle, y=_HEIGHT - 2, text_anchor="middle"))
-    return drawn
+_Range: TypeAlias = tuple[float, float]
 
 
-def _range(values: Sequence[float]) -> tuple[float, float]:
+def _range(values: Sequence[float]) -> _Range:
     low, high = min(values), max(values)
     return (low, high) if low < high else (low - 0.5, high + 0.5)
+
+
+def _across(step: float, steps: _Range) -> float:
+    return round(float(np.interp(step, steps, (_LEFT, _WIDTH - _RIGHT))), 1)
+
+
+def _up(value: float, values: _Range) -> float:
+    return round(float(np.interp(value, values, (_HEIGHT - _BOTTOM, _TOP))), 1)
+
+
+def _axes(steps: _Range, values: _Range) -> list[ET.Element]:
+    """Lines and numbers at the edges."""
+    drawn = []
+    for step, value in zip(np.linspace(*steps, _TICKS), np.linspace(*values, _TICKS), strict=True):
+        top, left = _up(value, values), _across(step, steps)
+        line = {"x1": _LEFT, "x2": _WIDTH - _RIGHT, "y1": top, "y2": top}
+        drawn += [
+            element("line", stroke="var(--line)", **line),
+            element("text", f"{value:.3g}", x=_LEFT - 6, y=top + 4, text_anchor="end"),
+            element("text", f"{step:,.0f}", x=left, y=_HEIGHT - 16, text_anchor="middle"),
+        ]
+    middle = (_WIDTH + _LEFT) / 2
+    return [*drawn, element("text", "step", x=middle, y=_HEIGHT - 2, text_anchor="middle")]
 
 
 def histogram(counts: Sequence[int], low: float, high: float) -> ET.Element:
     """A small histogram of equal bins from `low` to `high`."""
     most, width = max([*counts, 1]), 120 / max(len(counts), 1)
-    bars = [
-        element(
-            "rect",
-            x=round(width * place, 2),
-            y=round(24 * (1 - count / most), 2),
-            width=round(width * 0.9, 2),
-            height=round(24 * count / most, 2),
-            fill="var(--c0)",
-        )
-        for place, count in enumerate(counts)
-    ]
+    bars = []
+    for place, count in enumerate(counts):
+        height = 24 * count / most
+        left, top = round(width * place, 2), round(24 - height, 2)
+        size = {"width": round(width * 0.9, 2), "height": round(height, 2)}
+        bars.append(element("rect", x=left, y=top, fill="var(--c0)", **size))
     said = f"histogram from {low:.3g} to {high:.3g}"
-    svg = element("svg", element("title", said), *bars, viewBox="0 0 120 24", role="img")
-    svg.set("aria-label", said)
-    svg.set("style", "width: 120px")
-    return svg
+    look = {"viewBox": "0 0 120 24", "role": "img", "style": "width: 120px"}
+    return element("svg", element("title", said), *bars, aria_label=said, **look)
 
 
 def page(title: str, body: Sequence[ET.Element]) -> bytes:
@@ -199,8 +176,7 @@ def page(title: str, body: Sequence[ET.Element]) -> bytes:
         element("meta", name_="viewport", content="width=device-width, initial-scale=1"),
         element("title", title),
     )
-    style = ET.SubElement(head, "style")
-    style.text = STYLE
+    ET.SubElement(head, "style").text = STYLE
     html = element("html", head, element("body", element("main", *body)), lang="en")
     text: bytes = ET.tostring(html, encoding="utf-8", method="html")
     return b"<!DOCTYPE html>\n" + text + b"\n"

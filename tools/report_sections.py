@@ -18,8 +18,8 @@ from metagraph.casting import as_numpy_dtype
 from metagraph.model import read_model
 from metagraph.opening import find_variables
 from prediction.chosen_model import open_graph, with_chosen, with_model
-from prediction.evaluation import Classified, classify
-from prediction.request import ModelConfig, PredictConfig
+from prediction.evaluation import classify
+from prediction.request import Limits, ModelConfig, PredictConfig
 from tools.checkpoint_inspection import inspect
 from tools.command import Record
 from tools.graph_inspection import inspect_graph
@@ -27,8 +27,8 @@ from tools.graph_layers import layer_graph
 from tools.graph_subject import Subject
 from tools.inspect_checkpoint import InspectConfig
 from tools.inspect_graph import GraphInspection
-from tools.plot_models import labels_of, read_kernel, row_images
-from tools.plot_runs import RunMetrics, read_run
+from tools.plot_models import confusion, read_kernel, row_images, tiles_of, worst_mistakes
+from tools.plot_runs import PANELS, RunMetrics, read_run
 from tools.plotting import short_path
 from tools.report import ReportConfig
 from tools.report_html import curves, element, histogram, page, picture, table
@@ -38,24 +38,14 @@ from tools.verifying import verify
 _MOST_MISTAKES, _MOST_FILTERS, _MOST_ROWS, _MOST_VARIABLES = 12, 32, 200, 300
 _MOST_POINTS = 400  # of a curve
 _BINS = 24
-_CURVES = {
-    "loss": {"loss": "training batch"},
-    "accuracy": {"accuracy": "training batch", "test_accuracy": "test split"},
-    "learning rate": {"learning_rate": "learning rate"},
-}
 
 
 class _Told(NamedTuple):
-    """What is reported on, and within which limits."""
+    """What is reported on, the labelled images to test it on, and the `Limits` as arguments."""
 
-    config: ReportConfig
     path: str
-
-    def limits(self) -> dict[str, Any]:
-        """The limits on reading a stranger's graph."""
-        names = [field.name for field in dataclasses.fields(self.config)]
-        limits = ("max_meta_bytes", "time_limit", "memory_limit_mb", "end_after")
-        return {name: getattr(self.config, name) for name in limits if name in names}
+    input: Sequence[str]
+    limits: Mapping[str, Any]
 
 
 _Section = Callable[[_Told], Iterator[ET.Element]]
@@ -72,10 +62,11 @@ def report(config: ReportConfig, most_bytes: int) -> tuple[bytes, Record]:
     items = [element("li", element("a", name, href=f"#run-{n}")) for n, name in enumerate(names)]
     body = [element("h1", title), element("nav", element("ul", *items), aria_label="runs")]
     body += _together(config, names)
+    limits = {field.name: getattr(config, field.name) for field in dataclasses.fields(Limits)}
     runs = []
     for number, (name, path) in enumerate(zip(names, config.runs, strict=True)):
         failed: dict[str, str] = {}
-        sections = [*_sections(_Told(config, path), number, failed)]
+        sections = [*_sections(_Told(path, config.input, limits), number, failed)]
         if len(failed) == len(SECTIONS):
             raise CheckpointError(f"nothing can be told of {path}: {next(iter(failed.values()))}")
         body.append(element("article", element("h2", name, id=f"run-{number}"), *sections))
@@ -124,16 +115,15 @@ def _together(config: ReportConfig, names: Sequence[str]) -> Iterator[ET.Element
 
 
 def _curves(runs: Sequence[tuple[str, RunMetrics]]) -> Iterator[ET.Element]:
-    for title, numbers in _CURVES.items():
+    for title, numbers in PANELS.items():
         lines = []
         for name, run in runs:
-            for key, label in numbers.items():
-                if key in run.series:
-                    steps, values = run.series[key]
-                    every = -(-len(steps) // _MOST_POINTS)
-                    points = zip(steps[::every], values[::every], strict=True)
-                    own = f"{name}: {label}" if len(runs) > 1 else label
-                    lines.append((own, [(float(x), float(y)) for x, y in points]))
+            for key in (key for key in numbers if key in run.series):
+                steps, values = run.series[key]
+                every = -(-len(steps) // _MOST_POINTS)
+                points = zip(steps[::every].tolist(), values[::every].tolist(), strict=True)
+                own = f"{name}: {numbers[key]}" if len(runs) > 1 else numbers[key]
+                lines.append((own, [*points]))
         if lines:
             yield curves(title, lines)
 
@@ -146,105 +136,84 @@ def _progress(told: _Told) -> Iterator[ET.Element]:
 
 
 def _configuration(told: _Told) -> Iterator[ET.Element]:
-    found = inspect(InspectConfig(ckpt=_newest(told), **told.limits()))
+    found = inspect(InspectConfig(ckpt=_newest(told), **told.limits))
     if found["manifest"] is None:
         raise CheckpointError("the checkpoint has no manifest, as another trainer wrote it")
     for part in ("config", "environment"):
-        rows = [[name, _plain(value)] for name, value in sorted(found["manifest"][part].items())]
+        rows = []
+        for name, value in sorted(found["manifest"][part].items()):
+            rows.append([name, ", ".join(map(str, value if isinstance(value, list) else [value]))])
         yield table([part, "value"], rows, f"What the manifest says: {part}")
-
-
-def _plain(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _newest(told: _Told) -> str:
     """The prefix of the checkpoint that is looked at."""
     if not os.path.isdir(told.path):
         return find_variables(told.path)
-    newest = inspect(InspectConfig(ckpt=told.path, **told.limits()))["newest"]
+    newest = inspect(InspectConfig(ckpt=told.path, **told.limits))["newest"]
     if newest is None:
         raise CheckpointError(f"none of the checkpoints of {told.path} is whole")
     return os.path.join(told.path, newest)
 
 
 def _checkpoints(told: _Told) -> Iterator[ET.Element]:
-    verified = verify(VerifyConfig(path=told.path, **told.limits()))
+    verified = verify(VerifyConfig(path=told.path, **told.limits))
     listed: Mapping[str, Any] = {}
     if os.path.isdir(told.path):
-        found = inspect(InspectConfig(ckpt=told.path, **told.limits()))
+        found = inspect(InspectConfig(ckpt=told.path, **told.limits))
         listed = {entry["name"]: entry for entry in found["checkpoints"]}
     rows = []
     for entry in verified["checkpoints"]:
-        name = entry["name"]
-        facts = listed.get(name, {})
-        verdict = element("span", "yes", class_="good") if entry["ok"] else None
-        wrong = element("span", "; ".join(map(str, entry["problems"])), class_="bad")
-        accuracy = facts.get("test_accuracy")
-        rows.append([name, verdict if entry["ok"] else wrong, accuracy, facts.get("bytes")])
+        facts = listed.get(entry["name"], {})
+        verdict = element("span", "; ".join(map(str, entry["problems"])), class_="bad")
+        if entry["ok"]:
+            verdict = element("span", "yes", class_="good")
+        rows.append([entry["name"], verdict, facts.get("test_accuracy"), facts.get("bytes")])
     yield table(["checkpoint", "verifies", "test accuracy", "bytes"], rows, "Checkpoints")
 
 
-def _classified(told: _Told) -> Classified:
-    return classify(PredictConfig(told.path, input=told.config.input, **told.limits()))
-
-
 def _accuracy(told: _Told) -> Iterator[ET.Element]:
-    found = _classified(told)
-    labels, classes = labels_of(found), found.result.classes
-    count = found.result.probabilities.shape[1]
-    names = [found.result.class_name(index) for index in range(count)]
-    right = int((labels == classes).sum())
-    yield element("p", f"{right:,} of {len(labels):,} rows are right: {right / len(labels):.4f}.")
-    counts = np.zeros((count, count), np.int64)
-    np.add.at(counts, (labels, classes), 1)
+    found = classify(PredictConfig(told.path, input=told.input, **told.limits))
+    names, counts = confusion(found)
+    right, total = int(counts.trace()), int(counts.sum())
+    yield element("p", f"{right:,} of {total:,} rows are right: {right / total:.4f}.")
     rows = [
         [name, *map(int, row), float(row[i] / row.sum()) if row.sum() else None]
         for i, (name, row) in enumerate(zip(names, counts, strict=True))
     ]
     head = ["true class", *names, "accuracy"]
     yield table(head, rows[:_MOST_ROWS], "Which class is taken for which")
-    yield from _mistakes(found)
-
-
-def _mistakes(found: Classified) -> Iterator[ET.Element]:
-    result, labels = found.result, labels_of(found)
-    (wrong,) = np.nonzero(result.classes != labels)
-    worst = wrong[np.argsort(-result.probability[wrong], kind="stable")][:_MOST_MISTAKES]
     yield element("h4", "Worst mistakes")
-    if not len(worst):
+    _, worst, mistakes = worst_mistakes(found, _MOST_MISTAKES)
+    if not worst:
         yield element("p", "There is none.")
         return
-    images, _ = row_images(found, worst.tolist())
     shown = []
-    for row, image in zip(map(int, worst), images, strict=True):
+    for one, image in zip(mistakes, row_images(found, worst)[0], strict=True):
         said = (
-            f"{result.names[row]}: {result.class_name(int(labels[row]))}, taken for "
-            f"{result.class_name(int(result.classes[row]))} at {result.probability[row]:.4f}"
+            f"{one['name']}: {one['label']}, taken for {one['class']} at "
+            f"{float(one['probability']):.4f}"
         )
         shown.append(element("li", picture(image, said), said))
     yield element("ul", *shown, class_="pictures")
 
 
 def _filters(told: _Told) -> Iterator[ET.Element]:
-    model = PredictConfig(told.path, **told.limits())
+    model = PredictConfig(told.path, **told.limits)
     kernel = with_model(model, functools.partial(read_kernel, model, tensor=None))
-    values = kernel.values[..., :_MOST_FILTERS]
+    shape = kernel.values.shape
     shown = []
-    for index in range(values.shape[-1]):
-        one = values[..., index] if values.shape[2] == 3 else values[..., :1, index]
-        low, high = float(one.min()), float(one.max())
-        pixels = (one - low) / ((high - low) or 1.0)
-        said = f"filter {index}, from {low:.3g} to {high:.3g}"
-        pixels = np.broadcast_to(pixels, (*one.shape[:2], 3)).astype(np.float64)
-        shown.append(element("li", picture(pixels, said)))
-    yield element("p", f"{kernel.name}, of shape {list(kernel.values.shape)}.")
+    for index in range(min(shape[3], _MOST_FILTERS)):
+        one = kernel.values[:, :, : 3 if shape[2] == 3 else 1, index : index + 1]
+        said = f"filter {index}, from {one.min():.3g} to {one.max():.3g}"
+        shown.append(element("li", picture(tiles_of(one)[0, 0], said)))
+    yield element("p", f"{kernel.name}, of shape {list(shape)}.")
     yield element("ul", *shown, class_="pictures small")
 
 
 def _graph(told: _Told) -> Iterator[ET.Element]:
     parts = ("info", "graph", "signatures", "cost", "safety")
-    found = inspect_graph(GraphInspection(meta=told.path, parts=parts, **told.limits()))
+    found = inspect_graph(GraphInspection(meta=told.path, parts=parts, **told.limits))
     graph, info = found["graph"], found["info"]
     yield element(
         "p",
@@ -268,7 +237,7 @@ def _graph(told: _Told) -> Iterator[ET.Element]:
 
 
 def _layers(told: _Told) -> Iterator[ET.Element]:
-    meta = with_chosen(ModelConfig(told.path, **told.limits()), open_graph)
+    meta = with_chosen(ModelConfig(told.path, **told.limits), open_graph)
     found = layer_graph(Subject(meta, read_model(meta, None)))
     items = []
     for name, ops in found.layers.items():
@@ -286,7 +255,7 @@ def _layers(told: _Told) -> Iterator[ET.Element]:
 
 def _variables(told: _Told) -> Iterator[ET.Element]:
     prefix = _newest(told)
-    found = inspect(InspectConfig(ckpt=prefix, stats=True, **told.limits()))
+    found = inspect(InspectConfig(ckpt=prefix, stats=True, **told.limits))
     reader = CheckpointReader(prefix)
     rows = []
     for tensor in found["tensors"][:_MOST_VARIABLES]:

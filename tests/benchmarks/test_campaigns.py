@@ -1,32 +1,21 @@
-"""The campaigns of kills and of damage, short; the README has the commands of the long ones."""
+"""The campaigns of kills and of damage, short; the documents have the commands of the long ones."""
 
 import re
-import subprocess
-import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import damage_campaign
 
-PROJECT = Path(__file__).resolve().parents[2]
 KILLS = 3  # one of each kind of run
 
 
-def test_killed_runs_end_as_if_they_had_not_been() -> None:
-    """In a process of its own: once a session exists, a fork has no threads to run it."""
-    ended = subprocess.run(
-        [sys.executable, "-m", "benchmarks.kill_campaign", f"--kills={KILLS}"],
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=900,
-    )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    counts = re.findall(r"ended as the unbroken run: (\d+)", ended.stdout)
+def test_killed_runs_end_as_if_they_had_not_been(campaign: Callable[..., str]) -> None:
+    said = campaign("kill_campaign", f"--kills={KILLS}")
+    counts = re.findall(r"ended as the unbroken run: (\d+)", said)
     assert sum(map(int, counts)) == KILLS
     assert len(counts) == 3
-    assert "LOST" not in ended.stdout
+    assert "LOST" not in said
 
 
 def test_damage_is_found_or_harmless(tmp_path: Path) -> None:

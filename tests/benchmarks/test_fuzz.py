@@ -4,42 +4,26 @@ import faulthandler
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
+import tensorflow as tf
 
 from benchmarks import fuzz_campaign
-from benchmarks.fuzz_campaign import Place, Results
-
-PROJECT = Path(__file__).resolve().parents[2]
+from benchmarks.fuzz_campaign import Results, make_place
 
 MUTATIONS = 100
 
 
-def test_mutated_meta_graphs_are_predicted_with_or_refused_in_a_line() -> None:
-    """In a process of its own: once a session exists, a fork has no threads to run it."""
-    ended = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "benchmarks.fuzz_campaign",
-            f"--mutations={MUTATIONS}",
-            "--first=20000",
-        ],
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=900,
-    )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    counts = {k: int(v) for k, v in re.findall(r"^  (.*): (\d+)$", ended.stdout, re.MULTILINE)}
+def test_mutated_meta_graphs_are_predicted_with_or_refused_in_a_line(
+    campaign: Callable[..., str],
+) -> None:
+    said = campaign("fuzz_campaign", f"--mutations={MUTATIONS}", "--first=20000")
+    counts = {k: int(v) for k, v in re.findall(r"^  (.*): (\d+)$", said, re.MULTILINE)}
     assert sum(counts.values()) == MUTATIONS
     assert min(counts["listed, predicted"], counts["not listed, not predicted"]) > MUTATIONS // 5
 
@@ -48,9 +32,12 @@ def test_a_seed_makes_the_same_mutation_again() -> None:
     from benchmarks.graph_mutations import mutate
     from models import linear
 
-    content = _meta_graph(linear.build(learning_rate=0.5, seed=0).graph)
-    first = [mutate(content, Random(f"0/{number}"), "/victim") for number in range(50)]
-    again = [mutate(content, Random(f"0/{number}"), "/victim") for number in range(50)]
+    with linear.build(learning_rate=0.5, seed=0).graph.as_default():
+        content = tf.compat.v1.train.export_meta_graph().SerializeToString()
+    first, again = (
+        [mutate(content, Random(f"0/{number}"), "/victim") for number in range(50)]
+        for _ in range(2)
+    )
     assert first == again
     assert sum(mutated != content for mutated in first) > 40
 
@@ -73,7 +60,7 @@ def _misbehave(number: int) -> str:
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Its child needs no threads.
 def test_defects_are_noticed_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fuzz_campaign, "HANG_SECONDS", 5.0)
-    place = _place(tmp_path)
+    place = make_place(tmp_path)
     results, number = Results(Counter(), []), 0
     while number < 9:
         number = fuzz_campaign.run_batch(place, range(number, 9), _misbehave, results)
@@ -90,7 +77,7 @@ def test_defects_are_noticed_and_named(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_file_that_is_touched_is_noticed(tmp_path: Path) -> None:
-    place = _place(tmp_path)
+    place = make_place(tmp_path)
     place.work.mkdir()
     before = fuzz_campaign.snapshot(place)
     assert fuzz_campaign.snapshot(place) == before
@@ -98,17 +85,3 @@ def test_a_file_that_is_touched_is_noticed(tmp_path: Path) -> None:
         (folder / "victim").write_text("owned")
         assert fuzz_campaign.snapshot(place) != before
         (folder / "victim").unlink()
-
-
-def _place(folder: Path) -> Place:
-    place = Place(*(folder / name for name in ("models", "work", "cwd", "rows.npy", "log")))
-    place.cwd.mkdir()
-    return place
-
-
-def _meta_graph(graph: Any) -> bytes:
-    import tensorflow as tf
-
-    with graph.as_default():
-        content: bytes = tf.compat.v1.train.export_meta_graph().SerializeToString()
-    return content

@@ -1,7 +1,6 @@
 """The command that makes the documents' pictures still makes them, and small ones."""
 
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
@@ -10,17 +9,8 @@ PROJECT = Path(__file__).resolve().parents[2]
 MOST_BYTES = 100_000
 
 
-def test_the_pictures_are_made(tmp_path: Path) -> None:
-    """In a process of its own, as the campaign of kills."""
-    ended = subprocess.run(
-        [sys.executable, "-m", "benchmarks.pictures", "--kills=2", f"--output={tmp_path}"],
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=900,
-    )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
+def test_the_pictures_are_made(campaign: Callable[..., str], tmp_path: Path) -> None:
+    campaign("pictures", "--kills=2", f"--output={tmp_path}")
     made = {path.name for path in tmp_path.iterdir()}
     assert made == {path.name for path in PROJECT.glob("docs/pictures/*")}
     for path in [*tmp_path.iterdir(), *PROJECT.glob("docs/pictures/*")]:

@@ -4,12 +4,14 @@ import importlib
 import inspect
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
 import pytest
 from absl import flags
+from PIL import Image
 
 from checkpoints.naming import CLASS_NAMES_COLLECTION
 from cli.fields import parse
@@ -27,6 +29,18 @@ class Ended(NamedTuple):
     code: int
     out: str
     err: str
+
+
+def write_class_folders(
+    folder: Path, names: Sequence[str], count: int, suffix: str = ".png"
+) -> None:
+    """Random images, so many a class, in a folder a class."""
+    rng = np.random.default_rng(0)
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        for index in range(count):
+            pixels = rng.integers(0, 256, (32, 32, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{index}{suffix}")
 
 
 Tool: TypeAlias = Callable[..., Ended]

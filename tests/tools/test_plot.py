@@ -12,16 +12,13 @@ from PIL import Image
 
 from prediction.evaluation import classify, predict
 from prediction.request import PredictConfig
-from tests.data.idx_files import digits, write_mnist
-from tests.tools.conftest import Tool
+from tests.data.idx_files import write_mnist
+from tests.tools.conftest import Tool, write_class_folders
 
 if TYPE_CHECKING:
     from finetuning.settings import FinetuneConfig
     from train_cnn import CnnConfig
     from train_mlp import MlpConfig
-
-
-PNG = b"\x89PNG"
 
 
 @pytest.fixture(scope="session")
@@ -96,12 +93,7 @@ def test_a_folder_of_classes(
     """Names that would be formulas, and one that no font has."""
     from train_cnn import train
 
-    rng = np.random.default_rng(0)
-    for name in ("$x$", "\u732b"):
-        (tmp_path / "images" / name).mkdir(parents=True)
-        for index in range(4):
-            pixels = rng.integers(0, 256, (8, 8, 3)).astype(np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{index}$.png")
+    write_class_folders(tmp_path / "images", ["$x$", "\u732b"], 4, "$.png")
     train(cnn_config(tmp_path / "$run", data=str(tmp_path / "images"), train_steps=1, batch_size=2))
     given = (f"--meta={tmp_path}/$run", f"--input={tmp_path}/images")
     for what in ("confusion", "mistakes"):
@@ -126,67 +118,53 @@ def test_two_calls_give_equal_bytes(
 ) -> None:
     rows = (f"--input={mislabelled}",) if what in ("confusion", "mistakes") else ()
     run = (f"--run={linear_run}",) if what in ("metrics", "line") else (f"--meta={colours_run}",)
-    contents = []
-    for index in range(2):
-        path = tmp_path / f"{index}.{suffix}"
-        assert tool("plot", what, *run, *rows, f"--output={path}").code == 0
+    given = (*run, *rows, f"--output={tmp_path}/p.{suffix}")
+    path, contents = tmp_path / f"p.{suffix}", []
+    for overwrite in ([], ["--overwrite"]):
+        assert tool("plot", what, *given, *overwrite).code == 0
         contents.append(path.read_bytes())
+        assert "is there already; --overwrite replaces it" in tool("plot", what, *given).err
     assert contents[0] == contents[1]
+    assert [*tmp_path.iterdir()] == [path]
 
 
-def test_a_file_is_replaced_only_if_asked_for(
-    tool: Tool, linear_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_error_is_one_line_and_leaves_no_file(
+    tool: Tool, linear_run: Path, cnn_run: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "line.png").write_bytes(b"old")
-    ended = tool("plot", "line", f"--run={linear_run}")
-    said = "--output=line.png is there already; --overwrite replaces it"
-    assert (ended.code, ended.err) == (1, said)
-    assert (tmp_path / "line.png").read_bytes() == b"old"
-    assert tool("plot", "line", f"--run={linear_run}", "--overwrite").out.startswith("line.png\n")
-    assert (tmp_path / "line.png").read_bytes().startswith(PNG)
-    assert [path.name for path in tmp_path.iterdir()] == ["line.png"]
-
-
-def test_an_error_leaves_no_file(tool: Tool, linear_run: Path, tmp_path: Path) -> None:
-    ended = tool("plot", "confusion", f"--meta={linear_run}", f"--output={tmp_path}/c.png")
-    assert ended.code == 1
-    assert "does not say that it is a classifier" in ended.err
-    assert not [*tmp_path.iterdir()]
-
-
-def test_rows_without_labels_are_one_line(tool: Tool, cnn_run: Path, tmp_path: Path) -> None:
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
-    given = (f"--meta={cnn_run}", f"--input={tmp_path}/a.png", f"--output={tmp_path}/c.png")
-    ended = tool("plot", "confusion", *given)
-    assert ended.code == 1
-    assert "the true classes of the rows" in ended.err
-    assert "\n" not in ended.err
+    for given, said in (
+        ([f"--meta={linear_run}"], "does not say that it is a classifier"),
+        ([f"--meta={cnn_run}", f"--input={tmp_path}/a.png"], "the true classes of the rows"),
+    ):
+        ended = tool("plot", "confusion", *given, f"--output={tmp_path}/c.png")
+        assert ended.code == 1
+        assert said in ended.err
+        assert "\n" not in ended.err
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
+@pytest.mark.parametrize("command", [("plot", "line"), ("report",)])
 def test_without_matplotlib_a_line_names_it(
-    tool: Tool, linear_run: Path, monkeypatch: pytest.MonkeyPatch
+    tool: Tool, command: tuple[str, ...], linear_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    ended = tool("plot", "line", f"--run={linear_run}")
+    ended = tool(*command, f"--run={linear_run}")
     assert ended.code == 1
-    assert "pip install matplotlib" in ended.err
-    assert "extra `plot`" in ended.err
+    assert "needs the packages of the extra `plot`: pip install matplotlib" in ended.err
     assert "\n" not in ended.err
 
 
 def test_a_setting_that_matplotlib_refuses_is_one_line(
     tool: Tool, linear_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    said = "Key backend: 'nonsense' is not a valid value"
+
     def refuse(*_: object) -> None:
-        raise ValueError("Key backend: 'nonsense' is not a valid value")
+        raise ValueError(said)
 
     monkeypatch.setattr("tools.plot.check_installed", refuse)
     ended = tool("plot", "line", f"--run={linear_run}")
-    assert (ended.code, ended.err) == (
-        1,
-        "matplotlib cannot be imported: Key backend: 'nonsense' is not a valid value",
-    )
+    assert (ended.code, ended.err) == (1, f"matplotlib cannot be imported: {said}")
 
 
 def test_digits_of_the_perceptron(
@@ -197,16 +175,10 @@ def test_digits_of_the_perceptron(
 
     data = write_mnist(tmp_path / "MNIST_data", 40, 20)
     train(mlp_config(tmp_path / "run", data_dir=str(data), batch_size=20, train_steps=4))
-    images, labels = digits(20, 1)
-    np.savez(tmp_path / "digits.npz", X=images, Y=(labels + 1) % 10)
-    given = (f"--meta={tmp_path}/run", f"--input={tmp_path}/digits.npz", "--format=json")
+    given = (f"--meta={tmp_path}/run", f"--input={data}/t10k-images-idx3-ubyte", "--format=json")
     matrix = json.loads(tool("plot", "confusion", *given, f"--output={tmp_path}/c.png").out)
     assert np.sum(matrix["counts"], axis=1).tolist() == [2] * 10
     assert matrix["classes"] == [*map(str, range(10))]
-    given_idx = (given[0], f"--input={data}/t10k-images-idx3-ubyte", given[2])
-    of_file = json.loads(tool("plot", "confusion", *given_idx, f"--output={tmp_path}/i.png").out)
-    # The labels stand in the file beside the images; those of above are each one further.
-    assert of_file["counts"] == np.roll(matrix["counts"], -1, axis=0).tolist()
     worst = json.loads(tool("plot", "mistakes", *given, f"--output={tmp_path}/w.png").out)
     assert worst["wrong"] == 20 - np.trace(matrix["counts"])
     assert "stretched" not in worst["summary"]

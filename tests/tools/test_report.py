@@ -7,12 +7,10 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
 
-from tests.tools.conftest import Tool
+from tests.tools.conftest import Tool, write_class_folders
 from train_cnn import CnnConfig, train
 
 CLASSES = ["<script>alert(1)<b>", "a&b", "\"quoted'"]
@@ -44,11 +42,7 @@ class _Page(HTMLParser):
 def run(cnn_config: Callable[..., CnnConfig], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on images of classes whose names are markup."""
     folder = tmp_path_factory.mktemp("report")
-    pixels = np.random.default_rng(0).integers(0, 256, (6, 3, 32, 32, 3), np.uint8)
-    for number, name in enumerate(CLASSES):
-        (folder / "images" / name).mkdir(parents=True)
-        for row in range(6):
-            Image.fromarray(pixels[row, number]).save(folder / "images" / name / f"{row}.png")
+    write_class_folders(folder / "images", CLASSES, 6)
     given = {"data": str(folder / "images"), "batch_size": 4, "train_steps": 8}
     train(cnn_config(folder / "run", log_every_steps=2, save_every_steps=4, **given))
     return folder

@@ -1,7 +1,8 @@
 """The confusion matrix, the worst mistakes, and the filters of a kernel out of any graph."""
 
+import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from tests.prediction import stock
 from tools.plot_models import (
     Kernel,
     Pixels,
+    confusion,
     draw_confusion,
     draw_filters,
     draw_mistakes,
@@ -32,6 +34,7 @@ from tools.plot_models import (
     read_kernel,
     row_images,
     tiles_of,
+    worst_mistakes,
 )
 from tools.plotting import Picture, render
 
@@ -104,9 +107,9 @@ def test_what_is_drawn() -> None:
 
 
 def test_of_many_classes_those_that_occur_are_shown() -> None:
-    picture = draw_confusion(classified(_one_hot([7, 500, 7], 1000), [7, 7, 999]))
-    assert picture.record["classes"] == ["7", "500", "999"]
-    assert picture.record["counts"] == [[1, 1, 0], [0, 0, 0], [1, 0, 0]]
+    names, counts = confusion(classified(_one_hot([7, 500, 7], 1000), [7, 7, 999]))
+    assert names == ["7", "500", "999"]
+    assert counts.tolist() == [[1, 1, 0], [0, 0, 0], [1, 0, 0]]
     classes = np.arange(130)
     axes = _figure(draw_confusion(classified(_one_hot(classes, 200), classes))).axes[0]
     np.testing.assert_array_equal(axes.images[0].get_array(), np.eye(130))
@@ -135,8 +138,7 @@ WORST_FIRST = [3, 2, 1, 4]
 
 
 def test_a_probability_that_is_none_comes_last() -> None:
-    found = draw_mistakes(classified([[np.nan, 0.0], [0.0, 0.6]], [1, 0]), 4).record["mistakes"]
-    assert [row["name"] for row in found] == ["1", "0"]
+    assert worst_mistakes(classified([[np.nan, 0.0], [0.0, 0.6]], [1, 0]), 4).rows == [1, 0]
 
 
 def test_each_image_has_its_texts() -> None:
@@ -228,30 +230,32 @@ def test_the_first_that_the_prediction_needs(cnn_run: Path) -> None:
     np.testing.assert_array_equal(found.values, _by_reader(cnn_run / "my-model-200", "conv1/w"))
 
 
+def _convolution(folder: Path, make_filters: Callable[[], Any]) -> Path:
+    """A stranger's `y`, after a first convolution that no prediction needs."""
+    with stock.checkpoint(folder / "m"):
+        x = v1.placeholder(tf.float32, [None, 8, 8, 3], name="x")
+        tf.nn.conv2d(x, v1.get_variable("aside", [2, 2, 3, 4]), 1, "SAME")
+        v1.add_to_collection("predict", tf.nn.conv2d(x, make_filters(), 1, "SAME", name="y"))
+    return folder / "m.meta"
+
+
+def _partitioned() -> Any:
+    with v1.variable_scope("conv", partitioner=v1.fixed_size_partitioner(2, axis=2)):
+        return v1.get_variable("w", [3, 3, 3, 2], initializer=v1.ones_initializer())
+
+
 @pytest.mark.parametrize("use_resource", [False, True])
 def test_strangers_variables_of_both_kinds(tmp_path: Path, use_resource: bool) -> None:
-    """After a first convolution that no prediction needs."""
-    with stock.checkpoint(tmp_path / "m"):
-        x = v1.placeholder(tf.float32, [None, 8, 8, 3], name="x")
-        aside, one, two = (
-            v1.get_variable(name, initializer=_random(*shape), use_resource=use_resource)
-            for name, shape in (("a", (2, 2, 3, 4)), ("one", (3, 3, 3, 5)), ("two", (1, 1, 5, 6)))
-        )
-        tf.nn.conv2d(x, aside, 1, "SAME")
-        hidden = tf.nn.conv2d(x, tf.identity(one), 1, "SAME")
-        v1.add_to_collection("predict", tf.nn.conv2d(hidden, two, 1, "SAME", name="y"))
-    found = _kernel(tmp_path / "m.meta")
-    assert found.name == "one:0"
-    np.testing.assert_array_equal(found.values, _random(3, 3, 3, 5))
+    weights = _random(3, 3, 3, 2)
+    made = functools.partial(v1.get_variable, "w", initializer=weights, use_resource=use_resource)
+    found = _kernel(_convolution(tmp_path, lambda: tf.identity(made())))
+    assert found.name == "w:0"
+    np.testing.assert_array_equal(found.values, weights)
 
 
 def test_a_partitioned_variable_is_whole(tmp_path: Path) -> None:
-    with stock.checkpoint(tmp_path / "m"):
-        x = v1.placeholder(tf.float32, [None, 8, 8, 3], name="x")
-        with v1.variable_scope("conv", partitioner=v1.fixed_size_partitioner(2, axis=3)):
-            w = v1.get_variable("w", [3, 3, 3, 8], initializer=v1.ones_initializer())
-        v1.add_to_collection("predict", tf.nn.conv2d(x, w, 1, "SAME"))
-    np.testing.assert_array_equal(_kernel(tmp_path / "m.meta").values, np.ones((3, 3, 3, 8)))
+    found = _kernel(_convolution(tmp_path, _partitioned))
+    np.testing.assert_array_equal(found.values, np.ones((3, 3, 3, 2)))
 
 
 def test_a_frozen_graph_has_its_kernels_too(tmp_path: Path) -> None:
@@ -264,15 +268,12 @@ def test_a_frozen_graph_has_its_kernels_too(tmp_path: Path) -> None:
 
 
 def test_a_filter_that_is_fed_is_no_weights(tmp_path: Path) -> None:
-    with stock.checkpoint(tmp_path / "m"):
-        v1.get_variable("step", initializer=0)
-        x = v1.placeholder(tf.float32, [None, 8, 8, 3], name="x")
-        fed = v1.placeholder(tf.float32, [3, 3, 3, 2], name="fed")
-        v1.add_to_collection("predict", tf.nn.conv2d(x, fed, 1, "SAME", name="y"))
+    fed = functools.partial(v1.placeholder, tf.float32, [3, 3, 3, 2], name="fed")
+    meta = _convolution(tmp_path, fed)
     with pytest.raises(ToolError, match="found no convolution that its prediction needs"):
-        _kernel(tmp_path / "m.meta")
+        _kernel(meta)
     with pytest.raises(ToolError, match="it follows from x:0, fed:0"):
-        _kernel(tmp_path / "m.meta", "y")
+        _kernel(meta, "y")
 
 
 @pytest.mark.parametrize(
@@ -298,25 +299,20 @@ def _unit(values: Array) -> npt.NDArray[np.float64]:
     return np.asarray((wide - wide.min()) / (wide.max() - wide.min()))
 
 
-def test_three_channels_are_a_colour() -> None:
-    kernel = _random(3, 2, 3, 5)
-    tiles = tiles_of(kernel)
-    assert tiles.shape == (1, 5, 3, 2, 3)
-    for index, image in enumerate(tiles[0]):
-        np.testing.assert_allclose(image, _unit(kernel[..., index]))
-
-
-def test_of_more_channels_each_is_a_tile() -> None:
-    """A row is a filter, scaled as a whole."""
-    kernel = _random(3, 2, 4, 5)
-    tiles = tiles_of(kernel)
+def test_three_channels_are_a_colour_and_of_more_each_is_a_tile() -> None:
+    """A filter is scaled as a whole."""
+    three, four = _random(3, 2, 3, 5), _random(3, 2, 4, 5)
+    for index, image in enumerate(tiles_of(three)[0]):
+        np.testing.assert_allclose(image, _unit(three[..., index]))
+    tiles = tiles_of(four)
     assert tiles.shape == (5, 4, 3, 2, 3)
     for row, column in np.ndindex(5, 4):
-        np.testing.assert_allclose(tiles[row, column, ..., 1], _unit(kernel[..., row])[..., column])
+        np.testing.assert_allclose(tiles[row, column, ..., 1], _unit(four[..., row])[..., column])
 
 
 @pytest.mark.parametrize(
-    ("filters", "grid"), [(1, (1, 1)), (7, (3, 3)), (10, (2, 5)), (32, (4, 8)), (64, (8, 8))]
+    ("filters", "grid"),
+    [(1, (1, 1)), (5, (1, 5)), (7, (3, 3)), (10, (2, 5)), (32, (4, 8)), (64, (8, 8))],
 )
 def test_the_grid_is_nearly_square(filters: int, grid: tuple[int, int]) -> None:
     assert tiles_of(_random(3, 3, 3, filters)).shape[:2] == grid

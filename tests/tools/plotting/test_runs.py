@@ -18,8 +18,7 @@ from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from errors import CheckpointError, ToolError
-from tests.prediction import stock
+from errors import ToolError, UserError
 from tools.plot_runs import (
     LineRun,
     RunMetrics,
@@ -34,7 +33,6 @@ from training.metrics import Metrics, MetricsLog
 
 if TYPE_CHECKING:
     from train_linear import LinearConfig
-v1 = tf.compat.v1
 
 
 def _write(folder: Path, content: bytes) -> str:
@@ -102,32 +100,66 @@ def _drawn(picture: Picture) -> Figure:
     return picture.figure
 
 
+def _lines(figure: Figure) -> dict[tuple[str, str], Line2D]:
+    return {(a.get_ylabel(), str(line.get_label())): line for a in figure.axes for line in a.lines}
+
+
+def _legend(figure: Figure) -> dict[str, Line2D]:
+    """The one legend of a figure: text -> line."""
+    (legend,) = figure.legends
+    assert not any(axes.get_legend() for axes in figure.axes)
+    texts = [text.get_text() for text in legend.get_texts()]
+    return dict(zip(texts, legend.get_lines(), strict=True))
+
+
 def test_each_line_is_what_the_log_says() -> None:
-    """A run has one colour everywhere, and its name in the legend."""
-    figure = _drawn(draw_metrics([ONE, TWO], log_loss=False))
+    """A run has one colour and one marker everywhere, and the test split is dashed and wider."""
+    picture = draw_metrics([ONE, TWO], log_loss=False)
+    figure = _drawn(picture)
     expected = {
-        ("loss", "a/one: training batch"): ONE.series["loss"],
-        ("loss", "b/two: training batch"): TWO.series["loss"],
-        ("accuracy", "b/two: training batch"): TWO.series["accuracy"],
-        ("accuracy", "b/two: test split"): TWO.series["test_accuracy"],
-        ("learning rate", "b/two: learning rate"): TWO.series["learning_rate"],
+        ("loss", "a/one: loss"): ONE.series["loss"],
+        ("loss", "b/two: loss"): TWO.series["loss"],
+        ("accuracy", "b/two: accuracy"): TWO.series["accuracy"],
+        ("accuracy", "b/two: test_accuracy"): TWO.series["test_accuracy"],
+        ("learning rate", "b/two: learning_rate"): TWO.series["learning_rate"],
     }
-    lines = [(axes.get_ylabel(), line) for axes in figure.axes for line in axes.lines]
-    found = {(panel, str(line.get_label())): line for panel, line in lines}
+    found = _lines(figure)
     assert found.keys() == expected.keys()
     for key, series in expected.items():
         np.testing.assert_array_equal(found[key].get_xydata(), series.T)
-    (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["a/one", "b/two"]
-    colours = [line.get_color() for line in legend.get_lines()]
-    assert len({*colours}) == 2
-    assert {line.get_color() for (_, name), line in found.items() if "two" in name} == {colours[1]}
+    legend = _legend(figure)
+    assert [*legend] == ["a/one", "b/two", "training batch", "test split"]
+    looks = [(legend[run].get_color(), legend[run].get_marker()) for run in ("a/one", "b/two")]
+    assert len({*looks}) == 2
+    for (_, label), line in found.items():
+        assert (line.get_color(), line.get_marker()) == looks["two" in label]
+        kind = legend["test split" if "test" in label else "training batch"]
+        assert line.get_linestyle() == kind.get_linestyle()
+        assert line.get_linewidth() == kind.get_linewidth()
+    assert legend["test split"].get_linestyle() == "--"
+    assert legend["training batch"].get_linestyle() == "-"
+    assert figure.get_suptitle() == "Loss, accuracy, learning rate of 2 runs"
+    assert [axes.get_xlabel() for axes in figure.axes] == ["", "", "step (updates done)"]
+    assert picture.summary == (
+        "loss, accuracy, learning rate of a/one to step 30, b/two to step 20; "
+        "a/one left out of accuracy, learning rate: its log has none"
+    )
+
+
+def test_of_one_run_the_title_has_its_name_and_the_legend_the_kinds() -> None:
+    picture = draw_metrics([TWO], log_loss=False)
+    legend = _legend(_drawn(picture))
+    assert [*legend] == ["training batch", "test split"]
+    assert len({line.get_color() for line in legend.values()}) == 2
+    assert _drawn(picture).get_suptitle() == "Loss, accuracy, learning rate of b/two"
+    assert picture.summary == "loss, accuracy, learning rate of b/two to step 20"
+    assert [*_legend(_drawn(draw_metrics([ONE], log_loss=False)))] == ["training batch"]
 
 
 def test_many_runs_are_told_apart() -> None:
     runs = [_run(f"r{i}", {"loss": [1.0]}) for i in range(20)]
     (axes,) = _drawn(draw_metrics(runs, log_loss=False)).axes
-    assert len({(line.get_color(), line.get_linestyle()) for line in axes.lines}) == 20
+    assert len({(line.get_color(), line.get_marker()) for line in axes.lines}) == 20
 
 
 @pytest.mark.parametrize("values", [[4.0, 1e-3, 0.0], [0.5, 0.6, 0.7]])
@@ -218,30 +250,25 @@ def test_the_path_ends_at_the_newest_checkpoint(run: Path) -> None:
     assert found.steps.tolist() == [*range(0, 291, 10)]
 
 
-@pytest.mark.parametrize("gone", ["a log", "w and b"])
-def test_without_a_log_is_one_line(run: Path, gone: str) -> None:
-    log = run / "logs/metrics.jsonl"
-    said = r"there is no .*metrics\.jsonl; expected the folder of"
-    if gone == "a log":
-        log.unlink()
-    else:
-        log.write_text('{"step": 10, "loss": 1, "w": 1}\n')
-        said = "expected w and b in its log"
-    with pytest.raises(ToolError, match=said):
+@pytest.mark.parametrize(
+    ("gone", "said"),
+    [
+        ("logs/metrics.jsonl", r"there is no .*metrics\.jsonl; expected the folder of"),
+        ("my-model-*", "found no checkpoint my-model-<step>"),
+        ("my-model-*.manifest", r"has no \.manifest: the points follow from"),
+    ],
+)
+def test_what_is_missing_is_one_line(run: Path, gone: str, said: str) -> None:
+    for path in run.glob(gone):
+        path.unlink()
+    with pytest.raises(UserError, match=said):
         read_line_run(str(run))
 
 
-def test_a_strangers_line_has_no_points(tmp_path: Path) -> None:
-    with stock.checkpoint(tmp_path / "my-model-3"):
-        v1.get_variable("w", initializer=np.array([2], np.float32), use_resource=False)
-        v1.get_variable("b", initializer=np.array([1], np.float32), use_resource=False)
-    with pytest.raises(CheckpointError, match=r"has no \.manifest: the points follow from"):
-        read_line_run(str(tmp_path))
-
-
-def test_a_folder_without_checkpoints_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ToolError, match="found no checkpoint my-model-<step>"):
-        read_line_run(str(tmp_path))
+def test_a_log_without_w_and_b_is_one_line(run: Path) -> None:
+    (run / "logs/metrics.jsonl").write_text('{"step": 10, "loss": 1, "w": 1}\n')
+    with pytest.raises(ToolError, match="expected w and b in its log"):
+        read_line_run(str(run))
 
 
 _RNG = np.random.default_rng(0)
