@@ -21,7 +21,7 @@ from prediction.request import PredictConfig
 from tests.prediction import stock
 from tests.test_thirdparty import THIRD_PARTY, _predicted, every_entry
 from tests.test_thirdparty import _feeds as feeds_of
-from tests.tools.conftest import Tool, refused
+from tests.tools.conftest import Tool, document, refused
 from tools import edit_files, editing
 
 v1 = tf.compat.v1
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # TensorFlow's, 
 def edit(tool: Tool) -> Callable[..., dict[str, Any]]:
     """Calls the tool, which has to succeed, and returns its JSON."""
 
-    return functools.partial(report, tool, "edit")
+    return functools.partial(document, tool, "edit")
 
 
 Edit = Callable[..., dict[str, Any]]
