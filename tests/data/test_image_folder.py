@@ -14,6 +14,7 @@ from data.image_folder import ImageStore, choose
 from data.images import decoding_workers
 from data.source import HeldStore, LabelledSource
 from errors import BadRowsError, DataError
+from tests.conftest import Patch
 from tests.data.conftest import encode, error_line
 
 KNOWN = ("ant", "bee", "T-shirt/top", "Ähre two")
@@ -47,22 +48,8 @@ def paths(tmp_path: Path) -> list[str]:
     return paths
 
 
-@pytest.mark.parametrize("shape", [(32, 32, 3), (12, 12, 3), (8, 8, 1)])
-def test_files_are_decoded_when_asked_for(
-    paths: list[str], tmp_path: Path, shape: tuple[int, ...]
-) -> None:
-    store = ImageStore(paths, str(tmp_path), shape)
-    assert (store.shape, store.dtype) == ((100, *shape), np.dtype(np.uint8))
-    for rows in ([99, 0, 7, 7], []):
-        taken = store.take(np.array(rows, np.int64))
-        assert (taken.shape, taken.dtype) == ((len(rows), *shape), np.dtype(np.uint8))
-        assert (taken == np.array(rows).reshape(-1, 1, 1, 1)).all()
-
-
 @pytest.mark.parametrize("workers", [1, 6])
-def test_large_files_are_decoded_by_several_threads(
-    workers: int, paths: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_threads_decode(workers: int, paths: list[str], tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
     if workers == 6:  # PNG files end with an end mark.
         for path in paths:
@@ -85,30 +72,26 @@ def test_every_bad_file_of_a_batch_is_told(paths: list[str], tmp_path: Path) -> 
     store = ImageStore(paths, str(tmp_path))
     with pytest.raises(BadRowsError, match=r"008\.png: is damaged or cut short") as caught:
         store.take(np.array([8, 0, 5, 3, 9]))
-    messages = {position: str(error) for position, error in caught.value.errors.items()}
-    assert [*messages] == [0, 2, 3, 4]
-    assert "No such file" in messages[2]
-    assert "neither a PNG nor a JPEG" in messages[3]
-    assert "no regular file" in messages[4]
+    lines = {0: "damaged", 2: "No such file", 3: "neither a PNG nor a JPEG", 4: "no regular file"}
+    assert caught.value.errors.keys() == lines.keys()
+    assert all(line in str(caught.value.errors[row]) for row, line in lines.items())
     with error_line(r"003\.png: is neither"):  # The first of all.
         HeldStore(store, keep_bad=False)
 
 
 def test_the_digest_does_not_depend_on_the_place(paths: list[str], tmp_path: Path) -> None:
-    folder = str(tmp_path)
+    folder, other = str(tmp_path), tmp_path / "other"
     digest = ImageStore(paths, folder).digest()
-    (tmp_path / "other").mkdir()
-    os.rename(tmp_path / "ü b", tmp_path / "other" / "ü b")
-    moved = [path.replace(folder, f"{folder}/other") for path in paths]
-    assert ImageStore(moved, f"{folder}/other").digest() == digest
-    assert ImageStore(moved, f"{folder}/other/").digest() == digest
-    assert ImageStore(moved[::-1], f"{folder}/other").digest() != digest
-    assert ImageStore(moved[:-1], f"{folder}/other").digest() != digest
+    other.mkdir()
+    os.rename(tmp_path / "ü b", other / "ü b")
+    moved = [path.replace(folder, str(other)) for path in paths]
+    same, with_slash = (ImageStore(moved, f"{other}{end}").digest() for end in ("", "/"))
+    assert same == with_slash == digest
+    for changed in (moved[::-1], moved[:-1]):
+        assert ImageStore(changed, str(other)).digest() != digest
 
 
-def test_a_folder_that_is_away_ends_the_run_instead_of_skipping_its_images(
-    paths: list[str], tmp_path: Path
-) -> None:
+def test_images_of_a_folder_that_is_away_are_not_skipped(paths: list[str], tmp_path: Path) -> None:
     """Whoever reads: batches under SKIP, the start of a run, its identity."""
     store = ImageStore(paths, str(tmp_path))
     source = LabelledSource(store, np.arange(100))
@@ -131,9 +114,7 @@ def test_a_folder_that_is_away_ends_the_run_instead_of_skipping_its_images(
             look()
 
 
-def test_an_image_is_asked_for_again_as_its_folder_may_have_been_away(
-    paths: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_image_is_asked_for_again(paths: list[str], tmp_path: Path, monkeypatch: Patch) -> None:
     read, lost = files.read_bytes, [paths[3]]
 
     def read_bytes(path: str, max_bytes: int) -> bytes:
