@@ -40,12 +40,8 @@ def _pins(name: str) -> list[Pin]:
 
 def _pins_for(name: str, python: str) -> dict[str, Pin]:
     """The pins that hold on Linux with this Python, by package."""
-    environment = {
-        "python_version": python,
-        "python_full_version": f"{python}.0",
-        "sys_platform": "linux",
-        "platform_python_implementation": "CPython",
-    }
+    environment = {"python_version": python, "python_full_version": f"{python}.0"}
+    environment |= {"sys_platform": "linux", "platform_python_implementation": "CPython"}
     markers = [(pin, pin.requirement.marker) for pin in _pins(name)]
     chosen = [pin for pin, marker in markers if marker is None or marker.evaluate(environment)]
     by_name = {pin.requirement.name: pin for pin in chosen}

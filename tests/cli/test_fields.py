@@ -96,10 +96,7 @@ def test_flags_that_must_be_given_may_stand_without_their_names(arguments: list[
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
-            [],
-            r"missing: --a=\.\.\. and --b=\.\.\.; usage: python pair.py A B \[flags\], such as p",
-        ),
+        ([], r"missing: --a=\.\.\. and --b=\.\.\.; usage: python pair.py A B \[flags\], such as p"),
         (["x"], "missing: --b="),
         (["--b=y"], "missing: --a="),
         (["x", "y", "z"], "unexpected argument 'z'"),
@@ -118,9 +115,6 @@ def test_what_is_missing_or_too_much_is_said(arguments: list[str], message: str)
 )
 def test_one_of_two_flags_may_do(arguments: list[str], a: str | None, b: str | None) -> None:
     assert parse(_Either, ["script.py", *arguments]) == _Either(a, b)
-
-
-def test_where_one_of_two_flags_would_do_both_are_named() -> None:
     with pytest.raises(flags.Error, match=r"missing: --a=\.\.\. or --b=\.\.\.; usage"):
         parse(_Either, ["script.py"])
 
