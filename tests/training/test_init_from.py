@@ -140,19 +140,10 @@ def test_the_flags_become_rules() -> None:
     assert config.run.init_from == InitFrom("p", (("a/", "b/"), ("c", "d")))
 
 
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        (["--init_from=p", "--assign=a/=b"], "must be old_scope/=new_scope/"),
-        (["--init_from=p", "--assign=a=b=c"], "must be old_scope/=new_scope/"),
-        (["--init_from=p", "--exclude=("], "must be a regular expression"),
-        (["--init_from="], "must not be empty"),
-        (["--exclude=a"], "need --init_from"),
-    ],
-)
-def test_a_wrong_flag_is_refused(given: list[str], message: str) -> None:
-    with pytest.raises(flags.IllegalFlagValueError, match=message):
-        parse(LinearConfig, ["s", *given])
+@pytest.mark.parametrize("rule", ["a/=b", "a=b=c"])
+def test_a_wrong_rule_is_refused(rule: str) -> None:
+    with pytest.raises(flags.IllegalFlagValueError, match="must be old_scope/=new_scope/"):
+        parse(LinearConfig, ["s", "--init_from=p", f"--assign={rule}"])
 
 
 def _initial(*names: str) -> InitialValues:
