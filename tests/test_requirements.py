@@ -78,14 +78,11 @@ def test_pins_are_what_the_project_asks_for(python: str) -> None:
         assert pin.version in requirement.specifier, asked
 
 
-def test_readme_has_both_commands() -> None:
+def test_readme_has_both_commands_in_the_order_of_their_numbers() -> None:
     assert readme_commands(_read("README.md")) == [
         "pip install -r requirements.txt && python train_cnn.py --ckpt_dir=model1",
         "pip install -r requirements-dev.txt && python -m pytest",
     ]
-
-
-def test_readme_commands_come_in_the_order_of_their_numbers() -> None:
     text = "```sh\nb && c   # README command 2\nother\n  a   # README command 1\n```\n"
     assert readme_commands(text) == ["a", "b && c"]
 

@@ -45,8 +45,8 @@ class Disk:
         self._unflushed: set[str] = set()
         for name in _CALLS:
             monkeypatch.setattr(file_io, name, self._watched(name, getattr(file_io, name)))
-        write = self._watched("bundle", lambda path, writer, values: bundle(writer, path, values))
         bundle = BundleWriter.write
+        write = self._watched("bundle", lambda path, writer, values: bundle(writer, path, values))
         monkeypatch.setattr(BundleWriter, "write", lambda w, path, values: write(path, w, values))
 
     def _watched(self, name: str, call: Callable[..., None]) -> Callable[..., None]:
