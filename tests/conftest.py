@@ -3,6 +3,8 @@
 import faulthandler
 import importlib
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +17,9 @@ from absl import logging
 
 PROJECT = Path(__file__).resolve().parent.parent
 Make = Callable[..., Any]
+Patch = pytest.MonkeyPatch
+Log = pytest.LogCaptureFixture
+Capture = pytest.CaptureFixture[str]
 
 LIMIT_SECONDS = 1200  # of a test's set-up, of itself, of what comes after: many times the slowest
 
@@ -51,6 +56,15 @@ def _limited(item: pytest.Item) -> Generator[None, None, None]:
 
 
 pytest_runtest_setup = pytest_runtest_call = pytest_runtest_teardown = _limited
+
+
+def run_python(
+    *arguments: str | Path, check: bool = False, **options: Any
+) -> "subprocess.CompletedProcess[str]":
+    """Runs Python as a user does, in the project's folder unless another is given."""
+    command = [sys.executable, *map(str, arguments)]
+    given: dict[str, Any] = {"cwd": PROJECT, "capture_output": True, "text": True, "timeout": 600}
+    return subprocess.run(command, check=check, **{**given, **options})
 
 
 @pytest.fixture(autouse=True)

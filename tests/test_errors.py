@@ -31,14 +31,6 @@ def test_the_fewer_scopes_differ_the_nearer() -> None:
     assert nearest_names("d/c/x", names)[:2] == ["c/x:0", "x:0"]
     assert nearest_names("c/X", names) == ["c/x:0", "b/c/x:0", "x:0"]
     assert nearest_names("c/X", names, most=1) == ["c/x:0"]
-
-
-def test_a_scope_is_whole() -> None:
-    assert nearest_names("logits", ["zzzzzzzzzz/qlogits_of_all:0", "zzzzzzzzzzzzzzz/logits:0"]) == [
-        "zzzzzzzzzzzzzzz/logits:0"
-    ]
-
-
-@pytest.mark.parametrize("text", ["", ":0", " ", "zzz"])
-def test_nothing_is_near(text: str) -> None:
-    assert nearest_names(text, NAMES) == []
+    whole, part = "zzzzzzzzzzzzzzz/logits:0", "zzzzzzzzzz/qlogits_of_all:0"
+    assert nearest_names("logits", [part, whole]) == [whole]
+    assert not any(nearest_names(text, NAMES) for text in ("", ":0", " ", "zzz"))

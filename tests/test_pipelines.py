@@ -11,19 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-PROJECT = Path(__file__).resolve().parent.parent
+from tests.conftest import PROJECT, run_python
+
+Send = Callable[[int, int], None]
 
 
-def _run(folder: Path, *command: str) -> "subprocess.CompletedProcess[str]":
+def _run(folder: Path, script: str, *flags: str) -> "subprocess.CompletedProcess[str]":
     """Runs a script of the project in `folder`."""
-    return subprocess.run(
-        [sys.executable, str(PROJECT / command[0]), *command[1:]],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
+    return run_python(PROJECT / script, *flags, cwd=folder)
 
 
 def test_train_linear_then_predict(tmp_path: Path) -> None:
@@ -64,7 +59,7 @@ def test_small_steps_give_the_same_bytes_on_one_processor(tmp_path: Path) -> Non
     assert (tmp_path / "all" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
 
 
-def _stop(folder: Path, send: Callable[[int, int], None], number: int, *command: str) -> int:
+def _stop(folder: Path, send: Send, number: int, *command: str) -> int:
     """Sends a signal to a script once it has saved; returns the step it stopped at."""
     process = subprocess.Popen(
         [sys.executable, str(PROJECT / command[0]), *command[1:], "--train_steps=2000000"],
@@ -101,8 +96,8 @@ def test_ctrl_c_and_the_same_line_again(tmp_path: Path) -> None:
     [(signal.SIGINT, os.killpg), (signal.SIGTERM, os.kill)],
     ids=["Ctrl-C", "SIGTERM"],
 )
-def test_a_fine_tuning_that_is_stopped_saves_its_step(
-    cnn_run: Path, tmp_path: Path, number: int, send: Callable[[int, int], None]
+def test_a_stopped_fine_tuning_saves_its_step(
+    cnn_run: Path, tmp_path: Path, number: int, send: Send
 ) -> None:
     """Ctrl-C reaches its two processes, and one passes it on to the other; SIGTERM the first."""
     flags = ("--tensor=fc1/add", "--data=ramp", "--ckpt_dir=model", "--save_every_steps=100")
@@ -117,9 +112,7 @@ def _maps_tensorflow(script: int) -> bool:
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks into a process of Linux")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_at_start_up_ends_it_with_nothing_written(
-    tmp_path: Path, number: int, code: int
-) -> None:
+def test_a_signal_at_start_up_writes_nothing(tmp_path: Path, number: int, code: int) -> None:
     """In the middle of the import of TensorFlow: some of it is in memory."""
     process = subprocess.Popen(
         [sys.executable, str(PROJECT / "train_linear.py"), "--ckpt_dir=model"],
@@ -139,11 +132,7 @@ def test_a_signal_at_start_up_ends_it_with_nothing_written(
 
 def test_real_images_reach_an_accuracy(real_data: Path, tmp_path: Path) -> None:
     """Two epochs of the CIFAR-10 classes; chance is 0.25."""
-    subprocess.run(
-        ["tar", "xzf", str(real_data / "cifar4.tar.gz"), "-C", str(tmp_path)],
-        check=True,
-        timeout=600,
-    )
+    subprocess.run(["tar", "xzf", real_data / "cifar4.tar.gz", "-C", tmp_path], check=True)
     data = next(path.parent for path in tmp_path.rglob("train"))
     arguments = (f"--data={data}", "--epochs=2", "--batch_size=128", "--save_every_steps=1000")
     trained = _run(tmp_path, "train_cnn.py", "--ckpt_dir=cifar", *arguments)
@@ -151,8 +140,7 @@ def test_real_images_reach_an_accuracy(real_data: Path, tmp_path: Path) -> None:
     test_accuracy = float(trained.stderr.split("test accuracy ")[-1].split()[0])
     assert test_accuracy > 0.65
 
-    predicted = _run(
-        tmp_path, "predict.py", "--meta=cifar/my-model-313.meta", f"--input={data}/test"
-    )
+    given = ("--meta=cifar/my-model-313.meta", f"--input={data}/test")
+    predicted = _run(tmp_path, "predict.py", *given)
     assert predicted.returncode == 0, predicted.stderr
     assert f"{test_accuracy:.4g}" in predicted.stdout

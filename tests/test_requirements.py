@@ -40,12 +40,8 @@ def _pins(name: str) -> list[Pin]:
 
 def _pins_for(name: str, python: str) -> dict[str, Pin]:
     """The pins that hold on Linux with this Python, by package."""
-    environment = {
-        "python_version": python,
-        "python_full_version": f"{python}.0",
-        "sys_platform": "linux",
-        "platform_python_implementation": "CPython",
-    }
+    environment = {"python_version": python, "python_full_version": f"{python}.0"}
+    environment |= {"sys_platform": "linux", "platform_python_implementation": "CPython"}
     markers = [(pin, pin.requirement.marker) for pin in _pins(name)]
     chosen = [pin for pin, marker in markers if marker is None or marker.evaluate(environment)]
     by_name = {pin.requirement.name: pin for pin in chosen}
@@ -82,14 +78,11 @@ def test_pins_are_what_the_project_asks_for(python: str) -> None:
         assert pin.version in requirement.specifier, asked
 
 
-def test_readme_has_both_commands() -> None:
+def test_readme_has_both_commands_in_the_order_of_their_numbers() -> None:
     assert readme_commands(_read("README.md")) == [
         "pip install -r requirements.txt && python train_cnn.py --ckpt_dir=model1",
         "pip install -r requirements-dev.txt && python -m pytest",
     ]
-
-
-def test_readme_commands_come_in_the_order_of_their_numbers() -> None:
     text = "```sh\nb && c   # README command 2\nother\n  a   # README command 1\n```\n"
     assert readme_commands(text) == ["a", "b && c"]
 

@@ -27,9 +27,7 @@ def _restore(session: tf.compat.v1.Session, folder: Path, step: int) -> None:
     ("run", "last", "kept"),
     [("linear_run", 300, [270, 280, 290, 300]), ("cnn_run", 200, [170, 180, 190, 200])],
 )
-def test_latest_checkpoint(
-    run: str, last: int, kept: list[int], request: pytest.FixtureRequest
-) -> None:
+def test_latest(run: str, last: int, kept: list[int], request: pytest.FixtureRequest) -> None:
     folder = request.getfixturevalue(run)
     assert v1.train.latest_checkpoint(str(folder)) == str(folder / f"my-model-{last}")
     state = v1.train.get_checkpoint_state(str(folder))
@@ -69,9 +67,7 @@ def test_cnn(cnn_run: Path) -> None:
 
 
 @pytest.mark.parametrize(("run", "step"), [("linear_run", 300), ("cnn_run", 200)])
-def test_it_trains_on_and_saves(
-    run: str, step: int, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
+def test_it_trains_on(run: str, step: int, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     """The optimizer comes with the meta graph: its slots are restored, its step runs."""
     folder = shutil.copytree(request.getfixturevalue(run), tmp_path / "moved")
     with tf.Graph().as_default() as graph, v1.Session() as session:

@@ -1,6 +1,5 @@
 """Training the CNN on each kind of data, up to the resumed run that ends with equal bytes."""
 
-import dataclasses
 import itertools
 import json
 import os
@@ -23,6 +22,7 @@ from errors import DataError, TrainingError
 from prediction.evaluation import predict
 from prediction.request import PredictConfig
 from tests import runs
+from tests.conftest import Log, Make, Patch
 from tests.runs import with_run
 from train_cnn import CnnConfig
 from training import loop
@@ -49,14 +49,9 @@ def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def config(cnn_config: Callable[..., CnnConfig], image_folder: Path, tmp_path: Path) -> CnnConfig:
     """Thirty steps of five images, so that batches span epochs."""
-    return cnn_config(
-        tmp_path / "run",
-        data=str(image_folder),
-        batch_size=5,
-        train_steps=30,
-        log_every_steps=4,
-        save_every_steps=7,
-    )
+    every = {"log_every_steps": 4, "save_every_steps": 7}
+    folder, data = tmp_path / "run", str(image_folder)
+    return cnn_config(folder, data=data, batch_size=5, train_steps=30, **every)
 
 
 def _train_and_stop_at(config: CnnConfig, step: int) -> int:
@@ -66,8 +61,8 @@ def _train_and_stop_at(config: CnnConfig, step: int) -> int:
 
 
 @pytest.mark.parametrize("where", ["evaluation", "save"])
-def test_a_signal_in_an_evaluation_or_a_save_loses_no_step(
-    config: CnnConfig, tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
+def test_signals_lose_no_step(
+    config: CnnConfig, tmp_path: Path, where: str, monkeypatch: Patch
 ) -> None:
     """SIGTERM in the test of step 8, or while step 7 is being written beside the next steps."""
     task = train_cnn.make_task(config)
@@ -113,14 +108,6 @@ def test_it_learns_the_classes_and_says_so_in_the_log_and_the_meta_graph(config:
         assert graph.get_tensor_by_name("fc2/add:0").shape.as_list() == [None, len(CLASSES)]
 
 
-def test_the_ramp_is_kept_beside_the_checkpoints(cnn_run: Path) -> None:
-    with np.load(cnn_run / "data10_4.npz") as arrays:
-        np.testing.assert_array_equal(
-            arrays["X"], np.arange(30720, dtype=np.float32).reshape(10, 32, 32, 3) / 255
-        )
-        np.testing.assert_array_equal(arrays["Y"], [0, 0, 1, 1, 2, 2, 3, 3, 2, 0])
-
-
 @pytest.mark.parametrize("changes", [{"data": "nowhere"}, {"batch_size": 37}])
 def test_bad_data_leaves_no_folder(config: CnnConfig, changes: dict[str, Any]) -> None:
     with pytest.raises(DataError):
@@ -143,9 +130,7 @@ def test_a_run_is_not_continued_as_another(config: CnnConfig, tmp_path: Path) ->
             train_cnn.train(with_run(config, **changes))
 
 
-def test_classes_that_are_new_or_gone_are_named_with_what_mends_it(
-    config: CnnConfig, tmp_path: Path
-) -> None:
+def test_classes_that_are_new_or_gone_are_named(config: CnnConfig, tmp_path: Path) -> None:
     """Before any variable is spoken of; with the old classes, the run goes on."""
     folder = tmp_path / "images"
     shutil.copytree(config.data, folder)
@@ -178,9 +163,7 @@ def test_another_number_of_classes_without_names_is_told(config: CnnConfig, tmp_
         train_cnn.train(with_run(config, data=path))
 
 
-def test_another_model_in_the_folder_is_told_before_its_variables(
-    linear_run: Path, cnn_config: Callable[..., CnnConfig], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_another_model(linear_run: Path, cnn_config: Make, caplog: Log) -> None:
     line = "300 is of another run: model was 'linear', is now 'cnn'; train into another [^,]*$"
     with pytest.raises(TrainingError, match=line):
         train_cnn.train(cnn_config(linear_run, allow_config_change=True))
@@ -199,9 +182,7 @@ def _recorded(config: CnnConfig) -> dict[int, float | None]:
     return {k: found.get("test_accuracy") for k, found in runs.manifests(config.run).items()}
 
 
-def test_augmented_scheduled_and_keeping_the_best_it_resumes_to_the_same_bytes(
-    tuned: CnnConfig, tmp_path: Path
-) -> None:
+def test_with_all_options_it_resumes_to_the_same_bytes(tuned: CnnConfig, tmp_path: Path) -> None:
     """Stopped between and on saves, and never; measuring at each save changes nothing.
 
     Off the cadence, where it was stopped is no candidate for the best, also at step 8, whose log
@@ -248,9 +229,7 @@ def test_the_best_of_all_saves_stays(tuned: CnnConfig, tmp_path: Path) -> None:
         ({"train_steps": 40}, "cosine schedule's last step was 30, is now 40"),
     ],
 )
-def test_another_schedule_or_augmentation_is_another_run(
-    tuned: CnnConfig, changes: dict[str, Any], message: str
-) -> None:
+def test_another_schedule(tuned: CnnConfig, changes: dict[str, Any], message: str) -> None:
     """A cosine ends at the run's last step, so a longer run is another from its first step on."""
     _train_and_stop_at(tuned, 3)
     other = with_run(tuned, **changes)
@@ -260,9 +239,7 @@ def test_another_schedule_or_augmentation_is_another_run(
 
 
 def test_training_images_are_augmented_and_test_images_are_not(config: CnnConfig) -> None:
-    plain, augmented = (
-        train_cnn.make_task(with_run(config, augment=augment)) for augment in (False, True)
-    )
+    plain, augmented = (train_cnn.make_task(with_run(config, augment=a)) for a in (False, True))
     for (x, y), (z, labels) in zip(plain.batches(0, 3), augmented.batches(0, 3), strict=True):
         assert not np.array_equal(x, z)
         np.testing.assert_array_equal(y, labels)
@@ -272,9 +249,7 @@ def test_training_images_are_augmented_and_test_images_are_not(config: CnnConfig
         assert x.tobytes() == z.tobytes()
 
 
-def test_images_on_disk_end_with_the_bytes_of_those_in_memory(
-    config: CnnConfig, tmp_path: Path
-) -> None:
+def test_images_on_disk_end_with_the_same_bytes(config: CnnConfig, tmp_path: Path) -> None:
     """Stopped in the middle of an epoch, gone on with from memory and from disk: equal bytes."""
     on_disk = with_run(config, data_memory_mb=0, ckpt_dir=str(tmp_path / "disk"))
     train_cnn.train(config)
@@ -284,85 +259,50 @@ def test_images_on_disk_end_with_the_bytes_of_those_in_memory(
     assert runs.same(on_disk.run, config.run)
 
 
-@pytest.fixture
-def turns_bad(config: CnnConfig, image_folder: Path, tmp_path: Path) -> CnnConfig:
-    """A run on disk, in whose folder one file is cut short once the run has been opened."""
-    folder = tmp_path / "turns_bad"
-    shutil.copytree(image_folder, folder)
-    return with_run(config, ckpt_dir=str(tmp_path / "bad-run"), data=str(folder), data_memory_mb=0)
-
-
-def _cut(config: CnnConfig) -> None:
-    for name in ("train/dog/3.png", "test/cat/2.jpg"):
-        os.truncate(f"{config.data}/{name}", 100)
-
-
-def test_a_file_that_turns_bad_stops_the_run_and_is_named(turns_bad: CnnConfig) -> None:
-    task = train_cnn.make_task(turns_bad)
-    _cut(turns_bad)
-    with pytest.raises(
-        DataError, match=r"/(dog/3\.png|cat/2\.jpg): .*; --on_bad_image=skip goes on"
-    ):
-        loop.train(task, turns_bad.run)
-
-
-def test_a_file_that_turns_bad_can_be_skipped(
-    turns_bad: CnnConfig, caplog: pytest.LogCaptureFixture
+def test_a_file_that_turns_bad_stops_the_run_or_is_skipped(
+    config: CnnConfig, tmp_path: Path, caplog: Log
 ) -> None:
-    skipping = with_run(turns_bad, on_bad_image="skip")
-    task = train_cnn.make_task(skipping)
-    assert "on_bad_image" not in str(task.identity)
-    _cut(skipping)
-    assert {x.shape for x, _ in task.batches(0, 30)} == {(5, 32, 32, 3)}
-    outcome = loop.train(task, skipping.run)
+    """It is cut short once the run has been opened."""
+    folder, cut = str(shutil.copytree(config.data, tmp_path / "bad")), ("dog/3.png", "cat/2.jpg")
+    stopping = with_run(config, data=folder, data_memory_mb=0)
+    skipping = with_run(stopping, ckpt_dir=str(tmp_path / "skips"), on_bad_image="skip")
+    stops, skips = (train_cnn.make_task(each) for each in (stopping, skipping))
+    assert "on_bad_image" not in str(skips.identity)
+    for split, name in zip(("train", "test"), cut, strict=True):
+        os.truncate(f"{folder}/{split}/{name}", 100)
+    with pytest.raises(DataError, match=rf"/({'|'.join(cut)}): .*; --on_bad_image=skip goes on"):
+        loop.train(stops, stopping.run)
+    assert {x.shape for x, _ in skips.batches(0, 30)} == {(5, 32, 32, 3)}
+    outcome = loop.train(skips, skipping.run)
     assert (outcome.step, outcome.exit_code) == (30, 0)
     skipped = [message for message in caplog.messages if message.startswith("skipped: ")]
-    for name in ("train/dog/3.png", "test/cat/2.jpg"):
-        assert sum(name in message for message in skipped) == 1
+    assert [sum(name in message for message in skipped) for name in cut] == [1, 1]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "rate", "warmup_steps", "cosine_to"),
+    ("arguments", "schedule"),  # The learning rate, the steps of warm-up, the last of the cosine.
     [
-        ((), 1e-3, 0, None),
-        (("--warmup_steps=7",), 1e-3, 7, None),
-        (("--schedule=cosine", "--train_steps=2000"), 4e-3, 500, 2000),
-        (("--schedule=cosine", "--train_steps=30"), 4e-3, 15, 30),
-        (("--schedule=cosine", "--train_steps=1"), 4e-3, 0, 1),
-        (("--schedule=cosine", "--warmup_steps=0", "--learning_rate=0.1"), 0.1, 0, 200),
+        ((), (1e-3, 0, None)),
+        (("--warmup_steps=7",), (1e-3, 7, None)),
+        (("--schedule=cosine", "--train_steps=2000"), (4e-3, 500, 2000)),
+        (("--schedule=cosine", "--train_steps=30"), (4e-3, 15, 30)),
+        (("--schedule=cosine", "--train_steps=1"), (4e-3, 0, 1)),
+        (("--schedule=cosine", "--warmup_steps=0", "--learning_rate=0.1"), (0.1, 0, 200)),
     ],
 )
-def test_the_defaults_of_a_schedule(
-    tmp_path: Path,
-    arguments: tuple[str, ...],
-    rate: float,
-    warmup_steps: int,
-    cosine_to: int | None,
-) -> None:
+def test_the_defaults_of_a_schedule(tmp_path: Path, arguments: Any, schedule: Any) -> None:
     given = ["train_cnn.py", f"--ckpt_dir={tmp_path}", "--data=ramp", "--batch_size=10", *arguments]
     identity = train_cnn.make_task(parse(CnnConfig, given)).identity
-    assert identity["learning_rate"] == rate
-    assert identity.get("warmup_steps", 0) == warmup_steps
-    assert identity.get("cosine schedule's last step") == cosine_to
+    found = (identity.get("warmup_steps", 0), identity.get("cosine schedule's last step"))
+    assert (identity["learning_rate"], *found) == schedule
 
 
-def test_a_model_for_images_of_another_size(
-    cnn_config: Callable[..., CnnConfig], tmp_path: Path
-) -> None:
+def test_a_model_for_images_of_another_size(config: CnnConfig) -> None:
     """48 x 48 pixels; the rest of the graph follows, and files are resized to it."""
-    rng = np.random.default_rng(0)
-    labels = np.arange(12) % 3
-    images = rng.integers(0, 80, (12, 48, 48, 3)).astype(np.uint8)
-    images[np.arange(12), :, :, labels] += 150
-    np.savez(tmp_path / "rows.npz", X=images, Y=labels)
-    Image.fromarray(images[1]).resize((20, 30)).save(tmp_path / "photo.png")
-    changes: dict[str, Any] = {"data": f"{tmp_path}/rows.npz", "train_steps": 30, "image_size": 48}
-    config = cnn_config(tmp_path / "run", **changes)
-    assert train_cnn.make_task(config).identity["image_size"] == 48
-    outcome = train_cnn.train(config)
+    large = with_run(config, image_size=48)
+    assert train_cnn.make_task(large).identity["image_size"] == 48
+    outcome = train_cnn.train(large)
     assert outcome.variables["fc1/w"].shape == (6 * 6 * 64, 128)
-    photo = PredictConfig(outcome.prefix, input=[f"{tmp_path}/photo.png"], fetch=["classes"])
-    found = json.loads(predict(dataclasses.replace(photo, format="json")))
-    assert found["outputs"] == {"classes:0": [1]}
-    with pytest.raises(DataError, match="32, 32, 3"):
-        train_cnn.make_task(with_run(config, image_size=32))
+    photo = [f"{config.data}/test/dog/1.png"]
+    asked = PredictConfig(outcome.prefix, input=photo, fetch=["classes"], format="json")
+    assert json.loads(predict(asked))["outputs"] == {"classes:0": [1]}

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from checkpoints.bundle import VariableSpec
 from checkpoints.folder import Retention
+from checkpoints.reader import Restored, restore_newest
 from checkpoints.writer import CheckpointWriter, RunRecord
 
 Array = npt.NDArray[Any]
@@ -30,3 +31,12 @@ def save(path: object, accuracies: dict[int, float | None], stays: Retention) ->
     with CheckpointWriter(str(path), SPECS, RECORD, stays) as writer:
         for step, accuracy in accuracies.items():
             writer.save(step, values_at(step), accuracy)
+
+
+def restore(path: object) -> Restored:
+    """What a run would go on from: the newest good checkpoint, whose values are those saved."""
+    found = restore_newest(str(path), SPECS)
+    assert found is not None
+    expected = {name: value.tobytes() for name, value in values_at(found.step).items()}
+    assert {name: value.tobytes() for name, value in found.values.items()} == expected
+    return found

@@ -17,9 +17,9 @@ import tensorflow as tf
 from checkpoints import file_io, folder, manifest
 from checkpoints.bundle import BundleWriter
 from checkpoints.folder import Retention, best_checkpoint
-from checkpoints.reader import restore_newest
 from errors import CheckpointError
-from tests.checkpoints.conftest import SPECS, save, values_at
+from tests.checkpoints.conftest import restore, save
+from tests.conftest import Log, Patch
 
 KEEP = 2
 RETENTION, KEEPING_BEST = Retention(KEEP), Retention(KEEP, keep_best=True)
@@ -38,21 +38,16 @@ class Disk:
       calls: name and path of each call so far.
     """
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: Patch) -> None:
         self.calls: list[tuple[str, str]] = []
         self.before: Callable[[int], None] = lambda _: None
         self.after: Callable[[int], None] = lambda _: None
         self._unflushed: set[str] = set()
         for name in _CALLS:
             monkeypatch.setattr(file_io, name, self._watched(name, getattr(file_io, name)))
-        write = BundleWriter.write
-        monkeypatch.setattr(
-            BundleWriter,
-            "write",
-            lambda writer, prefix, values: self._watched(
-                "bundle", lambda path: write(writer, path, values)
-            )(prefix),
-        )
+        bundle = BundleWriter.write
+        write = self._watched("bundle", lambda path, writer, values: bundle(writer, path, values))
+        monkeypatch.setattr(BundleWriter, "write", lambda w, path, values: write(path, w, values))
 
     def _watched(self, name: str, call: Callable[..., None]) -> Callable[..., None]:
         def watched(path: str, *arguments: Any) -> None:
@@ -126,23 +121,19 @@ def _names(path: Path) -> set[str]:
 
 def _check_restart(path: Path) -> int:
     """Restarts as training does, then saves on; returns the step that was found."""
-    found = restore_newest(str(path), SPECS)
-    assert found is not None
-    for name, value in values_at(found.step).items():
-        assert found.values[name].tobytes() == value.tobytes()
-    folder.at_start(str(path), found.step, RETENTION)
-    leftovers = [n for n in _names(path) if n.endswith(".tmp") or "tempstate" in n]
-    assert leftovers == []
-    assert tf.train.latest_checkpoint(str(path)) == str(path / f"my-model-{found.step}")
+    step = restore(path).step
+    folder.at_start(str(path), step, RETENTION)
+    assert not any(name.endswith(".tmp") or "tempstate" in name for name in _names(path))
+    assert tf.train.latest_checkpoint(str(path)) == str(path / f"my-model-{step}")
     save(path, {30: None, 40: None}, RETENTION)
     assert folder.committed_steps(str(path)) == [30, 40]
     assert len(_names(path)) == 4 * KEEP + 1
-    return found.step
+    return step
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("power", ["kept", "cut"])
-def test_a_process_that_ends_at_any_call_loses_nothing(
+def test_an_end_at_any_call_loses_nothing(
     present: Path, tmp_path: Path, num_calls: int, moment: str, power: str
 ) -> None:
     found = []
@@ -179,7 +170,7 @@ def test_a_process_that_ends_while_the_tensors_are_written(present: Path, state:
     ids=["EIO", "EACCES", "ENOSPC"],
 )
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "from then on"])
-def test_a_disk_that_refuses_any_call_costs_no_checkpoint(
+def test_a_disk_that_refuses_any_call(
     present: Path, tmp_path: Path, num_calls: int, error: Exception, lasting: bool
 ) -> None:
     for first in range(num_calls):
@@ -198,9 +189,7 @@ def test_a_disk_that_refuses_any_call_costs_no_checkpoint(
         assert _check_restart(path) in (20, 30)
 
 
-def test_training_goes_on_where_space_returns(
-    present: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_training_goes_on_where_space_returns(present: Path, caplog: Log) -> None:
     """The save of step 30 is refused, that of step 40 is not."""
     with pytest.MonkeyPatch.context() as patched:
         disk = Disk(patched)
@@ -216,9 +205,7 @@ def test_training_goes_on_where_space_returns(
     assert folder.committed_steps(str(present)) == [20, 40]
 
 
-def test_everything_is_flushed_before_it_counts(
-    present: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_everything_is_flushed_before_it_counts(present: Path, monkeypatch: Patch) -> None:
     """The order that a power cut asks for, whatever the file system reorders."""
     disk = Disk(monkeypatch)
     _save_30(present)
@@ -240,7 +227,7 @@ def test_everything_is_flushed_before_it_counts(
 @pytest.mark.parametrize(
     ("accuracy", "best", "kept"), [(0.9, 30, [25, 30]), (0.2, 10, [10, 25, 30])]
 )
-def test_a_process_that_ends_at_any_call_keeps_a_best(
+def test_an_end_at_any_call_keeps_a_best(
     tmp_path: Path, moment: str, power: str, accuracy: float, best: int, kept: list[int]
 ) -> None:
     """The best so far, of step 10, goes after a better one is committed, else not at all."""

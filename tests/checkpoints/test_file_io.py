@@ -31,22 +31,20 @@ def path(tmp_path: Path) -> str:
 
 
 def test_up_to_the_limit_it_is_read(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An absent file is an error, or has no head."""
     assert read_bounded(path, 100) == bytes(range(100))
     assert read_head(path, 3) == b"\0\1\2"
     assert read_head(path, 300) == bytes(range(100))
     with pytest.raises(CheckpointError, match="more than the limit"):
         read_bounded(path, 99)
+    with pytest.raises(CheckpointError, match="there is no file"):
+        read_bounded(f"{path}.absent", 9)
+    assert read_head(f"{path}.absent", 9) == b""
+    Path(f"{path}.empty").touch()
+    assert read_bounded(f"{path}.empty", 9) == b""
     monkeypatch.setattr(tf.io.gfile, "stat", lambda _: SimpleNamespace(length=10))  # It grows.
     with pytest.raises(CheckpointError, match="more than the limit"):
         read_bounded(path, 50)
-
-
-def test_an_empty_file_is_empty_and_an_absent_one_an_error(tmp_path: Path) -> None:
-    (tmp_path / "f").touch()
-    assert read_bounded(f"{tmp_path}/f", 9) == b""
-    with pytest.raises(CheckpointError, match="there is no file"):
-        read_bounded(f"{tmp_path}/g", 9)
-    assert read_head(f"{tmp_path}/g", 9) == b""
 
 
 @pytest.mark.parametrize("link", ["/dev/zero", "/dev/stdin", "."])

@@ -2,28 +2,31 @@
 
 import errno
 import functools
+import math
 import os
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import tensorflow as tf
 
-from checkpoints import folder, naming
-from checkpoints.folder import Retention, explain_if_gone, newest_meta_graph
+from checkpoints import folder, manifest, naming
+from checkpoints.folder import (
+    Retention,
+    Saved,
+    best_checkpoint,
+    explain_if_gone,
+    newest_meta_graph,
+    steps_to_delete,
+)
 from checkpoints.lock import Hold, read_newest
 from errors import CheckpointError
+from tests.checkpoints.conftest import save
+from tests.conftest import Log, Patch
 
-OTHERS = (
-    "notes-30.txt",
-    "my-model-20261129.tar.gz",
-    "my-model-30.txt",
-    "my-model-60.meta",
-    "my-model-100.npz",
-    "my-model-0150.meta",
-    "my-model-0150.manifest.tmp",
-    "my-model-30.data-00000-of-00002",
-    "my-model-٣.index",
-)
+_TAILS = ("20261129.tar.gz", "30.txt", "60.meta", "100.npz", "0150.meta", "0150.manifest.tmp")
+_ODD_TAILS = ("30.data-00000-of-00002", "٣.index")
+OTHERS = ("notes-30.txt", *(f"my-model-{tail}" for tail in (*_TAILS, *_ODD_TAILS)))
 
 
 def _touch(path: Path, step: int, *suffixes: str) -> None:
@@ -49,19 +52,8 @@ def test_names() -> None:
     assert naming.checkpoint_prefix("model1", 190) == "model1/my-model-190"
     for suffix in (*naming.CONTENT_SUFFIXES, naming.MANIFEST_SUFFIX):
         assert naming.split_name(naming.checkpoint_name(7) + suffix) == (7, suffix)
-    for name in (
-        "checkpoint",
-        "my-model-.index",
-        "my-model-7",
-        "other-7.index",
-        "xmy-model-7.meta",
-    ):
-        assert naming.split_name(name) is None
-
-
-def test_usable_steps_rise_and_leave_out_leftovers(path: Path) -> None:
-    assert folder.usable_steps(str(path)) == [20, 100]
-    assert folder.usable_steps(str(path / "absent")) == []
+    others = ("checkpoint", "my-model-.index", "my-model-7", "other-7.index", "xmy-model-7.meta")
+    assert not any(map(naming.split_name, others))
 
 
 def test_a_name_that_is_not_utf_8_is_passed_over(path: Path) -> None:
@@ -74,18 +66,16 @@ def test_a_name_that_is_not_utf_8_is_passed_over(path: Path) -> None:
     assert all(map(os.path.exists, strange))
 
 
-def test_a_folder_that_may_not_be_listed_is_one_line(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(path: str) -> None:
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
-
-    monkeypatch.setattr(os, "listdir", refuse)
+def test_a_folder_that_may_not_be_listed_is_one_line(path: Path, monkeypatch: Patch) -> None:
+    error = PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    monkeypatch.setattr(os, "listdir", Mock(side_effect=error))
     with pytest.raises(CheckpointError, match=f"^{path} cannot be read: Permission denied$"):
         folder.usable_steps(str(path))
 
 
-def test_only_leftovers_are_cleared(path: Path) -> None:
+def test_leftovers_are_not_usable_and_they_alone_are_cleared(path: Path) -> None:
+    assert folder.usable_steps(str(path)) == [20, 100]
+    assert folder.usable_steps(str(path / "absent")) == []
     before = {p.name for p in path.iterdir()}
     assert folder.delete_leftovers(str(path)) == [30, 50]
     gone = {f"my-model-30{s}" for s in (*naming.CONTENT_SUFFIXES, ".manifest.tmp")}
@@ -101,11 +91,11 @@ def test_a_save_moves_what_is_not_ours_out_of_its_way(path: Path) -> None:
     assert [p.name for p in path.glob("my-model-30.*") if p.name not in OTHERS] == []
 
 
-@pytest.mark.parametrize("step", [100, 20, 30])
-def test_delete_leaves_nothing_of_a_step(path: Path, step: int) -> None:
-    folder.delete_checkpoint(str(path), step)
-    assert step not in folder.files_by_step(str(path))
-    assert {*OTHERS} <= {p.name for p in path.iterdir()}
+def test_delete_leaves_nothing_of_a_step(path: Path) -> None:
+    for step in (100, 20, 30):
+        folder.delete_checkpoint(str(path), step)
+        assert step not in folder.files_by_step(str(path))
+        assert {*OTHERS} <= {p.name for p in path.iterdir()}
 
 
 # The state file, against what TensorFlow reads and writes, and what others have left.
@@ -152,21 +142,19 @@ def test_what_others_have_left_in_a_state_file(tmp_path: Path, text: str, name: 
     assert folder.named_checkpoint(str(state)) == name
 
 
-def _checkpoint(path: Path, step: int, manifest: str = ".manifest") -> None:
-    _touch(path, step, *naming.CONTENT_SUFFIXES, manifest)
+WHOLE = (*naming.CONTENT_SUFFIXES, ".manifest")
 
 
 def test_the_newest_is_one_that_is_whole(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"has no checkpoint my-model-<step>"):
         newest_meta_graph(str(tmp_path))
-    _checkpoint(tmp_path, 9)
-    _checkpoint(tmp_path, 10)
-    _checkpoint(tmp_path, 11, manifest=".manifest.tmp")
+    for step, suffixes in ((9, WHOLE), (10, WHOLE), (11, (*WHOLE[:-1], ".manifest.tmp"))):
+        _touch(tmp_path, step, *suffixes)
     assert newest_meta_graph(str(tmp_path)) == str(tmp_path / "my-model-10.meta")
 
 
 def test_an_error_tells_when_the_checkpoint_has_gone(tmp_path: Path) -> None:
-    _checkpoint(tmp_path, 10)
+    _touch(tmp_path, 10, *WHOLE)
     error = CheckpointError("odd")
     for name in ("my-model-5.meta", "my-model-5"):
         gone = str(explain_if_gone(error, str(tmp_path / name)))
@@ -178,7 +166,7 @@ def test_an_error_tells_when_the_checkpoint_has_gone(tmp_path: Path) -> None:
 
 def _save(path: Path, step: int) -> None:
     """As a trainer that keeps the newest one alone."""
-    _checkpoint(path, step)
+    _touch(path, step, *WHOLE)
     folder.after_save(str(path), step, Retention(max_to_keep=1))
 
 
@@ -196,20 +184,19 @@ def test_what_is_held_goes_with_a_later_save(tmp_path: Path) -> None:
     assert folder.usable_steps(str(tmp_path)) == [4]
 
 
-def _read_late(path: Path, last: int, hold: Hold) -> int:
-    """The trainer has saved and deleted before anything could be held."""
-    (step,) = folder.usable_steps(str(path))
-    if step < last:
-        _save(path, step + 1)
-    hold(f"{path}/my-model-{step}")
-    if step < last:
-        raise CheckpointError(f"my-model-{step} is gone")
-    return step
-
-
 def test_what_is_gone_is_read_anew_so_many_times(tmp_path: Path) -> None:
+    """The trainer has saved and deleted before anything could be held."""
     _save(tmp_path, 1)
-    read = functools.partial(_read_late, tmp_path)
+
+    def read(last: int, hold: Hold) -> int:
+        (step,) = folder.usable_steps(str(tmp_path))
+        if step < last:
+            _save(tmp_path, step + 1)
+        hold(f"{tmp_path}/my-model-{step}")
+        if step < last:
+            raise CheckpointError(f"my-model-{step} is gone")
+        return step
+
     assert read_newest([str(tmp_path)], functools.partial(read, 20)) == 20
     with pytest.raises(CheckpointError, match=r"faster than they can be read: .*--max_to_keep"):
         read_newest([str(tmp_path)], functools.partial(read, 100))
@@ -227,3 +214,130 @@ def test_what_is_wrong_with_a_checkpoint_that_is_there_is_said_at_once(tmp_path:
 
     with pytest.raises(CheckpointError, match=r"^1 has no such tensor"):
         read_newest([str(tmp_path)], read)
+
+
+# Which checkpoints go, and which one is the best: as a function, then on a folder.
+
+HOUR = 3600.0
+HOURLY, BEST = Retention(1, every_n_hours=1), Retention(2, keep_best=True)
+
+
+def _at(*hours: float) -> list[Saved]:
+    return [Saved(step, hour * HOUR) for step, hour in enumerate(hours, 1)]
+
+
+def _measured(*accuracies: float | None) -> list[Saved]:
+    return [Saved(step, step * HOUR, accuracy) for step, accuracy in enumerate(accuracies, 1)]
+
+
+@pytest.mark.parametrize(
+    ("saved", "stays", "doomed"),
+    [
+        (_at(), Retention(2), []),
+        (_at(0, 1), Retention(2), []),
+        (_at(0, 1, 2, 3), Retention(2), [1, 2]),
+        (_at(0, 1, 2, 3), Retention(0), []),
+        (_at(0, 0.5, 1.0, 1.9, 2.0, 2.1, 2.2), HOURLY, [2, 4, 6]),
+        # A clock that was ten years ahead for a while: spans are counted anew from there on.
+        (_at(87_600, 87_600.5, 0, 0.5, 1.0, 1.5, 2.0, 2.5), HOURLY, [2, 4, 6]),
+        # One whose time is not known begins no span.
+        ([Saved(1, 0.0), Saved(2, -math.inf), Saved(3, HOUR / 2), Saved(4, HOUR)], HOURLY, [2, 3]),
+        # The best is beside the two newest, or one of them; the earliest of equals; none.
+        (_measured(0.9, 0.1, 0.2, 0.3), BEST, [2]),
+        (_measured(0.1, 0.2, 0.9, 0.3), BEST, [1, 2]),
+        (_measured(0.9, 0.9, 0.9, 0.9), BEST, [2]),
+        (_measured(None, None, None, None), BEST, [1, 2]),
+        (_measured(None, 0.0, None, None), BEST, [1]),
+        (_measured(0.9, 0.8, 0.1, 0.1), BEST._replace(damaged=frozenset({1})), [1]),
+    ],
+    ids=range(13),
+)
+def test_which_go(saved: list[Saved], stays: Retention, doomed: list[int]) -> None:
+    assert steps_to_delete(saved, stays) == doomed
+
+
+@pytest.mark.parametrize("keep_best", [False, True])
+def test_deleting_step_by_step_ends_where_deleting_at_once_does(keep_best: bool) -> None:
+    accuracies = (0.1, 0.8, 0.2, 0.9, 0.3, 0.4)
+    saved = [Saved(step, step * 0.4 * HOUR, a) for step, a in enumerate(accuracies, 1)]
+    stays = Retention(2, every_n_hours=1, keep_best=keep_best)
+    present: list[Saved] = []
+    for checkpoint in saved:
+        present.append(checkpoint)
+        doomed = steps_to_delete(present, stays)
+        present = [c for c in present if c.step not in doomed]
+    at_once = steps_to_delete(saved, stays)
+    assert [c.step for c in present] == [c.step for c in saved if c.step not in at_once]
+
+
+def test_the_best_stays_and_is_found(tmp_path: Path) -> None:
+    """Across processes; ties go to the earliest, and the state file names the newest."""
+    path = str(tmp_path)
+    save(path, {10: 0.5, 20: 0.8, 30: 0.7}, BEST)
+    save(path, {40: 0.8, 50: 0.6}, BEST)
+    assert folder.committed_steps(path) == [20, 40, 50]
+    assert best_checkpoint(path) == f"{path}/my-model-20"
+    assert tf.train.latest_checkpoint(path) == f"{path}/my-model-50"
+    found = manifest.read(path, 20)
+    assert found is not None
+    assert found.test_accuracy == 0.8
+    save(path, {60: 0.9, 70: 0.1, 80: 0.1, 90: 0.1}, BEST)
+    assert folder.committed_steps(path) == [60, 80, 90]
+    save(path, {100: 0.1}, Retention(2))
+    assert folder.committed_steps(path) == [90, 100]
+
+
+def test_those_that_say_nothing_are_not_the_best(tmp_path: Path) -> None:
+    save(tmp_path, {10: None, 20: None}, BEST)
+    for path in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(CheckpointError, match=r"no checkpoint that says its test accuracy"):
+            best_checkpoint(str(path))
+    save(tmp_path, {30: 0.1, 40: None, 50: None}, BEST)
+    assert folder.committed_steps(str(tmp_path)) == [30, 40, 50]
+    assert best_checkpoint(str(tmp_path)).endswith("my-model-30")
+
+
+def _damage(path: Path, *steps: int) -> None:
+    for step in steps:
+        file = path / f"my-model-{step}.data-00000-of-00001"
+        content = bytearray(file.read_bytes())
+        content[0] ^= 1
+        file.write_bytes(content)
+
+
+def test_a_damaged_best_is_stepped_over_with_a_line(tmp_path: Path, caplog: Log) -> None:
+    save(tmp_path, {10: 0.9, 20: 0.5, 30: 0.1, 40: 0.1}, Retention(0))
+    (tmp_path / "my-model-40.manifest").write_bytes(b"damage")
+    _damage(tmp_path, 10)
+    assert best_checkpoint(str(tmp_path)).endswith("my-model-20")
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert "my-model-10 cannot be used" in line
+    assert "\n" not in line
+    _damage(tmp_path, 20, 30)
+    with pytest.raises(CheckpointError, match=r"each of the 3 checkpoints that say .* is damaged"):
+        best_checkpoint(str(tmp_path))
+
+
+def test_a_damaged_best_is_not_kept_after_a_start(tmp_path: Path, caplog: Log) -> None:
+    """Beyond the newest it goes; among them it stays until they are others."""
+    save(tmp_path, {10: 0.9, 20: 0.5, 30: 0.8, 40: 0.1}, BEST)
+    _damage(tmp_path, 10, 30)
+    stays = folder.at_start(str(tmp_path), 40, BEST)
+    assert caplog.text.count("not kept as the best") == 2
+    assert folder.committed_steps(str(tmp_path)) == [30, 40]
+    save(tmp_path, {50: 0.05, 60: 0.05}, stays)
+    assert folder.committed_steps(str(tmp_path)) == [40, 50, 60]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\xff\xff", b'model_checkpoint_path: "gone-7"\n'])
+def test_wrong_state_files(tmp_path: Path, content: bytes | None, caplog: Log) -> None:
+    caplog.set_level("INFO")
+    save(tmp_path, {9: None, 10: None}, Retention(4))
+    state = tmp_path / "checkpoint"
+    before = state.read_bytes()
+    state.unlink()
+    if content is not None:
+        state.write_bytes(content)
+    folder.at_start(str(tmp_path), 10, Retention(4))
+    assert state.read_bytes() == before
+    assert "rewrote the state file" in caplog.text

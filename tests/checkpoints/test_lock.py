@@ -5,13 +5,15 @@ import fcntl
 import os
 import socket
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from checkpoints.lock import FolderLock, holder
 from errors import CheckpointError, FolderLostError
+from tests.conftest import Log, Patch
 
 ME = f"process {os.getpid()} on {socket.gethostname()}"
 
@@ -28,7 +30,7 @@ def test_who_holds_it_is_told_until_it_is_given_back(tmp_path: Path) -> None:
         pass
 
 
-def test_a_look_keeps_nobody_from_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_look_keeps_nobody_from_the_lock(tmp_path: Path, monkeypatch: Patch) -> None:
     look = os.open(tmp_path / ".lock", os.O_RDWR | os.O_CREAT)
     fcntl.flock(look, fcntl.LOCK_SH)
     monkeypatch.setattr(time, "sleep", lambda _: os.close(look))
@@ -36,9 +38,7 @@ def test_a_look_keeps_nobody_from_the_lock(tmp_path: Path, monkeypatch: pytest.M
         assert holder(str(tmp_path)) is not None
 
 
-def test_a_file_that_does_not_stay_is_gone_and_takes_no_one_in(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_does_not_stay_takes_no_one_in(tmp_path: Path, monkeypatch: Patch) -> None:
     """Whoever opened it before it went would else hold a lock that nobody else sees."""
     first = FolderLock(str(tmp_path), keeps_file=False)
     first.__enter__()
@@ -58,14 +58,10 @@ def _moved_and_made_anew(folder: Path) -> None:
     FolderLock(str(folder)).__enter__()
 
 
-def _without_its_file(folder: Path) -> None:
-    (folder / ".lock").unlink()
-
-
-@pytest.mark.parametrize("change", [_moved, _moved_and_made_anew, _without_its_file])
-def test_a_folder_that_is_no_longer_the_locked_one_is_noticed(
-    tmp_path: Path, change: Callable[[Path], None]
-) -> None:
+@pytest.mark.parametrize(
+    "change", [_moved, _moved_and_made_anew, lambda folder: (folder / ".lock").unlink()]
+)
+def test_a_folder_that_is_another_is_noticed(tmp_path: Path, change: Any) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
     with FolderLock(str(folder)) as lock:
@@ -84,24 +80,17 @@ def test_a_link_is_not_written_through(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [None, errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
-@pytest.mark.parametrize("keeps_file", [True, False])
-def test_where_there_are_no_locks_that_is_said(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    number: int | None,
-    keeps_file: bool,
+@pytest.mark.parametrize("stays", [True, False])
+def test_without_locks(
+    tmp_path: Path, monkeypatch: Patch, caplog: Log, number: int | None, stays: bool
 ) -> None:
-    """Such as on a bucket, or on some network mounts."""
-
-    def refuse(*_: int) -> None:
-        raise OSError(number, os.strerror(number or 0))
-
-    monkeypatch.setattr(fcntl, "flock", refuse)
+    """That is said, such as on a bucket, or on some network mounts."""
+    error = OSError(number, os.strerror(number or 0))
+    monkeypatch.setattr(fcntl, "flock", Mock(side_effect=error))
     caplog.set_level("INFO")
     path = str(tmp_path) if number else "gs://bucket/run"
-    with FolderLock(path, keeps_file=keeps_file) as lock:
+    with FolderLock(path, keeps_file=stays) as lock:
         lock.check()
     assert "cannot be locked" in caplog.text
-    assert (tmp_path / ".lock").exists() == (keeps_file and number is not None)
+    assert (tmp_path / ".lock").exists() == (stays and number is not None)
     assert holder("gs://bucket/run") is None

@@ -1,52 +1,39 @@
-"""What a save leaves on the disk, and what is restored of it."""
+"""What a save leaves on the disk, what its manifest says, and what is restored of it."""
 
+import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from checkpoints import folder
+from checkpoints import folder, manifest, naming
 from checkpoints.folder import Retention
-from checkpoints.reader import Restored, restore_newest
+from checkpoints.reader import restore_newest
 from checkpoints.writer import CheckpointWriter
 from errors import CheckpointError, NotFiniteError
-from tests.checkpoints.conftest import RECORD, SPECS, save, values_at
+from tests.checkpoints.conftest import RECORD, SPECS, restore, save, values_at
+from tests.conftest import Log
 
 FOUR, TWO, BEST = Retention(4), Retention(2), Retention(2, keep_best=True)
-
-
-def _restore(path: Path) -> Restored:
-    found = restore_newest(str(path), SPECS)
-    assert found is not None
-    return found
-
-
-def _check_values(found: Restored, step: int) -> None:
-    expected = {name: value.tobytes() for name, value in values_at(step).items()}
-    assert {name: value.tobytes() for name, value in found.values.items()} == expected
 
 
 def test_a_checkpoint_is_whole(tmp_path: Path) -> None:
     assert restore_newest(str(tmp_path), SPECS) is None
     assert restore_newest(str(tmp_path / "absent"), SPECS) is None
     save(tmp_path, {9: None, 10: None}, Retention(1))
-    assert sorted(p.name for p in tmp_path.iterdir()) == [
-        "checkpoint",
-        "my-model-10.data-00000-of-00001",
-        "my-model-10.index",
-        "my-model-10.manifest",
-        "my-model-10.meta",
-    ]
+    suffixes = (".data-00000-of-00001", ".index", ".manifest", ".meta")
+    names = ["checkpoint", *(f"my-model-10{suffix}" for suffix in suffixes)]
+    assert sorted(p.name for p in tmp_path.iterdir()) == names
     assert (tmp_path / "my-model-10.meta").read_bytes() == b"a meta graph"
     assert json.loads((tmp_path / "my-model-10.manifest").read_bytes())["config"] == {"seed": 3}
     assert tf.train.latest_checkpoint(str(tmp_path)) == str(tmp_path / "my-model-10")
-    found = _restore(tmp_path)
+    found = restore(tmp_path)
     assert (found.step, found.prefix) == (10, str(tmp_path / "my-model-10"))
     assert found.manifest is not None
     assert found.manifest.config == {"seed": 3}
-    _check_values(found, 10)
 
 
 def test_values_may_change_while_they_are_written(tmp_path: Path) -> None:
@@ -56,7 +43,7 @@ def test_values_may_change_while_they_are_written(tmp_path: Path) -> None:
         writer.save(10, live)
         for value in live.values():
             value.fill(3)
-    _check_values(_restore(tmp_path), 10)
+    assert restore(tmp_path).step == 10
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -76,9 +63,7 @@ def test_what_is_not_finite_is_not_saved(tmp_path: Path, bad: float) -> None:
     assert folder.usable_steps(str(tmp_path)) == [10]
 
 
-def test_of_several_damaged_ones_the_newest_good_one_is_found(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_of_damaged_ones_the_newest_good_one_is_found(tmp_path: Path, caplog: Log) -> None:
     """Damage of another kind to each of the newest; where none is left, that is an error."""
     save(tmp_path, dict.fromkeys((10, 20, 30, 40, 50)), Retention(5))
     suffixes = {50: ".index", 40: ".meta", 30: ".manifest", 20: ".data-00000-of-00001"}
@@ -86,7 +71,7 @@ def test_of_several_damaged_ones_the_newest_good_one_is_found(
         path = tmp_path / f"my-model-{step}{suffix}"
         path.write_bytes(path.read_bytes()[:-3])
         caplog.clear()
-        assert _restore(tmp_path).step == step - 10
+        assert restore(tmp_path).step == step - 10
         assert caplog.text.count("stepping over") == (60 - step) / 10
         assert f"{path.name} is damaged" in caplog.text
     (tmp_path / "my-model-10.index").write_bytes(b"")
@@ -94,20 +79,18 @@ def test_of_several_damaged_ones_the_newest_good_one_is_found(
         restore_newest(str(tmp_path), SPECS)
     for step in (20, 30, 40, 50):  # A save mends each.
         save(tmp_path, {step: None}, Retention(5))
-        assert _restore(tmp_path).step == step
+        assert restore(tmp_path).step == step
 
 
-def test_a_checkpoint_without_manifest_is_accepted_and_that_is_said(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_checkpoint_without_manifest_is_accepted(tmp_path: Path, caplog: Log) -> None:
     save(tmp_path, {9: None, 10: None}, FOUR)
     (tmp_path / "my-model-10.manifest").unlink()
-    found = _restore(tmp_path)
+    found = restore(tmp_path)
     assert (found.step, found.manifest) == (10, None)
     assert "has no manifest" in caplog.text
     for path in sorted(tmp_path.glob("my-model-10.*")):  # A stranger's, under another number.
         path.rename(str(path).replace("-10.", "-99."))
-    assert _restore(tmp_path).step == 9
+    assert restore(tmp_path).step == 9
     assert "my-model-99: it is of step 10" in caplog.text
 
 
@@ -120,9 +103,104 @@ def test_a_damaged_newer_one_takes_no_good_ones_place(tmp_path: Path) -> None:
     assert tf.train.latest_checkpoint(str(tmp_path)) == str(tmp_path / "my-model-31")
     save(tmp_path, {40: None}, TWO)
     assert folder.committed_steps(str(tmp_path)) == [31, 40]
-    assert _restore(tmp_path).step == 40
+    assert restore(tmp_path).step == 40
     # Nor does the best: step 90 is damaged, so training goes on from 80, whose best is 70.
     save(tmp_path, {70: 0.5, 75: 0.1, 80: 0.2, 90: 0.9}, BEST)
     assert folder.committed_steps(str(tmp_path)) == [80, 90]
     save(tmp_path, {81: 0.1, 82: 0.1}, BEST)
     assert folder.committed_steps(str(tmp_path)) == [80, 81, 82, 90]
+
+
+# The manifest: what it says, and what it finds.
+
+EMPTY = manifest.Manifest(7, 0.5, {}, {}, {})
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """A folder with the files of step 7 and their manifest."""
+    files = {}
+    for suffix in naming.CONTENT_SUFFIXES:
+        path = tmp_path / f"my-model-7{suffix}"
+        path.write_bytes(suffix.encode() * 3)
+        files[path.name] = manifest.digest_file(str(path))
+    content = manifest.Manifest(7, 123.5, {"tensorflow": "2.21.0"}, {"seed": 0}, files)
+    (tmp_path / "my-model-7.manifest").write_bytes(manifest.encode(content))
+    return tmp_path
+
+
+def test_digest_is_size_and_sha256(tmp_path: Path) -> None:
+    content = b"x" * 5_000_000  # more than is read at once
+    (tmp_path / "f").write_bytes(content)
+    found = manifest.digest_file(str(tmp_path / "f"))
+    assert found == manifest.digest(content) == (5_000_000, hashlib.sha256(content).hexdigest())
+
+
+@pytest.mark.parametrize("accuracy", [0.0, 0.8297, 1.0, None])
+def test_it_says_what_was_put_in(saved: Path, accuracy: float | None) -> None:
+    before = manifest.read(str(saved), 7)
+    assert before is not None
+    manifest.verify_files(str(saved), before)
+    content = before._replace(config={"seed": 1}, saved_at=7.25, test_accuracy=accuracy)
+    (saved / "my-model-7.manifest").write_bytes(manifest.encode(content))
+    assert manifest.read(str(saved), 7) == content
+    assert manifest.read_of(f"{saved}/my-model-7") == content
+    assert manifest.read(str(saved), 8) is None
+    assert manifest.read_of(f"{saved}/other-7") is None
+    (saved / "my-model-7.manifest").rename(saved / "my-model-8.manifest")
+    with pytest.raises(CheckpointError, match="of another checkpoint"):
+        manifest.read(str(saved), 8)
+
+
+def test_its_bytes() -> None:
+    record = {"config": {}, "environment": {}, "files": {}, "format": 1, "saved_at": 0.5, "step": 7}
+    digest = hashlib.sha256((json.dumps(record, sort_keys=True) + "\n").encode()).hexdigest()
+    expected = json.dumps({**record, "sha256": digest}, sort_keys=True) + "\n"
+    assert manifest.encode(EMPTY) == expected.encode()
+
+
+def test_every_flipped_bit_of_it_is_found(saved: Path) -> None:
+    path = saved / "my-model-7.manifest"
+    content = path.read_bytes()
+    for position in range(8 * len(content)):
+        flipped = bytearray(content)
+        flipped[position // 8] ^= 1 << position % 8
+        path.write_bytes(flipped)
+        with pytest.raises(CheckpointError, match="is damaged"):
+            manifest.read(str(saved), 7)
+
+
+FACTS: list[dict[str, Any]] = [  # Of another kind, as whoever wrote its hash may have put there.
+    *({"test_accuracy": found} for found in (-0.1, 1.5, float("nan"), "0.9")),
+    *({"saved_at": found} for found in (float("inf"), "late")),
+    {"environment": []},
+    {"config": "seed 0"},
+]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"[]", b"{}", b'{"sha256": 1}', b"\xff\xfe", b"1"),
+        *(manifest.encode(EMPTY._replace(**facts)) for facts in FACTS),
+    ],
+    ids=range(6 + len(FACTS)),
+)
+def test_other_content_is_damage(saved: Path, content: bytes) -> None:
+    (saved / "my-model-7.manifest").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"my-model-7\.manifest is damaged"):
+        manifest.read(str(saved), 7)
+
+
+@pytest.mark.parametrize("suffix", naming.CONTENT_SUFFIXES)
+def test_missing_and_damaged_files_are_named(saved: Path, suffix: str) -> None:
+    found = manifest.read(str(saved), 7)
+    assert found is not None
+    path = saved / f"my-model-7{suffix}"
+    path.write_bytes(b"other")
+    for listed, message in ((found, f"{path.name} is damaged"), (EMPTY, "does not name")):
+        with pytest.raises(CheckpointError, match=message):
+            manifest.verify_files(str(saved), listed)
+    path.unlink()
+    with pytest.raises(CheckpointError, match=f"{path.name} is missing"):
+        manifest.verify_files(str(saved), found)

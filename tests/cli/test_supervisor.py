@@ -15,14 +15,15 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import pytest
 
 from cli import run as module
 from cli.run import Supervisor
+from tests.conftest import PROJECT, Patch
 
-PROJECT = Path(__file__).resolve().parent.parent.parent
 _SCRIPT = """
 import os, resource, signal, sys, time
 from dataclasses import dataclass
@@ -45,13 +46,10 @@ class Request:
 
 run(main, Request, "Does a thing.", supervisor)
 """
-_OPTIONS: dict[str, Any] = {
-    "needs_less": "give it less",
-    "waits_for_stop": False,
-    "stop_seconds": 300,
-    "impatient_seconds": 0.5,
-}
+_OPTIONS: dict[str, Any] = {"needs_less": "give it less", "waits_for_stop": False}
+_OPTIONS |= {"stop_seconds": 300, "impatient_seconds": 0.5}
 Start = Callable[..., "subprocess.Popen[str]"]
+End = tuple[int, str, list[str]]  # The exit code, what went to stdout, the lines on stderr.
 _PIDS = "print(os.getppid(), os.getpid(), flush=True)"
 
 
@@ -60,28 +58,19 @@ def start(tmp_path: Path) -> Start:
     """Starts a script whose `main` does what is given."""
 
     def start_script(
-        *body: str,
-        flags: Sequence[str] = (),
-        before: str = "",
-        stderr: int = subprocess.PIPE,
-        **options: Any,
+        *body: str, flags: Sequence[str] = (), before: str = "", stderr: int = PIPE, **options: Any
     ) -> "subprocess.Popen[str]":
         options = {**_OPTIONS, **options, "body": "\n".join(f"    {line}" for line in body)}
         script = tmp_path / "script.py"
         script.write_text(before + _SCRIPT.format(**options))
-        return subprocess.Popen(
-            [sys.executable, str(script), *flags],
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(PROJECT)},
-        )
+        command = [sys.executable, str(script), *flags]
+        environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+        return subprocess.Popen(command, stdout=PIPE, stderr=stderr, text=True, env=environment)
 
     return start_script
 
 
-def _end(process: "subprocess.Popen[str]") -> tuple[int, str, list[str]]:
-    """The exit code, what went to stdout, and the lines on stderr."""
+def _end(process: "subprocess.Popen[str]") -> End:
     out, err = process.communicate(timeout=300)
     return process.returncode, out, err.splitlines()
 
@@ -98,6 +87,9 @@ _SHOWS = (
     "os.write(2, b'\\x1b[31m')",
 )
 _TIME_LEFT = "print(round(signal.getitimer(signal.ITIMER_REAL)[0], -4))"
+_THRICE = [f"supervisor.end_after({n}, 'x'); {_TIME_LEFT}" for n in (50_000, 90_000, 0)]
+_LATE = ["supervisor.end_after(0.1, 'too long\\n\\u00fc')", "time.sleep(300)"]
+_TOO_MUCH = "out of memory, or more than --memory_limit_mb allows"
 _NO_LIMIT = "print(resource.getrlimit(resource.RLIMIT_DATA)[0] == resource.RLIM_INFINITY)"
 
 
@@ -112,28 +104,14 @@ _NO_LIMIT = "print(resource.getrlimit(resource.RLIMIT_DATA)[0] == resource.RLIM_
         # A bar is text as any other, without a terminal.
         (_SHOWS, [], (0, "", ["\\u000d50%\\u001b[31m"])),
         # The time is up; a later call stands in place of the one before.
-        (
-            ["supervisor.end_after(0.1, 'too long\\n\\u00fc')", "time.sleep(300)"],
-            [],
-            (1, "", ["too long ü"]),
-        ),
-        (
-            [f"supervisor.end_after({n}, 'x'); {_TIME_LEFT}" for n in (50_000, 90_000, 0)],
-            [],
-            (0, "50000.0\n90000.0\n0.0\n", []),
-        ),
-        (
-            ["bytearray(4 << 30)"],
-            ["--memory_limit_mb=200"],
-            (1, "", ["out of memory, or more than --memory_limit_mb allows"]),
-        ),
+        (_LATE, [], (1, "", ["too long ü"])),
+        (_THRICE, [], (0, "50000.0\n90000.0\n0.0\n", [])),
+        (["bytearray(4 << 30)"], ["--memory_limit_mb=200"], (1, "", [_TOO_MUCH])),
         ([_NO_LIMIT], ["--memory_limit_mb=0"], (0, "True\n", [])),
         ([_NO_LIMIT], ["--memory_limit_mb=100000"], (0, "False\n", [])),
     ],
 )
-def test_a_script_ends_as_its_main_does(
-    start: Start, body: list[str], flags: list[str], ended: tuple[int, str, list[str]]
-) -> None:
+def test_a_script_ends_as_main(start: Start, body: list[str], flags: list[str], ended: End) -> None:
     code, out, lines = _end(start(*body, flags=flags))
     assert (code, out, [line.removeprefix("script.py: error: ") for line in lines]) == ended
 
@@ -144,6 +122,13 @@ _CHECK = (
     "    @     0x7f86831a62cd  tsl::thread::ThreadPool::ThreadPool()",
 )
 _FAILED_CHECK = (*(f"os.write(2, b'{line}\\n')" for line in _CHECK), "os.abort()")
+_CRASHED = r"TensorFlow crashed \(SIGSEGV\): .*--memory_limit_mb allows: if so, give it less"
+_KILLED = "killed by SIGKILL, as the system does when .*: give it less, .* --memory_limit_mb"
+_CRASHED_TRAINER = (
+    r"TensorFlow crashed \(SIGABRT\), such as where the system gives it no more memory or threads; "
+    r"the checkpoints stay, and the same command goes on from the newest \[Check failed: ret == 0\]"
+)
+_NO_THREAD = 'raise RuntimeError("can\'t start new thread")'
 _NO_FORK = "import os\ndef fork(): raise BlockingIOError(11, 'no')\nos.fork = fork\n"
 _TRAINER: dict[str, Any] = {"needs_less": None, "waits_for_stop": True}
 
@@ -151,51 +136,22 @@ _TRAINER: dict[str, Any] = {"needs_less": None, "waits_for_stop": True}
 @pytest.mark.parametrize(
     ("body", "options", "said"),
     [
-        (
-            ["os.kill(os.getpid(), signal.SIGSEGV)"],
-            {},
-            r"TensorFlow crashed \(SIGSEGV\): .*--memory_limit_mb allows: if so, give it less",
-        ),
-        (
-            ["os.kill(os.getpid(), signal.SIGKILL)"],
-            {},
-            "killed by SIGKILL, as the system does when .*: give it less, .* --memory_limit_mb",
-        ),
-        (
-            _FAILED_CHECK,
-            _TRAINER,
-            (
-                r"TensorFlow crashed \(SIGABRT\), such as where the system gives it no more memory "
-                "or threads; the checkpoints stay, and the same command goes on from the newest "
-                r"\[Check failed: ret == 0\]"
-            ),
-        ),
-        (
-            ['raise RuntimeError("can\'t start new thread")'],
-            {},
-            "the system starts no more threads.*",
-        ),
+        (["os.kill(os.getpid(), signal.SIGSEGV)"], {}, _CRASHED),
+        (["os.kill(os.getpid(), signal.SIGKILL)"], {}, _KILLED),
+        (_FAILED_CHECK, _TRAINER, _CRASHED_TRAINER),
+        ([_NO_THREAD], {}, "the system starts no more threads.*"),
         (["raise MemoryError"], _TRAINER, "out of memory"),
         (["pass"], {"before": _NO_FORK}, "the system starts no more processes.*"),
     ],
 )
-def test_a_crash_is_one_line(
-    start: Start, body: Sequence[str], options: dict[str, Any], said: str
-) -> None:
+def test_crashes(start: Start, body: Sequence[str], options: dict[str, Any], said: str) -> None:
     code, _, (line,) = _end(start(*body, **options))
     assert code == 1
     assert re.fullmatch(f"script.py: error: {said}", line)
 
 
-def test_a_script_without_a_limit_on_memory_has_no_flag_for_it(start: Start) -> None:
-    code, _, lines = _end(start("pass", flags=("--memory_limit_mb=9",), **_TRAINER))
-    assert (code, len(lines)) == (2, 1)
-
-
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_before_the_work_or_after_it_is_no_traceback(
-    start: Start, number: int, code: int
-) -> None:
+def test_a_signal_before_the_work_or_after_it(start: Start, number: int, code: int) -> None:
     """As a script begins, and as Python ends, in both processes."""
     raised = f"os.kill(os.getpid(), {number})"
     top = "import os\nfrom cli.signals import end_at_signals\nend_at_signals()\n"
@@ -218,7 +174,7 @@ def test_a_terminal_that_closes_stops_it_unless_that_is_ignored(start: Start) ->
 @pytest.mark.parametrize(("given", "code"), [(0, 1), (130, 130)])
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_stopped_trainer_whose_reader_has_gone_keeps_its_code(
-    start: Start, monkeypatch: pytest.MonkeyPatch, unbuffered: str, given: int, code: int
+    start: Start, monkeypatch: Patch, unbuffered: str, given: int, code: int
 ) -> None:
     monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     body = f"from cli.terminal import print_result; return print_result('x', {given})"
@@ -251,9 +207,7 @@ def test_a_stderr_that_takes_nothing_changes_nothing(start: Start, supervised: b
 @pytest.mark.parametrize(
     ("encoding", "shown"), [("ascii", "\\xfc \\udcff"), ("utf-8", "\u00fc \\udcff")]
 )
-def test_what_an_encoding_lacks_is_escaped(
-    start: Start, monkeypatch: pytest.MonkeyPatch, encoding: str, shown: str
-) -> None:
+def test_what_encodings_lack(start: Start, monkeypatch: Patch, encoding: str, shown: str) -> None:
     monkeypatch.setenv("PYTHONIOENCODING", encoding)
     text = r"'\u00fc \udcff'"
     body = f"from absl import logging; logging.info({text}); print({text})"
@@ -266,9 +220,7 @@ def test_what_an_encoding_lacks_is_escaped(
     ("number", "code", "to_both"),
     [(signal.SIGINT, 130, False), (signal.SIGTERM, 143, False), (signal.SIGINT, 130, True)],
 )
-def test_a_signal_is_heeded_once_be_it_to_the_parent_or_to_both(
-    start: Start, number: signal.Signals, code: int, to_both: bool
-) -> None:
+def test_a_signal_is_heeded_once(start: Start, number: int, code: int, to_both: bool) -> None:
     """As Ctrl-C is to both; the child is not interrupted while it tidies up."""
     tidied = ("finally:", "    time.sleep(0.5)", "    print('tidied')")
     process = start("try:", f"    {_PIDS}", "    time.sleep(300)", *tidied)
@@ -285,8 +237,8 @@ def test_a_signal_is_heeded_once_be_it_to_the_parent_or_to_both(
         (signal.SIGINT, 130, {"impatient_seconds": 0.0}),  # Those after the first are no echo.
     ],
 )
-def test_a_child_that_does_not_heed_a_signal_is_killed_in_time_or_at_the_second(
-    start: Start, number: signal.Signals, code: int, options: dict[str, Any]
+def test_a_child_that_heeds_nothing_is_killed(
+    start: Start, number: int, code: int, options: dict[str, Any]
 ) -> None:
     blocked = f"signal.pthread_sigmask(signal.SIG_BLOCK, [{int(number)}])"
     process = start(blocked, _PIDS, "time.sleep(120)", "print('lived on')", **options)
@@ -299,7 +251,7 @@ def test_a_child_that_does_not_heed_a_signal_is_killed_in_time_or_at_the_second(
 
 
 @pytest.mark.parametrize(
-    ("number", "impatient_seconds", "saving_seconds", "ended"),
+    ("number", "impatient", "saving", "ended"),  # In seconds.
     [
         (signal.SIGTERM, 0.0, 1.5, (7, "saved\n", [])),
         (signal.SIGINT, 300.0, 1.5, (7, "saved\n", [])),  # The second is an echo.
@@ -307,11 +259,7 @@ def test_a_child_that_does_not_heed_a_signal_is_killed_in_time_or_at_the_second(
     ],
 )
 def test_a_trainer_is_waited_for_unless_a_second_sigint_hurries_it(
-    start: Start,
-    number: signal.Signals,
-    impatient_seconds: float,
-    saving_seconds: float,
-    ended: tuple[int, str, list[str]],
+    start: Start, number: int, impatient: float, saving: float, ended: End
 ) -> None:
     """It tells of each signal it hears, and takes its time from the second one on."""
     process = start(
@@ -320,12 +268,12 @@ def test_a_trainer_is_waited_for_unless_a_second_sigint_hurries_it(
         f"signal.signal({int(number)}, hear)",
         _PIDS,
         "while len(heard) < 2: time.sleep(0.01)",
-        f"time.sleep({saving_seconds})",
+        f"time.sleep({saving})",
         "print('saved')",
         "return 7",
         waits_for_stop=True,
         stop_seconds=1,
-        impatient_seconds=impatient_seconds,
+        impatient_seconds=impatient,
     )
     _line(process)
     for _ in range(2):  # The second once the child has heard the first, and so the parent, too.
@@ -345,8 +293,8 @@ def test_what_a_library_writes_to_stderr_is_no_command_to_a_terminal(start: Star
 
 
 @pytest.mark.parametrize(("level", "shown"), [(None, 0), ("2", 0), ("0", 4)])
-def test_tensorflow_s_chatter_is_dropped_unless_asked_for_and_errors_pass(
-    start: Start, monkeypatch: pytest.MonkeyPatch, level: str | None, shown: int
+def test_chatter_is_dropped(
+    start: Start, monkeypatch: Patch, level: str | None, shown: int
 ) -> None:
     stamp = "0000 00:00:1795168632.307581    2020"
     chatter = [
@@ -382,8 +330,8 @@ def test_the_child_does_not_outlive_its_parent(start: Start) -> None:
     process = start(_PIDS, "time.sleep(300)")
     _, child = _line(process).split()
     process.kill()
-    code, out, lines = _end(process)  # Both have closed the pipes: both have ended.
-    assert (code, out, lines) == (-signal.SIGKILL, "", [])
+    # Both have closed the pipes: both have ended.
+    assert _end(process) == (-signal.SIGKILL, "", [])
     deadline = time.monotonic() + 300
     while _is_running(int(child)) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -391,11 +339,9 @@ def test_the_child_does_not_outlive_its_parent(start: Start) -> None:
 
 
 def _is_running(pid: int) -> bool:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-    return stat.rpartition(")")[2].split()[0] != "Z"
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
 
 
 def test_a_reader_that_has_gone_is_no_traceback(start: Start) -> None:
@@ -404,7 +350,7 @@ def test_a_reader_that_has_gone_is_no_traceback(start: Start) -> None:
     assert _end_unread(process) == (1, "")
 
 
-def test_without_a_child_a_thread_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_child_a_thread_ends_it(monkeypatch: Patch) -> None:
     """As where there is no fork; a call with 0 s calls it off."""
     said: list[str] = []
     monkeypatch.setattr("cli.run.end_at_once", said.append)
@@ -424,8 +370,8 @@ def test_without_a_child_a_thread_ends_it(monkeypatch: pytest.MonkeyPatch) -> No
     ("content", "limit"),
     [(None, None), ("max\n", None), (f"{1 << 60}\n", None), (f"{300 << 20}\n", 300 << 20)],
 )
-def test_memory_is_the_machine_s_or_less_in_a_container(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None, limit: int | None
+def test_memory_is_that_of_the_container(
+    tmp_path: Path, monkeypatch: Patch, content: str | None, limit: int | None
 ) -> None:
     path = tmp_path / "memory.max"
     monkeypatch.setattr(module, "_CONTAINER", (path, tmp_path / "missing"))
@@ -438,9 +384,7 @@ def test_memory_is_the_machine_s_or_less_in_a_container(
 @pytest.mark.parametrize(
     ("hard", "expected"), [(resource.RLIM_INFINITY, (1 << 30) + (128 << 20)), (1 << 20, 1 << 20)]
 )
-def test_threads_have_their_stacks_and_a_lower_limit_stays(
-    monkeypatch: pytest.MonkeyPatch, hard: int, expected: int
-) -> None:
+def test_threads_have_their_stacks(monkeypatch: Patch, hard: int, expected: int) -> None:
     set_to: list[tuple[int, tuple[int, int]]] = []
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     monkeypatch.setattr(resource, "getrlimit", lambda _: (hard, hard))

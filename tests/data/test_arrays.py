@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data.arrays import read_idx, read_npy, read_npz
+from data.arrays import NpyStore, open_npy, read_idx, read_npy, read_npz
+from errors import BadRowsError
+from tests.conftest import Patch
 from tests.data.conftest import error_line
 from tests.data.idx_files import TYPES, idx_bytes
 
@@ -69,9 +71,11 @@ def test_what_numpy_saves_is_read(save: Callable[..., None], tmp_path: Path) -> 
         np.testing.assert_array_equal(arrays[key], expected, strict=True)
         np.save(tmp_path / "a.npy", expected)
         np.testing.assert_array_equal(read_npy(f"{tmp_path}/a.npy", LIMIT), expected, strict=True)
-    large = np.arange(200_000)  # More than one read.
-    save(tmp_path / "large.npz", X=large)
-    assert np.array_equal(read_npz(f"{tmp_path}/large.npz", 1_600_000)["X"], large)
+    large = np.arange(200_000)  # More than one read; the limit is for all arrays together.
+    save(tmp_path / "large.npz", X=large[:50_000], Y=large)
+    assert np.array_equal(read_npz(f"{tmp_path}/large.npz", 2_000_000)["Y"], large)
+    with error_line("claims 2,000,000 bytes; at most 1,999,999 are unpacked"):
+        read_npz(f"{tmp_path}/large.npz", 1_999_999)
 
 
 def test_bytes_of_the_npy_format(put: Put) -> None:
@@ -115,6 +119,9 @@ def test_objects_are_never_unpickled(tmp_path: Path, put: Put) -> None:
             read_npy(path, LIMIT)
 
 
+OTHER_TEXTS = ("(" * 9000, "-" * 9000 + "1", "{'descr': '|u1'}")
+
+
 @pytest.mark.parametrize(
     ("header", "data", "message"),
     [
@@ -129,27 +136,15 @@ def test_objects_are_never_unpickled(tmp_path: Path, put: Put) -> None:
         (claim("(4,)"), bytes(10**6), r"claims 4 bytes of uint8 \[4\], but it holds 1,000,000"),
         (claim(f"(0, {2**70})"), b"", "cannot be unpacked"),
         (claim("(1,)", "'nonsense'"), b"a", "not a valid dtype"),
-        ("(" * 9000, b"", "cannot be unpacked"),
-        ("-" * 9000 + "1", b"", "cannot be unpacked"),
+        *((text, b"", "cannot be unpacked") for text in OTHER_TEXTS),
         ("[" * 20000, b"", "cannot be unpacked.*large"),
-        ("{'descr': '|u1'}", b"", "cannot be unpacked"),
     ],
 )
-def test_hostile_header_is_refused_before_memory_is_taken(
-    header: str, data: bytes, message: str, put: Put
-) -> None:
+def test_hostile_header_is_refused(header: str, data: bytes, message: str, put: Put) -> None:
     with error_line(message):
         read_npy(put(npy(header, data)), LIMIT)
     with error_line(message):
         read_npz(put(npz({"X.npy": npy(header, data)})), LIMIT)
-
-
-def test_limit_is_for_all_arrays_together(tmp_path: Path) -> None:
-    path = str(tmp_path / "a.npz")
-    np.savez(path, X=np.zeros(600, np.uint8), Y=np.zeros(400, np.uint8))
-    assert len(read_npz(path, 1000)) == 2
-    with error_line("claims 1,000 bytes; at most 999 are unpacked"):
-        read_npz(path, 999)
 
 
 def claiming_less(packed: bytes, length: int, claimed: int) -> bytes:
@@ -194,11 +189,8 @@ def test_every_cut_is_an_error(save: Callable[..., None], put: Put) -> None:
 @pytest.mark.parametrize("read", [read_npz, read_npy, read_idx])
 def test_a_file_that_cannot_be_read(tmp_path: Path, read: Callable[[str, int], Any]) -> None:
     os.mkfifo(tmp_path / "pipe")
-    for name, message in (
-        ("none", "No such file"),
-        ("", "s a directory"),
-        ("pipe", "no regular file"),
-    ):
+    cases = {"none": "No such file", "": "s a directory", "pipe": "no regular file"}
+    for name, message in cases.items():
         with error_line(message):
             read(str(tmp_path / name), LIMIT)
 
@@ -207,24 +199,23 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, read: Callable[[str, int], A
 CONTENT = bytes.fromhex("00000803 00000002 00000002 00000003 000102030405 fafbfcfdfeff")
 IMAGES = [[[0, 1, 2], [3, 4, 5]], [[250, 251, 252], [253, 254, 255]]]
 PACKED = gzip.compress(CONTENT)
+CUT = "cannot be unpacked, is it damaged or cut short"
 
 
 @pytest.mark.parametrize(
     "content", [CONTENT, PACKED, gzip.compress(CONTENT[:9]) + gzip.compress(CONTENT[9:])]
 )
 def test_the_bytes_of_the_idx_format(put: Put, content: bytes) -> None:
-    values = read_idx(put(content), LIMIT)
-    assert values.dtype == np.uint8
-    assert values.tolist() == IMAGES
+    expected = np.array(IMAGES, np.uint8)
+    np.testing.assert_array_equal(read_idx(put(content), LIMIT), expected, strict=True)
 
 
 @pytest.mark.parametrize("kind", TYPES)
 def test_every_type_comes_in_the_machines_order(put: Put, kind: str) -> None:
     values = np.array([[1, -2, 100], [3, 4, -128]]).astype(kind)
     found = read_idx(put(idx_bytes(values)), LIMIT)
-    assert found.dtype == np.dtype(kind)
     assert found.dtype.isnative
-    np.testing.assert_array_equal(found, values)
+    np.testing.assert_array_equal(found, values, strict=True)
     assert read_idx(put(idx_bytes(values[:0])), LIMIT).shape == (0, 3)  # No row is no damage.
 
 
@@ -237,20 +228,16 @@ def header(*dimensions: int, kind: int = 8) -> bytes:
     [
         (b"", "is no IDX file.* found an empty file"),
         (CONTENT[:3], "is no IDX file.* found 00 00 08"),
-        (b"\x08\x03\0\0" + CONTENT[4:], "is no IDX file.* found 08 03 00 00"),
-        (b"\0\0\x0a\x03" + CONTENT[4:], "is no IDX file.* found 00 00 0a 03"),
-        (b"\0\0\x08\x00" + CONTENT[4:], "is no IDX file.* found 00 00 08 00"),
-        (b"\0\0\x08\xff" + bytes(4 * 255), "cannot be unpacked"),
-        (b"<!DOCTYPE html>", "is no IDX file.* found 3c 21 44 4f"),
+        *(
+            (bytes.fromhex(start) + CONTENT[4:], f"is no IDX file.* found {start}")
+            for start in ("08 03 00 00", "00 00 0a 03", "00 00 08 00", "3c 21 44 4f")
+        ),
         (gzip.compress(b"<!DOCTYPE html>"), "is no IDX file.* found 3c 21 44 4f"),
-        (CONTENT[:15], "cannot be unpacked, is it damaged or cut short"),
+        (b"\0\0\x08\xff" + bytes(4 * 255), "cannot be unpacked"),
+        *((cut, CUT) for cut in (CONTENT[:15], *(PACKED[:end] for end in (-9, -1, 2, 12)))),
         (CONTENT[:-1], r"is cut short: its header claims 12 bytes, \[2, 2, 3\], but it holds 11"),
         (CONTENT + b"\0", "12 bytes.* but it holds more"),
         (gzip.compress(CONTENT + b"\0"), "12 bytes.* but it holds more"),
-        (PACKED[:-9], "cannot be unpacked, is it damaged or cut short"),
-        (PACKED[:-1], "cannot be unpacked, is it damaged or cut short"),
-        (PACKED[:2], "cannot be unpacked, is it damaged or cut short"),
-        (PACKED[:12], "cannot be unpacked, is it damaged or cut short"),
         (PACKED[:20] + b"\xff\xff" + PACKED[22:], "cannot be unpacked, is it damaged"),
         (PACKED[:-8] + bytes(4) + PACKED[-4:], "cannot be unpacked.*CRC"),
         (PACKED + b"more", "cannot be unpacked, is it damaged"),
@@ -280,3 +267,109 @@ def test_memory_follows_what_is_there_and_not_what_is_claimed(put: Put) -> None:
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < 2**22
+
+
+# Rows of an .npy file, compared with the array that NumPy wrote.
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (50, 4, 3), np.uint8)
+ORDERS = [[], [7], [0, 1, 2, 3], [3, 2, 1], [49, 0, 1, 1, 30, 31, 32], list(range(50))]
+
+
+def saved(folder: Path, array: Any) -> str:
+    np.save(folder / "x.npy", array)
+    return str(folder / "x.npy")
+
+
+def store(folder: Path, array: Any = PIXELS) -> NpyStore:
+    """Of images of 4 pixels in a column."""
+    return NpyStore(saved(folder, array), (4, 3))
+
+
+@pytest.fixture(params=[True, False], ids=["by position", "in turn"])
+def either_way(request: pytest.FixtureRequest, monkeypatch: Patch) -> None:
+    """Also as on a system without positioned reads, or from a remote path."""
+    if not request.param:
+        monkeypatch.delattr(os, "preadv")
+
+
+@pytest.mark.usefixtures("either_way")
+@pytest.mark.parametrize("dtype", ["u1", "<f2", "<f4", ">f4", "<f8"])
+def test_rows_are_those_of_the_array_and_floats_become_float32(dtype: str, tmp_path: Path) -> None:
+    array = PIXELS if dtype == "u1" else (PIXELS / 255).astype(dtype)
+    rows = store(tmp_path, array)
+    given = np.dtype(np.uint8 if dtype == "u1" else np.float32)
+    assert (rows.shape, rows.dtype) == ((50, 4, 3), given)
+    for order in ORDERS:
+        taken = rows.take(np.array(order, np.int64))
+        np.testing.assert_array_equal(taken, array[order].astype(given), strict=True)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="needs /proc")
+def test_the_file_is_closed_with_the_object(tmp_path: Path) -> None:
+    rows = store(tmp_path)
+
+    def is_open() -> bool:
+        targets = (os.path.realpath(link) for link in Path("/proc/self/fd").iterdir())
+        return os.path.realpath(tmp_path / "x.npy") in targets
+
+    assert is_open()
+    assert sys.getrefcount(rows) == 2
+    del rows
+    assert not is_open()
+
+
+def test_no_more_than_the_rows_is_in_memory(tmp_path: Path) -> None:
+    """Forty gigabytes, of which the disk holds a few pages."""
+    rows, row_bytes = 10**7, 4096
+    header = io.BytesIO()
+    described = {"descr": "|u1", "fortran_order": False, "shape": (rows, row_bytes)}
+    np.lib.format.write_array_header_1_0(header, described)
+    with open(tmp_path / "x.npy", "wb") as file:
+        file.write(header.getvalue())
+        file.truncate(len(header.getvalue()) + rows * row_bytes)
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\x07")
+    taken = NpyStore(str(tmp_path / "x.npy"), (row_bytes,)).take(np.array([0, rows - 1]))
+    assert taken[:, -1].tolist() == [0, 7]
+
+
+def test_rows_that_are_gone_or_no_numbers_are_named(tmp_path: Path) -> None:
+    rows, path = store(tmp_path), tmp_path / "x.npy"
+    os.truncate(path, path.stat().st_size - 12 * 10 - 1)  # The last ten rows and a byte.
+    assert np.array_equal(rows.take(np.arange(39)), PIXELS[:39])
+    with pytest.raises(BadRowsError, match=r"x\.npy: row 40 is not there any more; .*short") as bad:
+        rows.take(np.array([5, 40, 38, 39, 49]))
+    assert sorted(bad.value.errors) == [1, 3, 4]
+    array = (PIXELS / 255).astype(np.float64)
+    array[7, 0, 0], array[30, 1, 1], array[31, 2, 2] = np.nan, np.inf, 1e300
+    rows = store(tmp_path, array)
+    assert rows.take(np.array([6, 8])).shape == (2, 4, 3)
+    with pytest.raises(BadRowsError, match=r"x\.npy: row 30 holds NaN or infinity") as bad:
+        rows.take(np.array([1, 30, 2, 7, 31]))
+    assert sorted(bad.value.errors) == [1, 3, 4]
+
+
+def test_arrays_of_any_dtype_by_rows(tmp_path: Path) -> None:
+    array = np.arange(600, dtype=">i8").reshape(50, 4, 3)
+    path = saved(tmp_path, array)
+    rows = open_npy(path, 10**6, 1)
+    assert rows is not None
+    assert (rows.shape, rows.dtype, len(rows)) == (array.shape, array.dtype, 50)
+    for start, stop in [(0, 10), (40, 50), (5, 6), (0, 50), (20, 20)]:
+        np.testing.assert_array_equal(rows.rows(start, stop), array[start:stop])
+    os.truncate(path, 1000)
+    with error_line("row 40 is not there any more"):
+        rows.rows(40, 50)
+
+
+def test_what_is_not_read_by_rows(tmp_path: Path) -> None:
+    for values in (np.asfortranarray(PIXELS), np.float32(3)):
+        assert open_npy(saved(tmp_path, values), 10**6, 1) is None
+    with error_line(r"x\.npy: is in Fortran's order, .*; save np\.ascontiguousarray"):
+        store(tmp_path, np.asfortranarray(PIXELS))
+    path = saved(tmp_path, PIXELS)
+    assert open_npy(path, 10**6, PIXELS.nbytes + 1) is None
+    with error_line("claims 600 bytes; at most 599 are unpacked"):
+        open_npy(path, 599, 1)
+    with error_line("array of objects, which are never unpickled"):
+        open_npy(saved(tmp_path, np.array([None, 1])), 10**6, 1)

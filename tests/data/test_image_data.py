@@ -16,6 +16,7 @@ from data.image_data import ImageData, ReadOptions, open_image_data
 from data.image_folder import ImageStore
 from data.source import Array, HeldStore, LabelledSource, Source
 from errors import BadRowsError
+from tests.conftest import Log, Patch
 from tests.data.conftest import MakeFolder, encode, error_line
 from tests.data.test_images import png
 
@@ -43,6 +44,12 @@ def all_rows(source: Source | None) -> tuple[Array, ...]:
     return source.rows(np.arange(len(source)))
 
 
+def colours(x: Array) -> list[list[int]]:
+    """The red and green of each image of `make_folder`: which subfolder and which file it was."""
+    found: list[list[int]] = np.rint(x[:, 0, 0, :2] * 255).astype(int).tolist()
+    return found
+
+
 @pytest.fixture
 def save(tmp_path: Path) -> Callable[..., Path]:
     """Saves arrays as an .npz file and returns its path."""
@@ -66,7 +73,7 @@ def save_npy(tmp_path: Path) -> Callable[[Any, Any], Path]:
     return save_both
 
 
-def test_ramp(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_ramp(tmp_path: Path, caplog: Log) -> None:
     path = tmp_path / "new" / "data10_4.npz"
     data = open_data("ramp", ramp_path=str(path))
     x, y = all_rows(data.train)
@@ -81,13 +88,11 @@ def test_ramp(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert not caplog.messages  # Of its range.
 
 
-def test_npz_of_uint8_and_of_float(save: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_npz_of_uint8_and_of_float(save: Any, caplog: Log) -> None:
     data = open_data(save(X=PIXELS, Y=LABELS.astype(np.uint8), other=np.array([None])))
     x, y = all_rows(data.train)
-    assert x.dtype == np.float32
-    assert y.dtype == np.int64
-    assert np.array_equal(x, PIXELS.astype(np.float32) * np.float32(1 / 255))
-    assert y.tolist() == LABELS.tolist()
+    np.testing.assert_array_equal(x, PIXELS * np.float32(1 / 255), strict=True)
+    np.testing.assert_array_equal(y, LABELS, strict=True)
     assert data[1:4] == (None, (), 3)
     x, _ = all_rows(open_data(save(X=PIXELS / 255, Y=LABELS.astype(np.float64))).train)
     assert np.array_equal(x, (PIXELS / 255).astype(np.float32))
@@ -114,7 +119,7 @@ def test_validation_is_held_out_by_class_and_seed(save: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("images", "labels", "message"),
+    ("images", "labels", "line"),
     [
         (PIXELS.reshape(8, -1), LABELS, r"(: X)?: expected the shape .* found \[8, 3072\]"),
         (PIXELS.astype(int), LABELS, "(: X)?: expected uint8 .* found int64"),
@@ -126,21 +131,16 @@ def test_validation_is_held_out_by_class_and_seed(save: Any) -> None:
         (WITH_NAN, LABELS, r"(: X: row 5 .* NaN|.*: row 5 .* NaN.*; --on_bad_image=skip goes on)"),
     ],
 )
-def test_arrays_that_are_no_images_with_labels_are_refused(
-    images: Any, labels: Any, message: str, save: Any, save_npy: Any
-) -> None:
-    with error_line(rf"im\.npz{message}"):
+def test_bad_arrays(images: Any, labels: Any, line: str, save: Any, save_npy: Any) -> None:
+    with error_line(rf"im\.npz{line}"):
         open_data(save(X=images, Y=labels))
-    with error_line(rf"im\.(labels\.)?npy{message}"):
+    with error_line(rf"im\.(labels\.)?npy{line}"):
         open_data(save_npy(images, labels))
 
 
-def test_arrays_that_are_missing_or_claim_too_much_are_refused(
-    save: Any, save_npy: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for arrays, message in (({"Y": LABELS, "Z": LABELS}, "X; it holds Y, Z"), ({"X": PIXELS}, "Y")):
-        with error_line(rf"im\.npz: holds no array {message}"):
-            open_data(save(**arrays))
+def test_arrays_that_are_missing_or_large(save: Any, save_npy: Any, monkeypatch: Patch) -> None:
+    with error_line(r"im\.npz: holds no array X; it holds Y, Z"):
+        open_data(save(Y=LABELS, Z=LABELS))
     monkeypatch.setattr("data.image_data.MAX_NPZ_BYTES", 1000)
     with error_line("X: claims 24,576 bytes; at most 1,000 are unpacked"):
         open_data(save(X=PIXELS, Y=LABELS))
@@ -158,12 +158,14 @@ def test_arrays_that_are_missing_or_claim_too_much_are_refused(
         open_data(path)
 
 
+KINDS = 'expected "shapes", "ramp", .*, an .npz file, .* or a folder'
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("none", 'expected "shapes", "ramp", .*, an .npz file, .* or a folder; found nothing'),
-        ("none.npz", 'expected "shapes", "ramp", .*, an .npz file, .* or a folder; found nothing'),
-        ("images.txt", 'expected "shapes", "ramp", .*, an .npz file, .* or a folder$'),
+        *((name, f"{KINDS}; found nothing") for name in ("none", "none.npz")),
+        ("images.txt", f"{KINDS}$"),
         ("text.npz", "is no .npz file"),
         ("empty", "expected one subfolder of images per class, found an empty folder"),
         ("flat", r"expected one subfolder .*, found none \(but a\.png\)"),
@@ -172,8 +174,8 @@ def test_arrays_that_are_missing_or_claim_too_much_are_refused(
 def test_path_that_is_no_data_is_named(name: str, message: str, tmp_path: Path) -> None:
     for file in ("images.txt", "text.npz"):
         (tmp_path / file).write_text("text")
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "flat").mkdir()
+    for folder in ("empty", "flat"):
+        (tmp_path / folder).mkdir()
     (tmp_path / "flat" / "a.png").touch()
     with error_line(f"{re.escape(name)}: {message}"):
         open_data(tmp_path / name)
@@ -187,17 +189,12 @@ def test_folder_of_classes(make_folder: MakeFolder) -> None:
     data = open_data(folder)
     assert data[1:4] == (None, ("apple", "zoo animal", "Ähre"), 3)
     x, y = all_rows(data.train)
-    assert x.dtype == np.float32
-    assert x.shape == (6, 32, 32, 3)
+    assert (x.dtype.name, x.shape) == ("float32", (6, 32, 32, 3))
     assert y.tolist() == [0, 0, 0, 1, 1, 2]
-    # The colours say which subfolder of the call and which file of it.
-    colours = np.rint(x[:, 0, 0] * 255).astype(int)
-    assert colours[:, :2].tolist() == [[2, 0], [2, 1], [2, 2], [0, 0], [0, 1], [1, 0]]
+    assert colours(x) == [[2, 0], [2, 1], [2, 2], [0, 0], [0, 1], [1, 0]]
 
 
-def test_folder_of_train_and_test(
-    make_folder: MakeFolder, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_folder_of_train_and_test(make_folder: MakeFolder, caplog: Log) -> None:
     folder = make_folder({"train/a": 2, "train/b": 1, "test/a": 1, "test/b": 2})
     with caplog.at_level(logging.INFO, "absl"):
         data = open_data(folder, fraction=0.5)
@@ -205,16 +202,13 @@ def test_folder_of_train_and_test(
     assert all_rows(data.train)[1].tolist() == [0, 0, 1]
     x, y = all_rows(data.test)
     assert y.tolist() == [0, 1, 1]
-    assert np.rint(x[:, 0, 0, 0] * 255).tolist() == [2, 3, 3]
-    assert caplog.messages == [
-        f"--validation_fraction is not used: {folder}/test is there to test on"
-    ]
+    assert colours(x) == [[2, 0], [3, 0], [3, 1]]
+    (line,) = caplog.messages
+    assert line == f"--validation_fraction is not used: {folder}/test is there to test on"
 
 
 @pytest.mark.parametrize("names", [("train/a", "train/b"), ("car", "train")])
-def test_a_folder_may_have_no_test_and_a_class_named_train(
-    names: tuple[str, str], make_folder: MakeFolder
-) -> None:
+def test_train_may_be_alone_or_a_class(names: tuple[str, str], make_folder: MakeFolder) -> None:
     data = open_data(make_folder(dict.fromkeys(names, 1)))
     assert data.class_names == tuple(name.removeprefix("train/") for name in names)
     assert data.test is None
@@ -230,31 +224,23 @@ def test_a_folder_may_have_no_test_and_a_class_named_train(
         ({"test/a": 1, "test/b": 1}, "expected train/ with or without test/, found test/"),
         ({"train/a": 1, "test/a": 1, "val/a": 1}, "train/ .*, found test/, train/, val/"),
         ({"train/a": 1, "train/b": 1, "test/a": 1}, "same classes; only in one of them: b"),
-        (
-            {"train/a": 1, "train/b": 1, "test/b": 1, "test/c": 1},
-            "same classes; only in one of them: a, c",
-        ),
+        ({"train/a": 1, "train/b": 1, "test/b": 1, "test/c": 1}, "only in one of them: a, c"),
     ],
 )
-def test_folder_that_is_none_of_classes_is_named(
-    counts: dict[str, int], message: str, make_folder: MakeFolder
-) -> None:
+def test_other_folders(counts: dict[str, int], message: str, make_folder: MakeFolder) -> None:
     with error_line(f"images.*{message}"):
         open_data(make_folder(counts))
 
 
 @pytest.mark.parametrize("images", [PIXELS, PIXELS / 255])
-def test_npy_gives_what_npz_does_held_or_read_as_needed(
-    images: Any, save: Any, save_npy: Any
-) -> None:
+def test_npy_gives_what_npz_does_held_or_not(images: Any, save: Any, save_npy: Any) -> None:
     npz = open_data(save(X=images, Y=LABELS), 0.4, 3)
     path = save_npy(images, LABELS.astype(np.uint8))
     held, needed = (open_data(path, 0.4, 3, options) for options in (HELD, AS_NEEDED))
     for npy in (held, needed):
         for ours, theirs in ((npy.train, npz.train), (npy.test, npz.test)):
             for mine, other in zip(all_rows(ours), all_rows(theirs), strict=True):
-                assert mine.dtype == other.dtype
-                assert np.array_equal(mine, other)
+                np.testing.assert_array_equal(mine, other, strict=True)
         assert npy[2:4] == npz[2:4] == ((), 3)
     assert held.identity() == needed.identity()
     assert held.train.digest().startswith("sampled:")  # Of a part of them, too.
@@ -274,25 +260,19 @@ def test_training_and_test_images_count_together(make_folder: MakeFolder) -> Non
 
 
 @HELD_OR_NOT
-def test_classes_are_picked_by_name_in_both_splits(
-    options: ReadOptions, make_folder: MakeFolder
-) -> None:
-    folder = make_folder(
-        {"train/a b": 2, "train/é": 1, "train/z": 3, "test/z": 1, "test/é": 2, "test/a b": 1}
-    )
-    data = open_data(folder, options=options._replace(classes=("z", "a b")))
+def test_classes_are_picked_by_name(options: ReadOptions, make_folder: MakeFolder) -> None:
+    counts = {"train/a b": 2, "train/é": 1, "train/z": 3, "test/z": 1, "test/é": 2, "test/a b": 1}
+    data = open_data(make_folder(counts), options=options._replace(classes=("z", "a b")))
     assert data[2:4] == (("z", "a b"), 2)
     x, y = all_rows(data.train)
     assert y.tolist() == [1, 1, 0, 0, 0]
-    assert np.rint(x[:, 0, 0, :2] * 255).tolist() == [[0, 0], [0, 1], [2, 0], [2, 1], [2, 2]]
-    test_x, test_y = all_rows(data.test)
-    assert test_y.tolist() == [1, 0]
-    assert np.rint(test_x[:, 0, 0, 0] * 255).tolist() == [5, 3]
+    assert colours(x) == [[0, 0], [0, 1], [2, 0], [2, 1], [2, 2]]
+    x, y = all_rows(data.test)
+    assert y.tolist() == [1, 0]
+    assert colours(x) == [[5, 0], [3, 0]]
 
 
-def test_classes_without_names_are_picked_by_number(
-    save: Any, save_npy: Any, tmp_path: Path
-) -> None:
+def test_classes_without_names_are_picked(save: Any, save_npy: Any, tmp_path: Path) -> None:
     options = ReadOptions(classes=("2", "0"))
     path = save(X=PIXELS, Y=LABELS)
     for spec in (path, save_npy(PIXELS, LABELS)):
@@ -313,20 +293,17 @@ def test_classes_without_names_are_picked_by_number(
 def test_a_folder_whose_parts_are_links_is_read(make_folder: MakeFolder, tmp_path: Path) -> None:
     folder = Path(make_folder({"a": 2, "b": 2}))
     linked = tmp_path / "linked"
-    linked.mkdir()
+    (linked / "b").mkdir(parents=True)
     (linked / "a").symlink_to(folder / "a")
-    (linked / "b").mkdir()
     (linked / "b" / "0000.png").symlink_to(folder / "b" / "0001.png")
     (linked / "self").symlink_to(linked)
     x, y = all_rows(open_data(linked, options=ReadOptions(classes=("a", "b"))).train)
     assert y.tolist() == [0, 0, 1]
-    assert np.rint(x[:, 0, 0, :2] * 255).tolist() == [[0, 0], [0, 1], [1, 1]]
+    assert colours(x) == [[0, 0], [0, 1], [1, 1]]
 
 
 @HELD_OR_NOT
-def test_bad_files_are_raised_or_left_out(
-    options: ReadOptions, make_folder: MakeFolder, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_bad_files(options: ReadOptions, make_folder: MakeFolder, caplog: Log) -> None:
     folder = Path(make_folder({"a": 6, "b": 6}))
     whole = encode(np.zeros((32, 32, 3), np.uint8))
     for name, content in (("1", png(10_000, 10_000, b"")), ("3", b""), ("4", whole[:60])):
@@ -340,16 +317,14 @@ def test_bad_files_are_raised_or_left_out(
     with pytest.raises(BadRowsError):
         all_rows(data.train)
     x, _ = TrainingBatches(data.train, ShuffledBatches(12, 12, 0), SKIP).batch(0)
-    left = {tuple(colour) for colour in np.rint(x[:, 0, 0, :2] * 255).astype(int).tolist()}
-    assert left == {(0, 0), (0, 2), (0, 5), *((1, i) for i in range(6))}
+    left = [[0, 0], [0, 2], [0, 5], *([1, i] for i in range(6))]
+    assert np.unique(colours(x), axis=0).tolist() == left
     assert len(x) == 12
     assert len(caplog.messages) == 3
 
 
 @pytest.mark.parametrize("shape", [(28, 28, 1), (28, 28, 3)])
-def test_an_image_shape_and_a_scale_hold_for_every_kind(
-    make_folder: MakeFolder, save: Any, save_npy: Any, shape: tuple[int, ...]
-) -> None:
+def test_shape_and_scale(make_folder: MakeFolder, save: Any, save_npy: Any, shape: Any) -> None:
     """The second folder's images have a red of 1, and as grey, a brightness of 0."""
     ones = np.ones((6, *shape), np.uint8)
     options = ReadOptions(image_shape=shape, scale=np.float32(2.0))

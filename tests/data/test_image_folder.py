@@ -1,4 +1,4 @@
-"""The classes that are chosen, and the store that decodes images when they are asked for."""
+"""The classes that are chosen, the store that decodes images when asked, and rows of any store."""
 
 import os
 from collections.abc import Callable
@@ -12,9 +12,10 @@ from data import SKIP, files
 from data.batches import ShuffledBatches, TrainingBatches
 from data.image_folder import ImageStore, choose
 from data.images import decoding_workers
-from data.source import HeldStore, LabelledSource
+from data.source import UINT8_SCALE, HeldStore, LabelledSource, Source, Subset
 from errors import BadRowsError, DataError
-from tests.data.conftest import encode, error_line
+from tests.conftest import Patch
+from tests.data.conftest import BadRows, encode, error_line
 
 KNOWN = ("ant", "bee", "T-shirt/top", "Ähre two")
 
@@ -47,22 +48,8 @@ def paths(tmp_path: Path) -> list[str]:
     return paths
 
 
-@pytest.mark.parametrize("shape", [(32, 32, 3), (12, 12, 3), (8, 8, 1)])
-def test_files_are_decoded_when_asked_for(
-    paths: list[str], tmp_path: Path, shape: tuple[int, ...]
-) -> None:
-    store = ImageStore(paths, str(tmp_path), shape)
-    assert (store.shape, store.dtype) == ((100, *shape), np.dtype(np.uint8))
-    for rows in ([99, 0, 7, 7], []):
-        taken = store.take(np.array(rows, np.int64))
-        assert (taken.shape, taken.dtype) == ((len(rows), *shape), np.dtype(np.uint8))
-        assert (taken == np.array(rows).reshape(-1, 1, 1, 1)).all()
-
-
 @pytest.mark.parametrize("workers", [1, 6])
-def test_large_files_are_decoded_by_several_threads(
-    workers: int, paths: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_threads_decode(workers: int, paths: list[str], tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
     if workers == 6:  # PNG files end with an end mark.
         for path in paths:
@@ -85,30 +72,26 @@ def test_every_bad_file_of_a_batch_is_told(paths: list[str], tmp_path: Path) -> 
     store = ImageStore(paths, str(tmp_path))
     with pytest.raises(BadRowsError, match=r"008\.png: is damaged or cut short") as caught:
         store.take(np.array([8, 0, 5, 3, 9]))
-    messages = {position: str(error) for position, error in caught.value.errors.items()}
-    assert [*messages] == [0, 2, 3, 4]
-    assert "No such file" in messages[2]
-    assert "neither a PNG nor a JPEG" in messages[3]
-    assert "no regular file" in messages[4]
+    lines = {0: "damaged", 2: "No such file", 3: "neither a PNG nor a JPEG", 4: "no regular file"}
+    assert caught.value.errors.keys() == lines.keys()
+    assert all(line in str(caught.value.errors[row]) for row, line in lines.items())
     with error_line(r"003\.png: is neither"):  # The first of all.
         HeldStore(store, keep_bad=False)
 
 
 def test_the_digest_does_not_depend_on_the_place(paths: list[str], tmp_path: Path) -> None:
-    folder = str(tmp_path)
+    folder, other = str(tmp_path), tmp_path / "other"
     digest = ImageStore(paths, folder).digest()
-    (tmp_path / "other").mkdir()
-    os.rename(tmp_path / "ü b", tmp_path / "other" / "ü b")
-    moved = [path.replace(folder, f"{folder}/other") for path in paths]
-    assert ImageStore(moved, f"{folder}/other").digest() == digest
-    assert ImageStore(moved, f"{folder}/other/").digest() == digest
-    assert ImageStore(moved[::-1], f"{folder}/other").digest() != digest
-    assert ImageStore(moved[:-1], f"{folder}/other").digest() != digest
+    other.mkdir()
+    os.rename(tmp_path / "ü b", other / "ü b")
+    moved = [path.replace(folder, str(other)) for path in paths]
+    same, with_slash = (ImageStore(moved, f"{other}{end}").digest() for end in ("", "/"))
+    assert same == with_slash == digest
+    for changed in (moved[::-1], moved[:-1]):
+        assert ImageStore(changed, str(other)).digest() != digest
 
 
-def test_a_folder_that_is_away_ends_the_run_instead_of_skipping_its_images(
-    paths: list[str], tmp_path: Path
-) -> None:
+def test_images_of_a_folder_that_is_away_are_not_skipped(paths: list[str], tmp_path: Path) -> None:
     """Whoever reads: batches under SKIP, the start of a run, its identity."""
     store = ImageStore(paths, str(tmp_path))
     source = LabelledSource(store, np.arange(100))
@@ -131,9 +114,7 @@ def test_a_folder_that_is_away_ends_the_run_instead_of_skipping_its_images(
             look()
 
 
-def test_an_image_is_asked_for_again_as_its_folder_may_have_been_away(
-    paths: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_image_is_asked_for_again(paths: list[str], tmp_path: Path, monkeypatch: Patch) -> None:
     read, lost = files.read_bytes, [paths[3]]
 
     def read_bytes(path: str, max_bytes: int) -> bytes:
@@ -145,3 +126,86 @@ def test_an_image_is_asked_for_again_as_its_folder_may_have_been_away(
     monkeypatch.setattr(files, "read_bytes", read_bytes)
     assert (ImageStore(paths, str(tmp_path)).take(np.array([3])) == 3).all()
     assert not lost
+
+
+# Rows of arrays and of stores, their digests, and stores that are read into memory.
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)
+LABELS = np.array([3, 0, 1, 2, 1], np.int64)
+INDICES = np.array([4, 0, 4], np.int64)
+VALUES = np.random.default_rng(0).integers(0, 256, (300, 2, 3), np.uint8)
+
+
+def test_uint8_rows_are_scaled_in_float32() -> None:
+    for features, labels in ((PIXELS, LABELS), (BadRows(VALUES), np.arange(300) % 7)):
+        x, y = LabelledSource(features, labels).rows(INDICES)
+        values = features if isinstance(features, np.ndarray) else VALUES
+        expected = values[INDICES].astype(np.float32) * np.float32(1 / 255)
+        np.testing.assert_array_equal(x, expected, strict=True)
+        np.testing.assert_array_equal(y, labels[INDICES], strict=True)
+    assert UINT8_SCALE * np.uint8(255) == np.float32(1)
+    with pytest.raises(IndexError):
+        LabelledSource(PIXELS, LABELS).rows(np.array([5]))
+
+
+def test_float_rows_come_as_they_are_and_are_the_callers_own() -> None:
+    features = np.linspace(-3, 7, 10, dtype=np.float32)
+    before = features.copy()
+    x, y = LabelledSource(features, features * 2).rows(INDICES)
+    np.testing.assert_array_equal([x, y], [before[INDICES], 2 * before[INDICES]], strict=True)
+    x += 1
+    assert np.array_equal(features, before)
+
+
+def test_a_subset_numbers_its_members_anew() -> None:
+    held = LabelledSource(PIXELS, LABELS)
+    for source, workers in ((held, 1), (LabelledSource(BadRows(VALUES, (), 3), np.arange(300)), 3)):
+        subset = Subset(source, np.array([3, 1], np.int64))
+        pairs = zip(subset.rows(np.array([1, 0, 1])), source.rows(np.array([1, 3, 1])), strict=True)
+        assert all(np.array_equal(ours, theirs) for ours, theirs in pairs)
+        assert np.array_equal(subset.labels, source.labels[[3, 1]])
+        assert len(subset) == 2
+        assert subset.row_shape == source.row_shape == source.rows(INDICES)[0].shape[1:]
+        assert subset.workers == source.workers == workers
+    with pytest.raises(ValueError, match="5 features and 4 labels"):
+        LabelledSource(np.zeros(5), np.zeros(4))
+
+
+def test_digest_tells_sources_apart() -> None:
+    other_pixel = PIXELS.copy()
+    other_pixel.flat[0] ^= 1
+    source = LabelledSource(PIXELS, LABELS)
+    store, labels = BadRows(VALUES), np.arange(300) % 7
+    sources: list[Source] = [
+        source,
+        LabelledSource(other_pixel, LABELS),
+        LabelledSource(PIXELS, LABELS + 1),
+        LabelledSource(PIXELS[::-1], LABELS),
+        LabelledSource(PIXELS.astype(np.float32), LABELS),
+        Subset(source, np.arange(5)),
+        Subset(source, np.arange(4)),
+        LabelledSource(store, labels),
+        LabelledSource(store, labels % 6),
+        LabelledSource(store, labels.astype(np.int32)),
+    ]
+    assert len({each.digest() for each in sources}) == len(sources)
+    assert LabelledSource(PIXELS.copy(), LABELS).digest() == source.digest()
+    held = HeldStore(store, keep_bad=False)
+    assert LabelledSource(held, labels).digest() == LabelledSource(store, labels).digest()
+
+
+@pytest.mark.parametrize("workers", [1, 2, 8])
+def test_holding_gives_the_same_whatever_the_number_of_workers(workers: int) -> None:
+    held = HeldStore(BadRows(VALUES, workers=workers), keep_bad=False)
+    assert np.array_equal(held.take(INDICES), VALUES[INDICES])
+    assert np.array_equal(held.values, VALUES)
+    assert held.workers == 1
+    with error_line(r"^100\.png: is bad$"):  # The first one.
+        HeldStore(BadRows(VALUES, (250, 130, 100), workers), keep_bad=False)
+    held = HeldStore(BadRows(VALUES, (1, 100, 299), workers), keep_bad=True)
+    good = np.array([0, 2, 99, 101, 298])
+    assert np.array_equal(held.take(good), VALUES[good])
+    with pytest.raises(BadRowsError, match=r"299\.png: is bad") as caught:
+        held.take(np.array([5, 299, 6, 1]))
+    errors = {position: str(error) for position, error in caught.value.errors.items()}
+    assert errors == {1: "299.png: is bad", 3: "1.png: is bad"}

@@ -16,15 +16,9 @@ from PIL import ExifTags, Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from data import images
-from data.images import (
-    as_images,
-    as_labels,
-    count_classes,
-    decode_image,
-    fit_images,
-    warn_out_of_range,
-)
+from data.images import as_images, as_labels, count_classes, decode_image, warn_out_of_range
 from errors import DataError
+from tests.conftest import Log, Patch
 from tests.data.conftest import encode, error_line
 
 SHAPE = (4, 32, 32, 3)
@@ -60,9 +54,7 @@ def test_jpeg_is_what_pillow_decodes(options: dict[str, int]) -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (100, 37), (16, 20), (1, 1), (33, 31)])
-def test_other_sizes_are_resized_bilinear_and_grey_is_the_brightness(
-    height: int, width: int
-) -> None:
+def test_other_sizes_are_resized_and_grey_is_the_brightness(height: int, width: int) -> None:
     image = Image.fromarray(random_pixels(height, width))
     resized = image.resize((32, 32), Image.Resampling.BILINEAR)
     assert np.array_equal(decode_image(encode(image), "a.png"), np.asarray(resized))
@@ -139,13 +131,11 @@ def test_arrays_become_what_their_files_do() -> None:
         for size, channels in ((32, 3), (20, 1)):
             files = [encode(Image.fromarray(image)) for image in given]
             expected = [decode_image(content, "a.png", size, channels) for content in files]
-            assert np.array_equal(fit_images(given, size, channels), np.stack(expected))
+            assert np.array_equal(images.fit_images(given, size, channels), np.stack(expected))
 
 
 @pytest.mark.parametrize(("limit", "together"), [(15, 1), (16, 2)])
-def test_large_images_are_decoded_one_at_a_time(
-    monkeypatch: pytest.MonkeyPatch, limit: int, together: int
-) -> None:
+def test_large_images_come_one_at_a_time(monkeypatch: Patch, limit: int, together: int) -> None:
     """Two threads with an image of 4 x 4 pixels each; smaller ones do not wait for each other."""
     pixels, inside, most = images._pixels, [0], [0]
     both = threading.Barrier(2)
@@ -175,9 +165,7 @@ def oriented(image: Image.Image, orientation: int, file_format: str) -> bytes:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize(("file_format", "mode"), [("PNG", "RGB"), ("JPEG", "RGB"), ("PNG", "I")])
-def test_images_are_turned_as_pillow_turns_them(
-    orientation: int, file_format: str, mode: str
-) -> None:
+def test_images_are_turned_as_by_pillow(orientation: int, file_format: str, mode: str) -> None:
     image = Image.fromarray(random_pixels(40, 25))
     if mode == "I":  # 16-bit grey.
         image = Image.fromarray(np.asarray(image)[..., 0].astype(np.uint16) * 256)
@@ -241,37 +229,56 @@ def with_at(value: float) -> npt.NDArray[np.float64]:
     return pixels
 
 
+UINT8_OR_FLOAT = r"expected uint8 in 0..255 or float in \[0, 1\], found "
+
+
 @pytest.mark.parametrize(
-    ("array", "message"),
+    ("check", "array", "message"),
     [
         *(
-            (np.zeros(shape, np.uint8), r"expected the shape \[N, 32, 32, 3\], found \[")
+            (as_images, np.zeros(shape, np.uint8), r"expected the shape \[N, 32, 32, 3\], found \[")
             for shape in [(), (4,), (4, 3072), (4, 32, 32), (4, 32, 32, 1), (4, 28, 28, 3)]
         ),
         *(
-            (np.zeros(SHAPE, dtype), r"expected uint8 in 0..255 or float in \[0, 1\], found ")
+            (as_images, np.zeros(SHAPE, dtype), UINT8_OR_FLOAT)
             for dtype in ["i8", "u2", "?", "c8", "U1", "V4", "M8[s]"]
         ),
-        (np.zeros((0, 32, 32, 3), np.float32), "holds no image"),
+        (as_images, np.zeros((0, 32, 32, 3), np.float32), "holds no image"),
         *(
-            (with_at(value), r"row 2 \(the first such\) holds NaN or infinity")
+            (as_images, with_at(value), r"row 2 \(the first such\) holds NaN or infinity")
             for value in [np.nan, np.inf, -np.inf, 1e300]
         ),
+        (as_labels, np.array([0, 1, -1, -2]), "row 2 .* is -1; expected the whole numbers from 0"),
+        (as_labels, np.array([0, 0.5]), r"row 1 .* is 0\.5"),
+        (as_labels, np.array([np.nan, 0], np.float32), "row 0 .* is nan"),
+        (as_labels, np.array([0, np.inf]), "row 1 .* is inf"),
+        (as_labels, np.array([0, 1e30]), r"row 1 .* is 1e\+30"),
+        (as_labels, np.array([0, 2**63], np.uint64), "row 1 .* is 9223372036854775808"),
+        *(
+            (as_labels, np.zeros(3, dtype), "expected labels as whole numbers, found ")
+            for dtype in ["?", "U1", "c8", "V1", "m8[s]"]
+        ),
+        *(
+            (as_labels, np.zeros(shape, np.int64), r"expected one label per image, \[N\], found \[")
+            for shape in [(), (3, 1), (3, 4)]
+        ),
+        (count_classes, [0, 2, 2], r"the class 1 has no image \(the labels go up to 2\)"),
+        (count_classes, [1, 2], "the class 0 has no image"),
+        (count_classes, [0, 1, 2**31 - 1], "the class 2 has no image"),
+        (count_classes, [0, 0, 0], "all labels are 0; expected two classes or more"),
     ],
 )
-def test_arrays_that_are_no_images_are_refused(array: npt.NDArray[Any], message: str) -> None:
-    with error_line(f"X: {message}"):
-        as_images(array, "X")
+def test_other_arrays_are_refused(check: Any, array: Any, message: str) -> None:
+    with error_line(f"a: {message}"):
+        check(np.asarray(array), "a")
 
 
-def test_values_outside_the_unit_range_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+def test_values_outside_the_unit_range_are_warned_of(caplog: Log) -> None:
     with caplog.at_level(logging.WARNING, "absl"):
         for low, high, dtype in ((0, 1, "f4"), (0, 255, "u1"), (0, 255, "f4"), (-0.5, 0.5, "f4")):
             warn_out_of_range(np.linspace(low, high, 4 * 3072).astype(dtype), "a.npz: X")
-    assert caplog.messages == [
-        "a.npz: X: values in [0, 255]; expected [0, 1], or uint8",
-        "a.npz: X: values in [-0.5, 0.5]; expected [0, 1], or uint8",
-    ]
+    lines = [f"a.npz: X: values in {found}" for found in ("[0, 255]", "[-0.5, 0.5]")]
+    assert caplog.messages == [f"{line}; expected [0, 1], or uint8" for line in lines]
 
 
 @pytest.mark.parametrize("dtype", ["u1", "i1", ">u2", "i4", "i8", "u8", "f2", "f4", ">f8"])
@@ -279,42 +286,4 @@ def test_whole_numbers_are_labels(dtype: str) -> None:
     labels = as_labels(np.array([3, 0, 1], dtype), "Y")
     assert labels.dtype == np.int64
     assert labels.tolist() == [3, 0, 1]
-
-
-@pytest.mark.parametrize(
-    ("labels", "message"),
-    [
-        (np.array([0, 1, -1, -2]), "row 2 .* is -1; expected the whole numbers from 0"),
-        (np.array([0, 0.5]), r"row 1 .* is 0\.5"),
-        (np.array([np.nan, 0], np.float32), "row 0 .* is nan"),
-        (np.array([0, np.inf]), "row 1 .* is inf"),
-        (np.array([0, 1e30]), r"row 1 .* is 1e\+30"),
-        (np.array([0, 2**63], np.uint64), "row 1 .* is 9223372036854775808"),
-        *(
-            (np.zeros(3, dtype), "expected labels as whole numbers, found ")
-            for dtype in ["?", "U1", "c8", "V1", "m8[s]"]
-        ),
-        *(
-            (np.zeros(shape, np.int64), r"expected one label per image, \[N\], found \[")
-            for shape in [(), (3, 1), (3, 4)]
-        ),
-    ],
-)
-def test_arrays_that_are_no_labels_are_refused(labels: npt.NDArray[Any], message: str) -> None:
-    with error_line(f"Y: {message}"):
-        as_labels(labels, "Y")
-
-
-@pytest.mark.parametrize(
-    ("labels", "message"),
-    [
-        ([0, 2, 2], r"the class 1 has no image \(the labels go up to 2\)"),
-        ([1, 2], "the class 0 has no image"),
-        ([0, 1, 2**31 - 1], "the class 2 has no image"),
-        ([0, 0, 0], "all labels are 0; expected two classes or more"),
-    ],
-)
-def test_classes_are_counted_by_the_greatest_label(labels: list[int], message: str) -> None:
     assert count_classes(np.array([2, 0, 1, 1]), "Y") == 3
-    with error_line(f"Y: {message}"):
-        count_classes(np.array(labels), "Y")

@@ -1,6 +1,7 @@
-"""Data sets by name: out of Keras's cache, MNIST's four files, and the ramp."""
+"""Data sets by name: Keras's cache, MNIST's four files, the ramp, and the drawn shapes."""
 
 import gzip
+import hashlib
 import importlib
 import io
 import os
@@ -9,12 +10,14 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 from urllib.error import URLError
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
+from data import shapes
 from data.image_data import ImageData, ReadOptions, open_image_data
 from data.images import fit_images
 from data.named import (
@@ -26,7 +29,8 @@ from data.named import (
     open_mnist,
     write_ramp,
 )
-from data.shapes import ramp_demo, ramp_images, ramp_labels
+from data.shapes import ramp_demo, ramp_images
+from tests.conftest import Capture, Log, Patch
 from tests.data.conftest import error_line
 from tests.data.idx_files import digits, idx_bytes, write_mnist
 
@@ -36,14 +40,12 @@ LABELS = {6: np.array([9, 0, 3, 3, 9, 8], np.uint8), 3: np.array([3, 9, 1], np.u
 
 
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cache(tmp_path: Path, monkeypatch: Patch) -> Path:
     """The folder of an empty Keras cache, on a machine without a network."""
     from keras.src.backend import config
     from keras.src.utils import file_utils
 
-    def offline(*_: Any) -> None:
-        raise URLError("[Errno -3] Temporary failure\nin name resolution")
-
+    offline = Mock(side_effect=URLError("[Errno -3] Temporary failure\nin name resolution"))
     # KERAS_HOME is read when Keras is imported, which another test may have done.
     monkeypatch.setattr(config, "_KERAS_DIR", str(tmp_path))
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
@@ -64,10 +66,8 @@ def fashion(cache: Path) -> Path:
 
 
 def open_named(name: str, *classes: str, fraction: float = 0.0) -> ImageData:
-    options = ReadOptions(classes=classes)
-    return open_image_data(
-        name, ramp_path="", validation_fraction=fraction, seed=0, options=options
-    )
+    given: Any = {"ramp_path": "", "validation_fraction": fraction, "seed": 0}
+    return open_image_data(name, **given, options=ReadOptions(classes=classes))
 
 
 @pytest.mark.usefixtures("fashion")
@@ -78,11 +78,8 @@ def open_named(name: str, *classes: str, fraction: float = 0.0) -> ImageData:
         (("Ankle boot", "Dress"), ([0, 2, 3, 4], [0, 1]), ([0, 1, 1, 0], [1, 0])),
     ],
 )
-def test_grey_images_of_the_cache_become_colour_images_of_32_pixels(
-    classes: tuple[str, ...],
-    rows: tuple[list[int], ...],
-    labels: tuple[list[int], ...],
-    caplog: pytest.LogCaptureFixture,
+def test_grey_images_become_colour_images(
+    classes: Any, rows: Any, labels: Any, caplog: Log
 ) -> None:
     with caplog.at_level("INFO", "absl"):
         data = open_named("fashion_mnist", *classes, fraction=0.5)
@@ -92,11 +89,9 @@ def test_grey_images_of_the_cache_become_colour_images_of_32_pixels(
         assert source is not None
         x, y = source.rows(np.arange(len(source)))
         assert np.array_equal(x, fit_images(GREY[count][kept], 32, 3) * np.float32(1 / 255))
-        assert y.dtype == np.int64
-        assert y.tolist() == numbers
-    assert caplog.messages == [
-        "--validation_fraction is not used: the test split of fashion_mnist is there to test on"
-    ]
+        np.testing.assert_array_equal(y, np.array(numbers), strict=True)
+    line = "--validation_fraction is not used: the test split of fashion_mnist is there to test on"
+    assert caplog.messages == [line]
 
 
 @pytest.mark.parametrize(
@@ -107,9 +102,7 @@ def test_grey_images_of_the_cache_become_colour_images_of_32_pixels(
         ("cifar10", "cifar-10-python.tar.gz there as .*/cifar-10-batches-py-target_archive"),
     ],
 )
-def test_without_a_network_it_says_what_to_put_where(
-    name: str, place: str, cache: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_a_network(name: str, place: str, cache: Path, capsys: Capture) -> None:
     place = place.format(home=cache.parent)
     with error_line(f"^--data={name}: URL fetch failure .*; without a network, .*{place}"):
         open_named(name)
@@ -129,7 +122,7 @@ def test_what_is_damaged_in_the_cache_is_named(fashion: Path) -> None:
 
 
 @pytest.fixture
-def loads(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def loads(monkeypatch: Patch) -> Callable[..., None]:
     """Makes `keras.datasets` give these arrays for both splits of a data set."""
 
     def set_arrays(name: str, images: Any, labels: Any) -> None:
@@ -163,20 +156,14 @@ def test_four_classes_of_cifar10_and_two_of_mnist(loads: Callable[..., None]) ->
         (GREY[6][:0], LABELS[6][:0], "expected labels from 0 to 9"),
     ],
 )
-def test_other_arrays_are_refused(
-    images: Any, labels: Any, message: str, loads: Callable[..., None]
-) -> None:
+def test_other_arrays(images: Any, labels: Any, message: str, loads: Callable[..., None]) -> None:
     loads("mnist", images, labels)
     with error_line(f"--data=mnist: .*{message}"):
         load_named("mnist")
 
 
-FILES = (
-    "train-images-idx3-ubyte.gz",
-    "train-labels-idx1-ubyte.gz",
-    "t10k-images-idx3-ubyte",
-    "t10k-labels-idx1-ubyte",
-)
+TRAIN_FILES = ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz")
+FILES = (*TRAIN_FILES, "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
 
 @pytest.fixture
@@ -190,15 +177,12 @@ def test_rows_are_scaled_pixels_and_one_hot_labels(folder: Path) -> None:
     assert (len(opened.train), len(opened.test)) == (30, 20)
     for source, (images, labels) in ((opened.train, digits(30, 0)), (opened.test, digits(20, 1))):
         x, y = source.rows(np.array([7, 0, 7]))
-        assert x.dtype == y.dtype == np.float32
-        assert y.shape == (3, 10)
-        np.testing.assert_array_equal(x, images[[7, 0, 7]].reshape(3, 784) * np.float32(1 / 255))
-        np.testing.assert_array_equal(y, np.eye(10)[labels[[7, 0, 7]]])
+        pixels, one_hot = images[[7, 0, 7]].reshape(3, 784), np.eye(10, dtype=np.float32)
+        np.testing.assert_array_equal(x, pixels * np.float32(1 / 255), strict=True)
+        np.testing.assert_array_equal(y, one_hot[labels[[7, 0, 7]]], strict=True)
 
 
-def test_other_usual_names_and_gzipped_or_not_give_the_same_and_other_values_another_digest(
-    folder: Path,
-) -> None:
+def test_the_digest_is_that_of_the_values_whatever_the_names(folder: Path) -> None:
     digest = open_mnist(str(folder)).train.digest()
     packed = folder / FILES[0]
     packed.write_bytes(gzip.decompress(packed.read_bytes()))
@@ -214,9 +198,7 @@ def test_other_usual_names_and_gzipped_or_not_give_the_same_and_other_values_ano
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("share", [None, 0.0, 0.9])
-def test_a_file_that_is_missing_or_half_downloaded_is_named(
-    folder: Path, name: str, share: float | None
-) -> None:
+def test_a_file_that_is_missing_or_cut_short(folder: Path, name: str, share: float | None) -> None:
     content = (folder / name).read_bytes()
     (folder / name).unlink()
     if share is None:
@@ -247,9 +229,7 @@ IMAGES, DIGITS = digits(20, 1)
         (FILES[2], digits(30, 0)[0], "holds 30 images, but .* 20 labels"),
     ],
 )
-def test_files_that_do_not_go_together(
-    folder: Path, name: str, values: npt.NDArray[Any], message: str
-) -> None:
+def test_files_do_not_fit(folder: Path, name: str, values: npt.NDArray[Any], message: str) -> None:
     (folder / name).write_bytes(idx_bytes(values))
     with error_line(message):
         open_mnist(str(folder))
@@ -278,15 +258,10 @@ RAMP = np.arange(30720).reshape(10, 32, 32, 3) / 255
 RAMP_LABELS = [0, 0, 1, 1, 2, 2, 3, 3, 2, 0]
 
 
-def test_ramp_and_demo_are_as_designed() -> None:
-    demo = np.arange(6144, 12288).reshape(2, 32, 32, 3) / 255
-    demo_images, demo_labels = ramp_demo()
-    for images, expected in ((ramp_images(), RAMP), (demo_images, demo)):
-        assert images.dtype == np.float32
-        assert np.array_equal(images, expected.astype(np.float32))
-    for labels, numbers in ((ramp_labels(), RAMP_LABELS), (demo_labels, [3, 1])):
-        assert labels.dtype == np.int64
-        assert labels.tolist() == numbers
+def test_the_demo_is_two_images_of_the_ramp() -> None:
+    images, labels = ramp_demo()
+    np.testing.assert_array_equal(images, RAMP[2:4].astype(np.float32), strict=True)
+    np.testing.assert_array_equal(labels, np.array([3, 1]), strict=True)
 
 
 def test_ramp_is_written_where_it_is_absent_with_the_same_bytes_each_time(tmp_path: Path) -> None:
@@ -316,18 +291,56 @@ def test_ramp_is_written_where_it_is_absent_with_the_same_bytes_each_time(tmp_pa
         check_ramp(str(path))
 
 
-@pytest.mark.parametrize(
-    ("images", "labels"),
-    [
-        (RAMP + 1, RAMP_LABELS),
-        (RAMP, RAMP_LABELS[::-1]),
-        (RAMP[:9], RAMP_LABELS),
-        (RAMP, RAMP_LABELS[:9]),
-    ],
-)
-def test_other_values_than_the_ramp_are_refused(
-    images: npt.NDArray[Any], labels: list[int], tmp_path: Path
-) -> None:
-    np.savez(tmp_path / RAMP_FILE, X=images, Y=labels)
-    with error_line(r"data10_4\.npz: holds other values than the ramp; remove it"):
-        check_ramp(str(tmp_path / RAMP_FILE))
+def test_other_values_than_the_ramp_are_refused(tmp_path: Path) -> None:
+    others = ((RAMP + 1, RAMP_LABELS), (RAMP, RAMP_LABELS[::-1]), (RAMP[:9], RAMP_LABELS))
+    for images, labels in (*others, (RAMP, RAMP_LABELS[:9])):
+        np.savez(tmp_path / RAMP_FILE, X=images, Y=labels)
+        with error_line(r"data10_4\.npz: holds other values than the ramp; remove it"):
+            check_ramp(str(tmp_path / RAMP_FILE))
+
+
+# The drawings: the same bytes everywhere, each a function of its number, shapes that are told.
+
+
+def test_the_bytes_are_the_same_on_every_machine() -> None:
+    """And a quarter of each split is of each class."""
+    for numbers, count, digest in (
+        (shapes.TRAIN, 4000, "3931acd0059e959d511afa6cfad4369039b9b7af15cde0a6f64ba5490f580a62"),
+        (shapes.TEST, 800, "58031634aa7a9b39a46afca8f1dc845af652c3c1a32bf62824233896d68b2b58"),
+    ):
+        images, labels = shapes.examples(numbers)
+        assert (images.shape, images.dtype.name) == ((count, 32, 32, 3), "uint8")
+        assert (np.bincount(labels).tolist(), labels.dtype.name) == ([count // 4] * 4, "int64")
+        assert hashlib.sha256(images.tobytes()).hexdigest() == digest
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**32 - 1])
+def test_an_image_follows_from_seed_and_number_alone(seed: int) -> None:
+    numbers = np.arange(300)
+    together = shapes.draw(numbers, seed)
+    backwards = shapes.draw(numbers[::-1].copy(), seed)[::-1]
+    alone = np.concatenate([shapes.draw(numbers[i : i + 1], seed) for i in range(300)])
+    assert np.array_equal(together, backwards)
+    assert np.array_equal(together, alone)
+    assert len({image.tobytes() for image in together}) == 300
+    assert not np.array_equal(together, shapes.draw(numbers, seed + 1))
+
+
+def test_what_is_drawn_is_what_its_class_says() -> None:
+    """By the share of its bounding box that a shape fills, and how far down its middle lies."""
+    images, labels = shapes.examples(shapes.TEST)
+    shown = images.astype(int).sum(axis=3) > 336  # Half between the dark and the bright.
+    filled, middle = np.empty((2, len(shown)))
+    for number, mask in enumerate(shown):
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        box = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        filled[number] = box.mean()
+        middle[number] = (np.flatnonzero(box) // box.shape[1]).mean() / (len(box) - 1)
+    of_class = [labels == label for label in range(4)]
+    circle, square, triangle, cross = ([filled[i], middle[i]] for i in of_class)
+    assert np.median(circle, axis=1) == pytest.approx([np.pi / 4, 1 / 2], abs=0.02)
+    assert np.median(square, axis=1)[1] == pytest.approx(1 / 2, abs=0.02)
+    assert np.percentile(square[0], 95) > 0.9  # Where it is hardly turned, it is its box.
+    assert np.median(triangle, axis=1)[0] == pytest.approx(1 / 2, abs=0.03)
+    assert 0.58 < np.median(triangle, axis=1)[1] < 2 / 3  # Turned, its corners lie lower.
+    assert np.median(cross, axis=1) == pytest.approx([1 - (11 / 16) ** 2, 1 / 2], abs=0.03)

@@ -173,14 +173,13 @@ def test_names_shapes_dtypes_and_number_of_parameters(case: Case, model: ModelGr
 @pytest.mark.parametrize("case", [CNN])
 def test_initial_values_of_the_cnn(session: Session) -> None:
     variables = trainable(session)
-    weights = [value for name, value in variables.items() if name.endswith("/w")]
-    for weight in weights:
-        assert np.abs(weight).max() <= 0.2
-        assert weight.std() == pytest.approx(0.088, rel=0.1)
-    assert len({weight.flat[0] for weight in weights}) == 4
-    biases = [value for name, value in variables.items() if name.endswith("/b")]
-    assert len(biases) == 4
-    assert all(np.all(bias == np.float32(0.1)) for bias in biases)
+    for name, value in variables.items():
+        if name.endswith("/w"):
+            assert np.abs(value).max() <= 0.2
+            assert value.std() == pytest.approx(0.088, rel=0.1)
+        else:
+            assert np.all(value == np.float32(0.1))
+    assert len({value.flat[0] for value in variables.values()}) == 4 + 1  # The biases are alike.
 
 
 @pytest.mark.parametrize("case", [MLP])
@@ -205,9 +204,8 @@ def test_outputs(case: Case, session: Session) -> None:
     _, logits = _forward(case, trainable(session))
     x, y, logits_name, classes_name = case.names
     names = [logits_name, "probabilities:0", classes_name, "acc:0", "loss:0"]
-    found, probabilities, classes, accuracy, loss = session.run(
-        names, {x: case.images, y: case.labels}
-    )
+    fed = {x: case.images, y: case.labels}
+    found, probabilities, classes, accuracy, loss = session.run(names, fed)
     np.testing.assert_allclose(found, logits, rtol=1e-4, atol=1e-4 if case is CNN else 1e-6)
     np.testing.assert_allclose(probabilities, softmax(logits), rtol=1e-3, atol=1e-6)
     np.testing.assert_array_equal(classes, logits.argmax(axis=1))
@@ -215,9 +213,7 @@ def test_outputs(case: Case, session: Session) -> None:
     cross_entropy = -np.log(softmax(logits)[np.arange(6), case.classes]).mean()
     assert loss == pytest.approx(cross_entropy, rel=1e-4 if case is CNN else 1e-5)
     if case is CNN:
-        np.testing.assert_array_equal(
-            session.run("y_labels:0", {y: case.labels}), np.eye(4)[CNN_CLASSES]
-        )
+        np.testing.assert_array_equal(session.run("y_labels:0", fed), np.eye(4)[CNN_CLASSES])
 
 
 @pytest.mark.parametrize("case", [MLP])
@@ -246,9 +242,7 @@ def test_one_step_on_the_last_layer(case: Case, session: Session, model: ModelGr
 
 
 @BOTH
-def test_dropout_is_off_unless_it_is_fed_and_follows_from_the_step(
-    case: Case, session: Session, model: ModelGraph
-) -> None:
+def test_dropout_follows_feed_and_step(case: Case, session: Session, model: ModelGraph) -> None:
     x, _, logits, _ = case.names
 
     def run(target: Session, **feeds: float) -> bytes:

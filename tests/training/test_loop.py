@@ -1,24 +1,36 @@
-"""The training loop, from first step to resume, on the linear model."""
+"""The training loop, from first step to resume; its cadences, signals and session."""
 
 import itertools
+import math
 import os
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
 import train_linear
 from checkpoints.lock import LOCK_FILE, FolderLock
+from cli.fields import parse
+from cli.terminal import INTRA_OP_THREADS_VARIABLE
 from errors import CheckpointError, TrainingError
+from models import cnn
+from models.blocks import ModelGraph
 from tests import runs
+from tests.conftest import Capture, Log, Patch
 from tests.runs import with_run
 from train_linear import LinearConfig
 from training import loop, resume
-from training.loop import StopSignals
+from training.config import last_step, log_interval
+from training.loop import StopSignals, due
+from training.task import GraphSession
 
 STEPS = 40
 
@@ -37,9 +49,7 @@ def _steps(config: LinearConfig) -> list[int]:
     return [*runs.manifests(config.run)]
 
 
-def test_a_whole_run_and_a_rerun_that_does_nothing_and_says_so(
-    config: LinearConfig, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_whole_run_and_a_rerun_that_does_nothing(config: LinearConfig, caplog: Log) -> None:
     outcome = train_linear.train(config)
     assert (outcome.step, outcome.exit_code) == (STEPS, 0)
     assert outcome.prefix == f"{config.run.ckpt_dir}/my-model-40"
@@ -77,18 +87,16 @@ def test_the_numbers_are_those_of_numpy(config: LinearConfig) -> None:
             assert logged[step]["loss"] == pytest.approx(np.mean(error**2), rel=1e-4)
             assert (logged[step]["w"], logged[step]["b"]) == pytest.approx((w, b), rel=1e-4)
     last = tf.train.load_checkpoint(f"{config.run.ckpt_dir}/my-model-40")
-    assert logged[STEPS] == {
-        "loss": logged[STEPS]["loss"],
-        "w": last.get_tensor("w").item(),
-        "b": last.get_tensor("b").item(),
-    }
+    assert {n: last.get_tensor(n).item() for n in "wb"} == {n: logged[STEPS][n] for n in "wb"}
 
 
 @pytest.mark.parametrize("seed", [1, 2**32 - 1])
 def test_it_finds_the_line_from_any_seed(config: LinearConfig, seed: int) -> None:
     found = train_linear.train(with_run(config, seed=seed, train_steps=300)).variables
-    assert abs(found["w"][0] - 0.1) < 1e-4
-    assert abs(found["b"][0] - 0.2) < 1e-4
+    np.testing.assert_allclose([found["w"][0], found["b"][0]], [0.1, 0.2], atol=1e-4)
+    first = runs.lines(config.run)[0]
+    assert -20 <= first["w"] < 20
+    assert -10 <= first["b"] < 10
 
 
 def test_steps_are_absolute_and_what_only_extends_a_run_may_change(config: LinearConfig) -> None:
@@ -101,9 +109,7 @@ def test_steps_are_absolute_and_what_only_extends_a_run_may_change(config: Linea
     assert _steps(config) == [10, 15, 21, 28, 35, 40]
 
 
-def test_an_interrupted_run_ends_with_the_same_bytes(
-    config: LinearConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_interrupted_run_is_the_same(config: LinearConfig, tmp_path: Path, caplog: Log) -> None:
     """Stopped at every seventh step and rerun, against never stopped: variables and metrics."""
     caplog.set_level("INFO")
     unbroken = with_run(config, ckpt_dir=str(tmp_path / "unbroken"))
@@ -119,15 +125,7 @@ def test_an_interrupted_run_ends_with_the_same_bytes(
     assert runs.same(config.run, unbroken.run)
 
 
-def test_retention_holds_across_reruns(config: LinearConfig) -> None:
-    for last in (10, 20, 30, 40, 50, 60):
-        train_linear.train(with_run(config, train_steps=last, max_to_keep=2))
-    assert _steps(config) == [50, 60]
-
-
-def test_another_machine_is_said(
-    config: LinearConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_another_machine_is_said(config: LinearConfig, monkeypatch: Patch, caplog: Log) -> None:
     """Bits are promised for as many threads and the same TensorFlow only."""
     train_linear.train(with_run(config, train_steps=20))
     assert train_linear.train(with_run(config, train_steps=30)).step == 30
@@ -173,9 +171,7 @@ def test_a_second_trainer_is_refused(config: LinearConfig) -> None:
 
 
 @pytest.mark.parametrize("name", ["run[1]", "run*", "r\\un?"])
-def test_a_folder_that_tensorflow_takes_for_a_pattern(
-    config: LinearConfig, tmp_path: Path, name: str
-) -> None:
+def test_a_folder_that_is_a_pattern(config: LinearConfig, tmp_path: Path, name: str) -> None:
     resumed = with_run(config, ckpt_dir=str(tmp_path / name))
     train_linear.train(with_run(resumed, train_steps=20))
     assert _train_with(resumed, lambda step: step >= 20 or pytest.fail("from the start")).step == 40
@@ -187,9 +183,7 @@ def test_a_folder_that_tensorflow_takes_for_a_pattern(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_the_first_signal_is_noted(
-    number: signal.Signals, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_the_first_signal_is_noted(number: signal.Signals, capfd: Capture) -> None:
     """An echo is no second one: Ctrl-C reaches a process that its parent passes it on to, too."""
     given = signal.signal(number, signal.SIG_DFL)  # Who runs the tests may ignore SIGHUP.
     try:
@@ -205,7 +199,7 @@ def test_the_first_signal_is_noted(
     assert capfd.readouterr().err.count("stopping") == 1
 
 
-def test_the_second_sigint_ends_the_process_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_second_sigint_ends_the_process_at_once(monkeypatch: Patch) -> None:
     monkeypatch.setattr(loop, "ECHO_SECONDS", -1.0)
     child = os.fork()
     if child == 0:
@@ -217,13 +211,10 @@ def test_the_second_sigint_ends_the_process_at_once(monkeypatch: pytest.MonkeyPa
     assert os.waitstatus_to_exitcode(status) == 130
 
 
-def test_nobody_who_hears_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_who_hears_it_is_needed(monkeypatch: Patch) -> None:
     """`python train_linear.py 2>&1 | tee log`: Ctrl-C ends tee first."""
 
-    def broken(*_: object) -> None:
-        raise BrokenPipeError
-
-    monkeypatch.setattr(os, "write", broken)
+    monkeypatch.setattr(os, "write", Mock(side_effect=BrokenPipeError))
     with StopSignals() as stop:
         os.kill(os.getpid(), signal.SIGINT)
     assert stop.received == signal.SIGINT
@@ -237,3 +228,126 @@ def test_a_hangup_that_nohup_ignores_stays_ignored() -> None:
         assert stop.received is None
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+# Flags, lengths and cadences, and what the last bits of a run depend on.
+
+
+def _all_due(every: int | Fraction, last: int) -> list[int]:
+    return [step for step in range(1, last + 1) if due(step, every, last)]
+
+
+def test_what_is_due_and_an_epoch_at_the_step_that_completes_it() -> None:
+    assert [_all_due(10, 30), _all_due(10, 25)] == [[10, 20, 30], [10, 20, 25]]
+    assert [_all_due(1, 3), _all_due(7, 3)] == [[1, 2, 3], [3]]
+    for num_examples, batch_size in ((60_000, 128), (10, 10), (7, 7), (36, 5), (11, 10)):
+        ends = [math.ceil(epoch * num_examples / batch_size) for epoch in range(1, 51)]
+        assert _all_due(Fraction(num_examples, batch_size), ends[-1]) == ends
+
+
+@pytest.mark.parametrize(
+    ("epochs", "size", "last"),
+    [
+        *((None, 128, 200), (20, 128, 3125), (1, 128, 157), (0.001, 128, 1)),
+        # In floats, 0.07 * 100 is a little above 7.
+        *((0.07, 200, 7), (0.29, 200, 29), (0.071, 200, 8)),
+    ],
+)
+def test_last_step(epochs: float | None, size: int, last: int) -> None:
+    assert last_step(None, epochs, 200, 20_000, size) == last
+    assert last_step(7, None, 200, 20_000, size) == 7
+
+
+def test_log_interval() -> None:
+    assert [log_interval(None, 10, 10), log_interval(None, 20_000, 128)] == [10, 156]
+    assert log_interval(3, 20_000, 128) == 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "variable", "threads"),  # Of small steps, and of large ones.
+    [([], None, (1, None)), ([], "4", (None, None)), (["--intra_op_threads=3"], "4", (3, 3))],
+)
+def test_threads_by_flag_then_environment_then_size(
+    monkeypatch: Patch, flags: list[str], variable: str | None, threads: tuple[int | None, ...]
+) -> None:
+    monkeypatch.delenv(INTRA_OP_THREADS_VARIABLE, raising=False)
+    if variable is not None:
+        monkeypatch.setenv(INTRA_OP_THREADS_VARIABLE, variable)
+    run = parse(LinearConfig, ["s", *flags]).run
+    assert (run.threads(small_steps=True), run.threads(small_steps=False)) == threads
+
+
+@pytest.mark.parametrize("given", ["", "0", "1", "12"])
+def test_the_environment_that_is_told(monkeypatch: Patch, given: str) -> None:
+    """Threads are the processors where none are asked for, as TensorFlow has it."""
+    monkeypatch.delenv(INTRA_OP_THREADS_VARIABLE, raising=False)
+    processors = resume.environment()["threads"]
+    assert processors >= 1
+    monkeypatch.setenv(INTRA_OP_THREADS_VARIABLE, given)
+    told = resume.environment()
+    assert told["threads"] == (int(given) if given in ("1", "12") else processors)
+    assert told["tensorflow"] == tf.__version__
+
+
+# The session that trains, against `Session.run`.
+
+Array = npt.NDArray[Any]
+
+IMAGES = np.random.default_rng(0).random((6, 32, 32, 3)).astype(np.float32)
+BATCH = (IMAGES, np.array([0, 1, 2, 3, 0, 1]))
+
+
+@pytest.fixture
+def model() -> ModelGraph:
+    return cnn.build(num_classes=4, learning_rate=1e-3, seed=0)
+
+
+@pytest.fixture
+def session(model: ModelGraph) -> Iterator[GraphSession]:
+    with GraphSession(model) as session:
+        session.initialize({})
+        yield session
+
+
+def test_a_step_is_the_step_of_session_run(session: GraphSession, model: ModelGraph) -> None:
+    """Five steps, with dropout on, in both ways: equal losses, accuracies and bytes."""
+    feeds = {**dict(zip(model.inputs, BATCH, strict=True)), **model.training_feeds}
+    with tf.compat.v1.Session(graph=model.graph) as plain:
+        variables = model.graph.get_collection("variables")
+        plain.run([v.initializer for v in variables])
+        for _ in range(5):
+            *expected, _ = plain.run([model.loss, model.accuracy, model.train_op], feeds)
+            assert [*session.train_step(BATCH).values()] == [*map(float, expected)]
+        found = session.variables()
+        for variable in variables:
+            assert found[variable.op.name].tobytes() == plain.run(variable.name).tobytes()
+
+
+def test_the_accuracy_is_that_of_all_examples(session: GraphSession, model: ModelGraph) -> None:
+    """With dropout off, and to the last bit, though in float32 no batch's accuracy is exact."""
+    x, y = np.tile(BATCH[0], (5, 1, 1, 1)), np.tile(BATCH[1], 5)
+    y[:7] = _classes(session, model, x)[:7]
+    expected = int(np.sum(_classes(session, model, x) == y)) / 30
+    for ends in ([0, 30], [0, 7, 30], range(31)):
+        split = [(x[start:stop], y[start:stop]) for start, stop in itertools.pairwise(ends)]
+        assert session.accuracy_on(split) == expected
+    with pytest.raises(ValueError, match="no example"):
+        session.accuracy_on([])
+    for bad in (x.astype(np.float64), x > 0):
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            session.train_step((bad, y))
+
+
+def _classes(session: GraphSession, model: ModelGraph, x: Array) -> Array:
+    values = session.variables()
+    with tf.compat.v1.Session(graph=model.graph) as plain:
+        assigns = {v.initializer: v for v in model.graph.get_collection("variables")}
+        plain.run(list(assigns), {op.inputs[1]: values[v.op.name] for op, v in assigns.items()})
+        classes: Array = plain.run("classes:0", {"x:0": x})
+        return classes
+
+
+@pytest.mark.usefixtures("session")
+def test_the_graph_is_final(model: ModelGraph) -> None:
+    with pytest.raises(RuntimeError, match="finalized"), model.graph.as_default():
+        tf.constant(1)

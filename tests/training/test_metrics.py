@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from cli.terminal import unfailing_writer
 from errors import TrainingError
+from tests.conftest import Capture, Log, Patch
 from training.metrics import Metrics, MetricsLog, Progress
 
 _LINE = r"step 10/20  loss 0\.5  test accuracy 0\.75  [\d,]+ images/s  0:00:00 left\n"
@@ -30,13 +31,13 @@ def _lines(path: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (path / "logs/metrics.jsonl").read_text().splitlines()]
 
 
-def _steps_in_tensorboard(path: Path, tag: str = "loss") -> list[int]:
-    """The steps of a scalar as TensorBoard shows them, by its own reader."""
+def _steps_in_tensorboard(path: Path) -> list[int]:
+    """The steps of the loss as TensorBoard shows them, by its own reader."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(path / "logs"))
     events.Reload()
-    return [scalar.step for scalar in events.Scalars(tag)]
+    return [scalar.step for scalar in events.Scalars("loss")]
 
 
 def test_lines_and_events_have_the_step_and_the_numbers_there_are(tmp_path: Path) -> None:
@@ -46,18 +47,14 @@ def test_lines_and_events_have_the_step_and_the_numbers_there_are(tmp_path: Path
         log.write(Metrics(10, loss=0.25))
         log.write(Metrics(20, loss=0.125, accuracy=0.5, test_accuracy=0.75))
         log.flush()
-        assert _lines(tmp_path) == [
-            {"step": 10, "loss": 0.25},
-            {"step": 20, "loss": 0.125, "accuracy": 0.5, "test_accuracy": 0.75},
-        ]
+        second = {"step": 20, "loss": 0.125, "accuracy": 0.5, "test_accuracy": 0.75}
+        assert _lines(tmp_path) == [{"step": 10, "loss": 0.25}, second]
         assert _steps_in_tensorboard(tmp_path) == [10, 20]
 
 
 @pytest.mark.parametrize("newest", [0, 20])
 @pytest.mark.parametrize("seconds", [3600, -3600])
-def test_a_run_that_goes_on_has_each_step_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, newest: int, seconds: int
-) -> None:
+def test_each_step_is_once(tmp_path: Path, monkeypatch: Patch, newest: int, seconds: int) -> None:
     """A process got to step 40; its newest checkpoint is of step 20, or it had none.
 
     The next one starts an hour later, or on a machine whose clock is an hour behind.
@@ -79,13 +76,7 @@ def test_a_run_that_goes_on_has_each_step_once(
         ("events*", None, "has no events of the steps up to 60"),
     ],
 )
-def test_a_gap_is_said(
-    tmp_path: Path,
-    file: str,
-    damage: tuple[bytes, bytes] | None,
-    line: str,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_a_gap_is_said(tmp_path: Path, file: str, damage: Any, line: str, caplog: Log) -> None:
     _write(tmp_path, 0, *range(10, 70, 10))
     (path,) = tmp_path.glob(f"logs/{file}")
     content = path.read_bytes()
@@ -97,17 +88,11 @@ def test_a_gap_is_said(
     assert re.search(line, caplog.text)
 
 
+TAILS = (b'{"step": 20, "lo', b'{"step": 20}', b"\x00\xff\n", b"[]\n", b'{"step": -1}\n')
+
+
 @pytest.mark.parametrize(
-    "tail",
-    [
-        b'{"step": 20, "lo',
-        b'{"step": 20}',
-        b"\x00\xff\n",
-        b"[]\n",
-        b'{"step": -1}\n',
-        b'{"step": Infinity}\n',
-        pytest.param(b"[" * 100_000 + b"\n", id="deep"),
-    ],
+    "tail", [*TAILS, b'{"step": Infinity}\n', pytest.param(b"[" * 100_000 + b"\n", id="deep")]
 )
 def test_what_a_killed_process_cut_short_is_dropped(tmp_path: Path, tail: bytes) -> None:
     _write(tmp_path, 0, 10)
@@ -122,15 +107,8 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
     """/dev/full refuses every write."""
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "metrics.jsonl").symlink_to("/dev/full")
-
-    def fill() -> None:
-        with MetricsLog(str(tmp_path), tf.Graph(), 0) as log:
-            for step in range(1, 100_000):
-                log.write(Metrics(step, loss=0.5))
-            log.flush()
-
     with pytest.raises(TrainingError, match="metrics cannot be written") as told:
-        fill()
+        _write(tmp_path, 0, *range(1, 100_000))
     assert "\n" not in str(told.value)
 
 
@@ -142,18 +120,16 @@ def _show(terminal: TextIO | None) -> None:
         progress.log(Metrics(10, loss=0.5, test_accuracy=0.75))
 
 
-def test_lines_go_to_stderr_or_where_it_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_go_to_stderr_or_where_it_is_said(capsys: Capture) -> None:
+    file = io.StringIO()
     _show(None)
     out, err = capsys.readouterr()
-    assert out == ""
-    assert re.fullmatch(_LINE, err)
-    file = io.StringIO()
     _show(file)
-    assert capsys.readouterr() == ("", "")
-    assert re.fullmatch(_LINE, file.getvalue())
+    assert (out, *capsys.readouterr()) == ("", "", "")
+    assert all(re.fullmatch(_LINE, shown) for shown in (err, file.getvalue()))
 
 
-def test_a_terminal_has_a_bar_below_the_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_has_a_bar_below_the_lines(monkeypatch: Patch) -> None:
     terminal = io.StringIO()
     monkeypatch.setattr(terminal, "isatty", lambda: True)
     _show(terminal)
@@ -164,9 +140,7 @@ def test_a_terminal_has_a_bar_below_the_lines(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
-def test_a_stream_that_is_gone_stops_no_step(
-    is_terminal: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stream_that_is_gone_stops_no_step(is_terminal: bool, monkeypatch: Patch) -> None:
     """As scripts have it: its reader has ended, the disk is full, or the terminal is closed."""
     with open("/dev/full", "wb", buffering=0) as full:
         stream = unfailing_writer(full.fileno(), "utf-8")

@@ -4,11 +4,15 @@ import errno
 import itertools
 import json
 import os
+import resource
 import shutil
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import tensorflow as tf
@@ -21,11 +25,13 @@ from checkpoints.lock import FolderLock
 from checkpoints.writer import CheckpointWriter
 from errors import CheckpointError, FolderLostError, LaterVersionError, TrainingError
 from tests import runs
+from tests.conftest import Log, Patch
 from tests.runs import with_run
 from train_linear import LinearConfig
 from training import loop
 
 STEPS = 60
+Changes = dict[str, Any]
 
 
 @pytest.fixture
@@ -127,9 +133,7 @@ def test_the_users_own_files_stay(config: LinearConfig, folder: Path) -> None:
         (["*.index", "*.manifest", "checkpoint"], r"my-model-60\.data-00000-of-00001 without its"),
     ],
 )
-def test_a_run_whose_checkpoints_are_gone_does_not_begin_in_silence(
-    config: LinearConfig, folder: Path, gone: list[str], line: str
-) -> None:
+def test_no_silent_start(config: LinearConfig, folder: Path, gone: list[str], line: str) -> None:
     _train(config)
     _remove(folder, *gone)
     before = _content(folder)
@@ -139,9 +143,7 @@ def test_a_run_whose_checkpoints_are_gone_does_not_begin_in_silence(
     assert _train(with_run(config, start_anew=True)).step == STEPS
 
 
-def test_a_run_that_lost_its_newest_says_so_and_does_it_again(
-    config: LinearConfig, folder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_lost_newest_is_done_again(config: LinearConfig, folder: Path, caplog: Log) -> None:
     _train(config)
     before = _content(folder)
     _remove(folder, "my-model-60.*")
@@ -151,18 +153,7 @@ def test_a_run_that_lost_its_newest_says_so_and_does_it_again(
     assert {n for n in before if before[n] != after[n]} <= {"my-model-60.manifest"}
 
 
-def test_a_run_killed_before_its_first_checkpoint_begins_again(
-    config: LinearConfig, folder: Path
-) -> None:
-    """It may have written lines of metrics, and has nothing else to lose."""
-    (folder / "logs").mkdir(parents=True)
-    (folder / "logs" / "metrics.jsonl").write_text('{"step": 10}\n{"step": 20}\n')
-    assert _train(config).exit_code == 0
-
-
-def test_a_run_whose_files_were_deleted_does_not_end_well(
-    config: LinearConfig, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_deleted_files_are_an_error(config: LinearConfig, folder: Path, monkeypatch: Patch) -> None:
     close = CheckpointWriter.close
 
     def close_and_delete(writer: CheckpointWriter) -> None:
@@ -175,17 +166,15 @@ def test_a_run_whose_files_were_deleted_does_not_end_well(
 
 
 @pytest.mark.parametrize(
-    ("hashed_so", "changes"),
+    ("hashed", "changes"),
     [(True, {"format": 2}), (False, {"format": 2}), (True, {"format": 1, "compression": "zstd"})],
 )
-def test_what_a_later_version_saved_is_not_stepped_over(
-    config: LinearConfig, folder: Path, hashed_so: bool, changes: dict[str, Any]
-) -> None:
+def test_later_versions(config: LinearConfig, folder: Path, hashed: bool, changes: Changes) -> None:
     _train(config)
     path = folder / "my-model-60.manifest"
     record = {**json.loads(path.read_bytes()), **changes}
     del record["sha256"]
-    record["sha256"] = manifest._hash_of(record) if hashed_so else "other"
+    record["sha256"] = manifest._hash_of(record) if hashed else "other"
     path.write_text(json.dumps(record))
     before = _content(folder)
     with pytest.raises(LaterVersionError, match=r"60.manifest was made by a later version"):
@@ -201,17 +190,13 @@ def test_a_format_that_is_damaged_is_no_later_version(config: LinearConfig, fold
     assert manifest.read(str(folder), 60) is not None
 
 
-def test_saves_that_never_succeed_end_the_run_which_may_begin_again(
-    config: LinearConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_saves_that_never_succeed_end_the_run(config: LinearConfig, monkeypatch: Patch) -> None:
     """It has written metrics by then, and never had a checkpoint."""
 
-    def full_disk(*_: object) -> None:
-        raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
-
+    full = tf.errors.ResourceExhaustedError(None, None, "No space left on device")
     steps = itertools.count()
     with monkeypatch.context() as patched:
-        patched.setattr(BundleWriter, "write", full_disk)
+        patched.setattr(BundleWriter, "write", Mock(side_effect=full))
         with pytest.raises(CheckpointError, match=r"No space left on device; so did the 2 saves"):
             _train(config, lambda _: next(steps))
     assert next(steps) == 40  # The fourth save finds that three have failed.
@@ -219,9 +204,7 @@ def test_saves_that_never_succeed_end_the_run_which_may_begin_again(
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
-def test_where_no_checkpoint_fits_no_step_is_trained(
-    config: LinearConfig, folder: Path, monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
+def test_no_room(config: LinearConfig, folder: Path, monkeypatch: Patch, number: int) -> None:
     _train(config)
     before = _content(folder)
     write = file_io.write_file
@@ -240,9 +223,7 @@ def test_where_no_checkpoint_fits_no_step_is_trained(
     assert not (folder / "checkpoint.tmp").exists()
 
 
-def test_folders_that_cannot_be_flushed_are_said_once_and_used(
-    config: LinearConfig, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_folders_without_a_flush(config: LinearConfig, folder: Path, monkeypatch: Patch) -> None:
     fsync = os.fsync
 
     def refuse(descriptor: int) -> None:
@@ -264,18 +245,98 @@ def test_metrics_that_cannot_be_read_are_one_line(config: LinearConfig, folder: 
         _train(config)
 
 
-def test_a_folder_that_cannot_be_reached_is_not_an_empty_one(
-    config: LinearConfig, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unreachable_folder(config: LinearConfig, folder: Path, monkeypatch: Patch) -> None:
     """Not even for a run that may begin anew: what is there would be saved over."""
     _train(config)
     before = _content(folder)
 
-    def refuse(_: str) -> list[str]:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
+    error = OSError(errno.EIO, os.strerror(errno.EIO))
     with monkeypatch.context() as patched:
-        patched.setattr(os, "listdir", refuse)
+        patched.setattr(os, "listdir", Mock(side_effect=error))
         with pytest.raises(CheckpointError, match="cannot be read: Input/output error"):
             _train(with_run(config, start_anew=True))
     assert _content(folder) == before
+
+
+# What machines do to a run and has never harmed it: it is to stay so.
+
+Make = Callable[..., LinearConfig]
+
+
+@contextmanager
+def _processes(folder: Path, count: int) -> Iterator[tuple[list[int], list[bytes]]]:
+    """Starts processes that all try to lock a folder and stay; their numbers, and who has it."""
+    told, tells = os.pipe()
+    children = []
+    for _ in range(count):
+        children.append(os.fork())
+        if children[-1] == 0:
+            has_it = b"0"
+            with suppress(CheckpointError):
+                FolderLock(str(folder)).__enter__()
+                has_it = b"1"
+            os.write(tells, has_it)
+            signal.pause()
+    try:
+        yield children, [os.read(told, 1) for _ in children]
+    finally:
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+
+
+def test_of_twenty_that_start_at_once_one_has_the_folder(tmp_path: Path) -> None:
+    with _processes(tmp_path, 20) as (_, got):
+        assert sorted(got) == [b"0"] * 19 + [b"1"]
+
+
+def test_a_holder_that_is_stopped_still_holds(tmp_path: Path) -> None:
+    with _processes(tmp_path, 1) as ((child,), _):
+        os.kill(child, signal.SIGSTOP)
+        with pytest.raises(CheckpointError, match=f"in use by process {child}"):
+            FolderLock(str(tmp_path)).__enter__()
+
+
+def test_a_copy_of_a_folder_in_use_is_free(linear_config: Make, tmp_path: Path) -> None:
+    """Its .lock names a process that does not hold it."""
+    config = linear_config(tmp_path / "run", train_steps=20)
+    train_linear.train(config)
+    with FolderLock(str(tmp_path / "run")):
+        shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    longer = linear_config(tmp_path / "copy", train_steps=30)
+    assert train_linear.train(longer).step == 30
+
+
+def test_a_path_as_long_as_the_system_allows(linear_config: Make, tmp_path: Path) -> None:
+    folder = tmp_path
+    while len(str(folder)) < 3600:
+        folder /= "x" * 200
+    os.makedirs(folder)
+    assert train_linear.train(linear_config(folder, train_steps=20)).step == 20
+    with pytest.raises(TrainingError, match=r"File name too long$"):
+        train_linear.train(linear_config(folder / ("y" * 255) / ("z" * 255), train_steps=20))
+
+
+def test_few_file_descriptors_and_a_strict_umask(linear_config: Make, tmp_path: Path) -> None:
+    train_linear.train(linear_config(tmp_path / "first", train_steps=10))  # What stays open, is.
+    used = max(map(int, os.listdir("/proc/self/fd")))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 16, limits[1]))
+    umask = os.umask(0o077)
+    try:
+        for last in (20, 50):
+            config = linear_config(tmp_path / "run", train_steps=last)
+            assert train_linear.train(config).step == last
+    finally:
+        os.umask(umask)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert all(p.stat().st_mode & 0o077 == 0 for p in (tmp_path / "run").glob("my-model-*"))
+
+
+def test_a_folder_of_fifty_thousand_files(linear_config: Make, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for number in range(50_000):
+        (folder / f"my-model-{number}.txt").touch()
+    assert train_linear.train(linear_config(folder, train_steps=20)).step == 20
+    assert sum(name.endswith(".txt") for name in os.listdir(folder)) == 50_000
