@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
-from data import RAMP, files, shapes
+from data import RAMP, SHAPES, files, shapes
 from data.arrays import read_npy, read_npz
 from data.images import fit_images
 from errors import CheckpointError, PredictionError
@@ -275,23 +276,26 @@ def open_inputs(
     return RowInputs(rows, opened[first].names, labels[0] if labels else None)
 
 
-def open_demo(info: TensorInfo, model: Model, data_set: str, shown: int | None) -> RowInputs:
-    """Test images of the built-in data set that the model was trained on, with their labels.
+def open_demo(info: TensorInfo, model: Model, shown: int | None) -> RowInputs:
+    """Images of the built-in data that a model was trained on, with their labels.
 
-    Of the shapes they are the first `shown`, None for all; of the ramp there are two. There are
-    none for a model whose input is no image of its own shape any more.
+    Of the shapes they are the first `shown` of the test images, None for all; of the ramp there are
+    two. There are none for a model of other data, or whose input is no square image any more.
     """
+    size, width, channels = info.shape[1:] if info.shape and len(info.shape) == 4 else (0, 0, 0)
+    numbers = [n for n in shapes.TEST if shapes.class_of(n) in model.class_names][:shown]
     images: Array
-    if data_set == RAMP:
+    if model.trained_on == RAMP:
         images, labels = shapes.ramp_demo()
-    else:
-        shape = tuple(size or 0 for size in info.shape[1:]) if info.shape is not None else ()
-        if len(shape) != 3 or shape[0] != shape[1]:
-            return RowInputs()
-        numbers = [n for n in shapes.TEST if shapes.class_of(n) in model.class_names][:shown]
-        images = fit_images(shapes.examples(numbers)[0], shape[0], shape[2])
+        what = "images of the ramp that the model was trained on, from which nothing can be learnt"
+    elif model.trained_on == SHAPES and numbers and size and size == width and channels in (1, 3):
+        images = fit_images(shapes.examples(numbers)[0], size, channels)
         labels = np.array([model.class_names.index(shapes.class_of(n)) for n in numbers])
-    rows = array_rows(images, info, f"the {data_set}", _target(info, model).scale)
+        what = "test images of the built-in shapes that the model was trained on"
+    else:
+        return RowInputs()
+    logging.info("without --input: %d %s", len(images), what)
+    rows = array_rows(images, info, f"the {model.trained_on}", _target(info, model).scale)
     return RowInputs({info.name: rows}, numbered(rows).names, labels)
 
 
