@@ -3,13 +3,11 @@
 import dataclasses
 import os
 import shutil
-import signal
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import tensorflow as tf
 from absl import flags
@@ -21,43 +19,16 @@ from data.named import RAMP_FILE
 from errors import CheckpointError, PredictionError, TrainingError
 from finetuning.fitting import make_task
 from finetuning.settings import FinetuneConfig
+from tests import runs
 from tests.finetuning import bases
 from tests.finetuning.bases import values_of
 from tests.prediction import conftest as predict_tests
 from tests.prediction import stock
 from training import loop
-from training.task import Batch
 
 Config = Callable[..., FinetuneConfig]
-Array = npt.NDArray[Any]
-
 LAST_LAYER = "fc2/add:0"
 BASE = ("conv1/w", "conv1/b", "conv2/w", "conv2/b", "fc1/w", "fc1/b", "fc2/w", "fc2/b")
-
-
-def _bytes(config: FinetuneConfig) -> dict[str, bytes]:
-    prefix = tf.train.latest_checkpoint(config.run.ckpt_dir)
-    return {name: value.tobytes() for name, value in values_of(prefix).items()}
-
-
-def _into(config: FinetuneConfig, folder: Path) -> FinetuneConfig:
-    return dataclasses.replace(config, run=dataclasses.replace(config.run, ckpt_dir=str(folder)))
-
-
-def _stop_after(config: FinetuneConfig, steps: Sequence[int]) -> None:
-    """Trains, and stops at each of these steps."""
-    for step in steps:
-        task = make_task(config)
-
-        def batches(
-            start: int, stop: int, task: Any = task, step: int = step
-        ) -> Generator[Batch, None, None]:
-            for number, batch in enumerate(task.batches(start, stop), start):
-                if number == step:
-                    os.kill(os.getpid(), signal.SIGTERM)
-                yield batch
-
-        assert loop.train(task._replace(batches=batches), config.run).exit_code == 143
 
 
 @pytest.mark.parametrize(
@@ -103,11 +74,13 @@ def test_excluded_variables_begin_as_the_graph_says_and_not_as_restored(
 
 def _check_same_bytes(config: FinetuneConfig, stops: Sequence[int], folder: Path) -> None:
     """Of a run that is stopped at these steps, and of one that never is."""
-    _stop_after(config, stops)
+    for step in stops:
+        outcome = runs.train_watched(make_task(config), config.run, runs.stop_at(step))
+        assert outcome.exit_code == 143
     assert finetune.train(config).step == 12
-    unbroken = _into(config, folder)
+    unbroken = runs.with_run(config, ckpt_dir=str(folder))
     finetune.train(unbroken)
-    assert _bytes(config) == _bytes(unbroken)
+    assert runs.variables(config.run) == runs.variables(unbroken.run)
 
 
 @pytest.mark.parametrize("scopes", [(), ("fc1",)])
@@ -124,9 +97,9 @@ def test_a_dropout_of_tensorflow_1_draws_the_same_masks_after_an_interrupt(
 ) -> None:
     config = finetune_config(bases.save(tmp_path, bases.dropout), "features")
     _check_same_bytes(config, [3, 7], tmp_path / "unbroken")
-    without = dataclasses.replace(_into(config, tmp_path / "no"), train_feed=("share=0.0",))
+    without = runs.with_run(config, ckpt_dir=f"{tmp_path}/no", train_feed=("share=0.0",))
     finetune.train(without)
-    assert _bytes(config) != _bytes(without)
+    assert runs.variables(config.run) != runs.variables(without.run)
 
 
 def test_predict_needs_nothing_but_the_checkpoint_and_so_does_another_run(

@@ -17,18 +17,18 @@ from metagraph.meta import TensorInfo
 from prediction import evaluation
 from prediction.evaluation import DEFAULT_BATCH_SIZE, Batching, Kind, choose_batching, run_rows
 from prediction.file_inputs import Target, array_rows, open_images, read_records
+from tests.metagraph.made import refused
 from tests.prediction.conftest import SIZE, info
 
 TARGET = info(tf.float32, None, SIZE, SIZE, 3)
 
 
-def test_uint8_is_scaled_as_in_training_to_the_bit(images: Any) -> None:
-    rows = array_rows(images, TARGET, "here", float(UINT8_SCALE))
-    trained, _ = LabelledSource(images, np.zeros(len(images))).rows(np.arange(2, 5))
-    assert rows.batch(2, 5).tobytes() == trained.tobytes()
-    every = np.arange(256, dtype=np.uint8)
-    found = array_rows(every, info(tf.float32, None), "here", float(UINT8_SCALE)).batch(0, 256)
-    assert found.tobytes() == (every.astype(np.float32) * np.float32(1 / 255)).tobytes()
+def test_uint8_is_scaled_as_in_training_to_the_bit() -> None:
+    every = np.arange(256, dtype=np.uint8).reshape(64, 4)
+    rows = array_rows(every, info(tf.float32, None, 4), "here", float(UINT8_SCALE))
+    trained, _ = LabelledSource(every, np.zeros(64)).rows(np.arange(64))
+    assert rows.batch(2, 64).tobytes() == trained[2:].tobytes()
+    assert trained.tobytes() == (every.astype(np.float32) * np.float32(1 / 255)).tobytes()
 
 
 def test_other_values_are_taken_as_they_are(images: Any) -> None:
@@ -50,51 +50,41 @@ def test_image_files_are_decoded_to_the_size_that_is_taken(tmp_path: Path, image
     paths.append(f"{tmp_path}/text")
     rows = open_images(paths, paths, None, Target(TARGET, 0.5, (), None)).rows
     assert len(rows) == len(images) + 1
-    opened = [Image.open(path) for path in paths[3:5]]
-    side, bilinear = (SIZE, SIZE), Image.Resampling.BILINEAR
-    expected = [np.asarray(image.resize(side, bilinear)) for image in opened]
-    np.testing.assert_array_equal(rows.batch(3, 5), np.stack(expected) * np.float32(0.5))
+    bilinear = Image.Resampling.BILINEAR
+    resized = [np.asarray(Image.open(path).resize((SIZE, SIZE), bilinear)) for path in paths[3:5]]
+    np.testing.assert_array_equal(rows.batch(3, 5), np.stack(resized) * np.float32(0.5))
     (tmp_path / "text").write_bytes(b"text")
-    with pytest.raises(DataError, match=r"text: is neither a PNG nor a JPEG"):
+    with refused("text: is neither a PNG nor a JPEG", DataError):
         rows.batch(6, 8)
 
 
 RECORDS = [b"", b"one", b"two\0", b"x" * 5000]
 
 
-@pytest.fixture
-def records(tmp_path: Path) -> str:
-    with tf.io.TFRecordWriter(f"{tmp_path}/a.tfrecord") as writer:
+def test_records_of_a_file_that_is_whole_or_damaged_anywhere(tmp_path: Path) -> None:
+    path = tmp_path / "a.tfrecord"
+    with tf.io.TFRecordWriter(str(path)) as writer:
         for record in RECORDS:
             writer.write(record)
-    return f"{tmp_path}/a.tfrecord"
-
-
-def test_records_of_a_file_that_is_whole_or_cut_short_anywhere(records: str) -> None:
-    content = Path(records).read_bytes()
-    assert read_records(records, len(content)) == RECORDS
-    ends = sorted(itertools.accumulate((len(record) + 16 for record in RECORDS), initial=0))
+    content = path.read_bytes()
+    assert read_records(str(path), len(content)) == RECORDS
+    with refused("holds 5,071 bytes; at most 5,070 are read", DataError):
+        read_records(str(path), 5070)
+    ends = [*itertools.accumulate((len(record) + 16 for record in RECORDS), initial=0)]
     for length in range(60):
-        Path(records).write_bytes(content[:length])
+        path.write_bytes(content[:length])
         if length in ends:
-            assert read_records(records, 60) == RECORDS[: ends.index(length)]
+            assert read_records(str(path), 60) == RECORDS[: ends.index(length)]
         else:
-            with pytest.raises(DataError, match=r"is no \.tfrecord file, or is cut short"):
-                read_records(records, 60)
-
-
-def test_records_that_are_not_taken(records: str, tmp_path: Path) -> None:
+            with refused(r"is no \.tfrecord file, or is cut short", DataError):
+                read_records(str(path), 60)
     for size in (2**40, 2**63, 2**64 - 1):  # It takes no memory.
-        (tmp_path / "a").write_bytes(struct.pack("<QI", size, 0) + bytes(100))
-        with pytest.raises(DataError, match=f"record 0 claims {size:,} bytes"):
-            read_records(f"{tmp_path}/a", 200)
-    content = np.fromfile(records, np.uint8)
-    with pytest.raises(DataError, match="holds 5,071 bytes; at most 5,070 are read"):
-        read_records(records, 5070)
-    content[-100] ^= 1
-    content.tofile(records)
-    with pytest.raises(DataError, match="the checksum of a record does not fit"):
-        read_records(records, 5071)
+        path.write_bytes(struct.pack("<QI", size, 0) + bytes(100))
+        with refused(f"record 0 claims {size:,} bytes", DataError):
+            read_records(str(path), 200)
+    path.write_bytes(content[:-100] + bytes([content[-100] ^ 1]) + content[-99:])
+    with refused("the checksum of a record does not fit", DataError):
+        read_records(str(path), 5071)
 
 
 # Runs, on a graph that is written in NumPy.
@@ -156,14 +146,14 @@ def test_a_value_over_all_rows_takes_them_at_once() -> None:
     ids=["longer", "square", "scalar"],
 )
 def test_what_turns_out_to_be_no_row_a_row_is_refused(function: Function) -> None:
-    with pytest.raises(PredictionError, match=r"not one entry a row: .*--batch_size=10"):
+    with refused(r"not one entry a row: .*--batch_size=10", PredictionError):
         _run(_Graph(function), [Kind.ROWS], 4)
     np.testing.assert_array_equal(_run(_Graph(function), [Kind.ROWS], 10)[0], function(X))
 
 
 def test_an_error_of_a_batch_ends_it() -> None:
     graph: Any = _Graph(lambda x: x)
-    with pytest.raises(PredictionError, match="cannot hold"):
+    with refused("cannot hold", PredictionError):
         run_rows(graph, [array_rows(np.array([1.0, 1e39]), INFO, "here")], [Kind.ROWS], 1)
 
 
@@ -208,7 +198,7 @@ def test_the_graph_decides_and_then_the_user(
     if isinstance(expected, Batching):
         assert choose_batching(feeds, fetches, asked, 9) == expected
     else:
-        with pytest.raises(PredictionError, match=expected):
+        with refused(expected, PredictionError):
             choose_batching(feeds, fetches, asked, 9)
 
 
