@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image, ImageOps
 
 from errors import CheckpointError, DataError, PredictionError, UserError
 from prediction.evaluation import classify, predict
 from prediction.request import PredictConfig
 from tests.metagraph.made import refused, saved
 from tests.prediction import stock
-from tests.prediction.conftest import CLASS_NAMES, SCALE, SIZE, document, write_npz
+from tests.prediction.conftest import CLASS_NAMES, SCALE, SIZE, document, outputs, write_npz
 
 v1 = tf.compat.v1
 
@@ -52,6 +53,25 @@ def test_the_report_is_right(
     np.testing.assert_array_equal(found.inputs.rows["x:0"].batch(0, 7), images * SCALE)
     with refused("does not say that it is a classifier", PredictionError):
         classify(PredictConfig(line))
+
+
+def test_a_photo_is_turned_unless_its_exif_is_ignored(classifier: str, tmp_path: Path) -> None:
+    """As the arrays that Pillow gives for the file, turned and as it is stored."""
+    pixels = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 5  # The orientation: mirrored at the diagonal.
+    Image.fromarray(pixels).save(tmp_path / "photo.png", exif=exif)
+    with Image.open(tmp_path / "photo.png") as photo:
+        np.save(tmp_path / "stored.npy", np.asarray(photo)[np.newaxis])
+        np.save(tmp_path / "turned.npy", np.asarray(ImageOps.exif_transpose(photo))[np.newaxis])
+
+    def logits(name: str, **more: Any) -> Any:
+        return outputs(tmp_path, classifier, "logits", input=[f"{tmp_path}/{name}"], **more)[
+            0
+        ].tolist()
+
+    assert logits("photo.png") == logits("turned.npy") != logits("stored.npy")
+    assert logits("photo.png", ignore_exif=True) == logits("stored.npy")
 
 
 def test_tensors_are_fed_by_name(line: str, tmp_path: Path, said: list[str]) -> None:
