@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from enum import Enum, auto
 from typing import NamedTuple
 
@@ -119,15 +119,7 @@ def evaluate(
     fed = [*feeds, *inputs.rows]
     is_report = not config.fetch or inputs.labels is not None
     wanted = list(dict.fromkeys([*fetches, *(plan.report_tensors(model) if is_report else ())]))
-    plan.check_all_fed(meta, wanted, fed)
-    for name in plan.unneeded(meta, wanted, fed):
-        logging.warning("%s is fed, and none of %s needs it", name, ", ".join(wanted))
-    for name in plan.own_data(sub_graph(meta, wanted, fed)):
-        logging.warning(
-            "%s (OneShotIterator) gives data that the graph has of its own, as for its training: "
-            "feed what comes out of it",
-            name,
-        )
+    plan.check_fed(meta, wanted, fed)
     with load_inference_graph(
         meta,
         wanted,
@@ -160,10 +152,11 @@ def _inputs(
             infos = describe_tensors(meta, [*paths])
         return plan.open_inputs(infos, model, paths, max_bytes, ignore_exif=config.ignore_exif)
     missing = plan.unfed(meta, fetches, feeds)
-    if feeds or model.trained_on is None or [*missing] != [*model.inputs.values()]:
+    is_input = len(missing) == 1 and missing == tuple(model.inputs.values())
+    if feeds or model.trained_on is None or not is_input:
         return RowInputs()
-    infos = describe_tensors(meta, missing)
-    return plan.open_demo(infos[0], model, shown) if len(infos) == 1 else RowInputs()
+    (info,) = describe_tensors(meta, missing)
+    return plan.open_demo(info, model, shown)
 
 
 def _results(
@@ -175,7 +168,7 @@ def _results(
     """The value of each fetched tensor, by name."""
     fed = {i.name: v for i, v in zip(graph.feeds, values, strict=True) if isinstance(v, Rows)}
     if fed:
-        kinds = [kind_of(i, plan.depends_on(meta, i.name, fed)) for i in graph.fetches]
+        kinds = [_kind(meta, info, fed) for info in graph.fetches]
         results = run_rows(graph, values, kinds, batch_size)
         if any(rows.columns for rows in fed.values()):
             for number, (info, kind) in enumerate(zip(graph.fetches, kinds, strict=True)):
@@ -223,9 +216,9 @@ class Kind(Enum):
     WHOLE = auto()  # one value over all rows, such as a mean
 
 
-def kind_of(info: TensorInfo, depends_on_rows: bool) -> Kind:
-    """The kind of a fetched tensor."""
-    if not depends_on_rows:
+def _kind(meta: MetaGraphFile, info: TensorInfo, fed: Collection[str]) -> Kind:
+    """The kind of a fetched tensor, where rows are fed to those of these names."""
+    if info.name not in fed and not sub_graph(meta, [info.name], fed).feeds:
         return Kind.CONSTANT
     shape = info.shape
     return Kind.ROWS if shape is None or (shape and shape[0] is None) else Kind.WHOLE

@@ -16,7 +16,7 @@ from data.arrays import read_npy, read_npz
 from data.images import fit_images
 from errors import CheckpointError, PredictionError
 from metagraph.casting import Array, fit
-from metagraph.graph import SubGraph, sub_graph
+from metagraph.graph import sub_graph
 from metagraph.meta import MetaGraphFile, TensorInfo
 from metagraph.model import Model, described, feedable, fetchable, without_handles
 from prediction.file_inputs import Labels, Rows, Target, array_rows, numbered, open_input
@@ -75,8 +75,11 @@ def unfed(meta: MetaGraphFile, fetches: Sequence[str], fed: Collection[str]) -> 
     return tuple(dict.fromkeys(without_handles(needed, needed.unfed, fetches)))
 
 
-def check_all_fed(meta: MetaGraphFile, fetches: Sequence[str], fed: Collection[str]) -> None:
-    """Raises PredictionError where `fetches` need a tensor that is not fed, naming both."""
+def check_fed(meta: MetaGraphFile, fetches: Sequence[str], fed: Collection[str]) -> None:
+    """Raises PredictionError where `fetches` need a tensor that is not fed, naming both.
+
+    What is fed in vain, and what gives data that the graph has of its own, is warned of.
+    """
     missing = unfed(meta, fetches, fed)
     if missing:
         needing = next(fetch for fetch in fetches if unfed(meta, [fetch], fed))
@@ -85,23 +88,17 @@ def check_all_fed(meta: MetaGraphFile, fetches: Sequence[str], fed: Collection[s
             f"{needing} needs {described(meta, missing)}: feed it with {flags}, or rows with "
             "--input name=file"
         )
-
-
-def unneeded(meta: MetaGraphFile, fetches: Sequence[str], fed: Collection[str]) -> list[str]:
-    """Those of the fed tensors that `fetches` do not depend on."""
-    needed = sub_graph(meta, fetches, fed).feeds.union(fetches)
-    return [name for name in fed if name not in needed]
-
-
-def own_data(needed: SubGraph) -> list[str]:
-    """The iterators in a sub-graph over data that the graph itself brings along."""
-    nodes = needed.meta.nodes
-    return sorted(name for name in needed.names if nodes[name].op == "OneShotIterator")
-
-
-def depends_on(meta: MetaGraphFile, fetch: str, fed: Collection[str]) -> bool:
-    """Whether a fetched tensor is computed from, or is, one of the fed ones."""
-    return fetch in fed or bool(sub_graph(meta, [fetch], fed).feeds)
+    needed = sub_graph(meta, fetches, fed)
+    for name in fed:
+        if name not in needed.feeds.union(fetches):
+            logging.warning("%s is fed, and none of %s needs it", name, ", ".join(fetches))
+    for name in sorted(needed.names):
+        if meta.nodes[name].op == "OneShotIterator":
+            logging.warning(
+                "%s (OneShotIterator) gives data that the graph has of its own, as for its "
+                "training: feed what comes out of it",
+                name,
+            )
 
 
 # The values of --feed.
