@@ -93,9 +93,7 @@ def test_predict_writes_what_a_stock_client_computes(entry: dict[str, Any], tmp_
 
 
 @every_entry
-def test_the_listing_names_the_inputs_first_and_the_likeliest_outputs(
-    entry: dict[str, Any],
-) -> None:
+def test_the_listing_names_inputs_and_the_likeliest_outputs(entry: dict[str, Any]) -> None:
     """Where the rows come from a pipeline, it is its outputs that are fed, and nothing else.
 
     Most of them read labels or other rows from a pipeline that no prediction stands on.

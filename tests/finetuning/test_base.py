@@ -28,9 +28,7 @@ BOTH_KINDS = pytest.mark.parametrize("resource", [False, True], ids=["ref", "res
 
 
 @BOTH_KINDS
-def test_it_computes_the_features_that_plain_tensorflow_computes(
-    finetune_config: Config, tmp_path: Path, resource: bool
-) -> None:
+def test_the_features_are_the_same(finetune_config: Config, tmp_path: Path, resource: bool) -> None:
     """Of both kinds of variables: restored, unfrozen, and after a rerun; the step begins anew."""
     meta = bases.save(tmp_path, partial(bases.small, resource=resource))
     config = finetune_config(meta, "features", train_steps=3, train_scopes=("second",))
@@ -64,9 +62,7 @@ def test_a_batch_size_that_binds(finetune_config: Config, tmp_path: Path) -> Non
         make_task(dataclasses.replace(config, batch_size=5))
 
 
-def test_frozen_averages_stay_and_unfrozen_ones_follow_the_images(
-    finetune_config: Config, three_classes: str, tmp_path: Path
-) -> None:
+def test_moving_averages(finetune_config: Config, three_classes: str, tmp_path: Path) -> None:
     """After one step, the mean has come a tenth of the way to that of the batch.
 
     The switch is on only where something is unfrozen.
@@ -101,12 +97,17 @@ def test_a_graph_that_writes_while_it_computes(finetune_config: Config, tmp_path
     assert [float(ours["count0"]), float(ours["count1"])] == [0.0, 0.0]
 
 
-def test_an_operation_without_gradient_is_named(finetune_config: Config, tmp_path: Path) -> None:
+def test_what_cannot_be_trained_on_is_told(finetune_config: Config, tmp_path: Path) -> None:
+    """A variable that no gradient reaches, or features that are not one a row."""
+
     def build() -> None:
-        w = v1.get_variable("scope/w", [3], use_resource=False)
-        tf.cast(tf.cast(tf.floor(bases.colours() * w), tf.int32), tf.float32, name="whole")
+        x, w = bases.colours(), v1.get_variable("scope/w", [3], use_resource=False)
+        tf.cast(tf.cast(tf.floor(x * w), tf.int32), tf.float32, name="whole")
+        tf.concat([x, x], axis=0, name="twice")
 
     meta = bases.save(tmp_path, build)
+    with refused("cannot be trained on", TrainingError):
+        finetune.train(finetune_config(meta, "twice"))
     with refused("no gradient reaches scope/w", TrainingError):
         make_task(finetune_config(meta, "whole", train_scopes=("scope",)))
     make_task(finetune_config(meta, "whole"))
@@ -128,12 +129,10 @@ def test_a_base_without_variables(finetune_config: Config, tmp_path: Path) -> No
 
 
 @BOTH_KINDS
-def test_names_of_the_base_never_clash_with_what_is_added(
-    finetune_config: Config, tmp_path: Path, resource: bool
-) -> None:
+def test_names_do_not_clash(finetune_config: Config, tmp_path: Path, resource: bool) -> None:
     """With a dropout, an offset, a step that is read, and the names that TensorFlow likes best."""
-
-    def build() -> None:
+    liked = ("Const", "Cast", "stack", "add", "zeros", "pixels", "global_step/read_it", "y_")
+    with stock.checkpoint(tmp_path / "m-3"):
         x = v1.placeholder(tf.float32, [None, 32, 32, 3], name="input")
         step = v1.get_variable(
             "global_step", initializer=np.int64(3), trainable=False, use_resource=resource
@@ -141,14 +140,10 @@ def test_names_of_the_base_never_clash_with_what_is_added(
         features = tf.reduce_mean(x, axis=[1, 2]) + tf.cast(step.read_value(), tf.float32) * 0
         with tf.name_scope("base"):
             features = tf.identity(features)
-        liked = ("Const", "Cast", "stack", "add", "zeros", "pixels", "global_step/read_it", "y_")
         for name in liked:
             features = tf.multiply(features, 1.0, name=name)
         keep = v1.placeholder(tf.float32, [], name="keep_prob")
         tf.identity(v1.nn.dropout(features, rate=1 - keep), name="features")
-
-    with stock.checkpoint(tmp_path / "m-3"):
-        build()
     config = finetune_config(tmp_path / "m-3.meta", "features", input_offset=-0.5)
     first = finetune.train(config).prefix
     assert values_of(first)["global_step"] == 12

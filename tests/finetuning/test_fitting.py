@@ -73,9 +73,7 @@ def test_files_are_made_to_fit(
     np.testing.assert_allclose(brightest, labels * red / 255, rtol=1e-6)
 
 
-def test_scale_and_offset_are_those_that_predict_uses(
-    finetune_config: Config, folder: Path, tmp_path: Path
-) -> None:
+def test_scale_and_offset_go_along(finetune_config: Config, folder: Path, tmp_path: Path) -> None:
     """Pixels are taken as (x - 127.5) / 128, in training and in the result."""
     config = finetune_config(
         _taking(tmp_path, [None, 12, 12, 3]),
@@ -120,9 +118,7 @@ def test_a_shape_that_no_image_has_is_one_line(
         make_task(dataclasses.replace(config, data="ramp"))
 
 
-def test_a_model_whose_rows_are_images_is_given_images(
-    finetune_config: Config, folder: Path, tmp_path: Path
-) -> None:
+def test_a_model_of_rows_as_images(finetune_config: Config, folder: Path, tmp_path: Path) -> None:
     """Of the network for digits: files become grey rows of 784, in training and for predict.py."""
     model = mlp.build(learning_rate=1e-3, seed=0)
     inputs, shape = model.signature_inputs, (28, 28, 1)
@@ -149,9 +145,7 @@ def _with_more(folder: Path, *extra: str) -> str:
 
 
 @pytest.mark.parametrize("extra", ["first/gamma", "first/norm/gamma", "second/w2"])
-def test_a_tensor_in_a_scope_that_is_taken_stops_the_run_unless_it_is_excluded(
-    tmp_path: Path, finetune_config: Config, extra: str
-) -> None:
+def test_a_tensor_that_has_no_place(tmp_path: Path, finetune_config: Config, extra: str) -> None:
     config = finetune_config(_with_more(tmp_path, extra), "features", train_steps=1)
     with refused(f"holds {extra} .*no place.*--exclude", CheckpointError):
         make_task(config)
@@ -160,9 +154,7 @@ def test_a_tensor_in_a_scope_that_is_taken_stops_the_run_unless_it_is_excluded(
     assert finetune.train(dataclasses.replace(config, exclude=".*/(gamma|w2)")).step == 1
 
 
-def test_what_an_optimizer_an_average_or_another_layer_leaves_is_no_mistake(
-    tmp_path: Path, finetune_config: Config
-) -> None:
+def test_tensors_that_need_no_place(tmp_path: Path, finetune_config: Config) -> None:
     extras = ["first/w/Adam", "first/w/Adam_1", "first/beta1_power", "first_more/w", "o2"]
     extras += ["first/w/ExponentialMovingAverage", "second/gamma"]  # Of a layer behind the maps.
     meta = _with_more(tmp_path, *extras)

@@ -11,11 +11,12 @@ from tests.metagraph.made import saved
 
 def save(folder: Path, build: Callable[[], object]) -> str:
     """Saves what `build` builds, beside a variable; returns the `.meta` file."""
-    return saved(folder, lambda: (_make_bias(), build())).path
 
+    def with_bias() -> None:
+        tf.compat.v1.get_variable("bias", initializer=np.float32(0.5), use_resource=False)
+        build()
 
-def _make_bias() -> None:
-    tf.compat.v1.get_variable("bias", initializer=np.float32(0.5), use_resource=False)
+    return saved(folder, with_bias).path
 
 
 def bias() -> tf.Tensor:

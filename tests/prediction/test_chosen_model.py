@@ -37,14 +37,6 @@ def copy(linear_run: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(linear_run, tmp_path / "model"))
 
 
-@pytest.mark.parametrize("suffix", [".meta", ".index", ".data-00000-of-00001", ".manifest"])
-def test_a_damaged_checkpoint_is_named(copy: Path, suffix: str) -> None:
-    """One flipped bit anywhere is found by the manifest, in the graph too."""
-    _flip_a_bit(copy / f"my-model-300{suffix}")
-    with refused(rf"my-model-300\{suffix} is damaged", CheckpointError):
-        document(f"{copy}/my-model-300.meta", fetch=["w:0"])
-
-
 def _delete_when_read(monkeypatch: pytest.MonkeyPatch, steps: list[int]) -> None:
     """A trainer's retention takes these checkpoints away just as each is opened."""
 
@@ -207,7 +199,7 @@ def test_signatures_to_choose_from(tmp_path: Path) -> None:
     assert f"{named}other signatures, for --signature\n  a\n" in listing_text(chosen)
 
 
-def test_a_part_of_many_lines_is_shortened_as_text(
+def test_a_part_of_many_lines_is_shortened(
     classifier: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("prediction.chosen_model._MAX_SHOWN_LINES", 2)

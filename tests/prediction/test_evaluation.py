@@ -1,4 +1,4 @@
-"""Whole predictions, compared with plain TensorFlow on the same checkpoint."""
+"""Whole predictions, compared with plain TensorFlow on the same checkpoint, and their runs."""
 
 from pathlib import Path
 from typing import Any
@@ -9,11 +9,21 @@ import tensorflow as tf
 from PIL import Image, ImageOps
 
 from errors import CheckpointError, DataError, PredictionError, UserError
-from prediction.evaluation import classify, predict
+from metagraph.meta import TensorInfo
+from prediction import evaluation
+from prediction.evaluation import (
+    DEFAULT_BATCH_SIZE,
+    Batching,
+    Kind,
+    choose_batching,
+    classify,
+    predict,
+)
+from prediction.file_inputs import array_rows
 from prediction.request import PredictConfig
 from tests.metagraph.made import refused, saved
 from tests.prediction import stock
-from tests.prediction.conftest import CLASS_NAMES, SCALE, SIZE, document, outputs, write_npz
+from tests.prediction.conftest import CLASS_NAMES, SCALE, SIZE, document, write_npz
 
 v1 = tf.compat.v1
 
@@ -66,9 +76,8 @@ def test_a_photo_is_turned_unless_its_exif_is_ignored(classifier: str, tmp_path:
         np.save(tmp_path / "turned.npy", np.asarray(ImageOps.exif_transpose(photo))[np.newaxis])
 
     def logits(name: str, **more: Any) -> Any:
-        return outputs(tmp_path, classifier, "logits", input=[f"{tmp_path}/{name}"], **more)[
-            0
-        ].tolist()
+        asked = {"fetch": ["logits"], "input": [f"{tmp_path}/{name}"], **more}
+        return document(classifier, **asked)["outputs"]["logits:0"]
 
     assert logits("photo.png") == logits("turned.npy") != logits("stored.npy")
     assert logits("photo.png", ignore_exif=True) == logits("stored.npy")
@@ -97,6 +106,8 @@ def test_a_feed_with_as_many_rows_goes_along_with_them(line: str, tmp_path: Path
     found = document(line, fetch=["sub", "w"], batch_size=2, **options)
     (expected,) = stock.run(line, ["sub:0"], {"x:0": x, "y_:0": y})
     assert found["outputs"] == {"sub:0": expected.tolist(), "w:0": [2]}
+    whole = document(line, fetch=["y"], batch_size=2, input=options["input"], feed=["w=[10]"])
+    assert whole["outputs"]["y:0"] == (x * 10 + 0.5).tolist()  # In each batch as it is.
     loss = document(line, fetch=["loss"], **options)
     np.testing.assert_allclose(loss["outputs"]["loss:0"], np.mean((2 * x + 0.5 - y) ** 2))
 
@@ -106,6 +117,25 @@ def test_a_classifier_without_names_or_labels_shows_numbers(classifier: str) -> 
     shown = document(classifier, feed=[f"x={zeros}"])
     assert [row["name"] for row in shown["predictions"]] == ["0"]
     assert shown["predictions"][0]["probability"] == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("names", ["", "x", "xz"])
+def test_a_file_may_say_that_it_was_trained_on_shapes(tmp_path: Path, names: str) -> None:
+    """Without inputs, without their classes, or with two inputs, there is nothing to show."""
+
+    def build() -> None:
+        v1.add_to_collection("trained_on", "shapes")
+        given = [v1.placeholder(tf.float32, [None, 8, 8, 3], name=name) for name in names]
+        tf.add_n([tf.constant(1.0), *map(tf.reduce_sum, given)], name="y")
+
+    path = saved(tmp_path, build).path
+    inputs = {name: f"{name}:0" for name in names}
+    stock.sign(Path(path), serving_default=(inputs, {"y": "y:0"}))
+    if names:
+        with refused("^y:0 needs x:0", PredictionError):
+            document(path)
+    else:
+        assert document(path)["outputs"] == {"y:0": 1}
 
 
 @pytest.mark.parametrize("of_rows", [False, True])
@@ -132,8 +162,6 @@ def test_a_file_may_call_any_two_tensors_a_classifier(tmp_path: Path, of_rows: b
     [
         ({"feed": ["x=[1]", "x:0=[2]"]}, PredictionError, "x:0 is fed twice"),
         ({"feed": ["x=absent.npy"]}, DataError, "absent.npy"),
-        ({"input": ["absent"], "feed": ["x=[1]"]}, PredictionError, "nothing is left for --input"),
-        ({"input": ["absent"], "fetch": ["loss"]}, PredictionError, "--input could be for any of"),
         ({"feed": ["x=[1]"], "output": "/dev/null/o.npz"}, PredictionError, "cannot be written"),
         ({"fetch": ["w"], "asset": ["a=b", "a=c"]}, PredictionError, "--asset a is given twice: b"),
     ],
@@ -205,3 +233,63 @@ def test_keys_of_the_signature_are_names(
     else:
         with refused(expected, CheckpointError):
             document(signed, **options)
+
+
+# How rows are cut into runs.
+
+
+def _fed(name: str, *shape: int | None) -> tuple[TensorInfo, Any]:
+    tensor = TensorInfo(f"{name}:0", tf.float32, shape)
+    return tensor, array_rows(np.zeros((9, 2), np.float32), tensor, "here")
+
+
+FREE, OF_FOUR, OF_FIVE = _fed("free", None, 2), _fed("four", 4, 2), _fed("five", 5, 2)
+CONSTANT = (TensorInfo("c:0", tf.float32, (3,)), np.zeros(3, np.float32))
+WORDS = TensorInfo("words:0", tf.string, (None,))
+TEXTS = (WORDS, array_rows(np.array([b"seven"] * 9, object), WORDS, "here"))
+ROWS = (TensorInfo("y:0", tf.float32, (None,)), Kind.ROWS)
+MEAN = (TensorInfo("mean:0", tf.float32, ()), Kind.WHOLE)
+
+
+@pytest.mark.parametrize(
+    ("feeds", "fetches", "asked", "expected"),
+    [
+        ([FREE], [ROWS], None, Batching(DEFAULT_BATCH_SIZE, fixed=False)),
+        ([FREE, CONSTANT], [ROWS], 3, Batching(3, fixed=False)),
+        ([FREE], [ROWS, MEAN], None, Batching(9, fixed=False)),
+        ([FREE], [MEAN], 20, Batching(9, fixed=False)),
+        ([FREE, OF_FOUR], [ROWS], None, Batching(4, fixed=True)),
+        ([OF_FOUR, CONSTANT], [MEAN], 4, Batching(4, fixed=True)),
+        ([OF_FOUR, OF_FIVE], [ROWS], None, "different numbers of rows a run: four:0 4, five:0 5"),
+        ([OF_FOUR], [ROWS], 5, "four:0 takes 4 rows a run: leave out --batch_size"),
+        ([FREE], [MEAN], 8, "mean:0 is one value over all 9 rows.* or give at least 9"),
+    ],
+)
+def test_the_graph_decides_and_then_the_user(
+    feeds: Any, fetches: Any, asked: int | None, expected: Batching | str
+) -> None:
+    if isinstance(expected, Batching):
+        assert choose_batching(feeds, fetches, asked, 9) == expected
+    else:
+        with refused(expected, PredictionError):
+            choose_batching(feeds, fetches, asked, 9)
+
+
+@pytest.mark.parametrize(
+    ("feeds", "limit", "expected"),
+    [
+        ([FREE], 9 * 8, 9),
+        ([FREE], 9 * 8 - 1, 8),
+        ([FREE], 7, 1),
+        ([FREE, FREE, CONSTANT], 9 * 16 + 15, 9),
+        ([TEXTS], 7 * 5, 7),
+        ([FREE], 10**9, DEFAULT_BATCH_SIZE),
+    ],
+)
+def test_rows_that_are_large_run_in_fewer_at_once(
+    monkeypatch: pytest.MonkeyPatch, feeds: Any, limit: int, expected: int
+) -> None:
+    monkeypatch.setattr(evaluation, "DEFAULT_BATCH_BYTES", limit)
+    assert choose_batching(feeds, [ROWS], None, 9) == Batching(expected, fixed=False)
+    assert choose_batching(feeds, [ROWS], 100, 9).size == 100
+    assert choose_batching(feeds, [MEAN], None, 9).size == 9

@@ -33,11 +33,19 @@ def _fixed_batch(size: int) -> None:
     tf.add(labels * 100.0, x[:, 0], name="labelled")
 
 
+def _no_rows() -> None:
+    """`longer` [2 N], `square` [N, N] and `scalar` of `x` [N]; no shape tells that."""
+    x = v1.placeholder(tf.float32, [None], name="x")
+    tf.identity(tf.repeat(x, 2), name="longer")
+    tf.identity(tf.tensordot(x, x, 0), name="square")
+    v1.placeholder_with_default(tf.reduce_sum(x), None, name="scalar")
+
+
 def _encoded_images() -> None:
-    """The bytes of image files [?] in, `y` [?, 4, 4, 3] uint8."""
-    files = v1.placeholder(tf.string, [None], name="files")
+    """The bytes of two image files in, `y` [2, 4, 4, 3] uint8."""
+    files = v1.placeholder(tf.string, [2], name="files")
     decoded = tf.map_fn(lambda file: tf.io.decode_png(file, 3), files, fn_output_signature=tf.uint8)
-    tf.reshape(decoded, [-1, 4, 4, 3], name="y")
+    tf.reshape(decoded, [2, 4, 4, 3], name="y")
 
 
 def _endless() -> None:
@@ -61,9 +69,11 @@ def _mixed() -> None:
     tf.identity(tf.where(training, hidden, -hidden), name="y")
 
 
-def _run(folder: Path, build: Callable[[], object], *fetch: str, **options: Any) -> list[Any]:
+def _run(
+    folder: Path, build: Callable[[], object], *fetch: str, rows: Any = None, **options: Any
+) -> list[Any]:
     """What the graph gives for rows, which are an array or a path."""
-    if isinstance(rows := options.pop("rows", None), np.ndarray):
+    if isinstance(rows, np.ndarray):
         np.save(folder / "rows.npy", rows)
         rows = folder / "rows.npy"
     given = [] if rows is None else [str(rows)]
@@ -75,6 +85,21 @@ def _run(folder: Path, build: Callable[[], object], *fetch: str, **options: Any)
 def test_no_value_over_filled_up_rows(tmp_path: Path, fetch: str, rows: int) -> None:
     with refused(rf"^{fetch}:0 has shape .* give exactly 32 rows", PredictionError):
         _run(tmp_path, lambda: _fixed_batch(32), fetch, rows=X[:rows])
+
+
+@pytest.mark.parametrize(
+    ("fetch", "expected"),
+    [
+        ("longer", np.repeat(X[:10, 0], 2)),
+        ("square", np.outer(X[:10, 0], X[:10, 0])),
+        ("scalar", X[:10, 0].sum()),
+    ],
+)
+def test_what_turns_out_to_be_no_row_a_row(tmp_path: Path, fetch: str, expected: Any) -> None:
+    with refused("not one entry a row: .*--batch_size=10", PredictionError):
+        _run(tmp_path, _no_rows, fetch, rows=X[:10, 0], batch_size=4)
+    (found,) = _run(tmp_path, _no_rows, fetch, rows=X[:10, 0], batch_size=10)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("size", [1, 7])
@@ -96,11 +121,12 @@ def test_a_feed_goes_along_with_the_rows_of_a_fixed_batch(tmp_path: Path) -> Non
 
 
 def test_a_graph_that_decodes_images_itself(tmp_path: Path) -> None:
+    """The last run is filled up by images, as an empty string is none."""
     images = RNG.integers(0, 256, (5, 4, 4, 3), np.uint8)
     (tmp_path / "images").mkdir()
     for row, pixels in enumerate(images):
         Image.fromarray(pixels).save(tmp_path / "images" / f"{row}.png")
-    (found,) = _run(tmp_path, _encoded_images, "y", rows=tmp_path / "images", batch_size=2)
+    (found,) = _run(tmp_path, _encoded_images, "y", rows=tmp_path / "images")
     np.testing.assert_array_equal(found, images)
 
 
