@@ -28,9 +28,8 @@ from models import blocks, head
 from models.blocks import ModelGraph
 
 # Random operations become functions of a key of two integers. A stateful one draws from a generator
-# of the session, whose place nobody saves: a resumed run would draw other masks.
-#
-# Operations: `tensorflow/core/ops/random_ops.cc`, `stateless_random_ops.cc`.
+# of the session, whose place nobody saves: a resumed run would draw other masks. The operations are
+# those of `tensorflow/core/ops/random_ops.cc` and `stateless_random_ops.cc`.
 
 _FIRST_STREAM = 1 << 30  # Streams below it are of the models of this project.
 _INITIAL_STEP = -1  # Of what is drawn once, for an initial value.
@@ -110,14 +109,9 @@ def free_batch(plan: BasePlan) -> bool:
 def import_base(plan: BasePlan, shape: Sequence[int | None], offset: float, seed: int) -> Base:
     """Imports the part into the default graph, under the file's names.
 
-    Args:
-      plan: what is imported.
-      shape: of the images that are fed, the batch first, also where the part takes them as rows.
-      offset: added to them on their way in.
-      seed: in [0, 2**32); what is drawn at random follows from it.
-
-    Raises:
-      CheckpointError: it cannot be imported into this TensorFlow.
+    `shape` is that of the images that are fed, the batch first, also where the part takes them as
+    rows; `offset` is added to them on their way in. What is drawn at random follows from `seed`, in
+    [0, 2**32). CheckpointError where this TensorFlow cannot import it.
     """
     graph, graph_def = tf.compat.v1.get_default_graph(), tf.compat.v1.GraphDef()
     graph_def.CopyFrom(plan.graph_def)
@@ -227,8 +221,7 @@ def adopt(
     """Makes a variable of TensorFlow's own, which can be trained and saved, of an imported node.
 
     The node is a VariableV2 or VarHandleOp of known shape. What gives it a value and reads it is
-    ours, in `scope`. Without an initial value, its initializer gives NaN, or 0 to integers: it is
-    to be restored. It goes into the graph's collections.
+    ours, in `scope`. Without an initial value it is to be restored: NaN, or 0 for integers.
     """
     is_resource = node.outputs[0].dtype == tf.resource
     dtype = tf.as_dtype(node.get_attr("dtype")).base_dtype
@@ -368,8 +361,7 @@ def _gradients(loss: tf.Tensor, trained: Sequence[tf.Variable]) -> list[tf.Tenso
             "of it that reads resource variables, and no gradient passes one; choose scopes behind "
             "it"
         ) from error
-    missing = [v.op.name for v, gradient in zip(trained, found, strict=True) if gradient is None]
-    if missing:
+    if missing := [v.op.name for v, by in zip(trained, found, strict=True) if by is None]:
         raise TrainingError(
             f"--train_scopes: no gradient reaches {', '.join(missing)}, as an operation between "
             "and the loss passes none on"

@@ -57,34 +57,21 @@ class Setting(NamedTuple):
 
 
 class BasePlan(NamedTuple):
-    """A part of a model that can be imported and built on.
-
-    Attributes:
-      tensor: what the head takes.
-      rows: where the images go.
-      needed: the part; it is cut at `rows`, at the settings and at the global step.
-      graph_def: its nodes, none of which writes what is frozen.
-      variables: of the part, by name.
-      restored: those of them that are read from the checkpoint.
-      trainable: those of them that could be trained.
-      unfrozen: those of them that are.
-      initial: variable -> the tensor of its initial value, where the file has one.
-      updates: what runs with each step, such as what follows the mean of the activations.
-    """
+    """A part of a model that can be imported and built on."""
 
     meta: MetaGraphFile
     model: Model
-    tensor: str
-    rows: TensorInfo
+    tensor: str  # What the head takes.
+    rows: TensorInfo  # Where the images go.
     settings: tuple[Setting, ...]
-    needed: SubGraph
-    graph_def: GraphDef
-    variables: Mapping[str, Variable]
-    restored: tuple[str, ...]
-    trainable: frozenset[str]
-    unfrozen: tuple[str, ...]
-    initial: Mapping[str, str]
-    updates: tuple[str, ...]
+    needed: SubGraph  # The part; it is cut at `rows`, at the settings and at the global step.
+    graph_def: GraphDef  # Its nodes, none of which writes what is frozen.
+    variables: Mapping[str, Variable]  # Of the part, by name.
+    restored: tuple[str, ...]  # Those of them that are read from the checkpoint.
+    trainable: frozenset[str]  # Those of them that could be trained.
+    unfrozen: tuple[str, ...]  # Those of them that are.
+    initial: Mapping[str, str]  # Variable -> the tensor of its initial value, where it has one.
+    updates: tuple[str, ...]  # What runs with each step, such as what follows a mean.
 
     @property
     def step(self) -> Variable | None:
@@ -98,10 +85,8 @@ def plan_base(meta: MetaGraphFile, request: BaseRequest) -> BasePlan:
     """Finds the part, what is fed to it, and what becomes of its variables.
 
     Raises:
-      CheckpointError: there is no such tensor, the graph is damaged, or it may do more than
-        compute.
-      PredictionError, TrainingError: the part needs what fine-tuning cannot give it, or the request
-        does not fit.
+      CheckpointError: there is no such tensor, or the graph is damaged or not to be trusted.
+      PredictionError, TrainingError: the part needs more than it can get, or a flag does not fit.
     """
     tensor, model = meta.tensor_name(request.tensor), read_model(meta)
     whole = sub_graph(meta, [tensor])
@@ -218,12 +203,8 @@ def find_settings(
     """The settings among the placeholders of what the features need, but for `rows`, the images.
 
     `given` are `name=value` of --train_feed, for training. With `switched_on`, switches say then
-    that it is training.
-
-    Raises:
-      PredictionError: a value is none of its placeholder's dtype and shape.
-      TrainingError: a placeholder is none of these and has no value; a value is out of range, is
-        given twice, or is that of no such placeholder.
+    that it is training. PredictionError or TrainingError says which value is missing, or does not
+    fit.
     """
     meta, feeds = needed.meta, _train_feeds(needed.meta, given)
     names = [f"{name}:0" for name, node in meta.nodes.items() if node.op in _INPUTS]
@@ -350,9 +331,10 @@ def _initial_tensors(meta: MetaGraphFile, variables: Collection[str]) -> dict[st
     found: dict[str, str] = {}
     for collection in meta.proto.collection_def:
         for name, entry in variable_definitions(meta, collection):
-            if name in variables and name not in found:
-                tensor = _initial_tensor(meta, entry)
-                if tensor is not None and _stands_alone(meta, tensor):
+            tensor = _initial_tensor(meta, entry) if name in variables else None
+            if tensor is not None and name not in found:
+                operations = {meta.nodes[node].op for node in sub_graph(meta, [tensor]).names}
+                if operations <= PURE - VARIABLE_OPS - _INPUTS:
                     found[name] = tensor
     return found
 
@@ -364,11 +346,6 @@ def _initial_tensor(meta: MetaGraphFile, entry: VariableDef) -> str | None:
     node = meta.nodes.get(entry.initializer_name)
     inputs = data_inputs(node) if node is not None else []
     return meta.find_tensor(inputs[1]) if len(inputs) == 2 else None
-
-
-def _stands_alone(meta: MetaGraphFile, tensor: str) -> bool:
-    operations = {meta.nodes[name].op for name in sub_graph(meta, [tensor]).names}
-    return operations <= PURE and not operations & (VARIABLE_OPS | _INPUTS)
 
 
 # Where a graph writes its own variables while it computes, such as moving averages.

@@ -35,7 +35,6 @@ from metagraph.variables import (
     read_values,
     slot_names,
 )
-from models.blocks import ModelGraph
 from training.config import last_step, log_interval
 from training.task import NONE, InitialValues, Task, predict_with
 
@@ -55,9 +54,7 @@ class Images(NamedTuple):
 def open_images(plan: BasePlan, config: FinetuneConfig, limit: TimeLimit) -> Images:
     """Opens the images that the config names; `limit` is that of the model's import.
 
-    Raises:
-      DataError: they cannot be used.
-      TrainingError: the model does not take such images, or not such batches.
+    DataError where they cannot be used, TrainingError where the model does not take such.
     """
     scale = _scale(plan, config)
     with limit.over(IMPORT):
@@ -170,9 +167,7 @@ def _goes_with(key: str, held: Collection[str]) -> bool:
 def restored_values(plan: BasePlan, exclude: str | None) -> InitialValues:
     """Reads what is restored, and nothing else; logs which of the checkpoint's tensors that leaves.
 
-    Raises:
-      CheckpointError: a variable is missing or does not fit, the checkpoint has one that the graph
-        has no place for (see `without_place`), or it is damaged.
+    CheckpointError where one is missing, does not fit, or has no place (see `without_place`).
     """
     if not plan.restored:
         return NONE
@@ -225,9 +220,16 @@ def make_task(config: FinetuneConfig) -> Task:
             config.input_offset,
             config.run.seed,
         )
+    description = Description(
+        graph.signature_inputs,
+        graph.signature_outputs,
+        class_names=images.data.class_names,
+        input_scale=images.scale,
+        trained_on=config.data if config.data in BUILT_IN else None,
+    )
     return Task(
         model=graph,
-        meta_graph=_meta_graph(config, graph, images),
+        meta_graph=export_meta_graph(graph.graph, description),
         batches=functools.partial(read_ahead, examples.batch, workers=source.workers),
         batch_size=batch_size,
         examples="images",
@@ -255,17 +257,6 @@ def _plan(config: FinetuneConfig, limit: TimeLimit, hold: Hold) -> tuple[BasePla
     for setting in plan.settings:
         logging.info("in training, %s", setting)
     return plan, values
-
-
-def _meta_graph(config: FinetuneConfig, graph: ModelGraph, images: Images) -> bytes:
-    description = Description(
-        graph.signature_inputs,
-        graph.signature_outputs,
-        class_names=images.data.class_names,
-        input_scale=images.scale,
-        trained_on=config.data if config.data in BUILT_IN else None,
-    )
-    return export_meta_graph(graph.graph, description)
 
 
 def _identity(

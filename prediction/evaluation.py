@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from enum import Enum, auto
 from typing import NamedTuple
 
@@ -15,7 +15,6 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from data import RAMP, SHAPES
 from data.batches import read_ahead
 from errors import PredictionError
 from metagraph.casting import Array, as_numpy_dtype
@@ -29,11 +28,7 @@ from prediction.output import Classification, Report
 from prediction.plan import Feed, RowInputs
 from prediction.request import MEGABYTE, PredictConfig, assets_by_name
 
-_SHOWN = 8
-_DEMONSTRATIONS = {
-    SHAPES: "%d test images of the built-in shapes that the model was trained on",
-    RAMP: "%d images of the ramp that the model was trained on, from which nothing can be learnt",
-}
+_SHOWN = 8  # Test images of a model of the built-in shapes, where no rows are given.
 
 
 def predict(config: PredictConfig) -> str:
@@ -90,8 +85,7 @@ class Classified(NamedTuple):
 def classify(config: PredictConfig) -> Classified:
     """Predicts with a classifier; fetches, format and output of `config` are left alone.
 
-    Without rows, a model that was trained on the built-in shapes is tested on all of their test
-    images.
+    Without rows, a model of the built-in shapes is tested on all of their test images.
     """
     return chosen_model.with_model(config, functools.partial(_classify, config))
 
@@ -118,26 +112,14 @@ def _classify(config: PredictConfig, meta: MetaGraphFile, model: Model) -> Class
 def evaluate(
     config: PredictConfig, meta: MetaGraphFile, model: Model, shown: int | None = _SHOWN
 ) -> tuple[Report, RowInputs]:
-    """The results, and the rows that they are for.
-
-    Where no rows are given to a model of the built-in shapes, they are the first `shown` of the
-    test images, None for all.
-    """
+    """The results, and the rows that they are for; `shown` is that of `plan.open_demo`."""
     fetches = plan.choose_fetches(meta, model, config.fetch)
     feeds = plan.feeds_by_tensor(meta, model, config.feed, config.max_input_mb * MEGABYTE)
     inputs = _inputs(config, meta, model, fetches, feeds, shown)
     fed = [*feeds, *inputs.rows]
     is_report = not config.fetch or inputs.labels is not None
     wanted = list(dict.fromkeys([*fetches, *(plan.report_tensors(model) if is_report else ())]))
-    plan.check_all_fed(meta, wanted, fed)
-    for name in plan.unneeded(meta, wanted, fed):
-        logging.warning("%s is fed, and none of %s needs it", name, ", ".join(wanted))
-    for name in plan.own_data(sub_graph(meta, wanted, fed)):
-        logging.warning(
-            "%s (OneShotIterator) gives data that the graph has of its own, as for its training: "
-            "feed what comes out of it",
-            name,
-        )
+    plan.check_fed(meta, wanted, fed)
     with load_inference_graph(
         meta,
         wanted,
@@ -162,7 +144,7 @@ def _inputs(
     feeds: Mapping[str, Feed],
     shown: int | None,
 ) -> RowInputs:
-    """The rows of --input, or those for a demonstration; none of either."""
+    """The rows of --input, or those of the built-in data that the model was trained on."""
     if config.input:
         max_bytes = config.max_input_mb * MEGABYTE
         paths = plan.files_by_tensor(meta, model, fetches, config.input, feeds)
@@ -170,13 +152,11 @@ def _inputs(
             infos = describe_tensors(meta, [*paths])
         return plan.open_inputs(infos, model, paths, max_bytes, ignore_exif=config.ignore_exif)
     missing = plan.unfed(meta, fetches, feeds)
-    if feeds or model.trained_on not in _DEMONSTRATIONS or missing != tuple(model.inputs.values()):
+    is_input = len(missing) == 1 and missing == tuple(model.inputs.values())
+    if feeds or model.trained_on is None or not is_input:
         return RowInputs()
     (info,) = describe_tensors(meta, missing)
-    demo = plan.open_demo(info, model, model.trained_on, shown)
-    if demo.names:
-        logging.info("without --input: %s", _DEMONSTRATIONS[model.trained_on] % len(demo.names))
-    return demo
+    return plan.open_demo(info, model, shown)
 
 
 def _results(
@@ -188,7 +168,7 @@ def _results(
     """The value of each fetched tensor, by name."""
     fed = {i.name: v for i, v in zip(graph.feeds, values, strict=True) if isinstance(v, Rows)}
     if fed:
-        kinds = [kind_of(i, plan.depends_on(meta, i.name, fed)) for i in graph.fetches]
+        kinds = [_kind(meta, info, fed) for info in graph.fetches]
         results = run_rows(graph, values, kinds, batch_size)
         if any(rows.columns for rows in fed.values()):
             for number, (info, kind) in enumerate(zip(graph.fetches, kinds, strict=True)):
@@ -198,15 +178,12 @@ def _results(
         arrays = [value for value in values if not isinstance(value, Rows)]
         results = graph.run(*arrays)
         warn_if_random(graph, arrays, results)
-    names = [info.name for info in graph.fetches]
-    return {name: _plain(name, value) for name, value in zip(names, results, strict=True)}
-
-
-def _plain(name: str, value: Array) -> Array:
-    """A result in a dtype that everyone can read, see `as_numpy_dtype`."""
-    plain = as_numpy_dtype(value)
-    if plain.dtype != value.dtype:
-        logging.info("%s: its %s values are given as %s", name, value.dtype, plain.dtype)
+    plain = {}
+    for info, value in zip(graph.fetches, results, strict=True):
+        plain[info.name] = as_numpy_dtype(value)
+        if plain[info.name].dtype != value.dtype:
+            dtypes = value.dtype, plain[info.name].dtype
+            logging.info("%s: its %s values are given as %s", info.name, *dtypes)
     return plain
 
 
@@ -239,9 +216,9 @@ class Kind(Enum):
     WHOLE = auto()  # one value over all rows, such as a mean
 
 
-def kind_of(info: TensorInfo, depends_on_rows: bool) -> Kind:
-    """The kind of a fetched tensor."""
-    if not depends_on_rows:
+def _kind(meta: MetaGraphFile, info: TensorInfo, fed: Collection[str]) -> Kind:
+    """The kind of a fetched tensor, where rows are fed to those of these names."""
+    if info.name not in fed and not sub_graph(meta, [info.name], fed).feeds:
         return Kind.CONSTANT
     shape = info.shape
     return Kind.ROWS if shape is None or (shape and shape[0] is None) else Kind.WHOLE
@@ -300,16 +277,10 @@ def run_rows(
 ) -> list[Array]:
     """Runs all rows through the graph; gives the rows of each fetch in order, or its one value.
 
-    Where a tensor that is fed by rows has a fixed first dimension, each run has as many rows: the
-    last one is filled up, and its results are cut back.
-
-    Args:
-      graph: the restored graph.
-      feeds: for each of `graph.feeds`, rows to be fed a batch at a time, or an array to be fed
-        as it is in every batch. At least one has rows, and all that have are of equal length.
-      kinds: of each of `graph.fetches`.
-      batch_size: rows a run; None is a fast number, or, where a fetched tensor is one value over
-        all rows, all of them.
+    `feeds` has, for each of `graph.feeds`, rows to be fed a batch at a time, or an array to be fed
+    as it is in every batch; at least one has rows, and all that have are of equal length. `kinds`
+    are those of `graph.fetches`. Where the graph takes a fixed number of rows, the last run is
+    filled up, and its results are cut back.
 
     Raises:
       PredictionError: rows and results do not go together in such batches.

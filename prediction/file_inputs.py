@@ -36,27 +36,16 @@ Labels = npt.NDArray[np.int64]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Rows:
-    """Values whose first dimension is the row, for one tensor, read a batch at a time.
-
-    Attributes:
-      length: the number of rows.
-      read: gives the rows [start, stop) in any dtype that goes over into the tensor's.
-      info: the tensor.
-      source: where they are from, for an error line.
-      scale: what uint8 values are multiplied by for a float tensor, None for nothing.
-      finite: whether a NaN or an infinity is an error, as in an image.
-      flat: whether each row is laid out as one dimension for the tensor.
-      columns: whether the tensor takes them as its columns, all at once.
-    """
+    """Values whose first dimension is the row, for one tensor, read a batch at a time."""
 
     length: int
-    read: Callable[[int, int], Array]
+    read: Callable[[int, int], Array]  # The rows [start, stop), in a dtype that goes over.
     info: TensorInfo
-    source: str
-    scale: float | None = None
-    finite: bool = False
-    flat: bool = False
-    columns: bool = False
+    source: str  # Where they are from, for an error line.
+    scale: float | None = None  # What uint8 values are multiplied by for a float tensor.
+    finite: bool = False  # Whether a NaN or an infinity is an error, as in an image.
+    flat: bool = False  # Whether each row is laid out as one dimension for the tensor.
+    columns: bool = False  # Whether the tensor takes them as its columns, all at once.
 
     def __len__(self) -> int:
         return self.length
@@ -92,19 +81,14 @@ def array_rows(
 
 
 class Target(NamedTuple):
-    """The tensor that an input is opened for, and what the graph says of it.
-
-    `scale` is what uint8 values are multiplied by, None for nothing. Where the graph is no
-    classifier, labels are of no use. `image_shape` is the height, width and channels of the image
-    that a row holds. With `ignore_exif`, image files stay as they are stored.
-    """
+    """The tensor that an input is opened for, and what the graph says of it."""
 
     info: TensorInfo
-    scale: float | None
+    scale: float | None  # What uint8 values are multiplied by.
     class_names: Sequence[str]
-    classifier: Classifier | None
-    image_shape: tuple[int, int, int] | None = None
-    ignore_exif: bool = False
+    classifier: Classifier | None  # Without one, labels are of no use.
+    image_shape: tuple[int, int, int] | None = None  # Of the image that a row holds: H, W, C.
+    ignore_exif: bool = False  # Whether image files stay as they are stored.
 
     @property
     def flat_image(self) -> tuple[int, int, int] | None:

@@ -152,7 +152,7 @@ _TEMPORARY = ".tmp"  # After the name, as `data.files.write_atomically` does.
 
 
 def check_target(path: str, given: Sequence[str], *, overwrite: bool, flag: str = "output") -> None:
-    """As `check_output`; raises ToolError where the file is there and may not be overwritten."""
+    """As `check_output`; ToolError where the file is there and may not be overwritten."""
     check_output(path, given, flag)
     if files.exists(path) and not overwrite:
         raise ToolError(f"--{flag}={path} is there already; --overwrite replaces it")
@@ -162,18 +162,17 @@ def check_output(path: str, given: Sequence[str] = (), flag: str = "output") -> 
     """Finds out before a long run whether a file can be written at `path`; leaves no trace.
 
     Folders that are missing are made when it is written. What is read is not written over: `given`
-    has the values of other flags, each with or without `name=` before a path.
-
-    Raises:
-      PredictionError: it cannot.
+    has the values of other flags, each with or without `name=` before a path. PredictionError says
+    why it cannot.
     """
     named = f"--{flag}={path}"
     if files.is_folder(path):
         raise PredictionError(f"{named} is a folder; expected the name of a file")
     if os.path.exists(path) and not os.path.isfile(path):
         raise PredictionError(f"{named} is no regular file; expected the name of one")
-    for text in given:
-        if any(_is_same(path, read) for read in (text, text.partition("=")[2])):
+    for text in given if os.path.exists(path) else ():
+        read = filter(os.path.exists, (text, text.partition("=")[2]))
+        if any(os.path.samefile(path, other) for other in read):
             raise PredictionError(f"{named} is read too ({text}); give it another name")
     folder = os.path.dirname(path)
     while folder and "://" not in path and not os.path.exists(folder):
@@ -185,10 +184,6 @@ def check_output(path: str, given: Sequence[str] = (), flag: str = "output") -> 
         tf.io.gfile.remove(probe)
     except tf.errors.OpError as error:
         raise PredictionError(f"{named} cannot be written: {error.message}") from error
-
-
-def _is_same(path: str, other: str) -> bool:
-    return os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other)
 
 
 def write_outputs(path: str, outputs: Outputs, row_names: Sequence[str]) -> None:

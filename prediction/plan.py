@@ -9,13 +9,14 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
-from data import RAMP, files, shapes
+from data import RAMP, SHAPES, files, shapes
 from data.arrays import read_npy, read_npz
 from data.images import fit_images
 from errors import CheckpointError, PredictionError
 from metagraph.casting import Array, fit
-from metagraph.graph import SubGraph, sub_graph
+from metagraph.graph import sub_graph
 from metagraph.meta import MetaGraphFile, TensorInfo
 from metagraph.model import Model, described, feedable, fetchable, without_handles
 from prediction.file_inputs import Labels, Rows, Target, array_rows, numbered, open_input
@@ -74,8 +75,11 @@ def unfed(meta: MetaGraphFile, fetches: Sequence[str], fed: Collection[str]) -> 
     return tuple(dict.fromkeys(without_handles(needed, needed.unfed, fetches)))
 
 
-def check_all_fed(meta: MetaGraphFile, fetches: Sequence[str], fed: Collection[str]) -> None:
-    """Raises PredictionError where `fetches` need a tensor that is not fed, naming both."""
+def check_fed(meta: MetaGraphFile, fetches: Sequence[str], fed: Collection[str]) -> None:
+    """Raises PredictionError where `fetches` need a tensor that is not fed, naming both.
+
+    What is fed in vain, and what gives data that the graph has of its own, is warned of.
+    """
     missing = unfed(meta, fetches, fed)
     if missing:
         needing = next(fetch for fetch in fetches if unfed(meta, [fetch], fed))
@@ -84,23 +88,17 @@ def check_all_fed(meta: MetaGraphFile, fetches: Sequence[str], fed: Collection[s
             f"{needing} needs {described(meta, missing)}: feed it with {flags}, or rows with "
             "--input name=file"
         )
-
-
-def unneeded(meta: MetaGraphFile, fetches: Sequence[str], fed: Collection[str]) -> list[str]:
-    """Those of the fed tensors that `fetches` do not depend on."""
-    needed = sub_graph(meta, fetches, fed).feeds.union(fetches)
-    return [name for name in fed if name not in needed]
-
-
-def own_data(needed: SubGraph) -> list[str]:
-    """The iterators in a sub-graph over data that the graph itself brings along."""
-    nodes = needed.meta.nodes
-    return sorted(name for name in needed.names if nodes[name].op == "OneShotIterator")
-
-
-def depends_on(meta: MetaGraphFile, fetch: str, fed: Collection[str]) -> bool:
-    """Whether a fetched tensor is computed from, or is, one of the fed ones."""
-    return fetch in fed or bool(sub_graph(meta, [fetch], fed).feeds)
+    needed = sub_graph(meta, fetches, fed)
+    for name in fed:
+        if name not in needed.feeds.union(fetches):
+            logging.warning("%s is fed, and none of %s needs it", name, ", ".join(fetches))
+    for name in sorted(needed.names):
+        if meta.nodes[name].op == "OneShotIterator":
+            logging.warning(
+                "%s (OneShotIterator) gives data that the graph has of its own, as for its "
+                "training: feed what comes out of it",
+                name,
+            )
 
 
 # The values of --feed.
@@ -275,23 +273,26 @@ def open_inputs(
     return RowInputs(rows, opened[first].names, labels[0] if labels else None)
 
 
-def open_demo(info: TensorInfo, model: Model, data_set: str, shown: int | None) -> RowInputs:
-    """Test images of the built-in data set that the model was trained on, with their labels.
+def open_demo(info: TensorInfo, model: Model, shown: int | None) -> RowInputs:
+    """Images of the built-in data that a model was trained on, with their labels.
 
-    Of the shapes they are the first `shown`, None for all; of the ramp there are two. There are
-    none for a model whose input is no image of its own shape any more.
+    Of the shapes they are the first `shown` of the test images, None for all; of the ramp there are
+    two. There are none for a model of other data, or whose input is no square image any more.
     """
+    size, width, channels = info.shape[1:] if info.shape and len(info.shape) == 4 else (0, 0, 0)
+    numbers = [n for n in shapes.TEST if shapes.class_of(n) in model.class_names][:shown]
     images: Array
-    if data_set == RAMP:
+    if model.trained_on == RAMP:
         images, labels = shapes.ramp_demo()
-    else:
-        shape = tuple(size or 0 for size in info.shape[1:]) if info.shape is not None else ()
-        if len(shape) != 3 or shape[0] != shape[1]:
-            return RowInputs()
-        numbers = [n for n in shapes.TEST if shapes.class_of(n) in model.class_names][:shown]
-        images = fit_images(shapes.examples(numbers)[0], shape[0], shape[2])
+        what = "images of the ramp that the model was trained on, from which nothing can be learnt"
+    elif model.trained_on == SHAPES and numbers and size and size == width and channels in (1, 3):
+        images = fit_images(shapes.examples(numbers)[0], size, channels)
         labels = np.array([model.class_names.index(shapes.class_of(n)) for n in numbers])
-    rows = array_rows(images, info, f"the {data_set}", _target(info, model).scale)
+        what = "test images of the built-in shapes that the model was trained on"
+    else:
+        return RowInputs()
+    logging.info("without --input: %d %s", len(images), what)
+    rows = array_rows(images, info, f"the {model.trained_on}", _target(info, model).scale)
     return RowInputs({info.name: rows}, numbered(rows).names, labels)
 
 

@@ -15,11 +15,7 @@ OUTPUT_SUFFIXES = (".npz", ".json", ".csv")
 
 
 def assets_by_name(texts: Sequence[str]) -> dict[str, str]:
-    """Name -> path, of texts `name=path`.
-
-    Raises:
-      PredictionError: a name is given twice.
-    """
+    """Name -> path, of texts `name=path`; PredictionError where a name is given twice."""
     assets: dict[str, str] = {}
     for name, _, path in (text.partition("=") for text in texts):
         if name in assets:

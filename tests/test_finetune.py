@@ -3,61 +3,32 @@
 import dataclasses
 import os
 import shutil
-import signal
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import tensorflow as tf
 from absl import flags
 
 import finetune
 from cli.fields import parse
-from cli.run import Supervisor
 from data.named import RAMP_FILE
 from errors import CheckpointError, PredictionError, TrainingError
 from finetuning.fitting import make_task
 from finetuning.settings import FinetuneConfig
+from tests import runs
 from tests.finetuning import bases
 from tests.finetuning.bases import values_of
+from tests.metagraph.made import refused
 from tests.prediction import conftest as predict_tests
 from tests.prediction import stock
 from training import loop
-from training.task import Batch
 
 Config = Callable[..., FinetuneConfig]
-Array = npt.NDArray[Any]
-
 LAST_LAYER = "fc2/add:0"
 BASE = ("conv1/w", "conv1/b", "conv2/w", "conv2/b", "fc1/w", "fc1/b", "fc2/w", "fc2/b")
-
-
-def _bytes(config: FinetuneConfig) -> dict[str, bytes]:
-    prefix = tf.train.latest_checkpoint(config.run.ckpt_dir)
-    return {name: value.tobytes() for name, value in values_of(prefix).items()}
-
-
-def _into(config: FinetuneConfig, folder: Path) -> FinetuneConfig:
-    return dataclasses.replace(config, run=dataclasses.replace(config.run, ckpt_dir=str(folder)))
-
-
-def _stop_after(config: FinetuneConfig, steps: Sequence[int]) -> None:
-    """Trains, and stops at each of these steps."""
-    for step in steps:
-        task = make_task(config)
-
-        def batches(
-            start: int, stop: int, task: Any = task, step: int = step
-        ) -> Generator[Batch, None, None]:
-            for number, batch in enumerate(task.batches(start, stop), start):
-                if number == step:
-                    os.kill(os.getpid(), signal.SIGTERM)
-                yield batch
-
-        assert loop.train(task._replace(batches=batches), config.run).exit_code == 143
 
 
 @pytest.mark.parametrize(
@@ -103,11 +74,13 @@ def test_excluded_variables_begin_as_the_graph_says_and_not_as_restored(
 
 def _check_same_bytes(config: FinetuneConfig, stops: Sequence[int], folder: Path) -> None:
     """Of a run that is stopped at these steps, and of one that never is."""
-    _stop_after(config, stops)
+    for step in stops:
+        outcome = runs.train_watched(make_task(config), config.run, runs.stop_at(step))
+        assert outcome.exit_code == 143
     assert finetune.train(config).step == 12
-    unbroken = _into(config, folder)
+    unbroken = runs.with_run(config, ckpt_dir=str(folder))
     finetune.train(unbroken)
-    assert _bytes(config) == _bytes(unbroken)
+    assert runs.variables(config.run) == runs.variables(unbroken.run)
 
 
 @pytest.mark.parametrize("scopes", [(), ("fc1",)])
@@ -119,14 +92,12 @@ def test_an_interrupted_run_ends_with_the_same_bytes(
     _check_same_bytes(config, [1, 4, 9], tmp_path / "unbroken")
 
 
-def test_a_dropout_of_tensorflow_1_draws_the_same_masks_after_an_interrupt(
-    finetune_config: Config, tmp_path: Path
-) -> None:
+def test_dropout_of_tensorflow_1_resumes_exactly(finetune_config: Config, tmp_path: Path) -> None:
     config = finetune_config(bases.save(tmp_path, bases.dropout), "features")
     _check_same_bytes(config, [3, 7], tmp_path / "unbroken")
-    without = dataclasses.replace(_into(config, tmp_path / "no"), train_feed=("share=0.0",))
+    without = runs.with_run(config, ckpt_dir=f"{tmp_path}/no", train_feed=("share=0.0",))
     finetune.train(without)
-    assert _bytes(config) != _bytes(without)
+    assert runs.variables(config.run) != runs.variables(without.run)
 
 
 def test_predict_needs_nothing_but_the_checkpoint_and_so_does_another_run(
@@ -153,7 +124,6 @@ def test_predict_needs_nothing_but_the_checkpoint_and_so_does_another_run(
     ("changes", "message"),
     [
         ({"tensor": "loss"}, "one placeholder, which the images go to; found|takes .* beside"),
-        ({"train_scopes": ("fc9",)}, "--train_scopes=fc9.*it has conv1, conv2, fc1, fc2"),
         ({"exclude": "fc9"}, "--exclude=fc9: it matches none"),
         ({"train_feed": ("keep_prob=high",)}, "--train_feed=keep_prob=high: .* a number"),
         ({"train_feed": ("keep_prob=[1]",)}, r"takes float32 \[\], found int64 \[1\]"),
@@ -166,55 +136,40 @@ def test_what_does_not_go_together_is_one_line(
     cnn_run: Path, finetune_config: Config, changes: dict[str, Any], message: str
 ) -> None:
     given = {"meta": cnn_run, "tensor": LAST_LAYER, **changes}
-    with pytest.raises((CheckpointError, PredictionError, TrainingError), match=message) as raised:
+    with refused(message, (CheckpointError, PredictionError, TrainingError)):
         make_task(finetune_config(**given))
-    assert "\n" not in str(raised.value)
 
 
-def test_what_the_checkpoint_lacks_is_named_and_can_be_excluded(
-    cnn_run: Path, finetune_config: Config, tmp_path: Path
-) -> None:
+def test_what_the_checkpoint_lacks(cnn_run: Path, finetune_config: Config, tmp_path: Path) -> None:
     values = {k: v for k, v in values_of(f"{cnn_run}/my-model-200").items() if k != "fc1/b"}
     values["conv1/b"] = values["conv1/b"][:5]
     bases.write(tmp_path / "cut", values)
     shutil.copy(cnn_run / "my-model-200.meta", tmp_path / "cut.meta")
     config = finetune_config(tmp_path / "cut.meta", LAST_LAYER, train_steps=1)
-    with pytest.raises(CheckpointError, match=r"lacks 1 of the 8 .*fc1/b .*--exclude"):
+    with refused("lacks 1 of the 8 .*fc1/b .*--exclude", CheckpointError):
         finetune.train(config)
     config = dataclasses.replace(config, exclude="fc1/b")
-    with pytest.raises(CheckpointError, match=r"conv1/b is float32 \[5\].*--exclude"):
+    with refused(r"conv1/b is float32 \[5\].*--exclude", CheckpointError):
         finetune.train(config)
     finetune.train(dataclasses.replace(config, exclude="fc1/b|conv1/b"))
 
 
 def test_another_base_is_another_run(cnn_run: Path, finetune_config: Config) -> None:
     finetune.train(finetune_config(cnn_run / "my-model-200", LAST_LAYER))
-    with pytest.raises(TrainingError, match="tensor was 'fc2/add:0', is now 'fc1/add:0'"):
+    with refused("tensor was 'fc2/add:0', is now 'fc1/add:0'", TrainingError):
         finetune.train(finetune_config(cnn_run / "my-model-200", "fc1/add:0"))
-    with pytest.raises(TrainingError, match="initial_values was"):
+    with refused("initial_values was", TrainingError):
         finetune.train(finetune_config(cnn_run / "my-model-190", LAST_LAYER))
+    plain = finetune_config(cnn_run, LAST_LAYER)
+    held_out = (dataclasses.replace(plain, validation_fraction=share) for share in (0.25, 0.5))
+    identities = [make_task(config).identity for config in (plain, *held_out)]
+    assert len({identity.get("test_data") for identity in identities}) == 3
+    assert "test_data" not in identities[0]
+    faster = dataclasses.replace(plain, train_scopes=("fc1",), finetune_learning_rate=0.1)
+    assert make_task(faster).identity["finetune_learning_rate"] == 0.1
 
 
-def test_flags_become_the_config() -> None:
-    supervisor = Supervisor("give it less")
-    arguments = [
-        "finetune.py",
-        *("--meta=m", "--tensor=t", "--data=d", "--train_scopes=a,b", "--exclude=c.*"),
-        *("--train_feed=k=1", "--train_feed=l=2", "--head=conv", "--input_scale=0.5"),
-        *("--ignore_exif", "--finetune_learning_rate=0.1"),
-    ]
-    config = parse(FinetuneConfig, arguments, end_after=supervisor.end_after)
-    assert config.end_after == supervisor.end_after
-    assert (config.meta, config.tensor, config.data) == ("m", "t", "d")
-    assert (config.train_scopes, config.train_feed) == (("a", "b"), ("k=1", "l=2"))
-    assert (config.exclude, config.head, config.input_scale) == ("c.*", "conv", 0.5)
-    assert (config.run.ckpt_dir, config.ignore_exif) == ("finetuned", True)
-    assert config.rate_of_scopes == 0.1
-
-
-def test_reading_and_importing_the_model_have_a_time_limit(
-    cnn_run: Path, finetune_config: Config
-) -> None:
+def test_opening_the_model_has_a_time_limit(cnn_run: Path, finetune_config: Config) -> None:
     calls: list[tuple[float, str]] = []
     config = finetune_config(
         cnn_run, LAST_LAYER, time_limit=7, end_after=lambda *call: calls.append(call)
@@ -227,33 +182,16 @@ def test_reading_and_importing_the_model_have_a_time_limit(
 
 @pytest.mark.parametrize(
     "flag",
-    [
-        *("--head=wide", "--learning_rate=0", "--learning_rate=1e39", "--learning_rate=1e-60"),
-        *("--input_scale=nan", "--input_scale=1e39", "--input_scale=1e-60"),
-    ],
+    ["--learning_rate=0", "--input_scale=nan", "--input_scale=1e39", "--input_scale=1e-60"],
 )
 def test_a_wrong_flag_is_refused(flag: str) -> None:
     with pytest.raises(flags.IllegalFlagValueError):
         parse(FinetuneConfig, ["finetune.py", "--meta=m", "--tensor=t", "--data=d", flag])
 
 
-def test_test_images_are_part_of_what_the_run_is(cnn_run: Path, finetune_config: Config) -> None:
-    plain = make_task(finetune_config(cnn_run, LAST_LAYER)).identity
-    assert "test_data" not in plain
-    held_out = [
-        make_task(finetune_config(cnn_run, LAST_LAYER, validation_fraction=fraction)).identity
-        for fraction in (0.25, 0.5)
-    ]
-    assert len({identity["test_data"] for identity in held_out}) == 2
-
-
-def test_the_ramp_is_written_by_who_holds_the_folder(
-    cnn_run: Path, finetune_config: Config
-) -> None:
+def test_the_ramp_is_written_under_the_lock(cnn_run: Path, finetune_config: Config) -> None:
     config = finetune_config(cnn_run, LAST_LAYER, data="ramp", train_steps=1)
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(loop, "_run", lambda *_: 1)
-        task = make_task(config)
-        assert not os.path.exists(config.run.ckpt_dir)
-        loop.train(task, config.run)
+    task = make_task(config)
+    assert not os.path.exists(config.run.ckpt_dir)
+    loop.train(task, config.run)
     assert os.path.exists(f"{config.run.ckpt_dir}/{RAMP_FILE}")

@@ -13,6 +13,7 @@ from cli.fields import parse
 from data import shapes
 from prediction.request import PredictConfig
 from tests import runs
+from tests.prediction.conftest import document
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +25,7 @@ def default_run(tmp_path_factory: pytest.TempPathFactory) -> train_cnn.CnnConfig
     return config
 
 
-def test_the_default_run_learns_and_keeps_what_the_readme_says(
-    default_run: train_cnn.CnnConfig,
-) -> None:
+def test_the_default_run_learns_as_the_readme_says(default_run: train_cnn.CnnConfig) -> None:
     names = sorted(Path(default_run.run.ckpt_dir).glob("*.manifest"))
     assert [path.stem for path in names] == [f"my-model-{step}" for step in (170, 180, 190, 200)]
     last = runs.lines(default_run.run)[-1]
@@ -50,41 +49,33 @@ def test_its_last_line_is_the_command_that_shows_eight_test_images(
     found = json.loads(capsys.readouterr().out)
     labels = [row["label"] for row in found["predictions"]]
     assert labels == [*shapes.CLASS_NAMES] * 2
-    assert (
-        found["accuracy"] == sum(row["class"] == row["label"] for row in found["predictions"]) / 8
-    )
+    right = [row["class"] == row["label"] for row in found["predictions"]]
+    assert found["accuracy"] == sum(right) / 8
     # The same images as files, at the same probabilities.
     images, _ = shapes.examples(shapes.TEST[:8])
     for number, image in enumerate(images):
         Image.fromarray(image).save(tmp_path / f"{number}.png")
-    predict.main(parse(PredictConfig, ["p", *given, f"--input={tmp_path}", "--format=json"]))
-    of_files = json.loads(capsys.readouterr().out)["predictions"]
+    of_files = document(default_run.run.ckpt_dir, input=[str(tmp_path)])["predictions"]
     expected = [row["probability"] for row in found["predictions"]]
     assert [row["probability"] for row in of_files] == pytest.approx(expected, abs=1e-6)
 
 
-def test_shapes_are_resized_to_what_the_model_takes(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_shapes_are_resized_to_the_model(tmp_path: Path) -> None:
     folder = f"--ckpt_dir={tmp_path}/run"
     given = ("--image_size=16", "--train_steps=3", "--batch_size=8", "--classes=cross,circle")
     train_cnn.train(parse(train_cnn.CnnConfig, ["train_cnn.py", folder, *given]))
-    predict.main(parse(PredictConfig, ["predict.py", f"{tmp_path}/run", "--format=json"]))
-    rows = json.loads(capsys.readouterr().out)["predictions"]
+    rows = document(f"{tmp_path}/run")["predictions"]
     assert [row["label"] for row in rows] == ["circle", "cross"] * 4
 
 
 def test_the_ramp_says_that_nothing_can_be_learnt_and_nothing_of_its_range(
-    cnn_run: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+    cnn_run: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level("INFO"):
-        predict.main(parse(PredictConfig, ["predict.py", str(cnn_run)]))
+        assert document(str(cnn_run))["accuracy"] == 0
         assert "from which nothing can be learnt" in caplog.text
-        assert "(0 of 2)" in capsys.readouterr().out
         given = [f"--ckpt_dir={cnn_run}", "--data=ramp", "--batch_size=10"]
         train_cnn.train(parse(train_cnn.CnnConfig, ["train_cnn.py", *given]))
         assert "no more than the classes' shares, 0.3 at best" in caplog.text
-        predict.main(
-            parse(PredictConfig, ["predict.py", str(cnn_run), f"--input={cnn_run}/data10_4.npz"])
-        )
+        document(str(cnn_run), input=[f"{cnn_run}/data10_4.npz"])
     assert "expected [0, 1]" not in caplog.text

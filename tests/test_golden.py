@@ -9,7 +9,6 @@ what is compared exactly are the graphs and the batches, and the numbers of the 
 import hashlib
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,6 @@ import train_cnn
 import train_linear
 from cli.fields import parse
 from tests import runs
-from training.config import RunConfig
-from training.loop import Outcome
-from training.task import Task
 
 GOLDEN = Path(__file__).with_name("golden.json")
 
@@ -30,37 +26,34 @@ def _digest(*contents: bytes) -> str:
     return hashlib.sha256(b"".join(contents)).hexdigest()
 
 
-def _told(task: Task, run: RunConfig, train: Callable[[], Outcome]) -> dict[str, Any]:
+RUNS = {
+    "linear": (train_linear, train_linear.LinearConfig, "--train_steps=40"),
+    "cnn": (
+        train_cnn,
+        train_cnn.CnnConfig,
+        "--train_steps=20 --log_every_steps=5 --schedule=cosine --warmup_steps=4 --augment",
+    ),
+}
+
+
+def _told(name: str, folder: Path) -> dict[str, Any]:
     """What a run is made of, and what it logs."""
+    trainer, request, flags = RUNS[name]
+    config: Any = parse(request, [name, f"--ckpt_dir={folder}", *flags.split()])
+    task = trainer.make_task(config)
     batches = [array.tobytes() for batch in task.batches(0, 20) for array in batch]
-    train()
+    trainer.train(config)
     return {
         "meta graph": _digest(task.meta_graph),
         "first 20 batches": _digest(*batches),
         "identity": dict(task.identity),
-        "log": runs.lines(run),
+        "log": runs.lines(config.run),
     }
-
-
-def _linear(folder: Path) -> dict[str, Any]:
-    given = ["train_linear.py", f"--ckpt_dir={folder}", "--train_steps=40"]
-    config = parse(train_linear.LinearConfig, given)
-    return _told(train_linear.make_task(config), config.run, lambda: train_linear.train(config))
-
-
-def _cnn(folder: Path) -> dict[str, Any]:
-    steps = ["--train_steps=20", "--log_every_steps=5"]
-    more = ["--schedule=cosine", "--warmup_steps=4", "--augment"]
-    config = parse(train_cnn.CnnConfig, ["train_cnn.py", f"--ckpt_dir={folder}", *steps, *more])
-    return _told(train_cnn.make_task(config), config.run, lambda: train_cnn.train(config))
-
-
-RUNS = {"linear": _linear, "cnn": _cnn}
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_is_made_of_what_it_was(name: str, tmp_path: Path) -> None:
-    found = json.loads(json.dumps(RUNS[name](tmp_path / name)))
+    found = json.loads(json.dumps(_told(name, tmp_path / name)))
     golden = json.loads(GOLDEN.read_text(encoding="utf-8")) if GOLDEN.exists() else {}
     if os.environ.get("GOLDEN") == "write":
         golden[name] = found

@@ -9,7 +9,6 @@ import sys
 import tempfile
 from contextlib import redirect_stdout
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from google.protobuf import text_format
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from cli.fields import parse
+from tests import runs
 from tests.tools.conftest import request_of
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -32,20 +32,15 @@ def _commands(page: str) -> list[str]:
     return [line for block in text.split("```")[1::2] for line in _COMMAND.findall(block)]
 
 
-def _module(words: list[str]) -> tuple[ModuleType, list[str]]:
-    """The script that a command line starts, and what it is given."""
-    assert words[0] == "python"
-    if words[1] == "-m":
-        return importlib.import_module(words[2]), words[3:]
-    return importlib.import_module(words[1].removesuffix(".py")), words[2:]
-
-
 def _run(command: str) -> int:
-    module, arguments = _module(shlex.split(command))
-    return int(module.main(parse(request_of(module.main), [module.__name__, *arguments])) or 0)
+    python, script, *arguments = shlex.split(command)
+    assert python == "python"
+    name = arguments.pop(0) if script == "-m" else script.removesuffix(".py")
+    module = importlib.import_module(name)
+    return int(module.main(parse(request_of(module.main), [name, *arguments])) or 0)
 
 
-def _run_all(page: str, folder: Path) -> Path:
+def _run_all(page: str, folder: Path) -> None:
     """Runs a page's commands in a folder; each has to print something and end well."""
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(folder)
@@ -53,17 +48,6 @@ def _run_all(page: str, folder: Path) -> Path:
             with redirect_stdout(io.StringIO()) as out:
                 assert _run(command) == 0, command
             assert out.getvalue().strip(), command
-    return folder
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the commands for the topics of the classic tutorials have run."""
-    return _run_all("from_tf1_tutorials.md", tmp_path_factory.mktemp("tutorials"))
-
-
-def test_each_topic_has_a_command() -> None:
-    assert len(_commands("from_tf1_tutorials.md")) == _TOPICS
 
 
 def test_the_tutorial_runs_as_it_stands(tmp_path: Path) -> None:
@@ -74,37 +58,27 @@ def test_the_tutorial_runs_as_it_stands(tmp_path: Path) -> None:
     assert {*saved.signatures} == {"serving_default", "serving_bytes"}
 
 
-def test_training_was_resumed(folder: Path) -> None:
-    assert tf.train.latest_checkpoint(str(folder / "model")) == str(folder / "model/my-model-310")
-
-
-def test_some_variables_have_other_names(folder: Path) -> None:
-    saved = tf.train.load_checkpoint(str(folder / "renamed/line"))
-    trained = tf.train.load_checkpoint(str(folder / "model/my-model-310"))
-    assert [*saved.get_variable_to_shape_map()] == ["weight"]
-    assert saved.get_tensor("weight").tobytes() == trained.get_tensor("w").tobytes()
-
-
-def test_the_text_is_the_graph(folder: Path) -> None:
-    written = text_format.Parse((folder / "graph.pbtxt").read_text(), MetaGraphDef())
-    content = (folder / "model/my-model-310.meta").read_bytes()
-    assert written == MetaGraphDef.FromString(content)
-
-
-@pytest.mark.parametrize(("file", "scope"), [("frozen.pb", ""), ("imported.pb", "imported/")])
-def test_a_frozen_graph_has_the_line(folder: Path, file: str, scope: str) -> None:
-    graph_def = tf.compat.v1.GraphDef.FromString((folder / file).read_bytes())
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        tf.import_graph_def(graph_def, name="")
-        y = session.run(f"{scope}y:0", {f"{scope}x:0": [0.0, 1.0]})
-    np.testing.assert_allclose(y, [0.2, 0.3], atol=1e-4)
-
-
-def test_the_head_on_an_inner_layer_was_trained(folder: Path) -> None:
-    saved = tf.train.load_checkpoint(str(folder / "finetuned"))
-    base = tf.train.load_checkpoint(str(folder / "model1"))
-    assert "head/w" in saved.get_variable_to_shape_map()
-    assert saved.get_tensor("conv1/w").tobytes() == base.get_tensor("conv1/w").tobytes()
+def test_each_topic_of_the_classic_tutorials_has_a_command_that_runs(tmp_path: Path) -> None:
+    assert len(_commands("from_tf1_tutorials.md")) == _TOPICS
+    _run_all("from_tf1_tutorials.md", tmp_path)
+    resumed = f"{tmp_path}/model/my-model-310"
+    assert tf.train.latest_checkpoint(f"{tmp_path}/model") == resumed
+    renamed, trained, tuned, base = (
+        tf.train.load_checkpoint(f"{tmp_path}/{prefix}")
+        for prefix in ("renamed/line", "model", "finetuned", "model1")
+    )
+    assert [*renamed.get_variable_to_shape_map()] == ["weight"]
+    assert renamed.get_tensor("weight").tobytes() == trained.get_tensor("w").tobytes()
+    assert "head/w" in tuned.get_variable_to_shape_map()
+    assert tuned.get_tensor("conv1/w").tobytes() == base.get_tensor("conv1/w").tobytes()
+    text = (tmp_path / "graph.pbtxt").read_text()
+    assert text_format.Parse(text, MetaGraphDef()) == runs.meta_graph(resumed)
+    for file, scope in (("frozen.pb", ""), ("imported.pb", "imported/")):
+        graph_def = tf.compat.v1.GraphDef.FromString((tmp_path / file).read_bytes())
+        with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+            tf.import_graph_def(graph_def, name="")
+            y = session.run(f"{scope}y:0", {f"{scope}x:0": [0.0, 1.0]})
+        np.testing.assert_allclose(y, [0.2, 0.3], atol=1e-4)
 
 
 def test_the_notebook_runs_as_it_stands(

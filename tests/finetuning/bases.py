@@ -51,9 +51,8 @@ def colours() -> tf.Tensor:
 
 
 def _weight(name: str, shape: list[int], *, resource: bool = False) -> tf.Variable:
-    return v1.get_variable(
-        name, shape, initializer=v1.truncated_normal_initializer(seed=3), use_resource=resource
-    )
+    initializer = v1.truncated_normal_initializer(seed=3)
+    return v1.get_variable(name, shape, initializer=initializer, use_resource=resource)
 
 
 def _pooled(x: tf.Tensor) -> tf.Tensor:
@@ -89,10 +88,8 @@ def normed() -> None:
     x = images()
     training = v1.placeholder(tf.bool, [], name="is_training")
     with v1.variable_scope("norm"):
-        gamma = v1.get_variable("gamma", [3], initializer=v1.ones_initializer())
-        moving = v1.get_variable(
-            "moving_mean", [3], initializer=v1.zeros_initializer(), trainable=False
-        )
+        gamma = v1.get_variable("gamma", initializer=tf.ones([3]))
+        moving = v1.get_variable("moving_mean", initializer=tf.zeros([3]), trainable=False)
         mean = tf.reduce_mean(x, axis=[0, 1, 2])
         update = v1.assign_sub(moving, (moving - mean) * 0.1, name="AssignMovingAvg")
         v1.add_to_collection(v1.GraphKeys.UPDATE_OPS, getattr(update, "op", update))
@@ -105,9 +102,8 @@ def writing() -> None:
     """`features` [N, 3] whose computing counts a variable up, whoever asks for them."""
     x = images()
     for resource in (False, True):
-        count = v1.get_variable(
-            f"count{int(resource)}", [], initializer=v1.zeros_initializer(), use_resource=resource
-        )
+        name = f"count{int(resource)}"
+        count = v1.get_variable(name, initializer=0.0, use_resource=resource)
         with tf.control_dependencies([v1.assign_add(count, 1.0)]):
             x = tf.identity(x)
     tf.identity(tf.reduce_mean(x, axis=[1, 2]), name="features")

@@ -20,6 +20,7 @@ from metagraph.meta import read_meta_graph
 from models import blocks
 from tests.finetuning import bases
 from tests.finetuning.bases import v1, values_of
+from tests.metagraph.made import of_graph, refused
 from tests.prediction import stock
 
 Config = Callable[..., FinetuneConfig]
@@ -27,9 +28,7 @@ BOTH_KINDS = pytest.mark.parametrize("resource", [False, True], ids=["ref", "res
 
 
 @BOTH_KINDS
-def test_it_computes_the_features_that_plain_tensorflow_computes(
-    finetune_config: Config, tmp_path: Path, resource: bool
-) -> None:
+def test_the_features_are_the_same(finetune_config: Config, tmp_path: Path, resource: bool) -> None:
     """Of both kinds of variables: restored, unfrozen, and after a rerun; the step begins anew."""
     meta = bases.save(tmp_path, partial(bases.small, resource=resource))
     config = finetune_config(meta, "features", train_steps=3, train_scopes=("second",))
@@ -48,9 +47,7 @@ def test_it_computes_the_features_that_plain_tensorflow_computes(
     np.testing.assert_allclose(logits, by_hand, rtol=1e-5, atol=1e-6)
 
 
-def test_a_batch_size_that_binds_is_taken_or_asked_for(
-    finetune_config: Config, tmp_path: Path
-) -> None:
+def test_a_batch_size_that_binds(finetune_config: Config, tmp_path: Path) -> None:
     """One that only the placeholder says, as of `features`, does not bind."""
     path = bases.save(tmp_path, partial(bases.small, batch=6))
     meta = read_meta_graph(path)
@@ -61,13 +58,11 @@ def test_a_batch_size_that_binds_is_taken_or_asked_for(
     assert task.batch_size == 6
     assert task.test_batches is not None
     assert [len(labels) for _, labels in task.test_batches()] == [6, 6]
-    with pytest.raises(TrainingError, match="takes 6 images at once: give --batch_size=6"):
+    with refused("takes 6 images at once: give --batch_size=6", TrainingError):
         make_task(dataclasses.replace(config, batch_size=5))
 
 
-def test_frozen_averages_stay_and_unfrozen_ones_follow_the_images(
-    finetune_config: Config, three_classes: str, tmp_path: Path
-) -> None:
+def test_moving_averages(finetune_config: Config, three_classes: str, tmp_path: Path) -> None:
     """After one step, the mean has come a tenth of the way to that of the batch.
 
     The switch is on only where something is unfrozen.
@@ -95,29 +90,31 @@ def test_frozen_averages_stay_and_unfrozen_ones_follow_the_images(
     np.testing.assert_allclose(after["norm/moving_mean"], mean * 0.19, rtol=1e-4)
 
 
-def test_a_graph_that_writes_while_it_computes_does_not_change_what_is_frozen(
-    finetune_config: Config, tmp_path: Path
-) -> None:
+def test_a_graph_that_writes_while_it_computes(finetune_config: Config, tmp_path: Path) -> None:
+    """It does not change what is frozen."""
     meta = bases.save(tmp_path, bases.writing)
     ours = values_of(finetune.train(finetune_config(meta, "features")).prefix)
     assert [float(ours["count0"]), float(ours["count1"])] == [0.0, 0.0]
 
 
-def test_an_operation_without_gradient_is_named(finetune_config: Config, tmp_path: Path) -> None:
+def test_what_cannot_be_trained_on_is_told(finetune_config: Config, tmp_path: Path) -> None:
+    """A variable that no gradient reaches, or features that are not one a row."""
+
     def build() -> None:
-        w = v1.get_variable("scope/w", [3], use_resource=False)
-        tf.cast(tf.cast(tf.floor(bases.colours() * w), tf.int32), tf.float32, name="whole")
+        x, w = bases.colours(), v1.get_variable("scope/w", [3], use_resource=False)
+        tf.cast(tf.cast(tf.floor(x * w), tf.int32), tf.float32, name="whole")
+        tf.concat([x, x], axis=0, name="twice")
 
     meta = bases.save(tmp_path, build)
-    with pytest.raises(TrainingError, match="no gradient reaches scope/w"):
+    with refused("cannot be trained on", TrainingError):
+        finetune.train(finetune_config(meta, "twice"))
+    with refused("no gradient reaches scope/w", TrainingError):
         make_task(finetune_config(meta, "whole", train_scopes=("scope",)))
     make_task(finetune_config(meta, "whole"))
 
 
-def test_a_frozen_graph_or_the_images_themselves_are_a_base(
-    finetune_config: Config, tmp_path: Path
-) -> None:
-    """Without variables; but for the head, there is nothing to be restored."""
+def test_a_base_without_variables(finetune_config: Config, tmp_path: Path) -> None:
+    """A frozen graph, or the images themselves: but for the head, there is nothing to restore."""
     with tf.Graph().as_default() as graph:
         tf.multiply(bases.colours(), [1.0, 2.0, 3.0], name="features")
     (tmp_path / "frozen.pb").write_bytes(graph.as_graph_def().SerializeToString())
@@ -132,12 +129,10 @@ def test_a_frozen_graph_or_the_images_themselves_are_a_base(
 
 
 @BOTH_KINDS
-def test_names_of_the_base_never_clash_with_what_is_added(
-    finetune_config: Config, tmp_path: Path, resource: bool
-) -> None:
+def test_names_do_not_clash(finetune_config: Config, tmp_path: Path, resource: bool) -> None:
     """With a dropout, an offset, a step that is read, and the names that TensorFlow likes best."""
-
-    def build() -> None:
+    liked = ("Const", "Cast", "stack", "add", "zeros", "pixels", "global_step/read_it", "y_")
+    with stock.checkpoint(tmp_path / "m-3"):
         x = v1.placeholder(tf.float32, [None, 32, 32, 3], name="input")
         step = v1.get_variable(
             "global_step", initializer=np.int64(3), trainable=False, use_resource=resource
@@ -145,14 +140,10 @@ def test_names_of_the_base_never_clash_with_what_is_added(
         features = tf.reduce_mean(x, axis=[1, 2]) + tf.cast(step.read_value(), tf.float32) * 0
         with tf.name_scope("base"):
             features = tf.identity(features)
-        liked = ("Const", "Cast", "stack", "add", "zeros", "pixels", "global_step/read_it", "y_")
         for name in liked:
             features = tf.multiply(features, 1.0, name=name)
         keep = v1.placeholder(tf.float32, [], name="keep_prob")
         tf.identity(v1.nn.dropout(features, rate=1 - keep), name="features")
-
-    with stock.checkpoint(tmp_path / "m-3"):
-        build()
     config = finetune_config(tmp_path / "m-3.meta", "features", input_offset=-0.5)
     first = finetune.train(config).prefix
     assert values_of(first)["global_step"] == 12
@@ -191,13 +182,12 @@ def test_the_same_key_draws_the_same_and_another_one_others(kind: str) -> None:
 
 
 def test_what_has_no_stateless_kin_is_named_also_in_functions() -> None:
-    inner = tf.function(lambda: tf.random.uniform([2], name="inside"))
     with tf.Graph().as_default() as graph:
         tf.random.shuffle(tf.range(3), name="shuffled")
-        inner()
-    left = still_random(graph.as_graph_def())
-    assert left[0] == "shuffled (RandomShuffle)"
-    assert left[1].endswith("inside/RandomUniform (RandomUniform)")
+        tf.function(lambda: tf.random.uniform([2], name="inside"))()
+    shuffled, inside = still_random(graph.as_graph_def())
+    assert shuffled == "shuffled (RandomShuffle)"
+    assert inside.endswith("inside/RandomUniform (RandomUniform)")
 
 
 def test_streams_lie_beyond_those_of_our_models() -> None:
@@ -249,14 +239,10 @@ def _conditional(body: Body, *, resource: bool) -> None:
 
 @pytest.mark.usefixtures("old_control_flow")
 @pytest.mark.parametrize("name", ["in the branches", "before and in one", "an average"])
-def test_gradients_through_conditionals_are_those_of_plain_tensorflow(
-    tmp_path: Path, name: str
-) -> None:
+def test_gradients_through_conditionals_are_those_of_plain_tensorflow(name: str) -> None:
     images = np.random.default_rng(0).random((4, 32, 32, 3), np.float32)
     build = partial(_conditional, BODIES[name], resource=False)
-    plan = plan_base(
-        read_meta_graph(bases.save(tmp_path, build)), BaseRequest("features", train_scopes=("s",))
-    )
+    plan = plan_base(of_graph(build), BaseRequest("features", train_scopes=("s",)))
 
     def gradients(make: Callable[[], object], on: bool) -> Any:
         with tf.Graph().as_default() as graph, v1.Session() as session:
@@ -283,17 +269,13 @@ def test_what_no_gradient_passes_can_be_taken_as_it_is(
     meta = bases.save(tmp_path, partial(_conditional, BODIES[name], resource=resource))
     behind = ("s/u",) if name == "in a loop" else ()
     finetune.train(finetune_config(meta, "features", train_scopes=behind, train_steps=1))
-    with pytest.raises(TrainingError, match=r"--train_scopes: .*a loop of TensorFlow 1") as raised:
+    with refused("--train_scopes: .*a loop of TensorFlow 1", TrainingError):
         make_task(finetune_config(meta, "features", train_scopes=("s/w",)))
-    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.usefixtures("old_control_flow")
 def test_a_tensor_inside_of_a_loop_is_one_line(finetune_config: Config, tmp_path: Path) -> None:
     meta = bases.save(tmp_path, partial(_conditional, BODIES["in a loop"], resource=False))
     for name in ("while/mul", "while/EnsureShape"):
-        with pytest.raises(
-            TrainingError, match=r"floats with a row|cannot be trained on"
-        ) as raised:
+        with refused("floats with a row|cannot be trained on", TrainingError):
             finetune.train(finetune_config(meta, name))
-        assert "\n" not in str(raised.value)

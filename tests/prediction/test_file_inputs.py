@@ -1,6 +1,8 @@
-"""Opening what --input may name: files of each kind, as rows for a tensor."""
+"""Opening what --input may name: files of each kind, as rows for a tensor, read in batches."""
 
 import gzip
+import itertools
+import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,12 +12,14 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from data.source import UINT8_SCALE, LabelledSource
 from errors import DataError, PredictionError
 from metagraph.meta import TensorInfo
 from metagraph.model import Classifier
 from prediction import file_inputs
-from prediction.file_inputs import Input, Target, open_input
+from prediction.file_inputs import Input, Target, array_rows, open_input, read_records
 from tests.data.idx_files import idx_bytes
+from tests.metagraph.made import refused
 from tests.prediction.conftest import CLASS_NAMES, SCALE, SIZE, info, write_npz
 
 IMAGES = Target(
@@ -32,6 +36,11 @@ NUMBERS = Target(info(tf.float32, None), None, (), None)
 
 def _all(opened: Input) -> Any:
     return opened.rows.batch(0, len(opened.rows))
+
+
+def _read(path: str, target: Target) -> Any:
+    """All rows of a file or folder."""
+    return _all(open_input(path, target))
 
 
 def _write_images(folder: Path, images: Any, names: Sequence[str]) -> None:
@@ -75,7 +84,7 @@ def test_csv_takes_the_shape_of_the_tensor(
 ) -> None:
     (tmp_path / "a.csv").write_bytes(content.encode())
     target = Target(TensorInfo("t:0", dtype, shape), None, (), None)
-    found = _all(open_input(f"{tmp_path}/a.csv", target))
+    found = _read(f"{tmp_path}/a.csv", target)
     assert found.dtype == dtype.as_numpy_dtype
     np.testing.assert_array_equal(found, expected)
 
@@ -85,13 +94,10 @@ def test_a_folder_of_images_in_the_order_of_their_names(tmp_path: Path, images: 
     (tmp_path / ".hidden").write_text("no image")
     opened = open_input(f"{tmp_path}/", IMAGES)
     np.testing.assert_array_equal(_all(opened), images[[1, 0, 2]] * SCALE)
-    assert opened.names == ["a.png", "b.png", "c.png"]
-    assert opened.labels is None
+    assert (opened.names, opened.labels) == (["a.png", "b.png", "c.png"], None)
 
 
-def test_class_folders_are_labelled_by_the_names_of_the_graph(
-    tmp_path: Path, images: Any, said: list[str]
-) -> None:
+def test_class_folders_are_labelled_by_name(tmp_path: Path, images: Any, said: list[str]) -> None:
     _write_images(tmp_path, images[:3], ["cat/1.png", "bee/1.png", "bee/0.png"])  # No ant here.
     opened = open_input(str(tmp_path), IMAGES)
     np.testing.assert_array_equal(_all(opened), images[[2, 1, 0]] * SCALE)
@@ -110,60 +116,39 @@ def test_arrays_and_files_of_images_that_are_rows(tmp_path: Path, images: Any) -
     greys = images[..., 0]
     _write_images(tmp_path / "greys", greys, [f"{row}.png" for row in range(7)])
     np.save(tmp_path / "a.npy", greys)
-    (tmp_path / "a-idx3-ubyte").write_bytes(idx_bytes(greys))
+    (tmp_path / "a.IDX").write_bytes(idx_bytes(greys))
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx_bytes(greys)))
+    (tmp_path / "train-labels.idx1-ubyte").write_bytes(idx_bytes(np.full(7, 2, np.uint8)))
+    images_of_mnist = f"{tmp_path}/train-images-idx3-ubyte.gz"
     for path in (
         write_npz(tmp_path / "flat.npz", X=greys.reshape(7, -1)),
         write_npz(tmp_path / "channel.npz", X=greys[..., np.newaxis]),
         write_npz(tmp_path / "floats.npz", X=greys * SCALE),
         f"{tmp_path}/greys",
         f"{tmp_path}/a.npy",
-        f"{tmp_path}/a-idx3-ubyte",
+        f"{tmp_path}/a.IDX",
+        images_of_mnist,
     ):
-        rows = _all(open_input(path, GREYS))
-        np.testing.assert_array_equal(rows, greys.reshape(7, -1) * SCALE)
+        np.testing.assert_array_equal(_read(path, GREYS), greys.reshape(7, -1) * SCALE)
+        labels = open_input(path, GREYS).labels  # Those of MNIST have theirs beside them.
+        np.testing.assert_array_equal(labels, [2] * 7 if path == images_of_mnist else None)
     _write_images(tmp_path / "colours", images, [f"{row}.png" for row in range(7)])
     brightness = [np.asarray(Image.fromarray(image).convert("L")) for image in images]
-    found = _all(open_input(f"{tmp_path}/colours", GREYS))
-    np.testing.assert_array_equal(found, np.stack(brightness).reshape(7, -1) * SCALE)
+    expected = np.stack(brightness).reshape(7, -1) * SCALE
+    np.testing.assert_array_equal(_read(f"{tmp_path}/colours", GREYS), expected)
 
 
-@pytest.mark.parametrize(
-    ("images", "labels"),
-    [
-        ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
-        ("train-images-idx3-ubyte.gz", "train-labels.idx1-ubyte"),
-        ("digits.IDX", None),
-    ],
-)
-def test_images_as_of_mnist_have_the_labels_beside_them(
-    tmp_path: Path, images: str, labels: str | None
-) -> None:
-    content = idx_bytes(np.zeros((2, 4, 4), np.uint8))
-    (tmp_path / images).write_bytes(gzip.compress(content) if images.endswith("gz") else content)
-    if labels is not None:
-        (tmp_path / labels).write_bytes(idx_bytes(np.array([2, 1], np.uint8)))
-    found = open_input(f"{tmp_path}/{images}", GREYS).labels
-    assert (None if found is None else found.tolist()) == (labels and [2, 1])
-
-
-def test_images_for_a_graph_without_a_scale_are_fed_as_they_are(
-    tmp_path: Path, images: Any, said: list[str]
-) -> None:
+def test_a_scale_that_may_be_wrong_is_told(tmp_path: Path, images: Any, said: list[str]) -> None:
+    """Of files for a graph that has none, and of floats outside of [0, 1] for one that has."""
     _write_images(tmp_path, images[:1], ["a.png"])
-    opened = open_input(f"{tmp_path}/a.png", IMAGES._replace(scale=None))
-    np.testing.assert_array_equal(_all(opened), images[:1])
-    assert "0 to 255" in said[0]
-
-
-def test_floats_outside_the_range_of_images_are_warned_of(
-    tmp_path: Path, images: Any, said: list[str]
-) -> None:
+    found = _read(f"{tmp_path}/a.png", IMAGES._replace(scale=None))
+    np.testing.assert_array_equal(found, images[:1])
     path = write_npz(tmp_path / "a.npz", X=images.astype(np.float32))
-    np.testing.assert_array_equal(_all(open_input(path, IMAGES)), images)
-    assert len(said) == 1
-    assert f"[{images.min()}, {images.max()}]" in said[0]
+    np.testing.assert_array_equal(_read(path, IMAGES), images)
     open_input(write_npz(tmp_path / "b.npz", X=images / np.float32(255)), IMAGES)
-    assert len(said) == 1
+    of_files, of_floats = said
+    assert "0 to 255" in of_files
+    assert f"[{images.min()}, {images.max()}]" in of_floats
 
 
 def _npz(**arrays: Any) -> Callable[[Path], str]:
@@ -251,16 +236,13 @@ ZEROS = np.zeros((2, SIZE, SIZE, 3), np.float32)
         (_idx(np.full(2, 3)), GREYS, "move it away .*: expected labels from 0 to 2, found 3"),
         (lambda folder: f"{folder}/absent.npz", IMAGES, "absent.npz: No such file"),
         (lambda folder: f"{folder}/absent.pkl", IMAGES, "absent.pkl: No such file"),
-        (_npz(X=ZEROS, Y=np.array([0.5, 1])), IMAGES, "whole numbers"),
-        (_npz(X=np.array([{}, {}])), IMAGES, "never unpickled"),
     ],
 )
 def test_what_does_not_fit_is_refused(
     tmp_path: Path, make: Callable[[Path], str], target: Target, message: str
 ) -> None:
-    with pytest.raises((DataError, PredictionError), match=message) as caught:
+    with refused(message, (DataError, PredictionError)):
         open_input(make(tmp_path), target)
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("target", [TEXTS, TEXTS._replace(info=info(tf.string, 8))])
@@ -272,33 +254,80 @@ def test_what_does_not_fit_is_refused(
         (b"\xff\0\n", [b"\xff\0"]),  # Any bytes, a null at the end too.
     ],
 )
-def test_lines_of_text(tmp_path: Path, target: Target, content: bytes, lines: list[bytes]) -> None:
+def test_strings(tmp_path: Path, target: Target, content: bytes, lines: list[bytes]) -> None:
+    """The lines of a text; any other file is a row."""
     (tmp_path / "a.txt").write_bytes(content)
-    assert _all(open_input(f"{tmp_path}/a.txt", target)).tolist() == lines
+    assert _read(f"{tmp_path}/a.txt", target).tolist() == lines
+    (tmp_path / "a.gif").write_bytes(content)
+    assert _read(f"{tmp_path}/a.gif", target).tolist() == [content]
 
 
-def test_text_takes_more_memory_than_its_file(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_bytes(b"a\n" * 100)
-    with pytest.raises(DataError, match="holds 200 bytes; at most 31 are read"):
-        open_input(f"{tmp_path}/a.txt", TEXTS, max_bytes=1000)
-    (tmp_path / "a.csv").write_bytes(b"1\n" * 100)
-    with pytest.raises(DataError, match="holds 200 bytes; at most 125 are read"):
-        open_input(f"{tmp_path}/a.csv", NUMBERS, max_bytes=1000)
+@pytest.mark.parametrize(
+    ("name", "target", "most"), [("a.txt", TEXTS, 31), ("a.csv", NUMBERS, 125)]
+)
+def test_a_text_grows_when_it_is_read(tmp_path: Path, name: str, target: Target, most: int) -> None:
+    (tmp_path / name).write_bytes(b"1\n" * 100)
+    with refused(f"holds 200 bytes; at most {most} are read", DataError):
+        open_input(f"{tmp_path}/{name}", target, max_bytes=1000)
 
 
-def test_not_finite_images_of_a_large_file_are_told_by_row(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_large_arrays_are_read_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not finite in them is told by its row."""
     monkeypatch.setattr(file_inputs, "STREAM_BYTES", 1)
-    values = np.zeros((9, SIZE, SIZE, 3), np.float32)
+    monkeypatch.setattr(file_inputs, "read_npy", None)
+    values = np.arange(9 * SIZE * SIZE * 3, dtype=np.float32).reshape(9, SIZE, SIZE, 3)
     values[7, 0, 0, 0] = np.nan
     np.save(tmp_path / "a.npy", values)
     rows = open_input(f"{tmp_path}/a.npy", IMAGES).rows
-    assert rows.batch(0, 5).shape == (5, SIZE, SIZE, 3)
-    with pytest.raises(PredictionError, match=r"row 7 \(the first such\) holds NaN"):
+    np.testing.assert_array_equal(rows.batch(2, 7), values[2:7])
+    with refused(r"row 7 \(the first such\) holds NaN", PredictionError):
         rows.batch(5, 9)
 
 
-def test_for_strings_any_file_is_a_row(tmp_path: Path) -> None:
-    (tmp_path / "a.gif").write_bytes(b"GIF89a\x00\xff")
-    assert _all(open_input(f"{tmp_path}/a.gif", TEXTS)).tolist() == [b"GIF89a\x00\xff"]
+def test_uint8_is_scaled_as_in_training_to_the_bit() -> None:
+    every = np.arange(256, dtype=np.uint8).reshape(64, 4)
+    rows = array_rows(every, info(tf.float32, None, 4), "here", float(UINT8_SCALE))
+    trained, _ = LabelledSource(every, np.zeros(64)).rows(np.arange(64))
+    assert rows.batch(2, 64).tobytes() == trained[2:].tobytes()
+    assert trained.tobytes() == (every.astype(np.float32) * np.float32(1 / 255)).tobytes()
+
+
+def test_other_values_are_taken_as_they_are(images: Any) -> None:
+    values = images.astype(np.float32)
+    batch: Any = array_rows(values, IMAGES.info, "here", float(UINT8_SCALE)).batch(1, 3)
+    assert batch.base is values  # Without a copy.
+    np.testing.assert_array_equal(batch, values[1:3])
+    unscaled = array_rows(images, IMAGES.info, "here").batch(0, 7)
+    assert unscaled.dtype == np.float32
+    np.testing.assert_array_equal(unscaled, images)
+    integers = info(tf.uint8, None, SIZE, SIZE, 3)
+    assert array_rows(images, integers, "here", 0.5).batch(0, 7).dtype == np.uint8
+
+
+RECORDS = [b"", b"one", b"two\0", b"x" * 5000]
+
+
+def test_records_of_a_file_that_is_whole_or_damaged_anywhere(tmp_path: Path) -> None:
+    path = tmp_path / "a.tfrecord"
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for record in RECORDS:
+            writer.write(record)
+    content = path.read_bytes()
+    assert read_records(str(path), len(content)) == RECORDS
+    with refused("holds 5,071 bytes; at most 5,070 are read", DataError):
+        read_records(str(path), 5070)
+    ends = [*itertools.accumulate((len(record) + 16 for record in RECORDS), initial=0)]
+    for length in range(60):
+        path.write_bytes(content[:length])
+        if length in ends:
+            assert read_records(str(path), 60) == RECORDS[: ends.index(length)]
+        else:
+            with refused(r"is no \.tfrecord file, or is cut short", DataError):
+                read_records(str(path), 60)
+    for size in (2**40, 2**63, 2**64 - 1):  # It takes no memory.
+        path.write_bytes(struct.pack("<QI", size, 0) + bytes(100))
+        with refused(f"record 0 claims {size:,} bytes", DataError):
+            read_records(str(path), 200)
+    path.write_bytes(content[:-100] + bytes([content[-100] ^ 1]) + content[-99:])
+    with refused("the checksum of a record does not fit", DataError):
+        read_records(str(path), 5071)

@@ -1,5 +1,6 @@
 """Rows through graphs that others made: whole predictions, compared with NumPy."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,41 +11,102 @@ import tensorflow as tf
 from PIL import Image
 
 from errors import CheckpointError, PredictionError
-from prediction import file_inputs
-from prediction.evaluation import predict
-from prediction.request import PredictConfig
-from tests.prediction import foreign
+from tests.metagraph.made import refused, saved
 from tests.prediction.conftest import outputs
 
 v1 = tf.compat.v1
 
 RNG = np.random.default_rng(5)
-X = RNG.standard_normal((1000, 3)).astype(np.float32)
-Y = np.stack([X[:, 0] * X[:, 1], X[:, 2] ** 2], axis=1) + np.float32(0.5)
+X = RNG.standard_normal((70, 3)).astype(np.float32)
+Y = np.stack([X[:, 0] * X[:, 1], X[:, 2] ** 2], axis=1)
 
 
-def _npy(folder: Path, values: Any) -> str:
-    np.save(folder / "rows.npy", values)
-    return f"{folder}/rows.npy"
+def _fixed_batch(size: int) -> None:
+    """[size, 3] in; per row `y` [size, 2]; `flat` [2 * size]; `mean` over all."""
+    x = v1.placeholder(tf.float32, [size, 3], name="x")
+    y = tf.stack([x[:, 0] * x[:, 1], x[:, 2] ** 2], axis=1, name="y")
+    tf.reshape(y, [2 * size], name="flat")
+    tf.reshape(tf.transpose(y), [2 * size], name="interleaved")
+    tf.reduce_mean(y, name="mean")
+    tf.identity(tf.boolean_mask(y, y[:, 0] > 0), name="masked")
+    labels = v1.placeholder(tf.float32, [size], name="labels")
+    tf.add(labels * 100.0, x[:, 0], name="labelled")
 
 
-def _batches_of(folder: Path, size: int) -> str:
-    return foreign.save(folder, lambda: foreign.fixed_batch(size))
+def _no_rows() -> None:
+    """`longer` [2 N], `square` [N, N] and `scalar` of `x` [N]; no shape tells that."""
+    x = v1.placeholder(tf.float32, [None], name="x")
+    tf.identity(tf.repeat(x, 2), name="longer")
+    tf.identity(tf.tensordot(x, x, 0), name="square")
+    v1.placeholder_with_default(tf.reduce_sum(x), None, name="scalar")
+
+
+def _encoded_images() -> None:
+    """The bytes of two image files in, `y` [2, 4, 4, 3] uint8."""
+    files = v1.placeholder(tf.string, [2], name="files")
+    decoded = tf.map_fn(lambda file: tf.io.decode_png(file, 3), files, fn_output_signature=tf.uint8)
+    tf.reshape(decoded, [2, 4, 4, 3], name="y")
+
+
+def _endless() -> None:
+    end = v1.while_loop(lambda i: i >= 0, lambda i: tf.nn.relu(i * 0.5), [tf.constant(0.5)])
+    tf.identity(end, name="y")
+
+
+def _bfloat16() -> None:
+    """`x` [?, 2] in, `y` is x doubled, of the same dtype."""
+    x = v1.placeholder(tf.bfloat16, [None, 2], name="x")
+    tf.add(x, x, name="y")
+
+
+def _mixed() -> None:
+    """A switch, an int scalar and a string scalar decide on `y` [?]."""
+    x = v1.placeholder(tf.float32, [None], name="x")
+    training = v1.placeholder(tf.bool, [], name="training")
+    times = v1.placeholder(tf.int32, [], name="times")
+    text = v1.placeholder(tf.string, [], name="text")
+    hidden = tf.multiply(x, tf.cast(times + tf.strings.length(text), tf.float32), name="hidden")
+    tf.identity(tf.where(training, hidden, -hidden), name="y")
+
+
+def _run(
+    folder: Path, build: Callable[[], object], *fetch: str, rows: Any = None, **options: Any
+) -> list[Any]:
+    """What the graph gives for rows, which are an array or a path."""
+    if isinstance(rows, np.ndarray):
+        np.save(folder / "rows.npy", rows)
+        rows = folder / "rows.npy"
+    given = [] if rows is None else [str(rows)]
+    return outputs(folder, saved(folder, build).path, *fetch, input=given, **options)
 
 
 @pytest.mark.parametrize("fetch", ["mean", "flat", "interleaved", "masked"])
 @pytest.mark.parametrize("rows", [5, 64])
 def test_no_value_over_filled_up_rows(tmp_path: Path, fetch: str, rows: int) -> None:
-    path = _npy(tmp_path, X[:rows])
-    with pytest.raises(PredictionError, match=rf"^{fetch}:0 has shape .* give exactly 32 rows"):
-        outputs(tmp_path, _batches_of(tmp_path, 32), fetch, input=[path])
+    with refused(rf"^{fetch}:0 has shape .* give exactly 32 rows", PredictionError):
+        _run(tmp_path, lambda: _fixed_batch(32), fetch, rows=X[:rows])
+
+
+@pytest.mark.parametrize(
+    ("fetch", "expected"),
+    [
+        ("longer", np.repeat(X[:10, 0], 2)),
+        ("square", np.outer(X[:10, 0], X[:10, 0])),
+        ("scalar", X[:10, 0].sum()),
+    ],
+)
+def test_what_turns_out_to_be_no_row_a_row(tmp_path: Path, fetch: str, expected: Any) -> None:
+    with refused("not one entry a row: .*--batch_size=10", PredictionError):
+        _run(tmp_path, _no_rows, fetch, rows=X[:10, 0], batch_size=4)
+    (found,) = _run(tmp_path, _no_rows, fetch, rows=X[:10, 0], batch_size=10)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("size", [1, 7])
 def test_exactly_one_batch_or_batches_of_one(tmp_path: Path, size: int) -> None:
     """Whatever the graph computes of a batch is that of all rows, or of the one row."""
-    meta, path = _batches_of(tmp_path, size), _npy(tmp_path, X[:7])
-    y, flat, mean = outputs(tmp_path, meta, "y", "flat", "mean", input=[path])
+    fetch = ("y", "flat", "mean")
+    y, flat, mean = _run(tmp_path, lambda: _fixed_batch(size), *fetch, rows=X[:7])
     np.testing.assert_allclose(y, Y[:7], rtol=1e-6)
     np.testing.assert_allclose(flat.reshape(7, 2), Y[:7], rtol=1e-6)
     np.testing.assert_allclose(mean, Y[:7].mean(axis=1 if size == 1 else None), rtol=1e-5)
@@ -52,50 +114,36 @@ def test_exactly_one_batch_or_batches_of_one(tmp_path: Path, size: int) -> None:
 
 def test_a_feed_goes_along_with_the_rows_of_a_fixed_batch(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.arange(70.0))
-    rows, feed = _npy(tmp_path, X[:70]), [f"labels={tmp_path}/a.npy"]
-    meta = _batches_of(tmp_path, 32)
-    (found,) = outputs(tmp_path, meta, "labelled", input=[rows], feed=feed)
-    np.testing.assert_allclose(found, np.arange(70.0) * 100 + X[:70, 0], rtol=1e-6)
+    feed = [f"labels={tmp_path}/a.npy"]
+    y, found = _run(tmp_path, lambda: _fixed_batch(32), "y", "labelled", rows=X, feed=feed)
+    np.testing.assert_allclose(y, Y, rtol=1e-6)
+    np.testing.assert_allclose(found, np.arange(70.0) * 100 + X[:, 0], rtol=1e-6)
 
 
 def test_a_graph_that_decodes_images_itself(tmp_path: Path) -> None:
+    """The last run is filled up by images, as an empty string is none."""
     images = RNG.integers(0, 256, (5, 4, 4, 3), np.uint8)
     (tmp_path / "images").mkdir()
     for row, pixels in enumerate(images):
         Image.fromarray(pixels).save(tmp_path / "images" / f"{row}.png")
-    meta = foreign.save(tmp_path, foreign.encoded_images)
-    (found,) = outputs(tmp_path, meta, "pixels", input=[f"{tmp_path}/images"], batch_size=2)
+    (found,) = _run(tmp_path, _encoded_images, "y", rows=tmp_path / "images")
     np.testing.assert_array_equal(found, images)
 
 
 def test_a_loop_without_an_end_ends(tmp_path: Path) -> None:
-    meta = foreign.save(tmp_path, foreign.endless)
-    with pytest.raises(CheckpointError, match=r"longer than --time_limit=0\.2 .*give it more"):
-        predict(PredictConfig(meta, fetch=["loop"], time_limit=0.2))
+    with refused(r"longer than --time_limit=0\.2 .*give it more", CheckpointError):
+        _run(tmp_path, _endless, "y", time_limit=0.2)
 
 
 def test_bfloat16_goes_in_and_comes_out_as_float32(tmp_path: Path) -> None:
     values = RNG.standard_normal((5, 2)).astype(np.float32)
-    meta = foreign.save(tmp_path, foreign.bfloat16)
-    (found,) = outputs(tmp_path, meta, "y", input=[_npy(tmp_path, values)])
+    (found,) = _run(tmp_path, _bfloat16, "y", rows=values)
     assert found.dtype == np.float32
     expected = values.astype(ml_dtypes.bfloat16).astype(np.float32) * 2
     np.testing.assert_array_equal(found, expected)
 
 
 def test_switches_and_scalars_by_name(tmp_path: Path) -> None:
-    meta = foreign.save(tmp_path, foreign.mixed)
     feeds = ["times=3", "text=four", "training=false", "x=[1, 2]"]
-    (found,) = outputs(tmp_path, meta, "y", feed=feeds)
-    np.testing.assert_array_equal(found, np.array([-6.5, -13.5], np.float32))
-    (found,) = outputs(tmp_path, meta, "y", feed=["hidden=[1]", "training=true"])
-    np.testing.assert_array_equal(found, np.array([1.5], np.float32))
-
-
-def test_large_arrays_are_read_batch_by_batch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(file_inputs, "STREAM_BYTES", 1)
-    monkeypatch.setattr(file_inputs, "read_npy", None)
-    (y,) = outputs(tmp_path, _batches_of(tmp_path, 32), "y", input=[_npy(tmp_path, X)])
-    np.testing.assert_allclose(y, Y, rtol=1e-6)
+    assert _run(tmp_path, _mixed, "y", feed=feeds)[0].tolist() == [-7, -14]
+    assert _run(tmp_path, _mixed, "y", feed=["hidden=[1]", "training=true"])[0].tolist() == [1]

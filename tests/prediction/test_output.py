@@ -12,37 +12,22 @@ import numpy as np
 import pytest
 
 from errors import DataError, PredictionError
-from prediction.output import (
-    Classification,
-    Report,
-    as_text,
-    check_output,
-    write_outputs,
-)
-
-SHOWN = {"w:0": np.array([0.5, 1.5], np.float32), "s:0": np.array([b"a"], object)}
-CLASSIFICATION = Classification(
-    names=["cat/1.png", "10"],
-    classes=np.array([2, 0]),
-    probabilities=np.array([[0.25, 0, 0.75], [1, 0, 0]], np.float32),
-    labels=None,
-    class_names=("ant", "bee"),
-)
-LABELLED = CLASSIFICATION._replace(labels=np.array([2, 1]))
-TENSOR_LINES = ["w:0 float32 [2]", "[0.5 1.5]", "s:0 string [1]", "[b'a']"]
-ACCURACY_LINES = ["accuracy 0.5000 (1 of 2)", "  bee 0.0000 (0 of 1)", "  2 1.0000 (1 of 1)"]
+from prediction.output import Classification, Report, as_text, check_output, write_outputs
+from tests.metagraph.made import refused
 
 
-@pytest.mark.parametrize(
-    ("result", "rows", "lines"),
-    [
-        (None, True, TENSOR_LINES),
-        (CLASSIFICATION, True, ["cat/1.png  2    0.7500", "10         ant  1.0000"]),
-        (LABELLED, False, [*TENSOR_LINES, *ACCURACY_LINES]),
-    ],
-)
-def test_as_text(result: Classification | None, rows: bool, lines: list[str]) -> None:
-    assert as_text(Report("m.meta", "m", SHOWN, result, rows)).splitlines() == lines
+def test_as_text() -> None:
+    shown = {"w:0": np.array([0.5, 1.5], np.float32), "s:0": np.array([b"a"], object)}
+    probabilities = np.array([[0.25, 0, 0.75], [1, 0, 0]], np.float32)
+    names, class_names = ["cat/1.png", "10"], ["ant", "bee"]
+    result = Classification(names, np.array([2, 0]), probabilities, None, class_names)
+    rows = as_text(Report("m.meta", "m", shown, result, rows=True))
+    assert rows.splitlines() == ["cat/1.png  2    0.7500", "10         ant  1.0000"]
+    labelled = result._replace(labels=np.array([2, 1]))
+    tensors = as_text(Report("m.meta", "m", shown, labelled, rows=False))
+    expected = ["w:0 float32 [2]", "[0.5 1.5]", "s:0 string [1]", "[b'a']"]
+    expected += ["accuracy 0.5000 (1 of 2)", "  bee 0.0000 (0 of 1)", "  2 1.0000 (1 of 1)"]
+    assert tensors.splitlines() == expected
 
 
 VALUES = np.random.default_rng(0).standard_normal((3, 2)).astype(np.float32)
@@ -95,10 +80,10 @@ def test_csv_of_scalars_and_of_more_dimensions(tmp_path: Path) -> None:
 
 def test_what_a_file_cannot_hold(tmp_path: Path) -> None:
     zero = {"words:0": np.array([b"ab\0", b"c"], object)}
-    with pytest.raises(PredictionError, match="words:0 has texts that end in a zero byte"):
+    with refused("words:0 has texts that end in a zero byte", PredictionError):
         write_outputs(f"{tmp_path}/o.npz", zero, [])
     uneven = {"a:0": np.zeros(2), "b:0": np.zeros((3, 1))}
-    with pytest.raises(PredictionError, match=r"a:0 \[2\], b:0 \[3, 1\]: .*\.npz or \.json"):
+    with refused(r"a:0 \[2\], b:0 \[3, 1\]: .*\.npz or \.json", PredictionError):
         write_outputs(f"{tmp_path}/o.csv", uneven, [])
     assert not list(tmp_path.iterdir())
 
@@ -115,12 +100,14 @@ def test_what_cannot_be_written_is_told_before_the_run(tmp_path: Path) -> None:
         ("pipe.csv", "pipe.csv is no regular file"),
         ("full.csv", "full.csv is no regular file"),
     ]:
-        with pytest.raises(PredictionError, match=message):
+        with refused(message, PredictionError):
             check_output(f"{tmp_path}/{name}")
-    check_output(f"{tmp_path}/file")
-    check_output(f"{tmp_path}/new.npz")
+    for name in ("file", "new.npz", "a/b/o.csv"):
+        check_output(f"{tmp_path}/{name}")
     assert {*tmp_path.iterdir()} == before
     assert (tmp_path / "file").read_text() == "old"
+    write_outputs(f"{tmp_path}/a/b/o.csv", {"y:0": np.array([1])}, [])  # Makes the folders.
+    assert (tmp_path / "a/b/o.csv").read_text() == "row,y:0\n0,1\n"
 
 
 @pytest.mark.parametrize("text", ["{}/x.npz", "x={}/x.npz", "a=b=/../x.npz"])
@@ -131,18 +118,10 @@ def test_what_is_read_is_not_written_over(
     (tmp_path / "x.npz").write_bytes(b"rows")
     (tmp_path / "b=").mkdir()
     given = [text.format(tmp_path)]
-    with pytest.raises(PredictionError, match=r"--output=x\.npz is read too \(.*another name"):
+    with refused(r"--output=x\.npz is read too \(.*another name", PredictionError):
         check_output("x.npz", given)
     check_output("y.npz", given)
     assert (tmp_path / "x.npz").read_bytes() == b"rows"
-
-
-def test_folders_that_are_missing_are_made_when_it_is_written(tmp_path: Path) -> None:
-    path = tmp_path / "a" / "b" / "o.csv"
-    check_output(str(path))
-    assert not list(tmp_path.iterdir())
-    write_outputs(str(path), {"y:0": np.array([1])}, [])
-    assert path.read_text() == "row,y:0\n0,1\n"
 
 
 def test_a_full_disk_leaves_the_older_file_and_nothing_else(tmp_path: Path) -> None:
@@ -152,7 +131,7 @@ def test_a_full_disk_leaves_the_older_file_and_nothing_else(tmp_path: Path) -> N
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))  # No file gets longer.
     try:
-        with pytest.raises(DataError, match=r"o\.csv: .*File too large"):
+        with refused(r"o\.csv: .*File too large", DataError):
             write_outputs(str(path), OUTPUTS, [])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
