@@ -110,7 +110,7 @@ class FolderLock:
             raise FolderLostError(
                 f"{self._path} is {'gone' if found is None else 'another file'}: the folder was "
                 "moved or deleted, or someone else has taken it; nothing more is written there. "
-                "The same command goes on from the newest checkpoint that is there"
+                "Move it back, or name its new place with --ckpt_dir, and the run goes on"
             )
 
     def _locked(self) -> int | None:

@@ -281,7 +281,7 @@ def restore_newest(
             reasons.append(str(error))
     if reasons:
         raise CheckpointError(
-            f"none of the {len(reasons)} checkpoints in {folder} fits this model (the newest: "
+            f"none of the {len(reasons)} checkpoints in {folder} is good (the newest: "
             f"{reasons[0]}): train into another folder with --ckpt_dir"
         )
     return None

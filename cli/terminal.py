@@ -29,6 +29,11 @@ def printable(text: str) -> str:
     return _OBEYED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
+def one_line(text: str) -> str:
+    r"""As `printable`, with tabs and newlines escaped too: a name stays within its line."""
+    return printable(text.replace("\n", r"\n").replace("\t", r"\t"))
+
+
 def prepare_streams() -> None:
     """Makes the three standard streams fit for whatever is read and printed.
 

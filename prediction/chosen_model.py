@@ -20,6 +20,7 @@ from checkpoints.naming import (
     META_SUFFIX,
     TRAINED_ON_COLLECTION,
 )
+from cli.terminal import one_line
 from errors import CheckpointError, first_few
 from metagraph.casting import json_value
 from metagraph.meta import MetaGraphFile, TensorInfo, format_shape, node_of
@@ -239,7 +240,7 @@ def listing_text(content: Record) -> str:
         )
         for key, found in content["collections"].items()
     )
-    return "\n".join(lines)
+    return "\n".join(map(one_line, lines))
 
 
 def _shortened(lines: Iterable[str]) -> list[str]:

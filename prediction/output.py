@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from cli.terminal import one_line
 from data import files
 from errors import PredictionError, ToolError
 from metagraph.casting import Array, json_value
@@ -84,20 +85,21 @@ def as_text(report: Report) -> str:
     if result is not None and result.labels is not None:
         lines.append(f"accuracy {accuracy(result, result.labels)}")
         shares = _accuracy_per_class(result, result.labels)
-        lines += [f"  {name} {share}" for name, share in shares.items()]
+        lines += [f"  {one_line(name)} {share}" for name, share in shares.items()]
     return "\n".join(lines)
 
 
 def _row_lines(result: Classification) -> Iterator[str]:
     """`cat/0001.png  cat  0.9871  true: dog`, in columns."""
-    predicted = [result.class_name(index) for index in result.classes.tolist()]
-    name_width = max(map(len, result.names))
+    predicted = [one_line(result.class_name(index)) for index in result.classes.tolist()]
+    names = [*map(one_line, result.names)]
+    name_width = max(map(len, names))
     class_width = max(map(len, predicted))
-    rows = zip(result.names, predicted, result.probability.tolist(), strict=True)
+    rows = zip(names, predicted, result.probability.tolist(), strict=True)
     for row, (name, class_name, probability) in enumerate(rows):
         line = f"{name:<{name_width}}  {class_name:<{class_width}}  {probability:.4f}"
         if result.labels is not None:
-            line = f"{line}  true: {result.class_name(int(result.labels[row]))}"
+            line = f"{line}  true: {one_line(result.class_name(int(result.labels[row])))}"
         yield line
 
 
@@ -108,7 +110,7 @@ def _tensor_lines(outputs: Mapping[str, Array]) -> Iterator[str]:
     """
     for name, value in outputs.items():
         dtype = "string" if value.dtype.kind == "O" else value.dtype
-        yield f"{name} {dtype} {format_shape(value.shape)}"
+        yield f"{one_line(name)} {dtype} {format_shape(value.shape)}"
         yield np.array2string(value)
 
 

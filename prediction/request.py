@@ -49,7 +49,8 @@ class Limits:
         "such as one that waits for a queue that nobody fills; 0 for no limit.",
         60.0,
         check=Check(
-            lambda seconds: 0 <= seconds < float("inf"), "must be a finite number of seconds"
+            lambda seconds: 0 <= seconds < float("inf"),
+            "must be a finite number of seconds, 0 or more",
         ),
     )
     memory_limit_mb: int | None = flag(

@@ -125,6 +125,8 @@ def check_prefix(prefix: str, sources: Iterable[str], overwrite: bool) -> None:
         raise ToolError(f"--output={prefix} is a file's name: expected {prefix_of(prefix)}")
     if any(_place(source) == _place(prefix) for source in sources):
         raise ToolError(f"--output={prefix} is the source, which is never touched")
+    if tf.io.gfile.exists(prefix):  # It may be anything, also a checkpoint of the format V1.
+        raise ToolError(f"--output={prefix} is a file that is there: take another name")
     old = _files_of(prefix)
     if old and not overwrite:
         raise ToolError(f"--output={prefix}: {old[0]} is there; --overwrite replaces it")
@@ -183,7 +185,7 @@ def _files_of(prefix: str) -> list[str]:
     if not tf.io.gfile.isdir(place or "."):
         return []
     names, pending = names_in(place), base + naming.PENDING_SUFFIX
-    found = [name for name in names if name == pending or prefix_of(name) == base]
+    found = [n for n in names if n == pending or (n != base and prefix_of(n) == base)]
     first = (naming.MANIFEST_SUFFIX, INDEX_SUFFIX)
     return sorted(found, key=lambda name: not name.endswith(first))
 

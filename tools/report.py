@@ -57,8 +57,8 @@ class ReportConfig(Printed, Limits):
     overwrite: bool = overwrite()
 
 
-def main(config: ReportConfig) -> None:
-    """Writes the report and prints where it is."""
+def main(config: ReportConfig) -> int:
+    """Writes the report and prints where it is; 1 where a checkpoint does not verify."""
     check_installed(["matplotlib"], "plot", "a report")
     import_tensorflow()
     from prediction.output import check_target, write_whole
@@ -68,6 +68,7 @@ def main(config: ReportConfig) -> None:
     content, record = report(config, _MOST_BYTES)
     write_whole(config.output, content)
     show({"output": config.output, "bytes": len(content), **record}, as_text, config.format)
+    return 1 if any(run["damaged"] for run in record["runs"]) else 0
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import base64
 import io
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 from xml.etree import ElementTree as ET
 
 import numpy as np
@@ -16,13 +16,15 @@ import numpy.typing as npt
 from PIL import Image
 
 _WIDTH, _HEIGHT = 640, 220  # of a chart, in units of its own; it is scaled to the page
-_LEFT, _BOTTOM, _TOP, _RIGHT = 56, 32, 12, 12
-_TICKS = 5
+_LEFT, _BOTTOM, _TOP, _RIGHT = 72, 32, 12, 28
+_COLOURS = 6
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8882; --ink: light-dark(#1b1f24, #e6e6e6);
   --paper: light-dark(#fff, #16181c); --c0: light-dark(#0b6fb8, #5ab0f0);
   --c1: light-dark(#c75000, #ff9a4d); --c2: light-dark(#2d7d32, #6fcf75);
-  --c3: light-dark(#8a3ab9, #c98af0); --good: light-dark(#1e7b34, #6fcf75);
+  --c3: light-dark(#8a3ab9, #c98af0);
+  --c4: light-dark(#7a5c00, #e0c25a); --c5: light-dark(#b0236b, #f58ac0);
+  --good: light-dark(#1e7b34, #6fcf75);
   --bad: light-dark(#b3261e, #ff8a80); }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 68rem; padding: 1rem; font: 1rem/1.5 system-ui, sans-serif;
@@ -41,7 +43,8 @@ svg { width: 100%; height: auto; display: block; } svg text { fill: var(--ink); 
 .pictures img { width: 96px; height: 96px; image-rendering: pixelated; display: block; }
 ol.layers { list-style: none; padding: 0; } ol.layers li { border: 1px solid var(--line);
   border-radius: .4rem; padding: .3rem .6rem; margin: .3rem 0; background: var(--soft); }
-.key { display: inline-block; width: 1.4rem; height: .25rem; vertical-align: middle; }
+.key { display: inline-block; width: 1.6rem; border-top: 3px solid; vertical-align: middle; }
+.dashed { border-top-style: dashed; }
 """
 
 
@@ -97,20 +100,31 @@ def picture(pixels: npt.NDArray[np.float64], description: str) -> ET.Element:
 Points = Sequence[tuple[float, float]]  # Steps and values; NaN where there is no value.
 
 
-def curves(title: str, lines: Sequence[tuple[str, Points]]) -> ET.Element:
+class Line(NamedTuple):
+    """A line of a chart; those of one run have one colour, and that of the test split is dashed."""
+
+    name: str
+    run: int
+    is_dashed: bool
+    points: Points
+
+
+def curves(title: str, lines: Sequence[Line]) -> ET.Element:
     """Lines over the steps, with a point for each value that says what it is when pointed at."""
-    finite = [(x, y) for _, points in lines for x, y in points if math.isfinite(y)]
+    finite = [(x, y) for line in lines for x, y in line.points if math.isfinite(y)]
     if not finite:
         return element("p", f"{title}: no number to draw.")
     steps, values = (_range(numbers) for numbers in zip(*finite, strict=True))
     drawn, keys = _axes(steps, values), []
-    for index, (name, points) in enumerate(lines):
-        colour = f"var(--c{index % 4})"
-        key = element("span", class_="key", style=f"background: {colour}")
+    for name, run, is_dashed, points in lines:
+        colour = f"var(--c{run % _COLOURS})"
+        key = element("span", class_="dashed key" if is_dashed else "key", style=f"color: {colour}")
         keys.append(element("li", key, " ", name))
         places = [(_across(x, steps), _up(y, values), x, y) for x, y in points if math.isfinite(y)]
         path = " ".join(f"{left},{top}" for left, top, _, _ in places)
         look = {"fill": "none", "stroke": colour, "stroke_width": 2}
+        if is_dashed:
+            look["stroke_dasharray"] = "6 4"
         drawn.append(element("polyline", points=path, **look))
         for left, top, x, y in places:
             said = element("title", f"{name}, step {x:,.0f}: {y:.6g}")
@@ -137,17 +151,25 @@ def _up(value: float, values: _Range) -> float:
     return round(float(np.interp(value, values, (_HEIGHT - _BOTTOM, _TOP))), 1)
 
 
+def _ticks(between: _Range) -> list[float]:
+    """Some three to seven round numbers in a range: multiples of 1, 2 or 5 times a power of ten."""
+    low, high = between
+    power = 10.0 ** math.floor(math.log10((high - low) / 4))
+    step = next(power * i for i in (1, 2, 5, 10) if (high - low) / (power * i) <= 6)
+    return [step * n for n in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
 def _axes(steps: _Range, values: _Range) -> list[ET.Element]:
     """Lines and numbers at the edges."""
     drawn = []
-    for step, value in zip(np.linspace(*steps, _TICKS), np.linspace(*values, _TICKS), strict=True):
-        top, left = _up(value, values), _across(step, steps)
+    for value in _ticks(values):
+        top = _up(value, values)
         line = {"x1": _LEFT, "x2": _WIDTH - _RIGHT, "y1": top, "y2": top}
-        drawn += [
-            element("line", stroke="var(--line)", **line),
-            element("text", f"{value:.3g}", x=_LEFT - 6, y=top + 4, text_anchor="end"),
-            element("text", f"{step:,.0f}", x=left, y=_HEIGHT - 16, text_anchor="middle"),
-        ]
+        drawn.append(element("line", stroke="var(--line)", **line))
+        drawn.append(element("text", f"{value:.3g}", x=_LEFT - 6, y=top + 4, text_anchor="end"))
+    for step in _ticks(steps):
+        place = {"x": _across(step, steps), "y": _HEIGHT - 16, "text_anchor": "middle"}
+        drawn.append(element("text", f"{step:,.6g}", **place))
     middle = (_WIDTH + _LEFT) / 2
     return [*drawn, element("text", "step", x=middle, y=_HEIGHT - 2, text_anchor="middle")]
 

@@ -24,14 +24,14 @@ from tools.checkpoint_inspection import inspect
 from tools.command import Record
 from tools.graph_inspection import inspect_graph
 from tools.graph_layers import layer_graph
-from tools.graph_subject import Subject
+from tools.graph_subject import Subject, kind_text
 from tools.inspect_checkpoint import InspectConfig
 from tools.inspect_graph import GraphInspection
 from tools.plot_models import confusion, read_kernel, row_images, tiles_of, worst_mistakes
 from tools.plot_runs import PANELS, RunMetrics, read_run
 from tools.plotting import short_path
 from tools.report import ReportConfig
-from tools.report_html import curves, element, histogram, page, picture, table
+from tools.report_html import Line, curves, element, histogram, page, picture, table
 from tools.verify import VerifyConfig
 from tools.verifying import verify
 
@@ -46,16 +46,19 @@ class _Told(NamedTuple):
     path: str
     input: Sequence[str]
     limits: Mapping[str, Any]
+    damaged: list[str]  # Checkpoints that do not verify, added as they are found.
 
 
 _Section = Callable[[_Told], Iterator[ET.Element]]
 
 
 def report(config: ReportConfig, most_bytes: int) -> tuple[bytes, Record]:
-    """The page, and what is in it: `runs`, of each its `path` and the `failed` sections, with why.
+    """The page, and what is in it.
+
+    That is `runs`: of each its `path`, the `failed` sections with why, the `damaged` checkpoints.
 
     Raises:
-      CheckpointError: nothing can be told of one of the runs.
+      CheckpointError: one of them is neither a run nor a checkpoint.
     """
     names = [*map(short_path, config.runs)]
     title = f"Report of {', '.join(names)}"
@@ -66,11 +69,12 @@ def report(config: ReportConfig, most_bytes: int) -> tuple[bytes, Record]:
     runs = []
     for number, (name, path) in enumerate(zip(names, config.runs, strict=True)):
         failed: dict[str, str] = {}
-        sections = [*_sections(_Told(path, config.input, limits), number, failed)]
-        if len(failed) == len(SECTIONS):
-            raise CheckpointError(f"nothing can be told of {path}: {next(iter(failed.values()))}")
+        told = _Told(path, config.input, limits, [])
+        sections = [*_sections(told, number, failed)]
+        if failed.keys() >= {"graph", "variables"}:
+            raise CheckpointError(f"{path} is no checkpoint, nor a run: {failed['graph']}")
         body.append(element("article", element("h2", name, id=f"run-{number}"), *sections))
-        runs.append({"path": path, "failed": failed})
+        runs.append({"path": path, "failed": failed, "damaged": told.damaged})
     content = page(title, body)
     if len(content) > most_bytes:
         raise CheckpointError(
@@ -85,6 +89,7 @@ def as_text(record: Record) -> str:
     lines = [f"{record['output']}: {record['bytes']:,} bytes"]
     for run in record["runs"]:
         lines += [f"  {run['path']}: no {title}: {why}" for title, why in run["failed"].items()]
+        lines += [f"  {run['path']}: {name} does not verify" for name in run["damaged"]]
     return "\n".join(lines)
 
 
@@ -117,13 +122,13 @@ def _together(config: ReportConfig, names: Sequence[str]) -> Iterator[ET.Element
 def _curves(runs: Sequence[tuple[str, RunMetrics]]) -> Iterator[ET.Element]:
     for title, numbers in PANELS.items():
         lines = []
-        for name, run in runs:
+        for number, (name, run) in enumerate(runs):
             for key in (key for key in numbers if key in run.series):
                 steps, values = run.series[key]
                 every = -(-len(steps) // _MOST_POINTS)
                 points = zip(steps[::every].tolist(), values[::every].tolist(), strict=True)
                 own = f"{name}: {numbers[key]}" if len(runs) > 1 else numbers[key]
-                lines.append((own, [*points]))
+                lines.append(Line(own, number, key.startswith("test"), [*points]))
         if lines:
             yield curves(title, lines)
 
@@ -168,6 +173,8 @@ def _checkpoints(told: _Told) -> Iterator[ET.Element]:
         verdict = element("span", "; ".join(map(str, entry["problems"])), class_="bad")
         if entry["ok"]:
             verdict = element("span", "yes", class_="good")
+        else:
+            told.damaged.append(entry["name"])
         rows.append([entry["name"], verdict, facts.get("test_accuracy"), facts.get("bytes")])
     yield table(["checkpoint", "verifies", "test accuracy", "bytes"], rows, "Checkpoints")
 
@@ -221,19 +228,23 @@ def _graph(told: _Told) -> Iterator[ET.Element]:
         f"TensorFlow {info['tensorflow_version'] or 'of a version that it does not say'}.",
     )
     for key in ("inputs", "outputs"):
-        rows = [[t["name"], t["dtype"], str(t["shape"])] for t in graph[key][:_MOST_ROWS]]
-        yield table(["tensor", "dtype", "shape"], rows, key.capitalize())
+        rows = [[t["name"], kind_text(t)] for t in graph[key][:_MOST_ROWS]]
+        yield table(["tensor", "kind"], rows, key.capitalize())
     safety = found["safety"]["inference"] or found["safety"]["whole"]
     offenders = [[o["node"], o["op"], o["risk"]] for o in safety["offenders"][:_MOST_ROWS]]
     if offenders:
         yield table(["node", "operation", "it"], offenders, "What does more than compute")
     else:
-        yield element("p", "What predicts only computes.", class_="good")
+        yield element("p", "All that a prediction runs does nothing but compute.", class_="good")
     layers = [
-        [entry["layer"] or "(no scope)", entry["inference"]["parameters"], entry["total"]["flops"]]
-        for entry in found["cost"]["layers"][:_MOST_ROWS]
+        [
+            entry["layer"] or "(no scope)",
+            *(entry["inference"][key] for key in ("parameters", "flops")),
+        ]
+        for entry in found["cost"]["layers"]
+        if any(entry["inference"].values())
     ]
-    yield table(["layer", "parameters", "FLOPs of one row, training too"], layers, "Cost")
+    yield table(["layer", "parameters", "FLOPs"], layers[:_MOST_ROWS], "To predict one row")
 
 
 def _layers(told: _Told) -> Iterator[ET.Element]:

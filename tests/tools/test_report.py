@@ -60,7 +60,7 @@ def test_it_has_every_section_and_no_name_is_markup(tool: Tool, run: Path) -> No
     assert record == {
         "output": str(output),
         "bytes": len(content),
-        "runs": [{"path": str(run / "run"), "failed": {}}],
+        "runs": [{"path": str(run / "run"), "failed": {}, "damaged": []}],
     }
     assert len(content) < 2_000_000
     page = _Page(content.decode())
@@ -89,7 +89,7 @@ def test_a_strangers_checkpoint_is_told_of_without_data(tool: Tool, tmp_path: Pa
     page = _Page((tmp_path / "r.html").read_text(encoding="utf-8"))
     assert "<script>" in page.text
     assert "script" not in page.tags
-    assert "What predicts only computes." in page.text
+    assert "All that a prediction runs does nothing but compute." in page.text
     assert page.text.count("Not known: ") == 4
 
 
@@ -106,7 +106,7 @@ def test_two_runs_stand_together(tool: Tool, run: Path, linear_run: Path, tmp_pa
     ("given", "said"),
     [
         ((), "missing: --run"),
-        (("nowhere",), "nothing can be told of nowhere"),
+        (("nowhere",), "nowhere is no checkpoint, nor a run: "),
         (("model", "--output=r.txt"), "must end in .html"),
         (("model", "--output=model/checkpoint.html"), None),
     ],
