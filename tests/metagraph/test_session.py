@@ -12,16 +12,20 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.python.framework import op_def_registry
 
-from metagraph import values
+from metagraph import session
 from metagraph.meta import TensorInfo, read_meta_graph
 from metagraph.safety import RANDOM_OPS, TimeLimit
 from metagraph.session import (
     InferenceGraph,
+    Restoring,
     describe_tensors,
+    free_among,
+    free_scope,
     load_inference_graph,
+    placeholder,
     random_outputs,
+    stand_in,
 )
-from metagraph.values import Restoring, free_among, free_scope, placeholder, stand_in
 from tests.metagraph.made import of_nodes, refused, saved
 from tests.prediction import stock
 
@@ -377,7 +381,7 @@ _SIZES = (10, 300, 20, 30, 400)
 def test_variables_are_assigned_a_part_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int, steps: list[int]
 ) -> None:
-    monkeypatch.setattr(values, "_BYTES_A_STEP", limit)
+    monkeypatch.setattr(session, "_BYTES_A_STEP", limit)
 
     def build() -> None:
         for index, size in enumerate(_SIZES):

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from metagraph.graph import sub_graph
 from metagraph.meta import TensorInfo
-from metagraph.switches import Role, RoleFinder, off_value, says_switch
+from metagraph.usage import Role, RoleFinder, off_value, says_switch
 from tests.metagraph.made import of_graph
 
 v1 = tf.compat.v1
