@@ -215,29 +215,17 @@ def _restored_session(
     return session
 
 
-def random_outputs(
+def warn_if_random(
     graph: InferenceGraph, fed: Sequence[Array], results: Sequence[Array]
 ) -> list[str]:
-    """The fetched tensors whose `results` a second run on what was `fed` does not give again.
+    """Warns of tensors whose `results` a second run on what was `fed` does not give; returns them.
 
     NaN equals NaN. A graph without a random node is not run again.
     """
     if not graph.random_nodes:
         return []
     triples = zip(graph.fetches, results, graph.run(*fed), strict=True)
-    return [info.name for info, first, second in triples if not _equal(first, second)]
-
-
-def _equal(first: Array, second: Array) -> bool:
-    first, second = as_numpy_dtype(first), as_numpy_dtype(second)
-    return np.array_equal(first, second, equal_nan=first.dtype.kind in "fc")
-
-
-def warn_if_random(
-    graph: InferenceGraph, fed: Sequence[Array], results: Sequence[Array]
-) -> list[str]:
-    """Warns of `random_outputs`, and returns them."""
-    found = random_outputs(graph, fed, results)
+    found = [info.name for info, first, second in triples if not _equal(first, second)]
     if found:
         logging.warning(
             "%s: another value at each run on the same input; random: %s. If it is dropout, feed "
@@ -246,6 +234,11 @@ def warn_if_random(
             first_few(graph.random_nodes, _SHOWN),
         )
     return found
+
+
+def _equal(first: Array, second: Array) -> bool:
+    first, second = as_numpy_dtype(first), as_numpy_dtype(second)
+    return np.array_equal(first, second, equal_nan=first.dtype.kind in "fc")
 
 
 # What is put into a graph: placeholders for what is fed, and the values of a checkpoint.

@@ -1,7 +1,5 @@
 """Reading a `.meta` file, and what is found in it, against TensorFlow's own view."""
 
-import os
-import pickle
 from pathlib import Path
 
 import pytest
@@ -58,10 +56,7 @@ def test_what_is_no_tensor_is_refused(meta: MetaGraphFile, text: str, message: s
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "it is empty"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "git lfs pull"),
         (b"PK\x03\x04" + bytes(22) + b"\x05\0\0\0X.npy", "a .npz of NumPy arrays"),
-        (pickle.dumps({"w": 1}), "a Python pickle"),
         (b"graph_def { node { name: 'a' op: 'NoOp' }", "bytes hold no graph: .*Expected"),
         (b"graph_def { nodes { } }", "no field named"),
         (b"just some text, and a good deal of it\n", "no graph"),
@@ -82,13 +77,6 @@ def test_a_missing_file_or_folder_is_told(tmp_path: Path) -> None:
     (tmp_path / "f.meta").mkdir()
     with refused(r"f\.meta cannot be read: it is no regular file"):
         read_meta_graph(f"{tmp_path}/f.meta")
-
-
-def test_the_limit_is_on_the_bytes(prefix: Path) -> None:
-    size = os.path.getsize(f"{prefix}.meta")
-    assert read_meta_graph(f"{prefix}.meta", size).nodes
-    with refused("more than the limit"):
-        read_meta_graph(f"{prefix}.meta", size - 1)
 
 
 def test_text_is_read_as_well(prefix: Path, meta: MetaGraphFile) -> None:
@@ -128,19 +116,13 @@ def test_absurd_nesting_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "m.meta"
     path.write_bytes(_nested_functions(20))
     assert read_meta_graph(str(path)).nodes["n"].attr["f"].func.attr["f"].WhichOneof("value")
-    for depth in (50, 5000):
-        path.write_bytes(_nested_functions(depth))
-        with refused("nested more than 100 deep"):
-            read_meta_graph(str(path))
-
-
-@pytest.mark.parametrize("depth", [60, 5000])
-def test_absurd_nesting_in_a_text_is_refused(tmp_path: Path, depth: int) -> None:
-    attribute = "attr { key: 'f' value { func { " * depth + "} } } " * depth
-    text = f"graph_def {{ node {{ name: 'n' op: 'NoOp' {attribute} }} }}"
-    (tmp_path / "m.meta").write_text(text)
-    with refused("nested"):
-        read_meta_graph(f"{tmp_path}/m.meta")
+    for depth in (50, 60, 5000):
+        attribute = "attr { key: 'f' value { func { " * depth + "} } } " * depth
+        text = f"graph_def {{ node {{ name: 'n' op: 'NoOp' {attribute} }} }}"
+        for content in (_nested_functions(depth), text.encode()):
+            path.write_bytes(content)
+            with refused("nested (more than 100|too) deep"):
+                read_meta_graph(str(path))
 
 
 def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
