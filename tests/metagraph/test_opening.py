@@ -20,6 +20,7 @@ from tests.prediction import stock
 v1 = tf.compat.v1
 
 X = np.array([[1, 2], [3, 4], [5, 6]], np.float32)
+INDEX, DATA = ".index", ".data-00000-of-00001"
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n"
 
 
@@ -74,7 +75,7 @@ def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("suffix", ["", ".meta", ".index", ".data-00000-of-00001"])
+@pytest.mark.parametrize("suffix", ["", ".meta", INDEX, DATA])
 def test_each_file_of_a_checkpoint_stands_for_it(prefix: Path, suffix: str) -> None:
     meta = open_model(f"{prefix}{suffix}")
     assert (meta.path, meta.prefix) == (f"{prefix}.meta", str(prefix))
@@ -166,7 +167,7 @@ def test_the_graph_for_serving_is_told_by_its_tags(saved_model: Path, tmp_path: 
         open_model(str(tmp_path))
 
 
-@pytest.mark.parametrize("suffix", [".meta", ".index", ".data-00000-of-00001"])
+@pytest.mark.parametrize("suffix", [".meta", INDEX, DATA])
 @pytest.mark.parametrize(
     ("content", "what"),
     [
