@@ -244,13 +244,11 @@ def test_finding_12_the_data_file_is_missing(tmp_path: Path) -> None:
 
 def test_finding_13_a_saver_that_saved_some_variables_only(tmp_path: Path) -> None:
     with tf.Graph().as_default(), v1.Session() as session:
-        x = v1.placeholder(tf.float32, [None, 3], name="x")
-        y = _layer(x)
+        y = _layer(v1.placeholder(tf.float32, [None, 3], name="x"))
+        (w,) = v1.global_variables()
         tf.multiply(y, _variable("scale", np.float32(2)) + _variable("shift", 1.0), name="z")
         session.run(v1.global_variables_initializer())
-        v1.train.Saver([v for v in v1.global_variables() if v.op.name == "w"]).save(
-            session, str(tmp_path / "m")
-        )
+        v1.train.Saver([w]).save(session, str(tmp_path / "m"))
     path = tmp_path / "m.meta"
     with refused(r"lacks 2 of the 3 variables.*: scale, shift", CheckpointError):
         _predict(path, ["z:0"], {"x:0": X})
@@ -380,10 +378,9 @@ def test_finding_18_an_operation_without_a_kernel_here(tmp_path: Path) -> None:
     def add(proto: MetaGraphDef) -> None:
         with tf.Graph().as_default() as graph:
             (y,) = tf.import_graph_def(proto.graph_def, return_elements=["y:0"], name="")
+            given = {"input": y[tf.newaxis], "params": tf.zeros([100])}
             state = tf.zeros([1, 2, 2])
-            output, *_ = tf.raw_ops.CudnnRNN(
-                input=y[tf.newaxis], input_h=state, input_c=state, params=tf.zeros([100])
-            )
+            output, *_ = tf.raw_ops.CudnnRNN(input_h=state, input_c=state, **given)
             tf.identity(output, name="z")
         proto.graph_def.CopyFrom(graph.as_graph_def())
 
@@ -561,10 +558,8 @@ def test_finding_22_variables_saved_under_other_names(tmp_path: Path) -> None:
 
 
 def test_finding_22_two_data_shards(tmp_path: Path) -> None:
-    with (
-        tf.Graph().as_default(),
-        v1.Session(config=v1.ConfigProto(device_count={"CPU": 2})) as session,
-    ):
+    config = v1.ConfigProto(device_count={"CPU": 2})
+    with tf.Graph().as_default(), v1.Session(config=config) as session:
         x = v1.placeholder(tf.float32, [None, 3], name="x")
         with tf.device("/cpu:0"):
             hidden = tf.matmul(x, _variable("w", W))

@@ -18,19 +18,14 @@ v1 = tf.compat.v1
 
 
 @pytest.fixture
-def prefix(tmp_path: Path) -> Path:
-    """A checkpoint with a few placeholders."""
+def meta(tmp_path: Path) -> MetaGraphFile:
+    """Of a checkpoint with a placeholder."""
     path = tmp_path / "m.v1 -- x-7"  # Dots, dashes and spaces are all part of real names.
     with stock.checkpoint(path):
         x = v1.placeholder(tf.float32, [None, 3], name="x")
         w = v1.get_variable("w", [3, 1], use_resource=False)
         tf.matmul(x, w, name="net/y")
-    return path
-
-
-@pytest.fixture
-def meta(prefix: Path) -> MetaGraphFile:
-    return read_meta_graph(f"{prefix}.meta")
+    return read_meta_graph(f"{path}.meta")
 
 
 def test_nodes_are_those_of_the_graph(meta: MetaGraphFile) -> None:
@@ -79,9 +74,9 @@ def test_a_missing_file_or_folder_is_told(tmp_path: Path) -> None:
         read_meta_graph(f"{tmp_path}/f.meta")
 
 
-def test_text_is_read_as_well(prefix: Path, meta: MetaGraphFile) -> None:
-    Path(f"{prefix}.meta").write_text(text_format.MessageToString(meta.proto))
-    assert read_meta_graph(f"{prefix}.meta").proto == meta.proto
+def test_text_is_read_as_well(meta: MetaGraphFile) -> None:
+    Path(meta.path).write_text(text_format.MessageToString(meta.proto))
+    assert read_meta_graph(meta.path).proto == meta.proto
 
 
 @pytest.mark.parametrize("name", ["x", "", "a:0", "^a", "a b", "a\n"])
@@ -171,12 +166,16 @@ def test_a_graph_may_have_a_node_of_its_name() -> None:
     assert [node.name for node in meta.graph_def.node] == ["x", NODE]
 
 
-@pytest.mark.parametrize("content", [b"", b"no message", b"\x0a\xff\xff"])
-def test_what_only_looks_like_one_stays(content: bytes) -> None:
+def _const(*contents: bytes) -> GraphDef:
     graph = GraphDef()
     node = graph.node.add(name=NODE, op="Const")
-    if content:
-        node.attr["value"].tensor.string_val.append(content)
+    node.attr["value"].tensor.string_val.extend(contents)
+    return graph
+
+
+@pytest.mark.parametrize("contents", [[], [b"no message"], [b"\x0a\xff\xff"]])
+def test_what_only_looks_like_one_stays(contents: list[bytes]) -> None:
+    graph = _const(*contents)
     assert take_description(graph) == MetaGraphDef()
     assert [node.name for node in graph.node] == [NODE]
 
@@ -186,10 +185,7 @@ def test_no_graph_comes_in_by_it() -> None:
     hostile = _described()
     hostile.saver_def.restore_op_name = "evil"
     hostile.meta_info_def.stripped_op_list.op.add(name="Evil")
-    graph = GraphDef()
-    node = graph.node.add(name=NODE, op="Const")
-    node.attr["value"].tensor.string_val.append(hostile.SerializeToString())
-    found = take_description(graph)
+    found = take_description(_const(hostile.SerializeToString()))
     assert {field.name for field, _ in found.ListFields()} == {"signature_def", "collection_def"}
 
 
@@ -211,9 +207,6 @@ def test_its_names_are_those_of_a_graph_that_was_imported_under_a_name() -> None
     assert [*found.collection_def["predict"].node_list.value] == ["a/b/x:0"]
     assert found.collection_def["class_names"] == _described().collection_def["class_names"]
     assert [node.name for node in graph.node] == ["a/b/x", "a/b/other"]
-
-
-def test_that_of_a_part_is_not_that_of_the_graph() -> None:
-    graph = _two_nodes(("a/b", "a/c"))
-    assert take_description(graph) == MetaGraphDef()
-    assert len(graph.node) == 3
+    of_a_part = _two_nodes(("a/b", "a/c"))  # Its description is not that of the graph.
+    assert take_description(of_a_part) == MetaGraphDef()
+    assert len(of_a_part.node) == 3

@@ -375,7 +375,7 @@ def test_every_operation_that_a_file_can_hold_is_classified_once() -> None:
     What starts with `_` is made by TensorFlow as it runs; most of it is refused as unknown.
     """
     in_files = {name for name in _registered() if not name.startswith("_")}
-    public = {name for name in dir(tf.raw_ops) if not name.startswith("_")}
+    public = {name for name in dir(raw) if not name.startswith("_")}
     of_tests = set(OPERATIONS_OF_TENSORFLOW_TESTS.split())
     assert sorted(public - PURE - RISKS.keys()) == []
     assert sorted(in_files - PURE - RISKS.keys() - of_tests) == []
