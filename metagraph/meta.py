@@ -144,12 +144,10 @@ def variable_definitions(meta: MetaGraphFile, collection: str) -> Iterator[tuple
 
 
 class Signature(NamedTuple):
-    """One signature; keys are sorted, as protobuf maps have no order of their own.
+    """One signature, with an empty name for a file that has none.
 
-    Attributes:
-      name: of the signature; empty for the one of a file that has none.
-      inputs: argument name -> full tensor name.
-      outputs: result name -> full tensor name.
+    The inputs are argument name -> full tensor name, the outputs result name -> full tensor name;
+    both are sorted, as protobuf maps have no order of their own.
     """
 
     name: str

@@ -47,9 +47,8 @@ class Candidates(NamedTuple):
     """What could be fed to and fetched from a graph that does not say so itself, in full names.
 
     Attributes:
-      inputs: the model's placeholders: those of the signature first, then those without a default.
-      pipeline: what could be fed where the rows of the prediction come from a queue, an iterator or
-        a parser.
+      inputs: placeholders: those of the signature first, then those without a default.
+      pipeline: what a queue, an iterator or a parser hands out for the prediction.
       outputs: what could be fetched, usual heads first.
     """
 
@@ -63,10 +62,8 @@ def find_candidates(
 ) -> Candidates:
     """Looks through the whole graph, in time in proportion to it.
 
-    Args:
-      meta: the file.
-      signed: the inputs that the signature names.
-      wanted: what is to be predicted; by default, the likely outputs.
+    `signed` are the inputs that the signature names, `wanted` is what is to be predicted: by
+    default, the likely outputs.
     """
     wiring = wiring_of(meta)
     left_out = plumbing(meta, wiring)

@@ -66,14 +66,6 @@ def test_what_is_no_meta_graph_is_refused(tmp_path: Path, content: bytes, messag
         read_meta_graph(str(path))
 
 
-def test_a_missing_file_or_folder_is_told(tmp_path: Path) -> None:
-    with refused(r"there is no file .*/m\.meta"):
-        read_meta_graph(f"{tmp_path}/m.meta")
-    (tmp_path / "f.meta").mkdir()
-    with refused(r"f\.meta cannot be read: it is no regular file"):
-        read_meta_graph(f"{tmp_path}/f.meta")
-
-
 def test_text_is_read_as_well(meta: MetaGraphFile) -> None:
     Path(meta.path).write_text(text_format.MessageToString(meta.proto))
     assert read_meta_graph(meta.path).proto == meta.proto

@@ -192,14 +192,14 @@ def test_an_operation_deep_in_functions_is_found(
 
 
 def _poison_restore(proto: MetaGraphDef, path: Path) -> None:
-    """Makes the file's own restore operation write a file, and `bad` wait for it."""
+    """Makes restoring, saving and initializing write a file, and `bad` wait for the first."""
     poison = _graph(lambda: _write(str(path)))
     for node in poison.node:
         node.name = f"poison/{node.name}"
         node.input[:] = [f"poison/{name}" for name in node.input]
     proto.graph_def.node.extend(poison.node)
     for node in proto.graph_def.node:
-        if node.name == "save/restore_all":
+        if node.name.startswith("save/") or "Assign" in node.name or node.name == "init":
             node.input.append(f"^poison/{NODE}")
         if node.name == "bad":
             node.input.append("^save/restore_all")

@@ -23,7 +23,6 @@ from metagraph.session import (
     free_scope,
     load_inference_graph,
     placeholder,
-    stand_in,
     warn_if_random,
 )
 from tests.metagraph.made import control_flow, of_nodes, refused, run, saved
@@ -151,25 +150,6 @@ def test_what_a_file_says_beside_the_path_does_no_harm(path: Path) -> None:
     expected = _run(path, ["y:0"], {"x:0": X})
     stock.edit_meta(path, _with_a_foreign_end)
     np.testing.assert_array_equal(_run(path, ["y:0"], {"x:0": X}), expected)
-
-
-def test_the_files_own_operations_are_not_run(path: Path, tmp_path: Path) -> None:
-    victim = tmp_path / "victim"
-
-    def poison(proto: MetaGraphDef) -> None:
-        """Makes restoring, saving and initializing write a file."""
-        with tf.Graph().as_default() as graph:
-            tf.io.write_file(str(victim), "owned", name="poison")
-        proto.graph_def.node.extend(graph.as_graph_def().node)
-        for node in proto.graph_def.node:
-            if node.name.startswith("save/") or "Assign" in node.name or node.name == "init":
-                node.input.append("^poison")
-
-    stock.edit_meta(path, poison)
-    _run(path, ["y:0", "w:0"], {"x:0": X})
-    assert not victim.exists()
-    stock.run(path, ["y:0"], {"x:0": X})
-    assert victim.exists()  # The poison is real: it harms a stock client.
 
 
 def test_an_iterator_is_nothing_to_feed(tmp_path: Path) -> None:
@@ -330,23 +310,6 @@ def test_a_placeholder_keeps_its_name_where_that_is_free(node: str, op: str, exp
             with refused(r":0 cannot be fed: it is"):
                 placeholder(meta, f"{node}:0", dtype, [], "fed")
     assert (tensor.op.name, tensor.dtype, tensor.shape.as_list()) == (expected, tf.int32, [None, 2])
-
-
-@pytest.mark.parametrize("op", ["Variable", "VariableV2", "VarHandleOp"])
-def test_a_variable_has_the_fed_value_in_each_run(op: str) -> None:
-    """Consumers read it as they would the variable: by reference, or by handle."""
-    meta = of_nodes(("w", op, []))
-    with tf.Graph().as_default(), v1.Session() as session:
-        value = placeholder(meta, "w:0", tf.float32, [2], "fed")
-        variable = stand_in(meta, "w:0", value)
-        if op == "VarHandleOp":
-            assert variable.dtype == tf.resource
-            read = tf.raw_ops.ReadVariableOp(resource=variable, dtype=tf.float32)
-        else:
-            assert variable.dtype.name == "float32_ref"
-            read = tf.identity(variable)
-        for fed in (np.array([1, 2], np.float32), np.array([3, 4], np.float32)):
-            np.testing.assert_array_equal(session.run(read, {value: fed}), fed)
 
 
 _SIZES = (10, 300, 20, 30, 400)
