@@ -59,6 +59,9 @@ def _add(graph_def: GraphDef, op: str, *inputs: str, **attributes: int) -> None:
         node.attr[name].i = value
 
 
+MOST, BEYOND = 2**31 - 1, "zeros:9223372036854775807"
+
+
 def _of_another_dtype(graph_def: GraphDef) -> None:
     _node(graph_def, "Const").attr["value"].tensor.dtype = DT_INT32
 
@@ -77,10 +80,10 @@ def _of_a_large_constant(graph_def: GraphDef) -> None:
         (_of_another_dtype, "has dtype number 1 and a value of dtype number 3"),
         (_of_another_type, "the attribute transpose_b of MatMul .* is no bool"),
         (lambda g: _node(g, "MatMul").attr.pop("T"), "the attribute T of MatMul .* is no type"),
-        (lambda g: _add(g, "Identity", f"zeros:{2**63 - 1}"), "node n has the input zeros:9223372"),
-        (lambda g: _add(g, "Merge", "zeros", "^zeros", N=2**31 - 1), "1 inputs, where it says 214"),
+        (lambda g: _add(g, "Identity", BEYOND), f"node n has the input {BEYOND}"),
+        (lambda g: _add(g, "Merge", "zeros", "^zeros", N=MOST), f"1 inputs, where it says {MOST}"),
         (lambda g: _add(g, "RefMerge", "zeros", N=2), "1 inputs, where it says 2"),
-        (lambda g: _add(g, "AsString", "zeros", width=2**31 - 1), "width 2147483647"),
+        (lambda g: _add(g, "AsString", "zeros", width=MOST), f"width {MOST}"),
         (_of_a_large_constant, r"the constant c of shape \[10+\], its constants take more than"),
     ],
     ids=["dtype", "type", "no type", "output", "Merge", "RefMerge", "AsString", "constant"],

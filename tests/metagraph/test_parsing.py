@@ -106,10 +106,12 @@ def test_absurd_nesting_is_refused(tmp_path: Path) -> None:
     for depth in (50, 60, 5000):
         attribute = "attr { key: 'f' value { func { " * depth + "} } } " * depth
         text = f"graph_def {{ node {{ name: 'n' op: 'NoOp' {attribute} }} }}"
-        for content in (_nested_functions(depth), text.encode()):
-            path.write_bytes(content)
-            with refused("nested (more than 100|too) deep"):
-                read_meta_graph(str(path))
+        path.write_bytes(_nested_functions(depth))
+        with refused("nested more than 100 deep"):
+            read_meta_graph(str(path))
+        path.write_text(text)
+        with refused("nested"):
+            read_meta_graph(str(path))
 
 
 def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
