@@ -22,7 +22,7 @@ from metagraph.graph import nodes_by_op, sub_graph
 from metagraph.importing import import_graph, tensor_of
 from metagraph.meta import format_shape, node_of
 from metagraph.safety import RANDOM_OPS
-from metagraph.values import free_among, free_scope, placeholder
+from metagraph.session import free_among, free_scope, placeholder
 from metagraph.variables import RESOURCE_VARIABLE
 from models import blocks, head
 from models.blocks import ModelGraph

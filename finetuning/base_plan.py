@@ -30,8 +30,8 @@ from metagraph.meta import (
 from metagraph.model import Model, read_model
 from metagraph.safety import PURE, check_operations, offenders
 from metagraph.session import describe_tensors
-from metagraph.switches import Role, RoleFinder, off_value
 from metagraph.tables import with_tables
+from metagraph.usage import Role, RoleFinder, off_value
 from metagraph.variables import VARIABLE_OPS, Variable, trainable_names, variable_of
 from prediction.plan import Feed, feed_value
 

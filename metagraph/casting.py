@@ -1,7 +1,4 @@
-"""Makes an array fit a tensor, or a JSON value of it.
-
-The dtype is changed without loss of meaning, the shape stays as it is.
-"""
+"""Makes an array fit a tensor, without loss of meaning, or a JSON value of it."""
 
 from typing import Any
 
@@ -16,11 +13,7 @@ _REGISTERED = 2  # NumPy's mark of a dtype that another package has added.
 
 
 def fit(value: Array, info: TensorInfo, source: str) -> Array:
-    """`value`, which a person gave at `source`, as it can be fed to a tensor.
-
-    Raises:
-      PredictionError: its shape is another, or its dtype does not go over (see `fit_dtype`).
-    """
+    """`value`, which a person gave at `source`, as `fit_dtype` has it, of the tensor's shape."""
     if not tf.TensorShape(info.shape).is_compatible_with(value.shape):
         raise PredictionError(
             f"{source}: {info.name} takes {info.dtype.name} {format_shape(info.shape)}, "
@@ -72,10 +65,7 @@ def fit_dtype(value: Array, info: TensorInfo, source: str) -> Array:
 
 
 def as_numpy_dtype(value: Array) -> Array:
-    """A value in a dtype of NumPy's own: bfloat16 and float8 become float32, each exactly.
-
-    Neither .npz files nor JSON know another one. Quantized integers become their integers.
-    """
+    """A value in a dtype of NumPy's own, as .npz files and JSON need it: bfloat16 as float32."""
     if value.dtype.names:
         return np.asarray(value[value.dtype.names[0]])
     if value.dtype.isbuiltin != _REGISTERED:
@@ -95,7 +85,7 @@ def _instead(value: Array, target: tf.DType) -> str:
 
 
 def _limited(value: Any, dtype: tf.DType) -> str:
-    """A value that is out of range, with the range; or within it, but lies between two floats."""
+    """A value that is out of range, with the range, or that lies between two floats."""
     if dtype.is_integer:
         return f"{value}: it has {_range(dtype)}"
     if dtype.is_complex:
@@ -110,10 +100,7 @@ def _range(dtype: tf.DType) -> str:
 
 
 def _lost(value: Array, cast: Array) -> Array:
-    """Where a value did not survive: a changed integer, a finite float that turned infinite.
-
-    To be called where NumPy's floating point warnings are off.
-    """
+    """Where a value did not survive: a changed integer, a finite float that turned infinite."""
     if value.dtype.kind not in "iu":
         return np.asarray(np.isfinite(value) & ~np.isfinite(cast))
     cast = cast.real  # Of what is not complex, itself.

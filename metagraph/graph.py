@@ -8,13 +8,12 @@ import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from tensorflow.core.framework.attr_value_pb2 import AttrValue
 from tensorflow.core.framework.function_pb2 import FunctionDef
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
-from tensorflow.core.framework.op_def_pb2 import OpDef
 from tensorflow.core.framework.types_pb2 import DT_STRING
 
 from errors import CheckpointError
@@ -65,17 +64,14 @@ def data_inputs(node: NodeDef) -> list[str]:
 
 
 def attribute_of(node: NodeDef, name: str) -> AttrValue:
-    """An attribute of a node, an empty one where it has none of that name.
-
-    To index `node.attr` itself would add one to the file's own node.
-    """
+    """An attribute of a node, or an empty one: to index `node.attr` would add one to the file's."""
     return node.attr[name] if name in node.attr else AttrValue()
 
 
 def source(view: View, text: str) -> Output | None:
     """What a node's input gives in the end: copies, reshapes and arguments are seen through.
 
-    The input is as it stands in the view: `op`, `op:1`, in a function `op:output:1`. It gives None
+    The input is as it stands in the view: `op`, `op:1`, in a function `op:output:1`. It is None
     where the graph ends before there is anything.
     """
     for _ in range(_MAX_STEPS):
@@ -96,10 +92,7 @@ def source(view: View, text: str) -> Output | None:
 
 
 def views(meta: MetaGraphFile, wanted: Collection[str]) -> Iterator[View]:
-    """The graph, and the bodies of the functions it calls, at each place where they are called.
-
-    A function that neither has one of the wanted operations nor calls one that has is left out.
-    """
+    """The graph, and the bodies of functions with a wanted operation, at each place of a call."""
     library = {f.signature.name: f for f in meta.proto.graph_def.library.function}
     worthwhile = _worthwhile(library, wanted)
     waiting = [View(meta.nodes)]
@@ -108,15 +101,13 @@ def views(meta: MetaGraphFile, wanted: Collection[str]) -> Iterator[View]:
             return
         view = waiting.pop(0)
         yield view
-        if worthwhile:
-            waiting += _bodies(view, {name: library[name] for name in worthwhile})
+        waiting += _bodies(view, worthwhile)
 
 
 def _bodies(view: View, library: Mapping[str, FunctionDef]) -> Iterator[View]:
     """The functions that the nodes of `view` call, a call at a time."""
     for node in view.nodes.values():
-        for name in called(node, library):
-            function = library[name]
+        for function in (library[name] for name in called(node, library)):
             arguments = [argument.name for argument in function.signature.input_arg]
             inputs = data_inputs(node)
             if len(arguments) == len(inputs):
@@ -128,7 +119,9 @@ def _bodies(view: View, library: Mapping[str, FunctionDef]) -> Iterator[View]:
                 )
 
 
-def _worthwhile(library: Mapping[str, FunctionDef], wanted: Collection[str]) -> set[str]:
+def _worthwhile(
+    library: Mapping[str, FunctionDef], wanted: Collection[str]
+) -> dict[str, FunctionDef]:
     """The functions that have one of the wanted operations, in themselves or by a call."""
     callers: dict[str, list[str]] = {}
     waiting = []
@@ -137,7 +130,7 @@ def _worthwhile(library: Mapping[str, FunctionDef], wanted: Collection[str]) -> 
         for node in function.node_def:
             for other in called(node, library):
                 callers.setdefault(other, []).append(name)
-    return _reached(waiting, lambda name: callers.get(name, []))
+    return {name: library[name] for name in _reached(waiting, lambda n: callers.get(n, []))}
 
 
 def _reached(starts: Iterable[str], following: Callable[[str], Iterable[str]]) -> set[str]:
@@ -161,34 +154,6 @@ def called(node: NodeDef, library: Mapping[str, FunctionDef]) -> Iterator[str]:
     yield from (name for name in named if name in library)
 
 
-Definitions: TypeAlias = Callable[[str], OpDef | None]
-
-
-def graph_tensor(text: str, body: Mapping[str, NodeDef], definition_of: Definitions) -> str:
-    """`node:index`, as a graph names a tensor, of `node:output:index`, as a function names it.
-
-    An argument, or what is not understood, stays as it is.
-    Format: `tensorflow/core/framework/function.proto`.
-    """
-    name, _, rest = text.partition(":")
-    output, _, index = rest.partition(":")
-    definition = definition_of(body[name].op) if name in body else None
-    if definition is None or not (index.isdecimal() and len(index) < 6):
-        return text
-    position = int(index)
-    node = body[name]
-    for arg in definition.output_arg:
-        if arg.name == output:
-            return f"{name}:{position}"
-        if arg.number_attr:
-            position += attribute_of(node, arg.number_attr).i
-        elif arg.type_list_attr:
-            position += len(attribute_of(node, arg.type_list_attr).list.type)
-        else:
-            position += 1
-    return text
-
-
 def text_at(node: NodeDef, index: int) -> str | None:
     """The text at an index into the flattened value of a constant; None where there is none.
 
@@ -210,14 +175,14 @@ def text_at(node: NodeDef, index: int) -> str | None:
         return None
 
 
-# Replaces `Print` by `Identity` and `PrintV2` by `NoOp`: they would write raw bytes of a stranger,
-# which a terminal obeys, between the lines of our own output. Old models are full of them.
+# `Print` becomes `Identity`, and `PrintV2` `NoOp`: they would write bytes of a stranger, which a
+# terminal obeys, between the lines of our own output. Old models are full of them.
 
 _PASSES_ON = "Print"  # Its first input; the others are printed.
 
 
 def silent_inputs(node: NodeDef) -> Sequence[str]:
-    """The inputs that a node has once it prints nothing; of one that does not print, all."""
+    """The inputs that a node has once it prints nothing."""
     if not _prints(node):
         return list(node.input)
     waits = [text for text in node.input if text.startswith("^")]
@@ -274,11 +239,10 @@ class SubGraph:
 def sub_graph(
     meta: MetaGraphFile, fetches: Collection[str], feeds: Collection[str] = ()
 ) -> SubGraph:
-    """Keeps what `fetches` are computed from, control inputs included, and nothing else.
+    """Keeps what `fetches` are computed from, control inputs included; both are full tensor names.
 
     A fed tensor ends the walk: it is left in the inputs of its consumers, and its node is dropped
-    unless another of its outputs is needed. As a fed node does not run, nothing waits for it
-    either. Both are full tensor names, of nodes that exist.
+    unless another of its outputs is needed. As a fed node does not run, nothing waits for it.
 
     Raises:
       CheckpointError: a node's input does not exist.
@@ -332,8 +296,7 @@ def _copy_cleaned(
 ) -> None:
     """Copies a node to the empty `cleaned`, without device, colocation, printing and stale shapes.
 
-    Shapes of placeholders stay, as the graphs of old producers (before version 24) have them
-    nowhere else.
+    Shapes of placeholders stay: graphs of producers before version 24 have them nowhere else.
     """
     cleaned.CopyFrom(node)
     silence(cleaned)

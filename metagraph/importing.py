@@ -15,6 +15,7 @@ from tensorflow.core.framework.attr_value_pb2 import AttrValue
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.framework.op_def_pb2 import OpDef
+from tensorflow.core.framework.types_pb2 import DT_STRING
 
 from errors import CheckpointError, reason
 from metagraph.graph import attribute_of, called, data_inputs, sub_graph
@@ -28,7 +29,7 @@ _MAX_DEPTH = 100  # Functions within functions.
 _MAX_NODES = 1_000_000  # Of a function with all that it calls, as often as it does.
 # The number of an output beyond 32 bits becomes another one, which no operation has.
 _NO_OUTPUT = re.compile(r".*:\d{10,}", re.DOTALL)
-# The field of an AttrValue for a type as an OpDef writes it, where it is not called alike.
+# The field of an AttrValue for a type as an OpDef writes it, where the names differ.
 _FIELD = {"string": "s", "int": "i", "float": "f", "bool": "b"}
 # How TensorFlow says that it cannot make a constant; the constant itself follows, as text.
 _UNMADE = "Cannot parse tensor from"
@@ -36,13 +37,7 @@ _NODE = re.compile(r"\{\{node (\S+?)\}\}")  # How TensorFlow marks nodes in its 
 
 
 def check_well_formed(graph_def: GraphDef, where: str) -> None:
-    """Refuses what TensorFlow does not check: the values of constants, and the functions.
-
-    What else a graph may do to the process, its time limit and its limit on memory end in a line.
-
-    Args:
-      graph_def: what is to be imported.
-      where: the file it came from, for the message.
+    """Refuses what TensorFlow does not check, in a graph that is to be imported from a file.
 
     Raises:
       CheckpointError: a constant's value has another dtype, or all constants take more than
@@ -76,15 +71,12 @@ def _mistake(node: NodeDef) -> str | None:
 
 
 def _check_constants(nodes: Iterable[NodeDef], where: str) -> None:
-    """Of equal values at the end of a constant, its file holds one: it may stand for any number.
+    """A file holds one of the equal values at a constant's end: it may stand for any number.
 
-    TensorFlow takes the memory while it infers shapes, and ends the process where it folds
-    constants and finds another dtype.
+    TensorFlow takes the memory as it infers shapes, and ends the process at another dtype.
     """
     total = 0
-    for node in nodes:
-        if node.op not in ("Const", "HostConst"):
-            continue
+    for node in (node for node in nodes if node.op in ("Const", "HostConst")):
         tensor, dtype = attribute_of(node, "value").tensor, attribute_of(node, "dtype").type
         if tensor.dtype != dtype:
             raise CheckpointError(
@@ -104,10 +96,9 @@ def _check_constants(nodes: Iterable[NodeDef], where: str) -> None:
 def _value_bytes(dtype: int) -> int:
     """The bytes of one value of a dtype, by its number in `types.proto`; of an unknown one, 8."""
     try:
-        known = tf.dtypes.as_dtype(dtype)
+        return max(1, tf.as_dtype(dtype).size) if dtype != DT_STRING else _TEXT_BYTES
     except TypeError:
         return _TEXT_BYTES
-    return _TEXT_BYTES if known == tf.string else max(1, known.size)
 
 
 def _check_calls(graph_def: GraphDef, where: str) -> None:
@@ -148,10 +139,7 @@ def _check_attributes(node: NodeDef, definition: OpDef, where: str) -> None:
 
 
 def _is_of_type(value: AttrValue, kind: str) -> bool:
-    """Whether a value is of a type as an OpDef writes it, such as `int` or `list(shape)`.
-
-    A placeholder stands for a value of whoever calls the function.
-    """
+    """Whether a value, or its caller's, is of a type such as `int` or `list(shape)`."""
     element = kind.removeprefix("list(").removesuffix(")")
     field = _FIELD.get(element, element)
     if value.WhichOneof("value") == "list":
@@ -166,8 +154,7 @@ def import_graph(
     """Imports into the default graph, under the file's names.
 
     Raises:
-      CheckpointError: an operation or attribute that this TensorFlow does not have, or a graph
-        that is not well-formed.
+      CheckpointError: the graph is not well-formed, or of another TensorFlow's operations.
     """
     check_well_formed(graph_def, meta.path)
     try:
@@ -208,26 +195,20 @@ def reason_of_run(error: tf.errors.OpError) -> str:
 
 
 def _plain(line: str) -> str:
-    """The reason as a user understands it."""
-    if _UNMADE not in line:
-        return line
-    return "a constant is damaged, or needs more memory than there is or is allowed"
+    said = "a constant is damaged, or needs more memory than there is or is allowed"
+    return said if _UNMADE in line else line
 
 
 def disarmed_graph(meta: MetaGraphFile, names: Collection[str]) -> tf.Graph:
-    """Imports what some tensors need, to be looked at: what would be refused can never run.
-
-    Raises:
-      CheckpointError: a node's input does not exist, or the graph cannot be imported.
-    """
+    """What some tensors need, to be looked at; raises as `import_disarmed` does."""
     return import_disarmed(meta, sub_graph(meta, names).graph_def)
 
 
 def import_disarmed(meta: MetaGraphFile, graph_def: GraphDef) -> tf.Graph:
-    """As `disarmed_graph`, of nodes that were taken from the file before; they are changed.
+    """Imports nodes of the file, which it changes: what would be refused can never run.
 
     Raises:
-      CheckpointError: the graph cannot be imported.
+      CheckpointError: a node's input does not exist, or the graph cannot be imported.
     """
     disarm(graph_def)
     graph = tf.Graph()

@@ -1,6 +1,4 @@
-"""A meta graph as data: a `.meta` file is parsed and looked into, nothing of it is run.
-
-Here are its tensors, its collections of variables, and its signatures.
+"""A meta graph as data: its tensors, its collections of variables, and its signatures.
 
 Formats: `tensorflow/core/protobuf/meta_graph.proto`, `tensorflow/core/framework/variable.proto`.
 """
@@ -88,9 +86,8 @@ class MetaGraphFile:
 
     def collection(self, key: str) -> CollectionDef:
         """A collection; an empty one where the file has none of that name."""
-        if key not in self.proto.collection_def:
-            return CollectionDef()
-        return self.proto.collection_def[key]
+        held = self.proto.collection_def
+        return held[key] if key in held else CollectionDef()
 
     def find_tensor(self, text: str) -> str | None:
         """The full name of a tensor of this graph, None where there is no such node.
@@ -102,7 +99,7 @@ class MetaGraphFile:
         return name if known else None
 
     def tensor_name(self, text: str, keys: Mapping[str, str] = MappingProxyType({})) -> str:
-        """As `find_tensor`; tensors may have other names too, such as the keys of a signature.
+        """As `find_tensor`; `keys` are further names of tensors, such as those of a signature.
 
         Raises:
           CheckpointError: there is no such node; the message offers the nearest names.
@@ -135,10 +132,7 @@ def read_meta_graph(path: str, max_bytes: int = DEFAULT_MAX_BYTES) -> MetaGraphF
 
 
 def variable_definitions(meta: MetaGraphFile, collection: str) -> Iterator[tuple[str, VariableDef]]:
-    """The node and the definition of each variable of a collection; of another one, nothing.
-
-    Anything may be in a collection: what is no definition, or of no node of the graph, is left out.
-    """
+    """The node and definition of each variable of a collection; what is neither is left out."""
     for content in meta.collection(collection).bytes_list.value:
         try:
             found = VariableDef.FromString(content)
@@ -150,12 +144,10 @@ def variable_definitions(meta: MetaGraphFile, collection: str) -> Iterator[tuple
 
 
 class Signature(NamedTuple):
-    """One signature; keys are sorted, as protobuf maps have no order of their own.
+    """One signature, with an empty name for a file that has none.
 
-    Attributes:
-      name: of the signature; empty for the one of a file that has none.
-      inputs: argument name -> full tensor name.
-      outputs: result name -> full tensor name.
+    The inputs are argument name -> full tensor name, the outputs result name -> full tensor name;
+    both are sorted, as protobuf maps have no order of their own.
     """
 
     name: str
@@ -165,11 +157,9 @@ class Signature(NamedTuple):
 
 NO_SIGNATURE = Signature("", {}, {})
 
-# A session bundle, which TensorFlow exported to be served before the SavedModel, is a checkpoint
-# whose meta graph has a message that TensorFlow has no class for any longer. Of its signatures, the
-# default one is read, by the numbers of fields, under the keys that TensorFlow gives its tensors in
-# a SavedModel: that of a regression, or of a classifier with classes, scores or both.
-#
+# A session bundle, exported before there was the SavedModel, is a checkpoint whose meta graph has a
+# message that TensorFlow has no class for any longer. Its default signature is read, by the numbers
+# of fields, under the keys of a SavedModel's: that of a regression, or of a classifier.
 # Format: `tensorflow/contrib/session_bundle/manifest.proto` of TensorFlow 1.
 
 BUNDLE = "serving_signatures"
@@ -234,9 +224,7 @@ def _tensors(meta: MetaGraphFile, names: Mapping[str, str]) -> dict[str, str]:
 def choose_signature(
     meta: MetaGraphFile, signatures: Mapping[str, Signature], asked: str | None
 ) -> Signature:
-    """The one of the file's signatures to use: as asked for, or `serving_default`, or the only one.
-
-    Where none is asked for and there is no such one, it is NO_SIGNATURE.
+    """The one asked for; by default `serving_default`, the only one, or NO_SIGNATURE.
 
     Raises:
       CheckpointError: there is no signature of the name that is asked for.

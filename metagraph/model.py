@@ -1,7 +1,6 @@
-"""What a meta graph says of its model, for whoever predicts with it.
+"""What a meta graph says of its model, or what could be fed and fetched where it does not.
 
-Where the graph does not say so itself: what could be fed and fetched, which an error line offers
-too. Also which checkpoint the variables are in, and whether it has a value for each of them.
+Also which checkpoint the variables are in, and whether it has a value for each of them.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -48,9 +47,8 @@ class Candidates(NamedTuple):
     """What could be fed to and fetched from a graph that does not say so itself, in full names.
 
     Attributes:
-      inputs: the model's placeholders: those of the signature first, then those without a default.
-      pipeline: what could be fed where the rows of the prediction come from a queue, an iterator or
-        a parser.
+      inputs: placeholders: those of the signature first, then those without a default.
+      pipeline: what a queue, an iterator or a parser hands out for the prediction.
       outputs: what could be fetched, usual heads first.
     """
 
@@ -62,12 +60,10 @@ class Candidates(NamedTuple):
 def find_candidates(
     meta: MetaGraphFile, signed: Collection[str] = (), wanted: Sequence[str] = ()
 ) -> Candidates:
-    """Looks through the whole graph; takes time in proportion to it.
+    """Looks through the whole graph, in time in proportion to it.
 
-    Args:
-      meta: the file.
-      signed: the inputs that the signature names.
-      wanted: what is to be predicted; by default, the likely outputs.
+    `signed` are the inputs that the signature names, `wanted` is what is to be predicted: by
+    default, the likely outputs.
     """
     wiring = wiring_of(meta)
     left_out = plumbing(meta, wiring)
@@ -129,7 +125,7 @@ class Model(NamedTuple):
     """A model's own description; each part may be empty in a stranger's file.
 
     Attributes:
-      signature: the one in use, NO_SIGNATURE where there is none.
+      signature: the one in use.
       signatures: the names of all.
       predict: the tensors of the collection `predict`, the prediction first; none where a
         signature was asked for, as then its outputs are the prediction.
@@ -150,12 +146,12 @@ class Model(NamedTuple):
 
     @property
     def inputs(self) -> Mapping[str, str]:
-        """Argument name -> tensor name, of the signature in use."""
+        """Of the signature in use."""
         return self.signature.inputs
 
     @property
     def outputs(self) -> Mapping[str, str]:
-        """Result name -> tensor name, of the signature in use."""
+        """Of the signature in use."""
         return self.signature.outputs
 
     @property
@@ -170,13 +166,7 @@ class Model(NamedTuple):
 
 
 def read_model(meta: MetaGraphFile, signature: str | None = None) -> Model:
-    """Reads the collections and the signatures, of which `choose_signature` takes one.
-
-    Entries that name no tensor are left out.
-
-    Raises:
-      CheckpointError: there is no such signature.
-    """
+    """What the file says, entries that name no tensor left out; see `choose_signature`."""
     signatures = read_signatures(meta)
     chosen = choose_signature(meta, signatures, signature)
     scales = meta.collection(INPUT_SCALE_COLLECTION).float_list.value
@@ -252,8 +242,7 @@ def checkpoint_of(meta: MetaGraphFile) -> str | None:
 def missing_values(meta: MetaGraphFile, outputs: Sequence[str]) -> list[str]:
     """A line for each variable that `outputs` need and that has no value, or one for all of them.
 
-    It takes a look into the checkpoint's index, and at the sizes of its files. Where no outputs are
-    known that are predictions, or may be, each variable is needed.
+    The checkpoint's index and the sizes of its files tell. Without outputs, all variables count.
     """
     if checkpoint_of(meta) is None:
         return []

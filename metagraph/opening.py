@@ -1,8 +1,7 @@
 """Opens the model, or the checkpoint, that a path stands for.
 
 A path is a `.meta` file, the prefix of a checkpoint or another of its files, a frozen graph, a
-SavedModel, or a folder that holds one of them. The state file `checkpoint` is never trusted: at
-most, it chooses among the files that are there.
+SavedModel, or a folder of one. The state file `checkpoint` only chooses among files that are there.
 """
 
 import difflib
@@ -49,8 +48,7 @@ def open_model(
       checkpoint: what `find_variables` takes, for variables that are elsewhere than the graph.
 
     Raises:
-      CheckpointError: there is no such model or not one alone, a part of it is missing, or it is
-        something else.
+      CheckpointError: there is no such model or not one alone, or a part of it is missing.
     """
     file = find_model(path, warn=checkpoint is None)
     if file.endswith(GRAPH_SUFFIXES):
@@ -68,12 +66,7 @@ def open_model(
 def find_model(path: str, warn: bool = True) -> str:
     """The file that holds the graph: a `.meta`, a frozen graph or a `saved_model.pb`.
 
-    Args:
-      path: as the user wrote it.
-      warn: of variables in a folder that are passed over, as there is no graph with them.
-
-    Raises:
-      CheckpointError: as `open_model`.
+    With `warn`, it warns of variables in a folder that have no graph. It raises as `open_model`.
     """
     if tf.io.gfile.isdir(path):
         return _in_folder(path, warn)
@@ -148,11 +141,7 @@ def prefix_of(path: str) -> str:
 
 
 def find_variables(path: str) -> str:
-    """The prefix of the checkpoint that `path` stands for.
-
-    Args:
-      path: a prefix, any file of a checkpoint, or a folder for its newest one; a SavedModel's
-        folder for its variables.
+    """The prefix of the checkpoint that `path` stands for: of a folder, the newest in it.
 
     Raises:
       CheckpointError: there is none, or a folder has several and does not say which is the newest.
@@ -218,12 +207,7 @@ def _only_variables(prefix: str) -> CheckpointError:
 
 
 def beside(path: str, suffixes: Sequence[str]) -> str:
-    """The end of an error line over a path that is not there: what its folder has, nearest first.
-
-    Args:
-      path: the missing one.
-      suffixes: of the files that it could have been.
-    """
+    """The end of an error line over a missing path: what its folder has of these suffixes."""
     place, name = os.path.split(path.rstrip("/"))
     if not tf.io.gfile.isdir(place or "."):
         return f": there is no folder {place}"

@@ -30,10 +30,7 @@ M = TypeVar("M", bound=Message)
 
 
 def parse_message(message: M, content: bytes, path: str) -> M:
-    """Fills an empty `message` from its binary or its text format.
-
-    The binary parser refuses messages nested more than 100 deep. A text is written in binary and
-    read again, so that it has no other limits.
+    """Fills an empty `message` from its binary or its text format, to the binary parser's limits.
 
     Raises:
       CheckpointError: it is no such message.
@@ -55,7 +52,7 @@ def parse_message(message: M, content: bytes, path: str) -> M:
 
 
 def what_it_is(content: bytes) -> str:
-    """What was found in place of a model, as the end of an error line."""
+    """What was found in place of a model, for the end of an error line."""
     kind = kind_of(content[:HEAD_BYTES])
     return f"it is {kind}" if kind else f"its {len(content)} bytes hold no graph"
 
@@ -72,11 +69,9 @@ def _binary(message: Message, content: bytes, path: str) -> bytes:
             f"{path} is refused: a text of {len(content)} bytes, more than {MAX_TEXT_BYTES}; "
             "convert it to the binary format"
         )
-    parsed = type(message)()
     try:
-        text_format.Parse(content.decode(), parsed)
-        written: bytes = parsed.SerializeToString()
-        return written
+        parsed: Message = text_format.Parse(content.decode(), type(message)())
+        return bytes(parsed.SerializeToString())
     except RecursionError as error:
         raise _not_a_model(message, content, path, ": it is nested too deep") from error
     except (text_format.ParseError, EncodeError, ValueError) as error:
@@ -86,10 +81,10 @@ def _binary(message: Message, content: bytes, path: str) -> bytes:
 
 # What a meta graph says of its model, kept in a bare graph.
 #
-# A `GraphDef` has no place for signatures and collections. They are put into it as the value of a
-# string constant that nothing takes: a serialized `MetaGraphDef` without a graph. So any client
-# reads the file as a graph. The names in it are relative to the scope of its node: they stay right
-# where the graph is imported under a prefix, `tf.import_graph_def(graph_def, name="imported")`.
+# A `GraphDef` has no place for signatures and collections. A string constant that nothing takes has
+# them as its value, a serialized `MetaGraphDef` without a graph: any client reads the file as a
+# graph. Its names are relative to its node's scope, and stay right in a graph that is imported
+# under a prefix.
 
 NODE = "model_description"
 # Longer where the graph has a node of that name already.
@@ -97,13 +92,9 @@ _NODE = re.compile(rf"(?P<scope>(?:.+/)?){NODE}_*")
 
 
 def add_description(meta: MetaGraphDef, scope: str = "") -> None:
-    """Puts the signatures and collections of a meta graph into its graph, as a further node.
+    """Puts the signatures and collections of a meta graph into its graph, in place of its old ones.
 
-    A description that the graph has already is replaced.
-
-    Args:
-      meta: its graph is changed.
-      scope: what all names of the graph begin with, such as `imported/`.
+    All names of the graph begin with `scope`, such as `imported/`.
     """
     take_description(meta.graph_def)
     relative = _without_graph(meta, lambda name: name.removeprefix(scope))
@@ -117,7 +108,7 @@ def add_description(meta: MetaGraphDef, scope: str = "") -> None:
 
 
 def take_description(graph_def: GraphDef) -> MetaGraphDef:
-    """Takes the description out of a graph: signatures and collections, none where there is none.
+    """Takes the description out of a graph; it is empty where there is none.
 
     One in a scope is that of the graph only where all of the graph is in the scope.
     """
@@ -167,9 +158,7 @@ _SERVE = "serve"
 def parse_graph_file(content: bytes, path: str) -> MetaGraphDef | SavedModel:
     """What the file holds, told by its content: any kind may be called `.pb`.
 
-    Returns:
-      A SavedModel, or a MetaGraphDef; of a graph alone, one with nothing but that graph and its
-        description.
+    Of a graph alone, it is a MetaGraphDef with nothing but that graph and its description.
 
     Raises:
       CheckpointError: it is none of them.

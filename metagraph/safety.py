@@ -1,8 +1,7 @@
-"""Refuses operations of a stranger's graph that do more than compute, before they can run.
+"""Refuses operations of a stranger's graph that do more than compute; limits the time it takes.
 
 The table `operations.txt` says what each operation may do. To learn dtypes and shapes a copy is
-imported first, in which operations that are not pure have no kernel (`disarm`). Here is also how
-long a graph may take.
+imported first, in which operations that are not pure have no kernel (`disarm`).
 """
 
 import itertools
@@ -83,12 +82,7 @@ class Offender(NamedTuple):
 
 
 def check_operations(graph_def: GraphDef, where: str, trust_graph: bool) -> None:
-    """Checks that every operation of a graph only computes; with trust, warns in place of raising.
-
-    Args:
-      graph_def: what will be run, already cut at the fed tensors, with its library functions.
-      where: the file it came from, for the message.
-      trust_graph: whether to warn in place of an error.
+    """Checks that every operation of what will be run only computes; with trust, it only warns.
 
     Raises:
       CheckpointError: an operation may do more, or is unknown; the message names the first few.
@@ -107,10 +101,9 @@ def check_operations(graph_def: GraphDef, where: str, trust_graph: bool) -> None
 
 
 def offenders(graph_def: GraphDef) -> Iterator[Offender]:
-    """The nodes of a graph and of its library functions that may do more than compute.
+    """The nodes of a graph and of all its library functions that may do more than compute.
 
-    Every function of the library is looked at, whoever calls it. A function that is called and is
-    not in the library, a gradient among them, cannot be run: TensorFlow itself refuses it.
+    A function that is called and is not in the library, TensorFlow itself refuses to run.
     """
     functions = {function.signature.name for function in graph_def.library.function}
     bodies = [("", graph_def.node)]
@@ -127,11 +120,10 @@ def offenders(graph_def: GraphDef) -> Iterator[Offender]:
 
 
 def disarm(graph_def: GraphDef) -> None:
-    """Takes the kernels from what `check_operations` refuses, to look at a graph without a run.
+    """Takes the kernels from what `check_operations` refuses; its dtypes and shapes stay.
 
     An import alone runs operations: shape inference evaluates whatever follows from constants, and
-    a stateless operation may write a file (DebugIdentity). With a label that no kernel has, an
-    operation has its static dtypes and shapes, and can never run.
+    a stateless operation may write a file (DebugIdentity).
     """
     for offender in offenders(graph_def):
         offender.node.attr["_kernel"].s = b"refused"
@@ -189,9 +181,8 @@ RUN = "one run"  # Of the fetched tensors, for some rows.
 class TimeLimit:
     """What each thing may take that TensorFlow is made to do with a graph: its import, a run.
 
-    A session cancels queues and loops when its time is over. A kernel that computes is waited for,
-    and an import, which folds constants, cannot be cancelled at all: nothing in a process can stop
-    those but its end.
+    A session cancels queues and loops when its time is over. Nothing but the end of the process
+    stops a kernel that computes, or an import, which folds constants.
 
     Attributes:
       seconds: 0 for no limit. More than a year, for which no clock here is made, counts as none.
@@ -223,8 +214,8 @@ class TimeLimit:
     def overrun(self, what: str, graph: tf.Graph) -> str:
         """One line on why a run of `graph` may have taken longer than it may.
 
-        The session does not tell what it was doing, the graph does: where it has operations that
-        wait for others, they are named, since a queue that nobody fills is nearly always the cause.
+        A session does not tell what it was doing: named is what waits for others, since a queue
+        that nobody fills is nearly always the cause.
         """
         took = self._took(what)
         # A reader waits for a queue of file names.

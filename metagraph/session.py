@@ -1,30 +1,45 @@
 """A graph from a meta graph file, with the values of its checkpoint, ready to run.
 
-A file is data, never code. Only the nodes that the fetched tensors need are imported; the variables
-are read from the checkpoint and assigned by operations of our own; the file's own restore, save and
-initializer operations are never run.
+Only the nodes that the fetched tensors need are imported. Operations of our own assign the
+variables; the file's own restore, save and initializer operations are never run.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
+from tensorflow.core.framework.graph_pb2 import GraphDef
+from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from checkpoints.bundle import make_fed_callable
 from errors import CheckpointError, first_few
 from metagraph.casting import Array, as_numpy_dtype
-from metagraph.graph import nodes_by_op
+from metagraph.graph import attribute_of, nodes_by_op
 from metagraph.importing import disarmed_graph, import_graph, reason_of_run, tensor_of
-from metagraph.meta import MetaGraphFile, TensorInfo
+from metagraph.meta import (
+    PLACEHOLDERS,
+    PLACEHOLDERS_WITH_DEFAULT,
+    MetaGraphFile,
+    TensorInfo,
+    node_of,
+)
 from metagraph.safety import RANDOM_OPS, RUN, TimeLimit, check_operations
-from metagraph.tables import with_tables
-from metagraph.values import Restoring, Step, free_scope, placeholder, stand_in
-from metagraph.variables import RESOURCE_VARIABLE
+from metagraph.tables import ByFile, ByRun, Filling, read_vocabulary, vocabulary_path, with_tables
+from metagraph.variables import RESOURCE_VARIABLE, VARIABLE_OPS, dtype_of, read_values, variable_of
 
 _START = "the start of the graph"
 _SHOWN = 3
+
+
+class Step(NamedTuple):
+    """Operations to run at once, by name, with the values of the tensors they are fed."""
+
+    targets: Sequence[str]
+    feeds: Mapping[str, Array]
 
 
 class InferenceGraph:
@@ -33,8 +48,7 @@ class InferenceGraph:
     Attributes:
       feeds: in the order in which `run` takes their values.
       fetches: in the order in which `run` returns their values.
-      nodes_by_op: the names of its nodes by operation, in the file's order; those of library
-        functions as `function/node`.
+      nodes_by_op: see `metagraph.graph.nodes_by_op`.
     """
 
     def __init__(
@@ -58,12 +72,10 @@ class InferenceGraph:
         """The values of `fetches`, from one run.
 
         Args:
-          *values: one for each of `feeds`, of its very dtype (byte order included) and shape:
-            neither is checked here.
+          *values: one for each of `feeds`, of its very dtype and shape: neither is checked here.
 
         Raises:
-          CheckpointError: an operation failed, and the message names its node; or the run took
-            longer than the time limit.
+          CheckpointError: an operation failed, or the run took longer than the time limit.
         """
         try:
             with self._time_limit.over(RUN):
@@ -107,27 +119,24 @@ def load_inference_graph(
 ) -> InferenceGraph:
     """Imports what `fetches` need when `feeds` are fed, and restores its variables.
 
-    Both are full tensor names. Any tensor can be fed, not only a placeholder; a fed variable has
-    the fed value in each run, and is not read from the checkpoint. In place of the handle of a
-    resource variable, its value is fetched.
+    Any tensor can be fed; a variable has the fed value in each run, and is not read from the
+    checkpoint. In place of the handle of a resource variable, its value is fetched.
 
     Args:
       meta: the file; its checkpoint is the one at `meta.prefix`.
-      fetches: what a run returns.
-      feeds: what a run takes.
+      fetches: the full names of what a run returns.
+      feeds: the full names of what a run takes.
       trust_graph: run also what may do more than compute, naming it in a warning.
       assets: files that lookup tables are filled from, by the name of the tensor that the graph
         takes the file's name from, or by the file's name there.
-      time_limit: of the import, of what fills the tables, of each run. Reading the checkpoint has
-        none: that takes as long as the files are large.
+      time_limit: of the import, of what fills the tables, of each run; reading files has none.
       optimize: let TensorFlow rewrite the graph before it runs, which may change a result's last
         bits and takes copies of all constants.
 
     Raises:
-      CheckpointError: a tensor does not exist, the graph cannot be imported into this TensorFlow,
-        an operation may do more than compute or has no kernel here, a table's file is not named,
-        something took longer than the time limit, or the checkpoint lacks a file or a variable or
-        is damaged.
+      CheckpointError: a tensor does not exist, the graph cannot be imported, may do more than
+        compute, has no kernel here or takes too long, a table's file is not named, or the
+        checkpoint lacks something or is damaged.
     """
     with time_limit.over("the import of the graph"):
         infos = describe_tensors(meta, feeds)  # Of a disarmed copy: nothing of it can run.
@@ -206,32 +215,17 @@ def _restored_session(
     return session
 
 
-def random_outputs(
+def warn_if_random(
     graph: InferenceGraph, fed: Sequence[Array], results: Sequence[Array]
 ) -> list[str]:
-    """The fetched tensors that a second run on what was `fed` gives another value of.
+    """Warns of tensors whose `results` a second run on what was `fed` does not give; returns them.
 
-    Args:
-      graph: not run again where no node of it is random.
-      fed: what `results` were computed from.
-      results: of the first run, in the order of `fetches`. NaN equals NaN.
+    NaN equals NaN. A graph without a random node is not run again.
     """
     if not graph.random_nodes:
         return []
     triples = zip(graph.fetches, results, graph.run(*fed), strict=True)
-    return [info.name for info, first, second in triples if not _equal(first, second)]
-
-
-def _equal(first: Array, second: Array) -> bool:
-    first, second = as_numpy_dtype(first), as_numpy_dtype(second)
-    return np.array_equal(first, second, equal_nan=first.dtype.kind in "fc")
-
-
-def warn_if_random(
-    graph: InferenceGraph, fed: Sequence[Array], results: Sequence[Array]
-) -> list[str]:
-    """Warns of `random_outputs`, and returns them."""
-    found = random_outputs(graph, fed, results)
+    found = [info.name for info, first, second in triples if not _equal(first, second)]
     if found:
         logging.warning(
             "%s: another value at each run on the same input; random: %s. If it is dropout, feed "
@@ -240,3 +234,171 @@ def warn_if_random(
             first_few(graph.random_nodes, _SHOWN),
         )
     return found
+
+
+def _equal(first: Array, second: Array) -> bool:
+    first, second = as_numpy_dtype(first), as_numpy_dtype(second)
+    return np.array_equal(first, second, equal_nan=first.dtype.kind in "fc")
+
+
+# What is put into a graph: placeholders for what is fed, and the values of a checkpoint.
+
+_NAME = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*")  # As tf.Operation has it.
+
+
+def free_scope(meta: MetaGraphFile, scope: str) -> str:
+    """A scope for what is added to a file's graph, as `free_among` its nodes."""
+    return free_among(meta.nodes, scope)
+
+
+def free_among(taken: Iterable[str], scope: str) -> str:
+    """`scope`, or `scope_1` and so on; names that differ in case only are one to TensorFlow."""
+    tops = {name.partition("/")[0].lower() for name in taken}
+    free, number = scope, 0
+    while free.lower() in tops:
+        number += 1
+        free = f"{scope}_{number}"
+    return free
+
+
+def placeholder(
+    meta: MetaGraphFile,
+    name: str,
+    dtype: tf.DType,
+    shape: Sequence[int | None] | None,
+    scope: str,
+    default: tf.Tensor | None = None,
+) -> tf.Tensor:
+    """A placeholder in the default graph to feed a tensor of the file by, perhaps with a default.
+
+    What cannot have the tensor's own name is put into `scope`, a free one.
+
+    Raises:
+      CheckpointError: it is a resource or a variant, of which there are no values to feed.
+    """
+    if dtype in (tf.resource, tf.variant):
+        raise CheckpointError(f"{name} cannot be fed: it is a {dtype.name}")
+    node = node_of(name)
+    # A fed placeholder is not imported: its name is free. Not all names of files are allowed here.
+    own = PLACEHOLDERS if default is None else PLACEHOLDERS | PLACEHOLDERS_WITH_DEFAULT
+    if meta.nodes[node].op not in own or not _NAME.fullmatch(node):
+        node = f"{scope}/value"
+    if default is not None:
+        return tf.compat.v1.placeholder_with_default(default, shape, name=node)
+    return tf.compat.v1.placeholder(dtype, shape, name=node)
+
+
+def stand_in(meta: MetaGraphFile, name: str, value: tf.Tensor) -> tf.Tensor:
+    """What the consumers of a fed tensor take in its place, given its `placeholder`.
+
+    For a variable, whose reference or handle they may take, it is one of our own, assigned in each
+    run before anyone sees it.
+    """
+    op = meta.nodes[node_of(name)].op
+    if op not in VARIABLE_OPS:
+        return value
+    dtype, shape, scope = value.dtype, value.shape, value.op.name
+    if op != RESOURCE_VARIABLE:
+        ref = tf.raw_ops.VariableV2(shape=shape, dtype=dtype, name=f"{scope}/variable")
+        return tf.raw_ops.Assign(ref=ref, value=value, validate_shape=False, name=f"{scope}/assign")
+    handle = tf.raw_ops.VarHandleOp(dtype=dtype, shape=shape, name=f"{scope}/variable")
+    assign = tf.raw_ops.AssignVariableOp(resource=handle, value=value, name=f"{scope}/assign")
+    with tf.control_dependencies([assign]):
+        return tf.identity(handle, name=f"{scope}/assigned")
+
+
+_BYTES_A_STEP = 64 << 20
+_TABLE_DTYPES = ("key_dtype", "value_dtype")
+
+
+class Restoring:
+    """Operations of our own that give a graph the values of its checkpoint, and the values.
+
+    They are added to the graph as data, before its import: to build them in Python takes longer.
+
+    Attributes:
+      graph_def: the nodes to add, in a scope that is free.
+      fills_tables: whether there are tables to fill, for which nodes of the graph may be run.
+    """
+
+    def __init__(
+        self, meta: MetaGraphFile, names: Collection[str], fillings: Sequence[Filling], scope: str
+    ) -> None:
+        """Makes the nodes for those of the file's that are imported, `names`."""
+        self.graph_def = GraphDef()
+        self.fills_tables = bool(fillings)
+        self._meta = meta
+        self._scope = scope
+        found = [n for name, n in meta.nodes.items() if name in names and n.op in VARIABLE_OPS]
+        self._assigned = [(variable_of(meta, node), *self._assign(node)) for node in found]
+        self._filled = [(f, *self._fill(f)) for f in fillings if isinstance(f, ByFile)]
+        self._runs = [f.node for f in fillings if isinstance(f, ByRun)]
+
+    def steps(self, assets: Mapping[str, str]) -> list[Step]:
+        """Reads the values; the steps are to be run in this order.
+
+        Raises:
+          CheckpointError: a value is missing, damaged or does not fit; no table takes an asset.
+        """
+        known = {name: None for filling, *_ in self._filled for name in filling.names}
+        for name in assets:
+            if name not in known:
+                taken = f"it takes {', '.join(known)}" if known else "it takes no file"
+                raise CheckpointError(
+                    f"--asset {name}: {self._meta.path} has no such file; {taken}"
+                )
+        feeds: dict[str, Array] = {}
+        for filling, keys, values, _ in self._filled:
+            node = self._meta.nodes[filling.table]
+            kinds = (dtype_of(self._meta, attribute_of(node, k).type) for k in _TABLE_DTYPES)
+            path = vocabulary_path(filling, assets)
+            feeds[keys], feeds[values] = read_vocabulary(path, filling.text, *kinds)
+        fill = Step([op for *_, op in self._filled], feeds)
+        steps = [*self._assignments(), fill, Step(self._runs, {})]
+        return [step for step in steps if step.targets]
+
+    def _assignments(self) -> Iterator[Step]:
+        """Reads the variables; the values of one step can be freed before the next are copied."""
+        values = read_values(self._meta, [variable for variable, _, _ in self._assigned])
+        targets, feeds, size = list[str](), dict[str, Array](), 0
+        for variable, fed, op in self._assigned:
+            value = values.pop(variable.name)
+            if targets and size + value.nbytes > _BYTES_A_STEP:
+                yield Step(targets, feeds)
+                targets, feeds, size = [], {}, 0
+            targets.append(op)
+            feeds[fed] = value
+            size += value.nbytes
+        yield Step(targets, feeds)
+
+    def _assign(self, variable: NodeDef) -> tuple[str, str]:
+        """Adds an assignment; returns the tensor to feed and the operation to run."""
+        dtype = attribute_of(variable, "dtype").type
+        value = self._placeholder(dtype)
+        if variable.op == RESOURCE_VARIABLE:
+            assign = self._node("AssignVariableOp", [variable.name, value])
+            assign.attr["dtype"].type = dtype
+        else:
+            assign = self._node("Assign", [variable.name, value])
+            assign.attr["T"].type = dtype
+            assign.attr["validate_shape"].b = False  # The shape has been compared already.
+        return f"{value}:0", assign.name
+
+    def _fill(self, filling: ByFile) -> tuple[str, str, str]:
+        """Adds what fills a table: the tensors of keys and values to feed, the operation to run."""
+        table = self._meta.nodes[filling.table]
+        dtypes = [attribute_of(table, name).type for name in _TABLE_DTYPES]
+        keys, values = (self._placeholder(dtype) for dtype in dtypes)
+        version = "V2" if table.op.endswith("V2") else ""
+        fill = self._node(f"InitializeTable{version}", [table.name, keys, values])
+        fill.attr["Tkey"].type, fill.attr["Tval"].type = dtypes
+        return f"{keys}:0", f"{values}:0", fill.name
+
+    def _placeholder(self, dtype: int) -> str:
+        node = self._node("Placeholder", [])
+        node.attr["dtype"].type = dtype
+        return str(node.name)
+
+    def _node(self, op: str, inputs: Sequence[str]) -> NodeDef:
+        name = f"{self._scope}/{len(self.graph_def.node)}"
+        return self.graph_def.node.add(name=name, op=op, input=inputs)

@@ -1,14 +1,13 @@
 """What fills the lookup tables that some tensors need: constants of the graph, or a vocabulary.
 
-A table is empty until its initializer has run. One that computes keys and values in the graph is
-run; one that reads a text file is not: it is us who read the file, and only where the user names
-it, or where it is an asset of the SavedModel itself.
+An initializer that computes keys and values in the graph is run. Of one that reads a text file, it
+is us who read it, where the user names it or it is an asset of the SavedModel itself.
 """
 
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -17,6 +16,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf.meta_graph_pb2 import AssetFileDef
 
 from checkpoints.file_io import check_fetched, read_bounded
+from checkpoints.reader import Array
 from errors import CheckpointError, reason
 from metagraph.graph import (
     Output,
@@ -35,7 +35,6 @@ from metagraph.parsing import GRAPH_SUFFIXES
 from metagraph.variables import ASSIGN_OPS
 
 MAX_BYTES = 1 << 27  # Of a vocabulary.
-Array = np.ndarray[Any, Any]
 _FOLDER = "assets"
 _FROM_TEXT = frozenset({"InitializeTableFromTextFile", "InitializeTableFromTextFileV2"})
 _FILLING = _FROM_TEXT | {
@@ -49,8 +48,8 @@ _ASSETS_OF_1 = "saved_model_assets"  # The collection of TensorFlow 1; later a f
 class TextFormat(NamedTuple):
     """What a line of a vocabulary gives: by index, -2 all of it, -1 its number, else a column.
 
-    There are `vocab_size` lines, -1 for all; the offset is added to a line's number. It is what
-    `InitializeTableFromTextFile` has as attributes: `tensorflow/core/ops/lookup_ops.cc`.
+    There are `vocab_size` lines, -1 for all; the offset is added to a line's number. Source:
+    `InitializeTableFromTextFile` in `tensorflow/core/ops/lookup_ops.cc`.
     """
 
     key_index: int
@@ -108,25 +107,24 @@ def vocabulary_path(filling: ByFile, assets: Mapping[str, str]) -> str:
     """The file that a table is filled from: that of `assets`, by any of its names, or its own.
 
     Raises:
-      CheckpointError: there is none, or its own is a link to a file elsewhere, such as one that the
-        user keeps secret.
+      CheckpointError: there is none, or its own is a link to a file elsewhere, perhaps a secret.
     """
     for name in filling.names:
         if name in assets:
             return assets[name]
     names = filling.names or [filling.table]
     bundled = filling.bundled
-    if bundled is not None and not _is_inside(bundled):
-        target = os.path.realpath(bundled)
+    if bundled is None:
         raise CheckpointError(
-            f"{bundled} is a link out of the model's folder, to {target}: if that is the file, "
-            f"name it with --asset {names[-1]}={target}"
+            f"table {filling.table} needs its vocabulary file, {names[0]} where the graph was "
+            f"made: name it with --asset {names[-1]}=<path>"
         )
-    if bundled is not None:
+    if _is_inside(bundled):
         return bundled
+    target = os.path.realpath(bundled)
     raise CheckpointError(
-        f"table {filling.table} needs its vocabulary file, {names[0]} where the graph was made: "
-        f"name it with --asset {names[-1]}=<path>"
+        f"{bundled} is a link out of the model's folder, to {target}: if that is the file, "
+        f"name it with --asset {names[-1]}={target}"
     )
 
 
@@ -252,10 +250,10 @@ def _assets(meta: MetaGraphFile) -> Iterator[AssetFileDef]:
 
 
 def bundled_asset(meta: MetaGraphFile, name: str) -> str | None:
-    """The path of an asset in a SavedModel's own folder; None where it has none of that name.
+    """The path of an asset in a SavedModel's own folder; None of a name that leads out of it.
 
-    A name that leads out of the folder is none. A link out of it is one, for `vocabulary_path` to
-    refuse. Format: `AssetFileDef` in `tensorflow/core/protobuf/meta_graph.proto`.
+    A link out of it is one, for `vocabulary_path` to refuse. Format: `AssetFileDef` in
+    `tensorflow/core/protobuf/meta_graph.proto`.
     """
     if name != re.split(r"[/\\]", name)[-1] or name in ("", ".", "..") or "\0" in name:
         return None

@@ -1,17 +1,26 @@
-"""What a stranger's graph could be fed, and what it may predict, where it does not say so itself.
+"""What the nodes of a stranger's graph are for, where it does not say so itself.
 
-Names mean nothing there: operations tell, and who takes what of whom. Set aside is what serves a
-saver, a queue, a data set or the training.
+Operations tell, and who takes what of whom: what serves a saver, a queue, a data set or the
+training; what may be a prediction; which values switch to training, or set a dropout.
 """
 
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from enum import Enum
 from typing import NamedTuple
 
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from metagraph.meta import PLACEHOLDERS, PLACEHOLDERS_WITH_DEFAULT, MetaGraphFile, node_of
+from metagraph.graph import SubGraph, data_inputs
+from metagraph.meta import (
+    PLACEHOLDERS,
+    PLACEHOLDERS_WITH_DEFAULT,
+    MetaGraphFile,
+    TensorInfo,
+    node_of,
+)
+from metagraph.safety import RANDOM_OPS
 from metagraph.variables import VARIABLE_OPS
 
 _SHAPE_OPS = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"})
@@ -42,9 +51,7 @@ def wiring_of(meta: MetaGraphFile) -> Wiring:
     taken: dict[str, list[str]] = {}
     takers: dict[str, list[str]] = defaultdict(list)
     for name, node in meta.nodes.items():
-        taken[name] = [
-            text for text in node.input if not text.startswith("^") and node_of(text) in meta.nodes
-        ]
+        taken[name] = [text for text in data_inputs(node) if node_of(text) in meta.nodes]
         for text in taken[name]:
             takers[node_of(text)].append(name)
     return Wiring(meta.nodes, taken, takers)
@@ -61,11 +68,8 @@ def dependence(
 ) -> dict[str, set[str]]:
     """Node -> the inputs that its values depend on; on a tensor's shape alone, nothing depends.
 
-    Args:
-      wiring: of the graph.
-      inputs: full tensor names, of which the first 64 count. Where there are none, each node
-        depends on none of them; else a node that depends on none is not in the result.
-      left_out: nodes that the walk stops at, and that are not in the result.
+    Of `inputs`, the first 64 count. The walk stops at nodes that are `left_out`; not in the result
+    are they, and, if there are inputs, nodes that depend on none.
     """
     found = {name: set[str]() for name in wiring.nodes if not inputs and name not in left_out}
     for tensor in inputs[:_MAX_INPUTS]:
@@ -104,7 +108,7 @@ def plumbing(meta: MetaGraphFile, wiring: Wiring) -> set[str]:
     """What is plumbing by its operation or scope, what only fills it, and what only looks on.
 
     A loss that goes to a summary or a gradient is a result all the same, and so is a head that goes
-    only to a metric's variable; a placeholder that goes only there is no input.
+    only to a metric's variable. A placeholder that goes only there is none.
     """
     found = _filled(meta, wiring)
     found |= {n.name for n in meta.nodes.values() if "Summary" in n.op or _GRADIENT.search(n.name)}
@@ -147,10 +151,9 @@ def is_source(node: NodeDef) -> bool:
 
 
 def behind_handle(wiring: Wiring, placeholder: str) -> list[str]:
-    """What hands out the rows of the iterators that a placeholder is the handle of.
+    """What hands out the rows of the iterators that a placeholder is the handle of, and only that.
 
-    Such a handle has a meaning in one session only: there is no value to feed. It is empty where
-    the placeholder is something else, or is that too.
+    Such a handle has a meaning in one session only: there is no value to feed.
     """
     iterators = dict.fromkeys(wiring.takers.get(placeholder, ()))
     if not all(wiring.nodes[name].op.startswith(_HANDLED) for name in iterators):
@@ -186,11 +189,7 @@ def likely_outputs(wiring: Wiring, needs: Mapping[str, set[str]]) -> list[str]:
 
     Heads are in the file's order, of the others the last goes first. A copy stands before what it
     is a copy of. What needs more inputs than the first kind that there is, as a loss needs the
-    labels, is left out.
-
-    Args:
-      wiring: of the graph.
-      needs: the inputs that each node depends on, without plumbing; see `dependence`.
+    labels, is left out. `needs` is the `dependence` without plumbing.
     """
     features = _features(wiring, needs)
     heads, results, measures = list[str](), list[str](), list[str]()
@@ -263,3 +262,95 @@ def _is_reduced(wiring: Wiring, needs: Collection[str], name: str, most: int = _
         return op in _REDUCTIONS
     sources = [source for text in wiring.taken[name] if (source := node_of(text)) in needs]
     return bool(sources) and all(_is_reduced(wiring, needs, x, most - 1) for x in sources)
+
+
+# What tells a graph that it is being trained. A value of one bool is a switch. One of one number is
+# a dropout's if random numbers are compared with it, or if its name says so.
+
+_INVERTED = re.compile(r"infer|eval|test|predict|freeze", re.IGNORECASE)
+_TRAINING = re.compile(r"train", re.IGNORECASE)
+_KEEP = re.compile(r"keep|retain", re.IGNORECASE)
+_DROP = re.compile(r"drop", re.IGNORECASE)
+_SAME = frozenset({"Cast", "Identity", "Reshape"})
+_BELOW = frozenset({"Less", "LessEqual"})  # What is drawn below a share is kept:
+_ABOVE = frozenset({"Greater", "GreaterEqual"})  # above a rate, likewise.
+_SUMS = frozenset({"Add", "AddV2"})  # floor(keep + drawn), as TensorFlow 1 had it until 1.12.
+_NEAR = 6  # Operations between random numbers and their comparison.
+_STATELESS = "StatelessRandom"
+
+
+class Role(Enum):
+    """What a value decides."""
+
+    SWITCH = "a switch"
+    KEEP = "the share that a dropout keeps"
+    RATE = "the share that a dropout drops"
+    OTHER = "a value"
+
+
+def off_value(name: str, role: Role) -> bool | float:
+    """The value in evaluation and prediction, of any role but `OTHER`.
+
+    The name of a switch tells whether it is one of training or of the contrary, as `testing` is.
+    """
+    if role is Role.SWITCH:
+        return bool(_INVERTED.search(name)) and not _TRAINING.search(name)
+    return 1.0 if role is Role.KEEP else 0.0
+
+
+def says_switch(name: str) -> bool:
+    """Whether a name speaks of training, or of its contrary."""
+    return bool(_INVERTED.search(name) or _TRAINING.search(name))
+
+
+class RoleFinder:
+    """Tells what the values decide that a sub-graph is computed from."""
+
+    def __init__(self, needed: SubGraph) -> None:
+        self._wiring = wiring_of(needed.meta)
+        self._needed = needed.names
+
+    def role(self, info: TensorInfo) -> Role | None:
+        """What a placeholder, or a variable, decides; None where it is not known."""
+        if info.shape not in (None, ()):
+            return None
+        if info.dtype.name == "bool":
+            return Role.SWITCH
+        if not info.dtype.is_floating:
+            return None
+        role = self._compared(node_of(info.name))
+        if role is None and (_KEEP.search(info.name) or _DROP.search(info.name)):
+            return Role.KEEP if _KEEP.search(info.name) else Role.RATE
+        return role
+
+    def _compared(self, node: str) -> Role | None:
+        """By what random numbers are compared with: the number, or one minus it."""
+        waiting, seen = [(node, Role.KEEP, Role.RATE)], set[str]()
+        while waiting:
+            name, kept, dropped = waiting.pop()
+            if name in seen:
+                continue
+            seen.add(name)
+            takers = self._wiring.takers.get(name, ())
+            for taker in (taker for taker in takers if taker in self._needed):
+                inputs = self._inputs(taker)
+                op, second = self._wiring.nodes[taker].op, inputs[-1] == name
+                if op in _SAME:
+                    waiting.append((taker, kept, dropped))
+                elif op == "Sub" and second:
+                    waiting.append((taker, dropped, kept))
+                elif op in _SUMS | _BELOW | _ABOVE:
+                    keeps = op in _SUMS or (op in _BELOW) == second
+                    if self._is_random(inputs[0] if second else inputs[-1]):
+                        return kept if keeps else dropped
+        return None
+
+    def _is_random(self, name: str, near: int = _NEAR) -> bool:
+        """Whether a few operations at most lie between random numbers and a node."""
+        op = self._wiring.nodes[name].op
+        if near > 0 and (op in RANDOM_OPS or op.startswith(_STATELESS)):
+            return True
+        return near > 0 and any(self._is_random(text, near - 1) for text in self._inputs(name))
+
+    def _inputs(self, name: str) -> list[str]:
+        return [node_of(text) for text in self._wiring.taken[name]]

@@ -1,8 +1,8 @@
 """The values of a graph's variables, from its checkpoint; which of them only an optimizer needs.
 
-Where each value is, the saver of the graph says. It may store a variable under any name (of a dict,
-for moving averages) and as a slice of a larger tensor (partitioned variables). What it does stands
-in its restore operations, which are read here as data and never run:
+The graph's saver may store a variable under any name (of a dict, for moving averages) and as a
+slice of a larger tensor (partitioned variables). What it does stands in its restore operations,
+which are read here as data and never run:
 
   Assign(variable, [Identity or Cast of] RestoreV2(prefix, names, slices):k)
 """
@@ -66,10 +66,9 @@ def checkpoint_keys(
 ) -> dict[str, Stored]:
     """Where the values of some variables are, in a checkpoint that has the keys `held`.
 
-    What the file's saver says of a variable holds even where the checkpoint lacks the key, as
-    another value would be the wrong one. Of a variable that it does not name, the first of these
-    that the checkpoint holds: its own name, its shared name, and both as an object-based checkpoint
-    has them; where it holds none of them, its own name.
+    What the file's saver says of a variable holds even where the checkpoint lacks the key. Of one
+    that it does not name, the first that is held counts of its own name, its shared name, and both
+    as an object-based checkpoint has them; else its own name.
     """
     own, keys = saver_keys(meta), dict[str, Stored]()
     for name in variables:
@@ -163,11 +162,7 @@ class Variable(NamedTuple):
 
 
 def variable_of(meta: MetaGraphFile, node: NodeDef) -> Variable:
-    """What a graph says of the variable that `node` makes.
-
-    Raises:
-      CheckpointError: no variable can be so.
-    """
+    """The variable that `node` makes; a CheckpointError where none can be so."""
     shape = attribute_of(node, "shape").shape
     dtype = dtype_of(meta, attribute_of(node, "dtype").type)
     if min((dim.size for dim in shape.dim), default=0) < -1:
@@ -213,8 +208,7 @@ def read_values(meta: MetaGraphFile, variables: Sequence[Variable]) -> dict[str,
     A tensor that many variables are parts of is read once.
 
     Raises:
-      CheckpointError: a file is missing or damaged, or (seen before any value is read) a variable
-        is missing or has another shape or dtype; the message names them.
+      CheckpointError: a file is missing or damaged, or (seen before any value is read) a variable.
     """
     if not variables:
         return {}
@@ -270,29 +264,20 @@ def _value(full: Array, variable: Variable, stored: Stored) -> Array:
         pairs = zip(stored.part.starts, stored.part.sizes, strict=True)
         # A copy: a view would keep all of the tensor in memory.
         value = full[tuple(slice(start, start + size) for start, size in pairs)].copy()
-    if stored.cast:
-        value = value.astype(variable.dtype.as_numpy_dtype)
-    return value
+    return value.astype(variable.dtype.as_numpy_dtype) if stored.cast else value
 
 
 def _fits(variable: Variable, stored: Stored, reader: CheckpointReader) -> bool:
     """Whether the checkpoint's tensor gives a value of the variable's dtype and shape."""
-    shape = reader.shapes[stored.key]
-    if stored.part is not None:
-        if list(stored.part.full_shape) != shape:
-            return False
-        shape = list(stored.part.sizes)
-    dtype = reader.dtypes[stored.key]
+    shape, dtype, part = reader.shapes[stored.key], reader.dtypes[stored.key], stored.part
     is_cast = stored.cast and dtype.is_floating and variable.dtype.is_floating
-    if dtype != variable.dtype and not is_cast:
+    if (dtype != variable.dtype and not is_cast) or (part and list(part.full_shape) != shape):
         return False
-    return bool(variable.shape.is_compatible_with(shape))
+    return bool(variable.shape.is_compatible_with(part.sizes if part else shape))
 
 
-# Which tensors of a checkpoint only an optimizer needs: its slots, powers and counters.
-#
-# The name tells, as the optimizers of TensorFlow and of Keras make it, and Adafactor and AdamW as
-# they have been copied from project to project:
+# Which tensors of a checkpoint only an optimizer needs: its slots, powers and counters. The name
+# tells, as the optimizers of TensorFlow and of Keras make it, and copies of Adafactor and AdamW:
 #
 #   conv1/w/Adam, train/conv1/w/Adam_1    slots of conv1/w
 #   beta1_power, train/beta2_power_1      of Adam and its kin
@@ -301,7 +286,6 @@ def _fits(variable: Variable, stored: Stored, reader: CheckpointReader) -> bool:
 #   w_slot_vr, w/adam_m                   Adafactor, AdamW
 #
 # A moving average of a variable (`w/ExponentialMovingAverage`) is none of these: it predicts.
-#
 # Sources: `tensorflow/python/training/slot_creator.py`,
 # `tensorflow/core/protobuf/trackable_object_graph.proto`.
 
@@ -331,11 +315,8 @@ _SLOT_OF_KERAS = re.compile(
 def slot_names(keys: Collection[str], meta: MetaGraphFile | None = None) -> frozenset[str]:
     """Which of all keys of a checkpoint only an optimizer needs.
 
-    Where there is a graph, its variables may be saved under other keys than their names; and none
-    that it says is to be trained is a slot, whatever it is called.
-
-    Raises:
-      CheckpointError: the graph is damaged.
+    A graph's variables may be saved under other keys than their names; none that it says is to be
+    trained is a slot, whatever it is called. A damaged graph raises CheckpointError.
     """
     held = frozenset(keys)
     slots = {key for key in held if _is_slot(key, held)}

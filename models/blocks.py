@@ -147,8 +147,8 @@ def accuracy(classes: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
 
 
 # The learning rate as a function of `global_step` alone. Another schedule is a field of `Schedule`,
-# an entry of its identity, a line of `scheduled`, a name in training/config.py, and what train_cnn.py
-# makes of --schedule (`_LEARNING_RATES`, `_schedule`).
+# an entry of its identity, a line of `scheduled`, a name in training/config.py, and what
+# train_cnn.py makes of --schedule (`_LEARNING_RATES`, `_schedule`).
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import tensorflow as tf
-from absl import logging
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from errors import CheckpointError, PredictionError
 from prediction.evaluation import predict
 from prediction.request import PredictConfig
-from tests.metagraph.made import refused
+from tests.metagraph.made import control_flow, refused, warnings_said
 from tests.prediction import stock
 
 v1 = tf.compat.v1
@@ -68,13 +67,6 @@ def _predict(
 
 def _listing(meta: Path) -> str:
     return predict(PredictConfig(str(meta), list=True))
-
-
-def _said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The warnings from now on."""
-    said: list[str] = []
-    monkeypatch.setattr(logging, "warning", lambda text, *values: said.append(text % values))
-    return said
 
 
 def _assert_y(meta: Path, **options: Any) -> None:
@@ -144,8 +136,7 @@ def test_findings_01_to_05_what_an_old_or_foreign_file_says(
 def test_finding_03_shapes_of_an_older_tensorflow_on_a_gradient(tmp_path: Path) -> None:
     with stock.checkpoint(tmp_path / "m"):
         x = v1.placeholder(tf.float32, [None, 2, 2, 3], name="x")
-        ones, zeros = tf.ones([3]), tf.zeros([3])
-        y, *_ = v1.nn.fused_batch_norm(x, ones, zeros)
+        y, *_ = v1.nn.fused_batch_norm(x, tf.ones([3]), tf.zeros([3]))
         tf.identity(y, name="y")
         _variable("v", np.float32(0))
         tf.identity(tf.gradients(tf.reduce_sum(y * y), x)[0], name="dx")
@@ -253,13 +244,11 @@ def test_finding_12_the_data_file_is_missing(tmp_path: Path) -> None:
 
 def test_finding_13_a_saver_that_saved_some_variables_only(tmp_path: Path) -> None:
     with tf.Graph().as_default(), v1.Session() as session:
-        x = v1.placeholder(tf.float32, [None, 3], name="x")
-        y = _layer(x)
+        y = _layer(v1.placeholder(tf.float32, [None, 3], name="x"))
+        (w,) = v1.global_variables()
         tf.multiply(y, _variable("scale", np.float32(2)) + _variable("shift", 1.0), name="z")
         session.run(v1.global_variables_initializer())
-        v1.train.Saver([v for v in v1.global_variables() if v.op.name == "w"]).save(
-            session, str(tmp_path / "m")
-        )
+        v1.train.Saver([w]).save(session, str(tmp_path / "m"))
     path = tmp_path / "m.meta"
     with refused(r"lacks 2 of the 3 variables.*: scale, shift", CheckpointError):
         _predict(path, ["z:0"], {"x:0": X})
@@ -318,7 +307,7 @@ def test_finding_14_training_data_are_never_served_silently(
         return v1.data.make_one_shot_iterator(data).get_next()
 
     path = _pipeline(tmp_path, one_shot)
-    said = _said(monkeypatch)
+    said = warnings_said(monkeypatch)
     _predict(path)
     assert any("OneShotIterator" in line or "IteratorGetNext" in line for line in said)
     np.testing.assert_allclose(_predict(path, feeds={"IteratorGetNext:0": X})[0], X @ W, rtol=1e-6)
@@ -375,7 +364,7 @@ def test_finding_17_dropout_that_cannot_be_turned_off(
         y = _layer(v1.placeholder(tf.float32, [None, 3], name="x"))
         tf.nn.dropout(tf.tile(y, [1, 50]), rate=0.5, name="dropped")
         tf.identity(v1.get_default_graph().get_tensor_by_name("dropped/SelectV2:0"), name="z")
-    said = _said(monkeypatch)
+    said = warnings_said(monkeypatch)
     _assert_y(tmp_path / "m.meta")
     assert said == []
     _predict(tmp_path / "m.meta", ["z:0"], {"x:0": X})
@@ -389,10 +378,9 @@ def test_finding_18_an_operation_without_a_kernel_here(tmp_path: Path) -> None:
     def add(proto: MetaGraphDef) -> None:
         with tf.Graph().as_default() as graph:
             (y,) = tf.import_graph_def(proto.graph_def, return_elements=["y:0"], name="")
+            given = {"input": y[tf.newaxis], "params": tf.zeros([100])}
             state = tf.zeros([1, 2, 2])
-            output, *_ = tf.raw_ops.CudnnRNN(
-                input=y[tf.newaxis], input_h=state, input_c=state, params=tf.zeros([100])
-            )
+            output, *_ = tf.raw_ops.CudnnRNN(input_h=state, input_c=state, **given)
             tf.identity(output, name="z")
         proto.graph_def.CopyFrom(graph.as_graph_def())
 
@@ -500,15 +488,12 @@ def test_finding_21_an_operation_is_its_first_output(tmp_path: Path) -> None:
 
 def _partitioned(x: tf.Tensor) -> tf.Tensor:
     partitioner = v1.fixed_size_partitioner(3)
-    w = v1.get_variable(
-        "w",
-        shape=W.shape,
-        initializer=lambda shape, dtype, partition_info: tf.constant(W)[  # noqa: ARG005
-            partition_info.var_offset[0] : partition_info.var_offset[0] + shape[0]
-        ],
-        partitioner=partitioner,
-        use_resource=False,
-    )
+
+    def rows(shape: Any, dtype: Any, partition_info: Any) -> tf.Tensor:  # noqa: ARG001
+        start = partition_info.var_offset[0]
+        return tf.constant(W)[start : start + shape[0]]
+
+    w = v1.get_variable("w", W.shape, None, rows, partitioner=partitioner, use_resource=False)
     return tf.matmul(x, tf.convert_to_tensor(w))
 
 
@@ -551,13 +536,8 @@ def _function(x: tf.Tensor) -> tf.Tensor:
 def test_finding_22_kinds_of_variables_and_control_flow(
     tmp_path: Path, build: Callable[[tf.Tensor], tf.Tensor], new_control_flow: bool
 ) -> None:
-    (v1.enable_control_flow_v2 if new_control_flow else v1.disable_control_flow_v2)()
-    try:
-        with stock.checkpoint(tmp_path / "m"):
-            x = v1.placeholder(tf.float32, [None, 3], name="x")
-            tf.identity(build(x), name="y")
-    finally:
-        v1.enable_control_flow_v2()
+    with control_flow(new_control_flow), stock.checkpoint(tmp_path / "m"):
+        tf.identity(build(v1.placeholder(tf.float32, [None, 3], name="x")), name="y")
     _assert_y(tmp_path / "m.meta")
 
 
@@ -578,10 +558,8 @@ def test_finding_22_variables_saved_under_other_names(tmp_path: Path) -> None:
 
 
 def test_finding_22_two_data_shards(tmp_path: Path) -> None:
-    with (
-        tf.Graph().as_default(),
-        v1.Session(config=v1.ConfigProto(device_count={"CPU": 2})) as session,
-    ):
+    config = v1.ConfigProto(device_count={"CPU": 2})
+    with tf.Graph().as_default(), v1.Session(config=config) as session:
         x = v1.placeholder(tf.float32, [None, 3], name="x")
         with tf.device("/cpu:0"):
             hidden = tf.matmul(x, _variable("w", W))

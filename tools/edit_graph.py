@@ -20,7 +20,7 @@ from errors import ToolError, first_few, reason
 from metagraph.graph import attribute_of, reachable
 from metagraph.importing import disarmed_graph
 from metagraph.meta import MetaGraphFile, node_of, variable_definitions
-from metagraph.values import free_among
+from metagraph.session import free_among
 from metagraph.variables import (
     RESOURCE_VARIABLE,
     Part,

@@ -34,7 +34,7 @@ from metagraph.casting import Array
 from metagraph.importing import reason_of_run
 from metagraph.meta import MetaGraphFile, TensorInfo, node_of
 from metagraph.safety import RUN, TimeLimit
-from metagraph.values import free_scope
+from metagraph.session import free_scope
 from tools.command import quiet
 from tools.export_images import ImageInput, rows_from_files
 from tools.frozen_graph import TABLE_INITIALIZERS, FrozenGraph, signature_of

@@ -29,11 +29,9 @@ from metagraph.meta import (
 )
 from metagraph.model import Model, fetchable, find_candidates, read_model
 from metagraph.safety import check_operations
-from metagraph.session import describe_tensors
-from metagraph.switches import Role, RoleFinder, off_value, says_switch
+from metagraph.session import Restoring, describe_tensors, free_scope
 from metagraph.tables import Filling, with_tables
-from metagraph.usage import is_source, output_index
-from metagraph.values import Restoring, free_scope
+from metagraph.usage import Role, RoleFinder, is_source, off_value, output_index, says_switch
 from metagraph.variables import VARIABLE_OPS, Variable, variable_of
 from prediction.chosen_model import READING
 from tools.folding import (

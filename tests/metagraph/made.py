@@ -1,16 +1,21 @@
-"""Files of models, made for a test; what is said of those that are refused."""
+"""Files of models, made for a test and run; what is said of those that are refused."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 import tensorflow as tf
+from absl import logging
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from errors import UserError
 from metagraph.meta import MetaGraphFile, read_meta_graph
+from metagraph.session import load_inference_graph
 from tests.prediction import stock
 
 v1 = tf.compat.v1
@@ -43,6 +48,34 @@ def saved(folder: Path, build: Callable[[], object], **saver_options: Any) -> Me
         if not v1.global_variables():
             v1.get_variable("v", [1], use_resource=False)
     return read_meta_graph(f"{folder}/m.meta")
+
+
+def run(
+    meta: MetaGraphFile,
+    fetches: Sequence[str],
+    feeds: Mapping[str, Any] = MappingProxyType({}),
+    **options: Any,
+) -> list[npt.NDArray[Any]]:
+    """What `fetches` are when `feeds` are fed."""
+    with load_inference_graph(meta, fetches, [*feeds], **options) as graph:
+        return graph.run(*map(np.asarray, feeds.values()))
+
+
+@contextmanager
+def control_flow(new: bool) -> Iterator[None]:
+    """Conditions and loops as functions, or as the switches and merges of old graphs."""
+    (v1.enable_control_flow_v2 if new else v1.disable_control_flow_v2)()
+    try:
+        yield
+    finally:
+        v1.enable_control_flow_v2()
+
+
+def warnings_said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The warnings of the log from now on."""
+    said: list[str] = []
+    monkeypatch.setattr(logging, "warning", lambda text, *values: said.append(text % values))
+    return said
 
 
 @contextmanager

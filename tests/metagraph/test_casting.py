@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from errors import PredictionError
 from metagraph.casting import fit, json_value
+from tests.metagraph.made import refused
 from tests.prediction.conftest import info
 
 GOES_OVER: list[tuple[Any, tf.DType]] = [
@@ -53,7 +54,7 @@ def test_what_keeps_its_meaning_goes_over(value: Any, dtype: tf.DType) -> None:
 
 @pytest.mark.parametrize(("value", "dtype", "message"), DOES_NOT)
 def test_what_does_not_is_refused(value: Any, dtype: tf.DType, message: str) -> None:
-    with pytest.raises(PredictionError, match=f"^here: t:0 .*{message}"):
+    with refused(f"^here: t:0 .*{message}", PredictionError):
         fit(value, info(dtype, None), "here")
 
 
@@ -74,14 +75,12 @@ def test_texts_and_bytes_become_strings() -> None:
 )
 def test_another_shape_is_refused(shape: tuple[int | None, ...], found: tuple[int, ...]) -> None:
     expected = str(list(shape)).replace("None", "[?]")
-    with pytest.raises(
-        PredictionError, match=rf"here: t:0 takes float32 \{expected}, found float32 \["
-    ):
+    with refused(rf"here: t:0 takes float32 \{expected}, found float32 \[", PredictionError):
         fit(np.zeros(found, np.float32), info(tf.float32, *shape), "here")
 
 
 def test_a_resource_cannot_be_fed() -> None:
-    with pytest.raises(PredictionError, match="t:0 cannot be fed: it is a resource"):
+    with refused("t:0 cannot be fed: it is a resource", PredictionError):
         fit(np.zeros(2), info(tf.resource, None), "x.npy")
 
 

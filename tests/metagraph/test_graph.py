@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
@@ -22,8 +21,7 @@ from metagraph.graph import (
     views,
 )
 from metagraph.meta import MetaGraphFile
-from metagraph.session import load_inference_graph
-from tests.metagraph.made import of_graph, of_nodes, of_proto, refused, saved
+from tests.metagraph.made import of_graph, of_nodes, of_proto, refused, run, saved
 from tests.prediction import stock
 
 v1 = tf.compat.v1
@@ -66,23 +64,12 @@ def test_all_that_is_needed_stays_and_nothing_else(
 
 
 def test_functions_that_are_called_come_along_through_other_functions() -> None:
-    def inner(x: tf.Tensor) -> tf.Tensor:
-        return x + 1.0
-
-    def outer(x: tf.Tensor) -> tf.Tensor:
-        return tf.function(inner)(x) * 2.0
-
-    def unused(x: tf.Tensor) -> tf.Tensor:
-        return x - 1.0
-
-    def build() -> None:
-        x = v1.placeholder(tf.float32, [], name="x")
-        tf.identity(tf.function(outer)(x), name="y")
-        tf.identity(tf.function(unused)(x), name="z")
-
-    part = sub_graph(of_graph(build), ["y:0"])
-    names = (function.signature.name for function in part.graph_def.library.function)
-    assert sorted(name.removeprefix("__inference_")[:5] for name in names) == ["inner", "outer"]
+    proto = of_nodes(("y", "outer", []), ("z", "unused", [])).proto
+    for name, calls in (("outer", ["inner"]), ("inner", []), ("unused", ["inner"])):
+        _function(proto, name, calls)
+    part = sub_graph(of_proto(proto), ["y:0"])
+    names = [function.signature.name for function in part.graph_def.library.function]
+    assert names == ["outer", "inner"]
 
 
 def test_what_ties_a_node_to_its_origin_is_dropped(meta: MetaGraphFile) -> None:
@@ -114,22 +101,17 @@ def test_long_cycles_that_no_tensorflow_has_made_end(first_input: str) -> None:
 def test_recursive_functions_end() -> None:
     proto = MetaGraphDef()
     proto.graph_def.node.add(name="y", op="f")
-    for name, other in (("f", "g"), ("g", "f")):
-        function = proto.graph_def.library.function.add()
-        function.signature.name = name
-        function.node_def.add(name="call", op=other)
+    _function(proto, "f", ["g"])
+    _function(proto, "g", ["f"])
     part = sub_graph(of_proto(proto), ["y:0"])
     assert {f.signature.name for f in part.graph_def.library.function} == {"f", "g"}
 
 
 def test_nodes_are_found_by_their_operation_in_functions_too() -> None:
-    graph_def = GraphDef()
-    graph_def.node.add(name="a", op="RandomUniform")
-    graph_def.node.add(name="b", op="Add")
-    function = graph_def.library.function.add()
-    function.signature.name = "f"
-    function.node_def.add(name="c", op="RandomUniform")
-    assert nodes_by_op(graph_def) == {"RandomUniform": ["a", "f/c"], "Add": ["b"]}
+    proto = of_nodes(("a", "RandomUniform", []), ("b", "Add", [])).proto
+    _function(proto, "f", ["RandomUniform"])
+    found = nodes_by_op(proto.graph_def)
+    assert found == {"RandomUniform": ["a", "f/call0"], "Add": ["b"]}
 
 
 # Looking back through a graph and its functions, hostile ones included.
@@ -151,9 +133,11 @@ def _found(proto: MetaGraphDef) -> list[View]:
 
 
 def test_arguments_are_seen_through_at_any_depth() -> None:
-    proto = MetaGraphDef()
-    proto.graph_def.node.add(name="table", op="HashTableV2")
-    proto.graph_def.node.add(name="init", op="outer", input=["table", "^table"])
+    proto = of_nodes(
+        ("table", "HashTableV2", []),
+        ("init", "outer", ["table", "^table"]),
+        ("unwanted", "other", ["table"]),  # It has nothing that is wanted, and is left out.
+    ).proto
     _function(proto, "outer", ["inner"])
     _function(proto, "inner", [], wanted=True)
     _function(proto, "other", [])
@@ -162,13 +146,6 @@ def test_arguments_are_seen_through_at_any_depth() -> None:
     found = source(inner, inner.nodes["found"].input[0])
     assert found is not None
     assert (found.name, found.node.op) == ("table:0", "HashTableV2")
-
-
-def test_functions_without_what_is_wanted_are_left_out() -> None:
-    proto = MetaGraphDef()
-    proto.graph_def.node.add(name="call", op="other", input=["call"])
-    _function(proto, "other", [])
-    assert len(_found(proto)) == 1
 
 
 def test_calls_that_multiply_or_recur_end() -> None:
@@ -222,11 +199,8 @@ def test_each_text_is_where_tensorflow_has_it(
     ]
     assert text_at(node, len(expected)) is None
     assert text_at(node, -1) is None
-
-
-def test_a_hostile_shape_costs_no_memory() -> None:
-    node = _const(b"a", b"b", shape=(2**40, 2**20))
-    assert text_at(node, 2**59) == "b"
+    hostile = _const(b"a", b"b", shape=(2**40, 2**20))  # It costs no memory.
+    assert text_at(hostile, 2**59) == "b"
 
 
 @pytest.mark.parametrize(
@@ -281,13 +255,12 @@ def test_nothing_is_printed_and_the_values_stay(
 
     meta = saved(tmp_path, save)
     capfd.readouterr()
-    two = np.asarray(2, np.float32)
-    assert stock.run(tmp_path / "m.meta", ["y:0"], {"x:0": two})[0] == 12
+    two = {"x:0": np.float32(2)}
+    assert stock.run(tmp_path / "m.meta", ["y:0"], two)[0] == 12
     loud = capfd.readouterr()
     assert "FORGED" in loud.out  # A stock client prints.
     assert "FORGED" in loud.err
-    with load_inference_graph(meta, ["y:0"], ["x:0"]) as graph:
-        assert graph.run(two)[0] == 12
+    assert run(meta, ["y:0"], two)[0] == 12
     assert capfd.readouterr() == ("", "")
 
 
@@ -298,9 +271,7 @@ def test_what_is_only_printed_needs_no_value(tmp_path: Path) -> None:
         raw.Print(input=weight, data=[told], name="y")
 
     meta = saved(tmp_path, build)
-    for feeds in ([], ["told:0"]):
-        with load_inference_graph(meta, ["y:0"], feeds) as graph:
-            assert graph.run(*(np.asarray(1, np.float32) for _ in feeds))[0] == 3
+    assert run(meta, ["y:0"]) == run(meta, ["y:0"], {"told:0": np.float32(1)}) == [3]
 
 
 @pytest.mark.parametrize(

@@ -20,10 +20,10 @@ v1 = tf.compat.v1
 def _calls(*pairs: tuple[str, str]) -> GraphDef:
     """A library in which the first of each pair calls the second."""
     graph_def = GraphDef()
-    names = dict.fromkeys(name for pair in pairs for name in pair)
-    functions = {name: graph_def.library.function.add() for name in names}
-    for name, function in functions.items():
-        function.signature.name = name
+    functions = {}
+    for name in dict.fromkeys(name for pair in pairs for name in pair):
+        functions[name] = graph_def.library.function.add()
+        functions[name].signature.name = name
     for caller, callee in pairs:
         call = functions[caller].node_def.add(name="call", op="PartitionedCall")
         call.attr["f"].func.name = callee
@@ -59,32 +59,32 @@ def _add(graph_def: GraphDef, op: str, *inputs: str, **attributes: int) -> None:
         node.attr[name].i = value
 
 
+MOST, BEYOND = 2**31 - 1, "zeros:9223372036854775807"
+
+
+def _of_another_dtype(graph_def: GraphDef) -> None:
+    _node(graph_def, "Const").attr["value"].tensor.dtype = DT_INT32
+
+
+def _of_another_type(graph_def: GraphDef) -> None:
+    _node(graph_def, "MatMul").attr["transpose_b"].list.SetInParent()
+
+
+def _of_a_large_constant(graph_def: GraphDef) -> None:
+    graph_def.library.function[0].node_def.append(_constant(10**12))
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (
-            lambda g: setattr(_node(g, "Const").attr["value"].tensor, "dtype", DT_INT32),
-            "has dtype number 1 and a value of dtype number 3",
-        ),
-        (
-            lambda g: _node(g, "MatMul").attr["transpose_b"].list.SetInParent(),
-            "the attribute transpose_b of MatMul .* is no bool",
-        ),
+        (_of_another_dtype, "has dtype number 1 and a value of dtype number 3"),
+        (_of_another_type, "the attribute transpose_b of MatMul .* is no bool"),
         (lambda g: _node(g, "MatMul").attr.pop("T"), "the attribute T of MatMul .* is no type"),
-        (
-            lambda g: _add(g, "Identity", "zeros:9223372036854775807"),
-            "node n has the input zeros:9223372036854775807",
-        ),
-        (
-            lambda g: _add(g, "Merge", "zeros", "^zeros", N=2**31 - 1),
-            "1 inputs, where it says 2147483647",
-        ),
+        (lambda g: _add(g, "Identity", BEYOND), f"node n has the input {BEYOND}"),
+        (lambda g: _add(g, "Merge", "zeros", "^zeros", N=MOST), f"1 inputs, where it says {MOST}"),
         (lambda g: _add(g, "RefMerge", "zeros", N=2), "1 inputs, where it says 2"),
-        (lambda g: _add(g, "AsString", "zeros", width=2**31 - 1), "width 2147483647"),
-        (
-            lambda g: g.library.function[0].node_def.append(_constant(10**12)),
-            r"the constant c of shape \[10+\], its constants take more than",
-        ),
+        (lambda g: _add(g, "AsString", "zeros", width=MOST), f"width {MOST}"),
+        (_of_a_large_constant, r"the constant c of shape \[10+\], its constants take more than"),
     ],
     ids=["dtype", "type", "no type", "output", "Merge", "RefMerge", "AsString", "constant"],
 )

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import tensorflow as tf
-from absl import logging
 from tensorflow.core.framework.variable_pb2 import VariableDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
@@ -23,7 +22,7 @@ from metagraph.meta import (
 )
 from metagraph.opening import open_model
 from metagraph.variables import trainable_names
-from tests.metagraph.made import of_graph, of_proto, refused
+from tests.metagraph.made import of_graph, of_proto, refused, warnings_said
 
 v1 = tf.compat.v1
 DEFAULT = "serving_default"
@@ -76,7 +75,7 @@ def test_a_signature_that_is_not_there(names: list[str], asked: str, line: str) 
 def test_a_saved_models_own_initializer_is_no_signature(tmp_path: Path) -> None:
     module = tf.Module()
     module.v = tf.Variable(2.0)
-    spec = tf.TensorSpec([], tf.float32, name="x")
+    spec = tf.TensorSpec([], tf.float32)
     call = tf.function(lambda x: {"y": x * module.v}, input_signature=[spec])
     tf.saved_model.save(module, str(tmp_path), signatures={"double": call})
     meta = open_model(str(tmp_path))
@@ -101,6 +100,14 @@ REGRESSED = Signature(DEFAULT, {"inputs": "x:0"}, {"outputs": "y:0"})
 GENERIC = _field(1, _field(3, _field(1, _field(1, b"k") + _field(2, _tensors("x:0")))))
 
 
+def _classification(*names: str) -> bytes:
+    return _field(1, _field(2, _tensors(*names)))
+
+
+def _classified(**outputs: str) -> Signature:
+    return Signature(DEFAULT, {"inputs": "x:0"}, outputs)
+
+
 def _bundle(*contents: bytes) -> Signature:
     proto = MetaGraphDef()
     for content in contents:
@@ -112,9 +119,7 @@ def _bundle(*contents: bytes) -> Signature:
 
 @pytest.fixture
 def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    lines: list[str] = []
-    monkeypatch.setattr(logging, "warning", lambda text, *values: lines.append(text % values))
-    return lines
+    return warnings_said(monkeypatch)
 
 
 @pytest.mark.parametrize(
@@ -125,14 +130,8 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         ([_field(1, b"")], NO_SIGNATURE),
         ([REGRESSION], REGRESSED),
         ([b"", _field(9, b"abc") + REGRESSION], REGRESSED),  # Fields that are not known.
-        (
-            [_field(1, _field(2, _tensors("x:0", "c:0", "s:0")))],
-            Signature(DEFAULT, {"inputs": "x:0"}, {"classes": "c:0", "scores": "s:0"}),
-        ),
-        (
-            [_field(1, _field(2, _tensors("x:0", "", "s:0")))],
-            Signature(DEFAULT, {"inputs": "x:0"}, {"scores": "s:0"}),
-        ),
+        ([_classification("x:0", "c:0", "s:0")], _classified(classes="c:0", scores="s:0")),
+        ([_classification("x:0", "", "s:0")], _classified(scores="s:0")),
         ([GENERIC], NO_SIGNATURE),
     ],
     ids=["absent", "empty", "no kind", "regression", "others", "classes", "scores", "generic"],

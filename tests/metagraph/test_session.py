@@ -12,17 +12,20 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.python.framework import op_def_registry
 
-from metagraph import values
+from metagraph import session
 from metagraph.meta import TensorInfo, read_meta_graph
 from metagraph.safety import RANDOM_OPS, TimeLimit
 from metagraph.session import (
     InferenceGraph,
+    Restoring,
     describe_tensors,
+    free_among,
+    free_scope,
     load_inference_graph,
-    random_outputs,
+    placeholder,
+    warn_if_random,
 )
-from metagraph.values import Restoring, free_among, free_scope, placeholder, stand_in
-from tests.metagraph.made import of_nodes, refused, saved
+from tests.metagraph.made import control_flow, of_nodes, refused, run, saved
 from tests.prediction import stock
 
 v1 = tf.compat.v1
@@ -56,25 +59,25 @@ def _load(path: Path, fetches: list[str], feeds: list[str] | None = None) -> Inf
 
 
 def _run(path: Path, fetches: list[str], feeds: dict[str, Any]) -> list[npt.NDArray[Any]]:
-    with _load(path, fetches, list(feeds)) as graph:
-        return graph.run(*(np.asarray(value) for value in feeds.values()))
+    return run(read_meta_graph(str(path)), fetches, feeds)
 
 
-def _assert_as_stock(path: Path, fetches: list[str], feeds: dict[str, Any]) -> None:
-    """Values, dtypes and shapes are those of a stock client."""
-    for ours, theirs in zip(
-        _run(path, fetches, feeds), stock.run(path, fetches, feeds), strict=True
-    ):
-        assert ours.dtype == theirs.dtype
-        np.testing.assert_array_equal(ours, theirs)
-
-
-def test_it_computes_what_a_stock_client_computes(path: Path) -> None:
-    _assert_as_stock(path, ["y:0", "hidden:0"], {"x:0": X})
-    _assert_as_stock(path, ["y:0"], {"x:0": X, "rate:0": np.float32(0.25)})
-    # Any tensor can be fed.
-    _assert_as_stock(path, ["y:0"], {"hidden:0": HIDDEN})
-    _assert_as_stock(path, ["y:0", "mul:0"], {"mul:0": HIDDEN, "rate:0": np.float32(0)})
+@pytest.mark.parametrize(
+    ("fetches", "feeds"),
+    [
+        (["y:0", "hidden:0"], {"x:0": X}),
+        (["y:0"], {"x:0": X, "rate:0": np.float32(0.25)}),
+        (["y:0"], {"hidden:0": HIDDEN}),  # Any tensor can be fed.
+        (["y:0", "mul:0"], {"mul:0": HIDDEN, "rate:0": np.float32(0)}),
+    ],
+)
+def test_it_computes_what_a_stock_client_computes(
+    path: Path, fetches: list[str], feeds: dict[str, Any]
+) -> None:
+    theirs = stock.run(path, fetches, feeds)
+    for found, expected in zip(_run(path, fetches, feeds), theirs, strict=True):
+        assert found.dtype == expected.dtype
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_variables_are_fetched_by_their_own_name(path: Path) -> None:
@@ -149,59 +152,34 @@ def test_what_a_file_says_beside_the_path_does_no_harm(path: Path) -> None:
     np.testing.assert_array_equal(_run(path, ["y:0"], {"x:0": X}), expected)
 
 
-def test_the_files_own_operations_are_not_run(path: Path, tmp_path: Path) -> None:
-    victim = tmp_path / "victim"
-
-    def poison(proto: MetaGraphDef) -> None:
-        """Makes restoring, saving and initializing write a file."""
-        with tf.Graph().as_default() as graph:
-            tf.io.write_file(str(victim), "owned", name="poison")
-        proto.graph_def.node.extend(graph.as_graph_def().node)
-        for node in proto.graph_def.node:
-            if node.name.startswith("save/") or "Assign" in node.name or node.name == "init":
-                node.input.append("^poison")
-
-    stock.edit_meta(path, poison)
-    _run(path, ["y:0", "w:0"], {"x:0": X})
-    assert not victim.exists()
-    stock.run(path, ["y:0"], {"x:0": X})
-    assert victim.exists()  # The poison is real: it harms a stock client.
-
-
-def _checkpoint(build: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], folder: Path) -> Path:
-    """A checkpoint of `y = build(x, v)` with x float32 [] and a variable v = 3."""
-    with stock.checkpoint(folder / "m"):
-        x = v1.placeholder(tf.float32, [], name="x")
-        v = v1.get_variable("v", initializer=np.float32(3), use_resource=True)
-        tf.identity(build(x, v), name="y")
-    return folder / "m.meta"
-
-
 def test_an_iterator_is_nothing_to_feed(tmp_path: Path) -> None:
     def build() -> None:
         data = tf.data.Dataset.from_tensors(np.ones((1, 1), np.float32))
         tf.identity(v1.data.make_initializable_iterator(data).get_next(), name="y")
 
-    saved(tmp_path, build)
+    meta = saved(tmp_path, build)
     with refused("iterator has not been initialized"):
-        _run(tmp_path / "m.meta", ["y:0"], {})
+        run(meta, ["y:0"])
     with refused(r"IteratorV2:0 cannot be fed: it is a resource"):
-        _load(tmp_path / "m.meta", ["y:0"], ["IteratorV2:0"])
+        run(meta, ["y:0"], {"IteratorV2:0": 0})
 
 
 def test_a_failure_with_a_traceback_is_one_line_with_its_node(tmp_path: Path) -> None:
-    path = _checkpoint(lambda x, v: tf.reshape(v, [tf.cast(x, tf.int32)], "reshaped"), tmp_path)
+    def build() -> None:
+        v = v1.get_variable("v", initializer=np.float32(3), use_resource=True)
+        tf.reshape(v, [v1.placeholder(tf.int32, [], name="x")], name="reshaped")
+
     with refused(r"fails at reshaped: Input to reshape"):
-        _run(path, ["y:0"], {"x:0": np.float32(2)})
+        run(saved(tmp_path, build), ["reshaped:0"], {"x:0": np.int32(2)})
 
 
 def test_texts_come_back_as_bytes(tmp_path: Path) -> None:
-    with stock.checkpoint(tmp_path / "m"):
-        text = v1.placeholder(tf.string, [None], name="text")
+    def build() -> None:
         suffix = v1.get_variable("s", initializer="é!", dtype=tf.string, use_resource=False)
-        tf.strings.join([text, suffix], name="y")
+        tf.strings.join([v1.placeholder(tf.string, [None], name="text"), suffix], name="y")
+
     words = np.array([b"a", b"\x00b"], object)
-    y, suffix = _run(tmp_path / "m.meta", ["y:0", "s:0"], {"text:0": words})
+    y, suffix = run(saved(tmp_path, build), ["y:0", "s:0"], {"text:0": words})
     assert y.tolist() == [b"a\xc3\xa9!", b"\x00b\xc3\xa9!"]
     assert suffix.dtype == object
     assert suffix.item() == b"\xc3\xa9!"
@@ -212,17 +190,13 @@ def test_texts_come_back_as_bytes(tmp_path: Path) -> None:
 def test_a_variable_that_is_a_switch_can_be_fed(
     tmp_path: Path, resource: bool, control_flow_v2: bool
 ) -> None:
-    (v1.enable_control_flow_v2 if control_flow_v2 else v1.disable_control_flow_v2)()
-    try:
-        with tf.Graph().as_default():
-            x = v1.placeholder(tf.float32, [None], name="x")
-            training = v1.get_variable(
-                "is_training", initializer=True, trainable=False, use_resource=resource
-            )
-            tf.cond(training, lambda: x * 2.0, lambda: x + 0.5, name="y")
-            v1.train.Saver().export_meta_graph(str(tmp_path / "m.meta"))
-    finally:
-        v1.enable_control_flow_v2()
+    with control_flow(control_flow_v2), tf.Graph().as_default():
+        x = v1.placeholder(tf.float32, [None], name="x")
+        training = v1.get_variable(
+            "is_training", initializer=True, trainable=False, use_resource=resource
+        )
+        tf.cond(training, lambda: x * 2.0, lambda: x + 0.5, name="y")
+        v1.train.Saver().export_meta_graph(str(tmp_path / "m.meta"))
     output = "y/Merge:0" if not control_flow_v2 else "y/Identity:0"
     x_value = np.array([1, 2], np.float32)
     feeds = {"x:0": x_value, "is_training:0": np.array(False)}
@@ -256,69 +230,56 @@ def test_a_fed_variable_reaches_what_takes_a_reference_or_a_handle(tmp_path: Pat
 
 
 def test_a_resource_is_nothing_to_fetch(tmp_path: Path) -> None:
-    meta = saved(
-        tmp_path, lambda: tf.raw_ops.FIFOQueueV2(component_types=[tf.float32], name="queue")
-    )
+    queue = tf.raw_ops.FIFOQueueV2
+    meta = saved(tmp_path, lambda: queue(component_types=[tf.float32], name="queue"))
     with refused("queue:0 cannot be fetched: it is a resource"):
-        load_inference_graph(meta, ["queue:0"])
+        run(meta, ["queue:0"])
 
 
 def test_a_table_that_waits_for_its_keys_is_said(tmp_path: Path) -> None:
-    with stock.checkpoint(tmp_path / "m"):
-        v1.get_variable("b", initializer=np.float32(1.0))
+    def build() -> None:
         table = tf.raw_ops.HashTableV2(key_dtype=tf.int64, value_dtype=tf.float32)
         keys = v1.FIFOQueue(1, [tf.int64], [[1]]).dequeue(name="keys")
         tf.raw_ops.InitializeTableV2(table_handle=table, keys=keys, values=[1.0])
         tf.raw_ops.LookupTableFindV2(
             table_handle=table, keys=[tf.constant(1, tf.int64)], default_value=0.0, name="y"
         )
-    meta = read_meta_graph(str(tmp_path / "m.meta"))
-    expected = "the start of the graph.* longer than --time_limit=0.2 .*waits for keys"
-    with refused(expected):
-        load_inference_graph(meta, ["y:0"], trust_graph=True, time_limit=TimeLimit(0.2))
+
+    meta = saved(tmp_path, build)
+    with refused("the start of the graph.* longer than --time_limit=0.2 .*waits for keys"):
+        run(meta, ["y:0"], trust_graph=True, time_limit=TimeLimit(0.2))
 
 
-def test_the_import_has_its_own_clock(path: Path) -> None:
+def _add() -> None:
+    tf.add(v1.get_variable("v", initializer=1.0), 1.0, name="y")
+
+
+def _look_up() -> None:
+    keys = v1.lookup.KeyValueTensorInitializer([1], [2], tf.int64, tf.int64)
+    table = v1.lookup.StaticHashTable(keys, -1)
+    tf.identity(table.lookup(tf.constant([1], tf.int64)), name="y")
+
+
+@pytest.mark.parametrize(("build", "filled"), [(_add, ""), (_look_up, ", which fills its tables,")])
+def test_the_import_has_its_own_clock(
+    tmp_path: Path, build: Callable[[], None], filled: str
+) -> None:
     """What ends the process is set before the import and before the start, and called off."""
     lines: list[str] = []
     limit = TimeLimit(9, lambda seconds, line: lines.append(line if seconds else "stop"))
-    load_inference_graph(read_meta_graph(str(path)), ["y:0"], ["x:0"], time_limit=limit).close()
-    assert [line.partition(" took")[0] for line in lines] == [
-        "the import of the graph",
-        "stop",
-        "the start of the graph",
-        "stop",
-    ]
+    load_inference_graph(saved(tmp_path, build), ["y:0"], time_limit=limit).close()
+    start = f"the start of the graph{filled}"
+    found = [line.partition(" took")[0] for line in lines]
+    assert found == ["the import of the graph", "stop", start, "stop"]
     assert not [line for line in lines if "--batch_size" in line]
 
 
-def test_only_a_graph_with_tables_is_said_to_fill_them(tmp_path: Path) -> None:
-    with stock.checkpoint(tmp_path / "m"):
-        keys = v1.lookup.KeyValueTensorInitializer([1], [2], tf.int64, tf.int64)
-        table = v1.lookup.StaticHashTable(keys, -1)
-        tf.identity(table.lookup(tf.constant([1], tf.int64)), name="y")
-        v1.get_variable("v", [])
-    lines: list[str] = []
-    limit = TimeLimit(9, lambda _, line: lines.append(line))
-    meta = read_meta_graph(str(tmp_path / "m.meta"))
-    load_inference_graph(meta, ["y:0"], time_limit=limit).close()
-    assert "the start of the graph, which fills its tables, took" in "".join(lines)
-
-
 def test_a_constant_that_cannot_be_made_is_told_in_plain_words(tmp_path: Path) -> None:
-    with stock.checkpoint(tmp_path / "m"):
-        tf.identity(tf.constant([1.0, 2.0], name="damaged"), name="y")
-        v1.get_variable("v", [])
-
-    def damage(proto: MetaGraphDef) -> None:
-        (node,) = (node for node in proto.graph_def.node if node.name == "damaged")
-        node.attr["value"].tensor.tensor_content = b"123"
-
-    stock.edit_meta(tmp_path / "m.meta", damage)
-    with refused(
-        "run at damaged: a constant is damaged, or needs more memory than there is or is allowed$"
-    ):
-        _run(tmp_path / "m.meta", ["y:0"], {})
+    meta = saved(tmp_path, lambda: tf.identity(tf.constant([1.0, 2.0], name="damaged"), name="y"))
+    meta.nodes["damaged"].attr["value"].tensor.tensor_content = b"123"
+    reason = "a constant is damaged, or needs more memory than there is or is allowed"
+    with refused(f"run at damaged: {reason}$"):
+        run(meta, ["y:0"])
 
 
 # What takes the place of fed tensors, and how variables are given their values.
@@ -351,23 +312,6 @@ def test_a_placeholder_keeps_its_name_where_that_is_free(node: str, op: str, exp
     assert (tensor.op.name, tensor.dtype, tensor.shape.as_list()) == (expected, tf.int32, [None, 2])
 
 
-@pytest.mark.parametrize("op", ["Variable", "VariableV2", "VarHandleOp"])
-def test_a_variable_has_the_fed_value_in_each_run(op: str) -> None:
-    """Consumers read it as they would the variable: by reference, or by handle."""
-    meta = of_nodes(("w", op, []))
-    with tf.Graph().as_default(), v1.Session() as session:
-        value = placeholder(meta, "w:0", tf.float32, [2], "fed")
-        variable = stand_in(meta, "w:0", value)
-        if op == "VarHandleOp":
-            assert variable.dtype == tf.resource
-            read = tf.raw_ops.ReadVariableOp(resource=variable, dtype=tf.float32)
-        else:
-            assert variable.dtype.name == "float32_ref"
-            read = tf.identity(variable)
-        for fed in (np.array([1, 2], np.float32), np.array([3, 4], np.float32)):
-            np.testing.assert_array_equal(session.run(read, {value: fed}), fed)
-
-
 _SIZES = (10, 300, 20, 30, 400)
 
 
@@ -377,7 +321,7 @@ _SIZES = (10, 300, 20, 30, 400)
 def test_variables_are_assigned_a_part_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int, steps: list[int]
 ) -> None:
-    monkeypatch.setattr(values, "_BYTES_A_STEP", limit)
+    monkeypatch.setattr(session, "_BYTES_A_STEP", limit)
 
     def build() -> None:
         for index, size in enumerate(_SIZES):
@@ -436,7 +380,7 @@ def test_a_second_run_tells_what_is_random(tmp_path: Path) -> None:
     with load_inference_graph(meta, names, ["x:0"]) as graph:
         results = graph.run(fed)
         results[0][0] = -results[0][0]
-        assert random_outputs(graph, [fed], results) == ["noise:0"]
+        assert warn_if_random(graph, [fed], results) == ["noise:0"]
         assert graph.random_nodes == ["random_uniform/RandomUniform"]
     with load_inference_graph(meta, ["root:0"], ["x:0"]) as graph:
-        assert random_outputs(graph, [fed], [np.zeros(7)]) == []
+        assert warn_if_random(graph, [fed], [np.zeros(7)]) == []

@@ -13,7 +13,6 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from checkpoints.reader import CheckpointReader
 from metagraph.meta import MetaGraphFile, read_meta_graph
 from metagraph.opening import open_model
-from metagraph.session import load_inference_graph
 from metagraph.variables import (
     VARIABLE_OPS,
     Part,
@@ -23,7 +22,7 @@ from metagraph.variables import (
     read_values,
     saver_keys,
 )
-from tests.metagraph.made import of_nodes, of_proto, refused, saved
+from tests.metagraph.made import of_nodes, of_proto, refused, run, saved
 from tests.prediction import stock
 
 v1 = tf.compat.v1
@@ -32,6 +31,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # TensorFlow's, 
 
 V1, V2 = v1.train.SaverDef.V1, v1.train.SaverDef.V2
 FORMATS = pytest.mark.parametrize("version", [V1, V2], ids=["V1", "V2"])
+SLICE = Part((10, 4), (2, 0), (3, 4))
 KINDS = pytest.mark.parametrize("resource", [False, True], ids=["ref", "resource"])
 
 
@@ -42,8 +42,7 @@ def _variables(meta: MetaGraphFile) -> list[str]:
 def _ours(path: Path) -> dict[str, npt.NDArray[Any]]:
     meta = read_meta_graph(str(path))
     names = [f"{name}:0" for name in _variables(meta)]
-    with load_inference_graph(meta, names) as graph:
-        return dict(zip(names, graph.run(), strict=True))
+    return dict(zip(names, run(meta, names), strict=True))
 
 
 def _assert_as_stock(path: Path) -> dict[str, npt.NDArray[Any]]:
@@ -124,22 +123,6 @@ def test_partitioned_variables_are_slices_of_one(
         assert np.concatenate(parts).tobytes() == full.tobytes()
 
 
-@KINDS
-def test_shards_on_several_devices(tmp_path: Path, resource: bool) -> None:
-    path = tmp_path / "m.meta"
-    with stock.checkpoint(tmp_path / "m"):
-        for task in range(3):
-            _variable(f"v{task}", np.array([task, 2], np.float32), resource)
-    with tf.Graph().as_default():
-        for task in range(3):
-            with tf.device(f"/job:ps/task:{task}"):
-                _variable(f"v{task}", np.array([0, 0], np.float32), resource)
-        v1.train.Saver(sharded=True).export_meta_graph(str(path), clear_devices=True)
-    nodes = read_meta_graph(str(path)).nodes
-    assert {f"save/restore_shard_{i}" for i in (1, 2)} <= nodes.keys()
-    assert _assert_as_stock(path)["v2:0"].tolist() == [2, 2]
-
-
 def _renamed(path: Path) -> None:
     """The variable `w` = 5, stored as `old/w`."""
     with tf.Graph().as_default():
@@ -156,9 +139,7 @@ def test_of_several_savers_the_files_own_counts(tmp_path: Path) -> None:
     assert _assert_as_stock(path)["w:0"] == 5
 
 
-def test_without_a_saver_what_the_graphs_restore_operations_agree_on_counts(
-    tmp_path: Path,
-) -> None:
+def test_without_a_saver_what_all_restore_operations_agree_on_counts(tmp_path: Path) -> None:
     path = tmp_path / "m.meta"
     _renamed(path)
     stock.edit_meta(path, lambda proto: proto.ClearField("saver_def"))
@@ -179,17 +160,20 @@ def test_a_variable_under_its_own_name_needs_no_saver(tmp_path: Path) -> None:
     assert _ours(tmp_path / "m.meta")["w:0"] == 5
 
 
-def _texts(proto: MetaGraphDef, part: str = "tensor_names") -> Any:
-    name = f"save/RestoreV2/{part}"
-    (node,) = (node for node in proto.graph_def.node if node.name == name)
-    return node.attr["value"].tensor
+LACKS = r"lacks 1 of the 1 .*: w$"
+TAKES = r"w \(saved as old/w\) is float32 \[\] \(of which it takes \[1\] at"
+NAMES, SLICES = "tensor_names", "shape_and_slices"
 
 
-def _slice(text: bytes) -> Callable[[MetaGraphDef], None]:
-    def cut(proto: MetaGraphDef) -> None:
-        _texts(proto, "shape_and_slices").string_val[0] = text
+def _texts(part: str, *texts: bytes, size: int = 1) -> Callable[[MetaGraphDef], None]:
+    """Gives the saver of one variable other names or slices, in a constant of this size."""
 
-    return cut
+    def write(proto: MetaGraphDef) -> None:
+        (node,) = (n for n in proto.graph_def.node if n.name == f"save/RestoreV2/{part}")
+        node.attr["value"].tensor.string_val[:] = texts
+        node.attr["value"].tensor.tensor_shape.dim[0].size = size
+
+    return write
 
 
 def _names_of(source: str) -> Callable[[MetaGraphDef], None]:
@@ -204,29 +188,17 @@ def _names_of(source: str) -> Callable[[MetaGraphDef], None]:
     return aim
 
 
-def _no_names(proto: MetaGraphDef) -> None:
-    del _texts(proto).string_val[:]
-
-
-def _huge_shape(proto: MetaGraphDef) -> None:
-    _texts(proto).tensor_shape.dim[0].size = -5
-
-
-def _not_utf8(proto: MetaGraphDef) -> None:
-    _texts(proto).string_val[0] = b"\xff\xfe"
-
-
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (_no_names, r"lacks 1 of the 1 .*: w$"),
-        (_huge_shape, r"lacks 1 of the 1 .*: w$"),
-        (_not_utf8, r"lacks 1 of the 1 .*: w$"),
-        (_slice(b"10 4 0,99:oops"), r"lacks 1 of the 1 .*: w$"),
-        (_slice(b"10 5,6"), r"lacks 1 of the 1 .*: w$"),
-        (_names_of("round"), r"lacks 1 of the 1 .*: w$"),
-        (_names_of("no/such/node"), r"lacks 1 of the 1 .*: w$"),
-        (_slice(b"10 0,1"), r"w \(saved as old/w\) is float32 \[\] \(of which it takes \[1\] at"),
+        (_texts(NAMES), LACKS),
+        (_texts(NAMES, b"old/w", size=-5), LACKS),
+        (_texts(NAMES, b"\xff\xfe"), LACKS),
+        (_texts(SLICES, b"10 4 0,99:oops"), LACKS),
+        (_texts(SLICES, b"10 5,6"), LACKS),
+        (_names_of("round"), LACKS),
+        (_names_of("no/such/node"), LACKS),
+        (_texts(SLICES, b"10 0,1"), TAKES),
     ],
     ids=["none", "shape", "no UTF-8", "no slice", "outside", "cycle", "gone", "another tensor's"],
 )
@@ -242,12 +214,8 @@ def test_a_damaged_saver_leaves_the_variables_own_names(
 def test_one_name_that_fills_a_whole_constant_costs_no_memory(tmp_path: Path) -> None:
     path = tmp_path / "m.meta"
     _renamed(path)
-
-    def widen(proto: MetaGraphDef) -> None:
-        for part in ("tensor_names", "shape_and_slices"):
-            _texts(proto, part).tensor_shape.dim[0].size = 1 << 60
-
-    stock.edit_meta(path, widen)
+    stock.edit_meta(path, _texts(NAMES, b"old/w", size=1 << 60))
+    stock.edit_meta(path, _texts(SLICES, b"", size=1 << 60))
     assert _ours(path)["w:0"] == 5
 
 
@@ -276,19 +244,14 @@ def test_a_saved_model_of_today_names_its_variables_by_object(tmp_path: Path) ->
     assert checkpoint_keys(meta, [variable], held) == {variable: Stored(key)}
     signature = meta.proto.signature_def["serving_default"]
     x, y = signature.inputs["x"].name, signature.outputs["y"].name
-    with load_inference_graph(meta, [y], [x]) as graph:
-        np.testing.assert_array_equal(graph.run(np.array([[1, 10]], np.float32))[0], [[32.0]])
+    assert run(meta, [y], {x: np.array([[1, 10]], np.float32)})[0].tolist() == [[32.0]]
 
 
 @pytest.mark.parametrize(
     ("op", "texts", "stored"),
     [
         ("Restore", {"n": "key"}, Stored("key")),
-        (
-            "RestoreSlice",
-            {"n": "key", "s": "10 4 2,3:-"},
-            Stored("key", Part((10, 4), (2, 0), (3, 4))),
-        ),
+        ("RestoreSlice", {"n": "key", "s": "10 4 2,3:-"}, Stored("key", SLICE)),
     ],
 )
 def test_restore_operations_of_2016_are_read(
@@ -383,25 +346,13 @@ def _meta(prefix: Path | str) -> MetaGraphFile:
     return MetaGraphFile(f"{prefix}.meta", str(prefix), proto)
 
 
-def _save_values(prefix: Path, **options: object) -> None:
-    with stock.checkpoint(prefix, **options):
-        for name, value in VALUES.items():
-            v1.get_variable(name, initializer=value, use_resource=False)
-        v1.get_variable("not/asked/for", [3], use_resource=False)
-
-
 @pytest.fixture
 def prefix(tmp_path: Path) -> Path:
-    _save_values(tmp_path / "m-7")
+    with stock.checkpoint(tmp_path / "m-7"):
+        for name, value in VALUES.items():
+            _variable(name, value)
+        v1.get_variable("not/asked/for", [3], use_resource=False)
     return tmp_path / "m-7"
-
-
-def _assert_read(prefix: Path | str) -> None:
-    found = read_values(_meta(prefix), VARIABLES)
-    assert found.keys() == VALUES.keys()
-    for name, value in VALUES.items():
-        assert found[name].dtype == value.dtype
-        assert found[name].tobytes() == value.tobytes()
 
 
 def test_a_shape_that_is_not_known_takes_any(prefix: Path) -> None:
@@ -413,7 +364,11 @@ def test_the_state_file_and_folders_of_its_name_are_not_looked_at(prefix: Path) 
     prefix.mkdir()  # tf.train.load_checkpoint would follow a state file in it.
     (prefix / "checkpoint").write_text('model_checkpoint_path: "other"\n')
     (prefix.parent / "checkpoint").write_text('model_checkpoint_path: "C:\\\\gone\\\\m-9"\n')
-    _assert_read(prefix)
+    found = read_values(_meta(prefix), VARIABLES)
+    assert found.keys() == VALUES.keys()
+    for name, value in VALUES.items():
+        assert found[name].dtype == value.dtype
+        assert found[name].tobytes() == value.tobytes()
 
 
 def _refused(prefix: Path, variables: list[Variable], message: str) -> None:
@@ -421,39 +376,31 @@ def _refused(prefix: Path, variables: list[Variable], message: str) -> None:
         read_values(_meta(prefix), variables)
 
 
-def test_a_missing_shard_is_named(prefix: Path) -> None:
-    data = Path(f"{prefix}.data-00000-of-00001")
-    data.rename(f"{prefix}.data-00000-of-00002")
-    _refused(prefix, VARIABLES, "lacks shard 00001 of its 2 data files")
-
-
-def test_missing_files_are_named(tmp_path: Path) -> None:
-    _refused(tmp_path / "m", VARIABLES, r"expected .*/m\.index and .*/m\.data-00000-of-00001")
-
-
-def test_missing_variables_are_named(prefix: Path) -> None:
+def test_what_is_missing_is_named(prefix: Path) -> None:
     missing = [Variable(f"n{i}", tf.float32, tf.TensorShape([])) for i in range(12)]
     _refused(prefix, [*VARIABLES, *missing], r"lacks 12 of the 14 .*: n0, n1, .*, n9 and 2 more$")
+    Path(f"{prefix}.data-00000-of-00001").rename(f"{prefix}.data-00000-of-00002")
+    _refused(prefix, VARIABLES, "lacks shard 00001 of its 2 data files")
+    gone = prefix.with_name("m")
+    _refused(gone, VARIABLES, r"expected .*/m\.index and .*/m\.data-00000-of-00001")
 
 
 @pytest.mark.parametrize(
     ("variable", "message"),
     [
-        (
-            Variable("layer/w", tf.float32, tf.TensorShape([3, 2])),
-            r"float32 \[2, 3\], the graph has float32 \[3, 2\]",
-        ),
-        (Variable("layer/w", tf.float32, tf.TensorShape([2])), r"layer/w is float32 \[2, 3\]"),
-        (Variable("layer/w", tf.float32, tf.TensorShape([None, 4])), r"has float32 \[\?, 4\]"),
-        (Variable("step", tf.int32, tf.TensorShape(None)), "has int32 of any shape"),
-        (
-            Variable("step", tf.int32, tf.TensorShape([])),
-            r"step is int64 \[\], the graph has int32 \[\]",
-        ),
+        (("layer/w", tf.float32, [3, 2]), r"float32 \[2, 3\], the graph has float32 \[3, 2\]"),
+        (("layer/w", tf.float32, [2]), r"layer/w is float32 \[2, 3\]"),
+        (("layer/w", tf.float32, [None, 4]), r"has float32 \[\?, 4\]"),
+        (("step", tf.int32, None), "has int32 of any shape"),
+        (("step", tf.int32, []), r"step is int64 \[\], the graph has int32 \[\]"),
     ],
 )
-def test_another_shape_or_dtype_is_refused(prefix: Path, variable: Variable, message: str) -> None:
-    _refused(prefix, [variable], f"does not fit its graph: .*{message}")
+def test_another_shape_or_dtype_is_refused(
+    prefix: Path, variable: tuple[str, tf.DType, Any], message: str
+) -> None:
+    name, dtype, shape = variable
+    found = Variable(name, dtype, tf.TensorShape(shape))
+    _refused(prefix, [found], f"does not fit its graph: .*{message}")
 
 
 @pytest.mark.parametrize("suffix", ["index", "data-00000-of-00001"])

@@ -75,8 +75,7 @@ def test_classes_and_probabilities_of_another_kind_make_no_classifier(tmp_path: 
 
 def test_many_are_shortened(tmp_path: Path) -> None:
     meta = saved(
-        tmp_path,
-        lambda: [v1.placeholder(tf.int32, [index], name=f"p{index}") for index in range(7)],
+        tmp_path, lambda: [v1.placeholder(tf.int32, [size], name=f"p{size}") for size in range(7)]
     )
     names = [f"p{index}:0" for index in range(7)]
     shown = ", ".join(f"p{index}:0 int32 [{index}]" for index in range(5))
@@ -96,12 +95,8 @@ def test_what_is_offered(classifier: str) -> None:
 # The checkpoint, before any value is read.
 
 
-def _cut(suffix: str) -> Callable[[Path], object]:
-    def cut(folder: Path) -> None:
-        path = folder / f"m{suffix}"
-        path.write_bytes(path.read_bytes()[:20])
-
-    return cut
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:20])
 
 
 def _save_some(folder: Path) -> None:
@@ -128,8 +123,8 @@ DATA = ".data-00000-of-00001"
     [
         (lambda _: None, []),
         (_save_some, ["u is missing", "v is float32 [4], the graph has float32 [3]"]),
-        (_cut(DATA), ["its files are smaller than the values"]),
-        (_cut(".index"), ["its index cannot be read"]),
+        (lambda folder: _cut(folder / f"m{DATA}"), ["its files are smaller than the values"]),
+        (lambda folder: _cut(folder / "m.index"), ["its index cannot be read"]),
         (lambda folder: (folder / f"m{DATA}").unlink(), [f"data file {{}}/m{DATA} is missing"]),
         (lambda folder: (folder / "m.index").unlink(), ["has no variables"]),
         (_no_dtype, ["there is no dtype 99"]),
@@ -142,10 +137,7 @@ def test_the_state_of_a_checkpoint(
     damage: Callable[[Path], object],
     expected: Sequence[str],
 ) -> None:
-    saved(
-        tmp_path,
-        lambda: [v1.get_variable(n, initializer=np.ones(3, np.float32)) for n in ("u", "v", "w")],
-    )
+    saved(tmp_path, lambda: [v1.get_variable(name, [3]) for name in "uvw"])
     damage(tmp_path)
     monkeypatch.delattr(CheckpointReader, "read")  # No value is read.
     meta = read_meta_graph(f"{tmp_path}/m.meta")

@@ -1,4 +1,4 @@
-"""What could be fed and fetched, in small graphs of the kinds that strangers have."""
+"""What nodes are for, in small graphs of the kinds that strangers have: fed, fetched, switched."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,9 +9,21 @@ import pytest
 import tensorflow as tf
 
 from metagraph.graph import sub_graph
+from metagraph.meta import TensorInfo
 from metagraph.model import Candidates, find_candidates, read_model, without_handles
-from metagraph.usage import behind_handle, dependence, is_source, output_index, plumbing, wiring_of
-from tests.metagraph.made import of_nodes, saved
+from metagraph.usage import (
+    Role,
+    RoleFinder,
+    behind_handle,
+    dependence,
+    is_source,
+    off_value,
+    output_index,
+    plumbing,
+    says_switch,
+    wiring_of,
+)
+from tests.metagraph.made import control_flow, of_graph, of_nodes, saved
 
 v1 = tf.compat.v1
 
@@ -122,14 +134,11 @@ def _only_a_measure() -> None:
 
 
 def _loop() -> None:
-    v1.disable_control_flow_v2()
-    try:
-        x, w = _x((1, 3)), _variable("w", 3, 3)
+    x, w = _x((1, 3)), _variable("w", 3, 3)
+    with control_flow(new=False):
         v1.while_loop(
             lambda i, _: i < 3, lambda i, s: (i + 1, tf.matmul(s, w)), (0, x), name="loop"
         )
-    finally:
-        v1.enable_control_flow_v2()
 
 
 def _handle() -> None:
@@ -144,6 +153,7 @@ def _handle() -> None:
 
 
 _HEADS = ("probabilities:0", "classes:0")
+_NAMED = ("x:0", "mask:0", "target:0")
 
 
 @pytest.mark.parametrize(
@@ -154,12 +164,7 @@ _HEADS = ("probabilities:0", "classes:0")
         (_set_variable_summary_and_data_set, ("x:0",), (), ("y:0",)),
         (_iterator, (), ("IteratorGetNext:0",), _HEADS),
         (_copies, ("x:0",), (), ("chances:0", "Softmax:0", "Identity:0", "value:0")),
-        (
-            _several_heads_and_labels,
-            ("x:0", "mask:0", "target:0"),
-            (),
-            ("policy:0", "unused:0", "value:0"),
-        ),
+        (_several_heads_and_labels, _NAMED, (), ("policy:0", "unused:0", "value:0")),
         (_of_a_shape_only, ("x:0",), (), ("y:0",)),
         (_parser, ("examples:0",), ("p/p:0",), _HEADS),
         (_two_queues, (), ("rows_DequeueMany:0",), _HEADS),
@@ -306,3 +311,67 @@ def test_savers_training_summaries_and_pipelines_are_plumbing(tmp_path: Path) ->
     assert not found & {"x", "square", "loss", "head", "only_kept", "w"}
     assert {"save/Const", "save/SaveV2", "seen", "queue", "fill", "filling", "keep"} <= found
     assert any(name.startswith("gradients/") for name in found)
+
+
+# What a value decides, told from the graph and from its name.
+
+
+@pytest.mark.parametrize(
+    ("name", "role", "off"),
+    [
+        ("is_training:0", Role.SWITCH, False),
+        ("phase:0", Role.SWITCH, False),
+        ("testing:0", Role.SWITCH, True),
+        ("is_inference:0", Role.SWITCH, True),
+        ("train_or_test:0", Role.SWITCH, False),
+        ("p:0", Role.KEEP, 1.0),
+        ("p:0", Role.RATE, 0.0),
+    ],
+)
+def test_what_is_off_and_which_names_speak_of_training(name: str, role: Role, off: object) -> None:
+    assert off_value(name, role) == off
+    assert says_switch(name) == ("p" not in name[:2])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape", "role"),
+    [
+        (tf.bool, [], Role.SWITCH),
+        (tf.bool, [None], None),
+        (tf.int32, [], None),
+        (tf.float32, [3], None),
+        (tf.float32, [], Role.KEEP),
+    ],
+)
+def test_only_single_values_decide(dtype: tf.DType, shape: list[int], role: Role | None) -> None:
+    needed = sub_graph(of_graph(lambda: v1.placeholder(dtype, shape, name="keep")), ["keep:0"])
+    assert RoleFinder(needed).role(TensorInfo("keep:0", dtype, tuple(shape))) is role
+
+
+def _drawn(x: tf.Tensor) -> tf.Tensor:
+    return tf.random.uniform(tf.shape(x))
+
+
+@pytest.mark.parametrize(
+    ("keep", "role"),
+    [
+        (lambda x, p: v1.nn.dropout(x, keep_prob=p), Role.KEEP),
+        (lambda x, p: tf.nn.dropout(x, rate=p), Role.RATE),
+        (lambda x, p: tf.nn.dropout(x, rate=1.0 - p), Role.KEEP),
+        (lambda x, p: x * tf.floor(p + _drawn(x)) / p, Role.KEEP),  # Of TensorFlow 1 until 1.12.
+        (lambda x, p: tf.where(_drawn(x) < tf.identity(p), x, 0.0), Role.KEEP),
+        (lambda x, p: tf.where(p > _drawn(x), x, 0.0), Role.KEEP),
+        (lambda x, p: tf.where(p <= _drawn(x), x, 0.0), Role.RATE),
+        (lambda x, p: x * p + _drawn(x), None),
+    ],
+    ids=["keep", "rate", "1 - p", "floor", "below", "above", "not below", "no comparison"],
+)
+def test_a_dropout_of_any_name_is_found_by_what_is_compared(
+    keep: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], role: Role | None
+) -> None:
+    def build() -> None:
+        x, p = v1.placeholder(tf.float32, [4], name="x"), v1.placeholder(tf.float32, [], name="p")
+        tf.identity(keep(x, p), name="y")
+
+    needed = sub_graph(of_graph(build), ["y:0"])
+    assert RoleFinder(needed).role(TensorInfo("p:0", tf.float32, ())) is role
