@@ -215,17 +215,24 @@ def _restored_session(
     return session
 
 
-def warn_if_random(
+def random_outputs(
     graph: InferenceGraph, fed: Sequence[Array], results: Sequence[Array]
 ) -> list[str]:
-    """Warns of tensors whose `results` a second run on what was `fed` does not give; returns them.
+    """The fetched tensors whose `results` a second run on what was `fed` does not give.
 
     NaN equals NaN. A graph without a random node is not run again.
     """
     if not graph.random_nodes:
         return []
     triples = zip(graph.fetches, results, graph.run(*fed), strict=True)
-    found = [info.name for info, first, second in triples if not _equal(first, second)]
+    return [info.name for info, first, second in triples if not _equal(first, second)]
+
+
+def warn_if_random(
+    graph: InferenceGraph, fed: Sequence[Array], results: Sequence[Array]
+) -> list[str]:
+    """Warns of `random_outputs`, and returns them."""
+    found = random_outputs(graph, fed, results)
     if found:
         logging.warning(
             "%s: another value at each run on the same input; random: %s. If it is dropout, feed "
