@@ -151,7 +151,7 @@ def _up(value: float, values: _Range) -> float:
     return round(float(np.interp(value, values, (_HEIGHT - _BOTTOM, _TOP))), 1)
 
 
-def _ticks(between: _Range) -> list[float]:
+def ticks(between: _Range) -> list[float]:
     """Some three to seven round numbers in a range: multiples of 1, 2 or 5 times a power of ten."""
     low, high = between
     power = 10.0 ** math.floor(math.log10((high - low) / 4))
@@ -162,12 +162,12 @@ def _ticks(between: _Range) -> list[float]:
 def _axes(steps: _Range, values: _Range) -> list[ET.Element]:
     """Lines and numbers at the edges."""
     drawn = []
-    for value in _ticks(values):
+    for value in ticks(values):
         top = _up(value, values)
         line = {"x1": _LEFT, "x2": _WIDTH - _RIGHT, "y1": top, "y2": top}
         drawn.append(element("line", stroke="var(--line)", **line))
         drawn.append(element("text", f"{value:.3g}", x=_LEFT - 6, y=top + 4, text_anchor="end"))
-    for step in _ticks(steps):
+    for step in ticks(steps):
         place = {"x": _across(step, steps), "y": _HEIGHT - 16, "text_anchor": "middle"}
         drawn.append(element("text", f"{step:,.6g}", **place))
     middle = (_WIDTH + _LEFT) / 2

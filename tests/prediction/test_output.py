@@ -30,6 +30,18 @@ def test_as_text() -> None:
     assert tensors.splitlines() == expected
 
 
+def test_a_name_stays_within_its_line_and_column() -> None:
+    """Class names and files' names are what a stranger's file and folder say."""
+    class_names = ["a\naccuracy 1.0000 (9 of 9)", "b\u202e", "c"]
+    probabilities = np.eye(3, dtype=np.float32)
+    names = ["1\t.png", "2.png", "3.png"]
+    result = Classification(names, np.arange(3), probabilities, np.arange(3), class_names)
+    lines = as_text(Report("m.meta", "m", {}, result, rows=True)).splitlines()
+    assert len(lines) == 3 + 1 + 3
+    assert lines[0].startswith(r"1\t.png  a\naccuracy 1.0000 (9 of 9)  1.0000  true: a\naccuracy")
+    assert {line.index("  1.0000  true") for line in lines[:3]} == {lines[2].index("  1.0000")}
+
+
 VALUES = np.random.default_rng(0).standard_normal((3, 2)).astype(np.float32)
 OUTPUTS: dict[str, Any] = {
     "fc2/add:0": VALUES,

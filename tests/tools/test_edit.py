@@ -491,3 +491,13 @@ def test_checkpoints_of_public_projects_predict_the_same(
     fed = {name: value for name, value in feeds.items() if name[:-2] in nodes}
     (found,) = stock.run(f"{new}.meta", [output], fed)
     assert found.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("make", [Path.touch, os.mkfifo], ids=["file", "pipe"])
+def test_a_file_of_the_very_name_is_nobodys_checkpoint(
+    tool: Tool, linear_run: Path, tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    make(tmp_path / "notes")
+    err = refused(tool, "edit", linear_run, f"--output={tmp_path}/notes", "--overwrite")
+    assert err.endswith("/notes is a file that is there: take another name")
+    assert [path.name for path in tmp_path.iterdir()] == ["notes"]

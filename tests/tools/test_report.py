@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from tests.tools.conftest import Tool, write_class_folders
+from tools import report_html
 from train_cnn import CnnConfig, train
 
 CLASSES = ["<script>alert(1)<b>", "a&b", "\"quoted'"]
@@ -100,6 +101,30 @@ def test_two_runs_stand_together(tool: Tool, run: Path, linear_run: Path, tmp_pa
     assert "The runs together" in text
     assert "run: training batch" in text
     assert "model: training batch" in text
+
+
+def test_a_damaged_checkpoint_is_told_of_and_is_1(
+    tool: Tool, linear_run: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(linear_run, tmp_path / "model")
+    (tmp_path / "model/my-model-290.data-00000-of-00001").write_bytes(b"?")
+    ended = tool("report", tmp_path / "model", f"--output={tmp_path}/r.html")
+    assert ended.code == 1
+    assert "my-model-290 does not verify" in ended.out
+    assert "my-model-290.data-00000-of-00001" in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.844, 1.0, [0.85, 0.9, 0.95, 1.0]),
+        (62, 200, [100, 150, 200]),
+        (0, 1e-15, [0, 2e-16, 4e-16, 6e-16, 8e-16, 1e-15]),
+        (-0.5, 0.5, [-0.4, -0.2, 0, 0.2, 0.4]),
+    ],
+)
+def test_the_numbers_at_an_axis_are_round(low: float, high: float, expected: list[float]) -> None:
+    assert report_html.ticks((low, high)) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
