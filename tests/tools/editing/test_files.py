@@ -44,7 +44,7 @@ def test_files_are_moved_into_a_folder_that_is_made(tmp_path: Path) -> None:
     assert (tmp_path / "checkpoint").read_text() == "mine"
 
 
-@pytest.mark.parametrize("suffix", [".index", ".data-00000-of-00002", ".meta", ".manifest", ""])
+@pytest.mark.parametrize("suffix", [".index", ".data-00000-of-00002", ".meta", ".manifest"])
 def test_what_is_there_is_replaced_only_if_asked_for(tmp_path: Path, suffix: str) -> None:
     (tmp_path / f"model{suffix}").write_text("old")
     (tmp_path / "model-2.index").write_text("another")
