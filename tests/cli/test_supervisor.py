@@ -51,6 +51,8 @@ _OPTIONS |= {"stop_seconds": 300, "impatient_seconds": 0.5}
 Start = Callable[..., "subprocess.Popen[str]"]
 End = tuple[int, str, list[str]]  # The exit code, what went to stdout, the lines on stderr.
 _PIDS = "print(os.getppid(), os.getpid(), flush=True)"
+# Not in one sleep: a signal that comes just before one is heeded after it.
+_SLEEPS = "[time.sleep(0.1) for _ in range(3000)]"
 
 
 @pytest.fixture
@@ -223,7 +225,7 @@ def test_what_encodings_lack(start: Start, monkeypatch: Patch, encoding: str, sh
 def test_a_signal_is_heeded_once(start: Start, number: int, code: int, to_both: bool) -> None:
     """As Ctrl-C is to both; the child is not interrupted while it tidies up."""
     tidied = ("finally:", "    time.sleep(0.5)", "    print('tidied')")
-    process = start("try:", f"    {_PIDS}", "    time.sleep(300)", *tidied)
+    process = start("try:", f"    {_PIDS}", f"    {_SLEEPS}", *tidied)
     parent, child = map(int, _line(process).split())
     for pid in (child, parent) if to_both else (parent,):
         os.kill(pid, number)
@@ -327,7 +329,7 @@ def test_a_bar_reaches_the_terminal_and_a_library_does_not(start: Start) -> None
 
 
 def test_the_child_does_not_outlive_its_parent(start: Start) -> None:
-    process = start(_PIDS, "time.sleep(300)")
+    process = start(_PIDS, _SLEEPS)
     _, child = _line(process).split()
     process.kill()
     # Both have closed the pipes: both have ended.
