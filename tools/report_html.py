@@ -132,7 +132,16 @@ def curves(title: str, lines: Sequence[Line]) -> ET.Element:
     view = f"0 0 {_WIDTH} {_HEIGHT}"
     svg = element("svg", *drawn, viewBox=view, role="img", aria_label=f"{title} over the steps")
     legend = element("ul", *keys, class_="pictures")
-    return element("figure", element("figcaption", title), legend, svg)
+    return element("figure", element("figcaption", title), legend, svg, _values(title, lines))
+
+
+def _values(title: str, lines: Sequence[Line]) -> ET.Element:
+    """The numbers of a chart as a table that can be unfolded, for who cannot point."""
+    columns = [dict(line.points) for line in lines]
+    steps = sorted({step for column in columns for step in column})
+    rows = [[int(step), *(column.get(step) for column in columns)] for step in steps]
+    head = ["step", *(line.name for line in lines)]
+    return element("details", element("summary", "as a table"), table(head, rows, title))
 
 
 _Range: TypeAlias = tuple[float, float]

@@ -18,7 +18,7 @@ CLASSES = ["<script>alert(1)<b>", "a&b", "\"quoted'"]
 _ALLOWED = {"html", "head", "meta", "title", "style", "body", "main", "article", "section", "nav"}
 _ALLOWED |= {"h1", "h2", "h3", "h4", "p", "ul", "ol", "li", "a", "div", "span", "strong", "img"}
 _ALLOWED |= {"table", "caption", "thead", "tbody", "tr", "th", "td", "figure", "figcaption"}
-_ALLOWED |= {"svg", "line", "text", "polyline", "circle", "rect"}
+_ALLOWED |= {"details", "summary", "svg", "line", "text", "polyline", "circle", "rect"}
 
 
 class _Page(HTMLParser):
