@@ -68,7 +68,7 @@ def look_into(prefix: str, config: InspectConfig) -> Record:
         )
     if config.stats:
         for tensor in shown:
-            tensor["stats"] = statistics(_read(reader, tensor["key"]))._asdict()
+            tensor["stats"] = statistics(read_tensor(reader, tensor["key"]))._asdict()
     said = manifest.read_of(prefix)
     facts = {name: getattr(said, name) for name in _FACTS} if said else None
     totals = {role: _total([t for t in shown if t["role"] == role]) for role in ROLES}
@@ -188,7 +188,7 @@ def _key_of(name: str, keys: Mapping[str, str], prefix: str) -> str:
 
 
 def _value(reader: CheckpointReader, name: str, key: str, config: InspectConfig) -> Record:
-    array = _read(reader, key)
+    array = read_tensor(reader, key)
     return {
         "name": name,
         "key": key,
@@ -199,7 +199,7 @@ def _value(reader: CheckpointReader, name: str, key: str, config: InspectConfig)
     }
 
 
-def _read(reader: CheckpointReader, key: str) -> Array:
+def read_tensor(reader: CheckpointReader, key: str) -> Array:
     """The value of a tensor, in a dtype that NumPy itself has; CheckpointError where damaged."""
     reader.check_sizes([key])
     return as_numpy_dtype(reader.read(key))

@@ -7,19 +7,19 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import numpy as np
 
 from checkpoints.reader import CheckpointReader
 from errors import CheckpointError, UserError
-from metagraph.casting import as_numpy_dtype
 from metagraph.model import read_model
 from metagraph.opening import find_variables
 from prediction.chosen_model import open_graph, with_chosen, with_model
 from prediction.evaluation import classify
 from prediction.request import Limits, ModelConfig, PredictConfig
+from tools.checkpoint_contents import read_tensor, statistics
 from tools.checkpoint_inspection import inspect
 from tools.command import Record
 from tools.graph_inspection import inspect_graph
@@ -40,13 +40,38 @@ _MOST_POINTS = 400  # of a curve
 _BINS = 24
 
 
-class _Told(NamedTuple):
-    """What is reported on, the labelled images to test it on, and the `Limits` as arguments."""
+class _Told:
+    """What is reported on, the labelled images to test it on, and the `Limits` as arguments.
 
-    path: str
-    input: Sequence[str]
-    limits: Mapping[str, Any]
-    damaged: list[str]  # Checkpoints that do not verify, added as they are found.
+    What several sections tell of is read once.
+    """
+
+    def __init__(self, path: str, images: Sequence[str], limits: Mapping[str, Any]) -> None:
+        self.path, self.input, self.limits = path, images, limits
+        self.damaged: list[str] = []  # Checkpoints that do not verify, added as they are found.
+
+    @functools.cached_property
+    def metrics(self) -> RunMetrics:
+        """What the run has logged; ToolError where it has not."""
+        return read_run(self.path)
+
+    @functools.cached_property
+    def listed(self) -> Record | None:
+        """The list of a folder's checkpoints; None where one checkpoint is meant."""
+        if not os.path.isdir(self.path):
+            return None
+        return inspect(InspectConfig(ckpt=self.path, **self.limits))
+
+    @functools.cached_property
+    def contents(self) -> Record:
+        """What the checkpoint holds that is looked at: the one that is named, or the newest."""
+        if self.listed is None:
+            prefix = find_variables(self.path)
+        elif self.listed["newest"] is None:
+            raise CheckpointError(f"none of the checkpoints of {self.path} is whole")
+        else:
+            prefix = os.path.join(self.path, self.listed["newest"])
+        return inspect(InspectConfig(ckpt=prefix, **self.limits))
 
 
 _Section = Callable[[_Told], Iterator[ET.Element]]
@@ -64,17 +89,17 @@ def report(config: ReportConfig, most_bytes: int) -> tuple[bytes, Record]:
     title = f"Report of {', '.join(names)}"
     items = [element("li", element("a", name, href=f"#run-{n}")) for n, name in enumerate(names)]
     body = [element("h1", title), element("nav", element("ul", *items), aria_label="runs")]
-    body += _together(config, names)
     limits = {field.name: getattr(config, field.name) for field in dataclasses.fields(Limits)}
+    all_told = [_Told(path, config.input, limits) for path in config.runs]
+    body += _together(all_told, names)
     runs = []
-    for number, (name, path) in enumerate(zip(names, config.runs, strict=True)):
+    for number, (name, told) in enumerate(zip(names, all_told, strict=True)):
         failed: dict[str, str] = {}
-        told = _Told(path, config.input, limits, [])
         sections = [*_sections(told, number, failed)]
         if failed.keys() >= {"graph", "variables"}:
-            raise CheckpointError(f"{path} is no checkpoint, nor a run: {failed['graph']}")
+            raise CheckpointError(f"{told.path} is no checkpoint, nor a run: {failed['graph']}")
         body.append(element("article", element("h2", name, id=f"run-{number}"), *sections))
-        runs.append({"path": path, "failed": failed, "damaged": told.damaged})
+        runs.append({"path": told.path, "failed": failed, "damaged": told.damaged})
     content = page(title, body)
     if len(content) > most_bytes:
         raise CheckpointError(
@@ -106,12 +131,12 @@ def _sections(told: _Told, number: int, failed: dict[str, str]) -> Iterator[ET.E
         yield element("section", heading, *content, aria_labelledby=identity)
 
 
-def _together(config: ReportConfig, names: Sequence[str]) -> Iterator[ET.Element]:
+def _together(all_told: Sequence[_Told], names: Sequence[str]) -> Iterator[ET.Element]:
     """The curves of several runs, one over the other."""
     found = []
-    for name, path in zip(names, config.runs, strict=True):
+    for name, told in zip(names, all_told, strict=True):
         try:
-            found.append((name, read_run(path)))
+            found.append((name, told.metrics))
         except UserError:
             continue  # The run's own section says why.
     if len(found) > 1:
@@ -134,39 +159,27 @@ def _curves(runs: Sequence[tuple[str, RunMetrics]]) -> Iterator[ET.Element]:
 
 
 def _progress(told: _Told) -> Iterator[ET.Element]:
-    run = read_run(told.path)
+    run = told.metrics
     yield from _curves([("", run)])
     last = [[name, float(values[-1])] for name, (_, values) in run.series.items()]
     yield table(["number", f"at step {run.last_step:,}"], last, "Last values")
 
 
 def _configuration(told: _Told) -> Iterator[ET.Element]:
-    found = inspect(InspectConfig(ckpt=_newest(told), **told.limits))
-    if found["manifest"] is None:
+    said = told.contents["manifest"]
+    if said is None:
         raise CheckpointError("the checkpoint has no manifest, as another trainer wrote it")
     for part in ("config", "environment"):
         rows = []
-        for name, value in sorted(found["manifest"][part].items()):
+        for name, value in sorted(said[part].items()):
             rows.append([name, ", ".join(map(str, value if isinstance(value, list) else [value]))])
         yield table([part, "value"], rows, f"What the manifest says: {part}")
 
 
-def _newest(told: _Told) -> str:
-    """The prefix of the checkpoint that is looked at."""
-    if not os.path.isdir(told.path):
-        return find_variables(told.path)
-    newest = inspect(InspectConfig(ckpt=told.path, **told.limits))["newest"]
-    if newest is None:
-        raise CheckpointError(f"none of the checkpoints of {told.path} is whole")
-    return os.path.join(told.path, newest)
-
-
 def _checkpoints(told: _Told) -> Iterator[ET.Element]:
     verified = verify(VerifyConfig(path=told.path, **told.limits))
-    listed: Mapping[str, Any] = {}
-    if os.path.isdir(told.path):
-        found = inspect(InspectConfig(ckpt=told.path, **told.limits))
-        listed = {entry["name"]: entry for entry in found["checkpoints"]}
+    entries = told.listed["checkpoints"] if told.listed else []
+    listed = {entry["name"]: entry for entry in entries}
     rows = []
     for entry in verified["checkpoints"]:
         facts = listed.get(entry["name"], {})
@@ -265,24 +278,24 @@ def _layers(told: _Told) -> Iterator[ET.Element]:
 
 
 def _variables(told: _Told) -> Iterator[ET.Element]:
-    prefix = _newest(told)
-    found = inspect(InspectConfig(ckpt=prefix, stats=True, **told.limits))
+    prefix, tensors = told.contents["checkpoint"], told.contents["tensors"]
     reader = CheckpointReader(prefix)
     rows = []
-    for tensor in found["tensors"][:_MOST_VARIABLES]:
-        stats = tensor["stats"]
+    for tensor in tensors[:_MOST_VARIABLES]:
+        values = read_tensor(reader, tensor["key"])
+        stats = statistics(values)
         bars = None
-        if stats["min"] is not None and tensor["values"] > 1:
-            values = as_numpy_dtype(reader.read(tensor["key"])).astype(np.float64)
-            counts, edges = np.histogram(values[np.isfinite(values)], _BINS)
+        if stats.min is not None and tensor["values"] > 1:
+            numbers = values.astype(np.float64)
+            counts, edges = np.histogram(numbers[np.isfinite(numbers)], _BINS)
             bars = histogram(counts.tolist(), float(edges[0]), float(edges[-1]))
         shape = f"{tensor['dtype']} {tensor['shape']}"
-        numbers = [stats[key] for key in ("min", "max", "mean", "std")]
-        rows.append([tensor["key"], tensor["role"], shape, bars, *numbers, stats["nan"]])
+        told_of = (stats.min, stats.max, stats.mean, stats.std, stats.nan)
+        rows.append([tensor["key"], tensor["role"], shape, bars, *told_of])
     head = ["variable", "role", "kind", "histogram", "min", "max", "mean", "std", "NaN"]
     yield table(head, rows, f"Variables of {os.path.basename(prefix)}")
-    if len(found["tensors"]) > len(rows):
-        yield element("p", f"and {len(found['tensors']) - len(rows):,} more")
+    if len(tensors) > len(rows):
+        yield element("p", f"and {len(tensors) - len(rows):,} more")
 
 
 SECTIONS: Mapping[str, _Section] = {
