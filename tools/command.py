@@ -68,6 +68,8 @@ def check_installed(packages: Sequence[str], extra: str, what: str) -> None:
     try:
         for package in packages:
             importlib.import_module(package)
+    except ValueError as error:  # Of matplotlib on MPLBACKEND, which is of no use here.
+        raise ToolError(f"{package} cannot be imported: {error}") from error
     except ImportError as error:
         raise ToolError(
             f"{what} needs the packages of the extra `{extra}`: pip install {' '.join(packages)} "

@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from cli.fields import REPEATED, Check, Together, ends_in, flag, nested
 from cli.terminal import import_tensorflow
-from errors import ToolError
 from prediction.request import PredictConfig
 from tools.command import Printed, Record, check_installed, overwrite, run_command, show
 
@@ -133,10 +132,7 @@ class PlotConfig(Printed):
 
 def main(config: PlotConfig) -> None:
     """Draws what is asked for."""
-    try:
-        check_installed(["matplotlib"], "plot", "a picture")
-    except ValueError as error:  # Of MPLBACKEND, which is of no use here but read all the same.
-        raise ToolError(f"matplotlib cannot be imported: {error}") from error
+    check_installed(["matplotlib"], "plot", "a picture")
     import_tensorflow()
     show(plot(config), as_text, config.format)
 

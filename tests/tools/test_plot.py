@@ -4,7 +4,9 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -154,16 +156,14 @@ def test_without_matplotlib_a_line_names_it(
     assert "\n" not in ended.err
 
 
+@pytest.mark.parametrize("command", [("plot", "line"), ("report",)])
 def test_a_setting_that_matplotlib_refuses_is_one_line(
-    tool: Tool, linear_run: Path, monkeypatch: pytest.MonkeyPatch
+    tool: Tool, linear_run: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
 ) -> None:
     said = "Key backend: 'nonsense' is not a valid value"
-
-    def refuse(*_: object) -> None:
-        raise ValueError(said)
-
-    monkeypatch.setattr("tools.plot.check_installed", refuse)
-    ended = tool("plot", "line", f"--run={linear_run}")
+    refusing = SimpleNamespace(import_module=Mock(side_effect=ValueError(said)))
+    monkeypatch.setattr("tools.command.importlib", refusing)
+    ended = tool(*command, f"--run={linear_run}")
     assert (ended.code, ended.err) == (1, f"matplotlib cannot be imported: {said}")
 
 
