@@ -10,9 +10,8 @@ import json
 import statistics
 import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
-from benchmarks.measuring import seconds
+from benchmarks.measuring import log_lines, seconds
 from cli.fields import flag, parse
 from cli.run import run
 from cli.terminal import import_tensorflow
@@ -54,8 +53,7 @@ def accuracy_of(seed: int) -> float:
 
     with tempfile.TemporaryDirectory() as folder:
         train(parse(CnnConfig, ["train_cnn.py", f"--ckpt_dir={folder}", f"--seed={seed}"]))
-        lines = (Path(folder) / "logs" / "metrics.jsonl").read_text().splitlines()
-    return float(json.loads(lines[-1])["test_accuracy"])
+        return float(json.loads(log_lines(folder)[-1])["test_accuracy"])
 
 
 if __name__ == "__main__":

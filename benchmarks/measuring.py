@@ -117,6 +117,13 @@ def start(batch_size: int = 0) -> None:
     logging.get_absl_logger().setLevel("ERROR")
 
 
+def log_lines(ckpt_dir: str) -> list[bytes]:
+    """The lines of a run's log, none where it has none yet."""
+    from training.metrics import LOGS_FOLDER, METRICS_FILE, lines_of
+
+    return lines_of(os.path.join(ckpt_dir, LOGS_FOLDER, METRICS_FILE))
+
+
 def write_image_files(folder: Path, count: int) -> None:
     """Writes random images as PNG files in a folder a class."""
     import numpy as np

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from benchmarks.measuring import log_lines
 from cli.fields import flag, parse
 from cli.run import run
 from cli.terminal import import_tensorflow
@@ -51,7 +52,7 @@ def main(request: Request) -> int:
             for work in (functools.partial(_line, "model"), functools.partial(_cnn, "model1")):
                 os.waitpid(fork(work), 0)
             steps = _kill("killed", request.kills)
-            if _metrics("model1") != _metrics("killed"):
+            if log_lines("model1") != log_lines("killed"):
                 print("LOST: the killed run has another loss than the unbroken one")
                 return 1
             _draw_losses("model1", "killed", steps, folder / "killed.png")
@@ -80,18 +81,11 @@ def _cnn(path: str) -> None:
     train(parse(CnnConfig, ["train_cnn.py", *given]))
 
 
-def _metrics(path: str) -> bytes:
-    """What a run has logged so far."""
-    log = Path(path, "logs", "metrics.jsonl")
-    return log.read_bytes() if log.exists() else b""
-
-
-def _steps(path: str) -> list[int]:
-    """The steps that a run's log has."""
+def _last_step(path: str) -> int:
+    """The last step that a run's log has so far."""
     from training.metrics import step_of
 
-    lines = _metrics(path).splitlines(keepends=True)
-    return [step for line in lines if (step := step_of(line)) is not None]
+    return max((step_of(line) or 0 for line in log_lines(path)), default=0)
 
 
 def _kill(path: str, kills: int) -> list[int]:
@@ -106,11 +100,11 @@ def _kill(path: str, kills: int) -> list[int]:
     for number in range(kills):
         child = fork(functools.partial(_cnn, path))
         due = 200 * (number + draw.random()) / (kills + 1)
-        while max(_steps(path), default=0) < due:
+        while _last_step(path) < due:
             time.sleep(0.01)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        found.append(max(_steps(path), default=0))
+        found.append(_last_step(path))
     os.waitpid(fork(functools.partial(_cnn, path)), 0)
     return found
 
