@@ -50,10 +50,7 @@ DEFAULT_STEPS = 200
 IMAGE_SIZE = 32
 _BATCH_SIZE, _RAMP_IMAGES = 64, 10
 _SMALL_BATCH = 32  # images; below it one thread trains faster than two (python -m benchmarks.speed)
-_LEARNING_RATES = {
-    CONSTANT: 1e-3,
-    COSINE: 4e-3,
-}  # docs/measurements.md says why
+_LEARNING_RATES = {CONSTANT: 1e-3, COSINE: 4e-3}  # docs/measurements.md says why
 _COSINE_WARMUP_STEPS = 500  # by default, in a run of twice as many or more
 _TEST_BATCH_SIZE = 250  # images at once: their activations take 40 MB
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from google.protobuf import text_format
 
+from cli.terminal import one_line
 from errors import CheckpointError, ToolError, nearest_names
 from metagraph.graph import attribute_of, data_inputs
 from metagraph.importing import disarmed_graph
@@ -122,7 +123,7 @@ def as_text(found: Mapping[str, Any]) -> str:
     for entry in found.get("written", ()):
         lines.append(f"wrote {entry['file']}, {format_bytes(entry['bytes'])}")
     # A newline in a name of the file could forge a line.
-    return "\n".join(line.replace("\n", r"\n") for line in lines)
+    return "\n".join(map(one_line, lines))
 
 
 def node_record(meta: MetaGraphFile, text: str) -> dict[str, Any]:
