@@ -29,15 +29,17 @@ def _weight_and_bias(shape: list[int], seed: int, stream: int) -> tuple[tf.Varia
 
 
 def _convolution(name: str, images: tf.Tensor, channels: int, seed: int, stream: int) -> tf.Tensor:
-    """3x3 convolution, ReLU, then 3x3 max-pooling with stride 3, both padded SAME.
+    """`<name>/MaxPool2d:0`: 3x3 convolution, ReLU, 3x3 max-pooling with stride 3, padded SAME.
 
     [N, H, W, C] -> [N, ceil(H / 3), ceil(W / 3), channels].
     """
     with tf.compat.v1.variable_scope(name):
         w, b = _weight_and_bias([3, 3, images.shape[-1], channels], seed, stream)
         features = tf.nn.conv2d(images, w, strides=1, padding="SAME")  # [N, H, W, channels]
-        features = tf.nn.relu(tf.nn.bias_add(features, b))
-        return tf.nn.max_pool2d(features, ksize=3, strides=3, padding="SAME")
+        # Bias and ReLU never decrease: they give the same after the pooling, on a ninth of the
+        # values. The last of the three has the name of the whole.
+        greatest = tf.nn.max_pool2d(features, ksize=3, strides=3, padding="SAME", name="Pool")
+        return tf.nn.relu(tf.nn.bias_add(greatest, b), name="MaxPool2d")
 
 
 def _fully_connected(

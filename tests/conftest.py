@@ -2,6 +2,7 @@
 
 import faulthandler
 import importlib
+import os
 import signal
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 from absl import logging
+
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # As the scripts have it, before TensorFlow.
 
 PROJECT = Path(__file__).resolve().parent.parent
 Make = Callable[..., Any]

@@ -25,7 +25,7 @@ from tests import runs
 from tests.conftest import Log, Make, Patch
 from tests.runs import with_run
 from train_cnn import CnnConfig
-from training import loop
+from training import loop, resume
 from training.task import Batch
 
 CLASSES = ("cat", "dog", "émeu")
@@ -202,6 +202,31 @@ def test_with_all_options_it_resumes_to_the_same_bytes(tuned: CnnConfig, tmp_pat
     assert rates[4] == pytest.approx(3e-3 * 4 / 5)  # Of the update that made it step 4.
     assert rates[8] == pytest.approx(3e-3 * (1 + np.cos(np.pi * 2 / 25)) / 2)
     assert rates[30] == pytest.approx(3e-3 * (1 + np.cos(np.pi * 24 / 25)) / 2)
+
+
+@pytest.mark.skipif(
+    not {*resume.BFLOAT16_FEATURES} & {*resume.processor_features()},
+    reason="needs a processor with instructions for bfloat16",
+)
+def test_bfloat16_resumes_to_the_same_bytes(config: CnnConfig, tmp_path: Path) -> None:
+    """Its numbers are near those of float32 and not the same; its graph and variables are."""
+    rounded, plain = (
+        with_run(config, ckpt_dir=str(tmp_path / name), precision=name)
+        for name in ("bf16", "float32")
+    )
+    for one in (rounded, plain):
+        assert train_cnn.train(one).step == 30
+    stopped = with_run(rounded, ckpt_dir=str(tmp_path / "stopped"))
+    assert _train_and_stop_at(stopped, 16) == 143
+    assert train_cnn.train(stopped).step == 30
+    assert runs.same(stopped.run, rounded.run)
+    losses, expected = ([line["loss"] for line in runs.lines(c.run)] for c in (rounded, plain))
+    assert losses != expected
+    assert losses[0] == pytest.approx(expected[0], rel=0.02)
+    graphs = {Path(c.run.ckpt_dir, "my-model-30.meta").read_bytes() for c in (rounded, plain)}
+    assert len(graphs) == 1
+    with pytest.raises(TrainingError, match="precision was 'bf16', is now not given"):
+        train_cnn.train(with_run(rounded, precision="float32", train_steps=31))
 
 
 def test_the_best_of_all_saves_stays(tuned: CnnConfig, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from cli.terminal import INTRA_OP_THREADS_VARIABLE, MOST_THREADS
 from data import DEFAULT_MEMORY_MB, RAMP, SHAPES, SKIP, STOP
 
 CONSTANT, COSINE = "constant", "cosine"
+FLOAT32, BFLOAT16 = "float32", "bf16"
 _LOG_EVERY_STEPS = 10  # unless an epoch is longer
 _LARGEST_SEED = 2**32 - 1
 MOST_STEPS = 10**12
@@ -138,6 +139,13 @@ class RunConfig:
         None,
         low=1,
         high=MOST_THREADS,
+    )
+
+    precision: str = flag(
+        "Of convolutions and matrix products: bf16 rounds what they take and give to bfloat16, "
+        "which is faster on processors that have instructions for it. Variables stay float32.",
+        FLOAT32,
+        choices=(FLOAT32, BFLOAT16),
     )
 
     def threads(self, *, small_steps: bool) -> int | None:

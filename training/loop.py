@@ -24,9 +24,10 @@ from checkpoints import folder, naming
 from checkpoints.lock import FolderLock
 from checkpoints.writer import CheckpointWriter, RunRecord
 from cli.signals import stop_signals
+from cli.terminal import ONEDNN_VARIABLE
 from errors import TrainingError
 from training import resume
-from training.config import RunConfig
+from training.config import BFLOAT16, RunConfig
 from training.metrics import Metrics, MetricsLog, Progress, refusals_told
 from training.task import GraphSession, Task
 
@@ -59,12 +60,16 @@ def train(task: Task, config: RunConfig, terminal: TextIO | None = None) -> Outc
             f"--keep_best needs {task.examples} to test on, and found none: hold some out, such as "
             "with --validation_fraction=0.1"
         )
+    bfloat16 = config.precision == BFLOAT16
+    if bfloat16:
+        task = task._replace(identity={**task.identity, "precision": BFLOAT16})
+    _say_what_is_slow(bfloat16)
     with refusals_told(f"--ckpt_dir={config.ckpt_dir} cannot be made"):
         tf.io.gfile.makedirs(config.ckpt_dir)
     with (
         FolderLock(config.ckpt_dir) as lock,
         StopSignals() as stop,
-        GraphSession(task.model) as session,
+        GraphSession(task.model, bfloat16=bfloat16) as session,
     ):
         start = resume.start(session, config, task)
         if task.write_data is not None:
@@ -82,6 +87,18 @@ def train(task: Task, config: RunConfig, terminal: TextIO | None = None) -> Outc
             exit_code = 128 + (stop.received or 0)
         variables = {name: np.array(value) for name, value in session.variables().items()}
         return Outcome(step, prefix, exit_code, variables)
+
+
+def _say_what_is_slow(bfloat16: bool) -> None:
+    """Warns where the run is slower than this machine can do, or than was asked for."""
+    given = resume.environment()
+    if given["onednn"].lower() in ("0", "false"):
+        off = f"{ONEDNN_VARIABLE}={given['onednn']} leaves out TensorFlow's faster kernels"
+        logging.warning("%s: training may take three times as long", off)
+    if bfloat16 and not {*resume.BFLOAT16_FEATURES} & {*given["processor"]}:
+        logging.warning(
+            "--precision=bf16 is no faster here: this processor has no instructions for it"
+        )
 
 
 def _prediction(prefix: str, flags: Sequence[str]) -> str:

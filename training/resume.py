@@ -23,7 +23,7 @@ from checkpoints.lock import Hold, read_newest
 from checkpoints.manifest import Manifest
 from checkpoints.reader import CheckpointReader, Restored, restore_newest
 from checkpoints.writer import MOST_FAILURES
-from cli.terminal import INTRA_OP_THREADS_VARIABLE
+from cli.terminal import INTRA_OP_THREADS_VARIABLE, ONEDNN_VARIABLE
 from errors import CheckpointError, TrainingError, first_few
 from training.config import InitFrom, RunConfig
 from training.metrics import LOGS_FOLDER, METRICS_FILE, lines_of, refusals_told, step_of
@@ -35,6 +35,9 @@ _OF_ADAM = re.compile(r"(.*/)?beta[12]_power(_\d+)?")
 _PART = re.compile(r"\.(index|meta|manifest|data-\d{5}-of-\d{5})$")
 _DIGEST = "initial_values"  # The identity's entry for what a run began with.
 _SHOWN = 20  # classes in an error
+_MOST_OF_CPUINFO = 1 << 13  # bytes: the first processor's, which tell of all
+BFLOAT16_FEATURES = ("avx512_bf16", "amx_bf16", "bf16")
+_FEATURES = ("avx2", "fma", "avx512f", "avx512_vnni", "asimd", "sve", *BFLOAT16_FEATURES)
 
 
 class Start(NamedTuple):
@@ -120,7 +123,8 @@ def _check_nothing_is_lost(config: RunConfig, save_every: int | Fraction) -> Non
 def environment() -> dict[str, Any]:
     """What the last bits depend on: TensorFlow, the machine, and the threads of an operation.
 
-    The threads are TF_NUM_INTRAOP_THREADS if that is set, else the number of processors.
+    The threads are TF_NUM_INTRAOP_THREADS if that is set, else the number of processors. Kernels
+    are chosen by what the processor can do, and by whether oneDNN's are among them.
     """
     given = int(os.environ.get(INTRA_OP_THREADS_VARIABLE) or 0)
     affinity = getattr(os, "sched_getaffinity", None)  # Not on every system.
@@ -129,7 +133,19 @@ def environment() -> dict[str, Any]:
         "tensorflow": tf.version.VERSION,
         "machine": platform.machine(),
         "threads": given or processors,
+        "onednn": os.environ.get(ONEDNN_VARIABLE, "by default"),
+        "processor": processor_features(),
     }
+
+
+def processor_features() -> list[str]:
+    """What the processor can do, of what kernels are chosen by; empty where Linux does not tell."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            words = {*file.read(_MOST_OF_CPUINFO).split()}
+    except OSError:
+        return []
+    return [name for name in _FEATURES if name in words]
 
 
 def _with_digest(identity: Mapping[str, Any], initial: InitialValues) -> Mapping[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import numpy as np
 import tensorflow as tf
 from absl import logging
+from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
 from checkpoints.bundle import VariableSpec, make_fed_callable
 from data import BUILT_IN, files
@@ -147,13 +148,20 @@ def predict_with(data_set: str) -> tuple[str, ...]:
 class GraphSession:
     """Runs a training graph; after `__init__` the graph is final, so that no loop makes it grow."""
 
-    def __init__(self, model: TrainableGraph) -> None:
-        """Opens a session on the model's graph; the variables have no value yet."""
+    def __init__(self, model: TrainableGraph, *, bfloat16: bool = False) -> None:
+        """Opens a session on the model's graph; the variables have no value yet.
+
+        With `bfloat16`, TensorFlow rewrites the graph as it runs it, see docs/measurements.md; the
+        graph that is saved stays as it is.
+        """
         found = model.graph.get_collection(tf.compat.v1.GraphKeys.GLOBAL_VARIABLES)
         self._variables: dict[str, tf.Variable] = {v.op.name: v for v in found}
         # -1 runs the operations in the calling thread. Other threads gain nothing here, and are
         # waited for where a save keeps a processor busy.
         config = tf.compat.v1.ConfigProto(inter_op_parallelism_threads=-1)
+        if bfloat16:
+            rewrites = config.graph_options.rewrite_options
+            rewrites.auto_mixed_precision_onednn_bfloat16 = RewriterConfig.ON
         self._session = tf.compat.v1.Session(graph=model.graph, config=config)
         told = {
             "loss": model.loss,

@@ -289,6 +289,36 @@ def test_the_environment_that_is_told(monkeypatch: Patch, given: str) -> None:
     assert told["tensorflow"] == tf.__version__
 
 
+@pytest.mark.parametrize(
+    ("precision", "onednn", "processor", "lines"),
+    [
+        ("float32", "1", [], []),
+        ("float32", "0", [], ["TF_ENABLE_ONEDNN_OPTS=0 leaves out TensorFlow's faster kernels"]),
+        ("bf16", "1", ["avx2", "avx512_bf16"], []),
+        ("bf16", "1", ["avx2", "avx512f"], ["--precision=bf16 is no faster here: this processor"]),
+    ],
+)
+def test_what_makes_a_run_slow_is_said(
+    config: LinearConfig,
+    monkeypatch: Patch,
+    caplog: Log,
+    precision: str,
+    onednn: str,
+    processor: list[str],
+    lines: list[str],
+) -> None:
+    told = resume.environment() | {"onednn": onednn, "processor": processor}
+    monkeypatch.setattr(resume, "environment", lambda: told)
+    outcome = train_linear.train(with_run(config, train_steps=5, precision=precision))
+    said = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert len(said) == len(lines)
+    assert all(map(str.startswith, said, lines))
+    (manifest,) = runs.manifests(config.run).values()
+    assert manifest["environment"] == told
+    assert manifest["config"].get("precision") == (None if precision == "float32" else precision)
+    assert outcome.step == 5
+
+
 # The session that trains, against `Session.run`.
 
 Array = npt.NDArray[Any]
