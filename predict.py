@@ -24,11 +24,11 @@ from prediction.request import PredictConfig
 
 def main(config: PredictConfig) -> None:
     """Predicts what is asked for, and prints it."""
-    import_tensorflow()
+    import_tensorflow(config.threads)
     from prediction.evaluation import predict
 
     print(printable(predict(config)))
 
 
 if __name__ == "__main__":
-    run(main, PredictConfig, __doc__, Supervisor("give it fewer rows a run with --batch_size"))
+    run(main, PredictConfig, __doc__, Supervisor("give it fewer rows at once with --batch_size"))

@@ -6,7 +6,7 @@ imported first, in which operations that are not pure have no kernel (`disarm`).
 
 import itertools
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +58,14 @@ PURE = frozenset(op for op, section in _TABLE.items() if section.startswith(_COM
 RISKS: Mapping[str, str] = {op: risk for op, risk in _TABLE.items() if op not in PURE}
 # Those that draw from a generator whose state goes on from run to run, a fixed seed or not.
 RANDOM_OPS = frozenset([*OPERATIONS["computes: random numbers"], "FixedUnigramCandidateSampler"])
+# Sections of what only depends on its inputs; and what does so of the others.
+_OF_INPUTS = re.compile(
+    r"computes: (mathematics|arrays|layers|linear|quantization|images|strings|parsing|sparse|const)"
+)
+_TO_READ = re.compile(
+    r"Variable(V2)?|VarHandleOp|ReadVariableOp|ResourceGather(Nd)?|(Empty)?Tensor(Array|List).*"
+    r"|Stack.*|Hash.*|LookupTable(Find|Size).*|Stateless.*"
+)
 
 # Other streams are `file://` and a path.
 _STREAMS = re.compile(rb"stdout|stderr|log\((info|warning|error)\)")
@@ -163,6 +171,17 @@ def _shown(name: str) -> str:
     return name if name.isprintable() and len(name) <= _LONGEST else ascii(name[:_LONGEST])
 
 
+def follows_from_inputs(operations: Iterable[str]) -> bool:
+    """Whether the results of these operations follow from what a run is fed alone.
+
+    They draw no random numbers, and leave no value for the next run. What is not in the table is
+    taken for the name of a function, whose operations are among them.
+    """
+    return all(
+        _OF_INPUTS.match(_TABLE[op]) or _TO_READ.fullmatch(op) for op in operations if op in _TABLE
+    )
+
+
 def only_prints(node: NodeDef) -> bool:
     """Whether a node is a PrintV2 that does not print into a file; its default is stderr."""
     stream = node.attr["output_stream"] if "output_stream" in node.attr else AttrValue(s=b"stderr")
@@ -241,4 +260,4 @@ class TimeLimit:
 
 def _more_time(what: str) -> str:
     more = "give it more (0 is no limit)"
-    return f"{more}, or fewer rows a run with --batch_size" if what == RUN else more
+    return f"{more}, or fewer rows at once with --batch_size" if what == RUN else more

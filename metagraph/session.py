@@ -6,6 +6,7 @@ variables; the file's own restore, save and initializer operations are never run
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -27,7 +28,7 @@ from metagraph.meta import (
     TensorInfo,
     node_of,
 )
-from metagraph.safety import RANDOM_OPS, RUN, TimeLimit, check_operations
+from metagraph.safety import RANDOM_OPS, RUN, TimeLimit, check_operations, follows_from_inputs
 from metagraph.tables import ByFile, ByRun, Filling, read_vocabulary, vocabulary_path, with_tables
 from metagraph.variables import RESOURCE_VARIABLE, VARIABLE_OPS, dtype_of, read_values, variable_of
 
@@ -49,6 +50,7 @@ class InferenceGraph:
       feeds: in the order in which `run` takes their values.
       fetches: in the order in which `run` returns their values.
       nodes_by_op: see `metagraph.graph.nodes_by_op`.
+      is_pure: whether results follow from what is fed alone, so that runs may go side by side.
     """
 
     def __init__(
@@ -58,10 +60,12 @@ class InferenceGraph:
         fetches: Mapping[str, tf.Tensor],
         nodes_by_op: Mapping[str, Sequence[str]],
         time_limit: TimeLimit,
+        is_pure: bool,
     ) -> None:
         self.feeds = tuple(_info(name, tensor) for name, tensor in feeds.items())
         self.fetches = tuple(_info(name, tensor) for name, tensor in fetches.items())
         self.nodes_by_op = nodes_by_op
+        self.is_pure = is_pure
         self._session = session
         self._time_limit = time_limit
         self._run = make_fed_callable(
@@ -77,17 +81,30 @@ class InferenceGraph:
         Raises:
           CheckpointError: an operation failed, or the run took longer than the time limit.
         """
+        return self.run_each([values])[0]
+
+    def run_each(
+        self, batches: Iterable[Sequence[Array]], side_by_side: Executor | None = None
+    ) -> list[list[Array]]:
+        """What `run` gives for each batch; with an executor, in its threads.
+
+        Raises:
+          CheckpointError: an operation failed, or all of it took longer than the time limit.
+        """
+        run_all = side_by_side.map if side_by_side else map
         try:
             with self._time_limit.over(RUN):
-                results = self._run(*values)
+                return [*run_all(self._run_batch, batches)]
         except tf.errors.DeadlineExceededError as error:
             line = self._time_limit.overrun(RUN, self._session.graph)
             raise CheckpointError(line) from error
         except tf.errors.OpError as error:
             raise CheckpointError(f"the graph fails{reason_of_run(error)}") from error
+
+    def _run_batch(self, values: Sequence[Array]) -> list[Array]:
         return [  # A single string comes as bytes, not as an array.
             np.asarray(result, info.dtype.as_numpy_dtype)
-            for result, info in zip(results, self.fetches, strict=True)
+            for result, info in zip(self._run(*values), self.fetches, strict=True)
         ]
 
     @property
@@ -161,7 +178,10 @@ def load_inference_graph(
     with time_limit.over(start):
         try:
             session = _restored_session(graph, steps, time_limit, optimize)
-            return InferenceGraph(session, fed, fetched, nodes, time_limit)
+            # A variable that is fed is written in each run.
+            writes = any(stand_ins[name] is not fed[name] for name in stand_ins)
+            is_pure = follows_from_inputs(nodes) and not writes
+            return InferenceGraph(session, fed, fetched, nodes, time_limit, is_pure)
         except tf.errors.DeadlineExceededError as error:
             raise CheckpointError(time_limit.overrun(start, graph)) from error
         except tf.errors.OpError as error:  # What is only found out when the graph is first built.

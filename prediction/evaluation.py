@@ -7,7 +7,8 @@ import dataclasses
 import functools
 import json
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing
 from enum import Enum, auto
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from metagraph.meta import MetaGraphFile, TensorInfo
 from metagraph.model import Model, checkpoint_of, missing_values, read_model, state_text
 from metagraph.session import InferenceGraph, describe_tensors, load_inference_graph, warn_if_random
 from prediction import chosen_model, output, plan
+from prediction.exact_rows import ExactRuns
 from prediction.file_inputs import Rows
 from prediction.output import Classification, Report
 from prediction.plan import Feed, RowInputs
@@ -129,7 +131,7 @@ def evaluate(
         time_limit=config.limit,
     ) as graph:
         values = [plan.value_for(info, feeds, inputs) for info in graph.feeds]
-        results = _results(graph, values, meta, config.batch_size)
+        results = _results(graph, values, meta, config)
     outputs = {name: results[name] for name in fetches}
     classification = _classification(results, model, inputs) if is_report else None
     report = Report(meta.path, checkpoint_of(meta), outputs, classification, rows=not config.fetch)
@@ -163,13 +165,13 @@ def _results(
     graph: InferenceGraph,
     values: Sequence[Rows | Array],
     meta: MetaGraphFile,
-    batch_size: int | None,
+    config: PredictConfig,
 ) -> dict[str, Array]:
     """The value of each fetched tensor, by name."""
     fed = {i.name: v for i, v in zip(graph.feeds, values, strict=True) if isinstance(v, Rows)}
     if fed:
         kinds = [_kind(meta, info, fed) for info in graph.fetches]
-        results = run_rows(graph, values, kinds, batch_size)
+        results = run_rows(graph, values, kinds, config.batch_size, exact=config.exact_rows)
         if any(rows.columns for rows in fed.values()):
             for number, (info, kind) in enumerate(zip(graph.fetches, kinds, strict=True)):
                 if kind is not Kind.CONSTANT and info.shape and info.shape[-1] is None:
@@ -264,9 +266,13 @@ def choose_batching(
 
 def _fast_size(feeds: Sequence[Rows]) -> int:
     """The rows of one run where nobody asks for a number: fewer where they are large."""
+    return max(1, min(DEFAULT_BATCH_SIZE, DEFAULT_BATCH_BYTES // max(1, _row_bytes(feeds))))
+
+
+def _row_bytes(feeds: Sequence[Rows]) -> int:
+    """What the first row takes in all feeds."""
     firsts = [feed.batch(0, 1) for feed in feeds]
-    row_bytes = sum(sum(map(len, f.flat)) if f.dtype.kind == "O" else f.nbytes for f in firsts)
-    return max(1, min(DEFAULT_BATCH_SIZE, DEFAULT_BATCH_BYTES // max(1, row_bytes)))
+    return sum(sum(map(len, f.flat)) if f.dtype.kind == "O" else f.nbytes for f in firsts)
 
 
 def run_rows(
@@ -274,13 +280,16 @@ def run_rows(
     feeds: Sequence[Rows | Array],
     kinds: Sequence[Kind],
     batch_size: int | None = None,
+    *,
+    exact: bool = False,
 ) -> list[Array]:
     """Runs all rows through the graph; gives the rows of each fetch in order, or its one value.
 
     `feeds` has, for each of `graph.feeds`, rows to be fed a batch at a time, or an array to be fed
     as it is in every batch; at least one has rows, and all that have are of equal length. `kinds`
     are those of `graph.fetches`. Where the graph takes a fixed number of rows, the last run is
-    filled up, and its results are cut back.
+    filled up, and its results are cut back. Where it takes any number, and `exact` is asked for,
+    a row's results do not depend on the rows that run beside it, see `ExactRuns`.
 
     Raises:
       PredictionError: rows and results do not go together in such batches.
@@ -289,14 +298,38 @@ def run_rows(
     num_rows = len(next(feed for feed in feeds if isinstance(feed, Rows)))
     fetches = [*zip(graph.fetches, kinds, strict=True)]
     fed = [*zip(graph.feeds, feeds, strict=False)]
-    size, fixed = batching = choose_batching(fed, fetches, batch_size, num_rows)
+    batching = choose_batching(fed, fetches, batch_size, num_rows)
+    rows = [feed for feed in feeds if isinstance(feed, Rows)]
+    is_plain = not exact or batching.fixed or not graph.is_pure or Kind.WHOLE in kinds
+    if is_plain or any(feed.columns for feed in rows):
+        return _run_batches(graph, graph.run, feeds, kinds, batching)
+    are_rows, are_results = [isinstance(f, Rows) for f in feeds], [k is Kind.ROWS for k in kinds]
+    with closing(ExactRuns(graph, are_rows, are_results, _row_bytes(rows))) as runs:
+        if not runs.rows_go_alone(_read(feeds, 0, min(runs.tried, num_rows))):
+            return _run_batches(graph, graph.run, feeds, kinds, batching)
+        wanted = batching.size if batch_size else max(batching.size, runs.size * runs.threads)
+        rounded = Batching(-(-wanted // runs.size) * runs.size, fixed=False)
+        return _run_batches(graph, runs.run, feeds, kinds, rounded)
+
+
+def _run_batches(
+    graph: InferenceGraph,
+    run: Callable[..., list[Array]],
+    feeds: Sequence[Rows | Array],
+    kinds: Sequence[Kind],
+    batching: Batching,
+) -> list[Array]:
+    """Runs the rows batch by batch, with a progress bar; see `run_rows`."""
+    num_rows = len(next(feed for feed in feeds if isinstance(feed, Rows)))
+    fetches = [*zip(graph.fetches, kinds, strict=True)]
+    size, fixed = batching
     values: list[Array] = []
     # The bar appears after a second, on a terminal only, and goes when it is full.
     with tqdm(
         total=num_rows, unit="row", file=sys.stderr, disable=None, leave=False, delay=1
     ) as progress:
         for step, batch in enumerate(_batches(feeds, batching, num_rows)):
-            results, start = graph.run(*batch), step * size
+            results, start = run(*batch), step * size
             rows = min(size, num_rows - start)
             if step == 0:
                 warn_if_random(graph, batch, results)
@@ -326,8 +359,8 @@ def _batches(
 
     def batch(step: int) -> list[Array]:
         start = step * batching.size
-        stop = min(start + batching.size, num_rows)
-        return [filled(f.batch(start, stop)) if isinstance(f, Rows) else f for f in feeds]
+        read = _read(feeds, start, min(start + batching.size, num_rows))
+        return [filled(v) if isinstance(f, Rows) else v for f, v in zip(feeds, read, strict=True)]
 
     def filled(rows: Array) -> Array:
         # With the last row, not with zeros: a zero may be divided by, and an empty string is no
@@ -336,6 +369,11 @@ def _batches(
         return np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)]) if missing else rows
 
     return read_ahead(batch, 0, -(-num_rows // batching.size))
+
+
+def _read(feeds: Sequence[Rows | Array], start: int, stop: int) -> list[Array]:
+    """The rows [start, stop) of what has rows, and what else is fed."""
+    return [feed.batch(start, stop) if isinstance(feed, Rows) else feed for feed in feeds]
 
 
 def _check_shape(

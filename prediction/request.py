@@ -1,10 +1,12 @@
 """What is asked of a model, and the limits on reading it; imports no TensorFlow."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cli.fields import COMMAS, NAMES, REPEATED, Check, ends_in, flag
+from cli.terminal import INTRA_OP_THREADS_VARIABLE
 from errors import PredictionError
 
 if TYPE_CHECKING:
@@ -156,10 +158,17 @@ class PredictConfig(ModelConfig):
         group="input",
     )
     batch_size: int | None = flag(
-        "Rows a run. By default 256, or fewer so that they have at most 256 MiB; all at once where "
-        "a fetched tensor is one value over them, such as a loss.",
+        "Rows at once. By default 256, or fewer so that they have at most 256 MiB; all of them "
+        "where a fetched tensor is one value over them, such as a loss.",
         None,
         low=1,
+        group="input",
+    )
+    exact_rows: bool = flag(
+        "Give a row the same bytes whatever rows come with it, how many, and in which order: rows "
+        "are cut into runs of one size, side by side, the last one filled up. Where the graph "
+        "mixes its rows, that is said, and they run as they come.",
+        True,
         group="input",
     )
     ignore_exif: bool = flag(
@@ -195,3 +204,13 @@ class PredictConfig(ModelConfig):
         path=True,
         check=ends_in(*OUTPUT_SUFFIXES, message=f"must end in one of {', '.join(OUTPUT_SUFFIXES)}"),
     )
+
+    @property
+    def threads(self) -> int | None:
+        """The threads of an operation, for `import_tensorflow`: one where rows are to be exact.
+
+        Rows then run side by side. None leaves the number to the environment.
+        """
+        has_rows = bool(self.input or not self.feed)
+        is_given = INTRA_OP_THREADS_VARIABLE in os.environ
+        return 1 if self.exact_rows and has_rows and not is_given else None

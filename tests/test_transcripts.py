@@ -28,6 +28,8 @@ _MASKS = (
     (re.compile(rf"process \d+ on {re.escape(socket.gethostname())}"), "process N on HOST"),
     (re.compile(r"\b[0-9a-f]{64}\b|\b[0-9a-f]{8}(?=\.\.\.)"), "SHA256"),
     (re.compile(r"\b(x86_64|aarch64|arm64|AMD64)\b"), "MACHINE"),
+    (re.compile(r"\b(avx2|asimd)[a-z0-9_ ]*\b"), "PROCESSOR"),
+    (re.compile(r"(checkpoints?), [\d.]+ KiB"), r"\1, SIZE"),  # A manifest says the processor.
     (re.compile(r"^! [IWE]\d{4} .*\n", re.MULTILINE), ""),  # TensorFlow's own log
     # When it was saved, and the size of files of which one has that time in digits.
     (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC( +[\d.]+ [KM]?i?B\b)?"), "DATE"),

@@ -95,7 +95,7 @@ def _say_what_is_slow(bfloat16: bool) -> None:
     if given["onednn"].lower() in ("0", "false"):
         off = f"{ONEDNN_VARIABLE}={given['onednn']} leaves out TensorFlow's faster kernels"
         logging.warning("%s: training may take three times as long", off)
-    if bfloat16 and not {*resume.BFLOAT16_FEATURES} & {*given["processor"]}:
+    if bfloat16 and not {*resume.BFLOAT16_FEATURES} & {*given["processor"].split()}:
         logging.warning(
             "--precision=bf16 is no faster here: this processor has no instructions for it"
         )

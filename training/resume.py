@@ -138,14 +138,14 @@ def environment() -> dict[str, Any]:
     }
 
 
-def processor_features() -> list[str]:
+def processor_features() -> str:
     """What the processor can do, of what kernels are chosen by; empty where Linux does not tell."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
             words = {*file.read(_MOST_OF_CPUINFO).split()}
     except OSError:
-        return []
-    return [name for name in _FEATURES if name in words]
+        return ""
+    return " ".join(name for name in _FEATURES if name in words)
 
 
 def _with_digest(identity: Mapping[str, Any], initial: InitialValues) -> Mapping[str, Any]:

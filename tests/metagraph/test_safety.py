@@ -459,7 +459,7 @@ def _enqueuing() -> None:
         (_reading, "it waits for read (ReaderReadV2), which nobody fills; feed read:0, read:1"),
         (_dequeuing, "it waits for q (QueueDequeueV2), which nobody fills; feed q:0, q:1"),
         (_enqueuing, "and 6 more, which nobody fills; feed what comes after it"),
-        (_computing, "give it more (0 is no limit), or fewer rows a run with --batch_size"),
+        (_computing, "give it more (0 is no limit), or fewer rows at once with --batch_size"),
     ],
 )
 def test_what_waits_is_named_with_what_to_feed(build: Callable[[], object], end: str) -> None:

@@ -1,0 +1,135 @@
+"""Runs in which a row's result does not depend on its company: how many rows, which, and where.
+
+A kernel sums in another order for another number of rows, and where its work is split among threads
+in another one again. So each run here has the same number of rows, the last one filled up, and
+predict.py gives an operation one thread: what keeps all processors busy is runs side by side.
+
+That a graph takes its rows one by one is tried on the first of them, not taken for granted.
+"""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from absl import logging
+
+from errors import CheckpointError
+from metagraph.casting import Array, as_numpy_dtype
+from metagraph.session import InferenceGraph
+
+# Rows a run: as many as are fast, but few where they are large, as the last run is filled up. At
+# each of these oneDNN's kernels for AVX2 treat all rows alike; at 8 or 32 they do not.
+_SIZES = (64, 16, 4, 1)
+_MOST_BYTES = 1 << 20  # of a run's rows
+_TOLERANCE = 1e-3  # of the largest value: far above a float32's last bits
+_SHARE = 0.9  # of the entries that are no floats: the last bits may turn a class
+
+
+class ExactRuns:
+    """Runs rows of a graph, so many a run, on as many threads as there are processors."""
+
+    def __init__(
+        self,
+        graph: InferenceGraph,
+        are_rows: Sequence[bool],
+        are_results: Sequence[bool],
+        row_bytes: int,
+    ) -> None:
+        """Takes which feeds have rows, and which fetches have a result for each row.
+
+        `row_bytes` is what a row takes in all of them.
+        """
+        self.size = next((n for n in _SIZES if n * row_bytes <= _MOST_BYTES), _SIZES[-1])
+        self.tried = max(2, self.size)  # Rows for `rows_go_alone`.
+        affinity = getattr(os, "sched_getaffinity", None)  # Not on every system.
+        self.threads = len(affinity(0)) if affinity else os.cpu_count() or 1
+        self._graph, self._are_rows, self._are_results = graph, are_rows, are_results
+        self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="exact-rows")
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self._pool.shutdown()
+
+    def run(self, *values: Array) -> list[Array]:
+        """As `InferenceGraph.run`, which raises CheckpointError."""
+        count = self._count(values)
+        pieces = [self._filled(values, start) for start in range(0, count, self.size)]
+        results = self._graph.run_each(pieces, self._pool)
+        return self._join(results, count) or self._graph.run(*values)
+
+    def _count(self, values: Sequence[Array]) -> int:
+        return next(len(v) for v, are_rows in zip(values, self._are_rows, strict=True) if are_rows)
+
+    def _filled(self, values: Sequence[Array], start: int) -> list[Array]:
+        """The rows of one run, from `start` on; the last one again where there are too few.
+
+        Not zeros: one may be divided by, and an empty string is no image that can be decoded.
+        """
+
+        def filled(rows: Array) -> Array:
+            missing = self.size - len(rows)
+            return np.concatenate([rows, rows[-1:].repeat(missing, 0)]) if missing else rows
+
+        stop = start + self.size
+        pairs = zip(values, self._are_rows, strict=True)
+        return [filled(v[start:stop]) if are_rows else v for v, are_rows in pairs]
+
+    def _join(self, runs: Sequence[Sequence[Array]], count: int) -> list[Array]:
+        """The results of `count` rows; none where one has not an entry of one shape for each."""
+        joined = []
+        for are_results, parts in zip(self._are_results, zip(*runs, strict=True), strict=True):
+            shape = (self.size, *parts[0].shape[1:])
+            if are_results and any(part.shape != shape for part in parts):
+                return []
+            joined.append(np.concatenate(parts)[:count] if are_results else parts[0])
+        return joined
+
+    def rows_go_alone(self, first: Sequence[Array]) -> bool:
+        """Whether the first rows have the same results in other company; says so where not.
+
+        `first` is what is fed of up to `tried` rows. Their second half is run once more, backwards:
+        in another number, order and company.
+        """
+        count = self._count(first)
+        is_half = count > 1 < self.size  # Of rows that run one by one, two run at once.
+        other = self._some(first, slice(None, count // 2 - 1 if is_half else None, -1))
+        try:
+            runs = self._graph.run_each(
+                [self._filled(first, start) for start in range(0, count, self.size)]
+            )
+            results, filled = self._graph.run_each([other, self._filled(other, 0)])
+        except CheckpointError:
+            return False  # The run of the rows as they come says what is wrong, if it is.
+        if not (expected := self._join(runs, count)):
+            return False
+        for info, are_results, *values in zip(
+            self._graph.fetches, self._are_results, expected, results, filled, strict=True
+        ):
+            one, two, three = map(as_numpy_dtype, values)
+            if are_results:
+                one = one[::-1][: self._count(other)]
+            if not _near(one, two):
+                logging.warning(
+                    "%s: what a row gives depends on the rows beside it, as of batch normalisation "
+                    "in training mode: they run as they come, --batch_size at once",
+                    info.name,
+                )
+                return False
+            if are_results and one[: self.size].tobytes() != three[: len(one)].tobytes():
+                logging.info("%s: its last bits depend on the rows beside a row", info.name)
+        return True
+
+    def _some(self, values: Sequence[Array], rows: slice) -> list[Array]:
+        """Some of the rows, with what else is fed."""
+        return [v[rows] if are else v for v, are in zip(values, self._are_rows, strict=True)]
+
+
+def _near(one: Array, two: Array) -> bool:
+    """Whether values are the same but for last bits, NaN being NaN, or classes but for a few."""
+    if one.shape != two.shape:
+        return False
+    if one.dtype.kind not in "fc":
+        return bool(np.mean(one == two) >= _SHARE) if one.size else True
+    scale = np.abs(one[np.isfinite(one)]).max(initial=0)
+    return np.allclose(one, two, rtol=0, atol=_TOLERANCE * scale, equal_nan=True)
