@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest import TestCase
 
-from benchmarks.campaign_runs import LASTING, cnn_on_ramp, lasting, linear, report
+from benchmarks.measuring import LASTING, cnn_on_ramp, lasting, linear, report
 from cli.fields import flag
 from cli.run import run
 from cli.terminal import import_tensorflow

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
-from benchmarks.campaign_runs import (
+from benchmarks.measuring import (
     KEEP,
     cnn_on_ramp,
     fork,
@@ -28,8 +28,8 @@ from benchmarks.campaign_runs import (
     linear,
     report,
     run_config,
+    write_image_files,
 )
-from benchmarks.measuring import write_image_files
 from cli.fields import flag
 from cli.run import run
 from cli.terminal import import_tensorflow

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from benchmarks.measuring import log_lines
+from benchmarks.measuring import fork, log_lines
 from cli.fields import flag, parse
 from cli.run import run
 from cli.terminal import import_tensorflow
@@ -41,8 +41,6 @@ class Request:
 def main(request: Request) -> int:
     """Trains, in processes of their own, and draws; 1 if the killed run is not the unbroken one."""
     import_tensorflow()
-    from benchmarks.campaign_runs import fork
-
     folder = Path(request.output).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     before = os.getcwd()
@@ -94,8 +92,6 @@ def _kill(path: str, kills: int) -> list[int]:
     Returns:
       The last step in the log at each kill.
     """
-    from benchmarks.campaign_runs import fork
-
     draw, found = np.random.default_rng(0), list[int]()
     for number in range(kills):
         child = fork(functools.partial(_cnn, path))

@@ -12,13 +12,16 @@ from absl import logging
 from data import DEFAULT_MEMORY_MB, RAMP, SHAPES, SKIP, STOP, files, named, shapes
 from data.arrays import NpyStore, read_npy, read_npz
 from data.batches import split_rows, stopped_by
-from data.image_folder import ImageStore, choose, find_parts, list_images
 from data.images import (
     IMAGE_SHAPE,
+    ImageStore,
     as_images,
     as_labels,
+    choose,
     count_classes,
+    find_parts,
     fit_images,
+    list_images,
     warn_out_of_range,
 )
 from data.source import (
