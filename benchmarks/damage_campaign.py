@@ -29,17 +29,11 @@ _EVERY = (5, 10)  # steps are saved, and logged
 
 
 class Run(NamedTuple):
-    """One kind of run.
+    """One kind of run."""
 
-    Attributes:
-      train: trains in a folder to a step, and saves and logs every so many steps.
-      stopped: a folder in which it stopped half way.
-      expected: the lasting files of one that never stopped.
-    """
-
-    train: Callable[[str, int, int, int], None]
-    stopped: Path
-    expected: dict[str, bytes]
+    train: Callable[[str, int, int, int], None]  # In a folder to a step; how often it saves, logs.
+    stopped: Path  # A folder in which it stopped half way.
+    expected: dict[str, bytes]  # The lasting files of one that never stopped.
 
 
 @dataclass(frozen=True)

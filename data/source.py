@@ -23,17 +23,11 @@ _ROWS_PER_TASK = 64
 
 
 class Store(Protocol):
-    """The features of N examples, outside of memory; several threads may call `take` at once.
+    """The features of N examples, outside of memory; several threads may call `take` at once."""
 
-    Attributes:
-      shape: [N, ...].
-      dtype: as they are kept, uint8 or float32.
-      workers: how many threads that call `take` get the most examples a second.
-    """
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    workers: int
+    shape: tuple[int, ...]  # [N, ...].
+    dtype: np.dtype[Any]  # As they are kept, uint8 or float32.
+    workers: int  # How many threads that call `take` get the most examples a second.
 
     def take(self, indices: Indices) -> Array:
         """The features of these examples, [B, ...], new.
@@ -48,16 +42,10 @@ class Store(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class LabelledSource:
-    """Examples with their labels in memory, and their features there or in a store.
+    """Examples with their labels in memory, and their features there or in a store."""
 
-    Attributes:
-      features: uint8 or float32 [N, ...]; uint8 comes out as float32, times `scale`.
-      labels: [N, ...], in the dtype that the model takes; not to be changed.
-      scale: what uint8 is multiplied by.
-    """
-
-    features: Array | Store
-    labels: Array
+    features: Array | Store  # uint8 or float32 [N, ...]; uint8 comes out as float32, times `scale`.
+    labels: Array  # [N, ...], in the dtype that the model takes; not to be changed.
     scale: np.float32 = UINT8_SCALE
 
     def __post_init__(self) -> None:
@@ -147,11 +135,7 @@ Source: TypeAlias = LabelledSource | Subset
 
 
 class HeldStore:
-    """What another store has, read into memory.
-
-    Attributes:
-      values: its features, [N, ...]; those of bad rows are zeros.
-    """
+    """What another store has, read into memory: `values`, [N, ...]; those of bad rows are zeros."""
 
     def __init__(self, store: Store, *, keep_bad: bool) -> None:
         """Reads all rows.

@@ -29,10 +29,8 @@ _MAX_CALLS = 1000  # A handful is usual; calls of calls multiply in a hostile li
 class View:
     """A graph, or the body of a function at one place where it is called, with nodes by name.
 
-    Attributes:
-      root: the node of the graph that leads into this body; None for the graph itself.
-      caller: where the body is called; None for the graph itself.
-      arguments: the names of the function's arguments, each with the caller's tensor.
+    Of a body there are `root`, the node of the graph that leads into it, `caller`, where it is
+    called, and `arguments`, the names of the function's arguments, each with the caller's tensor.
     """
 
     nodes: Mapping[str, NodeDef]
@@ -206,18 +204,12 @@ def _prints(node: NodeDef) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class SubGraph:
-    """A part of the graph of a file.
-
-    Attributes:
-      names: the nodes that are needed.
-      feeds: those of the fed tensors that they take; it no longer computes them.
-      fed_nodes: the nodes of all fed tensors.
-    """
+    """A part of the graph of a file."""
 
     meta: MetaGraphFile
-    names: frozenset[str]
-    feeds: frozenset[str]
-    fed_nodes: frozenset[str]
+    names: frozenset[str]  # The nodes that are needed.
+    feeds: frozenset[str]  # Those of the fed tensors that they take; it no longer computes them.
+    fed_nodes: frozenset[str]  # Of all fed tensors.
 
     @cached_property
     def unfed(self) -> tuple[str, ...]:

@@ -44,17 +44,11 @@ _MAX_SHOWN = 100  # Variables that a list says something of.
 
 
 class Candidates(NamedTuple):
-    """What could be fed to and fetched from a graph that does not say so itself, in full names.
+    """What could be fed to and fetched from a graph that does not say so itself, in full names."""
 
-    Attributes:
-      inputs: placeholders: those of the signature first, then those without a default.
-      pipeline: what a queue, an iterator or a parser hands out for the prediction.
-      outputs: what could be fetched, usual heads first.
-    """
-
-    inputs: tuple[str, ...]
-    pipeline: tuple[str, ...]
-    outputs: tuple[str, ...]
+    inputs: tuple[str, ...]  # Placeholders: the signature's first, then those without a default.
+    pipeline: tuple[str, ...]  # What a queue, an iterator or a parser hands out for the prediction.
+    outputs: tuple[str, ...]  # What could be fetched, usual heads first.
 
 
 def find_candidates(
@@ -109,39 +103,27 @@ def without_handles(
 
 
 class Classifier(NamedTuple):
-    """The two results of a signature that make a classifier of K classes, K None where unknown.
+    """The two results of a signature that make a classifier of K classes."""
 
-    Attributes:
-      probabilities: the tensor of each class's probability, float [N, K].
-      classes: the tensor of each row's class, integers [N].
-    """
-
-    probabilities: str
-    classes: str
-    num_classes: int | None
+    probabilities: str  # The tensor of each class's probability, float [N, K].
+    classes: str  # The tensor of each row's class, integers [N].
+    num_classes: int | None  # K; None where it is not known.
 
 
 class Model(NamedTuple):
     """A model's own description; each part may be empty in a stranger's file.
 
-    Attributes:
-      signature: the one in use.
-      signatures: the names of all.
-      predict: the tensors of the collection `predict`, the prediction first; none where a
-        signature was asked for, as then its outputs are the prediction.
-      class_names: in label order.
-      input_scale: what uint8 values are multiplied by for the signature's input.
-      trained_on: the name of a built-in data set.
-      image_shape: height, width and channels of the image in a row of the signature's input.
+    Where a signature was asked for, its outputs are the prediction, and `predict` is empty.
     """
 
-    signature: Signature
-    signatures: tuple[str, ...]
-    predict: tuple[str, ...]
-    class_names: tuple[str, ...]
-    input_scale: float | None
-    trained_on: str | None
+    signature: Signature  # The one in use.
+    signatures: tuple[str, ...]  # The names of all.
+    predict: tuple[str, ...]  # The tensors of the collection `predict`, the prediction first.
+    class_names: tuple[str, ...]  # In label order.
+    input_scale: float | None  # What uint8 values are multiplied by for the signature's input.
+    trained_on: str | None  # The name of a built-in data set.
     classifier: Classifier | None
+    # Height, width and channels of the image in a row of the signature's input.
     image_shape: tuple[int, int, int] | None = None
 
     @property

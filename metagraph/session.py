@@ -45,10 +45,7 @@ class Step(NamedTuple):
 class InferenceGraph:
     """Runs the fetched tensors of a restored graph, given the fed ones.
 
-    Attributes:
-      feeds: in the order in which `run` takes their values.
-      fetches: in the order in which `run` returns their values.
-      nodes_by_op: see `metagraph.graph.nodes_by_op`.
+    `feeds` and `fetches` are in the order in which `run` takes and returns their values.
     """
 
     def __init__(
@@ -321,11 +318,8 @@ _TABLE_DTYPES = ("key_dtype", "value_dtype")
 class Restoring:
     """Operations of our own that give a graph the values of its checkpoint, and the values.
 
-    They are added to the graph as data, before its import: to build them in Python takes longer.
-
-    Attributes:
-      graph_def: the nodes to add, in a scope that is free.
-      fills_tables: whether there are tables to fill, for which nodes of the graph may be run.
+    They are added to the graph as data, `graph_def`, before its import: to build them in Python
+    takes longer. `fills_tables` is whether nodes of the graph may be run, to fill tables.
     """
 
     def __init__(

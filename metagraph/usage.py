@@ -28,17 +28,11 @@ _MAX_INPUTS = 64  # So many are told apart.
 
 
 class Wiring(NamedTuple):
-    """The data inputs of a graph; control inputs are left out, cycles of old loops are not.
+    """The data inputs of a graph; control inputs are left out, cycles of old loops are not."""
 
-    Attributes:
-      nodes: by name, in the file's order.
-      taken: node -> the names of the tensors it takes, as in the file.
-      takers: node -> the nodes that take an output of it, once for each.
-    """
-
-    nodes: Mapping[str, NodeDef]
-    taken: Mapping[str, Sequence[str]]
-    takers: Mapping[str, Sequence[str]]
+    nodes: Mapping[str, NodeDef]  # By name, in the file's order.
+    taken: Mapping[str, Sequence[str]]  # Node -> the names of the tensors it takes, as in the file.
+    takers: Mapping[str, Sequence[str]]  # Node -> who takes an output of it, once for each.
 
     def tensors_taken(self, taker: str, name: str) -> set[str]:
         """The full names of those outputs of the node `name` that `taker` takes."""

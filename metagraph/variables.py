@@ -48,17 +48,11 @@ class Part(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """Where a value is in a checkpoint.
+    """Where a value is in a checkpoint."""
 
-    Attributes:
-      key: of the tensor.
-      part: the slice of it; None for all of it.
-      cast: whether the saver gives it the variable's dtype, whatever its own.
-    """
-
-    key: str
-    part: Part | None = None
-    cast: bool = False
+    key: str  # Of the tensor.
+    part: Part | None = None  # The slice of it; None for all of it.
+    cast: bool = False  # Whether the saver gives it the variable's dtype, whatever its own.
 
 
 def checkpoint_keys(

@@ -14,27 +14,19 @@ import tensorflow as tf
 class ModelGraph(NamedTuple):
     """The handles of one training graph.
 
-    Attributes:
-      inputs: the placeholders that a batch is fed to, in the batch's order.
-      training_feeds: what else is fed in a training step, such as a dropout's keep probability;
-        their defaults are those of inference.
-      loss: float32 [], the batch's loss before the step's update.
-      accuracy: float32 [] in [0, 1], or None where the model has none.
-      train_op: one update of the weights and of `global_step`.
-      signature_inputs: argument name -> tensor, of the signature `serving_default`.
-      signature_outputs: result name -> tensor, of the same.
-      learning_rate: float32 [], the present update's; None where it is the same for all.
+    A batch is fed to `inputs`, in its order; `training_feeds` is what else a training step is fed,
+    such as a dropout's keep probability, whose default is that of inference.
     """
 
     graph: tf.Graph
     inputs: tuple[tf.Tensor, ...]
     training_feeds: Mapping[tf.Tensor, Any]
-    loss: tf.Tensor
-    accuracy: tf.Tensor | None
-    train_op: tf.Operation
-    signature_inputs: Mapping[str, tf.Tensor]
-    signature_outputs: Mapping[str, tf.Tensor]
-    learning_rate: tf.Tensor | None = None
+    loss: tf.Tensor  # float32 [], the batch's before the step's update.
+    accuracy: tf.Tensor | None  # float32 [] in [0, 1]; None where the model has none.
+    train_op: tf.Operation  # One update of the weights and of `global_step`.
+    signature_inputs: Mapping[str, tf.Tensor]  # By argument, of the signature `serving_default`.
+    signature_outputs: Mapping[str, tf.Tensor]  # By result.
+    learning_rate: tf.Tensor | None = None  # float32 [], the update's; None where all have one.
 
 
 # Variables whose name is a tensor of their value, as TF1 clients expect.
@@ -203,10 +195,8 @@ def head(kind: str, features: tf.Tensor, num_classes: int, seed: int) -> Head:
 class Schedule:
     """How the learning rate goes; a constant one by default.
 
-    Attributes:
-      warmup_steps: the first updates, 0 or more, whose rate grows in equal steps to the full one.
-      cosine_to: the run's last step, above warmup_steps, towards which the rate falls to 0 after
-        the warm-up; None where it stays.
+    The rate of the first `warmup_steps` updates grows in equal steps to the full one. From there it
+    falls to 0 at `cosine_to`, the run's last step; it stays where that is None.
     """
 
     warmup_steps: int = 0

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import tensorflow as tf
@@ -23,7 +23,7 @@ from checkpoints.naming import (
 from cli.terminal import one_line
 from errors import CheckpointError, first_few
 from metagraph.casting import json_value
-from metagraph.meta import MetaGraphFile, TensorInfo, format_shape, node_of
+from metagraph.meta import MetaGraphFile, format_shape, node_of, shape_sizes
 from metagraph.model import Candidates, Model, find_candidates, read_model
 from metagraph.opening import find_model, find_variables, open_model, prefix_of
 from metagraph.session import describe_tensors
@@ -119,8 +119,9 @@ def describe(config: ModelConfig, meta: MetaGraphFile) -> Model:
 
 _TEXT_COLLECTIONS = (CLASS_NAMES_COLLECTION, TRAINED_ON_COLLECTION)
 _MAX_DEFAULT_VALUES = 8
-_MAX_SHOWN_ENTRIES = 10
-_MAX_SHOWN_LINES = 300  # Of one part of the list.
+_MOST_ENTRIES = 10
+_MOST_LINES = 300  # Of one part of the list.
+ALL_IN_JSON = "--format=json has all"
 _TITLES = {
     "inputs": "inputs",
     "pipeline": "to feed in place of the input pipeline",
@@ -160,17 +161,15 @@ def listing(meta: MetaGraphFile, model: Model, found: Candidates | None = None) 
 
 def _tensors(meta: MetaGraphFile, names: Sequence[str]) -> list[Record]:
     try:
-        return [_record(info) for info in describe_tensors(meta, names)]
+        infos = describe_tensors(meta, names)
+        shapes = [None if info.shape is None else [*info.shape] for info in infos]
+        pairs = zip(infos, shapes, strict=True)
+        return [{"name": i.name, "dtype": i.dtype.name, "shape": shape} for i, shape in pairs]
     except CheckpointError:
         if len(names) > 1:
             return [record for name in names for record in _tensors(meta, [name])]
         # It stands on an operation that this TensorFlow lacks; the list goes on all the same.
         return [{"name": name, "dtype": None, "shape": None} for name in names]
-
-
-def _record(info: TensorInfo) -> Record:
-    shape = None if info.shape is None else list(info.shape)
-    return {"name": info.name, "dtype": info.dtype.name, "shape": shape}
 
 
 def _default(meta: MetaGraphFile, name: str) -> Record:
@@ -194,13 +193,8 @@ def _variable(node: NodeDef) -> Record:
         dtype = tf.as_dtype(node.attr["dtype"].type).name
     except TypeError:  # A number that this TensorFlow has no name for.
         dtype = None
-    shape = node.attr["shape"].shape
-    sizes = [dim.size if dim.size >= 0 else None for dim in shape.dim]
-    return {
-        "name": f"{node.name}:0",
-        "dtype": dtype,
-        "shape": None if shape.unknown_rank else sizes,
-    }
+    shape = shape_sizes(node.attr["shape"].shape)
+    return {"name": f"{node.name}:0", "dtype": dtype, "shape": shape}
 
 
 def _collection(meta: MetaGraphFile, key: str) -> list[Any] | int:
@@ -219,40 +213,42 @@ def listing_text(content: Record) -> str:
     lines = []
     for key, title in _TITLES.items():
         if content[key] or key not in _OPTIONAL:
-            lines += [title, *(_shortened(map(_tensor_line, content[key])) or ["  (none)"])]
+            texts = [*map(tensor_text, content[key])]
+            lines += [title, *shortened(texts or ["(none)"], _MOST_LINES)]
     signature = content["signature"]
     lines.append(f"signature {signature['name']}".rstrip())
     for title in ("input", "output"):
         named = signature[f"{title}s"].items()
-        lines += _shortened(f"  {title} {key} = {name}" for key, name in named)
-    others = [f"  {name}" for name in content["signatures"] if name != signature["name"]]
+        lines += shortened([f"{title} {key} = {name}" for key, name in named], _MOST_LINES)
+    others = [name for name in content["signatures"] if name != signature["name"]]
     if others:
         choose = "signatures, to choose from with --signature"
         lines.append("other signatures, for --signature" if signature["name"] else choose)
-        lines += _shortened(others)
-    lines.append("collections")
-    lines += _shortened(
-        f"  {key} = "
-        + (
-            f"({found} entries)"
-            if isinstance(found, int)
-            else first_few([*map(str, found)], _MAX_SHOWN_ENTRIES)
-        )
-        for key, found in content["collections"].items()
-    )
+        lines += shortened(others, _MOST_LINES)
+    texts = []
+    for key, found in content["collections"].items():
+        is_number = isinstance(found, int)
+        few = f"({found} entries)" if is_number else first_few([*map(str, found)], _MOST_ENTRIES)
+        texts.append(f"{key} = {few}")
+    lines += ["collections", *shortened(texts, _MOST_LINES)]
     return "\n".join(map(one_line, lines))
 
 
-def _shortened(lines: Iterable[str]) -> list[str]:
-    """The first lines, and how many more there are."""
-    shown = [*lines]
-    more = len(shown) - _MAX_SHOWN_LINES
-    rest = [f"  ... and {more} more (--format=json has all)"] if more > 0 else []
-    return [*shown[:_MAX_SHOWN_LINES], *rest]
+def shortened(lines: Sequence[str], most: int, indent: str = "  ") -> list[str]:
+    """The first lines, and how many more there are; all indented."""
+    more = len(lines) - most
+    rest = [f"... and {more} more ({ALL_IN_JSON})"] if more > 0 else []
+    return [indent + line for line in (*lines[:most], *rest)]
 
 
-def _tensor_line(record: Mapping[str, Any]) -> str:
-    known = record["dtype"] is not None
-    kind = f"{record['dtype']} {format_shape(record['shape'])}" if known else "unknown here"
+def tensor_text(record: Mapping[str, Any]) -> str:
+    """`x:0  float32 [?, 4]`, and its default where it has one."""
     default = f", default {json.dumps(record['default'])}" if "default" in record else ""
-    return f"  {record['name']}  {kind}{default}"
+    return f"{record['name']}  {kind_text(record)}{default}"
+
+
+def kind_text(record: Mapping[str, Any]) -> str:
+    """`float32 [?, 4]`, of the keys `dtype` (null where not known) and `shape`."""
+    if record["dtype"] is None:
+        return "unknown here"
+    return f"{record['dtype']} {format_shape(record['shape'])}"

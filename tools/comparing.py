@@ -20,8 +20,7 @@ from checkpoints.manifest import verify_checkpoint
 from checkpoints.reader import CheckpointReader
 from errors import CheckpointError, ToolError, first_few
 from metagraph.meta import MetaGraphFile
-from metagraph.opening import find_variables, open_model
-from metagraph.parsing import GRAPH_SUFFIXES, SAVED_MODEL_FILES
+from metagraph.opening import GRAPH_SUFFIXES, SAVED_MODEL_FILES, find_variables, open_model
 from tools.command import Record, table
 from tools.diff import DiffConfig
 from tools.differences import (

@@ -18,19 +18,12 @@ from metagraph.importing import disarmed_graph
 from metagraph.meta import MetaGraphFile, node_of
 from metagraph.model import read_model
 from metagraph.safety import offenders
-from prediction.chosen_model import open_graph, with_chosen
+from prediction.chosen_model import open_graph, shortened, tensor_text, with_chosen
 from prediction.output import check_target, write_whole
 from prediction.request import ModelConfig
 from tools import graph_layers, graph_parts
 from tools.command import format_bytes
-from tools.graph_subject import (
-    Subject,
-    attribute_text,
-    listed,
-    shortened,
-    tensor_record,
-    tensor_text,
-)
+from tools.graph_subject import Subject, attribute_text, listed, tensor_record
 from tools.inspect_graph import PARTS, GraphInspection
 
 # Of each part: what it is as JSON values, and those as lines for people.

@@ -24,8 +24,9 @@ from metagraph.graph import attribute_of, called, data_inputs, sub_graph
 from metagraph.importing import import_disarmed
 from metagraph.meta import PLACEHOLDERS, PLACEHOLDERS_WITH_DEFAULT, MetaGraphFile, node_of
 from metagraph.variables import VARIABLE_OPS, trainable_names
+from prediction.chosen_model import kind_text, shortened
 from tools.command import quiet, table
-from tools.graph_subject import Subject, counted, kind_text, listed, shortened, tensor_record
+from tools.graph_subject import Subject, counted, listed, tensor_record
 
 _PARTITION = re.compile(r"/part_\d+$")  # Of a partitioned variable.
 _INPUTS = PLACEHOLDERS | PLACEHOLDERS_WITH_DEFAULT
@@ -242,11 +243,8 @@ def _row(name: str, numbers: Mapping[str, int]) -> tuple[str, ...]:
 class LayerGraph:
     """What is drawn. A layer is a scope, or a node or a fed tensor outside of all scopes.
 
-    Attributes:
-      title: what it is a drawing of.
-      layers: by name, how many nodes of each operation.
-      edges: giver and taker -> the types of the tensors between them, as keys.
-      outputs: the layers with a prediction.
+    `layers` has by name how many nodes there are of each operation, `edges` by giver and taker the
+    types of the tensors between them, as keys, `outputs` the layers with a prediction.
     """
 
     title: str

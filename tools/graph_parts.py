@@ -7,7 +7,6 @@ Formats: `meta_graph.proto`, `saver.proto` in `tensorflow/core/protobuf`, `funct
 `variable.proto` in `tensorflow/core/framework`.
 """
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,21 +19,12 @@ from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo
 from tensorflow.core.protobuf.saver_pb2 import SaverDef
 
 from metagraph.casting import json_value
-from metagraph.meta import MetaGraphFile, format_shape, node_of, read_signatures
+from metagraph.meta import MetaGraphFile, format_shape, node_of, read_signatures, shape_sizes
 from metagraph.safety import Offender, offenders, op_definitions
 from metagraph.tables import with_tables
 from metagraph.variables import VARIABLE_OPS, saver_keys, trainable_names
-from prediction.chosen_model import listing
-from tools.graph_subject import (
-    Subject,
-    counted,
-    dtype_name,
-    kind_text,
-    listed,
-    shape_sizes,
-    shortened,
-    tensor_text,
-)
+from prediction.chosen_model import kind_text, listing, shortened, tensor_text
+from tools.graph_subject import Subject, counted, dtype_name, listed
 
 _TITLES = {
     "inputs": "inputs",
@@ -115,14 +105,12 @@ def graph_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
     for key, title in _TITLES.items():
         if found[key] or key in ("inputs", "variables"):
             yield f"  {title}" + (f" ({len(found[key])})" if key == "variables" else "")
-            texts = [_line(entry, key, found["trainable"]) for entry in found[key]]
+            trained = found["trainable"] if key == "variables" else ()
+            texts = []
+            for entry in found[key]:
+                is_other = trained and entry["name"].removesuffix(":0") not in trained
+                texts.append(tensor_text(entry) + (", not trained" if is_other else ""))
             yield from shortened(texts or ["(none)"], most, "    ")
-
-
-def _line(entry: Mapping[str, Any], key: str, trainable: list[str]) -> str:
-    default = f", default {json.dumps(entry['default'])}" if "default" in entry else ""
-    is_other = key == "variables" and trainable and entry["name"][:-2] not in trainable
-    return tensor_text(entry) + default + (", not trained" if is_other else "")
 
 
 def saver_part(subject: Subject) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from checkpoints.reader import CheckpointReader
 from errors import CheckpointError, UserError
 from metagraph.model import read_model
 from metagraph.opening import find_variables
-from prediction.chosen_model import open_graph, with_chosen, with_model
+from prediction.chosen_model import kind_text, open_graph, with_chosen, with_model
 from prediction.evaluation import classify
 from prediction.request import Limits, ModelConfig, PredictConfig
 from tools.checkpoint_contents import read_tensor, statistics
@@ -24,7 +24,7 @@ from tools.checkpoint_inspection import inspect
 from tools.command import Record
 from tools.graph_inspection import inspect_graph
 from tools.graph_layers import layer_graph
-from tools.graph_subject import Subject, kind_text
+from tools.graph_subject import Subject
 from tools.inspect_checkpoint import InspectConfig
 from tools.inspect_graph import GraphInspection
 from tools.plot_models import confusion, read_kernel, row_images, tiles_of, worst_mistakes

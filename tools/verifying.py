@@ -20,8 +20,7 @@ from errors import CheckpointError, ToolError, first_few, reason
 from metagraph.graph import sub_graph
 from metagraph.importing import import_disarmed
 from metagraph.meta import MetaGraphFile, node_of, variable_definitions
-from metagraph.opening import find_variables, open_model
-from metagraph.parsing import GRAPH_SUFFIXES, SAVED_MODEL_FILES
+from metagraph.opening import GRAPH_SUFFIXES, SAVED_MODEL_FILES, find_variables, open_model
 from metagraph.variables import graph_variables, saver_keys, unavailable
 from tools.command import Record, format_bytes
 from tools.folder_entries import EMPTY_NAME, Entry, is_folder, list_folder, named_entry, newest_of
