@@ -10,7 +10,7 @@ Interrupt it and run the same line again: it goes on where it stopped.
 """
 
 if __name__ == "__main__":  # First, as what follows takes its time.
-    from cli.signals import end_at_signals
+    from cli import end_at_signals
 
     end_at_signals()
 
@@ -35,15 +35,13 @@ def train(config: FinetuneConfig, terminal: TextIO | None = None) -> "Outcome":
       CheckpointError, DataError, TrainingError: what `finetuning.fitting.make_task` and
         `training.loop.train` raise, and one line for an operation of the model that fails.
     """
-    import tensorflow as tf
-
     from finetuning.fitting import make_task
-    from metagraph.importing import reason_of_run
+    from metagraph.importing import RUN_ERRORS, reason_of_run
     from training import loop
 
     try:
         return loop.train(make_task(config), config.run, terminal)
-    except tf.errors.OpError as error:
+    except RUN_ERRORS as error:
         raise TrainingError(f"{config.meta} cannot be trained on{reason_of_run(error)}") from error
 
 

@@ -100,8 +100,7 @@ def _kill(path: str, kills: int) -> list[int]:
 
 
 def _draw_losses(unbroken: str, killed: str, kills: list[int], output: Path) -> None:
-    from tools.plot_runs import read_run
-    from tools.plotting import new_figure, render, style
+    from tools.plotting import new_figure, read_run, render, style
 
     with style():
         figure = new_figure(8, 3)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, NoReturn, TextIO
 
-from cli.signals import end_at_signals, stop_signals
+from cli import end_at_signals, stop_signals
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -100,10 +100,8 @@ def print_result(line: str, exit_code: int) -> int:
     """Prints a trainer's result and returns its exit code.
 
     Of a run that a signal has stopped, the code is what counts: the same Ctrl-C may have ended the
-    reader, as of `train_cnn.py | tee log`.
-
-    Raises:
-      OSError: the run is finished, and its result cannot be printed.
+    reader, as of `train_cnn.py | tee log`. Raises OSError where the run is finished, and its result
+    cannot be printed.
     """
     try:
         print(line, flush=True)
@@ -175,10 +173,8 @@ def import_tensorflow(intra_op_threads: int | None = None) -> None:
     """Imports TensorFlow and looks for its devices, which makes it print its start-up chatter.
 
     Call it once, first in a script's `main`. An operation may split its work among so many threads;
-    None leaves it to TF_NUM_INTRAOP_THREADS or, without that, to the number of processors.
-
-    Raises:
-      OSError: it cannot be imported.
+    None leaves it to TF_NUM_INTRAOP_THREADS or, without that, to the number of processors. Raises
+    OSError where it cannot be imported.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # NumPy's OpenBLAS sends this process a SIGINT where it cannot start its threads.

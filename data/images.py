@@ -48,10 +48,9 @@ def decode_image(
     the upper 8. With `ignore_exif`, the pixels stay as they are stored, whatever orientation the
     EXIF data say.
 
-    Gives uint8 [size, size, channels]: RGB, or with one channel the brightness of that.
-
-    Raises:
-      DataError: neither PNG nor JPEG, more than `MAX_PIXELS`, damaged or cut short.
+    Gives uint8 [size, size, channels]: RGB, or with one channel the brightness of that. Raises
+    DataError where it is neither PNG nor JPEG, has more than `MAX_PIXELS`, or is damaged or cut
+    short.
     """
     decoder = next((_DECODERS[start] for start in _DECODERS if content.startswith(start)), None)
     if decoder is None:
@@ -142,8 +141,7 @@ def class_names(folder: str) -> tuple[str, ...]:
 def list_images(folder: str) -> list[tuple[str, int]]:
     """The path of each file and its label, an index into `class_names`; by class, then by name.
 
-    Raises:
-      DataError: no class subfolders, or a class without a file.
+    Raises DataError where there are no class subfolders, or a class has no file.
     """
     names = class_names(folder)
     if not names:
@@ -193,10 +191,8 @@ def choose(wanted: Sequence[str], known: Sequence[str]) -> tuple[int, ...]:
     """The labels of the wanted classes among the known ones; () wants all.
 
     `known` has all names, or the numbers of classes without names, in the order of the labels. The
-    place of a class in the result is its new label.
-
-    Raises:
-      DataError: an unknown or a repeated class, or fewer than two.
+    place of a class in the result is its new label. Raises DataError where a class is unknown or
+    repeated, or there are fewer than two.
     """
     if not wanted:
         return tuple(range(len(known)))
@@ -278,8 +274,7 @@ def check_images(
 def as_images(array: Array, name: str, image_shape: tuple[int, ...] = IMAGE_SHAPE) -> Array:
     """Checks images, uint8 or float [N, *image_shape]; floats of any width are taken as float32.
 
-    Raises:
-      DataError: another shape or dtype, no image, NaN or infinity.
+    Raises DataError where shape or dtype are others, or there is no image, a NaN or an infinity.
     """
     check_images(array.shape, array.dtype, name, image_shape)
     if array.dtype == np.uint8:

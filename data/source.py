@@ -32,8 +32,7 @@ class Store(Protocol):
     def take(self, indices: Indices) -> Array:
         """The features of these examples, [B, ...], new.
 
-        Raises:
-          BadRowsError: some cannot be read, or are no numbers.
+        Raises BadRowsError where some cannot be read, or are no numbers.
         """
 
     def digest(self) -> str:

@@ -270,11 +270,8 @@ def build(
     """Builds the training graph: a head of a kind, `blocks.DENSE` or `CONV`, on the part.
 
     The rates of learning are the head's and that of what is unfrozen; the rest is as of
-    `import_base`.
-
-    Raises:
-      CheckpointError: the part cannot be imported into this TensorFlow.
-      TrainingError: the head does not fit the features, or an operation has no gradient.
+    `import_base`. Raises CheckpointError where the part cannot be imported into this TensorFlow,
+    TrainingError where the head does not fit the features, or an operation has no gradient.
     """
     graph = tf.Graph()
     with graph.as_default():

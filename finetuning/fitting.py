@@ -197,10 +197,8 @@ def restored_values(plan: BasePlan, exclude: str | None) -> InitialValues:
 def make_task(config: FinetuneConfig) -> Task:
     """Opens the model and the images, and builds the graph that the config asks for.
 
-    Raises:
-      CheckpointError: the model cannot be opened, imported or built on.
-      DataError: the images cannot be used.
-      TrainingError: model, images and flags do not go together.
+    Raises CheckpointError where the model cannot be opened, imported or built on, DataError where
+    the images cannot be used, TrainingError where model, images and flags do not go together.
     """
     limit = config.limit
     plan, initial = read_newest([config.meta], functools.partial(_plan, config, limit))

@@ -235,9 +235,7 @@ def sub_graph(
 
     A fed tensor ends the walk: it is left in the inputs of its consumers, and its node is dropped
     unless another of its outputs is needed. As a fed node does not run, nothing waits for it.
-
-    Raises:
-      CheckpointError: a node's input does not exist.
+    Raises CheckpointError where a node's input does not exist.
     """
     feeds = frozenset(feeds)
     fed_nodes = frozenset(node_of(name) for name in feeds)

@@ -38,8 +38,7 @@ M = TypeVar("M", bound=Message)
 def parse_message(message: M, content: bytes, path: str) -> M:
     """Fills an empty `message` from its binary or its text format, to the binary parser's limits.
 
-    Raises:
-      CheckpointError: it is no such message.
+    Raises CheckpointError where it is no such message.
     """
     if not content or kind_of(content[:HEAD_BYTES]) is not None:
         raise _not_a_model(message, content, path)
@@ -138,8 +137,7 @@ class MetaGraphFile:
     def nodes(self) -> Mapping[str, NodeDef]:
         """The graph's nodes by name, in the file's order.
 
-        Raises:
-          CheckpointError: two nodes have one name, or one has a name that is none.
+        Raises CheckpointError where two nodes have one name, or one has a name that is none.
         """
         nodes = {node.name: node for node in self.proto.graph_def.node}
         if len(nodes) != len(self.proto.graph_def.node):
@@ -166,8 +164,7 @@ class MetaGraphFile:
     def tensor_name(self, text: str, keys: Mapping[str, str] = MappingProxyType({})) -> str:
         """As `find_tensor`; `keys` are further names of tensors, such as those of a signature.
 
-        Raises:
-          CheckpointError: there is no such node; the message offers the nearest names.
+        Raises CheckpointError where there is no such node; the message offers the nearest names.
         """
         name = self.find_tensor(text) or keys.get(text)
         if name is None:
@@ -291,8 +288,7 @@ def choose_signature(
 ) -> Signature:
     """The one asked for; by default `serving_default`, the only one, or NO_SIGNATURE.
 
-    Raises:
-      CheckpointError: there is no signature of the name that is asked for.
+    Raises CheckpointError where there is no signature of the name that is asked for.
     """
     if asked is None:
         if SIGNATURE in signatures:

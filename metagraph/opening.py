@@ -232,10 +232,8 @@ def beside(path: str, suffixes: Sequence[str]) -> str:
 def parse_graph_file(content: bytes, path: str) -> MetaGraphDef | SavedModel:
     """What the file holds, told by its content: any kind may be called `.pb`.
 
-    Of a graph alone, it is a MetaGraphDef with nothing but that graph and its description.
-
-    Raises:
-      CheckpointError: it is none of them.
+    Of a graph alone, it is a MetaGraphDef with nothing but that graph and its description. Raises
+    CheckpointError where it is none of them.
     """
     if os.path.basename(path) in SAVED_MODEL_FILES:
         return parse_message(SavedModel(), content, path)
@@ -264,8 +262,7 @@ def _is_graph(graph: GraphDef) -> bool:
 def serving_graph(saved_model: SavedModel, path: str) -> MetaGraphDef:
     """The meta graph with the tag `serve`, which predicts; any other where it is the only one.
 
-    Raises:
-      CheckpointError: there are several, and none is for serving, or not one alone.
+    Raises CheckpointError where there are several, and none is for serving, or not one alone.
     """
     graphs = [graph for graph in saved_model.meta_graphs if graph.graph_def.node]
     for wanted in ({_SERVE}, {_SERVE, "gpu"}):

@@ -19,7 +19,13 @@ from checkpoints.bundle import make_fed_callable
 from errors import CheckpointError, first_few
 from metagraph.casting import Array, as_numpy_dtype
 from metagraph.graph import attribute_of, nodes_by_op
-from metagraph.importing import disarmed_graph, import_graph, reason_of_run, tensor_of
+from metagraph.importing import (
+    RUN_ERRORS,
+    disarmed_graph,
+    import_graph,
+    reason_of_run,
+    tensor_of,
+)
 from metagraph.meta import (
     PLACEHOLDERS,
     PLACEHOLDERS_WITH_DEFAULT,
@@ -80,7 +86,7 @@ class InferenceGraph:
         except tf.errors.DeadlineExceededError as error:
             line = self._time_limit.overrun(RUN, self._session.graph)
             raise CheckpointError(line) from error
-        except tf.errors.OpError as error:
+        except RUN_ERRORS as error:
             raise CheckpointError(f"the graph fails{reason_of_run(error)}") from error
         return [  # A single string comes as bytes, not as an array.
             np.asarray(result, info.dtype.as_numpy_dtype)
@@ -161,15 +167,14 @@ def load_inference_graph(
             return InferenceGraph(session, fed, fetched, nodes, time_limit)
         except tf.errors.DeadlineExceededError as error:
             raise CheckpointError(time_limit.overrun(start, graph)) from error
-        except tf.errors.OpError as error:  # What is only found out when the graph is first built.
+        except RUN_ERRORS as error:  # What is only found out when the graph is first built.
             raise CheckpointError(f"{meta.path} cannot be run{reason_of_run(error)}") from error
 
 
 def describe_tensors(meta: MetaGraphFile, names: Sequence[str]) -> tuple[TensorInfo, ...]:
     """The dtype and shape of tensors; nothing is restored, refused or run.
 
-    Raises:
-      CheckpointError: a tensor does not exist, or the graph cannot be imported.
+    Raises CheckpointError where a tensor does not exist, or the graph cannot be imported.
     """
     graph = disarmed_graph(meta, names)
     return tuple(_info(name, tensor_of(graph, name)) for name in names)
@@ -275,10 +280,8 @@ def placeholder(
 ) -> tf.Tensor:
     """A placeholder in the default graph to feed a tensor of the file by, perhaps with a default.
 
-    What cannot have the tensor's own name is put into `scope`, a free one.
-
-    Raises:
-      CheckpointError: it is a resource or a variant, of which there are no values to feed.
+    What cannot have the tensor's own name is put into `scope`, a free one. Raises CheckpointError
+    where it is a resource or a variant, of which there are no values to feed.
     """
     if dtype in (tf.resource, tf.variant):
         raise CheckpointError(f"{name} cannot be fed: it is a {dtype.name}")

@@ -83,8 +83,7 @@ def with_tables(
 ) -> tuple[SubGraph, list[Filling]]:
     """What `fetches` need, and what fills the tables among it, which may need more.
 
-    Raises:
-      CheckpointError: a node's input does not exist.
+    Raises CheckpointError where a node's input does not exist.
     """
     needed, fillings = sub_graph(meta, fetches, feeds), list[Filling]()
     tables, before = _tables(meta, needed), set[str]()

@@ -188,8 +188,7 @@ def trainable_names(meta: MetaGraphFile) -> set[str]:
 def unavailable(meta: MetaGraphFile, variables: Sequence[Variable]) -> list[str]:
     """Which of `variables` cannot have a value, a line each; no value is read.
 
-    Raises:
-      CheckpointError: a file is missing or damaged, so that none can.
+    Raises CheckpointError where a file is missing or damaged, so that none can.
     """
     reader, keys, missing, wrong = _looked_up(meta, variables)
     reader.check_sizes({stored.key for stored in keys.values() if stored.key in reader.shapes})
@@ -199,10 +198,8 @@ def unavailable(meta: MetaGraphFile, variables: Sequence[Variable]) -> list[str]
 def read_values(meta: MetaGraphFile, variables: Sequence[Variable]) -> dict[str, Array]:
     """Reads the values of `variables` by name, each of exactly the variable's dtype and shape.
 
-    A tensor that many variables are parts of is read once.
-
-    Raises:
-      CheckpointError: a file is missing or damaged, or (seen before any value is read) a variable.
+    A tensor that many variables are parts of is read once. Raises CheckpointError where a file is
+    missing or damaged, or (seen before any value is read) a variable.
     """
     if not variables:
         return {}

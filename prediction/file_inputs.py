@@ -53,9 +53,8 @@ class Rows:
     def batch(self, start: int, stop: int) -> Array:
         """The rows [start, stop) in the tensor's dtype; uint8 is scaled as in training, to the bit.
 
-        Raises:
-          DataError: a file cannot be read, or is damaged.
-          PredictionError: a value does not go over into the dtype, or is not finite.
+        Raises DataError where a file cannot be read, or is damaged, PredictionError where a value
+        does not go over into the dtype, or is not finite.
         """
         values = self.read(start, stop)
         if self.finite and (bad := not_finite(values)):
@@ -369,9 +368,7 @@ def read_records(path: str, max_bytes: int) -> list[bytes]:
     A record is its length (8 bytes, little-endian), a checksum of that (4), the data and a checksum
     of the data (4); see https://www.tensorflow.org/tutorials/load_data/tfrecord. TensorFlow's own
     reader takes memory for any length, and crashes on one that is made up: all are read before.
-
-    Raises:
-      DataError: the file cannot be read, is longer, or is no whole .tfrecord file.
+    Raises DataError where the file cannot be read, is longer, or is no whole .tfrecord file.
     """
     length, position, count = files.size(path), 0, 0
     if length > max_bytes:

@@ -104,8 +104,7 @@ def _left_out(a: Side, b: Side, only: str | None) -> Iterator[str]:
 def _open_side(path: str, flag: str, config: DiffConfig, hold: Hold) -> Side:
     """Opens what a path stands for: no value is read.
 
-    Raises:
-      CheckpointError, ToolError: it has nothing that is asked for, or is damaged.
+    Raises CheckpointError or ToolError where it has nothing that is asked for, or is damaged.
     """
     is_file = os.path.basename(path) in SAVED_MODEL_FILES
     place = os.path.dirname(path) or "." if is_file else path
@@ -129,8 +128,7 @@ def _open_side(path: str, flag: str, config: DiffConfig, hold: Hold) -> Side:
 def _prefix(path: str, flag: str, only: str | None, hold: Hold) -> str | None:
     """The prefix of the checkpoint that belongs to a path; None where there is none.
 
-    Raises:
-      ToolError: there is none, or not one alone, and only variables are asked for.
+    Raises ToolError where there is none, or not one alone, and only variables are asked for.
     """
     if path.endswith(GRAPH_SUFFIXES) and not tf.io.gfile.isdir(path):
         return None

@@ -124,10 +124,8 @@ def node_record(meta: MetaGraphFile, text: str) -> dict[str, Any]:
 
     Its `inputs` and `outputs` are as of `tensor_record`; an output has `takers` too, a list of
     `node` and `input`, the number of it there. `risk` is what the node may do beyond computing,
-    null where it may not.
-
-    Raises:
-      ToolError: there is no such node; the nearest names are in the message.
+    null where it may not. Raises ToolError where there is no such node; the nearest names are in
+    the message.
     """
     name = text.removeprefix("^").partition(":")[0]
     if name not in meta.nodes:

@@ -256,10 +256,8 @@ class LayerGraph:
 def layer_graph(subject: Subject) -> LayerGraph:
     """Collapses what predicts, or, where that is not known, the whole graph.
 
-    Where there are more than `MAX_LAYERS`, only outer scopes are layers.
-
-    Raises:
-      ToolError: there are too many even so.
+    Where there are more than `MAX_LAYERS`, only outer scopes are layers. Raises ToolError where
+    there are too many even so.
     """
     meta = subject.meta
     graph, _ = static_graph(meta, subject.outputs, None)
@@ -342,8 +340,7 @@ def _quoted(lines: Iterable[str]) -> str:
 def draw_png(text: str, seconds: float = 120.0) -> bytes:
     """Runs Graphviz's program `dot` on a graph, which comes in by a pipe, and names no file.
 
-    Raises:
-      ToolError: it is not installed, takes longer than so many seconds, or fails.
+    Raises ToolError where it is not installed, takes longer than so many seconds, or fails.
     """
     program = shutil.which("dot")
     if program is None:

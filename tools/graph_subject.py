@@ -61,8 +61,7 @@ class Subject:
     def needed(self) -> SubGraph:
         """What predicts, cut off at the feeds; empty where the graph has no output.
 
-        Raises:
-          CheckpointError: there is no such tensor, or a node's input does not exist.
+        Raises CheckpointError where there is no such tensor, or a node's input does not exist.
         """
         return sub_graph(self.meta, self.outputs, self.feeds)
 

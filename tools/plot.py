@@ -15,7 +15,7 @@ images whose wrong class the model is surest of.
 """
 
 if __name__ == "__main__":  # First, as what follows takes its time.
-    from cli.signals import end_at_signals
+    from cli import end_at_signals
 
     end_at_signals()
 
@@ -173,14 +173,14 @@ def plot(config: PlotConfig) -> Record:
 def _draw(config: PlotConfig) -> "Picture":
     from prediction.chosen_model import with_model
     from prediction.evaluation import classify
-    from tools import plot_models, plot_runs
+    from tools import plot_models, plotting
 
     model = config.model
     if model is None:
         if config.what == "line":
-            return plot_runs.draw_line(plot_runs.read_line_run(config.runs[0]))
-        runs = [plot_runs.read_run(run) for run in config.runs]
-        return plot_runs.draw_metrics(runs, log_loss=config.log_loss)
+            return plotting.draw_line(plotting.read_line_run(config.runs[0]))
+        runs = [plotting.read_run(run) for run in config.runs]
+        return plotting.draw_metrics(runs, log_loss=config.log_loss)
     if config.what == "filters":
         read = functools.partial(plot_models.read_kernel, model, tensor=config.tensor)
         return plot_models.draw_filters(with_model(model, read))

@@ -15,7 +15,7 @@ from finetuning.settings import FinetuneConfig
 from prediction.evaluation import predict
 from prediction.request import PredictConfig
 from tests.tools.conftest import Tool
-from tools.plot_runs import read_line_run
+from tools.plotting import read_line_run
 from training.config import InitFrom
 from training.resume import read_init_from
 
