@@ -119,8 +119,8 @@ def describe(config: ModelConfig, meta: MetaGraphFile) -> Model:
 
 _TEXT_COLLECTIONS = (CLASS_NAMES_COLLECTION, TRAINED_ON_COLLECTION)
 _MAX_DEFAULT_VALUES = 8
-_MOST_ENTRIES = 10
-_MOST_LINES = 300  # Of one part of the list.
+_MAX_SHOWN_ENTRIES = 10
+_MAX_SHOWN_LINES = 300  # Of one part of the list.
 ALL_IN_JSON = "--format=json has all"
 _TITLES = {
     "inputs": "inputs",
@@ -214,23 +214,25 @@ def listing_text(content: Record) -> str:
     for key, title in _TITLES.items():
         if content[key] or key not in _OPTIONAL:
             texts = [*map(tensor_text, content[key])]
-            lines += [title, *shortened(texts or ["(none)"], _MOST_LINES)]
+            lines += [title, *shortened(texts or ["(none)"], _MAX_SHOWN_LINES)]
     signature = content["signature"]
     lines.append(f"signature {signature['name']}".rstrip())
     for title in ("input", "output"):
         named = signature[f"{title}s"].items()
-        lines += shortened([f"{title} {key} = {name}" for key, name in named], _MOST_LINES)
+        lines += shortened([f"{title} {key} = {name}" for key, name in named], _MAX_SHOWN_LINES)
     others = [name for name in content["signatures"] if name != signature["name"]]
     if others:
         choose = "signatures, to choose from with --signature"
         lines.append("other signatures, for --signature" if signature["name"] else choose)
-        lines += shortened(others, _MOST_LINES)
+        lines += shortened(others, _MAX_SHOWN_LINES)
     texts = []
     for key, found in content["collections"].items():
         is_number = isinstance(found, int)
-        few = f"({found} entries)" if is_number else first_few([*map(str, found)], _MOST_ENTRIES)
+        few = (
+            f"({found} entries)" if is_number else first_few([*map(str, found)], _MAX_SHOWN_ENTRIES)
+        )
         texts.append(f"{key} = {few}")
-    lines += ["collections", *shortened(texts, _MOST_LINES)]
+    lines += ["collections", *shortened(texts, _MAX_SHOWN_LINES)]
     return "\n".join(map(one_line, lines))
 
 
