@@ -16,15 +16,13 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from absl import logging
 
+import train_cnn
+import train_linear
 from cli.fields import parse
 from cli.terminal import import_tensorflow
-from train_cnn import CnnConfig, make_task
-from train_cnn import train as train_cnn
-from train_linear import LinearConfig
-from train_linear import train as train_linear
-from training.config import RunConfig
 
 if TYPE_CHECKING:
+    from train_cnn import CnnConfig
     from training.task import Batch
 
 NUM_CLASSES = 4
@@ -142,11 +140,11 @@ def write_image_files(folder: Path, count: int) -> None:
         Image.fromarray(pixels).save(folder / f"class {label}" / f"{number:06d}.png")
 
 
-def training_config(data: str, ckpt_dir: str, batch_size: int, steps: int, *more: str) -> CnnConfig:
+def training_config(data: str, path: str, batch_size: int, steps: int, *more: str) -> "CnnConfig":
     """A run of train_cnn.py on the images of `data`, with `more` of its flags."""
-    given = [f"--data={data}", f"--ckpt_dir={ckpt_dir}", f"--batch_size={batch_size}"]
+    given = [f"--data={data}", f"--ckpt_dir={path}", f"--batch_size={batch_size}"]
     given += [f"--train_steps={steps}", "--save_every_steps=100", "--log_every_steps=10"]
-    return parse(CnnConfig, ["train_cnn.py", *given, *more])
+    return parse(train_cnn.CnnConfig, ["train_cnn.py", *given, *more])
 
 
 def training_speed(data: str, folder: Path, batch_size: int, steps: int, *more: str) -> float:
@@ -158,7 +156,7 @@ def training_speed(data: str, folder: Path, batch_size: int, steps: int, *more: 
 
     with tempfile.TemporaryDirectory(dir=folder) as ckpt_dir, open(os.devnull, "w") as log:
         config = training_config(data, ckpt_dir, batch_size, WARM_UP_STEPS + steps, *more)
-        task = make_task(config)
+        task = train_cnn.make_task(config)
         clock: list[float] = []
 
         def batches(start: int, stop: int) -> "Generator[Batch, None, None]":
@@ -214,26 +212,20 @@ def fork(work: Callable[[], object], log: str = os.devnull) -> int:
         os._exit(1)  # Whatever happens, the child does not go on as its parent.
 
 
-def run_config(path: str, save_every: int, log_every: int, *, keep_best: bool = False) -> RunConfig:
-    """A run in `path` that keeps KEEP checkpoints, and saves and logs every so many steps."""
-    return RunConfig(
-        path,
-        save_every_steps=save_every,
-        log_every_steps=log_every,
-        max_to_keep=KEEP,
-        keep_best=keep_best,
-    )
+def train_line(*given: str) -> None:
+    """Trains the line as train_linear.py does with these flags."""
+    train_linear.train(parse(train_linear.LinearConfig, ["train_linear.py", *given]))
 
 
-def linear(path: str, steps: int, save_every: int, log_every: int) -> None:
-    """Trains the line."""
-    train_linear(LinearConfig(run_config(path, save_every, log_every), steps))
+def train_network(*given: str) -> None:
+    """Trains the CNN as train_cnn.py does with these flags."""
+    train_cnn.train(parse(train_cnn.CnnConfig, ["train_cnn.py", *given]))
 
 
-def cnn_on_ramp(path: str, steps: int, save_every: int, log_every: int) -> None:
-    """Trains the CNN on ten images."""
-    run = run_config(path, save_every, log_every)
-    train_cnn(CnnConfig(run, data="ramp", train_steps=steps))
+def run_flags(path: Path | str, steps: int, save_every: int, log_every: int) -> tuple[str, ...]:
+    """A run in `path` to a step, which keeps KEEP checkpoints, and saves and logs so often."""
+    often = (f"--save_every_steps={save_every}", f"--log_every_steps={log_every}")
+    return (f"--ckpt_dir={path}", f"--train_steps={steps}", *often, f"--max_to_keep={KEEP}")
 
 
 def lasting(path: Path) -> dict[str, bytes]:

@@ -6,7 +6,6 @@ The loss of a run that nothing disturbs and of the same run, killed so many time
 (w, b) over the loss of the line; the confusion and the worst mistakes of the default run.
 """
 
-import functools
 import os
 import signal
 import tempfile
@@ -17,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.measuring import fork, log_lines
+from benchmarks.measuring import fork, log_lines, train_line, train_network
 from cli.fields import flag, parse
 from cli.run import run
 from cli.terminal import import_tensorflow
@@ -42,8 +41,8 @@ def main(request: Request) -> int:
     with tempfile.TemporaryDirectory() as runs:
         os.chdir(runs)  # So that the pictures name no folder but the runs'.
         try:
-            for work in (functools.partial(_line, "model"), functools.partial(_cnn, "model1")):
-                os.waitpid(fork(work), 0)
+            os.waitpid(fork(lambda: train_line("--ckpt_dir=model")), 0)
+            os.waitpid(fork(lambda: _cnn("model1")), 0)
             steps = _kill("killed", request.kills)
             if log_lines("model1") != log_lines("killed"):
                 print("LOST: the killed run has another loss than the unbroken one")
@@ -59,18 +58,9 @@ def main(request: Request) -> int:
     return 0
 
 
-def _line(path: str) -> None:
-    from train_linear import LinearConfig, train
-
-    train(parse(LinearConfig, ["train_linear.py", f"--ckpt_dir={path}"]))
-
-
 def _cnn(path: str) -> None:
     """The default run, with a log line and a checkpoint often enough to see where it was killed."""
-    from train_cnn import CnnConfig, train
-
-    given = [f"--ckpt_dir={path}", "--log_every_steps=2", "--save_every_steps=2"]
-    train(parse(CnnConfig, ["train_cnn.py", *given]))
+    train_network(f"--ckpt_dir={path}", "--log_every_steps=2", "--save_every_steps=2")
 
 
 def _last_step(path: str) -> int:
@@ -88,14 +78,14 @@ def _kill(path: str, kills: int) -> list[int]:
     """
     draw, found = np.random.default_rng(0), list[int]()
     for number in range(kills):
-        child = fork(functools.partial(_cnn, path))
+        child = fork(lambda: _cnn(path))
         due = 200 * (number + draw.random()) / (kills + 1)
         while _last_step(path) < due:
             time.sleep(0.01)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         found.append(_last_step(path))
-    os.waitpid(fork(functools.partial(_cnn, path)), 0)
+    os.waitpid(fork(lambda: _cnn(path)), 0)
     return found
 
 

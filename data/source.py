@@ -65,17 +65,10 @@ class LabelledSource:
         return 1 if isinstance(self.features, np.ndarray) else self.features.workers
 
     def rows(self, indices: Indices) -> tuple[Array, ...]:
-        """The examples of these numbers, as new arrays; several threads may ask at once.
+        """The examples of these numbers, int64 [B], as new arrays; several threads may ask at once.
 
-        Args:
-          indices: int64 [B], each in [0, len).
-
-        Returns:
-          One array per input of the model, each [B, ...]. Of images: x float32 [B, 32, 32, 3],
-          y int64 [B].
-
-        Raises:
-          BadRowsError: some of them cannot be read, or are no numbers.
+        Gives one array per input of the model, each [B, ...]; of images, x float32 [B, 32, 32, 3]
+        and y int64 [B]. Raises BadRowsError where some cannot be read, or are no numbers.
         """
         if isinstance(self.features, np.ndarray):
             features: Array = self.features.take(indices, axis=0)

@@ -17,7 +17,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.framework.types_pb2 import DT_STRING
 
 from errors import CheckpointError
-from metagraph.meta import PLACEHOLDERS, PLACEHOLDERS_WITH_DEFAULT, MetaGraphFile, node_of
+from metagraph.meta import INPUT_OPS, PLACEHOLDERS, MetaGraphFile, node_of
 from metagraph.safety import only_prints
 
 _PASS_ON = frozenset({"Identity", "RefIdentity", "Reshape", "Snapshot"})
@@ -292,7 +292,7 @@ def _copy_cleaned(
     silence(cleaned)
     cleaned.ClearField("device")
     cleaned.attr.pop("_class", None)
-    if node.op not in PLACEHOLDERS and node.op not in PLACEHOLDERS_WITH_DEFAULT:
+    if node.op not in INPUT_OPS:
         cleaned.attr.pop("_output_shapes", None)
     if fed_nodes:
         kept = [n for n in cleaned.input if not (n.startswith("^") and n[1:] in fed_nodes)]

@@ -119,7 +119,7 @@ def shape_sizes(shape: TensorShapeProto) -> list[int | None] | None:
 
 
 PLACEHOLDERS = frozenset({"Placeholder", "PlaceholderV2"})
-PLACEHOLDERS_WITH_DEFAULT = frozenset({"PlaceholderWithDefault"})
+INPUT_OPS = PLACEHOLDERS | {"PlaceholderWithDefault"}
 _NODE_NAME = re.compile(r"[^:^\s]+")
 _TENSOR_NAME = re.compile(r"[^:^]+:[0-9]{1,9}")
 _NO_HINT = "predict.py --list shows its inputs and outputs"

@@ -6,20 +6,13 @@ Also which checkpoint the variables are in, and whether it has a value for each 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from checkpoints import naming
 from checkpoints.manifest import verify_checkpoint
-from checkpoints.naming import (
-    CLASS_NAMES_COLLECTION,
-    IMAGE_SHAPE_COLLECTION,
-    INDEX_SUFFIX,
-    INPUT_SCALE_COLLECTION,
-    PREDICT_COLLECTION,
-    TRAINED_ON_COLLECTION,
-)
 from errors import CheckpointError, first_few
 from metagraph.graph import SubGraph, reachable
 from metagraph.meta import (
+    INPUT_OPS,
     PLACEHOLDERS,
-    PLACEHOLDERS_WITH_DEFAULT,
     MetaGraphFile,
     Signature,
     choose_signature,
@@ -63,7 +56,7 @@ def find_candidates(
     left_out = plumbing(meta, wiring)
     own = {name: node for name, node in wiring.nodes.items() if name not in left_out}
     plain = [f"{name}:0" for name, node in own.items() if node.op in PLACEHOLDERS]
-    optional = [f"{name}:0" for name, node in own.items() if node.op in PLACEHOLDERS_WITH_DEFAULT]
+    optional = [f"{name}:0" for name, node in own.items() if node.op in INPUT_OPS - PLACEHOLDERS]
     inputs = tuple(dict.fromkeys([*signed, *plain, *optional]))
     sources = [name for name, node in wiring.nodes.items() if is_source(node)]
     pipeline = [tensor for name in sources for tensor in _taken_of(wiring, name, own)]
@@ -151,16 +144,17 @@ def read_model(meta: MetaGraphFile, signature: str | None = None) -> Model:
     """What the file says, entries that name no tensor left out; see `choose_signature`."""
     signatures = read_signatures(meta)
     chosen = choose_signature(meta, signatures, signature)
-    scales = meta.collection(INPUT_SCALE_COLLECTION).float_list.value
-    trained_on = _texts(meta, TRAINED_ON_COLLECTION)
-    predict = meta.collection(PREDICT_COLLECTION).node_list.value if signature is None else ()
-    sizes = meta.collection(IMAGE_SHAPE_COLLECTION).int64_list.value
+    scales = meta.collection(naming.INPUT_SCALE_COLLECTION).float_list.value
+    trained_on = _texts(meta, naming.TRAINED_ON_COLLECTION)
+    held = meta.collection(naming.PREDICT_COLLECTION).node_list.value
+    predict = map(meta.find_tensor, held if signature is None else ())
+    sizes = meta.collection(naming.IMAGE_SHAPE_COLLECTION).int64_list.value
     is_shape = len(sizes) == 3 and min(sizes) > 0
     return Model(
         signature=chosen,
         signatures=tuple(signatures),
-        predict=tuple(name for name in map(meta.find_tensor, predict) if name is not None),
-        class_names=_texts(meta, CLASS_NAMES_COLLECTION),
+        predict=tuple(filter(None, predict)),
+        class_names=_texts(meta, naming.CLASS_NAMES_COLLECTION),
         input_scale=scales[0] if scales else None,
         trained_on=trained_on[0] if trained_on else None,
         classifier=_classifier(meta, chosen.outputs),
@@ -229,7 +223,7 @@ def missing_values(meta: MetaGraphFile, outputs: Sequence[str]) -> list[str]:
     if checkpoint_of(meta) is None:
         return []
     try:
-        verify_checkpoint(meta.prefix, [INDEX_SUFFIX])
+        verify_checkpoint(meta.prefix, [naming.INDEX_SUFFIX])
         taken = reachable(meta, map(node_of, outputs)) if outputs else meta.nodes.keys()
         return unavailable(meta, [v for v in graph_variables(meta) if v.name in taken])
     except CheckpointError as error:

@@ -47,13 +47,9 @@ def open_model(
 ) -> MetaGraphFile:
     """Reads the graph that `path` stands for, and says where its variables are.
 
-    Args:
-      path: as the user wrote it.
-      max_bytes: the size of the largest graph file that is read.
-      checkpoint: what `find_variables` takes, for variables that are elsewhere than the graph.
-
-    Raises:
-      CheckpointError: there is no such model or not one alone, or a part of it is missing.
+    No graph file larger than `max_bytes` is read; `checkpoint` is what `find_variables` takes, for
+    variables that are elsewhere than the graph. Raises CheckpointError where there is no such model
+    or not one alone, or a part of it is missing.
     """
     file = find_model(path, warn=checkpoint is None)
     if file.endswith(GRAPH_SUFFIXES):

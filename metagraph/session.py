@@ -19,20 +19,8 @@ from checkpoints.bundle import make_fed_callable
 from errors import CheckpointError, first_few
 from metagraph.casting import Array, as_numpy_dtype
 from metagraph.graph import attribute_of, nodes_by_op
-from metagraph.importing import (
-    RUN_ERRORS,
-    disarmed_graph,
-    import_graph,
-    reason_of_run,
-    tensor_of,
-)
-from metagraph.meta import (
-    PLACEHOLDERS,
-    PLACEHOLDERS_WITH_DEFAULT,
-    MetaGraphFile,
-    TensorInfo,
-    node_of,
-)
+from metagraph.importing import RUN_ERRORS, disarmed_graph, import_graph, reason_of_run, tensor_of
+from metagraph.meta import INPUT_OPS, PLACEHOLDERS, MetaGraphFile, TensorInfo, node_of
 from metagraph.safety import RANDOM_OPS, RUN, TimeLimit, check_operations
 from metagraph.tables import ByFile, ByRun, Filling, read_vocabulary, vocabulary_path, with_tables
 from metagraph.variables import RESOURCE_VARIABLE, VARIABLE_OPS, dtype_of, read_values, variable_of
@@ -72,13 +60,10 @@ class InferenceGraph:
         )
 
     def run(self, *values: Array) -> list[Array]:
-        """The values of `fetches`, from one run.
+        """The values of `fetches`, from one run on a value for each of `feeds`.
 
-        Args:
-          *values: one for each of `feeds`, of its very dtype and shape: neither is checked here.
-
-        Raises:
-          CheckpointError: an operation failed, or the run took longer than the time limit.
+        These are of its very dtype and shape: neither is checked here. Raises CheckpointError where
+        an operation failed, or the run took longer than the time limit.
         """
         try:
             with self._time_limit.over(RUN):
@@ -287,7 +272,7 @@ def placeholder(
         raise CheckpointError(f"{name} cannot be fed: it is a {dtype.name}")
     node = node_of(name)
     # A fed placeholder is not imported: its name is free. Not all names of files are allowed here.
-    own = PLACEHOLDERS if default is None else PLACEHOLDERS | PLACEHOLDERS_WITH_DEFAULT
+    own = PLACEHOLDERS if default is None else INPUT_OPS
     if meta.nodes[node].op not in own or not _NAME.fullmatch(node):
         node = f"{scope}/value"
     if default is not None:

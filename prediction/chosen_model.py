@@ -10,16 +10,10 @@ from typing import Any, TypeVar
 import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from checkpoints import naming
 from checkpoints.folder import best_checkpoint, explain_if_gone
 from checkpoints.lock import Hold, read_newest
 from checkpoints.manifest import verify_checkpoint
-from checkpoints.naming import (
-    CLASS_NAMES_COLLECTION,
-    DATA_SUFFIX,
-    INDEX_SUFFIX,
-    META_SUFFIX,
-    TRAINED_ON_COLLECTION,
-)
 from cli.terminal import one_line
 from errors import CheckpointError, first_few
 from metagraph.casting import json_value
@@ -91,7 +85,7 @@ def _chosen(config: _Config) -> _Config:
                 f"--ckpt=./{BEST}"
             ) from error
         if best == meta:
-            meta, checkpoint = checkpoint + META_SUFFIX, None
+            meta, checkpoint = checkpoint + naming.META_SUFFIX, None
     elif checkpoint is not None and tf.io.gfile.isdir(checkpoint):
         checkpoint = find_variables(checkpoint)
     if tf.io.gfile.isdir(meta):
@@ -104,20 +98,20 @@ def open_graph(config: ModelConfig) -> MetaGraphFile:
     with config.limit.over(READING):
         meta = open_model(config.meta, config.max_meta_bytes, config.checkpoint)
     # The graph may come from another checkpoint than its variables.
-    verify_checkpoint(meta.path.removesuffix(META_SUFFIX), [META_SUFFIX])
+    verify_checkpoint(meta.path.removesuffix(naming.META_SUFFIX), [naming.META_SUFFIX])
     return meta
 
 
 def describe(config: ModelConfig, meta: MetaGraphFile) -> Model:
     """Sees that the variables of a graph are whole, and reads what it says of its model."""
-    verify_checkpoint(meta.prefix, (DATA_SUFFIX, INDEX_SUFFIX))
+    verify_checkpoint(meta.prefix, (naming.DATA_SUFFIX, naming.INDEX_SUFFIX))
     with config.limit.over(READING):
         return read_model(meta, config.signature)
 
 
 # What a meta graph holds, for --list: its inputs, outputs, variables, signature, collections.
 
-_TEXT_COLLECTIONS = (CLASS_NAMES_COLLECTION, TRAINED_ON_COLLECTION)
+_TEXT_COLLECTIONS = (naming.CLASS_NAMES_COLLECTION, naming.TRAINED_ON_COLLECTION)
 _MAX_DEFAULT_VALUES = 8
 _MAX_SHOWN_ENTRIES = 10
 _MAX_SHOWN_LINES = 300  # Of one part of the list.

@@ -152,11 +152,9 @@ def _graph_file(path: str, prefix: str | None, only: str | None) -> str | None:
     if prefix is not None and tf.io.gfile.exists(prefix + naming.META_SUFFIX):
         verify_checkpoint(prefix, [naming.META_SUFFIX])
         return prefix + naming.META_SUFFIX  # Of a folder, that of the very checkpoint.
-    return path if prefix is None or only == GRAPH or _is_saved_model(path) else None
-
-
-def _is_saved_model(path: str) -> bool:
-    return any(tf.io.gfile.exists(os.path.join(path, name)) for name in SAVED_MODEL_FILES)
+    places = (os.path.join(path, name) for name in SAVED_MODEL_FILES)
+    is_saved_model = any(map(tf.io.gfile.exists, places))
+    return path if prefix is None or only == GRAPH or is_saved_model else None
 
 
 def as_text(record: Record) -> str:

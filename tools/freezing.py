@@ -27,13 +27,7 @@ from tools.command import Record, format_bytes, table
 from tools.differences import compare
 from tools.folding import make_placeholder
 from tools.freeze import FreezeConfig, PartConfig
-from tools.frozen_graph import (
-    TABLE_INITIALIZERS,
-    FreezePlan,
-    FrozenGraph,
-    freeze_plan,
-    plan_freeze,
-)
+from tools.frozen_graph import TABLE_INITIALIZERS, FreezePlan, FrozenGraph, freeze_plan, plan_freeze
 
 TOLERANCE = 1e-6  # Absolute and relative: |a - b| <= TOLERANCE + TOLERANCE |a|.
 _SHOWN = 3

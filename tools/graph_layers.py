@@ -22,15 +22,14 @@ from cli.terminal import printable
 from errors import CheckpointError, ToolError
 from metagraph.graph import attribute_of, called, data_inputs, sub_graph
 from metagraph.importing import import_disarmed
-from metagraph.meta import PLACEHOLDERS, PLACEHOLDERS_WITH_DEFAULT, MetaGraphFile, node_of
+from metagraph.meta import INPUT_OPS, MetaGraphFile, node_of
 from metagraph.variables import VARIABLE_OPS, trainable_names
 from prediction.chosen_model import kind_text, shortened
 from tools.command import quiet, table
 from tools.graph_subject import Subject, counted, listed, tensor_record
 
 _PARTITION = re.compile(r"/part_\d+$")  # Of a partitioned variable.
-_INPUTS = PLACEHOLDERS | PLACEHOLDERS_WITH_DEFAULT
-_SOURCES = _INPUTS | {"IteratorGetNext", "IteratorV2", "Iterator", "OneShotIterator"}
+_SOURCES = INPUT_OPS | {"IteratorGetNext", "IteratorV2", "Iterator", "OneShotIterator"}
 _SHAPES = ("shape", "_output_shapes", "output_shapes")  # Their attributes.
 _NUMBERS = ("parameters", "constants", "flops")
 _HEAD = ("layer", "parameters", "constants", "FLOPs")
@@ -74,13 +73,8 @@ def static_graph(
     """Imports as much of a graph as this TensorFlow can: the whole, or what some outputs need.
 
     Inputs whose first size is not known get the batch size, where there is one and the graph
-    allows.
-
-    Returns:
-      The graph, disarmed, None where nothing can be imported; and why it is not the whole.
-
-    Raises:
-      CheckpointError: a node's input does not exist.
+    allows. Gives the graph, disarmed, None where nothing can be imported; and why it is not the
+    whole. Raises CheckpointError where a node's input does not exist.
     """
     problem = ""
     for names in ([f"{name}:0" for name in meta.nodes], outputs):
@@ -310,7 +304,7 @@ def dot_text(graph: LayerGraph) -> str:
     for name, ops in graph.layers.items():
         label = _quoted(dict.fromkeys([name, _ops_text(ops)]))  # Once, of a node named as it does.
         is_output = name in graph.outputs
-        shape = "ellipse" if ops.keys() & (_INPUTS | {_FED}) and not is_output else "box"
+        shape = "ellipse" if ops.keys() & (INPUT_OPS | {_FED}) and not is_output else "box"
         bold = ", penwidth=2" if is_output else ""
         lines.append(f"  {ids[name]} [label={label}, shape={shape}{bold}];")
     for (giver, taker), types in graph.edges.items():

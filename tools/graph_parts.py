@@ -9,7 +9,7 @@ Formats: `meta_graph.proto`, `saver.proto` in `tensorflow/core/protobuf`, `funct
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -331,12 +331,10 @@ def safety_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
     for key, title in {"inference": "what predicts", "whole": "the whole file"}.items():
         if found[key] is not None:
             yield f"  {title} {'passes' if found[key]['passes'] else 'does not pass'}"
-            yield from shortened(_offender_lines(found[key]["offenders"]), most, "    ")
-
-
-def _offender_lines(found: Sequence[Mapping[str, Any]]) -> list[str]:
-    by_op: dict[tuple[str, str], list[str]] = {}
-    for entry in found:
-        place = f"{entry['function']}/" if entry["function"] else ""
-        by_op.setdefault((entry["op"], entry["risk"]), []).append(place + entry["node"])
-    return [f"{op}, which {risk}: {listed(n, _OFFENDERS)}" for (op, risk), n in by_op.items()]
+            by_op: dict[str, list[str]] = {}
+            for entry in found[key]["offenders"]:
+                place = f"{entry['function']}/" if entry["function"] else ""
+                refused = f"{entry['op']}, which {entry['risk']}"
+                by_op.setdefault(refused, []).append(place + entry["node"])
+            texts = [f"{told}: {listed(nodes, _OFFENDERS)}" for told, nodes in by_op.items()]
+            yield from shortened(texts, most, "    ")
