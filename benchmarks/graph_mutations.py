@@ -4,7 +4,7 @@ Bytes are changed, as an accident does, or the structure, as a stranger may. Eve
 by a random.Random, so that its seed makes it again.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from random import Random
 from typing import Any, TypeAlias
@@ -170,7 +170,8 @@ def mutate(content: bytes, draw: Random, victim: str) -> bytes:
         if draw.random() < 0.05:
             _poison(proto, draw, victim)
         else:
-            draw.choice(_OF_STRUCTURE)(proto, draw)
+            change, *_ = draw.choices((_change_field, _make_cycle, _change_op), (6, 1, 1))
+            change(proto, draw)
     return bytes(proto.SerializeToString(deterministic=True))
 
 
@@ -331,9 +332,3 @@ def _poison(proto: MetaGraphDef, draw: Random, victim: str) -> None:
     for node in proto.graph_def.node:
         if node.name == target:
             node.input.append(f"^{name}")
-
-
-_OF_STRUCTURE: Sequence[Callable[[MetaGraphDef, Random], None]] = (
-    *(_change_field, _change_field, _change_field, _change_field, _change_field, _change_field),
-    *(_make_cycle, _change_op),
-)

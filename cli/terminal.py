@@ -8,9 +8,9 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, NoReturn, TextIO
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from cli import end_at_signals, stop_signals
 
@@ -133,28 +133,6 @@ def end_at_once(message: str) -> NoReturn:
 def _print_error(message: str) -> None:
     line = printable(" ".join(message.split()))
     print(f"{os.path.basename(sys.argv[0])}: error: {line}", file=sys.stderr, flush=True)
-
-
-STDOUT, STDERR = 1, 2
-
-
-@contextmanager
-def descriptors_into(file: IO[bytes], descriptors: Sequence[int]) -> Iterator[None]:
-    """Leads `STDOUT`, `STDERR` or both into a file, and gives them back.
-
-    So it catches what is written beneath Python, as by C++ code.
-    """
-    flush_streams()
-    kept = [os.dup(descriptor) for descriptor in descriptors]
-    for descriptor in descriptors:
-        os.dup2(file.fileno(), descriptor)
-    try:
-        yield
-    finally:
-        flush_streams()
-        for descriptor, original in zip(descriptors, kept, strict=True):
-            os.dup2(original, descriptor)
-            os.close(original)
 
 
 def flush_streams() -> None:

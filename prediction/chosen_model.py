@@ -116,7 +116,7 @@ _MAX_DEFAULT_VALUES = 8
 _MAX_SHOWN_ENTRIES = 10
 _MAX_SHOWN_LINES = 300  # Of one part of the list.
 ALL_IN_JSON = "--format=json has all"
-_TITLES = {
+TITLES = {
     "inputs": "inputs",
     "pipeline": "to feed in place of the input pipeline",
     "outputs": "outputs",
@@ -205,7 +205,7 @@ def _collection(meta: MetaGraphFile, key: str) -> list[Any] | int:
 def listing_text(content: Record) -> str:
     """Lines for people."""
     lines = []
-    for key, title in _TITLES.items():
+    for key, title in TITLES.items():
         if content[key] or key not in _OPTIONAL:
             texts = [*map(tensor_text, content[key])]
             lines += [title, *shortened(texts or ["(none)"], _MAX_SHOWN_LINES)]

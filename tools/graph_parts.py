@@ -23,16 +23,10 @@ from metagraph.meta import MetaGraphFile, format_shape, node_of, read_signatures
 from metagraph.safety import Offender, offenders, op_definitions
 from metagraph.tables import with_tables
 from metagraph.variables import VARIABLE_OPS, saver_keys, trainable_names
-from prediction.chosen_model import kind_text, listing, shortened, tensor_text
+from prediction.chosen_model import TITLES, kind_text, listing, shortened, tensor_text
 from tools.graph_subject import Subject, counted, dtype_name, listed
 
-_TITLES = {
-    "inputs": "inputs",
-    "pipeline": "to feed in place of the input pipeline",
-    "outputs": "outputs",
-    "candidates": "possible outputs, the likeliest first",
-    "variables": "variables",
-}
+_TITLES = {**TITLES, "candidates": "possible outputs, the likeliest first"}
 _SAVER = ("filename_tensor_name", "save_tensor_name", "restore_op_name")
 _SIDES = ("inputs", "outputs")
 _ENTRIES = 10  # Of a collection, on its line.
