@@ -10,7 +10,7 @@ Interrupt it and run the same line again: it goes on where it stopped.
 """
 
 if __name__ == "__main__":  # First, as what follows takes its time.
-    from cli import end_at_signals
+    from cli.signals import end_at_signals
 
     end_at_signals()
 
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, TextIO
 from cli.run import Supervisor, run
 from cli.terminal import import_tensorflow, print_result
 from errors import TrainingError
-from finetuning.settings import FinetuneConfig
+from finetuning import FinetuneConfig
 
 if TYPE_CHECKING:
     from training.loop import Outcome

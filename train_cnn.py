@@ -11,7 +11,7 @@ Interrupt it and run the same line again: it goes on where it stopped.
 """
 
 if __name__ == "__main__":  # First, as what follows takes its time.
-    from cli import end_at_signals
+    from cli.signals import end_at_signals
 
     end_at_signals()
 

@@ -8,7 +8,7 @@ stopped.
 """
 
 if __name__ == "__main__":  # First, as what follows takes its time.
-    from cli import end_at_signals
+    from cli.signals import end_at_signals
 
     end_at_signals()
 

@@ -151,7 +151,8 @@ def write_state(folder: str, names: Sequence[str]) -> bool:
 def read_state(path: str) -> str:
     """The path of the newest checkpoint, as a state file has it.
 
-    Raises CheckpointError where it is not there, or damaged.
+    Raises:
+      CheckpointError: it is not there, or damaged.
     """
     content = file_io.read_bounded(path, _MAX_STATE_BYTES)
     # The public way to an empty message of this kind.
@@ -280,8 +281,10 @@ def at_start(folder: str, newest: int | None, retention: Retention) -> Retention
 def best_checkpoint(folder: str) -> str:
     """The prefix of the checkpoint with the best test accuracy, the earliest of equals.
 
-    What is damaged is stepped over, with a line each. Raises CheckpointError where no checkpoint
-    says its test accuracy, or all that do are damaged.
+    What is damaged is stepped over, with a line each.
+
+    Raises:
+      CheckpointError: no checkpoint says its test accuracy, or all that do are damaged.
     """
     best, damaged = _best(folder, committed_steps(folder), "stepping over the best: %s")
     if best is not None:

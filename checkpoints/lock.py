@@ -76,8 +76,9 @@ class FolderLock:
     def __enter__(self) -> "FolderLock":
         """Takes the lock, and writes into the file who has it.
 
-        Raises CheckpointError where another process holds it, OSError where the file cannot be
-        opened or written, or is a link, which could name any file.
+        Raises:
+          CheckpointError: another process holds it.
+          OSError: the file cannot be opened or written, or is a link, which could name any file.
         """
         if sys.platform != "win32" and file_io.is_local(self._folder):
             self._descriptor = self._locked()

@@ -23,8 +23,8 @@ from typing import Any, NoReturn, TextIO
 
 from absl import flags, logging
 
-from cli import end_at_signals, exit_at_signals, stop_signals
 from cli.fields import CommandLine
+from cli.signals import end_at_signals, exit_at_signals, stop_signals
 from cli.terminal import (
     EXIT_FAILED,
     EXIT_USAGE,

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
-from cli import end_at_signals, stop_signals
+from cli.signals import end_at_signals, stop_signals
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer

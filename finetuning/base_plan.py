@@ -16,7 +16,7 @@ from tensorflow.core.framework.variable_pb2 import VariableDef
 
 from checkpoints.reader import CheckpointReader
 from errors import CheckpointError, TrainingError, first_few
-from finetuning.settings import BaseRequest
+from finetuning import BaseRequest
 from metagraph.graph import SubGraph, data_inputs, sub_graph
 from metagraph.meta import (
     INPUT_OPS,

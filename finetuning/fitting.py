@@ -22,9 +22,8 @@ from data.images import IMAGE_SHAPE
 from data.named import RAMP_FILE
 from data.source import UINT8_SCALE, Array, Source
 from errors import CheckpointError, TrainingError, first_few
-from finetuning import base
+from finetuning import DEFAULT_BATCH_SIZE, DEFAULT_STEPS, FinetuneConfig, base
 from finetuning.base_plan import BasePlan, is_in, plan_base
-from finetuning.settings import DEFAULT_BATCH_SIZE, DEFAULT_STEPS, FinetuneConfig
 from metagraph.meta import MetaGraphFile
 from metagraph.opening import find_model, open_model, prefix_of
 from metagraph.safety import TimeLimit

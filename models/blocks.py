@@ -14,19 +14,27 @@ import tensorflow as tf
 class ModelGraph(NamedTuple):
     """The handles of one training graph.
 
-    A batch is fed to `inputs`, in its order; `training_feeds` is what else a training step is fed,
-    such as a dropout's keep probability, whose default is that of inference.
+    Attributes:
+      inputs: the placeholders that a batch is fed to, in the batch's order.
+      training_feeds: what else is fed in a training step, such as a dropout's keep probability;
+        their defaults are those of inference.
+      loss: float32 [], the batch's loss before the step's update.
+      accuracy: float32 [] in [0, 1], or None where the model has none.
+      train_op: one update of the weights and of `global_step`.
+      signature_inputs: argument name -> tensor, of the signature `serving_default`.
+      signature_outputs: result name -> tensor, of the same.
+      learning_rate: float32 [], the present update's; None where it is the same for all.
     """
 
     graph: tf.Graph
     inputs: tuple[tf.Tensor, ...]
     training_feeds: Mapping[tf.Tensor, Any]
-    loss: tf.Tensor  # float32 [], the batch's before the step's update.
-    accuracy: tf.Tensor | None  # float32 [] in [0, 1]; None where the model has none.
-    train_op: tf.Operation  # One update of the weights and of `global_step`.
-    signature_inputs: Mapping[str, tf.Tensor]  # By argument, of the signature `serving_default`.
-    signature_outputs: Mapping[str, tf.Tensor]  # By result.
-    learning_rate: tf.Tensor | None = None  # float32 [], the update's; None where all have one.
+    loss: tf.Tensor
+    accuracy: tf.Tensor | None
+    train_op: tf.Operation
+    signature_inputs: Mapping[str, tf.Tensor]
+    signature_outputs: Mapping[str, tf.Tensor]
+    learning_rate: tf.Tensor | None = None
 
 
 # Variables whose name is a tensor of their value, as TF1 clients expect.

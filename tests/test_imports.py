@@ -79,7 +79,7 @@ def test_help_and_bad_flags_need_no_tensorflow(script: str, flag: str, code: int
 def test_before_all_else_a_script_says_what_a_signal_does(script: str) -> None:
     path = PROJECT / (script if script in SCRIPTS else script.replace(".", "/") + ".py")
     _, first, *_ = ast.parse(path.read_text()).body
-    lines = ["from cli import end_at_signals", "end_at_signals()"]
+    lines = ["from cli.signals import end_at_signals", "end_at_signals()"]
     assert ast.unparse(first).split("\n    ") == ["if __name__ == '__main__':", *lines]
 
 

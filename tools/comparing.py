@@ -104,7 +104,8 @@ def _left_out(a: Side, b: Side, only: str | None) -> Iterator[str]:
 def _open_side(path: str, flag: str, config: DiffConfig, hold: Hold) -> Side:
     """Opens what a path stands for: no value is read.
 
-    Raises CheckpointError or ToolError where it has nothing that is asked for, or is damaged.
+    Raises:
+      CheckpointError, ToolError: it has nothing that is asked for, or is damaged.
     """
     is_file = os.path.basename(path) in SAVED_MODEL_FILES
     place = os.path.dirname(path) or "." if is_file else path
@@ -128,7 +129,8 @@ def _open_side(path: str, flag: str, config: DiffConfig, hold: Hold) -> Side:
 def _prefix(path: str, flag: str, only: str | None, hold: Hold) -> str | None:
     """The prefix of the checkpoint that belongs to a path; None where there is none.
 
-    Raises ToolError where there is none, or not one alone, and only variables are asked for.
+    Raises:
+      ToolError: there is none, or not one alone, and only variables are asked for.
     """
     if path.endswith(GRAPH_SUFFIXES) and not tf.io.gfile.isdir(path):
         return None
@@ -152,9 +154,11 @@ def _graph_file(path: str, prefix: str | None, only: str | None) -> str | None:
     if prefix is not None and tf.io.gfile.exists(prefix + naming.META_SUFFIX):
         verify_checkpoint(prefix, [naming.META_SUFFIX])
         return prefix + naming.META_SUFFIX  # Of a folder, that of the very checkpoint.
-    places = (os.path.join(path, name) for name in SAVED_MODEL_FILES)
-    is_saved_model = any(map(tf.io.gfile.exists, places))
-    return path if prefix is None or only == GRAPH or is_saved_model else None
+    return path if prefix is None or only == GRAPH or _is_saved_model(path) else None
+
+
+def _is_saved_model(path: str) -> bool:
+    return any(tf.io.gfile.exists(os.path.join(path, name)) for name in SAVED_MODEL_FILES)
 
 
 def as_text(record: Record) -> str:

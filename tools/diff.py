@@ -14,7 +14,7 @@ something cannot be read, with a line on stderr and none on stdout.
 """
 
 if __name__ == "__main__":  # First, as what follows takes its time.
-    from cli import end_at_signals
+    from cli.signals import end_at_signals
 
     end_at_signals()
 

@@ -24,7 +24,7 @@ and shapes. Partitioned variables are written whole. What is kept has to fit int
 """
 
 if __name__ == "__main__":  # First, as what follows takes its time.
-    from cli import end_at_signals
+    from cli.signals import end_at_signals
 
     end_at_signals()
 

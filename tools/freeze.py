@@ -14,7 +14,7 @@ As tf.import_graph_def(graph_def, name='imported') would have it, every node in 
 """
 
 if __name__ == "__main__":  # First, as what follows takes its time.
-    from cli import end_at_signals
+    from cli.signals import end_at_signals
 
     end_at_signals()
 

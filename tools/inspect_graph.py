@@ -12,7 +12,7 @@ the addition after it as two, as TensorFlow's profiler does.
 """
 
 if __name__ == "__main__":  # First, as what follows takes its time.
-    from cli import end_at_signals
+    from cli.signals import end_at_signals
 
     end_at_signals()
 

@@ -9,7 +9,7 @@ Of a stranger's checkpoint it shows what can be known without data. Several runs
 """
 
 if __name__ == "__main__":  # First, as what follows takes its time.
-    from cli import end_at_signals
+    from cli.signals import end_at_signals
 
     end_at_signals()
 

@@ -15,7 +15,7 @@ no checkpoint is changed, whole or damaged. A folder that is being trained is re
 """
 
 if __name__ == "__main__":  # First, as what follows takes its time.
-    from cli import end_at_signals
+    from cli.signals import end_at_signals
 
     end_at_signals()
 

@@ -23,7 +23,7 @@ from absl import logging
 from checkpoints import folder, naming
 from checkpoints.lock import FolderLock
 from checkpoints.writer import CheckpointWriter, RunRecord
-from cli import stop_signals
+from cli.signals import stop_signals
 from errors import TrainingError
 from training import resume
 from training.config import RunConfig

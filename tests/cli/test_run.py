@@ -15,9 +15,10 @@ from unittest.mock import Mock
 import pytest
 from absl import logging
 
-from cli import stop_signals, terminal
+from cli import terminal
 from cli.fields import POSITIVE, REPEATED, flag, from_zero, parse
 from cli.run import run
+from cli.signals import stop_signals
 from cli.terminal import printable
 from errors import UserError
 from tests.conftest import PROJECT, Capture, Patch, run_python

@@ -156,7 +156,7 @@ def test_crashes(start: Start, body: Sequence[str], options: dict[str, Any], sai
 def test_a_signal_before_the_work_or_after_it(start: Start, number: int, code: int) -> None:
     """As a script begins, and as Python ends, in both processes."""
     raised = f"os.kill(os.getpid(), {number})"
-    top = "import os\nfrom cli import end_at_signals\nend_at_signals()\n"
+    top = "import os\nfrom cli.signals import end_at_signals\nend_at_signals()\n"
     assert _end(start("print('ran')", before=f"{top}{raised}\n")) == (code, "", [])
     at_exit = f"import atexit; atexit.register(lambda: {raised})"
     assert _end(start("print('ran')", at_exit)) == (code, "ran\n", [])

@@ -10,8 +10,8 @@ import pytest
 
 from checkpoints import folder, lock
 from checkpoints.bundle import VariableSpec
+from finetuning import FinetuneConfig
 from finetuning.fitting import make_task
-from finetuning.settings import FinetuneConfig
 from prediction.evaluation import predict
 from prediction.request import PredictConfig
 from tests.tools.conftest import Tool

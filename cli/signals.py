@@ -1,0 +1,37 @@
+"""The signals that ask a process to stop, and what they do outside of a script's own work.
+
+A script imports this first, as Python makes a traceback of a SIGINT until there is a handler.
+"""
+
+import os
+import signal
+import sys
+
+
+def stop_signals() -> tuple[signal.Signals, ...]:
+    """SIGINT, SIGTERM and, where there is one and it is not ignored as by nohup, SIGHUP."""
+    hangup = getattr(signal, "SIGHUP", None)
+    if hangup is None or signal.getsignal(hangup) == signal.SIG_IGN:
+        return (signal.SIGINT, signal.SIGTERM)
+    return (signal.SIGINT, signal.SIGTERM, hangup)
+
+
+def end_at_signals() -> None:
+    """From now on a signal ends the process, with the exit code 128 + its number.
+
+    An exception would not do: an import may swallow it, and at the end of Python it is a traceback.
+    """
+    for number in stop_signals():
+        signal.signal(number, lambda number, _: os._exit(128 + number))
+
+
+def exit_at_signals() -> None:
+    """From now on the first signal raises SystemExit, and none disturbs the tidying up."""
+
+    def exit_once(number: int, _: object) -> None:
+        for other in stop_signals():
+            signal.signal(other, lambda *_: None)
+        sys.exit(128 + number)
+
+    for number in stop_signals():
+        signal.signal(number, exit_once)
