@@ -128,15 +128,9 @@ Record = dict[str, Any]
 
 
 def listing(meta: MetaGraphFile, model: Model, found: Candidates | None = None) -> Record:
-    """The contents, as JSON values; `found` is what could be fed and fetched, where it is known.
+    """The contents, as `docs/json.md` has them.
 
-    Returns:
-      Keys: `inputs`, `pipeline` (what can be fed in place of a queue or an iterator), `outputs`,
-      `candidates` (what may be an output, where the file names none) and `variables`, each a list
-      of `name`, `dtype` and `shape` (null where unknown; null sizes too), an input's `default`
-      where it has one; `signature`, the one in use, with `name` (empty where there is none),
-      `inputs` and `outputs` (key -> tensor name); `signatures`, the names of all; `collections`
-      (key -> a list of names, texts or numbers, or the number of entries of another kind).
+    `found` is what could be fed and fetched, where it is known.
     """
     outputs = tuple(dict.fromkeys([*model.predict, *model.outputs.values()]))
     found = found or find_candidates(meta, [*model.inputs.values()], outputs)

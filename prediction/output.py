@@ -115,12 +115,7 @@ def _tensor_lines(outputs: Mapping[str, Array]) -> Iterator[str]:
 
 
 def as_json(report: Report) -> str:
-    """One JSON document.
-
-    `meta` and `checkpoint` say what was read, `outputs` has each tensor's value by its name. For a
-    classifier, `predictions` has `name`, `class`, `probability` and, where it is known, `label` of
-    each row; with labels, `accuracy` is a number and `accuracy_per_class` one for each class.
-    """
+    """One JSON document, as `docs/json.md` has it."""
     document: dict[str, Any] = {
         "meta": report.meta,
         "checkpoint": report.checkpoint,

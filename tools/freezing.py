@@ -48,14 +48,7 @@ class Reference(NamedTuple):
 def freeze_to_file(config: FreezeConfig) -> Record:
     """Freezes, compares with the original, and writes the file only where all is equal.
 
-    Returns:
-      JSON values: `output`, the file; `meta`, that of the graph; `checkpoint`, the prefix of its
-      variables, null where it has none; `inputs` and `outputs` of the frozen graph, each key of the
-      signature -> `name`, `dtype` and `shape` (null where unknown, null sizes too); `off`, the
-      original's training switches and dropouts -> the values they have for good; `nodes`, how many
-      there are; `size`, bytes of the file; `tables`, the nodes that fill lookup tables, to be run
-      first in a session; `largest_difference` from the original on the same batch; `random`, the
-      outputs of the original that are random, and were not compared.
+    Gives what `docs/json.md` has.
     """
     return with_model(config, lambda meta, _: _freeze(config, meta))
 

@@ -119,15 +119,9 @@ def _numbers(tally: Mapping[str, int]) -> dict[str, int]:
 
 
 def cost_part(subject: Subject) -> dict[str, Any]:
-    """JSON values.
+    """JSON values, as `docs/json.md` has them.
 
-    Keys: `batch_size`; `outputs` (what the inference part predicts); `inference` and `total`, each
-    with `parameters` (values of variables), `constants` (floating-point values of constants that
-    are no scalars: of a frozen graph, its parameters) and `flops`, those `by_op` (operation ->
-    FLOPs) and `not_counted` (operation -> nodes that call functions, or that have FLOPs, but not a
-    shape that the profiler counts); `trainable` (parameters; null where the file does not say);
-    `layers`, in the file's order, a list of `layer`, `inference` and `total` with those three
-    numbers; `problem` (why less than the whole graph is counted; empty where all is).
+    The inference part is what the outputs need; layers are in the file's order.
     """
     meta = subject.meta
     library = {f.signature.name: f for f in meta.proto.graph_def.library.function}

@@ -108,12 +108,7 @@ def graph_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
 
 
 def saver_part(subject: Subject) -> dict[str, Any]:
-    """JSON values.
-
-    `present` is whether the file has a saver, a `max_to_keep` of 0 is all, a `version` is `LEGACY`
-    (which is V1 too), `V1` or `V2`; in `saved`, a partitioned variable has `slice`, with
-    `full_shape`, `starts` and `sizes`.
-    """
+    """JSON values, as `docs/json.md` has them; those of a partitioned variable have its `slice`."""
     meta = subject.meta
     saver = meta.proto.saver_def
     versions = {number: name for name, number in SaverDef.CheckpointFormatVersion.items()}
@@ -165,11 +160,7 @@ def _place_text(place: Mapping[str, Any]) -> str:
 
 
 def collections_part(subject: Subject) -> dict[str, Any]:
-    """Collection -> its entries as JSON values.
-
-    Names, texts and numbers are themselves. Others are objects whose key `kind` is `variable`, or
-    `bytes` for whatever else a collection may hold.
-    """
+    """Collection -> its entries as JSON values; what is no name, text or number has a `kind`."""
     meta = subject.meta
     return {key: _entries(meta, key) for key in sorted(meta.proto.collection_def)}
 
@@ -231,12 +222,7 @@ def _entry_text(entry: dict[str, Any] | str) -> str:
 
 
 def signatures_part(subject: Subject) -> dict[str, Any]:
-    """JSON values, with the types that the signatures declare; those of a session bundle do not.
-
-    Signature -> `method_name`, `inputs` and `outputs`; each of these: key -> `name` (of the tensor;
-    `(coo_sparse)` of one that has several), `dtype` (null where not declared), `shape`, `exists`
-    (whether the graph has it).
-    """
+    """JSON values, with the types that the signatures declare; those of a session bundle do not."""
     meta = subject.meta
     found: dict[str, Any] = {}
     for name, signature in read_signatures(meta).items():
@@ -296,12 +282,7 @@ def functions_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
 
 
 def safety_part(subject: Subject) -> dict[str, Any]:
-    """JSON values.
-
-    `inference` is of what predict.py would run for the outputs, null where there are none, `whole`
-    of all that is in the file. An offender's `function` is empty for the graph itself, its `risk`
-    as in `can read or write files`.
-    """
+    """JSON values: of what predict.py would run for the outputs, if there are any, and of all."""
     found = None
     if subject.outputs:
         needed, _ = with_tables(subject.meta, subject.outputs, subject.feeds)
