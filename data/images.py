@@ -274,7 +274,7 @@ def check_images(
 def as_images(array: Array, name: str, image_shape: tuple[int, ...] = IMAGE_SHAPE) -> Array:
     """Checks images, uint8 or float [N, *image_shape]; floats of any width are taken as float32.
 
-    Raises DataError where shape or dtype are others, or there is no image, a NaN or an infinity.
+    Raises DataError for another shape or dtype, for no image, and for NaN or infinity.
     """
     check_images(array.shape, array.dtype, name, image_shape)
     if array.dtype == np.uint8:
