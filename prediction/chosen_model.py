@@ -215,11 +215,8 @@ def listing_text(content: Record) -> str:
         lines += shortened(others, _MAX_SHOWN_LINES)
     texts = []
     for key, found in content["collections"].items():
-        is_number = isinstance(found, int)
-        few = (
-            f"({found} entries)" if is_number else first_few([*map(str, found)], _MAX_SHOWN_ENTRIES)
-        )
-        texts.append(f"{key} = {few}")
+        entries = found if isinstance(found, list) else [f"({found} entries)"]
+        texts.append(f"{key} = {first_few([*map(str, entries)], _MAX_SHOWN_ENTRIES)}")
     lines += ["collections", *shortened(texts, _MAX_SHOWN_LINES)]
     return "\n".join(map(one_line, lines))
 
