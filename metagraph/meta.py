@@ -111,13 +111,6 @@ def format_shape(shape: Sequence[int | None] | tf.TensorShape | None) -> str:
     return "[" + ", ".join("?" if size is None else str(size) for size in shape) + "]"
 
 
-def shape_sizes(shape: TensorShapeProto) -> list[int | None] | None:
-    """Sizes as JSON has them: null where one is not known, and for a shape without a rank."""
-    if shape.unknown_rank:
-        return None
-    return [dim.size if dim.size >= 0 else None for dim in shape.dim]
-
-
 PLACEHOLDERS = frozenset({"Placeholder", "PlaceholderV2"})
 INPUT_OPS = PLACEHOLDERS | {"PlaceholderWithDefault"}
 _NODE_NAME = re.compile(r"[^:^\s]+")
@@ -178,6 +171,13 @@ class MetaGraphFile:
 def node_of(tensor_name: str) -> str:
     """The node that a tensor `name:index` is an output of."""
     return tensor_name.partition(":")[0]
+
+
+def shape_sizes(shape: TensorShapeProto) -> list[int | None] | None:
+    """Sizes as JSON has them: null where one is not known, and for a shape without a rank."""
+    if shape.unknown_rank:
+        return None
+    return [dim.size if dim.size >= 0 else None for dim in shape.dim]
 
 
 def read_meta_graph(path: str, max_bytes: int = DEFAULT_MAX_BYTES) -> MetaGraphFile:
