@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, TextIO
 from cli.run import Supervisor, run
 from cli.terminal import import_tensorflow, print_result
 from errors import TrainingError
-from finetuning.settings import FinetuneConfig
+from finetuning import FinetuneConfig
 
 if TYPE_CHECKING:
     from training.loop import Outcome
@@ -35,15 +35,13 @@ def train(config: FinetuneConfig, terminal: TextIO | None = None) -> "Outcome":
       CheckpointError, DataError, TrainingError: what `finetuning.fitting.make_task` and
         `training.loop.train` raise, and one line for an operation of the model that fails.
     """
-    import tensorflow as tf
-
     from finetuning.fitting import make_task
-    from metagraph.importing import reason_of_run
+    from metagraph.importing import RUN_ERRORS, reason_of_run
     from training import loop
 
     try:
         return loop.train(make_task(config), config.run, terminal)
-    except tf.errors.OpError as error:
+    except RUN_ERRORS as error:
         raise TrainingError(f"{config.meta} cannot be trained on{reason_of_run(error)}") from error
 
 

@@ -7,39 +7,37 @@ flipped, is cut short, is overwritten with zeros in a part, or is deleted; then 
 to its end and compared with one that was never stopped. Exits 1 when anything wrong was not found.
 """
 
+import functools
 import os
 import random
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 from unittest import TestCase
 
-from benchmarks.campaign_runs import LASTING, cnn_on_ramp, lasting, linear, report
+from benchmarks.measuring import LASTING, lasting, report, run_flags, train_line, train_network
 from cli.fields import flag
 from cli.run import run
 from cli.terminal import import_tensorflow
 
-_TRAINERS = {"linear": linear, "cnn": cnn_on_ramp}
+_TRAINERS: Mapping[str, Callable[..., None]] = {
+    "linear": train_line,
+    "cnn": functools.partial(train_network, "--data=ramp"),
+}
 _HALF, _WHOLE = 30, 40  # Steps; each is logged as the last of its run, so 10 divides both.
 _EVERY = (5, 10)  # steps are saved, and logged
 
 
 class Run(NamedTuple):
-    """One kind of run.
+    """One kind of run."""
 
-    Attributes:
-      train: trains in a folder to a step, and saves and logs every so many steps.
-      stopped: a folder in which it stopped half way.
-      expected: the lasting files of one that never stopped.
-    """
-
-    train: Callable[[str, int, int, int], None]
-    stopped: Path
-    expected: dict[str, bytes]
+    train: Callable[..., None]  # Takes the flags of a run.
+    stopped: Path  # A folder in which it stopped half way.
+    expected: dict[str, bytes]  # The lasting files of one that never stopped.
 
 
 @dataclass(frozen=True)
@@ -82,8 +80,8 @@ def prepare(folder: Path, name: str) -> Run:
     """Trains the model of this name twice: to the end, and half way."""
     train = _TRAINERS[name]
     unbroken, stopped = folder / f"{name}-unbroken", folder / f"{name}-stopped"
-    train(str(unbroken), _WHOLE, *_EVERY)
-    train(str(stopped), _HALF, *_EVERY)
+    train(*run_flags(unbroken, _WHOLE, *_EVERY))
+    train(*run_flags(stopped, _HALF, *_EVERY))
     return Run(train, stopped, lasting(unbroken))
 
 
@@ -122,7 +120,7 @@ def go_on(each: Run, path: Path, damaged: str, *, lost_manifest: bool) -> str:
 
     try:
         with TestCase().assertLogs("absl") as log:  # A run always logs where it begins.
-            each.train(str(path), _WHOLE, *_EVERY)
+            each.train(*run_flags(path, _WHOLE, *_EVERY))
     except (CheckpointError, TrainingError):
         return "LOST: the run does not go on"
     text = "\n".join(log.output)

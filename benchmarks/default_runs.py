@@ -11,8 +11,8 @@ import statistics
 import tempfile
 from dataclasses import dataclass
 
-from benchmarks.measuring import log_lines, seconds
-from cli.fields import flag, parse
+from benchmarks.measuring import log_lines, seconds, train_network
+from cli.fields import flag
 from cli.run import run
 from cli.terminal import import_tensorflow
 
@@ -49,10 +49,8 @@ def draw_images() -> None:
 
 def accuracy_of(seed: int) -> float:
     """Trains the default run from a seed; the share of the test images that it then has right."""
-    from train_cnn import CnnConfig, train
-
     with tempfile.TemporaryDirectory() as folder:
-        train(parse(CnnConfig, ["train_cnn.py", f"--ckpt_dir={folder}", f"--seed={seed}"]))
+        train_network(f"--ckpt_dir={folder}", f"--seed={seed}")
         return float(json.loads(log_lines(folder)[-1])["test_accuracy"])
 
 

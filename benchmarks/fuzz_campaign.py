@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 from absl import logging
 
-from benchmarks.campaign_runs import fork
+from benchmarks.measuring import fork
 from cli.fields import flag
 from cli.run import run
 from cli.terminal import import_tensorflow

@@ -4,16 +4,16 @@ Bytes are changed, as an accident does, or the structure, as a stranger may. Eve
 by a random.Random, so that its seed makes it again.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from random import Random
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.framework.attr_value_pb2 import AttrValue, NameAttrList
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
 from tensorflow.core.framework.node_def_pb2 import NodeDef
-from tensorflow.core.framework.tensor_shape_pb2 import TensorShapeProto
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 v1 = tf.compat.v1
@@ -144,11 +144,21 @@ MODELS: Mapping[str, Build] = {
 
 # The mutations.
 
-NUMBERS = (-(2**63), -(2**31), -2, -1, 0, 1, 2, 7, 1000, 2**31 - 1, 2**31, 2**40, 2**63 - 1)
+NUMBERS = (-(2**63), -(2**31), -2, -1, 0, 1, 2, 7, 24, 1000, 2**31 - 1, 2**31, 2**40, 2**63 - 1)
 FLOATS = (0.0, -1.0, 1e-45, 3e38, float("inf"), float("nan"))
-_LONG = "a" * 5000
-TEXTS = ("", "x", "y", "w", "no/such", "../up", _LONG, "\u00e9 \n", "^x", "x:1", "SAME", "NHWC")
+DTYPES = (-1, 2**31 - 1, 99, *range(33), *range(100, 133))  # Also numbers of other enumerations.
+TEXTS = (
+    *("", "x", "y", "w", "no/such", "../up", "a" * 5000, "\u00e9 \n", "SAME", "NHWC", "stdout"),
+    *("x:1", "x:", ":", ":0", "x:0:0", "^", "^x", "^^x", "list(shape)", "/job:ps/task:0"),
+)
+KEYS = ("_class", "_output_shapes", "_XlaMustCompile", "T", "predict", "class_names", "input_scale")
 REGISTERED = [name for name in dir(tf.raw_ops) if name[:1].isupper()]
+_INTEGERS = {  # Kind of a field -> the least and the largest number that it takes.
+    FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1),
+    FieldDescriptor.CPPTYPE_INT64: (-(2**63), 2**63 - 1),
+    FieldDescriptor.CPPTYPE_UINT32: (0, 2**32 - 1),
+    FieldDescriptor.CPPTYPE_UINT64: (0, 2**64 - 1),
+}
 
 
 def mutate(content: bytes, draw: Random, victim: str) -> bytes:
@@ -160,7 +170,8 @@ def mutate(content: bytes, draw: Random, victim: str) -> bytes:
         if draw.random() < 0.05:
             _poison(proto, draw, victim)
         else:
-            draw.choice(_OF_STRUCTURE)(proto, draw)
+            change, *_ = draw.choices((_change_field, _make_cycle, _change_op), (6, 1, 1))
+            change(proto, draw)
     return bytes(proto.SerializeToString(deterministic=True))
 
 
@@ -193,116 +204,103 @@ def _some_node(proto: MetaGraphDef, draw: Random) -> NodeDef:
     return draw.choice(proto.graph_def.node)
 
 
-def _shape(draw: Random) -> TensorShapeProto:
-    if draw.random() < 0.1:
-        return TensorShapeProto(unknown_rank=True)
-    sizes = [draw.choice(NUMBERS) for _ in range(draw.choice((0, 1, 1, 2, 3, 4, 300)))]
-    return TensorShapeProto(dim=[TensorShapeProto.Dim(size=size) for size in sizes])
+def _text(proto: MetaGraphDef, draw: Random) -> str:
+    """A name of the file's own, which leads somewhere, or one that may lead nowhere."""
+    name = _some_node(proto, draw).name
+    functions = [function.signature.name for function in proto.graph_def.library.function]
+    own = (name, name, name, f"{name}:{draw.choice(NUMBERS)}", f"^{name}", *functions[:3])
+    return str(draw.choice((*own, *TEXTS, draw.choice(REGISTERED))))
 
 
-def _dtype(draw: Random) -> int:
-    return int(draw.choice((-1, 2**31 - 1, 99, *range(33), *range(100, 133))))
+def _change_field(proto: MetaGraphDef, draw: Random) -> None:
+    """Goes down from some node, or from the whole, into what it holds, and changes a field there.
 
-
-def _text(draw: Random) -> bytes:
-    return draw.choice(TEXTS).encode()
-
-
-# Kind of an attribute's value -> one that is drawn.
-_DRAWN: Mapping[str, Callable[[Random], object]] = {
-    "i": lambda draw: draw.choice(NUMBERS),
-    "f": lambda draw: draw.choice(FLOATS),
-    "b": lambda draw: draw.random() < 0.5,
-    "s": _text,
-    "type": _dtype,
-    "shape": _shape,
-}
-
-
-def _random_value(proto: MetaGraphDef, draw: Random) -> AttrValue:
-    """An attribute's value of any type; a list is of one kind, and maybe empty."""
-    kind = draw.choice((*_DRAWN, "func", "placeholder", "list"))
-    value: object
-    if kind == "func":
-        value = NameAttrList(name=_function_name(proto, draw))
-    elif kind == "placeholder":
-        value = draw.choice(TEXTS)
-    elif kind == "list":
-        count = draw.choice((0, 1, 2, 5))
-        of = draw.choice(("i", "type", "shape", "s"))
-        value = AttrValue.ListValue(**{of: [_DRAWN[of](draw) for _ in range(count)]})
+    Any field of the formats may be met: attributes, tensors, functions, signatures, versions.
+    """
+    message: Any = draw.choice((_some_node(proto, draw), _some_node(proto, draw), proto))
+    while True:
+        held = [field for field, _ in message.ListFields()]
+        field = draw.choice(held or message.DESCRIPTOR.fields)
+        below = _messages(message, field)
+        if not below or draw.random() < 0.2:
+            break
+        message = draw.choice(below)
+    if draw.random() < 0.2:  # One that may not be set yet, and may be instead of another.
+        field = draw.choice(message.DESCRIPTOR.fields)
+    value = getattr(message, field.name)
+    if isinstance(value, Message):
+        value.Clear()
+        value.SetInParent()
+    elif not field.is_repeated:
+        setattr(message, field.name, _drawn(field, proto, draw))
+    elif _is_map(field):
+        _change_map(value, draw)
     else:
-        value = _DRAWN[kind](draw)
-    return AttrValue(**{kind: value})
+        _change_list(value, field, proto, draw)
 
 
-def _function_name(proto: MetaGraphDef, draw: Random) -> str:
-    names = [function.signature.name for function in proto.graph_def.library.function]
-    return str(draw.choice([*names, "no_such_function"]))
+def _is_map(field: FieldDescriptor) -> bool:
+    return field.message_type is not None and bool(field.message_type.GetOptions().map_entry)
 
 
-def _change_attribute(proto: MetaGraphDef, draw: Random) -> None:
-    node = _some_node(proto, draw)
-    keys = [*sorted(node.attr), "_output_shapes", "_class", "_XlaMustCompile", "T"]
-    node.attr[draw.choice(keys)].CopyFrom(_random_value(proto, draw))
+def _messages(message: Message, field: FieldDescriptor) -> list[Message]:
+    """What a field holds, as far as it is messages."""
+    held = getattr(message, field.name)
+    if _is_map(field):
+        held = [held[key] for key in sorted(held)]
+    return [one for one in (held if field.is_repeated else [held]) if isinstance(one, Message)]
 
 
-def _change_in_kind(proto: MetaGraphDef, draw: Random) -> None:
-    """Another value of an attribute, of the type that it has."""
-    node = _some_node(proto, draw)
-    for key in draw.sample(sorted(node.attr), len(node.attr)):
-        value = node.attr[key]
-        kind = value.WhichOneof("value")
-        if kind in ("type", "shape", "i", "s"):
-            value.CopyFrom(AttrValue(**{kind: _DRAWN[kind](draw)}))
-        elif kind == "func":
-            value.func.name = _function_name(proto, draw)
-        elif kind == "b":
-            value.b = not value.b
-        else:
-            continue
+def _change_map(value: Any, draw: Random) -> None:
+    """An entry is gone, or has what another has, perhaps under a key that is new."""
+    if not value:
         return
-
-
-def _drop_attribute(proto: MetaGraphDef, draw: Random) -> None:
-    node = _some_node(proto, draw)
-    if node.attr:
-        del node.attr[draw.choice(sorted(node.attr))]
-
-
-def _change_constant(proto: MetaGraphDef, draw: Random) -> None:
-    """A shape, a dtype or a content that does not fit the rest of the tensor."""
-    constants = [node for node in proto.graph_def.node if node.op == "Const"]
-    if not constants:
+    keys = sorted(value)
+    key, other = draw.choice(keys), draw.choice(keys)
+    if draw.random() < 0.4:
+        del value[key]
         return
-    tensor = draw.choice(constants).attr["value"].tensor
-    kind = draw.randrange(4)
-    if kind == 0:
-        tensor.tensor_shape.CopyFrom(_shape(draw))
-    elif kind == 1:
-        tensor.dtype = _dtype(draw)
-    elif kind == 2:
-        tensor.tensor_content = draw.randbytes(draw.choice((0, 1, 4, 8, 1000)))
+    if isinstance(key, str):
+        key = draw.choice((key, *KEYS))
+    if isinstance(value[other], Message):
+        value[key].CopyFrom(value[other])
     else:
-        tensor.tensor_content = b""
-        tensor.int_val.extend(draw.choice((-(2**31), -1, 0, 1, 2**31 - 1)) for _ in range(2))
+        value[key] = value[other]
 
 
-def _change_input(proto: MetaGraphDef, draw: Random) -> None:
-    node, other = _some_node(proto, draw), _some_node(proto, draw)
-    name = draw.choice((other.name, f"{other.name}:{draw.choice(NUMBERS)}", f"^{other.name}"))
-    name = draw.choice((name, name, name, *TEXTS[:5], ":", "^", "^^x", "x:", ":0", "x:0:0"))
-    inputs = list(node.input)
+def _change_list(value: Any, field: FieldDescriptor, proto: MetaGraphDef, draw: Random) -> None:
+    """One of several is gone, or there again and again, or another; or their order is."""
     kind = draw.randrange(4)
-    if kind == 0 or not inputs:
-        inputs.append(name)
-    elif kind == 1:
-        inputs[draw.randrange(len(inputs))] = name
-    elif kind == 2:
-        del inputs[draw.randrange(len(inputs))]
+    if kind == 0 and value:
+        del value[draw.randrange(len(value))]
+    elif kind == 1 and value:
+        value.extend([draw.choice(value)] * draw.choice((1, 1, 2, 300)))
+    elif kind == 2 and value:
+        value.sort(key=lambda _: draw.random())
+    elif field.message_type is not None:
+        value.add()
+    elif value and draw.random() < 0.7:
+        value[draw.randrange(len(value))] = _drawn(field, proto, draw)
     else:
-        draw.shuffle(inputs)
-    node.input[:] = inputs
+        value.append(_drawn(field, proto, draw))
+
+
+def _drawn(field: FieldDescriptor, proto: MetaGraphDef, draw: Random) -> object:
+    """A value of a field's kind, many of them at the edge of what there can be."""
+    kind = field.cpp_type
+    if kind in _INTEGERS:
+        least, largest = _INTEGERS[kind]
+        return min(max(draw.choice(NUMBERS), least), largest)
+    if kind == FieldDescriptor.CPPTYPE_ENUM:
+        return draw.choice(DTYPES)
+    if kind == FieldDescriptor.CPPTYPE_BOOL:
+        return draw.random() < 0.5
+    if kind in (FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE):
+        return draw.choice(FLOATS)
+    text = _text(proto, draw)
+    if field.type != FieldDescriptor.TYPE_BYTES:
+        return text
+    return draw.choice((text.encode(), draw.randbytes(draw.choice((0, 1, 4, 8, 1000)))))
 
 
 def _make_cycle(proto: MetaGraphDef, draw: Random) -> None:
@@ -321,105 +319,7 @@ def _make_cycle(proto: MetaGraphDef, draw: Random) -> None:
 
 
 def _change_op(proto: MetaGraphDef, draw: Random) -> None:
-    ops = (draw.choice(REGISTERED), draw.choice(TEXTS), _function_name(proto, draw))
-    _some_node(proto, draw).op = draw.choice((ops[0], *ops))
-
-
-def _change_name(proto: MetaGraphDef, draw: Random) -> None:
-    node, other = _some_node(proto, draw), _some_node(proto, draw)
-    node.name = draw.choice((other.name, node.name + "/", "_" + node.name, *TEXTS))
-
-
-def _drop_or_double_node(proto: MetaGraphDef, draw: Random) -> None:
-    nodes = proto.graph_def.node
-    if nodes:
-        at = draw.randrange(len(nodes))
-        if draw.random() < 0.5:
-            nodes.add().CopyFrom(nodes[at])
-        else:
-            del nodes[at]
-
-
-def _change_function(proto: MetaGraphDef, draw: Random) -> None:
-    """One that calls itself or another, returns what it has not, or is not there."""
-    functions = proto.graph_def.library.function
-    if not functions:
-        functions.add().signature.name = draw.choice(TEXTS)
-        return
-    at = draw.randrange(len(functions))
-    function = functions[at]
-    kind = draw.randrange(5)
-    if kind == 0:
-        name = draw.choice(functions).signature.name
-        call = function.node_def.add(name="again", op="PartitionedCall")
-        call.attr["f"].func.name = name
-        call.attr["Tin"].list.SetInParent()
-        call.attr["Tout"].list.SetInParent()
-    elif kind == 1:
-        for key in sorted(function.ret):
-            function.ret[key] = draw.choice((*TEXTS[:5], "again:output:0"))
-    elif kind == 2:
-        del functions[at]
-    elif kind == 3:
-        function.signature.name = draw.choice(functions).signature.name
-    else:
-        for argument in function.signature.input_arg:
-            argument.type = _dtype(draw)
-
-
-def _change_collection(proto: MetaGraphDef, draw: Random) -> None:
-    ours = ("predict", "class_names", "input_scale", "trained_on", "variables", "table_initializer")
-    collection = proto.collection_def[draw.choice((*ours, *sorted(proto.collection_def)))]
-    collection.Clear()
-    kind = draw.randrange(5)
-    if kind == 0:
-        collection.node_list.value.extend(draw.sample(TEXTS, 3))
-    elif kind == 1:
-        collection.bytes_list.value.extend([b"\xff\xfe", b"", b"ramp"])
-    elif kind == 2:
-        collection.float_list.value.extend(FLOATS[-draw.randint(1, 6) :])
-    elif kind == 3:
-        collection.int64_list.value.append(draw.choice(NUMBERS))
-    else:
-        collection.any_list.value.add(type_url="type.googleapis.com/none", value=b"\x00")
-
-
-def _change_signature(proto: MetaGraphDef, draw: Random) -> None:
-    signature = proto.signature_def["serving_default"]
-    for key in ("x", "probabilities", "classes"):
-        info = signature.inputs[key] if key == "x" else signature.outputs[key]
-        info.name = draw.choice(("x:0", "y:0", "y", _some_node(proto, draw).name, *TEXTS))
-        info.dtype = _dtype(draw)
-
-
-def _change_header(proto: MetaGraphDef, draw: Random) -> None:
-    """Versions, the saver's own names, a variable's place."""
-    versions = proto.graph_def.versions
-    kind = draw.randrange(5)
-    if kind == 0:
-        versions.producer = draw.choice((-1, 0, 5, 12, 24, 9999, 2**31 - 1))
-    elif kind == 1:
-        versions.min_consumer = draw.choice((-1, 0, 2000, 2**31 - 1))
-    elif kind == 2:
-        versions.bad_consumers.extend(range(1000, 3000))
-    elif kind == 3:
-        saver = proto.saver_def
-        saver.restore_op_name = draw.choice((_some_node(proto, draw).name, *TEXTS))
-        saver.filename_tensor_name = draw.choice(TEXTS)
-    else:
-        _some_node(proto, draw).device = draw.choice(("/job:ps/task:0", "/gpu:9", *TEXTS))
-
-
-def _strip_list(proto: MetaGraphDef, draw: Random) -> None:
-    """What the producer says of its operations is a lie."""
-    stripped = proto.meta_info_def.stripped_op_list.op
-    if stripped:
-        op = draw.choice(stripped)
-        for argument in (*op.input_arg, *op.output_arg):
-            argument.type_attr = draw.choice(("T", "dtype", *TEXTS))
-        for attribute in op.attr:
-            attribute.type = draw.choice(("int", "type", "list(shape)", *TEXTS))
-            attribute.default_value.CopyFrom(_random_value(proto, draw))
+    _some_node(proto, draw).op = draw.choice((*REGISTERED, _text(proto, draw)))
 
 
 def _poison(proto: MetaGraphDef, draw: Random, victim: str) -> None:
@@ -432,11 +332,3 @@ def _poison(proto: MetaGraphDef, draw: Random, victim: str) -> None:
     for node in proto.graph_def.node:
         if node.name == target:
             node.input.append(f"^{name}")
-
-
-_OF_STRUCTURE: Sequence[Callable[[MetaGraphDef, Random], None]] = (
-    *(_change_attribute, _change_in_kind, _change_in_kind, _drop_attribute, _change_constant),
-    *(_change_input, _change_input, _make_cycle, _change_op, _change_op, _change_name),
-    *(_drop_or_double_node, _change_function, _change_collection, _change_signature),
-    *(_change_header, _strip_list),
-)

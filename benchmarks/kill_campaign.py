@@ -16,25 +16,22 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
-from benchmarks.campaign_runs import (
+from benchmarks.measuring import (
     KEEP,
-    cnn_on_ramp,
     fork,
     lasting,
-    linear,
     report,
-    run_config,
+    run_flags,
+    train_line,
+    train_network,
+    write_image_files,
 )
-from benchmarks.measuring import write_image_files
 from cli.fields import flag
 from cli.run import run
 from cli.terminal import import_tensorflow
-from train_cnn import CnnConfig
-from train_cnn import train as train_cnn
 
 Trainer: TypeAlias = Callable[[str], object]  # Trains to the end, in the folder it is given.
 
@@ -82,25 +79,14 @@ def make_trainers(folder: Path) -> list[tuple[str, Trainer]]:
     images = folder / "images"
     write_image_files(images, 32)
 
-    def everything_on(path: str) -> None:
-        train_cnn(
-            CnnConfig(
-                run_config(path, 3, 4, keep_best=True),
-                data=str(images),
-                validation_fraction=0.2,
-                train_steps=100,
-                batch_size=7,
-                schedule="cosine",
-                learning_rate=1e-3,
-                warmup_steps=10,
-                augment=True,
-            )
-        )
-
+    everything_on = (
+        *(f"--data={images}", "--validation_fraction=0.2", "--batch_size=7", "--augment"),
+        *("--schedule=cosine", "--learning_rate=1e-3", "--warmup_steps=10", "--keep_best"),
+    )
     return [
-        ("linear", partial(linear, steps=200, save_every=2, log_every=4)),
-        ("cnn on the ramp", partial(cnn_on_ramp, steps=120, save_every=5, log_every=4)),
-        ("cnn on images", everything_on),
+        ("linear", lambda path: train_line(*run_flags(path, 200, 2, 4))),
+        ("cnn on the ramp", lambda path: train_network("--data=ramp", *run_flags(path, 120, 5, 4))),
+        ("cnn on images", lambda path: train_network(*everything_on, *run_flags(path, 100, 3, 4))),
     ]
 
 

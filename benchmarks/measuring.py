@@ -1,4 +1,4 @@
-"""How benchmarks measure: memory, times, two ways to do one work, training after a warm-up."""
+"""What benchmarks share: how they measure memory and times, and runs in processes of their own."""
 
 import os
 import statistics
@@ -7,19 +7,21 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+import traceback
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from absl import logging
 
+import train_cnn
+import train_linear
 from cli.fields import parse
 from cli.terminal import import_tensorflow
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from train_cnn import CnnConfig
     from training.task import Batch
 
@@ -50,7 +52,7 @@ def memory_now() -> Memory:
 
 
 @contextmanager
-def memory_samples() -> "Generator[list[Memory]]":
+def memory_samples() -> Generator[list[Memory]]:
     """Samples the memory in a thread, from the start to the end; the first is that of the start."""
     samples, ended = [memory_now()], threading.Event()
 
@@ -138,15 +140,11 @@ def write_image_files(folder: Path, count: int) -> None:
         Image.fromarray(pixels).save(folder / f"class {label}" / f"{number:06d}.png")
 
 
-def training_config(
-    data: str, ckpt_dir: str, batch_size: int, steps: int, *more: str
-) -> "CnnConfig":
+def training_config(data: str, path: str, batch_size: int, steps: int, *more: str) -> "CnnConfig":
     """A run of train_cnn.py on the images of `data`, with `more` of its flags."""
-    from train_cnn import CnnConfig
-
-    given = [f"--data={data}", f"--ckpt_dir={ckpt_dir}", f"--batch_size={batch_size}"]
+    given = [f"--data={data}", f"--ckpt_dir={path}", f"--batch_size={batch_size}"]
     given += [f"--train_steps={steps}", "--save_every_steps=100", "--log_every_steps=10"]
-    return parse(CnnConfig, ["train_cnn.py", *given, *more])
+    return parse(train_cnn.CnnConfig, ["train_cnn.py", *given, *more])
 
 
 def training_speed(data: str, folder: Path, batch_size: int, steps: int, *more: str) -> float:
@@ -154,12 +152,11 @@ def training_speed(data: str, folder: Path, batch_size: int, steps: int, *more: 
 
     `more` are flags of train_cnn.py.
     """
-    from train_cnn import make_task
     from training import loop
 
     with tempfile.TemporaryDirectory(dir=folder) as ckpt_dir, open(os.devnull, "w") as log:
         config = training_config(data, ckpt_dir, batch_size, WARM_UP_STEPS + steps, *more)
-        task = make_task(config)
+        task = train_cnn.make_task(config)
         clock: list[float] = []
 
         def batches(start: int, stop: int) -> "Generator[Batch, None, None]":
@@ -172,3 +169,66 @@ def training_speed(data: str, folder: Path, batch_size: int, steps: int, *more: 
         with redirect_stderr(log):
             loop.train(task._replace(batches=batches), config.run)
         return steps * batch_size / (time.perf_counter() - clock[0])
+
+
+# The runs of the campaigns, and what lasts of them.
+
+KEEP = 3  # Checkpoints.
+# The manifests hold the time, and are never the same.
+LASTING = (".data-00000-of-00001", ".index", ".meta", "checkpoint")
+
+
+def report(count: int, name: str, seed: int, run: "Callable[..., Counter[str]]") -> int:
+    """Runs a campaign in a temporary folder and prints what was found; 1 if anything was lost."""
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.monotonic()
+        found = run(Path(folder), count, seed)
+        print(f"{count} {name} in {time.monotonic() - started:.0f} s")
+    for finding, times in sorted(found.items()):
+        print(f"  {finding}: {times}")
+    return 1 if any(finding.startswith("LOST") for finding in found) else 0
+
+
+def fork(work: Callable[[], object], log: str = os.devnull) -> int:
+    """Starts a process that does some work, with its output in a file; returns its number.
+
+    No session may exist in this process yet: a fork has none of its threads.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child:
+        return child
+    try:
+        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(file, 1)
+        os.dup2(file, 2)
+        work()
+        os._exit(0)
+    except BaseException:  # noqa: BLE001 (the process ends here; the log tells its parent why)
+        traceback.print_exc()
+        sys.stderr.flush()
+    finally:
+        os._exit(1)  # Whatever happens, the child does not go on as its parent.
+
+
+def train_line(*given: str) -> None:
+    """Trains the line as train_linear.py does with these flags."""
+    train_linear.train(parse(train_linear.LinearConfig, ["train_linear.py", *given]))
+
+
+def train_network(*given: str) -> None:
+    """Trains the CNN as train_cnn.py does with these flags."""
+    train_cnn.train(parse(train_cnn.CnnConfig, ["train_cnn.py", *given]))
+
+
+def run_flags(path: Path | str, steps: int, save_every: int, log_every: int) -> tuple[str, ...]:
+    """A run in `path` to a step, which keeps KEEP checkpoints, and saves and logs so often."""
+    often = (f"--save_every_steps={save_every}", f"--log_every_steps={log_every}")
+    return (f"--ckpt_dir={path}", f"--train_steps={steps}", *often, f"--max_to_keep={KEEP}")
+
+
+def lasting(path: Path) -> dict[str, bytes]:
+    """Name -> content of the files of a run that must be equal at the end."""
+    files = {p.name: p.read_bytes() for p in path.iterdir() if p.name.endswith(LASTING)}
+    return files | {"metrics": (path / "logs" / "metrics.jsonl").read_bytes()}

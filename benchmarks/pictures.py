@@ -3,29 +3,23 @@
     python -m benchmarks.pictures --kills=20
 
 The loss of a run that nothing disturbs and of the same run, killed so many times; the path of
-(w, b) over the loss of the line; the layers, the confusion and the worst mistakes of the default
-run.
+(w, b) over the loss of the line; the confusion and the worst mistakes of the default run.
 """
 
-import functools
 import os
 import signal
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from benchmarks.measuring import log_lines
+from benchmarks.measuring import fork, log_lines, train_line, train_network
 from cli.fields import flag, parse
 from cli.run import run
 from cli.terminal import import_tensorflow
-
-if TYPE_CHECKING:
-    from tools.graph_layers import LayerGraph
 
 _FOLDER = Path(__file__).resolve().parent.parent / "docs" / "pictures"
 
@@ -41,22 +35,19 @@ class Request:
 def main(request: Request) -> int:
     """Trains, in processes of their own, and draws; 1 if the killed run is not the unbroken one."""
     import_tensorflow()
-    from benchmarks.campaign_runs import fork
-
     folder = Path(request.output).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     before = os.getcwd()
     with tempfile.TemporaryDirectory() as runs:
         os.chdir(runs)  # So that the pictures name no folder but the runs'.
         try:
-            for work in (functools.partial(_line, "model"), functools.partial(_cnn, "model1")):
-                os.waitpid(fork(work), 0)
+            os.waitpid(fork(lambda: train_line("--ckpt_dir=model")), 0)
+            os.waitpid(fork(lambda: _cnn("model1")), 0)
             steps = _kill("killed", request.kills)
             if log_lines("model1") != log_lines("killed"):
                 print("LOST: the killed run has another loss than the unbroken one")
                 return 1
             _draw_losses("model1", "killed", steps, folder / "killed.png")
-            _draw_layers(_layers_of("model1"), folder / "layers.png")
             _plot("line", "--run=model", f"--output={folder}/line.png")
             _plot("confusion", "--meta=model1", f"--output={folder}/confusion.png")
             _plot("mistakes", "--meta=model1", "--most=4", f"--output={folder}/mistakes.png")
@@ -67,18 +58,9 @@ def main(request: Request) -> int:
     return 0
 
 
-def _line(path: str) -> None:
-    from train_linear import LinearConfig, train
-
-    train(parse(LinearConfig, ["train_linear.py", f"--ckpt_dir={path}"]))
-
-
 def _cnn(path: str) -> None:
     """The default run, with a log line and a checkpoint often enough to see where it was killed."""
-    from train_cnn import CnnConfig, train
-
-    given = [f"--ckpt_dir={path}", "--log_every_steps=2", "--save_every_steps=2"]
-    train(parse(CnnConfig, ["train_cnn.py", *given]))
+    train_network(f"--ckpt_dir={path}", "--log_every_steps=2", "--save_every_steps=2")
 
 
 def _last_step(path: str) -> int:
@@ -94,24 +76,21 @@ def _kill(path: str, kills: int) -> list[int]:
     Returns:
       The last step in the log at each kill.
     """
-    from benchmarks.campaign_runs import fork
-
     draw, found = np.random.default_rng(0), list[int]()
     for number in range(kills):
-        child = fork(functools.partial(_cnn, path))
+        child = fork(lambda: _cnn(path))
         due = 200 * (number + draw.random()) / (kills + 1)
         while _last_step(path) < due:
             time.sleep(0.01)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         found.append(_last_step(path))
-    os.waitpid(fork(functools.partial(_cnn, path)), 0)
+    os.waitpid(fork(lambda: _cnn(path)), 0)
     return found
 
 
 def _draw_losses(unbroken: str, killed: str, kills: list[int], output: Path) -> None:
-    from tools.plot_runs import read_run
-    from tools.plotting import new_figure, render, style
+    from tools.plotting import new_figure, read_run, render, style
 
     with style():
         figure = new_figure(8, 3)
@@ -130,60 +109,6 @@ def _draw_losses(unbroken: str, killed: str, kills: list[int], output: Path) -> 
         axes.set_ylim(0, None)
         axes.set_title("The same loss, to the last bit")
         axes.legend()
-        output.write_bytes(render(figure, str(output)))
-
-
-def _layers_of(run: str) -> "LayerGraph":
-    """The layers of a run's model for inference, without dropout."""
-    from metagraph.model import read_model
-    from prediction.chosen_model import open_graph, with_chosen
-    from prediction.request import ModelConfig
-    from tools import freeze
-    from tools.graph_layers import layer_graph
-    from tools.graph_subject import Subject
-
-    freeze.main(parse(freeze.FreezeConfig, ["freeze", run, f"--output={run}.pb"]))
-    meta = with_chosen(ModelConfig(f"{run}.pb"), open_graph)
-    return layer_graph(Subject(meta, read_model(meta, None)))
-
-
-def _places(graph: "LayerGraph") -> dict[str, tuple[float, float]]:
-    """Where each layer stands: across, in (0, 1), and down, a row below all that it takes."""
-
-    @functools.cache
-    def depth(name: str) -> int:
-        return 1 + max((depth(giver) for giver, taker in graph.edges if taker == name), default=-1)
-
-    places = dict[str, tuple[float, float]]()
-    for row in range(1 + max(map(depth, graph.layers))):
-        names = [name for name in graph.layers if depth(name) == row]
-        places |= {n: ((i + 1) / (len(names) + 1), -row) for i, n in enumerate(names)}
-    return places
-
-
-def _draw_layers(graph: "LayerGraph", output: Path) -> None:
-    """Each layer as a box, and the tensors between them as arrows."""
-    from tools.plotting import new_figure, render, style
-
-    places = _places(graph)
-    lowest = min(down for _, down in places.values())
-    with style():
-        figure = new_figure(5, 0.7 * (1 - lowest))
-        axes = figure.subplots()
-        axes.set_axis_off()
-        axes.set_xlim(0, 1)
-        axes.set_ylim(lowest - 0.5, 0.5)
-        for (giver, taker), types in graph.edges.items():
-            (x, y), (to_x, to_y) = places[giver], places[taker]
-            arrow = {"arrowstyle": "->", "color": "grey"}
-            axes.annotate("", (to_x, to_y + 0.22), (x, y - 0.22), arrowprops=arrow)
-            middle = (x + to_x) / 2 + 0.01, (y + to_y) / 2
-            axes.text(*middle, ", ".join(types), fontsize=7, color="grey", va="center")
-        for name, (x, y) in places.items():
-            ops = ", ".join(op for op in graph.layers[name] if op not in ("Const", "Identity"))
-            text = name if ops in ("", name) else f"{name}\n{ops}"
-            box = {"boxstyle": "round", "facecolor": "white"}
-            axes.text(x, y, text, ha="center", va="center", fontsize=8, bbox=box)
         output.write_bytes(render(figure, str(output)))
 
 

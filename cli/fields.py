@@ -230,8 +230,7 @@ def parse(
 ) -> _Request:
     """Makes a request of a command line, the command's name first; `others` are without a flag.
 
-    Raises:
-      flags.Error: a flag is wrong, or missing, or there is an argument too many.
+    Raises flags.Error where a flag is wrong, or missing, or there is an argument too many.
     """
     line = CommandLine(request, description)
     line.take(arguments)

@@ -8,9 +8,9 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, NoReturn, TextIO
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from cli.signals import end_at_signals, stop_signals
 
@@ -100,10 +100,8 @@ def print_result(line: str, exit_code: int) -> int:
     """Prints a trainer's result and returns its exit code.
 
     Of a run that a signal has stopped, the code is what counts: the same Ctrl-C may have ended the
-    reader, as of `train_cnn.py | tee log`.
-
-    Raises:
-      OSError: the run is finished, and its result cannot be printed.
+    reader, as of `train_cnn.py | tee log`. Raises OSError where the run is finished, and its result
+    cannot be printed.
     """
     try:
         print(line, flush=True)
@@ -137,28 +135,6 @@ def _print_error(message: str) -> None:
     print(f"{os.path.basename(sys.argv[0])}: error: {line}", file=sys.stderr, flush=True)
 
 
-STDOUT, STDERR = 1, 2
-
-
-@contextmanager
-def descriptors_into(file: IO[bytes], descriptors: Sequence[int]) -> Iterator[None]:
-    """Leads `STDOUT`, `STDERR` or both into a file, and gives them back.
-
-    So it catches what is written beneath Python, as by C++ code.
-    """
-    flush_streams()
-    kept = [os.dup(descriptor) for descriptor in descriptors]
-    for descriptor in descriptors:
-        os.dup2(file.fileno(), descriptor)
-    try:
-        yield
-    finally:
-        flush_streams()
-        for descriptor, original in zip(descriptors, kept, strict=True):
-            os.dup2(original, descriptor)
-            os.close(original)
-
-
 def flush_streams() -> None:
     """Writes out what Python holds, so that it goes where it was meant to go."""
     sys.stdout.flush()
@@ -176,10 +152,8 @@ def import_tensorflow(intra_op_threads: int | None = None) -> None:
     """Imports TensorFlow and looks for its devices, which makes it print its start-up chatter.
 
     Call it once, first in a script's `main`. An operation may split its work among so many threads;
-    None leaves it to TF_NUM_INTRAOP_THREADS or, without that, to the number of processors.
-
-    Raises:
-      OSError: it cannot be imported.
+    None leaves it to TF_NUM_INTRAOP_THREADS or, without that, to the number of processors. Raises
+    OSError where it cannot be imported.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # TensorFlow by itself leaves oneDNN's kernels out on processors without AVX-512. They are up to

@@ -74,9 +74,8 @@ class Header(NamedTuple):
 def read_npz(path: str, max_bytes: int, required: Sequence[str] = ()) -> dict[str, Array]:
     """The arrays of an .npz file by their keys, or the `required` ones alone.
 
-    Raises:
-      DataError: no such file, no whole .npz file, a required key is missing, an array of objects,
-        or more than max_bytes for all of them together, unpacked.
+    Raises DataError where there is no such file, it is no whole .npz file, a required key is
+    missing, an array is of objects, or all of them together take more than max_bytes, unpacked.
     """
     with _open(path) as stream:
         if stream.read(len(_ZIP_START)) != _ZIP_START:
@@ -310,11 +309,9 @@ _CHUNK_BYTES = 2**20  # Read at once, so that memory follows what is there, not 
 def read_idx(path: str, max_bytes: int) -> Array:
     """The array of an IDX file, gzipped or not: of one dimension or more, perhaps without a value.
 
-    The dtype is uint8, int8, int16, int32, float32 or float64, in the machine's byte order.
-
-    Raises:
-      DataError: no such file, no whole IDX file, bytes after its values, or more than max_bytes for
-        them, unpacked.
+    The dtype is uint8, int8, int16, int32, float32 or float64, in the machine's byte order. Raises
+    DataError where there is no such file, it is no whole IDX file, or has bytes after its values or
+    more than max_bytes of them, unpacked.
     """
     with _open(path) as stream:
         packed = stream.read(len(_GZIP_START)) == _GZIP_START

@@ -71,10 +71,8 @@ def split_rows(labels: Indices, fraction: float, seed: int) -> tuple[Indices, In
     """Holds out the same fraction, in (0, 1), of each class, to the nearest whole example.
 
     Gives the numbers of the examples to train on, at least one of each class, and of those held
-    out, int64, both ascending. A greater fraction holds out those of a smaller one and more.
-
-    Raises:
-      DataError: the fraction holds out nothing.
+    out, int64, both ascending. A greater fraction holds out those of a smaller one and more. Raises
+    DataError where the fraction holds out nothing.
     """
     shuffled = permutation(len(labels), seed, Stream.HELD_OUT)
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
@@ -247,8 +245,7 @@ class TrainingBatches:
     def batch(self, step: int) -> tuple[Array, ...]:
         """The batch of a step; may be called by several threads at once.
 
-        Raises:
-          DataError: an example is bad, under STOP; or none is good.
+        Raises DataError where an example is bad, under STOP; or none is good.
         """
         return self._bad.read(self._source, lambda: self._good_indices(step))
 
@@ -278,9 +275,7 @@ def row_batches(
     """Yields the rows [0, B), [B, 2B), ... of a source; the last batch may be shorter.
 
     So may any other under SKIP, where bad rows are left out; `bad` keeps them for the next time.
-
-    Raises:
-      DataError: a row is bad, under STOP; or none is good.
+    Raises DataError where a row is bad, under STOP; or none is good.
     """
 
     def batch(number: int) -> tuple[Array, ...]:

@@ -12,13 +12,16 @@ from absl import logging
 from data import DEFAULT_MEMORY_MB, RAMP, SHAPES, SKIP, STOP, files, named, shapes
 from data.arrays import NpyStore, read_npy, read_npz
 from data.batches import split_rows, stopped_by
-from data.image_folder import ImageStore, choose, find_parts, list_images
 from data.images import (
     IMAGE_SHAPE,
+    ImageStore,
     as_images,
     as_labels,
+    choose,
     count_classes,
+    find_parts,
     fit_images,
+    list_images,
     warn_out_of_range,
 )
 from data.source import (
@@ -68,26 +71,17 @@ class ImageData(NamedTuple):
 
 
 class ReadOptions(NamedTuple):
-    """How images are read.
+    """How images are read; see the flags of `training.config.DataConfig`.
 
-    Attributes:
-      classes: the ones to take, in the order of their labels, by name or, where they have none, by
-        number; () takes all.
-      memory_mb: images on disk that take no more, decoded, training and test ones together, are
-        read into memory at once; more of them each time they are needed.
-      on_bad: whether images that cannot be read are refused as they are read into memory, STOP, or
-        only where they are asked for, SKIP.
-      image_shape: of each, as the model takes it; [S, S, C] with C 3, or 1 for grey, where it is
-        an image. Images in files are made to fit; arrays have to.
-      scale: what uint8 is multiplied by.
-      ignore_exif: images in files are not turned as their EXIF orientation says.
+    The shape is that of each image, as the model takes it: [S, S, C] with C 3, or 1 for grey, where
+    it is an image. Images in files are made to fit; arrays have to.
     """
 
-    classes: tuple[str, ...] = ()
-    memory_mb: int = DEFAULT_MEMORY_MB
-    on_bad: str = STOP
+    classes: tuple[str, ...] = ()  # Those to take, in the order of their labels; () takes all.
+    memory_mb: int = DEFAULT_MEMORY_MB  # For training and test images together.
+    on_bad: str = STOP  # Or SKIP, to refuse images only where they are asked for.
     image_shape: tuple[int, ...] = IMAGE_SHAPE
-    scale: np.float32 = UINT8_SCALE
+    scale: np.float32 = UINT8_SCALE  # What uint8 is multiplied by.
     ignore_exif: bool = False
 
 

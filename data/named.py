@@ -59,10 +59,8 @@ def load_named(name: str) -> list[tuple[Array, Array]]:
 
     They are uint8 [N, H, W] or [N, H, W, 3], and int64 [N]. Keras downloads what is not in its
     cache, `$KERAS_HOME/datasets` or `~/.keras/datasets`, and checks it (of Fashion-MNIST only what
-    is checked here).
-
-    Raises:
-      DataError: it cannot be downloaded, or what is in the cache is damaged or something else.
+    is checked here). Raises DataError where it cannot be downloaded, or what is in the cache is
+    damaged or something else.
     """
     # Only now: importing Keras takes seconds and makes its folder.
     module = importlib.import_module(f"keras.datasets.{name}")

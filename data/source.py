@@ -23,23 +23,16 @@ _ROWS_PER_TASK = 64
 
 
 class Store(Protocol):
-    """The features of N examples, outside of memory; several threads may call `take` at once.
+    """The features of N examples, outside of memory; several threads may call `take` at once."""
 
-    Attributes:
-      shape: [N, ...].
-      dtype: as they are kept, uint8 or float32.
-      workers: how many threads that call `take` get the most examples a second.
-    """
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    workers: int
+    shape: tuple[int, ...]  # [N, ...].
+    dtype: np.dtype[Any]  # As they are kept, uint8 or float32.
+    workers: int  # How many threads that call `take` get the most examples a second.
 
     def take(self, indices: Indices) -> Array:
         """The features of these examples, [B, ...], new.
 
-        Raises:
-          BadRowsError: some cannot be read, or are no numbers.
+        Raises BadRowsError where some cannot be read, or are no numbers.
         """
 
     def digest(self) -> str:
@@ -48,16 +41,10 @@ class Store(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class LabelledSource:
-    """Examples with their labels in memory, and their features there or in a store.
+    """Examples with their labels in memory, and their features there or in a store."""
 
-    Attributes:
-      features: uint8 or float32 [N, ...]; uint8 comes out as float32, times `scale`.
-      labels: [N, ...], in the dtype that the model takes; not to be changed.
-      scale: what uint8 is multiplied by.
-    """
-
-    features: Array | Store
-    labels: Array
+    features: Array | Store  # uint8 or float32 [N, ...]; uint8 comes out as float32, times `scale`.
+    labels: Array  # [N, ...], in the dtype that the model takes; not to be changed.
     scale: np.float32 = UINT8_SCALE
 
     def __post_init__(self) -> None:
@@ -78,17 +65,10 @@ class LabelledSource:
         return 1 if isinstance(self.features, np.ndarray) else self.features.workers
 
     def rows(self, indices: Indices) -> tuple[Array, ...]:
-        """The examples of these numbers, as new arrays; several threads may ask at once.
+        """The examples of these numbers, int64 [B], as new arrays; several threads may ask at once.
 
-        Args:
-          indices: int64 [B], each in [0, len).
-
-        Returns:
-          One array per input of the model, each [B, ...]. Of images: x float32 [B, 32, 32, 3],
-          y int64 [B].
-
-        Raises:
-          BadRowsError: some of them cannot be read, or are no numbers.
+        Gives one array per input of the model, each [B, ...]; of images, x float32 [B, 32, 32, 3]
+        and y int64 [B]. Raises BadRowsError where some cannot be read, or are no numbers.
         """
         if isinstance(self.features, np.ndarray):
             features: Array = self.features.take(indices, axis=0)
@@ -147,11 +127,7 @@ Source: TypeAlias = LabelledSource | Subset
 
 
 class HeldStore:
-    """What another store has, read into memory.
-
-    Attributes:
-      values: its features, [N, ...]; those of bad rows are zeros.
-    """
+    """What another store has, read into memory: `values`, [N, ...]; those of bad rows are zeros."""
 
     def __init__(self, store: Store, *, keep_bad: bool) -> None:
         """Reads all rows.

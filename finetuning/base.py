@@ -24,7 +24,7 @@ from metagraph.meta import format_shape, node_of
 from metagraph.safety import RANDOM_OPS
 from metagraph.session import free_among, free_scope, placeholder
 from metagraph.variables import RESOURCE_VARIABLE
-from models import blocks, head
+from models import blocks
 from models.blocks import ModelGraph
 
 # Random operations become functions of a key of two integers. A stateful one draws from a generator
@@ -267,14 +267,11 @@ def build(
     offset: float,
     seed: int,
 ) -> ModelGraph:
-    """Builds the training graph: a head of a kind, `models.head.DENSE` or `CONV`, on the part.
+    """Builds the training graph: a head of a kind, `blocks.DENSE` or `CONV`, on the part.
 
     The rates of learning are the head's and that of what is unfrozen; the rest is as of
-    `import_base`.
-
-    Raises:
-      CheckpointError: the part cannot be imported into this TensorFlow.
-      TrainingError: the head does not fit the features, or an operation has no gradient.
+    `import_base`. Raises CheckpointError where the part cannot be imported into this TensorFlow,
+    TrainingError where the head does not fit the features, or an operation has no gradient.
     """
     graph = tf.Graph()
     with graph.as_default():
@@ -282,7 +279,7 @@ def build(
         features = _features(plan, base, kind)
         labels = tf.compat.v1.placeholder(tf.int64, [shape[0]], name="y_")
         with tf.compat.v1.variable_scope(free_among(plan.needed.names, _HEAD_SCOPE)):
-            new = head.build(kind, features, num_classes, seed)
+            new = blocks.head(kind, features, num_classes, seed)
         loss = blocks.cross_entropy(new.logits, labels)
         # What predict.py, and whoever fine-tunes the result, look for.
         tf.compat.v1.add_to_collection("predict", new.logits)
@@ -307,11 +304,11 @@ def _features(plan: BasePlan, base: Base, kind: str) -> tf.Tensor:
     what = f"{plan.tensor} of {plan.meta.path} is {kind_found}"
     if not found.dtype.is_floating or found.shape.rank in (None, 0):
         raise TrainingError(f"{what}; a head takes floats with a row for each image")
-    known = found.shape[-1:] if kind == head.CONV else found.shape[1:]
-    if kind == head.CONV and found.shape.rank != 4:
+    known = found.shape[-1:] if kind == blocks.CONV else found.shape[1:]
+    if kind == blocks.CONV and found.shape.rank != 4:
         raise TrainingError(f"{what}; --head=conv takes [N, H, W, C], --head=dense any other")
     if not known.is_fully_defined():
-        hint = "" if kind == head.CONV or found.shape.rank != 4 else "; --head=conv may do"
+        hint = "" if kind == blocks.CONV or found.shape.rank != 4 else "; --head=conv may do"
         raise TrainingError(f"{what}; the head's weights need its sizes{hint}")
     features = tf.cast(found, tf.float32)
     return features if plan.unfrozen else tf.stop_gradient(features)
@@ -319,7 +316,7 @@ def _features(plan: BasePlan, base: Base, kind: str) -> tf.Tensor:
 
 def _train_op(
     loss: tf.Tensor,
-    new: head.Head,
+    new: blocks.Head,
     base: Base,
     unfrozen_names: Sequence[str],
     rates: tuple[float, float],

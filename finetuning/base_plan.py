@@ -16,11 +16,11 @@ from tensorflow.core.framework.variable_pb2 import VariableDef
 
 from checkpoints.reader import CheckpointReader
 from errors import CheckpointError, TrainingError, first_few
-from finetuning.settings import BaseRequest
+from finetuning import BaseRequest
 from metagraph.graph import SubGraph, data_inputs, sub_graph
 from metagraph.meta import (
+    INPUT_OPS,
     PLACEHOLDERS,
-    PLACEHOLDERS_WITH_DEFAULT,
     MetaGraphFile,
     TensorInfo,
     format_shape,
@@ -37,7 +37,6 @@ from prediction.plan import Feed, feed_value
 
 STEP = "global_step"
 _UPDATES = "update_ops"
-_INPUTS = PLACEHOLDERS | PLACEHOLDERS_WITH_DEFAULT
 _MAX_NAMED = 10
 
 
@@ -207,7 +206,7 @@ def find_settings(
     fit.
     """
     meta, feeds = needed.meta, _train_feeds(needed.meta, given)
-    names = [f"{name}:0" for name, node in meta.nodes.items() if node.op in _INPUTS]
+    names = [f"{name}:0" for name, node in meta.nodes.items() if node.op in INPUT_OPS]
     names = [name for name in names if node_of(name) in needed.names and name != rows]
     found, finder = [], RoleFinder(needed)
     for info in describe_tensors(meta, names) if names else ():
@@ -334,7 +333,7 @@ def _initial_tensors(meta: MetaGraphFile, variables: Collection[str]) -> dict[st
             tensor = _initial_tensor(meta, entry) if name in variables else None
             if tensor is not None and name not in found:
                 operations = {meta.nodes[node].op for node in sub_graph(meta, [tensor]).names}
-                if operations <= PURE - VARIABLE_OPS - _INPUTS:
+                if operations <= PURE - VARIABLE_OPS - INPUT_OPS:
                     found[name] = tensor
     return found
 

@@ -22,9 +22,8 @@ from data.images import IMAGE_SHAPE
 from data.named import RAMP_FILE
 from data.source import UINT8_SCALE, Array, Source
 from errors import CheckpointError, TrainingError, first_few
-from finetuning import base
+from finetuning import DEFAULT_BATCH_SIZE, DEFAULT_STEPS, FinetuneConfig, base
 from finetuning.base_plan import BasePlan, is_in, plan_base
-from finetuning.settings import DEFAULT_BATCH_SIZE, DEFAULT_STEPS, FinetuneConfig
 from metagraph.meta import MetaGraphFile
 from metagraph.opening import find_model, open_model, prefix_of
 from metagraph.safety import TimeLimit
@@ -197,10 +196,8 @@ def restored_values(plan: BasePlan, exclude: str | None) -> InitialValues:
 def make_task(config: FinetuneConfig) -> Task:
     """Opens the model and the images, and builds the graph that the config asks for.
 
-    Raises:
-      CheckpointError: the model cannot be opened, imported or built on.
-      DataError: the images cannot be used.
-      TrainingError: model, images and flags do not go together.
+    Raises CheckpointError where the model cannot be opened, imported or built on, DataError where
+    the images cannot be used, TrainingError where model, images and flags do not go together.
     """
     limit = config.limit
     plan, initial = read_newest([config.meta], functools.partial(_plan, config, limit))

@@ -25,13 +25,10 @@ def fit(value: Array, info: TensorInfo, source: str) -> Array:
 def fit_dtype(value: Array, info: TensorInfo, source: str) -> Array:
     """`value` in the tensor's dtype: the very same array where it has it already.
 
-    Integers become other integers or floats where each keeps its value; floats become other
-    floats, rounded to the nearest, where none overflows; both become complex numbers on the same
-    terms; texts become strings in UTF-8. Nothing else goes over: no float becomes an integer, no
-    number a bool.
-
-    Raises:
-      PredictionError: the dtype, or a value, does not go over.
+    Integers become other integers or floats where each keeps its value; floats become other floats,
+    rounded to the nearest, where none overflows; both become complex numbers on the same terms;
+    texts become strings in UTF-8. Nothing else goes over: no float becomes an integer, no number a
+    bool. Raises PredictionError where the dtype, or a value, does not go over.
     """
     if info.dtype == tf.string:
         if value.dtype.kind not in "SUO":  # Our own readers give nothing but bytes in objects.

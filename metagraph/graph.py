@@ -17,7 +17,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.framework.types_pb2 import DT_STRING
 
 from errors import CheckpointError
-from metagraph.meta import PLACEHOLDERS, PLACEHOLDERS_WITH_DEFAULT, MetaGraphFile, node_of
+from metagraph.meta import INPUT_OPS, PLACEHOLDERS, MetaGraphFile, node_of
 from metagraph.safety import only_prints
 
 _PASS_ON = frozenset({"Identity", "RefIdentity", "Reshape", "Snapshot"})
@@ -29,10 +29,8 @@ _MAX_CALLS = 1000  # A handful is usual; calls of calls multiply in a hostile li
 class View:
     """A graph, or the body of a function at one place where it is called, with nodes by name.
 
-    Attributes:
-      root: the node of the graph that leads into this body; None for the graph itself.
-      caller: where the body is called; None for the graph itself.
-      arguments: the names of the function's arguments, each with the caller's tensor.
+    Of a body there are `root`, the node of the graph that leads into it, `caller`, where it is
+    called, and `arguments`, the names of the function's arguments, each with the caller's tensor.
     """
 
     nodes: Mapping[str, NodeDef]
@@ -206,18 +204,12 @@ def _prints(node: NodeDef) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class SubGraph:
-    """A part of the graph of a file.
-
-    Attributes:
-      names: the nodes that are needed.
-      feeds: those of the fed tensors that they take; it no longer computes them.
-      fed_nodes: the nodes of all fed tensors.
-    """
+    """A part of the graph of a file."""
 
     meta: MetaGraphFile
-    names: frozenset[str]
-    feeds: frozenset[str]
-    fed_nodes: frozenset[str]
+    names: frozenset[str]  # The nodes that are needed.
+    feeds: frozenset[str]  # Those of the fed tensors that they take; it no longer computes them.
+    fed_nodes: frozenset[str]  # Of all fed tensors.
 
     @cached_property
     def unfed(self) -> tuple[str, ...]:
@@ -243,9 +235,7 @@ def sub_graph(
 
     A fed tensor ends the walk: it is left in the inputs of its consumers, and its node is dropped
     unless another of its outputs is needed. As a fed node does not run, nothing waits for it.
-
-    Raises:
-      CheckpointError: a node's input does not exist.
+    Raises CheckpointError where a node's input does not exist.
     """
     feeds = frozenset(feeds)
     fed_nodes = frozenset(node_of(name) for name in feeds)
@@ -302,7 +292,7 @@ def _copy_cleaned(
     silence(cleaned)
     cleaned.ClearField("device")
     cleaned.attr.pop("_class", None)
-    if node.op not in PLACEHOLDERS and node.op not in PLACEHOLDERS_WITH_DEFAULT:
+    if node.op not in INPUT_OPS:
         cleaned.attr.pop("_output_shapes", None)
     if fed_nodes:
         kept = [n for n in cleaned.input if not (n.startswith("^") and n[1:] in fed_nodes)]

@@ -34,16 +34,17 @@ _FIELD = {"string": "s", "int": "i", "float": "f", "bool": "b"}
 # How TensorFlow says that it cannot make a constant; the constant itself follows, as text.
 _UNMADE = "Cannot parse tensor from"
 _NODE = re.compile(r"\{\{node (\S+?)\}\}")  # How TensorFlow marks nodes in its messages.
+# What a session raises; the second where its message quotes bytes of the file that are no text.
+RUN_ERRORS = (tf.errors.OpError, UnicodeDecodeError)
 
 
 def check_well_formed(graph_def: GraphDef, where: str) -> None:
     """Refuses what TensorFlow does not check, in a graph that is to be imported from a file.
 
-    Raises:
-      CheckpointError: a constant's value has another dtype, or all constants take more than
-        MAX_BYTES; a node takes an output that there cannot be, merges another number of inputs
-        than it has, or writes numbers of thousands of digits; a function calls itself, or others
-        many thousand times over; an attribute in a function does not fit its operation.
+    Raises CheckpointError where a constant's value has another dtype, or all constants take more
+    than MAX_BYTES; a node takes an output that there cannot be, merges another number of inputs
+    than it has, or writes numbers of thousands of digits; a function calls itself, or others many
+    thousand times over; an attribute in a function does not fit its operation.
     """
     definitions = op_definitions(graph_def)
     functions = graph_def.library.function
@@ -171,8 +172,7 @@ def import_graph(
 def tensor_of(graph: tf.Graph, name: str) -> tf.Tensor:
     """The tensor of this name, of a node that has been imported.
 
-    Raises:
-      CheckpointError: its node has no such output.
+    Raises CheckpointError where its node has no such output.
     """
     try:
         return graph.get_tensor_by_name(name)
@@ -183,14 +183,18 @@ def tensor_of(graph: tf.Graph, name: str) -> tf.Tensor:
         ) from error
 
 
-def reason_of_run(error: tf.errors.OpError) -> str:
+def reason_of_run(error: tf.errors.OpError | UnicodeDecodeError) -> str:
     """The node and the reason, out of the many lines of a session's message.
 
     The reason is the first line, or, where a traceback goes before it, the one after `Node: ...`.
     """
-    lines = str(error.message).strip().splitlines()
+    if isinstance(error, UnicodeDecodeError):
+        told = error.object.decode("utf-8", "backslashreplace")
+    else:
+        told = str(error.message)
+    lines = told.strip().splitlines()
     after = [said for line, said in itertools.pairwise(lines) if line.startswith("Node: ")]
-    node = _NODE.search(str(error.message))
+    node = _NODE.search(told)
     return f"{f' at {node[1]}' if node else ''}: {_plain((after or lines)[0])}"
 
 
@@ -207,8 +211,7 @@ def disarmed_graph(meta: MetaGraphFile, names: Collection[str]) -> tf.Graph:
 def import_disarmed(meta: MetaGraphFile, graph_def: GraphDef) -> tf.Graph:
     """Imports nodes of the file, which it changes: what would be refused can never run.
 
-    Raises:
-      CheckpointError: a node's input does not exist, or the graph cannot be imported.
+    Raises CheckpointError where a node's input does not exist, or the graph cannot be imported.
     """
     disarm(graph_def)
     graph = tf.Graph()

@@ -1,28 +1,90 @@
-"""A meta graph as data: its tensors, its collections of variables, and its signatures.
+"""A meta graph as data: parsed in bounded time and memory, its tensors, variables, signatures.
 
 Formats: `tensorflow/core/protobuf/meta_graph.proto`, `tensorflow/core/framework/variable.proto`.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import tensorflow as tf
 from absl import logging
+from google.protobuf import text_format
 from google.protobuf.empty_pb2 import Empty
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, EncodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
+from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
+from tensorflow.core.framework.tensor_shape_pb2 import TensorShapeProto
 from tensorflow.core.framework.variable_pb2 import VariableDef
 from tensorflow.core.protobuf.meta_graph_pb2 import CollectionDef, MetaGraphDef
 
-from checkpoints.file_io import read_bounded
+from checkpoints.file_io import HEAD_BYTES, kind_of, read_bounded
 from checkpoints.naming import META_SUFFIX, SIGNATURE
 from errors import CheckpointError, first_few, nearest_names
-from metagraph.parsing import DEFAULT_MAX_BYTES, MAX_META_FLAG, parse_message, what_it_is
+
+DEFAULT_MAX_BYTES = 512 << 20
+MAX_META_FLAG = "--max_meta_mb"
+MAX_TEXT_BYTES = 32 << 20  # The parser of texts is slow: some 2 MiB a second.
+# A binary message has control characters, such as the tag \x12 of what a second field holds.
+_TEXT = re.compile(rb"(?=[\t\n\r\x20-\x7e\x80-\xff]*\Z)(\s|#[^\n]*\n)*[a-z_]+\s*[:{<]")
+_NAMES = {"MetaGraphDef": "meta graph", "GraphDef": "graph"}
+M = TypeVar("M", bound=Message)
+
+
+def parse_message(message: M, content: bytes, path: str) -> M:
+    """Fills an empty `message` from its binary or its text format, to the binary parser's limits.
+
+    Raises CheckpointError where it is no such message.
+    """
+    if not content or kind_of(content[:HEAD_BYTES]) is not None:
+        raise _not_a_model(message, content, path)
+    if _TEXT.match(content[:HEAD_BYTES]):
+        content = _binary(message, content, path)
+    try:
+        message.ParseFromString(content)
+    except DecodeError as error:
+        why = ""  # The parser's own reason, where it tells more than that the bytes make no sense.
+        if "UTF-8" in str(error):
+            why = ": a name in it is no UTF-8"
+        elif "epth" in str(error) or "Exceeded" in str(error):
+            why = ": it is nested more than 100 deep"
+        raise _not_a_model(message, content, path, why) from error
+    return message
+
+
+def what_it_is(content: bytes) -> str:
+    """What was found in place of a model, for the end of an error line."""
+    kind = kind_of(content[:HEAD_BYTES])
+    return f"it is {kind}" if kind else f"its {len(content)} bytes hold no graph"
+
+
+def _not_a_model(message: Message, content: bytes, path: str, why: str = "") -> CheckpointError:
+    name = _NAMES.get(message.DESCRIPTOR.name, message.DESCRIPTOR.name)
+    return CheckpointError(f"{path} is no {name}: {what_it_is(content)}{why}")
+
+
+def _binary(message: Message, content: bytes, path: str) -> bytes:
+    """A text in the binary format."""
+    if len(content) > MAX_TEXT_BYTES:
+        raise CheckpointError(
+            f"{path} is refused: a text of {len(content)} bytes, more than {MAX_TEXT_BYTES}; "
+            "convert it to the binary format"
+        )
+    try:
+        parsed: Message = text_format.Parse(content.decode(), type(message)())
+        return bytes(parsed.SerializeToString())
+    except RecursionError as error:
+        raise _not_a_model(message, content, path, ": it is nested too deep") from error
+    except (text_format.ParseError, EncodeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise _not_a_model(message, content, path, f": {reason}") from error
+
+
+# Tensors by name, and the file.
 
 
 class TensorInfo(NamedTuple):
@@ -50,7 +112,7 @@ def format_shape(shape: Sequence[int | None] | tf.TensorShape | None) -> str:
 
 
 PLACEHOLDERS = frozenset({"Placeholder", "PlaceholderV2"})
-PLACEHOLDERS_WITH_DEFAULT = frozenset({"PlaceholderWithDefault"})
+INPUT_OPS = PLACEHOLDERS | {"PlaceholderWithDefault"}
 _NODE_NAME = re.compile(r"[^:^\s]+")
 _TENSOR_NAME = re.compile(r"[^:^]+:[0-9]{1,9}")
 _NO_HINT = "predict.py --list shows its inputs and outputs"
@@ -58,23 +120,17 @@ _NO_HINT = "predict.py --list shows its inputs and outputs"
 
 @dataclass(frozen=True)
 class MetaGraphFile:
-    """A parsed meta graph, which is not to be changed, and where its variables are.
+    """A parsed meta graph, which is not to be changed, and where its variables are."""
 
-    Attributes:
-      path: the file that holds the graph, such as a `.meta`.
-      prefix: of the checkpoint that belongs to it: of a `.meta`, its path without that.
-    """
-
-    path: str
-    prefix: str
+    path: str  # The file that holds the graph, such as a `.meta`.
+    prefix: str  # Of the checkpoint that belongs to it: of a `.meta`, its path without that.
     proto: MetaGraphDef
 
     @cached_property
     def nodes(self) -> Mapping[str, NodeDef]:
         """The graph's nodes by name, in the file's order.
 
-        Raises:
-          CheckpointError: two nodes have one name, or one has a name that is none.
+        Raises CheckpointError where two nodes have one name, or one has a name that is none.
         """
         nodes = {node.name: node for node in self.proto.graph_def.node}
         if len(nodes) != len(self.proto.graph_def.node):
@@ -101,8 +157,7 @@ class MetaGraphFile:
     def tensor_name(self, text: str, keys: Mapping[str, str] = MappingProxyType({})) -> str:
         """As `find_tensor`; `keys` are further names of tensors, such as those of a signature.
 
-        Raises:
-          CheckpointError: there is no such node; the message offers the nearest names.
+        Raises CheckpointError where there is no such node; the message offers the nearest names.
         """
         name = self.find_tensor(text) or keys.get(text)
         if name is None:
@@ -116,6 +171,13 @@ class MetaGraphFile:
 def node_of(tensor_name: str) -> str:
     """The node that a tensor `name:index` is an output of."""
     return tensor_name.partition(":")[0]
+
+
+def shape_sizes(shape: TensorShapeProto) -> list[int | None] | None:
+    """Sizes as JSON has them: null where one is not known, and for a shape without a rank."""
+    if shape.unknown_rank:
+        return None
+    return [dim.size if dim.size >= 0 else None for dim in shape.dim]
 
 
 def read_meta_graph(path: str, max_bytes: int = DEFAULT_MAX_BYTES) -> MetaGraphFile:
@@ -163,7 +225,7 @@ NO_SIGNATURE = Signature("", {}, {})
 # Format: `tensorflow/contrib/session_bundle/manifest.proto` of TensorFlow 1.
 
 BUNDLE = "serving_signatures"
-_MAX_BYTES = 1 << 20  # Some hundred are usual; what is small takes little memory once parsed.
+_MAX_BUNDLE_BYTES = 1 << 20  # Some hundred are usual; a small one takes little memory.
 _KINDS = {1: ("inputs", "outputs"), 2: ("inputs", "classes", "scores")}
 _BYTES = 2  # The wire type of texts and messages.
 
@@ -172,7 +234,7 @@ def bundle_signature(meta: MetaGraphFile) -> Signature:
     """The default signature of a session bundle; NO_SIGNATURE where the file has none."""
     for content in meta.collection(BUNDLE).any_list.value:
         try:
-            if len(content.value) > _MAX_BYTES:
+            if len(content.value) > _MAX_BUNDLE_BYTES:
                 raise DecodeError
             default = _fields(_fields(content.value).get(1, b""))
             for kind in default.keys() & _KINDS.keys():
@@ -226,8 +288,7 @@ def choose_signature(
 ) -> Signature:
     """The one asked for; by default `serving_default`, the only one, or NO_SIGNATURE.
 
-    Raises:
-      CheckpointError: there is no signature of the name that is asked for.
+    Raises CheckpointError where there is no signature of the name that is asked for.
     """
     if asked is None:
         if SIGNATURE in signatures:
@@ -241,3 +302,72 @@ def choose_signature(
     raise CheckpointError(
         f"{meta.path} has no signature {asked!r}; there is {first_few(names, _MAX_NAMED)}"
     )
+
+
+# What a meta graph says of its model, kept in a bare graph.
+#
+# A `GraphDef` has no place for signatures and collections. A string constant that nothing takes has
+# them as its value, a serialized `MetaGraphDef` without a graph: any client reads the file as a
+# graph. Its names are relative to its node's scope, and stay right in a graph that is imported
+# under a prefix.
+
+NODE = "model_description"
+# Longer where the graph has a node of that name already.
+_NODE = re.compile(rf"(?P<scope>(?:.+/)?){NODE}_*")
+
+
+def add_description(meta: MetaGraphDef, scope: str = "") -> None:
+    """Puts the signatures and collections of a meta graph into its graph, in place of its old ones.
+
+    All names of the graph begin with `scope`, such as `imported/`.
+    """
+    take_description(meta.graph_def)
+    relative = _without_graph(meta, lambda name: name.removeprefix(scope))
+    content = relative.SerializeToString(deterministic=True)
+    taken, name = {node.name for node in meta.graph_def.node}, scope + NODE
+    while name in taken:
+        name += "_"
+    node = meta.graph_def.node.add(name=name, op="Const")
+    node.attr["dtype"].type = tf.string.as_datatype_enum
+    node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(content, tf.string, []))
+
+
+def take_description(graph_def: GraphDef) -> MetaGraphDef:
+    """Takes the description out of a graph; it is empty where there is none.
+
+    One in a scope is that of the graph only where all of the graph is in the scope.
+    """
+    for index, node in enumerate(graph_def.node):
+        match = _NODE.fullmatch(node.name) if node.op == "Const" else None
+        if match is not None and all(n.name.startswith(match["scope"]) for n in graph_def.node):
+            found = _description(node, match["scope"])
+            if found is not None:
+                del graph_def.node[index]
+                return found
+    return MetaGraphDef()
+
+
+def _description(node: NodeDef, scope: str) -> MetaGraphDef | None:
+    """What a node says, in the names of its graph; None where it is something else."""
+    values = node.attr["value"].tensor.string_val if "value" in node.attr else []
+    try:
+        found = parse_message(MetaGraphDef(), values[0], NODE) if len(values) == 1 else None
+    except CheckpointError:
+        return None
+    return None if found is None else _without_graph(found, lambda name: scope + name)
+
+
+def _without_graph(meta: MetaGraphDef, renamed: Callable[[str], str]) -> MetaGraphDef:
+    """Signatures and collections alone, with other names of nodes and tensors."""
+    found = MetaGraphDef()
+    for name, signature in meta.signature_def.items():
+        copy = found.signature_def[name]
+        copy.CopyFrom(signature)
+        for info in (*copy.inputs.values(), *copy.outputs.values()):
+            info.name = renamed(info.name)
+    for name, collection in meta.collection_def.items():
+        found.collection_def[name].CopyFrom(collection)
+        if collection.HasField("node_list"):
+            names = [renamed(text) for text in collection.node_list.value]
+            found.collection_def[name].node_list.value[:] = names
+    return found

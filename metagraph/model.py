@@ -6,20 +6,13 @@ Also which checkpoint the variables are in, and whether it has a value for each 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from checkpoints import naming
 from checkpoints.manifest import verify_checkpoint
-from checkpoints.naming import (
-    CLASS_NAMES_COLLECTION,
-    IMAGE_SHAPE_COLLECTION,
-    INDEX_SUFFIX,
-    INPUT_SCALE_COLLECTION,
-    PREDICT_COLLECTION,
-    TRAINED_ON_COLLECTION,
-)
 from errors import CheckpointError, first_few
 from metagraph.graph import SubGraph, reachable
 from metagraph.meta import (
+    INPUT_OPS,
     PLACEHOLDERS,
-    PLACEHOLDERS_WITH_DEFAULT,
     MetaGraphFile,
     Signature,
     choose_signature,
@@ -44,17 +37,11 @@ _MAX_SHOWN = 100  # Variables that a list says something of.
 
 
 class Candidates(NamedTuple):
-    """What could be fed to and fetched from a graph that does not say so itself, in full names.
+    """What could be fed to and fetched from a graph that does not say so itself, in full names."""
 
-    Attributes:
-      inputs: placeholders: those of the signature first, then those without a default.
-      pipeline: what a queue, an iterator or a parser hands out for the prediction.
-      outputs: what could be fetched, usual heads first.
-    """
-
-    inputs: tuple[str, ...]
-    pipeline: tuple[str, ...]
-    outputs: tuple[str, ...]
+    inputs: tuple[str, ...]  # Placeholders: the signature's first, then those without a default.
+    pipeline: tuple[str, ...]  # What a queue, an iterator or a parser hands out for the prediction.
+    outputs: tuple[str, ...]  # What could be fetched, usual heads first.
 
 
 def find_candidates(
@@ -69,7 +56,7 @@ def find_candidates(
     left_out = plumbing(meta, wiring)
     own = {name: node for name, node in wiring.nodes.items() if name not in left_out}
     plain = [f"{name}:0" for name, node in own.items() if node.op in PLACEHOLDERS]
-    optional = [f"{name}:0" for name, node in own.items() if node.op in PLACEHOLDERS_WITH_DEFAULT]
+    optional = [f"{name}:0" for name, node in own.items() if node.op in INPUT_OPS - PLACEHOLDERS]
     inputs = tuple(dict.fromkeys([*signed, *plain, *optional]))
     sources = [name for name, node in wiring.nodes.items() if is_source(node)]
     pipeline = [tensor for name in sources for tensor in _taken_of(wiring, name, own)]
@@ -109,39 +96,27 @@ def without_handles(
 
 
 class Classifier(NamedTuple):
-    """The two results of a signature that make a classifier of K classes, K None where unknown.
+    """The two results of a signature that make a classifier of K classes."""
 
-    Attributes:
-      probabilities: the tensor of each class's probability, float [N, K].
-      classes: the tensor of each row's class, integers [N].
-    """
-
-    probabilities: str
-    classes: str
-    num_classes: int | None
+    probabilities: str  # The tensor of each class's probability, float [N, K].
+    classes: str  # The tensor of each row's class, integers [N].
+    num_classes: int | None  # K; None where it is not known.
 
 
 class Model(NamedTuple):
     """A model's own description; each part may be empty in a stranger's file.
 
-    Attributes:
-      signature: the one in use.
-      signatures: the names of all.
-      predict: the tensors of the collection `predict`, the prediction first; none where a
-        signature was asked for, as then its outputs are the prediction.
-      class_names: in label order.
-      input_scale: what uint8 values are multiplied by for the signature's input.
-      trained_on: the name of a built-in data set.
-      image_shape: height, width and channels of the image in a row of the signature's input.
+    Where a signature was asked for, its outputs are the prediction, and `predict` is empty.
     """
 
-    signature: Signature
-    signatures: tuple[str, ...]
-    predict: tuple[str, ...]
-    class_names: tuple[str, ...]
-    input_scale: float | None
-    trained_on: str | None
+    signature: Signature  # The one in use.
+    signatures: tuple[str, ...]  # The names of all.
+    predict: tuple[str, ...]  # The tensors of the collection `predict`, the prediction first.
+    class_names: tuple[str, ...]  # In label order.
+    input_scale: float | None  # What uint8 values are multiplied by for the signature's input.
+    trained_on: str | None  # The name of a built-in data set.
     classifier: Classifier | None
+    # Height, width and channels of the image in a row of the signature's input.
     image_shape: tuple[int, int, int] | None = None
 
     @property
@@ -169,16 +144,17 @@ def read_model(meta: MetaGraphFile, signature: str | None = None) -> Model:
     """What the file says, entries that name no tensor left out; see `choose_signature`."""
     signatures = read_signatures(meta)
     chosen = choose_signature(meta, signatures, signature)
-    scales = meta.collection(INPUT_SCALE_COLLECTION).float_list.value
-    trained_on = _texts(meta, TRAINED_ON_COLLECTION)
-    predict = meta.collection(PREDICT_COLLECTION).node_list.value if signature is None else ()
-    sizes = meta.collection(IMAGE_SHAPE_COLLECTION).int64_list.value
+    scales = meta.collection(naming.INPUT_SCALE_COLLECTION).float_list.value
+    trained_on = _texts(meta, naming.TRAINED_ON_COLLECTION)
+    held = meta.collection(naming.PREDICT_COLLECTION).node_list.value
+    predict = map(meta.find_tensor, held if signature is None else ())
+    sizes = meta.collection(naming.IMAGE_SHAPE_COLLECTION).int64_list.value
     is_shape = len(sizes) == 3 and min(sizes) > 0
     return Model(
         signature=chosen,
         signatures=tuple(signatures),
-        predict=tuple(name for name in map(meta.find_tensor, predict) if name is not None),
-        class_names=_texts(meta, CLASS_NAMES_COLLECTION),
+        predict=tuple(filter(None, predict)),
+        class_names=_texts(meta, naming.CLASS_NAMES_COLLECTION),
         input_scale=scales[0] if scales else None,
         trained_on=trained_on[0] if trained_on else None,
         classifier=_classifier(meta, chosen.outputs),
@@ -247,7 +223,7 @@ def missing_values(meta: MetaGraphFile, outputs: Sequence[str]) -> list[str]:
     if checkpoint_of(meta) is None:
         return []
     try:
-        verify_checkpoint(meta.prefix, [INDEX_SUFFIX])
+        verify_checkpoint(meta.prefix, [naming.INDEX_SUFFIX])
         taken = reachable(meta, map(node_of, outputs)) if outputs else meta.nodes.keys()
         return unavailable(meta, [v for v in graph_variables(meta) if v.name in taken])
     except CheckpointError as error:

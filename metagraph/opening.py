@@ -12,23 +12,28 @@ from dataclasses import replace
 
 import tensorflow as tf
 from absl import logging
+from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from checkpoints import folder
 from checkpoints.file_io import HEAD_BYTES, kind_of, names_in, read_bounded, read_head
 from checkpoints.folder import named_checkpoint, newest_meta_graph
 from checkpoints.naming import BASENAME, INDEX_SUFFIX, META_SUFFIX, STATE_FILE, checkpoint_prefix
 from errors import CheckpointError, first_few, nearest_names
-from metagraph.meta import MetaGraphFile, read_meta_graph
-from metagraph.parsing import (
+from metagraph.meta import (
     DEFAULT_MAX_BYTES,
-    GRAPH_SUFFIXES,
     MAX_META_FLAG,
-    SAVED_MODEL_FILES,
-    parse_graph_file,
-    serving_graph,
+    MetaGraphFile,
+    parse_message,
+    read_meta_graph,
+    take_description,
+    what_it_is,
 )
 
+GRAPH_SUFFIXES = (".pb", ".pbtxt")
+SAVED_MODEL_FILES = ("saved_model.pb", "saved_model.pbtxt")
+_SERVE = "serve"
 # Of a SavedModel, the checkpoint's prefix in its folder.
 SAVED_MODEL_VARIABLES = os.path.join("variables", "variables")
 _SUFFIXES = (META_SUFFIX, *GRAPH_SUFFIXES)
@@ -42,13 +47,9 @@ def open_model(
 ) -> MetaGraphFile:
     """Reads the graph that `path` stands for, and says where its variables are.
 
-    Args:
-      path: as the user wrote it.
-      max_bytes: the size of the largest graph file that is read.
-      checkpoint: what `find_variables` takes, for variables that are elsewhere than the graph.
-
-    Raises:
-      CheckpointError: there is no such model or not one alone, or a part of it is missing.
+    No graph file larger than `max_bytes` is read; `checkpoint` is what `find_variables` takes, for
+    variables that are elsewhere than the graph. Raises CheckpointError where there is no such model
+    or not one alone, or a part of it is missing.
     """
     file = find_model(path, warn=checkpoint is None)
     if file.endswith(GRAPH_SUFFIXES):
@@ -218,3 +219,54 @@ def beside(path: str, suffixes: Sequence[str]) -> str:
         folders = [other for other in names if tf.io.gfile.isdir(os.path.join(place, other))]
         near += nearest_names(name, folders)
     return f"; beside it there is {first_few(near, _MAX_NAMED)}" if near else ""
+
+
+# A file of a graph: a `.pb` or `.pbtxt` may hold a frozen graph, a SavedModel or a meta graph.
+# Formats: `tensorflow/core/framework/graph.proto`, `tensorflow/core/protobuf/saved_model.proto`.
+
+
+def parse_graph_file(content: bytes, path: str) -> MetaGraphDef | SavedModel:
+    """What the file holds, told by its content: any kind may be called `.pb`.
+
+    Of a graph alone, it is a MetaGraphDef with nothing but that graph and its description. Raises
+    CheckpointError where it is none of them.
+    """
+    if os.path.basename(path) in SAVED_MODEL_FILES:
+        return parse_message(SavedModel(), content, path)
+    bare, whole, saved = MetaGraphDef(), MetaGraphDef(), SavedModel()
+    first_error = None
+    for message in (bare.graph_def, saved, whole):
+        try:
+            parse_message(message, content, path)
+        except CheckpointError as error:
+            first_error = first_error or error
+    if _is_graph(bare.graph_def):
+        bare.MergeFrom(take_description(bare.graph_def))
+        return bare
+    if any(_is_graph(meta.graph_def) for meta in saved.meta_graphs):
+        return saved
+    if _is_graph(whole.graph_def):
+        return whole
+    raise first_error or CheckpointError(f"{path} is no graph: {what_it_is(content)}")
+
+
+def _is_graph(graph: GraphDef) -> bool:
+    """Whether bytes that could be read as a graph are one: each node has a name and an op."""
+    return bool(graph.node) and all(node.name and node.op for node in graph.node)
+
+
+def serving_graph(saved_model: SavedModel, path: str) -> MetaGraphDef:
+    """The meta graph with the tag `serve`, which predicts; any other where it is the only one.
+
+    Raises CheckpointError where there are several, and none is for serving, or not one alone.
+    """
+    graphs = [graph for graph in saved_model.meta_graphs if graph.graph_def.node]
+    for wanted in ({_SERVE}, {_SERVE, "gpu"}):
+        for graph in graphs:
+            if set(graph.meta_info_def.tags) == wanted:
+                return graph
+    if len(graphs) == 1:
+        return graphs[0]
+    tags = "; ".join(",".join(graph.meta_info_def.tags) or "none" for graph in graphs)
+    found = f"the tags of its {len(graphs)} graphs are {tags}" if graphs else "it holds no graph"
+    raise CheckpointError(f"{path} has no graph with the one tag {_SERVE!r}: {found}")

@@ -201,15 +201,12 @@ class TimeLimit:
     """What each thing may take that TensorFlow is made to do with a graph: its import, a run.
 
     A session cancels queues and loops when its time is over. Nothing but the end of the process
-    stops a kernel that computes, or an import, which folds constants.
-
-    Attributes:
-      seconds: 0 for no limit. More than a year, for which no clock here is made, counts as none.
-      end_after: ends the process with a line, so many seconds from now; each call stands in place
-        of the one before, and 0 is for never. None to wait for whatever does not end.
+    stops a kernel that computes, or an import, which folds constants. That is what `end_after` is
+    for: it ends the process with a line, so many seconds from now; each call stands in place of the
+    one before, and 0 is for never. Without it, whatever does not end is waited for.
     """
 
-    seconds: float = 60.0
+    seconds: float = 60.0  # 0 is no limit; nor is more than a year, for which no clock is made.
     end_after: Callable[[float, str], None] | None = None
 
     @property

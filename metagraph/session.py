@@ -20,14 +20,8 @@ from checkpoints.bundle import make_fed_callable
 from errors import CheckpointError, first_few
 from metagraph.casting import Array, as_numpy_dtype
 from metagraph.graph import attribute_of, nodes_by_op
-from metagraph.importing import disarmed_graph, import_graph, reason_of_run, tensor_of
-from metagraph.meta import (
-    PLACEHOLDERS,
-    PLACEHOLDERS_WITH_DEFAULT,
-    MetaGraphFile,
-    TensorInfo,
-    node_of,
-)
+from metagraph.importing import RUN_ERRORS, disarmed_graph, import_graph, reason_of_run, tensor_of
+from metagraph.meta import INPUT_OPS, PLACEHOLDERS, MetaGraphFile, TensorInfo, node_of
 from metagraph.safety import RANDOM_OPS, RUN, TimeLimit, check_operations, follows_from_inputs
 from metagraph.tables import ByFile, ByRun, Filling, read_vocabulary, vocabulary_path, with_tables
 from metagraph.variables import RESOURCE_VARIABLE, VARIABLE_OPS, dtype_of, read_values, variable_of
@@ -46,11 +40,8 @@ class Step(NamedTuple):
 class InferenceGraph:
     """Runs the fetched tensors of a restored graph, given the fed ones.
 
-    Attributes:
-      feeds: in the order in which `run` takes their values.
-      fetches: in the order in which `run` returns their values.
-      nodes_by_op: see `metagraph.graph.nodes_by_op`.
-      is_pure: whether results follow from what is fed alone, so that runs may go side by side.
+    `feeds` and `fetches` are in the order in which `run` takes and returns their values. The graph
+    `is_pure` where results follow from what is fed alone, so that runs may go side by side.
     """
 
     def __init__(
@@ -73,13 +64,10 @@ class InferenceGraph:
         )
 
     def run(self, *values: Array) -> list[Array]:
-        """The values of `fetches`, from one run.
+        """The values of `fetches`, from one run on a value for each of `feeds`.
 
-        Args:
-          *values: one for each of `feeds`, of its very dtype and shape: neither is checked here.
-
-        Raises:
-          CheckpointError: an operation failed, or the run took longer than the time limit.
+        These are of its very dtype and shape: neither is checked here. Raises CheckpointError where
+        an operation failed, or the run took longer than the time limit.
         """
         return self.run_each([values])[0]
 
@@ -98,7 +86,7 @@ class InferenceGraph:
         except tf.errors.DeadlineExceededError as error:
             line = self._time_limit.overrun(RUN, self._session.graph)
             raise CheckpointError(line) from error
-        except tf.errors.OpError as error:
+        except RUN_ERRORS as error:
             raise CheckpointError(f"the graph fails{reason_of_run(error)}") from error
 
     def _run_batch(self, values: Sequence[Array]) -> list[Array]:
@@ -184,15 +172,14 @@ def load_inference_graph(
             return InferenceGraph(session, fed, fetched, nodes, time_limit, is_pure)
         except tf.errors.DeadlineExceededError as error:
             raise CheckpointError(time_limit.overrun(start, graph)) from error
-        except tf.errors.OpError as error:  # What is only found out when the graph is first built.
+        except RUN_ERRORS as error:  # What is only found out when the graph is first built.
             raise CheckpointError(f"{meta.path} cannot be run{reason_of_run(error)}") from error
 
 
 def describe_tensors(meta: MetaGraphFile, names: Sequence[str]) -> tuple[TensorInfo, ...]:
     """The dtype and shape of tensors; nothing is restored, refused or run.
 
-    Raises:
-      CheckpointError: a tensor does not exist, or the graph cannot be imported.
+    Raises CheckpointError where a tensor does not exist, or the graph cannot be imported.
     """
     graph = disarmed_graph(meta, names)
     return tuple(_info(name, tensor_of(graph, name)) for name in names)
@@ -298,16 +285,14 @@ def placeholder(
 ) -> tf.Tensor:
     """A placeholder in the default graph to feed a tensor of the file by, perhaps with a default.
 
-    What cannot have the tensor's own name is put into `scope`, a free one.
-
-    Raises:
-      CheckpointError: it is a resource or a variant, of which there are no values to feed.
+    What cannot have the tensor's own name is put into `scope`, a free one. Raises CheckpointError
+    where it is a resource or a variant, of which there are no values to feed.
     """
     if dtype in (tf.resource, tf.variant):
         raise CheckpointError(f"{name} cannot be fed: it is a {dtype.name}")
     node = node_of(name)
     # A fed placeholder is not imported: its name is free. Not all names of files are allowed here.
-    own = PLACEHOLDERS if default is None else PLACEHOLDERS | PLACEHOLDERS_WITH_DEFAULT
+    own = PLACEHOLDERS if default is None else INPUT_OPS
     if meta.nodes[node].op not in own or not _NAME.fullmatch(node):
         node = f"{scope}/value"
     if default is not None:
@@ -341,11 +326,8 @@ _TABLE_DTYPES = ("key_dtype", "value_dtype")
 class Restoring:
     """Operations of our own that give a graph the values of its checkpoint, and the values.
 
-    They are added to the graph as data, before its import: to build them in Python takes longer.
-
-    Attributes:
-      graph_def: the nodes to add, in a scope that is free.
-      fills_tables: whether there are tables to fill, for which nodes of the graph may be run.
+    They are added to the graph as data, `graph_def`, before its import: to build them in Python
+    takes longer. `fills_tables` is whether nodes of the graph may be run, to fill tables.
     """
 
     def __init__(

@@ -31,7 +31,7 @@ from metagraph.graph import (
 )
 from metagraph.importing import reason_of_run
 from metagraph.meta import MetaGraphFile, node_of
-from metagraph.parsing import GRAPH_SUFFIXES
+from metagraph.opening import GRAPH_SUFFIXES
 from metagraph.variables import ASSIGN_OPS
 
 MAX_BYTES = 1 << 27  # Of a vocabulary.
@@ -67,18 +67,12 @@ class ByRun(NamedTuple):
 
 
 class ByFile(NamedTuple):
-    """A table that is filled from a text file.
-
-    Attributes:
-      names: what the file goes by: its tensor, its path where the graph was made, its base name.
-      bundled: the file of the SavedModel; None where there is none.
-      text: what a line of it gives.
-    """
+    """A table that is filled from a text file."""
 
     table: str
-    names: Sequence[str]
-    bundled: str | None
-    text: TextFormat
+    names: Sequence[str]  # Its tensor, its path where the graph was made, its base name.
+    bundled: str | None  # The file of the SavedModel, if there is one.
+    text: TextFormat  # What a line of it gives.
 
 
 Filling: TypeAlias = ByRun | ByFile
@@ -89,8 +83,7 @@ def with_tables(
 ) -> tuple[SubGraph, list[Filling]]:
     """What `fetches` need, and what fills the tables among it, which may need more.
 
-    Raises:
-      CheckpointError: a node's input does not exist.
+    Raises CheckpointError where a node's input does not exist.
     """
     needed, fillings = sub_graph(meta, fetches, feeds), list[Filling]()
     tables, before = _tables(meta, needed), set[str]()

@@ -13,13 +13,7 @@ from typing import NamedTuple
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from metagraph.graph import SubGraph, data_inputs
-from metagraph.meta import (
-    PLACEHOLDERS,
-    PLACEHOLDERS_WITH_DEFAULT,
-    MetaGraphFile,
-    TensorInfo,
-    node_of,
-)
+from metagraph.meta import INPUT_OPS, MetaGraphFile, TensorInfo, node_of
 from metagraph.safety import RANDOM_OPS
 from metagraph.variables import VARIABLE_OPS
 
@@ -28,17 +22,11 @@ _MAX_INPUTS = 64  # So many are told apart.
 
 
 class Wiring(NamedTuple):
-    """The data inputs of a graph; control inputs are left out, cycles of old loops are not.
+    """The data inputs of a graph; control inputs are left out, cycles of old loops are not."""
 
-    Attributes:
-      nodes: by name, in the file's order.
-      taken: node -> the names of the tensors it takes, as in the file.
-      takers: node -> the nodes that take an output of it, once for each.
-    """
-
-    nodes: Mapping[str, NodeDef]
-    taken: Mapping[str, Sequence[str]]
-    takers: Mapping[str, Sequence[str]]
+    nodes: Mapping[str, NodeDef]  # By name, in the file's order.
+    taken: Mapping[str, Sequence[str]]  # Node -> the names of the tensors it takes, as in the file.
+    takers: Mapping[str, Sequence[str]]  # Node -> who takes an output of it, once for each.
 
     def tensors_taken(self, taker: str, name: str) -> set[str]:
         """The full names of those outputs of the node `name` that `taker` takes."""
@@ -112,8 +100,7 @@ def plumbing(meta: MetaGraphFile, wiring: Wiring) -> set[str]:
     """
     found = _filled(meta, wiring)
     found |= {n.name for n in meta.nodes.values() if "Summary" in n.op or _GRADIENT.search(n.name)}
-    placeholders = PLACEHOLDERS | PLACEHOLDERS_WITH_DEFAULT
-    taken = {n.name for n in meta.nodes.values() if n.op in placeholders} & wiring.takers.keys()
+    taken = {n.name for n in meta.nodes.values() if n.op in INPUT_OPS} & wiring.takers.keys()
     return found | {name for name in taken if found.issuperset(wiring.takers[name])}
 
 
@@ -171,11 +158,7 @@ _HEADS = frozenset({"Softmax", "LogSoftmax", "Sigmoid", "ArgMax", "TopK", "TopKV
 _LAYER_STARTS = ("MatMul", "BatchMatMul", "SparseMatMul", "Conv", "DepthwiseConv", "FusedBatchNorm")
 _COPIES = frozenset({"Identity", "StopGradient", "Snapshot"})
 _NO_RESULTS = frozenset(
-    {"NoOp", "Const", "Assert", "PrintV2", "ReadVariableOp"}
-    | _SHAPE_OPS
-    | VARIABLE_OPS
-    | PLACEHOLDERS
-    | PLACEHOLDERS_WITH_DEFAULT
+    {"NoOp", "Const", "Assert", "PrintV2", "ReadVariableOp"} | _SHAPE_OPS | VARIABLE_OPS | INPUT_OPS
 )
 _REDUCTIONS = frozenset({"Mean", "Sum", "AddN", "L2Loss"})
 _SUMMED = frozenset({"Add", "AddV2", "Sub", "Mul", "RealDiv", "DivNoNan", "Identity"})

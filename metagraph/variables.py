@@ -48,17 +48,11 @@ class Part(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """Where a value is in a checkpoint.
+    """Where a value is in a checkpoint."""
 
-    Attributes:
-      key: of the tensor.
-      part: the slice of it; None for all of it.
-      cast: whether the saver gives it the variable's dtype, whatever its own.
-    """
-
-    key: str
-    part: Part | None = None
-    cast: bool = False
+    key: str  # Of the tensor.
+    part: Part | None = None  # The slice of it; None for all of it.
+    cast: bool = False  # Whether the saver gives it the variable's dtype, whatever its own.
 
 
 def checkpoint_keys(
@@ -194,8 +188,7 @@ def trainable_names(meta: MetaGraphFile) -> set[str]:
 def unavailable(meta: MetaGraphFile, variables: Sequence[Variable]) -> list[str]:
     """Which of `variables` cannot have a value, a line each; no value is read.
 
-    Raises:
-      CheckpointError: a file is missing or damaged, so that none can.
+    Raises CheckpointError where a file is missing or damaged, so that none can.
     """
     reader, keys, missing, wrong = _looked_up(meta, variables)
     reader.check_sizes({stored.key for stored in keys.values() if stored.key in reader.shapes})
@@ -205,10 +198,8 @@ def unavailable(meta: MetaGraphFile, variables: Sequence[Variable]) -> list[str]
 def read_values(meta: MetaGraphFile, variables: Sequence[Variable]) -> dict[str, Array]:
     """Reads the values of `variables` by name, each of exactly the variable's dtype and shape.
 
-    A tensor that many variables are parts of is read once.
-
-    Raises:
-      CheckpointError: a file is missing or damaged, or (seen before any value is read) a variable.
+    A tensor that many variables are parts of is read once. Raises CheckpointError where a file is
+    missing or damaged, or (seen before any value is read) a variable.
     """
     if not variables:
         return {}

@@ -1,4 +1,4 @@
-"""What models are built of: variables, random numbers, the loss of classifiers, the learning rate.
+"""What models are built of: variables, random numbers, losses, heads, the learning rate.
 
 `ModelGraph` is what a model hands to whoever trains, saves or describes it.
 """
@@ -155,10 +155,8 @@ def accuracy(classes: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
 class Schedule:
     """How the learning rate goes; a constant one by default.
 
-    Attributes:
-      warmup_steps: the first updates, 0 or more, whose rate grows in equal steps to the full one.
-      cosine_to: the run's last step, above warmup_steps, towards which the rate falls to 0 after
-        the warm-up; None where it stays.
+    The rate of the first `warmup_steps` updates grows in equal steps to the full one. From there it
+    falls to 0 at `cosine_to`, the run's last step; it stays where that is None.
     """
 
     warmup_steps: int = 0
@@ -205,3 +203,51 @@ def scheduled(peak: float, schedule: Schedule, step: tf.Variable) -> float | tf.
     if schedule.warmup_steps:
         rate *= tf.minimum((done + 1) / schedule.warmup_steps, 1)
     return tf.cast(rate, tf.float32, name="learning_rate")
+
+
+# A new last layer on the features of another network.
+
+DENSE, CONV = "dense", "conv"
+_HEAD_STREAM = 0
+
+
+class Head(NamedTuple):
+    """The results of a head."""
+
+    logits: tf.Tensor  # `add:0`, float32 [N, K]
+    probabilities: tf.Tensor  # `probabilities:0`, float32 [N, K]
+    classes: tf.Tensor  # `classes:0`, int64 [N]
+    variables: tuple[tf.Variable, tf.Variable]  # `w` and `b`
+
+    @property
+    def outputs(self) -> dict[str, tf.Tensor]:
+        """The results by the names of the signature."""
+        return {"logits": self.logits, "probabilities": self.probabilities, "classes": self.classes}
+
+
+def head(kind: str, features: tf.Tensor, num_classes: int, seed: int) -> Head:
+    """Adds a head in the present scope; the seed, in [0, 2**32), draws its weights.
+
+    `DENSE` flattens features, float32 [N, ...] of known sizes but N, and multiplies them by
+    w [D, K]. `CONV` takes [N, H, W, C], C known, and gives the mean over all positions of a 1x1
+    convolution with w [1, 1, C, K]. Both add b [K], at first zeros. The weights have a standard
+    deviation of 1 / sqrt(inputs), so that outputs are of the size of the inputs: LeCun et al.,
+    "Efficient BackProp" (1998), section 4.6.
+    """
+    inputs = features.shape[-1] if kind == CONV else math.prod(features.shape[1:])
+    shape = [1, 1, inputs, num_classes] if kind == CONV else [inputs, num_classes]
+    w = weight("w", shape, truncated_normal(1 / math.sqrt(max(inputs, 1)), seed, _HEAD_STREAM))
+    b = weight("b", [num_classes], tf.compat.v1.zeros_initializer())
+    if kind == CONV:
+        scores = tf.nn.conv2d(features, w, strides=1, padding="VALID")  # [N, H, W, K]
+        # The mean of scores + b is that of the scores, plus b.
+        logits = tf.add(tf.reduce_mean(scores, axis=[1, 2]), b, name="add")
+    else:
+        flat = tf.reshape(features, [-1, inputs])  # [N, D]
+        logits = tf.add(tf.matmul(flat, w), b, name="add")
+    return Head(
+        logits=logits,
+        probabilities=tf.nn.softmax(logits, name="probabilities"),
+        classes=tf.argmax(logits, axis=1, name="classes"),
+        variables=(w, b),
+    )

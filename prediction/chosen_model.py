@@ -4,26 +4,20 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from checkpoints import naming
 from checkpoints.folder import best_checkpoint, explain_if_gone
 from checkpoints.lock import Hold, read_newest
 from checkpoints.manifest import verify_checkpoint
-from checkpoints.naming import (
-    CLASS_NAMES_COLLECTION,
-    DATA_SUFFIX,
-    INDEX_SUFFIX,
-    META_SUFFIX,
-    TRAINED_ON_COLLECTION,
-)
 from cli.terminal import one_line
 from errors import CheckpointError, first_few
 from metagraph.casting import json_value
-from metagraph.meta import MetaGraphFile, TensorInfo, format_shape, node_of
+from metagraph.meta import MetaGraphFile, format_shape, node_of, shape_sizes
 from metagraph.model import Candidates, Model, find_candidates, read_model
 from metagraph.opening import find_model, find_variables, open_model, prefix_of
 from metagraph.session import describe_tensors
@@ -91,7 +85,7 @@ def _chosen(config: _Config) -> _Config:
                 f"--ckpt=./{BEST}"
             ) from error
         if best == meta:
-            meta, checkpoint = checkpoint + META_SUFFIX, None
+            meta, checkpoint = checkpoint + naming.META_SUFFIX, None
     elif checkpoint is not None and tf.io.gfile.isdir(checkpoint):
         checkpoint = find_variables(checkpoint)
     if tf.io.gfile.isdir(meta):
@@ -104,24 +98,25 @@ def open_graph(config: ModelConfig) -> MetaGraphFile:
     with config.limit.over(READING):
         meta = open_model(config.meta, config.max_meta_bytes, config.checkpoint)
     # The graph may come from another checkpoint than its variables.
-    verify_checkpoint(meta.path.removesuffix(META_SUFFIX), [META_SUFFIX])
+    verify_checkpoint(meta.path.removesuffix(naming.META_SUFFIX), [naming.META_SUFFIX])
     return meta
 
 
 def describe(config: ModelConfig, meta: MetaGraphFile) -> Model:
     """Sees that the variables of a graph are whole, and reads what it says of its model."""
-    verify_checkpoint(meta.prefix, (DATA_SUFFIX, INDEX_SUFFIX))
+    verify_checkpoint(meta.prefix, (naming.DATA_SUFFIX, naming.INDEX_SUFFIX))
     with config.limit.over(READING):
         return read_model(meta, config.signature)
 
 
 # What a meta graph holds, for --list: its inputs, outputs, variables, signature, collections.
 
-_TEXT_COLLECTIONS = (CLASS_NAMES_COLLECTION, TRAINED_ON_COLLECTION)
+_TEXT_COLLECTIONS = (naming.CLASS_NAMES_COLLECTION, naming.TRAINED_ON_COLLECTION)
 _MAX_DEFAULT_VALUES = 8
 _MAX_SHOWN_ENTRIES = 10
 _MAX_SHOWN_LINES = 300  # Of one part of the list.
-_TITLES = {
+ALL_IN_JSON = "--format=json has all"
+TITLES = {
     "inputs": "inputs",
     "pipeline": "to feed in place of the input pipeline",
     "outputs": "outputs",
@@ -133,15 +128,9 @@ Record = dict[str, Any]
 
 
 def listing(meta: MetaGraphFile, model: Model, found: Candidates | None = None) -> Record:
-    """The contents, as JSON values; `found` is what could be fed and fetched, where it is known.
+    """The contents, as `docs/json.md` has them.
 
-    Returns:
-      Keys: `inputs`, `pipeline` (what can be fed in place of a queue or an iterator), `outputs`,
-      `candidates` (what may be an output, where the file names none) and `variables`, each a list
-      of `name`, `dtype` and `shape` (null where unknown; null sizes too), an input's `default`
-      where it has one; `signature`, the one in use, with `name` (empty where there is none),
-      `inputs` and `outputs` (key -> tensor name); `signatures`, the names of all; `collections`
-      (key -> a list of names, texts or numbers, or the number of entries of another kind).
+    `found` is what could be fed and fetched, where it is known.
     """
     outputs = tuple(dict.fromkeys([*model.predict, *model.outputs.values()]))
     found = found or find_candidates(meta, [*model.inputs.values()], outputs)
@@ -160,17 +149,15 @@ def listing(meta: MetaGraphFile, model: Model, found: Candidates | None = None) 
 
 def _tensors(meta: MetaGraphFile, names: Sequence[str]) -> list[Record]:
     try:
-        return [_record(info) for info in describe_tensors(meta, names)]
+        infos = describe_tensors(meta, names)
+        shapes = [None if info.shape is None else [*info.shape] for info in infos]
+        pairs = zip(infos, shapes, strict=True)
+        return [{"name": i.name, "dtype": i.dtype.name, "shape": shape} for i, shape in pairs]
     except CheckpointError:
         if len(names) > 1:
             return [record for name in names for record in _tensors(meta, [name])]
         # It stands on an operation that this TensorFlow lacks; the list goes on all the same.
         return [{"name": name, "dtype": None, "shape": None} for name in names]
-
-
-def _record(info: TensorInfo) -> Record:
-    shape = None if info.shape is None else list(info.shape)
-    return {"name": info.name, "dtype": info.dtype.name, "shape": shape}
 
 
 def _default(meta: MetaGraphFile, name: str) -> Record:
@@ -194,13 +181,8 @@ def _variable(node: NodeDef) -> Record:
         dtype = tf.as_dtype(node.attr["dtype"].type).name
     except TypeError:  # A number that this TensorFlow has no name for.
         dtype = None
-    shape = node.attr["shape"].shape
-    sizes = [dim.size if dim.size >= 0 else None for dim in shape.dim]
-    return {
-        "name": f"{node.name}:0",
-        "dtype": dtype,
-        "shape": None if shape.unknown_rank else sizes,
-    }
+    shape = shape_sizes(node.attr["shape"].shape)
+    return {"name": f"{node.name}:0", "dtype": dtype, "shape": shape}
 
 
 def _collection(meta: MetaGraphFile, key: str) -> list[Any] | int:
@@ -217,42 +199,43 @@ def _collection(meta: MetaGraphFile, key: str) -> list[Any] | int:
 def listing_text(content: Record) -> str:
     """Lines for people."""
     lines = []
-    for key, title in _TITLES.items():
+    for key, title in TITLES.items():
         if content[key] or key not in _OPTIONAL:
-            lines += [title, *(_shortened(map(_tensor_line, content[key])) or ["  (none)"])]
+            texts = [*map(tensor_text, content[key])]
+            lines += [title, *shortened(texts or ["(none)"], _MAX_SHOWN_LINES)]
     signature = content["signature"]
     lines.append(f"signature {signature['name']}".rstrip())
     for title in ("input", "output"):
         named = signature[f"{title}s"].items()
-        lines += _shortened(f"  {title} {key} = {name}" for key, name in named)
-    others = [f"  {name}" for name in content["signatures"] if name != signature["name"]]
+        lines += shortened([f"{title} {key} = {name}" for key, name in named], _MAX_SHOWN_LINES)
+    others = [name for name in content["signatures"] if name != signature["name"]]
     if others:
         choose = "signatures, to choose from with --signature"
         lines.append("other signatures, for --signature" if signature["name"] else choose)
-        lines += _shortened(others)
-    lines.append("collections")
-    lines += _shortened(
-        f"  {key} = "
-        + (
-            f"({found} entries)"
-            if isinstance(found, int)
-            else first_few([*map(str, found)], _MAX_SHOWN_ENTRIES)
-        )
-        for key, found in content["collections"].items()
-    )
+        lines += shortened(others, _MAX_SHOWN_LINES)
+    texts = []
+    for key, found in content["collections"].items():
+        entries = found if isinstance(found, list) else [f"({found} entries)"]
+        texts.append(f"{key} = {first_few([*map(str, entries)], _MAX_SHOWN_ENTRIES)}")
+    lines += ["collections", *shortened(texts, _MAX_SHOWN_LINES)]
     return "\n".join(map(one_line, lines))
 
 
-def _shortened(lines: Iterable[str]) -> list[str]:
-    """The first lines, and how many more there are."""
-    shown = [*lines]
-    more = len(shown) - _MAX_SHOWN_LINES
-    rest = [f"  ... and {more} more (--format=json has all)"] if more > 0 else []
-    return [*shown[:_MAX_SHOWN_LINES], *rest]
+def shortened(lines: Sequence[str], most: int, indent: str = "  ") -> list[str]:
+    """The first lines, and how many more there are; all indented."""
+    more = len(lines) - most
+    rest = [f"... and {more} more ({ALL_IN_JSON})"] if more > 0 else []
+    return [indent + line for line in (*lines[:most], *rest)]
 
 
-def _tensor_line(record: Mapping[str, Any]) -> str:
-    known = record["dtype"] is not None
-    kind = f"{record['dtype']} {format_shape(record['shape'])}" if known else "unknown here"
+def tensor_text(record: Mapping[str, Any]) -> str:
+    """`x:0  float32 [?, 4]`, and its default where it has one."""
     default = f", default {json.dumps(record['default'])}" if "default" in record else ""
-    return f"  {record['name']}  {kind}{default}"
+    return f"{record['name']}  {kind_text(record)}{default}"
+
+
+def kind_text(record: Mapping[str, Any]) -> str:
+    """`float32 [?, 4]`, of the keys `dtype` (null where not known) and `shape`."""
+    if record["dtype"] is None:
+        return "unknown here"
+    return f"{record['dtype']} {format_shape(record['shape'])}"

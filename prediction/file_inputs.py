@@ -20,7 +20,7 @@ import numpy.typing as npt
 import tensorflow as tf
 from absl import logging
 
-from data import files, image_folder
+from data import files, images
 from data.arrays import NpyRows, open_npy, read_idx, read_npy, read_npz
 from data.files import read_bytes
 from data.images import MAX_FILE_BYTES, as_labels, not_finite, warn_out_of_range
@@ -53,9 +53,8 @@ class Rows:
     def batch(self, start: int, stop: int) -> Array:
         """The rows [start, stop) in the tensor's dtype; uint8 is scaled as in training, to the bit.
 
-        Raises:
-          DataError: a file cannot be read, or is damaged.
-          PredictionError: a value does not go over into the dtype, or is not finite.
+        Raises DataError where a file cannot be read, or is damaged, PredictionError where a value
+        does not go over into the dtype, or is not finite.
         """
         values = self.read(start, stop)
         if self.finite and (bad := not_finite(values)):
@@ -211,9 +210,9 @@ def open_folder_input(folder: str, target: Target) -> Input:
 
     The labels of class folders are known where the graph has names for its classes.
     """
-    classes = image_folder.class_names(folder)
+    classes = images.class_names(folder)
     if not classes:
-        found = image_folder.visible_names(folder)
+        found = images.visible_names(folder)
         if not found:
             raise PredictionError(f"{folder}: the folder is empty, expected images")
         return open_images([files.join(folder, name) for name in found], found, None, target)
@@ -223,12 +222,12 @@ def open_folder_input(folder: str, target: Target) -> Input:
             f"{folder}: the graph has no class {', '.join(unknown)}; its classes are "
             f"{', '.join(target.class_names)}; point --input at a folder of those, or of images"
         )
-    images = image_folder.list_images(folder)
-    paths = [path for path, _ in images]
+    listed = images.list_images(folder)
+    paths = [path for path, _ in listed]
     labels = None
     if target.class_names and target.classifier:
         label_of = [target.class_names.index(name) for name in classes]
-        labels = np.array([label_of[label] for _, label in images], np.int64)
+        labels = np.array([label_of[label] for _, label in listed], np.int64)
     else:
         logging.warning("the graph has no class names: the labels of %s are unknown", folder)
     names = [path.removeprefix(folder).lstrip("/\\") for path in paths]
@@ -266,7 +265,7 @@ def open_images(
     shape = (height, width, channels)
 
     def decoded(start: int, stop: int) -> Array:
-        store = image_folder.ImageStore(paths[start:stop], "", shape, target.ignore_exif)
+        store = images.ImageStore(paths[start:stop], "", shape, target.ignore_exif)
         return HeldStore(store, keep_bad=False).values
 
     rows = Rows(len(paths), decoded, info, paths[0], target.scale, flat=flat is not None)
@@ -369,9 +368,7 @@ def read_records(path: str, max_bytes: int) -> list[bytes]:
     A record is its length (8 bytes, little-endian), a checksum of that (4), the data and a checksum
     of the data (4); see https://www.tensorflow.org/tutorials/load_data/tfrecord. TensorFlow's own
     reader takes memory for any length, and crashes on one that is made up: all are read before.
-
-    Raises:
-      DataError: the file cannot be read, is longer, or is no whole .tfrecord file.
+    Raises DataError where the file cannot be read, is longer, or is no whole .tfrecord file.
     """
     length, position, count = files.size(path), 0, 0
     if length > max_bytes:

@@ -115,12 +115,7 @@ def _tensor_lines(outputs: Mapping[str, Array]) -> Iterator[str]:
 
 
 def as_json(report: Report) -> str:
-    """One JSON document.
-
-    `meta` and `checkpoint` say what was read, `outputs` has each tensor's value by its name. For a
-    classifier, `predictions` has `name`, `class`, `probability` and, where it is known, `label` of
-    each row; with labels, `accuracy` is a number and `accuracy_per_class` one for each class.
-    """
+    """One JSON document, as `docs/json.md` has it."""
     document: dict[str, Any] = {
         "meta": report.meta,
         "checkpoint": report.checkpoint,
@@ -192,11 +187,9 @@ def write_outputs(path: str, outputs: Outputs, row_names: Sequence[str]) -> None
     """Writes one entry per tensor, under its name.
 
     .npz: arrays, strings as fixed-width bytes. .json: an object of nested lists. .csv: a header,
-    then a line per row with a column `row` (its name) and one for each value of it.
-
-    Raises:
-      PredictionError: the file cannot hold them.
-      DataError: the file system refuses, as when the disk is full. Nothing is left of the file.
+    then a line per row with a column `row` (its name) and one for each value of it. Raises
+    PredictionError where the file cannot hold them, DataError where the file system refuses, as
+    when the disk is full. Nothing is left of the file.
     """
     suffix = os.path.splitext(path)[1].lower()
     if suffix == ".csv":

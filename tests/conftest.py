@@ -155,7 +155,7 @@ def three_classes(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def finetune_config(three_classes: str, tmp_path: Path) -> Make:
     """Makes the config of twelve steps of five images on a model, with changes by name."""
-    from finetuning.settings import FinetuneConfig
+    from finetuning import FinetuneConfig
     from tests import runs
     from training.config import RunConfig
 

@@ -60,3 +60,11 @@ def test_each_page_and_each_tool_can_be_found() -> None:
 def test_the_reference_has_the_flags_of_the_code() -> None:
     """If not: `python .ci/flags_reference.py > docs/flags.md`."""
     assert _text(PROJECT / "docs/flags.md") == flags_reference()
+
+
+def test_the_keys_of_json_are_those_of_the_code() -> None:
+    keys = {*re.findall(r"`([a-z_]+)`", _text(PROJECT / "docs/json.md"))} - {"null"}
+    code = "".join(_text(path) for path in PROJECT.glob("[!.t]*/*.py"))
+    code += "".join(_text(path) for path in PROJECT.glob("t[!e]*/*.py"))  # All but tests.
+    assert len(keys) > 100
+    assert [key for key in sorted(keys) if not re.search(rf'"{key}"|\b{key}:', code)] == []

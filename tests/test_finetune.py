@@ -16,8 +16,8 @@ import finetune
 from cli.fields import parse
 from data.named import RAMP_FILE
 from errors import CheckpointError, PredictionError, TrainingError
+from finetuning import FinetuneConfig
 from finetuning.fitting import make_task
-from finetuning.settings import FinetuneConfig
 from tests import runs
 from tests.finetuning import bases
 from tests.finetuning.bases import values_of

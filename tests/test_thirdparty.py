@@ -15,7 +15,7 @@ import pytest
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 import finetune
-from finetuning.settings import FinetuneConfig
+from finetuning import FinetuneConfig
 from metagraph.meta import read_meta_graph
 from metagraph.model import find_candidates
 from tests import runs

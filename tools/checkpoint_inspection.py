@@ -41,28 +41,9 @@ _MAX_HELD = 8  # Of those, a few may be damaged; a process may open only so many
 
 
 def inspect(config: InspectConfig) -> Record:
-    """Looks into a checkpoint or a folder.
+    """Looks into a checkpoint or a folder, and tells of it as `docs/json.md` has it.
 
-    Returns:
-      JSON values. Of a folder, where no tensor of it is asked for, what `_list_checkpoints` gives;
-      where --tensor names some, `checkpoint` (the prefix) and `values`, a list of `name` (as it was
-      given), `key`, `dtype`, `shape`, `value` (a number, text or nested list; for people, a text)
-      and `stats` (with --stats). Else:
-
-      - `checkpoint`; `format`, `V1` or `V2`; `files` of values, each `name` and `bytes`; `graph`,
-        its path or null; `manifest`, null or `step`, `saved_at`, `environment`, `config` and
-        `test_accuracy`.
-      - `tensors`, each `key`, `path` (of objects; else the key), `dtype`, `shape`, `values` (how
-        many), `bytes` (in memory; null of texts), `disk_bytes` (null in V1), `role` (`model`,
-        `slot` or `other`), `slices` (it was saved in; 0 where whole, null in V1), `variables` (of
-        the graph), and with --stats `stats`.
-      - `totals`, role or `all` -> `tensors`, `values`, `bytes`, `disk_bytes`.
-
-      `stats` is `min`, `max`, `mean` and `std` of the finite values, each null where there is
-      none, and the counts `nan` and `inf`.
-
-    Raises:
-      CheckpointError, ToolError: one line for the user.
+    For people, a `value` is a text. Raises CheckpointError or ToolError.
     """
     return read_newest([config.ckpt], functools.partial(_inspect, config))
 
@@ -90,16 +71,7 @@ def _list_checkpoints(path: str, hold: Hold) -> dict[str, Any]:
     """Looks into a folder, and calls `hold` with the prefixes of its newest checkpoints.
 
     Of each the index and the manifest are read, and the sizes of its files. What is deleted
-    meanwhile is left out.
-
-    Returns:
-      JSON values: `checkpoints` by age, the newest last, each as of `_listed`; `newest`, the name
-      of the newest that is whole, and `best`, of the one with the best test accuracy, the earliest
-      of equals, both null where there is none; `state_file`, null where there is none: what it
-      `names` (or null) and whether that is the `right` one, the newest.
-
-    Raises:
-      CheckpointError: the folder cannot be read, or holds none.
+    meanwhile is left out. Raises CheckpointError where the folder cannot be read, or holds none.
     """
     found = list_folder(path)
     for entry in found[: -_MAX_HELD - 1 : -1]:
@@ -130,13 +102,7 @@ def _list_checkpoints(path: str, hold: Hold) -> dict[str, Any]:
 
 
 def _listed(entry: Entry) -> dict[str, Any]:
-    """What is seen of a checkpoint without reading its values, as JSON values.
-
-    A `state` is `committed` (whole and of this project), `no manifest` (of another trainer) or
-    `damaged`. A time, in seconds since 1970, is of a stranger's when its files were last changed,
-    null where there is none. An accuracy, in [0, 1], is of these very weights, null where it was
-    not measured.
-    """
+    """What is seen of a checkpoint without reading its values, as JSON values."""
     sizes, changed = dict[str, int](), None
     for path in entry.files:
         with suppress(tf.errors.NotFoundError):  # Those that train delete older checkpoints.

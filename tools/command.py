@@ -4,10 +4,9 @@ That is text for people, or one JSON document for programs.
 """
 
 import importlib
-import io
 import json
+import os
 import re
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -16,7 +15,7 @@ from typing import Any, ClassVar, NoReturn, TypeAlias
 
 from cli.fields import Check, flag
 from cli.run import Supervisor, run
-from cli.terminal import STDERR, STDOUT, descriptors_into, printable
+from cli.terminal import flush_streams, printable
 from errors import ToolError
 
 Record: TypeAlias = Mapping[str, Any]
@@ -138,12 +137,17 @@ def quiet() -> Iterator[None]:
 
     What it says is for its makers; what it raises is for us to tell.
     """
-    with (
-        tempfile.TemporaryFile() as said,
-        descriptors_into(said, [STDOUT, STDERR]),
-        redirect_stdout(io.StringIO()),
-        redirect_stderr(io.StringIO()),
-        warnings.catch_warnings(),
-    ):
+    flush_streams()
+    kept = {descriptor: os.dup(descriptor) for descriptor in (1, 2)}
+    with open(os.devnull, "w", errors="backslashreplace") as nowhere, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield
+        for descriptor in kept:  # So that C++ code writes there, too.
+            os.dup2(nowhere.fileno(), descriptor)
+        try:
+            with redirect_stdout(nowhere), redirect_stderr(nowhere):
+                yield
+        finally:
+            flush_streams()
+            for descriptor, original in kept.items():
+                os.dup2(original, descriptor)
+                os.close(original)

@@ -20,8 +20,7 @@ from checkpoints.manifest import verify_checkpoint
 from checkpoints.reader import CheckpointReader
 from errors import CheckpointError, ToolError, first_few
 from metagraph.meta import MetaGraphFile
-from metagraph.opening import find_variables, open_model
-from metagraph.parsing import GRAPH_SUFFIXES, SAVED_MODEL_FILES
+from metagraph.opening import GRAPH_SUFFIXES, SAVED_MODEL_FILES, find_variables, open_model
 from tools.command import Record, table
 from tools.diff import DiffConfig
 from tools.differences import (
@@ -54,18 +53,10 @@ class Side(NamedTuple):
 
 
 def diff(config: DiffConfig) -> Record:
-    """Compares what both have and tells what differs, as JSON values.
+    """Compares what both have and tells what differs, as `docs/json.md` has it.
 
-    Returns:
-      `a` and `b`, the paths; `differ`; `notes`, lines on what was not compared; `variables`, null
-      where they were not, else all by name: each with `name`, `status` (`equal`, `values`,
-      `shape`, `dtype`, `only in A`, `only in B`), `a` and `b` (each null or with `dtype` and
-      `shape`) and `values`, null or with `equal_bytes`, `differing` (elements), `largest` and
-      `relative` (null for strings; "Infinity" where only one is NaN or infinite) and `equal_nans`;
-      `graph`, null where they were not compared, else as of `compare_graphs`.
-
-    Raises:
-      CheckpointError, ToolError: one of them cannot be read, or they have nothing in common.
+    Raises CheckpointError or ToolError where one of them cannot be read, or they have nothing in
+    common.
     """
     return read_newest([config.a, config.b], functools.partial(_diff, config))
 

@@ -161,13 +161,8 @@ def compare_graphs(
 ) -> dict[str, Record]:
     """Compares two graphs by the names of their parts; of nodes only those that a pattern is in.
 
-    Returns:
-      Of `nodes` and `functions`, in the order of their graph, and of `signatures` and
-      `collections`, which have none, as JSON values: the names of those `added` (only B has them)
-      and `removed`, and those `changed`, each with `name` and `changes`, a phrase for each.
-
-    Raises:
-      CheckpointError: two nodes of a graph have the same name.
+    Gives nodes and functions in the order of their graph, as JSON values. Raises CheckpointError
+    where two nodes of a graph have the same name.
     """
     node_changes = functools.partial(_node_changes, {**_definitions(a), **_definitions(b)})
     changes: dict[str, _Changes] = {

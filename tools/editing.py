@@ -47,15 +47,7 @@ _TOLERANCES = {"bfloat16": 2**-3, "float16": 2**-6, "float32": 2**-19, "float64"
 
 
 def edit(config: EditConfig) -> Record:
-    """Writes the new checkpoint and says what was done, as JSON values.
-
-    Returns:
-      `source`, `output`: the prefixes. `files`: the names of what was written. `variables`: in the
-      order of their values in the files, of each `name`, `was` (its old name), `dtype`,
-      `was_dtype`, `shape` and `bytes`. `dropped`: the names of those that were left out. `graph`:
-      null where none goes along, or `file` (the old one), `nodes`, `nodes_before`, `outputs`,
-      `largest_difference` (as a part of the largest number of an output) and `tolerance`, the
-      largest that is allowed (0 where the bytes have to be equal).
+    """Writes the new checkpoint and says what was done, as `docs/json.md` has it.
 
     Where it fails, nothing is written.
     """

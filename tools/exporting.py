@@ -53,15 +53,7 @@ _Written: TypeAlias = tuple[str, Mapping[str, Mapping[str, TensorInfo]], float]
 
 
 def export(config: ExportConfig) -> Record:
-    """Freezes, converts, compares and writes.
-
-    Returns:
-      JSON values: `format`; `path`, of the file or of the version's folder; `bytes`, of all files;
-      `graph`, the file that was read; `checkpoint`, the prefix of its variables, null where it has
-      none; `signatures`, name -> `inputs` and `outputs`, each key -> `name`, `dtype` and `shape`
-      (null where unknown, null sizes too); `class_names`; `switched_off`, the tensors of training
-      that are constants now -> their values; `random`, the outputs that are another at each run and
-      were not compared; `largest_difference` of the others from the session.
+    """Freezes, converts, compares and writes; tells of it as `docs/json.md` has it.
 
     Where it fails, nothing is left of what was begun.
     """

@@ -10,8 +10,7 @@ import tensorflow as tf
 
 from checkpoints import naming
 from checkpoints.file_io import names_in
-from metagraph.opening import SAVED_MODEL_VARIABLES, prefix_of
-from metagraph.parsing import SAVED_MODEL_FILES
+from metagraph.opening import SAVED_MODEL_FILES, SAVED_MODEL_VARIABLES, prefix_of
 
 _DATA = re.compile(r"\.data-\d{5}-of-\d{5}")
 _SHARD_OF_V1 = re.compile(r"-\d{5}-of-(\d{5})")

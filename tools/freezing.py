@@ -18,9 +18,8 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from checkpoints.reader import Array
 from data import files
 from errors import CheckpointError, ToolError, first_few
-from metagraph.meta import MetaGraphFile, TensorInfo, format_shape, node_of
+from metagraph.meta import MetaGraphFile, TensorInfo, add_description, format_shape, node_of
 from metagraph.model import checkpoint_of
-from metagraph.parsing import add_description
 from metagraph.session import load_inference_graph, warn_if_random
 from prediction.chosen_model import with_model
 from prediction.output import check_target, write_whole
@@ -28,13 +27,7 @@ from tools.command import Record, format_bytes, table
 from tools.differences import compare
 from tools.folding import make_placeholder
 from tools.freeze import FreezeConfig, PartConfig
-from tools.frozen_graph import (
-    TABLE_INITIALIZERS,
-    FreezePlan,
-    FrozenGraph,
-    freeze_plan,
-    plan_freeze,
-)
+from tools.frozen_graph import TABLE_INITIALIZERS, FreezePlan, FrozenGraph, freeze_plan, plan_freeze
 
 TOLERANCE = 1e-6  # Absolute and relative: |a - b| <= TOLERANCE + TOLERANCE |a|.
 _SHOWN = 3
@@ -55,14 +48,7 @@ class Reference(NamedTuple):
 def freeze_to_file(config: FreezeConfig) -> Record:
     """Freezes, compares with the original, and writes the file only where all is equal.
 
-    Returns:
-      JSON values: `output`, the file; `meta`, that of the graph; `checkpoint`, the prefix of its
-      variables, null where it has none; `inputs` and `outputs` of the frozen graph, each key of the
-      signature -> `name`, `dtype` and `shape` (null where unknown, null sizes too); `off`, the
-      original's training switches and dropouts -> the values they have for good; `nodes`, how many
-      there are; `size`, bytes of the file; `tables`, the nodes that fill lookup tables, to be run
-      first in a session; `largest_difference` from the original on the same batch; `random`, the
-      outputs of the original that are random, and were not compared.
+    Gives what `docs/json.md` has.
     """
     return with_model(config, lambda meta, _: _freeze(config, meta))
 

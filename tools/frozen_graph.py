@@ -20,13 +20,7 @@ from checkpoints import naming
 from errors import ToolError
 from metagraph.casting import Array
 from metagraph.graph import SubGraph, sub_graph
-from metagraph.meta import (
-    PLACEHOLDERS,
-    PLACEHOLDERS_WITH_DEFAULT,
-    MetaGraphFile,
-    TensorInfo,
-    node_of,
-)
+from metagraph.meta import INPUT_OPS, PLACEHOLDERS, MetaGraphFile, TensorInfo, node_of
 from metagraph.model import Model, fetchable, find_candidates, read_model
 from metagraph.safety import check_operations
 from metagraph.session import Restoring, describe_tensors, free_scope
@@ -34,13 +28,7 @@ from metagraph.tables import Filling, with_tables
 from metagraph.usage import Role, RoleFinder, is_source, off_value, output_index, says_switch
 from metagraph.variables import VARIABLE_OPS, Variable, variable_of
 from prediction.chosen_model import READING
-from tools.folding import (
-    fill_constants,
-    fold,
-    make_constant,
-    make_placeholder,
-    replace_variables,
-)
+from tools.folding import fill_constants, fold, make_constant, make_placeholder, replace_variables
 from tools.freeze import PartConfig
 
 TABLE_INITIALIZERS = "table_initializer"
@@ -52,7 +40,6 @@ _KEPT = (
     naming.INPUT_SCALE_COLLECTION,
     naming.TRAINED_ON_COLLECTION,
 )
-_GIVEN = PLACEHOLDERS | PLACEHOLDERS_WITH_DEFAULT
 
 
 @dataclass(frozen=True)
@@ -146,7 +133,7 @@ def _off(
     needed, found = sub_graph(meta, wanted, cuts), {}
     finder = RoleFinder(needed)
     nodes = [meta.nodes[name] for name in meta.nodes if name in needed.names]
-    given = [f"{node.name}:0" for node in nodes if node.op in _GIVEN | VARIABLE_OPS]
+    given = [f"{node.name}:0" for node in nodes if node.op in INPUT_OPS | VARIABLE_OPS]
     for info in describe_tensors(meta, given) if given else ():
         is_variable = meta.nodes[node_of(info.name)].op in VARIABLE_OPS
         role = None if is_variable and info.dtype.name != "bool" else finder.role(info)

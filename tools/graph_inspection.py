@@ -18,19 +18,12 @@ from metagraph.importing import disarmed_graph
 from metagraph.meta import MetaGraphFile, node_of
 from metagraph.model import read_model
 from metagraph.safety import offenders
-from prediction.chosen_model import open_graph, with_chosen
+from prediction.chosen_model import open_graph, shortened, tensor_text, with_chosen
 from prediction.output import check_target, write_whole
 from prediction.request import ModelConfig
 from tools import graph_layers, graph_parts
 from tools.command import format_bytes
-from tools.graph_subject import (
-    Subject,
-    attribute_text,
-    listed,
-    shortened,
-    tensor_record,
-    tensor_text,
-)
+from tools.graph_subject import Subject, attribute_text, listed, tensor_record
 from tools.inspect_graph import PARTS, GraphInspection
 
 # Of each part: what it is as JSON values, and those as lines for people.
@@ -54,12 +47,7 @@ _LONGEST = 2000  # Characters of an attribute for people.
 def inspect_graph(config: GraphInspection) -> dict[str, Any]:
     """Looks at a graph, and writes the files that are asked for.
 
-    Returns:
-      JSON values: the parts by their names, each as its function says; or `node`; and `written`, a
-      list of `file` and `bytes`, where there are any.
-
-    Raises:
-      CheckpointError, DataError, PredictionError, ToolError: one line for the user.
+    Gives what `docs/json.md` has. Raises CheckpointError, DataError, PredictionError or ToolError.
     """
     for flag, path in config.targets.items():
         check_target(path, [], overwrite=config.overwrite, flag=flag)
@@ -127,14 +115,9 @@ def as_text(found: Mapping[str, Any]) -> str:
 
 
 def node_record(meta: MetaGraphFile, text: str) -> dict[str, Any]:
-    """JSON values, of a node or of the node of a tensor.
+    """JSON values, of a node or of the node of a tensor, as `docs/json.md` has them.
 
-    Its `inputs` and `outputs` are as of `tensor_record`; an output has `takers` too, a list of
-    `node` and `input`, the number of it there. `risk` is what the node may do beyond computing,
-    null where it may not.
-
-    Raises:
-      ToolError: there is no such node; the nearest names are in the message.
+    Raises ToolError where there is no such node; the nearest names are in the message.
     """
     name = text.removeprefix("^").partition(":")[0]
     if name not in meta.nodes:

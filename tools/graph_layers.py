@@ -22,14 +22,14 @@ from cli.terminal import printable
 from errors import CheckpointError, ToolError
 from metagraph.graph import attribute_of, called, data_inputs, sub_graph
 from metagraph.importing import import_disarmed
-from metagraph.meta import PLACEHOLDERS, PLACEHOLDERS_WITH_DEFAULT, MetaGraphFile, node_of
+from metagraph.meta import INPUT_OPS, MetaGraphFile, node_of
 from metagraph.variables import VARIABLE_OPS, trainable_names
+from prediction.chosen_model import kind_text, shortened
 from tools.command import quiet, table
-from tools.graph_subject import Subject, counted, kind_text, listed, shortened, tensor_record
+from tools.graph_subject import Subject, counted, listed, tensor_record
 
 _PARTITION = re.compile(r"/part_\d+$")  # Of a partitioned variable.
-_INPUTS = PLACEHOLDERS | PLACEHOLDERS_WITH_DEFAULT
-_SOURCES = _INPUTS | {"IteratorGetNext", "IteratorV2", "Iterator", "OneShotIterator"}
+_SOURCES = INPUT_OPS | {"IteratorGetNext", "IteratorV2", "Iterator", "OneShotIterator"}
 _SHAPES = ("shape", "_output_shapes", "output_shapes")  # Their attributes.
 _NUMBERS = ("parameters", "constants", "flops")
 _HEAD = ("layer", "parameters", "constants", "FLOPs")
@@ -73,13 +73,8 @@ def static_graph(
     """Imports as much of a graph as this TensorFlow can: the whole, or what some outputs need.
 
     Inputs whose first size is not known get the batch size, where there is one and the graph
-    allows.
-
-    Returns:
-      The graph, disarmed, None where nothing can be imported; and why it is not the whole.
-
-    Raises:
-      CheckpointError: a node's input does not exist.
+    allows. Gives the graph, disarmed, None where nothing can be imported; and why it is not the
+    whole. Raises CheckpointError where a node's input does not exist.
     """
     problem = ""
     for names in ([f"{name}:0" for name in meta.nodes], outputs):
@@ -124,15 +119,9 @@ def _numbers(tally: Mapping[str, int]) -> dict[str, int]:
 
 
 def cost_part(subject: Subject) -> dict[str, Any]:
-    """JSON values.
+    """JSON values, as `docs/json.md` has them.
 
-    Keys: `batch_size`; `outputs` (what the inference part predicts); `inference` and `total`, each
-    with `parameters` (values of variables), `constants` (floating-point values of constants that
-    are no scalars: of a frozen graph, its parameters) and `flops`, those `by_op` (operation ->
-    FLOPs) and `not_counted` (operation -> nodes that call functions, or that have FLOPs, but not a
-    shape that the profiler counts); `trainable` (parameters; null where the file does not say);
-    `layers`, in the file's order, a list of `layer`, `inference` and `total` with those three
-    numbers; `problem` (why less than the whole graph is counted; empty where all is).
+    The inference part is what the outputs need; layers are in the file's order.
     """
     meta = subject.meta
     library = {f.signature.name: f for f in meta.proto.graph_def.library.function}
@@ -242,11 +231,8 @@ def _row(name: str, numbers: Mapping[str, int]) -> tuple[str, ...]:
 class LayerGraph:
     """What is drawn. A layer is a scope, or a node or a fed tensor outside of all scopes.
 
-    Attributes:
-      title: what it is a drawing of.
-      layers: by name, how many nodes of each operation.
-      edges: giver and taker -> the types of the tensors between them, as keys.
-      outputs: the layers with a prediction.
+    `layers` has by name how many nodes there are of each operation, `edges` by giver and taker the
+    types of the tensors between them, as keys, `outputs` the layers with a prediction.
     """
 
     title: str
@@ -258,10 +244,8 @@ class LayerGraph:
 def layer_graph(subject: Subject) -> LayerGraph:
     """Collapses what predicts, or, where that is not known, the whole graph.
 
-    Where there are more than `MAX_LAYERS`, only outer scopes are layers.
-
-    Raises:
-      ToolError: there are too many even so.
+    Where there are more than `MAX_LAYERS`, only outer scopes are layers. Raises ToolError where
+    there are too many even so.
     """
     meta = subject.meta
     graph, _ = static_graph(meta, subject.outputs, None)
@@ -314,7 +298,7 @@ def dot_text(graph: LayerGraph) -> str:
     for name, ops in graph.layers.items():
         label = _quoted(dict.fromkeys([name, _ops_text(ops)]))  # Once, of a node named as it does.
         is_output = name in graph.outputs
-        shape = "ellipse" if ops.keys() & (_INPUTS | {_FED}) and not is_output else "box"
+        shape = "ellipse" if ops.keys() & (INPUT_OPS | {_FED}) and not is_output else "box"
         bold = ", penwidth=2" if is_output else ""
         lines.append(f"  {ids[name]} [label={label}, shape={shape}{bold}];")
     for (giver, taker), types in graph.edges.items():
@@ -344,8 +328,7 @@ def _quoted(lines: Iterable[str]) -> str:
 def draw_png(text: str, seconds: float = 120.0) -> bytes:
     """Runs Graphviz's program `dot` on a graph, which comes in by a pipe, and names no file.
 
-    Raises:
-      ToolError: it is not installed, takes longer than so many seconds, or fails.
+    Raises ToolError where it is not installed, takes longer than so many seconds, or fails.
     """
     program = shutil.which("dot")
     if program is None:

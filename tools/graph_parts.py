@@ -7,10 +7,9 @@ Formats: `meta_graph.proto`, `saver.proto` in `tensorflow/core/protobuf`, `funct
 `variable.proto` in `tensorflow/core/framework`.
 """
 
-import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,29 +19,14 @@ from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo
 from tensorflow.core.protobuf.saver_pb2 import SaverDef
 
 from metagraph.casting import json_value
-from metagraph.meta import MetaGraphFile, format_shape, node_of, read_signatures
+from metagraph.meta import MetaGraphFile, format_shape, node_of, read_signatures, shape_sizes
 from metagraph.safety import Offender, offenders, op_definitions
 from metagraph.tables import with_tables
 from metagraph.variables import VARIABLE_OPS, saver_keys, trainable_names
-from prediction.chosen_model import listing
-from tools.graph_subject import (
-    Subject,
-    counted,
-    dtype_name,
-    kind_text,
-    listed,
-    shape_sizes,
-    shortened,
-    tensor_text,
-)
+from prediction.chosen_model import TITLES, kind_text, listing, shortened, tensor_text
+from tools.graph_subject import Subject, counted, dtype_name, listed
 
-_TITLES = {
-    "inputs": "inputs",
-    "pipeline": "to feed in place of the input pipeline",
-    "outputs": "outputs",
-    "candidates": "possible outputs, the likeliest first",
-    "variables": "variables",
-}
+_TITLES = {**TITLES, "candidates": "possible outputs, the likeliest first"}
 _SAVER = ("filename_tensor_name", "save_tensor_name", "restore_op_name")
 _SIDES = ("inputs", "outputs")
 _ENTRIES = 10  # Of a collection, on its line.
@@ -115,23 +99,16 @@ def graph_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
     for key, title in _TITLES.items():
         if found[key] or key in ("inputs", "variables"):
             yield f"  {title}" + (f" ({len(found[key])})" if key == "variables" else "")
-            texts = [_line(entry, key, found["trainable"]) for entry in found[key]]
+            trained = found["trainable"] if key == "variables" else ()
+            texts = []
+            for entry in found[key]:
+                is_other = trained and entry["name"].removesuffix(":0") not in trained
+                texts.append(tensor_text(entry) + (", not trained" if is_other else ""))
             yield from shortened(texts or ["(none)"], most, "    ")
 
 
-def _line(entry: Mapping[str, Any], key: str, trainable: list[str]) -> str:
-    default = f", default {json.dumps(entry['default'])}" if "default" in entry else ""
-    is_other = key == "variables" and trainable and entry["name"][:-2] not in trainable
-    return tensor_text(entry) + default + (", not trained" if is_other else "")
-
-
 def saver_part(subject: Subject) -> dict[str, Any]:
-    """JSON values.
-
-    `present` is whether the file has a saver, a `max_to_keep` of 0 is all, a `version` is `LEGACY`
-    (which is V1 too), `V1` or `V2`; in `saved`, a partitioned variable has `slice`, with
-    `full_shape`, `starts` and `sizes`.
-    """
+    """JSON values, as `docs/json.md` has them; those of a partitioned variable have its `slice`."""
     meta = subject.meta
     saver = meta.proto.saver_def
     versions = {number: name for name, number in SaverDef.CheckpointFormatVersion.items()}
@@ -183,11 +160,7 @@ def _place_text(place: Mapping[str, Any]) -> str:
 
 
 def collections_part(subject: Subject) -> dict[str, Any]:
-    """Collection -> its entries as JSON values.
-
-    Names, texts and numbers are themselves. Others are objects whose key `kind` is `variable`, or
-    `bytes` for whatever else a collection may hold.
-    """
+    """Collection -> its entries as JSON values; what is no name, text or number has a `kind`."""
     meta = subject.meta
     return {key: _entries(meta, key) for key in sorted(meta.proto.collection_def)}
 
@@ -249,12 +222,7 @@ def _entry_text(entry: dict[str, Any] | str) -> str:
 
 
 def signatures_part(subject: Subject) -> dict[str, Any]:
-    """JSON values, with the types that the signatures declare; those of a session bundle do not.
-
-    Signature -> `method_name`, `inputs` and `outputs`; each of these: key -> `name` (of the tensor;
-    `(coo_sparse)` of one that has several), `dtype` (null where not declared), `shape`, `exists`
-    (whether the graph has it).
-    """
+    """JSON values, with the types that the signatures declare; those of a session bundle do not."""
     meta = subject.meta
     found: dict[str, Any] = {}
     for name, signature in read_signatures(meta).items():
@@ -314,12 +282,7 @@ def functions_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
 
 
 def safety_part(subject: Subject) -> dict[str, Any]:
-    """JSON values.
-
-    `inference` is of what predict.py would run for the outputs, null where there are none, `whole`
-    of all that is in the file. An offender's `function` is empty for the graph itself, its `risk`
-    as in `can read or write files`.
-    """
+    """JSON values: of what predict.py would run for the outputs, if there are any, and of all."""
     found = None
     if subject.outputs:
         needed, _ = with_tables(subject.meta, subject.outputs, subject.feeds)
@@ -343,12 +306,10 @@ def safety_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
     for key, title in {"inference": "what predicts", "whole": "the whole file"}.items():
         if found[key] is not None:
             yield f"  {title} {'passes' if found[key]['passes'] else 'does not pass'}"
-            yield from shortened(_offender_lines(found[key]["offenders"]), most, "    ")
-
-
-def _offender_lines(found: Sequence[Mapping[str, Any]]) -> list[str]:
-    by_op: dict[tuple[str, str], list[str]] = {}
-    for entry in found:
-        place = f"{entry['function']}/" if entry["function"] else ""
-        by_op.setdefault((entry["op"], entry["risk"]), []).append(place + entry["node"])
-    return [f"{op}, which {risk}: {listed(n, _OFFENDERS)}" for (op, risk), n in by_op.items()]
+            by_op: dict[str, list[str]] = {}
+            for entry in found[key]["offenders"]:
+                place = f"{entry['function']}/" if entry["function"] else ""
+                refused = f"{entry['op']}, which {entry['risk']}"
+                by_op.setdefault(refused, []).append(place + entry["node"])
+            texts = [f"{told}: {listed(nodes, _OFFENDERS)}" for told, nodes in by_op.items()]
+            yield from shortened(texts, most, "    ")

@@ -13,15 +13,14 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.core.framework.attr_value_pb2 import AttrValue, NameAttrList
 from tensorflow.core.framework.tensor_pb2 import TensorProto
-from tensorflow.core.framework.tensor_shape_pb2 import TensorShapeProto
 
 from errors import first_few
 from metagraph.casting import json_value
 from metagraph.graph import SubGraph, sub_graph
-from metagraph.meta import MetaGraphFile, format_shape
+from metagraph.meta import MetaGraphFile, format_shape, shape_sizes
 from metagraph.model import Candidates, Model, find_candidates
+from prediction.chosen_model import ALL_IN_JSON
 
-_HINT = "--format=json has all"
 _SHOWN_VALUES = 8  # Of a constant.
 
 
@@ -62,40 +61,21 @@ class Subject:
     def needed(self) -> SubGraph:
         """What predicts, cut off at the feeds; empty where the graph has no output.
 
-        Raises:
-          CheckpointError: there is no such tensor, or a node's input does not exist.
+        Raises CheckpointError where there is no such tensor, or a node's input does not exist.
         """
         return sub_graph(self.meta, self.outputs, self.feeds)
-
-
-def shortened(lines: Sequence[str], most: int, indent: str = "  ") -> list[str]:
-    """The first lines, and how many more there are; all indented."""
-    rest = [f"... and {len(lines) - most} more ({_HINT})"] if len(lines) > most else []
-    return [indent + line for line in (*lines[:most], *rest)]
 
 
 def counted(counts: Mapping[str, int], most: int) -> str:
     """`Const 14, MatMul 2`, the most frequent first; then how many more kinds there are."""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     text = listed([f"{name} {count}" for name, count in ordered], most)
-    return text + (f" ({_HINT})" if len(ordered) > most else "")
+    return text + (f" ({ALL_IN_JSON})" if len(ordered) > most else "")
 
 
 def listed(values: Iterable[Any], most: int) -> str:
     """`a, b, c`; then how many more there are."""
     return first_few([str(value) for value in values], most) or "(none)"
-
-
-def tensor_text(record: Mapping[str, Any]) -> str:
-    """`x:0  float32 [?, 4]`."""
-    return f"{record['name']}  {kind_text(record)}"
-
-
-def kind_text(record: Mapping[str, Any]) -> str:
-    """`float32 [?, 4]`, of the keys `dtype` (null where not known) and `shape`."""
-    if record["dtype"] is None:
-        return "unknown here"
-    return f"{record['dtype']} {format_shape(record['shape'])}"
 
 
 def tensor_record(graph: tf.Graph | None, text: str) -> dict[str, Any]:
@@ -126,13 +106,6 @@ def dtype_name(number: int) -> str:
         return str(tf.as_dtype(number).name)
     except TypeError:
         return f"dtype {number}"
-
-
-def shape_sizes(shape: TensorShapeProto) -> list[int | None] | None:
-    """Sizes as JSON has them: null where one is not known, and for a shape without a rank."""
-    if shape.unknown_rank:
-        return None
-    return [dim.size if dim.size >= 0 else None for dim in shape.dim]
 
 
 def _tensor_text(tensor: TensorProto) -> str:

@@ -138,24 +138,9 @@ def main(config: PlotConfig) -> None:
 
 
 def plot(config: PlotConfig) -> Record:
-    """Draws a picture, writes it, and returns what is in it.
+    """Draws a picture, writes it, and returns what is in it, as `docs/json.md` has it.
 
-    Keys: `what`; `output`, the file, null where nothing was to be drawn; `summary`, a line; and of
-    each kind:
-
-    - metrics: `runs`, of each its `folder`, its last `step` and for each number the `last` value,
-      as `step` and `value`.
-    - line: `run`, `points` (how many), `w`, `b` and `loss` at the end, and the `path`, a list of
-      `step`, `w` and `b`.
-    - filters: `meta`, `tensor`, its `shape`, and how many `filters` are shown.
-    - confusion: `meta`, `checkpoint`, `rows`, `accuracy`, `classes` (names) and `counts`, a list of
-      rows by true class, each a list by predicted class.
-    - mistakes: `meta`, `checkpoint`, `rows`, `wrong` (how many), and the `mistakes` shown: `name`,
-      `label`, `class` and `probability`.
-
-    Raises:
-      ToolError, CheckpointError, PredictionError, DataError: one line for the user; no file is
-        written then.
+    Raises ToolError, CheckpointError, PredictionError or DataError; no file is written then.
     """
     from prediction.output import check_target, write_whole
     from tools.plotting import render, style
@@ -173,14 +158,14 @@ def plot(config: PlotConfig) -> Record:
 def _draw(config: PlotConfig) -> "Picture":
     from prediction.chosen_model import with_model
     from prediction.evaluation import classify
-    from tools import plot_models, plot_runs
+    from tools import plot_models, plotting
 
     model = config.model
     if model is None:
         if config.what == "line":
-            return plot_runs.draw_line(plot_runs.read_line_run(config.runs[0]))
-        runs = [plot_runs.read_run(run) for run in config.runs]
-        return plot_runs.draw_metrics(runs, log_loss=config.log_loss)
+            return plotting.draw_line(plotting.read_line_run(config.runs[0]))
+        runs = [plotting.read_run(run) for run in config.runs]
+        return plotting.draw_metrics(runs, log_loss=config.log_loss)
     if config.what == "filters":
         read = functools.partial(plot_models.read_kernel, model, tensor=config.tensor)
         return plot_models.draw_filters(with_model(model, read))

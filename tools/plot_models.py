@@ -39,8 +39,7 @@ Counts = npt.NDArray[np.int64]
 def labels_of(found: Classified) -> Counts:
     """The true class of each row: int64 [N].
 
-    Raises:
-      ToolError: they are not known, or one is of no class of the model.
+    Raises ToolError where they are not known, or one is of no class of the model.
     """
     if found.result.labels is None:
         raise ToolError(
@@ -66,10 +65,8 @@ def _subject(found: Classified) -> dict[str, Any]:
 def confusion(found: Classified) -> tuple[list[str], Counts]:
     """The names of classes, and counts by true and predicted class, [classes, classes].
 
-    Of many classes, those that occur.
-
-    Raises:
-      ToolError: the labels are not known, or there are too many classes for a picture.
+    Of many classes, those that occur. Raises ToolError where the labels are not known, or there are
+    too many classes for a picture.
     """
     result, labels = found.result, labels_of(found)
     shown = np.arange(result.probabilities.shape[1])
@@ -138,11 +135,7 @@ class Mistakes(NamedTuple):
 
 
 def worst_mistakes(found: Classified, most: int) -> Mistakes:
-    """The rows whose class is wrong, the surest first.
-
-    Raises:
-      ToolError: the labels are not known.
-    """
+    """The rows whose class is wrong, the surest first; ToolError where the labels are not known."""
     result, labels = found.result, labels_of(found)
     wrong = np.flatnonzero(result.classes != labels)
     order = np.argsort(-result.probability[wrong].astype(np.float64), kind="stable")
@@ -162,9 +155,8 @@ def worst_mistakes(found: Classified, most: int) -> Mistakes:
 def draw_mistakes(found: Classified, most: int) -> Picture:
     """Draws rows whose class is wrong as images, the surest first; no figure where there is none.
 
-    Raises:
-      ToolError: the labels are not known, or the rows are no images.
-      DataError: an image can no longer be read.
+    Raises ToolError where the labels are not known, or the rows are no images, DataError where an
+    image can no longer be read.
     """
     wrong, rows, told = worst_mistakes(found, most)
     among = f"in {len(found.result.names)} rows"
@@ -200,10 +192,8 @@ def row_images(found: Classified, rows: Sequence[int]) -> tuple[list[Pixels], bo
     """Rows of the first input that holds images, each float64 [height, width, 3] in [0, 1].
 
     Also whether they are stretched: the least and largest values of each are black and white, as
-    those of the model's images are not known, or other values are within them.
-
-    Raises:
-      ToolError: there is no such input.
+    those of the model's images are not known, or other values are within them. Raises ToolError
+    where there is no such input.
     """
     refused = []
     for name, held in found.inputs.rows.items():
@@ -264,9 +254,8 @@ def read_kernel(
 ) -> Kernel:
     """Reads one kernel, by default the first that the prediction needs, and no other variable.
 
-    Raises:
-      ToolError: there is none, or the tensor is no kernel.
-      CheckpointError: there is no such tensor, or its value cannot be had.
+    Raises ToolError where there is none, or the tensor is no kernel, CheckpointError where there is
+    no such tensor, or its value cannot be had.
     """
     with config.limit.over("looking for a kernel"):
         name = meta.tensor_name(tensor) if tensor is not None else _first_kernel(meta, model)
@@ -316,8 +305,7 @@ def _no_kernel(meta: MetaGraphFile, info: TensorInfo) -> ToolError:
 def draw_filters(kernel: Kernel) -> Picture:
     """Draws each filter in grey or, of three channels, in colour; of others, each channel in grey.
 
-    Raises:
-      ToolError: the filters are too large for a picture.
+    Raises ToolError where the filters are too large for a picture.
     """
     shape = kernel.values.shape
     most = _MAX_FILTERS if shape[2] in _AS_COLOUR else _MAX_PLANES

@@ -1,17 +1,39 @@
-"""What all pictures share: their style, their texts, and how they become a file."""
+"""What all pictures share: their style, their texts, how they become a file; and those of runs.
+
+Of a run's log, `logs/metrics.jsonl`: loss, accuracy and learning rate over the steps; of the linear
+model, its points with the line that it has found, and the way of (w, b) there.
+"""
 
 import contextlib
+import functools
 import io
+import json
+import math
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import matplotlib.style
+import numpy as np
+import numpy.typing as npt
+from absl import logging
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogFormatter, LogLocator, MaxNLocator, StrMethodFormatter
 
+from checkpoints import manifest, naming
+from checkpoints.file_io import read_bounded
+from checkpoints.folder import usable_steps
+from checkpoints.lock import Hold, read_newest
+from data import batches
+from errors import CheckpointError, ToolError
+from metagraph.casting import json_value
 from tools.command import Record
+from training.metrics import LOGS_FOLDER, METRICS_FILE, step_of
 
 # What would differ from one run to the next, or with the version of what has drawn.
 _METADATA: dict[str, dict[str, Any]] = {".png": {"Software": None}, ".svg": {"Date": None}}
@@ -69,3 +91,290 @@ def render(figure: Figure, path: str) -> bytes:
     content = io.BytesIO()
     figure.savefig(content, format=suffix.removeprefix("."), metadata=_METADATA[suffix])
     return content.getvalue()
+
+
+# What runs have logged.
+
+_MAX_BYTES = 1 << 30
+_MAX_STEP = 1 << 53  # As a float64 holds it exactly.
+_LARGEST = float(np.finfo(np.float32).max)  # Models of ours compute in float32.
+_MARKERS = "osv^DPX"  # With ten colours, 70 runs are told apart.
+_MOST_MARKERS = 30  # Of a line.
+# Panel -> numbers of the log that share it, and how each is called.
+PANELS = {
+    "loss": {"loss": "training batch"},
+    "accuracy": {"accuracy": "training batch", "test_accuracy": "test split"},
+    "learning rate": {"learning_rate": "learning rate"},
+}
+# How they are drawn, of one run; of several, colour and marker are a run's.
+_LOOKS: Mapping[str, dict[str, Any]] = {
+    "training batch": {"color": "C0", "marker": ".", "ls": "solid", "lw": 1.2, "alpha": 0.6},
+    "test split": {"color": "C1", "marker": "o", "ls": "dashed", "lw": 2.2},
+}
+_SEEDS = 1 << 32
+_GRID = 161  # Points of the surface, each way.
+_LEVELS = 24
+_LEAST_SPAN = 2.0  # Of w and of b, so that a path that has arrived still lies in a valley.
+_LEAST_SHARE = 1e-6  # Of the largest loss, that the lowest contour has.
+Floats = npt.NDArray[np.float64]
+
+
+class RunMetrics(NamedTuple):
+    """What a run has logged.
+
+    `series` has each number by its name, such as `loss`: float64 [2, N], the rising steps and the
+    values, NaN where the log has it.
+    """
+
+    folder: str
+    series: Mapping[str, Floats]
+
+    @property
+    def last_step(self) -> int:
+        """The last step of any number."""
+        return int(max(steps[-1] for steps, _ in self.series.values()))
+
+
+def read_run(folder: str) -> RunMetrics:
+    """Reads `<folder>/logs/metrics.jsonl`, up to its last whole line.
+
+    As where a run is resumed, a line that was cut short or is damaged is passed over, with a
+    warning; of two lines of one step, the later counts. Raises ToolError where there is no such
+    file, it cannot be read, or it holds no number.
+    """
+    path = os.path.join(folder, LOGS_FOLDER, METRICS_FILE)
+    try:
+        lines = read_bounded(path, _MAX_BYTES).splitlines(keepends=True)
+    except CheckpointError as error:
+        raise ToolError(f"--run={folder}: {error}; expected the folder of a run") from error
+    found = {at: line for line in lines if (at := step_of(line)) is not None and at < _MAX_STEP}
+    if len(found) < len(lines):
+        logging.warning(
+            "%s: lines passed over, as they are damaged: %d", path, len(lines) - len(found)
+        )
+    points: dict[str, list[tuple[float, float]]] = {}
+    for step in sorted(found):
+        for name, value in json.loads(found[step]).items():
+            if name != "step" and (number := _number(value)) is not None:
+                points.setdefault(name, []).append((step, number))
+    if not points:
+        raise ToolError(f"--run={folder}: {path} holds no number yet")
+    return RunMetrics(folder, {name: np.array(pairs).T for name, pairs in points.items()})
+
+
+def _number(value: object) -> float | None:
+    """A JSON number, NaN where no float32 holds it; None where it is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if abs(value) <= _LARGEST else math.nan
+
+
+def draw_metrics(runs: Sequence[RunMetrics], *, log_loss: bool) -> Picture:
+    """Draws one panel for each kind of number that any of the runs has; of one run or of several.
+
+    Raises ToolError where there is none of these numbers.
+    """
+    logged = {name for run in runs for name in run.series}
+    panels = [title for title, kinds in PANELS.items() if logged & kinds.keys()]
+    if not panels:
+        folders = ", ".join(run.folder for run in runs)
+        raise ToolError(f"{folders}: expected loss, accuracy or learning_rate in the log")
+    looks = [_look(index, len(runs)) for index in range(len(runs))]
+    figure = new_figure(8, 2.8 * len(panels) + 1.0)
+    grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    for title, axes in zip(panels, grid, strict=True):
+        _draw_panel(axes, title, runs, looks)
+        if log_loss and title == "loss":
+            _make_logarithmic(axes)
+    grid[-1].set_xlabel("step (updates done)")
+    grid[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.align_ylabels()
+    whose = short_path(runs[0].folder) if len(runs) == 1 else f"{len(runs)} runs"
+    figure.suptitle(f"{', '.join(panels).capitalize()} of {whose}")
+    shown = {PANELS[panel][name] for panel in panels for name in logged & PANELS[panel].keys()}
+    figure.legend(handles=_legend(runs, looks, shown), loc="outside lower center", ncols=4)
+    told = ", ".join(f"{run.folder} to step {run.last_step}" for run in runs)
+    summary = "; ".join([f"{', '.join(panels)} of {told}", *_left_out(runs, panels)])
+    return Picture(figure, summary, {"runs": [*map(_record, runs)]})
+
+
+def _look(run: int, count: int) -> dict[str, Any]:
+    """What a run's lines have in common, by its number among so many."""
+    if count == 1:
+        return {"markersize": 4}
+    return {"markersize": 4, "color": f"C{run % 10}", "marker": _MARKERS[run % len(_MARKERS)]}
+
+
+def _draw_panel(
+    axes: Axes, title: str, runs: Sequence[RunMetrics], looks: Sequence[dict[str, Any]]
+) -> None:
+    for number, kind in PANELS[title].items():
+        style = _LOOKS.get(kind, _LOOKS["training batch"])
+        for run, look in zip(runs, looks, strict=True):
+            if number in run.series:
+                steps, values = run.series[number]
+                every = -(-len(steps) // _MOST_MARKERS)
+                label = f"{short_path(run.folder)}: {number}"
+                axes.plot(steps, values, label=label, markevery=every, **style | look)
+    axes.set_ylabel(title)
+    axes.grid(alpha=0.3)
+    if title == "accuracy":
+        axes.set_ylim(-0.03, 1.03)
+
+
+def _legend(
+    runs: Sequence[RunMetrics], looks: Sequence[dict[str, Any]], shown: Collection[str]
+) -> list[Line2D]:
+    """Of several runs, which is which; then the kinds of numbers that are shown."""
+    named = list(zip(runs, looks, strict=True)) if len(runs) > 1 else []
+    plain = {"color": "black", "marker": ""} if named else looks[0]
+    return [
+        *(Line2D([], [], label=short_path(run.folder), **look) for run, look in named),
+        *(Line2D([], [], label=kind, **_LOOKS[kind] | plain) for kind in _LOOKS if kind in shown),
+    ]
+
+
+def _left_out(runs: Sequence[RunMetrics], panels: Sequence[str]) -> Iterator[str]:
+    """Which runs have none of a panel's numbers."""
+    for run in runs:
+        missing = [panel for panel in panels if not run.series.keys() & PANELS[panel].keys()]
+        if missing:
+            yield f"{run.folder} left out of {', '.join(missing)}: its log has none"
+
+
+def _make_logarithmic(axes: Axes) -> None:
+    """With plain numbers, as matplotlib's are formulas; not where nothing is above 0."""
+    if any((np.asarray(line.get_ydata(), np.float64) > 0).any() for line in axes.lines):
+        axes.set_yscale("log", nonpositive="mask")
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.yaxis.set_minor_formatter(LogFormatter())
+
+
+def _record(run: RunMetrics) -> dict[str, object]:
+    """The folder, its last step, and the last value of each number with its step."""
+    last = {
+        name: {"step": int(steps[-1]), "value": json_value(values[-1])}
+        for name, (steps, values) in run.series.items()
+    }
+    return {"folder": run.folder, "step": run.last_step, "last": last}
+
+
+class LineRun(NamedTuple):
+    """A run of the linear model: its points, x and y float64 [N], and its path.
+
+    That is w and b, float64 [P, 2], after each of the steps, int64 [P].
+    """
+
+    folder: str
+    x: Floats
+    y: Floats
+    steps: npt.NDArray[np.int64]
+    path: Floats
+
+
+def mean_squared_error(run: LineRun, w: Floats, b: Floats) -> Floats:
+    """The loss at each pair of `w` and `b`, which are arrays of one shape, on all points."""
+    error = w[..., np.newaxis] * run.x + b[..., np.newaxis] - run.y  # [..., N]
+    return np.asarray(np.mean(error**2, axis=-1))
+
+
+def read_line_run(folder: str) -> LineRun:
+    """Reads what a run of the linear model has left.
+
+    The points are drawn again from the seed in the newest checkpoint's manifest. The path is what
+    the log has of w and b, up to that checkpoint. Raises ToolError where it is no run of the linear
+    model, or has no log, CheckpointError where the newest checkpoint has no manifest, or a damaged
+    one.
+    """
+    return read_newest([folder], functools.partial(_read_line, folder))
+
+
+def _read_line(folder: str, hold: Hold) -> LineRun:
+    saved = usable_steps(folder)
+    if not saved:
+        raise ToolError(
+            f"--run={folder}: expected the folder of a run of train_linear.py, found no checkpoint "
+            f"{naming.BASENAME}-<step> in it"
+        )
+    hold(naming.checkpoint_prefix(folder, saved[-1]))
+    points = batches.linear_points(_seed(folder, saved[-1]))
+    x, y = (values.astype(np.float64) for values in points)
+    series = read_run(folder).series
+    empty = np.empty((2, 0))
+    (w_steps, w), (b_steps, b) = series.get("w", empty), series.get("b", empty)
+    steps, of_w, of_b = np.intersect1d(w_steps, b_steps, return_indices=True)
+    path = np.stack([w[of_w], b[of_b]], axis=1)
+    kept = (steps <= saved[-1]) & np.isfinite(path).all(axis=1)
+    if not kept.any():
+        raise ToolError(f"--run={folder}: expected w and b in its log, as train_linear.py logs")
+    return LineRun(folder, x, y, steps[kept].astype(np.int64), path[kept])
+
+
+def _seed(folder: str, step: int) -> int:
+    """The seed that the run's points follow from."""
+    found = manifest.read(folder, step)
+    name = os.path.join(folder, naming.checkpoint_name(step))
+    if found is None:
+        raise CheckpointError(
+            f"{name} has no {naming.MANIFEST_SUFFIX}: the points follow from the seed in it, which "
+            "only a run of train_linear.py has"
+        )
+    model, seed = found.config.get("model"), found.config.get("seed")
+    if model != "linear":
+        raise ToolError(f"{name}: expected a run of train_linear.py, found the model {model!r}")
+    if not isinstance(seed, int) or not 0 <= seed < _SEEDS:
+        raise ToolError(f"{name}: expected a seed from 0 to {_SEEDS - 1}, found {seed!r}")
+    return seed
+
+
+def draw_line(run: LineRun) -> Picture:
+    """Draws the points with their line, and beside them the way of (w, b) down the loss."""
+    figure = new_figure(11, 4.8)
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1.25))
+    w, b = run.path[-1].tolist()
+    equation = f"y = {w:.4f} x {'+' if b >= 0 else '-'} {abs(b):.4f}"
+    ends = np.array([run.x.min(), run.x.max()])
+    left.plot(run.x, run.y, ".", label=f"{len(run.x)} points")
+    left.plot(ends, w * ends + b, label=equation)
+    left.set(xlabel="x", ylabel="y", title="data and line")
+    left.legend()
+    _draw_surface(figure, right, run)
+    loss = float(mean_squared_error(run, *run.path[-1:].T)[0])
+    figure.suptitle(f"{as_label(run.folder, 60)}, step {run.steps[-1]}")
+    summary = (
+        f"{equation} after {run.steps[-1]} steps, mean squared error {loss:.3g} on "
+        f"{len(run.x)} points; {len(run.path)} points of the path, from the log"
+    )
+    pairs = zip(run.steps.tolist(), run.path.tolist(), strict=True)
+    path = [{"step": step, "w": w_then, "b": b_then} for step, (w_then, b_then) in pairs]
+    record = {"run": run.folder, "points": len(run.x), "w": w, "b": b, "loss": loss, "path": path}
+    return Picture(figure, summary, record)
+
+
+def _draw_surface(figure: Figure, axes: Axes, run: LineRun) -> None:
+    columns = np.stack([run.x, np.ones_like(run.x)], axis=1)
+    best = np.linalg.lstsq(columns, run.y, rcond=None)[0]  # The w and b with the least loss.
+    w, b = np.meshgrid(*(_span(run.path[:, i], best[i]) for i in (0, 1)))
+    loss = mean_squared_error(run, w, b)
+    loss = np.maximum(loss, float(loss.max()) * _LEAST_SHARE)
+    levels = np.geomspace(float(loss.min()), float(loss.max()), _LEVELS)
+    surface = axes.contourf(w, b, loss, levels=levels, norm=LogNorm(), cmap="cividis")
+    bar = figure.colorbar(surface, ax=axes, label="mean squared error (log scale)")
+    bar.ax.yaxis.set_major_locator(LogLocator())
+    bar.ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.plot(*run.path.T, color="white", marker=".", label="path")
+    for at, label, marker, colour in (
+        (run.path[0], f"step {run.steps[0]}", "s", "white"),
+        (run.path[-1], f"step {run.steps[-1]}", "o", "C1"),
+        (best, "least squares", "x", "black"),
+    ):
+        axes.plot(*at, color=colour, marker=marker, markeredgecolor="black", ls="", label=label)
+    axes.set(xlabel="w", ylabel="b", title="path of (w, b) over the loss")
+    axes.legend(facecolor="#BBBBBB")  # The path is white.
+
+
+def _span(values: Floats, best: float) -> Floats:
+    """An axis that has all of the path, the best value and a margin."""
+    low, high = min(values.min(), best), max(values.max(), best)
+    margin = max(0.08 * (high - low), (_LEAST_SPAN - (high - low)) / 2)
+    return np.linspace(low - margin, high + margin, _GRID)

@@ -16,7 +16,7 @@ from checkpoints.reader import CheckpointReader
 from errors import CheckpointError, UserError
 from metagraph.model import read_model
 from metagraph.opening import find_variables
-from prediction.chosen_model import open_graph, with_chosen, with_model
+from prediction.chosen_model import kind_text, open_graph, with_chosen, with_model
 from prediction.evaluation import classify
 from prediction.request import Limits, ModelConfig, PredictConfig
 from tools.checkpoint_contents import read_tensor, statistics
@@ -24,12 +24,11 @@ from tools.checkpoint_inspection import inspect
 from tools.command import Record
 from tools.graph_inspection import inspect_graph
 from tools.graph_layers import layer_graph
-from tools.graph_subject import Subject, kind_text
+from tools.graph_subject import Subject
 from tools.inspect_checkpoint import InspectConfig
 from tools.inspect_graph import GraphInspection
 from tools.plot_models import confusion, read_kernel, row_images, tiles_of, worst_mistakes
-from tools.plot_runs import PANELS, RunMetrics, read_run
-from tools.plotting import short_path
+from tools.plotting import PANELS, RunMetrics, read_run, short_path
 from tools.report import ReportConfig
 from tools.report_html import Line, curves, element, histogram, page, picture, table
 from tools.verify import VerifyConfig
@@ -81,9 +80,7 @@ def report(config: ReportConfig, most_bytes: int) -> tuple[bytes, Record]:
     """The page, and what is in it.
 
     That is `runs`: of each its `path`, the `failed` sections with why, the `damaged` checkpoints.
-
-    Raises:
-      CheckpointError: one of them is neither a run nor a checkpoint.
+    Raises CheckpointError where one of them is neither a run nor a checkpoint.
     """
     names = [*map(short_path, config.runs)]
     title = f"Report of {', '.join(names)}"

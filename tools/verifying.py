@@ -20,8 +20,7 @@ from errors import CheckpointError, ToolError, first_few, reason
 from metagraph.graph import sub_graph
 from metagraph.importing import import_disarmed
 from metagraph.meta import MetaGraphFile, node_of, variable_definitions
-from metagraph.opening import find_variables, open_model
-from metagraph.parsing import GRAPH_SUFFIXES, SAVED_MODEL_FILES
+from metagraph.opening import GRAPH_SUFFIXES, SAVED_MODEL_FILES, find_variables, open_model
 from metagraph.variables import graph_variables, saver_keys, unavailable
 from tools.command import Record, format_bytes
 from tools.folder_entries import EMPTY_NAME, Entry, is_folder, list_folder, named_entry, newest_of
@@ -34,19 +33,11 @@ _MAX_TENSORS_NAMED, _MAX_NAMED = 4, 10
 
 
 def verify(config: VerifyConfig) -> Record:
-    """Verifies, and repairs where that is asked for.
+    """Verifies, and repairs where that is asked for; tells of it as `docs/json.md` has it.
 
-    A repair that is cut short is begun again by the next: each of its steps is done or not.
-
-    Returns:
-      JSON values: `folder`; `ok`, whether all is well; `repaired`, what --repair did, lines;
-      `checkpoints`, each as of `_verify_entry`; `state`, null where one checkpoint is verified
-      alone, else as of `_check_state`; `leftovers`, each with `files`.
-
-    Raises:
-      CheckpointError, ToolError: there is no such folder or checkpoint, it cannot be read or not
-        repaired, or someone else writes into it.
-      OSError: a folder that is to be repaired cannot be locked.
+    A repair that is cut short is begun again by the next: each of its steps is done or not. Raises
+    CheckpointError or ToolError where there is no such folder or checkpoint, it cannot be read or
+    not repaired, or someone else writes into it, OSError where a folder to repair cannot be locked.
     """
     place, name = os.path.split(config.path)
     path = place or "." if name in SAVED_MODEL_FILES else config.path

@@ -6,10 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import Mock
@@ -21,7 +19,7 @@ from cli import terminal
 from cli.fields import POSITIVE, REPEATED, flag, from_zero, parse
 from cli.run import run
 from cli.signals import stop_signals
-from cli.terminal import STDERR, STDOUT, descriptors_into, printable
+from cli.terminal import printable
 from errors import UserError
 from tests.conftest import PROJECT, Capture, Patch, run_python
 
@@ -192,18 +190,6 @@ _CLOSED = [closed for count in (1, 2, 3) for closed in itertools.combinations(_S
 def test_what_it_would_obey_is_escaped_and_json_stays_json(text: str, shown: str) -> None:
     assert printable(text) == shown
     assert json.loads(printable(json.dumps(text, ensure_ascii=False))) == text
-
-
-def test_descriptors_are_led_away_and_given_back(capfd: Capture) -> None:
-    with tempfile.TemporaryFile() as file:
-        with suppress(ZeroDivisionError), descriptors_into(file, [STDERR]):
-            os.write(STDOUT, b"out\n")
-            os.write(STDERR, b"held\n")
-            raise ZeroDivisionError
-        os.write(STDERR, b"err\n")
-        file.seek(0)
-        assert file.read() == b"held\n"
-    assert capfd.readouterr() == ("out\n", "err\n")
 
 
 @pytest.mark.parametrize("supervisor", [None, "Supervisor('give it less')"])

@@ -13,7 +13,7 @@ import pytest
 from data import SKIP
 from data.batches import ShuffledBatches, TrainingBatches
 from data.image_data import ImageData, ReadOptions, open_image_data
-from data.image_folder import ImageStore
+from data.images import ImageStore
 from data.source import Array, HeldStore, LabelledSource, Source
 from errors import BadRowsError
 from tests.conftest import Log, Patch

@@ -10,8 +10,7 @@ import pytest
 
 from data import SKIP, files
 from data.batches import ShuffledBatches, TrainingBatches
-from data.image_folder import ImageStore, choose
-from data.images import decoding_workers
+from data.images import ImageStore, choose, decoding_workers
 from data.source import UINT8_SCALE, HeldStore, LabelledSource, Source, Subset
 from errors import BadRowsError, DataError
 from tests.conftest import Patch

@@ -12,10 +12,10 @@ import tensorflow as tf
 
 import finetune
 from errors import TrainingError
+from finetuning import BaseRequest, FinetuneConfig
 from finetuning.base import free_batch, import_base, make_stateless, still_random, stream_of
 from finetuning.base_plan import plan_base
 from finetuning.fitting import make_task
-from finetuning.settings import BaseRequest, FinetuneConfig
 from metagraph.meta import read_meta_graph
 from models import blocks
 from tests.finetuning import bases

@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 
 from errors import CheckpointError, PredictionError, TrainingError
+from finetuning import BaseRequest
 from finetuning.base_plan import BasePlan, Setting, find_settings, plan_base
-from finetuning.settings import BaseRequest
 from metagraph.graph import sub_graph
 from metagraph.meta import read_meta_graph
 from tests.finetuning import bases

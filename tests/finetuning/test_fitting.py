@@ -12,8 +12,8 @@ from PIL import Image
 import finetune
 from checkpoints.writer import Description, export_meta_graph
 from errors import CheckpointError, DataError, TrainingError
+from finetuning import FinetuneConfig
 from finetuning.fitting import make_task, without_place
-from finetuning.settings import FinetuneConfig
 from models import mlp
 from prediction.evaluation import predict
 from prediction.request import PredictConfig

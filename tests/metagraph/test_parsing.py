@@ -8,9 +8,8 @@ from google.protobuf import text_format
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from metagraph.meta import MetaGraphFile, read_meta_graph
+from metagraph.meta import NODE, MetaGraphFile, add_description, read_meta_graph, take_description
 from metagraph.opening import open_model
-from metagraph.parsing import NODE, add_description, take_description
 from tests.metagraph.made import refused
 from tests.prediction import stock
 

@@ -282,6 +282,15 @@ def test_a_constant_that_cannot_be_made_is_told_in_plain_words(tmp_path: Path) -
         run(meta, ["y:0"])
 
 
+def test_a_message_that_is_no_text_is_a_line_all_the_same(tmp_path: Path) -> None:
+    with stock.checkpoint(tmp_path / "m"):
+        v1.get_variable("w", initializer=W, use_resource=False)
+    meta = read_meta_graph(str(tmp_path / "m.meta"))
+    meta.nodes["w"].attr["container"].s = b"\xbc-"
+    with refused(r"cannot be run at w: container contains invalid characters: \\xbc-"):
+        run(meta, ["w:0"])
+
+
 # What takes the place of fed tensors, and how variables are given their values.
 
 

@@ -10,12 +10,12 @@ import pytest
 
 from checkpoints import folder, lock
 from checkpoints.bundle import VariableSpec
+from finetuning import FinetuneConfig
 from finetuning.fitting import make_task
-from finetuning.settings import FinetuneConfig
 from prediction.evaluation import predict
 from prediction.request import PredictConfig
 from tests.tools.conftest import Tool
-from tools.plot_runs import read_line_run
+from tools.plotting import read_line_run
 from training.config import InitFrom
 from training.resume import read_init_from
 

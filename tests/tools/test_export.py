@@ -20,7 +20,7 @@ from PIL import Image
 import finetune
 from cli.terminal import EXIT_FAILED, EXIT_USAGE
 from errors import CheckpointError, ToolError
-from finetuning.settings import FinetuneConfig
+from finetuning import FinetuneConfig
 from prediction.evaluation import predict
 from prediction.request import PredictConfig
 from tests.data.idx_files import write_mnist

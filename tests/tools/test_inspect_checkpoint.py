@@ -16,7 +16,7 @@ from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto, BundleH
 
 import finetune
 from checkpoints import manifest
-from finetuning.settings import FinetuneConfig
+from finetuning import FinetuneConfig
 from tests.checkpoints.index_files import table
 from tests.checkpoints.test_stored_tensors import save, save_shards
 from tests.prediction import stock

@@ -14,7 +14,7 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from cli.terminal import EXIT_FAILED, EXIT_USAGE
 from metagraph.meta import MetaGraphFile
-from metagraph.parsing import parse_graph_file
+from metagraph.opening import parse_graph_file
 from prediction.evaluation import predict
 from prediction.request import PredictConfig
 from tests.test_thirdparty import every_entry

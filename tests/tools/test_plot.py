@@ -18,7 +18,7 @@ from tests.data.idx_files import write_mnist
 from tests.tools.conftest import Tool, write_class_folders
 
 if TYPE_CHECKING:
-    from finetuning.settings import FinetuneConfig
+    from finetuning import FinetuneConfig
     from train_cnn import CnnConfig
     from train_mlp import MlpConfig
 

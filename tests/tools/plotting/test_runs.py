@@ -19,16 +19,20 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from errors import ToolError, UserError
-from tools.plot_runs import (
+from tools.plotting import (
     LineRun,
+    Picture,
     RunMetrics,
+    as_label,
     draw_line,
     draw_metrics,
     mean_squared_error,
+    new_figure,
     read_line_run,
     read_run,
+    render,
+    style,
 )
-from tools.plotting import Picture, as_label, new_figure, render, style
 from training.metrics import Metrics, MetricsLog
 
 if TYPE_CHECKING:
