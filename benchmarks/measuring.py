@@ -1,6 +1,7 @@
 """What benchmarks share: how they measure memory and times, and runs in processes of their own."""
 
 import os
+import platform
 import statistics
 import subprocess
 import sys
@@ -29,7 +30,7 @@ NUM_CLASSES = 4
 PAIRS = 5  # Measurements of each of two that are compared.
 PROJECT = Path(__file__).resolve().parent.parent
 _INTERVAL_SECS = 0.02
-_STATUS = Path("/proc/self/status")
+_STATUS, _CPUINFO = Path("/proc/self/status"), Path("/proc/cpuinfo")
 WARM_UP_STEPS = 20
 
 
@@ -100,11 +101,26 @@ def compare(name: str, ours: Figure, theirs: Figure, unit: str, bound: str) -> s
 
 
 def run_parts(module: str, parts: Iterable[str], one: str, other: str, *arguments: str) -> None:
-    """Runs each part of a benchmark in a process of its own, under the heads of two columns."""
+    """Runs each part of a benchmark in a process of its own, under the heads of two columns.
+
+    The first line says what the figures are of, so that those of two machines are not mixed.
+    """
+    start()
+    from training import resume
+
+    described = (f"{name} {value}" for name, value in resume.environment().items())
+    print(f"{_processor()}, {', '.join(described)}")
     print(f"{'':<58} {one:>10} {other:>10}", flush=True)
     for name in parts:
         command = [sys.executable, "-m", f"benchmarks.{module}", f"--part={name}", *arguments]
         subprocess.run(command, cwd=PROJECT, check=True)
+
+
+def _processor() -> str:
+    """The processor's name, as far as the system tells."""
+    lines = _CPUINFO.read_text().splitlines() if _CPUINFO.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
 
 
 def run_part(work: Callable[[Path], Iterator[str]], folder: Path) -> None:

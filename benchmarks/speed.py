@@ -8,6 +8,7 @@ of its own, as the number of threads is: training has as many as train_cnn.py gi
 what it is compared with.
 """
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -20,10 +21,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from benchmarks import peers
 from benchmarks.measuring import (
     NUM_CLASSES,
+    PAIRS,
     PROJECT,
-    WARM_UP_STEPS,
     Figure,
     compare,
     rate,
@@ -50,7 +52,10 @@ _IMAGES = "images.npz"
 _STEPS_BY_BATCH_SIZE = {10: 1000, 128: 200}  # about two seconds each
 _PREDICT_BATCH_SIZES = (32, 256)  # the defaults of Keras and of predict.py
 _NODES = 12_000
-_LEARNING_RATE = 1e-3
+# Of an image in a step, forward and backward, but for the gradient of the images.
+_CONV1, _CONV2, _DENSE = 1024 * 27 * 32, 121 * 288 * 64, 1024 * 128 + 128 * NUM_CLASSES
+_FLOPS = 2 * (2 * _CONV1 + 3 * _CONV2 + 3 * _DENSE)
+_MATRIX = 2048
 _TRAINING_NODES = 2.6  # With gradients, slots and saver, to each node of a layer.
 
 
@@ -59,9 +64,13 @@ def main(request: "Request") -> None:
     if request.part is None:
         run_parts("speed", _PARTS, "ours", "theirs")
         return
-    start(10 if request.part == "train-10" else 0)
+    if request.part not in ("torch", "jax"):  # PyTorch and TensorFlow in one process crash.
+        start(10 if request.part in ("train-10", "exact") else 0)
     with tempfile.TemporaryDirectory() as folder:
-        run_part(_PARTS[request.part], Path(folder))
+        if request.part in _FIGURES:
+            print(_FIGURES[request.part](Path(folder)))
+        else:
+            run_part(_PARTS[request.part], Path(folder))
 
 
 def _images(folder: Path) -> tuple["Array", "Array"]:
@@ -94,29 +103,48 @@ def _process(folder: Path) -> Iterator[str]:
 
 
 def _training(batch_size: int, folder: Path) -> Iterator[str]:
-    """Training against a bare loop, against Keras, and against itself with less to do."""
-    steps = _STEPS_BY_BATCH_SIZE[batch_size]
+    """Training against the same network trained by others, and against itself with less to do."""
+    steps, title = _STEPS_BY_BATCH_SIZE[batch_size], f"training, batch {batch_size}"
     ours = partial(training_speed, str(folder / _IMAGES), folder, batch_size, steps)
-    x, y = _images(folder)
-    bare, model = _bare_loop(x, y, batch_size), _keras_model()
-
-    def fit() -> float:
-        count = batch_size * steps
-        epochs, size = max(1, count // len(x)), min(count, len(x))
-        given = {"batch_size": batch_size, "epochs": epochs, "verbose": 0}
-        return rate(epochs * size, partial(model.fit, x[:size], y[:size], **given))
-
+    given = (*_images(folder), batch_size)
+    bare = partial(peers.session_run(*given), steps)
     every, once = (partial(ours, f"--save_every_steps={n}") for n in (10, 10**9))
     dense = "at least 0.9" if batch_size == 10 else "not asked for"
-    sides: tuple[tuple[str, Figure, Figure, str], ...] = (
-        (" / bare session.run", ours, partial(bare, steps), "at least 0.97"),
-        (" / Keras fit", ours, fit, "at least 1.1"),
-        (", save every 10 / only at the end", every, once, dense),
-        (", augmented / not", partial(ours, "--augment"), ours, "not asked for"),
-    )
+    sides: list[tuple[str, Figure, Figure, str]] = [
+        ("ours / bare session.run", ours, bare, "at least 0.97"),
+        ("ours / Keras fit", ours, partial(peers.keras_fit(*given), steps), "at least 1.1"),
+        ("save every 10 / only at the end", every, once, dense),
+        ("augmented / not", partial(ours, "--augment"), ours, "not asked for"),
+    ]
+    for fsync in (False, True):
+        stock = partial(peers.session_run(*given, folder, fsync=fsync), steps)
+        named = "stock Saver, flushed," if fsync else "stock Saver"
+        bound = "not asked for" if fsync else "at least 1.0"
+        sides += [
+            (f"save every 10 / {named} every 10", every, stock, bound),
+            (f"{named} every 10 / bare session.run", stock, bare, "not asked for"),
+        ]
+    if batch_size == 128:
+        bound = "at least 1.15 where the processor has it"
+        sides.append(("bf16 / float32", partial(ours, "--precision=bf16"), ours, bound))
     for name, one, other, bound in sides:
-        title = f"training, batch {batch_size}{name}"
-        yield compare(title, one, other, "images/s", bound)
+        yield compare(f"{title}: {name}", one, other, "images/s", bound)
+    if batch_size == 128:
+        step = lambda: bare() * _FLOPS / 1e9  # noqa: E731 (a figure, as the others are)
+        bound = "at least 0.60 with AVX2, 0.75 with AVX-512"
+        yield compare(f"{title}: step / a matrix product", step, _matmul(), "GFLOP/s", bound)
+
+
+def _matmul() -> Figure:
+    """The rate of the product of two square matrices, which fit into no cache."""
+    import tensorflow as tf
+
+    with tf.Graph().as_default() as graph:
+        matrix = tf.compat.v1.get_variable("matrix", [_MATRIX, _MATRIX])
+        product = tf.matmul(matrix, matrix).op
+    session = tf.compat.v1.Session(graph=graph)
+    session.run(matrix.initializer)
+    return lambda: rate(2 * _MATRIX**3, lambda: session.run([product])) / 1e9
 
 
 def _prediction(folder: Path) -> Iterator[str]:
@@ -127,7 +155,7 @@ def _prediction(folder: Path) -> Iterator[str]:
     from metagraph.session import load_inference_graph
 
     x, _ = _images(folder)
-    model, meta = _keras_model(), _trained_meta(folder)
+    model, meta = peers.keras_model(), _trained_meta(folder)
 
     def run_stock(batch_size: int) -> None:
         starts = range(0, len(x), batch_size)
@@ -149,11 +177,51 @@ def _prediction(folder: Path) -> Iterator[str]:
                 yield compare(title, ours, theirs, "images/s", "at least 1.0")
 
 
-def _run_ours(graph: "InferenceGraph", x: "Array", batch_size: int) -> None:
+def _run_ours(graph: "InferenceGraph", x: "Array", batch_size: int, exact: bool = False) -> None:
     from prediction.evaluation import Kind, run_rows
     from prediction.file_inputs import array_rows
 
-    run_rows(graph, [array_rows(x, graph.feeds[0], "rows")], [Kind.ROWS], batch_size)
+    run_rows(graph, [array_rows(x, graph.feeds[0], "rows")], [Kind.ROWS], batch_size, exact=exact)
+
+
+def _processes(folder: Path) -> Iterator[str]:
+    """What cannot share a process: other threads, or another framework that is not installed."""
+    del folder
+
+    def figure(part: str) -> float:
+        command = [sys.executable, "-m", "benchmarks.speed", f"--part={part}"]
+        ended = subprocess.run(command, cwd=PROJECT, check=True, capture_output=True, text=True)
+        return float(ended.stdout)
+
+    exact, not_exact, ours, torch, jax = (partial(figure, part) for part in _FIGURES)
+    title = f"predict, {_NUM_IMAGES:,} images, batch 256: exact rows / not"
+    yield compare(title, exact, not_exact, "images/s", "at least 0.95")
+    for name, module, theirs in (("PyTorch eager", "torch", torch), ("JAX jit", "jax", jax)):
+        title = f"training, batch 128: ours / {name}"
+        if importlib.util.find_spec(module):
+            yield compare(title, ours, theirs, "images/s", "not asked for")
+        else:
+            yield f"{title}: {module} is not installed"
+
+
+def _rows_a_second(exact: bool, folder: Path) -> float:
+    """The best of a few, with the threads that predict.py has."""
+    from metagraph.meta import read_meta_graph
+    from metagraph.session import load_inference_graph
+
+    x, _ = _images(folder)
+    meta = read_meta_graph(_trained_meta(folder))
+    with load_inference_graph(meta, ["fc2/add:0"], ["x:0"]) as graph:
+        work = partial(_run_ours, graph, x, 256, exact)
+        return max(rate(len(x), work) for _ in range(PAIRS))
+
+
+def _images_a_second(make: Callable[..., peers.Loop] | None, folder: Path) -> float:
+    """The best of a few trainings at batch 128, by us where nothing else is named."""
+    given, steps = _images(folder), _STEPS_BY_BATCH_SIZE[128]
+    ours = partial(training_speed, str(folder / _IMAGES), folder, 128, steps)
+    work = ours if make is None else partial(make(*given, 128), steps)
+    return max(work() for _ in range(PAIRS))
 
 
 def _trained_meta(folder: Path) -> str:
@@ -191,56 +259,7 @@ def _start(folder: Path) -> Iterator[str]:
     yield compare(name, ours, theirs, "s", "at most 1.0")
 
 
-# What is measured against.
-
-
-def _bare_loop(x: "Array", y: "Array", batch_size: int) -> Callable[[int], float]:
-    """`session.run` over the project's own graph with a feed_dict: steps -> images a second."""
-    import tensorflow as tf
-
-    from models import cnn
-
-    model = cnn.build(num_classes=NUM_CLASSES, learning_rate=_LEARNING_RATE, seed=0)
-    session = tf.compat.v1.Session(graph=model.graph)
-    session.run([v.initializer for v in model.graph.get_collection("variables")])
-
-    def train(steps: int) -> None:
-        for step in range(steps):
-            first = step * batch_size % (len(x) - batch_size)
-            batch = (x[first : first + batch_size], y[first : first + batch_size])
-            feeds = {**dict(zip(model.inputs, batch, strict=True)), **model.training_feeds}
-            session.run([model.loss, model.train_op], feeds)
-
-    train(WARM_UP_STEPS)
-    return lambda steps: rate(steps * batch_size, partial(train, steps))
-
-
-def _keras_model() -> Any:
-    """The same architecture, optimizer and loss as a compiled Keras model."""
-    import keras
-    from keras import layers
-
-    from models import cnn
-
-    model = keras.Sequential(
-        [
-            layers.Input(cnn.IMAGE_SHAPE),
-            layers.Conv2D(32, 3, padding="same", activation="relu"),
-            layers.MaxPool2D(3, 3, padding="same"),
-            layers.Conv2D(64, 3, padding="same", activation="relu"),
-            layers.MaxPool2D(3, 3, padding="same"),
-            layers.Flatten(),
-            layers.Dense(128, activation="relu"),
-            layers.Dropout(1 - cnn.KEEP_PROB),
-            layers.Dense(NUM_CLASSES),
-        ]
-    )
-    model.compile(
-        keras.optimizers.Adam(_LEARNING_RATE),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
-    return model
+# What is measured against, beside `benchmarks.peers`.
 
 
 def _write_deep(folder: Path) -> str:
@@ -279,7 +298,16 @@ _PARTS: dict[str, Callable[[Path], Iterator[str]]] = {
     "train-10": partial(_training, 10),
     "train-128": partial(_training, 128),
     "predict": _prediction,
+    "processes": _processes,
     "start": _start,
+}
+# Each prints one number.
+_FIGURES: dict[str, Callable[[Path], float]] = {
+    "exact": partial(_rows_a_second, True),
+    "not-exact": partial(_rows_a_second, False),
+    "ours": partial(_images_a_second, None),
+    "torch": partial(_images_a_second, peers.torch_eager),
+    "jax": partial(_images_a_second, peers.jax_jit),
 }
 
 
@@ -287,7 +315,9 @@ _PARTS: dict[str, Callable[[Path], Iterator[str]]] = {
 class Request:
     """What is measured."""
 
-    part: str | None = flag("Measures this alone; all by default.", None, choices=[*_PARTS])
+    part: str | None = flag(
+        "Measures this alone; all by default.", None, choices=[*_PARTS, *_FIGURES]
+    )
 
 
 if __name__ == "__main__":
