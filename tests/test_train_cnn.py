@@ -108,13 +108,6 @@ def test_it_learns_the_classes_and_says_so_in_the_log_and_the_meta_graph(config:
         assert graph.get_tensor_by_name("fc2/add:0").shape.as_list() == [None, len(CLASSES)]
 
 
-@pytest.mark.parametrize("changes", [{"data": "nowhere"}, {"batch_size": 37}])
-def test_bad_data_leaves_no_folder(config: CnnConfig, changes: dict[str, Any]) -> None:
-    with pytest.raises(DataError):
-        train_cnn.train(with_run(config, **changes))
-    assert not os.path.exists(config.run.ckpt_dir)
-
-
 def test_a_run_is_not_continued_as_another(config: CnnConfig, tmp_path: Path) -> None:
     data = tmp_path / "images"
     shutil.copytree(config.data, data)

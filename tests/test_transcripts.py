@@ -27,6 +27,7 @@ _MASKS = (
     (re.compile(r"[\d,]+ (images|points|digits|examples)/s +[\d:]+ left"), r"N \1/s  T left"),
     (re.compile(rf"process \d+ on {re.escape(socket.gethostname())}"), "process N on HOST"),
     (re.compile(r"\b[0-9a-f]{64}\b|\b[0-9a-f]{8}(?=\.\.\.)"), "SHA256"),
+    (re.compile(r"stored \d+ vs\. calculated on the restored bytes \d+"), "stored N, calculated N"),
     (re.compile(r"\b(x86_64|aarch64|arm64|AMD64)\b"), "MACHINE"),
     (re.compile(r"^! [IWE]\d{4} .*\n", re.MULTILINE), ""),  # TensorFlow's own log
     # When it was saved, and the size of files of which one has that time in digits.

@@ -1,6 +1,5 @@
 """`python -m tools.diff`: its lines, its JSON and its exit code, held against NumPy."""
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -120,39 +119,6 @@ def test_a_saved_model_has_variables_and_a_graph(tmp_path: Path, tool: Tool) -> 
         assert (ended.code, ended.out.count("equal")) == (0, 2)
     found = _variables(tool, tmp_path / "a", tmp_path / "b")
     assert found["v/.ATTRIBUTES/VARIABLE_VALUE"]["values"]["largest"] == 0.5
-
-
-def test_variables_alone_are_compared_without_a_graph(
-    linear_run: Path, tmp_path: Path, tool: Tool
-) -> None:
-    for file in linear_run.glob("my-model-300.*"):
-        if file.suffix not in {".meta", ".manifest"}:
-            shutil.copy(file, tmp_path)
-    ended = tool("diff", linear_run, tmp_path)
-    assert ended.code == 0
-    assert f"not compared, graph: {tmp_path} has none, {linear_run} has" in ended.out
-
-
-@pytest.mark.parametrize(
-    ("b", "flags", "line"),
-    [
-        ("nowhere", ["--only=variables"], "--b={folder}/nowhere: "),
-        ("frozen.pb", [], "is no graph"),
-        ("frozen.pb", ["--only=variables"], "frozen.pb has no variables: expected a checkpoint"),
-        ("run/my-model-300", [], "hecksum"),
-        ("run/my-model-310", [], "the newest is my-model-300"),
-    ],
-)
-def test_an_error_is_a_line_and_nothing_on_stdout(
-    b: str, flags: list[str], line: str, linear_run: Path, tmp_path: Path, tool: Tool
-) -> None:
-    (tmp_path / "frozen.pb").write_bytes(b"no graph at all")
-    run = shutil.copytree(linear_run, tmp_path / "run")
-    (run / "my-model-300.data-00000-of-00001").write_bytes(b"?" * 16)
-    ended = tool("diff", linear_run, tmp_path / b, *flags)
-    assert (ended.code, ended.out) == (1, "")
-    assert line.format(folder=tmp_path) in ended.err
-    assert "\n" not in ended.err
 
 
 def test_checkpoints_of_public_projects(third_party: Path, linear_run: Path, tool: Tool) -> None:

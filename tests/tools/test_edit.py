@@ -15,7 +15,6 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from checkpoints.bundle import VariableSpec
 from checkpoints.reader import restore_newest
-from cli.terminal import EXIT_USAGE
 from prediction.evaluation import predict
 from prediction.request import PredictConfig
 from tests.prediction import stock
@@ -27,8 +26,6 @@ from tools import edit_files, editing
 v1 = tf.compat.v1
 V1 = v1.train.SaverDef.V1
 Array = npt.NDArray[Any]
-
-NEED_META = ("fetch", "feed", "asset")
 SUFFIXES = (".data-00000-of-00001", ".index", ".meta")
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # TensorFlow's, of the format V1.
@@ -376,39 +373,6 @@ def test_a_checkpoint_of_other_kinds_of_numbers_is_refused(
     assert "no saver can be made for it" in line
 
 
-@pytest.mark.parametrize(
-    ("argument", "message"),
-    [
-        ("--fetch=nothing", "has no tensor 'nothing'"),
-        ("--feed=x=[1.0]", "x:0 takes float32 [?, 32, 32, 3], found"),
-        ("--ckpt=nowhere", "--ckpt=nowhere: there is no nowhere.index"),
-    ],
-)
-def test_what_cannot_be_done_is_one_line_and_leaves_nothing(
-    cnn_run: Path, tool: Tool, tmp_path: Path, argument: str, message: str
-) -> None:
-    given = (f"--meta={cnn_run}", f"--output={tmp_path}/a/new", argument)
-    assert message in refused(tool, "edit", *given)
-    assert not [name for _, _, names in os.walk(tmp_path) for name in names]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "missing: --ckpt=... or --meta=..."),
-        (["m", "--rename=a"], "'a': expected old=new"),
-        (["m", r"--rename_regex=a=\1"], "invalid group reference"),
-        (["m", r"--rename_regex=a=\g<b>"], "unknown group name"),
-        (["m", "--drop=a{99999999999}"], "the repetition number is too large"),
-        *((["m", f"--{flag}=a=b"], f"--{flag} needs --meta") for flag in NEED_META),
-        (["--meta=m", "--tolerance=1"], "--tolerance needs --cast"),
-        (["m", "n"], "unexpected argument 'n'"),
-    ],
-)
-def test_wrong_flags_are_usage(tool: Tool, arguments: list[str], message: str) -> None:
-    assert message in refused(tool, "edit", *arguments, "--output=a", code=EXIT_USAGE)
-
-
 def test_a_graph_without_a_saver_is_given_one(
     edit: Edit, tool: Tool, linear_run: Path, tmp_path: Path
 ) -> None:
@@ -491,13 +455,3 @@ def test_checkpoints_of_public_projects_predict_the_same(
     fed = {name: value for name, value in feeds.items() if name[:-2] in nodes}
     (found,) = stock.run(f"{new}.meta", [output], fed)
     assert found.tobytes() == expected.tobytes()
-
-
-@pytest.mark.parametrize("make", [Path.touch, os.mkfifo], ids=["file", "pipe"])
-def test_a_file_of_the_very_name_is_nobodys_checkpoint(
-    tool: Tool, linear_run: Path, tmp_path: Path, make: Callable[[Path], None]
-) -> None:
-    make(tmp_path / "notes")
-    err = refused(tool, "edit", linear_run, f"--output={tmp_path}/notes", "--overwrite")
-    assert err.endswith("/notes is a file that is there: take another name")
-    assert [path.name for path in tmp_path.iterdir()] == ["notes"]

@@ -158,23 +158,6 @@ def test_what_cannot_be_leaves_no_file(
         monkeypatch.undo()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "line"),
-    [
-        (["--asset=words=w.txt"], 1, "it takes no file"),
-        (["--asset=w=a", "--asset=w=b"], 1, "--asset w is given twice: a, b"),
-        (["--scope=_a"], 2, "must be a name that TensorFlow takes"),
-        (["--scope=a/"], 2, "must be a name that TensorFlow takes"),
-    ],
-)
-def test_each_mistake_is_one_line(
-    tool: Tool, cnn_run: Path, tmp_path: Path, arguments: list[str], code: int, line: str
-) -> None:
-    given = ["freeze", cnn_run, f"--output={tmp_path}/m.pb", *arguments]
-    assert line in refused(tool, *given, code=code)
-    assert not list(tmp_path.iterdir())
-
-
 def _with_table(folder: Path, words: Path | None) -> str:
     def build() -> None:
         index = tf.lookup.TextFileIndex

@@ -3,8 +3,6 @@
 import math
 import os
 import re
-import shutil
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,9 +12,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto, BundleHeaderProto
 
-import finetune
 from checkpoints import manifest
-from finetuning.settings import FinetuneConfig
 from tests.checkpoints.index_files import table
 from tests.checkpoints.test_stored_tensors import save, save_shards
 from tests.prediction import stock
@@ -115,19 +111,6 @@ def test_roles_by_the_graph(tool: Tool, tmp_path: Path) -> None:
         "slot": {"w/Momentum"},
         "other": {"is_training", "global_step", "w/ExponentialMovingAverage"},
     }
-
-
-def test_roles_of_a_fine_tuned_network(
-    finetune_config: Callable[..., FinetuneConfig], cnn_run: Path, tool: Tool
-) -> None:
-    prefix = finetune.train(finetune_config(cnn_run, "Relu:0")).prefix
-    roles = _roles(tool, prefix)
-    scopes = {"conv1", "conv2", "fc1", "head"}
-    assert roles["model"] == {f"{scope}/{v}" for scope in scopes for v in "wb"}
-    of_slots = {key.partition("/")[0] for key in roles["slot"]}
-    assert of_slots <= scopes | {"beta1_power", "beta2_power"}
-    assert roles["other"] == {"global_step"}
-    assert not document(tool, "diff", os.path.dirname(prefix), prefix)["differ"]
 
 
 def test_roles_and_sizes_by_the_names(tool: Tool, tmp_path: Path) -> None:
@@ -252,50 +235,6 @@ def test_what_is_larger_than_memory_is_listed(tool: Tool, tmp_path: Path) -> Non
     assert totals == {"tensors": 1, "values": size // 4, "bytes": size, "disk_bytes": size}
     for path in (f"{tmp_path}/m", str(tmp_path)):
         assert _bytes_read(tool, path) < MEGABYTE
-
-
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        (["{run}", "--tensor=ww"], r"has no tensor 'ww'; the nearest are w"),
-        (["{run}", "--tensor=w:1"], r"has no tensor 'w:1'"),
-        (["{tmp}/index/my-model-300"], r"my-model-300\.index is damaged"),
-        (["{tmp}/manifest/my-model-300"], r"my-model-300\.manifest is damaged"),
-        (["{run}/my-model-310"], r"there is no .*my-model-310\.index; beside it there is"),
-        (["{tmp}/text.index"], r"text"),
-        (["{tmp}/lost.index"], r"its data file .*lost\.data-00000-of-00001 is missing"),
-        (["{tmp}/short.index"], r"has 3 bytes, its index speaks of 4"),
-        (["{tmp}/lfs.index"], r"a Git LFS pointer"),
-        (["{tmp}/flipped.index", "--stats"], r"flipped is damaged"),
-        (["{tmp}/flipped.index", "--tensor=w"], r"flipped is damaged"),
-    ],
-)
-def test_errors_are_one_line(
-    arguments: list[str], expected: str, tool: Tool, linear_run: Path, tmp_path: Path
-) -> None:
-    for name in ("lost", "short", "lfs", "text", "flipped"):
-        save(tmp_path / name, {"w": np.float32(1)})
-    data = "data-00000-of-00001"
-    (tmp_path / f"lost.{data}").unlink()
-    (tmp_path / f"short.{data}").write_bytes(b"abc")
-    (tmp_path / f"flipped.{data}").write_bytes(b"abcd")
-    (tmp_path / f"lfs.{data}").write_bytes(b"version https://git-lfs.github.com/spec/v1")
-    (tmp_path / "text.index").write_text("hello")
-    for name in ("index", "manifest"):
-        shutil.copytree(linear_run, tmp_path / name)
-        (tmp_path / name / f"my-model-300.{name}").write_bytes(b"{}")
-    places = {"run": linear_run, "tmp": tmp_path}
-    ended = tool(NAME, *(argument.format(**places) for argument in arguments))
-    assert (ended.code, ended.out) == (1, "")
-    assert re.search(expected, ended.err)
-    assert "\n" not in ended.err
-
-
-def test_tensors_are_named_or_found_by_a_filter(tool: Tool) -> None:
-    ended = tool(NAME, "model", "--tensor=a", "--filter=b")
-    assert (ended.code, "give one of them" in ended.err) == (2, True)
-    ended = tool(NAME, "model", "--tensor=a,,b")
-    assert (ended.code, "must be names" in ended.err) == (2, True)
 
 
 # The list of a folder.

@@ -1,6 +1,5 @@
 """python -m tools.inspect_graph as a user calls it."""
 
-import re
 import shutil
 import struct
 from pathlib import Path
@@ -12,7 +11,7 @@ import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from cli.terminal import EXIT_FAILED, EXIT_USAGE
+from cli.terminal import EXIT_FAILED
 from metagraph.meta import MetaGraphFile
 from metagraph.parsing import parse_graph_file
 from prediction.evaluation import predict
@@ -90,29 +89,6 @@ def test_large_constants_and_odd_texts_stay_whole(tool: Tool, tmp_path: Path) ->
     assert ours == theirs
 
 
-def test_what_is_there_is_kept_unless_asked(linear_run: Path, tool: Tool, tmp_path: Path) -> None:
-    target = tmp_path / "there"
-    target.write_text("mine")
-    ended = tool(NAME, linear_run, f"--png={target}")
-    assert ended.err == f"--png={target} is there already; --overwrite replaces it"
-    assert target.read_text() == "mine"
-    assert tool(NAME, linear_run, f"--dot={target}", "--overwrite").code == 0
-    assert target.read_text().startswith("digraph layers {")
-    assert [path.name for path in tmp_path.iterdir()] == ["there"]
-
-
-def test_what_is_read_is_not_written_over(linear_run: Path, tool: Tool, tmp_path: Path) -> None:
-    meta = Path(shutil.copy(linear_run / "my-model-300.meta", tmp_path / "a.meta"))
-    before = meta.read_bytes()
-    for path in (meta, tmp_path / "no" / ".." / "a.meta"):
-        ended = tool(NAME, meta, f"--as_text={path}", "--overwrite")
-        assert ended.err == f"--as_text={path} is the file that is read; give it another name"
-    assert meta.read_bytes() == before
-    ended = tool(NAME, meta, f"--as_text={tmp_path}/b", f"--dot={tmp_path}/b")
-    assert ended.err.endswith("is written by another flag too; give it another name")
-    assert [path.name for path in tmp_path.iterdir()] == ["a.meta"]
-
-
 @pytest.mark.skipif(shutil.which("dot") is None, reason="needs Graphviz's dot")
 def test_a_picture(cnn_run: Path, tool: Tool, tmp_path: Path) -> None:
     found = document(tool, NAME, cnn_run, f"--png={tmp_path}/a.png", "--part=info")
@@ -131,32 +107,6 @@ def test_without_graphviz_nothing_is_left(
     assert ended.code == EXIT_FAILED
     assert ended.err.startswith("--png needs Graphviz's program 'dot', which is not installed")
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "message"),
-    [
-        (["{run}", "--batch_size=0"], EXIT_USAGE, "lower|positive|between|at least"),
-        (["{run}", "--depth=0"], EXIT_USAGE, "lower|positive|between|at least"),
-        (["{run}", "--fetch=fc2/addd"], EXIT_FAILED, "no tensor 'fc2/addd'; the nearest are"),
-        (["{run}", "--signature=none"], EXIT_FAILED, "no signature 'none'; there is serving_"),
-        (["{run}", "--dot={run}"], EXIT_FAILED, "is a folder; expected the name of a file"),
-        (["{run}", "--as_text={run}/checkpoint/a"], EXIT_FAILED, "--as_text=.* cannot be written"),
-    ],
-)
-def test_mistakes(arguments: list[str], code: int, message: str, cnn_run: Path, tool: Tool) -> None:
-    ended = tool(NAME, *(text.format(run=cnn_run) for text in arguments))
-    assert ended.code == code
-    assert re.search(message, ended.err)
-    assert "\n" not in ended.err.strip() or code == EXIT_USAGE
-
-
-def test_a_damaged_file_is_one_line(tool: Tool, tmp_path: Path) -> None:
-    meta = meta_of(lambda: tf.identity(v1.placeholder(tf.float32, [2], "x"), name="y"))
-    meta.nodes["y"].input[0] = "gone"
-    ended = tool(NAME, _file(tmp_path, meta))
-    assert ended.code == EXIT_FAILED
-    assert ended.err.endswith("is damaged: y has an unknown input gone")
 
 
 def test_a_name_over_lines_forges_none(tool: Tool, tmp_path: Path) -> None:

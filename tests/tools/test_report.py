@@ -108,10 +108,11 @@ def test_a_damaged_checkpoint_is_told_of_and_is_1(
 ) -> None:
     shutil.copytree(linear_run, tmp_path / "model")
     (tmp_path / "model/my-model-290.data-00000-of-00001").write_bytes(b"?")
-    ended = tool("report", tmp_path / "model", f"--output={tmp_path}/r.html")
+    output = tmp_path / "model/checkpoint.html"  # It may lie in the run's folder.
+    ended = tool("report", tmp_path / "model", f"--output={output}")
     assert ended.code == 1
     assert "my-model-290 does not verify" in ended.out
-    assert "my-model-290.data-00000-of-00001" in (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "my-model-290.data-00000-of-00001" in output.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -125,31 +126,6 @@ def test_a_damaged_checkpoint_is_told_of_and_is_1(
 )
 def test_the_numbers_at_an_axis_are_round(low: float, high: float, expected: list[float]) -> None:
     assert report_html.ticks((low, high)) == pytest.approx(expected)
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        ((), "missing: --run"),
-        (("nowhere",), "nowhere is no checkpoint, nor a run: "),
-        (("model", "--output=r.txt"), "must end in .html"),
-        (("model", "--output=model/checkpoint.html"), None),
-    ],
-)
-def test_mistakes_are_one_line(
-    tool: Tool,
-    given: tuple[str, ...],
-    said: str | None,
-    linear_run: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    shutil.copytree(linear_run, tmp_path / "model")
-    monkeypatch.chdir(tmp_path)
-    ended = tool("report", *given)
-    assert (ended.code == 0) == (said is None)
-    assert said is None or said in ended.err
-    assert (tmp_path / "report.html").exists() is False
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Debian's chromium")

@@ -77,37 +77,12 @@ def test_damage_is_named_and_survives_a_repair(
     assert tool("verify", run / "my-model-290").code == 0
 
 
-@pytest.mark.parametrize("name", ["my-model-290", "my-model-290.meta", "my-model-290.index"])
-def test_one_checkpoint_is_verified_alone(name: str, run: Path, tool: Tool) -> None:
-    (run / "my-model-300.index").unlink()
-    (run / "checkpoint").unlink()
-    ended = tool("verify", run / name)
-    assert (ended.code, ended.out) == (0, f"{run}/my-model-290: ok (3 tensors, 16 B)\n")
-
-
 def test_a_name_that_lies_about_the_step_is_wrong(run: Path, verify: Verify) -> None:
     for file in run.glob("my-model-290.*"):
         if file.suffix != ".manifest":
             shutil.copy(file, run / file.name.replace("290", "300"))
     (found,) = verify(run / "my-model-300")["checkpoints"]
     assert "it is of step 290, whatever its name says" in found["problems"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "line"),
-    [
-        (["frozen.pb"], "is no checkpoint: a graph that stands alone has no variables"),
-        (["model/my-model-290", "--repair"], "--repair is of a folder, not of "),
-    ],
-)
-def test_what_is_no_checkpoint_or_no_folder_ends_in_a_line(
-    arguments: list[str], line: str, run: Path, tool: Tool
-) -> None:
-    (run.parent / "frozen.pb").write_bytes(b"x")
-    ended = tool("verify", run.parent / arguments[0], *arguments[1:])
-    assert (ended.code, ended.out) == (1, "")
-    assert line in ended.err
-    assert "\n" not in ended.err
 
 
 def test_a_saved_model_is_verified_by_its_variables(tmp_path: Path, tool: Tool) -> None:

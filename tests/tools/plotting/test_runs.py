@@ -90,7 +90,7 @@ def _run(folder: str, series: Mapping[str, Sequence[float]]) -> RunMetrics:
     return RunMetrics(folder, {k: np.array([_STEPS[: len(v)], v]) for k, v in series.items()})
 
 
-ONE = _run("a/one", {"loss": [4.0, 1e-3, math.nan], "w": [1.0, 2.0, 3.0]})
+ONE = _run("a/$one$", {"loss": [4.0, 1e-3, math.nan], "w": [1.0, 2.0, 3.0]})
 ACCURACIES = {"accuracy": [0.25, 0.5], "test_accuracy": [0.5, 0.75]}
 TWO = _run("b/two", {"loss": [3.0, 2.0], **ACCURACIES, "learning_rate": [1e-3, 2e-3]})
 
@@ -117,7 +117,7 @@ def test_each_line_is_what_the_log_says() -> None:
     picture = draw_metrics([ONE, TWO], log_loss=False)
     figure = _drawn(picture)
     expected = {
-        ("loss", "a/one: loss"): ONE.series["loss"],
+        ("loss", "a/$one$: loss"): ONE.series["loss"],
         ("loss", "b/two: loss"): TWO.series["loss"],
         ("accuracy", "b/two: accuracy"): TWO.series["accuracy"],
         ("accuracy", "b/two: test_accuracy"): TWO.series["test_accuracy"],
@@ -128,8 +128,8 @@ def test_each_line_is_what_the_log_says() -> None:
     for key, series in expected.items():
         np.testing.assert_array_equal(found[key].get_xydata(), series.T)
     legend = _legend(figure)
-    assert [*legend] == ["a/one", "b/two", "training batch", "test split"]
-    looks = [(legend[run].get_color(), legend[run].get_marker()) for run in ("a/one", "b/two")]
+    assert [*legend] == ["a/$one$", "b/two", "training batch", "test split"]
+    looks = [(legend[run].get_color(), legend[run].get_marker()) for run in ("a/$one$", "b/two")]
     assert len({*looks}) == 2
     for (_, label), line in found.items():
         assert (line.get_color(), line.get_marker()) == looks["two" in label]
@@ -141,8 +141,8 @@ def test_each_line_is_what_the_log_says() -> None:
     assert figure.get_suptitle() == "Loss, accuracy, learning rate of 2 runs"
     assert [axes.get_xlabel() for axes in figure.axes] == ["", "", "step (updates done)"]
     assert picture.summary == (
-        "loss, accuracy, learning rate of a/one to step 30, b/two to step 20; "
-        "a/one left out of accuracy, learning rate: its log has none"
+        "loss, accuracy, learning rate of a/$one$ to step 30, b/two to step 20; "
+        "a/$one$ left out of accuracy, learning rate: its log has none"
     )
 
 
