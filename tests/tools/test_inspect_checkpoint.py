@@ -1,4 +1,4 @@
-"""tools.inspect_checkpoint as a user calls it."""
+"""tools.inspect_checkpoint as a user calls it; the names in a folder; statistics of tensors."""
 
 import math
 import os
@@ -7,7 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
+import numpy.typing as npt
 import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto, BundleHeaderProto
@@ -17,6 +19,8 @@ from tests.checkpoints.index_files import table
 from tests.checkpoints.test_stored_tensors import save, save_shards
 from tests.prediction import stock
 from tests.tools.conftest import Tool, document
+from tools.checkpoint_contents import Statistics, statistics
+from tools.folder_entries import list_folder, newest_of
 
 v1 = tf.compat.v1
 NAME = "inspect_checkpoint"
@@ -356,3 +360,129 @@ def test_third_parties(third_party: Path, tool: Tool) -> None:
         listed = document(tool, NAME, meta.parent)
         assert [entry["problem"] for entry in listed["checkpoints"]] == [None]
         assert f"{meta.parent}/{listed['newest']}.meta" == str(meta)
+
+
+# What is told from the names in a folder: checkpoints and their order.
+
+
+DATA = ".data-00000-of-00001"
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (["m.index", f"m{DATA}", "m.meta"], ["m"]),
+        (["m.index"], ["m"]),
+        ([f"m{DATA}"], ["m"]),
+        (["m", "m.meta"], ["m"]),
+        (["m-00000-of-00002", "m-00001-of-00002", "m.meta"], ["m-?????-of-00002"]),
+        (["rows-00000-of-00002", "rows-00001-of-00002"], []),
+        (["m.meta", "m/"], []),
+        (["m.manifest", "my-model-7.meta", "my-model-8.manifest.tmp"], []),
+        (["my-model-7.manifest"], ["my-model-7"]),
+        (["my-model-7.manifest.tmp", "my-model-7.index", f"my-model-7{DATA}"], []),
+        ([f"my-model-7{DATA}", "my-model-7.meta"], ["my-model-7"]),
+        ([".index", DATA, ".meta"], ["./"]),
+        (["readme.md", "checkpoint", "checkpoint.tmp", ".lock", "events.out.tfevents.1"], []),
+    ],
+)
+def test_what_counts_as_a_checkpoint(names: list[str], found: list[str], tmp_path: Path) -> None:
+    """By the name that a state file calls it."""
+    for name in names:
+        (tmp_path / name).mkdir() if name.endswith("/") else (tmp_path / name).touch()
+    assert [entry.state_name for entry in list_folder(str(tmp_path))] == found
+
+
+AB, OURS = ["a-20", "b-9", "a-9"], ["b", "my-model-4", "my-model-30"]
+
+
+@pytest.mark.parametrize(
+    ("written", "ordered", "named", "newest"),
+    [
+        (["a-20", "a-100", "a-9"], ["a-9", "a-20", "a-100"], "a-9", "a-100"),
+        (["a-20", "a-9", "a"], ["a-20", "a-9", "a"], None, "a"),
+        (AB, AB, "b-9", "b-9"),
+        (AB, AB, "gone", "a-9"),
+        (AB, AB, None, "a-9"),
+        (
+            ["my-model-30", "my-model-4", "b"],
+            ["b", "my-model-4", "my-model-30"],
+            "b",
+            "my-model-30",
+        ),
+        ([], [], "a", None),
+    ],
+    ids=["by step", "one without a step", "runs", "lost", "no state file", "ours last", "none"],
+)
+def test_the_order_and_the_newest(
+    written: list[str], ordered: list[str], named: str | None, newest: str | None, tmp_path: Path
+) -> None:
+    """By time where there is no one run; then a state file decides, unless one is ours."""
+    for age, name in enumerate(written):
+        (tmp_path / f"{name}.index").touch()
+        os.utime(tmp_path / f"{name}.index", (1e9 + age, 1e9 + age))
+    entries = list_folder(str(tmp_path))
+    assert [entry.name for entry in entries] == ordered
+    found = newest_of(entries, named)
+    assert (found and found.name) == newest
+
+
+# The statistics of a tensor, against NumPy's own in as many bits as it has.
+
+
+@pytest.mark.parametrize(
+    "dtype", ["float16", "float32", "float64", "int8", "uint16", "int64", "bool", "bfloat16"]
+)
+@pytest.mark.parametrize("size", [1, 1000, 200_003])  # Of one block, and of more.
+def test_as_numpy_says(dtype: str, size: int) -> None:
+    rng = np.random.default_rng(0)
+    values = (rng.normal(3, 10, size) * 4).clip(0, 100)
+    kind = ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype
+    array: npt.NDArray[Any] = values.astype(kind).reshape(1, -1, 1)
+    found, exact = statistics(array), array.astype(np.longdouble)
+    assert (found.min, found.max) == (exact.min(), exact.max())
+    assert found.mean == pytest.approx(float(exact.mean()), rel=1e-14)
+    assert found.std == pytest.approx(float(exact.std()), rel=1e-12)
+    assert (found.nan, found.inf) == (0, 0)
+
+
+def test_nan_and_infinities_are_counted_and_left_out() -> None:
+    array = np.arange(100_000, dtype=np.float32)
+    array[[5, 70_000]] = np.nan
+    array[[6, 7, 99_999]] = [np.inf, -np.inf, np.inf]
+    finite = array[np.isfinite(array)].astype(np.float64)
+    found = statistics(array)
+    assert (found.nan, found.inf) == (2, 3)
+    assert (found.min, found.max) == (0, 99_998)
+    assert found.mean == pytest.approx(finite.mean(), rel=1e-14)
+    assert found.std == pytest.approx(finite.std(), rel=1e-12)
+
+
+def test_a_large_mean_costs_no_digits() -> None:
+    """The sum of squares less the square of the sum would give 0 or worse."""
+    array = 1e9 + np.tile([0.0, 1.0], 100_000)
+    assert statistics(array).std == pytest.approx(0.5, rel=1e-12)
+
+
+def test_whole_numbers_are_exact() -> None:
+    found = statistics(np.array([2**63, 2**64 - 1], np.uint64))
+    assert (found.min, found.max) == (2**63, 2**64 - 1)
+    assert math.isclose(found.mean or 0, 1.5 * 2**63)
+
+
+@pytest.mark.parametrize(
+    ("array", "expected"),
+    [
+        (np.zeros([0, 3]), Statistics()),
+        (np.array(np.nan), Statistics(nan=1)),
+        (np.array([b"a", b""], object), Statistics()),
+        (np.array([1j, complex(np.nan, np.inf), np.nan]), Statistics(nan=1, inf=1)),
+        (np.array(True), Statistics(1, 1, 1.0, 0.0)),
+        (np.array([-1.5e308, 1.5e308]), Statistics(-1.5e308, 1.5e308, 0.0, None)),
+    ],
+    ids=["empty", "nan", "texts", "complex", "flag", "beyond float64"],
+)
+def test_where_there_is_none(array: npt.NDArray[Any], expected: Statistics) -> None:
+    found = statistics(array)
+    assert found == expected
+    assert type(found.max) is type(expected.max)

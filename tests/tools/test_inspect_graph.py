@@ -16,9 +16,9 @@ from metagraph.meta import MetaGraphFile
 from metagraph.parsing import parse_graph_file
 from prediction.evaluation import predict
 from prediction.request import PredictConfig
+from tests.metagraph.made import of_graph
 from tests.test_thirdparty import every_entry
 from tests.tools.conftest import Tool, document
-from tests.tools.graph_inspection.graphs import meta_of
 
 v1 = tf.compat.v1
 NAME = "inspect_graph"
@@ -82,7 +82,7 @@ def test_large_constants_and_odd_texts_stay_whole(tool: Tool, tmp_path: Path) ->
         tf.constant([b'\x00\xff"\n\\', b"text"], name="s")
         tf.constant(np.array([np.nan, -np.inf, 1e-45], np.float32), name="few")
 
-    meta, target = meta_of(build), tmp_path / "odd.pbtxt"
+    meta, target = of_graph(build), tmp_path / "odd.pbtxt"
     assert tool(NAME, _file(tmp_path, meta), f"--as_text={target}").code == 0
     again = parse_graph_file(target.read_bytes(), str(target))
     ours, theirs = (p.SerializeToString(deterministic=True) for p in (again, meta.proto))
@@ -110,7 +110,7 @@ def test_without_graphviz_nothing_is_left(
 
 
 def test_a_name_over_lines_forges_none(tool: Tool, tmp_path: Path) -> None:
-    meta = meta_of(lambda: v1.placeholder(tf.float32, [2], "x"))
+    meta = of_graph(lambda: v1.placeholder(tf.float32, [2], "x"))
     meta.proto.collection_def["a\nsafety: b"].node_list.value.append("x\n  passes")
     meta.proto.signature_def["c\nd"].inputs["e\nf"].name = "x:0"
     ended = tool(NAME, _file(tmp_path, meta), "--part=collections,signatures")
@@ -125,7 +125,7 @@ def test_a_name_over_lines_forges_none(tool: Tool, tmp_path: Path) -> None:
 
 def test_a_hostile_name_stays_text(tool: Tool, tmp_path: Path) -> None:
     """A terminal's commands in a text of a collection and of a constant."""
-    meta = meta_of(lambda: tf.constant(b"\x1b[2J", name="c"))
+    meta = of_graph(lambda: tf.constant(b"\x1b[2J", name="c"))
     meta.proto.collection_def["texts\x1b]"].bytes_list.value.append(b"\x1b[31m")
     path = _file(tmp_path, meta)
     for arguments in ([], ["--node=c"], ["--format=json"], ["--node=c", "--format=json"]):
