@@ -22,7 +22,7 @@ from errors import DataError, TrainingError
 from prediction.evaluation import predict
 from prediction.request import PredictConfig
 from tests import runs
-from tests.conftest import Log, Make, Patch
+from tests.conftest import Log, Patch
 from tests.runs import with_run
 from train_cnn import CnnConfig
 from training import loop
@@ -106,61 +106,6 @@ def test_it_learns_the_classes_and_says_so_in_the_log_and_the_meta_graph(config:
     with tf.Graph().as_default() as graph:
         tf.compat.v1.train.import_meta_graph(meta)
         assert graph.get_tensor_by_name("fc2/add:0").shape.as_list() == [None, len(CLASSES)]
-
-
-def test_a_run_is_not_continued_as_another(config: CnnConfig, tmp_path: Path) -> None:
-    data = tmp_path / "images"
-    shutil.copytree(config.data, data)
-    Image.fromarray(np.zeros((40, 36, 3), np.uint8)).save(data / "test" / "cat" / "0.jpg")
-    train_cnn.train(with_run(config, train_steps=7))
-    for changes, message in (
-        ({"batch_size": 6}, "batch_size was 5, is now 6"),
-        ({"learning_rate": 1e-2}, "learning_rate was 0.001, is now 0.01"),
-        ({"ignore_exif": True}, "ignore_exif was not given, is now True"),
-        ({"data": str(data)}, "another run: test_data was "),  # The best would be that of another.
-    ):
-        with pytest.raises(TrainingError, match=message):
-            train_cnn.train(with_run(config, **changes))
-
-
-def test_classes_that_are_new_or_gone_are_named(config: CnnConfig, tmp_path: Path) -> None:
-    """Before any variable is spoken of; with the old classes, the run goes on."""
-    folder = tmp_path / "images"
-    shutil.copytree(config.data, folder)
-    before = with_run(config, data=str(folder), train_steps=7)
-    train_cnn.train(before)
-    for split in ("train", "test"):
-        shutil.copytree(folder / split / "dog", folder / split / "black cat")
-    line = (
-        "/my-model-7 is of another run: classes that are new: black cat; train on the old ones "
-        "with --classes='cat,dog,émeu', or train into another folder with --ckpt_dir"
-    )
-    for allow in (False, True):
-        with pytest.raises(TrainingError, match=f"{line}$"):
-            train_cnn.train(with_run(before, allow_config_change=allow))
-    assert train_cnn.train(with_run(before, classes=CLASSES, train_steps=8)).step == 8
-    for split in ("train", "test"):
-        shutil.rmtree(folder / split / "dog")
-    line = "new: black cat, classes that are gone: dog; train into another folder with --ckpt_dir, "
-    with pytest.raises(TrainingError, match=line):
-        train_cnn.train(before)
-
-
-def test_another_number_of_classes_without_names_is_told(config: CnnConfig, tmp_path: Path) -> None:
-    images, path = np.zeros((8, 32, 32, 3), np.uint8), str(tmp_path / "images.npz")
-    for labels in (4, 5):
-        np.savez(path, X=images, Y=np.arange(8) % labels)
-        if labels == 4:
-            train_cnn.train(with_run(config, data=path, train_steps=7))
-    with pytest.raises(TrainingError, match=r"another run: classes that are new: 4; train into an"):
-        train_cnn.train(with_run(config, data=path))
-
-
-def test_another_model(linear_run: Path, cnn_config: Make, caplog: Log) -> None:
-    line = "300 is of another run: model was 'linear', is now 'cnn'; train into another [^,]*$"
-    with pytest.raises(TrainingError, match=line):
-        train_cnn.train(cnn_config(linear_run, allow_config_change=True))
-    assert "stepping over" not in caplog.text
 
 
 @pytest.fixture

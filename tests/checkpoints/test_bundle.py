@@ -44,15 +44,6 @@ def prefix(tmp_path: Path) -> str:
     return _write(tmp_path / "b")
 
 
-def test_what_is_written_is_read_by_tensorflow_and_here(prefix: str) -> None:
-    reader = tf.train.load_checkpoint(prefix)
-    assert {*reader.get_variable_to_shape_map()} == {*VALUES}
-    found = read_variables(prefix, SPECS)
-    for name, value in VALUES.items():
-        assert reader.get_tensor(name).dtype == value.dtype
-        assert found[name].tobytes() == value.tobytes() == reader.get_tensor(name).tobytes()
-
-
 def test_a_stock_savers_checkpoints_are_read_or_stepped_over(tmp_path: Path) -> None:
     """By TensorFlow's reader, whose errors are of many kinds, wherever the cut is."""
     with tf.Graph().as_default(), v1.Session() as session:

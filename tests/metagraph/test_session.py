@@ -80,21 +80,6 @@ def test_it_computes_what_a_stock_client_computes(
         np.testing.assert_array_equal(found, expected)
 
 
-def test_variables_are_fetched_by_their_own_name(path: Path) -> None:
-    w, step = _run(path, ["w:0", "step:0"], {})
-    np.testing.assert_array_equal(w, W)
-    assert (step.dtype.name, step.shape, step.item()) == ("int64", (), 4)
-
-
-def test_only_the_variables_that_are_needed_are_read(path: Path) -> None:
-    for data in path.parent.glob("m.data*"):
-        data.unlink()
-    (mul,) = _run(path, ["mul:0"], {"hidden:0": HIDDEN})
-    np.testing.assert_array_equal(mul, HIDDEN * 0.5)
-    with refused("is missing"):
-        _load(path, ["y:0"], ["hidden:0"])
-
-
 def test_dtypes_and_shapes_are_told(path: Path) -> None:
     infos = describe_tensors(read_meta_graph(str(path)), ["x:0", "rate:0", "y:0"])
     assert infos == (

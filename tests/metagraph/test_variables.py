@@ -405,16 +405,6 @@ def test_another_shape_or_dtype_is_refused(
     _refused(prefix, [found], f"does not fit its graph: .*{message}")
 
 
-@pytest.mark.parametrize("suffix", ["index", "data-00000-of-00001"])
-@pytest.mark.parametrize("how", ["cut", "flipped"])
-def test_damage_is_told(prefix: Path, suffix: str, how: str) -> None:
-    path = Path(f"{prefix}.{suffix}")
-    content = bytearray(path.read_bytes())
-    content[8] ^= 0x10
-    path.write_bytes(content[: len(content) // 2] if how == "cut" else content)
-    _refused(prefix, VARIABLES, "m-7 is damaged")
-
-
 def test_a_shape_that_the_files_are_too_small_for_takes_no_memory(tmp_path: Path) -> None:
     with tf.Graph().as_default(), v1.Session() as session:
         save = tf.raw_ops.SaveV2(

@@ -16,8 +16,6 @@ from metagraph.model import read_model
 from metagraph.session import load_inference_graph
 from prediction import evaluation
 from prediction.chosen_model import Record, listing, listing_text
-from prediction.evaluation import predict
-from prediction.request import PredictConfig
 from tests.metagraph.made import of_graph, of_proto, refused, saved
 from tests.prediction import stock
 from tests.prediction.conftest import document
@@ -86,17 +84,6 @@ def test_variables_of_another_checkpoint(copy: Path) -> None:
     for options in ({"list": True}, asked):
         with refused(r"my-model-290\.meta is damaged", CheckpointError):
             document(graph, **options)
-
-
-def test_a_model_without_variables_has_no_checkpoint(tmp_path: Path) -> None:
-    with tf.Graph().as_default() as graph:
-        tf.constant(1.0, name="y")
-    path = str(tmp_path / "frozen.pb")
-    Path(path).write_bytes(graph.as_graph_def().SerializeToString())
-    assert document(path, fetch=["y"])["checkpoint"] is None
-    shown = document(path, list=True)
-    assert (shown["checkpoint"], shown["problems"]) == (None, [])
-    assert "checkpoint" not in predict(PredictConfig(path, list=True))
 
 
 @pytest.mark.parametrize("name", ["a[b]", "a*?", "a\\b"])

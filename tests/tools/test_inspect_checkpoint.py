@@ -269,20 +269,6 @@ def test_the_best_is_the_earliest_of_equals(tool: Tool, run: Path) -> None:
     assert document(tool, NAME, run)["best"] == "my-model-280"
 
 
-def test_what_is_damaged_is_not_the_newest(tool: Tool, run: Path) -> None:
-    (run / "my-model-300.manifest").write_text("{}")
-    (run / "my-model-290.data-00000-of-00001").write_bytes(b"x" * 17)
-    (run / "my-model-280.index").unlink()
-    found = document(tool, NAME, run)
-    assert [*_states(found).values()] == ["committed", "damaged", "damaged", "damaged"]
-    assert found["checkpoints"][3]["problem"] == "my-model-300.manifest is damaged: 'sha256'"
-    assert _newest_and_named(found) == ("my-model-270", "my-model-300", False)
-    (run / "my-model-270.manifest").write_text("{}")
-    assert "the newest is" not in _lines(tool, run)[-1]
-    ended = tool(NAME, run, "--stats")
-    assert (ended.code, ended.err) == (1, f"--ckpt={run}: none of its checkpoints is whole")
-
-
 def test_a_strangers_file_that_was_cut_short(tool: Tool, tmp_path: Path) -> None:
     prefix = save(tmp_path / "m-1", {"w": [1.0, 2.0]})
     save(tmp_path / "m-0", {"w": [1.0]})

@@ -77,14 +77,6 @@ def test_damage_is_named_and_survives_a_repair(
     assert tool("verify", run / "my-model-290").code == 0
 
 
-def test_a_name_that_lies_about_the_step_is_wrong(run: Path, verify: Verify) -> None:
-    for file in run.glob("my-model-290.*"):
-        if file.suffix != ".manifest":
-            shutil.copy(file, run / file.name.replace("290", "300"))
-    (found,) = verify(run / "my-model-300")["checkpoints"]
-    assert "it is of step 290, whatever its name says" in found["problems"]
-
-
 def test_a_saved_model_is_verified_by_its_variables(tmp_path: Path, tool: Tool) -> None:
     module = tf.Module()
     module.v = tf.Variable([1.0, 2.0])
@@ -319,31 +311,6 @@ def test_any_name_can_stand_in_it(name: str, tmp_path: Path, verify: Verify) -> 
 
 
 # Other repairs, and those who train meanwhile.
-
-
-def test_leftovers_go_and_nothing_else(run: Path, verify: Verify) -> None:
-    (run / "my-model-310.manifest.tmp").write_bytes(b"")
-    (run / "my-model-310.data-00000-of-00001").write_bytes(b"half")
-    (run / "checkpoint.tmp").write_bytes(b"half")
-    (run / "my-model-320.data-00000-of-00001").write_bytes(b"of a checkpoint without its index")
-    (run / "notes.txt").write_text("mine")
-    before = {path.name for path in run.iterdir()}
-    gone = ["my-model-310.data-00000-of-00001", "my-model-310.manifest.tmp", "checkpoint.tmp"]
-    assert [{"files": gone[:2]}, {"files": gone[2:]}] == verify(run)["leftovers"]
-    found = verify(run, "--repair")
-    assert before - {path.name for path in run.iterdir()} == {*gone}
-    assert len(found["repaired"]) == 2
-    assert all(line.startswith("cleared ") for line in found["repaired"])
-    assert [c["name"] for c in found["checkpoints"] if not c["ok"]] == ["my-model-320"]
-
-
-def test_where_none_is_whole_the_state_file_stays(run: Path, verify: Verify) -> None:
-    for index in run.glob("*.index"):
-        index.write_bytes(b"")
-    before = (run / "checkpoint").read_bytes()
-    done = verify(run, "--repair")["repaired"]
-    assert done == [f"left {run}/checkpoint as it is: none is whole to name"]
-    assert (run / "checkpoint").read_bytes() == before
 
 
 @pytest.mark.parametrize("step", ["write_file", "rename", "remove"])

@@ -89,16 +89,6 @@ def test_another_shape_or_dtype_is_told(five_layers: str, spec: VariableSpec) ->
         read_init_from(request, {"x/w": spec})
 
 
-def test_what_stands_for_a_checkpoint(five_layers: str, linear_run: Path, tmp_path: Path) -> None:
-    for suffix in ("", ".index", ".meta", ".data-00000-of-00001"):
-        assert len(_read(five_layers + suffix, "old/layer1/=new/layer1/")) == 1
-    specs = {"w": VariableSpec((1,), "float32"), "b": VariableSpec((1,), "float32")}
-    found = read_init_from(InitFrom(str(linear_run)), specs)
-    assert found.origins["w"] == f"{linear_run}/my-model-300"
-    with pytest.raises(CheckpointError, match="holds no checkpoint"):
-        read_init_from(InitFrom(str(tmp_path)), specs)
-
-
 @pytest.fixture
 def from_other(linear_run: Path, linear_config: Make, tmp_path: Path) -> Any:
     """Three steps that begin at the end of another run."""

@@ -125,24 +125,6 @@ def test_the_users_own_files_stay(config: LinearConfig, folder: Path) -> None:
     assert (folder / "my-model-100.export").is_dir()
 
 
-@pytest.mark.parametrize(
-    ("gone", "line"),
-    [
-        (["my-model-*"], r"checkpoint names my-model-60, but .* has no checkpoint: .*--start_anew"),
-        (["my-model-*", "checkpoint"], "metrics.jsonl has steps up to 60"),
-        (["*.index", "*.manifest", "checkpoint"], r"my-model-60\.data-00000-of-00001 without its"),
-    ],
-)
-def test_no_silent_start(config: LinearConfig, folder: Path, gone: list[str], line: str) -> None:
-    _train(config)
-    _remove(folder, *gone)
-    before = _content(folder)
-    with pytest.raises(TrainingError, match=line):
-        _train(config)
-    assert _content(folder) == before
-    assert _train(with_run(config, start_anew=True)).step == STEPS
-
-
 def test_a_lost_newest_is_done_again(config: LinearConfig, folder: Path, caplog: Log) -> None:
     _train(config)
     before = _content(folder)
