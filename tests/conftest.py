@@ -84,6 +84,15 @@ def real_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def third_party() -> Path:
+    """The folder of the checkpoints of public projects; skips the test where it is not."""
+    folder = PROJECT.parent / "shared" / "thirdparty"
+    if not folder.is_dir():
+        pytest.skip("needs the checkpoints of public projects at ../shared/thirdparty")
+    return folder
+
+
 def _maker(request: type, /, **defaults: Any) -> Make:
     """Makes the config that a script has by default, for a folder and with changes by name."""
     from cli.fields import parse

@@ -16,6 +16,7 @@ from errors import CheckpointError, TrainingError
 from finetuning.fitting import make_task
 from finetuning.settings import FinetuneConfig
 from tests import runs
+from tests.checkpoints.test_stored_tensors import save
 from tests.finetuning import bases
 from tests.finetuning.bases import values_of
 from tests.metagraph.made import refused
@@ -120,7 +121,7 @@ def test_predict_needs_nothing_but_the_checkpoint_and_so_does_another_run(
 def test_what_the_checkpoint_lacks(cnn_run: Path, finetune_config: Config, tmp_path: Path) -> None:
     values = {k: v for k, v in values_of(f"{cnn_run}/my-model-200").items() if k != "fc1/b"}
     values["conv1/b"] = values["conv1/b"][:5]
-    bases.write(tmp_path / "cut", values)
+    save(tmp_path / "cut", values)
     shutil.copy(cnn_run / "my-model-200.meta", tmp_path / "cut.meta")
     config = finetune_config(tmp_path / "cut.meta", LAST_LAYER, train_steps=1)
     with refused("lacks 1 of the 8 .*fc1/b .*--exclude", CheckpointError):

@@ -35,7 +35,7 @@ def of_nodes(*nodes: tuple[str, str, list[str]]) -> MetaGraphFile:
 
 
 def of_graph(build: Callable[[], object], **options: Any) -> MetaGraphFile:
-    """A file of the graph that `build` builds, without a checkpoint, with its Saver if it gives one."""
+    """A file without a checkpoint: the graph that `build` builds, and the Saver it may give."""
     with tf.Graph().as_default() as graph:
         saver = build()
         if isinstance(saver, v1.train.Saver):

@@ -187,13 +187,8 @@ def test_a_variable_that_is_a_switch_can_be_fed(
     feeds = {"x:0": x_value, "is_training:0": np.array(False)}
     # There is no checkpoint: a variable that is fed needs none.
     assert _run(tmp_path / "m.meta", [output], feeds)[0].tolist() == [1.5, 2.5]
-    with _load(tmp_path / "m.meta", [output, "is_training:0"], list(feeds)) as graph:
-        assert graph.feeds[1] == TensorInfo("is_training:0", tf.bool, ())
-        for training_value in (True, False, True):
-            y, seen = graph.run(x_value, np.asarray(training_value))
-            expected = x_value * 2 if training_value else x_value + 0.5
-            np.testing.assert_array_equal(y, expected)
-            assert seen == training_value
+    feeds["is_training:0"] = np.array(True)
+    assert _run(tmp_path / "m.meta", [output], feeds)[0].tolist() == [2, 4]
 
 
 def test_a_fed_variable_reaches_what_takes_a_reference_or_a_handle(tmp_path: Path) -> None:

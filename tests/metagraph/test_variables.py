@@ -25,7 +25,6 @@ from metagraph.variables import (
 )
 from tests.metagraph.made import of_graph, of_nodes, of_proto, refused, run, saved
 from tests.prediction import stock
-from tests.test_thirdparty import THIRD_PARTY
 
 v1 = tf.compat.v1
 
@@ -566,11 +565,9 @@ def test_other_names(key: str, expected: bool) -> None:
     assert (key in slot_names({"w", key})) == expected
 
 
-def test_of_third_parties() -> None:
-    if not THIRD_PARTY.is_dir():
-        pytest.skip("needs the checkpoints of public projects at ../shared/thirdparty")
+def test_of_third_parties(third_party: Path) -> None:
     counts = {}
-    for path in sorted(THIRD_PARTY.rglob("*.meta")):
+    for path in sorted(third_party.rglob("*.meta")):
         meta = read_meta_graph(str(path))
         keys = CheckpointReader(meta.prefix).shapes.keys()
         found = slot_names(keys, meta)

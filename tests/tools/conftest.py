@@ -4,7 +4,7 @@ import importlib
 import inspect
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -22,7 +22,6 @@ from metagraph.meta import MetaGraphFile
 from metagraph.model import read_model
 from tests.metagraph.made import of_graph
 from tests.prediction import stock
-from tests.test_thirdparty import THIRD_PARTY
 from tools.graph_subject import Subject
 
 NAMES = ["plane", "car", "bird", "cat"]
@@ -98,11 +97,12 @@ def document(tool: Tool, name: str, *arguments: object) -> dict[str, Any]:
 
 
 @pytest.fixture
-def third_party() -> Path:
-    """The folder of the checkpoints of public projects."""
-    if not THIRD_PARTY.is_dir():
-        pytest.skip("needs the checkpoints of public projects at ../shared/thirdparty")
-    return THIRD_PARTY
+def styled() -> Iterator[None]:
+    """All pictures are drawn in the style of the tool."""
+    from tools.plotting import style
+
+    with style():
+        yield
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from prediction.evaluation import predict
 from prediction.request import PredictConfig
-from tests.test_thirdparty import THIRD_PARTY, _by_stock, _entries, _feeds
+from tests.metagraph.made import saved
+from tests.test_thirdparty import _by_stock, _feeds, every_entry
 from tests.tools.conftest import Tool, document, refused
 from tests.tools.freezing import models
 
@@ -53,11 +54,11 @@ def test_predict_takes_a_frozen_cnn_as_it_takes_the_checkpoint(
     assert _text(tmp_path / f"{cnn_run.name}.pb") == _text(cnn_run)  # The demo images.
 
 
-@pytest.mark.parametrize("entry", _entries(), ids=lambda e: e.get("kind", "absent"))
-def test_the_models_of_others(tool: Tool, entry: dict[str, Any], tmp_path: Path) -> None:
-    if not THIRD_PARTY.is_dir():
-        pytest.skip("needs the checkpoints of public projects at ../shared/thirdparty")
-    meta, output, file = THIRD_PARTY / entry["meta"], entry["suggested_output"], tmp_path / "m.pb"
+@every_entry
+def test_the_models_of_others(
+    tool: Tool, entry: dict[str, Any], third_party: Path, tmp_path: Path
+) -> None:
+    meta, output, file = third_party / entry["meta"], entry["suggested_output"], tmp_path / "m.pb"
     feeds = _feeds(entry)  # Behind a parser of examples it is cut by itself.
     record = document(tool, "freeze", meta, f"--outputs={output}", f"--output={file}")
     assert record["largest_difference"] == 0
@@ -105,7 +106,7 @@ def _scoped_models(folder: Path) -> str:
 
     v1.disable_control_flow_v2()
     try:
-        return models.save(folder, build)
+        return saved(folder, build).path
     finally:
         v1.enable_control_flow_v2()
 
@@ -171,7 +172,7 @@ def _with_table(folder: Path, words: Path | None) -> str:
         v1.get_variable("w", initializer=1.0, use_resource=False)
         tf.identity(table.lookup(v1.placeholder(tf.string, [None], name="words")), name="ids")
 
-    return models.save(folder, build)
+    return saved(folder, build).path
 
 
 @pytest.mark.parametrize("from_file", [False, True], ids=["constants", "vocabulary"])
@@ -233,7 +234,7 @@ def test_what_may_do_more_than_compute_is_refused(tool: Tool, tmp_path: Path) ->
         with tf.control_dependencies([tf.io.write_file(f"{tmp_path}/written", "x")]):
             tf.identity(w, name="z")
 
-    meta, output = models.save(tmp_path, build), f"--output={tmp_path}/m.pb"
+    meta, output = saved(tmp_path, build).path, f"--output={tmp_path}/m.pb"
     assert "WriteFile" in refused(tool, "freeze", meta, "--outputs=z", output)
     assert not (tmp_path / "written").exists()
     assert "name what to keep with --fetch" in refused(tool, "freeze", meta, "--outputs=", output)

@@ -16,6 +16,7 @@ from metagraph.meta import TensorInfo, read_meta_graph
 from metagraph.safety import RANDOM_OPS
 from metagraph.variables import VARIABLE_OPS
 from models import blocks
+from tests.metagraph.made import saved
 from tests.prediction import stock
 from tests.tools.freezing import models
 from tools.folding import Known
@@ -95,7 +96,7 @@ def _writing(x: tf.Tensor, w: tf.Variable) -> tf.Tensor:
 
 def _save(folder: Path, build: Build, resource: bool, new: bool = True) -> str:
     (v1.enable_control_flow_v2 if new else v1.disable_control_flow_v2)()
-    return models.save(folder, lambda: tf.identity(build(_x(), _weights(resource)), name="y"))
+    return saved(folder, lambda: tf.identity(build(_x(), _weights(resource)), name="y")).path
 
 
 @pytest.mark.parametrize("resource", [False, True], ids=["reference", "handle"])
@@ -188,7 +189,7 @@ def test_values_of_every_dtype(tmp_path: Path) -> None:
         for name, value in values.items():
             v1.get_variable(name, initializer=tf.constant(value), use_resource=False)
 
-    found = models.frozen(models.save(tmp_path, build), *values)
+    found = models.frozen(saved(tmp_path, build).path, *values)
     results = models.run(found.meta.graph_def, [f"{name}:0" for name in values], {})
     for name, value in zip(values, results, strict=True):
         assert value.dtype == values[name].dtype
@@ -211,7 +212,7 @@ def parts(tmp_path: Path) -> str:
         tf.add(first, third, name="ends")
         tf.add(first, second, name="starts")
 
-    return models.save(tmp_path, build)
+    return saved(tmp_path, build).path
 
 
 def test_several_outputs_of_one_node(parts: str) -> None:
@@ -245,7 +246,7 @@ def test_a_queue_is_cut_by_itself(tmp_path: Path) -> None:
         tf.multiply(images, w, name="y")
         tf.identity(labels, name="labels")
 
-    found = models.frozen(models.save(tmp_path, build), "y")
+    found = models.frozen(saved(tmp_path, build).path, "y")
     assert models.fed(found) == {"batch": "batch:0"}
     (value,) = models.run(found.meta.graph_def, ["y:0"], {"batch:0": ROWS[:, :2]})
     np.testing.assert_array_equal(value, ROWS[:, :2] * 3)
@@ -291,7 +292,7 @@ def _frozen(folder: Path, build: Callable[[tf.Tensor], tf.Tensor], off: dict[str
         w = v1.get_variable("w", initializer=np.eye(6, dtype=np.float32) * 3, use_resource=False)
         tf.identity(build(tf.matmul(x, w)), name="y")
 
-    meta = models.save(folder, graph)
+    meta = saved(folder, graph).path
     found = models.frozen(meta, "y")
     assert models.fed(found) == {"x": "x:0"}
     assert found.plan.off_values == off
@@ -322,7 +323,7 @@ def test_a_dropout_that_is_built_in_stays(tmp_path: Path, caplog: Any) -> None:
         w = v1.get_variable("w", initializer=np.ones(60, np.float32), use_resource=False)
         tf.identity(v1.nn.dropout(x * w, rate=0.5), name="y")
 
-    found = models.frozen(models.save(tmp_path, graph), "y")
+    found = models.frozen(saved(tmp_path, graph).path, "y")
     assert "RandomUniform" in models.ops(found.meta.graph_def)
     assert "y:0: another value at each run" in caplog.text
 
@@ -404,7 +405,7 @@ def test_a_switch_that_is_a_variable_is_off_whatever_its_value(
         on = v1.get_variable("is_training", initializer=True, use_resource=resource)
         tf.identity(_cond(v1.placeholder(tf.float32, [None, 6], name="x"), on), name="y")
 
-    found = models.frozen(models.save(tmp_path, graph), "y")
+    found = models.frozen(saved(tmp_path, graph).path, "y")
     assert found.plan.off_values == {"is_training:0": False}
     (value,) = models.run(found.meta.graph_def, ["y:0"], {"x:0": NOISE})
     np.testing.assert_array_equal(value, NOISE * 2)
@@ -416,7 +417,7 @@ def test_a_switch_that_is_asked_for_is_an_input(tmp_path: Path) -> None:
         on = v1.placeholder(tf.bool, [], name="on")
         tf.identity(tf.cond(on, lambda: w + 0, lambda: w + 1), name="y")
 
-    found = models.frozen(models.save(tmp_path, graph), "y", inputs=("on",))
+    found = models.frozen(saved(tmp_path, graph).path, "y", inputs=("on",))
     assert models.fed(found) == {"on": "on:0"}
     assert models.run(found.meta.graph_def, ["y:0"], {"on:0": True}) == [1]
 
@@ -562,7 +563,7 @@ def _feeds(folder: Path, build: Callable[[], tf.Tensor]) -> dict[str, Any]:
         w = v1.get_variable("w", initializer=1.0, use_resource=False)
         tf.add(tf.cast(tf.size(build()), tf.float32), w, name="y")
 
-    meta = read_meta_graph(models.save(folder, graph))
+    meta = read_meta_graph(saved(folder, graph).path)
     config = PartConfig(meta.path, "none.pb", outputs=("y",))
     return dict(run_original(plan_freeze(meta, config), config).feeds)
 

@@ -1,7 +1,6 @@
 """Models in plain TensorFlow, frozen by us and run by a client that knows nothing of ours."""
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,6 @@ import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from metagraph.meta import read_meta_graph
-from tests.prediction import stock
 from tools.freeze import PartConfig
 from tools.freezing import freeze_and_compare
 from tools.frozen_graph import FrozenGraph
@@ -18,13 +16,6 @@ from tools.frozen_graph import FrozenGraph
 v1 = tf.compat.v1
 
 Array = npt.NDArray[Any]
-
-
-def save(folder: Path, build: Callable[[], object]) -> str:
-    """Saves what `build` builds, its variables at their initial values; returns the `.meta`."""
-    with stock.checkpoint(folder / "m-1"):
-        build()
-    return f"{folder}/m-1.meta"
 
 
 def frozen(meta: str, *outputs: str, **asked: Any) -> FrozenGraph:

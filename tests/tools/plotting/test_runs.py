@@ -34,6 +34,8 @@ from training.metrics import Metrics, MetricsLog
 if TYPE_CHECKING:
     from train_linear import LinearConfig
 
+pytestmark = pytest.mark.usefixtures("styled")
+
 
 def _write(folder: Path, content: bytes) -> str:
     (folder / "logs").mkdir()
