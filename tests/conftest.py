@@ -2,6 +2,7 @@
 
 import faulthandler
 import importlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -93,40 +94,28 @@ def third_party() -> Path:
     return folder
 
 
-def _maker(request: type, /, **defaults: Any) -> Make:
-    """Makes the config that a script has by default, for a folder and with changes by name."""
-    from cli.fields import parse
-    from tests import runs
+def _maker(trainer: str, request: str, **defaults: Any) -> Any:
+    """A fixture: makes a script's default config, for a folder and with changes by name."""
 
-    def make(ckpt_dir: Path, **changes: Any) -> Any:
-        config: Any = parse(request, ["script", f"--ckpt_dir={ckpt_dir}"])
-        return runs.with_run(config, **{**defaults, **changes})
+    @pytest.fixture(scope="session")
+    def make_config() -> Make:
+        from cli.fields import parse
+        from tests import runs
 
-    return make
+        kind = getattr(importlib.import_module(trainer), request)
 
+        def make(ckpt_dir: Path, **changes: Any) -> Any:
+            config: Any = parse(kind, ["script", f"--ckpt_dir={ckpt_dir}"])
+            return runs.with_run(config, **{**defaults, **changes})
 
-@pytest.fixture(scope="session")
-def linear_config() -> Make:
-    """Makes the default config of train_linear.py, for a folder and with changes by name."""
-    from train_linear import LinearConfig
+        return make
 
-    return _maker(LinearConfig)
-
-
-@pytest.fixture(scope="session")
-def cnn_config() -> Make:
-    """Makes a config of train_cnn.py that trains on the ramp, for a folder and with changes."""
-    from train_cnn import CnnConfig
-
-    return _maker(CnnConfig, data="ramp", batch_size=10, learning_rate=1e-3)
+    return make_config
 
 
-@pytest.fixture(scope="session")
-def mlp_config() -> Make:
-    """Makes the default config of train_mlp.py, for a folder and with changes by name."""
-    from train_mlp import MlpConfig
-
-    return _maker(MlpConfig)
+linear_config = _maker("train_linear", "LinearConfig")
+cnn_config = _maker("train_cnn", "CnnConfig", data="ramp", batch_size=10, learning_rate=1e-3)
+mlp_config = _maker("train_mlp", "MlpConfig")
 
 
 def _finished(trainer: str, config: Any) -> Path:
@@ -138,6 +127,12 @@ def _finished(trainer: str, config: Any) -> Path:
 def linear_run(linear_config: Make, tmp_path_factory: Any) -> Path:
     """The folder of a default run of train_linear.py."""
     return _finished("train_linear", linear_config(tmp_path_factory.mktemp("linear") / "model"))
+
+
+@pytest.fixture
+def run(linear_run: Path, tmp_path: Path) -> Path:
+    """A copy of a default run: my-model-270 to 300."""
+    return Path(shutil.copytree(linear_run, tmp_path / "model"))
 
 
 @pytest.fixture(scope="session")

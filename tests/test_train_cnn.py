@@ -18,7 +18,7 @@ import train_cnn
 from checkpoints.bundle import BundleWriter
 from checkpoints.folder import best_checkpoint
 from cli.fields import parse
-from errors import DataError, TrainingError
+from errors import DataError
 from prediction.evaluation import predict
 from prediction.request import PredictConfig
 from tests import runs
@@ -156,24 +156,6 @@ def test_the_best_of_all_saves_stays(tuned: CnnConfig, tmp_path: Path) -> None:
         loop.train(task, tuned.run)
     assert sorted(_recorded(tuned)) == sorted({best, 27, 30})
     assert best_checkpoint(tuned.run.ckpt_dir).endswith(f"my-model-{best}")
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"augment": False}, "augment was True, is now not given"),
-        ({"schedule": "constant"}, "schedule was 'cosine', is now not given"),
-        ({"warmup_steps": 4}, "warmup_steps was 5, is now 4"),
-        ({"train_steps": 40}, "cosine schedule's last step was 30, is now 40"),
-    ],
-)
-def test_another_schedule(tuned: CnnConfig, changes: dict[str, Any], message: str) -> None:
-    """A cosine ends at the run's last step, so a longer run is another from its first step on."""
-    _train_and_stop_at(tuned, 3)
-    other = with_run(tuned, **changes)
-    with pytest.raises(TrainingError, match=f"{message}.*--allow_config_change"):
-        train_cnn.train(other)
-    assert train_cnn.train(with_run(other, allow_config_change=True)).exit_code == 0
 
 
 def test_training_images_are_augmented_and_test_images_are_not(config: CnnConfig) -> None:

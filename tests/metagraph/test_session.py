@@ -158,18 +158,6 @@ def test_a_failure_with_a_traceback_is_one_line_with_its_node(tmp_path: Path) ->
         run(saved(tmp_path, build), ["reshaped:0"], {"x:0": np.int32(2)})
 
 
-def test_texts_come_back_as_bytes(tmp_path: Path) -> None:
-    def build() -> None:
-        suffix = v1.get_variable("s", initializer="é!", dtype=tf.string, use_resource=False)
-        tf.strings.join([v1.placeholder(tf.string, [None], name="text"), suffix], name="y")
-
-    words = np.array([b"a", b"\x00b"], object)
-    y, suffix = run(saved(tmp_path, build), ["y:0", "s:0"], {"text:0": words})
-    assert y.tolist() == [b"a\xc3\xa9!", b"\x00b\xc3\xa9!"]
-    assert suffix.dtype == object
-    assert suffix.item() == b"\xc3\xa9!"
-
-
 @pytest.mark.parametrize("resource", [False, True], ids=["ref", "resource"])
 @pytest.mark.parametrize("control_flow_v2", [False, True])
 def test_a_variable_that_is_a_switch_can_be_fed(

@@ -272,16 +272,6 @@ def test_restore_operations_of_2016_are_read(
     assert checkpoint_keys(meta, ["w"], ["key"]) == {"w": stored}
 
 
-def test_what_the_saver_itself_stores() -> None:
-    """Under its own keys; what it leaves out is not in the list, whatever its name."""
-    with tf.Graph().as_default() as graph:
-        w = v1.get_variable("w", initializer=1.0)
-        v1.get_variable("left", initializer=2.0)
-        saver = v1.train.Saver({"stored": w}).as_saver_def()
-        meta = of_proto(v1.train.export_meta_graph(graph=graph, saver_def=saver))
-    assert saver_keys(meta) == {"w": Stored("stored")}
-
-
 def _cast_in_saver(proto: MetaGraphDef, source: int, target: int) -> None:
     """Has the saver of `w` restore another dtype, and cast it."""
     nodes = {node.name: node for node in proto.graph_def.node}

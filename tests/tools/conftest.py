@@ -105,12 +105,6 @@ def styled() -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def run(linear_run: Path, tmp_path: Path) -> Path:
-    """A copy of a default run: my-model-270 to 300."""
-    return Path(shutil.copytree(linear_run, tmp_path / "model"))
-
-
 def refused(tool: Tool, *arguments: object, code: int = EXIT_FAILED) -> str:
     """The one line with which a command has to fail."""
     ended = tool(*arguments)

@@ -99,21 +99,6 @@ def test_every_kind_of_value_in_every_format(tmp_path: Path, tool: Tool) -> None
         assert {v["status"] for v in _variables(tool, a, other).values()} == {"equal"}
 
 
-def test_a_frozen_graph_and_its_checkpoint(tmp_path: Path, tool: Tool) -> None:
-    run = tmp_path / "run"
-    run.mkdir()
-    with stock.checkpoint(run / "m"):
-        v1.get_variable("w", initializer=2.0, use_resource=False)
-        frozen = v1.get_default_graph().as_graph_def()
-    (tmp_path / "frozen.pb").write_bytes(frozen.SerializeToString())
-    record = document(tool, "diff", run, tmp_path / "frozen.pb")
-    assert (record["differ"], record["variables"]) == (True, None)
-    assert record["notes"] == [f"variables: {tmp_path}/frozen.pb has none, {run} has"]
-    nodes = record["graph"]["nodes"]
-    assert nodes["added"] == []
-    assert "save/SaveV2" in nodes["removed"]
-
-
 def test_a_saved_model_has_variables_and_a_graph(tmp_path: Path, tool: Tool) -> None:
     module = tf.Module()
     module.v = tf.Variable([1.0, 2.0])

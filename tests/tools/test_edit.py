@@ -1,7 +1,6 @@
 """Edited checkpoints, read by stock clients: what they hold, restore and predict."""
 
 import functools
-import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,12 +11,9 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
-from checkpoints.bundle import VariableSpec
-from checkpoints.reader import restore_newest
-from prediction.evaluation import predict
-from prediction.request import PredictConfig
 from tests.finetuning.bases import values_of
 from tests.prediction import stock
+from tests.prediction.conftest import document as predicted
 from tests.runs import meta_graph
 from tests.test_thirdparty import _feeds as feeds_of
 from tests.test_thirdparty import _predicted, every_entry
@@ -117,8 +113,8 @@ def _copy(prefix: str | Path, folder: Path) -> Path:
 
 def _predictions(meta: Path, rows: Path) -> tuple[list[Any], list[Any]]:
     """What predict.py says of rows: the values of the outputs, and the classes."""
-    document = json.loads(predict(PredictConfig(str(meta), input=[str(rows)], format="json")))
-    return [*document["outputs"].values()], document.get("predictions", [])
+    found = predicted(str(meta), input=[str(rows)])
+    return [*found["outputs"].values()], found.get("predictions", [])
 
 
 def test_predict_says_of_it_what_it_says_of_the_original(
@@ -248,11 +244,10 @@ def test_any_format_a_saver_has_written_becomes_the_present_one(
 
 def test_a_saver_that_stores_under_names_of_its_own_is_followed(edit: Edit, tmp_path: Path) -> None:
     """`value` of the checkpoint is `w` of the graph."""
-    with tf.Graph().as_default(), v1.Session() as session:
-        w = v1.get_variable("w", initializer=[2.0, 3])
-        v1.add_to_collection("predict", tf.identity(w * 2, "y"))
-        session.run(w.initializer)
-        v1.train.Saver({"value": w}).save(session, f"{tmp_path}/old")
+    names = dict[str, tf.Variable]()
+    with stock.checkpoint(tmp_path / "old", var_list=names):
+        names["value"] = v1.get_variable("w", initializer=[2.0, 3])
+        v1.add_to_collection("predict", tf.identity(names["value"] * 2, "y"))
     edit(f"--meta={tmp_path}/old", f"--output={tmp_path}/new", "--rename=value=v")
     assert values_of(f"{tmp_path}/new").keys() == {"v"}
     np.testing.assert_array_equal(stock.run(f"{tmp_path}/new.meta", ["y:0"]), [[4, 6]])
@@ -338,20 +333,6 @@ def test_what_fetch_names_may_need_less(cnn_run: Path, edit: Edit, tmp_path: Pat
     (one,) = stock.run(f"{cnn_run}/my-model-200.meta", fetches, feeds)
     (other,) = stock.run(tmp_path / "new.meta", fetches, feeds)
     assert one.tobytes() == other.tobytes()
-
-
-def test_another_checkpoints_variables_are_resumed_from(
-    linear_run: Path, edit: Edit, tmp_path: Path
-) -> None:
-    """Without a manifest, as anyone else's: its names are what counts."""
-    output = tmp_path / "run/my-model-270"
-    edit(f"--meta={linear_run}", f"--ckpt={linear_run}/my-model-270", f"--output={output}")
-    values = values_of(linear_run / "my-model-270")
-    _assert_same(values_of(output), values)
-    specs = {key: VariableSpec(value.shape, value.dtype.name) for key, value in values.items()}
-    restored = restore_newest(str(tmp_path / "run"), specs)
-    assert restored is not None
-    assert (restored.step, restored.manifest) == (270, None)
 
 
 def test_a_checkpoint_of_other_kinds_of_numbers_is_refused(

@@ -15,7 +15,7 @@ from prediction.request import PredictConfig
 from tests.metagraph.made import saved
 from tests.test_thirdparty import _by_stock, _feeds, every_entry
 from tests.tools.conftest import Tool, document, refused
-from tests.tools.freezing import models
+from tests.tools.test_freezing import ops_of, run_alone
 
 v1 = tf.compat.v1
 
@@ -65,7 +65,7 @@ def test_the_models_of_others(
     taken = {tensor["name"] for tensor in record["inputs"].values()}
     given: dict[str, Any] = {name: feeds[name] for name in taken}
     expected = _by_stock(entry, {**feeds, **record["off"]}, tmp_path)
-    (value,) = models.run(_graph(file), [output], given)
+    (value,) = run_alone(_graph(file), [output], given)
     np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5)
     np.savez(tmp_path / "feeds.npz", **given)
     predicted = json.loads(_text(file, feed=[f"{tmp_path}/feeds.npz"], format="json"))
@@ -76,16 +76,6 @@ def test_another_checkpoints_variables(tool: Tool, linear_run: Path, tmp_path: P
     file, old = tmp_path / "old.pb", linear_run / "my-model-270"
     assert tool("freeze", linear_run, f"--ckpt={old}", f"--output={file}").code == 0
     assert _text(file, fetch=["w:0"]) == _text(f"{old}.meta", fetch=["w:0"])
-
-
-def test_a_frozen_graph_can_be_frozen_again(tool: Tool, cnn_run: Path, tmp_path: Path) -> None:
-    first, second = tmp_path / "new" / "1.pb", tmp_path / "2.pb"  # Missing folders are made.
-    tool("freeze", cnn_run, f"--output={first}")
-    assert tool("freeze", first, f"--output={second}").code == 0
-    frozen = first.read_bytes()
-    assert second.read_bytes() == frozen
-    assert "is read too" in refused(tool, "freeze", first, f"--output={first}", "--overwrite")
-    assert first.read_bytes() == frozen
 
 
 def _scoped_models(folder: Path) -> str:
@@ -222,7 +212,7 @@ def test_a_saved_model(tool: Tool, tmp_path: Path) -> None:
     tf.saved_model.save(module, str(tmp_path / "saved"), signatures=module.serve)
     record = document(tool, "freeze", tmp_path / "saved", f"--output={file}")
     assert sorted(record["outputs"]) == ["first", "scores"]
-    assert not models.ops(_graph(file)) & {"VarHandleOp", "ReadVariableOp", "ResourceGather"}
+    assert not ops_of(_graph(file)) & {"VarHandleOp", "ReadVariableOp", "ResourceGather"}
     text = _text(file, feed=["rows=[[1, 2, 3]]"], fetch=["scores"], format="json")
     assert [*json.loads(text)["outputs"].values()] == [[[4.0, 8.0, 12.0]]]
 

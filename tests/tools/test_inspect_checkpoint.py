@@ -35,18 +35,6 @@ def _lines(tool: Tool, *arguments: object) -> list[str]:
     return [" ".join(line.split()) for line in ended.out.splitlines()]
 
 
-@pytest.mark.parametrize("suffix", ["", ".data-00000-of-00001", ".manifest"])
-def test_a_checkpoint(suffix: str, tool: Tool, cnn_run: Path) -> None:
-    found = document(tool, NAME, f"{cnn_run}/my-model-200{suffix}")
-    stored = tf.train.load_checkpoint(f"{cnn_run}/my-model-200")
-    shapes = stored.get_variable_to_shape_map()
-    assert {t["key"]: t["shape"] for t in found["tensors"]} == shapes
-    values = 3 * 3 * 3 * 32 + 32 + 3 * 3 * 32 * 64 + 64 + 1024 * 128 + 128 + 128 * 4 + 4
-    assert found["totals"]["model"]["values"] == values
-    (file,) = found["files"]
-    assert found["totals"]["all"]["disk_bytes"] == file["bytes"]
-
-
 def test_all_of_a_value_is_in_json_and_the_ends_of_a_large_one_in_text(
     tool: Tool, linear_run: Path, tmp_path: Path
 ) -> None:
@@ -267,15 +255,6 @@ def test_the_best_is_the_earliest_of_equals(tool: Tool, run: Path) -> None:
     for step, accuracy in ((270, 0.5), (280, 0.75), (290, 0.75)):
         _change_manifest(run, step, test_accuracy=accuracy)
     assert document(tool, NAME, run)["best"] == "my-model-280"
-
-
-def test_a_strangers_file_that_was_cut_short(tool: Tool, tmp_path: Path) -> None:
-    prefix = save(tmp_path / "m-1", {"w": [1.0, 2.0]})
-    save(tmp_path / "m-0", {"w": [1.0]})
-    Path(f"{prefix}.data-00000-of-00001").write_bytes(b"abc")
-    found = document(tool, NAME, tmp_path)
-    assert (_states(found)["m-1"], found["newest"]) == ("damaged", "m-0")
-    assert "has 3 bytes, its index speaks of 8" in found["checkpoints"][1]["problem"]
 
 
 def test_strangers(tool: Tool, tmp_path: Path) -> None:

@@ -14,9 +14,8 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from cli.terminal import EXIT_FAILED
 from metagraph.meta import MetaGraphFile
 from metagraph.parsing import parse_graph_file
-from prediction.evaluation import predict
-from prediction.request import PredictConfig
 from tests.metagraph.made import of_graph
+from tests.prediction.conftest import outputs
 from tests.test_thirdparty import every_entry
 from tests.tools.conftest import Tool, document
 
@@ -61,19 +60,9 @@ def test_as_text_it_is_the_same_and_predict_reads_it(
     ours = text_format.Parse(text.read_text(), MetaGraphDef())
     assert ours == MetaGraphDef.FromString(meta.read_bytes())
     np.save(tmp_path / "x.npy", np.random.default_rng(0).random((3, 32, 32, 3), np.float32))
-    found = []
-    for path in (text, meta):
-        output = f"{path.name}.npz"
-        config = PredictConfig(
-            str(path),
-            checkpoint=str(cnn_run / "my-model-200"),
-            feed=[f"x={tmp_path}/x.npy"],
-            output=str(tmp_path / output),
-        )
-        predict(config)
-        with np.load(tmp_path / output) as arrays:
-            found.append({name: arrays[name].tobytes() for name in arrays.files})
-    assert found[0] == found[1] != {}
+    given = {"checkpoint": f"{cnn_run}/my-model-200", "feed": [f"x={tmp_path}/x.npy"]}
+    ours, theirs = (outputs(tmp_path, str(path), "fc2/add", **given)[0] for path in (text, meta))
+    assert ours.tobytes() == theirs.tobytes()
 
 
 def test_large_constants_and_odd_texts_stay_whole(tool: Tool, tmp_path: Path) -> None:

@@ -2,28 +2,24 @@
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
 from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from prediction.evaluation import classify, predict
+from prediction.evaluation import classify
 from prediction.request import PredictConfig
-from tests.conftest import Patch
+from tests.conftest import Make, Patch
+from tests.prediction.conftest import document
 from tests.tools.conftest import Tool, refused
-
-if TYPE_CHECKING:
-    from train_cnn import CnnConfig
 
 
 @pytest.fixture(scope="session")
 def colours_run(
-    cnn_config: "Callable[..., CnnConfig]",
+    cnn_config: Make,
     three_classes: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
@@ -52,9 +48,7 @@ def test_confusion_and_mistakes_are_what_predict_says(
     tool: Tool, colours_run: Path, mislabelled: Path, tmp_path: Path
 ) -> None:
     given = (f"--meta={colours_run}", f"--input={mislabelled}", "--format=json")
-    said = json.loads(
-        predict(PredictConfig(str(colours_run), input=[str(mislabelled)], format="json"))
-    )
+    said = document(str(colours_run), input=[str(mislabelled)])
     counts = np.zeros((3, 3), int)
     for row in said["predictions"]:
         counts[int(row["label"]), int(row["class"])] += 1

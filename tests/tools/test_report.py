@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
+from tests.prediction import stock
 from tests.tools.conftest import Tool, write_class_folders
 from tools import report_html
 from train_cnn import CnnConfig, train
@@ -76,13 +77,10 @@ def test_it_has_every_section_and_no_name_is_markup(tool: Tool, run: Path) -> No
 
 
 def test_a_strangers_checkpoint_is_told_of_without_data(tool: Tool, tmp_path: Path) -> None:
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        x = tf.compat.v1.placeholder(tf.float32, [None, 2], name="x")
-        w = tf.compat.v1.get_variable("w", [2, 3])
-        tf.matmul(x, w, name="y")
-        session.run(tf.compat.v1.global_variables_initializer())
-        saver = tf.compat.v1.train.Saver({"<script>": w})
-        saver.save(session, str(tmp_path / "theirs"))
+    names = dict[str, tf.Variable]()
+    with stock.checkpoint(tmp_path / "theirs", var_list=names):
+        names["<script>"] = w = tf.compat.v1.get_variable("w", [2, 3])
+        tf.matmul(tf.compat.v1.placeholder(tf.float32, [None, 2], name="x"), w, name="y")
     ended = tool("report", tmp_path / "theirs", f"--output={tmp_path}/r.html", "--format=json")
     assert ended.code == 0, ended.err
     (found,) = json.loads(ended.out)["runs"]

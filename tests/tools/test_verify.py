@@ -15,6 +15,7 @@ import tensorflow as tf
 from checkpoints import file_io
 from checkpoints.lock import FolderLock
 from tests.prediction import stock
+from tests.runs import flip_a_bit
 from tests.tools.conftest import Tool, document
 
 v1 = tf.compat.v1
@@ -23,14 +24,8 @@ NAMES = [f"my-model-{step}" for step in (270, 280, 290, 300)]
 Verify: TypeAlias = Callable[..., dict[str, Any]]
 
 
-def _flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 0x10
-    path.write_bytes(content)
-
-
 DAMAGES: dict[str, Callable[[Path], object]] = {
-    "a flipped bit": _flip,
+    "a flipped bit": flip_a_bit,
     "cut short": lambda path: path.write_bytes(path.read_bytes()[:-3]),
     "filled with zeros": lambda path: path.write_bytes(b"\0" * path.stat().st_size),
     "empty": lambda path: path.write_bytes(b""),
@@ -83,7 +78,7 @@ def test_a_saved_model_is_verified_by_its_variables(tmp_path: Path, tool: Tool) 
     tf.saved_model.save(module, f"{tmp_path}/saved")
     for path in ("saved", "saved/variables", "saved/saved_model.pb", "saved/variables/variables"):
         assert "ok (2 tensors, 8 B)" in tool("verify", tmp_path / path).out
-    _flip(tmp_path / "saved/variables/variables.data-00000-of-00001")
+    flip_a_bit(tmp_path / "saved/variables/variables.data-00000-of-00001")
     assert tool("verify", tmp_path / "saved").code == 1
 
 
@@ -198,7 +193,7 @@ def test_one_damaged_tensor_is_named_and_the_others_are_read(
     tmp_path: Path, verify: Verify
 ) -> None:
     prefix = _several(tmp_path)
-    _flip(prefix.with_suffix(".data-00000-of-00001"))
+    flip_a_bit(prefix.with_suffix(".data-00000-of-00001"))
     (found,) = verify(prefix)["checkpoints"]
     assert found["tensors"] == 3
     (line,) = found["problems"]

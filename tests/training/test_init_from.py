@@ -117,13 +117,6 @@ def test_it_begins_there(from_other: LinearConfig, tmp_path: Path, caplog: Log) 
     assert train_linear.train(with_run(longer, train_steps=7)).step == 7
 
 
-def test_a_run_that_began_without(linear_config: Make, tmp_path: Path) -> None:
-    train_linear.train(linear_config(tmp_path / "run", train_steps=3))
-    config = linear_config(tmp_path / "run", train_steps=5, init_from=InitFrom("nowhere"))
-    with pytest.raises(CheckpointError, match="nowhere"):
-        train_linear.train(config)
-
-
 def test_the_flags_become_rules() -> None:
     config = parse(LinearConfig, ["s", "--init_from=p", "--assign=a/=b/", "--assign=c=d"])
     assert config.run.init_from == InitFrom("p", (("a/", "b/"), ("c", "d")))

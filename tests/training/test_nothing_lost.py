@@ -221,12 +221,6 @@ def test_folders_without_a_flush(config: LinearConfig, folder: Path, monkeypatch
     assert (1, str(folder)) in said
 
 
-def test_metrics_that_cannot_be_read_are_one_line(config: LinearConfig, folder: Path) -> None:
-    (folder / "logs" / "metrics.jsonl").mkdir(parents=True)
-    with pytest.raises(TrainingError, match=f"^{folder} cannot be read: "):
-        _train(config)
-
-
 def test_an_unreachable_folder(config: LinearConfig, folder: Path, monkeypatch: Patch) -> None:
     """Not even for a run that may begin anew: what is there would be saved over."""
     _train(config)
@@ -313,12 +307,3 @@ def test_few_file_descriptors_and_a_strict_umask(linear_config: Make, tmp_path: 
         os.umask(umask)
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert all(p.stat().st_mode & 0o077 == 0 for p in (tmp_path / "run").glob("my-model-*"))
-
-
-def test_a_folder_of_fifty_thousand_files(linear_config: Make, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    folder.mkdir()
-    for number in range(50_000):
-        (folder / f"my-model-{number}.txt").touch()
-    assert train_linear.train(linear_config(folder, train_steps=20)).step == 20
-    assert sum(name.endswith(".txt") for name in os.listdir(folder)) == 50_000

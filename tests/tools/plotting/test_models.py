@@ -239,11 +239,6 @@ def _convolution(folder: Path, make_filters: Callable[[], Any]) -> Path:
     return folder / "m.meta"
 
 
-def _partitioned() -> Any:
-    with v1.variable_scope("conv", partitioner=v1.fixed_size_partitioner(2, axis=2)):
-        return v1.get_variable("w", [3, 3, 3, 2], initializer=v1.ones_initializer())
-
-
 @pytest.mark.parametrize("use_resource", [False, True])
 def test_strangers_variables_of_both_kinds(tmp_path: Path, use_resource: bool) -> None:
     weights = _random(3, 3, 3, 2)
@@ -251,11 +246,6 @@ def test_strangers_variables_of_both_kinds(tmp_path: Path, use_resource: bool) -
     found = _kernel(_convolution(tmp_path, lambda: tf.identity(made())))
     assert found.name == "w:0"
     np.testing.assert_array_equal(found.values, weights)
-
-
-def test_a_partitioned_variable_is_whole(tmp_path: Path) -> None:
-    found = _kernel(_convolution(tmp_path, _partitioned))
-    np.testing.assert_array_equal(found.values, np.ones((3, 3, 3, 2)))
 
 
 def test_a_frozen_graph_has_its_kernels_too(tmp_path: Path) -> None:

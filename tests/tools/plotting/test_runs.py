@@ -2,10 +2,8 @@
 
 import json
 import math
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 import matplotlib as mpl
@@ -19,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from errors import ToolError, UserError
+from tests.conftest import Make
 from tools.plot_runs import (
     LineRun,
     RunMetrics,
@@ -30,9 +29,6 @@ from tools.plot_runs import (
 )
 from tools.plotting import Picture, as_label, new_figure, render, style
 from training.metrics import Metrics, MetricsLog
-
-if TYPE_CHECKING:
-    from train_linear import LinearConfig
 
 pytestmark = pytest.mark.usefixtures("styled")
 
@@ -214,11 +210,6 @@ def test_the_users_own_style_changes_nothing_and_is_kept() -> None:
         assert mpl.rcParams["font.size"] == 20
 
 
-@pytest.fixture
-def run(linear_run: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(linear_run, tmp_path / "model"))
-
-
 def _log(run: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (run / "logs/metrics.jsonl").read_text().splitlines()]
 
@@ -230,9 +221,7 @@ def test_the_path_is_that_of_the_log(run: Path) -> None:
     np.testing.assert_array_equal(found.path, [(line["w"], line["b"]) for line in lines])
 
 
-def test_the_points_are_those_of_the_training(
-    linear_config: "Callable[..., LinearConfig]", tmp_path: Path
-) -> None:
+def test_the_points_are_those_of_the_training(linear_config: Make, tmp_path: Path) -> None:
     """The loss that was logged for the first step is that of the values before it."""
     from train_linear import train
 
