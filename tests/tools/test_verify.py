@@ -169,7 +169,7 @@ def test_an_equal_graph_is_imported_once(
     assert imported == [f"{run}/my-model-270.meta"]
 
 
-def _several(path: Path, **saver_options: object) -> Path:
+def _several(path: Path, **saver_options: Any) -> Path:
     with stock.checkpoint(path / "m", **saver_options):
         v1.get_variable("a", initializer=np.arange(1000.0), use_resource=False)
         v1.get_variable("b", initializer=np.arange(6).reshape(2, 3), use_resource=False)
@@ -257,7 +257,7 @@ def test_a_trainer_does_not_name_what_has_no_manifest(run: Path, verify: Verify)
         assert verify(run)["state"]["ok"]
 
 
-def _save_all(folder: Path, *names: str, **saver_options: object) -> Path:
+def _save_all(folder: Path, *names: str, **saver_options: Any) -> Path:
     """Saves a variable under some names with a stock Saver."""
     folder.mkdir()
     for name in names:
@@ -281,7 +281,7 @@ V1_IN_SHARDS = {"write_version": v1.train.SaverDef.V1, "sharded": True}
     ("names", "options"), [(["a-9", "a-10"], {}), (["m"], V1_IN_SHARDS)], ids=["", "v1"]
 )
 def test_a_strangers_state_file_is_made_from_what_is_there(
-    names: list[str], options: dict[str, object], tmp_path: Path, verify: Verify
+    names: list[str], options: dict[str, Any], tmp_path: Path, verify: Verify
 ) -> None:
     """The first format in shards is named as a pattern. A folder may move."""
     folder = _save_all(tmp_path / "stock", *names, **options)
