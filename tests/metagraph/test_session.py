@@ -158,6 +158,12 @@ def test_a_failure_with_a_traceback_is_one_line_with_its_node(tmp_path: Path) ->
         run(saved(tmp_path, build), ["reshaped:0"], {"x:0": np.int32(2)})
 
 
+def test_a_single_text_comes_back_as_an_array(tmp_path: Path) -> None:
+    (found,) = run(saved(tmp_path, lambda: tf.constant("é", name="s")), ["s:0"])
+    assert found.dtype == object
+    assert found.item() == "é".encode()
+
+
 @pytest.mark.parametrize("resource", [False, True], ids=["ref", "resource"])
 @pytest.mark.parametrize("control_flow_v2", [False, True])
 def test_a_variable_that_is_a_switch_can_be_fed(
@@ -176,7 +182,8 @@ def test_a_variable_that_is_a_switch_can_be_fed(
     # There is no checkpoint: a variable that is fed needs none.
     assert _run(tmp_path / "m.meta", [output], feeds)[0].tolist() == [1.5, 2.5]
     feeds["is_training:0"] = np.array(True)
-    assert _run(tmp_path / "m.meta", [output], feeds)[0].tolist() == [2, 4]
+    y, seen = _run(tmp_path / "m.meta", [output, "is_training:0"], feeds)
+    assert (y.tolist(), seen.tolist()) == ([2, 4], True)
 
 
 def test_a_fed_variable_reaches_what_takes_a_reference_or_a_handle(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from checkpoints.lock import FolderLock
 from checkpoints.writer import CheckpointWriter
 from errors import CheckpointError, FolderLostError, LaterVersionError, TrainingError
 from tests import runs
-from tests.conftest import Log, Patch
+from tests.conftest import Log, Make, Patch
 from tests.runs import with_run
 from train_linear import LinearConfig
 from training import loop
@@ -235,8 +235,6 @@ def test_an_unreachable_folder(config: LinearConfig, folder: Path, monkeypatch: 
 
 
 # What machines do to a run and has never harmed it: it is to stay so.
-
-Make = Callable[..., LinearConfig]
 
 
 @contextmanager
