@@ -3,6 +3,7 @@
 import faulthandler
 import importlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -87,40 +88,37 @@ def real_data() -> Path:
     return folder
 
 
-def _maker(request: type, /, **defaults: Any) -> Make:
-    """Makes the config that a script has by default, for a folder and with changes by name."""
-    from cli.fields import parse
-    from tests import runs
-
-    def make(ckpt_dir: Path, **changes: Any) -> Any:
-        config: Any = parse(request, ["script", f"--ckpt_dir={ckpt_dir}"])
-        return runs.with_run(config, **{**defaults, **changes})
-
-    return make
-
-
 @pytest.fixture(scope="session")
-def linear_config() -> Make:
-    """Makes the default config of train_linear.py, for a folder and with changes by name."""
-    from train_linear import LinearConfig
-
-    return _maker(LinearConfig)
-
-
-@pytest.fixture(scope="session")
-def cnn_config() -> Make:
-    """Makes a config of train_cnn.py that trains on the ramp, for a folder and with changes."""
-    from train_cnn import CnnConfig
-
-    return _maker(CnnConfig, data="ramp", batch_size=10, learning_rate=1e-3)
+def third_party() -> Path:
+    """The folder of the checkpoints of public projects; skips the test where it is not."""
+    folder = PROJECT.parent / "shared" / "thirdparty"
+    if not folder.is_dir():
+        pytest.skip("needs the checkpoints of public projects at ../shared/thirdparty")
+    return folder
 
 
-@pytest.fixture(scope="session")
-def mlp_config() -> Make:
-    """Makes the default config of train_mlp.py, for a folder and with changes by name."""
-    from train_mlp import MlpConfig
+def _maker(trainer: str, request: str, **defaults: Any) -> Any:
+    """A fixture: makes a script's default config, for a folder and with changes by name."""
 
-    return _maker(MlpConfig)
+    @pytest.fixture(scope="session")
+    def make_config() -> Make:
+        from cli.fields import parse
+        from tests import runs
+
+        kind = getattr(importlib.import_module(trainer), request)
+
+        def make(ckpt_dir: Path, **changes: Any) -> Any:
+            config: Any = parse(kind, ["script", f"--ckpt_dir={ckpt_dir}"])
+            return runs.with_run(config, **{**defaults, **changes})
+
+        return make
+
+    return make_config
+
+
+linear_config = _maker("train_linear", "LinearConfig")
+cnn_config = _maker("train_cnn", "CnnConfig", data="ramp", batch_size=10, learning_rate=1e-3)
+mlp_config = _maker("train_mlp", "MlpConfig")
 
 
 def _finished(trainer: str, config: Any) -> Path:
@@ -132,6 +130,12 @@ def _finished(trainer: str, config: Any) -> Path:
 def linear_run(linear_config: Make, tmp_path_factory: Any) -> Path:
     """The folder of a default run of train_linear.py."""
     return _finished("train_linear", linear_config(tmp_path_factory.mktemp("linear") / "model"))
+
+
+@pytest.fixture
+def run(linear_run: Path, tmp_path: Path) -> Path:
+    """A copy of a default run: my-model-270 to 300."""
+    return Path(shutil.copytree(linear_run, tmp_path / "model"))
 
 
 @pytest.fixture(scope="session")

@@ -69,11 +69,18 @@ def manifests(run: RunConfig) -> dict[int, dict[str, Any]]:
     return {each["step"]: each for each in sorted(found, key=lambda each: int(each["step"]))}
 
 
-def meta_graph(prefix: str) -> "tf.compat.v1.MetaGraphDef":
+def meta_graph(prefix: str | Path) -> "tf.compat.v1.MetaGraphDef":
     """What is in the `.meta` file of a checkpoint."""
     meta = tf.compat.v1.MetaGraphDef()
     meta.ParseFromString(Path(f"{prefix}.meta").read_bytes())
     return meta
+
+
+def flip_a_bit(path: Path) -> None:
+    """Of the byte in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    path.write_bytes(content)
 
 
 def check_description(

@@ -5,20 +5,18 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl import flags
 
 import finetune
-from cli.fields import parse
 from data.named import RAMP_FILE
-from errors import CheckpointError, PredictionError, TrainingError
+from errors import CheckpointError, TrainingError
 from finetuning import FinetuneConfig
 from finetuning.fitting import make_task
 from tests import runs
+from tests.checkpoints.test_stored_tensors import save
 from tests.finetuning import bases
 from tests.finetuning.bases import values_of
 from tests.metagraph.made import refused
@@ -120,30 +118,10 @@ def test_predict_needs_nothing_but_the_checkpoint_and_so_does_another_run(
     assert again["head_1/w"].shape == (3, 3)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"tensor": "loss"}, "one placeholder, which the images go to; found|takes .* beside"),
-        ({"exclude": "fc9"}, "--exclude=fc9: it matches none"),
-        ({"train_feed": ("keep_prob=high",)}, "--train_feed=keep_prob=high: .* a number"),
-        ({"train_feed": ("keep_prob=[1]",)}, r"takes float32 \[\], found int64 \[1\]"),
-        ({"train_feed": ("fc1/w=0.5",)}, "no such setting; it has keep_prob:0"),
-        ({"train_feed": ("keep_prob=1", "keep_prob:0=0.5")}, "keep_prob:0 is given twice"),
-        ({"max_meta_bytes": 1000}, "--max_meta_mb"),
-    ],
-)
-def test_what_does_not_go_together_is_one_line(
-    cnn_run: Path, finetune_config: Config, changes: dict[str, Any], message: str
-) -> None:
-    given = {"meta": cnn_run, "tensor": LAST_LAYER, **changes}
-    with refused(message, (CheckpointError, PredictionError, TrainingError)):
-        make_task(finetune_config(**given))
-
-
 def test_what_the_checkpoint_lacks(cnn_run: Path, finetune_config: Config, tmp_path: Path) -> None:
     values = {k: v for k, v in values_of(f"{cnn_run}/my-model-200").items() if k != "fc1/b"}
     values["conv1/b"] = values["conv1/b"][:5]
-    bases.write(tmp_path / "cut", values)
+    save(tmp_path / "cut", values)
     shutil.copy(cnn_run / "my-model-200.meta", tmp_path / "cut.meta")
     config = finetune_config(tmp_path / "cut.meta", LAST_LAYER, train_steps=1)
     with refused("lacks 1 of the 8 .*fc1/b .*--exclude", CheckpointError):
@@ -169,7 +147,9 @@ def test_another_base_is_another_run(cnn_run: Path, finetune_config: Config) -> 
     assert make_task(faster).identity["finetune_learning_rate"] == 0.1
 
 
-def test_opening_the_model_has_a_time_limit(cnn_run: Path, finetune_config: Config) -> None:
+def test_opening_the_model_has_limits_of_time_and_size(
+    cnn_run: Path, finetune_config: Config
+) -> None:
     calls: list[tuple[float, str]] = []
     config = finetune_config(
         cnn_run, LAST_LAYER, time_limit=7, end_after=lambda *call: calls.append(call)
@@ -178,15 +158,8 @@ def test_opening_the_model_has_a_time_limit(cnn_run: Path, finetune_config: Conf
     assert [seconds for seconds, _ in calls] == [12, 0] * 3
     assert "reading the model took longer than --time_limit=7 seconds" in calls[0][1]
     assert {line.partition(" took")[0] for _, line in calls[2::2]} == {"importing the model"}
-
-
-@pytest.mark.parametrize(
-    "flag",
-    ["--learning_rate=0", "--input_scale=nan", "--input_scale=1e39", "--input_scale=1e-60"],
-)
-def test_a_wrong_flag_is_refused(flag: str) -> None:
-    with pytest.raises(flags.IllegalFlagValueError):
-        parse(FinetuneConfig, ["finetune.py", "--meta=m", "--tensor=t", "--data=d", flag])
+    with refused("--max_meta_mb", CheckpointError):
+        make_task(dataclasses.replace(config, max_meta_bytes=1000))
 
 
 def test_the_ramp_is_written_under_the_lock(cnn_run: Path, finetune_config: Config) -> None:

@@ -36,13 +36,8 @@ def _entries() -> list[dict[str, Any]]:
     return entries
 
 
+pytestmark = pytest.mark.usefixtures("third_party")
 every_entry = pytest.mark.parametrize("entry", _entries(), ids=lambda e: e.get("kind", "absent"))
-
-
-@pytest.fixture(autouse=True)
-def _files_are_there() -> None:
-    if not THIRD_PARTY.is_dir():
-        pytest.skip("needs the checkpoints of public projects at ../shared/thirdparty")
 
 
 def _values(tensor: dict[str, Any], rng: np.random.Generator) -> Array:

@@ -22,7 +22,7 @@ from errors import DataError, TrainingError
 from prediction.evaluation import predict
 from prediction.request import PredictConfig
 from tests import runs
-from tests.conftest import Log, Make, Patch
+from tests.conftest import Log, Patch
 from tests.runs import with_run
 from train_cnn import CnnConfig
 from training import loop
@@ -108,68 +108,6 @@ def test_it_learns_the_classes_and_says_so_in_the_log_and_the_meta_graph(config:
         assert graph.get_tensor_by_name("fc2/add:0").shape.as_list() == [None, len(CLASSES)]
 
 
-@pytest.mark.parametrize("changes", [{"data": "nowhere"}, {"batch_size": 37}])
-def test_bad_data_leaves_no_folder(config: CnnConfig, changes: dict[str, Any]) -> None:
-    with pytest.raises(DataError):
-        train_cnn.train(with_run(config, **changes))
-    assert not os.path.exists(config.run.ckpt_dir)
-
-
-def test_a_run_is_not_continued_as_another(config: CnnConfig, tmp_path: Path) -> None:
-    data = tmp_path / "images"
-    shutil.copytree(config.data, data)
-    Image.fromarray(np.zeros((40, 36, 3), np.uint8)).save(data / "test" / "cat" / "0.jpg")
-    train_cnn.train(with_run(config, train_steps=7))
-    for changes, message in (
-        ({"batch_size": 6}, "batch_size was 5, is now 6"),
-        ({"learning_rate": 1e-2}, "learning_rate was 0.001, is now 0.01"),
-        ({"ignore_exif": True}, "ignore_exif was not given, is now True"),
-        ({"data": str(data)}, "another run: test_data was "),  # The best would be that of another.
-    ):
-        with pytest.raises(TrainingError, match=message):
-            train_cnn.train(with_run(config, **changes))
-
-
-def test_classes_that_are_new_or_gone_are_named(config: CnnConfig, tmp_path: Path) -> None:
-    """Before any variable is spoken of; with the old classes, the run goes on."""
-    folder = tmp_path / "images"
-    shutil.copytree(config.data, folder)
-    before = with_run(config, data=str(folder), train_steps=7)
-    train_cnn.train(before)
-    for split in ("train", "test"):
-        shutil.copytree(folder / split / "dog", folder / split / "black cat")
-    line = (
-        "/my-model-7 is of another run: classes that are new: black cat; train on the old ones "
-        "with --classes='cat,dog,émeu', or train into another folder with --ckpt_dir"
-    )
-    for allow in (False, True):
-        with pytest.raises(TrainingError, match=f"{line}$"):
-            train_cnn.train(with_run(before, allow_config_change=allow))
-    assert train_cnn.train(with_run(before, classes=CLASSES, train_steps=8)).step == 8
-    for split in ("train", "test"):
-        shutil.rmtree(folder / split / "dog")
-    line = "new: black cat, classes that are gone: dog; train into another folder with --ckpt_dir, "
-    with pytest.raises(TrainingError, match=line):
-        train_cnn.train(before)
-
-
-def test_another_number_of_classes_without_names_is_told(config: CnnConfig, tmp_path: Path) -> None:
-    images, path = np.zeros((8, 32, 32, 3), np.uint8), str(tmp_path / "images.npz")
-    for labels in (4, 5):
-        np.savez(path, X=images, Y=np.arange(8) % labels)
-        if labels == 4:
-            train_cnn.train(with_run(config, data=path, train_steps=7))
-    with pytest.raises(TrainingError, match=r"another run: classes that are new: 4; train into an"):
-        train_cnn.train(with_run(config, data=path))
-
-
-def test_another_model(linear_run: Path, cnn_config: Make, caplog: Log) -> None:
-    line = "300 is of another run: model was 'linear', is now 'cnn'; train into another [^,]*$"
-    with pytest.raises(TrainingError, match=line):
-        train_cnn.train(cnn_config(linear_run, allow_config_change=True))
-    assert "stepping over" not in caplog.text
-
-
 @pytest.fixture
 def tuned(config: CnnConfig) -> CnnConfig:
     """The same run with augmentation, a warm-up, a cosine, and the best one kept beside two."""
@@ -242,24 +180,6 @@ def test_the_best_of_all_saves_stays(tuned: CnnConfig, tmp_path: Path) -> None:
         loop.train(task, tuned.run)
     assert sorted(_recorded(tuned)) == sorted({best, 27, 30})
     assert best_checkpoint(tuned.run.ckpt_dir).endswith(f"my-model-{best}")
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"augment": False}, "augment was True, is now not given"),
-        ({"schedule": "constant"}, "schedule was 'cosine', is now not given"),
-        ({"warmup_steps": 4}, "warmup_steps was 5, is now 4"),
-        ({"train_steps": 40}, "cosine schedule's last step was 30, is now 40"),
-    ],
-)
-def test_another_schedule(tuned: CnnConfig, changes: dict[str, Any], message: str) -> None:
-    """A cosine ends at the run's last step, so a longer run is another from its first step on."""
-    _train_and_stop_at(tuned, 3)
-    other = with_run(tuned, **changes)
-    with pytest.raises(TrainingError, match=f"{message}.*--allow_config_change"):
-        train_cnn.train(other)
-    assert train_cnn.train(with_run(other, allow_config_change=True)).exit_code == 0
 
 
 def test_training_images_are_augmented_and_test_images_are_not(config: CnnConfig) -> None:

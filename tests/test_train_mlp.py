@@ -10,7 +10,6 @@ import tensorflow as tf
 
 import train_mlp
 from cli.fields import parse
-from errors import TrainingError
 from tests import runs
 from tests.conftest import Make
 from tests.data.idx_files import digits, write_mnist
@@ -109,24 +108,6 @@ def test_a_stock_client_finds_the_names(config: MlpConfig) -> None:
         assert session.run("global_step:0") == 25
     assert accuracy == pytest.approx(runs.lines(config.run)[-1]["test_accuracy"])
     assert np.mean(classes == labels) == pytest.approx(accuracy)
-
-
-def test_a_run_is_not_continued_as_another(config: MlpConfig, tmp_path: Path) -> None:
-    train_mlp.train(dataclasses.replace(config, epochs=1.0))
-    others = write_mnist(tmp_path / "others", 110, 20)
-    tested_otherwise = write_mnist(tmp_path / "copy", 100, 20)
-    (labels,) = tested_otherwise.glob("t10k-labels*")
-    content = bytearray(labels.read_bytes())
-    content[-1] = (content[-1] + 1) % 10
-    labels.write_bytes(content)
-    for changes, message in (
-        ({"batch_size": 17}, "batch_size was 16, is now 17"),
-        ({"learning_rate": 1e-2}, "learning_rate was 0.001, is now 0.01"),
-        ({"data_dir": str(others)}, "data was .*, is now"),
-        ({"data_dir": str(tested_otherwise)}, "another run: test_data was "),
-    ):
-        with pytest.raises(TrainingError, match=message):
-            train_mlp.train(runs.with_run(config, **changes))
 
 
 def test_an_epoch_of_real_digits(real_data: Path, mlp_config: Make, tmp_path: Path) -> None:

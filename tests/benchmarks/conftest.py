@@ -1,13 +1,10 @@
 """What the tests of the campaigns share: a campaign in a process of its own."""
 
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).resolve().parents[2]
+from tests.conftest import run_python
 
 
 @pytest.fixture(scope="session")
@@ -18,14 +15,7 @@ def campaign() -> Callable[..., str]:
     """
 
     def run(name: str, *given: str) -> str:
-        ended = subprocess.run(
-            [sys.executable, "-m", f"benchmarks.{name}", *given],
-            cwd=PROJECT,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=900,
-        )
+        ended = run_python("-m", f"benchmarks.{name}", *given, timeout=900)
         assert ended.returncode == 0, ended.stdout + ended.stderr
         return ended.stdout
 

@@ -1,13 +1,17 @@
-"""The campaigns of kills and of damage, short; the documents have the commands of the long ones."""
+"""The campaigns of kills and of damage, short, and the pictures of the documents."""
 
 import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from PIL import Image
+
 from benchmarks import damage_campaign
+from tests.conftest import PROJECT
 
 KILLS = 3  # one of each kind of run
+MOST_BYTES = 100_000  # of a picture of the documents
 
 
 def test_killed_runs_end_as_if_they_had_not_been(campaign: Callable[..., str]) -> None:
@@ -33,3 +37,13 @@ def test_the_damage_campaign_notices_silent_damage(tmp_path: Path) -> None:
     metrics.write_bytes(metrics.read_bytes().replace(b'"loss"', b'"lost"', 1))
     found = damage_campaign.go_on(each, each.stopped, "metrics", lost_manifest=False)
     assert found == "LOST: wrong bytes after damage to state"
+
+
+def test_the_pictures_are_made(campaign: Callable[..., str], tmp_path: Path) -> None:
+    campaign("pictures", "--kills=1", f"--output={tmp_path}")
+    made = {path.name for path in tmp_path.iterdir()}
+    assert made == {path.name for path in PROJECT.glob("docs/pictures/*")}
+    for path in [*tmp_path.iterdir(), *PROJECT.glob("docs/pictures/*")]:
+        assert path.stat().st_size < MOST_BYTES
+        with Image.open(path) as picture:
+            assert len(picture.convert("RGB").getcolors(1 << 24) or ()) > 2  # Something is drawn.

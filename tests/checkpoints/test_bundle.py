@@ -26,6 +26,7 @@ from errors import CheckpointError
 from tests.checkpoints.conftest import SPECS, values_at
 from tests.checkpoints.index_files import MAGIC, block, number, table
 from tests.conftest import Patch
+from tests.prediction import stock
 
 v1 = tf.compat.v1
 VALUES = values_at(7)
@@ -44,23 +45,12 @@ def prefix(tmp_path: Path) -> str:
     return _write(tmp_path / "b")
 
 
-def test_what_is_written_is_read_by_tensorflow_and_here(prefix: str) -> None:
-    reader = tf.train.load_checkpoint(prefix)
-    assert {*reader.get_variable_to_shape_map()} == {*VALUES}
-    found = read_variables(prefix, SPECS)
-    for name, value in VALUES.items():
-        assert reader.get_tensor(name).dtype == value.dtype
-        assert found[name].tobytes() == value.tobytes() == reader.get_tensor(name).tobytes()
-
-
 def test_a_stock_savers_checkpoints_are_read_or_stepped_over(tmp_path: Path) -> None:
     """By TensorFlow's reader, whose errors are of many kinds, wherever the cut is."""
-    with tf.Graph().as_default(), v1.Session() as session:
-        for name, value in VALUES.items():
-            v1.get_variable(name, initializer=value, use_resource=False)
-        session.run(v1.global_variables_initializer())
-        for step in (7, 8):
-            v1.train.Saver().save(session, f"{tmp_path}/my-model", global_step=step)
+    for step in (7, 8):
+        with stock.checkpoint(tmp_path / f"my-model-{step}"):
+            for name, value in VALUES.items():
+                v1.get_variable(name, initializer=value, use_resource=False)
     found = read_variables(f"{tmp_path}/my-model-8", SPECS)
     assert all(found[name].tobytes() == VALUES[name].tobytes() for name in VALUES)
     data = tmp_path / "my-model-8.data-00000-of-00001"

@@ -23,6 +23,7 @@ from checkpoints.lock import Hold, read_newest
 from errors import CheckpointError
 from tests.checkpoints.conftest import save
 from tests.conftest import Log, Patch
+from tests.runs import flip_a_bit
 
 _TAILS = ("20261129.tar.gz", "30.txt", "60.meta", "100.npz", "0150.meta", "0150.manifest.tmp")
 _ODD_TAILS = ("30.data-00000-of-00002", "٣.index")
@@ -54,16 +55,6 @@ def test_names() -> None:
         assert naming.split_name(naming.checkpoint_name(7) + suffix) == (7, suffix)
     others = ("checkpoint", "my-model-.index", "my-model-7", "other-7.index", "xmy-model-7.meta")
     assert not any(map(naming.split_name, others))
-
-
-def test_a_name_that_is_not_utf_8_is_passed_over(path: Path) -> None:
-    before = folder.files_by_step(str(path))
-    strange = [bytes(path) + name for name in (b"/my-model-7.\xff", b"/\xff\xfe.index")]
-    for name in strange:
-        Path(os.fsdecode(name)).touch()
-    assert folder.files_by_step(str(path)) == before
-    assert folder.after_save(str(path), 100, Retention(max_to_keep=1))
-    assert all(map(os.path.exists, strange))
 
 
 def test_a_folder_that_may_not_be_listed_is_one_line(path: Path, monkeypatch: Patch) -> None:
@@ -299,10 +290,7 @@ def test_those_that_say_nothing_are_not_the_best(tmp_path: Path) -> None:
 
 def _damage(path: Path, *steps: int) -> None:
     for step in steps:
-        file = path / f"my-model-{step}.data-00000-of-00001"
-        content = bytearray(file.read_bytes())
-        content[0] ^= 1
-        file.write_bytes(content)
+        flip_a_bit(path / f"my-model-{step}.data-00000-of-00001")
 
 
 def test_a_damaged_best_is_stepped_over_with_a_line(tmp_path: Path, caplog: Log) -> None:

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from checkpoints.reader import CheckpointReader, stored_tensors
 from errors import CheckpointError
+from tests.prediction import stock
 
 v1 = tf.compat.v1
 
@@ -58,14 +59,11 @@ def test_any_name_of_a_tensor_in_slices(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore::UserWarning")  # TensorFlow's, of the format V1.
 @pytest.mark.parametrize("sharded", [False, True])
 def test_of_v1_little_is_known(sharded: bool, tmp_path: Path) -> None:
-    prefix = str(tmp_path / "m")
-    with tf.Graph().as_default(), v1.Session() as session:
+    options = {"write_version": v1.train.SaverDef.V1, "sharded": sharded}
+    with stock.checkpoint(tmp_path / "m", write_meta_graph=False, **options):
         v1.get_variable("w", [4, 3], partitioner=v1.fixed_size_partitioner(3), use_resource=False)
         v1.get_variable("b", [2], use_resource=False)
-        saver = v1.train.Saver(write_version=v1.train.SaverDef.V1, sharded=sharded)
-        session.run(v1.global_variables_initializer())
-        saver.save(session, prefix, write_meta_graph=False)
-    reader = CheckpointReader(prefix)
+    reader = CheckpointReader(f"{tmp_path}/m")
     assert reader.version == "V1"
     assert stored_tensors(reader) == {"w": (None, None), "b": (None, None)}
 

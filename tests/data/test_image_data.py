@@ -158,29 +158,6 @@ def test_arrays_that_are_missing_or_large(save: Any, save_npy: Any, monkeypatch:
         open_data(path)
 
 
-KINDS = 'expected "shapes", "ramp", .*, an .npz file, .* or a folder'
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        *((name, f"{KINDS}; found nothing") for name in ("none", "none.npz")),
-        ("images.txt", f"{KINDS}$"),
-        ("text.npz", "is no .npz file"),
-        ("empty", "expected one subfolder of images per class, found an empty folder"),
-        ("flat", r"expected one subfolder .*, found none \(but a\.png\)"),
-    ],
-)
-def test_path_that_is_no_data_is_named(name: str, message: str, tmp_path: Path) -> None:
-    for file in ("images.txt", "text.npz"):
-        (tmp_path / file).write_text("text")
-    for folder in ("empty", "flat"):
-        (tmp_path / folder).mkdir()
-    (tmp_path / "flat" / "a.png").touch()
-    with error_line(f"{re.escape(name)}: {message}"):
-        open_data(tmp_path / name)
-
-
 def test_folder_of_classes(make_folder: MakeFolder) -> None:
     folder = make_folder({"zoo animal": 2, "Ähre": 1, "apple": 3, ".git": 1})
     for name in (".DS_Store", "Thumbs.db", "desktop.ini", "._0000.png"):

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
@@ -22,22 +23,10 @@ def save(folder: Path, build: Callable[[], object]) -> str:
     return f"{folder}/m-7.meta"
 
 
-def values_of(prefix: str) -> dict[str, npt.NDArray[Any]]:
+def values_of(prefix: str | Path) -> dict[str, npt.NDArray[Any]]:
     """The tensors of a checkpoint, by name."""
-    reader = tf.train.load_checkpoint(prefix)
-    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
-
-
-def write(prefix: str | Path, values: dict[str, npt.NDArray[Any]]) -> None:
-    """A checkpoint of these tensors, without a graph."""
-    with tf.Graph().as_default(), v1.Session() as session:
-        saved = tf.raw_ops.SaveV2(
-            prefix=str(prefix),
-            tensor_names=list(values),
-            shape_and_slices=[""] * len(values),
-            tensors=[tf.constant(value) for value in values.values()],
-        )
-        session.run(saved)
+    reader = tf.train.load_checkpoint(str(prefix))
+    return {key: np.asarray(reader.get_tensor(key)) for key in reader.get_variable_to_shape_map()}
 
 
 def images(batch: int | None = None) -> tf.Tensor:

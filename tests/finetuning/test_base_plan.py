@@ -108,12 +108,6 @@ def _number(name: str) -> tf.Tensor:
     return v1.placeholder(tf.float32, [], name=name)
 
 
-def _by_floor(x: tf.Tensor) -> tf.Tensor:
-    """As TensorFlow had it until 1.12."""
-    keep = _number("p")
-    return x / keep * tf.floor(keep + tf.random.uniform(tf.shape(x)))
-
-
 def _by_rate(x: tf.Tensor) -> tf.Tensor:
     return v1.nn.dropout(x, rate=_number("p"))
 
@@ -121,7 +115,6 @@ def _by_rate(x: tf.Tensor) -> tf.Tensor:
 @pytest.mark.parametrize(
     ("build", "training", "otherwise"),
     [
-        (_by_floor, 0.5, 1.0),
         (lambda x: v1.nn.dropout(x, rate=1 - _number("p")), 0.5, 1.0),
         (_by_rate, 0.5, 0.0),
         (lambda x: x * _number("dropout_keep_prob"), 0.5, 1.0),
@@ -129,7 +122,7 @@ def _by_rate(x: tf.Tensor) -> tf.Tensor:
         (lambda x: x * v1.placeholder_with_default(1.0, [], "keep"), 0.5, 1.0),
         *(
             (lambda x, n=name: tf.where(v1.placeholder(tf.bool, [], name=n), x, -x), on, not on)
-            for name, on in [("is_training", True), ("phase", True), ("testing", False)]
+            for name, on in [("is_training", True), ("testing", False)]
         ),
     ],
     ids=itertools.count(),

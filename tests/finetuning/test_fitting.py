@@ -17,6 +17,7 @@ from finetuning.fitting import make_task, without_place
 from models import mlp
 from prediction.evaluation import predict
 from prediction.request import PredictConfig
+from tests.checkpoints.test_stored_tensors import save
 from tests.finetuning import bases
 from tests.finetuning.bases import v1
 from tests.metagraph.made import of_graph, refused
@@ -140,7 +141,7 @@ def _with_more(folder: Path, *extra: str) -> str:
     meta = bases.save(folder, bases.small)
     prefix = meta.removesuffix(".meta")
     more = {name: np.ones(3, np.float32) for name in extra}
-    bases.write(prefix, {**bases.values_of(prefix), **more})
+    save(Path(prefix), {**bases.values_of(prefix), **more})
     return meta
 
 

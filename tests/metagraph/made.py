@@ -34,11 +34,13 @@ def of_nodes(*nodes: tuple[str, str, list[str]]) -> MetaGraphFile:
     return of_proto(proto)
 
 
-def of_graph(build: Callable[[], object]) -> MetaGraphFile:
-    """A file of the graph that `build` builds, without a checkpoint."""
+def of_graph(build: Callable[[], object], **options: Any) -> MetaGraphFile:
+    """A file without a checkpoint: the graph that `build` builds, and the Saver it may give."""
     with tf.Graph().as_default() as graph:
-        build()
-        return of_proto(v1.train.export_meta_graph(graph=graph))
+        saver = build()
+        if isinstance(saver, v1.train.Saver):
+            options["saver_def"] = saver.as_saver_def()
+        return of_proto(v1.train.export_meta_graph(graph=graph, **options))
 
 
 def saved(folder: Path, build: Callable[[], object], **saver_options: Any) -> MetaGraphFile:

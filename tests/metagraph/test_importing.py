@@ -179,10 +179,3 @@ def test_a_disarmed_graph_has_the_static_shapes_and_what_is_refused_cannot_run(
     with v1.Session(graph=graph) as session, pytest.raises(tf.errors.InvalidArgumentError):
         session.run("writes:0")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_what_cannot_be_imported_is_one_line(tmp_path: Path) -> None:
-    meta = _harmful(tmp_path)
-    meta.nodes["y"].op = "NoSuchOperation"
-    with refused(r"m\.meta cannot be imported: .*NoSuchOperation"):
-        disarmed_graph(meta, ["y:0"])

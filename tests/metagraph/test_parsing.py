@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import tensorflow as tf
-from google.protobuf import text_format
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
@@ -25,12 +24,6 @@ def meta(tmp_path: Path) -> MetaGraphFile:
         w = v1.get_variable("w", [3, 1], use_resource=False)
         tf.matmul(x, w, name="net/y")
     return read_meta_graph(f"{path}.meta")
-
-
-def test_nodes_are_those_of_the_graph(meta: MetaGraphFile) -> None:
-    with tf.Graph().as_default() as graph:
-        v1.train.import_meta_graph(meta.path)
-    assert list(meta.nodes) == [operation.name for operation in graph.get_operations()]
 
 
 @pytest.mark.parametrize(
@@ -63,11 +56,6 @@ def test_what_is_no_meta_graph_is_refused(tmp_path: Path, content: bytes, messag
     path.write_bytes(content)
     with refused(f"m.meta is no meta graph: .*{message}"):
         read_meta_graph(str(path))
-
-
-def test_text_is_read_as_well(meta: MetaGraphFile) -> None:
-    Path(meta.path).write_text(text_format.MessageToString(meta.proto))
-    assert read_meta_graph(meta.path).proto == meta.proto
 
 
 @pytest.mark.parametrize("name", ["x", "", "a:0", "^a", "a b", "a\n"])

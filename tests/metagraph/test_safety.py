@@ -31,7 +31,7 @@ from metagraph.safety import (
     only_prints,
 )
 from metagraph.session import describe_tensors
-from tests.metagraph.made import refused, run, saved, warnings_said
+from tests.metagraph.made import refused, run, saved
 from tests.prediction import stock
 
 v1 = tf.compat.v1
@@ -217,17 +217,6 @@ def test_a_poisoned_restore_is_never_run(tmp_path: Path, imported: set[str]) -> 
     assert not victim.exists()
     stock.run(path, ["y:0"], {"x:0": np.float32(2)})
     assert victim.exists()  # The poison is real: it harms a stock client.
-
-
-def test_a_trusted_graph_runs_and_is_warned_of(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = _checkpoint(tmp_path, _write)
-    warnings = warnings_said(monkeypatch)
-    assert _run(path, "bad:0", trust_graph=True) == 6
-    assert (tmp_path / "victim").read_text() == "owned"
-    assert len(warnings) == 1
-    assert f"node {NODE} runs the operation WriteFile, which {RISKS['WriteFile']}" in warnings[0]
 
 
 def test_looking_at_a_tensor_runs_nothing(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from models import blocks, cnn
 from models.blocks import CONSTANT, Schedule, scheduled
-from tests.models.numpy_models import Array, Session, new_session
+from tests.models.test_classifiers import Array, Session, new_session
 
 PEAK = 0.25
 

@@ -1,25 +1,49 @@
 """The convolutional network and the perceptron against NumPy."""
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from contextlib import contextmanager
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import pytest
+import tensorflow as tf
 
 from models import cnn, mlp
 from models.blocks import ModelGraph
-from tests.models.numpy_models import (
-    Array,
-    Session,
-    check_tensors,
-    new_session,
-    softmax,
-    train,
-    trainable,
-)
+
+Array = npt.NDArray[Any]
+Session: TypeAlias = tf.compat.v1.Session
 
 LEARNING_RATE = 1e-3
 RNG = np.random.default_rng(1)
+
+
+@contextmanager
+def new_session(model: ModelGraph) -> Iterator[Session]:
+    """A session in which all variables have their initial values."""
+    with Session(graph=model.graph) as session:
+        session.run([v.initializer for v in model.graph.get_collection("variables")])
+        yield session
+
+
+def trainable(session: Session) -> dict[str, Array]:
+    """The values of the trainable variables, by name."""
+    variables = session.graph.get_collection("trainable_variables")
+    return {v.op.name: session.run(v.name) for v in variables}
+
+
+def train(session: Session, model: ModelGraph, *batch: Array) -> None:
+    """One step without dropout."""
+    feeds = dict(zip(model.inputs, batch, strict=True))
+    session.run(model.train_op, feeds | dict.fromkeys(model.training_feeds, 1.0))
+
+
+def softmax(logits: Array) -> Array:
+    """Of each row."""
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    shares: Array = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return shares
 
 
 def _convolve(images: Array, w: Array, b: Array) -> Array:
@@ -72,7 +96,7 @@ class Case(NamedTuple):
     """A model, and what it should be."""
 
     build: Callable[[], ModelGraph]
-    tensors: str
+    tensors: str  # Names, dtypes and shapes, each a line such as `x float32 None 32`.
     parameters: int
     images: Array
     labels: Array  # As they are fed.
@@ -163,7 +187,12 @@ def session(model: ModelGraph) -> Iterator[Session]:
 
 @BOTH
 def test_names_shapes_dtypes_and_number_of_parameters(case: Case, model: ModelGraph) -> None:
-    check_tensors(model, case.tensors, case.names[2].removesuffix(":0"))
+    for line in case.tensors.strip().splitlines():
+        name, dtype, *shape = line.split()
+        tensor = model.graph.get_tensor_by_name(f"{name}:0")
+        found = [str(size) for size in tensor.shape.as_list()]
+        assert (tensor.dtype.base_dtype.name, found) == (dtype, shape), name
+    assert [t.name for t in model.graph.get_collection("predict")] == [case.names[2]]
     variables = model.graph.get_collection("trainable_variables")
     assert sum(v.shape.num_elements() for v in variables) == case.parameters
     feeds = {tensor.name: value for tensor, value in model.training_feeds.items()}

@@ -14,14 +14,14 @@ v1 = tf.compat.v1
 
 
 @contextmanager
-def checkpoint(prefix: Path, **saver_options: Any) -> Iterator[None]:
+def checkpoint(prefix: Path, write_meta_graph: bool = True, **saver_options: Any) -> Iterator[None]:
     """Saves what is built inside, its variables at their initial values, by a stock Saver."""
     with tf.Graph().as_default():
         yield
         saver = v1.train.Saver(**saver_options)
         with v1.Session() as session:
             session.run(v1.global_variables_initializer())
-            saver.save(session, str(prefix))
+            saver.save(session, str(prefix), write_meta_graph=write_meta_graph)
 
 
 def edit_meta(path: Path, edit: Callable[[MetaGraphDef], object]) -> None:

@@ -1,7 +1,6 @@
 """The model that is asked for, found and whole, and what --list says of it."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +15,12 @@ from metagraph.model import read_model
 from metagraph.session import load_inference_graph
 from prediction import evaluation
 from prediction.chosen_model import Record, listing, listing_text
-from prediction.evaluation import predict
-from prediction.request import PredictConfig
 from tests.metagraph.made import of_graph, of_proto, refused, saved
 from tests.prediction import stock
 from tests.prediction.conftest import document
+from tests.runs import flip_a_bit
 
 v1 = tf.compat.v1
-
-
-def _flip_a_bit(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
-@pytest.fixture
-def copy(linear_run: Path, tmp_path: Path) -> Path:
-    """A copy of the run, to be damaged."""
-    return Path(shutil.copytree(linear_run, tmp_path / "model"))
 
 
 def _delete_when_read(monkeypatch: pytest.MonkeyPatch, steps: list[int]) -> None:
@@ -49,9 +35,9 @@ def _delete_when_read(monkeypatch: pytest.MonkeyPatch, steps: list[int]) -> None
     monkeypatch.setattr(evaluation, "load_inference_graph", read_then_gone)
 
 
-def test_what_is_deleted_is_read_anew(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_deleted_is_read_anew(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _delete_when_read(monkeypatch, [300, 290])
-    assert document(str(copy), fetch=["global_step"])["outputs"] == {"global_step:0": 280}
+    assert document(str(run), fetch=["global_step"])["outputs"] == {"global_step:0": 280}
 
 
 @pytest.mark.parametrize(
@@ -62,65 +48,54 @@ def test_what_is_deleted_is_read_anew(copy: Path, monkeypatch: pytest.MonkeyPatc
     ],
 )
 def test_what_was_asked_for_and_is_deleted_is_said(
-    copy: Path, monkeypatch: pytest.MonkeyPatch, meta: int, checkpoint: int | None, message: str
+    run: Path, monkeypatch: pytest.MonkeyPatch, meta: int, checkpoint: int | None, message: str
 ) -> None:
     _delete_when_read(monkeypatch, [checkpoint or meta])
-    variables = f"{copy}/my-model-{checkpoint}" if checkpoint else None
+    variables = f"{run}/my-model-{checkpoint}" if checkpoint else None
     with refused(message, CheckpointError):
-        document(f"{copy}/my-model-{meta}.meta", fetch=["w:0"], checkpoint=variables)
+        document(f"{run}/my-model-{meta}.meta", fetch=["w:0"], checkpoint=variables)
 
 
-def test_variables_of_another_checkpoint(copy: Path) -> None:
+def test_variables_of_another_checkpoint(run: Path) -> None:
     """Of the graph's own, only the graph is read and verified."""
-    graph, other = f"{copy}/my-model-290.meta", f"{copy}/my-model-300"
+    graph, other = f"{run}/my-model-290.meta", f"{run}/my-model-300"
     asked: dict[str, Any] = {"fetch": ["global_step"], "checkpoint": other}
     for lost in ("my-model-290.index", "my-model-290.data-00000-of-00001", "my-model-300.meta"):
-        (copy / lost).unlink()
+        (run / lost).unlink()
     found = document(graph, **asked)
     assert found["outputs"] == {"global_step:0": 300}
     assert (found["meta"], found["checkpoint"]) == (graph, other)
-    _flip_a_bit(copy / "my-model-300.data-00000-of-00001")
+    flip_a_bit(run / "my-model-300.data-00000-of-00001")
     with refused(r"my-model-300\.data-\S+ is damaged", CheckpointError):
         document(graph, **asked)
-    _flip_a_bit(Path(graph))
+    flip_a_bit(Path(graph))
     for options in ({"list": True}, asked):
         with refused(r"my-model-290\.meta is damaged", CheckpointError):
             document(graph, **options)
 
 
-def test_a_model_without_variables_has_no_checkpoint(tmp_path: Path) -> None:
-    with tf.Graph().as_default() as graph:
-        tf.constant(1.0, name="y")
-    path = str(tmp_path / "frozen.pb")
-    Path(path).write_bytes(graph.as_graph_def().SerializeToString())
-    assert document(path, fetch=["y"])["checkpoint"] is None
-    shown = document(path, list=True)
-    assert (shown["checkpoint"], shown["problems"]) == (None, [])
-    assert "checkpoint" not in predict(PredictConfig(path, list=True))
-
-
 @pytest.mark.parametrize("name", ["a[b]", "a*?", "a\\b"])
-def test_folders_that_tensorflow_takes_for_patterns(copy: Path, name: str) -> None:
-    folder = copy.rename(copy.with_name(name))
+def test_folders_that_tensorflow_takes_for_patterns(run: Path, name: str) -> None:
+    folder = run.rename(run.with_name(name))
     for path in (str(folder), f"{folder}/my-model-300"):
         assert document(path, fetch=["global_step"])["outputs"] == {"global_step:0": 300}
     assert document(str(folder), list=True)["problems"] == []
 
 
-def test_the_best_of_a_folder(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_best_of_a_folder(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With its own graph, or with the one that is named; a trainer may find a better one."""
     for step, accuracy in {270: 0.1, 280: 0.9, 290: 0.9, 300: 0.5}.items():
-        said = manifest.read(str(copy), step)
+        said = manifest.read(str(run), step)
         assert said is not None
         content = manifest.encode(said._replace(test_accuracy=accuracy))
-        (copy / f"my-model-{step}.manifest").write_bytes(content)
-    best = f"{copy}/my-model-280"
-    for meta, graph in ((f"{copy}", best), (f"{copy}/my-model-300.meta", f"{copy}/my-model-300")):
+        (run / f"my-model-{step}.manifest").write_bytes(content)
+    best = f"{run}/my-model-280"
+    for meta, graph in ((f"{run}", best), (f"{run}/my-model-300.meta", f"{run}/my-model-300")):
         found = document(meta, checkpoint="best", fetch=["global_step"])
         assert found["outputs"] == {"global_step:0": 280}
         assert (found["meta"], found["checkpoint"]) == (f"{graph}.meta", best)
     _delete_when_read(monkeypatch, [280])
-    found = document(f"{copy}", checkpoint="best", fetch=["global_step"])
+    found = document(f"{run}", checkpoint="best", fetch=["global_step"])
     assert found["outputs"] == {"global_step:0": 290}
 
 

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from errors import CheckpointError, DataError, PredictionError, UserError
+from errors import CheckpointError, PredictionError
 from metagraph.meta import TensorInfo
 from prediction import evaluation
 from prediction.evaluation import (
@@ -155,29 +155,6 @@ def test_a_file_may_call_any_two_tensors_a_classifier(tmp_path: Path, of_rows: b
     assert "classes:0 int64 " in predict(config)
     with refused("do not fit the rows, or each other", PredictionError):
         classify(config)
-
-
-@pytest.mark.parametrize(
-    ("options", "error", "message"),
-    [
-        ({"feed": ["x=[1]", "x:0=[2]"]}, PredictionError, "x:0 is fed twice"),
-        ({"feed": ["x=absent.npy"]}, DataError, "absent.npy"),
-        ({"feed": ["x=[1]"], "output": "/dev/null/o.npz"}, PredictionError, "cannot be written"),
-        ({"fetch": ["w"], "asset": ["a=b", "a=c"]}, PredictionError, "--asset a is given twice: b"),
-    ],
-)
-def test_mistakes_are_one_line_and_write_nothing(
-    line: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    options: dict[str, Any],
-    error: type[UserError],
-    message: str,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with refused(message, error):
-        predict(PredictConfig(line, **({"output": "out.npz"} | options)))
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture

@@ -59,16 +59,6 @@ def _bfloat16() -> None:
     tf.add(x, x, name="y")
 
 
-def _mixed() -> None:
-    """A switch, an int scalar and a string scalar decide on `y` [?]."""
-    x = v1.placeholder(tf.float32, [None], name="x")
-    training = v1.placeholder(tf.bool, [], name="training")
-    times = v1.placeholder(tf.int32, [], name="times")
-    text = v1.placeholder(tf.string, [], name="text")
-    hidden = tf.multiply(x, tf.cast(times + tf.strings.length(text), tf.float32), name="hidden")
-    tf.identity(tf.where(training, hidden, -hidden), name="y")
-
-
 def _run(
     folder: Path, build: Callable[[], object], *fetch: str, rows: Any = None, **options: Any
 ) -> list[Any]:
@@ -141,9 +131,3 @@ def test_bfloat16_goes_in_and_comes_out_as_float32(tmp_path: Path) -> None:
     assert found.dtype == np.float32
     expected = values.astype(ml_dtypes.bfloat16).astype(np.float32) * 2
     np.testing.assert_array_equal(found, expected)
-
-
-def test_switches_and_scalars_by_name(tmp_path: Path) -> None:
-    feeds = ["times=3", "text=four", "training=false", "x=[1, 2]"]
-    assert _run(tmp_path, _mixed, "y", feed=feeds)[0].tolist() == [-7, -14]
-    assert _run(tmp_path, _mixed, "y", feed=["hidden=[1]", "training=true"])[0].tolist() == [1]

@@ -100,11 +100,9 @@ def _cut(path: Path) -> None:
 
 
 def _save_some(folder: Path) -> None:
-    with tf.Graph().as_default(), v1.Session() as session:
+    with stock.checkpoint(folder / "m", write_meta_graph=False):
         for name, shape in (("v", [4]), ("w", [3])):
             v1.get_variable(name, shape, use_resource=False)
-        session.run(v1.global_variables_initializer())
-        v1.train.Saver().save(session, f"{folder}/m", write_meta_graph=False)
 
 
 def _no_dtype(folder: Path) -> None:
@@ -164,12 +162,11 @@ def test_the_state_of_a_checkpoint(
 def test_only_what_an_output_needs_is_told(
     tmp_path: Path, outputs: Sequence[str], problems: list[str], resource: bool
 ) -> None:
-    with tf.Graph().as_default(), v1.Session() as session:
+    kept = list[tf.Variable]()
+    with stock.checkpoint(tmp_path / "m", var_list=kept):
         u, w, _ = (v1.get_variable(name, [3], use_resource=resource) for name in "uwz")
-        y = tf.multiply(w, 2.0, name="y")
-        tf.add(u, y, name="both")
-        session.run(v1.global_variables_initializer())
-        v1.train.Saver([w]).save(session, f"{tmp_path}/m")
+        kept.append(w)
+        tf.add(u, tf.multiply(w, 2.0, name="y"), name="both")
     assert missing_values(read_meta_graph(f"{tmp_path}/m.meta"), outputs) == problems
 
 

@@ -4,12 +4,13 @@ import importlib
 import inspect
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from absl import flags
 from PIL import Image
 
@@ -17,8 +18,11 @@ from checkpoints.naming import CLASS_NAMES_COLLECTION
 from cli.fields import parse
 from cli.terminal import EXIT_FAILED, EXIT_USAGE
 from errors import UserError
+from metagraph.meta import MetaGraphFile
+from metagraph.model import read_model
+from tests.metagraph.made import of_graph
 from tests.prediction import stock
-from tests.test_thirdparty import THIRD_PARTY
+from tools.graph_subject import Subject
 
 NAMES = ["plane", "car", "bird", "cat"]
 
@@ -41,6 +45,17 @@ def write_class_folders(
         for index in range(count):
             pixels = rng.integers(0, 256, (32, 32, 3), np.uint8)
             Image.fromarray(pixels).save(folder / name / f"{index}{suffix}")
+
+
+def subject_of(meta: MetaGraphFile | Callable[[], Any], *fetch: str, **options: Any) -> Subject:
+    """What is looked at of a meta graph, or of what is built."""
+    meta = meta if isinstance(meta, MetaGraphFile) else of_graph(meta)
+    return Subject(meta, read_model(meta), fetch, **options)
+
+
+def variable(name: str, shape: list[int], resource: bool = True) -> tf.Variable:
+    initial = np.zeros(shape, np.float32)
+    return tf.compat.v1.get_variable(name, initializer=initial, use_resource=resource)
 
 
 Tool: TypeAlias = Callable[..., Ended]
@@ -82,17 +97,12 @@ def document(tool: Tool, name: str, *arguments: object) -> dict[str, Any]:
 
 
 @pytest.fixture
-def third_party() -> Path:
-    """The folder of the checkpoints of public projects."""
-    if not THIRD_PARTY.is_dir():
-        pytest.skip("needs the checkpoints of public projects at ../shared/thirdparty")
-    return THIRD_PARTY
+def styled() -> Iterator[None]:
+    """All pictures are drawn in the style of the tool."""
+    from tools.plotting import style
 
-
-@pytest.fixture
-def run(linear_run: Path, tmp_path: Path) -> Path:
-    """A copy of a default run: my-model-270 to 300."""
-    return Path(shutil.copytree(linear_run, tmp_path / "model"))
+    with style():
+        yield
 
 
 def refused(tool: Tool, *arguments: object, code: int = EXIT_FAILED) -> str:

@@ -1,7 +1,6 @@
 """Edited checkpoints, read by stock clients: what they hold, restore and predict."""
 
 import functools
-import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,24 +10,19 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import tensorflow as tf
-from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from checkpoints.bundle import VariableSpec
-from checkpoints.reader import restore_newest
-from cli.terminal import EXIT_USAGE
-from prediction.evaluation import predict
-from prediction.request import PredictConfig
+from tests.finetuning.bases import values_of
 from tests.prediction import stock
-from tests.test_thirdparty import THIRD_PARTY, _predicted, every_entry
+from tests.prediction.conftest import document as predicted
+from tests.runs import meta_graph
 from tests.test_thirdparty import _feeds as feeds_of
+from tests.test_thirdparty import _predicted, every_entry
 from tests.tools.conftest import Tool, document, refused
 from tools import edit_files, editing
 
 v1 = tf.compat.v1
 V1 = v1.train.SaverDef.V1
 Array = npt.NDArray[Any]
-
-NEED_META = ("fetch", "feed", "asset")
 SUFFIXES = (".data-00000-of-00001", ".index", ".meta")
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # TensorFlow's, of the format V1.
@@ -44,11 +38,6 @@ def edit(tool: Tool) -> Callable[..., dict[str, Any]]:
 Edit = Callable[..., dict[str, Any]]
 
 
-def _values(prefix: str | Path) -> dict[str, Array]:
-    reader = tf.train.load_checkpoint(str(prefix))
-    return {key: np.asarray(reader.get_tensor(key)) for key in reader.get_variable_to_shape_map()}
-
-
 def _assert_same(one: Mapping[str, Array], other: Mapping[str, Array]) -> None:
     assert one.keys() == other.keys()
     for key, value in one.items():
@@ -61,11 +50,7 @@ def _saved_again(prefix: Path) -> dict[str, Array]:
     with tf.Graph().as_default(), v1.Session() as session:
         saver = v1.train.import_meta_graph(f"{prefix}.meta", clear_devices=True)
         saver.restore(session, str(prefix))
-        return _values(saver.save(session, f"{prefix}-again"))
-
-
-def _proto(prefix: str | Path) -> MetaGraphDef:
-    return MetaGraphDef.FromString(Path(f"{prefix}.meta").read_bytes())
+        return values_of(saver.save(session, f"{prefix}-again"))
 
 
 def _rows(shape: tuple[int, ...] = (3, 32, 32, 3)) -> Array:
@@ -83,9 +68,9 @@ def test_a_subset_under_other_names_restores_into_a_graph_of_those_names(
         b = v1.get_variable("offset", [32])
         v1.train.Saver().restore(session, f"{tmp_path}/new")
         found = dict(zip(["conv1/w", "conv1/b"], session.run([w, b]), strict=True))
-    old = _values(cnn_run / "my-model-200")
+    old = values_of(cnn_run / "my-model-200")
     _assert_same(found, {key: old[key] for key in found})
-    assert _values(f"{tmp_path}/new").keys() == {"filters/w", "offset"}
+    assert values_of(f"{tmp_path}/new").keys() == {"filters/w", "offset"}
     names = {variable["was"]: variable["name"] for variable in record["variables"]}
     assert names == {"conv1/w": "filters/w", "conv1/b": "offset"}
     assert len(record["dropped"]) == 25
@@ -101,12 +86,12 @@ def test_the_graph_goes_along_and_restores_the_new_names(
     record = edit(f"--meta={cnn_run}", f"--output={tmp_path}/new", *rules)
     old, new = cnn_run / "my-model-200", tmp_path / "new"
     layers = {f"{layer}/{v}" for layer in ("conv1", "conv2", "fc1", "head") for v in "wb"}
-    assert _values(new).keys() == layers - {"conv1/w"} | {"f", "global_step"}
+    assert values_of(new).keys() == layers - {"conv1/w"} | {"f", "global_step"}
     tensors, feeds = ["fc2/add:0", "conv1/w/read:0"], {"x:0": _rows()}
     expected = stock.run(f"{old}.meta", tensors, feeds)
     for one, other in zip(expected, stock.run(f"{new}.meta", tensors, feeds), strict=True):
         assert one.tobytes() == other.tobytes()
-    proto = _proto(new)
+    proto = meta_graph(new)
     assert list(proto.collection_def["predict"].node_list.value) == ["fc2/add:0"]
     assert proto.signature_def["serving_default"].inputs["x"].name == "x:0"
     assert {"input_scale", "trained_on", "variables"} <= {*proto.collection_def}
@@ -128,8 +113,8 @@ def _copy(prefix: str | Path, folder: Path) -> Path:
 
 def _predictions(meta: Path, rows: Path) -> tuple[list[Any], list[Any]]:
     """What predict.py says of rows: the values of the outputs, and the classes."""
-    document = json.loads(predict(PredictConfig(str(meta), input=[str(rows)], format="json")))
-    return [*document["outputs"].values()], document.get("predictions", [])
+    found = predicted(str(meta), input=[str(rows)])
+    return [*found["outputs"].values()], found.get("predictions", [])
 
 
 def test_predict_says_of_it_what_it_says_of_the_original(
@@ -160,7 +145,7 @@ def test_there_and_back_gives_the_same_files(cnn_run: Path, edit: Edit, tmp_path
             old = (cnn_run / f"my-model-200{suffix}").read_bytes()
             assert (tmp_path / flag / f"back{suffix}").read_bytes() == old
     nodes, kept = (
-        {n.name: n.op for n in _proto(prefix).graph_def.node if not n.name.startswith("save")}
+        {n.name: n.op for n in meta_graph(prefix).graph_def.node if not n.name.startswith("save")}
         for prefix in (cnn_run / "my-model-200", tmp_path / "meta/back")
     )
     assert kept == nodes
@@ -173,7 +158,7 @@ def test_cast_values_are_restored_in_the_graphs_own_dtype(
     record = edit(
         f"--meta={cnn_run}", f"--output={tmp_path}/new", f"--cast={cast}", "--rename=fc1/w=w"
     )
-    old, new = _values(cnn_run / "my-model-200"), _values(tmp_path / "new")
+    old, new = values_of(cnn_run / "my-model-200"), values_of(tmp_path / "new")
     dtype = tf.as_dtype(cast).as_numpy_dtype
     rounded = old["fc1/w"].astype(dtype)
     assert new["w"].tobytes() == rounded.tobytes()
@@ -195,10 +180,10 @@ def test_a_cast_is_saved_as_it_was_and_can_be_taken_back(
     linear_run: Path, edit: Edit, tmp_path: Path
 ) -> None:
     edit(f"--meta={linear_run}", f"--output={tmp_path}/half", "--cast=float16", "--rename=w=v")
-    _assert_same(_values(tmp_path / "half"), _saved_again(tmp_path / "half"))
+    _assert_same(values_of(tmp_path / "half"), _saved_again(tmp_path / "half"))
     edit(f"--meta={tmp_path}/half", f"--output={tmp_path}/back", "--cast=float32")
-    w = _values(linear_run / "my-model-300")["w"].astype(np.float16).astype(np.float32)
-    assert _values(tmp_path / "back")["v"].tobytes() == w.tobytes()
+    w = values_of(linear_run / "my-model-300")["w"].astype(np.float16).astype(np.float32)
+    assert values_of(tmp_path / "back")["v"].tobytes() == w.tobytes()
     (found,) = stock.run(tmp_path / "back.meta", ["w:0"])
     assert found.tobytes() == w.tobytes()
 
@@ -250,7 +235,7 @@ def test_any_format_a_saver_has_written_becomes_the_present_one(
     (one,) = stock.run(tmp_path / "old.meta", ["y:0"], feeds, f"{tmp_path}/old{suffix}")
     (other,) = stock.run(tmp_path / "new.meta", ["y:0"], feeds)
     assert one.tobytes() == other.tobytes()
-    values = _values(tmp_path / "new")
+    values = values_of(tmp_path / "new")
     np.testing.assert_array_equal(values["u"], RAMP)
     np.testing.assert_array_equal(values["c"], [1, 2, 3, 4])
     assert (values.keys() == {"u", "c"}) == bool(slots)
@@ -259,13 +244,12 @@ def test_any_format_a_saver_has_written_becomes_the_present_one(
 
 def test_a_saver_that_stores_under_names_of_its_own_is_followed(edit: Edit, tmp_path: Path) -> None:
     """`value` of the checkpoint is `w` of the graph."""
-    with tf.Graph().as_default(), v1.Session() as session:
-        w = v1.get_variable("w", initializer=[2.0, 3])
-        v1.add_to_collection("predict", tf.identity(w * 2, "y"))
-        session.run(w.initializer)
-        v1.train.Saver({"value": w}).save(session, f"{tmp_path}/old")
+    names = dict[str, tf.Variable]()
+    with stock.checkpoint(tmp_path / "old", var_list=names):
+        names["value"] = v1.get_variable("w", initializer=[2.0, 3])
+        v1.add_to_collection("predict", tf.identity(names["value"] * 2, "y"))
     edit(f"--meta={tmp_path}/old", f"--output={tmp_path}/new", "--rename=value=v")
-    assert _values(f"{tmp_path}/new").keys() == {"v"}
+    assert values_of(f"{tmp_path}/new").keys() == {"v"}
     np.testing.assert_array_equal(stock.run(f"{tmp_path}/new.meta", ["y:0"]), [[4, 6]])
 
 
@@ -333,7 +317,7 @@ def test_loops_and_conditionals_are_pruned(edit: Edit, tmp_path: Path) -> None:
         v1.enable_control_flow_v2()
     given = ["--drop=^v$", "--fetch=y/Merge", "--rename_regex=^=net/"]
     edit(f"--meta={tmp_path}/old", f"--output={tmp_path}/new", *given)
-    assert not {n.name for n in _proto(tmp_path / "new").graph_def.node if n.name[0] in "vz"}
+    assert not {n.name for n in meta_graph(tmp_path / "new").graph_def.node if n.name[0] in "vz"}
     (found,) = stock.run(tmp_path / "new.meta", ["y/Merge:0"], {"x:0": [1, -2]})
     np.testing.assert_array_equal(found, [10, -14])
 
@@ -342,27 +326,13 @@ def test_what_fetch_names_may_need_less(cnn_run: Path, edit: Edit, tmp_path: Pat
     given = ["--only=^conv", "--without_slots", "--fetch=conv2/MaxPool2d"]
     record = edit(f"--meta={cnn_run}", f"--output={tmp_path}/new", *given)
     assert record["graph"]["outputs"] == ["conv2/MaxPool2d:0"]
-    proto = _proto(tmp_path / "new")
+    proto = meta_graph(tmp_path / "new")
     assert list(proto.collection_def["predict"].node_list.value) == ["conv2/MaxPool2d:0"]
     assert not proto.signature_def
     fetches, feeds = ["conv2/MaxPool2d:0"], {"x:0": _rows()}
     (one,) = stock.run(f"{cnn_run}/my-model-200.meta", fetches, feeds)
     (other,) = stock.run(tmp_path / "new.meta", fetches, feeds)
     assert one.tobytes() == other.tobytes()
-
-
-def test_another_checkpoints_variables_are_resumed_from(
-    linear_run: Path, edit: Edit, tmp_path: Path
-) -> None:
-    """Without a manifest, as anyone else's: its names are what counts."""
-    output = tmp_path / "run/my-model-270"
-    edit(f"--meta={linear_run}", f"--ckpt={linear_run}/my-model-270", f"--output={output}")
-    values = _values(linear_run / "my-model-270")
-    _assert_same(_values(output), values)
-    specs = {key: VariableSpec(value.shape, value.dtype.name) for key, value in values.items()}
-    restored = restore_newest(str(tmp_path / "run"), specs)
-    assert restored is not None
-    assert (restored.step, restored.manifest) == (270, None)
 
 
 def test_a_checkpoint_of_other_kinds_of_numbers_is_refused(
@@ -376,39 +346,6 @@ def test_a_checkpoint_of_other_kinds_of_numbers_is_refused(
     assert "no saver can be made for it" in line
 
 
-@pytest.mark.parametrize(
-    ("argument", "message"),
-    [
-        ("--fetch=nothing", "has no tensor 'nothing'"),
-        ("--feed=x=[1.0]", "x:0 takes float32 [?, 32, 32, 3], found"),
-        ("--ckpt=nowhere", "--ckpt=nowhere: there is no nowhere.index"),
-    ],
-)
-def test_what_cannot_be_done_is_one_line_and_leaves_nothing(
-    cnn_run: Path, tool: Tool, tmp_path: Path, argument: str, message: str
-) -> None:
-    given = (f"--meta={cnn_run}", f"--output={tmp_path}/a/new", argument)
-    assert message in refused(tool, "edit", *given)
-    assert not [name for _, _, names in os.walk(tmp_path) for name in names]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "missing: --ckpt=... or --meta=..."),
-        (["m", "--rename=a"], "'a': expected old=new"),
-        (["m", r"--rename_regex=a=\1"], "invalid group reference"),
-        (["m", r"--rename_regex=a=\g<b>"], "unknown group name"),
-        (["m", "--drop=a{99999999999}"], "the repetition number is too large"),
-        *((["m", f"--{flag}=a=b"], f"--{flag} needs --meta") for flag in NEED_META),
-        (["--meta=m", "--tolerance=1"], "--tolerance needs --cast"),
-        (["m", "n"], "unexpected argument 'n'"),
-    ],
-)
-def test_wrong_flags_are_usage(tool: Tool, arguments: list[str], message: str) -> None:
-    assert message in refused(tool, "edit", *arguments, "--output=a", code=EXIT_USAGE)
-
-
 def test_a_graph_without_a_saver_is_given_one(
     edit: Edit, tool: Tool, linear_run: Path, tmp_path: Path
 ) -> None:
@@ -417,8 +354,8 @@ def test_a_graph_without_a_saver_is_given_one(
     stock.edit_meta(Path(f"{old}.meta"), lambda proto: proto.ClearField("saver_def"))
     edit(f"--meta={old}", f"--output={tmp_path}/new", "--cast=float64", "--rename=w=v")
     (found,) = stock.run(f"{tmp_path}/new.meta", ["w:0"])
-    assert found.tobytes() == _values(old)["w"].tobytes()
-    (tmp_path / "frozen.pb").write_bytes(_proto(old).graph_def.SerializeToString())
+    assert found.tobytes() == values_of(old)["w"].tobytes()
+    (tmp_path / "frozen.pb").write_bytes(meta_graph(old).graph_def.SerializeToString())
     given = (f"--meta={tmp_path}/frozen.pb", f"--output={tmp_path}/newer")
     assert "is no .meta file" in refused(tool, "edit", *given)
 
@@ -472,32 +409,20 @@ def test_a_graph_that_is_random_cannot_be_compared(tool: Tool, tmp_path: Path) -
 
 @every_entry
 def test_checkpoints_of_public_projects_predict_the_same(
-    entry: dict[str, Any], tool: Tool, tmp_path: Path
+    entry: dict[str, Any], third_party: Path, tool: Tool, tmp_path: Path
 ) -> None:
     """A subset under other names, restored and run by a stock client."""
-    if not THIRD_PARTY.is_dir():
-        pytest.skip("needs the checkpoints of public projects at ../shared/thirdparty")
     feeds, output = feeds_of(entry), entry["suggested_output"]
     expected = _predicted(entry, feeds, tmp_path)  # It writes the feeds' file too.
-    old, new = THIRD_PARTY / entry["meta"], tmp_path / "new"
+    old, new = third_party / entry["meta"], tmp_path / "new"
     given = ["--without_slots", "--rename_regex=^=net/", f"--fetch={output}"]
     given += [f"--meta={old}", f"--output={new}", f"--feed={tmp_path}/feeds.npz"]
     ended = tool("edit", *given)
     assert ended.code == 0, ended.err
-    proto = _proto(new)
+    proto = meta_graph(new)
     nodes = {node.name for node in proto.graph_def.node}
     proto.meta_info_def.tensorflow_version = "2.0"  # One has a version that stock refuses.
     Path(f"{new}.meta").write_bytes(proto.SerializeToString())
     fed = {name: value for name, value in feeds.items() if name[:-2] in nodes}
     (found,) = stock.run(f"{new}.meta", [output], fed)
     assert found.tobytes() == expected.tobytes()
-
-
-@pytest.mark.parametrize("make", [Path.touch, os.mkfifo], ids=["file", "pipe"])
-def test_a_file_of_the_very_name_is_nobodys_checkpoint(
-    tool: Tool, linear_run: Path, tmp_path: Path, make: Callable[[Path], None]
-) -> None:
-    make(tmp_path / "notes")
-    err = refused(tool, "edit", linear_run, f"--output={tmp_path}/notes", "--overwrite")
-    assert err.endswith("/notes is a file that is there: take another name")
-    assert [path.name for path in tmp_path.iterdir()] == ["notes"]

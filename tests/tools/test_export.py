@@ -1,11 +1,9 @@
 """Exports of models as the runtimes of other programs run them."""
 
-import io
 import json
 import os
 import re
 import signal
-import sys
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,9 +21,11 @@ from errors import CheckpointError, ToolError
 from finetuning import FinetuneConfig
 from prediction.evaluation import predict
 from prediction.request import PredictConfig
+from tests.data.conftest import encode
 from tests.data.idx_files import write_mnist
-from tests.prediction import foreign, stock
-from tests.test_thirdparty import THIRD_PARTY, _entries
+from tests.metagraph.made import saved
+from tests.prediction import stock
+from tests.test_thirdparty import every_entry
 from tests.tools.conftest import NAMES, Tool, document, refused
 from tools.export import FORMATS, SUFFIXES, ExportConfig, Shape, parse_shapes
 from tools.export_formats import labels_text, new_version, next_version
@@ -167,11 +167,9 @@ def test_a_fine_tuned_model(
         assert record["signatures"]["serving_default"]["inputs"]["x"]["name"] == "x:0"
 
 
-@pytest.mark.parametrize("entry", _entries(), ids=lambda entry: entry.get("kind", "absent"))
-def test_the_models_of_others(entry: dict[str, Any], tmp_path: Path) -> None:
-    if not entry:
-        pytest.skip("needs the checkpoints of public projects at ../shared/thirdparty")
-    meta, outputs = THIRD_PARTY / entry["meta"], (entry["suggested_output"],)
+@every_entry
+def test_the_models_of_others(entry: dict[str, Any], third_party: Path, tmp_path: Path) -> None:
+    meta, outputs = third_party / entry["meta"], (entry["suggested_output"],)
     shapes = next((s for name, s in OPEN_SHAPES.items() if entry["meta"].endswith(name)), {})
     inputs = tuple(tensor["name"] for tensor in entry["inputs"] if not shapes)
     for to in FORMATS:
@@ -183,12 +181,6 @@ def test_the_models_of_others(entry: dict[str, Any], tmp_path: Path) -> None:
         assert output["name"] == entry["suggested_output"]
 
 
-def _png(pixels: Array) -> bytes:
-    content = io.BytesIO()
-    Image.fromarray(pixels).save(content, "PNG")
-    return content.getvalue()
-
-
 def test_a_model_of_flat_images(mlp_config: Callable[..., MlpConfig], tmp_path: Path) -> None:
     data = write_mnist(tmp_path / "MNIST_data", 60, 10)
     config = mlp_config(tmp_path / "run", data_dir=str(data), batch_size=20, train_steps=3)
@@ -198,10 +190,14 @@ def test_a_model_of_flat_images(mlp_config: Callable[..., MlpConfig], tmp_path: 
     assert record["switched_off"] == {"p_keep_input:0": 1.0, "p_keep_hidden:0": 1.0}
     pixels = np.random.default_rng(1).integers(0, 256, (28, 28), np.uint8)
     loaded = tf.saved_model.load(f"{tmp_path}/m/1")
-    found = loaded.signatures["serving_bytes"](image_bytes=tf.constant([_png(pixels)]))
+    found = loaded.signatures["serving_bytes"](image_bytes=tf.constant([encode(pixels)]))
     rows = pixels.reshape(1, 784) * np.float32(1 / 255)
     (expected,) = stock.run(f"{prefix}.meta", ["logits:0"], {"X:0": rows})
     np.testing.assert_allclose(found["logits"], expected, rtol=1e-5, atol=1e-6)
+
+
+def _bias() -> tf.Variable:
+    return v1.get_variable("bias", initializer=np.float32(0.5), use_resource=False)
 
 
 def _table() -> None:
@@ -212,15 +208,15 @@ def _table() -> None:
     table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, values), -1.0)
     v1.add_to_collection(v1.GraphKeys.TABLE_INITIALIZERS, table._init_op)
     factor = v1.placeholder(tf.float32, [], name="factor")
-    tf.multiply(table.lookup(levels) + foreign.bias(), factor, name="y")
+    tf.multiply(table.lookup(levels) + _bias(), factor, name="y")
 
 
 def test_both_signatures_compute_what_the_graph_does(tmp_path: Path) -> None:
-    record = _export(foreign.save(tmp_path, _table), tmp_path, "saved_model", outputs=("y",))
+    record = _export(saved(tmp_path, _table).path, tmp_path, "saved_model", outputs=("y",))
     signatures = tf.saved_model.load(record["path"]).signatures
     pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
     levels = pixels.mean((1, 2, 3)).astype(int) // 64
-    files = tf.constant([_png(image) for image in pixels])
+    files = tf.constant([encode(image) for image in pixels])
     expected = (np.array([3.0, 1.0, 4.0, 1.5])[levels] + 0.5) * 2.5
     given = {"default": {"x": tf.constant(pixels, tf.float32)}, "bytes": {"image_bytes": files}}
     for name, values in given.items():
@@ -232,30 +228,16 @@ def test_both_signatures_compute_what_the_graph_does(tmp_path: Path) -> None:
 
 def _open_rank() -> None:
     """`y`, of whatever shape `x` is fed."""
-    tf.multiply(v1.placeholder(tf.float32, name="x"), foreign.bias(), name="y")
+    tf.multiply(v1.placeholder(tf.float32, name="x"), _bias(), name="y")
 
 
 @pytest.mark.parametrize("to", ["onnx", "tflite"])
 def test_a_shape_that_is_open_is_asked_for(tool: Tool, tmp_path: Path, to: str) -> None:
-    meta = foreign.save(tmp_path, _open_rank)
+    meta = saved(tmp_path, _open_rank).path
     arguments = ("export", meta, f"--to={to}", f"--output={tmp_path}/m.{to}", "--outputs=y")
     assert "say it, as in --shape=x=?" in refused(tool, *arguments)
     record = document(tool, *arguments, "--shape=x=?,3")
     assert record["signatures"]["serving_default"]["outputs"]["y"]["shape"] == [None, 3]
-
-
-@pytest.mark.parametrize(
-    ("shape", "line"),
-    [
-        ("x=?,28,32,3", "--shape: x:0 is [?, 32, 32, 3], which [?, 28, 32, 3] does not go with"),
-        ("logits=1", "--shape: fc2/add:0 is no placeholder, and has the shape it has"),
-    ],
-)
-def test_a_shape_that_does_not_fit_is_refused(
-    tool: Tool, named: Path, tmp_path: Path, shape: str, line: str
-) -> None:
-    given = ("--to=onnx", f"--output={tmp_path}/m.onnx", f"--shape={shape}")
-    assert line in refused(tool, "export", named, *given)
 
 
 def test_shapes_are_parsed() -> None:
@@ -266,13 +248,13 @@ def test_shapes_are_parsed() -> None:
 def _gammas() -> None:
     """`y` [N], of a function that neither ONNX nor TFLite has."""
     x = v1.placeholder(tf.float32, [None], name="x")
-    tf.add(tf.math.igamma(x, x + foreign.bias()), 1.0, name="y")
+    tf.add(tf.math.igamma(x, x + _bias()), 1.0, name="y")
 
 
 def _reads_a_file() -> None:
     x = v1.placeholder(tf.float32, [None], name="x")
     read = tf.strings.length(tf.io.read_file("/etc/hostname"))
-    tf.add(x * tf.cast(read, tf.float32), foreign.bias(), name="y")
+    tf.add(x * tf.cast(read, tf.float32), _bias(), name="y")
 
 
 @pytest.mark.parametrize(
@@ -286,7 +268,7 @@ def _reads_a_file() -> None:
 def test_operations_that_a_format_lacks_or_that_may_do_harm_are_named(
     tool: Tool, tmp_path: Path, to: str, build: Callable[[], object], expected: str
 ) -> None:
-    meta, output = foreign.save(tmp_path, build), tmp_path / f"m.{to}"
+    meta, output = saved(tmp_path, build).path, tmp_path / f"m.{to}"
     given = (f"--to={to}", f"--output={output}", "--outputs=y")
     assert re.search(expected, refused(tool, "export", meta, *given))
     assert not output.exists()
@@ -315,14 +297,6 @@ def test_a_tolerance_is_taken(tool: Tool, named: Path, tmp_path: Path) -> None:
     assert tool(*arguments, "--tolerance=-1").code == EXIT_USAGE
     assert tool(*arguments, "--tolerance=0").code == EXIT_FAILED
     assert tool(*arguments, "--tolerance=0.1", "--opset=13").code == 0
-
-
-def test_a_missing_package_is_named(
-    tool: Tool, linear_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "tf2onnx", None)
-    line = refused(tool, "export", linear_run, "--to=onnx", f"--output={tmp_path}/m.onnx")
-    assert "pip install tf2onnx onnxruntime" in line
 
 
 def test_a_class_name_stays_on_its_line_of_the_labels() -> None:

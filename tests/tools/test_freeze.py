@@ -12,9 +12,10 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from prediction.evaluation import predict
 from prediction.request import PredictConfig
-from tests.test_thirdparty import THIRD_PARTY, _by_stock, _entries, _feeds
+from tests.metagraph.made import saved
+from tests.test_thirdparty import _by_stock, _feeds, every_entry
 from tests.tools.conftest import Tool, document, refused
-from tests.tools.freezing import models
+from tests.tools.test_freezing import ops_of, run_alone
 
 v1 = tf.compat.v1
 
@@ -53,18 +54,18 @@ def test_predict_takes_a_frozen_cnn_as_it_takes_the_checkpoint(
     assert _text(tmp_path / f"{cnn_run.name}.pb") == _text(cnn_run)  # The demo images.
 
 
-@pytest.mark.parametrize("entry", _entries(), ids=lambda e: e.get("kind", "absent"))
-def test_the_models_of_others(tool: Tool, entry: dict[str, Any], tmp_path: Path) -> None:
-    if not THIRD_PARTY.is_dir():
-        pytest.skip("needs the checkpoints of public projects at ../shared/thirdparty")
-    meta, output, file = THIRD_PARTY / entry["meta"], entry["suggested_output"], tmp_path / "m.pb"
+@every_entry
+def test_the_models_of_others(
+    tool: Tool, entry: dict[str, Any], third_party: Path, tmp_path: Path
+) -> None:
+    meta, output, file = third_party / entry["meta"], entry["suggested_output"], tmp_path / "m.pb"
     feeds = _feeds(entry)  # Behind a parser of examples it is cut by itself.
     record = document(tool, "freeze", meta, f"--outputs={output}", f"--output={file}")
     assert record["largest_difference"] == 0
     taken = {tensor["name"] for tensor in record["inputs"].values()}
     given: dict[str, Any] = {name: feeds[name] for name in taken}
     expected = _by_stock(entry, {**feeds, **record["off"]}, tmp_path)
-    (value,) = models.run(_graph(file), [output], given)
+    (value,) = run_alone(_graph(file), [output], given)
     np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5)
     np.savez(tmp_path / "feeds.npz", **given)
     predicted = json.loads(_text(file, feed=[f"{tmp_path}/feeds.npz"], format="json"))
@@ -75,16 +76,6 @@ def test_another_checkpoints_variables(tool: Tool, linear_run: Path, tmp_path: P
     file, old = tmp_path / "old.pb", linear_run / "my-model-270"
     assert tool("freeze", linear_run, f"--ckpt={old}", f"--output={file}").code == 0
     assert _text(file, fetch=["w:0"]) == _text(f"{old}.meta", fetch=["w:0"])
-
-
-def test_a_frozen_graph_can_be_frozen_again(tool: Tool, cnn_run: Path, tmp_path: Path) -> None:
-    first, second = tmp_path / "new" / "1.pb", tmp_path / "2.pb"  # Missing folders are made.
-    tool("freeze", cnn_run, f"--output={first}")
-    assert tool("freeze", first, f"--output={second}").code == 0
-    frozen = first.read_bytes()
-    assert second.read_bytes() == frozen
-    assert "is read too" in refused(tool, "freeze", first, f"--output={first}", "--overwrite")
-    assert first.read_bytes() == frozen
 
 
 def _scoped_models(folder: Path) -> str:
@@ -105,7 +96,7 @@ def _scoped_models(folder: Path) -> str:
 
     v1.disable_control_flow_v2()
     try:
-        return models.save(folder, build)
+        return saved(folder, build).path
     finally:
         v1.enable_control_flow_v2()
 
@@ -158,23 +149,6 @@ def test_what_cannot_be_leaves_no_file(
         monkeypatch.undo()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "line"),
-    [
-        (["--asset=words=w.txt"], 1, "it takes no file"),
-        (["--asset=w=a", "--asset=w=b"], 1, "--asset w is given twice: a, b"),
-        (["--scope=_a"], 2, "must be a name that TensorFlow takes"),
-        (["--scope=a/"], 2, "must be a name that TensorFlow takes"),
-    ],
-)
-def test_each_mistake_is_one_line(
-    tool: Tool, cnn_run: Path, tmp_path: Path, arguments: list[str], code: int, line: str
-) -> None:
-    given = ["freeze", cnn_run, f"--output={tmp_path}/m.pb", *arguments]
-    assert line in refused(tool, *given, code=code)
-    assert not list(tmp_path.iterdir())
-
-
 def _with_table(folder: Path, words: Path | None) -> str:
     def build() -> None:
         index = tf.lookup.TextFileIndex
@@ -188,7 +162,7 @@ def _with_table(folder: Path, words: Path | None) -> str:
         v1.get_variable("w", initializer=1.0, use_resource=False)
         tf.identity(table.lookup(v1.placeholder(tf.string, [None], name="words")), name="ids")
 
-    return models.save(folder, build)
+    return saved(folder, build).path
 
 
 @pytest.mark.parametrize("from_file", [False, True], ids=["constants", "vocabulary"])
@@ -238,7 +212,7 @@ def test_a_saved_model(tool: Tool, tmp_path: Path) -> None:
     tf.saved_model.save(module, str(tmp_path / "saved"), signatures=module.serve)
     record = document(tool, "freeze", tmp_path / "saved", f"--output={file}")
     assert sorted(record["outputs"]) == ["first", "scores"]
-    assert not models.ops(_graph(file)) & {"VarHandleOp", "ReadVariableOp", "ResourceGather"}
+    assert not ops_of(_graph(file)) & {"VarHandleOp", "ReadVariableOp", "ResourceGather"}
     text = _text(file, feed=["rows=[[1, 2, 3]]"], fetch=["scores"], format="json")
     assert [*json.loads(text)["outputs"].values()] == [[[4.0, 8.0, 12.0]]]
 
@@ -250,7 +224,7 @@ def test_what_may_do_more_than_compute_is_refused(tool: Tool, tmp_path: Path) ->
         with tf.control_dependencies([tf.io.write_file(f"{tmp_path}/written", "x")]):
             tf.identity(w, name="z")
 
-    meta, output = models.save(tmp_path, build), f"--output={tmp_path}/m.pb"
+    meta, output = saved(tmp_path, build).path, f"--output={tmp_path}/m.pb"
     assert "WriteFile" in refused(tool, "freeze", meta, "--outputs=z", output)
     assert not (tmp_path / "written").exists()
     assert "name what to keep with --fetch" in refused(tool, "freeze", meta, "--outputs=", output)

@@ -1,26 +1,26 @@
-"""tools.inspect_checkpoint as a user calls it."""
+"""tools.inspect_checkpoint as a user calls it; the names in a folder; statistics of tensors."""
 
 import math
 import os
 import re
-import shutil
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
+import numpy.typing as npt
 import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto, BundleHeaderProto
 
-import finetune
 from checkpoints import manifest
-from finetuning import FinetuneConfig
 from tests.checkpoints.index_files import table
 from tests.checkpoints.test_stored_tensors import save, save_shards
 from tests.prediction import stock
 from tests.tools.conftest import Tool, document
+from tools.checkpoint_contents import Statistics, statistics
+from tools.folder_entries import list_folder, newest_of
 
 v1 = tf.compat.v1
 NAME = "inspect_checkpoint"
@@ -33,18 +33,6 @@ def _lines(tool: Tool, *arguments: object) -> list[str]:
     ended = tool(NAME, *arguments)
     assert ended.code == 0, ended.err
     return [" ".join(line.split()) for line in ended.out.splitlines()]
-
-
-@pytest.mark.parametrize("suffix", ["", ".data-00000-of-00001", ".manifest"])
-def test_a_checkpoint(suffix: str, tool: Tool, cnn_run: Path) -> None:
-    found = document(tool, NAME, f"{cnn_run}/my-model-200{suffix}")
-    stored = tf.train.load_checkpoint(f"{cnn_run}/my-model-200")
-    shapes = stored.get_variable_to_shape_map()
-    assert {t["key"]: t["shape"] for t in found["tensors"]} == shapes
-    values = 3 * 3 * 3 * 32 + 32 + 3 * 3 * 32 * 64 + 64 + 1024 * 128 + 128 + 128 * 4 + 4
-    assert found["totals"]["model"]["values"] == values
-    (file,) = found["files"]
-    assert found["totals"]["all"]["disk_bytes"] == file["bytes"]
 
 
 def test_all_of_a_value_is_in_json_and_the_ends_of_a_large_one_in_text(
@@ -115,19 +103,6 @@ def test_roles_by_the_graph(tool: Tool, tmp_path: Path) -> None:
         "slot": {"w/Momentum"},
         "other": {"is_training", "global_step", "w/ExponentialMovingAverage"},
     }
-
-
-def test_roles_of_a_fine_tuned_network(
-    finetune_config: Callable[..., FinetuneConfig], cnn_run: Path, tool: Tool
-) -> None:
-    prefix = finetune.train(finetune_config(cnn_run, "Relu:0")).prefix
-    roles = _roles(tool, prefix)
-    scopes = {"conv1", "conv2", "fc1", "head"}
-    assert roles["model"] == {f"{scope}/{v}" for scope in scopes for v in "wb"}
-    of_slots = {key.partition("/")[0] for key in roles["slot"]}
-    assert of_slots <= scopes | {"beta1_power", "beta2_power"}
-    assert roles["other"] == {"global_step"}
-    assert not document(tool, "diff", os.path.dirname(prefix), prefix)["differ"]
 
 
 def test_roles_and_sizes_by_the_names(tool: Tool, tmp_path: Path) -> None:
@@ -254,50 +229,6 @@ def test_what_is_larger_than_memory_is_listed(tool: Tool, tmp_path: Path) -> Non
         assert _bytes_read(tool, path) < MEGABYTE
 
 
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        (["{run}", "--tensor=ww"], r"has no tensor 'ww'; the nearest are w"),
-        (["{run}", "--tensor=w:1"], r"has no tensor 'w:1'"),
-        (["{tmp}/index/my-model-300"], r"my-model-300\.index is damaged"),
-        (["{tmp}/manifest/my-model-300"], r"my-model-300\.manifest is damaged"),
-        (["{run}/my-model-310"], r"there is no .*my-model-310\.index; beside it there is"),
-        (["{tmp}/text.index"], r"text"),
-        (["{tmp}/lost.index"], r"its data file .*lost\.data-00000-of-00001 is missing"),
-        (["{tmp}/short.index"], r"has 3 bytes, its index speaks of 4"),
-        (["{tmp}/lfs.index"], r"a Git LFS pointer"),
-        (["{tmp}/flipped.index", "--stats"], r"flipped is damaged"),
-        (["{tmp}/flipped.index", "--tensor=w"], r"flipped is damaged"),
-    ],
-)
-def test_errors_are_one_line(
-    arguments: list[str], expected: str, tool: Tool, linear_run: Path, tmp_path: Path
-) -> None:
-    for name in ("lost", "short", "lfs", "text", "flipped"):
-        save(tmp_path / name, {"w": np.float32(1)})
-    data = "data-00000-of-00001"
-    (tmp_path / f"lost.{data}").unlink()
-    (tmp_path / f"short.{data}").write_bytes(b"abc")
-    (tmp_path / f"flipped.{data}").write_bytes(b"abcd")
-    (tmp_path / f"lfs.{data}").write_bytes(b"version https://git-lfs.github.com/spec/v1")
-    (tmp_path / "text.index").write_text("hello")
-    for name in ("index", "manifest"):
-        shutil.copytree(linear_run, tmp_path / name)
-        (tmp_path / name / f"my-model-300.{name}").write_bytes(b"{}")
-    places = {"run": linear_run, "tmp": tmp_path}
-    ended = tool(NAME, *(argument.format(**places) for argument in arguments))
-    assert (ended.code, ended.out) == (1, "")
-    assert re.search(expected, ended.err)
-    assert "\n" not in ended.err
-
-
-def test_tensors_are_named_or_found_by_a_filter(tool: Tool) -> None:
-    ended = tool(NAME, "model", "--tensor=a", "--filter=b")
-    assert (ended.code, "give one of them" in ended.err) == (2, True)
-    ended = tool(NAME, "model", "--tensor=a,,b")
-    assert (ended.code, "must be names" in ended.err) == (2, True)
-
-
 # The list of a folder.
 
 
@@ -324,29 +255,6 @@ def test_the_best_is_the_earliest_of_equals(tool: Tool, run: Path) -> None:
     for step, accuracy in ((270, 0.5), (280, 0.75), (290, 0.75)):
         _change_manifest(run, step, test_accuracy=accuracy)
     assert document(tool, NAME, run)["best"] == "my-model-280"
-
-
-def test_what_is_damaged_is_not_the_newest(tool: Tool, run: Path) -> None:
-    (run / "my-model-300.manifest").write_text("{}")
-    (run / "my-model-290.data-00000-of-00001").write_bytes(b"x" * 17)
-    (run / "my-model-280.index").unlink()
-    found = document(tool, NAME, run)
-    assert [*_states(found).values()] == ["committed", "damaged", "damaged", "damaged"]
-    assert found["checkpoints"][3]["problem"] == "my-model-300.manifest is damaged: 'sha256'"
-    assert _newest_and_named(found) == ("my-model-270", "my-model-300", False)
-    (run / "my-model-270.manifest").write_text("{}")
-    assert "the newest is" not in _lines(tool, run)[-1]
-    ended = tool(NAME, run, "--stats")
-    assert (ended.code, ended.err) == (1, f"--ckpt={run}: none of its checkpoints is whole")
-
-
-def test_a_strangers_file_that_was_cut_short(tool: Tool, tmp_path: Path) -> None:
-    prefix = save(tmp_path / "m-1", {"w": [1.0, 2.0]})
-    save(tmp_path / "m-0", {"w": [1.0]})
-    Path(f"{prefix}.data-00000-of-00001").write_bytes(b"abc")
-    found = document(tool, NAME, tmp_path)
-    assert (_states(found)["m-1"], found["newest"]) == ("damaged", "m-0")
-    assert "has 3 bytes, its index speaks of 8" in found["checkpoints"][1]["problem"]
 
 
 def test_strangers(tool: Tool, tmp_path: Path) -> None:
@@ -417,3 +325,129 @@ def test_third_parties(third_party: Path, tool: Tool) -> None:
         listed = document(tool, NAME, meta.parent)
         assert [entry["problem"] for entry in listed["checkpoints"]] == [None]
         assert f"{meta.parent}/{listed['newest']}.meta" == str(meta)
+
+
+# What is told from the names in a folder: checkpoints and their order.
+
+
+DATA = ".data-00000-of-00001"
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (["m.index", f"m{DATA}", "m.meta"], ["m"]),
+        (["m.index"], ["m"]),
+        ([f"m{DATA}"], ["m"]),
+        (["m", "m.meta"], ["m"]),
+        (["m-00000-of-00002", "m-00001-of-00002", "m.meta"], ["m-?????-of-00002"]),
+        (["rows-00000-of-00002", "rows-00001-of-00002"], []),
+        (["m.meta", "m/"], []),
+        (["m.manifest", "my-model-7.meta", "my-model-8.manifest.tmp"], []),
+        (["my-model-7.manifest"], ["my-model-7"]),
+        (["my-model-7.manifest.tmp", "my-model-7.index", f"my-model-7{DATA}"], []),
+        ([f"my-model-7{DATA}", "my-model-7.meta"], ["my-model-7"]),
+        ([".index", DATA, ".meta"], ["./"]),
+        (["readme.md", "checkpoint", "checkpoint.tmp", ".lock", "events.out.tfevents.1"], []),
+    ],
+)
+def test_what_counts_as_a_checkpoint(names: list[str], found: list[str], tmp_path: Path) -> None:
+    """By the name that a state file calls it."""
+    for name in names:
+        (tmp_path / name).mkdir() if name.endswith("/") else (tmp_path / name).touch()
+    assert [entry.state_name for entry in list_folder(str(tmp_path))] == found
+
+
+AB, OURS = ["a-20", "b-9", "a-9"], ["b", "my-model-4", "my-model-30"]
+
+
+@pytest.mark.parametrize(
+    ("written", "ordered", "named", "newest"),
+    [
+        (["a-20", "a-100", "a-9"], ["a-9", "a-20", "a-100"], "a-9", "a-100"),
+        (["a-20", "a-9", "a"], ["a-20", "a-9", "a"], None, "a"),
+        (AB, AB, "b-9", "b-9"),
+        (AB, AB, "gone", "a-9"),
+        (AB, AB, None, "a-9"),
+        (
+            ["my-model-30", "my-model-4", "b"],
+            ["b", "my-model-4", "my-model-30"],
+            "b",
+            "my-model-30",
+        ),
+        ([], [], "a", None),
+    ],
+    ids=["by step", "one without a step", "runs", "lost", "no state file", "ours last", "none"],
+)
+def test_the_order_and_the_newest(
+    written: list[str], ordered: list[str], named: str | None, newest: str | None, tmp_path: Path
+) -> None:
+    """By time where there is no one run; then a state file decides, unless one is ours."""
+    for age, name in enumerate(written):
+        (tmp_path / f"{name}.index").touch()
+        os.utime(tmp_path / f"{name}.index", (1e9 + age, 1e9 + age))
+    entries = list_folder(str(tmp_path))
+    assert [entry.name for entry in entries] == ordered
+    found = newest_of(entries, named)
+    assert (found and found.name) == newest
+
+
+# The statistics of a tensor, against NumPy's own in as many bits as it has.
+
+
+@pytest.mark.parametrize(
+    "dtype", ["float16", "float32", "float64", "int8", "uint16", "int64", "bool", "bfloat16"]
+)
+@pytest.mark.parametrize("size", [1, 1000, 200_003])  # Of one block, and of more.
+def test_as_numpy_says(dtype: str, size: int) -> None:
+    rng = np.random.default_rng(0)
+    values = (rng.normal(3, 10, size) * 4).clip(0, 100)
+    kind = ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype
+    array: npt.NDArray[Any] = values.astype(kind).reshape(1, -1, 1)
+    found, exact = statistics(array), array.astype(np.longdouble)
+    assert (found.min, found.max) == (exact.min(), exact.max())
+    assert found.mean == pytest.approx(float(exact.mean()), rel=1e-14)
+    assert found.std == pytest.approx(float(exact.std()), rel=1e-12)
+    assert (found.nan, found.inf) == (0, 0)
+
+
+def test_nan_and_infinities_are_counted_and_left_out() -> None:
+    array = np.arange(100_000, dtype=np.float32)
+    array[[5, 70_000]] = np.nan
+    array[[6, 7, 99_999]] = [np.inf, -np.inf, np.inf]
+    finite = array[np.isfinite(array)].astype(np.float64)
+    found = statistics(array)
+    assert (found.nan, found.inf) == (2, 3)
+    assert (found.min, found.max) == (0, 99_998)
+    assert found.mean == pytest.approx(finite.mean(), rel=1e-14)
+    assert found.std == pytest.approx(finite.std(), rel=1e-12)
+
+
+def test_a_large_mean_costs_no_digits() -> None:
+    """The sum of squares less the square of the sum would give 0 or worse."""
+    array = 1e9 + np.tile([0.0, 1.0], 100_000)
+    assert statistics(array).std == pytest.approx(0.5, rel=1e-12)
+
+
+def test_whole_numbers_are_exact() -> None:
+    found = statistics(np.array([2**63, 2**64 - 1], np.uint64))
+    assert (found.min, found.max) == (2**63, 2**64 - 1)
+    assert math.isclose(found.mean or 0, 1.5 * 2**63)
+
+
+@pytest.mark.parametrize(
+    ("array", "expected"),
+    [
+        (np.zeros([0, 3]), Statistics()),
+        (np.array(np.nan), Statistics(nan=1)),
+        (np.array([b"a", b""], object), Statistics()),
+        (np.array([1j, complex(np.nan, np.inf), np.nan]), Statistics(nan=1, inf=1)),
+        (np.array(True), Statistics(1, 1, 1.0, 0.0)),
+        (np.array([-1.5e308, 1.5e308]), Statistics(-1.5e308, 1.5e308, 0.0, None)),
+    ],
+    ids=["empty", "nan", "texts", "complex", "flag", "beyond float64"],
+)
+def test_where_there_is_none(array: npt.NDArray[Any], expected: Statistics) -> None:
+    found = statistics(array)
+    assert found == expected
+    assert type(found.max) is type(expected.max)

@@ -1,6 +1,5 @@
 """python -m tools.inspect_graph as a user calls it."""
 
-import re
 import shutil
 import struct
 from pathlib import Path
@@ -12,14 +11,13 @@ import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from cli.terminal import EXIT_FAILED, EXIT_USAGE
+from cli.terminal import EXIT_FAILED
 from metagraph.meta import MetaGraphFile
 from metagraph.opening import parse_graph_file
-from prediction.evaluation import predict
-from prediction.request import PredictConfig
+from tests.metagraph.made import of_graph
+from tests.prediction.conftest import outputs
 from tests.test_thirdparty import every_entry
 from tests.tools.conftest import Tool, document
-from tests.tools.graph_inspection.graphs import meta_of
 
 v1 = tf.compat.v1
 NAME = "inspect_graph"
@@ -62,19 +60,9 @@ def test_as_text_it_is_the_same_and_predict_reads_it(
     ours = text_format.Parse(text.read_text(), MetaGraphDef())
     assert ours == MetaGraphDef.FromString(meta.read_bytes())
     np.save(tmp_path / "x.npy", np.random.default_rng(0).random((3, 32, 32, 3), np.float32))
-    found = []
-    for path in (text, meta):
-        output = f"{path.name}.npz"
-        config = PredictConfig(
-            str(path),
-            checkpoint=str(cnn_run / "my-model-200"),
-            feed=[f"x={tmp_path}/x.npy"],
-            output=str(tmp_path / output),
-        )
-        predict(config)
-        with np.load(tmp_path / output) as arrays:
-            found.append({name: arrays[name].tobytes() for name in arrays.files})
-    assert found[0] == found[1] != {}
+    given = {"checkpoint": f"{cnn_run}/my-model-200", "feed": [f"x={tmp_path}/x.npy"]}
+    ours, theirs = (outputs(tmp_path, str(path), "fc2/add", **given)[0] for path in (text, meta))
+    assert ours.tobytes() == theirs.tobytes()
 
 
 def test_large_constants_and_odd_texts_stay_whole(tool: Tool, tmp_path: Path) -> None:
@@ -83,34 +71,11 @@ def test_large_constants_and_odd_texts_stay_whole(tool: Tool, tmp_path: Path) ->
         tf.constant([b'\x00\xff"\n\\', b"text"], name="s")
         tf.constant(np.array([np.nan, -np.inf, 1e-45], np.float32), name="few")
 
-    meta, target = meta_of(build), tmp_path / "odd.pbtxt"
+    meta, target = of_graph(build), tmp_path / "odd.pbtxt"
     assert tool(NAME, _file(tmp_path, meta), f"--as_text={target}").code == 0
     again = parse_graph_file(target.read_bytes(), str(target))
     ours, theirs = (p.SerializeToString(deterministic=True) for p in (again, meta.proto))
     assert ours == theirs
-
-
-def test_what_is_there_is_kept_unless_asked(linear_run: Path, tool: Tool, tmp_path: Path) -> None:
-    target = tmp_path / "there"
-    target.write_text("mine")
-    ended = tool(NAME, linear_run, f"--png={target}")
-    assert ended.err == f"--png={target} is there already; --overwrite replaces it"
-    assert target.read_text() == "mine"
-    assert tool(NAME, linear_run, f"--dot={target}", "--overwrite").code == 0
-    assert target.read_text().startswith("digraph layers {")
-    assert [path.name for path in tmp_path.iterdir()] == ["there"]
-
-
-def test_what_is_read_is_not_written_over(linear_run: Path, tool: Tool, tmp_path: Path) -> None:
-    meta = Path(shutil.copy(linear_run / "my-model-300.meta", tmp_path / "a.meta"))
-    before = meta.read_bytes()
-    for path in (meta, tmp_path / "no" / ".." / "a.meta"):
-        ended = tool(NAME, meta, f"--as_text={path}", "--overwrite")
-        assert ended.err == f"--as_text={path} is the file that is read; give it another name"
-    assert meta.read_bytes() == before
-    ended = tool(NAME, meta, f"--as_text={tmp_path}/b", f"--dot={tmp_path}/b")
-    assert ended.err.endswith("is written by another flag too; give it another name")
-    assert [path.name for path in tmp_path.iterdir()] == ["a.meta"]
 
 
 @pytest.mark.skipif(shutil.which("dot") is None, reason="needs Graphviz's dot")
@@ -133,34 +98,8 @@ def test_without_graphviz_nothing_is_left(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "message"),
-    [
-        (["{run}", "--batch_size=0"], EXIT_USAGE, "lower|positive|between|at least"),
-        (["{run}", "--depth=0"], EXIT_USAGE, "lower|positive|between|at least"),
-        (["{run}", "--fetch=fc2/addd"], EXIT_FAILED, "no tensor 'fc2/addd'; the nearest are"),
-        (["{run}", "--signature=none"], EXIT_FAILED, "no signature 'none'; there is serving_"),
-        (["{run}", "--dot={run}"], EXIT_FAILED, "is a folder; expected the name of a file"),
-        (["{run}", "--as_text={run}/checkpoint/a"], EXIT_FAILED, "--as_text=.* cannot be written"),
-    ],
-)
-def test_mistakes(arguments: list[str], code: int, message: str, cnn_run: Path, tool: Tool) -> None:
-    ended = tool(NAME, *(text.format(run=cnn_run) for text in arguments))
-    assert ended.code == code
-    assert re.search(message, ended.err)
-    assert "\n" not in ended.err.strip() or code == EXIT_USAGE
-
-
-def test_a_damaged_file_is_one_line(tool: Tool, tmp_path: Path) -> None:
-    meta = meta_of(lambda: tf.identity(v1.placeholder(tf.float32, [2], "x"), name="y"))
-    meta.nodes["y"].input[0] = "gone"
-    ended = tool(NAME, _file(tmp_path, meta))
-    assert ended.code == EXIT_FAILED
-    assert ended.err.endswith("is damaged: y has an unknown input gone")
-
-
 def test_a_name_over_lines_forges_none(tool: Tool, tmp_path: Path) -> None:
-    meta = meta_of(lambda: v1.placeholder(tf.float32, [2], "x"))
+    meta = of_graph(lambda: v1.placeholder(tf.float32, [2], "x"))
     meta.proto.collection_def["a\nsafety: b"].node_list.value.append("x\n  passes")
     meta.proto.signature_def["c\nd"].inputs["e\nf"].name = "x:0"
     ended = tool(NAME, _file(tmp_path, meta), "--part=collections,signatures")
@@ -175,7 +114,7 @@ def test_a_name_over_lines_forges_none(tool: Tool, tmp_path: Path) -> None:
 
 def test_a_hostile_name_stays_text(tool: Tool, tmp_path: Path) -> None:
     """A terminal's commands in a text of a collection and of a constant."""
-    meta = meta_of(lambda: tf.constant(b"\x1b[2J", name="c"))
+    meta = of_graph(lambda: tf.constant(b"\x1b[2J", name="c"))
     meta.proto.collection_def["texts\x1b]"].bytes_list.value.append(b"\x1b[31m")
     path = _file(tmp_path, meta)
     for arguments in ([], ["--node=c"], ["--format=json"], ["--node=c", "--format=json"]):

@@ -15,6 +15,7 @@ import tensorflow as tf
 from checkpoints import file_io
 from checkpoints.lock import FolderLock
 from tests.prediction import stock
+from tests.runs import flip_a_bit
 from tests.tools.conftest import Tool, document
 
 v1 = tf.compat.v1
@@ -23,14 +24,8 @@ NAMES = [f"my-model-{step}" for step in (270, 280, 290, 300)]
 Verify: TypeAlias = Callable[..., dict[str, Any]]
 
 
-def _flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 0x10
-    path.write_bytes(content)
-
-
 DAMAGES: dict[str, Callable[[Path], object]] = {
-    "a flipped bit": _flip,
+    "a flipped bit": flip_a_bit,
     "cut short": lambda path: path.write_bytes(path.read_bytes()[:-3]),
     "filled with zeros": lambda path: path.write_bytes(b"\0" * path.stat().st_size),
     "empty": lambda path: path.write_bytes(b""),
@@ -77,46 +72,13 @@ def test_damage_is_named_and_survives_a_repair(
     assert tool("verify", run / "my-model-290").code == 0
 
 
-@pytest.mark.parametrize("name", ["my-model-290", "my-model-290.meta", "my-model-290.index"])
-def test_one_checkpoint_is_verified_alone(name: str, run: Path, tool: Tool) -> None:
-    (run / "my-model-300.index").unlink()
-    (run / "checkpoint").unlink()
-    ended = tool("verify", run / name)
-    assert (ended.code, ended.out) == (0, f"{run}/my-model-290: ok (3 tensors, 16 B)\n")
-
-
-def test_a_name_that_lies_about_the_step_is_wrong(run: Path, verify: Verify) -> None:
-    for file in run.glob("my-model-290.*"):
-        if file.suffix != ".manifest":
-            shutil.copy(file, run / file.name.replace("290", "300"))
-    (found,) = verify(run / "my-model-300")["checkpoints"]
-    assert "it is of step 290, whatever its name says" in found["problems"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "line"),
-    [
-        (["frozen.pb"], "is no checkpoint: a graph that stands alone has no variables"),
-        (["model/my-model-290", "--repair"], "--repair is of a folder, not of "),
-    ],
-)
-def test_what_is_no_checkpoint_or_no_folder_ends_in_a_line(
-    arguments: list[str], line: str, run: Path, tool: Tool
-) -> None:
-    (run.parent / "frozen.pb").write_bytes(b"x")
-    ended = tool("verify", run.parent / arguments[0], *arguments[1:])
-    assert (ended.code, ended.out) == (1, "")
-    assert line in ended.err
-    assert "\n" not in ended.err
-
-
 def test_a_saved_model_is_verified_by_its_variables(tmp_path: Path, tool: Tool) -> None:
     module = tf.Module()
     module.v = tf.Variable([1.0, 2.0])
     tf.saved_model.save(module, f"{tmp_path}/saved")
     for path in ("saved", "saved/variables", "saved/saved_model.pb", "saved/variables/variables"):
         assert "ok (2 tensors, 8 B)" in tool("verify", tmp_path / path).out
-    _flip(tmp_path / "saved/variables/variables.data-00000-of-00001")
+    flip_a_bit(tmp_path / "saved/variables/variables.data-00000-of-00001")
     assert tool("verify", tmp_path / "saved").code == 1
 
 
@@ -207,7 +169,7 @@ def test_an_equal_graph_is_imported_once(
     assert imported == [f"{run}/my-model-270.meta"]
 
 
-def _several(path: Path, **saver_options: object) -> Path:
+def _several(path: Path, **saver_options: Any) -> Path:
     with stock.checkpoint(path / "m", **saver_options):
         v1.get_variable("a", initializer=np.arange(1000.0), use_resource=False)
         v1.get_variable("b", initializer=np.arange(6).reshape(2, 3), use_resource=False)
@@ -231,7 +193,7 @@ def test_one_damaged_tensor_is_named_and_the_others_are_read(
     tmp_path: Path, verify: Verify
 ) -> None:
     prefix = _several(tmp_path)
-    _flip(prefix.with_suffix(".data-00000-of-00001"))
+    flip_a_bit(prefix.with_suffix(".data-00000-of-00001"))
     (found,) = verify(prefix)["checkpoints"]
     assert found["tensors"] == 3
     (line,) = found["problems"]
@@ -295,7 +257,7 @@ def test_a_trainer_does_not_name_what_has_no_manifest(run: Path, verify: Verify)
         assert verify(run)["state"]["ok"]
 
 
-def _save_all(folder: Path, *names: str, **saver_options: object) -> Path:
+def _save_all(folder: Path, *names: str, **saver_options: Any) -> Path:
     """Saves a variable under some names with a stock Saver."""
     folder.mkdir()
     for name in names:
@@ -319,7 +281,7 @@ V1_IN_SHARDS = {"write_version": v1.train.SaverDef.V1, "sharded": True}
     ("names", "options"), [(["a-9", "a-10"], {}), (["m"], V1_IN_SHARDS)], ids=["", "v1"]
 )
 def test_a_strangers_state_file_is_made_from_what_is_there(
-    names: list[str], options: dict[str, object], tmp_path: Path, verify: Verify
+    names: list[str], options: dict[str, Any], tmp_path: Path, verify: Verify
 ) -> None:
     """The first format in shards is named as a pattern. A folder may move."""
     folder = _save_all(tmp_path / "stock", *names, **options)
@@ -344,31 +306,6 @@ def test_any_name_can_stand_in_it(name: str, tmp_path: Path, verify: Verify) -> 
 
 
 # Other repairs, and those who train meanwhile.
-
-
-def test_leftovers_go_and_nothing_else(run: Path, verify: Verify) -> None:
-    (run / "my-model-310.manifest.tmp").write_bytes(b"")
-    (run / "my-model-310.data-00000-of-00001").write_bytes(b"half")
-    (run / "checkpoint.tmp").write_bytes(b"half")
-    (run / "my-model-320.data-00000-of-00001").write_bytes(b"of a checkpoint without its index")
-    (run / "notes.txt").write_text("mine")
-    before = {path.name for path in run.iterdir()}
-    gone = ["my-model-310.data-00000-of-00001", "my-model-310.manifest.tmp", "checkpoint.tmp"]
-    assert [{"files": gone[:2]}, {"files": gone[2:]}] == verify(run)["leftovers"]
-    found = verify(run, "--repair")
-    assert before - {path.name for path in run.iterdir()} == {*gone}
-    assert len(found["repaired"]) == 2
-    assert all(line.startswith("cleared ") for line in found["repaired"])
-    assert [c["name"] for c in found["checkpoints"] if not c["ok"]] == ["my-model-320"]
-
-
-def test_where_none_is_whole_the_state_file_stays(run: Path, verify: Verify) -> None:
-    for index in run.glob("*.index"):
-        index.write_bytes(b"")
-    before = (run / "checkpoint").read_bytes()
-    done = verify(run, "--repair")["repaired"]
-    assert done == [f"left {run}/checkpoint as it is: none is whole to name"]
-    assert (run / "checkpoint").read_bytes() == before
 
 
 @pytest.mark.parametrize("step", ["write_file", "rename", "remove"])

@@ -147,20 +147,6 @@ def test_a_loss_that_is_no_number_stops_the_run(config: LinearConfig) -> None:
         assert np.isfinite(tf.train.load_variable(f"{config.run.ckpt_dir}/my-model-{step}", "w"))
 
 
-def test_a_checkpoint_of_another_model_is_refused(config: LinearConfig) -> None:
-    """What lies in the folder has other variables: the difference is said, no file is touched."""
-    folder = Path(config.run.ckpt_dir)
-    folder.mkdir()
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        tf.compat.v1.get_variable("other", [2], use_resource=False)
-        session.run(tf.compat.v1.global_variables_initializer())
-        tf.compat.v1.train.Saver().save(session, str(folder / "my-model"), global_step=10)
-    before = _times(config)
-    with pytest.raises(CheckpointError, match="the newest: global_step is missing"):
-        train_linear.train(config)
-    assert _times(config) == before
-
-
 def test_a_second_trainer_is_refused(config: LinearConfig) -> None:
     train_linear.train(with_run(config, train_steps=10))
     with FolderLock(config.run.ckpt_dir):

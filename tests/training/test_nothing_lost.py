@@ -25,7 +25,7 @@ from checkpoints.lock import FolderLock
 from checkpoints.writer import CheckpointWriter
 from errors import CheckpointError, FolderLostError, LaterVersionError, TrainingError
 from tests import runs
-from tests.conftest import Log, Patch
+from tests.conftest import Log, Make, Patch
 from tests.runs import with_run
 from train_linear import LinearConfig
 from training import loop
@@ -125,24 +125,6 @@ def test_the_users_own_files_stay(config: LinearConfig, folder: Path) -> None:
     assert (folder / "my-model-100.export").is_dir()
 
 
-@pytest.mark.parametrize(
-    ("gone", "line"),
-    [
-        (["my-model-*"], r"checkpoint names my-model-60, but .* has no checkpoint: .*--start_anew"),
-        (["my-model-*", "checkpoint"], "metrics.jsonl has steps up to 60"),
-        (["*.index", "*.manifest", "checkpoint"], r"my-model-60\.data-00000-of-00001 without its"),
-    ],
-)
-def test_no_silent_start(config: LinearConfig, folder: Path, gone: list[str], line: str) -> None:
-    _train(config)
-    _remove(folder, *gone)
-    before = _content(folder)
-    with pytest.raises(TrainingError, match=line):
-        _train(config)
-    assert _content(folder) == before
-    assert _train(with_run(config, start_anew=True)).step == STEPS
-
-
 def test_a_lost_newest_is_done_again(config: LinearConfig, folder: Path, caplog: Log) -> None:
     _train(config)
     before = _content(folder)
@@ -239,12 +221,6 @@ def test_folders_without_a_flush(config: LinearConfig, folder: Path, monkeypatch
     assert (1, str(folder)) in said
 
 
-def test_metrics_that_cannot_be_read_are_one_line(config: LinearConfig, folder: Path) -> None:
-    (folder / "logs" / "metrics.jsonl").mkdir(parents=True)
-    with pytest.raises(TrainingError, match=f"^{folder} cannot be read: "):
-        _train(config)
-
-
 def test_an_unreachable_folder(config: LinearConfig, folder: Path, monkeypatch: Patch) -> None:
     """Not even for a run that may begin anew: what is there would be saved over."""
     _train(config)
@@ -259,8 +235,6 @@ def test_an_unreachable_folder(config: LinearConfig, folder: Path, monkeypatch: 
 
 
 # What machines do to a run and has never harmed it: it is to stay so.
-
-Make = Callable[..., LinearConfig]
 
 
 @contextmanager
@@ -331,12 +305,3 @@ def test_few_file_descriptors_and_a_strict_umask(linear_config: Make, tmp_path: 
         os.umask(umask)
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert all(p.stat().st_mode & 0o077 == 0 for p in (tmp_path / "run").glob("my-model-*"))
-
-
-def test_a_folder_of_fifty_thousand_files(linear_config: Make, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    folder.mkdir()
-    for number in range(50_000):
-        (folder / f"my-model-{number}.txt").touch()
-    assert train_linear.train(linear_config(folder, train_steps=20)).step == 20
-    assert sum(name.endswith(".txt") for name in os.listdir(folder)) == 50_000

@@ -1,6 +1,6 @@
-"""Each way in which graphs take their variables; where they are cut; what is off in them."""
+"""How graphs take their variables; where they are cut; what is off in them; what is the same."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +10,57 @@ import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from errors import ToolError
+from checkpoints.reader import Array
+from errors import CheckpointError, ToolError
+from metagraph.meta import TensorInfo, read_meta_graph
 from metagraph.safety import RANDOM_OPS
 from metagraph.variables import VARIABLE_OPS
 from models import blocks
+from tests.metagraph.made import saved
 from tests.prediction import stock
-from tests.tools.freezing import models
 from tools.folding import Known
+from tools.freeze import PartConfig
+from tools.freezing import (
+    Reference,
+    freeze_and_compare,
+    largest_difference,
+    run_original,
+    try_batches,
+)
+from tools.frozen_graph import FrozenGraph, plan_freeze
 
 v1 = tf.compat.v1
 X = np.array([[1, 2, 3], [4, 5, 6]], np.float32)
 BY_HANDLE = {"ReadVariableOp", "ResourceGather", "ResourceGatherNd"}
 REFERENCES = {"RefSwitch", "RefMerge", "RefIdentity"}
 Build = Callable[[tf.Tensor, tf.Variable], tf.Tensor]
+
+
+def frozen(meta: str, *outputs: str, **asked: Any) -> FrozenGraph:
+    """The frozen graph, which is found to compute what the original does."""
+    config = PartConfig(meta, "none.pb", outputs=outputs, **asked)
+    found, _, difference = freeze_and_compare(read_meta_graph(meta), config)
+    assert difference == 0.0
+    return found
+
+
+def inputs_of(found: FrozenGraph) -> dict[str, str]:
+    """The names of its inputs by their keys."""
+    return {key: info.name for key, info in found.inputs.items()}
+
+
+def ops_of(graph: GraphDef) -> set[str]:
+    """All operations of a graph and of its functions."""
+    functions = graph.library.function
+    return {node.op for nodes in (graph.node, *(f.node_def for f in functions)) for node in nodes}
+
+
+def run_alone(graph: GraphDef, fetches: Sequence[str], feeds: Mapping[str, Any]) -> list[Array]:
+    """What a stock client gets from the graph alone; nothing is restored or initialised."""
+    with tf.Graph().as_default() as imported, v1.Session() as session:
+        tf.import_graph_def(GraphDef.FromString(graph.SerializeToString()), name="")
+        assert not imported.get_collection(v1.GraphKeys.GLOBAL_VARIABLES)
+        return [np.asarray(value) for value in session.run(list(fetches), dict(feeds))]
 
 
 @pytest.fixture(autouse=True)
@@ -90,7 +128,7 @@ def _writing(x: tf.Tensor, w: tf.Variable) -> tf.Tensor:
 
 def _save(folder: Path, build: Build, resource: bool, new: bool = True) -> str:
     (v1.enable_control_flow_v2 if new else v1.disable_control_flow_v2)()
-    return models.save(folder, lambda: tf.identity(build(_x(), _weights(resource)), name="y"))
+    return saved(folder, lambda: tf.identity(build(_x(), _weights(resource)), name="y")).path
 
 
 @pytest.mark.parametrize("resource", [False, True], ids=["reference", "handle"])
@@ -108,10 +146,10 @@ def _save(folder: Path, build: Build, resource: bool, new: bool = True) -> str:
 )
 def test_they_become_constants(build: Build, new: bool, resource: bool, tmp_path: Path) -> None:
     meta = _save(tmp_path, build, resource, new)
-    found = models.frozen(meta, "y").meta.graph_def
-    assert not models.ops(found) & (VARIABLE_OPS | BY_HANDLE | REFERENCES)
+    found = frozen(meta, "y").meta.graph_def
+    assert not ops_of(found) & (VARIABLE_OPS | BY_HANDLE | REFERENCES)
     (expected,) = stock.run(meta, ["y:0"], {"x:0": X})
-    np.testing.assert_allclose(models.run(found, ["y:0"], {"x:0": X})[0], expected, rtol=1e-6)
+    np.testing.assert_allclose(run_alone(found, ["y:0"], {"x:0": X})[0], expected, rtol=1e-6)
 
 
 def test_references_are_seen_through(tmp_path: Path) -> None:
@@ -131,9 +169,9 @@ def test_references_are_seen_through(tmp_path: Path) -> None:
     meta = _save(tmp_path, build, resource=False)
     (expected,) = stock.run(meta, ["y:0"], {"x:0": X})
     stock.edit_meta(Path(meta), make_older)
-    found = models.frozen(meta, "y").meta.graph_def
-    assert not models.ops(found) & (REFERENCES | VARIABLE_OPS)
-    np.testing.assert_array_equal(models.run(found, ["y:0"], {"x:0": X})[0], expected)
+    found = frozen(meta, "y").meta.graph_def
+    assert not ops_of(found) & (REFERENCES | VARIABLE_OPS)
+    np.testing.assert_array_equal(run_alone(found, ["y:0"], {"x:0": X})[0], expected)
 
 
 def _out_of_a_function(x: tf.Tensor, w: tf.Variable) -> tf.Tensor:
@@ -156,14 +194,14 @@ def test_what_does_not_just_read_a_variable_cannot_be_frozen(
 ) -> None:
     meta = _save(tmp_path, build, resource)
     with pytest.raises(ToolError, match=rf"^frozen, .*{named}.*; a frozen graph has .*--fetch$"):
-        models.frozen(meta, "y")
-    models.frozen(meta, "w")
+        frozen(meta, "y")
+    frozen(meta, "w")
 
 
 def test_a_variable_can_be_cut_out(tmp_path: Path) -> None:
-    found = models.frozen(_save(tmp_path, tf.matmul, resource=True), "y", "w", inputs=("w",))
-    assert models.fed(found) == {"w": "w:0", "x": "x:0"}
-    (value,) = models.run(found.meta.graph_def, ["y:0"], {"x:0": X, "w:0": 2 * np.eye(3)})
+    found = frozen(_save(tmp_path, tf.matmul, resource=True), "y", "w", inputs=("w",))
+    assert inputs_of(found) == {"w": "w:0", "x": "x:0"}
+    (value,) = run_alone(found.meta.graph_def, ["y:0"], {"x:0": X, "w:0": 2 * np.eye(3)})
     np.testing.assert_array_equal(value, 2 * X)
 
 
@@ -183,8 +221,8 @@ def test_values_of_every_dtype(tmp_path: Path) -> None:
         for name, value in values.items():
             v1.get_variable(name, initializer=tf.constant(value), use_resource=False)
 
-    found = models.frozen(models.save(tmp_path, build), *values)
-    results = models.run(found.meta.graph_def, [f"{name}:0" for name in values], {})
+    found = frozen(saved(tmp_path, build).path, *values)
+    results = run_alone(found.meta.graph_def, [f"{name}:0" for name in values], {})
     for name, value in zip(values, results, strict=True):
         assert value.dtype == values[name].dtype
         np.testing.assert_array_equal(value, values[name])
@@ -206,30 +244,30 @@ def parts(tmp_path: Path) -> str:
         tf.add(first, third, name="ends")
         tf.add(first, second, name="starts")
 
-    return models.save(tmp_path, build)
+    return saved(tmp_path, build).path
 
 
 def test_several_outputs_of_one_node(parts: str) -> None:
-    found = models.frozen(parts, "ends", inputs=("parts:0", "parts:2"))
+    found = frozen(parts, "ends", inputs=("parts:0", "parts:2"))
     graph = found.meta.graph_def
-    assert models.fed(found) == {"parts": "parts:0", "parts:2": "parts:2"}
+    assert inputs_of(found) == {"parts": "parts:0", "parts:2": "parts:2"}
     placeholders = sorted(f"{n.name}:0" for n in graph.node if n.op == "Placeholder")
     for names in (("parts:0", "parts:2"), placeholders):
         fed = dict(zip(names, (ROWS[:, :2], ROWS[:, 2:4]), strict=True))
-        (value,) = models.run(graph, ["ends:0"], fed)
+        (value,) = run_alone(graph, ["ends:0"], fed)
         np.testing.assert_array_equal(value, ROWS[:, :2] + ROWS[:, 2:4])
 
 
 def test_an_output_may_be_an_input(parts: str) -> None:
-    found = models.frozen(parts, "parts:1", "starts", inputs=("parts:0", "parts:1"))
+    found = frozen(parts, "parts:1", "starts", inputs=("parts:0", "parts:1"))
     fed = {"parts:0": ROWS[:, :2], "parts:1": ROWS[:, 2:4]}
-    (value,) = models.run(found.meta.graph_def, ["starts:0"], fed)
+    (value,) = run_alone(found.meta.graph_def, ["starts:0"], fed)
     np.testing.assert_array_equal(value, ROWS[:, :2] + ROWS[:, 2:4])
 
 
 def test_a_node_cannot_be_cut_at_some_of_its_outputs(parts: str) -> None:
     with pytest.raises(ToolError, match=r"cut at parts:0 alone, as it needs other outputs of part"):
-        models.frozen(parts, "ends", inputs=("parts:0",))
+        frozen(parts, "ends", inputs=("parts:0",))
 
 
 def test_a_queue_is_cut_by_itself(tmp_path: Path) -> None:
@@ -240,9 +278,9 @@ def test_a_queue_is_cut_by_itself(tmp_path: Path) -> None:
         tf.multiply(images, w, name="y")
         tf.identity(labels, name="labels")
 
-    found = models.frozen(models.save(tmp_path, build), "y")
-    assert models.fed(found) == {"batch": "batch:0"}
-    (value,) = models.run(found.meta.graph_def, ["y:0"], {"batch:0": ROWS[:, :2]})
+    found = frozen(saved(tmp_path, build).path, "y")
+    assert inputs_of(found) == {"batch": "batch:0"}
+    (value,) = run_alone(found.meta.graph_def, ["y:0"], {"batch:0": ROWS[:, :2]})
     np.testing.assert_array_equal(value, ROWS[:, :2] * 3)
 
 
@@ -286,14 +324,14 @@ def _frozen(folder: Path, build: Callable[[tf.Tensor], tf.Tensor], off: dict[str
         w = v1.get_variable("w", initializer=np.eye(6, dtype=np.float32) * 3, use_resource=False)
         tf.identity(build(tf.matmul(x, w)), name="y")
 
-    meta = models.save(folder, graph)
-    found = models.frozen(meta, "y")
-    assert models.fed(found) == {"x": "x:0"}
+    meta = saved(folder, graph).path
+    found = frozen(meta, "y")
+    assert inputs_of(found) == {"x": "x:0"}
     assert found.plan.off_values == off
     (expected,) = stock.run(meta, ["y:0"], {"x:0": NOISE, **off})
-    (value,) = models.run(found.meta.graph_def, ["y:0"], {"x:0": NOISE})
+    (value,) = run_alone(found.meta.graph_def, ["y:0"], {"x:0": NOISE})
     np.testing.assert_array_equal(value, expected)
-    return models.ops(found.meta.graph_def)
+    return ops_of(found.meta.graph_def)
 
 
 @pytest.mark.parametrize("default", [False, True])
@@ -317,8 +355,8 @@ def test_a_dropout_that_is_built_in_stays(tmp_path: Path, caplog: Any) -> None:
         w = v1.get_variable("w", initializer=np.ones(60, np.float32), use_resource=False)
         tf.identity(v1.nn.dropout(x * w, rate=0.5), name="y")
 
-    found = models.frozen(models.save(tmp_path, graph), "y")
-    assert "RandomUniform" in models.ops(found.meta.graph_def)
+    found = frozen(saved(tmp_path, graph).path, "y")
+    assert "RandomUniform" in ops_of(found.meta.graph_def)
     assert "y:0: another value at each run" in caplog.text
 
 
@@ -399,9 +437,9 @@ def test_a_switch_that_is_a_variable_is_off_whatever_its_value(
         on = v1.get_variable("is_training", initializer=True, use_resource=resource)
         tf.identity(_cond(v1.placeholder(tf.float32, [None, 6], name="x"), on), name="y")
 
-    found = models.frozen(models.save(tmp_path, graph), "y")
+    found = frozen(saved(tmp_path, graph).path, "y")
     assert found.plan.off_values == {"is_training:0": False}
-    (value,) = models.run(found.meta.graph_def, ["y:0"], {"x:0": NOISE})
+    (value,) = run_alone(found.meta.graph_def, ["y:0"], {"x:0": NOISE})
     np.testing.assert_array_equal(value, NOISE * 2)
 
 
@@ -411,9 +449,9 @@ def test_a_switch_that_is_asked_for_is_an_input(tmp_path: Path) -> None:
         on = v1.placeholder(tf.bool, [], name="on")
         tf.identity(tf.cond(on, lambda: w + 0, lambda: w + 1), name="y")
 
-    found = models.frozen(models.save(tmp_path, graph), "y", inputs=("on",))
-    assert models.fed(found) == {"on": "on:0"}
-    assert models.run(found.meta.graph_def, ["y:0"], {"on:0": True}) == [1]
+    found = frozen(saved(tmp_path, graph).path, "y", inputs=("on",))
+    assert inputs_of(found) == {"on": "on:0"}
+    assert run_alone(found.meta.graph_def, ["y:0"], {"on:0": True}) == [1]
 
 
 @pytest.mark.parametrize(
@@ -455,3 +493,127 @@ def test_of_a_loop_nothing_is_known() -> None:
     graph.node.add(name="b", op="Identity", input=["a"])
     known = Known({node.name: node for node in graph.node})
     assert [known.value(name) for name in ("a", "b", "none")] == [None] * 3
+
+
+# What counts as the same, and the values that a graph is tried on.
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+def _difference(expected: Any, found: Any, random: tuple[str, ...] = ()) -> float:
+    reference = Reference({}, {"y:0": np.asarray(expected)}, random)
+    return largest_difference(reference, {"y:0": np.asarray(found)}, "the other")
+
+
+@pytest.mark.parametrize(
+    ("expected", "found", "difference"),
+    [
+        ([1.0, NAN, INF], [1.0, NAN, INF], 0),
+        ([1.0, 2.0], [1.0 + 5e-7, 2.0], 5e-7),
+        ([1000.0], [1000.0009], 9e-4),
+        ([1, 2], [1, 2], 0),
+        (np.array([b"a"], object), np.array([b"a"], object), 0),
+        (np.zeros([0, 3]), np.zeros([0, 3]), 0),
+        (1 + 2j, 1 + 2j, 0),
+        (np.ones(2, tf.bfloat16.as_numpy_dtype), np.ones(2, tf.bfloat16.as_numpy_dtype), 0),
+    ],
+)
+def test_what_is_the_same(expected: Any, found: Any, difference: float) -> None:
+    assert _difference(expected, found) == pytest.approx(difference, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("expected", "found"),
+    [
+        ([1.0], [1.000003]),
+        ([0.0], [3e-6]),
+        ([NAN], [1.0]),
+        ([INF], [-INF]),
+        ([1], [2]),
+        ([1], [1.0]),
+        ([1.0, 1.0], [1.0]),
+        (np.array([b"a"], object), np.array([b"b"], object)),
+        ([True], [False]),
+    ],
+)
+def test_what_is_not(expected: Any, found: Any) -> None:
+    with pytest.raises(ToolError, match="the other gives another y:0 than the original"):
+        _difference(expected, found)
+    assert _difference(expected, found, random=("y:0",)) == 0
+
+
+def _values(*infos: TensorInfo) -> list[Array]:
+    """The first that are tried."""
+    return try_batches(infos, len)[0]
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [tf.float16, tf.bfloat16, tf.float64, tf.uint8, tf.int8, tf.int64, tf.bool, tf.complex64],
+    ids=lambda dtype: dtype.name,
+)
+def test_values_are_of_the_dtype_and_within_what_models_take(dtype: tf.DType) -> None:
+    (value,) = _values(TensorInfo("x:0", dtype, (None, 5, None)))
+    assert value.shape == (2, 5, 8)
+    assert tf.as_dtype(value.dtype) == dtype
+    numbers = np.abs(value.astype(np.complex128))
+    assert numbers.max() <= (255 if dtype == tf.uint8 else 1.5)
+    assert (numbers.max() > 200) == (dtype == tf.uint8)
+    assert np.unique(value).size > 1
+
+
+def test_texts_are_empty_bools_off_and_unknown_ranks_rows() -> None:
+    text, row, one, *switches = _values(
+        TensorInfo("a:0", tf.string, (None, 1)),
+        TensorInfo("b:0", tf.float32, None),
+        TensorInfo("c:0", tf.float32, ()),
+        *(TensorInfo("d:0", tf.bool, shape) for shape in ((), None)),
+    )
+    assert text.tolist() == [[b""], [b""]]
+    assert (row.shape, one.shape) == ((2,), ())
+    assert [switch.tolist() for switch in switches] == [False, False]
+    with pytest.raises(ToolError, match="x:0 is a resource"):
+        _values(TensorInfo("x:0", tf.resource, ()))
+
+
+def test_they_are_the_same_each_time_and_the_first_refusal_is_the_reason() -> None:
+    infos = [TensorInfo(name, tf.float32, (None, 3)) for name in ("x:0", "z:0")]
+    first, second = _values(*infos), _values(*infos)
+    np.testing.assert_array_equal(first, second)
+    assert not np.array_equal(first[0], first[1])
+
+    def refuse(values: Any) -> None:
+        raise CheckpointError(f"refused {values[0].shape}")
+
+    with pytest.raises(CheckpointError, match=r"refused \(2, 3\)"):
+        try_batches(infos, refuse)
+
+
+def _feeds(folder: Path, build: Callable[[], tf.Tensor]) -> dict[str, Any]:
+    def graph() -> None:
+        w = v1.get_variable("w", initializer=1.0, use_resource=False)
+        tf.add(tf.cast(tf.size(build()), tf.float32), w, name="y")
+
+    meta = read_meta_graph(saved(folder, graph).path)
+    config = PartConfig(meta.path, "none.pb", outputs=("y",))
+    return dict(run_original(plan_freeze(meta, config), config).feeds)
+
+
+def test_sizes_and_limits_that_only_the_graph_knows_are_found(tmp_path: Path) -> None:
+    def build() -> tf.Tensor:
+        rows = tf.reshape(v1.placeholder(tf.float32, [None], name="rows"), [32])
+        number = tf.gather(tf.constant([7.0]), v1.placeholder(tf.int32, [None], name="number"))
+        return tf.concat([rows, number], 0)
+
+    feeds = _feeds(tmp_path, build)
+    assert feeds["rows:0"].shape == (32,)
+    assert not feeds["number:0"].any()
+
+
+def test_a_graph_that_takes_no_values_is_said(tmp_path: Path) -> None:
+    def build() -> tf.Tensor:
+        return tf.io.decode_png(v1.placeholder(tf.string, [], name="x"))
+
+    with pytest.raises(ToolError, match=r"takes no values .*x:0 string \[\].*with --inputs"):
+        _feeds(tmp_path, build)

@@ -41,7 +41,7 @@ from tools.plotting import Picture, render
 v1 = tf.compat.v1
 Array = npt.NDArray[np.float32]
 
-THIRD_PARTY = Path(__file__).resolve().parents[4] / "shared" / "thirdparty"
+pytestmark = pytest.mark.usefixtures("styled")
 
 
 def classified(
@@ -239,11 +239,6 @@ def _convolution(folder: Path, make_filters: Callable[[], Any]) -> Path:
     return folder / "m.meta"
 
 
-def _partitioned() -> Any:
-    with v1.variable_scope("conv", partitioner=v1.fixed_size_partitioner(2, axis=2)):
-        return v1.get_variable("w", [3, 3, 3, 2], initializer=v1.ones_initializer())
-
-
 @pytest.mark.parametrize("use_resource", [False, True])
 def test_strangers_variables_of_both_kinds(tmp_path: Path, use_resource: bool) -> None:
     weights = _random(3, 3, 3, 2)
@@ -251,11 +246,6 @@ def test_strangers_variables_of_both_kinds(tmp_path: Path, use_resource: bool) -
     found = _kernel(_convolution(tmp_path, lambda: tf.identity(made())))
     assert found.name == "w:0"
     np.testing.assert_array_equal(found.values, weights)
-
-
-def test_a_partitioned_variable_is_whole(tmp_path: Path) -> None:
-    found = _kernel(_convolution(tmp_path, _partitioned))
-    np.testing.assert_array_equal(found.values, np.ones((3, 3, 3, 2)))
 
 
 def test_a_frozen_graph_has_its_kernels_too(tmp_path: Path) -> None:
@@ -283,14 +273,14 @@ def test_a_filter_that_is_fed_is_no_weights(tmp_path: Path) -> None:
         ("CNN MNIST batch-norm", "d_h0_conv/w:0", (5, 5, 1, 32)),
     ],
 )
-def test_checkpoints_of_public_projects(kind: str, name: str, shape: tuple[int, ...]) -> None:
-    if not THIRD_PARTY.is_dir():
-        pytest.skip("needs the checkpoints of public projects at ../shared/thirdparty")
-    entries = json.loads((THIRD_PARTY / "index.json").read_text())
+def test_checkpoints_of_public_projects(
+    third_party: Path, kind: str, name: str, shape: tuple[int, ...]
+) -> None:
+    entries = json.loads((third_party / "index.json").read_text())
     (entry,) = (e for e in entries if e["kind"].startswith(kind))
-    found = _kernel(THIRD_PARTY / entry["meta"])
+    found = _kernel(third_party / entry["meta"])
     assert (found.name, found.values.shape) == (name, shape)
-    expected = _by_reader(THIRD_PARTY / entry["prefix"], name.removesuffix(":0"))
+    expected = _by_reader(third_party / entry["prefix"], name.removesuffix(":0"))
     np.testing.assert_array_equal(found.values, expected)
 
 

@@ -1,6 +1,5 @@
 """Image files in a graph become what predict.py feeds for them, to the bit."""
 
-import io
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from PIL import Image
 from data.images import decode_image
 from metagraph.meta import NO_SIGNATURE, TensorInfo
 from metagraph.model import Model
+from tests.data.conftest import encode
 from tools.export_images import ImageInput, find_image_input, resize_bilinear, rows_from_files
 
 Array = npt.NDArray[Any]
@@ -34,12 +34,6 @@ def test_they_are_resized_as_pillow_does(size: int) -> None:
             np.testing.assert_array_equal(found, theirs.reshape(found.shape))
 
 
-def _encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
-    content = io.BytesIO()
-    image.save(content, kind, **options)
-    return content.getvalue()
-
-
 def _files() -> dict[str, bytes]:
     """Files of all the kinds of pixels that both formats know."""
     rng = np.random.default_rng(0)
@@ -49,20 +43,20 @@ def _files() -> dict[str, bytes]:
     red, green, blue = noise.split()
     deep = Image.fromarray(rng.integers(0, 65536, (33, 20), np.uint16))
     return {
-        "rgb": _encoded(noise, "PNG"),
-        "rgba": _encoded(Image.merge("RGBA", [red, green, blue, red]), "PNG"),
-        "grey": _encoded(green, "PNG"),
-        "grey with alpha": _encoded(Image.merge("LA", [red, blue]), "PNG"),
-        "palette": _encoded(smooth.convert("P"), "PNG"),
-        "palette with a transparent colour": _encoded(smooth.convert("P"), "PNG", transparency=3),
-        "one bit": _encoded(green.convert("1"), "PNG"),
-        "16 bits": _encoded(deep, "PNG"),
-        "jpeg": _encoded(smooth, "JPEG", quality=85),
-        "jpeg of noise": _encoded(noise, "JPEG", quality=40),
-        "jpeg, full colour": _encoded(smooth, "JPEG", subsampling=0),
-        "progressive jpeg": _encoded(smooth, "JPEG", progressive=True),
-        "grey jpeg": _encoded(green, "JPEG"),
-        "cmyk jpeg": _encoded(smooth.convert("CMYK"), "JPEG"),
+        "rgb": encode(noise, "PNG"),
+        "rgba": encode(Image.merge("RGBA", [red, green, blue, red]), "PNG"),
+        "grey": encode(green, "PNG"),
+        "grey with alpha": encode(Image.merge("LA", [red, blue]), "PNG"),
+        "palette": encode(smooth.convert("P"), "PNG"),
+        "palette with a transparent colour": encode(smooth.convert("P"), "PNG", transparency=3),
+        "one bit": encode(green.convert("1"), "PNG"),
+        "16 bits": encode(deep, "PNG"),
+        "jpeg": encode(smooth, "JPEG", quality=85),
+        "jpeg of noise": encode(noise, "JPEG", quality=40),
+        "jpeg, full colour": encode(smooth, "JPEG", subsampling=0),
+        "progressive jpeg": encode(smooth, "JPEG", progressive=True),
+        "grey jpeg": encode(green, "JPEG"),
+        "cmyk jpeg": encode(smooth.convert("CMYK"), "JPEG"),
     }
 
 

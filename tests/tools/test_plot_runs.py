@@ -2,10 +2,8 @@
 
 import json
 import math
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 import matplotlib as mpl
@@ -19,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from errors import ToolError, UserError
+from tests.conftest import Make
 from tools.plotting import (
     LineRun,
     Picture,
@@ -35,8 +34,7 @@ from tools.plotting import (
 )
 from training.metrics import Metrics, MetricsLog
 
-if TYPE_CHECKING:
-    from train_linear import LinearConfig
+pytestmark = pytest.mark.usefixtures("styled")
 
 
 def _write(folder: Path, content: bytes) -> str:
@@ -94,7 +92,7 @@ def _run(folder: str, series: Mapping[str, Sequence[float]]) -> RunMetrics:
     return RunMetrics(folder, {k: np.array([_STEPS[: len(v)], v]) for k, v in series.items()})
 
 
-ONE = _run("a/one", {"loss": [4.0, 1e-3, math.nan], "w": [1.0, 2.0, 3.0]})
+ONE = _run("a/$one$", {"loss": [4.0, 1e-3, math.nan], "w": [1.0, 2.0, 3.0]})
 ACCURACIES = {"accuracy": [0.25, 0.5], "test_accuracy": [0.5, 0.75]}
 TWO = _run("b/two", {"loss": [3.0, 2.0], **ACCURACIES, "learning_rate": [1e-3, 2e-3]})
 
@@ -121,7 +119,7 @@ def test_each_line_is_what_the_log_says() -> None:
     picture = draw_metrics([ONE, TWO], log_loss=False)
     figure = _drawn(picture)
     expected = {
-        ("loss", "a/one: loss"): ONE.series["loss"],
+        ("loss", "a/$one$: loss"): ONE.series["loss"],
         ("loss", "b/two: loss"): TWO.series["loss"],
         ("accuracy", "b/two: accuracy"): TWO.series["accuracy"],
         ("accuracy", "b/two: test_accuracy"): TWO.series["test_accuracy"],
@@ -132,8 +130,8 @@ def test_each_line_is_what_the_log_says() -> None:
     for key, series in expected.items():
         np.testing.assert_array_equal(found[key].get_xydata(), series.T)
     legend = _legend(figure)
-    assert [*legend] == ["a/one", "b/two", "training batch", "test split"]
-    looks = [(legend[run].get_color(), legend[run].get_marker()) for run in ("a/one", "b/two")]
+    assert [*legend] == ["a/$one$", "b/two", "training batch", "test split"]
+    looks = [(legend[run].get_color(), legend[run].get_marker()) for run in ("a/$one$", "b/two")]
     assert len({*looks}) == 2
     for (_, label), line in found.items():
         assert (line.get_color(), line.get_marker()) == looks["two" in label]
@@ -145,8 +143,8 @@ def test_each_line_is_what_the_log_says() -> None:
     assert figure.get_suptitle() == "Loss, accuracy, learning rate of 2 runs"
     assert [axes.get_xlabel() for axes in figure.axes] == ["", "", "step (updates done)"]
     assert picture.summary == (
-        "loss, accuracy, learning rate of a/one to step 30, b/two to step 20; "
-        "a/one left out of accuracy, learning rate: its log has none"
+        "loss, accuracy, learning rate of a/$one$ to step 30, b/two to step 20; "
+        "a/$one$ left out of accuracy, learning rate: its log has none"
     )
 
 
@@ -216,11 +214,6 @@ def test_the_users_own_style_changes_nothing_and_is_kept() -> None:
         assert mpl.rcParams["font.size"] == 20
 
 
-@pytest.fixture
-def run(linear_run: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(linear_run, tmp_path / "model"))
-
-
 def _log(run: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (run / "logs/metrics.jsonl").read_text().splitlines()]
 
@@ -232,9 +225,7 @@ def test_the_path_is_that_of_the_log(run: Path) -> None:
     np.testing.assert_array_equal(found.path, [(line["w"], line["b"]) for line in lines])
 
 
-def test_the_points_are_those_of_the_training(
-    linear_config: "Callable[..., LinearConfig]", tmp_path: Path
-) -> None:
+def test_the_points_are_those_of_the_training(linear_config: Make, tmp_path: Path) -> None:
     """The loss that was logged for the first step is that of the values before it."""
     from train_linear import train
 
