@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from checkpoints.dtypes import dtype_of
 from errors import PredictionError
 from metagraph.meta import TensorInfo, format_shape
 
@@ -70,7 +71,7 @@ def as_numpy_dtype(value: Array) -> Array:
         return np.asarray(value[value.dtype.names[0]])
     if value.dtype.isbuiltin != _REGISTERED:
         return value
-    return value.astype(np.float32 if tf.as_dtype(value.dtype).is_floating else np.int8)
+    return value.astype(np.float32 if dtype_of(value).is_floating else np.int8)
 
 
 def _instead(value: Array, target: tf.DType) -> str:

@@ -271,7 +271,7 @@ def _fits(variable: Variable, stored: Stored, reader: CheckpointReader) -> bool:
     """Whether the checkpoint's tensor gives a value of the variable's dtype and shape."""
     shape, dtype, part = reader.shapes[stored.key], reader.dtypes[stored.key], stored.part
     is_cast = stored.cast and dtype.is_floating and variable.dtype.is_floating
-    if (dtype != variable.dtype and not is_cast) or (part and list(part.full_shape) != shape):
+    if (dtype != variable.dtype.name and not is_cast) or (part and list(part.full_shape) != shape):
         return False
     return bool(variable.shape.is_compatible_with(part.sizes if part else shape))
 

@@ -22,6 +22,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.framework.op_def_pb2 import OpDef
 from tensorflow.core.protobuf.meta_graph_pb2 import CollectionDef, SignatureDef
 
+from checkpoints.dtypes import VARIANT
 from checkpoints.reader import Array, CheckpointReader
 from metagraph.casting import as_numpy_dtype, json_value
 from metagraph.meta import MetaGraphFile
@@ -136,7 +137,7 @@ def _compare_variable(
     elif one["shape"] != other["shape"]:
         status = SHAPE
     else:
-        if tf.variant.name not in (one["dtype"], other["dtype"]):  # No reader gives their values.
+        if VARIANT not in (one["dtype"], other["dtype"]):  # No reader gives their values.
             values = compare(a.read(name), b.read(name), tolerance)
         differs = VALUES if values is not None and values.differing else EQUAL
         status = DTYPE if one["dtype"] != other["dtype"] else differs

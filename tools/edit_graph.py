@@ -51,8 +51,8 @@ class Saved(NamedTuple):
     @property
     def is_cast(self) -> bool:
         """Whether a `Cast` stands between the variable and the tensor: both are floating."""
-        dtypes = {self.variable.dtype, self.tensor.stored}
-        return len(dtypes) == 2 and all(dtype.is_floating for dtype in dtypes)
+        dtype, stored = self.variable.dtype, self.tensor.stored
+        return dtype != stored and dtype.is_floating and stored.is_floating
 
 
 def edit_graph(

@@ -7,8 +7,8 @@ import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import tensorflow as tf
 
+from checkpoints.dtypes import DType
 from checkpoints.file_io import write_file
 from checkpoints.folder import explain_if_gone
 from checkpoints.lock import Hold, read_newest
@@ -97,7 +97,7 @@ def _edit(config: EditConfig, meta: MetaGraphFile | None, reader: CheckpointRead
     keys = keys_in_order(reader)
     slots = slot_names(keys, meta) if config.without_slots else frozenset[str]()
     names = new_names(select(config, keys, slots), [*config.rename, *config.rename_regex])
-    tensors = plan_tensors(reader, names, None if config.cast is None else tf.as_dtype(config.cast))
+    tensors = plan_tensors(reader, names, None if config.cast is None else DType(config.cast))
     make_graph = None if meta is None else _graph_maker(config, meta, keys, tensors)
 
     def make(prefix: str) -> Record | None:

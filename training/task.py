@@ -12,7 +12,8 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from checkpoints.bundle import VariableSpec, make_fed_callable
+from checkpoints.bundle import VariableSpec
+from checkpoints.writer import make_fed_callable
 from data import BUILT_IN, files
 
 _MOST_LINES = 40  # Of more variables, those of a scope are told of together.

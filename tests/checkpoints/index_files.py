@@ -31,11 +31,11 @@ def table(entries: Mapping[bytes, bytes]) -> bytes:
         packed = block({b"\xff": handles[0]} if held is None else held)
         handles.append(number(len(content)) + number(len(packed)))
         packed += b"\0"  # It is not compressed.
-        content += packed + struct.pack("<I", _checksum(packed))
+        content += packed + struct.pack("<I", checksum(packed))
     return content + (handles[1] + handles[2]).ljust(40, b"\0") + MAGIC
 
 
-def _checksum(content: bytes) -> int:
+def checksum(content: bytes) -> int:
     """CRC-32C (Castagnoli), masked as such tables have it."""
     crc = 0xFFFFFFFF
     for byte in content:

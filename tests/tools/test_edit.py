@@ -1,5 +1,6 @@
 """Edited checkpoints, read by stock clients: what they hold, restore and predict."""
 
+import errno
 import functools
 import json
 import os
@@ -448,7 +449,7 @@ def test_a_disk_that_is_full_before_the_graph_is_one_line_and_leaves_nothing(
     tool: Tool, linear_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(path: str, *_: object) -> None:
-        raise tf.errors.ResourceExhaustedError(None, None, f"{path}; No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device", path)
 
     monkeypatch.setattr(editing, "write_file", full)
     line = refused(tool, "edit", f"--meta={linear_run}", f"--output={tmp_path}/new")
