@@ -17,6 +17,10 @@ class CheckpointError(UserError):
     """A checkpoint is wrong, or not there."""
 
 
+class NotInstalledError(CheckpointError):
+    """Only TensorFlow can tell, and it is not installed."""
+
+
 class NotFiniteError(CheckpointError):
     """A variable is NaN or infinite: nothing that is worth a checkpoint."""
 

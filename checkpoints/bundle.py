@@ -49,10 +49,10 @@ class VariableSpec(NamedTuple):
 
 
 class Slice(NamedTuple):
-    """A part of a tensor: where it starts in each dimension, and its length, -1 for all of it."""
+    """A part of a tensor: where it starts in each dimension, and its length, None for all of it."""
 
     starts: tuple[int, ...]
-    lengths: tuple[int, ...]
+    lengths: tuple[int | None, ...]
 
 
 class Entry(NamedTuple):
@@ -134,10 +134,9 @@ def _slice(message: bytes, sizes: Sequence[int]) -> Slice:
     if len(extents) != len(sizes):
         raise ValueError(f"a slice has {len(extents)} dimensions, its tensor {len(sizes)}")
     starts = tuple(_signed(_last(extent, 1, 0)) for extent in extents)
-    lengths = tuple(_signed(_last(extent, 2, -1)) for extent in extents)
-    for extent, start, length, size in zip(extents, starts, lengths, sizes, strict=True):
-        least = max(length, 0) if 2 in extent else 0
-        if start < 0 or (2 in extent and length < 0) or start + least > size:
+    lengths = tuple(_signed(_last(extent, 2, 0)) if 2 in extent else None for extent in extents)
+    for start, length, size in zip(starts, lengths, sizes, strict=True):
+        if start < 0 or (length or 0) < 0 or start + (length or 0) > size:
             raise ValueError(f"a slice is not inside of its tensor {list(sizes[:8])}")
     return Slice(starts, lengths)
 
@@ -256,7 +255,8 @@ def slice_key(name: bytes, part: Slice) -> bytes:
     escaped = name.replace(b"\0", b"\0\xff")
     rank = bytes([1, len(part.starts)]) if part.starts else b"\0"
     extents = zip(part.starts, part.lengths, strict=True)
-    numbers = (_ordered(number) for extent in extents for number in extent)
+    # Of all of a dimension, the length is -1.
+    numbers = (_ordered(-1 if n is None else n) for extent in extents for n in extent)
     return b"".join([b"\0", escaped, b"\0\1", rank, *numbers])
 
 

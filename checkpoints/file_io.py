@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from absl import logging
 
-from errors import CheckpointError, reason
+from errors import CheckpointError, NotInstalledError, reason
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -86,12 +86,14 @@ def _gfile(name: str, path: str, *others: Any, **options: Any) -> Any:
     """What a function of `tf.io.gfile` returns."""
     try:
         import tensorflow as tf
-    except ImportError as error:
-        raise CheckpointError(
-            f"{path} is on no local disk, for which TensorFlow is needed: pip install tensorflow"
+
+        gfile = tf.io.gfile
+    except (ImportError, NotInstalledError) as error:
+        raise NotInstalledError(
+            f"{path} is on no local disk, and only TensorFlow reads it: pip install tensorflow"
         ) from error
     with _os_errors(path):
-        return getattr(tf.io.gfile, name)(path, *others, **options)
+        return getattr(gfile, name)(path, *others, **options)
 
 
 @contextmanager

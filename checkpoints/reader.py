@@ -21,7 +21,13 @@ from checkpoints.dtypes import as_dtype
 from checkpoints.folder import usable_steps
 from checkpoints.manifest import Manifest
 from checkpoints.naming import INDEX_SUFFIX
-from errors import CheckpointError, LaterVersionError, first_few, reason
+from errors import (
+    CheckpointError,
+    LaterVersionError,
+    NotInstalledError,
+    first_few,
+    reason,
+)
 
 if TYPE_CHECKING:
     from checkpoints.format_v1 import OldReader
@@ -101,8 +107,13 @@ class CheckpointReader:
                 f"{self.prefix} has no variables: expected {self.prefix}.index and "
                 f"{self.prefix}.data-00000-of-00001"
             )
-        from checkpoints.format_v1 import OldReader
-
+        try:
+            from checkpoints.format_v1 import OldReader
+        except (ImportError, NotInstalledError) as error:
+            raise NotInstalledError(
+                f"{self.prefix} is of the format V1, of 2016, which only TensorFlow reads: pip "
+                "install tensorflow"
+            ) from error
         with self._one_line():
             self._old = OldReader(self.prefix, tail)
             self.shapes, self.dtypes = dict(self._old.shapes), self._old.dtypes
@@ -172,7 +183,9 @@ class CheckpointReader:
             if stored is None or stored.dtype != entry.dtype or stored.slices:
                 raise ValueError("it lacks a slice")
             lengths = zip(part.lengths, entry.shape, strict=True)
-            if stored.shape != tuple(size if length < 0 else length for length, size in lengths):
+            if stored.shape != tuple(
+                size if length is None else length for length, size in lengths
+            ):
                 raise ValueError("a slice is not of its shape")
             self.check_place(stored)  # Before memory is taken for all of them.
             parts[part] = stored

@@ -4,6 +4,8 @@ Also the meta graph that goes with them, and how a session is called for the val
 `tensorflow/core/protobuf/meta_graph.proto`.
 """
 
+from __future__ import annotations
+
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import tensorflow as tf
 from absl import logging
-from tensorflow.core.protobuf import config_pb2
+from tensorflow.core.protobuf.config_pb2 import CallableOptions
 
 from checkpoints import file_io, manifest, naming
 from checkpoints.bundle import VariableSpec, write_bundle
@@ -180,7 +182,7 @@ class CheckpointWriter:
         finally:
             self._thread.shutdown()
 
-    def __enter__(self) -> "CheckpointWriter":
+    def __enter__(self) -> CheckpointWriter:
         return self
 
     def __exit__(self, kind: object, *error: object) -> None:
@@ -288,7 +290,7 @@ def make_fed_callable(
       timeout_ms: after which a call raises tf.errors.DeadlineExceededError; 0 for never. Queues
         and loops end at once, any other kernel is waited for.
     """
-    options = config_pb2.CallableOptions(
+    options = CallableOptions(
         feed=[tensor.name for tensor in feeds],
         fetch=[tensor.name for tensor in fetches],
         target=[operation.name for operation in targets],

@@ -9,11 +9,11 @@ import re
 from collections.abc import Callable
 from typing import TypeVar
 
-import tensorflow as tf
 from google.protobuf import text_format
 from google.protobuf.message import DecodeError, EncodeError, Message
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
+from tensorflow.core.framework.types_pb2 import DT_STRING
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
@@ -103,8 +103,10 @@ def add_description(meta: MetaGraphDef, scope: str = "") -> None:
     while name in taken:
         name += "_"
     node = meta.graph_def.node.add(name=name, op="Const")
-    node.attr["dtype"].type = tf.string.as_datatype_enum
-    node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(content, tf.string, []))
+    node.attr["dtype"].type = DT_STRING
+    node.attr["value"].tensor.dtype = DT_STRING
+    node.attr["value"].tensor.tensor_shape.SetInParent()
+    node.attr["value"].tensor.string_val.append(content)
 
 
 def take_description(graph_def: GraphDef) -> MetaGraphDef:

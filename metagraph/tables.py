@@ -4,6 +4,8 @@ An initializer that computes keys and values in the graph is run. Of one that re
 is us who read it, where the user names it or it is an asset of the SavedModel itself.
 """
 
+from __future__ import annotations
+
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence

@@ -250,6 +250,4 @@ def _assign(graph: tf.Graph, saved: Saved, value: tf.Tensor) -> tf.Operation:
         value = tf.cast(value, saved.variable.dtype)
     if variable.op.type == RESOURCE_VARIABLE:
         return tf.raw_ops.AssignVariableOp(resource=variable, value=value)
-    return tf.raw_ops.Assign(
-        ref=variable, value=value, validate_shape=saved.variable.shape.is_fully_defined()
-    ).op
+    return tf.raw_ops.Assign(ref=variable, value=value, validate_shape=saved.variable.is_defined).op

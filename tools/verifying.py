@@ -1,7 +1,7 @@
 """What tools.verify does once its flags are read, and what it prints.
 
-Every value of a checkpoint is read, by which TensorFlow compares it with its checksum; nothing of
-its graph is run. A folder may be put right around its checkpoints; they are never touched.
+Every value of a checkpoint is read, and so compared with its checksum; nothing of its graph is run.
+A folder may be put right around its checkpoints; they are never touched.
 """
 
 import hashlib
@@ -235,25 +235,31 @@ def _read_all(entry: Entry, found: Findings) -> tuple[int, int]:
 def _check_graph(
     entry: Entry, config: VerifyConfig, imported: dict[str, str | None], found: Findings
 ) -> None:
-    """Adds what there is to say of a checkpoint's graph, and of the variables that it has.
-
-    A graph that many checkpoints have is imported once: `imported` keeps, by digest, why one cannot
-    be, or None.
-    """
+    """Adds what there is to say of a checkpoint's graph, and of the variables that it has."""
     if entry.graph is None:
         found.remarks.append("it has no .meta: only its values could be looked at")
         return
     try:
         with config.limit.over("reading the graph"):
             meta = replace(open_model(entry.graph, config.max_meta_bytes), prefix=entry.prefix)
-        digest = hashlib.sha256(meta.proto.SerializeToString(deterministic=True)).hexdigest()
-        if digest not in imported:
-            with config.limit.over("the import of the graph"):
-                imported[digest] = _import_problem(meta)
-        problem = imported[digest]
+        problem = _imported_once(meta, config, imported) if config.deep else None
         found.problems.extend(_unavailable(meta) if problem is None else [problem])
     except CheckpointError as error:
         found.problems.append(str(error))
+
+
+def _imported_once(
+    meta: MetaGraphFile, config: VerifyConfig, imported: dict[str, str | None]
+) -> str | None:
+    """As `_import_problem`; a graph that many checkpoints have is imported once.
+
+    `imported` keeps, by digest, why one cannot be, or None.
+    """
+    digest = hashlib.sha256(meta.proto.SerializeToString(deterministic=True)).hexdigest()
+    if digest not in imported:
+        with config.limit.over("the import of the graph"):
+            imported[digest] = _import_problem(meta)
+    return imported[digest]
 
 
 def _import_problem(meta: MetaGraphFile) -> str | None:

@@ -13,7 +13,7 @@ from errors import ToolError
 from metagraph.meta import MetaGraphFile, read_meta_graph
 from tests.prediction import stock
 from tools.edit import EditConfig
-from tools.editing import check_same
+from tools.edit_check import check_same
 
 v1 = tf.compat.v1
 
