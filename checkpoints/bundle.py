@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeAlias
 import google_crc32c
 import numpy as np
 
-from checkpoints.dtypes import MOST_NUMBER, STRING, DType, as_dtype, dtype_of, little_endian
+from checkpoints.dtypes import MOST_NUMBER, STRING, DType, as_dtype, dtype_of
 from checkpoints.file_io import HEAD_BYTES, kind_of, opened, read_bounded
 from checkpoints.index_table import (
     MAX_BYTES,
@@ -204,9 +204,11 @@ def read_values(path: str, entry: Entry, is_big_endian: bool = False) -> np.ndar
     with opened(path) as file:
         file.seek(entry.offset)
         for start in range(0, content.size, _AT_ONCE):
-            piece = content[start : start + _AT_ONCE]
-            if file.readinto(piece.data) != piece.size:
+            size = min(_AT_ONCE, content.size - start)
+            piece = file.read(size)
+            if len(piece) < size:
                 raise ValueError("its file is too short")
+            content[start : start + _AT_ONCE] = np.frombuffer(piece, np.uint8)
             crc = google_crc32c.extend(crc, piece)
     _check_sum(crc, entry)
     return value.byteswap() if is_big_endian else value
@@ -285,7 +287,8 @@ def write_bundle(prefix: str, values: Mapping[str, np.ndarray[Any, Any]]) -> Non
     with opened(prefix + DATA_SUFFIX, "wb") as file:
         for name, value in values.items():
             dtype, content, crc = _stored(value)
-            file.write(content)
+            for start in range(0, len(content), _AT_ONCE):
+                file.write(bytes(content[start : start + _AT_ONCE]))
             dims = [(2, _message((1, size))) for size in value.shape]
             places = ((4, offset), (5, len(content)))
             entry = _message((1, dtype.as_datatype_enum), (2, _message(*dims)), *places)
@@ -298,7 +301,7 @@ def write_bundle(prefix: str, values: Mapping[str, np.ndarray[Any, Any]]) -> Non
 def _stored(value: np.ndarray[Any, Any]) -> tuple[DType, Any, int]:
     """The dtype of an array, its bytes in a file, and their CRC32C."""
     if value.dtype.kind != "O":
-        flat = little_endian(np.ascontiguousarray(value)).reshape(-1).view(np.uint8)
+        flat = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
         return dtype_of(value), flat.data, google_crc32c.value(flat)
     texts = [bytes(text) for text in value.reshape(-1)]
     lengths = [len(text) for text in texts]

@@ -3,7 +3,6 @@
 Numbers: `tensorflow/core/framework/types.proto`.
 """
 
-import sys
 from functools import cache
 from typing import Any
 
@@ -44,7 +43,7 @@ class DType(str):
     @property
     def as_numpy_dtype(self) -> np.dtype[Any]:
         """NumPy's type of its values; of texts and handles, objects."""
-        return _numpy_dtype(str(self))
+        return _numpy_dtype(self.removesuffix("_ref"))
 
     @property
     def size(self) -> int:
@@ -83,23 +82,23 @@ class DType(str):
 
     @property
     def _limits(self) -> Any:
-        info = ml_dtypes.iinfo if self.is_integer else ml_dtypes.finfo
-        return info(self.as_numpy_dtype)
+        return (ml_dtypes.iinfo if self.is_integer else ml_dtypes.finfo)(self.as_numpy_dtype)
 
 
 STRING, RESOURCE, VARIANT = map(DType, _OBJECTS)
 
 
 def as_dtype(number: int) -> DType:
-    """The dtype of a number in a file; of a reference, what it refers to.
+    """The dtype of a number in a file; of a reference, its name ends in `_ref`.
 
     Raises:
       TypeError: there is no such dtype.
     """
-    value = number - _FIRST_REFERENCE if number > _FIRST_REFERENCE else number
+    is_reference = number > _FIRST_REFERENCE
+    value = number - _FIRST_REFERENCE if is_reference else number
     if not 0 < value <= MOST_NUMBER:
         raise TypeError(f"there is no dtype {number}")
-    return DType(_NAMES[value])
+    return DType(_NAMES[value] + "_ref" * is_reference)
 
 
 def dtype_of(array: np.ndarray[Any, Any]) -> DType:
@@ -116,8 +115,3 @@ def _numpy_dtype(name: str) -> np.dtype[Any]:
     if name.lstrip("u").startswith("q"):  # Quantized: a field of its name, as TensorFlow has it.
         return np.dtype([(name, name.replace("q", ""))])
     return np.dtype(getattr(ml_dtypes, name, name))
-
-
-def little_endian(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """The array as it stands in a file; on almost every machine, the very same."""
-    return array if sys.byteorder == "little" else array.byteswap()

@@ -6,20 +6,17 @@ file system refuses is an OSError either way.
 """
 
 import errno
-import io
+import functools
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 
 from absl import logging
 
 from errors import CheckpointError, NotInstalledError, reason
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer, WriteableBuffer
 
 TEMPORARY_SUFFIX = ".tmp"
 # What file systems answer, some network mounts among them, that cannot do what is asked of them.
@@ -48,38 +45,56 @@ def stat(path: str) -> FileStat:
     return FileStat(int(told.length), told.mtime_nsec / 1e9, bool(told.is_directory))
 
 
+_LOCAL: dict[str, Callable[[str], Any]] = {
+    "exists": os.path.exists,
+    "isdir": os.path.isdir,
+    "makedirs": functools.partial(os.makedirs, exist_ok=True),
+    "rmtree": shutil.rmtree,
+    "remove": os.remove,
+}
+
+
 def exists(path: str) -> bool:
     """Whether there is a file or a folder."""
-    return os.path.exists(path) if is_local(path) else bool(_gfile("exists", path))
+    return bool(_done("exists", path))
 
 
 def is_folder(path: str) -> bool:
     """Whether there is a folder."""
-    return os.path.isdir(path) if is_local(path) else bool(_gfile("isdir", path))
+    return bool(_done("isdir", path))
 
 
 def make_folder(path: str) -> None:
     """Makes a folder, and those it is in, where it is not there."""
-    if is_local(path):
-        os.makedirs(path, exist_ok=True)
-    else:
-        _gfile("makedirs", path)
+    try:
+        _done("makedirs", path)
+    except NotADirectoryError as error:
+        raise OSError(f"{os.path.dirname(error.filename)} is not a directory") from error
 
 
 def remove_folder(path: str) -> None:
     """Deletes a folder with all that is in it."""
+    _done("rmtree", path)
+
+
+def remove(path: str) -> None:
+    """Deletes a file; its folder is left to the caller."""
+    _done("remove", path)
+
+
+def _done(name: str, path: str) -> Any:
+    return _LOCAL[name](path) if is_local(path) else _gfile(name, path)
+
+
+@contextmanager
+def opened(path: str, mode: Literal["rb", "wb"] = "rb") -> Iterator[IO[bytes]]:
+    """An open file, to be read (`rb`) or written (`wb`), not beyond `read`, `seek` and `write`."""
     if is_local(path):
-        shutil.rmtree(path)
+        with open(path, mode) as file:
+            yield file
     else:
-        _gfile("rmtree", path)
-
-
-def opened(path: str, mode: Literal["rb", "wb"] = "rb") -> io.BufferedReader | io.BufferedWriter:
-    """An open file, to be read (`rb`) or written (`wb`)."""
-    if is_local(path):
-        return open(path, "rb") if mode == "rb" else open(path, "wb")
-    file = _RemoteFile(path, mode)
-    return io.BufferedReader(file) if mode == "rb" else io.BufferedWriter(file)
+        with _os_errors(path), _gfile("GFile", path, mode) as file:
+            yield file
 
 
 def _gfile(name: str, path: str, *others: Any, **options: Any) -> Any:
@@ -107,49 +122,6 @@ def _os_errors(path: str) -> Iterator[None]:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
     except tf.errors.OpError as error:
         raise OSError(reason(error)) from error
-
-
-class _RemoteFile(io.RawIOBase):
-    """A file of TensorFlow's file systems, as Python has files."""
-
-    def __init__(self, path: str, mode: str) -> None:
-        self._path, self._mode = path, mode
-        self._file = _gfile("GFile", path, mode)
-        if mode == "rb":
-            with _os_errors(path):
-                self._file.seek(0)  # Else only the first read tells that there is no such file.
-
-    def readable(self) -> bool:
-        return self._mode == "rb"
-
-    def writable(self) -> bool:
-        return self._mode == "wb"
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        with _os_errors(self._path):
-            self._file.seek(offset, whence)
-            return int(self._file.tell())
-
-    def readinto(self, buffer: "WriteableBuffer", /) -> int:
-        view = memoryview(buffer)
-        with _os_errors(self._path):
-            content = self._file.read(len(view))
-        view[: len(content)] = content
-        return len(content)
-
-    def write(self, content: "ReadableBuffer", /) -> int:
-        with _os_errors(self._path):
-            self._file.write(bytes(content))
-        return len(memoryview(content))
-
-    def close(self) -> None:
-        if not self.closed:
-            with _os_errors(self._path):
-                self._file.close()
-        super().close()
 
 
 def flush(path: str) -> None:
@@ -202,20 +174,14 @@ def set_aside(path: str) -> str:
 
 
 def content_of(path: str) -> bytes | None:
-    """What is in a file; None where there is none."""
+    """What is in a file; None where there is none. Of a device, which may never end, nothing."""
+    if _is_irregular(path) and not os.path.isdir(path):
+        return b""
     try:
         with opened(path) as file:
             return file.read()
     except FileNotFoundError:
         return None
-
-
-def remove(path: str) -> None:
-    """Deletes a file; its folder is left to the caller."""
-    if is_local(path):
-        os.remove(path)
-    else:
-        _gfile("remove", path)
 
 
 def replace_file(path: str, content: bytes) -> None:

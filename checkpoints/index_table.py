@@ -83,7 +83,8 @@ def _unpacked(block: bytes, most: int) -> bytes:
             length, number = (tag >> 2 & 7) + 4, tag >> 5 << 8 | number
         if not 0 < number <= len(out):
             raise ValueError("a block refers to what is before it")
-        piece = out[len(out) - number :][:length]  # It may go on into what it makes.
+        start = len(out) - number
+        piece = out[start : start + length]  # It may go on into what it makes.
         out += (piece * -(-length // len(piece)))[:length]
     if len(out) != size:
         raise ValueError("a block is not as long as it says")

@@ -1,7 +1,7 @@
 """TensorFlow's protos without TensorFlow, and TensorFlow itself only when something asks for it.
 
 What reads files needs none of TensorFlow but the classes of its protos, and `import tensorflow`
-costs a hundred times as much as they do. Python finds them by the package's `__path__`, for which
+costs fifty times as much as they do. Python finds them by the package's `__path__`, for which
 the package need not have run: a bare module of its name stands in. Whatever else is asked of it
 loads the true one, which takes its place.
 

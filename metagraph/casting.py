@@ -138,8 +138,8 @@ def constant(tensor: TensorProto) -> Array:
     """
     dtype = as_dtype(tensor.dtype)
     shape = [dim.size for dim in tensor.tensor_shape.dim]
-    if dtype in (RESOURCE, VARIANT):
-        raise TypeError(f"a {dtype} has no value")
+    if dtype in (RESOURCE, VARIANT) or min(shape, default=0) < 0:
+        raise TypeError(f"there is no value {dtype} {shape}")
     if tensor.tensor_content and dtype != STRING:
         return np.frombuffer(tensor.tensor_content, dtype.as_numpy_dtype).reshape(shape)
     written = getattr(tensor, _FIELDS.get(dtype, "int_val"))

@@ -31,7 +31,10 @@ def main() -> None:
         module = f"tools.{name}" if name in TOOLS else name
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     if name not in ("", "-h", "--help"):
-        sys.exit(f"{_PROGRAM}: error: there is no {name!r}; without it, all are listed")
+        print(
+            f"{_PROGRAM}: error: there is no {name!r}; without it, all are listed", file=sys.stderr
+        )
+        sys.exit(2)
     command = f"{_PROGRAM} <name>" if is_installed else "python -m tools.<name>"
     print(f"{command}, with --help for more:\n")
     for tool in TOOLS:

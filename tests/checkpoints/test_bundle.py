@@ -288,9 +288,12 @@ def test_other_tables_are_refused(tmp_path: Path) -> None:
     many = {bytes([i]): handle for i in range(100)}
     twice = _rows((0, b"", HEADER), (0, b"w", impossible), (0, b"w", possible))
     last = number(0) + number(len(twice))
+    endless = b"\xff" * 40 + struct.pack("<II", 0, 1)
+    place = number(0) + number(len(endless))
     for content, message in (
         (_one_block(entries, b"\0", block(many)), "its blocks overlap"),
         (_one_block(entries, b"\2", block({b"\xff": handle})), "compressed in an unknown way"),
+        (_one_block(endless, b"\0", block({b"\xff": place})), "a number is too long"),
         (_one_block(twice, b"\0", block({b"\xff": last})), "no tensor has the shape"),
     ):
         path.write_bytes(content)

@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 import tensorflow as tf
+from google.protobuf import text_format
 from packaging.requirements import Requirement
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from tests.conftest import PROJECT, run_python
 
@@ -163,7 +166,7 @@ def test_the_help_and_the_list_name_the_installed_program(program: Path) -> None
     assert f"usage: {PROGRAM} verify CKPT" in told
     assert "python" not in told
     assert f"usage: {PROGRAM} predict" in _ask(program, "predict", "--help").stdout
-    assert _ask(program, "inspect").returncode == 1
+    assert _ask(program, "no_such_tool").returncode == 2
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # TensorFlow's, of the format V1.
@@ -186,6 +189,18 @@ def test_what_takes_tensorflow_says_so(program: Path, cnn_run: Path, tmp_path: P
         assert ended.returncode == 1
         (line,) = ended.stderr.splitlines()
         assert re.search(told, line), line
+
+
+def test_of_a_saved_model_and_a_text(program: Path, cnn_run: Path, tmp_path: Path) -> None:
+    """TensorBoard's protos lack the first; the second names fields."""
+    meta = MetaGraphDef.FromString(Path(f"{cnn_run}/my-model-200.meta").read_bytes())
+    meta.meta_info_def.tags.append("serve")
+    saved = SavedModel(saved_model_schema_version=1, meta_graphs=[meta])
+    (tmp_path / "saved_model.pb").write_bytes(saved.SerializeToString())
+    (tmp_path / "graph.pbtxt").write_text(text_format.MessageToString(meta))
+    for path in (tmp_path, tmp_path / "graph.pbtxt"):
+        ended = _ask(program, "inspect_graph", str(path), "--part=signatures")
+        assert "input x = x:0  float32 [?, 32, 32, 3]" in ended.stdout, ended
 
 
 def test_of_a_graph_all_that_the_file_tells(program: Path, cnn_run: Path) -> None:
