@@ -72,8 +72,8 @@ def reason(error: Exception) -> str:
 
     An OSError says it as TensorFlow does: the file, then what the system says of it.
     """
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{error.filename}; {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}; {error.strerror}" if error.filename else error.strerror
     return str(getattr(error, "message", error)).strip().split("\n", maxsplit=1)[0]
 
 
