@@ -17,6 +17,10 @@ class CheckpointError(UserError):
     """A checkpoint is wrong, or not there."""
 
 
+class NotInstalledError(CheckpointError):
+    """Only TensorFlow can tell, and it is not installed."""
+
+
 class NotFiniteError(CheckpointError):
     """A variable is NaN or infinite: nothing that is worth a checkpoint."""
 
@@ -64,7 +68,12 @@ def first_few(texts: Sequence[str], most: int, separator: str = ", ") -> str:
 
 
 def reason(error: Exception) -> str:
-    """What went wrong, in one line: a tf.errors.OpError has nodes and hints in further ones."""
+    """What went wrong, in one line: a tf.errors.OpError has nodes and hints in further ones.
+
+    An OSError says it as TensorFlow does: the file, then what the system says of it.
+    """
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}; {error.strerror}" if error.filename else error.strerror
     return str(getattr(error, "message", error)).strip().split("\n", maxsplit=1)[0]
 
 

@@ -1,207 +1,40 @@
-"""The variables of a checkpoint: the `.index` and `.data` files, TensorFlow's tensor bundle.
+"""TensorFlow's tensor bundle, format V2 of checkpoints: its `.index` and its `.data` files.
 
-They are written here, and the entries of an index are checked before TensorFlow reads it. Format
-of both files: `tensorflow/core/util/tensor_bundle/tensor_bundle.h`.
+The index is a table as LevelDB has it, of an entry for each tensor, which says where in the data
+files its values are. Everything here is a stranger's until it is checked: blocks and values have
+checksums, and sizes are compared with the files before memory is taken.
+
+Formats: `tensorflow/core/util/tensor_bundle/tensor_bundle.cc`,
+`tensorflow/core/protobuf/tensor_bundle.proto`.
 """
 
+import itertools
 import math
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
+import google_crc32c
 import numpy as np
-import tensorflow as tf
-from google.protobuf.message import DecodeError
-from tensorflow.core.protobuf import config_pb2
-from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto
 
-from checkpoints.file_io import HEAD_BYTES, kind_of, read_bounded
+from checkpoints.dtypes import MOST_NUMBER, STRING, DType, as_dtype, dtype_of
+from checkpoints.file_io import HEAD_BYTES, kind_of, opened, read_bounded
+from checkpoints.index_table import (
+    MAX_BYTES,
+    masked,
+    read_varint,
+    table_entries,
+    varint,
+    write_table,
+)
+from checkpoints.naming import DATA_SUFFIX, INDEX_SUFFIX
 from errors import CheckpointError
 
-FedCallable: TypeAlias = Callable[..., list[np.ndarray[Any, Any]]]
-
-
-def make_fed_callable(
-    session: tf.compat.v1.Session,
-    feeds: Sequence[tf.Tensor],
-    fetches: Sequence[tf.Tensor],
-    targets: Sequence[tf.Operation] = (),
-    timeout_ms: int = 0,
-) -> FedCallable:
-    """Prepares a call that feeds and fetches the same tensors every time.
-
-    `Session.make_callable`, the public way, hands every call with a feed to `Session.run`, which
-    works out feeds and fetches anew: 144 microseconds a call of the linear model's step, against
-    19 in this way. Hence a private method here, and only here; its test notices when it goes.
-
-    Args:
-      session: where it runs.
-      feeds: each call takes as many arrays, in this order, each of its tensor's very dtype.
-      fetches: what a call returns the values of. A ref variable comes as its own memory, which
-        later runs write to: copy it to keep it.
-      targets: what a call runs besides.
-      timeout_ms: after which a call raises tf.errors.DeadlineExceededError; 0 for never. Queues
-        and loops end at once, any other kernel is waited for.
-    """
-    options = config_pb2.CallableOptions(
-        feed=[tensor.name for tensor in feeds],
-        fetch=[tensor.name for tensor in fetches],
-        target=[operation.name for operation in targets],
-    )
-    options.run_options.timeout_in_ms = timeout_ms
-    make: Callable[..., FedCallable] = session._make_callable_from_options  # noqa: SLF001
-    return make(options)
-
-
-# TensorFlow aborts the process over an index that declares an impossible shape, such as one with a
-# negative size: there is no error to catch. Hence a look at the file first.
-#
-# It is the table of `tensorflow/core/lib/io/format.cc` (that of LevelDB), not compressed, whose
-# values are of `tensorflow/core/protobuf/tensor_bundle.proto`.
-
-MAX_BYTES = 1 << 28
-_MAGIC = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"
-_FOOTER_SIZE = 48
-_TRAILER_SIZE = 5  # Of a block: its compression, and a checksum that TensorFlow compares.
-_NOT_COMPRESSED = 0
 _MAX_RANK = 254
 _MAX_ELEMENTS = 2**63 - 1
-_FIRST_REF_DTYPE = 100
-
-
-def read_index(path: str) -> dict[bytes, BundleEntryProto]:
-    """Key -> entry of an `.index` file, each with a dtype, a shape and a place that can be.
-
-    Raises:
-      CheckpointError: one has not, or the file is damaged or longer than MAX_BYTES.
-    """
-    content = read_bounded(path, MAX_BYTES)
-    entries: dict[bytes, BundleEntryProto] = {}
-    try:
-        for key, value in table_entries(content):
-            entries[key] = BundleEntryProto.FromString(value)
-            _check_entry(entries[key])
-    except (DecodeError, ValueError, IndexError, struct.error) as error:
-        if kind := kind_of(content[:HEAD_BYTES]):
-            raise CheckpointError(f"{path} is no index of a checkpoint: it is {kind}") from error
-        raise CheckpointError(
-            f"{path.removesuffix('.index')} is damaged: its index cannot be read: {error}"
-        ) from error
-    return entries
-
-
-def _check_entry(entry: BundleEntryProto) -> None:
-    """Raises ValueError over what TensorFlow would abort over."""
-    try:
-        known = 0 < entry.dtype < _FIRST_REF_DTYPE and tf.as_dtype(entry.dtype)
-    except TypeError:
-        known = False
-    if not known:
-        raise ValueError(f"there is no tensor of dtype {entry.dtype}")
-    sizes = [dim.size for dim in entry.shape.dim]
-    if (
-        entry.shape.unknown_rank
-        or len(sizes) > _MAX_RANK
-        or min(sizes, default=0) < 0
-        or math.prod(size or 1 for size in sizes) > _MAX_ELEMENTS
-    ):
-        raise ValueError(f"no tensor has the shape {sizes[:8]}")
-    if min(entry.offset, entry.size, entry.shard_id) < 0:
-        raise ValueError("a place in its files is negative")
-    _check_slices(entry, sizes)
-
-
-def _check_slices(entry: BundleEntryProto, sizes: Sequence[int]) -> None:
-    """Raises ValueError over a slice that is not one of a tensor of these sizes."""
-    for part in entry.slices:
-        if len(part.extent) != len(sizes):
-            raise ValueError(f"a slice has {len(part.extent)} dimensions, its tensor {len(sizes)}")
-        for extent, size in zip(part.extent, sizes, strict=True):
-            length = extent.length if extent.HasField("length") else 0
-            if extent.start < 0 or length < 0 or extent.start + length > size:
-                raise ValueError(f"a slice is not inside of its tensor {sizes[:8]}")
-
-
-def table_entries(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The keys and values of a table, without the empty key, whose value is its header.
-
-    Raises:
-      ValueError, IndexError, struct.error: it is no such table.
-    """
-    left = MAX_BYTES  # Of keys: a few bytes of a file may repeat all of a key before.
-    footer = content[-_FOOTER_SIZE:]
-    if len(footer) < _FOOTER_SIZE or not footer.endswith(_MAGIC):
-        raise ValueError("it does not end as a table does")
-    position = _handle(footer, 0)[2]
-    offset, size, _ = _handle(footer, position)
-    end = 0
-    for _, handle in _block_entries(_block(content, offset, size)):
-        offset, size, _ = _handle(handle, 0)
-        if offset < end:  # Else a small file could have any number of blocks.
-            raise ValueError("its blocks overlap")
-        is_first, end = end == 0, offset + size
-        for number, (key, value) in enumerate(_block_entries(_block(content, offset, size))):
-            left -= len(key)
-            if left < 0:
-                raise ValueError("its keys are too long")
-            if key:
-                yield key, value
-            elif number or not is_first:
-                raise ValueError("a key is empty")
-
-
-def _block(content: bytes, offset: int, size: int) -> bytes:
-    """The block at a place."""
-    if offset + size + _TRAILER_SIZE > len(content):
-        raise ValueError("a block is not inside of it")
-    if content[offset + size] != _NOT_COMPRESSED:
-        raise ValueError("a block is compressed, as TensorFlow writes none")
-    return content[offset : offset + size]
-
-
-def _block_entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The key and the value of each entry of a block."""
-    (restarts,) = struct.unpack("<I", block[-4:])
-    end = len(block) - 4 - 4 * restarts
-    if end < 0:
-        raise ValueError("a block is too short")
-    position, key = 0, b""
-    whole = {0}  # Where an entry starts whose key shares nothing with the one before it.
-    while position < end:
-        begin = position
-        shared, position = _varint(block, position)
-        added, position = _varint(block, position)
-        length, position = _varint(block, position)
-        start = position + added
-        position = start + length
-        if shared > len(key) or position > end:
-            raise ValueError("an entry is not inside of its block")
-        key = key[:shared] + block[start - added : start]
-        if not shared:
-            whole.add(begin)
-        yield key, block[start:position]
-    # TensorFlow starts to read at a restart: one elsewhere would be entries that were not seen.
-    if not restarts or not whole.issuperset(struct.unpack_from(f"<{restarts}I", block, end)):
-        raise ValueError("a restart is at no entry")
-
-
-def _handle(content: bytes, position: int) -> tuple[int, int, int]:
-    """The offset and size of a block, and where what follows starts."""
-    offset, position = _varint(content, position)
-    size, position = _varint(content, position)
-    return offset, size, position
-
-
-def _varint(content: bytes, position: int) -> tuple[int, int]:
-    """A number of up to ten bytes, and where what follows starts."""
-    number = 0
-    for shift in range(0, 70, 7):
-        byte = content[position]
-        position += 1
-        number |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return number, position
-    raise ValueError("a number is too long")
+_MAX_SHARDS = 100_000  # A file's name has five digits for its number.
+_VERSION = 1
+_Fields: TypeAlias = dict[int, list[Any]]
 
 
 class VariableSpec(NamedTuple):
@@ -215,32 +48,275 @@ class VariableSpec(NamedTuple):
         return f"{self.dtype} {list(self.shape)}"
 
 
-class BundleWriter:
-    """Writes the values of a fixed set of variables, from any thread, in a session of its own."""
+class Slice(NamedTuple):
+    """A part of a tensor: where it starts in each dimension, and its length, None for all of it."""
 
-    def __init__(self, specs: Mapping[str, VariableSpec]) -> None:
-        self._names = list(specs)
-        graph = tf.Graph()
-        with graph.as_default():
-            prefix = tf.compat.v1.placeholder(tf.string, [])
-            values = [tf.compat.v1.placeholder(spec.dtype, spec.shape) for spec in specs.values()]
-            save = tf.raw_ops.SaveV2(
-                prefix=prefix,
-                tensor_names=self._names,
-                shape_and_slices=[""] * len(values),
-                tensors=values,
-            )
-        self._session = tf.compat.v1.Session(graph=graph)
-        self._save = make_fed_callable(self._session, [prefix, *values], [], [save])
+    starts: tuple[int, ...]
+    lengths: tuple[int | None, ...]
 
-    def write(self, prefix: str, values: Mapping[str, np.ndarray[Any, Any]]) -> None:
-        """Writes `<prefix>.data-00000-of-00001`, then `<prefix>.index`.
 
-        Raises:
-          tf.errors.OpError: the file system refused, or the disk is full.
-        """
-        self._save(np.array(prefix, object), *(values[name] for name in self._names))
+class Entry(NamedTuple):
+    """What an index says of a tensor, or of a slice of one.
 
-    def close(self) -> None:
-        """Frees the session."""
-        self._session.close()
+    `size` counts bytes from `offset` on in the data file `shard_id`; a tensor that was saved in
+    `slices` has none of its own.
+    """
+
+    dtype: int = 0
+    shape: tuple[int, ...] = ()
+    shard_id: int = 0
+    offset: int = 0
+    size: int = 0
+    crc32c: int = 0
+    slices: tuple[Slice, ...] = ()
+
+
+class Index(NamedTuple):
+    """An index: the number of its data files, whether their bytes run backwards, its entries."""
+
+    num_shards: int
+    is_big_endian: bool
+    entries: Mapping[bytes, Entry]
+
+
+def read_index(path: str) -> Index:
+    """An `.index` file, each of whose entries has a dtype, a shape and a place that can be.
+
+    Raises:
+      CheckpointError: one has not, or the file is damaged or longer than MAX_BYTES.
+    """
+    content = read_bounded(path, MAX_BYTES)
+    try:
+        table = table_entries(content)
+        header = _fields(next(table, (b"", b""))[1])
+        version = _fields(_last(header, 3, b""))
+        if _last(version, 2, 0) > _VERSION:
+            raise ValueError(f"its format is a later one, {_last(version, 1, 0)}")
+        num_shards = _last(header, 1, 0)
+        if not 0 < num_shards <= _MAX_SHARDS:
+            raise ValueError(f"it speaks of {num_shards} data files")
+        entries = {key: _entry(value) for key, value in table}
+        return Index(num_shards, bool(_last(header, 2, 0)), entries)
+    except (ValueError, IndexError, TypeError, struct.error) as error:
+        if kind := kind_of(content[:HEAD_BYTES]):
+            raise CheckpointError(f"{path} is no index of a checkpoint: it is {kind}") from error
+        raise CheckpointError(
+            f"{path.removesuffix(INDEX_SUFFIX)} is damaged: its index cannot be read: {error}"
+        ) from error
+
+
+def _entry(message: bytes) -> Entry:
+    """An entry, of which everything can be; else a ValueError or a TypeError."""
+    fields = _fields(message)
+    shape = _fields(_last(fields, 2, b""))
+    sizes = tuple(_signed(_last(_fields(dim), 1, 0)) for dim in shape.get(2, ()))
+    shard, offset, size = (_signed(_last(fields, number, 0)) for number in (3, 4, 5))
+    slices = tuple(_slice(part, sizes) for part in fields.get(7, ()))
+    dtype = _signed(_last(fields, 1, 0))
+    entry = Entry(dtype, sizes, shard, offset, size, _last(fields, 6, 0), slices)
+    if not 0 < dtype <= MOST_NUMBER:
+        raise ValueError(f"there is no tensor of dtype {dtype}")
+    if (
+        _last(shape, 3, 0)  # Its rank is unknown.
+        or len(sizes) > _MAX_RANK
+        or min(sizes, default=0) < 0
+        or math.prod(size or 1 for size in sizes) > _MAX_ELEMENTS
+    ):
+        raise ValueError(f"no tensor has the shape {list(sizes[:8])}")
+    if min(entry.shard_id, entry.offset, entry.size) < 0:
+        raise ValueError("a place in its files is negative")
+    return entry
+
+
+def _slice(message: bytes, sizes: Sequence[int]) -> Slice:
+    """A slice of a tensor of these sizes; else a ValueError."""
+    extents = [_fields(extent) for extent in _fields(message).get(1, ())]
+    if len(extents) != len(sizes):
+        raise ValueError(f"a slice has {len(extents)} dimensions, its tensor {len(sizes)}")
+    starts = tuple(_signed(_last(extent, 1, 0)) for extent in extents)
+    lengths = tuple(_signed(_last(extent, 2, 0)) if 2 in extent else None for extent in extents)
+    for start, length, size in zip(starts, lengths, sizes, strict=True):
+        if start < 0 or (length or 0) < 0 or start + (length or 0) > size:
+            raise ValueError(f"a slice is not inside of its tensor {list(sizes[:8])}")
+    return Slice(starts, lengths)
+
+
+# Messages of Protocol Buffers, as bytes: https://protobuf.dev/programming-guides/encoding/.
+
+
+def _fields(message: bytes) -> _Fields:
+    """The fields of a message by number; ValueError, IndexError or TypeError where it is none."""
+    fields: _Fields = {}
+    position = 0
+    while position < len(message):
+        tag, position = read_varint(message, position)
+        kind = tag & 7
+        value: int | bytes
+        if kind == 0:
+            value, position = read_varint(message, position)
+        else:
+            size = {1: 8, 5: 4}.get(kind)
+            if kind == 2:
+                size, position = read_varint(message, position)
+            if size is None or position + size > len(message):
+                raise ValueError("a field is not inside of its message")
+            piece, position = message[position : position + size], position + size
+            value = piece if kind == 2 else int.from_bytes(piece, "little")
+        fields.setdefault(tag >> 3, []).append(value)
+    return fields
+
+
+def _last(fields: _Fields, number: int, default: Any) -> Any:
+    """The value of a field, the last one counts; TypeError where it is of another kind."""
+    value = fields.get(number, [default])[-1]
+    if isinstance(value, bytes) != isinstance(default, bytes):
+        raise TypeError(f"field {number} is of another kind")
+    return value
+
+
+def _signed(number: int) -> int:
+    """A number of 64 bits, of which the first is its sign."""
+    return number - (1 << 64) if number >> 63 else number
+
+
+# Values.
+
+_AT_ONCE = 1 << 20  # Bytes: what is read and checked at once stays in a processor's cache.
+
+
+def read_values(path: str, entry: Entry, is_big_endian: bool = False) -> np.ndarray[Any, Any]:
+    """The values of an entry, which are not in slices, out of its data file.
+
+    Raises:
+      ValueError: they are damaged; OSError: the file cannot be read.
+    """
+    dtype = as_dtype(entry.dtype)
+    if dtype == STRING:
+        if is_big_endian:
+            raise ValueError("it has texts of a big-endian machine")
+        return _read_texts(path, entry)
+    if not dtype.size:
+        raise ValueError(f"a {dtype} has no value that could be read")
+    if entry.size != (size := math.prod(entry.shape) * dtype.size):
+        raise ValueError(f"a tensor of {size} bytes is stored in {entry.size}")
+    value = np.empty(entry.shape, dtype.as_numpy_dtype)
+    crc, content = 0, value.reshape(-1).view(np.uint8)
+    with opened(path) as file:
+        file.seek(entry.offset)
+        for start in range(0, content.size, _AT_ONCE):
+            size = min(_AT_ONCE, content.size - start)
+            piece = file.read(size)
+            if len(piece) < size:
+                raise ValueError("its file is too short")
+            content[start : start + _AT_ONCE] = np.frombuffer(piece, np.uint8)
+            crc = google_crc32c.extend(crc, piece)
+    _check_sum(crc, entry)
+    return value.byteswap() if is_big_endian else value
+
+
+def _read_texts(path: str, entry: Entry) -> np.ndarray[Any, Any]:
+    """Texts: their lengths, a checksum of these, and all their bytes."""
+    count = math.prod(entry.shape)
+    if count > entry.size:
+        raise ValueError("it has more texts than bytes")
+    with opened(path) as file:
+        file.seek(entry.offset)
+        content = file.read(entry.size)
+    position, lengths = 0, list[int]()
+    for _ in range(count):
+        length, position = read_varint(content, position)
+        lengths.append(length)
+    ends = [*itertools.accumulate(lengths, initial=position + 4)]
+    if ends[-1] != entry.size or len(content) != entry.size:
+        raise ValueError("its texts are not as long as their lengths say")
+    crc = google_crc32c.value(_lengths_to_check(lengths))
+    if masked(crc) != int.from_bytes(content[position : position + 4], "little"):
+        raise ValueError("Checksum does not match: of the lengths of its texts")
+    _check_sum(google_crc32c.extend(crc, content[position:]), entry)
+    value = np.empty(count, object)
+    value[:] = [content[start:end] for start, end in itertools.pairwise(ends)]
+    return value.reshape(entry.shape)
+
+
+def _lengths_to_check(lengths: Sequence[int]) -> bytes:
+    return b"".join(n.to_bytes(4 if n < 1 << 32 else 8, "little") for n in lengths)
+
+
+def _check_sum(crc: int, entry: Entry) -> None:
+    if masked(crc) != entry.crc32c:
+        raise ValueError(
+            f"Checksum does not match: stored {entry.crc32c}, of what was read {masked(crc)}"
+        )
+
+
+def slice_key(name: bytes, part: Slice) -> bytes:
+    """The key of a slice of a tensor: numbers and texts such that keys sort as these do.
+
+    Source: `tensorflow/core/util/saved_tensor_slice_util.cc`, `.../lib/strings/ordered_code.cc`.
+    """
+    escaped = name.replace(b"\0", b"\0\xff")
+    rank = bytes([1, len(part.starts)]) if part.starts else b"\0"
+    extents = zip(part.starts, part.lengths, strict=True)
+    # Of all of a dimension, the length is -1.
+    numbers = (_ordered(-1 if n is None else n) for extent in extents for n in extent)
+    return b"".join([b"\0", escaped, b"\0\1", rank, *numbers])
+
+
+def _ordered(number: int) -> bytes:
+    """A number in as few bytes as hold it: as many ones as bytes, turned over if it is negative."""
+    length = 1
+    while number.bit_length() > 7 * length - 1:
+        length += 1
+    digits = number.to_bytes(length, "big", signed=True)
+    ones = ((1 << length) - 1 << 16 - length).to_bytes(2, "big")
+    if length == 1:
+        return bytes([digits[0] ^ ones[0]])
+    return bytes([digits[0] ^ ones[0], digits[1] ^ ones[1], *digits[2:]])
+
+
+# Writing, the same bytes as TensorFlow's own writer.
+
+
+def write_bundle(prefix: str, values: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    """Writes `<prefix>.data-00000-of-00001`, in the mapping's order, then `<prefix>.index`.
+
+    Texts are arrays of objects. Raises OSError where the file system refuses.
+    """
+    rows = {b"": _message((1, 1), (3, _message((1, _VERSION))))}
+    offset = 0
+    with opened(prefix + DATA_SUFFIX, "wb") as file:
+        for name, value in values.items():
+            dtype, content, crc = _stored(value)
+            for start in range(0, len(content), _AT_ONCE):
+                file.write(bytes(content[start : start + _AT_ONCE]))
+            dims = [(2, _message((1, size))) for size in value.shape]
+            places = ((4, offset), (5, len(content)))
+            entry = _message((1, dtype.as_datatype_enum), (2, _message(*dims)), *places)
+            rows[name.encode()] = entry + b"\x35" + masked(crc).to_bytes(4, "little")
+            offset += len(content)
+    with opened(prefix + INDEX_SUFFIX, "wb") as file:
+        file.write(write_table(sorted(rows.items())))
+
+
+def _stored(value: np.ndarray[Any, Any]) -> tuple[DType, Any, int]:
+    """The dtype of an array, its bytes in a file, and their CRC32C."""
+    if value.dtype.kind != "O":
+        flat = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
+        return dtype_of(value), flat.data, google_crc32c.value(flat)
+    texts = [bytes(text) for text in value.reshape(-1)]
+    lengths = [len(text) for text in texts]
+    crc = google_crc32c.value(_lengths_to_check(lengths))
+    content = b"".join([masked(crc).to_bytes(4, "little"), *texts])
+    crc = google_crc32c.extend(crc, content)
+    return STRING, b"".join(map(varint, lengths)) + content, crc
+
+
+def _message(*fields: tuple[int, int | bytes]) -> bytes:
+    """A message of numbers, of which one that is 0 is left out, and bytes."""
+    out = bytearray()
+    for number, value in fields:
+        if isinstance(value, bytes):
+            out += varint(number << 3 | 2) + varint(len(value)) + value
+        elif value:
+            out += varint(number << 3) + varint(value)
+    return bytes(out)

@@ -1,19 +1,22 @@
-"""Files on disk: written so that they are whole or absent, listed, read up to a limit.
+"""Files: written so that they are whole or absent, listed, read up to a limit.
 
-All that changes a folder of checkpoints goes through here, but for the tensors themselves.
+All that reads or changes a folder of checkpoints goes through here. A path with `://` in it, such
+as `gs://bucket/f`, is for TensorFlow's file systems; all others are read without TensorFlow. What a
+file system refuses is an OSError either way.
 """
 
 import errno
+import functools
 import os
 import re
-import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO, Any, Literal, NamedTuple
 
-import tensorflow as tf
 from absl import logging
 
-from errors import CheckpointError, reason
+from errors import CheckpointError, NotInstalledError, reason
 
 TEMPORARY_SUFFIX = ".tmp"
 # What file systems answer, some network mounts among them, that cannot do what is asked of them.
@@ -23,6 +26,102 @@ NOT_SUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.ENOL
 def is_local(path: str) -> bool:
     """Whether `path` is on a disk that fsync can flush."""
     return "://" not in path
+
+
+class FileStat(NamedTuple):
+    """The size of a file in bytes, when it was changed (seconds since 1970), and if it is none."""
+
+    size: int
+    changed: float
+    is_folder: bool
+
+
+def stat(path: str) -> FileStat:
+    """What is known of a file or a folder; OSError where there is none."""
+    if is_local(path):
+        found = os.stat(path)
+        return FileStat(found.st_size, found.st_mtime, os.path.isdir(path))
+    told = _gfile("stat", path)
+    return FileStat(int(told.length), told.mtime_nsec / 1e9, bool(told.is_directory))
+
+
+_LOCAL: dict[str, Callable[[str], Any]] = {
+    "exists": os.path.exists,
+    "isdir": os.path.isdir,
+    "makedirs": functools.partial(os.makedirs, exist_ok=True),
+    "rmtree": shutil.rmtree,
+    "remove": os.remove,
+}
+
+
+def exists(path: str) -> bool:
+    """Whether there is a file or a folder."""
+    return bool(_done("exists", path))
+
+
+def is_folder(path: str) -> bool:
+    """Whether there is a folder."""
+    return bool(_done("isdir", path))
+
+
+def make_folder(path: str) -> None:
+    """Makes a folder, and those it is in, where it is not there."""
+    try:
+        _done("makedirs", path)
+    except NotADirectoryError as error:
+        raise OSError(f"{os.path.dirname(error.filename)} is not a directory") from error
+
+
+def remove_folder(path: str) -> None:
+    """Deletes a folder with all that is in it."""
+    _done("rmtree", path)
+
+
+def remove(path: str) -> None:
+    """Deletes a file; its folder is left to the caller."""
+    _done("remove", path)
+
+
+def _done(name: str, path: str) -> Any:
+    return _LOCAL[name](path) if is_local(path) else _gfile(name, path)
+
+
+@contextmanager
+def opened(path: str, mode: Literal["rb", "wb"] = "rb") -> Iterator[IO[bytes]]:
+    """An open file, to be read (`rb`) or written (`wb`), not beyond `read`, `seek` and `write`."""
+    if is_local(path):
+        with open(path, mode) as file:
+            yield file
+    else:
+        with _os_errors(path), _gfile("GFile", path, mode) as file:
+            yield file
+
+
+def _gfile(name: str, path: str, *others: Any, **options: Any) -> Any:
+    """What a function of `tf.io.gfile` returns."""
+    try:
+        import tensorflow as tf
+
+        gfile = tf.io.gfile
+    except (ImportError, NotInstalledError) as error:
+        raise NotInstalledError(
+            f"{path} is on no local disk, and only TensorFlow reads it: pip install tensorflow"
+        ) from error
+    with _os_errors(path):
+        return getattr(gfile, name)(path, *others, **options)
+
+
+@contextmanager
+def _os_errors(path: str) -> Iterator[None]:
+    """Makes an OSError of what TensorFlow's file systems raise."""
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.NotFoundError as error:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
+    except tf.errors.OpError as error:
+        raise OSError(reason(error)) from error
 
 
 def flush(path: str) -> None:
@@ -51,20 +150,23 @@ def flush(path: str) -> None:
 
 def write_file(path: str, content: bytes) -> None:
     """Writes a new file and flushes it; its folder is left to the caller's own flush."""
-    with tf.io.gfile.GFile(path, "wb") as file:
+    with opened(path, "wb") as file:
         file.write(content)
     flush(path)
 
 
 def rename(path: str, new_path: str) -> None:
     """Renames a file over whatever is there, in one step; its folder is left to the caller."""
-    tf.io.gfile.rename(path, new_path, overwrite=True)
+    if is_local(path):
+        os.replace(path, new_path)
+    else:
+        _gfile("rename", path, new_path, overwrite=True)
 
 
 def set_aside(path: str) -> str:
     """Gives a file a name that nothing has yet, `<path>.set-aside` or `-2`; returns its path."""
     new_path, count = f"{path}.set-aside", 1
-    while tf.io.gfile.exists(new_path):
+    while exists(new_path):
         count += 1
         new_path = f"{path}.set-aside-{count}"
     rename(path, new_path)
@@ -72,18 +174,14 @@ def set_aside(path: str) -> str:
 
 
 def content_of(path: str) -> bytes | None:
-    """What is in a file; None where there is none."""
+    """What is in a file; None where there is none. Of a device, which may never end, nothing."""
+    if _is_irregular(path) and not os.path.isdir(path):
+        return b""
     try:
-        with tf.io.gfile.GFile(path, "rb") as file:
-            content: bytes = file.read()
-            return content
-    except tf.errors.NotFoundError:
+        with opened(path) as file:
+            return file.read()
+    except FileNotFoundError:
         return None
-
-
-def remove(path: str) -> None:
-    """Deletes a file; its folder is left to the caller."""
-    tf.io.gfile.remove(path)
 
 
 def replace_file(path: str, content: bytes) -> None:
@@ -96,7 +194,7 @@ def replace_file(path: str, content: bytes) -> None:
 
 def remove_leftover(path: str) -> None:
     """Deletes what a `replace_file` of `path` that was cut short has left."""
-    if tf.io.gfile.exists(path + TEMPORARY_SUFFIX):
+    if exists(path + TEMPORARY_SUFFIX):
         remove(path + TEMPORARY_SUFFIX)
 
 
@@ -109,10 +207,9 @@ def names_in(path: str) -> list[str]:
         if is_local(path):
             names = os.listdir(path or ".")
             return sorted(name for name in names if name == name.encode(errors="ignore").decode())
-        return sorted(name.rstrip("/") for name in tf.io.gfile.listdir(path))
-    except (OSError, tf.errors.OpError) as error:
-        why = error.strerror if isinstance(error, OSError) else reason(error)
-        raise CheckpointError(f"{path} cannot be read: {why}") from error
+        return sorted(name.rstrip("/") for name in _gfile("listdir", path))
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 # What a file is by its first bytes, for the error line where another kind was expected.
@@ -163,14 +260,14 @@ def read_bounded(path: str, max_bytes: int, flag: str | None = None) -> bytes:
     """
     _check_regular(path)
     try:
-        size = tf.io.gfile.stat(path).length
+        size = stat(path).size
         content = b""
         if 0 < size <= max_bytes:
-            with tf.io.gfile.GFile(path, "rb") as file:
+            with opened(path) as file:
                 content = file.read(max_bytes + 1)
-    except tf.errors.NotFoundError as error:
+    except FileNotFoundError as error:
         raise CheckpointError(f"there is no file {path}") from error
-    except tf.errors.OpError as error:
+    except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {reason(error)}") from error
     size = max(size, len(content))  # It may have grown since.
     if size > max_bytes:
@@ -187,10 +284,9 @@ def read_head(path: str, count: int) -> bytes:
     if _is_irregular(path):
         return b""
     try:
-        with tf.io.gfile.GFile(path, "rb") as file:
-            head: bytes = file.read(count)
-            return head
-    except tf.errors.OpError:
+        with opened(path) as file:
+            return file.read(count)
+    except OSError:
         return b""
 
 
@@ -209,44 +305,3 @@ def _is_irregular(path: str) -> bool:
 def _check_regular(path: str) -> None:
     if _is_irregular(path):
         raise CheckpointError(f"{path} cannot be read: it is no regular file")
-
-
-# What TensorFlow looks for `<prefix>.index` by is a pattern, and no escaping suits it. On Windows,
-# a backslash is none.
-_OF_A_PATTERN = re.compile(r"[*?\[]" if os.name == "nt" else r"[*?\[\\]")
-_TAKEN_FOR_A_PATTERN = "TensorFlow takes *, ?, [ and \\ in a path for a pattern"
-
-
-@contextmanager
-def readable_prefix(prefix: str) -> Iterator[str]:
-    """A prefix by which TensorFlow reads the checkpoint at `prefix`, as long as the context lasts.
-
-    TensorFlow looks for `<prefix>.index` as for a pattern, and then opens the files by their very
-    names: no way of escaping suits both. So it is given links in a folder of their own, where
-    `prefix` itself will not do.
-
-    Raises:
-      CheckpointError: it is not on a local disk, or no link can be made.
-    """
-    if not _OF_A_PATTERN.search(prefix):
-        yield prefix
-        return
-    if not is_local(prefix):
-        raise CheckpointError(
-            f"{prefix} cannot be read: {_TAKEN_FOR_A_PATTERN}; name it without them"
-        )
-    with ExitStack() as stack:
-        try:
-            place = stack.enter_context(tempfile.TemporaryDirectory(prefix="checkpoint-"))
-            plain = os.path.join(place, "model")
-            folder, base = os.path.split(os.path.abspath(prefix))
-            for name in os.listdir(folder):
-                suffix = name.removeprefix(base)
-                if name.startswith(base) and suffix[:1] in ("", ".", "-"):
-                    os.symlink(os.path.join(folder, name), plain + suffix)
-        except OSError as error:
-            raise CheckpointError(
-                f"{prefix} cannot be read: {_TAKEN_FOR_A_PATTERN}, and links to its files cannot "
-                f"be made: {reason(error)}"
-            ) from error
-        yield plain

@@ -9,11 +9,16 @@ import ntpath
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import tensorflow as tf
 from absl import logging
-from google.protobuf import text_encoding, text_format
+from google.protobuf import (
+    descriptor_pb2,
+    descriptor_pool,
+    message_factory,
+    text_encoding,
+    text_format,
+)
 
 from checkpoints import file_io, lock, manifest, naming
 from errors import CheckpointError
@@ -26,7 +31,7 @@ def files_by_step(folder: str) -> dict[int, set[str]]:
     """The suffixes of the files of each step, by rising step; empty where there is no folder."""
     place = folder or "."
     # Not `isdir`, to which a folder that cannot be reached for a moment is none.
-    if not tf.io.gfile.exists(place) or (file_io.is_local(place) and os.path.isfile(place)):
+    if not file_io.exists(place) or (file_io.is_local(place) and os.path.isfile(place)):
         return {}
     suffixes: dict[int, set[str]] = defaultdict(set)
     for name in file_io.names_in(place):
@@ -86,7 +91,7 @@ def explain_if_gone(error: CheckpointError, file: str, flag: str = "--meta") -> 
     )
 
 
-# Deleting; whatever the file system refuses is raised as tf.errors.OpError or OSError.
+# Deleting; whatever the file system refuses is raised as OSError.
 
 
 def delete_checkpoint(folder: str, step: int) -> None:
@@ -132,6 +137,16 @@ def delete_leftovers(folder: str) -> list[int]:
 # The state file. Format: the text of `tensorflow/python/training/checkpoint_state.proto`.
 
 
+_STATE = """
+name: "checkpoint_state.proto" package: "tensorflow" syntax: "proto3"
+message_type { name: "CheckpointState"
+field { name: "model_checkpoint_path" number: 1 label: LABEL_OPTIONAL type: TYPE_STRING }
+field { name: "all_model_checkpoint_paths" number: 2 label: LABEL_REPEATED type: TYPE_STRING }
+field { name: "all_model_checkpoint_timestamps" number: 3 label: LABEL_REPEATED type: TYPE_DOUBLE }
+field { name: "last_preserved_timestamp" number: 4 label: LABEL_OPTIONAL type: TYPE_DOUBLE } }
+"""
+
+
 def write_state(folder: str, names: Sequence[str]) -> bool:
     """Writes the state file if it differs, of names of which the newest is the last; returns so.
 
@@ -155,9 +170,7 @@ def read_state(path: str) -> str:
       CheckpointError: it is not there, or damaged.
     """
     content = file_io.read_bounded(path, _MAX_STATE_BYTES)
-    # The public way to an empty message of this kind.
-    state = tf.compat.v1.train.generate_checkpoint_state_proto(".", ".")
-    state.Clear()
+    state = _empty_state()
     try:
         text_format.Parse(content.decode(), state)
     except (text_format.ParseError, ValueError) as error:
@@ -166,6 +179,14 @@ def read_state(path: str) -> str:
     if not state.model_checkpoint_path:
         raise CheckpointError("it is damaged: it names no newest checkpoint")
     return str(state.model_checkpoint_path)
+
+
+def _empty_state() -> Any:
+    """An empty message of the kind of a state file, of which TensorFlow has no public module."""
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(text_format.Parse(_STATE, descriptor_pb2.FileDescriptorProto()))
+    found = pool.FindMessageTypeByName("tensorflow.CheckpointState")
+    return message_factory.GetMessageClass(found)()
 
 
 def named_checkpoint(path: str) -> str | None:
@@ -244,7 +265,7 @@ def after_save(folder: str, newest: int, retention: Retention) -> bool:
     that another process is reading goes with a later save.
 
     Raises:
-      tf.errors.OpError, OSError: the file system refused.
+      OSError: the file system refused.
     """
     steps = [step for step in committed_steps(folder) if step <= newest]
     # Where the order alone decides, no manifest has to be read.

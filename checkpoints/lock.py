@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from typing import TypeAlias, TypeVar
 
-import tensorflow as tf
 from absl import logging
 
 from checkpoints import file_io, naming
@@ -176,7 +175,7 @@ def read_newest(folders: Iterable[str | None], work: Callable[[Hold], _Result]) 
     Raises:
       CheckpointError: checkpoints are deleted faster than they are read; what `work` raises.
     """
-    paths = [path for path in folders if path and tf.io.gfile.isdir(path)]
+    paths = [path for path in folders if path and file_io.is_folder(path)]
     for _ in range(_TRIES):
         before = _listed(paths)
         held: list[str] = []
@@ -200,8 +199,8 @@ def _listed(paths: Iterable[str]) -> list[list[str]]:
 
 def _is_gone(prefix: str) -> bool:
     """Whether a checkpoint is deleted, or is just being deleted."""
-    is_there = tf.io.gfile.exists(prefix + naming.INDEX_SUFFIX)
-    return not is_there or tf.io.gfile.exists(prefix + naming.PENDING_SUFFIX)
+    is_there = file_io.exists(prefix + naming.INDEX_SUFFIX)
+    return not is_there or file_io.exists(prefix + naming.PENDING_SUFFIX)
 
 
 def _hold(locks: ExitStack, held: list[str], prefix: str) -> None:

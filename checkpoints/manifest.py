@@ -15,8 +15,6 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import tensorflow as tf
-
 from checkpoints import file_io, naming
 from errors import CheckpointError, LaterVersionError, reason
 
@@ -52,7 +50,7 @@ def digest(content: bytes) -> FileDigest:
 def digest_file(path: str) -> FileDigest:
     """The size and hash of a file that is there, which is read."""
     hashed, size = hashlib.sha256(), 0
-    with tf.io.gfile.GFile(path, "rb") as file:
+    with file_io.opened(path) as file:
         while block := file.read(_BLOCK_BYTES):
             hashed.update(block)
             size += len(block)
@@ -82,7 +80,7 @@ def read(folder: str, step: int) -> Manifest | None:
         if content is None:
             return None
         manifest = _decode(content)
-    except tf.errors.OpError as error:
+    except OSError as error:
         raise CheckpointError(f"{name} cannot be read: {reason(error)}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{name} is damaged: {error}") from error
@@ -146,9 +144,9 @@ def verify_files(
             raise CheckpointError(f"the manifest does not name {name}")
         try:
             found = digest_file(os.path.join(folder, name))
-        except tf.errors.NotFoundError as error:
+        except FileNotFoundError as error:
             raise CheckpointError(f"{name} is missing") from error
-        except tf.errors.OpError as error:
+        except OSError as error:
             raise CheckpointError(f"{name} cannot be read: {reason(error)}") from error
         if found != manifest.files[name]:
             size, sha256 = manifest.files[name]

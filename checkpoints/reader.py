@@ -1,39 +1,43 @@
 """Tensors of a checkpoint of any format that a Saver has written, read with bounds.
 
-Also how they lie in its files, and the newest checkpoint of a folder that fits a model.
+Also how they lie in its files, and the newest checkpoint of a folder that fits a model. The present
+format, V2, is read without TensorFlow.
 """
 
 import math
 import os
 import re
-import weakref
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 from absl import logging
-from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto
 
 from checkpoints import file_io, manifest, naming
-from checkpoints.bundle import VariableSpec, read_index
+from checkpoints.bundle import Entry, VariableSpec, read_index, read_values, slice_key
+from checkpoints.dtypes import as_dtype
 from checkpoints.folder import usable_steps
 from checkpoints.manifest import Manifest
 from checkpoints.naming import INDEX_SUFFIX
-from errors import CheckpointError, LaterVersionError, first_few
+from errors import (
+    CheckpointError,
+    LaterVersionError,
+    NotInstalledError,
+    first_few,
+    reason,
+)
+
+if TYPE_CHECKING:
+    from checkpoints.format_v1 import OldReader
 
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})")
 # The format of 2016 compresses its values with Snappy (at most 64 bytes out of 3) and writes
 # integers in as little as one byte out of eight.
 _MAX_RATIO_OF_V1 = 256
-# What TensorFlow's reader of checkpoints raises. A file that is cut short is an IndexError, a
-# missing index a ValueError.
-_READER_ERRORS = (
-    *(tf.errors.OpError, IndexError, OverflowError, RuntimeError),
-    *(SystemError, TypeError, ValueError),
-)
+# The key of a slice: a zero byte, the tensor's name, and an end before its starts and lengths.
+_OF_A_SLICE, _END_OF_NAME = b"\0", b"\0\1"
 Array = np.ndarray[Any, Any]
 
 
@@ -45,7 +49,7 @@ class CheckpointReader:
       files: the paths of those that hold values, by rising number; `sizes` has their bytes.
       index: key -> entry of its index; empty in the format V1, which has none.
       shapes: key -> shape of each tensor; of one that was saved in slices, that of the whole.
-      dtypes: key -> tf.DType.
+      dtypes: key -> dtype.
     """
 
     def __init__(self, prefix: str) -> None:
@@ -55,28 +59,74 @@ class CheckpointReader:
           CheckpointError: a file is missing or damaged.
         """
         self.prefix = prefix
-        tail, files = _files(prefix)
-        self.files: Sequence[str] = files
-        self.version = "V1" if tail is not None else "V2"
+        self.index: Mapping[bytes, Entry] = {}
+        self._is_big_endian = False
+        self._old: OldReader | None = None
+        folder, base = os.path.split(prefix)
+        names = set(file_io.names_in(folder))
+        if base + INDEX_SUFFIX in names:
+            self.version = "V2"
+            self._open(f"{base}.data", names)
+        else:
+            self.version = "V1"
+            self._open_old(base, names)
+
+    def _open(self, stem: str, names: Collection[str]) -> None:
+        """Reads the index of a checkpoint whose data files' names begin with `stem`."""
+        shards = _shards(self.prefix, stem, names)
+        if not shards:
+            raise CheckpointError(
+                f"{self.prefix}.index is there, its data file {self.prefix}.data-00000-of-00001 is "
+                "missing"
+            )
+        file_io.check_fetched(self.prefix + INDEX_SUFFIX)
+        found = read_index(self.prefix + INDEX_SUFFIX)
+        tails = [f"-{n:05d}-of-{found.num_shards:05d}" for n in range(found.num_shards)]
+        if missing := [tail for tail in tails if stem + tail not in names]:
+            raise CheckpointError(f"{self.prefix}.data{missing[0]} is missing")
+        self._look_at([f"{self.prefix}.data{tail}" for tail in tails])
+        self.index, self._is_big_endian = found.entries, found.is_big_endian
+        whole = {k: entry for k, entry in self.index.items() if not k.startswith(_OF_A_SLICE)}
+        try:
+            by_name = {key.decode(): entry for key, entry in whole.items()}
+        except UnicodeDecodeError as error:
+            raise CheckpointError(f"{self.prefix} is damaged: a name in it is no UTF-8") from error
+        self.shapes = {key: list(entry.shape) for key, entry in by_name.items()}
+        self.dtypes = {key: as_dtype(entry.dtype) for key, entry in by_name.items()}
+
+    def _open_old(self, base: str, names: Collection[str]) -> None:
+        """Has TensorFlow open a file at the prefix itself, or shards beside it."""
+        tail = ""
+        if base in names and not file_io.is_folder(self.prefix):
+            self._look_at([self.prefix])
+        elif shards := _shards(self.prefix, base, names):
+            tail = shards[0].replace("00000", "?????", 1)
+            self._look_at([f"{self.prefix}{shard}" for shard in shards])
+        else:
+            raise CheckpointError(
+                f"{self.prefix} has no variables: expected {self.prefix}.index and "
+                f"{self.prefix}.data-00000-of-00001"
+            )
+        try:
+            from checkpoints.format_v1 import OldReader
+        except (ImportError, NotInstalledError) as error:
+            raise NotInstalledError(
+                f"{self.prefix} is of the format V1, of 2016, which only TensorFlow reads: pip "
+                "install tensorflow"
+            ) from error
+        with self._one_line():
+            self._old = OldReader(self.prefix, tail)
+            self.shapes, self.dtypes = dict(self._old.shapes), self._old.dtypes
+
+    def _look_at(self, files: Sequence[str]) -> None:
+        """Notes the files and their sizes."""
+        self.files = files
         for file in files:
             file_io.check_fetched(file)
-        self.index: Mapping[bytes, BundleEntryProto] = {}
-        if tail is None:
-            file_io.check_fetched(prefix + INDEX_SUFFIX)
-            self.index = read_index(prefix + INDEX_SUFFIX)
         try:
-            self.sizes = [int(tf.io.gfile.stat(file).length) for file in files]
-        except tf.errors.OpError as error:
-            raise CheckpointError(f"a checkpoint's file cannot be read: {error.message}") from error
-        links = ExitStack()
-        self._readable = links.enter_context(file_io.readable_prefix(prefix))
-        weakref.finalize(self, links.close)
-        self._pattern = self._readable + (tail or "")
-        with self._one_line():
-            # Not tf.train.load_checkpoint: given a folder of that name, it follows the state file.
-            self._reader = tf.compat.v1.train.NewCheckpointReader(self._pattern)
-            self.shapes: Mapping[str, list[int]] = self._reader.get_variable_to_shape_map()
-            self.dtypes: Mapping[str, tf.DType] = self._reader.get_variable_to_dtype_map()
+            self.sizes = [file_io.stat(file).size for file in files]
+        except OSError as error:
+            raise CheckpointError(f"a checkpoint's file cannot be read: {reason(error)}") from error
 
     @property
     def specs(self) -> dict[str, VariableSpec]:
@@ -97,6 +147,17 @@ class CheckpointReader:
                 f"{key} {self.dtypes[key].name} {self.shapes[key]}"
             )
 
+    def check_place(self, entry: Entry) -> None:
+        """CheckpointError where an entry's values are not inside of the file that it names."""
+        if entry.shard_id >= len(self.files):
+            raise CheckpointError(f"{self.prefix} is damaged: it has no shard {entry.shard_id}")
+        end = entry.offset + entry.size
+        if self.sizes[entry.shard_id] < end:
+            raise self._damage(
+                f"{self.files[entry.shard_id]} has {self.sizes[entry.shard_id]} bytes, its index "
+                f"speaks of {end}"
+            )
+
     def read(self, key: str) -> Array:
         """The value of a tensor that there is, of its dtype and shape.
 
@@ -104,21 +165,52 @@ class CheckpointReader:
           CheckpointError: it is damaged.
         """
         with self._one_line():
-            try:
-                # A single text comes as bytes, of which NumPy's own kind loses zeros at the end.
-                kind = object if self.dtypes[key] == tf.string else None
-                return np.asarray(self._reader.get_tensor(key), kind)
-            except tf.errors.UnimplementedError:  # Of the format V1 it joins no slices.
-                return _restored(self._pattern, key, self.dtypes[key])
+            if self._old is not None:
+                return self._old.read(key)
+            entry = self.index[key.encode()]
+            return self._joined(key, entry) if entry.slices else self._stored(entry)
+
+    def _stored(self, entry: Entry) -> Array:
+        """The values of an entry without slices."""
+        self.check_place(entry)
+        return read_values(self.files[entry.shard_id], entry, self._is_big_endian)
+
+    def _joined(self, key: str, entry: Entry) -> Array:
+        """A tensor that was saved in slices, which have to fill it."""
+        parts = {}
+        for part in entry.slices:
+            stored = self.index.get(slice_key(key.encode(), part))
+            if stored is None or stored.dtype != entry.dtype or stored.slices:
+                raise ValueError("it lacks a slice")
+            lengths = zip(part.lengths, entry.shape, strict=True)
+            if stored.shape != tuple(
+                size if length is None else length for length, size in lengths
+            ):
+                raise ValueError("a slice is not of its shape")
+            self.check_place(stored)  # Before memory is taken for all of them.
+            parts[part] = stored
+        count = math.prod(entry.shape)
+        if sum(math.prod(stored.shape) for stored in parts.values()) != count:
+            raise ValueError("its slices do not fill it")
+        value = np.empty(entry.shape, self.dtypes[key].as_numpy_dtype)
+        filled = np.zeros(entry.shape, bool)
+        for part, stored in parts.items():
+            ends = zip(part.starts, stored.shape, strict=True)
+            place = tuple(slice(start, start + size) for start, size in ends)
+            if filled[place].any():
+                raise ValueError("its slices overlap")
+            value[place], filled[place] = self._stored(stored), True
+        return value
 
     @contextmanager
     def _one_line(self) -> Iterator[None]:
-        """Makes a CheckpointError of whatever the reader's C++ side raises."""
+        """Makes a CheckpointError of what is raised where values make no sense."""
         try:
             yield
-        except _READER_ERRORS as error:
-            line = (str(error).splitlines() or ["it cannot be read"])[0]
-            raise self._damage(line.replace(self._readable, self.prefix)) from error
+        except (ValueError, IndexError) as error:
+            raise self._damage(str(error)) from error
+        except OSError as error:
+            raise CheckpointError(f"{self.prefix} cannot be read: {reason(error)}") from error
 
     def _damage(self, line: str) -> CheckpointError:
         """What to say of values that make no sense: that they are none, where they look so."""
@@ -128,41 +220,7 @@ class CheckpointReader:
         return CheckpointError(f"{self.prefix} is damaged: {line}")
 
 
-def _restored(pattern: str, key: str, dtype: tf.DType) -> Array:
-    """The value of a tensor, by a restore operation of our own in a graph of our own."""
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        (value,) = tf.raw_ops.RestoreV2(
-            prefix=pattern, tensor_names=[key], shape_and_slices=[""], dtypes=[dtype]
-        )
-        return np.asarray(session.run(value))
-
-
-def _files(prefix: str) -> tuple[str | None, list[str]]:
-    """What follows the prefix in what TensorFlow opens a checkpoint by, and its files of values.
-
-    An index makes it the present format, whose tail is None. Without one, it is the format V1: a
-    file at the prefix itself, or shards beside it. The shards are checked to be all there.
-    """
-    folder, base = os.path.split(prefix)
-    names = set(file_io.names_in(folder))
-    if base + INDEX_SUFFIX in names:
-        shards = _shards(prefix, f"{base}.data", names)
-        if not shards:
-            raise CheckpointError(
-                f"{prefix}.index is there, its data file {prefix}.data-00000-of-00001 is missing"
-            )
-        return None, [f"{prefix}.data{shard}" for shard in shards]
-    if base in names and not tf.io.gfile.isdir(prefix):
-        return "", [prefix]
-    shards = _shards(prefix, base, names)
-    if not shards:
-        raise CheckpointError(
-            f"{prefix} has no variables: expected {prefix}.index and {prefix}.data-00000-of-00001"
-        )
-    return shards[0].replace("00000", "?????", 1), [f"{prefix}{shard}" for shard in shards]
-
-
-def _shards(prefix: str, stem: str, names: set[str]) -> list[str]:
+def _shards(prefix: str, stem: str, names: Collection[str]) -> list[str]:
     """What follows `stem` in the names of its shards: `-00000-of-00001` and so on, all there."""
     tails = (name.removeprefix(stem) for name in names if name.startswith(stem))
     found = sorted((m[1], m[2]) for tail in tails if (m := _SHARD.fullmatch(tail)))
@@ -175,11 +233,7 @@ def _shards(prefix: str, stem: str, names: set[str]) -> list[str]:
     return [f"-{number:05d}-of-{of}" for number in range(int(of))]
 
 
-# How the tensors of a checkpoint lie in its files, as the index tells. Slices have entries of their
-# own, whose keys are of `tensorflow/core/util/saved_tensor_slice_util.cc`: a zero byte, the name,
-# and an end after which come their starts and lengths.
-
-_OF_A_SLICE, _END_OF_NAME = b"\0", b"\0\1"
+# How the tensors of a checkpoint lie in its files, as the index tells.
 
 
 class StoredTensor(NamedTuple):
@@ -198,7 +252,7 @@ def stored_tensors(reader: CheckpointReader) -> dict[str, StoredTensor]:
     sizes: dict[str, int] = defaultdict(int)
     slices: dict[str, int] = {}
     for key, entry in reader.index.items():
-        _check_place(reader, entry)
+        reader.check_place(entry)
         is_slice = key.startswith(_OF_A_SLICE)
         stored = key[1:].partition(_END_OF_NAME)[0] if is_slice else key
         name = stored.decode(errors="replace")
@@ -209,20 +263,6 @@ def stored_tensors(reader: CheckpointReader) -> dict[str, StoredTensor]:
         key: StoredTensor(slices[key], sizes[key]) if key in slices else StoredTensor()
         for key in reader.shapes
     }
-
-
-def _check_place(reader: CheckpointReader, entry: BundleEntryProto) -> None:
-    """CheckpointError where an entry's values are not inside of the file that it names."""
-    if not entry.size:
-        return
-    if entry.shard_id >= len(reader.files):
-        raise CheckpointError(f"{reader.prefix} is damaged: it has no shard {entry.shard_id}")
-    size, end = reader.sizes[entry.shard_id], entry.offset + entry.size
-    if size < end:
-        raise CheckpointError(
-            f"{reader.prefix} is damaged: {reader.files[entry.shard_id]} has {size} bytes, its "
-            f"index speaks of {end}"
-        )
 
 
 # The newest checkpoint of a folder that is whole and fits the model.

@@ -16,6 +16,7 @@ import re
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass
+from pathlib import Path
 from types import UnionType
 from typing import Any, NamedTuple, TypeVar, get_args
 
@@ -217,7 +218,11 @@ def checks_of(request: Any) -> Iterator[Together]:
 
 # Flags of the fields, a request of the flags that are given, and the help.
 
-_COMMAND = re.compile(r"^  (python (?:-m )?\S+).*(?<!\\)$", re.MULTILINE)
+_PROGRAM = "tf-graph-trainer"
+_COMMAND = re.compile(rf"^  ((?:python(?: -m)?|{_PROGRAM}) \S+).*(?<!\\)$", re.MULTILINE)
+_OF_CHECKOUT = re.compile(r"\bpython (?:-m tools\.(\w+)|(\w+)\.py)")
+# As `pyproject.toml` has it installed, all of ours is in one package.
+_IS_INSTALLED = Path(__file__).resolve().parent.parent.name == "tf_graph_trainer"
 # The groups of --help, those first that are asked for most. Others come after them.
 _GROUPS = ("model", "data", "input", "training", "run", "checkpoints", "selection", "output")
 _LAST = "limits"
@@ -247,6 +252,10 @@ class CommandLine:
         self._request = Nested(request)
         self._flags = [*flags_of(request)]
         self._description = (description or "").strip()
+        if _IS_INSTALLED:
+            self._description = _OF_CHECKOUT.sub(
+                lambda found: f"{_PROGRAM} {found[1] or found[2]}", self._description
+            )
         for one in self._flags:
             _define(one, self.values)
             if one.path and not one.many:

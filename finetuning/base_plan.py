@@ -152,7 +152,7 @@ def _step(needed: SubGraph) -> list[str]:
     meta, node = needed.meta, needed.meta.nodes[STEP]
     if node.op in VARIABLE_OPS:
         step = variable_of(meta, node)
-        if step.dtype in (tf.int32, tf.int64) and step.shape.rank in (0, None):
+        if step.dtype in (tf.int32, tf.int64) and not step.shape:
             return [f"{STEP}:0"]
     raise TrainingError(
         f"{meta.path} has a node {STEP} that is no integer variable, and the run counts its steps "
@@ -267,10 +267,10 @@ def _variables(meta: MetaGraphFile, needed: SubGraph) -> dict[str, Variable]:
     for name, node in meta.nodes.items():
         if name in needed.names and node.op in VARIABLE_OPS:
             variable = variable_of(meta, node)
-            if node.op == "Variable" and variable.shape.rank is None:
+            if node.op == "Variable" and variable.shape is None:
                 # It cannot tell a scalar from a shape that is not known: the values will tell.
-                variable = variable._replace(shape=tf.TensorShape([]))
-            if not variable.shape.is_fully_defined() or variable.dtype == tf.string:
+                variable = variable._replace(shape=())
+            if not variable.is_defined or variable.dtype == tf.string:
                 raise TrainingError(
                     f"{name} of {meta.path} cannot be fine-tuned with: it is a variable of "
                     f"{variable.dtype.name} {format_shape(variable.shape)}"

@@ -1,12 +1,14 @@
 """Makes an array fit a tensor, without loss of meaning, or a JSON value of it."""
 
+import math
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
+from tensorflow.core.framework.tensor_pb2 import TensorProto
 
+from checkpoints.dtypes import RESOURCE, STRING, VARIANT, DType, as_dtype, dtype_of
 from errors import PredictionError
-from metagraph.meta import TensorInfo, format_shape
+from metagraph.meta import TensorInfo, fits_shape, format_shape
 
 Array = np.ndarray[Any, Any]
 _REGISTERED = 2  # NumPy's mark of a dtype that another package has added.
@@ -14,7 +16,7 @@ _REGISTERED = 2  # NumPy's mark of a dtype that another package has added.
 
 def fit(value: Array, info: TensorInfo, source: str) -> Array:
     """`value`, which a person gave at `source`, as `fit_dtype` has it, of the tensor's shape."""
-    if not tf.TensorShape(info.shape).is_compatible_with(value.shape):
+    if not fits_shape(info.shape, value.shape):
         raise PredictionError(
             f"{source}: {info.name} takes {info.dtype.name} {format_shape(info.shape)}, "
             f"found {value.dtype} {format_shape(value.shape)}"
@@ -30,12 +32,12 @@ def fit_dtype(value: Array, info: TensorInfo, source: str) -> Array:
     texts become strings in UTF-8. Nothing else goes over: no float becomes an integer, no number a
     bool. Raises PredictionError where the dtype, or a value, does not go over.
     """
-    if info.dtype == tf.string:
+    if info.dtype == STRING:
         if value.dtype.kind not in "SUO":  # Our own readers give nothing but bytes in objects.
             raise PredictionError(f"{source}: {info.name} takes strings, found {value.dtype}")
         texts = np.char.encode(value, "utf-8") if value.dtype.kind == "U" else value
         return texts.astype(object, copy=False)
-    if info.dtype in (tf.resource, tf.variant):
+    if info.dtype in (RESOURCE, VARIANT):
         raise PredictionError(f"{source}: {info.name} cannot be fed: it is a {info.dtype.name}")
     dtype, target, kind = np.dtype(info.dtype.as_numpy_dtype), info.dtype, value.dtype.kind
     if value.dtype == dtype:
@@ -67,10 +69,10 @@ def as_numpy_dtype(value: Array) -> Array:
         return np.asarray(value[value.dtype.names[0]])
     if value.dtype.isbuiltin != _REGISTERED:
         return value
-    return value.astype(np.float32 if tf.as_dtype(value.dtype).is_floating else np.int8)
+    return value.astype(np.float32 if dtype_of(value).is_floating else np.int8)
 
 
-def _instead(value: Array, target: tf.DType) -> str:
+def _instead(value: Array, target: DType) -> str:
     """What to give in place of a value whose dtype does not go over."""
     if target.is_bool:
         return "; expected true or false"
@@ -81,7 +83,7 @@ def _instead(value: Array, target: tf.DType) -> str:
     return ""
 
 
-def _limited(value: Any, dtype: tf.DType) -> str:
+def _limited(value: Any, dtype: DType) -> str:
     """A value that is out of range, with the range, or that lies between two floats."""
     if dtype.is_integer:
         return f"{value}: it has {_range(dtype)}"
@@ -92,7 +94,7 @@ def _limited(value: Any, dtype: tf.DType) -> str:
     return f"{value}: it has numbers from {float(dtype.min):g} to {float(dtype.max):g}"
 
 
-def _range(dtype: tf.DType) -> str:
+def _range(dtype: DType) -> str:
     return f"whole numbers from {dtype.min} to {dtype.max}"
 
 
@@ -108,6 +110,47 @@ def _lost(value: Array, cast: Array) -> Array:
     too_large = cast >= limit if cast.dtype.kind not in "iu" else False
     # The last: -1 wraps around to 2**64 - 1, and back.
     return np.asarray((back != value) | too_large | ((cast < 0) != (value < 0)))
+
+
+# The fields of a constant that is written value by value. Format:
+# `tensorflow/core/framework/tensor.proto`.
+_FIELDS = {
+    **dict.fromkeys(("float16", "bfloat16"), "half_val"),
+    "float32": "float_val",
+    "float64": "double_val",
+    "int64": "int64_val",
+    "bool": "bool_val",
+    "complex64": "scomplex_val",
+    "complex128": "dcomplex_val",
+    "string": "string_val",
+    "uint32": "uint32_val",
+    "uint64": "uint64_val",
+}
+
+
+def constant(tensor: TensorProto) -> Array:
+    """The value of a constant; TypeError or ValueError where its dtype has none, or it is damaged.
+
+    The last value that is written stands for all that are not.
+    """
+    dtype = as_dtype(tensor.dtype)
+    shape = [dim.size for dim in tensor.tensor_shape.dim]
+    if dtype in (RESOURCE, VARIANT) or min(shape, default=0) < 0:
+        raise TypeError(f"there is no value {dtype} {shape}")
+    if tensor.tensor_content and dtype != STRING:
+        return np.frombuffer(tensor.tensor_content, dtype.as_numpy_dtype).reshape(shape)
+    written = getattr(tensor, _FIELDS.get(dtype, "int_val"))
+    numpy_dtype, missing = dtype.as_numpy_dtype, b"" if dtype == STRING else 0
+    if _FIELDS.get(dtype) == "half_val":  # Their bits, as whole numbers.
+        values = np.array(written, np.uint16).view(numpy_dtype)
+    elif dtype.is_complex:  # Real and imaginary parts, one after the other.
+        values = np.array(written, np.float64).view(np.complex128).astype(numpy_dtype)
+    else:
+        values = np.array([*written], object).astype(numpy_dtype)
+    rest = math.prod(shape) - len(values)
+    if rest > 0:
+        values = np.append(values, np.full(rest, values[-1] if len(values) else missing))
+    return values.astype(numpy_dtype).reshape(shape)
 
 
 def json_value(array: Array) -> Any:

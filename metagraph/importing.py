@@ -4,6 +4,8 @@ Refused are graphs that TensorFlow takes in without a word and then crashes on, 
 are far larger in memory than in their file. A part may also be imported only to be looked at.
 """
 
+from __future__ import annotations
+
 import itertools
 import math
 import re

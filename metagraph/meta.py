@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-import tensorflow as tf
 from absl import logging
 from google.protobuf import text_format
 from google.protobuf.empty_pb2 import Empty
@@ -19,9 +18,11 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.framework.tensor_shape_pb2 import TensorShapeProto
+from tensorflow.core.framework.types_pb2 import DT_STRING
 from tensorflow.core.framework.variable_pb2 import VariableDef
 from tensorflow.core.protobuf.meta_graph_pb2 import CollectionDef, MetaGraphDef
 
+from checkpoints.dtypes import DType
 from checkpoints.file_io import HEAD_BYTES, kind_of, read_bounded
 from checkpoints.naming import META_SUFFIX, SIGNATURE
 from errors import CheckpointError, first_few, nearest_names
@@ -94,7 +95,7 @@ class TensorInfo(NamedTuple):
     """
 
     name: str
-    dtype: tf.DType
+    dtype: DType
     shape: tuple[int | None, ...] | None
 
     def __str__(self) -> str:
@@ -102,13 +103,21 @@ class TensorInfo(NamedTuple):
         return f"{self.name} {self.dtype.name} {format_shape(self.shape)}"
 
 
-def format_shape(shape: Sequence[int | None] | tf.TensorShape | None) -> str:
-    """`[?, 32, 32, 3]`; `of any shape` where the rank is not known."""
-    if isinstance(shape, tf.TensorShape):
+def format_shape(shape: Any) -> str:
+    """`[?, 32, 32, 3]` of sizes or a tf.TensorShape; `of any shape` where the rank is not known."""
+    if hasattr(shape, "as_list"):
         shape = None if shape.rank is None else shape.as_list()
     if shape is None:
         return "of any shape"
     return "[" + ", ".join("?" if size is None else str(size) for size in shape) + "]"
+
+
+def fits_shape(shape: Sequence[int | None] | None, sizes: Sequence[int]) -> bool:
+    """Whether what has these sizes is of a shape, of which not all may be known."""
+    if shape is None:
+        return True
+    same = len(shape) == len(sizes)
+    return same and all(a in (None, b) for a, b in zip(shape, sizes, strict=True))
 
 
 PLACEHOLDERS = frozenset({"Placeholder", "PlaceholderV2"})
@@ -328,8 +337,10 @@ def add_description(meta: MetaGraphDef, scope: str = "") -> None:
     while name in taken:
         name += "_"
     node = meta.graph_def.node.add(name=name, op="Const")
-    node.attr["dtype"].type = tf.string.as_datatype_enum
-    node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(content, tf.string, []))
+    node.attr["dtype"].type = DT_STRING
+    node.attr["value"].tensor.dtype = DT_STRING
+    node.attr["value"].tensor.tensor_shape.SetInParent()
+    node.attr["value"].tensor.string_val.append(content)
 
 
 def take_description(graph_def: GraphDef) -> MetaGraphDef:

@@ -140,8 +140,11 @@ class Model(NamedTuple):
         return {**self.inputs, **self.outputs}
 
 
-def read_model(meta: MetaGraphFile, signature: str | None = None) -> Model:
-    """What the file says, entries that name no tensor left out; see `choose_signature`."""
+def read_model(meta: MetaGraphFile, signature: str | None = None, classifies: bool = True) -> Model:
+    """What the file says, entries that name no tensor left out; see `choose_signature`.
+
+    Whether it is a classifier is asked of TensorFlow, or not at all without `classifies`.
+    """
     signatures = read_signatures(meta)
     chosen = choose_signature(meta, signatures, signature)
     scales = meta.collection(naming.INPUT_SCALE_COLLECTION).float_list.value
@@ -157,7 +160,7 @@ def read_model(meta: MetaGraphFile, signature: str | None = None) -> Model:
         class_names=_texts(meta, naming.CLASS_NAMES_COLLECTION),
         input_scale=scales[0] if scales else None,
         trained_on=trained_on[0] if trained_on else None,
-        classifier=_classifier(meta, chosen.outputs),
+        classifier=_classifier(meta, chosen.outputs) if classifies else None,
         image_shape=(sizes[0], sizes[1], sizes[2]) if is_shape else None,
     )
 

@@ -10,13 +10,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-import tensorflow as tf
 from absl import logging
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
-from checkpoints import folder
+from checkpoints import file_io, folder
 from checkpoints.file_io import HEAD_BYTES, kind_of, names_in, read_bounded, read_head
 from checkpoints.folder import named_checkpoint, newest_meta_graph
 from checkpoints.naming import BASENAME, INDEX_SUFFIX, META_SUFFIX, STATE_FILE, checkpoint_prefix
@@ -69,12 +68,12 @@ def find_model(path: str, warn: bool = True) -> str:
 
     With `warn`, it warns of variables in a folder that have no graph. It raises as `open_model`.
     """
-    if tf.io.gfile.isdir(path):
+    if file_io.is_folder(path):
         return _in_folder(path, warn)
     is_graph = path.endswith(GRAPH_SUFFIXES)
     prefix = os.path.splitext(path)[0] if is_graph else prefix_of(path)
     file = path if is_graph else prefix + META_SUFFIX
-    if tf.io.gfile.exists(file):
+    if file_io.exists(file):
         return file
     raise _no_graph(path, prefix)
 
@@ -87,7 +86,7 @@ def _in_folder(path: str, warn: bool) -> str:
             return os.path.join(path, name)
     if folder.usable_steps(path):
         meta = newest_meta_graph(path)
-        if tf.io.gfile.exists(meta):
+        if file_io.exists(meta):
             return meta
         raise _no_graph(meta, meta.removesuffix(META_SUFFIX))
     found = [name for name in names if name.endswith(META_SUFFIX)]
@@ -149,11 +148,11 @@ def find_variables(path: str) -> str:
     """
     prefix = prefix_of(path)
     place, base = os.path.split(prefix)
-    parts = names_in(place) if tf.io.gfile.isdir(place or ".") else []
+    parts = names_in(place) if file_io.is_folder(place or ".") else []
     # A base may be empty, as that of `model/.index`; of `model/` it is the folder that is meant.
     if (base or path != prefix) and base + INDEX_SUFFIX in parts:
         return prefix
-    if tf.io.gfile.isdir(path):
+    if file_io.is_folder(path):
         return _newest_in(path)
     if base and any(name == base or prefix_of(name) == base for name in parts):
         return prefix
@@ -180,9 +179,9 @@ def _newest_in(path: str) -> str:
 
 def _no_graph(path: str, prefix: str) -> CheckpointError:
     """What to say of a path beside which there is no graph, and of its checkpoint, if it is one."""
-    if tf.io.gfile.exists(prefix + INDEX_SUFFIX):
+    if file_io.exists(prefix + INDEX_SUFFIX):
         return _only_variables(prefix)
-    if tf.io.gfile.exists(path):
+    if file_io.exists(path):
         kind = kind_of(read_head(path, HEAD_BYTES)) or "nothing that is known here"
         return CheckpointError(
             f"{path} is no model: it is {kind}; expected a .meta, a checkpoint's prefix, a frozen "
@@ -197,7 +196,7 @@ def _only_variables(prefix: str) -> CheckpointError:
     index = prefix + INDEX_SUFFIX
     place = os.path.dirname(prefix)
     saved_model = os.path.dirname(os.path.abspath(place))
-    if any(tf.io.gfile.exists(os.path.join(saved_model, n)) for n in SAVED_MODEL_FILES):
+    if any(file_io.exists(os.path.join(saved_model, n)) for n in SAVED_MODEL_FILES):
         return CheckpointError(f"{index} is part of a SavedModel: name its folder {saved_model}")
     metas = [name for name in names_in(place) if name.endswith(META_SUFFIX)]
     graph = os.path.join(place, metas[0]) if len(metas) == 1 else "<the .meta of its graph>"
@@ -210,13 +209,13 @@ def _only_variables(prefix: str) -> CheckpointError:
 def beside(path: str, suffixes: Sequence[str]) -> str:
     """The end of an error line over a missing path: what its folder has of these suffixes."""
     place, name = os.path.split(path.rstrip("/"))
-    if not tf.io.gfile.isdir(place or "."):
+    if not file_io.is_folder(place or "."):
         return f": there is no folder {place}"
     names = names_in(place)
     files = [other for other in names if other.endswith(tuple(suffixes))]
     near = sorted(files, key=lambda other: -difflib.SequenceMatcher(None, other, name).ratio())
     if not name.endswith(tuple(suffixes)):  # It may have been a folder.
-        folders = [other for other in names if tf.io.gfile.isdir(os.path.join(place, other))]
+        folders = [other for other in names if file_io.is_folder(os.path.join(place, other))]
         near += nearest_names(name, folders)
     return f"; beside it there is {first_few(near, _MAX_NAMED)}" if near else ""
 

@@ -4,6 +4,8 @@ The table `operations.txt` says what each operation may do. To learn dtypes and 
 imported first, in which operations that are not pure have no kernel (`disarm`).
 """
 
+from __future__ import annotations
+
 import itertools
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence

@@ -4,6 +4,8 @@ Only the nodes that the fetched tensors need are imported. Operations of our own
 variables; the file's own restore, save and initializer operations are never run.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
@@ -16,7 +18,8 @@ from absl import logging
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from checkpoints.bundle import make_fed_callable
+from checkpoints.dtypes import DType
+from checkpoints.writer import make_fed_callable
 from errors import CheckpointError, first_few
 from metagraph.casting import Array, as_numpy_dtype
 from metagraph.graph import attribute_of, nodes_by_op
@@ -105,7 +108,7 @@ class InferenceGraph:
         """Frees the session and with it the variables' memory."""
         self._session.close()
 
-    def __enter__(self) -> "InferenceGraph":
+    def __enter__(self) -> InferenceGraph:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -200,10 +203,10 @@ def _info(name: str, tensor: tf.Tensor) -> TensorInfo:
         dtype = tensor.op.get_attr("dtype")
         shape = tf.TensorShape(tensor.op.get_attr("shape"))
     if shape.rank is None:
-        return TensorInfo(name, dtype, None)
+        return TensorInfo(name, DType(dtype.name), None)
     # A damaged file may have a size below -1; TensorFlow takes it in as it is.
     sizes = (size if size is not None and size >= 0 else None for size in shape.as_list())
-    return TensorInfo(name, dtype, tuple(sizes))
+    return TensorInfo(name, DType(dtype.name), tuple(sizes))
 
 
 def _restored_session(

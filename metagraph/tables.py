@@ -4,6 +4,8 @@ An initializer that computes keys and values in the graph is run. Of one that re
 is us who read it, where the user names it or it is an asset of the SavedModel itself.
 """
 
+from __future__ import annotations
+
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -15,6 +17,7 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf.meta_graph_pb2 import AssetFileDef
 
+from checkpoints import file_io
 from checkpoints.file_io import check_fetched, read_bounded
 from checkpoints.reader import Array
 from errors import CheckpointError, reason
@@ -255,7 +258,7 @@ def bundled_asset(meta: MetaGraphFile, name: str) -> str | None:
     if not file.endswith(GRAPH_SUFFIXES):
         return None
     # Of a file that a link leads to elsewhere, not even whether it exists is asked.
-    return path if not _is_inside(path) or tf.io.gfile.exists(path) else None
+    return path if not _is_inside(path) or file_io.exists(path) else None
 
 
 def _is_inside(path: str) -> bool:

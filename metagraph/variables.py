@@ -11,9 +11,9 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
-import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from checkpoints.dtypes import DType, as_dtype
 from checkpoints.reader import Array, CheckpointReader
 from errors import CheckpointError, first_few
 from metagraph.graph import (
@@ -26,7 +26,7 @@ from metagraph.graph import (
     text_at,
     views,
 )
-from metagraph.meta import MetaGraphFile, format_shape, node_of, variable_definitions
+from metagraph.meta import MetaGraphFile, fits_shape, format_shape, node_of, variable_definitions
 
 RESOURCE_VARIABLE = "VarHandleOp"
 REF_VARIABLES = frozenset({"Variable", "VariableV2"})
@@ -151,8 +151,13 @@ class Variable(NamedTuple):
     """A variable of a graph, by its node; never of a reference type, perhaps of unknown shape."""
 
     name: str
-    dtype: tf.DType
-    shape: tf.TensorShape
+    dtype: DType
+    shape: tuple[int | None, ...] | None
+
+    @property
+    def is_defined(self) -> bool:
+        """Whether all of its shape is known."""
+        return self.shape is not None and None not in self.shape
 
 
 def variable_of(meta: MetaGraphFile, node: NodeDef) -> Variable:
@@ -163,13 +168,14 @@ def variable_of(meta: MetaGraphFile, node: NodeDef) -> Variable:
         raise CheckpointError(f"{meta.path} is damaged: the shape of {node.name} is negative")
     # The oldest kind cannot tell a scalar from a shape that is not known.
     unknown = shape.unknown_rank or (node.op == "Variable" and not shape.dim)
-    return Variable(node.name, dtype, tf.TensorShape(None if unknown else shape))
+    sizes = tuple(None if dim.size < 0 else dim.size for dim in shape.dim)
+    return Variable(node.name, dtype, None if unknown else sizes)
 
 
-def dtype_of(meta: MetaGraphFile, number: int) -> tf.DType:
+def dtype_of(meta: MetaGraphFile, number: int) -> DType:
     """The dtype of a number in the file, which may be damaged."""
     try:
-        return tf.as_dtype(number)
+        return as_dtype(number)
     except TypeError as error:
         raise CheckpointError(f"{meta.path} is damaged: there is no dtype {number}") from error
 
@@ -264,7 +270,7 @@ def _fits(variable: Variable, stored: Stored, reader: CheckpointReader) -> bool:
     is_cast = stored.cast and dtype.is_floating and variable.dtype.is_floating
     if (dtype != variable.dtype and not is_cast) or (part and list(part.full_shape) != shape):
         return False
-    return bool(variable.shape.is_compatible_with(part.sizes if part else shape))
+    return fits_shape(variable.shape, part.sizes if part else shape)
 
 
 # Which tensors of a checkpoint only an optimizer needs: its slots, powers and counters. The name

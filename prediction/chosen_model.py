@@ -7,16 +7,17 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from checkpoints import naming
+from checkpoints.dtypes import as_dtype
+from checkpoints.file_io import is_folder
 from checkpoints.folder import best_checkpoint, explain_if_gone
 from checkpoints.lock import Hold, read_newest
 from checkpoints.manifest import verify_checkpoint
 from cli.terminal import one_line
 from errors import CheckpointError, first_few
-from metagraph.casting import json_value
+from metagraph.casting import constant, json_value
 from metagraph.meta import MetaGraphFile, format_shape, node_of, shape_sizes
 from metagraph.model import Candidates, Model, find_candidates, read_model
 from metagraph.opening import find_model, find_variables, open_model, prefix_of
@@ -66,8 +67,7 @@ def _folder_of_best(config: ModelConfig) -> str | None:
     """Where the best checkpoint is looked for; None where another is asked for."""
     if config.checkpoint != BEST:
         return None
-    is_folder = tf.io.gfile.isdir(config.meta)
-    return config.meta if is_folder else os.path.dirname(config.meta) or "."
+    return config.meta if is_folder(config.meta) else os.path.dirname(config.meta) or "."
 
 
 def _chosen(config: _Config) -> _Config:
@@ -86,9 +86,9 @@ def _chosen(config: _Config) -> _Config:
             ) from error
         if best == meta:
             meta, checkpoint = checkpoint + naming.META_SUFFIX, None
-    elif checkpoint is not None and tf.io.gfile.isdir(checkpoint):
+    elif checkpoint is not None and is_folder(checkpoint):
         checkpoint = find_variables(checkpoint)
-    if tf.io.gfile.isdir(meta):
+    if is_folder(meta):
         meta = find_model(meta, checkpoint is None)
     return dataclasses.replace(config, meta=meta, checkpoint=checkpoint)
 
@@ -170,7 +170,7 @@ def _default(meta: MetaGraphFile, name: str) -> Record:
         sizes = [dim.size for dim in value.tensor_shape.dim]
         if min(sizes, default=1) >= 0 and math.prod(sizes) <= _MAX_DEFAULT_VALUES:
             try:
-                return {"default": json_value(tf.make_ndarray(value))}
+                return {"default": json_value(constant(value))}
             except (KeyError, TypeError, ValueError):  # A dtype without values, or too few.
                 return {}
     return {}
@@ -178,7 +178,7 @@ def _default(meta: MetaGraphFile, name: str) -> Record:
 
 def _variable(node: NodeDef) -> Record:
     try:
-        dtype = tf.as_dtype(node.attr["dtype"].type).name
+        dtype = as_dtype(node.attr["dtype"].type).name
     except TypeError:  # A number that this TensorFlow has no name for.
         dtype = None
     shape = shape_sizes(node.attr["shape"].shape)

@@ -72,7 +72,8 @@ def test_pins_are_what_the_project_asks_for(python: str) -> None:
     tomllib = pytest.importorskip("tomllib", reason="tomllib came with Python 3.11")
     project = tomllib.loads(_read("pyproject.toml"))
     pins = _pins_for(RUNTIME, python) | _pins_for(DEV, python)
-    for asked in project["project"]["dependencies"] + project["dependency-groups"]["dev"]:
+    asked_for = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
+    for asked in asked_for + project["project"]["optional-dependencies"]["tensorflow"]:
         requirement = Requirement(asked)
         (pin,) = pins[requirement.name].requirement.specifier
         assert pin.version in requirement.specifier, asked

@@ -15,7 +15,7 @@ import tensorflow as tf
 from PIL import Image
 
 import train_cnn
-from checkpoints.bundle import BundleWriter
+from checkpoints import bundle, writer
 from checkpoints.folder import best_checkpoint
 from cli.fields import parse
 from errors import DataError, TrainingError
@@ -67,7 +67,7 @@ def test_signals_lose_no_step(
     """SIGTERM in the test of step 8, or while step 7 is being written beside the next steps."""
     task = train_cnn.make_task(config)
     evaluations = itertools.count(1)
-    write = BundleWriter.write
+    write = bundle.write_bundle
 
     def test_batches() -> Iterable[Batch]:
         if next(evaluations) == 2 and where == "evaluation":
@@ -75,12 +75,12 @@ def test_signals_lose_no_step(
         assert task.test_batches is not None
         return task.test_batches()
 
-    def signalled_write(writer: BundleWriter, prefix: str, values: Any) -> None:
+    def signalled_write(prefix: str, values: Any) -> None:
         if where == "save" and prefix.endswith("-7"):
             os.kill(os.getpid(), signal.SIGTERM)
-        write(writer, prefix, values)
+        write(prefix, values)
 
-    monkeypatch.setattr(BundleWriter, "write", signalled_write)
+    monkeypatch.setattr(writer, "write_bundle", signalled_write)
     stopped = loop.train(task._replace(test_batches=test_batches), config.run)
     monkeypatch.undo()
     assert stopped.exit_code == 143

@@ -11,10 +11,10 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 from absl import logging
 
 from checkpoints import manifest, naming
+from checkpoints.dtypes import STRING
 from checkpoints.reader import Array, CheckpointReader, stored_tensors
 from errors import CheckpointError, ToolError, nearest_names
 from metagraph.casting import as_numpy_dtype, json_value
@@ -104,7 +104,7 @@ def _tensors(
                 "dtype": dtype.name,
                 "shape": list(shape),
                 "values": values,
-                "bytes": None if dtype == tf.string else values * int(dtype.size),
+                "bytes": None if dtype == STRING else values * dtype.size,
                 "disk_bytes": stored[key].disk_bytes,
                 "role": _role_of(key, reader, slots),
                 "path": _path_of(key),
@@ -139,10 +139,10 @@ def _role_of(key: str, reader: CheckpointReader, slots: Collection[str]) -> str:
     """
     if key in slots:
         return "slot"
-    dtype: tf.DType = reader.dtypes[key]
+    dtype = reader.dtypes[key]
     is_single = not reader.shapes[key] and not (dtype.is_floating or dtype.is_complex)
     average = _AVERAGE.fullmatch(key)
-    if key == _OBJECT_GRAPH or is_single or dtype == tf.string or _COUNTER.fullmatch(key):
+    if key == _OBJECT_GRAPH or is_single or dtype == STRING or _COUNTER.fullmatch(key):
         return "other"
     return "other" if average and average[1] in reader.shapes else "model"
 

@@ -11,10 +11,9 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any
 
-import tensorflow as tf
 from absl import logging
 
-from checkpoints import manifest, naming
+from checkpoints import file_io, manifest, naming
 from checkpoints.folder import Saved, best_first, named_checkpoint
 from checkpoints.lock import Hold, read_newest
 from checkpoints.reader import CheckpointReader, stored_tensors
@@ -36,7 +35,6 @@ _COUNTS = ("tensors", "values", "bytes")
 _STATS = ("min", "max", "mean", "std", "nan", "inf")
 _MAX_NAMED = 4  # Variables of one tensor.
 _COMMITTED, _FOREIGN, _DAMAGED = "committed", "no manifest", "damaged"
-_NANOSECONDS = 10**9
 _MAX_HELD = 8  # Of those, a few may be damaged; a process may open only so many files.
 
 
@@ -82,7 +80,7 @@ def _list_checkpoints(path: str, hold: Hold) -> dict[str, Any]:
     if not rows:
         raise CheckpointError(f"--ckpt={path}: it holds no checkpoint")
     state_file = os.path.join(path, naming.STATE_FILE)
-    is_file = tf.io.gfile.exists(state_file) and not tf.io.gfile.isdir(state_file)
+    is_file = file_io.exists(state_file) and not file_io.is_folder(state_file)
     named = named_checkpoint(state_file) if is_file else None
     newest = newest_of([e for e, row in rows.items() if row["state"] != _DAMAGED], named)
     called = None if newest is None else newest.state_name
@@ -105,10 +103,10 @@ def _listed(entry: Entry) -> dict[str, Any]:
     """What is seen of a checkpoint without reading its values, as JSON values."""
     sizes, changed = dict[str, int](), None
     for path in entry.files:
-        with suppress(tf.errors.NotFoundError):  # Those that train delete older checkpoints.
-            found = tf.io.gfile.stat(path)
-            sizes[os.path.basename(path)] = 0 if found.is_directory else int(found.length)
-            changed = max(changed or 0.0, found.mtime_nsec / _NANOSECONDS)
+        with suppress(FileNotFoundError):  # Those that train delete older checkpoints.
+            found = file_io.stat(path)
+            sizes[os.path.basename(path)] = 0 if found.is_folder else found.size
+            changed = max(changed or 0.0, found.changed)
     state, said, problem = (_COMMITTED if entry.committed else _FOREIGN), None, None
     try:
         said = manifest.read_of(entry.prefix)

@@ -11,9 +11,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
-from checkpoints import naming
+from checkpoints import file_io, naming
 from checkpoints.folder import explain_if_gone
 from checkpoints.lock import Hold, read_newest
 from checkpoints.manifest import verify_checkpoint
@@ -124,7 +123,7 @@ def _prefix(path: str, flag: str, only: str | None, hold: Hold) -> str | None:
     Raises:
       ToolError: there is none, or not one alone, and only variables are asked for.
     """
-    if path.endswith(GRAPH_SUFFIXES) and not tf.io.gfile.isdir(path):
+    if path.endswith(GRAPH_SUFFIXES) and not file_io.is_folder(path):
         return None
     try:
         prefix = find_variables(path)
@@ -135,7 +134,7 @@ def _prefix(path: str, flag: str, only: str | None, hold: Hold) -> str | None:
     hold(prefix)
     if is_folder(path):
         return prefix  # Its values were there a moment ago.
-    is_there = tf.io.gfile.isdir(os.path.dirname(prefix) or ".")
+    is_there = file_io.is_folder(os.path.dirname(prefix) or ".")
     return prefix if is_there and named_entry(prefix).has_values else None
 
 
@@ -143,14 +142,14 @@ def _graph_file(path: str, prefix: str | None, only: str | None) -> str | None:
     """What to read the graph from; None where it is not asked for, or there are only variables."""
     if only == VARIABLES:
         return None
-    if prefix is not None and tf.io.gfile.exists(prefix + naming.META_SUFFIX):
+    if prefix is not None and file_io.exists(prefix + naming.META_SUFFIX):
         verify_checkpoint(prefix, [naming.META_SUFFIX])
         return prefix + naming.META_SUFFIX  # Of a folder, that of the very checkpoint.
     return path if prefix is None or only == GRAPH or _is_saved_model(path) else None
 
 
 def _is_saved_model(path: str) -> bool:
-    return any(tf.io.gfile.exists(os.path.join(path, name)) for name in SAVED_MODEL_FILES)
+    return any(file_io.exists(os.path.join(path, name)) for name in SAVED_MODEL_FILES)
 
 
 def as_text(record: Record) -> str:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from cli.fields import flag, from_zero
-from cli.terminal import import_tensorflow
+from cli.postponed import postpone_tensorflow
 from prediction.request import Limits
 from tools.command import Printed, name_filter, run_command, show
 
@@ -54,7 +54,7 @@ class DiffConfig(Printed, Limits):
 
 def main(config: DiffConfig) -> int:
     """Compares the two; 0 where nothing differs."""
-    import_tensorflow()
+    postpone_tensorflow()
     from tools.comparing import as_text, diff
 
     record = diff(config)

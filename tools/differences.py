@@ -14,7 +14,6 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 from google.protobuf.message import Message
 from tensorflow.core.framework.attr_value_pb2 import AttrValue
 from tensorflow.core.framework.function_pb2 import FunctionDef
@@ -22,8 +21,10 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.framework.op_def_pb2 import OpDef
 from tensorflow.core.protobuf.meta_graph_pb2 import CollectionDef, SignatureDef
 
+from checkpoints.dtypes import VARIANT
 from checkpoints.reader import Array, CheckpointReader
-from metagraph.casting import as_numpy_dtype, json_value
+from errors import CheckpointError
+from metagraph.casting import as_numpy_dtype, constant, json_value
 from metagraph.meta import MetaGraphFile
 from metagraph.safety import op_definitions
 from tools.command import Record
@@ -136,7 +137,7 @@ def _compare_variable(
     elif one["shape"] != other["shape"]:
         status = SHAPE
     else:
-        if tf.variant.name not in (one["dtype"], other["dtype"]):  # No reader gives their values.
+        if VARIANT not in (one["dtype"], other["dtype"]):  # No reader gives their values.
             values = compare(a.read(name), b.read(name), tolerance)
         differs = VALUES if values is not None and values.differing else EQUAL
         status = DTYPE if one["dtype"] != other["dtype"] else differs
@@ -176,9 +177,13 @@ def compare_graphs(
 
 
 def _definitions(meta: MetaGraphFile) -> Mapping[str, OpDef]:
-    """Of this TensorFlow; of an operation that it does not have, what the file says."""
+    """As the file says; of an operation that it does not describe, as this TensorFlow does."""
     own = {op.name: op for op in meta.proto.meta_info_def.stripped_op_list.op}
-    return {**own, **op_definitions(meta.proto.graph_def)}
+    if {node.op for node in meta.proto.graph_def.node} <= own.keys():
+        return own
+    with suppress(CheckpointError):  # TensorFlow is not installed: its defaults are not known.
+        return {**own, **op_definitions(meta.proto.graph_def)}
+    return own
 
 
 def _parts(meta: MetaGraphFile, pattern: re.Pattern[str]) -> dict[str, Mapping[str, Any]]:
@@ -242,7 +247,11 @@ def _unpacked(value: AttrValue | None) -> bytes | None:
         sizes = [dim.size for dim in value.tensor.tensor_shape.dim]
         if min(sizes, default=0) >= 0 and math.prod(sizes) <= _MAX_ELEMENTS:
             with suppress(KeyError, TypeError, ValueError):  # It has no such values.
-                return _bytes(tf.make_tensor_proto(tf.make_ndarray(value.tensor)))
+                found = constant(value.tensor)
+                content = (
+                    repr(found.tolist()).encode() if found.dtype == object else found.tobytes()
+                )
+                return f"{value.tensor.dtype} {sizes} ".encode() + content
     return _bytes(value)
 
 

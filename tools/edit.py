@@ -34,7 +34,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from cli.fields import COMMAS, POSITIVE, REPEATED, each, flag, needs
-from cli.terminal import import_tensorflow
+from cli.postponed import postpone_tensorflow
 from errors import ToolError
 from prediction.request import IS_ASSET, Limits, assets_by_name, trust_graph
 from tools.command import Printed, as_pattern, checkpoint, overwrite, run_command, show
@@ -219,7 +219,7 @@ def new_names(names: Sequence[str], rules: Sequence[Rename]) -> dict[str, str]:
 
 def main(config: EditConfig) -> None:
     """Edits what is asked for."""
-    import_tensorflow()
+    postpone_tensorflow()
     from tools.editing import as_text, edit
 
     show(edit(config), as_text, config.format)

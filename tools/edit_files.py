@@ -6,15 +6,13 @@ The files are made aside, moved into place when all is well, or gone.
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-import tensorflow as tf
-from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto
 
 from checkpoints import file_io, folder, naming
-from checkpoints.bundle import BundleWriter, VariableSpec
+from checkpoints.bundle import Entry, write_bundle
+from checkpoints.dtypes import RESOURCE, STRING, VARIANT, DType
 from checkpoints.file_io import names_in
 from checkpoints.lock import FolderLock
 from checkpoints.naming import INDEX_SUFFIX
@@ -22,22 +20,22 @@ from checkpoints.reader import Array, CheckpointReader
 from errors import ToolError, reason
 from metagraph.opening import prefix_of
 
-_NUMBERS = (tf.float16, tf.bfloat16, tf.float32, tf.float64)
+_NUMBERS = ("float16", "bfloat16", "float32", "float64")
 
 
 class Tensor(NamedTuple):
-    """A tensor of a checkpoint, and its key and tf.DType in the new one."""
+    """A tensor of a checkpoint, and its key and dtype in the new one."""
 
     old: str
     new: str
     shape: tuple[int, ...]
-    dtype: tf.DType
-    stored: tf.DType
+    dtype: DType
+    stored: DType
 
     @property
     def size(self) -> int:
         """The bytes of its new value; 0 of strings, of which nobody knows them."""
-        return 0 if self.stored == tf.string else math.prod(self.shape) * int(self.stored.size)
+        return 0 if self.stored == STRING else math.prod(self.shape) * self.stored.size
 
 
 def keys_in_order(reader: CheckpointReader) -> list[str]:
@@ -46,7 +44,7 @@ def keys_in_order(reader: CheckpointReader) -> list[str]:
     Raises CheckpointError where the sizes of the tensors cannot be.
     """
     reader.check_sizes(reader.shapes)
-    unknown = BundleEntryProto()  # The format V1 has no index.
+    unknown = Entry()  # The format V1 has no index.
 
     def place(key: str) -> tuple[int, int, str]:
         entry = reader.index.get(key.encode(), unknown)
@@ -56,7 +54,7 @@ def keys_in_order(reader: CheckpointReader) -> list[str]:
 
 
 def plan_tensors(
-    reader: CheckpointReader, names: Mapping[str, str], cast: tf.DType | None
+    reader: CheckpointReader, names: Mapping[str, str], cast: DType | None
 ) -> list[Tensor]:
     """What becomes of the tensors that are kept, whose new keys `names` has by the old ones.
 
@@ -66,7 +64,7 @@ def plan_tensors(
     tensors = []
     for key, name in names.items():
         dtype = reader.dtypes[key]
-        if dtype in (tf.variant, tf.resource):
+        if dtype in (VARIANT, RESOURCE):
             raise ToolError(f"{key} is a {dtype.name}, which only its graph can read: --drop it")
         stored = cast if cast is not None and dtype in _NUMBERS else dtype
         tensors.append(Tensor(key, name, tuple(reader.shapes[key]), dtype, stored))
@@ -77,11 +75,9 @@ def write_tensors(reader: CheckpointReader, tensors: Sequence[Tensor], prefix: s
     """Writes `<prefix>.index` and its data file, the tensors in their order.
 
     Raises CheckpointError where the source is damaged, ToolError where a number overflows,
-    tf.errors.OpError where the disk refuses.
+    OSError where the disk refuses.
     """
-    specs = {tensor.new: VariableSpec(tensor.shape, tensor.stored.name) for tensor in tensors}
-    with closing(BundleWriter(specs)) as writer:
-        writer.write(prefix, {tensor.new: _value(reader, tensor) for tensor in tensors})
+    write_bundle(prefix, {tensor.new: _value(reader, tensor) for tensor in tensors})
 
 
 def _value(reader: CheckpointReader, tensor: Tensor) -> Array:
@@ -116,7 +112,7 @@ def check_prefix(prefix: str, sources: Iterable[str], overwrite: bool) -> None:
     to be overwritten.
     """
     name = os.path.basename(prefix)
-    if name in ("", ".", "..", naming.STATE_FILE) or tf.io.gfile.isdir(prefix):
+    if name in ("", ".", "..", naming.STATE_FILE) or file_io.is_folder(prefix):
         raise ToolError(
             f"--output={prefix} is no prefix of a checkpoint: add a name to the folder, as in "
             f"{os.path.join(prefix, 'model')}"
@@ -125,7 +121,7 @@ def check_prefix(prefix: str, sources: Iterable[str], overwrite: bool) -> None:
         raise ToolError(f"--output={prefix} is a file's name: expected {prefix_of(prefix)}")
     if any(_place(source) == _place(prefix) for source in sources):
         raise ToolError(f"--output={prefix} is the source, which is never touched")
-    if tf.io.gfile.exists(prefix):  # It may be anything, also a checkpoint of the format V1.
+    if file_io.exists(prefix):  # It may be anything, also a checkpoint of the format V1.
         raise ToolError(f"--output={prefix} is a file that is there: take another name")
     old = _files_of(prefix)
     if old and not overwrite:
@@ -142,17 +138,17 @@ def commit(prefix: str, make: Callable[[str], _Made]) -> tuple[_Made, list[str]]
     place, name = os.path.split(prefix)
     aside = os.path.join(place, f".{name}.being-edited")
     try:
-        tf.io.gfile.makedirs(aside)
+        file_io.make_folder(aside)
         with FolderLock(aside, "take another --output", keeps_file=False):
             try:
                 for left in _made_in(aside):
                     file_io.remove(os.path.join(aside, left))
                 return make(os.path.join(aside, _BASE)), _move(aside, prefix)
             finally:
-                tf.io.gfile.rmtree(aside)
-    except (tf.errors.OpError, OSError) as error:
-        if tf.io.gfile.isdir(aside) and not names_in(aside):  # There was no place for the lock.
-            tf.io.gfile.rmtree(aside)
+                file_io.remove_folder(aside)
+    except OSError as error:
+        if file_io.is_folder(aside) and not names_in(aside):  # There was no place for the lock.
+            file_io.remove_folder(aside)
         raise ToolError(f"--output={prefix}: {reason(error)}") from error
 
 
@@ -169,7 +165,7 @@ def _move(aside: str, prefix: str) -> list[str]:
         file_io.rename(os.path.join(aside, file), prefix + file.removeprefix(_BASE))
     file_io.flush(place or ".")
     names = [name + file.removeprefix(_BASE) for file in made]
-    if not tf.io.gfile.exists(os.path.join(place, naming.STATE_FILE)):
+    if not file_io.exists(os.path.join(place, naming.STATE_FILE)):
         folder.write_state(place, [name])
         names.append(naming.STATE_FILE)
     return sorted(names)
@@ -182,7 +178,7 @@ def _made_in(aside: str) -> list[str]:
 def _files_of(prefix: str) -> list[str]:
     """The files of a checkpoint that is there, in the order in which they are to go."""
     place, base = os.path.split(prefix)
-    if not tf.io.gfile.isdir(place or "."):
+    if not file_io.is_folder(place or "."):
         return []
     names, pending = names_in(place), base + naming.PENDING_SUFFIX
     found = [n for n in names if n == pending or (n != base and prefix_of(n) == base)]

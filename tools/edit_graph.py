@@ -51,8 +51,8 @@ class Saved(NamedTuple):
     @property
     def is_cast(self) -> bool:
         """Whether a `Cast` stands between the variable and the tensor: both are floating."""
-        dtypes = {self.variable.dtype, self.tensor.stored}
-        return len(dtypes) == 2 and all(dtype.is_floating for dtype in dtypes)
+        dtype, stored = self.variable.dtype, self.tensor.stored
+        return dtype != stored and dtype.is_floating and stored.is_floating
 
 
 def edit_graph(
@@ -250,6 +250,4 @@ def _assign(graph: tf.Graph, saved: Saved, value: tf.Tensor) -> tf.Operation:
         value = tf.cast(value, saved.variable.dtype)
     if variable.op.type == RESOURCE_VARIABLE:
         return tf.raw_ops.AssignVariableOp(resource=variable, value=value)
-    return tf.raw_ops.Assign(
-        ref=variable, value=value, validate_shape=saved.variable.shape.is_fully_defined()
-    ).op
+    return tf.raw_ops.Assign(ref=variable, value=value, validate_shape=saved.variable.is_defined).op

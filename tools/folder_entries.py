@@ -6,9 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-import tensorflow as tf
-
-from checkpoints import naming
+from checkpoints import file_io, naming
 from checkpoints.file_io import names_in
 from metagraph.opening import SAVED_MODEL_FILES, SAVED_MODEL_VARIABLES, prefix_of
 
@@ -33,9 +31,9 @@ class Entry(NamedTuple):
 
 def is_folder(path: str) -> bool:
     """Whether a path stands for all in a folder: not for a SavedModel, or a prefix of its name."""
-    if tf.io.gfile.exists(path + naming.INDEX_SUFFIX) or not tf.io.gfile.isdir(path):
+    if file_io.exists(path + naming.INDEX_SUFFIX) or not file_io.is_folder(path):
         return False
-    return not any(tf.io.gfile.exists(os.path.join(path, name)) for name in SAVED_MODEL_FILES)
+    return not any(file_io.exists(os.path.join(path, name)) for name in SAVED_MODEL_FILES)
 
 
 def list_folder(path: str) -> list[Entry]:
@@ -94,7 +92,7 @@ def graph_path(prefix: str) -> str | None:
     above = prefix.removesuffix(SAVED_MODEL_VARIABLES)
     if above != prefix:
         paths += [os.path.join(above, name) for name in SAVED_MODEL_FILES]
-    return next((path for path in paths if tf.io.gfile.exists(path)), None)
+    return next((path for path in paths if file_io.exists(path)), None)
 
 
 def _parts(path: str) -> dict[str, set[str]]:
@@ -123,7 +121,7 @@ def _is_checkpoint(path: str, base: str, parts: Mapping[str, set[str]]) -> bool:
 def _entry(path: str, base: str, suffixes: Collection[str]) -> Entry:
     prefix = os.path.join(path, base)
     ours = naming.split_name(base + naming.MANIFEST_SUFFIX)
-    has_file = "" in suffixes and not tf.io.gfile.isdir(prefix)
+    has_file = "" in suffixes and not file_io.is_folder(prefix)
     has_index = naming.INDEX_SUFFIX in suffixes
     shards = [found[1] for suffix in suffixes if (found := _SHARD_OF_V1.fullmatch(suffix))]
     is_sharded_v1 = bool(shards) and not has_index and not has_file
@@ -142,6 +140,6 @@ def _entry(path: str, base: str, suffixes: Collection[str]) -> Entry:
 def _written(entry: Entry) -> float:
     """When a checkpoint was written, in seconds since 1970: its index last of all its values."""
     for suffix in (naming.INDEX_SUFFIX, "", naming.META_SUFFIX):
-        with suppress(tf.errors.OpError):
-            return float(tf.io.gfile.stat(entry.prefix + suffix).mtime_nsec / 1e9)
+        with suppress(OSError):
+            return file_io.stat(entry.prefix + suffix).changed
     return 0.0

@@ -5,14 +5,15 @@ Only the file of the graph is read, never the variables' data: its parts, or one
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from absl import logging
 from google.protobuf import text_format
 
 from cli.terminal import one_line
-from errors import CheckpointError, ToolError, nearest_names
+from errors import CheckpointError, NotInstalledError, ToolError, nearest_names
 from metagraph.graph import attribute_of, data_inputs
 from metagraph.importing import disarmed_graph
 from metagraph.meta import MetaGraphFile, node_of
@@ -66,16 +67,30 @@ def inspect_graph(config: GraphInspection) -> dict[str, Any]:
     names = config.parts or (() if config.node or config.targets else PARTS)
     if names or config.dot or config.png:
         with config.limit.over("reading the graph"):
-            model = read_model(meta, config.signature)
+            model = read_model(meta, config.signature, classifies=False)
         subject = Subject(meta, model, config.fetch, config.batch_size, config.depth)
-        for name in names:
-            with config.limit.over(f"looking at the graph for {name}"):
-                found[name] = _PARTS[name][0](subject)
+        found |= _parts(config, subject, names)
         files |= _drawings(config, subject)
     for path, content in files.items():
         write_whole(path, content)
     written = [{"file": path, "bytes": len(content)} for path, content in files.items()]
     return found | ({"written": written} if written else {})
+
+
+def _parts(
+    config: GraphInspection, subject: Subject, names: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """The parts by name; without TensorFlow, of all parts those that the file tells of alone."""
+    found = {}
+    for name in names:
+        with config.limit.over(f"looking at the graph for {name}"):
+            try:
+                found[name] = _PARTS[name][0](subject)
+            except NotInstalledError as error:
+                if config.parts:
+                    raise
+                logging.warning("without the part %s: %s", name, error)
+    return found
 
 
 def _check_others(targets: Mapping[str, str], source: str) -> None:

@@ -4,6 +4,8 @@ Floating-point operations are those that TensorFlow's own profiler counts for on
 The drawing is in the language of Graphviz, whose program `dot` makes a PNG of it.
 """
 
+from __future__ import annotations
+
 import math
 import posixpath
 import re
@@ -18,6 +20,7 @@ import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from checkpoints.dtypes import as_dtype
 from cli.terminal import printable
 from errors import CheckpointError, ToolError
 from metagraph.graph import attribute_of, called, data_inputs, sub_graph
@@ -197,7 +200,7 @@ def _constants(node: NodeDef) -> int:
     tensor = attribute_of(node, "value").tensor
     sizes = [dim.size for dim in tensor.tensor_shape.dim]
     try:
-        is_floating = node.op == "Const" and tf.as_dtype(tensor.dtype).is_floating
+        is_floating = node.op == "Const" and as_dtype(tensor.dtype).is_floating
     except TypeError:
         return 0
     return math.prod(sizes) if is_floating and sizes and min(sizes) >= 0 else 0

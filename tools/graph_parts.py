@@ -20,7 +20,7 @@ from tensorflow.core.protobuf.saver_pb2 import SaverDef
 
 from metagraph.casting import json_value
 from metagraph.meta import MetaGraphFile, format_shape, node_of, read_signatures, shape_sizes
-from metagraph.safety import Offender, offenders, op_definitions
+from metagraph.safety import PURE, RISKS, Offender, offenders
 from metagraph.tables import with_tables
 from metagraph.variables import VARIABLE_OPS, saver_keys, trainable_names
 from prediction.chosen_model import TITLES, kind_text, listing, shortened, tensor_text
@@ -40,7 +40,7 @@ def info_part(subject: Subject) -> dict[str, Any]:
     functions = {function.signature.name: function.node_def for function in graph.library.function}
     inner = [node for body in functions.values() for node in body]
     ops = Counter(node.op for node in (*graph.node, *inner))
-    known = op_definitions(graph).keys() | functions.keys()
+    known = PURE | RISKS.keys() | functions.keys()
     return {
         "file": subject.meta.path,
         "tensorflow_version": info.tensorflow_version,

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import tensorflow as tf
 from tensorflow.core.framework.attr_value_pb2 import AttrValue, NameAttrList
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 
+from checkpoints.dtypes import as_dtype
 from errors import first_few
-from metagraph.casting import json_value
+from metagraph.casting import constant, json_value
 from metagraph.graph import SubGraph, sub_graph
 from metagraph.meta import MetaGraphFile, format_shape, shape_sizes
 from metagraph.model import Candidates, Model, find_candidates
@@ -78,8 +78,11 @@ def listed(values: Iterable[Any], most: int) -> str:
     return first_few([str(value) for value in values], most) or "(none)"
 
 
-def tensor_record(graph: tf.Graph | None, text: str) -> dict[str, Any]:
-    """JSON values of `node` or `node:index`: `name`, `dtype` and `shape`, null where not known."""
+def tensor_record(graph: Any | None, text: str) -> dict[str, Any]:
+    """JSON values of `node` or `node:index`: `name`, `dtype` and `shape`, null where not known.
+
+    The graph is a tf.Graph, where there is one.
+    """
     name = text if ":" in text else f"{text}:0"
     try:
         tensor = graph.get_tensor_by_name(name) if graph is not None else None
@@ -103,7 +106,7 @@ def attribute_text(value: AttrValue) -> str:
 def dtype_name(number: int) -> str:
     """`float32` of 1; `dtype 99` of a number that this TensorFlow has no name for."""
     try:
-        return str(tf.as_dtype(number).name)
+        return as_dtype(number).name
     except TypeError:
         return f"dtype {number}"
 
@@ -111,14 +114,14 @@ def dtype_name(number: int) -> str:
 def _tensor_text(tensor: TensorProto) -> str:
     """The dtype, the shape and the first values, flattened.
 
-    Of equal values at its end a constant holds but one, which `tf.make_ndarray` repeats: it is
+    Of equal values at its end a constant holds but one, which `constant` repeats: it is
     given a shape of a few, as what the file's own shape says may be any size.
     """
     kind = f"{dtype_name(tensor.dtype)} {format_shape(shape_sizes(tensor.tensor_shape))}"
     sizes = [dim.size for dim in tensor.tensor_shape.dim]
     count = min(_SHOWN_VALUES, math.prod(sizes))
     try:
-        dtype = tf.as_dtype(tensor.dtype)
+        dtype = as_dtype(tensor.dtype)
         few = TensorProto(dtype=tensor.dtype)
         few.tensor_shape.dim.add().size = count
         few.tensor_content = tensor.tensor_content[: count * dtype.size]
@@ -126,7 +129,7 @@ def _tensor_text(tensor: TensorProto) -> str:
             if field.name.endswith("_val"):
                 width = 2 if dtype.is_complex else 1
                 getattr(few, field.name).extend(values[: count * width])
-        found = json_value(tf.make_ndarray(few))
+        found = json_value(constant(few))
     except (KeyError, TypeError, ValueError):  # A dtype without values, or too few of them.
         return f"{kind}, which cannot be read"
     rest = ["..."] if math.prod(sizes) > count else []

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from cli.fields import COMMAS, Check, Together, flag
-from cli.terminal import import_tensorflow
+from cli.postponed import postpone_tensorflow
 from prediction.request import Limits
 from tools.command import Printed, checkpoint, name_filter, run_command, show
 
@@ -65,7 +65,7 @@ class InspectConfig(Printed, Limits):
 
 def main(config: InspectConfig) -> None:
     """Inspects what is asked for."""
-    import_tensorflow()
+    postpone_tensorflow()
     from tools.checkpoint_inspection import as_text, inspect
 
     show(inspect(config), as_text, config.format)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from cli.fields import COMMAS, Check, flag
-from cli.terminal import import_tensorflow
+from cli.postponed import postpone_tensorflow
 from prediction.request import Limits, meta, signature
 from tools.command import Printed, overwrite, run_command, show
 
@@ -88,7 +88,7 @@ class GraphInspection(Printed, Limits):
 
 def main(config: GraphInspection) -> None:
     """Looks at the graph that is asked for."""
-    import_tensorflow()
+    postpone_tensorflow()
     from tools.graph_inspection import as_text, inspect_graph
 
     show(inspect_graph(config), as_text, config.format)

@@ -1,7 +1,7 @@
 """What tools.verify does once its flags are read, and what it prints.
 
-Every value of a checkpoint is read, by which TensorFlow compares it with its checksum; nothing of
-its graph is run. A folder may be put right around its checkpoints; they are never touched.
+Every value of a checkpoint is read, and so compared with its checksum; nothing of its graph is run.
+A folder may be put right around its checkpoints; they are never touched.
 """
 
 import hashlib
@@ -12,9 +12,8 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import tensorflow as tf
-
 from checkpoints import file_io, folder, lock, manifest, naming
+from checkpoints.dtypes import VARIANT
 from checkpoints.reader import CheckpointReader
 from errors import CheckpointError, ToolError, first_few, reason
 from metagraph.graph import sub_graph
@@ -52,7 +51,7 @@ def verify(config: VerifyConfig) -> Record:
         return _record(os.path.dirname(entry.prefix), alone, None)
     done: list[str] = []
     # A stranger's folder is left without the lock's file.
-    is_trained_in = tf.io.gfile.exists(os.path.join(path, lock.LOCK_FILE))
+    is_trained_in = file_io.exists(os.path.join(path, lock.LOCK_FILE))
     locked = lock.FolderLock(path, _OTHERWISE, keeps_file=is_trained_in)
     with locked if config.repair else nullcontext():
         if not config.repair:
@@ -102,7 +101,7 @@ def _leftovers(path: str) -> list[list[str]]:
         if naming.is_leftover(suffixes)
     ]
     state = naming.STATE_FILE + file_io.TEMPORARY_SUFFIX
-    return [*found, [state]] if tf.io.gfile.exists(os.path.join(path, state)) else found
+    return [*found, [state]] if file_io.exists(os.path.join(path, state)) else found
 
 
 def _repair(path: str, found: Mapping[Entry, Record], done: list[str]) -> None:
@@ -127,7 +126,7 @@ def _repair(path: str, found: Mapping[Entry, Record], done: list[str]) -> None:
         folder.write_state(path, named)
         told = first_few(named, _MAX_NAMED)
         done.append(f"wrote {state['path']}: it names {told}; the newest is {named[-1]}")
-    except (tf.errors.OpError, OSError) as error:
+    except OSError as error:
         before = f"; done until then: {'; '.join(done)}" if done else ""
         raise ToolError(f"{path} cannot be repaired: {reason(error)}{before}") from error
 
@@ -198,7 +197,7 @@ def _read_all(entry: Entry, found: Findings) -> tuple[int, int]:
       CheckpointError: a file is missing, or so damaged that no tensor can be read.
     """
     reader = CheckpointReader(entry.prefix)
-    readable = [key for key, dtype in sorted(reader.dtypes.items()) if dtype != tf.variant]
+    readable = [key for key, dtype in sorted(reader.dtypes.items()) if dtype != VARIANT]
     unread = sorted(reader.dtypes.keys() - {*readable})  # Such as the state of an iterator.
     reader.check_sizes(readable)
     damaged, step = [], entry.step
@@ -227,25 +226,31 @@ def _read_all(entry: Entry, found: Findings) -> tuple[int, int]:
 def _check_graph(
     entry: Entry, config: VerifyConfig, imported: dict[str, str | None], found: Findings
 ) -> None:
-    """Adds what there is to say of a checkpoint's graph, and of the variables that it has.
-
-    A graph that many checkpoints have is imported once: `imported` keeps, by digest, why one cannot
-    be, or None.
-    """
+    """Adds what there is to say of a checkpoint's graph, and of the variables that it has."""
     if entry.graph is None:
         found.remarks.append("it has no .meta: only its values could be looked at")
         return
     try:
         with config.limit.over("reading the graph"):
             meta = replace(open_model(entry.graph, config.max_meta_bytes), prefix=entry.prefix)
-        digest = hashlib.sha256(meta.proto.SerializeToString(deterministic=True)).hexdigest()
-        if digest not in imported:
-            with config.limit.over("the import of the graph"):
-                imported[digest] = _import_problem(meta)
-        problem = imported[digest]
+        problem = _imported_once(meta, config, imported) if config.deep else None
         found.problems.extend(_unavailable(meta) if problem is None else [problem])
     except CheckpointError as error:
         found.problems.append(str(error))
+
+
+def _imported_once(
+    meta: MetaGraphFile, config: VerifyConfig, imported: dict[str, str | None]
+) -> str | None:
+    """As `_import_problem`; a graph that many checkpoints have is imported once.
+
+    `imported` keeps, by digest, why one cannot be, or None.
+    """
+    digest = hashlib.sha256(meta.proto.SerializeToString(deterministic=True)).hexdigest()
+    if digest not in imported:
+        with config.limit.over("the import of the graph"):
+            imported[digest] = _import_problem(meta)
+    return imported[digest]
 
 
 def _import_problem(meta: MetaGraphFile) -> str | None:
@@ -291,7 +296,7 @@ def _to_name(found: Mapping[Entry, Record]) -> list[Entry]:
 def _check_state(path: str, found: Mapping[Entry, Record]) -> Record:
     """Compares the state file of a folder with what was found of its checkpoints: JSON values."""
     file = os.path.join(path, naming.STATE_FILE)
-    exists = tf.io.gfile.exists(file) and not tf.io.gfile.isdir(file)
+    exists = file_io.exists(file) and not file_io.is_folder(file)
     said, expected = Findings([], []), _to_name(found)
     is_ours = any(entry.committed for entry in found)
     lines = said.problems if is_ours and expected else said.remarks

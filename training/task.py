@@ -13,7 +13,8 @@ import tensorflow as tf
 from absl import logging
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
-from checkpoints.bundle import VariableSpec, make_fed_callable
+from checkpoints.bundle import VariableSpec
+from checkpoints.writer import make_fed_callable
 from data import BUILT_IN, files
 
 _MOST_LINES = 40  # Of more variables, those of a scope are told of together.

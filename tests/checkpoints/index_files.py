@@ -4,7 +4,7 @@ Formats: `tsl/lib/io/table_format.txt`, `tensorflow/core/protobuf/tensor_bundle.
 """
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 MAGIC = struct.pack("<Q", 0xDB4775248B80FB57)
 
@@ -24,18 +24,21 @@ def block(entries: Mapping[bytes, bytes]) -> bytes:
     return b"".join(rows) + struct.pack("<II", 0, 1)
 
 
-def table(entries: Mapping[bytes, bytes]) -> bytes:
-    """A table of one block, as TensorFlow takes it."""
+def table(
+    entries: Mapping[bytes, bytes], compress: Callable[[bytes], bytes] | None = None
+) -> bytes:
+    """A table of one block, as TensorFlow takes it, which Snappy has compressed or not."""
     content, handles = b"", list[bytes]()
     for held in (entries, {}, None):
         packed = block({b"\xff": handles[0]} if held is None else held)
+        packed = packed if compress is None else compress(packed)
         handles.append(number(len(content)) + number(len(packed)))
-        packed += b"\0"  # It is not compressed.
-        content += packed + struct.pack("<I", _checksum(packed))
+        packed += b"\0" if compress is None else b"\1"
+        content += packed + struct.pack("<I", checksum(packed))
     return content + (handles[1] + handles[2]).ljust(40, b"\0") + MAGIC
 
 
-def _checksum(content: bytes) -> int:
+def checksum(content: bytes) -> int:
     """CRC-32C (Castagnoli), masked as such tables have it."""
     crc = 0xFFFFFFFF
     for byte in content:

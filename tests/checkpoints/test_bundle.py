@@ -18,13 +18,14 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto, BundleHeaderProto
 
-from checkpoints import bundle
-from checkpoints.bundle import BundleWriter, VariableSpec, table_entries
-from checkpoints.file_io import readable_prefix
+from checkpoints import bundle, index_table
+from checkpoints.bundle import VariableSpec, write_bundle
+from checkpoints.format_v1 import _readable_prefix
+from checkpoints.index_table import table_entries
 from checkpoints.reader import CheckpointReader, read_variables, restore_newest
 from errors import CheckpointError
 from tests.checkpoints.conftest import SPECS, values_at
-from tests.checkpoints.index_files import MAGIC, block, number, table
+from tests.checkpoints.index_files import MAGIC, block, checksum, number, table
 from tests.conftest import Patch
 from tests.prediction import stock
 
@@ -33,9 +34,7 @@ VALUES = values_at(7)
 
 
 def _write(prefix: Path) -> str:
-    writer = BundleWriter(SPECS)
-    writer.write(str(prefix), VALUES)
-    writer.close()
+    write_bundle(str(prefix), VALUES)
     return str(prefix)
 
 
@@ -87,27 +86,45 @@ def test_each_difference_is_named(prefix: str, name: str, spec: Any, message: st
         read_variables(prefix, expected)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # TensorFlow's, of the format V1.
+@pytest.mark.parametrize("version", ["V1", "V2"])
 @pytest.mark.parametrize("name", ["a[b]/m", "a*/m", "a?/m", "a\\b/m", "m[0]/q*[1]/m", "x/m[1]-*"])
-def test_a_path_that_looks_like_a_pattern(tmp_path: Path, name: str, monkeypatch: Patch) -> None:
-    """It is read by way of a link, of which nothing stays and no line tells."""
+def test_a_path_that_looks_like_a_pattern(
+    tmp_path: Path, name: str, version: str, monkeypatch: Patch
+) -> None:
+    """In the format V1 it is read by way of a link, of which nothing stays and no line tells."""
     links = tmp_path / "links"
     for folder in (links, (tmp_path / name).parent):
         folder.mkdir(parents=True)
     monkeypatch.setattr(tempfile, "tempdir", str(links))
-    prefix = _write(tmp_path / name)
-    assert read_variables(prefix, SPECS)["layer/w"].tolist() == VALUES["layer/w"].tolist()
+    if version == "V1":
+        (tmp_path / name).write_bytes(_of_v1(tmp_path / "plain"))
+    else:
+        _write(tmp_path / name)
     monkeypatch.chdir(tmp_path)
-    reader = CheckpointReader(name)
-    assert reader.read("layer/w").tolist() == VALUES["layer/w"].tolist()
+    for prefix in (name, str(tmp_path / name)):
+        reader = CheckpointReader(prefix)
+        assert reader.version == version
+        assert reader.read("layer/w").tolist() == VALUES["layer/w"].tolist()
     del reader
     gc.collect()
     assert not list(links.iterdir())
-    data = Path(f"{prefix}.data-00000-of-00001")
+    data = tmp_path / (name if version == "V1" else f"{name}.data-00000-of-00001")
     data.write_bytes(bytes(data.stat().st_size))
-    for read in (lambda p: CheckpointReader(p).read("layer/w"), lambda p: read_variables(p, SPECS)):
-        with pytest.raises(CheckpointError, match="Checksum does not match") as caught:
-            read(prefix)
-        assert str(links) not in str(caught.value)
+    with pytest.raises(CheckpointError) as caught:
+        CheckpointReader(name).read("layer/w")
+    assert str(links) not in str(caught.value)
+
+
+def _of_v1(path: Path) -> bytes:
+    """What a checkpoint of `VALUES` in the format V1 is, which is written at a path."""
+    with tf.Graph().as_default(), v1.Session() as session:
+        for name, value in VALUES.items():
+            v1.get_variable(name, initializer=value, use_resource=False)
+        session.run(v1.global_variables_initializer())
+        saver = v1.train.Saver(write_version=v1.train.SaverDef.V1)
+        saver.save(session, str(path), write_meta_graph=False, write_state=False)
+    return path.read_bytes()
 
 
 def test_no_other_folder_is_taken_for_it(tmp_path: Path) -> None:
@@ -122,14 +139,15 @@ def test_no_other_folder_is_taken_for_it(tmp_path: Path) -> None:
 def test_where_no_links_can_be_made(tmp_path: Path, monkeypatch: Patch) -> None:
     with (
         pytest.raises(CheckpointError, match=r"takes .* for a pattern; name it without"),
-        readable_prefix("gs://bucket/a[b]/m"),
+        _readable_prefix("gs://bucket/a[b]/m"),
     ):
         pass
     (tmp_path / "a[b]").mkdir()
     monkeypatch.setattr(os, "symlink", Mock(side_effect=PermissionError(13, "not permitted")))
-    prefix = _write(tmp_path / "a[b]" / "m")
+    path = tmp_path / "a[b]" / "m"
+    path.write_bytes(b"any")
     with pytest.raises(CheckpointError, match=r"a\[b\]/m cannot be read: .* links .* permitted"):
-        CheckpointReader(prefix)
+        CheckpointReader(str(path))
 
 
 # Indexes that TensorFlow would abort over.
@@ -150,9 +168,11 @@ def _sliced(*extents: tuple[int, int]) -> BundleEntryProto:
     return entry
 
 
+HEADER = BundleHeaderProto(num_shards=1).SerializeToString()
+
+
 def _index(path: Path, entry: BundleEntryProto) -> str:
-    header = BundleHeaderProto(num_shards=1).SerializeToString()
-    path.write_bytes(table({b"": header, b"w": entry.SerializeToString()}))
+    path.write_bytes(table({b"": HEADER, b"w": entry.SerializeToString()}))
     return str(path)
 
 
@@ -211,42 +231,40 @@ def test_any_change_of_a_byte_ends_in_time_and_in_one_line(tmp_path: Path) -> No
             bundle.read_index(str(path))
 
 
-def _rows(*rows: tuple[int, bytes, bytes], restart: int = 0) -> bytes:
+def _rows(*rows: tuple[int, bytes, bytes]) -> bytes:
     """A block of entries, each with the size of what its key shares with the one before it."""
     entries = [
         number(shared) + number(len(rest)) + number(len(value)) + rest + value
         for shared, rest, value in rows
     ]
-    return b"".join(entries) + struct.pack("<II", restart, 1)
-
-
-def test_entries_that_a_scan_does_not_see_are_refused() -> None:
-    """TensorFlow starts to read where a restart points to, such as into a value."""
-    assert list(bundle._block_entries(_rows((0, b"k", b"abc")))) == [(b"k", b"abc")]
-    for restart in (3, 7, 2**31):
-        with pytest.raises(ValueError, match="a restart is at no entry"):
-            list(bundle._block_entries(_rows((0, b"k", b"abc"), restart=restart)))
+    return b"".join(entries) + struct.pack("<II", 0, 1)
 
 
 def test_a_key_that_shares_its_beginning() -> None:
     rows = _rows((0, b"conv/b", b"1"), (5, b"w", b"2"), (0, b"x", b""))
     expected = [(b"conv/b", b"1"), (b"conv/w", b"2"), (b"x", b"")]
-    assert list(bundle._block_entries(rows)) == expected
+    assert list(index_table._block_entries(rows)) == expected
     with pytest.raises(ValueError, match="not inside of its block"):
-        list(bundle._block_entries(_rows((0, b"a", b""), (2, b"b", b""))))
+        list(index_table._block_entries(_rows((0, b"a", b""), (2, b"b", b""))))
 
 
 def test_keys_that_would_take_all_memory(monkeypatch: Patch) -> None:
     """Each of these is one byte longer than the one before, and all are in a few bytes a key."""
-    entries = {b"w" * size: b"" for size in range(1, 20)}
+    entries = {b"w" * size: b"" for size in range(20)}
     assert [*table_entries(table(entries))] == [*entries.items()]
-    monkeypatch.setattr(bundle, "MAX_BYTES", 100)
+    content = table(entries)
+    monkeypatch.setattr(index_table, "MAX_BYTES", len(content))
+    assert [*table_entries(content)]
+    shared = index_table.write_table([*{b"w" * size: b"" for size in range(50)}.items()])
+    monkeypatch.setattr(index_table, "MAX_BYTES", len(shared))
     with pytest.raises(ValueError, match="its keys are too long"):
-        list(table_entries(table(entries)))
+        list(table_entries(shared))
 
 
 def _one_block(entries: bytes, kind: bytes, index: bytes) -> bytes:
-    content = entries + kind + bytes(4) + index + bytes(5)
+    content = b"".join(
+        part + struct.pack("<I", checksum(part)) for part in (entries + kind, index + b"\0")
+    )
     handles = number(0) + number(0) + number(len(entries) + 5) + number(len(index))
     return content + handles.ljust(40, b"\0") + MAGIC
 
@@ -255,14 +273,17 @@ def test_other_tables_are_refused(tmp_path: Path) -> None:
     """A block that is read many times or packed, and a key that comes twice."""
     path = tmp_path / "m.index"
     impossible, possible = (_entry(sizes).SerializeToString() for sizes in ([-5], [1]))
-    entries = block({b"": b"", b"w": possible})
+    entries = block({b"": HEADER, b"w": possible})
     handle = number(0) + number(len(entries))
     many = {bytes([i]): handle for i in range(100)}
-    twice = _rows((0, b"", b""), (0, b"w", impossible), (0, b"w", possible))
+    twice = _rows((0, b"", HEADER), (0, b"w", impossible), (0, b"w", possible))
     last = number(0) + number(len(twice))
+    endless = b"\xff" * 40 + struct.pack("<II", 0, 1)
+    place = number(0) + number(len(endless))
     for content, message in (
         (_one_block(entries, b"\0", block(many)), "its blocks overlap"),
-        (_one_block(entries, b"\1", block({b"\xff": handle})), "a block is compressed"),
+        (_one_block(entries, b"\2", block({b"\xff": handle})), "compressed in an unknown way"),
+        (_one_block(endless, b"\0", block({b"\xff": place})), "a number is too long"),
         (_one_block(twice, b"\0", block({b"\xff": last})), "no tensor has the shape"),
     ):
         path.write_bytes(content)

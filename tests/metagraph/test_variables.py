@@ -347,7 +347,7 @@ def prefix(tmp_path: Path) -> Path:
 
 
 def test_a_shape_that_is_not_known_takes_any(prefix: Path) -> None:
-    variable = Variable("layer/w", tf.float32, tf.TensorShape(None))
+    variable = Variable("layer/w", tf.float32, None)
     assert read_values(_meta(prefix), [variable])["layer/w"].shape == (2, 3)
 
 
@@ -368,7 +368,7 @@ def _refused(prefix: Path, variables: list[Variable], message: str) -> None:
 
 
 def test_what_is_missing_is_named(prefix: Path) -> None:
-    missing = [Variable(f"n{i}", tf.float32, tf.TensorShape([])) for i in range(12)]
+    missing = [Variable(f"n{i}", tf.float32, ()) for i in range(12)]
     _refused(prefix, [*VARIABLES, *missing], r"lacks 12 of the 14 .*: n0, n1, .*, n9 and 2 more$")
     Path(f"{prefix}.data-00000-of-00001").rename(f"{prefix}.data-00000-of-00002")
     _refused(prefix, VARIABLES, "lacks shard 00001 of its 2 data files")
@@ -403,7 +403,7 @@ def test_a_shape_that_the_files_are_too_small_for_takes_no_memory(tmp_path: Path
             tensors=[tf.constant([[float(i)]]) for i in range(2)],
         )
         session.run(save)
-    variable = Variable("w", tf.float32, tf.TensorShape(None))
+    variable = Variable("w", tf.float32, None)
     _refused(tmp_path / "m", [variable], r"smaller than the values .* w float32 \[1000000, ")
 
 

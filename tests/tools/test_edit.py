@@ -1,5 +1,6 @@
 """Edited checkpoints, read by stock clients: what they hold, restore and predict."""
 
+import errno
 import functools
 import os
 from collections.abc import Callable, Mapping
@@ -18,7 +19,7 @@ from tests.runs import meta_graph
 from tests.test_thirdparty import _feeds as feeds_of
 from tests.test_thirdparty import _predicted, every_entry
 from tests.tools.conftest import Tool, document, refused
-from tools import edit_files, editing
+from tools import edit_check, edit_files, editing
 
 v1 = tf.compat.v1
 V1 = v1.train.SaverDef.V1
@@ -385,9 +386,9 @@ def test_a_disk_that_is_full_before_the_graph_is_one_line_and_leaves_nothing(
     tool: Tool, linear_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(path: str, *_: object) -> None:
-        raise tf.errors.ResourceExhaustedError(None, None, f"{path}; No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device", path)
 
-    monkeypatch.setattr(editing, "write_file", full)
+    monkeypatch.setattr(edit_check, "write_file", full)
     line = refused(tool, "edit", f"--meta={linear_run}", f"--output={tmp_path}/new")
     assert line.startswith(f"--output={tmp_path}/new: ")
     assert line.endswith("No space left on device")

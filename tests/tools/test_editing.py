@@ -20,8 +20,8 @@ from errors import CheckpointError, ToolError
 from metagraph.meta import MetaGraphFile, read_meta_graph
 from tests.prediction import stock
 from tools.edit import EditConfig, Rename, new_names, plain_rename, regex_rename, select
+from tools.edit_check import check_same
 from tools.edit_files import check_prefix, commit, keys_in_order, plan_tensors, write_tensors
-from tools.editing import check_same
 
 KEYS = ["conv1/w", "conv1/w/Adam", "conv10/w", "w", "global_step"]
 

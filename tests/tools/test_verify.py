@@ -35,8 +35,8 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 
 @pytest.fixture
 def verify(tool: Tool) -> Verify:
-    """What the command finds, as JSON."""
-    return partial(document, tool, "verify")
+    """What the command finds, the import of graphs included, as JSON."""
+    return partial(document, tool, "verify", "--deep")
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
@@ -138,7 +138,9 @@ def test_variables_that_no_saver_saves_may_be_missing(tmp_path: Path, verify: Ve
     assert verify(tmp_path / "n")["ok"]
 
 
-def test_an_operation_that_is_not_here_cannot_be_imported(tmp_path: Path, verify: Verify) -> None:
+def test_an_operation_that_is_not_here_cannot_be_imported(
+    tmp_path: Path, tool: Tool, verify: Verify
+) -> None:
     with stock.checkpoint(tmp_path / "m"):
         _variable("a", 1)
     stock.edit_meta(
@@ -147,6 +149,7 @@ def test_an_operation_that_is_not_here_cannot_be_imported(tmp_path: Path, verify
     (problem,) = verify(tmp_path / "m")["checkpoints"][0]["problems"]
     assert problem.startswith("its graph cannot be imported")
     assert "NobodyHasThis" in problem
+    assert tool("verify", tmp_path / "m").code == 0  # Of the file alone, all is well.
 
 
 def test_nothing_of_a_graph_is_run(tmp_path: Path, verify: Verify) -> None:

@@ -15,12 +15,10 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
-import tensorflow as tf
 from absl import logging
 
 import train_linear
-from checkpoints import file_io, manifest
-from checkpoints.bundle import BundleWriter
+from checkpoints import file_io, manifest, writer
 from checkpoints.lock import FolderLock
 from checkpoints.writer import CheckpointWriter
 from errors import CheckpointError, FolderLostError, LaterVersionError, TrainingError
@@ -175,10 +173,10 @@ def test_a_format_that_is_damaged_is_no_later_version(config: LinearConfig, fold
 def test_saves_that_never_succeed_end_the_run(config: LinearConfig, monkeypatch: Patch) -> None:
     """It has written metrics by then, and never had a checkpoint."""
 
-    full = tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+    full = OSError(errno.ENOSPC, "No space left on device")
     steps = itertools.count()
     with monkeypatch.context() as patched:
-        patched.setattr(BundleWriter, "write", Mock(side_effect=full))
+        patched.setattr(writer, "write_bundle", Mock(side_effect=full))
         with pytest.raises(CheckpointError, match=r"No space left on device; so did the 2 saves"):
             _train(config, lambda _: next(steps))
     assert next(steps) == 40  # The fourth save finds that three have failed.
