@@ -63,11 +63,13 @@ class MetaGraphFile:
     Attributes:
       path: the file that holds the graph, such as a `.meta`.
       prefix: of the checkpoint that belongs to it: of a `.meta`, its path without that.
+      averaged: whether a variable has the value of its moving average, where there is one.
     """
 
     path: str
     prefix: str
     proto: MetaGraphDef
+    averaged: bool = False
 
     @cached_property
     def nodes(self) -> Mapping[str, NodeDef]:

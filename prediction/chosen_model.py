@@ -28,7 +28,7 @@ from metagraph.model import Candidates, Model, find_candidates, read_model
 from metagraph.opening import find_model, find_variables, open_model, prefix_of
 from metagraph.session import describe_tensors
 from metagraph.variables import VARIABLE_OPS
-from prediction.request import ModelConfig
+from prediction.request import AVERAGED, ModelConfig
 
 BEST = "best"
 READING = "reading the graph"
@@ -103,6 +103,7 @@ def open_graph(config: ModelConfig) -> MetaGraphFile:
     """Reads a graph whose files are chosen."""
     with config.limit.over(READING):
         meta = open_model(config.meta, config.max_meta_bytes, config.checkpoint)
+    meta = dataclasses.replace(meta, averaged=config.weights == AVERAGED)
     # The graph may come from another checkpoint than its variables.
     verify_checkpoint(meta.path.removesuffix(META_SUFFIX), [META_SUFFIX])
     return meta

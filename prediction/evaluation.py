@@ -69,6 +69,7 @@ def _say_what_was_read(meta: MetaGraphFile) -> None:
     """For text, whose lines on stdout are results alone; JSON has a place for it."""
     checkpoint = checkpoint_of(meta)
     variables = f", variables {checkpoint}" if checkpoint else ", which has no variables"
+    variables += ", in place of some their moving averages" if checkpoint and meta.averaged else ""
     logging.info("graph %s%s", meta.path, variables)
 
 

@@ -26,7 +26,7 @@ from prediction.file_inputs import MAX_BYTES
 from prediction.plan import feed_value
 from tools.command import Record, format_bytes
 from tools.differences import compare
-from tools.edit import EditConfig, new_names, select
+from tools.edit import EditConfig
 from tools.edit_files import (
     Tensor,
     check_prefix,
@@ -37,6 +37,7 @@ from tools.edit_files import (
 )
 from tools.edit_graph import edit_graph
 from tools.freezing import try_batches
+from tools.selection import new_names, select
 
 _READING = "reading the graph"
 _SHOWN, _FILES = 4, 5
@@ -96,7 +97,8 @@ def _edit(config: EditConfig, meta: MetaGraphFile | None, reader: CheckpointRead
     """Makes all files aside, has them checked, and moves them into place."""
     keys = keys_in_order(reader)
     slots = slot_names(keys, meta) if config.without_slots else frozenset[str]()
-    names = new_names(select(config, keys, slots), [*config.rename, *config.rename_regex])
+    kept = select(keys, slots, config.only, config.drop)
+    names = new_names(kept, [*config.rename, *config.rename_regex])
     tensors = plan_tensors(reader, names, None if config.cast is None else tf.as_dtype(config.cast))
     make_graph = None if meta is None else _graph_maker(config, meta, keys, tensors)
 

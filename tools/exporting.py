@@ -4,6 +4,7 @@ The model is frozen and written in one of the formats, and kept if that format's
 computes the same with it.
 """
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from typing import TypeAlias
@@ -127,7 +128,7 @@ def with_shapes(meta: MetaGraphFile, shapes: Mapping[str, Shape], model: Model) 
             )
         node.attr["shape"].shape.CopyFrom(tf.TensorShape(shape).as_proto())
         node.attr.pop("_output_shapes", None)  # The graphs of old producers have it here.
-    return MetaGraphFile(meta.path, meta.prefix, proto)
+    return dataclasses.replace(meta, proto=proto)
 
 
 def _write_saved_model(config: ExportConfig, frozen: FrozenGraph, reference: Reference) -> _Written:

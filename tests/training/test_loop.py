@@ -197,7 +197,8 @@ def test_the_first_signal_is_noted(
     given = signal.signal(number, signal.SIG_DFL)  # Who runs the tests may ignore SIGHUP.
     try:
         with StopSignals() as stop:
-            assert stop.received is None and stop.is_starting
+            assert stop.received is None
+            assert stop.is_starting
             stop.is_starting = is_starting
             os.kill(os.getpid(), number)
             os.kill(os.getpid(), number)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from errors import ToolError
-from tools.edit import EditConfig, Rename, new_names, plain_rename, regex_rename, select
+from tools.selection import Rename, new_names, plain_rename, regex_rename, select
 
 KEYS = ["conv1/w", "conv1/w/Adam", "conv10/w", "w", "global_step"]
 
@@ -28,12 +28,11 @@ def test_what_is_kept(
     only: list[str], drop: list[str], slots: list[str], kept: list[str] | str
 ) -> None:
     """Or why nothing is: patterns of no use are refused."""
-    config = EditConfig(output="", only=only, drop=drop)
     if isinstance(kept, str):
         with pytest.raises(ToolError, match=kept):
-            select(config, KEYS, slots)
+            select(KEYS, slots, only, drop)
     else:
-        assert select(config, KEYS, slots) == kept
+        assert select(KEYS, slots, only, drop) == kept
 
 
 @pytest.mark.parametrize(
