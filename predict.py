@@ -24,7 +24,10 @@ from prediction.request import PredictConfig
 
 def main(config: PredictConfig) -> None:
     """Predicts what is asked for, and prints it."""
-    import_tensorflow()
+    from prediction.onnx_file import find_onnx
+
+    if find_onnx(config.meta) is None:
+        import_tensorflow()
     from prediction.evaluation import predict
 
     print(printable(predict(config)))

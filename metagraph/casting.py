@@ -1,20 +1,25 @@
 """Makes an array fit a tensor, without loss of meaning, or a JSON value of it."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tensorflow as tf
 
 from errors import PredictionError
-from metagraph.meta import TensorInfo, format_shape
+from metagraph.description import TensorInfo, format_shape
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 Array = np.ndarray[Any, Any]
+STRING = "string"  # The name of the dtype of texts.
 _REGISTERED = 2  # NumPy's mark of a dtype that another package has added.
 
 
 def fit(value: Array, info: TensorInfo, source: str) -> Array:
     """`value`, which a person gave at `source`, as `fit_dtype` has it, of the tensor's shape."""
-    if not tf.TensorShape(info.shape).is_compatible_with(value.shape):
+    shape = value.shape if info.shape is None else info.shape
+    pairs = zip(shape, value.shape, strict=False)
+    if len(shape) != value.ndim or any(size not in (None, found) for size, found in pairs):
         raise PredictionError(
             f"{source}: {info.name} takes {info.dtype.name} {format_shape(info.shape)}, "
             f"found {value.dtype} {format_shape(value.shape)}"
@@ -33,12 +38,12 @@ def fit_dtype(value: Array, info: TensorInfo, source: str) -> Array:
     Raises:
       PredictionError: the dtype, or a value, does not go over.
     """
-    if info.dtype == tf.string:
+    if info.dtype.name == STRING:
         if value.dtype.kind not in "SUO":  # Our own readers give nothing but bytes in objects.
             raise PredictionError(f"{source}: {info.name} takes strings, found {value.dtype}")
         texts = np.char.encode(value, "utf-8") if value.dtype.kind == "U" else value
         return texts.astype(object, copy=False)
-    if info.dtype in (tf.resource, tf.variant):
+    if info.dtype.name in ("resource", "variant"):
         raise PredictionError(f"{source}: {info.name} cannot be fed: it is a {info.dtype.name}")
     dtype, target, kind = np.dtype(info.dtype.as_numpy_dtype), info.dtype, value.dtype.kind
     if value.dtype == dtype:
@@ -70,10 +75,10 @@ def as_numpy_dtype(value: Array) -> Array:
         return np.asarray(value[value.dtype.names[0]])
     if value.dtype.isbuiltin != _REGISTERED:
         return value
-    return value.astype(np.float32 if tf.as_dtype(value.dtype).is_floating else np.int8)
+    return value.astype(np.float32 if "float" in value.dtype.name else np.int8)
 
 
-def _instead(value: Array, target: tf.DType) -> str:
+def _instead(value: Array, target: "tf.DType") -> str:
     """What to give in place of a value whose dtype does not go over."""
     if target.is_bool:
         return "; expected true or false"
@@ -84,7 +89,7 @@ def _instead(value: Array, target: tf.DType) -> str:
     return ""
 
 
-def _limited(value: Any, dtype: tf.DType) -> str:
+def _limited(value: Any, dtype: "tf.DType") -> str:
     """A value that is out of range, with the range, or that lies between two floats."""
     if dtype.is_integer:
         return f"{value}: it has {_range(dtype)}"
@@ -95,7 +100,7 @@ def _limited(value: Any, dtype: tf.DType) -> str:
     return f"{value}: it has numbers from {float(dtype.min):g} to {float(dtype.max):g}"
 
 
-def _range(dtype: tf.DType) -> str:
+def _range(dtype: "tf.DType") -> str:
     return f"whole numbers from {dtype.min} to {dtype.max}"
 
 

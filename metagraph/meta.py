@@ -4,13 +4,11 @@ Formats: `tensorflow/core/protobuf/meta_graph.proto`, `tensorflow/core/framework
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from typing import NamedTuple
 
-import tensorflow as tf
 from absl import logging
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError
@@ -22,32 +20,8 @@ from tensorflow.core.protobuf.meta_graph_pb2 import CollectionDef, MetaGraphDef
 from checkpoints.file_io import read_bounded
 from checkpoints.naming import META_SUFFIX, SIGNATURE
 from errors import CheckpointError, first_few, nearest_names
+from metagraph.description import NO_SIGNATURE, Signature
 from metagraph.parsing import DEFAULT_MAX_BYTES, MAX_META_FLAG, parse_message, what_it_is
-
-
-class TensorInfo(NamedTuple):
-    """What is known of a tensor such as `x:0` before anything runs; it has no reference type.
-
-    A dimension that is not known is None, and so is the shape where its rank is not known.
-    """
-
-    name: str
-    dtype: tf.DType
-    shape: tuple[int | None, ...] | None
-
-    def __str__(self) -> str:
-        """As in an error line: `x:0 float32 [?, 32, 32, 3]`."""
-        return f"{self.name} {self.dtype.name} {format_shape(self.shape)}"
-
-
-def format_shape(shape: Sequence[int | None] | tf.TensorShape | None) -> str:
-    """`[?, 32, 32, 3]`; `of any shape` where the rank is not known."""
-    if isinstance(shape, tf.TensorShape):
-        shape = None if shape.rank is None else shape.as_list()
-    if shape is None:
-        return "of any shape"
-    return "[" + ", ".join("?" if size is None else str(size) for size in shape) + "]"
-
 
 PLACEHOLDERS = frozenset({"Placeholder", "PlaceholderV2"})
 PLACEHOLDERS_WITH_DEFAULT = frozenset({"PlaceholderWithDefault"})
@@ -144,20 +118,6 @@ def variable_definitions(meta: MetaGraphFile, collection: str) -> Iterator[tuple
         if name in meta.nodes:
             yield name, found
 
-
-class Signature(NamedTuple):
-    """One signature, with an empty name for a file that has none.
-
-    The inputs are argument name -> full tensor name, the outputs result name -> full tensor name;
-    both are sorted, as protobuf maps have no order of their own.
-    """
-
-    name: str
-    inputs: Mapping[str, str]
-    outputs: Mapping[str, str]
-
-
-NO_SIGNATURE = Signature("", {}, {})
 
 # A session bundle, exported before there was the SavedModel, is a checkpoint whose meta graph has a
 # message that TensorFlow has no class for any longer. Its default signature is read, by the numbers

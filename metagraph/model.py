@@ -16,12 +16,12 @@ from checkpoints.naming import (
     TRAINED_ON_COLLECTION,
 )
 from errors import CheckpointError, first_few
+from metagraph.description import Classifier, Model, as_classifier
 from metagraph.graph import SubGraph, reachable
 from metagraph.meta import (
     PLACEHOLDERS,
     PLACEHOLDERS_WITH_DEFAULT,
     MetaGraphFile,
-    Signature,
     choose_signature,
     node_of,
     read_signatures,
@@ -108,63 +108,6 @@ def without_handles(
         yield from dict.fromkeys(tensors or [placeholder])
 
 
-class Classifier(NamedTuple):
-    """The two results of a signature that make a classifier of K classes, K None where unknown.
-
-    Attributes:
-      probabilities: the tensor of each class's probability, float [N, K].
-      classes: the tensor of each row's class, integers [N].
-    """
-
-    probabilities: str
-    classes: str
-    num_classes: int | None
-
-
-class Model(NamedTuple):
-    """A model's own description; each part may be empty in a stranger's file.
-
-    Attributes:
-      signature: the one in use.
-      signatures: the names of all.
-      predict: the tensors of the collection `predict`, the prediction first; none where a
-        signature was asked for, as then its outputs are the prediction.
-      class_names: in label order.
-      input_scale: what uint8 values are multiplied by for the signature's input.
-      trained_on: the name of a built-in data set.
-      image_shape: height, width and channels of the image in a row of the signature's input.
-    """
-
-    signature: Signature
-    signatures: tuple[str, ...]
-    predict: tuple[str, ...]
-    class_names: tuple[str, ...]
-    input_scale: float | None
-    trained_on: str | None
-    classifier: Classifier | None
-    image_shape: tuple[int, int, int] | None = None
-
-    @property
-    def inputs(self) -> Mapping[str, str]:
-        """Of the signature in use."""
-        return self.signature.inputs
-
-    @property
-    def outputs(self) -> Mapping[str, str]:
-        """Of the signature in use."""
-        return self.signature.outputs
-
-    @property
-    def feed_keys(self) -> Mapping[str, str]:
-        """What a tensor may be called where it is fed; any tensor can be, an output too."""
-        return {**self.outputs, **self.inputs}
-
-    @property
-    def fetch_keys(self) -> Mapping[str, str]:
-        """What a tensor may be called where it is fetched."""
-        return {**self.inputs, **self.outputs}
-
-
 def read_model(meta: MetaGraphFile, signature: str | None = None) -> Model:
     """What the file says, entries that name no tensor left out; see `choose_signature`."""
     signatures = read_signatures(meta)
@@ -195,11 +138,7 @@ def _classifier(meta: MetaGraphFile, outputs: Mapping[str, str]) -> Classifier |
         probabilities, classes = describe_tensors(meta, names)
     except CheckpointError:
         return None  # Whoever fetches them is told why they cannot be had.
-    shape = probabilities.shape or ()
-    fits = len(shape) == 2 and len(classes.shape or ()) == 1
-    if not (fits and probabilities.dtype.is_floating and classes.dtype.is_integer):
-        return None
-    return Classifier(probabilities.name, classes.name, shape[1])
+    return as_classifier(probabilities, classes)
 
 
 def _texts(meta: MetaGraphFile, key: str) -> tuple[str, ...]:

@@ -18,15 +18,10 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from checkpoints.bundle import make_fed_callable
 from errors import CheckpointError, first_few
 from metagraph.casting import Array, as_numpy_dtype
+from metagraph.description import TensorInfo
 from metagraph.graph import attribute_of, nodes_by_op
 from metagraph.importing import disarmed_graph, import_graph, reason_of_run, tensor_of
-from metagraph.meta import (
-    PLACEHOLDERS,
-    PLACEHOLDERS_WITH_DEFAULT,
-    MetaGraphFile,
-    TensorInfo,
-    node_of,
-)
+from metagraph.meta import PLACEHOLDERS, PLACEHOLDERS_WITH_DEFAULT, MetaGraphFile, node_of
 from metagraph.safety import RANDOM_OPS, RUN, TimeLimit, check_operations
 from metagraph.tables import ByFile, ByRun, Filling, read_vocabulary, vocabulary_path, with_tables
 from metagraph.variables import RESOURCE_VARIABLE, VARIABLE_OPS, dtype_of, read_values, variable_of

@@ -16,6 +16,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from checkpoints.reader import Array, CheckpointReader
 from errors import CheckpointError, first_few
+from metagraph.description import format_shape
 from metagraph.graph import (
     Output,
     View,
@@ -26,7 +27,7 @@ from metagraph.graph import (
     text_at,
     views,
 )
-from metagraph.meta import MetaGraphFile, format_shape, node_of, variable_definitions
+from metagraph.meta import MetaGraphFile, node_of, variable_definitions
 
 RESOURCE_VARIABLE = "VarHandleOp"
 REF_VARIABLES = frozenset({"Variable", "VariableV2"})

@@ -1,10 +1,9 @@
 """The model that is asked for: opened, where a folder stands for a checkpoint in it, and listed."""
 
 import dataclasses
-import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import tensorflow as tf
@@ -20,14 +19,15 @@ from checkpoints.naming import (
     META_SUFFIX,
     TRAINED_ON_COLLECTION,
 )
-from cli.terminal import one_line
-from errors import CheckpointError, first_few
+from errors import CheckpointError
 from metagraph.casting import json_value
-from metagraph.meta import MetaGraphFile, TensorInfo, format_shape, node_of
-from metagraph.model import Candidates, Model, find_candidates, read_model
+from metagraph.description import Model
+from metagraph.meta import MetaGraphFile, node_of
+from metagraph.model import Candidates, find_candidates, read_model
 from metagraph.opening import find_model, find_variables, open_model, prefix_of
 from metagraph.session import describe_tensors
 from metagraph.variables import VARIABLE_OPS
+from prediction.output import Record, tensor_record
 from prediction.request import AVERAGED, ModelConfig
 
 BEST = "best"
@@ -120,17 +120,6 @@ def describe(config: ModelConfig, meta: MetaGraphFile) -> Model:
 
 _TEXT_COLLECTIONS = (CLASS_NAMES_COLLECTION, TRAINED_ON_COLLECTION)
 _MAX_DEFAULT_VALUES = 8
-_MAX_SHOWN_ENTRIES = 10
-_MAX_SHOWN_LINES = 300  # Of one part of the list.
-_TITLES = {
-    "inputs": "inputs",
-    "pipeline": "to feed in place of the input pipeline",
-    "outputs": "outputs",
-    "candidates": "possible outputs",
-    "variables": "variables",
-}
-_OPTIONAL = ("pipeline", "candidates")
-Record = dict[str, Any]
 
 
 def listing(meta: MetaGraphFile, model: Model, found: Candidates | None = None) -> Record:
@@ -161,17 +150,12 @@ def listing(meta: MetaGraphFile, model: Model, found: Candidates | None = None) 
 
 def _tensors(meta: MetaGraphFile, names: Sequence[str]) -> list[Record]:
     try:
-        return [_record(info) for info in describe_tensors(meta, names)]
+        return [tensor_record(info) for info in describe_tensors(meta, names)]
     except CheckpointError:
         if len(names) > 1:
             return [record for name in names for record in _tensors(meta, [name])]
         # It stands on an operation that this TensorFlow lacks; the list goes on all the same.
         return [{"name": name, "dtype": None, "shape": None} for name in names]
-
-
-def _record(info: TensorInfo) -> Record:
-    shape = None if info.shape is None else list(info.shape)
-    return {"name": info.name, "dtype": info.dtype.name, "shape": shape}
 
 
 def _default(meta: MetaGraphFile, name: str) -> Record:
@@ -213,47 +197,3 @@ def _collection(meta: MetaGraphFile, key: str) -> list[Any] | int:
     if kind == "bytes_list" and key in _TEXT_COLLECTIONS:
         return [value.decode("utf-8", errors="replace") for value in values]
     return list(values) if kind in ("node_list", "int64_list", "float_list") else len(values)
-
-
-def listing_text(content: Record) -> str:
-    """Lines for people."""
-    lines = []
-    for key, title in _TITLES.items():
-        if content[key] or key not in _OPTIONAL:
-            lines += [title, *(_shortened(map(_tensor_line, content[key])) or ["  (none)"])]
-    signature = content["signature"]
-    lines.append(f"signature {signature['name']}".rstrip())
-    for title in ("input", "output"):
-        named = signature[f"{title}s"].items()
-        lines += _shortened(f"  {title} {key} = {name}" for key, name in named)
-    others = [f"  {name}" for name in content["signatures"] if name != signature["name"]]
-    if others:
-        choose = "signatures, to choose from with --signature"
-        lines.append("other signatures, for --signature" if signature["name"] else choose)
-        lines += _shortened(others)
-    lines.append("collections")
-    lines += _shortened(
-        f"  {key} = "
-        + (
-            f"({found} entries)"
-            if isinstance(found, int)
-            else first_few([*map(str, found)], _MAX_SHOWN_ENTRIES)
-        )
-        for key, found in content["collections"].items()
-    )
-    return "\n".join(map(one_line, lines))
-
-
-def _shortened(lines: Iterable[str]) -> list[str]:
-    """The first lines, and how many more there are."""
-    shown = [*lines]
-    more = len(shown) - _MAX_SHOWN_LINES
-    rest = [f"  ... and {more} more (--format=json has all)"] if more > 0 else []
-    return [*shown[:_MAX_SHOWN_LINES], *rest]
-
-
-def _tensor_line(record: Mapping[str, Any]) -> str:
-    known = record["dtype"] is not None
-    kind = f"{record['dtype']} {format_shape(record['shape'])}" if known else "unknown here"
-    default = f", default {json.dumps(record['default'])}" if "default" in record else ""
-    return f"  {record['name']}  {kind}{default}"

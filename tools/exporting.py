@@ -16,8 +16,9 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from checkpoints.naming import SIGNATURE
 from data import files
 from errors import ToolError, first_few
-from metagraph.meta import PLACEHOLDERS, MetaGraphFile, TensorInfo, format_shape, node_of
-from metagraph.model import Model, checkpoint_of
+from metagraph.description import Model, TensorInfo, format_shape
+from metagraph.meta import PLACEHOLDERS, MetaGraphFile, node_of
+from metagraph.model import checkpoint_of
 from metagraph.safety import RUN
 from metagraph.session import describe_tensors
 from prediction.chosen_model import with_model

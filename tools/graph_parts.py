@@ -20,7 +20,8 @@ from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo
 from tensorflow.core.protobuf.saver_pb2 import SaverDef
 
 from metagraph.casting import json_value
-from metagraph.meta import MetaGraphFile, format_shape, node_of, read_signatures
+from metagraph.description import format_shape
+from metagraph.meta import MetaGraphFile, node_of, read_signatures
 from metagraph.safety import Offender, offenders, op_definitions
 from metagraph.tables import with_tables
 from metagraph.variables import VARIABLE_OPS, saver_keys, trainable_names

@@ -17,9 +17,10 @@ from tensorflow.core.framework.tensor_shape_pb2 import TensorShapeProto
 
 from errors import first_few
 from metagraph.casting import json_value
+from metagraph.description import Model, format_shape
 from metagraph.graph import SubGraph, sub_graph
-from metagraph.meta import MetaGraphFile, format_shape
-from metagraph.model import Candidates, Model, find_candidates
+from metagraph.meta import MetaGraphFile
+from metagraph.model import Candidates, find_candidates
 
 _HINT = "--format=json has all"
 _SHOWN_VALUES = 8  # Of a constant.

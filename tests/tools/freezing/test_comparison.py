@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from checkpoints.reader import Array
 from errors import CheckpointError, ToolError
-from metagraph.meta import TensorInfo, read_meta_graph
+from metagraph.description import TensorInfo
+from metagraph.meta import read_meta_graph
 from tests.tools.freezing import models
 from tools.freeze import PartConfig
 from tools.freezing import Reference, largest_difference, run_original, try_batches
