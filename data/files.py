@@ -14,9 +14,10 @@ from typing import Any, BinaryIO, TypeVar, cast
 
 import numpy as np
 
-from errors import DataError, RefusedError
+from errors import DataError, RefusedError, reason
 
 T = TypeVar("T")
+_MISPLACED = ("InvalidArgumentError", "OutOfRangeError")  # Of TensorFlow, where it is asked.
 
 
 def _is_local(path: str) -> bool:
@@ -44,9 +45,9 @@ def refusals_as_data_errors(path: str) -> Iterator[None]:
         errors = sys.modules["tensorflow"].errors if "tensorflow" in sys.modules else None
         if errors is None or not isinstance(error, errors.OpError):
             raise
-        reason = " ".join(error.message.removeprefix(f"{path}; ").split())
+        told = " ".join(error.message.removeprefix(f"{path}; ").split())
         kind = DataError if isinstance(error, errors.NotFoundError) else RefusedError
-        raise kind(f"{path}: {reason}") from error
+        raise kind(f"{path}: {told}") from error
 
 
 @contextmanager
@@ -57,11 +58,11 @@ def open_binary(path: str) -> Iterator[BinaryIO]:
     with refusals_as_data_errors(path), _opened(path) as stream:
         try:
             yield stream
-        except OSError as error:
-            if error.errno != EINVAL:
-                raise
-            # A number in a damaged file sent its reader before the start.
-            raise DataError(f"{path}: is damaged or cut short: {error.strerror}") from error
+        except Exception as error:
+            # A number in a damaged file sent its reader before the start or past the end.
+            if getattr(error, "errno", 0) == EINVAL or type(error).__name__ in _MISPLACED:
+                raise DataError(f"{path}: is damaged or cut short: {reason(error)}") from error
+            raise
 
 
 def _opened(path: str) -> BinaryIO:

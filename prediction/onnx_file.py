@@ -9,7 +9,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import MappingProxyType
 from typing import Any
 
@@ -29,6 +29,7 @@ _KINDS = {"float": np.float32, "double": np.float64, "string": np.object_, "bool
 _UNKNOWN_OP = re.compile(r"No Op registered for (\S+)|\b(\S+\(-?\d+\)) is not a registered")
 _STATUS = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _MAX_NAMED = 5
+_YEAR_SECONDS = 31e6  # More counts as no limit.
 
 
 def find_onnx(path: str) -> str | None:
@@ -36,9 +37,11 @@ def find_onnx(path: str) -> str | None:
 
     A folder in which TensorFlow has left a model is of that. Raises PredictionError for several.
     """
-    if not files.is_folder(path):
+    if not os.path.isdir(path):
         return path if path.lower().endswith(SUFFIX) else None
-    names = files.list_folder(path) if "://" not in path else []
+    names: list[str] = []
+    with suppress(OSError):  # Whoever looks for another model in it says why it cannot be read.
+        names = sorted(os.listdir(path))
     found = [name for name in names if name.lower().endswith(SUFFIX)]
     if not found or any(name.endswith(_OTHERS) for name in names):
         return None
@@ -73,7 +76,8 @@ class OnnxFile:
         with self._limited("reading the model"):
             self._session = _session(path)
         self._inputs = {one.name: _info(one) for one in self._session.get_inputs()}
-        self._outputs = {one.name: _info(one) for one in self._session.get_outputs()}
+        made = (one for one in self._session.get_outputs() if _dtype(one.type))
+        self._outputs = {one.name: _info(one) for one in made}
         self._told = self._session.get_modelmeta().custom_metadata_map
 
     def model(self, _: PredictConfig) -> Model:
@@ -222,9 +226,7 @@ def as_texts(value: Array) -> Array:
     """An array of bytes as onnxruntime takes texts, which have to be UTF-8; another as it is."""
     if value.dtype.kind not in "OS":
         return value
-    texts = np.empty(value.shape, object)
-    texts.flat = [text.decode() for text in value.flat]
-    return texts
+    return np.array([text.decode() for text in value.flat], object).reshape(value.shape)
 
 
 def as_bytes(result: Array) -> Array:
@@ -251,7 +253,7 @@ def _check_flags(path: str, config: PredictConfig) -> None:
 @contextmanager
 def _limited(config: PredictConfig, what: str) -> Iterator[None]:
     """Has the process ended where `what` takes longer than --time_limit."""
-    if config.end_after is None:
+    if config.end_after is None or not 0 < config.time_limit < _YEAR_SECONDS:
         yield
         return
     took = f"{what} took longer than --time_limit={config.time_limit:g} seconds"
@@ -284,13 +286,19 @@ def _why(error: Exception) -> str:
 
 def _info(one: Any) -> TensorInfo:
     """An input or output; a size that has a name in place of a number is not known."""
-    kind = one.type.removeprefix("tensor(").removesuffix(")")
-    try:
-        dtype = NumpyDType(_KINDS.get(kind) or np.dtype(kind).type)
-    except TypeError as error:
-        raise CheckpointError(f"{one.name} is a {kind}, which cannot be fed or fetched") from error
+    dtype = _dtype(one.type)
+    if dtype is None:
+        raise CheckpointError(f"{one.name} is a {one.type}, which cannot be fed")
     shape = tuple(size if isinstance(size, int) and size >= 0 else None for size in one.shape)
     return TensorInfo(one.name, dtype, shape)
+
+
+def _dtype(kind: str) -> NumpyDType | None:
+    """That of `tensor(float)`; None of what is no tensor, or of no dtype of NumPy's."""
+    name = kind.removeprefix("tensor(").removesuffix(")")
+    with suppress(TypeError, ValueError):
+        return NumpyDType(_KINDS.get(name) or np.dtype(name).type)
+    return None
 
 
 def _is_texts(value: Any) -> bool:
