@@ -71,7 +71,10 @@ def _say_what_was_read(meta: ModelFile) -> None:
     """For text, whose lines on stdout are results alone; JSON has a place for it."""
     checkpoint = answers(meta).checkpoint
     variables = f", variables {checkpoint}" if checkpoint else ", which has no variables"
-    variables += ", in place of some their moving averages" if checkpoint and meta.averaged else ""
+    if isinstance(meta, OnnxFile):
+        variables = ", run by onnxruntime"
+    elif checkpoint and meta.averaged:
+        variables += ", in place of some their moving averages"
     logging.info("graph %s%s", meta.path, variables)
 
 

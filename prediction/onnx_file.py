@@ -58,7 +58,6 @@ class OnnxFile:
     """
 
     checkpoint = None  # Its values are its own.
-    averaged = False
 
     def __init__(self, path: str, config: PredictConfig) -> None:
         """Opens the file.
