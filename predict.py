@@ -10,6 +10,10 @@ what there is to feed and to fetch.
   python predict.py cifar/my-model-1260.meta --input=cifar4/test
   python predict.py model/my-model-300.meta --fetch=w:0,b:0
   python predict.py model/my-model-300.meta --feed="x=[0.5, 1.0]" --format=json
+
+A model of ONNX runs through onnxruntime, without TensorFlow:
+
+  python predict.py model1.onnx --input=photo.jpg
 """
 
 if __name__ == "__main__":  # First, as what follows takes its time.
@@ -24,7 +28,10 @@ from prediction.request import PredictConfig
 
 def main(config: PredictConfig) -> None:
     """Predicts what is asked for, and prints it."""
-    import_tensorflow(config.threads)
+    from prediction.onnx_file import find_onnx
+
+    if find_onnx(config.meta) is None:
+        import_tensorflow(config.threads)
     from prediction.evaluation import predict
 
     print(printable(predict(config)))

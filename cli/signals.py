@@ -6,6 +6,7 @@ A script imports this first, as Python makes a traceback of a SIGINT until there
 import os
 import signal
 import sys
+from contextlib import suppress
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:
@@ -16,13 +17,20 @@ def stop_signals() -> tuple[signal.Signals, ...]:
     return (signal.SIGINT, signal.SIGTERM, hangup)
 
 
-def end_at_signals() -> None:
-    """From now on a signal ends the process, with the exit code 128 + its number.
+def end_at_signals(words: str = "") -> None:
+    """From now on a signal writes the words to stderr and ends the process, with 128 + its number.
 
     An exception would not do: an import may swallow it, and at the end of Python it is a traceback.
     """
+
+    def end(number: int, _: object) -> None:
+        if words:
+            with suppress(OSError):
+                os.write(2, words.encode())
+        os._exit(128 + number)
+
     for number in stop_signals():
-        signal.signal(number, lambda number, _: os._exit(128 + number))
+        signal.signal(number, end)
 
 
 def exit_at_signals() -> None:

@@ -3,6 +3,8 @@
 Also the import of TensorFlow.
 """
 
+import functools
+import gc
 import io
 import os
 import re
@@ -40,6 +42,7 @@ def prepare_streams() -> None:
     The null device stands in for each that is closed: else the next file that is opened gets its
     number, and what is printed goes into that. What an encoding lacks is escaped.
     """
+    is_on_terminal()  # Remembered: in a process of its own, a script's stderr is a pipe.
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -53,6 +56,12 @@ def prepare_streams() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     if sys.stderr is sys.__stderr__:  # Not what a caller has put in its place.
         sys.stderr = unfailing_writer(2, sys.stderr.encoding if sys.stderr else "utf-8")
+
+
+@functools.cache
+def is_on_terminal() -> bool:
+    """Whether somebody reads stderr on a terminal."""
+    return os.isatty(2)
 
 
 def unfailing_writer(descriptor: int, encoding: str) -> TextIO:
@@ -146,6 +155,8 @@ def flush_streams() -> None:
 INTRA_OP_THREADS_VARIABLE = "TF_NUM_INTRAOP_THREADS"
 ONEDNN_VARIABLE = "TF_ENABLE_ONEDNN_OPTS"
 MOST_THREADS = 1024
+_EAGER_KERAS = "keras.src.optimizers"
+_STOPPED = "\nstopped while TensorFlow was loading: nothing has been done\n"
 
 
 def import_tensorflow(intra_op_threads: int | None = None) -> None:
@@ -164,18 +175,45 @@ def import_tensorflow(intra_op_threads: int | None = None) -> None:
     if intra_op_threads is not None:
         # A ConfigProto would not do: all sessions of a process share the threads of its first.
         os.environ[INTRA_OP_THREADS_VARIABLE] = str(intra_op_threads)
+    if is_on_terminal() and "tensorflow" not in sys.modules:
+        print("loading TensorFlow", file=sys.stderr, flush=True)
     handlers = {number: signal.getsignal(number) for number in stop_signals()}
-    end_at_signals()  # An exception of a handler could be swallowed by the import.
+    # An exception of a handler could be swallowed by the import.
+    end_at_signals(_STOPPED if is_on_terminal() else "")
     try:
-        import tensorflow as tf
+        with _only_what_is_needed():
+            import tensorflow as tf
 
-        tf.config.list_physical_devices()
+            tf.config.list_physical_devices()
     except ImportError as error:  # Such as of a library that finds no memory.
         raise OSError(f"TensorFlow cannot be imported: {error}") from error
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
     tf.get_logger().setLevel("ERROR")
+
+
+@contextmanager
+def _only_what_is_needed() -> Iterator[None]:
+    """Spares TensorFlow's import what takes two fifths of its time.
+
+    The garbage collector would walk again and again over objects that live to the end: it is off
+    meanwhile, and never looks at them later, not at the end of the process either. And the last
+    lines of TensorFlow load Keras, in a `try` that passes over an ImportError: here it waits until
+    someone asks for `tf.keras` or imports it.
+    """
+    was_on, is_loaded = gc.isenabled(), _EAGER_KERAS in sys.modules
+    gc.disable()
+    if not is_loaded:
+        sys.modules[_EAGER_KERAS] = None  # type: ignore[assignment]  # Python's way to refuse it.
+    try:
+        yield
+    finally:
+        if not is_loaded:
+            del sys.modules[_EAGER_KERAS]
+        gc.freeze()
+        if was_on:
+            gc.enable()
 
 
 def thread_variables_error() -> str | None:

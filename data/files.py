@@ -1,20 +1,34 @@
-"""Files and folders, local or not, through `tf.io.gfile`: all that data/ uses of TensorFlow.
+"""Files and folders: local ones by Python, others through `tf.io.gfile`, with what that needs.
 
-What is missing becomes a `DataError`, what the file system refuses a `RefusedError`.
+TensorFlow is imported only for what is not local, such as gs://. What is missing becomes a
+`DataError`, what the file system refuses a `RefusedError`.
 """
 
 import hashlib
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import BinaryIO, TypeVar, cast
+from errno import EINVAL
+from typing import Any, BinaryIO, TypeVar, cast
 
 import numpy as np
-import tensorflow as tf
 
-from errors import DataError, RefusedError
+from errors import DataError, RefusedError, reason
 
 T = TypeVar("T")
+_MISPLACED = ("InvalidArgumentError", "OutOfRangeError")  # Of TensorFlow, where it is asked.
+
+
+def _is_local(path: str) -> bool:
+    return "://" not in path
+
+
+def _gfile() -> Any:
+    """TensorFlow's file systems."""
+    import tensorflow as tf
+
+    return tf.io.gfile
 
 
 @contextmanager
@@ -22,10 +36,18 @@ def refusals_as_data_errors(path: str) -> Iterator[None]:
     """Raises DataError for what is missing, RefusedError for what else is refused."""
     try:
         yield
-    except tf.errors.OpError as error:
-        reason = " ".join(error.message.removeprefix(f"{path}; ").split())
-        kind = DataError if isinstance(error, tf.errors.NotFoundError) else RefusedError
-        raise kind(f"{path}: {reason}") from error
+    except OSError as error:
+        if error.errno is None:  # No file system's, but a decoder's of what was in a file.
+            raise
+        kind = DataError if isinstance(error, FileNotFoundError) else RefusedError
+        raise kind(f"{path}: {error.strerror}") from error
+    except Exception as error:
+        errors = sys.modules["tensorflow"].errors if "tensorflow" in sys.modules else None
+        if errors is None or not isinstance(error, errors.OpError):
+            raise
+        told = " ".join(error.message.removeprefix(f"{path}; ").split())
+        kind = DataError if isinstance(error, errors.NotFoundError) else RefusedError
+        raise kind(f"{path}: {told}") from error
 
 
 @contextmanager
@@ -33,18 +55,24 @@ def open_binary(path: str) -> Iterator[BinaryIO]:
     """Opens a file for reading bytes; also no pipe or device, which may never end, is opened."""
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
         raise DataError(f"{path}: is no regular file")
-    with refusals_as_data_errors(path), tf.io.gfile.GFile(path, "rb") as stream:
+    with refusals_as_data_errors(path), _opened(path) as stream:
         try:
-            yield cast(BinaryIO, stream)
-        except (tf.errors.InvalidArgumentError, tf.errors.OutOfRangeError) as error:
+            yield stream
+        except Exception as error:
             # A number in a damaged file sent its reader before the start or past the end.
-            raise DataError(f"{path}: is damaged or cut short: {error.message}") from error
+            if getattr(error, "errno", 0) == EINVAL or type(error).__name__ in _MISPLACED:
+                raise DataError(f"{path}: is damaged or cut short: {reason(error)}") from error
+            raise
+
+
+def _opened(path: str) -> BinaryIO:
+    return open(path, "rb") if _is_local(path) else cast(BinaryIO, _gfile().GFile(path, "rb"))
 
 
 def size(path: str) -> int:
     """The length of a file in bytes; DataError where it cannot be reached."""
     with refusals_as_data_errors(path):
-        return int(tf.io.gfile.stat(path).length)
+        return int(os.stat(path).st_size if _is_local(path) else _gfile().stat(path).length)
 
 
 def read_bytes(path: str, max_bytes: int) -> bytes:
@@ -76,50 +104,68 @@ def retried(read: Callable[[str], T], path: str) -> T:
 def list_folder(path: str) -> list[str]:
     """The names in a folder, sorted, without their path; DataError where one is not UTF-8, too."""
     with refusals_as_data_errors(path):
-        try:
-            # Object stores mark their folders with a trailing slash.
-            return sorted(name.rstrip("/") for name in tf.io.gfile.listdir(path))
-        except UnicodeDecodeError as error:
-            name = bytes(error.object)
-            raise DataError(
-                f"{path}: holds {name!r}, a name that is not UTF-8; rename it"
-            ) from error
+        # Object stores mark their folders with a trailing slash.
+        found = os.listdir(path) if _is_local(path) else _gfile().listdir(path)
+        names = sorted(name.rstrip("/") for name in found)
+    for name in names:
+        raw = os.fsencode(name)
+        if raw.decode(errors="ignore") != name:
+            raise DataError(f"{path}: holds {raw!r}, a name that is not UTF-8; rename it")
+    return names
 
 
 def is_folder(path: str) -> bool:
     """Whether `path` is a folder; what cannot be reached is none."""
-    return bool(tf.io.gfile.isdir(path))
+    return os.path.isdir(path) if _is_local(path) else bool(_gfile().isdir(path))
 
 
 def exists(path: str) -> bool:
     """Whether there is a file or a folder."""
     with refusals_as_data_errors(path):
-        return bool(tf.io.gfile.exists(path))
+        return os.path.exists(path) if _is_local(path) else bool(_gfile().exists(path))
 
 
 def join(folder: str, name: str) -> str:
     """The path of `name` in `folder`."""
-    return str(tf.io.gfile.join(folder, name))
+    return os.path.join(folder, name) if _is_local(folder) else str(_gfile().join(folder, name))
 
 
 def write_atomically(path: str, content: bytes | Iterable[bytes]) -> None:
     """Writes a file that is there as a whole or not at all, and makes its folder where needed.
 
-    The content may come in parts. OSError where the disk fails to flush.
+    The content may come in parts.
     """
-    temporary = f"{path}.tmp"
+    temporary, folder = f"{path}.tmp", os.path.dirname(path) or "."
+    parts = [content] if isinstance(content, bytes) else content
     with refusals_as_data_errors(path):
-        tf.io.gfile.makedirs(os.path.dirname(path) or ".")
-        with tf.io.gfile.GFile(temporary, "wb") as stream:
-            for part in [content] if isinstance(content, bytes) else content:
-                stream.write(part)
-        if "://" not in path:  # Else a power cut after the rename may leave an empty file.
-            descriptor = os.open(temporary, os.O_RDWR)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-        tf.io.gfile.rename(temporary, path, overwrite=True)
+        if not _is_local(path):
+            gfile = _gfile()
+            gfile.makedirs(folder)
+            with gfile.GFile(temporary, "wb") as stream:
+                for part in parts:
+                    stream.write(part)
+            gfile.rename(temporary, path, overwrite=True)
+            return
+        if not os.path.exists(folder):
+            os.makedirs(folder, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.writelines(parts)
+            file.flush()
+            os.fsync(file.fileno())  # Else a power cut after the rename may leave an empty file.
+        os.replace(temporary, path)
+
+
+def write_probe(path: str) -> None:
+    """Writes an empty file and deletes it; DataError where it cannot."""
+    with refusals_as_data_errors(path):
+        (open if _is_local(path) else _gfile().GFile)(path, "wb").close()
+    remove(path)
+
+
+def remove(path: str) -> None:
+    """Deletes a file; DataError where it cannot be."""
+    with refusals_as_data_errors(path):
+        os.remove(path) if _is_local(path) else _gfile().remove(path)
 
 
 # Digests of files too many or too large to be read each time a run starts: they tell data sets

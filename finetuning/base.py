@@ -18,9 +18,10 @@ from tensorflow.core.framework.variable_pb2 import VariableDef
 
 from errors import CheckpointError, TrainingError, first_few
 from finetuning.base_plan import STEP, BasePlan
+from metagraph.description import format_shape
 from metagraph.graph import nodes_by_op, sub_graph
 from metagraph.importing import import_graph, tensor_of
-from metagraph.meta import format_shape, node_of
+from metagraph.meta import node_of
 from metagraph.safety import RANDOM_OPS
 from metagraph.session import free_among, free_scope, placeholder
 from metagraph.variables import RESOURCE_VARIABLE

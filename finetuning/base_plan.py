@@ -17,17 +17,16 @@ from tensorflow.core.framework.variable_pb2 import VariableDef
 from checkpoints.reader import CheckpointReader
 from errors import CheckpointError, TrainingError, first_few
 from finetuning import BaseRequest
+from metagraph.description import Model, TensorInfo, format_shape
 from metagraph.graph import SubGraph, data_inputs, sub_graph
 from metagraph.meta import (
     INPUT_OPS,
     PLACEHOLDERS,
     MetaGraphFile,
-    TensorInfo,
-    format_shape,
     node_of,
     variable_definitions,
 )
-from metagraph.model import Model, read_model
+from metagraph.model import read_model
 from metagraph.safety import PURE, check_operations, offenders
 from metagraph.session import describe_tensors
 from metagraph.tables import with_tables

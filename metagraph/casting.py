@@ -8,7 +8,7 @@ from tensorflow.core.framework.tensor_pb2 import TensorProto
 
 from checkpoints.dtypes import RESOURCE, STRING, VARIANT, DType, as_dtype, dtype_of
 from errors import PredictionError
-from metagraph.meta import TensorInfo, fits_shape, format_shape
+from metagraph.description import TensorInfo, fits_shape, format_shape
 
 Array = np.ndarray[Any, Any]
 _REGISTERED = 2  # NumPy's mark of a dtype that another package has added.

@@ -4,11 +4,11 @@ Formats: `tensorflow/core/protobuf/meta_graph.proto`, `tensorflow/core/framework
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeVar
+from typing import TypeVar
 
 from absl import logging
 from google.protobuf import text_format
@@ -22,10 +22,10 @@ from tensorflow.core.framework.types_pb2 import DT_STRING
 from tensorflow.core.framework.variable_pb2 import VariableDef
 from tensorflow.core.protobuf.meta_graph_pb2 import CollectionDef, MetaGraphDef
 
-from checkpoints.dtypes import DType
 from checkpoints.file_io import HEAD_BYTES, kind_of, read_bounded
 from checkpoints.naming import META_SUFFIX, SIGNATURE
 from errors import CheckpointError, first_few, nearest_names
+from metagraph.description import NO_SIGNATURE, Signature
 
 DEFAULT_MAX_BYTES = 512 << 20
 MAX_META_FLAG = "--max_meta_mb"
@@ -87,39 +87,6 @@ def _binary(message: Message, content: bytes, path: str) -> bytes:
 
 # Tensors by name, and the file.
 
-
-class TensorInfo(NamedTuple):
-    """What is known of a tensor such as `x:0` before anything runs; it has no reference type.
-
-    A dimension that is not known is None, and so is the shape where its rank is not known.
-    """
-
-    name: str
-    dtype: DType
-    shape: tuple[int | None, ...] | None
-
-    def __str__(self) -> str:
-        """As in an error line: `x:0 float32 [?, 32, 32, 3]`."""
-        return f"{self.name} {self.dtype.name} {format_shape(self.shape)}"
-
-
-def format_shape(shape: Any) -> str:
-    """`[?, 32, 32, 3]` of sizes or a tf.TensorShape; `of any shape` where the rank is not known."""
-    if hasattr(shape, "as_list"):
-        shape = None if shape.rank is None else shape.as_list()
-    if shape is None:
-        return "of any shape"
-    return "[" + ", ".join("?" if size is None else str(size) for size in shape) + "]"
-
-
-def fits_shape(shape: Sequence[int | None] | None, sizes: Sequence[int]) -> bool:
-    """Whether what has these sizes is of a shape, of which not all may be known."""
-    if shape is None:
-        return True
-    same = len(shape) == len(sizes)
-    return same and all(a in (None, b) for a, b in zip(shape, sizes, strict=True))
-
-
 PLACEHOLDERS = frozenset({"Placeholder", "PlaceholderV2"})
 INPUT_OPS = PLACEHOLDERS | {"PlaceholderWithDefault"}
 _NODE_NAME = re.compile(r"[^:^\s]+")
@@ -134,6 +101,7 @@ class MetaGraphFile:
     path: str  # The file that holds the graph, such as a `.meta`.
     prefix: str  # Of the checkpoint that belongs to it: of a `.meta`, its path without that.
     proto: MetaGraphDef
+    averaged: bool = False  # Whether a variable has the value of its moving average, if any.
 
     @cached_property
     def nodes(self) -> Mapping[str, NodeDef]:
@@ -213,20 +181,6 @@ def variable_definitions(meta: MetaGraphFile, collection: str) -> Iterator[tuple
         if name in meta.nodes:
             yield name, found
 
-
-class Signature(NamedTuple):
-    """One signature, with an empty name for a file that has none.
-
-    The inputs are argument name -> full tensor name, the outputs result name -> full tensor name;
-    both are sorted, as protobuf maps have no order of their own.
-    """
-
-    name: str
-    inputs: Mapping[str, str]
-    outputs: Mapping[str, str]
-
-
-NO_SIGNATURE = Signature("", {}, {})
 
 # A session bundle, exported before there was the SavedModel, is a checkpoint whose meta graph has a
 # message that TensorFlow has no class for any longer. Its default signature is read, by the numbers

@@ -9,12 +9,12 @@ from typing import NamedTuple
 from checkpoints import naming
 from checkpoints.manifest import verify_checkpoint
 from errors import CheckpointError, first_few
+from metagraph.description import Classifier, Model, as_classifier
 from metagraph.graph import SubGraph, reachable
 from metagraph.meta import (
     INPUT_OPS,
     PLACEHOLDERS,
     MetaGraphFile,
-    Signature,
     choose_signature,
     node_of,
     read_signatures,
@@ -95,51 +95,6 @@ def without_handles(
         yield from dict.fromkeys(tensors or [placeholder])
 
 
-class Classifier(NamedTuple):
-    """The two results of a signature that make a classifier of K classes."""
-
-    probabilities: str  # The tensor of each class's probability, float [N, K].
-    classes: str  # The tensor of each row's class, integers [N].
-    num_classes: int | None  # K; None where it is not known.
-
-
-class Model(NamedTuple):
-    """A model's own description; each part may be empty in a stranger's file.
-
-    Where a signature was asked for, its outputs are the prediction, and `predict` is empty.
-    """
-
-    signature: Signature  # The one in use.
-    signatures: tuple[str, ...]  # The names of all.
-    predict: tuple[str, ...]  # The tensors of the collection `predict`, the prediction first.
-    class_names: tuple[str, ...]  # In label order.
-    input_scale: float | None  # What uint8 values are multiplied by for the signature's input.
-    trained_on: str | None  # The name of a built-in data set.
-    classifier: Classifier | None
-    # Height, width and channels of the image in a row of the signature's input.
-    image_shape: tuple[int, int, int] | None = None
-
-    @property
-    def inputs(self) -> Mapping[str, str]:
-        """Of the signature in use."""
-        return self.signature.inputs
-
-    @property
-    def outputs(self) -> Mapping[str, str]:
-        """Of the signature in use."""
-        return self.signature.outputs
-
-    @property
-    def feed_keys(self) -> Mapping[str, str]:
-        """What a tensor may be called where it is fed; any tensor can be, an output too."""
-        return {**self.outputs, **self.inputs}
-
-    @property
-    def fetch_keys(self) -> Mapping[str, str]:
-        """What a tensor may be called where it is fetched."""
-        return {**self.inputs, **self.outputs}
-
-
 def read_model(meta: MetaGraphFile, signature: str | None = None, classifies: bool = True) -> Model:
     """What the file says, entries that name no tensor left out; see `choose_signature`.
 
@@ -174,11 +129,7 @@ def _classifier(meta: MetaGraphFile, outputs: Mapping[str, str]) -> Classifier |
         probabilities, classes = describe_tensors(meta, names)
     except CheckpointError:
         return None  # Whoever fetches them is told why they cannot be had.
-    shape = probabilities.shape or ()
-    fits = len(shape) == 2 and len(classes.shape or ()) == 1
-    if not (fits and probabilities.dtype.is_floating and classes.dtype.is_integer):
-        return None
-    return Classifier(probabilities.name, classes.name, shape[1])
+    return as_classifier(probabilities, classes)
 
 
 def _texts(meta: MetaGraphFile, key: str) -> tuple[str, ...]:

@@ -22,9 +22,10 @@ from checkpoints.dtypes import DType
 from checkpoints.writer import make_fed_callable
 from errors import CheckpointError, first_few
 from metagraph.casting import Array, as_numpy_dtype
+from metagraph.description import TensorInfo
 from metagraph.graph import attribute_of, nodes_by_op
 from metagraph.importing import RUN_ERRORS, disarmed_graph, import_graph, reason_of_run, tensor_of
-from metagraph.meta import INPUT_OPS, PLACEHOLDERS, MetaGraphFile, TensorInfo, node_of
+from metagraph.meta import INPUT_OPS, PLACEHOLDERS, MetaGraphFile, node_of
 from metagraph.safety import RANDOM_OPS, RUN, TimeLimit, check_operations, follows_from_inputs
 from metagraph.tables import ByFile, ByRun, Filling, read_vocabulary, vocabulary_path, with_tables
 from metagraph.variables import RESOURCE_VARIABLE, VARIABLE_OPS, dtype_of, read_values, variable_of

@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from metagraph.description import TensorInfo
 from metagraph.graph import SubGraph, data_inputs
-from metagraph.meta import INPUT_OPS, MetaGraphFile, TensorInfo, node_of
+from metagraph.meta import INPUT_OPS, MetaGraphFile, node_of
 from metagraph.safety import RANDOM_OPS
 from metagraph.variables import VARIABLE_OPS
 

@@ -16,6 +16,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from checkpoints.dtypes import DType, as_dtype
 from checkpoints.reader import Array, CheckpointReader
 from errors import CheckpointError, first_few
+from metagraph.description import fits_shape, format_shape
 from metagraph.graph import (
     Output,
     View,
@@ -26,7 +27,7 @@ from metagraph.graph import (
     text_at,
     views,
 )
-from metagraph.meta import MetaGraphFile, fits_shape, format_shape, node_of, variable_definitions
+from metagraph.meta import MetaGraphFile, node_of, variable_definitions
 
 RESOURCE_VARIABLE = "VarHandleOp"
 REF_VARIABLES = frozenset({"Variable", "VariableV2"})
@@ -236,6 +237,11 @@ def _looked_up(
     """The checkpoint, the places in it, who is missing, and a phrase for each that does not fit."""
     reader = CheckpointReader(meta.prefix)
     keys = checkpoint_keys(meta, [variable.name for variable in variables], reader.shapes)
+    if meta.averaged:
+        shadows = averages(reader.shapes, reader.prefix)
+        for name, stored in keys.items():
+            shadow = shadows.get(stored.key, shadows.get(name, stored.key))
+            keys[name] = stored._replace(key=shadow)
     missing, wrong = [], []
     for variable in variables:
         stored = keys[variable.name]
@@ -252,6 +258,22 @@ def _looked_up(
             has = f"{variable.dtype.name} {format_shape(variable.shape)}"
             wrong.append(f"{named} is {found}, the graph has {has}")
     return reader, keys, missing, wrong
+
+
+AVERAGE = "/ExponentialMovingAverage"  # After the name of the variable that it is of.
+
+
+def averages(keys: Collection[str], prefix: str) -> dict[str, str]:
+    """The key of each moving average that a checkpoint holds, by the key of its variable.
+
+    Raises CheckpointError where the checkpoint, at the prefix, holds none.
+    """
+    found = {key.removesuffix(AVERAGE): key for key in keys if key.endswith(AVERAGE)}
+    if not found:
+        raise CheckpointError(
+            f"--weights=ema: {prefix} has no moving averages (names that end in {AVERAGE})"
+        )
+    return found
 
 
 def _value(full: Array, variable: Variable, stored: Stored) -> Array:

@@ -1,10 +1,9 @@
 """The model that is asked for: opened, where a folder stands for a checkpoint in it, and listed."""
 
 import dataclasses
-import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from tensorflow.core.framework.node_def_pb2 import NodeDef
@@ -15,15 +14,16 @@ from checkpoints.file_io import is_folder
 from checkpoints.folder import best_checkpoint, explain_if_gone
 from checkpoints.lock import Hold, read_newest
 from checkpoints.manifest import verify_checkpoint
-from cli.terminal import one_line
-from errors import CheckpointError, first_few
+from errors import CheckpointError
 from metagraph.casting import constant, json_value
-from metagraph.meta import MetaGraphFile, format_shape, node_of, shape_sizes
-from metagraph.model import Candidates, Model, find_candidates, read_model
+from metagraph.description import Model
+from metagraph.meta import MetaGraphFile, node_of, shape_sizes
+from metagraph.model import Candidates, find_candidates, read_model
 from metagraph.opening import find_model, find_variables, open_model, prefix_of
 from metagraph.session import describe_tensors
 from metagraph.variables import VARIABLE_OPS
-from prediction.request import ModelConfig
+from prediction.output import Record, tensor_record
+from prediction.request import AVERAGED, ModelConfig
 
 BEST = "best"
 READING = "reading the graph"
@@ -97,6 +97,7 @@ def open_graph(config: ModelConfig) -> MetaGraphFile:
     """Reads a graph whose files are chosen."""
     with config.limit.over(READING):
         meta = open_model(config.meta, config.max_meta_bytes, config.checkpoint)
+    meta = dataclasses.replace(meta, averaged=config.weights == AVERAGED)
     # The graph may come from another checkpoint than its variables.
     verify_checkpoint(meta.path.removesuffix(naming.META_SUFFIX), [naming.META_SUFFIX])
     return meta
@@ -113,18 +114,6 @@ def describe(config: ModelConfig, meta: MetaGraphFile) -> Model:
 
 _TEXT_COLLECTIONS = (naming.CLASS_NAMES_COLLECTION, naming.TRAINED_ON_COLLECTION)
 _MAX_DEFAULT_VALUES = 8
-_MAX_SHOWN_ENTRIES = 10
-_MAX_SHOWN_LINES = 300  # Of one part of the list.
-ALL_IN_JSON = "--format=json has all"
-TITLES = {
-    "inputs": "inputs",
-    "pipeline": "to feed in place of the input pipeline",
-    "outputs": "outputs",
-    "candidates": "possible outputs",
-    "variables": "variables",
-}
-_OPTIONAL = ("pipeline", "candidates")
-Record = dict[str, Any]
 
 
 def listing(meta: MetaGraphFile, model: Model, found: Candidates | None = None) -> Record:
@@ -149,10 +138,7 @@ def listing(meta: MetaGraphFile, model: Model, found: Candidates | None = None) 
 
 def _tensors(meta: MetaGraphFile, names: Sequence[str]) -> list[Record]:
     try:
-        infos = describe_tensors(meta, names)
-        shapes = [None if info.shape is None else [*info.shape] for info in infos]
-        pairs = zip(infos, shapes, strict=True)
-        return [{"name": i.name, "dtype": i.dtype.name, "shape": shape} for i, shape in pairs]
+        return [tensor_record(info) for info in describe_tensors(meta, names)]
     except CheckpointError:
         if len(names) > 1:
             return [record for name in names for record in _tensors(meta, [name])]
@@ -194,48 +180,3 @@ def _collection(meta: MetaGraphFile, key: str) -> list[Any] | int:
     if kind == "bytes_list" and key in _TEXT_COLLECTIONS:
         return [value.decode("utf-8", errors="replace") for value in values]
     return list(values) if kind in ("node_list", "int64_list", "float_list") else len(values)
-
-
-def listing_text(content: Record) -> str:
-    """Lines for people."""
-    lines = []
-    for key, title in TITLES.items():
-        if content[key] or key not in _OPTIONAL:
-            texts = [*map(tensor_text, content[key])]
-            lines += [title, *shortened(texts or ["(none)"], _MAX_SHOWN_LINES)]
-    signature = content["signature"]
-    lines.append(f"signature {signature['name']}".rstrip())
-    for title in ("input", "output"):
-        named = signature[f"{title}s"].items()
-        lines += shortened([f"{title} {key} = {name}" for key, name in named], _MAX_SHOWN_LINES)
-    others = [name for name in content["signatures"] if name != signature["name"]]
-    if others:
-        choose = "signatures, to choose from with --signature"
-        lines.append("other signatures, for --signature" if signature["name"] else choose)
-        lines += shortened(others, _MAX_SHOWN_LINES)
-    texts = []
-    for key, found in content["collections"].items():
-        entries = found if isinstance(found, list) else [f"({found} entries)"]
-        texts.append(f"{key} = {first_few([*map(str, entries)], _MAX_SHOWN_ENTRIES)}")
-    lines += ["collections", *shortened(texts, _MAX_SHOWN_LINES)]
-    return "\n".join(map(one_line, lines))
-
-
-def shortened(lines: Sequence[str], most: int, indent: str = "  ") -> list[str]:
-    """The first lines, and how many more there are; all indented."""
-    more = len(lines) - most
-    rest = [f"... and {more} more ({ALL_IN_JSON})"] if more > 0 else []
-    return [indent + line for line in (*lines[:most], *rest)]
-
-
-def tensor_text(record: Mapping[str, Any]) -> str:
-    """`x:0  float32 [?, 4]`, and its default where it has one."""
-    default = f", default {json.dumps(record['default'])}" if "default" in record else ""
-    return f"{record['name']}  {kind_text(record)}{default}"
-
-
-def kind_text(record: Mapping[str, Any]) -> str:
-    """`float32 [?, 4]`, of the keys `dtype` (null where not known) and `shape`."""
-    if record["dtype"] is None:
-        return "unknown here"
-    return f"{record['dtype']} {format_shape(record['shape'])}"

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from enum import Enum, auto
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from absl import logging
@@ -19,30 +19,35 @@ from tqdm import tqdm
 from data.batches import read_ahead
 from errors import PredictionError
 from metagraph.casting import Array, as_numpy_dtype
-from metagraph.graph import sub_graph
-from metagraph.meta import MetaGraphFile, TensorInfo
-from metagraph.model import Model, checkpoint_of, missing_values, read_model, state_text
-from metagraph.session import InferenceGraph, describe_tensors, load_inference_graph, warn_if_random
-from prediction import chosen_model, output, plan
+from metagraph.description import Model, TensorInfo
+from prediction import output, plan
 from prediction.exact_rows import ExactRuns
 from prediction.file_inputs import Rows
+from prediction.onnx_file import OnnxFile, OnnxGraph, find_onnx
 from prediction.output import Classification, Report
-from prediction.plan import Feed, RowInputs
-from prediction.request import MEGABYTE, PredictConfig, assets_by_name
+from prediction.plan import Feed, ModelFile, RowInputs, answers
+from prediction.request import MEGABYTE, PredictConfig
+
+if TYPE_CHECKING:
+    from prediction.exact_rows import Runnable
 
 _SHOWN = 8  # Test images of a model of the built-in shapes, where no rows are given.
 
 
 def predict(config: PredictConfig) -> str:
     """Predicts, writes the output file where one is asked for, and returns what to print."""
-    return chosen_model.with_chosen(config, _predict)
+    path = find_onnx(config.meta)
+    if path is not None:
+        return _predict(config, OnnxFile(path, config))
+    from prediction import chosen_model
+
+    return chosen_model.with_chosen(config, lambda c: _predict(c, chosen_model.open_graph(c)))
 
 
-def _predict(config: PredictConfig) -> str:
-    meta = chosen_model.open_graph(config)
+def _predict(config: PredictConfig, meta: ModelFile) -> str:
     if config.list:
         return _listing(config, meta)
-    model = chosen_model.describe(config, meta)
+    model = answers(meta).model(config)
     if config.output is not None:
         output.check_output(config.output, [*config.input, *config.feed])
     result, inputs = evaluate(config, meta, model)
@@ -54,23 +59,24 @@ def _predict(config: PredictConfig) -> str:
     return output.as_text(result)
 
 
-def _listing(config: PredictConfig, meta: MetaGraphFile) -> str:
-    """What the graph holds, and whether its checkpoint has what the outputs need."""
-    with config.limit.over("listing the graph"):
-        content = chosen_model.listing(meta, read_model(meta, config.signature))
-    outputs = [record["name"] for record in content["outputs"] or content["candidates"]]
-    problems = missing_values(meta, outputs)
+def _listing(config: PredictConfig, meta: ModelFile) -> str:
+    """What the file holds, and whether its checkpoint has what the outputs need."""
+    content, problems, end = answers(meta).listing(config)
     if config.format == "json":
-        state = {"meta": meta.path, "checkpoint": checkpoint_of(meta), "problems": problems}
+        state = {"meta": meta.path, "checkpoint": answers(meta).checkpoint, "problems": problems}
         return json.dumps(content | state, ensure_ascii=False)
     _say_what_was_read(meta)
-    return chosen_model.listing_text(content) + state_text(meta, problems)
+    return output.listing_text(content) + end
 
 
-def _say_what_was_read(meta: MetaGraphFile) -> None:
+def _say_what_was_read(meta: ModelFile) -> None:
     """For text, whose lines on stdout are results alone; JSON has a place for it."""
-    checkpoint = checkpoint_of(meta)
+    checkpoint = answers(meta).checkpoint
     variables = f", variables {checkpoint}" if checkpoint else ", which has no variables"
+    if isinstance(meta, OnnxFile):
+        variables = ", run by onnxruntime"
+    elif checkpoint and meta.averaged:
+        variables += ", in place of some their moving averages"
     logging.info("graph %s%s", meta.path, variables)
 
 
@@ -89,10 +95,12 @@ def classify(config: PredictConfig) -> Classified:
 
     Without rows, a model of the built-in shapes is tested on all of their test images.
     """
-    return chosen_model.with_model(config, functools.partial(_classify, config))
+    from prediction.chosen_model import with_model
+
+    return with_model(config, functools.partial(_classify, config))
 
 
-def _classify(config: PredictConfig, meta: MetaGraphFile, model: Model) -> Classified:
+def _classify(config: PredictConfig, meta: ModelFile, model: Model) -> Classified:
     if model.classifier is None:
         raise PredictionError(
             f"{meta.path} does not say that it is a classifier: expected a signature with the "
@@ -112,7 +120,7 @@ def _classify(config: PredictConfig, meta: MetaGraphFile, model: Model) -> Class
 
 
 def evaluate(
-    config: PredictConfig, meta: MetaGraphFile, model: Model, shown: int | None = _SHOWN
+    config: PredictConfig, meta: ModelFile, model: Model, shown: int | None = _SHOWN
 ) -> tuple[Report, RowInputs]:
     """The results, and the rows that they are for; `shown` is that of `plan.open_demo`."""
     fetches = plan.choose_fetches(meta, model, config.fetch)
@@ -122,25 +130,19 @@ def evaluate(
     is_report = not config.fetch or inputs.labels is not None
     wanted = list(dict.fromkeys([*fetches, *(plan.report_tensors(model) if is_report else ())]))
     plan.check_fed(meta, wanted, fed)
-    with load_inference_graph(
-        meta,
-        wanted,
-        fed,
-        trust_graph=config.trust_graph,
-        assets=assets_by_name(config.asset),
-        time_limit=config.limit,
-    ) as graph:
+    with answers(meta).load(wanted, fed, config) as graph:
         values = [plan.value_for(info, feeds, inputs) for info in graph.feeds]
         results = _results(graph, values, meta, config)
     outputs = {name: results[name] for name in fetches}
     classification = _classification(results, model, inputs) if is_report else None
-    report = Report(meta.path, checkpoint_of(meta), outputs, classification, rows=not config.fetch)
+    checkpoint = answers(meta).checkpoint
+    report = Report(meta.path, checkpoint, outputs, classification, rows=not config.fetch)
     return report, inputs
 
 
 def _inputs(
     config: PredictConfig,
-    meta: MetaGraphFile,
+    meta: ModelFile,
     model: Model,
     fetches: Sequence[str],
     feeds: Mapping[str, Feed],
@@ -150,21 +152,20 @@ def _inputs(
     if config.input:
         max_bytes = config.max_input_mb * MEGABYTE
         paths = plan.files_by_tensor(meta, model, fetches, config.input, feeds)
-        with config.limit.over(chosen_model.READING):
-            infos = describe_tensors(meta, [*paths])
+        infos = answers(meta).describe([*paths], config)
         return plan.open_inputs(infos, model, paths, max_bytes, ignore_exif=config.ignore_exif)
     missing = plan.unfed(meta, fetches, feeds)
     is_input = len(missing) == 1 and missing == tuple(model.inputs.values())
     if feeds or model.trained_on is None or not is_input:
         return RowInputs()
-    (info,) = describe_tensors(meta, missing)
+    (info,) = answers(meta).describe(missing)
     return plan.open_demo(info, model, shown)
 
 
 def _results(
-    graph: InferenceGraph,
+    graph: "Runnable",
     values: Sequence[Rows | Array],
-    meta: MetaGraphFile,
+    meta: ModelFile,
     config: PredictConfig,
 ) -> dict[str, Array]:
     """The value of each fetched tensor, by name."""
@@ -179,7 +180,7 @@ def _results(
     else:
         arrays = [value for value in values if not isinstance(value, Rows)]
         results = graph.run(*arrays)
-        warn_if_random(graph, arrays, results)
+        _warn_if_random(graph, arrays, results)
     plain = {}
     for info, value in zip(graph.fetches, results, strict=True):
         plain[info.name] = as_numpy_dtype(value)
@@ -187,6 +188,13 @@ def _results(
             dtypes = value.dtype, plain[info.name].dtype
             logging.info("%s: its %s values are given as %s", info.name, *dtypes)
     return plain
+
+
+def _warn_if_random(graph: "Runnable", fed: Sequence[Array], results: Sequence[Array]) -> None:
+    if not isinstance(graph, OnnxGraph):
+        from metagraph.session import warn_if_random
+
+        warn_if_random(graph, fed, results)
 
 
 def _classification(
@@ -218,9 +226,9 @@ class Kind(Enum):
     WHOLE = auto()  # one value over all rows, such as a mean
 
 
-def _kind(meta: MetaGraphFile, info: TensorInfo, fed: Collection[str]) -> Kind:
+def _kind(meta: ModelFile, info: TensorInfo, fed: Collection[str]) -> Kind:
     """The kind of a fetched tensor, where rows are fed to those of these names."""
-    if info.name not in fed and not sub_graph(meta, [info.name], fed).feeds:
+    if not answers(meta).depends(info.name, fed):
         return Kind.CONSTANT
     shape = info.shape
     return Kind.ROWS if shape is None or (shape and shape[0] is None) else Kind.WHOLE
@@ -276,7 +284,7 @@ def _row_bytes(feeds: Sequence[Rows]) -> int:
 
 
 def run_rows(
-    graph: InferenceGraph,
+    graph: "Runnable",
     feeds: Sequence[Rows | Array],
     kinds: Sequence[Kind],
     batch_size: int | None = None,
@@ -313,7 +321,7 @@ def run_rows(
 
 
 def _run_batches(
-    graph: InferenceGraph,
+    graph: "Runnable",
     run: Callable[..., list[Array]],
     feeds: Sequence[Rows | Array],
     kinds: Sequence[Kind],
@@ -332,7 +340,7 @@ def _run_batches(
             results, start = run(*batch), step * size
             rows = min(size, num_rows - start)
             if step == 0:
-                warn_if_random(graph, batch, results)
+                _warn_if_random(graph, batch, results)
             if rows == num_rows and (rows == size or not fixed):
                 return results  # One run of all rows: its values as they are.
             if fixed and size == 1:  # All of a value is that row's.

@@ -10,13 +10,19 @@ That a graph takes its rows one by one is tried on the first of them, not taken 
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from absl import logging
 
 from errors import CheckpointError
 from metagraph.casting import Array, as_numpy_dtype
-from metagraph.session import InferenceGraph
+
+if TYPE_CHECKING:
+    from metagraph.session import InferenceGraph
+    from prediction.onnx_file import OnnxGraph
+
+    Runnable: TypeAlias = InferenceGraph | OnnxGraph
 
 # Rows a run: as many as are fast, but few where they are large, as the last run is filled up. At
 # each of these oneDNN's kernels for AVX2 treat all rows alike; at 8 or 32 they do not.
@@ -31,7 +37,7 @@ class ExactRuns:
 
     def __init__(
         self,
-        graph: InferenceGraph,
+        graph: "Runnable",
         are_rows: Sequence[bool],
         are_results: Sequence[bool],
         row_bytes: int,

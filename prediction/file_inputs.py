@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 from absl import logging
 
+from checkpoints.dtypes import STRING
 from data import files, images
 from data.arrays import NpyRows, open_npy, read_idx, read_npy, read_npz
 from data.files import read_bytes
@@ -28,8 +28,7 @@ from data.named import labels_beside
 from data.source import HeldStore
 from errors import DataError, PredictionError
 from metagraph.casting import Array, fit_dtype
-from metagraph.meta import TensorInfo, format_shape
-from metagraph.model import Classifier
+from metagraph.description import Classifier, TensorInfo, format_shape
 
 Labels = npt.NDArray[np.int64]
 
@@ -334,7 +333,7 @@ def read_csv(path: str, max_bytes: int) -> Array:
 
 def takes_strings(info: TensorInfo) -> bool:
     """Whether a row of the tensor is a string, such as the bytes of a file to be decoded."""
-    return bool(info.dtype == tf.string and (info.shape is None or len(info.shape) == 1))
+    return bool(info.dtype.name == STRING and (info.shape is None or len(info.shape) == 1))
 
 
 def open_strings_input(path: str, target: Target, max_bytes: int) -> Input:
@@ -384,6 +383,10 @@ def read_records(path: str, max_bytes: int) -> list[bytes]:
                     "is no .tfrecord file, or is cut short or compressed"
                 )
             count += 1
+    try:
+        import tensorflow as tf
+    except ImportError as error:
+        raise DataError(f"{path}: only TensorFlow reads such files, and it is not here") from error
     try:
         return [*tf.data.TFRecordDataset(path).as_numpy_iterator()]
     except tf.errors.DataLossError as error:

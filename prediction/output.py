@@ -10,13 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 
 from cli.terminal import one_line
 from data import files
-from errors import PredictionError, ToolError
+from errors import DataError, PredictionError, ToolError, first_few
 from metagraph.casting import Array, json_value
-from metagraph.meta import format_shape
+from metagraph.description import TensorInfo, format_shape
 
 
 class Classification(NamedTuple):
@@ -142,6 +141,73 @@ def _row_records(result: Classification) -> list[dict[str, Any]]:
     return records
 
 
+# What a file of a model holds, for --list.
+
+_MAX_SHOWN_ENTRIES = 10
+_MAX_SHOWN_LINES = 300  # Of one part of the list.
+ALL_IN_JSON = "--format=json has all"
+TITLES = {
+    "inputs": "inputs",
+    "pipeline": "to feed in place of the input pipeline",
+    "outputs": "outputs",
+    "candidates": "possible outputs",
+    "variables": "variables",
+}
+_OPTIONAL = ("pipeline", "candidates")
+Record = dict[str, Any]
+
+
+def tensor_record(info: TensorInfo) -> Record:
+    """A tensor as JSON values."""
+    shape = None if info.shape is None else [*info.shape]
+    return {"name": info.name, "dtype": info.dtype.name, "shape": shape}
+
+
+def listing_text(content: Record) -> str:
+    """Lines for people."""
+    lines = []
+    for key, title in TITLES.items():
+        if content[key] or key not in _OPTIONAL:
+            texts = [*map(tensor_text, content[key])]
+            lines += [title, *shortened(texts or ["(none)"], _MAX_SHOWN_LINES)]
+    signature = content["signature"]
+    lines.append(f"signature {signature['name']}".rstrip())
+    for title in ("input", "output"):
+        named = signature[f"{title}s"].items()
+        lines += shortened([f"{title} {key} = {name}" for key, name in named], _MAX_SHOWN_LINES)
+    others = [name for name in content["signatures"] if name != signature["name"]]
+    if others:
+        choose = "signatures, to choose from with --signature"
+        lines.append("other signatures, for --signature" if signature["name"] else choose)
+        lines += shortened(others, _MAX_SHOWN_LINES)
+    texts = []
+    for key, found in content["collections"].items():
+        entries = found if isinstance(found, list) else [f"({found} entries)"]
+        texts.append(f"{key} = {first_few([*map(str, entries)], _MAX_SHOWN_ENTRIES)}")
+    lines += ["collections", *shortened(texts, _MAX_SHOWN_LINES)]
+    return "\n".join(map(one_line, lines))
+
+
+def shortened(lines: Sequence[str], most: int, indent: str = "  ") -> list[str]:
+    """The first lines, and how many more there are; all indented."""
+    more = len(lines) - most
+    rest = [f"... and {more} more ({ALL_IN_JSON})"] if more > 0 else []
+    return [indent + line for line in (*lines[:most], *rest)]
+
+
+def tensor_text(record: Mapping[str, Any]) -> str:
+    """`x:0  float32 [?, 4]`, and its default where it has one."""
+    default = f", default {json.dumps(record['default'])}" if "default" in record else ""
+    return f"{record['name']}  {kind_text(record)}{default}"
+
+
+def kind_text(record: Mapping[str, Any]) -> str:
+    """`float32 [?, 4]`, of the keys `dtype` (null where not known) and `shape`."""
+    if record["dtype"] is None:
+        return "unknown here"
+    return f"{record['dtype']} {format_shape(record['shape'])}"
+
+
 # Files, written as a whole or not at all.
 
 Outputs = Mapping[str, Array]
@@ -176,11 +242,9 @@ def check_output(path: str, given: Sequence[str] = (), flag: str = "output") -> 
         folder = os.path.dirname(folder)  # The nearest that is there.
     probe = f"{os.path.join(folder, os.path.basename(path))}{_TEMPORARY}"
     try:
-        with tf.io.gfile.GFile(probe, "wb") as file:
-            file.write(b"")
-        tf.io.gfile.remove(probe)
-    except tf.errors.OpError as error:
-        raise PredictionError(f"{named} cannot be written: {error.message}") from error
+        files.write_probe(probe)
+    except DataError as error:
+        raise PredictionError(f"{named} cannot be written: {error}") from error
 
 
 def write_outputs(path: str, outputs: Outputs, row_names: Sequence[str]) -> None:
@@ -204,8 +268,8 @@ def write_whole(path: str, content: bytes | Iterable[bytes]) -> None:
     try:
         files.write_atomically(path, content)
     except BaseException:
-        with contextlib.suppress(tf.errors.OpError):
-            tf.io.gfile.remove(f"{path}{_TEMPORARY}")
+        with contextlib.suppress(DataError):
+            files.remove(f"{path}{_TEMPORARY}")
         raise
 
 

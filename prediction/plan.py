@@ -5,24 +5,38 @@ What does not go together is a PredictionError of one line, a file that cannot b
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
-import tensorflow as tf
 from absl import logging
 
+from checkpoints.dtypes import STRING
 from data import RAMP, SHAPES, files, shapes
 from data.arrays import read_npy, read_npz
 from data.images import fit_images
 from errors import CheckpointError, PredictionError
 from metagraph.casting import Array, fit
-from metagraph.graph import sub_graph
-from metagraph.meta import MetaGraphFile, TensorInfo
-from metagraph.model import Model, described, feedable, fetchable, without_handles
+from metagraph.description import Model, TensorInfo
 from prediction.file_inputs import Labels, Rows, Target, array_rows, numbered, open_input
+from prediction.onnx_file import OnnxFile
+
+if TYPE_CHECKING:
+    from metagraph.meta import MetaGraphFile
+    from prediction.graph_file import GraphFile
+
+ModelFile: TypeAlias = "MetaGraphFile | OnnxFile"
 
 
-def choose_fetches(meta: MetaGraphFile, model: Model, asked: Sequence[str]) -> tuple[str, ...]:
+def answers(file: ModelFile) -> "GraphFile | OnnxFile":
+    """What answers questions on a file; that of a graph needs TensorFlow, imported only here."""
+    if isinstance(file, OnnxFile):
+        return file
+    from prediction.graph_file import GraphFile
+
+    return GraphFile(file)
+
+
+def choose_fetches(meta: ModelFile, model: Model, asked: Sequence[str]) -> tuple[str, ...]:
     """The tensors to fetch, each once: those asked for, by name or key of the signature.
 
     By default it is the collection `predict`, with what a classifier's report shows beside it, or
@@ -34,7 +48,7 @@ def choose_fetches(meta: MetaGraphFile, model: Model, asked: Sequence[str]) -> t
     if not names:
         raise PredictionError(
             f"{meta.path} has neither a collection 'predict' nor a signature that names an "
-            f"output: name what to compute with --fetch{fetchable(meta, model)}"
+            f"output: name what to compute with --fetch{answers(meta).fetchable(model)}"
         )
     return tuple(dict.fromkeys(names))
 
@@ -47,7 +61,7 @@ def report_tensors(model: Model) -> tuple[str, ...]:
 
 
 def choose_row_input(
-    meta: MetaGraphFile, model: Model, fetches: Sequence[str], fed: Collection[str]
+    meta: ModelFile, model: Model, fetches: Sequence[str], fed: Collection[str]
 ) -> str:
     """The tensor that --input is for: the signature's one input, or what alone has to be fed."""
     candidates = tuple(name for name in model.inputs.values() if name not in fed)
@@ -56,26 +70,22 @@ def choose_row_input(
     if not candidates:
         raise PredictionError(
             f"nothing is left for --input to feed: {', '.join(fetches)} need no other placeholder; "
-            f"any tensor can be fed by name with --feed{feedable(meta, model, fetches)}"
+            f"any tensor can be fed by name with --feed{answers(meta).feedable(model, fetches)}"
         )
     if len(candidates) > 1:
         raise PredictionError(
-            f"--input could be for any of {described(meta, candidates)}: give each as "
+            f"--input could be for any of {answers(meta).described(candidates)}: give each as "
             "--input name=file"
         )
     return candidates[0]
 
 
-def unfed(meta: MetaGraphFile, fetches: Sequence[str], fed: Collection[str]) -> tuple[str, ...]:
-    """The placeholders that `fetches` need beside what is fed.
-
-    In place of an iterator's handle, it is what comes out of the iterator.
-    """
-    needed = sub_graph(meta, fetches, fed)
-    return tuple(dict.fromkeys(without_handles(needed, needed.unfed, fetches)))
+def unfed(meta: ModelFile, fetches: Sequence[str], fed: Collection[str]) -> tuple[str, ...]:
+    """The placeholders that `fetches` need beside what is fed."""
+    return answers(meta).unfed(fetches, fed)
 
 
-def check_fed(meta: MetaGraphFile, fetches: Sequence[str], fed: Collection[str]) -> None:
+def check_fed(meta: ModelFile, fetches: Sequence[str], fed: Collection[str]) -> None:
     """Raises PredictionError where `fetches` need a tensor that is not fed, naming both.
 
     What is fed in vain, and what gives data that the graph has of its own, is warned of.
@@ -84,21 +94,11 @@ def check_fed(meta: MetaGraphFile, fetches: Sequence[str], fed: Collection[str])
     if missing:
         needing = next(fetch for fetch in fetches if unfed(meta, [fetch], fed))
         flags = " ".join(f"--feed {name.removesuffix(':0')}=..." for name in missing)
+        told = answers(meta).described(missing)
         raise PredictionError(
-            f"{needing} needs {described(meta, missing)}: feed it with {flags}, or rows with "
-            "--input name=file"
+            f"{needing} needs {told}: feed it with {flags}, or rows with --input name=file"
         )
-    needed = sub_graph(meta, fetches, fed)
-    for name in fed:
-        if name not in needed.feeds.union(fetches):
-            logging.warning("%s is fed, and none of %s needs it", name, ", ".join(fetches))
-    for name in sorted(needed.names):
-        if meta.nodes[name].op == "OneShotIterator":
-            logging.warning(
-                "%s (OneShotIterator) gives data that the graph has of its own, as for its "
-                "training: feed what comes out of it",
-                name,
-            )
+    answers(meta).warn_of_feeds(fetches, fed)
 
 
 # The values of --feed.
@@ -113,7 +113,7 @@ class Feed(NamedTuple):
 
 
 def feeds_by_tensor(
-    meta: MetaGraphFile, model: Model, texts: Sequence[str], max_bytes: int
+    meta: ModelFile, model: Model, texts: Sequence[str], max_bytes: int
 ) -> dict[str, Feed]:
     """What --feed gives, by the full names of the tensors; see `read_feeds`."""
     feeds: dict[str, Feed] = {}
@@ -153,7 +153,7 @@ def feed_value(feed: Feed, info: TensorInfo, num_rows: int | None = None) -> Arr
 
 def _literal(text: str, source: str, info: TensorInfo) -> Array:
     """A text as it is, or JSON in the tensor's dtype or in another one that may go over into it."""
-    if info.dtype == tf.string and text[:1] not in ("[", '"'):
+    if info.dtype.name == STRING and text[:1] not in ("[", '"'):
         return np.asarray(text)
     if info.dtype.is_bool:
         text = text.lower()
@@ -173,9 +173,9 @@ def _literal(text: str, source: str, info: TensorInfo) -> Array:
 def _checked(array: Array, source: str, info: TensorInfo) -> Array:
     """What a literal says, where it is of a kind that the tensor may take."""
     if not array.size:  # NumPy calls an empty list a list of floats.
-        return array.astype("S1" if info.dtype == tf.string else info.dtype.as_numpy_dtype)
+        return array.astype("S1" if info.dtype.name == STRING else info.dtype.as_numpy_dtype)
     is_text = array.dtype.kind in "SU"
-    if array.dtype.kind not in "biufcSU" or is_text != (info.dtype == tf.string):
+    if array.dtype.kind not in "biufcSU" or is_text != (info.dtype.name == STRING):
         found = "a text in quotes" if is_text else array.dtype.name
         if array.dtype.kind == "O":
             found = "null, an object, or a number of more than 64 bits"
@@ -186,7 +186,7 @@ def _checked(array: Array, source: str, info: TensorInfo) -> Array:
 
 
 def _expected(info: TensorInfo) -> str:
-    if info.dtype == tf.string:
+    if info.dtype.name == STRING:
         return "a text, or a JSON list of texts in quotes"
     if info.dtype.is_bool:
         return "true, false, or a JSON list of them"
@@ -205,7 +205,7 @@ class RowInputs(NamedTuple):
 
 
 def files_by_tensor(
-    meta: MetaGraphFile,
+    meta: ModelFile,
     model: Model,
     fetches: Sequence[str],
     texts: Sequence[str],
@@ -234,7 +234,7 @@ def files_by_tensor(
     return paths
 
 
-def _named(meta: MetaGraphFile, model: Model, text: str) -> tuple[str | None, str]:
+def _named(meta: ModelFile, model: Model, text: str) -> tuple[str | None, str]:
     """The tensor's full name, None where none is given, and the path."""
     name, equals, path = text.partition("=")
     if not equals or files.exists(text):

@@ -102,6 +102,9 @@ def meta() -> Any:
     )
 
 
+OWN, AVERAGED = "own", "ema"
+
+
 @dataclass(frozen=True)
 class ModelConfig(Limits):
     """A model to open, and its limits."""
@@ -119,6 +122,12 @@ class ModelConfig(Limits):
         path=True,
     )
     signature: str | None = signature()
+    weights: str = flag(
+        "Which values variables have: their own, or ema for those of their moving averages "
+        "(w/ExponentialMovingAverage of w), where the checkpoint has some.",
+        OWN,
+        choices=(OWN, AVERAGED),
+    )
     trust_graph: bool = trust_graph()
 
 

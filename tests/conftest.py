@@ -1,6 +1,7 @@
 """What every test has: a time limit, the real data, configs, and a finished run of each model."""
 
 import faulthandler
+import gc
 import importlib
 import os
 import shutil
@@ -172,6 +173,17 @@ def finetune_config(three_classes: str, tmp_path: Path) -> Make:
         return runs.with_run(config, **given)
 
     return make
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is imported lives to the end: the garbage collector need not look at it."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects

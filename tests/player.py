@@ -32,10 +32,9 @@ def main() -> None:
     given = json.load(sys.stdin)
     folder, scenes = Path(given["folder"]), dict(given["scenes"])
     sys.path[0] = str(PROJECT)
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
-    import tensorflow as tf
+    from cli.terminal import import_tensorflow
 
-    tf.config.list_physical_devices()
+    import_tensorflow()
     first, *others = scenes
     _wait([_fork(functools.partial(_play, folder, first, scenes[first]))])
     for name in others:

@@ -28,68 +28,15 @@ if __name__ == "__main__":  # First, as what follows takes its time.
 
     end_at_signals()
 
-import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar
 
-from cli.fields import COMMAS, POSITIVE, REPEATED, each, flag, needs
+from cli.fields import COMMAS, POSITIVE, REPEATED, flag, needs
 from cli.postponed import postpone_tensorflow
-from errors import ToolError
 from prediction.request import IS_ASSET, Limits, assets_by_name, trust_graph
-from tools.command import Printed, as_pattern, checkpoint, overwrite, run_command, show
-
-
-class Rename(NamedTuple):
-    """A pattern that is replaced wherever it is found in a name, as `re.sub` does it.
-
-    `flag` is the rule as the user wrote it, for an error line.
-    """
-
-    flag: str
-    pattern: re.Pattern[str]
-    replacement: str
-
-
-def plain_rename(text: str) -> Rename:
-    """A rule `old=new`: for one name or, where both end in `/`, for all in a scope.
-
-    `new` may be empty for a scope that is taken away; ValueError where it is no such rule.
-    """
-    old, equals, new = text.partition("=")
-    is_scope = old.endswith("/")
-    is_new_scope = not new or new.endswith("/")
-    if not equals or not old.strip("/") or is_scope != is_new_scope:
-        raise ValueError("expected old=new for a name, old/=new/ or old/= for a scope")
-    pattern = re.compile(rf"\A{re.escape(old)}" + ("" if is_scope else r"\Z"))
-    return Rename(f"--rename={text}", pattern, new.replace("\\", r"\\"))
-
-
-def regex_rename(text: str) -> Rename:
-    r"""A rule such as `^conv(\d)/=layer\1/`, divided by the last `=`; ValueError for no rule."""
-    old, equals, new = text.rpartition("=")
-    if not equals or not old:
-        raise ValueError("expected pattern=replacement")
-    pattern = as_pattern(old)
-    try:
-        pattern.sub(new, "")  # What the replacement takes has to be there.
-    except (re.error, IndexError) as error:
-        raise ValueError(str(error)) from error
-    return Rename(f"--rename_regex={text}", pattern, new)
-
-
-def _rules(help_text: str, parse: Callable[[str], Rename]) -> Any:
-    return flag(
-        help_text,
-        (),
-        many=REPEATED,
-        check=each(parse),
-        convert=lambda texts: tuple(map(parse, texts)),
-    )
-
-
-def _patterns(help_text: str) -> Any:
-    return flag(help_text, (), many=REPEATED, check=each(as_pattern))
+from tools.command import Printed, checkpoint, overwrite, run_command, show
+from tools.selection import Rename, patterns, plain_rename, regex_rename, renames
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,21 +65,21 @@ class EditConfig(Printed, Limits):
         "The prefix of the new checkpoint; its folder is made.", path=True, group="output"
     )
     overwrite: bool = overwrite("Replace a checkpoint that is at --output.")
-    only: Sequence[str] = _patterns(
+    only: Sequence[str] = patterns(
         "Keep only names in which this pattern is found. Several: any of them."
     )
-    drop: Sequence[str] = _patterns(
+    drop: Sequence[str] = patterns(
         "Drop names in which this pattern is found. Several: any of them."
     )
     without_slots: bool = flag(
         "Drop what only an optimizer needs, such as w/Adam and beta1_power.", False
     )
-    rename: tuple[Rename, ...] = _rules(
+    rename: tuple[Rename, ...] = renames(
         "old=new for one name, old/=new/ for all in a scope (old/= takes the scope away). Several "
         "are applied in their order.",
         plain_rename,
     )
-    rename_regex: tuple[Rename, ...] = _rules(
+    rename_regex: tuple[Rename, ...] = renames(
         r"pattern=replacement, as in '^conv(\d)/=layer\1/', wherever it is found in a name. They "
         "come after all of --rename; the last = divides.",
         regex_rename,
@@ -174,47 +121,6 @@ class EditConfig(Printed, Limits):
         group="check",
     )
     trust_graph: bool = trust_graph()
-
-
-def select(config: EditConfig, keys: Sequence[str], slots: Collection[str]) -> list[str]:
-    """The keys of a checkpoint that are kept, in their order: none of the slots.
-
-    Raises ToolError where a pattern is found in no key, or nothing is left.
-    """
-    left = set() if config.only else {*keys}
-    for flag_name, patterns in (("only", config.only), ("drop", config.drop)):
-        for pattern in patterns:
-            found = {key for key in keys if re.search(pattern, key)}
-            if not found:
-                raise ToolError(
-                    f"--{flag_name}={pattern} is found in no name of the {len(keys)} in the "
-                    "checkpoint, which python -m tools.inspect_checkpoint lists"
-                )
-            left = left | found if flag_name == "only" else left - found
-    kept = [key for key in keys if key in left and key not in slots]
-    if not kept:
-        raise ToolError(f"nothing is left of the {len(keys)} variables in the checkpoint")
-    return kept
-
-
-def new_names(names: Sequence[str], rules: Sequence[Rename]) -> dict[str, str]:
-    """Old name -> new name, by all rules one after the other.
-
-    Raises ToolError where a rule is for none of them, two would be called the same, or one nothing.
-    """
-    new = {name: name for name in names}
-    for rule in rules:
-        if not any(rule.pattern.search(name) for name in new.values()):
-            raise ToolError(f"{rule.flag} is for no name that is kept")
-        new = {old: rule.pattern.sub(rule.replacement, name) for old, name in new.items()}
-    taken: dict[str, str] = {}
-    for old, name in new.items():
-        if not name.strip("/") or name != name.strip("/"):
-            raise ToolError(f"{old} would be called {name!r}, which is no name")
-        if name in taken:
-            raise ToolError(f"{taken[name]} and {old} would both be called {name}")
-        taken[name] = old
-    return new
 
 
 def main(config: EditConfig) -> None:

@@ -16,7 +16,7 @@ from metagraph.meta import MetaGraphFile
 from metagraph.opening import find_model, find_variables, open_model, prefix_of
 from metagraph.variables import slot_names
 from tools.command import Record, format_bytes
-from tools.edit import EditConfig, new_names, select
+from tools.edit import EditConfig
 from tools.edit_files import (
     check_prefix,
     commit,
@@ -24,6 +24,7 @@ from tools.edit_files import (
     plan_tensors,
     write_tensors,
 )
+from tools.selection import new_names, select
 
 _READING = "reading the graph"
 _SHOWN, _FILES = 4, 5
@@ -71,7 +72,8 @@ def _edit(config: EditConfig, meta: MetaGraphFile | None, reader: CheckpointRead
     """Makes all files aside, has them checked, and moves them into place."""
     keys = keys_in_order(reader)
     slots = slot_names(keys, meta) if config.without_slots else frozenset[str]()
-    names = new_names(select(config, keys, slots), [*config.rename, *config.rename_regex])
+    kept = select(keys, slots, config.only, config.drop)
+    names = new_names(kept, [*config.rename, *config.rename_regex])
     tensors = plan_tensors(reader, names, None if config.cast is None else DType(config.cast))
     make_graph = None
     if meta is not None:

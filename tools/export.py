@@ -1,4 +1,4 @@
-"""Exports a checkpoint for other programs: a SavedModel, ONNX or TFLite.
+"""Exports a checkpoint for other programs: a SavedModel, ONNX, TFLite, or its weights alone.
 
   python -m tools.export model1 --to=saved_model --output=exported
 
@@ -11,6 +11,12 @@ takes images, serving_bytes takes PNG and JPEG files.
 
 The variables become constants, what is only for training is switched off, and the result is kept
 only where its own runtime computes what the checkpoint does.
+
+  python -m tools.export model1 --to=safetensors --output=model1.safetensors
+  python -m tools.export model1 --to=npz --only=^conv --layout=torch --output=model1.npz
+
+write the variables, of any checkpoint, with or without a graph; what only an optimizer needs is
+left out. --layout=torch turns filters and matrices as PyTorch has them, which the graph tells.
 """
 
 if __name__ == "__main__":  # First, as what follows takes its time.
@@ -25,13 +31,16 @@ from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
 from cli.fields import REPEATED, Check, Together, flag, from_zero
+from cli.postponed import postpone_tensorflow
 from cli.terminal import import_tensorflow
 from tools.command import overwrite, run_command, show
 from tools.freeze import PartConfig
+from tools.selection import Rename, patterns, plain_rename, renames
 
 SAVED_MODEL, ONNX, TFLITE = "saved_model", "onnx", "tflite"
 FORMATS = (SAVED_MODEL, ONNX, TFLITE)
-SUFFIXES = {ONNX: ".onnx", TFLITE: ".tflite"}  # A SavedModel is a folder.
+SAFETENSORS, NPZ = WEIGHTS = ("safetensors", "npz")
+SUFFIXES = {to: f".{to}" for to in (ONNX, TFLITE, *WEIGHTS)}  # A SavedModel is a folder.
 # onnxruntime promises to run opsets from 7 on, and tf2onnx writes none above 18. Runtimes of 2022
 # and later take 17.
 _FIRST_OPSET, _DEFAULT_OPSET, _LAST_OPSET = 7, 17, 18
@@ -57,20 +66,51 @@ def _is_named_well(to: str | None, output: str | None) -> bool:
     raise ValueError(f"with --to={to}, --output must end in {expected}")
 
 
+def _only_with(name: str, formats: Sequence[str]) -> Together:
+    """A flag that would change nothing in another format is refused there."""
+    message = f"--{name} needs --to={' or '.join(formats)}"
+    return Together(("to", name), lambda to, value: to in formats or not value, message)
+
+
 @dataclass(frozen=True)
 class ExportConfig(PartConfig):
     """What is to be exported, and what becomes of it."""
 
     GROUP: ClassVar = "output"
-    CHECKS: ClassVar = (Together(("to", "output"), _is_named_well),)
+    CHECKS: ClassVar = (
+        Together(("to", "output"), _is_named_well),
+        *(_only_with(name, WEIGHTS) for name in ("only", "rename", "layout")),
+        *(_only_with(name, FORMATS) for name in ("fetch", "inputs", "asset", "shape")),
+    )
 
     output: str = flag(
         "What to write: of a SavedModel the folder of the model, in which each version has a "
-        "folder, numbered one above the highest there; else the file, .onnx or .tflite.",
+        "folder, numbered one above the highest there; else the file, which ends in the format's "
+        "name.",
         path=True,
     )
     _: KW_ONLY
-    to: str = flag("The format to export to.", choices=FORMATS)
+    to: str = flag("The format to export to.", choices=(*FORMATS, *WEIGHTS))
+    only: Sequence[str] = patterns(
+        "safetensors, npz: write only variables in whose names this pattern is found. Several: any "
+        "of them."
+    )
+    without_slots: bool = flag(
+        "safetensors, npz: leave out what only an optimizer needs, such as w/Adam and beta1_power.",
+        True,
+        group="selection",
+    )
+    rename: tuple[Rename, ...] = renames(
+        "safetensors, npz: old=new for one name, old/=new/ for all in a scope (old/= takes the "
+        "scope away). Several are applied in their order.",
+        plain_rename,
+    )
+    layout: str | None = flag(
+        "safetensors, npz: turn each variable as PyTorch has it, and say in the file what became "
+        "of it. What the graph does not tell of is refused.",
+        None,
+        choices=("torch",),
+    )
     shapes: Mapping[str, Shape] = flag(
         "The shape of a placeholder that leaves it open: name=?,3 is any number of rows of three, "
         "name= a scalar.",
@@ -99,6 +139,12 @@ class ExportConfig(PartConfig):
 
 def main(config: ExportConfig) -> None:
     """Exports what is asked for."""
+    if config.to in WEIGHTS:
+        postpone_tensorflow()
+        from tools import export_weights
+
+        show(export_weights.export_weights(config), export_weights.as_text, config.format)
+        return
     import_tensorflow()
     from tools.exporting import as_text, export
 

@@ -31,10 +31,12 @@ from checkpoints.lock import FolderLock
 from checkpoints.naming import SIGNATURE
 from errors import ToolError, reason
 from metagraph.casting import Array
+from metagraph.description import TensorInfo
 from metagraph.importing import reason_of_run
-from metagraph.meta import MetaGraphFile, TensorInfo, node_of
+from metagraph.meta import MetaGraphFile, node_of
 from metagraph.safety import RUN, TimeLimit
 from metagraph.session import free_scope
+from prediction.onnx_file import as_bytes, as_texts
 from tools.command import quiet
 from tools.export_images import ImageInput, rows_from_files
 from tools.frozen_graph import TABLE_INITIALIZERS, FrozenGraph, signature_of
@@ -218,9 +220,10 @@ def as_onnx(frozen: FrozenGraph, opset: int) -> bytes:
             )
         except Exception as error:  # tf2onnx raises nearly any kind.
             raise ToolError(f"tf2onnx cannot convert the graph: {reason(error)}") from error
-        told = {"inputs": inputs, "outputs": outputs}
+        told: dict[str, object] = {"inputs": inputs, "outputs": outputs}
         for key in ("class_names", "input_scale", "image_shape", "trained_on"):
             told[key] = getattr(frozen.plan.model, key)
+        told["predict"] = [name for name in frozen.plan.model.predict if name in outputs.values()]
         texts = {key: json.dumps(value) for key, value in told.items() if value}
         onnx.helper.set_model_props(converted, texts)
     try:
@@ -250,7 +253,7 @@ def run_onnx(
                 content, options, providers=["CPUExecutionProvider"]
             )
             taken = {found.name for found in session.get_inputs()}
-            fed = {name: value for name, value in values.items() if name in taken}
+            fed = {name: as_texts(value) for name, value in values.items() if name in taken}
             results = [np.asarray(result) for result in session.run(outputs, fed)]
     except Exception as error:  # Its errors have no class in common.
         if unknown := _UNKNOWN.search(str(error)):
@@ -264,10 +267,7 @@ def run_onnx(
             reason(error),
         )
         return plain
-    for index, result in enumerate(results):
-        if result.dtype.kind in "OU":
-            results[index] = np.char.encode(result.astype(str)).astype(object)
-    return dict(zip(outputs, results, strict=True))
+    return dict(zip(outputs, map(as_bytes, results), strict=True))
 
 
 def as_tflite(frozen: FrozenGraph) -> bytes:

@@ -22,8 +22,7 @@ from PIL import Image
 
 from data.images import decode_image
 from metagraph.casting import Array
-from metagraph.meta import TensorInfo
-from metagraph.model import Model
+from metagraph.description import Model, TensorInfo
 from prediction.file_inputs import Target, array_rows
 
 _PRECISION_BITS = 32 - 8 - 2  # Of a weight, as Pillow has it.

@@ -4,6 +4,7 @@ The model is frozen and written in one of the formats, and kept if that format's
 computes the same with it.
 """
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from typing import TypeAlias
@@ -15,8 +16,9 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from checkpoints.naming import SIGNATURE
 from data import files
 from errors import ToolError, first_few
-from metagraph.meta import PLACEHOLDERS, MetaGraphFile, TensorInfo, format_shape, node_of
-from metagraph.model import Model, checkpoint_of
+from metagraph.description import Model, TensorInfo, format_shape
+from metagraph.meta import PLACEHOLDERS, MetaGraphFile, node_of
+from metagraph.model import checkpoint_of
 from metagraph.safety import RUN
 from metagraph.session import describe_tensors
 from prediction.chosen_model import with_model
@@ -119,7 +121,7 @@ def with_shapes(meta: MetaGraphFile, shapes: Mapping[str, Shape], model: Model) 
             )
         node.attr["shape"].shape.CopyFrom(tf.TensorShape(shape).as_proto())
         node.attr.pop("_output_shapes", None)  # The graphs of old producers have it here.
-    return MetaGraphFile(meta.path, meta.prefix, proto)
+    return dataclasses.replace(meta, proto=proto)
 
 
 def _write_saved_model(config: ExportConfig, frozen: FrozenGraph, reference: Reference) -> _Written:

@@ -18,7 +18,8 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from checkpoints.reader import Array
 from data import files
 from errors import CheckpointError, ToolError, first_few
-from metagraph.meta import MetaGraphFile, TensorInfo, add_description, format_shape, node_of
+from metagraph.description import TensorInfo, format_shape
+from metagraph.meta import MetaGraphFile, add_description, node_of
 from metagraph.model import checkpoint_of
 from metagraph.session import load_inference_graph, warn_if_random
 from prediction.chosen_model import with_model

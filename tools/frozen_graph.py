@@ -19,9 +19,10 @@ from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo as TensorInfoProt
 from checkpoints import naming
 from errors import ToolError
 from metagraph.casting import Array
+from metagraph.description import Model, TensorInfo
 from metagraph.graph import SubGraph, sub_graph
-from metagraph.meta import INPUT_OPS, PLACEHOLDERS, MetaGraphFile, TensorInfo, node_of
-from metagraph.model import Model, fetchable, find_candidates, read_model
+from metagraph.meta import INPUT_OPS, PLACEHOLDERS, MetaGraphFile, node_of
+from metagraph.model import fetchable, find_candidates, read_model
 from metagraph.safety import check_operations
 from metagraph.session import Restoring, describe_tensors, free_scope
 from metagraph.tables import Filling, with_tables

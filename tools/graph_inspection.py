@@ -19,8 +19,8 @@ from metagraph.importing import disarmed_graph
 from metagraph.meta import MetaGraphFile, node_of
 from metagraph.model import read_model
 from metagraph.safety import offenders
-from prediction.chosen_model import open_graph, shortened, tensor_text, with_chosen
-from prediction.output import check_target, write_whole
+from prediction.chosen_model import open_graph, with_chosen
+from prediction.output import check_target, shortened, tensor_text, write_whole
 from prediction.request import ModelConfig
 from tools import graph_layers, graph_parts
 from tools.command import format_bytes

@@ -27,7 +27,7 @@ from metagraph.graph import attribute_of, called, data_inputs, sub_graph
 from metagraph.importing import import_disarmed
 from metagraph.meta import INPUT_OPS, MetaGraphFile, node_of
 from metagraph.variables import VARIABLE_OPS, trainable_names
-from prediction.chosen_model import kind_text, shortened
+from prediction.output import kind_text, shortened
 from tools.command import quiet, table
 from tools.graph_subject import Subject, counted, listed, tensor_record
 

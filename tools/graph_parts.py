@@ -19,11 +19,13 @@ from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo
 from tensorflow.core.protobuf.saver_pb2 import SaverDef
 
 from metagraph.casting import json_value
-from metagraph.meta import MetaGraphFile, format_shape, node_of, read_signatures, shape_sizes
+from metagraph.description import format_shape
+from metagraph.meta import MetaGraphFile, node_of, read_signatures, shape_sizes
 from metagraph.safety import PURE, RISKS, Offender, offenders
 from metagraph.tables import with_tables
 from metagraph.variables import VARIABLE_OPS, saver_keys, trainable_names
-from prediction.chosen_model import TITLES, kind_text, listing, shortened, tensor_text
+from prediction.chosen_model import listing
+from prediction.output import TITLES, kind_text, shortened, tensor_text
 from tools.graph_subject import Subject, counted, dtype_name, listed
 
 _TITLES = {**TITLES, "candidates": "possible outputs, the likeliest first"}

@@ -16,10 +16,11 @@ from tensorflow.core.framework.tensor_pb2 import TensorProto
 from checkpoints.dtypes import as_dtype
 from errors import first_few
 from metagraph.casting import constant, json_value
+from metagraph.description import Model, format_shape
 from metagraph.graph import SubGraph, sub_graph
-from metagraph.meta import MetaGraphFile, format_shape, shape_sizes
-from metagraph.model import Candidates, Model, find_candidates
-from prediction.chosen_model import ALL_IN_JSON
+from metagraph.meta import MetaGraphFile, shape_sizes
+from metagraph.model import Candidates, find_candidates
+from prediction.output import ALL_IN_JSON
 
 _SHOWN_VALUES = 8  # Of a constant.
 

@@ -13,9 +13,10 @@ from matplotlib.figure import Figure
 
 from errors import ToolError
 from metagraph.casting import Array, as_numpy_dtype, json_value
+from metagraph.description import Model, TensorInfo, format_shape
 from metagraph.graph import View, data_inputs, source, sub_graph
-from metagraph.meta import MetaGraphFile, TensorInfo, format_shape
-from metagraph.model import Model, find_candidates
+from metagraph.meta import MetaGraphFile
+from metagraph.model import find_candidates
 from metagraph.session import describe_tensors, load_inference_graph
 from metagraph.variables import VARIABLE_OPS
 from prediction.evaluation import Classified

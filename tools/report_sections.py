@@ -16,8 +16,9 @@ from checkpoints.reader import CheckpointReader
 from errors import CheckpointError, UserError
 from metagraph.model import read_model
 from metagraph.opening import find_variables
-from prediction.chosen_model import kind_text, open_graph, with_chosen, with_model
+from prediction.chosen_model import open_graph, with_chosen, with_model
 from prediction.evaluation import classify
+from prediction.output import kind_text
 from prediction.request import Limits, ModelConfig, PredictConfig
 from tools.checkpoint_contents import read_tensor, statistics
 from tools.checkpoint_inspection import inspect

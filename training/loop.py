@@ -137,6 +137,7 @@ def _run(
         step = start.step
         if step == 0 and task.logged_variables:
             log.write(Metrics(0, variables=_logged_variables(session, task)))
+        stop.is_starting = False
         for step, batch in enumerate(batches, start.step + 1):
             values = session.train_step(batch)
             if not math.isfinite(values["loss"]):
@@ -197,6 +198,7 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.received: int | None = None  # The first signal's number.
+        self.is_starting = True  # Before the first step, where there is none to save yet.
         self._received_at = 0.0
         self._previous: dict[int, Any] = {}
 
@@ -217,7 +219,10 @@ class StopSignals:
         now = time.monotonic()
         if self.received is None:
             self.received, self._received_at = number, now
-            _say(b"\nstopping: saving the present step (Ctrl-C again stops at once)\n")
+            saving = (
+                b"its first step, once it has started" if self.is_starting else b"the present step"
+            )
+            _say(b"\nstopping: saving %b (Ctrl-C again stops at once)\n" % saving)
         elif number == signal.SIGINT and now > self._received_at + ECHO_SECONDS:
             # The checkpoints on disk are whole at any instant, so nothing has to be tidied.
             _say(b"\nstopped at once: the step under way is not saved\n")

@@ -244,3 +244,21 @@ def test_the_handlers_of_before_the_import_are_given_back() -> None:
     before = signal.getsignal(signal.SIGTERM)
     terminal.import_tensorflow()
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_the_import_leaves_out_what_waits_until_it_is_asked_for() -> None:
+    """As this TensorFlow does it: another may load Keras elsewhere, or need the collector."""
+    check = """
+import gc, sys
+from cli.terminal import import_tensorflow
+import_tensorflow()
+assert not [name for name in sys.modules if name.partition(".")[0] == "keras"]
+assert gc.isenabled() and gc.get_freeze_count() > 100_000
+import tensorflow as tf
+from tensorflow.keras import layers
+import keras
+assert layers.Dense is keras.layers.Dense is tf.keras.layers.Dense
+assert tf.keras.optimizers.Adam is keras.optimizers.Adam
+assert "keras.src.optimizers" in sys.modules
+"""
+    run_python("-c", check, check=True)

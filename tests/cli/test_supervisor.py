@@ -328,6 +328,26 @@ def test_a_bar_reaches_the_terminal_and_a_library_does_not(start: Start) -> None
     assert shown.replace(b"\\u001b[31m", b"") == b"\r50%"
 
 
+def test_ctrl_c_while_tensorflow_is_loading(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "tensorflow.py").write_text(f"import time\n{_SLEEPS}")
+    leader, follower = pty.openpty()
+    process = start(
+        "from cli.terminal import import_tensorflow", "import_tensorflow()", stderr=follower
+    )
+    os.close(follower)
+    assert os.read(leader, 1 << 12) == b"loading TensorFlow\r\n"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=300) == 130
+    shown = b""
+    with suppress(OSError):  # When all has been read, as nobody has the other end any more.
+        while part := os.read(leader, 1 << 12):
+            shown += part
+    assert shown.count(b"stopped while TensorFlow was loading: ") == 1
+    os.close(leader)
+    assert process.stdout is not None
+    process.stdout.close()
+
+
 def test_the_child_does_not_outlive_its_parent(start: Start) -> None:
     process = start(_PIDS, _SLEEPS)
     _, child = _line(process).split()

@@ -279,7 +279,7 @@ def test_ramp_is_written_where_it_is_absent_with_the_same_bytes_each_time(tmp_pa
         assert np.array_equal(saved["X"], ramp_images())
         assert saved["Y"].tolist() == RAMP_LABELS
     assert contents[0] == contents[1]
-    with error_line("data10_4.npz: .*data10_4.npz is not a directory"):
+    with error_line("data10_4.npz: Not a directory"):
         write_ramp(f"{path}/{RAMP_FILE}")
     np.savez(path, X=RAMP, Y=np.array(RAMP_LABELS, np.int32))
     before = path.read_bytes()

@@ -9,14 +9,11 @@ import tensorflow as tf
 from tensorflow.core.framework.variable_pb2 import VariableDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
+from metagraph.description import NO_SIGNATURE, Signature, TensorInfo, format_shape
 from metagraph.meta import (
-    NO_SIGNATURE,
     MetaGraphFile,
-    Signature,
-    TensorInfo,
     bundle_signature,
     choose_signature,
-    format_shape,
     read_signatures,
     variable_definitions,
 )

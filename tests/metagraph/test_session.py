@@ -13,7 +13,8 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.python.framework import op_def_registry
 
 from metagraph import session
-from metagraph.meta import TensorInfo, read_meta_graph
+from metagraph.description import TensorInfo
+from metagraph.meta import read_meta_graph
 from metagraph.safety import RANDOM_OPS, TimeLimit
 from metagraph.session import (
     InferenceGraph,

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from metagraph.description import TensorInfo
 from metagraph.graph import sub_graph
-from metagraph.meta import TensorInfo
 from metagraph.model import Candidates, find_candidates, read_model, without_handles
 from metagraph.usage import (
     Role,

@@ -10,7 +10,7 @@ import tensorflow as tf
 from absl import logging
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from metagraph.meta import TensorInfo
+from metagraph.description import TensorInfo
 from prediction.evaluation import predict
 from prediction.request import PredictConfig
 from tests.prediction import stock

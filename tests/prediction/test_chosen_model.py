@@ -13,8 +13,9 @@ from errors import CheckpointError
 from metagraph.meta import MetaGraphFile, read_meta_graph
 from metagraph.model import read_model
 from metagraph.session import load_inference_graph
-from prediction import evaluation
-from prediction.chosen_model import Record, listing, listing_text
+from prediction import graph_file
+from prediction.chosen_model import listing
+from prediction.output import Record, listing_text
 from tests.metagraph.made import of_graph, of_proto, refused, saved
 from tests.prediction import stock
 from tests.prediction.conftest import document
@@ -32,7 +33,7 @@ def _delete_when_read(monkeypatch: pytest.MonkeyPatch, steps: list[int]) -> None
             folder.delete_checkpoint(str(Path(meta.path).parent), step)
         return load_inference_graph(meta, *arguments, **options)
 
-    monkeypatch.setattr(evaluation, "load_inference_graph", read_then_gone)
+    monkeypatch.setattr(graph_file, "load_inference_graph", read_then_gone)
 
 
 def test_what_is_deleted_is_read_anew(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,7 +178,7 @@ def test_signatures_to_choose_from(tmp_path: Path) -> None:
 def test_a_part_of_many_lines_is_shortened(
     classifier: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("prediction.chosen_model._MAX_SHOWN_LINES", 2)
+    monkeypatch.setattr("prediction.output._MAX_SHOWN_LINES", 2)
     content = _listing(read_meta_graph(classifier))
     text = listing_text(content)
     shown = "  x:0  float32 [?, 4, 4, 3]\n  y_:0  int64 [?]\n"

@@ -9,7 +9,7 @@ import tensorflow as tf
 from PIL import Image, ImageOps
 
 from errors import CheckpointError, PredictionError
-from metagraph.meta import TensorInfo
+from metagraph.description import TensorInfo
 from prediction import evaluation
 from prediction.evaluation import (
     DEFAULT_BATCH_SIZE,

@@ -14,8 +14,7 @@ from PIL import Image
 
 from data.source import UINT8_SCALE, LabelledSource
 from errors import DataError, PredictionError
-from metagraph.meta import TensorInfo
-from metagraph.model import Classifier
+from metagraph.description import Classifier, TensorInfo
 from prediction import file_inputs
 from prediction.file_inputs import Input, Target, array_rows, open_input, read_records
 from tests.data.idx_files import idx_bytes

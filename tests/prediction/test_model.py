@@ -9,17 +9,9 @@ import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from checkpoints.reader import CheckpointReader
-from metagraph.meta import NO_SIGNATURE, read_meta_graph
-from metagraph.model import (
-    Classifier,
-    Model,
-    described,
-    feedable,
-    fetchable,
-    missing_values,
-    read_model,
-    state_text,
-)
+from metagraph.description import NO_SIGNATURE, Classifier, Model
+from metagraph.meta import read_meta_graph
+from metagraph.model import described, feedable, fetchable, missing_values, read_model, state_text
 from tests.metagraph.made import saved
 from tests.prediction import stock
 from tests.prediction.conftest import CLASS_NAMES, SCALE, build_classifier, describe_classifier

@@ -8,8 +8,9 @@ import pytest
 import tensorflow as tf
 
 from errors import PredictionError
+from metagraph.description import Model
 from metagraph.meta import MetaGraphFile, read_meta_graph
-from metagraph.model import Model, read_model
+from metagraph.model import read_model
 from prediction import plan
 from prediction.evaluation import predict
 from prediction.plan import feed_value, read_feeds

@@ -9,8 +9,7 @@ import tensorflow as tf
 from PIL import Image
 
 from data.images import decode_image
-from metagraph.meta import NO_SIGNATURE, TensorInfo
-from metagraph.model import Model
+from metagraph.description import NO_SIGNATURE, Model, TensorInfo
 from tests.data.conftest import encode
 from tools.export_images import ImageInput, find_image_input, resize_bilinear, rows_from_files
 

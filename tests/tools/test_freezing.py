@@ -12,7 +12,8 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from checkpoints.reader import Array
 from errors import CheckpointError, ToolError
-from metagraph.meta import TensorInfo, read_meta_graph
+from metagraph.description import TensorInfo
+from metagraph.meta import read_meta_graph
 from metagraph.safety import RANDOM_OPS
 from metagraph.variables import VARIABLE_OPS
 from models import blocks

@@ -14,8 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from errors import ToolError
-from metagraph.meta import Signature, TensorInfo
-from metagraph.model import Model
+from metagraph.description import Model, Signature, TensorInfo
 from prediction.chosen_model import with_model
 from prediction.evaluation import Classified
 from prediction.file_inputs import array_rows
