@@ -225,7 +225,8 @@ class DataConfig:
     )
     data_memory_mb: int = flag(
         "Images of a folder or an .npy that take no more, decoded, are read into memory at the "
-        "start; more of them are read as they are needed. It changes no numbers.",
+        "start. Of more, an .npy is read as it is needed, and so are files, of which as many stay "
+        "in memory. It changes no numbers.",
         DEFAULT_MEMORY_MB,
         low=0,
     )
