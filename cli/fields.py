@@ -219,7 +219,17 @@ def checks_of(request: Any) -> Iterator[Together]:
 
 _COMMAND = re.compile(r"^  (python (?:-m )?\S+).*(?<!\\)$", re.MULTILINE)
 # The groups of --help, those first that are asked for most. Others come after them.
-_GROUPS = ("model", "data", "input", "training", "run", "checkpoints", "selection", "output")
+_GROUPS = (
+    "model",
+    "data",
+    "input",
+    "training",
+    "run",
+    "checkpoints",
+    "workers",
+    "selection",
+    "output",
+)
 _LAST = "limits"
 _WIDTH = 88
 _Request = TypeVar("_Request")

@@ -140,7 +140,7 @@ class Supervisor:
         sys.stderr = unfailing_writer(2, "utf-8")  # What the parent expects, whatever it writes.
         self._is_child = True
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        threading.Thread(target=_end_with_parent, args=(parent_read,), daemon=True).start()
+        threading.Thread(target=end_with_parent, args=(parent_read,), daemon=True).start()
 
     def end_after(self, seconds: float, line: str) -> None:
         """Ends the process with an error line in so many seconds, whatever it does; 0 for never.
@@ -237,7 +237,7 @@ def _pass_on(stderr: int) -> str:
     return reason
 
 
-def _end_with_parent(read_end: int) -> None:
+def end_with_parent(read_end: int) -> None:
     """Waits for the parent's end, which closes the other end of the pipe, and ends this process."""
     os.read(read_end, 1)
     os._exit(EXIT_FAILED)

@@ -210,6 +210,7 @@ def make_task(config: FinetuneConfig) -> Task:
     batch_size = images.shape[0] or config.batch_size or min(DEFAULT_BATCH_SIZE, num_images)
     order = ShuffledBatches(num_images, batch_size, config.run.seed)
     examples = TrainingBatches(source, order, config.on_bad_image)
+    own = config.run.rows(batch_size)
     with limit.over(IMPORT):
         graph = base.build(
             plan,
@@ -230,7 +231,9 @@ def make_task(config: FinetuneConfig) -> Task:
     return Task(
         model=graph,
         meta_graph=export_meta_graph(graph.graph, description),
-        batches=functools.partial(read_ahead, examples.batch, workers=source.workers),
+        batches=lambda start, stop, rows=own: read_ahead(
+            lambda step: examples.batch(step, rows), start, stop, source.workers
+        ),
         batch_size=batch_size,
         examples="images",
         test_batches=test_batches(images.data.test, images.shape[0], config.on_bad_image),
