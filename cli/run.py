@@ -245,6 +245,9 @@ def end_with_parent(read_end: int) -> None:
 
 # The start and the end of a script.
 
+# Set where threads are at work that nobody can end, as those of TensorFlow's server: then a script
+# ends without the tidying up of Python, which the process may not survive.
+ENDS_AT_ONCE = threading.Event()
 _HELP_FLAGS = frozenset({"-h", "-help", "--help", "--helpfull", "--helpshort"})
 
 
@@ -268,6 +271,21 @@ def run(
       supervisor: has `main` run in a process of its own. All scripts have one; a benchmark has
         none, as it starts processes itself.
     """
+    try:
+        _run(main, request, description, supervisor)
+    except SystemExit as ended:
+        if not ENDS_AT_ONCE.is_set():
+            raise
+        flush_streams()
+        os._exit(ended.code if isinstance(ended.code, int) else int(ended.code is not None))
+
+
+def _run(
+    main: Callable[[Any], int | None],
+    request: type,
+    description: str | None,
+    supervisor: Supervisor | None,
+) -> NoReturn:
     prepare_streams()
     line = CommandLine(request, description)
     is_limited = MEMORY_FLAG in line.values

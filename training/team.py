@@ -21,6 +21,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from cli.run import ENDS_AT_ONCE
 from cli.terminal import end_at_once
 from errors import TrainingError, UserError, reason
 from training import resume
@@ -36,7 +37,7 @@ _HELLO_WORDS = 1 << 14
 _LEAST_WORDS = 1 << 10  # So that the words of an error find room.
 _PROBE_SECONDS = 1.0
 _PATIENCE = 10  # Timeouts until workers that answer, but do not go on, end the run all the same.
-_GONE_SECONDS = 10.0  # For which a worker waits at the end until the next one is gone.
+_PARTING_SECONDS = 5.0
 
 Words = np.ndarray[Any, np.dtype[np.int32]]
 
@@ -98,10 +99,11 @@ class Team:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Tells the others how it ended, and waits until none needs this process any more."""
+        """Tells the others how it ended, and waits until none of them needs this process."""
         if error is None:
             self._turn(0)
-            self._await_next()
+            self._is_over = True
+            self._part()
         elif not isinstance(error, LostError):
             told = str(error) if isinstance(error, UserError) else f"{kind}: {error}"
             with suppress(LostError):
@@ -249,17 +251,19 @@ class Team:
             "up, or TF_CONFIG another for each?"
         )
 
-    def _await_next(self) -> None:
-        """Waits until the next worker is gone, which takes its last part of the gathering from us.
+    def _part(self) -> None:
+        """Another turn, which no one ends before all have what the one before it brought.
 
-        The last one goes first.
+        Whoever has that may go: so it does not matter if this turn fails, as the others are gone.
         """
-        after = self.place.rank + 1
-        deadline = time.monotonic() + _GONE_SECONDS
-        while after < self.place.workers and time.monotonic() < deadline:
-            if not _answers(self.place, after, greeted=False):
-                return
-            time.sleep(0.02)
+
+        def turn() -> None:
+            with suppress(LostError):
+                self._turn(0)
+
+        last = threading.Thread(target=turn, daemon=True)
+        last.start()
+        last.join(_PARTING_SECONDS)
 
 
 def join(
@@ -330,6 +334,7 @@ def _start_server(place: Place, config: tf.compat.v1.ConfigProto) -> Any:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(("", port))
     cluster = tf.compat.v1.train.ClusterSpec({"worker": [*place.addresses]})
+    ENDS_AT_ONCE.set()
     with _refused_as(taken):
         server = tf.compat.v1.train.Server(
             cluster, job_name="worker", task_index=place.rank, config=config
