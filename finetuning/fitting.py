@@ -25,7 +25,7 @@ from errors import CheckpointError, TrainingError, first_few
 from finetuning import base
 from finetuning.base_plan import BasePlan, is_in, plan_base
 from finetuning.settings import DEFAULT_BATCH_SIZE, DEFAULT_STEPS, FinetuneConfig
-from metagraph.meta import MetaGraphFile
+from metagraph.meta import MetaGraphFile, node_of
 from metagraph.opening import find_model, open_model, prefix_of
 from metagraph.safety import TimeLimit
 from metagraph.variables import (
@@ -211,6 +211,8 @@ def make_task(config: FinetuneConfig) -> Task:
     order = ShuffledBatches(num_images, batch_size, config.run.seed)
     examples = TrainingBatches(source, order, config.on_bad_image)
     own = config.run.rows(batch_size)
+    if config.run.shards > 1:
+        _check_parts(plan, images)
     with limit.over(IMPORT):
         graph = base.build(
             plan,
@@ -246,6 +248,21 @@ def make_task(config: FinetuneConfig) -> Task:
         predict_with=predict_with(config.data),
         initial_values=handed_over.pop,
     )
+
+
+def _check_parts(plan: BasePlan, images: Images) -> None:
+    """TrainingError unless a batch can be trained on in parts."""
+    if images.shape[0] is not None:
+        raise TrainingError(
+            f"{plan.meta.path} takes {images.shape[0]} images at once, and no part of them: train "
+            "with --shards=1"
+        )
+    if plan.updates:
+        raise TrainingError(
+            f"--shards: {node_of(plan.updates[0])} follows from the whole batch, such as the "
+            "moving mean of batch normalisation: switch it off in training, such as with "
+            "--train_feed=is_training=false, or train with --shards=1"
+        )
 
 
 def _plan(config: FinetuneConfig, limit: TimeLimit, hold: Hold) -> tuple[BasePlan, InitialValues]:
