@@ -63,7 +63,7 @@ def _launch(count: int) -> None:
             "the workers cannot have a network of their own here: their ports are open to whoever "
             "reaches this machine, without a password, while the run lasts (docs/workers.md)"
         )
-    addresses = [f"127.0.0.1:{port}" for port in _free_ports(count)]
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(count)]
     life_read, life_write = os.pipe()  # Ends when this process does.
     pipes: dict[int, int] = {}  # Worker -> what it writes to stderr.
     children: dict[int, int] = {}  # Process -> worker.
@@ -82,7 +82,7 @@ def _launch(count: int) -> None:
     _Watch(children, pipes).run()
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports of this machine that nothing listens on; all are, in a network of one's own."""
     sockets = [socket.socket() for _ in range(count)]
     try:

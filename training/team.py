@@ -339,7 +339,7 @@ def _start_server(place: Place, config: tf.compat.v1.ConfigProto) -> Any:
         server = tf.compat.v1.train.Server(
             cluster, job_name="worker", task_index=place.rank, config=config
         )
-    if place.network is None:
+    if not place.is_launched:
         logging.warning(
             "port %d is open to whoever reaches this machine, and takes any graph without a "
             "password: see that only the workers do (docs/workers.md)",
