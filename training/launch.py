@@ -21,7 +21,7 @@ from absl import logging
 
 from cli.run import end_with_parent
 from cli.signals import end_at_signals, stop_signals
-from cli.terminal import EXIT_FAILED, exit_with_error, flush_streams, unfailing_writer
+from cli.terminal import EXIT_FAILED, exit_with_error, flush_streams
 from errors import TrainingError
 from training.config import RunConfig
 from training.namespace import Network, enter_user, own_network
@@ -109,10 +109,6 @@ def _become(
     os.environ[TF_CONFIG] = json.dumps(told)
     os.dup2(stderr, 2)
     os.close(stderr)
-    sys.stderr = unfailing_writer(2, "utf-8")
-    for handler in logging.get_absl_logger().handlers:
-        if hasattr(handler, "setStream"):
-            handler.setStream(sys.stderr)
     threading.Thread(target=end_with_parent, args=(life,), daemon=True).start()
 
 
@@ -124,6 +120,7 @@ class _Watch:
         self._codes: dict[int, int] = {}  # Worker -> exit code, or minus the signal that ended it.
         self._failed: list[int] = []  # Workers, in the order in which they ended by themselves.
         self._deadline = math.inf  # When those that are left are killed.
+        self._request = math.inf  # When they are asked to stop: one was, before it had begun.
         self._lock = threading.Lock()
         self._said: deque[str] = deque(maxlen=_REMEMBERED)
         self._errors: list[str] = []
@@ -143,6 +140,9 @@ class _Watch:
             self._reap()
             if time.monotonic() > self._deadline:
                 self._send(signal.SIGKILL)
+            elif time.monotonic() > self._request:
+                self._request = math.inf
+                self._send(signal.SIGTERM)
         for reader in readers:
             reader.join(_ENDING_SECONDS)
         self._end()
@@ -169,10 +169,13 @@ class _Watch:
                 continue
             code = os.waitstatus_to_exitcode(status)
             self._codes[rank] = code
-            if code not in (0, *(128 + number for number in stop_signals())):
-                if time.monotonic() < self._deadline:
+            now = time.monotonic()
+            if code in {128 + number for number in stop_signals()}:
+                self._request = min(self._request, now + _ENDING_SECONDS)
+            elif code:
+                if now < self._deadline:
                     self._failed.append(rank)
-                self._deadline = min(self._deadline, time.monotonic() + _ENDING_SECONDS)
+                self._deadline = min(self._deadline, now + _ENDING_SECONDS)
 
     def _pass_on(self, number: int, _: FrameType | None) -> None:
         self._send(number)

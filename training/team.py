@@ -23,7 +23,7 @@ from absl import logging
 
 from cli.run import ENDS_AT_ONCE
 from cli.terminal import end_at_once
-from errors import TrainingError, UserError, reason
+from errors import TrainingError, UserError, first_few, reason
 from training import resume
 from training.config import RunConfig
 from training.namespace import enter_network
@@ -390,10 +390,10 @@ def _await_others(place: Place, stop: Callable[[], int | None], timeout: float) 
 
 
 def _difference(expected: bytes, found: bytes) -> str:
-    """The first thing in which two workers' words differ."""
-    with suppress(ValueError):
+    """The first few things in which two workers' words differ."""
+    try:
         one, other = json.loads(expected), json.loads(found)
-        for name in sorted({*one, *other}):
-            if one.get(name) != other.get(name):
-                return f"{name} is {other.get(name)!r} there, {one.get(name)!r} here"
-    return "what it says of its run is another"
+    except ValueError:  # Too long, and cut short.
+        return "what it says of its run is another"
+    differing = [name for name in sorted({*one, *other}) if one.get(name) != other.get(name)]
+    return first_few([f"{k} is {other.get(k)!r} and not {one.get(k)!r}" for k in differing], 3)
