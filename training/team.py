@@ -100,15 +100,15 @@ class Team:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Tells the others how it ended, and waits until none of them needs this process."""
+        if isinstance(error, LostError):
+            return
         if error is None:
             self._turn(0)
-            self._is_over = True
-            self._part()
-        elif not isinstance(error, LostError):
+        else:
             told = str(error) if isinstance(error, UserError) else f"{kind}: {error}"
             with suppress(LostError):
                 self._turn(_FAILED, told.encode())
-        self._is_over = True
+        self._part()
 
     def greet(self, told: Mapping[str, Any], row_size: int) -> None:
         """Compares what each worker says of its run with what worker 0 says.
@@ -194,6 +194,7 @@ class Team:
             for rank, part in enumerate(parts):
                 if part[0] == _FAILED:
                     said = part[_HEADER:].tobytes()[: part[1]].decode(errors="replace")
+                    self._part()
                     raise LostError(f"{self.place.named(rank)}: {said}")
         return parts
 
@@ -212,6 +213,7 @@ class Team:
         )
 
     def _differs(self, rank: int, how: str) -> NoReturn:
+        self._part()
         raise LostError(
             f"{self.place.named(rank)} is not as {self.place.named(0)}: {how}; all workers need "
             "the same flags, data, TensorFlow and kind of processor"
@@ -256,6 +258,9 @@ class Team:
 
         Whoever has that may go: so it does not matter if this turn fails, as the others are gone.
         """
+        if self._is_over:
+            return
+        self._is_over = True
 
         def turn() -> None:
             with suppress(LostError):
