@@ -36,7 +36,8 @@ class Command(NamedTuple):
     @property
     def error(self) -> str:
         """What it has written to stderr so far."""
-        return Path(f"{self.base}.err").read_text(errors="replace")
+        path = Path(f"{self.base}.err")
+        return path.read_text(errors="replace") if path.exists() else ""
 
     def errors(self) -> list[str]:
         """Its error lines."""
@@ -98,8 +99,8 @@ def start_any() -> Iterator[Callable[[list[str], dict[str, str], Path], Command]
         return Command(started[-1], base)
 
     yield start
-    server.stdin.close()
-    server.wait(SECONDS)
+    with server:
+        server.stdin.close()
     for process in started:
         with suppress(ProcessLookupError):
             os.killpg(process, signal.SIGKILL)
