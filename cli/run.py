@@ -49,7 +49,11 @@ _FATAL = re.compile(r"F\d{4} [^]]*\] (.*)|\*\*\* Check failure | +@ +0x")
 # What it prints on every machine while it is imported and looks for devices: information, warnings,
 # the notice that they come early, the failed search for a GPU driver. Whoever asks for a lower
 # TF_CPP_MIN_LOG_LEVEL than 2 is shown it.
-_CHATTER = re.compile(r"[IW]\d{4} |WARNING: All log messages before absl::Init|E\d{4} .*\bcuInit\b")
+# So does what it says where a worker of several has ended, of which there is a line of ours.
+_CHATTER = re.compile(
+    r"[IW]\d{4} |WARNING: All log messages before absl::Init|E\d{4} .*\bcuInit\b"
+    r"|E\d{4} .*\b(?:ring_alg|base_collective_executor)\.cc|Additional GRPC error|:UNKNOWN:"
+)
 # The container's own limit, in versions 2 and 1 of Linux's control groups. Format: the kernel's
 # Documentation/admin-guide/cgroup-v2.rst.
 _CONTAINER = (
