@@ -104,7 +104,7 @@ def run_campaign(folder: Path, kills: int, seed: int, steps: int) -> Counter[str
         seconds[kind.name] = time.monotonic() - began
         path = folder / f"{kind.name} moved"
         for workers in (1, 4, 2):
-            found.update(_stopped(kind, path, workers, draw.uniform(0.2, 0.9)))
+            found.update(_stopped(kind, path, workers, draw.uniform(0, seconds[kind.name] / 10)))
         _expect(0, _wait(kind.start(path, 1)), path)
         found[_equal(kind, path, unbroken, "on 1, 4, 2 and 1 workers in turn")] += 1
     for number in range(kills):
@@ -155,15 +155,19 @@ def _stopped(kind: Kind, path: Path, workers: int, share: float) -> Iterator[str
     """Stops a run by a SIGTERM to one worker, once it has come some way from where it began."""
     child = kind.start(path, workers)
     one = child if workers == 1 else _workers_of(child, workers)[-1]
-    metrics = path / "logs" / "metrics.jsonl"
-    begun = metrics.stat().st_mtime_ns if metrics.exists() else 0
+    index = path / "checkpoint"
+    begun = index.stat().st_mtime_ns if index.exists() else 0
     deadline = time.monotonic() + _END_SECONDS
-    while not metrics.exists() or metrics.stat().st_mtime_ns == begun:
+    while not index.exists() or index.stat().st_mtime_ns == begun:
+        if os.waitpid(child, os.WNOHANG)[0]:
+            yield "a run was over before it could be stopped"
+            return
         if time.monotonic() > deadline:
             raise RuntimeError(f"the run in {path} does not begin")
-        time.sleep(0.01)
+        time.sleep(0.005)
     time.sleep(share)
-    os.kill(one, signal.SIGTERM)
+    with suppress(ProcessLookupError):
+        os.kill(one, signal.SIGTERM)
     yield f"stopped by a signal to one worker, exit code {_wait(child)}"
 
 
@@ -199,7 +203,7 @@ def make_kinds(folder: Path, steps: int) -> list[Kind]:
     _write_digits(digits, random_numbers)
 
     def settings(path: str) -> Any:
-        return run_config(path, 10, 20, keep_best=True)
+        return run_config(path, 5, 10, keep_best=True)
 
     def cnn(path: str) -> CnnConfig:
         return CnnConfig(
@@ -231,7 +235,7 @@ def make_kinds(folder: Path, steps: int) -> list[Kind]:
         )
 
     def linear(path: str) -> LinearConfig:
-        return LinearConfig(run_config(path, 10, 20), steps)
+        return LinearConfig(run_config(path, 5, 10), steps)
 
     base = replace(cnn(str(folder / "base")), train_steps=10)
     _expect(0, _wait(Kind("base", lambda _: base, train_cnn).start(folder / "base", 1)), folder)

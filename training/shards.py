@@ -7,6 +7,8 @@ order: the bytes are those of one worker that has all shards. EasyScale (Li et a
 the method for GPUs.
 """
 
+import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeAlias
@@ -29,14 +31,25 @@ _BY_COUNTER = {
     "StatelessRandomUniform": tf.raw_ops.StatelessRandomUniformV2,
 }
 _NUMBERS_PER_COUNT = 4
+_ALIGNED = 16  # Numbers: 64 bytes.
 _PHILOX = 1
 
 
 def tree_sum(rows: Sequence[Row]) -> Row:
-    """The sum of a power of two of rows: of neighbours, then of neighbouring sums, and so on."""
+    """The sum of a power of two of rows: of neighbours, then of neighbouring sums, and so on.
+
+    It is in the first one; the others are used up as well.
+    """
     while len(rows) > 1:
-        rows = [np.add(one, other) for one, other in zip(rows[::2], rows[1::2], strict=True)]
+        rows = [np.add(one, other, one) for one, other in zip(rows[::2], rows[1::2], strict=True)]
     return rows[0]
+
+
+def _aligned(size: int) -> Row:
+    """So many zeros at an address at which TensorFlow takes an array without a copy."""
+    room = np.zeros(size + _ALIGNED, np.float32)
+    start = -(room.ctypes.data // room.itemsize) % _ALIGNED
+    return room[start : start + size]
 
 
 class Share(NamedTuple):
@@ -59,7 +72,12 @@ class ShardedSession(GraphSession):
         # The sums of all workers, for that of this one.
         self.exchange: Callable[[Row], Sequence[Row]] = lambda row: [row]
         self._shapes = [tuple(gradient.shape) for gradient in model.gradients]
-        self._ends = np.cumsum([np.prod(shape, dtype=int) for shape in self._shapes])
+        sizes = [math.prod(shape) for shape in self._shapes]
+        starts = [0, *itertools.accumulate(-(-size // _ALIGNED) * _ALIGNED for size in sizes)]
+        self._places = [slice(a, a + size) for a, size in zip(starts, sizes, strict=False)]
+        numbers = 1 if model.accuracy is None else 2  # Beside gradients: loss, and accuracy.
+        self._places += [slice(at, at + 1) for at in range(starts[-1], starts[-1] + numbers)]
+        self._rows = [_aligned(self.row_size) for _ in share.own]
         self._pool = ThreadPoolExecutor(share.at_once) if share.at_once > 1 else None
         super().__init__(model)
 
@@ -87,8 +105,8 @@ class ShardedSession(GraphSession):
 
     @property
     def row_size(self) -> int:
-        """Numbers in a row: all gradients, the loss, and the accuracy where there is one."""
-        return int(self._ends[-1]) + len(self._told) - ("learning_rate" in self._told)
+        """Numbers in a row: all gradients, each at its place, the loss, and the accuracy."""
+        return int(self._places[-1].stop)
 
     def train_step(self, batch: Batch) -> dict[str, float]:
         """As of `GraphSession`, for the rows of this worker; all workers get the same numbers."""
@@ -97,22 +115,29 @@ class ShardedSession(GraphSession):
 
         def row(number: int) -> Row:
             rows = slice(number * size, (number + 1) * size)
-            return self.row([column[rows] for column in batch], (own.start + number) * size)
+            part = [column[rows] for column in batch]
+            return self.row(part, (own.start + number) * size, self._rows[number])
 
         shards = range(len(own))
         rows = [*(map(row, shards) if self._pool is None else self._pool.map(row, shards))]
-        mean = tree_sum(self.exchange(tree_sum(rows))) * np.float32(1 / self._share.shards)
-        *flat, told = np.split(mean, self._ends)
-        gradients = [part.reshape(shape) for part, shape in zip(flat, self._shapes, strict=True)]
-        values = [*told, *self._update(*gradients)]
-        return dict(zip(self._told, map(float, values), strict=True))
+        mean = tree_sum(self.exchange(tree_sum(rows)))
+        mean *= np.float32(1 / self._share.shards)
+        parts = [mean[place] for place in self._places]
+        gradients = [part.reshape(s) for part, s in zip(parts, self._shapes, strict=False)]
+        values = [*parts[len(gradients) :], *self._update(*gradients)]
+        return {name: value.item() for name, value in zip(self._told, values, strict=True)}
 
-    def row(self, rows: Sequence[np.ndarray[Any, Any]], first: int) -> Row:
-        """What the rows from `first` on of a batch give: flat gradients, loss, accuracy."""
+    def row(self, rows: Sequence[np.ndarray[Any, Any]], first: int, into: Row) -> Row:
+        """What the rows from `first` on of a batch give, written `into` an array of `row_size`."""
         draws = self._draw(np.array([first, len(rows[0])], np.int64))
-        return np.concatenate(
-            [np.ravel(part) for part in self._shard(*rows, *self._training_values, *draws)]
-        )
+        found = self._shard(*rows, *self._training_values, *draws)
+        for place, part in zip(self._places, found, strict=True):
+            into[place] = part.ravel()
+        return into
+
+    def first_row(self, rows: Sequence[np.ndarray[Any, Any]]) -> bytes:
+        """The very bytes that the first shard of a batch gives."""
+        return self.row(rows, 0, _aligned(self.row_size)).tobytes()
 
 
 def open_session(task: Task, config: RunConfig) -> GraphSession:

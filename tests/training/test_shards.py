@@ -62,8 +62,10 @@ def test_a_sum_is_of_pairs_and_of_their_sums() -> None:
     """Not from left to right: these four numbers tell."""
     rows = [np.array([value], np.float32) for value in (1e8, 1.0, -1e8, 1.0)]
     pairs = (np.float32(1e8) + np.float32(1)) + (np.float32(-1e8) + np.float32(1))
-    assert tree_sum(rows)[0] == pairs != sum(np.float32(row[0]) for row in rows)
-    assert tree_sum([tree_sum(rows[:2]), tree_sum(rows[2:])]) == tree_sum(rows)
+    assert sum(np.float32(row[0]) for row in rows) != pairs
+    copies = [row.copy() for row in rows]
+    assert tree_sum(copies)[0] == pairs
+    assert tree_sum([tree_sum(rows[:2]), tree_sum(rows[2:])])[0] == pairs
 
 
 @pytest.mark.parametrize("name", BATCHES)
@@ -91,8 +93,8 @@ def test_the_bytes_do_not_depend_on_what_is_computed_at_once_or_by_whom() -> Non
         parts: list[Any] = []
 
         def note(row: Any) -> list[Any]:
-            parts.append(row)
-            return [row, row]
+            parts.append(row.copy())
+            return [row, row.copy()]
 
         for rank in range(2):
             rows = slice(8 * rank, 8 * rank + 8)

@@ -345,3 +345,46 @@ def test_what_stops_worker_0_at_the_start_stops_all(
     assert expected in zero.errors()[0]
     assert f"worker 0 (127.0.0.1:{ports[0]}): " in one.errors()[0]
     assert expected in one.errors()[0]
+
+
+_COMPARE = """
+from training.place import present_place
+from training.team import Team
+place = present_place()
+with Team(place, lambda: None, 60, 60) as team:
+    team.greet({}, 10)
+    team.compare(lambda: b"the same", "its model at step 5")
+    team.compare(lambda: bytes([place.rank]), "its model at step 10")
+"""
+
+
+def test_a_model_with_other_bytes_is_named(
+    start_any: Callable[..., Command], ports: list[int], tmp_path: Path
+) -> None:
+    def told(rank: int) -> dict[str, str]:
+        addresses = [f"127.0.0.1:{port}" for port in ports]
+        task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": rank}}
+        return {"TF_CONFIG": json.dumps(task)}
+
+    commands = [start_any(["-c", _COMPARE], told(r), tmp_path / str(r)) for r in range(2)]
+    assert [command.code() for command in commands] == [1, 1]
+    for command in commands:
+        assert f"worker 1 (127.0.0.1:{ports[1]}) is not as worker 0" in command.error
+        assert "its model at step 10 has other bytes" in command.error
+
+
+def test_the_line_on_two_workers_is_printed_once(
+    start_any: Callable[..., Command], tmp_path: Path
+) -> None:
+    given = ["train_linear.py", f"--ckpt_dir={tmp_path / 'run'}", "--shards=4", "--workers=2"]
+    assert start_any(given, {}, tmp_path / "linear").code() == 0
+    (line,) = (tmp_path / "linear.out").read_text().splitlines()
+    assert line.startswith("step 300: w = 0.1000, b = 0.2000 in ")
+
+
+def test_workers_of_one_command_and_of_tf_config_are_not_both(
+    start: Start, ports: list[int]
+) -> None:
+    command = start("both", "--workers=2", rank=0, ports=ports)
+    assert command.code() == 1
+    assert "give --workers=2 or TF_CONFIG, not both" in command.errors()[0]
