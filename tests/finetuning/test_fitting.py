@@ -170,18 +170,22 @@ def test_keys_of_an_object_based_checkpoint() -> None:
 
 
 @pytest.mark.parametrize(
-    ("build", "said"),
+    ("build", "tensor", "scopes", "said"),
     [
-        (lambda: bases.small(batch=8), "takes 8 images at once, and no part of them: train with"),
-        (bases.normed, r"--shards: norm/AssignMovingAvg\S* follows from the whole batch"),
+        (lambda: bases.small(batch=8), "batched", (), "takes 8 images at once, and no part of"),
+        (bases.normed, "features", ("norm",), r"--shards: norm/\S+ follows from the whole batch"),
     ],
 )
 def test_what_needs_the_whole_batch_takes_no_shards(
-    finetune_config: Config, tmp_path: Path, build: Callable[[], None], said: str
+    finetune_config: Config,
+    tmp_path: Path,
+    build: Callable[[], None],
+    tensor: str,
+    scopes: tuple[str, ...],
+    said: str,
 ) -> None:
-    feed = ("is_training=true",) if build is bases.normed else ()
     meta = bases.save(tmp_path / "base", build)
-    config = finetune_config(meta, "features", batch_size=8, shards=4, train_feed=feed)
+    config = finetune_config(meta, tensor, batch_size=8, shards=4, train_scopes=scopes)
     with pytest.raises(TrainingError, match=said):
         make_task(config)
 
