@@ -21,6 +21,7 @@ from cli.run import Supervisor, run
 from cli.terminal import import_tensorflow, print_result
 from errors import TrainingError
 from finetuning import FinetuneConfig
+from training.launch import take_place
 
 if TYPE_CHECKING:
     from training.loop import Outcome
@@ -48,6 +49,7 @@ def train(config: FinetuneConfig, terminal: TextIO | None = None) -> "Outcome":
 def main(config: FinetuneConfig, supervisor: Supervisor | None = None) -> int:
     """Trains as the config says."""
     small = config.batch_size is not None and config.batch_size < _SMALL_BATCH
+    take_place(config.run)
     import_tensorflow(config.run.threads(small_steps=small))
     outcome = train(config, supervisor.terminal() if supervisor else None)
     return print_result(f"step {outcome.step}: {outcome.prefix}", outcome.exit_code)
