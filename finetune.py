@@ -37,12 +37,12 @@ def train(config: FinetuneConfig, terminal: TextIO | None = None) -> "Outcome":
         `training.loop.train` raise, and one line for an operation of the model that fails.
     """
     from finetuning.fitting import make_task
-    from metagraph.importing import RUN_ERRORS, reason_of_run
+    from metagraph.importing import reason_of_run, run_errors
     from training import loop
 
     try:
         return loop.train(make_task(config), config.run, terminal)
-    except RUN_ERRORS as error:
+    except run_errors() as error:
         raise TrainingError(f"{config.meta} cannot be trained on{reason_of_run(error)}") from error
 
 
