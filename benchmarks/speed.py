@@ -65,7 +65,7 @@ def main(request: "Request") -> None:
         run_parts("speed", _PARTS, "ours", "theirs")
         return
     if request.part not in ("torch", "jax"):  # PyTorch and TensorFlow in one process crash.
-        start(10 if request.part in ("train-10", "exact") else 0)
+        start(10 if request.part in ("train-10", "row-sizes", "exact") else 0)
     with tempfile.TemporaryDirectory() as folder:
         if request.part in _FIGURES:
             print(_FIGURES[request.part](Path(folder)))
@@ -204,6 +204,27 @@ def _processes(folder: Path) -> Iterator[str]:
             yield f"{title}: {module} is not installed"
 
 
+def _row_sizes(folder: Path) -> Iterator[str]:
+    """Of 128 images, those whose logits change when all move up by one, for sizes of a run."""
+    import numpy as np
+
+    from metagraph.meta import read_meta_graph
+    from metagraph.session import load_inference_graph
+
+    x = _images(folder)[0][:128]
+    meta = read_meta_graph(_trained_meta(folder))
+    with load_inference_graph(meta, ["fc2/add:0"], ["x:0"]) as graph:
+
+        def logits(images: "Array", size: int) -> "Array":
+            starts = range(0, len(images), size)
+            return np.concatenate([graph.run(images[i : i + size])[0] for i in starts])
+
+        for size in (64, 32, 16, 8, 4):
+            moved = np.roll(logits(np.roll(x, 1, axis=0), size), -1, axis=0)
+            changed = (moved != logits(x, size)).any(axis=1).sum()
+            yield f"{size} rows a run: {changed} of {len(x)} depend on their place"
+
+
 def _rows_a_second(exact: bool, folder: Path) -> float:
     """The best of a few, with the threads that predict.py has."""
     from metagraph.meta import read_meta_graph
@@ -298,6 +319,7 @@ _PARTS: dict[str, Callable[[Path], Iterator[str]]] = {
     "train-10": partial(_training, 10),
     "train-128": partial(_training, 128),
     "predict": _prediction,
+    "row-sizes": _row_sizes,
     "processes": _processes,
     "start": _start,
 }
