@@ -315,7 +315,8 @@ def run_rows(
     with closing(ExactRuns(graph, are_rows, are_results, _row_bytes(rows))) as runs:
         if not runs.rows_go_alone(_read(feeds, 0, min(runs.tried, num_rows))):
             return _run_batches(graph, graph.run, feeds, kinds, batching)
-        wanted = batching.size if batch_size else max(batching.size, runs.size * runs.threads)
+        # Some runs for each thread, as all wait for the last of them.
+        wanted = batch_size or max(batching.size, 4 * runs.size * runs.threads)
         rounded = Batching(-(-wanted // runs.size) * runs.size, fixed=False)
         return _run_batches(graph, runs.run, feeds, kinds, rounded)
 
