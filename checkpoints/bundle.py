@@ -16,9 +16,11 @@ from typing import Any, NamedTuple, TypeAlias
 
 import google_crc32c
 import numpy as np
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import DecodeError
+from google.protobuf.unknown_fields import UnknownFieldSet
 
 from checkpoints.dtypes import MOST_NUMBER, STRING, DType, as_dtype, dtype_of
-from checkpoints.file_io import HEAD_BYTES, kind_of, opened, read_bounded
 from checkpoints.index_table import (
     MAX_BYTES,
     masked,
@@ -29,6 +31,7 @@ from checkpoints.index_table import (
 )
 from checkpoints.naming import DATA_SUFFIX, INDEX_SUFFIX
 from errors import CheckpointError
+from file_io import HEAD_BYTES, kind_of, opened, read_bounded
 
 _MAX_RANK = 254
 _MAX_ELEMENTS = 2**63 - 1
@@ -82,8 +85,7 @@ class Index(NamedTuple):
 def read_index(path: str) -> Index:
     """An `.index` file, each of whose entries has a dtype, a shape and a place that can be.
 
-    Raises:
-      CheckpointError: one has not, or the file is damaged or longer than MAX_BYTES.
+    Raises CheckpointError where one has not, or the file is damaged or longer than MAX_BYTES.
     """
     content = read_bounded(path, MAX_BYTES)
     try:
@@ -97,7 +99,7 @@ def read_index(path: str) -> Index:
             raise ValueError(f"it speaks of {num_shards} data files")
         entries = {key: _entry(value) for key, value in table}
         return Index(num_shards, bool(_last(header, 2, 0)), entries)
-    except (ValueError, IndexError, TypeError, struct.error) as error:
+    except (ValueError, IndexError, TypeError, DecodeError, struct.error) as error:
         if kind := kind_of(content[:HEAD_BYTES]):
             raise CheckpointError(f"{path} is no index of a checkpoint: it is {kind}") from error
         raise CheckpointError(
@@ -106,7 +108,7 @@ def read_index(path: str) -> Index:
 
 
 def _entry(message: bytes) -> Entry:
-    """An entry, of which everything can be; else a ValueError or a TypeError."""
+    """An entry, of which everything can be; else a ValueError, a TypeError or a DecodeError."""
     fields = _fields(message)
     shape = _fields(_last(fields, 2, b""))
     sizes = tuple(_signed(_last(_fields(dim), 1, 0)) for dim in shape.get(2, ()))
@@ -129,7 +131,7 @@ def _entry(message: bytes) -> Entry:
 
 
 def _slice(message: bytes, sizes: Sequence[int]) -> Slice:
-    """A slice of a tensor of these sizes; else a ValueError."""
+    """A slice of a tensor of these sizes; raises as `_entry` does."""
     extents = [_fields(extent) for extent in _fields(message).get(1, ())]
     if len(extents) != len(sizes):
         raise ValueError(f"a slice has {len(extents)} dimensions, its tensor {len(sizes)}")
@@ -141,28 +143,16 @@ def _slice(message: bytes, sizes: Sequence[int]) -> Slice:
     return Slice(starts, lengths)
 
 
-# Messages of Protocol Buffers, as bytes: https://protobuf.dev/programming-guides/encoding/.
+# Messages by the numbers of their fields: TensorBoard has no class for them where TensorFlow is not
+# installed.
 
 
 def _fields(message: bytes) -> _Fields:
-    """The fields of a message by number; ValueError, IndexError or TypeError where it is none."""
+    """The fields of a message by number; DecodeError where it is none."""
     fields: _Fields = {}
-    position = 0
-    while position < len(message):
-        tag, position = read_varint(message, position)
-        kind = tag & 7
-        value: int | bytes
-        if kind == 0:
-            value, position = read_varint(message, position)
-        else:
-            size = {1: 8, 5: 4}.get(kind)
-            if kind == 2:
-                size, position = read_varint(message, position)
-            if size is None or position + size > len(message):
-                raise ValueError("a field is not inside of its message")
-            piece, position = message[position : position + size], position + size
-            value = piece if kind == 2 else int.from_bytes(piece, "little")
-        fields.setdefault(tag >> 3, []).append(value)
+    found = UnknownFieldSet(Empty.FromString(message))
+    for index in range(len(found)):
+        fields.setdefault(found[index].field_number, []).append(found[index].data)
     return fields
 
 
@@ -185,10 +175,9 @@ _AT_ONCE = 1 << 20  # Bytes: what is read and checked at once stays in a process
 
 
 def read_values(path: str, entry: Entry, is_big_endian: bool = False) -> np.ndarray[Any, Any]:
-    """The values of an entry, which are not in slices, out of its data file.
+    """The values of an entry without slices, out of its data file.
 
-    Raises:
-      ValueError: they are damaged; OSError: the file cannot be read.
+    Raises ValueError where they are damaged, OSError where the file cannot be read.
     """
     dtype = as_dtype(entry.dtype)
     if dtype == STRING:

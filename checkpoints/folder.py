@@ -20,7 +20,8 @@ from google.protobuf import (
     text_format,
 )
 
-from checkpoints import file_io, lock, manifest, naming
+import file_io
+from checkpoints import lock, manifest, naming
 from errors import CheckpointError
 
 _SECONDS_PER_HOUR = 3600.0

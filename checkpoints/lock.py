@@ -15,7 +15,8 @@ from typing import TypeAlias, TypeVar
 
 from absl import logging
 
-from checkpoints import file_io, naming
+import file_io
+from checkpoints import naming
 from errors import CheckpointError, FolderLostError
 
 if sys.platform != "win32":

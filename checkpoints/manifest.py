@@ -15,7 +15,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from checkpoints import file_io, naming
+import file_io
+from checkpoints import naming
 from errors import CheckpointError, LaterVersionError, reason
 
 _FORMAT = 1

@@ -17,7 +17,8 @@ import tensorflow as tf
 from absl import logging
 from tensorflow.core.protobuf.config_pb2 import CallableOptions
 
-from checkpoints import file_io, manifest, naming
+import file_io
+from checkpoints import manifest, naming
 from checkpoints.bundle import VariableSpec, write_bundle
 from checkpoints.folder import Retention, after_save, delete_checkpoint, files_by_step, make_way
 from checkpoints.lock import FolderLock

@@ -22,9 +22,9 @@ from tensorflow.core.framework.types_pb2 import DT_STRING
 from tensorflow.core.framework.variable_pb2 import VariableDef
 from tensorflow.core.protobuf.meta_graph_pb2 import CollectionDef, MetaGraphDef
 
-from checkpoints.file_io import HEAD_BYTES, kind_of, read_bounded
 from checkpoints.naming import META_SUFFIX, SIGNATURE
 from errors import CheckpointError, first_few, nearest_names
+from file_io import HEAD_BYTES, kind_of, read_bounded
 from metagraph.description import NO_SIGNATURE, Signature
 
 DEFAULT_MAX_BYTES = 512 << 20

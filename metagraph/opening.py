@@ -15,11 +15,12 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
-from checkpoints import file_io, folder
-from checkpoints.file_io import HEAD_BYTES, kind_of, names_in, read_bounded, read_head
+import file_io
+from checkpoints import folder
 from checkpoints.folder import named_checkpoint, newest_meta_graph
 from checkpoints.naming import BASENAME, INDEX_SUFFIX, META_SUFFIX, STATE_FILE, checkpoint_prefix
 from errors import CheckpointError, first_few, nearest_names
+from file_io import HEAD_BYTES, kind_of, names_in, read_bounded, read_head
 from metagraph.meta import (
     DEFAULT_MAX_BYTES,
     MAX_META_FLAG,

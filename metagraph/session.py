@@ -21,8 +21,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from checkpoints.dtypes import DType
 from checkpoints.writer import make_fed_callable
 from errors import CheckpointError, first_few
-from metagraph.casting import Array, as_numpy_dtype
-from metagraph.description import TensorInfo
+from metagraph.description import Array, TensorInfo, as_numpy_dtype
 from metagraph.graph import attribute_of, nodes_by_op
 from metagraph.importing import RUN_ERRORS, disarmed_graph, import_graph, reason_of_run, tensor_of
 from metagraph.meta import INPUT_OPS, PLACEHOLDERS, MetaGraphFile, node_of

@@ -17,10 +17,10 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf.meta_graph_pb2 import AssetFileDef
 
-from checkpoints import file_io
-from checkpoints.file_io import check_fetched, read_bounded
+import file_io
 from checkpoints.reader import Array
 from errors import CheckpointError, reason
+from file_io import check_fetched, read_bounded
 from metagraph.graph import (
     Output,
     SubGraph,

@@ -16,7 +16,7 @@ import numpy as np
 from absl import logging
 
 from errors import CheckpointError
-from metagraph.casting import Array, as_numpy_dtype
+from metagraph.description import Array, as_numpy_dtype
 
 if TYPE_CHECKING:
     from metagraph.session import InferenceGraph
