@@ -265,8 +265,7 @@ _MIB = 1 << 20
 def read_bounded(path: str, max_bytes: int, flag: str | None = None) -> bytes:
     """The content of a file of at most `max_bytes`; `flag` sets another limit, in MiB.
 
-    Raises CheckpointError where it is larger, not there, cannot be read, or is no regular file: a
-    pipe or a device may never end.
+    Raises CheckpointError where it is larger, cannot be read, or may never end, as a pipe.
     """
     _check_regular(path)
     try:

@@ -83,10 +83,7 @@ class Index(NamedTuple):
 
 
 def read_index(path: str) -> Index:
-    """An `.index` file, each of whose entries has a dtype, a shape and a place that can be.
-
-    Raises CheckpointError where one has not, or the file is damaged or longer than MAX_BYTES.
-    """
+    """Reads an `.index` file; CheckpointError where it is damaged or an entry makes no sense."""
     content = read_bounded(path, MAX_BYTES)
     try:
         table = table_entries(content)
@@ -175,10 +172,7 @@ _AT_ONCE = 1 << 20  # Bytes: what is read and checked at once stays in a process
 
 
 def read_values(path: str, entry: Entry, is_big_endian: bool = False) -> np.ndarray[Any, Any]:
-    """The values of an entry without slices, out of its data file.
-
-    Raises ValueError where they are damaged, OSError where the file cannot be read.
-    """
+    """The values of an entry without slices; ValueError where they are damaged, or OSError."""
     dtype = as_dtype(entry.dtype)
     if dtype == STRING:
         if is_big_endian:
@@ -267,10 +261,7 @@ def _ordered(number: int) -> bytes:
 
 
 def write_bundle(prefix: str, values: Mapping[str, np.ndarray[Any, Any]]) -> None:
-    """Writes `<prefix>.data-00000-of-00001`, in the mapping's order, then `<prefix>.index`.
-
-    Texts are arrays of objects. Raises OSError where the file system refuses.
-    """
+    """Writes `<prefix>.data-00000-of-00001`, in the mapping's order, then `<prefix>.index`."""
     rows = {b"": _message((1, 1), (3, _message((1, _VERSION))))}
     offset = 0
     with opened(prefix + DATA_SUFFIX, "wb") as file:

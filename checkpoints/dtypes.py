@@ -24,8 +24,7 @@ _FIRST_REFERENCE = 100  # The number of a reference is that of its dtype and thi
 class DType(str):
     """The name of a dtype, such as `float32`, which says of it what a `tf.DType` does.
 
-    TensorFlow takes it wherever it takes a dtype, and it is equal to the tf.DType of that name, but
-    has another hash: a set or a mapping is of the one kind or of the other.
+    TensorFlow takes it for a dtype, and it equals the tf.DType of that name; its hash is another.
     """
 
     __slots__ = ()
@@ -89,11 +88,7 @@ STRING, RESOURCE, VARIANT = map(DType, _OBJECTS)
 
 
 def as_dtype(number: int) -> DType:
-    """The dtype of a number in a file; of a reference, its name ends in `_ref`.
-
-    Raises:
-      TypeError: there is no such dtype.
-    """
+    """The dtype of a number in a file, a reference's with `_ref` at its end; or a TypeError."""
     is_reference = number > _FIRST_REFERENCE
     value = number - _FIRST_REFERENCE if is_reference else number
     if not 0 < value <= MOST_NUMBER:

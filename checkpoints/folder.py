@@ -165,11 +165,7 @@ def write_state(folder: str, names: Sequence[str]) -> bool:
 
 
 def read_state(path: str) -> str:
-    """The path of the newest checkpoint, as a state file has it.
-
-    Raises:
-      CheckpointError: it is not there, or damaged.
-    """
+    """The path of the newest checkpoint in a state file; CheckpointError where there is none."""
     content = file_io.read_bounded(path, _MAX_STATE_BYTES)
     state = _empty_state()
     try:
@@ -261,12 +257,9 @@ def _saved(folder: str, step: int) -> Saved:
 def after_save(folder: str, newest: int, retention: Retention) -> bool:
     """Writes the state file, then lets the oldest checkpoints go; returns whether it was another.
 
-    A checkpoint of a later step than `newest` has been stepped over as damaged. It counts for
-    nothing here: it neither takes the place of a good one nor goes before it is written again. One
-    that another process is reading goes with a later save.
-
-    Raises:
-      OSError: the file system refused.
+    A checkpoint of a later step than `newest` was stepped over as damaged: it neither takes the
+    place of a good one nor goes before it is written again. One that another process is reading
+    goes with a later save. Raises OSError where the file system refuses.
     """
     steps = [step for step in committed_steps(folder) if step <= newest]
     # Where the order alone decides, no manifest has to be read.
@@ -303,10 +296,7 @@ def at_start(folder: str, newest: int | None, retention: Retention) -> Retention
 def best_checkpoint(folder: str) -> str:
     """The prefix of the checkpoint with the best test accuracy, the earliest of equals.
 
-    What is damaged is stepped over, with a line each.
-
-    Raises:
-      CheckpointError: no checkpoint says its test accuracy, or all that do are damaged.
+    What is damaged is stepped over, with a line each; CheckpointError where none is left.
     """
     best, damaged = _best(folder, committed_steps(folder), "stepping over the best: %s")
     if best is not None:

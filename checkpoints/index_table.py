@@ -19,11 +19,7 @@ _WHOLE_KEYS = 16  # One of so many keys is written in full.
 
 
 def table_entries(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The keys and values of a table; the first key, which is empty, has its header.
-
-    Raises:
-      ValueError, IndexError, struct.error: it is no such table.
-    """
+    """Keys and values of a table, the empty key first; or ValueError, IndexError, struct.error."""
     room = left = MAX_BYTES  # Of blocks and keys: a few bytes may repeat all of a key before.
     footer = content[-_FOOTER_SIZE:]
     if len(footer) < _FOOTER_SIZE or not footer.endswith(_MAGIC):

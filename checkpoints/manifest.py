@@ -70,9 +70,7 @@ def encode(manifest: Manifest) -> bytes:
 def read(folder: str, step: int) -> Manifest | None:
     """The manifest of a checkpoint, or None where it has none.
 
-    Raises:
-      CheckpointError: the file is there and is no manifest of this step.
-      LaterVersionError: a later version wrote it.
+    Raises CheckpointError where it is damaged, LaterVersionError where a later version wrote it.
     """
     name = naming.checkpoint_name(step) + naming.MANIFEST_SUFFIX
     path = os.path.join(folder, name)

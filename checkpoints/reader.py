@@ -34,14 +34,11 @@ Array = np.ndarray[Any, Any]
 
 
 class CheckpointReader:
-    """The checkpoint at a prefix.
+    """The checkpoint at a prefix, in the format `version`, `V1` or `V2`.
 
-    Attributes:
-      version: of its format, `V1` or `V2`.
-      files: the paths of those that hold values, by rising number; `sizes` has their bytes.
-      index: key -> entry of its index; empty in the format V1, which has none.
-      shapes: key -> shape of each tensor; of one that was saved in slices, that of the whole.
-      dtypes: key -> dtype.
+    `files` are the paths of those that hold values, by rising number, and `sizes` their bytes. By
+    key there are the `shapes` and `dtypes` of whole tensors, and the entries of the `index`, which
+    is empty in the format V1.
     """
 
     def __init__(self, prefix: str) -> None:
@@ -309,11 +306,10 @@ def restore_newest(
 ) -> Restored | None:
     """Reads the newest checkpoint that is complete, undamaged and has the `expected` variables.
 
-    What is stepped over is logged, a line each. It is None where the folder has no checkpoint. For
-    one that is undamaged, `check` is given the prefix and the manifest, where there is one, before
-    its variables are looked at; what it raises, no CheckpointError, ends the
-    search. Raises CheckpointError where none
-    is good, and LaterVersionError where a later version made the newest.
+    It is None where the folder has no checkpoint. What is stepped over is logged, a line each.
+    `check` is given the prefix and the manifest of what is undamaged, before its variables are
+    looked at; what it raises, but a CheckpointError, ends the search. Raises CheckpointError where
+    none is good, LaterVersionError where a later version made the newest.
     """
     reasons = []
     for step in reversed(usable_steps(folder)):

@@ -91,9 +91,8 @@ class _UnfailingFile(io.FileIO):
 def stdout_written_out() -> Iterator[None]:
     """Writes to stdout, at the end, what Python still holds for it.
 
-    Raises:
-      OSError: it cannot be written, such as to a full disk; a BrokenPipeError where its reader has
-        gone. It is dropped: Python itself would try again when nobody can be told any more.
+    Raises OSError where it cannot be written, such as to a full disk; a BrokenPipeError where its
+    reader has gone. It is dropped: Python itself would try again when nobody can be told any more.
     """
     try:
         yield
@@ -110,11 +109,10 @@ def _drop_stdout() -> None:
 
 
 def print_result(line: str, exit_code: int) -> int:
-    """Prints a trainer's result and returns its exit code.
+    """Prints a trainer's result and returns its exit code; OSError where it cannot be printed.
 
     Of a run that a signal has stopped, the code is what counts: the same Ctrl-C may have ended the
-    reader, as of `train_cnn.py | tee log`. Raises OSError where the run is finished, and its result
-    cannot be printed.
+    reader, as of `train_cnn.py | tee log`.
     """
     try:
         print(line, flush=True)
@@ -166,9 +164,8 @@ _STOPPED = "\nstopped while TensorFlow was loading: nothing has been done\n"
 def import_tensorflow(intra_op_threads: int | None = None) -> None:
     """Imports TensorFlow and looks for its devices, which makes it print its start-up chatter.
 
-    Call it once, first in a script's `main`. An operation may split its work among so many threads;
-    None leaves it to TF_NUM_INTRAOP_THREADS or, without that, to the number of processors. Raises
-    OSError where it cannot be imported.
+    Call it once, first in a script's `main`; OSError where it cannot be imported. An operation may
+    split its work among so many threads, by default TF_NUM_INTRAOP_THREADS or all processors.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # TensorFlow by itself leaves oneDNN's kernels out on processors without AVX-512. They are up to
@@ -202,9 +199,8 @@ def _only_what_is_needed() -> Iterator[None]:
     """Spares TensorFlow's import what takes two fifths of its time.
 
     The garbage collector would walk again and again over objects that live to the end: it is off
-    meanwhile, and never looks at them later, not at the end of the process either. And the last
-    lines of TensorFlow load Keras, in a `try` that passes over an ImportError: here it waits until
-    someone asks for `tf.keras` or imports it.
+    meanwhile, and never looks at them later. And TensorFlow's last lines load Keras, in a `try`
+    that passes over an ImportError: here it waits until someone asks for `tf.keras`.
     """
     was_on, is_loaded = gc.isenabled(), _EAGER_KERAS in sys.modules
     gc.disable()

@@ -138,9 +138,7 @@ def augment(images: Array, seed: int, step: int) -> Array:
     The shifts are uniform in [-MAX_SHIFT, MAX_SHIFT] and the mirroring, left to right, has
     probability 1/2, all independent: the augmentation of He et al., "Deep residual learning for
     image recognition", CVPR 2016, section 4.2, with the image's edge repeated in place of zeros.
-    What happens to image i follows from (seed, step, i).
-
-    Takes [B, H, W, C] of any dtype, and gives new ones.
+    What happens to image i of [B, H, W, C], any dtype, follows from (seed, step, i).
     """
     count, height, width, channels = images.shape
     bits = raw_bits(count, seed, Stream.AUGMENTATION, step)
@@ -210,10 +208,7 @@ class BadSoFar:
     def read(self, source: Source, good_indices: Callable[[], Indices]) -> tuple[Array, ...]:
         """The rows of good indices, which are asked for anew each time that some prove to be bad.
 
-        Those that are new are logged.
-
-        Raises:
-          DataError: under STOP, what was raised and the flag that goes on without it.
+        Those that are new are logged; under STOP, the first is a DataError.
         """
         while True:
             indices = good_indices()

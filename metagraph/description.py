@@ -242,10 +242,7 @@ _FIELDS = {
 
 
 def constant(tensor: TensorProto) -> Array:
-    """The value of a constant; TypeError or ValueError where its dtype has none, or it is damaged.
-
-    The last value that is written stands for all that are not.
-    """
+    """The value of a constant, its last one repeated; or TypeError or ValueError."""
     dtype = as_dtype(tensor.dtype)
     shape = [dim.size for dim in tensor.tensor_shape.dim]
     if dtype in (RESOURCE, VARIANT) or min(shape, default=0) < 0:

@@ -69,8 +69,7 @@ def attribute_of(node: NodeDef, name: str) -> AttrValue:
 def source(view: View, text: str) -> Output | None:
     """What a node's input gives in the end: copies, reshapes and arguments are seen through.
 
-    The input is as it stands in the view: `op`, `op:1`, in a function `op:output:1`. It is None
-    where the graph ends before there is anything.
+    It is `op`, `op:1`, or in a function `op:output:1`. None where the graph ends before.
     """
     for _ in range(_MAX_STEPS):
         name, _, rest = text.partition(":")

@@ -154,11 +154,7 @@ def _is_of_type(value: AttrValue, kind: str) -> bool:
 def import_graph(
     meta: MetaGraphFile, graph_def: GraphDef, input_map: Mapping[str, tf.Tensor]
 ) -> None:
-    """Imports into the default graph, under the file's names.
-
-    Raises:
-      CheckpointError: the graph is not well-formed, or of another TensorFlow's operations.
-    """
+    """Imports into the default graph, under the file's names; or a CheckpointError."""
     check_well_formed(graph_def, meta.path)
     try:
         tf.import_graph_def(
@@ -172,10 +168,7 @@ def import_graph(
 
 
 def tensor_of(graph: tf.Graph, name: str) -> tf.Tensor:
-    """The tensor of this name, of a node that has been imported.
-
-    Raises CheckpointError where its node has no such output.
-    """
+    """The tensor of this name, of an imported node; CheckpointError where it has no such output."""
     try:
         return graph.get_tensor_by_name(name)
     except (KeyError, ValueError) as error:

@@ -160,8 +160,8 @@ def shape_sizes(shape: TensorShapeProto) -> list[int | None] | None:
 def read_meta_graph(path: str, max_bytes: int = DEFAULT_MAX_BYTES) -> MetaGraphFile:
     """Reads and parses a `.meta` file, binary or text.
 
-    Raises:
-      CheckpointError: the file is missing, unreadable, larger than `max_bytes` or no meta graph.
+    Raises CheckpointError where the file is missing, unreadable, larger than `max_bytes` or no meta
+    graph.
     """
     content = read_bounded(path, max_bytes, MAX_META_FLAG)
     proto = parse_message(MetaGraphDef(), content, path)
@@ -280,10 +280,7 @@ _NODE = re.compile(rf"(?P<scope>(?:.+/)?){NODE}_*")
 
 
 def add_description(meta: MetaGraphDef, scope: str = "") -> None:
-    """Puts the signatures and collections of a meta graph into its graph, in place of its old ones.
-
-    All names of the graph begin with `scope`, such as `imported/`.
-    """
+    """Puts signatures and collections into the graph, all of whose names begin with `scope`."""
     take_description(meta.graph_def)
     relative = _without_graph(meta, lambda name: name.removeprefix(scope))
     content = relative.SerializeToString(deterministic=True)

@@ -47,9 +47,8 @@ def open_model(
 ) -> MetaGraphFile:
     """Reads the graph that `path` stands for, and says where its variables are.
 
-    No graph file larger than `max_bytes` is read; `checkpoint` is what `find_variables` takes, for
-    variables that are elsewhere than the graph. Raises CheckpointError where there is no such model
-    or not one alone, or a part of it is missing.
+    They may be elsewhere, at `checkpoint`, as `find_variables` takes it. Raises CheckpointError
+    where the graph has more than `max_bytes`, is not there or not alone, or a part is missing.
     """
     file = find_model(path, warn=checkpoint is None)
     if file.endswith(GRAPH_SUFFIXES):
@@ -144,8 +143,8 @@ def prefix_of(path: str) -> str:
 def find_variables(path: str) -> str:
     """The prefix of the checkpoint that `path` stands for: of a folder, the newest in it.
 
-    Raises:
-      CheckpointError: there is none, or a folder has several and does not say which is the newest.
+    Raises CheckpointError where there is none, or a folder has several and does not say which is
+    the newest.
     """
     prefix = prefix_of(path)
     place, base = os.path.split(prefix)

@@ -92,11 +92,7 @@ class Offender(NamedTuple):
 
 
 def check_operations(graph_def: GraphDef, where: str, trust_graph: bool) -> None:
-    """Checks that every operation of what will be run only computes; with trust, it only warns.
-
-    Raises:
-      CheckpointError: an operation may do more, or is unknown; the message names the first few.
-    """
+    """Raises CheckpointError, or warns with trust, unless all that will be run only computes."""
     found = list(offenders(graph_def))
     if not found:
         return

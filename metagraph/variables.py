@@ -193,10 +193,7 @@ def trainable_names(meta: MetaGraphFile) -> set[str]:
 
 
 def unavailable(meta: MetaGraphFile, variables: Sequence[Variable]) -> list[str]:
-    """Which of `variables` cannot have a value, a line each; no value is read.
-
-    Raises CheckpointError where a file is missing or damaged, so that none can.
-    """
+    """Which of `variables` cannot have a value, a line each; CheckpointError where none can."""
     reader, keys, missing, wrong = _looked_up(meta, variables)
     reader.check_sizes({stored.key for stored in keys.values() if stored.key in reader.shapes})
     return [f"{name} is missing" for name in missing] + wrong
@@ -264,10 +261,7 @@ AVERAGE = "/ExponentialMovingAverage"  # After the name of the variable that it 
 
 
 def averages(keys: Collection[str], prefix: str) -> dict[str, str]:
-    """The key of each moving average that a checkpoint holds, by the key of its variable.
-
-    Raises CheckpointError where the checkpoint, at the prefix, holds none.
-    """
+    """The key of each moving average, by the key of its variable; CheckpointError without any."""
     found = {key.removesuffix(AVERAGE): key for key in keys if key.endswith(AVERAGE)}
     if not found:
         raise CheckpointError(
