@@ -94,7 +94,6 @@ def opened(path: str, mode: Literal["rb", "wb"] = "rb") -> Iterator[BinaryIO]:
 
 
 def _gfile(name: str, path: str, *others: Any, **options: Any) -> Any:
-    """What a function of `tf.io.gfile` returns."""
     try:
         import tensorflow as tf
 

@@ -27,12 +27,21 @@ class DType(str):
     TensorFlow takes it for a dtype, and it equals the tf.DType of that name; its hash is another.
     """
 
-    __slots__ = ()
+    name: str  # The name alone.
+    is_floating: bool
+    is_complex: bool
+    is_integer: bool  # And not quantized.
+    is_bool: bool
 
-    @property
-    def name(self) -> str:
-        """The name alone."""
-        return str(self)
+    def __new__(cls, name: str) -> "DType":
+        """Tells of the dtype of a name."""
+        self = super().__new__(cls, name)
+        self.name = str(name)
+        self.is_floating = name.startswith(("float", "bfloat"))
+        self.is_complex = name.startswith("complex")
+        self.is_integer = name.startswith(("int", "uint"))
+        self.is_bool = name == "bool"
+        return self
 
     @property
     def as_datatype_enum(self) -> int:
@@ -50,37 +59,8 @@ class DType(str):
         return 0 if self in _OBJECTS else self.as_numpy_dtype.itemsize
 
     @property
-    def is_floating(self) -> bool:
-        """Whether its values are floating numbers."""
-        return self.startswith(("float", "bfloat"))
-
-    @property
-    def is_complex(self) -> bool:
-        """Whether its values are complex numbers."""
-        return self.startswith("complex")
-
-    @property
-    def is_integer(self) -> bool:
-        """Whether its values are integers, and not quantized."""
-        return self.startswith(("int", "uint"))
-
-    @property
-    def is_bool(self) -> bool:
-        """Whether its values are truth values."""
-        return self == "bool"
-
-    @property
-    def min(self) -> int | float:
-        """The least value of a number."""
-        return self._limits.min  # type: ignore[no-any-return]
-
-    @property
-    def max(self) -> int | float:
-        """The greatest value of a number."""
-        return self._limits.max  # type: ignore[no-any-return]
-
-    @property
-    def _limits(self) -> Any:
+    def limits(self) -> Any:
+        """The least and the greatest value of a number, as `min` and `max`."""
         return (ml_dtypes.iinfo if self.is_integer else ml_dtypes.finfo)(self.as_numpy_dtype)
 
 

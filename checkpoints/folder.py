@@ -7,18 +7,13 @@ names them, by which `tf.train.latest_checkpoint` finds the newest.
 import math
 import ntpath
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from absl import logging
-from google.protobuf import (
-    descriptor_pb2,
-    descriptor_pool,
-    message_factory,
-    text_encoding,
-    text_format,
-)
+from google.protobuf import text_encoding
 
 import file_io
 from checkpoints import lock, manifest, naming
@@ -137,15 +132,7 @@ def delete_leftovers(folder: str) -> list[int]:
 
 # The state file. Format: the text of `tensorflow/python/training/checkpoint_state.proto`.
 
-
-_STATE = """
-name: "checkpoint_state.proto" package: "tensorflow" syntax: "proto3"
-message_type { name: "CheckpointState"
-field { name: "model_checkpoint_path" number: 1 label: LABEL_OPTIONAL type: TYPE_STRING }
-field { name: "all_model_checkpoint_paths" number: 2 label: LABEL_REPEATED type: TYPE_STRING }
-field { name: "all_model_checkpoint_timestamps" number: 3 label: LABEL_REPEATED type: TYPE_DOUBLE }
-field { name: "last_preserved_timestamp" number: 4 label: LABEL_OPTIONAL type: TYPE_DOUBLE } }
-"""
+_STATE_LINE = re.compile(r'\s*(\w+)\s*:\s*(?:"((?:[^"\\]|\\.)*)"|[-+.\w]+)\s*|\s*')
 
 
 def write_state(folder: str, names: Sequence[str]) -> bool:
@@ -166,24 +153,19 @@ def write_state(folder: str, names: Sequence[str]) -> bool:
 
 def read_state(path: str) -> str:
     """The path of the newest checkpoint in a state file; CheckpointError where there is none."""
-    content = file_io.read_bounded(path, _MAX_STATE_BYTES)
-    state = _empty_state()
+    newest = ""
     try:
-        text_format.Parse(content.decode(), state)
-    except (text_format.ParseError, ValueError) as error:
-        line = str(error).partition("\n")[0]
-        raise CheckpointError(f"it is damaged: {line}") from error
-    if not state.model_checkpoint_path:
+        for line in file_io.read_bounded(path, _MAX_STATE_BYTES).decode().split("\n"):
+            found = _STATE_LINE.fullmatch(line)
+            if found is None:
+                raise ValueError(f"it has no field in {line[:80]!r}")
+            if found[1] == "model_checkpoint_path":
+                newest = text_encoding.CUnescape(found[2] or "").decode()
+    except ValueError as error:
+        raise CheckpointError(f"it is damaged: {error}") from error
+    if not newest:
         raise CheckpointError("it is damaged: it names no newest checkpoint")
-    return str(state.model_checkpoint_path)
-
-
-def _empty_state() -> Any:
-    """An empty message of the kind of a state file, of which TensorFlow has no public module."""
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(text_format.Parse(_STATE, descriptor_pb2.FileDescriptorProto()))
-    found = pool.FindMessageTypeByName("tensorflow.CheckpointState")
-    return message_factory.GetMessageClass(found)()
+    return newest
 
 
 def named_checkpoint(path: str) -> str | None:
@@ -233,7 +215,6 @@ def steps_to_delete(saved: Sequence[Saved], retention: Retention) -> list[int]:
 
 
 def _first_of_each_span(saved: Sequence[Saved], hours: float) -> set[int]:
-    """The steps of those that lie at least so many hours apart."""
     last_kept, kept = None, set()
     for checkpoint in saved:
         elapsed = math.inf if last_kept is None else checkpoint.saved_at - last_kept
@@ -246,7 +227,6 @@ def _first_of_each_span(saved: Sequence[Saved], hours: float) -> set[int]:
 
 
 def _saved(folder: str, step: int) -> Saved:
-    """What the manifest of a checkpoint says, unless it is damaged."""
     try:
         found = manifest.read(folder, step)
     except CheckpointError:

@@ -88,7 +88,6 @@ def _unpacked(block: bytes, most: int) -> bytes:
 
 
 def _block_entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The key and the value of each entry of a block."""
     (restarts,) = struct.unpack("<I", block[-4:])
     end = len(block) - 4 - 4 * restarts
     if end < 0:
@@ -182,7 +181,6 @@ def _packed(rows: Sequence[tuple[bytes, bytes]], every: int, most: int) -> tuple
 
 
 def _common(one: bytes, other: bytes) -> int:
-    """How many bytes at the start of both are the same."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
 

@@ -42,7 +42,6 @@ def holder(folder: str) -> str | None:
 
 
 def _told(descriptor: int) -> str:
-    """What the file says of its holder."""
     return os.pread(descriptor, 1024, 0).decode(errors="replace").strip() or "another process"
 
 

@@ -97,7 +97,6 @@ class CheckpointReader:
             self.shapes, self.dtypes = self._old.shapes, self._old.dtypes
 
     def _look_at(self, files: Sequence[str]) -> None:
-        """Notes the files and their sizes."""
         self.files = files
         for file in files:
             file_io.check_fetched(file)

@@ -134,8 +134,8 @@ class CheckpointWriter:
     def save(self, step: int, values: Values, test_accuracy: float | None = None) -> None:
         """Copies the values of all variables and returns while they are being written.
 
-        A save that is still under way is waited for; raised is that its values were not finite, that
-        its folder is lost, or that it was the third in a row that failed.
+        A save that is still under way is waited for. Raised is that its values were not finite,
+        that its folder is lost, or that it was the third in a row that failed.
         """
         try:
             self._finish_pending()
@@ -155,7 +155,6 @@ class CheckpointWriter:
         self._pending = self._thread.submit(self._commit, step, test_accuracy)
 
     def _finish_pending(self) -> None:
-        """Waits for the save under way; CheckpointError where it failed."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()

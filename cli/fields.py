@@ -367,7 +367,6 @@ def _define(one: Flag, values: flags.FlagValues) -> None:
 def _check(
     names: Sequence[str], accepts: Callable[..., object], message: str, values: flags.FlagValues
 ) -> None:
-    """Has one flag checked where it is given, or several together."""
 
     def is_accepted(*given: Any) -> bool:
         try:

@@ -193,7 +193,6 @@ class Supervisor:
         exit_with_error(self._said_of(signal.Signals(-status)) + reason, EXIT_FAILED)
 
     def _said_of(self, number: signal.Signals) -> str:
-        """What to say of a child that a signal has ended."""
         words = self._last_words[:].partition(b"\0")[0]
         if number == signal.SIGALRM and words:
             return words.decode(errors="replace")

@@ -317,7 +317,6 @@ def _no_name(name: str) -> NoReturn:
 
 
 def _saved_model(_: str) -> Any:
-    """The class of `SavedModel`, of TensorBoard's messages."""
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 
     importlib.import_module("tensorboard.compat.proto.meta_graph_pb2")

@@ -101,7 +101,7 @@ _MOST_WORKERS = 8
 
 
 def decoding_workers(paths: Sequence[str]) -> int:
-    """How many threads decode these files fastest: more than one where a few looked at are large."""
+    """How many threads decode these files fastest: one, unless a few of them are large."""
     sizes = [0]
     for path in paths[:: max(len(paths) // _FILES_LOOKED_AT, 1)]:
         with suppress(DataError):  # Told when it is its turn to be read.

@@ -78,7 +78,6 @@ def draw(indices: npt.NDArray[np.int64], seed: int = _SEED) -> npt.NDArray[np.ui
 def _draw_class(
     distance: _Distance, indices: npt.NDArray[np.int64], seed: int
 ) -> npt.NDArray[np.uint8]:
-    """Images of one class."""
     keys = _hash(indices.astype(np.uint64) + (np.uint64(seed) << np.uint64(32)))
     draws = _hash(keys[:, None] + np.arange(10, dtype=np.uint64))
 

@@ -186,7 +186,6 @@ def as_numpy_dtype(value: Array) -> Array:
 
 
 def _instead(value: Array, target: DType) -> str:
-    """What to give in place of a value whose dtype does not go over."""
     if target.is_bool:
         return "; expected true or false"
     if target.is_integer and value.dtype.kind == "f" and value.size:
@@ -202,13 +201,14 @@ def _limited(value: Any, dtype: DType) -> str:
         return f"{value}: it has {_range(dtype)}"
     if dtype.is_complex:
         return str(value)
-    if abs(float(value)) <= float(dtype.max):
+    limits = dtype.limits
+    if abs(float(value)) <= float(limits.max):
         return f"{value} exactly"
-    return f"{value}: it has numbers from {float(dtype.min):g} to {float(dtype.max):g}"
+    return f"{value}: it has numbers from {float(limits.min):g} to {float(limits.max):g}"
 
 
 def _range(dtype: DType) -> str:
-    return f"whole numbers from {dtype.min} to {dtype.max}"
+    return f"whole numbers from {dtype.limits.min} to {dtype.limits.max}"
 
 
 def _lost(value: Array, cast: Array) -> Array:

@@ -102,7 +102,6 @@ def views(meta: MetaGraphFile, wanted: Collection[str]) -> Iterator[View]:
 
 
 def _bodies(view: View, library: Mapping[str, FunctionDef]) -> Iterator[View]:
-    """The functions that the nodes of `view` call, a call at a time."""
     for node in view.nodes.values():
         for function in (library[name] for name in called(node, library)):
             arguments = [argument.name for argument in function.signature.input_arg]
@@ -299,7 +298,6 @@ def _copy_cleaned(
 
 
 def _add_functions(meta: MetaGraphFile, graph_def: GraphDef) -> None:
-    """Adds the library functions that the nodes of `graph_def` call, and those they call."""
     library = {f.signature.name: f for f in meta.proto.graph_def.library.function}
 
     def calls(nodes: Iterable[NodeDef]) -> list[str]:

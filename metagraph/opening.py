@@ -103,7 +103,6 @@ def _in_folder(path: str, warn: bool) -> str:
 
 
 def _nothing_in(path: str, names: Sequence[str]) -> CheckpointError:
-    """What to say of a folder without a graph."""
     parts = [name for name in names if name.endswith(INDEX_SUFFIX)]
     if parts:
         return _no_graph(path, os.path.join(path, parts[-1].removesuffix(INDEX_SUFFIX)))
@@ -162,7 +161,6 @@ def find_variables(path: str) -> str:
 
 
 def _newest_in(path: str) -> str:
-    """The prefix of a folder's newest checkpoint."""
     names = names_in(path)
     if any(name in names for name in SAVED_MODEL_FILES):
         return os.path.join(path, SAVED_MODEL_VARIABLES)
@@ -178,7 +176,6 @@ def _newest_in(path: str) -> str:
 
 
 def _no_graph(path: str, prefix: str) -> CheckpointError:
-    """What to say of a path beside which there is no graph, and of its checkpoint, if it is one."""
     if file_io.exists(prefix + INDEX_SUFFIX):
         return _only_variables(prefix)
     if file_io.exists(path):
@@ -192,7 +189,6 @@ def _no_graph(path: str, prefix: str) -> CheckpointError:
 
 
 def _only_variables(prefix: str) -> CheckpointError:
-    """What to say of a checkpoint without its `.meta`: where the graph may be."""
     index = prefix + INDEX_SUFFIX
     place = os.path.dirname(prefix)
     saved_model = os.path.dirname(os.path.abspath(place))

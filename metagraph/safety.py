@@ -39,7 +39,6 @@ def op_definitions(graph_def: GraphDef) -> Mapping[str, OpDef]:
 
 
 def _read_table() -> dict[str, list[str]]:
-    """The operations of each section of `operations.txt`."""
     sections: dict[str, list[str]] = {}
     operations: list[str] = []
     table = Path(__file__).with_name("operations.txt")

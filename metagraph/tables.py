@@ -229,7 +229,6 @@ def _file_name(meta: MetaGraphFile, found: Output | None) -> Output | None:
 
 
 def _assets(meta: MetaGraphFile) -> Iterator[AssetFileDef]:
-    """The files that a SavedModel says it has."""
     yield from meta.proto.asset_file_def
     for content in meta.collection(_ASSETS_OF_1).any_list.value:
         try:
@@ -254,6 +253,5 @@ def bundled_asset(meta: MetaGraphFile, name: str) -> str | None:
 
 
 def _is_inside(path: str) -> bool:
-    """Whether an asset, with its links followed, is in the model's folder."""
     model = os.path.dirname(os.path.dirname(path))
     return os.path.realpath(path).startswith(os.path.join(os.path.realpath(model), ""))

@@ -271,7 +271,6 @@ def averages(keys: Collection[str], prefix: str) -> dict[str, str]:
 
 
 def _value(full: Array, variable: Variable, stored: Stored) -> Array:
-    """A variable's value out of the tensor that it is stored in."""
     value = full
     if stored.part is not None:
         pairs = zip(stored.part.starts, stored.part.sizes, strict=True)
