@@ -20,15 +20,8 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
+from checkpoints import index_table
 from checkpoints.dtypes import MOST_NUMBER, STRING, DType, as_dtype, dtype_of
-from checkpoints.index_table import (
-    MAX_BYTES,
-    masked,
-    read_varint,
-    table_entries,
-    varint,
-    write_table,
-)
 from checkpoints.naming import DATA_SUFFIX, INDEX_SUFFIX
 from errors import CheckpointError
 from file_io import HEAD_BYTES, kind_of, opened, read_bounded
@@ -84,9 +77,9 @@ class Index(NamedTuple):
 
 def read_index(path: str) -> Index:
     """Reads an `.index` file; CheckpointError where it is damaged or an entry makes no sense."""
-    content = read_bounded(path, MAX_BYTES)
+    content = read_bounded(path, index_table.MAX_BYTES)
     try:
-        table = table_entries(content)
+        table = index_table.table_entries(content)
         header = _fields(next(table, (b"", b""))[1])
         version = _fields(_last(header, 3, b""))
         if _last(version, 2, 0) > _VERSION:
@@ -207,13 +200,13 @@ def _read_texts(path: str, entry: Entry) -> np.ndarray[Any, Any]:
         content = file.read(entry.size)
     position, lengths = 0, list[int]()
     for _ in range(count):
-        length, position = read_varint(content, position)
+        length, position = index_table.read_varint(content, position)
         lengths.append(length)
     ends = [*itertools.accumulate(lengths, initial=position + 4)]
     if ends[-1] != entry.size or len(content) != entry.size:
         raise ValueError("its texts are not as long as their lengths say")
     crc = google_crc32c.value(_lengths_to_check(lengths))
-    if masked(crc) != int.from_bytes(content[position : position + 4], "little"):
+    if index_table.masked(crc) != int.from_bytes(content[position : position + 4], "little"):
         raise ValueError("Checksum does not match: of the lengths of its texts")
     _check_sum(google_crc32c.extend(crc, content[position:]), entry)
     value = np.empty(count, object)
@@ -226,9 +219,10 @@ def _lengths_to_check(lengths: Sequence[int]) -> bytes:
 
 
 def _check_sum(crc: int, entry: Entry) -> None:
-    if masked(crc) != entry.crc32c:
+    found = index_table.masked(crc)
+    if found != entry.crc32c:
         raise ValueError(
-            f"Checksum does not match: stored {entry.crc32c}, of what was read {masked(crc)}"
+            f"Checksum does not match: stored {entry.crc32c}, of what was read {found}"
         )
 
 
@@ -272,10 +266,10 @@ def write_bundle(prefix: str, values: Mapping[str, np.ndarray[Any, Any]]) -> Non
             dims = [(2, _message((1, size))) for size in value.shape]
             places = ((4, offset), (5, len(content)))
             entry = _message((1, dtype.as_datatype_enum), (2, _message(*dims)), *places)
-            rows[name.encode()] = entry + b"\x35" + masked(crc).to_bytes(4, "little")
+            rows[name.encode()] = entry + b"\x35" + index_table.masked(crc).to_bytes(4, "little")
             offset += len(content)
     with opened(prefix + INDEX_SUFFIX, "wb") as file:
-        file.write(write_table(sorted(rows.items())))
+        file.write(index_table.write_table(sorted(rows.items())))
 
 
 def _stored(value: np.ndarray[Any, Any]) -> tuple[DType, Any, int]:
@@ -286,9 +280,9 @@ def _stored(value: np.ndarray[Any, Any]) -> tuple[DType, Any, int]:
     texts = [bytes(text) for text in value.reshape(-1)]
     lengths = [len(text) for text in texts]
     crc = google_crc32c.value(_lengths_to_check(lengths))
-    content = b"".join([masked(crc).to_bytes(4, "little"), *texts])
+    content = b"".join([index_table.masked(crc).to_bytes(4, "little"), *texts])
     crc = google_crc32c.extend(crc, content)
-    return STRING, b"".join(map(varint, lengths)) + content, crc
+    return STRING, b"".join(map(index_table.varint, lengths)) + content, crc
 
 
 def _message(*fields: tuple[int, int | bytes]) -> bytes:
@@ -296,7 +290,7 @@ def _message(*fields: tuple[int, int | bytes]) -> bytes:
     out = bytearray()
     for number, value in fields:
         if isinstance(value, bytes):
-            out += varint(number << 3 | 2) + varint(len(value)) + value
+            out += index_table.varint(number << 3 | 2) + index_table.varint(len(value)) + value
         elif value:
-            out += varint(number << 3) + varint(value)
+            out += index_table.varint(number << 3) + index_table.varint(value)
     return bytes(out)

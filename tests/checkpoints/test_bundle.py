@@ -276,6 +276,6 @@ def test_an_index_that_is_no_file_or_a_large_one(tmp_path: Path, monkeypatch: Pa
     with pytest.raises(CheckpointError, match="no regular file"):
         bundle.read_index(str(path))
     path.unlink()
-    monkeypatch.setattr(bundle, "MAX_BYTES", 9)
+    monkeypatch.setattr(index_table, "MAX_BYTES", 9)
     with pytest.raises(CheckpointError, match=r"more than the limit of 0\.0 MiB$"):
         bundle.read_index(_index(path, _entry([])))
