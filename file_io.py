@@ -125,10 +125,7 @@ def os_errors(path: str) -> Iterator[None]:
 
 
 def flush(path: str) -> None:
-    """Flushes a file or a folder to the local disk; elsewhere the service's own commit has to do.
-
-    Where a file system cannot flush folders, that is logged once.
-    """
+    """Flushes a file or a folder to the local disk; elsewhere the service's own commit will do."""
     if not is_local(path) or (os.name == "nt" and os.path.isdir(path)):
         return  # Windows has no handle to a folder: its rename is durable by itself.
     descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)

@@ -30,7 +30,7 @@ _MAX_RANK = 254
 _MAX_ELEMENTS = 2**63 - 1
 _MAX_SHARDS = 100_000  # A file's name has five digits for its number.
 _VERSION = 1
-_Fields: TypeAlias = dict[int, list[Any]]
+Fields: TypeAlias = dict[int, list[Any]]
 
 
 class VariableSpec(NamedTuple):
@@ -52,16 +52,12 @@ class Slice(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """What an index says of a tensor, or of a slice of one.
-
-    `size` counts bytes from `offset` on in the data file `shard_id`; a tensor that was saved in
-    `slices` has none of its own.
-    """
+    """What an index says of a tensor, or of a slice of one; what is in `slices` has no place."""
 
     dtype: int = 0
     shape: tuple[int, ...] = ()
-    shard_id: int = 0
-    offset: int = 0
+    shard_id: int = 0  # The data file.
+    offset: int = 0  # In it, as `size` in bytes.
     size: int = 0
     crc32c: int = 0
     slices: tuple[Slice, ...] = ()
@@ -80,15 +76,15 @@ def read_index(path: str) -> Index:
     content = read_bounded(path, index_table.MAX_BYTES)
     try:
         table = index_table.table_entries(content)
-        header = _fields(next(table, (b"", b""))[1])
-        version = _fields(_last(header, 3, b""))
-        if _last(version, 2, 0) > _VERSION:
-            raise ValueError(f"its format is a later one, {_last(version, 1, 0)}")
-        num_shards = _last(header, 1, 0)
+        header = fields_of(next(table, (b"", b""))[1])
+        version = fields_of(last_of(header, 3, b""))
+        if last_of(version, 2, 0) > _VERSION:
+            raise ValueError(f"its format is a later one, {last_of(version, 1, 0)}")
+        num_shards = last_of(header, 1, 0)
         if not 0 < num_shards <= _MAX_SHARDS:
             raise ValueError(f"it speaks of {num_shards} data files")
         entries = {key: _entry(value) for key, value in table}
-        return Index(num_shards, bool(_last(header, 2, 0)), entries)
+        return Index(num_shards, bool(last_of(header, 2, 0)), entries)
     except (ValueError, IndexError, TypeError, DecodeError, struct.error) as error:
         if kind := kind_of(content[:HEAD_BYTES]):
             raise CheckpointError(f"{path} is no index of a checkpoint: it is {kind}") from error
@@ -99,17 +95,17 @@ def read_index(path: str) -> Index:
 
 def _entry(message: bytes) -> Entry:
     """An entry, of which everything can be; else a ValueError, a TypeError or a DecodeError."""
-    fields = _fields(message)
-    shape = _fields(_last(fields, 2, b""))
-    sizes = tuple(_signed(_last(_fields(dim), 1, 0)) for dim in shape.get(2, ()))
-    shard, offset, size = (_signed(_last(fields, number, 0)) for number in (3, 4, 5))
+    fields = fields_of(message)
+    shape = fields_of(last_of(fields, 2, b""))
+    sizes = tuple(_signed(last_of(fields_of(dim), 1, 0)) for dim in shape.get(2, ()))
+    shard, offset, size = (_signed(last_of(fields, number, 0)) for number in (3, 4, 5))
     slices = tuple(_slice(part, sizes) for part in fields.get(7, ()))
-    dtype = _signed(_last(fields, 1, 0))
-    entry = Entry(dtype, sizes, shard, offset, size, _last(fields, 6, 0), slices)
+    dtype = _signed(last_of(fields, 1, 0))
+    entry = Entry(dtype, sizes, shard, offset, size, last_of(fields, 6, 0), slices)
     if not 0 < dtype <= MOST_NUMBER:
         raise ValueError(f"there is no tensor of dtype {dtype}")
     if (
-        _last(shape, 3, 0)  # Its rank is unknown.
+        last_of(shape, 3, 0)  # Its rank is unknown.
         or len(sizes) > _MAX_RANK
         or min(sizes, default=0) < 0
         or math.prod(size or 1 for size in sizes) > _MAX_ELEMENTS
@@ -122,11 +118,11 @@ def _entry(message: bytes) -> Entry:
 
 def _slice(message: bytes, sizes: Sequence[int]) -> Slice:
     """A slice of a tensor of these sizes; raises as `_entry` does."""
-    extents = [_fields(extent) for extent in _fields(message).get(1, ())]
+    extents = [fields_of(extent) for extent in fields_of(message).get(1, ())]
     if len(extents) != len(sizes):
         raise ValueError(f"a slice has {len(extents)} dimensions, its tensor {len(sizes)}")
-    starts = tuple(_signed(_last(extent, 1, 0)) for extent in extents)
-    lengths = tuple(_signed(_last(extent, 2, 0)) if 2 in extent else None for extent in extents)
+    starts = tuple(_signed(last_of(extent, 1, 0)) for extent in extents)
+    lengths = tuple(_signed(last_of(extent, 2, 0)) if 2 in extent else None for extent in extents)
     for start, length, size in zip(starts, lengths, sizes, strict=True):
         if start < 0 or (length or 0) < 0 or start + (length or 0) > size:
             raise ValueError(f"a slice is not inside of its tensor {list(sizes[:8])}")
@@ -137,16 +133,16 @@ def _slice(message: bytes, sizes: Sequence[int]) -> Slice:
 # installed.
 
 
-def _fields(message: bytes) -> _Fields:
+def fields_of(message: bytes) -> Fields:
     """The fields of a message by number; DecodeError where it is none."""
-    fields: _Fields = {}
+    fields: Fields = {}
     found = UnknownFieldSet(Empty.FromString(message))
     for index in range(len(found)):
         fields.setdefault(found[index].field_number, []).append(found[index].data)
     return fields
 
 
-def _last(fields: _Fields, number: int, default: Any) -> Any:
+def last_of(fields: Fields, number: int, default: Any) -> Any:
     """The value of a field, the last one counts; TypeError where it is of another kind."""
     value = fields.get(number, [default])[-1]
     if isinstance(value, bytes) != isinstance(default, bytes):

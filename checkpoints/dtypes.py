@@ -59,8 +59,17 @@ class DType(str):
         return 0 if self in _OBJECTS else self.as_numpy_dtype.itemsize
 
     @property
-    def limits(self) -> Any:
-        """The least and the greatest value of a number, as `min` and `max`."""
+    def min(self) -> int | float:
+        """The least value of a number."""
+        return self._limits.min  # type: ignore[no-any-return]
+
+    @property
+    def max(self) -> int | float:
+        """The greatest value of a number."""
+        return self._limits.max  # type: ignore[no-any-return]
+
+    @property
+    def _limits(self) -> Any:
         return (ml_dtypes.iinfo if self.is_integer else ml_dtypes.finfo)(self.as_numpy_dtype)
 
 

@@ -71,10 +71,7 @@ def newest_meta_graph(folder: str) -> str:
 
 
 def explain_if_gone(error: CheckpointError, file: str, flag: str = "--meta") -> CheckpointError:
-    """The same error, or where the checkpoint is no longer there, one that names the newest.
-
-    Reading `file`, its `.meta` file or its prefix, which `flag` named, ended with `error`.
-    """
+    """The same error, or one that names the newest where the checkpoint of `file` is not there."""
     folder, name = os.path.split(file)
     named = naming.split_name(name) or naming.split_name(name + naming.META_SUFFIX)
     steps = usable_steps(folder) if named else []
@@ -136,10 +133,7 @@ _STATE_LINE = re.compile(r'\s*(\w+)\s*:\s*(?:"((?:[^"\\]|\\.)*)"|[-+.\w]+)\s*|\s
 
 
 def write_state(folder: str, names: Sequence[str]) -> bool:
-    """Writes the state file if it differs, of names of which the newest is the last; returns so.
-
-    The paths are relative, so that the folder can be moved.
-    """
+    """Writes the state file if it differs, the newest name last; returns whether it did."""
     escaped = [text_encoding.CEscape(name.encode(), as_utf8=True) for name in names]
     lines = [f'model_checkpoint_path: "{escaped[-1]}"']
     lines += [f'all_model_checkpoint_paths: "{name}"' for name in escaped]
@@ -255,10 +249,9 @@ def after_save(folder: str, newest: int, retention: Retention) -> bool:
 
 
 def at_start(folder: str, newest: int | None, retention: Retention) -> Retention:
-    """Puts right what a run that was cut short, or damage, has left.
+    """Puts right what a run that was cut short, or damage, has left; returns what is to stay.
 
-    Returns what stays from here on: a best that is damaged is not kept as such. `newest` is the
-    step that was restored; None where there was no checkpoint.
+    A best that is damaged is not kept as such. `newest` is the step that was restored, if any.
     """
     for step in delete_leftovers(folder):
         logging.info("cleared what was left of an interrupted save of step %d", step)

@@ -43,10 +43,7 @@ class Description(NamedTuple):
 
 
 def export_meta_graph(graph: tf.Graph, description: Description) -> bytes:
-    """Adds a stock Saver to `graph`, for stock clients, and returns its MetaGraphDef, serialized.
-
-    The bytes are the same at every call with an equal graph, and hold no device.
-    """
+    """Adds a stock Saver; returns the MetaGraphDef, at every call the same bytes, on no device."""
     with graph.as_default():
         saver = tf.compat.v1.train.Saver()
         meta_graph = tf.compat.v1.train.export_meta_graph(

@@ -151,10 +151,7 @@ class Nested:
 
 
 def flag(help_text: str, default: Any = MISSING, **options: Any) -> Any:
-    """A field with a flag, which must be given where there is no default; `options` of a `Flag`.
-
-    The field's default is what the flag's is converted to.
-    """
+    """A field with a flag, by default one that must be given; its own default is converted."""
     spec = Flag(help_text, default, **options)
     if default is MISSING:
         return dataclasses.field(metadata={_KEY: spec})
@@ -233,10 +230,7 @@ _Request = TypeVar("_Request")
 def parse(
     request: type[_Request], arguments: Sequence[str], description: str | None = None, **others: Any
 ) -> _Request:
-    """Makes a request of a command line, the command's name first; `others` are without a flag.
-
-    Raises flags.Error where a flag is wrong, or missing, or there is an argument too many.
-    """
+    """Makes a request of a command line and `others`, or raises flags.Error where it is wrong."""
     line = CommandLine(request, description)
     line.take(arguments)
     made: _Request = line.read(others)

@@ -70,10 +70,7 @@ def available_bytes() -> int:
 
 
 def limit_memory(size: int) -> None:
-    """Lets this process allocate so many bytes beside its stacks, or what a lower limit says.
-
-    Files that are mapped, programs and what is only reserved do not count.
-    """
+    """Lets this process allocate so many bytes beside its stacks, or what a lower limit says."""
     import resource  # Not on Windows.
 
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)

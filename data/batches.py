@@ -37,10 +37,7 @@ class Stream(IntEnum):
 
 
 def raw_bits(count: int, seed: int, stream: Stream, index: int = 0) -> npt.NDArray[np.uint64]:
-    """Uniform 64-bit numbers, uint64 [count].
-
-    `seed` is the run's, 0 or more; `index` tells several draws of a stream apart: an epoch, say.
-    """
+    """Uniform 64-bit numbers, uint64 [count]; `index` tells draws of a stream apart, as epochs."""
     sequence = np.random.SeedSequence(seed, spawn_key=(stream, index))
     # Only with a size of None is one int returned.
     return np.asarray(np.random.Philox(sequence).random_raw(count), np.uint64)
@@ -92,10 +89,9 @@ def split_rows(labels: Indices, fraction: float, seed: int) -> tuple[Indices, In
 class ShuffledBatches:
     """Batches of shuffled examples without end: which examples step k trains on.
 
-    The stream of examples is a permutation of all for epoch 0, then another for epoch 1, and so
-    on; batch k is its slice [k * batch_size, (k + 1) * batch_size). So each epoch has each example
-    once, and a batch may hold the end of one epoch and the start of the next. The permutation of
-    an epoch follows from (seed, epoch). Several threads may ask at once.
+    Examples come in a permutation of all for epoch 0, another for epoch 1, and so on; batch k is
+    the slice [k * batch_size, (k + 1) * batch_size) of this. A permutation follows from (seed,
+    epoch). Several threads may ask at once.
     """
 
     def __init__(self, num_examples: int, batch_size: int, seed: int) -> None:
@@ -165,10 +161,9 @@ def read_ahead(
 ) -> Generator[T, None, None]:
     """Yields batch_of_step(k) for k in [start, stop), in this order, assembled in other threads.
 
-    What it raises is raised at its step. Besides the batch that was yielded last, one more than
-    there are threads is in memory or in the making. The threads start with the first batch that is
-    asked for and end with the last one, with an exception, or when the generator is closed; a batch
-    in the making is waited for, one that is not begun is dropped.
+    What it raises is raised at its step. One more batch than there are threads is in memory or in
+    the making, beside the last one. The threads end with the generator, however it ends; a batch in
+    the making is waited for, one that is not begun is dropped.
     """
     executor = ThreadPoolExecutor(workers, thread_name_prefix="read-ahead")
     try:

@@ -48,16 +48,13 @@ _EXPECTED = (
 
 
 class ImageData(NamedTuple):
-    """Images to train on and, where there are any, to test on; class names are () when unknown.
-
-    `write` puts images that are nowhere yet, those of the ramp, where they are kept.
-    """
+    """Images to train on and, where there are any, to test on; class names are () when unknown."""
 
     train: Source
     test: Source | None
     class_names: tuple[str, ...]
     num_classes: int
-    write: Callable[[], None] | None = None
+    write: Callable[[], None] | None = None  # Puts the ramp's images where they are kept.
 
     def identity(self) -> dict[str, Any]:
         """Tells the images from others; `test_data` only where there are test images."""

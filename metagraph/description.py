@@ -201,14 +201,13 @@ def _limited(value: Any, dtype: DType) -> str:
         return f"{value}: it has {_range(dtype)}"
     if dtype.is_complex:
         return str(value)
-    limits = dtype.limits
-    if abs(float(value)) <= float(limits.max):
+    if abs(float(value)) <= float(dtype.max):
         return f"{value} exactly"
-    return f"{value}: it has numbers from {float(limits.min):g} to {float(limits.max):g}"
+    return f"{value}: it has numbers from {float(dtype.min):g} to {float(dtype.max):g}"
 
 
 def _range(dtype: DType) -> str:
-    return f"whole numbers from {dtype.limits.min} to {dtype.limits.max}"
+    return f"whole numbers from {dtype.min} to {dtype.max}"
 
 
 def _lost(value: Array, cast: Array) -> Array:

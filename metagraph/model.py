@@ -39,10 +39,9 @@ class Candidates(NamedTuple):
 def find_candidates(
     meta: MetaGraphFile, signed: Collection[str] = (), wanted: Sequence[str] = ()
 ) -> Candidates:
-    """Looks through the whole graph, in time in proportion to it.
+    """Looks through the whole graph for what could be fed and fetched, the inputs `signed` first.
 
-    `signed` are the inputs that the signature names, `wanted` is what is to be predicted: by
-    default, the likely outputs.
+    What is `wanted` is predicted; by default, the likely outputs.
     """
     wiring = usage.wiring_of(meta)
     left_out = usage.plumbing(meta, wiring)

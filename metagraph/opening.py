@@ -64,10 +64,7 @@ def open_model(
 
 
 def find_model(path: str, warn: bool = True) -> str:
-    """The file that holds the graph: a `.meta`, a frozen graph or a `saved_model.pb`.
-
-    With `warn`, it warns of variables in a folder that have no graph. It raises as `open_model`.
-    """
+    """The file that holds the graph; it may `warn` of variables in a folder that have none."""
     if file_io.is_folder(path):
         return _in_folder(path, warn)
     is_graph = path.endswith(GRAPH_SUFFIXES)
@@ -142,8 +139,7 @@ def prefix_of(path: str) -> str:
 def find_variables(path: str) -> str:
     """The prefix of the checkpoint that `path` stands for: of a folder, the newest in it.
 
-    Raises CheckpointError where there is none, or a folder has several and does not say which is
-    the newest.
+    CheckpointError where there is none, or a folder does not say which of several is the newest.
     """
     prefix = prefix_of(path)
     place, base = os.path.split(prefix)
@@ -221,10 +217,9 @@ def beside(path: str, suffixes: Sequence[str]) -> str:
 
 
 def parse_graph_file(content: bytes, path: str) -> MetaGraphDef | SavedModel:
-    """What the file holds, told by its content: any kind may be called `.pb`.
+    """What the file holds, told by its content, or CheckpointError: any kind may be called `.pb`.
 
-    Of a graph alone, it is a MetaGraphDef with nothing but that graph and its description. Raises
-    CheckpointError where it is none of them.
+    Of a graph alone, it is a MetaGraphDef with nothing but that graph and its description.
     """
     if os.path.basename(path) in SAVED_MODEL_FILES:
         return parse_message(SavedModel(), content, path)
@@ -251,10 +246,7 @@ def _is_graph(graph: GraphDef) -> bool:
 
 
 def serving_graph(saved_model: SavedModel, path: str) -> MetaGraphDef:
-    """The meta graph with the tag `serve`, which predicts; any other where it is the only one.
-
-    Raises CheckpointError where there are several, and none is for serving, or not one alone.
-    """
+    """The meta graph with the tag `serve`, or the only one; CheckpointError where it is neither."""
     graphs = [graph for graph in saved_model.meta_graphs if graph.graph_def.node]
     for wanted in ({_SERVE}, {_SERVE, "gpu"}):
         for graph in graphs:

@@ -197,10 +197,9 @@ RUN = "one run"  # Of the fetched tensors, for some rows.
 class TimeLimit:
     """What each thing may take that TensorFlow is made to do with a graph: its import, a run.
 
-    A session cancels queues and loops when its time is over. Nothing but the end of the process
-    stops a kernel that computes, or an import, which folds constants. That is what `end_after` is
-    for: it ends the process with a line, so many seconds from now; each call stands in place of the
-    one before, and 0 is for never. Without it, whatever does not end is waited for.
+    A session cancels queues and loops in time. Nothing but the end of the process stops a kernel
+    that computes, or an import, which folds constants. That is what `end_after` is for: it ends the
+    process with a line, so many seconds from now; 0 is for never, as is to have none.
     """
 
     seconds: float = 60.0  # 0 is no limit; nor is more than a year, for which no clock is made.
@@ -225,11 +224,7 @@ class TimeLimit:
                 end_after(0.0, "")
 
     def overrun(self, what: str, graph: tf.Graph) -> str:
-        """One line on why a run of `graph` may have taken longer than it may.
-
-        A session does not tell what it was doing: named is what waits for others, since a queue
-        that nobody fills is nearly always the cause.
-        """
+        """One line on why a run of `graph` may have taken too long: what waits for others."""
         took = self._took(what)
         # A reader waits for a queue of file names.
         waiting = [

@@ -73,10 +73,7 @@ class InferenceGraph:
     def run_each(
         self, batches: Iterable[Sequence[Array]], side_by_side: Executor | None = None
     ) -> list[list[Array]]:
-        """What `run` gives for each batch; with an executor, in its threads.
-
-        Raises CheckpointError where an operation failed, or all of it took too long.
-        """
+        """What `run` gives for each batch, perhaps in other threads; or a CheckpointError."""
         run_all = side_by_side.map if side_by_side else map
         try:
             with self._time_limit.over(RUN):

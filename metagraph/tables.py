@@ -99,8 +99,7 @@ def with_tables(
 def vocabulary_path(filling: ByFile, assets: Mapping[str, str]) -> str:
     """The file that a table is filled from: that of `assets`, by any of its names, or its own.
 
-    Raises CheckpointError where there is none, or its own is a link to a file elsewhere, perhaps a
-    secret.
+    CheckpointError where there is none, or its own is a link elsewhere, perhaps to a secret.
     """
     for name in filling.names:
         if name in assets:

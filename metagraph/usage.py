@@ -273,10 +273,7 @@ class Role(Enum):
 
 
 def off_value(name: str, role: Role) -> bool | float:
-    """The value in evaluation and prediction, of any role but `OTHER`.
-
-    The name of a switch tells whether it is one of training or of the contrary, as `testing` is.
-    """
+    """The value in prediction, of any role but `OTHER`; a switch's name tells which way it goes."""
     if role is Role.SWITCH:
         return bool(_INVERTED.search(name)) and not _TRAINING.search(name)
     return 1.0 if role is Role.KEEP else 0.0

@@ -16,7 +16,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from checkpoints.dtypes import DType, as_dtype
 from checkpoints.reader import Array, CheckpointReader
 from errors import CheckpointError, first_few
-from metagraph.description import fits_shape, format_shape
+from metagraph.description import TensorInfo, fits_shape, format_shape
 from metagraph.graph import (
     Output,
     View,
@@ -76,10 +76,7 @@ def checkpoint_keys(
 
 
 def saver_keys(meta: MetaGraphFile) -> dict[str, Stored]:
-    """The variables that the file's saver stores, each with its place; no other variable.
-
-    Where no saver is named, what all restore operations of the graph agree on is taken for it.
-    """
+    """The places that the file's saver stores variables at; else all its restores agree on."""
     saver = reachable(meta, [node_of(meta.proto.saver_def.restore_op_name)])
     own: dict[str, Stored] = {}
     others: dict[str, set[Stored]] = {}
@@ -148,12 +145,8 @@ def _part(spec: str) -> Part | None:
     return Part(shape, tuple(start for start, _ in pairs), tuple(size for _, size in pairs))
 
 
-class Variable(NamedTuple):
+class Variable(TensorInfo):
     """A variable of a graph, by its node; never of a reference type, perhaps of unknown shape."""
-
-    name: str
-    dtype: DType
-    shape: tuple[int | None, ...] | None
 
     @property
     def is_defined(self) -> bool:
