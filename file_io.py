@@ -209,10 +209,7 @@ def is_utf8(name: str) -> bool:
 
 
 def names_in(path: str) -> list[str]:
-    """As `listed`; CheckpointError where it cannot be.
-
-    A name that is not UTF-8 is left out: it is no checkpoint's, and TensorFlow cannot open it.
-    """
+    """As `listed`, without what is not UTF-8 and so no checkpoint's; or a CheckpointError."""
     try:
         return [*filter(is_utf8, listed(path))]
     except OSError as error:

@@ -62,14 +62,6 @@ def remains(folder: str) -> list[str]:
     ]
 
 
-def newest_meta_graph(folder: str) -> str:
-    """The `.meta` file of the newest checkpoint in a folder; CheckpointError where it has none."""
-    steps = usable_steps(folder)
-    if not steps:
-        raise CheckpointError(f"{folder} has no checkpoint {naming.BASENAME}-<step>")
-    return naming.checkpoint_prefix(folder, steps[-1]) + naming.META_SUFFIX
-
-
 def explain_if_gone(error: CheckpointError, file: str, flag: str = "--meta") -> CheckpointError:
     """The same error, or one that names the newest where the checkpoint of `file` is not there."""
     folder, name = os.path.split(file)

@@ -232,8 +232,8 @@ def thread_variables_error() -> str | None:
 #
 # Python finds them by the package's `__path__`, for which the package need not have run: a bare
 # module of its name stands in, until something else is asked of it. So where TensorFlow is
-# installed there is one class of each message, whichever way it came. Where it is not, TensorBoard's
-# copies of the same protos do; they lack `SavedModel`, which is described here.
+# installed there is one class of each message, whichever way it came. Where it is not, the copies
+# of TensorBoard do; they lack `SavedModel`, which is described here.
 
 _NAME = "tensorflow"
 _SAVED_MODEL = """

@@ -189,10 +189,7 @@ class NpyRows:
         return self.shape[0]
 
     def read(self, indices: Indices) -> tuple[Array, dict[int, DataError]]:
-        """The rows of these numbers as they are stored, and what is missing, by its position.
-
-        Rows that follow each other are read at once. Raises DataError where the disk fails.
-        """
+        """The rows as they are stored, and what is missing by its position; or a DataError."""
         rows: Array = np.empty((len(indices), *self.shape[1:]), self.dtype)
         if not len(indices):
             return rows, {}

@@ -201,10 +201,7 @@ class BadSoFar:
         return [position for position, row in enumerate(indices.tolist()) if row in self.rows]
 
     def read(self, source: Source, good_indices: Callable[[], Indices]) -> tuple[Array, ...]:
-        """The rows of good indices, which are asked for anew each time that some prove to be bad.
-
-        Those that are new are logged; under STOP, the first is a DataError.
-        """
+        """The rows of good indices, asked for anew each time that some prove to be bad."""
         while True:
             indices = good_indices()
             try:
@@ -233,10 +230,7 @@ class TrainingBatches:
         self._bad = BadSoFar(on_bad)
 
     def batch(self, step: int) -> tuple[Array, ...]:
-        """The batch of a step; may be called by several threads at once.
-
-        Raises DataError where an example is bad, under STOP; or none is good.
-        """
+        """The batch of a step, in any thread; DataError for a bad row under STOP, or none good."""
         return self._bad.read(self._source, lambda: self._good_indices(step))
 
     def _good_indices(self, step: int) -> Indices:

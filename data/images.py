@@ -308,10 +308,7 @@ def as_labels(array: Array, name: str) -> npt.NDArray[np.int64]:
 
 
 def count_classes(labels: npt.NDArray[np.int64], name: str) -> int:
-    """The number of classes: the greatest of the labels, int64 [N], N above 0, + 1.
-
-    Raises DataError where a class has no image, or there is only one.
-    """
+    """The greatest label + 1; DataError where a class has no image, or there is only one."""
     present = np.unique(labels)
     num_classes = int(present[-1]) + 1
     if len(present) < num_classes:

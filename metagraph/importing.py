@@ -204,10 +204,7 @@ def disarmed_graph(meta: MetaGraphFile, names: Collection[str]) -> tf.Graph:
 
 
 def import_disarmed(meta: MetaGraphFile, graph_def: GraphDef) -> tf.Graph:
-    """Imports nodes of the file, which it changes: what would be refused can never run.
-
-    Raises CheckpointError where a node's input does not exist, or the graph cannot be imported.
-    """
+    """Imports nodes of the file, disarmed in place, to be looked at; or a CheckpointError."""
     disarm(graph_def)
     graph = tf.Graph()
     with graph.as_default():

@@ -161,10 +161,7 @@ def checkpoint_of(meta: MetaGraphFile) -> str | None:
 
 
 def missing_values(meta: MetaGraphFile, outputs: Sequence[str]) -> list[str]:
-    """A line for each variable that `outputs` need and that has no value, or one for all of them.
-
-    The checkpoint's index and the sizes of its files tell. Without outputs, all variables count.
-    """
+    """A line for each variable that `outputs`, or all, need without a value, or one for all."""
     if checkpoint_of(meta) is None:
         return []
     try:

@@ -16,8 +16,7 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 import file_io
-from checkpoints import folder
-from checkpoints.folder import named_checkpoint, newest_meta_graph
+from checkpoints.folder import named_checkpoint, usable_steps
 from checkpoints.naming import BASENAME, INDEX_SUFFIX, META_SUFFIX, STATE_FILE, checkpoint_prefix
 from errors import CheckpointError, first_few, nearest_names
 from file_io import HEAD_BYTES, kind_of, names_in, read_bounded, read_head
@@ -81,8 +80,8 @@ def _in_folder(path: str, warn: bool) -> str:
     for name in SAVED_MODEL_FILES:
         if name in names:
             return os.path.join(path, name)
-    if folder.usable_steps(path):
-        meta = newest_meta_graph(path)
+    if steps := usable_steps(path):
+        meta = checkpoint_prefix(path, steps[-1]) + META_SUFFIX
         if file_io.exists(meta):
             return meta
         raise _no_graph(meta, meta.removesuffix(META_SUFFIX))
@@ -160,8 +159,7 @@ def _newest_in(path: str) -> str:
     names = names_in(path)
     if any(name in names for name in SAVED_MODEL_FILES):
         return os.path.join(path, SAVED_MODEL_VARIABLES)
-    steps = folder.usable_steps(path)
-    if steps:
+    if steps := usable_steps(path):
         return checkpoint_prefix(path, steps[-1])
     found = [prefix_of(name) for name in names if name.endswith(INDEX_SUFFIX)]
     found = _of_state_file(path, found, "")

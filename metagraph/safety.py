@@ -25,10 +25,7 @@ from errors import CheckpointError, first_few
 
 
 def op_definitions(graph_def: GraphDef) -> Mapping[str, OpDef]:
-    """What this TensorFlow says of each operation of a graph and of the functions it has in it.
-
-    One that it does not have is left out: the import of the graph says so.
-    """
+    """What this TensorFlow says of the operations of a graph; what it lacks is left out."""
     functions = graph_def.library.function
     nodes = itertools.chain(graph_def.node, *(function.node_def for function in functions))
     ops = {node.op for node in nodes} - {function.signature.name for function in functions}

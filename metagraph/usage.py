@@ -139,10 +139,7 @@ def is_source(node: NodeDef) -> bool:
 
 
 def behind_handle(wiring: Wiring, placeholder: str) -> list[str]:
-    """What hands out the rows of the iterators that a placeholder is the handle of, and only that.
-
-    Such a handle has a meaning in one session only: there is no value to feed.
-    """
+    """What hands out the rows of the iterators whose handle a placeholder is, and only that."""
     iterators = dict.fromkeys(wiring.takers.get(placeholder, ()))
     if not all(wiring.nodes[name].op.startswith(_HANDLED) for name in iterators):
         return []
