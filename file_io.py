@@ -171,13 +171,13 @@ def set_aside(path: str) -> str:
     return new_path
 
 
-def content_of(path: str) -> bytes | None:
-    """What is in a file; None where there is none. Of a device, which may never end, nothing."""
+def content_of(path: str, count: int = -1) -> bytes | None:
+    """What is in a file, or its first bytes; None where there is none, nothing of a device."""
     if is_endless(path):
         return b""
     try:
         with opened(path) as file:
-            return file.read()
+            return file.read(count)
     except FileNotFoundError:
         return None
 
@@ -283,11 +283,8 @@ def read_bounded(path: str, max_bytes: int, flag: str | None = None) -> bytes:
 
 def read_head(path: str, count: int) -> bytes:
     """The first `count` bytes of a file, or all where it has fewer; nothing where there is none."""
-    if is_endless(path):
-        return b""
     try:
-        with opened(path) as file:
-            return file.read(count)
+        return content_of(path, count) or b""
     except OSError:
         return b""
 

@@ -201,6 +201,7 @@ class _OldReader:
         try:
             import tensorflow as tf
 
+            self._tf: Any = tf
             new_reader = tf.compat.v1.train.NewCheckpointReader
         except (ImportError, NotInstalledError) as error:
             raise NotInstalledError(
@@ -220,9 +221,7 @@ class _OldReader:
 
     def read(self, key: str) -> Array:
         """The value of a tensor, by a restore operation of our own: it joins slices."""
-        import tensorflow as tf
-
-        dtype = self.dtypes[key]
+        tf, dtype = self._tf, self.dtypes[key]
         with self._one_error(), tf.Graph().as_default(), tf.compat.v1.Session() as session:
             (value,) = tf.raw_ops.RestoreV2(
                 prefix=self._pattern, tensor_names=[key], shape_and_slices=[""], dtypes=[dtype]
@@ -233,9 +232,7 @@ class _OldReader:
     @contextmanager
     def _one_error(self) -> Iterator[None]:
         """Makes a ValueError of whatever TensorFlow raises, in its line the prefix as it is."""
-        import tensorflow as tf
-
-        kinds = (tf.errors.OpError, IndexError, OverflowError, RuntimeError, SystemError)
+        kinds = (self._tf.errors.OpError, IndexError, OverflowError, RuntimeError, SystemError)
         try:
             yield
         except (*kinds, TypeError, ValueError) as error:

@@ -173,6 +173,7 @@ def flags_of(request: type, asked: Nested | None = None) -> Iterator[Flag]:
         if isinstance(spec, Nested):
             yield from flags_of(spec.kind, spec)
             continue
+        owner = next(k for k in request.__mro__ if field.name in inspect.get_annotations(k))
         is_missing = spec.default is MISSING
         kinds = [kind for kind in get_args(field.type) if kind is not type(None)]
         yield dataclasses.replace(
@@ -181,7 +182,7 @@ def flags_of(request: type, asked: Nested | None = None) -> Iterator[Flag]:
             default=None if is_missing else spec.default,
             kind=kinds[0] if isinstance(field.type, UnionType) else field.type,
             required=(is_missing or bool(spec.instead)) and not asked.optional,
-            group=spec.group or _group(request, field.name),
+            group=spec.group or str(getattr(owner, "GROUP", "flags")),
         )
 
 
@@ -196,12 +197,6 @@ def specs_of(asked: Nested) -> Iterator[tuple[dataclasses.Field[Any], Any]]:
             is_flag = isinstance(change, dataclasses.Field)
             spec = change.metadata[_KEY] if is_flag else dataclasses.replace(spec, default=change)
         yield field, spec
-
-
-def _group(request: type, name: str) -> str:
-    """The group of the class that has the field."""
-    owners = (kind for kind in request.__mro__ if name in inspect.get_annotations(kind))
-    return str(getattr(next(owners), "GROUP", "flags"))
 
 
 def checks_of(request: Any) -> Iterator[Together]:
