@@ -209,25 +209,30 @@ class _OldReader:
                 "tensorflow"
             ) from error
         self._prefix, plain = prefix, prefix
-        if os.name != "nt":  # There, a backslash escapes nothing, and these are in no name.
+        if os.name != "nt":  # There, a backslash escapes nothing.
             plain = re.sub(r"[*?\[\\]", r"\\\g<0>", prefix)
         self._escaped, self._pattern = plain, plain + tail
         with self._one_error():
             # Not tf.train.load_checkpoint: given a folder of that name, it follows the state file.
-            reader = new_reader(self._pattern)
-            self.shapes: dict[str, list[int]] = reader.get_variable_to_shape_map()
-            dtypes = reader.get_variable_to_dtype_map()
+            self._reader = new_reader(self._pattern)
+            self.shapes: dict[str, list[int]] = self._reader.get_variable_to_shape_map()
+            dtypes = self._reader.get_variable_to_dtype_map()
             self.dtypes = {key: DType(dtype.name) for key, dtype in dtypes.items()}
 
     def read(self, key: str) -> Array:
-        """The value of a tensor, by a restore operation of our own: it joins slices."""
+        """The value of a tensor."""
         tf, dtype = self._tf, self.dtypes[key]
-        with self._one_error(), tf.Graph().as_default(), tf.compat.v1.Session() as session:
-            (value,) = tf.raw_ops.RestoreV2(
-                prefix=self._pattern, tensor_names=[key], shape_and_slices=[""], dtypes=[dtype]
-            )
+        with self._one_error():
+            try:
+                value = self._reader.get_tensor(key)
+            except tf.errors.OpError:  # A restore operation is slow, but joins slices.
+                with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+                    restored = tf.raw_ops.Restore(
+                        file_pattern=self._pattern, tensor_name=key, dt=dtype
+                    )
+                    value = session.run(restored)
             # A single text comes as bytes, of which NumPy's own kind loses zeros at the end.
-            return np.asarray(session.run(value), dtype.as_numpy_dtype)
+            return np.asarray(value, dtype.as_numpy_dtype)
 
     @contextmanager
     def _one_error(self) -> Iterator[None]:
