@@ -34,7 +34,7 @@ class DType(str):
     is_bool: bool
 
     def __new__(cls, name: str) -> "DType":
-        """Tells of the dtype of a name."""
+        """Tells its kind by its name."""
         self = super().__new__(cls, name)
         self.name = str(name)
         self.is_floating = name.startswith(("float", "bfloat"))

@@ -101,7 +101,6 @@ class CheckpointWriter:
         retention: Retention,
         lock: FolderLock | None = None,
     ) -> None:
-        """Prepares to save into an existing folder, whose lock is `lock`."""
         self._folder = folder
         self._lock = lock
         self._failures = 0

@@ -170,7 +170,6 @@ class NpyRows:
     """
 
     def __init__(self, path: str, header: Header) -> None:
-        """Takes the header that was read of the file."""
         self.path, self.shape, self.dtype = path, header.shape, header.dtype
         self._start = header.start
         self._row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize

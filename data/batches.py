@@ -224,7 +224,6 @@ class TrainingBatches:
     """
 
     def __init__(self, source: Source, order: ShuffledBatches, on_bad: str = STOP) -> None:
-        """Takes the examples, their order, and what a bad one does: STOP or SKIP."""
         self._source = source
         self._order = order
         self._bad = BadSoFar(on_bad)
