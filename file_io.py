@@ -69,7 +69,8 @@ def make_folder(path: str) -> None:
     try:
         _done("makedirs", path)
     except NotADirectoryError as error:
-        raise OSError(f"{os.path.dirname(error.filename)} is not a directory") from error
+        file = os.path.dirname(error.filename)
+        raise OSError(errno.ENOTDIR, f"{file} is not a directory") from error
 
 
 def remove_folder(path: str) -> None:
@@ -182,7 +183,7 @@ def content_of(path: str, count: int = -1) -> bytes | None:
         return None
 
 
-def replace_file(path: str, content: bytes | Iterable[bytes]) -> None:
+def replace_file(path: str, content: bytes) -> None:
     """Puts `content` at `path` in one step: at any instant the old file is there or the new."""
     temporary = path + TEMPORARY_SUFFIX
     write_file(temporary, content)

@@ -112,7 +112,8 @@ def write_atomically(path: str, content: bytes | Iterable[bytes]) -> None:
     with refusals_as_data_errors(path):
         if not file_io.exists(folder):
             file_io.make_folder(folder)
-        file_io.replace_file(path, content)
+        file_io.write_file(path + file_io.TEMPORARY_SUFFIX, content)
+        file_io.rename(path + file_io.TEMPORARY_SUFFIX, path)
 
 
 def write_probe(path: str) -> None:
