@@ -16,25 +16,21 @@ from typing import Any, NamedTuple, TypeAlias
 
 import google_crc32c
 import numpy as np
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import DecodeError
+from google.protobuf.unknown_fields import UnknownFieldSet
 
+from checkpoints import index_table
 from checkpoints.dtypes import MOST_NUMBER, STRING, DType, as_dtype, dtype_of
-from checkpoints.file_io import HEAD_BYTES, kind_of, opened, read_bounded
-from checkpoints.index_table import (
-    MAX_BYTES,
-    masked,
-    read_varint,
-    table_entries,
-    varint,
-    write_table,
-)
 from checkpoints.naming import DATA_SUFFIX, INDEX_SUFFIX
 from errors import CheckpointError
+from file_io import HEAD_BYTES, kind_of, opened, read_bounded
 
 _MAX_RANK = 254
 _MAX_ELEMENTS = 2**63 - 1
 _MAX_SHARDS = 100_000  # A file's name has five digits for its number.
 _VERSION = 1
-_Fields: TypeAlias = dict[int, list[Any]]
+Fields: TypeAlias = dict[int, list[Any]]
 
 
 class VariableSpec(NamedTuple):
@@ -56,16 +52,12 @@ class Slice(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """What an index says of a tensor, or of a slice of one.
-
-    `size` counts bytes from `offset` on in the data file `shard_id`; a tensor that was saved in
-    `slices` has none of its own.
-    """
+    """What an index says of a tensor, or of a slice of one; what is in `slices` has no place."""
 
     dtype: int = 0
     shape: tuple[int, ...] = ()
-    shard_id: int = 0
-    offset: int = 0
+    shard_id: int = 0  # The data file.
+    offset: int = 0  # In it, as `size` in bytes.
     size: int = 0
     crc32c: int = 0
     slices: tuple[Slice, ...] = ()
@@ -80,24 +72,20 @@ class Index(NamedTuple):
 
 
 def read_index(path: str) -> Index:
-    """An `.index` file, each of whose entries has a dtype, a shape and a place that can be.
-
-    Raises:
-      CheckpointError: one has not, or the file is damaged or longer than MAX_BYTES.
-    """
-    content = read_bounded(path, MAX_BYTES)
+    """Reads an `.index` file; CheckpointError where it is damaged or an entry makes no sense."""
+    content = read_bounded(path, index_table.MAX_BYTES)
     try:
-        table = table_entries(content)
-        header = _fields(next(table, (b"", b""))[1])
-        version = _fields(_last(header, 3, b""))
-        if _last(version, 2, 0) > _VERSION:
-            raise ValueError(f"its format is a later one, {_last(version, 1, 0)}")
-        num_shards = _last(header, 1, 0)
+        table = index_table.table_entries(content)
+        header = fields_of(next(table, (b"", b""))[1])
+        version = fields_of(last_of(header, 3, b""))
+        if last_of(version, 2, 0) > _VERSION:
+            raise ValueError(f"its format is a later one, {last_of(version, 1, 0)}")
+        num_shards = last_of(header, 1, 0)
         if not 0 < num_shards <= _MAX_SHARDS:
             raise ValueError(f"it speaks of {num_shards} data files")
         entries = {key: _entry(value) for key, value in table}
-        return Index(num_shards, bool(_last(header, 2, 0)), entries)
-    except (ValueError, IndexError, TypeError, struct.error) as error:
+        return Index(num_shards, bool(last_of(header, 2, 0)), entries)
+    except (ValueError, IndexError, TypeError, DecodeError, struct.error) as error:
         if kind := kind_of(content[:HEAD_BYTES]):
             raise CheckpointError(f"{path} is no index of a checkpoint: it is {kind}") from error
         raise CheckpointError(
@@ -106,18 +94,18 @@ def read_index(path: str) -> Index:
 
 
 def _entry(message: bytes) -> Entry:
-    """An entry, of which everything can be; else a ValueError or a TypeError."""
-    fields = _fields(message)
-    shape = _fields(_last(fields, 2, b""))
-    sizes = tuple(_signed(_last(_fields(dim), 1, 0)) for dim in shape.get(2, ()))
-    shard, offset, size = (_signed(_last(fields, number, 0)) for number in (3, 4, 5))
+    """An entry, of which everything can be; else a ValueError, a TypeError or a DecodeError."""
+    fields = fields_of(message)
+    shape = fields_of(last_of(fields, 2, b""))
+    sizes = tuple(_signed(last_of(fields_of(dim), 1, 0)) for dim in shape.get(2, ()))
+    shard, offset, size = (_signed(last_of(fields, number, 0)) for number in (3, 4, 5))
     slices = tuple(_slice(part, sizes) for part in fields.get(7, ()))
-    dtype = _signed(_last(fields, 1, 0))
-    entry = Entry(dtype, sizes, shard, offset, size, _last(fields, 6, 0), slices)
+    dtype = _signed(last_of(fields, 1, 0))
+    entry = Entry(dtype, sizes, shard, offset, size, last_of(fields, 6, 0), slices)
     if not 0 < dtype <= MOST_NUMBER:
         raise ValueError(f"there is no tensor of dtype {dtype}")
     if (
-        _last(shape, 3, 0)  # Its rank is unknown.
+        last_of(shape, 3, 0)  # Its rank is unknown.
         or len(sizes) > _MAX_RANK
         or min(sizes, default=0) < 0
         or math.prod(size or 1 for size in sizes) > _MAX_ELEMENTS
@@ -129,44 +117,32 @@ def _entry(message: bytes) -> Entry:
 
 
 def _slice(message: bytes, sizes: Sequence[int]) -> Slice:
-    """A slice of a tensor of these sizes; else a ValueError."""
-    extents = [_fields(extent) for extent in _fields(message).get(1, ())]
+    """A slice of a tensor of these sizes; raises as `_entry` does."""
+    extents = [fields_of(extent) for extent in fields_of(message).get(1, ())]
     if len(extents) != len(sizes):
         raise ValueError(f"a slice has {len(extents)} dimensions, its tensor {len(sizes)}")
-    starts = tuple(_signed(_last(extent, 1, 0)) for extent in extents)
-    lengths = tuple(_signed(_last(extent, 2, 0)) if 2 in extent else None for extent in extents)
+    starts = tuple(_signed(last_of(extent, 1, 0)) for extent in extents)
+    lengths = tuple(_signed(last_of(extent, 2, 0)) if 2 in extent else None for extent in extents)
     for start, length, size in zip(starts, lengths, sizes, strict=True):
         if start < 0 or (length or 0) < 0 or start + (length or 0) > size:
             raise ValueError(f"a slice is not inside of its tensor {list(sizes[:8])}")
     return Slice(starts, lengths)
 
 
-# Messages of Protocol Buffers, as bytes: https://protobuf.dev/programming-guides/encoding/.
+# Messages by the numbers of their fields: TensorBoard has no class for them where TensorFlow is not
+# installed.
 
 
-def _fields(message: bytes) -> _Fields:
-    """The fields of a message by number; ValueError, IndexError or TypeError where it is none."""
-    fields: _Fields = {}
-    position = 0
-    while position < len(message):
-        tag, position = read_varint(message, position)
-        kind = tag & 7
-        value: int | bytes
-        if kind == 0:
-            value, position = read_varint(message, position)
-        else:
-            size = {1: 8, 5: 4}.get(kind)
-            if kind == 2:
-                size, position = read_varint(message, position)
-            if size is None or position + size > len(message):
-                raise ValueError("a field is not inside of its message")
-            piece, position = message[position : position + size], position + size
-            value = piece if kind == 2 else int.from_bytes(piece, "little")
-        fields.setdefault(tag >> 3, []).append(value)
+def fields_of(message: bytes) -> Fields:
+    """The fields of a message by number; DecodeError where it is none."""
+    fields: Fields = {}
+    found = UnknownFieldSet(Empty.FromString(message))
+    for index in range(len(found)):
+        fields.setdefault(found[index].field_number, []).append(found[index].data)
     return fields
 
 
-def _last(fields: _Fields, number: int, default: Any) -> Any:
+def last_of(fields: Fields, number: int, default: Any) -> Any:
     """The value of a field, the last one counts; TypeError where it is of another kind."""
     value = fields.get(number, [default])[-1]
     if isinstance(value, bytes) != isinstance(default, bytes):
@@ -185,11 +161,7 @@ _AT_ONCE = 1 << 20  # Bytes: what is read and checked at once stays in a process
 
 
 def read_values(path: str, entry: Entry, is_big_endian: bool = False) -> np.ndarray[Any, Any]:
-    """The values of an entry, which are not in slices, out of its data file.
-
-    Raises:
-      ValueError: they are damaged; OSError: the file cannot be read.
-    """
+    """The values of an entry without slices; ValueError where they are damaged, or OSError."""
     dtype = as_dtype(entry.dtype)
     if dtype == STRING:
         if is_big_endian:
@@ -224,13 +196,13 @@ def _read_texts(path: str, entry: Entry) -> np.ndarray[Any, Any]:
         content = file.read(entry.size)
     position, lengths = 0, list[int]()
     for _ in range(count):
-        length, position = read_varint(content, position)
+        length, position = index_table.read_varint(content, position)
         lengths.append(length)
     ends = [*itertools.accumulate(lengths, initial=position + 4)]
     if ends[-1] != entry.size or len(content) != entry.size:
         raise ValueError("its texts are not as long as their lengths say")
     crc = google_crc32c.value(_lengths_to_check(lengths))
-    if masked(crc) != int.from_bytes(content[position : position + 4], "little"):
+    if index_table.masked(crc) != int.from_bytes(content[position : position + 4], "little"):
         raise ValueError("Checksum does not match: of the lengths of its texts")
     _check_sum(google_crc32c.extend(crc, content[position:]), entry)
     value = np.empty(count, object)
@@ -243,9 +215,10 @@ def _lengths_to_check(lengths: Sequence[int]) -> bytes:
 
 
 def _check_sum(crc: int, entry: Entry) -> None:
-    if masked(crc) != entry.crc32c:
+    found = index_table.masked(crc)
+    if found != entry.crc32c:
         raise ValueError(
-            f"Checksum does not match: stored {entry.crc32c}, of what was read {masked(crc)}"
+            f"Checksum does not match: stored {entry.crc32c}, of what was read {found}"
         )
 
 
@@ -278,10 +251,7 @@ def _ordered(number: int) -> bytes:
 
 
 def write_bundle(prefix: str, values: Mapping[str, np.ndarray[Any, Any]]) -> None:
-    """Writes `<prefix>.data-00000-of-00001`, in the mapping's order, then `<prefix>.index`.
-
-    Texts are arrays of objects. Raises OSError where the file system refuses.
-    """
+    """Writes `<prefix>.data-00000-of-00001`, in the mapping's order, then `<prefix>.index`."""
     rows = {b"": _message((1, 1), (3, _message((1, _VERSION))))}
     offset = 0
     with opened(prefix + DATA_SUFFIX, "wb") as file:
@@ -292,10 +262,10 @@ def write_bundle(prefix: str, values: Mapping[str, np.ndarray[Any, Any]]) -> Non
             dims = [(2, _message((1, size))) for size in value.shape]
             places = ((4, offset), (5, len(content)))
             entry = _message((1, dtype.as_datatype_enum), (2, _message(*dims)), *places)
-            rows[name.encode()] = entry + b"\x35" + masked(crc).to_bytes(4, "little")
+            rows[name.encode()] = entry + b"\x35" + index_table.masked(crc).to_bytes(4, "little")
             offset += len(content)
     with opened(prefix + INDEX_SUFFIX, "wb") as file:
-        file.write(write_table(sorted(rows.items())))
+        file.write(index_table.write_table(sorted(rows.items())))
 
 
 def _stored(value: np.ndarray[Any, Any]) -> tuple[DType, Any, int]:
@@ -306,9 +276,9 @@ def _stored(value: np.ndarray[Any, Any]) -> tuple[DType, Any, int]:
     texts = [bytes(text) for text in value.reshape(-1)]
     lengths = [len(text) for text in texts]
     crc = google_crc32c.value(_lengths_to_check(lengths))
-    content = b"".join([masked(crc).to_bytes(4, "little"), *texts])
+    content = b"".join([index_table.masked(crc).to_bytes(4, "little"), *texts])
     crc = google_crc32c.extend(crc, content)
-    return STRING, b"".join(map(varint, lengths)) + content, crc
+    return STRING, b"".join(map(index_table.varint, lengths)) + content, crc
 
 
 def _message(*fields: tuple[int, int | bytes]) -> bytes:
@@ -316,7 +286,7 @@ def _message(*fields: tuple[int, int | bytes]) -> bytes:
     out = bytearray()
     for number, value in fields:
         if isinstance(value, bytes):
-            out += varint(number << 3 | 2) + varint(len(value)) + value
+            out += index_table.varint(number << 3 | 2) + index_table.varint(len(value)) + value
         elif value:
-            out += varint(number << 3) + varint(value)
+            out += index_table.varint(number << 3) + index_table.varint(value)
     return bytes(out)

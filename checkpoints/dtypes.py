@@ -24,16 +24,24 @@ _FIRST_REFERENCE = 100  # The number of a reference is that of its dtype and thi
 class DType(str):
     """The name of a dtype, such as `float32`, which says of it what a `tf.DType` does.
 
-    TensorFlow takes it wherever it takes a dtype, and it is equal to the tf.DType of that name, but
-    has another hash: a set or a mapping is of the one kind or of the other.
+    TensorFlow takes it for a dtype, and it equals the tf.DType of that name; its hash is another.
     """
 
-    __slots__ = ()
+    name: str  # The name alone.
+    is_floating: bool
+    is_complex: bool
+    is_integer: bool  # And not quantized.
+    is_bool: bool
 
-    @property
-    def name(self) -> str:
-        """The name alone."""
-        return str(self)
+    def __new__(cls, name: str) -> "DType":
+        """Tells its kind by its name."""
+        self = super().__new__(cls, name)
+        self.name = str(name)
+        self.is_floating = name.startswith(("float", "bfloat"))
+        self.is_complex = name.startswith("complex")
+        self.is_integer = name.startswith(("int", "uint"))
+        self.is_bool = name == "bool"
+        return self
 
     @property
     def as_datatype_enum(self) -> int:
@@ -49,26 +57,6 @@ class DType(str):
     def size(self) -> int:
         """The bytes of a value in memory; 0 where they differ from value to value."""
         return 0 if self in _OBJECTS else self.as_numpy_dtype.itemsize
-
-    @property
-    def is_floating(self) -> bool:
-        """Whether its values are floating numbers."""
-        return self.startswith(("float", "bfloat"))
-
-    @property
-    def is_complex(self) -> bool:
-        """Whether its values are complex numbers."""
-        return self.startswith("complex")
-
-    @property
-    def is_integer(self) -> bool:
-        """Whether its values are integers, and not quantized."""
-        return self.startswith(("int", "uint"))
-
-    @property
-    def is_bool(self) -> bool:
-        """Whether its values are truth values."""
-        return self == "bool"
 
     @property
     def min(self) -> int | float:
@@ -89,11 +77,7 @@ STRING, RESOURCE, VARIANT = map(DType, _OBJECTS)
 
 
 def as_dtype(number: int) -> DType:
-    """The dtype of a number in a file; of a reference, its name ends in `_ref`.
-
-    Raises:
-      TypeError: there is no such dtype.
-    """
+    """The dtype of a number in a file, a reference's with `_ref` at its end; or a TypeError."""
     is_reference = number > _FIRST_REFERENCE
     value = number - _FIRST_REFERENCE if is_reference else number
     if not 0 < value <= MOST_NUMBER:

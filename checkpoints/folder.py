@@ -7,20 +7,16 @@ names them, by which `tf.train.latest_checkpoint` finds the newest.
 import math
 import ntpath
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from absl import logging
-from google.protobuf import (
-    descriptor_pb2,
-    descriptor_pool,
-    message_factory,
-    text_encoding,
-    text_format,
-)
+from google.protobuf import text_encoding
 
-from checkpoints import file_io, lock, manifest, naming
+import file_io
+from checkpoints import lock, manifest, naming
 from errors import CheckpointError
 
 _SECONDS_PER_HOUR = 3600.0
@@ -66,19 +62,8 @@ def remains(folder: str) -> list[str]:
     ]
 
 
-def newest_meta_graph(folder: str) -> str:
-    """The `.meta` file of the newest checkpoint in a folder; CheckpointError where it has none."""
-    steps = usable_steps(folder)
-    if not steps:
-        raise CheckpointError(f"{folder} has no checkpoint {naming.BASENAME}-<step>")
-    return naming.checkpoint_prefix(folder, steps[-1]) + naming.META_SUFFIX
-
-
 def explain_if_gone(error: CheckpointError, file: str, flag: str = "--meta") -> CheckpointError:
-    """The same error, or where the checkpoint is no longer there, one that names the newest.
-
-    Reading `file`, its `.meta` file or its prefix, which `flag` named, ended with `error`.
-    """
+    """The same error, or one that names the newest where the checkpoint of `file` is not there."""
     folder, name = os.path.split(file)
     named = naming.split_name(name) or naming.split_name(name + naming.META_SUFFIX)
     steps = usable_steps(folder) if named else []
@@ -136,22 +121,11 @@ def delete_leftovers(folder: str) -> list[int]:
 
 # The state file. Format: the text of `tensorflow/python/training/checkpoint_state.proto`.
 
-
-_STATE = """
-name: "checkpoint_state.proto" package: "tensorflow" syntax: "proto3"
-message_type { name: "CheckpointState"
-field { name: "model_checkpoint_path" number: 1 label: LABEL_OPTIONAL type: TYPE_STRING }
-field { name: "all_model_checkpoint_paths" number: 2 label: LABEL_REPEATED type: TYPE_STRING }
-field { name: "all_model_checkpoint_timestamps" number: 3 label: LABEL_REPEATED type: TYPE_DOUBLE }
-field { name: "last_preserved_timestamp" number: 4 label: LABEL_OPTIONAL type: TYPE_DOUBLE } }
-"""
+_STATE_LINE = re.compile(r'\s*(\w+)\s*:\s*(?:"((?:[^"\\]|\\.)*)"|[-+.\w]+)\s*|\s*')
 
 
 def write_state(folder: str, names: Sequence[str]) -> bool:
-    """Writes the state file if it differs, of names of which the newest is the last; returns so.
-
-    The paths are relative, so that the folder can be moved.
-    """
+    """Writes the state file if it differs, the newest name last; returns whether it did."""
     escaped = [text_encoding.CEscape(name.encode(), as_utf8=True) for name in names]
     lines = [f'model_checkpoint_path: "{escaped[-1]}"']
     lines += [f'all_model_checkpoint_paths: "{name}"' for name in escaped]
@@ -164,29 +138,20 @@ def write_state(folder: str, names: Sequence[str]) -> bool:
 
 
 def read_state(path: str) -> str:
-    """The path of the newest checkpoint, as a state file has it.
-
-    Raises:
-      CheckpointError: it is not there, or damaged.
-    """
-    content = file_io.read_bounded(path, _MAX_STATE_BYTES)
-    state = _empty_state()
+    """The path of the newest checkpoint in a state file; CheckpointError where there is none."""
+    newest = ""
     try:
-        text_format.Parse(content.decode(), state)
-    except (text_format.ParseError, ValueError) as error:
-        line = str(error).partition("\n")[0]
-        raise CheckpointError(f"it is damaged: {line}") from error
-    if not state.model_checkpoint_path:
+        for line in file_io.read_bounded(path, _MAX_STATE_BYTES).decode().split("\n"):
+            found = _STATE_LINE.fullmatch(line)
+            if found is None:
+                raise ValueError(f"it has no field in {line[:80]!r}")
+            if found[1] == "model_checkpoint_path":
+                newest = text_encoding.CUnescape(found[2] or "").decode()
+    except ValueError as error:
+        raise CheckpointError(f"it is damaged: {error}") from error
+    if not newest:
         raise CheckpointError("it is damaged: it names no newest checkpoint")
-    return str(state.model_checkpoint_path)
-
-
-def _empty_state() -> Any:
-    """An empty message of the kind of a state file, of which TensorFlow has no public module."""
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(text_format.Parse(_STATE, descriptor_pb2.FileDescriptorProto()))
-    found = pool.FindMessageTypeByName("tensorflow.CheckpointState")
-    return message_factory.GetMessageClass(found)()
+    return newest
 
 
 def named_checkpoint(path: str) -> str | None:
@@ -236,7 +201,6 @@ def steps_to_delete(saved: Sequence[Saved], retention: Retention) -> list[int]:
 
 
 def _first_of_each_span(saved: Sequence[Saved], hours: float) -> set[int]:
-    """The steps of those that lie at least so many hours apart."""
     last_kept, kept = None, set()
     for checkpoint in saved:
         elapsed = math.inf if last_kept is None else checkpoint.saved_at - last_kept
@@ -249,7 +213,6 @@ def _first_of_each_span(saved: Sequence[Saved], hours: float) -> set[int]:
 
 
 def _saved(folder: str, step: int) -> Saved:
-    """What the manifest of a checkpoint says, unless it is damaged."""
     try:
         found = manifest.read(folder, step)
     except CheckpointError:
@@ -260,12 +223,9 @@ def _saved(folder: str, step: int) -> Saved:
 def after_save(folder: str, newest: int, retention: Retention) -> bool:
     """Writes the state file, then lets the oldest checkpoints go; returns whether it was another.
 
-    A checkpoint of a later step than `newest` has been stepped over as damaged. It counts for
-    nothing here: it neither takes the place of a good one nor goes before it is written again. One
-    that another process is reading goes with a later save.
-
-    Raises:
-      OSError: the file system refused.
+    A checkpoint of a later step than `newest` was stepped over as damaged: it neither takes the
+    place of a good one nor goes before it is written again. One that another process is reading
+    goes with a later save. Raises OSError where the file system refuses.
     """
     steps = [step for step in committed_steps(folder) if step <= newest]
     # Where the order alone decides, no manifest has to be read.
@@ -281,10 +241,9 @@ def after_save(folder: str, newest: int, retention: Retention) -> bool:
 
 
 def at_start(folder: str, newest: int | None, retention: Retention) -> Retention:
-    """Puts right what a run that was cut short, or damage, has left.
+    """Puts right what a run that was cut short, or damage, has left; returns what is to stay.
 
-    Returns what stays from here on: a best that is damaged is not kept as such. `newest` is the
-    step that was restored; None where there was no checkpoint.
+    A best that is damaged is not kept as such. `newest` is the step that was restored, if any.
     """
     for step in delete_leftovers(folder):
         logging.info("cleared what was left of an interrupted save of step %d", step)
@@ -302,10 +261,7 @@ def at_start(folder: str, newest: int | None, retention: Retention) -> Retention
 def best_checkpoint(folder: str) -> str:
     """The prefix of the checkpoint with the best test accuracy, the earliest of equals.
 
-    What is damaged is stepped over, with a line each.
-
-    Raises:
-      CheckpointError: no checkpoint says its test accuracy, or all that do are damaged.
+    What is damaged is stepped over, with a line each; CheckpointError where none is left.
     """
     best, damaged = _best(folder, committed_steps(folder), "stepping over the best: %s")
     if best is not None:

@@ -19,11 +19,7 @@ _WHOLE_KEYS = 16  # One of so many keys is written in full.
 
 
 def table_entries(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The keys and values of a table; the first key, which is empty, has its header.
-
-    Raises:
-      ValueError, IndexError, struct.error: it is no such table.
-    """
+    """Keys and values of a table, the empty key first; or ValueError, IndexError, struct.error."""
     room = left = MAX_BYTES  # Of blocks and keys: a few bytes may repeat all of a key before.
     footer = content[-_FOOTER_SIZE:]
     if len(footer) < _FOOTER_SIZE or not footer.endswith(_MAGIC):
@@ -92,7 +88,6 @@ def _unpacked(block: bytes, most: int) -> bytes:
 
 
 def _block_entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The key and the value of each entry of a block."""
     (restarts,) = struct.unpack("<I", block[-4:])
     end = len(block) - 4 - 4 * restarts
     if end < 0:
@@ -186,7 +181,6 @@ def _packed(rows: Sequence[tuple[bytes, bytes]], every: int, most: int) -> tuple
 
 
 def _common(one: bytes, other: bytes) -> int:
-    """How many bytes at the start of both are the same."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
 

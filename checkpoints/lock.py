@@ -15,7 +15,8 @@ from typing import TypeAlias, TypeVar
 
 from absl import logging
 
-from checkpoints import file_io, naming
+import file_io
+from checkpoints import naming
 from errors import CheckpointError, FolderLostError
 
 if sys.platform != "win32":
@@ -27,8 +28,7 @@ _LOOK_SECONDS = 0.05  # Longer than `holder` takes for its look.
 def holder(folder: str) -> str | None:
     """Who holds the lock of a folder, such as `process 7 on host`; None where that cannot be told.
 
-    Nothing but the lock itself tells, so it is shared for an instant: whoever wants it in that
-    instant tries again.
+    Only the lock itself tells: it is shared for an instant, after which others try again.
     """
     if sys.platform != "win32" and file_io.is_local(folder):
         with suppress(OSError), ExitStack() as stack:
@@ -42,7 +42,6 @@ def holder(folder: str) -> str | None:
 
 
 def _told(descriptor: int) -> str:
-    """What the file says of its holder."""
     return os.pread(descriptor, 1024, 0).decode(errors="replace").strip() or "another process"
 
 
@@ -75,9 +74,8 @@ class FolderLock:
     def __enter__(self) -> "FolderLock":
         """Takes the lock, and writes into the file who has it.
 
-        Raises:
-          CheckpointError: another process holds it.
-          OSError: the file cannot be opened or written, or is a link, which could name any file.
+        Raises CheckpointError where another process holds it, and OSError where the file cannot be
+        written, or is a link, which could name any file.
         """
         if sys.platform != "win32" and file_io.is_local(self._folder):
             self._descriptor = self._locked()
@@ -166,14 +164,10 @@ _LISTED = (naming.INDEX_SUFFIX, naming.META_SUFFIX, naming.MANIFEST_SUFFIX)
 def read_newest(folders: Iterable[str | None], work: Callable[[Hold], _Result]) -> _Result:
     """Does some work on what is in folders, and anew where that is deleted meanwhile.
 
-    Args:
-      folders: what may stand for a checkpoint in it; what is no folder is left out.
-      work: chooses checkpoints, calls what it is given with the prefix of each, and reads them.
-        From that call on, a training of this project does not delete the checkpoint. What has no
-        manifest, as a stranger's, or is on no local disk, may go all the same.
-
-    Raises:
-      CheckpointError: checkpoints are deleted faster than they are read; what `work` raises.
+    `work` chooses checkpoints, calls what it is given with the prefix of each, and reads them. From
+    that call on, a training of this project does not delete the checkpoint; one without a manifest,
+    or on no local disk, may go all the same. What is no folder is left out. Raises CheckpointError
+    where checkpoints are deleted faster than they are read.
     """
     paths = [path for path in folders if path and file_io.is_folder(path)]
     for _ in range(_TRIES):

@@ -15,7 +15,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from checkpoints import file_io, naming
+import file_io
+from checkpoints import naming
 from errors import CheckpointError, LaterVersionError, reason
 
 _FORMAT = 1
@@ -69,9 +70,7 @@ def encode(manifest: Manifest) -> bytes:
 def read(folder: str, step: int) -> Manifest | None:
     """The manifest of a checkpoint, or None where it has none.
 
-    Raises:
-      CheckpointError: the file is there and is no manifest of this step.
-      LaterVersionError: a later version wrote it.
+    Raises CheckpointError where it is damaged, LaterVersionError where a later version wrote it.
     """
     name = naming.checkpoint_name(step) + naming.MANIFEST_SUFFIX
     path = os.path.join(folder, name)

@@ -1,7 +1,7 @@
 """Tensors of a checkpoint of any format that a Saver has written, read with bounds.
 
 Also how they lie in its files, and the newest checkpoint of a folder that fits a model. The present
-format, V2, is read without TensorFlow.
+format, V2, is read without TensorFlow; that of 2016, V1, only TensorFlow reads.
 """
 
 import math
@@ -10,31 +10,23 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging
 
-from checkpoints import file_io, manifest, naming
+import file_io
+from checkpoints import manifest, naming
 from checkpoints.bundle import Entry, VariableSpec, read_index, read_values, slice_key
-from checkpoints.dtypes import as_dtype
+from checkpoints.dtypes import DType, as_dtype
 from checkpoints.folder import usable_steps
 from checkpoints.manifest import Manifest
 from checkpoints.naming import INDEX_SUFFIX
-from errors import (
-    CheckpointError,
-    LaterVersionError,
-    NotInstalledError,
-    first_few,
-    reason,
-)
-
-if TYPE_CHECKING:
-    from checkpoints.format_v1 import OldReader
+from errors import CheckpointError, LaterVersionError, NotInstalledError, first_few, reason
 
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})")
-# The format of 2016 compresses its values with Snappy (at most 64 bytes out of 3) and writes
-# integers in as little as one byte out of eight.
+# The format V1 compresses its values with Snappy (at most 64 bytes out of 3) and writes integers in
+# as little as one byte out of eight.
 _MAX_RATIO_OF_V1 = 256
 # The key of a slice: a zero byte, the tensor's name, and an end before its starts and lengths.
 _OF_A_SLICE, _END_OF_NAME = b"\0", b"\0\1"
@@ -42,26 +34,19 @@ Array = np.ndarray[Any, Any]
 
 
 class CheckpointReader:
-    """The checkpoint at a prefix.
+    """The checkpoint at a prefix, in the format `version`, `V1` or `V2`.
 
-    Attributes:
-      version: of its format, `V1` or `V2`.
-      files: the paths of those that hold values, by rising number; `sizes` has their bytes.
-      index: key -> entry of its index; empty in the format V1, which has none.
-      shapes: key -> shape of each tensor; of one that was saved in slices, that of the whole.
-      dtypes: key -> dtype.
+    `files` are the paths of those that hold values, by rising number, and `sizes` their bytes. By
+    key there are the `shapes` and `dtypes` of whole tensors, and the entries of the `index`, which
+    is empty in the format V1.
     """
 
     def __init__(self, prefix: str) -> None:
-        """Opens the checkpoint; no value is read.
-
-        Raises:
-          CheckpointError: a file is missing or damaged.
-        """
+        """Reads no value yet; CheckpointError where a file is missing or damaged."""
         self.prefix = prefix
         self.index: Mapping[bytes, Entry] = {}
         self._is_big_endian = False
-        self._old: OldReader | None = None
+        self._old: _OldReader | None = None
         folder, base = os.path.split(prefix)
         names = set(file_io.names_in(folder))
         if base + INDEX_SUFFIX in names:
@@ -107,19 +92,11 @@ class CheckpointReader:
                 f"{self.prefix} has no variables: expected {self.prefix}.index and "
                 f"{self.prefix}.data-00000-of-00001"
             )
-        try:
-            from checkpoints.format_v1 import OldReader
-        except (ImportError, NotInstalledError) as error:
-            raise NotInstalledError(
-                f"{self.prefix} is of the format V1, of 2016, which only TensorFlow reads: pip "
-                "install tensorflow"
-            ) from error
         with self._one_line():
-            self._old = OldReader(self.prefix, tail)
-            self.shapes, self.dtypes = dict(self._old.shapes), self._old.dtypes
+            self._old = _OldReader(self.prefix, tail)
+            self.shapes, self.dtypes = self._old.shapes, self._old.dtypes
 
     def _look_at(self, files: Sequence[str]) -> None:
-        """Notes the files and their sizes."""
         self.files = files
         for file in files:
             file_io.check_fetched(file)
@@ -159,11 +136,7 @@ class CheckpointReader:
             )
 
     def read(self, key: str) -> Array:
-        """The value of a tensor that there is, of its dtype and shape.
-
-        Raises:
-          CheckpointError: it is damaged.
-        """
+        """The value of a tensor that there is; CheckpointError where it is damaged."""
         with self._one_line():
             if self._old is not None:
                 return self._old.read(key)
@@ -220,6 +193,58 @@ class CheckpointReader:
         return CheckpointError(f"{self.prefix} is damaged: {line}")
 
 
+class _OldReader:
+    """The tensors of a checkpoint of the format V1; what it raises for damage is a ValueError."""
+
+    def __init__(self, prefix: str, tail: str) -> None:
+        """Opens the files that TensorFlow finds by a pattern: the prefix and `tail`."""
+        try:
+            import tensorflow as tf
+
+            self._tf: Any = tf
+            new_reader = tf.compat.v1.train.NewCheckpointReader
+        except (ImportError, NotInstalledError) as error:
+            raise NotInstalledError(
+                f"{prefix} is of the format V1, of 2016, which only TensorFlow reads: pip install "
+                "tensorflow"
+            ) from error
+        self._prefix, plain = prefix, prefix
+        if os.name != "nt":  # There, a backslash escapes nothing.
+            plain = re.sub(r"[*?\[\\]", r"\\\g<0>", prefix)
+        self._escaped, self._pattern = plain, plain + tail
+        with self._one_error():
+            # Not tf.train.load_checkpoint: given a folder of that name, it follows the state file.
+            self._reader = new_reader(self._pattern)
+            self.shapes: dict[str, list[int]] = self._reader.get_variable_to_shape_map()
+            dtypes = self._reader.get_variable_to_dtype_map()
+            self.dtypes = {key: DType(dtype.name) for key, dtype in dtypes.items()}
+
+    def read(self, key: str) -> Array:
+        """The value of a tensor."""
+        tf, dtype = self._tf, self.dtypes[key]
+        with self._one_error():
+            try:
+                value = self._reader.get_tensor(key)
+            except tf.errors.OpError:  # A restore operation is slow, but joins slices.
+                with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+                    restored = tf.raw_ops.Restore(
+                        file_pattern=self._pattern, tensor_name=key, dt=dtype
+                    )
+                    value = session.run(restored)
+            # A single text comes as bytes, of which NumPy's own kind loses zeros at the end.
+            return np.asarray(value, dtype.as_numpy_dtype)
+
+    @contextmanager
+    def _one_error(self) -> Iterator[None]:
+        """Makes a ValueError of whatever TensorFlow raises, in its line the prefix as it is."""
+        kinds = (self._tf.errors.OpError, IndexError, OverflowError, RuntimeError, SystemError)
+        try:
+            yield
+        except (*kinds, TypeError, ValueError) as error:
+            line = reason(error) or "it cannot be read"
+            raise ValueError(line.replace(self._escaped, self._prefix)) from error
+
+
 def _shards(prefix: str, stem: str, names: Collection[str]) -> list[str]:
     """What follows `stem` in the names of its shards: `-00000-of-00001` and so on, all there."""
     tails = (name.removeprefix(stem) for name in names if name.startswith(stem))
@@ -244,11 +269,7 @@ class StoredTensor(NamedTuple):
 
 
 def stored_tensors(reader: CheckpointReader) -> dict[str, StoredTensor]:
-    """How each tensor of a checkpoint lies in its files.
-
-    Raises:
-      CheckpointError: a file is shorter than the index says.
-    """
+    """How each tensor lies in its files; CheckpointError where one is shorter than it should be."""
     sizes: dict[str, int] = defaultdict(int)
     slices: dict[str, int] = {}
     for key, entry in reader.index.items():
@@ -284,19 +305,12 @@ def restore_newest(
     expected: Mapping[str, VariableSpec],
     check: Callable[[str, Manifest], None] = lambda _, __: None,
 ) -> Restored | None:
-    """Reads the newest checkpoint that is complete, undamaged and fits.
+    """Reads the newest checkpoint that is complete, undamaged and has the `expected` variables.
 
-    What is stepped over is logged, a line each.
-
-    Args:
-      folder: where it has no checkpoint, the result is None.
-      expected: name -> shape and dtype of every variable of the model.
-      check: is given the prefix and the manifest, where there is one, of an undamaged checkpoint
-        before its variables are looked at; what it raises ends the search.
-
-    Raises:
-      CheckpointError: there are checkpoints and none of them is good.
-      LaterVersionError: a later version made the newest.
+    It is None where the folder has no checkpoint. What is stepped over is logged, a line each.
+    `check` is given the prefix and the manifest of what is undamaged, before its variables are
+    looked at; what it raises, but a CheckpointError, ends the search. Raises CheckpointError where
+    none is good, LaterVersionError where a later version made the newest.
     """
     reasons = []
     for step in reversed(usable_steps(folder)):
@@ -332,9 +346,8 @@ def read_variables(
 ) -> dict[str, np.ndarray[Any, Any]]:
     """Reads exactly the expected variables, each checked before any is read.
 
-    Raises:
-      CheckpointError: a file is missing or damaged, a variable is missing or is one too many, or
-        its shape or dtype is another; the first such variables are named.
+    Raises CheckpointError where a file is missing or damaged, or variables are missing, too many or
+    of another shape or dtype; the first such are named.
     """
     reader = CheckpointReader(prefix)
     found = reader.specs

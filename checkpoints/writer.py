@@ -17,7 +17,8 @@ import tensorflow as tf
 from absl import logging
 from tensorflow.core.protobuf.config_pb2 import CallableOptions
 
-from checkpoints import file_io, manifest, naming
+import file_io
+from checkpoints import manifest, naming
 from checkpoints.bundle import VariableSpec, write_bundle
 from checkpoints.folder import Retention, after_save, delete_checkpoint, files_by_step, make_way
 from checkpoints.lock import FolderLock
@@ -30,31 +31,19 @@ _MOST_TRIED_BYTES = 64 << 20
 
 
 class Description(NamedTuple):
-    """What a meta graph says of its model beside the graph.
+    """What a meta graph says of its model beside the graph."""
 
-    Attributes:
-      inputs: argument name -> tensor, of the signature `serving_default`; so are the `outputs`.
-      class_names: in label order; empty where there are none.
-      input_scale: what uint8 values are multiplied by before they are fed to the signature's
-        input; None where the input is no image.
-      trained_on: the name of a built-in data set, where the model was trained on one.
-      image_shape: height, width and channels (1 or 3) of the image that a row of the input holds,
-        where that is a row of numbers.
-    """
-
-    inputs: Mapping[str, tf.Tensor]
+    inputs: Mapping[str, tf.Tensor]  # Of the signature `serving_default`, by argument name.
     outputs: Mapping[str, tf.Tensor]
-    class_names: Sequence[str] = ()
-    input_scale: float | None = None
-    trained_on: str | None = None
+    class_names: Sequence[str] = ()  # In label order; empty where there are none.
+    input_scale: float | None = None  # What an image of uint8 is multiplied by for the input.
+    trained_on: str | None = None  # The name of a built-in data set.
+    # Height, width and channels (1 or 3) of the image in a row of numbers of the input.
     image_shape: tuple[int, int, int] | None = None
 
 
 def export_meta_graph(graph: tf.Graph, description: Description) -> bytes:
-    """Adds a stock Saver to `graph`, for stock clients, and returns its MetaGraphDef, serialized.
-
-    The bytes are the same at every call with an equal graph, and hold no device.
-    """
+    """Adds a stock Saver; returns the MetaGraphDef, at every call the same bytes, on no device."""
     with graph.as_default():
         saver = tf.compat.v1.train.Saver()
         meta_graph = tf.compat.v1.train.export_meta_graph(
@@ -112,7 +101,6 @@ class CheckpointWriter:
         retention: Retention,
         lock: FolderLock | None = None,
     ) -> None:
-        """Prepares to save into an existing folder, whose lock is `lock`."""
         self._folder = folder
         self._lock = lock
         self._failures = 0
@@ -125,11 +113,7 @@ class CheckpointWriter:
         self._pending: Future[None] | None = None
 
     def check_space(self) -> None:
-        """Writes as much as a checkpoint takes, and deletes it: no step is to be trained in vain.
-
-        Raises:
-          CheckpointError: it cannot be written, such as to a full disk.
-        """
+        """Writes as much as a checkpoint takes, and deletes it, or raises CheckpointError."""
         size = len(self._record.meta_graph) + sum(v.nbytes for v in self._values.values())
         state = os.path.join(self._folder, naming.STATE_FILE)
         tried = bytes(min(size, _MOST_TRIED_BYTES))
@@ -146,11 +130,8 @@ class CheckpointWriter:
     def save(self, step: int, values: Values, test_accuracy: float | None = None) -> None:
         """Copies the values of all variables and returns while they are being written.
 
-        A save that is still under way is waited for. The manifest keeps `test_accuracy`.
-
-        Raises:
-          NotFiniteError, FolderLostError: of the save before this one.
-          CheckpointError: it was the third in a row that failed.
+        A save that is still under way is waited for. Raised is that its values were not finite,
+        that its folder is lost, or that it was the third in a row that failed.
         """
         try:
             self._finish_pending()
@@ -170,7 +151,6 @@ class CheckpointWriter:
         self._pending = self._thread.submit(self._commit, step, test_accuracy)
 
     def _finish_pending(self) -> None:
-        """Waits for the save under way; CheckpointError where it failed."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
@@ -275,20 +255,15 @@ def make_fed_callable(
     targets: Sequence[tf.Operation] = (),
     timeout_ms: int = 0,
 ) -> FedCallable:
-    """Prepares a call that feeds and fetches the same tensors every time.
+    """Prepares a call that feeds and fetches the same tensors every time, and runs the `targets`.
 
     `Session.make_callable`, the public way, hands every call with a feed to `Session.run`, which
     works out feeds and fetches anew: 144 microseconds a call of the linear model's step, against
     19 in this way. Hence a private method here, and only here; its test notices when it goes.
 
-    Args:
-      session: where it runs.
-      feeds: each call takes as many arrays, in this order, each of its tensor's very dtype.
-      fetches: what a call returns the values of. A ref variable comes as its own memory, which
-        later runs write to: copy it to keep it.
-      targets: what a call runs besides.
-      timeout_ms: after which a call raises tf.errors.DeadlineExceededError; 0 for never. Queues
-        and loops end at once, any other kernel is waited for.
+    A call takes an array for each of `feeds`, of its very dtype. A ref variable is fetched as its
+    own memory, which later runs write to: copy it to keep it. After `timeout_ms` (0 for never) a
+    call raises tf.errors.DeadlineExceededError; kernels but queues and loops are waited for.
     """
     options = CallableOptions(
         feed=[tensor.name for tensor in feeds],

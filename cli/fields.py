@@ -151,10 +151,7 @@ class Nested:
 
 
 def flag(help_text: str, default: Any = MISSING, **options: Any) -> Any:
-    """A field with a flag, which must be given where there is no default; `options` of a `Flag`.
-
-    The field's default is what the flag's is converted to.
-    """
+    """A field with a flag, by default one that must be given; its own default is converted."""
     spec = Flag(help_text, default, **options)
     if default is MISSING:
         return dataclasses.field(metadata={_KEY: spec})
@@ -176,6 +173,7 @@ def flags_of(request: type, asked: Nested | None = None) -> Iterator[Flag]:
         if isinstance(spec, Nested):
             yield from flags_of(spec.kind, spec)
             continue
+        owner = next(k for k in request.__mro__ if field.name in inspect.get_annotations(k))
         is_missing = spec.default is MISSING
         kinds = [kind for kind in get_args(field.type) if kind is not type(None)]
         yield dataclasses.replace(
@@ -184,7 +182,7 @@ def flags_of(request: type, asked: Nested | None = None) -> Iterator[Flag]:
             default=None if is_missing else spec.default,
             kind=kinds[0] if isinstance(field.type, UnionType) else field.type,
             required=(is_missing or bool(spec.instead)) and not asked.optional,
-            group=spec.group or _group(request, field.name),
+            group=spec.group or str(getattr(owner, "GROUP", "flags")),
         )
 
 
@@ -199,12 +197,6 @@ def specs_of(asked: Nested) -> Iterator[tuple[dataclasses.Field[Any], Any]]:
             is_flag = isinstance(change, dataclasses.Field)
             spec = change.metadata[_KEY] if is_flag else dataclasses.replace(spec, default=change)
         yield field, spec
-
-
-def _group(request: type, name: str) -> str:
-    """The group of the class that has the field."""
-    owners = (kind for kind in request.__mro__ if name in inspect.get_annotations(kind))
-    return str(getattr(next(owners), "GROUP", "flags"))
 
 
 def checks_of(request: Any) -> Iterator[Together]:
@@ -243,10 +235,7 @@ _Request = TypeVar("_Request")
 def parse(
     request: type[_Request], arguments: Sequence[str], description: str | None = None, **others: Any
 ) -> _Request:
-    """Makes a request of a command line, the command's name first; `others` are without a flag.
-
-    Raises flags.Error where a flag is wrong, or missing, or there is an argument too many.
-    """
+    """Makes a request of a command line and `others`, or raises flags.Error where it is wrong."""
     line = CommandLine(request, description)
     line.take(arguments)
     made: _Request = line.read(others)
@@ -377,7 +366,6 @@ def _define(one: Flag, values: flags.FlagValues) -> None:
 def _check(
     names: Sequence[str], accepts: Callable[..., object], message: str, values: flags.FlagValues
 ) -> None:
-    """Has one flag checked where it is given, or several together."""
 
     def is_accepted(*given: Any) -> bool:
         try:

@@ -74,10 +74,7 @@ def available_bytes() -> int:
 
 
 def limit_memory(size: int) -> None:
-    """Lets this process allocate so many bytes beside its stacks, or what a lower limit says.
-
-    Files that are mapped, programs and what is only reserved do not count.
-    """
+    """Lets this process allocate so many bytes beside its stacks, or what a lower limit says."""
     import resource  # Not on Windows.
 
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
@@ -93,11 +90,9 @@ class Supervisor:
     def __init__(self, needs_less: str | None = None, *, waits_for_stop: bool = False) -> None:
         """Prepares one for `run`.
 
-        Args:
-          needs_less: how the script is made to need less memory, such as `give it less at a time`;
-            None for one without a limit on memory, as it reads nothing of strangers.
-          waits_for_stop: whether it is a trainer, which at a signal may take its time to save what
-            it has; a second SIGINT gives it `STOP_SECONDS`.
+        A script `needs_less` memory by such as `give it less at a time`; None is for one without a
+        limit, which reads nothing of strangers. A trainer `waits_for_stop`: at a signal it may take
+        its time to save what it has; a second SIGINT gives it `STOP_SECONDS`.
         """
         self._needs_less = needs_less
         self._waits_for_stop = waits_for_stop
@@ -111,9 +106,7 @@ class Supervisor:
         """Forks, and returns in the child only: the parent exits when the child has ended.
 
         The child may allocate `memory_limit_mb` MiB; 0 is no limit, None what memory there is.
-
-        Raises:
-          OSError: the system starts no further process.
+        Raises OSError where the system starts no further process.
         """
         if hasattr(os, "fork"):
             self._fork()
@@ -201,7 +194,6 @@ class Supervisor:
         exit_with_error(self._said_of(signal.Signals(-status)) + reason, EXIT_FAILED)
 
     def _said_of(self, number: signal.Signals) -> str:
-        """What to say of a child that a signal has ended."""
         words = self._last_words[:].partition(b"\0")[0]
         if number == signal.SIGALRM and words:
             return words.decode(errors="replace")
@@ -226,8 +218,7 @@ class Supervisor:
 def _pass_on(stderr: int) -> str:
     """Writes to stderr what comes from a pipe, fit for a terminal, until its writers have ended.
 
-    Returns:
-      Why TensorFlow ended the process, in brackets, where it has said so; that is not written.
+    Returns why TensorFlow ended the process, in brackets, where it has said so, in place of it.
     """
     reason = ""
     is_quiet = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2") not in ("0", "1")
@@ -267,13 +258,9 @@ def run(
     SIGTERM. A `UserError` and an OSError are printed as one line; any other exception is a defect
     of ours and keeps its traceback.
 
-    Args:
-      main: the script's work, given the request; returns an exit code or None for 0.
-      request: a dataclass of flags, see `cli.fields`; where it has a field `end_after`, that is the
-        supervisor's.
-      description: the script's docstring, shown by --help; None under `python -OO`.
-      supervisor: has `main` run in a process of its own. All scripts have one; a benchmark has
-        none, as it starts processes itself.
+    The `request` is a dataclass of flags, see `cli.fields`, which may have a field `end_after`, the
+    supervisor's; the description is the script's docstring, None under `python -OO`. All scripts
+    have a supervisor; a benchmark has none, as it starts processes itself.
     """
     try:
         _run(main, request, description, supervisor)

@@ -1,20 +1,24 @@
 """What a script puts on the terminal: text that it shows and does not obey, and one error line.
 
-Also the import of TensorFlow.
+Also the import of TensorFlow, at once or when something asks for it.
 """
 
 import functools
 import gc
+import importlib.util
 import io
 import os
 import re
 import signal
 import sys
-from collections.abc import Iterator
+import types
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn, TextIO
+from importlib.machinery import ModuleSpec
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from cli.signals import end_at_signals, stop_signals
+from errors import NotInstalledError
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -87,9 +91,8 @@ class _UnfailingFile(io.FileIO):
 def stdout_written_out() -> Iterator[None]:
     """Writes to stdout, at the end, what Python still holds for it.
 
-    Raises:
-      OSError: it cannot be written, such as to a full disk; a BrokenPipeError where its reader has
-        gone. It is dropped: Python itself would try again when nobody can be told any more.
+    Raises OSError where it cannot be written, such as to a full disk; a BrokenPipeError where its
+    reader has gone. It is dropped: Python itself would try again when nobody can be told any more.
     """
     try:
         yield
@@ -106,11 +109,10 @@ def _drop_stdout() -> None:
 
 
 def print_result(line: str, exit_code: int) -> int:
-    """Prints a trainer's result and returns its exit code.
+    """Prints a trainer's result and returns its exit code; OSError where it cannot be printed.
 
     Of a run that a signal has stopped, the code is what counts: the same Ctrl-C may have ended the
-    reader, as of `train_cnn.py | tee log`. Raises OSError where the run is finished, and its result
-    cannot be printed.
+    reader, as of `train_cnn.py | tee log`.
     """
     try:
         print(line, flush=True)
@@ -162,9 +164,8 @@ _STOPPED = "\nstopped while TensorFlow was loading: nothing has been done\n"
 def import_tensorflow(intra_op_threads: int | None = None) -> None:
     """Imports TensorFlow and looks for its devices, which makes it print its start-up chatter.
 
-    Call it once, first in a script's `main`. An operation may split its work among so many threads;
-    None leaves it to TF_NUM_INTRAOP_THREADS or, without that, to the number of processors. Raises
-    OSError where it cannot be imported.
+    Call it once, first in a script's `main`; OSError where it cannot be imported. An operation may
+    split its work among so many threads, by default TF_NUM_INTRAOP_THREADS or all processors.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # TensorFlow by itself leaves oneDNN's kernels out on processors without AVX-512. They are up to
@@ -198,9 +199,8 @@ def _only_what_is_needed() -> Iterator[None]:
     """Spares TensorFlow's import what takes two fifths of its time.
 
     The garbage collector would walk again and again over objects that live to the end: it is off
-    meanwhile, and never looks at them later, not at the end of the process either. And the last
-    lines of TensorFlow load Keras, in a `try` that passes over an ImportError: here it waits until
-    someone asks for `tf.keras` or imports it.
+    meanwhile, and never looks at them later. And TensorFlow's last lines load Keras, in a `try`
+    that passes over an ImportError: here it waits until someone asks for `tf.keras`.
     """
     was_on, is_loaded = gc.isenabled(), _EAGER_KERAS in sys.modules
     gc.disable()
@@ -226,3 +226,95 @@ def thread_variables_error() -> str | None:
         if not (text.isascii() and text.isdecimal() and int(text) <= MOST_THREADS):
             return f"the environment's {name}={text} must be a number from 0 to {MOST_THREADS}"
     return None
+
+
+# TensorFlow's protos without TensorFlow, which takes fifty times as long to import.
+#
+# Python finds them by the package's `__path__`, for which the package need not have run: a bare
+# module of its name stands in, until something else is asked of it. So where TensorFlow is
+# installed there is one class of each message, whichever way it came. Where it is not, the copies
+# of TensorBoard do; they lack `SavedModel`, which is described here.
+
+_NAME = "tensorflow"
+_SAVED_MODEL = """
+name: "saved_model.proto" package: "tensorboard" syntax: "proto3"
+dependency: "tensorboard/compat/proto/meta_graph.proto"
+message_type { name: "SavedModel"
+field { name: "saved_model_schema_version" number: 1 label: LABEL_OPTIONAL type: TYPE_INT64 }
+field { name: "meta_graphs" number: 2 label: LABEL_REPEATED type: TYPE_MESSAGE
+type_name: ".tensorboard.MetaGraphDef" } }
+"""
+
+
+class _Package(types.ModuleType):
+    """A module of TensorFlow's that has not run; `get` has what its names stand for."""
+
+    def __init__(self, name: str, path: list[str], get: Callable[[str], Any]) -> None:
+        super().__init__(name)
+        self.__path__ = path
+        self.__spec__ = ModuleSpec(name, None, is_package=True)
+        self._get = get
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") and name != "__version__":  # Python's own, such as `__file__`.
+            raise AttributeError(name)
+        return self._get(name)
+
+
+def postpone_tensorflow() -> None:
+    """Has `import tensorflow` cost nothing until something but a proto is asked of it.
+
+    Call it in place of `import_tensorflow`, before a module that imports TensorFlow.
+    """
+    if _NAME in sys.modules:
+        return
+    found = importlib.util.find_spec(_NAME)
+    if found is not None:
+        path = [*(found.submodule_search_locations or ())]
+        sys.modules[_NAME] = _Package(_NAME, path, _loaded)
+        return
+    board = importlib.util.find_spec("tensorboard")
+    places = board.submodule_search_locations if board else None
+    protos = [os.path.join(place, "compat", "proto") for place in places or ()]
+    for name, path, get in (
+        (_NAME, [], _not_installed),
+        (f"{_NAME}.core", [], _no_name),
+        (f"{_NAME}.core.framework", protos, _no_name),
+        (f"{_NAME}.core.protobuf", protos, _no_name),
+        (f"{_NAME}.core.protobuf.saved_model_pb2", [], _saved_model),
+    ):
+        sys.modules[name] = _Package(name, path, get)
+
+
+def _loaded(name: str) -> Any:
+    """A name of TensorFlow, which is loaded and takes its package's place."""
+    bare = sys.modules.get(_NAME)
+    if isinstance(bare, _Package):
+        del sys.modules[_NAME]
+        try:
+            import_tensorflow()
+        except BaseException:
+            sys.modules[_NAME] = bare
+            raise
+        if "core" in vars(bare):  # It was loaded already, so that nobody adds it again.
+            vars(sys.modules[_NAME])["core"] = vars(bare)["core"]
+    return getattr(sys.modules[_NAME], name)
+
+
+def _not_installed(name: str) -> NoReturn:
+    raise NotInstalledError(
+        f"this needs TensorFlow, which is not installed: pip install {_NAME} ({name})"
+    )
+
+
+def _no_name(name: str) -> NoReturn:
+    raise AttributeError(name)  # Python then looks for a module of that name.
+
+
+def _saved_model(_: str) -> Any:
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+
+    importlib.import_module("tensorboard.compat.proto.meta_graph_pb2")
+    pool = descriptor_pool.Default()
+    pool.Add(text_format.Parse(_SAVED_MODEL, descriptor_pb2.FileDescriptorProto()))
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("tensorboard.SavedModel"))

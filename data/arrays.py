@@ -111,10 +111,7 @@ def _member_header(
 
 
 def read_npy(path: str, max_bytes: int) -> Array:
-    """The array of an .npy file.
-
-    Raises DataError where it is no whole one, holds objects, or more than `max_bytes`.
-    """
+    """The array of an .npy file; DataError where it is no whole one, holds objects, or too much."""
     read_npy_header(path, max_bytes)
     with _open(path) as stream:
         return _read_array(stream)
@@ -173,7 +170,6 @@ class NpyRows:
     """
 
     def __init__(self, path: str, header: Header) -> None:
-        """Takes the header that was read of the file."""
         self.path, self.shape, self.dtype = path, header.shape, header.dtype
         self._start = header.start
         self._row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
@@ -192,10 +188,7 @@ class NpyRows:
         return self.shape[0]
 
     def read(self, indices: Indices) -> tuple[Array, dict[int, DataError]]:
-        """The rows of these numbers as they are stored, and what is missing, by its position.
-
-        Rows that follow each other are read at once. Raises DataError where the disk fails.
-        """
+        """The rows as they are stored, and what is missing by its position; or a DataError."""
         rows: Array = np.empty((len(indices), *self.shape[1:]), self.dtype)
         if not len(indices):
             return rows, {}
@@ -309,9 +302,8 @@ _CHUNK_BYTES = 2**20  # Read at once, so that memory follows what is there, not 
 def read_idx(path: str, max_bytes: int) -> Array:
     """The array of an IDX file, gzipped or not: of one dimension or more, perhaps without a value.
 
-    The dtype is uint8, int8, int16, int32, float32 or float64, in the machine's byte order. Raises
-    DataError where there is no such file, it is no whole IDX file, or has bytes after its values or
-    more than max_bytes of them, unpacked.
+    It is uint8, int8, int16, int32, float32 or float64, in the machine's byte order. Raises
+    DataError where it is no whole IDX file, or has bytes beyond its values or max_bytes.
     """
     with _open(path) as stream:
         packed = stream.read(len(_GZIP_START)) == _GZIP_START

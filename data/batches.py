@@ -37,10 +37,7 @@ class Stream(IntEnum):
 
 
 def raw_bits(count: int, seed: int, stream: Stream, index: int = 0) -> npt.NDArray[np.uint64]:
-    """Uniform 64-bit numbers, uint64 [count].
-
-    `seed` is the run's, 0 or more; `index` tells several draws of a stream apart: an epoch, say.
-    """
+    """Uniform 64-bit numbers, uint64 [count]; `index` tells draws of a stream apart, as epochs."""
     sequence = np.random.SeedSequence(seed, spawn_key=(stream, index))
     # Only with a size of None is one int returned.
     return np.asarray(np.random.Philox(sequence).random_raw(count), np.uint64)
@@ -92,10 +89,9 @@ def split_rows(labels: Indices, fraction: float, seed: int) -> tuple[Indices, In
 class ShuffledBatches:
     """Batches of shuffled examples without end: which examples step k trains on.
 
-    The stream of examples is a permutation of all for epoch 0, then another for epoch 1, and so
-    on; batch k is its slice [k * batch_size, (k + 1) * batch_size). So each epoch has each example
-    once, and a batch may hold the end of one epoch and the start of the next. The permutation of
-    an epoch follows from (seed, epoch). Several threads may ask at once.
+    Examples come in a permutation of all for epoch 0, another for epoch 1, and so on; batch k is
+    the slice [k * batch_size, (k + 1) * batch_size) of this. A permutation follows from (seed,
+    epoch). Several threads may ask at once.
     """
 
     def __init__(self, num_examples: int, batch_size: int, seed: int) -> None:
@@ -138,9 +134,8 @@ def augment(images: Array, seed: int, step: int, first: int = 0) -> Array:
     The shifts are uniform in [-MAX_SHIFT, MAX_SHIFT] and the mirroring, left to right, has
     probability 1/2, all independent: the augmentation of He et al., "Deep residual learning for
     image recognition", CVPR 2016, section 4.2, with the image's edge repeated in place of zeros.
-    What happens to image i of a batch follows from (seed, step, i).
-
-    Takes the images from `first` on, [B, H, W, C] of any dtype, and gives new ones.
+    What happens to image i of a batch follows from (seed, step, i). Takes the images from `first`
+    on, [B, H, W, C] of any dtype, and gives new ones.
     """
     count, height, width, channels = images.shape
     bits = raw_bits(first + count, seed, Stream.AUGMENTATION, step)[first:]
@@ -167,10 +162,9 @@ def read_ahead(
 ) -> Generator[T, None, None]:
     """Yields batch_of_step(k) for k in [start, stop), in this order, assembled in other threads.
 
-    What it raises is raised at its step. Besides the batch that was yielded last, one more than
-    there are threads is in memory or in the making. The threads start with the first batch that is
-    asked for and end with the last one, with an exception, or when the generator is closed; a batch
-    in the making is waited for, one that is not begun is dropped.
+    What it raises is raised at its step. One more batch than there are threads is in memory or in
+    the making, beside the last one. The threads end with the generator, however it ends; a batch in
+    the making is waited for, one that is not begun is dropped.
     """
     executor = ThreadPoolExecutor(workers, thread_name_prefix="read-ahead")
     try:
@@ -208,13 +202,7 @@ class BadSoFar:
         return [position for position, row in enumerate(indices.tolist()) if row in self.rows]
 
     def read(self, source: Source, good_indices: Callable[[], Indices]) -> tuple[Array, ...]:
-        """The rows of good indices, which are asked for anew each time that some prove to be bad.
-
-        Those that are new are logged.
-
-        Raises:
-          DataError: under STOP, what was raised and the flag that goes on without it.
-        """
+        """The rows of good indices, asked for anew each time that some prove to be bad."""
         while True:
             indices = good_indices()
             try:
@@ -240,15 +228,14 @@ class TrainingBatches:
     """
 
     def __init__(self, source: Source, order: ShuffledBatches, on_bad: str = STOP) -> None:
-        """Takes the examples, their order, and what a bad one does: STOP or SKIP."""
         self._source = source
         self._order = order
         self._bad = BadSoFar(on_bad)
 
     def batch(self, step: int, rows: slice = _ALL) -> tuple[Array, ...]:
-        """The batch of a step, or some of its rows; may be called by several threads at once.
+        """The batch of a step, or some rows of it, in any thread.
 
-        Raises DataError where an example is bad, under STOP; or none is good.
+        DataError for a bad row under STOP, or none good.
         """
         return self._bad.read(self._source, lambda: self._good_indices(step, rows))
 

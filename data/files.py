@@ -1,78 +1,56 @@
-"""Files and folders: local ones by Python, others through `tf.io.gfile`, with what that needs.
+"""Files of data: what is missing is a `DataError`, what the file system refuses a `RefusedError`.
 
-TensorFlow is imported only for what is not local, such as gs://. What is missing becomes a
-`DataError`, what the file system refuses a `RefusedError`.
+Also digests of files too many or too large to be read each time.
 """
 
 import hashlib
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from errno import EINVAL
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 
+import file_io
 from errors import DataError, RefusedError, reason
 
 T = TypeVar("T")
-_MISPLACED = ("InvalidArgumentError", "OutOfRangeError")  # Of TensorFlow, where it is asked.
-
-
-def _is_local(path: str) -> bool:
-    return "://" not in path
-
-
-def _gfile() -> Any:
-    """TensorFlow's file systems."""
-    import tensorflow as tf
-
-    return tf.io.gfile
 
 
 @contextmanager
 def refusals_as_data_errors(path: str) -> Iterator[None]:
     """Raises DataError for what is missing, RefusedError for what else is refused."""
     try:
-        yield
+        with file_io.os_errors(path):
+            yield
     except OSError as error:
         if error.errno is None:  # No file system's, but a decoder's of what was in a file.
             raise
         kind = DataError if isinstance(error, FileNotFoundError) else RefusedError
-        raise kind(f"{path}: {error.strerror}") from error
-    except Exception as error:
-        errors = sys.modules["tensorflow"].errors if "tensorflow" in sys.modules else None
-        if errors is None or not isinstance(error, errors.OpError):
-            raise
-        told = " ".join(error.message.removeprefix(f"{path}; ").split())
-        kind = DataError if isinstance(error, errors.NotFoundError) else RefusedError
-        raise kind(f"{path}: {told}") from error
+        raise kind(f"{path}: {(error.strerror or '').removeprefix(f'{path}; ')}") from error
 
 
 @contextmanager
 def open_binary(path: str) -> Iterator[BinaryIO]:
     """Opens a file for reading bytes; also no pipe or device, which may never end, is opened."""
-    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+    if file_io.is_endless(path):
         raise DataError(f"{path}: is no regular file")
-    with refusals_as_data_errors(path), _opened(path) as stream:
+    with refusals_as_data_errors(path):
         try:
-            yield stream
-        except Exception as error:
+            with file_io.opened(path) as stream:
+                yield stream
+        except OSError as error:
             # A number in a damaged file sent its reader before the start or past the end.
-            if getattr(error, "errno", 0) == EINVAL or type(error).__name__ in _MISPLACED:
+            if error.errno == EINVAL:
                 raise DataError(f"{path}: is damaged or cut short: {reason(error)}") from error
             raise
-
-
-def _opened(path: str) -> BinaryIO:
-    return open(path, "rb") if _is_local(path) else cast(BinaryIO, _gfile().GFile(path, "rb"))
 
 
 def size(path: str) -> int:
     """The length of a file in bytes; DataError where it cannot be reached."""
     with refusals_as_data_errors(path):
-        return int(os.stat(path).st_size if _is_local(path) else _gfile().stat(path).length)
+        return file_io.stat(path).size
 
 
 def read_bytes(path: str, max_bytes: int) -> bytes:
@@ -104,68 +82,51 @@ def retried(read: Callable[[str], T], path: str) -> T:
 def list_folder(path: str) -> list[str]:
     """The names in a folder, sorted, without their path; DataError where one is not UTF-8, too."""
     with refusals_as_data_errors(path):
-        # Object stores mark their folders with a trailing slash.
-        found = os.listdir(path) if _is_local(path) else _gfile().listdir(path)
-        names = sorted(name.rstrip("/") for name in found)
+        names = file_io.listed(path)
     for name in names:
-        raw = os.fsencode(name)
-        if raw.decode(errors="ignore") != name:
+        if not file_io.is_utf8(name):
+            raw = os.fsencode(name)
             raise DataError(f"{path}: holds {raw!r}, a name that is not UTF-8; rename it")
     return names
 
 
 def is_folder(path: str) -> bool:
     """Whether `path` is a folder; what cannot be reached is none."""
-    return os.path.isdir(path) if _is_local(path) else bool(_gfile().isdir(path))
+    return file_io.is_folder(path)
 
 
 def exists(path: str) -> bool:
     """Whether there is a file or a folder."""
     with refusals_as_data_errors(path):
-        return os.path.exists(path) if _is_local(path) else bool(_gfile().exists(path))
+        return file_io.exists(path)
 
 
 def join(folder: str, name: str) -> str:
     """The path of `name` in `folder`."""
-    return os.path.join(folder, name) if _is_local(folder) else str(_gfile().join(folder, name))
+    return os.path.join(folder, name)
 
 
 def write_atomically(path: str, content: bytes | Iterable[bytes]) -> None:
-    """Writes a file that is there as a whole or not at all, and makes its folder where needed.
-
-    The content may come in parts.
-    """
-    temporary, folder = f"{path}.tmp", os.path.dirname(path) or "."
-    parts = [content] if isinstance(content, bytes) else content
+    """Writes a file that is there as a whole or not at all, and makes its folder where needed."""
+    folder = os.path.dirname(path) or "."
     with refusals_as_data_errors(path):
-        if not _is_local(path):
-            gfile = _gfile()
-            gfile.makedirs(folder)
-            with gfile.GFile(temporary, "wb") as stream:
-                for part in parts:
-                    stream.write(part)
-            gfile.rename(temporary, path, overwrite=True)
-            return
-        if not os.path.exists(folder):
-            os.makedirs(folder, exist_ok=True)
-        with open(temporary, "wb") as file:
-            file.writelines(parts)
-            file.flush()
-            os.fsync(file.fileno())  # Else a power cut after the rename may leave an empty file.
-        os.replace(temporary, path)
+        if not file_io.exists(folder):
+            file_io.make_folder(folder)
+        file_io.write_file(path + file_io.TEMPORARY_SUFFIX, content)
+        file_io.rename(path + file_io.TEMPORARY_SUFFIX, path)
 
 
 def write_probe(path: str) -> None:
     """Writes an empty file and deletes it; DataError where it cannot."""
     with refusals_as_data_errors(path):
-        (open if _is_local(path) else _gfile().GFile)(path, "wb").close()
-    remove(path)
+        file_io.write_file(path, b"")
+        file_io.remove(path)
 
 
 def remove(path: str) -> None:
     """Deletes a file; DataError where it cannot be."""
     with refusals_as_data_errors(path):
-        os.remove(path) if _is_local(path) else _gfile().remove(path)
+        file_io.remove(path)
 
 
 # Digests of files too many or too large to be read each time a run starts: they tell data sets

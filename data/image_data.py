@@ -49,16 +49,13 @@ _EXPECTED = (
 
 
 class ImageData(NamedTuple):
-    """Images to train on and, where there are any, to test on; class names are () when unknown.
-
-    `write` puts images that are nowhere yet, those of the ramp, where they are kept.
-    """
+    """Images to train on and, where there are any, to test on; class names are () when unknown."""
 
     train: Source
     test: Source | None
     class_names: tuple[str, ...]
     num_classes: int
-    write: Callable[[], None] | None = None
+    write: Callable[[], None] | None = None  # Puts the ramp's images where they are kept.
 
     def identity(self) -> dict[str, Any]:
         """Tells the images from others; `test_data` only where there are test images."""
@@ -94,20 +91,14 @@ def open_image_data(
     seed: int,
     options: ReadOptions,
 ) -> ImageData:
-    """Opens images and their labels.
+    """Opens images and their labels; DataError where they are missing or cannot be used.
 
-    Args:
-      spec: "shapes"; "ramp"; the name of a data set of `data.named`; an .npz file with X
-        [N, 32, 32, 3] (uint8 or float) and Y [N]; an .npy file with such an X, with Y beside it
-        (x.npy, x.labels.npy); or a folder with one subfolder of PNG or JPEG images per class, or
-        with such folders in train/ and test/. Symbolic links are followed, out of the folder too.
-      ramp_path: where the ramp is kept.
-      validation_fraction: of each class, held out as test images where there are none, in [0, 1).
-      seed: the run's seed, which tells the images that are held out.
-      options: how they are read.
-
-    Raises:
-      DataError: the data is missing or cannot be used.
+    `spec` is "shapes"; "ramp", which is kept at `ramp_path`; the name of a data set of
+    `data.named`; an .npz file with X [N, 32, 32, 3] (uint8 or float) and Y [N]; an .npy file with
+    such an X, with Y beside it (x.npy, x.labels.npy); or a folder with one subfolder of PNG or JPEG
+    images per class, or with such folders in train/ and test/. Symbolic links are followed, out of
+    the folder too. Where there are no test images, `validation_fraction` of each class, in [0, 1),
+    is held out for them; the run's seed tells which.
     """
     data = _open(spec, ramp_path, options)
     if not validation_fraction:

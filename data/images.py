@@ -45,12 +45,10 @@ def decode_image(
     """Decodes a PNG or JPEG image, turns it as viewers do, and resizes it to a square, bilinear.
 
     Transparency is dropped, of an animation the first image is taken, and of 16 bits per channel
-    the upper 8. With `ignore_exif`, the pixels stay as they are stored, whatever orientation the
-    EXIF data say.
+    the upper 8. With `ignore_exif`, the pixels are not turned, whatever the EXIF data say.
 
-    Gives uint8 [size, size, channels]: RGB, or with one channel the brightness of that. Raises
-    DataError where it is neither PNG nor JPEG, has more than `MAX_PIXELS`, or is damaged or cut
-    short.
+    Gives uint8 [size, size, channels]: RGB, or with one channel its brightness; DataError where it
+    is neither PNG nor JPEG, has more than `MAX_PIXELS`, or is damaged or cut short.
     """
     decoder = next((_DECODERS[start] for start in _DECODERS if content.startswith(start)), None)
     if decoder is None:
@@ -103,10 +101,7 @@ _MOST_WORKERS = 8
 
 
 def decoding_workers(paths: Sequence[str]) -> int:
-    """How many threads decode these files fastest: one, unless they are large enough to share.
-
-    A few of them are looked at, evenly spaced.
-    """
+    """How many threads decode these files fastest: one, unless a few of them are large."""
     sizes = [0]
     for path in paths[:: max(len(paths) // _FILES_LOOKED_AT, 1)]:
         with suppress(DataError):  # Told when it is its turn to be read.
@@ -139,10 +134,7 @@ def class_names(folder: str) -> tuple[str, ...]:
 
 
 def list_images(folder: str) -> list[tuple[str, int]]:
-    """The path of each file and its label, an index into `class_names`; by class, then by name.
-
-    Raises DataError where there are no class subfolders, or a class has no file.
-    """
+    """The path of each file and its label, an index into `class_names`; DataError for none."""
     names = class_names(folder)
     if not names:
         found = visible_names(folder)
@@ -163,8 +155,8 @@ def list_images(folder: str) -> list[tuple[str, int]]:
 def find_parts(folder: str) -> tuple[list[str], tuple[str, ...]]:
     """The folder to train on, then the one to test on where there is one; and the classes, sorted.
 
-    Raises:
-      DataError: test/ without train/, other folders beside them, or different classes in the two.
+    Raises DataError where there is test/ without train/, another folder beside them, or a class in
+    only one of them.
     """
     names = class_names(folder)
     train, test = (files.join(folder, part) for part in (_TRAIN, _TEST))
@@ -190,9 +182,8 @@ def find_parts(folder: str) -> tuple[list[str], tuple[str, ...]]:
 def choose(wanted: Sequence[str], known: Sequence[str]) -> tuple[int, ...]:
     """The labels of the wanted classes among the known ones; () wants all.
 
-    `known` has all names, or the numbers of classes without names, in the order of the labels. The
-    place of a class in the result is its new label. Raises DataError where a class is unknown or
-    repeated, or there are fewer than two.
+    `known` are all names, or numbers, in the order of the labels. The place of a class in the
+    result is its new label. DataError where one is unknown or repeated, or there is only one.
     """
     if not wanted:
         return tuple(range(len(known)))
@@ -216,10 +207,9 @@ class ImageStore:
         image_shape: tuple[int, ...] = IMAGE_SHAPE,
         ignore_exif: bool = False,
     ) -> None:
-        """Takes N files, of which nothing is read yet.
+        """Takes N files, of which nothing is read yet, to be made [S, S, C], C 3, or 1 for grey.
 
-        Their names in the folder are part of the digest, it itself is not. The images are made
-        [S, S, C], C 3, or 1 for grey; for `ignore_exif` see `decode_image`.
+        Their names in the folder are part of the digest. For `ignore_exif` see `decode_image`.
         """
         self.paths = paths
         self.shape = (len(paths), *image_shape)
@@ -272,10 +262,7 @@ def check_images(
 
 
 def as_images(array: Array, name: str, image_shape: tuple[int, ...] = IMAGE_SHAPE) -> Array:
-    """Checks images, uint8 or float [N, *image_shape]; floats of any width are taken as float32.
-
-    Raises DataError for another shape or dtype, for no image, and for NaN or infinity.
-    """
+    """Images, uint8 or float [N, *image_shape], as uint8 or float32; else a DataError."""
     check_images(array.shape, array.dtype, name, image_shape)
     if array.dtype == np.uint8:
         return np.ascontiguousarray(array)
@@ -295,10 +282,7 @@ def not_finite(rows: Array) -> list[int]:
 
 
 def warn_out_of_range(images: Array, name: str) -> None:
-    """Logs a warning where float images leave [0, 1], the range of scaled uint8 images.
-
-    The ramp is meant to be as it is.
-    """
+    """Warns where float images leave [0, 1], as scaled uint8 images do not; the ramp may."""
     if images.dtype == np.uint8:
         return
     low, high = float(images.min()), float(images.max())
@@ -307,10 +291,7 @@ def warn_out_of_range(images: Array, name: str) -> None:
 
 
 def as_labels(array: Array, name: str) -> npt.NDArray[np.int64]:
-    """Labels [N], integers of any width or floats that are whole numbers, 0 or more, as int64.
-
-    Raises DataError for another shape or dtype, and for other numbers.
-    """
+    """Labels [N] as int64: integers, or floats that are whole, 0 or more; DataError for others."""
     if array.ndim != 1:
         raise DataError(f"{name}: expected one label per image, [N], found {list(array.shape)}")
     if array.dtype.kind not in "iuf":
@@ -327,10 +308,7 @@ def as_labels(array: Array, name: str) -> npt.NDArray[np.int64]:
 
 
 def count_classes(labels: npt.NDArray[np.int64], name: str) -> int:
-    """The number of classes: the greatest of the labels, int64 [N], N above 0, + 1.
-
-    Raises DataError where a class has no image, or there is only one.
-    """
+    """The greatest label + 1; DataError where a class has no image, or there is only one."""
     present = np.unique(labels)
     num_classes = int(present[-1]) + 1
     if len(present) < num_classes:

@@ -59,8 +59,7 @@ def load_named(name: str) -> list[tuple[Array, Array]]:
 
     They are uint8 [N, H, W] or [N, H, W, 3], and int64 [N]. Keras downloads what is not in its
     cache, `$KERAS_HOME/datasets` or `~/.keras/datasets`, and checks it (of Fashion-MNIST only what
-    is checked here). Raises DataError where it cannot be downloaded, or what is in the cache is
-    damaged or something else.
+    is checked here). DataError where it cannot, or the cache is damaged or holds something else.
     """
     # Only now: importing Keras takes seconds and makes its folder.
     module = importlib.import_module(f"keras.datasets.{name}")
@@ -185,10 +184,7 @@ def find_file(folder: str, stem: str, rank: int) -> str | None:
 
 
 def labels_beside(images_path: str) -> str | None:
-    """The file with the labels of images whose file is named as those of MNIST are.
-
-    Beside `t10k-images-idx3-ubyte`, that is `t10k-labels-idx1-ubyte`; None where there is none.
-    """
+    """Beside `t10k-images-idx3-ubyte`, `t10k-labels-idx1-ubyte`; None where there is none."""
     folder, name = os.path.split(images_path)
     found = _IMAGES.fullmatch(name)
     return find_file(folder, f"{found[1]}labels", 1) if found else None

@@ -78,7 +78,6 @@ def draw(indices: npt.NDArray[np.int64], seed: int = _SEED) -> npt.NDArray[np.ui
 def _draw_class(
     distance: _Distance, indices: npt.NDArray[np.int64], seed: int
 ) -> npt.NDArray[np.uint8]:
-    """Images of one class."""
     keys = _hash(indices.astype(np.uint64) + (np.uint64(seed) << np.uint64(32)))
     draws = _hash(keys[:, None] + np.arange(10, dtype=np.uint64))
 
@@ -134,9 +133,8 @@ def ramp_labels() -> npt.NDArray[np.int64]:
 
 
 def ramp_demo() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """Two images to predict, the third and the fourth of the ramp, as the tutorials do.
+    """Two images to predict, the third and the fourth of the ramp, float32 [2, 32, 32, 3].
 
-    float32 [2, 32, 32, 3], and the labels that the tutorials write beside them, int64 [2]: not
-    what the ramp was labelled with.
+    The labels, int64 [2], are those of the tutorials: not what the ramp was labelled with.
     """
     return ramp_images()[2:4], np.array([3, 1], np.int64)

@@ -31,10 +31,7 @@ class Store(Protocol):
     workers: int  # How many threads that call `take` get the most examples a second.
 
     def take(self, indices: Indices) -> Array:
-        """The features of these examples, [B, ...], new.
-
-        Raises BadRowsError where some cannot be read, or are no numbers.
-        """
+        """The features of these examples, [B, ...], new; BadRowsError where some cannot be had."""
 
     def digest(self) -> str:
         """Tells these features from others: a SHA-256 in hex, in a time that has a bound."""
@@ -131,11 +128,7 @@ class HeldStore:
     """What another store has, read into memory: `values`, [N, ...]; those of bad rows are zeros."""
 
     def __init__(self, store: Store, *, keep_bad: bool) -> None:
-        """Reads all rows.
-
-        Raises:
-          BadRowsError: of the first bad row; where they are kept, `take` raises it instead.
-        """
+        """Reads all rows; BadRowsError where one is bad, unless they are kept for `take`."""
         self.values: Array = np.zeros(store.shape, store.dtype)
         self.shape, self.dtype, self.workers = store.shape, store.dtype, 1
         self._errors: dict[int, DataError] = {}

@@ -69,8 +69,7 @@ def attribute_of(node: NodeDef, name: str) -> AttrValue:
 def source(view: View, text: str) -> Output | None:
     """What a node's input gives in the end: copies, reshapes and arguments are seen through.
 
-    The input is as it stands in the view: `op`, `op:1`, in a function `op:output:1`. It is None
-    where the graph ends before there is anything.
+    It is `op`, `op:1`, or in a function `op:output:1`. None where the graph ends before.
     """
     for _ in range(_MAX_STEPS):
         name, _, rest = text.partition(":")
@@ -103,7 +102,6 @@ def views(meta: MetaGraphFile, wanted: Collection[str]) -> Iterator[View]:
 
 
 def _bodies(view: View, library: Mapping[str, FunctionDef]) -> Iterator[View]:
-    """The functions that the nodes of `view` call, a call at a time."""
     for node in view.nodes.values():
         for function in (library[name] for name in called(node, library)):
             arguments = [argument.name for argument in function.signature.input_arg]
@@ -300,7 +298,6 @@ def _copy_cleaned(
 
 
 def _add_functions(meta: MetaGraphFile, graph_def: GraphDef) -> None:
-    """Adds the library functions that the nodes of `graph_def` call, and those they call."""
     library = {f.signature.name: f for f in meta.proto.graph_def.library.function}
 
     def calls(nodes: Iterable[NodeDef]) -> list[str]:

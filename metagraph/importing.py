@@ -157,11 +157,7 @@ def _is_of_type(value: AttrValue, kind: str) -> bool:
 def import_graph(
     meta: MetaGraphFile, graph_def: GraphDef, input_map: Mapping[str, tf.Tensor]
 ) -> None:
-    """Imports into the default graph, under the file's names.
-
-    Raises:
-      CheckpointError: the graph is not well-formed, or of another TensorFlow's operations.
-    """
+    """Imports into the default graph, under the file's names; or a CheckpointError."""
     check_well_formed(graph_def, meta.path)
     try:
         tf.import_graph_def(
@@ -175,10 +171,7 @@ def import_graph(
 
 
 def tensor_of(graph: tf.Graph, name: str) -> tf.Tensor:
-    """The tensor of this name, of a node that has been imported.
-
-    Raises CheckpointError where its node has no such output.
-    """
+    """The tensor of this name, of an imported node; CheckpointError where it has no such output."""
     try:
         return graph.get_tensor_by_name(name)
     except (KeyError, ValueError) as error:
@@ -214,10 +207,7 @@ def disarmed_graph(meta: MetaGraphFile, names: Collection[str]) -> tf.Graph:
 
 
 def import_disarmed(meta: MetaGraphFile, graph_def: GraphDef) -> tf.Graph:
-    """Imports nodes of the file, which it changes: what would be refused can never run.
-
-    Raises CheckpointError where a node's input does not exist, or the graph cannot be imported.
-    """
+    """Imports nodes of the file, disarmed in place, to be looked at; or a CheckpointError."""
     disarm(graph_def)
     graph = tf.Graph()
     with graph.as_default():

@@ -12,9 +12,7 @@ from typing import TypeVar
 
 from absl import logging
 from google.protobuf import text_format
-from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError, EncodeError, Message
-from google.protobuf.unknown_fields import UnknownFieldSet
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.framework.tensor_shape_pb2 import TensorShapeProto
@@ -22,9 +20,10 @@ from tensorflow.core.framework.types_pb2 import DT_STRING
 from tensorflow.core.framework.variable_pb2 import VariableDef
 from tensorflow.core.protobuf.meta_graph_pb2 import CollectionDef, MetaGraphDef
 
-from checkpoints.file_io import HEAD_BYTES, kind_of, read_bounded
+from checkpoints.bundle import fields_of, last_of
 from checkpoints.naming import META_SUFFIX, SIGNATURE
 from errors import CheckpointError, first_few, nearest_names
+from file_io import HEAD_BYTES, kind_of, read_bounded
 from metagraph.description import NO_SIGNATURE, Signature
 
 DEFAULT_MAX_BYTES = 512 << 20
@@ -37,10 +36,7 @@ M = TypeVar("M", bound=Message)
 
 
 def parse_message(message: M, content: bytes, path: str) -> M:
-    """Fills an empty `message` from its binary or its text format, to the binary parser's limits.
-
-    Raises CheckpointError where it is no such message.
-    """
+    """Fills an empty `message` from its binary or text format, or raises CheckpointError."""
     if not content or kind_of(content[:HEAD_BYTES]) is not None:
         raise _not_a_model(message, content, path)
     if _TEXT.match(content[:HEAD_BYTES]):
@@ -105,10 +101,7 @@ class MetaGraphFile:
 
     @cached_property
     def nodes(self) -> Mapping[str, NodeDef]:
-        """The graph's nodes by name, in the file's order.
-
-        Raises CheckpointError where two nodes have one name, or one has a name that is none.
-        """
+        """The graph's nodes by name, in the file's order; CheckpointError where a name is wrong."""
         nodes = {node.name: node for node in self.proto.graph_def.node}
         if len(nodes) != len(self.proto.graph_def.node):
             raise CheckpointError(f"{self.path} is damaged: two of its nodes have the same name")
@@ -123,19 +116,13 @@ class MetaGraphFile:
         return held[key] if key in held else CollectionDef()
 
     def find_tensor(self, text: str) -> str | None:
-        """The full name of a tensor of this graph, None where there is no such node.
-
-        `op/name` means `op/name:0`.
-        """
+        """The full name of a tensor, `op:0` of `op`; None where there is no such node."""
         name = text if ":" in text else f"{text}:0"
         known = _TENSOR_NAME.fullmatch(name) and node_of(name) in self.nodes
         return name if known else None
 
     def tensor_name(self, text: str, keys: Mapping[str, str] = MappingProxyType({})) -> str:
-        """As `find_tensor`; `keys` are further names of tensors, such as those of a signature.
-
-        Raises CheckpointError where there is no such node; the message offers the nearest names.
-        """
+        """As `find_tensor`, also by `keys` as of a signature; CheckpointError, with near names."""
         name = self.find_tensor(text) or keys.get(text)
         if name is None:
             own = [key for key in keys if key not in self.nodes]
@@ -158,11 +145,7 @@ def shape_sizes(shape: TensorShapeProto) -> list[int | None] | None:
 
 
 def read_meta_graph(path: str, max_bytes: int = DEFAULT_MAX_BYTES) -> MetaGraphFile:
-    """Reads and parses a `.meta` file, binary or text.
-
-    Raises:
-      CheckpointError: the file is missing, unreadable, larger than `max_bytes` or no meta graph.
-    """
+    """Reads and parses a `.meta` file, binary or text; CheckpointError where it is none."""
     content = read_bounded(path, max_bytes, MAX_META_FLAG)
     proto = parse_message(MetaGraphDef(), content, path)
     if not proto.graph_def.node:
@@ -190,7 +173,6 @@ def variable_definitions(meta: MetaGraphFile, collection: str) -> Iterator[tuple
 BUNDLE = "serving_signatures"
 _MAX_BUNDLE_BYTES = 1 << 20  # Some hundred are usual; a small one takes little memory.
 _KINDS = {1: ("inputs", "outputs"), 2: ("inputs", "classes", "scores")}
-_BYTES = 2  # The wire type of texts and messages.
 
 
 def bundle_signature(meta: MetaGraphFile) -> Signature:
@@ -199,26 +181,19 @@ def bundle_signature(meta: MetaGraphFile) -> Signature:
         try:
             if len(content.value) > _MAX_BUNDLE_BYTES:
                 raise DecodeError
-            default = _fields(_fields(content.value).get(1, b""))
+            default = fields_of(last_of(fields_of(content.value), 1, b""))
             for kind in default.keys() & _KINDS.keys():
-                tensors = _fields(default[kind])
+                tensors = fields_of(last_of(default, kind, b""))
                 names = {
-                    key: _fields(tensors[number]).get(1, b"").decode()
+                    key: last_of(fields_of(last_of(tensors, number, b"")), 1, b"").decode()
                     for number, key in enumerate(_KINDS[kind], 1)
                     if number in tensors
                 }
                 inputs = {key: names.pop(key) for key in ("inputs",) if key in names}
                 return Signature(SIGNATURE, inputs, names)
-        except (DecodeError, UnicodeDecodeError):
+        except (DecodeError, UnicodeDecodeError, TypeError):
             logging.warning("%s: its collection %s is damaged and left out", meta.path, BUNDLE)
     return NO_SIGNATURE
-
-
-def _fields(message: bytes) -> dict[int, bytes]:
-    """The texts and messages that a message holds, by the numbers of their fields."""
-    fields = UnknownFieldSet(Empty.FromString(message))
-    found = (fields[index] for index in range(len(fields)))
-    return {field.field_number: field.data for field in found if field.wire_type == _BYTES}
 
 
 _OF_LOADERS = "__saved_model_"  # `__saved_model_init_op` and so on name no tensors to predict with.
@@ -280,10 +255,7 @@ _NODE = re.compile(rf"(?P<scope>(?:.+/)?){NODE}_*")
 
 
 def add_description(meta: MetaGraphDef, scope: str = "") -> None:
-    """Puts the signatures and collections of a meta graph into its graph, in place of its old ones.
-
-    All names of the graph begin with `scope`, such as `imported/`.
-    """
+    """Puts signatures and collections into the graph, all of whose names begin with `scope`."""
     take_description(meta.graph_def)
     relative = _without_graph(meta, lambda name: name.removeprefix(scope))
     content = relative.SerializeToString(deterministic=True)

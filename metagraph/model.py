@@ -9,6 +9,7 @@ from typing import NamedTuple
 from checkpoints import naming
 from checkpoints.manifest import verify_checkpoint
 from errors import CheckpointError, first_few
+from metagraph import usage
 from metagraph.description import Classifier, Model, as_classifier
 from metagraph.graph import SubGraph, reachable
 from metagraph.meta import (
@@ -20,15 +21,6 @@ from metagraph.meta import (
     read_signatures,
 )
 from metagraph.session import describe_tensors
-from metagraph.usage import (
-    Wiring,
-    behind_handle,
-    dependence,
-    is_source,
-    likely_outputs,
-    plumbing,
-    wiring_of,
-)
 from metagraph.variables import VARIABLE_OPS, graph_variables, unavailable
 
 _MAX_OUTPUTS = 10
@@ -47,21 +39,20 @@ class Candidates(NamedTuple):
 def find_candidates(
     meta: MetaGraphFile, signed: Collection[str] = (), wanted: Sequence[str] = ()
 ) -> Candidates:
-    """Looks through the whole graph, in time in proportion to it.
+    """Looks through the whole graph for what could be fed and fetched, the inputs `signed` first.
 
-    `signed` are the inputs that the signature names, `wanted` is what is to be predicted: by
-    default, the likely outputs.
+    What is `wanted` is predicted; by default, the likely outputs.
     """
-    wiring = wiring_of(meta)
-    left_out = plumbing(meta, wiring)
+    wiring = usage.wiring_of(meta)
+    left_out = usage.plumbing(meta, wiring)
     own = {name: node for name, node in wiring.nodes.items() if name not in left_out}
     plain = [f"{name}:0" for name, node in own.items() if node.op in PLACEHOLDERS]
     optional = [f"{name}:0" for name, node in own.items() if node.op in INPUT_OPS - PLACEHOLDERS]
     inputs = tuple(dict.fromkeys([*signed, *plain, *optional]))
-    sources = [name for name, node in wiring.nodes.items() if is_source(node)]
+    sources = [name for name, node in wiring.nodes.items() if usage.is_source(node)]
     pipeline = [tensor for name in sources for tensor in _taken_of(wiring, name, own)]
-    needs = dependence(wiring, (*pipeline, *inputs), left_out)
-    outputs = likely_outputs(wiring, needs)
+    needs = usage.dependence(wiring, (*pipeline, *inputs), left_out)
+    outputs = usage.likely_outputs(wiring, needs)
     predicted = [node_of(name) for name in wanted] or outputs
     needed = set[str]().union(*(needs.get(name, ()) for name in predicted))
     return Candidates(
@@ -71,7 +62,7 @@ def find_candidates(
     )
 
 
-def _taken_of(wiring: Wiring, name: str, takers: Collection[str]) -> list[str]:
+def _taken_of(wiring: usage.Wiring, name: str, takers: Collection[str]) -> list[str]:
     """The outputs of a node that some nodes take, in order."""
     found = (taker for taker in wiring.takers.get(name, ()) if taker in takers)
     tensors = set[str]().union(*(wiring.tensors_taken(taker, name) for taker in found))
@@ -84,10 +75,10 @@ def without_handles(
     """The unfed placeholders; in place of an iterator's handle, what comes out of the iterator."""
     if not unfed:
         return
-    wiring = wiring_of(needed.meta)
+    wiring = usage.wiring_of(needed.meta)
     for placeholder in unfed:
         tensors = list[str]()
-        for source in behind_handle(wiring, node_of(placeholder)):
+        for source in usage.behind_handle(wiring, node_of(placeholder)):
             if source in needed.names:
                 taken = _taken_of(wiring, source, needed.names)
                 asked = [name for name in fetches if node_of(name) == source]
@@ -170,10 +161,7 @@ def checkpoint_of(meta: MetaGraphFile) -> str | None:
 
 
 def missing_values(meta: MetaGraphFile, outputs: Sequence[str]) -> list[str]:
-    """A line for each variable that `outputs` need and that has no value, or one for all of them.
-
-    The checkpoint's index and the sizes of its files tell. Without outputs, all variables count.
-    """
+    """A line for each variable that `outputs`, or all, need without a value, or one for all."""
     if checkpoint_of(meta) is None:
         return []
     try:

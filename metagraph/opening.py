@@ -15,11 +15,11 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
-from checkpoints import file_io, folder
-from checkpoints.file_io import HEAD_BYTES, kind_of, names_in, read_bounded, read_head
-from checkpoints.folder import named_checkpoint, newest_meta_graph
+import file_io
+from checkpoints.folder import named_checkpoint, usable_steps
 from checkpoints.naming import BASENAME, INDEX_SUFFIX, META_SUFFIX, STATE_FILE, checkpoint_prefix
 from errors import CheckpointError, first_few, nearest_names
+from file_io import HEAD_BYTES, kind_of, names_in, read_bounded, read_head
 from metagraph.meta import (
     DEFAULT_MAX_BYTES,
     MAX_META_FLAG,
@@ -46,9 +46,8 @@ def open_model(
 ) -> MetaGraphFile:
     """Reads the graph that `path` stands for, and says where its variables are.
 
-    No graph file larger than `max_bytes` is read; `checkpoint` is what `find_variables` takes, for
-    variables that are elsewhere than the graph. Raises CheckpointError where there is no such model
-    or not one alone, or a part of it is missing.
+    They may be elsewhere, at `checkpoint`, as `find_variables` takes it. Raises CheckpointError
+    where the graph has more than `max_bytes`, is not there or not alone, or a part is missing.
     """
     file = find_model(path, warn=checkpoint is None)
     if file.endswith(GRAPH_SUFFIXES):
@@ -64,10 +63,7 @@ def open_model(
 
 
 def find_model(path: str, warn: bool = True) -> str:
-    """The file that holds the graph: a `.meta`, a frozen graph or a `saved_model.pb`.
-
-    With `warn`, it warns of variables in a folder that have no graph. It raises as `open_model`.
-    """
+    """The file that holds the graph; it may `warn` of variables in a folder that have none."""
     if file_io.is_folder(path):
         return _in_folder(path, warn)
     is_graph = path.endswith(GRAPH_SUFFIXES)
@@ -84,8 +80,8 @@ def _in_folder(path: str, warn: bool) -> str:
     for name in SAVED_MODEL_FILES:
         if name in names:
             return os.path.join(path, name)
-    if folder.usable_steps(path):
-        meta = newest_meta_graph(path)
+    if steps := usable_steps(path):
+        meta = checkpoint_prefix(path, steps[-1]) + META_SUFFIX
         if file_io.exists(meta):
             return meta
         raise _no_graph(meta, meta.removesuffix(META_SUFFIX))
@@ -103,7 +99,6 @@ def _in_folder(path: str, warn: bool) -> str:
 
 
 def _nothing_in(path: str, names: Sequence[str]) -> CheckpointError:
-    """What to say of a folder without a graph."""
     parts = [name for name in names if name.endswith(INDEX_SUFFIX)]
     if parts:
         return _no_graph(path, os.path.join(path, parts[-1].removesuffix(INDEX_SUFFIX)))
@@ -143,8 +138,7 @@ def prefix_of(path: str) -> str:
 def find_variables(path: str) -> str:
     """The prefix of the checkpoint that `path` stands for: of a folder, the newest in it.
 
-    Raises:
-      CheckpointError: there is none, or a folder has several and does not say which is the newest.
+    CheckpointError where there is none, or a folder does not say which of several is the newest.
     """
     prefix = prefix_of(path)
     place, base = os.path.split(prefix)
@@ -162,12 +156,10 @@ def find_variables(path: str) -> str:
 
 
 def _newest_in(path: str) -> str:
-    """The prefix of a folder's newest checkpoint."""
     names = names_in(path)
     if any(name in names for name in SAVED_MODEL_FILES):
         return os.path.join(path, SAVED_MODEL_VARIABLES)
-    steps = folder.usable_steps(path)
-    if steps:
+    if steps := usable_steps(path):
         return checkpoint_prefix(path, steps[-1])
     found = [prefix_of(name) for name in names if name.endswith(INDEX_SUFFIX)]
     found = _of_state_file(path, found, "")
@@ -178,7 +170,6 @@ def _newest_in(path: str) -> str:
 
 
 def _no_graph(path: str, prefix: str) -> CheckpointError:
-    """What to say of a path beside which there is no graph, and of its checkpoint, if it is one."""
     if file_io.exists(prefix + INDEX_SUFFIX):
         return _only_variables(prefix)
     if file_io.exists(path):
@@ -192,7 +183,6 @@ def _no_graph(path: str, prefix: str) -> CheckpointError:
 
 
 def _only_variables(prefix: str) -> CheckpointError:
-    """What to say of a checkpoint without its `.meta`: where the graph may be."""
     index = prefix + INDEX_SUFFIX
     place = os.path.dirname(prefix)
     saved_model = os.path.dirname(os.path.abspath(place))
@@ -225,10 +215,9 @@ def beside(path: str, suffixes: Sequence[str]) -> str:
 
 
 def parse_graph_file(content: bytes, path: str) -> MetaGraphDef | SavedModel:
-    """What the file holds, told by its content: any kind may be called `.pb`.
+    """What the file holds, told by its content, or CheckpointError: any kind may be called `.pb`.
 
-    Of a graph alone, it is a MetaGraphDef with nothing but that graph and its description. Raises
-    CheckpointError where it is none of them.
+    Of a graph alone, it is a MetaGraphDef with nothing but that graph and its description.
     """
     if os.path.basename(path) in SAVED_MODEL_FILES:
         return parse_message(SavedModel(), content, path)
@@ -255,10 +244,7 @@ def _is_graph(graph: GraphDef) -> bool:
 
 
 def serving_graph(saved_model: SavedModel, path: str) -> MetaGraphDef:
-    """The meta graph with the tag `serve`, which predicts; any other where it is the only one.
-
-    Raises CheckpointError where there are several, and none is for serving, or not one alone.
-    """
+    """The meta graph with the tag `serve`, or the only one; CheckpointError where it is neither."""
     graphs = [graph for graph in saved_model.meta_graphs if graph.graph_def.node]
     for wanted in ({_SERVE}, {_SERVE, "gpu"}):
         for graph in graphs:

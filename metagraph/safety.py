@@ -25,10 +25,7 @@ from errors import CheckpointError, first_few
 
 
 def op_definitions(graph_def: GraphDef) -> Mapping[str, OpDef]:
-    """What this TensorFlow says of each operation of a graph and of the functions it has in it.
-
-    One that it does not have is left out: the import of the graph says so.
-    """
+    """What this TensorFlow says of the operations of a graph; what it lacks is left out."""
     functions = graph_def.library.function
     nodes = itertools.chain(graph_def.node, *(function.node_def for function in functions))
     ops = {node.op for node in nodes} - {function.signature.name for function in functions}
@@ -39,7 +36,6 @@ def op_definitions(graph_def: GraphDef) -> Mapping[str, OpDef]:
 
 
 def _read_table() -> dict[str, list[str]]:
-    """The operations of each section of `operations.txt`."""
     sections: dict[str, list[str]] = {}
     operations: list[str] = []
     table = Path(__file__).with_name("operations.txt")
@@ -92,11 +88,7 @@ class Offender(NamedTuple):
 
 
 def check_operations(graph_def: GraphDef, where: str, trust_graph: bool) -> None:
-    """Checks that every operation of what will be run only computes; with trust, it only warns.
-
-    Raises:
-      CheckpointError: an operation may do more, or is unknown; the message names the first few.
-    """
+    """Raises CheckpointError, or warns with trust, unless all that will be run only computes."""
     found = list(offenders(graph_def))
     if not found:
         return
@@ -202,10 +194,9 @@ RUN = "one run"  # Of the fetched tensors, for some rows.
 class TimeLimit:
     """What each thing may take that TensorFlow is made to do with a graph: its import, a run.
 
-    A session cancels queues and loops when its time is over. Nothing but the end of the process
-    stops a kernel that computes, or an import, which folds constants. That is what `end_after` is
-    for: it ends the process with a line, so many seconds from now; each call stands in place of the
-    one before, and 0 is for never. Without it, whatever does not end is waited for.
+    A session cancels queues and loops in time. Nothing but the end of the process stops a kernel
+    that computes, or an import, which folds constants. That is what `end_after` is for: it ends the
+    process with a line, so many seconds from now; 0 is for never, as is to have none.
     """
 
     seconds: float = 60.0  # 0 is no limit; nor is more than a year, for which no clock is made.
@@ -230,11 +221,7 @@ class TimeLimit:
                 end_after(0.0, "")
 
     def overrun(self, what: str, graph: tf.Graph) -> str:
-        """One line on why a run of `graph` may have taken longer than it may.
-
-        A session does not tell what it was doing: named is what waits for others, since a queue
-        that nobody fills is nearly always the cause.
-        """
+        """One line on why a run of `graph` may have taken too long: what waits for others."""
         took = self._took(what)
         # A reader waits for a queue of file names.
         waiting = [

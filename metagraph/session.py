@@ -21,8 +21,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from checkpoints.dtypes import DType
 from checkpoints.writer import make_fed_callable
 from errors import CheckpointError, first_few
-from metagraph.casting import Array, as_numpy_dtype
-from metagraph.description import TensorInfo
+from metagraph.description import Array, TensorInfo, as_numpy_dtype
 from metagraph.graph import attribute_of, nodes_by_op
 from metagraph.importing import disarmed_graph, import_graph, reason_of_run, run_errors, tensor_of
 from metagraph.meta import INPUT_OPS, PLACEHOLDERS, MetaGraphFile, node_of
@@ -68,21 +67,13 @@ class InferenceGraph:
         )
 
     def run(self, *values: Array) -> list[Array]:
-        """The values of `fetches`, from one run on a value for each of `feeds`.
-
-        These are of its very dtype and shape: neither is checked here. Raises CheckpointError where
-        an operation failed, or the run took longer than the time limit.
-        """
+        """The values of `fetches`, given those of `feeds`, each of its very dtype and shape."""
         return self.run_each([values])[0]
 
     def run_each(
         self, batches: Iterable[Sequence[Array]], side_by_side: Executor | None = None
     ) -> list[list[Array]]:
-        """What `run` gives for each batch; with an executor, in its threads.
-
-        Raises:
-          CheckpointError: an operation failed, or all of it took longer than the time limit.
-        """
+        """What `run` gives for each batch, perhaps in other threads; or a CheckpointError."""
         run_all = side_by_side.map if side_by_side else map
         try:
             with self._time_limit.over(RUN):
@@ -128,24 +119,18 @@ def load_inference_graph(
 ) -> InferenceGraph:
     """Imports what `fetches` need when `feeds` are fed, and restores its variables.
 
-    Any tensor can be fed; a variable has the fed value in each run, and is not read from the
-    checkpoint. In place of the handle of a resource variable, its value is fetched.
+    All are full names. Any tensor can be fed; a variable has the fed value in each run, and is not
+    read from the checkpoint. In place of a resource variable's handle, its value is fetched.
 
-    Args:
-      meta: the file; its checkpoint is the one at `meta.prefix`.
-      fetches: the full names of what a run returns.
-      feeds: the full names of what a run takes.
-      trust_graph: run also what may do more than compute, naming it in a warning.
-      assets: files that lookup tables are filled from, by the name of the tensor that the graph
-        takes the file's name from, or by the file's name there.
-      time_limit: of the import, of what fills the tables, of each run; reading files has none.
-      optimize: let TensorFlow rewrite the graph before it runs, which may change a result's last
-        bits and takes copies of all constants.
+    With `trust_graph`, what may do more than compute is named in a warning, and run. The `assets`
+    are files that lookup tables are filled from, by the tensor that gives the file's name, or by
+    that name. The time limit is one of the import, of filling the tables, and of each run. To
+    `optimize` lets TensorFlow rewrite the graph, which may change a result's last bits and takes
+    copies of all constants.
 
-    Raises:
-      CheckpointError: a tensor does not exist, the graph cannot be imported, may do more than
-        compute, has no kernel here or takes too long, a table's file is not named, or the
-        checkpoint lacks something or is damaged.
+    Raises CheckpointError where a tensor does not exist, the graph cannot be imported, may do more
+    than compute, has no kernel here or takes too long, a table's file is not named, or the
+    checkpoint lacks something or is damaged.
     """
     with time_limit.over("the import of the graph"):
         infos = describe_tensors(meta, feeds)  # Of a disarmed copy: nothing of it can run.
@@ -181,10 +166,7 @@ def load_inference_graph(
 
 
 def describe_tensors(meta: MetaGraphFile, names: Sequence[str]) -> tuple[TensorInfo, ...]:
-    """The dtype and shape of tensors; nothing is restored, refused or run.
-
-    Raises CheckpointError where a tensor does not exist, or the graph cannot be imported.
-    """
+    """The dtype and shape of tensors, or CheckpointError; nothing is restored, refused or run."""
     graph = disarmed_graph(meta, names)
     return tuple(_info(name, tensor_of(graph, name)) for name in names)
 
@@ -229,10 +211,7 @@ def _restored_session(
 def random_outputs(
     graph: InferenceGraph, fed: Sequence[Array], results: Sequence[Array]
 ) -> list[str]:
-    """The fetched tensors whose `results` a second run on what was `fed` does not give.
-
-    NaN equals NaN. A graph without a random node is not run again.
-    """
+    """The fetched tensors of which a second run on what was `fed` gives other `results`."""
     if not graph.random_nodes:
         return []
     triples = zip(graph.fetches, results, graph.run(*fed), strict=True)
@@ -348,11 +327,7 @@ class Restoring:
         self._runs = [f.node for f in fillings if isinstance(f, ByRun)]
 
     def steps(self, assets: Mapping[str, str]) -> list[Step]:
-        """Reads the values; the steps are to be run in this order.
-
-        Raises:
-          CheckpointError: a value is missing, damaged or does not fit; no table takes an asset.
-        """
+        """Reads the values, or raises CheckpointError; the steps are to be run in this order."""
         known = {name: None for filling, *_ in self._filled for name in filling.names}
         for name in assets:
             if name not in known:

@@ -17,10 +17,10 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf.meta_graph_pb2 import AssetFileDef
 
-from checkpoints import file_io
-from checkpoints.file_io import check_fetched, read_bounded
+import file_io
 from checkpoints.reader import Array
 from errors import CheckpointError, reason
+from file_io import check_fetched, read_bounded
 from metagraph.graph import (
     Output,
     SubGraph,
@@ -84,10 +84,7 @@ Filling: TypeAlias = ByRun | ByFile
 def with_tables(
     meta: MetaGraphFile, fetches: Collection[str], feeds: Collection[str]
 ) -> tuple[SubGraph, list[Filling]]:
-    """What `fetches` need, and what fills the tables among it, which may need more.
-
-    Raises CheckpointError where a node's input does not exist.
-    """
+    """What `fetches` need, and what fills the tables among it, which may need more nodes."""
     needed, fillings = sub_graph(meta, fetches, feeds), list[Filling]()
     tables, before = _tables(meta, needed), set[str]()
     all_fillings = list(_fillings(meta)) if tables else []
@@ -102,8 +99,7 @@ def with_tables(
 def vocabulary_path(filling: ByFile, assets: Mapping[str, str]) -> str:
     """The file that a table is filled from: that of `assets`, by any of its names, or its own.
 
-    Raises:
-      CheckpointError: there is none, or its own is a link to a file elsewhere, perhaps a secret.
+    CheckpointError where there is none, or its own is a link elsewhere, perhaps to a secret.
     """
     for name in filling.names:
         if name in assets:
@@ -127,11 +123,7 @@ def vocabulary_path(filling: ByFile, assets: Mapping[str, str]) -> str:
 def read_vocabulary(
     path: str, text: TextFormat, key_dtype: tf.DType, value_dtype: tf.DType
 ) -> tuple[Array, Array]:
-    """Keys, sorted, and their values, of the dtypes asked for: as TensorFlow itself reads the file.
-
-    Raises:
-      CheckpointError: the file is missing, longer than MAX_BYTES, or does not fit the format.
-    """
+    """Keys, sorted, and their values, as TensorFlow itself reads the file; or CheckpointError."""
     check_fetched(path)
     read_bounded(path, MAX_BYTES)
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
@@ -236,7 +228,6 @@ def _file_name(meta: MetaGraphFile, found: Output | None) -> Output | None:
 
 
 def _assets(meta: MetaGraphFile) -> Iterator[AssetFileDef]:
-    """The files that a SavedModel says it has."""
     yield from meta.proto.asset_file_def
     for content in meta.collection(_ASSETS_OF_1).any_list.value:
         try:
@@ -248,8 +239,7 @@ def _assets(meta: MetaGraphFile) -> Iterator[AssetFileDef]:
 def bundled_asset(meta: MetaGraphFile, name: str) -> str | None:
     """The path of an asset in a SavedModel's own folder; None of a name that leads out of it.
 
-    A link out of it is one, for `vocabulary_path` to refuse. Format: `AssetFileDef` in
-    `tensorflow/core/protobuf/meta_graph.proto`.
+    A link out of it is for `vocabulary_path` to refuse. Format: `AssetFileDef`.
     """
     if name != re.split(r"[/\\]", name)[-1] or name in ("", ".", "..") or "\0" in name:
         return None
@@ -262,6 +252,5 @@ def bundled_asset(meta: MetaGraphFile, name: str) -> str | None:
 
 
 def _is_inside(path: str) -> bool:
-    """Whether an asset, with its links followed, is in the model's folder."""
     model = os.path.dirname(os.path.dirname(path))
     return os.path.realpath(path).startswith(os.path.join(os.path.realpath(model), ""))

@@ -139,10 +139,7 @@ def is_source(node: NodeDef) -> bool:
 
 
 def behind_handle(wiring: Wiring, placeholder: str) -> list[str]:
-    """What hands out the rows of the iterators that a placeholder is the handle of, and only that.
-
-    Such a handle has a meaning in one session only: there is no value to feed.
-    """
+    """What hands out the rows of the iterators whose handle a placeholder is, and only that."""
     iterators = dict.fromkeys(wiring.takers.get(placeholder, ()))
     if not all(wiring.nodes[name].op.startswith(_HANDLED) for name in iterators):
         return []
@@ -273,10 +270,7 @@ class Role(Enum):
 
 
 def off_value(name: str, role: Role) -> bool | float:
-    """The value in evaluation and prediction, of any role but `OTHER`.
-
-    The name of a switch tells whether it is one of training or of the contrary, as `testing` is.
-    """
+    """The value in prediction, of any role but `OTHER`; a switch's name tells which way it goes."""
     if role is Role.SWITCH:
         return bool(_INVERTED.search(name)) and not _TRAINING.search(name)
     return 1.0 if role is Role.KEEP else 0.0

@@ -16,7 +16,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from checkpoints.dtypes import DType, as_dtype
 from checkpoints.reader import Array, CheckpointReader
 from errors import CheckpointError, first_few
-from metagraph.description import fits_shape, format_shape
+from metagraph.description import TensorInfo, fits_shape, format_shape
 from metagraph.graph import (
     Output,
     View,
@@ -76,10 +76,7 @@ def checkpoint_keys(
 
 
 def saver_keys(meta: MetaGraphFile) -> dict[str, Stored]:
-    """The variables that the file's saver stores, each with its place; no other variable.
-
-    Where no saver is named, what all restore operations of the graph agree on is taken for it.
-    """
+    """The places that the file's saver stores variables at; else all its restores agree on."""
     saver = reachable(meta, [node_of(meta.proto.saver_def.restore_op_name)])
     own: dict[str, Stored] = {}
     others: dict[str, set[Stored]] = {}
@@ -148,12 +145,8 @@ def _part(spec: str) -> Part | None:
     return Part(shape, tuple(start for start, _ in pairs), tuple(size for _, size in pairs))
 
 
-class Variable(NamedTuple):
+class Variable(TensorInfo):
     """A variable of a graph, by its node; never of a reference type, perhaps of unknown shape."""
-
-    name: str
-    dtype: DType
-    shape: tuple[int | None, ...] | None
 
     @property
     def is_defined(self) -> bool:
@@ -193,10 +186,7 @@ def trainable_names(meta: MetaGraphFile) -> set[str]:
 
 
 def unavailable(meta: MetaGraphFile, variables: Sequence[Variable]) -> list[str]:
-    """Which of `variables` cannot have a value, a line each; no value is read.
-
-    Raises CheckpointError where a file is missing or damaged, so that none can.
-    """
+    """Which of `variables` cannot have a value, a line each; CheckpointError where none can."""
     reader, keys, missing, wrong = _looked_up(meta, variables)
     reader.check_sizes({stored.key for stored in keys.values() if stored.key in reader.shapes})
     return [f"{name} is missing" for name in missing] + wrong
@@ -264,10 +254,7 @@ AVERAGE = "/ExponentialMovingAverage"  # After the name of the variable that it 
 
 
 def averages(keys: Collection[str], prefix: str) -> dict[str, str]:
-    """The key of each moving average that a checkpoint holds, by the key of its variable.
-
-    Raises CheckpointError where the checkpoint, at the prefix, holds none.
-    """
+    """The key of each moving average, by the key of its variable; CheckpointError without any."""
     found = {key.removesuffix(AVERAGE): key for key in keys if key.endswith(AVERAGE)}
     if not found:
         raise CheckpointError(
@@ -277,7 +264,6 @@ def averages(keys: Collection[str], prefix: str) -> dict[str, str]:
 
 
 def _value(full: Array, variable: Variable, stored: Stored) -> Array:
-    """A variable's value out of the tensor that it is stored in."""
     value = full
     if stored.part is not None:
         pairs = zip(stored.part.starts, stored.part.sizes, strict=True)

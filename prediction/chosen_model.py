@@ -10,13 +10,12 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from checkpoints import naming
 from checkpoints.dtypes import as_dtype
-from checkpoints.file_io import is_folder
 from checkpoints.folder import best_checkpoint, explain_if_gone
 from checkpoints.lock import Hold, read_newest
 from checkpoints.manifest import verify_checkpoint
 from errors import CheckpointError
-from metagraph.casting import constant, json_value
-from metagraph.description import Model
+from file_io import is_folder
+from metagraph.description import Model, constant, json_value
 from metagraph.meta import MetaGraphFile, node_of, shape_sizes
 from metagraph.model import Candidates, find_candidates, read_model
 from metagraph.opening import find_model, find_variables, open_model, prefix_of

@@ -18,8 +18,7 @@ from tqdm import tqdm
 
 from data.batches import read_ahead
 from errors import PredictionError
-from metagraph.casting import Array, as_numpy_dtype
-from metagraph.description import Model, TensorInfo
+from metagraph.description import Array, Model, TensorInfo, as_numpy_dtype
 from prediction import output, plan
 from prediction.exact_rows import ExactRuns
 from prediction.file_inputs import Rows

@@ -17,7 +17,7 @@ from absl import logging
 
 from cli.terminal import ONEDNN_VARIABLE
 from errors import CheckpointError
-from metagraph.casting import Array, as_numpy_dtype
+from metagraph.description import Array, as_numpy_dtype
 
 if TYPE_CHECKING:
     from metagraph.session import InferenceGraph

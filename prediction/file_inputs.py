@@ -27,8 +27,7 @@ from data.images import MAX_FILE_BYTES, as_labels, not_finite, warn_out_of_range
 from data.named import labels_beside
 from data.source import HeldStore
 from errors import DataError, PredictionError
-from metagraph.casting import Array, fit_dtype
-from metagraph.description import Classifier, TensorInfo, format_shape
+from metagraph.description import Array, Classifier, TensorInfo, fit_dtype, format_shape
 
 Labels = npt.NDArray[np.int64]
 

@@ -19,8 +19,7 @@ import numpy as np
 from checkpoints.dtypes import STRING, DType
 from data import files
 from errors import CheckpointError, PredictionError, first_few, nearest_names, reason
-from metagraph.casting import Array
-from metagraph.description import Model, Signature, TensorInfo, as_classifier
+from metagraph.description import Array, Model, Signature, TensorInfo, as_classifier
 from prediction.output import Record, tensor_record
 from prediction.request import OWN, PredictConfig
 

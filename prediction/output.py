@@ -14,8 +14,7 @@ import numpy.typing as npt
 from cli.terminal import one_line
 from data import files
 from errors import DataError, PredictionError, ToolError, first_few
-from metagraph.casting import Array, json_value
-from metagraph.description import TensorInfo, format_shape
+from metagraph.description import Array, TensorInfo, format_shape, json_value
 
 
 class Classification(NamedTuple):

@@ -15,8 +15,7 @@ from data import RAMP, SHAPES, files, shapes
 from data.arrays import read_npy, read_npz
 from data.images import fit_images
 from errors import CheckpointError, PredictionError
-from metagraph.casting import Array, fit
-from metagraph.description import Model, TensorInfo
+from metagraph.description import Array, Model, TensorInfo, fit
 from prediction.file_inputs import Labels, Rows, Target, array_rows, numbered, open_input
 from prediction.onnx_file import OnnxFile
 

@@ -17,7 +17,7 @@ from checkpoints import manifest, naming
 from checkpoints.dtypes import STRING
 from checkpoints.reader import Array, CheckpointReader, stored_tensors
 from errors import CheckpointError, ToolError, nearest_names
-from metagraph.casting import as_numpy_dtype, json_value
+from metagraph.description import as_numpy_dtype, json_value
 from metagraph.meta import MetaGraphFile
 from metagraph.opening import open_model
 from metagraph.variables import OBJECT_SUFFIX, VARIABLE_OPS, Stored, checkpoint_keys, slot_names

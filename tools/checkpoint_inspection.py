@@ -13,7 +13,8 @@ from typing import Any
 
 from absl import logging
 
-from checkpoints import file_io, manifest, naming
+import file_io
+from checkpoints import manifest, naming
 from checkpoints.folder import Saved, best_first, named_checkpoint
 from checkpoints.lock import Hold, read_newest
 from checkpoints.reader import CheckpointReader, stored_tensors

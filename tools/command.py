@@ -27,7 +27,7 @@ _LINE_END = re.compile(r"[\t\n]")
 def show(record: Record, as_text: Callable[[Record], str], kind: str) -> None:
     """Prints JSON values, or the same as lines for people, as --format says (`kind`).
 
-    NaN and infinities are as `metagraph.casting.json_value` gives them; else a ValueError.
+    NaN and infinities are as `metagraph.description.json_value` gives them; else a ValueError.
     """
     is_json = kind == "json"
     text = json.dumps(record, ensure_ascii=False, allow_nan=False) if is_json else as_text(record)

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from checkpoints import file_io, naming
+import file_io
+from checkpoints import naming
 from checkpoints.folder import explain_if_gone
 from checkpoints.lock import Hold, read_newest
 from checkpoints.manifest import verify_checkpoint

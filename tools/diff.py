@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from cli.fields import flag, from_zero
-from cli.postponed import postpone_tensorflow
+from cli.terminal import postpone_tensorflow
 from prediction.request import Limits
 from tools.command import Printed, name_filter, run_command, show
 

@@ -24,7 +24,7 @@ from tensorflow.core.protobuf.meta_graph_pb2 import CollectionDef, SignatureDef
 from checkpoints.dtypes import VARIANT
 from checkpoints.reader import Array, CheckpointReader
 from errors import CheckpointError
-from metagraph.casting import as_numpy_dtype, constant, json_value
+from metagraph.description import as_numpy_dtype, constant, json_value
 from metagraph.meta import MetaGraphFile
 from metagraph.safety import op_definitions
 from tools.command import Record

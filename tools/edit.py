@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from cli.fields import COMMAS, POSITIVE, REPEATED, flag, needs
-from cli.postponed import postpone_tensorflow
+from cli.terminal import postpone_tensorflow
 from prediction.request import IS_ASSET, Limits, assets_by_name, trust_graph
 from tools.command import Printed, checkpoint, overwrite, run_command, show
 from tools.selection import Rename, patterns, plain_rename, regex_rename, renames

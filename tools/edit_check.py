@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from checkpoints.file_io import write_file
 from checkpoints.naming import META_SUFFIX
 from checkpoints.reader import Array
 from errors import CheckpointError, ToolError
+from file_io import write_file
 from metagraph.meta import MetaGraphFile, node_of, read_meta_graph
 from metagraph.model import read_model
 from metagraph.session import InferenceGraph, load_inference_graph, random_outputs

@@ -10,14 +10,15 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from checkpoints import file_io, folder, naming
+import file_io
+from checkpoints import folder, naming
 from checkpoints.bundle import Entry, write_bundle
 from checkpoints.dtypes import RESOURCE, STRING, VARIANT, DType
-from checkpoints.file_io import names_in
 from checkpoints.lock import FolderLock
 from checkpoints.naming import INDEX_SUFFIX
 from checkpoints.reader import Array, CheckpointReader
 from errors import ToolError, reason
+from file_io import names_in
 from metagraph.opening import prefix_of
 
 _NUMBERS = ("float16", "bfloat16", "float32", "float64")

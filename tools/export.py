@@ -31,8 +31,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
 from cli.fields import REPEATED, Check, Together, flag, from_zero
-from cli.postponed import postpone_tensorflow
-from cli.terminal import import_tensorflow
+from cli.terminal import import_tensorflow, postpone_tensorflow
 from tools.command import overwrite, run_command, show
 from tools.freeze import PartConfig
 from tools.selection import Rename, patterns, plain_rename, renames

@@ -25,13 +25,12 @@ from google.protobuf.message import EncodeError
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
-from checkpoints import file_io
-from checkpoints.file_io import names_in
+import file_io
 from checkpoints.lock import FolderLock
 from checkpoints.naming import SIGNATURE
 from errors import ToolError, reason
-from metagraph.casting import Array
-from metagraph.description import TensorInfo
+from file_io import names_in
+from metagraph.description import Array, TensorInfo
 from metagraph.importing import reason_of_run
 from metagraph.meta import MetaGraphFile, node_of
 from metagraph.safety import RUN, TimeLimit

@@ -21,8 +21,7 @@ from absl import logging
 from PIL import Image
 
 from data.images import decode_image
-from metagraph.casting import Array
-from metagraph.description import Model, TensorInfo
+from metagraph.description import Array, Model, TensorInfo
 from prediction.file_inputs import Target, array_rows
 
 _PRECISION_BITS = 32 - 8 - 2  # Of a weight, as Pillow has it.

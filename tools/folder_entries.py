@@ -6,8 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from checkpoints import file_io, naming
-from checkpoints.file_io import names_in
+import file_io
+from checkpoints import naming
+from file_io import names_in
 from metagraph.opening import SAVED_MODEL_FILES, SAVED_MODEL_VARIABLES, prefix_of
 
 _DATA = re.compile(r"\.data-\d{5}-of-\d{5}")

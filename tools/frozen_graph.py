@@ -18,8 +18,7 @@ from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo as TensorInfoProt
 
 from checkpoints import naming
 from errors import ToolError
-from metagraph.casting import Array
-from metagraph.description import Model, TensorInfo
+from metagraph.description import Array, Model, TensorInfo
 from metagraph.graph import SubGraph, sub_graph
 from metagraph.meta import INPUT_OPS, PLACEHOLDERS, MetaGraphFile, node_of
 from metagraph.model import fetchable, find_candidates, read_model

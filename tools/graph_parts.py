@@ -18,8 +18,7 @@ from tensorflow.core.framework.variable_pb2 import VariableDef
 from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo
 from tensorflow.core.protobuf.saver_pb2 import SaverDef
 
-from metagraph.casting import json_value
-from metagraph.description import format_shape
+from metagraph.description import format_shape, json_value
 from metagraph.meta import MetaGraphFile, node_of, read_signatures, shape_sizes
 from metagraph.safety import PURE, RISKS, Offender, offenders
 from metagraph.tables import with_tables

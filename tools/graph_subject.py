@@ -15,8 +15,7 @@ from tensorflow.core.framework.tensor_pb2 import TensorProto
 
 from checkpoints.dtypes import as_dtype
 from errors import first_few
-from metagraph.casting import constant, json_value
-from metagraph.description import Model, format_shape
+from metagraph.description import Model, constant, format_shape, json_value
 from metagraph.graph import SubGraph, sub_graph
 from metagraph.meta import MetaGraphFile, shape_sizes
 from metagraph.model import Candidates, find_candidates

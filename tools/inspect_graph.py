@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from cli.fields import COMMAS, Check, flag
-from cli.postponed import postpone_tensorflow
+from cli.terminal import postpone_tensorflow
 from prediction.request import Limits, meta, signature
 from tools.command import Printed, overwrite, run_command, show
 

@@ -12,8 +12,7 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from errors import ToolError
-from metagraph.casting import Array, as_numpy_dtype, json_value
-from metagraph.description import Model, TensorInfo, format_shape
+from metagraph.description import Array, Model, TensorInfo, as_numpy_dtype, format_shape, json_value
 from metagraph.graph import View, data_inputs, source, sub_graph
 from metagraph.meta import MetaGraphFile
 from metagraph.model import find_candidates

@@ -26,12 +26,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatter, LogLocator, MaxNLocator, StrMethodFormatter
 
 from checkpoints import manifest, naming
-from checkpoints.file_io import read_bounded
 from checkpoints.folder import usable_steps
 from checkpoints.lock import Hold, read_newest
 from data import batches
 from errors import CheckpointError, ToolError
-from metagraph.casting import json_value
+from file_io import read_bounded
+from metagraph.description import json_value
 from tools.command import Record
 from training.metrics import LOGS_FOLDER, METRICS_FILE, step_of
 

@@ -27,8 +27,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from cli.fields import flag
-from cli.postponed import postpone_tensorflow
-from cli.terminal import import_tensorflow
+from cli.terminal import import_tensorflow, postpone_tensorflow
 from prediction.request import Limits
 from tools.command import Printed, checkpoint, run_command, show
 

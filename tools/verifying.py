@@ -12,7 +12,8 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from checkpoints import file_io, folder, lock, manifest, naming
+import file_io
+from checkpoints import folder, lock, manifest, naming
 from checkpoints.dtypes import VARIANT
 from checkpoints.reader import CheckpointReader
 from errors import CheckpointError, ToolError, first_few, reason

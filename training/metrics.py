@@ -16,9 +16,9 @@ import tensorflow as tf
 from absl import logging
 from tqdm import tqdm
 
-from checkpoints import file_io
-from checkpoints.file_io import names_in
+import file_io
 from errors import TrainingError, reason
+from file_io import names_in
 from training.task import Task
 
 LOGS_FOLDER = "logs"

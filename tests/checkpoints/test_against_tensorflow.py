@@ -64,7 +64,10 @@ def test_every_dtype_is_told_and_read_as_tensorflow_does(tmp_path: Path) -> None
         assert ours == theirs == tf.as_dtype(ours)
         assert [getattr(ours, name) for name in told] == [getattr(theirs, name) for name in told]
         if ours.size and not ours.is_complex and "q" not in ours and not ours.is_bool:
-            assert (ours.min, ours.max) == (theirs.min, theirs.max) or ours == "float4_e2m1fn"
+            assert (ours.min, ours.max) == (
+                theirs.min,
+                theirs.max,
+            ) or ours == "float4_e2m1fn"
         if ours.size:
             assert ours.as_numpy_dtype == np.dtype(theirs.as_numpy_dtype)
     with pytest.raises(TypeError):

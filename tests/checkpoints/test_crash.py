@@ -1,6 +1,6 @@
 """A save that is cut short at any of its boundaries, or refused by the disk at any of them.
 
-Everything a save does to the disk goes through `checkpoints.file_io` and the bundle writer, so that
+Everything a save does to the disk goes through `file_io` and the bundle writer, so that
 a process can be made to end, or the disk to refuse, before or after each single call.
 """
 
@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import tensorflow as tf
 
-from checkpoints import bundle, file_io, folder, manifest, writer
+import file_io
+from checkpoints import bundle, folder, manifest, writer
 from checkpoints.folder import Retention, best_checkpoint
 from errors import CheckpointError
 from tests.checkpoints.conftest import restore, save

@@ -16,7 +16,6 @@ from checkpoints.folder import (
     Saved,
     best_checkpoint,
     explain_if_gone,
-    newest_meta_graph,
     steps_to_delete,
 )
 from checkpoints.lock import Hold, read_newest
@@ -137,11 +136,9 @@ WHOLE = (*naming.CONTENT_SUFFIXES, ".manifest")
 
 
 def test_the_newest_is_one_that_is_whole(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"has no checkpoint my-model-<step>"):
-        newest_meta_graph(str(tmp_path))
     for step, suffixes in ((9, WHOLE), (10, WHOLE), (11, (*WHOLE[:-1], ".manifest.tmp"))):
         _touch(tmp_path, step, *suffixes)
-    assert newest_meta_graph(str(tmp_path)) == str(tmp_path / "my-model-10.meta")
+    assert folder.usable_steps(str(tmp_path)) == [9, 10]
 
 
 def test_an_error_tells_when_the_checkpoint_has_gone(tmp_path: Path) -> None:

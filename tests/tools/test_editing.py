@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
-from checkpoints import file_io
+import file_io
 from checkpoints.reader import CheckpointReader
 from errors import CheckpointError, ToolError
 from metagraph.meta import MetaGraphFile, read_meta_graph

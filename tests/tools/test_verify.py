@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from checkpoints import file_io
+import file_io
 from checkpoints.lock import FolderLock
 from tests.prediction import stock
 from tests.runs import flip_a_bit

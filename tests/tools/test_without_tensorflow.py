@@ -69,7 +69,7 @@ def test_the_true_tensorflow_takes_the_protos_that_came_before_it(cnn_run: Path)
     """In a process of its own: whoever asks for more than a proto has it, Keras as well."""
     code = f"""
         import sys
-        from cli.postponed import postpone_tensorflow
+        from cli.terminal import postpone_tensorflow
         postpone_tensorflow()
         import tensorflow as tf
         from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef

@@ -17,8 +17,9 @@ from unittest.mock import Mock
 import pytest
 from absl import logging
 
+import file_io
 import train_linear
-from checkpoints import file_io, manifest, writer
+from checkpoints import manifest, writer
 from checkpoints.lock import FolderLock
 from checkpoints.writer import CheckpointWriter
 from errors import CheckpointError, FolderLostError, LaterVersionError, TrainingError

@@ -20,8 +20,8 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
-from checkpoints.file_io import check_fetched, kind_of, read_bounded, read_head
 from errors import CheckpointError
+from file_io import check_fetched, kind_of, read_bounded, read_head
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from errors import PredictionError
-from metagraph.casting import fit, json_value
+from metagraph.description import fit, json_value
 from tests.metagraph.made import refused
 from tests.prediction.conftest import info
 

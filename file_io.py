@@ -1,8 +1,8 @@
 """Files: written so that they are whole or absent, listed, read up to a limit.
 
-All that reads or changes a folder of checkpoints goes through here. A path with `://` in it, such
-as `gs://bucket/f`, is for TensorFlow's file systems; all others are read without TensorFlow. What a
-file system refuses is an OSError either way.
+All that reads or changes files of checkpoints or data goes through here. A path with `://` in it,
+such as `gs://bucket/f`, is for TensorFlow's file systems; all others are read without TensorFlow.
+What a file system refuses is an OSError either way.
 """
 
 import errno
@@ -10,9 +10,9 @@ import functools
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import IO, Any, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 from absl import logging
 
@@ -69,7 +69,8 @@ def make_folder(path: str) -> None:
     try:
         _done("makedirs", path)
     except NotADirectoryError as error:
-        raise OSError(f"{os.path.dirname(error.filename)} is not a directory") from error
+        file = os.path.dirname(error.filename)
+        raise OSError(errno.ENOTDIR, f"{file} is not a directory") from error
 
 
 def remove_folder(path: str) -> None:
@@ -87,18 +88,13 @@ def _done(name: str, path: str) -> Any:
 
 
 @contextmanager
-def opened(path: str, mode: Literal["rb", "wb"] = "rb") -> Iterator[IO[bytes]]:
-    """An open file, to be read (`rb`) or written (`wb`), not beyond `read`, `seek` and `write`."""
-    if is_local(path):
-        with open(path, mode) as file:
-            yield file
-    else:
-        with _os_errors(path), _gfile("GFile", path, mode) as file:
-            yield file
+def opened(path: str, mode: Literal["rb", "wb"] = "rb") -> Iterator[BinaryIO]:
+    """An open file, to be read (`rb`) or written (`wb`)."""
+    with os_errors(path), open(path, mode) if is_local(path) else _gfile("GFile", path, mode) as f:
+        yield f
 
 
 def _gfile(name: str, path: str, *others: Any, **options: Any) -> Any:
-    """What a function of `tf.io.gfile` returns."""
     try:
         import tensorflow as tf
 
@@ -107,28 +103,30 @@ def _gfile(name: str, path: str, *others: Any, **options: Any) -> Any:
         raise NotInstalledError(
             f"{path} is on no local disk, and only TensorFlow reads it: pip install tensorflow"
         ) from error
-    with _os_errors(path):
+    with os_errors(path):
         return getattr(gfile, name)(path, *others, **options)
 
 
 @contextmanager
-def _os_errors(path: str) -> Iterator[None]:
+def os_errors(path: str) -> Iterator[None]:
     """Makes an OSError of what TensorFlow's file systems raise."""
+    if is_local(path):
+        yield
+        return
     import tensorflow as tf
 
     try:
         yield
     except tf.errors.NotFoundError as error:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
+    except (tf.errors.InvalidArgumentError, tf.errors.OutOfRangeError) as error:  # Of a position.
+        raise OSError(errno.EINVAL, reason(error)) from error
     except tf.errors.OpError as error:
-        raise OSError(reason(error)) from error
+        raise OSError(errno.EIO, reason(error)) from error
 
 
 def flush(path: str) -> None:
-    """Flushes a file or a folder to the local disk; elsewhere the service's own commit has to do.
-
-    Where a file system cannot flush folders, that is logged once.
-    """
+    """Flushes a file or a folder to the local disk; elsewhere the service's own commit will do."""
     if not is_local(path) or (os.name == "nt" and os.path.isdir(path)):
         return  # Windows has no handle to a folder: its rename is durable by itself.
     descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
@@ -148,10 +146,11 @@ def flush(path: str) -> None:
         os.close(descriptor)
 
 
-def write_file(path: str, content: bytes) -> None:
-    """Writes a new file and flushes it; its folder is left to the caller's own flush."""
+def write_file(path: str, content: bytes | Iterable[bytes]) -> None:
+    """Writes a new file, perhaps in parts, and flushes it; its folder is left to the caller."""
     with opened(path, "wb") as file:
-        file.write(content)
+        for part in [content] if isinstance(content, bytes) else content:
+            file.write(part)
     flush(path)
 
 
@@ -173,13 +172,13 @@ def set_aside(path: str) -> str:
     return new_path
 
 
-def content_of(path: str) -> bytes | None:
-    """What is in a file; None where there is none. Of a device, which may never end, nothing."""
-    if _is_irregular(path) and not os.path.isdir(path):
+def content_of(path: str, count: int = -1) -> bytes | None:
+    """What is in a file, or its first bytes; None where there is none, nothing of a device."""
+    if is_endless(path):
         return b""
     try:
         with opened(path) as file:
-            return file.read()
+            return file.read(count)
     except FileNotFoundError:
         return None
 
@@ -198,16 +197,22 @@ def remove_leftover(path: str) -> None:
         remove(path + TEMPORARY_SUFFIX)
 
 
-def names_in(path: str) -> list[str]:
-    """The names of a folder's entries, sorted; CheckpointError where it cannot be listed.
+def listed(path: str) -> list[str]:
+    """The names of a folder's entries, sorted."""
+    if is_local(path):
+        return sorted(os.listdir(path or "."))
+    return sorted(name.rstrip("/") for name in _gfile("listdir", path))  # As object stores mark.
 
-    One that is not UTF-8 is left out: it is no checkpoint's, and TensorFlow cannot open it.
-    """
+
+def is_utf8(name: str) -> bool:
+    """Whether the bytes of a file's name are text."""
+    return name == name.encode(errors="ignore").decode()
+
+
+def names_in(path: str) -> list[str]:
+    """As `listed`, without what is not UTF-8 and so no checkpoint's; or a CheckpointError."""
     try:
-        if is_local(path):
-            names = os.listdir(path or ".")
-            return sorted(name for name in names if name == name.encode(errors="ignore").decode())
-        return sorted(name.rstrip("/") for name in _gfile("listdir", path))
+        return [*filter(is_utf8, listed(path))]
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
 
@@ -254,9 +259,7 @@ _MIB = 1 << 20
 def read_bounded(path: str, max_bytes: int, flag: str | None = None) -> bytes:
     """The content of a file of at most `max_bytes`; `flag` sets another limit, in MiB.
 
-    Raises:
-      CheckpointError: it is larger, not there, cannot be read, or is no regular file: a pipe or a
-        device may never end.
+    Raises CheckpointError where it is larger, cannot be read, or may never end, as a pipe.
     """
     _check_regular(path)
     try:
@@ -281,11 +284,8 @@ def read_bounded(path: str, max_bytes: int, flag: str | None = None) -> bytes:
 
 def read_head(path: str, count: int) -> bytes:
     """The first `count` bytes of a file, or all where it has fewer; nothing where there is none."""
-    if _is_irregular(path):
-        return b""
     try:
-        with opened(path) as file:
-            return file.read(count)
+        return content_of(path, count) or b""
     except OSError:
         return b""
 
@@ -297,11 +297,11 @@ def check_fetched(path: str) -> None:
         raise CheckpointError(f"{path} cannot be read: it is {kind_of(LFS_POINTER)}")
 
 
-def _is_irregular(path: str) -> bool:
-    """Whether something is there that is no file, such as a pipe or a device."""
-    return os.path.exists(path) and not os.path.isfile(path)
+def is_endless(path: str) -> bool:
+    """Whether it is neither file nor folder, such as a pipe or a device, which may never end."""
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
 
 
 def _check_regular(path: str) -> None:
-    if _is_irregular(path):
+    if is_endless(path) or os.path.isdir(path):
         raise CheckpointError(f"{path} cannot be read: it is no regular file")
