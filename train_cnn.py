@@ -37,7 +37,7 @@ from training.config import (
     last_step,
     log_interval,
 )
-from training.launch import take_place
+from training.place import take_place
 
 if TYPE_CHECKING:
     from data.batches import TrainingBatches

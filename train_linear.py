@@ -19,7 +19,7 @@ from cli.fields import POSITIVE, flag, nested
 from cli.run import Supervisor, run
 from cli.terminal import import_tensorflow, print_result
 from training.config import RunConfig, log_interval, train_steps
-from training.launch import take_place
+from training.place import take_place
 
 if TYPE_CHECKING:
     from training.loop import Outcome

@@ -22,7 +22,7 @@ from cli.fields import POSITIVE, flag, nested
 from cli.run import Supervisor, run
 from cli.terminal import import_tensorflow, print_result
 from training.config import Length, RunConfig, last_step, train_steps
-from training.launch import take_place
+from training.place import take_place
 
 if TYPE_CHECKING:
     from data.named import Digits

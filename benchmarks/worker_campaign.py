@@ -38,7 +38,7 @@ from train_linear import train as train_linear
 from train_mlp import MlpConfig
 from train_mlp import train as train_mlp
 from training.config import RunConfig
-from training.launch import take_place
+from training.place import take_place
 
 SHARDS = 4
 _WORKERS = (1, 2, 4)

@@ -22,40 +22,15 @@ from absl import logging
 from cli.run import end_with_parent
 from cli.signals import end_at_signals, stop_signals
 from cli.terminal import EXIT_FAILED, exit_with_error, flush_streams
-from errors import TrainingError
-from training.config import RunConfig
 from training.namespace import Network, enter_user, own_network
-from training.place import LAUNCHED, TF_CONFIG, present_place
+from training.place import LAUNCHED, TF_CONFIG
 
 _ENDING_SECONDS = 4.0  # What the others are given once a worker has failed.
 _REAP_SECONDS = 0.02
 _REMEMBERED = 200  # Lines that are not said again.
 
 
-def take_place(run: RunConfig) -> None:
-    """Makes this process a worker, where there are several; before TensorFlow is imported.
-
-    With `--workers` it starts them, and returns in them alone. Results go to stdout, and news to
-    stderr, from worker 0 only.
-
-    Raises:
-      TrainingError: the environment's TF_CONFIG does not fit.
-    """
-    place = present_place()
-    if run.workers > 1:
-        if place.workers > 1:
-            raise TrainingError(f"give --workers={run.workers} or {TF_CONFIG}, not both")
-        if not hasattr(os, "fork"):
-            raise TrainingError("--workers needs a system that can fork; TF_CONFIG does without")
-        _launch(run.workers)
-        place = present_place()
-    place.shards(run.shards)
-    if place.rank:
-        logging.set_verbosity(logging.WARNING)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-
-
-def _launch(count: int) -> None:
+def launch(count: int) -> None:
     """Forks the workers; returns in each of them."""
     network = own_network()
     if network is None:

@@ -7,9 +7,14 @@ Importing this imports no TensorFlow.
 
 import json
 import os
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from absl import logging
 
 from errors import TrainingError
+
+if TYPE_CHECKING:
+    from training.config import RunConfig
 
 TF_CONFIG = "TF_CONFIG"
 LAUNCHED = "launched"  # TF_CONFIG's entry for what `training/launch.py` tells its workers.
@@ -123,3 +128,28 @@ def own_rows(shards: int, batch_size: int) -> slice:
             f"is a multiple of {shards}"
         )
     return slice(own.start * size, own.stop * size)
+
+
+def take_place(run: "RunConfig") -> None:
+    """Makes this process a worker, where there are several; before TensorFlow is imported.
+
+    With `--workers` it starts them, and returns in them alone. Results go to stdout, and news to
+    stderr, from worker 0 only.
+
+    Raises:
+      TrainingError: the environment's TF_CONFIG does not fit.
+    """
+    place = present_place()
+    if run.workers > 1:
+        if place.workers > 1:
+            raise TrainingError(f"give --workers={run.workers} or {TF_CONFIG}, not both")
+        if not hasattr(os, "fork"):
+            raise TrainingError("--workers needs a system that can fork; TF_CONFIG does without")
+        from training.launch import launch
+
+        launch(run.workers)
+        place = present_place()
+    place.shards(run.shards)
+    if place.rank:
+        logging.set_verbosity(logging.WARNING)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

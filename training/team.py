@@ -26,7 +26,6 @@ from cli.terminal import end_at_once
 from errors import TrainingError, UserError, first_few, reason
 from training import resume
 from training.config import RunConfig
-from training.namespace import enter_network
 from training.place import Place, host_and_port, present_place
 from training.shards import Row, ShardedSession
 from training.task import GraphSession, Task
@@ -87,6 +86,8 @@ class Team:
         self._waiting: tuple[float, float] | None = None  # Since when, and for how long at most.
         self._is_over = False
         if place.network is not None:
+            from training.namespace import enter_network
+
             enter_network(place.network)
         self._config = _session_config(place.rank)
         self._server = _start_server(place, self._config)
