@@ -68,18 +68,10 @@ class ExactRuns:
         return next(len(v) for v, are_rows in zip(values, self._are_rows, strict=True) if are_rows)
 
     def _filled(self, values: Sequence[Array], start: int) -> list[Array]:
-        """The rows of one run, from `start` on; the last one again where there are too few.
-
-        Not zeros: one may be divided by, and an empty string is no image that can be decoded.
-        """
-
-        def filled(rows: Array) -> Array:
-            missing = self.size - len(rows)
-            return np.concatenate([rows, rows[-1:].repeat(missing, 0)]) if missing else rows
-
+        """The rows of one run, from `start` on."""
         stop = start + self.size
         pairs = zip(values, self._are_rows, strict=True)
-        return [filled(v[start:stop]) if are_rows else v for v, are_rows in pairs]
+        return [filled(v[start:stop], self.size) if are_rows else v for v, are_rows in pairs]
 
     def _join(self, runs: Sequence[Sequence[Array]], count: int) -> list[Array]:
         """The results of `count` rows; none where one has not an entry of one shape for each."""
@@ -99,7 +91,8 @@ class ExactRuns:
         """
         count = self._count(first)
         is_half = count > 1 < self.size  # Of rows that run one by one, two run at once.
-        other = self._some(first, slice(None, count // 2 - 1 if is_half else None, -1))
+        half = slice(None, count // 2 - 1 if is_half else None, -1)
+        other = [v[half] if are else v for v, are in zip(first, self._are_rows, strict=True)]
         try:
             runs = self._graph.run_each(
                 [self._filled(first, start) for start in range(0, count, self.size)]
@@ -126,9 +119,14 @@ class ExactRuns:
                 logging.info("%s: its last bits depend on the rows beside a row", info.name)
         return True
 
-    def _some(self, values: Sequence[Array], rows: slice) -> list[Array]:
-        """Some of the rows, with what else is fed."""
-        return [v[rows] if are else v for v, are in zip(values, self._are_rows, strict=True)]
+
+def filled(rows: Array, size: int) -> Array:
+    """So many rows: the last one again where there are too few.
+
+    Not zeros: one may be divided by, and an empty string is no image that can be decoded.
+    """
+    missing = size - len(rows)
+    return np.concatenate([rows, rows[-1:].repeat(missing, 0)]) if missing else rows
 
 
 def _near(one: Array, two: Array) -> bool:
