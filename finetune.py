@@ -21,6 +21,7 @@ from cli.run import Supervisor, run
 from cli.terminal import import_tensorflow, print_result
 from errors import TrainingError
 from finetuning import FinetuneConfig
+from training.launch import take_place
 
 if TYPE_CHECKING:
     from training.loop import Outcome
@@ -36,18 +37,19 @@ def train(config: FinetuneConfig, terminal: TextIO | None = None) -> "Outcome":
         `training.loop.train` raise, and one line for an operation of the model that fails.
     """
     from finetuning.fitting import make_task
-    from metagraph.importing import RUN_ERRORS, reason_of_run
+    from metagraph.importing import reason_of_run, run_errors
     from training import loop
 
     try:
         return loop.train(make_task(config), config.run, terminal)
-    except RUN_ERRORS as error:
+    except run_errors() as error:
         raise TrainingError(f"{config.meta} cannot be trained on{reason_of_run(error)}") from error
 
 
 def main(config: FinetuneConfig, supervisor: Supervisor | None = None) -> int:
     """Trains as the config says."""
     small = config.batch_size is not None and config.batch_size < _SMALL_BATCH
+    take_place(config.run)
     import_tensorflow(config.run.threads(small_steps=small))
     outcome = train(config, supervisor.terminal() if supervisor else None)
     return print_result(f"step {outcome.step}: {outcome.prefix}", outcome.exit_code)

@@ -37,6 +37,7 @@ from training.config import (
     last_step,
     log_interval,
 )
+from training.launch import take_place
 
 if TYPE_CHECKING:
     from data.batches import TrainingBatches
@@ -167,13 +168,20 @@ def _open_images(config: CnnConfig) -> "ImageData":
 
 def _batches(
     config: CnnConfig, images: "ImageData"
-) -> "Callable[[int, int], Generator[tuple[Array, ...], None, None]]":
+) -> "Callable[..., Generator[tuple[Array, ...], None, None]]":
     from data.batches import ShuffledBatches, TrainingBatches, read_ahead
 
     order = ShuffledBatches(len(images.train), config.batch, config.run.seed)
     examples = TrainingBatches(images.train, order, config.on_bad_image)
-    batch_of_step = functools.partial(_batch, examples, config)
-    return functools.partial(read_ahead, batch_of_step, workers=images.train.workers)
+    own = config.run.rows(config.batch)
+
+    def batches(
+        start: int, stop: int, rows: slice = own
+    ) -> "Generator[tuple[Array, ...], None, None]":
+        batch_of_step = functools.partial(_batch, examples, config, rows)
+        return read_ahead(batch_of_step, start, stop, images.train.workers)
+
+    return batches
 
 
 def _test_batches(
@@ -233,12 +241,16 @@ def _schedule(config: CnnConfig, last: int) -> "Schedule":
     return Schedule(warmup_steps, cosine_to=last)
 
 
-def _batch(examples: "TrainingBatches", config: CnnConfig, step: int) -> "tuple[Array, ...]":
-    """The images and labels of a step, augmented where the config says so."""
+def _batch(
+    examples: "TrainingBatches", config: CnnConfig, rows: slice, step: int
+) -> "tuple[Array, ...]":
+    """The images and labels of a step, of some rows, augmented where the config says so."""
     from data.batches import augment
 
-    images, labels = examples.batch(step)
-    return augment(images, config.run.seed, step) if config.augment else images, labels
+    images, labels = examples.batch(step, rows)
+    if config.augment:
+        images = augment(images, config.run.seed, step, rows.start or 0)
+    return images, labels
 
 
 def train(config: CnnConfig, terminal: TextIO | None = None) -> "Outcome":
@@ -250,6 +262,7 @@ def train(config: CnnConfig, terminal: TextIO | None = None) -> "Outcome":
 
 def main(config: CnnConfig, supervisor: Supervisor | None = None) -> int:
     """Trains as the config says."""
+    take_place(config.run)
     import_tensorflow(config.run.threads(small_steps=config.batch < _SMALL_BATCH))
     outcome = train(config, supervisor.terminal() if supervisor else None)
     return print_result(f"step {outcome.step}: {outcome.prefix}", outcome.exit_code)

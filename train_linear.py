@@ -19,6 +19,7 @@ from cli.fields import POSITIVE, flag, nested
 from cli.run import Supervisor, run
 from cli.terminal import import_tensorflow, print_result
 from training.config import RunConfig, log_interval, train_steps
+from training.launch import take_place
 
 if TYPE_CHECKING:
     from training.loop import Outcome
@@ -47,10 +48,13 @@ def make_task(config: LinearConfig) -> "Task":
     model = linear.build(learning_rate=config.learning_rate, seed=config.run.seed)
     description = Description(model.signature_inputs, model.signature_outputs)
     num_points = len(points[0])
+    own = config.run.rows(num_points)
     return Task(
         model=model,
         meta_graph=export_meta_graph(model.graph, description),
-        batches=lambda start, stop: (points for _ in range(start, stop)),
+        batches=lambda start, stop, rows=own: (
+            tuple(column[rows] for column in points) for _ in range(start, stop)
+        ),
         batch_size=num_points,
         examples="points",
         test_batches=None,
@@ -75,6 +79,7 @@ def train(config: LinearConfig, terminal: TextIO | None = None) -> "Outcome":
 
 def main(config: LinearConfig, supervisor: Supervisor | None = None) -> int:
     """Trains as the config says and prints the line that was found."""
+    take_place(config.run)
     import_tensorflow(config.run.threads(small_steps=True))
     outcome = train(config, supervisor.terminal() if supervisor else None)
     w, b = (float(outcome.variables[name][0]) for name in ("w", "b"))

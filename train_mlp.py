@@ -22,6 +22,7 @@ from cli.fields import POSITIVE, flag, nested
 from cli.run import Supervisor, run
 from cli.terminal import import_tensorflow, print_result
 from training.config import Length, RunConfig, last_step, train_steps
+from training.launch import take_place
 
 if TYPE_CHECKING:
     from data.named import Digits
@@ -81,13 +82,14 @@ def make_task(config: MlpConfig) -> "Task":
     digits = open_mnist(config.data_dir)
     num_digits, batch_size = len(digits.train), config.batch_size
     order = ShuffledBatches(num_digits, batch_size, config.run.seed)
+    own = config.run.rows(batch_size)
     model = mlp.build(learning_rate=config.learning_rate, seed=config.run.seed)
     default_steps = last_step(None, DEFAULT_EPOCHS, 0, num_digits, batch_size)
     return Task(
         model=model,
         meta_graph=_meta_graph(model),
-        batches=lambda start, stop: read_ahead(
-            lambda step: digits.train.rows(order.indices(step)), start, stop
+        batches=lambda start, stop, rows=own: read_ahead(
+            lambda step: digits.train.rows(order.indices(step)[rows]), start, stop
         ),
         batch_size=batch_size,
         examples="digits",
@@ -139,6 +141,7 @@ def train(config: MlpConfig, terminal: TextIO | None = None) -> "Outcome":
 
 def main(config: MlpConfig, supervisor: Supervisor | None = None) -> int:
     """Trains as the config says."""
+    take_place(config.run)
     import_tensorflow(config.run.threads(small_steps=config.batch_size < _SMALL_BATCH))
     outcome = train(config, supervisor.terminal() if supervisor else None)
     return print_result(f"step {outcome.step}: {outcome.prefix}", outcome.exit_code)

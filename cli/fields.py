@@ -224,7 +224,17 @@ _OF_CHECKOUT = re.compile(r"\bpython (?:-m tools\.(\w+)|(\w+)\.py)")
 # As `pyproject.toml` has it installed, all of ours is in one package.
 _IS_INSTALLED = Path(__file__).resolve().parent.parent.name == "tf_graph_trainer"
 # The groups of --help, those first that are asked for most. Others come after them.
-_GROUPS = ("model", "data", "input", "training", "run", "checkpoints", "selection", "output")
+_GROUPS = (
+    "model",
+    "data",
+    "input",
+    "training",
+    "run",
+    "checkpoints",
+    "workers",
+    "selection",
+    "output",
+)
 _LAST = "limits"
 _WIDTH = 88
 _Request = TypeVar("_Request")

@@ -49,7 +49,11 @@ _FATAL = re.compile(r"F\d{4} [^]]*\] (.*)|\*\*\* Check failure | +@ +0x")
 # What it prints on every machine while it is imported and looks for devices: information, warnings,
 # the notice that they come early, the failed search for a GPU driver. Whoever asks for a lower
 # TF_CPP_MIN_LOG_LEVEL than 2 is shown it.
-_CHATTER = re.compile(r"[IW]\d{4} |WARNING: All log messages before absl::Init|E\d{4} .*\bcuInit\b")
+# So does what it says where a worker of several has ended, of which there is a line of ours.
+_CHATTER = re.compile(
+    r"[IW]\d{4} |WARNING: All log messages before absl::Init|E\d{4} .*\bcuInit\b"
+    r"|E\d{4} .*\b(?:ring_alg|base_collective_executor)\.cc|Additional GRPC error|:UNKNOWN:"
+)
 # The container's own limit, in versions 2 and 1 of Linux's control groups. Format: the kernel's
 # Documentation/admin-guide/cgroup-v2.rst.
 _CONTAINER = (
@@ -140,7 +144,7 @@ class Supervisor:
         sys.stderr = unfailing_writer(2, "utf-8")  # What the parent expects, whatever it writes.
         self._is_child = True
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        threading.Thread(target=_end_with_parent, args=(parent_read,), daemon=True).start()
+        threading.Thread(target=end_with_parent, args=(parent_read,), daemon=True).start()
 
     def end_after(self, seconds: float, line: str) -> None:
         """Ends the process with an error line in so many seconds, whatever it does; 0 for never.
@@ -237,7 +241,7 @@ def _pass_on(stderr: int) -> str:
     return reason
 
 
-def _end_with_parent(read_end: int) -> None:
+def end_with_parent(read_end: int) -> None:
     """Waits for the parent's end, which closes the other end of the pipe, and ends this process."""
     os.read(read_end, 1)
     os._exit(EXIT_FAILED)
@@ -245,6 +249,9 @@ def _end_with_parent(read_end: int) -> None:
 
 # The start and the end of a script.
 
+# Set where threads are at work that nobody can end, as those of TensorFlow's server: then a script
+# ends without the tidying up of Python, which the process may not survive.
+ENDS_AT_ONCE = threading.Event()
 _HELP_FLAGS = frozenset({"-h", "-help", "--help", "--helpfull", "--helpshort"})
 
 
@@ -268,6 +275,21 @@ def run(
       supervisor: has `main` run in a process of its own. All scripts have one; a benchmark has
         none, as it starts processes itself.
     """
+    try:
+        _run(main, request, description, supervisor)
+    except SystemExit as ended:
+        if not ENDS_AT_ONCE.is_set():
+            raise
+        flush_streams()
+        os._exit(ended.code if isinstance(ended.code, int) else int(ended.code is not None))
+
+
+def _run(
+    main: Callable[[Any], int | None],
+    request: type,
+    description: str | None,
+    supervisor: Supervisor | None,
+) -> NoReturn:
     prepare_streams()
     line = CommandLine(request, description)
     is_limited = MEMORY_FLAG in line.values

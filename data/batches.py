@@ -132,18 +132,18 @@ class ShuffledBatches:
 MAX_SHIFT = 4  # pixels
 
 
-def augment(images: Array, seed: int, step: int) -> Array:
+def augment(images: Array, seed: int, step: int, first: int = 0) -> Array:
     """Shifts each image by up to `MAX_SHIFT` pixels along both axes, and mirrors some of them.
 
     The shifts are uniform in [-MAX_SHIFT, MAX_SHIFT] and the mirroring, left to right, has
     probability 1/2, all independent: the augmentation of He et al., "Deep residual learning for
     image recognition", CVPR 2016, section 4.2, with the image's edge repeated in place of zeros.
-    What happens to image i follows from (seed, step, i).
+    What happens to image i of a batch follows from (seed, step, i).
 
-    Takes [B, H, W, C] of any dtype, and gives new ones.
+    Takes the images from `first` on, [B, H, W, C] of any dtype, and gives new ones.
     """
     count, height, width, channels = images.shape
-    bits = raw_bits(count, seed, Stream.AUGMENTATION, step)
+    bits = raw_bits(first + count, seed, Stream.AUGMENTATION, step)[first:]
     rows = _shifted(height, bits & 0xFFFF_FFFF)  # [B, H]
     columns = _shifted(width, bits >> 32 & 0x7FFF_FFFF)  # [B, W]
     mirrored = (bits >> 63).astype(bool)
@@ -229,6 +229,9 @@ class BadSoFar:
                             logging.warning("skipped: %s", error)
 
 
+_ALL = slice(None)
+
+
 class TrainingBatches:
     """The batches of a source, shuffled, with a good example in place of each bad one.
 
@@ -242,19 +245,20 @@ class TrainingBatches:
         self._order = order
         self._bad = BadSoFar(on_bad)
 
-    def batch(self, step: int) -> tuple[Array, ...]:
-        """The batch of a step; may be called by several threads at once.
+    def batch(self, step: int, rows: slice = _ALL) -> tuple[Array, ...]:
+        """The batch of a step, or some of its rows; may be called by several threads at once.
 
         Raises DataError where an example is bad, under STOP; or none is good.
         """
-        return self._bad.read(self._source, lambda: self._good_indices(step))
+        return self._bad.read(self._source, lambda: self._good_indices(step, rows))
 
-    def _good_indices(self, step: int) -> Indices:
-        indices = self._order.indices(step)
+    def _good_indices(self, step: int, rows: slice) -> Indices:
+        indices = self._order.indices(step)[rows]
         bad = self._bad.positions(indices)
         if bad:
             indices = indices.copy()
-            indices[bad] = [self._next_good(step * len(indices) + position) for position in bad]
+            first = step * self._order.batch_size + (rows.start or 0)
+            indices[bad] = [self._next_good(first + position) for position in bad]
         return indices
 
     def _next_good(self, place: int) -> int:

@@ -30,6 +30,7 @@ from data.source import (
     HeldStore,
     Indices,
     LabelledSource,
+    PartlyHeldStore,
     Source,
     Store,
     Subset,
@@ -245,9 +246,16 @@ def _open_folder(folder: str, options: ReadOptions) -> ImageData:
 
 
 def _read_if_small(stores: Sequence[Store], options: ReadOptions) -> Sequence[Store]:
-    """The stores in memory, where they all fit `options.memory_mb`; else as they are."""
-    if sum(math.prod(s.shape) * s.dtype.itemsize for s in stores) > options.memory_mb * 10**6:
-        return stores
+    """The stores in memory, where they all fit `options.memory_mb`.
+
+    Else a part of those of image files is, which take longest to read; an .npy stays as it is.
+    """
+    size = sum(math.prod(s.shape) * s.dtype.itemsize for s in stores)
+    share = options.memory_mb * 10**6 / max(1, size)
+    if share < 1:
+        held = [int(share * s.shape[0]) if isinstance(s, ImageStore) else 0 for s in stores]
+        pairs = zip(stores, held, strict=True)
+        return [PartlyHeldStore(s, most) if most else s for s, most in pairs]
     try:
         return [HeldStore(s, keep_bad=options.on_bad == SKIP) for s in stores]
     except BadRowsError as bad:

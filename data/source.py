@@ -4,6 +4,7 @@ The features may be kept in an array or in a store: on disk, or read from there 
 """
 
 import hashlib
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
@@ -163,6 +164,53 @@ class HeldStore:
             if bad:
                 raise BadRowsError(bad)
         return self.values.take(indices, axis=0)
+
+    def digest(self) -> str:
+        """See `Store.digest`."""
+        return self._store.digest()
+
+
+class PartlyHeldStore:
+    """Another store, with as many of its rows in memory as may be: those asked for first."""
+
+    def __init__(self, store: Store, most: int) -> None:
+        """Takes how many rows may be in memory; none is read yet."""
+        self.shape, self.dtype, self.workers = store.shape, store.dtype, store.workers
+        self._store = store
+        self._held: Array = np.empty((most, *store.shape[1:]), store.dtype)
+        self._places = np.full(store.shape[0], -1)  # Of each row in what is held; -1 for none.
+        self._count = 0
+        self._lock = threading.Lock()
+
+    def take(self, indices: Indices) -> Array:
+        """See `Store.take`."""
+        places = self._places.take(indices)
+        new = np.flatnonzero(places < 0)
+        if not len(new):
+            return self._held.take(places, axis=0)
+        try:
+            read = self._store.take(indices.take(new))
+        except BadRowsError as bad:
+            errors = {int(new[place]): error for place, error in bad.errors.items()}
+            raise BadRowsError(errors) from bad
+        self._hold(indices.take(new), read)
+        if len(new) == len(indices):
+            return read
+        values = np.empty((len(indices), *self.shape[1:]), self.dtype)
+        values[new], values[places >= 0] = read, self._held[places[places >= 0]]
+        return values
+
+    def _hold(self, indices: Indices, values: Array) -> None:
+        """Keeps what there is room for, and no other thread has kept meanwhile."""
+        with self._lock:
+            room = len(self._held) - self._count
+            # A batch that reaches into the next epoch may have a row twice.
+            _, firsts = np.unique(indices, return_index=True)
+            rows = firsts[self._places.take(indices.take(firsts)) < 0][:room]
+            places = np.arange(self._count, self._count + len(rows))
+            self._held[places] = values[rows]
+            self._places[indices[rows]] = places  # Last: other threads read without the lock.
+            self._count += len(rows)
 
     def digest(self) -> str:
         """See `Store.digest`."""

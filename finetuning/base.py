@@ -286,13 +286,16 @@ def build(
         tf.compat.v1.add_to_collection("predict", new.logits)
         for operation in base.updates:
             tf.compat.v1.add_to_collection(tf.compat.v1.GraphKeys.UPDATE_OPS, operation)
+        accuracy = blocks.accuracy(new.classes, labels)
+        train_op, gradients = _train_op(loss, new, base, plan.unfrozen, rates)
         return ModelGraph(
             graph=graph,
             inputs=(base.images, labels),
             training_feeds=base.training_feeds,
             loss=loss,
-            accuracy=blocks.accuracy(new.classes, labels),
-            train_op=_train_op(loss, new, base, plan.unfrozen, rates),
+            accuracy=accuracy,
+            train_op=train_op,
+            gradients=gradients,
             signature_inputs={"x": base.images},
             signature_outputs=new.outputs,
         )
@@ -321,10 +324,10 @@ def _train_op(
     base: Base,
     unfrozen_names: Sequence[str],
     rates: tuple[float, float],
-) -> tf.Operation:
+) -> tuple[tf.Operation, tuple[tf.Tensor, ...]]:
     """One step of Adam on the head, one on what is unfrozen, then the step counted up.
 
-    What follows the activations, such as their mean, is updated with them.
+    Also the gradients. What follows the activations, such as their mean, is updated with them.
     """
     unfrozen = [base.variables[name] for name in unfrozen_names]
     gradients = _gradients(loss, [*new.variables, *unfrozen])
@@ -336,7 +339,8 @@ def _train_op(
     with tf.control_dependencies(before):
         optimizer = tf.compat.v1.train.AdamOptimizer(rates[0], name="Adam")
         pairs = list(zip(gradients[: len(new.variables)], new.variables, strict=True))
-        return optimizer.apply_gradients(pairs, global_step=base.step, name="train")
+        train_op = optimizer.apply_gradients(pairs, global_step=base.step, name="train")
+    return train_op, tuple(gradients)
 
 
 def _gradients(loss: tf.Tensor, trained: Sequence[tf.Variable]) -> list[tf.Tensor]:

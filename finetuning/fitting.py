@@ -24,7 +24,7 @@ from data.source import UINT8_SCALE, Array, Source
 from errors import CheckpointError, TrainingError, first_few
 from finetuning import DEFAULT_BATCH_SIZE, DEFAULT_STEPS, FinetuneConfig, base
 from finetuning.base_plan import BasePlan, is_in, plan_base
-from metagraph.meta import MetaGraphFile
+from metagraph.meta import MetaGraphFile, node_of
 from metagraph.opening import find_model, open_model, prefix_of
 from metagraph.safety import TimeLimit
 from metagraph.variables import (
@@ -207,6 +207,9 @@ def make_task(config: FinetuneConfig) -> Task:
     batch_size = images.shape[0] or config.batch_size or min(DEFAULT_BATCH_SIZE, num_images)
     order = ShuffledBatches(num_images, batch_size, config.run.seed)
     examples = TrainingBatches(source, order, config.on_bad_image)
+    own = config.run.rows(batch_size)
+    if config.run.shards > 1:
+        _check_parts(plan, images)
     with limit.over(IMPORT):
         graph = base.build(
             plan,
@@ -227,7 +230,9 @@ def make_task(config: FinetuneConfig) -> Task:
     return Task(
         model=graph,
         meta_graph=export_meta_graph(graph.graph, description),
-        batches=functools.partial(read_ahead, examples.batch, workers=source.workers),
+        batches=lambda start, stop, rows=own: read_ahead(
+            lambda step: examples.batch(step, rows), start, stop, source.workers
+        ),
         batch_size=batch_size,
         examples="images",
         test_batches=test_batches(images.data.test, images.shape[0], config.on_bad_image),
@@ -240,6 +245,21 @@ def make_task(config: FinetuneConfig) -> Task:
         predict_with=predict_with(config.data),
         initial_values=handed_over.pop,
     )
+
+
+def _check_parts(plan: BasePlan, images: Images) -> None:
+    """TrainingError unless a batch can be trained on in parts."""
+    if images.shape[0] is not None:
+        raise TrainingError(
+            f"{plan.meta.path} takes {images.shape[0]} images at once, and no part of them: train "
+            "with --shards=1"
+        )
+    if plan.updates:
+        raise TrainingError(
+            f"--shards: {node_of(plan.updates[0])} follows from the whole batch, such as the "
+            "moving mean of batch normalisation: switch it off in training, such as with "
+            "--train_feed=is_training=false, or train with --shards=1"
+        )
 
 
 def _plan(config: FinetuneConfig, limit: TimeLimit, hold: Hold) -> tuple[BasePlan, InitialValues]:

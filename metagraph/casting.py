@@ -1,14 +1,16 @@
 """Makes an array fit a tensor, without loss of meaning, or a JSON value of it."""
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tensorflow.core.framework.tensor_pb2 import TensorProto
 
 from checkpoints.dtypes import RESOURCE, STRING, VARIANT, DType, as_dtype, dtype_of
 from errors import PredictionError
 from metagraph.description import TensorInfo, fits_shape, format_shape
+
+if TYPE_CHECKING:
+    from tensorflow.core.framework.tensor_pb2 import TensorProto
 
 Array = np.ndarray[Any, Any]
 _REGISTERED = 2  # NumPy's mark of a dtype that another package has added.
@@ -128,7 +130,7 @@ _FIELDS = {
 }
 
 
-def constant(tensor: TensorProto) -> Array:
+def constant(tensor: "TensorProto") -> Array:
     """The value of a constant; TypeError or ValueError where its dtype has none, or it is damaged.
 
     The last value that is written stands for all that are not.

@@ -36,8 +36,11 @@ _FIELD = {"string": "s", "int": "i", "float": "f", "bool": "b"}
 # How TensorFlow says that it cannot make a constant; the constant itself follows, as text.
 _UNMADE = "Cannot parse tensor from"
 _NODE = re.compile(r"\{\{node (\S+?)\}\}")  # How TensorFlow marks nodes in its messages.
-# What a session raises; the second where its message quotes bytes of the file that are no text.
-RUN_ERRORS = (tf.errors.OpError, UnicodeDecodeError)
+
+
+def run_errors() -> tuple[type[Exception], ...]:
+    """What a session raises; the second where its message quotes bytes that are no text."""
+    return tf.errors.OpError, UnicodeDecodeError
 
 
 def check_well_formed(graph_def: GraphDef, where: str) -> None:

@@ -24,7 +24,7 @@ from errors import CheckpointError, first_few
 from metagraph.casting import Array, as_numpy_dtype
 from metagraph.description import TensorInfo
 from metagraph.graph import attribute_of, nodes_by_op
-from metagraph.importing import RUN_ERRORS, disarmed_graph, import_graph, reason_of_run, tensor_of
+from metagraph.importing import disarmed_graph, import_graph, reason_of_run, run_errors, tensor_of
 from metagraph.meta import INPUT_OPS, PLACEHOLDERS, MetaGraphFile, node_of
 from metagraph.safety import RANDOM_OPS, RUN, TimeLimit, check_operations, follows_from_inputs
 from metagraph.tables import ByFile, ByRun, Filling, read_vocabulary, vocabulary_path, with_tables
@@ -90,7 +90,7 @@ class InferenceGraph:
         except tf.errors.DeadlineExceededError as error:
             line = self._time_limit.overrun(RUN, self._session.graph)
             raise CheckpointError(line) from error
-        except RUN_ERRORS as error:
+        except run_errors() as error:
             raise CheckpointError(f"the graph fails{reason_of_run(error)}") from error
 
     def _run_batch(self, values: Sequence[Array]) -> list[Array]:
@@ -176,7 +176,7 @@ def load_inference_graph(
             return InferenceGraph(session, fed, fetched, nodes, time_limit, is_pure)
         except tf.errors.DeadlineExceededError as error:
             raise CheckpointError(time_limit.overrun(start, graph)) from error
-        except RUN_ERRORS as error:  # What is only found out when the graph is first built.
+        except run_errors() as error:  # What is only found out when the graph is first built.
             raise CheckpointError(f"{meta.path} cannot be run{reason_of_run(error)}") from error
 
 

@@ -21,6 +21,8 @@ class ModelGraph(NamedTuple):
       loss: float32 [], the batch's loss before the step's update.
       accuracy: float32 [] in [0, 1], or None where the model has none.
       train_op: one update of the weights and of `global_step`.
+      gradients: by each variable that is trained, and all that `train_op` takes of a batch: where
+        they are fed, it is the update for the gradients that are given.
       signature_inputs: argument name -> tensor, of the signature `serving_default`.
       signature_outputs: result name -> tensor, of the same.
       learning_rate: float32 [], the present update's; None where it is the same for all.
@@ -32,6 +34,7 @@ class ModelGraph(NamedTuple):
     loss: tf.Tensor
     accuracy: tf.Tensor | None
     train_op: tf.Operation
+    gradients: tuple[tf.Tensor, ...]
     signature_inputs: Mapping[str, tf.Tensor]
     signature_outputs: Mapping[str, tf.Tensor]
     learning_rate: tf.Tensor | None = None
@@ -144,6 +147,15 @@ def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
 def accuracy(classes: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """`acc:0`, float32 [] in [0, 1]: the share of equal entries of two int64 [N]."""
     return tf.reduce_mean(tf.cast(tf.equal(classes, labels), tf.float32), name="acc")
+
+
+def minimize(
+    optimizer: tf.compat.v1.train.Optimizer, loss: tf.Tensor, step: tf.Variable
+) -> tuple[tf.Operation, tuple[tf.Tensor, ...]]:
+    """The operation `train`, an update of all that is trained and of `step`; and the gradients."""
+    pairs = optimizer.compute_gradients(loss)
+    train_op = optimizer.apply_gradients(pairs, global_step=step, name="train")
+    return train_op, tuple(gradient for gradient, _ in pairs)
 
 
 # The learning rate as a function of `global_step` alone. Another schedule is a field of `Schedule`,

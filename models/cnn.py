@@ -98,13 +98,16 @@ def build(
         tf.compat.v1.add_to_collection("predict", logits)
         rate = scheduled(learning_rate, schedule, step)
         optimizer = tf.compat.v1.train.AdamOptimizer(rate)
+        accuracy = blocks.accuracy(classes, labels)
+        train_op, gradients = blocks.minimize(optimizer, loss, step)
         return ModelGraph(
             graph=graph,
             inputs=(x, labels),
             training_feeds={keep_prob: KEEP_PROB},
             loss=loss,
-            accuracy=blocks.accuracy(classes, labels),
-            train_op=optimizer.minimize(loss, global_step=step, name="train"),
+            accuracy=accuracy,
+            train_op=train_op,
+            gradients=gradients,
             signature_inputs={"x": x},
             signature_outputs={
                 "logits": logits,

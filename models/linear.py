@@ -31,13 +31,15 @@ def build(*, learning_rate: float, seed: int) -> ModelGraph:
         loss = tf.reduce_mean(tf.square(y - target), name="loss")  # float32 []
         tf.compat.v1.add_to_collection("predict", y)
         optimizer = tf.compat.v1.train.GradientDescentOptimizer(learning_rate)
+        train_op, gradients = blocks.minimize(optimizer, loss, step)
         return ModelGraph(
             graph=graph,
             inputs=(x, target),
             training_feeds={},
             loss=loss,
             accuracy=None,
-            train_op=optimizer.minimize(loss, global_step=step, name="train"),
+            train_op=train_op,
+            gradients=gradients,
             signature_inputs={"x": x},
             signature_outputs={"y": y},
         )

@@ -63,13 +63,16 @@ def build(*, learning_rate: float, seed: int) -> ModelGraph:
         loss = blocks.cross_entropy(logits, labels)
         tf.compat.v1.add_to_collection("predict", logits)
         optimizer = tf.compat.v1.train.RMSPropOptimizer(learning_rate, decay=_RMS_DECAY)
+        accuracy = blocks.accuracy(classes, tf.argmax(labels, axis=1))
+        train_op, gradients = blocks.minimize(optimizer, loss, step)
         return ModelGraph(
             graph=graph,
             inputs=(x, labels),
             training_feeds={keep_input: KEEP_INPUT, keep_hidden: KEEP_HIDDEN},
             loss=loss,
-            accuracy=blocks.accuracy(classes, tf.argmax(labels, axis=1)),
-            train_op=optimizer.minimize(loss, global_step=step, name="train"),
+            accuracy=accuracy,
+            train_op=train_op,
+            gradients=gradients,
             signature_inputs={"X": x},
             signature_outputs={
                 "logits": logits,

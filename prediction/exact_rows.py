@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from absl import logging
 
+from cli.terminal import ONEDNN_VARIABLE
 from errors import CheckpointError
 from metagraph.casting import Array, as_numpy_dtype
 
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
     Runnable: TypeAlias = InferenceGraph | OnnxGraph
 
 # Rows a run: as many as are fast, but few where they are large, as the last run is filled up. At
-# each of these oneDNN's kernels for AVX2 treat all rows alike; at 8 or 32 they do not.
+# each of these all rows are treated alike by oneDNN's kernels (those for AVX2 do not at 8 or 32),
+# and at the fewer ones by TensorFlow's own (docs/measurements.md).
 _SIZES = (64, 16, 4, 1)
+_SIZES_WITHOUT_ONEDNN = (16, 1)
 _MOST_BYTES = 1 << 20  # of a run's rows
 _TOLERANCE = 1e-3  # of the largest value: far above a float32's last bits
 _SHARE = 0.9  # of the entries that are no floats: the last bits may turn a class
@@ -46,7 +49,9 @@ class ExactRuns:
 
         `row_bytes` is what a row takes in all of them.
         """
-        self.size = next((n for n in _SIZES if n * row_bytes <= _MOST_BYTES), _SIZES[-1])
+        is_off = os.environ.get(ONEDNN_VARIABLE, "1").lower() in ("0", "false")
+        sizes = _SIZES_WITHOUT_ONEDNN if is_off else _SIZES
+        self.size = next((n for n in sizes if n * row_bytes <= _MOST_BYTES), 1)
         self.tried = max(2, self.size)  # Rows for `rows_go_alone`.
         affinity = getattr(os, "sched_getaffinity", None)  # Not on every system.
         self.threads = len(affinity(0)) if affinity else os.cpu_count() or 1
@@ -86,38 +91,52 @@ class ExactRuns:
     def rows_go_alone(self, first: Sequence[Array]) -> bool:
         """Whether the first rows have the same results in other company; says so where not.
 
-        `first` is what is fed of up to `tried` rows. Their second half is run once more, backwards:
-        in another number, order and company.
+        `first` is what is fed of up to `tried` rows. Their halves are run once more, backwards: in
+        another number, order and company.
         """
         count = self._count(first)
-        is_half = count > 1 < self.size  # Of rows that run one by one, two run at once.
-        half = slice(None, count // 2 - 1 if is_half else None, -1)
-        other = [v[half] if are else v for v, are in zip(first, self._are_rows, strict=True)]
+        half = count // 2 if self.size > 1 else 0  # Of rows that run one by one, two run at once.
+        parts = [part for part in (slice(0, half), slice(half, count)) if part.start < part.stop]
         try:
             runs = self._graph.run_each(
                 [self._filled(first, start) for start in range(0, count, self.size)]
             )
-            results, filled = self._graph.run_each([other, self._filled(other, 0)])
+            others = self._graph.run_each([self._backwards(first, part) for part in parts])
+            last = self._graph.run(*self._filled(self._backwards(first, slice(0, count)), 0))
         except CheckpointError:
             return False  # The run of the rows as they come says what is wrong, if it is.
         if not (expected := self._join(runs, count)):
             return False
-        for info, are_results, *values in zip(
-            self._graph.fetches, self._are_results, expected, results, filled, strict=True
+        for info, are_results, one, two, three in zip(
+            self._graph.fetches,
+            self._are_results,
+            map(as_numpy_dtype, expected),
+            zip(*others, strict=True),
+            map(as_numpy_dtype, last),
+            strict=True,
         ):
-            one, two, three = map(as_numpy_dtype, values)
-            if are_results:
-                one = one[::-1][: self._count(other)]
-            if not _near(one, two):
+            if not _near(one, _forwards(two) if are_results else two[0]):
                 logging.warning(
                     "%s: what a row gives depends on the rows beside it, as of batch normalisation "
                     "in training mode: they run as they come, --batch_size at once",
                     info.name,
                 )
                 return False
-            if are_results and one[: self.size].tobytes() != three[: len(one)].tobytes():
+            backwards = one[::-1][: self.size]
+            if are_results and backwards.tobytes() != three[: len(backwards)].tobytes():
                 logging.info("%s: its last bits depend on the rows beside a row", info.name)
         return True
+
+    def _backwards(self, values: Sequence[Array], rows: slice) -> list[Array]:
+        """Some of the rows, the last of them first, with what else is fed."""
+        pairs = zip(values, self._are_rows, strict=True)
+        return [value[rows][::-1] if are_rows else value for value, are_rows in pairs]
+
+
+def _forwards(parts: Sequence[Array]) -> Array:
+    """The results of rows that ran backwards; empty where those of a part have another shape."""
+    rows = [np.atleast_1d(part)[::-1] for part in parts]
+    return np.concatenate(rows) if len({part.shape[1:] for part in rows}) == 1 else rows[0][:0]
 
 
 def filled(rows: Array, size: int) -> Array:
@@ -131,6 +150,7 @@ def filled(rows: Array, size: int) -> Array:
 
 def _near(one: Array, two: Array) -> bool:
     """Whether values are the same but for last bits, NaN being NaN, or classes but for a few."""
+    two = as_numpy_dtype(two)
     if one.shape != two.shape:
         return False
     if one.dtype.kind not in "fc":

@@ -25,7 +25,7 @@ _MASKS = (
     (re.compile(r"[\d,]+ (images|points|digits|examples)/s +[\d:]+ left"), r"N \1/s  T left"),
     (re.compile(rf"process \d+ on {re.escape(socket.gethostname())}"), "process N on HOST"),
     (re.compile(r"\b[0-9a-f]{64}\b|\b[0-9a-f]{8}(?=\.\.\.)"), "SHA256"),
-    (re.compile(r"stored \d+ vs\. calculated on the restored bytes \d+"), "stored N, calculated N"),
+    (re.compile(r"stored \d+, of what was read \d+"), "stored N, of what was read N"),
     (re.compile(r"\b(x86_64|aarch64|arm64|AMD64)\b"), "MACHINE"),
     (re.compile(r"\b(avx2|asimd)[a-z0-9_ ]*\b"), "PROCESSOR"),
     (re.compile(r"(checkpoints?), [\d.]+ KiB"), r"\1, SIZE"),  # A manifest says the processor.

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from cli.fields import COMMAS, REPEATED, Check, Together, flag, from_zero, nested
 from cli.terminal import INTRA_OP_THREADS_VARIABLE, MOST_THREADS
 from data import DEFAULT_MEMORY_MB, RAMP, SHAPES, SKIP, STOP
+from training.place import own_rows
 
 CONSTANT, COSINE = "constant", "cosine"
 FLOAT32, BFLOAT16 = "float32", "bf16"
@@ -18,6 +19,9 @@ _LOG_EVERY_STEPS = 10  # unless an epoch is longer
 _LARGEST_SEED = 2**32 - 1
 MOST_STEPS = 10**12
 _MOST_EPOCHS = 10**6
+_WORKERS = "workers"  # A group of flags.
+_MOST_SHARDS = 1024
+_SECONDS = Check(lambda seconds: 0 < seconds <= 10**6, "must be seconds above 0", " Above 0.")
 
 
 def _is_rule(rule: str) -> bool:
@@ -89,6 +93,13 @@ class RunConfig:
     """The part of a trainer's config that the training loop reads."""
 
     GROUP: ClassVar = "run"
+    CHECKS: ClassVar = (
+        Together(
+            ("shards", "workers"),
+            lambda shards, workers: shards % workers == 0,
+            "--workers must divide --shards, such as --shards=4 --workers=2",
+        ),
+    )
 
     ckpt_dir: str = flag("Folder of the run: checkpoints, metrics, events.", path=True)
     seed: int = flag(
@@ -135,10 +146,42 @@ class RunConfig:
     intra_op_threads: int | None = flag(
         "Threads among which an operation may split its work, which changes the last bits of its "
         f"result; by default {INTRA_OP_THREADS_VARIABLE}, else 1 for steps so small that splitting "
-        "them costs more than it gains, else one a processor.",
+        "them costs more than it gains, else one a processor. With --shards, the shards that are "
+        "computed at once, which changes no bits; by default one a processor.",
         None,
         low=1,
         high=MOST_THREADS,
+    )
+    shards: int = flag(
+        "Equal parts of each batch, a power of two: their gradients are computed apart and added "
+        "in a fixed order. From 2 on, the bytes of a run are the same on any number of workers and "
+        "threads.",
+        1,
+        low=1,
+        high=_MOST_SHARDS,
+        check=Check(lambda count: count & (count - 1) == 0, "must be a power of two"),
+        group=_WORKERS,
+    )
+    workers: int = flag(
+        "Processes on this machine that share the shards; this command starts and watches them. "
+        "Workers on several machines are told of each other by the environment's TF_CONFIG.",
+        1,
+        low=1,
+        high=_MOST_SHARDS,
+        group=_WORKERS,
+    )
+    start_timeout: float = flag(
+        "Seconds that a worker waits for the others at the start.",
+        300.0,
+        check=_SECONDS,
+        group=_WORKERS,
+    )
+    worker_timeout: float = flag(
+        "Seconds without a word from the other workers after which those that are stopped or out "
+        "of reach end the run; ten times as many end it in any case.",
+        60.0,
+        check=_SECONDS,
+        group=_WORKERS,
     )
 
     precision: str = flag(
@@ -148,11 +191,28 @@ class RunConfig:
         choices=(FLOAT32, BFLOAT16),
     )
 
+    @property
+    def bfloat16(self) -> bool:
+        """Whether convolutions and matrix products are rounded."""
+        return self.precision == BFLOAT16
+
     def threads(self, *, small_steps: bool) -> int | None:
         """The threads for `import_tensorflow`; None leaves them to the environment."""
+        if self.shards > 1:
+            return 1
         if self.intra_op_threads is None and small_steps:
             return None if INTRA_OP_THREADS_VARIABLE in os.environ else 1
         return self.intra_op_threads
+
+    def shards_at_once(self) -> int:
+        """How many shards a worker computes at once."""
+        affinity = getattr(os, "sched_getaffinity", None)  # Not on every system.
+        processors = len(affinity(0)) if affinity else os.cpu_count() or 1
+        return self.intra_op_threads or max(1, processors // self.workers)
+
+    def rows(self, batch_size: int) -> slice:
+        """The rows of a batch that this process computes with; see `own_rows`."""
+        return own_rows(self.shards, batch_size)
 
 
 def train_steps(default: int | None, by_default: str = "") -> Any:
@@ -225,7 +285,8 @@ class DataConfig:
     )
     data_memory_mb: int = flag(
         "Images of a folder or an .npy that take no more, decoded, are read into memory at the "
-        "start; more of them are read as they are needed. It changes no numbers.",
+        "start. Of more, an .npy is read as it is needed, and so are files, of which as many stay "
+        "in memory. It changes no numbers.",
         DEFAULT_MEMORY_MB,
         low=0,
     )

@@ -9,11 +9,11 @@ import shlex
 import signal
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import closing, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing, suppress
 from fractions import Fraction
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any, NamedTuple, TextIO
 
 import numpy as np
@@ -27,9 +27,11 @@ from cli.signals import stop_signals
 from cli.terminal import ONEDNN_VARIABLE
 from errors import TrainingError
 from training import resume
-from training.config import BFLOAT16, RunConfig
+from training.config import RunConfig
 from training.metrics import Metrics, MetricsLog, Progress, refusals_told
-from training.task import GraphSession, Task
+from training.shards import open_session
+from training.task import GraphSession, Task, digest_of
+from training.team import Alone, Team, begin, join
 
 
 class Outcome(NamedTuple):
@@ -44,6 +46,8 @@ class Outcome(NamedTuple):
 def train(task: Task, config: RunConfig, terminal: TextIO | None = None) -> Outcome:
     """Trains to the task's last step; continues where the folder's newest checkpoint stands.
 
+    Where several workers train, worker 0 has the folder, and gives the others what they begin with.
+
     Args:
       task: what is trained, and on what.
       config: where, and how often what is due.
@@ -52,31 +56,23 @@ def train(task: Task, config: RunConfig, terminal: TextIO | None = None) -> Outc
     Raises:
       CheckpointError: no checkpoint of the folder is good, the last one could not be saved, or a
         variable is no number.
-      TrainingError: the folder is of another run or cannot be written, the loss is no number, or
-        the best is to be kept and there is nothing to test on.
+      TrainingError: the folder is of another run or cannot be written, the loss is no number, the
+        best is to be kept and there is nothing to test on, or another worker has failed.
     """
-    if config.keep_best and task.test_batches is None:
-        raise TrainingError(
-            f"--keep_best needs {task.examples} to test on, and found none: hold some out, such as "
-            "with --validation_fraction=0.1"
-        )
-    bfloat16 = config.precision == BFLOAT16
-    if bfloat16:
-        task = task._replace(identity={**task.identity, "precision": BFLOAT16})
-    _say_what_is_slow(bfloat16)
-    with refusals_told(f"--ckpt_dir={config.ckpt_dir} cannot be made"):
-        tf.io.gfile.makedirs(config.ckpt_dir)
+    if config.shards > 1:
+        task = task._replace(identity={**task.identity, "shards": config.shards})
+    if config.bfloat16:
+        task = task._replace(identity={**task.identity, "precision": config.precision})
+    _say_what_is_slow(config)
     with (
-        FolderLock(config.ckpt_dir) as lock,
         StopSignals() as stop,
-        GraphSession(task.model, bfloat16=bfloat16) as session,
+        open_session(task, config) as session,
+        join(session, task, config, stop.asked) as team,
     ):
-        start = resume.start(session, config, task)
-        if task.write_data is not None:
-            task.write_data()
-        step = start.step
-        if step < task.last_step:
-            step = _run(session, task, config, start, lock, stop, terminal)
+        if team.place.rank == 0:
+            step = _lead(session, task, config, team, terminal)
+        else:
+            step = _follow(session, task, config, team)
         prefix = naming.checkpoint_prefix(config.ckpt_dir, step)
         if step >= task.last_step:
             logging.info("finished: %s, step %d of %d", prefix, step, task.last_step)
@@ -84,18 +80,18 @@ def train(task: Task, config: RunConfig, terminal: TextIO | None = None) -> Outc
             exit_code = 0
         else:
             logging.info("stopped at step %d of %d: %s", step, task.last_step, prefix)
-            exit_code = 128 + (stop.received or 0)
+            exit_code = 128 + (team.stopping or 0)
         variables = {name: np.array(value) for name, value in session.variables().items()}
         return Outcome(step, prefix, exit_code, variables)
 
 
-def _say_what_is_slow(bfloat16: bool) -> None:
+def _say_what_is_slow(config: RunConfig) -> None:
     """Warns where the run is slower than this machine can do, or than was asked for."""
     given = resume.environment()
     if given["onednn"].lower() in ("0", "false"):
         off = f"{ONEDNN_VARIABLE}={given['onednn']} leaves out TensorFlow's faster kernels"
         logging.warning("%s: training may take three times as long", off)
-    if bfloat16 and not {*resume.BFLOAT16_FEATURES} & {*given["processor"].split()}:
+    if config.bfloat16 and not {*resume.BFLOAT16_FEATURES} & {*given["processor"].split()}:
         logging.warning(
             "--precision=bf16 is no faster here: this processor has no instructions for it"
         )
@@ -109,68 +105,150 @@ def _prediction(prefix: str, flags: Sequence[str]) -> str:
     return shlex.join(["python", str(script), f"--meta={prefix}{naming.META_SUFFIX}", *flags])
 
 
-def _run(
+def _lead(
     session: GraphSession,
     task: Task,
     config: RunConfig,
-    start: resume.Start,
-    lock: FolderLock,
-    stop: "StopSignals",
+    team: Alone | Team,
     terminal: TextIO | None,
 ) -> int:
-    """Trains from `start` on; returns the step it ended at, whose checkpoint is committed."""
-    last, save_every = task.last_step, task.save_interval(config.save_every_steps)
-    with (
-        MetricsLog(config.ckpt_dir, task.model.graph, start.step, task.log_every_steps) as log,
-        CheckpointWriter(
-            config.ckpt_dir,
-            session.specs,
-            # The lines of metrics before a checkpoint are made durable with it.
-            RunRecord(task.meta_graph, start.identity, resume.environment(), (log.path,)),
-            start.retention,
-            lock,
-        ) as writer,
-        Progress(task, start.step, terminal) as progress,
-        closing(task.batches(start.step, last)) as batches,
-    ):
-        writer.check_space()
-        step = start.step
-        if step == 0 and task.logged_variables:
-            log.write(Metrics(0, variables=_logged_variables(session, task)))
-        stop.is_starting = False
-        for step, batch in enumerate(batches, start.step + 1):
-            values = session.train_step(batch)
-            if not math.isfinite(values["loss"]):
-                raise TrainingError(
-                    f"the loss is {values['loss']} at step {step}: the checkpoints before it are "
-                    "kept; try a lower --learning_rate"
-                )
-            progress.step()
-            log_due, save_due = due(step, task.log_every_steps, last), due(step, save_every, last)
-            is_tested = log_due or (save_due and config.keep_best)
-            test_accuracy = (
-                session.accuracy_on(task.test_batches())
-                if is_tested and task.test_batches
-                else None
+    """Trains as worker 0; returns the step it ended at, whose checkpoint is committed."""
+    if config.keep_best and task.test_batches is None:
+        raise TrainingError(
+            f"--keep_best needs {task.examples} to test on, and found none: hold some out, such as "
+            "with --validation_fraction=0.1"
+        )
+    with refusals_told(f"--ckpt_dir={config.ckpt_dir} cannot be made"):
+        tf.io.gfile.makedirs(config.ckpt_dir)
+    with FolderLock(config.ckpt_dir) as lock:
+        start = resume.start(session, config, task)
+        if task.write_data is not None:
+            task.write_data()
+        begin(session, task, config, team)
+        if start.step >= task.last_step:
+            return start.step
+        with Keeper(session, task, config, start, lock, terminal) as keeper:
+            step = _train_steps(session, task, config, team, start.step, keeper)
+        if not folder.is_whole(config.ckpt_dir, step):
+            raise TrainingError(
+                f"{naming.checkpoint_prefix(config.ckpt_dir, step)} was saved and is not there any "
+                "more: someone has deleted it while the run went on"
             )
-            if log_due:
-                variables = _logged_variables(session, task)
-                metrics = Metrics(step, **values, test_accuracy=test_accuracy, variables=variables)
-                log.write(metrics)
-                progress.log(metrics)
-            stopping = stop.received is not None  # Read once: what is saved is where it stops.
+        return step
+
+
+def _follow(session: GraphSession, task: Task, config: RunConfig, team: Alone | Team) -> int:
+    """Trains as another worker, with the values that worker 0 gives; returns where it ended."""
+    begin(session, task, config, team)
+    start = int(session.variables()[resume.STEP])
+    return _train_steps(session, task, config, team, start, None)
+
+
+def _train_steps(
+    session: GraphSession,
+    task: Task,
+    config: RunConfig,
+    team: Alone | Team,
+    start: int,
+    keeper: "Keeper | None",
+) -> int:
+    """Trains from step `start` on; returns the step it ended at."""
+    last, save_every = task.last_step, task.save_interval(config.save_every_steps)
+    step = start
+    with closing(task.batches(start, last)) as batches:
+        for step, batch in enumerate(batches, start + 1):
+            values = session.train_step(batch)
+            save_due = due(step, save_every, last)
+            if keeper is not None:
+                keeper.after(step, values, save_due)
+            stopping = team.stopping  # Read once: what is saved is where it stops.
             if save_due or stopping:
-                log.flush()
-                # Which one is the best must not depend on where a run was interrupted.
-                writer.save(step, session.variables(), test_accuracy if save_due else None)
+                team.compare(lambda: digest_of(session.variables()), f"its model at step {step}")
+                if keeper is not None:
+                    keeper.save(step, is_due=save_due)
             if stopping:
                 break
-    if not folder.is_whole(config.ckpt_dir, step):
-        raise TrainingError(
-            f"{naming.checkpoint_prefix(config.ckpt_dir, step)} was saved and is not there any "
-            "more: someone has deleted it while the run went on"
-        )
     return step
+
+
+class Keeper:
+    """What is kept of the steps: metrics, checkpoints, and what is shown of both."""
+
+    def __init__(
+        self,
+        session: GraphSession,
+        task: Task,
+        config: RunConfig,
+        start: resume.Start,
+        lock: FolderLock,
+        terminal: TextIO | None,
+    ) -> None:
+        """Opens nothing yet; `start` is where the run goes on."""
+        self._session, self._task, self._config = session, task, config
+        self._start, self._lock, self._terminal = start, lock, terminal
+        self._test_accuracy: float | None = None  # After the present step.
+        self._stack = ExitStack()
+
+    def __enter__(self) -> "Keeper":
+        task, folder_path, start = self._task, self._config.ckpt_dir, self._start
+        with ExitStack() as stack:
+            self._log = stack.enter_context(
+                MetricsLog(folder_path, task.model.graph, start.step, task.log_every_steps)
+            )
+            # The lines of metrics before a checkpoint are made durable with it.
+            record = RunRecord(
+                task.meta_graph, start.identity, resume.environment(), (self._log.path,)
+            )
+            self._writer = stack.enter_context(
+                CheckpointWriter(
+                    folder_path, self._session.specs, record, start.retention, self._lock
+                )
+            )
+            self._progress = stack.enter_context(Progress(task, start.step, self._terminal))
+            self._writer.check_space()
+            if start.step == 0 and task.logged_variables:
+                self._log.write(Metrics(0, variables=_logged_variables(self._session, task)))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def after(self, step: int, values: Mapping[str, float], save_due: bool) -> None:
+        """Tests and logs after a step, where it is due.
+
+        TrainingError where the loss is no number.
+        """
+        if not math.isfinite(values["loss"]):
+            raise TrainingError(
+                f"the loss is {values['loss']} at step {step}: the checkpoints before it are "
+                "kept; try a lower --learning_rate"
+            )
+        task, session = self._task, self._session
+        self._progress.step()
+        log_due = due(step, task.log_every_steps, task.last_step)
+        is_tested = log_due or (save_due and self._config.keep_best)
+        self._test_accuracy = (
+            session.accuracy_on(task.test_batches()) if is_tested and task.test_batches else None
+        )
+        if log_due:
+            variables = _logged_variables(session, task)
+            metrics = Metrics(
+                step, **values, test_accuracy=self._test_accuracy, variables=variables
+            )
+            self._log.write(metrics)
+            self._progress.log(metrics)
+
+    def save(self, step: int, *, is_due: bool) -> None:
+        """Hands a checkpoint to the writer, and before it the lines of metrics up to it."""
+        self._log.flush()
+        # Which one is the best must not depend on where a run was interrupted.
+        self._writer.save(step, self._session.variables(), self._test_accuracy if is_due else None)
 
 
 def due(step: int, every: int | Fraction, last: int) -> bool:
@@ -198,7 +276,7 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.received: int | None = None  # The first signal's number.
-        self.is_starting = True  # Before the first step, where there is none to save yet.
+        self.is_starting = True  # Until `asked`, after the first step: none is there to save yet.
         self._received_at = 0.0
         self._previous: dict[int, Any] = {}
 
@@ -213,6 +291,11 @@ class StopSignals:
     def __exit__(self, *error: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+
+    def asked(self) -> int | None:
+        """The signal that asks the run to stop after this step; None while there is none."""
+        self.is_starting = False
+        return self.received
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         del frame

@@ -6,7 +6,7 @@
 import hashlib
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from fractions import Fraction
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -16,6 +16,9 @@ from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 from checkpoints.bundle import VariableSpec
 from checkpoints.writer import make_fed_callable
 from data import BUILT_IN, files
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _MOST_LINES = 40  # Of more variables, those of a scope are told of together.
 
@@ -90,13 +93,18 @@ class TrainableGraph(Protocol):
     def train_op(self) -> tf.Operation:
         """One update of the weights and of `global_step`."""
 
+    @property
+    def gradients(self) -> tuple[tf.Tensor, ...]:
+        """What `train_op` takes of a batch; fed, it is the update for other gradients."""
+
 
 class Task(NamedTuple):
     """One run's work.
 
     Attributes:
       meta_graph: the model's serialized MetaGraphDef, saved with each checkpoint.
-      batches: gives the batches of the steps [start, stop), each a function of its step alone.
+      batches: gives the batches of the steps [start, stop), each a function of its step alone: of
+        each the rows that are this worker's, or those of a slice, the third argument.
       batch_size: examples in each of them.
       examples: what an example is called in the log, such as "images".
       test_batches: gives the batches of the whole test split; None where there is none.
@@ -116,7 +124,7 @@ class Task(NamedTuple):
 
     model: TrainableGraph
     meta_graph: bytes
-    batches: Callable[[int, int], Generator[Batch, None, None]]
+    batches: Callable[..., Generator[Batch, None, None]]
     batch_size: int
     examples: str
     test_batches: Callable[[], Iterable[Batch]] | None
@@ -170,10 +178,7 @@ class GraphSession:
             "learning_rate": model.learning_rate,
         }
         self._told = {name: tensor for name, tensor in told.items() if tensor is not None}
-        feeds = [*model.inputs, *model.training_feeds]
-        self._train_step = make_fed_callable(
-            self._session, feeds, [*self._told.values()], [model.train_op]
-        )
+        self._prepare(model)
         self._training_values = [
             np.asarray(value, tensor.dtype.as_numpy_dtype)
             for tensor, value in model.training_feeds.items()
@@ -187,7 +192,14 @@ class GraphSession:
         )
         model.graph.finalize()
 
-    def __enter__(self) -> "GraphSession":
+    def _prepare(self, model: TrainableGraph) -> None:
+        """Makes the callable of a step, before the graph is final."""
+        feeds = [*model.inputs, *model.training_feeds]
+        self._train_step = make_fed_callable(
+            self._session, feeds, [*self._told.values()], [model.train_op]
+        )
+
+    def __enter__(self) -> "Self":
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -234,6 +246,14 @@ class GraphSession:
         if count == 0:
             raise ValueError("there is no example to take the accuracy of")
         return correct / count
+
+
+def digest_of(variables: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
+    """A SHA-256 of all values, in the order of their names."""
+    digest = hashlib.sha256()
+    for name in sorted(variables):
+        digest.update(np.ascontiguousarray(variables[name]).data)
+    return digest.digest()
 
 
 def _value_of(variable: tf.Variable) -> tf.Tensor:

@@ -1,7 +1,9 @@
 """The classes that are chosen, the store that decodes images when asked, and rows of any store."""
 
 import os
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,15 @@ import pytest
 from data import SKIP, files
 from data.batches import ShuffledBatches, TrainingBatches
 from data.images import ImageStore, choose, decoding_workers
-from data.source import UINT8_SCALE, HeldStore, LabelledSource, Source, Subset
+from data.source import (
+    UINT8_SCALE,
+    Array,
+    HeldStore,
+    LabelledSource,
+    PartlyHeldStore,
+    Source,
+    Subset,
+)
 from errors import BadRowsError, DataError
 from tests.conftest import Patch
 from tests.data.conftest import BadRows, encode, error_line
@@ -208,3 +218,38 @@ def test_holding_gives_the_same_whatever_the_number_of_workers(workers: int) -> 
         held.take(np.array([5, 299, 6, 1]))
     errors = {position: str(error) for position, error in caught.value.errors.items()}
     assert errors == {1: "299.png: is bad", 3: "1.png: is bad"}
+
+
+@pytest.mark.parametrize("most", [1, 150, 300])
+def test_what_is_partly_held_is_read_once_and_stays_the_same(most: int) -> None:
+    """Batches of a few epochs, by eight threads at once, some of which overlap."""
+    store = BadRows(VALUES)
+    held, reads = PartlyHeldStore(store, most), Counter[int]()
+
+    def take(indices: Array) -> Array:
+        reads.update(indices.tolist())
+        return BadRows(VALUES).take(indices)
+
+    store.take = take  # type: ignore[method-assign]
+    order = ShuffledBatches(300, 40, seed=3)
+    batches = [order.indices(step) for step in range(45)]
+    with ThreadPoolExecutor(8) as executor:
+        for indices, values in zip(batches, executor.map(held.take, batches), strict=True):
+            assert np.array_equal(values, VALUES[indices])
+    for _ in range(2):
+        before = reads.total()
+        held.take(np.arange(300))
+        assert reads.total() - before == 300 - most
+    assert held.digest() == store.digest()
+    assert held.shape == store.shape
+
+
+def test_bad_rows_of_what_is_partly_held_keep_their_places() -> None:
+    held = PartlyHeldStore(BadRows(VALUES, (1, 299)), 100)
+    held.take(np.array([5, 7]))
+    with pytest.raises(BadRowsError, match=r"299\.png: is bad") as caught:
+        held.take(np.array([5, 299, 6, 7, 1]))
+    assert {place: str(e) for place, e in caught.value.errors.items()} == {
+        1: "299.png: is bad",
+        4: "1.png: is bad",
+    }

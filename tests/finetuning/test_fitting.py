@@ -22,6 +22,7 @@ from tests.finetuning import bases
 from tests.finetuning.bases import v1
 from tests.metagraph.made import of_graph, refused
 from tests.prediction.conftest import outputs
+from training.shards import open_session
 
 Config = Callable[..., FinetuneConfig]
 
@@ -167,3 +168,40 @@ def test_keys_of_an_object_based_checkpoint() -> None:
     assert meta.proto.saver_def.restore_op_name == ""
     held = {f"{name}{suffix}" for name in ("first/w", "first/gamma", "first/w/average")}
     assert without_place(meta, ["first/w"], held) == [f"first/gamma{suffix}"]
+
+
+@pytest.mark.parametrize(
+    ("build", "tensor", "scopes", "said"),
+    [
+        (lambda: bases.small(batch=8), "batched", (), "takes 8 images at once, and no part of"),
+        (bases.normed, "features", ("norm",), r"--shards: norm/\S+ follows from the whole batch"),
+    ],
+)
+def test_what_needs_the_whole_batch_takes_no_shards(
+    finetune_config: Config,
+    tmp_path: Path,
+    build: Callable[[], None],
+    tensor: str,
+    scopes: tuple[str, ...],
+    said: str,
+) -> None:
+    meta = bases.save(tmp_path / "base", build)
+    config = finetune_config(meta, tensor, batch_size=8, shards=4, train_scopes=scopes)
+    with pytest.raises(TrainingError, match=said):
+        make_task(config)
+
+
+def test_a_stranger_s_dropout_is_cut_into_rows(finetune_config: Config, tmp_path: Path) -> None:
+    """The loss of a sharded step is that of a plain one, but for the order of additions."""
+    meta = bases.save(tmp_path / "base", bases.dropout)
+    losses = []
+    for shards in (1, 4):
+        config = finetune_config(
+            meta, "features", batch_size=8, shards=shards, train_feed=("share=0.5",)
+        )
+        task = make_task(config)
+        with open_session(task, config.run) as session:
+            session.initialize(task.initial_values().values)
+            losses.append([session.train_step(b)["loss"] for b in task.batches(0, 3)])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert len({*losses[0]}) == 3

@@ -99,6 +99,7 @@ MIXING: dict[str, tuple[Any, Any]] = {
     "moments by hand": (lambda x: x - tf.reduce_mean(x, axis=0), lambda x: x - x.mean(axis=0)),
     "softmax over rows": (lambda x: tf.nn.softmax(x, axis=0), _softmax_over_rows),
     "the row before": (lambda x: tf.cumsum(x, axis=0), lambda x: np.cumsum(x, axis=0)),
+    "the rows backwards": (lambda x: tf.reverse(x, [0]), lambda x: x[::-1]),
     "the number of rows": (
         lambda x: x + tf.cast(tf.shape(x)[0], tf.float32),
         lambda x: x + np.float32(len(x)),

@@ -40,8 +40,8 @@ def test_the_cnn_by_hand(cnn_run: Path) -> None:
     dropout, softmax, argmax = 3 * 128, 5 * 4, 3
     assert _layers(found, "inference", "flops") == {
         "": dropout + softmax + argmax,
-        "conv1": 2 * (32 * 32 * 32) * 27 + 32 * 32 * 32 + 9 * (11 * 11 * 32),
-        "conv2": 2 * (11 * 11 * 64) * (9 * 32) + 11 * 11 * 64 + 9 * (4 * 4 * 64),
+        "conv1": 2 * (32 * 32 * 32) * 27 + 11 * 11 * 32 + 9 * (11 * 11 * 32),
+        "conv2": 2 * (11 * 11 * 64) * (9 * 32) + 4 * 4 * 64 + 9 * (4 * 4 * 64),
         "fc1": 2 * 1024 * 128 + 128,
         "fc2": 2 * 128 * 4 + 4,
     }

@@ -1,0 +1,205 @@
+"""Starts the workers of `--workers`, and watches them: one command, one exit code, one error line.
+
+Each is a fork, made before anything large is imported, with a TF_CONFIG of its own. What they write
+to stderr goes through this process, which says once what several of them say.
+"""
+
+import json
+import math
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from types import FrameType
+from typing import Any, NoReturn
+
+from absl import logging
+
+from cli.run import end_with_parent
+from cli.signals import end_at_signals, stop_signals
+from cli.terminal import EXIT_FAILED, exit_with_error, flush_streams
+from errors import TrainingError
+from training.config import RunConfig
+from training.namespace import Network, enter_user, own_network
+from training.place import LAUNCHED, TF_CONFIG, present_place
+
+_ENDING_SECONDS = 4.0  # What the others are given once a worker has failed.
+_REAP_SECONDS = 0.02
+_REMEMBERED = 200  # Lines that are not said again.
+
+
+def take_place(run: RunConfig) -> None:
+    """Makes this process a worker, where there are several; before TensorFlow is imported.
+
+    With `--workers` it starts them, and returns in them alone. Results go to stdout, and news to
+    stderr, from worker 0 only.
+
+    Raises:
+      TrainingError: the environment's TF_CONFIG does not fit.
+    """
+    place = present_place()
+    if run.workers > 1:
+        if place.workers > 1:
+            raise TrainingError(f"give --workers={run.workers} or {TF_CONFIG}, not both")
+        if not hasattr(os, "fork"):
+            raise TrainingError("--workers needs a system that can fork; TF_CONFIG does without")
+        _launch(run.workers)
+        place = present_place()
+    place.shards(run.shards)
+    if place.rank:
+        logging.set_verbosity(logging.WARNING)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _launch(count: int) -> None:
+    """Forks the workers; returns in each of them."""
+    network = own_network()
+    if network is None:
+        logging.warning(
+            "the workers cannot have a network of their own here: their ports are open to whoever "
+            "reaches this machine, without a password, while the run lasts (docs/workers.md)"
+        )
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(count)]
+    life_read, life_write = os.pipe()  # Ends when this process does.
+    pipes: dict[int, int] = {}  # Worker -> what it writes to stderr.
+    children: dict[int, int] = {}  # Process -> worker.
+    flush_streams()
+    for rank in range(count):
+        read, write = os.pipe()
+        child = os.fork()
+        if child == 0:
+            for other in (life_write, read, *pipes.values()):
+                os.close(other)
+            _become(rank, addresses, network, write, life_read)
+            return
+        os.close(write)
+        pipes[rank], children[child] = read, rank
+    os.close(life_read)
+    _Watch(children, pipes).run()
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of this machine that nothing listens on; all are, in a network of one's own."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def _become(
+    rank: int, addresses: list[str], network: Network | None, stderr: int, life: int
+) -> None:
+    """Makes this fork a worker."""
+    end_at_signals()
+    if network is not None:
+        enter_user(network)
+    told: dict[str, Any] = {
+        "cluster": {"worker": addresses},
+        "task": {"type": "worker", "index": rank},
+        LAUNCHED: {"network": network and network.network},
+    }
+    os.environ[TF_CONFIG] = json.dumps(told)
+    os.dup2(stderr, 2)
+    os.close(stderr)
+    threading.Thread(target=end_with_parent, args=(life,), daemon=True).start()
+
+
+class _Watch:
+    """Passes on what the workers write, passes signals on to them, and ends as they do."""
+
+    def __init__(self, children: dict[int, int], pipes: dict[int, int]) -> None:
+        self._children, self._pipes = children, pipes
+        self._codes: dict[int, int] = {}  # Worker -> exit code, or minus the signal that ended it.
+        self._failed: list[int] = []  # Workers, in the order in which they ended by themselves.
+        self._deadline = math.inf  # When those that are left are killed.
+        self._request = math.inf  # When they are asked to stop: one was, before it had begun.
+        self._lock = threading.Lock()
+        self._said: deque[str] = deque(maxlen=_REMEMBERED)
+        self._errors: list[str] = []
+
+    def run(self) -> NoReturn:
+        """Waits for the end of all; those that do not end after a failure are killed."""
+        for number in stop_signals():
+            signal.signal(number, self._pass_on)
+        readers = [
+            threading.Thread(target=self._read, args=(pipe,), daemon=True)
+            for pipe in self._pipes.values()
+        ]
+        for reader in readers:
+            reader.start()
+        while len(self._codes) < len(self._children):
+            time.sleep(_REAP_SECONDS)
+            self._reap()
+            if time.monotonic() > self._deadline:
+                self._send(signal.SIGKILL)
+            elif time.monotonic() > self._request:
+                self._request = math.inf
+                self._send(signal.SIGTERM)
+        for reader in readers:
+            reader.join(_ENDING_SECONDS)
+        self._end()
+
+    def _read(self, pipe: int) -> None:
+        """Writes a worker's lines to stderr, but for its error, and for what another has said."""
+        begins = f"{os.path.basename(sys.argv[0])}: error: "
+        with open(pipe, encoding="utf-8", errors="backslashreplace", newline="\n") as lines:
+            for line in lines:
+                with self._lock:
+                    if line.startswith(begins):
+                        self._errors.append(line[len(begins) :])
+                    elif line not in self._said:
+                        self._said.append(line)
+                        sys.stderr.write(line)
+                        sys.stderr.flush()
+
+    def _reap(self) -> None:
+        for child, rank in self._children.items():
+            if rank in self._codes:
+                continue
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if not ended:
+                continue
+            code = os.waitstatus_to_exitcode(status)
+            self._codes[rank] = code
+            now = time.monotonic()
+            if code in {128 + number for number in stop_signals()}:
+                self._request = min(self._request, now + _ENDING_SECONDS)
+            elif code:
+                if now < self._deadline:
+                    self._failed.append(rank)
+                self._deadline = min(self._deadline, now + _ENDING_SECONDS)
+
+    def _pass_on(self, number: int, _: FrameType | None) -> None:
+        self._send(number)
+
+    def _send(self, number: int) -> None:
+        for child, rank in self._children.items():
+            if rank not in self._codes:
+                with suppress(ProcessLookupError):
+                    os.kill(child, number)
+
+    def _end(self) -> NoReturn:
+        """Exits with one line of what went wrong: a signal before what others say of it."""
+        if not self._failed:
+            flush_streams()
+            os._exit(max(self._codes.values()))
+        for rank in self._failed:
+            number = -self._codes[rank]
+            if number == signal.SIGALRM:  # Whoever started us knows what to say.
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+            elif number > 0:
+                self._errors.insert(
+                    0,
+                    f"worker {rank} was ended by {signal.Signals(number).name}; the checkpoints "
+                    "stay, and the same command goes on from the newest",
+                )
+        exit_with_error(self._errors[0] if self._errors else "a worker has failed", EXIT_FAILED)
