@@ -54,13 +54,7 @@ from tools.export_saved_model import (
     run_saved_model,
     write_saved_model,
 )
-from tools.freezing import (
-    Reference,
-    described,
-    freeze_and_compare,
-    largest_difference,
-    run_frozen,
-)
+from tools.freezing import Reference, described, freeze_and_compare, largest_difference, run_frozen
 from tools.frozen_graph import FrozenGraph
 
 _CONVERSION = "the conversion"

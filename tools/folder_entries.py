@@ -18,12 +18,7 @@ from checkpoints.folder import Saved, best_first, named_checkpoint
 from checkpoints.lock import Hold, read_newest
 from checkpoints.reader import CheckpointReader, stored_tensors
 from errors import CheckpointError
-from metagraph.opening import (
-    SAVED_MODEL_FILES,
-    SAVED_MODEL_VARIABLES,
-    find_variables,
-    prefix_of,
-)
+from metagraph.opening import SAVED_MODEL_FILES, SAVED_MODEL_VARIABLES, find_variables, prefix_of
 from tools.command import Record
 from tools.inspect_checkpoint import InspectConfig
 

@@ -31,14 +31,7 @@ from metagraph.variables import VARIABLE_OPS, saver_keys, trainable_names
 from prediction.chosen_model import listing
 from prediction.output import TITLES, kind_text, shortened, tensor_text
 from tools import graph_layers
-from tools.graph_subject import (
-    Subject,
-    attribute_text,
-    counted,
-    dtype_name,
-    listed,
-    tensor_record,
-)
+from tools.graph_subject import Subject, attribute_text, counted, dtype_name, listed, tensor_record
 
 _TITLES = {**TITLES, "candidates": "possible outputs, the likeliest first"}
 _SAVER = ("filename_tensor_name", "save_tensor_name", "restore_op_name")
