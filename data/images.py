@@ -30,7 +30,7 @@ _SHARED_PIXELS = 4_000_000
 _LARGE = threading.Lock()
 # These classes, and not `Image.open`, which also tries formats that nobody checked, and measures
 # an image against a limit that is global to the process. Another format goes here, among the
-# suffixes in `prediction/file_inputs.py`, and into `tools/export_images.py` (decoding in a graph).
+# suffixes in `prediction/file_inputs.py`, and into `tools/export_saved_model.py` (in a graph).
 _DECODERS: dict[bytes, type[ImageFile]] = {
     b"\x89PNG\r\n\x1a\n": PngImageFile,
     b"\xff\xd8\xff": JpegImageFile,

@@ -20,7 +20,7 @@ from data.batches import read_ahead
 from errors import PredictionError
 from metagraph.description import Array, Model, TensorInfo, as_numpy_dtype
 from prediction import output, plan
-from prediction.exact_rows import ExactRuns
+from prediction.exact_rows import ExactRuns, filled
 from prediction.file_inputs import Rows
 from prediction.onnx_file import OnnxFile, OnnxGraph, find_onnx
 from prediction.output import Classification, Report
@@ -296,11 +296,8 @@ def run_rows(
     as it is in every batch; at least one has rows, and all that have are of equal length. `kinds`
     are those of `graph.fetches`. Where the graph takes a fixed number of rows, the last run is
     filled up, and its results are cut back. Where it takes any number, and `exact` is asked for,
-    a row's results do not depend on the rows that run beside it, see `ExactRuns`.
-
-    Raises:
-      PredictionError: rows and results do not go together in such batches.
-      CheckpointError: the graph fails.
+    a row's results do not depend on the rows that run beside it, see `ExactRuns`. Raises
+    PredictionError where rows and results do not go together in such batches.
     """
     num_rows = len(next(feed for feed in feeds if isinstance(feed, Rows)))
     fetches = [*zip(graph.fetches, kinds, strict=True)]
@@ -368,13 +365,10 @@ def _batches(
     def batch(step: int) -> list[Array]:
         start = step * batching.size
         read = _read(feeds, start, min(start + batching.size, num_rows))
-        return [filled(v) if isinstance(f, Rows) else v for f, v in zip(feeds, read, strict=True)]
-
-    def filled(rows: Array) -> Array:
-        # With the last row, not with zeros: a zero may be divided by, and an empty string is no
-        # image or record that a graph could decode.
-        missing = batching.size - len(rows) if batching.fixed else 0
-        return np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)]) if missing else rows
+        if not batching.fixed:
+            return read
+        pairs = zip(feeds, read, strict=True)
+        return [filled(v, batching.size) if isinstance(f, Rows) else v for f, v in pairs]
 
     return read_ahead(batch, 0, -(-num_rows // batching.size))
 

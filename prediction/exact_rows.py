@@ -73,18 +73,10 @@ class ExactRuns:
         return next(len(v) for v, are_rows in zip(values, self._are_rows, strict=True) if are_rows)
 
     def _filled(self, values: Sequence[Array], start: int) -> list[Array]:
-        """The rows of one run, from `start` on; the last one again where there are too few.
-
-        Not zeros: one may be divided by, and an empty string is no image that can be decoded.
-        """
-
-        def filled(rows: Array) -> Array:
-            missing = self.size - len(rows)
-            return np.concatenate([rows, rows[-1:].repeat(missing, 0)]) if missing else rows
-
+        """The rows of one run, from `start` on."""
         stop = start + self.size
         pairs = zip(values, self._are_rows, strict=True)
-        return [filled(v[start:stop]) if are_rows else v for v, are_rows in pairs]
+        return [filled(v[start:stop], self.size) if are_rows else v for v, are_rows in pairs]
 
     def _join(self, runs: Sequence[Sequence[Array]], count: int) -> list[Array]:
         """The results of `count` rows; none where one has not an entry of one shape for each."""
@@ -145,6 +137,15 @@ def _forwards(parts: Sequence[Array]) -> Array:
     """The results of rows that ran backwards; empty where those of a part have another shape."""
     rows = [np.atleast_1d(part)[::-1] for part in parts]
     return np.concatenate(rows) if len({part.shape[1:] for part in rows}) == 1 else rows[0][:0]
+
+
+def filled(rows: Array, size: int) -> Array:
+    """So many rows: the last one again where there are too few.
+
+    Not zeros: one may be divided by, and an empty string is no image that can be decoded.
+    """
+    missing = size - len(rows)
+    return np.concatenate([rows, rows[-1:].repeat(missing, 0)]) if missing else rows
 
 
 def _near(one: Array, two: Array) -> bool:

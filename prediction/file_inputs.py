@@ -27,7 +27,7 @@ from data.images import MAX_FILE_BYTES, as_labels, not_finite, warn_out_of_range
 from data.named import labels_beside
 from data.source import HeldStore
 from errors import DataError, PredictionError
-from metagraph.description import Array, Classifier, TensorInfo, fit_dtype, format_shape
+from metagraph.description import Array, Classifier, TensorInfo, fit_dtype, fits_shape, format_shape
 
 Labels = npt.NDArray[np.int64]
 
@@ -173,7 +173,9 @@ def open_array(values: Array | NpyRows, source: str, target: Target) -> Input:
     flat = image is not None and shape in (image, image[:2] if image[2] == 1 else image)
     columns = len(shape) == 1 and info.shape == (*shape, None)
     square = columns and values.shape[0] == shape[0] > 1
-    if square or not (flat or _fits(values.shape, info.shape)):
+    own = info.shape and (None, *info.shape[1:])
+    fits = bool(values.shape) and fits_shape(own, values.shape)
+    if square or not (flat or fits):
         hint = ", whose rows could be meant as columns: use --feed, or fewer rows" if square else ""
         raise PredictionError(
             f"{source}: {info.name} takes {info.dtype.name} {format_shape(info.shape)}, "
@@ -189,15 +191,6 @@ def open_array(values: Array | NpyRows, source: str, target: Target) -> Input:
     if is_image and isinstance(values, np.ndarray):
         warn_out_of_range(values, source)
     return numbered(rows)
-
-
-def _fits(found: Sequence[int], shape: Sequence[int | None] | None) -> bool:
-    """Whether rows of an array of shape `found` can be fed to a tensor of `shape`."""
-    if shape is None or not found:
-        return bool(found)
-    return len(shape) == len(found) and all(
-        size in (None, other) for size, other in zip(shape[1:], found[1:], strict=True)
-    )
 
 
 # Image files, and folders of them.

@@ -61,12 +61,7 @@ class OnnxFile:
     checkpoint = None  # Its values are its own.
 
     def __init__(self, path: str, config: PredictConfig) -> None:
-        """Opens the file.
-
-        Raises:
-          CheckpointError: it is none, or wants what onnxruntime has not.
-          PredictionError: a flag is of graphs of TensorFlow only, or onnxruntime is not there.
-        """
+        """CheckpointError where it is no such file, or wants what onnxruntime has not."""
         self.path = path
         _check_flags(path, config)
         length = files.size(path)
@@ -85,10 +80,7 @@ class OnnxFile:
         names = self._read("class_names", _is_texts, [])
         sizes = self._read("image_shape", _is_sizes, None)
         inputs, outputs = self._keys("inputs", self._inputs), self._keys("outputs", self._outputs)
-        is_classifier = {"probabilities", "classes"} <= outputs.keys()
-        pair = [
-            self._outputs[outputs[key]] for key in ("probabilities", "classes") if is_classifier
-        ]
+        pair = [outputs[key] for key in ("probabilities", "classes") if key in outputs]
         return Model(
             signature=Signature(_SERVING, inputs, outputs),
             signatures=(_SERVING,),
@@ -96,7 +88,7 @@ class OnnxFile:
             class_names=tuple(names),
             input_scale=self._read("input_scale", _is_number, None),
             trained_on=self._read("trained_on", lambda value: isinstance(value, str), None),
-            classifier=as_classifier(*pair) if len(pair) == 2 else None,
+            classifier=as_classifier(*self.describe(pair)) if len(pair) == 2 else None,
             image_shape=None if sizes is None else (sizes[0], sizes[1], sizes[2]),
         )
 
@@ -119,11 +111,7 @@ class OnnxFile:
         raise CheckpointError(f"{self.path} is damaged: its metadata has no {key} that can be")
 
     def tensor_name(self, text: str, keys: Mapping[str, str] = MappingProxyType({})) -> str:
-        """The tensor that is meant, by its name, with or without `:0`, or a key.
-
-        Raises:
-          CheckpointError: it is neither an input nor an output.
-        """
+        """The tensor that is meant, by its name, with or without `:0`, or a key."""
         there = {**self._inputs, **self._outputs}
         for name in (text, f"{text}:0", keys.get(text, text)):
             if name in there:

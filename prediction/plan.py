@@ -21,7 +21,7 @@ from prediction.onnx_file import OnnxFile
 
 if TYPE_CHECKING:
     from metagraph.meta import MetaGraphFile
-    from prediction.graph_file import GraphFile
+    from prediction.chosen_model import GraphFile
 
 ModelFile: TypeAlias = "MetaGraphFile | OnnxFile"
 
@@ -30,7 +30,7 @@ def answers(file: ModelFile) -> "GraphFile | OnnxFile":
     """What answers questions on a file; that of a graph needs TensorFlow, imported only here."""
     if isinstance(file, OnnxFile):
         return file
-    from prediction.graph_file import GraphFile
+    from prediction.chosen_model import GraphFile
 
     return GraphFile(file)
 

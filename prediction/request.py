@@ -26,10 +26,13 @@ def assets_by_name(texts: Sequence[str]) -> dict[str, str]:
     return assets
 
 
-IS_ASSET = Check(
-    lambda texts: all(name and path for name, _, path in (text.partition("=") for text in texts)),
-    "must be name=path",
-)
+def assets(help_text: str, **options: Any) -> Any:
+    """The field of files that lookup tables are filled from, `name=path` each."""
+    check = Check(
+        lambda texts: all(n and path for n, _, path in (text.partition("=") for text in texts)),
+        "must be name=path",
+    )
+    return flag(help_text, (), many=REPEATED, path=True, check=check, **options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,13 +189,9 @@ class PredictConfig(ModelConfig):
         False,
         group="input",
     )
-    asset: Sequence[str] = flag(
+    asset: Sequence[str] = assets(
         "A file that a lookup table of the graph is filled from: name=path, where the name is that "
         "of the file where the graph was made, or of the tensor that gives it.",
-        (),
-        many=REPEATED,
-        path=True,
-        check=IS_ASSET,
         group="input",
     )
     max_input_mb: int = flag(

@@ -41,15 +41,9 @@ _BLOCK = 1 << 16  # Values at once: 512 KiB in float64, which stay in a processo
 def look_into(prefix: str, config: InspectConfig) -> Record:
     """What is asked for of the checkpoint at a prefix.
 
-    Where its graph is damaged a warning says so, and names alone tell what the tensors are.
-
-    Returns:
-      As `inspect`: the values that --tensor names; else all tensors, or those that --filter is
-      found in, of which values are read for statistics alone.
-
-    Raises:
-      ToolError: there is no such tensor.
-      CheckpointError: a file is missing or damaged.
+    That is the values that --tensor names; else all tensors, or those that --filter is found in, of
+    which values are read for statistics alone. Where its graph is damaged a warning says so, and
+    names alone tell what the tensors are. Raises ToolError where there is no such tensor.
     """
     with config.limit.over("reading the graph"):
         manifest.verify_checkpoint(prefix, [naming.INDEX_SUFFIX])

@@ -1,6 +1,7 @@
 """What differs between two models: of their variables by value, of their graphs as data.
 
-Of variables, a pair of arrays is read at a time. Of graphs nothing is imported.
+Each side has variables, or a graph, or both. Of variables, a pair of arrays is read at a time. Of
+graphs nothing is imported.
 
 Formats: `tensorflow/core/framework/{attr_value,node_def,tensor}.proto`.
 """
@@ -8,6 +9,7 @@ Formats: `tensorflow/core/framework/{attr_value,node_def,tensor}.proto`.
 import functools
 import itertools
 import math
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -21,18 +23,23 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.framework.op_def_pb2 import OpDef
 from tensorflow.core.protobuf.meta_graph_pb2 import CollectionDef, SignatureDef
 
+import file_io
+from checkpoints import naming
 from checkpoints.dtypes import VARIANT
+from checkpoints.folder import explain_if_gone
+from checkpoints.lock import Hold, read_newest
+from checkpoints.manifest import verify_checkpoint
 from checkpoints.reader import Array, CheckpointReader
-from errors import CheckpointError
+from errors import CheckpointError, ToolError
 from metagraph.description import as_numpy_dtype, constant, json_value
 from metagraph.meta import MetaGraphFile
+from metagraph.opening import GRAPH_SUFFIXES, SAVED_MODEL_FILES, find_variables, open_model
 from metagraph.safety import op_definitions
 from tools.command import Record
+from tools.diff import DTYPE, EQUAL, GRAPH, ONLY_A, ONLY_B, SHAPE, VALUES, VARIABLES, DiffConfig
+from tools.folder_entries import is_folder, named_entry
 from tools.graph_subject import attribute_text
 
-ONLY_A, ONLY_B = "only in A", "only in B"
-SHAPE, DTYPE, VALUES = "shape", "dtype", "values"
-EQUAL = "equal"
 _PIECE = 1 << 15  # Elements: what is worked out of them at once stays in a processor's cache.
 _MAX_ELEMENTS = 1 << 22  # Of a constant that is unpacked: a few bytes may stand for any number.
 _LONGEST = 60  # Characters of a value.
@@ -41,22 +48,15 @@ _Changes = Callable[[Any, Any], Iterator[str]]
 
 
 class Difference(NamedTuple):
-    """How two arrays differ.
+    """How two arrays differ; strings have no distance, which is None."""
 
-    Attributes:
-      equal_bytes: whether they are the same in memory; of strings, whether all are equal.
-      differing: the elements whose difference is above the tolerance, or where one is a NaN.
-      largest: the largest |a - b|, exact for integers; infinite where an element is NaN or infinite
-        on one side only; None for strings, which have no distance.
-      relative: the largest |a - b| / max(|a|, |b|), from 0 to 2, infinite likewise.
-      equal_nans: the places where both are NaN, which counts as equal.
-    """
-
-    equal_bytes: bool
-    differing: int
+    equal_bytes: bool  # Whether they are the same in memory; of strings, whether all are equal.
+    differing: int  # Elements that are further apart than the tolerance, or one of them a NaN.
+    # The largest |a - b|, exact for integers, and the largest |a - b| / max(|a|, |b|), 0 to 2;
+    # infinite where an element is NaN or infinite on one side only.
     largest: int | float | None
     relative: float | None
-    equal_nans: int
+    equal_nans: int  # Places where both are NaN, which counts as equal.
 
 
 def compare(a: Array, b: Array, tolerance: float = 0.0) -> Difference:
@@ -116,11 +116,7 @@ def _compare_piece(a: Array, b: Array, tolerance: float) -> Difference:
 def compare_variables(
     a: CheckpointReader, b: CheckpointReader, pattern: re.Pattern[str], tolerance: float
 ) -> list[Record]:
-    """Compares the variables in whose names a pattern is found, by rising name; equal ones too.
-
-    Raises:
-      CheckpointError: a value is damaged.
-    """
+    """Compares the variables in whose names a pattern is found, by rising name; equal ones too."""
     names = [name for name in sorted({*a.shapes, *b.shapes}) if pattern.search(name)]
     for reader in (a, b):
         reader.check_sizes([name for name in names if name in reader.shapes])
@@ -299,4 +295,100 @@ def _collection_changes(a: CollectionDef, b: CollectionDef) -> Iterator[str]:
 
 def _size(collection: CollectionDef) -> int:
     kind = collection.WhichOneof("kind")
-    return 0 if kind is None else len(getattr(collection, kind).value)
+    return len(getattr(collection, kind).value) if kind else 0
+
+
+# The two sides.
+
+
+class Side(NamedTuple):
+    """One of the two, with what of it is compared: its checkpoint, its graph."""
+
+    path: str
+    reader: CheckpointReader | None
+    meta: MetaGraphFile | None
+
+
+def diff(config: DiffConfig) -> Record:
+    """Compares what both have and tells what differs, as `docs/json.md` has it."""
+    return read_newest([config.a, config.b], functools.partial(_diff, config))
+
+
+def _diff(config: DiffConfig, hold: Hold) -> Record:
+    a = _open_side(config.a, "--a", config, hold)
+    b = _open_side(config.b, "--b", config, hold)
+    pattern = re.compile(config.filter)
+    variables = graphs = None
+    if a.reader is not None and b.reader is not None:
+        variables = compare_variables(a.reader, b.reader, pattern, config.tolerance)
+    if a.meta is not None and b.meta is not None:
+        graphs = compare_graphs(a.meta, b.meta, pattern)
+    notes = [*_left_out(a, b, config.only)]
+    if variables is None and graphs is None:
+        raise ToolError(f"{a.path} and {b.path} have nothing to compare: {'; '.join(notes)}")
+    differ = any(variable["status"] != EQUAL for variable in variables or ())
+    differ = differ or any(any(part.values()) for part in (graphs or {}).values())
+    return {
+        "a": config.a,
+        "b": config.b,
+        "differ": differ,
+        "notes": notes,
+        "variables": variables,
+        "graph": graphs,
+    }
+
+
+def _left_out(a: Side, b: Side, only: str | None) -> Iterator[str]:
+    """Why what one has is not compared."""
+    for wanted, one, other in ((VARIABLES, a.reader, b.reader), (GRAPH, a.meta, b.meta)):
+        if only in (None, wanted) and (one is None) != (other is None):
+            lacking, having = (a, b) if one is None else (b, a)
+            yield f"{wanted}: {lacking.path} has none, {having.path} has"
+
+
+def _open_side(path: str, flag: str, config: DiffConfig, hold: Hold) -> Side:
+    is_file = os.path.basename(path) in SAVED_MODEL_FILES
+    place = os.path.dirname(path) or "." if is_file else path
+    prefix = _prefix(place, flag, config.only, hold)
+    try:
+        reader = meta = None
+        if config.only != GRAPH and prefix is not None:
+            verify_checkpoint(prefix, [naming.INDEX_SUFFIX])
+            reader = CheckpointReader(prefix)
+        file = _graph_file(place, prefix, config.only)
+        if file is not None:
+            with config.limit.over("reading the graph"):
+                meta = open_model(file, config.max_meta_bytes)
+    except CheckpointError as error:
+        raise explain_if_gone(error, prefix or path, flag) from error
+    if config.only == VARIABLES and reader is None:
+        raise ToolError(f"{flag}={path} has no variables: expected a checkpoint or a SavedModel")
+    return Side(path, reader, meta)
+
+
+def _prefix(path: str, flag: str, only: str | None, hold: Hold) -> str | None:
+    """The prefix of the checkpoint that belongs to a path; None where there is none."""
+    if path.endswith(GRAPH_SUFFIXES) and not file_io.is_folder(path):
+        return None
+    try:
+        prefix = find_variables(path)
+    except CheckpointError as error:
+        if only == VARIABLES:
+            raise ToolError(str(error).replace("--ckpt=", f"{flag}=", 1)) from error
+        return None  # It may have a graph all the same; if not, that is said.
+    hold(prefix)
+    if is_folder(path):
+        return prefix  # Its values were there a moment ago.
+    is_there = file_io.is_folder(os.path.dirname(prefix) or ".")
+    return prefix if is_there and named_entry(prefix).has_values else None
+
+
+def _graph_file(path: str, prefix: str | None, only: str | None) -> str | None:
+    """What to read the graph from; None where it is not asked for, or there are only variables."""
+    if only == VARIABLES:
+        return None
+    if prefix is not None and file_io.exists(prefix + naming.META_SUFFIX):
+        verify_checkpoint(prefix, [naming.META_SUFFIX])
+        return prefix + naming.META_SUFFIX  # Of a folder, that of the very checkpoint.
+    is_saved_model = any(file_io.exists(os.path.join(path, name)) for name in SAVED_MODEL_FILES)
+    return path if prefix is None or only == GRAPH or is_saved_model else None

@@ -34,9 +34,24 @@ from typing import ClassVar
 
 from cli.fields import COMMAS, POSITIVE, REPEATED, flag, needs
 from cli.terminal import postpone_tensorflow
-from prediction.request import IS_ASSET, Limits, assets_by_name, trust_graph
-from tools.command import Printed, checkpoint, overwrite, run_command, show
-from tools.selection import Rename, patterns, plain_rename, regex_rename, renames
+from errors import first_few
+from prediction.request import Limits, assets, assets_by_name, trust_graph
+from tools.command import (
+    Printed,
+    Record,
+    Rename,
+    checkpoint,
+    format_bytes,
+    overwrite,
+    patterns,
+    plain_rename,
+    regex_rename,
+    renames,
+    run_command,
+    show,
+)
+
+_SHOWN, _FILES = 4, 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,12 +119,8 @@ class EditConfig(Printed, Limits):
         path=True,
         group="check",
     )
-    asset: Mapping[str, str] = flag(
+    asset: Mapping[str, str] = assets(
         "With --meta, a file that a lookup table is filled from: name=path, as predict.py has it.",
-        (),
-        many=REPEATED,
-        path=True,
-        check=IS_ASSET,
         convert=assets_by_name,
         group="check",
     )
@@ -126,9 +137,38 @@ class EditConfig(Printed, Limits):
 def main(config: EditConfig) -> None:
     """Edits what is asked for."""
     postpone_tensorflow()
-    from tools.editing import as_text, edit
+    from tools.editing import edit
 
     show(edit(config), as_text, config.format)
+
+
+def as_text(record: Record) -> str:
+    """The record for people, a line for each thing that was done."""
+    variables, dropped = record["variables"], record["dropped"]
+    size = format_bytes(sum(variable["bytes"] for variable in variables))
+    lines = [
+        f"kept {len(variables)} of {len(variables) + len(dropped)} variables ({size}): "
+        + first_few([variable["was"] for variable in variables], _SHOWN)
+    ]
+    if dropped:
+        lines.append(f"dropped {len(dropped)}: {first_few(dropped, _SHOWN)}")
+    renamed = [f"{v['was']} -> {v['name']}" for v in variables if v["was"] != v["name"]]
+    if renamed:
+        lines.append(f"renamed {len(renamed)}: {first_few(renamed, _SHOWN)}")
+    cast = [v for v in variables if v["dtype"] != v["was_dtype"]]
+    if cast:
+        names = first_few([f"{v['name']} {v['was_dtype']}" for v in cast], _SHOWN)
+        lines.append(f"cast {len(cast)} to {cast[0]['dtype']}: {names}")
+    if graph := record["graph"]:
+        same = "the same bytes as before on a random batch"
+        if graph["tolerance"]:
+            same = (
+                f"as before on a random batch but for {graph['largest_difference']:.2g} of the "
+                f"largest number (up to {graph['tolerance']:.2g} is allowed)"
+            )
+        lines.append(f"graph: {graph['nodes']} of {graph['nodes_before']} nodes")
+        lines.append(f"checked: {first_few(graph['outputs'], _SHOWN)}: {same}")
+    return "\n".join([*lines, f"wrote {record['output']}: {first_few(record['files'], _FILES)}"])
 
 
 if __name__ == "__main__":

@@ -22,11 +22,10 @@ from prediction.plan import feed_value
 from tools.command import Record
 from tools.differences import compare
 from tools.edit import EditConfig
-from tools.edit_files import Tensor
 from tools.edit_graph import edit_graph
+from tools.editing import READING, Tensor
 from tools.freezing import try_batches
 
-READING = "reading the graph"
 _FEED = "--feed gives inputs of your own in place of random ones"
 # 16 times the distance from 1 to the next number: how far the numbers of an output may be apart by
 # default after a cast, as a part of the largest of them.

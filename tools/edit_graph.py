@@ -30,7 +30,7 @@ from metagraph.variables import (
     graph_variables,
     saver_keys,
 )
-from tools.edit_files import Tensor
+from tools.editing import Tensor
 
 v1 = tf.compat.v1
 # Groups of operations that a client runs after it has restored, as they fill tables.
@@ -98,10 +98,7 @@ def edit_graph(
 def _what_stays(
     meta: MetaGraphFile, kept: Sequence[str], lost: set[str], outputs: Sequence[str]
 ) -> set[str]:
-    """The nodes of the new graph: without the old saver and, where variables are lost, pruned.
-
-    Raises ToolError where the saver restores a lookup table.
-    """
+    """The nodes of the new graph: without the old saver and, where variables are lost, pruned."""
     saver_def = meta.proto.saver_def
     saver = reachable(meta, map(node_of, (saver_def.save_tensor_name, saver_def.restore_op_name)))
     table = next((n for n in saver if meta.nodes[n].op in _TABLE_FROM_CHECKPOINT), None)
@@ -191,10 +188,7 @@ def _leave_training(proto: MetaGraphDef, meta: MetaGraphFile, outputs: Sequence[
 def _add_saver(
     proto: MetaGraphDef, meta: MetaGraphFile, saved: Sequence[Saved], scope: str
 ) -> None:
-    """Adds a saver to a copy of the file's graph, its nodes called as those of TensorFlow's own.
-
-    Raises ToolError where a variable or its value cannot be restored so.
-    """
+    """Adds a saver to a copy of the file's graph, its nodes called as those of TensorFlow's own."""
     places = [(each.tensor.new, _slice_spec(each.place.part)) for each in saved]
     written = dict(zip(places, saved, strict=True))  # Of variables that share a place, one.
     graph = disarmed_graph(meta, [f"{each.variable.name}:0" for each in saved])

@@ -1,33 +1,36 @@
-"""One edit from start to end: what tools.edit does once its flags are read.
+"""One edit: the tensors that are kept, and the files of the new checkpoint.
 
-A graph that goes along is kept only if it predicts what the original does.
+The files are made aside, moved into place when all is well, or gone. A graph that goes along is
+kept only if it predicts what the original does.
 """
 
 import functools
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
-from checkpoints.dtypes import DType
+import numpy as np
+
+import file_io
+from checkpoints import folder, naming
+from checkpoints.bundle import Entry, write_bundle
+from checkpoints.dtypes import RESOURCE, STRING, VARIANT, DType
 from checkpoints.folder import explain_if_gone
-from checkpoints.lock import Hold, read_newest
+from checkpoints.lock import FolderLock, Hold, read_newest
 from checkpoints.manifest import verify_checkpoint
 from checkpoints.naming import DATA_SUFFIX, INDEX_SUFFIX, META_SUFFIX
-from checkpoints.reader import CheckpointReader
-from errors import CheckpointError, ToolError, first_few
+from checkpoints.reader import Array, CheckpointReader
+from errors import CheckpointError, ToolError, reason
+from file_io import names_in
 from metagraph.meta import MetaGraphFile
 from metagraph.opening import find_model, find_variables, open_model, prefix_of
 from metagraph.variables import slot_names
-from tools.command import Record, format_bytes
+from tools.command import Record, new_names, select
 from tools.edit import EditConfig
-from tools.edit_files import (
-    check_prefix,
-    commit,
-    keys_in_order,
-    plan_tensors,
-    write_tensors,
-)
-from tools.selection import new_names, select
 
-_READING = "reading the graph"
-_SHOWN, _FILES = 4, 5
+READING = "reading the graph"
+_NUMBERS = ("float16", "bfloat16", "float32", "float64")
 
 
 def edit(config: EditConfig) -> Record:
@@ -57,7 +60,7 @@ def _edit_newest(config: EditConfig, hold: Hold) -> Record:
 
 
 def _open_graph(config: EditConfig, path: str, checkpoint: str | None) -> MetaGraphFile:
-    with config.limit.over(_READING):
+    with config.limit.over(READING):
         meta = open_model(path, config.max_meta_bytes, checkpoint)
     if not meta.path.endswith(META_SUFFIX):
         raise ToolError(
@@ -107,30 +110,172 @@ def _edit(config: EditConfig, meta: MetaGraphFile | None, reader: CheckpointRead
     }
 
 
-def as_text(record: Record) -> str:
-    """The record for people, a line for each thing that was done."""
-    variables, dropped = record["variables"], record["dropped"]
-    size = format_bytes(sum(variable["bytes"] for variable in variables))
-    lines = [
-        f"kept {len(variables)} of {len(variables) + len(dropped)} variables ({size}): "
-        + first_few([variable["was"] for variable in variables], _SHOWN)
-    ]
-    if dropped:
-        lines.append(f"dropped {len(dropped)}: {first_few(dropped, _SHOWN)}")
-    renamed = [f"{v['was']} -> {v['name']}" for v in variables if v["was"] != v["name"]]
-    if renamed:
-        lines.append(f"renamed {len(renamed)}: {first_few(renamed, _SHOWN)}")
-    cast = [v for v in variables if v["dtype"] != v["was_dtype"]]
-    if cast:
-        names = first_few([f"{v['name']} {v['was_dtype']}" for v in cast], _SHOWN)
-        lines.append(f"cast {len(cast)} to {cast[0]['dtype']}: {names}")
-    if graph := record["graph"]:
-        same = "the same bytes as before on a random batch"
-        if graph["tolerance"]:
-            same = (
-                f"as before on a random batch but for {graph['largest_difference']:.2g} of the "
-                f"largest number (up to {graph['tolerance']:.2g} is allowed)"
-            )
-        lines.append(f"graph: {graph['nodes']} of {graph['nodes_before']} nodes")
-        lines.append(f"checked: {first_few(graph['outputs'], _SHOWN)}: {same}")
-    return "\n".join([*lines, f"wrote {record['output']}: {first_few(record['files'], _FILES)}"])
+class Tensor(NamedTuple):
+    """A tensor of a checkpoint, and its key and dtype in the new one."""
+
+    old: str
+    new: str
+    shape: tuple[int, ...]
+    dtype: DType
+    stored: DType
+
+    @property
+    def size(self) -> int:
+        """The bytes of its new value; 0 of strings, of which nobody knows them."""
+        return 0 if self.stored == STRING else math.prod(self.shape) * self.stored.size
+
+
+def keys_in_order(reader: CheckpointReader) -> list[str]:
+    """The keys of a checkpoint, in the order in which their values are in its files.
+
+    Raises CheckpointError where the sizes of the tensors cannot be.
+    """
+    reader.check_sizes(reader.shapes)
+    unknown = Entry()  # The format V1 has no index.
+
+    def place(key: str) -> tuple[int, int, str]:
+        entry = reader.index.get(key.encode(), unknown)
+        return entry.shard_id, entry.offset, key
+
+    return sorted(reader.shapes, key=place)
+
+
+def plan_tensors(
+    reader: CheckpointReader, names: Mapping[str, str], cast: DType | None
+) -> list[Tensor]:
+    """What becomes of the tensors that are kept, whose new keys `names` has by the old ones.
+
+    Numbers of any floating type become `cast`, if there is one. Raises ToolError where a tensor is
+    of a kind that cannot be read as a value.
+    """
+    tensors = []
+    for key, name in names.items():
+        dtype = reader.dtypes[key]
+        if dtype in (VARIANT, RESOURCE):
+            raise ToolError(f"{key} is a {dtype.name}, which only its graph can read: --drop it")
+        stored = cast if cast is not None and dtype in _NUMBERS else dtype
+        tensors.append(Tensor(key, name, tuple(reader.shapes[key]), dtype, stored))
+    return tensors
+
+
+def write_tensors(reader: CheckpointReader, tensors: Sequence[Tensor], prefix: str) -> None:
+    """Writes `<prefix>.index` and its data file, the tensors in their order.
+
+    Raises CheckpointError where the source is damaged, ToolError where a number overflows,
+    OSError where the disk refuses.
+    """
+    write_bundle(prefix, {tensor.new: _value(reader, tensor) for tensor in tensors})
+
+
+def _value(reader: CheckpointReader, tensor: Tensor) -> Array:
+    """A tensor's value in its new dtype, rounded to the nearest."""
+    value = reader.read(tensor.old)
+    if tensor.stored == tensor.dtype:
+        return value
+    with np.errstate(over="ignore", invalid="ignore"):
+        cast = value.astype(tensor.stored.as_numpy_dtype)
+    lost = np.isfinite(value) & ~np.isfinite(cast)
+    if lost.any():
+        raise ToolError(
+            f"{tensor.old} holds {value[lost].flat[0]:g}, too large for {tensor.stored.name} "
+            f"({int(lost.sum())} such of {lost.size}): --cast to a wider one"
+        )
+    return cast
+
+
+# The files of the new checkpoint are made in a folder of their own beside where they will be, which
+# is locked meanwhile; what a process that was killed has left there, the next one clears. A
+# checkpoint is read by its `.index`, which is moved last, and what is replaced loses its own first:
+# whatever is interrupted leaves nothing that looks whole.
+
+_BASE = "model"  # Of the files while they are aside.
+_Made = TypeVar("_Made")
+
+
+def check_prefix(prefix: str, sources: Iterable[str], overwrite: bool) -> None:
+    """ToolError unless a checkpoint may be written at `prefix`.
+
+    It has to be a prefix, none of those of the `sources`, and nothing may be there unless that is
+    to be overwritten.
+    """
+    name = os.path.basename(prefix)
+    if name in ("", ".", "..", naming.STATE_FILE) or file_io.is_folder(prefix):
+        raise ToolError(
+            f"--output={prefix} is no prefix of a checkpoint: add a name to the folder, as in "
+            f"{os.path.join(prefix, 'model')}"
+        )
+    if prefix_of(prefix) != prefix:
+        raise ToolError(f"--output={prefix} is a file's name: expected {prefix_of(prefix)}")
+    if any(_place(source) == _place(prefix) for source in sources):
+        raise ToolError(f"--output={prefix} is the source, which is never touched")
+    if file_io.exists(prefix):  # It may be anything, also a checkpoint of the format V1.
+        raise ToolError(f"--output={prefix} is a file that is there: take another name")
+    old = _files_of(prefix)
+    if old and not overwrite:
+        raise ToolError(f"--output={prefix}: {old[0]} is there; --overwrite replaces it")
+
+
+def commit(prefix: str, make: Callable[[str], _Made]) -> tuple[_Made, list[str]]:
+    """Has `make` make the files of a checkpoint, and moves them to `prefix`, over what is there.
+
+    Returns what `make` returns, given the prefix that it makes them at, and the names of the files,
+    a state file among them where there was none. Raises CheckpointError where another process is
+    making the same checkpoint, ToolError where the file system refuses.
+    """
+    place, name = os.path.split(prefix)
+    aside = os.path.join(place, f".{name}.being-edited")
+    try:
+        file_io.make_folder(aside)
+        with FolderLock(aside, "take another --output", keeps_file=False):
+            try:
+                for left in _made_in(aside):
+                    file_io.remove(os.path.join(aside, left))
+                return make(os.path.join(aside, _BASE)), _move(aside, prefix)
+            finally:
+                file_io.remove_folder(aside)
+    except OSError as error:
+        if file_io.is_folder(aside) and not names_in(aside):  # There was no place for the lock.
+            file_io.remove_folder(aside)
+        raise ToolError(f"--output={prefix}: {reason(error)}") from error
+
+
+def _move(aside: str, prefix: str) -> list[str]:
+    """Flushes the files that were made and moves them into place; returns their names there."""
+    place, name = os.path.split(prefix)
+    made = sorted(_made_in(aside), key=lambda file: file.endswith(INDEX_SUFFIX))
+    for file in made:
+        file_io.flush(os.path.join(aside, file))
+    for file in _files_of(prefix):
+        file_io.remove(os.path.join(place, file))
+    file_io.flush(place or ".")
+    for file in made:
+        file_io.rename(os.path.join(aside, file), prefix + file.removeprefix(_BASE))
+    file_io.flush(place or ".")
+    names = [name + file.removeprefix(_BASE) for file in made]
+    if not file_io.exists(os.path.join(place, naming.STATE_FILE)):
+        folder.write_state(place, [name])
+        names.append(naming.STATE_FILE)
+    return sorted(names)
+
+
+def _made_in(aside: str) -> list[str]:
+    return [name for name in names_in(aside) if name.startswith(_BASE)]
+
+
+def _files_of(prefix: str) -> list[str]:
+    """The files of a checkpoint that is there, in the order in which they are to go."""
+    place, base = os.path.split(prefix)
+    if not file_io.is_folder(place or "."):
+        return []
+    names, pending = names_in(place), base + naming.PENDING_SUFFIX
+    found = [n for n in names if n == pending or (n != base and prefix_of(n) == base)]
+    first = (naming.MANIFEST_SUFFIX, INDEX_SUFFIX)
+    return sorted(found, key=lambda name: not name.endswith(first))
+
+
+def _place(prefix: str) -> str:
+    """Where its files are, whatever links lead to their folder."""
+    if "://" in prefix:
+        return prefix
+    place, name = os.path.split(os.path.abspath(prefix))
+    return os.path.join(os.path.realpath(place), name)

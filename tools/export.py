@@ -32,9 +32,8 @@ from typing import ClassVar
 
 from cli.fields import REPEATED, Check, Together, flag, from_zero
 from cli.terminal import import_tensorflow, postpone_tensorflow
-from tools.command import overwrite, run_command, show
+from tools.command import Rename, overwrite, patterns, plain_rename, renames, run_command, show
 from tools.freeze import PartConfig
-from tools.selection import Rename, patterns, plain_rename, renames
 
 SAVED_MODEL, ONNX, TFLITE = "saved_model", "onnx", "tflite"
 FORMATS = (SAVED_MODEL, ONNX, TFLITE)

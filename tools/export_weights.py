@@ -1,29 +1,39 @@
 """The variables of a checkpoint as a file that other frameworks read: safetensors, or an .npz.
 
-The file is kept only if its format's own reader gives back the very bytes of the checkpoint.
+The file is kept only if its format's own reader gives back the very bytes of the checkpoint. How
+the weights lie in PyTorch is told by the operation that takes them, or it is refused.
 """
 
 import io
 import json
+import math
 import os
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
+from checkpoints.folder import best_checkpoint, explain_if_gone
+from checkpoints.lock import Hold, read_newest
+from checkpoints.manifest import verify_checkpoint
+from checkpoints.naming import DATA_SUFFIX, INDEX_SUFFIX
+from checkpoints.reader import Array, CheckpointReader
 from errors import CheckpointError, ToolError, first_few, reason
+from metagraph.graph import View, attribute_of, called, data_inputs, sub_graph, views
+from metagraph.meta import MetaGraphFile
+from metagraph.model import find_candidates, read_model
+from metagraph.opening import find_variables, open_model
+from metagraph.variables import AVERAGE, VARIABLE_OPS, averages, checkpoint_keys, slot_names
+from prediction.chosen_model import BEST, READING
+from prediction.output import check_target, write_whole
 from prediction.request import AVERAGED
-from tools.command import Record, format_bytes, table
+from tools.command import Record, format_bytes, new_names, select, table
 from tools.export import SAFETENSORS, ExportConfig
-from tools.selection import new_names, select
 
-if TYPE_CHECKING:
-    from checkpoints.lock import Hold
-    from checkpoints.reader import CheckpointReader
-    from tools.weight_layouts import Layout
-
-Array = np.ndarray[Any, Any]
 _SHOWN = 4
 _METADATA = "__metadata__"  # Its name in an .npz, as in a safetensors file.
 # Each dtype as safetensors has it: https://github.com/huggingface/safetensors#format
@@ -38,36 +48,48 @@ _CODES = {
 _OF_NUMPY = _CODES.keys() - {"bfloat16"} | {"complex128"}
 
 
+class Layout(NamedTuple):
+    """What becomes of an array: its axes in another order, and perhaps two of them as one."""
+
+    name: str
+    axes: tuple[int, ...] = ()  # Empty where it stays as it is.
+    is_depthwise: bool = False  # The channels that it takes and gives become one, with a 1 after.
+
+    def apply(self, value: Array) -> Array:
+        """The array as it is to be written, in one piece."""
+        if self.axes:
+            value = value.transpose(self.axes)
+        if self.is_depthwise:
+            value = value.reshape(math.prod(value.shape[:2]), 1, *value.shape[2:])
+        return np.asarray(value, order="C")
+
+    def undo(self, value: Array, shape: Sequence[int]) -> Array:
+        """The array of this shape that `apply` has made `value` of."""
+        if not self.axes:
+            return value
+        return value.reshape([shape[axis] for axis in self.axes]).transpose(np.argsort(self.axes))
+
+
 class Exported(NamedTuple):
     """A variable on its way: what it is called there and here, and what becomes of its axes."""
 
     name: str
     was: str
     key: str  # Of its value, which may be that of its moving average.
-    shape: tuple[int, ...]
     dtype: str
-    layout: "Layout | None"
+    shape: tuple[int, ...]
+    layout: Layout | None
 
-    def value(self, reader: "CheckpointReader") -> Array:
+    def value(self, reader: CheckpointReader) -> Array:
         """The value as it is written."""
         value = reader.read(self.key)
         return value if self.layout is None else self.layout.apply(value)
 
 
 def export_weights(config: ExportConfig) -> Record:
-    """Writes the variables and says what was done, as JSON values.
+    """Writes the variables and says what was done, as `docs/json.md` has it."""
 
-    Returns:
-      `format`, `path`, `bytes`; `checkpoint`, the prefix that was read; `weights`, as --weights has
-      it; `variables`, of each `name`, `was`, `key` (of its value), `dtype`, `shape` (as it is
-      written) and `layout` (null without --layout); `dropped`, the names that were left out.
-    """
-    from checkpoints.folder import best_checkpoint
-    from checkpoints.lock import read_newest
-    from metagraph.opening import find_variables
-    from prediction.chosen_model import BEST
-
-    def on_newest(hold: "Hold") -> Record:
+    def on_newest(hold: Hold) -> Record:
         is_best = config.checkpoint == BEST
         found = best_checkpoint if is_best else find_variables
         prefix = found(config.meta if is_best else config.checkpoint or config.meta)
@@ -78,12 +100,6 @@ def export_weights(config: ExportConfig) -> Record:
 
 
 def _export(config: ExportConfig, prefix: str) -> Record:
-    from checkpoints.folder import explain_if_gone
-    from checkpoints.manifest import verify_checkpoint
-    from checkpoints.naming import DATA_SUFFIX, INDEX_SUFFIX
-    from checkpoints.reader import CheckpointReader
-    from prediction.output import check_target, write_whole
-
     check_target(config.output, [prefix + INDEX_SUFFIX], overwrite=config.overwrite)
     try:
         verify_checkpoint(prefix, (DATA_SUFFIX, INDEX_SUFFIX))
@@ -106,26 +122,16 @@ def _export(config: ExportConfig, prefix: str) -> Record:
         "checkpoint": prefix,
         "weights": config.weights,
         "variables": [
-            {
-                "name": one.name,
-                "was": one.was,
-                "key": one.key,
-                "dtype": one.dtype,
-                "shape": list(values[one.name].shape),
-                "layout": one.layout and one.layout.name,
-            }
+            one._asdict()
+            | {"shape": list(values[one.name].shape), "layout": one.layout and one.layout.name}
             for one in variables
         ],
         "dropped": dropped,
     }
 
 
-def _chosen(
-    config: ExportConfig, reader: "CheckpointReader"
-) -> tuple[list[Exported], Sequence[str]]:
+def _chosen(config: ExportConfig, reader: CheckpointReader) -> tuple[list[Exported], Sequence[str]]:
     """The variables to write, and the names of those that are left out."""
-    from metagraph.variables import averages, slot_names
-
     keys, specs = {key: key for key in sorted(reader.shapes)}, reader.specs
     slots = slot_names(keys) if config.without_slots else frozenset[str]()
     if config.weights == AVERAGED:
@@ -140,27 +146,16 @@ def _chosen(
                 "leave it out with --only"
             )
     shapes = {name: specs[key].shape for name, key in keys.items()}
-    layouts = _layouts(config, reader.prefix, shapes, kept)
-    variables = [
-        Exported(new, name, keys[name], *specs[keys[name]], layouts.get(name))
-        for name, new in new_names(kept, config.rename).items()
-    ]
+    layouts: Mapping[str, Layout] = {}
+    if config.layout is not None:
+        with config.limit.over(READING):
+            meta = open_model(config.meta, config.max_meta_bytes, reader.prefix)
+            layouts = torch_layouts(meta, shapes, kept)
+    variables = []
+    for name, new in new_names(kept, config.rename).items():
+        spec = specs[keys[name]]
+        variables.append(Exported(new, name, keys[name], spec.dtype, spec.shape, layouts.get(name)))
     return variables, [name for name in keys if name not in kept]
-
-
-def _layouts(
-    config: ExportConfig, prefix: str, shapes: Mapping[str, Sequence[int]], kept: Sequence[str]
-) -> "Mapping[str, Layout]":
-    """What becomes of each variable that is kept; nothing without --layout."""
-    if config.layout is None:
-        return {}
-    from metagraph.opening import open_model
-    from prediction.chosen_model import READING
-    from tools.weight_layouts import torch_layouts
-
-    with config.limit.over(READING):
-        meta = open_model(config.meta, config.max_meta_bytes, prefix)
-        return torch_layouts(meta, shapes, kept)
 
 
 def _metadata(config: ExportConfig, prefix: str, variables: Sequence[Exported]) -> dict[str, str]:
@@ -208,7 +203,7 @@ def _as_npz(values: Mapping[str, Array], metadata: Mapping[str, str]) -> _Writte
     return file.getvalue(), np.load(file, allow_pickle=False).__getitem__
 
 
-def _check_same(one: Exported, found: Array, reader: "CheckpointReader") -> None:
+def _check_same(one: Exported, found: Array, reader: CheckpointReader) -> None:
     """ToolError unless what was read back is the checkpoint's own, read anew, to the byte."""
     original = reader.read(one.key)
     if one.layout is not None:
@@ -238,3 +233,115 @@ def as_text(record: Record) -> str:
     if dropped:
         lines.append(f"left out {len(dropped)}: {first_few(dropped, _SHOWN)}")
     return "\n".join([*lines, "read back and compared: the same bytes"])
+
+
+# How weights lie in PyTorch. A dimension of a filter is H, W (D, of three; K, of one): its place;
+# I: the channels it takes; O: those it gives; M: those that a depthwise one gives for each.
+
+AS_IT_IS, UNKNOWN = Layout("as it is"), Layout("unknown")
+_SWAPPED = Layout("IO -> OI", (1, 0))
+# By operation and rank. A filter of rank 3 gets a first dimension, as `tf.nn.conv1d` has it.
+_FILTERS = {
+    ("Conv2D", 3): Layout("KIO -> OIK", (2, 1, 0)),
+    ("Conv2D", 4): Layout("HWIO -> OIHW", (3, 2, 0, 1)),
+    ("Conv3D", 5): Layout("DHWIO -> OIDHW", (4, 3, 0, 1, 2)),
+    ("DepthwiseConv2dNative", 4): Layout("HWIM -> (IM)1HW", (2, 3, 0, 1), is_depthwise=True),
+    # A transposed convolution; the first of its inputs is a shape.
+    ("Conv2DBackpropInput", 3): Layout("KOI -> IOK", (2, 1, 0)),
+    ("Conv2DBackpropInput", 4): Layout("HWOI -> IOHW", (3, 2, 0, 1)),
+    ("Conv3DBackpropInputV2", 5): Layout("DHWOI -> IODHW", (4, 3, 0, 1, 2)),
+}
+_FLIPS = {  # The attributes that say of the first and second input that it is transposed.
+    "MatMul": ("transpose_a", "transpose_b"),
+    **dict.fromkeys(("BatchMatMul", "BatchMatMulV2", "BatchMatMulV3"), ("adj_x", "adj_y")),
+}
+_LOOKED_UP = frozenset({"Gather", "GatherV2", "ResourceGather"})
+_NO_USE = frozenset({"IsVariableInitialized", "L2Loss", "Shape", "VarIsInitializedOp"})
+_SEEN_THROUGH = frozenset(
+    {"Cast", "Enter", "ExpandDims", "Identity", "ReadVariableOp", "RefEnter", "RefIdentity"}
+)
+_MOST_STEPS = 64  # From an operation to the variable: a hostile chain may be endless.
+_MOST_NAMED = 5
+
+
+def torch_layouts(
+    meta: MetaGraphFile, shapes: Mapping[str, Sequence[int]], names: Sequence[str]
+) -> dict[str, Layout]:
+    """What becomes of some of the variables of a checkpoint, all of which `shapes` has.
+
+    Vectors and single numbers stay as they are. Of the others, what the prediction takes them for
+    tells. Raises ToolError where that does not, or tells two things.
+    """
+    uses = _uses(meta, shapes)
+    found, unknown = dict[str, Layout](), list[str]()
+    for name in names:
+        own = uses.get(name) or uses.get(name.removesuffix(AVERAGE), set())
+        told = {layout for _, layout in own} if len(shapes[name]) > 1 else {AS_IT_IS}
+        if len(told) == 1 and UNKNOWN not in told:
+            found[name] = told.pop()
+            continue
+        ops = ", ".join(sorted({op for op, _ in own})) or "no operation of the prediction"
+        unknown.append(f"{name} {list(shapes[name])} (taken by {ops})")
+    if unknown:
+        raise ToolError(
+            "--layout=torch: the graph does not tell how these lie: "
+            f"{first_few(unknown, _MOST_NAMED)}; leave them out with --only, or leave out --layout"
+        )
+    return found
+
+
+def _uses(
+    meta: MetaGraphFile, shapes: Mapping[str, Sequence[int]]
+) -> dict[str, set[tuple[str, Layout]]]:
+    """The operations of the prediction that take each variable, with what they tell of it."""
+    model = read_model(meta)
+    outputs = dict.fromkeys([*model.predict, *model.outputs.values()])
+    graph = sub_graph(meta, [*outputs] or find_candidates(meta).outputs).graph_def
+    needed = MetaGraphFile(meta.path, meta.prefix, MetaGraphDef(graph_def=graph))
+    library = {function.signature.name: function for function in graph.library.function}
+    names = [node.name for node in graph.node if node.op in VARIABLE_OPS]
+    keys = {name: stored.key for name, stored in checkpoint_keys(meta, names, shapes).items()}
+    uses = defaultdict[str, set[tuple[str, Layout]]](set)
+    for node, index, name in _takers(needed):
+        key = keys[name]
+        if key in shapes and not any(called(node, library)):
+            uses[key].add((node.op, _told(node, index, len(shapes[key]))))
+    return uses
+
+
+def _takers(meta: MetaGraphFile) -> Iterator[tuple[NodeDef, int, str]]:
+    """Each node that takes a variable's value as the input of an index, and the variable."""
+    wanted = {op for op, _ in _FILTERS} | _FLIPS.keys() | _LOOKED_UP
+    for view in views(meta, wanted):
+        for node in view.nodes.values():
+            if node.op not in _SEEN_THROUGH | _NO_USE:
+                for index, text in enumerate(data_inputs(node)):
+                    if name := _variable(view, text):
+                        yield node, index, name
+
+
+def _variable(view: View, text: str) -> str | None:
+    """The variable whose value an input is, in its own shape but for dimensions of one."""
+    for _ in range(_MOST_STEPS):
+        name = text.partition(":")[0]
+        if view.caller is not None and name in view.arguments:
+            view, text = view.caller, view.arguments[name]
+            continue
+        node = view.nodes.get(name)
+        if node is None or node.op in VARIABLE_OPS:
+            return node and node.name
+        inputs = data_inputs(node)
+        if node.op not in _SEEN_THROUGH or not inputs:
+            return None
+        text = inputs[0]
+    return None
+
+
+def _told(node: NodeDef, index: int, rank: int) -> Layout:
+    """What an operation tells of a variable that is its input; `UNKNOWN` where it is nothing."""
+    if index == 1 and (node.op, rank) in _FILTERS:
+        return _FILTERS[node.op, rank]
+    if node.op in _FLIPS and rank == 2 and index < 2:
+        flipped = attribute_of(node, _FLIPS[node.op][index]).b
+        return AS_IT_IS if flipped == (index == 1) else _SWAPPED
+    return AS_IT_IS if node.op in _LOOKED_UP and index == 0 else UNKNOWN

@@ -1,55 +1,66 @@
 """One export from start to end: what tools.export does once its flags are read.
 
 The model is frozen and written in one of the formats, and kept if that format's own runtime
-computes the same with it.
+computes the same with it. A SavedModel is made in `export_saved_model.py`; here are an ONNX model,
+by tf2onnx, and a TFLite model, by TensorFlow's converter.
+
+Inputs and outputs have the very names of their tensors, such as `x:0`: ONNX asks for names as in
+the language C, and no runtime insists on that. Operations of TensorFlow beside TFLite's own
+("select" ones) are not offered: the interpreter here has no delegate for them, and what cannot be
+checked is not kept.
 """
 
 import dataclasses
+import io
+import json
 import os
-from collections.abc import Mapping
-from typing import TypeAlias
+import re
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
+from google.protobuf.message import EncodeError
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from checkpoints.naming import SIGNATURE
 from data import files
-from errors import ToolError, first_few
-from metagraph.description import Model, TensorInfo, format_shape
+from errors import ToolError, first_few, reason
+from metagraph.description import Array, Model, TensorInfo, format_shape
 from metagraph.meta import PLACEHOLDERS, MetaGraphFile, node_of
 from metagraph.model import checkpoint_of
 from metagraph.safety import RUN
 from metagraph.session import describe_tensors
 from prediction.chosen_model import with_model
+from prediction.onnx_file import as_bytes, as_texts
 from prediction.output import check_target, write_whole
 from tools.command import Record, check_installed, format_bytes, quiet
-from tools.export import ONNX, SAVED_MODEL, ExportConfig, Shape
-from tools.export_formats import (
+from tools.export import ONNX, SAVED_MODEL, TFLITE, ExportConfig, Shape
+from tools.export_saved_model import (
     BYTES_KEY,
     BYTES_SIGNATURE,
+    LABELS_FILE,
     as_lines,
-    as_onnx,
-    as_tflite,
+    example_files,
+    find_image_input,
+    labels_text,
     new_version,
     next_version,
-    run_onnx,
+    rows_of,
     run_saved_model,
-    run_tflite,
     write_saved_model,
 )
-from tools.export_images import example_files, find_image_input, rows_of
-from tools.freezing import (
-    Reference,
-    described,
-    freeze_and_compare,
-    largest_difference,
-    run_frozen,
-)
+from tools.freezing import Reference, described, freeze_and_compare, largest_difference, run_frozen
 from tools.frozen_graph import FrozenGraph
 
 _CONVERSION = "the conversion"
 _MAX_NAMED = 10
+_UNKNOWN = re.compile(r"No Op registered for (\S+)")
+_LACKING = re.compile(r"^(?:TF Select|Custom) ops: (.+)$", re.MULTILINE)
+_ERROR = re.compile(r"error: (.+)$", re.MULTILINE)
 # The path that is written, its signatures' inputs, and the largest difference from the session.
 _Written: TypeAlias = tuple[str, Mapping[str, Mapping[str, TensorInfo]], float]
 
@@ -102,10 +113,7 @@ def _size(path: str) -> int:
 
 
 def with_shapes(meta: MetaGraphFile, shapes: Mapping[str, Shape], model: Model) -> MetaGraphFile:
-    """The same file with shapes for placeholders, by tensor, or key of its signature.
-
-    Raises ToolError where a tensor is no placeholder, or has another shape already.
-    """
+    """The same file with shapes for placeholders, by tensor, or key of its signature."""
     proto = MetaGraphDef()
     proto.CopyFrom(meta.proto)
     nodes = {node.name: node for node in proto.graph_def.node}
@@ -151,13 +159,12 @@ def _write_file(config: ExportConfig, frozen: FrozenGraph, reference: Reference)
                 f"{info.name} may have any shape, and {config.to} has to know how many "
                 f"dimensions there are: say it, as in --shape={info.name.removesuffix(':0')}=?"
             )
-    is_onnx = config.to == ONNX
+    one = _ONE_FILE[config.to]
     with config.limit.over(_CONVERSION):
-        content = as_onnx(frozen, config.opset) if is_onnx else as_tflite(frozen)
+        content = one.convert(frozen, config)
     with config.limit.over(RUN):
-        found = (run_onnx if is_onnx else run_tflite)(content, frozen, reference.feeds)
-    runtime = "onnxruntime" if is_onnx else "TFLite's interpreter"
-    difference = largest_difference(reference, found, runtime, config.tolerance)
+        found = one.run(content, frozen, reference.feeds)
+    difference = largest_difference(reference, found, one.runtime, config.tolerance)
     write_whole(config.output, content)
     return config.output, {SIGNATURE: frozen.inputs}, difference
 
@@ -177,3 +184,140 @@ def as_text(record: Record) -> str:
     lines += [f"random, and so not compared: {name}" for name in record["random"]]
     lines.append(f"largest difference from the session {record['largest_difference']:.2g}")
     return "\n".join(lines)
+
+
+# Formats of one file: how they are made, and what their own runtimes compute with them.
+
+
+def as_onnx(frozen: FrozenGraph, config: ExportConfig) -> bytes:
+    """Converts to a serialized ModelProto; its `metadata_props` say what the model says of itself.
+
+    tf2onnx folds constants in a session of its own, so that only a graph may come here whose
+    operations have been checked; those that it does not know stay as they are, and onnxruntime
+    refuses them. The rank of the inputs has to be known.
+    """
+    import onnx
+    import tf2onnx
+
+    inputs = {key: info.name for key, info in frozen.inputs.items()}
+    outputs = {key: info.name for key, info in frozen.plan.outputs.items()}
+    with quiet():
+        try:
+            converted, _ = tf2onnx.convert.from_graph_def(
+                frozen.meta.graph_def,
+                name="frozen graph",
+                input_names=list(dict.fromkeys(inputs.values())),
+                output_names=list(dict.fromkeys(outputs.values())),
+                opset=config.opset,
+            )
+        except Exception as error:  # tf2onnx raises nearly any kind.
+            raise ToolError(f"tf2onnx cannot convert the graph: {reason(error)}") from error
+        told: dict[str, object] = {"inputs": inputs, "outputs": outputs}
+        for key in ("class_names", "input_scale", "image_shape", "trained_on"):
+            told[key] = getattr(frozen.plan.model, key)
+        told["predict"] = [name for name in frozen.plan.model.predict if name in outputs.values()]
+        texts = {key: json.dumps(value) for key, value in told.items() if value}
+        onnx.helper.set_model_props(converted, texts)
+    try:
+        content: bytes = converted.SerializeToString(deterministic=True)
+    except (EncodeError, ValueError) as error:
+        raise ToolError(f"an ONNX file has at most 2 GiB: {error}") from error
+    return content
+
+
+def run_onnx(
+    content: bytes, frozen: FrozenGraph, values: Mapping[str, Array], *, optimize: bool = True
+) -> dict[str, Array]:
+    """What onnxruntime computes on the processor; values and results are by the tensors' names.
+
+    It is run without its optimizations where they fail, and that is warned of. Values of inputs
+    that the model does not take are left out. Texts are bytes, as TensorFlow has them. Raises
+    ToolError where it lacks an operation, or cannot load or run the model otherwise.
+    """
+    import onnxruntime
+
+    outputs = list(dict.fromkeys(info.name for info in frozen.plan.outputs.values()))
+    options, levels = onnxruntime.SessionOptions(), onnxruntime.GraphOptimizationLevel
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
+    try:
+        with quiet():
+            session = onnxruntime.InferenceSession(
+                content, options, providers=["CPUExecutionProvider"]
+            )
+            taken = {found.name for found in session.get_inputs()}
+            fed = {name: as_texts(value) for name, value in values.items() if name in taken}
+            results = [np.asarray(result) for result in session.run(outputs, fed)]
+    except Exception as error:  # Its errors have no class in common.
+        if unknown := _UNKNOWN.search(str(error)):
+            raise ToolError(f"ONNX has no counterpart of {unknown[1]}") from error
+        if not optimize:
+            raise ToolError(f"onnxruntime cannot run the model: {reason(error)}") from error
+        plain = run_onnx(content, frozen, values, optimize=False)
+        logging.warning(
+            "it runs only without onnxruntime's optimizations: set graph_optimization_level of "
+            "its SessionOptions to ORT_DISABLE_ALL; with them %s",
+            reason(error),
+        )
+        return plain
+    return dict(zip(outputs, map(as_bytes, results), strict=True))
+
+
+def as_tflite(frozen: FrozenGraph, _: ExportConfig) -> bytes:
+    """Converts to the content of a file; equal models are equal bytes.
+
+    The labels, where there are class names, are appended as a zip archive, in the way of TFLite's
+    own metadata (`unzip -p model.tflite labels.txt` shows them). The rank of the inputs has to be
+    known. Raises ToolError where TFLite lacks an operation, or the converter fails otherwise.
+    """
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        write_saved_model(frozen, folder)
+        try:
+            converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+            file = io.BytesIO(converter.convert())
+        except Exception as error:  # The converter raises nearly any kind.
+            raise ToolError(_why_no_tflite(error)) from error
+    if class_names := frozen.plan.model.class_names:
+        with zipfile.ZipFile(file, "a") as archive:
+            archive.writestr(zipfile.ZipInfo(LABELS_FILE), labels_text(class_names))
+    return file.getvalue()
+
+
+def _why_no_tflite(error: Exception) -> str:
+    """One line, out of the many of the converter's message."""
+    text = str(error)
+    lacking = sorted({op.strip() for ops in _LACKING.findall(text) for op in ops.split(",")})
+    if lacking:
+        return f"TFLite has no counterpart of {', '.join(lacking)}, for the dtypes that are here"
+    found = _ERROR.search(text)
+    return f"TFLite's converter fails: {found[1] if found else reason(error)}"
+
+
+def run_tflite(
+    content: bytes, frozen: FrozenGraph, values: Mapping[str, Array]
+) -> dict[str, Array]:
+    """What TFLite's interpreter computes; values and results are by the tensors' names."""
+    with quiet():  # TensorFlow warns that its interpreter will be a package of its own some day.
+        try:
+            runner = tf.lite.Interpreter(model_content=content).get_signature_runner(SIGNATURE)
+            taken = runner.get_input_details()
+            inputs = {k: values[i.name] for k, i in frozen.inputs.items() if k in taken}
+            results = runner(**inputs)
+        except Exception as error:  # A ValueError, a RuntimeError or others, as it comes.
+            raise ToolError(
+                f"the TFLite interpreter cannot run the model: {reason(error)}"
+            ) from error
+    return {info.name: np.asarray(results[key]) for key, info in frozen.plan.outputs.items()}
+
+
+class _OneFile(NamedTuple):
+    """A format of one file: what makes it of a frozen graph, and what runs it, as users know it."""
+
+    convert: Callable[[FrozenGraph, ExportConfig], bytes]
+    run: Callable[[bytes, FrozenGraph, Mapping[str, Array]], dict[str, Array]]
+    runtime: str
+
+
+_ONE_FILE = {
+    ONNX: _OneFile(as_onnx, run_onnx, "onnxruntime"),
+    TFLITE: _OneFile(as_tflite, run_tflite, "TFLite's interpreter"),
+}

@@ -1,19 +1,33 @@
-"""Which checkpoints there are in a folder, ours and strangers', told by the names of its files."""
+"""Which checkpoints there are in a folder, ours and strangers', told by the names of its files.
 
+tools.inspect_checkpoint begins here; what one checkpoint holds is in `checkpoint_contents.py`.
+"""
+
+import functools
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from absl import logging
 
 import file_io
-from checkpoints import naming
+from checkpoints import manifest, naming
+from checkpoints.folder import Saved, best_first, named_checkpoint
+from checkpoints.lock import Hold, read_newest
+from checkpoints.reader import CheckpointReader, stored_tensors
+from errors import CheckpointError
 from file_io import names_in
-from metagraph.opening import SAVED_MODEL_FILES, SAVED_MODEL_VARIABLES, prefix_of
+from metagraph.opening import SAVED_MODEL_FILES, SAVED_MODEL_VARIABLES, find_variables, prefix_of
+from tools.command import Record
+from tools.inspect_checkpoint import InspectConfig
 
 _DATA = re.compile(r"\.data-\d{5}-of-\d{5}")
 _SHARD_OF_V1 = re.compile(r"-\d{5}-of-(\d{5})")
 _STEP = re.compile(r"-(\d{1,18})\Z")
+_COMMITTED, _FOREIGN, _DAMAGED = "committed", "no manifest", "damaged"
+_MAX_HELD = 8  # Of those, a few may be damaged; a process may open only so many files.
 EMPTY_NAME = "./"  # What a state file has to call the files `.index` and so on.
 
 
@@ -40,10 +54,8 @@ def is_folder(path: str) -> bool:
 def list_folder(path: str) -> list[Entry]:
     """The checkpoints of a folder by age, the newest last: ours after all others.
 
-    The steps of one run are an order. Others have none but when they were written.
-
-    Raises:
-      CheckpointError: the folder cannot be read.
+    The steps of one run are an order. Others have none but when they were written. Raises
+    CheckpointError where the folder cannot be read.
     """
     parts = _parts(path)
     found = [_entry(path, b, parts[b]) for b in parts if _is_checkpoint(path, b, parts)]
@@ -60,11 +72,7 @@ def list_folder(path: str) -> list[Entry]:
 
 
 def named_entry(prefix: str) -> Entry:
-    """The checkpoint at a prefix, whatever there is of it.
-
-    Raises:
-      CheckpointError: its folder cannot be read.
-    """
+    """The checkpoint at a prefix; CheckpointError where its folder cannot be read."""
     path, base = os.path.split(prefix)
     return _entry(path, base, _parts(path).get(base, set()))
 
@@ -144,3 +152,95 @@ def _written(entry: Entry) -> float:
         with suppress(OSError):
             return file_io.stat(entry.prefix + suffix).changed
     return 0.0
+
+
+# What is told of a folder, or of one checkpoint.
+
+
+def inspect(config: InspectConfig) -> Record:
+    """Looks into a checkpoint or a folder, and tells of it as `docs/json.md` has it.
+
+    For people, a `value` is a text.
+    """
+    return read_newest([config.ckpt], functools.partial(_inspect, config))
+
+
+def _inspect(config: InspectConfig, hold: Hold) -> Record:
+    if is_folder(config.ckpt):
+        found = _list_checkpoints(config.ckpt, hold)
+        if not (config.tensors or config.stats or config.filter is not None):
+            return found
+        newest = found["newest"]
+        if newest is None:
+            raise CheckpointError(f"--ckpt={config.ckpt}: none of its checkpoints is whole")
+        prefix = os.path.join(config.ckpt, newest)
+        logging.info("of %s the newest is read, %s", config.ckpt, newest)
+    else:
+        prefix = find_variables(config.ckpt)
+        hold(prefix)
+    # Imported where it is wanted: it reads graphs, and a list takes a third less without.
+    from tools.checkpoint_contents import look_into
+
+    return look_into(prefix, config)
+
+
+def _list_checkpoints(path: str, hold: Hold) -> dict[str, Any]:
+    """Looks into a folder: of each checkpoint the index, the manifest and the files' sizes.
+
+    The newest are held. What is deleted meanwhile is left out.
+    """
+    found = list_folder(path)
+    for entry in found[: -_MAX_HELD - 1 : -1]:
+        hold(entry.prefix)
+    rows = {entry: _listed(entry) for entry in found}
+    there = {entry.name for entry in list_folder(path)}
+    rows = {e: row for e, row in rows.items() if row["state"] != _DAMAGED or e.name in there}
+    if not rows:
+        raise CheckpointError(f"--ckpt={path}: it holds no checkpoint")
+    state_file = os.path.join(path, naming.STATE_FILE)
+    is_file = file_io.exists(state_file) and not file_io.is_folder(state_file)
+    named = named_checkpoint(state_file) if is_file else None
+    newest = newest_of([e for e, row in rows.items() if row["state"] != _DAMAGED], named)
+    called = None if newest is None else newest.state_name
+    right = named is not None and called == (named or EMPTY_NAME)
+    best = best_first(
+        Saved(row["step"], test_accuracy=row["test_accuracy"])
+        for row in rows.values()
+        if row["state"] == _COMMITTED
+    )
+    return {
+        "folder": path,
+        "checkpoints": [*rows.values()],
+        "newest": newest.name if newest else None,
+        "best": naming.checkpoint_name(best[0].step) if best else None,
+        "state_file": {"names": named, "right": right} if is_file else None,
+    }
+
+
+def _listed(entry: Entry) -> dict[str, Any]:
+    """What is seen of a checkpoint without reading its values, as JSON values."""
+    sizes, changed = dict[str, int](), None
+    for path in entry.files:
+        with suppress(FileNotFoundError):  # Those that train delete older checkpoints.
+            found = file_io.stat(path)
+            sizes[os.path.basename(path)] = 0 if found.is_folder else found.size
+            changed = max(changed or 0.0, found.changed)
+    state, said, problem = (_COMMITTED if entry.committed else _FOREIGN), None, None
+    try:
+        said = manifest.read_of(entry.prefix)
+        for name, digest in said.files.items() if said else ():
+            if (size := sizes.get(name, 0)) != digest.size:
+                raise CheckpointError(f"{name} has {size} bytes, the manifest says {digest.size}")
+        stored_tensors(CheckpointReader(entry.prefix))
+    except CheckpointError as error:
+        state, problem = _DAMAGED, str(error)
+    return {
+        "name": entry.name,
+        "state": state,
+        "step": stem_and_step(entry.name)[1],
+        "saved_at": said.saved_at if said else changed,
+        "bytes": sum(sizes.values()),
+        "has_graph": entry.graph is not None,
+        "test_accuracy": said.test_accuracy if said else None,
+        "problem": problem,
+    }

@@ -23,9 +23,9 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
-from cli.fields import COMMAS, NAMES, REPEATED, Check, flag
+from cli.fields import COMMAS, NAMES, Check, flag
 from cli.terminal import import_tensorflow
-from prediction.request import IS_ASSET, ModelConfig, assets_by_name
+from prediction.request import ModelConfig, assets, assets_by_name
 from tools.command import Printed, overwrite, run_command, show
 
 _SCOPE = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_.-]+)*")
@@ -56,13 +56,9 @@ class PartConfig(ModelConfig, Printed):
         many=COMMAS,
         check=NAMES,
     )
-    asset: Mapping[str, str] = flag(
+    asset: Mapping[str, str] = assets(
         "A file that a lookup table is filled from: name=path, as predict.py takes it. The result "
         "holds its content.",
-        (),
-        many=REPEATED,
-        path=True,
-        check=IS_ASSET,
         convert=assets_by_name,
     )
     overwrite: bool = overwrite()

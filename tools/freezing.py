@@ -47,10 +47,7 @@ class Reference(NamedTuple):
 
 
 def freeze_to_file(config: FreezeConfig) -> Record:
-    """Freezes, compares with the original, and writes the file only where all is equal.
-
-    Gives what `docs/json.md` has.
-    """
+    """Freezes and compares; writes the file only where all is equal, as `docs/json.md` has it."""
     return with_model(config, lambda meta, _: _freeze(config, meta))
 
 
@@ -115,10 +112,7 @@ def _put_in_scope(meta: MetaGraphDef, prefix: str) -> None:
 def freeze_and_compare(
     meta: MetaGraphFile, config: PartConfig
 ) -> tuple[FrozenGraph, Reference, float]:
-    """The frozen graph, what the original computes with a batch, the largest difference.
-
-    Raises CheckpointError, ToolError where it cannot be frozen or run, or is not the same.
-    """
+    """The frozen graph, what the original computes with a batch, the largest difference."""
     plan = plan_freeze(meta, config)
     reference = run_original(plan, config)  # Its values are freed before others are read.
     frozen = freeze_plan(plan, config)
@@ -133,11 +127,7 @@ def freeze_and_compare(
 
 
 def run_original(plan: FreezePlan, config: PartConfig) -> Reference:
-    """Runs the graph with its own checkpoint on a made-up batch, what is off fed with its value.
-
-    Raises CheckpointError where it cannot be loaded, ToolError where it takes none of the batches
-    that are tried.
-    """
+    """Runs the graph with its own checkpoint on a made-up batch, what is off fed with its value."""
     infos = list(dict.fromkeys(plan.inputs.values()))
     with load_inference_graph(
         plan.meta,

@@ -1,15 +1,16 @@
 """The parts of a graph that are looked at one by one, each as JSON values and as lines for people.
 
 `info` is what the file says of itself, `graph` its operations, inputs, outputs and variables,
-`saver` what is saved under which keys, `safety` whether it only computes.
+`saver` what is saved under which keys, `safety` whether it only computes. One node is a part, too.
 
 Formats: `meta_graph.proto`, `saver.proto` in `tensorflow/core/protobuf`, `function.proto`,
 `variable.proto` in `tensorflow/core/framework`.
 """
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -18,14 +19,18 @@ from tensorflow.core.framework.variable_pb2 import VariableDef
 from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo
 from tensorflow.core.protobuf.saver_pb2 import SaverDef
 
+from errors import CheckpointError, ToolError, nearest_names
 from metagraph.description import format_shape, json_value
+from metagraph.graph import attribute_of, data_inputs
+from metagraph.importing import disarmed_graph
 from metagraph.meta import MetaGraphFile, node_of, read_signatures, shape_sizes
 from metagraph.safety import PURE, RISKS, Offender, offenders
 from metagraph.tables import with_tables
 from metagraph.variables import VARIABLE_OPS, saver_keys, trainable_names
 from prediction.chosen_model import listing
 from prediction.output import TITLES, kind_text, shortened, tensor_text
-from tools.graph_subject import Subject, counted, dtype_name, listed
+from tools import graph_layers
+from tools.graph_subject import Subject, attribute_text, counted, dtype_name, listed, tensor_record
 
 _TITLES = {**TITLES, "candidates": "possible outputs, the likeliest first"}
 _SAVER = ("filename_tensor_name", "save_tensor_name", "restore_op_name")
@@ -33,6 +38,8 @@ _SIDES = ("inputs", "outputs")
 _ENTRIES = 10  # Of a collection, on its line.
 _OPS = 6  # Of a function.
 _OFFENDERS = 3  # Of one operation, that are named.
+_COLOCATED, _CLASS = b"loc:@", "_class"
+_LONGEST = 2000  # Characters of an attribute for people.
 
 
 def info_part(subject: Subject) -> dict[str, Any]:
@@ -314,3 +321,101 @@ def safety_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
                 by_op.setdefault(refused, []).append(place + entry["node"])
             texts = [f"{told}: {listed(nodes, _OFFENDERS)}" for told, nodes in by_op.items()]
             yield from shortened(texts, most, "    ")
+
+
+# One node.
+
+
+def node_record(meta: MetaGraphFile, text: str) -> dict[str, Any]:
+    """JSON values, of a node or of the node of a tensor, as `docs/json.md` has them.
+
+    Raises ToolError where there is no such node; the nearest names are in the message.
+    """
+    name = text.removeprefix("^").partition(":")[0]
+    if name not in meta.nodes:
+        near = nearest_names(name, meta.nodes)
+        hint = f"the nearest are {', '.join(near)}" if near else "--part=graph shows its inputs"
+        raise ToolError(f"{meta.path} has no node {text!r}; {hint}")
+    node = meta.nodes[name]
+    graph = None
+    with suppress(CheckpointError):  # TensorFlow cannot import what the node needs.
+        graph = disarmed_graph(meta, [f"{name}:0"])
+    takers = _takers(meta, name)
+    outputs = [] if graph is None else [t.name for t in graph.get_operation_by_name(name).outputs]
+    outputs += sorted(taken for taken in takers if taken not in outputs)
+    risks = {o.node.name: o.risk for o in offenders(meta.proto.graph_def) if not o.function}
+    return {
+        "node": name,
+        "op": node.op,
+        "device": node.device,
+        "attributes": {
+            key: attribute_text(node.attr[key]) for key in sorted(node.attr) if key != _CLASS
+        },
+        "inputs": [tensor_record(graph, text) for text in data_inputs(node)],
+        "outputs": [tensor_record(graph, out) | {"takers": takers.get(out, [])} for out in outputs],
+        "control_inputs": [text[1:] for text in node.input if text.startswith("^")],
+        "control_outputs": [o.name for o in meta.nodes.values() if f"^{name}" in o.input],
+        "colocated_with": [
+            value.removeprefix(_COLOCATED).decode("utf-8", "backslashreplace")
+            for value in attribute_of(node, _CLASS).list.s
+            if value.startswith(_COLOCATED) and value != _COLOCATED + name.encode()
+        ],
+        "risk": risks.get(name),
+    }
+
+
+def _takers(meta: MetaGraphFile, name: str) -> dict[str, list[dict[str, Any]]]:
+    """Who takes the outputs of a node, by the output's name."""
+    found = defaultdict[str, list[dict[str, Any]]](list)
+    for other in meta.nodes.values():
+        for position, text in enumerate(data_inputs(other)):
+            if node_of(text) == name:
+                output = text if ":" in text else f"{text}:0"
+                found[output].append({"node": other.name, "input": position})
+    return found
+
+
+def node_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
+    """Lines for people."""
+    yield f"node {found['node']}"
+    yield f"  operation {found['op']}"
+    if found["device"]:
+        yield f"  device {found['device']}"
+    if found["colocated_with"]:
+        yield f"  on the device of {listed(found['colocated_with'], most)}"
+    if found["risk"]:
+        yield f"  is refused in a run: it {found['risk']}"
+    if found["attributes"]:
+        yield "  attributes"
+        texts = [f"{key} = {_cut(text)}" for key, text in found["attributes"].items()]
+        yield from shortened(texts, most, "    ")
+    yield "  inputs" if found["inputs"] else "  no inputs"
+    yield from shortened([tensor_text(tensor) for tensor in found["inputs"]], most, "    ")
+    for key, title in {"control_inputs": "waits for", "control_outputs": "waited for by"}.items():
+        if found[key]:
+            yield f"  {title} {listed(found[key], most)}"
+    yield "  outputs" if found["outputs"] else "  no outputs"
+    for output in found["outputs"]:
+        yield f"    {tensor_text(output)}"
+        texts = [f"taken by {t['node']} as input {t['input']}" for t in output["takers"]]
+        yield from shortened(texts or ["taken by no node"], most, "      ")
+
+
+def _cut(text: str) -> str:
+    more = len(text) - _LONGEST
+    return f"{text[:_LONGEST]}... ({more} characters more)" if more > 0 else text
+
+
+# Of each part: what it is as JSON values, and those as lines for people.
+_Part = Callable[[Subject], dict[str, Any]]
+_Lines = Callable[[Mapping[str, Any], int], Iterable[str]]
+PARTS: Mapping[str, tuple[_Part, _Lines]] = {
+    "info": (info_part, info_lines),
+    "graph": (graph_part, graph_lines),
+    "saver": (saver_part, saver_lines),
+    "collections": (collections_part, collections_lines),
+    "signatures": (signatures_part, signatures_lines),
+    "functions": (functions_part, functions_lines),
+    "cost": (graph_layers.cost_part, graph_layers.cost_lines),
+    "safety": (safety_part, safety_lines),
+}

@@ -16,16 +16,24 @@ if __name__ == "__main__":  # First, as what follows takes its time.
 
     end_at_signals()
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from absl import logging
 
 from cli.fields import COMMAS, Check, flag
-from cli.terminal import postpone_tensorflow
-from prediction.request import Limits, meta, signature
-from tools.command import Printed, overwrite, run_command, show
+from cli.terminal import one_line, postpone_tensorflow
+from errors import NotInstalledError, ToolError
+from prediction.request import Limits, ModelConfig, meta, signature
+from tools.command import Printed, Record, format_bytes, overwrite, run_command, show
+
+if TYPE_CHECKING:
+    from tools.graph_subject import Subject
 
 PARTS = ("info", "graph", "saver", "collections", "signatures", "functions", "cost", "safety")
+_LINES_OF_ALL, _LINES_OF_ONE = 10, 300  # Of a list, where all parts are shown, or chosen ones.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,9 +97,105 @@ class GraphInspection(Printed, Limits):
 def main(config: GraphInspection) -> None:
     """Looks at the graph that is asked for."""
     postpone_tensorflow()
-    from tools.graph_inspection import as_text, inspect_graph
-
     show(inspect_graph(config), as_text, config.format)
+
+
+def inspect_graph(config: GraphInspection) -> Record:
+    """Looks at a graph, and writes the files that are asked for; gives what `docs/json.md` has.
+
+    Only the file of the graph is read, never the variables' data.
+    """
+    from google.protobuf import text_format
+
+    from metagraph.model import read_model
+    from prediction.chosen_model import open_graph, with_chosen
+    from prediction.output import check_target, write_whole
+    from tools import graph_parts
+    from tools.graph_subject import Subject
+
+    for name, path in config.targets.items():
+        check_target(path, [], overwrite=config.overwrite, flag=name)
+    limits = {key: getattr(config, key) for key in ("max_meta_bytes", "time_limit", "end_after")}
+    meta = with_chosen(ModelConfig(config.meta, **limits), open_graph)
+    _check_others(config.targets, meta.path)
+    found: dict[str, Any] = {}
+    files: dict[str, bytes] = {}
+    if config.as_text:  # Before anything looks at the graph, with all of its constants.
+        with config.limit.over("writing the graph as text"):
+            text = text_format.MessageToString(meta.proto, use_short_repeated_primitives=True)
+            files[config.as_text] = text.encode()
+    if config.node is not None:
+        with config.limit.over("looking at the node"):
+            found["node"] = graph_parts.node_record(meta, config.node)
+    names = config.parts or (() if config.node or config.targets else PARTS)
+    if names or config.dot or config.png:
+        with config.limit.over("reading the graph"):
+            model = read_model(meta, config.signature, classifies=False)
+        subject = Subject(meta, model, config.fetch, config.batch_size, config.depth)
+        found |= _parts(config, subject, names)
+        files |= _drawings(config, subject)
+    for path, content in files.items():
+        write_whole(path, content)
+    written = [{"file": path, "bytes": len(content)} for path, content in files.items()]
+    return found | ({"written": written} if written else {})
+
+
+def _parts(
+    config: GraphInspection, subject: "Subject", names: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """The parts by name; without TensorFlow, of all parts those that the file tells of alone."""
+    from tools import graph_parts
+
+    found = {}
+    for name in names:
+        with config.limit.over(f"looking at the graph for {name}"):
+            try:
+                found[name] = graph_parts.PARTS[name][0](subject)
+            except NotInstalledError as error:
+                if config.parts:
+                    raise
+                logging.warning("without the part %s: %s", name, error)
+    return found
+
+
+def _check_others(targets: Mapping[str, str], source: str) -> None:
+    """Sees that no file is written over what is read, or over another."""
+    taken = {os.path.realpath(source): "is the file that is read"}
+    for name, path in targets.items():
+        place = os.path.realpath(path)
+        if place in taken:
+            raise ToolError(f"--{name}={path} {taken[place]}; give it another name")
+        taken[place] = "is written by another flag too"
+
+
+def _drawings(config: GraphInspection, subject: "Subject") -> dict[str, bytes]:
+    """The drawings that are asked for, by their files."""
+    from tools import graph_layers
+
+    files: dict[str, bytes] = {}
+    if config.dot or config.png:
+        with config.limit.over("drawing the graph"):
+            text = graph_layers.dot_text(graph_layers.layer_graph(subject))
+        if config.dot:
+            files[config.dot] = text.encode()
+        if config.png:
+            files[config.png] = graph_layers.draw_png(text)
+    return files
+
+
+def as_text(found: Mapping[str, Any]) -> str:
+    """What `inspect_graph` returns as lines for people."""
+    from tools import graph_parts
+
+    names = [name for name in PARTS if name in found]
+    most = _LINES_OF_ALL if len(names) == len(PARTS) else _LINES_OF_ONE
+    lines = [*graph_parts.node_lines(found["node"], most)] if "node" in found else []
+    for name in names:
+        lines += graph_parts.PARTS[name][1](found[name], most)
+    for entry in found.get("written", ()):
+        lines.append(f"wrote {entry['file']}, {format_bytes(entry['bytes'])}")
+    # A newline in a name of the file could forge a line.
+    return "\n".join(map(one_line, lines))
 
 
 if __name__ == "__main__":

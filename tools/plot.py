@@ -138,10 +138,7 @@ def main(config: PlotConfig) -> None:
 
 
 def plot(config: PlotConfig) -> Record:
-    """Draws a picture, writes it, and returns what is in it, as `docs/json.md` has it.
-
-    Raises ToolError, CheckpointError, PredictionError or DataError; no file is written then.
-    """
+    """Draws a picture, writes it, and returns what is in it, as `docs/json.md` has it."""
     from prediction.output import check_target, write_whole
     from tools.plotting import render, style
 

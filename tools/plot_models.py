@@ -37,10 +37,7 @@ Counts = npt.NDArray[np.int64]
 
 
 def labels_of(found: Classified) -> Counts:
-    """The true class of each row: int64 [N].
-
-    Raises ToolError where they are not known, or one is of no class of the model.
-    """
+    """The true class of each row, int64 [N]; ToolError where one is not known, or of no class."""
     if found.result.labels is None:
         raise ToolError(
             f"the true classes of the rows for {found.meta} are not known: expected --input with a "
@@ -83,25 +80,15 @@ def confusion(found: Classified) -> tuple[list[str], Counts]:
 
 
 def draw_confusion(found: Classified) -> Picture:
-    """Draws the counts, each cell coloured by its share of the rows of its true class.
-
-    Raises:
-      ToolError: as `confusion`.
-    """
+    """Draws the counts, each cell coloured by its share of the rows of its true class."""
     names, counts = confusion(found)
     labels = labels_of(found)
     share = accuracy(found.result, labels)
     title = f"{short_path(found.checkpoint or found.meta)}\n{len(labels)} rows, accuracy {share}"
-    return Picture(
-        _draw_matrix(counts, [*map(as_label, names)], title),
-        f"{len(labels)} rows of {len(names)} classes, accuracy {share}",
-        {
-            **_subject(found),
-            "accuracy": share.accuracy,
-            "classes": names,
-            "counts": counts.tolist(),
-        },
-    )
+    summary = f"{len(labels)} rows of {len(names)} classes, accuracy {share}"
+    told = {"accuracy": share.accuracy, "classes": names, "counts": counts.tolist()}
+    figure = _draw_matrix(counts, [*map(as_label, names)], title)
+    return Picture(figure, summary, _subject(found) | told)
 
 
 def _draw_matrix(matrix: Counts, names: Sequence[str], title: str) -> Figure:
@@ -153,11 +140,7 @@ def worst_mistakes(found: Classified, most: int) -> Mistakes:
 
 
 def draw_mistakes(found: Classified, most: int) -> Picture:
-    """Draws rows whose class is wrong as images, the surest first; no figure where there is none.
-
-    Raises ToolError where the labels are not known, or the rows are no images, DataError where an
-    image can no longer be read.
-    """
+    """Draws rows whose class is wrong as images, the surest first; no figure if there is none."""
     wrong, rows, told = worst_mistakes(found, most)
     among = f"in {len(found.result.names)} rows"
     record = {**_subject(found), "wrong": wrong, "mistakes": told}
@@ -252,11 +235,7 @@ class Kernel(NamedTuple):
 def read_kernel(
     config: ModelConfig, meta: MetaGraphFile, model: Model, tensor: str | None
 ) -> Kernel:
-    """Reads one kernel, by default the first that the prediction needs, and no other variable.
-
-    Raises ToolError where there is none, or the tensor is no kernel, CheckpointError where there is
-    no such tensor, or its value cannot be had.
-    """
+    """Reads one kernel, by default the first that the prediction needs, and no other variable."""
     with config.limit.over("looking for a kernel"):
         name = meta.tensor_name(tensor) if tensor is not None else _first_kernel(meta, model)
         (info,) = describe_tensors(meta, [name])
@@ -303,10 +282,7 @@ def _no_kernel(meta: MetaGraphFile, info: TensorInfo) -> ToolError:
 
 
 def draw_filters(kernel: Kernel) -> Picture:
-    """Draws each filter in grey or, of three channels, in colour; of others, each channel in grey.
-
-    Raises ToolError where the filters are too large for a picture.
-    """
+    """Draws each filter in grey or, with three channels, in colour; else each channel in grey."""
     shape = kernel.values.shape
     most = _MAX_FILTERS if shape[2] in _AS_COLOUR else _MAX_PLANES
     values = kernel.values[:, :, :_MAX_PLANES, :most]
@@ -326,24 +302,18 @@ def draw_filters(kernel: Kernel) -> Picture:
     axes.set_title(
         f"{title}\n{shown}\nblack: a filter's least weight, white: its largest", fontsize=10
     )
-    record = {
-        "meta": kernel.meta,
-        "tensor": kernel.name,
-        "shape": list(shape),
-        "filters": values.shape[3],
-    }
+    told = {"meta": kernel.meta, "tensor": kernel.name, "shape": list(shape)}
+    record = told | {"filters": values.shape[3]}
     return Picture(figure, f"{kernel.name} of {kernel.meta}, {shown}", record)
 
 
 def tiles_of(kernel: Array) -> Pixels:
     """The filters of a kernel [height, width, channels, filters] as images.
 
-    Each filter is scaled from its least weight to its largest; one of equal weights is grey.
-
-    Returns:
-      float64 [rows, columns, height, width, 3], in [0, 1]. A row is a filter and a column one of
-      its channels, or, where a filter is one image, the rows are as long as makes a square; what
-      is left of the last row has the colour of the gaps.
+    Each filter is scaled from its least weight to its largest; one of equal weights is grey. Gives
+    float64 [rows, columns, height, width, 3] in [0, 1]. A row is a filter and a column one of its
+    channels, or, where a filter is one image, the rows are as long as makes a square; what is left
+    of the last row has the colour of the gaps.
     """
     filters = _scaled(np.moveaxis(kernel, 3, 0))
     if kernel.shape[2] not in _AS_COLOUR:

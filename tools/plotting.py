@@ -170,10 +170,7 @@ def _number(value: object) -> float | None:
 
 
 def draw_metrics(runs: Sequence[RunMetrics], *, log_loss: bool) -> Picture:
-    """Draws one panel for each kind of number that any of the runs has; of one run or of several.
-
-    Raises ToolError where there is none of these numbers.
-    """
+    """Draws one panel for each kind of number that any of the runs has."""
     logged = {name for run in runs for name in run.series}
     panels = [title for title, kinds in PANELS.items() if logged & kinds.keys()]
     if not panels:
@@ -282,9 +279,7 @@ def read_line_run(folder: str) -> LineRun:
     """Reads what a run of the linear model has left.
 
     The points are drawn again from the seed in the newest checkpoint's manifest. The path is what
-    the log has of w and b, up to that checkpoint. Raises ToolError where it is no run of the linear
-    model, or has no log, CheckpointError where the newest checkpoint has no manifest, or a damaged
-    one.
+    the log has of w and b, up to that checkpoint.
     """
     return read_newest([folder], functools.partial(_read_line, folder))
 

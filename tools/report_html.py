@@ -1,13 +1,15 @@
 """The elements of a report: HTML and SVG that hold any text as text.
 
 Everything is built as elements and serialized once, so no name from a file can become markup.
-Charts are drawn without scripts; each has a title to point at and a table or a label to read.
+Charts are drawn without scripts; each has a title to point at and a table or a label to read. How a
+page looks is in `report.css`.
 """
 
 import base64
 import io
 import math
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 from xml.etree import ElementTree as ET
 
@@ -18,34 +20,6 @@ from PIL import Image
 _WIDTH, _HEIGHT = 640, 220  # of a chart, in units of its own; it is scaled to the page
 _LEFT, _BOTTOM, _TOP, _RIGHT = 72, 32, 12, 28
 _COLOURS = 6
-STYLE = """
-:root { color-scheme: light dark; --line: #8884; --soft: #8882; --ink: light-dark(#1b1f24, #e6e6e6);
-  --paper: light-dark(#fff, #16181c); --c0: light-dark(#0b6fb8, #5ab0f0);
-  --c1: light-dark(#c75000, #ff9a4d); --c2: light-dark(#2d7d32, #6fcf75);
-  --c3: light-dark(#8a3ab9, #c98af0);
-  --c4: light-dark(#7a5c00, #e0c25a); --c5: light-dark(#b0236b, #f58ac0);
-  --good: light-dark(#1e7b34, #6fcf75);
-  --bad: light-dark(#b3261e, #ff8a80); }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 68rem; padding: 1rem; font: 1rem/1.5 system-ui, sans-serif;
-  color: var(--ink); background: var(--paper); }
-h1, h2, h3 { line-height: 1.2; } h2 { border-top: 1px solid var(--line); padding-top: 1rem; }
-nav ul { display: flex; flex-wrap: wrap; gap: .25rem 1rem; list-style: none; padding: 0; }
-a { color: var(--c0); } :focus-visible { outline: 3px solid var(--c1); outline-offset: 2px; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-caption { text-align: left; padding: .3rem .6rem; } figure { margin: 1rem 0; }
-th, td { padding: .2rem .6rem; border-bottom: 1px solid var(--line); text-align: left; }
-td.number { text-align: right; } code { overflow-wrap: anywhere; }
-svg { width: 100%; height: auto; display: block; } svg text { fill: var(--ink); font-size: 12px; }
-.good { color: var(--good); } .bad { color: var(--bad); font-weight: bold; }
-.pictures { display: flex; flex-wrap: wrap; gap: 1rem; padding: 0; list-style: none; }
-.pictures li { max-width: 12rem; font-size: .9rem; } .small img { width: 48px; height: 48px; }
-.pictures img { width: 96px; height: 96px; image-rendering: pixelated; display: block; }
-ol.layers { list-style: none; padding: 0; } ol.layers li { border: 1px solid var(--line);
-  border-radius: .4rem; padding: .3rem .6rem; margin: .3rem 0; background: var(--soft); }
-.key { display: inline-block; width: 1.6rem; border-top: 3px solid; vertical-align: middle; }
-.dashed { border-top-style: dashed; }
-"""
 
 
 def clean(text: object) -> str:
@@ -207,7 +181,8 @@ def page(title: str, body: Sequence[ET.Element]) -> bytes:
         element("meta", name_="viewport", content="width=device-width, initial-scale=1"),
         element("title", title),
     )
-    ET.SubElement(head, "style").text = STYLE
+    style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
+    ET.SubElement(head, "style").text = style
     html = element("html", head, element("body", element("main", *body)), lang="en")
     text: bytes = ET.tostring(html, encoding="utf-8", method="html")
     return b"<!DOCTYPE html>\n" + text + b"\n"

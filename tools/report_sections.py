@@ -21,13 +21,12 @@ from prediction.evaluation import classify
 from prediction.output import kind_text
 from prediction.request import Limits, ModelConfig, PredictConfig
 from tools.checkpoint_contents import read_tensor, statistics
-from tools.checkpoint_inspection import inspect
 from tools.command import Record
-from tools.graph_inspection import inspect_graph
+from tools.folder_entries import inspect
 from tools.graph_layers import layer_graph
 from tools.graph_subject import Subject
 from tools.inspect_checkpoint import InspectConfig
-from tools.inspect_graph import GraphInspection
+from tools.inspect_graph import GraphInspection, inspect_graph
 from tools.plot_models import confusion, read_kernel, row_images, tiles_of, worst_mistakes
 from tools.plotting import PANELS, RunMetrics, read_run, short_path
 from tools.report import ReportConfig

@@ -35,9 +35,7 @@ _MAX_TENSORS_NAMED, _MAX_NAMED = 4, 10
 def verify(config: VerifyConfig) -> Record:
     """Verifies, and repairs where that is asked for; tells of it as `docs/json.md` has it.
 
-    A repair that is cut short is begun again by the next: each of its steps is done or not. Raises
-    CheckpointError or ToolError where there is no such folder or checkpoint, it cannot be read or
-    not repaired, or someone else writes into it, OSError where a folder to repair cannot be locked.
+    A repair that is cut short is begun again by the next: each of its steps is done or not.
     """
     place, name = os.path.split(config.path)
     path = place or "." if name in SAVED_MODEL_FILES else config.path
@@ -106,11 +104,7 @@ def _leftovers(path: str) -> list[list[str]]:
 
 
 def _repair(path: str, found: Mapping[Entry, Record], done: list[str]) -> None:
-    """Puts right what is around checkpoints, and adds to `done` what was done, a line each.
-
-    Raises:
-      ToolError: the file system refused; what was done until then is said.
-    """
+    """Puts right what is around checkpoints, and adds to `done` what was done, a line each."""
     try:
         leftovers = _leftovers(path)
         folder.delete_leftovers(path)  # First, as that frees space.
@@ -194,8 +188,7 @@ def _compare_files(prefix: str, found: Findings) -> None:
 def _read_all(entry: Entry, found: Findings) -> tuple[int, int]:
     """Reads the tensors one at a time, and adds to `found` what is wrong; their count and bytes.
 
-    Raises:
-      CheckpointError: a file is missing, or so damaged that no tensor can be read.
+    Raises CheckpointError where a file is missing, or so damaged that no tensor can be read.
     """
     reader = CheckpointReader(entry.prefix)
     readable = [key for key, dtype in sorted(reader.dtypes.items()) if dtype != VARIANT]
@@ -234,34 +227,29 @@ def _check_graph(
     try:
         with config.limit.over("reading the graph"):
             meta = replace(open_model(entry.graph, config.max_meta_bytes), prefix=entry.prefix)
-        problem = _imported_once(meta, config, imported) if config.deep else None
+        problem = _import_problem(meta, config, imported) if config.deep else None
         found.problems.extend(_unavailable(meta) if problem is None else [problem])
     except CheckpointError as error:
         found.problems.append(str(error))
 
 
-def _imported_once(
+def _import_problem(
     meta: MetaGraphFile, config: VerifyConfig, imported: dict[str, str | None]
 ) -> str | None:
-    """As `_import_problem`; a graph that many checkpoints have is imported once.
+    """Imports a graph, all of it; why it cannot be, if so.
 
-    `imported` keeps, by digest, why one cannot be, or None.
+    `imported` keeps that by digest, as many checkpoints have the same graph.
     """
     digest = hashlib.sha256(meta.proto.SerializeToString(deterministic=True)).hexdigest()
     if digest not in imported:
+        imported[digest] = None
         with config.limit.over("the import of the graph"):
-            imported[digest] = _import_problem(meta)
+            graph_def = sub_graph(meta, [f"{name}:0" for name in meta.nodes]).graph_def
+            try:
+                import_disarmed(meta, graph_def)
+            except CheckpointError as error:
+                imported[digest] = str(error).replace(meta.path, "its graph")
     return imported[digest]
-
-
-def _import_problem(meta: MetaGraphFile) -> str | None:
-    """Imports a graph, all of it; why it cannot be, if so."""
-    graph_def = sub_graph(meta, [f"{name}:0" for name in meta.nodes]).graph_def
-    try:
-        import_disarmed(meta, graph_def)
-    except CheckpointError as error:
-        return str(error).replace(meta.path, "its graph")
-    return None
 
 
 def _unavailable(meta: MetaGraphFile) -> list[str]:

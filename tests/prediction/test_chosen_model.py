@@ -13,7 +13,7 @@ from errors import CheckpointError
 from metagraph.meta import MetaGraphFile, read_meta_graph
 from metagraph.model import read_model
 from metagraph.session import load_inference_graph
-from prediction import graph_file
+from prediction import chosen_model
 from prediction.chosen_model import listing
 from prediction.output import Record, listing_text
 from tests.metagraph.made import of_graph, of_proto, refused, saved
@@ -33,7 +33,7 @@ def _delete_when_read(monkeypatch: pytest.MonkeyPatch, steps: list[int]) -> None
             folder.delete_checkpoint(str(Path(meta.path).parent), step)
         return load_inference_graph(meta, *arguments, **options)
 
-    monkeypatch.setattr(graph_file, "load_inference_graph", read_then_gone)
+    monkeypatch.setattr(chosen_model, "load_inference_graph", read_then_gone)
 
 
 def test_what_is_deleted_is_read_anew(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from tests.runs import meta_graph
 from tests.test_thirdparty import _feeds as feeds_of
 from tests.test_thirdparty import _predicted, every_entry
 from tests.tools.conftest import Tool, document, refused
-from tools import edit_check, edit_files, editing
+from tools import edit_check, editing
 
 v1 = tf.compat.v1
 V1 = v1.train.SaverDef.V1
@@ -364,7 +364,7 @@ def test_a_graph_without_a_saver_is_given_one(
 def test_a_result_that_predicts_otherwise_is_not_kept(
     tool: Tool, linear_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = edit_files.write_tensors
+    real = editing.write_tensors
 
     def write_another(reader: Any, tensors: Any, *rest: Any) -> None:
         """The bias in the place of the weight."""

@@ -28,7 +28,7 @@ from tests.prediction import stock
 from tests.test_thirdparty import every_entry
 from tests.tools.conftest import NAMES, Tool, document, refused
 from tools.export import FORMATS, SUFFIXES, ExportConfig, Shape, parse_shapes
-from tools.export_formats import labels_text, new_version, next_version
+from tools.export_saved_model import labels_text, new_version, next_version
 from tools.exporting import export
 from tools.freezing import Reference, largest_difference
 from train_mlp import MlpConfig

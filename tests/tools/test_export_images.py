@@ -11,7 +11,7 @@ from PIL import Image
 from data.images import decode_image
 from metagraph.description import NO_SIGNATURE, Model, TensorInfo
 from tests.data.conftest import encode
-from tools.export_images import ImageInput, find_image_input, resize_bilinear, rows_from_files
+from tools.export_saved_model import ImageInput, find_image_input, resize_bilinear, rows_from_files
 
 Array = npt.NDArray[Any]
 SHAPES = [(1, 1), (5, 9), (32, 32), (33, 47), (64, 64), (20, 700), (375, 500), (1080, 131)]

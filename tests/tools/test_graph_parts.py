@@ -17,7 +17,7 @@ from metagraph.opening import open_model
 from tests.metagraph.made import of_graph
 from tests.tools.conftest import subject_of, variable
 from tools import graph_parts
-from tools.graph_inspection import node_lines, node_record
+from tools.graph_parts import node_lines, node_record
 from tools.graph_subject import attribute_text
 
 v1 = tf.compat.v1

@@ -1,56 +1,191 @@
-"""A frozen graph in the formats of other programs, and what their runtimes compute with it.
+"""A frozen graph as a SavedModel, and the image files that it takes.
 
-A SavedModel, whose version folders are those that TensorFlow Serving watches, `<model>/1` and so
-on; an ONNX model, by tf2onnx; a TFLite model, by TensorFlow's converter. Inputs and outputs have
-the very names of their tensors, such as `x:0`: ONNX asks for names as in the language C, and no
-runtime insists on that. Operations of TensorFlow beside TFLite's own ("select" ones) are not
-offered: the interpreter here has no delegate for them, and what cannot be checked is not kept.
+Its version folders are those that TensorFlow Serving watches, `<model>/1` and so on. Image files
+are decoded, resized and scaled inside the graph, to the pixels that predict.py feeds; but no
+operation of TensorFlow reads EXIF data: images are not turned.
+
+`tf.image.resize(..., antialias=True)` has Pillow's filter, but does not round between its two
+passes, as Pillow does, so that one pixel in six of a photo differs by one level; without antialias,
+nearly all differ, by up to 150. Here Pillow's own arithmetic is done over, in whole numbers that
+float64 holds exactly.
 
 Format: `tensorflow/core/protobuf/saved_model.proto`, `tensorflow/core/protobuf/meta_graph.proto`.
+Source: `src/libImaging/Resample.c` of Pillow, `ImagingResample` for 8 bits per channel.
 """
 
 import io
-import json
+import math
 import os
 import re
-import tempfile
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
-from google.protobuf.message import EncodeError
+from PIL import Image
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 import file_io
 from checkpoints.lock import FolderLock
 from checkpoints.naming import SIGNATURE
-from errors import ToolError, reason
+from data.images import decode_image
+from errors import ToolError
 from file_io import names_in
-from metagraph.description import Array, TensorInfo
+from metagraph.description import Array, Model, TensorInfo
 from metagraph.importing import reason_of_run
 from metagraph.meta import MetaGraphFile, node_of
 from metagraph.safety import RUN, TimeLimit
 from metagraph.session import free_scope
-from prediction.onnx_file import as_bytes, as_texts
+from prediction.file_inputs import Target, array_rows
 from tools.command import quiet
-from tools.export_images import ImageInput, rows_from_files
 from tools.frozen_graph import TABLE_INITIALIZERS, FrozenGraph, signature_of
 
 BYTES_SIGNATURE, BYTES_KEY = "serving_bytes", "image_bytes"
-_LABELS_FILE = "labels.txt"
+LABELS_FILE = "labels.txt"
 _SERVE = tf.compat.v1.saved_model.tag_constants.SERVING
 _START = tf.compat.v1.saved_model.constants.MAIN_OP_KEY
 _SCHEMA_VERSION = 1  # `saved_model_schema_version`: the only one there has been.
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _BEING_WRITTEN = ".being-written"
 _LEFT = re.compile(rf"[0-9]+(\.[0-9a-f]+)?{re.escape(_BEING_WRITTEN)}")  # Some have had a number.
-_UNKNOWN = re.compile(r"No Op registered for (\S+)")
-_LACKING = re.compile(r"^(?:TF Select|Custom) ops: (.+)$", re.MULTILINE)
-_ERROR = re.compile(r"error: (.+)$", re.MULTILINE)
+_PRECISION_BITS = 32 - 8 - 2  # Of a weight, as Pillow has it.
+_ONE = 2.0**_PRECISION_BITS
+# The weights of ITU-R BT.601 in 16 bits, as Pillow's conversion to its mode "L" has them.
+_GREY_WEIGHTS = (19595, 38470, 7471)
+_GREY_ONE, _GREY_HALF = 1 << 16, 1 << 15
+
+
+class ImageInput(NamedTuple):
+    """An input of a model that takes images, by the key of the signature.
+
+    Its tensor `info` is [N, size, size, channels], or flat, [N, size * size * channels]; there are
+    3 channels for colour, 1 for grey. `scale` is what uint8 values are multiplied by, if anything.
+    """
+
+    key: str
+    info: TensorInfo
+    size: int
+    channels: int
+    scale: float | None
+
+
+def find_image_input(inputs: Mapping[str, TensorInfo], model: Model) -> ImageInput | None:
+    """The one of a signature's inputs that takes images, told as predict.py tells it.
+
+    None where not one alone does.
+    """
+    found = []
+    for key, info in inputs.items():
+        flat = Target(info, None, (), None, model.image_shape).flat_image
+        shape = flat or (info.shape[1:] if info.shape and len(info.shape) == 4 else ())
+        if info.dtype.is_floating and len(shape) == 3:
+            height, width, channels = shape
+            if height and height == width and channels in (1, 3):
+                found.append(ImageInput(key, info, height, channels, model.input_scale))
+    if len(found) != 1:
+        return None
+    if found[0].scale is None:
+        logging.warning(
+            "the graph records no scale for images: the signature that takes image files feeds "
+            "%s as 0 to 255",
+            found[0].info.name,
+        )
+    return found[0]
+
+
+def rows_from_files(files: tf.Tensor, image: ImageInput) -> tf.Tensor:
+    """What the model takes, computed from image files in the default graph.
+
+    PNG and JPEG are decoded to the pixels that Pillow gives, and resized to them: transparency is
+    dropped, of 16 bits per channel the upper 8 are taken, and no image is turned.
+
+    Takes string [N], the bytes of a file each; gives the dtype and shape of `image.info`.
+    """
+    pixels = tf.map_fn(
+        lambda content: _pixels(content, image),
+        files,
+        fn_output_signature=tf.TensorSpec([image.size, image.size, image.channels], tf.uint8),
+    )
+    values = tf.cast(pixels, tf.float32)
+    if image.scale is not None:
+        values *= tf.constant(image.scale, tf.float32)
+    shape = [-1 if size is None else size for size in image.info.shape or ()]
+    if len(shape) == 2:
+        values = tf.reshape(values, [shape[0], math.prod(pixels.shape[1:])])
+    return tf.cast(values, image.info.dtype)
+
+
+def _pixels(content: tf.Tensor, image: ImageInput) -> tf.Tensor:
+    """One image file: uint8 [size, size, channels].
+
+    The operation for JPEG decodes PNG as well, and it alone has a choice of how exactly.
+    """
+    decoded = tf.raw_ops.DecodeJpeg(contents=content, channels=3, dct_method="INTEGER_ACCURATE")
+    resized = resize_bilinear(decoded, image.size)
+    return _grey(resized) if image.channels == 1 else resized
+
+
+def _grey(pixels: tf.Tensor) -> tf.Tensor:
+    """The brightness of each pixel: uint8 [..., 3] to uint8 [..., 1]."""
+    weighted = tf.cast(pixels, tf.int32) * tf.constant(_GREY_WEIGHTS, tf.int32)
+    sums = tf.reduce_sum(weighted, axis=-1, keepdims=True) + _GREY_HALF
+    return tf.cast(sums // _GREY_ONE, tf.uint8)
+
+
+def resize_bilinear(image: tf.Tensor, size: int) -> tf.Tensor:
+    """Resizes an image as a whole to a square, as `Image.resize` does with `BILINEAR`.
+
+    Takes uint8 [H, W, C], of any size; gives uint8 [size, size, C].
+    """
+    height, width = tf.unstack(tf.shape(image)[:2])
+    pixels = tf.cast(image, tf.float64)
+    rows = _rounded(tf.einsum("sw,hwc->hsc", _weights(width, size), pixels))  # [H, size, C]
+    resized = _rounded(tf.einsum("sh,hwc->swc", _weights(height, size), rows))
+    return tf.cast(resized, tf.uint8)
+
+
+def _weights(length: tf.Tensor, size: int) -> tf.Tensor:
+    """How much of each pixel along one side, int32 [], goes into each resized one.
+
+    Gives float64 [size, length], whole numbers; each row's sum is about `_ONE`.
+    """
+    scale = tf.cast(length, tf.float64) / size
+    centers = (tf.range(size, dtype=tf.float64) + 0.5) * scale
+    pixels = tf.range(tf.cast(length, tf.float64), dtype=tf.float64) + 0.5
+    reach = tf.maximum(scale, 1.0)  # Where the image shrinks, each pixel counts somewhere.
+    distances = tf.abs(pixels[tf.newaxis, :] - centers[:, tf.newaxis]) / reach
+    triangle = tf.maximum(1.0 - distances, 0.0)
+    shares = triangle / tf.reduce_sum(triangle, axis=1, keepdims=True)
+    return tf.floor(shares * _ONE + 0.5)
+
+
+def _rounded(sums: tf.Tensor) -> tf.Tensor:
+    """Weighted sums to levels, 0 to 255, halves upwards."""
+    return tf.clip_by_value(tf.floor(sums / _ONE + 0.5), 0.0, 255.0)
+
+
+def example_files(image: ImageInput, batch: Mapping[str, Array]) -> list[bytes]:
+    """As many image files of noise as a batch has rows, neither of the model's size nor square."""
+    rng, files = np.random.default_rng(0), []
+    for _ in batch[image.info.name]:
+        pixels = rng.integers(0, 256, (image.size + 5, 2 * image.size + 3, 3), np.uint8)
+        content = io.BytesIO()
+        Image.fromarray(pixels).save(content, "PNG")
+        files.append(content.getvalue())
+    return files
+
+
+def rows_of(files: list[bytes], image: ImageInput) -> Array:
+    """What predict.py would feed for image files; of the dtype and shape of `image.info`."""
+    pixels = np.stack([decode_image(f, "example", image.size, image.channels) for f in files])
+    rows = pixels if len(image.info.shape or ()) == 4 else pixels.reshape(len(files), -1)
+    return array_rows(rows, image.info, "example", image.scale).batch(0, len(files))
+
+
+# The model's folder, and what is in that of a version.
 
 
 def as_lines(class_names: Sequence[str]) -> list[str]:
@@ -75,7 +210,7 @@ def write_saved_model(
     if names := frozen.plan.model.class_names:
         assets = os.path.join(folder, "assets")
         tf.io.gfile.makedirs(assets)
-        file_io.write_file(os.path.join(assets, _LABELS_FILE), labels_text(names))
+        file_io.write_file(os.path.join(assets, LABELS_FILE), labels_text(names))
         file_io.flush(assets)
     model = SavedModel(saved_model_schema_version=_SCHEMA_VERSION, meta_graphs=[meta])
     content = model.SerializeToString(deterministic=True)
@@ -102,7 +237,7 @@ def _serving_graph(
         fill = [graph.get_operation_by_name(name) for name in names]
         start = tf.group(*fill, name=free_scope(file, "fill_tables")) if fill else None
         if frozen.plan.model.class_names:
-            asset = tf.constant(_LABELS_FILE, name=f"{free_scope(file, 'labels')}/file")
+            asset = tf.constant(LABELS_FILE, name=f"{free_scope(file, 'labels')}/file")
         meta = tf.compat.v1.train.export_meta_graph(
             graph=graph, clear_devices=True, strip_default_attrs=True
         )
@@ -118,7 +253,7 @@ def _serving_graph(
     if start is not None:
         meta.collection_def[_START].node_list.value.append(start.name)
     if frozen.plan.model.class_names:
-        meta.asset_file_def.add(filename=_LABELS_FILE).tensor_info.name = asset.name
+        meta.asset_file_def.add(filename=LABELS_FILE).tensor_info.name = asset.name
     return meta, inputs
 
 
@@ -191,126 +326,3 @@ def new_version(path: str) -> Iterator[str]:
     finally:
         if is_new and not names_in(folder):
             tf.io.gfile.rmtree(folder)
-
-
-def as_onnx(frozen: FrozenGraph, opset: int) -> bytes:
-    """Converts to a serialized ModelProto; its `metadata_props` say what the model says of itself.
-
-    tf2onnx folds constants in a session of its own, so that only a graph may come here whose
-    operations have been checked; those that it does not know stay as they are, and onnxruntime
-    refuses them.
-
-    The rank of the inputs has to be known. Raises ToolError where tf2onnx fails, or the model is
-    too large.
-    """
-    import onnx
-    import tf2onnx
-
-    inputs = {key: info.name for key, info in frozen.inputs.items()}
-    outputs = {key: info.name for key, info in frozen.plan.outputs.items()}
-    with quiet():
-        try:
-            converted, _ = tf2onnx.convert.from_graph_def(
-                frozen.meta.graph_def,
-                name="frozen graph",
-                input_names=list(dict.fromkeys(inputs.values())),
-                output_names=list(dict.fromkeys(outputs.values())),
-                opset=opset,
-            )
-        except Exception as error:  # tf2onnx raises nearly any kind.
-            raise ToolError(f"tf2onnx cannot convert the graph: {reason(error)}") from error
-        told: dict[str, object] = {"inputs": inputs, "outputs": outputs}
-        for key in ("class_names", "input_scale", "image_shape", "trained_on"):
-            told[key] = getattr(frozen.plan.model, key)
-        told["predict"] = [name for name in frozen.plan.model.predict if name in outputs.values()]
-        texts = {key: json.dumps(value) for key, value in told.items() if value}
-        onnx.helper.set_model_props(converted, texts)
-    try:
-        content: bytes = converted.SerializeToString(deterministic=True)
-    except (EncodeError, ValueError) as error:
-        raise ToolError(f"an ONNX file has at most 2 GiB: {error}") from error
-    return content
-
-
-def run_onnx(
-    content: bytes, frozen: FrozenGraph, values: Mapping[str, Array], *, optimize: bool = True
-) -> dict[str, Array]:
-    """What onnxruntime computes on the processor; values and results are by the tensors' names.
-
-    It is run without its optimizations where they fail, and that is warned of. Values of inputs
-    that the model does not take are left out. Texts are bytes, as TensorFlow has them. Raises
-    ToolError where it lacks an operation, or cannot load or run the model otherwise.
-    """
-    import onnxruntime
-
-    outputs = list(dict.fromkeys(info.name for info in frozen.plan.outputs.values()))
-    options, levels = onnxruntime.SessionOptions(), onnxruntime.GraphOptimizationLevel
-    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
-    try:
-        with quiet():
-            session = onnxruntime.InferenceSession(
-                content, options, providers=["CPUExecutionProvider"]
-            )
-            taken = {found.name for found in session.get_inputs()}
-            fed = {name: as_texts(value) for name, value in values.items() if name in taken}
-            results = [np.asarray(result) for result in session.run(outputs, fed)]
-    except Exception as error:  # Its errors have no class in common.
-        if unknown := _UNKNOWN.search(str(error)):
-            raise ToolError(f"ONNX has no counterpart of {unknown[1]}") from error
-        if not optimize:
-            raise ToolError(f"onnxruntime cannot run the model: {reason(error)}") from error
-        plain = run_onnx(content, frozen, values, optimize=False)
-        logging.warning(
-            "it runs only without onnxruntime's optimizations: set graph_optimization_level of "
-            "its SessionOptions to ORT_DISABLE_ALL; with them %s",
-            reason(error),
-        )
-        return plain
-    return dict(zip(outputs, map(as_bytes, results), strict=True))
-
-
-def as_tflite(frozen: FrozenGraph) -> bytes:
-    """Converts to the content of a file; equal models are equal bytes.
-
-    The labels, where there are class names, are appended as a zip archive, in the way of TFLite's
-    own metadata (`unzip -p model.tflite labels.txt` shows them). The rank of the inputs has to be
-    known. Raises ToolError where TFLite lacks an operation, or the converter fails otherwise.
-    """
-    with tempfile.TemporaryDirectory() as folder, quiet():
-        write_saved_model(frozen, folder)
-        try:
-            converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-            file = io.BytesIO(converter.convert())
-        except Exception as error:  # The converter raises nearly any kind.
-            raise ToolError(_why_no_tflite(error)) from error
-    if class_names := frozen.plan.model.class_names:
-        with zipfile.ZipFile(file, "a") as archive:
-            archive.writestr(zipfile.ZipInfo(_LABELS_FILE), labels_text(class_names))
-    return file.getvalue()
-
-
-def _why_no_tflite(error: Exception) -> str:
-    """One line, out of the many of the converter's message."""
-    text = str(error)
-    lacking = sorted({op.strip() for ops in _LACKING.findall(text) for op in ops.split(",")})
-    if lacking:
-        return f"TFLite has no counterpart of {', '.join(lacking)}, for the dtypes that are here"
-    found = _ERROR.search(text)
-    return f"TFLite's converter fails: {found[1] if found else reason(error)}"
-
-
-def run_tflite(
-    content: bytes, frozen: FrozenGraph, values: Mapping[str, Array]
-) -> dict[str, Array]:
-    """What TFLite's interpreter computes; values and results are by the tensors' names."""
-    with quiet():  # TensorFlow warns that its interpreter will be a package of its own some day.
-        try:
-            runner = tf.lite.Interpreter(model_content=content).get_signature_runner(SIGNATURE)
-            taken = runner.get_input_details()
-            inputs = {k: values[i.name] for k, i in frozen.inputs.items() if k in taken}
-            results = runner(**inputs)
-        except Exception as error:  # A ValueError, a RuntimeError or others, as it comes.
-            raise ToolError(
-                f"the TFLite interpreter cannot run the model: {reason(error)}"
-            ) from error
-    return {info.name: np.asarray(results[key]) for key, info in frozen.plan.outputs.items()}
