@@ -10,7 +10,7 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
@@ -94,7 +94,11 @@ def compare(name: str, ours: Figure, theirs: Figure, unit: str, bound: str) -> s
     """
     ours()
     theirs()
-    figures = [(ours(), theirs()) for _ in range(PAIRS)]
+    return summary(name, [(ours(), theirs()) for _ in range(PAIRS)], unit, bound)
+
+
+def summary(name: str, figures: Sequence[tuple[float, float]], unit: str, bound: str) -> str:
+    """The line of `compare`, for pairs of figures that were measured in turn."""
     mine, other = (statistics.median(column) for column in zip(*figures, strict=True))
     ratio = statistics.median(one / two for one, two in figures)
     return f"{name:<58} {mine:>10,.2f} {other:>10,.2f} {unit:<9} ratio {ratio:.3f} ({bound})"

@@ -33,11 +33,13 @@ from benchmarks.measuring import (
     run_parts,
     seconds,
     start,
+    summary,
     training_config,
     training_speed,
 )
 from cli.fields import flag
 from cli.run import run
+from cli.terminal import ONEDNN_VARIABLE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,6 +58,7 @@ _NODES = 12_000
 _CONV1, _CONV2, _DENSE = 1024 * 27 * 32, 121 * 288 * 64, 1024 * 128 + 128 * NUM_CLASSES
 _FLOPS = 2 * (2 * _CONV1 + 3 * _CONV2 + 3 * _DENSE)
 _MATRIX = 2048
+_RATED_TRAINING, _RATED_PREDICTION = (10, 32, 128), (1, 256, 4096)
 _TRAINING_NODES = 2.6  # With gradients, slots and saver, to each node of a layer.
 
 
@@ -70,7 +73,7 @@ def main(request: "Request") -> None:
         if request.part in _FIGURES:
             print(_FIGURES[request.part](Path(folder)))
         else:
-            run_part(_PARTS[request.part], Path(folder))
+            run_part({**_PARTS, "rates": _rates}[request.part], Path(folder))
 
 
 def _images(folder: Path) -> tuple["Array", "Array"]:
@@ -189,9 +192,7 @@ def _processes(folder: Path) -> Iterator[str]:
     del folder
 
     def figure(part: str) -> float:
-        command = [sys.executable, "-m", "benchmarks.speed", f"--part={part}"]
-        ended = subprocess.run(command, cwd=PROJECT, check=True, capture_output=True, text=True)
-        return float(ended.stdout)
+        return _in_process(part)[0]
 
     exact, not_exact, ours, torch, jax = (partial(figure, part) for part in _FIGURES)
     title = f"predict, {_NUM_IMAGES:,} images, batch 256: exact rows / not"
@@ -223,6 +224,47 @@ def _row_sizes(folder: Path) -> Iterator[str]:
             moved = np.roll(logits(np.roll(x, 1, axis=0), size), -1, axis=0)
             changed = (moved != logits(x, size)).any(axis=1).sum()
             yield f"{size} rows a run: {changed} of {len(x)} depend on their place"
+
+
+def _in_process(part: str, onednn: str = "1") -> list[float]:
+    """The numbers that a part prints."""
+    command = [sys.executable, "-m", "benchmarks.speed", f"--part={part}"]
+    environment = {**os.environ, ONEDNN_VARIABLE: onednn}
+    options: Any = {"cwd": PROJECT, "capture_output": True, "text": True}
+    ended = subprocess.run(command, check=True, env=environment, **options)
+    return [float(number) for number in ended.stdout.split()]
+
+
+def _onednn(folder: Path) -> Iterator[str]:
+    """The rates of `session.run` with oneDNN's kernels against those without, in turn."""
+    del folder
+
+    rates = partial(_in_process, "rates")
+    pairs = [(rates("1"), rates("0")) for _ in range(3)]
+    names = [f"training, batch {n}" for n in _RATED_TRAINING]
+    names += [f"predict, batch {n}" for n in _RATED_PREDICTION]
+    for number, name in enumerate(names):
+        on, off = ([side[number] for side in sides] for sides in zip(*pairs, strict=True))
+        yield summary(f"{name}: oneDNN / without", [*zip(on, off, strict=True)], "images/s", "")
+
+
+def _rates(folder: Path) -> Iterator[str]:
+    """Images a second of training and prediction at some sizes of a batch."""
+    x, y = _images(folder)
+    for size in _RATED_TRAINING:
+        loop, steps = peers.session_run(x, y, size), max(20, 2000 // size)
+        yield str(max(loop(steps) for _ in range(3)))
+    with closing(_restored(_trained_meta(folder))) as session:
+        run_some = session.make_callable("fc2/add:0", ["x:0"])
+        for size in _RATED_PREDICTION:
+            count = max(1, 4096 // size // 4)
+            work = partial(_repeat, count, partial(run_some, x[:size]))
+            yield str(max(rate(count * size, work) for _ in range(3)))
+
+
+def _repeat(count: int, work: Callable[[], object]) -> None:
+    for _ in range(count):
+        work()
 
 
 def _rows_a_second(exact: bool, folder: Path) -> float:
@@ -320,6 +362,7 @@ _PARTS: dict[str, Callable[[Path], Iterator[str]]] = {
     "train-128": partial(_training, 128),
     "predict": _prediction,
     "row-sizes": _row_sizes,
+    "onednn": _onednn,
     "processes": _processes,
     "start": _start,
 }
