@@ -24,7 +24,7 @@ from tests.conftest import PROJECT
 from training.namespace import own_network
 
 SECONDS = 240  # That a command may take here.
-FLAGS = ("--shards=4", "--train_steps=60", "--batch_size=16", "--worker_timeout=2")
+FLAGS = ("--shards=4", "--train_steps=60", "--batch_size=16")
 
 
 class Command(NamedTuple):
@@ -219,12 +219,13 @@ def test_one_that_is_killed_ends_the_other(start: Start, ports: list[int]) -> No
 
 
 def test_one_that_is_stopped_ends_the_other(start: Start, ports: list[int]) -> None:
-    zero, one = _two(start, ports, "--train_steps=1000000", "--log_every_steps=5")
+    flags = ("--train_steps=1000000", "--log_every_steps=5", "--worker_timeout=4")
+    zero, one = _two(start, ports, *flags)
     zero.says("step 5/")
     os.kill(one.children()[-1], signal.SIGSTOP)
     assert zero.code() == 1
     (line,) = zero.errors()
-    assert f"worker 1 (127.0.0.1:{ports[1]}): no answer for 2 s (--worker_timeout)" in line
+    assert f"worker 1 (127.0.0.1:{ports[1]}): no answer for 4 s (--worker_timeout)" in line
     os.kill(one.children()[-1], signal.SIGCONT)
     assert one.code() == 1
 
@@ -300,7 +301,7 @@ def test_one_command_watches_its_workers(start: Start) -> None:
     again = start("again", "--workers=4", "--train_steps=1000000", "--log_every_steps=5")
     again.says("resuming ").says("/1000000")
     os.kill(again.process, signal.SIGTERM)
-    assert again.code() == 143
+    assert again.code() == 143, again.error
     assert again.errors() == []
     assert again.error.count("stopping: saving the present step") == 1
 
