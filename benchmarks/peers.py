@@ -60,7 +60,8 @@ def session_run(
         session.run([model.loss, model.train_op], feeds)
         done += 1
         if save_to and done % 10 == 0:
-            prefix = saver.save(session, str(save_to / "stock"), done, write_meta_graph=False)
+            with model.graph.as_default():  # Where Keras is, TensorFlow is in eager mode.
+                prefix = saver.save(session, str(save_to / "stock"), done, write_meta_graph=False)
             for suffix in (".index", ".data-00000-of-00001") if fsync else ():
                 with open(prefix + suffix, "rb") as file:
                     os.fsync(file.fileno())

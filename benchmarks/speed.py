@@ -274,7 +274,7 @@ def _rows_a_second(exact: bool, folder: Path) -> float:
 
     x, _ = _images(folder)
     meta = read_meta_graph(_trained_meta(folder))
-    with load_inference_graph(meta, ["fc2/add:0"], ["x:0"]) as graph:
+    with load_inference_graph(meta, ["fc2/add:0"], ["x:0"], side_by_side=exact) as graph:
         work = partial(_run_ours, graph, x, 256, exact)
         return max(rate(len(x), work) for _ in range(PAIRS))
 

@@ -282,4 +282,5 @@ class GraphFile:
             trust_graph=config.trust_graph,
             assets=assets_by_name(config.asset),
             time_limit=config.limit,
+            side_by_side=config.threads == 1,
         )
