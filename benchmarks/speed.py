@@ -229,9 +229,8 @@ def _row_sizes(folder: Path) -> Iterator[str]:
 def _in_process(part: str, onednn: str = "1") -> list[float]:
     """The numbers that a part prints."""
     command = [sys.executable, "-m", "benchmarks.speed", f"--part={part}"]
-    environment = {**os.environ, ONEDNN_VARIABLE: onednn}
-    options: Any = {"cwd": PROJECT, "capture_output": True, "text": True}
-    ended = subprocess.run(command, check=True, env=environment, **options)
+    options: Any = {"env": {**os.environ, ONEDNN_VARIABLE: onednn}, "cwd": PROJECT}
+    ended = subprocess.run(command, check=True, capture_output=True, text=True, **options)
     return [float(number) for number in ended.stdout.split()]
 
 
@@ -239,8 +238,7 @@ def _onednn(folder: Path) -> Iterator[str]:
     """The rates of `session.run` with oneDNN's kernels against those without, in turn."""
     del folder
 
-    rates = partial(_in_process, "rates")
-    pairs = [(rates("1"), rates("0")) for _ in range(3)]
+    pairs = [(_in_process("rates", "1"), _in_process("rates", "0")) for _ in range(3)]
     names = [f"training, batch {n}" for n in _RATED_TRAINING]
     names += [f"predict, batch {n}" for n in _RATED_PREDICTION]
     for number, name in enumerate(names):
@@ -258,13 +256,9 @@ def _rates(folder: Path) -> Iterator[str]:
         run_some = session.make_callable("fc2/add:0", ["x:0"])
         for size in _RATED_PREDICTION:
             count = max(1, 4096 // size // 4)
-            work = partial(_repeat, count, partial(run_some, x[:size]))
+            same = [x[:size]] * count
+            work = lambda: [*map(run_some, same)]  # noqa: B023, E731 (it runs at once)
             yield str(max(rate(count * size, work) for _ in range(3)))
-
-
-def _repeat(count: int, work: Callable[[], object]) -> None:
-    for _ in range(count):
-        work()
 
 
 def _rows_a_second(exact: bool, folder: Path) -> float:
@@ -381,7 +375,7 @@ class Request:
     """What is measured."""
 
     part: str | None = flag(
-        "Measures this alone; all by default.", None, choices=[*_PARTS, *_FIGURES]
+        "Measures this alone; all by default.", None, choices=[*_PARTS, *_FIGURES, "rates"]
     )
 
 
