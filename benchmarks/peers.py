@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from benchmarks.measuring import NUM_CLASSES, WARM_UP_STEPS, rate
+from cli.terminal import processors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -114,7 +115,7 @@ def torch_eager(x: "Array", y: "Array", size: int) -> Loop:
 
     torch: Any = importlib.import_module("torch")
     nn = torch.nn
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(processors())
     pool = partial(nn.MaxPool2d, 3, 3, padding=0, ceil_mode=True)
     model = nn.Sequential(
         *(nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), pool()),

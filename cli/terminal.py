@@ -216,6 +216,17 @@ def _only_what_is_needed() -> Iterator[None]:
             gc.enable()
 
 
+def processors() -> int:
+    """How many processors this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Not on every system.
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def is_off(setting: str) -> bool:
+    """Whether TensorFlow takes a variable's text, such as that of `ONEDNN_VARIABLE`, for no."""
+    return setting.lower() in ("0", "false")
+
+
 def thread_variables_error() -> str | None:
     """What is wrong with a variable that says how many threads TensorFlow starts.
 

@@ -7,7 +7,10 @@ needs TensorFlow, nor its protos.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -111,6 +114,43 @@ class Model(NamedTuple):
     def fetch_keys(self) -> Mapping[str, str]:
         """What a tensor may be called where it is fetched."""
         return {**self.inputs, **self.outputs}
+
+
+class RunnableGraph(ABC):
+    """Runs the fetched tensors, given the fed ones, of a graph of TensorFlow or an ONNX model.
+
+    `feeds` and `fetches` are in the order in which `run` takes and returns their values. The graph
+    `is_pure` where results follow from what is fed alone, so that runs may go side by side.
+    """
+
+    feeds: tuple[TensorInfo, ...]
+    fetches: tuple[TensorInfo, ...]
+    is_pure: bool
+
+    @property
+    def random_nodes(self) -> Sequence[str]:
+        """The nodes that draw anew in each run, where that is known."""
+        return ()
+
+    def run(self, *values: Array) -> list[Array]:
+        """The values of `fetches`, given those of `feeds`, each of its very dtype and shape."""
+        return self.run_each([values])[0]
+
+    def run_each(
+        self, batches: Iterable[Sequence[Array]], side_by_side: Executor | None = None
+    ) -> list[list[Array]]:
+        """What `run` gives for each batch, perhaps in other threads; or a CheckpointError."""
+        run_all = side_by_side.map if side_by_side else map
+        with self._one_run():
+            return [*run_all(self._run_batch, batches)]
+
+    @abstractmethod
+    def _one_run(self) -> AbstractContextManager[None]:
+        """Limits the time of what runs in it, and makes a CheckpointError of what that raises."""
+
+    @abstractmethod
+    def _run_batch(self, values: Sequence[Array]) -> list[Array]:
+        """One run."""
 
 
 def as_classifier(probabilities: TensorInfo, classes: TensorInfo) -> Classifier | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from checkpoints.dtypes import DType
 from checkpoints.writer import make_fed_callable
 from errors import CheckpointError, first_few
-from metagraph.description import Array, TensorInfo, as_numpy_dtype
+from metagraph.description import Array, RunnableGraph, TensorInfo, as_numpy_dtype
 from metagraph.graph import attribute_of, nodes_by_op
 from metagraph.importing import disarmed_graph, import_graph, reason_of_run, run_errors, tensor_of
 from metagraph.meta import INPUT_OPS, PLACEHOLDERS, MetaGraphFile, node_of
@@ -41,12 +41,8 @@ class Step(NamedTuple):
     feeds: Mapping[str, Array]
 
 
-class InferenceGraph:
-    """Runs the fetched tensors of a restored graph, given the fed ones.
-
-    `feeds` and `fetches` are in the order in which `run` takes and returns their values. The graph
-    `is_pure` where results follow from what is fed alone, so that runs may go side by side.
-    """
+class InferenceGraph(RunnableGraph):
+    """Runs the fetched tensors of a restored graph."""
 
     def __init__(
         self,
@@ -67,18 +63,11 @@ class InferenceGraph:
             session, [*feeds.values()], [*fetches.values()], timeout_ms=time_limit.milliseconds
         )
 
-    def run(self, *values: Array) -> list[Array]:
-        """The values of `fetches`, given those of `feeds`, each of its very dtype and shape."""
-        return self.run_each([values])[0]
-
-    def run_each(
-        self, batches: Iterable[Sequence[Array]], side_by_side: Executor | None = None
-    ) -> list[list[Array]]:
-        """What `run` gives for each batch, perhaps in other threads; or a CheckpointError."""
-        run_all = side_by_side.map if side_by_side else map
+    @contextmanager
+    def _one_run(self) -> Iterator[None]:
         try:
             with self._time_limit.over(RUN):
-                return [*run_all(self._run_batch, batches)]
+                yield
         except tf.errors.DeadlineExceededError as error:
             line = self._time_limit.overrun(RUN, self._session.graph)
             raise CheckpointError(line) from error
@@ -222,7 +211,7 @@ def _restored_session(
 
 
 def random_outputs(
-    graph: InferenceGraph, fed: Sequence[Array], results: Sequence[Array]
+    graph: RunnableGraph, fed: Sequence[Array], results: Sequence[Array]
 ) -> list[str]:
     """The fetched tensors of which a second run on what was `fed` gives other `results`."""
     if not graph.random_nodes:
@@ -232,7 +221,7 @@ def random_outputs(
 
 
 def warn_if_random(
-    graph: InferenceGraph, fed: Sequence[Array], results: Sequence[Array]
+    graph: RunnableGraph, fed: Sequence[Array], results: Sequence[Array]
 ) -> list[str]:
     """Warns of `random_outputs`, and returns them."""
     found = random_outputs(graph, fed, results)

@@ -8,9 +8,9 @@ import functools
 import json
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from enum import Enum, auto
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from absl import logging
@@ -18,17 +18,14 @@ from tqdm import tqdm
 
 from data.batches import read_ahead
 from errors import PredictionError
-from metagraph.description import Array, Model, TensorInfo, as_numpy_dtype
+from metagraph.description import Array, Model, RunnableGraph, TensorInfo, as_numpy_dtype
 from prediction import output, plan
-from prediction.exact_rows import ExactRuns, filled
+from prediction.exact_rows import ExactRuns, MixedRowsError, filled
 from prediction.file_inputs import Rows
-from prediction.onnx_file import OnnxFile, OnnxGraph, find_onnx
+from prediction.onnx_file import OnnxFile, find_onnx
 from prediction.output import Classification, Report
 from prediction.plan import Feed, ModelFile, RowInputs, answers
 from prediction.request import MEGABYTE, PredictConfig
-
-if TYPE_CHECKING:
-    from prediction.exact_rows import Runnable
 
 _SHOWN = 8  # Test images of a model of the built-in shapes, where no rows are given.
 
@@ -162,7 +159,7 @@ def _inputs(
 
 
 def _results(
-    graph: "Runnable",
+    graph: RunnableGraph,
     values: Sequence[Rows | Array],
     meta: ModelFile,
     config: PredictConfig,
@@ -189,8 +186,8 @@ def _results(
     return plain
 
 
-def _warn_if_random(graph: "Runnable", fed: Sequence[Array], results: Sequence[Array]) -> None:
-    if not isinstance(graph, OnnxGraph):
+def _warn_if_random(graph: RunnableGraph, fed: Sequence[Array], results: Sequence[Array]) -> None:
+    if graph.random_nodes:
         from metagraph.session import warn_if_random
 
         warn_if_random(graph, fed, results)
@@ -283,7 +280,7 @@ def _row_bytes(feeds: Sequence[Rows]) -> int:
 
 
 def run_rows(
-    graph: "Runnable",
+    graph: RunnableGraph,
     feeds: Sequence[Rows | Array],
     kinds: Sequence[Kind],
     batch_size: int | None = None,
@@ -309,16 +306,16 @@ def run_rows(
         return _run_batches(graph, graph.run, feeds, kinds, batching)
     are_rows, are_results = [isinstance(f, Rows) for f in feeds], [k is Kind.ROWS for k in kinds]
     with closing(ExactRuns(graph, are_rows, are_results, _row_bytes(rows))) as runs:
-        if not runs.rows_go_alone(_read(feeds, 0, min(runs.tried, num_rows))):
-            return _run_batches(graph, graph.run, feeds, kinds, batching)
         # Some runs for each thread, as all wait for the last of them.
         wanted = batch_size or max(batching.size, 4 * runs.size * runs.threads)
-        rounded = Batching(-(-wanted // runs.size) * runs.size, fixed=False)
-        return _run_batches(graph, runs.run, feeds, kinds, rounded)
+        rounded = max(runs.tried, -(-wanted // runs.size) * runs.size)
+        with suppress(MixedRowsError):
+            return _run_batches(graph, runs.run, feeds, kinds, Batching(rounded, fixed=False))
+    return _run_batches(graph, graph.run, feeds, kinds, batching)
 
 
 def _run_batches(
-    graph: "Runnable",
+    graph: RunnableGraph,
     run: Callable[..., list[Array]],
     feeds: Sequence[Rows | Array],
     kinds: Sequence[Kind],
@@ -364,18 +361,14 @@ def _batches(
 
     def batch(step: int) -> list[Array]:
         start = step * batching.size
-        read = _read(feeds, start, min(start + batching.size, num_rows))
+        stop = min(start + batching.size, num_rows)
+        read = [feed.batch(start, stop) if isinstance(feed, Rows) else feed for feed in feeds]
         if not batching.fixed:
             return read
         pairs = zip(feeds, read, strict=True)
         return [filled(v, batching.size) if isinstance(f, Rows) else v for f, v in pairs]
 
     return read_ahead(batch, 0, -(-num_rows // batching.size))
-
-
-def _read(feeds: Sequence[Rows | Array], start: int, stop: int) -> list[Array]:
-    """The rows [start, stop) of what has rows, and what else is fed."""
-    return [feed.batch(start, stop) if isinstance(feed, Rows) else feed for feed in feeds]
 
 
 def _check_shape(

@@ -10,20 +10,13 @@ That a graph takes its rows one by one is tried on the first of them, not taken 
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from absl import logging
 
-from cli.terminal import ONEDNN_VARIABLE
+from cli.terminal import ONEDNN_VARIABLE, is_off, processors
 from errors import CheckpointError
-from metagraph.description import Array, as_numpy_dtype
-
-if TYPE_CHECKING:
-    from metagraph.session import InferenceGraph
-    from prediction.onnx_file import OnnxGraph
-
-    Runnable: TypeAlias = InferenceGraph | OnnxGraph
+from metagraph.description import Array, RunnableGraph, as_numpy_dtype
 
 # Rows a run: as many as are fast, but few where they are large, as the last run is filled up. At
 # each of these all rows are treated alike by oneDNN's kernels (those for AVX2 do not at 8 or 32),
@@ -35,26 +28,26 @@ _TOLERANCE = 1e-3  # of the largest value: far above a float32's last bits
 _SHARE = 0.9  # of the entries that are no floats: the last bits may turn a class
 
 
+class MixedRowsError(Exception):
+    """The graph is to run its rows as they come."""
+
+
 class ExactRuns:
     """Runs rows of a graph, so many a run, on as many threads as there are processors."""
 
     def __init__(
         self,
-        graph: "Runnable",
+        graph: RunnableGraph,
         are_rows: Sequence[bool],
         are_results: Sequence[bool],
         row_bytes: int,
     ) -> None:
-        """Takes which feeds have rows, and which fetches have a result for each row.
-
-        `row_bytes` is what a row takes in all of them.
-        """
-        is_off = os.environ.get(ONEDNN_VARIABLE, "1").lower() in ("0", "false")
-        sizes = _SIZES_WITHOUT_ONEDNN if is_off else _SIZES
+        """Takes which feeds have rows, of so many bytes, and which fetches a result for each."""
+        sizes = _SIZES_WITHOUT_ONEDNN if is_off(os.environ.get(ONEDNN_VARIABLE, "")) else _SIZES
         self.size = next((n for n in sizes if n * row_bytes <= _MOST_BYTES), 1)
-        self.tried = max(2, self.size)  # Rows for `rows_go_alone`.
-        affinity = getattr(os, "sched_getaffinity", None)  # Not on every system.
-        self.threads = len(affinity(0)) if affinity else os.cpu_count() or 1
+        self.tried = max(2, self.size)  # Rows of the first call, if there are so many.
+        self.threads = processors()
+        self._is_tried = False
         self._graph, self._are_rows, self._are_results = graph, are_rows, are_results
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="exact-rows")
 
@@ -63,7 +56,10 @@ class ExactRuns:
         self._pool.shutdown()
 
     def run(self, *values: Array) -> list[Array]:
-        """As `InferenceGraph.run`, which raises CheckpointError."""
+        """As `RunnableGraph.run`; at first, MixedRowsError where rows do not go alone."""
+        if not self._is_tried and not self._rows_go_alone(self._some(values, slice(0, self.tried))):
+            raise MixedRowsError
+        self._is_tried = True
         count = self._count(values)
         pieces = [self._filled(values, start) for start in range(0, count, self.size)]
         results = self._graph.run_each(pieces, self._pool)
@@ -74,9 +70,14 @@ class ExactRuns:
 
     def _filled(self, values: Sequence[Array], start: int) -> list[Array]:
         """The rows of one run, from `start` on."""
-        stop = start + self.size
+        rows = self._some(values, slice(start, start + self.size))
+        pairs = zip(rows, self._are_rows, strict=True)
+        return [filled(v, self.size) if are_rows else v for v, are_rows in pairs]
+
+    def _some(self, values: Sequence[Array], rows: slice) -> list[Array]:
+        """Some of the rows, with what else is fed."""
         pairs = zip(values, self._are_rows, strict=True)
-        return [filled(v[start:stop], self.size) if are_rows else v for v, are_rows in pairs]
+        return [value[rows] if are_rows else value for value, are_rows in pairs]
 
     def _join(self, runs: Sequence[Sequence[Array]], count: int) -> list[Array]:
         """The results of `count` rows; none where one has not an entry of one shape for each."""
@@ -88,7 +89,7 @@ class ExactRuns:
             joined.append(np.concatenate(parts)[:count] if are_results else parts[0])
         return joined
 
-    def rows_go_alone(self, first: Sequence[Array]) -> bool:
+    def _rows_go_alone(self, first: Sequence[Array]) -> bool:
         """Whether the first rows have the same results in other company; says so where not.
 
         `first` is what is fed of up to `tried` rows. Their halves are run once more, backwards: in
@@ -96,13 +97,15 @@ class ExactRuns:
         """
         count = self._count(first)
         half = count // 2 if self.size > 1 else 0  # Of rows that run one by one, two run at once.
-        parts = [part for part in (slice(0, half), slice(half, count)) if part.start < part.stop]
+        backwards = self._some(first, slice(None, None, -1))
+        parts = [slice(count - half, count)] if half else []
+        parts += [slice(0, count - half)]
         try:
             runs = self._graph.run_each(
                 [self._filled(first, start) for start in range(0, count, self.size)]
             )
-            others = self._graph.run_each([self._backwards(first, part) for part in parts])
-            last = self._graph.run(*self._filled(self._backwards(first, slice(0, count)), 0))
+            others = self._graph.run_each([self._some(backwards, part) for part in parts])
+            last = self._graph.run(*self._filled(backwards, 0))
         except CheckpointError:
             return False  # The run of the rows as they come says what is wrong, if it is.
         if not (expected := self._join(runs, count)):
@@ -122,15 +125,10 @@ class ExactRuns:
                     info.name,
                 )
                 return False
-            backwards = one[::-1][: self.size]
-            if are_results and backwards.tobytes() != three[: len(backwards)].tobytes():
+            turned = one[::-1][: self.size]
+            if are_results and turned.tobytes() != three[: len(turned)].tobytes():
                 logging.info("%s: its last bits depend on the rows beside a row", info.name)
         return True
-
-    def _backwards(self, values: Sequence[Array], rows: slice) -> list[Array]:
-        """Some of the rows, the last of them first, with what else is fed."""
-        pairs = zip(values, self._are_rows, strict=True)
-        return [value[rows][::-1] if are_rows else value for value, are_rows in pairs]
 
 
 def _forwards(parts: Sequence[Array]) -> Array:

@@ -8,8 +8,7 @@ import functools
 import json
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import MappingProxyType
 from typing import Any
@@ -19,7 +18,7 @@ import numpy as np
 from checkpoints.dtypes import STRING, DType
 from data import files
 from errors import CheckpointError, PredictionError, first_few, nearest_names, reason
-from metagraph.description import Array, Model, Signature, TensorInfo, as_classifier
+from metagraph.description import Array, Model, RunnableGraph, Signature, TensorInfo, as_classifier
 from prediction.output import Record, tensor_record
 from prediction.request import OWN, PredictConfig
 
@@ -178,10 +177,9 @@ class OnnxFile:
         return OnnxGraph(self._session, *infos, self._limited)
 
 
-class OnnxGraph:
-    """Runs the fetched outputs, as an `InferenceGraph` does."""
+class OnnxGraph(RunnableGraph):
+    """Runs the fetched outputs of an ONNX model; texts are bytes."""
 
-    random_nodes: Sequence[str] = ()  # onnxruntime does not tell of them.
     is_pure = True
 
     def __init__(
@@ -194,18 +192,11 @@ class OnnxGraph:
         self.feeds, self.fetches = feeds, fetches
         self._session, self._limited = session, limited
 
-    def run(self, *values: Array) -> list[Array]:
-        """The values of `fetches`, of one run with those of `feeds`; texts are bytes."""
-        return self.run_each([values])[0]
-
-    def run_each(
-        self, batches: Iterable[Sequence[Array]], side_by_side: Executor | None = None
-    ) -> list[list[Array]]:
-        """What `run` gives for each batch; with an executor, in its threads."""
-        run_all = side_by_side.map if side_by_side else map
+    @contextmanager
+    def _one_run(self) -> Iterator[None]:
         try:
             with self._limited("one run"):
-                return [*run_all(self._run_batch, batches)]
+                yield
         except Exception as error:  # Its errors have no class in common.
             raise CheckpointError(f"the model fails: {_why(error)}") from error
 

@@ -80,22 +80,24 @@ def absl_level() -> Iterator[None]:
     logging.get_absl_logger().setLevel(level)
 
 
+def _shared(name: str, what: str) -> Path:
+    """A folder beside the project; skips the test where it is not."""
+    folder = PROJECT.parent / "shared" / name
+    if not folder.is_dir():
+        pytest.skip(f"needs {what} at ../shared/{name}")
+    return folder
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of real images and digits beside the project; skips the test where it is not."""
-    folder = PROJECT.parent / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip("needs the real data at ../shared/data")
-    return folder
+    """The folder of real images and digits."""
+    return _shared("data", "the real data")
 
 
 @pytest.fixture(scope="session")
 def third_party() -> Path:
-    """The folder of the checkpoints of public projects; skips the test where it is not."""
-    folder = PROJECT.parent / "shared" / "thirdparty"
-    if not folder.is_dir():
-        pytest.skip("needs the checkpoints of public projects at ../shared/thirdparty")
-    return folder
+    """The folder of the checkpoints of public projects."""
+    return _shared("thirdparty", "the checkpoints of public projects")
 
 
 def _maker(trainer: str, request: str, **defaults: Any) -> Any:

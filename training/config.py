@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import Any, ClassVar
 
 from cli.fields import COMMAS, REPEATED, Check, Together, flag, from_zero, nested
-from cli.terminal import INTRA_OP_THREADS_VARIABLE, MOST_THREADS
+from cli.terminal import INTRA_OP_THREADS_VARIABLE, MOST_THREADS, processors
 from data import DEFAULT_MEMORY_MB, RAMP, SHAPES, SKIP, STOP
 from training.place import own_rows
 
@@ -206,9 +206,7 @@ class RunConfig:
 
     def shards_at_once(self) -> int:
         """How many shards a worker computes at once."""
-        affinity = getattr(os, "sched_getaffinity", None)  # Not on every system.
-        processors = len(affinity(0)) if affinity else os.cpu_count() or 1
-        return self.intra_op_threads or max(1, processors // self.workers)
+        return self.intra_op_threads or max(1, processors() // self.workers)
 
     def rows(self, batch_size: int) -> slice:
         """The rows of a batch that this process computes with; see `own_rows`."""

@@ -24,7 +24,7 @@ from checkpoints import folder, naming
 from checkpoints.lock import FolderLock
 from checkpoints.writer import CheckpointWriter, RunRecord
 from cli.signals import stop_signals
-from cli.terminal import ONEDNN_VARIABLE
+from cli.terminal import ONEDNN_VARIABLE, is_off
 from errors import TrainingError
 from training import resume
 from training.config import RunConfig
@@ -88,7 +88,7 @@ def train(task: Task, config: RunConfig, terminal: TextIO | None = None) -> Outc
 def _say_what_is_slow(config: RunConfig) -> None:
     """Warns where the run is slower than this machine can do, or than was asked for."""
     given = resume.environment()
-    if given["onednn"].lower() in ("0", "false"):
+    if is_off(given["onednn"]):
         off = f"{ONEDNN_VARIABLE}={given['onednn']} leaves out TensorFlow's faster kernels"
         logging.warning("%s: training may take three times as long", off)
     if config.bfloat16 and not {*resume.BFLOAT16_FEATURES} & {*given["processor"].split()}:

@@ -23,7 +23,7 @@ from checkpoints.lock import Hold, read_newest
 from checkpoints.manifest import Manifest
 from checkpoints.reader import CheckpointReader, Restored, restore_newest
 from checkpoints.writer import MOST_FAILURES
-from cli.terminal import INTRA_OP_THREADS_VARIABLE, ONEDNN_VARIABLE
+from cli.terminal import INTRA_OP_THREADS_VARIABLE, ONEDNN_VARIABLE, processors
 from errors import CheckpointError, TrainingError, first_few
 from training.config import InitFrom, RunConfig
 from training.metrics import LOGS_FOLDER, METRICS_FILE, lines_of, refusals_told, step_of
@@ -127,12 +127,10 @@ def environment() -> dict[str, Any]:
     are chosen by what the processor can do, and by whether oneDNN's are among them.
     """
     given = int(os.environ.get(INTRA_OP_THREADS_VARIABLE) or 0)
-    affinity = getattr(os, "sched_getaffinity", None)  # Not on every system.
-    processors = len(affinity(0)) if affinity else os.cpu_count() or 1
     return {
         "tensorflow": tf.version.VERSION,
         "machine": platform.machine(),
-        "threads": given or processors,
+        "threads": given or processors(),
         "onednn": os.environ.get(ONEDNN_VARIABLE, "by default"),
         "processor": processor_features(),
     }
