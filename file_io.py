@@ -7,6 +7,7 @@ What a file system refuses is an OSError either way.
 
 import errno
 import functools
+import glob
 import os
 import re
 import shutil
@@ -16,7 +17,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 
 from absl import logging
 
-from errors import CheckpointError, NotInstalledError, reason
+from errors import CheckpointError, NotInstalledError, UserError, reason
 
 TEMPORARY_SUFFIX = ".tmp"
 # What file systems answer, some network mounts among them, that cannot do what is asked of them.
@@ -51,6 +52,7 @@ _LOCAL: dict[str, Callable[[str], Any]] = {
     "makedirs": functools.partial(os.makedirs, exist_ok=True),
     "rmtree": shutil.rmtree,
     "remove": os.remove,
+    "glob": functools.partial(glob.glob, recursive=True),
 }
 
 
@@ -83,6 +85,11 @@ def remove(path: str) -> None:
     _done("remove", path)
 
 
+def matching(pattern: str) -> list[str]:
+    """The paths that a pattern such as `photos/*.jpg` stands for, sorted."""
+    return sorted(_done("glob", pattern))
+
+
 def _done(name: str, path: str) -> Any:
     return _LOCAL[name](path) if is_local(path) else _gfile(name, path)
 
@@ -101,10 +108,26 @@ def _gfile(name: str, path: str, *others: Any, **options: Any) -> Any:
         gfile = tf.io.gfile
     except (ImportError, NotInstalledError) as error:
         raise NotInstalledError(
-            f"{path} is on no local disk, and only TensorFlow reads it: pip install tensorflow"
+            f"{path} is on no local disk, and only TensorFlow reads it: pip install tensorflow, or "
+            f"{_how_to_copy(path)}"
         ) from error
+    scheme = path.partition("://")[0]
+    if scheme not in gfile.get_registered_schemes():
+        raise UserError(
+            f"{path}: TensorFlow has no file system {scheme}:// here; {_how_to_copy(path)}"
+        )
     with os_errors(path):
         return getattr(gfile, name)(path, *others, **options)
+
+
+# How files come to a disk, of file systems that TensorFlow may lack.
+_COPIED_BY = {"s3": "aws s3 cp", "gs": "gcloud storage cp", "hdfs": "hdfs dfs -get"}
+
+
+def _how_to_copy(path: str) -> str:
+    by_default = "curl -O" if path.lower().startswith("http") else "rclone copy"
+    command = _COPIED_BY.get(path.partition("://")[0].lower(), by_default)
+    return f"copy the files to a disk, such as with `{command}`, and name them there"
 
 
 @contextmanager
@@ -122,7 +145,7 @@ def os_errors(path: str) -> Iterator[None]:
     except (tf.errors.InvalidArgumentError, tf.errors.OutOfRangeError) as error:  # Of a position.
         raise OSError(errno.EINVAL, reason(error)) from error
     except tf.errors.OpError as error:
-        raise OSError(errno.EIO, reason(error)) from error
+        raise OSError(errno.EIO, reason(error), path) from error
 
 
 def flush(path: str) -> None:

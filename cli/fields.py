@@ -22,6 +22,8 @@ from typing import Any, NamedTuple, TypeVar, get_args
 
 from absl import flags
 
+from errors import nearest_names
+
 COMMAS, REPEATED = "separated by commas", "repeated"  # How a flag takes many values.
 _LARGEST_FLOAT32 = 3.4028234e38
 _SMALLEST_FLOAT32 = 2.0**-126  # Of the normal ones: those below lose digits, or become 0.
@@ -107,7 +109,8 @@ class Flag:
     path: bool = False  # Whether it is a path, or with `many` also name=path; `~` is expanded.
     check: Check = _ANYTHING  # A further condition; a value of None passes it.
     convert: Callable[[Any], Any] = lambda value: value  # From the flag's value to the field's.
-    positional: bool = False  # Whether its value may stand without the flag's name.
+    # Whether its value may stand without the flag's name, always or as other flags say.
+    positional: bool | Callable[[flags.FlagValues], bool] = False
     instead: str = ""  # A flag of which one or this has to be given.
     alias: str = ""  # Another name for it.
     group: str = ""  # Of --help; by default the `GROUP` of the field's class.
@@ -268,13 +271,19 @@ class CommandLine:
 
     def take(self, arguments: Sequence[str]) -> None:
         """Has the flags take a command line; errors as of `parse`."""
-        stray = self.values(arguments)[1:]
-        waiting = [x for x in self._flags if x.positional and (x.many or self._is_missing(x.name))]
-        if waiting and waiting[-1].many:  # It takes all that are left.
-            waiting += [waiting[-1]] * (len(stray) - len(waiting))
-        if len(stray) > len(waiting):
-            raise flags.Error(f"unexpected argument {stray[len(waiting)]!r}")
-        for one, value in zip(waiting, stray, strict=False):
+        try:
+            stray = self.values(arguments)[1:]
+        except flags.UnrecognizedFlagError as error:
+            if " ?" in str(error):  # It has a suggestion: a name that begins alike.
+                raise
+            names = (name.replace("_", "/") for name in self.values)  # By their last words, too.
+            near = nearest_names(error.flagname.replace("_", "/"), names)
+            meant = [name.replace("/", "_") for name in near]
+            raise flags.UnrecognizedFlagError(error.flagname, error.flagvalue, meant) from error
+        for value in stray:
+            one = next(filter(self._takes_stray, self._flags), None)
+            if one is None:
+                raise flags.Error(f"unexpected argument {value!r}")
             self.values[one.name].parse(value)
         needed = [[x.name, *filter(None, [x.instead])] for x in self._flags if x.required]
         if missing := [names for names in needed if all(map(self._is_missing, names))]:
@@ -283,6 +292,10 @@ class CommandLine:
             such_as = f", such as {example[0].strip()}" if example else ""
             raise flags.Error(f"missing: {said}; {self.usage()}{such_as}")
         self.values.validate_all_flags()
+
+    def _takes_stray(self, one: Flag) -> bool:
+        wanted = one.positional if isinstance(one.positional, bool) else one.positional(self.values)
+        return wanted and (bool(one.many) or self._is_missing(one.name))
 
     def _is_missing(self, name: str) -> bool:
         return self.values[name].value is None

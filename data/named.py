@@ -99,7 +99,7 @@ def check_ramp(path: str) -> None:
     """Raises DataError where the file that the ramp is kept in is there, and is not the ramp."""
     if not files.exists(path):
         return
-    found = read_npz(path, _MAX_RAMP_BYTES, required=("X", "Y"))
+    found = read_npz(path, _MAX_RAMP_BYTES, lambda _: ("X", "Y"))
     same_images = np.array_equal(as_images(found["X"], f"{path}: X"), ramp_images())
     if not same_images or not np.array_equal(found["Y"], ramp_labels()):
         raise DataError(
@@ -134,7 +134,8 @@ def open_mnist(folder: str) -> Digits:
     """Reads the training and the test digits of a folder into memory, as uint8.
 
     Its files are train-images-idx3-ubyte, train-labels-idx1-ubyte and the same of t10k, with or
-    without .gz, or with a dot before `idx`. Raises DataError where one is missing or no such file.
+    without .gz, or with a dot before `idx`; see `find_file`. Raises DataError where one is missing
+    or no such file.
     """
     return Digits(_open_part(folder, "train"), _open_part(folder, "t10k"))
 
@@ -175,11 +176,16 @@ def _read(folder: str, stem: str, row_shape: tuple[int, ...]) -> tuple[str, Arra
 
 
 def find_file(folder: str, stem: str, rank: int) -> str | None:
-    """The path of a file under the first of its usual names that is there."""
-    for name in (f"{stem}{dot}idx{rank}-ubyte{end}" for end in ("", ".gz") for dot in "-."):
-        path = files.join(folder, name)
-        if files.exists(path) and not files.is_folder(path):
-            return path
+    """The path of a file under the first of its usual names that is there.
+
+    It may also be in a folder of such a name, as archivers leave it, or where torchvision puts it.
+    """
+    names = [f"{stem}{dot}idx{rank}-ubyte{end}" for end in ("", ".gz") for dot in "-."]
+    for place in ("", *names, "raw", "MNIST/raw"):
+        for name in names:
+            path = files.join(files.join(folder, place) if place else folder, name)
+            if files.exists(path) and not files.is_folder(path):
+                return path
     return None
 
 
@@ -187,4 +193,6 @@ def labels_beside(images_path: str) -> str | None:
     """Beside `t10k-images-idx3-ubyte`, `t10k-labels-idx1-ubyte`; None where there is none."""
     folder, name = os.path.split(images_path)
     found = _IMAGES.fullmatch(name)
+    if _IMAGES.fullmatch(os.path.basename(folder)):  # Each file is in a folder of its name.
+        folder = os.path.dirname(folder)
     return find_file(folder, f"{found[1]}labels", 1) if found else None

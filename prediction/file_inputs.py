@@ -4,14 +4,12 @@ Each function raises DataError where a file cannot be read, and PredictionError 
 rows, or they do not fit the tensor.
 """
 
-import csv
 import dataclasses
-import io
+import functools
 import math
 import os
 import re
 import struct
-from array import array
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -21,11 +19,11 @@ from absl import logging
 
 from checkpoints.dtypes import STRING
 from data import files, images
-from data.arrays import NpyRows, open_npy, read_idx, read_npy, read_npz
+from data.arrays import NpyRows, example_keys, open_npy, read_csv, read_idx, read_npy, read_npz
 from data.files import read_bytes
 from data.images import MAX_FILE_BYTES, as_labels, not_finite, warn_out_of_range
 from data.named import labels_beside
-from data.source import HeldStore
+from data.source import HeldStore, Indices
 from errors import DataError, PredictionError
 from metagraph.description import Array, Classifier, TensorInfo, fit_dtype, fits_shape, format_shape
 
@@ -37,28 +35,41 @@ class Rows:
     """Values whose first dimension is the row, for one tensor, read a batch at a time."""
 
     length: int
-    read: Callable[[int, int], Array]  # The rows [start, stop), in a dtype that goes over.
+    read: Callable[[Indices], Array]  # The rows of these numbers, ascending, in a dtype that fits.
     info: TensorInfo
     source: str  # Where they are from, for an error line.
     scale: float | None = None  # What uint8 values are multiplied by for a float tensor.
     finite: bool = False  # Whether a NaN or an infinity is an error, as in an image.
     flat: bool = False  # Whether each row is laid out as one dimension for the tensor.
     columns: bool = False  # Whether the tensor takes them as its columns, all at once.
+    # Of image files: tells the shape of each, or why it is no image; of others, nothing.
+    look: Callable[[], Sequence[tuple[int, ...] | DataError]] = list
+    own_sizes: bool = False  # Whether images keep theirs, so that not all of them run together.
 
     def __len__(self) -> int:
         return self.length
 
+    def part(self, numbers: Indices) -> "Rows":
+        """The rows of these numbers alone."""
+        found = self.look()
+        some = [found[number] for number in numbers] if found else found
+        rows = dataclasses.replace(self, length=len(numbers), look=lambda: some)
+        return dataclasses.replace(rows, read=lambda wanted: self.read(numbers[wanted]))
+
     def batch(self, start: int, stop: int) -> Array:
-        """The rows [start, stop) in the tensor's dtype; uint8 is scaled as in training, to the bit.
+        """The rows [start, stop); see `take`."""
+        return self.take(np.arange(start, stop))
+
+    def take(self, numbers: Indices) -> Array:
+        """Rows in the tensor's dtype; uint8 is scaled as in training, to the bit.
 
         Raises DataError where a file cannot be read, or is damaged, PredictionError where a value
         does not go over into the dtype, or is not finite.
         """
-        values = self.read(start, stop)
+        values = self.read(numbers)
         if self.finite and (bad := not_finite(values)):
-            raise PredictionError(
-                f"{self.source}: row {start + bad[0]} (the first such) holds NaN or infinity"
-            )
+            first = f"row {numbers[bad[0]]} (the first such)"
+            raise PredictionError(f"{self.source}: {first} holds NaN or infinity")
         values = values.reshape(len(values), -1) if self.flat else values
         values = np.ascontiguousarray(values.T) if self.columns else values
         if values.dtype == np.uint8 and self.scale is not None and self.info.dtype.is_floating:
@@ -71,8 +82,11 @@ def array_rows(
 ) -> Rows:
     """The rows of an array [N, ...], in memory or not."""
 
-    def read(start: int, stop: int) -> Array:
-        return values.rows(start, stop) if isinstance(values, NpyRows) else values[start:stop]
+    def read(numbers: Indices) -> Array:
+        if isinstance(values, NpyRows):
+            return values.take(numbers)
+        first, last = numbers[[0, -1]]
+        return values[first : last + 1] if last - first < len(numbers) else values[numbers]
 
     return Rows(len(values), read, info, source, scale)
 
@@ -86,6 +100,7 @@ class Target(NamedTuple):
     classifier: Classifier | None  # Without one, labels are of no use.
     image_shape: tuple[int, int, int] | None = None  # Of the image that a row holds: H, W, C.
     ignore_exif: bool = False  # Whether image files stay as they are stored.
+    resize: bool = False  # Whether images in an array are made to fit, as files are.
 
     @property
     def flat_image(self) -> tuple[int, int, int] | None:
@@ -94,6 +109,14 @@ class Target(NamedTuple):
             return None
         is_row = self.info.shape[1:] == (math.prod(self.image_shape),)
         return self.image_shape if is_row else None
+
+    @property
+    def image(self) -> tuple[int, int, int] | None:
+        """The image that a row takes, H and W 0 where they are open; None where it takes none."""
+        shape = tuple(size or 0 for size in self.flat_image or (self.info.shape or ())[1:])
+        if len(shape) == 3 and not any(shape[:2]):
+            shape = (0, 0, shape[2] or 3)
+        return (shape[0], shape[1], shape[2]) if images.is_square(shape) else None
 
 
 class Input(NamedTuple):
@@ -122,15 +145,22 @@ def open_npy_input(path: str, target: Target, max_bytes: int) -> Input:
 
 
 def open_npz_input(path: str, target: Target, max_bytes: int) -> Input:
-    """The rows X of an .npz file, and for a classifier the labels Y; see `open_array`."""
+    """The rows X of an .npz file, and for a classifier the labels Y; see `open_array`.
+
+    As in training, they may have other names that are known, and images are resized. Of two pairs,
+    it is the one to test on.
+    """
     arrays: dict[str, Array] = read_npz(path, max_bytes)
-    if "X" not in arrays:
+    *_, x, y = example_keys(arrays)
+    if x not in arrays:
         raise PredictionError(
             f"{path}: expected an array X (and Y, the labels), found "
             f"{', '.join(sorted(arrays)) or 'none'}; arrays under tensor names go to --feed"
         )
-    opened = open_array(arrays["X"], f"{path}: X", target)
-    return _labelled(opened, arrays["Y"], f"{path}: Y", target) if "Y" in arrays else opened
+    if x != "X":
+        logging.info("%s: the rows are %s, and their labels %s", path, x, y)
+    opened = open_array(arrays[x], f"{path}: {x}", target._replace(resize=True))
+    return _labelled(opened, arrays[y], f"{path}: {y}", target) if y in arrays else opened
 
 
 def open_idx_input(path: str, target: Target, max_bytes: int) -> Input:
@@ -174,9 +204,12 @@ def open_array(values: Array | NpyRows, source: str, target: Target) -> Input:
     columns = len(shape) == 1 and info.shape == (*shape, None)
     square = columns and values.shape[0] == shape[0] > 1
     own = info.shape and (None, *info.shape[1:])
-    fits = bool(values.shape) and fits_shape(own, values.shape)
-    if square or not (flat or fits):
-        hint = ", whose rows could be meant as columns: use --feed, or fewer rows" if square else ""
+    fits = flat or (bool(values.shape) and fits_shape(own, values.shape))
+    size = target.image if not fits and images.can_be_fitted(values) else None
+    if square or not (fits or (size and target.resize)):
+        hint = "; --resize makes images fit, as files of them are made" if size else ""
+        if square:
+            hint = ", whose rows could be meant as columns: use --feed, or fewer rows"
         raise PredictionError(
             f"{source}: {info.name} takes {info.dtype.name} {format_shape(info.shape)}, "
             f"found {values.dtype} {format_shape(values.shape)}{hint}"
@@ -184,9 +217,13 @@ def open_array(values: Array | NpyRows, source: str, target: Target) -> Input:
     if not len(values):
         raise PredictionError(f"{source}: has no rows")
     is_image = target.scale is not None and values.dtype.kind == "f"
-    rows = dataclasses.replace(
-        array_rows(values, info, source, target.scale), finite=is_image, flat=flat, columns=columns
-    )
+    rows = array_rows(values, info, source, target.scale)
+    if size is not None:
+        logging.info("%s: %s is resized to %s", source, [*values.shape], [*size])
+        stored, flat = rows.read, target.flat_image is not None
+        fitted = functools.partial(images.fit_images, size=size[0], channels=size[2])
+        rows = dataclasses.replace(rows, read=lambda numbers: fitted(stored(numbers)))
+    rows = dataclasses.replace(rows, finite=is_image, flat=flat, columns=columns)
     rows.batch(0, 1)  # A dtype that does not go over is told before the checkpoint is read.
     if is_image and isinstance(values, np.ndarray):
         warn_out_of_range(values, source)
@@ -231,21 +268,18 @@ def open_images(
     """Image files, decoded to the size that the tensor takes; for strings, as they are.
 
     As in training, an image is turned as its EXIF orientation says, unless that is to be ignored,
-    and resized as a whole, bilinear, whatever its proportions. A graph that decodes the files
-    itself does not turn them.
+    and resized as a whole, bilinear, whatever its proportions; it keeps its size where the tensor
+    takes any. A graph that decodes the files itself does not turn them.
     """
     info = target.info
 
-    def as_they_are(start: int, stop: int) -> Array:
-        return as_objects([read_bytes(path, MAX_FILE_BYTES) for path in paths[start:stop]])
+    def as_they_are(numbers: Indices) -> Array:
+        return as_objects([read_bytes(paths[n], MAX_FILE_BYTES) for n in numbers])
 
     if takes_strings(info):
         return Input(Rows(len(paths), as_they_are, info, paths[0]), names, labels)
-    flat = target.flat_image
-    height, width, channels = flat or (
-        info.shape[1:] if info.shape and len(info.shape) == 4 else (0, 0, 0)
-    )
-    if not height or height != width or channels not in (1, 3):
+    shape = target.image
+    if shape is None:
         raise PredictionError(
             f"{paths[0]}: {info.name} takes {info.dtype.name} {format_shape(info.shape)}; images "
             "are for a tensor of shape [?, size, size, 3] or [?, size, size, 1], or for one whose "
@@ -253,14 +287,17 @@ def open_images(
         )
     if target.scale is None and info.dtype.is_floating:
         logging.warning("the graph records no scale for images: they are fed as 0 to 255")
-    shape = (height, width, channels)
+    store = images.ImageStore(paths, "", shape, target.ignore_exif)
 
-    def decoded(start: int, stop: int) -> Array:
-        store = images.ImageStore(paths[start:stop], "", shape, target.ignore_exif)
-        return HeldStore(store, keep_bad=False).values
+    def decoded(numbers: Indices) -> Array:
+        if not shape[0]:
+            return np.stack([store.image(paths[n]) for n in numbers])
+        some = images.ImageStore([paths[n] for n in numbers], "", shape, target.ignore_exif)
+        return HeldStore(some, keep_bad=False).values
 
-    rows = Rows(len(paths), decoded, info, paths[0], target.scale, flat=flat is not None)
-    return Input(rows, names, labels)
+    flat, look = target.flat_image is not None, functools.cache(store.look)
+    rows = Rows(len(paths), decoded, info, paths[0], target.scale, flat=flat, look=look)
+    return Input(dataclasses.replace(rows, own_sizes=not shape[0]), names, labels)
 
 
 # Files of text, and records.
@@ -288,39 +325,6 @@ def open_csv_input(path: str, target: Target, max_bytes: int) -> Input:
             )
         values = values.reshape(-1, *shape)
     return open_array(values, path, target)
-
-
-def read_csv(path: str, max_bytes: int) -> Array:
-    """The numbers of a CSV file in UTF-8 without a header: float64 [rows, columns].
-
-    Empty lines are left out. PredictionError has the line where a row is of another length, or a
-    cell is no number.
-    """
-    content = io.BytesIO(read_bytes(path, max_bytes))
-    reader = csv.reader(io.TextIOWrapper(content, "utf-8-sig", newline=""))
-    numbers, columns = array("d"), 0
-    try:
-        for row in filter(None, reader):
-            columns = columns or len(row)
-            if len(row) != columns:
-                raise PredictionError(
-                    f"{path}, line {reader.line_num}: expected {columns} numbers, found {len(row)}"
-                )
-            # Python alone takes 1_000 for a number.
-            numbers.extend(float(cell.replace("_", "?")) for cell in row)
-    except UnicodeDecodeError as error:
-        raise PredictionError(f"{path}: is no text in UTF-8") from error
-    except csv.Error as error:  # A cell of over 128 KiB, or a null character.
-        raise PredictionError(f"{path}, line {reader.line_num}: {error}") from error
-    except ValueError as error:
-        column = len(numbers) % columns
-        raise PredictionError(
-            f"{path}, line {reader.line_num}, column {column + 1}: {row[column][:40]!r} is no "
-            "number (expected numbers only, separated by commas, no header)"
-        ) from error
-    if not columns:
-        raise PredictionError(f"{path}: has no rows")
-    return np.array(numbers).reshape(-1, columns)
 
 
 def takes_strings(info: TensorInfo) -> bool:
@@ -398,7 +402,21 @@ _READERS: Mapping[str, Callable[[str, Target, int], Input]] = {
     ".tfrecord": open_strings_input,
     ".tfrecords": open_strings_input,
 }
-_IMAGES = (".png", ".jpg", ".jpeg")
+
+
+def open_files(paths: Sequence[str], target: Target, max_bytes: int = MAX_BYTES) -> Input:
+    """Opens what is given for one tensor: several are a row each, see `open_images`."""
+    if len(paths) == 1:
+        return open_input(paths[0], target, max_bytes)
+    for path in paths:
+        suffix = os.path.splitext(path)[1].lower()
+        files.size(path)
+        if suffix not in images.SUFFIXES and (suffix in _READERS or not takes_strings(target.info)):
+            raise PredictionError(
+                f"{path}: several of --input for {target.info.name} are images, a row each; give "
+                "other rows in one file, and a folder by itself"
+            )
+    return open_images(paths, paths, None, target)
 
 
 def open_input(path: str, target: Target, max_bytes: int = MAX_BYTES) -> Input:
@@ -415,10 +433,10 @@ def open_input(path: str, target: Target, max_bytes: int = MAX_BYTES) -> Input:
     if suffix in _READERS:
         return _READERS[suffix](path, target, max_bytes)
     files.size(path)  # Before the shape: a missing file is the nearer cause.
-    if suffix not in _IMAGES and not takes_strings(target.info):
+    if suffix not in images.SUFFIXES and not takes_strings(target.info):
         what = f"a {suffix} file" if suffix else "a file without a suffix"
         raise PredictionError(
-            f"{path}: {what} is not taken; --input takes .npy, .npz, .csv, PNG and JPEG images, a "
-            "folder of those, IDX files, and for a tensor of strings .txt and .tfrecord"
+            f"{path}: {what} is not taken; --input takes .npy, .npz, .csv, {images.FORMATS} "
+            "images, a folder of those, IDX files, and for a tensor of strings .txt and .tfrecord"
         )
     return open_images([path], [path], None, target)

@@ -291,7 +291,7 @@ def run_saved_model(
 
 def next_version(folder: str) -> int:
     """The version to write into a model's folder, which need not exist: one above the highest."""
-    if not tf.io.gfile.exists(folder):
+    if not file_io.exists(folder):
         return 1
     if not tf.io.gfile.isdir(folder):
         raise ToolError(f"--output={folder} is a file; a SavedModel is a folder of versions")

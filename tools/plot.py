@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _SUFFIXES = (".png", ".svg")
 _MODEL_FLAGS = ("meta", "ckpt", "max_meta_mb", "trust_graph", "time_limit")
-_ROW_FLAGS = ("input", "feed", "max_input_mb", "ignore_exif")
+_ROW_FLAGS = ("input", "feed", "max_input_mb", "ignore_exif", "resize", "on_bad_image")
 # The flags of each kind beside those of all; the first must be given.
 _FLAGS_OF: Mapping[str, tuple[str, ...]] = {
     "metrics": ("run", "log_loss"),
@@ -43,6 +43,7 @@ _FLAGS_OF: Mapping[str, tuple[str, ...]] = {
     "confusion": (*_MODEL_FLAGS, *_ROW_FLAGS),
     "mistakes": (*_MODEL_FLAGS, *_ROW_FLAGS, "most"),
 }
+_OF_RUNS = [kind for kind, names in _FLAGS_OF.items() if names[0] == "run"]
 _NOT_EMPTY = Check(all, "must not be empty")
 
 
@@ -83,6 +84,7 @@ class PlotConfig(Printed):
         name="run",
         many=REPEATED,
         path=True,
+        positional=lambda given: given["what"].value in _OF_RUNS,
         check=_NOT_EMPTY,
     )
     log_loss: bool = flag("metrics: the loss on a logarithmic axis.", False)
@@ -95,10 +97,11 @@ class PlotConfig(Printed):
     model: PredictConfig | None = nested(
         PredictConfig,
         optional=True,
-        without=("signature", "batch_size", "asset", "fetch", "list", "format", "output"),
+        without=("signature", "batch_size", "asset", "fetch", "list", "format", "output", "top_k"),
         meta=flag(
             "filters, confusion, mistakes: the model, as predict.py takes it.",
             path=True,
+            positional=lambda given: given["what"].value not in (None, *_OF_RUNS),
             group="model",
         ),
         input=_rows(

@@ -81,10 +81,10 @@ def test_every_bad_file_of_a_batch_is_told(paths: list[str], tmp_path: Path) -> 
     store = ImageStore(paths, str(tmp_path))
     with pytest.raises(BadRowsError, match=r"008\.png: is damaged or cut short") as caught:
         store.take(np.array([8, 0, 5, 3, 9]))
-    lines = {0: "damaged", 2: "No such file", 3: "neither a PNG nor a JPEG", 4: "no regular file"}
+    lines = {0: "damaged", 2: "No such file", 3: "is no PNG, JPEG", 4: "no regular file"}
     assert caught.value.errors.keys() == lines.keys()
     assert all(line in str(caught.value.errors[row]) for row, line in lines.items())
-    with error_line(r"003\.png: is neither"):  # The first of all.
+    with error_line(r"003\.png: is no PNG"):  # The first of all.
         HeldStore(store, keep_bad=False)
 
 
