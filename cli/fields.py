@@ -318,7 +318,7 @@ class CommandLine:
     def usage(self) -> str:
         """One line: the command, and what has to be given."""
         example = _COMMAND.search(self._description)
-        stray = [one.name.upper() for one in self._flags if one.positional]
+        stray = [one.name.upper() for one in self._flags if one.positional is True]
         named = [f"--{x.name}=..." for x in self._flags if x.required and not x.positional]
         command = example[1] if example else "python <script>"
         return " ".join(["usage:", command, *stray, *named, "[flags]"])

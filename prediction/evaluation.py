@@ -179,8 +179,8 @@ def _without_bad(
     errors = [str(bad[row]) for row in sorted(bad)]
     good = np.array([row for row in range(len(inputs.names)) if row not in bad])
     if errors and (on_bad == STOP or not len(good)):
-        more = f"; nor is any of the {len(errors) - 1} others" if len(errors) > 1 else ""
-        raise DataError(errors[0] + (more if on_bad == SKIP else ""))
+        every = f"none of the {len(errors)} files is an image: "
+        raise DataError((every if on_bad == SKIP and errors[1:] else "") + errors[0])
     if errors:
         logging.warning("left out: %s", first_few(errors, _MOST_NAMED, "; "))
     parts = {name: held.part(good) for name, held in inputs.rows.items()}

@@ -1,6 +1,6 @@
 """Draws pictures from a run, as PNG or SVG; needs matplotlib (the extra `plot`).
 
-  python -m tools.plot metrics --run=model1 --run=model --log_loss
+  python -m tools.plot metrics model1 model --log_loss
 
 draws loss, accuracy and learning rate over the steps, of several runs together. Further kinds:
 

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from errors import CheckpointError, DataError, PredictionError
+from errors import CheckpointError, DataError, PredictionError, UserError
 from metagraph.description import TensorInfo
 from prediction import evaluation
 from prediction.evaluation import (
@@ -105,7 +105,7 @@ def test_files_that_are_no_images_are_named_and_left_out(
 def test_where_no_image_is_left_it_is_an_error(classifier: str, tmp_path: Path) -> None:
     for name in ("a.png", "b.txt"):
         (tmp_path / name).write_text("no image")
-    with refused("a.png: is no .*; nor is any of the 1 others$", DataError):
+    with refused("^none of the 2 files is an image: .*a.png: is no PNG", DataError):
         document(classifier, input=[str(tmp_path)])
     for name in ("a.png", "*.png"):
         with refused(r"/a\.png: is no PNG, JPEG, BMP, WebP or GIF image$", DataError):
@@ -128,6 +128,22 @@ def test_a_photo_is_turned_unless_its_exif_is_ignored(classifier: str, tmp_path:
 
     assert logits("photo.png") == logits("turned.npy") != logits("stored.npy")
     assert logits("photo.png", ignore_exif=True) == logits("stored.npy")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"meta": "s3://b/m"},
+        {"meta": "s3://b/m.onnx"},
+        {"checkpoint": "s3://b/m"},
+        *({"input": [f"s3://b/m.{kind}"]} for kind in ("png", "npz", "csv", "idx3-ubyte", "*")),
+        *({"feed": [text]} for text in ("x=s3://b/m.npy", "s3://b/m.npz")),
+        {"feed": ["x=[1]"], "output": "s3://b/m.npz"},
+    ],
+)
+def test_a_path_of_a_file_system_that_is_not_there(line: str, options: dict[str, Any]) -> None:
+    with refused(r"^s3://b/m.*: TensorFlow has no file system s3:// here; copy", UserError):
+        predict(PredictConfig(**{"meta": line, **options}))
 
 
 def test_tensors_are_fed_by_name(line: str, tmp_path: Path, said: list[str]) -> None:
