@@ -20,6 +20,9 @@ from absl import logging
 from errors import CheckpointError, NotInstalledError, UserError, reason
 
 TEMPORARY_SUFFIX = ".tmp"
+_COPY_IT = (
+    "copy it to a disk first: aws s3 cp, hdfs dfs -get, gcloud storage cp, curl -O, rclone copy"
+)
 # What file systems answer, some network mounts among them, that cannot do what is asked of them.
 NOT_SUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK})
 
@@ -109,25 +112,13 @@ def _gfile(name: str, path: str, *others: Any, **options: Any) -> Any:
     except (ImportError, NotInstalledError) as error:
         raise NotInstalledError(
             f"{path} is on no local disk, and only TensorFlow reads it: pip install tensorflow, or "
-            f"{_how_to_copy(path)}"
+            f"{_COPY_IT}"
         ) from error
     scheme = path.partition("://")[0]
     if scheme not in gfile.get_registered_schemes():
-        raise UserError(
-            f"{path}: TensorFlow has no file system {scheme}:// here; {_how_to_copy(path)}"
-        )
+        raise UserError(f"{path}: TensorFlow has no file system {scheme}:// here; {_COPY_IT}")
     with os_errors(path):
         return getattr(gfile, name)(path, *others, **options)
-
-
-# How files come to a disk, of file systems that TensorFlow may lack.
-_COPIED_BY = {"s3": "aws s3 cp", "gs": "gcloud storage cp", "hdfs": "hdfs dfs -get"}
-
-
-def _how_to_copy(path: str) -> str:
-    by_default = "curl -O" if path.lower().startswith("http") else "rclone copy"
-    command = _COPIED_BY.get(path.partition("://")[0].lower(), by_default)
-    return f"copy the files to a disk, such as with `{command}`, and name them there"
 
 
 @contextmanager

@@ -109,8 +109,7 @@ class Flag:
     path: bool = False  # Whether it is a path, or with `many` also name=path; `~` is expanded.
     check: Check = _ANYTHING  # A further condition; a value of None passes it.
     convert: Callable[[Any], Any] = lambda value: value  # From the flag's value to the field's.
-    # Whether its value may stand without the flag's name, always or as other flags say.
-    positional: bool | Callable[[flags.FlagValues], bool] = False
+    positional: bool = False  # Whether its value may stand without the flag's name.
     instead: str = ""  # A flag of which one or this has to be given.
     alias: str = ""  # Another name for it.
     group: str = ""  # Of --help; by default the `GROUP` of the field's class.
@@ -280,10 +279,12 @@ class CommandLine:
             near = nearest_names(error.flagname.replace("_", "/"), names)
             meant = [name.replace("/", "_") for name in near]
             raise flags.UnrecognizedFlagError(error.flagname, error.flagvalue, meant) from error
-        for value in stray:
-            one = next(filter(self._takes_stray, self._flags), None)
-            if one is None:
-                raise flags.Error(f"unexpected argument {value!r}")
+        waiting = [x for x in self._flags if x.positional and (x.many or self._is_missing(x.name))]
+        if waiting and waiting[-1].many:  # It takes all that are left.
+            waiting += [waiting[-1]] * (len(stray) - len(waiting))
+        if len(stray) > len(waiting):
+            raise flags.Error(f"unexpected argument {stray[len(waiting)]!r}")
+        for one, value in zip(waiting, stray, strict=False):
             self.values[one.name].parse(value)
         needed = [[x.name, *filter(None, [x.instead])] for x in self._flags if x.required]
         if missing := [names for names in needed if all(map(self._is_missing, names))]:
@@ -292,10 +293,6 @@ class CommandLine:
             such_as = f", such as {example[0].strip()}" if example else ""
             raise flags.Error(f"missing: {said}; {self.usage()}{such_as}")
         self.values.validate_all_flags()
-
-    def _takes_stray(self, one: Flag) -> bool:
-        wanted = one.positional if isinstance(one.positional, bool) else one.positional(self.values)
-        return wanted and (bool(one.many) or self._is_missing(one.name))
 
     def _is_missing(self, name: str) -> bool:
         return self.values[name].value is None
@@ -318,7 +315,7 @@ class CommandLine:
     def usage(self) -> str:
         """One line: the command, and what has to be given."""
         example = _COMMAND.search(self._description)
-        stray = [one.name.upper() for one in self._flags if one.positional is True]
+        stray = [one.name.upper() for one in self._flags if one.positional]
         named = [f"--{x.name}=..." for x in self._flags if x.required and not x.positional]
         command = example[1] if example else "python <script>"
         return " ".join(["usage:", command, *stray, *named, "[flags]"])

@@ -86,10 +86,7 @@ _EXAMPLES = (
 
 
 def example_keys(keys: Collection[str]) -> tuple[str, ...]:
-    """Which arrays of an .npz file are images and labels: the keys of one pair, or of two.
-
-    Where it has none that are known here, X and Y, so that it is told what is missing.
-    """
+    """Which arrays of an .npz file are images and labels; X and Y where no known pair is there."""
     return next((known for known in _EXAMPLES if {*known} <= {*keys}), _EXAMPLES[0])
 
 

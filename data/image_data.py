@@ -32,7 +32,6 @@ from data.source import (
     HeldStore,
     Indices,
     LabelledSource,
-    PartlyHeldStore,
     Source,
     Store,
     Subset,
@@ -192,12 +191,10 @@ def _check_square(spec: str, image_shape: tuple[int, ...]) -> None:
 def _open_npz(path: str, options: ReadOptions) -> ImageData:
     """Images, which are made to fit if they are uint8, and labels; perhaps some to test on, too."""
     arrays = read_npz(path, MAX_NPZ_BYTES, example_keys)
-    x, y, *test = arrays
-    if (x, y) != ("X", "Y"):
-        tested = f", to test on {test[0]} with {test[1]}" if test else ""
-        logging.info("%s: trained on is %s with the labels %s%s", path, x, y, tested)
-    splits, shape = [], options.image_shape
-    for name, label_name in zip([*arrays][::2], [*arrays][1::2], strict=True):
+    splits, shape, names = [], options.image_shape, [*arrays]
+    if names != ["X", "Y"]:
+        logging.info("%s: read as images, labels, then those to test on: %s", path, names)
+    for name, label_name in zip(names[::2], names[1::2], strict=True):
         images, labels = arrays[name], as_labels(arrays[label_name], f"{path}: {label_name}")
         if images.shape[1:] != shape and can_be_fitted(images) and is_square(shape):
             logging.info("%s: %s %s is resized to %s", path, name, [*images.shape], [*shape])
@@ -208,9 +205,9 @@ def _open_npz(path: str, options: ReadOptions) -> ImageData:
             raise DataError(f"{path}: {name} holds {found}")
         warn_out_of_range(images, f"{path}: {name}")
         splits.append((images, labels))
-    num_classes = count_classes(splits[0][1], f"{path}: {y}")
+    num_classes = count_classes(splits[0][1], f"{path}: {names[1]}")
     if splits[-1][1].max() >= num_classes:
-        raise DataError(f"{path}: {test[1]} goes beyond the classes of {y}, 0 to {num_classes - 1}")
+        raise DataError(f"{path}: {names[-1]} has classes that {names[1]} has not")
     return _image_data(splits, num_classes, options)
 
 
@@ -266,11 +263,14 @@ def _read_if_small(stores: Sequence[Store], options: ReadOptions) -> Sequence[St
     if share < 1:
         held = [int(share * s.shape[0]) if isinstance(s, ImageStore) else 0 for s in stores]
         pairs = zip(stores, held, strict=True)
-        return [PartlyHeldStore(s, most) if most else s for s, most in pairs]
+        return [HeldStore(s, most) if most else s for s, most in pairs]
+    whole = [HeldStore(s, s.shape[0]) for s in stores]
     try:
-        return [HeldStore(s, keep_bad=options.on_bad == SKIP) for s in stores]
+        for store in whole:
+            store.fill(keep_bad=options.on_bad == SKIP)
     except BadRowsError as bad:
         raise stopped_by(bad) from bad
+    return whole
 
 
 def _check_readable(

@@ -5,7 +5,6 @@ import os
 import re
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from typing import Any
 
@@ -241,8 +240,7 @@ class ImageStore:
     ) -> None:
         """Takes N files, of which nothing is read yet, to be made [S, S, C], C 3, or 1 for grey.
 
-        An S of 0 stands for each one's own size, of which only `image` and `look` make use.
-
+        An S of 0 is each one's own size: then only those of one size are to be taken together.
         Their names in the folder are part of the digest. For `ignore_exif` see `decode_image`.
         """
         self.paths = paths
@@ -253,39 +251,23 @@ class ImageStore:
 
     def take(self, indices: Indices) -> Array:
         """See `Store.take`; RefusedError where a file is refused, or its folder is away."""
-        images = np.empty((len(indices), *self.shape[1:]), np.uint8)
+        images: list[Array] = []
         errors: dict[int, DataError] = {}
         for position, index in enumerate(indices.tolist()):
             try:
-                images[position] = self.image(self.paths[index])
+                images.append(files.retried(self._image, self.paths[index]))
             except RefusedError:
                 raise
             except DataError as error:
                 errors[position] = error
         if errors:
             raise BadRowsError(errors)
-        return images
+        return np.stack(images) if images else np.empty((0, *self.shape[1:]), np.uint8)
 
-    def image(self, path: str) -> Array:
-        """The pixels of one of the files; DataError where it is bad, and what `take` raises."""
-        return files.retried(self._decoded, path)
-
-    def _decoded(self, path: str) -> Array:
+    def _image(self, path: str) -> Array:
         _, _, size, channels = self.shape
         content = files.read_bytes(path, MAX_FILE_BYTES)
         return decode_image(content, path, size, channels, ignore_exif=self._ignore_exif)
-
-    def look(self) -> list[tuple[int, ...] | DataError]:
-        """The shape of each image, decoded to its end; or why it is none."""
-
-        def found(path: str) -> tuple[int, ...] | DataError:
-            try:
-                return self.image(path).shape
-            except DataError as error:
-                return error
-
-        with ThreadPoolExecutor(self.workers) as pool:
-            return [*pool.map(found, self.paths)]
 
     def digest(self) -> str:
         """See `Store.digest`."""
@@ -295,6 +277,7 @@ class ImageStore:
 
 # Checks arrays that are said to be images and labels, and gives them their one dtype.
 
+_NUMBERED = "np.unique(Y, return_inverse=True)[1], which numbers the classes from 0"
 _MAX_LABEL = np.float64(2**31 - 1)  # Compared as float64, whatever the labels are.
 
 
@@ -352,7 +335,7 @@ def as_labels(array: Array, name: str) -> npt.NDArray[np.int64]:
         found = list(array.shape)
         raise DataError(f"{name}: expected one label per image, [N], found {found}{mend}")
     if array.dtype.kind not in "iuf":
-        mend = "; save np.unique(Y, return_inverse=True)[1]" if array.dtype.kind in "SU" else ""
+        mend = f"; save {_NUMBERED}" if array.dtype.kind in "SU" else ""
         raise DataError(f"{name}: expected labels as whole numbers, found {array.dtype}{mend}")
     # False for NaN too; far from where floats and uint64 no longer fit.
     good = (array >= 0) & (array <= _MAX_LABEL) & (np.floor(array) == array)
@@ -371,11 +354,9 @@ def count_classes(labels: npt.NDArray[np.int64], name: str) -> int:
     num_classes = int(present[-1]) + 1
     if len(present) < num_classes:
         absent = int(np.argmax(present != np.arange(len(present))))
-        from_one = len(present) == num_classes - 1 and absent == 0
-        mend = "Y - 1" if from_one else "np.unique(Y, return_inverse=True)[1]"
         raise DataError(
             f"{name}: the class {absent} has no image (the labels go up to {num_classes - 1}); "
-            f"save {mend}, which leaves no number out"
+            f"save {_NUMBERED}"
         )
     if num_classes < 2:
         raise DataError(f"{name}: all labels are 0; expected two classes or more")

@@ -134,8 +134,7 @@ def open_mnist(folder: str) -> Digits:
     """Reads the training and the test digits of a folder into memory, as uint8.
 
     Its files are train-images-idx3-ubyte, train-labels-idx1-ubyte and the same of t10k, with or
-    without .gz, or with a dot before `idx`; see `find_file`. Raises DataError where one is missing
-    or no such file.
+    without .gz, or with a dot before `idx`. Raises DataError where one is missing or no such file.
     """
     return Digits(_open_part(folder, "train"), _open_part(folder, "t10k"))
 
@@ -176,14 +175,10 @@ def _read(folder: str, stem: str, row_shape: tuple[int, ...]) -> tuple[str, Arra
 
 
 def find_file(folder: str, stem: str, rank: int) -> str | None:
-    """The path of a file under the first of its usual names that is there.
-
-    It may also be in a folder of such a name, as archivers leave it, or where torchvision puts it.
-    """
+    """The path of a file of one of its usual names, also in a folder of such a name, or raw/."""
     names = [f"{stem}{dot}idx{rank}-ubyte{end}" for end in ("", ".gz") for dot in "-."]
-    for place in ("", *names, "raw", "MNIST/raw"):
-        for name in names:
-            path = files.join(files.join(folder, place) if place else folder, name)
+    for place in ("", *names, "raw", "MNIST/raw"):  # As archivers and torchvision leave them.
+        for path in (os.path.join(folder, place, name) for name in names):
             if files.exists(path) and not files.is_folder(path):
                 return path
     return None

@@ -17,10 +17,9 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from data import SKIP, STOP
 from data.batches import read_ahead
 from data.source import Indices
-from errors import BadRowsError, DataError, PredictionError, first_few
+from errors import PredictionError
 from metagraph.description import Array, Model, RunnableGraph, TensorInfo, as_numpy_dtype
 from prediction import output, plan
 from prediction.exact_rows import ExactRuns, MixedRowsError, filled
@@ -31,7 +30,6 @@ from prediction.plan import Feed, ModelFile, RowInputs, answers
 from prediction.request import MEGABYTE, PredictConfig
 
 _SHOWN = 8  # Test images of a model of the built-in shapes, where no rows are given.
-_MOST_NAMED = 20  # files that are no images
 _OF = " of "  # Between a tensor and the image that a result is for; no tensor's name has spaces.
 
 
@@ -133,13 +131,7 @@ def evaluate(
     plan.check_fed(meta, wanted, fed)
     with answers(meta).load(wanted, fed, config) as graph:
         values = [plan.value_for(info, feeds, inputs) for info in graph.feeds]
-        if any(rows.own_sizes for rows in inputs.rows.values()):
-            values, inputs = _without_bad(values, inputs, config.on_bad_image)
-        try:
-            results = _results(graph, values, inputs.names, meta, config)
-        except BadRowsError:  # Only now all files are looked at, which takes as long as decoding.
-            values, inputs = _without_bad(values, inputs, config.on_bad_image)
-            results = _results(graph, values, inputs.names, meta, config)
+        results = _results(graph, values, inputs.names, meta, config)
     outputs = {n: value for n, value in results.items() if n.partition(_OF)[0] in fetches}
     classification = _classification(results, model, inputs) if is_report else None
     checkpoint = answers(meta).checkpoint
@@ -157,36 +149,15 @@ def _inputs(
 ) -> RowInputs:
     """The rows of --input, or those of the built-in data that the model was trained on."""
     if config.input:
-        max_bytes = config.max_input_mb * MEGABYTE
         paths = plan.files_by_tensor(meta, model, fetches, config.input, feeds)
         infos = answers(meta).describe([*paths], config)
-        how = {"ignore_exif": config.ignore_exif, "resize": config.resize}
-        return plan.open_inputs(infos, model, paths, max_bytes, **how)
+        return plan.open_inputs(infos, model, paths, config)
     missing = plan.unfed(meta, fetches, feeds)
     is_input = len(missing) == 1 and missing == tuple(model.inputs.values())
     if feeds or model.trained_on is None or not is_input:
         return RowInputs()
     (info,) = answers(meta).describe(missing)
     return plan.open_demo(info, model, shown)
-
-
-def _without_bad(
-    values: Sequence[Rows | Array], inputs: RowInputs, on_bad: str
-) -> tuple[list[Rows | Array], RowInputs]:
-    """Leaves out rows whose files are no images, and says which; DataError where none is left."""
-    looked = (enumerate(rows.look()) for rows in inputs.rows.values())
-    bad = {row: told for told_of in looked for row, told in told_of if isinstance(told, DataError)}
-    errors = [str(bad[row]) for row in sorted(bad)]
-    good = np.array([row for row in range(len(inputs.names)) if row not in bad])
-    if errors and (on_bad == STOP or not len(good)):
-        every = f"none of the {len(errors)} files is an image: "
-        raise DataError((every if on_bad == SKIP and errors[1:] else "") + errors[0])
-    if errors:
-        logging.warning("left out: %s", first_few(errors, _MOST_NAMED, "; "))
-    parts = {name: held.part(good) for name, held in inputs.rows.items()}
-    labels = None if inputs.labels is None else inputs.labels[good]
-    inputs = RowInputs(parts, [inputs.names[row] for row in good], labels)
-    return [v.part(good) if isinstance(v, Rows) else v for v in values], inputs
 
 
 def _results(
@@ -196,10 +167,7 @@ def _results(
     meta: ModelFile,
     config: PredictConfig,
 ) -> dict[str, Array]:
-    """The value of each fetched tensor, by name.
-
-    One that differs in shape from image to image is there for each by itself: `y:0 of a.png`.
-    """
+    """The values of fetched tensors, by name; `y:0 of a.png` where images differ in its shape."""
     fed = {i.name: v for i, v in zip(graph.feeds, values, strict=True) if isinstance(v, Rows)}
     if fed:
         kinds = [_kind(meta, info, fed) for info in graph.fetches]
@@ -212,7 +180,7 @@ def _results(
         arrays = [value for value in values if not isinstance(value, Rows)]
         results = graph.run(*arrays)
         _warn_if_random(graph, arrays, results)
-    plain = {}
+    plain: dict[str, Array] = {}
     for info, value in zip(graph.fetches, results, strict=True):
         if isinstance(value, list):
             names = (f"{info.name}{_OF}{row}" for row in row_names)
@@ -309,9 +277,9 @@ def choose_batching(
 
 def _of_one_size(feeds: Sequence[Rows | Array], num_rows: int) -> list[Indices]:
     """The numbers of the rows that may run together: images of one size, the largest first."""
-    looked = [feed.look() for feed in feeds if isinstance(feed, Rows) and feed.own_sizes]
-    groups: dict[Any, list[int]] = {(): [*range(num_rows)]} if not looked else {}
-    for row, sizes in enumerate(zip(*looked, strict=True)):
+    known = [feed.sizes for feed in feeds if isinstance(feed, Rows) and feed.sizes]
+    groups: dict[Any, list[int]] = {} if known else {(): [*range(num_rows)]}
+    for row, sizes in enumerate(zip(*known, strict=True)):
         groups.setdefault(sizes, []).append(row)
     largest = sorted(groups, key=lambda sizes: -sum(map(math.prod, sizes)))
     return [np.array(groups[sizes]) for sizes in largest]
@@ -336,7 +304,7 @@ def run_rows(
     batch_size: int | None = None,
     *,
     exact: bool = False,
-) -> list[Array]:
+) -> list[Any]:
     """Runs all rows through the graph; gives the rows of each fetch in order, or its one value.
 
     `feeds` has, for each of `graph.feeds`, rows to be fed a batch at a time, or an array to be fed
@@ -373,7 +341,7 @@ def _run_batches(
     feeds: Sequence[Rows | Array],
     kinds: Sequence[Kind],
     batching: Batching,
-) -> list[Array]:
+) -> list[Any]:
     """Runs the rows batch by batch, with a progress bar; see `run_rows`."""
     num_rows = len(next(feed for feed in feeds if isinstance(feed, Rows)))
     fetches = [*zip(graph.fetches, kinds, strict=True)]

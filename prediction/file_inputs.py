@@ -5,12 +5,11 @@ rows, or they do not fit the tensor.
 """
 
 import dataclasses
-import functools
 import math
 import os
 import re
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,13 +17,13 @@ import numpy.typing as npt
 from absl import logging
 
 from checkpoints.dtypes import STRING
-from data import files, images
+from data import DEFAULT_MEMORY_MB, SKIP, STOP, files, images
 from data.arrays import NpyRows, example_keys, open_npy, read_csv, read_idx, read_npy, read_npz
 from data.files import read_bytes
 from data.images import MAX_FILE_BYTES, as_labels, not_finite, warn_out_of_range
 from data.named import labels_beside
-from data.source import HeldStore, Indices
-from errors import DataError, PredictionError
+from data.source import HeldStore, Indices, Store
+from errors import BadRowsError, DataError, PredictionError, first_few
 from metagraph.description import Array, Classifier, TensorInfo, fit_dtype, fits_shape, format_shape
 
 Labels = npt.NDArray[np.int64]
@@ -42,26 +41,19 @@ class Rows:
     finite: bool = False  # Whether a NaN or an infinity is an error, as in an image.
     flat: bool = False  # Whether each row is laid out as one dimension for the tensor.
     columns: bool = False  # Whether the tensor takes them as its columns, all at once.
-    # Of image files: tells the shape of each, or why it is no image; of others, nothing.
-    look: Callable[[], Sequence[tuple[int, ...] | DataError]] = list
-    own_sizes: bool = False  # Whether images keep theirs, so that not all of them run together.
+    sizes: Sequence[tuple[int, ...]] = ()  # Of rows that differ: those alike run together.
 
     def __len__(self) -> int:
         return self.length
 
     def part(self, numbers: Indices) -> "Rows":
         """The rows of these numbers alone."""
-        found = self.look()
-        some = [found[number] for number in numbers] if found else found
-        rows = dataclasses.replace(self, length=len(numbers), look=lambda: some)
+        sizes = [self.sizes[number] for number in numbers] if self.sizes else ()
+        rows = dataclasses.replace(self, length=len(numbers), sizes=sizes)
         return dataclasses.replace(rows, read=lambda wanted: self.read(numbers[wanted]))
 
-    def batch(self, start: int, stop: int) -> Array:
-        """The rows [start, stop); see `take`."""
-        return self.take(np.arange(start, stop))
-
     def take(self, numbers: Indices) -> Array:
-        """Rows in the tensor's dtype; uint8 is scaled as in training, to the bit.
+        """Some rows in the tensor's dtype; uint8 is scaled as in training, to the bit.
 
         Raises DataError where a file cannot be read, or is damaged, PredictionError where a value
         does not go over into the dtype, or is not finite.
@@ -101,6 +93,7 @@ class Target(NamedTuple):
     image_shape: tuple[int, int, int] | None = None  # Of the image that a row holds: H, W, C.
     ignore_exif: bool = False  # Whether image files stay as they are stored.
     resize: bool = False  # Whether images in an array are made to fit, as files are.
+    on_bad: str = STOP  # Or SKIP, to leave out files that are no images.
 
     @property
     def flat_image(self) -> tuple[int, int, int] | None:
@@ -125,6 +118,7 @@ class Input(NamedTuple):
     rows: Rows
     names: Sequence[str]
     labels: Labels | None = None
+    bad: Collection[int] = ()  # The numbers of rows that cannot be read.
 
 
 def numbered(rows: Rows) -> Input:
@@ -147,8 +141,7 @@ def open_npy_input(path: str, target: Target, max_bytes: int) -> Input:
 def open_npz_input(path: str, target: Target, max_bytes: int) -> Input:
     """The rows X of an .npz file, and for a classifier the labels Y; see `open_array`.
 
-    As in training, they may have other names that are known, and images are resized. Of two pairs,
-    it is the one to test on.
+    As in training, they may have other names, and images are resized; those to test on are taken.
     """
     arrays: dict[str, Array] = read_npz(path, max_bytes)
     *_, x, y = example_keys(arrays)
@@ -221,10 +214,9 @@ def open_array(values: Array | NpyRows, source: str, target: Target) -> Input:
     if size is not None:
         logging.info("%s: %s is resized to %s", source, [*values.shape], [*size])
         stored, flat = rows.read, target.flat_image is not None
-        fitted = functools.partial(images.fit_images, size=size[0], channels=size[2])
-        rows = dataclasses.replace(rows, read=lambda numbers: fitted(stored(numbers)))
+        rows = dataclasses.replace(rows, read=lambda n: images.fit_images(stored(n), *size[::2]))
     rows = dataclasses.replace(rows, finite=is_image, flat=flat, columns=columns)
-    rows.batch(0, 1)  # A dtype that does not go over is told before the checkpoint is read.
+    rows.take(np.array([0]))  # A dtype that does not go over is told before the checkpoint is read.
     if is_image and isinstance(values, np.ndarray):
         warn_out_of_range(values, source)
     return numbered(rows)
@@ -265,11 +257,10 @@ def open_folder_input(folder: str, target: Target) -> Input:
 def open_images(
     paths: Sequence[str], names: Sequence[str], labels: Labels | None, target: Target
 ) -> Input:
-    """Image files, decoded to the size that the tensor takes; for strings, as they are.
+    """Image files, decoded to the size that the tensor takes, or their own; bytes for strings.
 
     As in training, an image is turned as its EXIF orientation says, unless that is to be ignored,
-    and resized as a whole, bilinear, whatever its proportions; it keeps its size where the tensor
-    takes any. A graph that decodes the files itself does not turn them.
+    and resized as a whole, bilinear. A graph that decodes the files itself does not turn them.
     """
     info = target.info
 
@@ -287,17 +278,30 @@ def open_images(
         )
     if target.scale is None and info.dtype.is_floating:
         logging.warning("the graph records no scale for images: they are fed as 0 to 255")
-    store = images.ImageStore(paths, "", shape, target.ignore_exif)
+    store: Store = images.ImageStore(paths, "", shape, target.ignore_exif)
+    sizes: list[tuple[int, ...]] = [()] * (0 if shape[0] else len(paths))
+    bad: dict[int, DataError] = {}
+    if shape[0]:
+        held = HeldStore(store, min(len(paths), DEFAULT_MEMORY_MB * 10**6 // math.prod(shape)))
+        store, bad = held, held.fill(keep_bad=True)
+    for row in range(len(sizes)):
+        try:
+            sizes[row] = store.take(np.array([row])).shape
+        except BadRowsError as error:
+            bad[row] = error.errors[0]
+    _tell_bad([str(bad[row]) for row in sorted(bad)], len(paths), target.on_bad)
+    rows = Rows(len(paths), store.take, info, paths[0], target.scale)
+    flat = target.flat_image is not None
+    return Input(dataclasses.replace(rows, flat=flat, sizes=sizes), names, labels, bad)
 
-    def decoded(numbers: Indices) -> Array:
-        if not shape[0]:
-            return np.stack([store.image(paths[n]) for n in numbers])
-        some = images.ImageStore([paths[n] for n in numbers], "", shape, target.ignore_exif)
-        return HeldStore(some, keep_bad=False).values
 
-    flat, look = target.flat_image is not None, functools.cache(store.look)
-    rows = Rows(len(paths), decoded, info, paths[0], target.scale, flat=flat, look=look)
-    return Input(dataclasses.replace(rows, own_sizes=not shape[0]), names, labels)
+def _tell_bad(errors: Sequence[str], num_files: int, on_bad: str) -> None:
+    """Says which files are left out; DataError where none may be, or all are."""
+    if errors and (on_bad == STOP or len(errors) == num_files):
+        every = f"none of the {num_files} files is an image: "
+        raise DataError((every if on_bad == SKIP and errors[1:] else "") + errors[0])
+    if errors:
+        logging.warning("left out: %s", first_few(errors, 20, "; "))
 
 
 # Files of text, and records.
@@ -409,14 +413,17 @@ def open_files(paths: Sequence[str], target: Target, max_bytes: int = MAX_BYTES)
     if len(paths) == 1:
         return open_input(paths[0], target, max_bytes)
     for path in paths:
-        suffix = os.path.splitext(path)[1].lower()
         files.size(path)
-        if suffix not in images.SUFFIXES and (suffix in _READERS or not takes_strings(target.info)):
-            raise PredictionError(
-                f"{path}: several of --input for {target.info.name} are images, a row each; give "
-                "other rows in one file, and a folder by itself"
-            )
+        if not _is_row(path, target):
+            what = f"several of --input for {target.info.name} are images, a row each"
+            raise PredictionError(f"{path}: {what}; give other rows in one file or folder")
     return open_images(paths, paths, None, target)
+
+
+def _is_row(path: str, target: Target) -> bool:
+    """Whether a file is an image or, for a tensor of strings, of any kind that has no reader."""
+    suffix = os.path.splitext(path)[1].lower()
+    return suffix in images.SUFFIXES or (takes_strings(target.info) and suffix not in _READERS)
 
 
 def open_input(path: str, target: Target, max_bytes: int = MAX_BYTES) -> Input:
@@ -433,7 +440,7 @@ def open_input(path: str, target: Target, max_bytes: int = MAX_BYTES) -> Input:
     if suffix in _READERS:
         return _READERS[suffix](path, target, max_bytes)
     files.size(path)  # Before the shape: a missing file is the nearer cause.
-    if suffix not in images.SUFFIXES and not takes_strings(target.info):
+    if not _is_row(path, target):
         what = f"a {suffix} file" if suffix else "a file without a suffix"
         raise PredictionError(
             f"{path}: {what} is not taken; --input takes .npy, .npz, .csv, {images.FORMATS} "

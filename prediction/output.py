@@ -39,17 +39,13 @@ class Classification(NamedTuple):
         return np.asarray(self.probabilities[np.arange(len(self.classes)), self.classes])
 
     def likeliest(self, count: int) -> Iterator[tuple[str, list[tuple[str, Any]], str | None]]:
-        """Each row's name, its class and the likeliest others with probabilities, its true class.
-
-        The probabilities are JSON values.
-        """
-        rows, own = np.arange(len(self.classes))[:, np.newaxis], self.classes[:, np.newaxis]
-        order = own
+        """Each row's name; its class, then others, with probabilities as JSON; its true class."""
+        order = self.classes[:, np.newaxis]
         if count > 1:
             ranked = self.probabilities.astype(np.float64)
-            ranked[rows, own] = np.inf
+            np.put_along_axis(ranked, order, np.inf, axis=1)
             order = np.argsort(-ranked, axis=1, kind="stable")[:, :count]
-        values = json_value(self.probabilities[rows, order])
+        values = json_value(np.take_along_axis(self.probabilities, order, axis=1))
         for row, name in enumerate(self.names):
             label = None if self.labels is None else self.class_name(int(self.labels[row]))
             classes = map(self.class_name, order[row].tolist())
@@ -97,21 +93,16 @@ class Report(NamedTuple):
 
 
 def as_text(report: Report, *, shorten: bool = False) -> str:
-    """Lines for people: a classifier's rows, or else the tensors; then the accuracies.
-
-    Of many rows, where that is asked for, only the first are shown, and how many have each class.
-    """
+    """Lines for people: a classifier's rows, perhaps the first of many, or else the tensors."""
     result = report.classification
-    lines = [*_tensor_lines(report.outputs)] if result is None or not report.rows else []
+    lines = [] if result and report.rows else [*_tensor_lines(report.outputs)]
     if result is not None and report.rows:
         lines = [*_row_lines(result, report.top_k)]
         if shorten and len(lines) > _MOST_ROWS:
-            more = len(lines) - _FIRST_ROWS
-            lines[_FIRST_ROWS:] = [
-                f"... and {more} more rows (all: --output, --format=json, a pipe)"
-            ]
             counts = Counter(map(result.class_name, result.classes.tolist())).most_common()
-            lines.append(", ".join(f"{one_line(name)} {count}" for name, count in counts))
+            told = [f"{one_line(name)} {count}" for name, count in counts]
+            more = f"... and {len(lines) - _FIRST_ROWS} more rows (all with --output or in a pipe)"
+            lines[_FIRST_ROWS:] = [more, first_few(told, _FIRST_ROWS)]
     if result is not None and result.labels is not None:
         lines.append(f"accuracy {accuracy(result, result.labels)}")
         shares = _accuracy_per_class(result, result.labels)

@@ -20,6 +20,7 @@ from errors import CheckpointError, PredictionError, first_few
 from metagraph.description import Array, Model, TensorInfo, fit
 from prediction.file_inputs import Labels, Rows, Target, array_rows, numbered, open_files
 from prediction.onnx_file import OnnxFile
+from prediction.request import MEGABYTE, PredictConfig
 
 if TYPE_CHECKING:
     from metagraph.meta import MetaGraphFile
@@ -204,6 +205,12 @@ class RowInputs(NamedTuple):
     rows: Mapping[str, Rows] = {}  # By the full names of the tensors, each of as many.
     names: Sequence[str] = ()  # Of the first input's rows.
     labels: Labels | None = None  # Their true classes, int64 [N].
+    bad: Collection[int] = ()  # The numbers of those that were given and are left out.
+
+    def left_of(self, rows: Rows) -> Rows:
+        """Of rows that go along with those given, the ones that are not left out."""
+        good = [number for number in range(len(rows)) if number not in self.bad]
+        return rows.part(np.array(good)) if self.bad else rows
 
 
 def files_by_tensor(
@@ -248,14 +255,16 @@ def open_inputs(
     infos: Sequence[TensorInfo],
     model: Model,
     paths: Mapping[str, Sequence[str]],
-    max_bytes: int,
-    *,
-    ignore_exif: bool = False,
-    resize: bool = False,
+    config: PredictConfig,
 ) -> RowInputs:
     """Opens the files for their tensors, which are `infos`."""
-    how = {"ignore_exif": ignore_exif, "resize": resize}
-    targets = [_target(info, model)._replace(**how) for info in infos]
+    targets = [
+        _target(info, model)._replace(
+            ignore_exif=config.ignore_exif, resize=config.resize, on_bad=config.on_bad_image
+        )
+        for info in infos
+    ]
+    max_bytes = config.max_input_mb * MEGABYTE
     opened = {t.info.name: open_files(paths[t.info.name], t, max_bytes) for t in targets}
     told = {name: first_few(found, 1) for name, found in paths.items()}
     first, *_ = opened
@@ -269,8 +278,15 @@ def open_inputs(
     labels = [found.labels for found in opened.values() if found.labels is not None]
     if any(not np.array_equal(labels[0], others) for others in labels[1:]):
         raise PredictionError(f"{', '.join(told.values())} have different labels for the same rows")
-    rows = {name: found.rows for name, found in opened.items()}
-    return RowInputs(rows, opened[first].names, labels[0] if labels else None)
+    bad = {number for found in opened.values() for number in found.bad}
+    good = np.array([number for number in range(num_rows) if number not in bad])
+    if not len(good):
+        raise PredictionError(
+            f"{', '.join(told.values())}: no row is left of which all can be read"
+        )
+    names = [opened[first].names[number] for number in good]
+    inputs = RowInputs({}, names, labels[0][good] if labels else None, bad)
+    return inputs._replace(rows={n: inputs.left_of(found.rows) for n, found in opened.items()})
 
 
 def open_demo(info: TensorInfo, model: Model, shown: int | None) -> RowInputs:
@@ -314,8 +330,8 @@ def value_for(info: TensorInfo, feeds: Mapping[str, Feed], inputs: RowInputs) ->
     feed = feeds[info.name]
     if not inputs.rows:
         return feed_value(feed, info)
-    num_rows = len(next(iter(inputs.rows.values())))
+    num_rows = len(next(iter(inputs.rows.values()))) + len(inputs.bad)
     value = feed_value(feed, info, num_rows)
     own = info.shape is not None and info.shape[:1] in ((), (num_rows,))
     by_rows = not own and value.shape[:1] == (num_rows,)
-    return array_rows(value, info, feed.source) if by_rows else value
+    return inputs.left_of(array_rows(value, info, feed.source)) if by_rows else value

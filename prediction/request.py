@@ -142,14 +142,13 @@ class PredictConfig(ModelConfig):
     GROUP: ClassVar = "output"
 
     input: Sequence[str] = flag(
-        "Rows for the model's input: an image (PNG, JPEG, BMP, WebP, GIF), several of them, also "
-        "as 'photos/*.jpg', a folder of images or of one subfolder "
-        "a class, a .npz with X (and Y, the labels), a .npy, or a .csv of numbers, a row a line; "
-        "for a tensor of strings also a .txt or a .tfrecord. There may be any number of them, also "
-        "where the graph takes a fixed number of rows a run. For several inputs, once for each: "
-        "name=file, of as many rows. uint8 values are scaled as in training; images are "
-        "turned as their EXIF says and resized to what the graph takes, bilinear; where it takes "
-        "any size, they keep theirs; where it takes the bytes of files, it gets them as they are.",
+        "Rows for the model's input: an image (PNG, JPEG, BMP, WebP, GIF) or several, also as "
+        "'photos/*.jpg'; a folder of images or of one subfolder a class, a .npz with X (and Y, the "
+        "labels), a .npy, or a .csv of numbers, a row a line; for a tensor of strings also a .txt "
+        "or a .tfrecord. There may be any number of rows, also where the graph takes a fixed "
+        "number a run. For several inputs, once for each: name=file, of as many rows. uint8 values "
+        "are scaled as in training; images are turned as their EXIF says and resized to what the "
+        "graph takes, bilinear, if it does not take any size; as the bytes of files, they stay.",
         (),
         many=REPEATED,
         path=True,
@@ -192,14 +191,12 @@ class PredictConfig(ModelConfig):
         group="input",
     )
     resize: bool = flag(
-        "Make uint8 images in an .npy or IDX file fit what the graph takes, as those in an .npz "
-        "and image files are.",
+        "Make uint8 images of .npy and IDX files fit what the graph takes, as all others are.",
         False,
         group="input",
     )
     on_bad_image: str = flag(
-        "What an image file that cannot be read does: be left out, and named, or stop. Where all "
-        "are such, it is an error.",
+        "What an image file that cannot be read does: stop, or be left out, which is said.",
         SKIP,
         choices=(STOP, SKIP),
         group="input",

@@ -80,16 +80,15 @@ def test_a_pointer_is_told_and_nothing_else(path: str) -> None:
         check_fetched(path)
 
 
-@pytest.mark.parametrize(
-    ("scheme", "command"),
-    [("s3", "aws s3 cp"), ("hdfs", "hdfs dfs -get"), ("https", "curl -O"), ("abfs", "rclone copy")],
-)
-def test_a_file_system_that_is_not_there_is_named(scheme: str, command: str) -> None:
+@pytest.mark.parametrize("scheme", ["s3", "hdfs", "https", "abfs"])
+def test_a_file_system_that_is_not_there_is_named(scheme: str) -> None:
     """With what copies its files, whatever is asked first; no other that TensorFlow has."""
     path = f"{scheme}://bucket/f"
-    mend = rf"^{path}: TensorFlow has no file system {scheme}:// here; copy .* with `{command}`"
-    reads = [exists, is_folder, stat, listed, content_of, names_in, matching, make_folder, remove]
-    for call in (*reads, lambda path: read_bounded(path, 9), lambda path: write_file(path, b"")):
+    mend = rf"^{path}: TensorFlow has no file system {scheme}:// here; copy it to a disk first"
+    calls: list[Callable[[str], object]] = [exists, is_folder, stat, listed, content_of, names_in]
+    calls += [matching, make_folder, remove]
+    calls += [lambda path: read_bounded(path, 9), lambda path: write_file(path, b"")]
+    for call in calls:
         with pytest.raises(UserError, match=mend):
             call(path)
     write_file("ram://bucket/f", b"x")

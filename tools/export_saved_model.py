@@ -182,7 +182,7 @@ def rows_of(files: list[bytes], image: ImageInput) -> Array:
     """What predict.py would feed for image files; of the dtype and shape of `image.info`."""
     pixels = np.stack([decode_image(f, "example", image.size, image.channels) for f in files])
     rows = pixels if len(image.info.shape or ()) == 4 else pixels.reshape(len(files), -1)
-    return array_rows(rows, image.info, "example", image.scale).batch(0, len(files))
+    return array_rows(rows, image.info, "example", image.scale).take(np.arange(len(files)))
 
 
 # The model's folder, and what is in that of a version.

@@ -43,7 +43,6 @@ _FLAGS_OF: Mapping[str, tuple[str, ...]] = {
     "confusion": (*_MODEL_FLAGS, *_ROW_FLAGS),
     "mistakes": (*_MODEL_FLAGS, *_ROW_FLAGS, "most"),
 }
-_OF_RUNS = [kind for kind, names in _FLAGS_OF.items() if names[0] == "run"]
 _NOT_EMPTY = Check(all, "must not be empty")
 
 
@@ -54,7 +53,7 @@ def _of_kind(name: str) -> Together:
         if what is None:
             return True  # It may stand without its flag, and is told where it does not.
         if value and name not in _FLAGS_OF[what]:
-            raise ValueError(f"--{name} is not for {what}")
+            raise ValueError(f"--{name} is not for {what}, which needs --{_FLAGS_OF[what][0]}")
         if not value and name == _FLAGS_OF[what][0]:
             raise ValueError(f"{what} needs --{name}=...")
         if what == "line" and name == "run" and len(value) > 1:
@@ -84,7 +83,7 @@ class PlotConfig(Printed):
         name="run",
         many=REPEATED,
         path=True,
-        positional=lambda given: given["what"].value in _OF_RUNS,
+        positional=True,
         check=_NOT_EMPTY,
     )
     log_loss: bool = flag("metrics: the loss on a logarithmic axis.", False)
@@ -101,7 +100,6 @@ class PlotConfig(Printed):
         meta=flag(
             "filters, confusion, mistakes: the model, as predict.py takes it.",
             path=True,
-            positional=lambda given: given["what"].value not in (None, *_OF_RUNS),
             group="model",
         ),
         input=_rows(

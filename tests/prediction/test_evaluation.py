@@ -60,7 +60,7 @@ def test_the_report_is_right(
     np.testing.assert_array_equal(found.result.classes, classes)
     np.testing.assert_array_equal(found.result.labels, LABELS)
     assert (found.meta, found.checkpoint) == (classifier, classifier.removesuffix(".meta"))
-    np.testing.assert_array_equal(found.inputs.rows["x:0"].batch(0, 7), images * SCALE)
+    np.testing.assert_array_equal(found.inputs.rows["x:0"].take(np.arange(7)), images * SCALE)
     with refused("does not say that it is a classifier", PredictionError):
         classify(PredictConfig(line))
 

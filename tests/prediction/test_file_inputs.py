@@ -41,7 +41,7 @@ NUMBERS = Target(info(tf.float32, None), None, (), None)
 
 
 def _all(opened: Input) -> Any:
-    return opened.rows.batch(0, len(opened.rows))
+    return opened.rows.take(np.arange(len(opened.rows)))
 
 
 def _read(path: str, target: Target) -> Any:
@@ -101,7 +101,7 @@ def test_arrays_of_images_are_resized_where_that_is_asked_for(
             with refused(r"found uint8 \[5, .*; --resize makes images fit", PredictionError):
                 open_input(f"{tmp_path}/{name}", target)
             found = open_input(f"{tmp_path}/{name}", target._replace(resize=True)).rows
-            np.testing.assert_array_equal(found.batch(1, 4), expected[1:4])
+            np.testing.assert_array_equal(found.take(np.arange(1, 4)), expected[1:4])
     for other in (np.zeros((5, 9, 9), np.float32), np.zeros((5, 9), np.uint8)):
         with refused(r"\[5, 9.*\]$", PredictionError):
             open_input(write_npz(tmp_path / "b.npz", X=other), IMAGES._replace(resize=True))
@@ -346,29 +346,29 @@ def test_large_arrays_are_read_in_batches(tmp_path: Path, monkeypatch: pytest.Mo
     values[7, 0, 0, 0] = np.nan
     np.save(tmp_path / "a.npy", values)
     rows = open_input(f"{tmp_path}/a.npy", IMAGES).rows
-    np.testing.assert_array_equal(rows.batch(2, 7), values[2:7])
+    np.testing.assert_array_equal(rows.take(np.arange(2, 7)), values[2:7])
     with refused(r"row 7 \(the first such\) holds NaN", PredictionError):
-        rows.batch(5, 9)
+        rows.take(np.arange(5, 9))
 
 
 def test_uint8_is_scaled_as_in_training_to_the_bit() -> None:
     every = np.arange(256, dtype=np.uint8).reshape(64, 4)
     rows = array_rows(every, info(tf.float32, None, 4), "here", float(UINT8_SCALE))
     trained, _ = LabelledSource(every, np.zeros(64)).rows(np.arange(64))
-    assert rows.batch(2, 64).tobytes() == trained[2:].tobytes()
+    assert rows.take(np.arange(2, 64)).tobytes() == trained[2:].tobytes()
     assert trained.tobytes() == (every.astype(np.float32) * np.float32(1 / 255)).tobytes()
 
 
 def test_other_values_are_taken_as_they_are(images: Any) -> None:
     values = images.astype(np.float32)
-    batch: Any = array_rows(values, IMAGES.info, "here", float(UINT8_SCALE)).batch(1, 3)
+    batch: Any = array_rows(values, IMAGES.info, "here", float(UINT8_SCALE)).take(np.arange(1, 3))
     assert batch.base is values  # Without a copy.
     np.testing.assert_array_equal(batch, values[1:3])
-    unscaled = array_rows(images, IMAGES.info, "here").batch(0, 7)
+    unscaled = array_rows(images, IMAGES.info, "here").take(np.arange(0, 7))
     assert unscaled.dtype == np.float32
     np.testing.assert_array_equal(unscaled, images)
     integers = info(tf.uint8, None, SIZE, SIZE, 3)
-    assert array_rows(images, integers, "here", 0.5).batch(0, 7).dtype == np.uint8
+    assert array_rows(images, integers, "here", 0.5).take(np.arange(0, 7)).dtype == np.uint8
 
 
 RECORDS = [b"", b"one", b"two\0", b"x" * 5000]

@@ -49,7 +49,7 @@ S3 = "s3://bucket/m"
         *(("export", "{}", f"--to={to}", f"--output={S3}.npz") for to in ("saved_model", "npz")),
         *(("edit", S3, "--output=m", "--drop=w"), ("edit", "{}", f"--output={S3}", "--drop=w")),
         *(("freeze", S3, "--output=m.pb"), ("freeze", "{}", f"--output={S3}.pb")),
-        *(("plot", "metrics", S3), ("plot", "filters", S3)),
+        *(("plot", "metrics", S3), ("plot", "filters", f"--meta={S3}")),
         *(("plot", "line", "{}", f"--output={S3}.png"), ("inspect_graph", "{}", f"--as_text={S3}")),
     ],
 )

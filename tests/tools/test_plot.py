@@ -52,8 +52,7 @@ def test_confusion_and_mistakes_are_what_predict_says(
     counts = np.zeros((3, 3), int)
     for row in said["predictions"]:
         counts[int(row["label"]), int(row["class"])] += 1
-    unnamed = (str(colours_run), *given[1:])  # The model needs no flag, as a run needs none.
-    found = json.loads(tool("plot", "confusion", *unnamed, f"--output={tmp_path}/c.png").out)
+    found = json.loads(tool("plot", "confusion", *given, f"--output={tmp_path}/c.png").out)
     assert found["counts"] == counts.tolist()
     assert found["accuracy"] == said["accuracy"] == 21 / 24
     assert (found["rows"], found["classes"]) == (24, ["0", "1", "2"])
@@ -79,7 +78,7 @@ def test_two_calls_give_equal_bytes(
     tmp_path: Path,
 ) -> None:
     rows = (f"--input={mislabelled}",) if what in ("confusion", "mistakes") else ()
-    run = (str(linear_run if what in ("metrics", "line") else colours_run),)
+    run = (str(linear_run),) if what in ("metrics", "line") else (f"--meta={colours_run}",)
     given = (*run, *rows, f"--output={tmp_path}/p.{suffix}")
     path, contents = tmp_path / f"p.{suffix}", []
     for overwrite in ([], ["--overwrite"]):
