@@ -111,6 +111,7 @@ class Flag:
     instead: str = ""  # A flag of which one or this has to be given.
     alias: str = ""  # Another name for it.
     group: str = ""  # Of --help; by default the `GROUP` of the field's class.
+    once: bool = False  # Whether it is of this call alone, and not in `CommandLine.as_file`.
     kind: Any = None  # The field's type, without None.
     required: bool = False  # Whether it, or the flag `instead`, must be given.
 
@@ -289,7 +290,8 @@ class CommandLine:
 
     def read(self, others: Mapping[str, Any], asked: Nested | None = None) -> Any:
         """Makes a request of what was taken; `others` are values of fields without a flag."""
-        asked = asked or self._request
+        if asked is None:
+            asked, others = self._request, {"flags": self.as_file(), **others}
         names = {field.name for field in dataclasses.fields(asked.kind)}
         given = {name: value for name, value in others.items() if name in names}
         for field, spec in specs_of(asked):
@@ -301,6 +303,19 @@ class CommandLine:
                 return None
             given[field.name] = value
         return asked.kind(**given)
+
+    def as_file(self) -> str:
+        """The flags that make the same request again, a line each, for absl's --flagfile.
+
+        It is empty where a value has a line end or a space at its end, which such a file loses.
+        """
+        kept = [self.values[one.name] for one in self._flags if not one.once]
+        given = [(flag, flag.value) for flag in kept if flag.value not in (None, [])]
+        for _, value in given:
+            texts = value if isinstance(value, list) else [value]
+            if any(re.search(r"[\r\n]|\s\Z", str(text)) for text in texts):
+                return ""
+        return "".join(f"{flag.serialize()}\n" for flag, _ in given)
 
     def usage(self) -> str:
         """One line: the command, and what has to be given."""
