@@ -54,23 +54,17 @@ def verify(config: VerifyConfig) -> Record:
     locked = lock.FolderLock(path, _OTHERWISE, keeps_file=is_trained_in)
     with locked if config.repair else nullcontext():
         if not config.repair:
-            _check_unused(path)
+            lock.check_unused(path, _OTHERWISE)
         found = {entry: _verify_entry(entry, config, imported) for entry in list_folder(path)}
         if config.repair:
             _repair(path, found, done)
         leftovers = _leftovers(path)
         record = _record(path, found, _check_state(path, found), leftovers, done)
     if not (config.repair or record["ok"]):
-        _check_unused(path)  # A run that has begun since changes the folder.
+        lock.check_unused(path, _OTHERWISE)  # A run that has begun since changes the folder.
     if not (found or leftovers or done):
         raise ToolError(f"{path} holds no checkpoint")
     return record
-
-
-def _check_unused(path: str) -> None:
-    user = lock.holder(path)
-    if user is not None:
-        raise CheckpointError(f"{path} is in use by {user}: wait for it to end, or {_OTHERWISE}")
 
 
 def _record(

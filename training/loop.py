@@ -230,7 +230,8 @@ class Keeper:
             self._writer = stack.enter_context(
                 CheckpointWriter(folder_path, specs, record, start.retention, self._lock, before)
             )
-            self._profile = stack.enter_context(Profile(folder_path, self._config.profile_steps))
+            self._profile = Profile(folder_path, self._config.profile_steps)
+            stack.callback(self._profile.close)
             self._profile.after(start.step)
             self._progress = stack.enter_context(Progress(task, start.step, self._terminal))
             self._writer.check_space()

@@ -193,10 +193,8 @@ class Profile:
                 tf.profiler.experimental.stop()
                 logging.info("wrote a profile: tensorboard --logdir=%s shows it", self._folder)
 
-    def __enter__(self) -> "Profile":
-        return self
-
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
+        """Ends with the run, where that ends before."""
         self.after(self._last)
         if self._last and self._is_on is None:
             logging.warning("--profile_steps: none of them was trained, and no profile is written")

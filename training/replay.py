@@ -27,6 +27,7 @@ from training.team import Alone
 
 _MOST_NAMED = 8
 _MOST_OF_A_LINE = 300  # Bytes of a line of the log that are shown.
+_OTHERWISE = "replay a copy of it"
 
 
 class DifferenceError(Exception):
@@ -43,7 +44,7 @@ def replay(task: Task, config: RunConfig, terminal: TextIO | None) -> Outcome:
       TrainingError: a checkpoint is not there, or is of another run.
     """
     path = config.ckpt_dir
-    _check_unused(path)
+    lock.check_unused(path, _OTHERWISE)
     first, last = _steps(path, config.replay or ALL_STEPS)
     until = task._replace(last_step=last)
     with open_session(task, config) as session, Progress(until, first, terminal) as progress:
@@ -52,17 +53,12 @@ def replay(task: Task, config: RunConfig, terminal: TextIO | None) -> Outcome:
             train_steps(session, until, RunConfig(path), Alone(lambda: None), first, witness)
             verdict, exit_code = f"equal: {witness.compared()}", 0
         except (CheckpointError, DifferenceError) as found:
-            _check_unused(path)  # A run that has begun since changes the folder.
+            lock.check_unused(path, _OTHERWISE)  # A run that has begun since changes the folder.
             if isinstance(found, CheckpointError):
                 raise
             verdict, exit_code = f"different: {found}", 1
         variables = {name: np.array(value) for name, value in session.variables().items()}
     return Outcome(last, naming.checkpoint_prefix(path, last), exit_code, variables, verdict)
-
-
-def _check_unused(path: str) -> None:
-    if user := lock.holder(path):
-        raise CheckpointError(f"{path} is in use by {user}: wait for it, or replay a copy of it")
 
 
 def _steps(path: str, asked: tuple[int, int]) -> tuple[int, int]:
@@ -162,7 +158,10 @@ class Witness:
         if found is None:
             raise DifferenceError(f"{self._log} has no line of step {metrics.step}")
         if found != expected:
-            here, again = (line[:_MOST_OF_A_LINE].decode().strip() for line in (found, expected))
+            here, again = (
+                line[:_MOST_OF_A_LINE].decode(errors="replace").strip()
+                for line in (found, expected)
+            )
             raise DifferenceError(f"{self._log} has {here}, and training gives {again}")
         self._counts["lines"] += 1
 

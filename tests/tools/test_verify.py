@@ -242,21 +242,19 @@ def test_the_chain_is_cut_by_retention_and_broken_by_a_change(
 
 
 def test_manifests_of_before_the_chain_are_valid(run: Path, tool: Tool, verify: Verify) -> None:
+    """Such a run goes on, and its chain begins there."""
     for step in (270, 280, 290):
         said = manifest.read(str(run), step)
         assert said is not None
         path = run / f"my-model-{step}.manifest"
         path.write_bytes(manifest.encode(said._replace(previous=None)))
         assert b"previous" not in path.read_bytes()
-    (run / "my-model-300.manifest").write_bytes((run / "my-model-290.manifest").read_bytes())
     for file in run.glob("my-model-300.*"):
         file.unlink()
     found = verify(run, "--repair")
     assert (found["ok"], found["history"]["remarks"]) == (True, [])
     assert "chain" not in tool("verify", run).out
-    # Such a run goes on, and its chain begins there.
-    config = parse(LinearConfig, ["s", f"--ckpt_dir={run}"])
-    assert train_linear.train(config).step == 300
+    train_linear.train(parse(LinearConfig, ["s", f"--ckpt_dir={run}"]))
     now = manifest.read(str(run), 300)
     assert now is not None
     assert now.previous == manifest.link(str(run), 290)
