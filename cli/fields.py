@@ -269,7 +269,10 @@ class CommandLine:
 
     def take(self, arguments: Sequence[str]) -> None:
         """Has the flags take a command line; errors as of `parse`."""
-        stray = self.values(arguments)[1:]
+        try:
+            stray = self.values(arguments)[1:]
+        except UnicodeDecodeError as error:
+            raise flags.Error(f"--flagfile names a file that is no text: {error}") from error
         waiting = [x for x in self._flags if x.positional and (x.many or self._is_missing(x.name))]
         if waiting and waiting[-1].many:  # It takes all that are left.
             waiting += [waiting[-1]] * (len(stray) - len(waiting))

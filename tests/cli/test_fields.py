@@ -72,6 +72,13 @@ def test_a_file_of_the_flags_makes_the_same_request(given: list[str], tmp_path: 
     assert _parse(f"--flagfile={tmp_path / 'flags'}", "--size_kb=7").size == 7 << 10
 
 
+def test_a_file_of_flags_that_is_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "data").write_bytes(b"\xff\xfe\0--again\n")
+    for name, told in (("data", "a file that is no text: "), ("gone", "No such file or directory")):
+        with pytest.raises(flags.Error, match=told):
+            _parse(f"--flagfile={tmp_path / name}")
+
+
 @pytest.mark.parametrize("value", ["a\nb", "a\r", "a ", "a\n--most=3"])
 def test_what_a_file_of_flags_cannot_hold_makes_none(value: str) -> None:
     line = CommandLine(_Everything)
