@@ -265,7 +265,8 @@ def main(config: CnnConfig, supervisor: Supervisor | None = None) -> int:
     take_place(config.run)
     import_tensorflow(config.run.threads(small_steps=config.batch < _SMALL_BATCH))
     outcome = train(config, supervisor.terminal() if supervisor else None)
-    return print_result(f"step {outcome.step}: {outcome.prefix}", outcome.exit_code)
+    line = outcome.verdict or f"step {outcome.step}: {outcome.prefix}"
+    return print_result(line, outcome.exit_code)
 
 
 if __name__ == "__main__":

@@ -83,9 +83,8 @@ def main(config: LinearConfig, supervisor: Supervisor | None = None) -> int:
     import_tensorflow(config.run.threads(small_steps=True))
     outcome = train(config, supervisor.terminal() if supervisor else None)
     w, b = (float(outcome.variables[name][0]) for name in ("w", "b"))
-    return print_result(
-        f"step {outcome.step}: w = {w:.4f}, b = {b:.4f} in {outcome.prefix}", outcome.exit_code
-    )
+    line = f"step {outcome.step}: w = {w:.4f}, b = {b:.4f} in {outcome.prefix}"
+    return print_result(outcome.verdict or line, outcome.exit_code)
 
 
 if __name__ == "__main__":

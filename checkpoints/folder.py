@@ -115,7 +115,8 @@ def delete_leftovers(folder: str) -> list[int]:
     leftover = [step for step, suffixes in found if naming.is_leftover(suffixes)]
     for step in leftover:
         delete_checkpoint(folder, step)
-    file_io.remove_leftover(os.path.join(folder, naming.STATE_FILE))
+    for name in naming.SIDE_FILES:
+        file_io.remove_leftover(os.path.join(folder, name))
     return leftover
 
 

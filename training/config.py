@@ -24,6 +24,22 @@ _MOST_SHARDS = 1024
 _SECONDS = Check(lambda seconds: 0 < seconds <= 10**6, "must be seconds above 0", " Above 0.")
 
 
+_STEPS = re.compile(r"(\d{1,12}):(\d{1,13})", re.ASCII)
+ALL_STEPS = (0, 0)  # What --replay=all stands for.
+
+
+def _range(text: str) -> tuple[int, int]:
+    """The two steps of `170:180`; ValueError unless they rise."""
+    found = _STEPS.fullmatch(text)
+    if found is None or int(found[1]) >= int(found[2]):
+        raise ValueError("must be two steps, the lower one first, such as 170:180")
+    return int(found[1]), int(found[2])
+
+
+def _replay(text: str) -> tuple[int, int]:
+    return ALL_STEPS if text == "all" else _range(text)
+
+
 def _is_rule(rule: str) -> bool:
     """Whether both sides are scopes (or empty, for all there is), or both are names."""
     old, equals, new = rule.partition("=")
@@ -99,9 +115,19 @@ class RunConfig:
             lambda shards, workers: shards % workers == 0,
             "--workers must divide --shards, such as --shards=4 --workers=2",
         ),
+        Together(
+            ("replay", "workers", "start_anew", "allow_config_change", "profile_steps"),
+            lambda replay, workers, *others: not replay or (workers == 1 and not any(others)),
+            "--replay computes in one process and changes nothing: it goes without --workers, "
+            "--start_anew, --allow_config_change and --profile_steps",
+        ),
     )
 
-    ckpt_dir: str = flag("Folder of the run: checkpoints, metrics, events.", path=True)
+    ckpt_dir: str = flag(
+        "Folder of the run: checkpoints, metrics, events, and its flags in run.flags, with which "
+        "--flagfile repeats it.",
+        path=True,
+    )
     seed: int = flag(
         "Initial values, batches and dropout masks follow from it.", 0, low=0, high=_LARGEST_SEED
     )
@@ -130,6 +156,7 @@ class RunConfig:
         "Continue a run although its seed, data, batch size, learning rate, schedule or "
         "augmentation has changed.",
         False,
+        once=True,
     )
     keep_best: bool = flag(
         "Beside the newest, keep the checkpoint with the best accuracy on the test split, which is "
@@ -142,6 +169,25 @@ class RunConfig:
         "Begin at step 0 in a folder whose checkpoints are gone, although its state file or its "
         "metrics tell of some. Where there are checkpoints it changes nothing.",
         False,
+        once=True,
+    )
+    replay: tuple[int, int] | None = flag(
+        "Audit the folder and train nothing: with 170:180 the steps from checkpoint 170 to 180 are "
+        "computed again, in memory, and what they give is compared with what the folder holds, "
+        "byte for byte. 0:170 begins with the seed; 'all' takes the steps from the oldest "
+        "checkpoint to the newest. Exit code 0 if all is equal, else 1.",
+        None,
+        check=Check(_replay),
+        convert=_replay,
+        once=True,
+    )
+    profile_steps: tuple[int, int] | None = flag(
+        "Steps that TensorFlow's profiler watches, such as 100:110 for the ten after step 100; "
+        "TensorBoard shows what it writes into logs/.",
+        None,
+        check=Check(_range),
+        convert=_range,
+        once=True,
     )
     intra_op_threads: int | None = flag(
         "Threads among which an operation may split its work, which changes the last bits of its "
@@ -169,12 +215,14 @@ class RunConfig:
         low=1,
         high=_MOST_SHARDS,
         group=_WORKERS,
+        once=True,
     )
     start_timeout: float = flag(
         "Seconds that a worker waits for the others at the start.",
         300.0,
         check=_SECONDS,
         group=_WORKERS,
+        once=True,
     )
     worker_timeout: float = flag(
         "Seconds without a word from the other workers after which those that are stopped or out "
@@ -182,6 +230,7 @@ class RunConfig:
         60.0,
         check=_SECONDS,
         group=_WORKERS,
+        once=True,
     )
 
     precision: str = flag(
@@ -190,6 +239,7 @@ class RunConfig:
         FLOAT32,
         choices=(FLOAT32, BFLOAT16),
     )
+    flags: str = ""  # Of the run, as `CommandLine.as_file` has them.
 
     @property
     def bfloat16(self) -> bool:

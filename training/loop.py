@@ -14,13 +14,14 @@ from contextlib import ExitStack, closing, suppress
 from fractions import Fraction
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from checkpoints import folder, naming
+import file_io
+from checkpoints import folder, manifest, naming
 from checkpoints.lock import FolderLock
 from checkpoints.writer import CheckpointWriter, RunRecord
 from cli.signals import stop_signals
@@ -28,10 +29,15 @@ from cli.terminal import ONEDNN_VARIABLE, is_off
 from errors import TrainingError
 from training import resume
 from training.config import RunConfig
-from training.metrics import Metrics, MetricsLog, Progress, refusals_told
+from training.metrics import Metrics, MetricsLog, Profile, Progress, refusals_told
 from training.shards import open_session
 from training.task import GraphSession, Task, digest_of
 from training.team import Alone, Team, begin, join
+
+if TYPE_CHECKING:
+    from training.replay import Witness
+
+_FLAGS_HEAD = "# The flags of this run: with --flagfile they repeat it.\n"
 
 
 class Outcome(NamedTuple):
@@ -41,12 +47,14 @@ class Outcome(NamedTuple):
     prefix: str  # The checkpoint of that step.
     exit_code: int  # 0 when the run is finished, 128 + the signal that stopped it.
     variables: dict[str, np.ndarray[Any, Any]]  # The values that were saved last, by name.
+    verdict: str | None = None  # What a --replay has found; its exit code is 1 if that differs.
 
 
 def train(task: Task, config: RunConfig, terminal: TextIO | None = None) -> Outcome:
     """Trains to the task's last step; continues where the folder's newest checkpoint stands.
 
     Where several workers train, worker 0 has the folder, and gives the others what they begin with.
+    With `config.replay`, nothing is trained but in memory; see `training.replay.replay`.
 
     Args:
       task: what is trained, and on what.
@@ -63,6 +71,10 @@ def train(task: Task, config: RunConfig, terminal: TextIO | None = None) -> Outc
         task = task._replace(identity={**task.identity, "shards": config.shards})
     if config.bfloat16:
         task = task._replace(identity={**task.identity, "precision": config.precision})
+    if config.replay is not None:
+        from training.replay import replay  # It is made of what is here, and few need it.
+
+        return replay(task, config, terminal)
     _say_what_is_slow(config)
     with (
         StopSignals() as stop,
@@ -127,8 +139,9 @@ def _lead(
         begin(session, task, config, team)
         if start.step >= task.last_step:
             return start.step
+        _write_flags(config)
         with Keeper(session, task, config, start, lock, terminal) as keeper:
-            step = _train_steps(session, task, config, team, start.step, keeper)
+            step = train_steps(session, task, config, team, start.step, keeper)
         if not folder.is_whole(config.ckpt_dir, step):
             raise TrainingError(
                 f"{naming.checkpoint_prefix(config.ckpt_dir, step)} was saved and is not there any "
@@ -137,20 +150,33 @@ def _lead(
         return step
 
 
+def _write_flags(config: RunConfig) -> None:
+    """Puts the flags of the run into its folder; a file of that name that is not ours stays."""
+    path = os.path.join(config.ckpt_dir, naming.FLAGS_FILE)
+    content = (_FLAGS_HEAD + config.flags).encode()
+    with refusals_told(f"{path} cannot be written"):
+        found = file_io.content_of(path)
+        if not config.flags or found == content:
+            return
+        if found is not None and not found.startswith(_FLAGS_HEAD.encode()):
+            logging.warning("%s is not ours: it is now %s", path, file_io.set_aside(path))
+        file_io.replace_file(path, content)
+
+
 def _follow(session: GraphSession, task: Task, config: RunConfig, team: Alone | Team) -> int:
     """Trains as another worker, with the values that worker 0 gives; returns where it ended."""
     begin(session, task, config, team)
     start = int(session.variables()[resume.STEP])
-    return _train_steps(session, task, config, team, start, None)
+    return train_steps(session, task, config, team, start, None)
 
 
-def _train_steps(
+def train_steps(
     session: GraphSession,
     task: Task,
     config: RunConfig,
     team: Alone | Team,
     start: int,
-    keeper: "Keeper | None",
+    keeper: "Keeper | Witness | None",
 ) -> int:
     """Trains from step `start` on; returns the step it ended at."""
     last, save_every = task.last_step, task.save_interval(config.save_every_steps)
@@ -199,15 +225,18 @@ class Keeper:
             record = RunRecord(
                 task.meta_graph, start.identity, resume.environment(), (self._log.path,)
             )
+            before = manifest.link(folder_path, start.step)
+            specs = self._session.specs
             self._writer = stack.enter_context(
-                CheckpointWriter(
-                    folder_path, self._session.specs, record, start.retention, self._lock
-                )
+                CheckpointWriter(folder_path, specs, record, start.retention, self._lock, before)
             )
+            self._profile = Profile(folder_path, self._config.profile_steps)
+            stack.callback(self._profile.close)
+            self._profile.after(start.step)
             self._progress = stack.enter_context(Progress(task, start.step, self._terminal))
             self._writer.check_space()
             if start.step == 0 and task.logged_variables:
-                self._log.write(Metrics(0, variables=_logged_variables(self._session, task)))
+                self._log.write(measured(self._session, task, 0))
             self._stack = stack.pop_all()
         return self
 
@@ -229,26 +258,33 @@ class Keeper:
                 f"the loss is {values['loss']} at step {step}: the checkpoints before it are "
                 "kept; try a lower --learning_rate"
             )
-        task, session = self._task, self._session
+        self._profile.after(step)
         self._progress.step()
-        log_due = due(step, task.log_every_steps, task.last_step)
-        is_tested = log_due or (save_due and self._config.keep_best)
-        self._test_accuracy = (
-            session.accuracy_on(task.test_batches()) if is_tested and task.test_batches else None
-        )
-        if log_due:
-            variables = _logged_variables(session, task)
-            metrics = Metrics(
-                step, **values, test_accuracy=self._test_accuracy, variables=variables
-            )
-            self._log.write(metrics)
-            self._progress.log(metrics)
+        log_due = due(step, self._task.log_every_steps, self._task.last_step)
+        self._test_accuracy = None
+        if log_due or (save_due and self._config.keep_best):
+            metrics = measured(self._session, self._task, step, values)
+            self._test_accuracy = metrics.test_accuracy
+            if log_due:
+                self._log.write(metrics)
+                self._progress.log(metrics)
 
     def save(self, step: int, *, is_due: bool) -> None:
         """Hands a checkpoint to the writer, and before it the lines of metrics up to it."""
         self._log.flush()
         # Which one is the best must not depend on where a run was interrupted.
         self._writer.save(step, self._session.variables(), self._test_accuracy if is_due else None)
+
+
+def measured(
+    session: GraphSession, task: Task, step: int, values: Mapping[str, float] | None = None
+) -> Metrics:
+    """What the log has of a step that has given these values, and of the one before the first."""
+    variables = _logged_variables(session, task)
+    if values is None:
+        return Metrics(step, variables=variables)
+    accuracy = session.accuracy_on(task.test_batches()) if task.test_batches else None
+    return Metrics(step, **values, test_accuracy=accuracy, variables=variables)
 
 
 def due(step: int, every: int | Fraction, last: int) -> bool:

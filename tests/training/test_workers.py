@@ -189,6 +189,8 @@ def test_two_that_tf_config_names_train_as_one_does(
     assert alone.code() == 0
     assert _lasting(tmp_path / "alone") == _lasting(tmp_path / "run")
     assert "is open" not in alone.error
+    assert start("again", "--replay=all").code() == 0
+    assert (tmp_path / "again.out").read_text().startswith(f"equal: {tmp_path / 'run'} has the ")
 
 
 @pytest.mark.parametrize(("rank", "number", "code"), [(0, "SIGINT", 130), (1, "SIGTERM", 143)])
