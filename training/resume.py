@@ -18,7 +18,7 @@ from absl import logging
 
 from checkpoints import folder, naming
 from checkpoints.bundle import VariableSpec
-from checkpoints.folder import Retention
+from checkpoints.folder import Retention, Saved
 from checkpoints.lock import Hold, read_newest
 from checkpoints.manifest import Manifest
 from checkpoints.reader import CheckpointReader, Restored, restore_newest
@@ -46,6 +46,7 @@ class Start(NamedTuple):
     step: int  # Updates done.
     identity: Mapping[str, Any]  # What the run's numbers follow from, its first values included.
     retention: Retention  # Which checkpoints stay.
+    best: Saved | None  # Of those that were measured; None where it is not to be kept.
 
 
 def start(session: GraphSession, config: RunConfig, task: Task) -> Start:
@@ -81,7 +82,10 @@ def start(session: GraphSession, config: RunConfig, task: Task) -> Start:
     step = restored.step if restored else None
     wanted = Retention(config.max_to_keep, config.keep_checkpoint_every_n_hours, config.keep_best)
     with refusals_told(f"{config.ckpt_dir} cannot be written"):
-        return Start(step or 0, identity, folder.at_start(config.ckpt_dir, step, wanted))
+        retention = folder.at_start(config.ckpt_dir, step, wanted)
+        keeps = step is not None and config.keep_best
+        best = folder.best_so_far(config.ckpt_dir, step or 0, retention) if keeps else None
+        return Start(step or 0, identity, retention, best)
 
 
 def _check_nothing_is_lost(config: RunConfig, save_every: int | Fraction) -> None:
