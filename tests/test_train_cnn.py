@@ -220,6 +220,19 @@ def test_the_test_accuracy_is_that_of_the_moving_averages(config: CnnConfig) -> 
     np.testing.assert_allclose(logits, predicted, rtol=1e-4, atol=1e-5)
 
 
+def test_averages_do_not_begin_in_the_middle_of_a_run(config: CnnConfig) -> None:
+    """Other additions may, with --allow_config_change, and are named like all that has changed."""
+    train_cnn.train(with_run(config, train_steps=3))
+    with pytest.raises(TrainingError, match=r"weight_decay was not given, is now 0\.5; .*allow_co"):
+        train_cnn.train(with_run(config, weight_decay=0.5, train_steps=4))
+    allowed = with_run(config, weight_decay=0.5, train_steps=4, allow_config_change=True)
+    assert train_cnn.train(allowed).step == 4
+    with pytest.raises(
+        TrainingError, match=r"ema_decay was not given, is now 0\.9; .* --ckpt_dir$"
+    ):
+        train_cnn.train(with_run(allowed, ema_decay=0.9, train_steps=5))
+
+
 def test_averages_begin_with_what_the_run_begins_with(config: CnnConfig, tmp_path: Path) -> None:
     """With --init_from, they are those of the values that are taken."""
     first = train_cnn.train(with_run(config, train_steps=3, ema_decay=0.9))

@@ -196,11 +196,13 @@ def _changes_or_refusal(
 ) -> list[str]:
     """Lists what is another than it was; raises TrainingError where that may not be.
 
-    Another model, or another number of classes, has other variables: that may never be.
+    Another model, or another number of classes, has other variables, as has one with moving
+    averages: that may never be.
     """
     changes = _changes(saved, identity)
     before, now = _class_names(saved), _class_names(identity)
     may_fit = saved.get("model") == identity.get("model") and len(before) == len(now)
+    may_fit &= ("ema_decay" in saved) == ("ema_decay" in identity)
     if not changes or (allow_change and may_fit):
         return changes
     mends = ["train into another folder with --ckpt_dir"]
