@@ -297,7 +297,7 @@ def _averages(
                 name, initializer=initial, trainable=False, use_resource=False
             )
         if average.op.name != name:
-            raise TrainingError(f"--ema_decay: the model has a {name} of its own")
+            raise TrainingError(f"the model has a {name} of its own: train without --ema_decay")
         tf.compat.v1.add_to_collection(tf.compat.v1.GraphKeys.MOVING_AVERAGE_VARIABLES, variable)
         apart = tf.cast(new_share, initial.dtype) * (average - variable.read_value())
         updates.append(average.assign_sub(apart, read_value=False))

@@ -272,13 +272,15 @@ class GraphSession:
         if not self.averages:
             yield
             return
+        values = self.variables()
         # Copies: what is fed may become the variable's own memory.
-        values = {name: value.copy() for name, value in self.variables().items()}
-        self._assign(self.averages, {name: values[key] for name, key in self.averages.items()})
+        own = {name: values[name].copy() for name in self.averages}
+        averaged = {name: values[key].copy() for name, key in self.averages.items()}
+        self._assign(averaged, averaged)
         try:
             yield
         finally:
-            self._assign(self.averages, values)
+            self._assign(own, own)
 
 
 def digest_of(variables: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
