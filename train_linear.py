@@ -32,7 +32,7 @@ class LinearConfig:
 
     GROUP: ClassVar = "training"
 
-    run: RunConfig = nested(RunConfig, without=("keep_best",), ckpt_dir="model")
+    run: RunConfig = nested(RunConfig, without=("keep_best", "stop_after"), ckpt_dir="model")
     train_steps: int = train_steps(300)
     learning_rate: float = flag("Learning rate of gradient descent.", 0.5, check=POSITIVE)
 

@@ -139,14 +139,15 @@ def make_kinds(folder: Path, steps: int, shards: int) -> list[Kind]:
     some = (*every, "--batch_size=16", "--keep_best")
     held_out = (*some, f"--data={images}", "--validation_fraction=0.2")
     changing = ("--augment", "--schedule=cosine", "--learning_rate=1e-3", "--warmup_steps=5")
+    added = ("--weight_decay=0.1", "--clip_norm=1", "--label_smoothing=0.1", "--ema_decay=0.9")
     cut = (f"--meta={base}", "--tensor=fc2/add:0", "--train_scopes=fc1,fc2")
-    cnn = Kind("cnn on images", train_cnn, train_cnn.CnnConfig, (*held_out, *changing))
+    cnn = Kind("cnn on images", train_cnn, train_cnn.CnnConfig, (*held_out, *changing, *added))
     cnn.finish(base, "--train_steps=10")
     kinds = [
         Kind("linear", train_linear, train_linear.LinearConfig, every),
         cnn,
         Kind("mlp", train_mlp, train_mlp.MlpConfig, (*some, f"--data_dir={digits}")),
-        Kind("fine-tuned", finetune, FinetuneConfig, (*held_out, *cut)),
+        Kind("fine-tuned", finetune, FinetuneConfig, (*held_out, *cut, *added)),
     ]
     if shards == 1:
         ramp = (*every, "--data=ramp")

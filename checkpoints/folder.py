@@ -259,6 +259,15 @@ def at_start(folder: str, newest: int | None, retention: Retention) -> Retention
     return retention
 
 
+def best_so_far(folder: str, newest: int, retention: Retention) -> Saved | None:
+    """The best of the steps up to `newest` that may be kept as such; None where none was measured.
+
+    It is what a folder that was kept the best of holds, however often its run was interrupted.
+    """
+    steps = {step for step in committed_steps(folder) if step <= newest} - retention.damaged
+    return next(iter(best_first(_saved(folder, step) for step in steps)), None)
+
+
 def best_checkpoint(folder: str) -> str:
     """The prefix of the checkpoint with the best test accuracy, the earliest of equals.
 

@@ -4,11 +4,11 @@ import math
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass
+from dataclasses import MISSING, dataclass, fields
 from fractions import Fraction
 from typing import Any, ClassVar
 
-from cli.fields import COMMAS, REPEATED, Check, Together, flag, from_zero, nested
+from cli.fields import COMMAS, POSITIVE, REPEATED, Check, Together, flag, from_zero, nested
 from cli.terminal import INTRA_OP_THREADS_VARIABLE, MOST_THREADS, processors
 from data import DEFAULT_MEMORY_MB, RAMP, SHAPES, SKIP, STOP
 from training.place import own_rows
@@ -121,6 +121,11 @@ class RunConfig:
             "--replay computes in one process and changes nothing: it goes without --workers, "
             "--start_anew, --allow_config_change and --profile_steps",
         ),
+        Together(
+            ("stop_after", "keep_best"),
+            lambda evaluations, best: evaluations is None or best,
+            "--stop_after needs --keep_best",
+        ),
     )
 
     ckpt_dir: str = flag(
@@ -162,6 +167,13 @@ class RunConfig:
         "Beside the newest, keep the checkpoint with the best accuracy on the test split, which is "
         "then measured at each save.",
         False,
+        group="checkpoints",
+    )
+    stop_after: int | None = flag(
+        "With --keep_best: the run ends early once so many saves in a row have brought no better "
+        "accuracy on the test split.",
+        None,
+        low=1,
         group="checkpoints",
     )
     init_from: InitFrom | None = nested(InitFrom, optional=True)
@@ -297,6 +309,46 @@ class Length:
             f"must be a number above 0 and up to {_MOST_EPOCHS:,}",
         ),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Additions:
+    """What a training adds to the plain one; `models.blocks` has the formulas."""
+
+    GROUP: ClassVar = "training"
+
+    weight_decay: float = flag(
+        "In each step, weights (not biases) lose this share of themselves, times the learning "
+        "rate, apart from the optimizer's own step, as AdamW has it.",
+        0.0,
+        check=from_zero(below=1000.0),
+    )
+    clip_norm: float | None = flag(
+        "Gradients whose global norm is greater are scaled down to it.", None, check=POSITIVE
+    )
+    label_smoothing: float = flag(
+        "This share of each label is spread evenly over all classes.",
+        0.0,
+        check=from_zero(below=1.0),
+    )
+    class_weights: str | None = flag(
+        "How much an example counts in the loss: 'balanced' gives all classes the same part of it, "
+        "however many examples they have.",
+        None,
+        choices=("balanced",),
+    )
+    ema_decay: float = flag(
+        "Also keep moving averages of what is trained (w/ExponentialMovingAverage of w), such as "
+        "with 0.999, lower in the first steps; the test accuracy is that of the averages, with "
+        "which predict.py and the tools work given --weights=ema.",
+        0.0,
+        check=from_zero(below=1.0),
+    )
+
+    def added(self) -> dict[str, Any]:
+        """What is asked for, by the name of its flag; it is a part of the run's identity."""
+        given = {field.name: getattr(self, field.name) for field in fields(Additions)}
+        return {name: value for name, value in given.items() if value}
 
 
 def data(default: Any = MISSING) -> Any:

@@ -86,9 +86,10 @@ def train(task: Task, config: RunConfig, terminal: TextIO | None = None) -> Outc
         else:
             step = _follow(session, task, config, team)
         prefix = naming.checkpoint_prefix(config.ckpt_dir, step)
-        if step >= task.last_step:
+        if step >= task.last_step or not team.stopping:
             logging.info("finished: %s, step %d of %d", prefix, step, task.last_step)
-            logging.info("predict with: %s", _prediction(prefix, task.predict_with))
+            averages = ["--weights=ema"] if session.averages else []
+            logging.info("predict with: %s", _prediction(prefix, [*task.predict_with, *averages]))
             exit_code = 0
         else:
             logging.info("stopped at step %d of %d: %s", step, task.last_step, prefix)
@@ -137,7 +138,7 @@ def _lead(
         if task.write_data is not None:
             task.write_data()
         begin(session, task, config, team)
-        if start.step >= task.last_step:
+        if start.step >= task.last_step or _is_over(task, config, team, start.step, start.best):
             return start.step
         _write_flags(config)
         with Keeper(session, task, config, start, lock, terminal) as keeper:
@@ -167,6 +168,8 @@ def _follow(session: GraphSession, task: Task, config: RunConfig, team: Alone | 
     """Trains as another worker, with the values that worker 0 gives; returns where it ended."""
     begin(session, task, config, team)
     start = int(session.variables()[resume.STEP])
+    if start >= task.last_step or _is_over(task, config, team, start):
+        return start
     return train_steps(session, task, config, team, start, None)
 
 
@@ -194,7 +197,26 @@ def train_steps(
                     keeper.save(step, is_due=save_due)
             if stopping:
                 break
+            if save_due and _is_over(task, config, team, step, keeper.best if keeper else None):
+                break
     return step
+
+
+def _is_over(
+    task: Task, config: RunConfig, team: Alone | Team, step: int, best: folder.Saved | None = None
+) -> bool:
+    """Whether --stop_after ends the run at this step; worker 0, which has the best, tells.
+
+    It follows from the best's step, which the folder has: there was an evaluation at each save.
+    """
+    if config.stop_after is None:
+        return False
+    every = task.save_interval(config.save_every_steps)
+    waited = step // every - best.step // every if best else 0
+    if best and waited >= config.stop_after:
+        line = "--stop_after=%d: no save since step %d has a better test accuracy than its %.4f"
+        logging.info(line, config.stop_after, best.step, best.test_accuracy)
+    return bool(team.share(b"over" if waited >= config.stop_after else b""))
 
 
 class Keeper:
@@ -213,6 +235,7 @@ class Keeper:
         self._session, self._task, self._config = session, task, config
         self._start, self._lock, self._terminal = start, lock, terminal
         self._test_accuracy: float | None = None  # After the present step.
+        self.best = start.best  # Of the saves that were due.
         self._stack = ExitStack()
 
     def __enter__(self) -> "Keeper":
@@ -273,7 +296,10 @@ class Keeper:
         """Hands a checkpoint to the writer, and before it the lines of metrics up to it."""
         self._log.flush()
         # Which one is the best must not depend on where a run was interrupted.
-        self._writer.save(step, self._session.variables(), self._test_accuracy if is_due else None)
+        accuracy = self._test_accuracy if is_due else None
+        self._writer.save(step, self._session.variables(), accuracy)
+        candidates = [*filter(None, [self.best]), folder.Saved(step, test_accuracy=accuracy)]
+        self.best = next(iter(folder.best_first(candidates)), None)
 
 
 def measured(

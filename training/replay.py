@@ -82,6 +82,8 @@ def _steps(path: str, asked: tuple[int, int]) -> tuple[int, int]:
 class Witness:
     """Compares each step with what the folder holds of it; stands where a run has its `Keeper`."""
 
+    best: folder.Saved | None = None  # An audit is not ended by --stop_after.
+
     def __init__(
         self,
         session: GraphSession,

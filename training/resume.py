@@ -18,7 +18,7 @@ from absl import logging
 
 from checkpoints import folder, naming
 from checkpoints.bundle import VariableSpec
-from checkpoints.folder import Retention
+from checkpoints.folder import Retention, Saved
 from checkpoints.lock import Hold, read_newest
 from checkpoints.manifest import Manifest
 from checkpoints.reader import CheckpointReader, Restored, restore_newest
@@ -46,6 +46,7 @@ class Start(NamedTuple):
     step: int  # Updates done.
     identity: Mapping[str, Any]  # What the run's numbers follow from, its first values included.
     retention: Retention  # Which checkpoints stay.
+    best: Saved | None  # Of those that were measured; None where it is not to be kept.
 
 
 def start(session: GraphSession, config: RunConfig, task: Task) -> Start:
@@ -69,7 +70,10 @@ def start(session: GraphSession, config: RunConfig, task: Task) -> Start:
     step = restored.step if restored else None
     wanted = Retention(config.max_to_keep, config.keep_checkpoint_every_n_hours, config.keep_best)
     with refusals_told(f"{config.ckpt_dir} cannot be written"):
-        return Start(step or 0, identity, folder.at_start(config.ckpt_dir, step, wanted))
+        retention = folder.at_start(config.ckpt_dir, step, wanted)
+        keeps = step is not None and config.keep_best
+        best = folder.best_so_far(config.ckpt_dir, step or 0, retention) if keeps else None
+        return Start(step or 0, identity, retention, best)
 
 
 def begin_with(
@@ -205,11 +209,13 @@ def _changes_or_refusal(
 ) -> list[str]:
     """Lists what is another than it was; raises TrainingError where that may not be.
 
-    Another model, or another number of classes, has other variables: that may never be.
+    Another model, or another number of classes, has other variables, as has one with moving
+    averages: that may never be.
     """
     changes = _changes(saved, identity)
     before, now = _class_names(saved), _class_names(identity)
     may_fit = saved.get("model") == identity.get("model") and len(before) == len(now)
+    may_fit &= ("ema_decay" in saved) == ("ema_decay" in identity)
     if not changes or (config.allow_config_change and may_fit):
         return changes
     if config.replay is not None:

@@ -62,6 +62,10 @@ class Alone:
     def compare(self, digest: Callable[[], bytes], what: str) -> None:
         """See `Team`."""
 
+    def share(self, content: bytes) -> bytes:
+        """See `Team`."""
+        return content
+
     def __enter__(self) -> "Alone":
         return self
 
@@ -288,6 +292,7 @@ def join(
         **resume.environment(),
         "train_steps": task.last_step,
         "save_every_steps": str(task.save_interval(config.save_every_steps)),
+        "stop_after": config.stop_after,
         "workers": place.workers,
         "numbers in a row": session.row_size,
     }
