@@ -125,20 +125,14 @@ class PlotConfig(Printed):
     @property
     def read_paths(self) -> Sequence[str]:
         """What is read, each maybe with `name=` before a path."""
-        if self.model is None:
-            return self.runs
-        return [self.model.meta, *self.model.input, *self.model.feed]
+        model = self.model
+        return self.runs if model is None else [model.meta, *model.input, *model.feed]
 
 
 def main(config: PlotConfig) -> None:
-    """Draws what is asked for."""
+    """Draws a picture, writes it, and prints what is in it, as `docs/json.md` has it."""
     check_installed(["matplotlib"], "plot", "a picture")
     import_tensorflow()
-    show(plot(config), as_text, config.format)
-
-
-def plot(config: PlotConfig) -> Record:
-    """Draws a picture, writes it, and returns what is in it, as `docs/json.md` has it."""
     from prediction.output import check_target, write_whole
     from tools.plotting import render, style
 
@@ -149,7 +143,8 @@ def plot(config: PlotConfig) -> Record:
     if content is not None:
         write_whole(config.target, content)
     output = None if content is None else config.target
-    return {"what": config.what, "output": output, "summary": picture.summary, **picture.record}
+    record = {"what": config.what, "output": output, "summary": picture.summary, **picture.record}
+    show(record, as_text, config.format)
 
 
 def _draw(config: PlotConfig) -> "Picture":

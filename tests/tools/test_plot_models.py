@@ -33,7 +33,6 @@ from tools.plot_models import (
     read_kernel,
     row_images,
     tiles_of,
-    worst_mistakes,
 )
 from tools.plotting import Picture, render
 
@@ -137,7 +136,8 @@ WORST_FIRST = [3, 2, 1, 4]
 
 
 def test_a_probability_that_is_none_comes_last() -> None:
-    assert worst_mistakes(classified([[np.nan, 0.0], [0.0, 0.6]], [1, 0]), 4).rows == [1, 0]
+    picture = draw_mistakes(classified([[np.nan, 0.0], [0.0, 0.6]], [1, 0]), 4)
+    assert [mistake["name"] for mistake in picture.record["mistakes"]] == ["1", "0"]
 
 
 def test_each_image_has_its_texts() -> None:
