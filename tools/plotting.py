@@ -41,7 +41,6 @@ _METADATA: dict[str, dict[str, Any]] = {".png": {"Software": None}, ".svg": {"Da
 _STYLE = {
     "agg.path.chunksize": 10_000,  # Longer lines overflow the canvas's buffer otherwise.
     "image.interpolation": "nearest",
-    "savefig.dpi": 150,
     "svg.hashsalt": "tools.plot",  # Ids of an SVG are random otherwise.
     "text.parse_math": False,  # A class may be called $x$.
 }
@@ -57,13 +56,13 @@ class Picture(NamedTuple):
 
 
 @contextlib.contextmanager
-def style() -> Iterator[None]:
+def style(dpi: int = 150) -> Iterator[None]:
     """Draws with the style of this project, whatever the user's matplotlibrc says."""
     with mpl.rc_context(), warnings.catch_warnings():
         # A box stands for what the font has no glyph for.
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         mpl.rcdefaults()
-        matplotlib.style.use([_COLOURS, _STYLE])
+        matplotlib.style.use([_COLOURS, _STYLE | {"savefig.dpi": dpi}])
         yield
 
 
