@@ -30,7 +30,7 @@ from prediction.request import Limits, ModelConfig, meta, signature
 from tools.command import Printed, Record, format_bytes, overwrite, run_command, show
 
 if TYPE_CHECKING:
-    from tools.graph_subject import Subject
+    from tools.graph_layers import Subject
 
 PARTS = ("info", "graph", "saver", "collections", "signatures", "functions", "cost", "safety")
 _LINES_OF_ALL, _LINES_OF_ONE = 10, 300  # Of a list, where all parts are shown, or chosen ones.
@@ -111,7 +111,7 @@ def inspect_graph(config: GraphInspection) -> Record:
     from prediction.chosen_model import open_graph, with_chosen
     from prediction.output import check_target, write_whole
     from tools import graph_parts
-    from tools.graph_subject import Subject
+    from tools.graph_layers import Subject
 
     for name, path in config.targets.items():
         check_target(path, [], overwrite=config.overwrite, flag=name)

@@ -30,9 +30,8 @@ from tools import plot_models, plotting
 from tools.checkpoint_contents import read_tensor, statistics
 from tools.command import Record
 from tools.folder_entries import inspect
-from tools.graph_layers import layer_graph
+from tools.graph_layers import Subject, layer_graph
 from tools.graph_parts import PARTS
-from tools.graph_subject import Subject
 from tools.inspect_checkpoint import InspectConfig
 from tools.report import ReportConfig
 from tools.verify import VerifyConfig
