@@ -1,7 +1,7 @@
 """A graph that is looked at, and its layers, the name scopes: what each costs, and a drawing.
 
 Floating-point operations are those that TensorFlow's own profiler counts for one run of each node.
-The drawing is in the language of Graphviz, whose program `dot` makes a PNG of it.
+The drawing is in the language of Graphviz, whose program `dot` makes pictures of it.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from __future__ import annotations
 import math
 import posixpath
 import re
-import shutil
-import subprocess
 from collections import Counter, defaultdict
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -57,7 +55,6 @@ _MOST_OPS = 4
 _MOST_TYPES = 3
 _LONGEST = 60  # Characters of a name.
 _PLUMBING = frozenset({"Const", "Identity", "NoOp", "ReadVariableOp", "Shape", "VarHandleOp"})
-_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True, eq=False)
@@ -405,34 +402,3 @@ def _quoted(lines: Iterable[str]) -> str:
     shown = (text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..." for text in lines)
     plain = (printable(text.replace("\n", " ")) for text in shown)
     return '"' + r"\n".join(t.replace("\\", "\\\\").replace('"', '\\"') for t in plain) + '"'
-
-
-def draw_png(text: str, seconds: float = 120.0) -> bytes:
-    """Runs Graphviz's program `dot` on a graph, which comes in by a pipe, and names no file.
-
-    Raises ToolError where it is not installed, takes longer than so many seconds, or fails.
-    """
-    program = shutil.which("dot")
-    if program is None:
-        raise ToolError(
-            "--png needs Graphviz's program 'dot', which is not installed: get it with 'apt-get "
-            "install graphviz' or 'brew install graphviz', or write its text with --dot=file.dot"
-        )
-    try:
-        ended = subprocess.run(  # noqa: S603 (no shell, and no argument is of a file)
-            [program, "-Tpng"],
-            input=text.encode(),
-            capture_output=True,
-            timeout=seconds,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ToolError(
-            f"dot takes longer than {seconds:g} seconds: draw fewer layers with --depth=1, or "
-            "write its text with --dot=file.dot"
-        ) from error
-    if ended.returncode or not ended.stdout.startswith(_PNG):
-        reason = ended.stderr.decode("utf-8", "backslashreplace").strip().partition("\n")[0]
-        reason = reason or "it wrote no PNG"
-        raise ToolError(f"dot fails with exit code {ended.returncode}: {reason}")
-    return ended.stdout
