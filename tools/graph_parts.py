@@ -90,8 +90,7 @@ def _graph(subject: Subject) -> dict[str, Any]:
     """JSON values: some numbers, and what `prediction.chosen_model.listing` has of `_TITLES`."""
     nodes = subject.meta.nodes
     # It looks for candidates itself where those of the subject are of a prediction asked for.
-    candidates = None if subject.fetch else subject.candidates
-    contents = listing(subject.meta, subject.model, candidates)
+    contents = listing(subject.meta, subject.model, None if subject.fetch else subject.candidates)
     return {
         "nodes": len(nodes),
         "inference_nodes": len(subject.needed.names),
@@ -224,7 +223,8 @@ def _entry_text(entry: dict[str, Any] | str) -> str:
 
 def _signatures(subject: Subject) -> dict[str, Any]:
     """JSON values, with the types that the signatures declare; those of a session bundle do not."""
-    meta = subject.meta
+    meta, declared = subject.meta, sorted(subject.meta.proto.signature_def.items())
+    signatures: dict[str, Any] = {**read_signatures(meta), **dict(declared)}
     return {
         name: {"method_name": getattr(signature, "method_name", "")}
         | {
@@ -233,7 +233,7 @@ def _signatures(subject: Subject) -> dict[str, Any]:
             }
             for side in _SIDES
         }
-        for name, signature in {**read_signatures(meta), **meta.proto.signature_def}.items()
+        for name, signature in signatures.items()
     }
 
 

@@ -19,7 +19,6 @@ if __name__ == "__main__":  # First, as what follows takes its time.
 
     end_at_signals()
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -148,7 +147,6 @@ def main(config: PlotConfig) -> None:
 
 
 def _draw(config: PlotConfig) -> "Picture":
-    from prediction.chosen_model import with_model
     from prediction.evaluation import classify
     from tools import plot_models, plotting
 
@@ -156,11 +154,10 @@ def _draw(config: PlotConfig) -> "Picture":
     if model is None:
         if config.what == "line":
             return plotting.draw_line(plotting.read_line_run(config.runs[0]))
-        runs = [plotting.read_run(run) for run in config.runs]
+        runs = [*map(plotting.read_run, config.runs)]
         return plotting.draw_metrics(runs, log_loss=config.log_loss)
     if config.what == "filters":
-        read = functools.partial(plot_models.read_kernel, model, tensor=config.tensor)
-        return plot_models.draw_filters(with_model(model, read))
+        return plot_models.draw_filters(plot_models.read_kernel(model, config.tensor))
     found = classify(model)
     if config.what == "confusion":
         return plot_models.draw_confusion(found)

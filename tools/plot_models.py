@@ -3,6 +3,7 @@
 A filter is of any convolution, out of any graph: the kernel is whatever the convolution takes.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from metagraph.meta import MetaGraphFile
 from metagraph.model import find_candidates
 from metagraph.session import load_inference_graph
 from metagraph.variables import VARIABLE_OPS
+from prediction.chosen_model import with_model
 from prediction.evaluation import Classified
 from prediction.output import Share
 from prediction.request import ModelConfig
@@ -216,10 +218,12 @@ class Kernel(NamedTuple):
     values: Array
 
 
-def read_kernel(
-    config: ModelConfig, meta: MetaGraphFile, model: Model, tensor: str | None
-) -> Kernel:
+def read_kernel(config: ModelConfig, tensor: str | None = None) -> Kernel:
     """Reads one kernel, by default the first that the prediction needs, and no other variable."""
+    return with_model(config, functools.partial(_read, config, tensor))
+
+
+def _read(config: ModelConfig, tensor: str | None, meta: MetaGraphFile, model: Model) -> Kernel:
     with config.limit.over("looking for a kernel"):
         name = meta.tensor_name(tensor) if tensor is not None else _first_kernel(meta, model)
         unfed = sub_graph(meta, [name]).unfed

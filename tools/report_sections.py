@@ -22,7 +22,7 @@ from errors import CheckpointError, UserError
 from metagraph.description import Array
 from metagraph.model import read_model
 from metagraph.opening import find_variables
-from prediction.chosen_model import open_graph, with_chosen, with_model
+from prediction.chosen_model import open_graph, with_chosen
 from prediction.evaluation import classify
 from prediction.output import kind_text
 from prediction.request import Limits, PredictConfig
@@ -232,8 +232,7 @@ def _accuracy(told: _Told) -> Iterator[ET.Element]:
 
 
 def _filters(told: _Told) -> Iterator[ET.Element]:
-    read = functools.partial(plot_models.read_kernel, told.model, tensor=None)
-    yield from _drawn(plot_models.draw_filters(with_model(told.model, read)))
+    yield from _drawn(plot_models.draw_filters(plot_models.read_kernel(told.model)))
 
 
 def _graph(told: _Told) -> Iterator[ET.Element]:

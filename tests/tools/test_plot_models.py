@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 
 from errors import ToolError
 from metagraph.description import Model, Signature, TensorInfo
-from prediction.chosen_model import with_model
 from prediction.evaluation import Classified
 from prediction.file_inputs import array_rows
 from prediction.output import Classification
@@ -211,8 +210,7 @@ def test_what_is_no_image_is_one_line(row: npt.NDArray[Any]) -> None:
 
 
 def _kernel(meta: object, tensor: str | None = None) -> Kernel:
-    config = PredictConfig(str(meta))
-    return with_model(config, lambda m, model: read_kernel(config, m, model, tensor))
+    return read_kernel(PredictConfig(str(meta)), tensor)
 
 
 def _random(*shape: int) -> Array:
