@@ -238,11 +238,12 @@ def statistics(array: Array) -> Statistics:
 
 def _value_text(array: Array) -> str:
     """A value as NumPy prints it: of a large one, only the ends of each dimension."""
-    if array.dtype.kind == "O":
-        array = np.vectorize(_text, otypes=[object])(array) if array.size else array
-    return np.array2string(array, threshold=_MAX_VALUES, max_line_width=_WIDTH)
+    return np.array2string(
+        array, threshold=_MAX_VALUES, max_line_width=_WIDTH, formatter={"object": _text}
+    )
 
 
 def _text(value: Any) -> str:
     text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
-    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}... ({len(text)} characters)"
+    more = f"... ({len(text)} characters)" if len(text) > _MAX_TEXT else ""
+    return repr(text[:_MAX_TEXT] + more)

@@ -115,7 +115,7 @@ _LOOKS: Mapping[str, dict[str, Any]] = {
 _SEEDS = 1 << 32
 _GRID = 161  # Points of the surface, each way.
 _LEVELS = 24
-_LEAST_SPAN = 2.0  # Of w and of b, so that a path that has arrived still lies in a valley.
+_MARGIN = 1.0  # Of w and of b, so that a path that has arrived still lies in a valley.
 _LEAST_SHARE = 1e-6  # Of the largest loss, that the lowest contour has.
 Floats = npt.NDArray[np.float64]
 
@@ -326,9 +326,10 @@ def draw_line(run: LineRun) -> Picture:
 
 
 def _draw_surface(figure: Figure, axes: Axes, run: LineRun) -> None:
-    columns = np.stack([run.x, np.ones_like(run.x)], axis=1)
-    best = np.linalg.lstsq(columns, run.y, rcond=None)[0]  # The w and b with the least loss.
-    w, b = np.meshgrid(*(_span(run.path[:, i], best[i]) for i in (0, 1)))
+    best = np.polyfit(run.x, run.y, 1)  # The w and b with the least loss.
+    ends = np.vstack([run.path, best])
+    low, high = ends.min(axis=0) - _MARGIN, ends.max(axis=0) + _MARGIN
+    w, b = np.meshgrid(*np.linspace(low, high, _GRID).T)
     loss = mean_squared_error(run, w, b)
     loss = np.maximum(loss, float(loss.max()) * _LEAST_SHARE)
     levels = np.geomspace(float(loss.min()), float(loss.max()), _LEVELS)
@@ -345,10 +346,3 @@ def _draw_surface(figure: Figure, axes: Axes, run: LineRun) -> None:
         axes.plot(*at, color=colour, marker=marker, markeredgecolor="black", ls="", label=label)
     axes.set(xlabel="w", ylabel="b", title="path of (w, b) over the loss")
     axes.legend(facecolor="#BBBBBB")  # The path is white.
-
-
-def _span(values: Floats, best: float) -> Floats:
-    """An axis that has all of the path, the best value and a margin."""
-    low, high = min(values.min(), best), max(values.max(), best)
-    margin = max(0.08 * (high - low), (_LEAST_SPAN - (high - low)) / 2)
-    return np.linspace(low - margin, high + margin, _GRID)
