@@ -204,7 +204,7 @@ class Statistics(NamedTuple):
     """Of the finite values of a tensor; None where it has none, or is of a kind that has none.
 
     The least and the greatest are exact; mean and standard deviation (divided by their number) are
-    None where they are beyond float64. Also how many values are NaN, and infinite.
+    None where they, or their sums, are beyond float64. Also how many values are NaN, and infinite.
     """
 
     min: float | None = None

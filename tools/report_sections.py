@@ -284,7 +284,7 @@ def _variables(told: _Told) -> Iterator[ET.Element]:
     for tensor in tensors[:_MOST_VARIABLES]:
         values = read_tensor(reader, tensor["key"])
         stats = statistics(values)
-        bars = _histogram(values) if stats.min is not None and tensor["values"] > 1 else None
+        bars = _histogram(values) if stats.std is not None and tensor["values"] > 1 else None
         shape = f"{tensor['dtype']} {tensor['shape']}"
         told_of = (stats.min, stats.max, stats.mean, stats.std, stats.nan)
         rows.append([tensor["key"], tensor["role"], shape, bars, *told_of])
@@ -295,7 +295,10 @@ def _variables(told: _Told) -> Iterator[ET.Element]:
 
 
 def _histogram(values: Array) -> ET.Element:
-    """A histogram of the finite values, as a line of bars; where there is one, it has a height."""
+    """A histogram of the finite values, as a line of bars: where there is one, a bar has a height.
+
+    Their range is one that a float64 holds.
+    """
     numbers = values.astype(np.float64)
     counts, edges = np.histogram(numbers[np.isfinite(numbers)], _BINS)
     bars = "".join(_BARS[-(-7 * count // counts.max())] for count in counts)

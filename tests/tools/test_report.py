@@ -7,6 +7,7 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -78,6 +79,7 @@ def test_a_strangers_checkpoint_is_told_of_without_data(tool: Tool, tmp_path: Pa
     names = dict[str, tf.Variable]()
     with stock.checkpoint(tmp_path / "theirs", var_list=names):
         names["<script>"] = w = tf.compat.v1.get_variable("w", [2, 3])
+        names["far"] = tf.compat.v1.get_variable("far", initializer=np.array([-1.5e308, 1.5e308]))
         tf.matmul(tf.compat.v1.placeholder(tf.float32, [None, 2], name="x"), w, name="y")
     ended = tool("report", tmp_path / "theirs", f"--output={tmp_path}/r.html", "--format=json")
     assert ended.code == 0, ended.err
