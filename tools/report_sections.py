@@ -21,7 +21,6 @@ from checkpoints.reader import CheckpointReader
 from errors import CheckpointError, UserError
 from metagraph.description import Array
 from metagraph.model import read_model
-from metagraph.opening import find_variables
 from prediction.chosen_model import open_graph, with_chosen
 from prediction.evaluation import classify
 from prediction.output import kind_text
@@ -61,22 +60,9 @@ class _Told:
         return plotting.read_run(self.path)
 
     @functools.cached_property
-    def listed(self) -> Record | None:
-        """The list of a folder's checkpoints; None where one checkpoint is meant."""
-        if not os.path.isdir(self.path):
-            return None
-        return inspect(InspectConfig(ckpt=self.path, **self.limits))
-
-    @functools.cached_property
     def contents(self) -> Record:
         """What the checkpoint holds that is looked at: the one that is named, or the newest."""
-        if self.listed is None:
-            prefix = find_variables(self.path)
-        elif self.listed["newest"] is None:
-            raise CheckpointError(f"none of the checkpoints of {self.path} is whole")
-        else:
-            prefix = os.path.join(self.path, self.listed["newest"])
-        return inspect(InspectConfig(ckpt=prefix, **self.limits))
+        return inspect(InspectConfig(ckpt=self.path, filter="", **self.limits))
 
     @functools.cached_property
     def graph(self) -> Subject:
@@ -197,8 +183,8 @@ def _configuration(told: _Told) -> Iterator[ET.Element]:
 
 def _checkpoints(told: _Told) -> Iterator[ET.Element]:
     verified = verify(VerifyConfig(path=told.path, **told.limits))
-    entries = told.listed["checkpoints"] if told.listed else []
-    listed = {entry["name"]: entry for entry in entries}
+    found = inspect(InspectConfig(ckpt=told.path, **told.limits))
+    listed = {entry["name"]: entry for entry in found.get("checkpoints", ())}
     rows = []
     for entry in verified["checkpoints"]:
         facts = listed.get(entry["name"], {})

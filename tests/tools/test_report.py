@@ -92,6 +92,17 @@ def test_a_strangers_checkpoint_is_told_of_without_data(tool: Tool, tmp_path: Pa
     assert page.text.count("Not known: ") == 4
 
 
+def test_a_saved_model_has_its_graph_and_its_variables(tool: Tool, tmp_path: Path) -> None:
+    module = tf.Module()
+    module.v = tf.Variable([1.0, 2.5])
+    tf.saved_model.save(module, f"{tmp_path}/saved")
+    ended = tool("report", tmp_path / "saved", f"--output={tmp_path}/r.html", "--format=json")
+    assert ended.code == 0, ended.err
+    (found,) = json.loads(ended.out)["runs"]
+    assert {*found["failed"]} == {"progress", "configuration", "accuracy", "filters"}
+    assert "v/.ATTRIBUTES/VARIABLE_VALUE" in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
 def test_two_runs_stand_together(tool: Tool, run: Path, linear_run: Path, tmp_path: Path) -> None:
     ended = tool("report", run / "run", linear_run, f"--output={tmp_path}/r.html")
     assert ended.code == 0, ended.err
