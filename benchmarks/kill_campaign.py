@@ -24,7 +24,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -68,8 +68,8 @@ class Kind(NamedTuple):
         def work() -> None:
             os.setsid()
             given = [f"{path.name}.py", *self.flags, f"--ckpt_dir={path}", *more]
-            config = parse(self.config, given)
-            take_place(config.run)  # type: ignore[attr-defined]
+            config: Any = parse(self.config, given)
+            take_place(config.run)
             os._exit(self.trainer.train(config).exit_code)
 
         return fork(work, f"{path}.log")
