@@ -29,6 +29,8 @@ _SUFFIXES = "|".join(map(re.escape, (*CONTENT_SUFFIXES, MANIFEST_SUFFIX, PENDING
 _UNFINISHED = rf"(?:{re.escape(DATA_SUFFIX)}|{re.escape(INDEX_SUFFIX)})\.tempstate\d+"
 _CHECKPOINT_FILE = re.compile(rf"{BASENAME}-(0|[1-9]\d*)({_SUFFIXES}|{_UNFINISHED})", re.ASCII)
 
+AVERAGE = "/ExponentialMovingAverage"  # After the name of the variable that it is of.
+
 # Of a meta graph: its collections and its signature.
 PREDICT_COLLECTION = "predict"
 CLASS_NAMES_COLLECTION = "class_names"

@@ -23,9 +23,9 @@ from absl import logging
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
 from checkpoints.bundle import VariableSpec
+from checkpoints.naming import AVERAGE
 from checkpoints.writer import make_fed_callable
 from data import BUILT_IN, files
-from metagraph.variables import AVERAGE
 
 if TYPE_CHECKING:
     from typing_extensions import Self
