@@ -90,7 +90,7 @@ class Team:
         self._waiting: tuple[float, float] | None = None  # Since when, and for how long at most.
         self._is_over = False
         if place.network is not None:
-            from training.namespace import enter_network
+            from training.launch import enter_network
 
             enter_network(place.network)
         self._config = _session_config(place.rank)

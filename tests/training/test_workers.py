@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import PROJECT, run_python
-from training.namespace import own_network
+from training.launch import own_network
 
 SECONDS = 240  # That a command may take here.
 FLAGS = ("--shards=4", "--train_steps=60", "--batch_size=16")
