@@ -7,6 +7,7 @@ What a file system refuses is an OSError either way.
 
 import errno
 import functools
+import glob
 import os
 import re
 import shutil
@@ -16,9 +17,12 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 
 from absl import logging
 
-from errors import CheckpointError, NotInstalledError, reason
+from errors import CheckpointError, NotInstalledError, UserError, reason
 
 TEMPORARY_SUFFIX = ".tmp"
+_COPY_IT = (
+    "copy it to a disk first: aws s3 cp, hdfs dfs -get, gcloud storage cp, curl -O, rclone copy"
+)
 # What file systems answer, some network mounts among them, that cannot do what is asked of them.
 NOT_SUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK})
 
@@ -51,6 +55,7 @@ _LOCAL: dict[str, Callable[[str], Any]] = {
     "makedirs": functools.partial(os.makedirs, exist_ok=True),
     "rmtree": shutil.rmtree,
     "remove": os.remove,
+    "glob": functools.partial(glob.glob, recursive=True),
 }
 
 
@@ -83,6 +88,11 @@ def remove(path: str) -> None:
     _done("remove", path)
 
 
+def matching(pattern: str) -> list[str]:
+    """The paths that a pattern such as `photos/*.jpg` stands for, sorted."""
+    return sorted(_done("glob", pattern))
+
+
 def _done(name: str, path: str) -> Any:
     return _LOCAL[name](path) if is_local(path) else _gfile(name, path)
 
@@ -101,8 +111,12 @@ def _gfile(name: str, path: str, *others: Any, **options: Any) -> Any:
         gfile = tf.io.gfile
     except (ImportError, NotInstalledError) as error:
         raise NotInstalledError(
-            f"{path} is on no local disk, and only TensorFlow reads it: pip install tensorflow"
+            f"{path} is on no local disk, and only TensorFlow reads it: pip install tensorflow, or "
+            f"{_COPY_IT}"
         ) from error
+    scheme = path.partition("://")[0]
+    if scheme not in gfile.get_registered_schemes():
+        raise UserError(f"{path}: TensorFlow has no file system {scheme}:// here; {_COPY_IT}")
     with os_errors(path):
         return getattr(gfile, name)(path, *others, **options)
 
@@ -122,7 +136,7 @@ def os_errors(path: str) -> Iterator[None]:
     except (tf.errors.InvalidArgumentError, tf.errors.OutOfRangeError) as error:  # Of a position.
         raise OSError(errno.EINVAL, reason(error)) from error
     except tf.errors.OpError as error:
-        raise OSError(errno.EIO, reason(error)) from error
+        raise OSError(errno.EIO, reason(error), path) from error
 
 
 def flush(path: str) -> None:

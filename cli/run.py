@@ -285,7 +285,7 @@ def _run(
             _take(line)
             _log_plain_lines_to_stderr()
             # Of damaged metadata in an image, whose pixels are told of where they are damaged.
-            warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+            warnings.filterwarnings("ignore", module=r"PIL\.")
             if supervisor is None:
                 exit_at_signals()
             else:

@@ -1,9 +1,10 @@
-"""Reads .npz, .npy and IDX files of unknown origin; an .npy also by rows, as a store.
+"""Reads .npz, .npy, IDX and CSV files of unknown origin; an .npy also by rows, as a store.
 
 A header is checked before memory is taken for its array, objects are never unpickled, and no more
 than a given number of bytes is unpacked.
 """
 
+import csv
 import functools
 import gzip
 import io
@@ -14,7 +15,8 @@ import textwrap
 import threading
 import weakref
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import IO, Any, BinaryIO, NamedTuple, cast
 
@@ -23,7 +25,8 @@ import numpy as np
 from data import files
 from data.images import check_images, not_finite
 from data.source import Array, Indices
-from errors import BadRowsError, DataError
+from errors import BadRowsError, DataError, UserError
+from file_io import HEAD_BYTES, kind_of
 
 
 @contextmanager
@@ -32,7 +35,7 @@ def _open(path: str) -> Iterator[BinaryIO]:
     try:
         with files.open_binary(path) as stream:
             yield stream
-    except DataError:
+    except UserError:
         raise
     except Exception as error:  # zipfile, zlib, NumPy and Python's parser raise nearly any kind.
         # NumPy quotes the header it could not parse, up to 10,000 characters.
@@ -71,10 +74,28 @@ class Header(NamedTuple):
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def read_npz(path: str, max_bytes: int, required: Sequence[str] = ()) -> dict[str, Array]:
-    """The arrays of an .npz file by their keys, or the `required` ones alone.
+# Images and labels, to train on and then to test on, by the names that others give them.
+_EXAMPLES = (
+    ("X", "Y"),
+    ("x", "y"),
+    ("images", "labels"),
+    ("x_train", "y_train", "x_test", "y_test"),
+    ("X_train", "y_train", "X_test", "y_test"),
+    ("train_images", "train_labels", "test_images", "test_labels"),
+)
 
-    Raises DataError where there is no such file, it is no whole .npz file, a required key is
+
+def example_keys(keys: Collection[str]) -> tuple[str, ...]:
+    """Which arrays of an .npz file are images and labels; X and Y where no known pair is there."""
+    return next((known for known in _EXAMPLES if {*known} <= {*keys}), _EXAMPLES[0])
+
+
+def read_npz(
+    path: str, max_bytes: int, choose: Callable[[Collection[str]], Sequence[str]] = tuple
+) -> dict[str, Array]:
+    """The arrays of an .npz file by their keys, or those alone that are chosen of them.
+
+    Raises DataError where there is no such file, it is no whole .npz file, a chosen key is
     missing, an array is of objects, or all of them together take more than max_bytes, unpacked.
     """
     with _open(path) as stream:
@@ -86,13 +107,14 @@ def read_npz(path: str, max_bytes: int, required: Sequence[str] = ()) -> dict[st
                 for member in archive.infolist()
                 if member.filename.endswith(_SUFFIX)
             }
-            missing = [key for key in required if key not in members]
+            chosen = choose(members)
+            missing = [key for key in chosen if key not in members]
             if missing:
                 raise DataError(
                     f"{path}: holds no array {' and no '.join(missing)}; "
                     f"it holds {', '.join(sorted(members)) or 'none'}"
                 )
-            members = {key: members[key] for key in required or members}
+            members = {key: members[key] for key in chosen}
             headers = [
                 _member_header(archive, member, f"{path}: {key}", max_bytes)
                 for key, member in members.items()
@@ -136,7 +158,9 @@ def _read_header(stream: IO[bytes], length: int, name: str, max_bytes: int) -> H
         raise DataError(f"{name}: has the .npy version {version}; expected (1, 0) or (2, 0)")
     header = Header(shape, fortran, dtype, head.tell())
     if dtype.hasobject:
-        raise DataError(f"{name}: is an array of objects, which are never unpickled")
+        raise DataError(
+            f"{name}: is an array of objects, which are never unpickled; save it in a dtype"
+        )
     if any(dimension < 0 for dimension in shape):
         raise DataError(f"{name}: its header claims the shape {list(shape)}")
     if not dtype.itemsize:
@@ -221,9 +245,9 @@ class NpyRows:
             row, start = row[count:], start + count
         return not len(row)
 
-    def rows(self, start: int, stop: int) -> Array:
-        """The rows [start, stop); DataError where one of them is not there."""
-        rows, errors = self.read(np.arange(start, stop))
+    def take(self, indices: Indices) -> Array:
+        """The rows of these numbers; BadRowsError where one of them is not there."""
+        rows, errors = self.read(indices)
         if errors:
             raise BadRowsError(errors)
         return rows
@@ -332,7 +356,46 @@ def _read_idx_header(stream: IO[bytes], path: str) -> tuple[tuple[int, ...], np.
     if not is_idx or not start[3]:
         raise DataError(
             f"{path}: is no IDX file: expected to begin with two zero bytes, a type and a number "
-            f"of dimensions, such as 00 00 08 03; found {start.hex(' ') or 'an empty file'}"
+            "of dimensions, such as 00 00 08 03; found "
+            f"{kind_of(start + stream.read(HEAD_BYTES)) or start.hex(' ')}"
         )
     rank = start[3]
     return struct.unpack(f">{rank}I", stream.read(4 * rank)), np.dtype(_IDX_DTYPES[start[2]])
+
+
+# CSV.
+
+
+def read_csv(path: str, max_bytes: int) -> Array:
+    """The numbers of a CSV file in UTF-8 without a header: float64 [rows, columns].
+
+    Empty lines are left out. DataError has the line where a row is of another length, or a
+    cell is no number.
+    """
+    content = io.BytesIO(files.read_bytes(path, max_bytes))
+    reader = csv.reader(io.TextIOWrapper(content, "utf-8-sig", newline=""))
+    numbers, columns = array("d"), 0
+    try:
+        for row in filter(None, reader):
+            columns = columns or len(row)
+            if len(row) != columns:
+                raise DataError(
+                    f"{path}, line {reader.line_num}: expected {columns} numbers, found {len(row)}"
+                )
+            # Python alone takes 1_000 for a number.
+            numbers.extend(float(cell.replace("_", "?")) for cell in row)
+    except DataError:
+        raise
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is no text in UTF-8") from error
+    except csv.Error as error:  # A cell of over 128 KiB, or a null character.
+        raise DataError(f"{path}, line {reader.line_num}: {error}") from error
+    except ValueError as error:
+        column = len(numbers) % columns
+        raise DataError(
+            f"{path}, line {reader.line_num}, column {column + 1}: {row[column][:40]!r} is no "
+            "number (expected numbers only, separated by commas, no header)"
+        ) from error
+    if not columns:
+        raise DataError(f"{path}: has no rows")
+    return np.array(numbers).reshape(-1, columns)

@@ -10,17 +10,19 @@ import numpy as np
 from absl import logging
 
 from data import DEFAULT_MEMORY_MB, RAMP, SHAPES, SKIP, STOP, files, named, shapes
-from data.arrays import NpyStore, read_npy, read_npz
+from data.arrays import NpyStore, example_keys, read_npy, read_npz
 from data.batches import split_rows, stopped_by
 from data.images import (
     IMAGE_SHAPE,
     ImageStore,
     as_images,
     as_labels,
+    can_be_fitted,
     choose,
     count_classes,
     find_parts,
     fit_images,
+    is_square,
     list_images,
     warn_out_of_range,
 )
@@ -30,7 +32,6 @@ from data.source import (
     HeldStore,
     Indices,
     LabelledSource,
-    PartlyHeldStore,
     Source,
     Store,
     Subset,
@@ -94,11 +95,11 @@ def open_image_data(
     """Opens images and their labels; DataError where they are missing or cannot be used.
 
     `spec` is "shapes"; "ramp", which is kept at `ramp_path`; the name of a data set of
-    `data.named`; an .npz file with X [N, 32, 32, 3] (uint8 or float) and Y [N]; an .npy file with
-    such an X, with Y beside it (x.npy, x.labels.npy); or a folder with one subfolder of PNG or JPEG
-    images per class, or with such folders in train/ and test/. Symbolic links are followed, out of
-    the folder too. Where there are no test images, `validation_fraction` of each class, in [0, 1),
-    is held out for them; the run's seed tells which.
+    `data.named`; an .npz file with X [N, 32, 32, 3] (uint8 or float) and Y [N], see `example_keys`;
+    an .npy file with such an X, with Y beside it (x.npy, x.labels.npy); or a folder with one
+    subfolder of images per class, or with such folders in train/ and test/. Symbolic links are
+    followed, out of the folder too. Where there are no test images, `validation_fraction` of each
+    class, in [0, 1), is held out for them; the run's seed tells which.
     """
     data = _open(spec, ramp_path, options)
     if not validation_fraction:
@@ -180,7 +181,7 @@ def _open_arrays(
 
 def _check_square(spec: str, image_shape: tuple[int, ...]) -> None:
     """Raises DataError unless images can be made to fit this shape: [S, S, 3] or [S, S, 1]."""
-    if len(image_shape) != 3 or image_shape[0] != image_shape[1] or image_shape[2] not in (1, 3):
+    if not is_square(image_shape):
         raise DataError(
             f"--data={spec}: its images can be made [S, S, 3] or [S, S, 1], and the model takes "
             f"{list(image_shape)}; give an .npz with such an X"
@@ -188,13 +189,26 @@ def _check_square(spec: str, image_shape: tuple[int, ...]) -> None:
 
 
 def _open_npz(path: str, options: ReadOptions) -> ImageData:
-    arrays = read_npz(path, MAX_NPZ_BYTES, required=("X", "Y"))
-    images = as_images(arrays["X"], f"{path}: X", options.image_shape)
-    labels = as_labels(arrays["Y"], f"{path}: Y")
-    if len(images) != len(labels):
-        raise DataError(f"{path}: X holds {len(images)} images, but Y {len(labels)} labels")
-    warn_out_of_range(images, f"{path}: X")
-    return _image_data([(images, labels)], count_classes(labels, f"{path}: Y"), options)
+    """Images, which are made to fit if they are uint8, and labels; perhaps some to test on, too."""
+    arrays = read_npz(path, MAX_NPZ_BYTES, example_keys)
+    splits, shape, names = [], options.image_shape, [*arrays]
+    if names != ["X", "Y"]:
+        logging.info("%s: read as images, labels, then those to test on: %s", path, names)
+    for name, label_name in zip(names[::2], names[1::2], strict=True):
+        images, labels = arrays[name], as_labels(arrays[label_name], f"{path}: {label_name}")
+        if images.shape[1:] != shape and can_be_fitted(images) and is_square(shape):
+            logging.info("%s: %s %s is resized to %s", path, name, [*images.shape], [*shape])
+            images = fit_images(images, shape[0], shape[2])
+        images = as_images(images, f"{path}: {name}", shape)
+        if len(images) != len(labels):
+            found = f"{len(images)} images, but {label_name} {len(labels)} labels"
+            raise DataError(f"{path}: {name} holds {found}")
+        warn_out_of_range(images, f"{path}: {name}")
+        splits.append((images, labels))
+    num_classes = count_classes(splits[0][1], f"{path}: {names[1]}")
+    if splits[-1][1].max() >= num_classes:
+        raise DataError(f"{path}: {names[-1]} has classes that {names[1]} has not")
+    return _image_data(splits, num_classes, options)
 
 
 def _open_npy(path: str, options: ReadOptions) -> ImageData:
@@ -213,6 +227,7 @@ def _open_npy(path: str, options: ReadOptions) -> ImageData:
         )
     num_classes = count_classes(labels, labels_path)
     (store,) = _read_if_small([images], options)
+    _check_readable(store, labels, tuple(map(str, range(num_classes))), options)
     if isinstance(store, HeldStore):
         warn_out_of_range(store.values, path)
     return _image_data([(store, labels)], num_classes, options)
@@ -233,6 +248,8 @@ def _open_folder(folder: str, options: ReadOptions) -> ImageData:
         labels.append(np.array([label_of[label] for _, label in chosen], np.int64))
     splits = [*zip(_read_if_small(stores, options), labels, strict=True)]
     taken = options.classes or names
+    for split in splits:
+        _check_readable(*split, taken, options)
     return _image_data(splits, len(taken), options._replace(classes=()), taken)  # Chosen already.
 
 
@@ -246,8 +263,26 @@ def _read_if_small(stores: Sequence[Store], options: ReadOptions) -> Sequence[St
     if share < 1:
         held = [int(share * s.shape[0]) if isinstance(s, ImageStore) else 0 for s in stores]
         pairs = zip(stores, held, strict=True)
-        return [PartlyHeldStore(s, most) if most else s for s, most in pairs]
+        return [HeldStore(s, most) if most else s for s, most in pairs]
+    whole = [HeldStore(s, s.shape[0]) for s in stores]
     try:
-        return [HeldStore(s, keep_bad=options.on_bad == SKIP) for s in stores]
+        for store in whole:
+            store.fill(keep_bad=options.on_bad == SKIP)
     except BadRowsError as bad:
         raise stopped_by(bad) from bad
+    return whole
+
+
+def _check_readable(
+    store: Store, labels: Indices, names: Sequence[str], options: ReadOptions
+) -> None:
+    """DataError for a class of which no image can be read, where bad ones are skipped."""
+    for label in np.unique(labels) if options.on_bad == SKIP else ():
+        for index in np.flatnonzero(labels == label):
+            try:
+                store.take(index[np.newaxis])
+                break
+            except BadRowsError as bad:
+                error = bad
+        else:
+            raise DataError(f"no image of the class {names[label]} can be read: {error}") from error

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import threading
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
@@ -11,9 +12,12 @@ import numpy as np
 import numpy.typing as npt
 from absl import logging
 from PIL import Image, ImageOps
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
 from data import files
 from data.shapes import ramp_images
@@ -29,12 +33,19 @@ MAX_FILE_BYTES = 4 * MAX_PIXELS + 1_000_000
 _SHARED_PIXELS = 4_000_000
 _LARGE = threading.Lock()
 # These classes, and not `Image.open`, which also tries formats that nobody checked, and measures
-# an image against a limit that is global to the process. Another format goes here, among the
-# suffixes in `prediction/file_inputs.py`, and into `tools/export_saved_model.py` (in a graph).
+# an image against a limit that is global to the process. `tools/export_saved_model.py` has graphs
+# decode the first two.
 _DECODERS: dict[bytes, type[ImageFile]] = {
-    b"\x89PNG\r\n\x1a\n": PngImageFile,
-    b"\xff\xd8\xff": JpegImageFile,
+    rb"\x89PNG\r\n\x1a\n": PngImageFile,
+    rb"\xff\xd8\xff": JpegImageFile,
+    rb"BM": BmpImageFile,
+    rb"GIF8[79]a": GifImageFile,
+    rb"RIFF.{4}WEBP": WebPImageFile,
 }
+FORMATS = "PNG, JPEG, BMP, WebP or GIF"
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif")
+# A run-length code of BMP may skip so many rows at once, for which Pillow takes memory.
+_SKIPPED_ROWS = 256
 # Where Pillow looks for the orientation of an image; most have none of it, and are not asked.
 _ORIENTED = frozenset({"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"})
 
@@ -42,24 +53,27 @@ _ORIENTED = frozenset({"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exi
 def decode_image(
     content: bytes, name: str, size: int = 32, channels: int = 3, *, ignore_exif: bool = False
 ) -> npt.NDArray[np.uint8]:
-    """Decodes a PNG or JPEG image, turns it as viewers do, and resizes it to a square, bilinear.
+    """Decodes an image file, turns it as viewers do, and resizes it to a square, bilinear.
 
     Transparency is dropped, of an animation the first image is taken, and of 16 bits per channel
-    the upper 8. With `ignore_exif`, the pixels are not turned, whatever the EXIF data say.
+    the upper 8. With `ignore_exif`, the pixels are not turned, whatever the EXIF data say. A size
+    of 0 is the image's own.
 
     Gives uint8 [size, size, channels]: RGB, or with one channel its brightness; DataError where it
-    is neither PNG nor JPEG, has more than `MAX_PIXELS`, or is damaged or cut short.
+    is in none of the `FORMATS`, has more than `MAX_PIXELS`, or is damaged or cut short.
     """
-    decoder = next((_DECODERS[start] for start in _DECODERS if content.startswith(start)), None)
+    kinds = (kind for head, kind in _DECODERS.items() if re.match(head, content, re.DOTALL))
+    decoder = next(kinds, None)
     if decoder is None:
-        raise DataError(f"{name}: is neither a PNG nor a JPEG image")
+        raise DataError(f"{name}: is no {FORMATS} image")
     try:
+        if decoder is WebPImageFile and content[12:16] == b"VP8X":
+            # Pillow takes memory for the canvas when it opens one. Format: RFC 9649.
+            sides = [int.from_bytes(content[at : at + 3], "little") + 1 for at in (24, 27)]
+            _check_pixels(name, *sides)
         image = decoder(io.BytesIO(content))  # Reads the header only.
-        if image.width * image.height > MAX_PIXELS:
-            raise DataError(
-                f"{name}: has {image.width} x {image.height} pixels; "
-                f"at most {MAX_PIXELS:,} are read"
-            )
+        rows = max(image.height, _SKIPPED_ROWS) if decoder is BmpImageFile else image.height
+        _check_pixels(name, image.width, rows)
         with _LARGE if image.width * image.height > _SHARED_PIXELS else nullcontext():
             image.load()
             if not ignore_exif and not _ORIENTED.isdisjoint(image.info):
@@ -72,24 +86,41 @@ def decode_image(
         raise DataError(f"{name}: is damaged or cut short: {error}") from error
 
 
+def _check_pixels(name: str, width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise DataError(f"{name}: has {width} x {height} pixels; at most {MAX_PIXELS:,} are read")
+
+
 def _pixels(image: Image.Image, size: int, channels: int) -> npt.NDArray[np.uint8]:
-    """The pixels of a decoded image: uint8 [size, size, channels]."""
+    """The pixels of a decoded image: uint8 [size, size, channels], of its own size where 0."""
     if image.mode.startswith("I"):  # 16-bit grey, which `convert` would clip at 255.
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     image.info.pop("transparency", None)  # `convert` warns that it is lost.
     if image.mode != "RGB":
         image = image.convert("RGB")
-    if image.size != (size, size):
+    if size and image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BILINEAR)
     pixels = np.asarray(image if channels == 3 else image.convert("L"))
-    return pixels.reshape(size, size, channels)
+    return pixels.reshape(*pixels.shape[:2], channels)
+
+
+def is_square(shape: tuple[int, ...]) -> bool:
+    """Whether images can be made to fit this shape: [S, S, 3] or [S, S, 1]."""
+    return len(shape) == 3 and shape[0] == shape[1] and shape[2] in (1, 3)
+
+
+def can_be_fitted(array: Any) -> bool:
+    """Whether `fit_images` takes it, which may be no array yet but have its shape and dtype."""
+    shape, is_bytes = array.shape, array.dtype == np.uint8
+    return is_bytes and 0 not in shape and (len(shape) == 3 or shape[3:] in ((1,), (3,)))
 
 
 def fit_images(images: Array, size: int, channels: int) -> Array:
-    """Makes of images, uint8 [N, H, W] or [N, H, W, 3], what `decode_image` does of their files."""
+    """Makes of images, uint8 [N, H, W], [N, H, W, 1] or [N, H, W, 3], what their files become."""
     fitted = np.empty((len(images), size, size, channels), np.uint8)
     for row, image in enumerate(images):
-        fitted[row] = _pixels(Image.fromarray(image), size, channels)
+        grey = image[..., 0] if image.shape[2:] == (1,) else image
+        fitted[row] = _pixels(Image.fromarray(grey), size, channels)
     return fitted
 
 
@@ -113,17 +144,17 @@ def decoding_workers(paths: Sequence[str]) -> int:
 
 _SHOWN = 20  # class names in an error
 _TRAIN, _TEST = "train", "test"
-# What Windows leaves in folders that hold images; hidden files are left out too.
-_LEFT_OUT = frozenset({"thumbs.db", "desktop.ini"})
+# What is hidden, and what systems, archivers, synchronisers, browsers and editors leave.
+_LEFT_OUT = re.compile(
+    r"\..*|thumbs\.db|ehthumbs.*\.db|desktop\.ini|icon\r|__macosx|\$recycle\.bin|@eadir|[@#]recycle"
+    r"|system volume information|lost\+found|__pycache__|.*~|~\$.*|#.*#|.*\.(tmp|part|crdownload)",
+    re.IGNORECASE,
+)
 
 
 def visible_names(folder: str) -> list[str]:
-    """The names in a folder, sorted, without hidden files and those that a desktop leaves."""
-    return [
-        name
-        for name in files.list_folder(folder)
-        if not name.startswith(".") and name.lower() not in _LEFT_OUT
-    ]
+    """The names in a folder, sorted, without those of what nobody has put there."""
+    return [name for name in files.list_folder(folder) if not _LEFT_OUT.fullmatch(name)]
 
 
 def class_names(folder: str) -> tuple[str, ...]:
@@ -198,7 +229,7 @@ def choose(wanted: Sequence[str], known: Sequence[str]) -> tuple[int, ...]:
 
 
 class ImageStore:
-    """PNG and JPEG files as a store: each is read and decoded when it is asked for."""
+    """Image files as a store: each is read and decoded when it is asked for."""
 
     def __init__(
         self,
@@ -209,6 +240,7 @@ class ImageStore:
     ) -> None:
         """Takes N files, of which nothing is read yet, to be made [S, S, C], C 3, or 1 for grey.
 
+        An S of 0 is each one's own size: then only those of one size are to be taken together.
         Their names in the folder are part of the digest. For `ignore_exif` see `decode_image`.
         """
         self.paths = paths
@@ -219,18 +251,18 @@ class ImageStore:
 
     def take(self, indices: Indices) -> Array:
         """See `Store.take`; RefusedError where a file is refused, or its folder is away."""
-        images = np.empty((len(indices), *self.shape[1:]), np.uint8)
+        images: list[Array] = []
         errors: dict[int, DataError] = {}
         for position, index in enumerate(indices.tolist()):
             try:
-                images[position] = files.retried(self._image, self.paths[index])
+                images.append(files.retried(self._image, self.paths[index]))
             except RefusedError:
                 raise
             except DataError as error:
                 errors[position] = error
         if errors:
             raise BadRowsError(errors)
-        return images
+        return np.stack(images) if images else np.empty((0, *self.shape[1:]), np.uint8)
 
     def _image(self, path: str) -> Array:
         _, _, size, channels = self.shape
@@ -245,6 +277,7 @@ class ImageStore:
 
 # Checks arrays that are said to be images and labels, and gives them their one dtype.
 
+_NUMBERED = "np.unique(Y, return_inverse=True)[1], which numbers the classes from 0"
 _MAX_LABEL = np.float64(2**31 - 1)  # Compared as float64, whatever the labels are.
 
 
@@ -254,7 +287,9 @@ def check_images(
     """Raises DataError unless these are images, uint8 or float [N, *image_shape], N above 0."""
     if not shape or shape[1:] != image_shape:
         expected = ", ".join(["N", *map(str, image_shape)])
-        raise DataError(f"{name}: expected the shape [{expected}], found {list(shape)}")
+        is_turned = shape[2:] + shape[1:2] == image_shape
+        mend = "; its channels come first: save np.moveaxis(X, 1, -1)" if is_turned else ""
+        raise DataError(f"{name}: expected the shape [{expected}], found {list(shape)}{mend}")
     if not shape[0]:
         raise DataError(f"{name}: holds no image")
     if dtype != np.uint8 and dtype.kind != "f":
@@ -291,11 +326,17 @@ def warn_out_of_range(images: Array, name: str) -> None:
 
 
 def as_labels(array: Array, name: str) -> npt.NDArray[np.int64]:
-    """Labels [N] as int64: integers, or floats that are whole, 0 or more; DataError for others."""
+    """Labels [N] or [N, 1] as int64: whole numbers from 0, maybe as floats; else a DataError."""
+    if array.ndim == 2 and array.shape[1] == 1:
+        logging.info("%s: the column %s is read as labels [N]", name, list(array.shape))
+        array = array[:, 0]
     if array.ndim != 1:
-        raise DataError(f"{name}: expected one label per image, [N], found {list(array.shape)}")
+        mend = "; of one-hot rows, save np.argmax(Y, axis=1)" if array.ndim == 2 else ""
+        found = list(array.shape)
+        raise DataError(f"{name}: expected one label per image, [N], found {found}{mend}")
     if array.dtype.kind not in "iuf":
-        raise DataError(f"{name}: expected labels as whole numbers, found {array.dtype}")
+        mend = f"; save {_NUMBERED}" if array.dtype.kind in "SU" else ""
+        raise DataError(f"{name}: expected labels as whole numbers, found {array.dtype}{mend}")
     # False for NaN too; far from where floats and uint64 no longer fit.
     good = (array >= 0) & (array <= _MAX_LABEL) & (np.floor(array) == array)
     if not good.all():
@@ -314,7 +355,8 @@ def count_classes(labels: npt.NDArray[np.int64], name: str) -> int:
     if len(present) < num_classes:
         absent = int(np.argmax(present != np.arange(len(present))))
         raise DataError(
-            f"{name}: the class {absent} has no image (the labels go up to {num_classes - 1})"
+            f"{name}: the class {absent} has no image (the labels go up to {num_classes - 1}); "
+            f"save {_NUMBERED}"
         )
     if num_classes < 2:
         raise DataError(f"{name}: all labels are 0; expected two classes or more")

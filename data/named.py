@@ -99,7 +99,7 @@ def check_ramp(path: str) -> None:
     """Raises DataError where the file that the ramp is kept in is there, and is not the ramp."""
     if not files.exists(path):
         return
-    found = read_npz(path, _MAX_RAMP_BYTES, required=("X", "Y"))
+    found = read_npz(path, _MAX_RAMP_BYTES, lambda _: ("X", "Y"))
     same_images = np.array_equal(as_images(found["X"], f"{path}: X"), ramp_images())
     if not same_images or not np.array_equal(found["Y"], ramp_labels()):
         raise DataError(
@@ -175,11 +175,12 @@ def _read(folder: str, stem: str, row_shape: tuple[int, ...]) -> tuple[str, Arra
 
 
 def find_file(folder: str, stem: str, rank: int) -> str | None:
-    """The path of a file under the first of its usual names that is there."""
-    for name in (f"{stem}{dot}idx{rank}-ubyte{end}" for end in ("", ".gz") for dot in "-."):
-        path = files.join(folder, name)
-        if files.exists(path) and not files.is_folder(path):
-            return path
+    """The path of a file of one of its usual names, also in a folder of such a name, or raw/."""
+    names = [f"{stem}{dot}idx{rank}-ubyte{end}" for end in ("", ".gz") for dot in "-."]
+    for place in ("", *names, "raw", "MNIST/raw"):  # As archivers and torchvision leave them.
+        for path in (os.path.join(folder, place, name) for name in names):
+            if files.exists(path) and not files.is_folder(path):
+                return path
     return None
 
 
@@ -187,4 +188,6 @@ def labels_beside(images_path: str) -> str | None:
     """Beside `t10k-images-idx3-ubyte`, `t10k-labels-idx1-ubyte`; None where there is none."""
     folder, name = os.path.split(images_path)
     found = _IMAGES.fullmatch(name)
+    if _IMAGES.fullmatch(os.path.basename(folder)):  # Each file is in a folder of its name.
+        folder = os.path.dirname(folder)
     return find_file(folder, f"{found[1]}labels", 1) if found else None

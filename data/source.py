@@ -125,62 +125,47 @@ Source: TypeAlias = LabelledSource | Subset
 
 
 class HeldStore:
-    """What another store has, read into memory: `values`, [N, ...]; those of bad rows are zeros."""
-
-    def __init__(self, store: Store, *, keep_bad: bool) -> None:
-        """Reads all rows; BadRowsError where one is bad, unless they are kept for `take`."""
-        self.values: Array = np.zeros(store.shape, store.dtype)
-        self.shape, self.dtype, self.workers = store.shape, store.dtype, 1
-        self._errors: dict[int, DataError] = {}
-        self._store, self._keep_bad = store, keep_bad
-        firsts = range(0, len(self.values), _ROWS_PER_TASK)
-        with ThreadPoolExecutor(store.workers, thread_name_prefix="hold") as executor:
-            for _ in executor.map(self._read, firsts):
-                pass  # In order, so that the error is of the first bad row.
-
-    def _read(self, first: int) -> None:
-        rows = np.arange(first, min(first + _ROWS_PER_TASK, len(self.values)))
-        try:
-            self.values[rows] = self._store.take(rows)
-        except BadRowsError as bad:
-            if not self._keep_bad:
-                raise
-            self._errors.update({int(rows[place]): bad.errors[place] for place in bad.errors})
-            good = np.delete(rows, list(bad.errors))
-            self.values[good] = self._store.take(good)
-
-    def take(self, indices: Indices) -> Array:
-        """See `Store.take`."""
-        if self._errors:
-            numbers = enumerate(indices.tolist())
-            bad = {place: self._errors[row] for place, row in numbers if row in self._errors}
-            if bad:
-                raise BadRowsError(bad)
-        return self.values.take(indices, axis=0)
-
-    def digest(self) -> str:
-        """See `Store.digest`."""
-        return self._store.digest()
-
-
-class PartlyHeldStore:
     """Another store, with as many of its rows in memory as may be: those asked for first."""
 
     def __init__(self, store: Store, most: int) -> None:
         """Takes how many rows may be in memory; none is read yet."""
         self.shape, self.dtype, self.workers = store.shape, store.dtype, store.workers
         self._store = store
-        self._held: Array = np.empty((most, *store.shape[1:]), store.dtype)
+        self.values: Array = np.zeros((most, *store.shape[1:]), store.dtype)
         self._places = np.full(store.shape[0], -1)  # Of each row in what is held; -1 for none.
         self._count = 0
         self._lock = threading.Lock()
+        self._errors: dict[int, DataError] = {}  # Of rows that were found bad by `fill`.
+
+    def fill(self, *, keep_bad: bool) -> dict[int, DataError]:
+        """Asks for all rows, in parallel; gives the bad ones, or raises BadRowsError for them."""
+
+        def ask(first: int) -> None:
+            rows = np.arange(first, min(first + _ROWS_PER_TASK, self.shape[0]))
+            try:
+                self.take(rows)
+            except BadRowsError as bad:
+                if not keep_bad:
+                    raise
+                self._errors.update({int(rows[place]): e for place, e in bad.errors.items()})
+                self.take(np.delete(rows, list(bad.errors)))
+
+        with ThreadPoolExecutor(self.workers, thread_name_prefix="hold") as executor:
+            for _ in executor.map(ask, range(0, self.shape[0], _ROWS_PER_TASK)):
+                pass  # In order, so that the error is of the first bad row.
+        self.workers = self.workers if len(self.values) < self.shape[0] else 1
+        return self._errors
 
     def take(self, indices: Indices) -> Array:
         """See `Store.take`."""
         places = self._places.take(indices)
         new = np.flatnonzero(places < 0)
         if not len(new):
-            return self._held.take(places, axis=0)
+            return self.values.take(places, axis=0)
+        if self._errors:
+            told = {place: self._errors.get(int(indices[place])) for place in new.tolist()}
+            if bad := {place: error for place, error in told.items() if error}:
+                raise BadRowsError(bad)
         try:
             read = self._store.take(indices.take(new))
         except BadRowsError as bad:
@@ -190,18 +175,18 @@ class PartlyHeldStore:
         if len(new) == len(indices):
             return read
         values = np.empty((len(indices), *self.shape[1:]), self.dtype)
-        values[new], values[places >= 0] = read, self._held[places[places >= 0]]
+        values[new], values[places >= 0] = read, self.values[places[places >= 0]]
         return values
 
     def _hold(self, indices: Indices, values: Array) -> None:
         """Keeps what there is room for, and no other thread has kept meanwhile."""
         with self._lock:
-            room = len(self._held) - self._count
+            room = len(self.values) - self._count
             # A batch that reaches into the next epoch may have a row twice.
             _, firsts = np.unique(indices, return_index=True)
             rows = firsts[self._places.take(indices.take(firsts)) < 0][:room]
             places = np.arange(self._count, self._count + len(rows))
-            self._held[places] = values[rows]
+            self.values[places] = values[rows]
             self._places[indices[rows]] = places  # Last: other threads read without the lock.
             self._count += len(rows)
 

@@ -6,17 +6,19 @@ Whatever a user can mend is a CheckpointError, DataError or PredictionError of o
 import dataclasses
 import functools
 import json
+import math
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from enum import Enum, auto
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging
 from tqdm import tqdm
 
 from data.batches import read_ahead
+from data.source import Indices
 from errors import PredictionError
 from metagraph.description import Array, Model, RunnableGraph, TensorInfo, as_numpy_dtype
 from prediction import output, plan
@@ -28,6 +30,7 @@ from prediction.plan import Feed, ModelFile, RowInputs, answers
 from prediction.request import MEGABYTE, PredictConfig
 
 _SHOWN = 8  # Test images of a model of the built-in shapes, where no rows are given.
+_OF = " of "  # Between a tensor and the image that a result is for; no tensor's name has spaces.
 
 
 def predict(config: PredictConfig) -> str:
@@ -52,7 +55,7 @@ def _predict(config: PredictConfig, meta: ModelFile) -> str:
     if config.format == "json":
         return output.as_json(result)
     _say_what_was_read(meta)
-    return output.as_text(result)
+    return output.as_text(result, shorten=sys.stdout.isatty())
 
 
 def _listing(config: PredictConfig, meta: ModelFile) -> str:
@@ -128,12 +131,12 @@ def evaluate(
     plan.check_fed(meta, wanted, fed)
     with answers(meta).load(wanted, fed, config) as graph:
         values = [plan.value_for(info, feeds, inputs) for info in graph.feeds]
-        results = _results(graph, values, meta, config)
-    outputs = {name: results[name] for name in fetches}
+        results = _results(graph, values, inputs.names, meta, config)
+    outputs = {n: value for n, value in results.items() if n.partition(_OF)[0] in fetches}
     classification = _classification(results, model, inputs) if is_report else None
     checkpoint = answers(meta).checkpoint
-    report = Report(meta.path, checkpoint, outputs, classification, rows=not config.fetch)
-    return report, inputs
+    rows = not config.fetch
+    return Report(meta.path, checkpoint, outputs, classification, rows, config.top_k), inputs
 
 
 def _inputs(
@@ -146,10 +149,9 @@ def _inputs(
 ) -> RowInputs:
     """The rows of --input, or those of the built-in data that the model was trained on."""
     if config.input:
-        max_bytes = config.max_input_mb * MEGABYTE
         paths = plan.files_by_tensor(meta, model, fetches, config.input, feeds)
         infos = answers(meta).describe([*paths], config)
-        return plan.open_inputs(infos, model, paths, max_bytes, ignore_exif=config.ignore_exif)
+        return plan.open_inputs(infos, model, paths, config)
     missing = plan.unfed(meta, fetches, feeds)
     is_input = len(missing) == 1 and missing == tuple(model.inputs.values())
     if feeds or model.trained_on is None or not is_input:
@@ -161,10 +163,11 @@ def _inputs(
 def _results(
     graph: RunnableGraph,
     values: Sequence[Rows | Array],
+    row_names: Sequence[str],
     meta: ModelFile,
     config: PredictConfig,
 ) -> dict[str, Array]:
-    """The value of each fetched tensor, by name."""
+    """The values of fetched tensors, by name; `y:0 of a.png` where images differ in its shape."""
     fed = {i.name: v for i, v in zip(graph.feeds, values, strict=True) if isinstance(v, Rows)}
     if fed:
         kinds = [_kind(meta, info, fed) for info in graph.fetches]
@@ -177,8 +180,12 @@ def _results(
         arrays = [value for value in values if not isinstance(value, Rows)]
         results = graph.run(*arrays)
         _warn_if_random(graph, arrays, results)
-    plain = {}
+    plain: dict[str, Array] = {}
     for info, value in zip(graph.fetches, results, strict=True):
+        if isinstance(value, list):
+            names = (f"{info.name}{_OF}{row}" for row in row_names)
+            plain.update(zip(names, map(as_numpy_dtype, value), strict=True))
+            continue
         plain[info.name] = as_numpy_dtype(value)
         if plain[info.name].dtype != value.dtype:
             dtypes = value.dtype, plain[info.name].dtype
@@ -196,7 +203,7 @@ def _warn_if_random(graph: RunnableGraph, fed: Sequence[Array], results: Sequenc
 def _classification(
     results: Mapping[str, Array], model: Model, inputs: RowInputs
 ) -> Classification | None:
-    if model.classifier is None:
+    if model.classifier is None or not {*model.classifier[:2]} <= {*results}:
         return None
     classes = results[model.classifier.classes]
     probabilities = results[model.classifier.probabilities]
@@ -268,14 +275,25 @@ def choose_batching(
     return Batching(num_rows, fixed=False)
 
 
+def _of_one_size(feeds: Sequence[Rows | Array], num_rows: int) -> list[Indices]:
+    """The numbers of the rows that may run together: images of one size, the largest first."""
+    known = [feed.sizes for feed in feeds if isinstance(feed, Rows) and feed.sizes]
+    groups: dict[Any, list[int]] = {} if known else {(): [*range(num_rows)]}
+    for row, sizes in enumerate(zip(*known, strict=True)):
+        groups.setdefault(sizes, []).append(row)
+    largest = sorted(groups, key=lambda sizes: -sum(map(math.prod, sizes)))
+    return [np.array(groups[sizes]) for sizes in largest]
+
+
 def _fast_size(feeds: Sequence[Rows]) -> int:
     """The rows of one run where nobody asks for a number: fewer where they are large."""
     return max(1, min(DEFAULT_BATCH_SIZE, DEFAULT_BATCH_BYTES // max(1, _row_bytes(feeds))))
 
 
 def _row_bytes(feeds: Sequence[Rows]) -> int:
-    """What the first row takes in all feeds."""
-    firsts = [feed.batch(0, 1) for feed in feeds]
+    """What the first row of the largest images takes in all feeds."""
+    first = _of_one_size(feeds, len(feeds[0]))[0][:1]
+    firsts = [feed.take(first) for feed in feeds]
     return sum(sum(map(len, f.flat)) if f.dtype.kind == "O" else f.nbytes for f in firsts)
 
 
@@ -286,7 +304,7 @@ def run_rows(
     batch_size: int | None = None,
     *,
     exact: bool = False,
-) -> list[Array]:
+) -> list[Any]:
     """Runs all rows through the graph; gives the rows of each fetch in order, or its one value.
 
     `feeds` has, for each of `graph.feeds`, rows to be fed a batch at a time, or an array to be fed
@@ -301,6 +319,9 @@ def run_rows(
     fed = [*zip(graph.feeds, feeds, strict=False)]
     batching = choose_batching(fed, fetches, batch_size, num_rows)
     rows = [feed for feed in feeds if isinstance(feed, Rows)]
+    if Kind.WHOLE in kinds and not batching.fixed and len(_of_one_size(feeds, num_rows)) > 1:
+        whole = graph.fetches[kinds.index(Kind.WHOLE)].name
+        raise PredictionError(f"{whole} is one value over all rows, and images differ in size")
     is_plain = not exact or batching.fixed or not graph.is_pure or Kind.WHOLE in kinds
     if is_plain or any(feed.columns for feed in rows):
         return _run_batches(graph, graph.run, feeds, kinds, batching)
@@ -320,55 +341,67 @@ def _run_batches(
     feeds: Sequence[Rows | Array],
     kinds: Sequence[Kind],
     batching: Batching,
-) -> list[Array]:
+) -> list[Any]:
     """Runs the rows batch by batch, with a progress bar; see `run_rows`."""
     num_rows = len(next(feed for feed in feeds if isinstance(feed, Rows)))
     fetches = [*zip(graph.fetches, kinds, strict=True)]
     size, fixed = batching
-    values: list[Array] = []
+    groups = _of_one_size(feeds, num_rows)
+    several = len(groups) > 1
+    runs = [group[at : at + size] for group in groups for at in range(0, len(group), size)]
+    values: list[Any] = []
     # The bar appears after a second, on a terminal only, and goes when it is full.
     with tqdm(
         total=num_rows, unit="row", file=sys.stderr, disable=None, leave=False, delay=1
     ) as progress:
-        for step, batch in enumerate(_batches(feeds, batching, num_rows)):
-            results, start = run(*batch), step * size
-            rows = min(size, num_rows - start)
+        for step, batch in enumerate(_batches(feeds, batching, runs)):
+            results, numbers = run(*batch), runs[step]
+            rows = len(numbers)
             if step == 0:
                 _warn_if_random(graph, batch, results)
             if rows == num_rows and (rows == size or not fixed):
                 return results  # One run of all rows: its values as they are.
-            if fixed and size == 1:  # All of a value is that row's.
+            if (fixed and size == 1) or (several and rows == 1):  # All of a value is that row's.
                 results = [r if r.shape[:1] == (1,) else r[np.newaxis] for r in results]
             values = values or [
                 first
                 if kind is Kind.CONSTANT
+                else {}
+                if several
                 else np.empty((num_rows, *first.shape[1:]), first.dtype)
                 for kind, first in zip(kinds, results, strict=True)
             ]
             for (info, kind), value, result in zip(fetches, values, results, strict=True):
                 if kind is not Kind.CONSTANT:
-                    expected = (size if fixed else rows, *value.shape[1:])
+                    expected = (size if fixed else rows, *(result if several else value).shape[1:])
                     _check_shape(info.name, result, expected, batching, num_rows)
-                    value[start : start + rows] = result[:rows]
+                    if several:
+                        value.update(zip(numbers, np.split(result[:rows], rows), strict=True))
+                    else:
+                        value[numbers] = result[:rows]
             progress.update(rows)
-    return values
+    return [_in_order(value) if isinstance(value, dict) else value for value in values]
+
+
+def _in_order(rows: Mapping[int, Array]) -> Array | list[Array]:
+    """Rows [1, ...] as one array; each by itself where they are of several shapes."""
+    ordered = [rows[number] for number in sorted(rows)]
+    return np.concatenate(ordered) if len({row.shape for row in ordered}) == 1 else ordered
 
 
 def _batches(
-    feeds: Sequence[Rows | Array], batching: Batching, num_rows: int
+    feeds: Sequence[Rows | Array], batching: Batching, runs: Sequence[Indices]
 ) -> Iterator[list[Array]]:
-    """What each run is fed, read while the one before it runs."""
+    """What each run is fed, the rows of these numbers, read while the one before it runs."""
 
     def batch(step: int) -> list[Array]:
-        start = step * batching.size
-        stop = min(start + batching.size, num_rows)
-        read = [feed.batch(start, stop) if isinstance(feed, Rows) else feed for feed in feeds]
+        read = [feed.take(runs[step]) if isinstance(feed, Rows) else feed for feed in feeds]
         if not batching.fixed:
             return read
         pairs = zip(feeds, read, strict=True)
         return [filled(v, batching.size) if isinstance(f, Rows) else v for f, v in pairs]
 
-    return read_ahead(batch, 0, -(-num_rows // batching.size))
+    return read_ahead(batch, 0, len(runs))
 
 
 def _check_shape(

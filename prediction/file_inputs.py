@@ -4,15 +4,12 @@ Each function raises DataError where a file cannot be read, and PredictionError 
 rows, or they do not fit the tensor.
 """
 
-import csv
 import dataclasses
-import io
 import math
 import os
 import re
 import struct
-from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,13 +17,13 @@ import numpy.typing as npt
 from absl import logging
 
 from checkpoints.dtypes import STRING
-from data import files, images
-from data.arrays import NpyRows, open_npy, read_idx, read_npy, read_npz
+from data import DEFAULT_MEMORY_MB, SKIP, STOP, files, images
+from data.arrays import NpyRows, example_keys, open_npy, read_csv, read_idx, read_npy, read_npz
 from data.files import read_bytes
 from data.images import MAX_FILE_BYTES, as_labels, not_finite, warn_out_of_range
 from data.named import labels_beside
-from data.source import HeldStore
-from errors import DataError, PredictionError
+from data.source import HeldStore, Indices, Store
+from errors import BadRowsError, DataError, PredictionError, first_few
 from metagraph.description import Array, Classifier, TensorInfo, fit_dtype, fits_shape, format_shape
 
 Labels = npt.NDArray[np.int64]
@@ -37,28 +34,34 @@ class Rows:
     """Values whose first dimension is the row, for one tensor, read a batch at a time."""
 
     length: int
-    read: Callable[[int, int], Array]  # The rows [start, stop), in a dtype that goes over.
+    read: Callable[[Indices], Array]  # The rows of these numbers, ascending, in a dtype that fits.
     info: TensorInfo
     source: str  # Where they are from, for an error line.
     scale: float | None = None  # What uint8 values are multiplied by for a float tensor.
     finite: bool = False  # Whether a NaN or an infinity is an error, as in an image.
     flat: bool = False  # Whether each row is laid out as one dimension for the tensor.
     columns: bool = False  # Whether the tensor takes them as its columns, all at once.
+    sizes: Sequence[tuple[int, ...]] = ()  # Of rows that differ: those alike run together.
 
     def __len__(self) -> int:
         return self.length
 
-    def batch(self, start: int, stop: int) -> Array:
-        """The rows [start, stop) in the tensor's dtype; uint8 is scaled as in training, to the bit.
+    def part(self, numbers: Indices) -> "Rows":
+        """The rows of these numbers alone."""
+        sizes = [self.sizes[number] for number in numbers] if self.sizes else ()
+        rows = dataclasses.replace(self, length=len(numbers), sizes=sizes)
+        return dataclasses.replace(rows, read=lambda wanted: self.read(numbers[wanted]))
+
+    def take(self, numbers: Indices) -> Array:
+        """Some rows in the tensor's dtype; uint8 is scaled as in training, to the bit.
 
         Raises DataError where a file cannot be read, or is damaged, PredictionError where a value
         does not go over into the dtype, or is not finite.
         """
-        values = self.read(start, stop)
+        values = self.read(numbers)
         if self.finite and (bad := not_finite(values)):
-            raise PredictionError(
-                f"{self.source}: row {start + bad[0]} (the first such) holds NaN or infinity"
-            )
+            first = f"row {numbers[bad[0]]} (the first such)"
+            raise PredictionError(f"{self.source}: {first} holds NaN or infinity")
         values = values.reshape(len(values), -1) if self.flat else values
         values = np.ascontiguousarray(values.T) if self.columns else values
         if values.dtype == np.uint8 and self.scale is not None and self.info.dtype.is_floating:
@@ -71,8 +74,11 @@ def array_rows(
 ) -> Rows:
     """The rows of an array [N, ...], in memory or not."""
 
-    def read(start: int, stop: int) -> Array:
-        return values.rows(start, stop) if isinstance(values, NpyRows) else values[start:stop]
+    def read(numbers: Indices) -> Array:
+        if isinstance(values, NpyRows):
+            return values.take(numbers)
+        first, last = numbers[[0, -1]]
+        return values[first : last + 1] if last - first < len(numbers) else values[numbers]
 
     return Rows(len(values), read, info, source, scale)
 
@@ -86,6 +92,8 @@ class Target(NamedTuple):
     classifier: Classifier | None  # Without one, labels are of no use.
     image_shape: tuple[int, int, int] | None = None  # Of the image that a row holds: H, W, C.
     ignore_exif: bool = False  # Whether image files stay as they are stored.
+    resize: bool = False  # Whether images in an array are made to fit, as files are.
+    on_bad: str = STOP  # Or SKIP, to leave out files that are no images.
 
     @property
     def flat_image(self) -> tuple[int, int, int] | None:
@@ -95,6 +103,14 @@ class Target(NamedTuple):
         is_row = self.info.shape[1:] == (math.prod(self.image_shape),)
         return self.image_shape if is_row else None
 
+    @property
+    def image(self) -> tuple[int, int, int] | None:
+        """The image that a row takes, H and W 0 where they are open; None where it takes none."""
+        shape = tuple(size or 0 for size in self.flat_image or (self.info.shape or ())[1:])
+        if len(shape) == 3 and not any(shape[:2]):
+            shape = (0, 0, shape[2] or 3)
+        return (shape[0], shape[1], shape[2]) if images.is_square(shape) else None
+
 
 class Input(NamedTuple):
     """Rows, the name of each (its file, or its number from 0), and its true class where known."""
@@ -102,6 +118,7 @@ class Input(NamedTuple):
     rows: Rows
     names: Sequence[str]
     labels: Labels | None = None
+    bad: Collection[int] = ()  # The numbers of rows that cannot be read.
 
 
 def numbered(rows: Rows) -> Input:
@@ -122,15 +139,21 @@ def open_npy_input(path: str, target: Target, max_bytes: int) -> Input:
 
 
 def open_npz_input(path: str, target: Target, max_bytes: int) -> Input:
-    """The rows X of an .npz file, and for a classifier the labels Y; see `open_array`."""
+    """The rows X of an .npz file, and for a classifier the labels Y; see `open_array`.
+
+    As in training, they may have other names, and images are resized; those to test on are taken.
+    """
     arrays: dict[str, Array] = read_npz(path, max_bytes)
-    if "X" not in arrays:
+    *_, x, y = example_keys(arrays)
+    if x not in arrays:
         raise PredictionError(
             f"{path}: expected an array X (and Y, the labels), found "
             f"{', '.join(sorted(arrays)) or 'none'}; arrays under tensor names go to --feed"
         )
-    opened = open_array(arrays["X"], f"{path}: X", target)
-    return _labelled(opened, arrays["Y"], f"{path}: Y", target) if "Y" in arrays else opened
+    if x != "X":
+        logging.info("%s: the rows are %s, and their labels %s", path, x, y)
+    opened = open_array(arrays[x], f"{path}: {x}", target._replace(resize=True))
+    return _labelled(opened, arrays[y], f"{path}: {y}", target) if y in arrays else opened
 
 
 def open_idx_input(path: str, target: Target, max_bytes: int) -> Input:
@@ -174,9 +197,12 @@ def open_array(values: Array | NpyRows, source: str, target: Target) -> Input:
     columns = len(shape) == 1 and info.shape == (*shape, None)
     square = columns and values.shape[0] == shape[0] > 1
     own = info.shape and (None, *info.shape[1:])
-    fits = bool(values.shape) and fits_shape(own, values.shape)
-    if square or not (flat or fits):
-        hint = ", whose rows could be meant as columns: use --feed, or fewer rows" if square else ""
+    fits = flat or (bool(values.shape) and fits_shape(own, values.shape))
+    size = target.image if not fits and images.can_be_fitted(values) else None
+    if square or not (fits or (size and target.resize)):
+        hint = "; --resize makes images fit, as files of them are made" if size else ""
+        if square:
+            hint = ", whose rows could be meant as columns: use --feed, or fewer rows"
         raise PredictionError(
             f"{source}: {info.name} takes {info.dtype.name} {format_shape(info.shape)}, "
             f"found {values.dtype} {format_shape(values.shape)}{hint}"
@@ -184,10 +210,13 @@ def open_array(values: Array | NpyRows, source: str, target: Target) -> Input:
     if not len(values):
         raise PredictionError(f"{source}: has no rows")
     is_image = target.scale is not None and values.dtype.kind == "f"
-    rows = dataclasses.replace(
-        array_rows(values, info, source, target.scale), finite=is_image, flat=flat, columns=columns
-    )
-    rows.batch(0, 1)  # A dtype that does not go over is told before the checkpoint is read.
+    rows = array_rows(values, info, source, target.scale)
+    if size is not None:
+        logging.info("%s: %s is resized to %s", source, [*values.shape], [*size])
+        stored, flat = rows.read, target.flat_image is not None
+        rows = dataclasses.replace(rows, read=lambda n: images.fit_images(stored(n), *size[::2]))
+    rows = dataclasses.replace(rows, finite=is_image, flat=flat, columns=columns)
+    rows.take(np.array([0]))  # A dtype that does not go over is told before the checkpoint is read.
     if is_image and isinstance(values, np.ndarray):
         warn_out_of_range(values, source)
     return numbered(rows)
@@ -228,24 +257,20 @@ def open_folder_input(folder: str, target: Target) -> Input:
 def open_images(
     paths: Sequence[str], names: Sequence[str], labels: Labels | None, target: Target
 ) -> Input:
-    """Image files, decoded to the size that the tensor takes; for strings, as they are.
+    """Image files, decoded to the size that the tensor takes, or their own; bytes for strings.
 
     As in training, an image is turned as its EXIF orientation says, unless that is to be ignored,
-    and resized as a whole, bilinear, whatever its proportions. A graph that decodes the files
-    itself does not turn them.
+    and resized as a whole, bilinear. A graph that decodes the files itself does not turn them.
     """
     info = target.info
 
-    def as_they_are(start: int, stop: int) -> Array:
-        return as_objects([read_bytes(path, MAX_FILE_BYTES) for path in paths[start:stop]])
+    def as_they_are(numbers: Indices) -> Array:
+        return as_objects([read_bytes(paths[n], MAX_FILE_BYTES) for n in numbers])
 
     if takes_strings(info):
         return Input(Rows(len(paths), as_they_are, info, paths[0]), names, labels)
-    flat = target.flat_image
-    height, width, channels = flat or (
-        info.shape[1:] if info.shape and len(info.shape) == 4 else (0, 0, 0)
-    )
-    if not height or height != width or channels not in (1, 3):
+    shape = target.image
+    if shape is None:
         raise PredictionError(
             f"{paths[0]}: {info.name} takes {info.dtype.name} {format_shape(info.shape)}; images "
             "are for a tensor of shape [?, size, size, 3] or [?, size, size, 1], or for one whose "
@@ -253,14 +278,30 @@ def open_images(
         )
     if target.scale is None and info.dtype.is_floating:
         logging.warning("the graph records no scale for images: they are fed as 0 to 255")
-    shape = (height, width, channels)
+    store: Store = images.ImageStore(paths, "", shape, target.ignore_exif)
+    sizes: list[tuple[int, ...]] = [()] * (0 if shape[0] else len(paths))
+    bad: dict[int, DataError] = {}
+    if shape[0]:
+        held = HeldStore(store, min(len(paths), DEFAULT_MEMORY_MB * 10**6 // math.prod(shape)))
+        store, bad = held, held.fill(keep_bad=True)
+    for row in range(len(sizes)):
+        try:
+            sizes[row] = store.take(np.array([row])).shape
+        except BadRowsError as error:
+            bad[row] = error.errors[0]
+    _tell_bad([str(bad[row]) for row in sorted(bad)], len(paths), target.on_bad)
+    rows = Rows(len(paths), store.take, info, paths[0], target.scale)
+    flat = target.flat_image is not None
+    return Input(dataclasses.replace(rows, flat=flat, sizes=sizes), names, labels, bad)
 
-    def decoded(start: int, stop: int) -> Array:
-        store = images.ImageStore(paths[start:stop], "", shape, target.ignore_exif)
-        return HeldStore(store, keep_bad=False).values
 
-    rows = Rows(len(paths), decoded, info, paths[0], target.scale, flat=flat is not None)
-    return Input(rows, names, labels)
+def _tell_bad(errors: Sequence[str], num_files: int, on_bad: str) -> None:
+    """Says which files are left out; DataError where none may be, or all are."""
+    if errors and (on_bad == STOP or len(errors) == num_files):
+        every = f"none of the {num_files} files is an image: "
+        raise DataError((every if on_bad == SKIP and errors[1:] else "") + errors[0])
+    if errors:
+        logging.warning("left out: %s", first_few(errors, 20, "; "))
 
 
 # Files of text, and records.
@@ -288,39 +329,6 @@ def open_csv_input(path: str, target: Target, max_bytes: int) -> Input:
             )
         values = values.reshape(-1, *shape)
     return open_array(values, path, target)
-
-
-def read_csv(path: str, max_bytes: int) -> Array:
-    """The numbers of a CSV file in UTF-8 without a header: float64 [rows, columns].
-
-    Empty lines are left out. PredictionError has the line where a row is of another length, or a
-    cell is no number.
-    """
-    content = io.BytesIO(read_bytes(path, max_bytes))
-    reader = csv.reader(io.TextIOWrapper(content, "utf-8-sig", newline=""))
-    numbers, columns = array("d"), 0
-    try:
-        for row in filter(None, reader):
-            columns = columns or len(row)
-            if len(row) != columns:
-                raise PredictionError(
-                    f"{path}, line {reader.line_num}: expected {columns} numbers, found {len(row)}"
-                )
-            # Python alone takes 1_000 for a number.
-            numbers.extend(float(cell.replace("_", "?")) for cell in row)
-    except UnicodeDecodeError as error:
-        raise PredictionError(f"{path}: is no text in UTF-8") from error
-    except csv.Error as error:  # A cell of over 128 KiB, or a null character.
-        raise PredictionError(f"{path}, line {reader.line_num}: {error}") from error
-    except ValueError as error:
-        column = len(numbers) % columns
-        raise PredictionError(
-            f"{path}, line {reader.line_num}, column {column + 1}: {row[column][:40]!r} is no "
-            "number (expected numbers only, separated by commas, no header)"
-        ) from error
-    if not columns:
-        raise PredictionError(f"{path}: has no rows")
-    return np.array(numbers).reshape(-1, columns)
 
 
 def takes_strings(info: TensorInfo) -> bool:
@@ -398,7 +406,24 @@ _READERS: Mapping[str, Callable[[str, Target, int], Input]] = {
     ".tfrecord": open_strings_input,
     ".tfrecords": open_strings_input,
 }
-_IMAGES = (".png", ".jpg", ".jpeg")
+
+
+def open_files(paths: Sequence[str], target: Target, max_bytes: int = MAX_BYTES) -> Input:
+    """Opens what is given for one tensor: several are a row each, see `open_images`."""
+    if len(paths) == 1:
+        return open_input(paths[0], target, max_bytes)
+    for path in paths:
+        files.size(path)
+        if not _is_row(path, target):
+            what = f"several of --input for {target.info.name} are images, a row each"
+            raise PredictionError(f"{path}: {what}; give other rows in one file or folder")
+    return open_images(paths, paths, None, target)
+
+
+def _is_row(path: str, target: Target) -> bool:
+    """Whether a file is an image or, for a tensor of strings, of any kind that has no reader."""
+    suffix = os.path.splitext(path)[1].lower()
+    return suffix in images.SUFFIXES or (takes_strings(target.info) and suffix not in _READERS)
 
 
 def open_input(path: str, target: Target, max_bytes: int = MAX_BYTES) -> Input:
@@ -415,10 +440,10 @@ def open_input(path: str, target: Target, max_bytes: int = MAX_BYTES) -> Input:
     if suffix in _READERS:
         return _READERS[suffix](path, target, max_bytes)
     files.size(path)  # Before the shape: a missing file is the nearer cause.
-    if suffix not in _IMAGES and not takes_strings(target.info):
+    if not _is_row(path, target):
         what = f"a {suffix} file" if suffix else "a file without a suffix"
         raise PredictionError(
-            f"{path}: {what} is not taken; --input takes .npy, .npz, .csv, PNG and JPEG images, a "
-            "folder of those, IDX files, and for a tensor of strings .txt and .tfrecord"
+            f"{path}: {what} is not taken; --input takes .npy, .npz, .csv, {images.FORMATS} "
+            "images, a folder of those, IDX files, and for a tensor of strings .txt and .tfrecord"
         )
     return open_images([path], [path], None, target)

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +16,8 @@ from cli.terminal import one_line
 from data import files
 from errors import DataError, PredictionError, ToolError, first_few
 from metagraph.description import Array, TensorInfo, format_shape, json_value
+
+_MOST_ROWS, _FIRST_ROWS = 50, 10  # On a terminal, those shown, and those of more.
 
 
 class Classification(NamedTuple):
@@ -34,6 +37,19 @@ class Classification(NamedTuple):
     def probability(self) -> Array:
         """Of each row's class: float [N]."""
         return np.asarray(self.probabilities[np.arange(len(self.classes)), self.classes])
+
+    def likeliest(self, count: int) -> Iterator[tuple[str, list[tuple[str, Any]], str | None]]:
+        """Each row's name; its class, then others, with probabilities as JSON; its true class."""
+        order = self.classes[:, np.newaxis]
+        if count > 1:
+            ranked = self.probabilities.astype(np.float64)
+            np.put_along_axis(ranked, order, np.inf, axis=1)
+            order = np.argsort(-ranked, axis=1, kind="stable")[:, :count]
+        values = json_value(np.take_along_axis(self.probabilities, order, axis=1))
+        for row, name in enumerate(self.names):
+            label = None if self.labels is None else self.class_name(int(self.labels[row]))
+            classes = map(self.class_name, order[row].tolist())
+            yield name, [*zip(classes, values[row], strict=True)], label
 
 
 class Share(NamedTuple):
@@ -73,13 +89,20 @@ class Report(NamedTuple):
     outputs: Mapping[str, Array]
     classification: Classification | None
     rows: bool  # Whether the classification's rows are shown in place of the tensors.
+    top_k: int = 1  # How many classes of a row are shown.
 
 
-def as_text(report: Report) -> str:
-    """Lines for people: a classifier's rows, or else the tensors; then the accuracies."""
+def as_text(report: Report, *, shorten: bool = False) -> str:
+    """Lines for people: a classifier's rows, perhaps the first of many, or else the tensors."""
     result = report.classification
-    show_rows = result is not None and report.rows
-    lines = [*(_row_lines(result) if result and show_rows else _tensor_lines(report.outputs))]
+    lines = [] if result and report.rows else [*_tensor_lines(report.outputs)]
+    if result is not None and report.rows:
+        lines = [*_row_lines(result, report.top_k)]
+        if shorten and len(lines) > _MOST_ROWS:
+            counts = Counter(map(result.class_name, result.classes.tolist())).most_common()
+            told = [f"{one_line(name)} {count}" for name, count in counts]
+            more = f"... and {len(lines) - _FIRST_ROWS} more rows (all with --output or in a pipe)"
+            lines[_FIRST_ROWS:] = [more, first_few(told, _FIRST_ROWS)]
     if result is not None and result.labels is not None:
         lines.append(f"accuracy {accuracy(result, result.labels)}")
         shares = _accuracy_per_class(result, result.labels)
@@ -87,18 +110,15 @@ def as_text(report: Report) -> str:
     return "\n".join(lines)
 
 
-def _row_lines(result: Classification) -> Iterator[str]:
+def _row_lines(result: Classification, top_k: int) -> Iterator[str]:
     """`cat/0001.png  cat  0.9871  true: dog`, in columns."""
-    predicted = [one_line(result.class_name(index)) for index in result.classes.tolist()]
-    names = [*map(one_line, result.names)]
-    name_width = max(map(len, names))
-    class_width = max(map(len, predicted))
-    rows = zip(names, predicted, result.probability.tolist(), strict=True)
-    for row, (name, class_name, probability) in enumerate(rows):
-        line = f"{name:<{name_width}}  {class_name:<{class_width}}  {probability:.4f}"
-        if result.labels is not None:
-            line = f"{line}  true: {one_line(result.class_name(int(result.labels[row])))}"
-        yield line
+    rows = [*result.likeliest(top_k)]
+    name_width = max(len(one_line(name)) for name, _, _ in rows)
+    class_width = max(len(one_line(name)) for _, top, _ in rows for name, _ in top)
+    for name, top, label in rows:
+        cells = [f"{one_line(name):<{name_width}}"]
+        cells += [f"{one_line(found):<{class_width}}  {float(p):.4f}" for found, p in top]
+        yield "  ".join(cells if label is None else [*cells, f"true: {one_line(label)}"])
 
 
 def _tensor_lines(outputs: Mapping[str, Array]) -> Iterator[str]:
@@ -121,7 +141,7 @@ def as_json(report: Report) -> str:
     }
     result = report.classification
     if result is not None and report.rows:
-        document["predictions"] = _row_records(result)
+        document["predictions"] = _row_records(result, report.top_k)
     if result is not None and result.labels is not None:
         document["accuracy"] = accuracy(result, result.labels).accuracy
         shares = _accuracy_per_class(result, result.labels)
@@ -129,14 +149,12 @@ def as_json(report: Report) -> str:
     return json.dumps(document, ensure_ascii=False, allow_nan=False)
 
 
-def _row_records(result: Classification) -> list[dict[str, Any]]:
+def _row_records(result: Classification, top_k: int) -> list[dict[str, Any]]:
     records = []
-    rows = zip(result.names, result.classes.tolist(), json_value(result.probability), strict=True)
-    for row, (name, index, probability) in enumerate(rows):
-        record = {"name": name, "class": result.class_name(index), "probability": probability}
-        if result.labels is not None:
-            record["label"] = result.class_name(int(result.labels[row]))
-        records.append(record)
+    for name, likeliest, label in result.likeliest(top_k):
+        top = [{"class": found, "probability": value} for found, value in likeliest]
+        record = {"name": name, **top[0], **({"top": top} if top_k > 1 else {})}
+        records.append(record if label is None else record | {"label": label})
     return records
 
 

@@ -4,25 +4,29 @@ What does not go together is a PredictionError of one line, a file that cannot b
 """
 
 import json
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 from absl import logging
 
+import file_io
 from checkpoints.dtypes import STRING
 from data import RAMP, SHAPES, files, shapes
 from data.arrays import read_npy, read_npz
 from data.images import fit_images
-from errors import CheckpointError, PredictionError
+from errors import CheckpointError, PredictionError, first_few
 from metagraph.description import Array, Model, TensorInfo, fit
-from prediction.file_inputs import Labels, Rows, Target, array_rows, numbered, open_input
+from prediction.file_inputs import Labels, Rows, Target, array_rows, numbered, open_files
 from prediction.onnx_file import OnnxFile
+from prediction.request import MEGABYTE, PredictConfig
 
 if TYPE_CHECKING:
     from metagraph.meta import MetaGraphFile
     from prediction.chosen_model import GraphFile
 
+_PATTERN = re.compile(r"[*?[]")
 ModelFile: TypeAlias = "MetaGraphFile | OnnxFile"
 
 
@@ -201,6 +205,12 @@ class RowInputs(NamedTuple):
     rows: Mapping[str, Rows] = {}  # By the full names of the tensors, each of as many.
     names: Sequence[str] = ()  # Of the first input's rows.
     labels: Labels | None = None  # Their true classes, int64 [N].
+    bad: Collection[int] = ()  # The numbers of those that were given and are left out.
+
+    def left_of(self, rows: Rows) -> Rows:
+        """Of rows that go along with those given, the ones that are not left out."""
+        good = [number for number in range(len(rows)) if number not in self.bad]
+        return rows.part(np.array(good)) if self.bad else rows
 
 
 def files_by_tensor(
@@ -209,27 +219,24 @@ def files_by_tensor(
     fetches: Sequence[str],
     texts: Sequence[str],
     fed: Mapping[str, Feed],
-) -> dict[str, str]:
-    """The path for each tensor, by its full name.
+) -> dict[str, list[str]]:
+    """The paths for each tensor, by its full name.
 
-    Each of `texts` is `name=path`; one may be a path alone, for the input that is left. What exists
-    with a `=` in it is a path.
+    Each of `texts` is `name=path`, or a path alone, for the input that is left. What exists with a
+    `=` in it is a path; what does not may be a pattern, such as `photos/*.jpg`.
     """
     named = {text: _named(meta, model, text) for text in dict.fromkeys(texts)}
-    nameless = [text for text, (name, _) in named.items() if name is None]
-    if len(nameless) > 1:
-        raise PredictionError(
-            f"--input {nameless[0]} and --input {nameless[1]}: which is for which tensor? give "
-            "each as --input name=file"
-        )
-    paths: dict[str, str] = {}
+    paths: dict[str, list[str]] = {}
     others = [*fed, *(name for name, _ in named.values() if name is not None)]
     for text, (name, path) in named.items():
         tensor = name or choose_row_input(meta, model, fetches, others)
-        before = fed[tensor].source if tensor in fed else f"--input {paths.get(tensor)}"
-        if tensor in fed or tensor in paths:
-            raise PredictionError(f"{tensor} is fed twice: {before}, --input {text}")
-        paths[tensor] = path
+        if tensor in fed:
+            raise PredictionError(f"{tensor} is fed twice: {fed[tensor].source}, --input {text}")
+        is_pattern = _PATTERN.search(path) and not files.exists(path)
+        found = file_io.matching(path) if is_pattern else [path]
+        if not found:
+            raise PredictionError(f"--input {text}: there is no such file")
+        paths.setdefault(tensor, []).extend(found)
     return paths
 
 
@@ -247,29 +254,39 @@ def _named(meta: ModelFile, model: Model, text: str) -> tuple[str | None, str]:
 def open_inputs(
     infos: Sequence[TensorInfo],
     model: Model,
-    paths: Mapping[str, str],
-    max_bytes: int,
-    *,
-    ignore_exif: bool = False,
+    paths: Mapping[str, Sequence[str]],
+    config: PredictConfig,
 ) -> RowInputs:
     """Opens the files for their tensors, which are `infos`."""
-    targets = [_target(info, model)._replace(ignore_exif=ignore_exif) for info in infos]
-    opened = {t.info.name: open_input(paths[t.info.name], t, max_bytes) for t in targets}
+    targets = [
+        _target(info, model)._replace(
+            ignore_exif=config.ignore_exif, resize=config.resize, on_bad=config.on_bad_image
+        )
+        for info in infos
+    ]
+    max_bytes = config.max_input_mb * MEGABYTE
+    opened = {t.info.name: open_files(paths[t.info.name], t, max_bytes) for t in targets}
+    told = {name: first_few(found, 1) for name, found in paths.items()}
     first, *_ = opened
     num_rows = len(opened[first].rows)
     for name, found in opened.items():
         if len(found.rows) != num_rows:
             raise PredictionError(
-                f"inputs that go together have as many rows: {paths[first]} (for {first}) has "
-                f"{num_rows}, {paths[name]} (for {name}) has {len(found.rows)}"
+                f"inputs that go together have as many rows: {told[first]} (for {first}) has "
+                f"{num_rows}, {told[name]} (for {name}) has {len(found.rows)}"
             )
     labels = [found.labels for found in opened.values() if found.labels is not None]
     if any(not np.array_equal(labels[0], others) for others in labels[1:]):
+        raise PredictionError(f"{', '.join(told.values())} have different labels for the same rows")
+    bad = {number for found in opened.values() for number in found.bad}
+    good = np.array([number for number in range(num_rows) if number not in bad])
+    if not len(good):
         raise PredictionError(
-            f"{', '.join(paths.values())} have different labels for the same rows"
+            f"{', '.join(told.values())}: no row is left of which all can be read"
         )
-    rows = {name: found.rows for name, found in opened.items()}
-    return RowInputs(rows, opened[first].names, labels[0] if labels else None)
+    names = [opened[first].names[number] for number in good]
+    inputs = RowInputs({}, names, labels[0][good] if labels else None, bad)
+    return inputs._replace(rows={n: inputs.left_of(found.rows) for n, found in opened.items()})
 
 
 def open_demo(info: TensorInfo, model: Model, shown: int | None) -> RowInputs:
@@ -313,8 +330,8 @@ def value_for(info: TensorInfo, feeds: Mapping[str, Feed], inputs: RowInputs) ->
     feed = feeds[info.name]
     if not inputs.rows:
         return feed_value(feed, info)
-    num_rows = len(next(iter(inputs.rows.values())))
+    num_rows = len(next(iter(inputs.rows.values()))) + len(inputs.bad)
     value = feed_value(feed, info, num_rows)
     own = info.shape is not None and info.shape[:1] in ((), (num_rows,))
     by_rows = not own and value.shape[:1] == (num_rows,)
-    return array_rows(value, info, feed.source) if by_rows else value
+    return inputs.left_of(array_rows(value, info, feed.source)) if by_rows else value

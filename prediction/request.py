@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from cli.fields import COMMAS, NAMES, REPEATED, Check, ends_in, flag
 from cli.terminal import INTRA_OP_THREADS_VARIABLE
+from data import SKIP, STOP
 from errors import PredictionError
 
 if TYPE_CHECKING:
@@ -141,13 +142,13 @@ class PredictConfig(ModelConfig):
     GROUP: ClassVar = "output"
 
     input: Sequence[str] = flag(
-        "Rows for the model's input: an image (PNG, JPEG), a folder of images or of one subfolder "
-        "a class, a .npz with X (and Y, the labels), a .npy, or a .csv of numbers, a row a line; "
-        "for a tensor of strings also a .txt or a .tfrecord. There may be any number of them, also "
-        "where the graph takes a fixed number of rows a run. For several inputs, once for each: "
-        "name=file, of as many rows. uint8 values are scaled as in training; images are "
-        "turned as their EXIF says and resized to what the graph takes, bilinear; where it takes "
-        "the bytes of files, it gets them as they are.",
+        "Rows for the model's input: an image (PNG, JPEG, BMP, WebP, GIF) or several, also as "
+        "'photos/*.jpg'; a folder of images or of one subfolder a class, a .npz with X (and Y, the "
+        "labels), a .npy, or a .csv of numbers, a row a line; for a tensor of strings also a .txt "
+        "or a .tfrecord. There may be any number of rows, also where the graph takes a fixed "
+        "number a run. For several inputs, once for each: name=file, of as many rows. uint8 values "
+        "are scaled as in training; images are turned as their EXIF says and resized to what the "
+        "graph takes, bilinear, if it does not take any size; as the bytes of files, they stay.",
         (),
         many=REPEATED,
         path=True,
@@ -189,6 +190,17 @@ class PredictConfig(ModelConfig):
         False,
         group="input",
     )
+    resize: bool = flag(
+        "Make uint8 images of .npy and IDX files fit what the graph takes, as all others are.",
+        False,
+        group="input",
+    )
+    on_bad_image: str = flag(
+        "What an image file that cannot be read does: stop, or be left out, which is said.",
+        SKIP,
+        choices=(STOP, SKIP),
+        group="input",
+    )
     asset: Sequence[str] = assets(
         "A file that a lookup table of the graph is filled from: name=path, where the name is that "
         "of the file where the graph was made, or of the tensor that gives it.",
@@ -205,6 +217,7 @@ class PredictConfig(ModelConfig):
         check=NAMES,
     )
     list: bool = flag("Only list inputs, outputs, variables, signature and collections.", False)
+    top_k: int = flag("Classes of each row that are shown, the likeliest first.", 1, low=1)
     format: str = flag("Of what is printed.", "text", choices=("text", "json"))
     output: str | None = flag(
         "A file for the fetched tensors, each under its name: .npz, .json or .csv.",

@@ -20,8 +20,23 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
-from errors import CheckpointError
-from file_io import check_fetched, kind_of, read_bounded, read_head
+from errors import CheckpointError, UserError
+from file_io import (
+    check_fetched,
+    content_of,
+    exists,
+    is_folder,
+    kind_of,
+    listed,
+    make_folder,
+    matching,
+    names_in,
+    read_bounded,
+    read_head,
+    remove,
+    stat,
+    write_file,
+)
 
 
 @pytest.fixture
@@ -63,6 +78,21 @@ def test_a_pointer_is_told_and_nothing_else(path: str) -> None:
     Path(path).write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
     with pytest.raises(CheckpointError, match="Git LFS pointer"):
         check_fetched(path)
+
+
+@pytest.mark.parametrize("scheme", ["s3", "hdfs", "https", "abfs"])
+def test_a_file_system_that_is_not_there_is_named(scheme: str) -> None:
+    """With what copies its files, whatever is asked first; no other that TensorFlow has."""
+    path = f"{scheme}://bucket/f"
+    mend = rf"^{path}: TensorFlow has no file system {scheme}:// here; copy it to a disk first"
+    calls: list[Callable[[str], object]] = [exists, is_folder, stat, listed, content_of, names_in]
+    calls += [matching, make_folder, remove]
+    calls += [lambda path: read_bounded(path, 9), lambda path: write_file(path, b"")]
+    for call in calls:
+        with pytest.raises(UserError, match=mend):
+            call(path)
+    write_file("ram://bucket/f", b"x")
+    assert matching("ram://bucket/?") == ["ram://bucket/f"]
 
 
 def _written(save: Callable[[io.BytesIO], object]) -> bytes:

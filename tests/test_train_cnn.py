@@ -19,7 +19,7 @@ import train_cnn
 from checkpoints import bundle, writer
 from checkpoints.folder import best_checkpoint
 from cli.fields import parse
-from errors import DataError, TrainingError
+from errors import DataError, TrainingError, UserError
 from finetuning import FinetuneConfig
 from prediction.evaluation import predict
 from prediction.request import PredictConfig
@@ -327,6 +327,16 @@ def test_images_on_disk_end_with_the_same_bytes(config: CnnConfig, tmp_path: Pat
     assert _train_and_stop_at(with_run(on_disk, data_memory_mb=512), 16) == 143
     assert train_cnn.train(on_disk).step == 30
     assert runs.same(on_disk.run, config.run)
+
+
+PLACES = {"data": ["https://b/images", "s3://b/x.npz", "gcs://b/x.npy"], "ckpt_dir": ["s3://b/run"]}
+
+
+@pytest.mark.parametrize(("name", "path"), [(n, path) for n in PLACES for path in PLACES[n]])
+def test_a_path_of_a_file_system_that_is_not_there(config: CnnConfig, name: str, path: str) -> None:
+    line = f"^{path}.*: TensorFlow has no file system .* here; copy the files"
+    with pytest.raises(UserError, match=line):
+        train_cnn.train(with_run(config, **{name: path}))
 
 
 def test_a_file_that_turns_bad_stops_the_run_or_is_skipped(

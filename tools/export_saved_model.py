@@ -182,7 +182,7 @@ def rows_of(files: list[bytes], image: ImageInput) -> Array:
     """What predict.py would feed for image files; of the dtype and shape of `image.info`."""
     pixels = np.stack([decode_image(f, "example", image.size, image.channels) for f in files])
     rows = pixels if len(image.info.shape or ()) == 4 else pixels.reshape(len(files), -1)
-    return array_rows(rows, image.info, "example", image.scale).batch(0, len(files))
+    return array_rows(rows, image.info, "example", image.scale).take(np.arange(len(files)))
 
 
 # The model's folder, and what is in that of a version.
@@ -291,7 +291,7 @@ def run_saved_model(
 
 def next_version(folder: str) -> int:
     """The version to write into a model's folder, which need not exist: one above the highest."""
-    if not tf.io.gfile.exists(folder):
+    if not file_io.exists(folder):
         return 1
     if not tf.io.gfile.isdir(folder):
         raise ToolError(f"--output={folder} is a file; a SavedModel is a folder of versions")

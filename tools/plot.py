@@ -1,6 +1,6 @@
 """Draws pictures from a run, as PNG or SVG; needs matplotlib (the extra `plot`).
 
-  python -m tools.plot metrics --run=model1 --run=model --log_loss
+  python -m tools.plot metrics model1 model --log_loss
 
 draws loss, accuracy and learning rate over the steps, of several runs together. Further kinds:
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _SUFFIXES = (".png", ".svg")
 _MODEL_FLAGS = ("meta", "ckpt", "max_meta_mb", "trust_graph", "time_limit")
-_ROW_FLAGS = ("input", "feed", "max_input_mb", "ignore_exif")
+_ROW_FLAGS = ("input", "feed", "max_input_mb", "ignore_exif", "resize", "on_bad_image")
 # The flags of each kind beside those of all; the first must be given.
 _FLAGS_OF: Mapping[str, tuple[str, ...]] = {
     "metrics": ("run", "log_loss"),
@@ -52,7 +52,7 @@ def _of_kind(name: str) -> Together:
         if what is None:
             return True  # It may stand without its flag, and is told where it does not.
         if value and name not in _FLAGS_OF[what]:
-            raise ValueError(f"--{name} is not for {what}")
+            raise ValueError(f"--{name} is not for {what}, which needs --{_FLAGS_OF[what][0]}")
         if not value and name == _FLAGS_OF[what][0]:
             raise ValueError(f"{what} needs --{name}=...")
         if what == "line" and name == "run" and len(value) > 1:
@@ -82,6 +82,7 @@ class PlotConfig(Printed):
         name="run",
         many=REPEATED,
         path=True,
+        positional=True,
         check=_NOT_EMPTY,
     )
     log_loss: bool = flag("metrics: the loss on a logarithmic axis.", False)
@@ -94,7 +95,7 @@ class PlotConfig(Printed):
     model: PredictConfig | None = nested(
         PredictConfig,
         optional=True,
-        without=("signature", "batch_size", "asset", "fetch", "list", "format", "output"),
+        without=("signature", "batch_size", "asset", "fetch", "list", "format", "output", "top_k"),
         meta=flag(
             "filters, confusion, mistakes: the model, as predict.py takes it.",
             path=True,

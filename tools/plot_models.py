@@ -170,7 +170,7 @@ def row_images(found: Classified, rows: Sequence[int]) -> tuple[Pixels, bool]:
     """
     refused = []
     for name, held in found.inputs.rows.items():
-        first = held.batch(0, 1)
+        first = held.take(np.array([0]))
         is_signed = name in found.model.inputs.values()
         sizes = (*first.shape[1:], *([1] if first.ndim == 3 else []))
         shape: Sequence[int] = (is_signed and found.model.image_shape) or sizes
@@ -178,8 +178,8 @@ def row_images(found: Classified, rows: Sequence[int]) -> tuple[Pixels, bool]:
         if is_image and first.dtype.kind in "fiu":
             scale = found.model.input_scale if is_signed else None
             scale = 1.0 if first.dtype == np.uint8 else scale
-            images = np.stack([held.batch(row, row + 1).reshape(shape) for row in rows])
-            images = np.nan_to_num(images.astype(np.float64))
+            values = [held.take(np.array([row])).reshape(shape) for row in rows]
+            images = np.nan_to_num(np.stack(values).astype(np.float64))
             return _as_pixels(images, _UINT8 * scale if scale else None)
         refused.append(f"{name} {format_shape(first.shape[1:])}")
     raise ToolError(

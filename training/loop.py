@@ -132,7 +132,8 @@ def _lead(
             "with --validation_fraction=0.1"
         )
     with refusals_told(f"--ckpt_dir={config.ckpt_dir} cannot be made"):
-        tf.io.gfile.makedirs(config.ckpt_dir)
+        if not file_io.is_folder(config.ckpt_dir):
+            tf.io.gfile.makedirs(config.ckpt_dir)
     with FolderLock(config.ckpt_dir) as lock:
         start = resume.start(session, config, task)
         if task.write_data is not None:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 from absl import logging
 
+import file_io
 from checkpoints import folder, naming
 from checkpoints.bundle import VariableSpec
 from checkpoints.folder import Retention, Saved
@@ -307,7 +308,7 @@ def _read(request: InitFrom, specs: Mapping[str, VariableSpec], hold: Hold) -> I
 
 def _prefix(path: str) -> str:
     """The checkpoint that a path stands for."""
-    if tf.io.gfile.isdir(path) and not tf.io.gfile.exists(path + naming.INDEX_SUFFIX):
+    if file_io.is_folder(path) and not file_io.exists(path + naming.INDEX_SUFFIX):
         steps = folder.usable_steps(path)
         if not steps:
             raise CheckpointError(f"--init_from={path}: the folder holds no checkpoint")

@@ -105,7 +105,11 @@ def test_what_is_given_is_converted_and_what_is_not_is_the_default() -> None:
         (["--sizes=x", "--kind=a"], "'x': invalid literal"),
         (["--sizes=1"], "--sizes needs --kind"),
         (["--start="], "must not be empty"),
-        (["--size=1"], "Did you mean: size_kb"),
+        (["--size=1"], r"Unknown command line flag 'size'\. Did you mean: size_kb, sizes \?"),
+        (["--kb=1"], r"Unknown command line flag 'kb'\. Did you mean: size_kb \?"),
+        (["--many_sizes=1"], r"'many_sizes'\. Did you mean: sizes \?"),
+        (["--fetches", "1"], r"Did you mean: fetch \?"),
+        (["--zzz"], "Unknown command line flag 'zzz'$"),
     ],
 )
 def test_a_wrong_flag_is_refused(given: list[str], message: str) -> None:

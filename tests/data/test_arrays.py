@@ -91,16 +91,16 @@ def test_bytes_of_the_npy_format(put: Put) -> None:
 def test_required_keys_are_read_alone(tmp_path: Path, put: Put) -> None:
     path = f"{tmp_path}/a.npz"
     np.savez(path, X=np.zeros(2), Y=np.ones(2), other=np.array([{}], object))
-    arrays = read_npz(path, LIMIT, required=("Y", "X"))
+    arrays = read_npz(path, LIMIT, lambda _: ("Y", "X"))
     assert {key: array.tolist() for key, array in arrays.items()} == {"X": [0, 0], "Y": [1, 1]}
     with error_line(r"a\.npz: holds no array Z; it holds X, Y, other"):
-        read_npz(path, LIMIT, required=("X", "Z"))
+        read_npz(path, LIMIT, lambda _: ("X", "Z"))
     path = put(npz({"readme.txt": b"no array", "X.npy": npy(claim("(1,)"), b"\x05")}))
     assert {key: array.tolist() for key, array in read_npz(path, LIMIT).items()} == {"X": [5]}
     path = put(npz({"readme.txt": b"no array"}))
     assert read_npz(path, LIMIT) == {}
     with error_line("holds no array X and no Y; it holds none"):
-        read_npz(path, LIMIT, required=("X", "Y"))
+        read_npz(path, LIMIT, lambda _: ("X", "Y"))
 
 
 class Bomb:
@@ -226,13 +226,13 @@ def header(*dimensions: int, kind: int = 8) -> bytes:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is no IDX file.* found an empty file"),
+        (b"", "is no IDX file.* found empty"),
         (CONTENT[:3], "is no IDX file.* found 00 00 08"),
         *(
             (bytes.fromhex(start) + CONTENT[4:], f"is no IDX file.* found {start}")
             for start in ("08 03 00 00", "00 00 0a 03", "00 00 08 00", "3c 21 44 4f")
         ),
-        (gzip.compress(b"<!DOCTYPE html>"), "is no IDX file.* found 3c 21 44 4f"),
+        (gzip.compress(b"<!DOCTYPE html>"), "is no IDX file.* found a web page"),
         (b"\0\0\x08\xff" + bytes(4 * 255), "cannot be unpacked"),
         *((cut, CUT) for cut in (CONTENT[:15], *(PACKED[:end] for end in (-9, -1, 2, 12)))),
         (CONTENT[:-1], r"is cut short: its header claims 12 bytes, \[2, 2, 3\], but it holds 11"),
@@ -356,10 +356,10 @@ def test_arrays_of_any_dtype_by_rows(tmp_path: Path) -> None:
     assert rows is not None
     assert (rows.shape, rows.dtype, len(rows)) == (array.shape, array.dtype, 50)
     for start, stop in [(0, 10), (40, 50), (5, 6), (0, 50), (20, 20)]:
-        np.testing.assert_array_equal(rows.rows(start, stop), array[start:stop])
+        np.testing.assert_array_equal(rows.take(np.arange(start, stop)), array[start:stop])
     os.truncate(path, 1000)
     with error_line("row 40 is not there any more"):
-        rows.rows(40, 50)
+        rows.take(np.arange(40, 50))
 
 
 def test_what_is_not_read_by_rows(tmp_path: Path) -> None:

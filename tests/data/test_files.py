@@ -9,7 +9,7 @@ import pytest
 
 from data import files
 from data.files import digest_of_file, digest_of_files
-from errors import DataError, RefusedError
+from errors import DataError, RefusedError, UserError
 from tests.data.conftest import error_line
 
 
@@ -27,7 +27,7 @@ def test_bytes_up_to_the_limit_and_what_is_missing_is_not_what_is_refused(tmp_pa
         s.read()
     with error_line("none: "):
         files.list_folder(str(tmp_path / "none"))
-    with error_line("nowhere://x: .*nowhere"):
+    with pytest.raises(UserError, match=r"^nowhere://x: .*no file system nowhere://"):
         files.exists("nowhere://x")
     os.mkfifo(tmp_path / "rows.npy")
     with error_line("no regular file"), files.open_binary(f"{tmp_path}/rows.npy"):

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from data import SKIP
 from data.batches import ShuffledBatches, TrainingBatches
 from data.image_data import ImageData, ReadOptions, open_image_data
-from data.images import ImageStore
-from data.source import Array, HeldStore, LabelledSource, PartlyHeldStore, Source
+from data.source import Array, HeldStore, LabelledSource, Source
 from errors import BadRowsError
 from tests.conftest import Log, Patch
 from tests.data.conftest import MakeFolder, encode, error_line
@@ -103,6 +103,49 @@ def test_npz_of_uint8_and_of_float(save: Any, caplog: Log) -> None:
     assert "im.npz: X: values in [0, 255]; expected [0, 1]" in message
 
 
+NAMES = [
+    ("x", "y"),
+    ("images", "labels"),
+    ("x_train", "y_train", "x_test", "y_test"),
+    ("X_train", "y_train", "X_test", "y_test"),
+    ("train_images", "train_labels", "test_images", "test_labels"),
+]
+
+
+@pytest.mark.parametrize("names", NAMES)
+def test_arrays_as_others_call_them(save: Any, names: tuple[str, ...], caplog: Log) -> None:
+    """Keras' names and MedMNIST's among them, with labels in a column, and more beside them."""
+    values = [PIXELS, LABELS[:, np.newaxis], PIXELS[:3], LABELS[:3, np.newaxis]]
+    given = dict(zip(names, values, strict=False)) | {"val_images": PIXELS, "noise": LABELS}
+    with caplog.at_level(logging.INFO, "absl"):
+        data = open_data(save(**given))
+    assert caplog.messages[0].endswith(f"those to test on: {[*names]}")
+    parts = [data.train, data.test] if names[2:] else [data.train]
+    assert (data.test is None) == (not names[2:])
+    for part, count in zip(parts, (8, 3), strict=False):
+        x, y = all_rows(part)
+        np.testing.assert_array_equal(x, PIXELS[:count] * np.float32(1 / 255), strict=True)
+        np.testing.assert_array_equal(y, LABELS[:count], strict=True)
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (28, 28, 1), (40, 24, 3)])
+def test_images_of_an_npz_are_resized_as_files_are(save: Any, shape: Any, caplog: Log) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (8, *shape), np.uint8)
+    with caplog.at_level(logging.INFO, "absl"):
+        x, _ = all_rows(open_data(save(X=images, Y=LABELS)).train)
+    assert "X [8, " in caplog.messages[0]
+    assert "is resized to [32, 32, 3]" in caplog.messages[0]
+    for found, image in zip(x, images, strict=True):
+        pillow = Image.fromarray(image.squeeze()).convert("RGB")
+        expected = np.asarray(pillow.resize((32, 32), Image.Resampling.BILINEAR))
+        np.testing.assert_array_equal(found, expected * np.float32(1 / 255))
+
+
+def test_a_test_class_that_is_not_trained_on_is_refused(save: Any) -> None:
+    with error_line("im.npz: y_test has classes that y_train has not"):
+        open_data(save(x_train=PIXELS, y_train=LABELS, x_test=PIXELS, y_test=LABELS + 1))
+
+
 def test_validation_is_held_out_by_class_and_seed(save: Any) -> None:
     path = save(X=PIXELS, Y=LABELS)
     data = open_data(path, fraction=0.4, seed=3)
@@ -171,6 +214,43 @@ def test_folder_of_classes(make_folder: MakeFolder) -> None:
     assert colours(x) == [[2, 0], [2, 1], [2, 2], [0, 0], [0, 1], [1, 0]]
 
 
+LEFT = [".ipynb_checkpoints", "__MACOSX", "@eaDir", "$RECYCLE.BIN", "#recycle", "lost+found"]
+LEFT += ["System Volume Information", "__pycache__", ".git", "#snapshot#", ".Trash-1000"]
+
+
+def test_what_others_leave_is_no_class_and_no_image(make_folder: MakeFolder) -> None:
+    """Systems, archivers, synchronisers, browsers and editors; a class of such alone is empty."""
+    folder = make_folder({"a": 2, "b": 2} | dict.fromkeys(LEFT, 1))
+    files = ["._0.png", "Thumbs.db", "ehthumbs_vista.db", "desktop.ini", "Icon\r", "0000.png~"]
+    files += ["~$0.png", "#0.png#", "0.png.tmp", "0.png.crdownload", "0.png.part", ".0.png.swp"]
+    for name in files:
+        Path(folder, "a", name).write_bytes(b"not an image")
+    data = open_data(folder, options=ReadOptions(on_bad=SKIP))
+    assert data.class_names == ("a", "b")
+    assert colours(all_rows(data.train)[0]) == [[0, 0], [0, 1], [1, 0], [1, 1]]
+    for path in Path(folder, "b").iterdir():
+        path.rename(f"{path}.tmp")
+    with error_line("images/b: the class b has no image"):
+        open_data(folder, options=ReadOptions(on_bad=SKIP))
+
+
+@pytest.mark.parametrize("memory_mb", [0, 1])
+def test_a_class_without_one_image_that_can_be_read(
+    make_folder: MakeFolder, save_npy: Any, memory_mb: int
+) -> None:
+    """It is an error, although such images are skipped."""
+    options = ReadOptions(on_bad=SKIP, memory_mb=memory_mb)
+    folder = Path(make_folder({"train/a": 3, "train/b": 2, "test/a": 1, "test/b": 2}))
+    (folder / "test" / "b" / "0000.png").write_bytes(b"")
+    assert open_data(folder, options=options).class_names == ("a", "b")
+    (folder / "test" / "b" / "0001.png").write_bytes(b"")
+    with error_line(r"no image of the class b can be read: .*test/b/000\d\.png: is no PNG"):
+        open_data(folder, options=options)
+    bad = np.where((LABELS == 1)[:, np.newaxis, np.newaxis, np.newaxis], np.nan, PIXELS / 255)
+    with error_line(r"no image of the class 1 can be read: .*im\.npy: row 7 holds NaN"):
+        open_data(save_npy(bad, LABELS), options=options)
+
+
 def test_folder_of_train_and_test(make_folder: MakeFolder, caplog: Log) -> None:
     folder = make_folder({"train/a": 2, "train/b": 1, "test/a": 1, "test/b": 2})
     with caplog.at_level(logging.INFO, "absl"):
@@ -227,11 +307,12 @@ def test_training_and_test_images_count_together(make_folder: MakeFolder) -> Non
     """Of 163 + 163 images of 3,072 bytes, both are held, or a part of both, or none."""
     folder = make_folder({"train/a": 100, "train/b": 63, "test/a": 100, "test/b": 63})
     identities = []
-    for memory_mb, store in ((0, ImageStore), (1, PartlyHeldStore), (2, HeldStore)):
+    for memory_mb, count in ((0, 0), (1, 162), (2, 163)):
         data = open_data(folder, options=ReadOptions(memory_mb=memory_mb))
         for source in (data.train, data.test):
             assert isinstance(source, LabelledSource)
-            assert type(source.features) is store
+            held = source.features.values if isinstance(source.features, HeldStore) else ()
+            assert len(held) == count
         identities.append(data.identity())
     assert identities[0] == identities[1] == identities[2]
 

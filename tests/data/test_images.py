@@ -85,16 +85,67 @@ def test_jpeg_modes_16_bits_and_animations_become_rgb() -> None:
     assert np.array_equal(decode_image(content, "a.png"), random_pixels(32, 32, 0))
 
 
-OTHERS = [encode(random_pixels(32, 32), name) for name in ("GIF", "BMP", "TIFF", "WEBP")]
+OTHERS = [encode(random_pixels(32, 32), "TIFF"), b"RIFF\0\0\0\0WAVEfmt ", b"GIF90a"]
 
 
 @pytest.mark.parametrize("content", [*OTHERS, b"", b"hello", b"\x89PNG", b"\xff\xd8"])
 def test_other_formats_are_refused(content: bytes) -> None:
-    with error_line(r"b c\.png: is neither a PNG nor a JPEG image"):
+    with error_line(r"b c\.png: is no PNG, JPEG, BMP, WebP or GIF image"):
         decode_image(content, "b c.png")
 
 
-@pytest.mark.parametrize("file_format", ["PNG", "JPEG"])
+FRAMES = [Image.fromarray(random_pixels(25, 40, seed)) for seed in (0, 1)]
+PALETTE = FRAMES[0].convert("P")
+
+
+@pytest.mark.parametrize(
+    ("file_format", "image", "options"),
+    [
+        *(("BMP", FRAMES[0].convert(mode), {}) for mode in ("1", "L", "P", "RGB", "RGBA")),
+        *(("WEBP", FRAMES[0], {"lossless": lossless}) for lossless in (False, True)),
+        ("WEBP", FRAMES[0].convert("RGBA"), {"lossless": True}),
+        ("WEBP", FRAMES[0], {"save_all": True, "append_images": FRAMES[1:]}),
+        *(("GIF", FRAMES[0].convert(mode), {}) for mode in ("1", "L", "P")),
+        ("GIF", PALETTE, {"transparency": 3, "interlace": 1}),
+        ("GIF", PALETTE, {"save_all": True, "append_images": FRAMES[1:]}),
+    ],
+)
+def test_bmp_webp_and_gif_are_what_pillow_reads(
+    file_format: str, image: Image.Image, options: dict[str, Any]
+) -> None:
+    """Of an animation, the first image; and of its own size, where that is asked for."""
+    content = encode(image, file_format, **options)
+    with Image.open(io.BytesIO(content)) as stored:
+        expected = stored.convert("RGB")
+    assert np.array_equal(decode_image(content, "a", size=0), np.asarray(expected))
+    small = np.asarray(expected.resize((8, 8), Image.Resampling.BILINEAR))
+    assert np.array_equal(decode_image(content, "a", size=8), small)
+
+
+def _put(content: bytes, at: int, value: bytes) -> bytes:
+    return content[:at] + value + content[at + len(value) :]
+
+
+LARGE = struct.pack("<HH", 8001, 8000)
+
+
+@pytest.mark.parametrize(
+    ("content", "sides"),
+    [
+        (_put(encode(FRAMES[0], "BMP"), 18, struct.pack("<II", 8001, 8000)), "8001 x 8000"),
+        # Of run lengths, one of which may skip 255 rows of it.
+        (_put(encode(PALETTE, "BMP"), 18, struct.pack("<II", 300_000, 1)), "300000 x 256"),
+        (_put(encode(PALETTE, "GIF"), 6, LARGE), "8001 x 8000"),
+        (_put(encode(FRAMES[0], "WEBP"), 26, LARGE), "8001 x 8000"),
+        (b"RIFF\x16\0\0\0WEBPVP8X\n\0\0\0" + bytes(4) + b"\xff" * 6, "16777216 x 16777216"),
+    ],
+)
+def test_the_same_bounds_hold_for_all_formats(content: bytes, sides: str) -> None:
+    with error_line(f"a: has {sides} pixels; at most 64,000,000 are read"):
+        decode_image(content, "a")
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "BMP", "GIF", "WEBP"])
 def test_every_cut_is_an_error_or_harmless(file_format: str) -> None:
     content = encode(random_pixels(32, 32), file_format)
     whole, harmless = decode_image(content, "a"), 0
@@ -260,10 +311,14 @@ UINT8_OR_FLOAT = r"expected uint8 in 0..255 or float in \[0, 1\], found "
         ),
         *(
             (as_labels, np.zeros(shape, np.int64), r"expected one label per image, \[N\], found \[")
-            for shape in [(), (3, 1), (3, 4)]
+            for shape in [(), (3, 2, 1), (3, 4)]
         ),
+        (as_labels, np.eye(3), r".*\[3, 3\]; of one-hot rows, save np.argmax\(Y, axis=1\)$"),
+        (as_labels, np.array(["cat"]), r".*<U3; save np.unique\(Y, return_inverse=True\)\[1\]"),
+        (as_images, np.zeros((4, 3, 32, 32)), r".*channels come first: save np.moveaxis\(X, 1, -1"),
         (count_classes, [0, 2, 2], r"the class 1 has no image \(the labels go up to 2\)"),
-        (count_classes, [1, 2], "the class 0 has no image"),
+        (count_classes, [1, 2], r"the class 0 has no image .*; save np.unique\(Y, return_inver"),
+        (count_classes, [0, 10], r"the class 1 has no .*; save np.unique\(Y, return_inverse=True"),
         (count_classes, [0, 1, 2**31 - 1], "the class 2 has no image"),
         (count_classes, [0, 0, 0], "all labels are 0; expected two classes or more"),
     ],
@@ -286,4 +341,5 @@ def test_whole_numbers_are_labels(dtype: str) -> None:
     labels = as_labels(np.array([3, 0, 1], dtype), "Y")
     assert labels.dtype == np.int64
     assert labels.tolist() == [3, 0, 1]
+    assert as_labels(np.array([[3], [0], [1]], dtype), "Y").tolist() == [3, 0, 1]
     assert count_classes(np.array([2, 0, 1, 1]), "Y") == 3

@@ -24,6 +24,7 @@ from data.named import (
     NAMED,
     RAMP_FILE,
     check_ramp,
+    find_file,
     labels_beside,
     load_named,
     open_mnist,
@@ -194,6 +195,29 @@ def test_the_digest_is_that_of_the_values_whatever_the_names(folder: Path) -> No
     for name, values in ((FILES[0], images), (FILES[1], labels + (labels < 9))):
         (folder / name.replace("-idx", ".idx")).write_bytes(idx_bytes(values))
         assert digest != (digest := open_mnist(str(folder)).train.digest())
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["{}/{}", "{}/{dotted}", "{dotted}/{}", "MNIST/raw/{}", "raw/{}", "{}.gz/{}", "{}/{}.gz"],
+)
+def test_each_file_may_be_in_a_folder_of_its_name(folder: Path, tmp_path: Path, place: str) -> None:
+    """As 7-Zip, Windows and Kaggle leave them, and where torchvision puts them."""
+    for name in FILES:
+        plain, content = name.removesuffix(".gz"), (folder / name).read_bytes()
+        path = (
+            tmp_path
+            / "new"
+            / place.replace("{}", plain).replace("{dotted}", plain.replace("-idx", ".idx"))
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    found, expected = open_mnist(f"{tmp_path}/new"), open_mnist(str(folder))
+    assert found.train.digest() == expected.train.digest()
+    assert found.test.digest() == expected.test.digest()
+    images = find_file(f"{tmp_path}/new", "t10k-images", 3)
+    assert images is not None
+    assert labels_beside(images) == find_file(f"{tmp_path}/new", "t10k-labels", 1)
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from errors import CheckpointError, PredictionError
+from errors import CheckpointError, DataError, PredictionError, UserError
 from metagraph.description import TensorInfo
 from prediction import evaluation
 from prediction.evaluation import (
@@ -60,9 +60,56 @@ def test_the_report_is_right(
     np.testing.assert_array_equal(found.result.classes, classes)
     np.testing.assert_array_equal(found.result.labels, LABELS)
     assert (found.meta, found.checkpoint) == (classifier, classifier.removesuffix(".meta"))
-    np.testing.assert_array_equal(found.inputs.rows["x:0"].batch(0, 7), images * SCALE)
+    np.testing.assert_array_equal(found.inputs.rows["x:0"].take(np.arange(7)), images * SCALE)
     with refused("does not say that it is a classifier", PredictionError):
         classify(PredictConfig(line))
+
+
+def _write(folder: Path, images: Any, place: str) -> None:
+    """Images in a folder or, where `place` says so, in one subfolder a class."""
+    for row, pixels in enumerate(images):
+        path = folder / place.format(CLASS_NAMES[row % 3]) / f"{row}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+
+
+@pytest.mark.parametrize("place", ["", "{}"], ids=["folder", "classes"])
+def test_files_that_are_no_images_are_named_and_left_out(
+    classifier: str, images: Any, tmp_path: Path, said: list[str], place: str
+) -> None:
+    """Text, what is cut short, an empty file; with them go their labels, and rows of --feed."""
+    folder = tmp_path / "rows"
+    _write(folder, images, place)
+    whole = document(classifier, input=[str(folder)])
+    last = folder / place.format("cat")
+    (last / "README.md").write_text("no image")
+    (last / "5cut.png").write_bytes(next(last.glob("*.png")).read_bytes()[:-30])
+    (last / "zero.gif").touch()
+    said.clear()
+    found = document(classifier, input=[str(folder)])
+    assert found["outputs"] == whole["outputs"]
+    assert found["predictions"] == whole["predictions"]
+    assert found.get("accuracy") == whole.get("accuracy")
+    (line,) = [text for text in said if text.startswith("left out: ")]
+    for name in ("README.md: is no PNG", "5cut.png: is damaged or cut short", "zero.gif: is no"):
+        assert name in line
+    np.save(tmp_path / "y.npy", np.arange(10) % 3)
+    asked = {"feed": [f"y_={tmp_path}/y.npy"], "fetch": ["acc", "y_"]}
+    rows = document(classifier, input=[str(folder)], **asked)["outputs"]["y_:0"]
+    names = sorted((path.parent.name, path.name) for path in folder.rglob("*.*"))
+    assert rows == [row % 3 for row, (_, name) in enumerate(names) if name[1:] == ".png"]
+    with refused("README.md|5cut.png|zero.gif", DataError):
+        document(classifier, input=[str(folder)], on_bad_image="stop")
+
+
+def test_where_no_image_is_left_it_is_an_error(classifier: str, tmp_path: Path) -> None:
+    for name in ("a.png", "b.txt"):
+        (tmp_path / name).write_text("no image")
+    with refused("^none of the 2 files is an image: .*a.png: is no PNG", DataError):
+        document(classifier, input=[str(tmp_path)])
+    for name in ("a.png", "*.png"):
+        with refused(r"/a\.png: is no PNG, JPEG, BMP, WebP or GIF image$", DataError):
+            document(classifier, input=[f"{tmp_path}/{name}"])
 
 
 def test_a_photo_is_turned_unless_its_exif_is_ignored(classifier: str, tmp_path: Path) -> None:
@@ -81,6 +128,22 @@ def test_a_photo_is_turned_unless_its_exif_is_ignored(classifier: str, tmp_path:
 
     assert logits("photo.png") == logits("turned.npy") != logits("stored.npy")
     assert logits("photo.png", ignore_exif=True) == logits("stored.npy")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"meta": "s3://b/m"},
+        {"meta": "s3://b/m.onnx"},
+        {"checkpoint": "s3://b/m"},
+        *({"input": [f"s3://b/m.{kind}"]} for kind in ("png", "npz", "csv", "idx3-ubyte", "*")),
+        *({"feed": [text]} for text in ("x=s3://b/m.npy", "s3://b/m.npz")),
+        {"feed": ["x=[1]"], "output": "s3://b/m.npz"},
+    ],
+)
+def test_a_path_of_a_file_system_that_is_not_there(line: str, options: dict[str, Any]) -> None:
+    with refused(r"^s3://b/m.*: TensorFlow has no file system s3:// here; copy", UserError):
+        predict(PredictConfig(**{"meta": line, **options}))
 
 
 def test_tensors_are_fed_by_name(line: str, tmp_path: Path, said: list[str]) -> None:

@@ -16,7 +16,14 @@ from data.source import UINT8_SCALE, LabelledSource
 from errors import DataError, PredictionError
 from metagraph.description import Classifier, TensorInfo
 from prediction import file_inputs
-from prediction.file_inputs import Input, Target, array_rows, open_input, read_records
+from prediction.file_inputs import (
+    Input,
+    Target,
+    array_rows,
+    open_files,
+    open_input,
+    read_records,
+)
 from tests.data.idx_files import idx_bytes
 from tests.metagraph.made import refused
 from tests.prediction.conftest import CLASS_NAMES, SCALE, SIZE, info, write_npz
@@ -34,7 +41,7 @@ NUMBERS = Target(info(tf.float32, None), None, (), None)
 
 
 def _all(opened: Input) -> Any:
-    return opened.rows.batch(0, len(opened.rows))
+    return opened.rows.take(np.arange(len(opened.rows)))
 
 
 def _read(path: str, target: Target) -> Any:
@@ -57,6 +64,66 @@ def test_npz_with_labels(tmp_path: Path, images: Any) -> None:
     assert open_input(write_npz(tmp_path / "b.npz", X=images), IMAGES).labels is None
     path = write_npz(tmp_path / "c.npz", X=np.ones(3), Y=np.array([0.5, 1.5, 2.5]))
     assert open_input(path, NUMBERS).labels is None  # They are of no classifier.
+
+
+def test_npz_as_others_name_its_arrays(tmp_path: Path, images: Any, said: list[str]) -> None:
+    """Of two pairs, the one to test on; labels may be a column."""
+    labels = np.arange(7)[:, np.newaxis] % 3
+    parts = {"x_train": images[::-1], "y_train": labels, "x_test": images, "y_test": labels}
+    for path, names in (
+        (write_npz(tmp_path / "keras.npz", **parts), "x_test, and their labels y_test"),
+        (write_npz(tmp_path / "lower.npz", x=images, y=labels), "x, and their labels y"),
+        (write_npz(tmp_path / "words.npz", images=images, labels=labels), "images, and "),
+    ):
+        opened = open_input(path, IMAGES)
+        np.testing.assert_array_equal(_all(opened), images * SCALE)
+        np.testing.assert_array_equal(opened.labels, labels[:, 0])
+        assert said[0].startswith(f"{path}: the rows are {names}")
+        said.clear()
+
+
+@pytest.mark.parametrize("stream_bytes", [1, 2**28])
+def test_arrays_of_images_are_resized_where_that_is_asked_for(
+    tmp_path: Path, stream_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Pillow does it: MNIST for colours, colours for rows of grey values, read in batches."""
+    monkeypatch.setattr(file_inputs, "STREAM_BYTES", stream_bytes)
+    rng = np.random.default_rng(2)
+    for shape, target, mode in [((28, 28), IMAGES, "RGB"), ((9, 7, 3), GREYS, "L")]:
+        values = rng.integers(0, 256, (5, *shape), np.uint8)
+        np.save(tmp_path / "a.npy", values)
+        (tmp_path / "a-idx3-ubyte").write_bytes(idx_bytes(values))
+        whole = [Image.fromarray(pixels).convert("RGB") for pixels in values]
+        resized = [image.resize((4, 4), Image.Resampling.BILINEAR) for image in whole]
+        rows = np.stack([np.asarray(image.convert(mode)) for image in resized])
+        expected = rows.reshape(5, *(size or 0 for size in (target.info.shape or ())[1:])) * SCALE
+        for name in ("a.npy", "a-idx3-ubyte"):
+            with refused(r"found uint8 \[5, .*; --resize makes images fit", PredictionError):
+                open_input(f"{tmp_path}/{name}", target)
+            found = open_input(f"{tmp_path}/{name}", target._replace(resize=True)).rows
+            np.testing.assert_array_equal(found.take(np.arange(1, 4)), expected[1:4])
+    for other in (np.zeros((5, 9, 9), np.float32), np.zeros((5, 9), np.uint8)):
+        with refused(r"\[5, 9.*\]$", PredictionError):
+            open_input(write_npz(tmp_path / "b.npz", X=other), IMAGES._replace(resize=True))
+
+
+def test_several_files_are_rows(tmp_path: Path, images: Any) -> None:
+    _write_images(tmp_path, images[:2], ["b.png", "a.bmp"])
+    Image.fromarray(images[2]).save(tmp_path / "c.webp", lossless=True)
+    paths = [f"{tmp_path}/{name}" for name in ("b.png", "c.webp", "a.bmp")]
+    opened = open_files(paths, IMAGES)
+    np.testing.assert_array_equal(_all(opened), images[[0, 2, 1]] * SCALE)
+    assert opened.names == paths
+    texts = _all(open_files(paths, TEXTS))
+    assert texts.tolist() == [Path(path).read_bytes() for path in paths]
+    with refused("c.jpg: No such file", DataError):
+        open_files([*paths, f"{tmp_path}/c.jpg"], IMAGES)
+    for other, target in ((str(tmp_path), IMAGES), (_npz(X=ZEROS)(tmp_path), IMAGES)):
+        with refused("several of --input for t:0 are images, a row each", PredictionError):
+            open_files([*paths, other], target)
+    (tmp_path / "a.txt").write_text("one\n")
+    with refused("a.txt: several of --input", PredictionError):
+        open_files([*paths, f"{tmp_path}/a.txt"], TEXTS)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +279,8 @@ ZEROS = np.zeros((2, SIZE, SIZE, 3), np.float32)
         (_file("1" * 140_000 + "x,2\n"), NUMBERS, "line 1: field larger than field limit"),
         (_file("\n\n"), NUMBERS, "has no rows"),
         (_file("\udcff\udcfe1"), NUMBERS, "no text in UTF-8"),
-        (_file("BM", "a.bmp"), NUMBERS, r"a \.bmp file is not taken; --input takes \.npy, .*PNG"),
+        (_file("II", "a.tif"), NUMBERS, r"a \.tif file is not taken; --input takes \.npy, .*WebP"),
+        (_file("BM", "a.bmp"), NUMBERS, r"images are for a tensor of shape \[\?, size, size, 3\]"),
         (_file("1,2,3\n", "a"), NUMBERS, "a file without a suffix is not taken"),
         (_file("1.5\n"), NUMBERS._replace(info=info(tf.int64, None)), "takes int64, found float64"),
         (_file("1\n", "a.txt"), NUMBERS, r"t:0 takes .*such a file is for a tensor of strings"),
@@ -278,29 +346,29 @@ def test_large_arrays_are_read_in_batches(tmp_path: Path, monkeypatch: pytest.Mo
     values[7, 0, 0, 0] = np.nan
     np.save(tmp_path / "a.npy", values)
     rows = open_input(f"{tmp_path}/a.npy", IMAGES).rows
-    np.testing.assert_array_equal(rows.batch(2, 7), values[2:7])
+    np.testing.assert_array_equal(rows.take(np.arange(2, 7)), values[2:7])
     with refused(r"row 7 \(the first such\) holds NaN", PredictionError):
-        rows.batch(5, 9)
+        rows.take(np.arange(5, 9))
 
 
 def test_uint8_is_scaled_as_in_training_to_the_bit() -> None:
     every = np.arange(256, dtype=np.uint8).reshape(64, 4)
     rows = array_rows(every, info(tf.float32, None, 4), "here", float(UINT8_SCALE))
     trained, _ = LabelledSource(every, np.zeros(64)).rows(np.arange(64))
-    assert rows.batch(2, 64).tobytes() == trained[2:].tobytes()
+    assert rows.take(np.arange(2, 64)).tobytes() == trained[2:].tobytes()
     assert trained.tobytes() == (every.astype(np.float32) * np.float32(1 / 255)).tobytes()
 
 
 def test_other_values_are_taken_as_they_are(images: Any) -> None:
     values = images.astype(np.float32)
-    batch: Any = array_rows(values, IMAGES.info, "here", float(UINT8_SCALE)).batch(1, 3)
+    batch: Any = array_rows(values, IMAGES.info, "here", float(UINT8_SCALE)).take(np.arange(1, 3))
     assert batch.base is values  # Without a copy.
     np.testing.assert_array_equal(batch, values[1:3])
-    unscaled = array_rows(images, IMAGES.info, "here").batch(0, 7)
+    unscaled = array_rows(images, IMAGES.info, "here").take(np.arange(0, 7))
     assert unscaled.dtype == np.float32
     np.testing.assert_array_equal(unscaled, images)
     integers = info(tf.uint8, None, SIZE, SIZE, 3)
-    assert array_rows(images, integers, "here", 0.5).batch(0, 7).dtype == np.uint8
+    assert array_rows(images, integers, "here", 0.5).take(np.arange(0, 7)).dtype == np.uint8
 
 
 RECORDS = [b"", b"one", b"two\0", b"x" * 5000]

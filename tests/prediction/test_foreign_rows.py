@@ -12,7 +12,7 @@ from PIL import Image
 
 from errors import CheckpointError, PredictionError
 from tests.metagraph.made import refused, saved
-from tests.prediction.conftest import outputs
+from tests.prediction.conftest import document, outputs
 
 v1 = tf.compat.v1
 
@@ -57,6 +57,18 @@ def _bfloat16() -> None:
     """`x` [?, 2] in, `y` is x doubled, of the same dtype."""
     x = v1.placeholder(tf.bfloat16, [None, 2], name="x")
     tf.add(x, x, name="y")
+
+
+def _any_size(batch: int | None, kind: tf.DType = tf.uint8) -> None:
+    """Images of any size in; `mean` [?, 3], `half` of half the size, `largest` of all."""
+    images = v1.placeholder(kind, [batch, None, None, None if batch else 3], name="image_tensor")
+    pixels = tf.cast(images, tf.float32)
+    tf.reduce_mean(pixels, axis=[1, 2], name="mean")
+    tf.identity(images[:, ::2, ::2], name="half")
+    tf.reduce_max(images, name="largest")
+    tf.constant([7], name="seven")
+    number = v1.placeholder(tf.float32, [batch], name="number")
+    tf.add(tf.reduce_max(pixels, axis=[1, 2, 3]), number, name="numbered")
 
 
 def _run(
@@ -118,6 +130,63 @@ def test_a_graph_that_decodes_images_itself(tmp_path: Path) -> None:
         Image.fromarray(pixels).save(tmp_path / "images" / f"{row}.png")
     (found,) = _run(tmp_path, _encoded_images, "y", rows=tmp_path / "images")
     np.testing.assert_array_equal(found, images)
+
+
+SIDES = {"a.png": (4, 6), "b.jpg": (5, 5), "c.bmp": (4, 6), "d.webp": (9, 2), "e.gif": (4, 6)}
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Images of three sizes, and one file that is none."""
+    (tmp_path / "photos").mkdir()
+    for name, (width, height) in SIDES.items():
+        pixels = RNG.integers(0, 256, (height, width, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / name)
+    (tmp_path / "photos" / "README.md").write_text("no image")
+    return tmp_path / "photos"
+
+
+@pytest.mark.parametrize("batch", [None, 1])
+@pytest.mark.parametrize("exact_rows", [True, False])
+def test_images_keep_their_sizes_where_any_is_taken(
+    photos: Path, tmp_path: Path, batch: int | None, exact_rows: bool
+) -> None:
+    """Those of one size run together; what differs in shape is there for each image by itself."""
+    meta = saved(tmp_path, lambda: _any_size(batch)).path
+    options: dict[str, Any] = {"input": [f"image_tensor={photos}"], "exact_rows": exact_rows}
+    options |= {"fetch": ["mean", "half", "numbered", "seven"]}
+    np.save(tmp_path / "number.npy", np.arange(6, dtype=np.float32) * 1000)
+    found = document(meta, feed=[f"number={tmp_path}/number.npy"], **options)["outputs"]
+    assert found["seven:0"] == [7]
+    names = sorted(SIDES)
+    for row, name in enumerate(names):
+        with Image.open(photos / name) as image:
+            pixels = np.asarray(image.convert("RGB"))
+        np.testing.assert_array_equal(found[f"half:0 of {name}"], pixels[np.newaxis, ::2, ::2])
+        np.testing.assert_allclose(found["mean:0"][row], pixels.mean(axis=(0, 1)), rtol=1e-5)
+        # Of all six files, README.md is the first: the numbers go along.
+        assert found["numbered:0"][row] == int(pixels.max()) + 1000 * (row + 1)
+    (one,) = outputs(tmp_path, meta, "half", input=[f"image_tensor={photos}/d.webp"])
+    with Image.open(photos / "d.webp") as image:
+        np.testing.assert_array_equal(one, np.asarray(image)[np.newaxis, ::2, ::2])
+
+
+def test_images_of_several_sizes_have_no_value_over_all(photos: Path, tmp_path: Path) -> None:
+    with refused("largest:0 is one value over all rows, and images differ", PredictionError):
+        _run(tmp_path, lambda: _any_size(None), "largest", rows=photos)
+    for name in ("b.jpg", "d.webp"):
+        (photos / name).unlink()
+    (found,) = _run(tmp_path, lambda: _any_size(None), "largest", rows=photos)
+    assert found > 0
+
+
+@pytest.mark.parametrize("shape", [(None, 30, None, 3), (None, 30, 40, 3), (None, None, None, 4)])
+def test_other_open_sizes_take_no_images(photos: Path, tmp_path: Path, shape: Any) -> None:
+    def build() -> None:
+        tf.identity(v1.placeholder(tf.uint8, shape, name="x"), name="y")
+
+    with refused(r"images are for a tensor of shape \[\?, size, size, 3\]", PredictionError):
+        _run(tmp_path, build, "y", rows=photos)
 
 
 def test_a_loop_without_an_end_ends(tmp_path: Path) -> None:

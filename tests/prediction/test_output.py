@@ -12,7 +12,14 @@ import numpy as np
 import pytest
 
 from errors import DataError, PredictionError
-from prediction.output import Classification, Report, as_text, check_output, write_outputs
+from prediction.output import (
+    Classification,
+    Report,
+    as_json,
+    as_text,
+    check_output,
+    write_outputs,
+)
 from tests.metagraph.made import refused
 
 
@@ -28,6 +35,36 @@ def test_as_text() -> None:
     expected = ["w:0 float32 [2]", "[0.5 1.5]", "s:0 string [1]", "[b'a']"]
     expected += ["accuracy 0.5000 (1 of 2)", "  bee 0.0000 (0 of 1)", "  2 1.0000 (1 of 1)"]
     assert tensors.splitlines() == expected
+
+
+def test_the_likeliest_classes_of_a_row() -> None:
+    """Its own class comes first, whatever its probability; of equal ones, the lower number."""
+    probabilities = np.array([[0.25, 0.5, 0.25], [0, 1, 0]], np.float32)
+    names = ["ant", "bee", "woodlouse"]
+    result = Classification(["0", "1"], np.array([1, 2]), probabilities, None, names)
+    report = Report("m.meta", "m", {}, result, rows=True, top_k=2)
+    lines = ["0  bee        0.5000  ant        0.2500", "1  woodlouse  0.0000  bee        1.0000"]
+    assert as_text(report).splitlines() == lines
+    record, _ = json.loads(as_json(report))["predictions"]
+    top = [{"class": "bee", "probability": 0.5}, {"class": "ant", "probability": 0.25}]
+    assert record == {"name": "0", "class": "bee", "probability": 0.5, "top": top}
+    assert len(as_text(report._replace(top_k=9)).splitlines()[0].split()) == 1 + 2 * 3
+
+
+@pytest.mark.parametrize("count", [50, 51])
+def test_many_rows_are_shortened_where_that_is_asked_for(count: int) -> None:
+    classes = np.arange(count) % 3
+    labels = np.zeros(count, np.int64)
+    result = Classification([*map(str, range(count))], classes, np.eye(3)[classes], labels, [])
+    report = Report("m.meta", "m", {}, result, rows=True)
+    whole, short = as_text(report).splitlines(), as_text(report, shorten=True).splitlines()
+    assert len(whole) == count + 2
+    if count == 50:
+        assert short == whole
+        return
+    assert short[:10] == whole[:10]
+    assert short[10].startswith("... and 41 more rows (")
+    assert short[11:] == ["0 17, 1 17, 2 17", *whole[-2:]]
 
 
 def test_a_name_stays_within_its_line_and_column() -> None:

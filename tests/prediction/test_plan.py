@@ -230,12 +230,13 @@ def test_one_without_a_name_is_for_what_is_left(
     ("texts", "message"),
     [
         (["a={a}", "b={short}", "words={words}"], r"\(for a:0\) has 1000, .*\(for b:0\) has 999"),
-        (["a={a}", "a:0={a}"], r"a:0 is fed twice: --input .*a\.npy, --input a:0="),
-        (["{a}", "{b}"], "which is for which tensor"),
+        (["a={a}", "a:0={a}"], r"a\.npy: several of --input for a:0 are images, a row each"),
+        (["{a}", "{b}"], "could be for any of a:0 .*: give each as --input name="),
+        (["b=*.nothing"], r"--input b=\*\.nothing: there is no such file"),
         (["{a}"], "could be for any of a:0 .*, b:0 .*, words:0 .*: give each as --input name="),
         (["aa={a}"], r"--input aa=.*: there is no such file, and .* nearest are a:0"),
         (["a={a}", "b={b}"], r"y:0 needs words:0 string \[\?\].*--input name=file"),
-        (["b={b}", "b:0={b}"], "b:0 is fed twice"),
+        (["b={b}", "b:0={b}"], r"b\.npz: several of --input for b:0"),
     ],
 )
 def test_what_does_not_go_together(
@@ -244,6 +245,24 @@ def test_what_does_not_go_together(
     with refused(message, PredictionError):
         _check_y(tmp_path, meta, [text.format(**paths) for text in texts])
     assert not (tmp_path / "out.npz").exists()
+
+
+def test_patterns_stand_for_files(
+    meta: str, paths: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also with a name; what is there is no pattern; a tensor is not fed in both ways."""
+    monkeypatch.chdir(tmp_path)
+    np.save("b[0-9]*.npy", B)
+    texts = ["words=w*.txt", "b=b[0-9]*.npy", "[!bs].npy"]
+    _check_y(tmp_path, meta, texts)
+    found = plan.files_by_tensor(*_open(meta), ["y:0"], texts, {})
+    assert found == {"words:0": ["words.txt"], "b:0": ["b[0-9]*.npy"], "a:0": ["a.npy"]}
+    for name in ("2.png", "10.png", "1.jpg"):
+        Path(name).touch()
+    found = plan.files_by_tensor(*_open(meta), ["y:0"], ["a=*.png", "a:0=1.jpg"], {})
+    assert found == {"a:0": ["10.png", "2.png", "1.jpg"]}
+    with refused("a:0 is fed twice: --feed a=1, --input a=.*npy", PredictionError):
+        _check_y(tmp_path, meta, [f"a={paths['a']}"], feed=["a=1"])
 
 
 def test_labels_that_differ(classifier: str, images: Any, tmp_path: Path) -> None:

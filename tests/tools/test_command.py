@@ -5,10 +5,13 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from errors import ToolError
+from tests.tools.conftest import Tool, refused
 from tools.command import as_pattern, check_installed, format_bytes, quiet, show, table
 
 
@@ -32,6 +35,29 @@ def test_columns_stand_under_each_other() -> None:
 )
 def test_bytes_are_said_in_units(size: int, text: str) -> None:
     assert format_bytes(size) == text
+
+
+S3 = "s3://bucket/m"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *((name, S3) for name in ("inspect_checkpoint", "inspect_graph", "verify")),
+        *(("diff", S3, "{}"), ("diff", "{}", S3), ("report", f"--run={S3}", "--output=m.html")),
+        *(("export", S3, f"--to={to}", "--output=m.onnx") for to in ("onnx", "saved_model")),
+        *(("export", "{}", f"--to={to}", f"--output={S3}.npz") for to in ("saved_model", "npz")),
+        *(("edit", S3, "--output=m", "--drop=w"), ("edit", "{}", f"--output={S3}", "--drop=w")),
+        *(("freeze", S3, "--output=m.pb"), ("freeze", "{}", f"--output={S3}.pb")),
+        *(("plot", "metrics", S3), ("plot", "filters", f"--meta={S3}")),
+        *(("plot", "line", "{}", f"--output={S3}.png"), ("inspect_graph", "{}", f"--as_text={S3}")),
+    ],
+)
+def test_a_path_of_a_file_system_that_is_not_there(
+    tool: Tool, linear_run: Path, command: Sequence[str]
+) -> None:
+    line = refused(tool, *(text.format(linear_run) for text in command))
+    assert "TensorFlow has no file system s3:// here; copy" in line
 
 
 def test_text_is_for_people_and_json_for_programs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -78,7 +78,7 @@ def test_two_calls_give_equal_bytes(
     tmp_path: Path,
 ) -> None:
     rows = (f"--input={mislabelled}",) if what in ("confusion", "mistakes") else ()
-    run = (f"--run={linear_run}",) if what in ("metrics", "line") else (f"--meta={colours_run}",)
+    run = (str(linear_run),) if what in ("metrics", "line") else (f"--meta={colours_run}",)
     given = (*run, *rows, f"--output={tmp_path}/p.{suffix}")
     path, contents = tmp_path / f"p.{suffix}", []
     for overwrite in ([], ["--overwrite"]):
