@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from fractions import Fraction
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import numpy as np
@@ -142,7 +142,8 @@ def _lead(
         if start.step >= task.last_step or _is_over(task, config, team, start.step, start.best):
             return start.step
         _write_flags(config)
-        with Keeper(session, task, config, start, lock, terminal) as keeper:
+        with ExitStack() as stack:
+            keeper = Keeper(session, task, config, start, lock, terminal, stack)
             step = train_steps(session, task, config, team, start.step, keeper)
         if not folder.is_whole(config.ckpt_dir, step):
             raise TrainingError(
@@ -231,46 +232,28 @@ class Keeper:
         start: resume.Start,
         lock: FolderLock,
         terminal: TextIO | None,
+        stack: ExitStack,
     ) -> None:
-        """Opens nothing yet; `start` is where the run goes on."""
+        """Opens what is written, which the stack closes; `start` is where the run goes on."""
         self._session, self._task, self._config = session, task, config
-        self._start, self._lock, self._terminal = start, lock, terminal
         self._test_accuracy: float | None = None  # After the present step.
         self.best = start.best  # Of the saves that were due.
-        self._stack = ExitStack()
-
-    def __enter__(self) -> "Keeper":
-        task, folder_path, start = self._task, self._config.ckpt_dir, self._start
-        with ExitStack() as stack:
-            self._log = stack.enter_context(
-                MetricsLog(folder_path, task.model.graph, start.step, task.log_every_steps)
-            )
-            # The lines of metrics before a checkpoint are made durable with it.
-            record = RunRecord(
-                task.meta_graph, start.identity, resume.environment(), (self._log.path,)
-            )
-            before = manifest.link(folder_path, start.step)
-            specs = self._session.specs
-            self._writer = stack.enter_context(
-                CheckpointWriter(folder_path, specs, record, start.retention, self._lock, before)
-            )
-            self._profile = Profile(folder_path, self._config.profile_steps)
-            stack.callback(self._profile.close)
-            self._profile.after(start.step)
-            self._progress = stack.enter_context(Progress(task, start.step, self._terminal))
-            self._writer.check_space()
-            if start.step == 0 and task.logged_variables:
-                self._log.write(measured(self._session, task, 0))
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stack.__exit__(kind, error, trace)
+        path, step = config.ckpt_dir, start.step
+        log = MetricsLog(path, task.model.graph, step, task.log_every_steps)
+        self._log = stack.enter_context(log)
+        # The lines of metrics before a checkpoint are made durable with it.
+        record = RunRecord(task.meta_graph, start.identity, resume.environment(), (log.path,))
+        before = manifest.link(path, step)
+        self._writer = stack.enter_context(
+            CheckpointWriter(path, session.specs, record, start.retention, lock, before)
+        )
+        self._profile = Profile(path, config.profile_steps)
+        stack.callback(self._profile.close)
+        self._profile.after(step)
+        self._progress = stack.enter_context(Progress(task, step, terminal))
+        self._writer.check_space()
+        if step == 0 and task.logged_variables:
+            log.write(measured(session, task, 0))
 
     def after(self, step: int, values: Mapping[str, float], save_due: bool) -> None:
         """Tests and logs after a step, where it is due.

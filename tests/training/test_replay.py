@@ -213,7 +213,7 @@ def test_another_seed_in_the_manifest_is_found(config: LinearConfig, folder: Pat
 
 @pytest.fixture
 def images(three_classes: str, tmp_path: Path, cnn_config: Make) -> Any:
-    """Of a finished run of the CNN with a test split, on a file of its own."""
+    """Of a finished run of the CNN with moving averages and a test split, on a file of its own."""
     with np.load(three_classes) as held:
         np.savez(tmp_path / "images.npz", X=held["X"], Y=held["Y"])
     config = cnn_config(
@@ -224,6 +224,7 @@ def images(three_classes: str, tmp_path: Path, cnn_config: Make) -> Any:
         save_every_steps=2,
         log_every_steps=3,
         batch_size=6,
+        ema_decay=0.9,
     )
     train_cnn.train(config)
     return config
@@ -232,7 +233,7 @@ def images(three_classes: str, tmp_path: Path, cnn_config: Make) -> Any:
 def test_forged_slots_graphs_and_accuracies_are_found(images: Any, tmp_path: Path) -> None:
     path = tmp_path / "cnn"
     equal = _verdict(images, 0, 6, train_cnn)
-    assert equal.endswith("variables in each 27, lines of metrics 2, test accuracies 1")
+    assert equal.endswith("variables in each 35, lines of metrics 2, test accuracies 1")
     assert _verdict(images, 2, 4, train_cnn).startswith("equal: ")
     before = _forge(path, 4, "fc1/w/Adam", (5, 7), 1.0)
     _rewrite(path, 6, test_accuracy=0.125)
