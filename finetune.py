@@ -52,7 +52,8 @@ def main(config: FinetuneConfig, supervisor: Supervisor | None = None) -> int:
     take_place(config.run)
     import_tensorflow(config.run.threads(small_steps=small))
     outcome = train(config, supervisor.terminal() if supervisor else None)
-    return print_result(f"step {outcome.step}: {outcome.prefix}", outcome.exit_code)
+    line = outcome.verdict or f"step {outcome.step}: {outcome.prefix}"
+    return print_result(line, outcome.exit_code)
 
 
 if __name__ == "__main__":

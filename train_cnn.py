@@ -30,6 +30,7 @@ from training.config import (
     CONSTANT,
     COSINE,
     MOST_STEPS,
+    Additions,
     DataConfig,
     Length,
     RunConfig,
@@ -57,7 +58,7 @@ _TEST_BATCH_SIZE = 250  # images at once: their activations take 40 MB
 
 
 @dataclass(frozen=True)
-class CnnConfig(DataConfig, Length):
+class CnnConfig(DataConfig, Length, Additions):
     """What a run of this script is asked for."""
 
     GROUP: ClassVar = "training"
@@ -119,6 +120,7 @@ def make_task(config: CnnConfig) -> "Task":
       TrainingError: the warm-up is longer than the run.
     """
     from models import cnn
+    from models.blocks import Recipe
     from training.task import Task, predict_with
 
     images = _open_images(config)
@@ -131,6 +133,7 @@ def make_task(config: CnnConfig) -> "Task":
         seed=config.run.seed,
         schedule=schedule,
         image_size=config.image_size,
+        recipe=Recipe.of(config.added(), images.train.labels, images.num_classes),
     )
     return Task(
         model=model,
@@ -221,6 +224,7 @@ def _identity(config: CnnConfig, images: "ImageData", schedule: "Schedule") -> M
         **({"augment": True} if config.augment else {}),
         **({"ignore_exif": True} if config.ignore_exif else {}),
         **({"image_size": config.image_size} if config.image_size != IMAGE_SIZE else {}),
+        **config.added(),
     }
 
 
@@ -265,7 +269,8 @@ def main(config: CnnConfig, supervisor: Supervisor | None = None) -> int:
     take_place(config.run)
     import_tensorflow(config.run.threads(small_steps=config.batch < _SMALL_BATCH))
     outcome = train(config, supervisor.terminal() if supervisor else None)
-    return print_result(f"step {outcome.step}: {outcome.prefix}", outcome.exit_code)
+    line = outcome.verdict or f"step {outcome.step}: {outcome.prefix}"
+    return print_result(line, outcome.exit_code)
 
 
 if __name__ == "__main__":

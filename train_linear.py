@@ -32,7 +32,7 @@ class LinearConfig:
 
     GROUP: ClassVar = "training"
 
-    run: RunConfig = nested(RunConfig, without=("keep_best",), ckpt_dir="model")
+    run: RunConfig = nested(RunConfig, without=("keep_best", "stop_after"), ckpt_dir="model")
     train_steps: int = train_steps(300)
     learning_rate: float = flag("Learning rate of gradient descent.", 0.5, check=POSITIVE)
 
@@ -83,9 +83,8 @@ def main(config: LinearConfig, supervisor: Supervisor | None = None) -> int:
     import_tensorflow(config.run.threads(small_steps=True))
     outcome = train(config, supervisor.terminal() if supervisor else None)
     w, b = (float(outcome.variables[name][0]) for name in ("w", "b"))
-    return print_result(
-        f"step {outcome.step}: w = {w:.4f}, b = {b:.4f} in {outcome.prefix}", outcome.exit_code
-    )
+    line = f"step {outcome.step}: w = {w:.4f}, b = {b:.4f} in {outcome.prefix}"
+    return print_result(outcome.verdict or line, outcome.exit_code)
 
 
 if __name__ == "__main__":

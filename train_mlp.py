@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 from cli.fields import POSITIVE, flag, nested
 from cli.run import Supervisor, run
 from cli.terminal import import_tensorflow, print_result
-from training.config import Length, RunConfig, last_step, train_steps
+from training.config import Additions, Length, RunConfig, last_step, train_steps
 from training.place import take_place
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _TEST_BATCH_SIZE = 1000  # digits at once: their activations take 8 MB
 
 
 @dataclass(frozen=True)
-class MlpConfig(Length):
+class MlpConfig(Length, Additions):
     """What a run of this script is asked for."""
 
     GROUP: ClassVar = "training"
@@ -77,13 +77,15 @@ def make_task(config: MlpConfig) -> "Task":
     from data.batches import ShuffledBatches, read_ahead, row_batches
     from data.named import find_file, open_mnist
     from models import mlp
+    from models.blocks import Recipe
     from training.task import Task
 
     digits = open_mnist(config.data_dir)
     num_digits, batch_size = len(digits.train), config.batch_size
     order = ShuffledBatches(num_digits, batch_size, config.run.seed)
     own = config.run.rows(batch_size)
-    model = mlp.build(learning_rate=config.learning_rate, seed=config.run.seed)
+    recipe = Recipe.of(config.added(), digits.train.labels, mlp.NUM_CLASSES)
+    model = mlp.build(learning_rate=config.learning_rate, seed=config.run.seed, recipe=recipe)
     default_steps = last_step(None, DEFAULT_EPOCHS, 0, num_digits, batch_size)
     return Task(
         model=model,
@@ -129,6 +131,7 @@ def _identity(config: MlpConfig, digits: "Digits") -> Mapping[str, Any]:
         "batch_size": config.batch_size,
         "learning_rate": config.learning_rate,
         "seed": config.run.seed,
+        **config.added(),
     }
 
 
@@ -144,7 +147,8 @@ def main(config: MlpConfig, supervisor: Supervisor | None = None) -> int:
     take_place(config.run)
     import_tensorflow(config.run.threads(small_steps=config.batch_size < _SMALL_BATCH))
     outcome = train(config, supervisor.terminal() if supervisor else None)
-    return print_result(f"step {outcome.step}: {outcome.prefix}", outcome.exit_code)
+    line = outcome.verdict or f"step {outcome.step}: {outcome.prefix}"
+    return print_result(line, outcome.exit_code)
 
 
 if __name__ == "__main__":

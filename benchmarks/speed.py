@@ -2,10 +2,10 @@
 
   python -m benchmarks.speed
 
-prints, for each comparison, our figure, the other's and their ratio; about eight minutes. The
-figures are of this machine and this hour; the ratios are what to compare. Each part is a process
-of its own, as the number of threads is: training has as many as train_cnn.py gives it, and so has
-what it is compared with.
+prints, for each comparison, our figure, the other's and their ratio; about twenty minutes. The
+figures are of this machine and this hour; the ratios are what to compare. Each part is a process of
+its own, as the number of threads is: training has as many as train_cnn.py gives it, and so has what
+it is compared with.
 """
 
 import importlib.util
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 _NUM_IMAGES = 20_000
 _IMAGES = "images.npz"
 _STEPS_BY_BATCH_SIZE = {10: 1000, 128: 200}  # about two seconds each
+_PEER_STEPS, _PEER_TRIALS = 60, 3  # of a batch of 128, for which JAX takes a fifth of a second
 _PREDICT_BATCH_SIZES = (32, 256)  # the defaults of Keras and of predict.py
 _NODES = 12_000
 # Of an image in a step, forward and backward, but for the gradient of the images.
@@ -275,10 +276,10 @@ def _rows_a_second(exact: bool, folder: Path) -> float:
 
 def _images_a_second(make: Callable[..., peers.Loop] | None, folder: Path) -> float:
     """The best of a few trainings at batch 128, by us where nothing else is named."""
-    given, steps = _images(folder), _STEPS_BY_BATCH_SIZE[128]
+    given, steps = _images(folder), _PEER_STEPS
     ours = partial(training_speed, str(folder / _IMAGES), folder, 128, steps)
     work = ours if make is None else partial(make(*given, 128), steps)
-    return max(work() for _ in range(PAIRS))
+    return max(work() for _ in range(_PEER_TRIALS))
 
 
 def _trained_meta(folder: Path) -> str:

@@ -115,7 +115,8 @@ def delete_leftovers(folder: str) -> list[int]:
     leftover = [step for step, suffixes in found if naming.is_leftover(suffixes)]
     for step in leftover:
         delete_checkpoint(folder, step)
-    file_io.remove_leftover(os.path.join(folder, naming.STATE_FILE))
+    for name in naming.SIDE_FILES:
+        file_io.remove_leftover(os.path.join(folder, name))
     return leftover
 
 
@@ -256,6 +257,15 @@ def at_start(folder: str, newest: int | None, retention: Retention) -> Retention
     if after_save(folder, newest, retention):
         logging.info("rewrote the state file of %s, which did not name what is there", folder)
     return retention
+
+
+def best_so_far(folder: str, newest: int, retention: Retention) -> Saved | None:
+    """The best of the steps up to `newest` that may be kept as such; None where none was measured.
+
+    It is what a folder that was kept the best of holds, however often its run was interrupted.
+    """
+    steps = {step for step in committed_steps(folder) if step <= newest} - retention.damaged
+    return next(iter(best_first(_saved(folder, step) for step in steps)), None)
 
 
 def best_checkpoint(folder: str) -> str:

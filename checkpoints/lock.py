@@ -41,6 +41,13 @@ def holder(folder: str) -> str | None:
     return None
 
 
+def check_unused(folder: str, otherwise: str) -> None:
+    """CheckpointError where someone holds the lock; it says what to do `otherwise` than wait."""
+    user = holder(folder)
+    if user is not None:
+        raise CheckpointError(f"{folder} is in use by {user}: wait for it to end, or {otherwise}")
+
+
 def _told(descriptor: int) -> str:
     return os.pread(descriptor, 1024, 0).decode(errors="replace").strip() or "another process"
 

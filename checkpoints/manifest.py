@@ -3,9 +3,10 @@
 `my-model-<step>.manifest` is JSON: `format` 1, `step`, `saved_at` (seconds since 1970),
 `environment` (the TensorFlow version and the machine that wrote it), `config` (what the run was
 asked for), `files` (the size in bytes and the SHA-256 of each), where it was measured
-`test_accuracy` (in [0, 1], of these very weights), and `sha256`, the hash of the manifest itself
-without that entry. A checkpoint is committed when its manifest is in place. A later version may
-add entries, or count up `format`.
+`test_accuracy` (in [0, 1], of these very weights), unless it is a run's first `previous` (the step
+and the SHA-256 of the manifest before it), and `sha256`, the hash of the manifest itself without
+that entry. A checkpoint is committed when its manifest is in place. A later version may add
+entries, or count up `format`.
 """
 
 import hashlib
@@ -32,6 +33,13 @@ class FileDigest(NamedTuple):
     sha256: str
 
 
+class Previous(NamedTuple):
+    """The manifest before one: of the checkpoint that its run has gone on from."""
+
+    step: int
+    sha256: str  # Of the whole file, in hex.
+
+
 class Manifest(NamedTuple):
     """What a manifest says, as described above."""
 
@@ -41,6 +49,7 @@ class Manifest(NamedTuple):
     config: Mapping[str, Any]
     files: Mapping[str, FileDigest]
     test_accuracy: float | None = None
+    previous: Previous | None = None
 
 
 def digest(content: bytes) -> FileDigest:
@@ -61,10 +70,17 @@ def digest_file(path: str) -> FileDigest:
 def encode(manifest: Manifest) -> bytes:
     """The manifest as it stands in its file."""
     files = {name: digest._asdict() for name, digest in manifest.files.items()}
-    record = {"format": _FORMAT, **manifest._asdict(), "files": files}
-    if manifest.test_accuracy is None:
-        del record["test_accuracy"]
+    before = manifest.previous and manifest.previous._asdict()
+    given = {"format": _FORMAT, **manifest._asdict(), "files": files, "previous": before}
+    record = {name: value for name, value in given.items() if value is not None}
     return _to_json({**record, "sha256": _hash_of(record)})
+
+
+def link(folder: str, step: int) -> Previous | None:
+    """What the next manifest says of that of a step; None where the step has none."""
+    path = naming.checkpoint_prefix(folder, step) + naming.MANIFEST_SUFFIX
+    content = file_io.content_of(path)
+    return None if content is None else Previous(step, digest(content).sha256)
 
 
 def read(folder: str, step: int) -> Manifest | None:
@@ -122,7 +138,10 @@ def _decode(content: bytes) -> Manifest:
     accuracy = record.pop("test_accuracy", None)
     if accuracy is not None and not 0 <= accuracy <= 1:
         raise ValueError(f"a test accuracy of {accuracy}")
-    return Manifest(**record, files=files, test_accuracy=accuracy)
+    before = record.pop("previous", None)
+    if before is not None:
+        before = Previous(int(before["step"]), str(before["sha256"]))
+    return Manifest(**record, files=files, test_accuracy=accuracy, previous=before)
 
 
 def _to_json(record: Mapping[str, Any]) -> bytes:

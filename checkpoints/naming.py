@@ -21,11 +21,15 @@ PENDING_SUFFIX = MANIFEST_SUFFIX + ".tmp"
 # The files a manifest vouches for, in the order they are written.
 CONTENT_SUFFIXES = (DATA_SUFFIX, INDEX_SUFFIX, META_SUFFIX)
 STATE_FILE = "checkpoint"
+FLAGS_FILE = "run.flags"  # What the run was asked for, as --flagfile takes it.
+SIDE_FILES = (STATE_FILE, FLAGS_FILE)  # Each put in place as a whole.
 # What a save writes, and the names under which TensorFlow writes the variables at first. All else
 # is someone else's file, such as my-model-100.npz or my-model-0100.meta.
 _SUFFIXES = "|".join(map(re.escape, (*CONTENT_SUFFIXES, MANIFEST_SUFFIX, PENDING_SUFFIX)))
 _UNFINISHED = rf"(?:{re.escape(DATA_SUFFIX)}|{re.escape(INDEX_SUFFIX)})\.tempstate\d+"
 _CHECKPOINT_FILE = re.compile(rf"{BASENAME}-(0|[1-9]\d*)({_SUFFIXES}|{_UNFINISHED})", re.ASCII)
+
+AVERAGE = "/ExponentialMovingAverage"  # After the name of the variable that it is of.
 
 # Of a meta graph: its collections and its signature.
 PREDICT_COLLECTION = "predict"

@@ -314,23 +314,12 @@ def restore_newest(
     """
     reasons = []
     for step in reversed(usable_steps(folder)):
-        prefix = naming.checkpoint_prefix(folder, step)
         try:
-            found = manifest.read(folder, step)
-            if found is None:
-                logging.warning("%s has no manifest: TensorFlow's own checksums have to do", prefix)
-            else:
-                manifest.verify_files(folder, found)
-                check(prefix, found)
-            values = read_variables(prefix, expected)
-            if values.get("global_step", step) != step:
-                raise CheckpointError(
-                    f"it is of step {values['global_step']}, whatever its name says"
-                )
-            return Restored(step, prefix, values, found)
+            return restore(folder, step, expected, check)
         except LaterVersionError:
             raise
         except CheckpointError as error:
+            prefix = naming.checkpoint_prefix(folder, step)
             logging.warning("stepping over %s: %s", prefix, error)
             reasons.append(str(error))
     if reasons:
@@ -339,6 +328,26 @@ def restore_newest(
             f"{reasons[0]}): train into another folder with --ckpt_dir"
         )
     return None
+
+
+def restore(
+    folder: str,
+    step: int,
+    expected: Mapping[str, VariableSpec],
+    check: Callable[[str, Manifest], None] = lambda _, __: None,
+) -> Restored:
+    """Reads one checkpoint; CheckpointError unless it is as `restore_newest` wants it."""
+    prefix = naming.checkpoint_prefix(folder, step)
+    found = manifest.read(folder, step)
+    if found is None:
+        logging.warning("%s has no manifest: TensorFlow's own checksums have to do", prefix)
+    else:
+        manifest.verify_files(folder, found)
+        check(prefix, found)
+    values = read_variables(prefix, expected)
+    if values.get("global_step", step) != step:
+        raise CheckpointError(f"it is of step {values['global_step']}, whatever its name says")
+    return Restored(step, prefix, values, found)
 
 
 def read_variables(

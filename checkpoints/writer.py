@@ -100,8 +100,11 @@ class CheckpointWriter:
         record: RunRecord,
         retention: Retention,
         lock: FolderLock | None = None,
+        previous: manifest.Previous | None = None,
     ) -> None:
+        """Writes nothing yet; `previous` is what the first manifest is to follow."""
         self._folder = folder
+        self._previous = previous
         self._lock = lock
         self._failures = 0
         self._record = record
@@ -228,18 +231,21 @@ class CheckpointWriter:
             digests[name + suffix] = manifest.digest_file(prefix + suffix)
         for path in self._record.side_files:
             file_io.flush(path)
-        content = manifest.Manifest(
+        told = manifest.Manifest(
             step=step,
             saved_at=time.time(),
             environment=self._record.environment,
             config=self._record.config,
             files=digests,
             test_accuracy=test_accuracy,
+            previous=self._previous,
         )
-        file_io.write_file(pending, manifest.encode(content))
+        content = manifest.encode(told)
+        file_io.write_file(pending, content)
         file_io.flush(self._folder)
         self._check_lock()
         file_io.rename(pending, prefix + naming.MANIFEST_SUFFIX)
+        self._previous = manifest.Previous(step, manifest.digest(content).sha256)
         file_io.flush(self._folder)
 
 

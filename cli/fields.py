@@ -113,6 +113,7 @@ class Flag:
     instead: str = ""  # A flag of which one or this has to be given.
     alias: str = ""  # Another name for it.
     group: str = ""  # Of --help; by default the `GROUP` of the field's class.
+    once: bool = False  # Whether it is of this call alone, and not in `CommandLine.as_file`.
     kind: Any = None  # The field's type, without None.
     required: bool = False  # Whether it, or the flag `instead`, must be given.
 
@@ -279,6 +280,8 @@ class CommandLine:
             near = nearest_names(error.flagname.replace("_", "/"), names)
             meant = [name.replace("/", "_") for name in near]
             raise flags.UnrecognizedFlagError(error.flagname, error.flagvalue, meant) from error
+        except UnicodeDecodeError as error:
+            raise flags.Error(f"--flagfile names a file that is no text: {error}") from error
         waiting = [x for x in self._flags if x.positional and (x.many or self._is_missing(x.name))]
         if waiting and waiting[-1].many:  # It takes all that are left.
             waiting += [waiting[-1]] * (len(stray) - len(waiting))
@@ -299,7 +302,8 @@ class CommandLine:
 
     def read(self, others: Mapping[str, Any], asked: Nested | None = None) -> Any:
         """Makes a request of what was taken; `others` are values of fields without a flag."""
-        asked = asked or self._request
+        if asked is None:
+            asked, others = self._request, {"flags": self.as_file(), **others}
         names = {field.name for field in dataclasses.fields(asked.kind)}
         given = {name: value for name, value in others.items() if name in names}
         for field, spec in specs_of(asked):
@@ -311,6 +315,19 @@ class CommandLine:
                 return None
             given[field.name] = value
         return asked.kind(**given)
+
+    def as_file(self) -> str:
+        """The flags that make the same request again, a line each, for absl's --flagfile.
+
+        It is empty where a value has a line end or a space at its end, which such a file loses.
+        """
+        kept = [self.values[one.name] for one in self._flags if not one.once]
+        given = [(flag, flag.value) for flag in kept if flag.value not in (None, [])]
+        for _, value in given:
+            texts = value if isinstance(value, list) else [value]
+            if any(re.search(r"[\r\n]|\s\Z", str(text)) for text in texts):
+                return ""
+        return "".join(f"{flag.serialize()}\n" for flag, _ in given)
 
     def usage(self) -> str:
         """One line: the command, and what has to be given."""

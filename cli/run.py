@@ -322,7 +322,8 @@ def _take(line: CommandLine) -> None:
     try:
         line.take(sys.argv)
     except flags.Error as error:
-        exit_with_error(f"{error} (see --help)", EXIT_USAGE)
+        # What absl says of a file that is not there begins with a word of its own.
+        exit_with_error(f"{str(error).removeprefix('ERROR:: ')} (see --help)", EXIT_USAGE)
     if wrong := thread_variables_error():
         exit_with_error(wrong, EXIT_USAGE)
 

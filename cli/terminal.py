@@ -115,7 +115,7 @@ def print_result(line: str, exit_code: int) -> int:
     reader, as of `train_cnn.py | tee log`.
     """
     try:
-        print(line, flush=True)
+        print(one_line(line), flush=True)
     except OSError:
         if not exit_code:
             raise

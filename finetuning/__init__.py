@@ -15,7 +15,7 @@ from cli.fields import (
     nested,
 )
 from prediction.request import Limits, trust_graph
-from training.config import DataConfig, Length, RunConfig, exclude
+from training.config import Additions, DataConfig, Length, RunConfig, exclude
 
 DEFAULT_STEPS = 200
 DEFAULT_BATCH_SIZE = 32
@@ -54,7 +54,7 @@ class BaseRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneConfig(BaseRequest, DataConfig, Length, Limits):
+class FinetuneConfig(BaseRequest, DataConfig, Length, Additions, Limits):
     """What a run of finetune.py is asked for."""
 
     GROUP: ClassVar = "training"

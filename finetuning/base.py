@@ -26,7 +26,7 @@ from metagraph.safety import RANDOM_OPS
 from metagraph.session import free_among, free_scope, placeholder
 from metagraph.variables import RESOURCE_VARIABLE
 from models import blocks
-from models.blocks import ModelGraph
+from models.blocks import PLAIN, ModelGraph, Part, Recipe
 
 # Random operations become functions of a key of two integers. A stateful one draws from a generator
 # of the session, whose place nobody saves: a resumed run would draw other masks. The operations are
@@ -267,6 +267,7 @@ def build(
     shape: Sequence[int | None],
     offset: float,
     seed: int,
+    recipe: Recipe = PLAIN,
 ) -> ModelGraph:
     """Builds the training graph: a head of a kind, `blocks.DENSE` or `CONV`, on the part.
 
@@ -281,13 +282,13 @@ def build(
         labels = tf.compat.v1.placeholder(tf.int64, [shape[0]], name="y_")
         with tf.compat.v1.variable_scope(free_among(plan.needed.names, _HEAD_SCOPE)):
             new = blocks.head(kind, features, num_classes, seed)
-        loss = blocks.cross_entropy(new.logits, labels)
+        loss = blocks.cross_entropy(new.logits, labels, recipe)
         # What predict.py, and whoever fine-tunes the result, look for.
         tf.compat.v1.add_to_collection("predict", new.logits)
         for operation in base.updates:
             tf.compat.v1.add_to_collection(tf.compat.v1.GraphKeys.UPDATE_OPS, operation)
         accuracy = blocks.accuracy(new.classes, labels)
-        train_op, gradients = _train_op(loss, new, base, plan.unfrozen, rates)
+        train_op, gradients = _train_op(loss, new, base, plan.unfrozen, rates, recipe)
         return ModelGraph(
             graph=graph,
             inputs=(base.images, labels),
@@ -324,23 +325,21 @@ def _train_op(
     base: Base,
     unfrozen_names: Sequence[str],
     rates: tuple[float, float],
+    recipe: Recipe,
 ) -> tuple[tf.Operation, tuple[tf.Tensor, ...]]:
     """One step of Adam on the head, one on what is unfrozen, then the step counted up.
 
     Also the gradients. What follows the activations, such as their mean, is updated with them.
     """
-    unfrozen = [base.variables[name] for name in unfrozen_names]
+    unfrozen, count = [base.variables[name] for name in unfrozen_names], len(new.variables)
     gradients = _gradients(loss, [*new.variables, *unfrozen])
-    before = list(base.updates)
+    parts = []
     if unfrozen:
-        pairs = list(zip(gradients[len(new.variables) :], unfrozen, strict=True))
         optimizer = tf.compat.v1.train.AdamOptimizer(rates[1], name="Adam")
-        before.append(optimizer.apply_gradients(pairs, name="train_unfrozen"))
-    with tf.control_dependencies(before):
-        optimizer = tf.compat.v1.train.AdamOptimizer(rates[0], name="Adam")
-        pairs = list(zip(gradients[: len(new.variables)], new.variables, strict=True))
-        train_op = optimizer.apply_gradients(pairs, global_step=base.step, name="train")
-    return train_op, tuple(gradients)
+        parts.append(Part(optimizer, rates[1], gradients[count:], unfrozen, "train_unfrozen"))
+    optimizer = tf.compat.v1.train.AdamOptimizer(rates[0], name="Adam")
+    parts.append(Part(optimizer, rates[0], gradients[:count], new.variables))
+    return blocks.update(parts, base.step, recipe, base.updates), tuple(gradients)
 
 
 def _gradients(loss: tf.Tensor, trained: Sequence[tf.Variable]) -> list[tf.Tensor]:

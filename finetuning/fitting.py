@@ -34,6 +34,7 @@ from metagraph.variables import (
     read_values,
     slot_names,
 )
+from models.blocks import Recipe
 from training.config import last_step, log_interval
 from training.task import NONE, InitialValues, Task, predict_with
 
@@ -219,6 +220,7 @@ def make_task(config: FinetuneConfig) -> Task:
             images.shape,
             config.input_offset,
             config.run.seed,
+            Recipe.of(config.added(), source.labels, images.data.num_classes),
         )
     description = Description(
         graph.signature_inputs,
@@ -299,4 +301,5 @@ def _identity(
         "learning_rate": config.learning_rate,
         "seed": config.run.seed,
         **{name: value for name, value in given.items() if value},
+        **config.added(),
     }

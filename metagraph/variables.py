@@ -14,6 +14,7 @@ from typing import NamedTuple
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from checkpoints.dtypes import DType, as_dtype
+from checkpoints.naming import AVERAGE
 from checkpoints.reader import Array, CheckpointReader
 from errors import CheckpointError, first_few
 from metagraph.description import TensorInfo, fits_shape, format_shape
@@ -248,9 +249,6 @@ def _looked_up(
             has = f"{variable.dtype.name} {format_shape(variable.shape)}"
             wrong.append(f"{named} is {found}, the graph has {has}")
     return reader, keys, missing, wrong
-
-
-AVERAGE = "/ExponentialMovingAverage"  # After the name of the variable that it is of.
 
 
 def averages(keys: Collection[str], prefix: str) -> dict[str, str]:

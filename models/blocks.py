@@ -6,9 +6,14 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
 import tensorflow as tf
+
+from errors import TrainingError
+
+Array: TypeAlias = np.ndarray[Any, Any]
 
 
 class ModelGraph(NamedTuple):
@@ -38,6 +43,32 @@ class ModelGraph(NamedTuple):
     signature_inputs: Mapping[str, tf.Tensor]
     signature_outputs: Mapping[str, tf.Tensor]
     learning_rate: tf.Tensor | None = None
+
+
+class Recipe(NamedTuple):
+    """What a training adds to the plain one; by default nothing. Its flags: training/config.py."""
+
+    label_smoothing: float = 0.0
+    class_weights: tuple[float, ...] = ()  # By label; empty where all classes weigh the same.
+    weight_decay: float = 0.0
+    clip_norm: float | None = None
+    ema_decay: float = 0.0
+
+    @classmethod
+    def of(cls, asked: Mapping[str, Any], labels: Array, num_classes: int) -> "Recipe":
+        """The recipe that is `asked` for by name, of a training on labels as `cross_entropy` has.
+
+        The balanced weight of a class of n of the N examples, where K classes have some, is
+        N / (K n), as scikit-learn has it: each class has the same part of the loss.
+        """
+        if "class_weights" not in asked:
+            return cls(**asked)
+        counts = labels.sum(0) if labels.ndim > 1 else np.bincount(labels, minlength=num_classes)
+        weights = len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))
+        return cls(**{**asked, "class_weights": tuple(weights.tolist())})
+
+
+PLAIN = Recipe()
 
 
 # Variables whose name is a tensor of their value, as TF1 clients expect.
@@ -130,17 +161,26 @@ def dropout(
 # What classifiers share.
 
 
-def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, recipe: Recipe = PLAIN) -> tf.Tensor:
     """`loss:0`, float32 []: the mean softmax cross entropy of logits, float32 [N, K].
 
     Labels are int64 [N], in [0, K); or float32 [N, K], each row the shares of the classes, such as
-    one-hot.
+    one-hot. With a smoothing of s, the share p of a class becomes (1 - s) p + s / K: Szegedy et
+    al., "Rethinking the Inception architecture for computer vision" (CVPR 2016), section 7. An
+    example counts as often as the weight of its class says; the mean is over N all the same, so
+    that the mean over equal parts of a batch is that of the whole.
     """
+    classes, smoothing = logits.shape[-1], recipe.label_smoothing
+    if labels.dtype.is_integer and (smoothing or recipe.class_weights):
+        labels = tf.one_hot(labels, classes)
+    smooth = labels * (1 - smoothing) + smoothing / classes if smoothing else labels
     losses = (
         tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
         if labels.dtype.is_integer
-        else tf.nn.softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+        else tf.nn.softmax_cross_entropy_with_logits(labels=smooth, logits=logits)
     )
+    if recipe.class_weights:
+        losses *= tf.reduce_sum(labels * tf.constant(recipe.class_weights, tf.float32), axis=1)
     return tf.reduce_mean(losses, name="loss")
 
 
@@ -149,13 +189,119 @@ def accuracy(classes: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     return tf.reduce_mean(tf.cast(tf.equal(classes, labels), tf.float32), name="acc")
 
 
+# The update.
+
+
+class Part(NamedTuple):
+    """Variables that one optimizer updates."""
+
+    optimizer: tf.compat.v1.train.Optimizer
+    rate: float | tf.Tensor  # The optimizer's learning rate.
+    gradients: Sequence[tf.Tensor]
+    variables: Sequence[tf.Variable]
+    name: str = "train"  # Of the operation.
+
+
 def minimize(
-    optimizer: tf.compat.v1.train.Optimizer, loss: tf.Tensor, step: tf.Variable
+    optimizer: tf.compat.v1.train.Optimizer,
+    loss: tf.Tensor,
+    step: tf.Variable,
+    rate: float | tf.Tensor = 0.0,
+    recipe: Recipe = PLAIN,
 ) -> tuple[tf.Operation, tuple[tf.Tensor, ...]]:
-    """The operation `train`, an update of all that is trained and of `step`; and the gradients."""
-    pairs = optimizer.compute_gradients(loss)
-    train_op = optimizer.apply_gradients(pairs, global_step=step, name="train")
-    return train_op, tuple(gradient for gradient, _ in pairs)
+    """The operation `train`, an update of all that is trained and of `step`; and the gradients.
+
+    The rate is that of the optimizer; only a recipe with a weight decay needs it.
+    """
+    gradients, trained = zip(*optimizer.compute_gradients(loss), strict=True)
+    return update([Part(optimizer, rate, gradients, trained)], step, recipe), gradients
+
+
+def update(
+    parts: Sequence[Part],
+    step: tf.Variable,
+    recipe: Recipe = PLAIN,
+    before: Sequence[tf.Operation] = (),
+) -> tf.Operation:
+    """The operation `train`: the update of each part, the last one after `before`, then of `step`.
+
+    All of the recipe follows from the gradients, which may be fed, and from variables:
+
+    - All gradients are divided by their global norm over `clip_norm`, where that is above 1:
+      Pascanu et al., "On the difficulty of training recurrent neural networks" (ICML 2013).
+    - With the optimizer's own step, of whose slots the decay is no part, w -= rate * weight_decay *
+      w, of weights and not of biases, which are variables of fewer than two dimensions: Loshchilov
+      and Hutter, "Decoupled weight decay regularization" (ICLR 2019), algorithm 2. The rate is that
+      of the step, as AdamW of PyTorch and Keras have it.
+    - See `_averages`.
+    """
+    ready = [gradient for part in parts for gradient in part.gradients]
+    if recipe.clip_norm is not None:
+        ready, _ = tf.clip_by_global_norm(ready, recipe.clip_norm)
+    decays = _decays(parts, recipe.weight_decay) if recipe.weight_decay else []
+    is_plain_end = not (decays or recipe.ema_decay)
+    waiting, done = iter(ready), [*before]
+    for part in parts:
+        pairs = [(next(waiting), variable) for variable in part.variables]
+        is_last, counted, name = part is parts[-1], None, part.name
+        if is_last and is_plain_end:
+            counted = step
+        elif is_last:
+            name = "update"  # What follows it is the rest of the step.
+        # They are computed of the values before the update.
+        with tf.control_dependencies([by for _, by in decays] + (done if is_last else [])):
+            done.append(part.optimizer.apply_gradients(pairs, global_step=counted, name=name))
+    if is_plain_end:
+        return done[-1]
+    with tf.control_dependencies(done):
+        done = [variable.assign_sub(by, read_value=False) for variable, by in decays] or done
+    with tf.control_dependencies(done):
+        trained = [variable for part in parts for variable in part.variables]
+        done = _averages(trained, recipe.ema_decay, step) if recipe.ema_decay else done
+    with tf.control_dependencies(done):
+        train_op = step.assign_add(1, name=parts[-1].name, read_value=False)
+    # The optimizers have added operations that are no whole step here.
+    train_op.graph.get_collection_ref(tf.compat.v1.GraphKeys.TRAIN_OP)[:] = [train_op]
+    return train_op
+
+
+def _decays(parts: Sequence[Part], decay: float) -> list[tuple[tf.Variable, tf.Tensor]]:
+    """By how much each weight decays."""
+    return [
+        (variable, part.rate * decay * variable)
+        for part in parts
+        for variable in part.variables
+        if len(variable.shape) > 1
+    ]
+
+
+def _averages(
+    variables: Sequence[tf.Variable], decay: float, step: tf.Variable
+) -> list[tf.Operation]:
+    """An update of the moving average of each variable, as tf.train.ExponentialMovingAverage has.
+
+    `<variable>/ExponentialMovingAverage` begins as the variable does, and after `step` updates
+    becomes d times itself plus 1 - d times the variable, where d is the least of the decay and
+    (1 + step) / (10 + step), so that a short run's averages do not dwell on where it began.
+
+    TensorFlow's own class would begin them with a conditional, and read variables at no set time.
+    """
+    done, updates = tf.cast(step, tf.float64), []
+    new_share = 1 - tf.minimum(tf.constant(decay, tf.float64), (1 + done) / (10 + done))
+    for variable in variables:
+        name = f"{variable.op.name}/ExponentialMovingAverage"
+        with tf.control_dependencies(None):
+            # A tensor of its own, as whoever assigns a variable feeds its initial value.
+            initial = tf.reshape(variable.initial_value, variable.shape)
+            average = tf.compat.v1.get_variable(
+                name, initializer=initial, trainable=False, use_resource=False
+            )
+        if average.op.name != name:
+            raise TrainingError(f"the model has a {name} of its own: train without --ema_decay")
+        tf.compat.v1.add_to_collection(tf.compat.v1.GraphKeys.MOVING_AVERAGE_VARIABLES, variable)
+        apart = tf.cast(new_share, initial.dtype) * (average - variable.read_value())
+        updates.append(average.assign_sub(apart, read_value=False))
+    return updates
 
 
 # The learning rate as a function of `global_step` alone. Another schedule is a field of `Schedule`,

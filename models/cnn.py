@@ -11,7 +11,7 @@ import math
 import tensorflow as tf
 
 from models import blocks
-from models.blocks import CONSTANT, ModelGraph, Schedule, scheduled
+from models.blocks import CONSTANT, PLAIN, ModelGraph, Recipe, Schedule, scheduled
 
 IMAGE_SHAPE = (32, 32, 3)
 KEEP_PROB = 0.5  # of the dropout after fc1, in training
@@ -78,6 +78,7 @@ def build(
     seed: int,
     schedule: Schedule = CONSTANT,
     image_size: int = IMAGE_SHAPE[0],
+    recipe: Recipe = PLAIN,
 ) -> ModelGraph:
     """Builds the training graph, for images of `image_size` pixels in height and width.
 
@@ -94,12 +95,12 @@ def build(
         probabilities = tf.nn.softmax(logits, name="probabilities")
         classes = tf.argmax(logits, axis=1, name="classes")
         tf.one_hot(labels, num_classes, name="y_labels")
-        loss = blocks.cross_entropy(logits, labels)
+        loss = blocks.cross_entropy(logits, labels, recipe)
         tf.compat.v1.add_to_collection("predict", logits)
         rate = scheduled(learning_rate, schedule, step)
         optimizer = tf.compat.v1.train.AdamOptimizer(rate)
         accuracy = blocks.accuracy(classes, labels)
-        train_op, gradients = blocks.minimize(optimizer, loss, step)
+        train_op, gradients = blocks.minimize(optimizer, loss, step, rate, recipe)
         return ModelGraph(
             graph=graph,
             inputs=(x, labels),

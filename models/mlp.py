@@ -8,7 +8,7 @@ variables `w_h:0`, `w_h2:0`, `w_o:0`, `global_step:0`; outputs `logits:0`, `prob
 import tensorflow as tf
 
 from models import blocks
-from models.blocks import ModelGraph
+from models.blocks import PLAIN, ModelGraph, Recipe
 
 NUM_PIXELS = 28 * 28
 NUM_CLASSES = 10
@@ -48,7 +48,7 @@ def inference(
     return tf.identity(_layer("w_o", hidden, NUM_CLASSES, keep_hidden, seed, 2, step), "logits")
 
 
-def build(*, learning_rate: float, seed: int) -> ModelGraph:
+def build(*, learning_rate: float, seed: int, recipe: Recipe = PLAIN) -> ModelGraph:
     """Builds the training graph; weights and dropout masks follow from the seed, in [0, 2**32)."""
     graph = tf.Graph()
     with graph.as_default():
@@ -60,11 +60,11 @@ def build(*, learning_rate: float, seed: int) -> ModelGraph:
         logits = inference(x, keep_input, keep_hidden, seed, step)
         probabilities = tf.nn.softmax(logits, name="probabilities")
         classes = tf.argmax(logits, axis=1, name="predict_op")
-        loss = blocks.cross_entropy(logits, labels)
+        loss = blocks.cross_entropy(logits, labels, recipe)
         tf.compat.v1.add_to_collection("predict", logits)
         optimizer = tf.compat.v1.train.RMSPropOptimizer(learning_rate, decay=_RMS_DECAY)
         accuracy = blocks.accuracy(classes, tf.argmax(labels, axis=1))
-        train_op, gradients = blocks.minimize(optimizer, loss, step)
+        train_op, gradients = blocks.minimize(optimizer, loss, step, learning_rate, recipe)
         return ModelGraph(
             graph=graph,
             inputs=(x, labels),

@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from tests.finetuning.bases import values_of
 from tests.metagraph.made import refused
 from tests.prediction import conftest as predict_tests
 from tests.prediction import stock
+from tests.test_train_cnn import ADDITIONS
 from training import loop
 
 Config = Callable[..., FinetuneConfig]
@@ -81,13 +83,38 @@ def _check_same_bytes(config: FinetuneConfig, stops: Sequence[int], folder: Path
     assert runs.variables(config.run) == runs.variables(unbroken.run)
 
 
-@pytest.mark.parametrize("scopes", [(), ("fc1",)])
+@pytest.mark.parametrize(("scopes", "additions"), [((), {}), (("fc1",), {}), (("fc1",), ADDITIONS)])
 def test_an_interrupted_run_ends_with_the_same_bytes(
-    cnn_run: Path, finetune_config: Config, tmp_path: Path, scopes: tuple[str, ...]
+    cnn_run: Path,
+    finetune_config: Config,
+    tmp_path: Path,
+    scopes: tuple[str, ...],
+    additions: dict[str, Any],
 ) -> None:
     """With the base's own dropout on."""
-    config = finetune_config(cnn_run, LAST_LAYER, train_scopes=scopes)
+    config = finetune_config(cnn_run, LAST_LAYER, train_scopes=scopes, **additions)
     _check_same_bytes(config, [1, 4, 9], tmp_path / "unbroken")
+    identity = runs.manifests(config.run)[12]["config"]
+    assert {name: identity.get(name) for name in ADDITIONS} == dict.fromkeys(ADDITIONS) | additions
+
+
+def test_what_is_unfrozen_decays_and_is_averaged_with_the_head(
+    cnn_run: Path, finetune_config: Config
+) -> None:
+    """One step, by NumPy from that of a plain run."""
+    rates = {"learning_rate": 0.01, "finetune_learning_rate": 0.001, "train_scopes": ("fc1",)}
+    config = finetune_config(cnn_run, LAST_LAYER, train_steps=1, **rates)
+    plain = finetune.train(config).variables
+    more = runs.with_run(config, ckpt_dir=f"{config.run.ckpt_dir}2", weight_decay=0.5)
+    ours = finetune.train(runs.with_run(more, ema_decay=0.999)).variables
+    theirs = values_of(f"{cnn_run}/my-model-200")
+    assert {n for n in ours if n.endswith("/ExponentialMovingAverage")} == {
+        f"{name}/ExponentialMovingAverage" for name in ("head/w", "head/b", "fc1/w", "fc1/b")
+    }
+    np.testing.assert_allclose(ours["fc1/w"], plain["fc1/w"] - 0.0005 * theirs["fc1/w"], atol=1e-7)
+    np.testing.assert_array_equal(ours["fc1/b"], plain["fc1/b"])
+    average = 0.1 * theirs["fc1/w"] + 0.9 * ours["fc1/w"]
+    np.testing.assert_allclose(ours["fc1/w/ExponentialMovingAverage"], average, atol=1e-7)
 
 
 def test_dropout_of_tensorflow_1_resumes_exactly(finetune_config: Config, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import flags
 from PIL import Image
 
 import train_cnn
@@ -19,16 +20,25 @@ from checkpoints import bundle, writer
 from checkpoints.folder import best_checkpoint
 from cli.fields import parse
 from errors import DataError, TrainingError, UserError
+from finetuning import FinetuneConfig
 from prediction.evaluation import predict
 from prediction.request import PredictConfig
 from tests import runs
 from tests.conftest import Log, Patch
 from tests.runs import with_run
 from train_cnn import CnnConfig
+from train_mlp import MlpConfig
 from training import loop
-from training.task import Batch
+from training.task import Batch, GraphSession
 
 CLASSES = ("cat", "dog", "émeu")
+ADDITIONS = {
+    "weight_decay": 0.1,
+    "clip_norm": 1.0,
+    "label_smoothing": 0.1,
+    "class_weights": "balanced",
+    "ema_decay": 0.8,
+}
 
 
 @pytest.fixture(scope="module")
@@ -110,8 +120,8 @@ def test_it_learns_the_classes_and_says_so_in_the_log_and_the_meta_graph(config:
 
 @pytest.fixture
 def tuned(config: CnnConfig) -> CnnConfig:
-    """The same run with augmentation, a warm-up, a cosine, and the best one kept beside two."""
-    kept = with_run(config, keep_best=True, max_to_keep=2, save_every_steps=3)
+    """The same run with all additions, augmentation, a cosine, and the best kept beside two."""
+    kept = with_run(config, keep_best=True, max_to_keep=2, save_every_steps=3, **ADDITIONS)
     return with_run(kept, augment=True, schedule="cosine", warmup_steps=5, learning_rate=3e-3)
 
 
@@ -148,7 +158,7 @@ def test_bfloat16_resumes_to_the_same_bytes(config: CnnConfig, tmp_path: Path) -
     Where the processor has no instructions for it, TensorFlow computes it all the same.
     """
     rounded, plain = (
-        with_run(config, ckpt_dir=str(tmp_path / name), precision=name)
+        with_run(config, ckpt_dir=str(tmp_path / name), precision=name, **ADDITIONS)
         for name in ("bf16", "float32")
     )
     for one in (rounded, plain):
@@ -180,6 +190,122 @@ def test_the_best_of_all_saves_stays(tuned: CnnConfig, tmp_path: Path) -> None:
         loop.train(task, tuned.run)
     assert sorted(_recorded(tuned)) == sorted({best, 27, 30})
     assert best_checkpoint(tuned.run.ckpt_dir).endswith(f"my-model-{best}")
+
+
+def test_the_test_accuracy_is_that_of_the_moving_averages(config: CnnConfig) -> None:
+    """As predict.py and a stock client have it; the weights themselves have another."""
+    changes = {"ema_decay": 0.97, "keep_best": True, "train_steps": 5, "learning_rate": 0.01}
+    outcome = train_cnn.train(with_run(config, **changes))
+    logged = runs.lines(config.run)[-1]["test_accuracy"]
+    assert _recorded(config)[5] == logged
+    test = [f"{config.data}/test"]
+    found = {}
+    for weights in ("own", "ema"):
+        asked = PredictConfig(outcome.prefix, input=test, format="json", weights=weights)
+        found[weights] = json.loads(predict(asked))
+    assert found["ema"]["accuracy"] == pytest.approx(logged)
+    assert found["own"]["accuracy"] > logged
+    test_batches = train_cnn.make_task(config).test_batches
+    assert test_batches is not None
+    images = np.concatenate([x for x, _ in test_batches()])
+    with tf.Graph().as_default() as graph, tf.compat.v1.Session() as session:
+        saver = tf.compat.v1.train.import_meta_graph(outcome.prefix + ".meta")
+        saver.restore(session, outcome.prefix)
+        averaged = graph.get_collection("moving_average_variables")
+        assert averaged == graph.get_collection("trainable_variables")
+        keys = {f"{variable.op.name}/ExponentialMovingAverage": variable for variable in averaged}
+        tf.compat.v1.train.Saver(keys).restore(session, outcome.prefix)
+        logits = session.run(graph.get_tensor_by_name("fc2/add:0"), {"x:0": images})
+    predicted = found["ema"]["outputs"]["fc2/add:0"]
+    np.testing.assert_allclose(logits, predicted, rtol=1e-4, atol=1e-5)
+
+
+def test_averages_do_not_begin_in_the_middle_of_a_run(config: CnnConfig) -> None:
+    """Other additions may, with --allow_config_change, and are named like all that has changed."""
+    train_cnn.train(with_run(config, train_steps=3))
+    with pytest.raises(TrainingError, match=r"weight_decay was not given, is now 0\.5; .*allow_co"):
+        train_cnn.train(with_run(config, weight_decay=0.5, train_steps=4))
+    allowed = with_run(config, weight_decay=0.5, train_steps=4, allow_config_change=True)
+    assert train_cnn.train(allowed).step == 4
+    with pytest.raises(
+        TrainingError, match=r"ema_decay was not given, is now 0\.9; .* --ckpt_dir$"
+    ):
+        train_cnn.train(with_run(allowed, ema_decay=0.9, train_steps=5))
+
+
+def test_averages_begin_with_what_the_run_begins_with(config: CnnConfig, tmp_path: Path) -> None:
+    """With --init_from, they are those of the values that are taken."""
+    first = train_cnn.train(with_run(config, train_steps=3, ema_decay=0.9))
+    begun = with_run(config, ckpt_dir=str(tmp_path / "begun"), ema_decay=0.9, train_steps=1)
+    given = ["train_cnn.py", f"--ckpt_dir={tmp_path}", f"--init_from={first.prefix}"]
+    init_from = parse(CnnConfig, given).run.init_from
+    ours = train_cnn.train(with_run(begun, init_from=init_from)).variables
+    for name in ("conv1/w", "fc2/b"):
+        expected = 0.1 * first.variables[name] + 0.9 * ours[name]
+        average = ours[f"{name}/ExponentialMovingAverage"]
+        np.testing.assert_allclose(average, expected, rtol=1e-5, atol=1e-7)
+
+
+# At saves; those of other steps, which are measured for the log, do not count.
+ACCURACIES = {3: 0.5, 6: 0.7, 9: 0.6, 12: 0.7, 15: 0.8, 18: 0.2, 21: 0.8, 24: 0.3, 27: 0.9}
+
+
+def test_it_stops_after_so_many_saves_without_a_better_one(
+    config: CnnConfig, tmp_path: Path, monkeypatch: Patch, caplog: Log
+) -> None:
+    """At step 24: what is equal is not better. Wherever it is interrupted, it ends there."""
+
+    def accuracy_on(session: GraphSession, batches: Iterable[Batch]) -> float:
+        del batches
+        return ACCURACIES.get(int(session.variables()["global_step"]), 0.99)
+
+    caplog.set_level("INFO", "absl")
+    monkeypatch.setattr(GraphSession, "accuracy_on", accuracy_on)
+    kept = with_run(config, keep_best=True, max_to_keep=1, save_every_steps=3, stop_after=3)
+    assert train_cnn.train(kept)[:3:2] == (24, 0)
+    line = "--stop_after=3: no save since step 15 has a better test accuracy than its 0.8000"
+    assert caplog.messages.count(line) == 1
+    assert sorted(_recorded(kept)) == [15, 24]
+    before = _listing(kept)
+    assert train_cnn.train(kept)[:3:2] == (24, 0)  # It is over, and stays so.
+    assert _listing(kept) == before
+    stopped = with_run(kept, ckpt_dir=str(tmp_path / "stopped"))
+    for step in (1, 6, 13, 15, 16, 20, 22):
+        assert _train_and_stop_at(stopped, step - 1) == 143
+    assert train_cnn.train(stopped)[:3:2] == (24, 0)
+    assert runs.same(kept.run, stopped.run)
+    assert train_cnn.train(with_run(stopped, stop_after=4)).step == 30
+    assert sorted(_recorded(stopped)) == [30]
+    whole = with_run(kept, ckpt_dir=str(tmp_path / "whole"), stop_after=None)
+    train_cnn.train(whole)
+    assert runs.same(whole.run, stopped.run)
+
+
+def _listing(config: CnnConfig) -> set[str]:
+    return {str(path) for path in Path(config.run.ckpt_dir).rglob("*")}
+
+
+@pytest.mark.parametrize(
+    ("flag", "line"),
+    [
+        ("--weight_decay=-1", "must be a number from 0 and below 1000"),
+        ("--weight_decay=nan", "must be a number from 0 and below 1000"),
+        ("--clip_norm=0", "must be a finite number above 0"),
+        ("--clip_norm=inf", "must be a finite number above 0"),
+        ("--label_smoothing=1", "must be a number from 0 and below 1"),
+        ("--ema_decay=1", "must be a number from 0 and below 1"),
+        ("--ema_decay=-0.5", "must be a number from 0 and below 1"),
+        ("--class_weights=equal", "value should be one of <balanced>"),
+        ("--stop_after=3", "--stop_after needs --keep_best"),
+        ("--stop_after=0", "0 is not a positive integer"),
+    ],
+)
+@pytest.mark.parametrize("request_kind", [CnnConfig, MlpConfig, FinetuneConfig])
+def test_values_that_make_no_sense(request_kind: type[Any], flag: str, line: str) -> None:
+    with pytest.raises(flags.Error) as told:
+        parse(request_kind, ["script", "--ckpt_dir=new", flag])
+    assert line in str(told.value)
+    assert len(str(told.value).splitlines()) == 1
 
 
 def test_training_images_are_augmented_and_test_images_are_not(config: CnnConfig) -> None:

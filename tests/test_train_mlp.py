@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from cli.fields import parse
 from tests import runs
 from tests.conftest import Make
 from tests.data.idx_files import digits, write_mnist
+from tests.test_train_cnn import ADDITIONS
 from train_mlp import MlpConfig
 from training import loop
 
@@ -47,8 +49,12 @@ def test_each_epoch_is_tested_and_saved_and_none_is_trained_again(config: MlpCon
     assert all({*line} == {"step", "loss", "accuracy", "test_accuracy"} for line in lines)
 
 
-def test_an_interrupted_run_ends_with_the_same_bytes(config: MlpConfig, tmp_path: Path) -> None:
+@pytest.mark.parametrize("additions", [{}, ADDITIONS], ids=["plain", "with all additions"])
+def test_an_interrupted_run_ends_with_the_same_bytes(
+    config: MlpConfig, tmp_path: Path, additions: dict[str, Any]
+) -> None:
     """Stopped within epochs, at the end of one, and never."""
+    config = runs.with_run(config, **additions)
     for step in (2, 7, 17):
         task = train_mlp.make_task(config)
         assert runs.train_watched(task, config.run, runs.stop_at(step)).exit_code == 143
@@ -57,6 +63,8 @@ def test_an_interrupted_run_ends_with_the_same_bytes(config: MlpConfig, tmp_path
     train_mlp.train(unbroken)
     assert runs.same(config.run, unbroken.run)
     assert {7, 13, 19, 25} <= {*_saved(config)}
+    identity = runs.manifests(config.run)[25]["config"]
+    assert {name: identity.get(name) for name in ADDITIONS} == dict.fromkeys(ADDITIONS) | additions
 
 
 def test_the_interval_between_saves_can_be_given(config: MlpConfig, tmp_path: Path) -> None:

@@ -51,9 +51,8 @@ def look_into(prefix: str, config: InspectConfig) -> Record:
         meta, places, slots = _told_by_graph(reader, config.max_meta_bytes)
     tensors = _tensors(reader, places, slots)
     if config.tensors:
-        keys = _keys(tensors, places)
-        wanted = {name: _key_of(name, keys, prefix) for name in config.tensors}
-        values = [_value(reader, name, key, config) for name, key in wanted.items()]
+        keys = _keys_of(config.tensors, tensors, places, prefix)
+        values = [_value(reader, name, key, config) for name, key in keys.items()]
         return {"checkpoint": prefix, "values": values}
     shown = [tensor for tensor in tensors if re.search(config.filter or "", tensor["key"])]
     if config.filter is not None and not shown:
@@ -163,22 +162,24 @@ def _total(tensors: Sequence[Mapping[str, Any]]) -> Record:
     }
 
 
-def _keys(tensors: Sequence[Record], places: Mapping[str, Stored]) -> dict[str, str]:
+def _keys_of(
+    names: Sequence[str], tensors: Sequence[Record], places: Mapping[str, Stored], prefix: str
+) -> dict[str, str]:
     """Name -> key, of keys themselves, whole variables of the graph, and paths of objects."""
     own = {tensor["key"]: tensor["key"] for tensor in tensors}
-    whole = {v: place.key for v, place in places.items() if place.part is None}
-    keys = {tensor["path"]: tensor["key"] for tensor in tensors}
-    return keys | {v: key for v, key in whole.items() if key in own} | own
-
-
-def _key_of(name: str, keys: Mapping[str, str], prefix: str) -> str:
-    plain = name.removesuffix(":0")
-    for known in (name, plain):
-        if known in keys:
-            return keys[known]
-    near = nearest_names(plain, keys)
-    hint = f"the nearest are {', '.join(near)}" if near else "without --tensor all are listed"
-    raise ToolError(f"{prefix} has no tensor {name!r}; {hint}")
+    whole = {v: p.key for v, p in places.items() if p.part is None and p.key in own}
+    known = {tensor["path"]: tensor["key"] for tensor in tensors} | whole | own
+    found = {}
+    for name in names:
+        plain = name if name in known else name.removesuffix(":0")
+        if plain not in known:
+            near = nearest_names(plain, known)
+            hint = (
+                f"the nearest are {', '.join(near)}" if near else "without --tensor all are listed"
+            )
+            raise ToolError(f"{prefix} has no tensor {name!r}; {hint}")
+        found[name] = known[plain]
+    return found
 
 
 def _value(reader: CheckpointReader, name: str, key: str, config: InspectConfig) -> Record:
@@ -203,7 +204,7 @@ class Statistics(NamedTuple):
     """Of the finite values of a tensor; None where it has none, or is of a kind that has none.
 
     The least and the greatest are exact; mean and standard deviation (divided by their number) are
-    None where they are beyond float64. Also how many values are NaN, and infinite.
+    None where they, or their sums, are beyond float64. Also how many values are NaN, and infinite.
     """
 
     min: float | None = None
@@ -215,52 +216,34 @@ class Statistics(NamedTuple):
 
 
 def statistics(array: Array) -> Statistics:
-    """The statistics of an array; of texts there are none, of complex numbers the counts alone.
-
-    They are taken a block at a time in float64: mean and squares of two blocks become one as in
-    Chan, Golub and LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample
-    Variances" (1979).
-    """
+    """The statistics of an array; of texts there are none, of complex numbers the counts alone."""
     if array.dtype.kind == "O":
         return Statistics()
     flat = array.reshape(-1)
-    least, greatest, mean, squares = math.inf, -math.inf, 0.0, 0.0
-    count = finite = inf = 0
-    for start in range(0, flat.size, _BLOCK):
-        block = flat[start : start + _BLOCK]
-        inf += int(np.isinf(block).sum())
-        exact = block[np.isfinite(block)]
-        finite += exact.size
-        if not exact.size or array.dtype.kind == "c":
-            continue
-        least = min(least, exact.min().item() + 0)  # Of a flag, a number.
-        greatest = max(greatest, exact.max().item() + 0)
-        values = exact.astype(np.float64)
-        count += values.size
-        with np.errstate(over="ignore", invalid="ignore"):
-            own = values.mean()
-            values -= own
-            apart = own - mean
-            np.square(values, out=values)  # Not a dot product, whose threads wait for each other.
-            share = values.size / count
-            squares += values.sum() + apart * apart * (count - values.size) * share
-            mean += apart * share
-    nan = flat.size - finite - inf
-    if not count:
+    is_finite = np.isfinite(flat)
+    count, inf = int(is_finite.sum()), int(np.isinf(flat).sum())
+    nan = flat.size - count - inf
+    if array.dtype.kind == "c" or not count:
         return Statistics(nan=nan, inf=inf)
-    deviation = float(np.sqrt(squares / count))
-    mean_or_none = float(mean) if math.isfinite(mean) else None
-    std_or_none = deviation if math.isfinite(deviation) else None
-    return Statistics(least, greatest, mean_or_none, std_or_none, nan, inf)
+    flat = flat if count == flat.size else flat[is_finite]
+    blocks = (flat[start : start + _BLOCK] for start in range(0, count, _BLOCK))
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = float(flat.mean(dtype=np.float64))
+        squares = sum(float(np.square(b.astype(np.float64) - mean).sum()) for b in blocks)
+    least, greatest = flat.min().item() + 0, flat.max().item() + 0  # Of a flag, a number.
+    both = (mean, math.sqrt(squares / count))
+    known_mean, known_std = (value if math.isfinite(value) else None for value in both)
+    return Statistics(least, greatest, known_mean, known_std, nan, inf)
 
 
 def _value_text(array: Array) -> str:
     """A value as NumPy prints it: of a large one, only the ends of each dimension."""
-    if array.dtype.kind == "O":
-        array = np.vectorize(_text, otypes=[object])(array) if array.size else array
-    return np.array2string(array, threshold=_MAX_VALUES, max_line_width=_WIDTH)
+    return np.array2string(
+        array, threshold=_MAX_VALUES, max_line_width=_WIDTH, formatter={"object": _text}
+    )
 
 
 def _text(value: Any) -> str:
     text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
-    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}... ({len(text)} characters)"
+    more = f"... ({len(text)} characters)" if len(text) > _MAX_TEXT else ""
+    return repr(text[:_MAX_TEXT] + more)

@@ -37,8 +37,8 @@ from metagraph.opening import GRAPH_SUFFIXES, SAVED_MODEL_FILES, find_variables,
 from metagraph.safety import op_definitions
 from tools.command import Record
 from tools.diff import DTYPE, EQUAL, GRAPH, ONLY_A, ONLY_B, SHAPE, VALUES, VARIABLES, DiffConfig
-from tools.folder_entries import is_folder, named_entry
-from tools.graph_subject import attribute_text
+from tools.folder_entries import graph_path, is_folder, named_entry
+from tools.graph_parts import attribute_text
 
 _PIECE = 1 << 15  # Elements: what is worked out of them at once stays in a processor's cache.
 _MAX_ELEMENTS = 1 << 22  # Of a constant that is unpacked: a few bytes may stand for any number.
@@ -72,16 +72,12 @@ def compare(a: Array, b: Array, tolerance: float = 0.0) -> Difference:
         _compare_piece(a[start : start + _PIECE], b[start : start + _PIECE], tolerance)
         for start in range(0, max(a.size, 1), _PIECE)
     ]
-    return Difference(
-        equal_bytes=all(piece.equal_bytes for piece in pieces),
-        differing=sum(piece.differing for piece in pieces),
-        largest=max(piece.largest or 0 for piece in pieces),
-        relative=max(piece.relative or 0.0 for piece in pieces),
-        equal_nans=sum(piece.equal_nans for piece in pieces),
-    )
+    equal, counts, largest, relative, nans = zip(*pieces, strict=True)
+    return Difference(all(equal), sum(counts), max(largest), max(relative), sum(nans))
 
 
-def _compare_piece(a: Array, b: Array, tolerance: float) -> Difference:
+def _compare_piece(a: Array, b: Array, tolerance: float) -> tuple[bool, int, float, float, int]:
+    """The values of a `Difference`."""
     equal_bytes = a.dtype == b.dtype and a.tobytes() == b.tobytes()
     a, b = as_numpy_dtype(a), as_numpy_dtype(b)
     common = np.result_type(a, b)
@@ -104,13 +100,9 @@ def _compare_piece(a: Array, b: Array, tolerance: float) -> Difference:
         for found in (distance, relative):
             found[endless] = np.inf
             found[same] = 0.0
-    return Difference(
-        equal_bytes,
-        differing=int(np.count_nonzero(distance > tolerance)),
-        largest=distance.max(initial=0).item(),
-        relative=float(relative.max(initial=0)),
-        equal_nans=int(np.count_nonzero(both_nan)),
-    )
+    differing, nans = int(np.count_nonzero(distance > tolerance)), int(np.count_nonzero(both_nan))
+    largest, relative = (found.max(initial=0).item() for found in (distance, relative))
+    return equal_bytes, differing, largest, relative, nans
 
 
 def compare_variables(
@@ -237,17 +229,15 @@ def _attribute(node: NodeDef, name: str, definitions: Mapping[str, OpDef]) -> At
     return None
 
 
-def _unpacked(value: AttrValue | None) -> bytes | None:
-    """The bytes of a value; of a small tensor, which may be written in several ways, in one."""
+def _unpacked(value: AttrValue | None) -> object:
+    """What tells a value from others; a small tensor may be written in several ways."""
     if value is not None and value.HasField("tensor"):
         sizes = [dim.size for dim in value.tensor.tensor_shape.dim]
         if min(sizes, default=0) >= 0 and math.prod(sizes) <= _MAX_ELEMENTS:
             with suppress(KeyError, TypeError, ValueError):  # It has no such values.
                 found = constant(value.tensor)
-                content = (
-                    repr(found.tolist()).encode() if found.dtype == object else found.tobytes()
-                )
-                return f"{value.tensor.dtype} {sizes} ".encode() + content
+                content = found.tolist() if found.dtype == object else found.tobytes()
+                return value.tensor.dtype, sizes, content
     return _bytes(value)
 
 
@@ -287,15 +277,9 @@ def _signature_changes(a: SignatureDef, b: SignatureDef) -> Iterator[str]:
 
 
 def _collection_changes(a: CollectionDef, b: CollectionDef) -> Iterator[str]:
-    if _bytes(a) == _bytes(b):
-        return
-    one, other = _size(a), _size(b)
-    yield f"{one} -> {other} entries" if one != other else f"its {one} entries differ"
-
-
-def _size(collection: CollectionDef) -> int:
-    kind = collection.WhichOneof("kind")
-    return len(getattr(collection, kind).value) if kind else 0
+    if _bytes(a) != _bytes(b):
+        one, other = (sum(len(held.value) for _, held in c.ListFields()) for c in (a, b))
+        yield f"{one} -> {other} entries" if one != other else f"its {one} entries differ"
 
 
 # The two sides.
@@ -387,8 +371,7 @@ def _graph_file(path: str, prefix: str | None, only: str | None) -> str | None:
     """What to read the graph from; None where it is not asked for, or there are only variables."""
     if only == VARIABLES:
         return None
-    if prefix is not None and file_io.exists(prefix + naming.META_SUFFIX):
+    if prefix is not None and (graph := graph_path(prefix)):
         verify_checkpoint(prefix, [naming.META_SUFFIX])
-        return prefix + naming.META_SUFFIX  # Of a folder, that of the very checkpoint.
-    is_saved_model = any(file_io.exists(os.path.join(path, name)) for name in SAVED_MODEL_FILES)
-    return path if prefix is None or only == GRAPH or is_saved_model else None
+        return graph  # Of a folder, that of the very checkpoint.
+    return path if prefix is None or only == GRAPH else None

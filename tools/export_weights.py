@@ -20,14 +20,14 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from checkpoints.folder import best_checkpoint, explain_if_gone
 from checkpoints.lock import Hold, read_newest
 from checkpoints.manifest import verify_checkpoint
-from checkpoints.naming import DATA_SUFFIX, INDEX_SUFFIX
+from checkpoints.naming import AVERAGE, DATA_SUFFIX, INDEX_SUFFIX
 from checkpoints.reader import Array, CheckpointReader
 from errors import CheckpointError, ToolError, first_few, reason
 from metagraph.graph import View, attribute_of, called, data_inputs, sub_graph, views
 from metagraph.meta import MetaGraphFile
 from metagraph.model import find_candidates, read_model
 from metagraph.opening import find_variables, open_model
-from metagraph.variables import AVERAGE, VARIABLE_OPS, averages, checkpoint_keys, slot_names
+from metagraph.variables import VARIABLE_OPS, averages, checkpoint_keys, slot_names
 from prediction.chosen_model import BEST, READING
 from prediction.output import check_target, write_whole
 from prediction.request import AVERAGED

@@ -1,7 +1,7 @@
-"""The layers of a graph, which are its name scopes: what each costs, and a drawing of them all.
+"""A graph that is looked at, and its layers, the name scopes: what each costs, and a drawing.
 
 Floating-point operations are those that TensorFlow's own profiler counts for one run of each node.
-The drawing is in the language of Graphviz, whose program `dot` makes a PNG of it.
+The drawing is in the language of Graphviz, whose program `dot` makes pictures of it.
 """
 
 from __future__ import annotations
@@ -9,12 +9,11 @@ from __future__ import annotations
 import math
 import posixpath
 import re
-import shutil
-import subprocess
 from collections import Counter, defaultdict
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
@@ -22,14 +21,15 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from checkpoints.dtypes import as_dtype
 from cli.terminal import printable
-from errors import CheckpointError, ToolError
-from metagraph.graph import attribute_of, called, data_inputs, sub_graph
+from errors import CheckpointError, ToolError, first_few
+from metagraph.description import Model
+from metagraph.graph import SubGraph, attribute_of, called, data_inputs, sub_graph
 from metagraph.importing import import_disarmed
-from metagraph.meta import INPUT_OPS, MetaGraphFile, node_of
+from metagraph.meta import INPUT_OPS, MetaGraphFile, node_of, shape_sizes
+from metagraph.model import Candidates, find_candidates
 from metagraph.variables import VARIABLE_OPS, trainable_names
-from prediction.output import kind_text, shortened
+from prediction.output import ALL_IN_JSON, kind_text, shortened
 from tools.command import quiet, table
-from tools.graph_subject import Subject, counted, listed, tensor_record
 
 _PARTITION = re.compile(r"/part_\d+$")  # Of a partitioned variable.
 _SOURCES = INPUT_OPS | {"IteratorGetNext", "IteratorV2", "Iterator", "OneShotIterator"}
@@ -55,7 +55,84 @@ _MOST_OPS = 4
 _MOST_TYPES = 3
 _LONGEST = 60  # Characters of a name.
 _PLUMBING = frozenset({"Const", "Identity", "NoOp", "ReadVariableOp", "Shape", "VarHandleOp"})
-_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A graph and how it is looked at; see `tools.inspect_graph.GraphInspection`."""
+
+    meta: MetaGraphFile
+    model: Model
+    fetch: Sequence[str] = ()
+    batch_size: int = 1
+    depth: int | None = None
+
+    @cached_property
+    def _named(self) -> Sequence[str]:
+        """The prediction as whoever asks names it, or else the file."""
+        model = self.model
+        asked = [self.meta.tensor_name(text, model.fetch_keys) for text in self.fetch]
+        return asked or [*model.predict, *model.outputs.values()]
+
+    @cached_property
+    def candidates(self) -> Candidates:
+        """What could be fed for the prediction, or fetched as one."""
+        return find_candidates(self.meta, [*self.model.inputs.values()], self._named)
+
+    @cached_property
+    def outputs(self) -> tuple[str, ...]:
+        """The prediction; the likeliest output where neither who asks nor the file says it."""
+        return tuple(dict.fromkeys(self._named or self.candidates.outputs[:1]))
+
+    @cached_property
+    def feeds(self) -> tuple[str, ...]:
+        """The inputs of the signature, and what can be fed in place of a pipeline."""
+        feeds = dict.fromkeys([*self.model.inputs.values(), *self.candidates.pipeline])
+        return tuple(name for name in feeds if name not in self.outputs)
+
+    @cached_property
+    def needed(self) -> SubGraph:
+        """What predicts, cut off at the feeds; empty where the graph has no output.
+
+        Raises CheckpointError where there is no such tensor, or a node's input does not exist.
+        """
+        return sub_graph(self.meta, self.outputs, self.feeds)
+
+
+def counted(counts: Mapping[str, int], most: int) -> str:
+    """`Const 14, MatMul 2`, the most frequent first; then how many more kinds there are."""
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    text = listed([f"{name} {count}" for name, count in ordered], most)
+    return text + (f" ({ALL_IN_JSON})" if len(ordered) > most else "")
+
+
+def listed(values: Iterable[Any], most: int) -> str:
+    """`a, b, c`; then how many more there are."""
+    return first_few([str(value) for value in values], most) or "(none)"
+
+
+def tensor_record(graph: Any | None, text: str) -> dict[str, Any]:
+    """JSON values of `node` or `node:index`: `name`, `dtype` and `shape`, null where not known.
+
+    The graph is a tf.Graph, where there is one.
+    """
+    name = text if ":" in text else f"{text}:0"
+    try:
+        tensor = graph.get_tensor_by_name(name) if graph is not None else None
+    except (KeyError, ValueError):
+        tensor = None
+    if tensor is None:
+        return {"name": name, "dtype": None, "shape": None}
+    shape = shape_sizes(tensor.shape.as_proto())
+    return {"name": name, "dtype": tensor.dtype.base_dtype.name, "shape": shape}
+
+
+def dtype_name(number: int) -> str:
+    """`float32` of 1; `dtype 99` of a number that this TensorFlow has no name for."""
+    try:
+        return as_dtype(number).name
+    except TypeError:
+        return f"dtype {number}"
 
 
 def layer_of(path: str, nodes: Container[str], depth: int | None = None) -> str:
@@ -230,8 +307,7 @@ def _row(name: str, numbers: Mapping[str, int]) -> tuple[str, ...]:
     return (name, *(f"{numbers[key]:,}" for key in _NUMBERS))
 
 
-@dataclass
-class LayerGraph:
+class LayerGraph(NamedTuple):
     """What is drawn. A layer is a scope, or a node or a fed tensor outside of all scopes.
 
     `layers` has by name how many nodes there are of each operation, `edges` by giver and taker the
@@ -239,9 +315,9 @@ class LayerGraph:
     """
 
     title: str
-    layers: dict[str, Counter[str]] = field(default_factory=dict)
-    edges: dict[tuple[str, str], dict[str, None]] = field(default_factory=dict)
-    outputs: set[str] = field(default_factory=set)
+    layers: Mapping[str, Counter[str]]
+    edges: Mapping[tuple[str, str], Mapping[str, None]]
+    outputs: Collection[str] = ()
 
 
 def layer_graph(subject: Subject) -> LayerGraph:
@@ -254,22 +330,22 @@ def layer_graph(subject: Subject) -> LayerGraph:
     graph, _ = static_graph(meta, subject.outputs, None)
     drawn = subject.needed if subject.outputs else sub_graph(meta, [f"{n}:0" for n in meta.nodes])
     names = _layers(subject, drawn.names)
-    found = LayerGraph(", ".join(subject.outputs) or "the whole graph")
-    found.outputs = {names[node_of(name)] for name in subject.outputs}
+    layers = defaultdict[str, Counter[str]](Counter)
+    edges = defaultdict[tuple[str, str], dict[str, None]](dict)
     for node in drawn.graph_def.node:
         layer = names[node.name]
-        found.layers.setdefault(layer, Counter())[node.op] += 1
+        layers[layer][node.op] += 1
         for tensor in (tensor_record(graph, text) for text in data_inputs(node)):
             giver = names.get(node_of(tensor["name"]), tensor["name"])
-            found.layers.setdefault(giver, Counter())
             if giver == tensor["name"]:
-                found.layers[giver][_FED] = 1
+                layers[giver][_FED] = 1
             if giver != layer:
-                found.edges.setdefault((giver, layer), {})[kind_text(tensor)] = None
+                edges[giver, layer][kind_text(tensor)] = None
     # Layers of constants alone, or that do nothing, say nothing.
-    found.layers = {name: ops for name, ops in found.layers.items() if not set(ops) <= _SILENT}
-    found.edges = {e: t for e, t in found.edges.items() if found.layers.keys() >= set(e)}
-    return found
+    told = {name: ops for name, ops in layers.items() if not set(ops) <= _SILENT}
+    between = {edge: types for edge, types in edges.items() if told.keys() >= set(edge)}
+    outputs = {names[node_of(name)] for name in subject.outputs}
+    return LayerGraph(", ".join(subject.outputs) or "the whole graph", told, between, outputs)
 
 
 def _layers(subject: Subject, drawn: Iterable[str]) -> dict[str, str]:
@@ -326,34 +402,3 @@ def _quoted(lines: Iterable[str]) -> str:
     shown = (text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..." for text in lines)
     plain = (printable(text.replace("\n", " ")) for text in shown)
     return '"' + r"\n".join(t.replace("\\", "\\\\").replace('"', '\\"') for t in plain) + '"'
-
-
-def draw_png(text: str, seconds: float = 120.0) -> bytes:
-    """Runs Graphviz's program `dot` on a graph, which comes in by a pipe, and names no file.
-
-    Raises ToolError where it is not installed, takes longer than so many seconds, or fails.
-    """
-    program = shutil.which("dot")
-    if program is None:
-        raise ToolError(
-            "--png needs Graphviz's program 'dot', which is not installed: get it with 'apt-get "
-            "install graphviz' or 'brew install graphviz', or write its text with --dot=file.dot"
-        )
-    try:
-        ended = subprocess.run(  # noqa: S603 (no shell, and no argument is of a file)
-            [program, "-Tpng"],
-            input=text.encode(),
-            capture_output=True,
-            timeout=seconds,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ToolError(
-            f"dot takes longer than {seconds:g} seconds: draw fewer layers with --depth=1, or "
-            "write its text with --dot=file.dot"
-        ) from error
-    if ended.returncode or not ended.stdout.startswith(_PNG):
-        reason = ended.stderr.decode("utf-8", "backslashreplace").strip().partition("\n")[0]
-        reason = reason or "it wrote no PNG"
-        raise ToolError(f"dot fails with exit code {ended.returncode}: {reason}")
-    return ended.stdout

@@ -3,10 +3,11 @@
 `info` is what the file says of itself, `graph` its operations, inputs, outputs and variables,
 `saver` what is saved under which keys, `safety` whether it only computes. One node is a part, too.
 
-Formats: `meta_graph.proto`, `saver.proto` in `tensorflow/core/protobuf`, `function.proto`,
-`variable.proto` in `tensorflow/core/framework`.
+Formats: `meta_graph.proto`, `saver.proto` in `tensorflow/core/protobuf`, `attr_value.proto`,
+`function.proto`, `tensor.proto`, `variable.proto` in `tensorflow/core/framework`.
 """
 
+import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,12 +16,15 @@ from typing import Any
 
 import numpy as np
 from google.protobuf.message import DecodeError
+from tensorflow.core.framework.attr_value_pb2 import AttrValue, NameAttrList
+from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow.core.framework.variable_pb2 import VariableDef
 from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo
 from tensorflow.core.protobuf.saver_pb2 import SaverDef
 
+from checkpoints.dtypes import as_dtype
 from errors import CheckpointError, ToolError, nearest_names
-from metagraph.description import format_shape, json_value
+from metagraph.description import constant, format_shape, json_value
 from metagraph.graph import attribute_of, data_inputs
 from metagraph.importing import disarmed_graph
 from metagraph.meta import MetaGraphFile, node_of, read_signatures, shape_sizes
@@ -30,25 +34,23 @@ from metagraph.variables import VARIABLE_OPS, saver_keys, trainable_names
 from prediction.chosen_model import listing
 from prediction.output import TITLES, kind_text, shortened, tensor_text
 from tools import graph_layers
-from tools.graph_subject import Subject, attribute_text, counted, dtype_name, listed, tensor_record
+from tools.graph_layers import Subject, counted, dtype_name, listed, tensor_record
 
 _TITLES = {**TITLES, "candidates": "possible outputs, the likeliest first"}
 _SAVER = ("filename_tensor_name", "save_tensor_name", "restore_op_name")
 _SIDES = ("inputs", "outputs")
-_ENTRIES = 10  # Of a collection, on its line.
-_OPS = 6  # Of a function.
-_OFFENDERS = 3  # Of one operation, that are named.
+_ENTRIES, _OPS, _OFFENDERS = 10, 6, 3  # Of a collection; of a function; of one operation.
 _COLOCATED, _CLASS = b"loc:@", "_class"
 _LONGEST = 2000  # Characters of an attribute for people.
+_SHOWN_VALUES = 8  # Of a constant.
 
 
-def info_part(subject: Subject) -> dict[str, Any]:
+def _info(subject: Subject) -> dict[str, Any]:
     """JSON values; `ops` is operation -> nodes, those of functions included."""
     info, graph = subject.meta.proto.meta_info_def, subject.meta.proto.graph_def
     functions = {function.signature.name: function.node_def for function in graph.library.function}
     inner = [node for body in functions.values() for node in body]
     ops = Counter(node.op for node in (*graph.node, *inner))
-    known = PURE | RISKS.keys() | functions.keys()
     return {
         "file": subject.meta.path,
         "tensorflow_version": info.tensorflow_version,
@@ -63,19 +65,18 @@ def info_part(subject: Subject) -> dict[str, Any]:
         "functions": len(functions),
         "function_nodes": len(inner),
         "ops": dict(sorted(ops.items())),
-        "unknown_ops": sorted(ops.keys() - known),  # This TensorFlow does not have them.
+        # This TensorFlow does not have them.
+        "unknown_ops": sorted(ops.keys() - PURE - RISKS.keys() - functions.keys()),
     }
 
 
-def info_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
-    """Lines for people."""
+def _info_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
     git = f" ({found['tensorflow_git_version']})" if found["tensorflow_git_version"] else ""
     yield f"file {found['file']}"
     yield f"  TensorFlow {found['tensorflow_version'] or '(not said)'}{git}"
     if found["tags"]:
         yield f"  tags {listed(found['tags'], most)}"
-    producer, consumer = found["producer"], found["min_consumer"]
-    yield f"  graph version: producer {producer}, min consumer {consumer}"
+    yield f"  graph version: producer {found['producer']}, min consumer {found['min_consumer']}"
     if found["bad_consumers"]:
         yield f"  bad consumers {listed(found['bad_consumers'], most)}"
     stripped = "left out" if found["stripped_default_attrs"] else "written out"
@@ -85,12 +86,11 @@ def info_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
         yield f"  not in this TensorFlow: {listed(found['unknown_ops'], most)}"
 
 
-def graph_part(subject: Subject) -> dict[str, Any]:
+def _graph(subject: Subject) -> dict[str, Any]:
     """JSON values: some numbers, and what `prediction.chosen_model.listing` has of `_TITLES`."""
     nodes = subject.meta.nodes
     # It looks for candidates itself where those of the subject are of a prediction asked for.
-    candidates = None if subject.fetch else subject.candidates
-    contents = listing(subject.meta, subject.model, candidates)
+    contents = listing(subject.meta, subject.model, None if subject.fetch else subject.candidates)
     return {
         "nodes": len(nodes),
         "inference_nodes": len(subject.needed.names),
@@ -100,8 +100,7 @@ def graph_part(subject: Subject) -> dict[str, Any]:
     }
 
 
-def graph_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
-    """Lines for people."""
+def _graph_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
     yield f"graph of {found['nodes']} nodes, {found['inference_nodes']} of them to predict"
     yield f"  nodes by operation: {counted(found['ops'], most)}"
     for key, title in _TITLES.items():
@@ -115,10 +114,9 @@ def graph_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
             yield from shortened(texts or ["(none)"], most, "    ")
 
 
-def saver_part(subject: Subject) -> dict[str, Any]:
+def _saver(subject: Subject) -> dict[str, Any]:
     """JSON values, as `docs/json.md` has them; those of a partitioned variable have its `slice`."""
-    meta = subject.meta
-    saver = meta.proto.saver_def
+    meta, saver = subject.meta, subject.meta.proto.saver_def
     versions = {number: name for name, number in SaverDef.CheckpointFormatVersion.items()}
     hours = saver.keep_checkpoint_every_n_hours
     saved = saver_keys(meta)
@@ -139,8 +137,7 @@ def saver_part(subject: Subject) -> dict[str, Any]:
     }
 
 
-def saver_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
-    """Lines for people."""
+def _saver_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
     if not found["present"] and not found["saved"]:
         yield "saver: the file has none"
         return
@@ -167,10 +164,9 @@ def _place_text(place: Mapping[str, Any]) -> str:
     return f"{place['variable']} as {sizes} of {place['key']} {full} from {starts}"
 
 
-def collections_part(subject: Subject) -> dict[str, Any]:
+def _collections(subject: Subject) -> dict[str, Any]:
     """Collection -> its entries as JSON values; what is no name, text or number has a `kind`."""
-    meta = subject.meta
-    return {key: _entries(meta, key) for key in sorted(meta.proto.collection_def)}
+    return {key: _entries(subject.meta, key) for key in sorted(subject.meta.proto.collection_def)}
 
 
 def _entries(meta: MetaGraphFile, key: str) -> list[Any]:
@@ -190,27 +186,23 @@ def _entries(meta: MetaGraphFile, key: str) -> list[Any]:
 
 def _from_bytes(meta: MetaGraphFile, value: bytes) -> dict[str, Any] | str:
     """A variable, a text, or neither: nothing in the file says which."""
-    try:
+    with suppress(DecodeError):  # It is something else.
         found = VariableDef.FromString(value)
         node = meta.nodes.get(node_of(found.variable_name))
         if node is not None and node.op in VARIABLE_OPS:
+            names = ("initializer", "snapshot", "initial_value")
             return {
                 "kind": "variable",
                 "variable": found.variable_name,
-                "initializer": found.initializer_name,
-                "snapshot": found.snapshot_name,
-                "initial_value": found.initial_value_name,
+                **{name: getattr(found, f"{name}_name") for name in names},
                 "is_resource": found.is_resource,
             }
-    except DecodeError:
-        pass  # It is something else.
     text = value.decode("utf-8", "replace")
     is_text = all(character.isprintable() or character in "\t\n" for character in text)
     return text if is_text and "\ufffd" not in text else {"kind": "bytes", "bytes": len(value)}
 
 
-def collections_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
-    """Lines for people."""
+def _collections_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
     yield f"collections ({len(found)})"
     for key, entries in found.items():
         if any(isinstance(entry, dict) for entry in entries):
@@ -229,27 +221,25 @@ def _entry_text(entry: dict[str, Any] | str) -> str:
     return f"{entry['variable']} ({kind}), set by {entry['initializer']}"
 
 
-def signatures_part(subject: Subject) -> dict[str, Any]:
+def _signatures(subject: Subject) -> dict[str, Any]:
     """JSON values, with the types that the signatures declare; those of a session bundle do not."""
-    meta = subject.meta
-    found: dict[str, Any] = {}
-    for name, signature in read_signatures(meta).items():
-        found[name] = {"method_name": ""} | {
+    meta, declared = subject.meta, sorted(subject.meta.proto.signature_def.items())
+    signatures: dict[str, Any] = {**read_signatures(meta), **dict(declared)}
+    return {
+        name: {"method_name": getattr(signature, "method_name", "")}
+        | {
             side: {
-                key: {"name": tensor, "dtype": None, "shape": None, "exists": True}
-                for key, tensor in getattr(signature, side).items()
+                key: _tensor(meta, info) for key, info in sorted(getattr(signature, side).items())
             }
             for side in _SIDES
         }
-    for name, proto in sorted(meta.proto.signature_def.items()):
-        found[name] = {"method_name": proto.method_name} | {
-            side: {key: _tensor(meta, info) for key, info in sorted(getattr(proto, side).items())}
-            for side in _SIDES
-        }
-    return found
+        for name, signature in signatures.items()
+    }
 
 
-def _tensor(meta: MetaGraphFile, info: TensorInfo) -> dict[str, Any]:
+def _tensor(meta: MetaGraphFile, info: TensorInfo | str) -> dict[str, Any]:
+    if isinstance(info, str):  # Of a session bundle's signature.
+        return {"name": info, "dtype": None, "shape": None, "exists": True}
     encoding = info.WhichOneof("encoding") or "name"
     return {
         "name": info.name if encoding == "name" else f"({encoding})",
@@ -259,8 +249,7 @@ def _tensor(meta: MetaGraphFile, info: TensorInfo) -> dict[str, Any]:
     }
 
 
-def signatures_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
-    """Lines for people."""
+def _signatures_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
     yield f"signatures ({len(found)})"
     for name, signature in found.items():
         yield f"  {name}" + (f" ({signature['method_name']})" if signature["method_name"] else "")
@@ -274,7 +263,7 @@ def signatures_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
             yield from shortened(texts, most, "    ")
 
 
-def functions_part(subject: Subject) -> dict[str, Any]:
+def _functions(subject: Subject) -> dict[str, Any]:
     """JSON values: function, in the file's order -> operation -> nodes."""
     return {
         function.signature.name: dict(sorted(Counter(n.op for n in function.node_def).items()))
@@ -282,14 +271,13 @@ def functions_part(subject: Subject) -> dict[str, Any]:
     }
 
 
-def functions_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
-    """Lines for people."""
+def _functions_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
     yield f"functions ({len(found)})"
     texts = [f"{name}, {sum(o.values())} nodes: {counted(o, _OPS)}" for name, o in found.items()]
     yield from shortened(texts, most)
 
 
-def safety_part(subject: Subject) -> dict[str, Any]:
+def _safety(subject: Subject) -> dict[str, Any]:
     """JSON values: of what predict.py would run for the outputs, if there are any, and of all."""
     found = None
     if subject.outputs:
@@ -306,8 +294,7 @@ def _verdict(found: Iterable[Offender]) -> dict[str, Any]:
     return {"passes": not entries, "offenders": entries}
 
 
-def safety_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
-    """Lines for people."""
+def _safety_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
     yield "safety: the list of operations that only compute"
     if found["inference"] is None:
         yield "  nothing to predict is known: --fetch names it"
@@ -340,7 +327,12 @@ def node_record(meta: MetaGraphFile, text: str) -> dict[str, Any]:
     graph = None
     with suppress(CheckpointError):  # TensorFlow cannot import what the node needs.
         graph = disarmed_graph(meta, [f"{name}:0"])
-    takers = _takers(meta, name)
+    takers = defaultdict[str, list[dict[str, Any]]](list)
+    for other in meta.nodes.values():
+        for position, taken in enumerate(data_inputs(other)):
+            if node_of(taken) == name:
+                output = taken if ":" in taken else f"{taken}:0"
+                takers[output].append({"node": other.name, "input": position})
     outputs = [] if graph is None else [t.name for t in graph.get_operation_by_name(name).outputs]
     outputs += sorted(taken for taken in takers if taken not in outputs)
     risks = {o.node.name: o.risk for o in offenders(meta.proto.graph_def) if not o.function}
@@ -362,17 +354,6 @@ def node_record(meta: MetaGraphFile, text: str) -> dict[str, Any]:
         ],
         "risk": risks.get(name),
     }
-
-
-def _takers(meta: MetaGraphFile, name: str) -> dict[str, list[dict[str, Any]]]:
-    """Who takes the outputs of a node, by the output's name."""
-    found = defaultdict[str, list[dict[str, Any]]](list)
-    for other in meta.nodes.values():
-        for position, text in enumerate(data_inputs(other)):
-            if node_of(text) == name:
-                output = text if ":" in text else f"{text}:0"
-                found[output].append({"node": other.name, "input": position})
-    return found
 
 
 def node_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
@@ -406,16 +387,63 @@ def _cut(text: str) -> str:
     return f"{text[:_LONGEST]}... ({more} characters more)" if more > 0 else text
 
 
+def attribute_text(value: AttrValue) -> str:
+    """An attribute as text: `float32`, `[1, 2, 2, 1]`, `float32 [4] = 0.1, 0.2, 0.3, 0.4`."""
+    kind = value.WhichOneof("value")
+    if kind == "list":
+        pairs = [(field.name, item) for field, items in value.list.ListFields() for item in items]
+        return f"[{', '.join(_TEXTS.get(field, str)(item) for field, item in pairs)}]"
+    return "?" if kind is None else _TEXTS.get(kind, str)(getattr(value, kind))
+
+
+def _tensor_text(tensor: TensorProto) -> str:
+    """The dtype, the shape and the first values, flattened.
+
+    Of equal values at its end a constant holds but one, which `constant` repeats: it is
+    given a shape of a few, as what the file's own shape says may be any size.
+    """
+    kind = f"{dtype_name(tensor.dtype)} {format_shape(shape_sizes(tensor.tensor_shape))}"
+    sizes = [dim.size for dim in tensor.tensor_shape.dim]
+    count = min(_SHOWN_VALUES, math.prod(sizes))
+    try:
+        dtype = as_dtype(tensor.dtype)
+        few = TensorProto(dtype=tensor.dtype)
+        few.tensor_shape.dim.add().size = count
+        few.tensor_content = tensor.tensor_content[: count * dtype.size]
+        for field, values in tensor.ListFields():
+            if field.name.endswith("_val"):
+                width = 2 if dtype.is_complex else 1
+                getattr(few, field.name).extend(values[: count * width])
+        found = json_value(constant(few))
+    except (KeyError, TypeError, ValueError):  # A dtype without values, or too few of them.
+        return f"{kind}, which cannot be read"
+    rest = ["..."] if math.prod(sizes) > count else []
+    return f"{kind} = {', '.join([*(json.dumps(v, ensure_ascii=False) for v in found), *rest])}"
+
+
+def _function_text(value: NameAttrList) -> str:
+    texts = [f"{key}={attribute_text(value.attr[key])}" for key in sorted(value.attr)]
+    return f"{value.name}({', '.join(texts)})" if texts else str(value.name)
+
+
+_TEXTS: Mapping[str, Callable[[Any], str]] = {
+    "s": lambda value: value.decode("utf-8", "backslashreplace"),
+    "type": dtype_name,
+    "shape": lambda value: format_shape(shape_sizes(value)),
+    "tensor": _tensor_text,
+    "func": _function_text,
+    "placeholder": lambda value: f"as the caller's {value}",
+}
+
+
 # Of each part: what it is as JSON values, and those as lines for people.
-_Part = Callable[[Subject], dict[str, Any]]
-_Lines = Callable[[Mapping[str, Any], int], Iterable[str]]
-PARTS: Mapping[str, tuple[_Part, _Lines]] = {
-    "info": (info_part, info_lines),
-    "graph": (graph_part, graph_lines),
-    "saver": (saver_part, saver_lines),
-    "collections": (collections_part, collections_lines),
-    "signatures": (signatures_part, signatures_lines),
-    "functions": (functions_part, functions_lines),
+PARTS: Mapping[str, tuple[Callable[..., dict[str, Any]], Callable[..., Iterable[str]]]] = {
+    "info": (_info, _info_lines),
+    "graph": (_graph, _graph_lines),
+    "saver": (_saver, _saver_lines),
+    "collections": (_collections, _collections_lines),
+    "signatures": (_signatures, _signatures_lines),
+    "functions": (_functions, _functions_lines),
     "cost": (graph_layers.cost_part, graph_layers.cost_lines),
-    "safety": (safety_part, safety_lines),
+    "safety": (_safety, _safety_lines),
 }

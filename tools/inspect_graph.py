@@ -7,8 +7,8 @@
   python -m tools.inspect_graph model1 --dot=layers.dot
 
 The model is a .meta file, a folder for its newest checkpoint, a frozen graph (.pb) or a
-SavedModel. --png draws the layers where Graphviz is installed. FLOPs count a multiplication and
-the addition after it as two, as TensorFlow's profiler does.
+SavedModel. Graphviz makes a picture of the last: dot -Tpng -O layers.dot. FLOPs count a
+multiplication and the addition after it as two, as TensorFlow's profiler does.
 """
 
 if __name__ == "__main__":  # First, as what follows takes its time.
@@ -30,7 +30,7 @@ from prediction.request import Limits, ModelConfig, meta, signature
 from tools.command import Printed, Record, format_bytes, overwrite, run_command, show
 
 if TYPE_CHECKING:
-    from tools.graph_subject import Subject
+    from tools.graph_layers import Subject
 
 PARTS = ("info", "graph", "saver", "collections", "signatures", "functions", "cost", "safety")
 _LINES_OF_ALL, _LINES_OF_ONE = 10, 300  # Of a list, where all parts are shown, or chosen ones.
@@ -82,15 +82,12 @@ class GraphInspection(Printed, Limits):
     dot: str | None = flag(
         "A file to draw the layers in, for Graphviz.", None, path=True, group="output"
     )
-    png: str | None = flag(
-        "A picture of the layers; takes Graphviz's program 'dot'.", None, path=True, group="output"
-    )
     overwrite: bool = overwrite("Replace files that are there already.")
 
     @property
     def targets(self) -> dict[str, str]:
         """The files to write, by flag."""
-        named = {"as_text": self.as_text, "dot": self.dot, "png": self.png}
+        named = {"as_text": self.as_text, "dot": self.dot}
         return {flag: path for flag, path in named.items() if path is not None}
 
 
@@ -110,8 +107,8 @@ def inspect_graph(config: GraphInspection) -> Record:
     from metagraph.model import read_model
     from prediction.chosen_model import open_graph, with_chosen
     from prediction.output import check_target, write_whole
-    from tools import graph_parts
-    from tools.graph_subject import Subject
+    from tools.graph_layers import Subject, dot_text, layer_graph
+    from tools.graph_parts import node_record
 
     for name, path in config.targets.items():
         check_target(path, [], overwrite=config.overwrite, flag=name)
@@ -122,18 +119,21 @@ def inspect_graph(config: GraphInspection) -> Record:
     files: dict[str, bytes] = {}
     if config.as_text:  # Before anything looks at the graph, with all of its constants.
         with config.limit.over("writing the graph as text"):
-            text = text_format.MessageToString(meta.proto, use_short_repeated_primitives=True)
-            files[config.as_text] = text.encode()
+            files[config.as_text] = text_format.MessageToString(
+                meta.proto, use_short_repeated_primitives=True
+            ).encode()
     if config.node is not None:
         with config.limit.over("looking at the node"):
-            found["node"] = graph_parts.node_record(meta, config.node)
+            found["node"] = node_record(meta, config.node)
     names = config.parts or (() if config.node or config.targets else PARTS)
-    if names or config.dot or config.png:
+    if names or config.dot:
         with config.limit.over("reading the graph"):
             model = read_model(meta, config.signature, classifies=False)
         subject = Subject(meta, model, config.fetch, config.batch_size, config.depth)
         found |= _parts(config, subject, names)
-        files |= _drawings(config, subject)
+        if config.dot:
+            with config.limit.over("drawing the graph"):
+                files[config.dot] = dot_text(layer_graph(subject)).encode()
     for path, content in files.items():
         write_whole(path, content)
     written = [{"file": path, "bytes": len(content)} for path, content in files.items()]
@@ -166,21 +166,6 @@ def _check_others(targets: Mapping[str, str], source: str) -> None:
         if place in taken:
             raise ToolError(f"--{name}={path} {taken[place]}; give it another name")
         taken[place] = "is written by another flag too"
-
-
-def _drawings(config: GraphInspection, subject: "Subject") -> dict[str, bytes]:
-    """The drawings that are asked for, by their files."""
-    from tools import graph_layers
-
-    files: dict[str, bytes] = {}
-    if config.dot or config.png:
-        with config.limit.over("drawing the graph"):
-            text = graph_layers.dot_text(graph_layers.layer_graph(subject))
-        if config.dot:
-            files[config.dot] = text.encode()
-        if config.png:
-            files[config.png] = graph_layers.draw_png(text)
-    return files
 
 
 def as_text(found: Mapping[str, Any]) -> str:

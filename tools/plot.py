@@ -19,7 +19,6 @@ if __name__ == "__main__":  # First, as what follows takes its time.
 
     end_at_signals()
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -126,20 +125,14 @@ class PlotConfig(Printed):
     @property
     def read_paths(self) -> Sequence[str]:
         """What is read, each maybe with `name=` before a path."""
-        if self.model is None:
-            return self.runs
-        return [self.model.meta, *self.model.input, *self.model.feed]
+        model = self.model
+        return self.runs if model is None else [model.meta, *model.input, *model.feed]
 
 
 def main(config: PlotConfig) -> None:
-    """Draws what is asked for."""
+    """Draws a picture, writes it, and prints what is in it, as `docs/json.md` has it."""
     check_installed(["matplotlib"], "plot", "a picture")
     import_tensorflow()
-    show(plot(config), as_text, config.format)
-
-
-def plot(config: PlotConfig) -> Record:
-    """Draws a picture, writes it, and returns what is in it, as `docs/json.md` has it."""
     from prediction.output import check_target, write_whole
     from tools.plotting import render, style
 
@@ -150,11 +143,11 @@ def plot(config: PlotConfig) -> Record:
     if content is not None:
         write_whole(config.target, content)
     output = None if content is None else config.target
-    return {"what": config.what, "output": output, "summary": picture.summary, **picture.record}
+    record = {"what": config.what, "output": output, "summary": picture.summary, **picture.record}
+    show(record, as_text, config.format)
 
 
 def _draw(config: PlotConfig) -> "Picture":
-    from prediction.chosen_model import with_model
     from prediction.evaluation import classify
     from tools import plot_models, plotting
 
@@ -162,11 +155,10 @@ def _draw(config: PlotConfig) -> "Picture":
     if model is None:
         if config.what == "line":
             return plotting.draw_line(plotting.read_line_run(config.runs[0]))
-        runs = [plotting.read_run(run) for run in config.runs]
+        runs = [*map(plotting.read_run, config.runs)]
         return plotting.draw_metrics(runs, log_loss=config.log_loss)
     if config.what == "filters":
-        read = functools.partial(plot_models.read_kernel, model, tensor=config.tensor)
-        return plot_models.draw_filters(with_model(model, read))
+        return plot_models.draw_filters(plot_models.read_kernel(model, config.tensor))
     found = classify(model)
     if config.what == "confusion":
         return plot_models.draw_confusion(found)

@@ -3,6 +3,7 @@
 A filter is of any convolution, out of any graph: the kernel is whatever the convolution takes.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -12,14 +13,15 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from errors import ToolError
-from metagraph.description import Array, Model, TensorInfo, as_numpy_dtype, format_shape, json_value
+from metagraph.description import Array, Model, as_numpy_dtype, format_shape, json_value
 from metagraph.graph import View, data_inputs, source, sub_graph
 from metagraph.meta import MetaGraphFile
 from metagraph.model import find_candidates
-from metagraph.session import describe_tensors, load_inference_graph
+from metagraph.session import load_inference_graph
 from metagraph.variables import VARIABLE_OPS
+from prediction.chosen_model import with_model
 from prediction.evaluation import Classified
-from prediction.output import accuracy
+from prediction.output import Share
 from prediction.request import ModelConfig
 from tools.plotting import Picture, as_label, new_figure, short_path
 
@@ -82,10 +84,9 @@ def confusion(found: Classified) -> tuple[list[str], Counts]:
 def draw_confusion(found: Classified) -> Picture:
     """Draws the counts, each cell coloured by its share of the rows of its true class."""
     names, counts = confusion(found)
-    labels = labels_of(found)
-    share = accuracy(found.result, labels)
-    title = f"{short_path(found.checkpoint or found.meta)}\n{len(labels)} rows, accuracy {share}"
-    summary = f"{len(labels)} rows of {len(names)} classes, accuracy {share}"
+    share = Share(int(counts.trace()), int(counts.sum()))
+    title = f"{short_path(found.checkpoint or found.meta)}\n{share.of} rows, accuracy {share}"
+    summary = f"{share.of} rows of {len(names)} classes, accuracy {share}"
     told = {"accuracy": share.accuracy, "classes": names, "counts": counts.tolist()}
     figure = _draw_matrix(counts, [*map(as_label, names)], title)
     return Picture(figure, summary, _subject(found) | told)
@@ -113,20 +114,15 @@ def _draw_matrix(matrix: Counts, names: Sequence[str], title: str) -> Figure:
     return figure
 
 
-class Mistakes(NamedTuple):
-    """How many rows have the wrong class; of the surest, the rows and what is told of each."""
+def draw_mistakes(found: Classified, most: int) -> Picture:
+    """Draws rows whose class is wrong as images, the surest first; no figure if there is none.
 
-    number: int
-    rows: list[int]
-    told: list[dict[str, Any]]
-
-
-def worst_mistakes(found: Classified, most: int) -> Mistakes:
-    """The rows whose class is wrong, the surest first; ToolError where the labels are not known."""
+    Raises ToolError where the labels are not known, or the rows are no images.
+    """
     result, labels = found.result, labels_of(found)
     wrong = np.flatnonzero(result.classes != labels)
     order = np.argsort(-result.probability[wrong].astype(np.float64), kind="stable")
-    worst = wrong[order][:most].tolist()
+    rows = wrong[order][:most].tolist()
     told = [
         {
             "name": result.names[row],
@@ -134,26 +130,20 @@ def worst_mistakes(found: Classified, most: int) -> Mistakes:
             "class": result.class_name(int(result.classes[row])),
             "probability": json_value(result.probability[row]),
         }
-        for row in worst
+        for row in rows
     ]
-    return Mistakes(len(wrong), worst, told)
-
-
-def draw_mistakes(found: Classified, most: int) -> Picture:
-    """Draws rows whose class is wrong as images, the surest first; no figure if there is none."""
-    wrong, rows, told = worst_mistakes(found, most)
-    among = f"in {len(found.result.names)} rows"
-    record = {**_subject(found), "wrong": wrong, "mistakes": told}
+    among = f"in {len(result.names)} rows"
+    record = {**_subject(found), "wrong": len(wrong), "mistakes": told}
     if not rows:
         return Picture(None, f"no mistake {among}: no picture is written", record)
     images, is_stretched = row_images(found, rows)
-    count = f"the {len(rows)} surest of {wrong}" if wrong > most else f"all {wrong}"
+    count = f"the {most} surest of {len(wrong)}" if len(wrong) > most else f"all {len(wrong)}"
     summary = f"{count} mistakes {among}{', brightness stretched' if is_stretched else ''}"
     title = f"{short_path(found.checkpoint or found.meta)}\n{summary}"
     return Picture(_draw_images(images, told, title), summary, record)
 
 
-def _draw_images(images: Sequence[Pixels], told: Sequence[dict[str, Any]], title: str) -> Figure:
+def _draw_images(images: Pixels, told: Sequence[dict[str, Any]], title: str) -> Figure:
     num_rows = -(-len(images) // _COLUMNS)
     figure = new_figure(2.1 * _COLUMNS, 2.55 * num_rows + 0.6)
     grid = figure.subplots(num_rows, _COLUMNS, squeeze=False).ravel()
@@ -171,8 +161,8 @@ def _draw_images(images: Sequence[Pixels], told: Sequence[dict[str, Any]], title
     return figure
 
 
-def row_images(found: Classified, rows: Sequence[int]) -> tuple[list[Pixels], bool]:
-    """Rows of the first input that holds images, each float64 [height, width, 3] in [0, 1].
+def row_images(found: Classified, rows: Sequence[int]) -> tuple[Pixels, bool]:
+    """Rows of the first input that holds images, float64 [N, height, width, 3] in [0, 1].
 
     Also whether they are stretched: the least and largest values of each are black and white, as
     those of the model's images are not known, or other values are within them. Raises ToolError
@@ -188,8 +178,8 @@ def row_images(found: Classified, rows: Sequence[int]) -> tuple[list[Pixels], bo
         if is_image and first.dtype.kind in "fiu":
             scale = found.model.input_scale if is_signed else None
             scale = 1.0 if first.dtype == np.uint8 else scale
-            values = (held.take(np.array([row])).reshape(shape) for row in rows)
-            images = [np.nan_to_num(image.astype(np.float64)) for image in values]
+            values = [held.take(np.array([row])).reshape(shape) for row in rows]
+            images = np.nan_to_num(np.stack(values).astype(np.float64))
             return _as_pixels(images, _UINT8 * scale if scale else None)
         refused.append(f"{name} {format_shape(first.shape[1:])}")
     raise ToolError(
@@ -197,18 +187,14 @@ def row_images(found: Classified, rows: Sequence[int]) -> tuple[list[Pixels], bo
     )
 
 
-def _as_pixels(images: Sequence[Pixels], white: float | None) -> tuple[list[Pixels], bool]:
-    """Images [height, width, 1 or 3] whose white has a value, or None where it is not known."""
+def _as_pixels(images: Pixels, white: float | None) -> tuple[Pixels, bool]:
+    """Images [N, height, width, 1 or 3] whose white has a value, or None where it is not known."""
+    low, high = (find(images, axis=(1, 2, 3), keepdims=True) for find in (np.min, np.max))
     is_stretched = True
-    ranges = [(float(image.min()), float(image.max())) for image in images]
-    if white is not None and all(a >= 0 and b <= white * (1 + _ROUNDING) for a, b in ranges):
-        ranges = [(0.0, white)] * len(images)
-        is_stretched = False
-    pixels = []
-    for image, (low, high) in zip(images, ranges, strict=True):
-        shown = np.clip((image - low) / ((high - low) or 1.0), 0.0, 1.0)
-        pixels.append(np.broadcast_to(shown, (*image.shape[:2], 3)))
-    return pixels, is_stretched
+    if white is not None and low.min() >= 0 and high.max() <= white * (1 + _ROUNDING):
+        low, high, is_stretched = np.zeros_like(low), np.full_like(high, white), False
+    shown = np.clip((images - low) / np.where(high > low, high - low, 1.0), 0.0, 1.0)
+    return np.broadcast_to(shown, (*shown.shape[:3], 3)), is_stretched
 
 
 _CONVOLUTIONS = frozenset({"Conv2D", "DepthwiseConv2dNative"})
@@ -232,16 +218,15 @@ class Kernel(NamedTuple):
     values: Array
 
 
-def read_kernel(
-    config: ModelConfig, meta: MetaGraphFile, model: Model, tensor: str | None
-) -> Kernel:
+def read_kernel(config: ModelConfig, tensor: str | None = None) -> Kernel:
     """Reads one kernel, by default the first that the prediction needs, and no other variable."""
+    return with_model(config, functools.partial(_read, config, tensor))
+
+
+def _read(config: ModelConfig, tensor: str | None, meta: MetaGraphFile, model: Model) -> Kernel:
     with config.limit.over("looking for a kernel"):
         name = meta.tensor_name(tensor) if tensor is not None else _first_kernel(meta, model)
-        (info,) = describe_tensors(meta, [name])
-    if info.shape is not None and len(info.shape) != 4:
-        raise _no_kernel(meta, info)
-    unfed = sub_graph(meta, [name]).unfed
+        unfed = sub_graph(meta, [name]).unfed
     if unfed:
         raise ToolError(f"{meta.path}: {name} is no weights: it follows from {', '.join(unfed)}")
     with load_inference_graph(
@@ -249,7 +234,10 @@ def read_kernel(
     ) as graph:
         values = as_numpy_dtype(graph.run()[0])
     if values.ndim != 4 or 0 in values.shape or values.dtype.kind not in "fiu":
-        raise _no_kernel(meta, info)
+        raise ToolError(
+            f"{meta.path}: expected a kernel, numbers [height, width, channels, filters], found "
+            f"{graph.fetches[0]}; --tensor names another"
+        )
     return Kernel(meta.path, name, values)
 
 
@@ -271,13 +259,6 @@ def _first_kernel(meta: MetaGraphFile, model: Model) -> str:
     raise ToolError(
         f"{meta.path}: found no convolution that its prediction needs (not looked for in "
         "functions); --tensor names a kernel [height, width, channels, filters]"
-    )
-
-
-def _no_kernel(meta: MetaGraphFile, info: TensorInfo) -> ToolError:
-    return ToolError(
-        f"{meta.path}: expected a kernel, numbers [height, width, channels, filters], found "
-        f"{info.name} {info.dtype.name} {format_shape(info.shape)}; --tensor names another"
     )
 
 
@@ -344,11 +325,10 @@ def _scaled(filters: Array) -> Pixels:
 def mosaic(tiles: Pixels) -> Pixels:
     """Tiles [rows, columns, height, width, 3] as one image [H, W, 3], with a pixel around each."""
     rows, columns, height, width, _ = tiles.shape
-    image = np.full((rows * (height + 1) + 1, columns * (width + 1) + 1, 3), _GAP)
-    for row, column in np.ndindex(rows, columns):
-        top, left = row * (height + 1) + 1, column * (width + 1) + 1
-        image[top : top + height, left : left + width] = tiles[row, column]
-    return image
+    image = np.full((rows, height + 1, columns, width + 1, 3), _GAP)
+    image[:, 1:, :, 1:] = tiles.swapaxes(1, 2)
+    joined = image.reshape(rows * (height + 1), columns * (width + 1), 3)
+    return np.pad(joined, ((0, 1), (0, 1), (0, 0)), mode="wrap")  # The first gaps, as the last.
 
 
 def _shown(values: Array, shape: Sequence[int]) -> str:

@@ -7,11 +7,12 @@ model, its points with the line that it has found, and the way of (w, b) there.
 import contextlib
 import functools
 import io
+import itertools
 import json
 import math
 import os
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
@@ -40,7 +41,6 @@ _METADATA: dict[str, dict[str, Any]] = {".png": {"Software": None}, ".svg": {"Da
 _STYLE = {
     "agg.path.chunksize": 10_000,  # Longer lines overflow the canvas's buffer otherwise.
     "image.interpolation": "nearest",
-    "savefig.dpi": 150,
     "svg.hashsalt": "tools.plot",  # Ids of an SVG are random otherwise.
     "text.parse_math": False,  # A class may be called $x$.
 }
@@ -56,13 +56,13 @@ class Picture(NamedTuple):
 
 
 @contextlib.contextmanager
-def style() -> Iterator[None]:
+def style(dpi: int = 150) -> Iterator[None]:
     """Draws with the style of this project, whatever the user's matplotlibrc says."""
     with mpl.rc_context(), warnings.catch_warnings():
         # A box stands for what the font has no glyph for.
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         mpl.rcdefaults()
-        matplotlib.style.use([_COLOURS, _STYLE])
+        matplotlib.style.use([_COLOURS, _STYLE | {"savefig.dpi": dpi}])
         yield
 
 
@@ -97,7 +97,7 @@ def render(figure: Figure, path: str) -> bytes:
 
 _MAX_BYTES = 1 << 30
 _MAX_STEP = 1 << 53  # As a float64 holds it exactly.
-_LARGEST = float(np.finfo(np.float32).max)  # Models of ours compute in float32.
+_LARGEST = float(np.finfo(np.float32).max)  # Models of ours compute in float32; more is NaN.
 _MARKERS = "osv^DPX"  # With ten colours, 70 runs are told apart.
 _MOST_MARKERS = 30  # Of a line.
 # Panel -> numbers of the log that share it, and how each is called.
@@ -110,11 +110,12 @@ PANELS = {
 _LOOKS: Mapping[str, dict[str, Any]] = {
     "training batch": {"color": "C0", "marker": ".", "ls": "solid", "lw": 1.2, "alpha": 0.6},
     "test split": {"color": "C1", "marker": "o", "ls": "dashed", "lw": 2.2},
+    "learning rate": {"color": "C2", "marker": ".", "ls": "solid", "lw": 1.2},
 }
 _SEEDS = 1 << 32
 _GRID = 161  # Points of the surface, each way.
 _LEVELS = 24
-_LEAST_SPAN = 2.0  # Of w and of b, so that a path that has arrived still lies in a valley.
+_MARGIN = 1.0  # Of w and of b, so that a path that has arrived still lies in a valley.
 _LEAST_SHARE = 1e-6  # Of the largest loss, that the lowest contour has.
 Floats = npt.NDArray[np.float64]
 
@@ -155,18 +156,12 @@ def read_run(folder: str) -> RunMetrics:
     points: dict[str, list[tuple[float, float]]] = {}
     for step in sorted(found):
         for name, value in json.loads(found[step]).items():
-            if name != "step" and (number := _number(value)) is not None:
+            if name != "step" and isinstance(value, int | float) and not isinstance(value, bool):
+                number = float(value) if abs(value) <= _LARGEST else math.nan
                 points.setdefault(name, []).append((step, number))
     if not points:
         raise ToolError(f"--run={folder}: {path} holds no number yet")
     return RunMetrics(folder, {name: np.array(pairs).T for name, pairs in points.items()})
-
-
-def _number(value: object) -> float | None:
-    """A JSON number, NaN where no float32 holds it; None where it is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if abs(value) <= _LARGEST else math.nan
 
 
 def draw_metrics(runs: Sequence[RunMetrics], *, log_loss: bool) -> Picture:
@@ -176,11 +171,11 @@ def draw_metrics(runs: Sequence[RunMetrics], *, log_loss: bool) -> Picture:
     if not panels:
         folders = ", ".join(run.folder for run in runs)
         raise ToolError(f"{folders}: expected loss, accuracy or learning_rate in the log")
-    looks = [_look(index, len(runs)) for index in range(len(runs))]
     figure = new_figure(8, 2.8 * len(panels) + 1.0)
     grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    legend: dict[tuple[int, str], Line2D] = {}
     for title, axes in zip(panels, grid, strict=True):
-        _draw_panel(axes, title, runs, looks)
+        legend |= _draw_panel(axes, title, runs)
         if log_loss and title == "loss":
             _make_logarithmic(axes)
     grid[-1].set_xlabel("step (updates done)")
@@ -188,47 +183,31 @@ def draw_metrics(runs: Sequence[RunMetrics], *, log_loss: bool) -> Picture:
     figure.align_ylabels()
     whose = short_path(runs[0].folder) if len(runs) == 1 else f"{len(runs)} runs"
     figure.suptitle(f"{', '.join(panels).capitalize()} of {whose}")
-    shown = {PANELS[panel][name] for panel in panels for name in logged & PANELS[panel].keys()}
-    figure.legend(handles=_legend(runs, looks, shown), loc="outside lower center", ncols=4)
+    figure.legend(handles=[*legend.values()], loc="outside lower center", ncols=4)
     told = ", ".join(f"{run.folder} to step {run.last_step}" for run in runs)
     summary = "; ".join([f"{', '.join(panels)} of {told}", *_left_out(runs, panels)])
     return Picture(figure, summary, {"runs": [*map(_record, runs)]})
 
 
-def _look(run: int, count: int) -> dict[str, Any]:
-    """What a run's lines have in common, by its number among so many."""
-    if count == 1:
-        return {"markersize": 4}
-    return {"markersize": 4, "color": f"C{run % 10}", "marker": _MARKERS[run % len(_MARKERS)]}
-
-
 def _draw_panel(
-    axes: Axes, title: str, runs: Sequence[RunMetrics], looks: Sequence[dict[str, Any]]
-) -> None:
-    for number, kind in PANELS[title].items():
-        style = _LOOKS.get(kind, _LOOKS["training batch"])
-        for run, look in zip(runs, looks, strict=True):
-            if number in run.series:
-                steps, values = run.series[number]
-                every = -(-len(steps) // _MOST_MARKERS)
-                label = f"{short_path(run.folder)}: {number}"
-                axes.plot(steps, values, label=label, markevery=every, **style | look)
+    axes: Axes, title: str, runs: Sequence[RunMetrics]
+) -> dict[tuple[int, str], Line2D]:
+    """Draws the lines of all runs; gives them by the number of the run and the kind."""
+    drawn = {}
+    for (number, run), (name, kind) in itertools.product(enumerate(runs), PANELS[title].items()):
+        if name in run.series:
+            steps, values = run.series[name]
+            look = {"markersize": 4, "markevery": -(-len(steps) // _MOST_MARKERS)} | _LOOKS[kind]
+            label = kind
+            if len(runs) > 1:
+                look |= {"color": f"C{number % 10}", "marker": _MARKERS[number % len(_MARKERS)]}
+                label = f"{short_path(run.folder)}: {kind}"
+            (drawn[number, kind],) = axes.plot(steps, values, label=label, **look)
     axes.set_ylabel(title)
     axes.grid(alpha=0.3)
     if title == "accuracy":
         axes.set_ylim(-0.03, 1.03)
-
-
-def _legend(
-    runs: Sequence[RunMetrics], looks: Sequence[dict[str, Any]], shown: Collection[str]
-) -> list[Line2D]:
-    """Of several runs, which is which; then the kinds of numbers that are shown."""
-    named = list(zip(runs, looks, strict=True)) if len(runs) > 1 else []
-    plain = {"color": "black", "marker": ""} if named else looks[0]
-    return [
-        *(Line2D([], [], label=short_path(run.folder), **look) for run, look in named),
-        *(Line2D([], [], label=kind, **_LOOKS[kind] | plain) for kind in _LOOKS if kind in shown),
-    ]
+    return drawn
 
 
 def _left_out(runs: Sequence[RunMetrics], panels: Sequence[str]) -> Iterator[str]:
@@ -347,9 +326,10 @@ def draw_line(run: LineRun) -> Picture:
 
 
 def _draw_surface(figure: Figure, axes: Axes, run: LineRun) -> None:
-    columns = np.stack([run.x, np.ones_like(run.x)], axis=1)
-    best = np.linalg.lstsq(columns, run.y, rcond=None)[0]  # The w and b with the least loss.
-    w, b = np.meshgrid(*(_span(run.path[:, i], best[i]) for i in (0, 1)))
+    best = np.polyfit(run.x, run.y, 1)  # The w and b with the least loss.
+    ends = np.vstack([run.path, best])
+    low, high = ends.min(axis=0) - _MARGIN, ends.max(axis=0) + _MARGIN
+    w, b = np.meshgrid(*np.linspace(low, high, _GRID).T)
     loss = mean_squared_error(run, w, b)
     loss = np.maximum(loss, float(loss.max()) * _LEAST_SHARE)
     levels = np.geomspace(float(loss.min()), float(loss.max()), _LEVELS)
@@ -366,10 +346,3 @@ def _draw_surface(figure: Figure, axes: Axes, run: LineRun) -> None:
         axes.plot(*at, color=colour, marker=marker, markeredgecolor="black", ls="", label=label)
     axes.set(xlabel="w", ylabel="b", title="path of (w, b) over the loss")
     axes.legend(facecolor="#BBBBBB")  # The path is white.
-
-
-def _span(values: Floats, best: float) -> Floats:
-    """An axis that has all of the path, the best value and a margin."""
-    low, high = min(values.min(), best), max(values.max(), best)
-    margin = max(0.08 * (high - low), (_LEAST_SPAN - (high - low)) / 2)
-    return np.linspace(low - margin, high + margin, _GRID)

@@ -22,8 +22,6 @@ from cli.terminal import import_tensorflow
 from prediction.request import Limits
 from tools.command import Printed, check_installed, overwrite, run_command, show
 
-_MOST_BYTES = 2_000_000  # of a report
-
 
 @dataclass(frozen=True, kw_only=True)
 class ReportConfig(Printed, Limits):
@@ -65,7 +63,7 @@ def main(config: ReportConfig) -> int:
     from tools.report_sections import as_text, report
 
     check_target(config.output, [*config.runs, *config.input], overwrite=config.overwrite)
-    content, record = report(config, _MOST_BYTES)
+    content, record = report(config)
     write_whole(config.output, content)
     show({"output": config.output, "bytes": len(content), **record}, as_text, config.format)
     return 1 if any(run["damaged"] for run in record["runs"]) else 0

@@ -1,12 +1,17 @@
-"""What a report tells of a run or a checkpoint, section by section.
+"""What a report tells of a run or a checkpoint, section by section, and the page of it.
 
-Each section asks the tool whose work it is. Where that fails, its line stands in the section.
+Each section asks the tool whose work it is. Where that fails, its line stands in the section. All
+is built as elements and serialized once, so no name from a file can become markup. How a page looks
+is in `report.css`.
 """
 
+import base64
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -14,96 +19,86 @@ import numpy as np
 
 from checkpoints.reader import CheckpointReader
 from errors import CheckpointError, UserError
+from metagraph.description import Array
 from metagraph.model import read_model
-from metagraph.opening import find_variables
-from prediction.chosen_model import open_graph, with_chosen, with_model
+from prediction.chosen_model import open_graph, with_chosen
 from prediction.evaluation import classify
 from prediction.output import kind_text
-from prediction.request import Limits, ModelConfig, PredictConfig
+from prediction.request import Limits, PredictConfig
+from tools import plot_models, plotting
 from tools.checkpoint_contents import read_tensor, statistics
 from tools.command import Record
 from tools.folder_entries import inspect
-from tools.graph_layers import layer_graph
-from tools.graph_subject import Subject
+from tools.graph_layers import Subject, layer_graph
+from tools.graph_parts import PARTS
 from tools.inspect_checkpoint import InspectConfig
-from tools.inspect_graph import GraphInspection, inspect_graph
-from tools.plot_models import confusion, read_kernel, row_images, tiles_of, worst_mistakes
-from tools.plotting import PANELS, RunMetrics, read_run, short_path
 from tools.report import ReportConfig
-from tools.report_html import Line, curves, element, histogram, page, picture, table
 from tools.verify import VerifyConfig
 from tools.verifying import verify
 
-_MOST_MISTAKES, _MOST_FILTERS, _MOST_ROWS, _MOST_VARIABLES = 12, 32, 200, 300
-_MOST_POINTS = 400  # of a curve
-_BINS = 24
+_MOST_BYTES = 10_000_000  # A run has some 300,000.
+_MOST_MISTAKES, _MOST_ROWS, _MOST_VARIABLES = 12, 200, 300
+_MOST_POINTS = 400  # Of a number, in its table.
+_BINS, _BARS = 24, "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"
 
 
 class _Told:
-    """What is reported on, the labelled images to test it on, and the `Limits` as arguments.
+    """What is reported on, with the `Limits` as arguments, and what has come of it.
 
     What several sections tell of is read once.
     """
 
     def __init__(self, path: str, images: Sequence[str], limits: Mapping[str, Any]) -> None:
-        self.path, self.input, self.limits = path, images, limits
-        self.damaged: list[str] = []  # Checkpoints that do not verify, added as they are found.
+        self.path, self.limits = path, limits
+        self.model = PredictConfig(path, input=images, **limits)
+        self.failed: dict[str, str] = {}  # Section -> why.
+        self.damaged: list[str] = []  # Checkpoints that do not verify.
 
     @functools.cached_property
-    def metrics(self) -> RunMetrics:
+    def metrics(self) -> plotting.RunMetrics:
         """What the run has logged; ToolError where it has not."""
-        return read_run(self.path)
-
-    @functools.cached_property
-    def listed(self) -> Record | None:
-        """The list of a folder's checkpoints; None where one checkpoint is meant."""
-        if not os.path.isdir(self.path):
-            return None
-        return inspect(InspectConfig(ckpt=self.path, **self.limits))
+        return plotting.read_run(self.path)
 
     @functools.cached_property
     def contents(self) -> Record:
         """What the checkpoint holds that is looked at: the one that is named, or the newest."""
-        if self.listed is None:
-            prefix = find_variables(self.path)
-        elif self.listed["newest"] is None:
-            raise CheckpointError(f"none of the checkpoints of {self.path} is whole")
-        else:
-            prefix = os.path.join(self.path, self.listed["newest"])
-        return inspect(InspectConfig(ckpt=prefix, **self.limits))
+        return inspect(InspectConfig(ckpt=self.path, filter="", **self.limits))
+
+    @functools.cached_property
+    def graph(self) -> Subject:
+        """The graph of the checkpoint, or of the file that is named."""
+        meta = with_chosen(self.model, open_graph)
+        return Subject(meta, read_model(meta, classifies=False))
 
 
 _Section = Callable[[_Told], Iterator[ET.Element]]
 
 
-def report(config: ReportConfig, most_bytes: int) -> tuple[bytes, Record]:
+def report(config: ReportConfig) -> tuple[bytes, Record]:
     """The page, and what is in it.
 
     That is `runs`: of each its `path`, the `failed` sections with why, the `damaged` checkpoints.
-    Raises CheckpointError where one of them is neither a run nor a checkpoint.
+    Raises CheckpointError where one of them is neither a run nor a checkpoint, or all is too large.
     """
-    names = [*map(short_path, config.runs)]
+    names = [*map(plotting.short_path, config.runs)]
     title = f"Report of {', '.join(names)}"
     items = [element("li", element("a", name, href=f"#run-{n}")) for n, name in enumerate(names)]
     body = [element("h1", title), element("nav", element("ul", *items), aria_label="runs")]
     limits = {field.name: getattr(config, field.name) for field in dataclasses.fields(Limits)}
     all_told = [_Told(path, config.input, limits) for path in config.runs]
-    body += _together(all_told, names)
-    runs = []
-    for number, (name, told) in enumerate(zip(names, all_told, strict=True)):
-        failed: dict[str, str] = {}
-        sections = [*_sections(told, number, failed)]
-        if failed.keys() >= {"graph", "variables"}:
-            raise CheckpointError(f"{told.path} is no checkpoint, nor a run: {failed['graph']}")
-        body.append(element("article", element("h2", name, id=f"run-{number}"), *sections))
-        runs.append({"path": told.path, "failed": failed, "damaged": told.damaged})
+    with plotting.style(dpi=100):
+        body += _together(all_told)
+        for number, (name, told) in enumerate(zip(names, all_told, strict=True)):
+            sections = [*_sections(told, number)]
+            body.append(element("article", element("h2", name, id=f"run-{number}"), *sections))
     content = page(title, body)
-    if len(content) > most_bytes:
+    if len(content) > _MOST_BYTES:
         raise CheckpointError(
-            f"the report has {len(content):,} bytes, expected at most {most_bytes:,}: report on "
+            f"the report has {len(content):,} bytes, expected at most {_MOST_BYTES:,}: report on "
             "fewer runs at a time"
         )
-    return content, {"runs": runs}
+    keys = ("path", "failed", "damaged")
+    return content, {"runs": [{key: getattr(told, key) for key in keys} for told in all_told]}
 
 
 def as_text(record: Record) -> str:
@@ -115,7 +110,7 @@ def as_text(record: Record) -> str:
     return "\n".join(lines)
 
 
-def _sections(told: _Told, number: int, failed: dict[str, str]) -> Iterator[ET.Element]:
+def _sections(told: _Told, number: int) -> Iterator[ET.Element]:
     """Each section with its heading; one that fails has the reason as its text."""
     for title, make in SECTIONS.items():
         identity = f"{title.replace(' ', '-')}-{number}"
@@ -123,41 +118,54 @@ def _sections(told: _Told, number: int, failed: dict[str, str]) -> Iterator[ET.E
         try:
             content = [*make(told)]
         except (UserError, OSError) as error:
-            failed[title] = str(error)
+            told.failed[title] = str(error)
             content = [element("p", f"Not known: {error}")]
         yield element("section", heading, *content, aria_labelledby=identity)
+    if told.failed.keys() >= {"graph", "variables"}:
+        raise CheckpointError(f"{told.path} is no checkpoint, nor a run: {told.failed['graph']}")
 
 
-def _together(all_told: Sequence[_Told], names: Sequence[str]) -> Iterator[ET.Element]:
-    """The curves of several runs, one over the other."""
+def _together(all_told: Sequence[_Told]) -> Iterator[ET.Element]:
+    """The curves of several runs, one over the other; a run's own section says what it lacks."""
     found = []
-    for name, told in zip(names, all_told, strict=True):
-        try:
-            found.append((name, told.metrics))
-        except UserError:
-            continue  # The run's own section says why.
+    for told in all_told:
+        with suppress(UserError):
+            found.append(told.metrics)
     if len(found) > 1:
-        yield element("h2", "The runs together")
-        yield from _curves(found)
+        with suppress(UserError):
+            curves = [*_curves(found)]
+            yield from (element("h2", "The runs together"), *curves)
 
 
-def _curves(runs: Sequence[tuple[str, RunMetrics]]) -> Iterator[ET.Element]:
-    for title, numbers in PANELS.items():
-        lines = []
-        for number, (name, run) in enumerate(runs):
-            for key in (key for key in numbers if key in run.series):
-                steps, values = run.series[key]
-                every = -(-len(steps) // _MOST_POINTS)
-                points = zip(steps[::every].tolist(), values[::every].tolist(), strict=True)
-                own = f"{name}: {numbers[key]}" if len(runs) > 1 else numbers[key]
-                lines.append(Line(own, number, key.startswith("test"), [*points]))
+def _curves(runs: Sequence[plotting.RunMetrics]) -> Iterator[ET.Element]:
+    """The curves, and the numbers of each panel as a table that unfolds."""
+    yield from _drawn(plotting.draw_metrics(runs, log_loss=False))
+    for title, kinds in plotting.PANELS.items():
+        lines = [
+            (f"{plotting.short_path(run.folder)}: {kind}", run.series[name])
+            for run in runs
+            for name, kind in kinds.items()
+            if name in run.series
+        ]
+        columns = [dict(s[:, :: -(-s.shape[1] // _MOST_POINTS)].T.tolist()) for _, s in lines]
+        steps = sorted(set[float]().union(*columns))
+        rows = [[int(step), *(column.get(step) for column in columns)] for step in steps]
         if lines:
-            yield curves(title, lines)
+            unfolded = table(["step", *(name for name, _ in lines)], rows, title)
+            yield element("details", element("summary", f"{title} as a table"), unfolded)
+
+
+def _drawn(picture: plotting.Picture) -> Iterator[ET.Element]:
+    """A picture as `tools.plot` draws it, if there is something to draw, and what is in it."""
+    if picture.figure is not None:
+        encoded = base64.b64encode(plotting.render(picture.figure, "picture.png")).decode()
+        yield element("img", src=f"data:image/png;base64,{encoded}", alt=picture.summary)
+    yield element("p", picture.summary)
 
 
 def _progress(told: _Told) -> Iterator[ET.Element]:
     run = told.metrics
-    yield from _curves([("", run)])
+    yield from _curves([run])
     last = [[name, float(values[-1])] for name, (_, values) in run.series.items()]
     yield table(["number", f"at step {run.last_step:,}"], last, "Last values")
 
@@ -175,8 +183,8 @@ def _configuration(told: _Told) -> Iterator[ET.Element]:
 
 def _checkpoints(told: _Told) -> Iterator[ET.Element]:
     verified = verify(VerifyConfig(path=told.path, **told.limits))
-    entries = told.listed["checkpoints"] if told.listed else []
-    listed = {entry["name"]: entry for entry in entries}
+    found = inspect(InspectConfig(ckpt=told.path, **told.limits))
+    listed = {entry["name"]: entry for entry in found.get("checkpoints", ())}
     rows = []
     for entry in verified["checkpoints"]:
         facts = listed.get(entry["name"], {})
@@ -190,77 +198,59 @@ def _checkpoints(told: _Told) -> Iterator[ET.Element]:
 
 
 def _accuracy(told: _Told) -> Iterator[ET.Element]:
-    found = classify(PredictConfig(told.path, input=told.input, **told.limits))
-    names, counts = confusion(found)
-    right, total = int(counts.trace()), int(counts.sum())
-    yield element("p", f"{right:,} of {total:,} rows are right: {right / total:.4f}.")
+    found = classify(told.model)
+    confusion, mistakes = (
+        plot_models.draw_confusion(found),
+        plot_models.draw_mistakes(found, _MOST_MISTAKES),
+    )
+    yield from _drawn(confusion)
+    names, counts = confusion.record["classes"], confusion.record["counts"]
     rows = [
-        [name, *map(int, row), float(row[i] / row.sum()) if row.sum() else None]
+        [name, *row, row[i] / sum(row) if any(row) else None]
         for i, (name, row) in enumerate(zip(names, counts, strict=True))
     ]
     head = ["true class", *names, "accuracy"]
     yield table(head, rows[:_MOST_ROWS], "Which class is taken for which")
     yield element("h4", "Worst mistakes")
-    _, worst, mistakes = worst_mistakes(found, _MOST_MISTAKES)
-    if not worst:
-        yield element("p", "There is none.")
-        return
-    shown = []
-    for one, image in zip(mistakes, row_images(found, worst)[0], strict=True):
-        said = (
-            f"{one['name']}: {one['label']}, taken for {one['class']} at "
-            f"{float(one['probability']):.4f}"
-        )
-        shown.append(element("li", picture(image, said), said))
-    yield element("ul", *shown, class_="pictures")
+    yield from _drawn(mistakes)
+    rows = [[*mistake.values()] for mistake in mistakes.record["mistakes"]]
+    yield table(["row", "true class", "predicted class", "probability"], rows, "Worst mistakes")
 
 
 def _filters(told: _Told) -> Iterator[ET.Element]:
-    model = PredictConfig(told.path, **told.limits)
-    kernel = with_model(model, functools.partial(read_kernel, model, tensor=None))
-    shape = kernel.values.shape
-    shown = []
-    for index in range(min(shape[3], _MOST_FILTERS)):
-        one = kernel.values[:, :, : 3 if shape[2] == 3 else 1, index : index + 1]
-        said = f"filter {index}, from {one.min():.3g} to {one.max():.3g}"
-        shown.append(element("li", picture(tiles_of(one)[0, 0], said)))
-    yield element("p", f"{kernel.name}, of shape {list(shape)}.")
-    yield element("ul", *shown, class_="pictures small")
+    yield from _drawn(plot_models.draw_filters(plot_models.read_kernel(told.model)))
 
 
 def _graph(told: _Told) -> Iterator[ET.Element]:
-    parts = ("info", "graph", "signatures", "cost", "safety")
-    found = inspect_graph(GraphInspection(meta=told.path, parts=parts, **told.limits))
-    graph, info = found["graph"], found["info"]
+    subject = told.graph
+    with told.model.limit.over("looking at the graph"):
+        graph, safety, cost = (PARTS[name][0](subject) for name in ("graph", "safety", "cost"))
+    version = subject.meta.proto.meta_info_def.tensorflow_version
     yield element(
         "p",
         f"{graph['nodes']:,} nodes, {graph['inference_nodes']:,} of them to predict; written by "
-        f"TensorFlow {info['tensorflow_version'] or 'of a version that it does not say'}.",
+        f"TensorFlow {version or 'of a version that it does not say'}.",
     )
     for key in ("inputs", "outputs"):
         rows = [[t["name"], kind_text(t)] for t in graph[key][:_MOST_ROWS]]
         yield table(["tensor", "kind"], rows, key.capitalize())
-    safety = found["safety"]["inference"] or found["safety"]["whole"]
-    offenders = [[o["node"], o["op"], o["risk"]] for o in safety["offenders"][:_MOST_ROWS]]
-    if offenders:
-        yield table(["node", "operation", "it"], offenders, "What does more than compute")
+    found = (safety["inference"] or safety["whole"])["offenders"][:_MOST_ROWS]
+    if found:
+        rows = [[entry[key] for key in ("node", "op", "risk")] for entry in found]
+        yield table(["node", "operation", "it"], rows, "What does more than compute")
     else:
         yield element("p", "All that a prediction runs does nothing but compute.", class_="good")
     layers = [
-        [
-            entry["layer"] or "(no scope)",
-            *(entry["inference"][key] for key in ("parameters", "flops")),
-        ]
-        for entry in found["cost"]["layers"]
+        [entry["layer"] or "(no scope)", *map(entry["inference"].get, ("parameters", "flops"))]
+        for entry in cost["layers"]
         if any(entry["inference"].values())
     ]
     yield table(["layer", "parameters", "FLOPs"], layers[:_MOST_ROWS], "To predict one row")
 
 
 def _layers(told: _Told) -> Iterator[ET.Element]:
-    meta = with_chosen(ModelConfig(told.path, **told.limits), open_graph)
-    found = layer_graph(Subject(meta, read_model(meta, None)))
-    items = []
+    found = layer_graph(told.graph)
+    rows = []
     for name, ops in found.layers.items():
         givers = [
             f"{giver} ({', '.join([*types][:2])})"
@@ -269,9 +259,8 @@ def _layers(told: _Told) -> Iterator[ET.Element]:
         ]
         told_ops = ", ".join(f"{op} {count}" for op, count in ops.most_common(4))
         is_output = " (a prediction)" if name in found.outputs else ""
-        takes = element("div", f"takes {'; '.join(givers)}") if givers else None
-        items.append(element("li", element("strong", name), f"{is_output}: {told_ops}", takes))
-    yield element("ol", *items, class_="layers")
+        rows.append([f"{name}{is_output}", told_ops, "; ".join(givers)])
+    yield table(["layer", "operations", "takes"], rows, "Layers")
 
 
 def _variables(told: _Told) -> Iterator[ET.Element]:
@@ -281,11 +270,7 @@ def _variables(told: _Told) -> Iterator[ET.Element]:
     for tensor in tensors[:_MOST_VARIABLES]:
         values = read_tensor(reader, tensor["key"])
         stats = statistics(values)
-        bars = None
-        if stats.min is not None and tensor["values"] > 1:
-            numbers = values.astype(np.float64)
-            counts, edges = np.histogram(numbers[np.isfinite(numbers)], _BINS)
-            bars = histogram(counts.tolist(), float(edges[0]), float(edges[-1]))
+        bars = _histogram(values) if stats.std is not None and tensor["values"] > 1 else None
         shape = f"{tensor['dtype']} {tensor['shape']}"
         told_of = (stats.min, stats.max, stats.mean, stats.std, stats.nan)
         rows.append([tensor["key"], tensor["role"], shape, bars, *told_of])
@@ -293,6 +278,18 @@ def _variables(told: _Told) -> Iterator[ET.Element]:
     yield table(head, rows, f"Variables of {os.path.basename(prefix)}")
     if len(tensors) > len(rows):
         yield element("p", f"and {len(tensors) - len(rows):,} more")
+
+
+def _histogram(values: Array) -> ET.Element:
+    """A histogram of the finite values, as a line of bars: where there is one, a bar has a height.
+
+    Their range is one that a float64 holds.
+    """
+    numbers = values.astype(np.float64)
+    counts, edges = np.histogram(numbers[np.isfinite(numbers)], _BINS)
+    bars = "".join(_BARS[-(-7 * count // counts.max())] for count in counts)
+    said = f"histogram from {edges[0]:.3g} to {edges[-1]:.3g}"
+    return element("span", bars, role="img", aria_label=said, title=said)
 
 
 SECTIONS: Mapping[str, _Section] = {
@@ -305,3 +302,61 @@ SECTIONS: Mapping[str, _Section] = {
     "layers": _layers,
     "variables": _variables,
 }
+
+
+# The page and its elements.
+
+
+def element(name: str, *children: Any, **attributes: Any) -> ET.Element:
+    """An element; a text or a number as a child is its text, None nothing. `class_` is class."""
+    named = {key.rstrip("_").replace("_", "-"): _clean(v) for key, v in attributes.items()}
+    made = ET.Element(name, named)
+    for child in children:
+        if isinstance(child, ET.Element):
+            made.append(child)
+        elif child is not None and len(made):
+            made[-1].tail = (made[-1].tail or "") + _clean(child)
+        elif child is not None:
+            made.text = (made.text or "") + _clean(child)
+    return made
+
+
+def _clean(text: object) -> str:
+    """A text without characters that no page may hold."""
+    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in str(text))
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[Any]], caption: str) -> ET.Element:
+    """A table that can be scrolled sideways, by keyboard too; numbers stand to the right."""
+    body = [element("tr", *map(_cell, row)) for row in rows]
+    made = element(
+        "table",
+        element("caption", caption),
+        element("thead", element("tr", *(element("th", text, scope="col") for text in head))),
+        element("tbody", *body),
+    )
+    return element("div", made, class_="wide", tabindex=0, role="region", aria_label=caption)
+
+
+def _cell(value: Any) -> ET.Element:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return element("td", value)
+    shown = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+    return element("td", shown, class_="number")
+
+
+def page(title: str, body: Sequence[ET.Element]) -> bytes:
+    """The whole file, UTF-8; it needs nothing but itself."""
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", http_equiv="Content-Security-Policy", content=policy),
+        element("meta", name_="viewport", content="width=device-width, initial-scale=1"),
+        element("title", title),
+    )
+    look = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
+    ET.SubElement(head, "style").text = look
+    html = element("html", head, element("body", element("main", *body)), lang="en")
+    text: bytes = ET.tostring(html, encoding="utf-8", method="html")
+    return b"<!DOCTYPE html>\n" + text + b"\n"

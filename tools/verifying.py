@@ -7,8 +7,8 @@ A folder may be put right around its checkpoints; they are never touched.
 import hashlib
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -54,23 +54,17 @@ def verify(config: VerifyConfig) -> Record:
     locked = lock.FolderLock(path, _OTHERWISE, keeps_file=is_trained_in)
     with locked if config.repair else nullcontext():
         if not config.repair:
-            _check_unused(path)
+            lock.check_unused(path, _OTHERWISE)
         found = {entry: _verify_entry(entry, config, imported) for entry in list_folder(path)}
         if config.repair:
             _repair(path, found, done)
         leftovers = _leftovers(path)
         record = _record(path, found, _check_state(path, found), leftovers, done)
     if not (config.repair or record["ok"]):
-        _check_unused(path)  # A run that has begun since changes the folder.
+        lock.check_unused(path, _OTHERWISE)  # A run that has begun since changes the folder.
     if not (found or leftovers or done):
         raise ToolError(f"{path} holds no checkpoint")
     return record
-
-
-def _check_unused(path: str) -> None:
-    user = lock.holder(path)
-    if user is not None:
-        raise CheckpointError(f"{path} is in use by {user}: wait for it to end, or {_OTHERWISE}")
 
 
 def _record(
@@ -81,26 +75,28 @@ def _record(
     repaired: Sequence[str] = (),
 ) -> Record:
     """What there is to say of a folder, given what was found of its checkpoints."""
-    is_tidy = not leftovers and (state is None or state["ok"])
+    history = _check_history(path, found)
+    is_tidy = not leftovers and history["ok"] and (state is None or state["ok"])
     return {
         "folder": path,
         "ok": is_tidy and bool(found) and all(checkpoint["ok"] for checkpoint in found.values()),
         "repaired": [*repaired],
         "checkpoints": [*found.values()],
+        "history": history,
         "state": state,
         "leftovers": [{"files": [*names]} for names in leftovers],
     }
 
 
 def _leftovers(path: str) -> list[list[str]]:
-    """The files of each save and deletion, or write of the state file, that was cut short."""
+    """The files of each save and deletion, or write of another file, that was cut short."""
     found = [
         sorted(naming.checkpoint_name(step) + suffix for suffix in suffixes)
         for step, suffixes in folder.files_by_step(path).items()
         if naming.is_leftover(suffixes)
     ]
-    state = naming.STATE_FILE + file_io.TEMPORARY_SUFFIX
-    return [*found, [state]] if file_io.exists(os.path.join(path, state)) else found
+    written = [name + file_io.TEMPORARY_SUFFIX for name in naming.SIDE_FILES]
+    return found + [[name] for name in written if file_io.exists(os.path.join(path, name))]
 
 
 def _repair(path: str, found: Mapping[Entry, Record], done: list[str]) -> None:
@@ -266,6 +262,30 @@ def _unavailable(meta: MetaGraphFile) -> list[str]:
     return unavailable(meta, wanted) if wanted else []
 
 
+# The chain of manifests.
+
+
+def _check_history(path: str, found: Iterable[Entry]) -> Record:
+    """Compares each manifest with what the one after it says of it: JSON values."""
+    said = Findings([], [])
+    for entry in found:
+        with suppress(CheckpointError):  # Of a damaged one, which is told of already.
+            this = manifest.read_of(entry.prefix)
+            before = this.previous if this else None
+            if before is None:
+                continue
+            name = naming.checkpoint_name(before.step) + naming.MANIFEST_SUFFIX
+            present = manifest.link(path, before.step)
+            if present is None:
+                said.remarks.append(f"cut before {entry.name}, which follows {name}: that is gone")
+            elif present != before:
+                said.problems.append(
+                    f"{entry.name} follows a {name} with SHA-256 {before.sha256[:8]}..., and this "
+                    f"one has {present.sha256[:8]}...: it was changed, or is of another history"
+                )
+    return {"ok": not said.problems, "problems": said.problems, "remarks": said.remarks}
+
+
 # The state file.
 
 
@@ -338,6 +358,9 @@ def as_text(record: Record) -> str:
         tensors = f"{count} tensor{'' if count == 1 else 's'}"
         told = f" ({tensors}, {format_bytes(checkpoint['bytes'] or 0)})"
         lines += _verdict_lines(checkpoint["prefix"], checkpoint, told)
+    history = record["history"]
+    if history["problems"] or history["remarks"]:
+        lines += _verdict_lines("the chain of manifests", history)
     state = record["state"]
     if state is not None and (state["exists"] or state["problems"]):
         lines += _verdict_lines(state["path"], state)

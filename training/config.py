@@ -4,11 +4,11 @@ import math
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass
+from dataclasses import MISSING, dataclass, fields
 from fractions import Fraction
 from typing import Any, ClassVar
 
-from cli.fields import COMMAS, REPEATED, Check, Together, flag, from_zero, nested
+from cli.fields import COMMAS, POSITIVE, REPEATED, Check, Together, flag, from_zero, nested
 from cli.terminal import INTRA_OP_THREADS_VARIABLE, MOST_THREADS, processors
 from data import DEFAULT_MEMORY_MB, RAMP, SHAPES, SKIP, STOP
 from training.place import own_rows
@@ -22,6 +22,22 @@ _MOST_EPOCHS = 10**6
 _WORKERS = "workers"  # A group of flags.
 _MOST_SHARDS = 1024
 _SECONDS = Check(lambda seconds: 0 < seconds <= 10**6, "must be seconds above 0", " Above 0.")
+
+
+_STEPS = re.compile(r"(\d{1,12}):(\d{1,13})", re.ASCII)
+ALL_STEPS = (0, 0)  # What --replay=all stands for.
+
+
+def _range(text: str) -> tuple[int, int]:
+    """The two steps of `170:180`; ValueError unless they rise."""
+    found = _STEPS.fullmatch(text)
+    if found is None or int(found[1]) >= int(found[2]):
+        raise ValueError("must be two steps, the lower one first, such as 170:180")
+    return int(found[1]), int(found[2])
+
+
+def _replay(text: str) -> tuple[int, int]:
+    return ALL_STEPS if text == "all" else _range(text)
 
 
 def _is_rule(rule: str) -> bool:
@@ -99,9 +115,24 @@ class RunConfig:
             lambda shards, workers: shards % workers == 0,
             "--workers must divide --shards, such as --shards=4 --workers=2",
         ),
+        Together(
+            ("replay", "workers", "start_anew", "allow_config_change", "profile_steps"),
+            lambda replay, workers, *others: not replay or (workers == 1 and not any(others)),
+            "--replay computes in one process and changes nothing: it goes without --workers, "
+            "--start_anew, --allow_config_change and --profile_steps",
+        ),
+        Together(
+            ("stop_after", "keep_best"),
+            lambda evaluations, best: evaluations is None or best,
+            "--stop_after needs --keep_best",
+        ),
     )
 
-    ckpt_dir: str = flag("Folder of the run: checkpoints, metrics, events.", path=True)
+    ckpt_dir: str = flag(
+        "Folder of the run: checkpoints, metrics, events, and its flags in run.flags, with which "
+        "--flagfile repeats it.",
+        path=True,
+    )
     seed: int = flag(
         "Initial values, batches and dropout masks follow from it.", 0, low=0, high=_LARGEST_SEED
     )
@@ -130,6 +161,7 @@ class RunConfig:
         "Continue a run although its seed, data, batch size, learning rate, schedule or "
         "augmentation has changed.",
         False,
+        once=True,
     )
     keep_best: bool = flag(
         "Beside the newest, keep the checkpoint with the best accuracy on the test split, which is "
@@ -137,11 +169,37 @@ class RunConfig:
         False,
         group="checkpoints",
     )
+    stop_after: int | None = flag(
+        "With --keep_best: the run ends early once so many saves in a row have brought no better "
+        "accuracy on the test split.",
+        None,
+        low=1,
+        group="checkpoints",
+    )
     init_from: InitFrom | None = nested(InitFrom, optional=True)
     start_anew: bool = flag(
         "Begin at step 0 in a folder whose checkpoints are gone, although its state file or its "
         "metrics tell of some. Where there are checkpoints it changes nothing.",
         False,
+        once=True,
+    )
+    replay: tuple[int, int] | None = flag(
+        "Audit the folder and train nothing: with 170:180 the steps from checkpoint 170 to 180 are "
+        "computed again, in memory, and what they give is compared with what the folder holds, "
+        "byte for byte. 0:170 begins with the seed; 'all' takes the steps from the oldest "
+        "checkpoint to the newest. Exit code 0 if all is equal, else 1.",
+        None,
+        check=Check(_replay),
+        convert=_replay,
+        once=True,
+    )
+    profile_steps: tuple[int, int] | None = flag(
+        "Steps that TensorFlow's profiler watches, such as 100:110 for the ten after step 100; "
+        "TensorBoard shows what it writes into logs/.",
+        None,
+        check=Check(_range),
+        convert=_range,
+        once=True,
     )
     intra_op_threads: int | None = flag(
         "Threads among which an operation may split its work, which changes the last bits of its "
@@ -169,12 +227,14 @@ class RunConfig:
         low=1,
         high=_MOST_SHARDS,
         group=_WORKERS,
+        once=True,
     )
     start_timeout: float = flag(
         "Seconds that a worker waits for the others at the start.",
         300.0,
         check=_SECONDS,
         group=_WORKERS,
+        once=True,
     )
     worker_timeout: float = flag(
         "Seconds without a word from the other workers after which those that are stopped or out "
@@ -182,6 +242,7 @@ class RunConfig:
         60.0,
         check=_SECONDS,
         group=_WORKERS,
+        once=True,
     )
 
     precision: str = flag(
@@ -190,6 +251,7 @@ class RunConfig:
         FLOAT32,
         choices=(FLOAT32, BFLOAT16),
     )
+    flags: str = ""  # Of the run, as `CommandLine.as_file` has them.
 
     @property
     def bfloat16(self) -> bool:
@@ -247,6 +309,46 @@ class Length:
             f"must be a number above 0 and up to {_MOST_EPOCHS:,}",
         ),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Additions:
+    """What a training adds to the plain one; `models.blocks` has the formulas."""
+
+    GROUP: ClassVar = "training"
+
+    weight_decay: float = flag(
+        "In each step, weights (not biases) lose this share of themselves, times the learning "
+        "rate, apart from the optimizer's own step, as AdamW has it.",
+        0.0,
+        check=from_zero(below=1000.0),
+    )
+    clip_norm: float | None = flag(
+        "Gradients whose global norm is greater are scaled down to it.", None, check=POSITIVE
+    )
+    label_smoothing: float = flag(
+        "This share of each label is spread evenly over all classes.",
+        0.0,
+        check=from_zero(below=1.0),
+    )
+    class_weights: str | None = flag(
+        "How much an example counts in the loss: 'balanced' gives all classes the same part of it, "
+        "however many examples they have.",
+        None,
+        choices=("balanced",),
+    )
+    ema_decay: float = flag(
+        "Also keep moving averages of what is trained (w/ExponentialMovingAverage of w), such as "
+        "with 0.999, lower in the first steps; the test accuracy is that of the averages, with "
+        "which predict.py and the tools work given --weights=ema.",
+        0.0,
+        check=from_zero(below=1.0),
+    )
+
+    def added(self) -> dict[str, Any]:
+        """What is asked for, by the name of its flag; it is a part of the run's identity."""
+        given = {field.name: getattr(self, field.name) for field in fields(Additions)}
+        return {name: value for name, value in given.items() if value}
 
 
 def data(default: Any = MISSING) -> Any:

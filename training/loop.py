@@ -13,15 +13,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from fractions import Fraction
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, NamedTuple, TextIO
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
 
 import file_io
-from checkpoints import folder, naming
+from checkpoints import folder, manifest, naming
 from checkpoints.lock import FolderLock
 from checkpoints.writer import CheckpointWriter, RunRecord
 from cli.signals import stop_signals
@@ -29,10 +29,15 @@ from cli.terminal import ONEDNN_VARIABLE, is_off
 from errors import TrainingError
 from training import resume
 from training.config import RunConfig
-from training.metrics import Metrics, MetricsLog, Progress, refusals_told
+from training.metrics import Metrics, MetricsLog, Profile, Progress, refusals_told
 from training.shards import open_session
 from training.task import GraphSession, Task, digest_of
 from training.team import Alone, Team, begin, join
+
+if TYPE_CHECKING:
+    from training.replay import Witness
+
+_FLAGS_HEAD = "# The flags of this run: with --flagfile they repeat it.\n"
 
 
 class Outcome(NamedTuple):
@@ -42,12 +47,14 @@ class Outcome(NamedTuple):
     prefix: str  # The checkpoint of that step.
     exit_code: int  # 0 when the run is finished, 128 + the signal that stopped it.
     variables: dict[str, np.ndarray[Any, Any]]  # The values that were saved last, by name.
+    verdict: str | None = None  # What a --replay has found; its exit code is 1 if that differs.
 
 
 def train(task: Task, config: RunConfig, terminal: TextIO | None = None) -> Outcome:
     """Trains to the task's last step; continues where the folder's newest checkpoint stands.
 
     Where several workers train, worker 0 has the folder, and gives the others what they begin with.
+    With `config.replay`, nothing is trained but in memory; see `training.replay.replay`.
 
     Args:
       task: what is trained, and on what.
@@ -64,6 +71,10 @@ def train(task: Task, config: RunConfig, terminal: TextIO | None = None) -> Outc
         task = task._replace(identity={**task.identity, "shards": config.shards})
     if config.bfloat16:
         task = task._replace(identity={**task.identity, "precision": config.precision})
+    if config.replay is not None:
+        from training.replay import replay  # It is made of what is here, and few need it.
+
+        return replay(task, config, terminal)
     _say_what_is_slow(config)
     with (
         StopSignals() as stop,
@@ -75,9 +86,10 @@ def train(task: Task, config: RunConfig, terminal: TextIO | None = None) -> Outc
         else:
             step = _follow(session, task, config, team)
         prefix = naming.checkpoint_prefix(config.ckpt_dir, step)
-        if step >= task.last_step:
+        if step >= task.last_step or not team.stopping:
             logging.info("finished: %s, step %d of %d", prefix, step, task.last_step)
-            logging.info("predict with: %s", _prediction(prefix, task.predict_with))
+            averages = ["--weights=ema"] if session.averages else []
+            logging.info("predict with: %s", _prediction(prefix, [*task.predict_with, *averages]))
             exit_code = 0
         else:
             logging.info("stopped at step %d of %d: %s", step, task.last_step, prefix)
@@ -127,10 +139,12 @@ def _lead(
         if task.write_data is not None:
             task.write_data()
         begin(session, task, config, team)
-        if start.step >= task.last_step:
+        if start.step >= task.last_step or _is_over(task, config, team, start.step, start.best):
             return start.step
-        with Keeper(session, task, config, start, lock, terminal) as keeper:
-            step = _train_steps(session, task, config, team, start.step, keeper)
+        _write_flags(config)
+        with ExitStack() as stack:
+            keeper = Keeper(session, task, config, start, lock, terminal, stack)
+            step = train_steps(session, task, config, team, start.step, keeper)
         if not folder.is_whole(config.ckpt_dir, step):
             raise TrainingError(
                 f"{naming.checkpoint_prefix(config.ckpt_dir, step)} was saved and is not there any "
@@ -139,20 +153,35 @@ def _lead(
         return step
 
 
+def _write_flags(config: RunConfig) -> None:
+    """Puts the flags of the run into its folder; a file of that name that is not ours stays."""
+    path = os.path.join(config.ckpt_dir, naming.FLAGS_FILE)
+    content = (_FLAGS_HEAD + config.flags).encode()
+    with refusals_told(f"{path} cannot be written"):
+        found = file_io.content_of(path)
+        if not config.flags or found == content:
+            return
+        if found is not None and not found.startswith(_FLAGS_HEAD.encode()):
+            logging.warning("%s is not ours: it is now %s", path, file_io.set_aside(path))
+        file_io.replace_file(path, content)
+
+
 def _follow(session: GraphSession, task: Task, config: RunConfig, team: Alone | Team) -> int:
     """Trains as another worker, with the values that worker 0 gives; returns where it ended."""
     begin(session, task, config, team)
     start = int(session.variables()[resume.STEP])
-    return _train_steps(session, task, config, team, start, None)
+    if start >= task.last_step or _is_over(task, config, team, start):
+        return start
+    return train_steps(session, task, config, team, start, None)
 
 
-def _train_steps(
+def train_steps(
     session: GraphSession,
     task: Task,
     config: RunConfig,
     team: Alone | Team,
     start: int,
-    keeper: "Keeper | None",
+    keeper: "Keeper | Witness | None",
 ) -> int:
     """Trains from step `start` on; returns the step it ended at."""
     last, save_every = task.last_step, task.save_interval(config.save_every_steps)
@@ -170,7 +199,26 @@ def _train_steps(
                     keeper.save(step, is_due=save_due)
             if stopping:
                 break
+            if save_due and _is_over(task, config, team, step, keeper.best if keeper else None):
+                break
     return step
+
+
+def _is_over(
+    task: Task, config: RunConfig, team: Alone | Team, step: int, best: folder.Saved | None = None
+) -> bool:
+    """Whether --stop_after ends the run at this step; worker 0, which has the best, tells.
+
+    It follows from the best's step, which the folder has: there was an evaluation at each save.
+    """
+    if config.stop_after is None:
+        return False
+    every = task.save_interval(config.save_every_steps)
+    waited = step // every - best.step // every if best else 0
+    if best and waited >= config.stop_after:
+        line = "--stop_after=%d: no save since step %d has a better test accuracy than its %.4f"
+        logging.info(line, config.stop_after, best.step, best.test_accuracy)
+    return bool(team.share(b"over" if waited >= config.stop_after else b""))
 
 
 class Keeper:
@@ -184,42 +232,28 @@ class Keeper:
         start: resume.Start,
         lock: FolderLock,
         terminal: TextIO | None,
+        stack: ExitStack,
     ) -> None:
-        """Opens nothing yet; `start` is where the run goes on."""
+        """Opens what is written, which the stack closes; `start` is where the run goes on."""
         self._session, self._task, self._config = session, task, config
-        self._start, self._lock, self._terminal = start, lock, terminal
         self._test_accuracy: float | None = None  # After the present step.
-        self._stack = ExitStack()
-
-    def __enter__(self) -> "Keeper":
-        task, folder_path, start = self._task, self._config.ckpt_dir, self._start
-        with ExitStack() as stack:
-            self._log = stack.enter_context(
-                MetricsLog(folder_path, task.model.graph, start.step, task.log_every_steps)
-            )
-            # The lines of metrics before a checkpoint are made durable with it.
-            record = RunRecord(
-                task.meta_graph, start.identity, resume.environment(), (self._log.path,)
-            )
-            self._writer = stack.enter_context(
-                CheckpointWriter(
-                    folder_path, self._session.specs, record, start.retention, self._lock
-                )
-            )
-            self._progress = stack.enter_context(Progress(task, start.step, self._terminal))
-            self._writer.check_space()
-            if start.step == 0 and task.logged_variables:
-                self._log.write(Metrics(0, variables=_logged_variables(self._session, task)))
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stack.__exit__(kind, error, trace)
+        self.best = start.best  # Of the saves that were due.
+        path, step = config.ckpt_dir, start.step
+        log = MetricsLog(path, task.model.graph, step, task.log_every_steps)
+        self._log = stack.enter_context(log)
+        # The lines of metrics before a checkpoint are made durable with it.
+        record = RunRecord(task.meta_graph, start.identity, resume.environment(), (log.path,))
+        before = manifest.link(path, step)
+        self._writer = stack.enter_context(
+            CheckpointWriter(path, session.specs, record, start.retention, lock, before)
+        )
+        self._profile = Profile(path, config.profile_steps)
+        stack.callback(self._profile.close)
+        self._profile.after(step)
+        self._progress = stack.enter_context(Progress(task, step, terminal))
+        self._writer.check_space()
+        if step == 0 and task.logged_variables:
+            log.write(measured(session, task, 0))
 
     def after(self, step: int, values: Mapping[str, float], save_due: bool) -> None:
         """Tests and logs after a step, where it is due.
@@ -231,26 +265,36 @@ class Keeper:
                 f"the loss is {values['loss']} at step {step}: the checkpoints before it are "
                 "kept; try a lower --learning_rate"
             )
-        task, session = self._task, self._session
+        self._profile.after(step)
         self._progress.step()
-        log_due = due(step, task.log_every_steps, task.last_step)
-        is_tested = log_due or (save_due and self._config.keep_best)
-        self._test_accuracy = (
-            session.accuracy_on(task.test_batches()) if is_tested and task.test_batches else None
-        )
-        if log_due:
-            variables = _logged_variables(session, task)
-            metrics = Metrics(
-                step, **values, test_accuracy=self._test_accuracy, variables=variables
-            )
-            self._log.write(metrics)
-            self._progress.log(metrics)
+        log_due = due(step, self._task.log_every_steps, self._task.last_step)
+        self._test_accuracy = None
+        if log_due or (save_due and self._config.keep_best):
+            metrics = measured(self._session, self._task, step, values)
+            self._test_accuracy = metrics.test_accuracy
+            if log_due:
+                self._log.write(metrics)
+                self._progress.log(metrics)
 
     def save(self, step: int, *, is_due: bool) -> None:
         """Hands a checkpoint to the writer, and before it the lines of metrics up to it."""
         self._log.flush()
         # Which one is the best must not depend on where a run was interrupted.
-        self._writer.save(step, self._session.variables(), self._test_accuracy if is_due else None)
+        accuracy = self._test_accuracy if is_due else None
+        self._writer.save(step, self._session.variables(), accuracy)
+        candidates = [*filter(None, [self.best]), folder.Saved(step, test_accuracy=accuracy)]
+        self.best = next(iter(folder.best_first(candidates)), None)
+
+
+def measured(
+    session: GraphSession, task: Task, step: int, values: Mapping[str, float] | None = None
+) -> Metrics:
+    """What the log has of a step that has given these values, and of the one before the first."""
+    variables = _logged_variables(session, task)
+    if values is None:
+        return Metrics(step, variables=variables)
+    accuracy = session.accuracy_on(task.test_batches()) if task.test_batches else None
+    return Metrics(step, **values, test_accuracy=accuracy, variables=variables)
 
 
 def due(step: int, every: int | Fraction, last: int) -> bool:

@@ -45,6 +45,10 @@ class Metrics(NamedTuple):
     learning_rate: float | None = None  # Of the update, where it changes.
     variables: Mapping[str, float] = MappingProxyType({})  # The task's `logged_variables`.
 
+    def line(self) -> str:
+        """As the log has it."""
+        return json.dumps({"step": self.step, **self.numbers()}) + "\n"
+
     def numbers(self) -> dict[str, float]:
         """Name -> value, without the step and without what is None."""
         own = {name: getattr(self, name) for name in self._fields[1:-1]}
@@ -97,7 +101,7 @@ class MetricsLog:
         numbers = metrics.numbers()
         values = [tf.compat.v1.Summary.Value(tag=k, simple_value=v) for k, v in numbers.items()]
         with _writing():
-            self._lines.write(json.dumps({"step": metrics.step, **numbers}) + "\n")
+            self._lines.write(metrics.line())
             self._write_event(summary=tf.compat.v1.Summary(value=values), step=metrics.step)
 
     def flush(self) -> None:
@@ -165,6 +169,35 @@ def step_of(line: bytes) -> int | None:
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
     return step if step >= 0 else None
+
+
+class Profile:
+    """Has TensorFlow's profiler watch the steps that are asked for, as TensorBoard shows it."""
+
+    def __init__(self, ckpt_dir: str, steps: tuple[int, int] | None) -> None:
+        """Watches nothing yet; of (100, 110), it is to be the ten steps after step 100."""
+        self._folder = os.path.join(ckpt_dir, LOGS_FOLDER)
+        self._first, self._last = steps or (0, 0)
+        self._is_on: bool | None = None  # None: it has not been yet.
+
+    def after(self, step: int) -> None:
+        """Begins or ends, where that is due after a step."""
+        is_due = self._first <= step < self._last
+        if is_due == bool(self._is_on):
+            return
+        self._is_on = is_due
+        with refusals_told(f"--profile_steps: no profile can be written into {self._folder}"):
+            if is_due:
+                tf.profiler.experimental.start(self._folder)
+            else:
+                tf.profiler.experimental.stop()
+                logging.info("wrote a profile: tensorboard --logdir=%s shows it", self._folder)
+
+    def close(self) -> None:
+        """Ends with the run, where that ends before."""
+        self.after(self._last)
+        if self._last and self._is_on is None:
+            logging.warning("--profile_steps: none of them was trained, and no profile is written")
 
 
 class Progress:

@@ -149,6 +149,8 @@ def take_place(run: "RunConfig") -> None:
 
         launch(run.workers)
         place = present_place()
+    if run.replay is not None and place.workers > 1:
+        raise TrainingError(f"--replay computes all shards in one process: unset {TF_CONFIG}")
     place.shards(run.shards)
     if place.rank:
         logging.set_verbosity(logging.WARNING)

@@ -19,7 +19,7 @@ from absl import logging
 import file_io
 from checkpoints import folder, naming
 from checkpoints.bundle import VariableSpec
-from checkpoints.folder import Retention
+from checkpoints.folder import Retention, Saved
 from checkpoints.lock import Hold, read_newest
 from checkpoints.manifest import Manifest
 from checkpoints.reader import CheckpointReader, Restored, restore_newest
@@ -47,6 +47,7 @@ class Start(NamedTuple):
     step: int  # Updates done.
     identity: Mapping[str, Any]  # What the run's numbers follow from, its first values included.
     retention: Retention  # Which checkpoints stay.
+    best: Saved | None  # Of those that were measured; None where it is not to be kept.
 
 
 def start(session: GraphSession, config: RunConfig, task: Task) -> Start:
@@ -60,17 +61,33 @@ def start(session: GraphSession, config: RunConfig, task: Task) -> Start:
       TrainingError: the newest good one is of another run, there is none although the folder tells
         of some, or the folder cannot be written.
     """
+    with refusals_told(f"{config.ckpt_dir} cannot be read"):
+        _check_nothing_is_lost(config, task.save_interval(config.save_every_steps))
+    check = functools.partial(refuse_other_run, task.identity, config)
+    restored = restore_newest(config.ckpt_dir, session.specs, check)
+    identity = begin_with(restored, session, config, task)
+    if restored is not None and (moved := moves(restored.manifest)):
+        logging.warning("the last bits of the numbers may differ: %s", ", ".join(moved))
+    step = restored.step if restored else None
+    wanted = Retention(config.max_to_keep, config.keep_checkpoint_every_n_hours, config.keep_best)
+    with refusals_told(f"{config.ckpt_dir} cannot be written"):
+        retention = folder.at_start(config.ckpt_dir, step, wanted)
+        keeps = step is not None and config.keep_best
+        best = folder.best_so_far(config.ckpt_dir, step or 0, retention) if keeps else None
+        return Start(step or 0, identity, retention, best)
+
+
+def begin_with(
+    restored: Restored | None, session: GraphSession, config: RunConfig, task: Task
+) -> Mapping[str, Any]:
+    """Gives the variables a checkpoint's values, or those of step 0; returns the run's identity."""
     read_initial = task.initial_values
     if config.init_from is not None:
         read_initial = functools.partial(read_init_from, config.init_from, session.specs)
-    with refusals_told(f"{config.ckpt_dir} cannot be read"):
-        _check_nothing_is_lost(config, task.save_interval(config.save_every_steps))
-    check = functools.partial(_refuse_other_run, task.identity, config.allow_config_change)
-    restored = restore_newest(config.ckpt_dir, session.specs, check)
     if restored is not None:
         identity = _resumed_identity(task.identity, read_initial, restored)
         if restored.manifest is not None:
-            _say_changes(restored.prefix, restored.manifest, identity, config.allow_config_change)
+            say_changes(identity, config, restored.prefix, restored.manifest)
         session.initialize(restored.values)
         logging.info("resuming %s", restored.prefix)
     else:
@@ -79,10 +96,7 @@ def start(session: GraphSession, config: RunConfig, task: Task) -> Start:
         session.initialize(initial.values)
         logging.info("starting %s at step 0", config.ckpt_dir)
         log_origins(session.specs, initial)
-    step = restored.step if restored else None
-    wanted = Retention(config.max_to_keep, config.keep_checkpoint_every_n_hours, config.keep_best)
-    with refusals_told(f"{config.ckpt_dir} cannot be written"):
-        return Start(step or 0, identity, folder.at_start(config.ckpt_dir, step, wanted))
+    return identity
 
 
 def _check_nothing_is_lost(config: RunConfig, save_every: int | Fraction) -> None:
@@ -167,39 +181,50 @@ def _resumed_identity(
         return {**identity, _DIGEST: saved}
 
 
-def _refuse_other_run(
-    identity: Mapping[str, Any], allow_change: bool, prefix: str, manifest: Manifest
+def refuse_other_run(
+    identity: Mapping[str, Any], config: RunConfig, prefix: str, manifest: Manifest
 ) -> None:
     """Refuses a checkpoint of another run, before its variables are compared, which may not fit.
 
     What the run began with is not compared yet.
     """
     saved = {name: value for name, value in manifest.config.items() if name != _DIGEST}
-    _changes_or_refusal(prefix, saved, identity, allow_change)
+    _changes_or_refusal(prefix, saved, identity, config)
 
 
-def _say_changes(
-    prefix: str, manifest: Manifest, identity: Mapping[str, Any], allow_change: bool
+def say_changes(
+    identity: Mapping[str, Any], config: RunConfig, prefix: str, manifest: Manifest
 ) -> None:
     """Says what is another than it was; raises TrainingError where that may not be."""
-    if changes := _changes_or_refusal(prefix, manifest.config, identity, allow_change):
+    if changes := _changes_or_refusal(prefix, manifest.config, identity, config):
         logging.warning("continuing another run: %s", ", ".join(changes))
-    if moves := _differences(manifest.environment, environment()):
-        logging.warning("the last bits of the numbers may differ: %s", ", ".join(moves))
+
+
+def moves(manifest: Manifest | None) -> list[str]:
+    """How this machine or TensorFlow is another than what a checkpoint was made with."""
+    return [] if manifest is None else _differences(manifest.environment, environment())
 
 
 def _changes_or_refusal(
-    prefix: str, saved: Mapping[str, Any], identity: Mapping[str, Any], allow_change: bool
+    prefix: str, saved: Mapping[str, Any], identity: Mapping[str, Any], config: RunConfig
 ) -> list[str]:
     """Lists what is another than it was; raises TrainingError where that may not be.
 
-    Another model, or another number of classes, has other variables: that may never be.
+    Another model, or another number of classes, has other variables, as has one with moving
+    averages: that may never be.
     """
     changes = _changes(saved, identity)
     before, now = _class_names(saved), _class_names(identity)
     may_fit = saved.get("model") == identity.get("model") and len(before) == len(now)
-    if not changes or (allow_change and may_fit):
+    may_fit &= ("ema_decay" in saved) == ("ema_decay" in identity)
+    if not changes or (config.allow_config_change and may_fit):
         return changes
+    if config.replay is not None:
+        flags = os.path.join(config.ckpt_dir, naming.FLAGS_FILE)
+        raise TrainingError(
+            f"{prefix} is of another run: {', '.join(changes)}; give --replay the run's own flags, "
+            f"such as --flagfile={flags}"
+        )
     mends = ["train into another folder with --ckpt_dir"]
     if isinstance(saved.get("classes"), list) and {*before} < {*now}:
         old = shlex.quote(",".join(before)) if len(before) <= _SHOWN else "..."

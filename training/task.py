@@ -4,7 +4,16 @@
 """
 
 import hashlib
-from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import contextmanager
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
@@ -14,6 +23,7 @@ from absl import logging
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
 from checkpoints.bundle import VariableSpec
+from checkpoints.naming import AVERAGE
 from checkpoints.writer import make_fed_callable
 from data import BUILT_IN, files
 
@@ -172,6 +182,9 @@ class GraphSession:
             rewrites = config.graph_options.rewrite_options
             rewrites.auto_mixed_precision_onednn_bfloat16 = RewriterConfig.ON
         self._session = tf.compat.v1.Session(graph=model.graph, config=config)
+        averaged = model.graph.get_collection(tf.compat.v1.GraphKeys.MOVING_AVERAGE_VARIABLES)
+        # The moving average of each variable that has one, both by name.
+        self.averages: dict[str, str] = {v.op.name: v.op.name + AVERAGE for v in averaged}
         told = {
             "loss": model.loss,
             "accuracy": model.accuracy,
@@ -215,8 +228,11 @@ class GraphSession:
 
     def initialize(self, given: Mapping[str, np.ndarray[Any, Any]]) -> None:
         """Gives every variable the value under its name, or where there is none its initial one."""
+        self._assign(self._variables, given)
+
+    def _assign(self, names: Iterable[str], given: Mapping[str, np.ndarray[Any, Any]]) -> None:
         # An initializer is an assignment; its second input is the value, which is fed.
-        initializers = {name: v.initializer for name, v in self._variables.items()}
+        initializers = {name: self._variables[name].initializer for name in names}
         feeds = {op.inputs[1]: given[name] for name, op in initializers.items() if name in given}
         self._session.run([*initializers.values()], feeds)
 
@@ -232,20 +248,39 @@ class GraphSession:
     def accuracy_on(self, batches: Iterable[Batch]) -> float:
         """The accuracy over all examples of `batches`, with dropout off; in [0, 1].
 
+        It is that of the moving averages, where there are some.
+
         Raises:
           ValueError: the model has no accuracy, or there is no example.
         """
         if self._accuracy is None:
             raise ValueError("this model has no accuracy")
         correct, count = 0, 0
-        for batch in batches:
-            (accuracy,) = self._accuracy(*batch)
-            # A whole number, so that the result does not depend on the size of batches.
-            correct += round(float(accuracy) * len(batch[0]))
-            count += len(batch[0])
+        with self._averaged():
+            for batch in batches:
+                (accuracy,) = self._accuracy(*batch)
+                # A whole number, so that the result does not depend on the size of batches.
+                correct += round(float(accuracy) * len(batch[0]))
+                count += len(batch[0])
         if count == 0:
             raise ValueError("there is no example to take the accuracy of")
         return correct / count
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """While entered, variables have the values of their moving averages."""
+        if not self.averages:
+            yield
+            return
+        values = self.variables()
+        # Copies: what is fed may become the variable's own memory.
+        own = {name: values[name].copy() for name in self.averages}
+        averaged = {name: values[key].copy() for name, key in self.averages.items()}
+        self._assign(averaged, averaged)
+        try:
+            yield
+        finally:
+            self._assign(own, own)
 
 
 def digest_of(variables: Mapping[str, np.ndarray[Any, Any]]) -> bytes:

@@ -62,6 +62,10 @@ class Alone:
     def compare(self, digest: Callable[[], bytes], what: str) -> None:
         """See `Team`."""
 
+    def share(self, content: bytes) -> bytes:
+        """See `Team`."""
+        return content
+
     def __enter__(self) -> "Alone":
         return self
 
@@ -86,7 +90,7 @@ class Team:
         self._waiting: tuple[float, float] | None = None  # Since when, and for how long at most.
         self._is_over = False
         if place.network is not None:
-            from training.namespace import enter_network
+            from training.launch import enter_network
 
             enter_network(place.network)
         self._config = _session_config(place.rank)
@@ -288,6 +292,7 @@ def join(
         **resume.environment(),
         "train_steps": task.last_step,
         "save_every_steps": str(task.save_interval(config.save_every_steps)),
+        "stop_after": config.stop_after,
         "workers": place.workers,
         "numbers in a row": session.row_size,
     }

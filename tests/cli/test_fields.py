@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -52,6 +53,37 @@ class _Everything:
 
 def _parse(*arguments: str) -> _Everything:
     return parse(_Everything, ["script.py", *arguments], ends="so")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        [],
+        ["--size_kb=3", "--kind=a", "--sizes=1", "--sizes=2", "--fetch=x,y z", "--again"],
+        ["--start=~/a b=#c", "--most=9", "--rate=1e-300", "--noagain"],
+    ],
+)
+def test_a_file_of_the_flags_makes_the_same_request(given: list[str], tmp_path: Path) -> None:
+    line = CommandLine(_Everything)
+    line.take(["script.py", *given])
+    (tmp_path / "flags").write_text("# A comment\n" + line.as_file())
+    again = _parse(f"--flagfile={tmp_path / 'flags'}")
+    assert again == _parse(*given)
+    assert _parse(f"--flagfile={tmp_path / 'flags'}", "--size_kb=7").size == 7 << 10
+
+
+def test_a_file_of_flags_that_is_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "data").write_bytes(b"\xff\xfe\0--again\n")
+    for name, told in (("data", "a file that is no text: "), ("gone", "No such file or directory")):
+        with pytest.raises(flags.Error, match=told):
+            _parse(f"--flagfile={tmp_path / name}")
+
+
+@pytest.mark.parametrize("value", ["a\nb", "a\r", "a ", "a\n--most=3"])
+def test_what_a_file_of_flags_cannot_hold_makes_none(value: str) -> None:
+    line = CommandLine(_Everything)
+    line.take(["script.py", f"--start={value}"])
+    assert line.as_file() == ""
 
 
 def test_what_is_given_is_converted_and_what_is_not_is_the_default() -> None:

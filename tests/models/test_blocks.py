@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from errors import TrainingError
 from models import blocks, cnn
-from models.blocks import CONSTANT, Schedule, scheduled
-from tests.models.test_classifiers import Array, Session, new_session
+from models.blocks import CONSTANT, PLAIN, Part, Recipe, Schedule, scheduled
+from tests.models.test_classifiers import Array, Session, new_session, softmax
 
 PEAK = 0.25
 
@@ -134,6 +135,156 @@ def test_adam_takes_the_rate_of_its_step() -> None:
         after = session.run("fc2/b:0")
     assert rate == np.float32(0.0025)
     np.testing.assert_allclose(np.abs(after - before), 0.0025, rtol=1e-3)
+
+
+# What a training adds, against NumPy.
+
+RATE = 0.05
+X = np.random.default_rng(5).normal(size=(6, 3)).astype(np.float32)
+LABELS, CLASSES = np.array([0, 1, 2, 3, 1, 0]), 4
+ALL = Recipe(0.2, (1.0, 2.0, 0.5, 3.0), 0.3, 0.1, 0.15)
+RECIPES = {
+    "nothing": PLAIN,
+    "label smoothing": Recipe(label_smoothing=0.2),
+    "class weights": Recipe(class_weights=(1.0, 2.0, 0.5, 3.0)),
+    "weight decay": Recipe(weight_decay=0.3),
+    "clipped": Recipe(clip_norm=0.1),
+    "below the norm": Recipe(clip_norm=100.0),
+    "moving averages": Recipe(ema_decay=0.15),  # In the first step it is 0.1.
+    "all": ALL,
+}
+
+
+def _sgd(gradient: Array, slots: list[Array], number: int) -> Array:
+    del slots, number
+    return np.asarray(RATE * gradient)
+
+
+def _adam(gradient: Array, slots: list[Array], number: int) -> Array:
+    mean, square = slots or (np.zeros_like(gradient), np.zeros_like(gradient))
+    slots[:] = mean * 0.9 + 0.1 * gradient, square * 0.999 + 0.001 * gradient**2
+    rate = RATE * np.sqrt(1 - 0.999**number) / (1 - 0.9**number)
+    return np.asarray(rate * slots[0] / (np.sqrt(slots[1]) + 1e-8))
+
+
+def _rms_prop(gradient: Array, slots: list[Array], number: int) -> Array:
+    del number
+    slots[:] = [0.9 * (slots[0] if slots else np.ones_like(gradient)) + 0.1 * gradient**2]
+    return np.asarray(RATE * gradient / np.sqrt(slots[0] + 1e-10))
+
+
+OPTIMIZERS = {
+    "sgd": (tf.compat.v1.train.GradientDescentOptimizer, _sgd),
+    "adam": (tf.compat.v1.train.AdamOptimizer, _adam),
+    "rms_prop": (lambda rate: tf.compat.v1.train.RMSPropOptimizer(rate, decay=0.9), _rms_prop),
+}
+
+
+def _loss_by_hand(recipe: Recipe, w: Array, b: Array) -> tuple[float, list[Array]]:
+    """The loss and its gradients by w and b, in float64."""
+    shares = softmax(X.astype(np.float64) @ w + b)
+    one_hot = np.eye(CLASSES)[LABELS]
+    targets = (1 - recipe.label_smoothing) * one_hot + recipe.label_smoothing / CLASSES
+    counts = np.array(recipe.class_weights or [1.0] * CLASSES)[LABELS]
+    losses = -(targets * np.log(shares)).sum(axis=1)
+    slope = (shares - targets) * counts[:, None] / len(X)
+    return float(np.mean(counts * losses)), [X.T @ slope, slope.sum(axis=0)]
+
+
+def _by_hand(recipe: Recipe, step: Callable[..., Array], w: Array, steps: int) -> dict[str, Array]:
+    """The variables after so many steps, and the loss before the last one."""
+    values = {"w": w.astype(np.float64), "b": np.zeros(CLASSES)}
+    averages = {name: value.copy() for name, value in values.items()}
+    slots: dict[str, list[Array]] = {"w": [], "b": []}
+    for number in range(1, steps + 1):
+        loss, gradients = _loss_by_hand(recipe, **values)
+        norm = np.sqrt(sum(np.sum(gradient**2) for gradient in gradients))
+        scale = min(1.0, recipe.clip_norm / norm) if recipe.clip_norm else 1.0
+        values["w"] -= RATE * recipe.weight_decay * values["w"]  # Of b, a bias, there is none.
+        decay = min(recipe.ema_decay, number / (9 + number))
+        for name, gradient in zip("wb", gradients, strict=True):
+            values[name] = values[name] - step(scale * gradient, slots[name], number)
+            averages[name] = decay * averages[name] + (1 - decay) * values[name]
+    averaged = {f"{name}/ExponentialMovingAverage": value for name, value in averages.items()}
+    return {**values, **(averaged if recipe.ema_decay else {}), "loss": np.array(loss)}
+
+
+@pytest.mark.parametrize("gradients", ["computed", "fed"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("name", RECIPES)
+def test_steps_are_those_of_numpy(name: str, optimizer: str, gradients: str) -> None:
+    """Three of them, also where gradients are fed, as with --shards."""
+    recipe, (make, step) = RECIPES[name], OPTIMIZERS[optimizer]
+    with tf.Graph().as_default() as graph, Session() as session:
+        x = tf.compat.v1.placeholder(tf.float32, [None, 3])
+        labels = tf.compat.v1.placeholder(tf.int64, [None])
+        count, rate = blocks.global_step(), tf.constant(RATE)
+        w = blocks.weight("w", [3, CLASSES], blocks.normal(1.0, 0, 0))
+        b = blocks.weight("b", [CLASSES], tf.compat.v1.zeros_initializer())
+        loss = blocks.cross_entropy(tf.matmul(x, w) + b, labels, recipe)
+        train, by = blocks.minimize(make(rate), loss, count, rate, recipe)
+        session.run(tf.compat.v1.global_variables_initializer())
+        first, feeds = session.run(w).copy(), {x: X, labels: LABELS}
+        for number in range(3):
+            if gradients == "fed":
+                *values, told = session.run([*by, loss], feeds)
+                session.run(train, dict(zip(by, values, strict=True)))
+            else:
+                told, _ = session.run([loss, train], feeds)
+            assert session.run(count) == number + 1
+        expected = _by_hand(recipe, step, first, 3)
+        assert told == pytest.approx(expected.pop("loss"), rel=1e-5)
+        for variable, value in expected.items():
+            found = session.run(f"{variable}:0")
+            np.testing.assert_allclose(found, value, rtol=2e-5, atol=2e-6, err_msg=variable)
+        assert (train.name, graph.get_collection("train_op")) == ("train", [train])
+        averages = [v.name for v in graph.get_collection("variables") if "Average" in v.name]
+        assert len(averages) == (2 if recipe.ema_decay else 0)
+
+
+def test_labels_that_are_shares_give_the_same_loss() -> None:
+    logits = np.random.default_rng(1).normal(size=(6, CLASSES)).astype(np.float32)
+    with tf.Graph().as_default(), Session() as session:
+        one_hot = np.eye(CLASSES, dtype=np.float32)[LABELS]
+        for recipe in (PLAIN, ALL):
+            given = (tf.constant(LABELS), tf.constant(one_hot))
+            one, other = (blocks.cross_entropy(tf.constant(logits), y, recipe) for y in given)
+            assert session.run(one) == pytest.approx(session.run(other), rel=1e-6)
+
+
+def test_gradients_of_several_parts_are_clipped_together() -> None:
+    with tf.Graph().as_default(), Session() as session:
+        step = blocks.global_step()
+        variables = [blocks.weight(name, [1], tf.compat.v1.zeros_initializer()) for name in "ab"]
+        parts = [
+            Part(tf.compat.v1.train.GradientDescentOptimizer(rate), rate, [tf.constant([g])], [v])
+            for rate, g, v in ((1.0, 3.0, variables[0]), (2.0, 4.0, variables[1]))
+        ]
+        train = blocks.update(parts, step, Recipe(clip_norm=1.0))
+        session.run(tf.compat.v1.global_variables_initializer())
+        session.run(train)
+        assert session.run(variables) == [pytest.approx([-0.6]), pytest.approx([-1.6])]
+
+
+def test_balanced_weights_give_each_class_the_same_part() -> None:
+    """A class without an example has no part, and changes no other's."""
+    labels = np.array([0, 0, 0, 2])
+    for given in (labels, np.eye(4, dtype=np.float32)[labels]):
+        recipe = Recipe.of({"class_weights": "balanced", "weight_decay": 0.5}, given, 4)
+        assert recipe.class_weights[::2] == pytest.approx((4 / (2 * 3), 4 / (2 * 1)))
+        assert len(recipe.class_weights) == 4
+        assert recipe.weight_decay == 0.5
+    assert Recipe.of({}, labels, 4) == PLAIN
+
+
+def test_an_average_that_the_model_has_already_is_refused() -> None:
+    with tf.Graph().as_default():
+        w = blocks.weight("w", [2, 2], tf.compat.v1.zeros_initializer())
+        tf.constant(0.0, name="w/ExponentialMovingAverage")
+        loss = tf.reduce_sum(w * w)
+        optimizer = tf.compat.v1.train.GradientDescentOptimizer(RATE)
+        with pytest.raises(TrainingError, match="has a w/ExponentialMovingAverage of its own"):
+            blocks.minimize(optimizer, loss, blocks.global_step(), RATE, Recipe(ema_decay=0.9))
 
 
 # The two heads, against NumPy.

@@ -22,7 +22,7 @@ from metagraph.meta import MetaGraphFile
 from metagraph.model import read_model
 from tests.metagraph.made import of_graph
 from tests.prediction import stock
-from tools.graph_subject import Subject
+from tools.graph_layers import Subject
 
 NAMES = ["plane", "car", "bird", "cat"]
 

@@ -23,7 +23,6 @@ from tools.graph_layers import (
     cost_lines,
     cost_part,
     dot_text,
-    draw_png,
     layer_graph,
 )
 
@@ -224,22 +223,3 @@ def test_graphviz_reads_the_names_as_they_are() -> None:
     assert sum(line.startswith("node ") for line in lines) == len(HOSTILE)
     assert sum(line.startswith("edge ") for line in lines) == len(HOSTILE) - 1
     assert ended.stderr == b""
-
-
-@pytest.mark.parametrize(
-    ("script", "message"),
-    [
-        ("cat >/dev/null; echo 'no font' >&2; exit 3", "dot fails with exit code 3: no font"),
-        ("cat >/dev/null", "exit code 0: it wrote no PNG"),
-        ("exec sleep 60", "dot takes longer than 2 seconds"),
-    ],
-)
-def test_a_failing_program_is_one_line(
-    script: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    program = tmp_path / "dot"
-    program.write_text(f"#!/bin/sh\n{script}\n")
-    program.chmod(0o755)
-    monkeypatch.setattr(shutil, "which", lambda _: str(program))
-    with pytest.raises(ToolError, match=message):
-        draw_png("digraph {}", seconds=2)

@@ -16,9 +16,7 @@ from metagraph.meta import MetaGraphFile
 from metagraph.opening import open_model
 from tests.metagraph.made import of_graph
 from tests.tools.conftest import subject_of, variable
-from tools import graph_parts
-from tools.graph_parts import node_lines, node_record
-from tools.graph_subject import attribute_text
+from tools.graph_parts import PARTS, attribute_text, node_lines, node_record
 
 v1 = tf.compat.v1
 
@@ -186,9 +184,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # TensorFlow's, 
 
 def _look(part: str, meta: MetaGraphFile, *fetch: str) -> tuple[dict[str, Any], str]:
     """A part as JSON and as text."""
-    found = getattr(graph_parts, f"{part}_part")(subject_of(meta, *fetch))
-    lines = getattr(graph_parts, f"{part}_lines")(found, 10)
-    return json.loads(json.dumps(found, allow_nan=False)), "\n".join(lines)
+    look, lines = PARTS[part]
+    found = look(subject_of(meta, *fetch))
+    return json.loads(json.dumps(found, allow_nan=False)), "\n".join(lines(found, 10))
 
 
 def test_variables_in_collections() -> None:

@@ -1,17 +1,13 @@
 """python -m tools.inspect_graph as a user calls it."""
 
-import shutil
-import struct
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from cli.terminal import EXIT_FAILED
 from metagraph.meta import MetaGraphFile
 from metagraph.opening import parse_graph_file
 from tests.metagraph.made import of_graph
@@ -76,26 +72,6 @@ def test_large_constants_and_odd_texts_stay_whole(tool: Tool, tmp_path: Path) ->
     again = parse_graph_file(target.read_bytes(), str(target))
     ours, theirs = (p.SerializeToString(deterministic=True) for p in (again, meta.proto))
     assert ours == theirs
-
-
-@pytest.mark.skipif(shutil.which("dot") is None, reason="needs Graphviz's dot")
-def test_a_picture(cnn_run: Path, tool: Tool, tmp_path: Path) -> None:
-    found = document(tool, NAME, cnn_run, f"--png={tmp_path}/a.png", "--part=info")
-    assert [*found] == ["info", "written"]
-    content = (tmp_path / "a.png").read_bytes()
-    assert content.startswith(b"\x89PNG")
-    assert min(struct.unpack(">II", content[16:24])) > 200  # Width and height.
-    assert found["written"] == [{"file": f"{tmp_path}/a.png", "bytes": len(content)}]
-
-
-def test_without_graphviz_nothing_is_left(
-    linear_run: Path, tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATH", "")
-    ended = tool(NAME, linear_run, f"--png={tmp_path}/a.png")
-    assert ended.code == EXIT_FAILED
-    assert ended.err.startswith("--png needs Graphviz's program 'dot', which is not installed")
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_name_over_lines_forges_none(tool: Tool, tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 
 from errors import ToolError
 from metagraph.description import Model, Signature, TensorInfo
-from prediction.chosen_model import with_model
 from prediction.evaluation import Classified
 from prediction.file_inputs import array_rows
 from prediction.output import Classification
@@ -33,7 +32,6 @@ from tools.plot_models import (
     read_kernel,
     row_images,
     tiles_of,
-    worst_mistakes,
 )
 from tools.plotting import Picture, render
 
@@ -137,7 +135,8 @@ WORST_FIRST = [3, 2, 1, 4]
 
 
 def test_a_probability_that_is_none_comes_last() -> None:
-    assert worst_mistakes(classified([[np.nan, 0.0], [0.0, 0.6]], [1, 0]), 4).rows == [1, 0]
+    picture = draw_mistakes(classified([[np.nan, 0.0], [0.0, 0.6]], [1, 0]), 4)
+    assert [mistake["name"] for mistake in picture.record["mistakes"]] == ["1", "0"]
 
 
 def test_each_image_has_its_texts() -> None:
@@ -211,8 +210,7 @@ def test_what_is_no_image_is_one_line(row: npt.NDArray[Any]) -> None:
 
 
 def _kernel(meta: object, tensor: str | None = None) -> Kernel:
-    config = PredictConfig(str(meta))
-    return with_model(config, lambda m, model: read_kernel(config, m, model, tensor))
+    return read_kernel(PredictConfig(str(meta)), tensor)
 
 
 def _random(*shape: int) -> Array:

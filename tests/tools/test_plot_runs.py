@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import matplotlib as mpl
@@ -119,27 +120,28 @@ def test_each_line_is_what_the_log_says() -> None:
     picture = draw_metrics([ONE, TWO], log_loss=False)
     figure = _drawn(picture)
     expected = {
-        ("loss", "a/$one$: loss"): ONE.series["loss"],
-        ("loss", "b/two: loss"): TWO.series["loss"],
-        ("accuracy", "b/two: accuracy"): TWO.series["accuracy"],
-        ("accuracy", "b/two: test_accuracy"): TWO.series["test_accuracy"],
-        ("learning rate", "b/two: learning_rate"): TWO.series["learning_rate"],
+        ("loss", "a/$one$: training batch"): ONE.series["loss"],
+        ("loss", "b/two: training batch"): TWO.series["loss"],
+        ("accuracy", "b/two: training batch"): TWO.series["accuracy"],
+        ("accuracy", "b/two: test split"): TWO.series["test_accuracy"],
+        ("learning rate", "b/two: learning rate"): TWO.series["learning_rate"],
     }
     found = _lines(figure)
     assert found.keys() == expected.keys()
     for key, series in expected.items():
         np.testing.assert_array_equal(found[key].get_xydata(), series.T)
     legend = _legend(figure)
-    assert [*legend] == ["a/$one$", "b/two", "training batch", "test split"]
-    looks = [(legend[run].get_color(), legend[run].get_marker()) for run in ("a/$one$", "b/two")]
-    assert len({*looks}) == 2
+    kinds = ("training batch", "test split", "learning rate")
+    assert {*legend} == {"a/$one$: training batch", *(f"b/two: {kind}" for kind in kinds)}
+    looks = {run: set[Any]() for run in ("a/$one$", "b/two")}
     for (_, label), line in found.items():
-        assert (line.get_color(), line.get_marker()) == looks["two" in label]
-        kind = legend["test split" if "test" in label else "training batch"]
-        assert line.get_linestyle() == kind.get_linestyle()
-        assert line.get_linewidth() == kind.get_linewidth()
-    assert legend["test split"].get_linestyle() == "--"
-    assert legend["training batch"].get_linestyle() == "-"
+        looks[label.partition(":")[0]].add((line.get_color(), line.get_marker()))
+        is_test = label.endswith("test split")
+        assert line.get_linestyle() == ("--" if is_test else "-")
+        assert (line.get_linewidth() > 2) == is_test
+        assert legend[label].get_linestyle() == line.get_linestyle()
+    assert [*map(len, looks.values())] == [1, 1]
+    assert looks["a/$one$"] != looks["b/two"]
     assert figure.get_suptitle() == "Loss, accuracy, learning rate of 2 runs"
     assert [axes.get_xlabel() for axes in figure.axes] == ["", "", "step (updates done)"]
     assert picture.summary == (
@@ -151,8 +153,8 @@ def test_each_line_is_what_the_log_says() -> None:
 def test_of_one_run_the_title_has_its_name_and_the_legend_the_kinds() -> None:
     picture = draw_metrics([TWO], log_loss=False)
     legend = _legend(_drawn(picture))
-    assert [*legend] == ["training batch", "test split"]
-    assert len({line.get_color() for line in legend.values()}) == 2
+    assert [*legend] == ["training batch", "test split", "learning rate"]
+    assert len({line.get_color() for line in legend.values()}) == 3
     assert _drawn(picture).get_suptitle() == "Loss, accuracy, learning rate of b/two"
     assert picture.summary == "loss, accuracy, learning rate of b/two to step 20"
     assert [*_legend(_drawn(draw_metrics([ONE], log_loss=False)))] == ["training batch"]

@@ -13,10 +13,14 @@ import pytest
 import tensorflow as tf
 
 import file_io
+import train_linear
+from checkpoints import manifest
 from checkpoints.lock import FolderLock
+from cli.fields import parse
 from tests.prediction import stock
 from tests.runs import flip_a_bit
 from tests.tools.conftest import Tool, document
+from train_linear import LinearConfig
 
 v1 = tf.compat.v1
 SUFFIXES = ("data-00000-of-00001", "index", "meta", "manifest")
@@ -202,6 +206,74 @@ def test_one_damaged_tensor_is_named_and_the_others_are_read(
     (line,) = found["problems"]
     assert line.startswith("1 of its 3 tensors cannot be read: a: ")
     assert "hecksum" in line
+
+
+# The chain of manifests.
+
+
+def test_the_chain_is_cut_by_retention_and_broken_by_a_change(
+    run: Path, tool: Tool, verify: Verify
+) -> None:
+    """A manifest in the middle is made anew, with a hash that fits, a later one gets another."""
+    cut = "cut before my-model-270, which follows my-model-260.manifest: that is gone"
+    assert verify(run)["history"] == {"ok": True, "problems": [], "remarks": [cut]}
+    assert f"the chain of manifests: ok\n  remark: {cut}\n" in tool("verify", run).out
+    path = run / "my-model-280.manifest"
+    before, said = manifest.digest(path.read_bytes()).sha256, manifest.read(str(run), 280)
+    assert said is not None
+    assert said.previous == manifest.link(str(run), 270)
+    path.write_bytes(manifest.encode(said._replace(config={**said.config, "seed": 7})))
+    after = manifest.digest(path.read_bytes()).sha256
+    told = (
+        f"my-model-290 follows a my-model-280.manifest with SHA-256 {before[:8]}..., and this one "
+        f"has {after[:8]}...: it was changed, or is of another history"
+    )
+    found = verify(run)
+    assert (found["ok"], found["history"]["problems"]) == (False, [told])
+    assert all(each["ok"] for each in found["checkpoints"])
+    assert f"the chain of manifests: wrong: {told}\n" in tool("verify", run).out
+    assert tool("verify", run, "--repair").code == 1  # Nothing can mend it.
+    assert tool("verify", run / "my-model-290").code == 1
+    for name in NAMES[1:3]:
+        for file in run.glob(f"{name}.*"):
+            file.unlink()
+    other = cut.replace("270", "300").replace("260", "290")
+    assert verify(run)["history"]["remarks"] == [cut, other]
+
+
+def test_manifests_of_before_the_chain_are_valid(run: Path, tool: Tool, verify: Verify) -> None:
+    """Such a run goes on, and its chain begins there."""
+    for step in (270, 280, 290):
+        said = manifest.read(str(run), step)
+        assert said is not None
+        path = run / f"my-model-{step}.manifest"
+        path.write_bytes(manifest.encode(said._replace(previous=None)))
+        assert b"previous" not in path.read_bytes()
+    for file in run.glob("my-model-300.*"):
+        file.unlink()
+    found = verify(run, "--repair")
+    assert (found["ok"], found["history"]["remarks"]) == (True, [])
+    assert "chain" not in tool("verify", run).out
+    train_linear.train(parse(LinearConfig, ["s", f"--ckpt_dir={run}"]))
+    now = manifest.read(str(run), 300)
+    assert now is not None
+    assert now.previous == manifest.link(str(run), 290)
+    assert verify(run)["ok"]
+
+
+def test_a_run_that_stepped_back_after_damage_has_one_chain(run: Path, verify: Verify) -> None:
+    """What was stepped over is written anew, or stays and is no link."""
+    flip_a_bit(run / "my-model-290.index")
+    flip_a_bit(run / "my-model-300.data-00000-of-00001")
+    config = parse(LinearConfig, ["s", f"--ckpt_dir={run}", "--save_every_steps=7"])
+    train_linear.train(config)
+    chain = {
+        step: said.previous.step
+        for step in (287, 294, 300)
+        if (said := manifest.read(str(run), step)) and said.previous
+    }
+    assert chain == {287: 280, 294: 287, 300: 294}
+    assert verify(run)["history"]["ok"]
 
 
 # The state file.

@@ -1,5 +1,6 @@
 """The training loop, from first step to resume; its cadences, signals and session."""
 
+import dataclasses
 import itertools
 import math
 import os
@@ -28,7 +29,7 @@ from tests.conftest import Capture, Log, Patch
 from tests.runs import with_run
 from train_linear import LinearConfig
 from training import loop, resume
-from training.config import last_step, log_interval
+from training.config import RunConfig, last_step, log_interval
 from training.loop import StopSignals, due
 from training.task import GraphSession
 
@@ -163,6 +164,52 @@ def test_a_folder_that_is_a_pattern(config: LinearConfig, tmp_path: Path, name: 
     assert _train_with(resumed, lambda step: step >= 20 or pytest.fail("from the start")).step == 40
     train_linear.train(config)
     assert runs.metrics(resumed.run) == runs.metrics(config.run)
+
+
+# The flags of a run.
+
+
+def test_its_flags_repeat_a_run(tmp_path: Path, caplog: Log) -> None:
+    """In a file that is written once, that later flags are added to, and that sets others aside."""
+    run = tmp_path / "run"
+    file = run / "run.flags"
+    given = [f"--ckpt_dir={run}", "--train_steps=20", "--seed=3", "--learning_rate=0.25"]
+    config = parse(LinearConfig, ["s", *given, "--start_anew", "--profile_steps=5:7"])
+    run.mkdir()
+    file.write_text("--seed=9\n")
+    train_linear.train(config)
+    assert f"{file} is not ours: it is now {file}.set-aside" in caplog.text
+    assert Path(f"{file}.set-aside").read_text() == "--seed=9\n"
+    lines = file.read_text().splitlines()
+    assert lines[0].startswith("# ")
+    assert {"--seed=3", "--learning_rate=0.25", "--shards=1", "--max_to_keep=4"} <= {*lines}
+    once = (
+        "replay",
+        "workers",
+        "start",
+        "worker_timeout",
+        "allow",
+        "profile",
+        "nostart",
+        "noallow",
+    )
+    assert [line for line in lines if line.startswith(tuple(f"--{name}" for name in once))] == []
+    again = parse(LinearConfig, ["s", f"--flagfile={file}", f"--ckpt_dir={tmp_path / 'again'}"])
+    train_linear.train(again)
+    assert runs.same(again.run, config.run)
+    # A finished run changes nothing; one that goes on has its flags of then.
+    before = file.stat().st_mtime_ns
+    train_linear.train(parse(LinearConfig, ["s", *given, "--max_to_keep=2"]))
+    assert file.stat().st_mtime_ns == before
+    longer = parse(LinearConfig, ["s", f"--flagfile={file}", "--train_steps=30"])
+    train_linear.train(longer)
+    assert "--train_steps=30" in file.read_text().splitlines()
+    assert [path.name for path in run.glob("run.flags*")] == ["run.flags", "run.flags.set-aside"]
+
+
+def test_a_config_without_flags_writes_none(config: LinearConfig) -> None:
+    train_linear.train(dataclasses.replace(config, run=RunConfig(config.run.ckpt_dir)))
+    assert not Path(config.run.ckpt_dir, "run.flags").exists()
 
 
 # Signals.

@@ -12,10 +12,12 @@ from typing import Any, TextIO
 import pytest
 import tensorflow as tf
 
+import train_linear
 from cli.terminal import unfailing_writer
 from errors import TrainingError
-from tests.conftest import Capture, Log, Patch
-from training.metrics import Metrics, MetricsLog, Progress
+from tests import runs
+from tests.conftest import Capture, Log, Make, Patch
+from training.metrics import Metrics, MetricsLog, Profile, Progress
 
 _LINE = r"step 10/20  loss 0\.5  test accuracy 0\.75  [\d,]+ images/s  0:00:00 left\n"
 
@@ -148,3 +150,45 @@ def test_a_stream_that_is_gone_stops_no_step(is_terminal: bool, monkeypatch: Pat
         _show(stream)
         with pytest.raises(OSError, match="No space left"):
             full.write(b"x")
+
+
+# The profile.
+
+
+@pytest.mark.parametrize(
+    ("steps", "at", "watched"),
+    [
+        ((3, 6), range(11), {3, 4, 5}),
+        ((0, 2), range(11), {0, 1}),
+        ((3, 30), range(5, 11), {5, 6, 7, 8, 9, 10}),
+        ((3, 6), range(6, 11), set()),
+        (None, range(11), set()),
+    ],
+)
+def test_the_steps_that_are_watched(
+    steps: Any, at: range, watched: set[int], tmp_path: Path, monkeypatch: Patch, caplog: Log
+) -> None:
+    """From the step before the first of them, where a run begins there, to the last."""
+    calls: list[str] = []
+    monkeypatch.setattr(tf.profiler.experimental, "start", calls.append)
+    monkeypatch.setattr(tf.profiler.experimental, "stop", lambda: calls.append("stop"))
+    found, profile = set(), Profile(str(tmp_path), steps)
+    for step in at:
+        profile.after(step)
+        found |= {step} if calls and calls[-1] != "stop" else set()
+    profile.close()
+    assert found == watched
+    assert calls == ([str(tmp_path / "logs"), "stop"] if watched else [])
+    assert ("none of them was trained" in caplog.text) == (steps is not None and not watched)
+
+
+def test_a_profile_has_the_operations_and_changes_no_byte(
+    tmp_path: Path, linear_config: Make
+) -> None:
+    plain, watched = (linear_config(tmp_path / name, train_steps=10) for name in "pw")
+    train_linear.train(plain)
+    train_linear.train(runs.with_run(watched, profile_steps=(4, 6)))
+    assert runs.same(plain.run, watched.run)
+    (trace,) = (tmp_path / "w/logs/plugins/profile").glob("*/*.xplane.pb")
+    assert b"train/update_w/ApplyGradientDescent" in trace.read_bytes()
+    assert not (tmp_path / "p/logs/plugins").exists()

@@ -15,7 +15,7 @@ from data.batches import ShuffledBatches, TrainingBatches, augment
 from data.source import LabelledSource
 from errors import BadRowsError, DataError, TrainingError
 from models import cnn, linear, mlp
-from models.blocks import ModelGraph, dropout, key
+from models.blocks import PLAIN, ModelGraph, Recipe, dropout, key
 from tests.conftest import Patch
 from train_linear import LinearConfig
 from training import shards
@@ -26,15 +26,22 @@ from training.task import GraphSession
 SEED = 7
 RNG = np.random.default_rng(0)
 BATCHES: dict[str, tuple[np.ndarray[Any, Any], ...]] = {
-    "cnn": (RNG.random((16, 32, 32, 3), np.float32), np.arange(16) % 4),
+    **dict.fromkeys(
+        ("cnn", "cnn with all additions"),
+        (RNG.random((16, 32, 32, 3), np.float32), np.arange(16) % 4),
+    ),
     "mlp": (RNG.random((16, 784), np.float32), np.eye(10, dtype=np.float32)[np.arange(16) % 10]),
     "linear": (RNG.random(16, np.float32), RNG.random(16, np.float32)),
 }
 
 
+ALL = Recipe(0.1, (1.0, 2.0, 0.5, 1.0), 0.1, 0.5, 0.99)
+
+
 def _model(name: str) -> ModelGraph:
-    if name == "cnn":
-        return cnn.build(num_classes=4, learning_rate=1e-3, seed=SEED)
+    if name.startswith("cnn"):
+        recipe = PLAIN if name == "cnn" else ALL
+        return cnn.build(num_classes=4, learning_rate=1e-3, seed=SEED, recipe=recipe)
     if name == "mlp":
         return mlp.build(learning_rate=1e-3, seed=SEED)
     return linear.build(learning_rate=0.1, seed=SEED)
@@ -85,9 +92,10 @@ def test_a_sharded_step_is_nearly_the_plain_one(name: str) -> None:
         assert others["global_step"] == 3
 
 
-def test_the_bytes_do_not_depend_on_what_is_computed_at_once_or_by_whom() -> None:
-    batch = BATCHES["cnn"]
-    with ShardedSession(_model("cnn"), _share(2)) as whole:
+@pytest.mark.parametrize("name", ["cnn", "cnn with all additions"])
+def test_the_bytes_do_not_depend_on_what_is_computed_at_once_or_by_whom(name: str) -> None:
+    batch = BATCHES[name]
+    with ShardedSession(_model(name), _share(2)) as whole:
         whole.initialize({})
         expected = whole.train_step(batch)
         parts: list[Any] = []
@@ -98,17 +106,17 @@ def test_the_bytes_do_not_depend_on_what_is_computed_at_once_or_by_whom() -> Non
 
         for rank in range(2):
             rows = slice(8 * rank, 8 * rank + 8)
-            with ShardedSession(_model("cnn"), Share(4, range(2 * rank, 2 * rank + 2), 1)) as half:
+            with ShardedSession(_model(name), Share(4, range(2 * rank, 2 * rank + 2), 1)) as half:
                 half.initialize({})
                 half.exchange = note
                 half.train_step(tuple(column[rows] for column in batch))
-        with ShardedSession(_model("cnn"), Share(4, range(2), 1)) as half:
+        with ShardedSession(_model(name), Share(4, range(2), 1)) as half:
             half.initialize({})
             half.exchange = lambda _: parts
             assert half.train_step(tuple(column[:8] for column in batch)) == expected
             found = half.variables()
-            for name, value in whole.variables().items():
-                assert found[name].tobytes() == value.tobytes()
+            for variable, value in whole.variables().items():
+                assert found[variable].tobytes() == value.tobytes()
 
 
 def test_what_cannot_be_cut_into_rows_is_refused() -> None:

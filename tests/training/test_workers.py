@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import PROJECT
-from training.namespace import own_network
+from tests.conftest import PROJECT, run_python
+from training.launch import own_network
 
 SECONDS = 240  # That a command may take here.
 FLAGS = ("--shards=4", "--train_steps=60", "--batch_size=16")
@@ -158,18 +158,15 @@ def _lasting(folder: Path) -> dict[str, bytes]:
 
 def test_the_campaign_finds_equal_bytes_after_ten_kills() -> None:
     """Four kinds of runs, on 1, 2 and 4 workers, moved between them, and killed."""
-    command = [sys.executable, "-m", "benchmarks.worker_campaign", "--kills=10", "--steps=40"]
-    ended = subprocess.run(
-        command, cwd=PROJECT, capture_output=True, text=True, check=False, timeout=1100
-    )
+    given = ("--kills=10", "--shards=4", "--steps=40")
+    ended = run_python("-m", "benchmarks.kill_campaign", *given, timeout=1100)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "LOST" not in ended.stdout
     counts = dict(re.findall(r"^  (.*): (\d+)$", ended.stdout, re.MULTILINE))
-    for kind in ("cnn", "mlp", "fine-tuned", "linear"):
-        for workers in (1, 2, 4):
-            assert counts[f"{kind}: the same bytes on {workers} workers"] == "1"
-        assert counts[f"{kind}: the same bytes on 1, 4, 2 and 1 workers in turn"] == "1"
-    killed = [int(n) for said, n in counts.items() if "the same bytes after a kill" in said]
+    for kind in ("cnn on images", "mlp", "fine-tuned", "linear"):
+        for how in ("on 1 workers", "on 2 workers", "on 4 workers", "stopped three times"):
+            assert counts[f"{kind}, {how}: ended as the unbroken run"] == "1"
+    killed = [int(n) for said, n in counts.items() if "after a kill: ended as" in said]
     assert sum(killed) == 10
     ends = [int(n) for said, n in counts.items() if re.match(r"killed .*, exit code 1$", said)]
     assert sum(ends) == 10
@@ -192,6 +189,8 @@ def test_two_that_tf_config_names_train_as_one_does(
     assert alone.code() == 0
     assert _lasting(tmp_path / "alone") == _lasting(tmp_path / "run")
     assert "is open" not in alone.error
+    assert start("again", "--replay=all").code() == 0
+    assert (tmp_path / "again.out").read_text().startswith(f"equal: {tmp_path / 'run'} has the ")
 
 
 @pytest.mark.parametrize(("rank", "number", "code"), [(0, "SIGINT", 130), (1, "SIGTERM", 143)])
