@@ -409,21 +409,16 @@ _READERS: Mapping[str, Callable[[str, Target, int], Input]] = {
 
 
 def open_files(paths: Sequence[str], target: Target, max_bytes: int = MAX_BYTES) -> Input:
-    """Opens what is given for one tensor: several are a row each, see `open_images`."""
+    """Opens what is given for one tensor: of several, each is a row, as of `open_images`."""
     if len(paths) == 1:
         return open_input(paths[0], target, max_bytes)
     for path in paths:
         files.size(path)
-        if not _is_row(path, target):
+        suffix = os.path.splitext(path)[1].lower()
+        if suffix in _READERS or _IDX_NAME.search(path) or files.is_folder(path):
             what = f"several of --input for {target.info.name} are images, a row each"
             raise PredictionError(f"{path}: {what}; give other rows in one file or folder")
     return open_images(paths, paths, None, target)
-
-
-def _is_row(path: str, target: Target) -> bool:
-    """Whether a file is an image or, for a tensor of strings, of any kind that has no reader."""
-    suffix = os.path.splitext(path)[1].lower()
-    return suffix in images.SUFFIXES or (takes_strings(target.info) and suffix not in _READERS)
 
 
 def open_input(path: str, target: Target, max_bytes: int = MAX_BYTES) -> Input:
@@ -440,7 +435,7 @@ def open_input(path: str, target: Target, max_bytes: int = MAX_BYTES) -> Input:
     if suffix in _READERS:
         return _READERS[suffix](path, target, max_bytes)
     files.size(path)  # Before the shape: a missing file is the nearer cause.
-    if not _is_row(path, target):
+    if suffix not in images.SUFFIXES and not takes_strings(target.info):
         what = f"a {suffix} file" if suffix else "a file without a suffix"
         raise PredictionError(
             f"{path}: {what} is not taken; --input takes .npy, .npz, .csv, {images.FORMATS} "

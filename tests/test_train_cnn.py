@@ -329,13 +329,12 @@ def test_images_on_disk_end_with_the_same_bytes(config: CnnConfig, tmp_path: Pat
     assert runs.same(on_disk.run, config.run)
 
 
-PLACES = {"data": ["https://b/images", "s3://b/x.npz", "gcs://b/x.npy"], "ckpt_dir": ["s3://b/run"]}
-
-
-@pytest.mark.parametrize(("name", "path"), [(n, path) for n in PLACES for path in PLACES[n]])
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [("data", "https://b/images"), ("data", "s3://b/x.npz"), ("ckpt_dir", "s3://b")],
+)
 def test_a_path_of_a_file_system_that_is_not_there(config: CnnConfig, name: str, path: str) -> None:
-    line = f"^{path}.*: TensorFlow has no file system .* here; copy the files"
-    with pytest.raises(UserError, match=line):
+    with pytest.raises(UserError, match=f"^{path}.*: TensorFlow has no file system .* here; copy"):
         train_cnn.train(with_run(config, **{name: path}))
 
 
