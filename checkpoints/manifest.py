@@ -97,7 +97,7 @@ def read(folder: str, step: int) -> Manifest | None:
         manifest = _decode(content)
     except OSError as error:
         raise CheckpointError(f"{name} cannot be read: {reason(error)}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RuntimeError) as error:
         raise CheckpointError(f"{name} is damaged: {error}") from error
     except LaterVersionError as error:
         raise LaterVersionError(

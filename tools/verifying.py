@@ -269,7 +269,7 @@ def _check_history(path: str, found: Iterable[Entry]) -> Record:
     """Compares each manifest with what the one after it says of it: JSON values."""
     said = Findings([], [])
     for entry in found:
-        with suppress(CheckpointError):  # Of a damaged one, which is told of already.
+        with suppress(CheckpointError, OSError):  # Of a damaged one, which is told of already.
             this = manifest.read_of(entry.prefix)
             before = this.previous if this else None
             if before is None:
