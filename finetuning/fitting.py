@@ -34,6 +34,7 @@ from metagraph.variables import (
     read_values,
     slot_names,
 )
+from prediction.chosen_model import as_asked
 from training.config import last_step, log_interval
 from training.task import NONE, InitialValues, Task, predict_with
 
@@ -267,7 +268,7 @@ def _plan(config: FinetuneConfig, limit: TimeLimit, hold: Hold) -> tuple[BasePla
     with limit.over("reading the model"):
         file = find_model(config.meta)
         hold(prefix_of(file))
-        meta = open_model(file, config.max_meta_bytes)
+        meta = as_asked(open_model(file, config.max_meta_bytes), config)
         verify_checkpoint(meta.prefix)
         plan = plan_base(meta, config)
     values = restored_values(plan, config.exclude)
