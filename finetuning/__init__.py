@@ -14,7 +14,7 @@ from cli.fields import (
     is_normal_float32,
     nested,
 )
-from prediction.request import Limits, trust_graph
+from prediction.request import Limits, Reading, trust_graph
 from training.config import Additions, DataConfig, Length, RunConfig, exclude
 
 DEFAULT_STEPS = 200
@@ -54,7 +54,7 @@ class BaseRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneConfig(BaseRequest, DataConfig, Length, Additions, Limits):
+class FinetuneConfig(BaseRequest, DataConfig, Length, Additions, Limits, Reading):
     """What a run of finetune.py is asked for."""
 
     GROUP: ClassVar = "training"

@@ -26,7 +26,7 @@ from metagraph.meta import (
     node_of,
     variable_definitions,
 )
-from metagraph.model import read_model
+from metagraph.model import handed_out, read_model
 from metagraph.safety import PURE, check_operations, offenders
 from metagraph.session import describe_tensors
 from metagraph.tables import with_tables
@@ -37,6 +37,7 @@ from prediction.plan import Feed, feed_value
 STEP = "global_step"
 _UPDATES = "update_ops"
 _MAX_NAMED = 10
+_FREEZE = "Build on what tools.freeze cuts with --inputs at {}"
 
 
 class Setting(NamedTuple):
@@ -108,7 +109,7 @@ def plan_base(meta: MetaGraphFile, request: BaseRequest) -> BasePlan:
     initial = _initial_tensors(meta, variables)
     excluded = _excluded(variables, initial, request.exclude, meta)
     needed = sub_graph(meta, [tensor, *updates, *initial.values()], cuts)
-    check_operations(needed.graph_def, meta.path, request.trust_graph)
+    check_operations(needed.graph_def, meta.path, request.trust_graph, _FREEZE)
     graph_def = GraphDef()
     graph_def.CopyFrom(needed.graph_def)
     _hold(graph_def, {name for name in variables if is_in(name, request.train_scopes)})
@@ -130,17 +131,23 @@ def plan_base(meta: MetaGraphFile, request: BaseRequest) -> BasePlan:
 
 
 def _rows(meta: MetaGraphFile, tensor: str, needed: SubGraph, model: Model) -> TensorInfo:
-    """The tensor that images go to: the signature's input, or the one placeholder for an array."""
+    """The tensor that images go to: the signature's input, or what alone else has to be fed.
+
+    That is a placeholder for an array, or what comes out of a queue or an iterator.
+    """
     signature = [name for name in model.inputs.values() if node_of(name) in needed.names]
     if len(signature) == 1:
         return describe_tensors(meta, signature)[0]
-    found = [info for info in describe_tensors(meta, needed.unfed) if info.shape != ()]
+    handed = handed_out(meta, [tensor], (), by_all=True)
+    unfed = [*sub_graph(meta, [tensor], handed).unfed, *handed]
+    found = [info for info in describe_tensors(meta, unfed) if info.shape != ()]
     if len(found) == 1:
         return found[0]
     named = ", ".join(str(info) for info in found) or "none"
     raise TrainingError(
-        f"{tensor} of {meta.path} is to follow from one placeholder, which the images go to; "
-        f"found {named}"
+        f"{tensor} of {meta.path} is to follow from one placeholder, queue or iterator, which the "
+        f"images go to; found {named}: build on what tools.freeze --fetch={tensor} --inputs=... "
+        "cuts at one"
     )
 
 

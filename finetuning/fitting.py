@@ -35,6 +35,7 @@ from metagraph.variables import (
     slot_names,
 )
 from models.blocks import Recipe
+from prediction.chosen_model import as_asked
 from training.config import last_step, log_interval
 from training.task import NONE, InitialValues, Task, predict_with
 
@@ -269,7 +270,7 @@ def _plan(config: FinetuneConfig, limit: TimeLimit, hold: Hold) -> tuple[BasePla
     with limit.over("reading the model"):
         file = find_model(config.meta)
         hold(prefix_of(file))
-        meta = open_model(file, config.max_meta_bytes)
+        meta = as_asked(open_model(file, config.max_meta_bytes), config)
         verify_checkpoint(meta.prefix)
         plan = plan_base(meta, config)
     values = restored_values(plan, config.exclude)

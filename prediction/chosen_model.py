@@ -30,16 +30,18 @@ from metagraph.model import (
     feedable,
     fetchable,
     find_candidates,
+    handed_out,
     missing_values,
     read_model,
     state_text,
-    without_handles,
+    with_kept_averages,
+    with_shapes,
 )
 from metagraph.opening import find_model, find_variables, open_model, prefix_of
 from metagraph.session import InferenceGraph, describe_tensors, load_inference_graph
 from metagraph.variables import VARIABLE_OPS
 from prediction.output import Record, tensor_record
-from prediction.request import AVERAGED, ModelConfig, PredictConfig, assets_by_name
+from prediction.request import AVERAGED, ModelConfig, PredictConfig, Reading, assets_by_name
 
 BEST = "best"
 READING = "reading the graph"
@@ -113,10 +115,17 @@ def open_graph(config: ModelConfig) -> MetaGraphFile:
     """Reads a graph whose files are chosen."""
     with config.limit.over(READING):
         meta = open_model(config.meta, config.max_meta_bytes, config.checkpoint)
-    meta = dataclasses.replace(meta, averaged=config.weights == AVERAGED)
+        meta = dataclasses.replace(meta, averaged=config.weights == AVERAGED)
+        meta = as_asked(meta, config, config.signature)
     # The graph may come from another checkpoint than its variables.
     verify_checkpoint(meta.path.removesuffix(naming.META_SUFFIX), [naming.META_SUFFIX])
     return meta
+
+
+def as_asked(meta: MetaGraphFile, asked: Reading, signature: str | None = None) -> MetaGraphFile:
+    """The same file read as a user asks for it."""
+    meta = with_shapes(meta, asked.shapes, signature)
+    return with_kept_averages(meta) if asked.use_moving_averages else meta
 
 
 def describe(config: ModelConfig, meta: MetaGraphFile) -> Model:
@@ -236,10 +245,10 @@ class GraphFile:
     def unfed(self, fetches: Sequence[str], fed: Collection[str]) -> tuple[str, ...]:
         """The placeholders that `fetches` need beside what is fed.
 
-        In place of an iterator's handle, it is what comes out of the iterator.
+        In place of a queue, or an iterator without data, it is what comes out of it.
         """
-        needed = sub_graph(self._meta, fetches, fed)
-        return tuple(dict.fromkeys(without_handles(needed, needed.unfed, fetches)))
+        handed = handed_out(self._meta, fetches, fed)
+        return (*sub_graph(self._meta, fetches, [*fed, *handed]).unfed, *handed)
 
     def depends(self, name: str, fed: Collection[str]) -> bool:
         """Whether a tensor is another where something else is fed."""

@@ -1,7 +1,8 @@
 """What is asked of a model, and the limits on reading it; imports no TensorFlow."""
 
 import os
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -72,7 +73,8 @@ class Limits:
         """The time limit with what ends the process."""
         from metagraph.safety import TimeLimit
 
-        return TimeLimit(self.time_limit, self.end_after)
+        has_size = hasattr(self, "batch_size")
+        return TimeLimit(self.time_limit, self.end_after, has_batch_size=has_size)
 
 
 def trust_graph() -> Any:
@@ -83,6 +85,52 @@ def trust_graph() -> Any:
         False,
         group=Limits.GROUP,
     )
+
+
+_SHAPE = re.compile(r".+=(?:(?:[0-9]{1,9}|\?)(?:,(?:[0-9]{1,9}|\?))*)?")
+
+
+def parse_shapes(texts: Sequence[str]) -> dict[str, tuple[int | None, ...]]:
+    """The values of --shape by name: `x=?,3` is (None, 3), `x=` a scalar."""
+    shapes = {}
+    for text in texts:
+        name, _, sizes = text.rpartition("=")
+        parts = sizes.split(",") if sizes else []
+        shapes[name] = tuple(None if part == "?" else int(part) for part in parts)
+    return shapes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What a user says of a graph that does not say it itself, or says otherwise."""
+
+    GROUP: ClassVar = "model"
+
+    shapes: Mapping[str, Sequence[int | None]] = flag(
+        "The shape of a tensor that is fed and leaves it open: name=?,3 is any number of rows of "
+        "three, name= a scalar.",
+        (),
+        name="shape",
+        many=REPEATED,
+        check=Check(
+            lambda texts: all(map(_SHAPE.fullmatch, texts)), "must be name=sizes, such as x=?,3"
+        ),
+        convert=parse_shapes,
+    )
+    use_moving_averages: bool = flag(
+        "Of a graph that was saved in training mode, normalise by the moving averages that it "
+        "keeps, not by the rows that run at once.",
+        False,
+    )
+
+
+def feeds(help_text: str, **options: Any) -> Any:
+    """The field of values of tensors."""
+    check = Check(
+        lambda texts: all(text.endswith(".npz") or text.find("=") > 0 for text in texts),
+        "must be name=file.npy, name=literal or file.npz",
+    )
+    return flag(help_text, (), many=REPEATED, path=True, check=check, **options)
 
 
 def signature() -> Any:
@@ -110,7 +158,7 @@ OWN, AVERAGED = "own", "ema"
 
 
 @dataclass(frozen=True)
-class ModelConfig(Limits):
+class ModelConfig(Limits, Reading):
     """A model to open, and its limits."""
 
     GROUP: ClassVar = "model"
@@ -158,16 +206,9 @@ class PredictConfig(ModelConfig):
         ),
         group="input",
     )
-    feed: Sequence[str] = flag(
+    feed: Sequence[str] = feeds(
         "A tensor to feed: name=file.npy, name=literal (a number, true, false, a JSON list), or a "
         ".npz whose keys are tensor names. One with as many rows as --input goes along with them.",
-        (),
-        many=REPEATED,
-        path=True,
-        check=Check(
-            lambda texts: all(text.endswith(".npz") or text.find("=") > 0 for text in texts),
-            "must be name=file.npy, name=literal or file.npz",
-        ),
         group="input",
     )
     batch_size: int | None = flag(

@@ -113,22 +113,20 @@ def _ask_original(
     feeds = plan.feeds_by_tensor(meta, read_model(meta), config.feed, MAX_BYTES)
     names = [*feeds, *plan.unfed(meta, outputs, feeds)]
     with _loader(config)(meta, outputs, names) as graph:
-        values = {i.name: feed_value(feeds[i.name], i) for i in graph.feeds if i.name in feeds}
-        unfed = graph.feeds[len(values) :]
+        given = {i.name: feed_value(feeds[i.name], i) for i in graph.feeds if i.name in feeds}
         try:
-            made_up, expected = try_batches(unfed, lambda v: graph.run(*values.values(), *v))
+            values, expected = try_batches(graph, given)
         except CheckpointError as error:
             raise ToolError(
                 f"the original cannot be run, to compare with: {error}; {_FEED}"
             ) from error
-        values |= {info.name: value for info, value in zip(unfed, made_up, strict=True)}
-        random = random_outputs(graph, [*values.values()], expected)
+        random = random_outputs(graph, values, expected)
     if random:
         raise ToolError(
             f"{random[0]} of {meta.path} is another at each run on the same input, so that nothing "
             f"can be compared: {_FEED}, such as for what switches dropout off"
         )
-    return values, expected
+    return dict(zip(names, values, strict=True)), expected
 
 
 def _apart(one: Array, other: Array, *, is_cast: bool) -> float:
