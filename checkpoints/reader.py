@@ -55,6 +55,10 @@ class CheckpointReader:
         """Reads no value yet; CheckpointError where a file is missing or damaged."""
         self.prefix = prefix
         self.index: Mapping[bytes, Entry] = {}
+        self.shapes: dict[str, list[int]] = {}
+        self.dtypes: dict[str, DType] = {}
+        self.files: Sequence[str] = ()
+        self.sizes: Sequence[int] = ()
         self._is_big_endian = False
         self._old: _OldReader | None = None
         folder, base = os.path.split(prefix)
@@ -65,7 +69,6 @@ class CheckpointReader:
             self._open(f"{base}.data", names)
         elif is_bare and not names:
             self.version = "none"
-            self.shapes, self.dtypes, self.files, self.sizes = {}, {}, [], []
         else:
             self.version = "V1"
             self._open_old(base, names)

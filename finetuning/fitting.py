@@ -133,7 +133,7 @@ def test_batches(
 
 
 def without_place(
-    meta: MetaGraphFile, taken: Collection[str], keys: Mapping[str, str]
+    meta: MetaGraphFile, taken: Collection[str], names: Mapping[str, str]
 ) -> list[str]:
     """The keys of a checkpoint that should have a place in what is taken, and have none; sorted.
 
@@ -142,11 +142,11 @@ def without_place(
     computed with it. An optimizer's slots are none of these, nor what goes with another tensor, as
     `w/ExponentialMovingAverage` with `w`. What is in no scope at all is not told from the rest.
 
-    `taken` are variables of the graph of `meta`, `keys` those that its checkpoint's reader has.
+    `taken` are variables of the graph of `meta`, `names` those that its checkpoint's reader has.
     """
-    held = {*keys.values()}
+    held = {*names.values()}
     variables = [name for name, node in meta.nodes.items() if node.op in VARIABLE_OPS]
-    places = checkpoint_keys(meta, variables, keys)
+    places = checkpoint_keys(meta, variables, names)
     unknown = held - {place.key for place in places.values()}
     keys = (places[name].key.removesuffix(OBJECT_SUFFIX) for name in taken)
     scopes = tuple({key.rpartition("/")[0] for key in keys} - {""})
