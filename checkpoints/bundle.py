@@ -23,7 +23,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from checkpoints import index_table
 from checkpoints.dtypes import MOST_NUMBER, STRING, DType, as_dtype, dtype_of
 from checkpoints.naming import DATA_SUFFIX, INDEX_SUFFIX
-from errors import CheckpointError
+from errors import DamagedError
 from file_io import HEAD_BYTES, kind_of, opened, read_bounded
 
 _MAX_RANK = 254
@@ -72,7 +72,7 @@ class Index(NamedTuple):
 
 
 def read_index(path: str) -> Index:
-    """Reads an `.index` file; CheckpointError where it is damaged or an entry makes no sense."""
+    """Reads an `.index` file; DamagedError where it is damaged or an entry makes no sense."""
     content = read_bounded(path, index_table.MAX_BYTES)
     try:
         table = index_table.table_entries(content)
@@ -87,8 +87,8 @@ def read_index(path: str) -> Index:
         return Index(num_shards, bool(last_of(header, 2, 0)), entries)
     except (ValueError, IndexError, TypeError, DecodeError, struct.error) as error:
         if kind := kind_of(content[:HEAD_BYTES]):
-            raise CheckpointError(f"{path} is no index of a checkpoint: it is {kind}") from error
-        raise CheckpointError(
+            raise DamagedError(f"{path} is no index of a checkpoint: it is {kind}") from error
+        raise DamagedError(
             f"{path.removesuffix(INDEX_SUFFIX)} is damaged: its index cannot be read: {error}"
         ) from error
 

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
 from tensorflow.core.framework.attr_value_pb2 import AttrValue
@@ -190,33 +191,42 @@ def text_at(node: NodeDef, index: int) -> str | None:
         return None
 
 
+# What stands in the place of an operation that only prints, or only says where work is done.
+#
 # `Print` becomes `Identity`, and `PrintV2` `NoOp`: they would write bytes of a stranger, which a
-# terminal obeys, between the lines of our own output. Old models are full of them.
+# terminal obeys, between the lines of our own output. Old models are full of them. What gathers or
+# hands out the work of one replica, as a TPU's graph has it, is seen through, and so is what one
+# device sends to another: there is one here.
 
-_PASSES_ON = "Print"  # Its first input; the others are printed.
-
-
-def silent_inputs(node: NodeDef) -> Sequence[str]:
-    """The inputs that a node has once it prints nothing."""
-    if not _prints(node):
-        return list(node.input)
-    waits = [text for text in node.input if text.startswith("^")]
-    return [*data_inputs(node)[:1], *waits] if node.op == _PASSES_ON else waits
-
-
-def silence(node: NodeDef) -> None:
-    """Replaces a node that prints, in place; one that prints into a file is left to be refused."""
-    if not _prints(node):
-        return
-    node.input[:] = list(silent_inputs(node))
-    kept = "T" if node.op == _PASSES_ON else ""
-    for name in [name for name in node.attr if name != kept and not name.startswith("_")]:
-        del node.attr[name]
-    node.op = "Identity" if node.op == _PASSES_ON else "NoOp"
+# Operation -> the attribute that has to be 1, where it does more for several.
+_PLACES = dict.fromkeys(("_Retval", "XlaSharding", "Print"), "")
+_PLACES |= dict.fromkeys(
+    ("TPUReplicatedInput", "TPUPartitionedInput", "TPUPartitionedInputV2"), "N"
+)
+_PLACES |= dict.fromkeys(("TPUPartitionedOutput", "TPUPartitionedOutputV2"), "num_splits")
+_PLACES |= {"TPUReplicatedOutput": "num_replicas", "NcclAllReduce": "num_devices"}
+_SAYS_PLACES = "TPUReplicateMetadata"
+_RECEIVES = frozenset({"_Recv", "_HostRecv"})
+_REPLACED = _RECEIVES.union(_PLACES, {_SAYS_PLACES, "PrintV2"})
 
 
-def _prints(node: NodeDef) -> bool:
-    return node.op == _PASSES_ON or only_prints(node)
+def simpler(node: NodeDef, sent: Mapping[bytes, str] = MappingProxyType({})) -> NodeDef:
+    """The node itself, or what stands in its place; `sent` is that of its file."""
+    if node.op not in _REPLACED:
+        return node
+    one, name = _PLACES.get(node.op), attribute_of(node, "tensor_name").s
+    plain = NodeDef(name=node.name)
+    if node.op in _RECEIVES and name in sent:
+        kept, inputs = "tensor_type", [sent[name]]
+    elif one is not None and (not one or attribute_of(node, one).i == 1):
+        kept, inputs = "T", data_inputs(node)[:1]
+    elif node.op == _SAYS_PLACES or only_prints(node):
+        remake(plain, "NoOp", waits(node), {})
+        return plain
+    else:
+        return node
+    remake(plain, "Identity", [*inputs, *waits(node)], {"T": attribute_of(node, kept).type})
+    return plain
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,7 +251,7 @@ class SubGraph:
         for name, node in self.meta.nodes.items():
             if name in self.names:
                 copied = graph_def.node.add()
-                _copy_cleaned(node, copied, self.fed_nodes)
+                _copy_cleaned(simpler(node, self.meta.sent), copied, self.fed_nodes)
                 for shape in known_shapes(self.meta, node):
                     proto = copied.attr["_output_shapes"].list.shape.add(unknown_rank=shape is None)
                     for size in shape or ():
@@ -295,7 +305,7 @@ def reachable(meta: MetaGraphFile, nodes: Iterable[str]) -> set[str]:
 
 def _inputs(meta: MetaGraphFile, node: str, fed_nodes: Collection[str]) -> Iterator[str]:
     """The full names of the tensors that a node waits for, its control inputs as output 0."""
-    for text in silent_inputs(meta.nodes[node]):
+    for text in simpler(meta.nodes[node], meta.sent).input:
         name = text.removeprefix("^")
         if node_of(name) not in meta.nodes:
             raise CheckpointError(f"{meta.path} is damaged: {node} has an unknown input {text}")
@@ -306,9 +316,8 @@ def _inputs(meta: MetaGraphFile, node: str, fed_nodes: Collection[str]) -> Itera
 def _copy_cleaned(
     node: NodeDef, cleaned: NodeDef, fed_nodes: Collection[str] = frozenset()
 ) -> None:
-    """Copies a node to the empty `cleaned`, without device, colocation, printing and shapes."""
+    """Copies a node to the empty `cleaned`, without device, colocation and shapes."""
     cleaned.CopyFrom(node)
-    silence(cleaned)
     cleaned.ClearField("device")
     cleaned.attr.pop("_class", None)
     cleaned.attr.pop("_output_shapes", None)
@@ -330,7 +339,7 @@ def _add_functions(meta: MetaGraphFile, graph_def: GraphDef) -> None:
             copy.CopyFrom(function)
             del copy.node_def[:]
             for node in function.node_def:
-                _copy_cleaned(node, copy.node_def.add())
+                _copy_cleaned(simpler(node), copy.node_def.add())
 
 
 # Shapes of what is fed: what a placeholder or a queue says, or the graph's author had said when it

@@ -87,6 +87,7 @@ PLACEHOLDERS = frozenset({"Placeholder", "PlaceholderV2"})
 INPUT_OPS = PLACEHOLDERS | {"PlaceholderWithDefault"}
 _NODE_NAME = re.compile(r"[^:^\s]+")
 _TENSOR_NAME = re.compile(r"[^:^]+:[0-9]{1,9}")
+_SENDS, _AS = frozenset({"_Send", "_HostSend"}), "tensor_name"
 _NO_HINT = "predict.py --list shows its inputs and outputs"
 
 
@@ -97,6 +98,7 @@ class MetaGraphFile:
     path: str  # The file that holds the graph, such as a `.meta`.
     prefix: str  # Of the checkpoint that belongs to it: of a `.meta`, its path without that.
     proto: MetaGraphDef
+    others: tuple[str, ...] = ()  # Prefixes of checkpoints that complete that one.
     averaged: bool = False  # Whether a variable has the value of its moving average, if any.
     # What is known of the shapes of tensors beside what the file says, by their full names.
     shapes: Mapping[str, Sequence[int | None]] = field(default_factory=dict)
@@ -133,6 +135,12 @@ class MetaGraphFile:
         """The full names of those outputs of the node `name` that `taker` takes."""
         taken = (text for text in self.taken[taker] if node_of(text) == name)
         return {f"{name}:{output_index(text)}" for text in taken}
+
+    @cached_property
+    def sent(self) -> Mapping[bytes, str]:
+        """What one device sends to another, by the name that it is sent under."""
+        sends = (node for node in self.nodes.values() if node.op in _SENDS and node.input)
+        return {node.attr[_AS].s: node.input[0] for node in sends if _AS in node.attr}
 
     def collection(self, key: str) -> CollectionDef:
         """A collection; an empty one where the file has none of that name."""

@@ -230,7 +230,8 @@ def _check_flags(path: str, config: PredictConfig) -> None:
     """PredictionError where a flag is given that only a graph of TensorFlow has a use for."""
     has_own = config.signature in (None, _SERVING)
     given = {
-        "ckpt": config.checkpoint,
+        "ckpt": ",".join(config.checkpoint),
+        "tags": config.tags,
         "signature": None if has_own else config.signature,
         "weights": None if config.weights == OWN else config.weights,
         "asset": ",".join(config.asset),

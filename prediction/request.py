@@ -143,6 +143,16 @@ def signature() -> Any:
     )
 
 
+def tags() -> Any:
+    """The field of a request that names one of a SavedModel's graphs."""
+    return flag(
+        "Of a SavedModel, the tags of the graph that is meant, separated by commas; --tags= is the "
+        "one without any. By default the one that serves, or the only one not for training.",
+        None,
+        group="model",
+    )
+
+
 def meta() -> Any:
     """The field of a model that must be given, --meta or the first argument."""
     return flag(
@@ -165,14 +175,18 @@ class ModelConfig(Limits, Reading):
 
     meta: str = meta()
     _: KW_ONLY
-    checkpoint: str | None = flag(
+    checkpoint: Sequence[str] = flag(
         "The checkpoint to take the variables from, where that is another than the graph's own: "
         "its prefix or any file of it, or a folder for its newest; 'best' for the one with the "
-        "best test accuracy in the folder of --meta, as training with --keep_best keeps it.",
-        None,
+        "best test accuracy in the folder of --meta, as training with --keep_best keeps it. Of "
+        "several, each gives the variables that those before it lack.",
+        (),
         name="ckpt",
+        many=REPEATED,
         path=True,
+        check=Check(all, "must not be empty"),
     )
+    tags: str | None = tags()
     signature: str | None = signature()
     weights: str = flag(
         "Which values variables have: their own, or ema for those of their moving averages "

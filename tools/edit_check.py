@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from checkpoints.naming import META_SUFFIX
-from checkpoints.reader import Array
+from checkpoints.reader import Array, CheckpointReader
 from errors import CheckpointError, ToolError
 from file_io import write_file
 from metagraph.meta import MetaGraphFile, node_of, read_meta_graph
@@ -33,14 +33,14 @@ _TOLERANCES = {"bfloat16": 2**-3, "float16": 2**-6, "float32": 2**-19, "float64"
 
 
 def graph_maker(
-    config: EditConfig, meta: MetaGraphFile, keys: Sequence[str], tensors: Sequence[Tensor]
+    config: EditConfig, meta: MetaGraphFile, reader: CheckpointReader, tensors: Sequence[Tensor]
 ) -> Callable[[str], Record]:
     """Edits the graph; what it returns writes and checks it once the tensors are there."""
     with config.limit.over(READING):
         model = read_model(meta)
         known = () if config.fetch else model.outputs.values()
         outputs = [*dict.fromkeys([*plan.choose_fetches(meta, model, config.fetch), *known])]
-        proto = edit_graph(meta, keys, tensors, outputs)
+        proto = edit_graph(meta, reader, tensors, outputs)
 
     def make(prefix: str) -> Record:
         write_file(prefix + META_SUFFIX, proto.SerializeToString(deterministic=True))

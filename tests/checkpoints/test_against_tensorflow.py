@@ -100,7 +100,7 @@ def test_slices_and_shards(tmp_path: Path) -> None:
     _check_same(reader.read("w"), value)
     _check_same(reader.read("v"), value)
     reader.index = {k: e for k, e in reader.index.items() if k != sorted(reader.index)[1]}
-    with pytest.raises(CheckpointError, match="m is damaged: it lacks a slice"):
+    with pytest.raises(CheckpointError, match="m is damaged: v: it lacks a slice"):
         [reader.read(key) for key in ("v", "w")]
 
 
