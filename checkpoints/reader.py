@@ -19,8 +19,15 @@ from google.protobuf.message import DecodeError
 
 import file_io
 from checkpoints import bundle, manifest, naming
-from checkpoints.bundle import Entry, VariableSpec, read_index, read_values, slice_key
-from checkpoints.dtypes import DType, as_dtype
+from checkpoints.bundle import (
+    DType,
+    Entry,
+    VariableSpec,
+    as_dtype,
+    read_index,
+    read_values,
+    slice_key,
+)
 from checkpoints.folder import find_variables, graph_path, usable_steps
 from checkpoints.manifest import Manifest
 from checkpoints.naming import INDEX_SUFFIX, OBJECT_SUFFIX, SAVED_MODEL_VARIABLES

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from checkpoints.dtypes import RESOURCE, STRING, VARIANT, DType, as_dtype, dtype_of
+from checkpoints.bundle import RESOURCE, STRING, VARIANT, DType, as_dtype, dtype_of
 from errors import PredictionError
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from absl import logging
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from checkpoints.dtypes import DType
+from checkpoints.bundle import DType
 from checkpoints.writer import make_fed_callable
 from errors import CheckpointError, first_few
 from metagraph.description import Array, RunnableGraph, TensorInfo, as_numpy_dtype

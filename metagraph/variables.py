@@ -18,7 +18,7 @@ from absl import logging
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.framework.variable_pb2 import VariableDef
 
-from checkpoints.dtypes import DType, as_dtype
+from checkpoints.bundle import DType, as_dtype
 from checkpoints.naming import AVERAGE, is_slot
 from checkpoints.reader import Array, CheckpointReader
 from errors import CheckpointError, first_few

@@ -15,7 +15,7 @@ from absl import logging
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from checkpoints import naming
-from checkpoints.dtypes import as_dtype
+from checkpoints.bundle import as_dtype
 from checkpoints.folder import best_checkpoint, explain_if_gone, find_variables, runs_by_age
 from checkpoints.lock import Hold, read_newest
 from checkpoints.manifest import verify_checkpoint

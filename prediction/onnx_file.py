@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from checkpoints.dtypes import STRING, DType
+from checkpoints.bundle import STRING, DType
 from data import files
 from errors import CheckpointError, PredictionError, first_few, nearest_names, reason
 from metagraph.description import Array, Model, RunnableGraph, Signature, TensorInfo, as_classifier

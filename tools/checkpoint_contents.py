@@ -14,7 +14,7 @@ import numpy as np
 from absl import logging
 
 from checkpoints import manifest, naming
-from checkpoints.dtypes import STRING
+from checkpoints.bundle import STRING
 from checkpoints.folder import graph_path
 from checkpoints.naming import OBJECT_SUFFIX
 from checkpoints.reader import OBJECT_GRAPH, Array, CheckpointReader, stored_tensors

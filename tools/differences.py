@@ -25,7 +25,7 @@ from tensorflow.core.protobuf.meta_graph_pb2 import CollectionDef, SignatureDef
 
 import file_io
 from checkpoints import naming
-from checkpoints.dtypes import VARIANT
+from checkpoints.bundle import VARIANT
 from checkpoints.folder import explain_if_gone, find_variables, graph_path
 from checkpoints.lock import Hold, read_newest
 from checkpoints.manifest import verify_checkpoint

@@ -14,8 +14,7 @@ import numpy as np
 
 import file_io
 from checkpoints import folder, naming
-from checkpoints.bundle import Entry, write_bundle
-from checkpoints.dtypes import RESOURCE, STRING, VARIANT, DType
+from checkpoints.bundle import RESOURCE, STRING, VARIANT, DType, Entry, write_bundle
 from checkpoints.folder import explain_if_gone, find_variables
 from checkpoints.lock import FolderLock, Hold, read_newest
 from checkpoints.manifest import verify_checkpoint

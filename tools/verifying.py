@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import file_io
 from checkpoints import folder, lock, manifest, naming
-from checkpoints.dtypes import VARIANT
+from checkpoints.bundle import VARIANT
 from checkpoints.naming import SAVED_MODEL_FILES
 from checkpoints.reader import CheckpointReader
 from errors import CheckpointError, ToolError, first_few, reason
