@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto, BundleHeaderProto
 
-from checkpoints import index_table
+from checkpoints import bundle, index_table
 from checkpoints.bundle import Slice, slice_key, write_bundle
 from checkpoints.reader import CheckpointReader
 from errors import CheckpointError
