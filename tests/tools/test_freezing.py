@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from errors import CheckpointError, ToolError
 from metagraph.description import RunnableGraph, TensorInfo
 from metagraph.meta import read_meta_graph
 from metagraph.safety import RANDOM_OPS, TimeLimit
+from metagraph.session import InferenceGraph
 from metagraph.variables import VARIABLE_OPS
 from models import blocks
 from tests.metagraph.made import saved
@@ -570,7 +571,7 @@ class _Asked(RunnableGraph):
 def _values(*infos: TensorInfo, **given: Array) -> list[Array]:
     """The first that are tried."""
     named = {f"{name}:0": value for name, value in given.items()}
-    return try_batches(_Asked(infos), named)[0]
+    return try_batches(cast(InferenceGraph, _Asked(infos)), named)[0]
 
 
 @pytest.mark.parametrize(
@@ -609,7 +610,7 @@ def test_they_are_the_same_each_time_and_the_first_refusal_is_the_reason() -> No
     assert not np.array_equal(first[0], first[1])
 
     with pytest.raises(CheckpointError, match=r"refused \(2, 3\)"):
-        try_batches(_Asked(infos, lambda x, _: f"refused {x.shape}"), {})
+        try_batches(cast(InferenceGraph, _Asked(infos, lambda x, _: f"refused {x.shape}")), {})
 
 
 def _feeds(folder: Path, build: Callable[[], tf.Tensor]) -> dict[str, Any]:
