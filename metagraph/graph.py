@@ -346,7 +346,7 @@ def _add_functions(meta: MetaGraphFile, graph_def: GraphDef) -> None:
 # was saved, or a user says. What all leave open is what the operations demand that take it.
 # TensorFlow tells the shapes of all else from these.
 
-Shape: TypeAlias = Sequence[int | None] | None  # None where not even the rank is known.
+Shape: TypeAlias = tuple[int | None, ...] | None  # None where not even the rank is known.
 
 _SOURCE_STARTS = ("IteratorGetNext", "OneShotIteratorGetNext")
 _SOURCE_PARTS = ("Dequeue", "ParseExample", "ParseSingleExample", "ParseSequenceExample")
@@ -377,7 +377,7 @@ def joined(first: Shape, second: Shape) -> Shape:
     """What two that know something of a shape know of it together; the first where they differ."""
     if first is None or second is None or len(first) != len(second):
         return second if first is None else first
-    return [b if a is None else a for a, b in zip(first, second, strict=True)]
+    return tuple(b if a is None else a for a, b in zip(first, second, strict=True))
 
 
 def _saved(node: NodeDef) -> list[Shape]:
@@ -393,8 +393,8 @@ def _own_shapes(meta: MetaGraphFile, node: NodeDef) -> list[Shape]:
         return [shape if shape or has_scalars else None]
     queue = source(View(meta.nodes), data_inputs(node)[0]) if data_inputs(node) else None
     known = map(shape_sizes, attribute_of(queue.node, "shapes").list.shape if queue else ())
-    rows = [None] if node.op.startswith(("QueueDequeueMany", "QueueDequeueUpTo")) else []
-    shapes: list[Shape] = [None if sizes is None else [*rows, *sizes] for sizes in known]
+    rows = (None,) if node.op.startswith(("QueueDequeueMany", "QueueDequeueUpTo")) else ()
+    shapes: list[Shape] = [None if sizes is None else (*rows, *sizes) for sizes in known]
     return shapes if len(shapes) == len(attribute_of(node, "component_types").list.type) else []
 
 
@@ -419,13 +419,13 @@ def _beside(node: NodeDef, position: int, weights: Sequence[int | None]) -> Shap
         shape: list[int | None] = [None] * len(weights)
         channels_first = attribute_of(node, "data_format").s.startswith(b"NC")
         shape[1 if channels_first else -1] = weights[-2]
-        return shape
+        return tuple(shape)
     if node.op != "MatMul":
         return None
     turned = [attribute_of(node, f"transpose_{name}").b for name in "ab"]
     summed = (int(not turned[0]), int(turned[1]))  # The axis of each that is summed over.
     size = weights[summed[1 - position]] if len(weights) == 2 else None
-    return [None, size] if summed[position] else [size, None]
+    return (None, size) if summed[position] else (size, None)
 
 
 def _weights(meta: MetaGraphFile, text: str) -> Sequence[int | None]:

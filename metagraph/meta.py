@@ -101,7 +101,7 @@ class MetaGraphFile:
     others: tuple[str, ...] = ()  # Prefixes of checkpoints that complete that one.
     averaged: bool = False  # Whether a variable has the value of its moving average, if any.
     # What is known of the shapes of tensors beside what the file says, by their full names.
-    shapes: Mapping[str, Sequence[int | None]] = field(default_factory=dict)
+    shapes: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict)
 
     @cached_property
     def nodes(self) -> Mapping[str, NodeDef]:
@@ -175,11 +175,11 @@ def output_index(text: str) -> int:
     return int(index) if index.isdecimal() and len(index) < 10 else 0
 
 
-def shape_sizes(shape: TensorShapeProto) -> list[int | None] | None:
-    """Sizes as JSON has them: null where one is not known, and for a shape without a rank."""
+def shape_sizes(shape: TensorShapeProto) -> tuple[int | None, ...] | None:
+    """Sizes, None where one is not known, and for a shape without a rank."""
     if shape.unknown_rank:
         return None
-    return [dim.size if dim.size >= 0 else None for dim in shape.dim]
+    return tuple(dim.size if dim.size >= 0 else None for dim in shape.dim)
 
 
 def read_meta_graph(path: str, max_bytes: int = DEFAULT_MAX_BYTES) -> MetaGraphFile:

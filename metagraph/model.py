@@ -106,7 +106,7 @@ def handed_out(
 
 
 def with_shapes(
-    meta: MetaGraphFile, shapes: Mapping[str, Sequence[int | None]], signature: str | None
+    meta: MetaGraphFile, shapes: Mapping[str, tuple[int | None, ...]], signature: str | None
 ) -> MetaGraphFile:
     """The same file with shapes that a user says, by tensor or key of its signature."""
     if not shapes:
@@ -276,4 +276,4 @@ def _is_statistic(meta: MetaGraphFile, node: NodeDef, output: int) -> bool:
         return output in (1, 2)
     if node.op in ("Reshape", "Squeeze") and data_inputs(node):
         node = meta.nodes.get(node_of(data_inputs(node)[0]), node)
-    return node.op == "Mean"
+    return str(node.op) == "Mean"

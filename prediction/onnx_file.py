@@ -235,6 +235,8 @@ def _check_flags(path: str, config: PredictConfig) -> None:
         "signature": None if has_own else config.signature,
         "weights": None if config.weights == OWN else config.weights,
         "asset": ",".join(config.asset),
+        "shape": ",".join(config.shapes),
+        "use_moving_averages": config.use_moving_averages,
     }
     for name, value in given.items():
         if value:

@@ -106,7 +106,7 @@ class Reading:
 
     GROUP: ClassVar = "model"
 
-    shapes: Mapping[str, Sequence[int | None]] = flag(
+    shapes: Mapping[str, tuple[int | None, ...]] = flag(
         "The shape of a tensor that is fed and leaves it open: name=?,3 is any number of rows of "
         "three, name= a scalar.",
         (),

@@ -152,10 +152,10 @@ def run_original(plan: FreezePlan, config: PartConfig) -> Reference:
         try:
             values, results = try_batches(graph, {**given, **plan.off})
         except CheckpointError as error:
+            unfed = first_few([str(i) for i in infos if i.name not in given], _SHOWN)
             raise ToolError(
-                f"{plan.meta.path} takes no values that could be made up for "
-                f"{first_few([str(i) for i in infos if i.name not in given], _SHOWN)} ({error}): "
-                "give some with --feed, or shapes with --shape, or cut it with --inputs"
+                f"{plan.meta.path} takes no values that could be made up for {unfed or 'nothing'} "
+                f"({error}): give some with --feed, or shapes with --shape, or cut it with --inputs"
             ) from error
         random = warn_if_random(graph, values, results)
         for info in graph.fetches:

@@ -22,6 +22,7 @@ from tests.finetuning import bases
 from tests.finetuning.bases import v1, values_of
 from tests.metagraph.made import of_graph, refused
 from tests.prediction import stock
+from tests.prediction.conftest import outputs
 
 Config = Callable[..., FinetuneConfig]
 BOTH_KINDS = pytest.mark.parametrize("resource", [False, True], ids=["ref", "resource"])
@@ -45,6 +46,58 @@ def test_the_features_are_the_same(finetune_config: Config, tmp_path: Path, reso
     np.testing.assert_array_equal(maps, expected)
     by_hand = maps.reshape(2, 80) @ ours["second/w"] @ ours["head/w"] + ours["head/b"]
     np.testing.assert_allclose(logits, by_hand, rtol=1e-5, atol=1e-6)
+
+
+def _pipeline(kind: str) -> None:
+    """`dense` [?, 4] of rows [?, 2] that come out of an iterator or a queue."""
+    if kind == "queue":
+        rows = v1.FIFOQueue(4, [tf.int64, tf.float32], [[], [2]]).dequeue_up_to(3)[1]
+    else:
+        data = tf.data.Dataset.from_tensor_slices(np.zeros([4, 2], np.float32)).batch(2)
+        rows = getattr(v1.data, f"make_{kind}_iterator")(data).get_next()
+    initializer = v1.glorot_uniform_initializer(seed=1)
+    tf.matmul(rows, v1.get_variable("w", [2, 4], initializer=initializer), name="dense")
+
+
+@pytest.mark.parametrize("kind", ["initializable", "one_shot", "queue"])
+def test_a_pipeline_is_built_on_at_what_comes_out_of_it(
+    finetune_config: Config, tmp_path: Path, kind: str
+) -> None:
+    meta = bases.save(tmp_path, partial(_pipeline, kind))
+    x, path = np.random.default_rng(0).random((12, 2), np.float32), f"{tmp_path}/d.npz"
+    np.savez(path, X=x, Y=np.arange(12) % 2)
+    config = finetune_config(meta, "dense", data=path, batch_size=4, train_steps=3)
+    prefix = finetune.train(config).prefix
+    ours = values_of(prefix)
+    (found,) = outputs(tmp_path, f"{prefix}.meta", "head/add", input=[path])
+    expected = x @ ours["w"] @ ours["head/w"] + ours["head/b"]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def _batch_norm() -> None:
+    """`features` [?, 3], normalised by their batch in any case; `mean` and `var` follow that."""
+    sizes = {"mean": np.full(3, 2, np.float32), "var": np.full(3, 4, np.float32)}
+    kept = [v1.get_variable(name, initializer=value) for name, value in sizes.items()]
+    colours = bases.colours()
+    found = tf.nn.moments(colours, [0])
+    for variable, value in zip(kept, found, strict=True):
+        v1.assign_sub(variable, (variable - value) * 0.1)
+    tf.divide(colours - found[0], tf.sqrt(found[1]), name="features")
+
+
+def test_what_mixes_images_is_said_and_the_averages_are_taken(
+    finetune_config: Config, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    meta = bases.save(tmp_path, _batch_norm)
+    make_task(finetune_config(meta, "features"))
+    assert "features:0: each image's depend on the others': moments/mean (Mean)" in caplog.text
+    caplog.clear()
+    config = finetune_config(meta, "features", use_moving_averages=True, train_steps=2)
+    prefix = finetune.train(config).prefix
+    assert "depend on the others" not in caplog.text
+    x = np.random.default_rng(0).random((3, 32, 32, 3), np.float32)
+    (found,) = stock.run(f"{prefix}.meta", ["features:0"], {"x:0": x})
+    np.testing.assert_allclose(found, (x.mean((1, 2)) - 2) / 2, rtol=1e-5)
 
 
 def test_a_batch_size_that_binds(finetune_config: Config, tmp_path: Path) -> None:

@@ -157,6 +157,15 @@ def test_the_advice_can_be_followed_where_there_is_no_output(tmp_path: Path) -> 
     assert run(meta, ["bad:0"], {"waits:0": np.float32(5)})[0] == 6
 
 
+def test_the_advice_is_the_output_that_is_taken(tmp_path: Path) -> None:
+    def build() -> None:
+        queue = v1.FIFOQueue(4, [tf.int64, tf.float32], [[], []])
+        tf.multiply(queue.dequeue(name="taken")[1], 3.0, name="y")
+
+    with refused("can wait for ever. Feed taken:1 or a tensor that follows it"):
+        run(saved(tmp_path, build), ["y:0"])
+
+
 def _write(path: str) -> tf.Tensor:
     raw.WriteFile(filename=path, contents="owned", name=NODE)
     return tf.constant(1)

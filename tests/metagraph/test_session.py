@@ -15,6 +15,7 @@ from tensorflow.python.framework import op_def_registry
 from metagraph import session
 from metagraph.description import TensorInfo
 from metagraph.meta import read_meta_graph
+from metagraph.model import with_shapes
 from metagraph.safety import RANDOM_OPS, TimeLimit
 from metagraph.session import (
     InferenceGraph,
@@ -26,7 +27,7 @@ from metagraph.session import (
     placeholder,
     warn_if_random,
 )
-from tests.metagraph.made import control_flow, of_nodes, refused, run, saved
+from tests.metagraph.made import control_flow, of_graph, of_nodes, refused, run, saved
 from tests.prediction import stock
 
 v1 = tf.compat.v1
@@ -369,3 +370,66 @@ def test_a_second_run_tells_what_is_random(tmp_path: Path) -> None:
         assert graph.random_nodes == ["random_uniform/RandomUniform"]
     with load_inference_graph(meta, ["root:0"], ["x:0"]) as graph:
         assert warn_if_random(graph, [fed], [np.zeros(7)]) == []
+
+
+# Shapes of what is fed, where the tensor's own node does not say them.
+
+
+def _kernel(*sizes: int, resource: bool = False) -> tf.Tensor:
+    return v1.get_variable("k", sizes, use_resource=resource)
+
+
+def _product(x: tf.Tensor) -> tf.Tensor:
+    return tf.raw_ops.MatMul(a=tf.nn.relu(tf.cast(x, tf.float32)), b=_kernel(7, 2), name="y")
+
+
+@pytest.mark.parametrize(
+    ("build", "expected"),
+    [
+        (_product, "[?, 7]"),
+        (lambda x: tf.raw_ops.MatMul(a=x, b=_kernel(7, 2), transpose_a=True), "[7, ?]"),
+        (lambda x: tf.raw_ops.MatMul(a=_kernel(7, 3, resource=True), b=x), "[3, ?]"),
+        (lambda x: tf.nn.conv2d(x, _kernel(3, 3, 5, 2), 1, "SAME"), "[?, ?, ?, 5]"),
+        (lambda x: tf.nn.conv3d(x, _kernel(1, 1, 1, 5, 2), [1] * 5, "SAME"), "[?, ?, ?, ?, 5]"),
+        (lambda x: x + _kernel(7), "of any shape"),
+    ],
+)
+def test_an_open_placeholder_has_the_shape_that_its_takers_demand(
+    build: Any, expected: str
+) -> None:
+    meta = of_graph(lambda: build(v1.placeholder(tf.float32, name="x")))
+    assert str(describe_tensors(meta, ["x:0"])[0]) == f"x:0 float32 {expected}"
+
+
+@pytest.mark.parametrize("is_saved", [True, False])
+@pytest.mark.parametrize(("take", "rows"), [("", ()), ("_many", (3,)), ("_up_to", (None,))])
+def test_a_queue_gives_the_shapes_of_its_components(take: str, rows: Any, is_saved: bool) -> None:
+    def build() -> None:
+        queue = v1.RandomShuffleQueue(9, 1, [tf.int64, tf.float32], [[], [5, 4]])
+        tf.identity(getattr(queue, f"dequeue{take}")(*[3][: len(rows)])[1], name="y")
+
+    meta = of_graph(build)
+    if not is_saved:
+        rows = rows and (None,)
+        for node in meta.proto.graph_def.node:
+            node.attr.pop("_output_shapes", None)
+    found = describe_tensors(meta, [meta.nodes["y"].input[0], "y:0"])
+    assert [info.shape for info in found] == [(*rows, 5, 4)] * 2
+
+
+def test_what_is_said_of_a_shape_goes_before_what_is_demanded() -> None:
+    meta = of_graph(lambda: _product(v1.placeholder(tf.float32, name="x")))
+    said = with_shapes(meta, {"x": (6, None)}, None)
+    assert [i.shape for i in describe_tensors(said, ["x:0", "y:0"])] == [(6, 7), (6, 2)]
+    with refused(r"--shape: x:0 is \[\?, 7\], which \[\?, 8\] does not go with"):
+        with_shapes(meta, {"x": (None, 8)}, None)
+
+
+@pytest.mark.parametrize("saved_shape", [[None, 3], []])
+def test_a_placeholder_of_an_old_producer_has_the_shape_that_was_saved(saved_shape: Any) -> None:
+    meta = of_graph(lambda: v1.placeholder(tf.float32, saved_shape, name="x"))
+    meta.proto.graph_def.versions.producer = 21
+    meta.nodes["x"].attr["shape"].shape.Clear()
+    assert describe_tensors(meta, ["x:0"])[0].shape == tuple(saved_shape)
+    del meta.nodes["x"].attr["_output_shapes"]
+    assert describe_tensors(meta, ["x:0"])[0].shape is None

@@ -219,6 +219,23 @@ def test_what_comes_out_of_the_iterator_is_fed_in_place_of_its_handle(
     assert list(GraphFile(saved(tmp_path, _handle)).unfed([fetch], fed)) == expected
 
 
+@pytest.mark.parametrize(
+    ("build", "expected"),
+    [
+        (_iterator, ["IteratorGetNext:0"]),
+        (_two_queues, ["rows_DequeueMany:0"]),
+        (_parser, ["examples:0"]),  # It is parsed here.
+    ],
+)
+def test_what_a_queue_or_an_iterator_gives_is_to_be_fed(
+    tmp_path: Path, build: Callable[[], None], expected: list[str]
+) -> None:
+    meta = saved(tmp_path, build)
+    graph, head = GraphFile(meta), find_candidates(meta).outputs[:1]
+    assert list(graph.unfed(head, ())) == expected
+    assert graph.unfed(head, expected) == ()
+
+
 def test_damaged_wiring_does_no_harm() -> None:
     meta = of_nodes(
         ("x", "Placeholder", []),

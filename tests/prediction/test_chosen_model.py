@@ -148,7 +148,7 @@ def test_damage_is_listed_around() -> None:
     for _ in range(2):
         huge.attr["shape"].shape.dim.add(size=1 << 62)
     content = _listing(of_proto(proto))
-    assert content["variables"] == [{"name": "v:0", "dtype": None, "shape": [None]}]
+    assert content["variables"] == [{"name": "v:0", "dtype": None, "shape": (None,)}]
     assert [record["name"] for record in content["inputs"]] == ["p:0", "q:0", "x:0", "z:0"]
     assert content["inputs"][1] == {"name": "q:0", "dtype": None, "shape": None}
     assert not any("default" in record for record in content["inputs"])

@@ -8,10 +8,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from metagraph.session import load_inference_graph
+from prediction.chosen_model import with_model
 from prediction.request import PredictConfig
 from tests.conftest import Log, Patch, run_python
-from tests.metagraph.made import saved
+from tests.metagraph.made import control_flow, refused, saved
 from tests.prediction.conftest import outputs
+from tools.freeze import PartConfig
+from tools.freezing import freeze_and_compare
 
 v1 = tf.compat.v1
 
@@ -26,6 +30,8 @@ from cli.terminal import import_tensorflow
 import_tensorflow(1)
 import numpy as np
 from prediction.evaluation import predict
+from metagraph.session import load_inference_graph
+from prediction.chosen_model import with_model
 from prediction.request import PredictConfig
 
 meta, folder = sys.argv[1:]
@@ -91,18 +97,30 @@ def _softmax_over_rows(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return values
 
 
-MIXING: dict[str, tuple[Any, Any]] = {
+# What it computes, the same in NumPy, and what is named.
+MIXING: dict[str, tuple[Any, Any, str]] = {
     "batch norm in training mode": (
         _normalized,
         lambda x: (x - x.mean(axis=0)) / np.sqrt(x.var(axis=0) + 1e-4) + 1,
+        "FusedBatchNormV3 (FusedBatchNormV3) normalises over all axes of [?, 1, 1, 5] but the ch",
     ),
-    "moments by hand": (lambda x: x - tf.reduce_mean(x, axis=0), lambda x: x - x.mean(axis=0)),
-    "softmax over rows": (lambda x: tf.nn.softmax(x, axis=0), _softmax_over_rows),
-    "the row before": (lambda x: tf.cumsum(x, axis=0), lambda x: np.cumsum(x, axis=0)),
-    "the rows backwards": (lambda x: tf.reverse(x, [0]), lambda x: x[::-1]),
+    "moments by hand": (
+        lambda x: x - tf.reduce_mean(x, axis=0),
+        lambda x: x - x.mean(axis=0),
+        "Mean (Mean) goes over all rows; --use_moving_averages",
+    ),
+    "softmax over rows": (lambda x: tf.nn.softmax(x, axis=0), _softmax_over_rows, "(Softmax) goes"),
+    "a sum of rows": (
+        lambda x: x / tf.reduce_sum(tf.abs(x), axis=-2),
+        lambda x: x / np.abs(x).sum(axis=0),
+        "Sum (Sum) goes over all rows",
+    ),
+    "the row before": (lambda x: tf.cumsum(x, axis=0), lambda x: np.cumsum(x, axis=0), "(Cumsum)"),
+    "the rows backwards": (lambda x: tf.reverse(x, [0]), lambda x: x[::-1], "(ReverseV2) goes"),
     "the number of rows": (
         lambda x: x + tf.cast(tf.shape(x)[0], tf.float32),
         lambda x: x + np.float32(len(x)),
+        "as batch normalisation in training mode has it",
     ),
 }
 
@@ -112,17 +130,91 @@ MIXING: dict[str, tuple[Any, Any]] = {
 def test_a_graph_that_mixes_its_rows_is_said_and_runs_as_it_is(
     tmp_path: Path, caplog: Log, case: str, rows: int
 ) -> None:
-    build, expected = MIXING[case]
+    build, expected, named = MIXING[case]
     np.save(tmp_path / "x.npy", X[:rows])
     meta = saved(tmp_path, _rows(build)).path
     (found,) = outputs(tmp_path, meta, "y", input=[str(tmp_path / "x.npy")])
     np.testing.assert_allclose(found, expected(X[:rows]), rtol=1e-4, atol=1e-5)
-    assert "y:0: what a row gives depends on the rows beside it" in caplog.text
+    assert "y:0: what a row gives depends on the rows beside it, which run as they" in caplog.text
+    assert named in caplog.text
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda x: tf.reduce_mean(tf.stack([x, -x]), axis=0),
+        lambda x: tf.map_fn(lambda row: row / tf.reduce_sum(row), x),
+        lambda x: tf.transpose(tf.nn.softmax(tf.transpose(x), axis=0)),
+        lambda x: x - tf.reduce_mean(x, axis=1, keepdims=True),
+    ],
+    ids=range(4),
+)
+def test_what_leaves_rows_alone_is_not_named(
+    tmp_path: Path, build: Callable[[tf.Tensor], tf.Tensor]
+) -> None:
+    with control_flow(new=False):
+        meta = saved(tmp_path, _rows(build))
+    with load_inference_graph(meta, ["y:0"], ["x:0"]) as graph:
+        assert graph.mixing("y:0") == ""
+
+
+def _follows(kind: str, resource: bool) -> None:
+    """`y`, `x` normalised by its batch, which variables follow; it may wait for that."""
+    x = v1.placeholder(tf.float32, [None, 5], name="x")
+    initial = [np.arange(1, 6, dtype=np.float32) / size for size in (4, 2)]
+    kept = [
+        v1.get_variable(f"v{number}", initializer=value, use_resource=resource)
+        for number, value in enumerate(initial)
+    ]
+    if kind.startswith("Fused"):
+        given = {"scale": tf.ones([5]), "offset": tf.zeros([5]), "mean": [], "variance": []}
+        norm = getattr(tf.raw_ops, kind)(x=x[:, None, None], is_training=True, **given)
+        y, found = norm[0], norm[1:3]
+    else:
+        found = tf.nn.moments(x, [0])
+    pairs = [*zip(kept, found, strict=True)]
+    if kind == "weighted":
+        writes = [v1.assign(v, v * 0.9 + s * 0.1) for v, s in pairs]
+    else:
+        writes = [v1.assign_sub(v, (v - s) * 0.1) for v, s in pairs]
+    if not kind.startswith("Fused"):
+        with tf.control_dependencies(writes if kind == "waiting" else []):
+            y = (x - tf.identity(found[0])) / tf.sqrt(found[1] + 1e-4)
+    tf.reshape(y, [-1, 5], name="y")
+
+
+@pytest.mark.parametrize("resource", [False, True], ids=["reference", "handle"])
+@pytest.mark.parametrize(
+    "kind",
+    ["FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3", "moments", "weighted", "waiting"],
+)
+def test_the_averages_that_training_kept_are_taken(
+    tmp_path: Path, caplog: Log, kind: str, resource: bool
+) -> None:
+    meta = saved(tmp_path, lambda: _follows(kind, resource)).path
+    np.save(tmp_path / "x.npy", X)
+    given = {"input": [str(tmp_path / "x.npy")], "use_moving_averages": True}
+    mean, variance = (np.arange(1, 6, dtype=np.float32) / size for size in (4, 2))
+    for size in (None, 7):
+        (found,) = outputs(tmp_path, meta, "y", batch_size=size, **given)
+        np.testing.assert_allclose(
+            found, (X - mean) / np.sqrt(variance + 1e-4), rtol=1e-4, atol=1e-5
+        )
+    config = PartConfig(meta, "none.pb", outputs=("y",), use_moving_averages=True)
+    graph, _, difference = with_model(config, lambda file, _: freeze_and_compare(file, config))
+    assert difference == 0
+    assert not {n.op for n in graph.meta.graph_def.node} & {"Mean", "AssignSub", "Assign"}
+    assert "depends on the rows" not in caplog.text
+
+
+def test_averages_that_nobody_kept_are_not_taken(tmp_path: Path) -> None:
+    with refused("--use_moving_averages: .* keeps none"):
+        outputs(tmp_path, saved(tmp_path, _rows(tf.abs)).path, "y", use_moving_averages=True)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3])
 def test_large_rows_run_one_by_one(tmp_path: Path, caplog: Log, rows: int) -> None:
-    """So do they where the graph mixes them, or a lone image could not be told from two."""
+    """So do they where the graph mixes them, which is said of a lone one, too."""
     x = RNG.standard_normal((rows, 600, 600)).astype(np.float32)
     np.save(tmp_path / "x.npy", x)
 
@@ -137,7 +229,8 @@ def test_large_rows_run_one_by_one(tmp_path: Path, caplog: Log, rows: int) -> No
     assert "depend" not in caplog.text
     (found,) = outputs(tmp_path, meta, "mixed", input=given)
     np.testing.assert_allclose(found, x[:, 0] - x[:, 0].mean(axis=0), atol=1e-5)
-    assert ("mixed:0: what a row gives depends" in caplog.text) == (rows > 1)
+    assert "mixed:0: what a row gives depends" in caplog.text
+    assert "Mean (Mean) goes over all rows; --use_moving_averages" in caplog.text
 
 
 def _counting() -> None:

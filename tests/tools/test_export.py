@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 from PIL import Image
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 import finetune
 from cli.terminal import EXIT_FAILED, EXIT_USAGE
@@ -23,7 +24,7 @@ from prediction.evaluation import predict
 from prediction.request import PredictConfig, parse_shapes
 from tests.data.conftest import encode
 from tests.data.idx_files import write_mnist
-from tests.metagraph.made import saved
+from tests.metagraph.made import control_flow, saved
 from tests.prediction import stock
 from tests.test_thirdparty import every_entry
 from tests.tools.conftest import NAMES, Tool, document, refused
@@ -240,6 +241,26 @@ def test_a_shape_that_is_open_is_asked_for(tool: Tool, tmp_path: Path, to: str) 
     assert record["signatures"]["serving_default"]["outputs"]["y"]["shape"] == [None, 3]
 
 
+@pytest.mark.parametrize("to", ["onnx", "tflite"])
+def test_an_old_producer_s_shape_is_handed_on(tmp_path: Path, to: str) -> None:
+    def build() -> None:
+        x = v1.placeholder(tf.float32, [1, 8, None, 1], name="x")
+        tf.nn.conv2d(x, np.ones([5, 5, 1, 2], np.float32), 1, "SAME", name="y")
+
+    def make_older(proto: MetaGraphDef) -> None:
+        proto.graph_def.versions.producer = 21
+        for node in proto.graph_def.node:
+            for key in ("explicit_paddings", "dilations"):
+                node.attr.pop(key, None)
+            if node.op == "Placeholder":
+                node.attr["shape"].shape.Clear()
+
+    meta = saved(tmp_path, build).path
+    stock.edit_meta(Path(meta), make_older)
+    record = _export(meta, tmp_path, to, outputs=("y",))
+    assert record["signatures"]["serving_default"]["outputs"]["y"]["shape"] == (1, 8, None, 2)
+
+
 def test_shapes_are_parsed() -> None:
     found = parse_shapes(["x=?,3", "x:0=2", "y=", "a=b=?"])
     assert found == {"x": (None, 3), "x:0": (2,), "y": (), "a=b": (None,)}
@@ -249,6 +270,31 @@ def _gammas() -> None:
     """`y` [N], of a function that neither ONNX nor TFLite has."""
     x = v1.placeholder(tf.float32, [None], name="x")
     tf.add(tf.math.igamma(x, x + _bias()), 1.0, name="y")
+
+
+def _chooses_a_text() -> None:
+    x = v1.placeholder(tf.float32, [1], name="x")
+    texts = [tf.constant(text) for text in ("low", "high")]
+    tf.identity(tf.cond(tf.reduce_sum(x) > 0, lambda: texts[0], lambda: texts[1]), name="y")
+
+
+def _chooses_a_text_as_of_old() -> None:
+    with control_flow(new=False):
+        _chooses_a_text()
+
+
+def _loops_in_a_loop() -> None:
+    def inner(x: tf.Tensor) -> tf.Tensor:
+        return tf.while_loop(lambda i, _: i < 2, lambda i, x: (i + 1, x + i), [0.0, x])[1]
+
+    with control_flow(new=False):
+        x = v1.placeholder(tf.float32, [None], name="x") + _bias()
+        y = tf.while_loop(lambda i, _: i < 2, lambda i, x: (i + 1, inner(x)), [0.0, x])[1]
+        tf.identity(y, name="y")
+
+
+def _no_input() -> None:
+    tf.identity(_bias(), name="y")
 
 
 def _reads_a_file() -> None:
@@ -262,7 +308,11 @@ def _reads_a_file() -> None:
     [
         ("tflite", _gammas, "TFLite has no counterpart of Igamma"),
         ("onnx", _gammas, "ONNX has no counterpart of Igamma"),
-        ("tflite", _reads_a_file, "ReadFile.*--trust_graph"),
+        ("tflite", _chooses_a_text, "TFLite has no counterpart of StatelessIf of texts"),
+        ("tflite", _chooses_a_text_as_of_old, "TFLite has no counterpart of Merge, Switch of text"),
+        ("onnx", _loops_in_a_loop, r"tf2onnx cannot convert .*\(Enter, Exit\): Graph has cycles"),
+        ("onnx", _no_input, "y:0 follow from no input.*: export to saved_model or tflite"),
+        ("tflite", _reads_a_file, "ReadFile.*Cut it with --inputs at ReadFile:0 or.*--trust_graph"),
     ],
 )
 def test_operations_that_a_format_lacks_or_that_may_do_harm_are_named(

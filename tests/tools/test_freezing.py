@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -16,8 +16,10 @@ from errors import CheckpointError, ToolError
 from metagraph.description import RunnableGraph, TensorInfo
 from metagraph.meta import read_meta_graph
 from metagraph.safety import RANDOM_OPS, TimeLimit
+from metagraph.session import InferenceGraph
 from metagraph.variables import VARIABLE_OPS
 from models import blocks
+from prediction.chosen_model import with_model
 from tests.metagraph.made import saved
 from tests.prediction import stock
 from tools.folding import Known
@@ -41,7 +43,7 @@ Build = Callable[[tf.Tensor, tf.Variable], tf.Tensor]
 def frozen(meta: str, *outputs: str, **asked: Any) -> FrozenGraph:
     """The frozen graph, which is found to compute what the original does."""
     config = PartConfig(meta, "none.pb", outputs=outputs, **asked)
-    found, _, difference = freeze_and_compare(read_meta_graph(meta), config)
+    found, _, difference = with_model(config, lambda file, _: freeze_and_compare(file, config))
     assert difference == 0.0
     return found
 
@@ -286,6 +288,21 @@ def test_a_queue_is_cut_by_itself(tmp_path: Path) -> None:
     np.testing.assert_array_equal(value, ROWS[:, :2] * 3)
 
 
+def test_a_cut_has_the_shape_that_is_said(tmp_path: Path) -> None:
+    def build() -> None:
+        x = tf.nn.relu(v1.placeholder(tf.float32, name="x"), name="inner")
+        tf.matmul(
+            tf.reshape(x, [-1, 6]), v1.get_variable("w", [6, 2], use_resource=False), name="y"
+        )
+
+    found = frozen(
+        saved(tmp_path, build).path, "y", inputs=("inner",), shapes={"inner": (None, 2, 3)}
+    )
+    assert found.inputs["inner"].shape == (None, 2, 3)
+    (node,) = (node for node in found.meta.graph_def.node if node.op == "Placeholder")
+    assert [dim.size for dim in node.attr["shape"].shape.dim] == [-1, 2, 3]
+
+
 # Training switches and dropouts: off, gone, and the values as before.
 
 NOISE = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
@@ -456,6 +473,36 @@ def test_a_switch_that_is_asked_for_is_an_input(tmp_path: Path) -> None:
     assert run_alone(found.meta.graph_def, ["y:0"], {"on:0": True}) == [1]
 
 
+@pytest.mark.parametrize("shape", [[], [6]])
+@pytest.mark.parametrize("resource", [False, True], ids=["reference", "handle"])
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda x, s: x * (1.0 / s),
+        lambda x, s: (1.0 / s) * x,
+        lambda x, s: x / (s * 1.0),
+        lambda x, s: x * (s - 0.0) + (0.0 - s),
+        lambda x, s: x * (1.0 - s),
+        lambda x, s: x * tf.floor(1.0 + s),
+        lambda x, s: x * (s / s + 1.0),
+        lambda x, s: x * tf.cast(s > 0.5, tf.float32),
+        lambda x, s: x * (1.0 / s) * tf.cast(_drawn(x) >= 0.0, tf.float32),
+    ],
+    ids=range(9),
+)
+def test_a_variable_is_not_known_in_sums_products_and_quotients(
+    build: Build, resource: bool, shape: list[int], tmp_path: Path
+) -> None:
+    def graph() -> None:
+        x, initial = v1.placeholder(tf.float32, [None, 6], "x"), np.full(shape, 0.37, np.float32)
+        s = v1.get_variable("s", initializer=initial, use_resource=resource)
+        tf.identity(build(x, s), name="y")
+
+    meta = saved(tmp_path, graph).path
+    (value,) = run_alone(frozen(meta, "y").meta.graph_def, ["y:0"], {"x:0": NOISE})
+    np.testing.assert_allclose(value, stock.run(meta, ["y:0"], {"x:0": NOISE})[0], rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("build", "expected"),
     [
@@ -570,7 +617,7 @@ class _Asked(RunnableGraph):
 def _values(*infos: TensorInfo, **given: Array) -> list[Array]:
     """The first that are tried."""
     named = {f"{name}:0": value for name, value in given.items()}
-    return try_batches(_Asked(infos), named)[0]
+    return try_batches(cast(InferenceGraph, _Asked(infos)), named)[0]
 
 
 @pytest.mark.parametrize(
@@ -609,7 +656,51 @@ def test_they_are_the_same_each_time_and_the_first_refusal_is_the_reason() -> No
     assert not np.array_equal(first[0], first[1])
 
     with pytest.raises(CheckpointError, match=r"refused \(2, 3\)"):
-        try_batches(_Asked(infos, lambda x, _: f"refused {x.shape}"), {})
+        try_batches(cast(InferenceGraph, _Asked(infos, lambda x, _: f"refused {x.shape}")), {})
+
+
+@pytest.mark.parametrize(
+    ("shapes", "takes", "expected"),
+    [
+        (
+            [None],
+            lambda x: "" if x.shape == (2, 300) else "In[0]: [2,8], In[1]: [300,64]",
+            [(2, 300)],
+        ),
+        ([None], lambda x: "" if x.size == 784 else f"{x.size} values, not 784", [(784,)]),
+        ([(None, None)], lambda x: "" if len(x) == 77 else "takes 77 rows", [(77, 8)]),
+        ([(None, 9, 9), (77,)], lambda x, *_: "" if len(x) == 77 else "no", [(77, 9, 9), (77,)]),
+        ([(None,) * 4], lambda x: "" if x.shape[1] == 32 else "no", [(2, 32, 32, 32)]),
+        ([(None, 2000, 2000)], lambda *_: "", [(1, 2000, 2000)]),
+    ],
+)
+def test_sizes_are_found_in_few_small_trials(shapes: Any, takes: Any, expected: Any) -> None:
+    graph = _Asked([TensorInfo(f"{n}:0", tf.float32, s) for n, s in enumerate(shapes)], takes)
+    found, _ = try_batches(cast(InferenceGraph, graph), {})
+    assert [value.shape for value in found] == expected
+    assert len(graph.runs) <= 16
+    assert all(sum(value.nbytes for value in run) <= 16 << 20 for run in graph.runs)
+
+
+def test_the_trials_end_in_time_and_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, lines = iter(range(0, 10_000, 20)), list[float]()
+    monkeypatch.setattr("tools.freezing.time.monotonic", lambda: next(now))
+    for seconds, most in ((60, 4), (0, 64)):
+        graph = _Asked([TensorInfo("x:0", tf.float32, (None,) * 4)], lambda x: f"no: {x.shape}")
+        graph.time_limit = TimeLimit(seconds, lambda after, _: lines.append(after))
+        with pytest.raises(CheckpointError, match=r"no: \(2, 8, 8, 8\)"):
+            try_batches(cast(InferenceGraph, graph), {})
+        assert len(graph.runs) <= most
+    assert lines == [65, 0]  # Over all of them together.
+
+
+def test_one_integer_counts_the_rows_and_what_is_given_is_kept() -> None:
+    infos = [TensorInfo("ids:0", tf.int32, (None, 4)), TensorInfo("batch_size:0", tf.int64, ())]
+    assert _values(*infos)[1].tolist() == 2
+    ids = np.ones((5, 4), np.int32)
+    found = _values(*infos, ids=ids)
+    assert found[0] is ids
+    assert found[1].tolist() == 5
 
 
 def _feeds(folder: Path, build: Callable[[], tf.Tensor]) -> dict[str, Any]:
@@ -633,9 +724,14 @@ def test_sizes_and_limits_that_only_the_graph_knows_are_found(tmp_path: Path) ->
     assert not feeds["number:0"].any()
 
 
-def test_a_graph_that_takes_no_values_is_said(tmp_path: Path) -> None:
-    def build() -> tf.Tensor:
-        return tf.io.decode_png(v1.placeholder(tf.string, [], name="x"))
+def test_a_graph_that_takes_no_values_is_said_and_takes_given_ones(tmp_path: Path) -> None:
+    def build() -> None:
+        x, n = v1.placeholder(tf.float32, [None], "x"), v1.placeholder(tf.int32, [], "n")
+        tf.ensure_shape(tf.reshape(x, tf.stack([n, 3])), [5, 3], name="y")
 
-    with pytest.raises(ToolError, match=r"takes no values .*x:0 string \[\].*with --inputs"):
-        _feeds(tmp_path, build)
+    meta = saved(tmp_path, build).path
+    with pytest.raises(ToolError, match=r"takes no values .*x:0 float32 \[\?\], n:0 .*with --feed"):
+        frozen(meta, "y")
+    frozen(meta, "y", feed=["n=5", f"x={[0.5] * 15}"])
+    with pytest.raises(ToolError, match=r"--feed: v:0 is no input; there is x:0, n:0: cut it with"):
+        frozen(meta, "y", feed=["v=5"])

@@ -23,7 +23,7 @@ v1 = tf.compat.v1
 
 def _by_tensorflow(op: tf.Operation) -> dict[str, Any]:
     def tensor(found: tf.Tensor) -> dict[str, Any]:
-        shape = None if found.shape.rank is None else found.shape.as_list()
+        shape = None if found.shape.rank is None else tuple(found.shape.as_list())
         return {"name": found.name, "dtype": found.dtype.base_dtype.name, "shape": shape}
 
     def takers(output: tf.Tensor) -> list[tuple[str, int]]:
