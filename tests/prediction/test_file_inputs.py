@@ -284,7 +284,14 @@ ZEROS = np.zeros((2, SIZE, SIZE, 3), np.float32)
         (_file("", "a.tfrecord"), TEXTS, "has no rows"),
         (_folder(), IMAGES, "the folder is empty"),
         (_folder("train/a.png"), IMAGES, "no class train; its classes are ant, bee, cat"),
-        (_folder("a.png"), NUMBERS, r"images are for a tensor of shape \[\?, size, size, 3\]"),
+        *(
+            (
+                _folder("a.png"),
+                Target(info(tf.uint8, None, *sides), None, (), None),
+                "images are for",
+            )
+            for sides in [(), (30, None, 3), (30, 40, 3), (None, None, 4), (None, None)]
+        ),
         *(
             (make, GREYS._replace(image_shape=shape), message)
             for shape in (None, (4, 4, 3), (8, 2, 1))
