@@ -205,7 +205,7 @@ def test_folder_of_classes(make_folder: MakeFolder) -> None:
 
 
 LEFT = [".ipynb_checkpoints", "__MACOSX", "@eaDir", "$RECYCLE.BIN", "#recycle", "lost+found"]
-LEFT += ["System Volume Information", "__pycache__", ".git", "#snapshot#", ".Trash-1000"]
+LEFT += ["System Volume Information", "__pycache__", ".git", "#snapshot", ".Trash-1000"]
 
 
 def test_what_others_leave_is_no_class_and_no_image(make_folder: MakeFolder) -> None:

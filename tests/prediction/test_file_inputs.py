@@ -76,6 +76,8 @@ def test_npz_as_others_name_its_arrays(tmp_path: Path, images: Any, said: list[s
         np.testing.assert_array_equal(opened.labels, labels[:, 0])
         assert f"a.npz: the rows are {[*arrays][-2]}, and their labels" in said.pop(0)
         said.clear()
+    both = write_npz(tmp_path / "a.npz", X=images, x=images[::-1], y=labels)
+    np.testing.assert_array_equal(_read(both, IMAGES), images * SCALE)
 
 
 @pytest.mark.parametrize("stream_bytes", [1, 2**28])
