@@ -17,6 +17,10 @@ class CheckpointError(UserError):
     """A checkpoint is wrong, or not there."""
 
 
+class DamagedError(CheckpointError):
+    """Files of a checkpoint are damaged, or some are missing; another one may be good."""
+
+
 class NotInstalledError(CheckpointError):
     """Only TensorFlow can tell, and it is not installed."""
 

@@ -224,9 +224,12 @@ def is_utf8(name: str) -> bool:
 
 
 def names_in(path: str) -> list[str]:
-    """As `listed`, without what is not UTF-8 and so no checkpoint's; or a CheckpointError."""
+    """As `listed`, without what is no checkpoint's; or a CheckpointError.
+
+    That is what is not UTF-8, and `._name`, where a Mac keeps what it says of a file.
+    """
     try:
-        return [*filter(is_utf8, listed(path))]
+        return [name for name in listed(path) if is_utf8(name) and not name.startswith("._")]
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
 

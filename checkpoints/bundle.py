@@ -5,25 +5,27 @@ files its values are. Everything here is a stranger's until it is checked: block
 checksums, and sizes are compared with the files before memory is taken.
 
 Formats: `tensorflow/core/util/tensor_bundle/tensor_bundle.cc`,
-`tensorflow/core/protobuf/tensor_bundle.proto`.
+`tensorflow/core/protobuf/tensor_bundle.proto`; the numbers of dtypes:
+`tensorflow/core/framework/types.proto`.
 """
 
 import itertools
 import math
 import struct
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple, TypeAlias
 
 import google_crc32c
+import ml_dtypes
 import numpy as np
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from checkpoints import index_table
-from checkpoints.dtypes import MOST_NUMBER, STRING, DType, as_dtype, dtype_of
 from checkpoints.naming import DATA_SUFFIX, INDEX_SUFFIX
-from errors import CheckpointError
+from errors import DamagedError
 from file_io import HEAD_BYTES, kind_of, opened, read_bounded
 
 _MAX_RANK = 254
@@ -31,6 +33,102 @@ _MAX_ELEMENTS = 2**63 - 1
 _MAX_SHARDS = 100_000  # A file's name has five digits for its number.
 _VERSION = 1
 Fields: TypeAlias = dict[int, list[Any]]
+
+# The dtypes of TensorFlow, by their numbers in files.
+
+_NAMES = (
+    *("", "float32", "float64", "int32", "uint8", "int16", "int8", "string", "complex64", "int64"),
+    *("bool", "qint8", "quint8", "qint32", "bfloat16", "qint16", "quint16", "uint16"),
+    *("complex128", "float16", "resource", "variant", "uint32", "uint64", "float8_e5m2"),
+    *("float8_e4m3fn", "float8_e4m3fnuz", "float8_e4m3b11fnuz", "float8_e5m2fnuz", "int4"),
+    *("uint4", "int2", "uint2", "float4_e2m1fn"),
+)
+MOST_NUMBER = len(_NAMES) - 1
+_OBJECTS = ("string", "resource", "variant")
+_FIRST_REFERENCE = 100  # The number of a reference is that of its dtype and this.
+
+
+class DType(str):
+    """The name of a dtype, such as `float32`, which says of it what a `tf.DType` does.
+
+    TensorFlow takes it for a dtype, and it equals the tf.DType of that name; its hash is another.
+    """
+
+    name: str  # The name alone.
+    is_floating: bool
+    is_complex: bool
+    is_integer: bool  # And not quantized.
+    is_bool: bool
+
+    def __new__(cls, name: str) -> "DType":
+        """Tells its kind by its name."""
+        self = super().__new__(cls, name)
+        self.name = str(name)
+        self.is_floating = name.startswith(("float", "bfloat"))
+        self.is_complex = name.startswith("complex")
+        self.is_integer = name.startswith(("int", "uint"))
+        self.is_bool = name == "bool"
+        return self
+
+    @property
+    def as_datatype_enum(self) -> int:
+        """Its number in a file."""
+        return _NAMES.index(self)
+
+    @property
+    def as_numpy_dtype(self) -> np.dtype[Any]:
+        """NumPy's type of its values; of texts and handles, objects."""
+        return _numpy_dtype(self.removesuffix("_ref"))
+
+    @property
+    def size(self) -> int:
+        """The bytes of a value in memory; 0 where they differ from value to value."""
+        return 0 if self in _OBJECTS else self.as_numpy_dtype.itemsize
+
+    @property
+    def min(self) -> int | float:
+        """The least value of a number."""
+        return self._limits.min  # type: ignore[no-any-return]
+
+    @property
+    def max(self) -> int | float:
+        """The greatest value of a number."""
+        return self._limits.max  # type: ignore[no-any-return]
+
+    @property
+    def _limits(self) -> Any:
+        return (ml_dtypes.iinfo if self.is_integer else ml_dtypes.finfo)(self.as_numpy_dtype)
+
+
+STRING, RESOURCE, VARIANT = map(DType, _OBJECTS)
+
+
+def as_dtype(number: int) -> DType:
+    """The dtype of a number in a file, a reference's with `_ref` at its end; or a TypeError."""
+    is_reference = number > _FIRST_REFERENCE
+    value = number - _FIRST_REFERENCE if is_reference else number
+    if not 0 < value <= MOST_NUMBER:
+        raise TypeError(f"there is no dtype {number}")
+    return DType(_NAMES[value] + "_ref" * is_reference)
+
+
+def dtype_of(array: np.ndarray[Any, Any]) -> DType:
+    """The dtype of an array's values; objects are texts."""
+    if array.dtype.names:
+        return DType(array.dtype.names[0])
+    return STRING if array.dtype.kind == "O" else DType(array.dtype.name)
+
+
+@cache
+def _numpy_dtype(name: str) -> np.dtype[Any]:
+    if name in _OBJECTS:
+        return np.dtype(object)
+    if name.lstrip("u").startswith("q"):  # Quantized: a field of its name, as TensorFlow has it.
+        return np.dtype([(name, name.replace("q", ""))])
+    return np.dtype(getattr(ml_dtypes, name, name))
+
+
+# What an index says.
 
 
 class VariableSpec(NamedTuple):
@@ -72,7 +170,7 @@ class Index(NamedTuple):
 
 
 def read_index(path: str) -> Index:
-    """Reads an `.index` file; CheckpointError where it is damaged or an entry makes no sense."""
+    """Reads an `.index` file; DamagedError where it is damaged or an entry makes no sense."""
     content = read_bounded(path, index_table.MAX_BYTES)
     try:
         table = index_table.table_entries(content)
@@ -87,8 +185,8 @@ def read_index(path: str) -> Index:
         return Index(num_shards, bool(last_of(header, 2, 0)), entries)
     except (ValueError, IndexError, TypeError, DecodeError, struct.error) as error:
         if kind := kind_of(content[:HEAD_BYTES]):
-            raise CheckpointError(f"{path} is no index of a checkpoint: it is {kind}") from error
-        raise CheckpointError(
+            raise DamagedError(f"{path} is no index of a checkpoint: it is {kind}") from error
+        raise DamagedError(
             f"{path.removesuffix(INDEX_SUFFIX)} is damaged: its index cannot be read: {error}"
         ) from error
 

@@ -4,12 +4,14 @@ All follows from what the folder holds, not from what a process remembers. The f
 names them, by which `tf.train.latest_checkpoint` finds the newest.
 """
 
+import difflib
 import math
 import ntpath
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from absl import logging
@@ -17,10 +19,12 @@ from google.protobuf import text_encoding
 
 import file_io
 from checkpoints import lock, manifest, naming
-from errors import CheckpointError
+from errors import CheckpointError, first_few, nearest_names
 
 _SECONDS_PER_HOUR = 3600.0
 _MAX_STATE_BYTES = 1 << 20
+_OF_ONE_COPY = 1.0  # Seconds between files that were copied at once.
+_MOST_NAMED = 10
 
 
 def files_by_step(folder: str) -> dict[int, set[str]]:
@@ -52,6 +56,59 @@ def is_whole(folder: str, step: int) -> bool:
     return expected <= files_by_step(folder).get(step, set())
 
 
+def own_names(folder: str) -> list[str]:
+    """The names of a folder's files but for copies, which are said and left alone."""
+    names = file_io.names_in(folder)
+    known = {*names}
+    copies = [name for name in names if naming.is_copy(name, known)]
+    if copies:
+        logging.info("left alone in %s, as copies: %s", folder, first_few(copies, _MOST_NAMED))
+    return [name for name in names if name not in copies]
+
+
+def runs_by_age(folder: str, names: Collection[str]) -> list[tuple[float, list[str]]]:
+    """The checkpoints of each run, by rising step, and when one was last written; the newest last.
+
+    Those of one run are `model.ckpt-<step>`; ours, `my-model-<step>`, come after all others.
+    """
+    runs = defaultdict[tuple[str, bool], list[tuple[int, str]]](list)
+    for name in names:
+        stem, step = naming.stem_and_step(name)
+        runs[stem, step is None].append((step or 0, name))
+    timed = []
+    for run in runs.values():
+        sorted_names = [name for _, name in sorted(run)]
+        age = max(_written(folder, name) for name in sorted_names) if len(runs) > 1 else 0.0
+        timed.append((_is_ours(sorted_names[0]), age, sorted_names))
+    return [(age, run) for _, age, run in sorted(timed)]
+
+
+def newest_of(folder: str, names: Collection[str]) -> list[str]:
+    """The newest of some checkpoints in a folder; several, one of each run, where nothing tells.
+
+    Within a run the step decides. Of several runs it is the one of which the state file names a
+    checkpoint, or that was written last: files that were copied within a second do not tell.
+    """
+    runs = runs_by_age(folder, [name for name in names if _is_ours(name)] or names)
+    if len(runs) > 1:
+        named = named_checkpoint(os.path.join(folder, naming.STATE_FILE))
+        late = [run for run in runs if runs[-1][0] - run[0] < _OF_ONE_COPY]
+        runs = [run for run in runs if named in run[1]] or late
+    return [run[-1] for _, run in runs]
+
+
+def _is_ours(name: str) -> bool:
+    return naming.split_name(name + naming.MANIFEST_SUFFIX) is not None
+
+
+def _written(folder: str, name: str) -> float:
+    """When a checkpoint was written, in seconds since 1970: its index last of all its values."""
+    for suffix in (naming.INDEX_SUFFIX, "", naming.META_SUFFIX):
+        with suppress(OSError):
+            return file_io.stat(os.path.join(folder, name + suffix)).changed
+    return 0.0
+
+
 def remains(folder: str) -> list[str]:
     """The files of variables whose checkpoint is lost: its `.index` and its manifest are gone."""
     return [
@@ -74,6 +131,64 @@ def explain_if_gone(error: CheckpointError, file: str, flag: str = "--meta") -> 
         f"{file} is not there, or was deleted while it was read, as those that train do with older "
         f"checkpoints; the newest is {newest} ({flag}={folder or '.'} always reads the newest)"
     )
+
+
+# What a path stands for.
+
+
+def find_variables(path: str) -> str:
+    """The prefix of the checkpoint that `path` stands for: of a folder, the newest in it.
+
+    CheckpointError where there is none, or a folder does not say which of several is the newest.
+    """
+    prefix = naming.prefix_of(path)
+    place, base = os.path.split(prefix)
+    parts = file_io.names_in(place) if file_io.is_folder(place or ".") else []
+    # A base may be empty, as that of `model/.index`; of `model/` it is the folder that is meant.
+    if (base or path != prefix) and base + naming.INDEX_SUFFIX in parts:
+        return prefix
+    if file_io.is_folder(path):
+        return _newest_in(path)
+    if base and any(name == base or naming.prefix_of(name) == base for name in parts):
+        return prefix
+    near = beside(prefix, (naming.INDEX_SUFFIX,))
+    raise CheckpointError(f"--ckpt={path}: there is no {prefix}{naming.INDEX_SUFFIX}{near}")
+
+
+def _newest_in(path: str) -> str:
+    names = own_names(path)
+    if any(name in names for name in naming.SAVED_MODEL_FILES):
+        return os.path.join(path, naming.SAVED_MODEL_VARIABLES)
+    if steps := usable_steps(path):
+        return naming.checkpoint_prefix(path, steps[-1])
+    found = newest_of(path, [naming.prefix_of(n) for n in names if n.endswith(naming.INDEX_SUFFIX)])
+    if len(found) == 1:
+        return os.path.join(path, found[0])
+    what = f"several checkpoints; name one: {first_few(found, _MOST_NAMED)}"
+    raise CheckpointError(f"--ckpt={path}: it holds {what if found else 'no checkpoint'}")
+
+
+def graph_path(prefix: str) -> str | None:
+    """The file of a checkpoint's graph: its `.meta`, or that of the SavedModel that it is of."""
+    paths = [prefix + naming.META_SUFFIX]
+    above = prefix.removesuffix(naming.SAVED_MODEL_VARIABLES)
+    if above != prefix:
+        paths += [os.path.join(above, name) for name in naming.SAVED_MODEL_FILES]
+    return next((path for path in paths if file_io.exists(path)), None)
+
+
+def beside(path: str, suffixes: Sequence[str]) -> str:
+    """The end of an error line over a missing path: what its folder has of these suffixes."""
+    place, name = os.path.split(path.rstrip("/"))
+    if not file_io.is_folder(place or "."):
+        return f": there is no folder {place}"
+    names = file_io.names_in(place)
+    files = [other for other in names if other.endswith(tuple(suffixes))]
+    near = sorted(files, key=lambda other: -difflib.SequenceMatcher(None, other, name).ratio())
+    if not name.endswith(tuple(suffixes)):  # It may have been a folder.
+        folders = [other for other in names if file_io.is_folder(os.path.join(place, other))]
+        near += nearest_names(name, folders)
+    return f"; beside it there is {first_few(near, _MOST_NAMED)}" if near else ""
 
 
 # Deleting; whatever the file system refuses is raised as OSError.

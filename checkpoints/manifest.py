@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import file_io
 from checkpoints import naming
-from errors import CheckpointError, LaterVersionError, reason
+from errors import CheckpointError, DamagedError, LaterVersionError, reason
 
 _FORMAT = 1
 # Small enough to stay in a processor's cache, and for the allocator to hand out again: fresh pages
@@ -97,7 +97,7 @@ def read(folder: str, step: int) -> Manifest | None:
         manifest = _decode(content)
     except OSError as error:
         raise CheckpointError(f"{name} cannot be read: {reason(error)}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RuntimeError) as error:
         raise CheckpointError(f"{name} is damaged: {error}") from error
     except LaterVersionError as error:
         raise LaterVersionError(
@@ -181,4 +181,4 @@ def verify_checkpoint(prefix: str, suffixes: Sequence[str] = naming.CONTENT_SUFF
         try:
             verify_files(os.path.dirname(prefix), found, suffixes)
         except CheckpointError as error:
-            raise CheckpointError(f"{prefix} cannot be used: {error}") from error
+            raise DamagedError(f"{prefix} cannot be used: {error}") from error

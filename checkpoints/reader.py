@@ -4,30 +4,47 @@ Also how they lie in its files, and the newest checkpoint of a folder that fits 
 format, V2, is read without TensorFlow; that of 2016, V1, only TensorFlow reads.
 """
 
+import functools
 import math
 import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging
+from google.protobuf.message import DecodeError
 
 import file_io
-from checkpoints import manifest, naming
-from checkpoints.bundle import Entry, VariableSpec, read_index, read_values, slice_key
-from checkpoints.dtypes import DType, as_dtype
-from checkpoints.folder import usable_steps
+from checkpoints import bundle, manifest, naming
+from checkpoints.bundle import (
+    DType,
+    Entry,
+    VariableSpec,
+    as_dtype,
+    read_index,
+    read_values,
+    slice_key,
+)
+from checkpoints.folder import find_variables, graph_path, usable_steps
 from checkpoints.manifest import Manifest
-from checkpoints.naming import INDEX_SUFFIX
-from errors import CheckpointError, LaterVersionError, NotInstalledError, first_few, reason
+from checkpoints.naming import INDEX_SUFFIX, OBJECT_SUFFIX, SAVED_MODEL_VARIABLES
+from errors import (
+    CheckpointError,
+    DamagedError,
+    LaterVersionError,
+    NotInstalledError,
+    first_few,
+    reason,
+)
 
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})")
 # The format V1 compresses its values with Snappy (at most 64 bytes out of 3) and writes integers in
 # as little as one byte out of eight.
 _MAX_RATIO_OF_V1 = 256
+OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # The key of what says which objects it is of.
 # The key of a slice: a zero byte, the tensor's name, and an end before its starts and lengths.
 _OF_A_SLICE, _END_OF_NAME = b"\0", b"\0\1"
 Array = np.ndarray[Any, Any]
@@ -36,22 +53,29 @@ Array = np.ndarray[Any, Any]
 class CheckpointReader:
     """The checkpoint at a prefix, in the format `version`, `V1` or `V2`.
 
-    `files` are the paths of those that hold values, by rising number, and `sizes` their bytes. By
-    key there are the `shapes` and `dtypes` of whole tensors, and the entries of the `index`, which
-    is empty in the format V1.
+    A SavedModel without variables has none, of the format `none`. `files` are the paths of those
+    that hold values, by rising number, and `sizes` their bytes. By key there are the `shapes` and
+    `dtypes` of whole tensors, and the entries of the `index`, which is empty in the format V1.
     """
 
     def __init__(self, prefix: str) -> None:
         """Reads no value yet; CheckpointError where a file is missing or damaged."""
         self.prefix = prefix
         self.index: Mapping[bytes, Entry] = {}
+        self.shapes: dict[str, list[int]] = {}
+        self.dtypes: dict[str, DType] = {}
+        self.files: Sequence[str] = ()
+        self.sizes: Sequence[int] = ()
         self._is_big_endian = False
         self._old: _OldReader | None = None
         folder, base = os.path.split(prefix)
-        names = set(file_io.names_in(folder))
+        is_bare = prefix.endswith(SAVED_MODEL_VARIABLES) and graph_path(prefix) is not None
+        names = set(file_io.names_in(folder) if file_io.is_folder(folder) or not is_bare else ())
         if base + INDEX_SUFFIX in names:
             self.version = "V2"
             self._open(f"{base}.data", names)
+        elif is_bare and not names:
+            self.version = "none"
         else:
             self.version = "V1"
             self._open_old(base, names)
@@ -60,7 +84,7 @@ class CheckpointReader:
         """Reads the index of a checkpoint whose data files' names begin with `stem`."""
         shards = _shards(self.prefix, stem, names)
         if not shards:
-            raise CheckpointError(
+            raise DamagedError(
                 f"{self.prefix}.index is there, its data file {self.prefix}.data-00000-of-00001 is "
                 "missing"
             )
@@ -68,14 +92,14 @@ class CheckpointReader:
         found = read_index(self.prefix + INDEX_SUFFIX)
         tails = [f"-{n:05d}-of-{found.num_shards:05d}" for n in range(found.num_shards)]
         if missing := [tail for tail in tails if stem + tail not in names]:
-            raise CheckpointError(f"{self.prefix}.data{missing[0]} is missing")
+            raise DamagedError(f"{self.prefix}.data{missing[0]} is missing")
         self._look_at([f"{self.prefix}.data{tail}" for tail in tails])
         self.index, self._is_big_endian = found.entries, found.is_big_endian
         whole = {k: entry for k, entry in self.index.items() if not k.startswith(_OF_A_SLICE)}
         try:
             by_name = {key.decode(): entry for key, entry in whole.items()}
         except UnicodeDecodeError as error:
-            raise CheckpointError(f"{self.prefix} is damaged: a name in it is no UTF-8") from error
+            raise DamagedError(f"{self.prefix} is damaged: a name in it is no UTF-8") from error
         self.shapes = {key: list(entry.shape) for key, entry in by_name.items()}
         self.dtypes = {key: as_dtype(entry.dtype) for key, entry in by_name.items()}
 
@@ -88,9 +112,13 @@ class CheckpointReader:
             tail = shards[0].replace("00000", "?????", 1)
             self._look_at([f"{self.prefix}{shard}" for shard in shards])
         else:
+            newest, place = "", os.path.dirname(self.prefix) or "."
+            if not any(name.startswith(f"{base}.data") for name in names):
+                with suppress(CheckpointError):
+                    newest = f"; the newest beside it is --ckpt={find_variables(place)}"
             raise CheckpointError(
                 f"{self.prefix} has no variables: expected {self.prefix}.index and "
-                f"{self.prefix}.data-00000-of-00001"
+                f"{self.prefix}.data-00000-of-00001{newest}"
             )
         with self._one_line():
             self._old = _OldReader(self.prefix, tail)
@@ -127,7 +155,7 @@ class CheckpointReader:
     def check_place(self, entry: Entry) -> None:
         """CheckpointError where an entry's values are not inside of the file that it names."""
         if entry.shard_id >= len(self.files):
-            raise CheckpointError(f"{self.prefix} is damaged: it has no shard {entry.shard_id}")
+            raise DamagedError(f"{self.prefix} is damaged: it has no shard {entry.shard_id}")
         end = entry.offset + entry.size
         if self.sizes[entry.shard_id] < end:
             raise self._damage(
@@ -137,7 +165,7 @@ class CheckpointReader:
 
     def read(self, key: str) -> Array:
         """The value of a tensor that there is; CheckpointError where it is damaged."""
-        with self._one_line():
+        with self._one_line(f"{key}: "):
             if self._old is not None:
                 return self._old.read(key)
             entry = self.index[key.encode()]
@@ -176,21 +204,45 @@ class CheckpointReader:
         return value
 
     @contextmanager
-    def _one_line(self) -> Iterator[None]:
+    def _one_line(self, of_what: str = "") -> Iterator[None]:
         """Makes a CheckpointError of what is raised where values make no sense."""
         try:
             yield
         except (ValueError, IndexError) as error:
-            raise self._damage(str(error)) from error
+            raise self._damage(f"{of_what}{error}") from error
         except OSError as error:
             raise CheckpointError(f"{self.prefix} cannot be read: {reason(error)}") from error
 
-    def _damage(self, line: str) -> CheckpointError:
+    def _damage(self, line: str) -> DamagedError:
         """What to say of values that make no sense: that they are none, where they look so."""
         for file in self.files:
             if kind := file_io.kind_of(file_io.read_head(file, file_io.HEAD_BYTES)):
-                return CheckpointError(f"{file} holds no values: it is {kind}")
-        return CheckpointError(f"{self.prefix} is damaged: {line}")
+                return DamagedError(f"{file} holds no values: it is {kind}")
+        return DamagedError(f"{self.prefix} is damaged: {line}")
+
+    @functools.cached_property
+    def names(self) -> Mapping[str, str]:
+        """Name -> key, one for each tensor: the key itself, or in a checkpoint of objects another.
+
+        That is the variable's, or where several have it the path of its object; what tells of the
+        objects is left out. Format: `tensorflow/core/protobuf/trackable_object_graph.proto`.
+        """
+        named = defaultdict[str, set[str]](set)
+        try:
+            graph = self.read(OBJECT_GRAPH).item() if OBJECT_GRAPH in self.shapes else b""
+            for node in bundle.fields_of(graph).get(1, ()):
+                for attribute in map(bundle.fields_of, bundle.fields_of(node).get(2, ())):
+                    name, key = (bundle.last_of(attribute, n, b"").decode() for n in (2, 3))
+                    named[name].add(key)
+        except (DecodeError, TypeError, ValueError) as error:
+            raise self._damage(f"{OBJECT_GRAPH}: {error}") from error
+        own = {key: name for name, (key, *others) in named.items() if name and not others}
+        found: dict[str, str] = {}
+        for key in self.shapes:
+            name = own.get(key, key.removesuffix(OBJECT_SUFFIX))
+            if key != OBJECT_GRAPH:
+                found[key if name in found else name] = key
+        return found
 
 
 class _OldReader:
@@ -254,7 +306,7 @@ def _shards(prefix: str, stem: str, names: Collection[str]) -> list[str]:
     _, of = found[-1]
     missing = [n for n in range(int(of)) if (f"{n:05d}", of) not in found]
     if missing:
-        raise CheckpointError(f"{prefix} lacks shard {missing[0]:05d} of its {int(of)} data files")
+        raise DamagedError(f"{prefix} lacks shard {missing[0]:05d} of its {int(of)} data files")
     return [f"-{number:05d}-of-{of}" for number in range(int(of))]
 
 

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -102,18 +102,20 @@ class Supervisor:
         self._is_child = False
         self._terminal: TextIO | None = None
 
-    def start(self, memory_limit_mb: int | None) -> None:
+    def start(self, memory_limit_mb: int | None) -> list[int]:
         """Forks, and returns in the child only: the parent exits when the child has ended.
 
         The child may allocate `memory_limit_mb` MiB; 0 is no limit, None what memory there is.
-        Raises OSError where the system starts no further process.
+        Returns what `exit_at_signals` does. Raises OSError where the system starts no further
+        process.
         """
         if hasattr(os, "fork"):
             self._fork()
         if self._is_child and memory_limit_mb != 0:
             limit_memory(memory_limit_mb << 20 if memory_limit_mb else available_bytes())
         if self._needs_less is not None or not self._waits_for_stop:
-            exit_at_signals()  # What reads a model may have temporary files.
+            return exit_at_signals()  # What reads a model may have temporary files.
+        return []
 
     def _fork(self) -> None:
         flush_streams()
@@ -287,10 +289,10 @@ def _run(
             # Of damaged metadata in an image, whose pixels are told of where they are damaged.
             warnings.filterwarnings("ignore", module=r"PIL\.")
             if supervisor is None:
-                exit_at_signals()
+                came = exit_at_signals()
             else:
-                supervisor.start(line.values[MEMORY_FLAG].value if is_limited else 0)
-            sys.exit(main(line.read({"end_after": supervisor and supervisor.end_after})))
+                came = supervisor.start(line.values[MEMORY_FLAG].value if is_limited else 0)
+            _exit(main, line.read({"end_after": supervisor and supervisor.end_after}), came)
     except BrokenPipeError:
         # The reader of our output has gone (`predict.py | head`): nobody is left to be told.
         sys.exit(EXIT_FAILED)
@@ -306,6 +308,15 @@ def _run(
         exit_with_error(str(error), EXIT_FAILED)
     finally:
         end_at_signals()
+
+
+def _exit(main: Callable[[Any], int | None], request: Any, came: Sequence[int]) -> NoReturn:
+    """Exits as `main` does; where a signal `came`, with its code, whatever was raised since."""
+    try:
+        sys.exit(main(request))
+    finally:
+        if came:
+            sys.exit(128 + came[0])
 
 
 def _take(line: CommandLine) -> None:

@@ -33,13 +33,20 @@ def end_at_signals(words: str = "") -> None:
         signal.signal(number, end)
 
 
-def exit_at_signals() -> None:
-    """From now on the first signal raises SystemExit, and none disturbs the tidying up."""
+def exit_at_signals() -> list[int]:
+    """From now on the first signal raises SystemExit, and none disturbs the tidying up.
+
+    It is also put into the list that is returned: C++ that the exit comes upon while it makes an
+    error for Python raises another one in its place.
+    """
+    came: list[int] = []
 
     def exit_once(number: int, _: object) -> None:
+        came.append(number)
         for other in stop_signals():
             signal.signal(other, lambda *_: None)
         sys.exit(128 + number)
 
     for number in stop_signals():
         signal.signal(number, exit_once)
+    return came

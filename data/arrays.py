@@ -54,7 +54,7 @@ def _check_size(num_bytes: int, max_bytes: int, name: str) -> None:
 
 _SUFFIX = ".npy"
 _MAX_HEADER_BYTES = 1 << 16  # NumPy takes 10,000 characters.
-_ZIP_START = b"PK\x03\x04"
+_ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")  # The latter, of an archive of nothing.
 # Other methods unpack a block of any length at once.
 _BOUNDED_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED = 1
@@ -100,7 +100,7 @@ def read_npz(
     missing, an array is of objects, or all of them together take more than max_bytes, unpacked.
     """
     with _open(path) as stream:
-        if stream.read(len(_ZIP_START)) != _ZIP_START:
+        if stream.read(len(_ZIP_STARTS[0])) not in _ZIP_STARTS:
             raise DataError(f"{path}: is no .npz file (a zip archive of arrays, see np.savez)")
         with zipfile.ZipFile(stream) as archive:
             members = {

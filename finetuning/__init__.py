@@ -1,6 +1,6 @@
 """What finetune.py is made of; here, what a fine-tuning is asked for."""
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
 from cli.fields import (
@@ -14,7 +14,7 @@ from cli.fields import (
     is_normal_float32,
     nested,
 )
-from prediction.request import Limits, trust_graph
+from prediction.request import ModelConfig, trust_graph
 from training.config import Additions, DataConfig, Length, RunConfig, exclude
 
 DEFAULT_STEPS = 200
@@ -50,11 +50,12 @@ class BaseRequest:
         many=REPEATED,
         check=Check(lambda texts: all(text.find("=") > 0 for text in texts), "must be name=value"),
     )
+    _: KW_ONLY
     trust_graph: bool = trust_graph()
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneConfig(BaseRequest, DataConfig, Length, Additions, Limits):
+class FinetuneConfig(BaseRequest, DataConfig, Length, Additions, ModelConfig):
     """What a run of finetune.py is asked for."""
 
     GROUP: ClassVar = "training"
@@ -68,13 +69,6 @@ class FinetuneConfig(BaseRequest, DataConfig, Length, Additions, Limits):
         ),
     )
 
-    meta: str = flag(
-        "The model to build on: the .meta file of a checkpoint, another of its files or their "
-        "prefix, a folder for its newest checkpoint, a frozen graph, or a SavedModel's folder.",
-        path=True,
-        positional=True,
-        group="model",
-    )
     run: RunConfig = nested(RunConfig, without=("init_from",), ckpt_dir="finetuned")
     head: str = flag(
         "The new layer: dense on the flattened tensor, or for maps [N,H,W,C] a 1x1 convolution and "

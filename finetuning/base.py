@@ -24,6 +24,7 @@ from metagraph.importing import import_graph, tensor_of
 from metagraph.meta import node_of
 from metagraph.safety import RANDOM_OPS
 from metagraph.session import free_among, free_scope, placeholder
+from metagraph.usage import mixing
 from metagraph.variables import RESOURCE_VARIABLE
 from models import blocks
 from models.blocks import PLAIN, ModelGraph, Part, Recipe
@@ -278,6 +279,8 @@ def build(
     graph = tf.Graph()
     with graph.as_default():
         base = import_base(plan, shape, offset, seed)
+        if mixed := mixing([base.images], base.features):
+            logging.warning("%s: each image's depend on the others': %s", plan.tensor, mixed)
         features = _features(plan, base, kind)
         labels = tf.compat.v1.placeholder(tf.int64, [shape[0]], name="y_")
         with tf.compat.v1.variable_scope(free_among(plan.needed.names, _HEAD_SCOPE)):

@@ -12,31 +12,31 @@ import tensorflow as tf
 from absl import logging
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
-from tensorflow.core.framework.variable_pb2 import VariableDef
 
 from checkpoints.reader import CheckpointReader
 from errors import CheckpointError, TrainingError, first_few
 from finetuning import BaseRequest
 from metagraph.description import Model, TensorInfo, format_shape
 from metagraph.graph import SubGraph, data_inputs, sub_graph
-from metagraph.meta import (
-    INPUT_OPS,
-    PLACEHOLDERS,
-    MetaGraphFile,
-    node_of,
-    variable_definitions,
-)
-from metagraph.model import read_model
-from metagraph.safety import PURE, check_operations, offenders
+from metagraph.meta import INPUT_OPS, PLACEHOLDERS, MetaGraphFile, node_of
+from metagraph.model import handed_out, read_model
+from metagraph.safety import check_operations, offenders
 from metagraph.session import describe_tensors
 from metagraph.tables import with_tables
 from metagraph.usage import Role, RoleFinder, off_value
-from metagraph.variables import VARIABLE_OPS, Variable, trainable_names, variable_of
+from metagraph.variables import (
+    VARIABLE_OPS,
+    Variable,
+    initial_tensors,
+    trainable_names,
+    variable_of,
+)
 from prediction.plan import Feed, feed_value
 
 STEP = "global_step"
 _UPDATES = "update_ops"
 _MAX_NAMED = 10
+_FREEZE = "Build on what tools.freeze cuts with --inputs at {}"
 
 
 class Setting(NamedTuple):
@@ -79,14 +79,14 @@ class BasePlan(NamedTuple):
         return variable_of(self.meta, self.meta.nodes[STEP])
 
 
-def plan_base(meta: MetaGraphFile, request: BaseRequest) -> BasePlan:
+def plan_base(meta: MetaGraphFile, request: BaseRequest, model: Model | None = None) -> BasePlan:
     """Finds the part, what is fed to it, and what becomes of its variables.
 
     Raises:
       CheckpointError: there is no such tensor, or the graph is damaged or not to be trusted.
       PredictionError, TrainingError: the part needs more than it can get, or a flag does not fit.
     """
-    tensor, model = meta.tensor_name(request.tensor), read_model(meta)
+    tensor, model = meta.tensor_name(request.tensor), model or read_model(meta)
     whole = sub_graph(meta, [tensor])
     rows = _rows(meta, tensor, whole, model)
     settings = find_settings(
@@ -105,10 +105,10 @@ def plan_base(meta: MetaGraphFile, request: BaseRequest) -> BasePlan:
         for name, variable in variables.items()
         if name in forward.names and variable.dtype.is_floating and (name in told or not told)
     ]
-    initial = _initial_tensors(meta, variables)
+    initial = initial_tensors(meta, variables)
     excluded = _excluded(variables, initial, request.exclude, meta)
     needed = sub_graph(meta, [tensor, *updates, *initial.values()], cuts)
-    check_operations(needed.graph_def, meta.path, request.trust_graph)
+    check_operations(needed.graph_def, meta.path, request.trust_graph, _FREEZE)
     graph_def = GraphDef()
     graph_def.CopyFrom(needed.graph_def)
     _hold(graph_def, {name for name in variables if is_in(name, request.train_scopes)})
@@ -130,17 +130,23 @@ def plan_base(meta: MetaGraphFile, request: BaseRequest) -> BasePlan:
 
 
 def _rows(meta: MetaGraphFile, tensor: str, needed: SubGraph, model: Model) -> TensorInfo:
-    """The tensor that images go to: the signature's input, or the one placeholder for an array."""
+    """The tensor that images go to: the signature's input, or what alone else has to be fed.
+
+    That is a placeholder for an array, or what comes out of a queue or an iterator.
+    """
     signature = [name for name in model.inputs.values() if node_of(name) in needed.names]
     if len(signature) == 1:
         return describe_tensors(meta, signature)[0]
-    found = [info for info in describe_tensors(meta, needed.unfed) if info.shape != ()]
+    handed = handed_out(meta, [tensor], (), by_all=True)
+    unfed = [*sub_graph(meta, [tensor], handed).unfed, *handed]
+    found = [info for info in describe_tensors(meta, unfed) if info.shape != ()]
     if len(found) == 1:
         return found[0]
     named = ", ".join(str(info) for info in found) or "none"
     raise TrainingError(
-        f"{tensor} of {meta.path} is to follow from one placeholder, which the images go to; "
-        f"found {named}"
+        f"{tensor} of {meta.path} is to follow from one placeholder, queue or iterator, which the "
+        f"images go to; found {named}: build on what tools.freeze --fetch={tensor} --inputs=... "
+        "cuts at one"
     )
 
 
@@ -318,32 +324,6 @@ def _excluded(
             f"{first_few(unknown, _MAX_NAMED)} that stands alone"
         )
     return found
-
-
-def _initial_tensors(meta: MetaGraphFile, variables: Collection[str]) -> dict[str, str]:
-    """Variable -> the tensor of its initial value in the file.
-
-    Left out are those that no collection tells of, and those whose initial value does not follow
-    from constants and random numbers alone.
-    """
-    found: dict[str, str] = {}
-    for collection in meta.proto.collection_def:
-        for name, entry in variable_definitions(meta, collection):
-            tensor = _initial_tensor(meta, entry) if name in variables else None
-            if tensor is not None and name not in found:
-                operations = {meta.nodes[node].op for node in sub_graph(meta, [tensor]).names}
-                if operations <= PURE - VARIABLE_OPS - INPUT_OPS:
-                    found[name] = tensor
-    return found
-
-
-def _initial_tensor(meta: MetaGraphFile, entry: VariableDef) -> str | None:
-    """What a variable is assigned by its initializer."""
-    if entry.initial_value_name:
-        return meta.find_tensor(entry.initial_value_name)
-    node = meta.nodes.get(entry.initializer_name)
-    inputs = data_inputs(node) if node is not None else []
-    return meta.find_tensor(inputs[1]) if len(inputs) == 2 else None
 
 
 # Where a graph writes its own variables while it computes, such as moving averages.

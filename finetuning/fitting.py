@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import logging
 
-from checkpoints.lock import Hold, read_newest
-from checkpoints.manifest import verify_checkpoint
+from checkpoints.naming import OBJECT_SUFFIX
 from checkpoints.reader import CheckpointReader
 from checkpoints.writer import Description, export_meta_graph
 from data import BUILT_IN
@@ -24,17 +23,12 @@ from data.source import UINT8_SCALE, Array, Source
 from errors import CheckpointError, TrainingError, first_few
 from finetuning import DEFAULT_BATCH_SIZE, DEFAULT_STEPS, FinetuneConfig, base
 from finetuning.base_plan import BasePlan, is_in, plan_base
+from metagraph.description import Model
 from metagraph.meta import MetaGraphFile, node_of
-from metagraph.opening import find_model, open_model, prefix_of
 from metagraph.safety import TimeLimit
-from metagraph.variables import (
-    OBJECT_SUFFIX,
-    VARIABLE_OPS,
-    checkpoint_keys,
-    read_values,
-    slot_names,
-)
+from metagraph.variables import VARIABLE_OPS, checkpoint_keys, read_values, slot_names
 from models.blocks import Recipe
+from prediction.chosen_model import READING, with_model
 from training.config import last_step, log_interval
 from training.task import NONE, InitialValues, Task, predict_with
 
@@ -138,7 +132,9 @@ def test_batches(
     return lambda: (b for b in row_batches(test, size, bad, test.workers) if len(b[0]) == size)
 
 
-def without_place(meta: MetaGraphFile, taken: Collection[str], held: Collection[str]) -> list[str]:
+def without_place(
+    meta: MetaGraphFile, taken: Collection[str], names: Mapping[str, str]
+) -> list[str]:
     """The keys of a checkpoint that should have a place in what is taken, and have none; sorted.
 
     Graph and checkpoint do not belong together where it has a tensor in a scope that is taken, such
@@ -146,11 +142,12 @@ def without_place(meta: MetaGraphFile, taken: Collection[str], held: Collection[
     computed with it. An optimizer's slots are none of these, nor what goes with another tensor, as
     `w/ExponentialMovingAverage` with `w`. What is in no scope at all is not told from the rest.
 
-    `taken` are variables of the graph of `meta`, `held` the keys of its checkpoint.
+    `taken` are variables of the graph of `meta`, `names` those that its checkpoint's reader has.
     """
+    held = {*names.values()}
     variables = [name for name, node in meta.nodes.items() if node.op in VARIABLE_OPS]
-    places = checkpoint_keys(meta, variables, held)
-    unknown = {*held} - {place.key for place in places.values()}
+    places = checkpoint_keys(meta, variables, names)
+    unknown = held - {place.key for place in places.values()}
     keys = (places[name].key.removesuffix(OBJECT_SUFFIX) for name in taken)
     scopes = tuple({key.rpartition("/")[0] for key in keys} - {""})
     unknown = {key for key in unknown if is_in(key, scopes) and not _goes_with(key, held)}
@@ -176,7 +173,7 @@ def restored_values(plan: BasePlan, exclude: str | None) -> InitialValues:
         values = read_values(plan.meta, [plan.variables[name] for name in plan.restored])
     except CheckpointError as error:
         raise CheckpointError(f"{error} (--exclude leaves variables new)") from error
-    held = CheckpointReader(prefix).shapes
+    held = CheckpointReader(prefix).names
     extra = without_place(plan.meta, plan.restored, held)
     if exclude is not None:
         extra = [key for key in extra if not re.fullmatch(exclude, key)]
@@ -187,10 +184,11 @@ def restored_values(plan: BasePlan, exclude: str | None) -> InitialValues:
             "it out)"
         )
     keys = {name: at.key for name, at in checkpoint_keys(plan.meta, plan.restored, held).items()}
-    left = sorted({*held} - {*keys.values()})
+    left = sorted({*held.values()} - {*keys.values()})
     if left:
         logging.info("not taken from %s: %s", prefix, first_few(left, _SHOWN))
-    origins = {n: prefix if key == n else f"{prefix} as {key}" for n, key in keys.items()}
+    where = {n: prefix if key in held else ", ".join(plan.meta.others) for n, key in keys.items()}
+    origins = {n: where[n] if key == n else f"{where[n]} as {key}" for n, key in keys.items()}
     return InitialValues(values, origins)
 
 
@@ -201,7 +199,7 @@ def make_task(config: FinetuneConfig) -> Task:
     the images cannot be used, TrainingError where model, images and flags do not go together.
     """
     limit = config.limit
-    plan, initial = read_newest([config.meta], functools.partial(_plan, config, limit))
+    plan, initial = with_model(config, functools.partial(_plan, config))
     handed_over = [initial]  # Once, so that the values are freed as soon as they are assigned.
     images = open_images(plan, config, limit)
     source, num_images = images.data.train, len(images.data.train)
@@ -264,14 +262,12 @@ def _check_parts(plan: BasePlan, images: Images) -> None:
         )
 
 
-def _plan(config: FinetuneConfig, limit: TimeLimit, hold: Hold) -> tuple[BasePlan, InitialValues]:
-    """Opens the model, finds the part that is built on, and reads its values."""
-    with limit.over("reading the model"):
-        file = find_model(config.meta)
-        hold(prefix_of(file))
-        meta = open_model(file, config.max_meta_bytes)
-        verify_checkpoint(meta.prefix)
-        plan = plan_base(meta, config)
+def _plan(
+    config: FinetuneConfig, meta: MetaGraphFile, model: Model
+) -> tuple[BasePlan, InitialValues]:
+    """Finds the part of the model that is built on, and reads its values."""
+    with config.limit.over(READING):
+        plan = plan_base(meta, config, model)
     values = restored_values(plan, config.exclude)
     for setting in plan.settings:
         logging.info("in training, %s", setting)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from checkpoints.dtypes import RESOURCE, STRING, VARIANT, DType, as_dtype, dtype_of
+from checkpoints.bundle import RESOURCE, STRING, VARIANT, DType, as_dtype, dtype_of
 from errors import PredictionError
 
 if TYPE_CHECKING:
@@ -34,6 +34,11 @@ class TensorInfo(NamedTuple):
     dtype: DType
     shape: tuple[int | None, ...] | None
 
+    @property
+    def has_rows(self) -> bool:
+        """Whether it may have any number of rows, as far as is known."""
+        return self.shape is None or self.shape[:1] == (None,)
+
     def __str__(self) -> str:
         """As in an error line: `x:0 float32 [?, 32, 32, 3]`."""
         return f"{self.name} {self.dtype.name} {format_shape(self.shape)}"
@@ -48,12 +53,12 @@ def format_shape(shape: Any) -> str:
     return "[" + ", ".join("?" if size is None else str(size) for size in shape) + "]"
 
 
-def fits_shape(shape: Sequence[int | None] | None, sizes: Sequence[int]) -> bool:
-    """Whether what has these sizes is of a shape, of which not all may be known."""
+def fits_shape(shape: Sequence[int | None] | None, sizes: Sequence[int | None]) -> bool:
+    """Whether what has these sizes may be of a shape; of either, not all may be known."""
     if shape is None:
         return True
     same = len(shape) == len(sizes)
-    return same and all(a in (None, b) for a, b in zip(shape, sizes, strict=True))
+    return same and all(a == b or None in (a, b) for a, b in zip(shape, sizes, strict=True))
 
 
 class Signature(NamedTuple):
@@ -131,6 +136,10 @@ class RunnableGraph(ABC):
     def random_nodes(self) -> Sequence[str]:
         """The nodes that draw anew in each run, where that is known."""
         return ()
+
+    def mixing(self, _: str) -> str:
+        """What may mix the rows of a fetched tensor, the end of a line; empty if not known."""
+        return ""
 
     def run(self, *values: Array) -> list[Array]:
         """The values of `fetches`, given those of `feeds`, each of its very dtype and shape."""

@@ -4,11 +4,13 @@ A saver or a table's initializer may stand in the graph itself or, in the SavedM
 TensorFlow 2, in a function that the graph calls with the variables and tables as arguments.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import NamedTuple, TypeAlias
 
 from tensorflow.core.framework.attr_value_pb2 import AttrValue
 from tensorflow.core.framework.function_pb2 import FunctionDef
@@ -17,7 +19,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.framework.types_pb2 import DT_STRING
 
 from errors import CheckpointError
-from metagraph.meta import INPUT_OPS, PLACEHOLDERS, MetaGraphFile, node_of
+from metagraph.meta import INPUT_OPS, PLACEHOLDERS, MetaGraphFile, node_of, shape_sizes
 from metagraph.safety import only_prints
 
 _PASS_ON = frozenset({"Identity", "RefIdentity", "Reshape", "Snapshot"})
@@ -64,6 +66,24 @@ def data_inputs(node: NodeDef) -> list[str]:
 def attribute_of(node: NodeDef, name: str) -> AttrValue:
     """An attribute of a node, or an empty one: to index `node.attr` would add one to the file's."""
     return node.attr[name] if name in node.attr else AttrValue()
+
+
+def remake(node: NodeDef, op: str, inputs: Sequence[str], types: Mapping[str, int]) -> None:
+    """Makes another operation of a node, which keeps its name alone.
+
+    Its only attributes are `types`: name -> the number of a `tf.DType`.
+    """
+    name, inputs = node.name, list(inputs)
+    node.Clear()
+    node.name, node.op = name, op
+    node.input.extend(inputs)
+    for key, number in types.items():
+        node.attr[key].type = number
+
+
+def waits(node: NodeDef) -> list[str]:
+    """The inputs of a node that are only waited for, `^name`."""
+    return [text for text in node.input if text.startswith("^")]
 
 
 def source(view: View, text: str) -> Output | None:
@@ -171,33 +191,42 @@ def text_at(node: NodeDef, index: int) -> str | None:
         return None
 
 
+# What stands in the place of an operation that only prints, or only says where work is done.
+#
 # `Print` becomes `Identity`, and `PrintV2` `NoOp`: they would write bytes of a stranger, which a
-# terminal obeys, between the lines of our own output. Old models are full of them.
+# terminal obeys, between the lines of our own output. Old models are full of them. What gathers or
+# hands out the work of one replica, as a TPU's graph has it, is seen through, and so is what one
+# device sends to another: there is one here.
 
-_PASSES_ON = "Print"  # Its first input; the others are printed.
-
-
-def silent_inputs(node: NodeDef) -> Sequence[str]:
-    """The inputs that a node has once it prints nothing."""
-    if not _prints(node):
-        return list(node.input)
-    waits = [text for text in node.input if text.startswith("^")]
-    return [*data_inputs(node)[:1], *waits] if node.op == _PASSES_ON else waits
-
-
-def silence(node: NodeDef) -> None:
-    """Replaces a node that prints, in place; one that prints into a file is left to be refused."""
-    if not _prints(node):
-        return
-    node.input[:] = list(silent_inputs(node))
-    kept = "T" if node.op == _PASSES_ON else ""
-    for name in [name for name in node.attr if name != kept and not name.startswith("_")]:
-        del node.attr[name]
-    node.op = "Identity" if node.op == _PASSES_ON else "NoOp"
+# Operation -> the attribute that has to be 1, where it does more for several.
+_PLACES = dict.fromkeys(("_Retval", "XlaSharding", "Print"), "")
+_PLACES |= dict.fromkeys(
+    ("TPUReplicatedInput", "TPUPartitionedInput", "TPUPartitionedInputV2"), "N"
+)
+_PLACES |= dict.fromkeys(("TPUPartitionedOutput", "TPUPartitionedOutputV2"), "num_splits")
+_PLACES |= {"TPUReplicatedOutput": "num_replicas", "NcclAllReduce": "num_devices"}
+_SAYS_PLACES = "TPUReplicateMetadata"
+_RECEIVES = frozenset({"_Recv", "_HostRecv"})
+_REPLACED = _RECEIVES.union(_PLACES, {_SAYS_PLACES, "PrintV2"})
 
 
-def _prints(node: NodeDef) -> bool:
-    return node.op == _PASSES_ON or only_prints(node)
+def simpler(node: NodeDef, sent: Mapping[bytes, str] = MappingProxyType({})) -> NodeDef:
+    """The node itself, or what stands in its place; `sent` is that of its file."""
+    if node.op not in _REPLACED:
+        return node
+    one, name = _PLACES.get(node.op), attribute_of(node, "tensor_name").s
+    plain = NodeDef(name=node.name)
+    if node.op in _RECEIVES and name in sent:
+        kept, inputs = "tensor_type", [sent[name]]
+    elif one is not None and (not one or attribute_of(node, one).i == 1):
+        kept, inputs = "T", data_inputs(node)[:1]
+    elif node.op == _SAYS_PLACES or only_prints(node):
+        remake(plain, "NoOp", waits(node), {})
+        return plain
+    else:
+        return node
+    remake(plain, "Identity", [*inputs, *waits(node)], {"T": attribute_of(node, kept).type})
+    return plain
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,7 +250,12 @@ class SubGraph:
         graph_def = GraphDef(versions=self.meta.proto.graph_def.versions)
         for name, node in self.meta.nodes.items():
             if name in self.names:
-                _copy_cleaned(node, graph_def.node.add(), self.fed_nodes)
+                copied = graph_def.node.add()
+                _copy_cleaned(simpler(node, self.meta.sent), copied, self.fed_nodes)
+                for shape in known_shapes(self.meta, node):
+                    proto = copied.attr["_output_shapes"].list.shape.add(unknown_rank=shape is None)
+                    for size in shape or ():
+                        proto.dim.add(size=-1 if size is None else size)
         _add_functions(self.meta, graph_def)
         return graph_def
 
@@ -271,7 +305,7 @@ def reachable(meta: MetaGraphFile, nodes: Iterable[str]) -> set[str]:
 
 def _inputs(meta: MetaGraphFile, node: str, fed_nodes: Collection[str]) -> Iterator[str]:
     """The full names of the tensors that a node waits for, its control inputs as output 0."""
-    for text in silent_inputs(meta.nodes[node]):
+    for text in simpler(meta.nodes[node], meta.sent).input:
         name = text.removeprefix("^")
         if node_of(name) not in meta.nodes:
             raise CheckpointError(f"{meta.path} is damaged: {node} has an unknown input {text}")
@@ -282,16 +316,11 @@ def _inputs(meta: MetaGraphFile, node: str, fed_nodes: Collection[str]) -> Itera
 def _copy_cleaned(
     node: NodeDef, cleaned: NodeDef, fed_nodes: Collection[str] = frozenset()
 ) -> None:
-    """Copies a node to the empty `cleaned`, without device, colocation, printing and stale shapes.
-
-    Shapes of placeholders stay: graphs of producers before version 24 have them nowhere else.
-    """
+    """Copies a node to the empty `cleaned`, without device, colocation and shapes."""
     cleaned.CopyFrom(node)
-    silence(cleaned)
     cleaned.ClearField("device")
     cleaned.attr.pop("_class", None)
-    if node.op not in INPUT_OPS:
-        cleaned.attr.pop("_output_shapes", None)
+    cleaned.attr.pop("_output_shapes", None)
     if fed_nodes:
         kept = [n for n in cleaned.input if not (n.startswith("^") and n[1:] in fed_nodes)]
         cleaned.input[:] = kept
@@ -310,4 +339,102 @@ def _add_functions(meta: MetaGraphFile, graph_def: GraphDef) -> None:
             copy.CopyFrom(function)
             del copy.node_def[:]
             for node in function.node_def:
-                _copy_cleaned(node, copy.node_def.add())
+                _copy_cleaned(simpler(node), copy.node_def.add())
+
+
+# Shapes of what is fed: what a placeholder or a queue says, or the graph's author had said when it
+# was saved, or a user says. What all leave open is what the operations demand that take it.
+# TensorFlow tells the shapes of all else from these.
+
+Shape: TypeAlias = Sequence[int | None] | None  # None where not even the rank is known.
+
+_SOURCE_STARTS = ("IteratorGetNext", "OneShotIteratorGetNext")
+_SOURCE_PARTS = ("Dequeue", "ParseExample", "ParseSingleExample", "ParseSequenceExample")
+_FIRST_WITH_SCALARS = 24  # Of a producer before, a placeholder of shape [] may have any.
+_SAME_SHAPE = frozenset({"Cast", "Identity", "Relu", "Sigmoid", "StopGradient", "Tanh"})
+_CONVOLUTIONS = frozenset({"Conv2D", "Conv3D", "DepthwiseConv2dNative"})
+
+
+def is_source(node: NodeDef) -> bool:
+    """Whether it hands out rows that come from elsewhere than a feed."""
+    return node.op.startswith(_SOURCE_STARTS) or any(part in node.op for part in _SOURCE_PARTS)
+
+
+def known_shapes(meta: MetaGraphFile, node: NodeDef) -> list[Shape]:
+    """The shape of each output of a node that is fed, or may be; empty of another node."""
+    if node.op not in INPUT_OPS and not is_source(node):
+        return []
+    shapes = _saved(node) or _own_shapes(meta, node)
+    for index, shape in enumerate(shapes):
+        name = f"{node.name}:{index}"
+        known = joined(meta.shapes.get(name), shape)
+        is_open = known is None or None in known[1:]
+        shapes[index] = joined(known, _demanded(meta, name)) if is_open else known
+    return shapes
+
+
+def joined(first: Shape, second: Shape) -> Shape:
+    """What two that know something of a shape know of it together; the first where they differ."""
+    if first is None or second is None or len(first) != len(second):
+        return second if first is None else first
+    return [b if a is None else a for a, b in zip(first, second, strict=True)]
+
+
+def _saved(node: NodeDef) -> list[Shape]:
+    """What the author's TensorFlow knew of a node's outputs, if the file says it."""
+    return [*map(shape_sizes, attribute_of(node, "_output_shapes").list.shape)]
+
+
+def _own_shapes(meta: MetaGraphFile, node: NodeDef) -> list[Shape]:
+    """What a placeholder says, or the queue of which something comes; empty of another node."""
+    if node.op in INPUT_OPS:
+        shape = shape_sizes(node.attr["shape"].shape) if "shape" in node.attr else None
+        has_scalars = meta.proto.graph_def.versions.producer >= _FIRST_WITH_SCALARS
+        return [shape if shape or has_scalars else None]
+    queue = source(View(meta.nodes), data_inputs(node)[0]) if data_inputs(node) else None
+    known = map(shape_sizes, attribute_of(queue.node, "shapes").list.shape if queue else ())
+    rows = [None] if node.op.startswith(("QueueDequeueMany", "QueueDequeueUpTo")) else []
+    shapes: list[Shape] = [None if sizes is None else [*rows, *sizes] for sizes in known]
+    return shapes if len(shapes) == len(attribute_of(node, "component_types").list.type) else []
+
+
+def _demanded(meta: MetaGraphFile, tensor: str) -> Shape:
+    """What those who take a tensor demand of its shape: products with weights, convolutions."""
+    found: Shape = None
+    waiting = [tensor]
+    for name in itertools.islice(waiting, _MAX_STEPS):  # It grows.
+        for taker in (meta.nodes[taker] for taker in meta.takers.get(node_of(name), ())):
+            inputs = [text if ":" in text else f"{text}:0" for text in data_inputs(taker)]
+            if taker.op in _SAME_SHAPE and inputs == [name]:
+                waiting.append(f"{taker.name}:0")
+            elif len(inputs) == 2 and name in inputs:
+                at = inputs.index(name)
+                found = joined(found, _beside(taker, at, _weights(meta, inputs[1 - at])))
+    return found
+
+
+def _beside(node: NodeDef, position: int, weights: Sequence[int | None]) -> Shape:
+    """The shape of one of the two inputs of a node, as far as the shape of the other tells it."""
+    if node.op in _CONVOLUTIONS and position == 0 and len(weights) in (4, 5):
+        shape: list[int | None] = [None] * len(weights)
+        channels_first = attribute_of(node, "data_format").s.startswith(b"NC")
+        shape[1 if channels_first else -1] = weights[-2]
+        return shape
+    if node.op != "MatMul":
+        return None
+    turned = [attribute_of(node, f"transpose_{name}").b for name in "ab"]
+    summed = (int(not turned[0]), int(turned[1]))  # The axis of each that is summed over.
+    size = weights[summed[1 - position]] if len(weights) == 2 else None
+    return [None, size] if summed[position] else [size, None]
+
+
+def _weights(meta: MetaGraphFile, text: str) -> Sequence[int | None]:
+    """The shape of weights; empty where it is not known."""
+    for _ in range(_MAX_STEPS):
+        node = meta.nodes.get(node_of(text), NodeDef())
+        if saved := _saved(node):
+            return saved[0] or ()
+        if node.op != "Identity" or not data_inputs(node):
+            return shape_sizes(attribute_of(node, "value").tensor.tensor_shape) or ()
+        text = data_inputs(node)[0]
+    return ()

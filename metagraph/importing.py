@@ -17,10 +17,10 @@ from tensorflow.core.framework.attr_value_pb2 import AttrValue
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.framework.op_def_pb2 import OpDef
-from tensorflow.core.framework.types_pb2 import DT_STRING
+from tensorflow.core.framework.types_pb2 import DT_INT32, DT_RESOURCE, DT_STRING
 
 from errors import CheckpointError, reason
-from metagraph.graph import attribute_of, called, data_inputs, sub_graph
+from metagraph.graph import attribute_of, called, data_inputs, remake, sub_graph, waits
 from metagraph.meta import MetaGraphFile, node_of
 from metagraph.safety import disarm, op_definitions
 
@@ -213,3 +213,73 @@ def import_disarmed(meta: MetaGraphFile, graph_def: GraphDef) -> tf.Graph:
     with graph.as_default():
         import_graph(meta, graph_def, {})
     return graph
+
+
+# Old tools froze a graph by putting constants in place of its variables, and left the operations
+# that take a reference, or a handle, to a variable: no importer takes them. In place of each is one
+# that computes the same of a value; what it would write is not kept.
+
+_PASSED = frozenset({"Enter", "Exit", "Identity", "Merge", "NextIteration", "Switch"})
+_MAX_PASSED = 64  # In a row; a hostile graph may have cycles.
+_SCATTERED = ("Add", "Max", "Min", "Sub", "Update")
+BY_VALUE = {f"Ref{op}": op for op in _PASSED}  # What passes on a reference, or a value.
+_OF_CONSTANTS = BY_VALUE | {op: op for op in _PASSED}
+_OF_CONSTANTS |= {"Assign": "Identity", "AssignAdd": "AddV2", "AssignSub": "Sub"}
+_OF_CONSTANTS |= {"CountUpTo": "Identity", "ReadVariableOp": "Identity", "ResourceGather": "Gather"}
+_OF_CONSTANTS |= {f"Assign{op}VariableOp": "NoOp" for op in ("", "Add", "Sub")}
+_OF_CONSTANTS |= {f"Scatter{n}{op}": f"TensorScatter{op}" for op in _SCATTERED for n in ("", "Nd")}
+
+
+def take_by_value(graph_def: GraphDef) -> list[str]:
+    """Has what takes constants for variables take values, in place; returns its nodes."""
+    nodes, found = {node.name: node for node in graph_def.node}, dict[str, int]()
+    for node in graph_def.node:
+        takes_values = node.op in _PASSED and attribute_of(node, "T").type != DT_RESOURCE
+        if node.op in _OF_CONSTANTS and not takes_values:
+            constant = _constant_behind(node, nodes)
+            if constant is not None:
+                found[node.name] = attribute_of(constant, "dtype").type
+    for name, dtype in found.items():
+        _take_by_value(graph_def, nodes[name], dtype)
+    return [*found]
+
+
+def _constant_behind(node: NodeDef, nodes: Mapping[str, NodeDef]) -> NodeDef | None:
+    """What is in place of the variable that a node takes; None where that is no constant."""
+    for _ in range(_MAX_PASSED):
+        first = data_inputs(node)[:1]
+        found = nodes.get(node_of(first[0])) if first else None
+        if found is None or found.op == "Const":
+            return found
+        if found.op not in _OF_CONSTANTS:
+            return None
+        node = found
+    return None
+
+
+def _take_by_value(graph_def: GraphDef, node: NodeDef, dtype: int) -> None:
+    """Makes another operation of a node, given the dtype of the constant that it takes."""
+    inputs, op = data_inputs(node), _OF_CONSTANTS[node.op]
+    if node.op in _PASSED or node.op in BY_VALUE:
+        node.op, node.attr["T"].type = op, dtype
+        return
+    types = {"Tparams" if op == "Gather" else "T": dtype} if op != "NoOp" else {}
+    if "Tindices" in node.attr:
+        types["Tindices"] = node.attr["Tindices"].type
+        if node.op.startswith("Scatter") and not node.op.startswith("ScatterNd"):
+            inputs[1] = _as_rows(graph_def, node, inputs[1])
+    taken = {"NoOp": [], "Identity": inputs[-1:]}.get(op, inputs)
+    remake(node, op, [*taken, *waits(node)], types)
+
+
+def _as_rows(graph_def: GraphDef, node: NodeDef, indices: str) -> str:
+    """Adds what makes of each index a row of its own, in the loop that it is in, if any."""
+    last = graph_def.node.add(name=f"{node.name}/last")
+    remake(last, "Const", [f"^{node_of(indices)}"], {"dtype": DT_INT32})
+    value = last.attr["value"].tensor
+    value.dtype, value.tensor_shape.unknown_rank = DT_INT32, False
+    value.int_val.append(-1)
+    rows = graph_def.node.add(name=f"{node.name}/rows")
+    types = {"T": node.attr["Tindices"].type, "Tdim": DT_INT32}
+    remake(rows, "ExpandDims", [indices, last.name], types)
+    return str(rows.name)

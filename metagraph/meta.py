@@ -4,8 +4,8 @@ Formats: `tensorflow/core/protobuf/meta_graph.proto`, `tensorflow/core/framework
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
 from typing import TypeVar
@@ -87,6 +87,7 @@ PLACEHOLDERS = frozenset({"Placeholder", "PlaceholderV2"})
 INPUT_OPS = PLACEHOLDERS | {"PlaceholderWithDefault"}
 _NODE_NAME = re.compile(r"[^:^\s]+")
 _TENSOR_NAME = re.compile(r"[^:^]+:[0-9]{1,9}")
+_SENDS, _AS = frozenset({"_Send", "_HostSend"}), "tensor_name"
 _NO_HINT = "predict.py --list shows its inputs and outputs"
 
 
@@ -97,7 +98,10 @@ class MetaGraphFile:
     path: str  # The file that holds the graph, such as a `.meta`.
     prefix: str  # Of the checkpoint that belongs to it: of a `.meta`, its path without that.
     proto: MetaGraphDef
+    others: tuple[str, ...] = ()  # Prefixes of checkpoints that complete that one.
     averaged: bool = False  # Whether a variable has the value of its moving average, if any.
+    # What is known of the shapes of tensors beside what the file says, by their full names.
+    shapes: Mapping[str, Sequence[int | None]] = field(default_factory=dict)
 
     @cached_property
     def nodes(self) -> Mapping[str, NodeDef]:
@@ -109,6 +113,34 @@ class MetaGraphFile:
             if not _NODE_NAME.fullmatch(name):
                 raise CheckpointError(f"{self.path} is damaged: {name!r} is no name of a node")
         return nodes
+
+    @cached_property
+    def taken(self) -> Mapping[str, Sequence[str]]:
+        """Node -> the tensors that it takes, as in the file, without those that do not exist."""
+        return {
+            name: [t for t in node.input if not t.startswith("^") and node_of(t) in self.nodes]
+            for name, node in self.nodes.items()
+        }
+
+    @cached_property
+    def takers(self) -> Mapping[str, Sequence[str]]:
+        """Node -> who takes an output of it, once for each; loops of old graphs are cycles."""
+        found: dict[str, list[str]] = {}
+        for name, taken in self.taken.items():
+            for text in taken:
+                found.setdefault(node_of(text), []).append(name)
+        return found
+
+    def tensors_taken(self, taker: str, name: str) -> set[str]:
+        """The full names of those outputs of the node `name` that `taker` takes."""
+        taken = (text for text in self.taken[taker] if node_of(text) == name)
+        return {f"{name}:{output_index(text)}" for text in taken}
+
+    @cached_property
+    def sent(self) -> Mapping[bytes, str]:
+        """What one device sends to another, by the name that it is sent under."""
+        sends = (node for node in self.nodes.values() if node.op in _SENDS and node.input)
+        return {node.attr[_AS].s: node.input[0] for node in sends if _AS in node.attr}
 
     def collection(self, key: str) -> CollectionDef:
         """A collection; an empty one where the file has none of that name."""
@@ -135,6 +167,12 @@ class MetaGraphFile:
 def node_of(tensor_name: str) -> str:
     """The node that a tensor `name:index` is an output of."""
     return tensor_name.partition(":")[0]
+
+
+def output_index(text: str) -> int:
+    """1 of `a:1`, 0 of `a`; of what is neither, 0."""
+    index = text.partition(":")[2]
+    return int(index) if index.isdecimal() and len(index) < 10 else 0
 
 
 def shape_sizes(shape: TensorShapeProto) -> list[int | None] | None:

@@ -3,25 +3,40 @@
 Also which checkpoint the variables are in, and whether it has a value for each of them.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import dataclasses
+import itertools
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
+
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from checkpoints import naming
 from checkpoints.manifest import verify_checkpoint
 from errors import CheckpointError, first_few
 from metagraph import usage
-from metagraph.description import Classifier, Model, as_classifier
-from metagraph.graph import SubGraph, reachable
+from metagraph.description import Classifier, Model, as_classifier, fits_shape, format_shape
+from metagraph.graph import (
+    View,
+    attribute_of,
+    data_inputs,
+    is_source,
+    reachable,
+    remake,
+    source,
+    sub_graph,
+)
 from metagraph.meta import (
     INPUT_OPS,
     PLACEHOLDERS,
     MetaGraphFile,
     choose_signature,
     node_of,
+    output_index,
     read_signatures,
 )
 from metagraph.session import describe_tensors
-from metagraph.variables import VARIABLE_OPS, graph_variables, unavailable
+from metagraph.variables import RESOURCE_VARIABLE, VARIABLE_OPS, graph_variables, unavailable
 
 _MAX_OUTPUTS = 10
 _MAX_NAMED = 5  # Tensors that an error line offers.
@@ -43,16 +58,15 @@ def find_candidates(
 
     What is `wanted` is predicted; by default, the likely outputs.
     """
-    wiring = usage.wiring_of(meta)
-    left_out = usage.plumbing(meta, wiring)
-    own = {name: node for name, node in wiring.nodes.items() if name not in left_out}
+    left_out = usage.plumbing(meta)
+    own = {name: node for name, node in meta.nodes.items() if name not in left_out}
     plain = [f"{name}:0" for name, node in own.items() if node.op in PLACEHOLDERS]
     optional = [f"{name}:0" for name, node in own.items() if node.op in INPUT_OPS - PLACEHOLDERS]
     inputs = tuple(dict.fromkeys([*signed, *plain, *optional]))
-    sources = [name for name, node in wiring.nodes.items() if usage.is_source(node)]
-    pipeline = [tensor for name in sources for tensor in _taken_of(wiring, name, own)]
-    needs = usage.dependence(wiring, (*pipeline, *inputs), left_out)
-    outputs = usage.likely_outputs(wiring, needs)
+    sources = [name for name, node in meta.nodes.items() if is_source(node)]
+    pipeline = [tensor for name in sources for tensor in _taken_of(meta, name, own)]
+    needs = usage.dependence(meta, (*pipeline, *inputs), left_out)
+    outputs = usage.likely_outputs(meta, needs)
     predicted = [node_of(name) for name in wanted] or outputs
     needed = set[str]().union(*(needs.get(name, ()) for name in predicted))
     return Candidates(
@@ -62,28 +76,51 @@ def find_candidates(
     )
 
 
-def _taken_of(wiring: usage.Wiring, name: str, takers: Collection[str]) -> list[str]:
+def _taken_of(meta: MetaGraphFile, name: str, takers: Collection[str]) -> list[str]:
     """The outputs of a node that some nodes take, in order."""
-    found = (taker for taker in wiring.takers.get(name, ()) if taker in takers)
-    tensors = set[str]().union(*(wiring.tensors_taken(taker, name) for taker in found))
+    found = (taker for taker in meta.takers.get(name, ()) if taker in takers)
+    tensors = set[str]().union(*(meta.tensors_taken(taker, name) for taker in found))
     return sorted(tensors, key=lambda tensor: int(tensor.rpartition(":")[2]))
 
 
-def without_handles(
-    needed: SubGraph, unfed: Sequence[str], fetches: Sequence[str]
-) -> Iterator[str]:
-    """The unfed placeholders; in place of an iterator's handle, what comes out of the iterator."""
-    if not unfed:
-        return
-    wiring = usage.wiring_of(needed.meta)
-    for placeholder in unfed:
-        tensors = list[str]()
-        for source in usage.behind_handle(wiring, node_of(placeholder)):
-            if source in needed.names:
-                taken = _taken_of(wiring, source, needed.names)
-                asked = [name for name in fetches if node_of(name) == source]
-                tensors += [name for name in (*asked, *taken) if name not in needed.feeds]
-        yield from dict.fromkeys(tensors or [placeholder])
+def handed_out(
+    meta: MetaGraphFile, fetches: Sequence[str], fed: Collection[str], *, by_all: bool = False
+) -> list[str]:
+    """What `fetches` take, or are, of queues and iterators that hold no data of their own.
+
+    With those that do, and parsers of examples, if `by_all`.
+    """
+    needed = sub_graph(meta, fetches, fed).names
+    sources = [node for name, node in meta.nodes.items() if name in needed and is_source(node)]
+    if not sources:
+        return []
+    found = list[str]()
+    for node in sources:
+        givers = {meta.nodes[node_of(text)].op for text in meta.taken[node.name]}
+        if by_all or not ("Parse" in node.op or "OneShotIterator" in givers):
+            taken = [name for name in fetches if node_of(name) == node.name]
+            taken += _taken_of(meta, node.name, needed)
+            found += dict.fromkeys(name for name in taken if name not in fed)
+    cut = sub_graph(meta, fetches, [*fed, *found]).feeds
+    return [name for name in found if name in cut or name in fetches]
+
+
+def with_shapes(
+    meta: MetaGraphFile, shapes: Mapping[str, Sequence[int | None]], signature: str | None
+) -> MetaGraphFile:
+    """The same file with shapes that a user says, by tensor or key of its signature."""
+    if not shapes:
+        return meta
+    chosen = choose_signature(meta, read_signatures(meta), signature)
+    keys = {**chosen.outputs, **chosen.inputs}
+    by_name = {meta.tensor_name(text, keys): shape for text, shape in shapes.items()}
+    for info in describe_tensors(meta, [*by_name]):
+        if not fits_shape(info.shape, by_name[info.name]):
+            raise CheckpointError(
+                f"--shape: {info.name} is {format_shape(info.shape)}, which "
+                f"{format_shape(by_name[info.name])} does not go with"
+            )
+    return dataclasses.replace(meta, shapes=by_name)
 
 
 def read_model(meta: MetaGraphFile, signature: str | None = None, classifies: bool = True) -> Model:
@@ -181,3 +218,62 @@ def state_text(meta: MetaGraphFile, problems: Sequence[str]) -> str:
         return f"\ncheckpoint\n  {prefix} has a value for each variable that is needed"
     lines = first_few([f"\n  {text}" for text in problems], _MAX_SHOWN, "")
     return f"\ncheckpoint\n  {prefix} lacks values{lines}"
+
+
+# The averages that training keeps of what it normalises a batch by, each in a variable:
+#   variable -= (variable - statistic) * rate, and other ways to write it
+
+_AVERAGING = usage.COPIES | {"Add", "AddV2", "Cast", "Mul", "Select", "SelectV2", "Sub"}
+_MAX_AVERAGING = 64  # Operations between a statistic and the variable.
+
+
+def with_kept_averages(meta: MetaGraphFile) -> MetaGraphFile:
+    """The same file, which normalises by averages that it keeps, and does not change them."""
+    kept, proto = _kept_averages(meta), MetaGraphDef()
+    proto.CopyFrom(meta.proto)
+    nodes = {node.name: node for node in proto.graph_def.node}
+    for statistic, (variable, writer) in kept.items():
+        node, dtype = nodes[node_of(statistic)], nodes[variable].attr["dtype"].type
+        if not node.op.startswith(usage.NORMALISES):
+            remake(node, "Identity", [writer], {"T": dtype})
+        elif kept.keys() >= {f"{node.name}:1", f"{node.name}:2"}:
+            node.input[2 + output_index(statistic)] = writer
+            node.attr["is_training"].b = False
+        is_handle = nodes[variable].op == RESOURCE_VARIABLE  # What wrote it, reads it now.
+        read, key = ("ReadVariableOp", "dtype") if is_handle else ("Identity", "T")
+        remake(nodes[writer], read, [variable], {key: dtype})
+    if not kept:
+        raise CheckpointError(
+            f"--use_moving_averages: {meta.path} keeps none of what it normalises a batch by"
+        )
+    return dataclasses.replace(meta, proto=proto)
+
+
+def _kept_averages(meta: MetaGraphFile) -> dict[str, tuple[str, str]]:
+    """What is computed of a batch -> the variable that follows it, and the node that writes it."""
+    view, found = View(meta.nodes), dict[str, tuple[str, str]]()
+    for node in meta.nodes.values():
+        inputs = data_inputs(node) if node.op.startswith("Assign") else []
+        kept = source(view, inputs[0]) if len(inputs) == 2 else None
+        if kept is None or kept.node.op not in VARIABLE_OPS:
+            continue
+        waiting, statistics = [inputs[1]], set[str]()
+        for text in itertools.islice(waiting, _MAX_AVERAGING):  # It grows.
+            given = meta.nodes.get(node_of(text))
+            if given is not None and _is_statistic(meta, given, output_index(text)):
+                statistics.add(f"{given.name}:{output_index(text)}")
+            elif given is not None and given.op in _AVERAGING:
+                waiting += data_inputs(given)
+        # An average of one number is that of a loss.
+        if len(statistics) == 1 and attribute_of(kept.node, "shape").shape.dim:
+            found[statistics.pop()] = (kept.node.name, node.name)
+    return found
+
+
+def _is_statistic(meta: MetaGraphFile, node: NodeDef, output: int) -> bool:
+    """Whether an output is the mean or the variance of a batch."""
+    if node.op.startswith(usage.NORMALISES):
+        return output in (1, 2)
+    if node.op in ("Reshape", "Squeeze") and data_inputs(node):
+        node = meta.nodes.get(node_of(data_inputs(node)[0]), node)
+    return node.op == "Mean"

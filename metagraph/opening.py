@@ -1,12 +1,11 @@
 """Opens the model, or the checkpoint, that a path stands for.
 
 A path is a `.meta` file, the prefix of a checkpoint or another of its files, a frozen graph, a
-SavedModel, or a folder of one. The state file `checkpoint` only chooses among files that are there.
+SavedModel, or a folder of one. Of a folder's checkpoints it is the newest that is meant.
 """
 
-import difflib
+import itertools
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -16,10 +15,20 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 import file_io
-from checkpoints.folder import named_checkpoint, usable_steps
-from checkpoints.naming import BASENAME, INDEX_SUFFIX, META_SUFFIX, STATE_FILE, checkpoint_prefix
-from errors import CheckpointError, first_few, nearest_names
+from checkpoints.folder import beside, find_variables, newest_of, own_names, usable_steps
+from checkpoints.naming import (
+    BASENAME,
+    INDEX_SUFFIX,
+    META_SUFFIX,
+    SAVED_MODEL_FILES,
+    SAVED_MODEL_VARIABLES,
+    checkpoint_prefix,
+    prefix_of,
+)
+from checkpoints.reader import OBJECT_GRAPH, CheckpointReader
+from errors import CheckpointError, first_few
 from file_io import HEAD_BYTES, kind_of, names_in, read_bounded, read_head
+from metagraph.importing import take_by_value
 from metagraph.meta import (
     DEFAULT_MAX_BYTES,
     MAX_META_FLAG,
@@ -31,35 +40,44 @@ from metagraph.meta import (
 )
 
 GRAPH_SUFFIXES = (".pb", ".pbtxt")
-SAVED_MODEL_FILES = ("saved_model.pb", "saved_model.pbtxt")
-_SERVE = "serve"
-# Of a SavedModel, the checkpoint's prefix in its folder.
-SAVED_MODEL_VARIABLES = os.path.join("variables", "variables")
+_SERVE, _TRAIN = "serve", "train"
 _SUFFIXES = (META_SUFFIX, *GRAPH_SUFFIXES)
-# `.index`, `.data-00000-of-00001`, and `-00000-of-00001` of the format V1.
-_PART = re.compile(r"(\.index|\.manifest|\.meta|(\.data)?-\d{5}-of-\d{5})$")
 _MAX_NAMED = 10
 
 
 def open_model(
-    path: str, max_bytes: int = DEFAULT_MAX_BYTES, checkpoint: str | None = None
+    path: str,
+    max_bytes: int = DEFAULT_MAX_BYTES,
+    checkpoints: Sequence[str] = (),
+    tags: str | None = None,
 ) -> MetaGraphFile:
     """Reads the graph that `path` stands for, and says where its variables are.
 
-    They may be elsewhere, at `checkpoint`, as `find_variables` takes it. Raises CheckpointError
+    They may be elsewhere, in one of `checkpoints` or another, each as `find_variables` takes it. Of
+    a SavedModel it is the graph with the `tags`, as `tagged_graph` has it. Raises CheckpointError
     where the graph has more than `max_bytes`, is not there or not alone, or a part is missing.
     """
-    file = find_model(path, warn=checkpoint is None)
+    file = find_model(path, warn=not checkpoints)
     if file.endswith(GRAPH_SUFFIXES):
         found = parse_graph_file(read_bounded(file, max_bytes, MAX_META_FLAG), file)
         if isinstance(found, MetaGraphDef):  # A frozen graph, without variables.
             meta = MetaGraphFile(file, os.path.splitext(file)[0], found)
         else:  # A SavedModel by its content, whatever its name.
             prefix = os.path.join(os.path.dirname(file), SAVED_MODEL_VARIABLES)
-            meta = MetaGraphFile(file, prefix, serving_graph(found, file))
+            meta = MetaGraphFile(file, prefix, tagged_graph(found, file, tags))
     else:
         meta = read_meta_graph(file, max_bytes)
-    return meta if checkpoint is None else replace(meta, prefix=find_variables(checkpoint))
+    if by_value := take_by_value(meta.proto.graph_def):
+        told = first_few(by_value, _MAX_NAMED)
+        logging.info("%s has constants for variables, which %s cannot write to", file, told)
+    if not checkpoints:
+        return meta
+    prefix, *others = map(find_variables, checkpoints)
+    held = [CheckpointReader(path).shapes.keys() - {OBJECT_GRAPH} for path in (prefix, *others)]
+    if twice := sorted(set[str]().union(*(a & b for a, b in itertools.combinations(held, 2)))):
+        told = first_few(twice, _MAX_NAMED)
+        logging.warning("in several of the checkpoints, of which the first counts: %s", told)
+    return replace(meta, prefix=prefix, others=tuple(others))
 
 
 def find_model(path: str, warn: bool = True) -> str:
@@ -76,7 +94,7 @@ def find_model(path: str, warn: bool = True) -> str:
 
 def _in_folder(path: str, warn: bool) -> str:
     """The file of the one model in a folder, of its newest checkpoint where there are several."""
-    names = names_in(path)
+    names = own_names(path)
     for name in SAVED_MODEL_FILES:
         if name in names:
             return os.path.join(path, name)
@@ -85,12 +103,12 @@ def _in_folder(path: str, warn: bool) -> str:
         if file_io.exists(meta):
             return meta
         raise _no_graph(meta, meta.removesuffix(META_SUFFIX))
-    found = [name for name in names if name.endswith(META_SUFFIX)]
+    metas = [name.removesuffix(META_SUFFIX) for name in names if name.endswith(META_SUFFIX)]
+    found = [name + META_SUFFIX for name in newest_of(path, metas)]
     found = found or [name for name in names if name.endswith(GRAPH_SUFFIXES)]
-    found = _of_state_file(path, found, META_SUFFIX)
     if len(found) > 1:
         shown = first_few(found, _MAX_NAMED)
-        raise CheckpointError(f"{path} holds {len(found)} graphs; name one: {shown}")
+        raise CheckpointError(f"{path} holds several graphs; name one: {shown}")
     if found:
         if warn:
             _warn_of_graphless(path, names, found[0])
@@ -108,14 +126,6 @@ def _nothing_in(path: str, names: Sequence[str]) -> CheckpointError:
     )
 
 
-def _of_state_file(path: str, found: list[str], suffix: str) -> list[str]:
-    """Of several names, the one that a folder's state file names with this suffix, if any."""
-    if len(found) < 2:
-        return found
-    named = named_checkpoint(os.path.join(path, STATE_FILE))
-    return [name for name in found if name == f"{named}{suffix}"] or found
-
-
 def _warn_of_graphless(path: str, names: list[str], chosen: str) -> None:
     """Says which variables are passed over, as none of these files has their graph."""
     prefixes = [name.removesuffix(INDEX_SUFFIX) for name in names if name.endswith(INDEX_SUFFIX)]
@@ -128,45 +138,6 @@ def _warn_of_graphless(path: str, names: list[str], chosen: str) -> None:
             path,
             os.path.join(path, "<name>" if graphless[1:] else graphless[0]),
         )
-
-
-def prefix_of(path: str) -> str:
-    """The prefix of the checkpoint that a file is of; of another path, the path itself."""
-    return _PART.sub("", path)
-
-
-def find_variables(path: str) -> str:
-    """The prefix of the checkpoint that `path` stands for: of a folder, the newest in it.
-
-    CheckpointError where there is none, or a folder does not say which of several is the newest.
-    """
-    prefix = prefix_of(path)
-    place, base = os.path.split(prefix)
-    parts = names_in(place) if file_io.is_folder(place or ".") else []
-    # A base may be empty, as that of `model/.index`; of `model/` it is the folder that is meant.
-    if (base or path != prefix) and base + INDEX_SUFFIX in parts:
-        return prefix
-    if file_io.is_folder(path):
-        return _newest_in(path)
-    if base and any(name == base or prefix_of(name) == base for name in parts):
-        return prefix
-    raise CheckpointError(
-        f"--ckpt={path}: there is no {prefix}{INDEX_SUFFIX}{beside(prefix, (INDEX_SUFFIX,))}"
-    )
-
-
-def _newest_in(path: str) -> str:
-    names = names_in(path)
-    if any(name in names for name in SAVED_MODEL_FILES):
-        return os.path.join(path, SAVED_MODEL_VARIABLES)
-    if steps := usable_steps(path):
-        return checkpoint_prefix(path, steps[-1])
-    found = [prefix_of(name) for name in names if name.endswith(INDEX_SUFFIX)]
-    found = _of_state_file(path, found, "")
-    if len(found) == 1:
-        return os.path.join(path, found[0])
-    what = f"{len(found)} checkpoints; name one: {first_few(found, _MAX_NAMED)}"
-    raise CheckpointError(f"--ckpt={path}: it holds {what if found else 'no checkpoint'}")
 
 
 def _no_graph(path: str, prefix: str) -> CheckpointError:
@@ -194,20 +165,6 @@ def _only_variables(prefix: str) -> CheckpointError:
         f"variables without a graph: {index} is there, {prefix}{META_SUFFIX} is missing; where its "
         f"graph has another name: --meta={graph} --ckpt={prefix}"
     )
-
-
-def beside(path: str, suffixes: Sequence[str]) -> str:
-    """The end of an error line over a missing path: what its folder has of these suffixes."""
-    place, name = os.path.split(path.rstrip("/"))
-    if not file_io.is_folder(place or "."):
-        return f": there is no folder {place}"
-    names = names_in(place)
-    files = [other for other in names if other.endswith(tuple(suffixes))]
-    near = sorted(files, key=lambda other: -difflib.SequenceMatcher(None, other, name).ratio())
-    if not name.endswith(tuple(suffixes)):  # It may have been a folder.
-        folders = [other for other in names if file_io.is_folder(os.path.join(place, other))]
-        near += nearest_names(name, folders)
-    return f"; beside it there is {first_few(near, _MAX_NAMED)}" if near else ""
 
 
 # A file of a graph: a `.pb` or `.pbtxt` may hold a frozen graph, a SavedModel or a meta graph.
@@ -243,15 +200,23 @@ def _is_graph(graph: GraphDef) -> bool:
     return bool(graph.node) and all(node.name and node.op for node in graph.node)
 
 
-def serving_graph(saved_model: SavedModel, path: str) -> MetaGraphDef:
-    """The meta graph with the tag `serve`, or the only one; CheckpointError where it is neither."""
-    graphs = [graph for graph in saved_model.meta_graphs if graph.graph_def.node]
-    for wanted in ({_SERVE}, {_SERVE, "gpu"}):
-        for graph in graphs:
-            if set(graph.meta_info_def.tags) == wanted:
-                return graph
-    if len(graphs) == 1:
-        return graphs[0]
-    tags = "; ".join(",".join(graph.meta_info_def.tags) or "none" for graph in graphs)
-    found = f"the tags of its {len(graphs)} graphs are {tags}" if graphs else "it holds no graph"
-    raise CheckpointError(f"{path} has no graph with the one tag {_SERVE!r}: {found}")
+def tagged_graph(saved_model: SavedModel, path: str, tags: str | None) -> MetaGraphDef:
+    """The graph of a SavedModel with the `tags`, separated by commas; "" is the one without any.
+
+    By default it is the one that serves, or else the only one that is not for training.
+    CheckpointError where there is none, or several.
+    """
+    found = [(set(g.meta_info_def.tags), g) for g in saved_model.meta_graphs if g.graph_def.node]
+    if tags is not None:
+        wanted = {*filter(None, tags.split(","))}
+        choices = [[graph for own, graph in found if own == wanted]]
+    else:
+        choices = [[g for own, g in found if own == {_SERVE, *more}] for more in ((), ("gpu",))]
+        choices += [[g for own, g in found if _TRAIN not in own], [g for _, g in found]]
+    for graphs in choices:
+        if len(graphs) == 1:
+            return graphs[0]
+    told = ", ".join(f"--tags={','.join(graph.meta_info_def.tags)}" for _, graph in found)
+    asked = "for prediction alone" if tags is None else f"with --tags={tags} alone"
+    has = f"it has {told}" if found else "it holds no graph"
+    raise CheckpointError(f"{path} has no graph {asked}: {has}")

@@ -87,8 +87,13 @@ class Offender(NamedTuple):
         )
 
 
-def check_operations(graph_def: GraphDef, where: str, trust_graph: bool) -> None:
-    """Raises CheckpointError, or warns with trust, unless all that will be run only computes."""
+def check_operations(
+    graph_def: GraphDef, where: str, trust_graph: bool, way_out: str = "Feed {}"
+) -> None:
+    """Raises CheckpointError, or warns with trust, unless all that will be run only computes.
+
+    The way out is what whoever asked can do with a tensor that needs none of it.
+    """
     found = list(offenders(graph_def))
     if not found:
         return
@@ -96,8 +101,8 @@ def check_operations(graph_def: GraphDef, where: str, trust_graph: bool) -> None
     rest = f"; and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
     if not trust_graph:
         raise CheckpointError(
-            f"{where}: {named}{rest}. Feed {_in_place_of(found[0], graph_def)}, or, if you trust "
-            "the file, run it all the same with --trust_graph"
+            f"{where}: {named}{rest}. {way_out.format(_in_place_of(found[0], graph_def))}, or, if "
+            "you trust the file, run it all the same with --trust_graph"
         )
     logging.warning("%s: %s%s; run all the same, as --trust_graph asks", where, named, rest)
 
@@ -139,7 +144,11 @@ def _in_place_of(offender: Offender, graph_def: GraphDef) -> str:
     definitions = op_definitions(graph_def)
     without = {op for op, definition in definitions.items() if not definition.output_arg}
     if offender.node.op not in without:
-        return f"{_shown(offender.node.name)}:0 or {follows}"
+        name, inputs = offender.node.name, {text for node in graph_def.node for text in node.input}
+        taken = (
+            [text for text in inputs if text.startswith(f"{name}:")] if name not in inputs else []
+        )
+        return f"{_shown(min(taken, default=f'{name}:0'))} or {follows}"
     waiting = _waiting(offender.node.name, graph_def, without)
     return follows if waiting is None else f"{_shown(waiting)}:0, which waits for it"
 
@@ -201,6 +210,7 @@ class TimeLimit:
 
     seconds: float = 60.0  # 0 is no limit; nor is more than a year, for which no clock is made.
     end_after: Callable[[float, str], None] | None = None
+    has_batch_size: bool = False  # Whether fewer rows can be run at once.
 
     @property
     def milliseconds(self) -> int:
@@ -212,7 +222,7 @@ class TimeLimit:
         """Has the process ended where `what`, such as `RUN`, takes too long; not to be nested."""
         end_after = self.end_after if self._is_limit else None
         if end_after is not None:
-            line = f"{self._took(what)}, and does not end: {_more_time(what)}"
+            line = f"{self._took(what)}, and does not end: {self._more_time(what)}"
             end_after(self.seconds + GRACE_SECONDS, line)
         try:
             yield
@@ -230,9 +240,11 @@ class TimeLimit:
             if RISKS.get(op.type) == _WAIT or op.type.startswith("ReaderRead")
         ]
         if not waiting:
-            return f"{took}: {_more_time(what)}"
+            return f"{took}: {self._more_time(what)}"
         described = first_few([f"{op.name} ({op.type})" for op in waiting], _SHOWN)
-        tensors = [output.name for op in waiting for output in op.outputs][:_SHOWN]
+        outputs = [output for op in waiting for output in op.outputs]
+        taken = [output for output in outputs if output.consumers()] or outputs
+        tensors = [output.name for output in taken][:_SHOWN]
         in_place = f"{', '.join(tensors)} in its place" if tensors else "what comes after it"
         return f"{took}: it waits for {described}, which nobody fills; feed {in_place}"
 
@@ -243,7 +255,6 @@ class TimeLimit:
     def _took(self, what: str) -> str:
         return f"{what} took longer than --time_limit={self.seconds:g} seconds"
 
-
-def _more_time(what: str) -> str:
-    more = "give it more (0 is no limit)"
-    return f"{more}, or fewer rows at once with --batch_size" if what == RUN else more
+    def _more_time(self, what: str) -> str:
+        fewer = ", or fewer rows at once with --batch_size"
+        return "give it more (0 is no limit)" + fewer * (what == RUN and self.has_batch_size)

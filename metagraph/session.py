@@ -18,15 +18,16 @@ from absl import logging
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from checkpoints.dtypes import DType
+from checkpoints.bundle import DType
 from checkpoints.writer import make_fed_callable
 from errors import CheckpointError, first_few
 from metagraph.description import Array, RunnableGraph, TensorInfo, as_numpy_dtype
-from metagraph.graph import attribute_of, nodes_by_op
+from metagraph.graph import attribute_of, joined, nodes_by_op
 from metagraph.importing import disarmed_graph, import_graph, reason_of_run, run_errors, tensor_of
 from metagraph.meta import INPUT_OPS, PLACEHOLDERS, MetaGraphFile, node_of
 from metagraph.safety import RANDOM_OPS, RUN, TimeLimit, check_operations, follows_from_inputs
 from metagraph.tables import ByFile, ByRun, Filling, read_vocabulary, vocabulary_path, with_tables
+from metagraph.usage import mixing
 from metagraph.variables import RESOURCE_VARIABLE, VARIABLE_OPS, dtype_of, read_values, variable_of
 
 _START = "the start of the graph"
@@ -58,7 +59,8 @@ class InferenceGraph(RunnableGraph):
         self.nodes_by_op = nodes_by_op
         self.is_pure = is_pure
         self._session = session
-        self._time_limit = time_limit
+        self._fed, self._fetched = feeds, fetches
+        self.time_limit = time_limit
         self._run = make_fed_callable(
             session, [*feeds.values()], [*fetches.values()], timeout_ms=time_limit.milliseconds
         )
@@ -66,10 +68,10 @@ class InferenceGraph(RunnableGraph):
     @contextmanager
     def _one_run(self) -> Iterator[None]:
         try:
-            with self._time_limit.over(RUN):
+            with self.time_limit.over(RUN):
                 yield
         except tf.errors.DeadlineExceededError as error:
-            line = self._time_limit.overrun(RUN, self._session.graph)
+            line = self.time_limit.overrun(RUN, self._session.graph)
             raise CheckpointError(line) from error
         except run_errors() as error:
             raise CheckpointError(f"the graph fails{reason_of_run(error)}") from error
@@ -85,6 +87,11 @@ class InferenceGraph(RunnableGraph):
         """The nodes that draw anew in each run, a fixed seed or not."""
         found = self.nodes_by_op.items()
         return [name for op, names in found if op in RANDOM_OPS for name in names]
+
+    def mixing(self, fetch: str) -> str:
+        """Names the operations that may, and the way out."""
+        fed = zip(self.feeds, self._fed.values(), strict=True)
+        return mixing([tensor for info, tensor in fed if info.has_rows], self._fetched[fetch])
 
     def close(self) -> None:
         """Frees the session and with it the variables' memory."""
@@ -163,7 +170,8 @@ def load_inference_graph(
 def describe_tensors(meta: MetaGraphFile, names: Sequence[str]) -> tuple[TensorInfo, ...]:
     """The dtype and shape of tensors, or CheckpointError; nothing is restored, refused or run."""
     graph = disarmed_graph(meta, names)
-    return tuple(_info(name, tensor_of(graph, name)) for name in names)
+    infos = (_info(name, tensor_of(graph, name)) for name in names)
+    return tuple(i._replace(shape=joined(meta.shapes.get(i.name), i.shape)) for i in infos)
 
 
 def _value(tensor: tf.Tensor) -> tf.Tensor:

@@ -8,13 +8,18 @@ which are read here as data and never run:
 """
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
+import tensorflow as tf
+from absl import logging
 from tensorflow.core.framework.node_def_pb2 import NodeDef
+from tensorflow.core.framework.variable_pb2 import VariableDef
 
-from checkpoints.dtypes import DType, as_dtype
-from checkpoints.naming import AVERAGE
+from checkpoints.bundle import DType, as_dtype
+from checkpoints.naming import AVERAGE, is_slot
 from checkpoints.reader import Array, CheckpointReader
 from errors import CheckpointError, first_few
 from metagraph.description import TensorInfo, fits_shape, format_shape
@@ -25,19 +30,22 @@ from metagraph.graph import (
     data_inputs,
     reachable,
     source,
+    sub_graph,
     text_at,
     views,
 )
-from metagraph.meta import MetaGraphFile, node_of, variable_definitions
+from metagraph.importing import disarmed_graph, reason_of_run, run_errors
+from metagraph.meta import INPUT_OPS, MetaGraphFile, node_of, variable_definitions
+from metagraph.safety import PURE, follows_from_inputs
 
 RESOURCE_VARIABLE = "VarHandleOp"
 REF_VARIABLES = frozenset({"Variable", "VariableV2"})
 VARIABLE_OPS = REF_VARIABLES | {RESOURCE_VARIABLE}
 _TRAINABLE = "trainable_variables"
+_LOCAL = "local_variables"
 _MAX_NAMED = 10
 ASSIGN_OPS = frozenset({"Assign", "AssignVariableOp"})
 RESTORE_OPS = frozenset({"Restore", "RestoreSlice", "RestoreV2"})
-OBJECT_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"  # Of the keys that tf.train.Checkpoint writes.
 _SLICE_SPEC = re.compile(r"\d{1,18}( \d{1,18})* (-|\d{1,18},\d{1,18})(:(-|\d{1,18},\d{1,18}))*")
 
 
@@ -58,34 +66,37 @@ class Stored(NamedTuple):
 
 
 def checkpoint_keys(
-    meta: MetaGraphFile, variables: Collection[str], held: Collection[str]
+    meta: MetaGraphFile, variables: Collection[str], held: Mapping[str, str]
 ) -> dict[str, Stored]:
-    """Where the values of some variables are, in a checkpoint that has the keys `held`.
+    """Where the values of some variables are, in a checkpoint whose reader has the names `held`.
 
-    What the file's saver says of a variable holds even where the checkpoint lacks the key. Of one
-    that it does not name, the first that is held counts of its own name, its shared name, and both
-    as an object-based checkpoint has them; else its own name.
+    What the file's saver says of a variable holds even where the checkpoint lacks it. Of one that
+    it does not name, it is its shared name that counts where its own is not held.
     """
-    own, keys = saver_keys(meta), dict[str, Stored]()
+    own, keys = saver_keys(meta, others=True), dict[str, Stored]()
+    shadows = averages(held, meta.prefix) if meta.averaged else {}
     for name in variables:
         shared = attribute_of(meta.nodes[name], "shared_name").s.decode("utf-8", "replace")
-        names = [name, shared or name]
-        candidates = [*names, *(candidate + OBJECT_SUFFIX for candidate in names)]
-        found = next((key for key in candidates if key in held), name)
-        keys[name] = own.get(name, Stored(found))
+        stored = own.get(name, Stored(shared if name not in held and shared in held else name))
+        key = shadows.get(stored.key, shadows.get(name, stored.key))
+        keys[name] = stored._replace(key=held.get(key, key))
     return keys
 
 
-def saver_keys(meta: MetaGraphFile) -> dict[str, Stored]:
-    """The places that the file's saver stores variables at; else all its restores agree on."""
+def saver_keys(meta: MetaGraphFile, *, others: bool = False) -> dict[str, Stored]:
+    """The places that the file's saver stores variables at; else all its restores agree on.
+
+    With `others`, these are there also for variables that the saver leaves out.
+    """
     saver = reachable(meta, [node_of(meta.proto.saver_def.restore_op_name)])
     own: dict[str, Stored] = {}
-    others: dict[str, set[Stored]] = {}
+    found: dict[str, set[Stored]] = {}
     for root, variable, stored in _assignments(meta):
         if root in saver:
             own.setdefault(variable, stored)
-        others.setdefault(variable, set()).add(stored)
-    return own or {name: found.pop() for name, found in others.items() if len(found) == 1}
+        found.setdefault(variable, set()).add(stored)
+    agreed = {name: places.pop() for name, places in found.items() if len(places) == 1}
+    return agreed | own if others or not own else own
 
 
 def _assignments(meta: MetaGraphFile) -> Iterator[tuple[str, str, Stored]]:
@@ -188,9 +199,11 @@ def trainable_names(meta: MetaGraphFile) -> set[str]:
 
 def unavailable(meta: MetaGraphFile, variables: Sequence[Variable]) -> list[str]:
     """Which of `variables` cannot have a value, a line each; CheckpointError where none can."""
-    reader, keys, missing, wrong = _looked_up(meta, variables)
-    reader.check_sizes({stored.key for stored in keys.values() if stored.key in reader.shapes})
-    return [f"{name} is missing" for name in missing] + wrong
+    reader, places, _, missing, wrong = _looked_up(meta, variables)
+    reader.check_sizes({place.key for place in places.values() if place.key in reader.shapes})
+    if missing and meta.others:
+        return wrong + unavailable(_next(meta), [v for v in variables if v.name in missing])
+    return [f"{told} is missing" for told in missing.values()] + wrong
 
 
 def read_values(meta: MetaGraphFile, variables: Sequence[Variable]) -> dict[str, Array]:
@@ -201,54 +214,104 @@ def read_values(meta: MetaGraphFile, variables: Sequence[Variable]) -> dict[str,
     """
     if not variables:
         return {}
-    reader, keys, missing, wrong = _looked_up(meta, variables)
-    if missing:
+    reader, places, initial, missing, wrong = _looked_up(meta, variables)
+    if missing and not meta.others:
         raise CheckpointError(
             f"{meta.prefix} lacks {len(missing)} of the {len(variables)} variables that this "
-            f"takes: {first_few(missing, _MAX_NAMED)}"
+            f"takes: {first_few([*missing.values()], _MAX_NAMED)}"
         )
     if wrong:
         line = first_few(wrong, _MAX_NAMED, "; ")
         raise CheckpointError(f"{meta.prefix} does not fit its graph: {line}")
+    values = _initial_values(meta, initial)
+    if missing:
+        values |= read_values(_next(meta), [v for v in variables if v.name in missing])
     by_key: dict[str, list[Variable]] = {}
-    for variable in variables:
-        by_key.setdefault(keys[variable.name].key, []).append(variable)
+    for variable in (variable for variable in variables if variable.name not in values):
+        by_key.setdefault(places[variable.name].key, []).append(variable)
     reader.check_sizes(by_key)
-    values = {}
     for key, sharing in by_key.items():
         full = reader.read(key)
         for variable in sharing:
-            values[variable.name] = _value(full, variable, keys[variable.name])
+            values[variable.name] = _value(full, variable, places[variable.name])
     return values
+
+
+def _next(meta: MetaGraphFile) -> MetaGraphFile:
+    """The file with the next of its checkpoints in the place of the first."""
+    return replace(meta, prefix=meta.others[0], others=meta.others[1:])
 
 
 def _looked_up(
     meta: MetaGraphFile, variables: Sequence[Variable]
-) -> tuple[CheckpointReader, dict[str, Stored], list[str], list[str]]:
-    """The checkpoint, the places in it, who is missing, and a phrase for each that does not fit."""
+) -> tuple[CheckpointReader, dict[str, Stored], dict[str, str], dict[str, str], list[str]]:
+    """The checkpoint, the places in it, and by variable tensors of initial values, who is missing.
+
+    Last a phrase for each variable that does not fit. An initial value stands in for a variable
+    that no Saver stores, as it is local, where no checkpoint has it.
+    """
     reader = CheckpointReader(meta.prefix)
-    keys = checkpoint_keys(meta, [variable.name for variable in variables], reader.shapes)
-    if meta.averaged:
-        shadows = averages(reader.shapes, reader.prefix)
-        for name, stored in keys.items():
-            shadow = shadows.get(stored.key, shadows.get(name, stored.key))
-            keys[name] = stored._replace(key=shadow)
-    missing, wrong = [], []
+    places = checkpoint_keys(meta, [variable.name for variable in variables], reader.names)
+    local = {name for name, _ in variable_definitions(meta, _LOCAL)}
+    missing, wrong = dict[str, str](), []
     for variable in variables:
-        stored = keys[variable.name]
-        named = variable.name
-        if stored.key != named:
-            named += f" (saved as {stored.key})"
+        name, stored = variable.name, places[variable.name]
+        named = name if stored.key == name else f"{name} (saved as {stored.key})"
         if stored.key not in reader.shapes:
-            missing.append(named)
-        elif not _fits(variable, stored, reader):
-            found = f"{reader.dtypes[stored.key].name} {reader.shapes[stored.key]}"
-            if stored.part is not None:
-                sizes, starts = list(stored.part.sizes), list(stored.part.starts)
-                found += f" (of which it takes {sizes} at {starts})"
-            has = f"{variable.dtype.name} {format_shape(variable.shape)}"
-            wrong.append(f"{named} is {found}, the graph has {has}")
-    return reader, keys, missing, wrong
+            feed = f" (local: no Saver stores it; predict.py has --feed={name}=...)"
+            missing[name] = named + feed * (name in local)
+        elif misfit := _misfit(variable, stored, reader):
+            wrong.append(f"{named} {misfit}")
+    kept = local & missing.keys() if not meta.others else ()
+    initial = initial_tensors(meta, kept, at_random=False)
+    missing = {name: told for name, told in missing.items() if name not in initial}
+    return reader, places, initial, missing, wrong
+
+
+# The initial values of variables. Those of local ones are what a stock client has them begin with.
+
+
+def _initial_values(meta: MetaGraphFile, tensors: Mapping[str, str]) -> dict[str, Array]:
+    """The initial values of variables, given the tensors of these."""
+    if not tensors:
+        return {}
+    told = first_few([*tensors], _MAX_NAMED)
+    logging.info("%s: in no checkpoint, as it is local; the graph's initial value is taken", told)
+    try:
+        with tf.compat.v1.Session(graph=disarmed_graph(meta, tensors.values())) as session:
+            values: dict[str, Array] = session.run(dict(tensors))
+            return {name: np.asarray(value) for name, value in values.items()}
+    except run_errors() as error:
+        raise CheckpointError(f"{meta.path} cannot be run{reason_of_run(error)}") from error
+
+
+def initial_tensors(
+    meta: MetaGraphFile, variables: Collection[str], *, at_random: bool = True
+) -> dict[str, str]:
+    """Variable -> the tensor of its initial value in the file.
+
+    Left out are those that no collection tells of, and those whose initial value does not follow
+    from constants alone, or from these and random numbers.
+    """
+    found: dict[str, str] = {}
+    for collection in meta.proto.collection_def:
+        for name, entry in variable_definitions(meta, collection):
+            tensor = _initial_tensor(meta, entry) if name in variables else None
+            if tensor is not None and name not in found:
+                operations = {meta.nodes[node].op for node in sub_graph(meta, [tensor]).names}
+                is_pure = operations <= PURE - VARIABLE_OPS - INPUT_OPS
+                if is_pure and (at_random or follows_from_inputs(operations)):
+                    found[name] = tensor
+    return found
+
+
+def _initial_tensor(meta: MetaGraphFile, entry: VariableDef) -> str | None:
+    """What a variable is assigned by its initializer."""
+    if entry.initial_value_name:
+        return meta.find_tensor(entry.initial_value_name)
+    node = meta.nodes.get(entry.initializer_name)
+    inputs = data_inputs(node) if node is not None else []
+    return meta.find_tensor(inputs[1]) if len(inputs) == 2 else None
 
 
 def averages(keys: Collection[str], prefix: str) -> dict[str, str]:
@@ -270,49 +333,17 @@ def _value(full: Array, variable: Variable, stored: Stored) -> Array:
     return value.astype(variable.dtype.as_numpy_dtype) if stored.cast else value
 
 
-def _fits(variable: Variable, stored: Stored, reader: CheckpointReader) -> bool:
-    """Whether the checkpoint's tensor gives a value of the variable's dtype and shape."""
+def _misfit(variable: Variable, stored: Stored, reader: CheckpointReader) -> str | None:
+    """Why the checkpoint's tensor gives no value of the variable's dtype and shape, if so."""
     shape, dtype, part = reader.shapes[stored.key], reader.dtypes[stored.key], stored.part
     is_cast = stored.cast and dtype.is_floating and variable.dtype.is_floating
-    if (dtype != variable.dtype and not is_cast) or (part and list(part.full_shape) != shape):
-        return False
-    return fits_shape(variable.shape, part.sizes if part else shape)
-
-
-# Which tensors of a checkpoint only an optimizer needs: its slots, powers and counters. The name
-# tells, as the optimizers of TensorFlow and of Keras make it, and copies of Adafactor and AdamW:
-#
-#   conv1/w/Adam, train/conv1/w/Adam_1    slots of conv1/w
-#   beta1_power, train/beta2_power_1      of Adam and its kin
-#   training/Adam/conv1/w/m, Adam/iter    Keras in graph mode
-#   w/.OPTIMIZER_SLOT/optimizer/m/...     object-based, as is all of an object called optimizer
-#   w_slot_vr, w/adam_m                   Adafactor, AdamW
-#
-# A moving average of a variable (`w/ExponentialMovingAverage`) is none of these: it predicts.
-# Sources: `tensorflow/python/training/slot_creator.py`,
-# `tensorflow/core/protobuf/trackable_object_graph.proto`.
-
-_MAX_LENGTH = 1000  # Of a name that is looked into; a hostile one may have any.
-_OPTIMIZER = re.compile(
-    r"ada(m|grad|delta|factor|shift|bound)|momentum|rms_?prop|ftrl|optimi[sz]er|nesterov|yogi"
-    r"|(power|add)sign|(^|_)(lamb|lars|sgd|lion|shampoo)(_|$)",
-    re.IGNORECASE,
-)
-_UNMISTAKABLE = re.compile(
-    r"(.+/)?beta[12]_power(_\d+)?"
-    r"|.+/(Adam|AdaMax|Nadam|Momentum|RMSProp|Adagrad|AdagradDA|Adadelta|Ftrl)(_\d+)?"
-    r"|.*/\.OPTIMIZER_SLOT/.*"
-)
-_OBJECT = re.compile(r"(.+/)?(\w*optimi[sz]er\w*|opt)/.+", re.IGNORECASE)
-# An optimizer of Keras 3 lists the model's variables too; the shortest path is what they go by.
-_TRAINED = re.compile(r"(.+/)?_trainable_variables/.+")
-_ADAFACTOR = re.compile(r"(.+)_slot_(v|vr|vc|m)")
-_OF_KERAS = re.compile(
-    r"(iter|iterations|beta_[12]|decay|learning_rate|lr|momentum|rho|Variable(_\d+)?)"
-)
-_SLOT_OF_KERAS = re.compile(
-    r"m|v|vhat|momentum|rms|mg|accumulator|accum_grad|accum_var|linear|velocity"
-)
+    is_whole = part is None or list(part.full_shape) == shape
+    is_of_kind = (dtype == variable.dtype or is_cast) and is_whole
+    if is_of_kind and fits_shape(variable.shape, part.sizes if part else shape):
+        return None
+    taken = f" (of which it takes {list(part.sizes)} at {list(part.starts)})" if part else ""
+    has = f"{variable.dtype.name} {format_shape(variable.shape)}"
+    return f"is {dtype.name} {shape}{taken}, the graph has {has}"
 
 
 def slot_names(keys: Collection[str], meta: MetaGraphFile | None = None) -> frozenset[str]:
@@ -322,38 +353,12 @@ def slot_names(keys: Collection[str], meta: MetaGraphFile | None = None) -> froz
     trained is a slot, whatever it is called. A damaged graph raises CheckpointError.
     """
     held = frozenset(keys)
-    slots = {key for key in held if _is_slot(key, held)}
+    slots = {key for key in held if is_slot(key, held)}
     if meta is not None:
         variables = {name for name, node in meta.nodes.items() if node.op in VARIABLE_OPS}
         trained = trainable_names(meta)
-        own = {name for name in variables if _is_slot(name, variables)} - trained
-        places = checkpoint_keys(meta, trained | own, held)
+        own = {name for name in variables if is_slot(name, variables)} - trained
+        places = checkpoint_keys(meta, trained | own, {key: key for key in held})
         slots |= {places[name].key for name in own}
         slots -= {places[name].key for name in trained}
     return held & slots
-
-
-def _is_slot(key: str, held: Collection[str]) -> bool:
-    """Whether a key, one of those that are held, is an optimizer's by its name."""
-    if len(key) > _MAX_LENGTH:
-        return False
-    before, _, last = key.rpartition("/")
-    adafactor = _ADAFACTOR.fullmatch(key)
-    if (
-        _UNMISTAKABLE.fullmatch(key)
-        or (adafactor and adafactor[1] in held)
-        or (_OF_KERAS.fullmatch(last) and _is_optimizer(before))
-    ):
-        return True
-    if key.endswith(OBJECT_SUFFIX):
-        path = key.removesuffix(OBJECT_SUFFIX)
-        return bool(_OBJECT.fullmatch(path)) and not _TRAINED.fullmatch(path)
-    parts = before.split("/")  # Cut in two before each: the scopes in front, and a variable.
-    scopes = ["/".join(parts[:i]) for i in range(len(parts)) if "/".join(parts[i:]) in held]
-    if _OPTIMIZER.search(last):
-        return bool(scopes)
-    return bool(_SLOT_OF_KERAS.fullmatch(last)) and any(map(_is_optimizer, scopes))
-
-
-def _is_optimizer(scope: str) -> bool:
-    return _OPTIMIZER.search(scope.rpartition("/")[2]) is not None

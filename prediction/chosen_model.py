@@ -8,18 +8,21 @@ import dataclasses
 import math
 import os
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from absl import logging
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from checkpoints import naming
-from checkpoints.dtypes import as_dtype
-from checkpoints.folder import best_checkpoint, explain_if_gone
+from checkpoints.bundle import as_dtype
+from checkpoints.folder import best_checkpoint, explain_if_gone, find_variables, runs_by_age
 from checkpoints.lock import Hold, read_newest
 from checkpoints.manifest import verify_checkpoint
-from errors import CheckpointError
-from file_io import is_folder
+from checkpoints.naming import prefix_of
+from checkpoints.reader import CheckpointReader
+from errors import CheckpointError, DamagedError
+from file_io import is_folder, names_in
 from metagraph.description import Model, TensorInfo, constant, json_value
 from metagraph.graph import sub_graph
 from metagraph.meta import MetaGraphFile, node_of, shape_sizes
@@ -30,12 +33,14 @@ from metagraph.model import (
     feedable,
     fetchable,
     find_candidates,
+    handed_out,
     missing_values,
     read_model,
     state_text,
-    without_handles,
+    with_kept_averages,
+    with_shapes,
 )
-from metagraph.opening import find_model, find_variables, open_model, prefix_of
+from metagraph.opening import find_model, open_model
 from metagraph.session import InferenceGraph, describe_tensors, load_inference_graph
 from metagraph.variables import VARIABLE_OPS
 from prediction.output import Record, tensor_record
@@ -66,22 +71,44 @@ def with_chosen(config: _Config, work: Callable[[_Config], _Result]) -> _Result:
 
     def on_chosen(hold: Hold) -> _Result:
         chosen = _chosen(config)
-        for path in (chosen.meta, chosen.checkpoint):
-            if path is not None:
-                hold(prefix_of(path))
+        for path in (chosen.meta, *chosen.checkpoint):
+            hold(prefix_of(path))
+        file, flag = (
+            (*chosen.checkpoint, chosen.meta)[0],
+            "--ckpt" if chosen.checkpoint else "--meta",
+        )
         try:
             return work(chosen)
+        except DamagedError as error:
+            asked = (*config.checkpoint, config.meta)[0]
+            raise explain_if_gone(_with_next_good(error, asked, file, flag), file, flag) from error
         except CheckpointError as error:
-            if chosen.checkpoint is not None:
-                raise explain_if_gone(error, chosen.checkpoint, "--ckpt") from error
-            raise explain_if_gone(error, chosen.meta) from error
+            raise explain_if_gone(error, file, flag) from error
 
-    return read_newest((config.meta, config.checkpoint, _folder_of_best(config)), on_chosen)
+    return read_newest((config.meta, *config.checkpoint, _folder_of_best(config)), on_chosen)
+
+
+def _with_next_good(error: CheckpointError, asked: str, file: str, flag: str) -> CheckpointError:
+    """The error, with the next good checkpoint of a folder that was asked for."""
+    if not is_folder(asked):
+        return error
+    bases = [prefix_of(name) for name in names_in(asked) if name.endswith(naming.INDEX_SUFFIX)]
+    older = [name for _, run in runs_by_age(asked, bases) for name in run]
+    chosen = os.path.basename(prefix_of(file))
+    for name in reversed(older[: older.index(chosen)] if chosen in older else []):
+        prefix = os.path.join(asked, name)
+        with suppress(CheckpointError):
+            verify_checkpoint(prefix)
+            reader = CheckpointReader(prefix)
+            for key in reader.shapes:
+                reader.read(key)
+            return CheckpointError(f"{error}; the next that is good: {flag}={prefix}")
+    return error
 
 
 def _folder_of_best(config: ModelConfig) -> str | None:
     """Where the best checkpoint is looked for; None where another is asked for."""
-    if config.checkpoint != BEST:
+    if BEST not in config.checkpoint:
         return None
     return config.meta if is_folder(config.meta) else os.path.dirname(config.meta) or "."
 
@@ -91,29 +118,30 @@ def _chosen(config: _Config) -> _Config:
 
     The best has its own graph where no other is named.
     """
-    meta, checkpoint, best = config.meta, config.checkpoint, _folder_of_best(config)
+    meta, checkpoints, best = config.meta, [*config.checkpoint], _folder_of_best(config)
     if best is not None:
         try:
-            checkpoint = best_checkpoint(best)
+            checkpoints[checkpoints.index(BEST)] = found = best_checkpoint(best)
         except CheckpointError as error:
             raise CheckpointError(
                 f"--ckpt={BEST}: {error}; a checkpoint that is itself named {BEST} is "
                 f"--ckpt=./{BEST}"
             ) from error
         if best == meta:
-            meta, checkpoint = checkpoint + naming.META_SUFFIX, None
-    elif checkpoint is not None and is_folder(checkpoint):
-        checkpoint = find_variables(checkpoint)
+            meta = found + naming.META_SUFFIX
+    checkpoints = [find_variables(path) if is_folder(path) else path for path in checkpoints]
     if is_folder(meta):
-        meta = find_model(meta, checkpoint is None)
-    return dataclasses.replace(config, meta=meta, checkpoint=checkpoint)
+        meta = find_model(meta, not checkpoints)
+    return dataclasses.replace(config, meta=meta, checkpoint=checkpoints)
 
 
 def open_graph(config: ModelConfig) -> MetaGraphFile:
     """Reads a graph whose files are chosen."""
     with config.limit.over(READING):
-        meta = open_model(config.meta, config.max_meta_bytes, config.checkpoint)
-    meta = dataclasses.replace(meta, averaged=config.weights == AVERAGED)
+        meta = open_model(config.meta, config.max_meta_bytes, config.checkpoint, config.tags)
+        meta = dataclasses.replace(meta, averaged=config.weights == AVERAGED)
+        meta = with_shapes(meta, config.shapes, config.signature)
+        meta = with_kept_averages(meta) if config.use_moving_averages else meta
     # The graph may come from another checkpoint than its variables.
     verify_checkpoint(meta.path.removesuffix(naming.META_SUFFIX), [naming.META_SUFFIX])
     return meta
@@ -121,7 +149,8 @@ def open_graph(config: ModelConfig) -> MetaGraphFile:
 
 def describe(config: ModelConfig, meta: MetaGraphFile) -> Model:
     """Sees that the variables of a graph are whole, and reads what it says of its model."""
-    verify_checkpoint(meta.prefix, (naming.DATA_SUFFIX, naming.INDEX_SUFFIX))
+    for prefix in (meta.prefix, *meta.others):
+        verify_checkpoint(prefix, (naming.DATA_SUFFIX, naming.INDEX_SUFFIX))
     with config.limit.over(READING):
         return read_model(meta, config.signature)
 
@@ -236,10 +265,10 @@ class GraphFile:
     def unfed(self, fetches: Sequence[str], fed: Collection[str]) -> tuple[str, ...]:
         """The placeholders that `fetches` need beside what is fed.
 
-        In place of an iterator's handle, it is what comes out of the iterator.
+        In place of a queue, or an iterator without data, it is what comes out of it.
         """
-        needed = sub_graph(self._meta, fetches, fed)
-        return tuple(dict.fromkeys(without_handles(needed, needed.unfed, fetches)))
+        handed = handed_out(self._meta, fetches, fed)
+        return (*sub_graph(self._meta, fetches, [*fed, *handed]).unfed, *handed)
 
     def depends(self, name: str, fed: Collection[str]) -> bool:
         """Whether a tensor is another where something else is fed."""

@@ -118,17 +118,21 @@ class ExactRuns:
             map(as_numpy_dtype, last),
             strict=True,
         ):
-            if not _near(one, _forwards(two) if are_results else two[0]):
-                logging.warning(
-                    "%s: what a row gives depends on the rows beside it, as of batch normalisation "
-                    "in training mode: they run as they come, --batch_size at once",
-                    info.name,
-                )
+            apart = not _near(one, _forwards(two) if are_results else two[0])
+            if apart or (count == 1 and self._graph.mixing(info.name)):  # One shows nothing.
+                warn_of_mixing(self._graph, info.name, ", which run as they come")
                 return False
             turned = one[::-1][: self.size]
             if are_results and turned.tobytes() != three[: len(turned)].tobytes():
                 logging.info("%s: its last bits depend on the rows beside a row", info.name)
         return True
+
+
+def warn_of_mixing(graph: RunnableGraph, name: str, effect: str = "") -> None:
+    """Says of a fetched tensor that its rows depend on each other, and what may be the reason."""
+    why = graph.mixing(name) or "as batch normalisation in training mode has it"
+    told = "%s: what a row gives depends on the rows beside it%s: %s"
+    logging.warning(told, name, effect, why)
 
 
 def _forwards(parts: Sequence[Array]) -> Array:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from absl import logging
 
-from checkpoints.dtypes import STRING
+from checkpoints.bundle import STRING
 from data import DEFAULT_MEMORY_MB, SKIP, STOP, files, images
 from data.arrays import NpyRows, example_keys, open_npy, read_csv, read_idx, read_npy, read_npz
 from data.files import read_bytes

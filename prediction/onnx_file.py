@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from checkpoints.dtypes import STRING, DType
+from checkpoints.bundle import STRING, DType
 from data import files
 from errors import CheckpointError, PredictionError, first_few, nearest_names, reason
 from metagraph.description import Array, Model, RunnableGraph, Signature, TensorInfo, as_classifier
@@ -230,7 +230,8 @@ def _check_flags(path: str, config: PredictConfig) -> None:
     """PredictionError where a flag is given that only a graph of TensorFlow has a use for."""
     has_own = config.signature in (None, _SERVING)
     given = {
-        "ckpt": config.checkpoint,
+        "ckpt": ",".join(config.checkpoint),
+        "tags": config.tags,
         "signature": None if has_own else config.signature,
         "weights": None if config.weights == OWN else config.weights,
         "asset": ",".join(config.asset),

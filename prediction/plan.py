@@ -12,7 +12,7 @@ import numpy as np
 from absl import logging
 
 import file_io
-from checkpoints.dtypes import STRING
+from checkpoints.bundle import STRING
 from data import RAMP, SHAPES, files, shapes
 from data.arrays import read_npy, read_npz
 from data.images import fit_images

@@ -1,7 +1,8 @@
 """What is asked of a model, and the limits on reading it; imports no TensorFlow."""
 
 import os
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -72,7 +73,8 @@ class Limits:
         """The time limit with what ends the process."""
         from metagraph.safety import TimeLimit
 
-        return TimeLimit(self.time_limit, self.end_after)
+        has_size = hasattr(self, "batch_size")
+        return TimeLimit(self.time_limit, self.end_after, has_batch_size=has_size)
 
 
 def trust_graph() -> Any:
@@ -85,11 +87,67 @@ def trust_graph() -> Any:
     )
 
 
+_SHAPE = re.compile(r".+=(?:(?:[0-9]{1,9}|\?)(?:,(?:[0-9]{1,9}|\?))*)?")
+
+
+def parse_shapes(texts: Sequence[str]) -> dict[str, tuple[int | None, ...]]:
+    """The values of --shape by name: `x=?,3` is (None, 3), `x=` a scalar."""
+    shapes = {}
+    for text in texts:
+        name, _, sizes = text.rpartition("=")
+        parts = sizes.split(",") if sizes else []
+        shapes[name] = tuple(None if part == "?" else int(part) for part in parts)
+    return shapes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What a user says of a graph that does not say it itself, or says otherwise."""
+
+    GROUP: ClassVar = "model"
+
+    shapes: Mapping[str, Sequence[int | None]] = flag(
+        "The shape of a tensor that is fed and leaves it open: name=?,3 is any number of rows of "
+        "three, name= a scalar.",
+        (),
+        name="shape",
+        many=REPEATED,
+        check=Check(
+            lambda texts: all(map(_SHAPE.fullmatch, texts)), "must be name=sizes, such as x=?,3"
+        ),
+        convert=parse_shapes,
+    )
+    use_moving_averages: bool = flag(
+        "Of a graph that was saved in training mode, normalise by the moving averages that it "
+        "keeps, not by the rows that run at once.",
+        False,
+    )
+
+
+def feeds(help_text: str, **options: Any) -> Any:
+    """The field of values of tensors."""
+    check = Check(
+        lambda texts: all(text.endswith(".npz") or text.find("=") > 0 for text in texts),
+        "must be name=file.npy, name=literal or file.npz",
+    )
+    return flag(help_text, (), many=REPEATED, path=True, check=check, **options)
+
+
 def signature() -> Any:
     """The field of a request that names one of several signatures."""
     return flag(
         "The signature whose inputs and outputs are meant, where the file has several; "
         "serving_default, or the only one, unless named here. predict.py --list names them.",
+        None,
+        group="model",
+    )
+
+
+def tags() -> Any:
+    """The field of a request that names one of a SavedModel's graphs."""
+    return flag(
+        "Of a SavedModel, the tags of the graph that is meant, separated by commas; --tags= is the "
+        "one without any. By default the one that serves, or the only one not for training.",
         None,
         group="model",
     )
@@ -110,21 +168,25 @@ OWN, AVERAGED = "own", "ema"
 
 
 @dataclass(frozen=True)
-class ModelConfig(Limits):
+class ModelConfig(Limits, Reading):
     """A model to open, and its limits."""
 
     GROUP: ClassVar = "model"
 
     meta: str = meta()
     _: KW_ONLY
-    checkpoint: str | None = flag(
+    checkpoint: Sequence[str] = flag(
         "The checkpoint to take the variables from, where that is another than the graph's own: "
         "its prefix or any file of it, or a folder for its newest; 'best' for the one with the "
-        "best test accuracy in the folder of --meta, as training with --keep_best keeps it.",
-        None,
+        "best test accuracy in the folder of --meta, as training with --keep_best keeps it. Of "
+        "several, each gives the variables that those before it lack.",
+        (),
         name="ckpt",
+        many=REPEATED,
         path=True,
+        check=Check(all, "must not be empty"),
     )
+    tags: str | None = tags()
     signature: str | None = signature()
     weights: str = flag(
         "Which values variables have: their own, or ema for those of their moving averages "
@@ -158,16 +220,9 @@ class PredictConfig(ModelConfig):
         ),
         group="input",
     )
-    feed: Sequence[str] = flag(
+    feed: Sequence[str] = feeds(
         "A tensor to feed: name=file.npy, name=literal (a number, true, false, a JSON list), or a "
         ".npz whose keys are tensor names. One with as many rows as --input goes along with them.",
-        (),
-        many=REPEATED,
-        path=True,
-        check=Check(
-            lambda texts: all(text.endswith(".npz") or text.find("=") > 0 for text in texts),
-            "must be name=file.npy, name=literal or file.npz",
-        ),
         group="input",
     )
     batch_size: int | None = flag(

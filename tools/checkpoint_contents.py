@@ -14,22 +14,22 @@ import numpy as np
 from absl import logging
 
 from checkpoints import manifest, naming
-from checkpoints.dtypes import STRING
-from checkpoints.reader import Array, CheckpointReader, stored_tensors
+from checkpoints.bundle import STRING
+from checkpoints.folder import graph_path
+from checkpoints.naming import OBJECT_SUFFIX
+from checkpoints.reader import OBJECT_GRAPH, Array, CheckpointReader, stored_tensors
 from errors import CheckpointError, ToolError, nearest_names
 from metagraph.description import as_numpy_dtype, json_value
 from metagraph.meta import MetaGraphFile
 from metagraph.opening import open_model
-from metagraph.variables import OBJECT_SUFFIX, VARIABLE_OPS, Stored, checkpoint_keys, slot_names
+from metagraph.variables import VARIABLE_OPS, Stored, checkpoint_keys, slot_names
 from tools.command import Record
-from tools.folder_entries import graph_path
 from tools.inspect_checkpoint import InspectConfig
 
 ROLES = ("model", "slot", "other")
 _COUNTER = re.compile(r"(.*/)?(global_step|save_counter)(/.*)?")
 # What tf.train.ExponentialMovingAverage and the moving averages of contrib keep of a variable.
 _AVERAGE = re.compile(r"(.+)/(ExponentialMovingAverage|biased|local_step|avg)(_\d+)?")
-_OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _OBJECT_SLOT = "/.OPTIMIZER_SLOT/"
 _FACTS = ("step", "saved_at", "environment", "config", "test_accuracy")
 _MAX_TEXT = 200  # Characters of one text among values.
@@ -117,7 +117,7 @@ def _told_by_graph(
         try:
             meta = open_model(path, max_bytes)
             names = [name for name, node in meta.nodes.items() if node.op in VARIABLE_OPS]
-            places = checkpoint_keys(meta, names, reader.shapes)
+            places = checkpoint_keys(meta, names, reader.names)
             return meta, places, slot_names(reader.shapes, meta)
         except CheckpointError as error:
             logging.warning("read without its graph: %s", error)
@@ -135,7 +135,7 @@ def _role_of(key: str, reader: CheckpointReader, slots: Collection[str]) -> str:
     dtype = reader.dtypes[key]
     is_single = not reader.shapes[key] and not (dtype.is_floating or dtype.is_complex)
     average = _AVERAGE.fullmatch(key)
-    if key == _OBJECT_GRAPH or is_single or dtype == STRING or _COUNTER.fullmatch(key):
+    if key == OBJECT_GRAPH or is_single or dtype == STRING or _COUNTER.fullmatch(key):
         return "other"
     return "other" if average and average[1] in reader.shapes else "model"
 

@@ -25,19 +25,20 @@ from tensorflow.core.protobuf.meta_graph_pb2 import CollectionDef, SignatureDef
 
 import file_io
 from checkpoints import naming
-from checkpoints.dtypes import VARIANT
-from checkpoints.folder import explain_if_gone
+from checkpoints.bundle import VARIANT
+from checkpoints.folder import explain_if_gone, find_variables, graph_path
 from checkpoints.lock import Hold, read_newest
 from checkpoints.manifest import verify_checkpoint
+from checkpoints.naming import SAVED_MODEL_FILES
 from checkpoints.reader import Array, CheckpointReader
 from errors import CheckpointError, ToolError
 from metagraph.description import as_numpy_dtype, constant, json_value
 from metagraph.meta import MetaGraphFile
-from metagraph.opening import GRAPH_SUFFIXES, SAVED_MODEL_FILES, find_variables, open_model
+from metagraph.opening import GRAPH_SUFFIXES, open_model
 from metagraph.safety import op_definitions
 from tools.command import Record
 from tools.diff import DTYPE, EQUAL, GRAPH, ONLY_A, ONLY_B, SHAPE, VALUES, VARIABLES, DiffConfig
-from tools.folder_entries import graph_path, is_folder, named_entry
+from tools.folder_entries import is_folder, named_entry
 from tools.graph_parts import attribute_text
 
 _PIECE = 1 << 15  # Elements: what is worked out of them at once stays in a processor's cache.

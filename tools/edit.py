@@ -32,10 +32,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from cli.fields import COMMAS, POSITIVE, REPEATED, flag, needs
+from cli.fields import COMMAS, POSITIVE, flag, needs
 from cli.terminal import postpone_tensorflow
 from errors import first_few
-from prediction.request import Limits, assets, assets_by_name, trust_graph
+from prediction.request import Limits, assets, assets_by_name, feeds, trust_graph
 from tools.command import (
     Printed,
     Record,
@@ -111,12 +111,9 @@ class EditConfig(Printed, Limits):
         many=COMMAS,
         group="check",
     )
-    feed: Sequence[str] = flag(
+    feed: Sequence[str] = feeds(
         "With --meta, values to compare the two with, for inputs for which random ones will not "
         "do: name=file.npy, name=literal, or a .npz whose keys are tensor names.",
-        (),
-        many=REPEATED,
-        path=True,
         group="check",
     )
     asset: Mapping[str, str] = assets(

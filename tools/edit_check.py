@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from checkpoints.naming import META_SUFFIX
-from checkpoints.reader import Array
+from checkpoints.reader import Array, CheckpointReader
 from errors import CheckpointError, ToolError
 from file_io import write_file
 from metagraph.meta import MetaGraphFile, node_of, read_meta_graph
@@ -33,14 +33,14 @@ _TOLERANCES = {"bfloat16": 2**-3, "float16": 2**-6, "float32": 2**-19, "float64"
 
 
 def graph_maker(
-    config: EditConfig, meta: MetaGraphFile, keys: Sequence[str], tensors: Sequence[Tensor]
+    config: EditConfig, meta: MetaGraphFile, reader: CheckpointReader, tensors: Sequence[Tensor]
 ) -> Callable[[str], Record]:
     """Edits the graph; what it returns writes and checks it once the tensors are there."""
     with config.limit.over(READING):
         model = read_model(meta)
         known = () if config.fetch else model.outputs.values()
         outputs = [*dict.fromkeys([*plan.choose_fetches(meta, model, config.fetch), *known])]
-        proto = edit_graph(meta, keys, tensors, outputs)
+        proto = edit_graph(meta, reader, tensors, outputs)
 
     def make(prefix: str) -> Record:
         write_file(prefix + META_SUFFIX, proto.SerializeToString(deterministic=True))
@@ -113,22 +113,20 @@ def _ask_original(
     feeds = plan.feeds_by_tensor(meta, read_model(meta), config.feed, MAX_BYTES)
     names = [*feeds, *plan.unfed(meta, outputs, feeds)]
     with _loader(config)(meta, outputs, names) as graph:
-        values = {i.name: feed_value(feeds[i.name], i) for i in graph.feeds if i.name in feeds}
-        unfed = graph.feeds[len(values) :]
+        given = {i.name: feed_value(feeds[i.name], i) for i in graph.feeds if i.name in feeds}
         try:
-            made_up, expected = try_batches(unfed, lambda v: graph.run(*values.values(), *v))
+            values, expected = try_batches(graph, given)
         except CheckpointError as error:
             raise ToolError(
                 f"the original cannot be run, to compare with: {error}; {_FEED}"
             ) from error
-        values |= {info.name: value for info, value in zip(unfed, made_up, strict=True)}
-        random = random_outputs(graph, [*values.values()], expected)
+        random = random_outputs(graph, values, expected)
     if random:
         raise ToolError(
             f"{random[0]} of {meta.path} is another at each run on the same input, so that nothing "
             f"can be compared: {_FEED}, such as for what switches dropout off"
         )
-    return values, expected
+    return dict(zip(names, values, strict=True)), expected
 
 
 def _apart(one: Array, other: Array, *, is_cast: bool) -> float:

@@ -16,6 +16,7 @@ from tensorflow.core.protobuf.meta_graph_pb2 import CollectionDef, MetaGraphDef
 from tensorflow.core.protobuf.saver_pb2 import SaverDef
 
 from checkpoints.naming import PREDICT_COLLECTION
+from checkpoints.reader import CheckpointReader
 from errors import ToolError, first_few, reason
 from metagraph.graph import attribute_of, reachable
 from metagraph.importing import disarmed_graph
@@ -56,17 +57,17 @@ class Saved(NamedTuple):
 
 
 def edit_graph(
-    meta: MetaGraphFile, held: Sequence[str], tensors: Sequence[Tensor], outputs: Sequence[str]
+    meta: MetaGraphFile, old: CheckpointReader, tensors: Sequence[Tensor], outputs: Sequence[str]
 ) -> MetaGraphDef:
     """The graph that goes with the new checkpoint; the file's own is left as it is.
 
-    The old checkpoint held the keys `held`, the new one has `tensors`; `outputs` have to stay where
-    the graph is pruned. Raises CheckpointError where the graph is damaged, ToolError where an
+    The new checkpoint has `tensors` of the `old` one; `outputs` have to stay where the graph is
+    pruned. Raises CheckpointError where the graph is damaged, ToolError where an
     output needs what is dropped, or the saver cannot be made anew.
     """
     by_key = {tensor.old: tensor for tensor in tensors}
     variables = {variable.name: variable for variable in graph_variables(meta)}
-    places, named = checkpoint_keys(meta, variables, held), saver_keys(meta)
+    places = checkpoint_keys(meta, variables, old.names)
     saved = [
         Saved(variables[name], by_key[place.key], place)
         for name, place in places.items()
@@ -76,6 +77,7 @@ def edit_graph(
         raise ToolError("the graph has none of the variables that are kept: leave out --meta")
     kept = [each.variable.name for each in saved]
     # A variable that no checkpoint of this graph ever had, as no saver saves it, is not lost.
+    named, held = saver_keys(meta), old.shapes
     lost = {n for n, place in places.items() if n in named or place.key in held}.difference(kept)
     for output in outputs:
         needed = sorted(reachable(meta, [node_of(output)]).intersection(lost))

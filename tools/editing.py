@@ -14,17 +14,16 @@ import numpy as np
 
 import file_io
 from checkpoints import folder, naming
-from checkpoints.bundle import Entry, write_bundle
-from checkpoints.dtypes import RESOURCE, STRING, VARIANT, DType
-from checkpoints.folder import explain_if_gone
+from checkpoints.bundle import RESOURCE, STRING, VARIANT, DType, Entry, write_bundle
+from checkpoints.folder import explain_if_gone, find_variables
 from checkpoints.lock import FolderLock, Hold, read_newest
 from checkpoints.manifest import verify_checkpoint
-from checkpoints.naming import DATA_SUFFIX, INDEX_SUFFIX, META_SUFFIX
+from checkpoints.naming import DATA_SUFFIX, INDEX_SUFFIX, META_SUFFIX, prefix_of
 from checkpoints.reader import Array, CheckpointReader
 from errors import CheckpointError, ToolError, reason
 from file_io import names_in
 from metagraph.meta import MetaGraphFile
-from metagraph.opening import find_model, find_variables, open_model, prefix_of
+from metagraph.opening import find_model, open_model
 from metagraph.variables import slot_names
 from tools.command import Record, new_names, select
 from tools.edit import EditConfig
@@ -61,7 +60,7 @@ def _edit_newest(config: EditConfig, hold: Hold) -> Record:
 
 def _open_graph(config: EditConfig, path: str, checkpoint: str | None) -> MetaGraphFile:
     with config.limit.over(READING):
-        meta = open_model(path, config.max_meta_bytes, checkpoint)
+        meta = open_model(path, config.max_meta_bytes, [checkpoint] if checkpoint else ())
     if not meta.path.endswith(META_SUFFIX):
         raise ToolError(
             f"{meta.path} is no .meta file, the one kind of graph that can be edited; --ckpt alone "
@@ -73,17 +72,19 @@ def _open_graph(config: EditConfig, path: str, checkpoint: str | None) -> MetaGr
 
 def _edit(config: EditConfig, meta: MetaGraphFile | None, reader: CheckpointReader) -> Record:
     """Makes all files aside, has them checked, and moves them into place."""
-    keys = keys_in_order(reader)
+    own = {key: name for name, key in reader.names.items()}
+    keys = [key for key in keys_in_order(reader) if key in own]
     slots = slot_names(keys, meta) if config.without_slots else frozenset[str]()
-    kept = select(keys, slots, config.only, config.drop)
-    names = new_names(kept, [*config.rename, *config.rename_regex])
+    kept = select([own[k] for k in keys], [own[k] for k in slots], config.only, config.drop)
+    renamed = new_names(kept, [*config.rename, *config.rename_regex])
+    names = {reader.names[name]: new for name, new in renamed.items()}
     tensors = plan_tensors(reader, names, None if config.cast is None else DType(config.cast))
     make_graph = None
     if meta is not None:
         # Imported where it is wanted: it runs graphs, and variables alone take no TensorFlow.
         from tools.edit_check import graph_maker
 
-        make_graph = graph_maker(config, meta, keys, tensors)
+        make_graph = graph_maker(config, meta, reader, tensors)
 
     def make(prefix: str) -> Record | None:
         write_tensors(reader, tensors, prefix)
@@ -105,7 +106,7 @@ def _edit(config: EditConfig, meta: MetaGraphFile | None, reader: CheckpointRead
             }
             for tensor in tensors
         ],
-        "dropped": [key for key in keys if key not in names],
+        "dropped": [key for key in keys_in_order(reader) if key not in names],
         "graph": graph,
     }
 

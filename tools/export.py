@@ -25,12 +25,11 @@ if __name__ == "__main__":  # First, as what follows takes its time.
     end_at_signals()
 
 import os
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
-from cli.fields import REPEATED, Check, Together, flag, from_zero
+from cli.fields import Together, flag, from_zero
 from cli.terminal import import_tensorflow, postpone_tensorflow
 from tools.command import Rename, overwrite, patterns, plain_rename, renames, run_command, show
 from tools.freeze import PartConfig
@@ -41,19 +40,8 @@ SAFETENSORS, NPZ = WEIGHTS = ("safetensors", "npz")
 SUFFIXES = {to: f".{to}" for to in (ONNX, TFLITE, *WEIGHTS)}  # A SavedModel is a folder.
 # onnxruntime promises to run opsets from 7 on, and tf2onnx writes none above 18. Runtimes of 2022
 # and later take 17.
+_OF_GRAPHS = ("fetch", "inputs", "asset", "shape", "feed", "use_moving_averages")
 _FIRST_OPSET, _DEFAULT_OPSET, _LAST_OPSET = 7, 17, 18
-_SHAPE = re.compile(r".+=(?:(?:[0-9]{1,9}|\?)(?:,(?:[0-9]{1,9}|\?))*)?")
-Shape = tuple[int | None, ...]
-
-
-def parse_shapes(texts: Sequence[str]) -> dict[str, Shape]:
-    """The values of --shape by name: `x=?,3` is (None, 3), `x=` a scalar."""
-    shapes = {}
-    for text in texts:
-        name, _, sizes = text.rpartition("=")
-        parts = sizes.split(",") if sizes else []
-        shapes[name] = tuple(None if part == "?" else int(part) for part in parts)
-    return shapes
 
 
 def _is_named_well(to: str | None, output: str | None) -> bool:
@@ -78,7 +66,7 @@ class ExportConfig(PartConfig):
     CHECKS: ClassVar = (
         Together(("to", "output"), _is_named_well),
         *(_only_with(name, WEIGHTS) for name in ("only", "rename", "layout")),
-        *(_only_with(name, FORMATS) for name in ("fetch", "inputs", "asset", "shape")),
+        *(_only_with(name, FORMATS) for name in _OF_GRAPHS),
     )
 
     output: str = flag(
@@ -108,18 +96,6 @@ class ExportConfig(PartConfig):
         "of it. What the graph does not tell of is refused.",
         None,
         choices=("torch",),
-    )
-    shapes: Mapping[str, Shape] = flag(
-        "The shape of a placeholder that leaves it open: name=?,3 is any number of rows of three, "
-        "name= a scalar.",
-        (),
-        name="shape",
-        many=REPEATED,
-        check=Check(
-            lambda texts: all(map(_SHAPE.fullmatch, texts)), "must be name=sizes, such as x=?,3"
-        ),
-        convert=parse_shapes,
-        group="selection",
     )
     opset: int = flag(
         "onnx: the version of its operations.", _DEFAULT_OPSET, low=_FIRST_OPSET, high=_LAST_OPSET

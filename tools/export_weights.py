@@ -17,7 +17,7 @@ import numpy as np
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from checkpoints.folder import best_checkpoint, explain_if_gone
+from checkpoints.folder import best_checkpoint, explain_if_gone, find_variables
 from checkpoints.lock import Hold, read_newest
 from checkpoints.manifest import verify_checkpoint
 from checkpoints.naming import AVERAGE, DATA_SUFFIX, INDEX_SUFFIX
@@ -26,7 +26,7 @@ from errors import CheckpointError, ToolError, first_few, reason
 from metagraph.graph import View, attribute_of, called, data_inputs, sub_graph, views
 from metagraph.meta import MetaGraphFile
 from metagraph.model import find_candidates, read_model
-from metagraph.opening import find_variables, open_model
+from metagraph.opening import open_model
 from metagraph.variables import VARIABLE_OPS, averages, checkpoint_keys, slot_names
 from prediction.chosen_model import BEST, READING
 from prediction.output import check_target, write_whole
@@ -90,13 +90,16 @@ def export_weights(config: ExportConfig) -> Record:
     """Writes the variables and says what was done, as `docs/json.md` has it."""
 
     def on_newest(hold: Hold) -> Record:
-        is_best = config.checkpoint == BEST
-        found = best_checkpoint if is_best else find_variables
-        prefix = found(config.meta if is_best else config.checkpoint or config.meta)
+        named, *others = config.checkpoint or [config.meta]
+        if others:
+            raise ToolError(
+                f"--ckpt={others[0]}: --to={config.to} writes the values of one checkpoint"
+            )
+        prefix = best_checkpoint(config.meta) if named == BEST else find_variables(named)
         hold(prefix)
         return _export(config, prefix)
 
-    return read_newest([config.meta, config.checkpoint], on_newest)
+    return read_newest([config.meta, *config.checkpoint], on_newest)
 
 
 def _export(config: ExportConfig, prefix: str) -> Record:
@@ -149,7 +152,8 @@ def _chosen(config: ExportConfig, reader: CheckpointReader) -> tuple[list[Export
     layouts: Mapping[str, Layout] = {}
     if config.layout is not None:
         with config.limit.over(READING):
-            meta = open_model(config.meta, config.max_meta_bytes, reader.prefix)
+            source = [reader.prefix]
+            meta = open_model(config.meta, config.max_meta_bytes, source, config.tags)
             layouts = torch_layouts(meta, shapes, kept)
     variables = []
     for name, new in new_names(kept, config.rename).items():
@@ -300,7 +304,8 @@ def _uses(
     needed = MetaGraphFile(meta.path, meta.prefix, MetaGraphDef(graph_def=graph))
     library = {function.signature.name: function for function in graph.library.function}
     names = [node.name for node in graph.node if node.op in VARIABLE_OPS]
-    keys = {name: stored.key for name, stored in checkpoint_keys(meta, names, shapes).items()}
+    places = checkpoint_keys(meta, names, {key: key for key in shapes})
+    keys = {name: place.key for name, place in places.items()}
     uses = defaultdict[str, set[tuple[str, Layout]]](set)
     for node, index, name in _takers(needed):
         key = keys[name]

@@ -10,7 +10,6 @@ the language C, and no runtime insists on that. Operations of TensorFlow beside 
 checked is not kept.
 """
 
-import dataclasses
 import io
 import json
 import os
@@ -24,21 +23,21 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 from google.protobuf.message import EncodeError
-from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
+from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from checkpoints.naming import SIGNATURE
 from data import files
 from errors import ToolError, first_few, reason
 from metagraph.description import Array, Model, TensorInfo, format_shape
-from metagraph.meta import PLACEHOLDERS, MetaGraphFile, node_of
+from metagraph.graph import attribute_of
+from metagraph.meta import MetaGraphFile, node_of
 from metagraph.model import checkpoint_of
 from metagraph.safety import RUN
-from metagraph.session import describe_tensors
 from prediction.chosen_model import with_model
 from prediction.onnx_file import as_bytes, as_texts
 from prediction.output import check_target, write_whole
 from tools.command import Record, check_installed, format_bytes, quiet
-from tools.export import ONNX, SAVED_MODEL, TFLITE, ExportConfig, Shape
+from tools.export import ONNX, SAVED_MODEL, TFLITE, ExportConfig
 from tools.export_saved_model import (
     BYTES_KEY,
     BYTES_SIGNATURE,
@@ -57,6 +56,7 @@ from tools.freezing import Reference, described, freeze_and_compare, largest_dif
 from tools.frozen_graph import FrozenGraph
 
 _CONVERSION = "the conversion"
+_CHOICES = frozenset({"Case", "If", "Merge", "StatelessCase", "StatelessIf"})
 _MAX_NAMED = 10
 _UNKNOWN = re.compile(r"No Op registered for (\S+)")
 _LACKING = re.compile(r"^(?:TF Select|Custom) ops: (.+)$", re.MULTILINE)
@@ -82,8 +82,6 @@ def _export(config: ExportConfig, meta: MetaGraphFile, model: Model) -> Record:
     else:
         read = [meta.path, *config.asset.values()]
         check_target(config.output, read, overwrite=config.overwrite)
-    if config.shapes:
-        meta = with_shapes(meta, config.shapes, model)
     frozen, reference, _ = freeze_and_compare(meta, config)
     write = _write_saved_model if config.to == SAVED_MODEL else _write_file
     path, signatures, difference = write(config, frozen, reference)
@@ -112,26 +110,6 @@ def _size(path: str) -> int:
     return sum(map(files.size, found or [path]))
 
 
-def with_shapes(meta: MetaGraphFile, shapes: Mapping[str, Shape], model: Model) -> MetaGraphFile:
-    """The same file with shapes for placeholders, by tensor, or key of its signature."""
-    proto = MetaGraphDef()
-    proto.CopyFrom(meta.proto)
-    nodes = {node.name: node for node in proto.graph_def.node}
-    by_name = {meta.tensor_name(text, model.feed_keys): shape for text, shape in shapes.items()}
-    for info in describe_tensors(meta, [*by_name]):
-        shape, node = by_name[info.name], nodes[node_of(info.name)]
-        if node.op not in PLACEHOLDERS:
-            raise ToolError(f"--shape: {info.name} is no placeholder, and has the shape it has")
-        if not tf.TensorShape(shape).is_compatible_with(tf.TensorShape(info.shape)):
-            raise ToolError(
-                f"--shape: {info.name} is {format_shape(info.shape)}, which {format_shape(shape)} "
-                "does not go with"
-            )
-        node.attr["shape"].shape.CopyFrom(tf.TensorShape(shape).as_proto())
-        node.attr.pop("_output_shapes", None)  # The graphs of old producers have it here.
-    return dataclasses.replace(meta, proto=proto)
-
-
 def _write_saved_model(config: ExportConfig, frozen: FrozenGraph, reference: Reference) -> _Written:
     limit, image = config.limit, find_image_input(frozen.inputs, frozen.plan.model)
     path = os.path.join(config.output, str(next_version(config.output)))
@@ -153,11 +131,17 @@ def _write_saved_model(config: ExportConfig, frozen: FrozenGraph, reference: Ref
 
 
 def _write_file(config: ExportConfig, frozen: FrozenGraph, reference: Reference) -> _Written:
+    if config.to == ONNX and not frozen.inputs:
+        raise ToolError(
+            f"{', '.join(reference.results)} follow from no input, and tf2onnx converts only what "
+            f"has one: export to {SAVED_MODEL} or {TFLITE}"
+        )
     for info in frozen.inputs.values():
         if info.shape is None:
             raise ToolError(
                 f"{info.name} may have any shape, and {config.to} has to know how many "
-                f"dimensions there are: say it, as in --shape={info.name.removesuffix(':0')}=?"
+                f"dimensions there are: say it, as in --shape={info.name.removesuffix(':0')}="
+                + ",".join(map(str, ["?", *reference.feeds[info.name].shape[1:]]))
             )
     one = _ONE_FILE[config.to]
     with config.limit.over(_CONVERSION):
@@ -211,7 +195,9 @@ def as_onnx(frozen: FrozenGraph, config: ExportConfig) -> bytes:
                 opset=config.opset,
             )
         except Exception as error:  # tf2onnx raises nearly any kind.
-            raise ToolError(f"tf2onnx cannot convert the graph: {reason(error)}") from error
+            is_loop = any(node.op == "Exit" for node in frozen.meta.graph_def.node)
+            what = "its loops of TensorFlow 1 (Enter, Exit)" if is_loop else "the graph"
+            raise ToolError(f"tf2onnx cannot convert {what}: {reason(error)}") from error
         told: dict[str, object] = {"inputs": inputs, "outputs": outputs}
         for key in ("class_names", "input_scale", "image_shape", "trained_on"):
             told[key] = getattr(frozen.plan.model, key)
@@ -269,6 +255,8 @@ def as_tflite(frozen: FrozenGraph, _: ExportConfig) -> bytes:
     own metadata (`unzip -p model.tflite labels.txt` shows them). The rank of the inputs has to be
     known. Raises ToolError where TFLite lacks an operation, or the converter fails otherwise.
     """
+    if chosen := sorted(_choices_of_texts(frozen.meta.graph_def)):
+        raise ToolError(f"TFLite has no counterpart of {', '.join(chosen)} of texts")
     with tempfile.TemporaryDirectory() as folder, quiet():
         write_saved_model(frozen, folder)
         try:
@@ -280,6 +268,19 @@ def as_tflite(frozen: FrozenGraph, _: ExportConfig) -> bytes:
         with zipfile.ZipFile(file, "a") as archive:
             archive.writestr(zipfile.ZipInfo(LABELS_FILE), labels_text(class_names))
     return file.getvalue()
+
+
+def _choices_of_texts(graph: GraphDef) -> set[str]:
+    """The operations of conditionals that give texts, at which its interpreter crashes."""
+    found, loops = set[str](), {n.name for n in graph.node if n.op == "NextIteration"}
+    functions = (node for function in graph.library.function for node in function.node_def)
+    for node in (*graph.node, *functions):
+        types = [node.attr["T"].type] if "T" in node.attr else []
+        types += attribute_of(node, "Tout").list.type
+        is_choice = node.op in _CHOICES and not loops.intersection(map(node_of, node.input))
+        if is_choice and tf.string.as_datatype_enum in types:
+            found |= {"Switch", "Merge"} if node.op == "Merge" else {node.op}
+    return found
 
 
 def _why_no_tflite(error: Exception) -> str:

@@ -6,7 +6,7 @@ tools.inspect_checkpoint begins here; what one checkpoint holds is in `checkpoin
 import functools
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -14,19 +14,32 @@ from absl import logging
 
 import file_io
 from checkpoints import manifest, naming
-from checkpoints.folder import Saved, best_first, named_checkpoint
+from checkpoints.folder import (
+    Saved,
+    best_first,
+    find_variables,
+    graph_path,
+    named_checkpoint,
+    newest_of,
+    own_names,
+    runs_by_age,
+)
 from checkpoints.lock import Hold, read_newest
+from checkpoints.naming import (
+    SAVED_MODEL_FILES,
+    prefix_of,
+    stem_and_step,
+)
 from checkpoints.reader import CheckpointReader, stored_tensors
-from errors import CheckpointError
+from errors import CheckpointError, first_few
 from file_io import names_in
-from metagraph.opening import SAVED_MODEL_FILES, SAVED_MODEL_VARIABLES, find_variables, prefix_of
 from tools.command import Record
 from tools.inspect_checkpoint import InspectConfig
 
 _DATA = re.compile(r"\.data-\d{5}-of-\d{5}")
 _SHARD_OF_V1 = re.compile(r"-\d{5}-of-(\d{5})")
-_STEP = re.compile(r"-(\d{1,18})\Z")
 _COMMITTED, _FOREIGN, _DAMAGED = "committed", "no manifest", "damaged"
+_MAX_NAMED = 10
 _MAX_HELD = 8  # Of those, a few may be damaged; a process may open only so many files.
 EMPTY_NAME = "./"  # What a state file has to call the files `.index` and so on.
 
@@ -52,62 +65,27 @@ def is_folder(path: str) -> bool:
 
 
 def list_folder(path: str) -> list[Entry]:
-    """The checkpoints of a folder by age, the newest last: ours after all others.
+    """The checkpoints of a folder by age, those of a run together and the newest last.
 
-    The steps of one run are an order. Others have none but when they were written. Raises
     CheckpointError where the folder cannot be read.
     """
-    parts = _parts(path)
-    found = [_entry(path, b, parts[b]) for b in parts if _is_checkpoint(path, b, parts)]
-    others = [stem_and_step(entry.name) for entry in found if entry.step is None]
-    is_one_run = len({stem for stem, _ in others}) == 1 and all(s is not None for _, s in others)
-
-    def age(entry: Entry) -> tuple[bool, float, str]:
-        if entry.step is not None:
-            return True, entry.step, ""
-        _, step = stem_and_step(entry.name)
-        return False, (step or 0) if is_one_run else _written(entry), entry.name
-
-    return sorted(found, key=age)
+    parts = _parts(own_names(path))
+    found = [base for base in parts if _is_checkpoint(path, base, parts)]
+    return [_entry(path, b, parts[b]) for _, run in runs_by_age(path, found) for b in run]
 
 
 def named_entry(prefix: str) -> Entry:
     """The checkpoint at a prefix; CheckpointError where its folder cannot be read."""
     path, base = os.path.split(prefix)
-    return _entry(path, base, _parts(path).get(base, set()))
+    # A SavedModel without variables has no folder for them.
+    names = names_in(path) if graph_path(prefix) is None or file_io.is_folder(path) else []
+    return _entry(path, base, _parts(names).get(base, set()))
 
 
-def newest_of(entries: Sequence[Entry], named: str | None) -> Entry | None:
-    """The newest of some checkpoints, of which it is the last; None where there is none.
-
-    Where several runs that are not ours share a folder, it is the one that the state file names.
-    """
-    runs = {stem_and_step(entry.name)[0] for entry in entries}
-    if len(runs) > 1 and entries[-1].step is None:
-        called_so = [entry for entry in entries if entry.state_name == (named or EMPTY_NAME)]
-        return [*entries, *called_so][-1]
-    return entries[-1] if entries else None
-
-
-def stem_and_step(name: str) -> tuple[str, int | None]:
-    """`model.ckpt` and 7 of `model.ckpt-7`; None where there is no such number."""
-    found = _STEP.search(name)
-    return (name[: found.start()], int(found[1])) if found else (name, None)
-
-
-def graph_path(prefix: str) -> str | None:
-    """The file of a checkpoint's graph: its `.meta`, or that of the SavedModel that it is of."""
-    paths = [prefix + naming.META_SUFFIX]
-    above = prefix.removesuffix(SAVED_MODEL_VARIABLES)
-    if above != prefix:
-        paths += [os.path.join(above, name) for name in SAVED_MODEL_FILES]
-    return next((path for path in paths if file_io.exists(path)), None)
-
-
-def _parts(path: str) -> dict[str, set[str]]:
+def _parts(names: Iterable[str]) -> dict[str, set[str]]:
     """Base name -> the suffixes of the files that a checkpoint of that name would have."""
     parts: dict[str, set[str]] = {}
-    for name in names_in(path):
+    for name in names:
         base = prefix_of(name)
         parts.setdefault(base, set()).add(name[len(base) :])
     return parts
@@ -146,14 +124,6 @@ def _entry(path: str, base: str, suffixes: Collection[str]) -> Entry:
     )
 
 
-def _written(entry: Entry) -> float:
-    """When a checkpoint was written, in seconds since 1970: its index last of all its values."""
-    for suffix in (naming.INDEX_SUFFIX, "", naming.META_SUFFIX):
-        with suppress(OSError):
-            return file_io.stat(entry.prefix + suffix).changed
-    return 0.0
-
-
 # What is told of a folder, or of one checkpoint.
 
 
@@ -170,11 +140,8 @@ def _inspect(config: InspectConfig, hold: Hold) -> Record:
         found = _list_checkpoints(config.ckpt, hold)
         if not (config.tensors or config.stats or config.filter is not None):
             return found
-        newest = found["newest"]
-        if newest is None:
-            raise CheckpointError(f"--ckpt={config.ckpt}: none of its checkpoints is whole")
-        prefix = os.path.join(config.ckpt, newest)
-        logging.info("of %s the newest is read, %s", config.ckpt, newest)
+        prefix = newest_prefix(found)
+        logging.info("of %s the newest is read, %s", config.ckpt, found["newest"])
     else:
         prefix = find_variables(config.ckpt)
         hold(prefix)
@@ -182,6 +149,17 @@ def _inspect(config: InspectConfig, hold: Hold) -> Record:
     from tools.checkpoint_contents import look_into
 
     return look_into(prefix, config)
+
+
+def newest_prefix(listed: Record) -> str:
+    """The prefix of a listed folder's newest checkpoint; CheckpointError where it has no one."""
+    if listed["newest"] is not None:
+        return os.path.join(listed["folder"], listed["newest"])
+    may_be = first_few(listed["may_be_newest"], _MAX_NAMED)
+    what = f"it holds several checkpoints; name one: {may_be}"
+    raise CheckpointError(
+        f"--ckpt={listed['folder']}: {what if may_be else 'none of its checkpoints is whole'}"
+    )
 
 
 def _list_checkpoints(path: str, hold: Hold) -> dict[str, Any]:
@@ -193,15 +171,16 @@ def _list_checkpoints(path: str, hold: Hold) -> dict[str, Any]:
     for entry in found[: -_MAX_HELD - 1 : -1]:
         hold(entry.prefix)
     rows = {entry: _listed(entry) for entry in found}
-    there = {entry.name for entry in list_folder(path)}
+    there = _parts(names_in(path))
     rows = {e: row for e, row in rows.items() if row["state"] != _DAMAGED or e.name in there}
     if not rows:
         raise CheckpointError(f"--ckpt={path}: it holds no checkpoint")
     state_file = os.path.join(path, naming.STATE_FILE)
     is_file = file_io.exists(state_file) and not file_io.is_folder(state_file)
     named = named_checkpoint(state_file) if is_file else None
-    newest = newest_of([e for e, row in rows.items() if row["state"] != _DAMAGED], named)
-    called = None if newest is None else newest.state_name
+    whole = {e.name: e for e, row in rows.items() if row["state"] != _DAMAGED}
+    newest = [whole[name] for name in newest_of(path, [*whole])]
+    called = newest[0].state_name if len(newest) == 1 else None
     right = named is not None and called == (named or EMPTY_NAME)
     best = best_first(
         Saved(row["step"], test_accuracy=row["test_accuracy"])
@@ -211,7 +190,8 @@ def _list_checkpoints(path: str, hold: Hold) -> dict[str, Any]:
     return {
         "folder": path,
         "checkpoints": [*rows.values()],
-        "newest": newest.name if newest else None,
+        "newest": newest[0].name if len(newest) == 1 else None,
+        "may_be_newest": [entry.name for entry in newest if len(newest) > 1],
         "best": naming.checkpoint_name(best[0].step) if best else None,
         "state_file": {"names": named, "right": right} if is_file else None,
     }

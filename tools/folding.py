@@ -20,15 +20,13 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from checkpoints.reader import Array
 from errors import ToolError, reason
-from metagraph.graph import attribute_of, data_inputs
-from metagraph.meta import MetaGraphFile, node_of
-from metagraph.usage import output_index
+from metagraph.graph import attribute_of, data_inputs, remake, waits
+from metagraph.importing import BY_VALUE
+from metagraph.meta import MetaGraphFile, node_of, output_index
 from metagraph.variables import REF_VARIABLES, RESOURCE_VARIABLE, Variable, read_values
 from tools.command import quiet
 
 _MOST_BYTES = 2**31 - 1  # Of one protobuf message.
-_PASSING = ("Enter", "Exit", "Identity", "Merge", "NextIteration", "Switch")
-_BY_VALUE = {f"Ref{op}": op for op in _PASSING}  # What passes on a reference, or a value.
 _LOOPS = frozenset({"StatelessWhile", "While"})
 _READ = "/Read/ReadVariableOp"
 
@@ -48,7 +46,7 @@ def replace_variables(
     ToolError where handles of variables go where the converter does not follow them.
     """
     for node in graph.node:
-        node.op = _BY_VALUE.get(node.op, node.op)
+        node.op = BY_VALUE.get(node.op, node.op)
         if node.op in REF_VARIABLES:
             make_constant(node, _empty(variables[node.name]))
     if any(node.op == RESOURCE_VARIABLE for node in graph.node):
@@ -118,24 +116,6 @@ def fill_constants(graph: GraphDef, meta: MetaGraphFile, variables: Mapping[str,
 
 # Nodes of a graph as data, made or remade by hand.
 # Format: `tensorflow/core/framework/node_def.proto`, and `tensor.proto` beside it.
-
-
-def remake(node: NodeDef, op: str, inputs: Sequence[str], types: Mapping[str, int]) -> None:
-    """Makes another operation of a node, which keeps its name alone.
-
-    Its only attributes are `types`: name -> the number of a `tf.DType`.
-    """
-    name, inputs = node.name, list(inputs)
-    node.Clear()
-    node.name, node.op = name, op
-    node.input.extend(inputs)
-    for key, number in types.items():
-        node.attr[key].type = number
-
-
-def waits(node: NodeDef) -> list[str]:
-    """The inputs of a node that are only waited for, `^name`."""
-    return [text for text in node.input if text.startswith("^")]
 
 
 def make_constant(node: NodeDef, value: Array, wait: Sequence[str] = ()) -> None:

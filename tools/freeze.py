@@ -19,13 +19,13 @@ if __name__ == "__main__":  # First, as what follows takes its time.
     end_at_signals()
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
 from cli.fields import COMMAS, NAMES, Check, flag
 from cli.terminal import import_tensorflow
-from prediction.request import ModelConfig, assets, assets_by_name
+from prediction.request import ModelConfig, assets, assets_by_name, feeds
 from tools.command import Printed, overwrite, run_command, show
 
 _SCOPE = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_.-]+)*")
@@ -55,6 +55,10 @@ class PartConfig(ModelConfig, Printed):
         (),
         many=COMMAS,
         check=NAMES,
+    )
+    feed: Sequence[str] = feeds(
+        "Values to compare the result with the original on, for inputs for which made-up ones will "
+        "not do: name=file.npy, name=literal, or a .npz whose keys are tensor names."
     )
     asset: Mapping[str, str] = assets(
         "A file that a lookup table is filled from: name=path, as predict.py takes it. The result "

@@ -7,8 +7,11 @@ apart.
 
 import itertools
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import NamedTuple, TypeVar
+import re
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -21,9 +24,12 @@ from errors import CheckpointError, ToolError, first_few
 from metagraph.description import TensorInfo, format_shape
 from metagraph.meta import MetaGraphFile, add_description, node_of
 from metagraph.model import checkpoint_of
-from metagraph.session import load_inference_graph, warn_if_random
+from metagraph.session import InferenceGraph, load_inference_graph, warn_if_random
 from prediction.chosen_model import with_model
+from prediction.exact_rows import warn_of_mixing
+from prediction.file_inputs import MAX_BYTES
 from prediction.output import check_target, write_whole
+from prediction.plan import feed_value, feeds_by_tensor
 from tools.command import Record, format_bytes, table
 from tools.differences import compare
 from tools.folding import make_placeholder
@@ -129,6 +135,10 @@ def freeze_and_compare(
 def run_original(plan: FreezePlan, config: PartConfig) -> Reference:
     """Runs the graph with its own checkpoint on a made-up batch, what is off fed with its value."""
     infos = list(dict.fromkeys(plan.inputs.values()))
+    feeds = feeds_by_tensor(plan.meta, plan.model, config.feed, MAX_BYTES)
+    if unknown := [name for name in feeds if name not in {info.name for info in infos}]:
+        named = first_few([info.name for info in infos], _SHOWN) or "none"
+        raise ToolError(f"--feed: {unknown[0]} is no input; there is {named}: cut it with --inputs")
     with load_inference_graph(
         plan.meta,
         list(dict.fromkeys(info.name for info in plan.outputs.values())),
@@ -138,19 +148,23 @@ def run_original(plan: FreezePlan, config: PartConfig) -> Reference:
         time_limit=config.limit,
         optimize=False,
     ) as graph:
-        off = plan.off.values()
+        given = {i.name: feed_value(feeds[i.name], i) for i in graph.feeds if i.name in feeds}
         try:
-            values, results = try_batches(infos, lambda v: graph.run(*v, *off))
+            values, results = try_batches(graph, {**given, **plan.off})
         except CheckpointError as error:
             raise ToolError(
                 f"{plan.meta.path} takes no values that could be made up for "
-                f"{first_few([*map(str, infos)], _SHOWN)} ({error}): cut it at an inner tensor "
-                "with --inputs"
+                f"{first_few([str(i) for i in infos if i.name not in given], _SHOWN)} ({error}): "
+                "give some with --feed, or shapes with --shape, or cut it with --inputs"
             ) from error
-        random = warn_if_random(graph, [*values, *off], results)
-    feeds = {info.name: value for info, value in zip(infos, values, strict=True)}
-    names = [info.name for info in graph.fetches]
-    return Reference(feeds, dict(zip(names, results, strict=True)), random)
+        random = warn_if_random(graph, values, results)
+        for info in graph.fetches:
+            if info.has_rows and graph.mixing(info.name):
+                warn_of_mixing(graph, info.name)
+    fed, found = ([info.name for info in side] for side in (graph.feeds, graph.fetches))
+    return Reference(
+        dict(zip(fed, values, strict=True)), dict(zip(found, results, strict=True)), random
+    )
 
 
 def run_frozen(frozen: FrozenGraph, reference: Reference, config: PartConfig) -> dict[str, Array]:
@@ -251,37 +265,74 @@ def as_text(frozen: Record) -> str:
 # Values to try a graph on that nobody has given any data for, made up of its inputs' dtypes.
 
 _SEED = 0
-# Of integers the limit, as numbers of rows or words are below one that is not known; then what
-# stands for a first size, a rank and another size that are not known. The likeliest are first.
-_BELOW, _ROWS = (2, 1), (2, 1, 3, 4, 5, 8, 10, 16, 20, 32, 50, 64, 100, 128, 200, 256)
-_RANKS, _WIDTHS = (1, 2, 4, 0, 3), (8, 1, 28, 32, 64, 224, 256)
-_MOST = 300  # Trials.
+# What stands for a size, a rank, or a limit of integers that is not known: such numbers of rows or
+# words are below one that is not known. With each, how unlikely it is.
+_BELOW, _ROWS, _RANKS = {2: 0, 1: 3}, {2: 0, 1: 2}, {1: 0, 2: 1, 4: 2, 0: 3, 3: 4}
+_WIDTHS = {8: 0, 28: 3, 32: 3, 64: 4, 224: 5}
+_MOST_TRIALS, _MOST_BYTES = 64, 16 << 20
+_TRIALS = "finding values that the graph takes"
 _LEVELS = 256  # Of a pixel.
-_Result = TypeVar("_Result")
+_NUMBER = re.compile(r"(?<![\w./:-])[1-9]\d{0,6}(?![\w/:]|\.\d)")  # Not inside of a name.
+_OF_ROWS = re.compile(r"batch_?size|num_?(rows|examples|samples)", re.IGNORECASE)
+
+
+_Trial = tuple[tuple[tuple[int, ...], ...], int, int]  # Shapes, limit of integers, rows.
 
 
 def try_batches(
-    infos: Sequence[TensorInfo], run: Callable[[Sequence[Array]], _Result]
-) -> tuple[list[Array], _Result]:
-    """A value for each input that `run`, which takes them in their order, runs with; its result.
+    graph: InferenceGraph, given: Mapping[str, Array]
+) -> tuple[list[Array], list[Array]]:
+    """A value for each of the graph's feeds that it runs with, those `given` by name; its results.
 
     They are the same each time: floating numbers in [0, 1), bytes in [0, 256), other integers 0 or
-    1, texts empty. A single bool is False, as it is most often a switch for training. Sizes that
-    are not known are guessed. Raises CheckpointError, the first one of `run`, where it takes none;
-    ToolError where a dtype has no values.
+    1, texts empty. A single bool is False, as it is most often a switch for training, and a single
+    integer whose name says so the number of rows. Sizes that are not known are guessed, also from
+    what a refusal says: a few times, small ones, in the time of one run. Raises CheckpointError,
+    the first one of a run, where it takes none; ToolError where a dtype has no values.
     """
     first: CheckpointError | None = None
-    limits = _BELOW if any(info.dtype.is_integer for info in infos) else _BELOW[:1]
-    guesses = itertools.product(limits, _ROWS, _RANKS, _WIDTHS)
-    trials = dict.fromkeys((n, tuple(_shape(i, *sizes) for i in infos)) for n, *sizes in guesses)
-    for below, shapes in itertools.islice(trials, _MOST):
-        rng, pairs = np.random.default_rng(_SEED), zip(infos, shapes, strict=True)
-        values = [_value(info, shape, below, rng) for info, shape in pairs]
-        try:
-            return values, run(values)
-        except CheckpointError as refused:
-            first = first or refused
+    infos = [i._replace(shape=given[i.name].shape) if i.name in given else i for i in graph.feeds]
+    told = {value.shape[0]: -1 for value in given.values() if value.ndim}
+    known = {info.shape[0]: 1 for info in infos if info.shape and info.shape[0]}
+    below = _BELOW if any(info.dtype.is_integer for info in infos) else {2: 0}
+    choices, tried = [below, known | _ROWS | told, _RANKS, dict(_WIDTHS)], set[_Trial]()
+    limit, graph.time_limit = graph.time_limit, replace(graph.time_limit, end_after=None)
+    end = time.monotonic() + (limit.seconds or math.inf)
+    with limit.over(_TRIALS):
+        while len(tried) < _MOST_TRIALS and (trial := _next_trial(infos, choices, tried)):
+            tried.add(trial)
+            rng, pairs = np.random.default_rng(_SEED), zip(infos, trial[0], strict=True)
+            made_up = [_value(i, s, *trial[1:], rng) for i, s in pairs if i.name not in given]
+            values = [given[i.name] if i.name in given else made_up.pop(0) for i in infos]
+            try:
+                results = graph.run(*values)
+            except CheckpointError as refused:
+                first = first or refused
+                named = {*map(int, _NUMBER.findall(str(refused)))} - {v.size for v in values}
+            else:
+                graph.time_limit = limit
+                return values, results
+            if time.monotonic() > end:
+                break
+            for sizes in (choices[1], choices[3]):
+                sizes |= {size: 1 + len(sizes) // 4 for size in named - sizes.keys()}
     raise first or CheckpointError("there is nothing to try")
+
+
+def _next_trial(
+    infos: Sequence[TensorInfo], choices: Sequence[Mapping[int, int]], tried: Collection[_Trial]
+) -> _Trial | None:
+    """The likeliest that is small and has not been tried; at first, the smallest if none is."""
+    counts, left = any(_counts_rows(info) for info in infos), dict[_Trial, int]()
+    products = itertools.product(*(sizes.items() for sizes in choices))
+    for picked in sorted(products, key=lambda picked: sum(cost for _, cost in picked)):
+        below, rows, rank, width = (size for size, _ in picked)
+        shapes = tuple(_shape(info, rows, rank, width) for info in infos)
+        trial, pairs = (shapes, below, rows * counts), zip(infos, shapes, strict=True)
+        left[trial] = sum(math.prod(shape) * info.dtype.size for info, shape in pairs)
+        if trial not in tried and left[trial] <= _MOST_BYTES:
+            return trial
+    return None if tried or not left else min(left, key=lambda trial: left[trial])
 
 
 def _shape(info: TensorInfo, rows: int, rank: int, width: int) -> tuple[int, ...]:
@@ -293,9 +344,18 @@ def _shape(info: TensorInfo, rows: int, rank: int, width: int) -> tuple[int, ...
     return tuple(guess if size is None else size for size, guess in guessed)
 
 
-def _value(info: TensorInfo, shape: Sequence[int], below: int, rng: np.random.Generator) -> Array:
+def _counts_rows(info: TensorInfo) -> bool:
+    is_one = info.shape == () and info.dtype.is_integer
+    return is_one and _OF_ROWS.search(info.name) is not None
+
+
+def _value(
+    info: TensorInfo, shape: Sequence[int], below: int, rows: int, rng: np.random.Generator
+) -> Array:
     """A value of the tensor's very dtype."""
     dtype = info.dtype
+    if _counts_rows(info):
+        return np.asarray(rows, dtype.as_numpy_dtype)
     if dtype == tf.string:
         return np.full(shape, b"", object)
     if dtype.is_bool:

@@ -20,12 +20,12 @@ from checkpoints import naming
 from errors import ToolError
 from metagraph.description import Array, Model, TensorInfo
 from metagraph.graph import SubGraph, sub_graph
-from metagraph.meta import INPUT_OPS, PLACEHOLDERS, MetaGraphFile, node_of
-from metagraph.model import fetchable, find_candidates, read_model
+from metagraph.meta import INPUT_OPS, PLACEHOLDERS, MetaGraphFile, node_of, output_index
+from metagraph.model import fetchable, handed_out, read_model
 from metagraph.safety import check_operations
 from metagraph.session import Restoring, describe_tensors, free_scope
 from metagraph.tables import Filling, with_tables
-from metagraph.usage import Role, RoleFinder, is_source, off_value, output_index, says_switch
+from metagraph.usage import Role, RoleFinder, off_value, says_switch
 from metagraph.variables import VARIABLE_OPS, Variable, variable_of
 from prediction.chosen_model import READING
 from tools.folding import fill_constants, fold, make_constant, make_placeholder, replace_variables
@@ -34,6 +34,7 @@ from tools.freeze import PartConfig
 TABLE_INITIALIZERS = "table_initializer"
 _TABLES_SCOPE = "tables"
 _CUT_SCOPE = "cut"
+_CUT = "Cut it with --inputs at {}"
 _KEPT = (
     naming.CLASS_NAMES_COLLECTION,
     naming.IMAGE_SHAPE_COLLECTION,
@@ -86,7 +87,7 @@ def plan_freeze(meta: MetaGraphFile, config: PartConfig) -> FreezePlan:
         cuts = [name for name in cuts if name not in off]
         fed = [n for n in (*cuts, *off) if meta.nodes[node_of(n)].op not in VARIABLE_OPS]
         needed, fillings = with_tables(meta, wanted, fed)
-        check_operations(needed.graph_def, meta.path, config.trust_graph)
+        check_operations(needed.graph_def, meta.path, config.trust_graph, _CUT)
         given = list(dict.fromkeys([*cuts, *needed.unfed]))
         infos = {info.name: info for info in describe_tensors(meta, [*wanted, *given])}
     outputs = _by_key([infos[name] for name in wanted], model.outputs)
@@ -115,11 +116,7 @@ def _cuts(
     signed = list(dict.fromkeys(model.inputs.values()))
     taken = sub_graph(meta, wanted, [*named, *signed]).feeds
     cuts = list(dict.fromkeys([*named, *(name for name in signed if name in taken)]))
-    if any(is_source(meta.nodes[name]) for name in sub_graph(meta, wanted, cuts).names):
-        found = find_candidates(meta, wanted=wanted).pipeline
-        taken = sub_graph(meta, wanted, [*cuts, *found]).feeds
-        cuts += [name for name in found if name in taken and name not in cuts]
-    return cuts
+    return cuts + handed_out(meta, wanted, cuts, by_all=True)
 
 
 def _off(
@@ -211,9 +208,9 @@ def _without_variables(
     graph = replace_variables(graph, variables, wanted, source.path)
     for node in graph.node:
         given = plan.given.get(f"{node.name}:0")
-        if node.name in variables and given is not None:
-            _make_given(node, given)
-            del variables[node.name]
+        if given is not None and (node.name in variables or node.op in PLACEHOLDERS):
+            _make_given(node, given)  # A placeholder may leave open what is known of it.
+            variables.pop(node.name, None)
     fold(graph, wanted)
     folded = MetaGraphFile(source.path, source.prefix, MetaGraphDef(graph_def=graph))
     return sub_graph(folded, wanted).graph_def, variables, tables

@@ -19,7 +19,7 @@ import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from checkpoints.dtypes import as_dtype
+from checkpoints.bundle import as_dtype
 from cli.terminal import printable
 from errors import CheckpointError, ToolError, first_few
 from metagraph.description import Model

@@ -22,7 +22,7 @@ from tensorflow.core.framework.variable_pb2 import VariableDef
 from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo
 from tensorflow.core.protobuf.saver_pb2 import SaverDef
 
-from checkpoints.dtypes import as_dtype
+from checkpoints.bundle import as_dtype
 from errors import CheckpointError, ToolError, nearest_names
 from metagraph.description import constant, format_shape, json_value
 from metagraph.graph import attribute_of, data_inputs

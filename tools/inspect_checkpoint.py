@@ -199,6 +199,7 @@ def _listed_row(record: Record, entry: Record) -> list[str]:
     accuracy = entry["test_accuracy"]
     notes = [entry["state"]]
     notes += [note for note in ("newest", "best") if record[note] == entry["name"]]
+    notes += ["may be the newest"] if entry["name"] in record["may_be_newest"] else []
     notes += [] if entry["has_graph"] else ["no .meta"]
     notes += [entry["problem"]] if entry["problem"] else []
     return [

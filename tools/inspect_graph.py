@@ -26,13 +26,14 @@ from absl import logging
 from cli.fields import COMMAS, Check, flag
 from cli.terminal import one_line, postpone_tensorflow
 from errors import NotInstalledError, ToolError
-from prediction.request import Limits, ModelConfig, meta, signature
+from prediction.request import Limits, ModelConfig, meta, signature, tags
 from tools.command import Printed, Record, format_bytes, overwrite, run_command, show
 
 if TYPE_CHECKING:
     from tools.graph_layers import Subject
 
 PARTS = ("info", "graph", "saver", "collections", "signatures", "functions", "cost", "safety")
+_ASKED = ("tags", "max_meta_bytes", "time_limit", "end_after")  # As of any model.
 _LINES_OF_ALL, _LINES_OF_ONE = 10, 300  # Of a list, where all parts are shown, or chosen ones.
 
 
@@ -64,6 +65,7 @@ class GraphInspection(Printed, Limits):
         (),
         many=COMMAS,
     )
+    tags: str | None = tags()
     signature: str | None = signature()
     batch_size: int = flag("Rows, for the FLOPs.", 1, low=1)
     depth: int | None = flag(
@@ -112,8 +114,8 @@ def inspect_graph(config: GraphInspection) -> Record:
 
     for name, path in config.targets.items():
         check_target(path, [], overwrite=config.overwrite, flag=name)
-    limits = {key: getattr(config, key) for key in ("max_meta_bytes", "time_limit", "end_after")}
-    meta = with_chosen(ModelConfig(config.meta, **limits), open_graph)
+    asked = {name: getattr(config, name) for name in _ASKED}
+    meta = with_chosen(ModelConfig(config.meta, **asked), open_graph)
     _check_others(config.targets, meta.path)
     found: dict[str, Any] = {}
     files: dict[str, bytes] = {}

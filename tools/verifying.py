@@ -14,16 +14,17 @@ from typing import Any, NamedTuple
 
 import file_io
 from checkpoints import folder, lock, manifest, naming
-from checkpoints.dtypes import VARIANT
+from checkpoints.bundle import VARIANT
+from checkpoints.naming import SAVED_MODEL_FILES
 from checkpoints.reader import CheckpointReader
 from errors import CheckpointError, ToolError, first_few, reason
 from metagraph.graph import sub_graph
 from metagraph.importing import import_disarmed
 from metagraph.meta import MetaGraphFile, node_of, variable_definitions
-from metagraph.opening import GRAPH_SUFFIXES, SAVED_MODEL_FILES, find_variables, open_model
+from metagraph.opening import GRAPH_SUFFIXES, open_model
 from metagraph.variables import graph_variables, saver_keys, unavailable
 from tools.command import Record, format_bytes
-from tools.folder_entries import EMPTY_NAME, Entry, is_folder, list_folder, named_entry, newest_of
+from tools.folder_entries import EMPTY_NAME, Entry, is_folder, list_folder, named_entry
 from tools.verify import VerifyConfig
 
 _NO_MANIFEST = "no manifest, as this project writes it: only TensorFlow's own checksums tell"
@@ -45,7 +46,7 @@ def verify(config: VerifyConfig) -> Record:
             raise ToolError(f"--repair is of a folder, not of {path} alone: name its folder")
         if path.endswith(GRAPH_SUFFIXES):
             raise ToolError(f"{path} is no checkpoint: a graph that stands alone has no variables")
-        entry = named_entry(find_variables(path))
+        entry = named_entry(folder.find_variables(path))
         alone = {entry: _verify_entry(entry, config, imported)}
         return _record(os.path.dirname(entry.prefix), alone, None)
     done: list[str] = []
@@ -110,10 +111,14 @@ def _repair(path: str, found: Mapping[Entry, Record], done: list[str]) -> None:
         state = _check_state(path, found)
         if state["exists"] and state["ok"]:
             return
-        named = [entry.state_name for entry in _to_name(found)]
-        if not named:
-            done.append(f"left {state['path']} as it is: none is whole to name")
+        to_name = _to_name(found)
+        newest = folder.newest_of(path, [entry.name for entry in to_name])
+        if len(newest) != 1:
+            any_of = f"nothing tells which is the newest, {first_few(newest, _MAX_NAMED)}"
+            why = any_of if newest else "none is whole to name"
+            done.append(f"left {state['path']} as it is: {why}")
             return
+        named = [entry.state_name for entry in to_name]
         folder.write_state(path, named)
         told = first_few(named, _MAX_NAMED)
         done.append(f"wrote {state['path']}: it names {told}; the newest is {named[-1]}")
@@ -269,7 +274,7 @@ def _check_history(path: str, found: Iterable[Entry]) -> Record:
     """Compares each manifest with what the one after it says of it: JSON values."""
     said = Findings([], [])
     for entry in found:
-        with suppress(CheckpointError):  # Of a damaged one, which is told of already.
+        with suppress(CheckpointError, OSError):  # Of a damaged one, which is told of already.
             this = manifest.read_of(entry.prefix)
             before = this.previous if this else None
             if before is None:
@@ -315,13 +320,14 @@ def _check_state(path: str, found: Mapping[Entry, Record]) -> Record:
         try:
             said_newest = folder.read_state(file)
             named = os.path.basename(said_newest) or EMPTY_NAME
-            newest = newest_of(expected, named)
+            by_name = {entry.name: entry.state_name for entry in expected}
+            newest = [by_name[name] for name in folder.newest_of(path, [*by_name])]
             # A trainer of ours names the newest that has a manifest.
             committed = [entry.state_name for entry in expected if entry.committed]
             if wrong := _misnamed(path, said_newest, found):
                 said.problems.append(wrong)
-            elif newest is not None and named not in (newest.state_name, *committed[-1:]):
-                lines.append(f"its newest is {named}, that of the folder is {newest.state_name}")
+            elif newest and named not in (*newest, *committed[-1:]):
+                lines.append(f"its newest is {named}, that of the folder is {newest[0]}")
         except CheckpointError as error:
             said.problems.append(str(error))
     return {

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 from absl import logging
 
-import file_io
 from checkpoints import folder, naming
 from checkpoints.bundle import VariableSpec
 from checkpoints.folder import Retention, Saved
@@ -30,10 +29,9 @@ from training.config import InitFrom, RunConfig
 from training.metrics import LOGS_FOLDER, METRICS_FILE, lines_of, refusals_told, step_of
 from training.task import GraphSession, InitialValues, Task, log_origins
 
-STEP = "global_step"
+STEP, _SAVES = "global_step", "save_counter"  # The latter of tf.train.Checkpoint.
 _MAX_NAMED = 5
 _OF_ADAM = re.compile(r"(.*/)?beta[12]_power(_\d+)?")
-_PART = re.compile(r"\.(index|meta|manifest|data-\d{5}-of-\d{5})$")
 _DIGEST = "initial_values"  # The identity's entry for what a run began with.
 _SHOWN = 20  # classes in an error
 _MOST_OF_CPUINFO = 1 << 13  # bytes: the first processor's, which tell of all
@@ -284,10 +282,13 @@ def read_init_from(request: InitFrom, specs: Mapping[str, VariableSpec]) -> Init
 
 
 def _read(request: InitFrom, specs: Mapping[str, VariableSpec], hold: Hold) -> InitialValues:
-    prefix = _prefix(request.path)
+    try:
+        prefix = folder.find_variables(request.path)
+    except CheckpointError as error:
+        raise CheckpointError(str(error).replace("--ckpt=", "--init_from=", 1)) from error
     hold(prefix)
     reader = CheckpointReader(prefix)
-    held = reader.specs
+    held = {name: reader.specs[key] for name, key in reader.names.items()}
     keys = _keys(request, prefix, held, specs)
     wrong = [
         f"{key} is {held[key]}, {name} here is {specs[name]}"
@@ -299,21 +300,12 @@ def _read(request: InitFrom, specs: Mapping[str, VariableSpec], hold: Hold) -> I
             f"--init_from={prefix}: {first_few(wrong, _MAX_NAMED, '; ')} (--exclude leaves "
             "variables new)"
         )
-    reader.check_sizes(set(keys.values()))
+    places = {name: reader.names[key] for name, key in keys.items()}
+    reader.check_sizes(set(places.values()))
     return InitialValues(
-        {name: reader.read(key) for name, key in keys.items()},
+        {name: reader.read(place) for name, place in places.items()},
         {name: prefix if key == name else f"{prefix} as {key}" for name, key in keys.items()},
     )
-
-
-def _prefix(path: str) -> str:
-    """The checkpoint that a path stands for."""
-    if file_io.is_folder(path) and not file_io.exists(path + naming.INDEX_SUFFIX):
-        steps = folder.usable_steps(path)
-        if not steps:
-            raise CheckpointError(f"--init_from={path}: the folder holds no checkpoint")
-        return naming.checkpoint_prefix(path, steps[-1])
-    return _PART.sub("", path)
 
 
 def _keys(
@@ -366,8 +358,8 @@ def _chosen(rule: str, names: Collection[str]) -> list[str]:
 
 
 def _is_of_optimizer(name: str, names: Collection[str]) -> bool:
-    """Whether a variable is the step, or goes with another one, as `conv1/w/Adam` does."""
-    if name == STEP or _OF_ADAM.fullmatch(name):
+    """Whether a variable is a counter, or goes with another one, as `conv1/w/Adam` does."""
+    if name in (STEP, _SAVES) or _OF_ADAM.fullmatch(name):
         return True
     parts = name.split("/")
     return any("/".join(parts[:count]) in names for count in range(1, len(parts)))

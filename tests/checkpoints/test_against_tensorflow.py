@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto, BundleHeaderProto
 
-from checkpoints import dtypes, index_table
+from checkpoints import bundle, index_table
 from checkpoints.bundle import Slice, slice_key, write_bundle
 from checkpoints.reader import CheckpointReader
 from errors import CheckpointError
@@ -29,8 +29,8 @@ def _made(seed: int = 0) -> dict[str, Array]:
     rng = np.random.default_rng(seed)
     values: dict[str, Array] = {"texts": np.array([[b"a\0", b"", b"x" * 300]], object)}
     values["text"] = np.array(b"\xff\0", object)
-    for kind in range(1, dtypes.MOST_NUMBER + 1):
-        dtype = dtypes.as_dtype(kind)
+    for kind in range(1, bundle.MOST_NUMBER + 1):
+        dtype = bundle.as_dtype(kind)
         if not dtype.size or "q" in dtype or dtype in ("int2", "uint2", "float4_e2m1fn"):
             continue  # SaveV2 takes no quantized array from NumPy, and none of so few bits.
         value = rng.integers(0, 7, (2, 3)).astype(dtype.as_numpy_dtype)
@@ -44,7 +44,7 @@ def _check_equal(prefix: str) -> CheckpointReader:
     assert ours.shapes == theirs.get_variable_to_shape_map()
     assert ours.dtypes == theirs.get_variable_to_dtype_map()
     for key, dtype in ours.dtypes.items():
-        expected = np.asarray(theirs.get_tensor(key), object if dtype == dtypes.STRING else None)
+        expected = np.asarray(theirs.get_tensor(key), object if dtype == bundle.STRING else None)
         _check_same(ours.read(key), expected)
     return ours
 
@@ -59,8 +59,8 @@ def _check_same(found: Array, expected: Array) -> None:
 def test_every_dtype_is_told_and_read_as_tensorflow_does(tmp_path: Path) -> None:
     _check_equal(save(tmp_path / "m", _made()))
     told = ("name", "size", "is_floating", "is_integer", "is_complex", "is_bool")
-    for kind in range(1, dtypes.MOST_NUMBER + 1):
-        ours, theirs = dtypes.as_dtype(kind), tf.as_dtype(kind)
+    for kind in range(1, bundle.MOST_NUMBER + 1):
+        ours, theirs = bundle.as_dtype(kind), tf.as_dtype(kind)
         assert ours == theirs == tf.as_dtype(ours)
         assert [getattr(ours, name) for name in told] == [getattr(theirs, name) for name in told]
         if ours.size and not ours.is_complex and "q" not in ours and not ours.is_bool:
@@ -71,7 +71,7 @@ def test_every_dtype_is_told_and_read_as_tensorflow_does(tmp_path: Path) -> None
         if ours.size:
             assert ours.as_numpy_dtype == np.dtype(theirs.as_numpy_dtype)
     with pytest.raises(TypeError):
-        tf.as_dtype(dtypes.MOST_NUMBER + 1)  # Else this TensorFlow has one more.
+        tf.as_dtype(bundle.MOST_NUMBER + 1)  # Else this TensorFlow has one more.
 
 
 def test_what_is_written_has_the_bytes_of_tensorflows_own_writer(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_slices_and_shards(tmp_path: Path) -> None:
     _check_same(reader.read("w"), value)
     _check_same(reader.read("v"), value)
     reader.index = {k: e for k, e in reader.index.items() if k != sorted(reader.index)[1]}
-    with pytest.raises(CheckpointError, match="m is damaged: it lacks a slice"):
+    with pytest.raises(CheckpointError, match="m is damaged: v: it lacks a slice"):
         [reader.read(key) for key in ("v", "w")]
 
 

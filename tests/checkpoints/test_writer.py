@@ -173,6 +173,8 @@ def test_every_flipped_bit_of_it_is_found(saved: Path) -> None:
 FACTS: list[dict[str, Any]] = [  # Of another kind, as whoever wrote its hash may have put there.
     *({"test_accuracy": found} for found in (-0.1, 1.5, float("nan"), "0.9")),
     *({"saved_at": found} for found in (float("inf"), "late")),
+    {"files": {"f": manifest.FileDigest(float("inf"), "")}},  # type: ignore[arg-type]
+    *({"previous": manifest.Previous(n, "")} for n in (float("inf"), "x", None)),  # type: ignore[arg-type]
     {"environment": []},
     {"config": "seed 0"},
 ]

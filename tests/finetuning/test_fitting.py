@@ -166,7 +166,7 @@ def test_tensors_that_need_no_place(tmp_path: Path, finetune_config: Config) -> 
 def test_keys_of_an_object_based_checkpoint() -> None:
     suffix, meta = "/.ATTRIBUTES/VARIABLE_VALUE", of_graph(bases.small)
     assert meta.proto.saver_def.restore_op_name == ""
-    held = {f"{name}{suffix}" for name in ("first/w", "first/gamma", "first/w/average")}
+    held = {name: f"{name}{suffix}" for name in ("first/w", "first/gamma", "first/w/average")}
     assert without_place(meta, ["first/w"], held) == [f"first/gamma{suffix}"]
 
 

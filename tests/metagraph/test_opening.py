@@ -12,8 +12,9 @@ import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
+from checkpoints.folder import find_variables
 from metagraph.meta import read_signatures
-from metagraph.opening import find_model, find_variables, open_model
+from metagraph.opening import find_model, open_model
 from tests.metagraph.made import refused, run
 from tests.prediction import stock
 
@@ -110,7 +111,7 @@ def test_the_state_file_chooses_among_what_is_there(tmp_path: Path, state: str |
         (tmp_path / "checkpoint").mkdir()
     else:
         (tmp_path / "checkpoint").write_text(state)
-    with refused(r"holds 3 graphs; name one: a-1\.meta, a-2\.meta"):
+    with refused(r"holds several graphs; name one: a-2\.meta, b\.meta$"):
         find_model(str(tmp_path))
 
 
@@ -151,18 +152,44 @@ def test_a_tf1_saved_model(saved_model: Path) -> None:
     assert read_signatures(meta)["serving_default"].outputs == {"y": "y:0"}
 
 
-def test_the_graph_for_serving_is_told_by_its_tags(saved_model: Path, tmp_path: Path) -> None:
-    proto = SavedModel.FromString((saved_model / "saved_model.pb").read_bytes())
-    assert [list(graph.meta_info_def.tags) for graph in proto.meta_graphs] == [["train"], ["serve"]]
-    path = tmp_path / "saved_model.pb"
-    proto.meta_graphs[1].meta_info_def.tags[:] = ["test"]
-    path.write_bytes(proto.SerializeToString())
-    with refused(r"one tag 'serve': .* 2 graphs are train; test"):
-        open_model(str(tmp_path))
-    del proto.meta_graphs[0]
-    path.write_bytes(proto.SerializeToString())
-    assert "y" in open_model(str(tmp_path)).nodes  # The only one is taken, whatever its tags.
-    path.write_bytes(SavedModel(saved_model_schema_version=1).SerializeToString())
+@pytest.mark.parametrize(
+    ("held", "asked", "found"),
+    [
+        ("train;serve", None, "serve"),
+        ("train;", None, ""),
+        ("train;test", None, "test"),
+        ("train,gpu;train;eval,gpu", None, "eval,gpu"),
+        ("serve;serve,gpu;serve,tpu", None, "serve"),
+        ("serve,tpu;serve,gpu", None, "serve,gpu"),
+        ("train", None, "train"),
+        ("serve;train", "train", "train"),
+        ("serve;", "", ""),
+        ("serve,tpu;train", "tpu,serve", "serve,tpu"),
+        ("train;train,tpu", None, "for prediction alone: it has --tags=train, --tags=train,tpu$"),
+        ("a;b", None, "for prediction alone: it has --tags=a, --tags=b$"),
+        ("serve;", "train", "with --tags=train alone: it has --tags=serve, --tags=$"),
+    ],
+)
+def test_a_graph_is_told_by_its_tags(
+    held: str, asked: str | None, found: str, tmp_path: Path
+) -> None:
+    """Each graph has a node of the name of its tags; what is none of them is the error."""
+    proto = SavedModel()
+    for tags in held.split(";"):
+        meta = proto.meta_graphs.add()
+        meta.meta_info_def.tags.extend(filter(None, tags.split(",")))
+        meta.graph_def.node.add(name=f"n{tags.replace(',', '_')}", op="NoOp")
+    (tmp_path / "saved_model.pb").write_bytes(proto.SerializeToString())
+    if found in held.split(";"):
+        assert [*open_model(str(tmp_path), tags=asked).nodes] == [f"n{found.replace(',', '_')}"]
+        return
+    with refused(found):
+        open_model(str(tmp_path), tags=asked)
+
+
+def test_a_saved_model_without_a_graph(tmp_path: Path) -> None:
+    content = SavedModel(saved_model_schema_version=1).SerializeToString()
+    (tmp_path / "saved_model.pb").write_bytes(content)
     with refused("it holds no graph"):
         open_model(str(tmp_path))
 
@@ -247,7 +274,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _w(meta: Path, checkpoint: Path | str) -> Any:
-    return run(open_model(str(meta), checkpoint=str(checkpoint)), ["w:0"])[0].tolist()
+    return run(open_model(str(meta), checkpoints=[str(checkpoint)]), ["w:0"])[0].tolist()
 
 
 @pytest.mark.parametrize(
@@ -279,7 +306,8 @@ SHARDS = ["m-00000-of-00002", "m-00001-of-00002"]  # Of the format V1.
         (["m/x", "m.index"], "m", "m"),  # A folder called as a checkpoint is.
         *((NAMELESS, path, "e/") for path in (*NAMELESS, "e/", "e")),
         *((SHARDS, path, "m") for path in ("m", SHARDS[1])),
-        (["a-1.index", "a-2.index", "checkpoint"], "", "a-2"),
+        (["a-9.index", "a-10.index"], "", "a-10"),
+        (["a-1.index", "a-2.index", "b-3.index", "checkpoint"], "", "a-2"),
     ],
 )
 def test_the_variables_of_a_path(
@@ -300,7 +328,7 @@ ABSENT = r"^--ckpt=.*/c-20: there is no .*/c-20\.index; .* is c-200\.index, c-10
         (["c-100.index", "c-200.index"], "c-20", ABSENT),
         (["empty/x"], "empty", "empty: it holds no checkpoint"),
         ([], "emtpy/m", r"there is no folder .*/emtpy$"),
-        (["a-1.index", "a-2.index"], "", "it holds 2 checkpoints; name one: a-1, a-2"),
+        (["a-1.index", "b-2.index"], "", "it holds several checkpoints; name one: a-1, b-2"),
     ],
 )
 def test_variables_that_are_not_there(

@@ -454,6 +454,6 @@ def _enqueuing() -> None:
 def test_what_waits_is_named_with_what_to_feed(build: Callable[[], object], end: str) -> None:
     with tf.Graph().as_default() as graph:
         build()
-    line = TimeLimit(1.5).overrun("one run", graph)
+    line = TimeLimit(1.5, has_batch_size=True).overrun("one run", graph)
     assert line.startswith("one run took longer than --time_limit=1.5 seconds: ")
     assert line.removesuffix(" in its place").endswith(end)

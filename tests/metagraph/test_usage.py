@@ -10,19 +10,17 @@ import tensorflow as tf
 
 from metagraph.description import TensorInfo
 from metagraph.graph import sub_graph
-from metagraph.model import Candidates, find_candidates, read_model, without_handles
+from metagraph.meta import output_index
+from metagraph.model import Candidates, find_candidates, read_model
 from metagraph.usage import (
     Role,
     RoleFinder,
-    behind_handle,
     dependence,
-    is_source,
     off_value,
-    output_index,
     plumbing,
     says_switch,
-    wiring_of,
 )
+from prediction.chosen_model import GraphFile
 from tests.metagraph.made import control_flow, of_graph, of_nodes, saved
 
 v1 = tf.compat.v1
@@ -218,24 +216,7 @@ def test_what_is_wanted_decides_what_is_fed(tmp_path: Path) -> None:
 def test_what_comes_out_of_the_iterator_is_fed_in_place_of_its_handle(
     tmp_path: Path, fetch: str, fed: list[str], expected: list[str]
 ) -> None:
-    needed = sub_graph(saved(tmp_path, _handle), [fetch], fed)
-    assert list(without_handles(needed, needed.unfed, [fetch])) == expected
-
-
-def test_handles_of_iterators(tmp_path: Path) -> None:
-    def build() -> None:
-        for name in ("handle", "both"):
-            handle = v1.placeholder(tf.string, [], name=name)
-            v1.data.Iterator.from_string_handle(handle, tf.float32).get_next(name=f"of_{name}")
-        tf.identity(handle, name="text")
-        v1.placeholder(tf.string, [], name="untaken")
-
-    meta = saved(tmp_path, build)
-    wiring = wiring_of(meta)
-    assert behind_handle(wiring, "handle") == ["of_handle"]
-    assert behind_handle(wiring, "both") == behind_handle(wiring, "untaken") == []
-    (iterator,) = wiring.takers["handle"]
-    assert not is_source(meta.nodes[iterator])
+    assert list(GraphFile(saved(tmp_path, _handle)).unfed([fetch], fed)) == expected
 
 
 def test_damaged_wiring_does_no_harm() -> None:
@@ -263,34 +244,32 @@ def test_a_long_chain_and_many_inputs_take_no_recursion_and_little_time() -> Non
 
 
 def test_control_inputs_and_what_does_not_exist_are_left_out() -> None:
-    wiring = wiring_of(of_nodes(("a", "Const", []), ("b", "Add", ["a", "a:1", "^a", "gone:0"])))
-    assert wiring.taken == {"a": [], "b": ["a", "a:1"]}
-    assert wiring.takers == {"a": ["b", "b"]}
-    assert wiring.tensors_taken("b", "a") == {"a:0", "a:1"}
+    meta = of_nodes(("a", "Const", []), ("b", "Add", ["a", "a:1", "^a", "gone:0"]))
+    assert meta.taken == {"a": [], "b": ["a", "a:1"]}
+    assert meta.takers == {"a": ["b", "b"]}
+    assert meta.tensors_taken("b", "a") == {"a:0", "a:1"}
     texts = ("a", "a:0", "a:12", "a:", "a:x", "a:-1", "a:99999999999999")
     assert [output_index(text) for text in texts] == [0, 0, 12, 0, 0, 0, 0]
 
 
 def test_what_depends_on_what() -> None:
-    wiring = wiring_of(
-        of_nodes(
-            ("rows", "IteratorGetNext", []),
-            ("x", "Identity", ["rows"]),
-            ("loss", "Sub", ["x", "rows:1"]),
-            ("other", "Identity", ["rows:2"]),
-            ("shape", "Shape", ["x"]),
-            ("zeros", "Fill", ["shape"]),
-            ("saved", "SaveV2", ["x"]),
-            ("late", "Identity", ["saved"]),
-        )
+    meta = of_nodes(
+        ("rows", "IteratorGetNext", []),
+        ("x", "Identity", ["rows"]),
+        ("loss", "Sub", ["x", "rows:1"]),
+        ("other", "Identity", ["rows:2"]),
+        ("shape", "Shape", ["x"]),
+        ("zeros", "Fill", ["shape"]),
+        ("saved", "SaveV2", ["x"]),
+        ("late", "Identity", ["saved"]),
     )
-    assert dependence(wiring, ["rows:0", "rows:1"], left_out={"saved"}) == {
+    assert dependence(meta, ["rows:0", "rows:1"], left_out={"saved"}) == {
         "rows": {"rows:0", "rows:1"},
         "x": {"rows:0"},
         "loss": {"rows:0", "rows:1"},
         "shape": {"rows:0"},
     }
-    without_inputs = wiring_of(of_nodes(("a", "Const", []), ("b", "SaveV2", ["a"])))
+    without_inputs = of_nodes(("a", "Const", []), ("b", "SaveV2", ["a"]))
     assert dependence(without_inputs, [], left_out={"b"}) == {"a": set()}
 
 
@@ -307,7 +286,7 @@ def test_savers_training_summaries_and_pipelines_are_plumbing(tmp_path: Path) ->
         v1.assign(best, tf.argmax(x, output_type=tf.int32, name="only_kept"), name="keep")
 
     meta = saved(tmp_path, build)
-    found = plumbing(meta, wiring_of(meta))
+    found = plumbing(meta)
     assert not found & {"x", "square", "loss", "head", "only_kept", "w"}
     assert {"save/Const", "save/SaveV2", "seen", "queue", "fill", "filling", "keep"} <= found
     assert any(name.startswith("gradients/") for name in found)

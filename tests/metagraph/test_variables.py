@@ -242,7 +242,7 @@ def test_a_saved_model_of_today_names_its_variables_by_object(tmp_path: Path) ->
     (variable,) = _variables(meta)
     held = dict(tf.train.list_variables(meta.prefix))
     key = "layer/kernel/.ATTRIBUTES/VARIABLE_VALUE"
-    assert checkpoint_keys(meta, [variable], held) == {variable: Stored(key)}
+    assert checkpoint_keys(meta, [variable], {key: key for key in held}) == {variable: Stored(key)}
     signature = meta.proto.signature_def["serving_default"]
     x, y = signature.inputs["x"].name, signature.outputs["y"].name
     assert run(meta, [y], {x: np.array([[1, 10]], np.float32)})[0].tolist() == [[32.0]]
@@ -269,7 +269,7 @@ def test_restore_operations_of_2016_are_read(
     for name, text in texts.items():
         meta.nodes[name].attr["value"].tensor.CopyFrom(tf.make_tensor_proto(text))
     meta.proto.saver_def.restore_op_name = "all"
-    assert checkpoint_keys(meta, ["w"], ["key"]) == {"w": stored}
+    assert checkpoint_keys(meta, ["w"], {"key": "key"}) == {"w": stored}
 
 
 def _cast_in_saver(proto: MetaGraphDef, source: int, target: int) -> None:

@@ -52,7 +52,7 @@ def test_what_was_asked_for_and_is_deleted_is_said(
     run: Path, monkeypatch: pytest.MonkeyPatch, meta: int, checkpoint: int | None, message: str
 ) -> None:
     _delete_when_read(monkeypatch, [checkpoint or meta])
-    variables = f"{run}/my-model-{checkpoint}" if checkpoint else None
+    variables = [f"{run}/my-model-{checkpoint}"] if checkpoint else []
     with refused(message, CheckpointError):
         document(f"{run}/my-model-{meta}.meta", fetch=["w:0"], checkpoint=variables)
 
@@ -60,7 +60,7 @@ def test_what_was_asked_for_and_is_deleted_is_said(
 def test_variables_of_another_checkpoint(run: Path) -> None:
     """Of the graph's own, only the graph is read and verified."""
     graph, other = f"{run}/my-model-290.meta", f"{run}/my-model-300"
-    asked: dict[str, Any] = {"fetch": ["global_step"], "checkpoint": other}
+    asked: dict[str, Any] = {"fetch": ["global_step"], "checkpoint": [other]}
     for lost in ("my-model-290.index", "my-model-290.data-00000-of-00001", "my-model-300.meta"):
         (run / lost).unlink()
     found = document(graph, **asked)
@@ -92,11 +92,11 @@ def test_the_best_of_a_folder(run: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         (run / f"my-model-{step}.manifest").write_bytes(content)
     best = f"{run}/my-model-280"
     for meta, graph in ((f"{run}", best), (f"{run}/my-model-300.meta", f"{run}/my-model-300")):
-        found = document(meta, checkpoint="best", fetch=["global_step"])
+        found = document(meta, checkpoint=["best"], fetch=["global_step"])
         assert found["outputs"] == {"global_step:0": 280}
         assert (found["meta"], found["checkpoint"]) == (f"{graph}.meta", best)
     _delete_when_read(monkeypatch, [280])
-    found = document(f"{run}", checkpoint="best", fetch=["global_step"])
+    found = document(f"{run}", checkpoint=["best"], fetch=["global_step"])
     assert found["outputs"] == {"global_step:0": 290}
 
 

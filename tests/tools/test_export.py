@@ -5,7 +5,7 @@ import os
 import re
 import signal
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,14 @@ from cli.terminal import EXIT_FAILED, EXIT_USAGE
 from errors import CheckpointError, ToolError
 from finetuning import FinetuneConfig
 from prediction.evaluation import predict
-from prediction.request import PredictConfig
+from prediction.request import PredictConfig, parse_shapes
 from tests.data.conftest import encode
 from tests.data.idx_files import write_mnist
 from tests.metagraph.made import saved
 from tests.prediction import stock
 from tests.test_thirdparty import every_entry
 from tests.tools.conftest import NAMES, Tool, document, refused
-from tools.export import FORMATS, SUFFIXES, ExportConfig, Shape, parse_shapes
+from tools.export import FORMATS, SUFFIXES, ExportConfig
 from tools.export_saved_model import labels_text, new_version, next_version
 from tools.exporting import export
 from tools.freezing import Reference, largest_difference
@@ -39,7 +39,7 @@ Array = npt.NDArray[Any]
 
 TENSORS = {"logits": "fc2/add:0", "probabilities": "probabilities:0", "classes": "classes:0"}
 # Placeholders of unknown rank in the models of others, and the shapes that are fed there.
-OPEN_SHAPES: Mapping[str, Mapping[str, Shape]] = {
+OPEN_SHAPES: Mapping[str, Mapping[str, Sequence[int | None]]] = {
     "regression/checkpoint/model.meta": {"X": (None,)},
     "bad_half_plus_two/00000123/export.meta": {"Placeholder": (None, 1)},
 }

@@ -1,6 +1,7 @@
 """How graphs take their variables; where they are cut; what is off in them; what is the same."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from checkpoints.reader import Array
 from errors import CheckpointError, ToolError
-from metagraph.description import TensorInfo
+from metagraph.description import RunnableGraph, TensorInfo
 from metagraph.meta import read_meta_graph
-from metagraph.safety import RANDOM_OPS
+from metagraph.safety import RANDOM_OPS, TimeLimit
 from metagraph.variables import VARIABLE_OPS
 from models import blocks
 from tests.metagraph.made import saved
@@ -544,9 +545,32 @@ def test_what_is_not(expected: Any, found: Any) -> None:
     assert _difference(expected, found, random=("y:0",)) == 0
 
 
-def _values(*infos: TensorInfo) -> list[Array]:
+class _Asked(RunnableGraph):
+    """A graph that takes what it is asked to take: the first, or what `takes` says."""
+
+    is_pure, time_limit = True, TimeLimit()
+
+    def __init__(
+        self, infos: Sequence[TensorInfo], takes: Callable[..., str] | None = None
+    ) -> None:
+        self.feeds, self.fetches, self.runs = tuple(infos), (), list[list[Array]]()
+        self._takes = takes
+
+    @contextmanager
+    def _one_run(self) -> Iterator[None]:
+        yield
+
+    def _run_batch(self, values: Sequence[Array]) -> list[Array]:
+        self.runs.append([*values])
+        if self._takes and (refusal := self._takes(*values)):
+            raise CheckpointError(refusal)
+        return []
+
+
+def _values(*infos: TensorInfo, **given: Array) -> list[Array]:
     """The first that are tried."""
-    return try_batches(infos, len)[0]
+    named = {f"{name}:0": value for name, value in given.items()}
+    return try_batches(_Asked(infos), named)[0]
 
 
 @pytest.mark.parametrize(
@@ -584,11 +608,8 @@ def test_they_are_the_same_each_time_and_the_first_refusal_is_the_reason() -> No
     np.testing.assert_array_equal(first, second)
     assert not np.array_equal(first[0], first[1])
 
-    def refuse(values: Any) -> None:
-        raise CheckpointError(f"refused {values[0].shape}")
-
     with pytest.raises(CheckpointError, match=r"refused \(2, 3\)"):
-        try_batches(infos, refuse)
+        try_batches(_Asked(infos, lambda x, _: f"refused {x.shape}"), {})
 
 
 def _feeds(folder: Path, build: Callable[[], tf.Tensor]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import math
 import os
 import re
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,13 @@ import tensorflow as tf
 from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto, BundleHeaderProto
 
 from checkpoints import manifest
+from checkpoints.folder import newest_of
 from tests.checkpoints.index_files import table
 from tests.checkpoints.test_stored_tensors import save, save_shards
 from tests.prediction import stock
-from tests.tools.conftest import Tool, document
+from tests.tools.conftest import Tool, document, refused
 from tools.checkpoint_contents import Statistics, statistics
-from tools.folder_entries import list_folder, newest_of
+from tools.folder_entries import list_folder
 
 v1 = tf.compat.v1
 NAME = "inspect_checkpoint"
@@ -358,38 +360,90 @@ def test_what_counts_as_a_checkpoint(names: list[str], found: list[str], tmp_pat
     assert [entry.state_name for entry in list_folder(str(tmp_path))] == found
 
 
-AB, OURS = ["a-20", "b-9", "a-9"], ["b", "my-model-4", "my-model-30"]
+AB, OURS = ["a-20", "b-9", "a-9"], ["my-model-30", "my-model-4", "b"]
 
 
 @pytest.mark.parametrize(
-    ("written", "ordered", "named", "newest"),
+    ("written", "seconds", "ordered", "named", "newest"),
     [
-        (["a-20", "a-100", "a-9"], ["a-9", "a-20", "a-100"], "a-9", "a-100"),
-        (["a-20", "a-9", "a"], ["a-20", "a-9", "a"], None, "a"),
-        (AB, AB, "b-9", "b-9"),
-        (AB, AB, "gone", "a-9"),
-        (AB, AB, None, "a-9"),
-        (
-            ["my-model-30", "my-model-4", "b"],
-            ["b", "my-model-4", "my-model-30"],
-            "b",
-            "my-model-30",
-        ),
-        ([], [], "a", None),
+        (["a-20", "a-100", "a-9"], 1, "a-9 a-20 a-100", "a-9", "a-100"),
+        (["a-20", "a-100", "a-9"], 0, "a-9 a-20 a-100", None, "a-100"),
+        (["a-20", "a-9", "a"], 1, "a-9 a-20 a", None, "a"),
+        (["a-20", "a-9", "a"], 0.4, "a-9 a-20 a", None, "a-20 a"),
+        (AB, 1, "b-9 a-9 a-20", "b-9", "b-9"),
+        (AB, 1, "b-9 a-9 a-20", "a-9", "a-20"),
+        (AB, 1, "b-9 a-9 a-20", "gone", "a-20"),
+        (AB, 1, "b-9 a-9 a-20", None, "a-20"),
+        (AB, 0.9, "b-9 a-9 a-20", None, "b-9 a-20"),
+        (["a", "b", "c-2", "c-10"], 0.6, "a b c-2 c-10", None, "c-10"),
+        (["cnn.v1.0-acc0.92-200", "cnn.v1.0-acc0.92-30"], 1, "", None, "cnn.v1.0-acc0.92-200"),
+        (OURS, 1, "b my-model-4 my-model-30", "b", "my-model-30"),
+        (OURS, 0, "b my-model-4 my-model-30", None, "my-model-30"),
+        ([], 0, "", "a", ""),
     ],
-    ids=["by step", "one without a step", "runs", "lost", "no state file", "ours last", "none"],
 )
 def test_the_order_and_the_newest(
-    written: list[str], ordered: list[str], named: str | None, newest: str | None, tmp_path: Path
+    written: list[str], seconds: float, ordered: str, named: str | None, newest: str, tmp_path: Path
 ) -> None:
-    """By time where there is no one run; then a state file decides, unless one is ours."""
+    """Within a run the step decides; among runs the state file, then time that is no copy's."""
     for age, name in enumerate(written):
         (tmp_path / f"{name}.index").touch()
-        os.utime(tmp_path / f"{name}.index", (1e9 + age, 1e9 + age))
-    entries = list_folder(str(tmp_path))
-    assert [entry.name for entry in entries] == ordered
-    found = newest_of(entries, named)
-    assert (found and found.name) == newest
+        os.utime(tmp_path / f"{name}.index", (1e9 + age * seconds, 1e9 + age * seconds))
+    if named is not None:
+        (tmp_path / "checkpoint").write_text(f'model_checkpoint_path: "/gone/{named}"')
+    found = [entry.name for entry in list_folder(str(tmp_path))]
+    assert found == (ordered.split() or sorted(written, reverse=True))
+    assert newest_of(str(tmp_path), found) == newest.split()
+
+
+def test_runs_that_tie_are_named_by_every_command(tool: Tool, tmp_path: Path) -> None:
+    for name in ("best", "m-9", "m-10"):
+        with stock.checkpoint(tmp_path / name):
+            v1.get_variable("w", initializer=[1.0], use_resource=False)
+    (tmp_path / "checkpoint").unlink()
+    for path in tmp_path.iterdir():
+        os.utime(path, (1e9, 1e9))
+    found = document(tool, NAME, tmp_path)
+    assert (found["newest"], found["may_be_newest"]) == (None, ["best", "m-10"])
+    for command in (
+        [NAME, tmp_path, "--tensor=w"],
+        ["diff", tmp_path, tmp_path],
+        ["edit", tmp_path, f"--output={tmp_path}/out"],
+        ["freeze", tmp_path, f"--output={tmp_path}/out.pb"],
+        ["export", tmp_path, "--to=npz", f"--output={tmp_path}/out.npz"],
+        ["report", tmp_path, f"--output={tmp_path}/out.html"],
+    ):
+        line = refused(tool, *command)
+        assert re.search(r"name one: best(\.meta)?, m-10", line), line
+    assert (
+        "nothing tells which is the newest, best, m-10" in tool("verify", tmp_path, "--repair").out
+    )
+
+
+def test_what_a_mac_and_a_browser_leave_is_no_checkpoint(
+    tool: Tool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A copy is said; who names it gets it."""
+    caplog.set_level("INFO", logger="absl")
+    with stock.checkpoint(tmp_path / "m-10"):
+        v1.get_variable("w", initializer=[1.0], use_resource=False)
+    marks = ["{} (1).{}", "{}(2).{}", "{} - Copy.{}", "{} copy 2.{}", "Copy of {}.{}", "{}.{} (1)"]
+    marks += [
+        "{}.sync-conflict-20200101-101010-ABCDEFG.{}",
+        "{} (my conflicted copy 2020-01-01).{}",
+    ]
+    for suffix in ("index", DATA[1:], "meta"):
+        (tmp_path / f"._m-10.{suffix}").write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X")
+        for mark in marks:
+            copied = tmp_path / mark.format("m-10", suffix)
+            shutil.copyfile(tmp_path / f"m-10.{suffix}", copied)
+    assert list(_states(document(tool, NAME, tmp_path))) == ["m-10"]
+    assert "as copies: Copy of m-10.data-00000-of-00001, Copy of m-10.index" in caplog.text
+    assert tool("verify", tmp_path).code == 0
+    assert tool("diff", tmp_path, tmp_path / "m-10").code == 0
+    assert document(tool, NAME, tmp_path / "m-10 (1).index")["tensors"][0]["key"] == "w"
+    (tmp_path / "m-10.index").unlink()  # Without what it is a copy of, it is none.
+    assert "m-10 (1)" in _states(document(tool, NAME, tmp_path))
 
 
 # The statistics of a tensor, against NumPy's own in as many bits as it has.
