@@ -22,8 +22,6 @@ from typing import Any, NamedTuple, TypeVar, get_args
 
 from absl import flags
 
-from errors import nearest_names
-
 COMMAS, REPEATED = "separated by commas", "repeated"  # How a flag takes many values.
 _LARGEST_FLOAT32 = 3.4028234e38
 _SMALLEST_FLOAT32 = 2.0**-126  # Of the normal ones: those below lose digits, or become 0.
@@ -274,12 +272,12 @@ class CommandLine:
         try:
             stray = self.values(arguments)[1:]
         except flags.UnrecognizedFlagError as error:
-            if " ?" in str(error):  # It has a suggestion: a name that begins alike.
+            name = error.flagname  # absl itself suggests those that begin alike.
+            meant = [flag for flag in self.values if flag.endswith(f"_{name}")]
+            if not meant:
                 raise
-            names = (name.replace("_", "/") for name in self.values)  # By their last words, too.
-            near = nearest_names(error.flagname.replace("_", "/"), names)
-            meant = [name.replace("/", "_") for name in near]
-            raise flags.UnrecognizedFlagError(error.flagname, error.flagvalue, meant) from error
+            meant = sorted(meant, key=lambda flag: flag.count("_"))[:3]
+            raise flags.UnrecognizedFlagError(name, error.flagvalue, meant) from error
         except UnicodeDecodeError as error:
             raise flags.Error(f"--flagfile names a file that is no text: {error}") from error
         waiting = [x for x in self._flags if x.positional and (x.many or self._is_missing(x.name))]

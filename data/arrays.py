@@ -86,8 +86,9 @@ _EXAMPLES = (
 
 
 def example_keys(keys: Collection[str]) -> tuple[str, ...]:
-    """Which arrays of an .npz file are images and labels; X and Y where no known pair is there."""
-    return next((known for known in _EXAMPLES if {*known} <= {*keys}), _EXAMPLES[0])
+    """Which arrays of an .npz file are images and labels: X and Y, or else a pair that is known."""
+    others = () if "X" in keys else (known for known in _EXAMPLES if {*known} <= {*keys})
+    return next(iter(others), _EXAMPLES[0])
 
 
 def read_npz(

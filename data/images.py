@@ -146,8 +146,9 @@ _SHOWN = 20  # class names in an error
 _TRAIN, _TEST = "train", "test"
 # What is hidden, and what systems, archivers, synchronisers, browsers and editors leave.
 _LEFT_OUT = re.compile(
-    r"\..*|thumbs\.db|ehthumbs.*\.db|desktop\.ini|icon\r|__macosx|\$recycle\.bin|@eadir|[@#]recycle"
-    r"|system volume information|lost\+found|__pycache__|.*~|~\$.*|#.*#|.*\.(tmp|part|crdownload)",
+    r"\..*|thumbs\.db|ehthumbs.*\.db|desktop\.ini|icon\r|__macosx|\$recycle\.bin|@eadir"
+    r"|[@#](recycle|snapshot|tmp)|system volume information|lost\+found|temporary items|__pycache__"
+    r"|.*~|~\$.*|#.*#|.*\.(tmp|part|crdownload)",
     re.IGNORECASE,
 )
 

@@ -132,7 +132,7 @@ def evaluate(
     with answers(meta).load(wanted, fed, config) as graph:
         values = [plan.value_for(info, feeds, inputs) for info in graph.feeds]
         results = _results(graph, values, inputs.names, meta, config)
-    outputs = {n: value for n, value in results.items() if n.partition(_OF)[0] in fetches}
+    outputs = {n: v for n, v in results.items() if {n, n.partition(_OF)[0]} & {*fetches}}
     classification = _classification(results, model, inputs) if is_report else None
     checkpoint = answers(meta).checkpoint
     rows = not config.fetch

@@ -52,7 +52,8 @@ def _of_kind(name: str) -> Together:
         if what is None:
             return True  # It may stand without its flag, and is told where it does not.
         if value and name not in _FLAGS_OF[what]:
-            raise ValueError(f"--{name} is not for {what}, which needs --{_FLAGS_OF[what][0]}")
+            needs = f", which needs --{_FLAGS_OF[what][0]}" if name in ("run", "meta") else ""
+            raise ValueError(f"--{name} is not for {what}{needs}")
         if not value and name == _FLAGS_OF[what][0]:
             raise ValueError(f"{what} needs --{name}=...")
         if what == "line" and name == "run" and len(value) > 1:

@@ -107,8 +107,6 @@ def test_what_is_given_is_converted_and_what_is_not_is_the_default() -> None:
         (["--start="], "must not be empty"),
         (["--size=1"], r"Unknown command line flag 'size'\. Did you mean: size_kb, sizes \?"),
         (["--kb=1"], r"Unknown command line flag 'kb'\. Did you mean: size_kb \?"),
-        (["--many_sizes=1"], r"'many_sizes'\. Did you mean: sizes \?"),
-        (["--fetches", "1"], r"Did you mean: fetch \?"),
         (["--zzz"], "Unknown command line flag 'zzz'$"),
     ],
 )

@@ -76,6 +76,8 @@ def test_npz_as_others_name_its_arrays(tmp_path: Path, images: Any, said: list[s
         np.testing.assert_array_equal(opened.labels, labels[:, 0])
         assert f"a.npz: the rows are {[*arrays][-2]}, and their labels" in said.pop(0)
         said.clear()
+    both = write_npz(tmp_path / "a.npz", X=images, x=images[::-1], y=labels)
+    np.testing.assert_array_equal(_read(both, IMAGES), images * SCALE)
 
 
 @pytest.mark.parametrize("stream_bytes", [1, 2**28])
@@ -284,7 +286,14 @@ ZEROS = np.zeros((2, SIZE, SIZE, 3), np.float32)
         (_file("", "a.tfrecord"), TEXTS, "has no rows"),
         (_folder(), IMAGES, "the folder is empty"),
         (_folder("train/a.png"), IMAGES, "no class train; its classes are ant, bee, cat"),
-        (_folder("a.png"), NUMBERS, r"images are for a tensor of shape \[\?, size, size, 3\]"),
+        *(
+            (
+                _folder("a.png"),
+                Target(info(tf.uint8, None, *sides), None, (), None),
+                "images are for",
+            )
+            for sides in [(), (30, None, 3), (30, 40, 3), (None, None, 4), (None, None)]
+        ),
         *(
             (make, GREYS._replace(image_shape=shape), message)
             for shape in (None, (4, 4, 3), (8, 2, 1))

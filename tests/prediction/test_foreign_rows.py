@@ -180,15 +180,6 @@ def test_images_of_several_sizes_have_no_value_over_all(photos: Path, tmp_path: 
     assert found > 0
 
 
-@pytest.mark.parametrize("shape", [(None, 30, None, 3), (None, 30, 40, 3), (None, None, None, 4)])
-def test_other_open_sizes_take_no_images(photos: Path, tmp_path: Path, shape: Any) -> None:
-    def build() -> None:
-        tf.identity(v1.placeholder(tf.uint8, shape, name="x"), name="y")
-
-    with refused(r"images are for a tensor of shape \[\?, size, size, 3\]", PredictionError):
-        _run(tmp_path, build, "y", rows=photos)
-
-
 def test_a_loop_without_an_end_ends(tmp_path: Path) -> None:
     with refused(r"longer than --time_limit=0\.2 .*give it more", CheckpointError):
         _run(tmp_path, _endless, "y", time_limit=0.2)
