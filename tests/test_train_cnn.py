@@ -29,7 +29,7 @@ from tests.runs import with_run
 from train_cnn import CnnConfig
 from train_mlp import MlpConfig
 from training import loop
-from training.task import Batch, GraphSession
+from training.task import Batch, Evaluation, GraphSession
 
 CLASSES = ("cat", "dog", "émeu")
 ADDITIONS = {
@@ -255,12 +255,12 @@ def test_it_stops_after_so_many_saves_without_a_better_one(
 ) -> None:
     """At step 24: what is equal is not better. Wherever it is interrupted, it ends there."""
 
-    def accuracy_on(session: GraphSession, batches: Iterable[Batch]) -> float:
+    def evaluate(session: GraphSession, batches: Iterable[Batch]) -> Evaluation:
         del batches
-        return ACCURACIES.get(int(session.variables()["global_step"]), 0.99)
+        return Evaluation(ACCURACIES.get(int(session.variables()["global_step"]), 0.99))
 
     caplog.set_level("INFO", "absl")
-    monkeypatch.setattr(GraphSession, "accuracy_on", accuracy_on)
+    monkeypatch.setattr(GraphSession, "evaluate", evaluate)
     kept = with_run(config, keep_best=True, max_to_keep=1, save_every_steps=3, stop_after=3)
     assert train_cnn.train(kept)[:3:2] == (24, 0)
     line = "--stop_after=3: no save since step 15 has a better test accuracy than its 0.8000"

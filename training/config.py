@@ -193,6 +193,11 @@ class RunConfig:
         convert=_replay,
         once=True,
     )
+    histograms_every_steps: int | None = flag(
+        "Steps between two histograms of each variable in TensorBoard; by default none.",
+        None,
+        low=1,
+    )
     profile_steps: tuple[int, int] | None = flag(
         "Steps that TensorFlow's profiler watches, such as 100:110 for the ten after step 100; "
         "TensorBoard shows what it writes into logs/.",

@@ -239,7 +239,7 @@ class Keeper:
         self._test_accuracy: float | None = None  # After the present step.
         self.best = start.best  # Of the saves that were due.
         path, step = config.ckpt_dir, start.step
-        log = MetricsLog(path, task.model.graph, step, task.log_every_steps)
+        log = MetricsLog(path, task.model.graph, step, task.log_every_steps, start.identity)
         self._log = stack.enter_context(log)
         # The lines of metrics before a checkpoint are made durable with it.
         record = RunRecord(task.meta_graph, start.identity, resume.environment(), (log.path,))
@@ -275,6 +275,9 @@ class Keeper:
             if log_due:
                 self._log.write(metrics)
                 self._progress.log(metrics)
+        every = self._config.histograms_every_steps
+        if every is not None and due(step, every, self._task.last_step):
+            self._log.write_histograms(step, self._session.variables())
 
     def save(self, step: int, *, is_due: bool) -> None:
         """Hands a checkpoint to the writer, and before it the lines of metrics up to it."""
@@ -287,14 +290,16 @@ class Keeper:
 
 
 def measured(
-    session: GraphSession, task: Task, step: int, values: Mapping[str, float] | None = None
+    session: GraphSession, task: Task, step: int, values: Mapping[str, Any] | None = None
 ) -> Metrics:
     """What the log has of a step that has given these values, and of the one before the first."""
     variables = _logged_variables(session, task)
     if values is None:
         return Metrics(step, variables=variables)
-    accuracy = session.accuracy_on(task.test_batches()) if task.test_batches else None
-    return Metrics(step, **values, test_accuracy=accuracy, variables=variables)
+    if task.test_batches is None:
+        return Metrics(step, **values, variables=variables)
+    accuracy, confusion = session.evaluate(task.test_batches())
+    return Metrics(step, **values, test_accuracy=accuracy, variables=variables, confusion=confusion)
 
 
 def due(step: int, every: int | Fraction, last: int) -> bool:

@@ -1,5 +1,6 @@
 """A run's metrics: `logs/metrics.jsonl`, TensorBoard events, and what a terminal shows."""
 
+import io
 import json
 import os
 import re
@@ -12,17 +13,23 @@ from fractions import Fraction
 from types import MappingProxyType
 from typing import Any, NamedTuple, TextIO
 
+import numpy as np
 import tensorflow as tf
 from absl import logging
+from PIL import Image
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tqdm import tqdm
 
 import file_io
 from errors import TrainingError, reason
 from file_io import names_in
-from training.task import Task
+from training.task import Array, Task
 
 LOGS_FOLDER = "logs"
 METRICS_FILE = "metrics.jsonl"
+_FLUSH_SECONDS = 10.0  # TensorBoard shows what is written this late, or with the next save.
+_BINS = 30  # Of a histogram.
+_PICTURE = 256  # Pixels of a confusion, about.
 _EVENTS = re.compile(r"events\.out\.tfevents\.(\d{16})\.")
 
 
@@ -44,6 +51,7 @@ class Metrics(NamedTuple):
     test_accuracy: float | None = None  # After the update, with dropout off.
     learning_rate: float | None = None  # Of the update, where it changes.
     variables: Mapping[str, float] = MappingProxyType({})  # The task's `logged_variables`.
+    confusion: Array | None = None  # Of the test split, as of `Evaluation`; for TensorBoard alone.
 
     def line(self) -> str:
         """As the log has it."""
@@ -51,7 +59,7 @@ class Metrics(NamedTuple):
 
     def numbers(self) -> dict[str, float]:
         """Name -> value, without the step and without what is None."""
-        own = {name: getattr(self, name) for name in self._fields[1:-1]}
+        own = {name: getattr(self, name) for name in self._fields[1:-2]}
         return {**{k: v for k, v in own.items() if v is not None}, **self.variables}
 
 
@@ -67,12 +75,17 @@ class MetricsLog:
     """
 
     def __init__(
-        self, ckpt_dir: str, graph: tf.Graph, start: int, every: int | Fraction = 1
+        self,
+        ckpt_dir: str,
+        graph: tf.Graph,
+        start: int,
+        every: int | Fraction = 1,
+        identity: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         """Opens the logs of a run that has done `start` steps and drops what is beyond them.
 
         What is missing of the steps before, a line each `every` steps, is said. TensorBoard shows
-        `graph`.
+        `graph`, and the run by what its `identity` says.
         """
         folder = os.path.join(ckpt_dir, LOGS_FOLDER)
         self.path = os.path.join(folder, METRICS_FILE)
@@ -91,24 +104,41 @@ class MetricsLog:
             # one that was killed before its first checkpoint.
             begun = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
             self._write_event(session_log=begun, step=start + 1 if start else 0)
+            self._write_event(summary=_hparams(identity), step=start)
+            self._flushed = time.monotonic()
 
     def _write_event(self, **content: Any) -> None:
         event = tf.compat.v1.Event(wall_time=time.time(), **content)
         self._events.write(event.SerializeToString())
 
     def write(self, metrics: Metrics) -> None:
-        """Adds one line, and the same numbers as scalars; neither need be on the disk yet."""
-        numbers = metrics.numbers()
-        values = [tf.compat.v1.Summary.Value(tag=k, simple_value=v) for k, v in numbers.items()]
+        """Adds one line, and the same numbers as scalars; neither need be on the disk yet.
+
+        Those of steps that are done again are dropped by the next `MetricsLog`, flushed or not.
+        """
+        new = tf.compat.v1.Summary.Value
+        values = [new(tag=name, simple_value=value) for name, value in metrics.numbers().items()]
+        if metrics.confusion is not None:
+            values.append(new(tag="test_confusion", image=_picture(metrics.confusion)))
         with _writing():
             self._lines.write(metrics.line())
             self._write_event(summary=tf.compat.v1.Summary(value=values), step=metrics.step)
+        if time.monotonic() - self._flushed >= _FLUSH_SECONDS:
+            self.flush()
+
+    def write_histograms(self, step: int, variables: Mapping[str, Array]) -> None:
+        """Adds a histogram of each variable's values after a step, for TensorBoard."""
+        new = tf.compat.v1.Summary.Value
+        values = [new(tag=name, histo=_histogram(value)) for name, value in variables.items()]
+        with _writing():
+            self._write_event(summary=tf.compat.v1.Summary(value=values), step=step)
 
     def flush(self) -> None:
         """Hands all lines and events to the file system; a checkpoint after them needs them."""
         with _writing():
             self._lines.flush()
             self._events.flush()
+        self._flushed = time.monotonic()
 
     def __enter__(self) -> "MetricsLog":
         return self
@@ -119,6 +149,57 @@ class MetricsLog:
         with suppress(*lesser), _writing():
             self._lines.close()
             self._events.close()
+
+
+def _hparams(identity: Mapping[str, Any]) -> tf.compat.v1.Summary:
+    """What TensorBoard's tab HPARAMS shows of a run: its numbers, texts and switches.
+
+    Format: `tensorboard/plugins/hparams/plugin_data.proto`.
+    """
+    data = HParamsPluginData()
+    for name, value in identity.items():
+        of_kind = data.session_start_info.hparams[name]
+        if isinstance(value, bool):
+            of_kind.bool_value = value
+        elif isinstance(value, int | float):
+            of_kind.number_value = value
+        elif isinstance(value, str):
+            of_kind.string_value = value
+        else:
+            del data.session_start_info.hparams[name]
+    data.session_start_info.start_time_secs = time.time()
+    summary = tf.compat.v1.Summary()
+    value = summary.value.add(tag="_hparams_/session_start_info")
+    value.metadata.plugin_data.plugin_name = "hparams"
+    value.metadata.plugin_data.content = data.SerializeToString()
+    return summary
+
+
+def _histogram(values: Array) -> tf.compat.v1.HistogramProto:
+    """Of the finite ones among some values; format: `tensorflow/core/framework/summary.proto`."""
+    numbers = values[np.isfinite(values)].astype(np.float64)
+    counts, edges = np.histogram(numbers, _BINS)
+    return tf.compat.v1.HistogramProto(
+        min=edges[0],
+        max=edges[-1],
+        num=numbers.size,
+        sum=numbers.sum(),
+        sum_squares=np.square(numbers).sum(),
+        bucket_limit=edges[1:],
+        bucket=counts,
+    )
+
+
+def _picture(confusion: Array) -> tf.compat.v1.Summary.Image:
+    """A row for each true class, a column for each predicted one; black is all of a row."""
+    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    cell = np.full(2 * (max(1, _PICTURE // len(confusion)),), 255)
+    pixels, content = np.kron(1 - shares, cell).astype(np.uint8), io.BytesIO()
+    Image.fromarray(pixels).save(content, "PNG")
+    height, width = pixels.shape
+    return tf.compat.v1.Summary.Image(
+        height=height, width=width, colorspace=1, encoded_image_string=content.getvalue()
+    )
 
 
 def _events_name(folder: str, start: int) -> str:

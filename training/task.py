@@ -23,7 +23,7 @@ from absl import logging
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
 from checkpoints.bundle import VariableSpec
-from checkpoints.naming import AVERAGE
+from checkpoints.naming import AVERAGE, PREDICT_COLLECTION
 from checkpoints.writer import make_fed_callable
 from data import BUILT_IN, files
 
@@ -68,8 +68,9 @@ def log_origins(variables: Collection[str], initial: InitialValues) -> None:
         logging.info("%s%s: %s", name, more, origin)
 
 
+Array: TypeAlias = np.ndarray[Any, Any]
 # The arrays that the graph's inputs are fed, in their order, each with the batch first.
-Batch: TypeAlias = tuple[np.ndarray[Any, Any], ...]
+Batch: TypeAlias = tuple[Array, ...]
 
 
 class TrainableGraph(Protocol):
@@ -164,6 +165,13 @@ def predict_with(data_set: str) -> tuple[str, ...]:
     return (f"--input={found[0] if found else 'image.png'}",)
 
 
+class Evaluation(NamedTuple):
+    """How a model does on examples."""
+
+    accuracy: float  # In [0, 1].
+    confusion: Array | None = None  # int64 [true class, predicted class]; None without classes.
+
+
 class GraphSession:
     """Runs a training graph; after `__init__` the graph is final, so that no loop makes it grow."""
 
@@ -198,10 +206,12 @@ class GraphSession:
         ]
         values = [_value_of(variable) for variable in self._variables.values()]
         self._read_variables = make_fed_callable(self._session, [], values)
-        self._accuracy = (
+        predicted = model.graph.get_collection(PREDICT_COLLECTION)[:1]
+        self._num_classes = predicted[0].shape[-1] if predicted and predicted[0].shape.rank else 0
+        self._evaluate = (
             None
             if model.accuracy is None
-            else make_fed_callable(self._session, model.inputs, [model.accuracy])
+            else make_fed_callable(self._session, model.inputs, [model.accuracy, *predicted])
         )
         model.graph.finalize()
 
@@ -245,26 +255,30 @@ class GraphSession:
         values = self._train_step(*batch, *self._training_values)
         return dict(zip(self._told, map(float, values), strict=True))
 
-    def accuracy_on(self, batches: Iterable[Batch]) -> float:
-        """The accuracy over all examples of `batches`, with dropout off; in [0, 1].
+    def evaluate(self, batches: Iterable[Batch]) -> Evaluation:
+        """Evaluates on all examples of `batches`, with dropout off.
 
-        It is that of the moving averages, where there are some.
+        It is the moving averages that are evaluated, where there are some.
 
         Raises:
           ValueError: the model has no accuracy, or there is no example.
         """
-        if self._accuracy is None:
+        if self._evaluate is None:
             raise ValueError("this model has no accuracy")
-        correct, count = 0, 0
+        correct, count, classes = 0, 0, self._num_classes
+        confusion = np.zeros((classes, classes), np.int64) if classes else None
         with self._averaged():
             for batch in batches:
-                (accuracy,) = self._accuracy(*batch)
+                accuracy, *logits = self._evaluate(*batch)
                 # A whole number, so that the result does not depend on the size of batches.
                 correct += round(float(accuracy) * len(batch[0]))
                 count += len(batch[0])
+                if confusion is not None:
+                    labels = batch[-1] if batch[-1].ndim == 1 else batch[-1].argmax(axis=1)
+                    np.add.at(confusion, (labels, logits[0].argmax(axis=1)), 1)
         if count == 0:
             raise ValueError("there is no example to take the accuracy of")
-        return correct / count
+        return Evaluation(correct / count, confusion)
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:

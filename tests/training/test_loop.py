@@ -403,12 +403,16 @@ def test_the_accuracy_is_that_of_all_examples(session: GraphSession, model: Mode
     """With dropout off, and to the last bit, though in float32 no batch's accuracy is exact."""
     x, y = np.tile(BATCH[0], (5, 1, 1, 1)), np.tile(BATCH[1], 5)
     y[:7] = _classes(session, model, x)[:7]
-    expected = int(np.sum(_classes(session, model, x) == y)) / 30
+    predicted = _classes(session, model, x)
+    expected = int(np.sum(predicted == y)) / 30
     for ends in ([0, 30], [0, 7, 30], range(31)):
         split = [(x[start:stop], y[start:stop]) for start, stop in itertools.pairwise(ends)]
-        assert session.accuracy_on(split) == expected
+        found = session.evaluate(split)
+        assert found.accuracy == expected
+        confusion = [[((y == i) & (predicted == j)).sum() for j in range(4)] for i in range(4)]
+        np.testing.assert_array_equal(found.confusion, confusion)
     with pytest.raises(ValueError, match="no example"):
-        session.accuracy_on([])
+        session.evaluate([])
     for bad in (x.astype(np.float64), x > 0):
         with pytest.raises(tf.errors.InvalidArgumentError):
             session.train_step((bad, y))

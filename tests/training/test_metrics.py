@@ -7,17 +7,24 @@ import re
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
+import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 import train_linear
+from cli.fields import parse
 from cli.terminal import unfailing_writer
 from errors import TrainingError
 from tests import runs
 from tests.conftest import Capture, Log, Make, Patch
 from training.metrics import Metrics, MetricsLog, Profile, Progress
+
+if TYPE_CHECKING:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 _LINE = r"step 10/20  loss 0\.5  test accuracy 0\.75  [\d,]+ images/s  0:00:00 left\n"
 
@@ -33,13 +40,17 @@ def _lines(path: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (path / "logs/metrics.jsonl").read_text().splitlines()]
 
 
-def _steps_in_tensorboard(path: Path) -> list[int]:
-    """The steps of the loss as TensorBoard shows them, by its own reader."""
+def _events(path: Path) -> "EventAccumulator":
+    """What TensorBoard shows of a run, by its own reader."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    events = EventAccumulator(str(path / "logs"))
+    events = EventAccumulator(str(path / "logs"), {"histograms": 0, "images": 0})
     events.Reload()
-    return [scalar.step for scalar in events.Scalars("loss")]
+    return events
+
+
+def _steps_in_tensorboard(path: Path) -> list[int]:
+    return [scalar.step for scalar in _events(path).Scalars("loss")]
 
 
 def test_lines_and_events_have_the_step_and_the_numbers_there_are(tmp_path: Path) -> None:
@@ -52,6 +63,45 @@ def test_lines_and_events_have_the_step_and_the_numbers_there_are(tmp_path: Path
         second = {"step": 20, "loss": 0.125, "accuracy": 0.5, "test_accuracy": 0.75}
         assert _lines(tmp_path) == [{"step": 10, "loss": 0.25}, second]
         assert _steps_in_tensorboard(tmp_path) == [10, 20]
+
+
+def test_ten_seconds_make_them_visible(tmp_path: Path, monkeypatch: Patch) -> None:
+    """Without a save, as in a first epoch that takes its time."""
+    now = time.monotonic()
+    with MetricsLog(str(tmp_path), tf.Graph(), 0) as log:
+        for step, seconds in ((1, 9.0), (2, 11.0), (3, 12.0)):
+            monkeypatch.setattr(time, "monotonic", lambda to=now + seconds: to)
+            log.write(Metrics(step, loss=0.5))
+        assert [line["step"] for line in _lines(tmp_path)] == [1, 2]
+        assert _steps_in_tensorboard(tmp_path) == [1, 2]
+
+
+def test_tensorboard_shows_histograms_the_confusion_and_what_the_run_is(tmp_path: Path) -> None:
+    values, identity = np.array([-1, 0, 0.5, 3, np.nan], np.float32), {"rate": 0.5, "data": "x"}
+    more = {"augment": True, "classes": ["a"]}  # A list is nothing that a column shows.
+    with MetricsLog(str(tmp_path), tf.Graph(), 0, 1, {**identity, **more}) as log:
+        log.write(Metrics(3, loss=0.5, confusion=np.array([[3, 1], [0, 4]])))
+        log.write_histograms(3, {"w": values})
+    assert _lines(tmp_path) == [{"step": 3, "loss": 0.5}]
+    events = _events(tmp_path)
+    (image,) = events.Images("test_confusion")
+    pixels = np.asarray(Image.open(io.BytesIO(image.encoded_image_string)))
+    assert [[int(row[0]), int(row[-1])] for row in (pixels[0], pixels[-1])] == [[63, 191], [255, 0]]
+    (histogram,) = events.Histograms("w")
+    found = histogram.histogram_value
+    assert (found.min, found.max, found.num, found.sum) == (-1, 3, 4, 2.5)
+    assert (found.sum_squares, sum(found.bucket)) == (10.25, 4)
+    (told,) = events.PluginTagToContent("hparams").values()
+    hparams = HParamsPluginData.FromString(told).session_start_info.hparams
+    assert (hparams["rate"].number_value, hparams["data"].string_value) == (0.5, "x")
+    assert hparams["augment"].bool_value
+    assert "classes" not in hparams
+
+
+def test_histograms_are_written_as_often_as_is_asked(tmp_path: Path) -> None:
+    given = ("--train_steps=5", "--histograms_every_steps=2")
+    train_linear.train(parse(train_linear.LinearConfig, ["", f"--ckpt_dir={tmp_path}", *given]))
+    assert [event.step for event in _events(tmp_path).Histograms("w")] == [2, 4, 5]
 
 
 @pytest.mark.parametrize("newest", [0, 20])
