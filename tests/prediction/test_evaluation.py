@@ -120,7 +120,7 @@ def test_a_photo_is_turned_unless_its_exif_is_ignored(classifier: str, tmp_path:
         *({"meta": path} for path in ("s3://b/m", "s3://b/m.onnx")),
         *({"input": [f"s3://b/m.{kind}"]} for kind in ("png", "npz", "csv", "idx3-ubyte", "*")),
         *({"feed": [text]} for text in ("x=s3://b/m.npy", "s3://b/m.npz")),
-        *({"checkpoint": "s3://b/m"}, {"feed": ["x=[1]"], "output": "s3://b/m.npz"}),
+        *({"checkpoint": ["s3://b/m"]}, {"feed": ["x=[1]"], "output": "s3://b/m.npz"}),
     ],
 )
 def test_a_path_of_a_file_system_that_is_not_there(line: str, options: dict[str, Any]) -> None:
