@@ -1,5 +1,6 @@
 """A fine-tuning as a task of the training loop: its images, and the values it begins with."""
 
+import dataclasses
 import functools
 import hashlib
 import math
@@ -12,7 +13,7 @@ import numpy as np
 from absl import logging
 
 from checkpoints.naming import OBJECT_SUFFIX
-from checkpoints.reader import CheckpointReader
+from checkpoints.reader import OBJECT_GRAPH, CheckpointReader
 from checkpoints.writer import Description, export_meta_graph
 from data import BUILT_IN
 from data.batches import BadSoFar, ShuffledBatches, TrainingBatches, read_ahead, row_batches
@@ -173,8 +174,9 @@ def restored_values(plan: BasePlan, exclude: str | None) -> InitialValues:
         values = read_values(plan.meta, [plan.variables[name] for name in plan.restored])
     except CheckpointError as error:
         raise CheckpointError(f"{error} (--exclude leaves variables new)") from error
-    held = CheckpointReader(prefix).names
-    extra = without_place(plan.meta, plan.restored, held)
+    reader = CheckpointReader(prefix)
+    own = dataclasses.replace(plan.meta, averaged=False)
+    extra = without_place(own, plan.restored, reader.names)
     if exclude is not None:
         extra = [key for key in extra if not re.fullmatch(exclude, key)]
     if extra:
@@ -183,11 +185,13 @@ def restored_values(plan: BasePlan, exclude: str | None) -> InitialValues:
             f"{plan.meta.path} has no place for that: do they belong together? (--exclude leaves "
             "it out)"
         )
-    keys = {name: at.key for name, at in checkpoint_keys(plan.meta, plan.restored, held).items()}
-    left = sorted({*held.values()} - {*keys.values()})
+    places = checkpoint_keys(plan.meta, plan.restored, reader.names)
+    keys = {name: place.key for name, place in places.items()}
+    left = sorted(reader.shapes.keys() - keys.values() - {OBJECT_GRAPH})
     if left:
         logging.info("not taken from %s: %s", prefix, first_few(left, _SHOWN))
-    where = {n: prefix if key in held else ", ".join(plan.meta.others) for n, key in keys.items()}
+    others = ", ".join(plan.meta.others)
+    where = {name: prefix if key in reader.shapes else others for name, key in keys.items()}
     origins = {n: where[n] if key == n else f"{where[n]} as {key}" for n, key in keys.items()}
     return InitialValues(values, origins)
 

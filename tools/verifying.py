@@ -148,7 +148,8 @@ def _verify_entry(
     found = Findings([], [])
     _compare_files(entry.prefix, found)
     tensors = size = None
-    if entry.has_values or entry.graph is None:  # Else the graph says whether any is missing.
+    # Of what has other files, its graph says whether any is missing.
+    if entry.has_values or entry.graph is None or not entry.files:
         try:
             tensors, size = _read_all(entry, found)
         except CheckpointError as error:

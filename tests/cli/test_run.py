@@ -122,6 +122,24 @@ def test_signals_end_it_with_their_code(end: End, number: signal.Signals, code: 
     assert end(lambda _: os.kill(os.getpid(), number)) == code
 
 
+@pytest.mark.parametrize("after", [RuntimeError("of C++"), UserError("of a run"), None])
+def test_a_signal_that_comes_while_an_error_is_made_counts(
+    end: End, capsys: Capture, after: Exception | None
+) -> None:
+    """pybind11 puts an error of its own in the place of the exit."""
+
+    def main(_: _Request) -> int:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except SystemExit:
+            if after is not None:
+                raise after from None
+        return 0
+
+    assert end(main) == 143
+    assert "Traceback" not in capsys.readouterr().err
+
+
 def _full() -> int:
     return os.open("/dev/full", os.O_WRONLY)
 

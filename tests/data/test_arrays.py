@@ -71,6 +71,8 @@ def test_what_numpy_saves_is_read(save: Callable[..., None], tmp_path: Path) -> 
         np.testing.assert_array_equal(arrays[key], expected, strict=True)
         np.save(tmp_path / "a.npy", expected)
         np.testing.assert_array_equal(read_npy(f"{tmp_path}/a.npy", LIMIT), expected, strict=True)
+    save(tmp_path / "none.npz")
+    assert read_npz(f"{tmp_path}/none.npz", LIMIT) == {}
     large = np.arange(200_000)  # More than one read; the limit is for all arrays together.
     save(tmp_path / "large.npz", X=large[:50_000], Y=large)
     assert np.array_equal(read_npz(f"{tmp_path}/large.npz", 2_000_000)["Y"], large)

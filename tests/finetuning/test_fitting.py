@@ -163,6 +163,28 @@ def test_tensors_that_need_no_place(tmp_path: Path, finetune_config: Config) -> 
     assert finetune.train(finetune_config(meta, "maps", train_steps=1)).step == 1
 
 
+def test_values_of_objects_and_of_averages_and_of_two_checkpoints(
+    finetune_config: Config, tmp_path: Path
+) -> None:
+    """As predict.py has them, by the same flags."""
+    kernel, average = (np.full((1, 1, 3, 5), value, np.float32) for value in (2, 3))
+    net = tf.Module()
+    net.kernel = tf.Variable(kernel, name="first/w")
+    objects = tf.train.Checkpoint(net=net).write(f"{tmp_path}/objects")
+    save(tmp_path / "averages", {"first/w": kernel, "first/w/ExponentialMovingAverage": average})
+    save(tmp_path / "nothing", {"other": kernel})
+    meta = bases.save(tmp_path, bases.small)
+    for given, weights, expected in (
+        ([objects], "own", kernel),
+        ([f"{tmp_path}/averages"], "ema", average),
+        ([f"{tmp_path}/nothing", f"{tmp_path}/averages"], "own", kernel),
+    ):
+        config = finetune_config(meta, "maps", checkpoint=given, weights=weights)
+        initial = make_task(config).initial_values()
+        np.testing.assert_array_equal(initial.values["first/w"], expected)
+        assert initial.origins["first/w"].startswith(given[-1])
+
+
 def test_keys_of_an_object_based_checkpoint() -> None:
     suffix, meta = "/.ATTRIBUTES/VARIABLE_VALUE", of_graph(bases.small)
     assert meta.proto.saver_def.restore_op_name == ""

@@ -9,6 +9,7 @@ import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
+from errors import CheckpointError
 from metagraph.graph import (
     View,
     nodes_by_op,
@@ -19,7 +20,7 @@ from metagraph.graph import (
     text_at,
     views,
 )
-from metagraph.meta import MetaGraphFile
+from metagraph.meta import MetaGraphFile, read_meta_graph
 from tests.metagraph.made import of_graph, of_nodes, of_proto, run, saved
 from tests.prediction import stock
 
@@ -282,3 +283,59 @@ def test_only_control_inputs_and_the_value_that_is_passed_on_stay(
         node.attr[name].s = b""
     plain = simpler(node)
     assert (plain.op, list(plain.input), sorted(plain.attr)) == (silent, kept, attributes)
+
+
+# What only says where work is done.
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_what_places_the_work_of_one_replica_is_seen_through(replicas: int) -> None:
+    raw = tf.raw_ops
+
+    def build() -> None:
+        x = v1.placeholder(tf.float32, [None], "x")
+        w = tf.constant([2.0])
+        raw.TPUReplicateMetadata(num_replicas=replicas, name="placed")
+        with tf.control_dependencies([v1.get_default_graph().get_operation_by_name("placed")]):
+            y = tf.identity(raw.TPUReplicatedInput(inputs=[x] * replicas), "sharded")
+            y = y * raw.TPUPartitionedInput(inputs=[w] * replicas)
+        y = raw.TPUPartitionedOutput(inputs=y, num_splits=replicas)[0]
+        y = raw.NcclAllReduce(
+            input=y, reduction="sum", num_devices=replicas, shared_name="", name="reduced"
+        )
+        tf.identity(raw.TPUReplicatedOutput(input=y, num_replicas=replicas)[0], name="y")
+
+    meta = of_graph(build)
+    meta.nodes["sharded"].op = "XlaSharding"
+    for node in meta.nodes.values():
+        node.attr["_tpu_replicate"].s = b"cluster"
+    if replicas == 1:
+        assert run(meta, ["y:0"], {"x:0": np.array([3], np.float32)})[0].tolist() == [6]
+        return
+    with pytest.raises(CheckpointError, match=r"NcclAllReduce|No OpKernel"):
+        run(meta, ["y:0"], {"x:0": np.array([3], np.float32)})
+
+
+@pytest.mark.parametrize(("send", "receive"), [("_Send", "_Recv"), ("_HostSend", "_HostRecv")])
+def test_what_one_device_sends_to_another_arrives(send: str, receive: str, tmp_path: Path) -> None:
+    """As in the graph that a device runs; the end of a function is there as well."""
+
+    def build() -> None:
+        x = v1.placeholder(tf.float32, [None], "x")
+        tf.square(v1.placeholder_with_default(x * 2, [None], "received"), name="y")
+
+    def part(proto: MetaGraphDef) -> None:
+        nodes = {node.name: node for node in proto.graph_def.node}
+        sender = proto.graph_def.node.add(name="sent", op=send, input=["mul"])
+        end = proto.graph_def.node.add(name="end", op="_Retval", input=["y"])
+        sender.attr["T"].type = end.attr["T"].type = nodes["y"].attr["T"].type
+        sender.attr["tensor_name"].s = b"edge_1"
+        nodes["received"].CopyFrom(NodeDef(name="received", op=receive))
+        nodes["received"].attr["tensor_type"].type = sender.attr["T"].type
+        nodes["received"].attr["tensor_name"].s = b"edge_1"
+
+    meta = saved(tmp_path, build)
+    stock.edit_meta(Path(meta.path), part)
+    meta = read_meta_graph(meta.path)
+    assert run(meta, ["end:0"], {"x:0": np.array([3], np.float32)})[0].tolist() == [36]
+    assert sub_graph(meta, ["y:0"]).unfed == ("x:0",)

@@ -1,5 +1,6 @@
 """Variables under other names, in slices and in shards, as their savers say; which are slots."""
 
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
+from checkpoints.folder import find_variables
 from checkpoints.reader import CheckpointReader
 from metagraph.meta import MetaGraphFile, read_meta_graph
 from metagraph.opening import open_model
@@ -19,9 +21,11 @@ from metagraph.variables import (
     Stored,
     Variable,
     checkpoint_keys,
+    graph_variables,
     read_values,
     saver_keys,
     slot_names,
+    unavailable,
 )
 from tests.metagraph.made import of_graph, of_nodes, of_proto, refused, run, saved
 from tests.prediction import stock
@@ -572,3 +576,153 @@ def test_of_third_parties(third_party: Path) -> None:
         "model": (0, 2),
         "export": (0, 2),
     }
+
+
+# Variables that no checkpoint has, or that lie in several, or under the names of objects.
+
+
+@KINDS
+@pytest.mark.parametrize(
+    ("initial", "expected"),
+    [
+        (lambda: np.array([1, 2], np.float32), [1, 2]),
+        (lambda: tf.zeros([2]), [0, 0]),
+        (lambda: tf.cast(tf.range(2), tf.float32) * 3 + 1, [1, 4]),
+        (lambda: tf.random.uniform([2]), None),
+        (lambda: v1.placeholder_with_default([1.0, 1], [2], "p") * 2, None),
+        (lambda: _variable("u", np.array([1, 1], np.float32)) + 1.0, None),
+    ],
+    ids=["constant", "zeros", "computed", "random", "fed", "another's"],
+)
+def test_a_local_variable_has_its_initial_value_where_that_is_pure(
+    initial: Callable[[], Any],
+    expected: list[float] | None,
+    resource: bool,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As no Saver stores it. Else it has to be fed, as a line says; any other is missing."""
+    caplog.set_level("INFO", logger="absl")
+
+    def build() -> None:
+        value, local = initial(), [v1.GraphKeys.LOCAL_VARIABLES]
+        made = v1.get_variable("l", initializer=value, use_resource=resource, collections=local)
+        tf.add(made, _variable("w", np.array([10, 20], np.float32), resource=resource), name="y")
+
+    meta = saved(tmp_path, build)
+    if expected is None:
+        with refused(r"lacks 1 of the 2 .*: l \(local: no .* predict\.py has --feed=l=\.\.\.\)$"):
+            run(meta, ["y:0"])
+        assert run(meta, ["y:0"], {"l:0": np.array([3, 4], np.float32)})[0].tolist() == [13, 24]
+        return
+    assert unavailable(meta, graph_variables(meta)) == []
+    assert run(meta, ["y:0"])[0].tolist() == [10 + expected[0], 20 + expected[1]]
+    assert "l: in no checkpoint, as it is local" in caplog.text
+    stock.edit_meta(Path(meta.path), lambda proto: proto.collection_def.clear())
+    with refused("lacks 1 of the 2 variables that this takes: l$"):
+        run(read_meta_graph(meta.path), ["y:0"])
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Path:
+    """A generator's variables and a classifier's, whose saver calls them otherwise."""
+    with tf.Graph().as_default(), v1.Session() as session:
+        g, c = _variable("g/w", np.float32(3)), _variable("c/w", np.float32(4))
+        tf.multiply(g, c, name="y")
+        both = _variable("both", np.float32(1))
+        savers = {
+            "g": v1.train.Saver([g, both], name="of_g"),
+            "c": v1.train.Saver({"classifier": c, "both": both}, name="of_c"),
+        }
+        session.run(v1.global_variables_initializer())
+        for value, (name, saver) in enumerate(savers.items()):
+            session.run(v1.assign(both, value))
+            saver.save(session, f"{tmp_path}/{name}.ckpt", 5, latest_filename=f"checkpoint_{name}")
+    return tmp_path
+
+
+def test_a_further_checkpoint_has_what_those_before_it_lack(
+    two: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """For what both have the first counts, which is said."""
+    graph, checkpoints = f"{two}/g.ckpt-5.meta", [f"{two}/g.ckpt-5", f"{two}/c.ckpt-5"]
+    with refused(r"lacks 1 of the 2 variables that this takes: c/w \(saved as classifier\)$"):
+        run(open_model(graph), ["y:0"])
+    for order, both in ((1, 0), (-1, 1)):
+        caplog.clear()
+        meta = open_model(graph, checkpoints=checkpoints[::order])
+        assert [value.tolist() for value in run(meta, ["y:0", "both:0"])] == [12, both]
+        assert "in several of the checkpoints, of which the first counts: both" in caplog.text
+        assert unavailable(meta, graph_variables(meta)) == []
+    meta = open_model(graph, checkpoints=checkpoints[:1] * 2)
+    assert unavailable(meta, graph_variables(meta)) == ["c/w (saved as classifier) is missing"]
+
+
+@pytest.fixture
+def objects(tmp_path: Path) -> str:
+    """A checkpoint of objects, in which two variables have one name."""
+    net = tf.Module()
+    net.layer, net.one, net.two = tf.Module(), *(tf.Variable(n, name="v") for n in (1.0, 2.0))
+    net.layer.w = tf.Variable([1.0, 2.0], name="fc/w")
+    optimizer = tf.keras.optimizers.SGD(0.1, momentum=0.9)
+    optimizer.apply_gradients([(tf.constant([0.0, 0.0]), net.layer.w)])
+    return str(tf.train.Checkpoint(net=net, optimizer=optimizer).write(f"{tmp_path}/objects"))
+
+
+@KINDS
+def test_objects_are_found_by_the_names_of_their_variables(
+    objects: str, tmp_path: Path, resource: bool
+) -> None:
+    """As `Saver.restore` does it; a name of two of them stands for neither."""
+
+    def build() -> None:
+        tf.add(_variable("fc/w", np.zeros(2, np.float32), resource=resource), 1.0, name="y")
+        _variable("v", np.float32(0), resource=resource)
+
+    saved(tmp_path, build)
+    meta = open_model(f"{tmp_path}/m.meta", checkpoints=[objects])
+    assert run(meta, ["y:0"])[0].tolist() == [2, 3]
+    assert unavailable(meta, graph_variables(meta)) == ["v is missing"]
+    names = CheckpointReader(objects).names
+    assert names["fc/w"] == "net/layer/w/.ATTRIBUTES/VARIABLE_VALUE"
+    assert {"net/one", "net/two"} <= names.keys()
+    assert len(names) == len(tf.train.list_variables(objects)) - 1  # What tells of the objects.
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"\x0a\x02\x12\xff", b"\x0a\x02\x10\x05", 7])
+def test_a_damaged_graph_of_objects_is_one_line(
+    content: Any, objects: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CheckpointReader, "read", lambda *_: np.array(content, object))
+    with refused("objects is damaged: _CHECKPOINTABLE_OBJECT_GRAPH: "):
+        _ = CheckpointReader(objects).names
+
+
+def test_a_graph_beside_its_checkpoints_names_the_newest(tmp_path: Path) -> None:
+    """As an Estimator leaves them: `graph.pbtxt`, and checkpoints of other names."""
+    for step in (9, 10):
+        with stock.checkpoint(tmp_path / f"model.ckpt-{step}"):
+            _variable("w", np.float32(step))
+            graph = v1.get_default_graph().as_graph_def()
+    (tmp_path / "graph.pbtxt").write_text(str(graph))
+    (tmp_path / "other.meta").write_bytes((tmp_path / "model.ckpt-9.meta").read_bytes())
+    for name in ("graph.pbtxt", "other.meta"):
+        with refused(f"; the newest beside it is --ckpt={tmp_path}/model.ckpt-10$"):
+            run(open_model(f"{tmp_path}/{name}"), ["w:0"])
+
+
+@pytest.mark.parametrize("folder", ["none", "empty"])
+def test_a_saved_model_without_variables_has_an_empty_checkpoint(
+    folder: str, tmp_path: Path
+) -> None:
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None], "x")
+        v1.saved_model.simple_save(session, f"{tmp_path}/sm", {"x": x}, {"y": x + 1})
+    shutil.rmtree(tmp_path / "sm/variables", ignore_errors=True)
+    if folder == "empty":
+        (tmp_path / "sm/variables").mkdir()
+    reader = CheckpointReader(find_variables(f"{tmp_path}/sm"))
+    assert (reader.version, reader.shapes, reader.specs, reader.names) == ("none", {}, {}, {})
+    (tmp_path / "sm/saved_model.pb").unlink()
+    with refused("cannot be read|has no variables"):
+        CheckpointReader(f"{tmp_path}/sm/variables/variables")

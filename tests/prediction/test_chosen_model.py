@@ -20,6 +20,8 @@ from tests.metagraph.made import of_graph, of_proto, refused, saved
 from tests.prediction import stock
 from tests.prediction.conftest import document
 from tests.runs import flip_a_bit
+from tools.freeze import FreezeConfig
+from tools.freezing import freeze_to_file
 
 v1 = tf.compat.v1
 
@@ -98,6 +100,57 @@ def test_the_best_of_a_folder(run: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     _delete_when_read(monkeypatch, [280])
     found = document(f"{run}", checkpoint=["best"], fetch=["global_step"])
     assert found["outputs"] == {"global_step:0": 290}
+
+
+def test_where_the_newest_is_damaged_the_next_good_one_is_named(run: Path) -> None:
+    flip_a_bit(run / "my-model-300.data-00000-of-00001")
+    (run / "my-model-290.index").unlink()
+    good = (
+        rf"my-model-300\.data-\S+ is damaged: .*; the next that is good: {{}}={run}/my-model-280$"
+    )
+    with refused(good.format("--meta"), CheckpointError):
+        document(str(run), fetch=["w:0"])
+    with refused(good.format("--ckpt"), CheckpointError):
+        document(f"{run}/my-model-270.meta", checkpoint=[str(run)], fetch=["w:0"])
+    for named in (f"{run}/my-model-300", f"{run}/my-model-300.meta"):
+        with refused("the manifest says 16 with .{11}$", CheckpointError):
+            document(named, fetch=["w:0"])
+    for step in (270, 280):
+        (run / f"my-model-{step}.data-00000-of-00001").write_bytes(b"")
+    with refused("the manifest says 16 with .{11}$", CheckpointError):
+        document(str(run), fetch=["w:0"])
+
+
+def test_the_tensor_that_is_damaged_is_named_and_a_strangers_next_one_too(tmp_path: Path) -> None:
+    for step in (9, 10, 11):
+        with stock.checkpoint(tmp_path / f"m.v1-acc0.9-{step}"):
+            w = v1.get_variable("layer/w", initializer=[1.0, step], use_resource=False)
+            v1.add_to_collection("predict", w * 2)
+    for step in (10, 11):
+        flip_a_bit(tmp_path / f"m.v1-acc0.9-{step}.data-00000-of-00001")
+    line = rf"-11 is damaged: layer/w: Checksum .*; the next that is good: --meta={tmp_path}/m.*-9$"
+    with refused(line, CheckpointError):
+        document(str(tmp_path))
+    with refused("has no tensor 'z'; [^;]*$", CheckpointError):
+        document(str(tmp_path), fetch=["z"])  # That is nothing of the files.
+
+
+def test_values_of_two_checkpoints_and_tags_in_every_command(tmp_path: Path) -> None:
+    """The first checkpoint is the one that is told of."""
+    x, (g, c) = {"feed": ["x=[2]"]}, (f"{tmp_path}/g", f"{tmp_path}/c")
+    for name in ("c", "g"):
+        with stock.checkpoint(Path(tmp_path / name), var_list=(names := dict[str, Any]())):
+            taken = v1.placeholder(tf.float32, [1], name="x")
+            for each in ("g", "c"):
+                w = v1.get_variable(each, initializer=3.0, use_resource=False)
+                taken = tf.multiply(taken, w, name="y" if each == "c" else None)
+                names |= {each: w} if each == name else {}
+            v1.add_to_collection("predict", taken)
+    found = document(f"{g}.meta", checkpoint=[g, c], **x)
+    assert (found["outputs"], found["checkpoint"]) == ({"y:0": [18]}, g)
+    frozen = FreezeConfig(f"{g}.meta", checkpoint=[g, c], output=f"{tmp_path}/f.pb")
+    assert freeze_to_file(frozen)["largest_difference"] == 0
+    assert document(f"{tmp_path}/f.pb", **x)["outputs"] == {"y:0": [18]}
 
 
 # What --list says.

@@ -1,6 +1,7 @@
 """tools.diff as a user calls it; differences of arrays held against NumPy, and those of graphs."""
 
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,19 @@ def test_a_saved_model_has_variables_and_a_graph(tmp_path: Path, tool: Tool) -> 
         assert (ended.code, ended.out.count("equal")) == (0, 2)
     found = _variables(tool, tmp_path / "a", tmp_path / "b")
     assert found["v/.ATTRIBUTES/VARIABLE_VALUE"]["values"]["largest"] == 0.5
+
+
+def test_a_saved_model_without_variables_is_none_the_worse(tmp_path: Path, tool: Tool) -> None:
+    """As tf.Transform wrote them."""
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None], "x")
+        v1.saved_model.simple_save(session, f"{tmp_path}/sm", {"x": x}, {"y": x + 1})
+    shutil.rmtree(tmp_path / "sm/variables", ignore_errors=True)
+    for name in ("diff", "verify", "inspect_checkpoint"):
+        arguments = [tmp_path / "sm"] * (2 if name == "diff" else 1)
+        assert tool(name, *arguments).code == 0
+    assert document(tool, "inspect_checkpoint", tmp_path / "sm")["tensors"] == []
+    assert document(tool, "verify", tmp_path / "sm")["checkpoints"][0]["tensors"] == 0
 
 
 def test_checkpoints_of_public_projects(third_party: Path, linear_run: Path, tool: Tool) -> None:

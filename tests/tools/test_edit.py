@@ -254,6 +254,28 @@ def test_a_saver_that_stores_under_names_of_its_own_is_followed(edit: Edit, tmp_
     np.testing.assert_array_equal(stock.run(f"{tmp_path}/new.meta", ["y:0"]), [[4, 6]])
 
 
+def test_a_checkpoint_of_objects_becomes_one_of_names(edit: Edit, tmp_path: Path) -> None:
+    """With its graph, whose saver has the variables' names, and without."""
+    net, optimizer = tf.Module(), tf.keras.optimizers.SGD(0.1, momentum=0.9)
+    net.w, net.b = tf.Variable([2.0, 3.0], name="fc/w"), tf.Variable(1.0, name="fc/b")
+    optimizer.apply_gradients([(tf.zeros([2]), net.w)])
+    objects = tf.train.Checkpoint(net=net, optimizer=optimizer).write(f"{tmp_path}/objects")
+    edit(f"--ckpt={objects}", f"--output={tmp_path}/all")
+    held = values_of(tmp_path / "all")
+    assert {"fc/w", "fc/b"} < held.keys()
+    assert not [key for key in held if "ATTRIBUTES" in key or "OBJECT_GRAPH" in key]
+    with stock.checkpoint(tmp_path / "graph"):
+        with v1.variable_scope("fc"):
+            w, b = (
+                v1.get_variable(n, initializer=x) for n, x in {"w": [0.0, 0.0], "b": 0.0}.items()
+            )
+        v1.add_to_collection("predict", tf.add(w * 2, b, "y"))
+    asked = [f"--meta={tmp_path}/graph.meta", f"--ckpt={objects}", "--without_slots"]
+    edit(*asked, "--only=^fc/", "--rename=fc/b=bias", f"--output={tmp_path}/new")
+    assert values_of(tmp_path / "new").keys() == {"fc/w", "bias"}
+    np.testing.assert_array_equal(stock.run(f"{tmp_path}/new.meta", ["y:0"])[0], [5, 7])
+
+
 def test_variables_of_one_key_are_all_restored_and_one_is_saved(edit: Edit, tmp_path: Path) -> None:
     """All are restored: the second, which is in no saver, by its shared name."""
     with tf.Graph().as_default(), v1.Session() as session:

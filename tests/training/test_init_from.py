@@ -63,6 +63,21 @@ def test_the_first_four_layers_of_five_go_into_a_network_of_six(five_layers: str
     assert [*_read(five_layers, f"old/{name}=new/{name}")] == [f"new/{name}"]
 
 
+def test_objects_are_taken_by_the_names_of_their_variables(tmp_path: Path) -> None:
+    """As another trainer saved them, with its optimizer."""
+    net, optimizer = tf.Module(), tf.keras.optimizers.SGD(0.1, momentum=0.9)
+    net.layers = [
+        tf.Variable(np.full((3, 3), n, np.float32), name=f"new/layer{n}/w") for n in range(1, 7)
+    ]
+    optimizer.apply_gradients([(tf.zeros([3, 3]), net.layers[0])])
+    path = tf.train.Checkpoint(net=net).save(f"{tmp_path}/objects")
+    for asked in (path, str(tmp_path)):  # The state file that it writes names the newest.
+        values = _read(asked)
+        assert {name: value[0, 0] for name, value in values.items()} == {
+            f"new/layer{n}/w": n for n in range(1, 7)
+        }
+
+
 @pytest.mark.parametrize(
     ("rules", "exclude", "line"),
     [
