@@ -361,16 +361,20 @@ def is_source(node: NodeDef) -> bool:
 
 
 def known_shapes(meta: MetaGraphFile, node: NodeDef) -> list[Shape]:
-    """The shape of each output of a node that is fed, or may be; empty of another node."""
+    """The shape of each output of a node that is fed, or may be.
+
+    Empty of another node, and of one that says it itself.
+    """
     if node.op not in INPUT_OPS and not is_source(node):
         return []
-    shapes = _saved(node) or _own_shapes(meta, node)
+    own = _own_shapes(meta, node)
+    shapes = _saved(node) or own[:]
     for index, shape in enumerate(shapes):
         name = f"{node.name}:{index}"
         known = joined(meta.shapes.get(name), shape)
         is_open = known is None or None in known[1:]
         shapes[index] = joined(known, _demanded(meta, name)) if is_open else known
-    return shapes
+    return [] if node.op in INPUT_OPS and shapes == own else shapes
 
 
 def joined(first: Shape, second: Shape) -> Shape:

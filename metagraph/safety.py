@@ -196,6 +196,7 @@ def only_prints(node: NodeDef) -> bool:
 GRACE_SECONDS = 5.0  # After the limit, for a session to end by itself.
 _SHOWN = 3
 _YEAR_SECONDS = 365 * 24 * 3600
+_MORE_TIME = "give it more (0 is no limit)"
 RUN = "one run"  # Of the fetched tensors, for some rows.
 
 
@@ -210,7 +211,6 @@ class TimeLimit:
 
     seconds: float = 60.0  # 0 is no limit; nor is more than a year, for which no clock is made.
     end_after: Callable[[float, str], None] | None = None
-    has_batch_size: bool = False  # Whether fewer rows can be run at once.
 
     @property
     def milliseconds(self) -> int:
@@ -222,7 +222,7 @@ class TimeLimit:
         """Has the process ended where `what`, such as `RUN`, takes too long; not to be nested."""
         end_after = self.end_after if self._is_limit else None
         if end_after is not None:
-            line = f"{self._took(what)}, and does not end: {self._more_time(what)}"
+            line = f"{self._took(what)}, and does not end: {_MORE_TIME}"
             end_after(self.seconds + GRACE_SECONDS, line)
         try:
             yield
@@ -240,7 +240,7 @@ class TimeLimit:
             if RISKS.get(op.type) == _WAIT or op.type.startswith("ReaderRead")
         ]
         if not waiting:
-            return f"{took}: {self._more_time(what)}"
+            return f"{took}: {_MORE_TIME}"
         described = first_few([f"{op.name} ({op.type})" for op in waiting], _SHOWN)
         outputs = [output for op in waiting for output in op.outputs]
         taken = [output for output in outputs if output.consumers()] or outputs
@@ -254,7 +254,3 @@ class TimeLimit:
 
     def _took(self, what: str) -> str:
         return f"{what} took longer than --time_limit={self.seconds:g} seconds"
-
-    def _more_time(self, what: str) -> str:
-        fewer = ", or fewer rows at once with --batch_size"
-        return "give it more (0 is no limit)" + fewer * (what == RUN and self.has_batch_size)

@@ -73,8 +73,7 @@ class Limits:
         """The time limit with what ends the process."""
         from metagraph.safety import TimeLimit
 
-        has_size = hasattr(self, "batch_size")
-        return TimeLimit(self.time_limit, self.end_after, has_batch_size=has_size)
+        return TimeLimit(self.time_limit, self.end_after)
 
 
 def trust_graph() -> Any:

@@ -457,12 +457,12 @@ def _enqueuing() -> None:
         (_reading, "it waits for read (ReaderReadV2), which nobody fills; feed read:0, read:1"),
         (_dequeuing, "it waits for q (QueueDequeueV2), which nobody fills; feed q:0, q:1"),
         (_enqueuing, "and 6 more, which nobody fills; feed what comes after it"),
-        (_computing, "give it more (0 is no limit), or fewer rows at once with --batch_size"),
+        (_computing, "give it more (0 is no limit)"),
     ],
 )
 def test_what_waits_is_named_with_what_to_feed(build: Callable[[], object], end: str) -> None:
     with tf.Graph().as_default() as graph:
         build()
-    line = TimeLimit(1.5, has_batch_size=True).overrun("one run", graph)
+    line = TimeLimit(1.5).overrun("one run", graph)
     assert line.startswith("one run took longer than --time_limit=1.5 seconds: ")
     assert line.removesuffix(" in its place").endswith(end)
