@@ -18,7 +18,7 @@ if __name__ == "__main__":  # First, as what follows takes its time.
 import functools
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
 from cli.fields import POSITIVE, flag, nested
@@ -67,7 +67,9 @@ class CnnConfig(DataConfig, Length, Additions):
     _: KW_ONLY
     data: str = data(SHAPES)
     batch_size: int | None = flag(
-        f"Images a step; {_BATCH_SIZE} by default, and all {_RAMP_IMAGES} of the ramp.", None, low=1
+        f"Images a step; by default {_BATCH_SIZE}, or all where there are fewer, as of the ramp.",
+        None,
+        low=1,
     )
     learning_rate: float | None = flag(
         "Learning rate of Adam, the greatest where it changes; "
@@ -103,7 +105,7 @@ class CnnConfig(DataConfig, Length, Additions):
 
     @property
     def batch(self) -> int:
-        """The images a step, as many as fit the data where it is not asked for."""
+        """The images a step where there are as many; by default as they fit the kind of data."""
         return self.batch_size or (_RAMP_IMAGES if self.data == RAMP else _BATCH_SIZE)
 
     @property
@@ -124,7 +126,10 @@ def make_task(config: CnnConfig) -> "Task":
     from training.task import Task, predict_with
 
     images = _open_images(config)
-    num_images, batches = len(images.train), _batches(config, images)
+    num_images = len(images.train)
+    if config.batch_size is None:
+        config = replace(config, batch_size=min(config.batch, num_images))
+    batches = _batches(config, images)
     last = last_step(config.train_steps, config.epochs, DEFAULT_STEPS, num_images, config.batch)
     schedule = _schedule(config, last)
     model = cnn.build(

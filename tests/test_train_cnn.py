@@ -1,11 +1,13 @@
 """Training the CNN on each kind of data, up to the resumed run that ends with equal bytes."""
 
+import dataclasses
 import itertools
 import json
 import os
 import shutil
 import signal
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,18 @@ def _train_and_stop_at(config: CnnConfig, step: int) -> int:
     """The exit code."""
     task = train_cnn.make_task(config)
     return runs.train_watched(task, config.run, runs.stop_at(step)).exit_code
+
+
+def test_of_few_images_a_batch_has_all(config: CnnConfig, tmp_path: Path) -> None:
+    """Unless it is said how many; of more it has 64."""
+    for count, expected in ((12, 12), (70, 64)):
+        path = str(tmp_path / f"{count}.npz")
+        x = np.zeros((count, 32, 32, 3), np.uint8)
+        np.savez(path, X=x, Y=np.arange(count) % 4)
+        task = train_cnn.make_task(dataclasses.replace(config, data=path, batch_size=None))
+        assert (task.batch_size, task.identity["batch_size"]) == (expected, expected)
+        with closing(task.batches(0, 1)) as batches:
+            assert next(batches)[0].shape == (expected, 32, 32, 3)
 
 
 @pytest.mark.parametrize("where", ["evaluation", "save"])
