@@ -1,4 +1,4 @@
-"""A folder of checkpoints: which there are, which stay, which is the best.
+"""A folder of checkpoints: which there are, which is meant, which stay, which is the best.
 
 All follows from what the folder holds, not from what a process remembers. The file `checkpoint`
 names them, by which `tf.train.latest_checkpoint` finds the newest.

@@ -266,7 +266,7 @@ def _take_by_value(graph_def: GraphDef, node: NodeDef, dtype: int) -> None:
     types = {"Tparams" if op == "Gather" else "T": dtype} if op != "NoOp" else {}
     if "Tindices" in node.attr:
         types["Tindices"] = node.attr["Tindices"].type
-        if node.op.startswith("Scatter") and not node.op.startswith("ScatterNd"):
+        if not node.op.startswith(("ScatterNd", "Resource")) and len(inputs) == 3:
             inputs[1] = _as_rows(graph_def, node, inputs[1])
     taken = {"NoOp": [], "Identity": inputs[-1:]}.get(op, inputs)
     remake(node, op, [*taken, *waits(node)], types)

@@ -67,6 +67,8 @@ def open_model(
             meta = MetaGraphFile(file, prefix, tagged_graph(found, file, tags))
     else:
         meta = read_meta_graph(file, max_bytes)
+    if tags is not None and not meta.prefix.endswith(SAVED_MODEL_VARIABLES):
+        raise CheckpointError(f"--tags={tags}: {file} is no SavedModel, and has one graph")
     if by_value := take_by_value(meta.proto.graph_def):
         told = first_few(by_value, _MAX_NAMED)
         logging.info("%s has constants for variables, which %s cannot write to", file, told)

@@ -201,7 +201,7 @@ def _read_all(entry: Entry, found: Findings) -> tuple[int, int]:
         try:
             value = reader.read(key)
         except CheckpointError as error:
-            damaged.append(f"{key}: {error}")
+            damaged.append(f"{key}: {str(error).replace(f'{key}: ', '', 1)}")
             continue
         if key == "global_step" and value.dtype.kind in "iu" and value.size == 1:
             step = int(value.item())

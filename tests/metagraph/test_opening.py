@@ -187,6 +187,12 @@ def test_a_graph_is_told_by_its_tags(
         open_model(str(tmp_path), tags=asked)
 
 
+def test_tags_of_what_has_one_graph_are_refused(prefix: Path, frozen: Path) -> None:
+    for path in (prefix, frozen):
+        with refused("--tags=serve: .* is no SavedModel, and has one graph$"):
+            open_model(str(path), tags="serve")
+
+
 def test_a_saved_model_without_a_graph(tmp_path: Path) -> None:
     content = SavedModel(saved_model_schema_version=1).SerializeToString()
     (tmp_path / "saved_model.pb").write_bytes(content)

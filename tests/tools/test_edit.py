@@ -254,6 +254,25 @@ def test_a_saver_that_stores_under_names_of_its_own_is_followed(edit: Edit, tmp_
     np.testing.assert_array_equal(stock.run(f"{tmp_path}/new.meta", ["y:0"]), [[4, 6]])
 
 
+def test_averages_in_place_of_the_weights_by_edit_and_ckpt(edit: Edit, tmp_path: Path) -> None:
+    """The graph is that of the first step alone, the slots are BERT's, the name has points."""
+    for step, value in ((1, 5.0), (200, 7.0)):
+        with stock.checkpoint(tmp_path / f"cnn.v1.0-acc0.92-{step}", write_meta_graph=step == 1):
+            w = v1.get_variable("w", initializer=[1.0])
+            for name in ("w/ExponentialMovingAverage", "w/adam_m", "w/adam_v"):
+                v1.get_variable(name, initializer=[value])
+            v1.add_to_collection("predict", tf.identity(w * 2, "y"))
+    old, new = tmp_path / "cnn.v1.0-acc0.92-200", tmp_path / "ema"
+    found = edit(old, "--without_slots", f"--output={tmp_path}/slotless")
+    assert found["dropped"] == ["w/adam_m", "w/adam_v"]
+    suffix = "/ExponentialMovingAverage$"
+    edit(old, f"--only={suffix}", f"--rename_regex={suffix}=", f"--output={new}")
+    meta = f"{tmp_path}/cnn.v1.0-acc0.92-1.meta"
+    assert predicted(meta, checkpoint=[str(new)])["outputs"] == {"y:0": [14]}
+    assert predicted(meta, checkpoint=[str(old)], weights="ema")["outputs"] == {"y:0": [14]}
+    assert predicted(str(tmp_path))["outputs"] == {"y:0": [2]}
+
+
 def test_a_checkpoint_of_objects_becomes_one_of_names(edit: Edit, tmp_path: Path) -> None:
     """With its graph, whose saver has the variables' names, and without."""
     net, optimizer = tf.Module(), tf.keras.optimizers.SGD(0.1, momentum=0.9)
