@@ -4,7 +4,6 @@ A saver or a table's initializer may stand in the graph itself or, in the SavedM
 TensorFlow 2, in a function that the graph calls with the variables and tables as arguments.
 """
 
-import itertools
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -252,10 +251,7 @@ class SubGraph:
             if name in self.names:
                 copied = graph_def.node.add()
                 _copy_cleaned(simpler(node, self.meta.sent), copied, self.fed_nodes)
-                for shape in known_shapes(self.meta, node):
-                    proto = copied.attr["_output_shapes"].list.shape.add(unknown_rank=shape is None)
-                    for size in shape or ():
-                        proto.dim.add(size=-1 if size is None else size)
+                say_shapes(copied, known_shapes(self.meta, node))
         _add_functions(self.meta, graph_def)
         return graph_def
 
@@ -343,16 +339,13 @@ def _add_functions(meta: MetaGraphFile, graph_def: GraphDef) -> None:
 
 
 # Shapes of what is fed: what a placeholder or a queue says, or the graph's author had said when it
-# was saved, or a user says. What all leave open is what the operations demand that take it.
-# TensorFlow tells the shapes of all else from these.
+# was saved, and what is known beside that. TensorFlow tells the shapes of all else from these.
 
 Shape: TypeAlias = tuple[int | None, ...] | None  # None where not even the rank is known.
 
 _SOURCE_STARTS = ("IteratorGetNext", "OneShotIteratorGetNext")
 _SOURCE_PARTS = ("Dequeue", "ParseExample", "ParseSingleExample", "ParseSequenceExample")
 _FIRST_WITH_SCALARS = 24  # Of a producer before, a placeholder of shape [] may have any.
-_SAME_SHAPE = frozenset({"Cast", "Identity", "Relu", "Sigmoid", "StopGradient", "Tanh"})
-_CONVOLUTIONS = frozenset({"Conv2D", "Conv3D", "DepthwiseConv2dNative"})
 
 
 def is_source(node: NodeDef) -> bool:
@@ -361,20 +354,30 @@ def is_source(node: NodeDef) -> bool:
 
 
 def known_shapes(meta: MetaGraphFile, node: NodeDef) -> list[Shape]:
-    """The shape of each output of a node that is fed, or may be.
+    """The shape of each output of a placeholder, a queue or an iterator.
 
-    Empty of another node, and of one that says it itself.
+    Empty of another node, and of a placeholder that says it all itself.
     """
     if node.op not in INPUT_OPS and not is_source(node):
         return []
-    own = _own_shapes(meta, node)
-    shapes = _saved(node) or own[:]
-    for index, shape in enumerate(shapes):
-        name = f"{node.name}:{index}"
-        known = joined(meta.shapes.get(name), shape)
-        is_open = known is None or None in known[1:]
-        shapes[index] = joined(known, _demanded(meta, name)) if is_open else known
-    return [] if node.op in INPUT_OPS and shapes == own else shapes
+    saved, own = attribute_of(node, "_output_shapes").list.shape, _own_shapes(meta, node)
+    shapes = enumerate([*map(shape_sizes, saved)] or own)
+    known = [joined(meta.shapes.get(f"{node.name}:{index}"), shape) for index, shape in shapes]
+    return [] if node.op in INPUT_OPS and known == own else known
+
+
+def say_shapes(node: NodeDef, shapes: Iterable[Shape]) -> None:
+    """Has a node say what is known of its outputs, which TensorFlow joins with what it finds."""
+    for shape in shapes:
+        proto = node.attr["_output_shapes"].list.shape.add(unknown_rank=shape is None)
+        for size in shape or ():
+            proto.dim.add(size=-1 if size is None else size)
+
+
+def open_placeholders(meta: MetaGraphFile) -> list[str]:
+    """The placeholders of which nothing says how many dimensions they have."""
+    found = (node for node in meta.nodes.values() if node.op in INPUT_OPS)
+    return [n.name for n in found if not known_shapes(meta, n) and _own_shapes(meta, n) == [None]]
 
 
 def joined(first: Shape, second: Shape) -> Shape:
@@ -382,11 +385,6 @@ def joined(first: Shape, second: Shape) -> Shape:
     if first is None or second is None or len(first) != len(second):
         return second if first is None else first
     return tuple(b if a is None else a for a, b in zip(first, second, strict=True))
-
-
-def _saved(node: NodeDef) -> list[Shape]:
-    """What the author's TensorFlow knew of a node's outputs, if the file says it."""
-    return [*map(shape_sizes, attribute_of(node, "_output_shapes").list.shape)]
 
 
 def _own_shapes(meta: MetaGraphFile, node: NodeDef) -> list[Shape]:
@@ -400,45 +398,3 @@ def _own_shapes(meta: MetaGraphFile, node: NodeDef) -> list[Shape]:
     rows = (None,) if node.op.startswith(("QueueDequeueMany", "QueueDequeueUpTo")) else ()
     shapes: list[Shape] = [None if sizes is None else (*rows, *sizes) for sizes in known]
     return shapes if len(shapes) == len(attribute_of(node, "component_types").list.type) else []
-
-
-def _demanded(meta: MetaGraphFile, tensor: str) -> Shape:
-    """What those who take a tensor demand of its shape: products with weights, convolutions."""
-    found: Shape = None
-    waiting = [tensor]
-    for name in itertools.islice(waiting, _MAX_STEPS):  # It grows.
-        for taker in (meta.nodes[taker] for taker in meta.takers.get(node_of(name), ())):
-            inputs = [text if ":" in text else f"{text}:0" for text in data_inputs(taker)]
-            if taker.op in _SAME_SHAPE and inputs == [name]:
-                waiting.append(f"{taker.name}:0")
-            elif len(inputs) == 2 and name in inputs:
-                at = inputs.index(name)
-                found = joined(found, _beside(taker, at, _weights(meta, inputs[1 - at])))
-    return found
-
-
-def _beside(node: NodeDef, position: int, weights: Sequence[int | None]) -> Shape:
-    """The shape of one of the two inputs of a node, as far as the shape of the other tells it."""
-    if node.op in _CONVOLUTIONS and position == 0 and len(weights) in (4, 5):
-        shape: list[int | None] = [None] * len(weights)
-        channels_first = attribute_of(node, "data_format").s.startswith(b"NC")
-        shape[1 if channels_first else -1] = weights[-2]
-        return tuple(shape)
-    if node.op != "MatMul":
-        return None
-    turned = [attribute_of(node, f"transpose_{name}").b for name in "ab"]
-    summed = (int(not turned[0]), int(turned[1]))  # The axis of each that is summed over.
-    size = weights[summed[1 - position]] if len(weights) == 2 else None
-    return (None, size) if summed[position] else (size, None)
-
-
-def _weights(meta: MetaGraphFile, text: str) -> Sequence[int | None]:
-    """The shape of weights; empty where it is not known."""
-    for _ in range(_MAX_STEPS):
-        node = meta.nodes.get(node_of(text), NodeDef())
-        if saved := _saved(node):
-            return saved[0] or ()
-        if node.op != "Identity" or not data_inputs(node):
-            return shape_sizes(attribute_of(node, "value").tensor.tensor_shape) or ()
-        text = data_inputs(node)[0]
-    return ()

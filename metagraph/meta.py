@@ -101,7 +101,7 @@ class MetaGraphFile:
     others: tuple[str, ...] = ()  # Prefixes of checkpoints that complete that one.
     averaged: bool = False  # Whether a variable has the value of its moving average, if any.
     # What is known of the shapes of tensors beside what the file says, by their full names.
-    shapes: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict)
+    shapes: Mapping[str, tuple[int | None, ...] | None] = field(default_factory=dict)
 
     @cached_property
     def nodes(self) -> Mapping[str, NodeDef]:

@@ -6,6 +6,7 @@ Also which checkpoint the variables are in, and whether it has a value for each 
 import dataclasses
 import itertools
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from tensorflow.core.framework.node_def_pb2 import NodeDef
@@ -15,12 +16,21 @@ from checkpoints import naming
 from checkpoints.manifest import verify_checkpoint
 from errors import CheckpointError, first_few
 from metagraph import usage
-from metagraph.description import Classifier, Model, as_classifier, fits_shape, format_shape
+from metagraph.description import (
+    NO_SIGNATURE,
+    Classifier,
+    Model,
+    as_classifier,
+    fits_shape,
+    format_shape,
+)
 from metagraph.graph import (
     View,
     attribute_of,
     data_inputs,
     is_source,
+    joined,
+    open_placeholders,
     reachable,
     remake,
     source,
@@ -35,7 +45,7 @@ from metagraph.meta import (
     output_index,
     read_signatures,
 )
-from metagraph.session import describe_tensors
+from metagraph.session import demanded_shape, describe_tensors
 from metagraph.variables import RESOURCE_VARIABLE, VARIABLE_OPS, graph_variables, unavailable
 
 _MAX_OUTPUTS = 10
@@ -106,21 +116,25 @@ def handed_out(
 
 
 def with_shapes(
-    meta: MetaGraphFile, shapes: Mapping[str, tuple[int | None, ...]], signature: str | None
+    meta: MetaGraphFile, said: Mapping[str, tuple[int | None, ...]], signature: str | None
 ) -> MetaGraphFile:
-    """The same file with shapes that a user says, by tensor or key of its signature."""
-    if not shapes:
-        return meta
-    chosen = choose_signature(meta, read_signatures(meta), signature)
+    """The same file with shapes that a user says, by tensor or key of its signature.
+
+    Of placeholders that leave even their rank open, with those that their takers demand.
+    """
+    chosen = choose_signature(meta, read_signatures(meta), signature) if said else NO_SIGNATURE
     keys = {**chosen.outputs, **chosen.inputs}
-    by_name = {meta.tensor_name(text, keys): shape for text, shape in shapes.items()}
-    for info in describe_tensors(meta, [*by_name]):
-        if not fits_shape(info.shape, by_name[info.name]):
+    shapes = {meta.tensor_name(text, keys): shape for text, shape in said.items()}
+    for info in describe_tensors(meta, [*shapes]) if shapes else ():
+        if not fits_shape(info.shape, shapes[info.name]):
             raise CheckpointError(
                 f"--shape: {info.name} is {format_shape(info.shape)}, which "
-                f"{format_shape(by_name[info.name])} does not go with"
+                f"{format_shape(shapes[info.name])} does not go with"
             )
-    return dataclasses.replace(meta, shapes=by_name)
+    for name in open_placeholders(meta):
+        with suppress(CheckpointError):  # What is wrong is said where the rest is read.
+            shapes[f"{name}:0"] = joined(shapes.get(f"{name}:0"), demanded_shape(meta, name))
+    return dataclasses.replace(meta, shapes=shapes) if shapes else meta
 
 
 def read_model(meta: MetaGraphFile, signature: str | None = None, classifies: bool = True) -> Model:

@@ -6,6 +6,7 @@ variables; the file's own restore, save and initializer operations are never run
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,8 +23,15 @@ from checkpoints.bundle import DType
 from checkpoints.writer import make_fed_callable
 from errors import CheckpointError, first_few
 from metagraph.description import Array, RunnableGraph, TensorInfo, as_numpy_dtype
-from metagraph.graph import attribute_of, joined, nodes_by_op
-from metagraph.importing import disarmed_graph, import_graph, reason_of_run, run_errors, tensor_of
+from metagraph.graph import attribute_of, joined, nodes_by_op, say_shapes, sub_graph
+from metagraph.importing import (
+    disarmed_graph,
+    import_disarmed,
+    import_graph,
+    reason_of_run,
+    run_errors,
+    tensor_of,
+)
 from metagraph.meta import INPUT_OPS, PLACEHOLDERS, MetaGraphFile, node_of
 from metagraph.safety import RANDOM_OPS, RUN, TimeLimit, check_operations, follows_from_inputs
 from metagraph.tables import ByFile, ByRun, Filling, read_vocabulary, vocabulary_path, with_tables
@@ -172,6 +180,44 @@ def describe_tensors(meta: MetaGraphFile, names: Sequence[str]) -> tuple[TensorI
     graph = disarmed_graph(meta, names)
     infos = (_info(name, tensor_of(graph, name)) for name in names)
     return tuple(i._replace(shape=joined(meta.shapes.get(i.name), i.shape)) for i in infos)
+
+
+_PRIME = 7919  # A size that is unlikely to be right.
+_MOST_RANKS, _MOST_NEAR, _MOST_NEEDED = 6, 16, 64
+NUMBER = re.compile(r"(?<![\w./:-])[1-9]\d{0,6}(?![\w/:]|\.\d)")  # In a message, none of a name.
+
+
+def demanded_shape(meta: MetaGraphFile, placeholder: str) -> tuple[int | None, ...] | None:
+    """The shape that those who take a placeholder demand, such as a product with known weights.
+
+    TensorFlow is asked, which refuses others as it imports what is near. None where it takes
+    several ranks, or none.
+    """
+    near = [placeholder]
+    for name in itertools.islice(near, _MOST_NEAR):  # It grows.
+        takers = dict.fromkeys(meta.takers.get(name, ()))
+        small = (t for t in takers if len(sub_graph(meta, [f"{t}:0"]).names) <= _MOST_NEEDED)
+        near += [taker for taker in small if taker not in near]
+    part = sub_graph(meta, [f"{name}:0" for name in near]).graph_def
+
+    def refusal(*sizes: int | None) -> str:
+        tried = GraphDef()
+        tried.CopyFrom(part)
+        say_shapes(next(node for node in tried.node if node.name == placeholder), [sizes])
+        try:
+            import_disarmed(meta, tried)
+        except CheckpointError as error:
+            return str(error)
+        return ""
+
+    ranks = [rank for rank in range(_MOST_RANKS) if not refusal(*[None] * rank)]
+    sizes: list[int | None] = [None] * ranks[0] if len(ranks) == 1 else []
+    for axis in range(len(sizes)):
+        others = sizes[:axis], sizes[axis + 1 :]
+        named = sorted(map(int, NUMBER.findall(refusal(*others[0], _PRIME, *others[1]))))
+        fitting = (n for n in named if n != _PRIME and not refusal(*others[0], n, *others[1]))
+        sizes[axis] = next(fitting, None)
+    return tuple(sizes) if len(ranks) == 1 else None
 
 
 def _value(tensor: tf.Tensor) -> tf.Tensor:

@@ -24,7 +24,7 @@ from errors import CheckpointError, ToolError, first_few
 from metagraph.description import TensorInfo, format_shape
 from metagraph.meta import MetaGraphFile, add_description, node_of
 from metagraph.model import checkpoint_of
-from metagraph.session import InferenceGraph, load_inference_graph, warn_if_random
+from metagraph.session import NUMBER, InferenceGraph, load_inference_graph, warn_if_random
 from prediction.chosen_model import with_model
 from prediction.exact_rows import warn_of_mixing
 from prediction.file_inputs import MAX_BYTES
@@ -272,7 +272,6 @@ _WIDTHS = {8: 0, 28: 3, 32: 3, 64: 4, 224: 5}
 _MOST_TRIALS, _MOST_BYTES = 64, 16 << 20
 _TRIALS = "finding values that the graph takes"
 _LEVELS = 256  # Of a pixel.
-_NUMBER = re.compile(r"(?<![\w./:-])[1-9]\d{0,6}(?![\w/:]|\.\d)")  # Not inside of a name.
 _OF_ROWS = re.compile(r"batch_?size|num_?(rows|examples|samples)", re.IGNORECASE)
 
 
@@ -308,7 +307,7 @@ def try_batches(
                 results = graph.run(*values)
             except CheckpointError as refused:
                 first = first or refused
-                named = {*map(int, _NUMBER.findall(str(refused)))} - {v.size for v in values}
+                named = {*map(int, NUMBER.findall(str(refused)))} - {v.size for v in values}
             else:
                 graph.time_limit = limit
                 return values, results
