@@ -25,6 +25,7 @@ from metagraph.description import (
     format_shape,
 )
 from metagraph.graph import (
+    Shape,
     View,
     attribute_of,
     data_inputs,
@@ -124,12 +125,13 @@ def with_shapes(
     """
     chosen = choose_signature(meta, read_signatures(meta), signature) if said else NO_SIGNATURE
     keys = {**chosen.outputs, **chosen.inputs}
-    shapes = {meta.tensor_name(text, keys): shape for text, shape in said.items()}
+    shapes: dict[str, Shape] = {meta.tensor_name(name, keys): s for name, s in said.items()}
     for info in describe_tensors(meta, [*shapes]) if shapes else ():
-        if not fits_shape(info.shape, shapes[info.name]):
+        shape = shapes[info.name]
+        if not fits_shape(info.shape, shape or ()):
             raise CheckpointError(
-                f"--shape: {info.name} is {format_shape(info.shape)}, which "
-                f"{format_shape(shapes[info.name])} does not go with"
+                f"--shape: {info.name} is {format_shape(info.shape)}, which {format_shape(shape)} "
+                "does not go with"
             )
     for name in open_placeholders(meta):
         with suppress(CheckpointError):  # What is wrong is said where the rest is read.
