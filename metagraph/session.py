@@ -195,7 +195,7 @@ def demanded_shape(meta: MetaGraphFile, placeholder: str) -> tuple[int | None, .
     """
     near = [placeholder]
     for name in itertools.islice(near, _MOST_NEAR):  # It grows.
-        takers = dict.fromkeys(meta.takers.get(name, ()))
+        takers = dict.fromkeys(meta.takers.get(name, ())[:_MOST_NEAR])
         small = (t for t in takers if len(sub_graph(meta, [f"{t}:0"]).names) <= _MOST_NEEDED)
         near += [taker for taker in small if taker not in near]
     part = sub_graph(meta, [f"{name}:0" for name in near]).graph_def
