@@ -140,8 +140,13 @@ def _inspect(config: InspectConfig, hold: Hold) -> Record:
         found = _list_checkpoints(config.ckpt, hold)
         if not (config.tensors or config.stats or config.filter is not None):
             return found
-        prefix = newest_prefix(found)
-        logging.info("of %s the newest is read, %s", config.ckpt, found["newest"])
+        if (newest := found["newest"]) is None:
+            told = first_few(found["may_be_newest"], _MAX_NAMED)
+            what = f"it holds several checkpoints; name one: {told}"
+            what = what if told else "none of its checkpoints is whole"
+            raise CheckpointError(f"--ckpt={config.ckpt}: {what}")
+        prefix = os.path.join(config.ckpt, newest)
+        logging.info("of %s the newest is read, %s", config.ckpt, newest)
     else:
         prefix = find_variables(config.ckpt)
         hold(prefix)
@@ -149,17 +154,6 @@ def _inspect(config: InspectConfig, hold: Hold) -> Record:
     from tools.checkpoint_contents import look_into
 
     return look_into(prefix, config)
-
-
-def newest_prefix(listed: Record) -> str:
-    """The prefix of a listed folder's newest checkpoint; CheckpointError where it has no one."""
-    if listed["newest"] is not None:
-        return os.path.join(listed["folder"], listed["newest"])
-    may_be = first_few(listed["may_be_newest"], _MAX_NAMED)
-    what = f"it holds several checkpoints; name one: {may_be}"
-    raise CheckpointError(
-        f"--ckpt={listed['folder']}: {what if may_be else 'none of its checkpoints is whole'}"
-    )
 
 
 def _list_checkpoints(path: str, hold: Hold) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def test_as_text_it_is_the_same_and_predict_reads_it(
     ours = text_format.Parse(text.read_text(), MetaGraphDef())
     assert ours == MetaGraphDef.FromString(meta.read_bytes())
     np.save(tmp_path / "x.npy", np.random.default_rng(0).random((3, 32, 32, 3), np.float32))
-    given = {"checkpoint": f"{cnn_run}/my-model-200", "feed": [f"x={tmp_path}/x.npy"]}
+    given = {"checkpoint": [f"{cnn_run}/my-model-200"], "feed": [f"x={tmp_path}/x.npy"]}
     ours, theirs = (outputs(tmp_path, str(path), "fc2/add", **given)[0] for path in (text, meta))
     assert ours.tobytes() == theirs.tobytes()
 
