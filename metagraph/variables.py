@@ -216,9 +216,11 @@ def read_values(meta: MetaGraphFile, variables: Sequence[Variable]) -> dict[str,
         return {}
     reader, places, initial, missing, wrong = _looked_up(meta, variables)
     if missing and not meta.others:
+        is_part = len(missing) < len(variables)
+        mend = "; a further --ckpt has what those before it lack" if is_part else ""
         raise CheckpointError(
             f"{meta.prefix} lacks {len(missing)} of the {len(variables)} variables that this "
-            f"takes: {first_few([*missing.values()], _MAX_NAMED)}"
+            f"takes: {first_few([*missing.values()], _MAX_NAMED)}{mend}"
         )
     if wrong:
         line = first_few(wrong, _MAX_NAMED, "; ")
