@@ -95,8 +95,8 @@ class CnnConfig(DataConfig, Length, Additions):
         "Train on images that are shifted by up to 4 pixels and mirrored, each time anew.", False
     )
     image_size: int = flag(
-        "Height and width of the images that the model takes, in pixels: images in files are "
-        "resized to it, arrays have to have it.",
+        "Height and width of the images that the model takes, in pixels: images in files, "
+        "and uint8 ones of an .npz, are resized to it; other arrays have to have it.",
         IMAGE_SIZE,
         low=8,
         high=512,

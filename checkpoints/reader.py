@@ -237,10 +237,11 @@ class CheckpointReader:
         except (DecodeError, TypeError, ValueError) as error:
             raise self._damage(f"{OBJECT_GRAPH}: {error}") from error
         own = {key: name for name, (key, *others) in named.items() if name and not others}
-        found: dict[str, str] = {}
-        for key in self.shapes:
-            name = own.get(key, key.removesuffix(OBJECT_SUFFIX))
-            if key != OBJECT_GRAPH:
+        names = {key: own.get(key, key.removesuffix(OBJECT_SUFFIX)) for key in self.shapes}
+        names.pop(OBJECT_GRAPH, None)
+        found = {name: key for key, name in names.items() if name == key}
+        for key, name in names.items():
+            if name != key:
                 found[key if name in found else name] = key
         return found
 

@@ -73,7 +73,7 @@ class ReadOptions(NamedTuple):
     """How images are read; see the flags of `training.config.DataConfig`.
 
     The shape is that of each image, as the model takes it: [S, S, C] with C 3, or 1 for grey, where
-    it is an image. Images in files are made to fit; arrays have to.
+    it is an image. Images in files, and uint8 ones of an .npz, are made to fit; others have to.
     """
 
     classes: tuple[str, ...] = ()  # Those to take, in the order of their labels; () takes all.

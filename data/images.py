@@ -1,6 +1,7 @@
 """Image files, and folders of them, to pixels; arrays of images and labels to their one dtype."""
 
 import io
+import math
 import os
 import re
 import threading
@@ -26,6 +27,7 @@ from errors import BadRowsError, DataError, RefusedError
 
 IMAGE_SHAPE = (32, 32, 3)  # Height and width in pixels, and channels.
 MAX_PIXELS = 64_000_000
+_MAX_FITTED_BYTES = 4 * 2**30  # As an .npz may hold.
 # Enough for any image of MAX_PIXELS with four bytes per pixel, even without compression.
 MAX_FILE_BYTES = 4 * MAX_PIXELS + 1_000_000
 # Of larger ones, only one is decoded at a time, so that all threads together hold no more than one
@@ -116,8 +118,18 @@ def can_be_fitted(array: Any) -> bool:
 
 
 def fit_images(images: Array, size: int, channels: int) -> Array:
-    """Makes of images, uint8 [N, H, W], [N, H, W, 1] or [N, H, W, 3], what their files become."""
-    fitted = np.empty((len(images), size, size, channels), np.uint8)
+    """Makes of images, uint8 [N, H, W], [N, H, W, 1] or [N, H, W, 3], what their files become.
+
+    They are of `size`, or of their own where that is 0. Raises DataError where that is too much.
+    """
+    height, width = images.shape[1:3]
+    _check_pixels("an image of an array", width, height)
+    shape = (len(images), size or height, size or width, channels)
+    if math.prod(shape) > _MAX_FITTED_BYTES:
+        raise DataError(
+            f"{shape[0]:,} images of {shape[1]} x {shape[2]} pixels take too much memory"
+        )
+    fitted = np.empty(shape, np.uint8)
     for row, image in enumerate(images):
         grey = image[..., 0] if image.shape[2:] == (1,) else image
         fitted[row] = _pixels(Image.fromarray(grey), size, channels)

@@ -190,7 +190,7 @@ def restored_values(plan: BasePlan, exclude: str | None) -> InitialValues:
     left = sorted(reader.shapes.keys() - keys.values() - {OBJECT_GRAPH})
     if left:
         logging.info("not taken from %s: %s", prefix, first_few(left, _SHOWN))
-    others = ", ".join(plan.meta.others)
+    others = ", ".join(plan.meta.others) or "the graph's initial value"
     where = {name: prefix if key in reader.shapes else others for name, key in keys.items()}
     origins = {n: where[n] if key == n else f"{where[n]} as {key}" for n, key in keys.items()}
     return InitialValues(values, origins)

@@ -245,14 +245,19 @@ _MAX_AVERAGING = 64  # Operations between a statistic and the variable.
 
 def with_kept_averages(meta: MetaGraphFile) -> MetaGraphFile:
     """The same file, which normalises by averages that it keeps, and does not change them."""
-    kept, proto = _kept_averages(meta), MetaGraphDef()
+    found, proto = _kept_averages(meta), MetaGraphDef()
     proto.CopyFrom(meta.proto)
     nodes = {node.name: node for node in proto.graph_def.node}
+    halves = {
+        name for name in found if not found.keys() >= {f"{node_of(name)}:{n}" for n in (1, 2)}
+    }
+    of_one_node = {n for n in found if nodes[node_of(n)].op.startswith(usage.NORMALISES)}
+    kept = {n: place for n, place in found.items() if n not in halves & of_one_node}
     for statistic, (variable, writer) in kept.items():
         node, dtype = nodes[node_of(statistic)], nodes[variable].attr["dtype"].type
         if not node.op.startswith(usage.NORMALISES):
             remake(node, "Identity", [writer], {"T": dtype})
-        elif kept.keys() >= {f"{node.name}:1", f"{node.name}:2"}:
+        else:
             node.input[2 + output_index(statistic)] = writer
             node.attr["is_training"].b = False
         is_handle = nodes[variable].op == RESOURCE_VARIABLE  # What wrote it, reads it now.
@@ -289,7 +294,7 @@ def _kept_averages(meta: MetaGraphFile) -> dict[str, tuple[str, str]]:
 def _is_statistic(meta: MetaGraphFile, node: NodeDef, output: int) -> bool:
     """Whether an output is the mean or the variance of a batch."""
     if node.op.startswith(usage.NORMALISES):
-        return output in (1, 2)
+        return output in (1, 2) and len(data_inputs(node)) == 5
     if node.op in ("Reshape", "Squeeze") and data_inputs(node):
         node = meta.nodes.get(node_of(data_inputs(node)[0]), node)
     return str(node.op) == "Mean"

@@ -174,6 +174,16 @@ def _shown(name: str) -> str:
     return name if name.isprintable() and len(name) <= _LONGEST else ascii(name[:_LONGEST])
 
 
+LOOPS = frozenset({"While", "StatelessWhile", "For", "Enter", "RefEnter"})
+_CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall", "RemoteCall", "SymbolicGradient"})
+_CALLS |= {"If", "StatelessIf", "Case", "StatelessCase"}
+
+
+def takes_its_time(operations: Iterable[str]) -> bool:
+    """Whether these operations may run without an end: there are loops, or functions with some."""
+    return not (LOOPS | _CALLS).isdisjoint(operations)
+
+
 def follows_from_inputs(operations: Iterable[str]) -> bool:
     """Whether the results of these operations follow from what a run is fed alone.
 

@@ -33,13 +33,19 @@ from metagraph.importing import (
     tensor_of,
 )
 from metagraph.meta import INPUT_OPS, PLACEHOLDERS, MetaGraphFile, node_of
-from metagraph.safety import RANDOM_OPS, RUN, TimeLimit, check_operations, follows_from_inputs
+from metagraph.safety import (
+    LOOPS,
+    RANDOM_OPS,
+    RUN,
+    TimeLimit,
+    check_operations,
+    follows_from_inputs,
+)
 from metagraph.tables import ByFile, ByRun, Filling, read_vocabulary, vocabulary_path, with_tables
 from metagraph.usage import mixing
 from metagraph.variables import RESOURCE_VARIABLE, VARIABLE_OPS, dtype_of, read_values, variable_of
 
 _START = "the start of the graph"
-_LOOPS = frozenset({"While", "StatelessWhile", "For", "Enter", "RefEnter"})
 _SHOWN = 3
 
 
@@ -165,7 +171,7 @@ def load_inference_graph(
             writes = any(stand_ins[name] is not fed[name] for name in stand_ins)
             is_pure = follows_from_inputs(nodes) and not writes
             # A loop in its caller's thread heeds no time limit.
-            alone = side_by_side and is_pure and not _LOOPS.intersection(nodes)
+            alone = side_by_side and is_pure and not LOOPS.intersection(nodes)
             config = _session_config(optimize, alone)
             session = _restored_session(graph, steps, time_limit, config)
             return InferenceGraph(session, fed, fetched, nodes, time_limit, is_pure)

@@ -36,7 +36,7 @@ from metagraph.graph import (
 )
 from metagraph.importing import disarmed_graph, reason_of_run, run_errors
 from metagraph.meta import INPUT_OPS, MetaGraphFile, node_of, variable_definitions
-from metagraph.safety import PURE, follows_from_inputs
+from metagraph.safety import PURE, follows_from_inputs, takes_its_time
 
 RESOURCE_VARIABLE = "VarHandleOp"
 REF_VARIABLES = frozenset({"Variable", "VariableV2"})
@@ -225,7 +225,7 @@ def read_values(meta: MetaGraphFile, variables: Sequence[Variable]) -> dict[str,
     if wrong:
         line = first_few(wrong, _MAX_NAMED, "; ")
         raise CheckpointError(f"{meta.prefix} does not fit its graph: {line}")
-    values = _initial_values(meta, initial)
+    values = _initial_values(meta, initial, variables)
     if missing:
         values |= read_values(_next(meta), [v for v in variables if v.name in missing])
     by_key: dict[str, list[Variable]] = {}
@@ -273,18 +273,28 @@ def _looked_up(
 # The initial values of variables. Those of local ones are what a stock client has them begin with.
 
 
-def _initial_values(meta: MetaGraphFile, tensors: Mapping[str, str]) -> dict[str, Array]:
-    """The initial values of variables, given the tensors of these."""
+def _initial_values(
+    meta: MetaGraphFile, tensors: Mapping[str, str], variables: Sequence[Variable]
+) -> dict[str, Array]:
+    """The initial values of some of the variables, given the tensors of these."""
     if not tensors:
         return {}
     told = first_few([*tensors], _MAX_NAMED)
     logging.info("%s: in no checkpoint, as it is local; the graph's initial value is taken", told)
     try:
         with tf.compat.v1.Session(graph=disarmed_graph(meta, tensors.values())) as session:
-            values: dict[str, Array] = session.run(dict(tensors))
-            return {name: np.asarray(value) for name, value in values.items()}
+            found: dict[str, Array] = session.run(dict(tensors))
     except run_errors() as error:
         raise CheckpointError(f"{meta.path} cannot be run{reason_of_run(error)}") from error
+    values = {name: np.asarray(value) for name, value in found.items()}
+    for variable in (variable for variable in variables if variable.name in values):
+        value, dtype = values[variable.name], variable.dtype.as_numpy_dtype
+        if value.dtype != dtype or not fits_shape(variable.shape, value.shape):
+            raise CheckpointError(
+                f"{meta.path} is damaged: {variable.name} begins as {value.dtype} "
+                f"{list(value.shape)}, and is {variable.dtype.name} {format_shape(variable.shape)}"
+            )
+    return values
 
 
 def initial_tensors(
@@ -302,7 +312,8 @@ def initial_tensors(
             if tensor is not None and name not in found:
                 operations = {meta.nodes[node].op for node in sub_graph(meta, [tensor]).names}
                 is_pure = operations <= PURE - VARIABLE_OPS - INPUT_OPS
-                if is_pure and (at_random or follows_from_inputs(operations)):
+                is_constant = follows_from_inputs(operations) and not takes_its_time(operations)
+                if is_pure and (at_random or is_constant):
                     found[name] = tensor
     return found
 

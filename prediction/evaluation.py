@@ -362,7 +362,12 @@ def _run_batches(
             if rows == num_rows and (rows == size or not fixed):
                 return results  # One run of all rows: its values as they are.
             if (fixed and size == 1) or (several and rows == 1):  # All of a value is that row's.
-                results = [r if r.shape[:1] == (1,) else r[np.newaxis] for r in results]
+                results = [
+                    result
+                    if kind is Kind.CONSTANT or result.shape[:1] == (1,)
+                    else result[np.newaxis]
+                    for kind, result in zip(kinds, results, strict=True)
+                ]
             values = values or [
                 first
                 if kind is Kind.CONSTANT

@@ -151,7 +151,7 @@ def test_what_the_checkpoint_lacks(cnn_run: Path, finetune_config: Config, tmp_p
     save(tmp_path / "cut", values)
     shutil.copy(cnn_run / "my-model-200.meta", tmp_path / "cut.meta")
     config = finetune_config(tmp_path / "cut.meta", LAST_LAYER, train_steps=1)
-    with refused("lacks 1 of the 8 .*fc1/b .*--exclude", CheckpointError):
+    with refused("lacks 1 of the 8 .*fc1/b.*--exclude", CheckpointError):
         finetune.train(config)
     config = dataclasses.replace(config, exclude="fc1/b")
     with refused(r"conv1/b is float32 \[5\].*--exclude", CheckpointError):

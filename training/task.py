@@ -30,6 +30,7 @@ from data import BUILT_IN, files
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+_MOST_CLASSES = 256  # Of more, nobody reads a confusion.
 _MOST_LINES = 40  # Of more variables, those of a scope are told of together.
 
 
@@ -207,7 +208,8 @@ class GraphSession:
         values = [_value_of(variable) for variable in self._variables.values()]
         self._read_variables = make_fed_callable(self._session, [], values)
         predicted = model.graph.get_collection(PREDICT_COLLECTION)[:1]
-        self._num_classes = predicted[0].shape[-1] if predicted and predicted[0].shape.rank else 0
+        classes = predicted[0].shape[-1] if predicted and predicted[0].shape.rank else 0
+        self._num_classes = classes if classes and classes <= _MOST_CLASSES else 0
         self._evaluate = (
             None
             if model.accuracy is None

@@ -185,6 +185,16 @@ def test_arrays_become_what_their_files_do() -> None:
             assert np.array_equal(images.fit_images(given, size, channels), np.stack(expected))
 
 
+def test_arrays_keep_their_size_where_any_is_taken_and_are_bounded() -> None:
+    grey = np.arange(70, dtype=np.uint8).reshape(2, 5, 7)
+    assert np.array_equal(images.fit_images(grey, 0, 3), np.stack([grey] * 3, axis=-1))
+    zero = np.zeros((), np.uint8)  # Broadcast, it takes no memory.
+    with error_line("10,000,000 images of 32 x 32 pixels take too much memory"):
+        images.fit_images(np.broadcast_to(zero, (10_000_000, 1, 1)), 32, 3)
+    with error_line("has 60000 x 60000 pixels; at most 64,000,000 are read"):
+        images.fit_images(np.broadcast_to(zero, (1, 60_000, 60_000)), 32, 3)
+
+
 @pytest.mark.parametrize(("limit", "together"), [(15, 1), (16, 2)])
 def test_large_images_come_one_at_a_time(monkeypatch: Patch, limit: int, together: int) -> None:
     """Two threads with an image of 4 x 4 pixels each; smaller ones do not wait for each other."""

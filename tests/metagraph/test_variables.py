@@ -9,8 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import tensorflow as tf
+from tensorflow.core.framework.variable_pb2 import VariableDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
+from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
 
+from checkpoints.bundle import write_bundle
 from checkpoints.folder import find_variables
 from checkpoints.reader import CheckpointReader
 from metagraph.meta import MetaGraphFile, read_meta_graph
@@ -595,8 +598,9 @@ def test_of_third_parties(third_party: Path) -> None:
         (lambda: tf.random.uniform([2]), None),
         (lambda: v1.placeholder_with_default([1.0, 1], [2], "p") * 2, None),
         (lambda: _variable("u", np.array([1, 1], np.float32)) + 1.0, None),
+        (lambda: tf.while_loop(lambda x: x[0] < 3, lambda x: x + 1, [tf.zeros([2])]), None),
     ],
-    ids=["constant", "zeros", "computed", "random", "fed", "another's"],
+    ids=["constant", "zeros", "computed", "random", "fed", "another's", "loop"],
 )
 def test_a_local_variable_has_its_initial_value_where_that_is_pure(
     initial: Callable[[], Any],
@@ -625,6 +629,28 @@ def test_a_local_variable_has_its_initial_value_where_that_is_pure(
     stock.edit_meta(Path(meta.path), lambda proto: proto.collection_def.clear())
     with refused("lacks 1 of the 2 variables that this takes: l; a further --ckpt"):
         run(read_meta_graph(meta.path), ["y:0"])
+
+
+def test_an_initial_value_of_another_shape_or_dtype_is_damage(tmp_path: Path) -> None:
+    def build() -> None:
+        value, collections = np.array([1, 2], np.float32), [v1.GraphKeys.LOCAL_VARIABLES]
+        local = v1.get_variable("l", initializer=value, trainable=False, collections=collections)
+        tf.add(local, _variable("w", np.array([10, 20], np.float32)), name="y")
+        tf.constant([1.0, 2, 3], name="long")
+        tf.constant([1, 2], name="whole")
+
+    meta = saved(tmp_path, build)
+    for name, found in (("long", r"float32 \[3\]"), ("whole", r"int32 \[2\]")):
+
+        def edit(proto: MetaGraphDef, name: str = name) -> None:
+            entries = proto.collection_def["local_variables"].bytes_list.value
+            entry = VariableDef.FromString(entries[0])
+            entry.initial_value_name = f"{name}:0"
+            entries[0] = entry.SerializeToString()
+
+        stock.edit_meta(Path(meta.path), edit)
+        with refused(rf"is damaged: l begins as {found}, and is float32 \[2\]"):
+            run(read_meta_graph(meta.path), ["y:0"])
 
 
 @pytest.fixture
@@ -691,6 +717,17 @@ def test_objects_are_found_by_the_names_of_their_variables(
     assert names["fc/w"] == "net/layer/w/.ATTRIBUTES/VARIABLE_VALUE"
     assert {"net/one", "net/two"} <= names.keys()
     assert len(names) == len(tf.train.list_variables(objects)) - 1  # What tells of the objects.
+
+
+def test_a_plain_key_keeps_its_name(tmp_path: Path) -> None:
+    """Also where an object's variable is called as it is."""
+    graph, key = TrackableObjectGraph(), f"a{VALUE}"
+    attribute = graph.nodes.add().attributes.add(name="VARIABLE_VALUE", full_name="w")
+    attribute.checkpoint_key = key
+    content = np.array(graph.SerializeToString(), object)
+    values = {key: np.ones(2), "w": np.zeros(3), "_CHECKPOINTABLE_OBJECT_GRAPH": content}
+    write_bundle(str(tmp_path / "m"), values)
+    assert CheckpointReader(str(tmp_path / "m")).names == {"w": "w", key: key}
 
 
 @pytest.mark.parametrize("content", [b"\xff", b"\x0a\x02\x12\xff", b"\x0a\x02\x10\x05", 7])

@@ -283,16 +283,6 @@ def _chooses_a_text_as_of_old() -> None:
         _chooses_a_text()
 
 
-def _loops_in_a_loop() -> None:
-    def inner(x: tf.Tensor) -> tf.Tensor:
-        return tf.while_loop(lambda i, _: i < 2, lambda i, x: (i + 1, x + i), [0.0, x])[1]
-
-    with control_flow(new=False):
-        x = v1.placeholder(tf.float32, [None], name="x") + _bias()
-        y = tf.while_loop(lambda i, _: i < 2, lambda i, x: (i + 1, inner(x)), [0.0, x])[1]
-        tf.identity(y, name="y")
-
-
 def _no_input() -> None:
     tf.identity(_bias(), name="y")
 
@@ -310,7 +300,6 @@ def _reads_a_file() -> None:
         ("onnx", _gammas, "ONNX has no counterpart of Igamma"),
         ("tflite", _chooses_a_text, "TFLite has no counterpart of StatelessIf of texts"),
         ("tflite", _chooses_a_text_as_of_old, "TFLite has no counterpart of Merge, Switch of text"),
-        ("onnx", _loops_in_a_loop, r"tf2onnx cannot convert .*\(Enter, Exit\): Graph has cycles"),
         ("onnx", _no_input, "y:0 follow from no input.*: export to saved_model or tflite"),
         ("tflite", _reads_a_file, "ReadFile.*Cut it with --inputs at ReadFile:0 or.*--trust_graph"),
     ],
