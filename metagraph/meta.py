@@ -85,6 +85,7 @@ def _binary(message: Message, content: bytes, path: str) -> bytes:
 
 PLACEHOLDERS = frozenset({"Placeholder", "PlaceholderV2"})
 INPUT_OPS = PLACEHOLDERS | {"PlaceholderWithDefault"}
+LOOPS = frozenset({"While", "StatelessWhile", "For", "Enter", "RefEnter"})
 _NODE_NAME = re.compile(r"[^:^\s]+")
 _TENSOR_NAME = re.compile(r"[^:^]+:[0-9]{1,9}")
 _SENDS, _AS = frozenset({"_Send", "_HostSend"}), "tensor_name"

@@ -22,6 +22,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.framework.op_def_pb2 import OpDef
 
 from errors import CheckpointError, first_few
+from metagraph.meta import LOOPS
 
 
 def op_definitions(graph_def: GraphDef) -> Mapping[str, OpDef]:
@@ -174,7 +175,6 @@ def _shown(name: str) -> str:
     return name if name.isprintable() and len(name) <= _LONGEST else ascii(name[:_LONGEST])
 
 
-LOOPS = frozenset({"While", "StatelessWhile", "For", "Enter", "RefEnter"})
 _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall", "RemoteCall", "SymbolicGradient"})
 _CALLS |= {"If", "StatelessIf", "Case", "StatelessCase"}
 

@@ -32,15 +32,8 @@ from metagraph.importing import (
     run_errors,
     tensor_of,
 )
-from metagraph.meta import INPUT_OPS, PLACEHOLDERS, MetaGraphFile, node_of
-from metagraph.safety import (
-    LOOPS,
-    RANDOM_OPS,
-    RUN,
-    TimeLimit,
-    check_operations,
-    follows_from_inputs,
-)
+from metagraph.meta import INPUT_OPS, LOOPS, PLACEHOLDERS, MetaGraphFile, node_of
+from metagraph.safety import RANDOM_OPS, RUN, TimeLimit, check_operations, follows_from_inputs
 from metagraph.tables import ByFile, ByRun, Filling, read_vocabulary, vocabulary_path, with_tables
 from metagraph.usage import mixing
 from metagraph.variables import RESOURCE_VARIABLE, VARIABLE_OPS, dtype_of, read_values, variable_of
