@@ -136,10 +136,11 @@ def explain_if_gone(error: CheckpointError, file: str, flag: str = "--meta") -> 
 # What a path stands for.
 
 
-def find_variables(path: str) -> str:
+def find_variables(path: str, flag: str = "--ckpt") -> str:
     """The prefix of the checkpoint that `path` stands for: of a folder, the newest in it.
 
-    CheckpointError where there is none, or a folder does not say which of several is the newest.
+    CheckpointError, which names the `flag` that gave the path, where there is none, or a folder
+    does not say which of several is the newest.
     """
     prefix = naming.prefix_of(path)
     place, base = os.path.split(prefix)
@@ -148,14 +149,14 @@ def find_variables(path: str) -> str:
     if (base or path != prefix) and base + naming.INDEX_SUFFIX in parts:
         return prefix
     if file_io.is_folder(path):
-        return _newest_in(path)
+        return _newest_in(path, flag)
     if base and any(name == base or naming.prefix_of(name) == base for name in parts):
         return prefix
     near = beside(prefix, (naming.INDEX_SUFFIX,))
-    raise CheckpointError(f"--ckpt={path}: there is no {prefix}{naming.INDEX_SUFFIX}{near}")
+    raise CheckpointError(f"{flag}={path}: there is no {prefix}{naming.INDEX_SUFFIX}{near}")
 
 
-def _newest_in(path: str) -> str:
+def _newest_in(path: str, flag: str) -> str:
     names = own_names(path)
     if any(name in names for name in naming.SAVED_MODEL_FILES):
         return os.path.join(path, naming.SAVED_MODEL_VARIABLES)
@@ -165,7 +166,7 @@ def _newest_in(path: str) -> str:
     if len(found) == 1:
         return os.path.join(path, found[0])
     what = f"several checkpoints; name one: {first_few(found, _MOST_NAMED)}"
-    raise CheckpointError(f"--ckpt={path}: it holds {what if found else 'no checkpoint'}")
+    raise CheckpointError(f"{flag}={path}: it holds {what if found else 'no checkpoint'}")
 
 
 def graph_path(prefix: str) -> str | None:

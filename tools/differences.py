@@ -356,10 +356,10 @@ def _prefix(path: str, flag: str, only: str | None, hold: Hold) -> str | None:
     if path.endswith(GRAPH_SUFFIXES) and not file_io.is_folder(path):
         return None
     try:
-        prefix = find_variables(path)
+        prefix = find_variables(path, flag)
     except CheckpointError as error:
         if only == VARIABLES:
-            raise ToolError(str(error).replace("--ckpt=", f"{flag}=", 1)) from error
+            raise ToolError(str(error)) from error
         return None  # It may have a graph all the same; if not, that is said.
     hold(prefix)
     if is_folder(path):

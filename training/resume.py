@@ -282,10 +282,7 @@ def read_init_from(request: InitFrom, specs: Mapping[str, VariableSpec]) -> Init
 
 
 def _read(request: InitFrom, specs: Mapping[str, VariableSpec], hold: Hold) -> InitialValues:
-    try:
-        prefix = folder.find_variables(request.path)
-    except CheckpointError as error:
-        raise CheckpointError(str(error).replace("--ckpt=", "--init_from=", 1)) from error
+    prefix = folder.find_variables(request.path, "--init_from")
     hold(prefix)
     reader = CheckpointReader(prefix)
     held = {name: reader.specs[key] for name, key in reader.names.items()}
