@@ -73,8 +73,9 @@ def make_folder(path: str) -> None:
     """Makes a folder, and those it is in, where it is not there."""
     try:
         _done("makedirs", path)
-    except NotADirectoryError as error:
-        file = os.path.dirname(error.filename)
+    except (FileExistsError, NotADirectoryError) as error:
+        is_last = isinstance(error, FileExistsError)  # Else it is one of those that it is in.
+        file = error.filename if is_last else os.path.dirname(error.filename)
         raise OSError(errno.ENOTDIR, f"{file} is not a directory") from error
 
 

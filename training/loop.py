@@ -17,7 +17,6 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import numpy as np
-import tensorflow as tf
 from absl import logging
 
 import file_io
@@ -132,8 +131,7 @@ def _lead(
             "with --validation_fraction=0.1"
         )
     with refusals_told(f"--ckpt_dir={config.ckpt_dir} cannot be made"):
-        if not file_io.is_folder(config.ckpt_dir):
-            tf.io.gfile.makedirs(config.ckpt_dir)
+        file_io.make_folder(config.ckpt_dir)
     with FolderLock(config.ckpt_dir) as lock:
         start = resume.start(session, config, task)
         if task.write_data is not None:
