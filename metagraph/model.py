@@ -248,11 +248,14 @@ def with_kept_averages(meta: MetaGraphFile) -> MetaGraphFile:
     found, proto = _kept_averages(meta), MetaGraphDef()
     proto.CopyFrom(meta.proto)
     nodes = {node.name: node for node in proto.graph_def.node}
-    halves = {
-        name for name in found if not found.keys() >= {f"{node_of(name)}:{n}" for n in (1, 2)}
-    }
-    of_one_node = {n for n in found if nodes[node_of(n)].op.startswith(usage.NORMALISES)}
-    kept = {n: place for n, place in found.items() if n not in halves & of_one_node}
+
+    def is_usable(statistic: str) -> bool:
+        """One node takes the mean and the variance together."""
+        name = node_of(statistic)
+        both = {f"{name}:1", f"{name}:2"}
+        return not nodes[name].op.startswith(usage.NORMALISES) or both <= found.keys()
+
+    kept = {statistic: place for statistic, place in found.items() if is_usable(statistic)}
     for statistic, (variable, writer) in kept.items():
         node, dtype = nodes[node_of(statistic)], nodes[variable].attr["dtype"].type
         if not node.op.startswith(usage.NORMALISES):

@@ -278,7 +278,9 @@ def choose_batching(
 def _of_one_size(feeds: Sequence[Rows | Array], num_rows: int) -> list[Indices]:
     """The numbers of the rows that may run together: images of one size, the largest first."""
     known = [feed.sizes for feed in feeds if isinstance(feed, Rows) and feed.sizes]
-    groups: dict[Any, list[int]] = {} if known else {(): [*range(num_rows)]}
+    if not known:
+        return [np.arange(num_rows)]
+    groups: dict[Any, list[int]] = {}
     for row, sizes in enumerate(zip(*known, strict=True)):
         groups.setdefault(sizes, []).append(row)
     largest = sorted(groups, key=lambda sizes: -sum(map(math.prod, sizes)))

@@ -21,14 +21,18 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tqdm import tqdm
 
 import file_io
+from checkpoints.reader import Array
 from errors import TrainingError, reason
 from file_io import names_in
-from training.task import Array, Task
+from training.task import Task
 
 LOGS_FOLDER = "logs"
 METRICS_FILE = "metrics.jsonl"
 _FLUSH_SECONDS = 10.0  # TensorBoard shows what is written this late, or with the next save.
+_NUMBERS = ("loss", "accuracy", "test_accuracy", "learning_rate")  # Of `Metrics`, in a line.
 _BINS = 30  # Of a histogram.
+_IS_NUMBER = "number_value"
+_HPARAM_FIELDS = {bool: "bool_value", int: _IS_NUMBER, float: _IS_NUMBER, str: "string_value"}
 _PICTURE = 256  # Pixels of a confusion, about.
 _EVENTS = re.compile(r"events\.out\.tfevents\.(\d{16})\.")
 
@@ -59,7 +63,7 @@ class Metrics(NamedTuple):
 
     def numbers(self) -> dict[str, float]:
         """Name -> value, without the step and without what is None."""
-        own = {name: getattr(self, name) for name in self._fields[1:-2]}
+        own = {name: getattr(self, name) for name in _NUMBERS}
         return {**{k: v for k, v in own.items() if v is not None}, **self.variables}
 
 
@@ -90,7 +94,7 @@ class MetricsLog:
         folder = os.path.join(ckpt_dir, LOGS_FOLDER)
         self.path = os.path.join(folder, METRICS_FILE)
         with _writing():
-            tf.io.gfile.makedirs(folder)
+            file_io.make_folder(folder)
             _cut(self.path, start, every)
             self._lines = tf.io.gfile.GFile(self.path, "a")
             self._lines.write("")  # A GFile makes its file with the first write.
@@ -158,15 +162,8 @@ def _hparams(identity: Mapping[str, Any]) -> tf.compat.v1.Summary:
     """
     data = HParamsPluginData()
     for name, value in identity.items():
-        of_kind = data.session_start_info.hparams[name]
-        if isinstance(value, bool):
-            of_kind.bool_value = value
-        elif isinstance(value, int | float):
-            of_kind.number_value = value
-        elif isinstance(value, str):
-            of_kind.string_value = value
-        else:
-            del data.session_start_info.hparams[name]
+        if field := _HPARAM_FIELDS.get(type(value)):
+            setattr(data.session_start_info.hparams[name], field, value)
     data.session_start_info.start_time_secs = time.time()
     summary = tf.compat.v1.Summary()
     value = summary.value.add(tag="_hparams_/session_start_info")

@@ -24,6 +24,7 @@ from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
 from checkpoints.bundle import VariableSpec
 from checkpoints.naming import AVERAGE, PREDICT_COLLECTION
+from checkpoints.reader import Array
 from checkpoints.writer import make_fed_callable
 from data import BUILT_IN, files
 
@@ -69,7 +70,6 @@ def log_origins(variables: Collection[str], initial: InitialValues) -> None:
         logging.info("%s%s: %s", name, more, origin)
 
 
-Array: TypeAlias = np.ndarray[Any, Any]
 # The arrays that the graph's inputs are fed, in their order, each with the batch first.
 Batch: TypeAlias = tuple[Array, ...]
 
