@@ -193,6 +193,21 @@ def test_two_that_tf_config_names_train_as_one_does(
     assert (tmp_path / "again.out").read_text().startswith(f"equal: {tmp_path / 'run'} has the ")
 
 
+def test_all_stop_where_the_best_stays_the_best(
+    start: Start, ports: list[int], tmp_path: Path
+) -> None:
+    """Worker 0 alone tests; the others are told that it is over."""
+    kept = ("--keep_best", "--validation_fraction=0.5", "--save_every_steps=3", "--stop_after=2")
+    commands = _two(start, ports, *kept, "--batch_size=8")
+    assert [command.code() for command in commands] == [0, 0]
+    line = "--stop_after=2: no save since step "
+    assert [line in command.error for command in commands] == [True, False]
+    assert start("alone", *kept, "--batch_size=8", f"--ckpt_dir={tmp_path / 'alone'}").code() == 0
+    assert _lasting(tmp_path / "alone") == _lasting(tmp_path / "run")
+    steps = [int(path.stem.rpartition("-")[2]) for path in (tmp_path / "run").glob("*.meta")]
+    assert max(steps) < 60
+
+
 @pytest.mark.parametrize(("rank", "number", "code"), [(0, "SIGINT", 130), (1, "SIGTERM", 143)])
 def test_a_signal_to_one_stops_all_at_one_step(
     start: Start, ports: list[int], tmp_path: Path, rank: int, number: str, code: int
