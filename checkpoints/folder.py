@@ -18,7 +18,7 @@ from absl import logging
 from google.protobuf import text_encoding
 
 import file_io
-from checkpoints import lock, manifest, naming
+from checkpoints import lock, naming
 from errors import CheckpointError, first_few, nearest_names
 
 _SECONDS_PER_HOUR = 3600.0
@@ -331,7 +331,7 @@ def _first_of_each_span(saved: Sequence[Saved], hours: float) -> set[int]:
 
 def _saved(folder: str, step: int) -> Saved:
     try:
-        found = manifest.read(folder, step)
+        found = naming.read_manifest(folder, step)
     except CheckpointError:
         found = None
     return Saved(step, found.saved_at, found.test_accuracy) if found else Saved(step)
@@ -408,7 +408,7 @@ def _best(folder: str, steps: Iterable[int], warning: str) -> tuple[int | None, 
     damaged: list[int] = []
     for found in best_first(_saved(folder, step) for step in steps):
         try:
-            manifest.verify_checkpoint(naming.checkpoint_prefix(folder, found.step))
+            naming.verify_checkpoint(naming.checkpoint_prefix(folder, found.step))
         except CheckpointError as error:
             logging.warning(warning, error)
             damaged.append(found.step)

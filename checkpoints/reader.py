@@ -18,7 +18,7 @@ from absl import logging
 from google.protobuf.message import DecodeError
 
 import file_io
-from checkpoints import bundle, manifest, naming
+from checkpoints import bundle, naming
 from checkpoints.bundle import (
     DType,
     Entry,
@@ -29,8 +29,7 @@ from checkpoints.bundle import (
     slice_key,
 )
 from checkpoints.folder import find_variables, graph_path, usable_steps
-from checkpoints.manifest import Manifest
-from checkpoints.naming import INDEX_SUFFIX, OBJECT_SUFFIX, SAVED_MODEL_VARIABLES
+from checkpoints.naming import INDEX_SUFFIX, OBJECT_SUFFIX, SAVED_MODEL_VARIABLES, Manifest
 from errors import (
     CheckpointError,
     DamagedError,
@@ -391,11 +390,11 @@ def restore(
 ) -> Restored:
     """Reads one checkpoint; CheckpointError unless it is as `restore_newest` wants it."""
     prefix = naming.checkpoint_prefix(folder, step)
-    found = manifest.read(folder, step)
+    found = naming.read_manifest(folder, step)
     if found is None:
         logging.warning("%s has no manifest: TensorFlow's own checksums have to do", prefix)
     else:
-        manifest.verify_files(folder, found)
+        naming.verify_files(folder, found)
         check(prefix, found)
     values = read_variables(prefix, expected)
     if values.get("global_step", step) != step:

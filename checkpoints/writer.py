@@ -18,7 +18,7 @@ from absl import logging
 from tensorflow.core.protobuf.config_pb2 import CallableOptions
 
 import file_io
-from checkpoints import manifest, naming
+from checkpoints import naming
 from checkpoints.bundle import VariableSpec, write_bundle
 from checkpoints.folder import Retention, after_save, delete_checkpoint, files_by_step, make_way
 from checkpoints.lock import FolderLock
@@ -100,7 +100,7 @@ class CheckpointWriter:
         record: RunRecord,
         retention: Retention,
         lock: FolderLock | None = None,
-        previous: manifest.Previous | None = None,
+        previous: naming.Previous | None = None,
     ) -> None:
         """Writes nothing yet; `previous` is what the first manifest is to follow."""
         self._folder = folder
@@ -109,7 +109,7 @@ class CheckpointWriter:
         self._failures = 0
         self._record = record
         self._retention = retention
-        self._meta_digest = manifest.digest(record.meta_graph)
+        self._meta_digest = naming.digest(record.meta_graph)
         # Kept from save to save: fresh memory for each would cost more than the copying.
         self._values = {n: np.empty(spec.shape, spec.dtype) for n, spec in specs.items()}
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
@@ -228,10 +228,10 @@ class CheckpointWriter:
         digests = {name + naming.META_SUFFIX: self._meta_digest}
         for suffix in (naming.DATA_SUFFIX, naming.INDEX_SUFFIX):
             file_io.flush(prefix + suffix)
-            digests[name + suffix] = manifest.digest_file(prefix + suffix)
+            digests[name + suffix] = naming.digest_file(prefix + suffix)
         for path in self._record.side_files:
             file_io.flush(path)
-        told = manifest.Manifest(
+        told = naming.Manifest(
             step=step,
             saved_at=time.time(),
             environment=self._record.environment,
@@ -240,12 +240,12 @@ class CheckpointWriter:
             test_accuracy=test_accuracy,
             previous=self._previous,
         )
-        content = manifest.encode(told)
+        content = naming.encode_manifest(told)
         file_io.write_file(pending, content)
         file_io.flush(self._folder)
         self._check_lock()
         file_io.rename(pending, prefix + naming.MANIFEST_SUFFIX)
-        self._previous = manifest.Previous(step, manifest.digest(content).sha256)
+        self._previous = naming.Previous(step, naming.digest(content).sha256)
         file_io.flush(self._folder)
 
 

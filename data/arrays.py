@@ -23,8 +23,8 @@ from typing import IO, Any, BinaryIO, NamedTuple, cast
 import numpy as np
 
 from data import files
+from data.files import Array, Indices
 from data.images import check_images, not_finite
-from data.source import Array, Indices
 from errors import BadRowsError, DataError, UserError
 from file_io import HEAD_BYTES, kind_of
 
@@ -279,7 +279,7 @@ def open_npy(path: str, max_bytes: int, min_bytes: int) -> NpyRows | None:
 
 
 class NpyStore:
-    """The images of an .npy file as a store, see `data.source.Store`; floats become float32."""
+    """The images of an .npy file as a store, see `data.files.Store`; floats become float32."""
 
     def __init__(self, path: str, image_shape: tuple[int, ...]) -> None:
         """Reads the header; DataError where it is not one of such images."""

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from absl import logging
 
 from data import SKIP, STOP
-from data.source import Array, Indices, Source
+from data.files import Array, Indices, Source
 from errors import BadRowsError, DataError
 
 # Random numbers that follow from (seed, stream, index) alone, whatever was drawn before: the raw

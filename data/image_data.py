@@ -9,9 +9,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import logging
 
-from data import DEFAULT_MEMORY_MB, RAMP, SHAPES, SKIP, STOP, files, named, shapes
+from data import DEFAULT_MEMORY_MB, RAMP, SHAPES, SKIP, STOP, files, named
 from data.arrays import NpyStore, example_keys, read_npy, read_npz
 from data.batches import split_rows, stopped_by
+from data.files import (
+    UINT8_SCALE,
+    Array,
+    HeldStore,
+    Indices,
+    LabelledSource,
+    Source,
+    Store,
+    Subset,
+)
 from data.images import (
     IMAGE_SHAPE,
     ImageStore,
@@ -24,18 +34,8 @@ from data.images import (
     fit_images,
     is_square,
     list_images,
-    warn_out_of_range,
 )
-from data.source import (
-    UINT8_SCALE,
-    Array,
-    HeldStore,
-    Indices,
-    LabelledSource,
-    Source,
-    Store,
-    Subset,
-)
+from data.named import warn_out_of_range
 from errors import BadRowsError, DataError
 
 # 1.4 million images of uint8, or a quarter of that of float32.
@@ -116,8 +116,8 @@ def open_image_data(
 def _open(spec: str, ramp_path: str, options: ReadOptions) -> ImageData:
     if spec == RAMP:
         named.check_ramp(ramp_path)
-        images = as_images(shapes.ramp_images(), f"--data={RAMP}", options.image_shape)
-        ramp = _image_data([(images, shapes.ramp_labels())], named.RAMP_CLASSES, options)
+        images = as_images(named.ramp_images(), f"--data={RAMP}", options.image_shape)
+        ramp = _image_data([(images, named.ramp_labels())], named.RAMP_CLASSES, options)
         logging.info(
             "the ramp's ten images say nothing of their classes: no more than the classes' shares, "
             "0.3 at best, can be learnt from them; --data=%s can be learnt",
@@ -125,8 +125,8 @@ def _open(spec: str, ramp_path: str, options: ReadOptions) -> ImageData:
         )
         return ramp._replace(write=functools.partial(named.write_ramp, ramp_path))
     if spec == SHAPES:
-        parts = [shapes.examples(shapes.TRAIN), shapes.examples(shapes.TEST)]
-        return _open_arrays(spec, parts, shapes.CLASS_NAMES, options)
+        parts = [named.shape_examples(named.TRAIN_SHAPES), named.shape_examples(named.TEST_SHAPES)]
+        return _open_arrays(spec, parts, named.SHAPE_NAMES, options)
     if spec in named.NAMED:
         class_names = named.NAMED[spec].class_names
         return _open_arrays(spec, named.load_named(spec), class_names, options)

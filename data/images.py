@@ -21,8 +21,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from data import files
-from data.shapes import ramp_images
-from data.source import Array, Indices
+from data.files import Array, Indices
 from errors import BadRowsError, DataError, RefusedError
 
 IMAGE_SHAPE = (32, 32, 3)  # Height and width in pixels, and channels.
@@ -327,15 +326,6 @@ def not_finite(rows: Array) -> list[int]:
     if not rows.size or np.isfinite([rows.min(), rows.max()]).all():
         return []
     return [number for number, row in enumerate(rows) if not np.isfinite(row).all()]
-
-
-def warn_out_of_range(images: Array, name: str) -> None:
-    """Warns where float images leave [0, 1], as scaled uint8 images do not; the ramp may."""
-    if images.dtype == np.uint8:
-        return
-    low, high = float(images.min()), float(images.max())
-    if (low < 0 or high > 1) and not np.array_equal(images, ramp_images()):
-        logging.warning("%s: values in [%g, %g]; expected [0, 1], or uint8", name, low, high)
 
 
 def as_labels(array: Array, name: str) -> npt.NDArray[np.int64]:
