@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from checkpoints import folder, naming
 from checkpoints.folder import Retention
+from checkpoints.lock import FolderLock
 from checkpoints.reader import restore_newest
 from checkpoints.writer import CheckpointWriter
 from errors import CheckpointError, NotFiniteError
@@ -39,7 +40,7 @@ def test_a_checkpoint_is_whole(tmp_path: Path) -> None:
 def test_values_may_change_while_they_are_written(tmp_path: Path) -> None:
     """A save has its copies, as the training's own memory changes with the next step."""
     live = values_at(10)
-    with CheckpointWriter(str(tmp_path), SPECS, RECORD, FOUR) as writer:
+    with CheckpointWriter(str(tmp_path), SPECS, RECORD, FOUR, FolderLock(str(tmp_path))) as writer:
         writer.save(10, live)
         for value in live.values():
             value.fill(3)
@@ -50,14 +51,14 @@ def test_values_may_change_while_they_are_written(tmp_path: Path) -> None:
 def test_what_is_not_finite_is_not_saved(tmp_path: Path, bad: float) -> None:
     """The next save says so, or the end."""
     broken = values_at(20) | {"layer/b": np.array([1, bad], np.float32)}
-    with CheckpointWriter(str(tmp_path), SPECS, RECORD, FOUR) as writer:
+    with CheckpointWriter(str(tmp_path), SPECS, RECORD, FOUR, FolderLock(str(tmp_path))) as writer:
         writer.save(10, values_at(10))
         writer.save(20, broken)
         with pytest.raises(NotFiniteError, match="layer/b is not finite after step 20"):
             writer.save(30, values_at(30))
     with (
         pytest.raises(NotFiniteError, match="step 40"),
-        CheckpointWriter(str(tmp_path), SPECS, RECORD, FOUR) as writer,
+        CheckpointWriter(str(tmp_path), SPECS, RECORD, FOUR, FolderLock(str(tmp_path))) as writer,
     ):
         writer.save(40, broken)
     assert folder.usable_steps(str(tmp_path)) == [10]
