@@ -95,11 +95,6 @@ def is_copy(name: str, names: Collection[str]) -> bool:
     return plain != name and plain in names
 
 
-def is_committed(suffixes: set[str]) -> bool:
-    """Whether files with these suffixes are a checkpoint of ours that was written to its end."""
-    return MANIFEST_SUFFIX in suffixes
-
-
 def is_leftover(suffixes: set[str]) -> bool:
     """Whether files with these suffixes were left by a save or a deletion that was cut short."""
     return MANIFEST_SUFFIX not in suffixes and PENDING_SUFFIX in suffixes
@@ -107,7 +102,8 @@ def is_leftover(suffixes: set[str]) -> bool:
 
 def is_usable(suffixes: set[str]) -> bool:
     """Whether files with these suffixes are a checkpoint, ours or not, whatever is in them."""
-    return is_committed(suffixes) or (INDEX_SUFFIX in suffixes and PENDING_SUFFIX not in suffixes)
+    is_foreign = INDEX_SUFFIX in suffixes and PENDING_SUFFIX not in suffixes
+    return MANIFEST_SUFFIX in suffixes or is_foreign
 
 
 # The manifest: what a checkpoint's files are, and that they are all there.
@@ -186,7 +182,7 @@ def previous_manifest(folder: str, step: int) -> Previous | None:
 def read_manifest(folder: str, step: int) -> Manifest | None:
     """The manifest of a checkpoint, or None where it has none.
 
-    Raises CheckpointError where it is damaged, LaterVersionError where a later version wrote it.
+    CheckpointError where it is damaged, LaterVersionError where a later version wrote it.
     """
     name = checkpoint_name(step) + MANIFEST_SUFFIX
     path = os.path.join(folder, name)

@@ -1,7 +1,6 @@
 """Tensors of a checkpoint of any format that a Saver has written, read with bounds.
 
-Also how they lie in its files, and the newest checkpoint of a folder that fits a model. The present
-format, V2, is read without TensorFlow; that of 2016, V1, only TensorFlow reads.
+The present format, V2, is read without TensorFlow; that of 2016, V1, only TensorFlow reads.
 """
 
 import functools
@@ -19,15 +18,7 @@ from google.protobuf.message import DecodeError
 
 import file_io
 from checkpoints import bundle, naming
-from checkpoints.bundle import (
-    DType,
-    Entry,
-    VariableSpec,
-    as_dtype,
-    read_index,
-    read_values,
-    slice_key,
-)
+from checkpoints.bundle import DType, Entry, VariableSpec
 from checkpoints.folder import find_variables, graph_path, usable_steps
 from checkpoints.naming import INDEX_SUFFIX, OBJECT_SUFFIX, SAVED_MODEL_VARIABLES, Manifest
 from errors import (
@@ -50,11 +41,11 @@ Array = np.ndarray[Any, Any]
 
 
 class CheckpointReader:
-    """The checkpoint at a prefix, in the format `version`, `V1` or `V2`.
+    """The checkpoint at a prefix, in the format `version`: `V1`, `V2`, or `none` without variables.
 
-    A SavedModel without variables has none, of the format `none`. `files` are the paths of those
-    that hold values, by rising number, and `sizes` their bytes. By key there are the `shapes` and
-    `dtypes` of whole tensors, and the entries of the `index`, which is empty in the format V1.
+    `files` are the paths of those that hold values, by rising number, and `sizes` their bytes. By
+    key there are the `shapes` and `dtypes` of whole tensors, and the entries of the `index`, which
+    is empty in the format V1.
     """
 
     def __init__(self, prefix: str) -> None:
@@ -88,7 +79,7 @@ class CheckpointReader:
                 "missing"
             )
         file_io.check_fetched(self.prefix + INDEX_SUFFIX)
-        found = read_index(self.prefix + INDEX_SUFFIX)
+        found = bundle.read_index(self.prefix + INDEX_SUFFIX)
         tails = [f"-{n:05d}-of-{found.num_shards:05d}" for n in range(found.num_shards)]
         if missing := [tail for tail in tails if stem + tail not in names]:
             raise DamagedError(f"{self.prefix}.data{missing[0]} is missing")
@@ -100,7 +91,7 @@ class CheckpointReader:
         except UnicodeDecodeError as error:
             raise DamagedError(f"{self.prefix} is damaged: a name in it is no UTF-8") from error
         self.shapes = {key: list(entry.shape) for key, entry in by_name.items()}
-        self.dtypes = {key: as_dtype(entry.dtype) for key, entry in by_name.items()}
+        self.dtypes = {key: bundle.as_dtype(entry.dtype) for key, entry in by_name.items()}
 
     def _open_old(self, base: str, names: Collection[str]) -> None:
         """Has TensorFlow open a file at the prefix itself, or shards beside it."""
@@ -173,13 +164,13 @@ class CheckpointReader:
     def _stored(self, entry: Entry) -> Array:
         """The values of an entry without slices."""
         self.check_place(entry)
-        return read_values(self.files[entry.shard_id], entry, self._is_big_endian)
+        return bundle.read_values(self.files[entry.shard_id], entry, self._is_big_endian)
 
     def _joined(self, key: str, entry: Entry) -> Array:
         """A tensor that was saved in slices, which have to fill it."""
         parts = {}
         for part in entry.slices:
-            stored = self.index.get(slice_key(key.encode(), part))
+            stored = self.index.get(bundle.slice_key(key.encode(), part))
             if stored is None or stored.dtype != entry.dtype or stored.slices:
                 raise ValueError("it lacks a slice")
             lengths = zip(part.lengths, entry.shape, strict=True)
@@ -221,10 +212,10 @@ class CheckpointReader:
 
     @functools.cached_property
     def names(self) -> Mapping[str, str]:
-        """Name -> key, one for each tensor: the key itself, or in a checkpoint of objects another.
+        """Name -> key of each tensor; the key itself, but in a checkpoint of objects.
 
-        That is the variable's, or where several have it the path of its object; what tells of the
-        objects is left out. Format: `tensorflow/core/protobuf/trackable_object_graph.proto`.
+        There it is the variable's, or where several have it the path of its object. Format:
+        `tensorflow/core/protobuf/trackable_object_graph.proto`.
         """
         named = defaultdict[str, set[str]](set)
         try:
@@ -348,7 +339,7 @@ class Restored(NamedTuple):
 
     step: int
     prefix: str
-    values: Mapping[str, np.ndarray[Any, Any]]
+    values: Mapping[str, Array]
     manifest: Manifest | None
 
 
@@ -359,10 +350,10 @@ def restore_newest(
 ) -> Restored | None:
     """Reads the newest checkpoint that is complete, undamaged and has the `expected` variables.
 
-    It is None where the folder has no checkpoint. What is stepped over is logged, a line each.
-    `check` is given the prefix and the manifest of what is undamaged, before its variables are
-    looked at; what it raises, but a CheckpointError, ends the search. Raises CheckpointError where
-    none is good, LaterVersionError where a later version made the newest.
+    It is None where the folder has none. What is stepped over is logged, a line each. `check` is
+    given the prefix and the manifest of what is undamaged, before its variables are looked at; what
+    it raises, but a CheckpointError, ends the search. CheckpointError where none is good,
+    LaterVersionError where a later version made one.
     """
     reasons = []
     for step in reversed(usable_steps(folder)):
@@ -402,13 +393,11 @@ def restore(
     return Restored(step, prefix, values, found)
 
 
-def read_variables(
-    prefix: str, expected: Mapping[str, VariableSpec]
-) -> dict[str, np.ndarray[Any, Any]]:
+def read_variables(prefix: str, expected: Mapping[str, VariableSpec]) -> dict[str, Array]:
     """Reads exactly the expected variables, each checked before any is read.
 
-    Raises CheckpointError where a file is missing or damaged, or variables are missing, too many or
-    of another shape or dtype; the first such are named.
+    CheckpointError where a file is missing or damaged, or variables are missing, too many or of
+    another shape or dtype; the first such are named.
     """
     reader = CheckpointReader(prefix)
     found = reader.specs
