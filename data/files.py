@@ -35,7 +35,7 @@ _ROWS_PER_TASK = 64
 
 @contextmanager
 def refusals_as_data_errors(path: str) -> Iterator[None]:
-    """Raises DataError for what is missing, RefusedError for what else is refused."""
+    """Raises DataError for what is missing, RefusedError for what the file system refuses."""
     try:
         with file_io.os_errors(path):
             yield
@@ -48,7 +48,7 @@ def refusals_as_data_errors(path: str) -> Iterator[None]:
 
 @contextmanager
 def open_binary(path: str) -> Iterator[BinaryIO]:
-    """Opens a file for reading bytes; also no pipe or device, which may never end, is opened."""
+    """Opens a file for reading bytes; no pipe or device, which may never end."""
     if file_io.is_endless(path):
         raise DataError(f"{path}: is no regular file")
     with refusals_as_data_errors(path):
@@ -63,13 +63,13 @@ def open_binary(path: str) -> Iterator[BinaryIO]:
 
 
 def size(path: str) -> int:
-    """The length of a file in bytes; DataError where it cannot be reached."""
+    """The length of a file in bytes."""
     with refusals_as_data_errors(path):
         return file_io.stat(path).size
 
 
 def read_bytes(path: str, max_bytes: int) -> bytes:
-    """The content of a file; DataError where it cannot be read or is longer than `max_bytes`."""
+    """The content of a file; DataError where it is longer than `max_bytes`."""
     length = size(path)
     if length > max_bytes:
         raise DataError(f"{path}: holds {length:,} bytes; at most {max_bytes:,} are read")
@@ -78,9 +78,9 @@ def read_bytes(path: str, max_bytes: int) -> bytes:
 
 
 def retried(read: Callable[[str], T], path: str) -> T:
-    """What `read` gives for a file, where need be the second time: its folder may have been away.
+    """What `read` gives for a file, where need be the second time.
 
-    RefusedError where it is still away, such as a network mount.
+    RefusedError where its folder is away, such as a network mount.
     """
     try:
         return read(path)
@@ -95,7 +95,7 @@ def retried(read: Callable[[str], T], path: str) -> T:
 
 
 def list_folder(path: str) -> list[str]:
-    """The names in a folder, sorted, without their path; DataError where one is not UTF-8, too."""
+    """The names in a folder, sorted; DataError where one is not UTF-8, too."""
     with refusals_as_data_errors(path):
         names = file_io.listed(path)
     for name in names:
@@ -132,21 +132,20 @@ def write_atomically(path: str, content: bytes | Iterable[bytes]) -> None:
 
 
 def write_probe(path: str) -> None:
-    """Writes an empty file and deletes it; DataError where it cannot."""
+    """Writes an empty file and deletes it."""
     with refusals_as_data_errors(path):
         file_io.write_file(path, b"")
         file_io.remove(path)
 
 
 def remove(path: str) -> None:
-    """Deletes a file; DataError where it cannot be."""
+    """Deletes a file."""
     with refusals_as_data_errors(path):
         file_io.remove(path)
 
 
-# Digests of files too many or too large to be read each time a run starts: they tell data sets
-# apart by names, sizes and evenly spaced pieces of the content. A change of a few bytes that no
-# sample meets, and that leaves all sizes as they were, goes unseen.
+# Digests of files too many or too large to be read each time a run starts, by names, sizes and
+# evenly spaced pieces. A change that leaves all sizes as they were goes unseen where none meets it.
 
 _SAMPLE_BYTES = 2**16
 _SAMPLES_OF_A_FILE = 256  # 16 MB; a shorter file is read as a whole.
@@ -169,19 +168,18 @@ def digest_of_file(path: str) -> str:
 def digest_of_files(paths: Sequence[str], names: Sequence[str]) -> str:
     """Of all files' names and sizes, and of the first 64 KB of 1,024 evenly spaced files.
 
-    The names are relative to what holds all files. One that cannot be read is told from one that
-    can; RefusedError where its folder is away.
+    One that cannot be read is told from one that can; RefusedError where its folder is away.
     """
     digest = hashlib.sha256()
     for path, name in zip(paths, names, strict=True):
         digest.update(f"{name}\0{_or_none(size, path)}\0".encode())
     sampled = np.linspace(0, len(paths) - 1, min(_SAMPLED_FILES, len(paths)), dtype=np.int64)
     for index in sampled.tolist():
-        digest.update(hashlib.sha256(_or_none(_start, paths[index]) or b"").digest())
+        digest.update(hashlib.sha256(_or_none(_read_start, paths[index]) or b"").digest())
     return digest.hexdigest()
 
 
-def _start(path: str) -> bytes:
+def _read_start(path: str) -> bytes:
     with open_binary(path) as stream:
         return stream.read(_SAMPLE_BYTES)
 
@@ -199,17 +197,17 @@ def _or_none(read: Callable[[str], T], path: str) -> T | None:
 
 
 class Store(Protocol):
-    """The features of N examples, outside of memory; several threads may call `take` at once."""
+    """The features of N examples, in no array; several threads may call `take` at once."""
 
     shape: tuple[int, ...]  # [N, ...].
     dtype: np.dtype[Any]  # As they are kept, uint8 or float32.
     workers: int  # How many threads that call `take` get the most examples a second.
 
     def take(self, indices: Indices) -> Array:
-        """The features of these examples, [B, ...], new; BadRowsError where some cannot be had."""
+        """The features of these examples, [B, ...], new; BadRowsError where some are bad."""
 
     def digest(self) -> str:
-        """Tells these features from others: a SHA-256 in hex, in a time that has a bound."""
+        """Tells these features from others: a SHA-256 in hex, of samples."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,19 +227,18 @@ class LabelledSource:
 
     @property
     def row_shape(self) -> tuple[int, ...]:
-        """The shape of one example's features."""
+        """Of one example's features."""
         return self.features.shape[1:]
 
     @property
     def workers(self) -> int:
-        """As of the store; one for an array, as copying memory gains nothing from more."""
+        """As of the store; copying from an array gains nothing from more than one."""
         return 1 if isinstance(self.features, np.ndarray) else self.features.workers
 
     def rows(self, indices: Indices) -> tuple[Array, ...]:
-        """The examples of these numbers, int64 [B], as new arrays; several threads may ask at once.
+        """The features and labels of these examples, int64 [B], as new arrays [B, ...].
 
-        Gives one array per input of the model, each [B, ...]; of images, x float32 [B, 32, 32, 3]
-        and y int64 [B]. Raises BadRowsError where some cannot be read, or are no numbers.
+        Several threads may ask at once. BadRowsError where some cannot be read, or are no numbers.
         """
         if isinstance(self.features, np.ndarray):
             features: Array = self.features.take(indices, axis=0)
@@ -254,8 +251,7 @@ class LabelledSource:
     def digest(self) -> str:
         """Tells these examples, in this order, from others: a SHA-256 in hex.
 
-        Of a store it takes samples (see `digest_of_files`), and `SAMPLED` stands before it. It is
-        the same wherever the store is, and whether it is held in memory or not.
+        Before that of a store, which is the same wherever the store is, stands `SAMPLED`.
         """
         if isinstance(self.features, np.ndarray):
             return _digest_of(b"", self.features, self.labels)
@@ -263,7 +259,7 @@ class LabelledSource:
 
 
 def _digest_of(before: bytes, *arrays: Array) -> str:
-    """A SHA-256 in hex of some bytes, then of arrays: their dtypes, shapes and values."""
+    """A SHA-256 in hex of bytes, then of the dtypes, shapes and values of arrays."""
     digest = hashlib.sha256(before)
     for array in arrays:
         digest.update(f"{array.dtype.str} {array.shape} ".encode())
@@ -272,7 +268,7 @@ def _digest_of(before: bytes, *arrays: Array) -> str:
 
 
 class Subset:
-    """Some examples of another source, without a copy of them, in its place."""
+    """Some examples of another source, without a copy of them."""
 
     def __init__(self, source: "Source", members: Indices) -> None:
         """Takes their numbers in the source, int64 [M]; example i is then members[i]."""
@@ -303,7 +299,7 @@ class HeldStore:
     """Another store, with as many of its rows in memory as may be: those asked for first."""
 
     def __init__(self, store: Store, most: int) -> None:
-        """Takes how many rows may be in memory; none is read yet."""
+        """Takes how many rows may be in memory."""
         self.shape, self.dtype, self.workers = store.shape, store.dtype, store.workers
         self._store = store
         self.values: Array = np.zeros((most, *store.shape[1:]), store.dtype)
@@ -338,8 +334,8 @@ class HeldStore:
         if not len(new):
             return self.values.take(places, axis=0)
         if self._errors:
-            told = {place: self._errors.get(int(indices[place])) for place in new.tolist()}
-            if bad := {place: error for place, error in told.items() if error}:
+            rows = indices.tolist()
+            if bad := {p: self._errors[rows[p]] for p in new.tolist() if rows[p] in self._errors}:
                 raise BadRowsError(bad)
         try:
             read = self._store.take(indices.take(new))
@@ -347,8 +343,6 @@ class HeldStore:
             errors = {int(new[place]): error for place, error in bad.errors.items()}
             raise BadRowsError(errors) from bad
         self._hold(indices.take(new), read)
-        if len(new) == len(indices):
-            return read
         values = np.empty((len(indices), *self.shape[1:]), self.dtype)
         values[new], values[places >= 0] = read, self.values[places[places >= 0]]
         return values

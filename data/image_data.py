@@ -12,16 +12,7 @@ from absl import logging
 from data import DEFAULT_MEMORY_MB, RAMP, SHAPES, SKIP, STOP, files, named
 from data.arrays import NpyStore, example_keys, read_npy, read_npz
 from data.batches import split_rows, stopped_by
-from data.files import (
-    UINT8_SCALE,
-    Array,
-    HeldStore,
-    Indices,
-    LabelledSource,
-    Source,
-    Store,
-    Subset,
-)
+from data.files import UINT8_SCALE, Array, HeldStore, Indices, LabelledSource, Source, Store, Subset
 from data.images import (
     IMAGE_SHAPE,
     ImageStore,
@@ -59,7 +50,7 @@ class ImageData(NamedTuple):
     write: Callable[[], None] | None = None  # Puts the ramp's images where they are kept.
 
     def identity(self) -> dict[str, Any]:
-        """Tells the images from others; `test_data` only where there are test images."""
+        """Tells the images from others."""
         test = {} if self.test is None else {"test_data": self.test.digest()}
         return {
             "data": self.train.digest(),
@@ -70,15 +61,12 @@ class ImageData(NamedTuple):
 
 
 class ReadOptions(NamedTuple):
-    """How images are read; see the flags of `training.config.DataConfig`.
-
-    The shape is that of each image, as the model takes it: [S, S, C] with C 3, or 1 for grey, where
-    it is an image. Images in files, and uint8 ones of an .npz, are made to fit; others have to.
-    """
+    """How images are read; see the flags of `training.config.DataConfig`."""
 
     classes: tuple[str, ...] = ()  # Those to take, in the order of their labels; () takes all.
     memory_mb: int = DEFAULT_MEMORY_MB  # For training and test images together.
     on_bad: str = STOP  # Or SKIP, to refuse images only where they are asked for.
+    # Of each, as the model takes it. Files, and uint8 of an .npz, are made to fit [S, S, 3 or 1].
     image_shape: tuple[int, ...] = IMAGE_SHAPE
     scale: np.float32 = UINT8_SCALE  # What uint8 is multiplied by.
     ignore_exif: bool = False
@@ -94,12 +82,11 @@ def open_image_data(
 ) -> ImageData:
     """Opens images and their labels; DataError where they are missing or cannot be used.
 
-    `spec` is "shapes"; "ramp", which is kept at `ramp_path`; the name of a data set of
-    `data.named`; an .npz file with X [N, 32, 32, 3] (uint8 or float) and Y [N], see `example_keys`;
-    an .npy file with such an X, with Y beside it (x.npy, x.labels.npy); or a folder with one
-    subfolder of images per class, or with such folders in train/ and test/. Symbolic links are
-    followed, out of the folder too. Where there are no test images, `validation_fraction` of each
-    class, in [0, 1), is held out for them; the run's seed tells which.
+    `spec` is "shapes"; "ramp", which is kept at `ramp_path`; a name of `data.named.NAMED`; an .npz
+    with X [N, 32, 32, 3] (uint8 or float) and Y [N], see `example_keys`; an .npy with such an X,
+    and Y beside it (x.npy, x.labels.npy); or a folder with one subfolder of images per class,
+    perhaps in train/ and test/. Without test images, `validation_fraction` of each class, in
+    [0, 1), is held out for them; the run's seed tells which.
     """
     data = _open(spec, ramp_path, options)
     if not validation_fraction:
@@ -171,7 +158,7 @@ def _open_arrays(
     class_names: tuple[str, ...],
     options: ReadOptions,
 ) -> ImageData:
-    """Images that are at hand, uint8 [N, H, W] or [N, H, W, 3], which are made to fit."""
+    """Images in memory, uint8 [N, H, W] or [N, H, W, 3], which are made to fit."""
     shape = options.image_shape
     if splits[0][0].shape[1:] != shape:
         _check_square(spec, shape)
@@ -254,10 +241,7 @@ def _open_folder(folder: str, options: ReadOptions) -> ImageData:
 
 
 def _read_if_small(stores: Sequence[Store], options: ReadOptions) -> Sequence[Store]:
-    """The stores in memory, where they all fit `options.memory_mb`.
-
-    Else a part of those of image files is, which take longest to read; an .npy stays as it is.
-    """
+    """The stores, in memory as far as `options.memory_mb` goes; a part of an .npy never is."""
     size = sum(math.prod(s.shape) * s.dtype.itemsize for s in stores)
     share = options.memory_mb * 10**6 / max(1, size)
     if share < 1:

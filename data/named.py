@@ -230,14 +230,14 @@ def labels_beside(images_path: str) -> str | None:
 # machine.
 
 SHAPE_NAMES = ("circle", "square", "triangle", "cross")
-IMAGE_SIZE = 32  # pixels in height and width
+_SIDE = 32  # pixels in height and width
 # The numbers of the images; four of them are one of each class.
 TRAIN_SHAPES, TEST_SHAPES = range(4000), range(4000, 4800)
 _SEED = 0  # of the data set; another draws other images of the same kind
 _UNIT = 16  # steps of length a pixel
 _EDGE = 24  # steps over which a shape fades into its ground
 _IMAGES_AT_ONCE = 64  # their arrays stay in the processor's cache
-_PIXELS = IMAGE_SIZE * IMAGE_SIZE
+_PIXELS = _SIDE * _SIDE
 
 _Ints: TypeAlias = npt.NDArray[np.int32]
 _Distance: TypeAlias = Callable[[_Ints, _Ints, _Ints], _Ints]
@@ -286,7 +286,7 @@ def draw_shapes(indices: npt.NDArray[np.int64], seed: int = _SEED) -> npt.NDArra
 
     Position, size, rotation (up to 14 degrees), colours and noise are drawn for each.
     """
-    images = np.empty((len(indices), IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
+    images = np.empty((len(indices), _SIDE, _SIDE, 3), np.uint8)
     for label, distance in enumerate(_DISTANCES):
         (places,) = np.nonzero(indices % len(SHAPE_NAMES) == label)
         for start in range(0, len(places), _IMAGES_AT_ONCE):
@@ -310,9 +310,9 @@ def _draw_class(
     reach = 15 * _UNIT - radius  # How far from the middle of the image it may be.
     across, down = (uniform(i, -1024, 1024) * reach // 1024 for i in (1, 2))
     pixels = np.arange(_PIXELS, dtype=np.int32)
-    middle = IMAGE_SIZE * _UNIT // 2 - _UNIT // 2  # Of the first pixel's and the last one's.
-    x = pixels % IMAGE_SIZE * _UNIT - middle - across
-    y = pixels // IMAGE_SIZE * _UNIT - middle - down
+    middle = _SIDE * _UNIT // 2 - _UNIT // 2  # Of the first pixel's and the last one's.
+    x = pixels % _SIDE * _UNIT - middle - across
+    y = pixels // _SIDE * _UNIT - middle - down
     # The tangent of half the angle gives sine and cosine without a table.
     half = uniform(3, -8, 8)
     cosine, sine, scale = 64 * 64 - half * half, 2 * 64 * half, 64 * 64 + half * half
@@ -325,7 +325,7 @@ def _draw_class(
         grain = ((noise >> np.uint64(16 * channel)) & np.uint64(31)).astype(np.int32) - 15
         channels.append(np.clip(ground + (shape - ground) * shown // _EDGE + grain, 0, 255))
     drawn = np.stack(channels, axis=-1).astype(np.uint8)
-    return drawn.reshape(-1, IMAGE_SIZE, IMAGE_SIZE, 3)
+    return drawn.reshape(-1, _SIDE, _SIDE, 3)
 
 
 def shape_of(number: int) -> str:
