@@ -40,8 +40,7 @@ def holder(folder: str) -> str | None:
 
 def check_unused(folder: str, otherwise: str) -> None:
     """CheckpointError where someone holds the lock; it says what to do `otherwise` than wait."""
-    user = holder(folder)
-    if user is not None:
+    if user := holder(folder):
         raise CheckpointError(f"{folder} is in use by {user}: wait for it to end, or {otherwise}")
 
 

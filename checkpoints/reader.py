@@ -168,26 +168,24 @@ class CheckpointReader:
 
     def _joined(self, key: str, entry: Entry) -> Array:
         """A tensor that was saved in slices, which have to fill it."""
-        parts = {}
+        parts = []
         for part in entry.slices:
             stored = self.index.get(bundle.slice_key(key.encode(), part))
             if stored is None or stored.dtype != entry.dtype or stored.slices:
                 raise ValueError("it lacks a slice")
-            lengths = zip(part.lengths, entry.shape, strict=True)
-            if stored.shape != tuple(
-                size if length is None else length for length, size in lengths
-            ):
+            place = tuple(
+                slice(start, start + (size if length is None else length))
+                for start, length, size in zip(*part, entry.shape, strict=True)
+            )
+            if stored.shape != tuple(each.stop - each.start for each in place):
                 raise ValueError("a slice is not of its shape")
             self.check_place(stored)  # Before memory is taken for all of them.
-            parts[part] = stored
-        count = math.prod(entry.shape)
-        if sum(math.prod(stored.shape) for stored in parts.values()) != count:
+            parts.append((place, stored))
+        if sum(math.prod(stored.shape) for _, stored in parts) != math.prod(entry.shape):
             raise ValueError("its slices do not fill it")
         value = np.empty(entry.shape, self.dtypes[key].as_numpy_dtype)
         filled = np.zeros(entry.shape, bool)
-        for part, stored in parts.items():
-            ends = zip(part.starts, stored.shape, strict=True)
-            place = tuple(slice(start, start + size) for start, size in ends)
+        for place, stored in parts:
             if filled[place].any():
                 raise ValueError("its slices overlap")
             value[place], filled[place] = self._stored(stored), True
@@ -280,10 +278,10 @@ class _OldReader:
     @contextmanager
     def _one_error(self) -> Iterator[None]:
         """Makes a ValueError of whatever TensorFlow raises, in its line the prefix as it is."""
-        kinds = (self._tf.errors.OpError, IndexError, OverflowError, RuntimeError, SystemError)
+        own = (IndexError, OverflowError, RuntimeError, SystemError, TypeError, ValueError)
         try:
             yield
-        except (*kinds, TypeError, ValueError) as error:
+        except (self._tf.errors.OpError, *own) as error:
             line = reason(error) or "it cannot be read"
             raise ValueError(line.replace(self._escaped, self._prefix)) from error
 
