@@ -6,7 +6,6 @@ are kept in an array or in a store: on disk, or read from there into memory.
 
 import hashlib
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -296,16 +295,14 @@ Source: TypeAlias = LabelledSource | Subset
 
 
 class HeldStore:
-    """Another store, with as many of its rows in memory as may be: those asked for first."""
+    """Another store, with its first rows in memory once they were asked for."""
 
     def __init__(self, store: Store, most: int) -> None:
         """Takes how many rows may be in memory."""
         self.shape, self.dtype, self.workers = store.shape, store.dtype, store.workers
         self._store = store
         self.values: Array = np.zeros((most, *store.shape[1:]), store.dtype)
-        self._places = np.full(store.shape[0], -1)  # Of each row in what is held; -1 for none.
-        self._count = 0
-        self._lock = threading.Lock()
+        self._is_held = np.zeros(store.shape[0], bool)
         self._errors: dict[int, DataError] = {}  # Of rows that were found bad by `fill`.
 
     def fill(self, *, keep_bad: bool) -> dict[int, DataError]:
@@ -329,35 +326,25 @@ class HeldStore:
 
     def take(self, indices: Indices) -> Array:
         """See `Store.take`."""
-        places = self._places.take(indices)
-        new = np.flatnonzero(places < 0)
-        if not len(new):
-            return self.values.take(places, axis=0)
-        if self._errors:
-            rows = indices.tolist()
-            if bad := {p: self._errors[rows[p]] for p in new.tolist() if rows[p] in self._errors}:
-                raise BadRowsError(bad)
+        is_held = self._is_held.take(indices)
+        if is_held.all():
+            return self.values.take(indices, axis=0)
+        new = np.flatnonzero(~is_held)
+        rows = indices.take(new)
+        places = zip(new.tolist(), rows.tolist(), strict=True)
+        if known := {place: self._errors[row] for place, row in places if row in self._errors}:
+            raise BadRowsError(known)
         try:
-            read = self._store.take(indices.take(new))
+            read = self._store.take(rows)
         except BadRowsError as bad:
             errors = {int(new[place]): error for place, error in bad.errors.items()}
             raise BadRowsError(errors) from bad
-        self._hold(indices.take(new), read)
+        has_room = rows < len(self.values)
+        self.values[rows[has_room]] = read[has_room]  # Another thread may write the same there.
+        self._is_held[rows[has_room]] = True  # Last: other threads read without a lock.
         values = np.empty((len(indices), *self.shape[1:]), self.dtype)
-        values[new], values[places >= 0] = read, self.values[places[places >= 0]]
+        values[new], values[is_held] = read, self.values[indices[is_held]]
         return values
-
-    def _hold(self, indices: Indices, values: Array) -> None:
-        """Keeps what there is room for, and no other thread has kept meanwhile."""
-        with self._lock:
-            room = len(self.values) - self._count
-            # A batch that reaches into the next epoch may have a row twice.
-            _, firsts = np.unique(indices, return_index=True)
-            rows = firsts[self._places.take(indices.take(firsts)) < 0][:room]
-            places = np.arange(self._count, self._count + len(rows))
-            self.values[places] = values[rows]
-            self._places[indices[rows]] = places  # Last: other threads read without the lock.
-            self._count += len(rows)
 
     def digest(self) -> str:
         """See `Store.digest`."""
