@@ -206,11 +206,11 @@ class NpyRows:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def read(self, indices: Indices) -> tuple[Array, dict[int, DataError]]:
-        """The rows as they are stored, and what is missing by its position; or a DataError."""
+    def take(self, indices: Indices) -> Array:
+        """The rows as they are stored; BadRowsError where some are not there any more."""
         rows: Array = np.empty((len(indices), *self.shape[1:]), self.dtype)
         if not len(indices):
-            return rows, {}
+            return rows
         memory: Array = rows.view(np.uint8).reshape(len(rows), self._row_bytes)
         breaks = np.flatnonzero(np.diff(indices) != 1) + 1  # Others lie beside each other.
         errors = {}
@@ -224,7 +224,9 @@ class NpyRows:
                     )
         except OSError as error:
             raise DataError(f"{self.path}: {error.strerror or error}") from error
-        return rows, errors
+        if errors:
+            raise BadRowsError(errors)
+        return rows
 
     def _whole_rows(self, rows: Array, index: int) -> int:
         """Reads rows from one on, in as many parts as the system gives; how many there are."""
@@ -234,23 +236,15 @@ class NpyRows:
             left, start = left[count:], start + count
         return (rows.size - len(left)) // self._row_bytes if len(left) else len(rows)
 
-    def take(self, indices: Indices) -> Array:
-        """The rows of these numbers; BadRowsError where one of them is not there."""
-        rows, errors = self.read(indices)
-        if errors:
-            raise BadRowsError(errors)
-        return rows
-
 
 def _seek_and_read(
     path: str, stream: BinaryIO, lock: threading.Lock, places: Sequence[Array], start: int
 ) -> int:
     """Reads one place as `os.preadv` does, where the file or the system has no such thing."""
-    (place,) = places
     with lock, files.refusals_as_data_errors(path):
         stream.seek(start)
-        content = stream.read(place.nbytes)
-    place.reshape(-1)[: len(content)] = np.frombuffer(content, np.uint8)
+        content = stream.read(places[0].nbytes)
+    places[0][: len(content)] = np.frombuffer(content, np.uint8)
     return len(content)
 
 
@@ -284,15 +278,16 @@ class NpyStore:
 
     def take(self, indices: Indices) -> Array:
         """See `Store.take`."""
-        rows, errors = self._rows.read(indices)
-        if self.dtype != np.uint8:
-            with np.errstate(over="ignore", invalid="ignore"):  # Found by the check that follows.
-                rows = rows.astype(np.float32, copy=False)
-            for position in not_finite(rows):
-                message = f"row {indices[position]} holds NaN or infinity as float32"
-                errors.setdefault(position, DataError(f"{self._rows.path}: {message}"))
-        if errors:
-            raise BadRowsError(errors)
+        rows = self._rows.take(indices)
+        if self.dtype == np.uint8:
+            return rows
+        with np.errstate(over="ignore", invalid="ignore"):  # Found by the check that follows.
+            rows = rows.astype(np.float32, copy=False)
+        if bad := not_finite(rows):
+            name, end = f"{self._rows.path}: row", "holds NaN or infinity as float32"
+            raise BadRowsError(
+                {place: DataError(f"{name} {indices[place]} {end}") for place in bad}
+            )
         return rows
 
     def digest(self) -> str:

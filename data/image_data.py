@@ -73,12 +73,7 @@ class ReadOptions(NamedTuple):
 
 
 def open_image_data(
-    spec: str,
-    *,
-    ramp_path: str,
-    validation_fraction: float,
-    seed: int,
-    options: ReadOptions,
+    spec: str, *, ramp_path: str, validation_fraction: float, seed: int, options: ReadOptions
 ) -> ImageData:
     """Opens images and their labels; DataError where they are missing or cannot be used.
 
