@@ -99,7 +99,7 @@ def _open(spec: str, ramp_path: str, options: ReadOptions) -> ImageData:
     if spec == RAMP:
         named.check_ramp(ramp_path)
         images = as_images(named.ramp_images(), f"--data={RAMP}", options.image_shape)
-        ramp = _image_data([(images, named.ramp_labels())], named.RAMP_CLASSES, options)
+        ramp = _image_data([(images, named.RAMP_LABELS)], named.RAMP_CLASSES, options)
         logging.info(
             "the ramp's ten images say nothing of their classes: no more than the classes' shares, "
             "0.3 at best, can be learnt from them; --data=%s can be learnt",

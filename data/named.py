@@ -6,7 +6,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -92,15 +92,15 @@ def _checked(images: Array, labels: Array, image_shape: tuple[int, ...]) -> tupl
 
 # The ramp: the ten images of the tutorials, numbers that grow from pixel to pixel.
 
+RAMP_FILE = "data10_4.npz"
+RAMP_LABELS = np.array([0, 0, 1, 1, 2, 2, 3, 3, 2, 0], np.int64)
+RAMP_CLASSES = 4
+_MAX_RAMP_BYTES = 1_000_000
+
 
 def ramp_images() -> npt.NDArray[np.float32]:
     """The training images: float32 [10, 32, 32, 3] in [0, 120.5]."""
     return (np.arange(30720) / 255).astype(np.float32).reshape(10, 32, 32, 3)
-
-
-def ramp_labels() -> npt.NDArray[np.int64]:
-    """The labels of `ramp_images`: int64 [10], four classes."""
-    return np.array([0, 0, 1, 1, 2, 2, 3, 3, 2, 0], np.int64)
 
 
 def ramp_demo() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
@@ -109,13 +109,6 @@ def ramp_demo() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     The labels, int64 [2], are those of the tutorials: not what the ramp was labelled with.
     """
     return ramp_images()[2:4], np.array([3, 1], np.int64)
-
-
-# The ramp in its file.
-
-RAMP_FILE = "data10_4.npz"
-RAMP_CLASSES = 4
-_MAX_RAMP_BYTES = 1_000_000
 
 
 def warn_out_of_range(images: Array, name: str) -> None:
@@ -133,7 +126,7 @@ def check_ramp(path: str) -> None:
         return
     found = read_npz(path, _MAX_RAMP_BYTES, lambda _: ("X", "Y"))
     same_images = np.array_equal(as_images(found["X"], f"{path}: X"), ramp_images())
-    if not same_images or not np.array_equal(found["Y"], ramp_labels()):
+    if not same_images or not np.array_equal(found["Y"], RAMP_LABELS):
         raise DataError(
             f"{path}: holds other values than the ramp; remove it and it is made anew, "
             f"or train on it with --data={path}"
@@ -144,7 +137,7 @@ def write_ramp(path: str) -> None:
     """Keeps the ramp in an .npz file (keys X, Y), where that is absent; DataError if it cannot."""
     if not files.exists(path):
         content = io.BytesIO()
-        np.savez(content, X=ramp_images(), Y=ramp_labels())
+        np.savez(content, X=ramp_images(), Y=RAMP_LABELS)
         files.write_atomically(path, content.getvalue())
 
 
@@ -240,7 +233,6 @@ _IMAGES_AT_ONCE = 64  # their arrays stay in the processor's cache
 _PIXELS = _SIDE * _SIDE
 
 _Ints: TypeAlias = npt.NDArray[np.int32]
-_Distance: TypeAlias = Callable[[_Ints, _Ints, _Ints], _Ints]
 
 
 def _hash(numbers: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
@@ -254,31 +246,21 @@ def _hash(numbers: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     return mixed ^ (mixed >> np.uint64(31))
 
 
-# The distance of points (u, v) from the edge of a shape of size `r`, in steps; below 0 inside.
-
-
-def _circle(u: _Ints, v: _Ints, r: _Ints) -> _Ints:
-    out: _Ints = (u * u + v * v - r * r) // (2 * r)  # Right at the edge, and that is what counts.
-    return out
-
-
-def _square(u: _Ints, v: _Ints, r: _Ints) -> _Ints:
-    out: _Ints = np.maximum(np.abs(u), np.abs(v)) - r * 7 // 8
-    return out
-
-
-def _triangle(u: _Ints, v: _Ints, r: _Ints) -> _Ints:
-    v = v - r // 4  # Its corners reach as far up as down.
-    slanted = (np.abs(u) * 887 - v * 512) // 1024  # cos and sin of 30 degrees
-    return np.maximum(v, slanted) - r * 9 // 16
-
-
-def _cross(u: _Ints, v: _Ints, r: _Ints) -> _Ints:
-    u, v = np.abs(u), np.abs(v)
-    return np.maximum(np.maximum(u, v) - r, np.minimum(u, v) - r * 5 // 16)
-
-
-_DISTANCES: tuple[_Distance, ...] = (_circle, _square, _triangle, _cross)
+def _distance(shape: str, u: _Ints, v: _Ints, r: _Ints) -> _Ints:
+    """How far points (u, v) are from the edge of a shape of size `r`, in steps; below 0 inside."""
+    distance: _Ints
+    if shape == "circle":  # Right at the edge, and that is what counts.
+        distance = (u * u + v * v - r * r) // (2 * r)
+    elif shape == "square":
+        distance = np.maximum(np.abs(u), np.abs(v)) - r * 7 // 8
+    elif shape == "triangle":
+        v = v - r // 4  # Its corners reach as far up as down.
+        slanted = (np.abs(u) * 887 - v * 512) // 1024  # cos and sin of 30 degrees
+        distance = np.maximum(v, slanted) - r * 9 // 16
+    else:
+        u, v = np.abs(u), np.abs(v)
+        distance = np.maximum(np.maximum(u, v) - r, np.minimum(u, v) - r * 5 // 16)
+    return distance
 
 
 def draw_shapes(indices: npt.NDArray[np.int64], seed: int = _SEED) -> npt.NDArray[np.uint8]:
@@ -287,17 +269,15 @@ def draw_shapes(indices: npt.NDArray[np.int64], seed: int = _SEED) -> npt.NDArra
     Position, size, rotation (up to 14 degrees), colours and noise are drawn for each.
     """
     images = np.empty((len(indices), _SIDE, _SIDE, 3), np.uint8)
-    for label, distance in enumerate(_DISTANCES):
+    for label, shape in enumerate(SHAPE_NAMES):
         (places,) = np.nonzero(indices % len(SHAPE_NAMES) == label)
         for start in range(0, len(places), _IMAGES_AT_ONCE):
             some = places[start : start + _IMAGES_AT_ONCE]
-            images[some] = _draw_class(distance, indices[some], seed)
+            images[some] = _draw_some(shape, indices[some], seed)
     return images
 
 
-def _draw_class(
-    distance: _Distance, indices: npt.NDArray[np.int64], seed: int
-) -> npt.NDArray[np.uint8]:
+def _draw_some(name: str, indices: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.uint8]:
     keys = _hash(indices.astype(np.uint64) + (np.uint64(seed) << np.uint64(32)))
     draws = _hash(keys[:, None] + np.arange(10, dtype=np.uint64))
 
@@ -317,7 +297,7 @@ def _draw_class(
     half = uniform(3, -8, 8)
     cosine, sine, scale = 64 * 64 - half * half, 2 * 64 * half, 64 * 64 + half * half
     u, v = (x * cosine + y * sine) // scale, (y * cosine - x * sine) // scale
-    shown = np.clip(_EDGE // 2 - distance(u, v, radius), 0, _EDGE)  # [N, pixels]
+    shown = np.clip(_EDGE // 2 - _distance(name, u, v, radius), 0, _EDGE)  # [N, pixels]
     noise = _hash(keys[:, None] * np.uint64(_PIXELS) + pixels.astype(np.uint64))
     channels = []
     for channel in range(3):
