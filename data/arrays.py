@@ -193,15 +193,15 @@ class NpyRows:
         self._start = header.start
         self._row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
         self._read_at: Callable[[Sequence[Array], int], int]  # As `os.preadv` of one file.
-        with ExitStack() as stack:
-            if "://" not in path and hasattr(os, "preadv"):  # Threads read at once, without a lock.
-                descriptor = os.open(path, os.O_RDONLY)
-                stack.callback(os.close, descriptor)
-                self._read_at = functools.partial(os.preadv, descriptor)
-            else:
-                stream = stack.enter_context(files.open_binary(path))
-                self._read_at = functools.partial(_seek_and_read, path, stream, threading.Lock())
-            weakref.finalize(self, stack.pop_all().close)
+        if "://" not in path and hasattr(os, "preadv"):  # Threads read at once, without a lock.
+            descriptor = os.open(path, os.O_RDONLY)
+            self._read_at = functools.partial(os.preadv, descriptor)
+            weakref.finalize(self, os.close, descriptor)
+        else:
+            stack = ExitStack()
+            stream = stack.enter_context(files.open_binary(path))
+            self._read_at = functools.partial(_seek_and_read, path, stream, threading.Lock())
+            weakref.finalize(self, stack.close)
 
     def __len__(self) -> int:
         return self.shape[0]
