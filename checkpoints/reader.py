@@ -168,7 +168,7 @@ class CheckpointReader:
 
     def _joined(self, key: str, entry: Entry) -> Array:
         """A tensor that was saved in slices, which have to fill it."""
-        parts = []
+        parts = {}
         for part in entry.slices:
             stored = self.index.get(bundle.slice_key(key.encode(), part))
             if stored is None or stored.dtype != entry.dtype or stored.slices:
@@ -180,12 +180,12 @@ class CheckpointReader:
             if stored.shape != tuple(each.stop - each.start for each in place):
                 raise ValueError("a slice is not of its shape")
             self.check_place(stored)  # Before memory is taken for all of them.
-            parts.append((place, stored))
-        if sum(math.prod(stored.shape) for _, stored in parts) != math.prod(entry.shape):
+            parts[part] = place, stored
+        if sum(math.prod(s.shape) for _, s in parts.values()) != math.prod(entry.shape):
             raise ValueError("its slices do not fill it")
         value = np.empty(entry.shape, self.dtypes[key].as_numpy_dtype)
         filled = np.zeros(entry.shape, bool)
-        for place, stored in parts:
+        for place, stored in parts.values():
             if filled[place].any():
                 raise ValueError("its slices overlap")
             value[place], filled[place] = self._stored(stored), True
