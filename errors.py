@@ -83,12 +83,11 @@ def reason(error: Exception) -> str:
 
 # Which names a person may have meant who wrote one that there is not.
 
-_MAX_NAMES = 3
 _MAX_COMPARED = 20_000  # Letter by letter, which is slow; no usual graph has more.
 _OUTPUT = re.compile(r":[0-9]*$")
 
 
-def nearest_names(text: str, names: Iterable[str], most: int = _MAX_NAMES) -> list[str]:
+def nearest_names(text: str, names: Iterable[str], most: int = 3) -> list[str]:
     """At most so many of `names` that are near to `text`, which is none of them; likeliest first.
 
     Those that differ in no more than case, the number of an output, or scopes in front

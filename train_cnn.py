@@ -42,8 +42,8 @@ from training.place import take_place
 
 if TYPE_CHECKING:
     from data.batches import TrainingBatches
+    from data.files import Array
     from data.image_data import ImageData
-    from data.source import Array
     from models.blocks import ModelGraph, Schedule
     from training.loop import Outcome
     from training.task import Task
@@ -205,7 +205,7 @@ def _test_batches(
 
 def _meta_graph(config: CnnConfig, model: "ModelGraph", images: "ImageData") -> bytes:
     from checkpoints.writer import Description, export_meta_graph
-    from data.source import UINT8_SCALE
+    from data.files import UINT8_SCALE
 
     description = Description(
         model.signature_inputs,

@@ -108,8 +108,8 @@ def make_task(config: MlpConfig) -> "Task":
 
 def _meta_graph(model: "ModelGraph") -> bytes:
     from checkpoints.writer import Description, export_meta_graph
+    from data.files import UINT8_SCALE
     from data.named import CLASS_NAMES, IMAGE_SHAPE
-    from data.source import UINT8_SCALE
 
     description = Description(
         model.signature_inputs,

@@ -43,10 +43,10 @@ def main(request: Request) -> int:
 
 def draw_images() -> None:
     """Draws the shapes that the default run is trained and tested on."""
-    from data import shapes
+    from data import named
 
-    for part in (shapes.TRAIN, shapes.TEST):
-        shapes.examples(part)
+    for part in (named.TRAIN_SHAPES, named.TEST_SHAPES):
+        named.shape_examples(part)
 
 
 def accuracy_of(seed: int, precision: str) -> float:

@@ -239,7 +239,7 @@ def _killed(
 
 def _look(path: Path) -> Counter[str]:
     """What a killed run has left: where it was caught, and whether its newest is whole."""
-    from checkpoints import folder, manifest, naming
+    from checkpoints import folder, naming
     from errors import CheckpointError
 
     by_step = folder.files_by_step(str(path))
@@ -253,7 +253,7 @@ def _look(path: Path) -> Counter[str]:
             naming.META_SUFFIX not in by_step[step]
         )
         try:
-            manifest.verify_checkpoint(naming.checkpoint_prefix(str(path), step))
+            naming.verify_checkpoint(naming.checkpoint_prefix(str(path), step))
         except CheckpointError:
             found["LOST: a committed checkpoint is damaged"] += 1
     return +found

@@ -335,14 +335,10 @@ def slice_key(name: bytes, part: Slice) -> bytes:
 
 def _ordered(number: int) -> bytes:
     """A number in as few bytes as hold it: as many ones as bytes, turned over if it is negative."""
-    length = 1
-    while number.bit_length() > 7 * length - 1:
-        length += 1
+    length = number.bit_length() // 7 + 1
     digits = number.to_bytes(length, "big", signed=True)
     ones = ((1 << length) - 1 << 16 - length).to_bytes(2, "big")
-    if length == 1:
-        return bytes([digits[0] ^ ones[0]])
-    return bytes([digits[0] ^ ones[0], digits[1] ^ ones[1], *digits[2:]])
+    return bytes(d ^ one for d, one in zip(digits, ones, strict=False)) + digits[2:]
 
 
 # Writing, the same bytes as TensorFlow's own writer.

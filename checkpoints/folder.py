@@ -1,7 +1,6 @@
 """A folder of checkpoints: which there are, which is meant, which stay, which is the best.
 
-All follows from what the folder holds, not from what a process remembers. The file `checkpoint`
-names them, by which `tf.train.latest_checkpoint` finds the newest.
+All follows from what the folder holds, not from what a process remembers.
 """
 
 import difflib
@@ -18,13 +17,14 @@ from absl import logging
 from google.protobuf import text_encoding
 
 import file_io
-from checkpoints import lock, manifest, naming
+from checkpoints import lock, naming
 from errors import CheckpointError, first_few, nearest_names
 
 _SECONDS_PER_HOUR = 3600.0
 _MAX_STATE_BYTES = 1 << 20
 _OF_ONE_COPY = 1.0  # Seconds between files that were copied at once.
 _MOST_NAMED = 10
+_OURS = {naming.MANIFEST_SUFFIX, naming.PENDING_SUFFIX}  # What a checkpoint of ours has one of.
 
 
 def files_by_step(folder: str) -> dict[int, set[str]]:
@@ -47,7 +47,8 @@ def usable_steps(folder: str) -> list[int]:
 
 def committed_steps(folder: str) -> list[int]:
     """The steps whose checkpoint is ours and was written to its end, by rising step."""
-    return [step for step, found in files_by_step(folder).items() if naming.is_committed(found)]
+    found = files_by_step(folder).items()
+    return [step for step, suffixes in found if naming.MANIFEST_SUFFIX in suffixes]
 
 
 def is_whole(folder: str, step: int) -> bool:
@@ -67,7 +68,7 @@ def own_names(folder: str) -> list[str]:
 
 
 def runs_by_age(folder: str, names: Collection[str]) -> list[tuple[float, list[str]]]:
-    """The checkpoints of each run, by rising step, and when one was last written; the newest last.
+    """When each run was last written, and its checkpoints by rising step; the newest run last.
 
     Those of one run are `model.ckpt-<step>`; ours, `my-model-<step>`, come after all others.
     """
@@ -86,8 +87,8 @@ def runs_by_age(folder: str, names: Collection[str]) -> list[tuple[float, list[s
 def newest_of(folder: str, names: Collection[str]) -> list[str]:
     """The newest of some checkpoints in a folder; several, one of each run, where nothing tells.
 
-    Within a run the step decides. Of several runs it is the one of which the state file names a
-    checkpoint, or that was written last: files that were copied within a second do not tell.
+    Of several runs it is that of which the state file names a checkpoint, or that was written last:
+    files that were copied within a second do not tell.
     """
     runs = runs_by_age(folder, [name for name in names if _is_ours(name)] or names)
     if len(runs) > 1:
@@ -114,8 +115,7 @@ def remains(folder: str) -> list[str]:
     return [
         naming.checkpoint_name(step) + naming.DATA_SUFFIX
         for step, found in files_by_step(folder).items()
-        if naming.DATA_SUFFIX in found
-        and not found & {naming.INDEX_SUFFIX, naming.MANIFEST_SUFFIX, naming.PENDING_SUFFIX}
+        if naming.DATA_SUFFIX in found and not found & {naming.INDEX_SUFFIX, *_OURS}
     ]
 
 
@@ -139,8 +139,7 @@ def explain_if_gone(error: CheckpointError, file: str, flag: str = "--meta") -> 
 def find_variables(path: str, flag: str = "--ckpt") -> str:
     """The prefix of the checkpoint that `path` stands for: of a folder, the newest in it.
 
-    CheckpointError, which names the `flag` that gave the path, where there is none, or a folder
-    does not say which of several is the newest.
+    CheckpointError where there is none, or a folder does not say which of several is the newest.
     """
     prefix = naming.prefix_of(path)
     place, base = os.path.split(prefix)
@@ -202,12 +201,12 @@ def delete_checkpoint(folder: str, step: int) -> None:
     """
     suffixes = files_by_step(folder).get(step, set())
     prefix = naming.checkpoint_prefix(folder, step)
-    if naming.is_committed(suffixes):
+    if naming.MANIFEST_SUFFIX in suffixes:
         file_io.rename(prefix + naming.MANIFEST_SUFFIX, prefix + naming.PENDING_SUFFIX)
         file_io.flush(folder)
-    for suffix in suffixes - {naming.MANIFEST_SUFFIX, naming.PENDING_SUFFIX}:
+    for suffix in suffixes - _OURS:
         file_io.remove(prefix + suffix)
-    if suffixes & {naming.MANIFEST_SUFFIX, naming.PENDING_SUFFIX}:
+    if suffixes & _OURS:
         file_io.remove(prefix + naming.PENDING_SUFFIX)
 
 
@@ -215,10 +214,10 @@ def make_way(folder: str, step: int) -> list[str]:
     """Frees the names of a step that is about to be saved; returns the new names of what stays.
 
     What is ours was stepped over as damaged, or left by a save that failed, and is deleted. What
-    is not, such as a stock Saver's checkpoint that was stepped over, gets another name.
+    is not, such as a stock Saver's checkpoint, gets another name.
     """
     suffixes = files_by_step(folder).get(step, set())
-    if suffixes & {naming.MANIFEST_SUFFIX, naming.PENDING_SUFFIX}:
+    if suffixes & _OURS:
         delete_checkpoint(folder, step)
         return []
     prefix = naming.checkpoint_prefix(folder, step)
@@ -283,7 +282,7 @@ def named_checkpoint(path: str) -> str | None:
 
 
 class Retention(NamedTuple):
-    """How many checkpoints stay."""
+    """Which checkpoints stay."""
 
     max_to_keep: int  # The newest that stay, at least 1; 0 keeps all.
     every_n_hours: float = 0.0  # Beside them, the first of each such span; 0 keeps none.
@@ -331,7 +330,7 @@ def _first_of_each_span(saved: Sequence[Saved], hours: float) -> set[int]:
 
 def _saved(folder: str, step: int) -> Saved:
     try:
-        found = manifest.read(folder, step)
+        found = naming.read_manifest(folder, step)
     except CheckpointError:
         found = None
     return Saved(step, found.saved_at, found.test_accuracy) if found else Saved(step)
@@ -340,9 +339,8 @@ def _saved(folder: str, step: int) -> Saved:
 def after_save(folder: str, newest: int, retention: Retention) -> bool:
     """Writes the state file, then lets the oldest checkpoints go; returns whether it was another.
 
-    A checkpoint of a later step than `newest` was stepped over as damaged: it neither takes the
-    place of a good one nor goes before it is written again. One that another process is reading
-    goes with a later save. Raises OSError where the file system refuses.
+    What is later than `newest` was stepped over as damaged: it neither takes the place of a good
+    one nor goes before it is written again. What another process reads goes with a later save.
     """
     steps = [step for step in committed_steps(folder) if step <= newest]
     # Where the order alone decides, no manifest has to be read.
@@ -360,7 +358,7 @@ def after_save(folder: str, newest: int, retention: Retention) -> bool:
 def at_start(folder: str, newest: int | None, retention: Retention) -> Retention:
     """Puts right what a run that was cut short, or damage, has left; returns what is to stay.
 
-    A best that is damaged is not kept as such. `newest` is the step that was restored, if any.
+    `newest` is the step that was restored, if any.
     """
     for step in delete_leftovers(folder):
         logging.info("cleared what was left of an interrupted save of step %d", step)
@@ -376,10 +374,7 @@ def at_start(folder: str, newest: int | None, retention: Retention) -> Retention
 
 
 def best_so_far(folder: str, newest: int, retention: Retention) -> Saved | None:
-    """The best of the steps up to `newest` that may be kept as such; None where none was measured.
-
-    It is what a folder that was kept the best of holds, however often its run was interrupted.
-    """
+    """The best of the steps up to `newest` that may be kept as such; None for none measured."""
     steps = {step for step in committed_steps(folder) if step <= newest} - retention.damaged
     return next(iter(best_first(_saved(folder, step) for step in steps)), None)
 
@@ -408,7 +403,7 @@ def _best(folder: str, steps: Iterable[int], warning: str) -> tuple[int | None, 
     damaged: list[int] = []
     for found in best_first(_saved(folder, step) for step in steps):
         try:
-            manifest.verify_checkpoint(naming.checkpoint_prefix(folder, found.step))
+            naming.verify_checkpoint(naming.checkpoint_prefix(folder, found.step))
         except CheckpointError as error:
             logging.warning(warning, error)
             damaged.append(found.step)

@@ -11,7 +11,8 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
-from typing import TypeAlias, TypeVar
+from dataclasses import dataclass, field
+from typing import BinaryIO, TypeAlias, TypeVar
 
 from absl import logging
 
@@ -31,20 +32,15 @@ def holder(folder: str) -> str | None:
     Only the lock itself tells: it is shared for an instant, after which others try again.
     """
     if sys.platform != "win32" and file_io.is_local(folder):
-        with suppress(OSError), ExitStack() as stack:
-            descriptor = os.open(os.path.join(folder, LOCK_FILE), os.O_RDONLY)
-            stack.callback(os.close, descriptor)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return _told(descriptor)
+        with suppress(OSError), open(os.path.join(folder, LOCK_FILE), "rb") as file:
+            if not _take(file, fcntl.LOCK_SH):
+                return _told(file.fileno())
     return None
 
 
 def check_unused(folder: str, otherwise: str) -> None:
     """CheckpointError where someone holds the lock; it says what to do `otherwise` than wait."""
-    user = holder(folder)
-    if user is not None:
+    if user := holder(folder):
         raise CheckpointError(f"{folder} is in use by {user}: wait for it to end, or {otherwise}")
 
 
@@ -52,42 +48,33 @@ def _told(descriptor: int) -> str:
     return os.pread(descriptor, 1024, 0).decode(errors="replace").strip() or "another process"
 
 
+@dataclass
 class FolderLock:
-    """Held from `__enter__` to `__exit__`, or to the end of the process, however it ends.
+    """The system's lock on `<folder>/.lock`, which ends with the process, however that ends.
 
-    It is the system's lock on `<folder>/.lock`: the file that a dead process leaves behind blocks
-    nobody. Where there is no such lock, as on `gs://`, on Windows and on some network mounts, that
-    is logged and nothing is locked.
+    Where there is none, as on `gs://`, on Windows and on some network mounts, that is logged and
+    nothing is locked.
     """
 
-    def __init__(
-        self,
-        folder: str,
-        otherwise: str = "train into another folder with --ckpt_dir",
-        *,
-        keeps_file: bool = True,
-    ) -> None:
-        """Locks nothing yet; the folder must exist by `__enter__`.
+    folder: str
+    otherwise: str = "train into another folder with --ckpt_dir"  # What to do but wait for it.
+    keeps_file: bool = field(default=True, kw_only=True)  # False in a stranger's folder.
+    _descriptor: int | None = field(default=None, init=False)
 
-        An error says what a user can do `otherwise` than wait for the holder. A stranger's folder
-        is left without the lock's file: `keeps_file` is False.
-        """
-        self._folder = folder
-        self._path = os.path.join(folder, LOCK_FILE)
-        self._otherwise = otherwise
-        self._keeps_file = keeps_file
-        self._descriptor: int | None = None
+    @property
+    def _path(self) -> str:
+        return os.path.join(self.folder, LOCK_FILE)
 
     def __enter__(self) -> "FolderLock":
         """Takes the lock, and writes into the file who has it.
 
-        Raises CheckpointError where another process holds it, and OSError where the file cannot be
-        written, or is a link, which could name any file.
+        CheckpointError where another process holds it, OSError where the file cannot be written, or
+        is a link, which could name any file.
         """
-        if sys.platform != "win32" and file_io.is_local(self._folder):
+        if sys.platform != "win32" and file_io.is_local(self.folder):
             self._descriptor = self._locked()
         if self._descriptor is None:
-            logging.info("%s cannot be locked: see that no one else writes into it", self._folder)
+            logging.info("%s cannot be locked: see that no one else writes into it", self.folder)
             return self
         try:
             os.ftruncate(self._descriptor, 0)
@@ -124,18 +111,21 @@ class FolderLock:
                 descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
                 stack.callback(os.close, descriptor)
                 try:
-                    _take(descriptor)
-                except BlockingIOError as error:
-                    raise CheckpointError(
-                        f"{self._folder} is in use by {_told(descriptor)}: wait for it, "
-                        f"or {self._otherwise}"
-                    ) from error
+                    is_ours = _take(descriptor, fcntl.LOCK_EX)
+                    if not is_ours:
+                        time.sleep(_LOOK_SECONDS)
+                        is_ours = _take(descriptor, fcntl.LOCK_EX)
                 except OSError as error:
                     if error.errno not in file_io.NOT_SUPPORTED:
                         raise
-                    if not self._keeps_file:
+                    if not self.keeps_file:
                         os.remove(self._path)
                     return None
+                if not is_ours:
+                    user = _told(descriptor)
+                    raise CheckpointError(
+                        f"{self.folder} is in use by {user}: wait for it, or {self.otherwise}"
+                    )
                 if os.fstat(descriptor).st_nlink > 0:
                     stack.pop_all()
                     return descriptor
@@ -143,21 +133,20 @@ class FolderLock:
     def __exit__(self, *error: object) -> None:
         """Gives the lock back; where the file goes, it does so while it is held."""
         if self._descriptor is not None:
-            if not self._keeps_file:
+            if not self.keeps_file:
                 with suppress(OSError):  # The folder may have been removed, or made read-only.
                     os.remove(self._path)
             os.close(self._descriptor)
             self._descriptor = None
 
 
-def _take(descriptor: int) -> None:
-    """Takes the lock; BlockingIOError where it is held for longer than a look of `holder` takes."""
-    wanted = fcntl.LOCK_EX | fcntl.LOCK_NB
+def _take(file: int | BinaryIO, kind: int) -> bool:
+    """Whether a file could be locked, until it is closed; False where another's lock is there."""
     try:
-        fcntl.flock(descriptor, wanted)
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
-        time.sleep(_LOOK_SECONDS)
-        fcntl.flock(descriptor, wanted)
+        return False
+    return True
 
 
 # Reading while another process trains into the folder.
@@ -209,22 +198,21 @@ def _hold(locks: ExitStack, held: list[str], prefix: str) -> None:
     held.append(prefix)
     if sys.platform != "win32":
         with suppress(OSError):
-            locks.callback(os.close, descriptor := _open_manifest(prefix))
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            _take(locks.enter_context(_opened_manifest(prefix)), fcntl.LOCK_SH)
 
 
 def is_held(prefix: str) -> bool:
     """Whether somebody reads the checkpoint and asks that it stays; see `read_newest`."""
     if sys.platform != "win32":
-        with suppress(OSError), ExitStack() as stack:
-            stack.callback(os.close, descriptor := _open_manifest(prefix))
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
+        with suppress(OSError), _opened_manifest(prefix) as file:
+            return not _take(file, fcntl.LOCK_EX)
     return False
 
 
-def _open_manifest(prefix: str) -> int:
+def _opened_manifest(prefix: str) -> BinaryIO:
     """Opens a manifest, or a stranger's pipe of its name, without waiting."""
-    return os.open(prefix + naming.MANIFEST_SUFFIX, os.O_RDONLY | os.O_NONBLOCK)
+    return open(prefix + naming.MANIFEST_SUFFIX, "rb", opener=_at_once)
+
+
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)

@@ -1,7 +1,6 @@
 """Tensors of a checkpoint of any format that a Saver has written, read with bounds.
 
-Also how they lie in its files, and the newest checkpoint of a folder that fits a model. The present
-format, V2, is read without TensorFlow; that of 2016, V1, only TensorFlow reads.
+The present format, V2, is read without TensorFlow; that of 2016, V1, only TensorFlow reads.
 """
 
 import functools
@@ -18,19 +17,10 @@ from absl import logging
 from google.protobuf.message import DecodeError
 
 import file_io
-from checkpoints import bundle, manifest, naming
-from checkpoints.bundle import (
-    DType,
-    Entry,
-    VariableSpec,
-    as_dtype,
-    read_index,
-    read_values,
-    slice_key,
-)
+from checkpoints import bundle, naming
+from checkpoints.bundle import DType, Entry, VariableSpec
 from checkpoints.folder import find_variables, graph_path, usable_steps
-from checkpoints.manifest import Manifest
-from checkpoints.naming import INDEX_SUFFIX, OBJECT_SUFFIX, SAVED_MODEL_VARIABLES
+from checkpoints.naming import INDEX_SUFFIX, OBJECT_SUFFIX, SAVED_MODEL_VARIABLES, Manifest
 from errors import (
     CheckpointError,
     DamagedError,
@@ -51,11 +41,11 @@ Array = np.ndarray[Any, Any]
 
 
 class CheckpointReader:
-    """The checkpoint at a prefix, in the format `version`, `V1` or `V2`.
+    """The checkpoint at a prefix, in the format `version`: `V1`, `V2`, or `none` without variables.
 
-    A SavedModel without variables has none, of the format `none`. `files` are the paths of those
-    that hold values, by rising number, and `sizes` their bytes. By key there are the `shapes` and
-    `dtypes` of whole tensors, and the entries of the `index`, which is empty in the format V1.
+    `files` are the paths of those that hold values, by rising number, and `sizes` their bytes. By
+    key there are the `shapes` and `dtypes` of whole tensors, and the entries of the `index`, which
+    is empty in the format V1.
     """
 
     def __init__(self, prefix: str) -> None:
@@ -89,7 +79,7 @@ class CheckpointReader:
                 "missing"
             )
         file_io.check_fetched(self.prefix + INDEX_SUFFIX)
-        found = read_index(self.prefix + INDEX_SUFFIX)
+        found = bundle.read_index(self.prefix + INDEX_SUFFIX)
         tails = [f"-{n:05d}-of-{found.num_shards:05d}" for n in range(found.num_shards)]
         if missing := [tail for tail in tails if stem + tail not in names]:
             raise DamagedError(f"{self.prefix}.data{missing[0]} is missing")
@@ -101,7 +91,7 @@ class CheckpointReader:
         except UnicodeDecodeError as error:
             raise DamagedError(f"{self.prefix} is damaged: a name in it is no UTF-8") from error
         self.shapes = {key: list(entry.shape) for key, entry in by_name.items()}
-        self.dtypes = {key: as_dtype(entry.dtype) for key, entry in by_name.items()}
+        self.dtypes = {key: bundle.as_dtype(entry.dtype) for key, entry in by_name.items()}
 
     def _open_old(self, base: str, names: Collection[str]) -> None:
         """Has TensorFlow open a file at the prefix itself, or shards beside it."""
@@ -174,30 +164,28 @@ class CheckpointReader:
     def _stored(self, entry: Entry) -> Array:
         """The values of an entry without slices."""
         self.check_place(entry)
-        return read_values(self.files[entry.shard_id], entry, self._is_big_endian)
+        return bundle.read_values(self.files[entry.shard_id], entry, self._is_big_endian)
 
     def _joined(self, key: str, entry: Entry) -> Array:
         """A tensor that was saved in slices, which have to fill it."""
         parts = {}
         for part in entry.slices:
-            stored = self.index.get(slice_key(key.encode(), part))
+            stored = self.index.get(bundle.slice_key(key.encode(), part))
             if stored is None or stored.dtype != entry.dtype or stored.slices:
                 raise ValueError("it lacks a slice")
-            lengths = zip(part.lengths, entry.shape, strict=True)
-            if stored.shape != tuple(
-                size if length is None else length for length, size in lengths
-            ):
+            place = tuple(
+                slice(start, start + (size if length is None else length))
+                for start, length, size in zip(*part, entry.shape, strict=True)
+            )
+            if stored.shape != tuple(each.stop - each.start for each in place):
                 raise ValueError("a slice is not of its shape")
             self.check_place(stored)  # Before memory is taken for all of them.
-            parts[part] = stored
-        count = math.prod(entry.shape)
-        if sum(math.prod(stored.shape) for stored in parts.values()) != count:
+            parts[part] = place, stored
+        if sum(math.prod(s.shape) for _, s in parts.values()) != math.prod(entry.shape):
             raise ValueError("its slices do not fill it")
         value = np.empty(entry.shape, self.dtypes[key].as_numpy_dtype)
         filled = np.zeros(entry.shape, bool)
-        for part, stored in parts.items():
-            ends = zip(part.starts, stored.shape, strict=True)
-            place = tuple(slice(start, start + size) for start, size in ends)
+        for place, stored in parts.values():
             if filled[place].any():
                 raise ValueError("its slices overlap")
             value[place], filled[place] = self._stored(stored), True
@@ -222,10 +210,10 @@ class CheckpointReader:
 
     @functools.cached_property
     def names(self) -> Mapping[str, str]:
-        """Name -> key, one for each tensor: the key itself, or in a checkpoint of objects another.
+        """Name -> key of each tensor; the key itself, but in a checkpoint of objects.
 
-        That is the variable's, or where several have it the path of its object; what tells of the
-        objects is left out. Format: `tensorflow/core/protobuf/trackable_object_graph.proto`.
+        There it is the variable's, or where several have it the path of its object. Format:
+        `tensorflow/core/protobuf/trackable_object_graph.proto`.
         """
         named = defaultdict[str, set[str]](set)
         try:
@@ -290,10 +278,10 @@ class _OldReader:
     @contextmanager
     def _one_error(self) -> Iterator[None]:
         """Makes a ValueError of whatever TensorFlow raises, in its line the prefix as it is."""
-        kinds = (self._tf.errors.OpError, IndexError, OverflowError, RuntimeError, SystemError)
+        own = (IndexError, OverflowError, RuntimeError, SystemError, TypeError, ValueError)
         try:
             yield
-        except (*kinds, TypeError, ValueError) as error:
+        except (self._tf.errors.OpError, *own) as error:
             line = reason(error) or "it cannot be read"
             raise ValueError(line.replace(self._escaped, self._prefix)) from error
 
@@ -349,7 +337,7 @@ class Restored(NamedTuple):
 
     step: int
     prefix: str
-    values: Mapping[str, np.ndarray[Any, Any]]
+    values: Mapping[str, Array]
     manifest: Manifest | None
 
 
@@ -360,10 +348,10 @@ def restore_newest(
 ) -> Restored | None:
     """Reads the newest checkpoint that is complete, undamaged and has the `expected` variables.
 
-    It is None where the folder has no checkpoint. What is stepped over is logged, a line each.
-    `check` is given the prefix and the manifest of what is undamaged, before its variables are
-    looked at; what it raises, but a CheckpointError, ends the search. Raises CheckpointError where
-    none is good, LaterVersionError where a later version made the newest.
+    It is None where the folder has none. What is stepped over is logged, a line each. `check` is
+    given the prefix and the manifest of what is undamaged, before its variables are looked at; what
+    it raises, but a CheckpointError, ends the search. CheckpointError where none is good,
+    LaterVersionError where a later version made one.
     """
     reasons = []
     for step in reversed(usable_steps(folder)):
@@ -391,11 +379,11 @@ def restore(
 ) -> Restored:
     """Reads one checkpoint; CheckpointError unless it is as `restore_newest` wants it."""
     prefix = naming.checkpoint_prefix(folder, step)
-    found = manifest.read(folder, step)
+    found = naming.read_manifest(folder, step)
     if found is None:
         logging.warning("%s has no manifest: TensorFlow's own checksums have to do", prefix)
     else:
-        manifest.verify_files(folder, found)
+        naming.verify_files(folder, found)
         check(prefix, found)
     values = read_variables(prefix, expected)
     if values.get("global_step", step) != step:
@@ -403,13 +391,11 @@ def restore(
     return Restored(step, prefix, values, found)
 
 
-def read_variables(
-    prefix: str, expected: Mapping[str, VariableSpec]
-) -> dict[str, np.ndarray[Any, Any]]:
+def read_variables(prefix: str, expected: Mapping[str, VariableSpec]) -> dict[str, Array]:
     """Reads exactly the expected variables, each checked before any is read.
 
-    Raises CheckpointError where a file is missing or damaged, or variables are missing, too many or
-    of another shape or dtype; the first such are named.
+    CheckpointError where a file is missing or damaged, or variables are missing, too many or of
+    another shape or dtype; the first such are named.
     """
     reader = CheckpointReader(prefix)
     found = reader.specs

@@ -18,7 +18,7 @@ from absl import logging
 from tensorflow.core.protobuf.config_pb2 import CallableOptions
 
 import file_io
-from checkpoints import manifest, naming
+from checkpoints import naming
 from checkpoints.bundle import VariableSpec, write_bundle
 from checkpoints.folder import Retention, after_save, delete_checkpoint, files_by_step, make_way
 from checkpoints.lock import FolderLock
@@ -52,14 +52,11 @@ def export_meta_graph(graph: tf.Graph, description: Description) -> bytes:
             clear_devices=True,
             strip_default_attrs=True,
         )
-        saved_model = tf.compat.v1.saved_model
-        inputs, outputs = (
-            {name: saved_model.build_tensor_info(tensor) for name, tensor in tensors.items()}
-            for tensors in (description.inputs, description.outputs)
+        signature = (
+            tf.compat.v1.saved_model.predict_signature_def(  # As TensorFlow Serving reads it.
+                description.inputs, description.outputs
+            )
         )
-    signature = saved_model.build_signature_def(  # As TensorFlow Serving reads it.
-        inputs, outputs, saved_model.signature_constants.PREDICT_METHOD_NAME
-    )
     meta_graph.signature_def[naming.SIGNATURE].CopyFrom(signature)
     scale, data = description.input_scale, description.trained_on
     for name, kind, values in (
@@ -80,7 +77,7 @@ class RunRecord(NamedTuple):
     meta_graph: bytes  # The serialized MetaGraphDef, the same for every step.
     config: Mapping[str, Any]  # What the run was asked for.
     environment: Mapping[str, Any]  # The TensorFlow version and the machine.
-    # What must be on the disk before a checkpoint that goes with it is committed: the metrics.
+    # What must be on the disk before a checkpoint is committed: the metrics.
     side_files: Sequence[str] = ()
 
 
@@ -88,9 +85,8 @@ class CheckpointWriter:
     """Writes one checkpoint at a time in a thread of its own.
 
     A save that fails, such as on a full disk, is logged and leaves the checkpoints before it as
-    they were; the next tries again, and the third failure in a row is raised, or that of the last
-    save. Values that are not finite are not saved, and nothing is written into a folder that is no
-    longer ours: the next call raises.
+    they were; the third failure in a row is raised, or that of the last save. Values that are not
+    finite are not saved, and nothing is written into a folder that is no longer ours.
     """
 
     def __init__(
@@ -99,17 +95,17 @@ class CheckpointWriter:
         specs: Mapping[str, VariableSpec],
         record: RunRecord,
         retention: Retention,
-        lock: FolderLock | None = None,
-        previous: manifest.Previous | None = None,
+        lock: FolderLock,
+        previous: naming.Previous | None = None,
     ) -> None:
-        """Writes nothing yet; `previous` is what the first manifest is to follow."""
+        """Takes the lock that is held, and what the first manifest is to follow."""
         self._folder = folder
         self._previous = previous
         self._lock = lock
         self._failures = 0
         self._record = record
         self._retention = retention
-        self._meta_digest = manifest.digest(record.meta_graph)
+        self._meta_digest = naming.digest(record.meta_graph)
         # Kept from save to save: fresh memory for each would cost more than the copying.
         self._values = {n: np.empty(spec.shape, spec.dtype) for n, spec in specs.items()}
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
@@ -133,8 +129,7 @@ class CheckpointWriter:
     def save(self, step: int, values: Values, test_accuracy: float | None = None) -> None:
         """Copies the values of all variables and returns while they are being written.
 
-        A save that is still under way is waited for. Raised is that its values were not finite,
-        that its folder is lost, or that it was the third in a row that failed.
+        The save before it is waited for, and raises what went wrong with it, see above.
         """
         try:
             self._finish_pending()
@@ -169,7 +164,7 @@ class CheckpointWriter:
         return self
 
     def __exit__(self, kind: object, *error: object) -> None:
-        """Closes; an error that is already on its way is not replaced by one of the last save."""
+        """Closes; an error on its way is not replaced by one of the last save."""
         try:
             self.close()
         except CheckpointError:
@@ -185,24 +180,20 @@ class CheckpointWriter:
                     "try a lower --learning_rate"
                 )
         prefix = naming.checkpoint_prefix(self._folder, step)
-        self._check_lock()
+        self._lock.check()
         try:
             self._write(step, test_accuracy)
         except OSError as error:
-            self._check_lock()
+            self._lock.check()
             self._discard(step)
             raise CheckpointError(f"could not save {prefix}: {reason(error)}") from error
-        self._check_lock()
+        self._lock.check()
         try:
             after_save(self._folder, step, self._retention)
         except OSError as error:
             raise CheckpointError(
                 f"{prefix} is saved, but older ones could not be deleted: {reason(error)}"
             ) from error
-
-    def _check_lock(self) -> None:
-        if self._lock is not None:
-            self._lock.check()
 
     def _discard(self, step: int) -> None:
         """Frees the space of a save that failed, as far as the file system lets us."""
@@ -228,10 +219,10 @@ class CheckpointWriter:
         digests = {name + naming.META_SUFFIX: self._meta_digest}
         for suffix in (naming.DATA_SUFFIX, naming.INDEX_SUFFIX):
             file_io.flush(prefix + suffix)
-            digests[name + suffix] = manifest.digest_file(prefix + suffix)
+            digests[name + suffix] = naming.digest_file(prefix + suffix)
         for path in self._record.side_files:
             file_io.flush(path)
-        told = manifest.Manifest(
+        told = naming.Manifest(
             step=step,
             saved_at=time.time(),
             environment=self._record.environment,
@@ -240,12 +231,12 @@ class CheckpointWriter:
             test_accuracy=test_accuracy,
             previous=self._previous,
         )
-        content = manifest.encode(told)
+        content = naming.encode_manifest(told)
         file_io.write_file(pending, content)
         file_io.flush(self._folder)
-        self._check_lock()
+        self._lock.check()
         file_io.rename(pending, prefix + naming.MANIFEST_SUFFIX)
-        self._previous = manifest.Previous(step, manifest.digest(content).sha256)
+        self._previous = naming.Previous(step, naming.digest(content).sha256)
         file_io.flush(self._folder)
 
 
@@ -263,14 +254,13 @@ def make_fed_callable(
 ) -> FedCallable:
     """Prepares a call that feeds and fetches the same tensors every time, and runs the `targets`.
 
-    `Session.make_callable`, the public way, hands every call with a feed to `Session.run`, which
-    works out feeds and fetches anew: 144 microseconds a call of the linear model's step, against
-    19 in this way. Hence a private method here, and only here; its test notices when it goes.
-
     A call takes an array for each of `feeds`, of its very dtype. A ref variable is fetched as its
     own memory, which later runs write to: copy it to keep it. After `timeout_ms` (0 for never) a
     call raises tf.errors.DeadlineExceededError; kernels but queues and loops are waited for.
     """
+    # The public `Session.make_callable` hands a call with a feed to `Session.run`, which works out
+    # feeds and fetches anew: 144 microseconds a step of the linear model, against 19 in this way.
+    # The private method is called here alone; a test notices when it goes.
     options = CallableOptions(
         feed=[tensor.name for tensor in feeds],
         fetch=[tensor.name for tensor in fetches],

@@ -3,7 +3,7 @@
 Here is what the flags of the data may say, apart from what reads it, which needs TensorFlow.
 """
 
-# The data sets that are built in: see `data/shapes.py`, and `data/named.py` for the ramp.
+# The data sets that are built in: see `data/named.py`.
 SHAPES, RAMP = BUILT_IN = "shapes", "ramp"
 
 STOP, SKIP = "stop", "skip"  # What a row that cannot be read does.

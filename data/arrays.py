@@ -8,6 +8,7 @@ import csv
 import functools
 import gzip
 import io
+import itertools
 import math
 import os
 import struct
@@ -23,8 +24,8 @@ from typing import IO, Any, BinaryIO, NamedTuple, cast
 import numpy as np
 
 from data import files
+from data.files import Array, Indices
 from data.images import check_images, not_finite
-from data.source import Array, Indices
 from errors import BadRowsError, DataError, UserError
 from file_io import HEAD_BYTES, kind_of
 
@@ -61,12 +62,12 @@ _ENCRYPTED = 1
 
 
 class Header(NamedTuple):
-    """What an .npy file says of its array."""
+    """What an .npy file says of its array, and where its values begin."""
 
     shape: tuple[int, ...]
     fortran: bool  # Whether it is in Fortran's order.
     dtype: np.dtype[Any]
-    start: int  # Where its values begin.
+    start: int
 
     @property
     def num_bytes(self) -> int:
@@ -115,22 +116,20 @@ def read_npz(
                     f"{path}: holds no array {' and no '.join(missing)}; "
                     f"it holds {', '.join(sorted(members)) or 'none'}"
                 )
-            members = {key: members[key] for key in chosen}
-            headers = [
-                _member_header(archive, member, f"{path}: {key}", max_bytes)
-                for key, member in members.items()
-            ]
-            _check_size(sum(header.num_bytes for header in headers), max_bytes, path)
-            return {key: _read_array(archive.open(member)) for key, member in members.items()}
+            num_bytes = 0
+            for key in chosen:
+                num_bytes += _member_bytes(archive, members[key], f"{path}: {key}", max_bytes)
+            _check_size(num_bytes, max_bytes, path)
+            return {key: _read_array(archive.open(members[key])) for key in chosen}
 
 
-def _member_header(
+def _member_bytes(
     archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, max_bytes: int
-) -> Header:
+) -> int:
     if member.flag_bits & _ENCRYPTED or member.compress_type not in _BOUNDED_METHODS:
         raise DataError(f"{name}: is encrypted, or packed in a way that np.savez does not use")
     with archive.open(member) as stream:
-        return _read_header(stream, member.file_size, name, max_bytes)
+        return _read_header(stream, member.file_size, name, max_bytes).num_bytes
 
 
 def read_npy(path: str, max_bytes: int) -> Array:
@@ -147,7 +146,7 @@ def read_npy_header(path: str, max_bytes: int) -> Header:
 
 
 def _read_header(stream: IO[bytes], length: int, name: str, max_bytes: int) -> Header:
-    """Reads and checks the header of a stream of `length` bytes; leaves it somewhere in it."""
+    """Reads and checks the header of a stream of `length` bytes."""
     # NumPy would read a header of up to 4 GiB before it refuses it.
     head = io.BytesIO(stream.read(_MAX_HEADER_BYTES))
     version = np.lib.format.read_magic(head)
@@ -179,98 +178,81 @@ def _read_array(stream: IO[bytes]) -> Array:
     return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
 
 
-# .npy by rows: of an array larger than memory, only the rows asked for are read.
-#
-# They are read by their position and not through a memory map: a map of a file that is cut short in
-# the middle of a run ends the process by SIGBUS, without a word, and its pages count as the
-# process's memory. What is read stays in the system's page cache either way.
+# .npy by rows: of an array larger than memory, only the rows asked for are read. No memory map is
+# made: once its file is cut short, it ends the process by SIGBUS, without a word, and its pages
+# count as the process's memory. What is read stays in the system's page cache either way.
 
 _NO_LIMIT = 2**63  # Nothing of the size of the array is ever allocated.
 
 
 class NpyRows:
-    """The rows of an .npy file, which stays open as long as the object lives.
-
-    `shape` is that of the whole array, [N, ...], `dtype` that of its values in the file.
-    """
+    """The rows of an .npy file of the shape [N, ...], open as long as the object lives."""
 
     def __init__(self, path: str, header: Header) -> None:
         self.path, self.shape, self.dtype = path, header.shape, header.dtype
         self._start = header.start
         self._row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
         self._read_at: Callable[[Sequence[Array], int], int]  # As `os.preadv` of one file.
-        with ExitStack() as stack:
-            if "://" not in path and hasattr(os, "preadv"):  # Threads read at once, without a lock.
-                descriptor = os.open(path, os.O_RDONLY)
-                stack.callback(os.close, descriptor)
-                self._read_at = functools.partial(os.preadv, descriptor)
-            else:
-                stream = stack.enter_context(files.open_binary(path))
-                self._read_at = functools.partial(_seek_and_read, path, stream, threading.Lock())
-            weakref.finalize(self, stack.pop_all().close)
+        if "://" not in path and hasattr(os, "preadv"):  # Threads read at once, without a lock.
+            descriptor = os.open(path, os.O_RDONLY)
+            self._read_at = functools.partial(os.preadv, descriptor)
+            weakref.finalize(self, os.close, descriptor)
+        else:
+            stack = ExitStack()
+            stream = stack.enter_context(files.open_binary(path))
+            self._read_at = functools.partial(_seek_and_read, path, stream, threading.Lock())
+            weakref.finalize(self, stack.close)
 
     def __len__(self) -> int:
         return self.shape[0]
 
-    def read(self, indices: Indices) -> tuple[Array, dict[int, DataError]]:
-        """The rows as they are stored, and what is missing by its position; or a DataError."""
+    def take(self, indices: Indices) -> Array:
+        """The rows as they are stored; BadRowsError where some are not there any more."""
         rows: Array = np.empty((len(indices), *self.shape[1:]), self.dtype)
         if not len(indices):
-            return rows, {}
+            return rows
         memory: Array = rows.view(np.uint8).reshape(len(rows), self._row_bytes)
-        breaks = np.flatnonzero(np.diff(indices) != 1) + 1
-        if len(breaks) == len(indices) - 1:  # Each by itself, as in a shuffled batch.
-            places, firsts = [*memory], indices
-        else:
-            places, firsts = np.split(memory, breaks), indices[[0, *breaks]]
-        starts = (self._start + firsts * self._row_bytes).tolist()
+        breaks = np.flatnonzero(np.diff(indices) != 1) + 1  # Others lie beside each other.
+        errors = {}
         try:
-            counts = [self._read_at((p,), s) for p, s in zip(places, starts, strict=True)]
-            if sum(counts) == memory.nbytes:
-                return rows, {}
-            # A read may have been interrupted, or the file may be shorter than it was.
-            return rows, {
-                position: DataError(
-                    f"{self.path}: row {index} is not there any more; "
-                    "the file was cut short after it was opened"
-                )
-                for position, (index, row) in enumerate(zip(indices.tolist(), memory, strict=True))
-                if not self._fills(row, self._start + index * self._row_bytes)
-            }
+            for first, end in itertools.pairwise([0, *breaks.tolist(), len(rows)]):
+                count = self._whole_rows(memory[first:end], int(indices[first]))
+                for position in range(first + count, end):
+                    errors[position] = DataError(
+                        f"{self.path}: row {indices[position]} is not there any more; "
+                        "the file was cut short after it was opened"
+                    )
         except OSError as error:
             raise DataError(f"{self.path}: {error.strerror or error}") from error
-
-    def _fills(self, row: Array, start: int) -> bool:
-        """Reads a row in as many parts as the system gives; whether all of it is there."""
-        while len(row) and (count := self._read_at((row,), start)):
-            row, start = row[count:], start + count
-        return not len(row)
-
-    def take(self, indices: Indices) -> Array:
-        """The rows of these numbers; BadRowsError where one of them is not there."""
-        rows, errors = self.read(indices)
         if errors:
             raise BadRowsError(errors)
         return rows
+
+    def _whole_rows(self, rows: Array, index: int) -> int:
+        """Reads rows from one on, in as many parts as the system gives; how many there are."""
+        left: Array = rows.reshape(-1)
+        start = self._start + index * self._row_bytes
+        while len(left) and (count := self._read_at((left,), start)):
+            left, start = left[count:], start + count
+        return (rows.size - len(left)) // self._row_bytes if len(left) else len(rows)
 
 
 def _seek_and_read(
     path: str, stream: BinaryIO, lock: threading.Lock, places: Sequence[Array], start: int
 ) -> int:
-    """Reads as `os.preadv` does, where the file or the system has no such thing."""
-    (place,) = places
+    """Reads one place as `os.preadv` does, where the file or the system has no such thing."""
     with lock, files.refusals_as_data_errors(path):
         stream.seek(start)
-        content = stream.read(place.nbytes)
-    place.reshape(-1)[: len(content)] = np.frombuffer(content, np.uint8)
+        content = stream.read(places[0].nbytes)
+    places[0][: len(content)] = np.frombuffer(content, np.uint8)
     return len(content)
 
 
 def open_npy(path: str, max_bytes: int, min_bytes: int) -> NpyRows | None:
-    """Opens an .npy file of at least `min_bytes`; None where it should rather be read as a whole.
+    """Opens an .npy file; None where it should rather be read as a whole.
 
-    So should a smaller one, one value, and an array in Fortran's order, in which a row's values are
-    all over the file. Raises what `read_npy` does.
+    So should less than `min_bytes`, one value, and an array in Fortran's order, in which a row's
+    values are all over the file. Raises what `read_npy` does.
     """
     header = read_npy_header(path, max_bytes)
     if header.num_bytes < min_bytes or not header.shape or header.fortran:
@@ -279,10 +261,10 @@ def open_npy(path: str, max_bytes: int, min_bytes: int) -> NpyRows | None:
 
 
 class NpyStore:
-    """The images of an .npy file as a store, see `data.source.Store`; floats become float32."""
+    """The images of an .npy file as a store, see `data.files.Store`; floats become float32."""
 
     def __init__(self, path: str, image_shape: tuple[int, ...]) -> None:
-        """Reads the header; DataError where it is not one of such images."""
+        """DataError where the header is not one of such images."""
         header = read_npy_header(path, _NO_LIMIT)
         check_images(header.shape, header.dtype, path, image_shape)
         if header.fortran:
@@ -296,15 +278,16 @@ class NpyStore:
 
     def take(self, indices: Indices) -> Array:
         """See `Store.take`."""
-        rows, errors = self._rows.read(indices)
-        if self.dtype != np.uint8:
-            with np.errstate(over="ignore", invalid="ignore"):  # Found by the check that follows.
-                rows = rows.astype(np.float32, copy=False)
-            for position in not_finite(rows):
-                message = f"row {indices[position]} holds NaN or infinity as float32"
-                errors.setdefault(position, DataError(f"{self._rows.path}: {message}"))
-        if errors:
-            raise BadRowsError(errors)
+        rows = self._rows.take(indices)
+        if self.dtype == np.uint8:
+            return rows
+        with np.errstate(over="ignore", invalid="ignore"):  # Found by the check that follows.
+            rows = rows.astype(np.float32, copy=False)
+        if bad := not_finite(rows):
+            name, end = f"{self._rows.path}: row", "holds NaN or infinity as float32"
+            raise BadRowsError(
+                {place: DataError(f"{name} {indices[place]} {end}") for place in bad}
+            )
         return rows
 
     def digest(self) -> str:
@@ -312,11 +295,9 @@ class NpyStore:
         return files.digest_of_file(self._rows.path)
 
 
-# IDX, plain or gzipped.
-#
-# Format: "The IDX file format" on the MNIST page of Y. LeCun, C. Cortes and C. Burges. Two zero
-# bytes, a byte for the type of the values, a byte for the number of dimensions; each dimension as
-# four bytes, the highest first; then the values, the last dimension's next to each other.
+# IDX, plain or gzipped. Format: "The IDX file format" on the MNIST page of Y. LeCun, C. Cortes and
+# C. Burges. Two zero bytes, a byte for the type of the values, a byte for the number of dimensions;
+# each dimension as four bytes, the highest first; then the values, the last dimension's together.
 
 _GZIP_START = b"\x1f\x8b"
 _IDX_START = b"\0\0"
@@ -325,10 +306,9 @@ _CHUNK_BYTES = 2**20  # Read at once, so that memory follows what is there, not 
 
 
 def read_idx(path: str, max_bytes: int) -> Array:
-    """The array of an IDX file, gzipped or not: of one dimension or more, perhaps without a value.
+    """The array of an IDX file, gzipped or not: [N, ...] of a dtype of `_IDX_DTYPES`, native.
 
-    It is uint8, int8, int16, int32, float32 or float64, in the machine's byte order. Raises
-    DataError where it is no whole IDX file, or has bytes beyond its values or max_bytes.
+    Raises DataError where it is no whole IDX file, or has bytes beyond its values or max_bytes.
     """
     with _open(path) as stream:
         packed = stream.read(len(_GZIP_START)) == _GZIP_START
@@ -351,7 +331,7 @@ def read_idx(path: str, max_bytes: int) -> Array:
 
 
 def _read_idx_header(stream: IO[bytes], path: str) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
-    """The shape and the dtype as they are in the file; the stream is then at the values."""
+    """The shape and the dtype in the file; the stream is then at the values."""
     start = stream.read(4)
     is_idx = len(start) == 4 and start.startswith(_IDX_START) and start[2] in _IDX_DTYPES
     if not is_idx or not start[3]:

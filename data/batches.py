@@ -1,7 +1,6 @@
-"""Which examples a step is given, and how: a pure function of (seed, step).
+"""Which examples a step is given, a pure function of (seed, step), and how they are read.
 
-First what is drawn: what is held out, the order of the examples, their augmentation, and the points
-of the linear regression. Then how batches are read: ahead, and past examples that are bad.
+They are read ahead of their step, and past those that are bad.
 """
 
 import functools
@@ -18,7 +17,7 @@ import numpy.typing as npt
 from absl import logging
 
 from data import SKIP, STOP
-from data.source import Array, Indices, Source
+from data.files import Array, Indices, Source
 from errors import BadRowsError, DataError
 
 # Random numbers that follow from (seed, stream, index) alone, whatever was drawn before: the raw
@@ -44,7 +43,7 @@ def raw_bits(count: int, seed: int, stream: Stream, index: int = 0) -> npt.NDArr
 
 
 def permutation(count: int, seed: int, stream: Stream, index: int = 0) -> Indices:
-    """The numbers 0 to count - 1 in random order, int64 [count]; arguments as of `raw_bits`."""
+    """The numbers 0 to count - 1 in random order, int64 [count]."""
     # A stable sort has one answer even where two keys are equal.
     return np.argsort(raw_bits(count, seed, stream, index), kind="stable").astype(np.int64)
 
@@ -52,8 +51,6 @@ def permutation(count: int, seed: int, stream: Stream, index: int = 0) -> Indice
 # The points that the linear regression is fitted to.
 
 NUM_POINTS = 100
-SLOPE = 0.1
-INTERCEPT = 0.2
 
 
 def linear_points(seed: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
@@ -61,15 +58,15 @@ def linear_points(seed: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.fl
     # The top 24 bits: as many as a float32 in [0, 1) holds without rounding up to 1.
     bits = raw_bits(NUM_POINTS, seed, Stream.POINTS) >> np.uint64(40)
     x = bits.astype(np.float32) * np.float32(2**-24)
-    return x, np.float32(SLOPE) * x + np.float32(INTERCEPT)
+    return x, np.float32(0.1) * x + np.float32(0.2)
 
 
 def split_rows(labels: Indices, fraction: float, seed: int) -> tuple[Indices, Indices]:
     """Holds out the same fraction, in (0, 1), of each class, to the nearest whole example.
 
     Gives the numbers of the examples to train on, at least one of each class, and of those held
-    out, int64, both ascending. A greater fraction holds out those of a smaller one and more. Raises
-    DataError where the fraction holds out nothing.
+    out, int64, both ascending. A greater fraction holds out the same ones and more. DataError where
+    none is held out.
     """
     shuffled = permutation(len(labels), seed, Stream.HELD_OUT)
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
@@ -87,15 +84,14 @@ def split_rows(labels: Indices, fraction: float, seed: int) -> tuple[Indices, In
 
 
 class ShuffledBatches:
-    """Batches of shuffled examples without end: which examples step k trains on.
+    """Which examples each step trains on; several threads may ask at once.
 
-    Examples come in a permutation of all for epoch 0, another for epoch 1, and so on; batch k is
-    the slice [k * batch_size, (k + 1) * batch_size) of this. A permutation follows from (seed,
-    epoch). Several threads may ask at once.
+    Examples come without end: in a permutation of all for epoch 0, another for epoch 1, and so on,
+    each from (seed, epoch). Batch k is the slice [k * batch_size, (k + 1) * batch_size) of them.
     """
 
     def __init__(self, num_examples: int, batch_size: int, seed: int) -> None:
-        """Takes the run's seed, 0 or more; DataError where a batch is more than all examples."""
+        """DataError where a batch is more than all examples."""
         if batch_size > num_examples:
             raise DataError(
                 f"--batch_size={batch_size} is more than the {num_examples} training "
@@ -115,7 +111,7 @@ class ShuffledBatches:
         return np.concatenate([first, self._permutation(epoch + 1)[:missing]])
 
     def example(self, place: int) -> int:
-        """The number of the example at a place, 0 or more, of the stream of examples."""
+        """The number of the example at a place among all that come."""
         epoch, offset = divmod(place, self.num_examples)
         return int(self._permutation(epoch)[offset])
 
@@ -129,13 +125,12 @@ MAX_SHIFT = 4  # pixels
 
 
 def augment(images: Array, seed: int, step: int, first: int = 0) -> Array:
-    """Shifts each image by up to `MAX_SHIFT` pixels along both axes, and mirrors some of them.
+    """Shifts each image by up to `MAX_SHIFT` pixels along both axes, and mirrors it or does not.
 
-    The shifts are uniform in [-MAX_SHIFT, MAX_SHIFT] and the mirroring, left to right, has
-    probability 1/2, all independent: the augmentation of He et al., "Deep residual learning for
-    image recognition", CVPR 2016, section 4.2, with the image's edge repeated in place of zeros.
-    What happens to image i of a batch follows from (seed, step, i). Takes the images from `first`
-    on, [B, H, W, C] of any dtype, and gives new ones.
+    All outcomes are as likely, and follow from (seed, step, place in the batch): the augmentation
+    of He et al., "Deep residual learning for image recognition", CVPR 2016, section 4.2, with the
+    image's edge repeated in place of zeros. Takes the images of a batch from `first` on, [B, H, W,
+    C] of any dtype, and gives new ones.
     """
     count, height, width, channels = images.shape
     bits = raw_bits(first + count, seed, Stream.AUGMENTATION, step)[first:]
@@ -160,11 +155,10 @@ T = TypeVar("T")
 def read_ahead(
     batch_of_step: Callable[[int], T], start: int, stop: int, workers: int = 1
 ) -> Generator[T, None, None]:
-    """Yields batch_of_step(k) for k in [start, stop), in this order, assembled in other threads.
+    """Yields batch_of_step(k) for k in [start, stop), in this order, made in `workers` threads.
 
-    What it raises is raised at its step. One more batch than there are threads is in memory or in
-    the making, beside the last one. The threads end with the generator, however it ends; a batch in
-    the making is waited for, one that is not begun is dropped.
+    What it raises is raised at its step. One more batch than there are threads is made ahead. The
+    threads end with the generator, after the batches that they are at.
     """
     executor = ThreadPoolExecutor(workers, thread_name_prefix="read-ahead")
     try:
@@ -190,7 +184,7 @@ class BadSoFar:
     """The rows of a source that were found bad; may be used by several threads at once."""
 
     def __init__(self, on_bad: str) -> None:
-        """Takes what the first one does: STOP or SKIP."""
+        """Takes what a bad row does: STOP or SKIP."""
         self.rows: set[int] = set()
         self._on_bad = on_bad
         self._lock = threading.Lock()
@@ -221,10 +215,9 @@ _ALL = slice(None)
 
 
 class TrainingBatches:
-    """The batches of a source, shuffled, with a good example in place of each bad one.
+    """The batches of a source, shuffled; in place of a bad example is the next good one.
 
-    That is the next good one in the order of the examples: all others stay where they are, and a
-    batch is still a pure function of (seed, step), given the data.
+    All others stay where they are, and a batch is a pure function of (seed, step) and the data.
     """
 
     def __init__(self, source: Source, order: ShuffledBatches, on_bad: str = STOP) -> None:
@@ -233,10 +226,7 @@ class TrainingBatches:
         self._bad = BadSoFar(on_bad)
 
     def batch(self, step: int, rows: slice = _ALL) -> tuple[Array, ...]:
-        """The batch of a step, or some rows of it, in any thread.
-
-        DataError for a bad row under STOP, or none good.
-        """
+        """The batch of a step, or some rows of it; DataError for a bad one under STOP, or all."""
         return self._bad.read(self._source, lambda: self._good_indices(step, rows))
 
     def _good_indices(self, step: int, rows: slice) -> Indices:
@@ -263,10 +253,9 @@ _NONE_IS_BAD = BadSoFar(STOP)
 def row_batches(
     source: Source, batch_size: int, bad: BadSoFar = _NONE_IS_BAD, workers: int = 1
 ) -> Iterator[tuple[Array, ...]]:
-    """Yields the rows [0, B), [B, 2B), ... of a source; the last batch may be shorter.
+    """Yields the rows [0, B), [B, 2B), ... of a source without bad ones, which `bad` keeps.
 
-    So may any other under SKIP, where bad rows are left out; `bad` keeps them for the next time.
-    Raises DataError where a row is bad, under STOP; or none is good.
+    So batches may be shorter. DataError where a row is bad under STOP, or all are.
     """
 
     def batch(number: int) -> tuple[Array, ...]:

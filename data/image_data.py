@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import logging
 
-from data import DEFAULT_MEMORY_MB, RAMP, SHAPES, SKIP, STOP, files, named, shapes
+from data import DEFAULT_MEMORY_MB, RAMP, SHAPES, SKIP, STOP, files, named
 from data.arrays import NpyStore, example_keys, read_npy, read_npz
 from data.batches import split_rows, stopped_by
+from data.files import UINT8_SCALE, Array, HeldStore, Indices, LabelledSource, Source, Store, Subset
 from data.images import (
     IMAGE_SHAPE,
     ImageStore,
@@ -24,18 +25,8 @@ from data.images import (
     fit_images,
     is_square,
     list_images,
-    warn_out_of_range,
 )
-from data.source import (
-    UINT8_SCALE,
-    Array,
-    HeldStore,
-    Indices,
-    LabelledSource,
-    Source,
-    Store,
-    Subset,
-)
+from data.named import warn_out_of_range
 from errors import BadRowsError, DataError
 
 # 1.4 million images of uint8, or a quarter of that of float32.
@@ -59,7 +50,7 @@ class ImageData(NamedTuple):
     write: Callable[[], None] | None = None  # Puts the ramp's images where they are kept.
 
     def identity(self) -> dict[str, Any]:
-        """Tells the images from others; `test_data` only where there are test images."""
+        """Tells the images from others."""
         test = {} if self.test is None else {"test_data": self.test.digest()}
         return {
             "data": self.train.digest(),
@@ -70,36 +61,27 @@ class ImageData(NamedTuple):
 
 
 class ReadOptions(NamedTuple):
-    """How images are read; see the flags of `training.config.DataConfig`.
-
-    The shape is that of each image, as the model takes it: [S, S, C] with C 3, or 1 for grey, where
-    it is an image. Images in files, and uint8 ones of an .npz, are made to fit; others have to.
-    """
+    """How images are read; see the flags of `training.config.DataConfig`."""
 
     classes: tuple[str, ...] = ()  # Those to take, in the order of their labels; () takes all.
     memory_mb: int = DEFAULT_MEMORY_MB  # For training and test images together.
     on_bad: str = STOP  # Or SKIP, to refuse images only where they are asked for.
+    # Of each, as the model takes it. Files, and uint8 of an .npz, are made to fit [S, S, 3 or 1].
     image_shape: tuple[int, ...] = IMAGE_SHAPE
     scale: np.float32 = UINT8_SCALE  # What uint8 is multiplied by.
     ignore_exif: bool = False
 
 
 def open_image_data(
-    spec: str,
-    *,
-    ramp_path: str,
-    validation_fraction: float,
-    seed: int,
-    options: ReadOptions,
+    spec: str, *, ramp_path: str, validation_fraction: float, seed: int, options: ReadOptions
 ) -> ImageData:
     """Opens images and their labels; DataError where they are missing or cannot be used.
 
-    `spec` is "shapes"; "ramp", which is kept at `ramp_path`; the name of a data set of
-    `data.named`; an .npz file with X [N, 32, 32, 3] (uint8 or float) and Y [N], see `example_keys`;
-    an .npy file with such an X, with Y beside it (x.npy, x.labels.npy); or a folder with one
-    subfolder of images per class, or with such folders in train/ and test/. Symbolic links are
-    followed, out of the folder too. Where there are no test images, `validation_fraction` of each
-    class, in [0, 1), is held out for them; the run's seed tells which.
+    `spec` is "shapes"; "ramp", which is kept at `ramp_path`; a name of `data.named.NAMED`; an .npz
+    with X [N, 32, 32, 3] (uint8 or float) and Y [N], see `example_keys`; an .npy with such an X,
+    and Y beside it (x.npy, x.labels.npy); or a folder with one subfolder of images per class,
+    perhaps in train/ and test/. Without test images, `validation_fraction` of each class, in
+    [0, 1), is held out for them; the run's seed tells which.
     """
     data = _open(spec, ramp_path, options)
     if not validation_fraction:
@@ -116,8 +98,8 @@ def open_image_data(
 def _open(spec: str, ramp_path: str, options: ReadOptions) -> ImageData:
     if spec == RAMP:
         named.check_ramp(ramp_path)
-        images = as_images(shapes.ramp_images(), f"--data={RAMP}", options.image_shape)
-        ramp = _image_data([(images, shapes.ramp_labels())], named.RAMP_CLASSES, options)
+        images = as_images(named.ramp_images(), f"--data={RAMP}", options.image_shape)
+        ramp = _image_data([(images, named.RAMP_LABELS)], named.RAMP_CLASSES, options)
         logging.info(
             "the ramp's ten images say nothing of their classes: no more than the classes' shares, "
             "0.3 at best, can be learnt from them; --data=%s can be learnt",
@@ -125,8 +107,8 @@ def _open(spec: str, ramp_path: str, options: ReadOptions) -> ImageData:
         )
         return ramp._replace(write=functools.partial(named.write_ramp, ramp_path))
     if spec == SHAPES:
-        parts = [shapes.examples(shapes.TRAIN), shapes.examples(shapes.TEST)]
-        return _open_arrays(spec, parts, shapes.CLASS_NAMES, options)
+        parts = [named.shape_examples(named.TRAIN_SHAPES), named.shape_examples(named.TEST_SHAPES)]
+        return _open_arrays(spec, parts, named.SHAPE_NAMES, options)
     if spec in named.NAMED:
         class_names = named.NAMED[spec].class_names
         return _open_arrays(spec, named.load_named(spec), class_names, options)
@@ -171,7 +153,7 @@ def _open_arrays(
     class_names: tuple[str, ...],
     options: ReadOptions,
 ) -> ImageData:
-    """Images that are at hand, uint8 [N, H, W] or [N, H, W, 3], which are made to fit."""
+    """Images in memory, uint8 [N, H, W] or [N, H, W, 3], which are made to fit."""
     shape = options.image_shape
     if splits[0][0].shape[1:] != shape:
         _check_square(spec, shape)
@@ -254,10 +236,7 @@ def _open_folder(folder: str, options: ReadOptions) -> ImageData:
 
 
 def _read_if_small(stores: Sequence[Store], options: ReadOptions) -> Sequence[Store]:
-    """The stores in memory, where they all fit `options.memory_mb`.
-
-    Else a part of those of image files is, which take longest to read; an .npy stays as it is.
-    """
+    """The stores, in memory as far as `options.memory_mb` goes; a part of an .npy never is."""
     size = sum(math.prod(s.shape) * s.dtype.itemsize for s in stores)
     share = options.memory_mb * 10**6 / max(1, size)
     if share < 1:

@@ -21,8 +21,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from data import files
-from data.shapes import ramp_images
-from data.source import Array, Indices
+from data.files import Array, Indices
 from errors import BadRowsError, DataError, RefusedError
 
 IMAGE_SHAPE = (32, 32, 3)  # Height and width in pixels, and channels.
@@ -55,14 +54,12 @@ _ORIENTED = frozenset({"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exi
 def decode_image(
     content: bytes, name: str, size: int = 32, channels: int = 3, *, ignore_exif: bool = False
 ) -> npt.NDArray[np.uint8]:
-    """Decodes an image file, turns it as viewers do, and resizes it to a square, bilinear.
+    """Decodes an image file, turns it as its EXIF data say, and resizes it to a square, bilinear.
 
     Transparency is dropped, of an animation the first image is taken, and of 16 bits per channel
-    the upper 8. With `ignore_exif`, the pixels are not turned, whatever the EXIF data say. A size
-    of 0 is the image's own.
-
-    Gives uint8 [size, size, channels]: RGB, or with one channel its brightness; DataError where it
-    is in none of the `FORMATS`, has more than `MAX_PIXELS`, or is damaged or cut short.
+    the upper 8. Gives uint8 [size, size, channels], of its own size where that is 0: RGB, or with
+    one channel its brightness. DataError where it is in none of the `FORMATS`, has more than
+    `MAX_PIXELS`, or is damaged or cut short.
     """
     kinds = (kind for head, kind in _DECODERS.items() if re.match(head, content, re.DOTALL))
     decoder = next(kinds, None)
@@ -120,7 +117,7 @@ def can_be_fitted(array: Any) -> bool:
 def fit_images(images: Array, size: int, channels: int) -> Array:
     """Makes of images, uint8 [N, H, W], [N, H, W, 1] or [N, H, W, 3], what their files become.
 
-    They are of `size`, or of their own where that is 0. Raises DataError where that is too much.
+    DataError where that takes too much memory.
     """
     height, width = images.shape[1:3]
     _check_pixels("an image of an array", width, height)
@@ -166,7 +163,7 @@ _LEFT_OUT = re.compile(
 
 
 def visible_names(folder: str) -> list[str]:
-    """The names in a folder, sorted, without those of what nobody has put there."""
+    """The names in a folder, sorted, but for what nobody has put there."""
     return [name for name in files.list_folder(folder) if not _LEFT_OUT.fullmatch(name)]
 
 
@@ -199,8 +196,7 @@ def list_images(folder: str) -> list[tuple[str, int]]:
 def find_parts(folder: str) -> tuple[list[str], tuple[str, ...]]:
     """The folder to train on, then the one to test on where there is one; and the classes, sorted.
 
-    Raises DataError where there is test/ without train/, another folder beside them, or a class in
-    only one of them.
+    DataError for test/ without train/, another folder beside them, or a class in one of them only.
     """
     names = class_names(folder)
     train, test = (files.join(folder, part) for part in (_TRAIN, _TEST))
@@ -224,10 +220,10 @@ def find_parts(folder: str) -> tuple[list[str], tuple[str, ...]]:
 
 
 def choose(wanted: Sequence[str], known: Sequence[str]) -> tuple[int, ...]:
-    """The labels of the wanted classes among the known ones; () wants all.
+    """The labels of the wanted classes, by their new ones; () wants all.
 
-    `known` are all names, or numbers, in the order of the labels. The place of a class in the
-    result is its new label. DataError where one is unknown or repeated, or there is only one.
+    `known` are all names, or numbers, in the order of the labels. DataError where one is unknown or
+    repeated, or there is only one.
     """
     if not wanted:
         return tuple(range(len(known)))
@@ -251,10 +247,9 @@ class ImageStore:
         image_shape: tuple[int, ...] = IMAGE_SHAPE,
         ignore_exif: bool = False,
     ) -> None:
-        """Takes N files, of which nothing is read yet, to be made [S, S, C], C 3, or 1 for grey.
+        """Takes N files to be made [S, S, C]; their names in the folder are part of the digest.
 
         An S of 0 is each one's own size: then only those of one size are to be taken together.
-        Their names in the folder are part of the digest. For `ignore_exif` see `decode_image`.
         """
         self.paths = paths
         self.shape = (len(paths), *image_shape)
@@ -327,15 +322,6 @@ def not_finite(rows: Array) -> list[int]:
     if not rows.size or np.isfinite([rows.min(), rows.max()]).all():
         return []
     return [number for number, row in enumerate(rows) if not np.isfinite(row).all()]
-
-
-def warn_out_of_range(images: Array, name: str) -> None:
-    """Warns where float images leave [0, 1], as scaled uint8 images do not; the ramp may."""
-    if images.dtype == np.uint8:
-        return
-    low, high = float(images.min()), float(images.max())
-    if (low < 0 or high > 1) and not np.array_equal(images, ramp_images()):
-        logging.warning("%s: values in [%g, %g]; expected [0, 1], or uint8", name, low, high)
 
 
 def as_labels(array: Array, name: str) -> npt.NDArray[np.int64]:

@@ -17,10 +17,10 @@ from checkpoints.reader import OBJECT_GRAPH, CheckpointReader
 from checkpoints.writer import Description, export_meta_graph
 from data import BUILT_IN
 from data.batches import BadSoFar, ShuffledBatches, TrainingBatches, read_ahead, row_batches
+from data.files import UINT8_SCALE, Array, Source
 from data.image_data import ImageData, ReadOptions, open_image_data
 from data.images import IMAGE_SHAPE
 from data.named import RAMP_FILE
-from data.source import UINT8_SCALE, Array, Source
 from errors import CheckpointError, TrainingError, first_few
 from finetuning import DEFAULT_BATCH_SIZE, DEFAULT_STEPS, FinetuneConfig, base
 from finetuning.base_plan import BasePlan, is_in, plan_base

@@ -13,7 +13,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from checkpoints import naming
-from checkpoints.manifest import verify_checkpoint
+from checkpoints.naming import verify_checkpoint
 from errors import CheckpointError, first_few
 from metagraph import usage
 from metagraph.description import (

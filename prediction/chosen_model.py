@@ -18,8 +18,7 @@ from checkpoints import naming
 from checkpoints.bundle import as_dtype
 from checkpoints.folder import best_checkpoint, explain_if_gone, find_variables, runs_by_age
 from checkpoints.lock import Hold, read_newest
-from checkpoints.manifest import verify_checkpoint
-from checkpoints.naming import prefix_of
+from checkpoints.naming import prefix_of, verify_checkpoint
 from checkpoints.reader import CheckpointReader
 from errors import CheckpointError, DamagedError
 from file_io import is_folder, names_in

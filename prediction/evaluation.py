@@ -18,7 +18,7 @@ from absl import logging
 from tqdm import tqdm
 
 from data.batches import read_ahead
-from data.source import Indices
+from data.files import Indices
 from errors import PredictionError
 from metagraph.description import Array, Model, RunnableGraph, TensorInfo, as_numpy_dtype
 from prediction import output, plan

@@ -19,10 +19,9 @@ from absl import logging
 from checkpoints.bundle import STRING
 from data import DEFAULT_MEMORY_MB, SKIP, STOP, files, images
 from data.arrays import NpyRows, example_keys, open_npy, read_csv, read_idx, read_npy, read_npz
-from data.files import read_bytes
-from data.images import MAX_FILE_BYTES, as_labels, not_finite, warn_out_of_range
-from data.named import labels_beside
-from data.source import HeldStore, Indices, Store
+from data.files import HeldStore, Indices, Store, read_bytes
+from data.images import MAX_FILE_BYTES, as_labels, not_finite
+from data.named import labels_beside, warn_out_of_range
 from errors import BadRowsError, DataError, PredictionError, first_few
 from metagraph.description import Array, Classifier, TensorInfo, fit_dtype, fits_shape, format_shape
 

@@ -13,7 +13,7 @@ from absl import logging
 
 import file_io
 from checkpoints.bundle import STRING
-from data import RAMP, SHAPES, files, shapes
+from data import RAMP, SHAPES, files, named
 from data.arrays import read_npy, read_npz
 from data.images import fit_images
 from errors import CheckpointError, PredictionError, first_few
@@ -296,14 +296,14 @@ def open_demo(info: TensorInfo, model: Model, shown: int | None) -> RowInputs:
     two. There are none for a model of other data, or whose input is no square image any more.
     """
     size, width, channels = info.shape[1:] if info.shape and len(info.shape) == 4 else (0, 0, 0)
-    numbers = [n for n in shapes.TEST if shapes.class_of(n) in model.class_names][:shown]
+    numbers = [n for n in named.TEST_SHAPES if named.shape_of(n) in model.class_names][:shown]
     images: Array
     if model.trained_on == RAMP:
-        images, labels = shapes.ramp_demo()
+        images, labels = named.ramp_demo()
         what = "images of the ramp that the model was trained on, from which nothing can be learnt"
     elif model.trained_on == SHAPES and numbers and size and size == width and channels in (1, 3):
-        images = fit_images(shapes.examples(numbers)[0], size, channels)
-        labels = np.array([model.class_names.index(shapes.class_of(n)) for n in numbers])
+        images = fit_images(named.shape_examples(numbers)[0], size, channels)
+        labels = np.array([model.class_names.index(named.shape_of(n)) for n in numbers])
         what = "test images of the built-in shapes that the model was trained on"
     else:
         return RowInputs()

@@ -10,7 +10,7 @@ from PIL import Image
 import predict
 import train_cnn
 from cli.fields import parse
-from data import shapes
+from data import named
 from prediction.request import PredictConfig
 from tests import runs
 from tests.prediction.conftest import document
@@ -48,11 +48,11 @@ def test_its_last_line_is_the_command_that_shows_eight_test_images(
     predict.main(parse(PredictConfig, ["predict.py", *given, "--format=json"]))
     found = json.loads(capsys.readouterr().out)
     labels = [row["label"] for row in found["predictions"]]
-    assert labels == [*shapes.CLASS_NAMES] * 2
+    assert labels == [*named.SHAPE_NAMES] * 2
     right = [row["class"] == row["label"] for row in found["predictions"]]
     assert found["accuracy"] == sum(right) / 8
     # The same images as files, at the same probabilities.
-    images, _ = shapes.examples(shapes.TEST[:8])
+    images, _ = named.shape_examples(named.TEST_SHAPES[:8])
     for number, image in enumerate(images):
         Image.fromarray(image).save(tmp_path / f"{number}.png")
     of_files = document(default_run.run.ckpt_dir, input=[str(tmp_path)])["predictions"]

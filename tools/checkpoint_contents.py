@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import logging
 
-from checkpoints import manifest, naming
+from checkpoints import naming
 from checkpoints.bundle import STRING
 from checkpoints.folder import graph_path
 from checkpoints.naming import OBJECT_SUFFIX
@@ -46,7 +46,7 @@ def look_into(prefix: str, config: InspectConfig) -> Record:
     names alone tell what the tensors are. Raises ToolError where there is no such tensor.
     """
     with config.limit.over("reading the graph"):
-        manifest.verify_checkpoint(prefix, [naming.INDEX_SUFFIX])
+        naming.verify_checkpoint(prefix, [naming.INDEX_SUFFIX])
         reader = CheckpointReader(prefix)
         meta, places, slots = _told_by_graph(reader, config.max_meta_bytes)
     tensors = _tensors(reader, places, slots)
@@ -62,7 +62,7 @@ def look_into(prefix: str, config: InspectConfig) -> Record:
     if config.stats:
         for tensor in shown:
             tensor["stats"] = statistics(read_tensor(reader, tensor["key"]))._asdict()
-    said = manifest.read_of(prefix)
+    said = naming.manifest_at(prefix)
     facts = {name: getattr(said, name) for name in _FACTS} if said else None
     totals = {role: _total([t for t in shown if t["role"] == role]) for role in ROLES}
     return {

@@ -28,8 +28,7 @@ from checkpoints import naming
 from checkpoints.bundle import VARIANT
 from checkpoints.folder import explain_if_gone, find_variables, graph_path
 from checkpoints.lock import Hold, read_newest
-from checkpoints.manifest import verify_checkpoint
-from checkpoints.naming import SAVED_MODEL_FILES
+from checkpoints.naming import SAVED_MODEL_FILES, verify_checkpoint
 from checkpoints.reader import Array, CheckpointReader
 from errors import CheckpointError, ToolError
 from metagraph.description import as_numpy_dtype, constant, json_value

@@ -17,8 +17,7 @@ from checkpoints import folder, naming
 from checkpoints.bundle import RESOURCE, STRING, VARIANT, DType, Entry, write_bundle
 from checkpoints.folder import explain_if_gone, find_variables
 from checkpoints.lock import FolderLock, Hold, read_newest
-from checkpoints.manifest import verify_checkpoint
-from checkpoints.naming import DATA_SUFFIX, INDEX_SUFFIX, META_SUFFIX, prefix_of
+from checkpoints.naming import DATA_SUFFIX, INDEX_SUFFIX, META_SUFFIX, prefix_of, verify_checkpoint
 from checkpoints.reader import Array, CheckpointReader
 from errors import CheckpointError, ToolError, reason
 from file_io import names_in

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from absl import logging
 
 import file_io
-from checkpoints import manifest, naming
+from checkpoints import naming
 from checkpoints.folder import (
     Saved,
     best_first,
@@ -201,7 +201,7 @@ def _listed(entry: Entry) -> dict[str, Any]:
             changed = max(changed or 0.0, found.changed)
     state, said, problem = (_COMMITTED if entry.committed else _FOREIGN), None, None
     try:
-        said = manifest.read_of(entry.prefix)
+        said = naming.manifest_at(entry.prefix)
         for name, digest in said.files.items() if said else ():
             if (size := sizes.get(name, 0)) != digest.size:
                 raise CheckpointError(f"{name} has {size} bytes, the manifest says {digest.size}")

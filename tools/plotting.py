@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatter, LogLocator, MaxNLocator, StrMethodFormatter
 
-from checkpoints import manifest, naming
+from checkpoints import naming
 from checkpoints.folder import usable_steps
 from checkpoints.lock import Hold, read_newest
 from data import batches
@@ -286,7 +286,7 @@ def _read_line(folder: str, hold: Hold) -> LineRun:
 
 def _seed(folder: str, step: int) -> int:
     """The seed that the run's points follow from."""
-    found = manifest.read(folder, step)
+    found = naming.read_manifest(folder, step)
     name = os.path.join(folder, naming.checkpoint_name(step))
     if found is None:
         raise CheckpointError(

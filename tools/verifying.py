@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import file_io
-from checkpoints import folder, lock, manifest, naming
+from checkpoints import folder, lock, naming
 from checkpoints.bundle import VARIANT
 from checkpoints.naming import SAVED_MODEL_FILES
 from checkpoints.reader import CheckpointReader
@@ -173,7 +173,7 @@ def _verify_entry(
 def _compare_files(prefix: str, found: Findings) -> None:
     """Compares each file with what the manifest says, where there is one."""
     try:
-        said = manifest.read_of(prefix)
+        said = naming.manifest_at(prefix)
     except CheckpointError as error:
         found.problems.append(str(error))
         return
@@ -182,7 +182,7 @@ def _compare_files(prefix: str, found: Findings) -> None:
         return
     for suffix in naming.CONTENT_SUFFIXES:
         try:
-            manifest.verify_files(os.path.dirname(prefix), said, [suffix])
+            naming.verify_files(os.path.dirname(prefix), said, [suffix])
         except CheckpointError as error:
             found.problems.append(str(error))
 
@@ -276,12 +276,12 @@ def _check_history(path: str, found: Iterable[Entry]) -> Record:
     said = Findings([], [])
     for entry in found:
         with suppress(CheckpointError, OSError):  # Of a damaged one, which is told of already.
-            this = manifest.read_of(entry.prefix)
+            this = naming.manifest_at(entry.prefix)
             before = this.previous if this else None
             if before is None:
                 continue
             name = naming.checkpoint_name(before.step) + naming.MANIFEST_SUFFIX
-            present = manifest.link(path, before.step)
+            present = naming.previous_manifest(path, before.step)
             if present is None:
                 said.remarks.append(f"cut before {entry.name}, which follows {name}: that is gone")
             elif present != before:

@@ -20,7 +20,7 @@ import numpy as np
 from absl import logging
 
 import file_io
-from checkpoints import folder, manifest, naming
+from checkpoints import folder, naming
 from checkpoints.lock import FolderLock
 from checkpoints.writer import CheckpointWriter, RunRecord
 from cli.signals import stop_signals
@@ -241,7 +241,7 @@ class Keeper:
         self._log = stack.enter_context(log)
         # The lines of metrics before a checkpoint are made durable with it.
         record = RunRecord(task.meta_graph, start.identity, resume.environment(), (log.path,))
-        before = manifest.link(path, step)
+        before = naming.previous_manifest(path, step)
         self._writer = stack.enter_context(
             CheckpointWriter(path, session.specs, record, start.retention, lock, before)
         )

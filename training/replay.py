@@ -14,7 +14,7 @@ import numpy as np
 from absl import logging
 
 import file_io
-from checkpoints import folder, lock, manifest, naming
+from checkpoints import folder, lock, naming
 from checkpoints.reader import Array, Restored, restore
 from errors import CheckpointError, TrainingError, first_few
 from training import resume
@@ -101,7 +101,9 @@ class Witness:
         (first, last), kept = steps, folder.usable_steps(config.ckpt_dir)
         check = functools.partial(resume.refuse_other_run, task.identity, config)
         restored = self._restored(first, check) if first else None
-        self._manifests = {s: manifest.read(self._folder, s) for s in kept if first < s <= last}
+        self._manifests = {
+            s: naming.read_manifest(self._folder, s) for s in kept if first < s <= last
+        }
         self._check_manifests(resume.begin_with(restored, session, config, task), config)
         # Where the run went on, the step that is the task's last had no line for being that.
         self._last_due = task.last_step if kept[-1] <= task.last_step else 0
@@ -127,7 +129,7 @@ class Witness:
             logging.warning("equal bytes are not to be expected: %s", told)
 
     def _restored(
-        self, step: int, check: Callable[[str, manifest.Manifest], None] = lambda _, __: None
+        self, step: int, check: Callable[[str, naming.Manifest], None] = lambda _, __: None
     ) -> Restored:
         try:
             return restore(self._folder, step, self._session.specs, check)
@@ -174,7 +176,7 @@ class Witness:
                 raise DifferenceError(f"{saved.prefix}: {name}{said}")
         if saved.manifest is not None:
             graph = naming.checkpoint_name(step) + naming.META_SUFFIX
-            if saved.manifest.files[graph] != manifest.digest(self._task.meta_graph):
+            if saved.manifest.files[graph] != naming.digest(self._task.meta_graph):
                 raise DifferenceError(f"{saved.prefix}.meta is not the graph that is trained")
             found = saved.manifest.test_accuracy
             if found not in (None, accuracy):

@@ -20,7 +20,7 @@ from checkpoints import folder, naming
 from checkpoints.bundle import VariableSpec
 from checkpoints.folder import Retention, Saved
 from checkpoints.lock import Hold, read_newest
-from checkpoints.manifest import Manifest
+from checkpoints.naming import Manifest
 from checkpoints.reader import CheckpointReader, Restored, restore_newest
 from checkpoints.writer import MOST_FAILURES
 from cli.terminal import INTRA_OP_THREADS_VARIABLE, ONEDNN_VARIABLE, processors

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from checkpoints.bundle import VariableSpec
 from checkpoints.folder import Retention
+from checkpoints.lock import FolderLock
 from checkpoints.reader import Restored, restore_newest
 from checkpoints.writer import CheckpointWriter, RunRecord
 
@@ -28,7 +29,7 @@ SPECS = {name: VariableSpec(value.shape, value.dtype.name) for name, value in va
 
 def save(path: object, accuracies: dict[int, float | None], stays: Retention) -> None:
     """Saves checkpoints of these steps, each with its test accuracy, as one process does."""
-    with CheckpointWriter(str(path), SPECS, RECORD, stays) as writer:
+    with CheckpointWriter(str(path), SPECS, RECORD, stays, FolderLock(str(path))) as writer:
         for step, accuracy in accuracies.items():
             writer.save(step, values_at(step), accuracy)
 

@@ -10,7 +10,7 @@ from unittest.mock import Mock
 import pytest
 import tensorflow as tf
 
-from checkpoints import folder, manifest, naming
+from checkpoints import folder, naming
 from checkpoints.folder import (
     Retention,
     Saved,
@@ -266,7 +266,7 @@ def test_the_best_stays_and_is_found(tmp_path: Path) -> None:
     assert folder.committed_steps(path) == [20, 40, 50]
     assert best_checkpoint(path) == f"{path}/my-model-20"
     assert tf.train.latest_checkpoint(path) == f"{path}/my-model-50"
-    found = manifest.read(path, 20)
+    found = naming.read_manifest(path, 20)
     assert found is not None
     assert found.test_accuracy == 0.8
     save(path, {60: 0.9, 70: 0.1, 80: 0.1, 90: 0.1}, BEST)

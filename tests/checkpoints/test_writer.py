@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from checkpoints import folder, manifest, naming
+from checkpoints import folder, naming
 from checkpoints.folder import Retention
+from checkpoints.lock import FolderLock
 from checkpoints.reader import restore_newest
 from checkpoints.writer import CheckpointWriter
 from errors import CheckpointError, NotFiniteError
@@ -39,7 +40,7 @@ def test_a_checkpoint_is_whole(tmp_path: Path) -> None:
 def test_values_may_change_while_they_are_written(tmp_path: Path) -> None:
     """A save has its copies, as the training's own memory changes with the next step."""
     live = values_at(10)
-    with CheckpointWriter(str(tmp_path), SPECS, RECORD, FOUR) as writer:
+    with CheckpointWriter(str(tmp_path), SPECS, RECORD, FOUR, FolderLock(str(tmp_path))) as writer:
         writer.save(10, live)
         for value in live.values():
             value.fill(3)
@@ -50,14 +51,14 @@ def test_values_may_change_while_they_are_written(tmp_path: Path) -> None:
 def test_what_is_not_finite_is_not_saved(tmp_path: Path, bad: float) -> None:
     """The next save says so, or the end."""
     broken = values_at(20) | {"layer/b": np.array([1, bad], np.float32)}
-    with CheckpointWriter(str(tmp_path), SPECS, RECORD, FOUR) as writer:
+    with CheckpointWriter(str(tmp_path), SPECS, RECORD, FOUR, FolderLock(str(tmp_path))) as writer:
         writer.save(10, values_at(10))
         writer.save(20, broken)
         with pytest.raises(NotFiniteError, match="layer/b is not finite after step 20"):
             writer.save(30, values_at(30))
     with (
         pytest.raises(NotFiniteError, match="step 40"),
-        CheckpointWriter(str(tmp_path), SPECS, RECORD, FOUR) as writer,
+        CheckpointWriter(str(tmp_path), SPECS, RECORD, FOUR, FolderLock(str(tmp_path))) as writer,
     ):
         writer.save(40, broken)
     assert folder.usable_steps(str(tmp_path)) == [10]
@@ -113,7 +114,7 @@ def test_a_damaged_newer_one_takes_no_good_ones_place(tmp_path: Path) -> None:
 
 # The manifest: what it says, and what it finds.
 
-EMPTY = manifest.Manifest(7, 0.5, {}, {}, {})
+EMPTY = naming.Manifest(7, 0.5, {}, {}, {})
 
 
 @pytest.fixture
@@ -123,40 +124,40 @@ def saved(tmp_path: Path) -> Path:
     for suffix in naming.CONTENT_SUFFIXES:
         path = tmp_path / f"my-model-7{suffix}"
         path.write_bytes(suffix.encode() * 3)
-        files[path.name] = manifest.digest_file(str(path))
-    content = manifest.Manifest(7, 123.5, {"tensorflow": "2.21.0"}, {"seed": 0}, files)
-    (tmp_path / "my-model-7.manifest").write_bytes(manifest.encode(content))
+        files[path.name] = naming.digest_file(str(path))
+    content = naming.Manifest(7, 123.5, {"tensorflow": "2.21.0"}, {"seed": 0}, files)
+    (tmp_path / "my-model-7.manifest").write_bytes(naming.encode_manifest(content))
     return tmp_path
 
 
 def test_digest_is_size_and_sha256(tmp_path: Path) -> None:
     content = b"x" * 5_000_000  # more than is read at once
     (tmp_path / "f").write_bytes(content)
-    found = manifest.digest_file(str(tmp_path / "f"))
-    assert found == manifest.digest(content) == (5_000_000, hashlib.sha256(content).hexdigest())
+    found = naming.digest_file(str(tmp_path / "f"))
+    assert found == naming.digest(content) == (5_000_000, hashlib.sha256(content).hexdigest())
 
 
 @pytest.mark.parametrize("accuracy", [0.0, 0.8297, 1.0, None])
 def test_it_says_what_was_put_in(saved: Path, accuracy: float | None) -> None:
-    before = manifest.read(str(saved), 7)
+    before = naming.read_manifest(str(saved), 7)
     assert before is not None
-    manifest.verify_files(str(saved), before)
+    naming.verify_files(str(saved), before)
     content = before._replace(config={"seed": 1}, saved_at=7.25, test_accuracy=accuracy)
-    (saved / "my-model-7.manifest").write_bytes(manifest.encode(content))
-    assert manifest.read(str(saved), 7) == content
-    assert manifest.read_of(f"{saved}/my-model-7") == content
-    assert manifest.read(str(saved), 8) is None
-    assert manifest.read_of(f"{saved}/other-7") is None
+    (saved / "my-model-7.manifest").write_bytes(naming.encode_manifest(content))
+    assert naming.read_manifest(str(saved), 7) == content
+    assert naming.manifest_at(f"{saved}/my-model-7") == content
+    assert naming.read_manifest(str(saved), 8) is None
+    assert naming.manifest_at(f"{saved}/other-7") is None
     (saved / "my-model-7.manifest").rename(saved / "my-model-8.manifest")
     with pytest.raises(CheckpointError, match="of another checkpoint"):
-        manifest.read(str(saved), 8)
+        naming.read_manifest(str(saved), 8)
 
 
 def test_its_bytes() -> None:
     record = {"config": {}, "environment": {}, "files": {}, "format": 1, "saved_at": 0.5, "step": 7}
     digest = hashlib.sha256((json.dumps(record, sort_keys=True) + "\n").encode()).hexdigest()
     expected = json.dumps({**record, "sha256": digest}, sort_keys=True) + "\n"
-    assert manifest.encode(EMPTY) == expected.encode()
+    assert naming.encode_manifest(EMPTY) == expected.encode()
 
 
 def test_every_flipped_bit_of_it_is_found(saved: Path) -> None:
@@ -167,14 +168,14 @@ def test_every_flipped_bit_of_it_is_found(saved: Path) -> None:
         flipped[position // 8] ^= 1 << position % 8
         path.write_bytes(flipped)
         with pytest.raises(CheckpointError, match="is damaged"):
-            manifest.read(str(saved), 7)
+            naming.read_manifest(str(saved), 7)
 
 
 FACTS: list[dict[str, Any]] = [  # Of another kind, as whoever wrote its hash may have put there.
     *({"test_accuracy": found} for found in (-0.1, 1.5, float("nan"), "0.9")),
     *({"saved_at": found} for found in (float("inf"), "late")),
-    {"files": {"f": manifest.FileDigest(float("inf"), "")}},  # type: ignore[arg-type]
-    *({"previous": manifest.Previous(n, "")} for n in (float("inf"), "x", None)),  # type: ignore[arg-type]
+    {"files": {"f": naming.FileDigest(float("inf"), "")}},  # type: ignore[arg-type]
+    *({"previous": naming.Previous(n, "")} for n in (float("inf"), "x", None)),  # type: ignore[arg-type]
     {"environment": []},
     {"config": "seed 0"},
 ]
@@ -184,25 +185,25 @@ FACTS: list[dict[str, Any]] = [  # Of another kind, as whoever wrote its hash ma
     "content",
     [
         *(b"", b"[]", b"{}", b'{"sha256": 1}', b"\xff\xfe", b"1"),
-        *(manifest.encode(EMPTY._replace(**facts)) for facts in FACTS),
+        *(naming.encode_manifest(EMPTY._replace(**facts)) for facts in FACTS),
     ],
     ids=range(6 + len(FACTS)),
 )
 def test_other_content_is_damage(saved: Path, content: bytes) -> None:
     (saved / "my-model-7.manifest").write_bytes(content)
     with pytest.raises(CheckpointError, match=r"my-model-7\.manifest is damaged"):
-        manifest.read(str(saved), 7)
+        naming.read_manifest(str(saved), 7)
 
 
 @pytest.mark.parametrize("suffix", naming.CONTENT_SUFFIXES)
 def test_missing_and_damaged_files_are_named(saved: Path, suffix: str) -> None:
-    found = manifest.read(str(saved), 7)
+    found = naming.read_manifest(str(saved), 7)
     assert found is not None
     path = saved / f"my-model-7{suffix}"
     path.write_bytes(b"other")
     for listed, message in ((found, f"{path.name} is damaged"), (EMPTY, "does not name")):
         with pytest.raises(CheckpointError, match=message):
-            manifest.verify_files(str(saved), listed)
+            naming.verify_files(str(saved), listed)
     path.unlink()
     with pytest.raises(CheckpointError, match=f"{path.name} is missing"):
-        manifest.verify_files(str(saved), found)
+        naming.verify_files(str(saved), found)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from data.source import Array, Indices
+from data.files import Array, Indices
 from errors import BadRowsError, DataError
 
 MakeFolder = Callable[[Mapping[str, int]], str]

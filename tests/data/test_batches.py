@@ -26,7 +26,7 @@ from data.batches import (
     row_batches,
     split_rows,
 )
-from data.source import Array, Indices, LabelledSource
+from data.files import Array, Indices, LabelledSource
 from errors import DataError
 from tests.conftest import Log, Patch
 from tests.data.conftest import BadRows, error_line

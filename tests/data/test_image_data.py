@@ -13,8 +13,8 @@ from PIL import Image
 
 from data import SKIP
 from data.batches import ShuffledBatches, TrainingBatches
+from data.files import Array, HeldStore, LabelledSource, Source
 from data.image_data import ImageData, ReadOptions, open_image_data
-from data.source import Array, HeldStore, LabelledSource, Source
 from errors import BadRowsError
 from tests.conftest import Log, Patch
 from tests.data.conftest import MakeFolder, encode, error_line

@@ -12,8 +12,7 @@ import pytest
 
 from data import SKIP, files
 from data.batches import ShuffledBatches, TrainingBatches
-from data.images import ImageStore, choose, decoding_workers
-from data.source import (
+from data.files import (
     UINT8_SCALE,
     Array,
     HeldStore,
@@ -22,6 +21,7 @@ from data.source import (
     Store,
     Subset,
 )
+from data.images import ImageStore, choose, decoding_workers
 from errors import BadRowsError, DataError
 from tests.conftest import Patch
 from tests.data.conftest import BadRows, encode, error_line

@@ -16,7 +16,8 @@ from PIL import ExifTags, Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from data import images
-from data.images import as_images, as_labels, count_classes, decode_image, warn_out_of_range
+from data.images import as_images, as_labels, count_classes, decode_image
+from data.named import warn_out_of_range
 from errors import DataError
 from tests.conftest import Log, Patch
 from tests.data.conftest import encode, error_line

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from data import shapes
+from data import named
 from data.image_data import ImageData, ReadOptions, open_image_data
 from data.images import fit_images
 from data.named import (
@@ -28,9 +28,10 @@ from data.named import (
     labels_beside,
     load_named,
     open_mnist,
+    ramp_demo,
+    ramp_images,
     write_ramp,
 )
-from data.shapes import ramp_demo, ramp_images
 from tests.conftest import Capture, Log, Patch
 from tests.data.conftest import error_line
 from tests.data.idx_files import digits, idx_bytes, write_mnist
@@ -329,10 +330,18 @@ def test_other_values_than_the_ramp_are_refused(tmp_path: Path) -> None:
 def test_the_bytes_are_the_same_on_every_machine() -> None:
     """And a quarter of each split is of each class."""
     for numbers, count, digest in (
-        (shapes.TRAIN, 4000, "3931acd0059e959d511afa6cfad4369039b9b7af15cde0a6f64ba5490f580a62"),
-        (shapes.TEST, 800, "58031634aa7a9b39a46afca8f1dc845af652c3c1a32bf62824233896d68b2b58"),
+        (
+            named.TRAIN_SHAPES,
+            4000,
+            "3931acd0059e959d511afa6cfad4369039b9b7af15cde0a6f64ba5490f580a62",
+        ),
+        (
+            named.TEST_SHAPES,
+            800,
+            "58031634aa7a9b39a46afca8f1dc845af652c3c1a32bf62824233896d68b2b58",
+        ),
     ):
-        images, labels = shapes.examples(numbers)
+        images, labels = named.shape_examples(numbers)
         assert (images.shape, images.dtype.name) == ((count, 32, 32, 3), "uint8")
         assert (np.bincount(labels).tolist(), labels.dtype.name) == ([count // 4] * 4, "int64")
         assert hashlib.sha256(images.tobytes()).hexdigest() == digest
@@ -341,18 +350,18 @@ def test_the_bytes_are_the_same_on_every_machine() -> None:
 @pytest.mark.parametrize("seed", [0, 1, 2**32 - 1])
 def test_an_image_follows_from_seed_and_number_alone(seed: int) -> None:
     numbers = np.arange(300)
-    together = shapes.draw(numbers, seed)
-    backwards = shapes.draw(numbers[::-1].copy(), seed)[::-1]
-    alone = np.concatenate([shapes.draw(numbers[i : i + 1], seed) for i in range(300)])
+    together = named.draw_shapes(numbers, seed)
+    backwards = named.draw_shapes(numbers[::-1].copy(), seed)[::-1]
+    alone = np.concatenate([named.draw_shapes(numbers[i : i + 1], seed) for i in range(300)])
     assert np.array_equal(together, backwards)
     assert np.array_equal(together, alone)
     assert len({image.tobytes() for image in together}) == 300
-    assert not np.array_equal(together, shapes.draw(numbers, seed + 1))
+    assert not np.array_equal(together, named.draw_shapes(numbers, seed + 1))
 
 
 def test_what_is_drawn_is_what_its_class_says() -> None:
     """By the share of its bounding box that a shape fills, and how far down its middle lies."""
-    images, labels = shapes.examples(shapes.TEST)
+    images, labels = named.shape_examples(named.TEST_SHAPES)
     shown = images.astype(int).sum(axis=3) > 336  # Half between the dark and the bright.
     filled, middle = np.empty((2, len(shown)))
     for number, mask in enumerate(shown):

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from data.source import UINT8_SCALE, LabelledSource
+from data.files import UINT8_SCALE, LabelledSource
 from errors import DataError, PredictionError
 from metagraph.description import Classifier, TensorInfo
 from prediction import file_inputs

@@ -12,7 +12,7 @@ import tensorflow as tf
 import train_cnn
 from cli.fields import parse
 from data.batches import ShuffledBatches, TrainingBatches, augment
-from data.source import LabelledSource
+from data.files import LabelledSource
 from errors import BadRowsError, DataError, TrainingError
 from models import cnn, linear, mlp
 from models.blocks import PLAIN, ModelGraph, Recipe, dropout, key
