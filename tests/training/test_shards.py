@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from models.blocks import PLAIN, ModelGraph, Recipe, dropout, key
 from tests.conftest import Patch
 from train_linear import LinearConfig
 from training import shards
-from training.place import LAUNCHED, TF_CONFIG, Place, own_rows, present_place
+from training.config import RunConfig
+from training.place import LAUNCHED, TF_CONFIG, Place, present_place
 from training.shards import ShardedSession, Share, tree_sum
 from training.task import GraphSession
 
@@ -127,9 +129,8 @@ def test_what_cannot_be_cut_into_rows_is_refused() -> None:
         step = tf.compat.v1.train.get_or_create_global_step()
         loss = tf.reduce_mean(dropout(x, tf.constant(0.5), SEED, 1, step) * w)
         (gradient,) = tf.gradients(loss, [w])
-    model = _model("linear")._replace(
-        graph=graph, inputs=(x,), loss=loss, gradients=(gradient,), train_op=step.initializer
-    )
+    handles = {"graph": graph, "inputs": (x,), "loss": loss, "train_op": step.initializer}
+    model = replace(_model("linear"), **handles, gradients=(gradient,))
     with pytest.raises(TrainingError, match=r"--shards cannot draw .* train with --shards=1"):
         ShardedSession(model, _share())
 
@@ -234,6 +235,9 @@ def test_a_tf_config_that_cannot_be_used(monkeypatch: Patch, text: str, reason: 
 
 
 def test_rows_and_shards_of_a_worker(monkeypatch: Patch) -> None:
+    def own_rows(shards: int, batch_size: int) -> slice:
+        return RunConfig("run", shards=shards).rows(batch_size)
+
     assert own_rows(1, 10) == slice(None)
     assert own_rows(4, 8) == slice(0, 8)
     with pytest.raises(TrainingError, match="--shards=4 does not divide a batch of 10"):
