@@ -14,8 +14,7 @@ if __name__ == "__main__":  # First, as what follows takes its time.
 
     end_at_signals()
 
-import functools
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from cli.run import Supervisor, run
 from cli.terminal import import_tensorflow, print_result
@@ -29,8 +28,8 @@ if TYPE_CHECKING:
 _SMALL_BATCH = 32  # images; below it one thread trains faster than two
 
 
-def train(config: FinetuneConfig, terminal: TextIO | None = None) -> "Outcome":
-    """Trains to the config's last step; `terminal` as of `training.loop.train`.
+def train(config: FinetuneConfig) -> "Outcome":
+    """Trains to the config's last step.
 
     Raises:
       CheckpointError, DataError, TrainingError: what `finetuning.fitting.make_task` and
@@ -41,21 +40,21 @@ def train(config: FinetuneConfig, terminal: TextIO | None = None) -> "Outcome":
     from training import loop
 
     try:
-        return loop.train(make_task(config), config.run, terminal)
+        return loop.train(make_task(config), config.run)
     except run_errors() as error:
         raise TrainingError(f"{config.meta} cannot be trained on{reason_of_run(error)}") from error
 
 
-def main(config: FinetuneConfig, supervisor: Supervisor | None = None) -> int:
+def main(config: FinetuneConfig) -> int:
     """Trains as the config says."""
     small = config.batch_size is not None and config.batch_size < _SMALL_BATCH
     take_place(config.run)
     import_tensorflow(config.run.threads(small_steps=small))
-    outcome = train(config, supervisor.terminal() if supervisor else None)
+    outcome = train(config)
     line = outcome.verdict or f"step {outcome.step}: {outcome.prefix}"
     return print_result(line, outcome.exit_code)
 
 
 if __name__ == "__main__":
     supervisor = Supervisor("give it a smaller --batch_size", waits_for_stop=True)
-    run(functools.partial(main, supervisor=supervisor), FinetuneConfig, __doc__, supervisor)
+    run(main, FinetuneConfig, __doc__, supervisor)

@@ -15,11 +15,10 @@ if __name__ == "__main__":  # First, as what follows takes its time.
 
     end_at_signals()
 
-import functools
 import os
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, TextIO
+from typing import TYPE_CHECKING, ClassVar
 
 from cli.fields import POSITIVE, flag, nested
 from cli.run import Supervisor, run
@@ -41,7 +40,6 @@ from training.config import (
 from training.place import take_place
 
 if TYPE_CHECKING:
-    from data.batches import TrainingBatches
     from data.files import Array
     from data.image_data import ImageData
     from models.blocks import ModelGraph, Schedule
@@ -149,7 +147,18 @@ def make_task(config: CnnConfig) -> "Task":
         test_batches=_test_batches(config, images),
         last_step=last,
         log_every_steps=log_interval(config.run.log_every_steps, num_images, config.batch),
-        identity=_identity(config, images, schedule),
+        identity={
+            "model": "cnn",
+            **images.identity(),
+            "batch_size": config.batch,
+            "learning_rate": config.rate,
+            "seed": config.run.seed,
+            **schedule.identity(),
+            **({"augment": True} if config.augment else {}),
+            **({"ignore_exif": True} if config.ignore_exif else {}),
+            **({"image_size": config.image_size} if config.image_size != IMAGE_SIZE else {}),
+            **config.added(),
+        },
         write_data=images.write,
         predict_with=predict_with(config.data),
     )
@@ -177,17 +186,23 @@ def _open_images(config: CnnConfig) -> "ImageData":
 def _batches(
     config: CnnConfig, images: "ImageData"
 ) -> "Callable[..., Generator[tuple[Array, ...], None, None]]":
-    from data.batches import ShuffledBatches, TrainingBatches, read_ahead
+    """Gives the images and labels of steps, of some rows, augmented where the config says so."""
+    from data.batches import ShuffledBatches, TrainingBatches, augment, read_ahead
 
-    order = ShuffledBatches(len(images.train), config.batch, config.run.seed)
+    seed, own = config.run.seed, config.run.rows(config.batch)
+    order = ShuffledBatches(len(images.train), config.batch, seed)
     examples = TrainingBatches(images.train, order, config.on_bad_image)
-    own = config.run.rows(config.batch)
 
     def batches(
         start: int, stop: int, rows: slice = own
     ) -> "Generator[tuple[Array, ...], None, None]":
-        batch_of_step = functools.partial(_batch, examples, config, rows)
-        return read_ahead(batch_of_step, start, stop, images.train.workers)
+        def batch(step: int) -> "tuple[Array, ...]":
+            pixels, labels = examples.batch(step, rows)
+            if config.augment:
+                pixels = augment(pixels, seed, step, rows.start or 0)
+            return pixels, labels
+
+        return read_ahead(batch, start, stop, images.train.workers)
 
     return batches
 
@@ -217,22 +232,6 @@ def _meta_graph(config: CnnConfig, model: "ModelGraph", images: "ImageData") -> 
     return export_meta_graph(model.graph, description)
 
 
-def _identity(config: CnnConfig, images: "ImageData", schedule: "Schedule") -> Mapping[str, Any]:
-    """What the run's numbers follow from."""
-    return {
-        "model": "cnn",
-        **images.identity(),
-        "batch_size": config.batch,
-        "learning_rate": config.rate,
-        "seed": config.run.seed,
-        **schedule.identity(),
-        **({"augment": True} if config.augment else {}),
-        **({"ignore_exif": True} if config.ignore_exif else {}),
-        **({"image_size": config.image_size} if config.image_size != IMAGE_SIZE else {}),
-        **config.added(),
-    }
-
-
 def _schedule(config: CnnConfig, last: int) -> "Schedule":
     """How the learning rate of a run of `last` steps goes."""
     from models.blocks import Schedule
@@ -250,34 +249,21 @@ def _schedule(config: CnnConfig, last: int) -> "Schedule":
     return Schedule(warmup_steps, cosine_to=last)
 
 
-def _batch(
-    examples: "TrainingBatches", config: CnnConfig, rows: slice, step: int
-) -> "tuple[Array, ...]":
-    """The images and labels of a step, of some rows, augmented where the config says so."""
-    from data.batches import augment
-
-    images, labels = examples.batch(step, rows)
-    if config.augment:
-        images = augment(images, config.run.seed, step, rows.start or 0)
-    return images, labels
-
-
-def train(config: CnnConfig, terminal: TextIO | None = None) -> "Outcome":
+def train(config: CnnConfig) -> "Outcome":
     """Trains to the config's last step; raises what `make_task` and `training.loop.train` do."""
     from training import loop
 
-    return loop.train(make_task(config), config.run, terminal)
+    return loop.train(make_task(config), config.run)
 
 
-def main(config: CnnConfig, supervisor: Supervisor | None = None) -> int:
+def main(config: CnnConfig) -> int:
     """Trains as the config says."""
     take_place(config.run)
     import_tensorflow(config.run.threads(small_steps=config.batch < _SMALL_BATCH))
-    outcome = train(config, supervisor.terminal() if supervisor else None)
+    outcome = train(config)
     line = outcome.verdict or f"step {outcome.step}: {outcome.prefix}"
     return print_result(line, outcome.exit_code)
 
 
 if __name__ == "__main__":
-    supervisor = Supervisor(waits_for_stop=True)
-    run(functools.partial(main, supervisor=supervisor), CnnConfig, __doc__, supervisor)
+    run(main, CnnConfig, __doc__, Supervisor(waits_for_stop=True))

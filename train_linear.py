@@ -11,9 +11,8 @@ if __name__ == "__main__":  # First, as what follows takes its time.
 
     end_at_signals()
 
-import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, TextIO
+from typing import TYPE_CHECKING, ClassVar
 
 from cli.fields import POSITIVE, flag, nested
 from cli.run import Supervisor, run
@@ -70,23 +69,22 @@ def make_task(config: LinearConfig) -> "Task":
     )
 
 
-def train(config: LinearConfig, terminal: TextIO | None = None) -> "Outcome":
+def train(config: LinearConfig) -> "Outcome":
     """Trains to the config's last step; see `training.loop.train`."""
     from training import loop
 
-    return loop.train(make_task(config), config.run, terminal)
+    return loop.train(make_task(config), config.run)
 
 
-def main(config: LinearConfig, supervisor: Supervisor | None = None) -> int:
+def main(config: LinearConfig) -> int:
     """Trains as the config says and prints the line that was found."""
     take_place(config.run)
     import_tensorflow(config.run.threads(small_steps=True))
-    outcome = train(config, supervisor.terminal() if supervisor else None)
+    outcome = train(config)
     w, b = (float(outcome.variables[name][0]) for name in ("w", "b"))
     line = f"step {outcome.step}: w = {w:.4f}, b = {b:.4f} in {outcome.prefix}"
     return print_result(outcome.verdict or line, outcome.exit_code)
 
 
 if __name__ == "__main__":
-    supervisor = Supervisor(waits_for_stop=True)
-    run(functools.partial(main, supervisor=supervisor), LinearConfig, __doc__, supervisor)
+    run(main, LinearConfig, __doc__, Supervisor(waits_for_stop=True))

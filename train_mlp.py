@@ -12,11 +12,9 @@ if __name__ == "__main__":  # First, as what follows takes its time.
 
     end_at_signals()
 
-import functools
-from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, ClassVar, TextIO
+from typing import TYPE_CHECKING, ClassVar
 
 from cli.fields import POSITIVE, flag, nested
 from cli.run import Supervisor, run
@@ -25,7 +23,6 @@ from training.config import Additions, Length, RunConfig, last_step, train_steps
 from training.place import take_place
 
 if TYPE_CHECKING:
-    from data.named import Digits
     from models.blocks import ModelGraph
     from training.loop import Outcome
     from training.task import Task
@@ -86,7 +83,7 @@ def make_task(config: MlpConfig) -> "Task":
     own = config.run.rows(batch_size)
     recipe = Recipe.of(config.added(), digits.train.labels, mlp.NUM_CLASSES)
     model = mlp.build(learning_rate=config.learning_rate, seed=config.run.seed, recipe=recipe)
-    default_steps = last_step(None, DEFAULT_EPOCHS, 0, num_digits, batch_size)
+    epochs = config.epochs or DEFAULT_EPOCHS
     return Task(
         model=model,
         meta_graph=_meta_graph(model),
@@ -96,11 +93,18 @@ def make_task(config: MlpConfig) -> "Task":
         batch_size=batch_size,
         examples="digits",
         test_batches=lambda: row_batches(digits.test, _TEST_BATCH_SIZE),
-        last_step=last_step(
-            config.train_steps, config.epochs, default_steps, num_digits, batch_size
-        ),
+        last_step=last_step(config.train_steps, epochs, 0, num_digits, batch_size),
         log_every_steps=config.run.log_every_steps or Fraction(num_digits, batch_size),
-        identity=_identity(config, digits),
+        identity={
+            "model": "mlp",
+            "data": digits.train.digest(),
+            "test_data": digits.test.digest(),
+            "images": num_digits,
+            "batch_size": batch_size,
+            "learning_rate": config.learning_rate,
+            "seed": config.run.seed,
+            **config.added(),
+        },
         epoch_steps=Fraction(num_digits, batch_size),
         predict_with=(f"--input={find_file(config.data_dir, 't10k-images', 3)}",),
     )
@@ -121,36 +125,21 @@ def _meta_graph(model: "ModelGraph") -> bytes:
     return export_meta_graph(model.graph, description)
 
 
-def _identity(config: MlpConfig, digits: "Digits") -> Mapping[str, Any]:
-    """What the run's numbers follow from."""
-    return {
-        "model": "mlp",
-        "data": digits.train.digest(),
-        "test_data": digits.test.digest(),
-        "images": len(digits.train),
-        "batch_size": config.batch_size,
-        "learning_rate": config.learning_rate,
-        "seed": config.run.seed,
-        **config.added(),
-    }
-
-
-def train(config: MlpConfig, terminal: TextIO | None = None) -> "Outcome":
+def train(config: MlpConfig) -> "Outcome":
     """Trains to the config's last step; raises what `make_task` and `training.loop.train` do."""
     from training import loop
 
-    return loop.train(make_task(config), config.run, terminal)
+    return loop.train(make_task(config), config.run)
 
 
-def main(config: MlpConfig, supervisor: Supervisor | None = None) -> int:
+def main(config: MlpConfig) -> int:
     """Trains as the config says."""
     take_place(config.run)
     import_tensorflow(config.run.threads(small_steps=config.batch_size < _SMALL_BATCH))
-    outcome = train(config, supervisor.terminal() if supervisor else None)
+    outcome = train(config)
     line = outcome.verdict or f"step {outcome.step}: {outcome.prefix}"
     return print_result(line, outcome.exit_code)
 
 
 if __name__ == "__main__":
-    supervisor = Supervisor(waits_for_stop=True)
-    run(functools.partial(main, supervisor=supervisor), MlpConfig, __doc__, supervisor)
+    run(main, MlpConfig, __doc__, Supervisor(waits_for_stop=True))

@@ -47,7 +47,9 @@ class Together(NamedTuple):
 def needs(name: str, other: str) -> Together:
     """One flag is given only with another, without which it would change nothing."""
     return Together(
-        (name, other), lambda one, two: not one or two is not None, f"--{name} needs --{other}"
+        (name, other),
+        lambda one, two: not one or two not in (None, False),
+        f"--{name} needs --{other}",
     )
 
 
@@ -95,7 +97,7 @@ def each(parse: Callable[[str], object]) -> Check:
 
 @dataclass(frozen=True)
 class Flag:
-    """The flag of a field; `flags_of` fills in what the field itself says."""
+    """The flag of a field; `_flags_of` fills in what the field itself says."""
 
     help: str
     default: Any = MISSING  # A flag without one must be given.
@@ -126,18 +128,15 @@ class Flag:
 
 def _path(text: str) -> str:
     """Expands `~` and `~user`, which a shell does not after `=`, and file:///path to /path."""
-    return os.path.expanduser(text.removeprefix("file://") if _is_file_url(text) else text)
+    is_url = text.startswith("file:///")
+    return os.path.expanduser(text.removeprefix("file://") if is_url else text)
 
 
 def _named_path(text: str) -> str:
     """Does so for a path, and for that of `name=path`."""
     name, equals, path = text.partition("=")
-    is_path = name.startswith("~") or _is_file_url(name)
+    is_path = name.startswith(("~", "file:///"))
     return _path(text) if is_path else name + equals + _path(path)
-
-
-def _is_file_url(text: str) -> bool:
-    return text.startswith("file:///")
 
 
 @dataclass(frozen=True)
@@ -167,14 +166,13 @@ def nested(
     return dataclasses.field(default=None if optional else MISSING, metadata=metadata)
 
 
-def flags_of(request: type, asked: Nested | None = None) -> Iterator[Flag]:
-    """The flags of a request, in the order of its fields; `asked` where it is nested."""
-    asked = asked or Nested(request)
-    for field, spec in specs_of(asked):
+def _flags_of(asked: Nested) -> Iterator[Flag]:
+    """The flags of a request, in the order of its fields."""
+    for field, spec in _specs_of(asked):
         if isinstance(spec, Nested):
-            yield from flags_of(spec.kind, spec)
+            yield from _flags_of(spec)
             continue
-        owner = next(k for k in request.__mro__ if field.name in inspect.get_annotations(k))
+        owner = next(k for k in asked.kind.__mro__ if field.name in inspect.get_annotations(k))
         is_missing = spec.default is MISSING
         kinds = [kind for kind in get_args(field.type) if kind is not type(None)]
         yield dataclasses.replace(
@@ -187,7 +185,7 @@ def flags_of(request: type, asked: Nested | None = None) -> Iterator[Flag]:
         )
 
 
-def specs_of(asked: Nested) -> Iterator[tuple[dataclasses.Field[Any], Any]]:
+def _specs_of(asked: Nested) -> Iterator[tuple[dataclasses.Field[Any], Any]]:
     """The fields that have flags here, and these, changed as is asked."""
     for field in dataclasses.fields(asked.kind):
         spec = field.metadata.get(_KEY)
@@ -200,13 +198,13 @@ def specs_of(asked: Nested) -> Iterator[tuple[dataclasses.Field[Any], Any]]:
         yield field, spec
 
 
-def checks_of(request: Any) -> Iterator[Together]:
+def _checks_of(asked: Nested) -> Iterator[Together]:
     """The checks of several flags together, of a request and of what is nested in it."""
-    for kind in request.__mro__:
+    for kind in asked.kind.__mro__:
         yield from kind.__dict__.get("CHECKS", ())
-    for _, spec in specs_of(Nested(request)):
+    for _, spec in _specs_of(asked):
         if isinstance(spec, Nested):
-            yield from checks_of(spec.kind)
+            yield from _checks_of(spec)
 
 
 # Flags of the fields, a request of the flags that are given, and the help.
@@ -250,7 +248,7 @@ class CommandLine:
         """Defines the flags; `description` is the docstring, None under `python -OO`."""
         self.values = flags.FlagValues()
         self._request = Nested(request)
-        self._flags = [*flags_of(request)]
+        self._flags = [*_flags_of(self._request)]
         self._description = (description or "").strip()
         if _IS_INSTALLED:
             self._description = _OF_CHECKOUT.sub(
@@ -263,7 +261,7 @@ class CommandLine:
             _check([one.name], one.check.accepts, one.check.message, self.values)
             if one.alias:
                 flags.DEFINE_alias(one.alias, one.name, flag_values=self.values)
-        for check in checks_of(request):
+        for check in _checks_of(self._request):
             if all(name in self.values for name in check.names):
                 _check(check.names, check.accepts, check.message, self.values)
 
@@ -304,7 +302,7 @@ class CommandLine:
             asked, others = self._request, {"flags": self.as_file(), **others}
         names = {field.name for field in dataclasses.fields(asked.kind)}
         given = {name: value for name, value in others.items() if name in names}
-        for field, spec in specs_of(asked):
+        for field, spec in _specs_of(asked):
             if isinstance(spec, Nested):
                 given[field.name] = self.read(others, spec)
                 continue

@@ -160,12 +160,13 @@ class Supervisor:
         if seconds:
             self._timer.start()
 
-    def terminal(self) -> TextIO:
-        """Where a progress bar goes: the terminal that stderr is to the parent, or else stderr.
+    def fields(self) -> dict[str, Any]:
+        """The fields that a request may have of it: `end_after`, and `terminal` for a progress bar.
 
-        Only here the cursor may be moved. Nothing from a stranger's file is to take this way.
+        That is the terminal that stderr is to the parent, or else stderr. Only there the cursor may
+        be moved. Nothing from a stranger's file is to take this way.
         """
-        return self._terminal or sys.stderr
+        return {"end_after": self.end_after, "terminal": self._terminal or sys.stderr}
 
     def _wait(self, child: int, stderr: int) -> NoReturn:
         """Passes on what the child writes to `stderr` until it ends, and ends as it did."""
@@ -260,9 +261,9 @@ def run(
     SIGTERM. A `UserError` and an OSError are printed as one line; any other exception is a defect
     of ours and keeps its traceback.
 
-    The `request` is a dataclass of flags, see `cli.fields`, which may have a field `end_after`, the
-    supervisor's; the description is the script's docstring, None under `python -OO`. All scripts
-    have a supervisor; a benchmark has none, as it starts processes itself.
+    The `request` is a dataclass of flags, see `cli.fields`; it, or what is nested in it, may have
+    the `fields` of the supervisor. The description is the script's docstring, None with
+    `python -OO`. All scripts have a supervisor but a benchmark, which starts processes itself.
     """
     try:
         _run(main, request, description, supervisor)
@@ -288,11 +289,9 @@ def _run(
             _log_plain_lines_to_stderr()
             # Of damaged metadata in an image, whose pixels are told of where they are damaged.
             warnings.filterwarnings("ignore", module=r"PIL\.")
-            if supervisor is None:
-                came = exit_at_signals()
-            else:
-                came = supervisor.start(line.values[MEMORY_FLAG].value if is_limited else 0)
-            _exit(main, line.read({"end_after": supervisor and supervisor.end_after}), came)
+            limit = line.values[MEMORY_FLAG].value if is_limited else 0
+            came = supervisor.start(limit) if supervisor else exit_at_signals()
+            _exit(main, line.read(supervisor.fields() if supervisor else {}), came)
     except BrokenPipeError:
         # The reader of our output has gone (`predict.py | head`): nobody is left to be told.
         sys.exit(EXIT_FAILED)

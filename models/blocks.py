@@ -16,7 +16,8 @@ from errors import TrainingError
 Array: TypeAlias = np.ndarray[Any, Any]
 
 
-class ModelGraph(NamedTuple):
+@dataclass
+class ModelGraph:
     """The handles of one training graph.
 
     Attributes:
@@ -159,6 +160,18 @@ def dropout(
 
 
 # What classifiers share.
+
+
+def results(logits: tf.Tensor, classes: str = "classes") -> dict[str, tf.Tensor]:
+    """What a classifier gives, by the names of its signature; `classes` names one operation.
+
+    Logits and probabilities are float32 [N, K], classes int64 [N].
+    """
+    return {
+        "logits": logits,
+        "probabilities": tf.nn.softmax(logits, name="probabilities"),
+        "classes": tf.argmax(logits, axis=1, name=classes),
+    }
 
 
 def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, recipe: Recipe = PLAIN) -> tf.Tensor:
@@ -403,9 +416,4 @@ def head(kind: str, features: tf.Tensor, num_classes: int, seed: int) -> Head:
     else:
         flat = tf.reshape(features, [-1, inputs])  # [N, D]
         logits = tf.add(tf.matmul(flat, w), b, name="add")
-    return Head(
-        logits=logits,
-        probabilities=tf.nn.softmax(logits, name="probabilities"),
-        classes=tf.argmax(logits, axis=1, name="classes"),
-        variables=(w, b),
-    )
+    return Head(**results(logits), variables=(w, b))

@@ -92,14 +92,13 @@ def build(
         labels = tf.compat.v1.placeholder(tf.int64, [None], name="y_")
         keep_prob = tf.compat.v1.placeholder_with_default(1.0, [], name="keep_prob")
         logits = inference(x, keep_prob, num_classes, seed, step)
-        probabilities = tf.nn.softmax(logits, name="probabilities")
-        classes = tf.argmax(logits, axis=1, name="classes")
+        results = blocks.results(logits)
         tf.one_hot(labels, num_classes, name="y_labels")
         loss = blocks.cross_entropy(logits, labels, recipe)
         tf.compat.v1.add_to_collection("predict", logits)
         rate = scheduled(learning_rate, schedule, step)
         optimizer = tf.compat.v1.train.AdamOptimizer(rate)
-        accuracy = blocks.accuracy(classes, labels)
+        accuracy = blocks.accuracy(results["classes"], labels)
         train_op, gradients = blocks.minimize(optimizer, loss, step, rate, recipe)
         return ModelGraph(
             graph=graph,
@@ -110,10 +109,6 @@ def build(
             train_op=train_op,
             gradients=gradients,
             signature_inputs={"x": x},
-            signature_outputs={
-                "logits": logits,
-                "probabilities": probabilities,
-                "classes": classes,
-            },
+            signature_outputs=results,
             learning_rate=rate if isinstance(rate, tf.Tensor) else None,
         )

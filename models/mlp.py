@@ -58,12 +58,11 @@ def build(*, learning_rate: float, seed: int, recipe: Recipe = PLAIN) -> ModelGr
         keep_input = tf.compat.v1.placeholder_with_default(1.0, [], name="p_keep_input")
         keep_hidden = tf.compat.v1.placeholder_with_default(1.0, [], name="p_keep_hidden")
         logits = inference(x, keep_input, keep_hidden, seed, step)
-        probabilities = tf.nn.softmax(logits, name="probabilities")
-        classes = tf.argmax(logits, axis=1, name="predict_op")
+        results = blocks.results(logits, classes="predict_op")
         loss = blocks.cross_entropy(logits, labels, recipe)
         tf.compat.v1.add_to_collection("predict", logits)
         optimizer = tf.compat.v1.train.RMSPropOptimizer(learning_rate, decay=_RMS_DECAY)
-        accuracy = blocks.accuracy(classes, tf.argmax(labels, axis=1))
+        accuracy = blocks.accuracy(results["classes"], tf.argmax(labels, axis=1))
         train_op, gradients = blocks.minimize(optimizer, loss, step, learning_rate, recipe)
         return ModelGraph(
             graph=graph,
@@ -74,9 +73,5 @@ def build(*, learning_rate: float, seed: int, recipe: Recipe = PLAIN) -> ModelGr
             train_op=train_op,
             gradients=gradients,
             signature_inputs={"X": x},
-            signature_outputs={
-                "logits": logits,
-                "probabilities": probabilities,
-                "classes": classes,
-            },
+            signature_outputs=results,
         )

@@ -1,17 +1,19 @@
 """What a run is asked for, whichever model it trains: its flags, and the config they become."""
 
+import functools
 import math
 import os
 import re
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
 from fractions import Fraction
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TextIO
 
-from cli.fields import COMMAS, POSITIVE, REPEATED, Check, Together, flag, from_zero, nested
-from cli.terminal import INTRA_OP_THREADS_VARIABLE, MOST_THREADS, processors
+from cli.fields import COMMAS, POSITIVE, REPEATED, Check, Together, flag, from_zero, needs, nested
+from cli.terminal import INTRA_OP_THREADS_VARIABLE, MOST_THREADS
 from data import DEFAULT_MEMORY_MB, RAMP, SHAPES, SKIP, STOP
-from training.place import own_rows
+from errors import TrainingError
+from training.place import present_place
 
 CONSTANT, COSINE = "constant", "cosine"
 FLOAT32, BFLOAT16 = "float32", "bf16"
@@ -19,11 +21,12 @@ _LOG_EVERY_STEPS = 10  # unless an epoch is longer
 _LARGEST_SEED = 2**32 - 1
 MOST_STEPS = 10**12
 _MOST_EPOCHS = 10**6
-_WORKERS = "workers"  # A group of flags.
 _MOST_SHARDS = 1024
 _SECONDS = Check(lambda seconds: 0 < seconds <= 10**6, "must be seconds above 0", " Above 0.")
 
 
+_of_checkpoints = functools.partial(flag, group="checkpoints")
+_of_workers = functools.partial(flag, group="workers")
 _STEPS = re.compile(r"(\d{1,12}):(\d{1,13})", re.ASCII)
 ALL_STEPS = (0, 0)  # What --replay=all stands for.
 
@@ -121,11 +124,7 @@ class RunConfig:
             "--replay computes in one process and changes nothing: it goes without --workers, "
             "--start_anew, --allow_config_change and --profile_steps",
         ),
-        Together(
-            ("stop_after", "keep_best"),
-            lambda evaluations, best: evaluations is None or best,
-            "--stop_after needs --keep_best",
-        ),
+        needs("stop_after", "keep_best"),
     )
 
     ckpt_dir: str = flag(
@@ -136,20 +135,14 @@ class RunConfig:
     seed: int = flag(
         "Initial values, batches and dropout masks follow from it.", 0, low=0, high=_LARGEST_SEED
     )
-    save_every_steps: int | None = flag(
-        "Steps between two checkpoints; the last step is always saved.",
-        10,
-        low=1,
-        group="checkpoints",
+    save_every_steps: int | None = _of_checkpoints(
+        "Steps between two checkpoints; the last step is always saved.", 10, low=1
     )
-    max_to_keep: int = flag(
-        "Newest checkpoints that stay; 0 keeps all.", 4, low=0, group="checkpoints"
-    )
-    keep_checkpoint_every_n_hours: float = flag(
+    max_to_keep: int = _of_checkpoints("Newest checkpoints that stay; 0 keeps all.", 4, low=0)
+    keep_checkpoint_every_n_hours: float = _of_checkpoints(
         "Beside the newest, keep the first checkpoint of each span of so many hours; 0 keeps none.",
         0.0,
         check=from_zero(),
-        group="checkpoints",
     )
     log_every_steps: int | None = flag(
         "Steps between two log lines, each with the accuracy on the test split where there is one; "
@@ -163,18 +156,16 @@ class RunConfig:
         False,
         once=True,
     )
-    keep_best: bool = flag(
+    keep_best: bool = _of_checkpoints(
         "Beside the newest, keep the checkpoint with the best accuracy on the test split, which is "
         "then measured at each save.",
         False,
-        group="checkpoints",
     )
-    stop_after: int | None = flag(
+    stop_after: int | None = _of_checkpoints(
         "With --keep_best: the run ends early once so many saves in a row have brought no better "
         "accuracy on the test split.",
         None,
         low=1,
-        group="checkpoints",
     )
     init_from: InitFrom | None = nested(InitFrom, optional=True)
     start_anew: bool = flag(
@@ -215,7 +206,7 @@ class RunConfig:
         low=1,
         high=MOST_THREADS,
     )
-    shards: int = flag(
+    shards: int = _of_workers(
         "Equal parts of each batch, a power of two: their gradients are computed apart and added "
         "in a fixed order. From 2 on, the bytes of a run are the same on any number of workers and "
         "threads.",
@@ -223,30 +214,26 @@ class RunConfig:
         low=1,
         high=_MOST_SHARDS,
         check=Check(lambda count: count & (count - 1) == 0, "must be a power of two"),
-        group=_WORKERS,
     )
-    workers: int = flag(
+    workers: int = _of_workers(
         "Processes on this machine that share the shards; this command starts and watches them. "
         "Workers on several machines are told of each other by the environment's TF_CONFIG.",
         1,
         low=1,
         high=_MOST_SHARDS,
-        group=_WORKERS,
         once=True,
     )
-    start_timeout: float = flag(
+    start_timeout: float = _of_workers(
         "Seconds that a worker waits for the others at the start.",
         300.0,
         check=_SECONDS,
-        group=_WORKERS,
         once=True,
     )
-    worker_timeout: float = flag(
+    worker_timeout: float = _of_workers(
         "Seconds without a word from the other workers after which those that are stopped or out "
         "of reach end the run; ten times as many end it in any case.",
         60.0,
         check=_SECONDS,
-        group=_WORKERS,
         once=True,
     )
 
@@ -257,6 +244,7 @@ class RunConfig:
         choices=(FLOAT32, BFLOAT16),
     )
     flags: str = ""  # Of the run, as `CommandLine.as_file` has them.
+    terminal: TextIO | None = None  # Where progress is shown; None for stderr.
 
     @property
     def bfloat16(self) -> bool:
@@ -271,13 +259,21 @@ class RunConfig:
             return None if INTRA_OP_THREADS_VARIABLE in os.environ else 1
         return self.intra_op_threads
 
-    def shards_at_once(self) -> int:
-        """How many shards a worker computes at once."""
-        return self.intra_op_threads or max(1, processors() // self.workers)
-
     def rows(self, batch_size: int) -> slice:
-        """The rows of a batch that this process computes with; see `own_rows`."""
-        return own_rows(self.shards, batch_size)
+        """The rows of a batch that this worker computes with; all of them where there is one shard.
+
+        TrainingError where the shards are not all of one size.
+        """
+        own = present_place().shards(self.shards)
+        if self.shards == 1:
+            return slice(None)
+        size, rest = divmod(batch_size, self.shards)
+        if rest or not size:
+            raise TrainingError(
+                f"--shards={self.shards} does not divide a batch of {batch_size}: give a "
+                f"--batch_size that is a multiple of {self.shards}"
+            )
+        return slice(own.start * size, own.stop * size)
 
 
 def train_steps(default: int | None, by_default: str = "") -> Any:

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections import deque
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from types import FrameType
 from typing import Any, NamedTuple, NoReturn
 
@@ -74,14 +74,11 @@ def launch(count: int) -> None:
 
 def free_ports(count: int) -> list[int]:
     """Ports of this machine that nothing listens on; all are, in a network of one's own."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
             one.bind(("127.0.0.1", 0))
         return [int(one.getsockname()[1]) for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 def _become(
@@ -89,8 +86,8 @@ def _become(
 ) -> None:
     """Makes this fork a worker."""
     end_at_signals()
-    if network is not None:
-        enter_user(network)
+    if network is not None and network.user is not None:
+        _call("setns", network.user, _NEW_USER)  # While there is one thread; the network is later.
     told: dict[str, Any] = {
         "cluster": {"worker": addresses},
         "task": {"type": "worker", "index": rank},
@@ -118,7 +115,7 @@ class _Watch:
     def run(self) -> NoReturn:
         """Waits for the end of all; those that do not end after a failure are killed."""
         for number in stop_signals():
-            signal.signal(number, self._pass_on)
+            signal.signal(number, self._send)
         readers = [
             threading.Thread(target=self._read, args=(pipe,), daemon=True)
             for pipe in self._pipes.values()
@@ -167,10 +164,8 @@ class _Watch:
                     self._failed.append(rank)
                 self._deadline = min(self._deadline, now + _ENDING_SECONDS)
 
-    def _pass_on(self, number: int, _: FrameType | None) -> None:
-        self._send(number)
-
-    def _send(self, number: int) -> None:
+    def _send(self, number: int, _: FrameType | None = None) -> None:
+        """Sends a signal to all workers that are left, such as one that has come here."""
         for child, rank in self._children.items():
             if rank not in self._codes:
                 with suppress(ProcessLookupError):
@@ -187,11 +182,9 @@ class _Watch:
                 signal.signal(number, signal.SIG_DFL)
                 os.kill(os.getpid(), number)
             elif number > 0:
-                self._errors.insert(
-                    0,
-                    f"worker {rank} was ended by {signal.Signals(number).name}; the checkpoints "
-                    "stay, and the same command goes on from the newest",
-                )
+                ended = f"worker {rank} was ended by {signal.Signals(number).name}"
+                kept = "the checkpoints stay, and the same command goes on from the newest"
+                self._errors.insert(0, f"{ended}; {kept}")
         exit_with_error(self._errors[0] if self._errors else "a worker has failed", EXIT_FAILED)
 
 
@@ -211,18 +204,17 @@ def own_network() -> Network | None:
     """
     if sys.platform != "linux":
         return None
-    ready, done = os.pipe(), os.pipe()
+    ours, theirs = socket.socketpair()
     child = os.fork()
     if child == 0:
-        os.close(done[1])
+        ours.close()
         with suppress(OSError, AttributeError):
-            os.write(ready[1], b"u" if _enter_new() else b"n")
-            os.read(done[0], 1)  # Until the parent has opened what is here.
+            theirs.send(b"u" if _enter_new() else b"n")
+            theirs.recv(1)  # Until the parent has opened what is here.
         os._exit(0)
-    os.close(ready[1])
-    os.close(done[0])
+    theirs.close()
     try:
-        kind = os.read(ready[0], 1)
+        kind = ours.recv(1)
         if not kind:
             return None
         user = os.open(f"/proc/{child}/ns/user", os.O_RDONLY) if kind == b"u" else None
@@ -230,8 +222,7 @@ def own_network() -> Network | None:
     except OSError:
         return None
     finally:
-        os.close(ready[0])
-        os.close(done[1])
+        ours.close()
         os.waitpid(child, 0)
 
 
@@ -254,12 +245,6 @@ def _enter_new() -> bool:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         fcntl.ioctl(any_socket, _SET_FLAGS, struct.pack("16sh14x", b"lo", _IS_UP))
     return needs_user
-
-
-def enter_user(network: Network) -> None:
-    """Lets this process enter the network later; it may have no other thread yet."""
-    if network.user is not None:
-        _call("setns", network.user, _NEW_USER)
 
 
 def enter_network(descriptor: int) -> None:

@@ -9,12 +9,12 @@ import shlex
 import signal
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, suppress
 from fractions import Fraction
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from absl import logging
@@ -29,12 +29,11 @@ from errors import TrainingError
 from training import resume
 from training.config import RunConfig
 from training.metrics import Metrics, MetricsLog, Profile, Progress, refusals_told
-from training.shards import open_session
-from training.task import GraphSession, Task, digest_of
-from training.team import Alone, Team, begin, join
+from training.task import Alone, GraphSession, Task, digest_of, whole_steps
 
 if TYPE_CHECKING:
     from training.replay import Witness
+    from training.team import Team
 
 _FLAGS_HEAD = "# The flags of this run: with --flagfile they repeat it.\n"
 
@@ -49,7 +48,7 @@ class Outcome(NamedTuple):
     verdict: str | None = None  # What a --replay has found; its exit code is 1 if that differs.
 
 
-def train(task: Task, config: RunConfig, terminal: TextIO | None = None) -> Outcome:
+def train(task: Task, config: RunConfig) -> Outcome:
     """Trains to the task's last step; continues where the folder's newest checkpoint stands.
 
     Where several workers train, worker 0 has the folder, and gives the others what they begin with.
@@ -58,7 +57,6 @@ def train(task: Task, config: RunConfig, terminal: TextIO | None = None) -> Outc
     Args:
       task: what is trained, and on what.
       config: where, and how often what is due.
-      terminal: where its progress is shown; None for stderr.
 
     Raises:
       CheckpointError: no checkpoint of the folder is good, the last one could not be saved, or a
@@ -73,15 +71,11 @@ def train(task: Task, config: RunConfig, terminal: TextIO | None = None) -> Outc
     if config.replay is not None:
         from training.replay import replay  # It is made of what is here, and few need it.
 
-        return replay(task, config, terminal)
+        return replay(task, config)
     _say_what_is_slow(config)
-    with (
-        StopSignals() as stop,
-        open_session(task, config) as session,
-        join(session, task, config, stop.asked) as team,
-    ):
+    with StopSignals() as stop, steps_of(task, config, stop.asked) as (session, team):
         if team.place.rank == 0:
-            step = _lead(session, task, config, team, terminal)
+            step = _lead(session, task, config, team)
         else:
             step = _follow(session, task, config, team)
         prefix = naming.checkpoint_prefix(config.ckpt_dir, step)
@@ -95,6 +89,20 @@ def train(task: Task, config: RunConfig, terminal: TextIO | None = None) -> Outc
             exit_code = 128 + (team.stopping or 0)
         variables = {name: np.array(value) for name, value in session.variables().items()}
         return Outcome(step, prefix, exit_code, variables)
+
+
+def steps_of(
+    task: Task, config: RunConfig, stop: Callable[[], int | None]
+) -> "AbstractContextManager[tuple[GraphSession, Alone | Team]]":
+    """What makes the steps, and who shares them: of whole batches alone, or of shards.
+
+    `stop` gives the signal that asks this process to stop, None while there is none.
+    """
+    if config.shards == 1:
+        return whole_steps(task, config, stop)
+    from training.team import sharded_steps  # Few runs need it.
+
+    return sharded_steps(task, config, stop)
 
 
 def _say_what_is_slow(config: RunConfig) -> None:
@@ -117,13 +125,7 @@ def _prediction(prefix: str, flags: Sequence[str]) -> str:
     return shlex.join(["python", str(script), f"--meta={prefix}{naming.META_SUFFIX}", *flags])
 
 
-def _lead(
-    session: GraphSession,
-    task: Task,
-    config: RunConfig,
-    team: Alone | Team,
-    terminal: TextIO | None,
-) -> int:
+def _lead(session: GraphSession, task: Task, config: RunConfig, team: "Alone | Team") -> int:
     """Trains as worker 0; returns the step it ended at, whose checkpoint is committed."""
     if config.keep_best and task.test_batches is None:
         raise TrainingError(
@@ -136,12 +138,12 @@ def _lead(
         start = resume.start(session, config, task)
         if task.write_data is not None:
             task.write_data()
-        begin(session, task, config, team)
+        team.begin(task)
         if start.step >= task.last_step or _is_over(task, config, team, start.step, start.best):
             return start.step
         _write_flags(config)
         with ExitStack() as stack:
-            keeper = Keeper(session, task, config, start, lock, terminal, stack)
+            keeper = Keeper(session, task, config, start, lock, stack)
             step = train_steps(session, task, config, team, start.step, keeper)
         if not folder.is_whole(config.ckpt_dir, step):
             raise TrainingError(
@@ -164,9 +166,9 @@ def _write_flags(config: RunConfig) -> None:
         file_io.replace_file(path, content)
 
 
-def _follow(session: GraphSession, task: Task, config: RunConfig, team: Alone | Team) -> int:
+def _follow(session: GraphSession, task: Task, config: RunConfig, team: "Alone | Team") -> int:
     """Trains as another worker, with the values that worker 0 gives; returns where it ended."""
-    begin(session, task, config, team)
+    team.begin(task)
     start = int(session.variables()[resume.STEP])
     if start >= task.last_step or _is_over(task, config, team, start):
         return start
@@ -177,7 +179,7 @@ def train_steps(
     session: GraphSession,
     task: Task,
     config: RunConfig,
-    team: Alone | Team,
+    team: "Alone | Team",
     start: int,
     keeper: "Keeper | Witness | None",
 ) -> int:
@@ -203,7 +205,7 @@ def train_steps(
 
 
 def _is_over(
-    task: Task, config: RunConfig, team: Alone | Team, step: int, best: folder.Saved | None = None
+    task: Task, config: RunConfig, team: "Alone | Team", step: int, best: folder.Saved | None = None
 ) -> bool:
     """Whether --stop_after ends the run at this step; worker 0, which has the best, tells.
 
@@ -229,7 +231,6 @@ class Keeper:
         config: RunConfig,
         start: resume.Start,
         lock: FolderLock,
-        terminal: TextIO | None,
         stack: ExitStack,
     ) -> None:
         """Opens what is written, which the stack closes; `start` is where the run goes on."""
@@ -248,7 +249,7 @@ class Keeper:
         self._profile = Profile(path, config.profile_steps)
         stack.callback(self._profile.close)
         self._profile.after(step)
-        self._progress = stack.enter_context(Progress(task, step, terminal))
+        self._progress = stack.enter_context(Progress(task, step, config.terminal))
         self._writer.check_space()
         if step == 0 and task.logged_variables:
             log.write(measured(session, task, 0))

@@ -65,14 +65,11 @@ def present_place() -> Place:
     try:
         return _place(json.loads(text))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
+        wrong = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise TrainingError(
-            f"{TF_CONFIG} cannot be used: {_said(error)}; expected such as "
+            f"{TF_CONFIG} cannot be used: {wrong}; expected such as "
             '{"cluster": {"worker": ["a:2222", "b:2222"]}, "task": {"type": "worker", "index": 0}}'
         ) from error
-
-
-def _said(error: Exception) -> str:
-    return f"{error} is missing" if isinstance(error, KeyError) else str(error)
 
 
 def _place(told: dict[str, Any]) -> Place:
@@ -82,7 +79,7 @@ def _place(told: dict[str, Any]) -> Place:
     chiefs = [*cluster.get("chief", ()), *cluster.get("master", ())]
     addresses = (*chiefs, *cluster.get("worker", ()))
     for address in addresses:
-        _port(address)
+        host_and_port(address)
     if len({*addresses}) < len(addresses):
         raise ValueError("two of its workers have one address")
     if len(chiefs) > 1:
@@ -100,34 +97,12 @@ def _place(told: dict[str, Any]) -> Place:
     return Place(rank, addresses, launched is not None, network)
 
 
-def _port(address: object) -> int:
+def host_and_port(address: object) -> tuple[str, int]:
+    """The two parts of an address; an IPv6 host loses its brackets. ValueError where it is none."""
     host, _, port = str(address).rpartition(":")
     if not (host and port.isascii() and port.isdecimal() and 0 < int(port) <= MOST_PORT):
         raise ValueError(f"{address!r} is no address such as host:2222")
-    return int(port)
-
-
-def host_and_port(address: str) -> tuple[str, int]:
-    """The two parts of an address; an IPv6 host loses its brackets."""
-    return address.rpartition(":")[0].strip("[]"), _port(address)
-
-
-def own_rows(shards: int, batch_size: int) -> slice:
-    """The rows of a batch that this worker computes with; all of them where there is one shard.
-
-    TrainingError where the shards are not all of one size.
-    """
-    place = present_place()
-    own = place.shards(shards)
-    if shards == 1:
-        return slice(None)
-    size, rest = divmod(batch_size, shards)
-    if rest or not size:
-        raise TrainingError(
-            f"--shards={shards} does not divide a batch of {batch_size}: give a --batch_size that "
-            f"is a multiple of {shards}"
-        )
-    return slice(own.start * size, own.stop * size)
+    return host.strip("[]"), int(port)
 
 
 def take_place(run: "RunConfig") -> None:

@@ -8,7 +8,7 @@ import functools
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 from absl import logging
@@ -19,11 +19,9 @@ from checkpoints.reader import Array, Restored, restore
 from errors import CheckpointError, TrainingError, first_few
 from training import resume
 from training.config import ALL_STEPS, RunConfig
-from training.loop import Outcome, due, measured, train_steps
+from training.loop import Outcome, due, measured, steps_of, train_steps
 from training.metrics import LOGS_FOLDER, METRICS_FILE, Metrics, Progress, lines_of, step_of
-from training.shards import open_session
 from training.task import GraphSession, Task
-from training.team import Alone
 
 _MOST_NAMED = 8
 _MOST_OF_A_LINE = 300  # Bytes of a line of the log that are shown.
@@ -34,10 +32,10 @@ class DifferenceError(Exception):
     """What the folder holds is not what training gives: one line says what."""
 
 
-def replay(task: Task, config: RunConfig, terminal: TextIO | None) -> Outcome:
+def replay(task: Task, config: RunConfig) -> Outcome:
     """Trains from one checkpoint to another in memory, and compares all that is saved in between.
 
-    It ends at the first difference. `terminal` is where its progress is shown.
+    It ends at the first difference.
 
     Raises:
       CheckpointError: a checkpoint is damaged, or somebody trains into the folder.
@@ -47,10 +45,13 @@ def replay(task: Task, config: RunConfig, terminal: TextIO | None) -> Outcome:
     lock.check_unused(path, _OTHERWISE)
     first, last = _steps(path, config.replay or ALL_STEPS)
     until = task._replace(last_step=last)
-    with open_session(task, config) as session, Progress(until, first, terminal) as progress:
+    with (
+        steps_of(task, config, lambda: None) as (session, alone),
+        Progress(until, first, config.terminal) as progress,
+    ):
         try:
             witness = Witness(session, task, config, (first, last), progress)
-            train_steps(session, until, RunConfig(path), Alone(lambda: None), first, witness)
+            train_steps(session, until, RunConfig(path), alone, first, witness)
             verdict, exit_code = f"equal: {witness.compared()}", 0
         except (CheckpointError, DifferenceError) as found:
             lock.check_unused(path, _OTHERWISE)  # A run that has begun since changes the folder.
@@ -120,10 +121,9 @@ class Witness:
     def _check_manifests(self, identity: Mapping[str, Any], config: RunConfig) -> None:
         moves: list[str] = []
         for step, found in self._manifests.items():
-            if found is not None:
-                prefix = naming.checkpoint_prefix(self._folder, step)
-                resume.say_changes(identity, config, prefix, found)
-                moves += resume.moves(found)
+            prefix = naming.checkpoint_prefix(self._folder, step)
+            resume.say_changes(identity, config, prefix, found)
+            moves += resume.moves(found)
         if moves:
             told = ", ".join(dict.fromkeys(moves))
             logging.warning("equal bytes are not to be expected: %s", told)

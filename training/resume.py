@@ -10,6 +10,7 @@ import platform
 import re
 import shlex
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -82,18 +83,16 @@ def begin_with(
     read_initial = task.initial_values
     if config.init_from is not None:
         read_initial = functools.partial(read_init_from, config.init_from, session.specs)
-    if restored is not None:
-        identity = _resumed_identity(task.identity, read_initial, restored)
-        if restored.manifest is not None:
-            say_changes(identity, config, restored.prefix, restored.manifest)
-        session.initialize(restored.values)
-        logging.info("resuming %s", restored.prefix)
-    else:
+    if restored is None:
         initial = read_initial()
-        identity = _with_digest(task.identity, initial)
         session.initialize(initial.values)
         logging.info("starting %s at step 0", config.ckpt_dir)
         log_origins(session.specs, initial)
+        return _with_digest(task.identity, initial)
+    identity = _resumed_identity(task.identity, read_initial, restored.manifest)
+    say_changes(identity, config, restored.prefix, restored.manifest)
+    session.initialize(restored.values)
+    logging.info("resuming %s", restored.prefix)
     return identity
 
 
@@ -140,23 +139,16 @@ def environment() -> dict[str, Any]:
     are chosen by what the processor can do, and by whether oneDNN's are among them.
     """
     given = int(os.environ.get(INTRA_OP_THREADS_VARIABLE) or 0)
+    words: list[str] = []  # Linux alone tells.
+    with suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+        words = file.read(_MOST_OF_CPUINFO).split()
     return {
         "tensorflow": tf.version.VERSION,
         "machine": platform.machine(),
         "threads": given or processors(),
         "onednn": os.environ.get(ONEDNN_VARIABLE, "by default"),
-        "processor": processor_features(),
+        "processor": " ".join(name for name in _FEATURES if name in words),
     }
-
-
-def processor_features() -> str:
-    """What the processor can do, of what kernels are chosen by; empty where Linux does not tell."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            words = {*file.read(_MOST_OF_CPUINFO).split()}
-    except OSError:
-        return ""
-    return " ".join(name for name in _FEATURES if name in words)
 
 
 def _with_digest(identity: Mapping[str, Any], initial: InitialValues) -> Mapping[str, Any]:
@@ -166,17 +158,16 @@ def _with_digest(identity: Mapping[str, Any], initial: InitialValues) -> Mapping
 def _resumed_identity(
     identity: Mapping[str, Any],
     read_initial: Callable[[], InitialValues],
-    restored: Restored,
+    manifest: Manifest | None,
 ) -> Mapping[str, Any]:
     """The identity with what the run began with, which is not compared where it is gone by now."""
     try:
         return _with_digest(identity, read_initial())
     except CheckpointError as error:
-        saved = restored.manifest.config.get(_DIGEST) if restored.manifest else None
-        if saved is None:
+        if manifest is None or _DIGEST not in manifest.config:
             raise
         logging.warning("what the run began with is not compared: %s", error)
-        return {**identity, _DIGEST: saved}
+        return {**identity, _DIGEST: manifest.config[_DIGEST]}
 
 
 def refuse_other_run(
@@ -191,10 +182,11 @@ def refuse_other_run(
 
 
 def say_changes(
-    identity: Mapping[str, Any], config: RunConfig, prefix: str, manifest: Manifest
+    identity: Mapping[str, Any], config: RunConfig, prefix: str, manifest: Manifest | None
 ) -> None:
     """Says what is another than it was; raises TrainingError where that may not be."""
-    if changes := _changes_or_refusal(prefix, manifest.config, identity, config):
+    saved = identity if manifest is None else manifest.config
+    if changes := _changes_or_refusal(prefix, saved, identity, config):
         logging.warning("continuing another run: %s", ", ".join(changes))
 
 
@@ -250,9 +242,9 @@ def _differences(
     saved: Mapping[str, Any], present: Mapping[str, Any], left_out: Collection[str] = ()
 ) -> list[str]:
     """`name was A, is now B` for each entry that differs."""
-    saved_texts, texts = ({k: repr(v) for k, v in each.items()} for each in (saved, present))
+    was, now = ({k: repr(v) for k, v in each.items()} for each in (saved, present))
     return [
-        f"{k} was {saved_texts.get(k, 'not given')}, is now {texts.get(k, 'not given')}"
+        f"{k} was {was.get(k, 'not given')}, is now {now.get(k, 'not given')}"
         for k in sorted({*saved, *present} - {*left_out})
         if saved.get(k) != present.get(k)
     ]
@@ -311,12 +303,7 @@ def _keys(
     held: Mapping[str, VariableSpec],
     specs: Mapping[str, VariableSpec],
 ) -> dict[str, str]:
-    """Variable of the run -> key of the checkpoint, by the rules.
-
-    Raises:
-      CheckpointError: a rule or --exclude matches nothing, two rules give one variable, or a
-        variable is missing or has no place.
-    """
+    """Variable of the run -> key of the checkpoint, by the rules; errors as of `read_init_from`."""
     keys, missing, extra = dict[str, str](), dict[str, str](), dict[str, str]()
     for old, new in request.assign or (("", ""),):
         taken = {new + key[len(old) :]: key for key in _chosen(old, held)}

@@ -18,9 +18,7 @@ import tensorflow as tf
 
 from checkpoints.writer import make_fed_callable
 from errors import TrainingError
-from training.config import RunConfig
-from training.place import present_place
-from training.task import Batch, GraphSession, Task, TrainableGraph
+from training.task import Batch, GraphSession, TrainableGraph
 
 Row: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -68,7 +66,7 @@ class ShardedSession(GraphSession):
 
         TrainingError where the model draws or trains what cannot be cut into rows.
         """
-        self._share = share
+        self.share = share
         # The sums of all workers, for that of this one.
         self.exchange: Callable[[Row], Sequence[Row]] = lambda row: [row]
         self._shapes = [tuple(gradient.shape) for gradient in model.gradients]
@@ -87,14 +85,14 @@ class ShardedSession(GraphSession):
             raise TrainingError(f"--shards takes variables of float32, and {other[0]} is another")
         drawn = [*_drawn_rows(model)]
         with model.graph.as_default():
-            self._place = tf.compat.v1.placeholder(tf.int64, [2])  # The first row, and how many.
-            draws = [_rows_of(tensor, self._place[0], self._place[1]) for tensor in drawn]
+            place = tf.compat.v1.placeholder(tf.int64, [2])  # The first row, and how many.
+            draws = [_rows_of(tensor, place[0], place[1]) for tensor in drawn]
         told = [model.loss] if model.accuracy is None else [model.loss, model.accuracy]
+        rate = [] if model.learning_rate is None else [model.learning_rate]
         feeds = [*model.inputs, *model.training_feeds, *drawn]
         make = make_fed_callable
-        self._draw = make(self._session, [self._place], draws) if draws else lambda _: []
+        self._draw = make(self._session, [place], draws) if draws else lambda _: []
         self._shard = make(self._session, feeds, [*model.gradients, *told])
-        rate = [] if model.learning_rate is None else [model.learning_rate]
         # No more of the graph runs than what follows from the gradients that are fed.
         self._update = make(self._session, model.gradients, rate, [model.train_op])
 
@@ -110,7 +108,7 @@ class ShardedSession(GraphSession):
 
     def train_step(self, batch: Batch) -> dict[str, float]:
         """As of `GraphSession`, for the rows of this worker; all workers get the same numbers."""
-        own = self._share.own
+        own = self.share.own
         size = len(batch[0]) // len(own)
 
         def row(number: int) -> Row:
@@ -121,7 +119,7 @@ class ShardedSession(GraphSession):
         shards = range(len(own))
         rows = [*(map(row, shards) if self._pool is None else self._pool.map(row, shards))]
         mean = tree_sum(self.exchange(tree_sum(rows)))
-        mean *= np.float32(1 / self._share.shards)
+        mean *= np.float32(1 / self.share.shards)
         parts = [mean[place] for place in self._places]
         gradients = [part.reshape(s) for part, s in zip(parts, self._shapes, strict=False)]
         values = [*parts[len(gradients) :], *self._update(*gradients)]
@@ -138,16 +136,6 @@ class ShardedSession(GraphSession):
     def first_row(self, rows: Sequence[np.ndarray[Any, Any]]) -> bytes:
         """The very bytes that the first shard of a batch gives."""
         return self.row(rows, 0, _aligned(self.row_size)).tobytes()
-
-
-def open_session(task: Task, config: RunConfig) -> GraphSession:
-    """The session that runs the task's steps: a plain one, unless there are shards."""
-    if config.shards == 1:
-        return GraphSession(task.model, bfloat16=config.bfloat16)
-    own = present_place().shards(config.shards)
-    at_once = min(config.shards_at_once(), len(own))
-    share = Share(config.shards, own, at_once)
-    return ShardedSession(task.model, share, bfloat16=config.bfloat16)
 
 
 def _drawn_rows(model: TrainableGraph) -> Iterator[tf.Tensor]:

@@ -4,15 +4,7 @@
 """
 
 import hashlib
-from collections.abc import (
-    Callable,
-    Collection,
-    Generator,
-    Iterable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
@@ -27,6 +19,8 @@ from checkpoints.naming import AVERAGE, PREDICT_COLLECTION
 from checkpoints.reader import Array
 from checkpoints.writer import make_fed_callable
 from data import BUILT_IN, files
+from training.config import RunConfig
+from training.place import Place
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -75,39 +69,16 @@ Batch: TypeAlias = tuple[Array, ...]
 
 
 class TrainableGraph(Protocol):
-    """The handles that the loop runs, such as a `models.blocks.ModelGraph`."""
+    """The handles that the loop runs, as `models.blocks.ModelGraph` explains them."""
 
-    @property
-    def graph(self) -> tf.Graph:
-        """Holds everything below."""
-
-    @property
-    def inputs(self) -> tuple[tf.Tensor, ...]:
-        """What a batch is fed to, in its order."""
-
-    @property
-    def training_feeds(self) -> Mapping[tf.Tensor, Any]:
-        """What else is fed in a training step."""
-
-    @property
-    def loss(self) -> tf.Tensor:
-        """float32 [], the batch's loss before the update."""
-
-    @property
-    def accuracy(self) -> tf.Tensor | None:
-        """float32 [], the share of the batch that is right; None where there is none."""
-
-    @property
-    def learning_rate(self) -> tf.Tensor | None:
-        """float32 [], of the step's update; None where it is the same in all steps."""
-
-    @property
-    def train_op(self) -> tf.Operation:
-        """One update of the weights and of `global_step`."""
-
-    @property
-    def gradients(self) -> tuple[tf.Tensor, ...]:
-        """What `train_op` takes of a batch; fed, it is the update for other gradients."""
+    graph: tf.Graph
+    inputs: tuple[tf.Tensor, ...]
+    training_feeds: Mapping[tf.Tensor, Any]
+    loss: tf.Tensor
+    accuracy: tf.Tensor | None
+    learning_rate: tf.Tensor | None
+    train_op: tf.Operation
+    gradients: tuple[tf.Tensor, ...]
 
 
 class Task(NamedTuple):
@@ -194,11 +165,7 @@ class GraphSession:
         averaged = model.graph.get_collection(tf.compat.v1.GraphKeys.MOVING_AVERAGE_VARIABLES)
         # The moving average of each variable that has one, both by name.
         self.averages: dict[str, str] = {v.op.name: v.op.name + AVERAGE for v in averaged}
-        told = {
-            "loss": model.loss,
-            "accuracy": model.accuracy,
-            "learning_rate": model.learning_rate,
-        }
+        told = {name: getattr(model, name) for name in ("loss", "accuracy", "learning_rate")}
         self._told = {name: tensor for name, tensor in told.items() if tensor is not None}
         self._prepare(model)
         self._training_values = [
@@ -210,11 +177,9 @@ class GraphSession:
         predicted = model.graph.get_collection(PREDICT_COLLECTION)[:1]
         classes = predicted[0].shape[-1] if predicted and predicted[0].shape.rank else 0
         self._num_classes = classes if classes and classes <= _MOST_CLASSES else 0
-        self._evaluate = (
-            None
-            if model.accuracy is None
-            else make_fed_callable(self._session, model.inputs, [model.accuracy, *predicted])
-        )
+        if model.accuracy is not None:
+            results = [model.accuracy, *predicted]
+            self._evaluate = make_fed_callable(self._session, model.inputs, results)
         model.graph.finalize()
 
     def _prepare(self, model: TrainableGraph) -> None:
@@ -238,12 +203,12 @@ class GraphSession:
             for name, v in self._variables.items()
         }
 
-    def initialize(self, given: Mapping[str, np.ndarray[Any, Any]]) -> None:
-        """Gives every variable the value under its name, or where there is none its initial one."""
-        self._assign(self._variables, given)
-
-    def _assign(self, names: Iterable[str], given: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    def initialize(
+        self, given: Mapping[str, np.ndarray[Any, Any]], names: Iterable[str] | None = None
+    ) -> None:
+        """Gives every variable, or some, the value under its name, or else its initial one."""
         # An initializer is an assignment; its second input is the value, which is fed.
+        names = self._variables if names is None else names
         initializers = {name: self._variables[name].initializer for name in names}
         feeds = {op.inputs[1]: given[name] for name, op in initializers.items() if name in given}
         self._session.run([*initializers.values()], feeds)
@@ -260,13 +225,9 @@ class GraphSession:
     def evaluate(self, batches: Iterable[Batch]) -> Evaluation:
         """Evaluates on all examples of `batches`, with dropout off.
 
-        It is the moving averages that are evaluated, where there are some.
-
-        Raises:
-          ValueError: the model has no accuracy, or there is no example.
+        It is the moving averages that are evaluated, where there are some. The model must have an
+        accuracy. ValueError where there is no example.
         """
-        if self._evaluate is None:
-            raise ValueError("this model has no accuracy")
         correct, count, classes = 0, 0, self._num_classes
         confusion = np.zeros((classes, classes), np.int64) if classes else None
         with self._averaged():
@@ -292,11 +253,45 @@ class GraphSession:
         # Copies: what is fed may become the variable's own memory.
         own = {name: values[name].copy() for name in self.averages}
         averaged = {name: values[key].copy() for name, key in self.averages.items()}
-        self._assign(averaged, averaged)
+        self.initialize(averaged, averaged)
         try:
             yield
         finally:
-            self._assign(own, own)
+            self.initialize(own, own)
+
+
+class Alone:
+    """A run of one worker, which has nobody to ask; it stands where a `training.team.Team` does."""
+
+    place = Place()
+
+    def __init__(self, stop: Callable[[], int | None]) -> None:
+        """Takes what gives the signal that asks this process to stop."""
+        self._stop = stop
+
+    @property
+    def stopping(self) -> int | None:
+        """The signal that ends the run after this step, or None."""
+        return self._stop()
+
+    def begin(self, task: Task) -> None:
+        """Nobody is to begin with the same values."""
+
+    def compare(self, digest: Callable[[], bytes], what: str) -> None:
+        """Compares nothing."""
+
+    def share(self, content: bytes) -> bytes:
+        """Gives the content back."""
+        return content
+
+
+@contextmanager
+def whole_steps(
+    task: Task, config: RunConfig, stop: Callable[[], int | None]
+) -> Iterator[tuple[GraphSession, Alone]]:
+    """The session whose step takes the whole batch at once, which no other worker shares."""
+    with GraphSession(task.model, bfloat16=config.bfloat16) as session:
+        yield session, Alone(stop)
 
 
 def digest_of(variables: Mapping[str, np.ndarray[Any, Any]]) -> bytes:

@@ -22,13 +22,13 @@ import tensorflow as tf
 from absl import logging
 
 from cli.run import ENDS_AT_ONCE
-from cli.terminal import end_at_once
+from cli.terminal import end_at_once, processors
 from errors import TrainingError, UserError, first_few, reason
 from training import resume
 from training.config import RunConfig
 from training.place import Place, host_and_port, present_place
-from training.shards import Row, ShardedSession
-from training.task import GraphSession, Task
+from training.shards import Row, ShardedSession, Share
+from training.task import Alone, Task
 
 _FAILED = -1  # A worker's flag; others are 0 and the number of the signal that asks it to stop.
 _HEADER = 2  # Words before the content: the flag, and the length of a text.
@@ -45,36 +45,10 @@ class LostError(TrainingError):
     """Another worker has failed or is out of reach: there is nobody to be told."""
 
 
-class Alone:
-    """A run of one worker, which has nobody to ask."""
-
-    place = Place()
-
-    def __init__(self, stop: Callable[[], int | None]) -> None:
-        """Takes what gives the signal that asks this process to stop."""
-        self._stop = stop
-
-    @property
-    def stopping(self) -> int | None:
-        """The signal that ends the run after this step, or None."""
-        return self._stop()
-
-    def compare(self, digest: Callable[[], bytes], what: str) -> None:
-        """See `Team`."""
-
-    def share(self, content: bytes) -> bytes:
-        """See `Team`."""
-        return content
-
-    def __enter__(self) -> "Alone":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Nothing is to be ended."""
-
-
 class Team:
     """All workers of a run, as one of them is in touch with them."""
+
+    session: ShardedSession  # Whose rows are exchanged; `sharded_steps` gives it.
 
     def __init__(
         self, place: Place, stop: Callable[[], int | None], start_timeout: float, timeout: float
@@ -85,7 +59,8 @@ class Team:
           TrainingError: the port is taken, or a worker has not come in `start_timeout` seconds.
         """
         self.place = place
-        self._stop, self._timeout = stop, timeout
+        self._others = [rank for rank in range(place.workers) if rank != place.rank]
+        self._stop, self._start_timeout, self._timeout = stop, start_timeout, timeout
         self.stopping: int | None = None  # As of `Alone`, and the same for all workers.
         self._waiting: tuple[float, float] | None = None  # Since when, and for how long at most.
         self._is_over = False
@@ -95,10 +70,9 @@ class Team:
             enter_network(place.network)
         self._config = _session_config(place.rank)
         self._server = _start_server(place, self._config)
-        _await_others(place, stop, start_timeout)
+        self._await_others()
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
         self._gather, self._words = self._make_gather(_HELLO_WORDS, key=1), _HELLO_WORDS
-        self._start_timeout = start_timeout
 
     def __enter__(self) -> "Team":
         return self
@@ -121,17 +95,34 @@ class Team:
         From then on rows of `row_size` numbers can be exchanged. LostError names who differs.
         """
         text = json.dumps(told, sort_keys=True).encode()[: 4 * _HELLO_WORDS]
-        content = np.zeros(_HELLO_WORDS, np.int32)
-        content.view(np.uint8)[: len(text)] = np.frombuffer(text, np.uint8)
-        texts = [
-            part[_HEADER:].tobytes()[: part[1]]
-            for part in self._turn_within(self._start_timeout, 0, content, len(text))
-        ]
+        texts = [_text_of(part) for part in self._turn(0, text, self._start_timeout)]
         for rank, other in enumerate(texts):
             if other != texts[0]:
                 self._differs(rank, _difference(texts[0], other))
         self._words = max(row_size, _LEAST_WORDS)
         self._gather = self._make_gather(self._words, key=2)
+
+    def begin(self, task: Task) -> None:
+        """Gives all workers worker 0's variables, and compares what they make of the first shard.
+
+        LostError names who differs.
+        """
+        session, is_chief = self.session, self.place.rank == 0
+        values = session.variables().values() if is_chief else ()
+        given = self.share(b"".join(np.ascontiguousarray(value).tobytes() for value in values))
+        if not is_chief:
+            start, found = 0, {}
+            for name, spec in session.specs.items():
+                dtype, count = np.dtype(spec.dtype), math.prod(spec.shape)
+                found[name] = np.frombuffer(given, dtype, count, start).reshape(spec.shape)
+                start += found[name].nbytes
+            session.initialize(found)
+        step = int(session.variables()[resume.STEP])
+        if step < task.last_step:
+            first = slice(0, task.batch_size // session.share.shards)
+            with closing(task.batches(step, step + 1, first)) as batches:
+                row = session.first_row(next(batches))
+            self.compare(lambda: hashlib.sha256(row).digest(), "its first gradient")
 
     def exchange(self, row: Row) -> Sequence[Row]:
         """The sums of all workers, by rank, for that of this one; also who asks to stop."""
@@ -147,13 +138,13 @@ class Team:
             if other != found[0]:
                 self._differs(rank, f"{what} has other bytes: is it another kind of processor?")
 
-    def share(self, content: bytes | None) -> bytes:
+    def share(self, content: bytes) -> bytes:
         """The content that worker 0 gives, for all."""
-        length = np.array([len(content or b"")], np.int64)
+        length = np.array([len(content)], np.int64)
         (size,) = self._turn(0, length.tobytes())[0][_HEADER : _HEADER + 2].view(np.int64)
         room, pieces = 4 * self._words, []
         for start in range(0, int(size), room):
-            parts = self._turn(0, b"" if content is None else content[start : start + room])
+            parts = self._turn(0, content[start : start + room])
             pieces.append(parts[0][_HEADER:].tobytes())
         return b"".join(pieces)[: int(size)]
 
@@ -175,20 +166,17 @@ class Team:
         call: Callable[[Words], Words] = session.make_callable(gathered, [given])
         return call
 
-    def _turn(self, flag: int, content: Any = b"") -> list[Words]:
+    def _turn(self, flag: int, content: Any = b"", timeout: float | None = None) -> list[Words]:
         """Gives the others a flag and a content, and takes theirs; by rank.
 
         LostError where one of them has failed or cannot be reached.
         """
-        return self._turn_within(self._timeout, flag, content, len(content))
-
-    def _turn_within(self, timeout: float, flag: int, content: Any, length: int) -> list[Words]:
         words = np.zeros(_HEADER + self._words, np.int32)
-        words[:_HEADER] = flag, length
+        words[:_HEADER] = flag, len(content)
         room = words[_HEADER:].view(np.uint8)
         given = np.frombuffer(content, np.uint8)[: len(room)]
         room[: len(given)] = given
-        self._waiting = time.monotonic(), timeout
+        self._waiting = time.monotonic(), timeout or self._timeout
         try:
             parts = np.split(self._gather(words), self.place.workers)
         except tf.errors.OpError as error:
@@ -198,23 +186,40 @@ class Team:
         if flag != _FAILED:
             for rank, part in enumerate(parts):
                 if part[0] == _FAILED:
-                    said = part[_HEADER:].tobytes()[: part[1]].decode(errors="replace")
                     self._part()
+                    said = _text_of(part).decode(errors="replace")
                     raise LostError(f"{self.place.named(rank)}: {said}")
         return parts
 
     def _lost(self, error: tf.errors.OpError) -> LostError:
         """What to say where a turn has failed, which is at once where a worker has ended."""
         time.sleep(_PROBE_SECONDS / 4)  # Its port may close a moment later than its connection.
-        if gone := [rank for rank in _others(self.place) if not _answers(self.place, rank)]:
+        if gone := self._silent(self._others):
             return LostError(self._ended(gone))
         return LostError(f"the workers cannot reach each other: {reason(error)}")
 
+    def _silent(self, ranks: Sequence[int], *, greeted: bool = True) -> list[int]:
+        """Those of some workers that do not answer; see `_answers`."""
+        return [rank for rank in ranks if not _answers(self.place, rank, greeted=greeted)]
+
+    def _await_others(self) -> None:
+        """Waits until all are there: the first turn would hang where one cannot be reached."""
+        missing, deadline = self._others, time.monotonic() + self._start_timeout
+        while missing := self._silent(missing):
+            if time.monotonic() > deadline:
+                late = f"did not come in {self._start_timeout:g} s (--start_timeout)"
+                raise TrainingError(f"{self._named(missing)} {late}")
+            if (number := self._stop()) is not None:
+                sys.exit(128 + number)
+            time.sleep(0.1)
+
+    def _named(self, ranks: Sequence[int]) -> str:
+        return ", ".join(map(self.place.named, ranks))
+
     def _ended(self, ranks: Sequence[int]) -> str:
-        named = ", ".join(map(self.place.named, ranks))
         return (
-            f"{named} {'has' if len(ranks) == 1 else 'have'} ended, or cannot be reached; the "
-            "checkpoints stay, and the same commands go on from the newest"
+            f"{self._named(ranks)} {'has' if len(ranks) == 1 else 'have'} ended, or cannot be "
+            "reached; the checkpoints stay, and the same commands go on from the newest"
         )
 
     def _differs(self, rank: int, how: str) -> NoReturn:
@@ -241,16 +246,14 @@ class Team:
 
     def _why_it_takes_so_long(self, waited: float, timeout: float) -> str | None:
         """What ends a turn that has taken so many seconds; None where it is to go on."""
-        others = _others(self.place)
         if waited < _PROBE_SECONDS:
             return None
-        if gone := [rank for rank in others if not _answers(self.place, rank, greeted=False)]:
+        if gone := self._silent(self._others, greeted=False):
             return self._ended(gone)
         if waited < timeout:
             return None
-        if stopped := [rank for rank in others if not _answers(self.place, rank)]:
-            named = ", ".join(map(self.place.named, stopped))
-            return f"{named}: no answer for {timeout:g} s (--worker_timeout)"
+        if stopped := self._silent(self._others):
+            return f"{self._named(stopped)}: no answer for {timeout:g} s (--worker_timeout)"
         if waited < _PATIENCE * timeout:
             return None
         return (
@@ -276,51 +279,36 @@ class Team:
         last.join(_PARTING_SECONDS)
 
 
-def join(
-    session: GraphSession, task: Task, config: RunConfig, stop: Callable[[], int | None]
-) -> Alone | Team:
-    """Finds the other workers of the run, where there are any; `stop` is as of `Alone`.
+@contextmanager
+def sharded_steps(
+    task: Task, config: RunConfig, stop: Callable[[], int | None]
+) -> Iterator[tuple[ShardedSession, Alone | Team]]:
+    """The session whose step adds up shards, and the workers that share these, if there are more.
 
     TrainingError where one does not come, or is of another run.
     """
     place = present_place()
-    if not isinstance(session, ShardedSession) or place.workers == 1:
-        return Alone(stop)
-    team = Team(place, stop, config.start_timeout, config.worker_timeout)
-    told = {
-        **task.identity,
-        **resume.environment(),
-        "train_steps": task.last_step,
-        "save_every_steps": str(task.save_interval(config.save_every_steps)),
-        "stop_after": config.stop_after,
-        "workers": place.workers,
-        "numbers in a row": session.row_size,
-    }
-    team.greet(told, session.row_size)
-    session.exchange = team.exchange
-    return team
-
-
-def begin(session: GraphSession, task: Task, config: RunConfig, team: Alone | Team) -> None:
-    """Gives all workers worker 0's variables, and compares what they make of the first shard."""
-    if isinstance(team, Alone) or not isinstance(session, ShardedSession):
-        return
-    specs, values = session.specs, session.variables() if team.place.rank == 0 else {}
-    content = b"".join(np.ascontiguousarray(value).tobytes() for value in values.values())
-    given = team.share(content)
-    if team.place.rank:
-        start, found = 0, {}
-        for name, spec in specs.items():
-            dtype, count = np.dtype(spec.dtype), math.prod(spec.shape)
-            found[name] = np.frombuffer(given, dtype, count, start).reshape(spec.shape)
-            start += found[name].nbytes
-        session.initialize(found)
-    step = int(session.variables()[resume.STEP])
-    if step < task.last_step:
-        first = slice(0, task.batch_size // config.shards)
-        with closing(task.batches(step, step + 1, first)) as batches:
-            row = session.first_row(next(batches))
-        team.compare(lambda: hashlib.sha256(row).digest(), "its first gradient")
+    own = place.shards(config.shards)
+    threads = config.intra_op_threads or max(1, processors() // config.workers)
+    share = Share(config.shards, own, at_once=min(threads, len(own)))
+    with ShardedSession(task.model, share, bfloat16=config.bfloat16) as session:
+        if place.workers == 1:
+            yield session, Alone(stop)
+            return
+        team = Team(place, stop, config.start_timeout, config.worker_timeout)
+        told = {
+            **task.identity,
+            **resume.environment(),
+            "train_steps": task.last_step,
+            "save_every_steps": str(task.save_interval(config.save_every_steps)),
+            "stop_after": config.stop_after,
+            "workers": place.workers,
+            "numbers in a row": session.row_size,
+        }
+        team.greet(told, session.row_size)
+        session.exchange, team.session = team.exchange, session
+        with team:
+            yield session, team
 
 
 def _session_config(rank: int) -> tf.compat.v1.ConfigProto:
@@ -335,21 +323,21 @@ def _session_config(rank: int) -> tf.compat.v1.ConfigProto:
 
 def _start_server(place: Place, config: tf.compat.v1.ConfigProto) -> Any:
     """TensorFlow's server for this worker; TrainingError where its port is taken."""
-    address = place.addresses[place.rank]
-    _, port = host_and_port(address)
-    taken = TrainingError(
-        f"the port of {place.named(place.rank)} is taken: give another one, or end what has it, "
-        "such as a worker of the same index"
-    )
-    with _refused_as(taken), socket.socket() as bound:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(("", port))
+    _, port = host_and_port(place.addresses[place.rank])
     cluster = tf.compat.v1.train.ClusterSpec({"worker": [*place.addresses]})
-    ENDS_AT_ONCE.set()
-    with _refused_as(taken):
+    try:
+        with socket.socket() as bound:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(("", port))
+        ENDS_AT_ONCE.set()
         server = tf.compat.v1.train.Server(
             cluster, job_name="worker", task_index=place.rank, config=config
         )
+    except (tf.errors.OpError, OSError) as error:
+        raise TrainingError(
+            f"the port of {place.named(place.rank)} is taken: give another one, or end what has "
+            "it, such as a worker of the same index"
+        ) from error
     if not place.is_launched:
         logging.warning(
             "port %d is open to whoever reaches this machine, and takes any graph without a "
@@ -359,16 +347,9 @@ def _start_server(place: Place, config: tf.compat.v1.ConfigProto) -> Any:
     return server
 
 
-@contextmanager
-def _refused_as(error: TrainingError) -> Iterator[None]:
-    try:
-        yield
-    except (tf.errors.OpError, OSError) as cause:
-        raise error from cause
-
-
-def _others(place: Place) -> list[int]:
-    return [rank for rank in range(place.workers) if rank != place.rank]
+def _text_of(part: Words) -> bytes:
+    """The text that a worker has given in a turn."""
+    return part[_HEADER:].tobytes()[: part[1]]
 
 
 def _answers(place: Place, rank: int, *, greeted: bool = True) -> bool:
@@ -386,18 +367,6 @@ def _answers(place: Place, rank: int, *, greeted: bool = True) -> bool:
         return not greeted  # A machine that is out of reach may come back; see `_watch`.
     except OSError:
         return False
-
-
-def _await_others(place: Place, stop: Callable[[], int | None], timeout: float) -> None:
-    """Waits until all are there: the first turn would hang where one cannot be reached."""
-    missing, deadline = _others(place), time.monotonic() + timeout
-    while missing := [rank for rank in missing if not _answers(place, rank)]:
-        if time.monotonic() > deadline:
-            named = ", ".join(map(place.named, missing))
-            raise TrainingError(f"{named} did not come in {timeout:g} s (--start_timeout)")
-        if stop() is not None:
-            sys.exit(128 + (stop() or 0))
-        time.sleep(0.1)
 
 
 def _difference(expected: bytes, found: bytes) -> str:

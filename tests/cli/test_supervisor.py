@@ -84,8 +84,8 @@ def _line(process: "subprocess.Popen[str]") -> str:
 
 
 _SHOWS = (
-    "supervisor.terminal().write('\\r50%')",
-    "supervisor.terminal().flush()",
+    "supervisor.fields()['terminal'].write('\\r50%')",
+    "supervisor.fields()['terminal'].flush()",
     "os.write(2, b'\\x1b[31m')",
 )
 _TIME_LEFT = "print(round(signal.getitimer(signal.ITIMER_REAL)[0], -4))"

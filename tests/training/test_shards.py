@@ -18,8 +18,8 @@ from models import cnn, linear, mlp
 from models.blocks import PLAIN, ModelGraph, Recipe, dropout, key
 from tests.conftest import Patch
 from train_linear import LinearConfig
-from training import shards
-from training.place import LAUNCHED, TF_CONFIG, Place, own_rows, present_place
+from training import config, shards
+from training.place import LAUNCHED, TF_CONFIG, Place, present_place
 from training.shards import ShardedSession, Share, tree_sum
 from training.task import GraphSession
 
@@ -33,8 +33,6 @@ BATCHES: dict[str, tuple[np.ndarray[Any, Any], ...]] = {
     "mlp": (RNG.random((16, 784), np.float32), np.eye(10, dtype=np.float32)[np.arange(16) % 10]),
     "linear": (RNG.random(16, np.float32), RNG.random(16, np.float32)),
 }
-
-
 ALL = Recipe(0.1, (1.0, 2.0, 0.5, 1.0), 0.1, 0.5, 0.99)
 
 
@@ -127,9 +125,9 @@ def test_what_cannot_be_cut_into_rows_is_refused() -> None:
         step = tf.compat.v1.train.get_or_create_global_step()
         loss = tf.reduce_mean(dropout(x, tf.constant(0.5), SEED, 1, step) * w)
         (gradient,) = tf.gradients(loss, [w])
-    model = _model("linear")._replace(
-        graph=graph, inputs=(x,), loss=loss, gradients=(gradient,), train_op=step.initializer
-    )
+    model = _model("linear")
+    model.graph, model.inputs, model.loss = graph, (x,), loss
+    model.gradients, model.train_op = (gradient,), step.initializer
     with pytest.raises(TrainingError, match=r"--shards cannot draw .* train with --shards=1"):
         ShardedSession(model, _share())
 
@@ -234,15 +232,16 @@ def test_a_tf_config_that_cannot_be_used(monkeypatch: Patch, text: str, reason: 
 
 
 def test_rows_and_shards_of_a_worker(monkeypatch: Patch) -> None:
-    assert own_rows(1, 10) == slice(None)
-    assert own_rows(4, 8) == slice(0, 8)
+    one, four = (config.RunConfig("run", shards=count) for count in (1, 4))
+    assert one.rows(10) == slice(None)
+    assert four.rows(8) == slice(0, 8)
     with pytest.raises(TrainingError, match="--shards=4 does not divide a batch of 10"):
-        own_rows(4, 10)
+        four.rows(10)
     monkeypatch.setenv(TF_CONFIG, _told(TWO, index=1))
-    assert own_rows(4, 8) == slice(4, 8)
+    assert four.rows(8) == slice(4, 8)
     for count in (1, 3):
         with pytest.raises(TrainingError, match=f"2 workers, which cannot share --shards={count}"):
-            own_rows(count, 12)
+            config.RunConfig("run", shards=count).rows(12)
 
 
 @pytest.mark.parametrize(
