@@ -38,8 +38,8 @@ from metagraph.opening import GRAPH_SUFFIXES, open_model
 from metagraph.safety import op_definitions
 from tools.command import Record
 from tools.diff import DTYPE, EQUAL, GRAPH, ONLY_A, ONLY_B, SHAPE, VALUES, VARIABLES, DiffConfig
-from tools.folder_entries import is_folder, named_entry
 from tools.graph_parts import attribute_text
+from tools.inspecting import is_folder, named_entry
 
 _PIECE = 1 << 15  # Elements: what is worked out of them at once stays in a processor's cache.
 _MAX_ELEMENTS = 1 << 22  # Of a constant that is unpacked: a few bytes may stand for any number.

@@ -83,7 +83,7 @@ class InspectConfig(Printed, Limits):
 def main(config: InspectConfig) -> None:
     """Inspects what is asked for."""
     postpone_tensorflow()
-    from tools.folder_entries import inspect
+    from tools.inspecting import inspect
 
     show(inspect(config), as_text, config.format)
 

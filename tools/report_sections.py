@@ -26,12 +26,11 @@ from prediction.evaluation import classify
 from prediction.output import kind_text
 from prediction.request import Limits, PredictConfig
 from tools import plot_models, plotting
-from tools.checkpoint_contents import read_tensor, statistics
 from tools.command import Record
-from tools.folder_entries import inspect
 from tools.graph_layers import Subject, layer_graph
 from tools.graph_parts import PARTS
 from tools.inspect_checkpoint import InspectConfig
+from tools.inspecting import inspect, read_tensor, statistics
 from tools.report import ReportConfig
 from tools.verify import VerifyConfig
 from tools.verifying import verify

@@ -24,7 +24,7 @@ from metagraph.meta import MetaGraphFile, node_of, variable_definitions
 from metagraph.opening import GRAPH_SUFFIXES, open_model
 from metagraph.variables import graph_variables, saver_keys, unavailable
 from tools.command import Record, format_bytes
-from tools.folder_entries import EMPTY_NAME, Entry, is_folder, list_folder, named_entry
+from tools.inspecting import EMPTY_NAME, Entry, is_folder, list_folder, named_entry
 from tools.verify import VerifyConfig
 
 _NO_MANIFEST = "no manifest, as this project writes it: only TensorFlow's own checksums tell"
