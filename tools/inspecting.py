@@ -310,7 +310,7 @@ def _tensors(
             }
         )
     whole = {name: place.key for name, place in places.items() if place.part is None}
-    return meta and meta.path, whole, tensors
+    return meta.path if meta else None, whole, tensors
 
 
 def _role_of(key: str, reader: CheckpointReader) -> str:

@@ -19,7 +19,7 @@ from tests.runs import meta_graph
 from tests.test_thirdparty import _feeds as feeds_of
 from tests.test_thirdparty import _predicted, every_entry
 from tests.tools.conftest import Tool, document, refused
-from tools import edit_check, editing
+from tools import edit_graph, editing
 
 v1 = tf.compat.v1
 V1 = v1.train.SaverDef.V1
@@ -429,7 +429,7 @@ def test_a_disk_that_is_full_before_the_graph_is_one_line_and_leaves_nothing(
     def full(path: str, *_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", path)
 
-    monkeypatch.setattr(edit_check, "write_file", full)
+    monkeypatch.setattr(edit_graph, "write_file", full)
     line = refused(tool, "edit", f"--meta={linear_run}", f"--output={tmp_path}/new")
     assert line.startswith(f"--output={tmp_path}/new: ")
     assert line.endswith("No space left on device")
