@@ -4,18 +4,18 @@ Every value of a checkpoint is read, and so compared with its checksum; nothing 
 A folder may be put right around its checkpoints; they are never touched.
 """
 
+import functools
 import hashlib
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import file_io
 from checkpoints import folder, lock, manifest, naming
 from checkpoints.bundle import VARIANT
-from checkpoints.naming import SAVED_MODEL_FILES
 from checkpoints.reader import CheckpointReader
 from errors import CheckpointError, ToolError, first_few, reason
 from metagraph.graph import sub_graph
@@ -39,16 +39,15 @@ def verify(config: VerifyConfig) -> Record:
     A repair that is cut short is begun again by the next: each of its steps is done or not.
     """
     place, name = os.path.split(config.path)
-    path = place or "." if name in SAVED_MODEL_FILES else config.path
-    imported: dict[str, str | None] = {}
+    path = place or "." if name in naming.SAVED_MODEL_FILES else config.path
+    check = functools.partial(_verify_entry, config, {})
     if not is_folder(path):
         if config.repair:
             raise ToolError(f"--repair is of a folder, not of {path} alone: name its folder")
         if path.endswith(GRAPH_SUFFIXES):
             raise ToolError(f"{path} is no checkpoint: a graph that stands alone has no variables")
         entry = named_entry(folder.find_variables(path))
-        alone = {entry: _verify_entry(entry, config, imported)}
-        return _record(os.path.dirname(entry.prefix), alone, None)
+        return _record(os.path.dirname(entry.prefix), {entry: check(entry)}, None)
     done: list[str] = []
     # A stranger's folder is left without the lock's file.
     is_trained_in = file_io.exists(os.path.join(path, lock.LOCK_FILE))
@@ -56,7 +55,7 @@ def verify(config: VerifyConfig) -> Record:
     with locked if config.repair else nullcontext():
         if not config.repair:
             lock.check_unused(path, _OTHERWISE)
-        found = {entry: _verify_entry(entry, config, imported) for entry in list_folder(path)}
+        found = {entry: check(entry) for entry in list_folder(path)}
         if config.repair:
             _repair(path, found, done)
         leftovers = _leftovers(path)
@@ -136,10 +135,20 @@ class Findings(NamedTuple):
     problems: list[str]
     remarks: list[str]
 
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Adds the error over a damaged or missing file to the problems, and goes on after it."""
+        try:
+            yield
+        except CheckpointError as error:
+            self.problems.append(str(error))
 
-def _verify_entry(
-    entry: Entry, config: VerifyConfig, imported: dict[str, str | None]
-) -> dict[str, Any]:
+    def record(self) -> Record:
+        """The same as JSON."""
+        return {"ok": not self.problems, **self._asdict()}
+
+
+def _verify_entry(config: VerifyConfig, imported: dict[str, str | None], entry: Entry) -> Record:
     """Reads all there is of a checkpoint; whatever is wrong is in what is returned, JSON values.
 
     Its `tensors` are their number, its `bytes` those in memory, in which texts count for nothing,
@@ -150,12 +159,11 @@ def _verify_entry(
     tensors = size = None
     # Of what has other files, its graph says whether any is missing.
     if entry.has_values or entry.graph is None or not entry.files:
-        try:
+        with found.noted():
             tensors, size = _read_all(entry, found)
-        except CheckpointError as error:
-            found.problems.append(str(error))
     if entry.graph is not None or not entry.committed:  # Else the manifest says what is missing.
-        _check_graph(entry, config, imported, found)
+        with found.noted():
+            _check_graph(entry, config, imported, found)
     return {
         "name": entry.name,
         "prefix": entry.prefix,
@@ -172,19 +180,14 @@ def _verify_entry(
 
 def _compare_files(prefix: str, found: Findings) -> None:
     """Compares each file with what the manifest says, where there is one."""
-    try:
+    with found.noted():
         said = manifest.read_of(prefix)
-    except CheckpointError as error:
-        found.problems.append(str(error))
-        return
-    if said is None:
-        found.remarks.append(_NO_MANIFEST)
-        return
-    for suffix in naming.CONTENT_SUFFIXES:
-        try:
-            manifest.verify_files(os.path.dirname(prefix), said, [suffix])
-        except CheckpointError as error:
-            found.problems.append(str(error))
+        if said is None:
+            found.remarks.append(_NO_MANIFEST)
+            return
+        for suffix in naming.CONTENT_SUFFIXES:
+            with found.noted():
+                manifest.verify_files(os.path.dirname(prefix), said, [suffix])
 
 
 def _read_all(entry: Entry, found: Findings) -> tuple[int, int]:
@@ -226,22 +229,16 @@ def _check_graph(
     if entry.graph is None:
         found.remarks.append("it has no .meta: only its values could be looked at")
         return
-    try:
-        with config.limit.over("reading the graph"):
-            meta = replace(open_model(entry.graph, config.max_meta_bytes), prefix=entry.prefix)
-        problem = _import_problem(meta, config, imported) if config.deep else None
-        found.problems.extend(_unavailable(meta) if problem is None else [problem])
-    except CheckpointError as error:
-        found.problems.append(str(error))
+    with config.limit.over("reading the graph"):
+        meta = replace(open_model(entry.graph, config.max_meta_bytes), prefix=entry.prefix)
+    problem = _import_problem(meta, config, imported) if config.deep else None
+    found.problems.extend(_unavailable(meta) if problem is None else [problem])
 
 
 def _import_problem(
     meta: MetaGraphFile, config: VerifyConfig, imported: dict[str, str | None]
 ) -> str | None:
-    """Imports a graph, all of it; why it cannot be, if so.
-
-    `imported` keeps that by digest, as many checkpoints have the same graph.
-    """
+    """Why a graph cannot be imported, if so; kept by digest, as many checkpoints have the same."""
     digest = hashlib.sha256(meta.proto.SerializeToString(deterministic=True)).hexdigest()
     if digest not in imported:
         imported[digest] = None
@@ -289,7 +286,7 @@ def _check_history(path: str, found: Iterable[Entry]) -> Record:
                     f"{entry.name} follows a {name} with SHA-256 {before.sha256[:8]}..., and this "
                     f"one has {present.sha256[:8]}...: it was changed, or is of another history"
                 )
-    return {"ok": not said.problems, "problems": said.problems, "remarks": said.remarks}
+    return said.record()
 
 
 # The state file.
@@ -317,27 +314,19 @@ def _check_state(path: str, found: Mapping[Entry, Record]) -> Record:
     lines = said.problems if is_ours and expected else said.remarks
     if not exists:
         lines.append("not there, so that tf.train.latest_checkpoint finds nothing")
-    else:
-        try:
-            said_newest = folder.read_state(file)
-            named = os.path.basename(said_newest) or EMPTY_NAME
-            by_name = {entry.name: entry.state_name for entry in expected}
-            newest = [by_name[name] for name in folder.newest_of(path, [*by_name])]
-            # A trainer of ours names the newest that has a manifest.
-            committed = [entry.state_name for entry in expected if entry.committed]
-            if wrong := _misnamed(path, said_newest, found):
-                said.problems.append(wrong)
-            elif newest and named not in (*newest, *committed[-1:]):
-                lines.append(f"its newest is {named}, that of the folder is {newest[0]}")
-        except CheckpointError as error:
-            said.problems.append(str(error))
-    return {
-        "path": file,
-        "exists": exists,
-        "ok": not said.problems,
-        "problems": said.problems,
-        "remarks": said.remarks,
-    }
+        return {"path": file, "exists": exists, **said.record()}
+    with said.noted():
+        said_newest = folder.read_state(file)
+        named = os.path.basename(said_newest) or EMPTY_NAME
+        by_name = {entry.name: entry.state_name for entry in expected}
+        newest = [by_name[name] for name in folder.newest_of(path, [*by_name])]
+        # A trainer of ours names the newest that has a manifest.
+        committed = [entry.state_name for entry in expected if entry.committed]
+        if wrong := _misnamed(path, said_newest, found):
+            said.problems.append(wrong)
+        elif newest and named not in (*newest, *committed[-1:]):
+            lines.append(f"its newest is {named}, that of the folder is {newest[0]}")
+    return {"path": file, "exists": exists, **said.record()}
 
 
 def _misnamed(path: str, name: str, found: Mapping[Entry, Record]) -> str | None:
