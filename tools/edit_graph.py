@@ -95,7 +95,7 @@ class Saved(NamedTuple):
     @property
     def is_cast(self) -> bool:
         """Whether a `Cast` stands between the variable and the tensor: both are floating."""
-        dtype, stored = self.variable.dtype, self.tensor.stored
+        dtype, stored = self.variable.dtype, self.tensor.dtype
         return dtype != stored and dtype.is_floating and stored.is_floating
 
 
@@ -107,7 +107,7 @@ def _edited(
     Raises CheckpointError where the graph is damaged, ToolError where one of the outputs, which
     have to stay, needs what is dropped, or the saver cannot be made anew.
     """
-    by_key = {tensor.old: tensor for tensor in tensors}
+    by_key = {tensor.was: tensor for tensor in tensors}
     variables = {variable.name: variable for variable in graph_variables(meta)}
     places = checkpoint_keys(meta, variables, old.names)
     saved = [
@@ -230,7 +230,7 @@ def _add_saver(
     proto: MetaGraphDef, meta: MetaGraphFile, saved: Sequence[Saved], scope: str
 ) -> None:
     """Adds a saver to a copy of the file's graph, its nodes called as those of TensorFlow's own."""
-    places = [(each.tensor.new, _slice_spec(each.place.part)) for each in saved]
+    places = [(each.tensor.name, _slice_spec(each.place.part)) for each in saved]
     written = dict(zip(places, saved, strict=True))  # Of variables that share a place, one.
     graph = disarmed_graph(meta, [f"{each.variable.name}:0" for each in saved])
     try:
@@ -249,7 +249,7 @@ def _add_saver(
                 prefix=file,
                 tensor_names=[name for name, _ in places],
                 shape_and_slices=[part for _, part in places],
-                dtypes=[each.tensor.stored for each in saved],
+                dtypes=[each.tensor.dtype for each in saved],
             )
             assigned = [_assign(graph, *pair) for pair in zip(saved, values, strict=True)]
             restore = tf.group(*assigned, name="restore_all")
@@ -274,7 +274,7 @@ def _read(graph: tf.Graph, saved: Saved) -> tf.Tensor:
     value = graph.get_tensor_by_name(f"{saved.variable.name}:0")
     if value.op.type == RESOURCE_VARIABLE:
         value = tf.raw_ops.ReadVariableOp(resource=value, dtype=saved.variable.dtype)
-    return tf.cast(value, saved.tensor.stored) if saved.is_cast else value
+    return tf.cast(value, saved.tensor.dtype) if saved.is_cast else value
 
 
 def _assign(graph: tf.Graph, saved: Saved, value: tf.Tensor) -> tf.Operation:

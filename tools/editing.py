@@ -13,7 +13,7 @@ import numpy as np
 
 import file_io
 from checkpoints import naming
-from checkpoints.bundle import RESOURCE, STRING, VARIANT, DType, Entry, write_bundle
+from checkpoints.bundle import RESOURCE, VARIANT, DType, Entry, write_bundle
 from checkpoints.folder import explain_if_gone, find_variables, write_state
 from checkpoints.lock import FolderLock, Hold, read_newest
 from checkpoints.manifest import verify_checkpoint
@@ -94,35 +94,21 @@ def _edit(config: EditConfig, meta: MetaGraphFile | None, reader: CheckpointRead
         "source": reader.prefix,
         "output": config.output,
         "files": files,
-        "variables": [
-            {
-                "name": tensor.new,
-                "was": tensor.old,
-                "dtype": tensor.stored.name,
-                "was_dtype": tensor.dtype.name,
-                "shape": list(tensor.shape),
-                "bytes": tensor.size,
-            }
-            for tensor in tensors
-        ],
+        "variables": [tensor._asdict() for tensor in tensors],
         "dropped": [key for key in keys_in_order(reader) if key not in names],
         "graph": graph,
     }
 
 
 class Tensor(NamedTuple):
-    """A tensor of a checkpoint, and its key and dtype in the new one."""
+    """A tensor of the new checkpoint: its key and dtype there, and what they were."""
 
-    old: str
-    new: str
-    shape: tuple[int, ...]
+    name: str
+    was: str
     dtype: DType
-    stored: DType
-
-    @property
-    def size(self) -> int:
-        """The bytes of its new value; 0 of strings, of which nobody knows them."""
-        return 0 if self.stored == STRING else math.prod(self.shape) * self.stored.size
+    was_dtype: DType
+    shape: tuple[int, ...]
+    bytes: int  # 0 of strings, of which nobody knows them.
 
 
 def keys_in_order(reader: CheckpointReader) -> list[str]:
@@ -151,26 +137,28 @@ def plan_tensors(
         if dtype in (VARIANT, RESOURCE):
             raise ToolError(f"{key} is a {dtype.name}, which only its graph can read: --drop it")
         stored = cast if cast is not None and dtype in _NUMBERS else dtype
-        tensors.append(Tensor(key, name, tuple(reader.shapes[key]), dtype, stored))
+        shape = tuple(reader.shapes[key])
+        size = math.prod(shape) * stored.size
+        tensors.append(Tensor(name, key, stored, dtype, shape, size))
     return tensors
 
 
 def write_tensors(reader: CheckpointReader, tensors: Sequence[Tensor], prefix: str) -> None:
     """Writes `<prefix>.index` and its data file; ToolError where a number overflows."""
-    write_bundle(prefix, {tensor.new: _value(reader, tensor) for tensor in tensors})
+    write_bundle(prefix, {tensor.name: _value(reader, tensor) for tensor in tensors})
 
 
 def _value(reader: CheckpointReader, tensor: Tensor) -> Array:
     """A tensor's value in its new dtype, rounded to the nearest."""
-    value = reader.read(tensor.old)
-    if tensor.stored == tensor.dtype:
+    value = reader.read(tensor.was)
+    if tensor.dtype == tensor.was_dtype:
         return value
     with np.errstate(over="ignore", invalid="ignore"):
-        cast = value.astype(tensor.stored.as_numpy_dtype)
+        cast = value.astype(tensor.dtype.as_numpy_dtype)
     lost = np.isfinite(value) & ~np.isfinite(cast)
     if lost.any():
         raise ToolError(
-            f"{tensor.old} holds {value[lost].flat[0]:g}, too large for {tensor.stored.name} "
+            f"{tensor.was} holds {value[lost].flat[0]:g}, too large for {tensor.dtype.name} "
             f"({int(lost.sum())} such of {lost.size}): --cast to a wider one"
         )
     return cast

@@ -17,18 +17,8 @@ import numpy as np
 from absl import logging
 
 import file_io
-from checkpoints import manifest, naming
+from checkpoints import folder, manifest, naming
 from checkpoints.bundle import STRING
-from checkpoints.folder import (
-    Saved,
-    best_first,
-    find_variables,
-    graph_path,
-    named_checkpoint,
-    newest_of,
-    own_names,
-    runs_by_age,
-)
 from checkpoints.lock import Hold, read_newest
 from checkpoints.reader import OBJECT_GRAPH, Array, CheckpointReader, stored_tensors
 from errors import CheckpointError, ToolError, first_few, nearest_names
@@ -54,7 +44,7 @@ def inspect(config: InspectConfig) -> Record:
 
 def _inspect(config: InspectConfig, hold: Hold) -> Record:
     if not is_folder(config.ckpt):
-        prefix = find_variables(config.ckpt)
+        prefix = folder.find_variables(config.ckpt)
         hold(prefix)
         return _look_into(prefix, config)
     found = _list_checkpoints(config.ckpt, hold)
@@ -97,16 +87,16 @@ def list_folder(path: str) -> list[Entry]:
 
     CheckpointError where the folder cannot be read.
     """
-    parts = _parts(own_names(path))
+    parts = _parts(folder.own_names(path))
     found = [base for base in parts if _is_checkpoint(path, base, parts)]
-    return [_entry(path, b, parts[b]) for _, run in runs_by_age(path, found) for b in run]
+    return [_entry(path, b, parts[b]) for _, run in folder.runs_by_age(path, found) for b in run]
 
 
 def named_entry(prefix: str) -> Entry:
     """The checkpoint at a prefix; CheckpointError where its folder cannot be read."""
     path, base = os.path.split(prefix)
     # A SavedModel without variables has no folder for them.
-    is_there = graph_path(prefix) is None or file_io.is_folder(path)
+    is_there = folder.graph_path(prefix) is None or file_io.is_folder(path)
     names = file_io.names_in(path) if is_there else []
     return _entry(path, base, _parts(names).get(base, set()))
 
@@ -147,7 +137,7 @@ def _entry(path: str, base: str, suffixes: Collection[str]) -> Entry:
         files=tuple(sorted(prefix + suffix for suffix in suffixes)),
         step=ours[0] if ours else None,
         committed=ours is not None and naming.MANIFEST_SUFFIX in suffixes,
-        graph=graph_path(prefix),
+        graph=folder.graph_path(prefix),
         has_values=has_file or bool(shards) or has_index or any(map(_DATA.fullmatch, suffixes)),
         state_name=f"{base}-?????-of-{max(shards)}" if is_sharded_v1 else base or EMPTY_NAME,
     )
@@ -167,15 +157,17 @@ def _list_checkpoints(path: str, hold: Hold) -> Record:
     if not rows:
         raise CheckpointError(f"--ckpt={path}: it holds no checkpoint")
     whole = {e.name: e.state_name for e, row in rows.items() if row["state"] != _DAMAGED}
-    newest = newest_of(path, [*whole])
+    newest = folder.newest_of(path, [*whole])
     is_clear = len(newest) == 1
     state, state_file = None, os.path.join(path, naming.STATE_FILE)
     if file_io.exists(state_file) and not file_io.is_folder(state_file):
-        named = named_checkpoint(state_file)
+        named = folder.named_checkpoint(state_file)
         is_named = named is not None and is_clear and whole[newest[0]] == (named or EMPTY_NAME)
         state = {"names": named, "right": is_named}
     committed = [row for row in rows.values() if row["state"] == _COMMITTED]
-    best = best_first(Saved(r["step"], test_accuracy=r["test_accuracy"]) for r in committed)
+    best = folder.best_first(
+        folder.Saved(r["step"], test_accuracy=r["test_accuracy"]) for r in committed
+    )
     return {
         "folder": path,
         "checkpoints": [*rows.values()],
@@ -279,7 +271,7 @@ def _tensors(
     from metagraph.opening import open_model
     from metagraph.variables import VARIABLE_OPS, checkpoint_keys, slot_names
 
-    meta, places, path = None, {}, graph_path(reader.prefix)
+    meta, places, path = None, {}, folder.graph_path(reader.prefix)
     try:
         if path is not None:
             meta = open_model(path, max_meta_bytes)

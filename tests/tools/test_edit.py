@@ -409,9 +409,9 @@ def test_a_result_that_predicts_otherwise_is_not_kept(
 
     def write_another(reader: Any, tensors: Any, *rest: Any) -> None:
         """The bias in the place of the weight."""
-        by_name = {tensor.old: tensor for tensor in tensors}
+        by_name = {tensor.was: tensor for tensor in tensors}
         swapped = {"w": by_name["b"], "b": by_name["w"]}
-        real(reader, [swapped.get(t.old, t)._replace(new=t.new) for t in tensors], *rest)
+        real(reader, [swapped.get(t.was, t)._replace(name=t.name) for t in tensors], *rest)
 
     monkeypatch.setattr(editing, "write_tensors", write_another)
     for flag, told in (
