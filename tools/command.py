@@ -145,12 +145,9 @@ def quiet() -> Iterator[None]:
 
 
 class Rename(NamedTuple):
-    """A pattern that is replaced wherever it is found in a name, as `re.sub` does it.
+    """A pattern that is replaced wherever it is found in a name, as `re.sub` does it."""
 
-    `flag` is the rule as the user wrote it, for an error line.
-    """
-
-    flag: str
+    flag: str  # The rule as the user wrote it, for an error line.
     pattern: re.Pattern[str]
     replacement: str
 

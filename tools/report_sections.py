@@ -42,10 +42,7 @@ _BINS, _BARS = 24, "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"
 
 
 class _Told:
-    """What is reported on, with the `Limits` as arguments, and what has come of it.
-
-    What several sections tell of is read once.
-    """
+    """What is reported on, and what has come of it; what several sections tell of is read once."""
 
     def __init__(self, path: str, images: Sequence[str], limits: Mapping[str, Any]) -> None:
         self.path, self.limits = path, limits
@@ -280,10 +277,7 @@ def _variables(told: _Told) -> Iterator[ET.Element]:
 
 
 def _histogram(values: Array) -> ET.Element:
-    """A histogram of the finite values, as a line of bars: where there is one, a bar has a height.
-
-    Their range is one that a float64 holds.
-    """
+    """A histogram of the finite values, whose range a float64 holds, as a line of bars."""
     numbers = values.astype(np.float64)
     counts, edges = np.histogram(numbers[np.isfinite(numbers)], _BINS)
     bars = "".join(_BARS[-(-7 * count // counts.max())] for count in counts)

@@ -293,16 +293,16 @@ def _check_history(path: str, found: Iterable[Entry]) -> Record:
 
 
 def _to_name(found: Mapping[Entry, Record]) -> list[Entry]:
-    """The checkpoints that a state file should name, the newest last: whole ones alone.
+    """The whole checkpoints, which a state file should name, the newest last.
 
     In a folder of ours, those called `my-model-<step>`; elsewhere all.
     """
-    ours = any(entry.committed for entry in found)
-    return [
-        entry
-        for entry, record in found.items()
-        if record["ok"] and (entry.step is not None or not ours)
-    ]
+    whole = [entry for entry, record in found.items() if record["ok"]]
+    return [entry for entry in whole if entry.step is not None or not _is_ours(found)]
+
+
+def _is_ours(found: Iterable[Entry]) -> bool:
+    return any(entry.committed for entry in found)
 
 
 def _check_state(path: str, found: Mapping[Entry, Record]) -> Record:
@@ -310,8 +310,7 @@ def _check_state(path: str, found: Mapping[Entry, Record]) -> Record:
     file = os.path.join(path, naming.STATE_FILE)
     exists = file_io.exists(file) and not file_io.is_folder(file)
     said, expected = Findings([], []), _to_name(found)
-    is_ours = any(entry.committed for entry in found)
-    lines = said.problems if is_ours and expected else said.remarks
+    lines = said.problems if _is_ours(found) and expected else said.remarks
     if not exists:
         lines.append("not there, so that tf.train.latest_checkpoint finds nothing")
         return {"path": file, "exists": exists, **said.record()}
