@@ -48,7 +48,6 @@ def verify(config: VerifyConfig) -> Record:
             raise ToolError(f"{path} is no checkpoint: a graph that stands alone has no variables")
         entry = named_entry(folder.find_variables(path))
         return _record(os.path.dirname(entry.prefix), {entry: check(entry)}, None)
-    done: list[str] = []
     # A stranger's folder is left without the lock's file.
     is_trained_in = file_io.exists(os.path.join(path, lock.LOCK_FILE))
     locked = lock.FolderLock(path, _OTHERWISE, keeps_file=is_trained_in)
@@ -56,8 +55,7 @@ def verify(config: VerifyConfig) -> Record:
         if not config.repair:
             lock.check_unused(path, _OTHERWISE)
         found = {entry: check(entry) for entry in list_folder(path)}
-        if config.repair:
-            _repair(path, found, done)
+        done = _repair(path, found) if config.repair else []
         leftovers = _leftovers(path)
         record = _record(path, found, _check_state(path, found), leftovers, done)
     if not (config.repair or record["ok"]):
@@ -99,8 +97,9 @@ def _leftovers(path: str) -> list[list[str]]:
     return found + [[name] for name in written if file_io.exists(os.path.join(path, name))]
 
 
-def _repair(path: str, found: Mapping[Entry, Record], done: list[str]) -> None:
-    """Puts right what is around checkpoints, and adds to `done` what was done, a line each."""
+def _repair(path: str, found: Mapping[Entry, Record]) -> list[str]:
+    """Puts right what is around checkpoints; returns what was done, a line each."""
+    done: list[str] = []
     try:
         leftovers = _leftovers(path)
         folder.delete_leftovers(path)  # First, as that frees space.
@@ -109,18 +108,17 @@ def _repair(path: str, found: Mapping[Entry, Record], done: list[str]) -> None:
             done.append(f"cleared {told}, left by a save or a deletion that was cut short")
         state = _check_state(path, found)
         if state["exists"] and state["ok"]:
-            return
+            return done
         to_name = _to_name(found)
         newest = folder.newest_of(path, [entry.name for entry in to_name])
         if len(newest) != 1:
             any_of = f"nothing tells which is the newest, {first_few(newest, _MAX_NAMED)}"
             why = any_of if newest else "none is whole to name"
-            done.append(f"left {state['path']} as it is: {why}")
-            return
+            return [*done, f"left {state['path']} as it is: {why}"]
         named = [entry.state_name for entry in to_name]
         folder.write_state(path, named)
         told = first_few(named, _MAX_NAMED)
-        done.append(f"wrote {state['path']}: it names {told}; the newest is {named[-1]}")
+        return [*done, f"wrote {state['path']}: it names {told}; the newest is {named[-1]}"]
     except OSError as error:
         before = f"; done until then: {'; '.join(done)}" if done else ""
         raise ToolError(f"{path} cannot be repaired: {reason(error)}{before}") from error
