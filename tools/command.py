@@ -197,10 +197,7 @@ def patterns(help_text: str) -> Any:
 
 
 def select(
-    keys: Sequence[str],
-    slots: Collection[str],
-    only: Sequence[str] = (),
-    drop: Sequence[str] = (),
+    keys: Sequence[str], slots: Collection[str], only: Sequence[str] = (), drop: Sequence[str] = ()
 ) -> list[str]:
     """The keys of a checkpoint that are kept, in their order: none of the slots.
 

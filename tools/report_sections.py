@@ -109,7 +109,7 @@ def as_text(record: Record) -> str:
 def _sections(told: _Told, number: int) -> Iterator[ET.Element]:
     """Each section with its heading; one that fails has the reason as its text."""
     for title, make in SECTIONS.items():
-        identity = f"{title.replace(' ', '-')}-{number}"
+        identity = f"{title}-{number}"
         heading = element("h3", title.capitalize(), id=identity)
         try:
             content = [*make(told)]
@@ -195,10 +195,8 @@ def _checkpoints(told: _Told) -> Iterator[ET.Element]:
 
 def _accuracy(told: _Told) -> Iterator[ET.Element]:
     found = classify(told.model)
-    confusion, mistakes = (
-        plot_models.draw_confusion(found),
-        plot_models.draw_mistakes(found, _MOST_MISTAKES),
-    )
+    confusion = plot_models.draw_confusion(found)
+    mistakes = plot_models.draw_mistakes(found, _MOST_MISTAKES)
     yield from _drawn(confusion)
     names, counts = confusion.record["classes"], confusion.record["counts"]
     rows = [
@@ -301,16 +299,14 @@ SECTIONS: Mapping[str, _Section] = {
 
 
 def element(name: str, *children: Any, **attributes: Any) -> ET.Element:
-    """An element; a text or a number as a child is its text, None nothing. `class_` is class."""
+    """An element of others, or of one text or number; None is nothing. `class_` is class."""
     named = {key.rstrip("_").replace("_", "-"): _clean(v) for key, v in attributes.items()}
     made = ET.Element(name, named)
     for child in children:
         if isinstance(child, ET.Element):
             made.append(child)
-        elif child is not None and len(made):
-            made[-1].tail = (made[-1].tail or "") + _clean(child)
         elif child is not None:
-            made.text = (made.text or "") + _clean(child)
+            made.text = _clean(child)
     return made
 
 
@@ -332,7 +328,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]], caption: str) -> E
 
 
 def _cell(value: Any) -> ET.Element:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not isinstance(value, int | float):
         return element("td", value)
     shown = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
     return element("td", shown, class_="number")
