@@ -2,8 +2,8 @@
 
     python -m benchmarks.pictures --kills=20
 
-The loss of a run that nothing disturbs and of the same run, killed so many times; the confusion
-and the worst mistakes of the default run.
+The loss of a run that nothing disturbs and of the same run, killed so many times; the path of
+(w, b) over the loss of the line; the confusion and the worst mistakes of the default run.
 """
 
 import os
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.measuring import fork, log_lines, train_network
+from benchmarks.measuring import fork, log_lines, train_line, train_network
 from cli.fields import flag, parse
 from cli.run import run
 from cli.terminal import import_tensorflow
@@ -41,12 +41,14 @@ def main(request: Request) -> int:
     with tempfile.TemporaryDirectory() as runs:
         os.chdir(runs)  # So that the pictures name no folder but the runs'.
         try:
+            os.waitpid(fork(lambda: train_line("--ckpt_dir=model")), 0)
             os.waitpid(fork(lambda: _cnn("model1")), 0)
             steps = _kill("killed", request.kills)
             if log_lines("model1") != log_lines("killed"):
                 print("LOST: the killed run has another loss than the unbroken one")
                 return 1
             _draw_losses("model1", "killed", steps, folder / "killed.png")
+            _plot("line", "--run=model", f"--output={folder}/line.png")
             _plot("confusion", "--meta=model1", f"--output={folder}/confusion.png")
             _plot("mistakes", "--meta=model1", "--most=4", f"--output={folder}/mistakes.png")
         finally:

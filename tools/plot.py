@@ -4,10 +4,12 @@
 
 draws loss, accuracy and learning rate over the steps, of several runs together. Further kinds:
 
+  python -m tools.plot line --run=model --output=line.svg
   python -m tools.plot filters --meta=model1 --tensor=conv1/w
   python -m tools.plot --what=confusion --meta=model1 --input=model1/data10_4.npz
   python -m tools.plot mistakes --meta=model1 --input=model1/data10_4.npz
 
+line: of the linear model, the points with their line, and the path of (w, b) over the loss;
 filters: the weights of a convolution; confusion: which class is taken for which; mistakes: the
 images whose wrong class the model is surest of.
 """
@@ -34,6 +36,7 @@ _ROW_FLAGS = ("meta", "ckpt", "input", "feed", "ignore_exif")
 # The flags of each kind that others refuse; the first must be given.
 _FLAGS_OF = {
     "metrics": ("run", "log_loss"),
+    "line": ("run",),
     "filters": ("meta", "ckpt", "tensor"),
     "confusion": _ROW_FLAGS,
     "mistakes": _ROW_FLAGS,
@@ -52,6 +55,8 @@ def _of_kind(name: str) -> Together:
             raise ValueError(f"--{name} is not for {what}{needs}")
         if not value and name == _FLAGS_OF[what][0]:
             raise ValueError(f"{what} needs --{name}=...")
+        if what == "line" and name == "run" and len(value) > 1:
+            raise ValueError("line takes one --run")
         return True
 
     return Together(("what", name), accepts)
@@ -72,7 +77,7 @@ class PlotConfig(Printed):
 
     what: str = flag("What to draw.", choices=[*_FLAGS_OF], positional=True)
     runs: Sequence[str] = flag(
-        "metrics: the folder of a run, its --ckpt_dir; also several.",
+        "metrics, line: the folder of a run, its --ckpt_dir; for metrics, also several.",
         (),
         name="run",
         many=REPEATED,
@@ -139,6 +144,8 @@ def _draw(config: PlotConfig) -> "Picture":
 
     model = config.model
     if model is None:
+        if config.what == "line":
+            return plotting.draw_line(plotting.read_line_run(config.runs[0]))
         runs = [*map(plotting.read_run, config.runs)]
         return plotting.draw_metrics(runs, log_loss=config.log_loss)
     if config.what == "filters":

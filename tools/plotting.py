@@ -1,9 +1,11 @@
 """What all pictures share: their style, their texts, how they become a file; and those of runs.
 
-Of a run's log, `logs/metrics.jsonl`: loss, accuracy and learning rate over the steps.
+Of a run's log, `logs/metrics.jsonl`: loss, accuracy and learning rate over the steps; of the linear
+model, its points with the line that it has found, and the way of (w, b) there.
 """
 
 import contextlib
+import functools
 import io
 import itertools
 import json
@@ -19,10 +21,15 @@ import numpy as np
 import numpy.typing as npt
 from absl import logging
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogFormatter, MaxNLocator, StrMethodFormatter
+from matplotlib.ticker import LogFormatter, LogLocator, MaxNLocator, StrMethodFormatter
 
+from checkpoints import manifest, naming
+from checkpoints.folder import usable_steps
+from checkpoints.lock import Hold, read_newest
+from data import batches
 from errors import CheckpointError, ToolError
 from file_io import read_bounded
 from metagraph.description import json_value
@@ -105,6 +112,12 @@ _LOOKS: Mapping[str, dict[str, Any]] = {
     "test split": {"color": "C1", "marker": "o", "ls": "dashed", "lw": 2.2},
     "learning rate": {"color": "C2", "marker": ".", "ls": "solid", "lw": 1.2},
 }
+_SEEDS = 1 << 32
+_GRID = 161  # Points of the surface, each way.
+_LEVELS = 24
+_MARGIN = 1.0  # Of w and of b, so that a path that has arrived still lies in a valley.
+_LEAST_SHARE = 1e-6  # Of the largest loss, that the lowest contour has.
+Floats = npt.NDArray[np.float64]
 
 
 class RunMetrics(NamedTuple):
@@ -112,7 +125,7 @@ class RunMetrics(NamedTuple):
 
     folder: str
     # Each number by its name, such as `loss`: float64 [2, N], the rising steps and the values.
-    series: Mapping[str, npt.NDArray[np.float64]]
+    series: Mapping[str, Floats]
 
     @property
     def last_step(self) -> int:
@@ -217,3 +230,116 @@ def _record(run: RunMetrics) -> dict[str, object]:
         for name, (steps, values) in run.series.items()
     }
     return {"folder": run.folder, "step": run.last_step, "last": last}
+
+
+class LineRun(NamedTuple):
+    """A run of the linear model: its points, x and y float64 [N], and its path.
+
+    That is w and b, float64 [P, 2], after each of the steps, int64 [P].
+    """
+
+    folder: str
+    x: Floats
+    y: Floats
+    steps: npt.NDArray[np.int64]
+    path: Floats
+
+
+def mean_squared_error(run: LineRun, w: Floats, b: Floats) -> Floats:
+    """The loss at each pair of `w` and `b`, which are arrays of one shape, on all points."""
+    error = w[..., np.newaxis] * run.x + b[..., np.newaxis] - run.y  # [..., N]
+    return np.asarray(np.mean(error**2, axis=-1))
+
+
+def read_line_run(folder: str) -> LineRun:
+    """Reads what a run of the linear model has left.
+
+    The points are drawn again from the seed in the newest checkpoint's manifest. The path is what
+    the log has of w and b, up to that checkpoint.
+    """
+    return read_newest([folder], functools.partial(_read_line, folder))
+
+
+def _read_line(folder: str, hold: Hold) -> LineRun:
+    saved = usable_steps(folder)
+    if not saved:
+        raise ToolError(
+            f"--run={folder}: expected the folder of a run of train_linear.py, found no checkpoint "
+            f"{naming.BASENAME}-<step> in it"
+        )
+    hold(naming.checkpoint_prefix(folder, saved[-1]))
+    points = batches.linear_points(_seed(folder, saved[-1]))
+    x, y = (values.astype(np.float64) for values in points)
+    series = read_run(folder).series
+    empty = np.empty((2, 0))
+    (w_steps, w), (b_steps, b) = series.get("w", empty), series.get("b", empty)
+    steps, of_w, of_b = np.intersect1d(w_steps, b_steps, return_indices=True)
+    path = np.stack([w[of_w], b[of_b]], axis=1)
+    kept = (steps <= saved[-1]) & np.isfinite(path).all(axis=1)
+    if not kept.any():
+        raise ToolError(f"--run={folder}: expected w and b in its log, as train_linear.py logs")
+    return LineRun(folder, x, y, steps[kept].astype(np.int64), path[kept])
+
+
+def _seed(folder: str, step: int) -> int:
+    """The seed that the run's points follow from."""
+    found = manifest.read(folder, step)
+    name = os.path.join(folder, naming.checkpoint_name(step))
+    if found is None:
+        raise CheckpointError(
+            f"{name} has no {naming.MANIFEST_SUFFIX}: the points follow from the seed in it, which "
+            "only a run of train_linear.py has"
+        )
+    model, seed = found.config.get("model"), found.config.get("seed")
+    if model != "linear":
+        raise ToolError(f"{name}: expected a run of train_linear.py, found the model {model!r}")
+    if not isinstance(seed, int) or not 0 <= seed < _SEEDS:
+        raise ToolError(f"{name}: expected a seed from 0 to {_SEEDS - 1}, found {seed!r}")
+    return seed
+
+
+def draw_line(run: LineRun) -> Picture:
+    """Draws the points with their line, and beside them the way of (w, b) down the loss."""
+    figure = new_figure(11, 4.8)
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1.25))
+    w, b = run.path[-1].tolist()
+    equation = f"y = {w:.4f} x {'+' if b >= 0 else '-'} {abs(b):.4f}"
+    ends = np.array([run.x.min(), run.x.max()])
+    left.plot(run.x, run.y, ".", label=f"{len(run.x)} points")
+    left.plot(ends, w * ends + b, label=equation)
+    left.set(xlabel="x", ylabel="y", title="data and line")
+    left.legend()
+    _draw_surface(figure, right, run)
+    loss = float(mean_squared_error(run, *run.path[-1:].T)[0])
+    figure.suptitle(f"{as_label(run.folder, 60)}, step {run.steps[-1]}")
+    summary = (
+        f"{equation} after {run.steps[-1]} steps, mean squared error {loss:.3g} on "
+        f"{len(run.x)} points; {len(run.path)} points of the path, from the log"
+    )
+    pairs = zip(run.steps.tolist(), run.path.tolist(), strict=True)
+    path = [{"step": step, "w": w_then, "b": b_then} for step, (w_then, b_then) in pairs]
+    record = {"run": run.folder, "points": len(run.x), "w": w, "b": b, "loss": loss, "path": path}
+    return Picture(figure, summary, record)
+
+
+def _draw_surface(figure: Figure, axes: Axes, run: LineRun) -> None:
+    best = np.polyfit(run.x, run.y, 1)  # The w and b with the least loss.
+    ends = np.vstack([run.path, best])
+    low, high = ends.min(axis=0) - _MARGIN, ends.max(axis=0) + _MARGIN
+    w, b = np.meshgrid(*np.linspace(low, high, _GRID).T)
+    loss = mean_squared_error(run, w, b)
+    loss = np.maximum(loss, float(loss.max()) * _LEAST_SHARE)
+    levels = np.geomspace(float(loss.min()), float(loss.max()), _LEVELS)
+    surface = axes.contourf(w, b, loss, levels=levels, norm=LogNorm(), cmap="cividis")
+    bar = figure.colorbar(surface, ax=axes, label="mean squared error (log scale)")
+    bar.ax.yaxis.set_major_locator(LogLocator())
+    bar.ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.plot(*run.path.T, color="white", marker=".", label="path")
+    for at, label, marker, colour in (
+        (run.path[0], f"step {run.steps[0]}", "s", "white"),
+        (run.path[-1], f"step {run.steps[-1]}", "o", "C1"),
+        (best, "least squares", "x", "black"),
+    ):
+        axes.plot(*at, color=colour, marker=marker, markeredgecolor="black", ls="", label=label)
+    axes.set(xlabel="w", ylabel="b", title="path of (w, b) over the loss")
+    axes.legend(facecolor="#BBBBBB")  # The path is white.

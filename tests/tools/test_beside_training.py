@@ -15,6 +15,7 @@ from finetuning.fitting import make_task
 from prediction.evaluation import predict
 from prediction.request import PredictConfig
 from tests.tools.conftest import Tool
+from tools.plotting import read_line_run
 from training.config import InitFrom
 from training.resume import read_init_from
 
@@ -54,10 +55,11 @@ def test_a_command_reads_what_is_the_newest_by_then(
     assert ended.code == 0, ended
 
 
-def test_values_to_begin_with_do_so_too(run: Path, gone: list[str]) -> None:
+def test_values_to_begin_with_and_pictures_do_so_too(run: Path, gone: list[str]) -> None:
     origins = read_init_from(InitFrom(str(run)), SPECS).origins
-    assert gone == [f"{run}/my-model-300"]
     assert origins == dict.fromkeys(SPECS, f"{run}/my-model-290")
+    gone.clear()
+    assert read_line_run(str(run)).steps[-1] == 280
 
 
 def test_fine_tuning_does_so_too(

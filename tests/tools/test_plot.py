@@ -67,7 +67,7 @@ def test_confusion_and_mistakes_are_what_predict_says(
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])
-@pytest.mark.parametrize("what", ["metrics", "filters", "confusion", "mistakes"])
+@pytest.mark.parametrize("what", ["metrics", "line", "filters", "confusion", "mistakes"])
 def test_two_calls_give_equal_bytes(
     tool: Tool,
     what: str,
@@ -78,7 +78,7 @@ def test_two_calls_give_equal_bytes(
     tmp_path: Path,
 ) -> None:
     rows = (f"--input={mislabelled}",) if what in ("confusion", "mistakes") else ()
-    run = (str(linear_run),) if what == "metrics" else (f"--meta={colours_run}",)
+    run = (str(linear_run),) if what in ("metrics", "line") else (f"--meta={colours_run}",)
     given = (*run, *rows, f"--output={tmp_path}/p.{suffix}")
     path, contents = tmp_path / f"p.{suffix}", []
     for overwrite in ([], ["--overwrite"]):
@@ -92,7 +92,7 @@ def test_two_calls_give_equal_bytes(
 @pytest.mark.parametrize(
     ("command", "package", "said"),
     [
-        (("plot", "metrics", "--run={}"), "matplotlib", "`plot`: pip install matplotlib"),
+        (("plot", "line", "--run={}"), "matplotlib", "`plot`: pip install matplotlib"),
         (("report", "--run={}"), "matplotlib", "`plot`: pip install matplotlib"),
         (
             ("export", "{}", "--to=onnx", "--output=m.onnx"),
@@ -109,7 +109,7 @@ def test_without_a_package_a_line_names_it(
     assert f"needs the packages of the extra {said}" in line
 
 
-@pytest.mark.parametrize("command", [("plot", "metrics"), ("report",)])
+@pytest.mark.parametrize("command", [("plot", "line"), ("report",)])
 def test_a_setting_that_matplotlib_refuses_is_one_line(
     tool: Tool, linear_run: Path, monkeypatch: Patch, command: tuple[str, ...]
 ) -> None:

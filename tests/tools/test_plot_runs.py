@@ -1,5 +1,6 @@
-"""The log of a run and its curves, and what all pictures share."""
+"""The log of a run and its curves, the line of the linear model, and what all pictures share."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,16 +12,23 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from absl import logging
+from matplotlib.axes import Axes
+from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from errors import ToolError
+from errors import ToolError, UserError
+from tests.conftest import Make
 from tools.plotting import (
+    LineRun,
     Picture,
     RunMetrics,
     as_label,
+    draw_line,
     draw_metrics,
+    mean_squared_error,
     new_figure,
+    read_line_run,
     read_run,
     render,
     style,
@@ -206,3 +214,108 @@ def test_the_users_own_style_changes_nothing_and_is_kept() -> None:
         with style():
             assert render(_figure(), "p.png") == plain
         assert mpl.rcParams["font.size"] == 20
+
+
+def _log(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / "logs/metrics.jsonl").read_text().splitlines()]
+
+
+def test_the_path_is_that_of_the_log(run: Path) -> None:
+    found = read_line_run(str(run))
+    lines = _log(run)
+    assert found.steps.tolist() == [line["step"] for line in lines] == [*range(0, 301, 10)]
+    np.testing.assert_array_equal(found.path, [(line["w"], line["b"]) for line in lines])
+
+
+def test_the_points_are_those_of_the_training(linear_config: Make, tmp_path: Path) -> None:
+    """The loss that was logged for the first step is that of the values before it."""
+    from train_linear import train
+
+    train(linear_config(tmp_path / "run", seed=7, train_steps=3, log_every_steps=1))
+    found = read_line_run(str(tmp_path / "run"))
+    losses = mean_squared_error(found, *found.path.T)
+    logged = [line["loss"] for line in _log(tmp_path / "run")[1:]]
+    np.testing.assert_allclose(losses[:-1], logged, rtol=1e-5)
+
+
+def test_the_path_ends_at_the_newest_checkpoint(run: Path) -> None:
+    """Of a process that was killed, the log may be ahead."""
+    for path in run.glob("my-model-300.*"):
+        path.unlink()
+    found = read_line_run(str(run))
+    assert found.steps[-1] == 290
+    assert found.steps.tolist() == [*range(0, 291, 10)]
+
+
+@pytest.mark.parametrize(
+    ("gone", "said"),
+    [
+        ("logs/metrics.jsonl", r"there is no .*metrics\.jsonl; expected the folder of"),
+        ("my-model-*", "found no checkpoint my-model-<step>"),
+        ("my-model-*.manifest", r"has no \.manifest: the points follow from"),
+    ],
+)
+def test_what_is_missing_is_one_line(run: Path, gone: str, said: str) -> None:
+    for path in run.glob(gone):
+        path.unlink()
+    with pytest.raises(UserError, match=said):
+        read_line_run(str(run))
+
+
+def test_a_log_without_w_and_b_is_one_line(run: Path) -> None:
+    (run / "logs/metrics.jsonl").write_text('{"step": 10, "loss": 1, "w": 1}\n')
+    with pytest.raises(ToolError, match="expected w and b in its log"):
+        read_line_run(str(run))
+
+
+_RNG = np.random.default_rng(0)
+_X = _RNG.random(30)
+_Y = 0.5 * _X - 0.25 + 0.01 * _RNG.standard_normal(30)
+
+
+def _line_run(path: list[tuple[float, float]]) -> LineRun:
+    return LineRun("$m$", _X, _Y, np.arange(len(path)) * 10, np.array(path))
+
+
+RUN = _line_run([(3.0, -2.0), (1.0, 0.0), (0.5, -0.25)])
+
+
+def _panels(run: LineRun) -> tuple[Axes, Axes]:
+    picture = draw_line(run)
+    assert picture.figure is not None
+    render(picture.figure, "p.png")
+    left, right, _ = picture.figure.axes
+    return left, right
+
+
+def _line(axes: Axes, label: str) -> Line2D:
+    return next(line for line in axes.lines if label in str(line.get_label()))
+
+
+def test_what_is_drawn_of_a_line() -> None:
+    left, right = _panels(RUN)
+    np.testing.assert_array_equal(_line(left, "points").get_xydata(), np.stack([_X, _Y], axis=1))
+    ends = np.array([_X.min(), _X.max()])
+    line = np.asarray(_line(left, "y = 0.5000 x - 0.2500").get_xydata())
+    np.testing.assert_allclose(line, np.stack([ends, 0.5 * ends - 0.25], axis=1))
+    for label, path in (("path", RUN.path), ("step 0", RUN.path[:1]), ("step 20", RUN.path[-1:])):
+        np.testing.assert_array_equal(_line(right, label).get_xydata(), path)
+    found = np.asarray(_line(right, "least squares").get_xydata())
+    np.testing.assert_allclose(found[0], np.polyfit(_X, _Y, 1))
+
+
+@pytest.mark.parametrize("path", [RUN.path.tolist(), [(0.5, -0.25)]])
+def test_contours_lie_where_the_loss_is_theirs(path: list[tuple[float, float]]) -> None:
+    """The path and the best values are within; a path that has not moved lies in a valley."""
+    run = _line_run(path)
+    _, right = _panels(run)
+    (contours,) = (c for c in right.collections if isinstance(c, QuadContourSet))
+    levels, outlines = np.asarray(contours.levels), contours.get_paths()
+    assert len(outlines) == len(levels) - 1
+    for index in range(len(outlines) // 2, len(outlines)):  # Below, the grid is coarse.
+        loss = mean_squared_error(run, *np.asarray(outlines[index].vertices).T)
+        assert levels[index] * 0.98 <= loss.min() <= loss.max() <= levels[index + 1] * 1.02
+    (w_low, w_high), (b_low, b_high) = right.get_xlim(), right.get_ylim()
+    assert w_low < min(w for w, _ in path) <= max(w for w, _ in path) < w_high
+    assert b_low < min(b for _, b in path) <= max(b for _, b in path) < b_high
+    assert min(w_high - w_low, b_high - b_low) >= 2 * (1 - 1e-9)
