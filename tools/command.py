@@ -1,7 +1,4 @@
-"""What commands share: their start, their flags, which variables they keep, and their output.
-
-That is text for people, or one JSON document for programs.
-"""
+"""What commands share: their start, their flags, their output, which variables they keep."""
 
 import importlib
 import json
@@ -20,7 +17,6 @@ from errors import ToolError
 
 Record: TypeAlias = Mapping[str, Any]
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
-_STEP = 1024
 _LINE_END = re.compile(r"[\t\n]")
 
 
@@ -51,12 +47,8 @@ def table(rows: Sequence[Sequence[str]], right: Sequence[int] = (), indent: int 
 
 def format_bytes(size: int) -> str:
     """A number of bytes for people: `1.4 MiB`, `512 B`."""
-    value, unit = float(size), _UNITS[0]
-    for unit in _UNITS:
-        if value < _STEP or unit == _UNITS[-1]:
-            break
-        value /= _STEP
-    return f"{size} B" if unit == "B" else f"{value:.1f} {unit}"
+    power = min((size.bit_length() - 1) // 10, len(_UNITS) - 1)  # Of 1024.
+    return f"{size / 1024**power:.1f} {_UNITS[power]}" if power > 0 else f"{size} B"
 
 
 def check_installed(packages: Sequence[str], extra: str, what: str) -> None:
@@ -125,18 +117,14 @@ def run_command(
 ) -> NoReturn:
     """Runs a command in a process of its own, as it reads what strangers made, and exits.
 
-    `main` makes an exit code of a request, the dataclass of its flags; None is 0. The description
-    is the command's docstring, which --help shows.
+    `main` makes an exit code of the `request`; None is 0. --help shows the description.
     """
     run(main, request, description, Supervisor("give it a smaller model"))
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Drops what a converter writes to stdout and stderr, by Python and beneath it, and warns of.
-
-    What it says is for its makers; what it raises is for us to tell.
-    """
+    """Drops what a converter writes to stdout and stderr, also beneath Python, and its warnings."""
     flush_streams()
     kept = {descriptor: os.dup(descriptor) for descriptor in (1, 2)}
     with open(os.devnull, "w", errors="backslashreplace") as nowhere, warnings.catch_warnings():
@@ -157,12 +145,9 @@ def quiet() -> Iterator[None]:
 
 
 class Rename(NamedTuple):
-    """A pattern that is replaced wherever it is found in a name, as `re.sub` does it.
+    """A pattern that is replaced wherever it is found in a name, as `re.sub` does it."""
 
-    `flag` is the rule as the user wrote it, for an error line.
-    """
-
-    flag: str
+    flag: str  # The rule as the user wrote it, for an error line.
     pattern: re.Pattern[str]
     replacement: str
 
@@ -212,10 +197,7 @@ def patterns(help_text: str) -> Any:
 
 
 def select(
-    keys: Sequence[str],
-    slots: Collection[str],
-    only: Sequence[str] = (),
-    drop: Sequence[str] = (),
+    keys: Sequence[str], slots: Collection[str], only: Sequence[str] = (), drop: Sequence[str] = ()
 ) -> list[str]:
     """The keys of a checkpoint that are kept, in their order: none of the slots.
 

@@ -28,7 +28,7 @@ from checkpoints import naming
 from checkpoints.bundle import VARIANT
 from checkpoints.folder import explain_if_gone, find_variables, graph_path
 from checkpoints.lock import Hold, read_newest
-from checkpoints.naming import SAVED_MODEL_FILES, verify_checkpoint
+from checkpoints.naming import verify_checkpoint
 from checkpoints.reader import Array, CheckpointReader
 from errors import CheckpointError, ToolError
 from metagraph.description import as_numpy_dtype, constant, json_value
@@ -37,8 +37,8 @@ from metagraph.opening import GRAPH_SUFFIXES, open_model
 from metagraph.safety import op_definitions
 from tools.command import Record
 from tools.diff import DTYPE, EQUAL, GRAPH, ONLY_A, ONLY_B, SHAPE, VALUES, VARIABLES, DiffConfig
-from tools.folder_entries import is_folder, named_entry
 from tools.graph_parts import attribute_text
+from tools.inspecting import is_folder, named_entry
 
 _PIECE = 1 << 15  # Elements: what is worked out of them at once stays in a processor's cache.
 _MAX_ELEMENTS = 1 << 22  # Of a constant that is unpacked: a few bytes may stand for any number.
@@ -52,18 +52,14 @@ class Difference(NamedTuple):
 
     equal_bytes: bool  # Whether they are the same in memory; of strings, whether all are equal.
     differing: int  # Elements that are further apart than the tolerance, or one of them a NaN.
-    # The largest |a - b|, exact for integers, and the largest |a - b| / max(|a|, |b|), 0 to 2;
-    # infinite where an element is NaN or infinite on one side only.
-    largest: int | float | None
-    relative: float | None
+    # Infinite where an element is NaN or infinite on one side only.
+    largest: int | float | None  # |a - b|, exact for integers.
+    relative: float | None  # |a - b| / max(|a|, |b|), 0 to 2.
     equal_nans: int  # Places where both are NaN, which counts as equal.
 
 
 def compare(a: Array, b: Array, tolerance: float = 0.0) -> Difference:
-    """Compares two arrays of one shape, of whatever dtypes.
-
-    An absolute difference up to the tolerance counts as none.
-    """
+    """Compares two arrays of one shape, of whatever dtypes."""
     a, b = np.ascontiguousarray(a).reshape(-1), np.ascontiguousarray(b).reshape(-1)
     if "O" in (a.dtype.kind, b.dtype.kind):
         differing = int(np.count_nonzero(a != b))
@@ -286,7 +282,7 @@ def _collection_changes(a: CollectionDef, b: CollectionDef) -> Iterator[str]:
 
 
 class Side(NamedTuple):
-    """One of the two, with what of it is compared: its checkpoint, its graph."""
+    """One of the two, and what of it is compared."""
 
     path: str
     reader: CheckpointReader | None
@@ -331,18 +327,15 @@ def _left_out(a: Side, b: Side, only: str | None) -> Iterator[str]:
 
 
 def _open_side(path: str, flag: str, config: DiffConfig, hold: Hold) -> Side:
-    is_file = os.path.basename(path) in SAVED_MODEL_FILES
+    is_file = os.path.basename(path) in naming.SAVED_MODEL_FILES
     place = os.path.dirname(path) or "." if is_file else path
     prefix = _prefix(place, flag, config.only, hold)
     try:
-        reader = meta = None
+        reader = None
         if config.only != GRAPH and prefix is not None:
             verify_checkpoint(prefix, [naming.INDEX_SUFFIX])
             reader = CheckpointReader(prefix)
-        file = _graph_file(place, prefix, config.only)
-        if file is not None:
-            with config.limit.over("reading the graph"):
-                meta = open_model(file, config.max_meta_bytes)
+        meta = None if config.only == VARIABLES else _open_graph(place, prefix, config)
     except CheckpointError as error:
         raise explain_if_gone(error, prefix or path, flag) from error
     if config.only == VARIABLES and reader is None:
@@ -367,11 +360,12 @@ def _prefix(path: str, flag: str, only: str | None, hold: Hold) -> str | None:
     return prefix if is_there and named_entry(prefix).has_values else None
 
 
-def _graph_file(path: str, prefix: str | None, only: str | None) -> str | None:
-    """What to read the graph from; None where it is not asked for, or there are only variables."""
-    if only == VARIABLES:
-        return None
+def _open_graph(path: str, prefix: str | None, config: DiffConfig) -> MetaGraphFile | None:
+    """The graph, of a folder that of the very checkpoint; None where there are only variables."""
     if prefix is not None and (graph := graph_path(prefix)):
         verify_checkpoint(prefix, [naming.META_SUFFIX])
-        return graph  # Of a folder, that of the very checkpoint.
-    return path if prefix is None or only == GRAPH else None
+        path = graph
+    elif prefix is not None and config.only != GRAPH:
+        return None
+    with config.limit.over("reading the graph"):
+        return open_model(path, config.max_meta_bytes)

@@ -36,26 +36,14 @@ from cli.fields import COMMAS, POSITIVE, flag, needs
 from cli.terminal import postpone_tensorflow
 from errors import first_few
 from prediction.request import Limits, assets, assets_by_name, feeds, trust_graph
-from tools.command import (
-    Printed,
-    Record,
-    Rename,
-    checkpoint,
-    format_bytes,
-    overwrite,
-    patterns,
-    plain_rename,
-    regex_rename,
-    renames,
-    run_command,
-    show,
-)
+from tools import command
+from tools.command import Record, Rename
 
 _SHOWN, _FILES = 4, 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class EditConfig(Printed, Limits):
+class EditConfig(command.Printed, Limits):
     """Which variables are kept, what they are called, how they are stored, and what is checked."""
 
     GROUP: ClassVar = "selection"
@@ -64,7 +52,7 @@ class EditConfig(Printed, Limits):
         needs("tolerance", "cast"),
     )
 
-    checkpoint: str | None = checkpoint(
+    checkpoint: str | None = command.checkpoint(
         "A checkpoint: its prefix or any file of it, or a folder for its newest.",
         None,
         instead="meta",
@@ -79,25 +67,25 @@ class EditConfig(Printed, Limits):
     output: str = flag(
         "The prefix of the new checkpoint; its folder is made.", path=True, group="output"
     )
-    overwrite: bool = overwrite("Replace a checkpoint that is at --output.")
-    only: Sequence[str] = patterns(
+    overwrite: bool = command.overwrite("Replace a checkpoint that is at --output.")
+    only: Sequence[str] = command.patterns(
         "Keep only names in which this pattern is found. Several: any of them."
     )
-    drop: Sequence[str] = patterns(
+    drop: Sequence[str] = command.patterns(
         "Drop names in which this pattern is found. Several: any of them."
     )
     without_slots: bool = flag(
         "Drop what only an optimizer needs, such as w/Adam and beta1_power.", False
     )
-    rename: tuple[Rename, ...] = renames(
+    rename: tuple[Rename, ...] = command.renames(
         "old=new for one name, old/=new/ for all in a scope (old/= takes the scope away). Several "
         "are applied in their order.",
-        plain_rename,
+        command.plain_rename,
     )
-    rename_regex: tuple[Rename, ...] = renames(
+    rename_regex: tuple[Rename, ...] = command.renames(
         r"pattern=replacement, as in '^conv(\d)/=layer\1/', wherever it is found in a name. They "
         "come after all of --rename; the last = divides.",
-        regex_rename,
+        command.regex_rename,
     )
     cast: str | None = flag(
         "Store floating numbers of any of these kinds in this one, rounded to the nearest.",
@@ -136,13 +124,13 @@ def main(config: EditConfig) -> None:
     postpone_tensorflow()
     from tools.editing import edit
 
-    show(edit(config), as_text, config.format)
+    command.show(edit(config), as_text, config.format)
 
 
 def as_text(record: Record) -> str:
     """The record for people, a line for each thing that was done."""
     variables, dropped = record["variables"], record["dropped"]
-    size = format_bytes(sum(variable["bytes"] for variable in variables))
+    size = command.format_bytes(sum(variable["bytes"] for variable in variables))
     lines = [
         f"kept {len(variables)} of {len(variables) + len(dropped)} variables ({size}): "
         + first_few([variable["was"] for variable in variables], _SHOWN)
@@ -169,4 +157,4 @@ def as_text(record: Record) -> str:
 
 
 if __name__ == "__main__":
-    run_command(main, EditConfig, __doc__)
+    command.run_command(main, EditConfig, __doc__)

@@ -2,12 +2,14 @@
 
 A stock client restores by the graph's saver, so that it is made anew: it names what the new
 checkpoint holds, and nothing else. Where variables are gone, so is all that no output needs:
-gradients, slots, summaries, pipelines.
+gradients, slots, summaries, pipelines. The graph is kept only if, run beside the original on the
+same values, it predicts what that does.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.framework.node_def_pb2 import NodeDef
@@ -15,13 +17,15 @@ from tensorflow.core.framework.variable_pb2 import VariableDef
 from tensorflow.core.protobuf.meta_graph_pb2 import CollectionDef, MetaGraphDef
 from tensorflow.core.protobuf.saver_pb2 import SaverDef
 
-from checkpoints.naming import PREDICT_COLLECTION
-from checkpoints.reader import CheckpointReader
-from errors import ToolError, first_few, reason
+from checkpoints.naming import META_SUFFIX, PREDICT_COLLECTION
+from checkpoints.reader import Array, CheckpointReader
+from errors import CheckpointError, ToolError, first_few, reason
+from file_io import write_file
 from metagraph.graph import attribute_of, reachable
 from metagraph.importing import disarmed_graph
-from metagraph.meta import MetaGraphFile, node_of, variable_definitions
-from metagraph.session import free_among
+from metagraph.meta import MetaGraphFile, node_of, read_meta_graph, variable_definitions
+from metagraph.model import read_model
+from metagraph.session import InferenceGraph, free_among, load_inference_graph, random_outputs
 from metagraph.variables import (
     RESOURCE_VARIABLE,
     Part,
@@ -30,8 +34,15 @@ from metagraph.variables import (
     checkpoint_keys,
     graph_variables,
     saver_keys,
+    unavailable,
 )
-from tools.editing import Tensor
+from prediction import plan
+from prediction.file_inputs import MAX_BYTES
+from tools.command import Record
+from tools.differences import compare
+from tools.edit import EditConfig
+from tools.editing import READING, Tensor
+from tools.freezing import try_batches
 
 v1 = tf.compat.v1
 # Groups of operations that a client runs after it has restored, as they fill tables.
@@ -40,6 +51,38 @@ _INITIALIZERS = ("table_initializer", "legacy_init_op", "saved_model_main_op", "
 _OF_TRAINING = ("cond_context", "while_context", "queue_runners", "savers")
 _TABLE_FROM_CHECKPOINT = frozenset({"LookupTableImport", "LookupTableImportV2"})
 _SHOWN = 5
+_FEED = "--feed gives inputs of your own in place of random ones"
+# 16 times the distance from 1 to the next number: how far the numbers of an output may be apart by
+# default after a cast, as a part of the largest of them.
+_TOLERANCES = {"bfloat16": 2**-3, "float16": 2**-6, "float32": 2**-19, "float64": 2**-48}
+
+
+def graph_maker(
+    config: EditConfig, meta: MetaGraphFile, reader: CheckpointReader, tensors: Sequence[Tensor]
+) -> Callable[[str], Record]:
+    """Edits the graph; what it returns writes and checks it once the tensors are there."""
+    with config.limit.over(READING):
+        model = read_model(meta)
+        known = () if config.fetch else model.outputs.values()
+        outputs = [*dict.fromkeys([*plan.choose_fetches(meta, model, config.fetch), *known])]
+        proto = _edited(meta, reader, tensors, outputs)
+
+    def make(prefix: str) -> Record:
+        write_file(prefix + META_SUFFIX, proto.SerializeToString(deterministic=True))
+        new = read_meta_graph(prefix + META_SUFFIX, config.max_meta_bytes)
+        return {
+            "file": meta.path,
+            "nodes": len(new.nodes),
+            "nodes_before": len(meta.nodes),
+            "outputs": outputs,
+            "largest_difference": check_same(meta, new, outputs, config),
+            "tolerance": _tolerance(config),
+        }
+
+    return make
+
+
+# The new graph.
 
 
 class Saved(NamedTuple):
@@ -52,20 +95,19 @@ class Saved(NamedTuple):
     @property
     def is_cast(self) -> bool:
         """Whether a `Cast` stands between the variable and the tensor: both are floating."""
-        dtype, stored = self.variable.dtype, self.tensor.stored
+        dtype, stored = self.variable.dtype, self.tensor.dtype
         return dtype != stored and dtype.is_floating and stored.is_floating
 
 
-def edit_graph(
+def _edited(
     meta: MetaGraphFile, old: CheckpointReader, tensors: Sequence[Tensor], outputs: Sequence[str]
 ) -> MetaGraphDef:
-    """The graph that goes with the new checkpoint; the file's own is left as it is.
+    """The graph that goes with the `tensors` of the `old` checkpoint; the file's own is left as is.
 
-    The new checkpoint has `tensors` of the `old` one; `outputs` have to stay where the graph is
-    pruned. Raises CheckpointError where the graph is damaged, ToolError where an
-    output needs what is dropped, or the saver cannot be made anew.
+    Raises CheckpointError where the graph is damaged, ToolError where one of the outputs, which
+    have to stay, needs what is dropped, or the saver cannot be made anew.
     """
-    by_key = {tensor.old: tensor for tensor in tensors}
+    by_key = {tensor.was: tensor for tensor in tensors}
     variables = {variable.name: variable for variable in graph_variables(meta)}
     places = checkpoint_keys(meta, variables, old.names)
     saved = [
@@ -87,12 +129,15 @@ def edit_graph(
                 "--fetch names other outputs to keep, and without --meta only the variables are "
                 "written"
             )
-    proto = MetaGraphDef()
-    proto.CopyFrom(meta.proto)
     stays = _what_stays(meta, kept, lost, outputs)
-    _keep_only(proto, meta, stays)
+    proto = _pruned(meta, stays)
     if lost:
-        _leave_training(proto, meta, outputs)
+        for key in _OF_TRAINING:
+            proto.collection_def.pop(key, None)
+        # Where there is no other prediction, or a part of it is gone, the outputs are it.
+        predicted = proto.collection_def[PREDICT_COLLECTION]
+        if not predicted.node_list.value or predicted != meta.collection(PREDICT_COLLECTION):
+            predicted.node_list.value[:] = outputs
     _add_saver(proto, meta, saved, free_among(stays, "save"))
     return proto
 
@@ -128,9 +173,11 @@ def _nodes_of_variable(entry: VariableDef) -> list[str]:
     return [node_of(name) for name in names if name]
 
 
-def _keep_only(proto: MetaGraphDef, meta: MetaGraphFile, stays: Collection[str]) -> None:
-    """Takes out all other nodes, and what names them: colocations, collections and so on."""
+def _pruned(meta: MetaGraphFile, stays: Collection[str]) -> MetaGraphDef:
+    """A copy without all other nodes, and what names them: colocations, collections and so on."""
     gone = meta.nodes.keys() - stays
+    proto = MetaGraphDef()
+    proto.CopyFrom(meta.proto)
     proto.graph_def.ClearField("node")
     proto.graph_def.node.extend(node for name, node in meta.nodes.items() if name in stays)
     for node in proto.graph_def.node:
@@ -147,6 +194,7 @@ def _keep_only(proto: MetaGraphDef, meta: MetaGraphFile, stays: Collection[str])
     assets = [a for a in meta.proto.asset_file_def if node_of(a.tensor_info.name) not in gone]
     proto.ClearField("asset_file_def")
     proto.asset_file_def.extend(assets)
+    return proto
 
 
 def _leave_places(node: NodeDef, gone: Collection[str]) -> None:
@@ -178,20 +226,11 @@ def _is_lost(content: bytes, gone: Collection[str]) -> bool:
         return False
 
 
-def _leave_training(proto: MetaGraphDef, meta: MetaGraphFile, outputs: Sequence[str]) -> None:
-    """Takes out what only training needs; the outputs are the prediction, if there is no other."""
-    for key in _OF_TRAINING:
-        proto.collection_def.pop(key, None)
-    predicted = proto.collection_def[PREDICT_COLLECTION]
-    if not predicted.node_list.value or predicted != meta.collection(PREDICT_COLLECTION):
-        predicted.node_list.value[:] = outputs
-
-
 def _add_saver(
     proto: MetaGraphDef, meta: MetaGraphFile, saved: Sequence[Saved], scope: str
 ) -> None:
     """Adds a saver to a copy of the file's graph, its nodes called as those of TensorFlow's own."""
-    places = [(each.tensor.new, _slice_spec(each.place.part)) for each in saved]
+    places = [(each.tensor.name, _slice_spec(each.place.part)) for each in saved]
     written = dict(zip(places, saved, strict=True))  # Of variables that share a place, one.
     graph = disarmed_graph(meta, [f"{each.variable.name}:0" for each in saved])
     try:
@@ -210,7 +249,7 @@ def _add_saver(
                 prefix=file,
                 tensor_names=[name for name, _ in places],
                 shape_and_slices=[part for _, part in places],
-                dtypes=[each.tensor.stored for each in saved],
+                dtypes=[each.tensor.dtype for each in saved],
             )
             assigned = [_assign(graph, *pair) for pair in zip(saved, values, strict=True)]
             restore = tf.group(*assigned, name="restore_all")
@@ -232,18 +271,109 @@ def _slice_spec(part: Part | None) -> str:
 
 
 def _read(graph: tf.Graph, saved: Saved) -> tf.Tensor:
-    """A variable's value, as it is stored."""
     value = graph.get_tensor_by_name(f"{saved.variable.name}:0")
     if value.op.type == RESOURCE_VARIABLE:
         value = tf.raw_ops.ReadVariableOp(resource=value, dtype=saved.variable.dtype)
-    return tf.cast(value, saved.tensor.stored) if saved.is_cast else value
+    return tf.cast(value, saved.tensor.dtype) if saved.is_cast else value
 
 
 def _assign(graph: tf.Graph, saved: Saved, value: tf.Tensor) -> tf.Operation:
-    """Gives a variable a value as it is stored."""
     variable = graph.get_tensor_by_name(f"{saved.variable.name}:0")
     if saved.is_cast:
         value = tf.cast(value, saved.variable.dtype)
     if variable.op.type == RESOURCE_VARIABLE:
         return tf.raw_ops.AssignVariableOp(resource=variable, value=value)
     return tf.raw_ops.Assign(ref=variable, value=value, validate_shape=saved.variable.is_defined).op
+
+
+# The new graph beside the original.
+
+
+def _tolerance(config: EditConfig) -> float:
+    return 0.0 if config.cast is None else config.tolerance or _TOLERANCES[config.cast]
+
+
+def _load(
+    config: EditConfig, meta: MetaGraphFile, outputs: Sequence[str], feeds: Sequence[str]
+) -> InferenceGraph:
+    return load_inference_graph(
+        meta,
+        outputs,
+        feeds,
+        trust_graph=config.trust_graph,
+        assets=config.asset,
+        time_limit=config.limit,
+    )
+
+
+def check_same(
+    old: MetaGraphFile, new: MetaGraphFile, outputs: Sequence[str], config: EditConfig
+) -> float:
+    """Runs the original and the edited one, as it was written, on the same values.
+
+    Without a cast, each output has to have the very same bytes. With one, its numbers may be apart
+    by a part of the largest of them; whole numbers, such as classes, may be any, as what was nearly
+    the largest may become the largest.
+
+    Returns how far they are apart at most, as such a part. Raises ToolError where they differ, or
+    one cannot be run.
+    """
+    lost = unavailable(new, graph_variables(new))
+    if len(lost) > len(unavailable(old, graph_variables(old))):
+        raise ToolError(f"nothing is written, as the result could not be restored: {lost[0]}")
+    values, expected = _ask_original(old, outputs, config)
+    # An input that no output needs may be gone.
+    fed = {name: value for name, value in values.items() if node_of(name) in new.nodes}
+    try:
+        with _load(config, new, outputs, [*fed]) as graph:
+            found = graph.run(*fed.values())
+    except CheckpointError as error:
+        raise ToolError(f"nothing is written, as the result does not run: {error}") from error
+    tolerance, largest = _tolerance(config), 0.0
+    for name, one, other in zip(outputs, expected, found, strict=True):
+        apart = _apart(one, other, is_cast=config.cast is not None)
+        if not apart <= tolerance:
+            hint = " (--tolerance allows another part)" if tolerance else ""
+            raise ToolError(
+                f"nothing is written, as {name} would be another: it differs by {apart:.3g} of its "
+                f"largest number, more than {tolerance:.3g}{hint}"
+            )
+        largest = max(largest, apart)
+    return largest
+
+
+def _ask_original(
+    meta: MetaGraphFile, outputs: Sequence[str], config: EditConfig
+) -> tuple[dict[str, Array], list[Array]]:
+    """The values of the inputs, given or made up, and what it computes, each time the same."""
+    feeds = plan.feeds_by_tensor(meta, read_model(meta), config.feed, MAX_BYTES)
+    names = [*feeds, *plan.unfed(meta, outputs, feeds)]
+    with _load(config, meta, outputs, names) as graph:
+        given = {i.name: plan.feed_value(feeds[i.name], i) for i in graph.feeds if i.name in feeds}
+        try:
+            values, expected = try_batches(graph, given)
+        except CheckpointError as error:
+            raise ToolError(
+                f"the original cannot be run, to compare with: {error}; {_FEED}"
+            ) from error
+        random = random_outputs(graph, values, expected)
+    if random:
+        raise ToolError(
+            f"{random[0]} of {meta.path} is another at each run on the same input, so that nothing "
+            f"can be compared: {_FEED}, such as for what switches dropout off"
+        )
+    return dict(zip(names, values, strict=True)), expected
+
+
+def _apart(one: Array, other: Array, *, is_cast: bool) -> float:
+    """The largest difference by the largest number; infinity where they may not differ at all."""
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return float("inf")
+    found = compare(one, other)
+    if found.equal_bytes or (is_cast and one.dtype.kind in "biu"):
+        return 0.0
+    if not is_cast or found.largest is None:
+        return float("inf")
+    finite = np.abs(one[np.isfinite(one)])
+    largest = float(finite.max(initial=0)) or float("nan")
+    return float(found.largest) / largest if found.largest else 0.0

@@ -1,7 +1,6 @@
 """One edit: the tensors that are kept, and the files of the new checkpoint.
 
-The files are made aside, moved into place when all is well, or gone. A graph that goes along is
-kept only if it predicts what the original does.
+The files are made aside, moved into place when all is well, or gone.
 """
 
 import functools
@@ -13,11 +12,18 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 import file_io
-from checkpoints import folder, naming
-from checkpoints.bundle import RESOURCE, STRING, VARIANT, DType, Entry, write_bundle
-from checkpoints.folder import explain_if_gone, find_variables
+from checkpoints import naming
+from checkpoints.bundle import RESOURCE, VARIANT, DType, Entry, write_bundle
+from checkpoints.folder import explain_if_gone, find_variables, write_state
 from checkpoints.lock import FolderLock, Hold, read_newest
-from checkpoints.naming import DATA_SUFFIX, INDEX_SUFFIX, META_SUFFIX, prefix_of, verify_checkpoint
+from checkpoints.naming import (
+    DATA_SUFFIX,
+    INDEX_SUFFIX,
+    META_SUFFIX,
+    STATE_FILE,
+    prefix_of,
+    verify_checkpoint,
+)
 from checkpoints.reader import Array, CheckpointReader
 from errors import CheckpointError, ToolError, reason
 from file_io import names_in
@@ -81,7 +87,7 @@ def _edit(config: EditConfig, meta: MetaGraphFile | None, reader: CheckpointRead
     make_graph = None
     if meta is not None:
         # Imported where it is wanted: it runs graphs, and variables alone take no TensorFlow.
-        from tools.edit_check import graph_maker
+        from tools.edit_graph import graph_maker
 
         make_graph = graph_maker(config, meta, reader, tensors)
 
@@ -94,42 +100,25 @@ def _edit(config: EditConfig, meta: MetaGraphFile | None, reader: CheckpointRead
         "source": reader.prefix,
         "output": config.output,
         "files": files,
-        "variables": [
-            {
-                "name": tensor.new,
-                "was": tensor.old,
-                "dtype": tensor.stored.name,
-                "was_dtype": tensor.dtype.name,
-                "shape": list(tensor.shape),
-                "bytes": tensor.size,
-            }
-            for tensor in tensors
-        ],
+        "variables": [tensor._asdict() for tensor in tensors],
         "dropped": [key for key in keys_in_order(reader) if key not in names],
         "graph": graph,
     }
 
 
 class Tensor(NamedTuple):
-    """A tensor of a checkpoint, and its key and dtype in the new one."""
+    """A tensor of the new checkpoint: its key and dtype there, and what they were."""
 
-    old: str
-    new: str
-    shape: tuple[int, ...]
+    name: str
+    was: str
     dtype: DType
-    stored: DType
-
-    @property
-    def size(self) -> int:
-        """The bytes of its new value; 0 of strings, of which nobody knows them."""
-        return 0 if self.stored == STRING else math.prod(self.shape) * self.stored.size
+    was_dtype: DType
+    shape: tuple[int, ...]
+    bytes: int  # 0 of strings, of which nobody knows them.
 
 
 def keys_in_order(reader: CheckpointReader) -> list[str]:
-    """The keys of a checkpoint, in the order in which their values are in its files.
-
-    Raises CheckpointError where the sizes of the tensors cannot be.
-    """
+    """The keys of a checkpoint, in the order in which their values are in its files."""
     reader.check_sizes(reader.shapes)
     unknown = Entry()  # The format V1 has no index.
 
@@ -145,8 +134,8 @@ def plan_tensors(
 ) -> list[Tensor]:
     """What becomes of the tensors that are kept, whose new keys `names` has by the old ones.
 
-    Numbers of any floating type become `cast`, if there is one. Raises ToolError where a tensor is
-    of a kind that cannot be read as a value.
+    Numbers of any floating type become `cast`, if there is one. Raises ToolError where a tensor
+    has no value.
     """
     tensors = []
     for key, name in names.items():
@@ -154,30 +143,28 @@ def plan_tensors(
         if dtype in (VARIANT, RESOURCE):
             raise ToolError(f"{key} is a {dtype.name}, which only its graph can read: --drop it")
         stored = cast if cast is not None and dtype in _NUMBERS else dtype
-        tensors.append(Tensor(key, name, tuple(reader.shapes[key]), dtype, stored))
+        shape = tuple(reader.shapes[key])
+        size = math.prod(shape) * stored.size
+        tensors.append(Tensor(name, key, stored, dtype, shape, size))
     return tensors
 
 
 def write_tensors(reader: CheckpointReader, tensors: Sequence[Tensor], prefix: str) -> None:
-    """Writes `<prefix>.index` and its data file, the tensors in their order.
-
-    Raises CheckpointError where the source is damaged, ToolError where a number overflows,
-    OSError where the disk refuses.
-    """
-    write_bundle(prefix, {tensor.new: _value(reader, tensor) for tensor in tensors})
+    """Writes `<prefix>.index` and its data file; ToolError where a number overflows."""
+    write_bundle(prefix, {tensor.name: _value(reader, tensor) for tensor in tensors})
 
 
 def _value(reader: CheckpointReader, tensor: Tensor) -> Array:
     """A tensor's value in its new dtype, rounded to the nearest."""
-    value = reader.read(tensor.old)
-    if tensor.stored == tensor.dtype:
+    value = reader.read(tensor.was)
+    if tensor.dtype == tensor.was_dtype:
         return value
     with np.errstate(over="ignore", invalid="ignore"):
-        cast = value.astype(tensor.stored.as_numpy_dtype)
+        cast = value.astype(tensor.dtype.as_numpy_dtype)
     lost = np.isfinite(value) & ~np.isfinite(cast)
     if lost.any():
         raise ToolError(
-            f"{tensor.old} holds {value[lost].flat[0]:g}, too large for {tensor.stored.name} "
+            f"{tensor.was} holds {value[lost].flat[0]:g}, too large for {tensor.dtype.name} "
             f"({int(lost.sum())} such of {lost.size}): --cast to a wider one"
         )
     return cast
@@ -193,20 +180,19 @@ _Made = TypeVar("_Made")
 
 
 def check_prefix(prefix: str, sources: Iterable[str], overwrite: bool) -> None:
-    """ToolError unless a checkpoint may be written at `prefix`.
+    """ToolError unless `prefix` is that of a checkpoint, and none of those of the `sources`.
 
-    It has to be a prefix, none of those of the `sources`, and nothing may be there unless that is
-    to be overwritten.
+    Nothing may be there, unless it is to be overwritten.
     """
     name = os.path.basename(prefix)
-    if name in ("", ".", "..", naming.STATE_FILE) or file_io.is_folder(prefix):
+    if name in ("", ".", "..", STATE_FILE) or file_io.is_folder(prefix):
         raise ToolError(
             f"--output={prefix} is no prefix of a checkpoint: add a name to the folder, as in "
             f"{os.path.join(prefix, 'model')}"
         )
     if prefix_of(prefix) != prefix:
         raise ToolError(f"--output={prefix} is a file's name: expected {prefix_of(prefix)}")
-    if any(_place(source) == _place(prefix) for source in sources):
+    if os.path.realpath(prefix) in map(os.path.realpath, sources):
         raise ToolError(f"--output={prefix} is the source, which is never touched")
     if file_io.exists(prefix):  # It may be anything, also a checkpoint of the format V1.
         raise ToolError(f"--output={prefix} is a file that is there: take another name")
@@ -252,9 +238,9 @@ def _move(aside: str, prefix: str) -> list[str]:
         file_io.rename(os.path.join(aside, file), prefix + file.removeprefix(_BASE))
     file_io.flush(place or ".")
     names = [name + file.removeprefix(_BASE) for file in made]
-    if not file_io.exists(os.path.join(place, naming.STATE_FILE)):
-        folder.write_state(place, [name])
-        names.append(naming.STATE_FILE)
+    if not file_io.exists(os.path.join(place, STATE_FILE)):
+        write_state(place, [name])
+        names.append(STATE_FILE)
     return sorted(names)
 
 
@@ -271,11 +257,3 @@ def _files_of(prefix: str) -> list[str]:
     found = [n for n in names if n == pending or (n != base and prefix_of(n) == base)]
     first = (naming.MANIFEST_SUFFIX, INDEX_SUFFIX)
     return sorted(found, key=lambda name: not name.endswith(first))
-
-
-def _place(prefix: str) -> str:
-    """Where its files are, whatever links lead to their folder."""
-    if "://" in prefix:
-        return prefix
-    place, name = os.path.split(os.path.abspath(prefix))
-    return os.path.join(os.path.realpath(place), name)

@@ -27,16 +27,8 @@ from cli.fields import COMMAS, Check, Together, flag
 from cli.terminal import postpone_tensorflow
 from errors import first_few
 from prediction.request import Limits
-from tools.command import (
-    Printed,
-    Record,
-    checkpoint,
-    format_bytes,
-    name_filter,
-    run_command,
-    show,
-    table,
-)
+from tools import command
+from tools.command import Record
 
 _TITLES = {"model": "model", "slot": "optimizer slots", "other": "other"}
 _COUNTS = ("tensors", "values", "bytes")
@@ -45,7 +37,7 @@ _MAX_NAMED = 4  # Variables of one tensor.
 
 
 @dataclass(frozen=True, kw_only=True)
-class InspectConfig(Printed, Limits):
+class InspectConfig(command.Printed, Limits):
     """A checkpoint or a folder, and what is wanted of it."""
 
     GROUP: ClassVar = "selection"
@@ -57,7 +49,7 @@ class InspectConfig(Printed, Limits):
         ),
     )
 
-    ckpt: str = checkpoint(
+    ckpt: str = command.checkpoint(
         "A checkpoint: its prefix or any file of it, of TensorFlow's formats V1 and V2; the folder "
         "of a SavedModel; or a folder of checkpoints, for their list, or with one of the flags "
         "below for the newest."
@@ -75,7 +67,7 @@ class InspectConfig(Printed, Limits):
         "each tensor, and how many are NaN or infinite.",
         False,
     )
-    filter: str | None = name_filter(
+    filter: str | None = command.name_filter(
         "Only list tensors whose names this regular expression is found in.", None
     )
 
@@ -83,9 +75,9 @@ class InspectConfig(Printed, Limits):
 def main(config: InspectConfig) -> None:
     """Inspects what is asked for."""
     postpone_tensorflow()
-    from tools.folder_entries import inspect
+    from tools.inspecting import inspect
 
-    show(inspect(config), as_text, config.format)
+    command.show(inspect(config), as_text, config.format)
 
 
 def as_text(record: Record) -> str:
@@ -107,7 +99,7 @@ def _value_lines(value: Record) -> Iterator[str]:
 
 
 def _contents_lines(record: Record) -> Iterator[str]:
-    yield from table([row for row in _head(record) if row[1]])
+    yield from command.table([row for row in _head(record) if row[1]])
     for role, title in _TITLES.items():
         tensors = [tensor for tensor in record["tensors"] if tensor["role"] == role]
         if tensors:
@@ -115,19 +107,19 @@ def _contents_lines(record: Record) -> Iterator[str]:
             stats = _STATS if "stats" in tensors[0] else ()
             head = ["name", "dtype", "shape", "values", "bytes", *stats, ""]
             rows = [head, *map(_tensor_row, tensors)]
-            yield from table(rows, right=range(3, len(head) - 1), indent=2)
+            yield from command.table(rows, right=range(3, len(head) - 1), indent=2)
     yield ""
     rows = [["", *_COUNTS]]
     for role, title in (*_TITLES.items(), ("all", "all")):
         rows.append([title, *(f"{record['totals'][role][count]:,}" for count in _COUNTS)])
-    yield from table(rows, right=(1, 2, 3))
+    yield from command.table(rows, right=(1, 2, 3))
 
 
 def _head(record: Record) -> Iterator[tuple[str, str]]:
     files, size = len(record["files"]), sum(file["bytes"] for file in record["files"])
     yield "checkpoint", record["checkpoint"]
     where = f"{files} data files" if files > 1 else "1 data file"
-    yield "format", f"{record['format']}, {format_bytes(size)} in {where}"
+    yield "format", f"{record['format']}, {command.format_bytes(size)} in {where}"
     graph = record["graph"]
     yield "graph", graph or "none: the names have to tell which tensors are slots"
     said = record["manifest"]
@@ -184,14 +176,14 @@ def _number(value: float | None) -> str:
 
 def _folder_lines(record: Record) -> Iterator[str]:
     entries = record["checkpoints"]
-    size = format_bytes(sum(entry["bytes"] for entry in entries))
+    size = command.format_bytes(sum(entry["bytes"] for entry in entries))
     counted = "1 checkpoint" if len(entries) == 1 else f"{len(entries)} checkpoints"
     yield f"{record['folder']}: {counted}, {size}"
     head = ["name", "step", "saved", "size", "test accuracy", "state"]
     measured = any(entry["test_accuracy"] is not None for entry in entries)
     rows = [head, *(_listed_row(record, entry) for entry in entries)]
     shown = rows if measured else [[*row[:4], row[5]] for row in rows]
-    yield from table(shown, right=(1, 3, 4) if measured else (1, 3), indent=2)
+    yield from command.table(shown, right=(1, 3, 4) if measured else (1, 3), indent=2)
     yield _state_line(record)
 
 
@@ -206,7 +198,7 @@ def _listed_row(record: Record, entry: Record) -> list[str]:
         entry["name"],
         "" if entry["step"] is None else str(entry["step"]),
         _time(entry["saved_at"]),
-        format_bytes(entry["bytes"]),
+        command.format_bytes(entry["bytes"]),
         "" if accuracy is None else f"{accuracy:.4f}",
         ", ".join(notes),
     ]
@@ -227,4 +219,4 @@ def _state_line(record: Record) -> str:
 
 
 if __name__ == "__main__":
-    run_command(main, InspectConfig, __doc__)
+    command.run_command(main, InspectConfig, __doc__)

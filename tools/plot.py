@@ -19,7 +19,7 @@ if __name__ == "__main__":  # First, as what follows takes its time.
 
     end_at_signals()
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -32,15 +32,14 @@ if TYPE_CHECKING:
     from tools.plotting import Picture
 
 _SUFFIXES = (".png", ".svg")
-_MODEL_FLAGS = ("meta", "ckpt", "max_meta_mb", "trust_graph", "time_limit")
-_ROW_FLAGS = ("input", "feed", "max_input_mb", "ignore_exif", "resize", "on_bad_image")
-# The flags of each kind beside those of all; the first must be given.
-_FLAGS_OF: Mapping[str, tuple[str, ...]] = {
+_ROW_FLAGS = ("meta", "ckpt", "input", "feed", "ignore_exif")
+# The flags of each kind that others refuse; the first must be given.
+_FLAGS_OF = {
     "metrics": ("run", "log_loss"),
     "line": ("run",),
-    "filters": (*_MODEL_FLAGS, "tensor"),
-    "confusion": (*_MODEL_FLAGS, *_ROW_FLAGS),
-    "mistakes": (*_MODEL_FLAGS, *_ROW_FLAGS, "most"),
+    "filters": ("meta", "ckpt", "tensor"),
+    "confusion": _ROW_FLAGS,
+    "mistakes": _ROW_FLAGS,
 }
 _NOT_EMPTY = Check(all, "must not be empty")
 
@@ -118,17 +117,6 @@ class PlotConfig(Printed):
     )
     overwrite: bool = overwrite()
 
-    @property
-    def target(self) -> str:
-        """The file to write."""
-        return self.output or f"{self.what}.png"
-
-    @property
-    def read_paths(self) -> Sequence[str]:
-        """What is read, each maybe with `name=` before a path."""
-        model = self.model
-        return self.runs if model is None else [model.meta, *model.input, *model.feed]
-
 
 def main(config: PlotConfig) -> None:
     """Draws a picture, writes it, and prints what is in it, as `docs/json.md` has it."""
@@ -137,13 +125,15 @@ def main(config: PlotConfig) -> None:
     from prediction.output import check_target, write_whole
     from tools.plotting import render, style
 
-    check_target(config.target, config.read_paths, overwrite=config.overwrite)
+    model, target = config.model, config.output or f"{config.what}.png"
+    read = config.runs if model is None else [model.meta, *model.input, *model.feed]
+    check_target(target, read, overwrite=config.overwrite)
+    output = None
     with style():
         picture = _draw(config)
-        content = None if picture.figure is None else render(picture.figure, config.target)
-    if content is not None:
-        write_whole(config.target, content)
-    output = None if content is None else config.target
+        if picture.figure is not None:
+            write_whole(target, render(picture.figure, target))
+            output = target
     record = {"what": config.what, "output": output, "summary": picture.summary, **picture.record}
     show(record, as_text, config.format)
 

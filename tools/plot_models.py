@@ -13,7 +13,7 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from errors import ToolError
-from metagraph.description import Array, Model, as_numpy_dtype, format_shape, json_value
+from metagraph.description import Array, Model, as_numpy_dtype, format_shape
 from metagraph.graph import View, data_inputs, source, sub_graph
 from metagraph.meta import MetaGraphFile
 from metagraph.model import find_candidates
@@ -123,14 +123,10 @@ def draw_mistakes(found: Classified, most: int) -> Picture:
     wrong = np.flatnonzero(result.classes != labels)
     order = np.argsort(-result.probability[wrong].astype(np.float64), kind="stable")
     rows = wrong[order][:most].tolist()
+    every = [*result.likeliest(1)]
     told = [
-        {
-            "name": result.names[row],
-            "label": result.class_name(int(labels[row])),
-            "class": result.class_name(int(result.classes[row])),
-            "probability": json_value(result.probability[row]),
-        }
-        for row in rows
+        {"name": name, "label": label, "class": wrong_class, "probability": probability}
+        for name, [(wrong_class, probability)], label in (every[row] for row in rows)
     ]
     among = f"in {len(result.names)} rows"
     record = {**_subject(found), "wrong": len(wrong), "mistakes": told}
@@ -208,14 +204,11 @@ _SIDE = 6.5  # Inches, of the image.
 
 
 class Kernel(NamedTuple):
-    """A convolution's weights, real numbers [height, width, channels, filters].
+    """A convolution's weights."""
 
-    With the file of the graph, and the tensor's name, such as `conv1/w:0`.
-    """
-
-    meta: str
-    name: str
-    values: Array
+    meta: str  # The file of the graph.
+    name: str  # The tensor's, such as `conv1/w:0`.
+    values: Array  # Real numbers [height, width, channels, filters].
 
 
 def read_kernel(config: ModelConfig, tensor: str | None = None) -> Kernel:
@@ -249,11 +242,11 @@ def _first_kernel(meta: MetaGraphFile, model: Model) -> str:
         inputs = data_inputs(node)
         if name not in needed or node.op not in _CONVOLUTIONS or len(inputs) < 2:
             continue
-        tensor, found = meta.find_tensor(inputs[1]), source(view, inputs[1])
+        found = source(view, inputs[1])
         if found is not None and found.node.op == "ReadVariableOp":
             found = source(view, found.node.input[0])
-        if found is not None and found.node.op in VARIABLE_OPS:
-            tensor = f"{found.node.name}:0"
+        variable = found.node.name if found and found.node.op in VARIABLE_OPS else None
+        tensor = f"{variable}:0" if variable else meta.find_tensor(inputs[1])
         if tensor is not None and not sub_graph(meta, [tensor]).unfed:
             return tensor
     raise ToolError(
@@ -289,12 +282,11 @@ def draw_filters(kernel: Kernel) -> Picture:
 
 
 def tiles_of(kernel: Array) -> Pixels:
-    """The filters of a kernel [height, width, channels, filters] as images.
+    """The filters of a kernel [height, width, channels, filters], each scaled, as images.
 
-    Each filter is scaled from its least weight to its largest; one of equal weights is grey. Gives
-    float64 [rows, columns, height, width, 3] in [0, 1]. A row is a filter and a column one of its
-    channels, or, where a filter is one image, the rows are as long as makes a square; what is left
-    of the last row has the colour of the gaps.
+    Gives float64 [rows, columns, height, width, 3] in [0, 1]. A row is a filter and a column one of
+    its channels, or, where a filter is one image, the rows are as long as makes a square; what is
+    left of the last row has the colour of the gaps.
     """
     filters = _scaled(np.moveaxis(kernel, 3, 0))
     if kernel.shape[2] not in _AS_COLOUR:
@@ -312,7 +304,7 @@ def tiles_of(kernel: Array) -> Pixels:
 
 
 def _scaled(filters: Array) -> Pixels:
-    """Each of some filters [N, ...] from 0, its least, to 1; NaN where it is not finite."""
+    """Each of filters [N, ...] from 0, its least, to 1: 0.5 if all are equal, NaN if not finite."""
     values = filters.astype(np.float64)
     values[~np.isfinite(values)] = np.nan
     axes = tuple(range(1, values.ndim))

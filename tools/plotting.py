@@ -121,13 +121,10 @@ Floats = npt.NDArray[np.float64]
 
 
 class RunMetrics(NamedTuple):
-    """What a run has logged.
-
-    `series` has each number by its name, such as `loss`: float64 [2, N], the rising steps and the
-    values, NaN where the log has it.
-    """
+    """What a run has logged."""
 
     folder: str
+    # Each number by its name, such as `loss`: float64 [2, N], the rising steps and the values.
     series: Mapping[str, Floats]
 
     @property

@@ -26,12 +26,11 @@ from prediction.evaluation import classify
 from prediction.output import kind_text
 from prediction.request import Limits, PredictConfig
 from tools import plot_models, plotting
-from tools.checkpoint_contents import read_tensor, statistics
 from tools.command import Record
-from tools.folder_entries import inspect
 from tools.graph_layers import Subject, layer_graph
 from tools.graph_parts import PARTS
 from tools.inspect_checkpoint import InspectConfig
+from tools.inspecting import inspect, read_tensor, statistics
 from tools.report import ReportConfig
 from tools.verify import VerifyConfig
 from tools.verifying import verify
@@ -43,10 +42,7 @@ _BINS, _BARS = 24, "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"
 
 
 class _Told:
-    """What is reported on, with the `Limits` as arguments, and what has come of it.
-
-    What several sections tell of is read once.
-    """
+    """What is reported on, and what has come of it; what several sections tell of is read once."""
 
     def __init__(self, path: str, images: Sequence[str], limits: Mapping[str, Any]) -> None:
         self.path, self.limits = path, limits
@@ -113,7 +109,7 @@ def as_text(record: Record) -> str:
 def _sections(told: _Told, number: int) -> Iterator[ET.Element]:
     """Each section with its heading; one that fails has the reason as its text."""
     for title, make in SECTIONS.items():
-        identity = f"{title.replace(' ', '-')}-{number}"
+        identity = f"{title}-{number}"
         heading = element("h3", title.capitalize(), id=identity)
         try:
             content = [*make(told)]
@@ -199,10 +195,8 @@ def _checkpoints(told: _Told) -> Iterator[ET.Element]:
 
 def _accuracy(told: _Told) -> Iterator[ET.Element]:
     found = classify(told.model)
-    confusion, mistakes = (
-        plot_models.draw_confusion(found),
-        plot_models.draw_mistakes(found, _MOST_MISTAKES),
-    )
+    confusion = plot_models.draw_confusion(found)
+    mistakes = plot_models.draw_mistakes(found, _MOST_MISTAKES)
     yield from _drawn(confusion)
     names, counts = confusion.record["classes"], confusion.record["counts"]
     rows = [
@@ -281,10 +275,7 @@ def _variables(told: _Told) -> Iterator[ET.Element]:
 
 
 def _histogram(values: Array) -> ET.Element:
-    """A histogram of the finite values, as a line of bars: where there is one, a bar has a height.
-
-    Their range is one that a float64 holds.
-    """
+    """A histogram of the finite values, whose range a float64 holds, as a line of bars."""
     numbers = values.astype(np.float64)
     counts, edges = np.histogram(numbers[np.isfinite(numbers)], _BINS)
     bars = "".join(_BARS[-(-7 * count // counts.max())] for count in counts)
@@ -308,16 +299,14 @@ SECTIONS: Mapping[str, _Section] = {
 
 
 def element(name: str, *children: Any, **attributes: Any) -> ET.Element:
-    """An element; a text or a number as a child is its text, None nothing. `class_` is class."""
+    """An element of others, or of one text or number; None is nothing. `class_` is class."""
     named = {key.rstrip("_").replace("_", "-"): _clean(v) for key, v in attributes.items()}
     made = ET.Element(name, named)
     for child in children:
         if isinstance(child, ET.Element):
             made.append(child)
-        elif child is not None and len(made):
-            made[-1].tail = (made[-1].tail or "") + _clean(child)
         elif child is not None:
-            made.text = (made.text or "") + _clean(child)
+            made.text = _clean(child)
     return made
 
 
@@ -339,7 +328,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]], caption: str) -> E
 
 
 def _cell(value: Any) -> ET.Element:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not isinstance(value, int | float):
         return element("td", value)
     shown = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
     return element("td", shown, class_="number")

@@ -4,18 +4,18 @@ Every value of a checkpoint is read, and so compared with its checksum; nothing 
 A folder may be put right around its checkpoints; they are never touched.
 """
 
+import functools
 import hashlib
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import file_io
 from checkpoints import folder, lock, naming
 from checkpoints.bundle import VARIANT
-from checkpoints.naming import SAVED_MODEL_FILES
 from checkpoints.reader import CheckpointReader
 from errors import CheckpointError, ToolError, first_few, reason
 from metagraph.graph import sub_graph
@@ -24,7 +24,7 @@ from metagraph.meta import MetaGraphFile, node_of, variable_definitions
 from metagraph.opening import GRAPH_SUFFIXES, open_model
 from metagraph.variables import graph_variables, saver_keys, unavailable
 from tools.command import Record, format_bytes
-from tools.folder_entries import EMPTY_NAME, Entry, is_folder, list_folder, named_entry
+from tools.inspecting import EMPTY_NAME, Entry, is_folder, list_folder, named_entry
 from tools.verify import VerifyConfig
 
 _NO_MANIFEST = "no manifest, as this project writes it: only TensorFlow's own checksums tell"
@@ -39,26 +39,23 @@ def verify(config: VerifyConfig) -> Record:
     A repair that is cut short is begun again by the next: each of its steps is done or not.
     """
     place, name = os.path.split(config.path)
-    path = place or "." if name in SAVED_MODEL_FILES else config.path
-    imported: dict[str, str | None] = {}
+    path = place or "." if name in naming.SAVED_MODEL_FILES else config.path
+    check = functools.partial(_verify_entry, config, {})
     if not is_folder(path):
         if config.repair:
             raise ToolError(f"--repair is of a folder, not of {path} alone: name its folder")
         if path.endswith(GRAPH_SUFFIXES):
             raise ToolError(f"{path} is no checkpoint: a graph that stands alone has no variables")
         entry = named_entry(folder.find_variables(path))
-        alone = {entry: _verify_entry(entry, config, imported)}
-        return _record(os.path.dirname(entry.prefix), alone, None)
-    done: list[str] = []
+        return _record(os.path.dirname(entry.prefix), {entry: check(entry)}, None)
     # A stranger's folder is left without the lock's file.
     is_trained_in = file_io.exists(os.path.join(path, lock.LOCK_FILE))
     locked = lock.FolderLock(path, _OTHERWISE, keeps_file=is_trained_in)
     with locked if config.repair else nullcontext():
         if not config.repair:
             lock.check_unused(path, _OTHERWISE)
-        found = {entry: _verify_entry(entry, config, imported) for entry in list_folder(path)}
-        if config.repair:
-            _repair(path, found, done)
+        found = {entry: check(entry) for entry in list_folder(path)}
+        done = _repair(path, found) if config.repair else []
         leftovers = _leftovers(path)
         record = _record(path, found, _check_state(path, found), leftovers, done)
     if not (config.repair or record["ok"]):
@@ -100,8 +97,9 @@ def _leftovers(path: str) -> list[list[str]]:
     return found + [[name] for name in written if file_io.exists(os.path.join(path, name))]
 
 
-def _repair(path: str, found: Mapping[Entry, Record], done: list[str]) -> None:
-    """Puts right what is around checkpoints, and adds to `done` what was done, a line each."""
+def _repair(path: str, found: Mapping[Entry, Record]) -> list[str]:
+    """Puts right what is around checkpoints; returns what was done, a line each."""
+    done: list[str] = []
     try:
         leftovers = _leftovers(path)
         folder.delete_leftovers(path)  # First, as that frees space.
@@ -110,18 +108,17 @@ def _repair(path: str, found: Mapping[Entry, Record], done: list[str]) -> None:
             done.append(f"cleared {told}, left by a save or a deletion that was cut short")
         state = _check_state(path, found)
         if state["exists"] and state["ok"]:
-            return
+            return done
         to_name = _to_name(found)
         newest = folder.newest_of(path, [entry.name for entry in to_name])
         if len(newest) != 1:
             any_of = f"nothing tells which is the newest, {first_few(newest, _MAX_NAMED)}"
             why = any_of if newest else "none is whole to name"
-            done.append(f"left {state['path']} as it is: {why}")
-            return
+            return [*done, f"left {state['path']} as it is: {why}"]
         named = [entry.state_name for entry in to_name]
         folder.write_state(path, named)
         told = first_few(named, _MAX_NAMED)
-        done.append(f"wrote {state['path']}: it names {told}; the newest is {named[-1]}")
+        return [*done, f"wrote {state['path']}: it names {told}; the newest is {named[-1]}"]
     except OSError as error:
         before = f"; done until then: {'; '.join(done)}" if done else ""
         raise ToolError(f"{path} cannot be repaired: {reason(error)}{before}") from error
@@ -136,10 +133,20 @@ class Findings(NamedTuple):
     problems: list[str]
     remarks: list[str]
 
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Adds the error over a damaged or missing file to the problems, and goes on after it."""
+        try:
+            yield
+        except CheckpointError as error:
+            self.problems.append(str(error))
 
-def _verify_entry(
-    entry: Entry, config: VerifyConfig, imported: dict[str, str | None]
-) -> dict[str, Any]:
+    def record(self) -> Record:
+        """The same as JSON."""
+        return {"ok": not self.problems, **self._asdict()}
+
+
+def _verify_entry(config: VerifyConfig, imported: dict[str, str | None], entry: Entry) -> Record:
     """Reads all there is of a checkpoint; whatever is wrong is in what is returned, JSON values.
 
     Its `tensors` are their number, its `bytes` those in memory, in which texts count for nothing,
@@ -150,12 +157,11 @@ def _verify_entry(
     tensors = size = None
     # Of what has other files, its graph says whether any is missing.
     if entry.has_values or entry.graph is None or not entry.files:
-        try:
+        with found.noted():
             tensors, size = _read_all(entry, found)
-        except CheckpointError as error:
-            found.problems.append(str(error))
     if entry.graph is not None or not entry.committed:  # Else the manifest says what is missing.
-        _check_graph(entry, config, imported, found)
+        with found.noted():
+            _check_graph(entry, config, imported, found)
     return {
         "name": entry.name,
         "prefix": entry.prefix,
@@ -172,19 +178,14 @@ def _verify_entry(
 
 def _compare_files(prefix: str, found: Findings) -> None:
     """Compares each file with what the manifest says, where there is one."""
-    try:
+    with found.noted():
         said = naming.manifest_at(prefix)
-    except CheckpointError as error:
-        found.problems.append(str(error))
-        return
-    if said is None:
-        found.remarks.append(_NO_MANIFEST)
-        return
-    for suffix in naming.CONTENT_SUFFIXES:
-        try:
-            naming.verify_files(os.path.dirname(prefix), said, [suffix])
-        except CheckpointError as error:
-            found.problems.append(str(error))
+        if said is None:
+            found.remarks.append(_NO_MANIFEST)
+            return
+        for suffix in naming.CONTENT_SUFFIXES:
+            with found.noted():
+                naming.verify_files(os.path.dirname(prefix), said, [suffix])
 
 
 def _read_all(entry: Entry, found: Findings) -> tuple[int, int]:
@@ -226,22 +227,16 @@ def _check_graph(
     if entry.graph is None:
         found.remarks.append("it has no .meta: only its values could be looked at")
         return
-    try:
-        with config.limit.over("reading the graph"):
-            meta = replace(open_model(entry.graph, config.max_meta_bytes), prefix=entry.prefix)
-        problem = _import_problem(meta, config, imported) if config.deep else None
-        found.problems.extend(_unavailable(meta) if problem is None else [problem])
-    except CheckpointError as error:
-        found.problems.append(str(error))
+    with config.limit.over("reading the graph"):
+        meta = replace(open_model(entry.graph, config.max_meta_bytes), prefix=entry.prefix)
+    problem = _import_problem(meta, config, imported) if config.deep else None
+    found.problems.extend(_unavailable(meta) if problem is None else [problem])
 
 
 def _import_problem(
     meta: MetaGraphFile, config: VerifyConfig, imported: dict[str, str | None]
 ) -> str | None:
-    """Imports a graph, all of it; why it cannot be, if so.
-
-    `imported` keeps that by digest, as many checkpoints have the same graph.
-    """
+    """Why a graph cannot be imported, if so; kept by digest, as many checkpoints have the same."""
     digest = hashlib.sha256(meta.proto.SerializeToString(deterministic=True)).hexdigest()
     if digest not in imported:
         imported[digest] = None
@@ -289,23 +284,23 @@ def _check_history(path: str, found: Iterable[Entry]) -> Record:
                     f"{entry.name} follows a {name} with SHA-256 {before.sha256[:8]}..., and this "
                     f"one has {present.sha256[:8]}...: it was changed, or is of another history"
                 )
-    return {"ok": not said.problems, "problems": said.problems, "remarks": said.remarks}
+    return said.record()
 
 
 # The state file.
 
 
 def _to_name(found: Mapping[Entry, Record]) -> list[Entry]:
-    """The checkpoints that a state file should name, the newest last: whole ones alone.
+    """The whole checkpoints, which a state file should name, the newest last.
 
     In a folder of ours, those called `my-model-<step>`; elsewhere all.
     """
-    ours = any(entry.committed for entry in found)
-    return [
-        entry
-        for entry, record in found.items()
-        if record["ok"] and (entry.step is not None or not ours)
-    ]
+    whole = [entry for entry, record in found.items() if record["ok"]]
+    return [entry for entry in whole if entry.step is not None or not _is_ours(found)]
+
+
+def _is_ours(found: Iterable[Entry]) -> bool:
+    return any(entry.committed for entry in found)
 
 
 def _check_state(path: str, found: Mapping[Entry, Record]) -> Record:
@@ -313,31 +308,22 @@ def _check_state(path: str, found: Mapping[Entry, Record]) -> Record:
     file = os.path.join(path, naming.STATE_FILE)
     exists = file_io.exists(file) and not file_io.is_folder(file)
     said, expected = Findings([], []), _to_name(found)
-    is_ours = any(entry.committed for entry in found)
-    lines = said.problems if is_ours and expected else said.remarks
+    lines = said.problems if _is_ours(found) and expected else said.remarks
     if not exists:
         lines.append("not there, so that tf.train.latest_checkpoint finds nothing")
-    else:
-        try:
-            said_newest = folder.read_state(file)
-            named = os.path.basename(said_newest) or EMPTY_NAME
-            by_name = {entry.name: entry.state_name for entry in expected}
-            newest = [by_name[name] for name in folder.newest_of(path, [*by_name])]
-            # A trainer of ours names the newest that has a manifest.
-            committed = [entry.state_name for entry in expected if entry.committed]
-            if wrong := _misnamed(path, said_newest, found):
-                said.problems.append(wrong)
-            elif newest and named not in (*newest, *committed[-1:]):
-                lines.append(f"its newest is {named}, that of the folder is {newest[0]}")
-        except CheckpointError as error:
-            said.problems.append(str(error))
-    return {
-        "path": file,
-        "exists": exists,
-        "ok": not said.problems,
-        "problems": said.problems,
-        "remarks": said.remarks,
-    }
+        return {"path": file, "exists": exists, **said.record()}
+    with said.noted():
+        said_newest = folder.read_state(file)
+        named = os.path.basename(said_newest) or EMPTY_NAME
+        by_name = {entry.name: entry.state_name for entry in expected}
+        newest = [by_name[name] for name in folder.newest_of(path, [*by_name])]
+        # A trainer of ours names the newest that has a manifest.
+        committed = [entry.state_name for entry in expected if entry.committed]
+        if wrong := _misnamed(path, said_newest, found):
+            said.problems.append(wrong)
+        elif newest and named not in (*newest, *committed[-1:]):
+            lines.append(f"its newest is {named}, that of the folder is {newest[0]}")
+    return {"path": file, "exists": exists, **said.record()}
 
 
 def _misnamed(path: str, name: str, found: Mapping[Entry, Record]) -> str | None:

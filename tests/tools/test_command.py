@@ -50,7 +50,10 @@ S3 = "s3://bucket/m"
         *(("edit", S3, "--output=m", "--drop=w"), ("edit", "{}", f"--output={S3}", "--drop=w")),
         *(("freeze", S3, "--output=m.pb"), ("freeze", "{}", f"--output={S3}.pb")),
         *(("plot", "metrics", S3), ("plot", "filters", f"--meta={S3}")),
-        *(("plot", "line", "{}", f"--output={S3}.png"), ("inspect_graph", "{}", f"--as_text={S3}")),
+        *(
+            ("plot", "metrics", "{}", f"--output={S3}.png"),
+            ("inspect_graph", "{}", f"--as_text={S3}"),
+        ),
     ],
 )
 def test_a_path_of_a_file_system_that_is_not_there(

@@ -19,7 +19,7 @@ from tests.runs import meta_graph
 from tests.test_thirdparty import _feeds as feeds_of
 from tests.test_thirdparty import _predicted, every_entry
 from tests.tools.conftest import Tool, document, refused
-from tools import edit_check, editing
+from tools import edit_graph, editing
 
 v1 = tf.compat.v1
 V1 = v1.train.SaverDef.V1
@@ -409,9 +409,9 @@ def test_a_result_that_predicts_otherwise_is_not_kept(
 
     def write_another(reader: Any, tensors: Any, *rest: Any) -> None:
         """The bias in the place of the weight."""
-        by_name = {tensor.old: tensor for tensor in tensors}
+        by_name = {tensor.was: tensor for tensor in tensors}
         swapped = {"w": by_name["b"], "b": by_name["w"]}
-        real(reader, [swapped.get(t.old, t)._replace(new=t.new) for t in tensors], *rest)
+        real(reader, [swapped.get(t.was, t)._replace(name=t.name) for t in tensors], *rest)
 
     monkeypatch.setattr(editing, "write_tensors", write_another)
     for flag, told in (
@@ -429,7 +429,7 @@ def test_a_disk_that_is_full_before_the_graph_is_one_line_and_leaves_nothing(
     def full(path: str, *_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", path)
 
-    monkeypatch.setattr(edit_check, "write_file", full)
+    monkeypatch.setattr(edit_graph, "write_file", full)
     line = refused(tool, "edit", f"--meta={linear_run}", f"--output={tmp_path}/new")
     assert line.startswith(f"--output={tmp_path}/new: ")
     assert line.endswith("No space left on device")

@@ -21,7 +21,7 @@ from metagraph.meta import MetaGraphFile, read_meta_graph
 from tests.prediction import stock
 from tools.command import Rename, new_names, plain_rename, regex_rename, select
 from tools.edit import EditConfig
-from tools.edit_check import check_same
+from tools.edit_graph import check_same
 from tools.editing import check_prefix, commit, keys_in_order, plan_tensors, write_tensors
 
 KEYS = ["conv1/w", "conv1/w/Adam", "conv10/w", "w", "global_step"]

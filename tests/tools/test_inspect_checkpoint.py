@@ -21,8 +21,7 @@ from tests.checkpoints.index_files import table
 from tests.checkpoints.test_stored_tensors import save, save_shards
 from tests.prediction import stock
 from tests.tools.conftest import Tool, document, refused
-from tools.checkpoint_contents import Statistics, statistics
-from tools.folder_entries import list_folder
+from tools.inspecting import Statistics, list_folder, statistics
 
 v1 = tf.compat.v1
 NAME = "inspect_checkpoint"
