@@ -17,7 +17,7 @@ from checkpoints.reader import CheckpointReader
 from errors import CheckpointError, TrainingError, first_few
 from finetuning import BaseRequest
 from metagraph.description import Model, TensorInfo, format_shape
-from metagraph.graph import SubGraph, data_inputs, sub_graph
+from metagraph.graph import SubGraph, data_inputs, remake, sub_graph, waits
 from metagraph.meta import INPUT_OPS, PLACEHOLDERS, MetaGraphFile, node_of
 from metagraph.model import handed_out, read_model
 from metagraph.safety import check_operations, offenders
@@ -365,16 +365,8 @@ def _hold(graph_def: GraphDef, free: Collection[str]) -> None:
     held = [node for name, node in nodes.items() if _written(nodes, name) not in free]
     held += [node for function in graph_def.library.function for node in function.node_def]
     for node in held:
-        inputs = [text for text in node.input if text.startswith("^")]
+        data, waited_for = data_inputs(node), waits(node)
         if _BY_HANDLE.fullmatch(node.op):
-            node.op = "NoOp"
-            node.attr.clear()
-        elif _BY_REFERENCE.fullmatch(node.op) and data_inputs(node):
-            dtype = node.attr["T"].type
-            inputs.insert(0, data_inputs(node)[0])
-            node.op = "RefIdentity"
-            node.attr.clear()
-            node.attr["T"].type = dtype
-        else:
-            continue
-        node.input[:] = inputs
+            remake(node, "NoOp", waited_for, {})
+        elif _BY_REFERENCE.fullmatch(node.op) and data:
+            remake(node, "RefIdentity", [data[0], *waited_for], {"T": node.attr["T"].type})
