@@ -58,9 +58,7 @@ def choose_fetches(meta: ModelFile, model: Model, asked: Sequence[str]) -> tuple
 
 def report_tensors(model: Model) -> tuple[str, ...]:
     """What a classifier's report takes; nothing where the graph is something else."""
-    if model.classifier is None:
-        return ()
-    return (model.classifier.probabilities, model.classifier.classes)
+    return model.classifier[:2] if model.classifier else ()
 
 
 def choose_row_input(
