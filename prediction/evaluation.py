@@ -23,10 +23,10 @@ from errors import PredictionError
 from metagraph.description import Array, Model, RunnableGraph, TensorInfo, as_numpy_dtype
 from prediction import output, plan
 from prediction.exact_rows import ExactRuns, MixedRowsError, filled
-from prediction.file_inputs import Rows
+from prediction.file_inputs import RowInputs, Rows
 from prediction.onnx_file import OnnxFile, find_onnx
 from prediction.output import Classification, Report
-from prediction.plan import Feed, ModelFile, RowInputs, answers
+from prediction.plan import Feed, ModelFile, answers
 from prediction.request import MEGABYTE, PredictConfig
 
 _SHOWN = 8  # Test images of a model of the built-in shapes, where no rows are given.
@@ -156,7 +156,7 @@ def _inputs(
     is_input = len(missing) == 1 and missing == tuple(model.inputs.values())
     if feeds or model.trained_on is None or not is_input:
         return RowInputs()
-    (info,) = answers(meta).describe(missing)
+    (info,) = answers(meta).describe(missing, config)
     return plan.open_demo(info, model, shown)
 
 
