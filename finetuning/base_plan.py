@@ -1,7 +1,4 @@
-"""Which part of a model is built on, told from the file alone: nothing is imported yet.
-
-Also what it is told in training, which of its variables are trained, restored and held.
-"""
+"""Which part of a model is built on, and what becomes of it, told from the file: none is imported."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -130,10 +127,7 @@ def plan_base(meta: MetaGraphFile, request: BaseRequest, model: Model | None = N
 
 
 def _rows(meta: MetaGraphFile, tensor: str, needed: SubGraph, model: Model) -> TensorInfo:
-    """The tensor that images go to: the signature's input, or what alone else has to be fed.
-
-    That is a placeholder for an array, or what comes out of a queue or an iterator.
-    """
+    """The tensor that images go to: the signature's input, or what alone else has to be fed."""
     signature = [name for name in model.inputs.values() if node_of(name) in needed.names]
     if len(signature) == 1:
         return describe_tensors(meta, signature)[0]
@@ -186,8 +180,8 @@ def _updates(meta: MetaGraphFile, cuts: list[str], request: BaseRequest) -> list
         if name is None:
             continue
         part = sub_graph(meta, [name], cuts)
-        targets = {_written(meta.nodes, node) for node in part.names} - {None}
-        if not any(is_in(target, request.train_scopes) for target in targets if target):
+        targets = {_written(meta.nodes, node) for node in part.names}
+        if not any(target and is_in(target, request.train_scopes) for target in targets):
             continue
         if part.unfed or any(offenders(part.graph_def)):
             logging.warning("%s does not run in training: it needs more than the images", text)

@@ -56,16 +56,13 @@ def _open_images(plan: BasePlan, config: FinetuneConfig, scale: float) -> ImageD
 
 
 def _image_shape(plan: BasePlan) -> tuple[int, ...]:
-    """What the model takes of each image; sizes that it leaves open are those of 32 x 32 RGB.
-
-    The rows of some models are images, as they say themselves.
-    """
+    """What the model takes of each image; sizes that it leaves open are those of 32 x 32 RGB."""
     taken, model = plan.rows.shape, plan.model
-    of_row = model.image_shape if plan.rows.name in model.inputs.values() else None
-    if of_row is not None and taken is not None and taken[1:] == (math.prod(of_row),):
-        return of_row
     if taken is None:
         return IMAGE_SHAPE
+    of_row = model.image_shape if plan.rows.name in model.inputs.values() else None
+    if of_row is not None and taken[1:] == (math.prod(of_row),):
+        return of_row  # Each row is an image, as the model says.
     if len(taken) == len(IMAGE_SHAPE) + 1:
         return tuple(size or own for size, own in zip(taken[1:], IMAGE_SHAPE, strict=True))
     if None in taken[1:]:
@@ -77,10 +74,8 @@ def _scale(plan: BasePlan, config: FinetuneConfig) -> float:
     """What uint8 pixels are multiplied by: as asked for, as the model says, or so that 255 is 1."""
     if config.input_scale is not None:
         return config.input_scale
-    model = plan.model
-    if model.input_scale is not None and plan.rows.name in model.inputs.values():
-        return model.input_scale
-    return float(UINT8_SCALE)
+    own = plan.model.input_scale if plan.rows.name in plan.model.inputs.values() else None
+    return float(UINT8_SCALE) if own is None else own
 
 
 def _batch(plan: BasePlan, config: FinetuneConfig) -> int | None:

@@ -24,7 +24,7 @@ from checkpoints.reader import CheckpointReader
 from errors import CheckpointError, DamagedError
 from file_io import is_folder, names_in
 from metagraph.description import Model, TensorInfo, constant, json_value
-from metagraph.graph import sub_graph
+from metagraph.graph import attribute_of, sub_graph
 from metagraph.meta import MetaGraphFile, node_of, shape_sizes
 from metagraph.model import (
     Candidates,
@@ -189,17 +189,13 @@ def _tensors(meta: MetaGraphFile, names: Sequence[str]) -> list[Record]:
 
 def _default(meta: MetaGraphFile, name: str) -> Record:
     """The entry `default` of an input that has one of a few values; else nothing."""
-    for source in meta.nodes[node_of(name)].input:  # A placeholder with a default has one.
-        node = meta.nodes.get(node_of(source))
-        if node is None or node.op != "Const":
-            continue
-        value = node.attr["value"].tensor
-        sizes = [dim.size for dim in value.tensor_shape.dim]
-        if min(sizes, default=1) >= 0 and math.prod(sizes) <= _MAX_DEFAULT_VALUES:
-            try:
+    for source in meta.taken[node_of(name)]:  # A placeholder with a default has one.
+        node = meta.nodes[node_of(source)]
+        value = attribute_of(node, "value").tensor
+        size = math.prod(dim.size for dim in value.tensor_shape.dim)
+        if node.op == "Const" and size <= _MAX_DEFAULT_VALUES:
+            with suppress(KeyError, TypeError, ValueError):  # A dtype without values, or too few.
                 return {"default": json_value(constant(value))}
-            except (KeyError, TypeError, ValueError):  # A dtype without values, or too few.
-                return {}
     return {}
 
 

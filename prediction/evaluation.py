@@ -35,8 +35,7 @@ _OF = " of "  # Between a tensor and the image that a result is for; no tensor's
 
 def predict(config: PredictConfig) -> str:
     """Predicts, writes the output file where one is asked for, and returns what to print."""
-    path = find_onnx(config.meta)
-    if path is not None:
+    if path := find_onnx(config.meta):
         return _predict(config, OnnxFile(path, config))
     from prediction import chosen_model
 
