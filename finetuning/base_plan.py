@@ -1,4 +1,4 @@
-"""Which part of a model is built on, and what becomes of it, told from the file: none is imported."""
+"""Which part of a model is built on, and what becomes of it, told from its file: none is run."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
