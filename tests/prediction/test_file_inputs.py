@@ -18,7 +18,6 @@ from metagraph.description import Classifier, TensorInfo
 from prediction import file_inputs
 from prediction.file_inputs import (
     RowInputs,
-    Rows,
     Target,
     array_rows,
     open_files,
@@ -41,12 +40,8 @@ COLUMNS = Target(info(tf.float32, 3, None), None, (), None)
 NUMBERS = Target(info(tf.float32, None), None, (), None)
 
 
-def _rows(opened: RowInputs) -> Rows:
-    return opened.rows["t:0"]
-
-
 def _all(opened: RowInputs) -> Any:
-    return _rows(opened).take(np.arange(len(_rows(opened))))
+    return opened.rows["t:0"].take(np.arange(len(opened.names)))
 
 
 def _read(path: str, target: Target) -> Any:
@@ -102,7 +97,7 @@ def test_arrays_of_images_are_resized_where_that_is_asked_for(
         for name in ("a.npy", "a-idx3-ubyte"):
             with refused(r"found uint8 \[5, .*; --resize makes images fit", PredictionError):
                 open_input(f"{tmp_path}/{name}", target)
-            found = _rows(open_input(f"{tmp_path}/{name}", target._replace(resize=True)))
+            found = open_input(f"{tmp_path}/{name}", target._replace(resize=True)).rows["t:0"]
             np.testing.assert_array_equal(found.take(np.array([1, 3, 4])), expected[[1, 3, 4]])
         np.testing.assert_array_equal(
             _read(write_npz(tmp_path / "a.npz", X=values), target), expected
@@ -354,7 +349,7 @@ def test_large_arrays_are_read_in_batches(tmp_path: Path, monkeypatch: pytest.Mo
     values = np.arange(9 * SIZE * SIZE * 3, dtype=np.float32).reshape(9, SIZE, SIZE, 3)
     values[7, 0, 0, 0] = np.nan
     np.save(tmp_path / "a.npy", values)
-    rows = _rows(open_input(f"{tmp_path}/a.npy", IMAGES))
+    rows = open_input(f"{tmp_path}/a.npy", IMAGES).rows["t:0"]
     np.testing.assert_array_equal(rows.take(np.arange(2, 7)), values[2:7])
     with refused(r"row 7 \(the first such\) holds NaN", PredictionError):
         rows.take(np.arange(5, 9))
